@@ -1,0 +1,166 @@
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
+
+/// Where a header keeps its flags and its sequence number (`struct nlmsghdr`).
+const FLAGS: std::ops::Range<usize> = 6..8;
+const SEQUENCE: std::ops::Range<usize> = 8..12;
+
+/// Requests, already encoded, waiting to be sent together.
+///
+/// A batch is plain bytes: building it needs no socket, so what would be sent can be inspected, counted or
+/// stored. Requests are numbered from 0 in the order in which they were pushed; a [`Failure`](crate::Failure)
+/// names its request by that number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    /// Where each request starts in `bytes`. Invariant: ascending, each on a 4-byte boundary.
+    starts: Vec<usize>,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a request and returns its number. `flags` are the `NLM_F_*` flags beyond `NLM_F_REQUEST`, such
+    /// as `NLM_F_CREATE`; acknowledgements are asked by [`Socket`](crate::Socket), not here.
+    ///
+    /// # Panics
+    ///
+    /// The encoders of `netlink_packet_core` panic on an attribute of 64 KiB or more, as its length field
+    /// could not hold it. Split such lists over several requests.
+    pub fn push<M: NetlinkSerializable>(&mut self, message: M, flags: u16) -> usize {
+        let mut message = NetlinkMessage::new(Default::default(), NetlinkPayload::InnerMessage(message));
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.finalize();
+        let start = self.bytes.len();
+        let end = start + message.buffer_len();
+        self.bytes.resize(end, 0);
+        message.serialize(&mut self.bytes[start..end]);
+        self.bytes.resize(end.next_multiple_of(4), 0);
+        self.starts.push(start);
+        self.starts.len() - 1
+    }
+
+    /// How many requests there are.
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// The requests as they would be sent one after the other, without sequence numbers.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes of one request.
+    ///
+    /// # Panics
+    ///
+    /// When there is no request of that number.
+    pub fn request(&self, number: usize) -> &[u8] {
+        &self.bytes[self.starts[number]..self.end(number)]
+    }
+
+    /// Cuts the requests into runs of at most `bytes` bytes and `requests` requests, each as a range of
+    /// request numbers. A request that is larger than `bytes` is a run of its own.
+    pub(crate) fn chunks(&self, bytes: usize, requests: usize) -> Vec<std::ops::Range<usize>> {
+        let mut chunks = Vec::new();
+        let mut first = 0;
+        for number in 0..self.len() {
+            let size = self.end(number) - self.starts[first];
+            if number > first && (size > bytes || number - first >= requests) {
+                chunks.push(first..number);
+                first = number;
+            }
+        }
+        if first < self.len() {
+            chunks.push(first..self.len());
+        }
+        chunks
+    }
+
+    /// The bytes of a run of requests, numbered from `sequence` and with an acknowledgement asked of the last.
+    pub(crate) fn numbered(&mut self, requests: std::ops::Range<usize>, sequence: u32) -> &[u8] {
+        let (start, end) = (self.starts[requests.start], self.end(requests.end - 1));
+        for (offset, &at) in self.starts[requests.clone()].iter().enumerate() {
+            let number = sequence.wrapping_add(offset as u32);
+            self.bytes[at..][SEQUENCE].copy_from_slice(&number.to_ne_bytes());
+        }
+        self.ask_acknowledgement(requests.end - 1);
+        &self.bytes[start..end]
+    }
+
+    fn ask_acknowledgement(&mut self, number: usize) {
+        let flags = &mut self.bytes[self.starts[number]..][FLAGS];
+        let with_ack = u16::from_ne_bytes([flags[0], flags[1]]) | NLM_F_ACK;
+        flags.copy_from_slice(&with_ack.to_ne_bytes());
+    }
+
+    fn end(&self, number: usize) -> usize {
+        self.starts.get(number + 1).copied().unwrap_or(self.bytes.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message of any size, for the arithmetic of batches.
+    struct Blob(usize);
+
+    impl NetlinkSerializable for Blob {
+        fn message_type(&self) -> u16 {
+            0x10
+        }
+        fn buffer_len(&self) -> usize {
+            self.0
+        }
+        fn serialize(&self, buffer: &mut [u8]) {
+            buffer.fill(0xaa);
+        }
+    }
+
+    fn batch(sizes: &[usize]) -> Batch {
+        let mut batch = Batch::new();
+        for (number, size) in sizes.iter().enumerate() {
+            assert_eq!(batch.push(Blob(*size), 0), number);
+        }
+        batch
+    }
+
+    #[test]
+    fn requests_start_on_four_byte_boundaries() {
+        let batch = batch(&[1, 2, 3, 4]);
+        assert_eq!(batch.starts, [0, 20, 40, 60]);
+        assert_eq!(batch.as_bytes().len(), 80);
+        assert_eq!(batch.request(0)[..4], 17u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn chunks_hold_both_limits() {
+        let batch = batch(&[4; 10]);
+        assert_eq!(batch.chunks(1 << 20, 4), [0..4, 4..8, 8..10]);
+        assert_eq!(batch.chunks(60, 100), [0..3, 3..6, 6..9, 9..10]);
+    }
+
+    #[test]
+    fn an_oversized_request_is_a_chunk_of_its_own() {
+        assert_eq!(batch(&[4, 400, 4]).chunks(60, 100), [0..1, 1..2, 2..3]);
+        assert_eq!(batch(&[]).chunks(60, 100), []);
+    }
+
+    #[test]
+    fn only_the_last_request_of_a_run_asks_for_an_acknowledgement() {
+        let mut batch = batch(&[4; 3]);
+        let bytes = batch.numbered(0..2, u32::MAX).to_vec();
+        assert_eq!(bytes[SEQUENCE], u32::MAX.to_ne_bytes());
+        assert_eq!(bytes[20..][SEQUENCE], 0u32.to_ne_bytes());
+        assert_eq!(bytes[FLAGS], NLM_F_REQUEST.to_ne_bytes());
+        assert_eq!(bytes[20..][FLAGS], (NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+    }
+}

@@ -1,0 +1,209 @@
+use std::{fmt, io};
+
+use netlink_packet_core::{DecodeError, NLA_F_NESTED, NLM_F_ACK_TLVS, NLM_F_CAPPED, NlaBuffer, NlasIterator};
+
+/// `NLMSGERR_ATTR_MSG` and `NLMSGERR_ATTR_OFFS` of `linux/netlink.h`.
+const ATTRIBUTE_TEXT: u16 = 1;
+const ATTRIBUTE_OFFSET: u16 = 2;
+
+/// Why the kernel refused a request: its errno and, where the subsystem says more, its own words.
+///
+/// `Display` prints both: `Invalid argument (os error 22): Unsupported persistence engine`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelError {
+    errno: i32,
+    text: Option<String>,
+    offset: Option<u32>,
+}
+
+impl KernelError {
+    /// An error with an errno (positive, as in `errno.h`) and no further text; for fakes and tests.
+    pub fn from_errno(errno: i32) -> Self {
+        Self { errno: errno.abs(), text: None, offset: None }
+    }
+
+    /// The errno, positive.
+    pub fn errno(&self) -> i32 {
+        self.errno
+    }
+
+    /// The kernel's own words, from the extended acknowledgement.
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
+    /// Where in the request the attribute stands that the kernel disliked, in bytes from its header.
+    pub fn offset(&self) -> Option<u32> {
+        self.offset
+    }
+
+    /// There is no such object (`ENOENT`, `ESRCH`, `ENODEV`, `EADDRNOTAVAIL`).
+    pub fn is_absent(&self) -> bool {
+        use rustix::io::Errno;
+        [Errno::NOENT, Errno::SRCH, Errno::NODEV, Errno::ADDRNOTAVAIL]
+            .iter()
+            .any(|e| e.raw_os_error() == self.errno)
+    }
+
+    /// The object exists already (`EEXIST`).
+    pub fn is_present(&self) -> bool {
+        self.errno == rustix::io::Errno::EXIST.raw_os_error()
+    }
+
+    /// The caller may not do this (`EPERM`, `EACCES`): CAP_NET_ADMIN is missing in this namespace.
+    pub fn is_denied(&self) -> bool {
+        use rustix::io::Errno;
+        [Errno::PERM, Errno::ACCESS].iter().any(|e| e.raw_os_error() == self.errno)
+    }
+
+    /// Reads the payload of an `NLMSG_ERROR`: `code` (negative errno, 0 for an acknowledgement), then what
+    /// follows it: the request's header, capped or whole, and the attributes of the extended
+    /// acknowledgement. `flags` are those of the reply's own header. Bytes that make no sense cost the text,
+    /// never the errno.
+    pub(crate) fn parse(code: i32, flags: u16, rest: &[u8]) -> Self {
+        let mut error = Self { errno: code.saturating_abs(), text: None, offset: None };
+        if flags & NLM_F_ACK_TLVS == 0 {
+            return error;
+        }
+        let echoed = match (flags & NLM_F_CAPPED != 0, rest.first_chunk()) {
+            (true, _) | (_, None) => 16,
+            (false, Some(length)) => (u32::from_ne_bytes(*length) as usize).next_multiple_of(4),
+        };
+        error.read_attributes(rest.get(echoed..).unwrap_or_default());
+        error
+    }
+
+    /// Reads extended-acknowledgement attributes (`enum nlmsgerr_attrs`).
+    pub(crate) fn read_attributes(&mut self, attributes: &[u8]) {
+        for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
+            self.read_attribute(&attribute);
+        }
+    }
+
+    fn read_attribute(&mut self, attribute: &NlaBuffer<&[u8]>) {
+        let value = attribute.value();
+        match attribute.kind() & !NLA_F_NESTED {
+            ATTRIBUTE_TEXT => {
+                let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
+                self.text = Some(String::from_utf8_lossy(text).into_owned());
+            }
+            ATTRIBUTE_OFFSET => self.offset = value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)),
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", io::Error::from_raw_os_error(self.errno))?;
+        match &self.text {
+            Some(text) => write!(f, ": {text}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+/// One request of a [`Batch`](crate::Batch) that the kernel refused. The others were carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The number of the request, as [`Batch::push`](crate::Batch::push) returned it.
+    pub request: usize,
+    /// Why.
+    pub error: KernelError,
+}
+
+/// What can go wrong between us and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket could not be opened or set up.
+    #[error("cannot open a netlink socket: {0}")]
+    Open(#[source] io::Error),
+    /// The network namespace could not be entered (it takes CAP_SYS_ADMIN).
+    #[error("cannot enter the network namespace: {0}")]
+    Namespace(#[source] io::Error),
+    /// The kernel took none of what was sent.
+    #[error("cannot send to the kernel: {0}")]
+    Send(#[source] io::Error),
+    /// No reply could be read. What was asked may or may not have been done: read the state again.
+    #[error("cannot receive from the kernel: {0}")]
+    Receive(#[source] io::Error),
+    /// Replies were lost (`ENOBUFS`). What was asked may or may not have been done: read the state again.
+    #[error("the kernel's replies did not fit the receive buffer: state must be read again")]
+    Overrun,
+    /// The transaction is larger than one send can be.
+    #[error("a transaction of {size} bytes does not fit the send buffer of {limit}: split it")]
+    TooLarge {
+        /// What was to be sent, in bytes.
+        size: usize,
+        /// The most that one send can carry, in bytes.
+        limit: usize,
+    },
+    /// The kernel changed while it was being listed (`NLM_F_DUMP_INTR`): list again.
+    #[error("the kernel's state changed while it was listed: list again")]
+    Interrupted,
+    /// The kernel answered nothing to a request that asked for an acknowledgement.
+    #[error("the kernel did not acknowledge the request: state must be read again")]
+    NoReply,
+    /// The kernel refused the request.
+    #[error("{0}")]
+    Rejected(#[from] KernelError),
+    /// A reply could not be understood.
+    #[error("cannot understand the kernel's reply: {0}")]
+    Decode(String),
+}
+
+impl Error {
+    /// The kernel's refusal, if that is what this is.
+    pub fn kernel(&self) -> Option<&KernelError> {
+        match self {
+            Self::Rejected(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<DecodeError> for Error {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The payload behind the code of a reply captured from Linux 6.1: NEW_SERVICE with a scheduler that
+    /// does not exist, NETLINK_CAP_ACK and NETLINK_EXT_ACK set; the text is in a made-up attribute.
+    fn capped(attributes: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0u8; 16];
+        bytes.extend_from_slice(attributes);
+        bytes
+    }
+
+    #[test]
+    fn text_and_offset_are_read() {
+        let rest = capped(b"\x0a\0\x01\0oops!\0\0\0\x08\0\x02\0\x2a\0\0\0");
+        let error = KernelError::parse(-22, NLM_F_CAPPED | NLM_F_ACK_TLVS, &rest);
+        assert_eq!((error.errno(), error.text(), error.offset()), (22, Some("oops!"), Some(42)));
+        assert_eq!(error.to_string(), "Invalid argument (os error 22): oops!");
+    }
+
+    #[test]
+    fn a_whole_request_before_the_attributes_is_skipped() {
+        let mut rest = vec![0u8; 20];
+        rest[..4].copy_from_slice(&18u32.to_ne_bytes());
+        rest.extend_from_slice(b"\x08\0\x01\0abc\0");
+        assert_eq!(KernelError::parse(-2, NLM_F_ACK_TLVS, &rest).text(), Some("abc"));
+    }
+
+    #[test]
+    fn nonsense_costs_the_text_only() {
+        for rest in [&b""[..], b"\xff\xff\xff\xff", &[0xff; 40], &capped(b"\xff\xff\x01\0")] {
+            let error = KernelError::parse(i32::MIN, NLM_F_ACK_TLVS, rest);
+            assert_eq!(error.text(), None);
+            assert!(error.errno() > 0);
+        }
+    }
+}

@@ -1,0 +1,367 @@
+use std::{io, os::fd::AsFd, time::Duration};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
+};
+use netlink_sys::SocketAddr;
+use rustix::net::sockopt;
+
+use crate::{Batch, Error, Failure, KernelError, in_namespace};
+
+/// The buffers we ask for. The kernel doubles the number and counts its own overhead against it.
+const SEND_BUFFER: usize = 4 << 20;
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// What the kernel charges for one refusal in the receive buffer: the reply itself (about 150 bytes), its
+/// text, and the overhead of an skb. Seen: 768; the rest is margin.
+const REPLY_COST: usize = 2048;
+/// One send is cut here although the buffer would allow more: larger ones are not faster.
+const SEND_CHUNK: usize = 512 << 10;
+/// The largest datagram that the kernel builds for a dump is 32 KiB, for a single reply 64 KiB.
+const DATAGRAM: usize = 128 << 10;
+/// The kernel answers a dump at once; this only bounds the wait if it ever did not.
+const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which part of the kernel a socket speaks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// rtnetlink: links, addresses, routes.
+    Route,
+    /// nfnetlink: nftables, conntrack, ipset.
+    Netfilter,
+    /// Generic netlink: IPVS and every other family with a name.
+    Generic,
+}
+
+impl Protocol {
+    fn number(self) -> isize {
+        match self {
+            Self::Route => netlink_sys::protocols::NETLINK_ROUTE,
+            Self::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
+            Self::Generic => netlink_sys::protocols::NETLINK_GENERIC,
+        }
+    }
+}
+
+/// A netlink socket with forced buffers and extended acknowledgements.
+///
+/// Invariant: between two calls nothing of an earlier request is left unread in its queue.
+pub struct Socket {
+    // Never cloned: netlink_sys closes the descriptor once per clone.
+    inner: netlink_sys::Socket,
+    sequence: u32,
+    limits: Limits,
+    incoming: Vec<u8>,
+    observer: Option<Observer>,
+}
+
+type Observer = Box<dyn FnMut(&[u8]) + Send>;
+
+/// What one send may hold so that neither buffer can overrun even if every request in it fails.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// The most the kernel takes in one send.
+    send: usize,
+    /// The most refusals that fit the receive buffer.
+    requests: usize,
+}
+
+impl Socket {
+    /// Opens a socket in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`], for example when the kernel lacks the protocol.
+    pub fn open(protocol: Protocol) -> Result<Self, Error> {
+        let mut inner = netlink_sys::Socket::new(protocol.number()).map_err(Error::Open)?;
+        let limits = set_up(&mut inner).map_err(Error::Open)?;
+        Ok(Self { inner, sequence: 1, limits, incoming: Vec::with_capacity(DATAGRAM), observer: None })
+    }
+
+    /// Opens a socket in another network namespace, given by an open file of it. See [`in_namespace`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Namespace`] and those of [`Socket::open`].
+    pub fn open_in(protocol: Protocol, namespace: impl AsFd) -> Result<Self, Error> {
+        in_namespace(namespace, || Self::open(protocol))?
+    }
+
+    /// Shows `observer` every datagram before it is sent: for benchmarks that replay them and for traces.
+    pub fn observe_sends(&mut self, observer: impl FnMut(&[u8]) + Send + 'static) {
+        self.observer = Some(Box::new(observer));
+    }
+
+    /// Carries out a batch in as few sends as the buffers allow.
+    ///
+    /// The kernel goes on past a request that it refuses: the result lists the refused ones, and all others
+    /// were carried out. An empty list means that everything was.
+    ///
+    /// # Errors
+    ///
+    /// When it is unknown what was carried out ([`Error::Overrun`], [`Error::NoReply`], [`Error::Send`]): the
+    /// state must be read again.
+    pub fn execute(&mut self, mut batch: Batch) -> Result<Vec<Failure>, Error> {
+        let mut failures = Vec::new();
+        for chunk in batch.chunks(SEND_CHUNK.min(self.limits.send), self.limits.requests) {
+            self.send_chunk(&mut batch, chunk, &mut failures)?;
+        }
+        Ok(failures)
+    }
+
+    /// Carries out a batch in exactly one send, for subsystems that commit one send as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] before anything is sent; otherwise those of [`Socket::execute`].
+    pub fn transaction(&mut self, mut batch: Batch) -> Result<Vec<Failure>, Error> {
+        let size = batch.as_bytes().len();
+        if size > self.limits.send {
+            return Err(Error::TooLarge { size, limit: self.limits.send });
+        }
+        let mut failures = Vec::new();
+        let all = 0..batch.len();
+        if !all.is_empty() {
+            self.send_chunk(&mut batch, all, &mut failures)?;
+        }
+        Ok(failures)
+    }
+
+    /// Carries out one request. `flags` are `NLM_F_*` beyond `NLM_F_REQUEST` and `NLM_F_ACK`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when the kernel refuses; otherwise those of [`Socket::execute`].
+    pub fn request<M: NetlinkSerializable>(&mut self, message: M, flags: u16) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        batch.push(message, flags);
+        match self.execute(batch)?.pop() {
+            Some(failure) => Err(failure.error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks one question and returns the messages that answer it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when the kernel refuses, [`Error::Decode`] when an answer makes no sense.
+    pub fn query<M>(&mut self, message: M) -> Result<Vec<M>, Error>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let mut batch = Batch::new();
+        batch.push(message, NLM_F_ACK);
+        let sequence = self.send(&mut batch, 0..1)?;
+        let mut answers = Vec::new();
+        let mut acknowledged = false;
+        self.drain(|header, payload| {
+            if header.sequence_number != sequence {
+                return Ok(());
+            }
+            match payload {
+                Reply::Error(error) if error.errno() == 0 => acknowledged = true,
+                Reply::Error(error) => return Err(error.into()),
+                Reply::Message(message) => answers.push(message),
+                Reply::End => {}
+            }
+            Ok(())
+        })?;
+        if acknowledged { Ok(answers) } else { Err(Error::NoReply) }
+    }
+
+    /// Lists what the kernel has (`NLM_F_DUMP`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] when the kernel says that the list is not one consistent state. Not every
+    /// subsystem says so: IPVS does not.
+    pub fn dump<M>(&mut self, message: M) -> Result<Vec<M>, Error>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let mut batch = Batch::new();
+        batch.push(message, NLM_F_DUMP);
+        let sequence = self.send(&mut batch, 0..1)?;
+        let mut list = Vec::new();
+        let (mut ended, mut interrupted) = (false, false);
+        let mut outcome = Ok(());
+        while !ended {
+            self.receive(0)?.ok_or(Error::NoReply)?;
+            let read = read_datagram(&self.incoming, |header, payload| {
+                if header.sequence_number != sequence {
+                    return Ok(());
+                }
+                interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
+                match payload {
+                    Reply::Message(message) => list.push(message),
+                    Reply::End => ended = true,
+                    Reply::Error(error) => {
+                        ended = true;
+                        if error.errno() != 0 {
+                            return Err(error.into());
+                        }
+                    }
+                }
+                Ok(())
+            });
+            // Read on to the end, so that nothing is left in the queue.
+            outcome = outcome.and(read);
+        }
+        outcome?;
+        if interrupted { Err(Error::Interrupted) } else { Ok(list) }
+    }
+
+    fn send_chunk(
+        &mut self,
+        batch: &mut Batch,
+        chunk: std::ops::Range<usize>,
+        failures: &mut Vec<Failure>,
+    ) -> Result<(), Error> {
+        let count = chunk.len() as u32;
+        let first = chunk.start;
+        let sequence = self.send(batch, chunk)?;
+        let mut answered = false;
+        self.drain::<Ignored>(|header, payload| {
+            let offset = header.sequence_number.wrapping_sub(sequence);
+            let Reply::Error(error) = payload else { return Ok(()) };
+            if offset < count {
+                // nfnetlink reports a transaction that it would not even start, or could not commit, on
+                // its first message, and answers nothing else.
+                answered |= offset == count - 1 || offset == 0 && error.errno() != 0;
+                if error.errno() != 0 {
+                    failures.push(Failure { request: first + offset as usize, error });
+                }
+            }
+            Ok(())
+        })?;
+        if answered { Ok(()) } else { Err(Error::NoReply) }
+    }
+
+    /// Sends a run of requests and returns the sequence number of its first.
+    fn send(&mut self, batch: &mut Batch, requests: std::ops::Range<usize>) -> Result<u32, Error> {
+        let sequence = self.sequence;
+        self.sequence = self.sequence.wrapping_add(requests.len() as u32);
+        let bytes = batch.numbered(requests, sequence);
+        if let Some(observer) = &mut self.observer {
+            observer(bytes);
+        }
+        let sent = retry_interrupted(|| self.inner.send(bytes, 0)).map_err(Error::Send)?;
+        debug_assert_eq!(sent, bytes.len(), "netlink takes a datagram whole or not at all");
+        Ok(sequence)
+    }
+
+    /// Reads what the kernel queued while it handled the send.
+    fn drain<M: NetlinkDeserializable>(
+        &mut self,
+        mut handle: impl FnMut(&NetlinkHeader, Reply<M>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        while let Some(()) = self.receive(DONT_WAIT)? {
+            outcome = outcome.and(read_datagram(&self.incoming, &mut handle));
+        }
+        outcome
+    }
+
+    /// Reads one datagram into `incoming`; `None` when there is none.
+    fn receive(&mut self, flags: i32) -> Result<Option<()>, Error> {
+        self.incoming.clear();
+        match retry_interrupted(|| self.inner.recv(&mut self.incoming, flags | TRUNCATED)) {
+            Ok(size) if size > self.incoming.len() => {
+                Err(Error::Decode(format!("a reply of {size} bytes is larger than any we know")))
+            }
+            Ok(_) => Ok(Some(())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
+                Err(Error::Overrun)
+            }
+            Err(error) => Err(Error::Receive(error)),
+        }
+    }
+}
+
+const DONT_WAIT: i32 = rustix::net::RecvFlags::DONTWAIT.bits() as i32;
+const TRUNCATED: i32 = rustix::net::RecvFlags::TRUNC.bits() as i32;
+
+/// What a netlink message says to us.
+enum Reply<M> {
+    Message(M),
+    /// An acknowledgement is an error with errno 0.
+    Error(KernelError),
+    End,
+}
+
+/// For requests of which only the acknowledgement matters.
+struct Ignored;
+
+impl NetlinkDeserializable for Ignored {
+    type Error = std::convert::Infallible;
+    fn deserialize(_: &NetlinkHeader, _: &[u8]) -> Result<Self, Self::Error> {
+        Ok(Self)
+    }
+}
+
+/// Hands every message of a datagram to `handle`, with its header. The first error is returned, but all messages are read.
+fn read_datagram<M: NetlinkDeserializable>(
+    mut bytes: &[u8],
+    mut handle: impl FnMut(&NetlinkHeader, Reply<M>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    while !bytes.is_empty() {
+        let message = NetlinkMessage::<M>::deserialize(bytes);
+        // The length is checked here again, as a message that cannot be decoded must not end the reading.
+        let length = bytes.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize);
+        if length < 16 || length > bytes.len() {
+            return outcome
+                .and(Err(Error::Decode(format!("a message of {length} bytes in {}", bytes.len()))));
+        }
+        let handled =
+            message.map_err(Error::from).and_then(|NetlinkMessage { header, payload, .. }| match payload {
+                NetlinkPayload::InnerMessage(message) => handle(&header, Reply::Message(message)),
+                NetlinkPayload::Error(error) => {
+                    let error = KernelError::parse(error.raw_code(), header.flags, &error.header);
+                    handle(&header, Reply::Error(error))
+                }
+                NetlinkPayload::Done(done) if done.code != 0 => {
+                    let mut error = KernelError::from_errno(done.code.saturating_abs());
+                    error.read_attributes(&done.extended_ack);
+                    handle(&header, Reply::Error(error))
+                }
+                NetlinkPayload::Done(_) => handle(&header, Reply::End),
+                _ => Ok(()),
+            });
+        outcome = outcome.and(handled);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    outcome
+}
+
+fn set_up(socket: &mut netlink_sys::Socket) -> io::Result<Limits> {
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.set_cap_ack(true)?;
+    socket.set_ext_ack(true)?;
+    sockopt::set_socket_timeout(&*socket, sockopt::Timeout::Recv, Some(DUMP_TIMEOUT))?;
+    // Without CAP_NET_ADMIN in the first user namespace the forced sizes are refused; then the limits of
+    // net.core.{w,r}mem_max hold, and our chunks become smaller.
+    if sockopt::set_socket_send_buffer_size_force(&*socket, SEND_BUFFER).is_err() {
+        sockopt::set_socket_send_buffer_size(&*socket, SEND_BUFFER)?;
+    }
+    if sockopt::set_socket_recv_buffer_size_force(&*socket, RECEIVE_BUFFER).is_err() {
+        sockopt::set_socket_recv_buffer_size(&*socket, RECEIVE_BUFFER)?;
+    }
+    Ok(Limits {
+        // The kernel refuses a send of sk_sndbuf - 32 bytes and more.
+        send: sockopt::socket_send_buffer_size(&*socket)?.saturating_sub(64),
+        requests: (sockopt::socket_recv_buffer_size(&*socket)? / REPLY_COST).max(1),
+    })
+}
+
+fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
