@@ -1,0 +1,127 @@
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+    str::FromStr,
+};
+
+/// A port that one can connect to: 1 to 65535.
+pub type PortNumber = NonZeroU16;
+
+/// The transport protocols that a Service can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP, the default of Kubernetes.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// Its number in the IP header (`IPPROTO_*`).
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// The protocol of a number in the IP header, if Services can have it.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|protocol| protocol.number() == number)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::Tcp, Self::Udp, Self::Sctp]
+            .into_iter()
+            .find(|protocol| protocol.to_string() == name)
+            .ok_or_else(|| format!("unknown protocol {name:?}: a Service has TCP, UDP or SCTP"))
+    }
+}
+
+/// IPv4 or IPv6. The two never mix: a virtual server and its real servers are of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which everything is done.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// What a virtual server answers to: an address, a protocol and a port.
+///
+/// ```
+/// use proxier::model::{Protocol, VirtualServerKey};
+/// let key = VirtualServerKey {
+///     address: "10.96.0.10".parse().unwrap(),
+///     protocol: Protocol::Udp,
+///     port: 53.try_into().unwrap(),
+/// };
+/// assert_eq!(key.to_string(), "UDP 10.96.0.10:53");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VirtualServerKey {
+    /// A ClusterIP, another VIP or an address of the node.
+    pub address: IpAddr,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The Service's port or its node port.
+    pub port: PortNumber,
+}
+
+impl VirtualServerKey {
+    /// The family of its address.
+    pub fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+}
+
+impl fmt::Display for VirtualServerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.protocol, SocketAddr::new(self.address, self.port.get()))
+    }
+}
+
+/// An address that this host has on one of its own links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Whether it can be reached from other hosts (scope global or site), unlike `127.0.0.1` and `fe80::/10`.
+    pub global: bool,
+}

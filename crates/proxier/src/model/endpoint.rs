@@ -1,0 +1,60 @@
+use std::{net::IpAddr, sync::Arc};
+
+use super::{Family, PortNumber, Protocol, ServiceId, SliceId};
+
+/// An EndpointSlice (`discovery.k8s.io/v1`), as far as a proxy acts on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// `metadata.namespace` and `metadata.name`.
+    pub id: SliceId,
+    /// The Service named by the label `kubernetes.io/service-name`.
+    pub service: ServiceId,
+    /// `addressType`. Invariant: the family of every endpoint's address.
+    pub family: Family,
+    /// `ports`: they hold for every endpoint of the slice.
+    pub ports: Vec<EndpointPort>,
+    /// `endpoints`.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One entry of a slice's `ports`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// `name`: the Service port that it belongs to.
+    pub name: Arc<str>,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `port`: where the endpoint listens.
+    pub port: PortNumber,
+}
+
+/// One entry of a slice's `endpoints`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The first of `addresses`, the only one that has a meaning.
+    pub address: IpAddr,
+    /// `conditions`.
+    pub conditions: Conditions,
+    /// `nodeName`.
+    pub node: Option<Arc<str>>,
+}
+
+/// An endpoint's `conditions`. The API's nulls are resolved: `ready` and `serving` unknown count as true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conditions {
+    /// May take new connections. Never set on a terminating endpoint, but for `publishNotReadyAddresses`.
+    pub ready: bool,
+    /// Answers, whether or not it is terminating.
+    pub serving: bool,
+    /// Is going away.
+    pub terminating: bool,
+}
+
+impl Conditions {
+    /// A healthy endpoint.
+    pub const READY: Self = Self { ready: true, serving: true, terminating: false };
+    /// An endpoint that exists and does not answer (yet).
+    pub const NOT_READY: Self = Self { ready: false, serving: false, terminating: false };
+    /// An endpoint that is going away and still answers.
+    pub const SERVING_TERMINATING: Self = Self { ready: false, serving: true, terminating: true };
+}

@@ -1,0 +1,41 @@
+//! What the world says: Services, EndpointSlices and Nodes, slim and already valid.
+//!
+//! These are not the Kubernetes API types. They hold what a proxy acts on and nothing else, and a value
+//! that exists is valid: a port is never 0, an address is an address. Turning API objects or files into
+//! them, and refusing the bad ones, is the business of whoever feeds the [`Engine`](crate::Engine).
+
+mod address;
+mod endpoint;
+mod id;
+mod node;
+mod service;
+
+pub use address::{Family, NodeAddress, PortNumber, Protocol, VirtualServerKey};
+pub use endpoint::{Conditions, Endpoint, EndpointPort, EndpointSlice};
+pub use id::{ServiceId, ServicePortId, SliceId};
+pub use node::Node;
+pub use service::{Affinity, Service, ServicePort, Timestamp};
+
+use std::collections::BTreeSet;
+
+/// One thing that changed in the world.
+///
+/// An event carries the whole new object, never a difference, so a repeated or a re-ordered event does no
+/// harm: the last one about an object decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A Service exists and looks like this.
+    ServiceApplied(Service),
+    /// A Service is gone.
+    ServiceRemoved(ServiceId),
+    /// An EndpointSlice exists and looks like this.
+    SliceApplied(EndpointSlice),
+    /// An EndpointSlice is gone.
+    SliceRemoved(SliceId),
+    /// A Node exists and looks like this.
+    NodeApplied(Node),
+    /// A Node is gone.
+    NodeRemoved(Box<str>),
+    /// These are all the addresses that this host has, those of `kube-ipvs0` left out.
+    NodeAddresses(BTreeSet<NodeAddress>),
+}
