@@ -1,1 +1,48 @@
-fn main() {}
+//! The project's own commands, run as `cargo xtask COMMAND`. One file a command; `testbench` is the kernel that several of
+//! them run on.
+
+mod bench;
+mod ci;
+mod demo;
+mod fuzz;
+mod steps;
+mod tally;
+mod test;
+mod testbench;
+mod tidy;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+enum Command {
+    /// Everything that must hold before a change is merged: format, tidy, clippy, documentation, tests
+    Ci,
+    Test(test::Test),
+    /// Checks the layering and the house rules that the compiler does not know
+    Tidy,
+    Demo(demo::Demo),
+    Vm(vm::Vm),
+    Bench(bench::Bench),
+    Fuzz(fuzz::Fuzz),
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Ci => ci::run(),
+        Command::Test(args) => test::run(&args),
+        Command::Tidy => tidy::run(),
+        Command::Demo(args) => demo::run(args),
+        Command::Vm(args) => vm::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Fuzz(args) => fuzz::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,48 @@
+//! `cargo xtask bench`: the benchmarks, built for release, on the bench's kernel.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use crate::testbench::{Bench as Testbench, Job};
+use crate::workspace::Workspace;
+
+/// Runs a benchmark on the bench's kernel; its figures are ratios within one run
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// A file to take along, such as a kube-proxy to compare with, as /with/NAME
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
+    /// The kernel's package, or a directory with boot/vmlinuz* and lib/modules/*
+    #[arg(long, value_name = "PACKAGE")]
+    kernel: Option<String>,
+    /// The benchmark's name
+    name: String,
+    /// Its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+pub(crate) fn run(args: Bench) -> Result<ExitCode> {
+    let workspace = Workspace::load()?;
+    let binaries = workspace.build_binaries(&["--release"])?;
+    ensure!(
+        binaries.iter().any(|binary| binary.target == "bench"),
+        "the crate scenarios has no binary named bench"
+    );
+    let mut job = Job::new([vec!["bench".to_owned(), args.name], args.args].concat());
+    job.timeout = Duration::from_secs(2 * 3600);
+    for binary in &binaries {
+        job.executable(&binary.path, PathBuf::from("bin").join(binary.file_name()));
+    }
+    job.manifests(&workspace.root);
+    for file in &args.with {
+        job.with(file)?;
+    }
+    let bench = Testbench::choose(&workspace, args.kernel.as_deref())?;
+    Ok(bench.run(&job, &mut io::stdout())?.into())
+}

@@ -1,0 +1,28 @@
+//! `cargo xtask ci`: what must hold before a change is merged.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use xshell::{Shell, cmd};
+
+use crate::steps::Steps;
+use crate::test::Test;
+use crate::{test, tidy};
+
+pub(crate) fn run() -> Result<ExitCode> {
+    let workspace = crate::workspace::Workspace::load()?;
+    let sh = Shell::new()?;
+    sh.change_dir(&workspace.root);
+    let mut steps = Steps::new();
+    steps.run("format", || Ok(cmd!(sh, "cargo fmt --all --check").quiet().run()?))?;
+    steps.run("tidy", || tidy::check(&workspace))?;
+    steps.run("clippy", || {
+        Ok(cmd!(sh, "cargo clippy --workspace --all-targets --all-features -- -D warnings").quiet().run()?)
+    })?;
+    steps.run("documentation", || {
+        let doc = cmd!(sh, "cargo doc --workspace --no-deps --document-private-items");
+        Ok(doc.env("RUSTDOCFLAGS", "-D warnings").quiet().run()?)
+    })?;
+    test::steps(&Test::default(), &mut steps)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,32 @@
+//! `cargo xtask fuzz`: random and mutated bytes through the decoders of ipvs-netlink, which must never panic.
+//!
+//! The fuzzers are examples of the crate and build with the stable toolchain; `fuzz` is the one there is.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::workspace::Workspace;
+
+/// Feeds random bytes to the message decoders
+#[derive(Args)]
+pub(crate) struct Fuzz {
+    /// Which example of ipvs-netlink
+    #[arg(default_value = "fuzz")]
+    target: String,
+    /// How long to go on
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+}
+
+pub(crate) fn run(args: Fuzz) -> Result<ExitCode> {
+    let workspace = Workspace::load()?;
+    let status = Command::new("cargo")
+        .args(["run", "--release", "--package", "ipvs-netlink", "--example", &args.target])
+        .args(["--", "--seconds", &args.seconds.to_string()])
+        .current_dir(&workspace.root)
+        .status()
+        .context("starting cargo")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,82 @@
+//! The bench on a host whose own kernel has ip_vs: the job runs as root in network, mount and process namespaces of its own, so
+//! nothing that it does to IPVS, nftables or addresses stays.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use xshell::{Shell, cmd};
+
+use super::job::Job;
+use super::packages;
+use super::stream::copy_output;
+use crate::workspace::Workspace;
+
+pub(crate) struct Host {
+    directory: PathBuf,
+}
+
+/// Whether jobs can run here: we are root and the kernel has ip_vs, perhaps as a module still to be loaded.
+pub(crate) fn has_ip_vs() -> bool {
+    let loaded = || Path::new("/proc/net/ip_vs").exists();
+    let load = || {
+        let sh = Shell::new()?;
+        cmd!(sh, "modprobe --quiet ip_vs").quiet().ignore_stderr().run()
+    };
+    packages::is_root() && (loaded() || (load().is_ok() && loaded()))
+}
+
+/// Private mounts for what belongs to a network namespace: /sys, and /run with its named namespaces.
+const SURROUNDINGS: &str =
+    "mount -t sysfs sys /sys && mount -t tmpfs tmpfs /run && ip link set lo up && exec sh \"$1\"";
+
+impl Host {
+    pub(crate) fn prepare(workspace: &Workspace) -> Result<Self> {
+        ensure!(packages::is_root(), "KUBE_IPVS_BENCH=host needs root");
+        packages::ensure_installed(packages::ORACLES)?;
+        Ok(Self { directory: workspace.bench_directory()?.join("host") })
+    }
+
+    pub(crate) fn run(&self, job: &Job, out: &mut dyn Write) -> Result<u8> {
+        ensure!(
+            !job.net,
+            "on the host's own kernel a job has no way out of its namespace; try KUBE_IPVS_BENCH=vm"
+        );
+        let root = self.directory.join(std::process::id().to_string());
+        for file in job.files() {
+            let place = root.join(&file.guest);
+            if let Some(parent) = place.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            symlink(&file.host, &place).with_context(|| format!("linking {}", place.display()))?;
+        }
+        fs::create_dir_all(root.join("bin"))?;
+        let script = root.join("job");
+        fs::write(&script, job.script(&root.to_string_lossy()))?;
+
+        eprintln!("bench: on this host's own kernel, in private namespaces");
+        let seconds = job.timeout.as_secs().to_string();
+        let unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+        let mut command = Command::new(if job.interactive { "unshare" } else { "timeout" });
+        if job.interactive {
+            command.args(&unshare[1..]);
+        } else {
+            command.args(["--kill-after=10", &seconds]).args(unshare);
+        }
+        command.args(["sh", "-c", SURROUNDINGS, "sh"]).arg(&script);
+        let status = if job.interactive {
+            command.stdout(Stdio::inherit()).status().context("starting unshare")?
+        } else {
+            copy_output(&mut command, out)?
+        };
+        fs::remove_dir_all(&root)?;
+        ensure!(job.interactive || status.code() != Some(124), "not done after {seconds} seconds");
+        // As a shell says it: a signal is 128 and its number.
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+        Ok(u8::try_from(code).unwrap_or(1))
+    }
+}

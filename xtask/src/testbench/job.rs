@@ -1,0 +1,132 @@
+//! What is to run on the bench, and the files that it needs there.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// A command with its surroundings. The bench shows its files in one directory, the root; the command starts there with
+/// KUBE_IPVS_ROOT naming it, KUBE_IPVS_BIN the daemon's binary and KUBE_IPVS_MANIFESTS the example manifests.
+pub(crate) struct Job {
+    command: Vec<String>,
+    files: Vec<Payload>,
+    /// A way out to the host and beyond.
+    pub(crate) net: bool,
+    /// Whether the command is for a person at a terminal: it gets one, and no time limit.
+    pub(crate) interactive: bool,
+    pub(crate) timeout: Duration,
+}
+
+/// One file or directory of the host for the bench.
+pub(crate) struct Payload {
+    pub(crate) host: PathBuf,
+    /// Its path below the root.
+    pub(crate) guest: PathBuf,
+    /// Whether debug information may go, to keep the image small.
+    pub(crate) strip: bool,
+}
+
+impl Job {
+    pub(crate) fn new(command: Vec<String>) -> Self {
+        Self {
+            command,
+            files: Vec::new(),
+            net: false,
+            interactive: false,
+            timeout: Duration::from_secs(30 * 60),
+        }
+    }
+
+    /// Whether it is an interactive shell, for want of a command.
+    pub(crate) fn is_shell(&self) -> bool {
+        self.command.is_empty()
+    }
+
+    /// The example manifests, where the project has them.
+    pub(crate) fn manifests(&mut self, workspace: &Path) {
+        let manifests = workspace.join("manifests");
+        if manifests.is_dir() {
+            self.file(&manifests, "manifests");
+        }
+    }
+
+    pub(crate) fn files(&self) -> &[Payload] {
+        &self.files
+    }
+
+    /// One of the workspace's executables, as `directory/name`.
+    pub(crate) fn executable(&mut self, host: &Path, guest: impl Into<PathBuf>) {
+        self.files.push(Payload { host: host.to_owned(), guest: guest.into(), strip: true });
+    }
+
+    /// A file or directory as it is.
+    pub(crate) fn file(&mut self, host: &Path, guest: impl Into<PathBuf>) {
+        self.files.push(Payload { host: host.to_owned(), guest: guest.into(), strip: false });
+    }
+
+    /// A file of the user's, as with/NAME.
+    pub(crate) fn with(&mut self, host: &Path) -> Result<()> {
+        let host = host.canonicalize().with_context(|| format!("--with {}", host.display()))?;
+        let name = host.file_name().with_context(|| format!("--with {} has no name", host.display()))?;
+        let guest = Path::new("with").join(name);
+        self.file(&host, guest);
+        Ok(())
+    }
+
+    /// The shell script that sets the surroundings and becomes the command.
+    pub(crate) fn script(&self, root: &str) -> String {
+        let mut script = String::from("#!/bin/sh\n");
+        let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/busybox";
+        let mut export =
+            |name: &str, value: &str| script.push_str(&format!("export {name}={}\n", quote(value)));
+        for (name, value) in env::vars().filter(|(name, _)| is_passed_on(name)) {
+            export(&name, &value);
+        }
+        export("PATH", &format!("{root}/bin:{root}/with:{system}"));
+        export("KUBE_IPVS_ROOT", root);
+        export("KUBE_IPVS_BIN", &format!("{root}/bin/kube-ipvs"));
+        export("KUBE_IPVS_MANIFESTS", &format!("{root}/manifests"));
+        script.push_str(&format!("cd {}\n", quote(root)));
+        if self.command.is_empty() {
+            script.push_str("if command -v bash >/dev/null; then exec bash; else exec sh; fi\n");
+        } else {
+            let words: Vec<String> = self.command.iter().map(|word| quote(word)).collect();
+            script.push_str(&format!("exec {}\n", words.join(" ")));
+        }
+        script
+    }
+}
+
+/// Settings of the user's that reach the command.
+fn is_passed_on(name: &str) -> bool {
+    name == "TERM"
+        || ["RUST_LOG", "RUST_BACKTRACE", "PROPTEST_", "KUBE_IPVS_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
+/// A word as the shell reads it back unchanged.
+pub(crate) fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shell_reads_back_every_word() {
+        let words = ["plain", "two words", "it's", "$HOME `x` \"y\" \\", "", "line\nbreak"];
+        let script = format!("printf '%s|' {}", words.map(quote).join(" "));
+        let output = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), words.map(|word| format!("{word}|")).concat());
+    }
+
+    #[test]
+    fn the_script_names_the_surroundings() {
+        let script = Job::new(vec!["ipvsadm".into(), "-Ln".into()]).script("/kube-ipvs");
+        assert!(script.contains("export KUBE_IPVS_BIN='/kube-ipvs/bin/kube-ipvs'\n"));
+        assert!(script.ends_with("cd '/kube-ipvs'\nexec 'ipvsadm' '-Ln'\n"));
+    }
+}

@@ -1,0 +1,106 @@
+//! The programs of the distribution that the bench needs, installed where they are missing.
+
+use std::env;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::{fs, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A program and the Debian or Ubuntu package that brings it.
+type Needed = (&'static str, &'static str);
+
+/// What a command under test may call: the independent oracles that read back what we wrote, and real clients.
+pub(crate) const ORACLES: &[Needed] = &[
+    ("ipvsadm", "ipvsadm"),
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("ss", "iproute2"),
+    ("tc", "iproute2"),
+    ("bridge", "iproute2"),
+    ("conntrack", "conntrack"),
+    ("iptables", "iptables"),
+    ("curl", "curl"),
+    ("dig", "bind9-dnsutils"),
+];
+
+/// What only the virtual machine needs.
+pub(crate) const MACHINE: &[Needed] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("kmod", "kmod"),
+    ("depmod", "kmod"),
+    ("strip", "binutils"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+];
+
+/// Installs what is missing, saying so.
+pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
+    let mut packages: Vec<&str> =
+        needed.iter().filter(|(program, _)| find(program).is_none()).map(|&(_, package)| package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    ensure!(
+        find("apt-get").is_some(),
+        "the test bench needs these Debian packages, and there is no apt-get: {list}"
+    );
+    ensure!(
+        is_root(),
+        "the test bench needs some packages: sudo apt-get install --no-install-recommends {list}"
+    );
+    eprintln!("bench: installing {list}");
+    if apt_install(&packages).is_err() {
+        eprintln!("bench: refreshing apt's package lists first");
+        update_lists()?;
+        apt_install(&packages)?;
+    }
+    for (program, package) in needed {
+        ensure!(find(program).is_some(), "{package} is installed, yet brought no {program}");
+    }
+    Ok(())
+}
+
+pub(crate) fn update_lists() -> Result<()> {
+    apt_get(&["update"])
+}
+
+fn apt_install(packages: &[&str]) -> Result<()> {
+    apt_get(&[&["install", "--yes", "--no-install-recommends"], packages].concat())
+}
+
+/// Runs apt-get quietly; what it said is shown only when it fails.
+fn apt_get(args: &[&str]) -> Result<()> {
+    let output = Command::new("apt-get")
+        .args(["-qq", "-o", "DPkg::Lock::Timeout=120"])
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .output()
+        .context("starting apt-get")?;
+    if !output.status.success() {
+        bail!("apt-get {} failed:\n{}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    Ok(())
+}
+
+/// Where a program is: on PATH, or in the directories of system programs, which a user's PATH often lacks.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
+    env::split_paths(&path)
+        .chain(system)
+        .map(|directory| directory.join(program))
+        .find(|file| is_executable(file))
+}
+
+pub(crate) fn is_executable(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+pub(crate) fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}

@@ -1,0 +1,318 @@
+//! The bench as a virtual machine under qemu, with every way to hang noticed: a boot that does not come up, a panic, a job that does
+//! not end.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use xshell::{Shell, cmd};
+
+use super::job::Job;
+use super::kernel::Kernel;
+use super::stream::Tail;
+use super::{image, packages};
+use crate::workspace::Workspace;
+
+/// Emulated on a busy machine a boot takes seconds; a minute is a hang.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(10);
+
+pub(crate) struct Vm {
+    cache: PathBuf,
+    kernel: Kernel,
+    kvm: bool,
+}
+
+/// How one boot went.
+enum Outcome {
+    Exit(u8),
+    /// The machine did not come up; the job has not run.
+    NoBoot(String),
+    /// The machine ended, or had to be ended, while the job ran.
+    Died(String),
+}
+
+impl Vm {
+    pub(crate) fn prepare(workspace: &Workspace, kernel: Option<&str>) -> Result<Self> {
+        ensure!(cfg!(target_arch = "x86_64"), "the virtual machine of the bench is for x86_64 only");
+        packages::ensure_installed(packages::ORACLES)?;
+        packages::ensure_installed(packages::MACHINE)?;
+        let cache = workspace.bench_directory()?;
+        remove_leftovers(&cache)?;
+        let kernel = Kernel::get(&cache, kernel)?;
+        Ok(Self { cache, kernel, kvm: kvm_works() })
+    }
+
+    pub(crate) fn run(&self, job: &Job, out: &mut dyn Write) -> Result<u8> {
+        let directory = self.cache.join(format!("run-{}", std::process::id()));
+        fs::create_dir_all(&directory)?;
+        let image = directory.join("initramfs.cpio");
+        image::write(&self.kernel, &self.cache, job, &directory, &image)?;
+        let console = self.cache.join(format!("console-{}.log", std::process::id()));
+
+        // A boot is tried twice, for emulated clocks can stumble, and without KVM if KVM was the trouble.
+        let attempts: &[bool] = if self.kvm { &[true, false] } else { &[false, false] };
+        let mut result = Err(anyhow::anyhow!("no boot was tried"));
+        for &kvm in attempts {
+            let mut machine = Machine::start(self, job, &directory, &image, &console, kvm)?;
+            match machine.follow(job, out)? {
+                Outcome::Exit(status) => {
+                    result = Ok(status);
+                    break;
+                }
+                Outcome::Died(why) => {
+                    result = Err(anyhow::anyhow!("{why}{}", console_tail(&console)));
+                    break;
+                }
+                Outcome::NoBoot(why) => {
+                    eprintln!("bench: {why}");
+                    result = Err(anyhow::anyhow!("the bench cannot start: {why}{}", console_tail(&console)));
+                }
+            }
+        }
+        fs::remove_dir_all(&directory)?;
+        if matches!(result, Ok(0)) {
+            fs::remove_file(&console)?;
+        } else if result.is_ok() {
+            eprintln!("bench: the kernel's messages are in {}", console.display());
+        }
+        result
+    }
+}
+
+/// Removes what interrupted runs left behind, and the console logs of runs long past.
+fn remove_leftovers(cache: &Path) -> Result<()> {
+    const KEPT: Duration = Duration::from_secs(24 * 3600);
+    for entry in fs::read_dir(cache)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let process_is_gone = |process: &str| !Path::new("/proc").join(process).exists();
+        if name.strip_prefix("run-").is_some_and(process_is_gone) {
+            fs::remove_dir_all(&path)?;
+        } else if name.starts_with("console-")
+            && fs::metadata(&path)?.modified()?.elapsed().is_ok_and(|age| age > KEPT)
+        {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn console_tail(console: &Path) -> String {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+    let shown = if tail.trim().is_empty() { "(nothing)".to_owned() } else { tail };
+    format!("\nthe end of its console ({}):\n{shown}", console.display())
+}
+
+/// /dev/kvm may exist and yet not work: asks qemu itself, which quits before the machine starts.
+fn kvm_works() -> bool {
+    let usable = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    let probe = || {
+        let sh = Shell::new()?;
+        let machine = [
+            "-M",
+            "q35,accel=kvm",
+            "-cpu",
+            "max",
+            "-S",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-monitor",
+            "stdio",
+        ];
+        cmd!(sh, "timeout 5 qemu-system-x86_64 {machine...}")
+            .quiet()
+            .stdin("quit\n")
+            .ignore_stdout()
+            .ignore_stderr()
+            .run()
+    };
+    usable && probe().is_ok()
+}
+
+/// A running qemu, which does not outlive this value.
+struct Machine {
+    qemu: Child,
+    started: Instant,
+    console: PathBuf,
+    reports: PathBuf,
+    stdout: Tail,
+    stderr: Tail,
+    /// Whether qemu has our terminal, which it sets to raw mode.
+    terminal: bool,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+        if self.terminal {
+            let _ = Command::new("stty").arg("sane").status();
+        }
+    }
+}
+
+impl Machine {
+    fn start(vm: &Vm, job: &Job, directory: &Path, image: &Path, console: &Path, kvm: bool) -> Result<Self> {
+        let [stdout, stderr, reports] = ["stdout", "stderr", "reports"].map(|name| directory.join(name));
+        let machine = if kvm { "KVM" } else { "emulated" };
+        let size = fs::metadata(image)?.len() >> 20;
+        eprintln!("bench: booting Linux {} ({machine}, initramfs {size} MB)", vm.kernel.version);
+        File::create(&reports)?;
+        File::create(console)?;
+        let terminal = job.interactive && io::stdin().is_terminal() && io::stdout().is_terminal();
+        let mut parameters = String::from(
+            // A panic or an oops ends the machine. The emulated timer may fail its check on a busy host.
+            "console=ttyS0 loglevel=5 panic=-1 oops=panic reboot=t no_timer_check net.ifnames=0 mitigations=off",
+        );
+        if job.net {
+            parameters.push_str(" bench.net=user");
+        }
+        if terminal {
+            parameters.push_str(&format!(" bench.terminal={}", terminal_size()));
+        }
+
+        // setpriv: should we be killed, the kernel kills qemu.
+        let mut qemu = Command::new("setpriv");
+        qemu.args([
+            "--pdeathsig",
+            "KILL",
+            "qemu-system-x86_64",
+            "-nodefaults",
+            "-no-reboot",
+            "-display",
+            "none",
+        ]);
+        qemu.args(["-M", "q35", "-cpu", "max", "-smp", "2", "-m", "3G"]);
+        qemu.args(["-accel", if kvm { "kvm" } else { "tcg,thread=multi" }]);
+        qemu.arg("-kernel").arg(&vm.kernel.image).arg("-initrd").arg(image).args(["-append", &parameters]);
+        qemu.arg("-chardev").arg(format!("file,id=console,path={}", console.display()));
+        qemu.args(["-serial", "chardev:console"]);
+        if terminal {
+            qemu.args(["-chardev", "stdio,id=terminal,signal=off", "-serial", "chardev:terminal"]);
+        }
+        if job.net {
+            qemu.args(["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]);
+        }
+        // Without ioeventfd a write has reached its file when it returns, so nothing is lost when the machine ends.
+        qemu.args(["-device", "virtio-serial-pci,ioeventfd=off,max_ports=8"]);
+        let file = |path: &Path| format!("file,path={}", path.display());
+        let stdin = if terminal { "null" } else { "stdio,signal=off" }.to_owned();
+        for (port, backend) in (1..).zip([stdin, file(&stdout), file(&stderr), file(&reports)]) {
+            qemu.arg("-chardev").arg(format!("{backend},id=port{port}"));
+            qemu.arg("-device").arg(format!("virtserialport,nr={port},chardev=port{port}"));
+        }
+        if !terminal {
+            qemu.stdin(if stdin_is_data() { Stdio::inherit() } else { Stdio::null() });
+            qemu.stdout(Stdio::null());
+        }
+        let [stdout, stderr] = [Tail::create(&stdout)?, Tail::create(&stderr)?];
+        let qemu = qemu.spawn().context("starting qemu")?;
+        Ok(Self {
+            qemu,
+            started: Instant::now(),
+            console: console.to_owned(),
+            reports,
+            stdout,
+            stderr,
+            terminal,
+        })
+    }
+
+    /// Shows the job's output until it ends, one way or another.
+    fn follow(&mut self, job: &Job, out: &mut dyn Write) -> Result<Outcome> {
+        let mut up = None;
+        let mut scanned = Instant::now();
+        loop {
+            // Asked before the last look at what it wrote: after its end nothing comes any more.
+            let ended = self.qemu.try_wait()?;
+            self.stdout.copy(out)?;
+            self.stderr.copy(&mut io::stderr())?;
+            let reports = fs::read_to_string(&self.reports)?;
+            if up.is_none() && reports.starts_with("up\n") {
+                up = Some(Instant::now());
+                eprintln!("bench: up after {:.1} s", self.started.elapsed().as_secs_f32());
+            }
+            if let Some(status) = parse_exit(&reports)? {
+                // It was written last; so all output is there by now.
+                self.stdout.copy(out)?;
+                self.stderr.copy(&mut io::stderr())?;
+                return Ok(Outcome::Exit(status));
+            }
+            let failed = if let Some(status) = ended {
+                Some(format!("the machine ended by itself ({status})"))
+            } else if scanned.elapsed() > Duration::from_secs(1) {
+                scanned = Instant::now();
+                self.panicked()?.then(|| "the kernel panicked".to_owned())
+            } else {
+                None
+            };
+            match (failed, up) {
+                (Some(why), None) => return Ok(Outcome::NoBoot(format!("{why} before it was up"))),
+                (Some(why), Some(_)) => {
+                    return Ok(Outcome::Died(format!("{why} before the command was done")));
+                }
+                (None, None) if self.started.elapsed() > BOOT_LIMIT => {
+                    return Ok(Outcome::NoBoot(format!("it was not up after {} s", BOOT_LIMIT.as_secs())));
+                }
+                (None, Some(up)) if !job.interactive && up.elapsed() > job.timeout => {
+                    return Ok(Outcome::Died(format!("not done after {} s", job.timeout.as_secs())));
+                }
+                _ => thread::sleep(POLL),
+            }
+        }
+    }
+
+    fn panicked(&self) -> Result<bool> {
+        Ok(String::from_utf8_lossy(&fs::read(&self.console)?).contains("Kernel panic - not syncing"))
+    }
+}
+
+/// Finds the line "exit STATUS", once it is complete.
+fn parse_exit(reports: &str) -> Result<Option<u8>> {
+    let complete = reports.rsplit_once('\n').map_or("", |(complete, _)| complete);
+    match complete.lines().find_map(|line| line.strip_prefix("exit ")) {
+        None => Ok(None),
+        Some(status) => match status.parse() {
+            Ok(status) => Ok(Some(status)),
+            Err(_) => bail!("the machine reported an exit status of {status:?}"),
+        },
+    }
+}
+
+/// Whether standard input is a pipe or a file, which the job may read. A terminal belongs to interactive jobs.
+fn stdin_is_data() -> bool {
+    fs::metadata("/dev/stdin").is_ok_and(|stdin| stdin.file_type().is_fifo() || stdin.is_file())
+}
+
+/// ROWSxCOLUMNS of our terminal.
+fn terminal_size() -> String {
+    let size = Command::new("stty").arg("size").stdin(Stdio::inherit()).output();
+    let size = size
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().replace(' ', "x"))
+        .unwrap_or_default();
+    if size.is_empty() { "24x80".to_owned() } else { size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_status_counts_when_its_line_is_complete() {
+        assert_eq!(parse_exit("").unwrap(), None);
+        assert_eq!(parse_exit("up\n").unwrap(), None);
+        assert_eq!(parse_exit("up\nexit 1").unwrap(), None);
+        assert_eq!(parse_exit("up\nexit 137\n").unwrap(), Some(137));
+        assert!(parse_exit("up\nexit x\n").is_err());
+    }
+}

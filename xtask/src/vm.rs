@@ -1,0 +1,54 @@
+//! `cargo xtask vm`: any command on the bench, with the workspace's binaries on its PATH.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::testbench::{Bench, Job};
+use crate::workspace::Workspace;
+
+/// Runs a command on the test bench: a kernel with ip_vs, in a virtual machine unless this host's own will do
+#[derive(Args)]
+pub(crate) struct Vm {
+    /// A file or directory to take along, as /with/NAME and on PATH
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
+    /// Give it a way out: the host is 10.0.2.2
+    #[arg(long)]
+    net: bool,
+    /// How long the command may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    timeout: u64,
+    /// The kernel's package, or a directory with boot/vmlinuz* and lib/modules/*
+    #[arg(long, value_name = "PACKAGE")]
+    kernel: Option<String>,
+    /// Take only the command's own files along, and do not build the workspace's binaries
+    #[arg(long)]
+    no_build: bool,
+    /// The command; without one, an interactive shell
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+pub(crate) fn run(args: Vm) -> Result<ExitCode> {
+    let workspace = Workspace::load()?;
+    let mut job = Job::new(args.command);
+    job.net = args.net;
+    job.interactive = job.is_shell();
+    job.timeout = Duration::from_secs(args.timeout);
+    if !args.no_build {
+        for binary in workspace.build_binaries(&[])? {
+            job.executable(&binary.path, PathBuf::from("bin").join(binary.file_name()));
+        }
+    }
+    job.manifests(&workspace.root);
+    for file in &args.with {
+        job.with(file)?;
+    }
+    let bench = Bench::choose(&workspace, args.kernel.as_deref())?;
+    Ok(bench.run(&job, &mut io::stdout())?.into())
+}

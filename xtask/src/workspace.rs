@@ -1,0 +1,138 @@
+//! The workspace as cargo describes it, and what cargo builds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use xshell::{Shell, cmd};
+
+/// The crate with the packet-level scenarios, which run on the bench only.
+pub(crate) const SCENARIOS: &str = "scenarios";
+
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) packages: Vec<Package>,
+}
+
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) targets: Vec<Target>,
+}
+
+pub(crate) struct Target {
+    pub(crate) name: String,
+    /// bin, lib, test, example, …
+    pub(crate) kind: String,
+    /// Whether a plain `cargo test` runs it.
+    pub(crate) tested: bool,
+}
+
+/// An executable that cargo built.
+pub(crate) struct Executable {
+    pub(crate) target: String,
+    pub(crate) path: PathBuf,
+}
+
+impl Workspace {
+    pub(crate) fn load() -> Result<Self> {
+        let sh = Shell::new()?;
+        let text = cmd!(sh, "cargo metadata --format-version 1 --no-deps").quiet().read()?;
+        let metadata: Value = serde_json::from_str(&text).context("reading cargo metadata")?;
+        let path = |key: &str| -> Result<PathBuf> {
+            Ok(metadata[key].as_str().with_context(|| format!("cargo metadata has no {key}"))?.into())
+        };
+        let packages = list(&metadata["packages"]).iter().map(package).collect();
+        Ok(Self { root: path("workspace_root")?, target: path("target_directory")?, packages })
+    }
+
+    /// Where the bench keeps its kernels, logs and scratch files.
+    pub(crate) fn bench_directory(&self) -> Result<PathBuf> {
+        let directory = self.target.join("bench");
+        fs::create_dir_all(&directory)?;
+        Ok(directory)
+    }
+
+    /// The binaries that jobs get on their PATH: the daemon, and those of the scenarios.
+    pub(crate) fn build_binaries(&self, profile: &[&str]) -> Result<Vec<Executable>> {
+        self.build(
+            &[&["build", "--package", "kube-ipvs", "--package", SCENARIOS, "--bins"], profile].concat(),
+        )
+    }
+
+    /// Runs cargo and collects the executables that it made; its progress and errors go to standard error.
+    pub(crate) fn build(&self, args: &[&str]) -> Result<Vec<Executable>> {
+        eprintln!("xtask: cargo {}", args.join(" "));
+        let output = Command::new("cargo")
+            .args(args)
+            .arg("--message-format=json-render-diagnostics")
+            .current_dir(&self.root)
+            .stderr(Stdio::inherit())
+            .output()
+            .context("starting cargo")?;
+        ensure!(output.status.success(), "cargo {} failed", args.join(" "));
+        parse_executables(&String::from_utf8(output.stdout)?)
+    }
+
+    /// Integration tests that need a kernel, by convention those whose name begins with "kernel": (package, test).
+    pub(crate) fn kernel_tests(&self) -> Vec<(&str, &Target)> {
+        let others = self.packages.iter().filter(|package| package.name != SCENARIOS);
+        others
+            .flat_map(|package| package.targets.iter().map(|target| (package.name.as_str(), target)))
+            .filter(|(_, target)| target.kind == "test" && target.name.starts_with("kernel"))
+            .collect()
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn package(value: &Value) -> Package {
+    let target = |target: &Value| Target {
+        name: text(&target["name"]),
+        kind: text(&target["kind"][0]),
+        tested: target["test"].as_bool().unwrap_or(false),
+    };
+    Package { name: text(&value["name"]), targets: list(&value["targets"]).iter().map(target).collect() }
+}
+
+fn parse_executables(messages: &str) -> Result<Vec<Executable>> {
+    let mut executables = Vec::new();
+    for line in messages.lines().filter(|line| line.starts_with('{')) {
+        let message: Value = serde_json::from_str(line).context("reading cargo's messages")?;
+        if let Some(path) = message["executable"].as_str() {
+            executables.push(Executable { target: text(&message["target"]["name"]), path: path.into() });
+        }
+    }
+    Ok(executables)
+}
+
+impl Executable {
+    /// Its file's name; for tests it has a hash, so it is unique.
+    pub(crate) fn file_name(&self) -> &Path {
+        self.path.file_name().map_or(Path::new(""), Path::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_executables_among_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"demo"},"executable":"/t/debug/demo"}
+{"reason":"build-finished","success":true}"#;
+        let executables = parse_executables(messages).unwrap();
+        assert_eq!(executables.len(), 1);
+        assert_eq!(executables[0].target, "demo");
+        assert_eq!(executables[0].file_name(), Path::new("demo"));
+    }
+}
