@@ -1,0 +1,341 @@
+use std::os::fd::AsFd;
+
+use netlink_batch::{Protocol, Socket};
+use netlink_packet_core::DecodeError;
+use netlink_packet_generic::GenlMessage;
+
+use crate::{
+    Batch, Daemon, DaemonRole, Destination, DestinationEntry, DestinationKey, Error, Info, Request,
+    RequestFailure, ServiceEntry, Timeouts, VirtualServer, VirtualServerKey, family,
+    message::{Command, CommandAttribute, Message},
+};
+
+/// How many requests are encoded before they are sent: it bounds the memory of a large batch and fills
+/// the largest send of the transport (5,000 virtual servers take 520 KB).
+const REQUESTS: usize = 8192;
+
+/// A connection to the IPVS of one network namespace.
+///
+/// All methods block for as long as the kernel works, which is microseconds a request. Every change takes
+/// CAP_NET_ADMIN, and so does reading.
+///
+/// Lists are not snapshots. The kernel answers in parts and resumes by position; it does not say when a list
+/// changed in between, and one entry may then be missing or be there twice. One writer a namespace that does not
+/// list between its own writes is safe; others confirm by [`Client::service`].
+///
+/// ```no_run
+/// use ipvs_netlink::{Client, Protocol, Scheduler, VirtualServer, VirtualServerKey};
+///
+/// let mut client = Client::open()?;
+/// let web = VirtualServerKey::new(Protocol::Tcp, "10.0.0.1:80".parse()?);
+/// client.add_service(web, VirtualServer::new(Scheduler::RR))?;
+/// for entry in client.services()? {
+///     println!("{} {} {} connections", entry.key, entry.service.scheduler, entry.stats.connections);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Client {
+    socket: Socket,
+    family: u16,
+}
+
+impl Client {
+    /// Opens the IPVS of the calling thread's network namespace. The kernel loads the module `ip_vs` if it has to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoIpvs`] when the kernel has none, [`Error::Transport`] when there is no socket to be had.
+    pub fn open() -> Result<Self, Error> {
+        Self::with_socket(Socket::open(Protocol::Generic)?)
+    }
+
+    /// Opens the IPVS of another network namespace, given by an open file of it, such as
+    /// `/run/netns/NAME` or `/proc/PID/ns/net`. It takes CAP_SYS_ADMIN; the calling thread stays where it is.
+    ///
+    /// ```no_run
+    /// let namespace = std::fs::File::open("/run/netns/blue")?;
+    /// let client = ipvs_netlink::Client::open_in(&namespace)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::open`].
+    pub fn open_in(namespace: impl AsFd) -> Result<Self, Error> {
+        Self::with_socket(Socket::open_in(Protocol::Generic, namespace)?)
+    }
+
+    fn with_socket(mut socket: Socket) -> Result<Self, Error> {
+        let family = family::resolve(&mut socket)?;
+        Ok(Self { socket, family })
+    }
+
+    /// Shows `observer` every datagram before it is sent: for benchmarks that replay them and for traces.
+    pub fn observe_sends(&mut self, observer: impl FnMut(&[u8]) + Send + 'static) {
+        self.socket.observe_sends(observer);
+    }
+
+    /// Carries out a batch in as few sends as the socket's buffers allow. The result lists the requests that the
+    /// kernel refused, by ascending number; all others were carried out.
+    ///
+    /// ```no_run
+    /// # use ipvs_netlink::{Batch, Client, Protocol, Scheduler, VirtualServer, VirtualServerKey};
+    /// # let mut client = Client::open()?;
+    /// let mut batch = Batch::new();
+    /// for port in 1..=5000 {
+    ///     let key = VirtualServerKey::new(Protocol::Tcp, ([10, 0, 0, 1], port).into());
+    ///     batch.add_service(key, VirtualServer::new(Scheduler::RR));
+    /// }
+    /// for failure in client.execute(&batch)? {
+    ///     eprintln!("request {}: {failure}", failure.number);
+    /// }
+    /// # Ok::<(), ipvs_netlink::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Transport`] when it is unknown what was carried out: the state must be read again.
+    pub fn execute(&mut self, batch: &Batch) -> Result<Vec<RequestFailure>, Error> {
+        let mut failures = Vec::new();
+        let mut first = 0;
+        for requests in batch.requests().chunks(REQUESTS) {
+            let mut encoded = netlink_batch::Batch::new();
+            for request in requests {
+                encoded.push(self.address(request.into()), 0);
+            }
+            let refused = self.socket.execute(encoded)?;
+            failures.extend(refused.into_iter().filter_map(|failure| {
+                let request = *requests.get(failure.request)?;
+                Some(RequestFailure { number: first + failure.request, request, error: failure.error })
+            }));
+            first += requests.len();
+        }
+        failures.sort_by_key(|failure| failure.number);
+        Ok(failures)
+    }
+
+    /// Carries out one request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when the kernel refuses it; otherwise those of [`Client::execute`].
+    pub fn request(&mut self, request: Request) -> Result<(), Error> {
+        match self.socket.request(self.address((&request).into()), 0) {
+            Ok(()) => Ok(()),
+            Err(netlink_batch::Error::Rejected(error)) => {
+                Err(RequestFailure { number: 0, request, error }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Adds a virtual server.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Request::AddService`] and [`Client::request`].
+    pub fn add_service(&mut self, key: VirtualServerKey, service: VirtualServer) -> Result<(), Error> {
+        self.request(Request::AddService { key, service })
+    }
+
+    /// Changes a virtual server; its connections, destinations and counters stay.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Request::UpdateService`] and [`Client::request`].
+    pub fn update_service(&mut self, key: VirtualServerKey, service: VirtualServer) -> Result<(), Error> {
+        self.request(Request::UpdateService { key, service })
+    }
+
+    /// Deletes a virtual server with its destinations.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Request::DeleteService`] and [`Client::request`].
+    pub fn delete_service(&mut self, key: VirtualServerKey) -> Result<(), Error> {
+        self.request(Request::DeleteService { key })
+    }
+
+    /// Reads one virtual server; `None` when there is no such one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] when it is unknown whether there is.
+    pub fn service(&mut self, key: VirtualServerKey) -> Result<Option<ServiceEntry>, Error> {
+        let attributes = vec![CommandAttribute::Service(key.attributes())];
+        let answers = self.socket.query(self.address(Message::new(Command::GetService, attributes)));
+        match answers {
+            Err(error) if error.kernel().is_some_and(netlink_batch::KernelError::is_absent) => Ok(None),
+            answers => read(answers, |message| ServiceEntry::try_from(message))
+                .map(|entries| entries.into_iter().next())
+                .map_err(|error| Error::Read { what: format!("read service {key}"), error }),
+        }
+    }
+
+    /// Lists the virtual servers, of both families and of all kinds. No snapshot: see [`Client`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`].
+    pub fn services(&mut self) -> Result<Vec<ServiceEntry>, Error> {
+        let answers = self.socket.dump(self.address(Message::empty(Command::GetService)));
+        read(answers, |message| ServiceEntry::try_from(message))
+            .map_err(|error| Error::Read { what: "list services".into(), error })
+    }
+
+    /// Adds a destination to a virtual server.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Request::AddDestination`] and [`Client::request`].
+    pub fn add_destination(
+        &mut self,
+        service: VirtualServerKey,
+        key: DestinationKey,
+        destination: Destination,
+    ) -> Result<(), Error> {
+        self.request(Request::AddDestination { service, key, destination })
+    }
+
+    /// Changes a destination; its connections and counters stay.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Request::UpdateDestination`] and [`Client::request`].
+    pub fn update_destination(
+        &mut self,
+        service: VirtualServerKey,
+        key: DestinationKey,
+        destination: Destination,
+    ) -> Result<(), Error> {
+        self.request(Request::UpdateDestination { service, key, destination })
+    }
+
+    /// Deletes a destination.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Request::DeleteDestination`] and [`Client::request`].
+    pub fn delete_destination(
+        &mut self,
+        service: VirtualServerKey,
+        key: DestinationKey,
+    ) -> Result<(), Error> {
+        self.request(Request::DeleteDestination { service, key })
+    }
+
+    /// Lists the destinations of a virtual server. No snapshot: see [`Client`].
+    ///
+    /// The kernel answers with an empty list too when there is no such virtual server: [`Client::service`] tells
+    /// the two apart.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`].
+    pub fn destinations(&mut self, service: VirtualServerKey) -> Result<Vec<DestinationEntry>, Error> {
+        let attributes = vec![CommandAttribute::Service(service.attributes())];
+        let answers = self.socket.dump(self.address(Message::new(Command::GetDestination, attributes)));
+        read(answers, |message| DestinationEntry::from_message(message, service.family()))
+            .map_err(|error| Error::Read { what: format!("list destinations of {service}"), error })
+    }
+
+    /// Deletes all virtual servers of the network namespace.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::request`].
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.request(Request::Flush)
+    }
+
+    /// Sets the counters of a virtual server and of its destinations to zero, or all there are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when there is no such virtual server; otherwise those of [`Client::request`].
+    pub fn zero(&mut self, service: Option<VirtualServerKey>) -> Result<(), Error> {
+        self.request(Request::Zero(service))
+    }
+
+    /// Reads the timeouts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`].
+    pub fn timeouts(&mut self) -> Result<Timeouts, Error> {
+        self.one("read the timeouts", Command::GetConfig, |message| Ok(Timeouts::from(message)))
+    }
+
+    /// Sets the timeouts that are not 0.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::request`].
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error> {
+        self.request(Request::SetTimeouts(timeouts))
+    }
+
+    /// Reads the version of IPVS and the size of its connection table.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`].
+    pub fn info(&mut self) -> Result<Info, Error> {
+        self.one("read the version of IPVS", Command::GetInfo, |message| Info::try_from(message))
+    }
+
+    /// Lists the synchronisation daemons that run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`].
+    pub fn daemons(&mut self) -> Result<Vec<Daemon>, Error> {
+        let answers = self.socket.dump(self.address(Message::empty(Command::GetDaemon)));
+        read(answers, |message| Daemon::try_from(message))
+            .map_err(|error| Error::Read { what: "list daemons".into(), error })
+    }
+
+    /// Starts a synchronisation daemon.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Request::StartDaemon`] and [`Client::request`].
+    pub fn start_daemon(&mut self, daemon: Daemon) -> Result<(), Error> {
+        self.request(Request::StartDaemon(daemon))
+    }
+
+    /// Stops a synchronisation daemon.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Request::StopDaemon`] and [`Client::request`].
+    pub fn stop_daemon(&mut self, role: DaemonRole) -> Result<(), Error> {
+        self.request(Request::StopDaemon(role))
+    }
+
+    /// Asks for what there is one of.
+    fn one<T>(
+        &mut self,
+        what: &str,
+        command: Command,
+        decode: impl Fn(&Message) -> Result<T, DecodeError>,
+    ) -> Result<T, Error> {
+        let answers = self.socket.query(self.address(Message::empty(command)));
+        read(answers, decode)
+            .and_then(|answers| answers.into_iter().next().ok_or(netlink_batch::Error::NoReply))
+            .map_err(|error| Error::Read { what: what.into(), error })
+    }
+
+    fn address(&self, message: Message) -> GenlMessage<Message> {
+        let mut message = GenlMessage::from_payload(message);
+        message.set_resolved_family_id(self.family);
+        message
+    }
+}
+
+fn read<T>(
+    answers: Result<Vec<GenlMessage<Message>>, netlink_batch::Error>,
+    decode: impl Fn(&Message) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, netlink_batch::Error> {
+    answers?.iter().map(|answer| decode(&answer.payload).map_err(netlink_batch::Error::from)).collect()
+}

@@ -1,0 +1,168 @@
+//! How the values of attributes look as bytes, and the macro that makes an attribute enum out of a table.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_core::{DecodeError, Emitable, Nla, NlaBuffer, NlasIterator, Parseable};
+
+/// One way to write values of type `T`.
+pub(super) trait Codec<T> {
+    /// Whether `NLA_F_NESTED` may stand on such an attribute.
+    const NESTED: bool = false;
+
+    fn length(value: &T) -> usize;
+    /// Writes into a buffer of exactly `length` bytes.
+    fn write(value: &T, buffer: &mut [u8]);
+    /// `None` when the bytes are no such value: they are then kept as they are.
+    fn read(bytes: &[u8]) -> Result<Option<T>, DecodeError>;
+}
+
+/// Integers in host byte order.
+pub(super) struct Native;
+/// Integers in network byte order.
+pub(super) struct Network;
+/// Bytes as they are.
+pub(super) struct Bytes;
+/// A NUL-terminated string.
+pub(super) struct Text;
+/// Attributes in an attribute.
+pub(super) struct Nest;
+
+macro_rules! fixed {
+    ($($codec:ident $type:ty: $write:expr, $read:expr;)*) => {$(
+        impl Codec<$type> for $codec {
+            fn length(_: &$type) -> usize {
+                size_of::<$type>()
+            }
+            fn write(value: &$type, buffer: &mut [u8]) {
+                buffer.copy_from_slice(&$write(*value));
+            }
+            fn read(bytes: &[u8]) -> Result<Option<$type>, DecodeError> {
+                Ok(bytes.try_into().ok().map($read))
+            }
+        }
+    )*};
+}
+
+fixed! {
+    Native u8: u8::to_ne_bytes, u8::from_ne_bytes;
+    Native u16: u16::to_ne_bytes, u16::from_ne_bytes;
+    Native u32: u32::to_ne_bytes, u32::from_ne_bytes;
+    Native u64: u64::to_ne_bytes, u64::from_ne_bytes;
+    Network u16: u16::to_be_bytes, u16::from_be_bytes;
+    Network Ipv4Addr: |value: Ipv4Addr| value.octets(), <Ipv4Addr as From<[u8; 4]>>::from;
+    Network Ipv6Addr: |value: Ipv6Addr| value.octets(), <Ipv6Addr as From<[u8; 16]>>::from;
+    Bytes [u8; 4]: std::convert::identity, std::convert::identity;
+    Bytes [u8; 16]: std::convert::identity, std::convert::identity;
+}
+
+impl<T: AsRef<str> + for<'a> TryFrom<&'a str>> Codec<T> for Text {
+    fn length(value: &T) -> usize {
+        value.as_ref().len() + 1
+    }
+
+    fn write(value: &T, buffer: &mut [u8]) {
+        let text = value.as_ref().as_bytes();
+        buffer.fill(0);
+        for (to, from) in buffer.iter_mut().zip(text) {
+            *to = *from;
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Option<T>, DecodeError> {
+        let text = bytes.strip_suffix(&[0]).and_then(|text| std::str::from_utf8(text).ok());
+        Ok(text.and_then(|text| T::try_from(text).ok()))
+    }
+}
+
+impl<A> Codec<Vec<A>> for Nest
+where
+    A: Nla + for<'a> Parseable<NlaBuffer<&'a [u8]>>,
+{
+    const NESTED: bool = true;
+
+    fn length(value: &Vec<A>) -> usize {
+        value.as_slice().buffer_len()
+    }
+
+    fn write(value: &Vec<A>, buffer: &mut [u8]) {
+        value.as_slice().emit(buffer);
+    }
+
+    fn read(bytes: &[u8]) -> Result<Option<Vec<A>>, DecodeError> {
+        // The kernel and libnl pad every attribute. What is not padded would grow when written again, and
+        // might then exceed what a length field can say.
+        if !bytes.len().is_multiple_of(4) {
+            return Ok(None);
+        }
+        parse(bytes).map(Some)
+    }
+}
+
+/// Reads a list of attributes.
+pub(super) fn parse<A>(bytes: &[u8]) -> Result<Vec<A>, DecodeError>
+where
+    A: for<'a> Parseable<NlaBuffer<&'a [u8]>>,
+{
+    NlasIterator::new(bytes).map(|attribute| A::parse(&attribute?)).collect()
+}
+
+/// Makes an attribute enum with its encoder and decoder. A line is a variant, its type, the number of the kernel
+/// and the codec.
+macro_rules! attributes {
+    ($(#[$meta:meta])* $name:ident {
+        $($(#[$doc:meta])* $variant:ident($type:ty) = $kind:literal as $codec:ident,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$doc])* $variant($type),)*
+            /// An attribute that this version does not know, or one whose value has another shape than
+            /// expected. It survives a round trip as it is.
+            Other(netlink_packet_core::DefaultNla),
+        }
+
+        impl netlink_packet_core::Nla for $name {
+            fn value_len(&self) -> usize {
+                match self {
+                    $(Self::$variant(value) => <$codec as Codec<$type>>::length(value),)*
+                    Self::Other(other) => other.value_len(),
+                }
+            }
+
+            fn kind(&self) -> u16 {
+                match self {
+                    $(Self::$variant(_) => $kind,)*
+                    Self::Other(other) => other.kind(),
+                }
+            }
+
+            fn emit_value(&self, buffer: &mut [u8]) {
+                match self {
+                    $(Self::$variant(value) => <$codec as Codec<$type>>::write(value, buffer),)*
+                    Self::Other(other) => other.emit_value(buffer),
+                }
+            }
+        }
+
+        impl<'a, T: AsRef<[u8]> + ?Sized> netlink_packet_core::Parseable<netlink_packet_core::NlaBuffer<&'a T>>
+            for $name
+        {
+            fn parse(
+                buffer: &netlink_packet_core::NlaBuffer<&'a T>,
+            ) -> Result<Self, netlink_packet_core::DecodeError> {
+                let value = match buffer.kind() {
+                    _ if buffer.network_byte_order_flag() => None,
+                    $($kind if buffer.nested_flag() && !<$codec as Codec<$type>>::NESTED => None,
+                    $kind => <$codec as Codec<$type>>::read(buffer.value())?.map(Self::$variant),)*
+                    _ => None,
+                };
+                match value {
+                    Some(value) => Ok(value),
+                    None => netlink_packet_core::DefaultNla::parse(buffer).map(Self::Other),
+                }
+            }
+        }
+    };
+}
+pub(super) use attributes;

@@ -1,0 +1,187 @@
+use netlink_packet_core::{DecodeError, Emitable, ParseableParametrized};
+use netlink_packet_generic::{GenlFamily, GenlHeader};
+
+use super::{
+    DaemonAttribute, DestinationAttribute, InfoAttribute, ServiceAttribute,
+    codec::{self, Codec, Native, Nest, attributes},
+};
+
+/// One message of the IPVS family, either way.
+///
+/// The kernel answers with the command that would set what was asked for: `NewService` to `GetService`,
+/// `SetConfig` to `GetConfig`, `SetInfo` to `GetInfo`.
+///
+/// # Panics
+///
+/// Attributes of 64 KiB or more cannot be written: their length field has 16 bits. Nothing that this crate
+/// builds, and nothing that was read, is that long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// What is asked, or what the answer is about.
+    pub command: Command,
+    /// The rest.
+    pub attributes: Attributes,
+}
+
+/// The attributes of a [`Message`]; their numbers have two meanings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attributes {
+    /// Of every command but [`Command::SetInfo`].
+    Command(Vec<CommandAttribute>),
+    /// Of [`Command::SetInfo`].
+    Info(Vec<InfoAttribute>),
+}
+
+impl Message {
+    /// A message without attributes.
+    pub fn empty(command: Command) -> Self {
+        Self::new(command, Vec::new())
+    }
+
+    pub(crate) fn new(command: Command, attributes: Vec<CommandAttribute>) -> Self {
+        Self { command, attributes: Attributes::Command(attributes) }
+    }
+
+    /// Reads what follows the generic-netlink header.
+    ///
+    /// # Errors
+    ///
+    /// When the lengths of the attributes contradict each other. What an attribute says is not looked at.
+    pub fn parse(command: Command, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let attributes = match command {
+            Command::SetInfo => Attributes::Info(codec::parse(bytes)?),
+            _ => Attributes::Command(codec::parse(bytes)?),
+        };
+        Ok(Self { command, attributes })
+    }
+
+    /// The attributes of every command but [`Command::SetInfo`].
+    pub(crate) fn command_attributes(&self) -> &[CommandAttribute] {
+        match &self.attributes {
+            Attributes::Command(attributes) => attributes,
+            Attributes::Info(_) => &[],
+        }
+    }
+}
+
+impl Emitable for Message {
+    fn buffer_len(&self) -> usize {
+        match &self.attributes {
+            Attributes::Command(attributes) => attributes.as_slice().buffer_len(),
+            Attributes::Info(attributes) => attributes.as_slice().buffer_len(),
+        }
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        match &self.attributes {
+            Attributes::Command(attributes) => attributes.as_slice().emit(buffer),
+            Attributes::Info(attributes) => attributes.as_slice().emit(buffer),
+        }
+    }
+}
+
+impl ParseableParametrized<[u8], GenlHeader> for Message {
+    fn parse_with_param(bytes: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
+        Self::parse(Command::from_number(header.cmd), bytes)
+    }
+}
+
+impl GenlFamily for Message {
+    fn family_name() -> &'static str {
+        "IPVS"
+    }
+
+    fn command(&self) -> u8 {
+        self.command.number()
+    }
+
+    fn version(&self) -> u8 {
+        1
+    }
+}
+
+macro_rules! commands {
+    ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
+        /// What a message asks for or is about (`IPVS_CMD_*`).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Command {
+            $($(#[$doc])* $name,)*
+            /// One that this version does not know.
+            Other(u8),
+        }
+
+        impl Command {
+            /// The number of the kernel.
+            pub const fn number(self) -> u8 {
+                match self {
+                    $(Self::$name => $number,)*
+                    Self::Other(number) => number,
+                }
+            }
+
+            /// The command with a number.
+            pub const fn from_number(number: u8) -> Self {
+                match number {
+                    $($number => Self::$name,)*
+                    other => Self::Other(other),
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    /// Add a virtual server; also the answer to [`Command::GetService`].
+    NewService = 1,
+    /// Change a virtual server.
+    SetService = 2,
+    /// Delete a virtual server with its destinations.
+    DelService = 3,
+    /// Read one virtual server, or list all.
+    GetService = 4,
+    /// Add a destination; also the answer to [`Command::GetDestination`].
+    NewDestination = 5,
+    /// Change a destination.
+    SetDestination = 6,
+    /// Delete a destination.
+    DelDestination = 7,
+    /// List the destinations of a virtual server.
+    GetDestination = 8,
+    /// Start a synchronisation daemon; also the answer to [`Command::GetDaemon`].
+    NewDaemon = 9,
+    /// Stop a synchronisation daemon.
+    DelDaemon = 10,
+    /// List the synchronisation daemons.
+    GetDaemon = 11,
+    /// Set timeouts; also the answer to [`Command::GetConfig`].
+    SetConfig = 12,
+    /// Read the timeouts.
+    GetConfig = 13,
+    /// The answer to [`Command::GetInfo`].
+    SetInfo = 14,
+    /// Ask for the version and the size of the connection table.
+    GetInfo = 15,
+    /// Set counters to zero, of one virtual server or of all.
+    Zero = 16,
+    /// Delete everything.
+    Flush = 17,
+}
+
+attributes! {
+    /// The outermost attributes of a message (`IPVS_CMD_ATTR_*`).
+    CommandAttribute {
+        /// A virtual server.
+        Service(Vec<ServiceAttribute>) = 1 as Nest,
+        /// A destination.
+        Destination(Vec<DestinationAttribute>) = 2 as Nest,
+        /// A synchronisation daemon.
+        Daemon(Vec<DaemonAttribute>) = 3 as Nest,
+        /// Timeout of established TCP connections, seconds.
+        TimeoutTcp(u32) = 4 as Native,
+        /// Timeout of TCP connections after a FIN, seconds.
+        TimeoutTcpFin(u32) = 5 as Native,
+        /// Timeout of UDP, seconds.
+        TimeoutUdp(u32) = 6 as Native,
+    }
+}

@@ -1,0 +1,144 @@
+use netlink_packet_core::DecodeError;
+
+use super::{
+    CommandAttribute, Message, Stats64Attribute, StatsAttribute, address_from_wire, address_to_wire,
+    codec::{Bytes, Codec, Native, Nest, Network, attributes},
+    family_from_wire, missing,
+};
+use crate::{
+    Connections, Destination, DestinationEntry, DestinationKey, Family, Forwarding, Stats, Tunnel,
+    TunnelFlags, TunnelType,
+};
+
+attributes! {
+    /// A destination (`IPVS_DEST_ATTR_*`).
+    DestinationAttribute {
+        /// The address; of IPv4 the first four bytes.
+        Address([u8; 16]) = 1 as Bytes,
+        /// The port.
+        Port(u16) = 2 as Network,
+        /// How packets reach it (`IP_VS_CONN_F_*`, of which three bits count).
+        Forwarding(u32) = 3 as Native,
+        /// Its share of new connections.
+        Weight(u32) = 4 as Native,
+        /// With this many connections it gets no more.
+        UpperThreshold(u32) = 5 as Native,
+        /// Below this many connections it gets new ones again.
+        LowerThreshold(u32) = 6 as Native,
+        /// Established connections.
+        ActiveConnections(u32) = 7 as Native,
+        /// Other connections.
+        InactiveConnections(u32) = 8 as Native,
+        /// Persistence templates.
+        PersistentConnections(u32) = 9 as Native,
+        /// Counters.
+        Stats(Vec<StatsAttribute>) = 10 as Nest,
+        /// The family of the address; without it, that of the virtual server (Linux 3.18).
+        Family(u16) = 11 as Native,
+        /// Counters in 64 bits.
+        Stats64(Vec<Stats64Attribute>) = 12 as Nest,
+        /// The encapsulation (`IP_VS_CONN_F_TUNNEL_TYPE_*`).
+        TunnelType(u8) = 13 as Native,
+        /// The UDP port of the encapsulation.
+        TunnelPort(u16) = 14 as Network,
+        /// Flags of the encapsulation (`IP_VS_TUNNEL_ENCAP_FLAG_*`).
+        TunnelFlags(u16) = 15 as Native,
+    }
+}
+
+impl DestinationKey {
+    /// The attributes that name it.
+    pub(crate) fn attributes(&self) -> Vec<DestinationAttribute> {
+        // Room for those of the configuration too.
+        let mut attributes = Vec::with_capacity(10);
+        attributes.extend([
+            DestinationAttribute::Address(address_to_wire(self.address)),
+            DestinationAttribute::Port(self.port),
+            DestinationAttribute::Family(self.family().number()),
+        ]);
+        attributes
+    }
+}
+
+impl Destination {
+    /// The attributes that name and configure it. `SetDestination` takes the whole configuration, as
+    /// `NewDestination` does.
+    pub(crate) fn attributes(&self, key: &DestinationKey) -> Vec<DestinationAttribute> {
+        let mut attributes = key.attributes();
+        attributes.extend([
+            DestinationAttribute::Forwarding(self.forwarding.number()),
+            DestinationAttribute::Weight(self.weight),
+            DestinationAttribute::UpperThreshold(self.upper_threshold),
+            DestinationAttribute::LowerThreshold(self.lower_threshold),
+        ]);
+        if let Forwarding::Tunnel(tunnel) = self.forwarding {
+            attributes.extend([
+                DestinationAttribute::TunnelType(tunnel.kind.number()),
+                DestinationAttribute::TunnelPort(tunnel.port),
+                DestinationAttribute::TunnelFlags(tunnel.flags.bits()),
+            ]);
+        }
+        attributes
+    }
+}
+
+impl DestinationEntry {
+    /// Reads one destination of the answer to `GetDestination`. Old kernels do not say of which family it is:
+    /// it is then that of its virtual server.
+    ///
+    /// # Errors
+    ///
+    /// When an attribute is missing without which it would be no destination.
+    pub fn from_message(message: &Message, service: Family) -> Result<Self, DecodeError> {
+        let nest = message.command_attributes().iter().find_map(|attribute| match attribute {
+            CommandAttribute::Destination(nest) => Some(nest.as_slice()),
+            _ => None,
+        });
+        Self::from_attributes(nest.ok_or_else(|| missing("a destination"))?, service)
+    }
+
+    fn from_attributes(attributes: &[DestinationAttribute], service: Family) -> Result<Self, DecodeError> {
+        use DestinationAttribute as A;
+        let (mut family, mut address, mut port) = (service, None, None);
+        let (mut method, mut weight, mut upper_threshold, mut lower_threshold) = (None, None, 0, 0);
+        let mut tunnel = Tunnel::default();
+        let mut connections = Connections::default();
+        let (mut stats, mut stats64) = (None, None);
+        for attribute in attributes {
+            match attribute {
+                A::Address(bytes) => address = Some(*bytes),
+                A::Port(number) => port = Some(*number),
+                A::Forwarding(number) => method = Some(*number),
+                A::Weight(number) => weight = Some(*number),
+                A::UpperThreshold(number) => upper_threshold = *number,
+                A::LowerThreshold(number) => lower_threshold = *number,
+                A::ActiveConnections(count) => connections.active = *count,
+                A::InactiveConnections(count) => connections.inactive = *count,
+                A::PersistentConnections(count) => connections.persistent = *count,
+                A::Stats(counters) => stats = Some(Stats::from(counters.as_slice())),
+                A::Family(number) => family = family_from_wire(*number)?,
+                A::Stats64(counters) => stats64 = Some(Stats::from(counters.as_slice())),
+                A::TunnelType(number) => tunnel.kind = TunnelType::from_number(*number),
+                A::TunnelPort(number) => tunnel.port = *number,
+                A::TunnelFlags(bits) => tunnel.flags = TunnelFlags::from_bits_retain(*bits),
+                A::Other(_) => {}
+            }
+        }
+        let address = address.ok_or_else(|| missing("the address of a destination"))?;
+        let method = method.ok_or_else(|| missing("the forwarding method of a destination"))?;
+        Ok(Self {
+            key: DestinationKey {
+                address: address_from_wire(family, address),
+                port: port.ok_or_else(|| missing("the port of a destination"))?,
+            },
+            destination: Destination {
+                forwarding: Forwarding::from_number(method, tunnel),
+                weight: weight.ok_or_else(|| missing("the weight of a destination"))?,
+                upper_threshold,
+                lower_threshold,
+            },
+            connections,
+            stats: stats64.or(stats).unwrap_or_default(),
+        })
+    }
+}
