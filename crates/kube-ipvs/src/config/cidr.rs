@@ -1,0 +1,79 @@
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+/// `--cluster-cidr`: the pods' address ranges, at most one of each family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterCidrs(pub Vec<IpNet>);
+
+impl FromStr for ClusterCidrs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ranges = parse_ranges(text)?;
+        let is_v4 = |range: &&IpNet| range.addr().is_ipv4();
+        let v4 = ranges.iter().filter(is_v4).count();
+        if v4 > 1 || ranges.len() - v4 > 1 {
+            return Err("at most one IPv4 and one IPv6 range are allowed".into());
+        }
+        Ok(Self(ranges))
+    }
+}
+
+/// `--ipvs-exclude-cidrs`: virtual servers in these ranges are not ours to touch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExcludeCidrs(pub Vec<IpNet>);
+
+impl FromStr for ExcludeCidrs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_ranges(text).map(Self)
+    }
+}
+
+/// `--nodeport-addresses`: which of the node's addresses serve node ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// Not given: all of them.
+    #[default]
+    All,
+    /// `primary`: the first InternalIP of each family that the Node object lists.
+    Primary,
+    /// Those within one of these ranges.
+    Cidrs(Vec<IpNet>),
+}
+
+impl FromStr for NodePortAddresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let items: Vec<&str> = items(text).collect();
+        match items[..] {
+            [] => Ok(Self::All),
+            ["primary"] => Ok(Self::Primary),
+            _ if items.contains(&"primary") => {
+                Err("`primary` stands alone: it cannot be mixed with ranges".into())
+            }
+            _ => match parse_ranges(text) {
+                Ok(ranges) => Ok(Self::Cidrs(ranges)),
+                Err(error) => Err(format!("{error}; or `primary`")),
+            },
+        }
+    }
+}
+
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+fn parse_ranges(text: &str) -> Result<Vec<IpNet>, String> {
+    items(text).map(parse_range).collect()
+}
+
+/// Bits beyond the prefix are dropped, as Go's `net.ParseCIDR` does: `10.1.2.3/8` is `10.0.0.0/8`.
+fn parse_range(item: &str) -> Result<IpNet, String> {
+    item.parse::<IpNet>().map(|range| range.trunc()).map_err(|_| {
+        format!("{item:?} is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64")
+    })
+}
