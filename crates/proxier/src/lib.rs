@@ -1,3 +1,37 @@
 //! Kubernetes Services to IPVS virtual servers: a pure core and one Linux back end.
+//!
+//! The path of the data, one module a step:
+//!
+//! | step | module | |
+//! |---|---|---|
+//! | something changed | [`model`] | an [`Event`](model::Event) with the whole new object |
+//! | which Services does it touch? | [`cluster`] | indexes and claims |
+//! | what do these need? | [`desired`] | virtual servers, real servers, VIPs, set memberships |
+//! | what is missing, what is too much? | `diff` | against the [`State`] that the kernel is known to have |
+//! | in which order? | [`plan`] | a [`Plan`], which prints as text |
+//! | do it | [`kernel`], [`linux`] | one batched netlink send a subsystem, and a [`Report`](kernel::Report) |
+//! | again? | [`Engine`] | retry, audit, drain |
+//!
+//! Everything but [`linux`] is pure: no sockets, no files, no clock, no threads.
 
+pub mod cluster;
+mod config;
+pub mod desired;
+mod diff;
+mod drain;
+mod engine;
+#[cfg(feature = "fake")]
+pub mod fake;
+pub mod kernel;
+pub mod linux;
 pub mod model;
+pub mod plan;
+pub mod set;
+mod state;
+#[cfg(test)]
+mod testing;
+
+pub use config::{Config, NodePortAddresses};
+pub use engine::{Engine, FailedChange, Turn};
+pub use plan::Plan;
+pub use state::{Membership, ServerState, State};

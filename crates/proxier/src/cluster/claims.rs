@@ -1,0 +1,63 @@
+use std::{collections::HashMap, fmt};
+
+use crate::model::{PortNumber, Protocol, ServicePortId, Timestamp, VirtualServerKey};
+
+/// Something that only one port of one Service can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim {
+    /// An address, a protocol and a port to listen on.
+    VirtualServer(VirtualServerKey),
+    /// A node port, on all addresses of the node at once.
+    NodePort(Protocol, PortNumber),
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::VirtualServer(key) => write!(f, "{key}"),
+            Self::NodePort(protocol, port) => write!(f, "node port {protocol} {port}"),
+        }
+    }
+}
+
+/// Who asks for a claim. The order decides who gets it: the oldest Service, then the first by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claimant {
+    /// When its Service was created.
+    pub created: Timestamp,
+    /// The Service port that asks.
+    pub port: ServicePortId,
+}
+
+/// All claims and who asks for them: the one place where Services meet.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    // Invariant: no list is empty, each is sorted; nearly all have one entry.
+    claimants: HashMap<Claim, Vec<Claimant>>,
+}
+
+impl Claims {
+    /// Who has the claim.
+    pub(super) fn holder(&self, claim: &Claim) -> Option<&Claimant> {
+        self.claimants.get(claim)?.first()
+    }
+
+    /// Adds a claimant and returns all who ask for the claim now.
+    pub(super) fn add(&mut self, claim: Claim, claimant: Claimant) -> &[Claimant] {
+        let list = self.claimants.entry(claim).or_insert_with(|| Vec::with_capacity(1));
+        if let Err(place) = list.binary_search(&claimant) {
+            list.insert(place, claimant);
+        }
+        list
+    }
+
+    /// Takes a claimant away and returns those who still ask for the claim.
+    pub(super) fn remove(&mut self, claim: &Claim, claimant: &Claimant) -> &[Claimant] {
+        let Some(list) = self.claimants.get_mut(claim) else { return &[] };
+        list.retain(|other| other != claimant);
+        if list.is_empty() {
+            self.claimants.remove(claim);
+        }
+        self.claimants.get(claim).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,240 @@
+//! Everything that is known of the world, indexed, and which Services a change of it touches.
+//!
+//! Services are coupled in one place only: the *claims*. A claim is something that one Service port alone
+//! can have, such as `TCP 10.96.0.10:53` or a node port. When a Service gains or loses a claim, the others
+//! that ask for it are marked changed too, and nobody else is.
+
+mod claims;
+mod endpoints;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+pub use claims::{Claim, Claimant};
+pub use endpoints::EndpointAddress;
+
+use crate::{
+    config::NodePortAddresses,
+    model::{
+        Conditions, EndpointSlice, Event, Family, Node, NodeAddress, Service, ServiceId, ServicePort,
+        SliceId, VirtualServerKey,
+    },
+};
+
+/// The state of the world.
+///
+/// The order of events never matters: the same set of objects gives the same `Cluster`.
+#[derive(Debug)]
+pub struct Cluster {
+    hostname: Box<str>,
+    node_port_policy: NodePortAddresses,
+    services: BTreeMap<ServiceId, Service>,
+    slices: HashMap<SliceId, EndpointSlice>,
+    slices_of: HashMap<ServiceId, BTreeSet<SliceId>>,
+    nodes: BTreeMap<Box<str>, Node>,
+    host_addresses: BTreeSet<NodeAddress>,
+    /// The addresses on which node ports are served. Invariant: what `node_port_policy` selects.
+    node_port_addresses: Vec<IpAddr>,
+    /// Services with a node port: those that a change of the addresses touches.
+    with_node_port: BTreeSet<ServiceId>,
+    claims: claims::Claims,
+    changed: BTreeSet<ServiceId>,
+}
+
+impl Cluster {
+    /// Nothing is known yet. `hostname` names the Node that we run on.
+    pub fn new(hostname: &str, node_port_policy: NodePortAddresses) -> Self {
+        Self {
+            hostname: hostname.into(),
+            node_port_policy,
+            services: BTreeMap::new(),
+            slices: HashMap::new(),
+            slices_of: HashMap::new(),
+            nodes: BTreeMap::new(),
+            host_addresses: BTreeSet::new(),
+            node_port_addresses: Vec::new(),
+            with_node_port: BTreeSet::new(),
+            claims: claims::Claims::default(),
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// Takes in one event. What it touches is in [`take_changed`](Self::take_changed) afterwards.
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::ServiceApplied(service) => self.apply_service(service),
+            Event::ServiceRemoved(id) => self.remove_service(&id),
+            Event::SliceApplied(slice) => self.apply_slice(slice),
+            Event::SliceRemoved(id) => self.remove_slice(&id),
+            Event::NodeApplied(node) => {
+                self.nodes.insert(node.name.clone(), node);
+                self.select_node_port_addresses();
+            }
+            Event::NodeRemoved(name) => {
+                self.nodes.remove(&name);
+                self.select_node_port_addresses();
+            }
+            Event::NodeAddresses(addresses) => {
+                self.host_addresses = addresses;
+                self.select_node_port_addresses();
+            }
+        }
+    }
+
+    /// The Services that have to be computed again since the last call, gone ones included.
+    pub fn take_changed(&mut self) -> BTreeSet<ServiceId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Marks every Service changed: the next pass is a full one.
+    pub fn mark_all(&mut self) {
+        self.changed.extend(self.services.keys().cloned());
+    }
+
+    /// Marks the Service changed that has a claim.
+    pub fn mark_holder(&mut self, claim: &Claim) {
+        if let Some(holder) = self.claims.holder(claim) {
+            self.changed.insert(holder.port.service.clone());
+        }
+    }
+
+    /// A Service.
+    pub fn service(&self, id: &ServiceId) -> Option<&Service> {
+        self.services.get(id)
+    }
+
+    /// All Services, by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// Who has a claim: the oldest Service that asks for it.
+    pub fn holder(&self, claim: &Claim) -> Option<&Claimant> {
+        self.claims.holder(claim)
+    }
+
+    /// The addresses on which node ports are served.
+    pub fn node_port_addresses(&self) -> &[IpAddr] {
+        &self.node_port_addresses
+    }
+
+    /// Whether this host has the address on a link of its own.
+    pub fn is_host_address(&self, address: IpAddr) -> bool {
+        [true, false].iter().any(|&global| self.host_addresses.contains(&NodeAddress { address, global }))
+    }
+
+    /// The endpoints of a Service port in one family, each once, in the order of their addresses.
+    pub fn endpoints(
+        &self,
+        service: &ServiceId,
+        family: Family,
+        port: &ServicePort,
+    ) -> BTreeMap<EndpointAddress, Conditions> {
+        let ids = self.slices_of.get(service).into_iter().flatten();
+        endpoints::of_port(ids.filter_map(|id| self.slices.get(id)), family, port)
+    }
+
+    fn apply_service(&mut self, service: Service) {
+        if self.services.get(&service.id) == Some(&service) {
+            return;
+        }
+        self.remove_service(&service.id);
+        self.changed.insert(service.id.clone());
+        self.claim_all(&service);
+        if service.ports.iter().any(|port| port.node_port.is_some()) {
+            self.with_node_port.insert(service.id.clone());
+        }
+        self.services.insert(service.id.clone(), service);
+    }
+
+    fn remove_service(&mut self, id: &ServiceId) {
+        let Some(old) = self.services.remove(id) else { return };
+        self.changed.insert(id.clone());
+        self.with_node_port.remove(id);
+        self.release_all(&old);
+    }
+
+    fn apply_slice(&mut self, slice: EndpointSlice) {
+        if self.slices.get(&slice.id) == Some(&slice) {
+            return;
+        }
+        // A slice can move to another Service: the one that it leaves changes too.
+        self.remove_slice(&slice.id);
+        self.changed.insert(slice.service.clone());
+        self.slices_of.entry(slice.service.clone()).or_default().insert(slice.id.clone());
+        self.slices.insert(slice.id.clone(), slice);
+    }
+
+    fn remove_slice(&mut self, id: &SliceId) {
+        let Some(old) = self.slices.remove(id) else { return };
+        if let Some(siblings) = self.slices_of.get_mut(&old.service) {
+            siblings.remove(id);
+            if siblings.is_empty() {
+                self.slices_of.remove(&old.service);
+            }
+        }
+        self.changed.insert(old.service);
+    }
+
+    /// Selects the addresses of node ports again, and moves the claims of the Services that have one.
+    fn select_node_port_addresses(&mut self) {
+        let node = self.nodes.get(&self.hostname);
+        let selected = self.node_port_policy.select(&self.host_addresses, node);
+        if selected == self.node_port_addresses {
+            return;
+        }
+        let touched: Vec<Service> =
+            self.with_node_port.iter().filter_map(|id| self.services.get(id)).cloned().collect();
+        for service in &touched {
+            self.release_all(service);
+        }
+        self.node_port_addresses = selected;
+        for service in &touched {
+            self.claim_all(service);
+            self.changed.insert(service.id.clone());
+        }
+    }
+
+    fn claim_all(&mut self, service: &Service) {
+        for (claim, claimant) in self.claims_of(service) {
+            let rivals = self.claims.add(claim, claimant);
+            mark_rivals(&mut self.changed, &service.id, rivals);
+        }
+    }
+
+    fn release_all(&mut self, service: &Service) {
+        for (claim, claimant) in self.claims_of(service) {
+            let rivals = self.claims.remove(&claim, &claimant);
+            mark_rivals(&mut self.changed, &service.id, rivals);
+        }
+    }
+
+    /// What a Service asks for: its ports on its own addresses, its node ports, and these on each address.
+    fn claims_of(&self, service: &Service) -> Vec<(Claim, Claimant)> {
+        let mut claims = Vec::new();
+        for port in &service.ports {
+            let claimant = Claimant { created: service.created, port: service.port_id(port) };
+            let on = |address: IpAddr, number| {
+                Claim::VirtualServer(VirtualServerKey { address, protocol: port.protocol, port: number })
+            };
+            claims.extend(service.cluster_ips.iter().map(|ip| (on(*ip, port.port), claimant.clone())));
+            if let Some(number) = port.node_port {
+                claims.push((Claim::NodePort(port.protocol, number), claimant.clone()));
+                let addresses = self.node_port_addresses.iter();
+                claims.extend(addresses.map(|address| (on(*address, number), claimant.clone())));
+            }
+        }
+        claims
+    }
+}
+
+/// Marks those that share a claim with a Service that gained or lost it.
+fn mark_rivals(changed: &mut BTreeSet<ServiceId>, service: &ServiceId, rivals: &[Claimant]) {
+    let others = rivals.iter().map(|rival| &rival.port.service).filter(|id| *id != service);
+    changed.extend(others.cloned());
+}

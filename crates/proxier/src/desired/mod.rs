@@ -1,0 +1,70 @@
+//! What the Services need: virtual servers with their real servers, VIPs and set memberships.
+//!
+//! Pure: no I/O, no clock, no failure. What a Service asks for and cannot have is returned as a reasoned
+//! [`Skipped`], beside everything that it can have.
+
+mod service;
+mod skipped;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+pub use service::of_service;
+pub use skipped::Skipped;
+
+use crate::{
+    cluster::EndpointAddress,
+    model::{ServicePortId, VirtualServerKey},
+    set::KeySets,
+};
+
+/// What one Service needs, or several together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Its virtual servers. Claims see to it that no two Services have the same key.
+    pub virtual_servers: BTreeMap<VirtualServerKey, VirtualServer>,
+    /// The addresses that `kube-ipvs0` must have for them. Services can share an address.
+    pub vips: BTreeSet<IpAddr>,
+    /// What it asks for and cannot have.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Desired {
+    /// Adds what another Service needs.
+    pub fn merge(&mut self, other: Self) {
+        self.virtual_servers.extend(other.virtual_servers);
+        self.vips.extend(other.vips);
+        self.skipped.extend(other.skipped);
+    }
+}
+
+/// One virtual server as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtualServer {
+    /// The Service port that it serves.
+    pub owner: ServicePortId,
+    /// Scheduler, flags and persistence.
+    pub config: ipvs_netlink::VirtualServer,
+    /// Where connections go.
+    pub real_servers: BTreeMap<EndpointAddress, RealServer>,
+    /// The nftables sets that its key belongs to.
+    pub sets: KeySets,
+}
+
+/// One real server as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RealServer {
+    /// Takes connections.
+    Serving(ipvs_netlink::Destination),
+    /// Is listed and takes no new connections: one that the kernel has keeps its established ones at weight
+    /// 0; one that the kernel does not have is not added.
+    Draining {
+        /// It is going away. When it leaves the list nothing answers there any more.
+        terminating: bool,
+    },
+}

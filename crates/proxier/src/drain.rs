@@ -1,0 +1,187 @@
+//! Graceful removal: how long a real server that nobody wants any more keeps its connections.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    cluster::EndpointAddress,
+    kernel::ConnectionCounts,
+    model::{Protocol, VirtualServerKey},
+};
+
+/// How often the connections of draining real servers are counted.
+pub(crate) const POLL: Duration = Duration::from_secs(5);
+
+/// What is to become of a real server that the kernel has and that takes no new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It keeps its connections, at weight 0.
+    Quiesce,
+    /// It goes now.
+    Remove,
+}
+
+/// The real servers that drain.
+#[derive(Debug, Default)]
+pub(crate) struct Drains {
+    entries: BTreeMap<(VirtualServerKey, EndpointAddress), Drain>,
+    next_poll: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    /// It is still listed. Whether it was terminating decides what happens when it leaves the list.
+    Listed { terminating: bool },
+    /// It has left the list and may stay until then.
+    Until(Duration),
+    /// It has left the list and no connection goes through it.
+    Idle,
+}
+
+impl Drains {
+    /// It takes connections (again).
+    pub(crate) fn forget(&mut self, key: VirtualServerKey, address: EndpointAddress) {
+        self.entries.remove(&(key, address));
+    }
+
+    /// Its virtual server is gone, and with it all that drained there.
+    pub(crate) fn forget_server(&mut self, key: VirtualServerKey) {
+        self.entries.retain(|(server, _), _| *server != key);
+    }
+
+    /// It is listed and takes no new connections.
+    pub(crate) fn listed(&mut self, key: VirtualServerKey, address: EndpointAddress, terminating: bool) {
+        self.entries.insert((key, address), Drain::Listed { terminating });
+    }
+
+    /// It is not listed (any more): what is to become of it?
+    ///
+    /// UDP never drains: a flow would stay with its endpoint for ever. One that was terminating when it left
+    /// is gone: nothing answers there. Any other keeps its connections until idle, for `cap` at most.
+    pub(crate) fn unlisted(
+        &mut self,
+        key: VirtualServerKey,
+        address: EndpointAddress,
+        cap: Duration,
+        now: Duration,
+    ) -> Fate {
+        if key.protocol == Protocol::Udp {
+            return Fate::Remove;
+        }
+        let until = match self.entries.get(&(key, address)) {
+            Some(Drain::Listed { terminating: true } | Drain::Idle) => now,
+            Some(Drain::Until(until)) => *until,
+            Some(Drain::Listed { terminating: false }) | None => now + cap,
+        };
+        if until <= now {
+            self.entries.remove(&(key, address));
+            return Fate::Remove;
+        }
+        self.entries.insert((key, address), Drain::Until(until));
+        self.next_poll.get_or_insert(now + POLL);
+        Fate::Quiesce
+    }
+
+    /// The virtual servers whose connections are to be counted now.
+    pub(crate) fn due(&mut self, now: Duration) -> Vec<VirtualServerKey> {
+        if self.next_poll.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let waiting = self.entries.iter().filter(|(_, drain)| matches!(drain, Drain::Until(_)));
+        let mut servers: Vec<_> = waiting.map(|((key, _), _)| *key).collect();
+        servers.dedup();
+        self.next_poll = (!servers.is_empty()).then_some(now + POLL);
+        servers
+    }
+
+    /// Takes in counted connections, and returns the virtual servers that have something to remove now.
+    pub(crate) fn counted(&mut self, counts: &ConnectionCounts, now: Duration) -> Vec<VirtualServerKey> {
+        let mut over = Vec::new();
+        for (at, drain) in &mut self.entries {
+            let Drain::Until(until) = *drain else { continue };
+            if until <= now || counts.get(at).copied().unwrap_or(0) == 0 {
+                *drain = Drain::Idle;
+                over.push(at.0);
+            }
+        }
+        over.dedup();
+        over
+    }
+
+    /// When [`due`](Self::due) has something next.
+    pub(crate) fn next_poll(&self) -> Option<Duration> {
+        self.next_poll
+    }
+
+    /// How many have left the list and still drain.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.values().filter(|drain| matches!(drain, Drain::Until(_))).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAP: Duration = Duration::from_secs(600);
+
+    fn at(protocol: Protocol) -> (VirtualServerKey, EndpointAddress) {
+        let key =
+            VirtualServerKey { address: "10.0.0.1".parse().unwrap(), protocol, port: 80.try_into().unwrap() };
+        (key, EndpointAddress { address: "10.1.0.1".parse().unwrap(), port: 80.try_into().unwrap() })
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn one_that_leaves_keeps_its_connections_until_idle() {
+        let (key, address) = at(Protocol::Tcp);
+        let mut drains = Drains::default();
+        assert_eq!(drains.unlisted(key, address, CAP, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.due(seconds(4)), []);
+        assert_eq!(drains.due(seconds(5)), [key]);
+        assert_eq!(drains.counted(&[((key, address), 1)].into(), seconds(5)), []);
+        assert_eq!(drains.due(seconds(10)), [key]);
+        assert_eq!(drains.counted(&[((key, address), 0)].into(), seconds(10)), [key]);
+        assert_eq!(drains.unlisted(key, address, CAP, seconds(10)), Fate::Remove);
+        assert_eq!(drains.due(seconds(60)), []);
+    }
+
+    #[test]
+    fn no_longer_than_the_cap_and_the_cap_does_not_start_anew() {
+        let (key, address) = at(Protocol::Sctp);
+        let mut drains = Drains::default();
+        for now in [0, 300, 599] {
+            assert_eq!(drains.unlisted(key, address, CAP, seconds(now)), Fate::Quiesce);
+        }
+        assert_eq!(drains.counted(&[((key, address), 7)].into(), seconds(600)), [key]);
+        assert_eq!(drains.unlisted(key, address, CAP, seconds(600)), Fate::Remove);
+    }
+
+    #[test]
+    fn one_that_was_terminating_goes_when_it_leaves() {
+        let (key, address) = at(Protocol::Tcp);
+        let mut drains = Drains::default();
+        drains.listed(key, address, true);
+        assert_eq!(drains.unlisted(key, address, CAP, seconds(0)), Fate::Remove);
+        drains.listed(key, address, false);
+        assert_eq!(drains.unlisted(key, address, CAP, seconds(0)), Fate::Quiesce);
+    }
+
+    #[test]
+    fn udp_never_drains() {
+        let (key, address) = at(Protocol::Udp);
+        assert_eq!(Drains::default().unlisted(key, address, CAP, seconds(0)), Fate::Remove);
+    }
+
+    #[test]
+    fn one_that_serves_again_starts_anew_later() {
+        let (key, address) = at(Protocol::Tcp);
+        let mut drains = Drains::default();
+        drains.unlisted(key, address, CAP, seconds(0));
+        drains.forget(key, address);
+        assert_eq!(drains.unlisted(key, address, CAP, seconds(599)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, CAP, seconds(1000)), Fate::Quiesce);
+    }
+}

@@ -1,0 +1,256 @@
+//! The one loop body: events in, a plan out, its report back in.
+
+mod footprint;
+mod retry;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use crate::{
+    cluster::{Claim, Cluster},
+    config::Config,
+    desired::{self, Desired, Skipped},
+    diff::Differ,
+    drain::Drains,
+    kernel::{Kernel, Report, Unusable},
+    model::{Event, ServiceId, ServicePortId, VirtualServerKey},
+    plan::{Change, Plan},
+    set::KeySet,
+    state::State,
+};
+use footprint::Footprints;
+use retry::Retry;
+
+/// Decides what the kernel should have, and keeps it so.
+///
+/// Time is given from outside, as the time since any fixed moment: the engine has no clock. Feed it events
+/// with [`event`](Self::event), then call [`turn`](Self::turn), and again when
+/// [`next_turn`](Self::next_turn) says.
+///
+/// The first turn must come when the first full list of Services and EndpointSlices has been fed in: what
+/// the kernel has of ours and nobody wants is removed.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    cluster: Cluster,
+    /// What the kernel has of ours, as far as we know. `None` until it was read.
+    known: Option<State>,
+    /// Virtual servers that somebody else made.
+    foreign: BTreeSet<VirtualServerKey>,
+    /// Virtual servers that we recorded and could not make: if they exist, somebody else made them.
+    disowned: BTreeSet<VirtualServerKey>,
+    footprints: Footprints,
+    drains: Drains,
+    retry: Retry,
+    next_audit: Duration,
+}
+
+/// What a turn did.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// What was to be done. Everything in it was done, but for `failures`.
+    pub plan: Plan,
+    /// What failed. It is tried again, later and later.
+    pub failures: Vec<FailedChange>,
+    /// What Services ask for and cannot have, as far as it was not reported before.
+    pub skipped: Vec<Skipped>,
+    /// Why nothing could be done, if nothing could.
+    pub unusable: Option<Unusable>,
+}
+
+/// A change that the kernel refused. `Display` says for which Service, what, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {change}: {reason}", service.as_ref().map_or("all Services".into(), |port| format!("Service {port}")))]
+pub struct FailedChange {
+    /// The Service that it was for.
+    pub service: Option<ServicePortId>,
+    /// What was to be done.
+    pub change: Change,
+    /// Why it was not, in the kernel's words.
+    pub reason: String,
+}
+
+/// The parts of the state that a plan may touch.
+#[derive(Debug, Default)]
+struct Scope {
+    keys: BTreeSet<VirtualServerKey>,
+    vips: BTreeSet<IpAddr>,
+}
+
+impl Scope {
+    fn add(&mut self, desired: &Desired) {
+        self.keys.extend(desired.virtual_servers.keys());
+        self.vips.extend(&desired.vips);
+    }
+}
+
+impl Engine {
+    /// An engine that knows nothing yet.
+    pub fn new(config: Config) -> Self {
+        Self {
+            cluster: Cluster::new(&config.hostname, config.node_ports.clone()),
+            config,
+            known: None,
+            foreign: BTreeSet::new(),
+            disowned: BTreeSet::new(),
+            footprints: Footprints::default(),
+            drains: Drains::default(),
+            retry: Retry::default(),
+            next_audit: Duration::ZERO,
+        }
+    }
+
+    /// Takes in an event. It takes effect with the next turn.
+    pub fn event(&mut self, event: Event) {
+        self.cluster.apply(event);
+    }
+
+    /// What is known of the world.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// What a Service needs, as it is computed now.
+    pub fn desired(&self, service: &ServiceId) -> Desired {
+        desired::of_service(&self.cluster, &self.config, service)
+    }
+
+    /// How many real servers have left the endpoints and keep their last connections.
+    pub fn draining(&self) -> usize {
+        self.drains.len()
+    }
+
+    /// Whether the kernel has all that is wanted, as far as is known.
+    pub fn is_healthy(&self) -> bool {
+        self.known.is_some() && !self.retry.is_pending()
+    }
+
+    /// Brings the kernel to what is wanted. Costs work in proportion to what changed since the last turn;
+    /// once every `sync_period`, and after a failure, the kernel is read again and compared as a whole.
+    pub fn turn(&mut self, kernel: &mut impl Kernel, now: Duration) -> Turn {
+        match self.read_where_due(kernel, now) {
+            Ok(leftovers) => self.carry_out(leftovers, kernel, now),
+            Err(unusable) => {
+                self.retry.failed(now);
+                Turn { unusable: Some(unusable), ..Turn::default() }
+            }
+        }
+    }
+
+    /// When the next turn is due if no event comes before.
+    pub fn next_turn(&self) -> Duration {
+        [self.retry.due(), self.drains.next_poll()].into_iter().flatten().fold(self.next_audit, Duration::min)
+    }
+
+    /// What the next turn would do to a kernel in this state, and what Services could not have.
+    pub fn plan(&mut self, observed: State, now: Duration) -> (Plan, Vec<Skipped>) {
+        let leftovers = self.observed(observed);
+        self.decide(leftovers, now)
+    }
+
+    /// Reads the kernel, if it is time to. Returns what may be left in it of Services that are gone.
+    fn read_where_due(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<Scope, Unusable> {
+        let mut leftovers = Scope::default();
+        if self.known.is_none() || self.retry.is_due(now) || self.next_audit <= now {
+            kernel.prepare()?;
+            leftovers = self.observed(kernel.observe()?);
+            self.next_audit = now + self.config.sync_period;
+            self.retry.started();
+        }
+        let draining = self.drains.due(now);
+        if !draining.is_empty() {
+            for key in self.drains.counted(&kernel.connections(&draining)?, now) {
+                self.cluster.mark_holder(&Claim::VirtualServer(key));
+            }
+        }
+        Ok(leftovers)
+    }
+
+    /// Takes in what the kernel has. Every Service is to be compared with it.
+    fn observed(&mut self, mut state: State) -> Scope {
+        let before = self.known.take().unwrap_or_default();
+        self.disowned.retain(|key| state.virtual_servers.contains_key(key));
+        let recorded = |key: &VirtualServerKey| {
+            state.elements.get(key).is_some_and(|entry| entry.sets.contains(KeySet::Served))
+        };
+        let ours = |key: &VirtualServerKey| {
+            (recorded(key) || before.virtual_servers.contains_key(key)) && !self.disowned.contains(key)
+        };
+        self.foreign = state.virtual_servers.keys().copied().filter(|key| !ours(key)).collect();
+        state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
+        let leftovers = Scope {
+            keys: state.virtual_servers.keys().chain(state.elements.keys()).copied().collect(),
+            vips: state.recorded_vips.union(&before.recorded_vips).copied().collect(),
+        };
+        self.cluster.mark_all();
+        self.known = Some(state);
+        leftovers
+    }
+
+    /// Compares what the changed Services want, and the leftovers, with what the kernel has.
+    fn decide(&mut self, mut scope: Scope, now: Duration) -> (Plan, Vec<Skipped>) {
+        let mut wanted = Desired::default();
+        for id in self.cluster.take_changed() {
+            let mut desired = desired::of_service(&self.cluster, &self.config, &id);
+            leave_out_foreign(&mut desired, &self.foreign);
+            scope.add(&desired);
+            let old = self.footprints.replace(&id, &desired);
+            scope.keys.extend(old.keys);
+            scope.vips.extend(old.vips);
+            desired.skipped.retain(|reason| !old.skipped.contains(reason));
+            wanted.merge(desired);
+        }
+        let Some(known) = &self.known else { return Default::default() };
+        let mut differ =
+            Differ { config: &self.config, known, drains: &mut self.drains, now, changes: Vec::new() };
+        for key in scope.keys {
+            differ.virtual_server(key, wanted.virtual_servers.get(&key));
+        }
+        for address in scope.vips {
+            differ.vip(address, self.footprints.wants(address));
+        }
+        (Plan::new(differ.changes), wanted.skipped)
+    }
+
+    /// Executes what was decided, and learns from the report.
+    fn carry_out(&mut self, leftovers: Scope, kernel: &mut impl Kernel, now: Duration) -> Turn {
+        let (plan, skipped) = self.decide(leftovers, now);
+        let report = if plan.is_empty() { Report::default() } else { kernel.apply(&plan) };
+        let reasons: BTreeMap<usize, String> =
+            report.failures.into_iter().map(|failure| (failure.change, failure.reason)).collect();
+        let mut failures = Vec::new();
+        for (number, change) in plan.changes().iter().enumerate() {
+            match reasons.get(&number) {
+                None => self.known.iter_mut().for_each(|known| known.apply(change)),
+                Some(reason) => {
+                    if let Change::AddServer { key, .. } = change {
+                        self.disowned.insert(*key);
+                    }
+                    let service =
+                        change.key().and_then(|key| self.cluster.holder(&Claim::VirtualServer(key)));
+                    let service = service.map(|holder| holder.port.clone());
+                    failures.push(FailedChange { service, change: change.clone(), reason: reason.clone() });
+                }
+            }
+        }
+        if failures.is_empty() {
+            self.retry.done();
+        } else {
+            self.retry.failed(now);
+        }
+        Turn { plan, failures, skipped, unusable: None }
+    }
+}
+
+/// Takes out the virtual servers that somebody else made where we want ours.
+fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>) {
+    let clashes: Vec<_> = desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
+    let reasons = clashes.into_iter().map(|(key, server)| Skipped::Foreign { port: server.owner, key });
+    desired.skipped.extend(reasons);
+}

@@ -1,0 +1,330 @@
+use std::time::Duration;
+
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::{fake::FakeKernel, model::*, testing::*};
+
+fn start() -> (Engine, FakeKernel) {
+    (Engine::new(Config::new("node-1")), FakeKernel::default())
+}
+
+fn myapp() -> [Event; 2] {
+    [
+        Event::ServiceApplied(service("myapp", &["10.111.98.163"], &[(80, None)])),
+        Event::SliceApplied(slice("myapp-1", "myapp", 80, &["10.244.1.57", "10.244.1.58"])),
+    ]
+}
+
+fn check(turn: &Turn, expected: Expect) {
+    let lines: String = turn.skipped.iter().map(|reason| format!("! {reason}\n")).collect();
+    expected.assert_eq(&format!("{}{lines}", turn.plan));
+}
+
+#[test]
+fn a_service_comes_changes_and_goes() {
+    let (mut engine, mut kernel) = start();
+    check(
+        &turn(&mut engine, &mut kernel, 0, myapp()),
+        expect![[r#"
+            + element served { 10.111.98.163 . tcp . 80 } comment "default/myapp"
+            + element cluster-ips { 10.111.98.163 . tcp . 80 }
+            + element vips { 10.111.98.163 }
+            + virtual server TCP 10.111.98.163:80 rr
+            + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
+            + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
+            + address 10.111.98.163
+        "#]],
+    );
+    let moved = slice("myapp-1", "myapp", 80, &["10.244.1.58", "10.244.2.50"]);
+    check(
+        &turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(moved)]),
+        expect![[r#"
+            + real server TCP 10.111.98.163:80 -> 10.244.2.50:80 Masq 1
+            ~ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 0
+        "#]],
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]),
+        expect![[r#"
+            - address 10.111.98.163
+            - virtual server TCP 10.111.98.163:80
+            - element served { 10.111.98.163 . tcp . 80 }
+            - element cluster-ips { 10.111.98.163 . tcp . 80 }
+            - element vips { 10.111.98.163 }
+        "#]],
+    );
+    assert_eq!(kernel.state, State::default());
+    assert_eq!(kernel.observations, 1);
+}
+
+#[test]
+fn an_event_that_changes_nothing_costs_nothing() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    check(&turn(&mut engine, &mut kernel, 1, myapp()), expect![""]);
+    check(&turn(&mut engine, &mut kernel, 31, []), expect![""]);
+    assert_eq!(kernel.observations, 2);
+}
+
+#[test]
+fn without_endpoints_new_connections_are_rejected_before_the_last_real_server_goes() {
+    let (mut engine, mut kernel) = start();
+    turn(
+        &mut engine,
+        &mut kernel,
+        0,
+        with_protocol(
+            service("dns", &["10.96.0.10"], &[(53, None)]),
+            slice("dns-1", "dns", 53, &["10.244.1.2"]),
+            Protocol::Udp,
+        ),
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 1, [Event::SliceRemoved(SliceId::new("default", "dns-1"))]),
+        expect![[r#"
+            + element no-endpoints { 10.96.0.10 . udp . 53 }
+            - real server UDP 10.96.0.10:53 -> 10.244.1.2:53
+        "#]],
+    );
+}
+
+#[test]
+fn serving_terminating_endpoints_serve_only_where_none_is_ready() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    let half = slice("myapp-1", "myapp", 80, &["10.244.1.57~", "10.244.1.58"]);
+    check(
+        &turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(half)]),
+        expect![[r#"
+            ~ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 0
+        "#]],
+    );
+    let all = slice("myapp-1", "myapp", 80, &["10.244.1.57~", "10.244.1.58!"]);
+    check(
+        &turn(&mut engine, &mut kernel, 2, [Event::SliceApplied(all)]),
+        expect![[r#"
+            ~ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
+            ~ real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 0
+        "#]],
+    );
+}
+
+#[test]
+fn a_real_server_that_left_goes_when_it_is_idle() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    let one = slice("myapp-1", "myapp", 80, &["10.244.1.58"]);
+    turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(one)]);
+    let at = (key("TCP 10.111.98.163:80"), key("TCP 10.244.1.57:80"));
+    let at = (at.0, crate::cluster::EndpointAddress { address: at.1.address, port: at.1.port });
+    kernel.connections.insert(at, 3);
+    assert_eq!(engine.next_turn(), Duration::from_secs(6));
+    check(&turn(&mut engine, &mut kernel, 6, []), expect![""]);
+    kernel.connections.clear();
+    check(
+        &turn(&mut engine, &mut kernel, 11, []),
+        expect![[r#"
+            - real server TCP 10.111.98.163:80 -> 10.244.1.57:80
+        "#]],
+    );
+    assert_eq!(engine.draining(), 0);
+    assert_eq!(kernel.observations, 1);
+}
+
+#[test]
+fn node_ports_follow_the_addresses_of_the_node() {
+    let (mut engine, mut kernel) = start();
+    let web = Event::ServiceApplied(service("web", &["10.109.102.59"], &[(80, Some(30080))]));
+    check(
+        &turn(&mut engine, &mut kernel, 0, [web]),
+        expect![[r#"
+            + element served { 10.109.102.59 . tcp . 80 } comment "default/web"
+            + element cluster-ips { 10.109.102.59 . tcp . 80 }
+            + element no-endpoints { 10.109.102.59 . tcp . 80 }
+            + element vips { 10.109.102.59 }
+            + virtual server TCP 10.109.102.59:80 rr
+            + address 10.109.102.59
+            ! Service default/web has a node port and no IPv4 address of this node serves node ports (--nodeport-addresses)
+        "#]],
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 1, [addresses(&["192.168.128.1", "fd00::1"])]),
+        expect![[r#"
+            + element served { 192.168.128.1 . tcp . 30080 } comment "default/web"
+            + element node-ports { 192.168.128.1 . tcp . 30080 }
+            + element no-endpoints { 192.168.128.1 . tcp . 30080 }
+            + virtual server TCP 192.168.128.1:30080 rr
+        "#]],
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 2, [addresses(&["192.168.128.2"])]),
+        expect![[r#"
+            + element served { 192.168.128.2 . tcp . 30080 } comment "default/web"
+            + element node-ports { 192.168.128.2 . tcp . 30080 }
+            + element no-endpoints { 192.168.128.2 . tcp . 30080 }
+            + virtual server TCP 192.168.128.2:30080 rr
+            - virtual server TCP 192.168.128.1:30080
+            - element served { 192.168.128.1 . tcp . 30080 }
+            - element node-ports { 192.168.128.1 . tcp . 30080 }
+            - element no-endpoints { 192.168.128.1 . tcp . 30080 }
+        "#]],
+    );
+}
+
+#[test]
+fn of_two_services_with_one_address_and_port_the_older_serves_and_the_other_takes_over() {
+    let (mut engine, mut kernel) = start();
+    let young = Service { created: 20, ..service("a-young", &["10.0.0.1"], &[(80, Some(30080))]) };
+    let old = Service { created: 10, ..service("old", &["10.0.0.1"], &[(80, Some(30080))]) };
+    let host = addresses(&["192.168.128.1"]);
+    turn(&mut engine, &mut kernel, 0, [host, Event::ServiceApplied(young)]);
+    check(
+        &turn(&mut engine, &mut kernel, 1, [Event::ServiceApplied(old)]),
+        expect![[r#"
+            ~ element served { 10.0.0.1 . tcp . 80 } comment "default/old"
+            ~ element served { 192.168.128.1 . tcp . 30080 } comment "default/old"
+            ! Service default/a-young does not get node port TCP 30080: Service default/old, which is older, has it
+            ! Service default/a-young does not get TCP 10.0.0.1:80: Service default/old, which is older, has it
+        "#]],
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "old"))]),
+        expect![[r#"
+            ~ element served { 10.0.0.1 . tcp . 80 } comment "default/a-young"
+            ~ element served { 192.168.128.1 . tcp . 30080 } comment "default/a-young"
+        "#]],
+    );
+}
+
+#[test]
+fn an_address_stays_while_any_service_wants_it() {
+    let (mut engine, mut kernel) = start();
+    let tcp = service("tcp", &["10.96.0.10"], &[(53, None)]);
+    let mut udp = service("udp", &["10.96.0.10"], &[(53, None)]);
+    udp.ports[0].protocol = Protocol::Udp;
+    turn(&mut engine, &mut kernel, 0, [Event::ServiceApplied(tcp), Event::ServiceApplied(udp)]);
+    turn(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "tcp"))]);
+    assert_eq!(kernel.state.bound_vips.len(), 1);
+    turn(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "udp"))]);
+    assert_eq!(kernel.state, State::default());
+}
+
+#[test]
+fn a_restart_repairs_what_drifted_and_removes_only_what_is_ours() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    let gone = Event::ServiceApplied(service("gone", &["10.0.0.9"], &[(80, None)]));
+    turn(&mut engine, &mut kernel, 1, [gone]);
+    // Somebody plays with ipvsadm and ip.
+    let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WRR);
+    let theirs = crate::ServerState { config, real_servers: Default::default() };
+    kernel.state.virtual_servers.insert(key("TCP 10.9.9.9:80"), theirs);
+    kernel.state.bound_vips.insert("10.9.9.9".parse().unwrap());
+    let ours = kernel.state.virtual_servers.get_mut(&key("TCP 10.111.98.163:80")).unwrap();
+    ours.config = config;
+    ours.real_servers.pop_first();
+    ours.real_servers.values_mut().for_each(|real_server| real_server.weight = 0);
+
+    let mut engine = Engine::new(Config::new("node-1"));
+    check(
+        &turn(&mut engine, &mut kernel, 0, myapp()),
+        expect![[r#"
+            ~ virtual server TCP 10.111.98.163:80 rr
+            + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
+            ~ real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
+            - address 10.0.0.9
+            - virtual server TCP 10.0.0.9:80
+            - element served { 10.0.0.9 . tcp . 80 }
+            - element cluster-ips { 10.0.0.9 . tcp . 80 }
+            - element no-endpoints { 10.0.0.9 . tcp . 80 }
+            - element vips { 10.0.0.9 }
+        "#]],
+    );
+    check(&turn(&mut engine, &mut kernel, 30, []), expect![""]);
+}
+
+#[test]
+fn what_is_ours_is_known_even_if_the_record_is_lost_while_we_run() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    kernel.state.elements.clear();
+    kernel.state.recorded_vips.clear();
+    let removed = Event::ServiceRemoved(ServiceId::new("default", "myapp"));
+    turn(&mut engine, &mut kernel, 30, []);
+    turn(&mut engine, &mut kernel, 31, [removed]);
+    assert_eq!(kernel.state, State::default());
+}
+
+#[test]
+fn somebody_elses_virtual_server_is_a_reported_clash() {
+    let (mut engine, mut kernel) = start();
+    let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
+    let theirs = crate::ServerState { config, real_servers: Default::default() };
+    kernel.state.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs.clone());
+    let first = turn(&mut engine, &mut kernel, 0, myapp());
+    assert_eq!(first.skipped.len(), 1);
+    assert_eq!(kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
+    assert!(kernel.state.elements.is_empty());
+    // It is not reported again, and we serve when it is gone.
+    assert_eq!(turn(&mut engine, &mut kernel, 30, []).skipped, []);
+    kernel.state.virtual_servers.clear();
+    turn(&mut engine, &mut kernel, 60, []);
+    assert_eq!(kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")].real_servers.len(), 2);
+}
+
+#[test]
+fn one_that_appears_between_two_readings_is_not_adopted_either() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, []);
+    let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
+    let theirs = crate::ServerState { config, real_servers: Default::default() };
+    kernel.state.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs);
+    myapp().into_iter().for_each(|event| engine.event(event));
+    let failed = engine.turn(&mut kernel, Duration::from_secs(1));
+    assert!(failed.failures[0].to_string().starts_with("Service default/myapp: + virtual server TCP"));
+    let again = turn(&mut engine, &mut kernel, 2, []);
+    assert!(matches!(again.skipped[..], [Skipped::Foreign { .. }]));
+    assert!(kernel.state.elements.is_empty());
+}
+
+#[test]
+fn what_failed_is_tried_again_and_the_rest_is_done() {
+    let (mut engine, mut kernel) = start();
+    kernel.refuse.push("+ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1".into());
+    myapp().into_iter().for_each(|event| engine.event(event));
+    let failed = engine.turn(&mut kernel, Duration::ZERO);
+    assert_eq!(failed.failures.len(), 1);
+    assert!(!engine.is_healthy());
+    assert!(kernel.state.bound_vips.len() == 1);
+    assert_eq!(engine.next_turn(), Duration::from_secs(1));
+    kernel.refuse.clear();
+    check(
+        &turn(&mut engine, &mut kernel, 1, []),
+        expect![[r#"
+            + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
+        "#]],
+    );
+    assert!(engine.is_healthy());
+}
+
+#[test]
+fn an_unreadable_kernel_is_never_an_empty_one() {
+    let (mut engine, mut kernel) = start();
+    kernel.unreadable = true;
+    myapp().into_iter().for_each(|event| engine.event(event));
+    let failed = engine.turn(&mut kernel, Duration::ZERO);
+    assert!(failed.unusable.is_some() && failed.plan.is_empty() && !engine.is_healthy());
+    kernel.unreadable = false;
+    assert!(!turn(&mut engine, &mut kernel, 1, []).plan.is_empty());
+}
+
+#[test]
+fn excluded_ranges_are_never_removed() {
+    let mut config = Config::new("node-1");
+    config.exclude_cidrs = vec!["10.111.0.0/16".parse().unwrap()];
+    let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+    turn(&mut engine, &mut kernel, 0, myapp());
+    turn(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]);
+    assert_eq!(kernel.state.virtual_servers.len(), 1);
+}

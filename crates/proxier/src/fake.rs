@@ -1,0 +1,99 @@
+//! A kernel in memory, for tests of this crate and of those who embed it.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    cluster::EndpointAddress,
+    kernel::{ConnectionCounts, Failure, Kernel, Report, Unusable},
+    model::VirtualServerKey,
+    plan::{Change, Plan},
+    state::State,
+};
+
+/// A kernel that is a [`State`]. It refuses what a real one refuses: to make what exists and to change or
+/// remove what does not.
+///
+/// ```
+/// use proxier::{Config, Engine, fake::FakeKernel, model::Event};
+/// use std::time::Duration;
+/// let mut engine = Engine::new(Config::new("node-1"));
+/// let mut kernel = FakeKernel::default();
+/// let turn = engine.turn(&mut kernel, Duration::ZERO);
+/// assert!(turn.plan.is_empty());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct FakeKernel {
+    /// What it has. Change it to play somebody else.
+    pub state: State,
+    /// How many connections each real server has; none where nothing is said.
+    pub connections: BTreeMap<(VirtualServerKey, EndpointAddress), u64>,
+    /// Changes that it refuses although it could make them, by how they print.
+    pub refuse: Vec<String>,
+    /// Whether it cannot be read.
+    pub unreadable: bool,
+    /// How often it was read.
+    pub observations: usize,
+}
+
+impl Kernel for FakeKernel {
+    fn prepare(&mut self) -> Result<(), Unusable> {
+        Ok(())
+    }
+
+    fn observe(&mut self) -> Result<State, Unusable> {
+        self.observations += 1;
+        if self.unreadable {
+            Err(Unusable("the fake kernel cannot be read".into()))
+        } else {
+            Ok(self.state.clone())
+        }
+    }
+
+    fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, Unusable> {
+        let counted = self.connections.iter().filter(|((key, _), _)| servers.contains(key));
+        Ok(counted.map(|(at, count)| (*at, *count)).collect())
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Report {
+        let mut report = Report::default();
+        for (number, change) in plan.changes().iter().enumerate() {
+            match self.refusal(change) {
+                Some(reason) => report.failures.push(Failure { change: number, reason }),
+                None => self.state.apply(change),
+            }
+        }
+        report
+    }
+}
+
+impl FakeKernel {
+    fn refusal(&self, change: &Change) -> Option<String> {
+        if self.refuse.contains(&change.to_string()) {
+            return Some("refused by the test".into());
+        }
+        let servers = &self.state.virtual_servers;
+        let has =
+            |key, address| servers.get(key).is_some_and(|server| server.real_servers.contains_key(address));
+        match change {
+            Change::AddServer { key, .. } if servers.contains_key(key) => Some("File exists".into()),
+            Change::UpdateServer { key, .. }
+            | Change::RemoveServer(key)
+            | Change::AddRealServer { key, .. }
+                if !servers.contains_key(key) =>
+            {
+                Some("No such process".into())
+            }
+            Change::AddRealServer { key, address, .. } if has(key, address) => Some("File exists".into()),
+            Change::UpdateRealServer { key, address, .. } | Change::RemoveRealServer { key, address }
+                if !has(key, address) =>
+            {
+                Some("No such file or directory".into())
+            }
+            Change::Bind(address) if self.state.bound_vips.contains(address) => Some("File exists".into()),
+            Change::Unbind(address) if !self.state.bound_vips.contains(address) => {
+                Some("Cannot assign requested address".into())
+            }
+            _ => None,
+        }
+    }
+}

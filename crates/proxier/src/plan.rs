@@ -1,0 +1,199 @@
+//! What is to be done to the kernel, in order.
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use ipvs_netlink::{Destination, VirtualServer};
+
+use crate::{cluster::EndpointAddress, model::VirtualServerKey, set::Element};
+
+/// One change of the kernel's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Writes an element of an nftables set.
+    AddElement {
+        /// The set and the element.
+        element: Element,
+        /// The comment that it gets.
+        comment: Option<Arc<str>>,
+        /// Whether it is there already, with another comment.
+        replace: bool,
+    },
+    /// Takes an element out of its set.
+    RemoveElement(Element),
+    /// Makes a virtual server.
+    AddServer {
+        /// Where it listens.
+        key: VirtualServerKey,
+        /// Scheduler, flags and persistence.
+        config: VirtualServer,
+    },
+    /// Changes a virtual server; its connections live on.
+    UpdateServer {
+        /// Where it listens.
+        key: VirtualServerKey,
+        /// Scheduler, flags and persistence.
+        config: VirtualServer,
+    },
+    /// Removes a virtual server with its real servers.
+    RemoveServer(VirtualServerKey),
+    /// Adds a real server.
+    AddRealServer {
+        /// The virtual server.
+        key: VirtualServerKey,
+        /// The endpoint.
+        address: EndpointAddress,
+        /// Forwarding method, weight, thresholds.
+        destination: Destination,
+    },
+    /// Changes a real server; its connections live on.
+    UpdateRealServer {
+        /// The virtual server.
+        key: VirtualServerKey,
+        /// The endpoint.
+        address: EndpointAddress,
+        /// Forwarding method, weight, thresholds.
+        destination: Destination,
+    },
+    /// Removes a real server; what still goes through it is reset.
+    RemoveRealServer {
+        /// The virtual server.
+        key: VirtualServerKey,
+        /// The endpoint.
+        address: EndpointAddress,
+    },
+    /// Binds an address to `kube-ipvs0`.
+    Bind(IpAddr),
+    /// Takes an address off `kube-ipvs0`.
+    Unbind(IpAddr),
+}
+
+/// When in a plan a change is made. Adding: the record of ownership and the filter, then virtual servers with
+/// their real servers, then what sends traffic to them. Removing: the other way round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Elements are written.
+    Record,
+    /// Virtual servers and real servers are made or changed.
+    Serve,
+    /// Addresses are bound.
+    Attract,
+    /// Addresses are taken off.
+    Repel,
+    /// Real servers and virtual servers are removed.
+    Withdraw,
+    /// Elements are taken out.
+    Forget,
+}
+
+impl Change {
+    /// When in a plan it is made.
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::AddElement { .. } => Phase::Record,
+            Self::AddServer { .. }
+            | Self::UpdateServer { .. }
+            | Self::AddRealServer { .. }
+            | Self::UpdateRealServer { .. } => Phase::Serve,
+            Self::Bind(_) => Phase::Attract,
+            Self::Unbind(_) => Phase::Repel,
+            Self::RemoveServer(_) | Self::RemoveRealServer { .. } => Phase::Withdraw,
+            Self::RemoveElement(_) => Phase::Forget,
+        }
+    }
+
+    /// The virtual server that it is about, if it is about one.
+    pub fn key(&self) -> Option<VirtualServerKey> {
+        match self {
+            Self::AddElement { element: Element::Key(_, key), .. }
+            | Self::RemoveElement(Element::Key(_, key))
+            | Self::AddServer { key, .. }
+            | Self::UpdateServer { key, .. }
+            | Self::RemoveServer(key)
+            | Self::AddRealServer { key, .. }
+            | Self::UpdateRealServer { key, .. }
+            | Self::RemoveRealServer { key, .. } => Some(*key),
+            Self::AddElement { element: Element::Vip(_), .. }
+            | Self::RemoveElement(Element::Vip(_))
+            | Self::Bind(_)
+            | Self::Unbind(_) => None,
+        }
+    }
+}
+
+/// `+` makes, `~` changes, `-` removes; then what it is, in the words of `ipvsadm` and `nft`.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddElement { element, comment, replace } => {
+                let sign = if *replace { '~' } else { '+' };
+                write!(f, "{sign} element {element}")?;
+                comment.iter().try_for_each(|comment| write!(f, " comment {comment:?}"))
+            }
+            Self::RemoveElement(element) => write!(f, "- element {element}"),
+            Self::AddServer { key, config } => write!(f, "+ virtual server {key} {}", Configured(config)),
+            Self::UpdateServer { key, config } => write!(f, "~ virtual server {key} {}", Configured(config)),
+            Self::RemoveServer(key) => write!(f, "- virtual server {key}"),
+            Self::AddRealServer { key, address, destination } => {
+                write!(
+                    f,
+                    "+ real server {key} -> {address} {} {}",
+                    destination.forwarding, destination.weight
+                )
+            }
+            Self::UpdateRealServer { key, address, destination } => {
+                write!(
+                    f,
+                    "~ real server {key} -> {address} {} {}",
+                    destination.forwarding, destination.weight
+                )
+            }
+            Self::RemoveRealServer { key, address } => write!(f, "- real server {key} -> {address}"),
+            Self::Bind(address) => write!(f, "+ address {address}"),
+            Self::Unbind(address) => write!(f, "- address {address}"),
+        }
+    }
+}
+
+/// A virtual server's configuration as `ipvsadm -Ln` prints it: `rr persistent 10800`.
+struct Configured<'a>(&'a VirtualServer);
+
+impl fmt::Display for Configured<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.scheduler)?;
+        match self.0.persistence {
+            Some(persistence) => write!(f, " persistent {}", persistence.timeout),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Changes in the order in which they are made. Prints one a line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    // Invariant: sorted by phase.
+    changes: Vec<Change>,
+}
+
+impl Plan {
+    /// Puts changes in order. Within a phase they stay as they come.
+    pub fn new(mut changes: Vec<Change>) -> Self {
+        changes.sort_by_key(Change::phase);
+        Self { changes }
+    }
+
+    /// The changes, in order.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.changes.iter().try_for_each(|change| writeln!(f, "{change}"))
+    }
+}

@@ -1,0 +1,89 @@
+//! Short ways to write Services and EndpointSlices in tests.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::{
+    engine::{Engine, Turn},
+    fake::FakeKernel,
+    model::*,
+};
+
+pub(crate) fn port(number: u16) -> PortNumber {
+    number.try_into().unwrap()
+}
+
+pub(crate) fn key(text: &str) -> VirtualServerKey {
+    let (protocol, socket) = text.split_once(' ').unwrap();
+    let socket: std::net::SocketAddr = socket.parse().unwrap();
+    VirtualServerKey { address: socket.ip(), protocol: protocol.parse().unwrap(), port: port(socket.port()) }
+}
+
+/// `default/NAME` with one unnamed TCP port per number; a second number is its node port.
+pub(crate) fn service(name: &str, ips: &[&str], ports: &[(u16, Option<u16>)]) -> Service {
+    Service {
+        id: ServiceId::new("default", name),
+        created: 0,
+        cluster_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        ports: ports
+            .iter()
+            .map(|(number, node_port)| ServicePort {
+                name: "".into(),
+                protocol: Protocol::Tcp,
+                port: port(*number),
+                node_port: node_port.map(port),
+            })
+            .collect(),
+        affinity: Affinity::None,
+    }
+}
+
+/// A slice of `default/SERVICE` with an unnamed TCP port. Endpoints are ready; one with a `!` behind it is
+/// not, one with a `~` is terminating and still answers.
+pub(crate) fn slice(name: &str, service: &str, target: u16, endpoints: &[&str]) -> EndpointSlice {
+    let endpoint = |text: &&str| {
+        let conditions = match text.chars().last() {
+            Some('!') => Conditions::NOT_READY,
+            Some('~') => Conditions::SERVING_TERMINATING,
+            _ => Conditions::READY,
+        };
+        let address: IpAddr = text.trim_end_matches(['!', '~']).parse().unwrap();
+        Endpoint { address, conditions, node: None }
+    };
+    let endpoints: Vec<_> = endpoints.iter().map(endpoint).collect();
+    EndpointSlice {
+        id: SliceId::new("default", name),
+        service: ServiceId::new("default", service),
+        family: endpoints.first().map_or(Family::V4, |endpoint| Family::of(endpoint.address)),
+        ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: port(target) }],
+        endpoints,
+    }
+}
+
+pub(crate) fn with_protocol(
+    mut service: Service,
+    mut slice: EndpointSlice,
+    protocol: Protocol,
+) -> [Event; 2] {
+    service.ports.iter_mut().for_each(|port| port.protocol = protocol);
+    slice.ports.iter_mut().for_each(|port| port.protocol = protocol);
+    [Event::ServiceApplied(service), Event::SliceApplied(slice)]
+}
+
+pub(crate) fn addresses(addresses: &[&str]) -> Event {
+    let global = |ip: &&str| NodeAddress { address: ip.parse().unwrap(), global: true };
+    Event::NodeAddresses(addresses.iter().map(global).collect::<BTreeSet<_>>())
+}
+
+/// Feeds events in and takes a turn that must do all it wants to.
+pub(crate) fn turn(
+    engine: &mut Engine,
+    kernel: &mut FakeKernel,
+    seconds: u64,
+    events: impl IntoIterator<Item = Event>,
+) -> Turn {
+    events.into_iter().for_each(|event| engine.event(event));
+    let turn = engine.turn(kernel, std::time::Duration::from_secs(seconds));
+    assert_eq!(turn.failures, []);
+    assert_eq!(turn.unusable, None);
+    turn
+}
