@@ -1,0 +1,236 @@
+//! Clients in any namespace: HTTP and echo, with every way to fail told apart.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use socket2::{Domain, SockAddr, Socket};
+
+use crate::namespace::Namespace;
+use crate::servers::Transport;
+
+/// How long a client waits for anything. Long enough for two lost packets' retransmissions, so that a slow machine
+/// does not look like a broken network.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a request got no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// A reset, or an ICMP port unreachable, in answer to the first packet.
+    Refused,
+    /// Nothing came back.
+    TimedOut,
+    /// An established connection was reset or closed.
+    Reset,
+    /// Something else, such as no route.
+    Other(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => write!(out, "refused"),
+            Self::TimedOut => write!(out, "timed out"),
+            Self::Reset => write!(out, "reset"),
+            Self::Other(text) => write!(out, "{text}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TimedOut,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof => Self::Reset,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+/// An answer: who gave it and whom they saw asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The name of the pod that answered.
+    pub name: String,
+    /// The client's address as the pod saw it.
+    pub peer: SocketAddr,
+}
+
+/// An open connection (for UDP: a connected socket, whose port stays the same).
+#[derive(Debug)]
+pub struct Conversation {
+    socket: Socket,
+    said: u32,
+}
+
+impl Conversation {
+    /// Opens a connection from inside a namespace.
+    pub fn open(
+        namespace: &Namespace,
+        transport: Transport,
+        to: SocketAddr,
+    ) -> Result<Result<Self, Failure>> {
+        namespace.enter(|| Ok(Self::open_here(transport, to)))
+    }
+
+    /// Opens a connection from the namespace of the calling thread.
+    fn open_here(transport: Transport, to: SocketAddr) -> Result<Self, Failure> {
+        let socket = transport.socket(Domain::for_address(to))?;
+        socket.connect_timeout(&SockAddr::from(to), PATIENCE)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { socket, said: 0 })
+    }
+
+    /// Sends something new and waits for its echo.
+    pub fn say(&mut self) -> Result<Answer, Failure> {
+        self.said += 1;
+        let content = format!("message-{}", self.said);
+        self.socket.write_all(content.as_bytes())?;
+        let mut buffer = [0; 512];
+        loop {
+            let length = self.socket.read(&mut buffer)?;
+            if length == 0 {
+                return Err(Failure::Reset);
+            }
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let mut words = text.split(' ');
+            let answer = (words.next(), words.next().and_then(|peer| peer.parse().ok()), words.next());
+            match answer {
+                (Some(name), Some(peer), Some(echo)) if echo == content => {
+                    return Ok(Answer { name: name.to_owned(), peer });
+                }
+                // A late answer to an earlier datagram.
+                (_, _, Some(echo)) if echo.starts_with("message-") => {}
+                _ => return Err(Failure::Other(format!("no echo but {text:?}"))),
+            }
+        }
+    }
+}
+
+/// One HTTP request over a new connection, from the namespace of the calling thread.
+pub fn get_here(to: SocketAddr) -> Result<Answer, Failure> {
+    let Conversation { mut socket, .. } = Conversation::open_here(Transport::Tcp, to)?;
+    write!(socket, "GET / HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n")?;
+    let mut response = String::new();
+    socket.read_to_string(&mut response)?;
+    parse_response(&response).ok_or_else(|| match response.as_str() {
+        "" => Failure::Reset,
+        other => Failure::Other(format!("no whole answer: {other:?}")),
+    })
+}
+
+fn parse_response(response: &str) -> Option<Answer> {
+    let (head, body) = response.split_once("\r\n\r\n")?;
+    let peer = head.lines().find_map(|line| line.strip_prefix("Peer: "))?.parse().ok()?;
+    let name = body.strip_suffix('\n')?.to_owned();
+    head.starts_with("HTTP/1.1 200 ").then_some(Answer { name, peer })
+}
+
+/// One echo over a new socket, from the namespace of the calling thread.
+pub fn echo_here(transport: Transport, to: SocketAddr) -> Result<Answer, Failure> {
+    Conversation::open_here(transport, to)?.say()
+}
+
+/// What clients do, as methods of the namespace that they are in. Addresses are text, as users write them.
+impl Namespace {
+    /// One HTTP request; `Ok(Err(_))` when it got no answer.
+    pub fn try_get(&self, to: &str) -> Result<Result<Answer, Failure>> {
+        let to = socket_address(to)?;
+        self.enter(|| Ok(get_here(to)))
+    }
+
+    /// One HTTP request that must be answered.
+    pub fn get(&self, to: &str) -> Result<Answer> {
+        self.try_get(to)?.with_context(|| format!("GET http://{to}/ from {}", self.name()))
+    }
+
+    /// One echo; `Ok(Err(_))` when it got no answer.
+    pub fn try_echo(&self, transport: Transport, to: &str) -> Result<Result<Answer, Failure>> {
+        let to = socket_address(to)?;
+        self.enter(|| Ok(echo_here(transport, to)))
+    }
+
+    /// One echo that must be answered.
+    pub fn echo(&self, transport: Transport, to: &str) -> Result<Answer> {
+        self.try_echo(transport, to)?
+            .with_context(|| format!("{transport:?} echo of {to} from {}", self.name()))
+    }
+
+    /// Opens a connection that must succeed.
+    pub fn connect(&self, transport: Transport, to: &str) -> Result<Conversation> {
+        let opened = Conversation::open(self, transport, socket_address(to)?)?;
+        opened.with_context(|| format!("{transport:?} connection to {to} from {}", self.name()))
+    }
+
+    /// `count` HTTP requests one after the other, all of which must be answered: the names, in order.
+    pub fn get_many(&self, to: &str, count: usize) -> Result<Vec<String>> {
+        let address = socket_address(to)?;
+        self.enter(|| {
+            let one = |number| {
+                let answer = get_here(address)
+                    .with_context(|| format!("request {number} to {to} from {}", self.name()));
+                answer.map(|answer| answer.name)
+            };
+            (1..=count).map(one).collect()
+        })
+    }
+
+    /// Fails unless a connection is refused at once, as where nobody listens, and not only after a time-out.
+    pub fn expect_refused(&self, transport: Transport, to: &str) -> Result<()> {
+        let start = Instant::now();
+        let answer = self.try_echo(transport, to)?;
+        match answer {
+            Err(Failure::Refused) if start.elapsed() < Duration::from_millis(900) => Ok(()),
+            // Later than the first packet's retransmission: the first was dropped.
+            Err(Failure::Refused) => bail!("{to} refused {} only after {:?}", self.name(), start.elapsed()),
+            other => bail!("{transport:?} {to} from {}: should be refused, but {other:?}", self.name()),
+        }
+    }
+
+    /// The literal user's client.
+    pub fn curl(&self, url: &str) -> Result<String> {
+        Ok(self.run("curl", &["-sS", "--max-time", "5", url])?.trim_end().to_owned())
+    }
+}
+
+/// Parses `10.0.0.1:80` or `[fd00::1]:80`.
+pub fn socket_address(text: &str) -> Result<SocketAddr> {
+    text.parse().with_context(|| format!("{text} is no address with a port"))
+}
+
+/// How often each name occurs.
+pub fn tally(names: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
+    let mut tally = BTreeMap::new();
+    for name in names {
+        *tally.entry(name).or_default() += 1;
+    }
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_tells_name_and_peer() {
+        let answer =
+            parse_response("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nPeer: 10.1.1.1:4711\r\n\r\nweb\n");
+        assert_eq!(answer, Some(Answer { name: "web".into(), peer: "10.1.1.1:4711".parse().unwrap() }));
+    }
+
+    #[test]
+    fn half_an_answer_is_none() {
+        assert_eq!(parse_response("HTTP/1.1 200 OK\r\nPeer: 10.1.1.1:4711\r\n\r\nwe"), None);
+        assert_eq!(parse_response("HTTP/1.1 200 OK\r\nPeer: 10.1."), None);
+    }
+}

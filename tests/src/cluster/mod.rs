@@ -1,0 +1,230 @@
+//! The cluster: a LAN, three nodes, pods and hosts, each a network namespace.
+
+mod builder;
+mod wiring;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+
+pub use builder::ClusterBuilder;
+
+use crate::manifests::Manifests;
+use crate::namespace::Namespace;
+use crate::proxy::{Proxy, ProxyCommand};
+use crate::servers::{Server, Transport};
+use wiring::Wiring;
+
+/// A node: its namespace, its addresses on the LAN and the device names that it has given out.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    namespace: Arc<Namespace>,
+    addresses: [IpAddr; 2],
+    networks: Vec<String>,
+}
+
+impl Node {
+    /// Its namespace.
+    pub fn namespace(&self) -> &Arc<Namespace> {
+        &self.namespace
+    }
+
+    /// Its IPv4 address on the LAN.
+    pub fn ipv4(&self) -> IpAddr {
+        self.addresses[0]
+    }
+
+    /// Its IPv6 address on the LAN.
+    pub fn ipv6(&self) -> IpAddr {
+        self.addresses[1]
+    }
+}
+
+/// A pod: a namespace at the end of a veth pair into its node's bridge.
+#[derive(Debug)]
+struct Pod {
+    namespace: Arc<Namespace>,
+    addresses: Vec<IpAddr>,
+    node: usize,
+    device: String,
+}
+
+/// A whole cluster. Dropping it ends every process in it and deletes all namespaces.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The folder that all daemons of the cluster read, in place of an API server.
+    pub manifests: Manifests,
+    prefix: String,
+    directory: PathBuf,
+    switch: Arc<Namespace>,
+    nodes: Vec<Node>,
+    pods: BTreeMap<String, Pod>,
+    hosts: BTreeMap<String, Arc<Namespace>>,
+    devices: usize,
+}
+
+impl Cluster {
+    /// Describes a cluster of three nodes, `node-1` to `node-3`, and a host `client` outside it.
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder::new()
+    }
+
+    /// The namespace of a node, a pod or a host.
+    pub fn at(&self, name: &str) -> Result<&Arc<Namespace>> {
+        let node = || self.nodes.iter().find(|node| node.name == name).map(|node| &node.namespace);
+        let pod = || self.pods.get(name).map(|pod| &pod.namespace);
+        let host = || self.hosts.get(name);
+        node().or_else(pod).or_else(host).with_context(|| format!("the cluster has no {name}"))
+    }
+
+    /// A node by its name.
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        self.nodes
+            .iter()
+            .find(|node| node.name == name)
+            .with_context(|| format!("the cluster has no node {name}"))
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The directory of this cluster's files: manifests, logs, what servers keep.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The first address of a pod.
+    pub fn pod_address(&self, pod: &str) -> Result<IpAddr> {
+        let pod = self.pods.get(pod).with_context(|| format!("the cluster has no pod {pod}"))?;
+        pod.addresses.first().copied().context("a pod without an address")
+    }
+
+    /// Adds a pod at `addresses` (separated by blanks), as the kubelet and the CNI plugin do.
+    pub fn add_pod(&mut self, name: &str, node: &str, addresses: &str) -> Result<()> {
+        let namespace = Namespace::create(&format!("{}{name}", self.prefix))?;
+        namespace.sysctls(&builder::QUICK_IPV6)?;
+        let mut wiring = Wiring::new();
+        self.wire_pod(&mut wiring, name, node, addresses, namespace)?;
+        wiring.run()
+    }
+
+    /// Takes a pod away: its device goes at once, even while sockets in it are still open.
+    pub fn remove_pod(&mut self, name: &str) -> Result<()> {
+        let pod = self.pods.remove(name).with_context(|| format!("the cluster has no pod {name}"))?;
+        self.nodes[pod.node].namespace.ip(&format!("link del {}", pod.device))?;
+        Namespace::delete_all([&*pod.namespace])
+    }
+
+    /// An HTTP server in a pod (or node, or host) that answers with that pod's name.
+    pub fn http(&self, name: &str, port: u16) -> Result<Server> {
+        Server::http(self.at(name)?, name, port)
+    }
+
+    /// An echo server that puts its pod's name before what it echoes.
+    pub fn echo(&self, name: &str, transport: Transport, port: u16) -> Result<Server> {
+        Server::echo(self.at(name)?, name, transport, port)
+    }
+
+    /// A kube-ipvs command line that runs on a node.
+    pub fn kube_ipvs(&self, node: &str) -> Result<ProxyCommand> {
+        let node = self.node(node)?;
+        ProxyCommand::new(&node.namespace, &node.name, &self.directory)
+    }
+
+    /// Starts the daemon of one node on the cluster's manifests.
+    pub fn start_proxy(&self, node: &str, extra: &[&str]) -> Result<Proxy> {
+        self.kube_ipvs(node)?.start(self.manifests.directory(), extra)
+    }
+
+    /// Starts the daemons of all nodes.
+    pub fn start_proxies(&self, extra: &[&str]) -> Result<Vec<Proxy>> {
+        self.nodes.iter().map(|node| self.start_proxy(&node.name, extra)).collect()
+    }
+
+    /// What somebody who looks for the cause of a failure wants to read.
+    pub fn diagnosis(&self) -> Diagnosis {
+        let nodes = self.nodes.iter().map(|node| (node.name.clone(), Arc::clone(&node.namespace)));
+        Diagnosis { directory: self.directory.clone(), nodes: nodes.collect() }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let pods = self.pods.values().map(|pod| &*pod.namespace);
+        let hosts = self.hosts.values().map(|host| &**host);
+        let nodes = self.nodes.iter().map(|node| &*node.namespace);
+        let all = pods.chain(hosts).chain(nodes).chain([&*self.switch]);
+        if let Err(error) = Namespace::delete_all(all) {
+            eprintln!("could not take the cluster down: {error:#}");
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Reads the state of all nodes, for the output of a failed test.
+#[derive(Debug, Clone)]
+pub struct Diagnosis {
+    directory: PathBuf,
+    nodes: Vec<(String, Arc<Namespace>)>,
+}
+
+impl Diagnosis {
+    /// The daemons' logs, and IPVS, VIPs and nftables of every node on which a daemon ran.
+    pub fn print(&self) {
+        for (name, namespace) in &self.nodes {
+            let Ok(log) = fs::read_to_string(self.directory.join(format!("{name}.log"))) else { continue };
+            let mut text = format!("\n════ {name}: the daemon's log\n{}\n", tail(&log, 20_000));
+            for command in [
+                "ipvsadm -Ln",
+                "ip addr show kube-ipvs0",
+                "ip -br addr show",
+                "nft list ruleset",
+                "ipvsadm -Lnc",
+            ] {
+                let _ = writeln!(text, "──── {name}: {command}");
+                let mut words = command.split(' ');
+                let program = words.next().unwrap_or_default();
+                let arguments: Vec<&str> = words.collect();
+                match namespace.output(program, &arguments) {
+                    Ok(output) => {
+                        text.push_str(tail(&String::from_utf8_lossy(&output.stdout), 20_000));
+                        text.push_str(&String::from_utf8_lossy(&output.stderr));
+                    }
+                    Err(error) => {
+                        let _ = writeln!(text, "{error:#}");
+                    }
+                }
+            }
+            eprintln!("{text}");
+        }
+    }
+}
+
+/// The last `limit` bytes of a text, from a whole line on.
+fn tail(text: &str, limit: usize) -> &str {
+    let start = text.len().saturating_sub(limit);
+    if start == 0 {
+        return text;
+    }
+    let line =
+        text.bytes().skip(start).position(|byte| byte == b'\n').map_or(text.len(), |at| start + at + 1);
+    &text[line..]
+}
+
+/// Splits `10.1.2.3 fd00::3` into addresses.
+fn parse_addresses(text: &str) -> Result<Vec<IpAddr>> {
+    let parse = |word: &str| word.parse().with_context(|| format!("{word} is no address"));
+    let addresses: Vec<IpAddr> = text.split_whitespace().map(parse).collect::<Result<_>>()?;
+    if addresses.is_empty() {
+        bail!("an address is missing");
+    }
+    Ok(addresses)
+}

@@ -1,0 +1,246 @@
+//! The folder of manifests that stands for the API server, and short ways to write what goes into it.
+
+use std::fmt::{self, Display, Write as _};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// A folder of YAML files; files change atomically, as they do where a ConfigMap is mounted.
+#[derive(Debug, Clone)]
+pub struct Manifests {
+    directory: PathBuf,
+}
+
+impl Manifests {
+    /// Makes the folder.
+    pub fn create(directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    /// Where the files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The path of the file called `name`.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.yaml"))
+    }
+
+    /// Writes (or replaces) the file `name`.yaml: the daemon sees the old content or the new, never a part.
+    pub fn write(&self, name: &str, content: &impl Display) -> Result<()> {
+        // Beside the folder, not in it: a file that is being written must not be watched.
+        let draft = self.directory.with_extension(format!("draft-{name}"));
+        fs::write(&draft, content.to_string()).with_context(|| format!("writing {}", draft.display()))?;
+        fs::rename(&draft, self.path(name)).with_context(|| format!("writing {}", self.path(name).display()))
+    }
+
+    /// Removes the file `name`.yaml.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        fs::remove_file(self.path(name)).with_context(|| format!("removing {}", self.path(name).display()))
+    }
+
+    /// Copies an example of the project, manifests/examples/`name`.yaml, as users would apply it.
+    pub fn example(&self, name: &str) -> Result<()> {
+        let path = example_path(name);
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("reading the example {}", path.display()))?;
+        self.write(name, &text)
+    }
+}
+
+/// Where an example manifest of the project is; `KUBE_IPVS_MANIFESTS` names the folder `manifests` where the source
+/// tree is not at hand.
+fn example_path(name: &str) -> PathBuf {
+    let manifests = std::env::var_os("KUBE_IPVS_MANIFESTS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests"), PathBuf::from);
+    manifests.join("examples").join(format!("{name}.yaml"))
+}
+
+/// A Service manifest.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Service {
+    name: String,
+    created: String,
+    cluster_ips: Vec<String>,
+    spec: String,
+    ports: String,
+}
+
+impl Service {
+    /// A Service in the namespace `default`, without address or ports yet.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            created: "2024-01-01T00:00:00Z".into(),
+            cluster_ips: Vec::new(),
+            spec: String::new(),
+            ports: String::new(),
+        }
+    }
+
+    /// Its creationTimestamp.
+    pub fn created(mut self, time: &str) -> Self {
+        self.created = time.into();
+        self
+    }
+
+    /// One more cluster IP; the second makes it dual-stack.
+    pub fn cluster_ip(mut self, address: &str) -> Self {
+        self.cluster_ips.push(address.into());
+        self
+    }
+
+    /// A line of its spec, such as `type: NodePort`.
+    pub fn line(mut self, line: &str) -> Self {
+        let _ = writeln!(self.spec, "  {line}");
+        self
+    }
+
+    /// Its type becomes NodePort.
+    pub fn node_port_type(self) -> Self {
+        self.line("type: NodePort")
+    }
+
+    /// An unnamed TCP port.
+    pub fn port(self, port: u16) -> Self {
+        self.port_line(&format!("port: {port}"))
+    }
+
+    /// A named port of a protocol.
+    pub fn named_port(self, name: &str, protocol: &str, port: u16) -> Self {
+        self.port_line(&format!("name: {name}, protocol: {protocol}, port: {port}"))
+    }
+
+    /// A port as a list of its fields, such as `port: 80, nodePort: 30080`.
+    pub fn port_line(mut self, fields: &str) -> Self {
+        let _ = writeln!(self.ports, "  - {{ {fields} }}");
+        self
+    }
+}
+
+impl Display for Service {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, created, cluster_ips, spec, ports } = self;
+        writeln!(out, "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: default")?;
+        writeln!(out, "  creationTimestamp: \"{created}\"\nspec:\n  selector: {{ app: {name} }}")?;
+        if let Some(first) = cluster_ips.first() {
+            let all: Vec<String> = cluster_ips.iter().map(|address| format!("\"{address}\"")).collect();
+            let families: Vec<&str> = cluster_ips
+                .iter()
+                .map(|address| if address.contains(':') { "IPv6" } else { "IPv4" })
+                .collect();
+            let policy = if all.len() > 1 { "RequireDualStack" } else { "SingleStack" };
+            writeln!(out, "  clusterIP: \"{first}\"\n  clusterIPs: [{}]", all.join(", "))?;
+            writeln!(out, "  ipFamilies: [{}]\n  ipFamilyPolicy: {policy}", families.join(", "))?;
+        }
+        write!(out, "{spec}")?;
+        if ports.is_empty() { Ok(()) } else { write!(out, "  ports:\n{ports}") }
+    }
+}
+
+/// An EndpointSlice manifest.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Slice {
+    service: String,
+    name: String,
+    ports: String,
+    endpoints: String,
+    ipv6: bool,
+}
+
+impl Slice {
+    /// A slice of a Service in the namespace `default`.
+    pub fn of(service: &str) -> Self {
+        Self {
+            service: service.into(),
+            name: format!("{service}-1"),
+            ports: String::new(),
+            endpoints: String::new(),
+            ipv6: false,
+        }
+    }
+
+    /// Another name than `SERVICE-1`, for the second slice of a Service.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The port of the pods, unnamed and TCP.
+    pub fn port(self, port: u16) -> Self {
+        self.named_port("\"\"", "TCP", port)
+    }
+
+    /// A named port of the pods.
+    pub fn named_port(mut self, name: &str, protocol: &str, port: u16) -> Self {
+        let _ = writeln!(self.ports, "- {{ name: {name}, protocol: {protocol}, port: {port} }}");
+        self
+    }
+
+    /// A ready endpoint.
+    pub fn ready(self, address: &str) -> Self {
+        self.endpoint(address, "ready: true, serving: true, terminating: false")
+    }
+
+    /// An endpoint with its conditions written out.
+    pub fn endpoint(mut self, address: &str, conditions: &str) -> Self {
+        self.ipv6 = address.contains(':');
+        let _ = writeln!(self.endpoints, "- addresses: [\"{address}\"]\n  conditions: {{ {conditions} }}");
+        self
+    }
+
+    /// The node of the endpoint added last.
+    pub fn on(mut self, node: &str) -> Self {
+        let _ = writeln!(self.endpoints, "  nodeName: {node}");
+        self
+    }
+}
+
+impl Display for Slice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, name, ports, endpoints, ipv6 } = self;
+        writeln!(out, "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}")?;
+        writeln!(out, "  namespace: default\n  labels: {{ kubernetes.io/service-name: {service} }}")?;
+        writeln!(out, "addressType: {}", if *ipv6 { "IPv6" } else { "IPv4" })?;
+        write!(out, "ports:\n{ports}")?;
+        if endpoints.is_empty() {
+            writeln!(out, "endpoints: []")
+        } else {
+            write!(out, "endpoints:\n{endpoints}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_written_as_a_user_would() {
+        let text = Service::new("web").cluster_ip("10.96.0.7").cluster_ip("fd00:96::7").port(80).to_string();
+        assert_eq!(
+            text,
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  namespace: default\n  creationTimestamp: \
+             \"2024-01-01T00:00:00Z\"\nspec:\n  selector: { app: web }\n  clusterIP: \"10.96.0.7\"\n  clusterIPs: \
+             [\"10.96.0.7\", \"fd00:96::7\"]\n  ipFamilies: [IPv4, IPv6]\n  ipFamilyPolicy: RequireDualStack\n  \
+             ports:\n  - { port: 80 }\n"
+        );
+    }
+
+    #[test]
+    fn a_slice_is_written_as_the_control_plane_would() {
+        let text = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1").to_string();
+        assert_eq!(
+            text,
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: web-1\n  namespace: default\n  \
+             labels: { kubernetes.io/service-name: web }\naddressType: IPv4\nports:\n- { name: \"\", protocol: TCP, \
+             port: 8080 }\nendpoints:\n- addresses: [\"10.244.1.2\"]\n  conditions: { ready: true, serving: true, \
+             terminating: false }\n  nodeName: node-1\n"
+        );
+    }
+}

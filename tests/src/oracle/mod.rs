@@ -1,0 +1,84 @@
+//! The independent judge: what `ipvsadm`, `ip` and `nft` say is in the kernel, parsed just enough to compare.
+
+mod addresses;
+mod ipvsadm;
+mod nft;
+
+pub use addresses::VIP_DEVICE;
+pub use ipvsadm::{RealServer, Table, VirtualServer};
+pub use nft::Sets;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::namespace::Namespace;
+use crate::wait::{SOON, eventually};
+
+/// Reading back a node's state, as methods of its namespace.
+impl Namespace {
+    /// What `ipvsadm -Ln` prints.
+    pub fn ipvsadm(&self) -> Result<Table> {
+        Table::parse(&self.run("ipvsadm", &["-Ln"])?)
+    }
+
+    /// The same from /proc/net/ip_vs, without a process: for polling.
+    pub fn ip_vs(&self) -> Result<Table> {
+        Table::parse_proc(&self.proc_net("ip_vs")?)
+    }
+
+    /// The VIPs, as `ip addr show kube-ipvs0` prints them: sorted, and none where the device is missing.
+    pub fn vips(&self) -> Result<Vec<IpAddr>> {
+        addresses::vips(self)
+    }
+
+    /// The sets and maps of kube-ipvs's nft tables, as `nft -j list` prints them.
+    pub fn nft_sets(&self) -> Result<Sets> {
+        nft::sets(self)
+    }
+
+    /// Waits for a virtual server, given as `TCP 10.96.0.7:80`, to have exactly these real servers, given as
+    /// `10.244.1.2:80 1` with their weights, then has ipvsadm confirm it.
+    pub fn await_service(&self, key: &str, real_servers: &[&str]) -> Result<VirtualServer> {
+        let mut wanted: Vec<String> = real_servers.iter().map(|&real| real.to_owned()).collect();
+        wanted.sort();
+        let check = |table: &Table| {
+            let found = table.weights(key);
+            if found.as_ref() != Some(&wanted) {
+                bail!("{key} should be {wanted:?} on {}, but it is {found:?}", self.name());
+            }
+            Ok(())
+        };
+        eventually(SOON, || check(&self.ip_vs()?))?;
+        // Between two reads the state may only move on where the test itself changes something, so one look decides.
+        let table = self.ipvsadm()?;
+        check(&table).context("/proc/net/ip_vs had it, ipvsadm has not")?;
+        table.service(key).cloned().context("a virtual server went away between two looks")
+    }
+
+    /// Waits until a virtual server is gone, then has ipvsadm confirm it.
+    pub fn await_no_service(&self, key: &str) -> Result<()> {
+        let check = |table: &Table| match table.service(key) {
+            None => Ok(()),
+            Some(service) => bail!("there should be no {key} on {}, but there is {service:?}", self.name()),
+        };
+        eventually(SOON, || check(&self.ip_vs()?))?;
+        check(&self.ipvsadm()?)
+    }
+
+    /// Waits until exactly these VIPs are bound.
+    pub fn await_vips(&self, vips: &[&str]) -> Result<()> {
+        let mut wanted: Vec<IpAddr> =
+            vips.iter().map(|vip| vip.parse().context("a VIP")).collect::<Result<_>>()?;
+        wanted.sort_unstable();
+        eventually(Duration::from_secs(10), || {
+            let found = self.vips()?;
+            if found == wanted {
+                Ok(())
+            } else {
+                bail!("{VIP_DEVICE} should hold {wanted:?} but holds {found:?}")
+            }
+        })
+    }
+}

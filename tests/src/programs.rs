@@ -1,0 +1,146 @@
+//! Servers that are programs of their own: dnsmasq as a cluster's DNS server, MariaDB as the database.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::client::Failure;
+use crate::namespace::Namespace;
+use crate::servers::Transport;
+use crate::wait::eventually;
+
+/// A program that serves in a namespace; killed when dropped.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+}
+
+impl Program {
+    /// Starts a program inside a namespace, its output in `log`.
+    fn start(namespace: &Namespace, program: &str, arguments: &[String], log: &Path) -> Result<Self> {
+        let output = File::create(log)?;
+        let errors = output.try_clone()?;
+        let child = namespace.enter(|| {
+            let mut command = Command::new(program);
+            command.args(arguments).stdin(Stdio::null()).stdout(output).stderr(errors);
+            command.spawn().with_context(|| format!("starting {program}"))
+        })?;
+        Ok(Self { child })
+    }
+
+    /// Waits until the program answers on its TCP port.
+    fn await_port(
+        mut self,
+        namespace: &Arc<Namespace>,
+        port: u16,
+        limit: Duration,
+        log: &Path,
+    ) -> Result<Self> {
+        let local = format!("127.0.0.1:{port}");
+        let ready = eventually(limit, || {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("it ended: {status}");
+            }
+            match namespace.connect(Transport::Tcp, &local) {
+                Ok(_) => Ok(()),
+                Err(error) if error.downcast_ref() == Some(&Failure::Refused) => {
+                    bail!("it does not listen yet")
+                }
+                Err(error) => Err(error),
+            }
+        });
+        let said = || fs::read_to_string(log).unwrap_or_default();
+        ready.with_context(|| {
+            format!("waiting for port {port} in {}; it said:\n{}", namespace.name(), said())
+        })?;
+        Ok(self)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A DNS server (dnsmasq) on port 53, UDP and TCP, that knows `records` (name, address) and answers the TXT question
+/// for `whoami.cluster.local` with its own name.
+pub fn dns_server(
+    namespace: &Arc<Namespace>,
+    name: &str,
+    directory: &Path,
+    records: &[(&str, &str)],
+) -> Result<Program> {
+    let mut arguments: Vec<String> = [
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+        "--no-hosts",
+        "--no-daemon",
+        "--user=root",
+        "--pid-file=",
+        "--log-facility=-",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    arguments.push(format!("--txt-record=whoami.cluster.local,{name}"));
+    arguments.extend(records.iter().map(|(record, address)| format!("--address=/{record}/{address}")));
+    let log = directory.join(format!("{name}.dnsmasq.log"));
+    let server = Program::start(namespace, "dnsmasq", &arguments, &log)?;
+    server.await_port(namespace, 53, Duration::from_secs(15), &log)
+}
+
+/// Asks a DNS server with `dig` and returns what it answers, a line a record.
+pub fn dig(namespace: &Namespace, server: &str, question: &[&str]) -> Result<String> {
+    let server = format!("@{server}");
+    let mut arguments = vec!["+short", "+time=3", "+tries=1", server.as_str()];
+    arguments.extend(question);
+    Ok(namespace.run("dig", &arguments)?.trim_end().to_owned())
+}
+
+/// A database server (MariaDB) on port 3306 with an empty data directory and without passwords.
+pub fn database(namespace: &Arc<Namespace>, name: &str, directory: &Path) -> Result<Program> {
+    let data = directory.join(format!("{name}.data"));
+    fs::create_dir_all(&data)?;
+    let data = data.display();
+    let arguments = [
+        "--no-defaults".to_owned(),
+        // No system tables: nothing to bootstrap, so it is up at once.
+        "--skip-grant-tables".to_owned(),
+        "--skip-networking=0".to_owned(),
+        "--port=3306".to_owned(),
+        "--user=root".to_owned(),
+        // The light storage engine only: InnoDB would first write hundreds of megabytes.
+        "--innodb=OFF".to_owned(),
+        "--default-storage-engine=Aria".to_owned(),
+        format!("--datadir={data}"),
+        format!("--tmpdir={data}"),
+        format!("--socket={data}/socket"),
+        format!("--pid-file={data}/pid"),
+    ];
+    let log = directory.join(format!("{name}.mariadbd.log"));
+    let server = Program::start(namespace, "mariadbd", &arguments, &log)?;
+    server.await_port(namespace, 3306, Duration::from_secs(60), &log)
+}
+
+/// Runs one statement with the database's own command-line client and returns the table that it prints.
+pub fn sql(namespace: &Namespace, host: &str, port: u16, statement: &str) -> Result<String> {
+    let (host, port) = (format!("--host={host}"), format!("--port={port}"));
+    let arguments = [
+        "--no-defaults",
+        "--protocol=TCP",
+        "--connect-timeout=5",
+        "--skip-column-names",
+        "--batch",
+        &host,
+        &port,
+        "-e",
+        statement,
+    ];
+    Ok(namespace.run("mariadb", &arguments)?.trim_end().to_owned())
+}

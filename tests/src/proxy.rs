@@ -1,0 +1,142 @@
+//! kube-ipvs on a node of the cluster: its one-shot commands and the daemon.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::namespace::Namespace;
+use crate::wait::eventually;
+
+/// Where the daemon keeps its record of what it made; real nodes do not share it, so neither do ours.
+const RUNTIME: &str = "/run/kube-ipvs";
+
+/// The program under test: `KUBE_IPVS_BIN`, or `kube-ipvs` on the PATH.
+fn program() -> String {
+    std::env::var("KUBE_IPVS_BIN").unwrap_or_else(|_| "kube-ipvs".into())
+}
+
+/// Runs kube-ipvs on one node.
+#[derive(Debug, Clone)]
+pub struct ProxyCommand {
+    namespace: Arc<Namespace>,
+    node: String,
+    runtime: PathBuf,
+    log: PathBuf,
+}
+
+impl ProxyCommand {
+    pub(crate) fn new(namespace: &Arc<Namespace>, node: &str, directory: &Path) -> Result<Self> {
+        let runtime = directory.join(format!("{node}.run"));
+        fs::create_dir_all(&runtime)?;
+        fs::create_dir_all(RUNTIME)?;
+        let log = directory.join(format!("{node}.log"));
+        Ok(Self { namespace: Arc::clone(namespace), node: node.to_owned(), runtime, log })
+    }
+
+    /// `ip netns exec` gives the process the node's network and a mount namespace of its own, in which the node's own
+    /// directory lies over /run/kube-ipvs. Each step replaces the process, so its id is the daemon's.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", self.namespace.name(), "sh", "-c"]);
+        command.arg(format!("mount --bind \"$0\" {RUNTIME} && exec \"$@\""));
+        command.arg(&self.runtime).arg(program()).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a one-shot command (`ls`, `diff`, `cleanup` ...) and hands back what it said and its exit status.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        self.command(arguments)
+            .output()
+            .with_context(|| format!("running {} {}", program(), arguments.join(" ")))
+    }
+
+    /// Runs a one-shot command that must succeed; returns its standard output.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.output(arguments)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            bail!("kube-ipvs {} on {}: {}\n{text}{errors}", arguments.join(" "), self.node, output.status);
+        }
+        Ok(text)
+    }
+
+    /// Starts the daemon on a folder of manifests.
+    pub fn start(&self, manifests: &Path, extra: &[&str]) -> Result<Proxy> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let log_start = log.metadata()?.len();
+        let manifests = manifests.to_str().context("a path that is not UTF-8")?;
+        let mut arguments = vec!["run", "--manifests", manifests, "--hostname-override", &self.node];
+        arguments.extend(extra);
+        let mut command = self.command(&arguments);
+        command.stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("starting {}", program()))?;
+        Ok(Proxy { child, log: self.log.clone(), log_start })
+    }
+}
+
+/// A running daemon; killed when dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    child: Child,
+    log: PathBuf,
+    log_start: u64,
+}
+
+impl Proxy {
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process without an id")?;
+        kill_process(pid, signal).context("signalling the daemon")
+    }
+
+    /// SIGTERM, and waits for the daemon's end.
+    pub fn terminate(mut self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        eventually(Duration::from_secs(15), || {
+            self.child
+                .try_wait()?
+                .with_context(|| format!("kube-ipvs goes on after SIGTERM; {}", self.log_text()))
+        })
+    }
+
+    /// SIGKILL: no chance to tidy up.
+    pub fn kill_nine(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Fails where the daemon has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("kube-ipvs ended: {status}\n{}", self.log_text()),
+        }
+    }
+
+    /// What this run of the daemon has logged so far.
+    pub fn log_text(&self) -> String {
+        let read = || -> Result<String> {
+            let mut file = File::open(&self.log)?;
+            file.seek(SeekFrom::Start(self.log_start))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        read().unwrap_or_else(|error| format!("(no log: {error:#})"))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,209 @@
+//! Real servers: HTTP and echo, over TCP, UDP and SCTP. Each says who it is and whom it sees as its client.
+//!
+//! The answer to everything is `NAME PEER CONTENT`, so that a test sees which pod answered and with which source
+//! address the packets reached it.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::namespace::Namespace;
+
+/// How often a waiting thread looks whether it shall stop.
+const PULSE: Duration = Duration::from_millis(100);
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+    /// SCTP, one-to-one style
+    Sctp,
+}
+
+impl Transport {
+    pub(crate) fn socket(self, domain: Domain) -> io::Result<Socket> {
+        match self {
+            Self::Tcp => Socket::new(domain, Type::STREAM, Some(Protocol::TCP)),
+            Self::Udp => Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)),
+            Self::Sctp => Socket::new(domain, Type::STREAM, Some(Protocol::SCTP)),
+        }
+    }
+}
+
+/// A running server. Dropping it closes its listening socket and all its connections.
+#[derive(Debug)]
+pub struct Server {
+    listening: Arc<AtomicBool>,
+    serving: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// An HTTP/1.1 server: every path answers with the server's name; the header `Peer` tells the client's address.
+    pub fn http(namespace: &Namespace, name: &str, port: u16) -> Result<Self> {
+        Self::stream(namespace, name, Transport::Tcp, port, http_connection)
+    }
+
+    /// An echo server.
+    pub fn echo(namespace: &Namespace, name: &str, transport: Transport, port: u16) -> Result<Self> {
+        match transport {
+            Transport::Udp => Self::datagrams(namespace, name, port),
+            Transport::Tcp | Transport::Sctp => {
+                Self::stream(namespace, name, transport, port, echo_connection)
+            }
+        }
+    }
+
+    /// Refuses new connections from now on, and serves the established ones further: what a pod does that terminates.
+    pub fn close_listener(&mut self) {
+        self.listening.store(false, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+
+    fn stream(
+        namespace: &Namespace,
+        name: &str,
+        transport: Transport,
+        port: u16,
+        serve: fn(&str, SocketAddr, Socket, &AtomicBool),
+    ) -> Result<Self> {
+        let socket = bound(namespace, transport, port)?;
+        socket.listen(512)?;
+        Self::start(name, socket, move |name, socket, listening, serving| {
+            while listening.load(Ordering::SeqCst) {
+                let Ok((connection, peer)) = socket.accept() else { continue };
+                let Some(peer) = peer.as_socket().map(plain) else { continue };
+                let (name, serving) = (name.to_owned(), Arc::clone(serving));
+                let _ = connection.set_read_timeout(Some(PULSE));
+                let connection =
+                    thread::Builder::new().spawn(move || serve(&name, peer, connection, &serving));
+                if let Err(error) = connection {
+                    eprintln!("a server has no thread for a connection: {error}");
+                }
+            }
+        })
+    }
+
+    fn datagrams(namespace: &Namespace, name: &str, port: u16) -> Result<Self> {
+        let socket = bound(namespace, Transport::Udp, port)?;
+        Self::start(name, socket, |name, socket, listening, _| {
+            let socket = std::net::UdpSocket::from(socket);
+            let mut buffer = [0; 2048];
+            while listening.load(Ordering::SeqCst) {
+                let Ok((length, peer)) = socket.recv_from(&mut buffer) else { continue };
+                let _ = socket.send_to(&answer(name, plain(peer), &buffer[..length]), peer);
+            }
+        })
+    }
+
+    fn start(
+        name: &str,
+        socket: Socket,
+        work: impl FnOnce(&str, Socket, &AtomicBool, &Arc<AtomicBool>) + Send + 'static,
+    ) -> Result<Self> {
+        socket.set_read_timeout(Some(PULSE))?;
+        let listening = Arc::new(AtomicBool::new(true));
+        let serving = Arc::new(AtomicBool::new(true));
+        let (name, flags) = (name.to_owned(), (Arc::clone(&listening), Arc::clone(&serving)));
+        let thread = thread::Builder::new().name(format!("server {name}")).spawn(move || {
+            work(&name, socket, &flags.0, &flags.1);
+        })?;
+        Ok(Self { listening, serving, thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.serving.store(false, Ordering::SeqCst);
+        self.close_listener();
+    }
+}
+
+/// A socket in the namespace, bound to a port on all addresses of both families.
+fn bound(namespace: &Namespace, transport: Transport, port: u16) -> Result<Socket> {
+    namespace.enter(|| {
+        let socket = transport.socket(Domain::IPV6).with_context(|| format!("a socket for {transport:?}"))?;
+        socket.set_only_v6(false)?;
+        if transport != Transport::Udp {
+            // A pod that comes back listens at once, whatever connections of its predecessor are still in TIME_WAIT.
+            socket.set_reuse_address(true)?;
+        }
+        let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+        socket
+            .bind(&SockAddr::from(address))
+            .with_context(|| format!("listening on {transport:?} {port}"))?;
+        Ok(socket)
+    })
+}
+
+/// The peer without the disguise that a socket for both families gives to IPv4.
+fn plain(peer: SocketAddr) -> SocketAddr {
+    let address = match peer.ip() {
+        IpAddr::V6(address) => address.to_canonical(),
+        address @ IpAddr::V4(_) => address,
+    };
+    SocketAddr::new(address, peer.port())
+}
+
+fn answer(name: &str, peer: SocketAddr, content: &[u8]) -> Vec<u8> {
+    let mut answer = format!("{name} {peer} ").into_bytes();
+    answer.extend_from_slice(content);
+    answer
+}
+
+/// Reads once; `None` when the connection is over or the server stops.
+fn read_some(socket: &mut Socket, buffer: &mut [u8], serving: &AtomicBool) -> Option<usize> {
+    while serving.load(Ordering::SeqCst) {
+        match socket.read(buffer) {
+            // What comes after the server was stopped gets no answer.
+            Ok(_) if !serving.load(Ordering::SeqCst) => return None,
+            Ok(0) => return None,
+            Ok(length) => return Some(length),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+fn echo_connection(name: &str, peer: SocketAddr, mut socket: Socket, serving: &AtomicBool) {
+    let mut buffer = [0; 2048];
+    while let Some(length) = read_some(&mut socket, &mut buffer, serving) {
+        if socket.write_all(&answer(name, peer, &buffer[..length])).is_err() {
+            return;
+        }
+    }
+}
+
+fn http_connection(name: &str, peer: SocketAddr, mut socket: Socket, serving: &AtomicBool) {
+    let mut request = Vec::new();
+    let mut buffer = [0; 2048];
+    loop {
+        while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+            let Some(length) = read_some(&mut socket, &mut buffer, serving) else { return };
+            request.extend_from_slice(&buffer[..length]);
+        }
+        let close = String::from_utf8_lossy(&request).to_ascii_lowercase().contains("connection: close");
+        let connection = if close { "close" } else { "keep-alive" };
+        let response = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: {connection}\r\n\
+             Peer: {peer}\r\n\r\n{name}\n",
+            name.len() + 1
+        );
+        if socket.write_all(response.as_bytes()).is_err() || close {
+            return;
+        }
+        request.clear();
+    }
+}
