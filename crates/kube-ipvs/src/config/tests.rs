@@ -65,16 +65,66 @@ fn the_node_s_name_is_lower_cased() {
 
 #[test]
 fn refusals_name_the_flag_and_what_is_allowed() {
-    check_error("--cluster-cidr=10.0.0.0/33", expect![[r#"error: invalid value '10.0.0.0/33' for '--cluster-cidr <CIDR[,CIDR]>': "10.0.0.0/33" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64"#]]);
-    check_error("--cluster-cidr=10.0.0.0/8,11.0.0.0/8", expect!["error: invalid value '10.0.0.0/8,11.0.0.0/8' for '--cluster-cidr <CIDR[,CIDR]>': at most one IPv4 and one IPv6 range are allowed"]);
-    check_error("--nodeport-addresses=primary,10.0.0.0/8", expect!["error: invalid value 'primary,10.0.0.0/8' for '--nodeport-addresses <CIDR[,CIDR...]|primary>': `primary` stands alone: it cannot be mixed with ranges"]);
-    check_error("--nodeport-addresses=secondary", expect![[r#"error: invalid value 'secondary' for '--nodeport-addresses <CIDR[,CIDR...]|primary>': "secondary" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64; or `primary`"#]]);
-    check_error("--ipvs-scheduler=random", expect![[r#"error: invalid value 'random' for '--ipvs-scheduler <NAME>': "random" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos"#]]);
-    check_error("--ipvs-exclude-cidrs=10.0.0.1", expect![[r#"error: invalid value '10.0.0.1' for '--ipvs-exclude-cidrs <CIDR[,CIDR...]>': "10.0.0.1" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64"#]]);
-    check_error("--ipvs-sync-period=30", expect![[r#"error: invalid value '30' for '--ipvs-sync-period <DURATION>': "30" has no unit: allowed are ns, us, ms, s, m and h, as in 30s"#]]);
-    check_error("--ipvs-sync-period=0s", expect![[r#"error: invalid value '0s' for '--ipvs-sync-period <DURATION>': "0s" is too short: it must be greater than 0"#]]);
-    check_error("--ipvs-sync-period=-5s", expect![[r#"error: invalid value '-5s' for '--ipvs-sync-period <DURATION>': "-5s" is negative: a duration is 0 or more"#]]);
-    check_error("--hostname-override=a_b", expect![[r#"error: invalid value 'a_b' for '--hostname-override <NAME>': "a_b" is not the name of a node: allowed are letters, digits, '-' and '.', at most 253"#]]);
+    check_error(
+        "--cluster-cidr=10.0.0.0/33",
+        expect![[
+            r#"error: invalid value '10.0.0.0/33' for '--cluster-cidr <CIDR[,CIDR]>': "10.0.0.0/33" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64"#
+        ]],
+    );
+    check_error(
+        "--cluster-cidr=10.0.0.0/8,11.0.0.0/8",
+        expect![
+            "error: invalid value '10.0.0.0/8,11.0.0.0/8' for '--cluster-cidr <CIDR[,CIDR]>': at most one IPv4 and one IPv6 range are allowed"
+        ],
+    );
+    check_error(
+        "--nodeport-addresses=primary,10.0.0.0/8",
+        expect![
+            "error: invalid value 'primary,10.0.0.0/8' for '--nodeport-addresses <CIDR[,CIDR...]|primary>': `primary` stands alone: it cannot be mixed with ranges"
+        ],
+    );
+    check_error(
+        "--nodeport-addresses=secondary",
+        expect![[
+            r#"error: invalid value 'secondary' for '--nodeport-addresses <CIDR[,CIDR...]|primary>': "secondary" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64; or `primary`"#
+        ]],
+    );
+    check_error(
+        "--ipvs-scheduler=random",
+        expect![[
+            r#"error: invalid value 'random' for '--ipvs-scheduler <NAME>': "random" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos"#
+        ]],
+    );
+    check_error(
+        "--ipvs-exclude-cidrs=10.0.0.1",
+        expect![[
+            r#"error: invalid value '10.0.0.1' for '--ipvs-exclude-cidrs <CIDR[,CIDR...]>': "10.0.0.1" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64"#
+        ]],
+    );
+    check_error(
+        "--ipvs-sync-period=30",
+        expect![[
+            r#"error: invalid value '30' for '--ipvs-sync-period <DURATION>': "30" has no unit: allowed are ns, us, ms, s, m and h, as in 30s"#
+        ]],
+    );
+    check_error(
+        "--ipvs-sync-period=0s",
+        expect![[
+            r#"error: invalid value '0s' for '--ipvs-sync-period <DURATION>': "0s" is too short: it must be greater than 0"#
+        ]],
+    );
+    check_error(
+        "--ipvs-sync-period=-5s",
+        expect![[
+            r#"error: invalid value '-5s' for '--ipvs-sync-period <DURATION>': "-5s" is negative: a duration is 0 or more"#
+        ]],
+    );
+    check_error(
+        "--hostname-override=a_b",
+        expect![[
+            r#"error: invalid value 'a_b' for '--hostname-override <NAME>': "a_b" is not the name of a node: allowed are letters, digits, '-' and '.', at most 253"#
+        ]],
+    );
 }
 
 #[test]

@@ -1,1 +1,4 @@
-//! Where events come from: a folder of manifests.
+//! Where events come from: a folder of manifests (later also the watches of a Kubernetes API server).
+
+pub mod manifests;
+pub mod wire;

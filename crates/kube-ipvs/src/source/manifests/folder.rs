@@ -1,0 +1,240 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hasher},
+    sync::Arc,
+};
+
+use proxier::model::{EndpointSlice, Event, ServiceId};
+
+use super::{
+    Changes, Problem,
+    object::{Key, Object, mirrors},
+    parse::{Parsed, parse},
+};
+
+/// What is known of a file now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// It holds these bytes.
+    Bytes(&'a [u8]),
+    /// It is there and cannot be read, for this reason.
+    Unreadable(&'a str),
+    /// It is not there.
+    Gone,
+}
+
+/// The manifests of a folder and what they amount to. No input, no output, no clock.
+///
+/// - A file that cannot be followed keeps its last good content in force, and touches no other file.
+/// - Of an object that stands in several files the first file by name decides; when that one goes, the next
+///   takes over.
+/// - In whatever order files come and go, the objects in force depend only on what the files hold (and held last,
+///   for those that cannot be followed).
+#[derive(Debug, Default)]
+pub struct Folder {
+    files: BTreeMap<Arc<str>, File>,
+    /// Which files hold an object: the first one decides.
+    claims: BTreeMap<Key, BTreeSet<Arc<str>>>,
+    in_force: BTreeMap<Key, Arc<Object>>,
+    /// The slices made of Endpoints, by Service.
+    mirrored: BTreeMap<ServiceId, Vec<EndpointSlice>>,
+    /// The objects that an earlier file has too.
+    doubles: BTreeMap<(Key, Arc<str>), Problem>,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    /// What was last seen of it, so that the same content is not read and reported twice.
+    seen: Option<u64>,
+    objects: BTreeMap<Key, Arc<Object>>,
+    problems: Vec<Problem>,
+}
+
+impl Folder {
+    /// An empty folder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in what these files, known by their names, hold now.
+    pub fn load<'a>(&mut self, files: impl IntoIterator<Item = (&'a str, Content<'a>)>) -> Changes {
+        let mut changes = Changes::default();
+        let mut touched = BTreeSet::new();
+        for (name, content) in files {
+            self.load_file(name.into(), content, &mut touched, &mut changes);
+        }
+        let mut services = BTreeSet::new();
+        for key in touched {
+            self.settle(&key, &mut changes);
+            if let Key::Service(id) | Key::Endpoints(id) = key {
+                services.insert(id);
+            }
+        }
+        for service in services {
+            self.mirror(service, &mut changes.events);
+        }
+        changes
+    }
+
+    /// Everything that is wrong at present, by file.
+    pub fn problems(&self) -> Vec<&Problem> {
+        let mut problems: Vec<_> =
+            self.files.values().flat_map(|file| &file.problems).chain(self.doubles.values()).collect();
+        problems.sort();
+        problems
+    }
+
+    /// The names of the files that are known.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(|name| &**name)
+    }
+
+    /// Reads one file and notes the objects that it holds or held.
+    fn load_file(
+        &mut self,
+        name: Arc<str>,
+        content: Content<'_>,
+        touched: &mut BTreeSet<Key>,
+        changes: &mut Changes,
+    ) {
+        let objects = match content {
+            Content::Gone => match self.files.remove(&name) {
+                Some(file) => {
+                    self.claim(&name, &file.objects, BTreeMap::new(), touched);
+                    return;
+                }
+                None => return,
+            },
+            Content::Bytes(_) | Content::Unreadable(_) => {
+                let file = self.files.entry(name.clone()).or_default();
+                let digest = Some(digest(content));
+                if file.seen == digest {
+                    return;
+                }
+                file.seen = digest;
+                let parsed = match content {
+                    Content::Bytes(bytes) => parse(&name, bytes),
+                    Content::Unreadable(reason) => {
+                        Parsed { errors: vec![Problem::of_file(&name, reason)], ..Parsed::default() }
+                    }
+                    Content::Gone => Parsed::default(),
+                };
+                changes.problems.extend(parsed.errors.iter().chain(&parsed.warnings).cloned());
+                let good = parsed.errors.is_empty();
+                file.problems = if good { parsed.warnings } else { parsed.errors };
+                if !good {
+                    return;
+                }
+                changes.notes.extend(parsed.notes);
+                parsed.objects
+            }
+        };
+        let old = match self.files.get_mut(&name) {
+            Some(file) => std::mem::replace(&mut file.objects, objects.clone()),
+            None => BTreeMap::new(),
+        };
+        self.claim(&name, &old, objects, touched);
+    }
+
+    fn claim(
+        &mut self,
+        name: &Arc<str>,
+        old: &BTreeMap<Key, Arc<Object>>,
+        new: BTreeMap<Key, Arc<Object>>,
+        touched: &mut BTreeSet<Key>,
+    ) {
+        for key in old.keys().filter(|key| !new.contains_key(key)) {
+            if let Some(claims) = self.claims.get_mut(key) {
+                claims.remove(name);
+            }
+            touched.insert(key.clone());
+        }
+        for (key, object) in new {
+            if old.get(&key) != Some(&object) {
+                self.claims.entry(key.clone()).or_default().insert(name.clone());
+                touched.insert(key);
+            }
+        }
+    }
+
+    /// Puts the object of the first file in force and says what that changes.
+    fn settle(&mut self, key: &Key, changes: &mut Changes) {
+        self.report_doubles(key, &mut changes.problems);
+        let winner = self.claims.get(key).and_then(BTreeSet::first);
+        let new = winner.and_then(|name| self.files.get(name)?.objects.get(key)).cloned();
+        if new.is_none() {
+            self.claims.remove(key);
+        }
+        let old = match &new {
+            Some(object) => self.in_force.insert(key.clone(), object.clone()),
+            None => self.in_force.remove(key),
+        };
+        let (before, after) =
+            (old.as_ref().and_then(|object| object.applied()), new.and_then(|object| object.applied()));
+        if before == after {
+            return;
+        }
+        match after {
+            Some(event) => changes.events.push(event),
+            None => changes.events.extend(old.and_then(|object| object.removed())),
+        }
+    }
+
+    fn report_doubles(&mut self, key: &Key, problems: &mut Vec<Problem>) {
+        let names: Vec<_> = self.claims.get(key).into_iter().flatten().cloned().collect();
+        let stale = |((of, name), _): &(&(Key, Arc<str>), &Problem)| {
+            of == key && !names.iter().skip(1).any(|n| n == name)
+        };
+        let first_of_key = (key.clone(), Arc::from(""));
+        let gone: Vec<_> = self
+            .doubles
+            .range(first_of_key..)
+            .take_while(|((of, _), _)| of == key)
+            .filter(stale)
+            .map(|(double, _)| double.clone())
+            .collect();
+        for double in gone {
+            self.doubles.remove(&double);
+        }
+        for name in names.iter().skip(1) {
+            let problem = Problem {
+                object: Some(key.describe()),
+                ..Problem::of_file(name, format!("stands in {} too, which comes first and decides", names[0]))
+            };
+            if self.doubles.insert((key.clone(), name.clone()), problem.clone()).as_ref() != Some(&problem) {
+                problems.push(problem);
+            }
+        }
+    }
+
+    /// Makes the slices of a Service's hand-made Endpoints what they should be.
+    fn mirror(&mut self, service: ServiceId, events: &mut Vec<Event>) {
+        let object = |key: Key| self.in_force.get(&key).map(|object| &**object);
+        let new =
+            mirrors(object(Key::Service(service.clone())), object(Key::Endpoints(service.clone()))).to_vec();
+        let old = match new.is_empty() {
+            true => self.mirrored.remove(&service),
+            false => self.mirrored.insert(service, new.clone()),
+        };
+        let old = old.unwrap_or_default();
+        let gone = old.iter().filter(|old| !new.iter().any(|new| new.id == old.id));
+        events.extend(gone.map(|slice| Event::SliceRemoved(slice.id.clone())));
+        events.extend(new.into_iter().filter(|slice| !old.contains(slice)).map(Event::SliceApplied));
+    }
+}
+
+fn digest(content: Content<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match content {
+        Content::Bytes(bytes) => {
+            hasher.write_u8(0);
+            hasher.write(bytes);
+        }
+        Content::Unreadable(reason) => {
+            hasher.write_u8(1);
+            hasher.write(reason.as_bytes());
+        }
+        Content::Gone => hasher.write_u8(2),
+    }
+    hasher.finish()
+}

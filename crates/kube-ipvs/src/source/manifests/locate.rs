@@ -1,0 +1,87 @@
+//! Where in a document a field stands.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_saphyr::{Location, Options, Spanned};
+
+/// A step of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// The steps of a path such as `spec.ports[0].name`.
+pub(super) fn steps(path: &str) -> Vec<Step> {
+    let parts = path.split(['.', '[']).filter(|part| !part.is_empty());
+    parts
+        .map(|part| match part.strip_suffix(']').and_then(|index| index.parse().ok()) {
+            Some(index) => Step::Index(index),
+            None => Step::Key(part.into()),
+        })
+        .collect()
+}
+
+/// The place of a field; of the nearest field around it where it is not there.
+pub(super) fn locate(text: &str, path: &[Step], options: &Options) -> Option<Location> {
+    (0..=path.len()).rev().find_map(|length| {
+        let mut found = None;
+        // The seed ends the parser with an error once it has found its place: the result says nothing.
+        let _ =
+            serde_saphyr::with_deserializer_from_str_with_options(text, options.clone(), |deserializer| {
+                Locate { path: &path[..length], found: &mut found }.deserialize(deserializer)
+            });
+        found
+    })
+}
+
+struct Locate<'a> {
+    path: &'a [Step],
+    found: &'a mut Option<Location>,
+}
+
+impl<'de> DeserializeSeed<'de> for Locate<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.path.is_empty() {
+            *self.found = Some(Spanned::<IgnoredAny>::deserialize(deserializer)?.referenced);
+            return Err(D::Error::custom("found"));
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Locate<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping or a list")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            match self.path.split_first() {
+                Some((Step::Key(wanted), rest)) if *wanted == key => {
+                    return map.next_value_seed(Locate { path: rest, found: self.found });
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Some((Step::Index(wanted), rest)) = self.path.split_first() else {
+            return Err(A::Error::custom("no list is on the path"));
+        };
+        for _ in 0..*wanted {
+            seq.next_element::<IgnoredAny>()?;
+        }
+        seq.next_element_seed(Locate { path: rest, found: self.found }).map(|_| ())
+    }
+}

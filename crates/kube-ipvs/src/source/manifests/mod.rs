@@ -1,0 +1,22 @@
+//! A folder of manifests: the files that one would give to `kubectl apply`, without an API server.
+//!
+//! [`Folder`] is the pure core: contents of files in, [`Changes`] out. [`ManifestSource`] is the thin edge that
+//! reads the files that changed, and [`follow`] does so whenever something happens in the folder.
+
+mod document;
+mod folder;
+mod kind;
+mod locate;
+mod object;
+mod parse;
+mod problem;
+mod read;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use folder::{Content, Folder};
+pub use problem::{Changes, Note, Place, Problem};
+pub use scan::{MAX_FILE_SIZE, ManifestSource, OpenError};
+pub use watch::{RESCAN, follow};

@@ -1,0 +1,83 @@
+use std::sync::Arc;
+
+use proxier::model::{self, EndpointSlice, Event, ServiceId, SliceId};
+
+use super::kind::Kind;
+use crate::source::wire::{ConvertedEndpoints, ConvertedService, ConvertedSlice};
+
+/// An object of a manifest, converted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Object {
+    Service(ConvertedService),
+    Slice(ConvertedSlice),
+    Endpoints(ConvertedEndpoints),
+    Node(model::Node),
+}
+
+/// What an object is known by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Key {
+    Node(Arc<str>),
+    Service(ServiceId),
+    Slice(SliceId),
+    Endpoints(ServiceId),
+}
+
+impl Object {
+    pub(super) fn key(&self) -> Key {
+        match self {
+            Self::Service(service) => Key::Service(service.service.id.clone()),
+            Self::Slice(ConvertedSlice::Slice(slice)) => Key::Slice(slice.id.clone()),
+            Self::Slice(ConvertedSlice::Ignored(id, _)) => Key::Slice(id.clone()),
+            Self::Endpoints(endpoints) => Key::Endpoints(endpoints.service.clone()),
+            Self::Node(node) => Key::Node((&*node.name).into()),
+        }
+    }
+
+    /// The event that makes it known, unless it is nothing that a proxy acts on. Endpoints show only through
+    /// the slices that mirror them.
+    pub(super) fn applied(&self) -> Option<Event> {
+        match self {
+            Self::Service(service) if service.is_foreign => None,
+            Self::Service(service) => Some(Event::ServiceApplied(service.service.clone())),
+            Self::Slice(ConvertedSlice::Slice(slice)) => Some(Event::SliceApplied(slice.clone())),
+            Self::Slice(ConvertedSlice::Ignored(..)) | Self::Endpoints(_) => None,
+            Self::Node(node) => Some(Event::NodeApplied(node.clone())),
+        }
+    }
+
+    /// The event that says that it is gone, if it ever was there for a proxy.
+    pub(super) fn removed(&self) -> Option<Event> {
+        match self.applied()? {
+            Event::ServiceApplied(service) => Some(Event::ServiceRemoved(service.id)),
+            Event::SliceApplied(slice) => Some(Event::SliceRemoved(slice.id)),
+            Event::NodeApplied(node) => Some(Event::NodeRemoved(node.name)),
+            _ => None,
+        }
+    }
+}
+
+impl Key {
+    /// As messages name it: `Service default/web`, `Node node-1`.
+    pub(super) fn describe(&self) -> Box<str> {
+        match self {
+            Self::Node(name) => format!("{} {name}", Kind::Node.name()),
+            Self::Service(id) => format!("{} {id}", Kind::Service.name()),
+            Self::Slice(id) => format!("{} {id}", Kind::EndpointSlice.name()),
+            Self::Endpoints(id) => format!("{} {id}", Kind::Endpoints.name()),
+        }
+        .into()
+    }
+}
+
+/// The slices that mirror Endpoints for a Service, if it wants them: it has to exist, and select no pods.
+pub(super) fn mirrors<'a>(service: Option<&Object>, endpoints: Option<&'a Object>) -> &'a [EndpointSlice] {
+    match (service, endpoints) {
+        (Some(Object::Service(service)), Some(Object::Endpoints(endpoints)))
+            if !service.selects_pods && !service.is_foreign =>
+        {
+            &endpoints.slices
+        }
+        _ => &[],
+    }
+}

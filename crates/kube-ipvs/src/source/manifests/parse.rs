@@ -1,0 +1,301 @@
+//! A file's content to objects and problems.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::de::DeserializeSeed;
+use serde_saphyr::{Error, Location, MessageFormatter, Options, UserMessageFormatter};
+
+use super::{
+    Note, Place, Problem,
+    document::{Document, documents},
+    kind::{Kind, Sort, sort},
+    locate::{Step, locate, steps},
+    object::{Key, Object},
+    read::{self, Found, Header, HeaderSeed, Plan},
+};
+use crate::source::wire::Invalid;
+
+/// A file with more problems than this needs no longer list.
+const MAX_PROBLEMS: usize = 20;
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    /// Its objects. Those of a file with errors are not to be used.
+    pub(super) objects: BTreeMap<Key, Arc<Object>>,
+    /// Why it cannot be followed.
+    pub(super) errors: Vec<Problem>,
+    /// What is wrong although it can be followed.
+    pub(super) warnings: Vec<Problem>,
+    /// What may surprise.
+    pub(super) notes: Vec<Note>,
+}
+
+/// Reads a file, all or nothing: half a file is never in force.
+pub(super) fn parse(path: &Arc<str>, content: &[u8]) -> Parsed {
+    let mut parsed = Parsed::default();
+    let text = match text_of(content) {
+        Ok(text) => text,
+        Err((place, message)) => {
+            let problem = Problem { place, ..Problem::of_file(path, message) };
+            parsed.errors.push(problem);
+            return parsed;
+        }
+    };
+    let mut foreign: Vec<Box<str>> = Vec::new();
+    let documents = documents(text);
+    for document in &documents {
+        let reader = Reader { path, document, options: options() };
+        reader.read(&mut parsed, &mut foreign);
+        if parsed.errors.len() >= MAX_PROBLEMS {
+            parsed.errors.truncate(MAX_PROBLEMS);
+            break;
+        }
+    }
+    if !foreign.is_empty() {
+        foreign.sort();
+        foreign.dedup();
+        parsed.notes.push(Note::Ignored { path: path.clone(), kinds: foreign });
+    } else if parsed.objects.is_empty() && parsed.errors.is_empty() {
+        parsed.notes.push(Note::Empty { path: path.clone() });
+    }
+    parsed
+}
+
+/// Aliases can make little text into much data, so they are bounded tightly; all else is bounded by the size
+/// of the file.
+fn options() -> Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: usize::MAX,
+            max_nodes: usize::MAX,
+            max_total_scalar_bytes: usize::MAX,
+            max_total_comment_bytes: usize::MAX,
+            max_buffered_comment_events: 10_000,
+            max_aliases: 1_000,
+            max_anchors: 1_000,
+            max_merge_keys: 1_000,
+            max_recorded_anchor_events: 100_000,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 100_000,
+            max_replay_stack_depth: 8,
+        },
+        with_snippet: false,
+    }
+}
+
+fn text_of(content: &[u8]) -> Result<&str, (Option<Place>, String)> {
+    if content.contains(&0) {
+        return Err((None, "is not a text file: it holds NUL bytes".into()));
+    }
+    str::from_utf8(content).map_err(|error| {
+        let (valid, rest) = content.split_at(error.valid_up_to());
+        let valid = String::from_utf8_lossy(valid);
+        let line_start = valid.rfind('\n').map_or(0, |end| end + 1);
+        let place = Place {
+            document: 1,
+            line: valid.matches('\n').count() + 1,
+            column: valid[line_start..].chars().count() + 1,
+        };
+        let byte = rest.first().copied().unwrap_or_default();
+        (Some(place), format!("is not UTF-8 text: byte 0x{byte:02x} cannot stand here"))
+    })
+}
+
+/// Reads one document.
+struct Reader<'a> {
+    path: &'a Arc<str>,
+    document: &'a Document<'a>,
+    options: Options,
+}
+
+impl Reader<'_> {
+    fn read(&self, parsed: &mut Parsed, foreign: &mut Vec<Box<str>>) {
+        let header = match self.header() {
+            Ok(header) => header,
+            Err(problem) => return parsed.errors.push(*problem),
+        };
+        if header.is_null {
+            return;
+        }
+        let plan = match self.plan(&header, foreign) {
+            Ok(Some(plan)) => plan,
+            Ok(None) => return,
+            Err(problem) => return parsed.errors.push(*problem),
+        };
+        let mut found: Vec<Found> = Vec::new();
+        let result = self.parse(|deserializer| read::objects(&plan, deserializer, &mut found));
+        if let Err(error) = result {
+            return parsed.errors.push(self.refused(&plan, &header, &error));
+        }
+        for (item, result) in found {
+            let (about, prefix) = about(&header, item);
+            let problem = |invalid: Invalid| {
+                let field = format!("{prefix}{}", invalid.field);
+                let place = locate(self.document.text, &steps(&field), &self.options);
+                Problem {
+                    path: self.path.clone(),
+                    place: place.and_then(|location| self.place(location)),
+                    object: describe(about),
+                    field: Some(field.into()),
+                    message: invalid.message.into(),
+                }
+            };
+            match result {
+                Err(invalid) => parsed.errors.push(problem(invalid)),
+                Ok(mut object) => {
+                    match &mut object {
+                        Object::Endpoints(endpoints) => {
+                            parsed
+                                .warnings
+                                .extend(std::mem::take(&mut endpoints.cut).into_iter().map(problem));
+                        }
+                        Object::Service(service) if service.lacks_cluster_ip => {
+                            let (path, service) = (self.path.clone(), service.service.id.clone());
+                            parsed.notes.push(Note::NoClusterIp { path, service });
+                        }
+                        _ => {}
+                    }
+                    let key = object.key();
+                    if parsed.objects.contains_key(&key) {
+                        let invalid = Invalid {
+                            field: "metadata.name".into(),
+                            message: "this object stands in this file already".into(),
+                        };
+                        parsed.errors.push(problem(invalid));
+                    } else {
+                        parsed.objects.insert(key, Arc::new(object));
+                    }
+                }
+            }
+        }
+    }
+
+    fn parse<'de, R>(
+        &'de self,
+        read: impl for<'e> FnOnce(serde_saphyr::Deserializer<'de, 'e>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        serde_saphyr::with_deserializer_from_str_with_options(self.document.text, self.options.clone(), read)
+    }
+
+    fn header(&self) -> Result<Header, Box<Problem>> {
+        let mut header = Header::default();
+        let seed = HeaderSeed { header: &mut header, may_stop: true };
+        match self.parse(|deserializer| seed.deserialize(deserializer)) {
+            Err(error) if !header.is_complete() => Err(Box::new(self.problem(&header, None, None, &error))),
+            _ => Ok(header),
+        }
+    }
+
+    /// What to read of a document with this header; `None` if nothing.
+    fn plan(&self, header: &Header, foreign: &mut Vec<Box<str>>) -> Result<Option<Plan>, Box<Problem>> {
+        let list_of = match self.sort(header, "", None)? {
+            Sort::Known(kind) => return Ok(Some(Plan::One(kind))),
+            Sort::List(kind) => kind,
+            _ => {
+                foreign.extend(header.kind.as_deref().map(Box::from));
+                return Ok(None);
+            }
+        };
+        let mut kinds = Vec::with_capacity(header.items.len());
+        for (index, item) in header.items.iter().enumerate() {
+            kinds.push(match self.sort(item, &format!("items[{index}]."), list_of)? {
+                Sort::Known(kind) => Some(kind),
+                _ => {
+                    foreign.extend(item.kind.as_deref().map(Box::from));
+                    None
+                }
+            });
+        }
+        Ok(Some(Plan::List(kinds)))
+    }
+
+    fn sort(&self, header: &Header, prefix: &str, list_of: Option<Kind>) -> Result<Sort, Box<Problem>> {
+        let refuse = |field: &str, message: String| {
+            let field = format!("{prefix}{field}");
+            let place = locate(self.document.text, &steps(&field), &self.options);
+            Err(Box::new(Problem {
+                path: self.path.clone(),
+                place: place.and_then(|location| self.place(location)),
+                object: describe(header),
+                field: Some(field.into()),
+                message: message.into(),
+            }))
+        };
+        match (&header.api_version, &header.kind, list_of) {
+            // Lists of one kind, as the API server writes them, leave both out.
+            (None, None, Some(kind)) => Ok(Sort::Known(kind)),
+            (_, None, _) => refuse("kind", "is missing".into()),
+            (None, ..) => refuse("apiVersion", "is missing".into()),
+            (Some(version), Some(kind), _) => match sort(version, kind) {
+                Sort::WrongVersion(right) => {
+                    refuse("apiVersion", format!("{version:?} is not supported: {kind} is of {right}"))
+                }
+                Sort::List(_) if !prefix.is_empty() => refuse("kind", "a list cannot be in a list".into()),
+                sort => Ok(sort),
+            },
+        }
+    }
+
+    /// Reads once more, this time keeping track of the path, which costs too much to do it always.
+    fn refused(&self, plan: &Plan, header: &Header, first_error: &Error) -> Problem {
+        let mut track = serde_path_to_error::Track::new();
+        let result = self.parse(|deserializer| {
+            let tracked = serde_path_to_error::Deserializer::new(deserializer, &mut track);
+            read::objects(plan, tracked, &mut Vec::new())
+        });
+        let tracked = track.path();
+        let path: Vec<Step> = tracked.iter().filter_map(step).collect();
+        let item = match path[..] {
+            [Step::Key(_), Step::Index(index), ..] if matches!(plan, Plan::List(_)) => Some(index),
+            _ => None,
+        };
+        let error = result.as_ref().err().unwrap_or(first_error);
+        self.problem(header, item, Some(tracked.to_string()).filter(|path| path != "."), error)
+    }
+
+    fn problem(&self, header: &Header, item: Option<usize>, field: Option<String>, error: &Error) -> Problem {
+        Problem {
+            path: self.path.clone(),
+            place: error.location().and_then(|location| self.place(location)),
+            object: describe(about(header, item).0),
+            field: field.map(Into::into),
+            message: UserMessageFormatter.format_message(error.without_snippet()).into(),
+        }
+    }
+
+    fn place(&self, location: Location) -> Option<Place> {
+        let line = usize::try_from(location.line()).ok().filter(|line| *line > 0)?;
+        let column = usize::try_from(location.column()).ok()?;
+        Some(Place { document: self.document.number, line: line + self.document.lines_before, column })
+    }
+}
+
+/// The header of an item, or of the document where it is no list, and the path of its fields.
+fn about(header: &Header, item: Option<usize>) -> (&Header, String) {
+    match item.and_then(|index| Some((index, header.items.get(index)?))) {
+        Some((index, item)) => (item, format!("items[{index}].")),
+        None => (header, String::new()),
+    }
+}
+
+/// As messages name it: `Service default/web`.
+fn describe(header: &Header) -> Option<Box<str>> {
+    let kind = header.kind.as_deref()?;
+    let Some(name) = &header.name else { return Some(kind.into()) };
+    let namespace = header.namespace.as_deref().unwrap_or("default");
+    Some(match kind {
+        "Node" => format!("{kind} {name}").into(),
+        _ => format!("{kind} {namespace}/{name}").into(),
+    })
+}
+
+fn step(segment: &serde_path_to_error::Segment) -> Option<Step> {
+    use serde_path_to_error::Segment;
+    match segment {
+        Segment::Seq { index } => Some(Step::Index(*index)),
+        Segment::Map { key } => Some(Step::Key(key.clone())),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    }
+}

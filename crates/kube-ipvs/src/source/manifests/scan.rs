@@ -1,0 +1,202 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File, Metadata},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use super::{Changes, Content, Folder, Problem};
+
+/// A file larger than this is refused before it is read: 64 MiB.
+pub const MAX_FILE_SIZE: u64 = 64 << 20;
+
+/// A file that was changed so shortly before it was read may have been changed again within the same tick of the
+/// file system's clock, so its stamp proves nothing yet.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// Why a folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is not there or may not be read.
+    #[error("cannot read the folder {}", .path.display())]
+    Unreadable {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is something else.
+    #[error("{} is not a folder: give the folder that holds the manifests", .0.display())]
+    NotAFolder(PathBuf),
+}
+
+/// A folder of manifests on disk.
+#[derive(Debug)]
+pub struct ManifestSource {
+    dir: PathBuf,
+    folder: Folder,
+    stamps: BTreeMap<String, Stamp>,
+    /// Why the folder could not be read at the last scan.
+    failure: Option<String>,
+}
+
+/// What changes when a file does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: (i64, i64),
+    changed: (i64, i64),
+    size: u64,
+    inode: (u64, u64),
+    settled: bool,
+}
+
+impl ManifestSource {
+    /// The manifests in `dir`, none of which is read yet.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        let unreadable = |source| OpenError::Unreadable { path: dir.into(), source };
+        if !fs::metadata(dir).map_err(unreadable)?.is_dir() {
+            return Err(OpenError::NotAFolder(dir.into()));
+        }
+        fs::read_dir(dir).map_err(unreadable)?;
+        Ok(Self { dir: dir.into(), folder: Folder::new(), stamps: BTreeMap::new(), failure: None })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the files amount to, and what is wrong with them.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Reads the files that changed since the last scan; the first one reads them all.
+    ///
+    /// A folder that cannot be read, or is gone, is a problem and not an empty folder: all stays in force.
+    pub fn scan(&mut self) -> Changes {
+        match self.list() {
+            Ok(names) => {
+                self.failure = None;
+                self.scan_files(&names)
+            }
+            Err(error) => {
+                let failure = format!("cannot read the folder: {error}; what it held stays in force");
+                if self.failure.as_ref() == Some(&failure) {
+                    return Changes::default();
+                }
+                let path = self.dir.to_string_lossy().into();
+                let problem = Problem::of_file(&path, failure.as_str());
+                self.failure = Some(failure);
+                Changes { problems: vec![problem], ..Changes::default() }
+            }
+        }
+    }
+
+    fn list(&self) -> io::Result<BTreeSet<String>> {
+        let names = fs::read_dir(&self.dir)?.map(|entry| entry.map(|entry| entry.file_name()));
+        let names: Vec<_> = names.collect::<Result<_, _>>()?;
+        Ok(names
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| is_manifest(name))
+            .collect())
+    }
+
+    fn scan_files(&mut self, names: &BTreeSet<String>) -> Changes {
+        let gone: Vec<String> =
+            self.folder.files().filter(|name| !names.contains(*name)).map(String::from).collect();
+        let mut seen: Vec<(String, Seen)> = Vec::new();
+        for name in gone {
+            self.stamps.remove(&name);
+            seen.push((name, Seen::Gone));
+        }
+        for name in names {
+            let path = self.dir.join(name);
+            match look(&path, self.stamps.get(name)) {
+                Ok(None) => {}
+                Ok(Some((stamp, content))) => {
+                    self.stamps.insert(name.clone(), stamp);
+                    seen.push((name.clone(), content));
+                }
+                // Gone since it was listed; a link that leads nowhere is still there itself.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&path).is_err() =>
+                {
+                    self.stamps.remove(name);
+                    seen.push((name.clone(), Seen::Gone));
+                }
+                Err(error) => {
+                    // Without a stamp it is read again as soon as it can be.
+                    self.stamps.remove(name);
+                    seen.push((name.clone(), Seen::Unreadable(format!("cannot be read: {error}"))));
+                }
+            }
+        }
+        self.folder.load(seen.iter().map(|(name, seen)| (name.as_str(), seen.content())))
+    }
+}
+
+enum Seen {
+    Bytes(Vec<u8>),
+    Unreadable(String),
+    Gone,
+}
+
+impl Seen {
+    fn content(&self) -> Content<'_> {
+        match self {
+            Self::Bytes(bytes) => Content::Bytes(bytes),
+            Self::Unreadable(reason) => Content::Unreadable(reason),
+            Self::Gone => Content::Gone,
+        }
+    }
+}
+
+/// What a file holds, unless it is as it was. Links are followed.
+fn look(path: &Path, known: Option<&Stamp>) -> io::Result<Option<(Stamp, Seen)>> {
+    let metadata = fs::metadata(path)?;
+    let stamp = Stamp::of(&metadata);
+    if known.is_some_and(|known| known.settled && *known == stamp) {
+        return Ok(None);
+    }
+    if !metadata.is_file() {
+        return Ok(Some((stamp, Seen::Unreadable("is not a file".into()))));
+    }
+    let too_large = |size: u64| {
+        let message =
+            format!("is too large: {} MiB of at most {} MiB", size.div_ceil(1 << 20), MAX_FILE_SIZE >> 20);
+        Ok(Some((stamp, Seen::Unreadable(message))))
+    };
+    if metadata.len() > MAX_FILE_SIZE {
+        return too_large(metadata.len());
+    }
+    let mut content = Vec::with_capacity(metadata.len() as usize);
+    // It may grow while it is read.
+    File::open(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_FILE_SIZE {
+        return too_large(content.len() as u64);
+    }
+    Ok(Some((stamp, Seen::Bytes(content))))
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        let age = metadata.modified().ok().and_then(|then| SystemTime::now().duration_since(then).ok());
+        Self {
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            size: metadata.len(),
+            inode: (metadata.dev(), metadata.ino()),
+            settled: age.is_some_and(|age| age > SETTLED),
+        }
+    }
+}
+
+/// Whether a file of this name is a manifest, and not hidden, nor what an editor leaves behind.
+fn is_manifest(name: &str) -> bool {
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
+    matches!(extension, Some("yaml" | "yml" | "json")) && !name.starts_with(['.', '#'])
+}

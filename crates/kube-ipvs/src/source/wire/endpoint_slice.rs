@@ -1,0 +1,166 @@
+use std::sync::Arc;
+
+use proxier::model::{self, Family, ServiceId, SliceId};
+use serde::{Deserialize, Deserializer};
+
+use super::{
+    Bounded, HEADLESS, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Subdomain,
+    name::{PortName, is_label},
+    scalar::{Address, not_an_address, text},
+};
+
+/// The label that names the Service of a slice.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// An EndpointSlice (`discovery.k8s.io/v1`).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointSlice {
+    #[serde(default)]
+    metadata: Option<Meta>,
+    address_type: Option<AddressType>,
+    #[serde(default)]
+    ports: Bounded<EndpointPort, 100>,
+    #[serde(default)]
+    endpoints: Bounded<Endpoint, 1000>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AddressType {
+    Ip(Family),
+    Fqdn,
+}
+
+impl<'de> Deserialize<'de> for AddressType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a type of address", |name| match name {
+            "IPv4" => Ok(Self::Ip(Family::V4)),
+            "IPv6" => Ok(Self::Ip(Family::V6)),
+            "FQDN" => Ok(Self::Fqdn),
+            _ => Err(format!("{name:?} is not a type of address: IPv4, IPv6 or FQDN")),
+        })
+    }
+}
+
+/// A port, in slices and in Endpoints.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct EndpointPort {
+    pub(super) name: Option<PortName>,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) port: Option<Port>,
+}
+
+impl EndpointPort {
+    /// A port without a number means all ports; there is nothing that a proxy could do with it.
+    pub(super) fn to_model(&self) -> Option<model::EndpointPort> {
+        Some(model::EndpointPort {
+            name: self.name.clone().map(|name| name.0).unwrap_or_default(),
+            protocol: self.protocol.unwrap_or_default().0,
+            port: self.port?.0,
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Endpoint {
+    #[serde(default)]
+    addresses: Bounded<Address, 100>,
+    conditions: Option<Conditions>,
+    node_name: Option<Subdomain>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+struct Conditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+/// What a slice says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConvertedSlice {
+    /// It is for a Service.
+    Slice(model::EndpointSlice),
+    /// It is of no concern to this proxy, and why.
+    Ignored(SliceId, &'static str),
+}
+
+impl TryFrom<EndpointSlice> for ConvertedSlice {
+    type Error = Invalid;
+
+    fn try_from(slice: EndpointSlice) -> Result<Self, Invalid> {
+        let meta = slice.metadata.unwrap_or_default();
+        let name = meta.name()?;
+        let id = SliceId { namespace: meta.namespace(), name: name.0.clone() };
+        let Some(address_type) = slice.address_type else {
+            return Err(Invalid::new("addressType", "is missing: IPv4, IPv6 or FQDN"));
+        };
+        let ports = ports(&slice.ports)?;
+        let AddressType::Ip(family) = address_type else {
+            return Ok(Self::Ignored(id, "its addresses are host names"));
+        };
+        let endpoints =
+            slice.endpoints.iter().enumerate().map(|(index, endpoint)| endpoint.to_model(index, family));
+        let endpoints = endpoints.collect::<Result<_, _>>()?;
+        let Some(service) = meta.label(SERVICE_NAME) else {
+            return Ok(Self::Ignored(id, "it has no label kubernetes.io/service-name"));
+        };
+        if !is_label(service) {
+            let message = format!("label {SERVICE_NAME}: {service:?} is not the name of a Service");
+            return Err(Invalid::new("metadata.labels", message));
+        }
+        if meta.label(HEADLESS).is_some() {
+            return Ok(Self::Ignored(id, "its Service is headless"));
+        }
+        if meta.label(SERVICE_PROXY_NAME).is_some() {
+            return Ok(Self::Ignored(id, "another proxy serves it"));
+        }
+        let service = ServiceId { namespace: id.namespace.clone(), name: service.into() };
+        Ok(Self::Slice(model::EndpointSlice { id, service, family, ports, endpoints }))
+    }
+}
+
+fn ports(entries: &[EndpointPort]) -> Result<Vec<model::EndpointPort>, Invalid> {
+    for (index, entry) in entries.iter().enumerate() {
+        let name =
+            |entry: &EndpointPort| -> Arc<str> { entry.name.clone().map(|name| name.0).unwrap_or_default() };
+        if entries[..index].iter().any(|other| name(other) == name(entry)) {
+            let message = format!("{:?} is the name of an earlier port too", name(entry));
+            return Err(Invalid::new(format!("ports[{index}]"), message));
+        }
+    }
+    Ok(entries.iter().filter_map(EndpointPort::to_model).collect())
+}
+
+impl Endpoint {
+    fn to_model(&self, index: usize, family: Family) -> Result<model::Endpoint, Invalid> {
+        let field = |position: usize| format!("endpoints[{index}].addresses[{position}]");
+        let mut first = None;
+        for (position, address) in self.addresses.iter().enumerate() {
+            let ip = match address {
+                Address::Ip(ip) => *ip,
+                Address::Text(text) => return Err(Invalid::new(field(position), not_an_address(text))),
+            };
+            if Family::of(ip) != family {
+                let message = format!("{ip} is not of the slice's addressType, {family}");
+                return Err(Invalid::new(field(position), message));
+            }
+            first = first.or(Some(ip));
+        }
+        let Some(address) = first else {
+            return Err(Invalid::new(format!("endpoints[{index}].addresses"), "an endpoint has an address"));
+        };
+        let conditions = self.conditions.unwrap_or_default();
+        let ready = conditions.ready.unwrap_or(true);
+        Ok(model::Endpoint {
+            address,
+            conditions: model::Conditions {
+                ready,
+                serving: conditions.serving.unwrap_or(ready),
+                terminating: conditions.terminating.unwrap_or(false),
+            },
+            node: self.node_name.clone().map(|name| name.0),
+        })
+    }
+}

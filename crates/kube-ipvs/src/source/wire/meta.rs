@@ -1,0 +1,88 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use proxier::model::Timestamp;
+use serde::{Deserialize, Deserializer, de::Error};
+
+use super::{Invalid, Label, Subdomain, name::is_label, scalar::text};
+
+/// The label of Services and slices that another proxy serves.
+pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// The label of slices of headless Services.
+pub const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// `metadata`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Meta {
+    name: Option<Subdomain>,
+    generate_name: Option<serde::de::IgnoredAny>,
+    namespace: Option<Label>,
+    #[serde(default)]
+    labels: Option<BTreeMap<String, Option<String>>>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    creation_timestamp: Option<Moment>,
+}
+
+impl Meta {
+    /// `name`, which has to be there: nobody is here to generate one.
+    pub fn name(&self) -> Result<&Subdomain, Invalid> {
+        match (&self.name, &self.generate_name) {
+            (Some(name), _) => Ok(name),
+            (None, Some(_)) => Err(Invalid::new(
+                "metadata.generateName",
+                "is not supported here: only an API server can generate names; give metadata.name",
+            )),
+            (None, None) => Err(Invalid::new("metadata.name", "is missing")),
+        }
+    }
+
+    /// `name` of a Service, which has to be a DNS label.
+    pub fn label_name(&self) -> Result<&Subdomain, Invalid> {
+        let name = self.name()?;
+        if is_label(name) {
+            return Ok(name);
+        }
+        let message = format!(
+            "{:?} is not the name of a Service: at most 63 lower-case letters, digits and '-'",
+            &**name
+        );
+        Err(Invalid::new("metadata.name", message))
+    }
+
+    /// `namespace`, by default `default`.
+    pub fn namespace(&self) -> Arc<str> {
+        self.namespace.as_ref().map_or_else(|| "default".into(), |namespace| namespace.0.clone())
+    }
+
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let value = self.labels.as_ref()?.get(key)?;
+        Some(value.as_deref().unwrap_or_default())
+    }
+
+    /// Whether there is such an annotation.
+    pub fn has_annotation(&self, key: &str) -> bool {
+        self.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(key))
+    }
+
+    /// `creationTimestamp`, 0 where there is none.
+    pub fn created(&self) -> Timestamp {
+        self.creation_timestamp.as_ref().map_or(0, |moment| moment.0)
+    }
+}
+
+/// A date and time (RFC 3339), in seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Moment(Timestamp);
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXAMPLE: &str = "2026-01-31T12:00:00Z";
+        let moment = text(deserializer, "a time", |value| Ok(value.to_owned()))?;
+        match moment.parse::<jiff::Timestamp>() {
+            Ok(parsed) => Ok(Self(parsed.as_second())),
+            Err(_) => Err(D::Error::custom(format_args!("{moment:?} is not a time such as {EXAMPLE}"))),
+        }
+    }
+}

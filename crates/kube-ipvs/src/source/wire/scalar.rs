@@ -1,0 +1,188 @@
+//! Values that are one word: ports, protocols, addresses, seconds.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::{NonZeroU16, NonZeroU32},
+};
+
+use proxier::model;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, Unexpected, Visitor},
+};
+
+/// Reads a whole number and says of anything else what it is. `describe` says what is wanted.
+fn number<'de, D: Deserializer<'de>>(deserializer: D, describe: &'static str) -> Result<i64, D::Error> {
+    struct Number(&'static str);
+    impl Visitor<'_> for Number {
+        type Value = i64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+        fn visit_i64<E: Error>(self, value: i64) -> Result<i64, E> {
+            Ok(value)
+        }
+        fn visit_u64<E: Error>(self, value: u64) -> Result<i64, E> {
+            value.try_into().map_err(|_| E::custom(format_args!("{value} is not {}", self.0)))
+        }
+        fn visit_i128<E: Error>(self, value: i128) -> Result<i64, E> {
+            Err(E::custom(format_args!("{value} is not {}", self.0)))
+        }
+        fn visit_u128<E: Error>(self, value: u128) -> Result<i64, E> {
+            Err(E::custom(format_args!("{value} is not {}", self.0)))
+        }
+        fn visit_f64<E: Error>(self, value: f64) -> Result<i64, E> {
+            Err(E::custom(format_args!("{value} is not {}", self.0)))
+        }
+        fn visit_str<E: Error>(self, value: &str) -> Result<i64, E> {
+            let quoted = value.parse::<i64>().is_ok();
+            let hint = if quoted { ", written without quotes" } else { "" };
+            Err(E::custom(format_args!("{value:?} is not {}{hint}", self.0)))
+        }
+        fn visit_unit<E: Error>(self) -> Result<i64, E> {
+            Err(E::custom(format_args!("there is no value here: wanted is {}", self.0)))
+        }
+    }
+    deserializer.deserialize_any(Number(describe))
+}
+
+/// Reads a text that `parse` accepts.
+pub(super) fn text<'de, D, T>(
+    deserializer: D,
+    describe: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct Text<F>(&'static str, F);
+    impl<T, F: FnOnce(&str) -> Result<T, String>> Visitor<'_> for Text<F> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+        fn visit_str<E: Error>(self, value: &str) -> Result<T, E> {
+            (self.1)(value).map_err(E::custom)
+        }
+        fn visit_unit<E: Error>(self) -> Result<T, E> {
+            Err(E::custom(format_args!("there is no value here: wanted is {}", self.0)))
+        }
+        fn visit_bool<E: Error>(self, value: bool) -> Result<T, E> {
+            Err(E::invalid_type(Unexpected::Bool(value), &self))
+        }
+    }
+    deserializer.deserialize_str(Text(describe, parse))
+}
+
+/// A port: 1 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port(pub NonZeroU16);
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const WANTED: &str = "a port: 1 to 65535";
+        let value = number(deserializer, WANTED)?;
+        u16::try_from(value)
+            .ok()
+            .and_then(NonZeroU16::new)
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format_args!("{value} is not {WANTED}")))
+    }
+}
+
+/// A node port, where 0 means the same as none: 0 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodePort(pub Option<NonZeroU16>);
+
+impl<'de> Deserialize<'de> for NodePort {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const WANTED: &str = "a node port: 1 to 65535";
+        let value = number(deserializer, WANTED)?;
+        u16::try_from(value)
+            .map(|port| Self(NonZeroU16::new(port)))
+            .map_err(|_| D::Error::custom(format_args!("{value} is not {WANTED}")))
+    }
+}
+
+/// How long an affinity lasts: 1 to 86400 seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seconds(pub NonZeroU32);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const WANTED: &str = "a time-out: 1 to 86400 seconds";
+        let value = number(deserializer, WANTED)?;
+        u32::try_from(value)
+            .ok()
+            .filter(|seconds| *seconds <= 86_400)
+            .and_then(NonZeroU32::new)
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format_args!("{value} is not {WANTED}")))
+    }
+}
+
+/// `TCP`, `UDP` or `SCTP`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocol(pub model::Protocol);
+
+impl Default for Protocol {
+    fn default() -> Self {
+        Self(model::Protocol::Tcp)
+    }
+}
+
+impl<'de> Deserialize<'de> for Protocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a protocol: TCP, UDP or SCTP", |name| name.parse().map(Self))
+    }
+}
+
+/// An address that a Service or an endpoint can have, or else a text that is no address at all (a host name
+/// in a slice of type `FQDN`, `None` as a clusterIP): what that means depends on the field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// An address. IPv4 addresses mapped into IPv6 are IPv4 addresses here, as they are for Kubernetes.
+    Ip(IpAddr),
+    /// Anything else.
+    Text(Box<str>),
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "an IP address", |value| match value.parse::<IpAddr>() {
+            Ok(address) => usable(address.to_canonical()).map(Self::Ip),
+            Err(_) => Ok(Self::Text(value.into())),
+        })
+    }
+}
+
+/// The ranges that the API server refuses: they mean something else on every host.
+fn usable(address: IpAddr) -> Result<IpAddr, String> {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let reserved = match address {
+        _ if address.is_unspecified() => "the unspecified address",
+        _ if address.is_loopback() => "a loopback address (127.0.0.0/8, ::1)",
+        _ if address.is_multicast() => "a multicast address (224.0.0.0/4, ff00::/8)",
+        _ if link_local => "a link-local address (169.254.0.0/16, fe80::/10)",
+        IpAddr::V4(Ipv4Addr::BROADCAST) => "the broadcast address",
+        IpAddr::V4(_) | IpAddr::V6(_) => return Ok(address),
+    };
+    Err(format!("{address} is {reserved}: neither a Service nor an endpoint can have it"))
+}
+
+/// Why a text is not an address, for fields where it has to be one.
+pub(super) fn not_an_address(text: &str) -> String {
+    let hint = match text.split_once(['/', '%']) {
+        Some((address, _)) if address.parse::<Ipv4Addr>().is_ok() || address.parse::<Ipv6Addr>().is_ok() => {
+            format!(": write {address} alone")
+        }
+        _ => String::new(),
+    };
+    format!("{text:?} is not an IP address{hint}")
+}

@@ -1,0 +1,248 @@
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32};
+
+use proxier::model::{self, Affinity, ServiceId};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+
+use super::{
+    Bounded, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Seconds,
+    name::PortName,
+    scalar::{Address, NodePort, not_an_address, text},
+};
+
+/// A Service (`v1`).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Service {
+    #[serde(default)]
+    metadata: Option<Meta>,
+    spec: Option<Spec>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    r#type: Option<Type>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<Address>,
+    #[serde(default, rename = "clusterIPs")]
+    cluster_ips: Bounded<Address, 2>,
+    selector: Option<BTreeMap<String, IgnoredAny>>,
+    #[serde(default)]
+    ports: Bounded<ServicePort, 100>,
+    session_affinity: Option<SessionAffinity>,
+    session_affinity_config: Option<AffinityConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServicePort {
+    name: Option<PortName>,
+    protocol: Option<Protocol>,
+    port: Port,
+    node_port: Option<NodePort>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    ClusterIp,
+    NodePort,
+    LoadBalancer,
+    ExternalName,
+}
+
+impl<'de> Deserialize<'de> for Type {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a type of Service", |name| match name {
+            "ClusterIP" | "" => Ok(Self::ClusterIp),
+            "NodePort" => Ok(Self::NodePort),
+            "LoadBalancer" => Ok(Self::LoadBalancer),
+            "ExternalName" => Ok(Self::ExternalName),
+            _ => Err(format!(
+                "{name:?} is not a type of Service: ClusterIP, NodePort, LoadBalancer or ExternalName"
+            )),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SessionAffinity {
+    None,
+    ClientIp,
+}
+
+impl<'de> Deserialize<'de> for SessionAffinity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "an affinity", |name| match name {
+            "None" | "" => Ok(Self::None),
+            "ClientIP" => Ok(Self::ClientIp),
+            _ => Err(format!("{name:?} is not an affinity: None or ClientIP")),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AffinityConfig {
+    #[serde(rename = "clientIP")]
+    client_ip: Option<ClientIpConfig>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClientIpConfig {
+    timeout_seconds: Option<Seconds>,
+}
+
+/// What a Service says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConvertedService {
+    /// The Service.
+    pub service: model::Service,
+    /// Whether it selects pods: if so, hand-made Endpoints of its name are not for it.
+    pub selects_pods: bool,
+    /// Whether another proxy serves it, by the label [`SERVICE_PROXY_NAME`].
+    pub is_foreign: bool,
+    /// Whether it should have a ClusterIP and nobody has given it one.
+    pub lacks_cluster_ip: bool,
+}
+
+/// The API's default of `sessionAffinityConfig.clientIP.timeoutSeconds`: three hours.
+const DEFAULT_TIMEOUT: Seconds = Seconds(NonZeroU32::new(10_800).unwrap());
+
+impl TryFrom<Service> for ConvertedService {
+    type Error = Invalid;
+
+    fn try_from(Service { metadata, spec }: Service) -> Result<Self, Invalid> {
+        let meta = metadata.unwrap_or_default();
+        let name = meta.label_name()?;
+        let Some(spec) = spec else {
+            return Err(Invalid::new("spec", "is missing"));
+        };
+        let external = spec.r#type == Some(Type::ExternalName);
+        let cluster_ips = if external { Cluster::Unset } else { spec.cluster_ips()? };
+        if spec.ports.is_empty() && !external && !matches!(cluster_ips, Cluster::Headless) {
+            return Err(Invalid::new("spec.ports", "a Service has at least one port"));
+        }
+        let ports = if external { Vec::new() } else { spec.ports()? };
+        let lacks_cluster_ip = !external && matches!(cluster_ips, Cluster::Unset);
+        let service = model::Service {
+            id: ServiceId { namespace: meta.namespace(), name: name.0.clone() },
+            created: meta.created(),
+            cluster_ips: cluster_ips.into_vec(),
+            ports,
+            affinity: spec.affinity(),
+        };
+        let selects_pods = spec.selector.is_some_and(|selector| !selector.is_empty());
+        let is_foreign = meta.label(SERVICE_PROXY_NAME).is_some();
+        Ok(Self { service, selects_pods, is_foreign, lacks_cluster_ip })
+    }
+}
+
+/// What `clusterIP` and `clusterIPs` say together.
+enum Cluster {
+    /// Nothing: no API server has given it an address.
+    Unset,
+    /// `None`.
+    Headless,
+    /// One address, or one of each family.
+    Ips(Vec<IpAddr>),
+}
+
+impl Cluster {
+    fn into_vec(self) -> Vec<IpAddr> {
+        match self {
+            Self::Ips(ips) => ips,
+            Self::Unset | Self::Headless => Vec::new(),
+        }
+    }
+}
+
+impl Spec {
+    fn cluster_ips(&self) -> Result<Cluster, Invalid> {
+        let single = self.cluster_ip.as_ref().filter(|address| !is_text(address, ""));
+        let Some(first) = self.cluster_ips.first() else {
+            return match single {
+                None => Ok(Cluster::Unset),
+                Some(address) if is_text(address, "None") => Ok(Cluster::Headless),
+                Some(address) => Ok(Cluster::Ips(vec![address_of(address, "spec.clusterIP")?])),
+            };
+        };
+        if single.is_some_and(|single| single != first) {
+            return Err(Invalid::new("spec.clusterIP", "is another than the first of spec.clusterIPs"));
+        }
+        if self.cluster_ips.len() == 1 && is_text(first, "None") {
+            return Ok(Cluster::Headless);
+        }
+        let mut ips = Vec::with_capacity(2);
+        for (index, address) in self.cluster_ips.iter().enumerate() {
+            let field = format!("spec.clusterIPs[{index}]");
+            let ip = address_of(address, &field)?;
+            if ips.iter().any(|other: &IpAddr| other.is_ipv4() == ip.is_ipv4()) {
+                return Err(Invalid::new(field, "is of the same family as the first: at most one of each"));
+            }
+            ips.push(ip);
+        }
+        Ok(Cluster::Ips(ips))
+    }
+
+    fn ports(&self) -> Result<Vec<model::ServicePort>, Invalid> {
+        let has_node_ports = matches!(self.r#type, Some(Type::NodePort | Type::LoadBalancer));
+        let mut ports: Vec<model::ServicePort> = Vec::with_capacity(self.ports.len());
+        for (index, entry) in self.ports.iter().enumerate() {
+            let invalid = |field: &str, message: String| {
+                Err(Invalid::new(format!("spec.ports[{index}]{field}"), message))
+            };
+            let port = model::ServicePort {
+                name: entry.name.clone().map(|name| name.0).unwrap_or_default(),
+                protocol: entry.protocol.unwrap_or_default().0,
+                port: entry.port.0,
+                node_port: entry.node_port.and_then(|port| port.0),
+            };
+            if port.name.is_empty() && self.ports.len() > 1 {
+                return invalid("", "has no name: where there are several ports each needs one".into());
+            }
+            if ports.iter().any(|other| other.name == port.name) {
+                return invalid(".name", format!("{:?} is the name of an earlier port too", port.name));
+            }
+            let key = (port.protocol, port.port);
+            if ports.iter().any(|other| (other.protocol, other.port) == key) {
+                return invalid(".port", format!("{} {} is an earlier port too", port.protocol, port.port));
+            }
+            if let Some(node_port) = port.node_port {
+                if !has_node_ports {
+                    return invalid(
+                        ".nodePort",
+                        "is for Services of type NodePort or LoadBalancer only: set spec.type".into(),
+                    );
+                }
+                let key = (port.protocol, port.node_port);
+                if ports.iter().any(|other| (other.protocol, other.node_port) == key) {
+                    return invalid(
+                        ".nodePort",
+                        format!("{} {node_port} is an earlier port's nodePort too", port.protocol),
+                    );
+                }
+            }
+            ports.push(port);
+        }
+        Ok(ports)
+    }
+
+    fn affinity(&self) -> Affinity {
+        if self.session_affinity != Some(SessionAffinity::ClientIp) {
+            return Affinity::None;
+        }
+        let config = self.session_affinity_config.clone().unwrap_or_default();
+        Affinity::ClientIp(config.client_ip.unwrap_or_default().timeout_seconds.unwrap_or(DEFAULT_TIMEOUT).0)
+    }
+}
+
+fn is_text(address: &Address, wanted: &str) -> bool {
+    matches!(address, Address::Text(text) if **text == *wanted)
+}
+
+fn address_of(address: &Address, field: &str) -> Result<IpAddr, Invalid> {
+    match address {
+        Address::Ip(ip) => Ok(*ip),
+        Address::Text(text) => Err(Invalid::new(field, format!("{}; or \"None\"", not_an_address(text)))),
+    }
+}
