@@ -84,18 +84,18 @@ impl Batch {
         chunks
     }
 
-    /// The bytes of a run of requests, numbered from `sequence` and with an acknowledgement asked of the last.
+    /// The bytes of a run of requests, numbered from `sequence`.
     pub(crate) fn numbered(&mut self, requests: std::ops::Range<usize>, sequence: u32) -> &[u8] {
         let (start, end) = (self.starts[requests.start], self.end(requests.end - 1));
         for (offset, &at) in self.starts[requests.clone()].iter().enumerate() {
             let number = sequence.wrapping_add(offset as u32);
             self.bytes[at..][SEQUENCE].copy_from_slice(&number.to_ne_bytes());
         }
-        self.ask_acknowledgement(requests.end - 1);
         &self.bytes[start..end]
     }
 
-    fn ask_acknowledgement(&mut self, number: usize) {
+    /// Asks the kernel to acknowledge a request even if all is well with it.
+    pub(crate) fn ask_acknowledgement(&mut self, number: usize) {
         let flags = &mut self.bytes[self.starts[number]..][FLAGS];
         let with_ack = u16::from_ne_bytes([flags[0], flags[1]]) | NLM_F_ACK;
         flags.copy_from_slice(&with_ack.to_ne_bytes());
@@ -155,8 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_request_of_a_run_asks_for_an_acknowledgement() {
+    fn only_the_request_that_is_to_be_acknowledged_asks_for_it() {
         let mut batch = batch(&[4; 3]);
+        batch.ask_acknowledgement(1);
         let bytes = batch.numbered(0..2, u32::MAX).to_vec();
         assert_eq!(bytes[SEQUENCE], u32::MAX.to_ne_bytes());
         assert_eq!(bytes[20..][SEQUENCE], 0u32.to_ne_bytes());

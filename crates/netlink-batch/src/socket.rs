@@ -104,17 +104,22 @@ impl Socket {
     pub fn execute(&mut self, mut batch: Batch) -> Result<Vec<Failure>, Error> {
         let mut failures = Vec::new();
         for chunk in batch.chunks(SEND_CHUNK.min(self.limits.send), self.limits.requests) {
-            self.send_chunk(&mut batch, chunk, &mut failures)?;
+            let last = chunk.end - 1;
+            self.send_chunk(&mut batch, chunk, last, &mut failures)?;
         }
         Ok(failures)
     }
 
     /// Carries out a batch in exactly one send, for subsystems that commit one send as a whole.
     ///
+    /// `acknowledged` is the request whose acknowledgement tells that the batch was read to the end. It is
+    /// the last one that the kernel acknowledges: for nfnetlink the one before `NFNL_MSG_BATCH_END`, which
+    /// kernels before 6.10 pass over in silence.
+    ///
     /// # Errors
     ///
     /// [`Error::TooLarge`] before anything is sent; otherwise those of [`Socket::execute`].
-    pub fn transaction(&mut self, mut batch: Batch) -> Result<Vec<Failure>, Error> {
+    pub fn transaction(&mut self, mut batch: Batch, acknowledged: usize) -> Result<Vec<Failure>, Error> {
         let size = batch.as_bytes().len();
         if size > self.limits.send {
             return Err(Error::TooLarge { size, limit: self.limits.send });
@@ -122,7 +127,7 @@ impl Socket {
         let mut failures = Vec::new();
         let all = 0..batch.len();
         if !all.is_empty() {
-            self.send_chunk(&mut batch, all, &mut failures)?;
+            self.send_chunk(&mut batch, all, acknowledged, &mut failures)?;
         }
         Ok(failures)
     }
@@ -216,10 +221,12 @@ impl Socket {
         &mut self,
         batch: &mut Batch,
         chunk: std::ops::Range<usize>,
+        acknowledged: usize,
         failures: &mut Vec<Failure>,
     ) -> Result<(), Error> {
         let count = chunk.len() as u32;
         let first = chunk.start;
+        batch.ask_acknowledgement(acknowledged);
         let sequence = self.send(batch, chunk)?;
         let mut answered = false;
         self.drain::<Ignored>(|header, payload| {
@@ -228,7 +235,7 @@ impl Socket {
             if offset < count {
                 // nfnetlink reports a transaction that it would not even start, or could not commit, on
                 // its first message, and answers nothing else.
-                answered |= offset == count - 1 || offset == 0 && error.errno() != 0;
+                answered |= first + offset as usize == acknowledged || offset == 0 && error.errno() != 0;
                 if error.errno() != 0 {
                     failures.push(Failure { request: first + offset as usize, error });
                 }

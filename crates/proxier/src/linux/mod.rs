@@ -1,1 +1,206 @@
-//! The real kernel.
+//! The real kernel: IPVS, the device `kube-ipvs0`, nftables and sysctls, over netlink.
+//!
+//! All of these belong to a network namespace: that of the thread which called [`LinuxKernel::open`]. Use the
+//! kernel on that thread. Several kernels can live in one process, each on a thread that entered its
+//! namespace first:
+//!
+//! ```no_run
+//! use proxier::linux::{LinuxKernel, Settings};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let namespace = std::fs::File::open("/run/netns/node-1")?;
+//! netlink_batch::in_namespace(&namespace, || {
+//!     let kernel = LinuxKernel::open(Settings::default());
+//!     // The loop that owns it.
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod addresses;
+mod ipvs;
+mod nft;
+mod sysctl;
+
+use std::{collections::BTreeSet, fmt::Display};
+
+use ipnet::IpNet;
+
+use crate::{
+    kernel::{ConnectionCounts, Failure, Kernel, Report, Unusable},
+    model::VirtualServerKey,
+    plan::{Change, Phase, Plan},
+    set::{Element, KeySet},
+    state::State,
+};
+pub use addresses::DEVICE;
+
+/// What the back end needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The bit of the packet mark that asks for masquerade, 0 to 31. kube-proxy's is 14.
+    pub masquerade_bit: u8,
+    /// The sources that are in the cluster. Empty: nobody is known to be outside.
+    pub cluster_cidrs: Vec<IpNet>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { masquerade_bit: 14, cluster_cidrs: Vec::new() }
+    }
+}
+
+/// The kernel of one network namespace. One owner, no other writer of what it records as its own.
+pub struct LinuxKernel {
+    ipvs: ipvs_netlink::Client,
+    addresses: addresses::Addresses,
+    nft: nft::Nft,
+}
+
+impl LinuxKernel {
+    /// Opens the sockets, in the network namespace of the calling thread. Nothing is changed yet.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no IPVS, or no netlink at all, with what to do.
+    pub fn open(settings: Settings) -> Result<Self, Unusable> {
+        let mark = 1 << (settings.masquerade_bit & 31);
+        Ok(Self {
+            ipvs: ipvs_netlink::Client::open().map_err(unusable("IPVS"))?,
+            addresses: addresses::Addresses::open().map_err(unusable("rtnetlink"))?,
+            nft: nft::Nft::open(mark, settings.cluster_cidrs).map_err(unusable("nftables"))?,
+        })
+    }
+
+    /// Removes what is ours and nothing else: the virtual servers and addresses that our record names, our
+    /// tables, and the device if nobody else has an address on it.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that could not be read or removed. Calling it again goes on from there.
+    pub fn clean_up(&mut self) -> Result<Plan, Unusable> {
+        let state = self.observe()?;
+        let recorded = |key: &VirtualServerKey| {
+            state.elements.get(key).is_some_and(|entry| entry.sets.contains(KeySet::Served))
+        };
+        let servers = state.virtual_servers.keys().copied().filter(recorded).map(Change::RemoveServer);
+        let bound = state.recorded_vips.intersection(&state.bound_vips).copied().map(Change::Unbind);
+        let plan = Plan::new(servers.chain(bound).collect());
+        if let Some(failure) = self.apply(&plan).failures.first() {
+            return Err(Unusable(format!("{}: {}", plan.changes()[failure.change], failure.reason)));
+        }
+        self.nft.remove().map_err(unusable("nftables"))?;
+        self.addresses.remove().map_err(unusable(DEVICE))?;
+        Ok(plan)
+    }
+
+    /// Shows `observer` every netlink datagram before it is sent, for benchmarks that replay them.
+    pub fn observe_sends(
+        &mut self,
+        observer: impl Fn(netlink_batch::Protocol, &[u8]) + Send + Clone + 'static,
+    ) {
+        use netlink_batch::Protocol::{Generic, Netfilter, Route};
+        let to = |protocol| {
+            let observer = observer.clone();
+            move |bytes: &[u8]| observer(protocol, bytes)
+        };
+        self.ipvs.observe_sends(to(Generic));
+        self.addresses.observe_sends(to(Route));
+        self.nft.observe_sends(to(Netfilter));
+    }
+
+    fn execute(&mut self, part: Part, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) {
+        let before = failures.len();
+        let outcome = match part {
+            Part::Elements => {
+                self.nft.apply(changes, failures);
+                Ok(())
+            }
+            Part::Servers => {
+                ipvs::apply(&mut self.ipvs, changes, failures).map_err(|error| error.to_string())
+            }
+            Part::Addresses => self.addresses.apply(changes, failures).map_err(|error| error.to_string()),
+        };
+        // Nobody knows what was done of it: all of it counts as failed, and is read again.
+        if let Err(reason) = outcome {
+            failures.truncate(before);
+            failures.extend(
+                changes.iter().map(|(change, _)| Failure { change: *change, reason: reason.clone() }),
+            );
+        }
+    }
+}
+
+/// Which part of the kernel makes a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Elements,
+    Servers,
+    Addresses,
+}
+
+impl Part {
+    fn of(change: &Change) -> Self {
+        match change.phase() {
+            Phase::Record | Phase::Forget => Self::Elements,
+            Phase::Serve | Phase::Withdraw => Self::Servers,
+            Phase::Attract | Phase::Repel => Self::Addresses,
+        }
+    }
+}
+
+impl Kernel for LinuxKernel {
+    fn prepare(&mut self) -> Result<(), Unusable> {
+        sysctl::prepare().map_err(unusable("sysctl"))?;
+        self.addresses.prepare().map_err(unusable(DEVICE))?;
+        self.nft.prepare().map_err(unusable("nftables"))
+    }
+
+    fn observe(&mut self) -> Result<State, Unusable> {
+        let mut state = State::default();
+        self.nft.observe(&mut state).map_err(unusable("nftables"))?;
+        ipvs::observe(&mut self.ipvs, &mut state).map_err(unusable("IPVS"))?;
+        state.bound_vips = self.addresses.observe().map_err(unusable(DEVICE))?;
+        Ok(state)
+    }
+
+    fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, Unusable> {
+        ipvs::connections(&mut self.ipvs, servers).map_err(unusable("IPVS"))
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Report {
+        let mut failures = Vec::new();
+        let numbered: Vec<_> = plan.changes().iter().enumerate().collect();
+        for run in numbered.chunk_by(|(_, one), (_, other)| Part::of(one) == Part::of(other)) {
+            let part = Part::of(run[0].1);
+            if failures.is_empty() {
+                self.execute(part, run, &mut failures);
+                continue;
+            }
+            let unrecorded = unrecorded(plan, &failures);
+            let is_possible = |change: &Change| change.key().is_none_or(|key| !unrecorded.contains(&key));
+            let (possible, impossible): (Vec<_>, Vec<_>) =
+                run.iter().copied().partition(|(_, change)| is_possible(change));
+            let reason = "not tried: it could not be recorded as ours";
+            failures.extend(
+                impossible.iter().map(|(change, _)| Failure { change: *change, reason: reason.into() }),
+            );
+            self.execute(part, &possible, &mut failures);
+        }
+        Report { failures }
+    }
+}
+
+/// The keys whose record of ownership could not be written. Nothing is made there: after a crash nobody
+/// would know that it is ours.
+fn unrecorded(plan: &Plan, failures: &[Failure]) -> BTreeSet<VirtualServerKey> {
+    let failed = failures.iter().filter_map(|failure| plan.changes().get(failure.change));
+    let records = failed.filter_map(|change| match change {
+        Change::AddElement { element: Element::Key(KeySet::Served, key), .. } => Some(*key),
+        _ => None,
+    });
+    records.collect()
+}
+
+fn unusable<E: Display>(what: &'static str) -> impl Fn(E) -> Unusable {
+    move |error| Unusable(format!("{what}: {error}"))
+}

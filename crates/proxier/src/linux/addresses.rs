@@ -1,0 +1,169 @@
+//! The device `kube-ipvs0` and the addresses on it.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use netlink_batch::{Batch, Error, Protocol, Socket};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+};
+
+use crate::{kernel::Failure, plan::Change};
+
+/// The dummy device that holds the VIPs. It is never brought up: its addresses are local all the same, and
+/// nothing is ever sent or answered through it.
+pub const DEVICE: &str = "kube-ipvs0";
+
+/// The device and its addresses.
+pub(super) struct Addresses {
+    socket: Socket,
+    /// The device's index. Invariant: what the last `prepare` saw.
+    index: u32,
+}
+
+impl Addresses {
+    pub(super) fn open() -> Result<Self, Error> {
+        Ok(Self { socket: Socket::open(Protocol::Route)?, index: 0 })
+    }
+
+    pub(super) fn observe_sends(&mut self, observer: impl FnMut(&[u8]) + Send + 'static) {
+        self.socket.observe_sends(observer);
+    }
+
+    /// Makes the device, if it is not there.
+    pub(super) fn prepare(&mut self) -> Result<(), Error> {
+        if let Some(index) = self.find()? {
+            self.index = index;
+            return Ok(());
+        }
+        let mut device = LinkMessage::default();
+        device.header.flags = LinkFlags::Noarp;
+        device.header.change_mask = LinkFlags::Noarp;
+        device.attributes = vec![
+            LinkAttribute::IfName(DEVICE.into()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]),
+        ];
+        match self.socket.request(RouteNetlinkMessage::NewLink(device), NLM_F_CREATE | NLM_F_EXCL) {
+            Err(Error::Rejected(error)) if error.is_present() => {}
+            outcome => outcome?,
+        }
+        self.index = self.find()?.unwrap_or(0);
+        Ok(())
+    }
+
+    /// Reads the addresses on the device; none if there is no device.
+    pub(super) fn observe(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
+        let Some(index) = self.find()? else { return Ok(BTreeSet::new()) };
+        let list = self.list()?;
+        let ours = list.iter().filter(|message| message.header.index == index);
+        Ok(ours.filter_map(local_address).collect())
+    }
+
+    /// Binds addresses and takes addresses off.
+    pub(super) fn apply(
+        &mut self,
+        changes: &[(usize, &Change)],
+        failures: &mut Vec<Failure>,
+    ) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        for (_, change) in changes {
+            match change {
+                Change::Bind(address) => {
+                    let message = self.message(*address);
+                    batch.push(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL);
+                }
+                Change::Unbind(address) => {
+                    batch.push(RouteNetlinkMessage::DelAddress(self.message(*address)), 0);
+                }
+                _ => {}
+            }
+        }
+        for failure in self.socket.execute(batch)? {
+            let (number, change) = changes[failure.request];
+            let done_already = match change {
+                Change::Bind(_) => failure.error.is_present(),
+                _ => failure.error.is_absent(),
+            };
+            if !done_already {
+                failures.push(Failure { change: number, reason: format!("{DEVICE}: {}", failure.error) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the device, if it has no address any more: others may have put theirs on it.
+    pub(super) fn remove(&mut self) -> Result<(), Error> {
+        let Some(index) = self.find()? else { return Ok(()) };
+        if !self.observe()?.is_empty() {
+            return Ok(());
+        }
+        let mut device = LinkMessage::default();
+        device.header.index = index;
+        self.socket.request(RouteNetlinkMessage::DelLink(device), 0)
+    }
+
+    fn list(&mut self) -> Result<Vec<AddressMessage>, Error> {
+        const ATTEMPTS: usize = 10;
+        for _ in 0..ATTEMPTS {
+            match self.socket.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())) {
+                Err(Error::Interrupted) => {}
+                list => return Ok(list?.into_iter().filter_map(address_message).collect()),
+            }
+        }
+        Err(Error::Interrupted)
+    }
+
+    fn find(&mut self) -> Result<Option<u32>, Error> {
+        let mut device = LinkMessage::default();
+        device.attributes = vec![LinkAttribute::IfName(DEVICE.into())];
+        match self.socket.query(RouteNetlinkMessage::GetLink(device)) {
+            Ok(answers) => Ok(answers.iter().find_map(|answer| match answer {
+                RouteNetlinkMessage::NewLink(link) => Some(link.header.index),
+                _ => None,
+            })),
+            Err(Error::Rejected(error)) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn message(&self, address: IpAddr) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.index = self.index;
+        (message.header.family, message.header.prefix_len) = match address {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        // Nobody else can have it: no duplicate address detection.
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+        if address.is_ipv6() {
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        message
+    }
+}
+
+fn address_message(message: RouteNetlinkMessage) -> Option<AddressMessage> {
+    match message {
+        RouteNetlinkMessage::NewAddress(message) => Some(message),
+        _ => None,
+    }
+}
+
+/// The address itself: of a point-to-point link `Address` is the peer's.
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(local) => return Some(*local),
+            AddressAttribute::Address(other) => address = Some(*other),
+            _ => {}
+        }
+    }
+    address.filter(|address| *address != IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}

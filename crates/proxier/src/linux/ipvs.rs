@@ -1,0 +1,162 @@
+//! Virtual servers and real servers.
+
+use std::collections::BTreeSet;
+
+use ipvs_netlink::{Batch, Client, DestinationKey, Error, Protocol as WireProtocol, Request};
+
+use crate::{
+    cluster::EndpointAddress,
+    kernel::{ConnectionCounts, Failure},
+    model::{PortNumber, Protocol, VirtualServerKey},
+    plan::Change,
+    state::{ServerState, State},
+};
+
+/// Carries out the changes that are about IPVS. Virtual servers go first, in a send of their own: where one
+/// cannot be made, because somebody else has it, none of our real servers must end up in it.
+pub(super) fn apply(
+    client: &mut Client,
+    changes: &[(usize, &Change)],
+    failures: &mut Vec<Failure>,
+) -> Result<(), Error> {
+    let is_server =
+        |change: &Change| matches!(change, Change::AddServer { .. } | Change::UpdateServer { .. });
+    let (servers, others): (Vec<_>, Vec<_>) =
+        changes.iter().copied().partition(|(_, change)| is_server(change));
+    let before = failures.len();
+    execute(client, &servers, failures)?;
+    if failures.len() == before {
+        return execute(client, &others, failures);
+    }
+    let failed: BTreeSet<usize> = failures[before..].iter().map(|failure| failure.change).collect();
+    let missing: BTreeSet<_> = servers
+        .iter()
+        .filter(|(number, _)| failed.contains(number))
+        .filter_map(|(_, change)| change.key())
+        .collect();
+    let is_possible = |change: &Change| change.key().is_none_or(|key| !missing.contains(&key));
+    let (possible, impossible): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(_, change)| is_possible(change));
+    let reason = "not tried: its virtual server could not be made";
+    failures.extend(impossible.iter().map(|(change, _)| Failure { change: *change, reason: reason.into() }));
+    execute(client, &possible, failures)
+}
+
+fn execute(
+    client: &mut Client,
+    changes: &[(usize, &Change)],
+    failures: &mut Vec<Failure>,
+) -> Result<(), Error> {
+    let mut batch = Batch::with_capacity(changes.len());
+    let mut numbers = Vec::with_capacity(changes.len());
+    for (number, change) in changes {
+        if let Some(request) = request(change) {
+            batch.push(request);
+            numbers.push(*number);
+        }
+    }
+    if batch.is_empty() {
+        return Ok(());
+    }
+    for failure in client.execute(&batch)? {
+        let removes =
+            matches!(failure.request, Request::DeleteService { .. } | Request::DeleteDestination { .. });
+        if removes && failure.is_absent() {
+            continue;
+        }
+        failures.push(Failure { change: numbers[failure.number], reason: failure.to_string() });
+    }
+    Ok(())
+}
+
+fn request(change: &Change) -> Option<Request> {
+    Some(match *change {
+        Change::AddServer { key, config } => Request::AddService { key: wire_key(key), service: config },
+        Change::UpdateServer { key, config } => {
+            Request::UpdateService { key: wire_key(key), service: config }
+        }
+        Change::RemoveServer(key) => Request::DeleteService { key: wire_key(key) },
+        Change::AddRealServer { key, address, destination } => {
+            Request::AddDestination { service: wire_key(key), key: wire_address(address), destination }
+        }
+        Change::UpdateRealServer { key, address, destination } => {
+            Request::UpdateDestination { service: wire_key(key), key: wire_address(address), destination }
+        }
+        Change::RemoveRealServer { key, address } => {
+            Request::DeleteDestination { service: wire_key(key), key: wire_address(address) }
+        }
+        _ => return None,
+    })
+}
+
+/// Reads all virtual servers on addresses, with their real servers.
+///
+/// A list of IPVS is no snapshot: it goes on by index, so that an entry can be passed over while others are
+/// removed. What our record says is there and the list does not have is therefore asked for by itself.
+pub(super) fn observe(client: &mut Client, state: &mut State) -> Result<(), Error> {
+    for entry in client.services()? {
+        add(client, state, entry)?;
+    }
+    let recorded: Vec<_> = state.elements.keys().copied().collect();
+    for key in recorded {
+        if !state.virtual_servers.contains_key(&key)
+            && let Some(entry) = client.service(wire_key(key))?
+        {
+            add(client, state, entry)?;
+        }
+    }
+    Ok(())
+}
+
+fn add(client: &mut Client, state: &mut State, entry: ipvs_netlink::ServiceEntry) -> Result<(), Error> {
+    let Some(key) = key(entry.key) else { return Ok(()) };
+    let destinations = client.destinations(entry.key)?;
+    let real_servers = destinations.iter().filter_map(|entry| Some((address(entry.key)?, entry.destination)));
+    let server = ServerState { config: entry.service, real_servers: real_servers.collect() };
+    state.virtual_servers.insert(key, server);
+    Ok(())
+}
+
+/// Counts the connections of real servers.
+pub(super) fn connections(
+    client: &mut Client,
+    servers: &[VirtualServerKey],
+) -> Result<ConnectionCounts, Error> {
+    let mut counts = ConnectionCounts::new();
+    for server in servers {
+        for entry in client.destinations(wire_key(*server))? {
+            let count = u64::from(entry.connections.active) + u64::from(entry.connections.inactive);
+            counts.extend(address(entry.key).map(|address| ((*server, address), count)));
+        }
+    }
+    Ok(counts)
+}
+
+fn wire_key(key: VirtualServerKey) -> ipvs_netlink::VirtualServerKey {
+    let protocol = match key.protocol {
+        Protocol::Tcp => WireProtocol::Tcp,
+        Protocol::Udp => WireProtocol::Udp,
+        Protocol::Sctp => WireProtocol::Sctp,
+    };
+    ipvs_netlink::VirtualServerKey::Address { address: key.address, port: key.port.get(), protocol }
+}
+
+fn wire_address(address: EndpointAddress) -> DestinationKey {
+    DestinationKey { address: address.address, port: address.port.get() }
+}
+
+/// A key of ours; `None` for those that we never make: on firewall marks, on port 0, of other protocols.
+fn key(key: ipvs_netlink::VirtualServerKey) -> Option<VirtualServerKey> {
+    let ipvs_netlink::VirtualServerKey::Address { address, port, protocol } = key else { return None };
+    let protocol = match protocol {
+        WireProtocol::Tcp => Protocol::Tcp,
+        WireProtocol::Udp => Protocol::Udp,
+        WireProtocol::Sctp => Protocol::Sctp,
+        _ => return None,
+    };
+    Some(VirtualServerKey { address, protocol, port: PortNumber::new(port)? })
+}
+
+fn address(key: DestinationKey) -> Option<EndpointAddress> {
+    Some(EndpointAddress { address: key.address, port: PortNumber::new(key.port)? })
+}

@@ -1,0 +1,266 @@
+//! Filter, masquerade and the record of ownership, in nftables over netlink.
+
+mod element;
+mod expression;
+mod ruleset;
+mod transaction;
+mod userdata;
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use netlink_batch::{Error, Protocol, Socket};
+use netlink_packet_netfilter::{
+    NetfilterMessage, NetfilterMessageInner,
+    nftables::{
+        ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage, SetElementAttribute, SetElementList,
+        SetElementMessage,
+    },
+};
+
+use crate::{
+    kernel::Failure,
+    model::Family,
+    plan::Change,
+    set::{Element, KeySet, VIPS},
+    state::State,
+};
+use ruleset::{CLUSTER_SOURCES, Chain, Settings};
+use transaction::{Transaction, message};
+
+/// The name of our tables, one of each family.
+pub(super) const TABLE: &str = "kube-ipvs";
+/// How often a list that changed under our eyes is read again.
+const ATTEMPTS: usize = 10;
+
+/// Our tables.
+pub(super) struct Nft {
+    socket: Socket,
+    settings: Settings,
+    cluster_sources: Vec<IpNet>,
+}
+
+impl Nft {
+    pub(super) fn open(masquerade_mark: u32, cluster_sources: Vec<IpNet>) -> Result<Self, Error> {
+        let settings = Settings { masquerade_mark, knows_cluster_sources: false };
+        // The kernel takes a range within another one and stores nothing.
+        let cluster_sources = IpNet::aggregate(&cluster_sources);
+        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings, cluster_sources })
+    }
+
+    pub(super) fn observe_sends(&mut self, observer: impl FnMut(&[u8]) + Send + 'static) {
+        self.socket.observe_sends(observer);
+    }
+
+    /// Makes tables, sets, chains and rules, where they are not there as they should be.
+    pub(super) fn prepare(&mut self) -> Result<(), Error> {
+        for family in Family::ALL {
+            let sources: Vec<IpNet> = self.sources(family).collect();
+            let settings = Settings { knows_cluster_sources: !sources.is_empty(), ..self.settings };
+            let chains = ruleset::chains(family, settings);
+            let expected: Vec<_> = chains.iter().flat_map(rules_of).collect();
+            if self.rules(family)? != expected || self.source_ends(family)? != ends(family, &sources) {
+                self.write(family, &chains, &sources)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the elements of our sets.
+    pub(super) fn observe(&mut self, state: &mut State) -> Result<(), Error> {
+        for family in Family::ALL {
+            for set in KeySet::ALL {
+                for list in self.elements(family, set.name())? {
+                    for (key, comment) in element::decode_keys(family, &list) {
+                        let membership = state.elements.entry(key).or_default();
+                        membership.sets = membership.sets.with(set);
+                        membership.comment = membership.comment.take().or(comment.map(Into::into));
+                    }
+                }
+            }
+            for list in self.elements(family, VIPS)? {
+                state.recorded_vips.extend(element::decode_addresses(family, &list));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes and takes out elements. An nftables transaction is atomic, so that one bad element rejects all
+    /// of it: then they are tried again one a message, and those that the kernel names are left out.
+    pub(super) fn apply(&mut self, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) {
+        for part in changes.chunks(transaction::LARGEST) {
+            if self.commit_together(part).is_err() {
+                self.commit_one_by_one(part.to_vec(), failures);
+            }
+        }
+    }
+
+    /// Removes our tables.
+    pub(super) fn remove(&mut self) -> Result<(), Error> {
+        for family in Family::ALL {
+            let mut transaction = Transaction::new();
+            transaction.delete(family, ruleset::delete_table());
+            match transaction.commit(&mut self.socket) {
+                Err(Error::Rejected(error)) if error.is_absent() => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_together(&mut self, changes: &[(usize, &Change)]) -> Result<(), Error> {
+        let mut transaction = Transaction::new();
+        for run in changes.chunk_by(|(_, one), (_, other)| {
+            element_of(one).map(destination) == element_of(other).map(destination)
+        }) {
+            for run in run.chunks(transaction::ELEMENTS) {
+                transaction.elements(run);
+            }
+        }
+        transaction.commit(&mut self.socket)
+    }
+
+    fn commit_one_by_one(&mut self, mut changes: Vec<(usize, &Change)>, failures: &mut Vec<Failure>) {
+        while !changes.is_empty() {
+            let mut transaction = Transaction::new();
+            let numbers: Vec<_> = changes.iter().map(|change| transaction.elements(&[*change])).collect();
+            let refused = match transaction.try_commit(&mut self.socket) {
+                Ok(refused) if refused.is_empty() => return,
+                Ok(refused) => refused,
+                Err(error) => return fail_all(&changes, &error.to_string(), failures),
+            };
+            let culprits: BTreeSet<usize> = refused
+                .iter()
+                .filter_map(|failure| numbers.iter().rposition(|n| *n <= failure.request))
+                .collect();
+            if culprits.is_empty() {
+                return fail_all(&changes, &refused[0].error.to_string(), failures);
+            }
+            for failure in &refused {
+                let Some(at) = numbers.iter().rposition(|number| *number <= failure.request) else {
+                    continue;
+                };
+                let (change, what) = changes[at];
+                let gone_already = failure.error.is_absent() && matches!(what, Change::RemoveElement(_));
+                if !gone_already && failures.iter().all(|known| known.change != change) {
+                    failures.push(Failure { change, reason: failure.error.to_string() });
+                }
+            }
+            let mut at = 0..;
+            changes.retain(|_| at.next().is_none_or(|at| !culprits.contains(&at)));
+        }
+    }
+
+    fn sources(&self, family: Family) -> impl Iterator<Item = IpNet> {
+        let sources = self.cluster_sources.iter().map(IpNet::trunc);
+        sources.filter(move |range| Family::of(range.addr()) == family)
+    }
+
+    /// Writes the whole table of a family, in one transaction. Set elements of Services stay.
+    fn write(&mut self, family: Family, chains: &[Chain], sources: &[IpNet]) -> Result<(), Error> {
+        let mut transaction = Transaction::new();
+        transaction.create(family, ruleset::table());
+        ruleset::sets(family).into_iter().for_each(|set| transaction.create(family, set));
+        transaction.delete(family, NfTablesMessage::DeleteSetElement(in_set(CLUSTER_SOURCES, Vec::new())));
+        let ranges: Vec<_> = sources.iter().flat_map(element::encode_range).collect();
+        if !ranges.is_empty() {
+            transaction.create(family, NfTablesMessage::NewSetElement(in_set(CLUSTER_SOURCES, ranges)));
+        }
+        for chain in chains {
+            transaction.create(family, chain.message());
+            transaction.delete(family, chain.flush());
+        }
+        for chain in chains {
+            chain.rules.iter().for_each(|rule| transaction.append(family, rule.message(chain)));
+        }
+        transaction.commit(&mut self.socket)
+    }
+
+    /// The rules that are there: their chains and their user data, in order.
+    fn rules(&mut self, family: Family) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let request =
+            NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] });
+        let rules = self.list(family, request)?.into_iter().filter_map(|answer| {
+            let NfTablesMessage::NewRule(rule) = answer else { return None };
+            let (mut table, mut chain, mut userdata) = (String::new(), String::new(), Vec::new());
+            for attribute in rule.attributes {
+                match attribute {
+                    RuleAttribute::Table(name) => table = name,
+                    RuleAttribute::Chain(name) => chain = name,
+                    RuleAttribute::UserData(bytes) => userdata = bytes,
+                    _ => {}
+                }
+            }
+            (table == TABLE).then_some((chain, userdata))
+        });
+        Ok(rules.collect())
+    }
+
+    fn source_ends(&mut self, family: Family) -> Result<BTreeSet<std::net::IpAddr>, Error> {
+        let lists = self.elements(family, CLUSTER_SOURCES)?;
+        Ok(lists.iter().flat_map(|list| element::decode_addresses(family, list)).collect())
+    }
+
+    /// The elements of a set; none if there is no such set.
+    fn elements(&mut self, family: Family, set: &str) -> Result<Vec<Vec<SetElementList>>, Error> {
+        let request = NfTablesMessage::GetSetElement(in_set(set, Vec::new()));
+        let lists = self.list(family, request)?.into_iter().filter_map(|answer| match answer {
+            NfTablesMessage::NewSetElement(list) => Some(list.attributes),
+            _ => None,
+        });
+        Ok(lists.collect())
+    }
+
+    fn list(&mut self, family: Family, request: NfTablesMessage) -> Result<Vec<NfTablesMessage>, Error> {
+        for _ in 0..ATTEMPTS {
+            match self.socket.dump(message(family, request.clone())) {
+                Ok(answers) => return Ok(answers.into_iter().filter_map(inner).collect()),
+                Err(Error::Rejected(error)) if error.is_absent() => return Ok(Vec::new()),
+                Err(Error::Interrupted) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Interrupted)
+    }
+}
+
+fn inner(message: NetfilterMessage) -> Option<NfTablesMessage> {
+    match message.inner {
+        NetfilterMessageInner::NfTables(message) => Some(message),
+        _ => None,
+    }
+}
+
+fn in_set(set: &str, elements: Vec<ListAttribute<SetElementAttribute>>) -> SetElementMessage {
+    let mut attributes = vec![SetElementList::Table(TABLE.into()), SetElementList::Set(set.into())];
+    if !elements.is_empty() {
+        attributes.push(SetElementList::Elements(elements));
+    }
+    SetElementMessage { attributes }
+}
+
+fn rules_of(chain: &Chain) -> impl Iterator<Item = (String, Vec<u8>)> {
+    chain.rules.iter().map(|rule| (chain.name.to_owned(), rule.userdata()))
+}
+
+fn ends(family: Family, ranges: &[IpNet]) -> BTreeSet<std::net::IpAddr> {
+    let list = [SetElementList::Elements(ranges.iter().flat_map(element::encode_range).collect())];
+    element::decode_addresses(family, &list).collect()
+}
+
+fn element_of(change: &Change) -> Option<(&Element, bool)> {
+    match change {
+        Change::AddElement { element, replace: false, .. } => Some((element, true)),
+        Change::RemoveElement(element) => Some((element, false)),
+        _ => None,
+    }
+}
+
+/// Elements of one destination can go in one message.
+fn destination((element, adding): (&Element, bool)) -> (&'static str, Family, bool) {
+    (element.set_name(), element.family(), adding)
+}
+
+fn fail_all(changes: &[(usize, &Change)], reason: &str, failures: &mut Vec<Failure>) {
+    failures.extend(changes.iter().map(|(change, _)| Failure { change: *change, reason: reason.into() }));
+}
