@@ -38,7 +38,6 @@ impl Kind {
             Self::Service | Self::Endpoints | Self::Node => "v1",
         }
     }
-
 }
 
 /// Other API groups have kinds of the same names (Knative's Service): those are none of ours. But the same kind

@@ -1,1 +1,90 @@
+mod broken;
+mod examples;
+mod folder;
+mod good;
+mod order;
+mod scan;
 
+use std::fmt::Write as _;
+
+use proxier::model::{Affinity, Event};
+
+use super::{Changes, Content, Folder};
+
+/// A Service with a slice, as a good neighbour of what is tested.
+const GOOD: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [10.244.1.1]}]
+";
+
+/// Loads files that hold these texts.
+fn load(folder: &mut Folder, files: &[(&str, &str)]) -> Changes {
+    folder.load(files.iter().map(|(name, text)| (*name, Content::Bytes(text.as_bytes()))))
+}
+
+/// What a file called `f.yaml` alone amounts to.
+fn read(content: &[u8]) -> Changes {
+    Folder::new().load([("f.yaml", Content::Bytes(content))])
+}
+
+fn render(changes: &Changes) -> String {
+    let mut text: String = changes.events.iter().map(|event| render_event(event) + "\n").collect();
+    text.extend(changes.problems.iter().map(|problem| format!("problem: {problem}\n")));
+    text.extend(changes.notes.iter().map(|note| format!("note: {note}\n")));
+    text
+}
+
+fn render_event(event: &Event) -> String {
+    match event {
+        Event::ServiceApplied(service) => {
+            let mut text = format!("Service {} {:?}", service.id, service.cluster_ips);
+            for port in &service.ports {
+                let node_port = port.node_port.map(|port| format!(" nodePort {port}")).unwrap_or_default();
+                let _ = write!(text, " [{} {} {:?}{node_port}]", port.protocol, port.port, port.name);
+            }
+            if let Affinity::ClientIp(seconds) = service.affinity {
+                let _ = write!(text, " affinity {seconds}s");
+            }
+            if service.created != 0 {
+                let _ = write!(text, " created {}", service.created);
+            }
+            text
+        }
+        Event::SliceApplied(slice) => {
+            let mut text = format!("Slice {} of {} {}", slice.id, slice.service, slice.family);
+            for port in &slice.ports {
+                let _ = write!(text, " [{} {} {:?}]", port.protocol, port.port, port.name);
+            }
+            for endpoint in &slice.endpoints {
+                let _ = write!(text, "\n  {}", endpoint.address);
+                let conditions = endpoint.conditions;
+                let words = [
+                    (conditions.ready, "ready"),
+                    (conditions.serving, "serving"),
+                    (conditions.terminating, "terminating"),
+                ];
+                for (_, word) in words.iter().filter(|(is, _)| *is) {
+                    let _ = write!(text, " {word}");
+                }
+                if let Some(node) = &endpoint.node {
+                    let _ = write!(text, " on {node}");
+                }
+            }
+            text
+        }
+        Event::NodeApplied(node) => format!("Node {} {:?}", node.name, node.internal_ips),
+        Event::ServiceRemoved(id) => format!("Service {id} is gone"),
+        Event::SliceRemoved(id) => format!("Slice {id} is gone"),
+        Event::NodeRemoved(name) => format!("Node {name} is gone"),
+        Event::NodeAddresses(_) => "NodeAddresses".into(),
+    }
+}
