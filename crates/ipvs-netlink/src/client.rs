@@ -1,4 +1,4 @@
-use std::os::fd::AsFd;
+use std::{collections::HashSet, os::fd::AsFd};
 
 use netlink_batch::{Protocol, Socket};
 use netlink_packet_core::DecodeError;
@@ -19,9 +19,10 @@ const REQUESTS: usize = 8192;
 /// All methods block for as long as the kernel works, which is microseconds a request. Every change takes
 /// CAP_NET_ADMIN, and so does reading.
 ///
-/// Lists are not snapshots. The kernel answers in parts and resumes by position; it does not say when a list
-/// changed in between, and one entry may then be missing or be there twice. One writer a namespace that does not
-/// list between its own writes is safe; others confirm by [`Client::service`].
+/// Lists are not snapshots. The kernel answers in parts of 100 or so virtual servers, resumes by position, and does
+/// not say when a list changed in between: entries may then be missing. The position is one in the
+/// table of *all* network namespaces (`ip_vs_genl_dump_services`), so being the only writer of a namespace does not
+/// help. What a list lacks is absent only if [`Client::service`] says so too. Repeated entries are left out here.
 ///
 /// ```no_run
 /// use ipvs_netlink::{Client, Protocol, Scheduler, VirtualServer, VirtualServerKey};
@@ -179,8 +180,11 @@ impl Client {
     /// [`Error::Read`].
     pub fn services(&mut self) -> Result<Vec<ServiceEntry>, Error> {
         let answers = self.socket.dump(self.address(Message::empty(Command::GetService)));
-        read(answers, |message| ServiceEntry::try_from(message))
-            .map_err(|error| Error::Read { what: "list services".into(), error })
+        let mut entries = read(answers, |message| ServiceEntry::try_from(message))
+            .map_err(|error| Error::Read { what: "list services".into(), error })?;
+        let mut seen = HashSet::with_capacity(entries.len());
+        entries.retain(|entry| seen.insert(entry.key));
+        Ok(entries)
     }
 
     /// Adds a destination to a virtual server.
@@ -224,7 +228,8 @@ impl Client {
         self.request(Request::DeleteDestination { service, key })
     }
 
-    /// Lists the destinations of a virtual server. No snapshot: see [`Client`].
+    /// Lists the destinations of a virtual server. No snapshot either, but here only changes of this virtual
+    /// server count.
     ///
     /// The kernel answers with an empty list too when there is no such virtual server: [`Client::service`] tells
     /// the two apart.

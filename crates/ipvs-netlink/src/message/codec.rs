@@ -151,6 +151,9 @@ macro_rules! attributes {
             fn parse(
                 buffer: &netlink_packet_core::NlaBuffer<&'a T>,
             ) -> Result<Self, netlink_packet_core::DecodeError> {
+                if buffer.network_byte_order_flag() && buffer.nested_flag() {
+                    return Err("an attribute that is both nested and a number".into());
+                }
                 let value = match buffer.kind() {
                     _ if buffer.network_byte_order_flag() => None,
                     $($kind if buffer.nested_flag() && !<$codec as Codec<$type>>::NESTED => None,

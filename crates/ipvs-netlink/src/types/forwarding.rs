@@ -2,7 +2,8 @@ use std::fmt;
 
 /// How packets reach a destination.
 ///
-/// `Display` prints it as `ipvsadm -Ln` does: `Masq`, `Local`, `Tunnel`, `Route`, `Bypass`.
+/// `Display` prints it as `ipvsadm -Ln` does: `Masq`, `Local`, `Tunnel`, `Route`; and `Bypass`, for which ipvsadm
+/// has no name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Forwarding {

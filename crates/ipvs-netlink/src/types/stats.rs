@@ -1,5 +1,8 @@
 /// Counters of a virtual server or of a destination, since it was added or zeroed.
 ///
+/// The kernel adds up the counters of its processors every two seconds, when it estimates the rates: what happened
+/// since does not show yet, and setting them to zero does not erase it.
+///
 /// Kernels before 4.1 count connections and packets in 32 bits, which then wrap around here too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stats {

@@ -1,0 +1,110 @@
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use ipvs_netlink::{Batch, Destination, Protocol, Request, Scheduler, VirtualServer, VirtualServerKey};
+
+use crate::{Namespace, destination, tcp};
+
+fn key(port: u16) -> VirtualServerKey {
+    VirtualServerKey::new(Protocol::Tcp, ([10, 0, 0, 1], port).into())
+}
+
+fn services(ports: impl Iterator<Item = u16>) -> Batch {
+    let service = VirtualServer::new(Scheduler::RR);
+    ports.map(|port| Request::AddService { key: key(port), service }).collect()
+}
+
+#[test]
+fn five_thousand_services_in_one_batch() {
+    let mut n = Namespace::alone();
+    let sends = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sends);
+    n.client.observe_sends(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    assert_eq!(n.client.execute(&services(1..=5000)).unwrap(), []);
+    let sends = sends.load(Ordering::Relaxed);
+    assert!(sends <= 2, "{sends} sends");
+
+    assert_eq!(n.ipvsadm(&["-Sn"]).lines().count(), 5000);
+    let listed: BTreeSet<_> = n.client.services().unwrap().iter().map(|entry| entry.key).collect();
+    assert_eq!(listed, (1..=5000).map(key).collect());
+
+    let deletions: Batch = listed.into_iter().map(|key| Request::DeleteService { key }).collect();
+    assert_eq!(n.client.execute(&deletions).unwrap(), []);
+    assert_eq!(n.client.services().unwrap(), []);
+}
+
+#[test]
+fn every_third_request_fails_and_is_named() {
+    let mut n = Namespace::alone();
+    assert_eq!(n.client.execute(&services((1..=10_000).step_by(3))).unwrap(), []);
+    let batch = services(1..=10_000);
+    let failures = n.client.execute(&batch).unwrap();
+    assert_eq!(failures.len(), 3334);
+    for (number, failure) in failures.iter().enumerate() {
+        assert_eq!(failure.number, number * 3);
+        assert_eq!(failure.request, batch.requests()[failure.number]);
+        assert!(failure.is_present(), "{failure}");
+    }
+    assert!(failures[1].to_string().starts_with("add service TCP 10.0.0.1:4 (rr): File exists"));
+    assert_eq!(n.client.services().unwrap().len(), 10_000, "the others were carried out");
+}
+
+#[test]
+fn services_with_their_destinations_in_order() {
+    let mut n = Namespace::with_interface();
+    let web = tcp("10.0.0.1:80");
+    let mut batch = Batch::new();
+    batch.add_service(web, VirtualServer::new(Scheduler::WRR));
+    for (address, weight) in [("10.1.1.1:8080", 1), ("10.1.1.2:8080", 3)] {
+        batch.add_destination(web, destination(address), Destination { weight, ..Destination::default() });
+    }
+    let early = batch.add_destination(tcp("10.0.0.2:80"), destination("10.1.1.1:80"), Destination::default());
+    batch.add_service(tcp("10.0.0.2:80"), VirtualServer::new(Scheduler::RR));
+    let failures = n.client.execute(&batch).unwrap();
+    assert_eq!(failures.iter().map(|failure| failure.number).collect::<Vec<_>>(), [early]);
+    assert!(failures[0].is_absent());
+    assert_eq!(
+        n.rules(),
+        [
+            "-A -t 10.0.0.1:80 -s wrr",
+            "-A -t 10.0.0.2:80 -s rr",
+            "-a -t 10.0.0.1:80 -r 10.1.1.1:8080 -m -w 1",
+            "-a -t 10.0.0.1:80 -r 10.1.1.2:8080 -m -w 3",
+        ]
+    );
+}
+
+#[test]
+fn an_empty_batch_is_nothing() {
+    let mut n = Namespace::new();
+    assert_eq!(n.client.execute(&Batch::new()).unwrap(), []);
+}
+
+#[test]
+fn changes_elsewhere_repeat_nothing() {
+    let mut n = Namespace::alone();
+    assert_eq!(n.client.execute(&services(1..=3000)).unwrap(), []);
+    let mut elsewhere = n.another();
+    let (more, stop) = (services(1..=500), Arc::new(AtomicUsize::new(0)));
+    let until = Arc::clone(&stop);
+    let writer = std::thread::spawn(move || {
+        while until.load(Ordering::Relaxed) == 0 {
+            assert_eq!(elsewhere.client.execute(&more).unwrap(), []);
+            elsewhere.client.flush().unwrap();
+        }
+    });
+    for _ in 0..10 {
+        let listed: Vec<_> = n.client.services().unwrap().iter().map(|entry| entry.key).collect();
+        assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len());
+    }
+    stop.store(1, Ordering::Relaxed);
+    writer.join().unwrap();
+    assert_eq!(n.client.services().unwrap().len(), 3000);
+}
