@@ -1,5 +1,6 @@
-//! The node daemon: what it is told (flags, manifests, later a Kubernetes API server) becomes
-//! [`proxier::model::Event`]s.
+//! The node daemon and its commands: what it is told (flags, manifests) becomes
+//! [`proxier::model::Event`]s, and a [`proxier::Engine`] keeps the kernel as they say.
 
+pub mod command;
 pub mod config;
 pub mod source;

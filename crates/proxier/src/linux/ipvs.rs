@@ -132,7 +132,7 @@ pub(super) fn connections(
     Ok(counts)
 }
 
-fn wire_key(key: VirtualServerKey) -> ipvs_netlink::VirtualServerKey {
+pub(super) fn wire_key(key: VirtualServerKey) -> ipvs_netlink::VirtualServerKey {
     let protocol = match key.protocol {
         Protocol::Tcp => WireProtocol::Tcp,
         Protocol::Udp => WireProtocol::Udp,

@@ -21,7 +21,11 @@ mod ipvs;
 mod nft;
 mod sysctl;
 
-use std::{collections::BTreeSet, fmt::Display};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -30,7 +34,7 @@ use crate::{
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
     set::{Element, KeySet},
-    state::State,
+    state::{Membership, State},
 };
 pub use addresses::DEVICE;
 
@@ -91,6 +95,18 @@ impl LinuxKernel {
         self.nft.remove().map_err(unusable("nftables"))?;
         self.addresses.remove().map_err(unusable(DEVICE))?;
         Ok(plan)
+    }
+
+    /// The Service port behind each virtual server of ours, as our record in nftables has it.
+    ///
+    /// # Errors
+    ///
+    /// When nftables cannot be read.
+    pub fn owners(&mut self) -> Result<BTreeMap<ipvs_netlink::VirtualServerKey, Arc<str>>, Unusable> {
+        let mut state = State::default();
+        self.nft.observe(&mut state).map_err(unusable("nftables"))?;
+        let owner = |(key, entry): (_, Membership)| Some((ipvs::wire_key(key), entry.comment?));
+        Ok(state.elements.into_iter().filter_map(owner).collect())
     }
 
     /// Shows `observer` every netlink datagram before it is sent, for benchmarks that replay them.

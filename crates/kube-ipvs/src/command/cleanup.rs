@@ -1,0 +1,11 @@
+use std::process::ExitCode;
+
+use anyhow::Context;
+use proxier::linux::{LinuxKernel, Settings};
+
+pub(super) fn run() -> anyhow::Result<ExitCode> {
+    let mut kernel = LinuxKernel::open(Settings::default()).context("cannot use this kernel")?;
+    let plan = kernel.clean_up().context("cannot clean up; what is left is removed by the next try")?;
+    print!("{plan}");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,59 @@
+use std::{fmt::Write, process::ExitCode};
+
+use anyhow::Context;
+use proxier::{Engine, desired::RealServer, model::ServiceId};
+
+use super::Source;
+use crate::source::addresses;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Explain {
+    /// The Service, as NAMESPACE/NAME, or NAME in the namespace default
+    service: String,
+    #[command(flatten)]
+    source: Source,
+}
+
+impl Explain {
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        let mut engine = self.source.engine()?;
+        let changes = self.source.open()?.scan();
+        for problem in &changes.problems {
+            eprintln!("kube-ipvs: {problem}");
+        }
+        changes.events.into_iter().for_each(|event| engine.event(event));
+        engine.event(addresses::list()?);
+        let (namespace, name) = self.service.split_once('/').unwrap_or(("default", &self.service));
+        let text = explain(&engine, &ServiceId::new(namespace, name));
+        print!("{}", text.with_context(|| format!("there is no Service {namespace}/{name}"))?);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
+    let service = engine.cluster().service(id)?;
+    let desired = engine.desired(id);
+    let mut text = format!("Service {id}\n");
+    if service.cluster_ips.is_empty() {
+        text += "  has no ClusterIP (headless or ExternalName): nothing is programmed for it\n";
+    }
+    for (key, server) in &desired.virtual_servers {
+        let _ = writeln!(text, "  virtual server {key} {} for {}", server.config.scheduler, server.owner);
+        for (address, real_server) in &server.real_servers {
+            let what = match real_server {
+                RealServer::Serving(destination) => format!("weight {}", destination.weight),
+                RealServer::Draining { terminating: true } => "takes no new connections: terminating".into(),
+                RealServer::Draining { terminating: false } => "takes no new connections: not ready".into(),
+            };
+            let _ = writeln!(text, "    {address} {what}");
+        }
+        let any_serves = server.real_servers.values().any(|server| matches!(server, RealServer::Serving(_)));
+        if !any_serves {
+            text += "    has no endpoints: new connections are refused\n";
+        }
+    }
+    for reason in &desired.skipped {
+        let _ = writeln!(text, "  {reason}");
+    }
+    Some(text)
+}

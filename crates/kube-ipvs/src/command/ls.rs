@@ -1,0 +1,47 @@
+use std::process::ExitCode;
+
+use anyhow::Context;
+use ipvs_netlink::Client;
+use proxier::linux::{LinuxKernel, Settings};
+
+use super::listing::{Listing, VirtualServer};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Ls {
+    /// How to print it
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Output {
+    /// As `ipvsadm -Ln` prints it, with Service names
+    Table,
+    /// For programs
+    Json,
+}
+
+impl Ls {
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        let listing = read()?;
+        match self.output {
+            Output::Table => print!("{listing}"),
+            Output::Json => println!("{}", serde_json::to_string_pretty(&listing)?),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn read() -> anyhow::Result<Listing> {
+    let owners = LinuxKernel::open(Settings::default())
+        .and_then(|mut kernel| kernel.owners())
+        .context("cannot read which virtual servers are ours")?;
+    let mut client = Client::open()?;
+    let info = client.info()?;
+    let mut servers = Vec::new();
+    for service in client.services()? {
+        let destinations = client.destinations(service.key)?;
+        servers.push(VirtualServer::new(&service, &destinations, owners.get(&service.key)));
+    }
+    Ok(Listing::new(&info, servers))
+}

@@ -1,0 +1,107 @@
+//! The commands, one file each.
+
+mod cleanup;
+mod diff;
+mod explain;
+mod listing;
+mod ls;
+mod run;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use proxier::{
+    Config, Engine, NodePortAddresses,
+    linux::{LinuxKernel, Settings},
+};
+
+use crate::{
+    config::{self, ProxyFlags},
+    source::manifests::ManifestSource,
+};
+
+#[derive(Debug, Parser)]
+#[command(name = "kube-ipvs", version, about = "Kubernetes Services in the kernel's IPVS")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the Services, until SIGTERM; what is in the kernel stays and goes on serving
+    Run(Source),
+    /// List virtual servers as `ipvsadm -Ln` does, with the Service that each is for
+    Ls(ls::Ls),
+    /// Print what `run` would change now, and change nothing; exit status 0: nothing, 1: something, 2: error
+    Diff(Source),
+    /// Say what is made of a Service, what it does not get, and why
+    Explain(explain::Explain),
+    /// Remove from the kernel what kube-ipvs made, and nothing else
+    Cleanup,
+}
+
+/// Where the Services come from, and how they are served.
+#[derive(Debug, Clone, clap::Args)]
+struct Source {
+    /// A folder of YAML or JSON files with Services, EndpointSlices, Endpoints and Nodes; changes are followed
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    #[command(flatten)]
+    flags: ProxyFlags,
+}
+
+impl Source {
+    fn open(&self) -> anyhow::Result<ManifestSource> {
+        Ok(ManifestSource::open(&self.manifests)?)
+    }
+
+    fn engine(&self) -> anyhow::Result<Engine> {
+        let flags = &self.flags;
+        let mut config = Config::new(&flags.hostname_override.resolve()?);
+        config.node_ports = match &flags.nodeport_addresses {
+            config::NodePortAddresses::All => NodePortAddresses::All,
+            config::NodePortAddresses::Primary => NodePortAddresses::Primary,
+            config::NodePortAddresses::Cidrs(ranges) => NodePortAddresses::Within(ranges.clone()),
+        };
+        config.scheduler = flags.ipvs_scheduler.as_str().parse()?;
+        config.exclude_cidrs = flags.ipvs_exclude_cidrs.0.clone();
+        config.sync_period = flags.ipvs_sync_period;
+        Ok(Engine::new(config))
+    }
+
+    fn kernel(&self) -> anyhow::Result<LinuxKernel> {
+        let settings = Settings { cluster_cidrs: self.flags.cluster_cidr.0.clone(), ..Settings::default() };
+        LinuxKernel::open(settings).context("cannot use this kernel")
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        Command::Run(source) => run::run(source),
+        Command::Ls(ls) => ls.run(),
+        Command::Diff(source) => diff::run(source),
+        Command::Explain(explain) => explain.run(),
+        Command::Cleanup => cleanup::run(),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("kube-ipvs: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+/// Time since the process started, for an engine that has no clock of its own.
+struct Clock(std::time::Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
