@@ -6,7 +6,9 @@ use std::{
     },
 };
 
-use ipvs_netlink::{Batch, Destination, Protocol, Request, Scheduler, VirtualServer, VirtualServerKey};
+use ipvs_netlink::{
+    Batch, Client, Destination, Protocol, Request, Scheduler, VirtualServer, VirtualServerKey,
+};
 
 use crate::{Namespace, destination, tcp};
 
@@ -91,13 +93,14 @@ fn an_empty_batch_is_nothing() {
 fn changes_elsewhere_repeat_nothing() {
     let mut n = Namespace::alone();
     assert_eq!(n.client.execute(&services(1..=3000)).unwrap(), []);
-    let mut elsewhere = n.another();
+    let elsewhere = n.another();
+    let mut writing = Client::open_in(elsewhere.file()).unwrap();
     let (more, stop) = (services(1..=500), Arc::new(AtomicUsize::new(0)));
     let until = Arc::clone(&stop);
     let writer = std::thread::spawn(move || {
         while until.load(Ordering::Relaxed) == 0 {
-            assert_eq!(elsewhere.client.execute(&more).unwrap(), []);
-            elsewhere.client.flush().unwrap();
+            assert_eq!(writing.execute(&more).unwrap(), []);
+            writing.flush().unwrap();
         }
     });
     for _ in 0..10 {
