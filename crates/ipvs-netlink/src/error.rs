@@ -132,3 +132,49 @@ impl From<RequestFailure> for Error {
         Self::Rejected(Box::new(failure))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Destination, Protocol, Scheduler, VirtualServer, VirtualServerKey};
+
+    fn failure(request: Request, errno: i32) -> RequestFailure {
+        RequestFailure { number: 0, request, error: KernelError::from_errno(errno) }
+    }
+
+    fn key() -> VirtualServerKey {
+        VirtualServerKey::new(Protocol::Tcp, "10.0.0.1:80".parse().unwrap())
+    }
+
+    #[test]
+    fn a_failure_says_what_was_asked_of_whom() {
+        let address: std::net::SocketAddr = "10.1.1.1:80".parse().unwrap();
+        let (service, key, destination) = (key(), address.into(), Destination::default());
+        let present = failure(Request::AddDestination { service, key, destination }, 17);
+        assert_eq!(
+            Error::from(present).to_string(),
+            "add destination 10.1.1.1:80 to TCP 10.0.0.1:80: File exists (os error 17)"
+        );
+    }
+
+    #[test]
+    fn enoent_is_about_the_scheduler_or_about_a_destination() {
+        let service = VirtualServer::new(Scheduler::RR);
+        let add = failure(Request::AddService { key: key(), service }, 2);
+        assert!(add.lacks_module() && !add.is_absent());
+        assert!(add.to_string().ends_with("the kernel has no scheduler rr (module ip_vs_rr)"), "{add}");
+
+        let address: std::net::SocketAddr = "10.1.1.1:80".parse().unwrap();
+        let delete = failure(Request::DeleteDestination { service: key(), key: address.into() }, 2);
+        assert!(delete.is_absent() && !delete.lacks_module());
+        assert!(failure(Request::UpdateService { key: key(), service }, 3).is_absent());
+        assert!(failure(Request::Flush, 1).is_denied());
+    }
+
+    #[test]
+    fn a_missing_module_says_what_to_do() {
+        let said = Error::NoIpvs.to_string();
+        assert!(said.contains("modprobe ip_vs") && said.contains("CONFIG_IP_VS"), "{said}");
+        assert!(!Error::NoIpvs.is_absent());
+    }
+}
