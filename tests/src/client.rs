@@ -91,6 +91,11 @@ impl Conversation {
         Ok(Self { socket, said: 0 })
     }
 
+    /// Closes the connection by a reset, so that nothing of it lingers.
+    pub fn reset(self) -> Result<()> {
+        self.socket.set_linger(Some(Duration::ZERO)).context("asking for a reset at close")
+    }
+
     /// Sends something new and waits for its echo.
     pub fn say(&mut self) -> Result<Answer, Failure> {
         self.said += 1;

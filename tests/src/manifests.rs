@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// A folder of YAML files; files change atomically, as they do where a ConfigMap is mounted.
 #[derive(Debug, Clone)]
@@ -49,6 +49,41 @@ impl Manifests {
             fs::read_to_string(&path).with_context(|| format!("reading the example {}", path.display()))?;
         self.write(name, &text)
     }
+
+    /// Replaces a text in the file `name`.yaml, which must hold it.
+    pub fn edit(&self, name: &str, from: &str, to: &str) -> Result<()> {
+        let text = self.read(name)?;
+        ensure!(text.contains(from), "{} does not hold {from:?}", self.path(name).display());
+        self.write(name, &text.replace(from, to))
+    }
+
+    /// Takes the endpoint of an address out of the slices in the file `name`.yaml.
+    pub fn remove_endpoint(&self, name: &str, address: &str) -> Result<()> {
+        let text = without_endpoint(&self.read(name)?, address);
+        self.write(
+            name,
+            &text.with_context(|| format!("{} has no endpoint {address}", self.path(name).display()))?,
+        )
+    }
+
+    /// The content of the file `name`.yaml.
+    pub fn read(&self, name: &str) -> Result<String> {
+        fs::read_to_string(self.path(name)).with_context(|| format!("reading {}", self.path(name).display()))
+    }
+}
+
+/// A slice's text without the list entry that holds an address; `None` where there is no such entry.
+fn without_endpoint(text: &str, address: &str) -> Option<String> {
+    let indentation = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let holds = |line: &&str| {
+        let words = line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == ':'));
+        line.trim_start().starts_with("- addresses:") && words.into_iter().any(|word| word == address)
+    };
+    let start = lines.iter().position(holds)?;
+    let rest =
+        lines[start + 1..].iter().take_while(|line| indentation(line) > indentation(lines[start])).count();
+    Some([&lines[..start], &lines[start + 1 + rest..]].concat().concat())
 }
 
 /// Where an example manifest of the project is; `KUBE_IPVS_MANIFESTS` names the folder `manifests` where the source
@@ -230,6 +265,17 @@ mod tests {
              [\"10.96.0.7\", \"fd00:96::7\"]\n  ipFamilies: [IPv4, IPv6]\n  ipFamilyPolicy: RequireDualStack\n  \
              ports:\n  - { port: 80 }\n"
         );
+    }
+
+    #[test]
+    fn an_endpoint_is_cut_out() {
+        let text = "endpoints:\n  - addresses: [10.1.1.1]\n    nodeName: a\n  - addresses: [10.1.1.11]\n    nodeName: \
+                    b\n---\nkind: Service\n";
+        let without = without_endpoint(text, "10.1.1.1").unwrap();
+        assert_eq!(without, "endpoints:\n  - addresses: [10.1.1.11]\n    nodeName: b\n---\nkind: Service\n");
+        let without = without_endpoint(text, "10.1.1.11").unwrap();
+        assert_eq!(without, "endpoints:\n  - addresses: [10.1.1.1]\n    nodeName: a\n---\nkind: Service\n");
+        assert_eq!(without_endpoint(text, "10.1.1"), None);
     }
 
     #[test]

@@ -30,6 +30,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its namespace.
     pub fn namespace(&self) -> &Arc<Namespace> {
         &self.namespace

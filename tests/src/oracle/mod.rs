@@ -57,6 +57,23 @@ impl Namespace {
         table.service(key).cloned().context("a virtual server went away between two looks")
     }
 
+    /// Waits for a virtual server to send new connections to exactly these real servers, each with weight 1. Others
+    /// may still be there with weight 0: they are draining.
+    pub fn await_serving(&self, key: &str, real_servers: &[&str]) -> Result<()> {
+        let mut wanted: Vec<String> = real_servers.iter().map(|real| format!("{real} 1")).collect();
+        wanted.sort();
+        let check = |table: &Table| {
+            let all = table.weights(key).with_context(|| format!("there is no {key} on {}", self.name()))?;
+            let serving: Vec<&String> = all.iter().filter(|real| !real.ends_with(" 0")).collect();
+            if serving.iter().copied().eq(&wanted) {
+                return Ok(());
+            }
+            bail!("{key} on {} should serve with {wanted:?}, but it has {all:?}", self.name())
+        };
+        eventually(SOON, || check(&self.ip_vs()?))?;
+        check(&self.ipvsadm()?).context("/proc/net/ip_vs had it, ipvsadm has not")
+    }
+
     /// Waits until a virtual server is gone, then has ipvsadm confirm it.
     pub fn await_no_service(&self, key: &str) -> Result<()> {
         let check = |table: &Table| match table.service(key) {

@@ -2,4 +2,22 @@
 //!
 //! They need root and a kernel with ip_vs: `cargo xtask test` gives them both.
 
+mod bad_input;
 mod bench;
+mod common;
+mod dns;
+mod dual_stack;
+mod hostnames;
+mod kill_nine;
+mod masquerade;
+mod my_nginx;
+mod myapp;
+mod mysql;
+mod no_endpoints;
+mod node_addresses;
+mod node_port;
+mod nothing_to_serve;
+mod restart;
+mod spread;
+mod steady_load;
+mod terminating;

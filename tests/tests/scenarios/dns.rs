@@ -1,0 +1,96 @@
+//! Scenario 10: DNS. UDP and TCP port 53 of one ClusterIP, real servers, replaced one by one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use scenarios::{Cluster, Program, TestResult, dig, dns_server, scenario};
+
+const EXAMPLE: &str = "10-dns";
+const RECORD: (&str, &str) = ("hostnames.default.svc.cluster.local", "10.0.91.192");
+const KEYS: [&str; 2] = ["UDP 10.96.0.10:53", "TCP 10.96.0.10:53"];
+
+/// The example with these endpoints in place of its own.
+fn with_endpoints(example: &str, addresses: &[&str]) -> Result<String> {
+    let (before, _) = example.split_once("endpoints:\n").context("the example ends with its endpoints")?;
+    let endpoints: String = addresses.iter().map(|address| format!("  - addresses: [{address}]\n")).collect();
+    Ok(format!("{before}endpoints:\n{endpoints}"))
+}
+
+fn server(cluster: &Cluster, pod: &str) -> Result<Program> {
+    dns_server(cluster.at(pod)?, pod, cluster.directory(), &[RECORD])
+}
+
+/// Puts exactly these servers behind the Service and waits until all nodes have it so.
+fn put(cluster: &Cluster, example: &str, addresses: &[&str]) -> Result<()> {
+    cluster.manifests.write(EXAMPLE, &with_endpoints(example, addresses)?)?;
+    let reals: Vec<String> = addresses.iter().map(|address| format!("{address}:53")).collect();
+    let reals: Vec<&str> = reals.iter().map(String::as_str).collect();
+    for node in cluster.nodes() {
+        for key in KEYS {
+            node.namespace().await_serving(key, &reals)?;
+        }
+    }
+    Ok(())
+}
+
+/// Names resolve over both protocols, and go on to while every server is replaced.
+#[test]
+fn names_resolve_while_servers_are_replaced() -> TestResult {
+    let builder = Cluster::builder()
+        .pod("dns-1", "node-1", "10.244.1.2")
+        .pod("dns-2", "node-2", "10.244.2.2")
+        .pod("dns-3", "node-2", "10.244.2.54")
+        .pod("dns-4", "node-1", "10.244.1.54")
+        .pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let first = server(cluster, "dns-1")?;
+        let second = server(cluster, "dns-2")?;
+        cluster.manifests.example(EXAMPLE)?;
+        let example = cluster.manifests.read(EXAMPLE)?;
+        let _proxies = cluster.start_proxies(&[])?;
+        put(cluster, &example, &["10.244.1.2", "10.244.2.2"])?;
+        for from in ["visitor", "node-1", "node-3", "dns-1"] {
+            let from = cluster.at(from)?;
+            assert_eq!(dig(from, "10.96.0.10", &[RECORD.0])?, RECORD.1);
+            assert_eq!(dig(from, "10.96.0.10", &["+tcp", RECORD.0])?, RECORD.1);
+        }
+        let mut names = Vec::new();
+        for _ in 0..2 {
+            names.push(dig(cluster.at("visitor")?, "10.96.0.10", &["whoami.cluster.local", "TXT"])?);
+        }
+        names.sort();
+        assert_eq!(names, ["\"dns-1\"", "\"dns-2\""]);
+
+        // One asks all the time; a question without an answer within dig's three seconds counts.
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, visitor) = (Arc::clone(&stop), Arc::clone(cluster.at("visitor")?));
+        let asker = std::thread::spawn(move || -> Result<usize> {
+            let mut asked = 0;
+            while !stopped.load(Ordering::SeqCst) {
+                let protocol = if asked % 4 == 3 { "+tcp" } else { "+notcp" };
+                let answer = dig(&visitor, "10.96.0.10", &[protocol, RECORD.0])?;
+                ensure!(answer == RECORD.1, "question {asked} ({protocol}) was answered with {answer:?}");
+                asked += 1;
+            }
+            Ok(asked)
+        });
+        let third = server(cluster, "dns-3")?;
+        put(cluster, &example, &["10.244.1.2", "10.244.2.2", "10.244.2.54"])?;
+        put(cluster, &example, &["10.244.2.2", "10.244.2.54"])?;
+        // A server ends after it has left the endpoints, as in a rolling update.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        drop(first);
+        let fourth = server(cluster, "dns-4")?;
+        put(cluster, &example, &["10.244.2.2", "10.244.2.54", "10.244.1.54"])?;
+        put(cluster, &example, &["10.244.2.54", "10.244.1.54"])?;
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        drop(second);
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        stop.store(true, Ordering::SeqCst);
+        let asked = asker.join().map_err(|_| anyhow::anyhow!("the asker panicked"))??;
+        ensure!(asked >= 8, "only {asked} questions were asked");
+        drop((third, fourth));
+        Ok(())
+    })
+}

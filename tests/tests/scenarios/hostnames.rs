@@ -1,0 +1,70 @@
+//! Scenario 1: the Service `hostnames`, whose pods answer with their own names.
+
+use scenarios::{Cluster, ClusterBuilder, TestResult, scenario};
+
+use crate::common::ensure_rotation;
+
+const EXAMPLE: &str = "01-hostnames";
+
+const PODS: [&str; 3] =
+    ["hostnames-632524106-bbpiw", "hostnames-632524106-ly40y", "hostnames-632524106-tlaok"];
+
+fn cluster() -> ClusterBuilder {
+    Cluster::builder()
+        .pod(PODS[0], "node-1", "10.1.161.47")
+        .pod(PODS[1], "node-2", "10.1.166.146")
+        .pod(PODS[2], "node-2", "10.1.166.166")
+        .pod("visitor", "node-3", "10.1.170.9")
+}
+
+/// Repeated requests rotate; a pod that fails is no longer asked and nobody notices.
+#[test]
+fn requests_rotate_and_go_on_when_a_pod_fails() -> TestResult {
+    scenario(cluster(), |cluster| {
+        let mut servers = Vec::new();
+        for pod in PODS {
+            servers.push(cluster.http(pod, 9376)?);
+        }
+        cluster.manifests.example(EXAMPLE)?;
+        let _proxies = cluster.start_proxies(&[])?;
+        for node in cluster.nodes() {
+            let all = ["10.1.161.47:9376 1", "10.1.166.146:9376 1", "10.1.166.166:9376 1"];
+            node.namespace().await_service("TCP 10.0.91.192:80", &all)?;
+        }
+        for from in ["node-1", "node-2", "node-3", "visitor", PODS[0], PODS[1]] {
+            let from = cluster.at(from)?;
+            ensure_rotation(&from.get_many("10.0.91.192:80", 9)?, &PODS)?;
+        }
+        let visitor = cluster.at("visitor")?;
+        let by_curl = (0..3).map(|_| visitor.curl("http://10.0.91.192")).collect::<Result<Vec<_>, _>>()?;
+        ensure_rotation(&by_curl, &PODS)?;
+
+        cluster.manifests.remove_endpoint(EXAMPLE, "10.1.166.166")?;
+        for node in cluster.nodes() {
+            let left = ["10.1.161.47:9376", "10.1.166.146:9376"];
+            node.namespace().await_serving("TCP 10.0.91.192:80", &left)?;
+        }
+        servers.pop();
+        cluster.remove_pod(PODS[2])?;
+        for from in ["node-1", "node-2", "node-3", "visitor", PODS[0], PODS[1]] {
+            let answers = cluster.at(from)?.get_many("10.0.91.192:80", 8)?;
+            ensure_rotation(&answers, &PODS[..2])?;
+        }
+        Ok(())
+    })
+}
+
+/// A pod that asks for its own Service may be the one that answers.
+#[test]
+fn a_pod_reaches_itself_through_its_service() -> TestResult {
+    scenario(cluster(), |cluster| {
+        let _server = cluster.http(PODS[0], 9376)?;
+        cluster.manifests.example(EXAMPLE)?;
+        cluster.manifests.remove_endpoint(EXAMPLE, "10.1.166.146")?;
+        cluster.manifests.remove_endpoint(EXAMPLE, "10.1.166.166")?;
+        let _proxy = cluster.start_proxy("node-1", &["--cluster-cidr", "10.1.0.0/16"])?;
+        cluster.at("node-1")?.await_service("TCP 10.0.91.192:80", &["10.1.161.47:9376 1"])?;
+        assert_eq!(cluster.at(PODS[0])?.get_many("10.0.91.192:80", 3)?, [PODS[0]; 3]);
+        Ok(())
+    })
+}

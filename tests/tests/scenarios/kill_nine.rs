@@ -1,0 +1,113 @@
+//! kill -9 at any moment of a first sync; the next start ends in the right state.
+
+use std::fmt::Write as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use scenarios::{Cluster, Namespace, Service, Sets, Slice, TestResult, eventually, scenario};
+
+const SERVICES: usize = 500;
+/// At how many moments, evenly spread over the time of a full sync, the daemon is killed.
+const MOMENTS: u32 = 16;
+
+fn manifests() -> String {
+    let mut text = String::new();
+    for number in 0..SERVICES {
+        let (high, low) = (number / 250, number % 250 + 1);
+        let name = format!("s{number}");
+        let service = Service::new(&name).cluster_ip(&format!("10.96.{high}.{low}")).port(80);
+        let slice = Slice::of(&name).port(8080);
+        let slice = slice.ready(&format!("10.244.{high}.{low}")).ready(&format!("10.245.{high}.{low}"));
+        let _ = write!(text, "{service}---\n{slice}---\n");
+    }
+    text
+}
+
+/// Everything that the daemon writes, as the tools read it back.
+#[derive(PartialEq)]
+struct State {
+    ipvs: String,
+    vips: Vec<std::net::IpAddr>,
+    sets: Sets,
+}
+
+impl State {
+    fn read(node: &Namespace) -> Result<Self> {
+        Ok(Self { ipvs: node.ipvsadm()?.configuration(), vips: node.vips()?, sets: node.nft_sets()? })
+    }
+
+    fn ensure_is(&self, wanted: &Self) -> Result<()> {
+        let lines = |state: &Self| state.ipvs.lines().count();
+        ensure!(self.ipvs == wanted.ipvs, "IPVS: {} lines instead of {}", lines(self), lines(wanted));
+        ensure!(self.vips == wanted.vips, "VIPs: {} instead of {}", self.vips.len(), wanted.vips.len());
+        for (name, elements) in &wanted.sets {
+            let found = self.sets.get(name);
+            let count = found.map(Vec::len);
+            ensure!(
+                found == Some(elements),
+                "nft set {name}: {count:?} instead of {} elements",
+                elements.len()
+            );
+        }
+        ensure!(self.sets.len() == wanted.sets.len(), "nft has other sets: {:?}", self.sets.keys());
+        Ok(())
+    }
+}
+
+fn await_all_services(node: &Namespace) -> Result<()> {
+    eventually(Duration::from_secs(60), || {
+        let table = node.ip_vs()?;
+        let ready = table.0.iter().filter(|service| service.real_servers.len() == 2).count();
+        ensure!(ready == SERVICES, "{ready} of {SERVICES} services");
+        Ok(())
+    })?;
+    eventually(Duration::from_secs(30), || {
+        let vips = node.vips()?.len();
+        ensure!(vips == SERVICES, "{vips} of {SERVICES} VIPs");
+        Ok(())
+    })
+}
+
+fn clean_up(cluster: &Cluster) -> Result<()> {
+    cluster.kube_ipvs("node-1")?.run(&["cleanup"])?;
+    let state = State::read(cluster.at("node-1")?)?;
+    ensure!(state.ipvs.is_empty(), "cleanup left in IPVS:\n{}", state.ipvs);
+    ensure!(state.vips.is_empty() && state.sets.is_empty(), "cleanup left VIPs or nft tables");
+    Ok(())
+}
+
+/// At every moment: killed, started again, and everything is as after an undisturbed sync.
+#[test]
+fn a_first_sync_survives_being_killed() -> TestResult {
+    scenario(Cluster::builder().deadline(Duration::from_secs(900)), |cluster| {
+        cluster.manifests.write("many", &manifests())?;
+        let node = cluster.at("node-1")?;
+        let start = Instant::now();
+        let proxy = cluster.start_proxy("node-1", &[])?;
+        await_all_services(node)?;
+        let whole = start.elapsed();
+        proxy.terminate()?;
+        let wanted = State::read(node)?;
+        clean_up(cluster)?;
+
+        let mut midway = 0;
+        for moment in 0..=MOMENTS {
+            let delay = whole * moment / MOMENTS;
+            let proxy = cluster.start_proxy("node-1", &[])?;
+            thread::sleep(delay);
+            proxy.kill_nine()?;
+            let done = node.ip_vs()?.0.len();
+            midway += usize::from(done > 0 && done < SERVICES);
+            let proxy = cluster.start_proxy("node-1", &[])?;
+            let result = eventually(Duration::from_secs(60), || State::read(node)?.ensure_is(&wanted));
+            result.map_err(|error| {
+                error.context(format!("killed after {delay:?} with {done} virtual servers"))
+            })?;
+            proxy.terminate()?;
+            clean_up(cluster)?;
+        }
+        println!("a full sync took {whole:?}; {midway} of {} kills hit it midway", MOMENTS + 1);
+        Ok(())
+    })
+}

@@ -1,0 +1,63 @@
+//! Scenario 3: the Service `my-nginx` as a ClusterIP; one of its pods is deleted and comes back elsewhere.
+
+use std::time::Duration;
+
+use scenarios::{Cluster, Load, TestResult, scenario};
+
+const EXAMPLE: &str = "03-my-nginx";
+const KEY: &str = "TCP 10.10.178.9:80";
+
+/// The same answer through the Service as from the pods; a pod's new address needs no failed request.
+#[test]
+fn a_pod_comes_back_with_another_address() -> TestResult {
+    let builder = Cluster::builder()
+        .pod("my-nginx-1", "node-1", "10.244.58.199")
+        .pod("my-nginx-2", "node-2", "10.244.85.197")
+        .pod("visitor", "node-3", "10.244.90.9");
+    scenario(builder, |cluster| {
+        let _first = cluster.http("my-nginx-1", 80)?;
+        let second = cluster.http("my-nginx-2", 80)?;
+        cluster.manifests.example(EXAMPLE)?;
+        let with_the_new_address = cluster.manifests.read(EXAMPLE)?;
+        cluster.manifests.edit(EXAMPLE, "10.244.85.198", "10.244.85.197")?;
+        let _proxies = cluster.start_proxies(&[])?;
+        for node in cluster.nodes() {
+            node.namespace().await_service(KEY, &["10.244.58.199:80 1", "10.244.85.197:80 1"])?;
+        }
+        let from_the_pods = [
+            cluster.at("visitor")?.curl("http://10.244.58.199/")?,
+            cluster.at("visitor")?.curl("http://10.244.85.197/")?,
+        ];
+        let mut through_the_service = [
+            cluster.at("visitor")?.curl("http://10.10.178.9/")?,
+            cluster.at("visitor")?.curl("http://10.10.178.9:80/")?,
+        ];
+        through_the_service.sort();
+        assert_eq!(from_the_pods, through_the_service);
+
+        let load = Load::start(cluster.at("visitor")?, "10.10.178.9:80", Duration::from_millis(5))?;
+        cluster.manifests.remove_endpoint(EXAMPLE, "10.244.85.197")?;
+        for node in cluster.nodes() {
+            node.namespace().await_serving(KEY, &["10.244.58.199:80"])?;
+        }
+        // Requests that were on their way to the pod when it left the endpoints are answered first, as by a server
+        // that ends gracefully.
+        std::thread::sleep(Duration::from_millis(500));
+        drop(second);
+        cluster.remove_pod("my-nginx-2")?;
+        assert_eq!(cluster.at("node-1")?.get_many("10.10.178.9:80", 4)?, ["my-nginx-1"; 4]);
+
+        cluster.add_pod("my-nginx-2", "node-2", "10.244.85.198")?;
+        let _second = cluster.http("my-nginx-2", 80)?;
+        cluster.manifests.write(EXAMPLE, &with_the_new_address)?;
+        for node in cluster.nodes() {
+            node.namespace().await_serving(KEY, &["10.244.58.199:80", "10.244.85.198:80"])?;
+        }
+        for from in ["node-1", "node-2", "node-3"] {
+            let mut answers = cluster.at(from)?.get_many("10.10.178.9:80", 2)?;
+            answers.sort();
+            assert_eq!(answers, ["my-nginx-1", "my-nginx-2"], "from {from}");
+        }
+        load.stop()?.expect_clean(20, "a pod that asks all the time")
+    })
+}

@@ -1,0 +1,62 @@
+//! Node ports follow the node's addresses.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use scenarios::{Cluster, Server, Service, Slice, TestResult, scenario, throughout};
+
+fn deploy(cluster: &Cluster) -> anyhow::Result<Server> {
+    let service = Service::new("web").node_port_type().cluster_ip("10.96.0.80");
+    cluster.manifests.write("web", &service.port_line("port: 80, targetPort: 8080, nodePort: 30080"))?;
+    cluster.manifests.write("web-slice", &Slice::of("web").port(8080).ready("10.244.1.2"))?;
+    cluster.http("web", 8080)
+}
+
+/// A new address serves node ports at once, without waiting for any sync; one that goes no longer does.
+#[test]
+fn addresses_come_and_go() -> TestResult {
+    scenario(Cluster::builder().pod("web", "node-1", "10.244.1.2"), |cluster| {
+        let _server = deploy(cluster)?;
+        // So rare a full sync that it cannot be what finds the address.
+        let _proxy = cluster.start_proxy("node-2", &["--ipvs-sync-period", "10m"])?;
+        let (node, client) = (cluster.at("node-2")?, cluster.at("client")?);
+        node.await_service("TCP 192.168.128.2:30080", &["10.244.1.2:8080 1"])?;
+        assert_eq!(client.get("192.168.128.2:30080")?.name, "web");
+        ensure!(client.try_get("192.168.128.51:30080")?.is_err(), "an address that is nowhere answers");
+
+        node.ip("addr add 192.168.128.51/24 dev eth0")?;
+        node.await_service("TCP 192.168.128.51:30080", &["10.244.1.2:8080 1"])?;
+        assert_eq!(client.get("192.168.128.51:30080")?.name, "web");
+
+        node.ip("addr del 192.168.128.51/24 dev eth0")?;
+        node.await_no_service("TCP 192.168.128.51:30080")?;
+        assert_eq!(client.get("192.168.128.2:30080")?.name, "web");
+        // And again, on a device that comes with it.
+        node.ip("link add name extra type bridge\nlink set extra up\naddr add 192.168.129.1/24 dev extra")?;
+        node.await_service("TCP 192.168.129.1:30080", &["10.244.1.2:8080 1"])?;
+        node.ip("link del extra")?;
+        node.await_no_service("TCP 192.168.129.1:30080")
+    })
+}
+
+/// `--nodeport-addresses` says which addresses take part.
+#[test]
+fn only_chosen_addresses_serve() -> TestResult {
+    scenario(Cluster::builder().pod("web", "node-1", "10.244.1.2"), |cluster| {
+        let _server = deploy(cluster)?;
+        let node = cluster.at("node-2")?;
+        node.ip("addr add 172.16.5.1/24 dev eth0")?;
+        let _proxy = cluster.start_proxy("node-2", &["--nodeport-addresses", "192.168.128.0/24"])?;
+        node.await_service("TCP 192.168.128.2:30080", &["10.244.1.2:8080 1"])?;
+        node.ip("addr add 172.16.6.1/24 dev eth0\naddr add 192.168.128.52/24 dev eth0")?;
+        node.await_service("TCP 192.168.128.52:30080", &["10.244.1.2:8080 1"])?;
+        throughout(Duration::from_secs(1), || {
+            let keys = node.ip_vs()?.keys();
+            let expected = ["TCP 10.96.0.80:80", "TCP 192.168.128.2:30080", "TCP 192.168.128.52:30080"];
+            ensure!(keys == expected, "{keys:?}");
+            Ok(())
+        })?;
+        assert_eq!(cluster.at("client")?.get("192.168.128.52:30080")?.name, "web");
+        Ok(())
+    })
+}

@@ -1,0 +1,247 @@
+//! Ends and new starts, drift, what is foreign, and the commands that look.
+
+use anyhow::{Result, ensure};
+use scenarios::{
+    Cluster, Conversation, Service, Slice, TestResult, Transport, VIP_DEVICE, eventually, scenario,
+};
+
+use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluster, web_slice};
+
+/// The node whose daemon is restarted: all tested traffic goes through it.
+const NODE: &str = "node-3";
+
+/// `web`, as echo servers and with a node port, and a second Service on its pods.
+fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {
+    let service = Service::new("web").node_port_type().cluster_ip("10.96.0.80");
+    cluster.manifests.write("web", &service.port_line("port: 80, targetPort: 8080, nodePort: 30080"))?;
+    cluster.manifests.write("web-slice", &web_slice(&all_web()))?;
+    cluster.manifests.write("second", &Service::new("second").cluster_ip("10.96.0.81").port(80))?;
+    cluster.manifests.write("second-slice", &Slice::of("second").port(8080).ready("10.244.1.2"))?;
+    all_web().iter().map(|pod| cluster.echo(pod, Transport::Tcp, 8080)).collect()
+}
+
+fn await_state(cluster: &Cluster) -> Result<()> {
+    let node = cluster.at(NODE)?;
+    let all = ["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 1"];
+    node.await_service(WEB, &all)?;
+    node.await_service("TCP 192.168.128.3:30080", &all)?;
+    node.await_service("TCP 10.96.0.81:80", &["10.244.1.2:8080 1"])?;
+    node.await_vips(&["10.96.0.80", "10.96.0.81"])
+}
+
+/// Connections of all kinds of clients.
+fn hold(cluster: &Cluster) -> Result<Vec<(Conversation, String)>> {
+    let ways = [("visitor", WEB_ADDRESS), (NODE, WEB_ADDRESS), ("client", "192.168.128.3:30080")];
+    let mut held = Vec::new();
+    for (from, to) in ways {
+        let mut connection = cluster.at(from)?.connect(Transport::Tcp, to)?;
+        let name = connection.say()?.name;
+        held.push((connection, name));
+    }
+    Ok(held)
+}
+
+fn still_held(held: &mut [(Conversation, String)]) -> Result<()> {
+    for (connection, name) in held {
+        let answer = connection.say()?;
+        ensure!(answer.name == *name, "a connection moved from {name} to {}", answer.name);
+    }
+    Ok(())
+}
+
+/// After SIGTERM everything goes on; a new start changes nothing and drops no connection.
+#[test]
+fn an_end_and_a_new_start_are_not_noticed() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        await_state(cluster)?;
+        let mut held = hold(cluster)?;
+        let node = cluster.at(NODE)?;
+        let before = (node.ipvsadm()?.configuration(), node.vips()?, node.nft_sets()?);
+        let status = proxy.terminate()?;
+        ensure!(status.success(), "SIGTERM ended it with {status}");
+        assert_eq!((node.ipvsadm()?.configuration(), node.vips()?, node.nft_sets()?), before);
+        still_held(&mut held)?;
+        cluster.at("visitor")?.echo(Transport::Tcp, WEB_ADDRESS)?;
+
+        // What changed while it was away is seen at the start.
+        cluster.manifests.write("second-slice", &Slice::of("second").port(8080).ready("10.244.2.2"))?;
+        let _proxy = cluster.start_proxy(NODE, &[])?;
+        node.await_serving("TCP 10.96.0.81:80", &["10.244.2.2:8080"])?;
+        still_held(&mut held)?;
+        assert_eq!((node.vips()?, node.nft_sets()?), (before.1, before.2));
+        Ok(())
+    })
+}
+
+/// Whatever drifted while the daemon was away is repaired at its start, and no connection is dropped.
+#[test]
+fn a_start_repairs_what_drifted() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        await_state(cluster)?;
+        let mut held = hold(cluster)?;
+        let sets = node.nft_sets()?;
+        proxy.terminate()?;
+        for drift in [
+            "ipvsadm -e -t 10.96.0.80:80 -r 10.244.2.2:8080 -m -w 5",
+            "ipvsadm -e -t 10.96.0.80:80 -r 10.244.2.2:8080 -m -w 0",
+            "ipvsadm -E -t 10.96.0.80:80 -s wlc",
+            "ipvsadm -E -t 10.96.0.80:80 -s rr -p 300",
+            "ipvsadm -d -t 10.96.0.81:80 -r 10.244.1.2:8080",
+            "ipvsadm -D -t 10.96.0.81:80",
+            "ipvsadm -a -t 10.96.0.81:80 -r 10.9.9.9:80 -m",
+            "ip addr del 10.96.0.80/32 dev kube-ipvs0",
+            "ip addr add 10.96.0.99/32 dev kube-ipvs0",
+            "ip link del kube-ipvs0",
+            "nft delete table ip kube-ipvs",
+        ] {
+            let mut words = drift.split(' ');
+            node.run(words.next().unwrap_or_default(), &words.collect::<Vec<_>>())?;
+            let proxy = cluster.start_proxy(NODE, &[])?;
+            let repaired = await_state(cluster).and_then(|()| {
+                let service = node.ipvsadm()?.service(WEB).cloned();
+                let looks = service.map(|service| (service.scheduler, service.flags));
+                ensure!(looks == Some(("rr".into(), String::new())), "scheduler and flags: {looks:?}");
+                eventually(scenarios::SOON, || {
+                    ensure!(node.nft_sets()? == sets, "nft's sets differ: {:?}", node.nft_sets()?);
+                    Ok(())
+                })
+            });
+            repaired
+                .and_then(|()| still_held(&mut held))
+                .map_err(|error| error.context(format!("after `{drift}`")))?;
+            proxy.terminate()?;
+        }
+        Ok(())
+    })
+}
+
+/// `cleanup` removes what is ours, and nothing else.
+#[test]
+fn cleanup_removes_ours_and_nothing_else() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy_web(cluster)?;
+        let node = cluster.at(NODE)?;
+        for foreign in [
+            "ipvsadm -A -t 203.0.113.9:80 -s wrr",
+            "ipvsadm -a -t 203.0.113.9:80 -r 10.9.9.9:80 -m -w 3",
+            "nft add table ip foreign",
+            "nft add set ip foreign kept { type ipv4_addr; elements = { 10.96.0.80 }; }",
+            "nft add table inet filter",
+            "ip link add name dummy-foreign type dummy",
+            "ip addr add 203.0.113.9/32 dev dummy-foreign",
+        ] {
+            node.run("sh", &["-c", foreign])?;
+        }
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        await_web(cluster, NODE)?;
+        proxy.terminate()?;
+        cluster.kube_ipvs(NODE)?.run(&["cleanup"])?;
+        assert_eq!(node.ipvsadm()?.configuration(), "TCP 203.0.113.9:80 wrr \n  -> 10.9.9.9:80 Masq 3\n");
+        let mut tables: Vec<String> =
+            node.run("nft", &["list", "tables"])?.lines().map(str::to_owned).collect();
+        tables.sort();
+        assert_eq!(tables, ["table inet filter", "table ip foreign"]);
+        assert!(node.run("nft", &["list", "set", "ip", "foreign", "kept"])?.contains("10.96.0.80"));
+        assert!(node.run("ip", &["addr", "show", "dummy-foreign"])?.contains("inet 203.0.113.9/32"));
+        ensure!(!node.output("ip", &["link", "show", VIP_DEVICE])?.status.success(), "{VIP_DEVICE} is left");
+        // Once more: there is nothing left to do, and that is no error.
+        cluster.kube_ipvs(NODE)?.run(&["cleanup"])?;
+        // And a new start begins from nothing.
+        let _proxy = cluster.start_proxy(NODE, &[])?;
+        await_web(cluster, NODE)
+    })
+}
+
+/// Foreign virtual servers, inside `--ipvs-exclude-cidrs` or not, are never touched while the daemon runs.
+#[test]
+fn foreign_virtual_servers_stay() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy_web(cluster)?;
+        let node = cluster.at(NODE)?;
+        for foreign in ["10.96.5.1:80", "203.0.113.9:80"] {
+            node.run("ipvsadm", &["-A", "-t", foreign, "-s", "rr"])?;
+            node.run("ipvsadm", &["-a", "-t", foreign, "-r", "10.9.9.9:80", "-m"])?;
+        }
+        let arguments = ["--ipvs-exclude-cidrs", "10.96.5.0/24", "--ipvs-sync-period", "1s"];
+        let proxy = cluster.start_proxy(NODE, &arguments)?;
+        await_web(cluster, NODE)?;
+        // Over several full syncs, and over a Service that goes.
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        cluster.manifests.remove("web")?;
+        node.await_no_service(WEB)?;
+        proxy.terminate()?;
+        let foreign = "TCP 10.96.5.1:80 rr \n  -> 10.9.9.9:80 Masq 1\nTCP 203.0.113.9:80 rr \n  -> 10.9.9.9:80 Masq 1\n";
+        assert_eq!(node.ipvsadm()?.configuration(), foreign);
+        cluster.kube_ipvs(NODE)?.run(&["cleanup"])?;
+        assert_eq!(node.ipvsadm()?.configuration(), foreign);
+        Ok(())
+    })
+}
+
+/// `diff` exits with 0 where there is nothing to do, 1 where there is, and 2 where it cannot tell.
+#[test]
+fn diff_tells_by_its_exit_status() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy_web(cluster)?;
+        let node = cluster.at(NODE)?;
+        let manifests = cluster.manifests.directory().to_string_lossy().into_owned();
+        let diff = |arguments: &[&str]| -> Result<(Option<i32>, String)> {
+            let output = cluster.kube_ipvs(NODE)?.output(&[&["diff"], arguments].concat())?;
+            let said = [output.stdout, output.stderr].concat();
+            Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+        };
+        let all = ["--manifests", manifests.as_str(), "--hostname-override", NODE];
+        let (code, said) = diff(&all)?;
+        ensure!(code == Some(1), "nothing is there yet: {code:?}\n{said}");
+        ensure!(said.contains("10.96.0.80:80"), "it does not say what is to do:\n{said}");
+        assert_eq!(node.ipvsadm()?.keys(), Vec::<String>::new(), "diff changed something");
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        await_web(cluster, NODE)?;
+        node.await_vips(&["10.96.0.80"])?;
+        let (code, said) = diff(&all)?;
+        ensure!(code == Some(0), "all is done: {code:?}\n{said}");
+        proxy.terminate()?;
+        node.run("ipvsadm", &["-e", "-t", "10.96.0.80:80", "-r", "10.244.2.2:8080", "-m", "-w", "7"])?;
+        let (code, said) = diff(&all)?;
+        ensure!(code == Some(1) && said.contains("10.244.2.2:8080"), "a weight differs: {code:?}\n{said}");
+        let (code, said) = diff(&["--manifests", "/nowhere", "--hostname-override", NODE])?;
+        ensure!(code == Some(2), "a folder that is not there: {code:?}\n{said}");
+        Ok(())
+    })
+}
+
+/// `ls` says what `ipvsadm -Ln` says, and besides the names of Services.
+#[test]
+fn ls_says_what_ipvsadm_says() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let _proxy = cluster.start_proxy(NODE, &[])?;
+        await_state(cluster)?;
+        let listing = cluster.kube_ipvs(NODE)?.run(&["ls"])?;
+        // Each line of ipvsadm is there, its words in their order, with a name between or behind them.
+        let contains = |line: &str, words: &[&str]| {
+            let mut rest = line.split_whitespace();
+            words.iter().all(|word| rest.any(|found| found == *word))
+        };
+        let ipvsadm = cluster.at(NODE)?.run("ipvsadm", &["-Ln"])?;
+        for line in ipvsadm.lines().skip(3) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            ensure!(
+                listing.lines().any(|line| contains(line, &words)),
+                "ls lacks {line:?}; it says:\n{listing}\nipvsadm says:\n{ipvsadm}"
+            );
+        }
+        ensure!(
+            listing.contains("default/web") && listing.contains("default/second"),
+            "no names:\n{listing}"
+        );
+        let json = cluster.kube_ipvs(NODE)?.run(&["ls", "--output", "json"])?;
+        ensure!(json.contains("10.96.0.80") && json.trim_start().starts_with(['[', '{']), "no JSON:\n{json}");
+        Ok(())
+    })
+}
