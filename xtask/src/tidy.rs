@@ -1,7 +1,214 @@
-//! stub
-pub(crate) fn run() -> anyhow::Result<std::process::ExitCode> {
-    Ok(std::process::ExitCode::SUCCESS)
+//! `cargo xtask tidy`: the layering and the house rules that the compiler does not know.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use xshell::{Shell, cmd};
+
+use crate::workspace::Workspace;
+
+/// A crate, and what must not be among its dependencies, direct or not: they point one way, and who embeds the libraries gets no runtime.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("netlink-batch", &["ipvs-netlink", "proxier", "kube-ipvs", "tokio", "kube", "k8s-openapi", "rtnetlink"]),
+    ("ipvs-netlink", &["proxier", "kube-ipvs", "tokio", "kube", "k8s-openapi", "rtnetlink"]),
+    ("proxier", &["kube-ipvs", "tokio", "kube", "k8s-openapi", "rtnetlink"]),
+];
+
+/// What the pure part of proxier (all but linux/) never mentions: it does no I/O and has no clock.
+const IMPURE: &[&str] = &[
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "UnixStream",
+    "Instant::now",
+    "SystemTime::now",
+    "std::thread",
+    "std::fs",
+    "std::process",
+    "netlink_",
+    "rustix",
+    "tokio",
+    "kube::",
+    "k8s_openapi",
+];
+
+const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "dbg!"];
+
+const LONGEST_FILE: usize = 500;
+
+pub(crate) fn run() -> Result<ExitCode> {
+    check(&Workspace::load()?)?;
+    Ok(ExitCode::SUCCESS)
 }
-pub(crate) fn check(_: &crate::workspace::Workspace) -> anyhow::Result<()> {
+
+/// Reports every breach, not the first only.
+pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    let sh = Shell::new()?;
+    sh.change_dir(&workspace.root);
+    let mut breaches = Vec::new();
+    for (krate, forbidden) in LAYERS {
+        let tree =
+            cmd!(sh, "cargo tree --quiet --package {krate} --edges normal --prefix none").quiet().read()?;
+        breaches.extend(layer_breaches(krate, &tree, forbidden));
+    }
+    let listed = cmd!(sh, "git ls-files --cached --others --exclude-standard").quiet().read()?;
+    for name in listed.lines() {
+        let path = workspace.root.join(name);
+        // A file that is deleted and not yet committed is listed still.
+        if path.is_file() && name.ends_with(".rs") {
+            let text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
+            breaches.extend(source_breaches(name, &text));
+        } else if path.is_file() && name.ends_with(".md") {
+            let text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
+            breaches.extend(link_breaches(name, &text, |target| target.exists(), &workspace.root));
+        }
+    }
+    for breach in &breaches {
+        eprintln!("tidy: {breach}");
+    }
+    ensure!(breaches.is_empty(), "{} things are not tidy", breaches.len());
     Ok(())
+}
+
+/// `tree` is what cargo tree prints: "name version (…)" a line, the crate itself first.
+fn layer_breaches(krate: &str, tree: &str, forbidden: &[&str]) -> Vec<String> {
+    let mut found: Vec<&str> = tree
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split(' ').next())
+        .filter(|name| forbidden.contains(name))
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().map(|name| format!("{krate} must not depend on {name}")).collect()
+}
+
+fn source_breaches(name: &str, text: &str) -> Vec<String> {
+    let mut breaches = Vec::new();
+    let lines = text.lines().count();
+    if lines > LONGEST_FILE {
+        breaches.push(format!("{name} has {lines} lines; {LONGEST_FILE} is the limit"));
+    }
+    // These rules are about the project's code; here the words stand in rules and tests.
+    if name.starts_with("xtask/") {
+        return breaches;
+    }
+    let pure = name.strip_prefix("crates/proxier/src/").is_some_and(|rest| !rest.starts_with("linux"));
+    for (number, line) in (1..).zip(text.lines()) {
+        let code = line.split("//").next().unwrap_or_default();
+        let mut forbid = |words: &[&str], why: &str| {
+            for word in words.iter().filter(|word| mentions(code, word)) {
+                breaches.push(format!("{name}:{number}: {word}: {why}"));
+            }
+        };
+        forbid(UNFINISHED, "unfinished");
+        if name.starts_with("crates/") {
+            forbid(&["unsafe"], "the crates have no unsafe code");
+        }
+        if pure {
+            forbid(IMPURE, "outside linux/ proxier does no I/O and has no clock");
+        }
+    }
+    breaches
+}
+
+/// Whether `word` stands in the code, not as the end of a longer name (nor, for `unsafe`, as the start of one).
+fn mentions(code: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(word).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        let after = code[at + word.len()..].chars().next();
+        !before.is_some_and(part) && (word.ends_with(['_', ':', '!']) || !after.is_some_and(part))
+    })
+}
+
+/// Links of a Markdown page that lead to no file. `[text](path#anchor)`; what is in code blocks is not looked at.
+fn link_breaches(name: &str, text: &str, exists: impl Fn(&Path) -> bool, root: &Path) -> Vec<String> {
+    let directory = Path::new(name).parent().unwrap_or(Path::new(""));
+    let mut breaches = Vec::new();
+    let mut in_code = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        for (at, _) in line.match_indices("](").filter(|_| !in_code) {
+            let target = line[at + 2..].split(')').next().unwrap_or_default();
+            let path = target.split(['#', ' ']).next().unwrap_or_default();
+            if path.is_empty() || path.contains("://") || path.starts_with("mailto:") {
+                continue;
+            }
+            let file: PathBuf = match path.strip_prefix('/') {
+                Some(absolute) => root.join(absolute),
+                None => root.join(directory).join(path),
+            };
+            if !exists(&file) {
+                breaches.push(format!("{name}:{number}: the link {target} leads nowhere"));
+            }
+        }
+    }
+    breaches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forbidden_dependency_is_found() {
+        let tree =
+            "proxier v0.1.0 (/x/proxier)\nipnet v2.11.0\ntokio v1.0.0\nfutures v0.3.0\ntokio v1.0.0 (*)\n";
+        assert_eq!(layer_breaches("proxier", tree, &["tokio", "kube"]), ["proxier must not depend on tokio"]);
+        assert!(
+            layer_breaches("proxier", "proxier v0.1.0\nipnet v2.11.0\n", &["tokio", "proxier"]).is_empty()
+        );
+    }
+
+    #[test]
+    fn a_long_file_is_found() {
+        assert_eq!(source_breaches("xtask/src/a.rs", &"\n".repeat(LONGEST_FILE)).len(), 0);
+        assert_eq!(source_breaches("xtask/src/a.rs", &"\n".repeat(LONGEST_FILE + 1)).len(), 1);
+    }
+
+    #[test]
+    fn unfinished_and_unsafe_code_is_found() {
+        assert_eq!(source_breaches("tests/src/lib.rs", "fn a() { todo!() }\n").len(), 1);
+        assert_eq!(source_breaches("crates/a/src/lib.rs", "unsafe { x() }\n").len(), 1);
+        assert!(
+            source_breaches("crates/a/src/lib.rs", "#![forbid(unsafe_code)]\n// todo! and unsafe\n")
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn the_pure_part_of_proxier_is_pure() {
+        for line in [
+            "let now = Instant::now();",
+            "use std::fs;",
+            "use netlink_sys::Socket;",
+            "use tokio::time;",
+            "use kube::Api;",
+        ] {
+            assert_eq!(source_breaches("crates/proxier/src/engine.rs", line).len(), 1, "{line}");
+            assert!(source_breaches("crates/proxier/src/linux/ipvs.rs", line).is_empty(), "{line}");
+        }
+        assert!(
+            source_breaches("crates/proxier/src/kernel.rs", "use std::net::IpAddr; let my_tokio = 1;")
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_dead_link_is_found() {
+        let exists = |path: &Path| path == Path::new("/r/docs/a.md");
+        let text = "[a](a.md#x) [up](../docs/a.md) [web](https://x.y/z) [here](#there) [dead](b.md)\n```\n[code](c.md)\n```\n";
+        let breaches = link_breaches(
+            "docs/i.md",
+            text,
+            |path| exists(path) || path.ends_with("../docs/a.md"),
+            Path::new("/r"),
+        );
+        assert_eq!(breaches, ["docs/i.md:1: the link b.md leads nowhere"]);
+    }
 }

@@ -93,8 +93,7 @@ impl Tree {
 
     /// Writes the archive. Parents sort before what is in them, which is the order that the kernel needs.
     pub(crate) fn write(&self, out: &mut impl Write) -> Result<()> {
-        let mut inode = 1;
-        for (guest, entry) in &self.entries {
+        for (inode, (guest, entry)) in (1..).zip(&self.entries) {
             let name = guest.strip_prefix("/").unwrap_or(guest).to_str().context("a path is not UTF-8")?;
             match entry {
                 Entry::Directory => record(out, inode, DIRECTORY, name, 0, &mut io::empty())?,
@@ -112,7 +111,6 @@ impl Tree {
                     record(out, inode, REGULAR | mode, name, length, &mut file)?;
                 }
             }
-            inode += 1;
         }
         record(out, 0, 0, "TRAILER!!!", 0, &mut io::empty())
     }

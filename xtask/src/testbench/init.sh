@@ -17,6 +17,8 @@ ln -sf /proc/self/fd/0 /dev/stdin
 ln -sf /proc/self/fd/1 /dev/stdout
 ln -sf /proc/self/fd/2 /dev/stderr
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mkdir /dev/net
+mknod /dev/net/tun c 10 200
 mount -t tmpfs tmpfs /run
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 hostname bench
@@ -47,7 +49,9 @@ port=${1%4}
 
 ip link set lo up
 # What every node of a cluster has; ip_vs is left to be loaded by its first user, as on a node.
-modprobe -a br_netfilter nf_conntrack 2>/dev/console
+# nft would load its expressions one by one, starting its transaction over each time: half a minute when emulated.
+modprobe -aq br_netfilter nf_conntrack nf_conntrack_netlink dummy veth nf_tables nft_compat nft_ct nft_chain_nat nft_fib_inet \
+    nft_hash nft_limit nft_log nft_masq nft_nat nft_numgen nft_redir nft_reject_inet nft_reject_ipv4 nft_reject_ipv6
 ulimit -n 65536
 
 if [ "$(parameter net)" = user ]; then

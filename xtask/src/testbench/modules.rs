@@ -69,14 +69,19 @@ fn collect(kernel: &Kernel, stage: &Path) -> Result<()> {
     let index = from.join("modules.dep");
     let index = fs::read_to_string(&index).with_context(|| format!("reading {}", index.display()))?;
     let mut compressed: HashMap<String, Vec<PathBuf>> = HashMap::new();
+    let mut staged = Vec::new();
     for module in closure(&index) {
         let target = to.join(module);
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent)?;
         }
         fs::copy(from.join(module), &target).with_context(|| format!("copying {module}"))?;
-        if let Some((_, suffix)) = module.rsplit_once(".ko.") {
-            compressed.entry(suffix.to_owned()).or_default().push(target);
+        match module.rsplit_once(".ko.") {
+            Some((_, suffix)) => {
+                staged.push(target.with_extension(""));
+                compressed.entry(suffix.to_owned()).or_default().push(target);
+            }
+            None => staged.push(target),
         }
     }
     for name in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
@@ -91,6 +96,9 @@ fn collect(kernel: &Kernel, stage: &Path) -> Result<()> {
             other => bail!("modules compressed as .{other} are not understood"),
         }
     }
+    // Their signatures go too, for checking them takes longer than loading when emulated; the kernel notes it and goes on.
+    let modules = &staged;
+    cmd!(sh, "strip --strip-debug {modules...}").quiet().run()?;
     let version = &kernel.version;
     cmd!(sh, "depmod -b {stage} {version}").quiet().run()?;
     Ok(())

@@ -76,7 +76,7 @@ impl Vm {
             }
         }
         fs::remove_dir_all(&directory)?;
-        if matches!(result, Ok(0)) {
+        if matches!(result, Ok(0)) || fs::metadata(&console)?.len() == 0 {
             fs::remove_file(&console)?;
         } else if result.is_ok() {
             eprintln!("bench: the kernel's messages are in {}", console.display());
@@ -248,14 +248,13 @@ impl Machine {
                 self.stderr.copy(&mut io::stderr())?;
                 return Ok(Outcome::Exit(status));
             }
-            let failed = if let Some(status) = ended {
-                Some(format!("the machine ended by itself ({status})"))
-            } else if scanned.elapsed() > Duration::from_secs(1) {
+            let mut failed = None;
+            if ended.is_some() || scanned.elapsed() > Duration::from_secs(1) {
                 scanned = Instant::now();
-                self.panicked()?.then(|| "the kernel panicked".to_owned())
-            } else {
-                None
-            };
+                failed = self
+                    .panic()?
+                    .or_else(|| ended.map(|status| format!("the machine ended by itself ({status})")));
+            }
             match (failed, up) {
                 (Some(why), None) => return Ok(Outcome::NoBoot(format!("{why} before it was up"))),
                 (Some(why), Some(_)) => {
@@ -272,8 +271,13 @@ impl Machine {
         }
     }
 
-    fn panicked(&self) -> Result<bool> {
-        Ok(String::from_utf8_lossy(&fs::read(&self.console)?).contains("Kernel panic - not syncing"))
+    /// What the kernel said if it panicked. It is told to end the machine then, but may be too broken for that.
+    fn panic(&self) -> Result<Option<String>> {
+        let console = fs::read(&self.console)?;
+        let console = String::from_utf8_lossy(&console);
+        let line =
+            console.lines().find_map(|line| line.find("Kernel panic - not syncing").map(|at| &line[at..]));
+        Ok(line.map(str::to_owned))
     }
 }
 
