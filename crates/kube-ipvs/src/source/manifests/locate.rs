@@ -26,6 +26,19 @@ pub(super) fn steps(path: &str) -> Vec<Step> {
         .collect()
 }
 
+/// Writes a path: `spec.ports[0].name`.
+pub(super) fn path_of(steps: &[Step]) -> String {
+    let mut path = String::new();
+    for step in steps {
+        match step {
+            Step::Index(index) => path += &format!("[{index}]"),
+            Step::Key(key) if path.is_empty() => path += key,
+            Step::Key(key) => path += &format!(".{key}"),
+        }
+    }
+    path
+}
+
 /// The place of a field; of the nearest field around it where it is not there.
 pub(super) fn locate(text: &str, path: &[Step], options: &Options) -> Option<Location> {
     (0..=path.len()).rev().find_map(|length| {
@@ -39,6 +52,15 @@ pub(super) fn locate(text: &str, path: &[Step], options: &Options) -> Option<Loc
     })
 }
 
+/// A value that is not read: it may be large, and its place is known without.
+struct Untouched;
+
+impl<'de> Deserialize<'de> for Untouched {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Ok(Self)
+    }
+}
+
 struct Locate<'a> {
     path: &'a [Step],
     found: &'a mut Option<Location>,
@@ -49,7 +71,7 @@ impl<'de> DeserializeSeed<'de> for Locate<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         if self.path.is_empty() {
-            *self.found = Some(Spanned::<IgnoredAny>::deserialize(deserializer)?.referenced);
+            *self.found = Some(Spanned::<Untouched>::deserialize(deserializer)?.referenced);
             return Err(D::Error::custom("found"));
         }
         deserializer.deserialize_any(self)

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::de::DeserializeSeed;
-use serde_saphyr::{Error, Location, MessageFormatter, Options, UserMessageFormatter};
+use serde_saphyr::{Error, Location, MessageFormatter, Options, UserMessageFormatter, budget::BudgetBreach};
 
 use super::{
     Note, Place, Problem,
     document::{Document, documents},
     kind::{Kind, Sort, sort},
-    locate::{Step, locate, steps},
+    locate::{Step, locate, path_of, steps},
     object::{Key, Object},
     read::{self, Found, Header, HeaderSeed, Plan},
 };
@@ -183,7 +183,13 @@ impl Reader<'_> {
         let mut header = Header::default();
         let seed = HeaderSeed { header: &mut header, may_stop: true };
         match self.parse(|deserializer| seed.deserialize(deserializer)) {
-            Err(error) if !header.is_complete() => Err(Box::new(self.problem(&header, None, None, &error))),
+            Err(error) if !header.is_complete() => {
+                let path = self.path_of_error(|tracked| {
+                    let seed = HeaderSeed { header: &mut Header::default(), may_stop: true };
+                    seed.deserialize(tracked)
+                });
+                Err(Box::new(self.problem(&header, None, &path, &error)))
+            }
             _ => Ok(header),
         }
     }
@@ -238,30 +244,42 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads once more, this time keeping track of the path, which costs too much to do it always.
-    fn refused(&self, plan: &Plan, header: &Header, first_error: &Error) -> Problem {
-        let mut track = serde_path_to_error::Track::new();
-        let result = self.parse(|deserializer| {
-            let tracked = serde_path_to_error::Deserializer::new(deserializer, &mut track);
-            read::objects(plan, tracked, &mut Vec::new())
-        });
-        let tracked = track.path();
-        let path: Vec<Step> = tracked.iter().filter_map(step).collect();
+    fn refused(&self, plan: &Plan, header: &Header, error: &Error) -> Problem {
+        let path = self.path_of_error(|tracked| read::objects(plan, tracked, &mut Vec::new()));
         let item = match path[..] {
             [Step::Key(_), Step::Index(index), ..] if matches!(plan, Plan::List(_)) => Some(index),
             _ => None,
         };
-        let error = result.as_ref().err().unwrap_or(first_error);
-        self.problem(header, item, Some(tracked.to_string()).filter(|path| path != "."), error)
+        self.problem(header, item, &path, error)
     }
 
-    fn problem(&self, header: &Header, item: Option<usize>, field: Option<String>, error: &Error) -> Problem {
+    /// Reads once more, this time keeping track of the path to where it fails. That costs too much to do it always.
+    fn path_of_error<R>(
+        &self,
+        read: impl for<'a, 'b, 'de, 'e> FnOnce(
+            serde_path_to_error::Deserializer<'a, 'b, serde_saphyr::Deserializer<'de, 'e>>,
+        ) -> Result<R, Error>,
+    ) -> Vec<Step> {
+        let mut track = serde_path_to_error::Track::new();
+        let result = self.parse(|deserializer| {
+            read(serde_path_to_error::Deserializer::new(deserializer, &mut track)).map(drop)
+        });
+        // It fails as it did before: nothing has changed since.
+        debug_assert!(result.is_err());
+        track.path().iter().filter_map(step).collect()
+    }
+
+    fn problem(&self, header: &Header, item: Option<usize>, path: &[Step], error: &Error) -> Problem {
+        let error = error.without_snippet();
+        // A value that is wrong stands where its field does; the parser may have read on a little.
+        let of_field =
+            if is_about_a_value(error) { locate(self.document.text, path, &self.options) } else { None };
         Problem {
             path: self.path.clone(),
-            place: error.location().and_then(|location| self.place(location)),
+            place: of_field.or(error.location()).and_then(|location| self.place(location)),
             object: describe(about(header, item).0),
-            field: field.map(Into::into),
-            message: UserMessageFormatter.format_message(error.without_snippet()).into(),
+            field: Some(path_of(path)).filter(|field| !field.is_empty()).map(Into::into),
+            message: message_of(error).into(),
         }
     }
 
@@ -289,6 +307,42 @@ fn describe(header: &Header) -> Option<Box<str>> {
         "Node" => format!("{kind} {name}").into(),
         _ => format!("{kind} {namespace}/{name}").into(),
     })
+}
+
+/// Whether the text is well-formed and a value in it is not what it should be.
+fn is_about_a_value(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Message { .. }
+            | Error::SerdeInvalidType { .. }
+            | Error::SerdeInvalidValue { .. }
+            | Error::SerdeMissingField { .. }
+            | Error::Unexpected { .. }
+            | Error::InvalidScalar { .. }
+            | Error::InvalidBooleanStrict { .. }
+    )
+}
+
+/// The parser's words, but for those that only its authors understand.
+fn message_of(error: &Error) -> String {
+    let message = UserMessageFormatter.format_message(error).into_owned();
+    match (error, message.as_str()) {
+        (Error::Budget { breach: BudgetBreach::Depth { .. }, .. }, _) | (_, "recursion limit exceeded") => {
+            "is nested too deeply".into()
+        }
+        (Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. }, _) => {
+            "is too large or too complex: do aliases make much of little?".into()
+        }
+        (_, "expected mapping start") => "expected fields here, such as `name: value`".into(),
+        (_, "expected string scalar") => "expected a text here".into(),
+        (_, "invalid boolean") => "expected true or false here".into(),
+        _ => match message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected ")) {
+            Some(("sequence", wanted)) => format!("this is a list, not {wanted}"),
+            Some(("map", wanted)) => format!("this is a mapping, not {wanted}"),
+            Some((found, wanted)) => format!("this is {found}, not {wanted}"),
+            None => message,
+        },
+    }
 }
 
 fn step(segment: &serde_path_to_error::Segment) -> Option<Step> {

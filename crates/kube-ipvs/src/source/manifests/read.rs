@@ -9,7 +9,7 @@ use serde::{
 };
 
 use super::{kind::Kind, object::Object};
-use crate::source::wire::{self, ConvertedEndpoints, ConvertedService, ConvertedSlice, Invalid};
+use crate::source::wire::{self, Bounded, ConvertedEndpoints, ConvertedService, ConvertedSlice, Invalid};
 
 /// What a document or an item says about itself.
 #[derive(Debug, Default)]
@@ -30,6 +30,12 @@ impl Header {
     pub(super) fn is_complete(&self) -> bool {
         let kind = self.kind.as_ref().filter(|kind| !kind.ends_with("List"));
         self.has_metadata && self.api_version.is_some() && kind.is_some()
+    }
+}
+
+impl Header {
+    fn is_of_discovery(&self) -> bool {
+        self.api_version.as_ref().is_some_and(|version| version.starts_with("discovery.k8s.io/"))
     }
 }
 
@@ -77,6 +83,11 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
                     }
                 }
                 "items" => map.next_value_seed(HeaderItems(&mut self.header.items))?,
+                // In the order in which kubectl writes fields, endpoints come before the kind. Still they are no
+                // reason to read on for long.
+                "endpoints" if self.header.is_of_discovery() => {
+                    drop(map.next_value::<Bounded<IgnoredAny, 1000>>()?)
+                }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
             if self.may_stop && self.header.is_complete() {

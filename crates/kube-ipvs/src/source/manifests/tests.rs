@@ -1,4 +1,5 @@
 mod broken;
+mod broken_whole;
 mod examples;
 mod folder;
 mod good;

@@ -34,6 +34,9 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D, describe: &'static str) ->
             Err(E::custom(format_args!("{value} is not {}", self.0)))
         }
         fn visit_f64<E: Error>(self, value: f64) -> Result<i64, E> {
+            if value.abs() >= u64::MAX as f64 {
+                return Err(E::custom(format_args!("a number as large as this is not {}", self.0)));
+            }
             Err(E::custom(format_args!("{value} is not {}", self.0)))
         }
         fn visit_str<E: Error>(self, value: &str) -> Result<i64, E> {

@@ -243,6 +243,8 @@ fn is_text(address: &Address, wanted: &str) -> bool {
 fn address_of(address: &Address, field: &str) -> Result<IpAddr, Invalid> {
     match address {
         Address::Ip(ip) => Ok(*ip),
-        Address::Text(text) => Err(Invalid::new(field, format!("{}; or \"None\"", not_an_address(text)))),
+        Address::Text(text) => {
+            Err(Invalid::new(field, format!("{}, nor is it \"None\"", not_an_address(text))))
+        }
     }
 }

@@ -16,39 +16,50 @@ fn check(name: &str, expected: Expect) {
 
 #[test]
 fn hostnames() {
-    check("01-hostnames.yaml", expect![[r#"
+    check(
+        "01-hostnames.yaml",
+        expect![[r#"
         Service default/hostnames [10.0.91.192] [TCP 80 "default"]
         Slice default/hostnames-x7k2p of default/hostnames IPv4 [TCP 9376 "default"]
           10.1.161.47 ready serving on node-1
           10.1.166.146 ready serving on node-2
           10.1.166.166 ready serving on node-2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn myapp() {
-    check("02-myapp.yaml", expect![[r#"
+    check(
+        "02-myapp.yaml",
+        expect![[r#"
         Service default/myapp [10.111.98.163] [TCP 80 "http"]
         Slice default/myapp-8jq4d of default/myapp IPv4 [TCP 80 "http"]
           10.244.1.57 ready serving on node-1
           10.244.1.58 ready serving on node-1
           10.244.2.50 ready serving on node-2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn my_nginx() {
-    check("03-my-nginx.yaml", expect![[r#"
+    check(
+        "03-my-nginx.yaml",
+        expect![[r#"
         Service default/my-nginx [10.10.178.9] [TCP 80 "tcp-80"]
         Slice default/my-nginx-5wqz9 of default/my-nginx IPv4 [TCP 80 "tcp-80"]
           10.244.58.199 ready serving on node-1
           10.244.85.198 ready serving on node-2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn node_port() {
-    check("04-nodeport.yaml", expect![[r#"
+    check(
+        "04-nodeport.yaml",
+        expect![[r#"
         Service default/ssh-service1 [10.109.102.60] [TCP 2222 "ssh" nodePort 30239]
         Service default/web-nodeport-svc [10.109.102.59] [TCP 80 "" nodePort 30080]
         Service nodeport/my-nginx [10.10.228.115] [TCP 80 "tcp-80" nodePort 30380]
@@ -62,42 +73,55 @@ fn node_port() {
         Slice nodeport/my-nginx-9c2ld of nodeport/my-nginx IPv4 [TCP 80 "tcp-80"]
           10.244.58.199 ready serving on node-1
           10.244.85.198 ready serving on node-2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn external_name_and_headless() {
-    check("06-external-name-headless.yaml", expect![[r#"
+    check(
+        "06-external-name-headless.yaml",
+        expect![[r#"
         Service default/baidu []
         Service default/web-headless [] [TCP 80 "http"]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn mysql_endpoints() {
-    check("07-mysql-endpoints.yaml", expect![[r#"
+    check(
+        "07-mysql-endpoints.yaml",
+        expect![[r#"
         Service default/mysql [10.102.14.71] [TCP 3306 ""]
         Slice default/mysql:endpoints-0-ipv4 of default/mysql IPv4 [TCP 3306 ""]
           192.168.128.11 ready serving
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn no_match() {
-    check("08-no-match.yaml", expect![[r#"
+    check(
+        "08-no-match.yaml",
+        expect![[r#"
         Service default/web-clusterip-svc [10.102.249.165] [TCP 80 ""]
         Slice default/web-clusterip-svc-2dw7c of default/web-clusterip-svc IPv4
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn dns() {
-    check("10-dns.yaml", expect![[r#"
+    check(
+        "10-dns.yaml",
+        expect![[r#"
         Service kube-system/kube-dns [10.96.0.10] [UDP 53 "dns"] [TCP 53 "dns-tcp"]
         Slice kube-system/kube-dns-rlm5h of kube-system/kube-dns IPv4 [UDP 53 "dns"] [TCP 53 "dns-tcp"]
           10.244.1.2 ready serving on node-1
           10.244.2.2 ready serving on node-2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

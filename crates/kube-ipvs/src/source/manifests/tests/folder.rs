@@ -1,1 +1,233 @@
+//! What comes of files that change one after the other.
 
+use expect_test::{Expect, expect};
+
+use super::*;
+
+fn service(name: &str, address: &str, selector: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: {address}, selector: {selector}, ports: [{{port: 80}}]}}\n"
+    )
+}
+
+fn endpoints(name: &str, address: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Endpoints\nmetadata: {{name: {name}{more}}}\nsubsets: [{{addresses: [{{ip: {address}}}], ports: [{{port: 80}}]}}]\n"
+    )
+}
+
+fn step(folder: &mut Folder, file: &str, text: Option<&str>, expected: Expect) {
+    let content = text.map_or(Content::Gone, |text| Content::Bytes(text.as_bytes()));
+    expected.assert_eq(&render(&folder.load([(file, content)])));
+}
+
+#[test]
+fn only_what_changed_is_said() {
+    let mut folder = Folder::new();
+    step(
+        &mut folder,
+        "a.yaml",
+        Some(GOOD),
+        expect![[r#"
+        Service default/web [10.96.0.1] [TCP 80 ""]
+        Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+          10.244.1.1 ready serving
+    "#]],
+    );
+    step(&mut folder, "a.yaml", Some(GOOD), expect![""]);
+    step(&mut folder, "a.yaml", Some(&format!("# a comment\n{GOOD}")), expect![""]);
+    step(
+        &mut folder,
+        "a.yaml",
+        Some(&GOOD.replace("10.244.1.1", "10.244.1.2")),
+        expect![[r#"
+        Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+          10.244.1.2 ready serving
+    "#]],
+    );
+    step(
+        &mut folder,
+        "a.yaml",
+        Some(&service("web", "10.96.0.1", "{}")),
+        expect![[r#"
+        Slice default/web-1 is gone
+    "#]],
+    );
+    step(
+        &mut folder,
+        "a.yaml",
+        None,
+        expect![[r#"
+        Service default/web is gone
+    "#]],
+    );
+    step(&mut folder, "a.yaml", None, expect![""]);
+    step(
+        &mut folder,
+        "a.yaml",
+        Some(GOOD),
+        expect![[r#"
+        Service default/web [10.96.0.1] [TCP 80 ""]
+        Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+          10.244.1.1 ready serving
+    "#]],
+    );
+    step(
+        &mut folder,
+        "a.yaml",
+        Some(""),
+        expect![[r#"
+        Service default/web is gone
+        Slice default/web-1 is gone
+        note: a.yaml: holds no objects
+    "#]],
+    );
+}
+
+#[test]
+fn the_first_file_decides() {
+    let mut folder = Folder::new();
+    step(
+        &mut folder,
+        "b.yaml",
+        Some(&service("web", "10.96.0.2", "{}")),
+        expect![[r#"
+        Service default/web [10.96.0.2] [TCP 80 ""]
+    "#]],
+    );
+    step(
+        &mut folder,
+        "a.yaml",
+        Some(&service("web", "10.96.0.1", "{}")),
+        expect![[r#"
+        Service default/web [10.96.0.1] [TCP 80 ""]
+        problem: b.yaml: Service default/web: stands in a.yaml too, which comes first and decides
+    "#]],
+    );
+    step(&mut folder, "b.yaml", Some(&service("web", "10.96.0.3", "{}")), expect![""]);
+    step(
+        &mut folder,
+        "a.yaml",
+        Some(&service("web", "10.96.0.4", "{}")),
+        expect![[r#"
+        Service default/web [10.96.0.4] [TCP 80 ""]
+    "#]],
+    );
+    assert_eq!(folder.problems().len(), 1);
+    step(
+        &mut folder,
+        "a.yaml",
+        None,
+        expect![[r#"
+        Service default/web [10.96.0.3] [TCP 80 ""]
+    "#]],
+    );
+    assert!(folder.problems().is_empty());
+}
+
+#[test]
+fn an_object_moves_to_another_file() {
+    let mut folder = Folder::new();
+    load(&mut folder, &[("a.yaml", GOOD)]);
+    let changes = folder.load([("a.yaml", Content::Gone), ("b.yaml", Content::Bytes(GOOD.as_bytes()))]);
+    assert!(changes.is_empty(), "{}", render(&changes));
+}
+
+#[test]
+fn hand_made_endpoints_are_for_services_without_a_selector() {
+    let mut folder = Folder::new();
+    step(&mut folder, "e.yaml", Some(&endpoints("db", "10.0.0.1", "")), expect![""]);
+    step(
+        &mut folder,
+        "s.yaml",
+        Some(&service("db", "10.96.0.1", "{app: db}")),
+        expect![[r#"
+        Service default/db [10.96.0.1] [TCP 80 ""]
+    "#]],
+    );
+    step(
+        &mut folder,
+        "s.yaml",
+        Some(&service("db", "10.96.0.1", "{}")),
+        expect![[r#"
+        Slice default/db:endpoints-0-ipv4 of default/db IPv4 [TCP 80 ""]
+          10.0.0.1 ready serving
+    "#]],
+    );
+    step(
+        &mut folder,
+        "e.yaml",
+        Some(&endpoints("db", "10.0.0.2", "")),
+        expect![[r#"
+        Slice default/db:endpoints-0-ipv4 of default/db IPv4 [TCP 80 ""]
+          10.0.0.2 ready serving
+    "#]],
+    );
+    let skip = ", labels: {endpointslice.kubernetes.io/skip-mirror: \"true\"}";
+    step(
+        &mut folder,
+        "e.yaml",
+        Some(&endpoints("db", "10.0.0.2", skip)),
+        expect![[r#"
+        Slice default/db:endpoints-0-ipv4 is gone
+    "#]],
+    );
+    let leader = ", annotations: {control-plane.alpha.kubernetes.io/leader: \"{}\"}";
+    step(&mut folder, "e.yaml", Some(&endpoints("db", "10.0.0.2", leader)), expect![""]);
+    step(
+        &mut folder,
+        "e.yaml",
+        Some(&endpoints("db", "10.0.0.2", "")),
+        expect![[r#"
+        Slice default/db:endpoints-0-ipv4 of default/db IPv4 [TCP 80 ""]
+          10.0.0.2 ready serving
+    "#]],
+    );
+    step(
+        &mut folder,
+        "s.yaml",
+        Some(&service("db", "10.96.0.1", "{app: db}")),
+        expect![[r#"
+        Slice default/db:endpoints-0-ipv4 is gone
+    "#]],
+    );
+    step(
+        &mut folder,
+        "s.yaml",
+        Some(&service("db", "10.96.0.1", "{}")),
+        expect![[r#"
+        Slice default/db:endpoints-0-ipv4 of default/db IPv4 [TCP 80 ""]
+          10.0.0.2 ready serving
+    "#]],
+    );
+    step(
+        &mut folder,
+        "s.yaml",
+        None,
+        expect![[r#"
+        Service default/db is gone
+        Slice default/db:endpoints-0-ipv4 is gone
+    "#]],
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_keeps_what_it_said() {
+    let mut folder = Folder::new();
+    load(&mut folder, &[("a.yaml", GOOD)]);
+    let changes = folder.load([("a.yaml", Content::Unreadable("cannot be read: permission denied"))]);
+    expect![[r#"
+        problem: a.yaml: cannot be read: permission denied
+    "#]]
+    .assert_eq(&render(&changes));
+    assert!(folder.load([("a.yaml", Content::Unreadable("cannot be read: permission denied"))]).is_empty());
+    step(
+        &mut folder,
+        "a.yaml",
+        None,
+        expect![[r#"
+        Service default/web is gone
+        Slice default/web-1 is gone
+    "#]],
+    );
+}

@@ -1,1 +1,108 @@
+//! Whatever the order in which files come and go, the same objects are in force in the end.
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The world as the receiver of the events sees it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct World(BTreeMap<String, Event>);
+
+impl World {
+    fn take(&mut self, changes: Changes) {
+        for event in changes.events {
+            let key = match &event {
+                Event::ServiceApplied(service) => format!("service {}", service.id),
+                Event::ServiceRemoved(id) => format!("service {id}"),
+                Event::SliceApplied(slice) => format!("slice {}", slice.id),
+                Event::SliceRemoved(id) => format!("slice {id}"),
+                Event::NodeApplied(node) => format!("node {}", node.name),
+                Event::NodeRemoved(name) => format!("node {name}"),
+                Event::NodeAddresses(_) => unreachable!("no manifest says so"),
+            };
+            match event {
+                Event::ServiceRemoved(_) | Event::SliceRemoved(_) | Event::NodeRemoved(_) => {
+                    assert!(self.0.remove(&key).is_some(), "{key} is removed and never was");
+                }
+                event => {
+                    assert_ne!(self.0.get(&key), Some(&event), "{key} is said again");
+                    self.0.insert(key, event);
+                }
+            }
+        }
+    }
+}
+
+/// A document about one of few objects, so that they meet each other.
+fn document() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec!["a", "b"]);
+    let service = (name.clone(), 1..4u8, prop::sample::select(vec!["{}", "{app: x}"])).prop_map(
+        |(name, ip, selector)| {
+            format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+             spec: {{clusterIP: 10.96.0.{ip}, selector: {selector}, ports: [{{port: 80}}]}}\n"
+            )
+        },
+    );
+    let endpoints = (name.clone(), 1..4u8).prop_map(|(name, ip)| {
+        format!(
+            "apiVersion: v1\nkind: Endpoints\nmetadata: {{name: {name}}}\n\
+             subsets: [{{addresses: [{{ip: 10.0.0.{ip}}}], ports: [{{port: 80}}]}}]\n"
+        )
+    });
+    let slice = (name, 1..4u8).prop_map(|(name, ip)| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+             addressType: IPv4\nports: [{{port: 80}}]\nendpoints: [{{addresses: [10.0.1.{ip}]}}]\n"
+        )
+    });
+    prop_oneof![service, endpoints, slice]
+}
+
+/// A file's content, or that it goes away.
+fn content() -> impl Strategy<Value = Option<String>> {
+    prop_oneof![
+        4 => prop::collection::vec(document(), 0..3).prop_map(|documents| Some(documents.join("---\n"))),
+        1 => Just(None),
+        1 => Just(Some("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 0}]}\n".into())),
+    ]
+}
+
+fn given(text: &Option<String>) -> Content<'_> {
+    text.as_ref().map_or(Content::Gone, |text| Content::Bytes(text.as_bytes()))
+}
+
+proptest! {
+    #[test]
+    fn any_history_ends_as_one_look_would(
+        steps in prop::collection::vec(
+            prop::collection::btree_map(prop::sample::select(vec!["1.yaml", "2.yaml", "3.yaml"]), content(), 1..3),
+            1..12,
+        )
+    ) {
+        let (mut folder, mut world) = (Folder::new(), World::default());
+        let mut last_good: BTreeMap<&str, Option<String>> = BTreeMap::new();
+        for step in &steps {
+            world.take(folder.load(step.iter().map(|(name, text)| (*name, given(text)))));
+            for (name, text) in step {
+                let is_good = read(text.as_deref().unwrap_or_default().as_bytes()).problems.is_empty();
+                if text.is_none() || is_good {
+                    last_good.insert(name, text.clone());
+                }
+            }
+        }
+        let mut fresh = World::default();
+        fresh.take(Folder::new().load(last_good.iter().map(|(name, text)| (*name, given(text)))));
+        prop_assert_eq!(&world, &fresh);
+
+        // One file at a time, from the last to the first.
+        let (mut folder, mut one_by_one) = (Folder::new(), World::default());
+        for (name, text) in last_good.iter().rev() {
+            one_by_one.take(folder.load([(*name, given(text))]));
+        }
+        prop_assert_eq!(&one_by_one, &fresh);
+    }
+}

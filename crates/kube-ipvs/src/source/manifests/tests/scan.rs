@@ -1,1 +1,217 @@
+//! A real folder.
 
+use std::{
+    fs,
+    ops::ControlFlow,
+    os::unix::fs::symlink,
+    path::Path,
+    sync::mpsc::{Receiver, channel},
+    time::Duration,
+};
+
+use expect_test::{Expect, expect};
+
+use super::{
+    super::{MAX_FILE_SIZE, ManifestSource, OpenError, RESCAN, follow},
+    *,
+};
+
+fn check(source: &mut ManifestSource, expected: Expect) {
+    expected.assert_eq(&render(&source.scan()).replace(&source.dir().display().to_string(), "DIR"));
+}
+
+/// Puts a file in place as careful programs do.
+fn replace(dir: &Path, name: &str, text: &str) {
+    fs::write(dir.join(".new"), text).unwrap();
+    fs::rename(dir.join(".new"), dir.join(name)).unwrap();
+}
+
+#[test]
+fn files_come_change_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut source = ManifestSource::open(dir.path()).unwrap();
+    check(&mut source, expect![""]);
+    for left_behind in
+        [".web.yaml.swp", "web.yaml~", "#web.yaml#", ".hidden.yaml", "readme.txt", "web.yaml.bak"]
+    {
+        fs::write(dir.path().join(left_behind), "no: manifest").unwrap();
+    }
+    fs::create_dir(dir.path().join("sub")).unwrap();
+    fs::write(dir.path().join("sub/web.yaml"), GOOD.replace("web", "deep")).unwrap();
+    fs::write(dir.path().join("web.yaml"), GOOD).unwrap();
+    check(
+        &mut source,
+        expect![[r#"
+        Service default/web [10.96.0.1] [TCP 80 ""]
+        Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+          10.244.1.1 ready serving
+    "#]],
+    );
+    check(&mut source, expect![""]);
+    // The same length, within the same second.
+    fs::write(dir.path().join("web.yaml"), GOOD.replace("10.244.1.1", "10.244.1.2")).unwrap();
+    check(
+        &mut source,
+        expect![[r#"
+        Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+          10.244.1.2 ready serving
+    "#]],
+    );
+    replace(dir.path(), "web.yaml", GOOD);
+    check(
+        &mut source,
+        expect![[r#"
+        Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+          10.244.1.1 ready serving
+    "#]],
+    );
+    fs::rename(dir.path().join("web.yaml"), dir.path().join("web.json")).unwrap();
+    check(&mut source, expect![""]);
+    fs::remove_file(dir.path().join("web.json")).unwrap();
+    check(
+        &mut source,
+        expect![[r#"
+        Service default/web is gone
+        Slice default/web-1 is gone
+    "#]],
+    );
+}
+
+#[test]
+fn a_mounted_config_map_is_swapped_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let version = |name: &str, text: &str| {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        fs::write(dir.path().join(name).join("web.yaml"), text).unwrap();
+        symlink(name, dir.path().join("..data_tmp")).unwrap();
+        fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+    };
+    version("..2026_01", GOOD);
+    symlink("..data/web.yaml", dir.path().join("web.yaml")).unwrap();
+    let mut source = ManifestSource::open(dir.path()).unwrap();
+    check(
+        &mut source,
+        expect![[r#"
+        Service default/web [10.96.0.1] [TCP 80 ""]
+        Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+          10.244.1.1 ready serving
+    "#]],
+    );
+    version("..2026_02", &GOOD.replace("10.244.1.1", "10.244.1.9"));
+    check(
+        &mut source,
+        expect![[r#"
+        Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+          10.244.1.9 ready serving
+    "#]],
+    );
+    // A link that leads nowhere is no absence.
+    fs::remove_dir_all(dir.path().join("..2026_02")).unwrap();
+    check(
+        &mut source,
+        expect![[r#"
+        problem: web.yaml: cannot be read: No such file or directory (os error 2)
+    "#]],
+    );
+    check(&mut source, expect![""]);
+}
+
+#[test]
+fn a_folder_that_is_gone_is_no_empty_folder() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("manifests");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("web.yaml"), GOOD).unwrap();
+    let mut source = ManifestSource::open(&dir).unwrap();
+    source.scan();
+    fs::remove_dir_all(&dir).unwrap();
+    check(
+        &mut source,
+        expect![[r#"
+        problem: DIR: cannot read the folder: No such file or directory (os error 2); what it held stays in force
+    "#]],
+    );
+    check(&mut source, expect![""]);
+    fs::create_dir(&dir).unwrap();
+    check(
+        &mut source,
+        expect![[r#"
+        Service default/web is gone
+        Slice default/web-1 is gone
+    "#]],
+    );
+}
+
+#[test]
+fn a_file_too_large_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::File::create(dir.path().join("big.yaml")).unwrap().set_len(MAX_FILE_SIZE + 1).unwrap();
+    check(
+        &mut ManifestSource::open(dir.path()).unwrap(),
+        expect![[r#"
+        problem: big.yaml: is too large: 65 MiB of at most 64 MiB
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_no_folder_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(matches!(ManifestSource::open(&file), Err(OpenError::NotAFolder(_))));
+    assert!(matches!(ManifestSource::open(&dir.path().join("none")), Err(OpenError::Unreadable { .. })));
+}
+
+/// Follows a folder in a thread that ends with the receiver.
+fn followed(dir: &Path) -> Receiver<Changes> {
+    let source = ManifestSource::open(dir).unwrap();
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        follow(source, |changes| match sender.send(changes) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        });
+    });
+    receiver
+}
+
+fn next(receiver: &Receiver<Changes>) -> Changes {
+    loop {
+        let changes = receiver.recv_timeout(RESCAN * 4).expect("something changed");
+        if !changes.is_empty() {
+            return changes;
+        }
+    }
+}
+
+#[test]
+fn changes_are_followed() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("manifests");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("web.yaml"), GOOD).unwrap();
+    fs::write(dir.join("other.yaml"), GOOD.replace("web", "other")).unwrap();
+    let receiver = followed(&dir);
+    let first = receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(first.events.len(), 4, "the first look is one batch");
+
+    // In several steps, as editors do: nothing in between is seen.
+    fs::write(dir.join("web.yaml"), "").unwrap();
+    fs::write(dir.join("web.yaml"), GOOD.replace("10.244.1.1", "10.244.1.2")).unwrap();
+    expect![[r#"
+        Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+          10.244.1.2 ready serving
+    "#]]
+    .assert_eq(&render(&next(&receiver)));
+
+    fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(next(&receiver).problems.len(), 1);
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("web.yaml"), GOOD).unwrap();
+    let mut gone = Vec::new();
+    while gone.len() < 3 {
+        gone.extend(next(&receiver).events);
+    }
+    assert_eq!(gone.len(), 3, "web's slice is as it was at first, and other is gone");
+}

@@ -1,0 +1,211 @@
+//! Files that cannot be followed as a whole: no objects, no YAML, no text, or far too much of it.
+
+use std::time::{Duration, Instant};
+
+use expect_test::{Expect, expect};
+
+use super::{
+    broken::{check, port, slice},
+    *,
+};
+
+#[test]
+fn what_it_is() {
+    let spec = "spec: {ports: [{port: 80}]}\n";
+    let heads = [
+        "kind: Service\nmetadata: {name: web}\n",
+        "apiVersion: v1\nmetadata: {name: web}\n",
+        "apiVersion: v2\nkind: Service\nmetadata: {name: web}\n",
+        "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\nmetadata: {name: web-1}\n",
+        "apiVersion: v1\nkind: EndpointSlice\nmetadata: {name: web-1}\n",
+        "apiVersion: v1\nkind: Service\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {generateName: web-}\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: Web}\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a.b}\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: a/b}\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web, creationTimestamp: yesterday}\n",
+        "apiVersion: v1\nkind: [Service]\nmetadata: {name: web}\n",
+    ];
+    check(
+        heads.map(|head| format!("{head}{spec}")),
+        expect![[r#"
+            f.yaml:1:1: Service default/web: apiVersion: is missing
+            f.yaml:1:1: kind: is missing
+            f.yaml:1:13: Service default/web: apiVersion: "v2" is not supported: Service is of v1
+            f.yaml:1:13: EndpointSlice default/web-1: apiVersion: "discovery.k8s.io/v1beta1" is not supported: EndpointSlice is of discovery.k8s.io/v1
+            f.yaml:1:13: EndpointSlice default/web-1: apiVersion: "v1" is not supported: EndpointSlice is of discovery.k8s.io/v1
+            f.yaml:1:1: Service: metadata.name: is missing
+            f.yaml:3:26: Service: metadata.generateName: is not supported here: only an API server can generate names; give metadata.name
+            f.yaml:3:18: Service default/Web: metadata.name: "Web" is not a name: 1 to 253 lower-case letters, digits, '-' and '.', with '-' and '.' at neither end
+            f.yaml:3:18: Service default/a.b: metadata.name: "a.b" is not the name of a Service: at most 63 lower-case letters, digits and '-'
+            f.yaml:3:34: Service a/b/web: metadata.namespace: "a/b" is not a name: 1 to 63 lower-case letters, digits and '-', with '-' at neither end
+            f.yaml:3:42: Service default/web: metadata.creationTimestamp: "yesterday" is not a time such as 2026-01-31T12:00:00Z
+            f.yaml:2:7: kind: expected a text here
+        "#]],
+    );
+    let whole =
+        ["- apiVersion: v1\n", "just words\n", "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"];
+    check(
+        whole,
+        expect![[r#"
+            f.yaml:1:1: this is a list, not a Kubernetes object: fields such as apiVersion, kind and metadata
+            f.yaml:1:1: this is string "just words", not a Kubernetes object: fields such as apiVersion, kind and metadata
+            f.yaml:1:1: Service default/web: spec: is missing
+        "#]],
+    );
+    check(
+        [format!("{GOOD}---\n{}", port("port: 80"))],
+        expect![[r#"
+        f.yaml:16:9: Service default/web: metadata.name: this object stands in this file already
+    "#]],
+    );
+}
+
+#[test]
+fn lists() {
+    let lists = [
+        "kind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: web}\n  spec: {ports: [{port: 0}]}\n",
+        "kind: List\nitems:\n- kind: Service\n  metadata: {name: web}\n",
+        "kind: List\nitems:\n- {apiVersion: v1, kind: List, items: []}\n",
+        "kind: ServiceList\nitems:\n- metadata: {name: web}\n  spec: {clusterIP: 1.2.3, ports: [{port: 80}]}\n",
+        "kind: List\nitems: Service\n",
+    ];
+    check(
+        lists.map(|list| format!("apiVersion: v1\n{list}")),
+        expect![[r#"
+            f.yaml:7:25: Service default/web: items[0].spec.ports[0].port: 0 is not a port: 1 to 65535
+            f.yaml:4:3: Service default/web: items[0].apiVersion: is missing
+            f.yaml:4:26: List: items[0].kind: a list cannot be in a list
+            f.yaml:5:21: items[0].spec.clusterIP: "1.2.3" is not an IP address, nor is it "None"
+            f.yaml:3:8: List: items: this is string "Service", not a list
+        "#]],
+    );
+}
+
+#[test]
+fn syntax() {
+    let rest = [
+        "metadata:\n\tname: web\n",
+        "metadata: {name: \"web}\nspec:\n  ports:\n  - port: 80\n",
+        "metadata: {name: web}\nspec:\n  ports:\n  - port: 80\n    port: 81\n",
+        "kind: Service\nmetadata: {name: web}\n",
+        "metadata: {name: web}\nspec:\n  ports:\n - port: 80\n",
+        "metadata: {name: web}\nspec: {ports: *nowhere}\n",
+        "metadata: {name: web}\nspec: {ports: [\n",
+    ];
+    check(
+        rest.map(|rest| format!("apiVersion: v1\nkind: Service\n{rest}")),
+        expect![[r#"
+        f.yaml:4:2: Service: tabs disallowed within this context (block indentation)
+        f.yaml:3:18: Service: metadata: unclosed quote
+        f.yaml:7:5: Service default/web: spec.ports[0]: duplicate mapping key `port` is not allowed here
+        f.yaml:3:1: Service: duplicate mapping key `kind` is not allowed here
+        f.yaml:6:2: Service default/web: while parsing a block mapping, did not find expected key
+        f.yaml:4:15: Service default/web: spec: reference to unknown value
+        f.yaml:4:15: Service default/web: spec.ports: unclosed bracket '['
+    "#]],
+    );
+    check(
+        ["{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"spec\": {\"ports\": [{\"po"],
+        expect![[r#"
+        f.yaml:1:61: unclosed quote
+    "#]],
+    );
+}
+
+#[test]
+fn every_document_is_looked_at() {
+    check(
+        [format!("{}---\n{GOOD}---\nkind: [\n", port("port: 0"))],
+        expect![[r#"
+            f.yaml:7:11: Service default/web: spec.ports[0].port: 0 is not a port: 1 to 65535
+            f.yaml:21:7: kind: expected a text here
+        "#]],
+    );
+    check(
+        ["---\nkind: Service\n".repeat(30)],
+        expect![[r#"
+        f.yaml:2:1: Service: apiVersion: is missing
+        f.yaml:4:1: Service: apiVersion: is missing
+        f.yaml:6:1: Service: apiVersion: is missing
+        f.yaml:8:1: Service: apiVersion: is missing
+        f.yaml:10:1: Service: apiVersion: is missing
+        f.yaml:12:1: Service: apiVersion: is missing
+        f.yaml:14:1: Service: apiVersion: is missing
+        f.yaml:16:1: Service: apiVersion: is missing
+        f.yaml:18:1: Service: apiVersion: is missing
+        f.yaml:20:1: Service: apiVersion: is missing
+        f.yaml:22:1: Service: apiVersion: is missing
+        f.yaml:24:1: Service: apiVersion: is missing
+        f.yaml:26:1: Service: apiVersion: is missing
+        f.yaml:28:1: Service: apiVersion: is missing
+        f.yaml:30:1: Service: apiVersion: is missing
+        f.yaml:32:1: Service: apiVersion: is missing
+        f.yaml:34:1: Service: apiVersion: is missing
+        f.yaml:36:1: Service: apiVersion: is missing
+        f.yaml:38:1: Service: apiVersion: is missing
+        f.yaml:40:1: Service: apiVersion: is missing
+    "#]],
+    );
+}
+
+#[test]
+fn not_text() {
+    let files: [&[u8]; 2] =
+        [b"\x7fELF\x02\x01\x01\0\0\0\0", b"apiVersion: v1\nkind: Service\nmetadata: {name: caf\xe9}\n"];
+    check(
+        files,
+        expect![[r#"
+        f.yaml: is not a text file: it holds NUL bytes
+        f.yaml:3:21: is not UTF-8 text: byte 0xe9 cannot stand here
+    "#]],
+    );
+}
+
+#[test]
+fn bombs() {
+    let head = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n";
+    let mut laughs = format!("{head}a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..=9 {
+        let alias = format!("*a{}", level - 1);
+        let _ = writeln!(laughs, "a{level}: &a{level} [{}]", [alias.as_str(); 9].join(", "));
+    }
+    let flat = format!("{head}a: &a [{}]\nb: [{}]\n", "x, ".repeat(1000), "*a, ".repeat(900));
+    let brackets = format!("{head}spec: {}\n", "[".repeat(100_000));
+    let deep: String = (0..2000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    let keys: String = (0..100_000).map(|key| format!("a{key}: &x{key} b\n")).collect();
+    check(
+        [laughs, flat, brackets, format!("{deep}{head}"), format!("{head}{keys}")],
+        expect![[r#"
+            f.yaml:9:10: Service default/web: a5[0][2][0][5][4]: YAML document too large or too complex: limits breached: RecordedAnchorEvents { recorded_anchor_events: 100001 }
+            f.yaml:5:401: Service default/web: b[99]: YAML document too large or too complex: total_replayed_events=100001 > 100000
+            f.yaml:4:7: Service default/web: spec: expected fields here, such as `name: value`
+            f.yaml:65:65: a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a: is nested too deeply
+            f.yaml:1004:15: Service default/web: is too large or too complex: do aliases make much of little?
+        "#]],
+    );
+}
+
+#[test]
+fn a_million_endpoints_are_refused_fast() {
+    let check = |content: String, expected: Expect| {
+        let start = Instant::now();
+        expected.assert_eq(&render(&read(content.as_bytes())));
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    };
+    let endpoints = format!("endpoints:\n{}", "- addresses: [10.244.1.1]\n".repeat(1_000_000));
+    check(
+        slice(&format!("addressType: IPv4\n{endpoints}")),
+        expect![[r#"
+        problem: f.yaml:9:3: EndpointSlice default/web-1: endpoints: too many entries: at most 1000 are allowed
+    "#]],
+    );
+    // As `kubectl get -o yaml` sorts it: what it is comes after the endpoints.
+    let head = "addressType: IPv4\napiVersion: discovery.k8s.io/v1\n";
+    check(
+        format!("{head}{endpoints}kind: EndpointSlice\nmetadata: {{name: web-1}}\n"),
+        expect![[r#"
+        problem: f.yaml:4:3: endpoints: too many entries: at most 1000 are allowed
+    "#]],
+    );
+}
