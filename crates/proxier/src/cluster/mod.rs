@@ -40,6 +40,8 @@ pub struct Cluster {
     host_addresses: BTreeSet<NodeAddress>,
     /// The addresses on which node ports are served. Invariant: what `node_port_policy` selects.
     node_port_addresses: Vec<IpAddr>,
+    /// Which Services have an address: those that are touched when the host gets or loses it.
+    on_address: HashMap<IpAddr, BTreeSet<ServiceId>>,
     /// Services with a node port: those that a change of the addresses touches.
     with_node_port: BTreeSet<ServiceId>,
     claims: claims::Claims,
@@ -58,6 +60,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             host_addresses: BTreeSet::new(),
             node_port_addresses: Vec::new(),
+            on_address: HashMap::new(),
             with_node_port: BTreeSet::new(),
             claims: claims::Claims::default(),
             changed: BTreeSet::new(),
@@ -80,7 +83,8 @@ impl Cluster {
                 self.select_node_port_addresses();
             }
             Event::NodeAddresses(addresses) => {
-                self.host_addresses = addresses;
+                let old = std::mem::replace(&mut self.host_addresses, addresses);
+                self.mark_users(&old);
                 self.select_node_port_addresses();
             }
         }
@@ -146,6 +150,9 @@ impl Cluster {
         self.remove_service(&service.id);
         self.changed.insert(service.id.clone());
         self.claim_all(&service);
+        for address in &service.cluster_ips {
+            self.on_address.entry(*address).or_default().insert(service.id.clone());
+        }
         if service.ports.iter().any(|port| port.node_port.is_some()) {
             self.with_node_port.insert(service.id.clone());
         }
@@ -157,6 +164,20 @@ impl Cluster {
         self.changed.insert(id.clone());
         self.with_node_port.remove(id);
         self.release_all(&old);
+        for address in &old.cluster_ips {
+            let Some(users) = self.on_address.get_mut(address) else { continue };
+            users.remove(id);
+            if users.is_empty() {
+                self.on_address.remove(address);
+            }
+        }
+    }
+
+    /// Marks the Services that have an address which the host got or lost.
+    fn mark_users(&mut self, old: &BTreeSet<NodeAddress>) {
+        for changed in old.symmetric_difference(&self.host_addresses) {
+            self.changed.extend(self.on_address.get(&changed.address).into_iter().flatten().cloned());
+        }
     }
 
     fn apply_slice(&mut self, slice: EndpointSlice) {

@@ -22,7 +22,7 @@ pub const DEVICE: &str = "kube-ipvs0";
 /// The device and its addresses.
 pub(super) struct Addresses {
     socket: Socket,
-    /// The device's index. Invariant: what the last `prepare` saw.
+    /// The device's index, as `prepare` or `observe` saw it last; 0 where there was no device.
     index: u32,
 }
 
@@ -37,8 +37,7 @@ impl Addresses {
 
     /// Makes the device, if it is not there.
     pub(super) fn prepare(&mut self) -> Result<(), Error> {
-        if let Some(index) = self.find()? {
-            self.index = index;
+        if self.find()? {
             return Ok(());
         }
         let mut device = LinkMessage::default();
@@ -52,15 +51,16 @@ impl Addresses {
             Err(Error::Rejected(error)) if error.is_present() => {}
             outcome => outcome?,
         }
-        self.index = self.find()?.unwrap_or(0);
-        Ok(())
+        self.find().map(drop)
     }
 
     /// Reads the addresses on the device; none if there is no device.
     pub(super) fn observe(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
-        let Some(index) = self.find()? else { return Ok(BTreeSet::new()) };
+        if !self.find()? {
+            return Ok(BTreeSet::new());
+        }
         let list = self.list()?;
-        let ours = list.iter().filter(|message| message.header.index == index);
+        let ours = list.iter().filter(|message| message.header.index == self.index);
         Ok(ours.filter_map(local_address).collect())
     }
 
@@ -98,12 +98,11 @@ impl Addresses {
 
     /// Removes the device, if it has no address any more: others may have put theirs on it.
     pub(super) fn remove(&mut self) -> Result<(), Error> {
-        let Some(index) = self.find()? else { return Ok(()) };
-        if !self.observe()?.is_empty() {
+        if !self.find()? || !self.observe()?.is_empty() {
             return Ok(());
         }
         let mut device = LinkMessage::default();
-        device.header.index = index;
+        device.header.index = self.index;
         self.socket.request(RouteNetlinkMessage::DelLink(device), 0)
     }
 
@@ -118,17 +117,20 @@ impl Addresses {
         Err(Error::Interrupted)
     }
 
-    fn find(&mut self) -> Result<Option<u32>, Error> {
+    /// Looks for the device and remembers its index.
+    fn find(&mut self) -> Result<bool, Error> {
         let mut device = LinkMessage::default();
         device.attributes = vec![LinkAttribute::IfName(DEVICE.into())];
-        match self.socket.query(RouteNetlinkMessage::GetLink(device)) {
-            Ok(answers) => Ok(answers.iter().find_map(|answer| match answer {
-                RouteNetlinkMessage::NewLink(link) => Some(link.header.index),
-                _ => None,
-            })),
-            Err(Error::Rejected(error)) if error.is_absent() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let answers = match self.socket.query(RouteNetlinkMessage::GetLink(device)) {
+            Err(Error::Rejected(error)) if error.is_absent() => Vec::new(),
+            answers => answers?,
+        };
+        let mut indices = answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(link.header.index),
+            _ => None,
+        });
+        self.index = indices.next().unwrap_or(0);
+        Ok(self.index != 0)
     }
 
     fn message(&self, address: IpAddr) -> AddressMessage {

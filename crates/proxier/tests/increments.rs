@@ -1,0 +1,140 @@
+//! Whatever happens, in whatever order: increments end where one full pass over the same world ends.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use proptest::{prelude::*, sample::select};
+use proxier::{Config, Engine, State, fake::FakeKernel, model::*};
+
+/// A small world, so that Services often meet: few names, addresses and ports.
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => service().prop_map(Event::ServiceApplied),
+        1 => name().prop_map(|name| Event::ServiceRemoved(ServiceId::new("default", name))),
+        5 => slice().prop_map(Event::SliceApplied),
+        1 => name().prop_map(|name| Event::SliceRemoved(SliceId::new("default", name))),
+        1 => host_addresses().prop_map(Event::NodeAddresses),
+    ]
+}
+
+fn name() -> impl Strategy<Value = &'static str> {
+    select(vec!["a", "b", "c", "d"])
+}
+
+fn number() -> impl Strategy<Value = PortNumber> {
+    select(vec![80, 443, 30080]).prop_map(|number: u16| number.try_into().unwrap())
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp])
+}
+
+fn address(list: &[&str]) -> impl Strategy<Value = IpAddr> + use<> {
+    select(list.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>())
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let vip = || address(&["10.0.0.1", "10.0.0.2", "fd00::1", "192.168.0.1"]);
+    let port = (select(vec!["", "x"]), protocol(), number(), proptest::option::of(number())).prop_map(
+        |(name, protocol, port, node_port)| ServicePort { name: name.into(), protocol, port, node_port },
+    );
+    let affinity = select(vec![Affinity::None, Affinity::ClientIp(60.try_into().unwrap())]);
+    let parts =
+        (name(), 0..3i64, prop::collection::vec(vip(), 0..3), prop::collection::vec(port, 0..3), affinity);
+    parts.prop_map(|(name, created, cluster_ips, mut ports, affinity)| {
+        // The API server refuses two ports of one name, or of one protocol and number.
+        let mut seen = BTreeSet::new();
+        ports.retain(|port| seen.insert(format!("{} {}", port.protocol, port.port)));
+        let mut names = BTreeSet::new();
+        ports.retain(|port| names.insert(port.name.clone()));
+        Service { id: ServiceId::new("default", name), created, cluster_ips, ports, affinity }
+    })
+}
+
+fn slice() -> impl Strategy<Value = EndpointSlice> {
+    let conditions = select(vec![Conditions::READY, Conditions::NOT_READY, Conditions::SERVING_TERMINATING]);
+    let endpoint = (1..6u8, conditions);
+    let parts = (name(), name(), any::<bool>(), prop::collection::vec(endpoint, 0..4), protocol());
+    parts.prop_map(|(name, service, v4, endpoints, protocol)| EndpointSlice {
+        id: SliceId::new("default", name),
+        service: ServiceId::new("default", service),
+        family: if v4 { Family::V4 } else { Family::V6 },
+        ports: vec![EndpointPort { name: "".into(), protocol, port: 8080.try_into().unwrap() }],
+        endpoints: endpoints
+            .into_iter()
+            .map(|(last, conditions)| Endpoint {
+                address: if v4 {
+                    IpAddr::from([10, 1, 0, last])
+                } else {
+                    format!("fd01::{last}").parse().unwrap()
+                },
+                conditions,
+                node: None,
+            })
+            .collect(),
+    })
+}
+
+fn host_addresses() -> impl Strategy<Value = BTreeSet<NodeAddress>> {
+    let one = (address(&["192.168.0.1", "192.168.0.2", "fd02::1"]), any::<bool>());
+    prop::collection::btree_set(one.prop_map(|(address, global)| NodeAddress { address, global }), 0..3)
+}
+
+/// What the kernel has, less what only drains: that depends on what was there before.
+fn settled(mut state: State) -> State {
+    for server in state.virtual_servers.values_mut() {
+        server.real_servers.retain(|_, real_server| real_server.weight > 0);
+    }
+    state
+}
+
+fn config() -> Config {
+    Config { sync_period: Duration::MAX / 4, ..Config::new("node-1") }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn increments_end_where_a_full_pass_ends(
+        turns in prop::collection::vec(prop::collection::vec(event(), 1..4), 1..20),
+        order in any::<prop::sample::Index>(),
+    ) {
+        let (mut engine, mut kernel) = (Engine::new(config()), FakeKernel::default());
+        for (second, events) in turns.iter().enumerate() {
+            events.iter().cloned().for_each(|event| engine.event(event));
+            let turn = engine.turn(&mut kernel, Duration::from_secs(second as u64));
+            // Nothing is made twice, and nothing is changed or removed that is not there.
+            prop_assert_eq!(&turn.failures, &[]);
+        }
+        prop_assert_eq!(kernel.observations, 1);
+
+        // The same world in one pass, its objects in another order.
+        let mut last: Vec<Event> = Vec::new();
+        for event in turns.into_iter().flatten() {
+            last.retain(|old| object(old) != object(&event));
+            last.push(event);
+        }
+        let middle = order.index(last.len());
+        last.rotate_left(middle);
+        let (mut full, mut fresh) = (Engine::new(config()), FakeKernel::default());
+        last.iter().cloned().for_each(|event| full.event(event));
+        full.turn(&mut fresh, Duration::ZERO);
+        prop_assert_eq!(settled(kernel.state.clone()), settled(fresh.state.clone()));
+
+        // A restarted engine finds nothing to do but what drains.
+        let mut restarted = Engine::new(config());
+        last.into_iter().for_each(|event| restarted.event(event));
+        let (plan, _) = restarted.plan(fresh.state, Duration::ZERO);
+        prop_assert!(plan.is_empty(), "{}", plan);
+    }
+}
+
+/// Which object an event is about.
+fn object(event: &Event) -> String {
+    match event {
+        Event::ServiceApplied(Service { id, .. }) | Event::ServiceRemoved(id) => format!("service {id}"),
+        Event::SliceApplied(EndpointSlice { id, .. }) | Event::SliceRemoved(id) => format!("slice {id}"),
+        Event::NodeApplied(Node { name, .. }) | Event::NodeRemoved(name) => format!("node {name}"),
+        Event::NodeAddresses(_) => "addresses".into(),
+    }
+}
