@@ -88,9 +88,9 @@ pub fn format_go_duration(duration: Duration) -> String {
     }
     if nanoseconds < 1_000_000_000 {
         let (unit, scale) = match nanoseconds {
-            ..1_000 => ("ns", 1),
-            ..1_000_000 => ("µs", 1_000),
-            _ => ("ms", 1_000_000),
+            1_000_000.. => ("ms", 1_000_000),
+            1_000.. => ("µs", 1_000),
+            _ => ("ns", 1),
         };
         return decimal(nanoseconds, scale) + unit;
     }

@@ -7,6 +7,7 @@ mod document;
 mod folder;
 mod kind;
 mod locate;
+mod message;
 mod object;
 mod parse;
 mod problem;

@@ -1,15 +1,20 @@
 //! A file's content to objects and problems.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    mem,
+    sync::Arc,
+};
 
 use serde::de::DeserializeSeed;
-use serde_saphyr::{Error, Location, MessageFormatter, Options, UserMessageFormatter, budget::BudgetBreach};
+use serde_saphyr::{Error, Location, Options};
 
 use super::{
     Note, Place, Problem,
     document::{Document, documents},
     kind::{Kind, Sort, sort},
     locate::{Step, locate, path_of, steps},
+    message::{is_about_a_value, message_of},
     object::{Key, Object},
     read::{self, Found, Header, HeaderSeed, Plan},
 };
@@ -17,6 +22,9 @@ use crate::source::wire::Invalid;
 
 /// A file with more problems than this needs no longer list.
 const MAX_PROBLEMS: usize = 20;
+
+/// The field of a problem deeper than this says nothing to anybody.
+const MAX_STEPS: usize = 16;
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -131,44 +139,48 @@ impl Reader<'_> {
         }
         for (item, result) in found {
             let (about, prefix) = about(&header, item);
-            let problem = |invalid: Invalid| {
-                let field = format!("{prefix}{}", invalid.field);
-                let place = locate(self.document.text, &steps(&field), &self.options);
-                Problem {
-                    path: self.path.clone(),
-                    place: place.and_then(|location| self.place(location)),
-                    object: describe(about),
-                    field: Some(field.into()),
-                    message: invalid.message.into(),
-                }
+            let problem = |Invalid { field, message }| {
+                self.broken_rule(describe(about), format!("{prefix}{field}"), message)
             };
             match result {
                 Err(invalid) => parsed.errors.push(problem(invalid)),
-                Ok(mut object) => {
-                    match &mut object {
-                        Object::Endpoints(endpoints) => {
-                            parsed
-                                .warnings
-                                .extend(std::mem::take(&mut endpoints.cut).into_iter().map(problem));
-                        }
-                        Object::Service(service) if service.lacks_cluster_ip => {
-                            let (path, service) = (self.path.clone(), service.service.id.clone());
-                            parsed.notes.push(Note::NoClusterIp { path, service });
-                        }
-                        _ => {}
-                    }
-                    let key = object.key();
-                    if parsed.objects.contains_key(&key) {
-                        let invalid = Invalid {
-                            field: "metadata.name".into(),
-                            message: "this object stands in this file already".into(),
-                        };
-                        parsed.errors.push(problem(invalid));
-                    } else {
-                        parsed.objects.insert(key, Arc::new(object));
-                    }
-                }
+                Ok(object) => self.take(object, problem, parsed),
             }
+        }
+    }
+
+    /// Adds an object to what the file holds.
+    fn take(&self, mut object: Object, problem: impl Fn(Invalid) -> Problem, parsed: &mut Parsed) {
+        match &mut object {
+            Object::Endpoints(endpoints) => {
+                parsed.warnings.extend(mem::take(&mut endpoints.cut).into_iter().map(&problem));
+            }
+            Object::Service(service) if service.lacks_cluster_ip => {
+                let (path, service) = (self.path.clone(), service.service.id.clone());
+                parsed.notes.push(Note::NoClusterIp { path, service });
+            }
+            Object::Service(_) | Object::Slice(_) | Object::Node(_) => {}
+        }
+        match parsed.objects.entry(object.key()) {
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::new(object));
+            }
+            Entry::Occupied(_) => parsed.errors.push(problem(Invalid {
+                field: "metadata.name".into(),
+                message: "this object stands in this file already".into(),
+            })),
+        }
+    }
+
+    /// What is wrong with a field that reads well by itself.
+    fn broken_rule(&self, object: Option<Box<str>>, field: String, message: String) -> Problem {
+        let place = locate(self.document.text, &steps(&field), &self.options);
+        Problem {
+            path: self.path.clone(),
+            place: place.and_then(|location| self.place(location)),
+            object,
+            field: Some(field.into()),
+            message: message.into(),
         }
     }
 
@@ -219,15 +231,7 @@ impl Reader<'_> {
 
     fn sort(&self, header: &Header, prefix: &str, list_of: Option<Kind>) -> Result<Sort, Box<Problem>> {
         let refuse = |field: &str, message: String| {
-            let field = format!("{prefix}{field}");
-            let place = locate(self.document.text, &steps(&field), &self.options);
-            Err(Box::new(Problem {
-                path: self.path.clone(),
-                place: place.and_then(|location| self.place(location)),
-                object: describe(header),
-                field: Some(field.into()),
-                message: message.into(),
-            }))
+            Err(Box::new(self.broken_rule(describe(header), format!("{prefix}{field}"), message)))
         };
         match (&header.api_version, &header.kind, list_of) {
             // Lists of one kind, as the API server writes them, leave both out.
@@ -278,7 +282,9 @@ impl Reader<'_> {
             path: self.path.clone(),
             place: of_field.or(error.location()).and_then(|location| self.place(location)),
             object: describe(about(header, item).0),
-            field: Some(path_of(path)).filter(|field| !field.is_empty()).map(Into::into),
+            field: Some(path_of(path))
+                .filter(|field| !field.is_empty() && path.len() <= MAX_STEPS)
+                .map(Into::into),
             message: message_of(error).into(),
         }
     }
@@ -307,42 +313,6 @@ fn describe(header: &Header) -> Option<Box<str>> {
         "Node" => format!("{kind} {name}").into(),
         _ => format!("{kind} {namespace}/{name}").into(),
     })
-}
-
-/// Whether the text is well-formed and a value in it is not what it should be.
-fn is_about_a_value(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Message { .. }
-            | Error::SerdeInvalidType { .. }
-            | Error::SerdeInvalidValue { .. }
-            | Error::SerdeMissingField { .. }
-            | Error::Unexpected { .. }
-            | Error::InvalidScalar { .. }
-            | Error::InvalidBooleanStrict { .. }
-    )
-}
-
-/// The parser's words, but for those that only its authors understand.
-fn message_of(error: &Error) -> String {
-    let message = UserMessageFormatter.format_message(error).into_owned();
-    match (error, message.as_str()) {
-        (Error::Budget { breach: BudgetBreach::Depth { .. }, .. }, _) | (_, "recursion limit exceeded") => {
-            "is nested too deeply".into()
-        }
-        (Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. }, _) => {
-            "is too large or too complex: do aliases make much of little?".into()
-        }
-        (_, "expected mapping start") => "expected fields here, such as `name: value`".into(),
-        (_, "expected string scalar") => "expected a text here".into(),
-        (_, "invalid boolean") => "expected true or false here".into(),
-        _ => match message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected ")) {
-            Some(("sequence", wanted)) => format!("this is a list, not {wanted}"),
-            Some(("map", wanted)) => format!("this is a mapping, not {wanted}"),
-            Some((found, wanted)) => format!("this is {found}, not {wanted}"),
-            None => message,
-        },
-    }
 }
 
 fn step(segment: &serde_path_to_error::Segment) -> Option<Step> {

@@ -243,8 +243,10 @@ fn is_text(address: &Address, wanted: &str) -> bool {
 fn address_of(address: &Address, field: &str) -> Result<IpAddr, Invalid> {
     match address {
         Address::Ip(ip) => Ok(*ip),
-        Address::Text(text) => {
-            Err(Invalid::new(field, format!("{}, nor is it \"None\"", not_an_address(text))))
-        }
+        Address::Text(text) if text.eq_ignore_ascii_case("none") => Err(Invalid::new(
+            field,
+            format!("{text:?} is not an IP address; a headless Service has \"None\", and that alone"),
+        )),
+        Address::Text(text) => Err(Invalid::new(field, not_an_address(text))),
     }
 }

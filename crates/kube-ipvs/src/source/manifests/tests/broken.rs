@@ -170,15 +170,15 @@ fn cluster_ips() {
     check(
         fields.map(|field| service(&format!("{field}\nports:\n- port: 80"))),
         expect![[r#"
-            f.yaml:6:14: Service default/web: spec.clusterIP: "10.96.0" is not an IP address, nor is it "None"
-            f.yaml:6:14: Service default/web: spec.clusterIP: "10.96.0.1/32" is not an IP address: write 10.96.0.1 alone, nor is it "None"
-            f.yaml:6:14: Service default/web: spec.clusterIP: "none" is not an IP address, nor is it "None"
+            f.yaml:6:14: Service default/web: spec.clusterIP: "10.96.0" is not an IP address
+            f.yaml:6:14: Service default/web: spec.clusterIP: "10.96.0.1/32" is not an IP address: write 10.96.0.1 alone
+            f.yaml:6:14: Service default/web: spec.clusterIP: "none" is not an IP address; a headless Service has "None", and that alone
             f.yaml:6:14: Service default/web: spec.clusterIP: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it
             f.yaml:6:15: Service default/web: spec.clusterIPs: this is string "10.96.0.1", not a list
             f.yaml:6:27: Service default/web: spec.clusterIPs[1]: is of the same family as the first: at most one of each
             f.yaml:6:14: Service default/web: spec.clusterIP: is another than the first of spec.clusterIPs
             f.yaml:6:15: Service default/web: spec.clusterIPs: too many entries: at most 2 are allowed
-            f.yaml:6:27: Service default/web: spec.clusterIPs[1]: "None" is not an IP address, nor is it "None"
+            f.yaml:6:27: Service default/web: spec.clusterIPs[1]: "None" is not an IP address; a headless Service has "None", and that alone
         "#]],
     );
 }

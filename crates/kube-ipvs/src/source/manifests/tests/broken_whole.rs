@@ -76,7 +76,7 @@ fn lists() {
             f.yaml:7:25: Service default/web: items[0].spec.ports[0].port: 0 is not a port: 1 to 65535
             f.yaml:4:3: Service default/web: items[0].apiVersion: is missing
             f.yaml:4:26: List: items[0].kind: a list cannot be in a list
-            f.yaml:5:21: items[0].spec.clusterIP: "1.2.3" is not an IP address, nor is it "None"
+            f.yaml:5:21: items[0].spec.clusterIP: "1.2.3" is not an IP address
             f.yaml:3:8: List: items: this is string "Service", not a list
         "#]],
     );
@@ -177,10 +177,10 @@ fn bombs() {
     check(
         [laughs, flat, brackets, format!("{deep}{head}"), format!("{head}{keys}")],
         expect![[r#"
-            f.yaml:9:10: Service default/web: a5[0][2][0][5][4]: YAML document too large or too complex: limits breached: RecordedAnchorEvents { recorded_anchor_events: 100001 }
-            f.yaml:5:401: Service default/web: b[99]: YAML document too large or too complex: total_replayed_events=100001 > 100000
+            f.yaml:9:10: Service default/web: a5[0][2][0][5][4]: is too large or too complex: do aliases make much of little?
+            f.yaml:5:401: Service default/web: b[99]: is too large or too complex: do aliases make much of little?
             f.yaml:4:7: Service default/web: spec: expected fields here, such as `name: value`
-            f.yaml:65:65: a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a: is nested too deeply
+            f.yaml:65:65: is nested too deeply
             f.yaml:1004:15: Service default/web: is too large or too complex: do aliases make much of little?
         "#]],
     );
@@ -191,7 +191,7 @@ fn a_million_endpoints_are_refused_fast() {
     let check = |content: String, expected: Expect| {
         let start = Instant::now();
         expected.assert_eq(&render(&read(content.as_bytes())));
-        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     };
     let endpoints = format!("endpoints:\n{}", "- addresses: [10.244.1.1]\n".repeat(1_000_000));
     check(

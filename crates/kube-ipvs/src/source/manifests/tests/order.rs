@@ -77,6 +77,22 @@ fn given(text: &Option<String>) -> Content<'_> {
 
 proptest! {
     #[test]
+    fn no_content_upsets_it(
+        edits in prop::collection::vec((0..GOOD.len(), any::<prop::sample::Index>()), 1..6),
+        cut in 0..GOOD.len(),
+    ) {
+        let alphabet = b"\0\t\n :-[]{}&*!|>'\"%@`#,?<~=0aZ\xff\xc3";
+        let mut content = GOOD.as_bytes().to_vec();
+        for (place, index) in edits {
+            content[place] = alphabet[index.index(alphabet.len())];
+        }
+        for content in [&content[..], &content[..cut]] {
+            let changes = read(content);
+            prop_assert!(changes.events.is_empty() || changes.problems.is_empty(), "all or nothing");
+        }
+    }
+
+    #[test]
     fn any_history_ends_as_one_look_would(
         steps in prop::collection::vec(
             prop::collection::btree_map(prop::sample::select(vec!["1.yaml", "2.yaml", "3.yaml"]), content(), 1..3),
