@@ -115,6 +115,7 @@ fn on_bench(args: &Test, workspace: &Workspace, tests: &[Executable], out: &mut 
     command.extend(args.filter.clone());
     let mut job = Job::new(command);
     job.timeout = Duration::from_secs(args.timeout);
+    job.servers = true;
     for test in tests {
         job.executable(&test.path, PathBuf::from("tests").join(test.file_name()));
     }

@@ -33,6 +33,9 @@ pub(crate) const ROOT: &str = "/kube-ipvs";
 pub(crate) fn write(kernel: &Kernel, cache: &Path, job: &Job, scratch: &Path, image: &Path) -> Result<()> {
     let mut tree = Tree::new();
     base(&mut tree)?;
+    if job.servers {
+        servers(&mut tree)?;
+    }
     modules::add(&mut tree, &modules::staged(kernel, cache)?)?;
     payload(&mut tree, job, scratch)?;
     tree.text("/init", include_str!("init.sh"), 0o755);
@@ -87,6 +90,20 @@ fn base(tree: &mut Tree) -> Result<()> {
     }
     add_iptables(tree)?;
     add_busybox(tree)
+}
+
+/// The servers of scenarios; the database wants its messages and character sets.
+fn servers(tree: &mut Tree) -> Result<()> {
+    for (program, _) in packages::SERVERS {
+        let found = packages::find(program).with_context(|| format!("{program} is not installed"))?;
+        add_program(tree, &found, &standard_place(&found))?;
+    }
+    for directory in ["/usr/share/mysql/english", "/usr/share/mysql/charsets"].map(Path::new) {
+        if directory.is_dir() {
+            tree.copy_directory(directory, directory)?;
+        }
+    }
+    Ok(())
 }
 
 /// iptables in both kinds, and its extensions, which it opens as libraries at run time.

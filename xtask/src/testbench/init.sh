@@ -50,7 +50,7 @@ port=${1%4}
 ip link set lo up
 # What every node of a cluster has; ip_vs is left to be loaded by its first user, as on a node.
 # nft would load its expressions one by one, starting its transaction over each time: half a minute when emulated.
-modprobe -aq br_netfilter nf_conntrack nf_conntrack_netlink dummy veth nf_tables nft_compat nft_ct nft_chain_nat nft_fib_inet \
+modprobe -aq br_netfilter nf_conntrack nf_conntrack_netlink veth nf_tables nft_compat nft_ct nft_chain_nat nft_fib_inet \
     nft_hash nft_limit nft_log nft_masq nft_nat nft_numgen nft_redir nft_reject_inet nft_reject_ipv4 nft_reject_ipv6
 ulimit -n 65536
 

@@ -13,6 +13,8 @@ pub(crate) struct Job {
     files: Vec<Payload>,
     /// A way out to the host and beyond.
     pub(crate) net: bool,
+    /// A DNS server and a database to put behind Services.
+    pub(crate) servers: bool,
     /// Whether the command is for a person at a terminal: it gets one, and no time limit.
     pub(crate) interactive: bool,
     pub(crate) timeout: Duration,
@@ -33,6 +35,7 @@ impl Job {
             command,
             files: Vec::new(),
             net: false,
+            servers: false,
             interactive: false,
             timeout: Duration::from_secs(30 * 60),
         }

@@ -50,6 +50,9 @@ impl Bench {
 
     /// Runs a job and gives its exit status; its standard output goes to `out`, its standard error to ours.
     pub(crate) fn run(&self, job: &Job, out: &mut dyn Write) -> Result<u8> {
+        if job.servers {
+            packages::ensure_installed(packages::SERVERS)?;
+        }
         match self {
             Self::Host(host) => host.run(job, out),
             Self::Vm(vm) => vm.run(job, out),

@@ -24,6 +24,10 @@ pub(crate) const ORACLES: &[Needed] = &[
     ("dig", "bind9-dnsutils"),
 ];
 
+/// Real servers that scenarios put behind Services, and their clients; large, so only jobs that ask for them get them.
+pub(crate) const SERVERS: &[Needed] =
+    &[("dnsmasq", "dnsmasq-base"), ("mariadbd", "mariadb-server-core"), ("mariadb", "mariadb-client-core")];
+
 /// What only the virtual machine needs.
 pub(crate) const MACHINE: &[Needed] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),

@@ -304,7 +304,7 @@ fn terminal_size() -> String {
     let size = size
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().replace(' ', "x"))
         .unwrap_or_default();
-    if size.is_empty() { "24x80".to_owned() } else { size }
+    if size.is_empty() || size == "0x0" { "24x80".to_owned() } else { size }
 }
 
 #[cfg(test)]
