@@ -1,7 +1,7 @@
 //! One named network namespace: made, configured, entered, and gone with everything that ran in it.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -111,11 +111,17 @@ impl Namespace {
         })
     }
 
-    /// Reads a file of the namespace under /proc/net, such as `ip_vs`.
-    pub fn proc_net(&self, file: &str) -> Result<String> {
+    /// Reads the beginning of a file of the namespace under /proc/net, such as `ip_vs`: as much as the kernel gives at
+    /// once, which is a page at most.
+    pub fn proc_net_page(&self, file: &str) -> Result<String> {
         // Not /proc/net: that is the main thread's, which stays outside.
         let path = format!("/proc/thread-self/net/{file}");
-        self.enter(|| fs::read_to_string(&path).with_context(|| format!("reading {path} in {}", self.name)))
+        self.enter(|| {
+            let mut page = vec![0; 65_536];
+            let length = File::open(&path).and_then(|mut file| file.read(&mut page));
+            page.truncate(length.with_context(|| format!("reading {path} in {}", self.name))?);
+            Ok(String::from_utf8(page)?)
+        })
     }
 
     /// Runs a program inside and hands back what it said, whatever its exit status.

@@ -95,7 +95,6 @@ fn show(cluster: &Cluster) -> Result<(Vec<Proxy>, Vec<Server>)> {
     caption("Everybody reaches the Service, and the pods answer in turn");
     for (from, url) in [
         ("visitor", format!("http://{SERVICE}/")),
-        (PODS[0].0, format!("http://{SERVICE}/")),
         ("node-1", format!("http://{SERVICE}/")),
         ("client", format!("http://192.168.128.1:{NODE_PORT}/")),
         ("client", format!("http://192.168.128.3:{NODE_PORT}/")),

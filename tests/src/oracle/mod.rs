@@ -23,9 +23,15 @@ impl Namespace {
         Table::parse(&self.run("ipvsadm", &["-Ln"])?)
     }
 
-    /// The same from /proc/net/ip_vs, without a process: for polling.
+    /// The same, for polling: from /proc/net/ip_vs, without a process, while the table is small.
+    ///
+    /// The kernel hands that file out a page at a time, and where several namespaces have virtual servers it does not
+    /// find its place again: it counts those of all of them when it goes on, and its own only when it resumes. So what
+    /// did not come with the first read is not to be had there.
     pub fn ip_vs(&self) -> Result<Table> {
-        Table::parse_proc(&self.proc_net("ip_vs")?)
+        const SURELY_ALL: usize = 3000;
+        let page = self.proc_net_page("ip_vs")?;
+        if page.len() <= SURELY_ALL { Table::parse_proc(&page) } else { self.ipvsadm() }
     }
 
     /// The VIPs, as `ip addr show kube-ipvs0` prints them: sorted, and none where the device is missing.

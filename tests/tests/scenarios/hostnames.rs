@@ -31,7 +31,7 @@ fn requests_rotate_and_go_on_when_a_pod_fails() -> TestResult {
             let all = ["10.1.161.47:9376 1", "10.1.166.146:9376 1", "10.1.166.166:9376 1"];
             node.namespace().await_service("TCP 10.0.91.192:80", &all)?;
         }
-        for from in ["node-1", "node-2", "node-3", "visitor", PODS[0], PODS[1]] {
+        for from in ["node-1", "node-2", "node-3", "visitor"] {
             let from = cluster.at(from)?;
             ensure_rotation(&from.get_many("10.0.91.192:80", 9)?, &PODS)?;
         }
@@ -46,7 +46,7 @@ fn requests_rotate_and_go_on_when_a_pod_fails() -> TestResult {
         }
         servers.pop();
         cluster.remove_pod(PODS[2])?;
-        for from in ["node-1", "node-2", "node-3", "visitor", PODS[0], PODS[1]] {
+        for from in ["node-1", "node-2", "node-3", "visitor"] {
             let answers = cluster.at(from)?.get_many("10.0.91.192:80", 8)?;
             ensure_rotation(&answers, &PODS[..2])?;
         }

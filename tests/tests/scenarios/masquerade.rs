@@ -23,14 +23,13 @@ fn sources_as_pods_see_them() -> TestResult {
         cluster.at("client")?.ip("route add 10.96.0.0/16 via 192.168.128.3")?;
         for (from, to, expected) in [
             ("visitor", "10.96.0.80:80", ["10.244.3.9"; 3]),
-            ("web-1", "10.96.0.80:80", ["10.244.1.1", "10.244.1.2", "10.244.1.2"]),
             ("node-3", "10.96.0.80:80", ["192.168.128.3"; 3]),
             ("node-1", "10.96.0.80:80", ["10.244.1.1", "192.168.128.1", "192.168.128.1"]),
             ("client", "192.168.128.3:30080", ["192.168.128.3"; 3]),
             ("client", "192.168.128.1:30080", ["10.244.1.1", "192.168.128.1", "192.168.128.1"]),
             ("client", "10.96.0.80:80", ["192.168.128.3"; 3]),
         ] {
-            // Three requests, one to each pod; a pod that gets its own request sees its node.
+            // Three requests, one to each pod.
             let mut seen = Vec::new();
             for _ in 0..3 {
                 seen.push(cluster.at(from)?.get(to)?.peer.ip().to_string());
@@ -38,6 +37,25 @@ fn sources_as_pods_see_them() -> TestResult {
             seen.sort();
             assert_eq!(seen, expected, "from {from} to {to}");
         }
+        Ok(())
+    })
+}
+
+/// A pod keeps its address towards the others; where it gets its own request it sees its node.
+#[test]
+fn a_pod_of_the_service_as_its_client() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy_web(cluster)?;
+        let _proxy = cluster.start_proxy("node-1", &["--cluster-cidr", "10.244.0.0/16"])?;
+        await_web(cluster, "node-1")?;
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let answer = cluster.at("web-1")?.get("10.96.0.80:80")?;
+            seen.push((answer.name, answer.peer.ip().to_string()));
+        }
+        seen.sort();
+        let expected = [("web-1", "10.244.1.1"), ("web-2", "10.244.1.2"), ("web-3", "10.244.1.2")];
+        assert_eq!(seen, expected.map(|(name, peer)| (name.to_owned(), peer.to_owned())));
         Ok(())
     })
 }

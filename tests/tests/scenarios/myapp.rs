@@ -16,7 +16,9 @@ const PODS: [(&str, &str, &str); 3] = [
 fn ipvsadm_reads_as_ever() -> TestResult {
     let builder = PODS
         .iter()
-        .fold(Cluster::builder(), |cluster, (name, node, address)| cluster.pod(name, node, address));
+        .fold(Cluster::builder().pod("visitor", "node-3", "10.244.3.9"), |cluster, (name, node, address)| {
+            cluster.pod(name, node, address)
+        });
     scenario(builder, |cluster| {
         let mut servers = Vec::new();
         for (name, ..) in PODS {
@@ -52,7 +54,7 @@ fn ipvsadm_reads_as_ever() -> TestResult {
             assert!(device.contains("dummy") && device.contains("NOARP"), "{device}");
         }
         let names: Vec<&str> = PODS.iter().map(|(name, ..)| *name).collect();
-        for from in ["node-1", "node-3", "myapp-3"] {
+        for from in ["node-1", "node-3", "visitor"] {
             ensure_rotation(&cluster.at(from)?.get_many("10.111.98.163:80", 6)?, &names)?;
         }
         Ok(())
