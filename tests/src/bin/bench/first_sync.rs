@@ -1,0 +1,139 @@
+use std::{
+    process::{Command, Stdio},
+    sync::mpsc::channel,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use proxier::{
+    Config, Engine,
+    linux::{LinuxKernel, Settings},
+};
+use scenarios::Namespace;
+
+use crate::{
+    replay::{Datagram, replay},
+    world,
+};
+
+const SERVICES: u32 = 1_000;
+/// Each measurement is taken so often, each time in a new network namespace; the median counts.
+const ROUNDS: usize = 3;
+/// How often an endpoint is taken away and brought back.
+const CHANGES: u32 = 200;
+
+/// Prints the figures and whether they are as promised.
+pub fn run() -> Result<bool> {
+    // Each load is measured once in each round, so that a slower or faster minute hits all alike.
+    let (mut ours, mut raw, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let (time, datagrams) = in_namespace(&format!("ours-{round}"), first_sync)?;
+        ours.push(time);
+        raw.push(in_namespace(&format!("raw-{round}"), || replay(&datagrams))?);
+        theirs.push(in_namespace(&format!("ipvsadm-{round}"), ipvsadm)?);
+    }
+    let (ours, raw, theirs) = (median(ours), median(raw), median(theirs));
+    let few = in_namespace("few", || endpoint_change(10))?;
+    let many = in_namespace("many", || endpoint_change(SERVICES))?;
+
+    println!("first sync, {SERVICES} Services x {} endpoints", world::ENDPOINTS);
+    print_time("kube-ipvs, from the events to the last reply", ours);
+    print_time("the same netlink messages, replayed in raw sends", raw);
+    print_time("ipvsadm -R of the same virtual and real servers", theirs);
+    println!("one endpoint taken away or brought back");
+    print_time("with 10 Services", few);
+    print_time(&format!("with {SERVICES} Services"), many);
+    println!("ratios");
+    let floor = check("first sync / raw sends", ratio(ours, raw), 2.0);
+    let rival = check("first sync / ipvsadm -R", ratio(ours, theirs), 0.1);
+    let larger = ratio(few.max(many), few.min(many));
+    let flat = check("one change, 10 against 1,000 Services", larger, 1.5);
+    Ok(floor && rival && flat)
+}
+
+/// The first sync of an engine that knows nothing, and every datagram that it sent.
+fn first_sync() -> Result<(Duration, Vec<Datagram>)> {
+    let events = world::events(SERVICES);
+    let (sender, sent) = channel();
+    let start = Instant::now();
+    let mut kernel = LinuxKernel::open(Settings::default())?;
+    kernel.observe_sends(move |protocol, bytes| {
+        let _ = sender.send((protocol, bytes.to_vec()));
+    });
+    let mut engine = Engine::new(Config::new("node"));
+    sync(&mut engine, &mut kernel, events, Duration::ZERO)?;
+    let time = start.elapsed();
+    drop(kernel);
+    Ok((time, sent.into_iter().collect()))
+}
+
+/// The median time of one changed endpoint among so many Services.
+fn endpoint_change(services: u32) -> Result<Duration> {
+    let mut kernel = LinuxKernel::open(Settings::default())?;
+    let mut engine = Engine::new(Config { sync_period: Duration::from_secs(3600), ..Config::new("node") });
+    sync(&mut engine, &mut kernel, world::events(services), Duration::ZERO)?;
+    let mut times = Vec::new();
+    for number in 0..CHANGES {
+        let event = world::slice(0, world::ENDPOINTS - (number + 1) % 2);
+        let start = Instant::now();
+        // One second a change: what drains is counted too, as it would be.
+        sync(&mut engine, &mut kernel, [event], Duration::from_secs(number.into()))?;
+        times.push(start.elapsed());
+    }
+    Ok(median(times))
+}
+
+fn sync(
+    engine: &mut Engine,
+    kernel: &mut LinuxKernel,
+    events: impl IntoIterator<Item = proxier::model::Event>,
+    now: Duration,
+) -> Result<()> {
+    events.into_iter().for_each(|event| engine.event(event));
+    let turn = engine.turn(kernel, now);
+    ensure!(turn.unusable.is_none(), "{:?}", turn.unusable);
+    ensure!(turn.failures.is_empty(), "{}", turn.failures[0]);
+    ensure!(!turn.plan.is_empty(), "there was nothing to do");
+    Ok(())
+}
+
+/// What `ipvsadm -R` takes for the same rules.
+fn ipvsadm() -> Result<Duration> {
+    let file = std::env::temp_dir().join("ipvsadm-rules");
+    std::fs::write(&file, world::ipvsadm_rules(SERVICES))?;
+    let start = Instant::now();
+    let status = Command::new("ipvsadm")
+        .arg("-R")
+        .stdin(std::fs::File::open(&file)?)
+        .stderr(Stdio::inherit())
+        .status();
+    ensure!(status.context("cannot run ipvsadm")?.success(), "ipvsadm -R failed");
+    Ok(start.elapsed())
+}
+
+fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let namespace = Namespace::create(&format!("bench-{name}"))?;
+    let outcome = namespace.enter(work);
+    Namespace::delete_all([&*namespace])?;
+    outcome
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn ratio(one: Duration, other: Duration) -> f64 {
+    one.as_secs_f64() / other.as_secs_f64()
+}
+
+fn print_time(what: &str, time: Duration) {
+    println!("  {what:<52} {:>9.3} ms", time.as_secs_f64() * 1000.0);
+}
+
+fn check(what: &str, value: f64, bound: f64) -> bool {
+    let holds = value <= bound;
+    let verdict = if holds { "holds" } else { "DOES NOT HOLD" };
+    println!("  {what:<52} {value:>9.3}    at most {bound}: {verdict}");
+    holds
+}

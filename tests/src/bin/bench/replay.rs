@@ -1,0 +1,50 @@
+//! The floor: the same netlink messages, ready-made, and the kernel's own time for them.
+
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use netlink_batch::Protocol;
+use netlink_sys::{Socket, SocketAddr, protocols};
+
+/// One datagram as it was sent.
+pub type Datagram = (Protocol, Vec<u8>);
+
+/// Sends datagrams as they are, and throws the replies away. Returns the time of sending and receiving.
+pub fn replay(datagrams: &[Datagram]) -> Result<Duration> {
+    let route = open(protocols::NETLINK_ROUTE)?;
+    let netfilter = open(protocols::NETLINK_NETFILTER)?;
+    let generic = open(protocols::NETLINK_GENERIC)?;
+    let mut replies = Vec::with_capacity(128 << 10);
+    let start = Instant::now();
+    for (protocol, bytes) in datagrams {
+        let socket = match protocol {
+            Protocol::Route => &route,
+            Protocol::Netfilter => &netfilter,
+            Protocol::Generic => &generic,
+        };
+        socket.send(bytes, 0)?;
+        loop {
+            replies.clear();
+            match socket.recv(&mut replies, 0) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(start.elapsed())
+}
+
+fn open(protocol: isize) -> Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.set_non_blocking(true)?;
+    socket.set_cap_ack(true)?;
+    rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, 8 << 20)?;
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20)?;
+    Ok(socket)
+}
