@@ -7,9 +7,6 @@
 mod claims;
 mod endpoints;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,

@@ -6,9 +6,6 @@
 mod service;
 mod skipped;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,

@@ -3,9 +3,6 @@
 //! Each function looks at one thing that we own and visits the union of both sides, so that
 //! `diff(desired, after(plan))` is empty and applying twice does nothing.
 
-#[cfg(test)]
-mod tests;
-
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use ipvs_netlink::Destination;
