@@ -40,22 +40,3 @@ fn sources_as_pods_see_them() -> TestResult {
         Ok(())
     })
 }
-
-/// A pod keeps its address towards the others; where it gets its own request it sees its node.
-#[test]
-fn a_pod_of_the_service_as_its_client() -> TestResult {
-    scenario(web_cluster(), |cluster| {
-        let _servers = deploy_web(cluster)?;
-        let _proxy = cluster.start_proxy("node-1", &["--cluster-cidr", "10.244.0.0/16"])?;
-        await_web(cluster, "node-1")?;
-        let mut seen = Vec::new();
-        for _ in 0..3 {
-            let answer = cluster.at("web-1")?.get("10.96.0.80:80")?;
-            seen.push((answer.name, answer.peer.ip().to_string()));
-        }
-        seen.sort();
-        let expected = [("web-1", "10.244.1.1"), ("web-2", "10.244.1.2"), ("web-3", "10.244.1.2")];
-        assert_eq!(seen, expected.map(|(name, peer)| (name.to_owned(), peer.to_owned())));
-        Ok(())
-    })
-}

@@ -23,7 +23,7 @@ const ROUNDS: usize = 3;
 const CHANGES: u32 = 200;
 
 /// Prints the figures and whether they are as promised.
-pub fn run() -> Result<bool> {
+pub(crate) fn run() -> Result<bool> {
     // Each load is measured once in each round, so that a slower or faster minute hits all alike.
     let (mut ours, mut raw, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {

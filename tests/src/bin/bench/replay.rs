@@ -10,10 +10,10 @@ use netlink_batch::Protocol;
 use netlink_sys::{Socket, SocketAddr, protocols};
 
 /// One datagram as it was sent.
-pub type Datagram = (Protocol, Vec<u8>);
+pub(crate) type Datagram = (Protocol, Vec<u8>);
 
 /// Sends datagrams as they are, and throws the replies away. Returns the time of sending and receiving.
-pub fn replay(datagrams: &[Datagram]) -> Result<Duration> {
+pub(crate) fn replay(datagrams: &[Datagram]) -> Result<Duration> {
     let route = open(protocols::NETLINK_ROUTE)?;
     let netfilter = open(protocols::NETLINK_NETFILTER)?;
     let generic = open(protocols::NETLINK_GENERIC)?;

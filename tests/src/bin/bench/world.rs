@@ -8,10 +8,10 @@ use proxier::model::{
 };
 
 /// How many endpoints each Service has.
-pub const ENDPOINTS: u32 = 10;
+pub(crate) const ENDPOINTS: u32 = 10;
 
 /// `count` Services with a ClusterIP and ten endpoints each.
-pub fn events(count: u32) -> Vec<Event> {
+pub(crate) fn events(count: u32) -> Vec<Event> {
     (0..count).flat_map(|number| [Event::ServiceApplied(service(number)), slice(number, ENDPOINTS)]).collect()
 }
 
@@ -31,7 +31,7 @@ fn service(number: u32) -> Service {
 }
 
 /// The EndpointSlice of a Service with its first endpoints.
-pub fn slice(number: u32, endpoints: u32) -> Event {
+pub(crate) fn slice(number: u32, endpoints: u32) -> Event {
     let name = format!("service-{number}");
     let endpoint =
         |index| Endpoint { address: pod(number, index).into(), conditions: Conditions::READY, node: None };
@@ -45,7 +45,7 @@ pub fn slice(number: u32, endpoints: u32) -> Event {
 }
 
 /// The same virtual servers and real servers as `ipvsadm -R` reads them.
-pub fn ipvsadm_rules(count: u32) -> String {
+pub(crate) fn ipvsadm_rules(count: u32) -> String {
     let mut rules = String::new();
     for number in 0..count {
         let _ = writeln!(rules, "-A -t {}:80 -s rr", vip(number));
