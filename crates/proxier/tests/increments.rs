@@ -1,5 +1,7 @@
 //! Whatever happens, in whatever order: increments end where one full pass over the same world ends.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use proptest::{prelude::*, sample::select};
