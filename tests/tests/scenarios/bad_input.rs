@@ -34,7 +34,10 @@ fn broken() -> Vec<(String, Vec<&'static str>)> {
         (service("ports:\n- port: -1"), vec![":7:", "default/web", "spec.ports[0].port", "-1"]),
         (service("ports:\n- port: \"80\""), vec![":7:", "default/web", "spec.ports[0].port", "quotes"]),
         (service("ports:\n- port: http"), vec![":7:", "default/web", "spec.ports[0].port", "http"]),
-        (service("ports:\n- name: http\n  targetPort: 80"), vec![":8:", "default/web", "port"]),
+        (
+            service("ports:\n- name: http\n  targetPort: 80"),
+            vec![":7:", "default/web", "spec.ports[0]", "port"],
+        ),
         (service("ports: 80"), vec![":6:", "default/web", "spec.ports"]),
         (service("clusterIP: 10.96.0.80\nports: []"), vec![":7:", "default/web", "spec.ports"]),
         (

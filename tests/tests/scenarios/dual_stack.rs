@@ -90,7 +90,7 @@ fn a_dual_stack_service_with_all_protocols() -> TestResult {
             await_all(cluster, node.name(), "[fd00:10:96::7]", V6)?;
             node.namespace().await_vips(&["10.96.0.7", "fd00:10:96::7"])?;
         }
-        for from in ["visitor", "app-1", "node-3", "node-1"] {
+        for from in ["visitor", "node-3", "node-1"] {
             ask(cluster, from, "10.96.0.7", false)?;
             ask(cluster, from, "[fd00:10:96::7]", false)?;
         }

@@ -53,11 +53,12 @@ fn a_pod_comes_back_with_another_address() -> TestResult {
         for node in cluster.nodes() {
             node.namespace().await_serving(KEY, &["10.244.58.199:80", "10.244.85.198:80"])?;
         }
+        load.stop()?.expect_clean(20, "a pod that asks all the time")?;
         for from in ["node-1", "node-2", "node-3"] {
             let mut answers = cluster.at(from)?.get_many("10.10.178.9:80", 2)?;
             answers.sort();
             assert_eq!(answers, ["my-nginx-1", "my-nginx-2"], "from {from}");
         }
-        load.stop()?.expect_clean(20, "a pod that asks all the time")
+        Ok(())
     })
 }

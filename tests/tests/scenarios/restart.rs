@@ -95,12 +95,14 @@ fn a_start_repairs_what_drifted() -> TestResult {
             "ipvsadm -D -t 10.96.0.81:80",
             "ipvsadm -a -t 10.96.0.81:80 -r 10.9.9.9:80 -m",
             "ip addr del 10.96.0.80/32 dev kube-ipvs0",
-            "ip addr add 10.96.0.99/32 dev kube-ipvs0",
+            "ip addr add 10.96.0.99/32 dev kube-ipvs0; nft add element ip kube-ipvs vips { 10.96.0.99 }",
             "ip link del kube-ipvs0",
             "nft delete table ip kube-ipvs",
         ] {
-            let mut words = drift.split(' ');
-            node.run(words.next().unwrap_or_default(), &words.collect::<Vec<_>>())?;
+            for command in drift.split("; ") {
+                let mut words = command.split(' ');
+                node.run(words.next().unwrap_or_default(), &words.collect::<Vec<_>>())?;
+            }
             let proxy = cluster.start_proxy(NODE, &[])?;
             // The state may look right for a moment before the daemon has even started: all of it at once must.
             let repaired = eventually(scenarios::SOON, || {
@@ -157,9 +159,10 @@ fn cleanup_removes_ours_and_nothing_else() -> TestResult {
     })
 }
 
-/// Foreign virtual servers, inside `--ipvs-exclude-cidrs` or not, are never touched while the daemon runs.
+/// Foreign virtual servers, inside `--ipvs-exclude-cidrs` or not, are never touched while the daemon runs, nor are
+/// addresses that somebody else put on our device.
 #[test]
-fn foreign_virtual_servers_stay() -> TestResult {
+fn what_is_foreign_stays() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let node = cluster.at(NODE)?;
@@ -170,6 +173,7 @@ fn foreign_virtual_servers_stay() -> TestResult {
         let arguments = ["--ipvs-exclude-cidrs", "10.96.5.0/24", "--ipvs-sync-period", "1s"];
         let proxy = cluster.start_proxy(NODE, &arguments)?;
         await_web(cluster, NODE)?;
+        node.run("ip", &["addr", "add", "10.96.0.99/32", "dev", VIP_DEVICE])?;
         // Over several full syncs, and over a Service that goes.
         std::thread::sleep(std::time::Duration::from_secs(3));
         cluster.manifests.remove("web")?;
@@ -177,6 +181,7 @@ fn foreign_virtual_servers_stay() -> TestResult {
         proxy.terminate()?;
         let foreign = "TCP 10.96.5.1:80 rr \n  -> 10.9.9.9:80 Masq 1\nTCP 203.0.113.9:80 rr \n  -> 10.9.9.9:80 Masq 1\n";
         assert_eq!(node.ipvsadm()?.configuration(), foreign);
+        node.await_vips(&["10.96.0.99"])?;
         cluster.kube_ipvs(NODE)?.run(&["cleanup"])?;
         assert_eq!(node.ipvsadm()?.configuration(), foreign);
         Ok(())
