@@ -53,18 +53,3 @@ fn requests_rotate_and_go_on_when_a_pod_fails() -> TestResult {
         Ok(())
     })
 }
-
-/// A pod that asks for its own Service may be the one that answers.
-#[test]
-fn a_pod_reaches_itself_through_its_service() -> TestResult {
-    scenario(cluster(), |cluster| {
-        let _server = cluster.http(PODS[0], 9376)?;
-        cluster.manifests.example(EXAMPLE)?;
-        cluster.manifests.remove_endpoint(EXAMPLE, "10.1.166.146")?;
-        cluster.manifests.remove_endpoint(EXAMPLE, "10.1.166.166")?;
-        let _proxy = cluster.start_proxy("node-1", &["--cluster-cidr", "10.1.0.0/16"])?;
-        cluster.at("node-1")?.await_service("TCP 10.0.91.192:80", &["10.1.161.47:9376 1"])?;
-        assert_eq!(cluster.at(PODS[0])?.get_many("10.0.91.192:80", 3)?, [PODS[0]; 3]);
-        Ok(())
-    })
-}

@@ -105,6 +105,21 @@ fn value(value: u32) -> DataAttribute {
     DataAttribute::Value(value.to_ne_bytes().to_vec())
 }
 
+/// `meta l4proto tcp`.
+pub(super) fn is_tcp() -> Vec<Expressions> {
+    const TCP: u8 = 6;
+    let protocol = vec![Meta::Key(MetaKey::L4Proto), Meta::DestinationRegister(Register::Reg1)];
+    let tcp = DataAttribute::Value(vec![TCP]);
+    let equal = vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(Operator::Equal), Cmp::Data(tcp)];
+    vec![Expressions::Meta(protocol), Expressions::Cmp(equal)]
+}
+
+/// `reject with tcp reset`.
+pub(super) fn reset() -> Expressions {
+    const TCP_RESET: u32 = 1;
+    reject_with(TCP_RESET, 0)
+}
+
 /// `reject`: an ICMP or ICMPv6 port-unreachable, which a client sees as connection refused.
 pub(super) fn reject(family: Family) -> Expressions {
     const ICMP_UNREACHABLE: u32 = 0;
@@ -112,8 +127,12 @@ pub(super) fn reject(family: Family) -> Expressions {
         Family::V4 => 3,
         Family::V6 => 4,
     };
-    let kind = DefaultNla::new(1, ICMP_UNREACHABLE.to_be_bytes().to_vec());
-    let code = DefaultNla::new(2, vec![port_unreachable]);
+    reject_with(ICMP_UNREACHABLE, port_unreachable)
+}
+
+fn reject_with(kind: u32, code: u8) -> Expressions {
+    let kind = DefaultNla::new(1, kind.to_be_bytes().to_vec());
+    let code = DefaultNla::new(2, vec![code]);
     Expressions::Other { expression_type: "reject".into(), attributes: vec![kind, code] }
 }
 

@@ -51,6 +51,12 @@ pub(super) fn chains(family: Family, settings: Settings) -> Vec<Chain> {
     let served =
         |verdict| Rule::new("a virtual server of ours", [key_in(family, KeySet::Served), vec![verdict]]);
     let mark = set_mark(settings.masquerade_mark);
+    let refuse = vec![
+        // TCP ignores an ICMP error while the client's own connect() is still on the stack, as between two
+        // namespaces of one host, and then tries again after a second; hosts also limit their rate.
+        Rule::new("TCP by a reset", [is_tcp(), vec![counter(), reset()]]),
+        Rule::new("UDP and SCTP by ICMP", [vec![counter(), reject(family)]]),
+    ];
     let mut to_service = vec![
         no_endpoints(family),
         Rule::new("node ports: always masquerade", [key_in(family, KeySet::NodePorts), mark.clone()]),
@@ -80,6 +86,7 @@ pub(super) fn chains(family: Family, settings: Settings) -> Vec<Chain> {
     let clear = vec![Rule::new("ours alone to see", [marked, clear_mark(settings.masquerade_mark)])];
     use InetHookNumber::{LocalIn, LocalOut, PostRouting};
     vec![
+        Chain { name: "refuse", base: None, rules: refuse },
         Chain { name: "to-service", base: None, rules: to_service },
         Chain { name: "from-node", base: None, rules: from_node },
         // IPVS sits at 98 and 99 in input and at -99 and -98 in output: ours come before.
@@ -97,7 +104,7 @@ fn key_in(family: Family, set: KeySet) -> Vec<Expressions> {
 }
 
 fn no_endpoints(family: Family) -> Rule {
-    let refuse = vec![counter(), reject(family)];
+    let refuse = vec![goto("refuse")];
     Rule::new("no endpoints: refuse at once", [key_in(family, KeySet::NoEndpoints), state_new(), refuse])
 }
 
