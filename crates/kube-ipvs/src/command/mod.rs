@@ -12,12 +12,12 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use proxier::{
-    Config, Engine, NodePortAddresses,
+    Config, Engine,
     linux::{LinuxKernel, Settings},
 };
 
 use crate::{
-    config::{self, ProxyFlags},
+    config::ProxyFlags,
     source::manifests::ManifestSource,
 };
 
@@ -60,12 +60,8 @@ impl Source {
     fn engine(&self) -> anyhow::Result<Engine> {
         let flags = &self.flags;
         let mut config = Config::new(&flags.hostname_override.resolve()?);
-        config.node_ports = match &flags.nodeport_addresses {
-            config::NodePortAddresses::All => NodePortAddresses::All,
-            config::NodePortAddresses::Primary => NodePortAddresses::Primary,
-            config::NodePortAddresses::Cidrs(ranges) => NodePortAddresses::Within(ranges.clone()),
-        };
-        config.scheduler = flags.ipvs_scheduler.as_str().parse()?;
+        config.node_ports = flags.nodeport_addresses.clone();
+        config.scheduler = flags.ipvs_scheduler;
         config.exclude_cidrs = flags.ipvs_exclude_cidrs.0.clone();
         config.sync_period = flags.ipvs_sync_period;
         Ok(Engine::new(config))

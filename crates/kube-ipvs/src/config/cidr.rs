@@ -1,6 +1,7 @@
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use proxier::NodePortAddresses;
 
 /// `--cluster-cidr`: the pods' address ranges, at most one of each family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,34 +33,19 @@ impl FromStr for ExcludeCidrs {
     }
 }
 
-/// `--nodeport-addresses`: which of the node's addresses serve node ports.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum NodePortAddresses {
-    /// Not given: all of them.
-    #[default]
-    All,
-    /// `primary`: the first InternalIP of each family that the Node object lists.
-    Primary,
-    /// Those within one of these ranges.
-    Cidrs(Vec<IpNet>),
-}
-
-impl FromStr for NodePortAddresses {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let items: Vec<&str> = items(text).collect();
-        match items[..] {
-            [] => Ok(Self::All),
-            ["primary"] => Ok(Self::Primary),
-            _ if items.contains(&"primary") => {
-                Err("`primary` stands alone: it cannot be mixed with ranges".into())
-            }
-            _ => match parse_ranges(text) {
-                Ok(ranges) => Ok(Self::Cidrs(ranges)),
-                Err(error) => Err(format!("{error}; or `primary`")),
-            },
+/// `--nodeport-addresses`: `primary`, or ranges; empty is all addresses.
+pub(super) fn parse_node_port_addresses(text: &str) -> Result<NodePortAddresses, String> {
+    let items: Vec<&str> = items(text).collect();
+    match items[..] {
+        [] => Ok(NodePortAddresses::All),
+        ["primary"] => Ok(NodePortAddresses::Primary),
+        _ if items.contains(&"primary") => {
+            Err("`primary` stands alone: it cannot be mixed with ranges".into())
         }
+        _ => match parse_ranges(text) {
+            Ok(ranges) => Ok(NodePortAddresses::Within(ranges)),
+            Err(error) => Err(format!("{error}; or `primary`")),
+        },
     }
 }
 

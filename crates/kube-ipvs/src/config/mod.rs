@@ -10,12 +10,14 @@ mod scheduler;
 #[cfg(test)]
 mod tests;
 
-pub use cidr::{ClusterCidrs, ExcludeCidrs, NodePortAddresses};
+pub use cidr::{ClusterCidrs, ExcludeCidrs};
 pub use duration::{ParseGoDurationError, format_go_duration, parse_go_duration};
 pub use hostname::{HostnameError, NodeName};
-pub use scheduler::SchedulerName;
 
 use std::time::Duration;
+
+use ipvs_netlink::Scheduler;
+use proxier::NodePortAddresses;
 
 /// The flags that decide what is programmed. `run`, `diff` and `explain` flatten them into theirs.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -47,13 +49,14 @@ pub struct ProxyFlags {
         value_name = "CIDR[,CIDR...]|primary",
         default_value = "",
         hide_default_value = true,
+        value_parser = cidr::parse_node_port_addresses,
         overrides_with = "nodeport_addresses"
     )]
     pub nodeport_addresses: NodePortAddresses,
 
     /// How connections are spread over the endpoints
-    #[arg(long, value_name = "NAME", default_value = "rr", overrides_with = "ipvs_scheduler")]
-    pub ipvs_scheduler: SchedulerName,
+    #[arg(long, value_name = "NAME", default_value = "rr", value_parser = scheduler::parse, overrides_with = "ipvs_scheduler")]
+    pub ipvs_scheduler: Scheduler,
 
     /// Ranges of virtual servers that somebody else made and that are to be left alone
     #[arg(
@@ -76,7 +79,7 @@ impl Default for ProxyFlags {
             hostname_override: NodeName::default(),
             cluster_cidr: ClusterCidrs::default(),
             nodeport_addresses: NodePortAddresses::All,
-            ipvs_scheduler: SchedulerName::default(),
+            ipvs_scheduler: Scheduler::RR,
             ipvs_exclude_cidrs: ExcludeCidrs::default(),
             ipvs_sync_period: Duration::from_secs(30),
         }

@@ -1,43 +1,31 @@
-use std::{fmt, str::FromStr};
+use ipvs_netlink::Scheduler;
 
 /// What Linux has, each as module `ip_vs_NAME`.
-const KNOWN: [&str; 14] =
-    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "mh", "fo", "ovf", "twos"];
+const KNOWN: [Scheduler; 14] = [
+    Scheduler::RR,
+    Scheduler::WRR,
+    Scheduler::LC,
+    Scheduler::WLC,
+    Scheduler::LBLC,
+    Scheduler::LBLCR,
+    Scheduler::SH,
+    Scheduler::DH,
+    Scheduler::SED,
+    Scheduler::NQ,
+    Scheduler::MH,
+    Scheduler::FO,
+    Scheduler::OVF,
+    Scheduler::TWOS,
+];
 
-/// `--ipvs-scheduler`: the name of a scheduler of IPVS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SchedulerName(&'static str);
-
-impl SchedulerName {
-    /// The name as the kernel knows it.
-    pub fn as_str(self) -> &'static str {
-        self.0
+/// `--ipvs-scheduler`: the name of a scheduler that Linux has; empty is kube-proxy's default.
+pub(super) fn parse(text: &str) -> Result<Scheduler, String> {
+    let name = text.trim();
+    if name.is_empty() {
+        return Ok(Scheduler::RR);
     }
-}
-
-impl Default for SchedulerName {
-    fn default() -> Self {
-        Self("rr")
-    }
-}
-
-impl fmt::Display for SchedulerName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.0)
-    }
-}
-
-impl FromStr for SchedulerName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let name = text.trim();
-        if name.is_empty() {
-            return Ok(Self::default());
-        }
-        match KNOWN.iter().find(|known| **known == name) {
-            Some(known) => Ok(Self(known)),
-            None => Err(format!("{name:?} is not a scheduler of IPVS: allowed are {}", KNOWN.join(", "))),
-        }
-    }
+    KNOWN.into_iter().find(|known| known.as_str() == name).ok_or_else(|| {
+        let known = KNOWN.map(|known| known.to_string()).join(", ");
+        format!("{name:?} is not a scheduler of IPVS: allowed are {known}")
+    })
 }

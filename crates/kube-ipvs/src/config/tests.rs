@@ -49,7 +49,7 @@ fn node_port_addresses() {
     assert_eq!(addresses("--nodeport-addresses=primary"), NodePortAddresses::Primary);
     assert_eq!(
         addresses("--nodeport-addresses=192.168.0.0/16,10.0.0.0/8"),
-        NodePortAddresses::Cidrs(vec!["192.168.0.0/16".parse().unwrap(), "10.0.0.0/8".parse().unwrap()])
+        NodePortAddresses::Within(vec!["192.168.0.0/16".parse().unwrap(), "10.0.0.0/8".parse().unwrap()])
     );
 }
 
