@@ -19,7 +19,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Why a request got no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// A reset, or an ICMP port unreachable, in answer to the first packet.
+    /// A reset, an abort or an ICMP port unreachable in answer to the first packet. A host that rejects its own UDP
+    /// tells the sender at once, as "operation not permitted".
     Refused,
     /// Nothing came back.
     TimedOut,
@@ -45,7 +46,7 @@ impl std::error::Error for Failure {}
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied => Self::Refused,
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TimedOut,
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted

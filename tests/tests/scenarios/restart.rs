@@ -97,7 +97,6 @@ fn a_start_repairs_what_drifted() -> TestResult {
             "ip addr del 10.96.0.80/32 dev kube-ipvs0",
             "ip addr add 10.96.0.99/32 dev kube-ipvs0; nft add element ip kube-ipvs vips { 10.96.0.99 }",
             "ip link del kube-ipvs0",
-            "nft delete table ip kube-ipvs",
         ] {
             for command in drift.split("; ") {
                 let mut words = command.split(' ');

@@ -16,10 +16,7 @@ use proxier::{
     linux::{LinuxKernel, Settings},
 };
 
-use crate::{
-    config::ProxyFlags,
-    source::manifests::ManifestSource,
-};
+use crate::{config::ProxyFlags, source::manifests::ManifestSource};
 
 #[derive(Debug, Parser)]
 #[command(name = "kube-ipvs", version, about = "Kubernetes Services in the kernel's IPVS")]

@@ -7,7 +7,7 @@ use netlink_packet_netfilter::nftables::{
     Verdict, VerdictAttribute,
 };
 
-use crate::model::Family;
+use crate::model::{Family, Protocol};
 
 /// Bits of `ct state` (`enum ip_conntrack_infos` as nftables shows it).
 const STATE_NEW: u32 = 1 << 3;
@@ -105,13 +105,27 @@ fn value(value: u32) -> DataAttribute {
     DataAttribute::Value(value.to_ne_bytes().to_vec())
 }
 
-/// `meta l4proto tcp`.
-pub(super) fn is_tcp() -> Vec<Expressions> {
-    const TCP: u8 = 6;
-    let protocol = vec![Meta::Key(MetaKey::L4Proto), Meta::DestinationRegister(Register::Reg1)];
-    let tcp = DataAttribute::Value(vec![TCP]);
-    let equal = vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(Operator::Equal), Cmp::Data(tcp)];
-    vec![Expressions::Meta(protocol), Expressions::Cmp(equal)]
+/// `meta l4proto PROTOCOL`.
+pub(super) fn protocol_is(protocol: Protocol) -> Vec<Expressions> {
+    let load = vec![Meta::Key(MetaKey::L4Proto), Meta::DestinationRegister(Register::Reg1)];
+    let number = DataAttribute::Value(vec![protocol.number()]);
+    let equal = vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(Operator::Equal), Cmp::Data(number)];
+    vec![Expressions::Meta(load), Expressions::Cmp(equal)]
+}
+
+/// `dnat to :PORT`: another port of the same address.
+pub(super) fn dnat_to_port(family: Family, port: u16) -> Vec<Expressions> {
+    const DESTINATION: u32 = 1;
+    let family = match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    };
+    let port = vec![
+        Immediate::DestinationRegister(Register::Reg1),
+        Immediate::Data(DataAttribute::Value(port.to_be_bytes().to_vec())),
+    ];
+    let nat = other("nat", &[(1, DESTINATION), (2, family), (5, Register::Reg1.into())]);
+    vec![Expressions::Immediate(port), nat]
 }
 
 /// `reject with tcp reset`.
@@ -150,16 +164,23 @@ pub(super) fn counter() -> Expressions {
 
 /// `jump CHAIN`.
 pub(super) fn jump(chain: &str) -> Expressions {
-    verdict(Verdict::Jump, chain)
+    verdict(Verdict::Jump, Some(chain))
 }
 
 /// `goto CHAIN`.
 pub(super) fn goto(chain: &str) -> Expressions {
-    verdict(Verdict::Goto, chain)
+    verdict(Verdict::Goto, Some(chain))
 }
 
-fn verdict(code: Verdict, chain: &str) -> Expressions {
-    let verdict = vec![VerdictAttribute::Code(code), VerdictAttribute::Chain(chain.into())];
+/// `accept`: this chain is done with the packet.
+pub(super) fn accept() -> Expressions {
+    const NF_ACCEPT: u32 = 1;
+    verdict(Verdict::Other(NF_ACCEPT), None)
+}
+
+fn verdict(code: Verdict, chain: Option<&str>) -> Expressions {
+    let mut verdict = vec![VerdictAttribute::Code(code)];
+    verdict.extend(chain.map(|chain| VerdictAttribute::Chain(chain.into())));
     Expressions::Immediate(vec![
         Immediate::DestinationRegister(Register::Verdict),
         Immediate::Data(DataAttribute::Verdict(verdict)),

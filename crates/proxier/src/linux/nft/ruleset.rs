@@ -9,12 +9,15 @@ use netlink_packet_netfilter::nftables::{
 
 use super::{TABLE, expression::*, userdata};
 use crate::{
-    model::Family,
+    model::{Family, Protocol},
     set::{KeySet, VIPS},
 };
 
 /// Sources that are in the cluster: pods.
 pub(super) const CLUSTER_SOURCES: &str = "cluster-sources";
+
+/// The port at which nobody listens, `tcpmux`.
+const CLOSED_PORT: u16 = 1;
 
 /// What the rules depend on beside their sets.
 #[derive(Debug, Clone, Copy)]
@@ -52,11 +55,20 @@ pub(super) fn chains(family: Family, settings: Settings) -> Vec<Chain> {
         |verdict| Rule::new("a virtual server of ours", [key_in(family, KeySet::Served), vec![verdict]]);
     let mark = set_mark(settings.masquerade_mark);
     let refuse = vec![
+        Rule::new("SCTP goes on to nat-out", [protocol_is(Protocol::Sctp), vec![accept()]]),
         // TCP ignores an ICMP error while the client's own connect() is still on the stack, as between two
         // namespaces of one host, and then tries again after a second; hosts also limit their rate.
-        Rule::new("TCP by a reset", [is_tcp(), vec![counter(), reset()]]),
-        Rule::new("UDP and SCTP by ICMP", [vec![counter(), reject(family)]]),
+        Rule::new("TCP by a reset", [protocol_is(Protocol::Tcp), vec![counter(), reset()]]),
+        Rule::new("UDP by ICMP", [vec![counter(), reject(family)]]),
     ];
+    // Linux's SCTP does not listen to ICMP errors about ports, but to an abort, which the node's own stack gives at
+    // a port that is closed.
+    let refuse_sctp = || {
+        let no_endpoints = key_in(family, KeySet::NoEndpoints);
+        let to_closed = [vec![counter()], dnat_to_port(family, CLOSED_PORT)].concat();
+        let abort = [protocol_is(Protocol::Sctp), no_endpoints, to_closed];
+        vec![Rule::new("SCTP without endpoints: aborted by the node itself", abort)]
+    };
     let mut to_service = vec![
         no_endpoints(family),
         Rule::new("node ports: always masquerade", [key_in(family, KeySet::NodePorts), mark.clone()]),
@@ -84,11 +96,13 @@ pub(super) fn chains(family: Family, settings: Settings) -> Vec<Chain> {
     // In a chain of its own: the nat chain sees the first packet of a connection only, and later ones would
     // leave the node marked.
     let clear = vec![Rule::new("ours alone to see", [marked, clear_mark(settings.masquerade_mark)])];
-    use InetHookNumber::{LocalIn, LocalOut, PostRouting};
+    use InetHookNumber::{LocalIn, LocalOut, PostRouting, PreRouting};
     vec![
         Chain { name: "refuse", base: None, rules: refuse },
         Chain { name: "to-service", base: None, rules: to_service },
         Chain { name: "from-node", base: None, rules: from_node },
+        Chain::hooked("nat-in", "nat", PreRouting, -100, refuse_sctp()),
+        Chain::hooked("nat-out", "nat", LocalOut, -100, refuse_sctp()),
         // IPVS sits at 98 and 99 in input and at -99 and -98 in output: ours come before.
         Chain::hooked("input", "filter", LocalIn, 90, vec![served(goto("to-service"))]),
         Chain::hooked("output", "filter", LocalOut, -150, vec![served(jump("from-node"))]),
