@@ -113,6 +113,8 @@ fn ipvsadm() -> Result<Duration> {
 
 fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let namespace = Namespace::create(&format!("bench-{name}"))?;
+    // Where no address has ever been local, the kernel takes every real server for a broadcast address.
+    namespace.ip("link set lo up")?;
     let outcome = namespace.enter(work);
     Namespace::delete_all([&*namespace])?;
     outcome
