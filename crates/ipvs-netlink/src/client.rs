@@ -102,7 +102,8 @@ impl Client {
         for requests in batch.requests().chunks(REQUESTS) {
             let mut encoded = netlink_batch::Batch::new();
             for request in requests {
-                encoded.push(self.address(request.into()), 0);
+                let message = Message::from(request);
+                encoded.push_with(self.family, 0, |payload| message.append_to(payload));
             }
             let refused = self.socket.execute(encoded)?;
             failures.extend(refused.into_iter().filter_map(|failure| {

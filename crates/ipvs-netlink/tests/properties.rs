@@ -166,6 +166,14 @@ proptest! {
     }
 
     #[test]
+    fn what_is_appended_is_what_is_emitted(message in message()) {
+        let mut appended = Vec::new();
+        message.append_to(&mut appended);
+        prop_assert_eq!(&appended[..4], &[message.command.number(), 1, 0, 0]);
+        prop_assert_eq!(&appended[4..], encode(&message));
+    }
+
+    #[test]
     fn services_are_read_back((key, service) in key().prop_flat_map(|key| (Just(key), service(key.family())))) {
         for request in [Request::AddService { key, service }, Request::UpdateService { key, service }] {
             let entry = ServiceEntry::try_from(&sent(request)).unwrap();

@@ -42,6 +42,35 @@ impl Batch {
         self.starts.len() - 1
     }
 
+    /// Adds a request whose payload is what `write` appends, for those who encode without the traits of
+    /// `netlink_packet_core`. Returns its number, as [`push`](Self::push) does.
+    ///
+    /// ```
+    /// use netlink_batch::Batch;
+    ///
+    /// const RTM_GETLINK: u16 = 18;
+    /// let mut batch = Batch::new();
+    /// batch.push_with(RTM_GETLINK, 0, |payload| payload.extend([0; 16]));
+    /// assert_eq!(batch.request(0)[..4], 32u32.to_ne_bytes());
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// On a payload of 4 GiB or more.
+    pub fn push_with(&mut self, message_type: u16, flags: u16, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let start = self.bytes.len();
+        self.bytes.extend([0; 16]);
+        write(&mut self.bytes);
+        let length = u32::try_from(self.bytes.len() - start).expect("a request is shorter than 4 GiB");
+        let header = &mut self.bytes[start..];
+        header[0..4].copy_from_slice(&length.to_ne_bytes());
+        header[4..6].copy_from_slice(&message_type.to_ne_bytes());
+        header[6..8].copy_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self.starts.push(start);
+        self.starts.len() - 1
+    }
+
     /// How many requests there are.
     pub fn len(&self) -> usize {
         self.starts.len()
@@ -139,6 +168,16 @@ mod tests {
         assert_eq!(batch.starts, [0, 20, 40, 60]);
         assert_eq!(batch.as_bytes().len(), 80);
         assert_eq!(batch.request(0)[..4], 17u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn both_ways_to_push_write_the_same() {
+        let (mut encoded, mut appended) = (Batch::new(), Batch::new());
+        for size in [5, 8] {
+            encoded.push(Blob(size), NLM_F_ACK);
+            appended.push_with(0x10, NLM_F_ACK, |payload| payload.extend(vec![0xaa; size]));
+        }
+        assert_eq!(encoded, appended);
     }
 
     #[test]

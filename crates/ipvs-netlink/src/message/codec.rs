@@ -14,6 +14,40 @@ pub(super) trait Codec<T> {
     fn write(value: &T, buffer: &mut [u8]);
     /// `None` when the bytes are no such value: they are then kept as they are.
     fn read(bytes: &[u8]) -> Result<Option<T>, DecodeError>;
+    /// Appends the value, without padding.
+    fn append(value: &T, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + Self::length(value), 0);
+        Self::write(value, &mut out[start..]);
+    }
+}
+
+/// Attributes that are appended to what is there already. Attributes are nested, and each level's length stands
+/// before it: `Emitable` has to ask for it at every level, and so looks at every attribute several times. This
+/// looks once, which halves the time of a large batch.
+pub(super) trait Append {
+    fn append(&self, out: &mut Vec<u8>);
+}
+
+impl<A: Append> Append for [A] {
+    fn append(&self, out: &mut Vec<u8>) {
+        self.iter().for_each(|attribute| attribute.append(out));
+    }
+}
+
+/// Appends one attribute whose value is what `write` appends.
+///
+/// # Panics
+///
+/// On a value of 64 KiB or more, as `Emitable` does.
+pub(super) fn append_attribute(out: &mut Vec<u8>, kind: u16, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend([0; 4]);
+    write(out);
+    let length = u16::try_from(out.len() - start).expect("an attribute is shorter than 64 KiB");
+    out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+    out[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
+    out.resize(out.len().next_multiple_of(4), 0);
 }
 
 /// Integers in host byte order.
@@ -76,7 +110,7 @@ impl<T: AsRef<str> + for<'a> TryFrom<&'a str>> Codec<T> for Text {
 
 impl<A> Codec<Vec<A>> for Nest
 where
-    A: Nla + for<'a> Parseable<NlaBuffer<&'a [u8]>>,
+    A: Nla + Append + for<'a> Parseable<NlaBuffer<&'a [u8]>>,
 {
     const NESTED: bool = true;
 
@@ -95,6 +129,10 @@ where
             return Ok(None);
         }
         parse(bytes).map(Some)
+    }
+
+    fn append(value: &Vec<A>, out: &mut Vec<u8>) {
+        value.as_slice().append(out);
     }
 }
 
@@ -141,6 +179,22 @@ macro_rules! attributes {
                 match self {
                     $(Self::$variant(value) => <$codec as Codec<$type>>::write(value, buffer),)*
                     Self::Other(other) => other.emit_value(buffer),
+                }
+            }
+        }
+
+        impl $crate::message::codec::Append for $name {
+            fn append(&self, out: &mut Vec<u8>) {
+                use $crate::message::codec::append_attribute;
+                match self {
+                    $(Self::$variant(value) => {
+                        append_attribute(out, $kind, |out| <$codec as Codec<$type>>::append(value, out));
+                    })*
+                    Self::Other(other) => {
+                        let start = out.len();
+                        out.resize(start + netlink_packet_core::Emitable::buffer_len(other), 0);
+                        netlink_packet_core::Emitable::emit(other, &mut out[start..]);
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@ use netlink_packet_generic::{GenlFamily, GenlHeader};
 
 use super::{
     DaemonAttribute, DestinationAttribute, InfoAttribute, ServiceAttribute,
-    codec::{self, Codec, Native, Nest, attributes},
+    codec::{self, Append, Codec, Native, Nest, attributes},
 };
 
 /// One message of the IPVS family, either way.
@@ -53,6 +53,16 @@ impl Message {
             _ => Attributes::Command(codec::parse(bytes)?),
         };
         Ok(Self { command, attributes })
+    }
+
+    /// Appends what follows the netlink header, the generic-netlink header and the attributes: faster than the
+    /// traits, and made for `netlink_batch::Batch::push_with`.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        out.extend([self.command(), self.version(), 0, 0]);
+        match &self.attributes {
+            Attributes::Command(attributes) => attributes.as_slice().append(out),
+            Attributes::Info(attributes) => attributes.as_slice().append(out),
+        }
     }
 
     /// The attributes of every command but [`Command::SetInfo`].
