@@ -18,7 +18,9 @@ use crate::{
 
 const SERVICES: u32 = 1_000;
 /// Each measurement is taken so often, each time in a new network namespace; the median counts.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
+/// What comes before them: modules are loaded, and an emulator translates each instruction when it first meets it.
+const WARM_UP: usize = 2;
 /// How often an endpoint is taken away and brought back.
 const CHANGES: u32 = 200;
 
@@ -26,15 +28,17 @@ const CHANGES: u32 = 200;
 pub(crate) fn run() -> Result<bool> {
     // Each load is measured once in each round, so that a slower or faster minute hits all alike.
     let (mut ours, mut raw, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
+    let (mut few, mut many) = (Vec::new(), Vec::new());
+    for round in 0..WARM_UP + ROUNDS {
         let (time, datagrams) = in_namespace(&format!("ours-{round}"), first_sync)?;
         ours.push(time);
         raw.push(in_namespace(&format!("raw-{round}"), || replay(&datagrams))?);
         theirs.push(in_namespace(&format!("ipvsadm-{round}"), ipvsadm)?);
+        few.push(in_namespace(&format!("few-{round}"), || endpoint_change(10))?);
+        many.push(in_namespace(&format!("many-{round}"), || endpoint_change(SERVICES))?);
     }
-    let (ours, raw, theirs) = (median(ours), median(raw), median(theirs));
-    let few = in_namespace("few", || endpoint_change(10))?;
-    let many = in_namespace("many", || endpoint_change(SERVICES))?;
+    let [ours, raw, theirs, few, many] =
+        [ours, raw, theirs, few, many].map(|mut times| median(times.split_off(WARM_UP)));
 
     println!("first sync, {SERVICES} Services x {} endpoints", world::ENDPOINTS);
     print_time("kube-ipvs, from the events to the last reply", ours);
