@@ -17,7 +17,13 @@ pub(crate) fn run() -> Result<ExitCode> {
     steps.run("format", || Ok(cmd!(sh, "cargo fmt --all --check").quiet().run()?))?;
     steps.run("tidy", || tidy::check(&workspace))?;
     steps.run("clippy", || {
-        Ok(cmd!(sh, "cargo clippy --workspace --all-targets --all-features -- -D warnings").quiet().run()?)
+        cmd!(sh, "cargo clippy --workspace --all-targets --all-features -- -D warnings").quiet().run()?;
+        // Tests that are not for `cargo test` are not among all targets.
+        for (package, test) in workspace.kernel_tests() {
+            let name = &test.name;
+            cmd!(sh, "cargo clippy --package {package} --test {name} -- -D warnings").quiet().run()?;
+        }
+        Ok(())
     })?;
     steps.run("documentation", || {
         let doc = cmd!(sh, "cargo doc --workspace --no-deps --document-private-items");
