@@ -174,8 +174,8 @@ impl From<DecodeError> for Error {
 mod tests {
     use super::*;
 
-    /// The payload behind the code of a reply captured from Linux 6.1: NEW_SERVICE with a scheduler that
-    /// does not exist, NETLINK_CAP_ACK and NETLINK_EXT_ACK set; the text is in a made-up attribute.
+    /// The payload behind the code of a refusal with NETLINK_CAP_ACK and NETLINK_EXT_ACK set, as `struct nlmsgerr` has
+    /// it: the header of the request, here zeros, and the attributes.
     fn capped(attributes: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0u8; 16];
         bytes.extend_from_slice(attributes);
