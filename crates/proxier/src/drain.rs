@@ -38,7 +38,7 @@ enum Drain {
 }
 
 impl Drains {
-    /// It takes connections (again).
+    /// It takes connections (again), or is gone.
     pub(crate) fn forget(&mut self, key: VirtualServerKey, address: EndpointAddress) {
         self.entries.remove(&(key, address));
     }
@@ -73,7 +73,7 @@ impl Drains {
             Some(Drain::Listed { terminating: false }) | None => now + cap,
         };
         if until <= now {
-            self.entries.remove(&(key, address));
+            // It stays noted until it is gone: the removal may fail.
             return Fate::Remove;
         }
         self.entries.insert((key, address), Drain::Until(until));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     cluster::EndpointAddress,
-    kernel::{ConnectionCounts, Failure, Kernel, Report, Unusable},
+    kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable},
     model::VirtualServerKey,
     plan::{Change, Plan},
     state::State,
@@ -27,7 +27,7 @@ pub struct FakeKernel {
     pub state: State,
     /// How many connections each real server has; none where nothing is said.
     pub connections: BTreeMap<(VirtualServerKey, EndpointAddress), u64>,
-    /// Changes that it refuses although it could make them, by how they print.
+    /// Changes that it refuses although it could make them: those that print with one of these texts in them.
     pub refuse: Vec<String>,
     /// Whether it cannot be read.
     pub unreadable: bool,
@@ -56,9 +56,14 @@ impl Kernel for FakeKernel {
 
     fn apply(&mut self, plan: &Plan) -> Report {
         let mut report = Report::default();
+        let mut setbacks = Setbacks::default();
         for (number, change) in plan.changes().iter().enumerate() {
-            match self.refusal(change) {
-                Some(reason) => report.failures.push(Failure { change: number, reason }),
+            let stopped = setbacks.stops(change).map(|reason| (Cause::Refused, reason.to_owned()));
+            match stopped.or_else(|| self.refusal(change)) {
+                Some((cause, reason)) => {
+                    setbacks.note(change);
+                    report.failures.push(Failure { change: number, cause, reason });
+                }
                 None => self.state.apply(change),
             }
         }
@@ -67,31 +72,39 @@ impl Kernel for FakeKernel {
 }
 
 impl FakeKernel {
-    fn refusal(&self, change: &Change) -> Option<String> {
-        if self.refuse.contains(&change.to_string()) {
-            return Some("refused by the test".into());
+    fn refusal(&self, change: &Change) -> Option<(Cause, String)> {
+        let refused = |text: &String| change.to_string().contains(text);
+        if self.refuse.iter().any(refused) {
+            return Some((Cause::Refused, "refused by the test".into()));
         }
+        let (cause, words) = self.conflict(change)?;
+        Some((cause, words.into()))
+    }
+
+    /// What a real kernel would not do in this state, and how it would say so.
+    fn conflict(&self, change: &Change) -> Option<(Cause, &'static str)> {
+        const EXISTS: (Cause, &str) = (Cause::Exists, "File exists");
         let servers = &self.state.virtual_servers;
         let has =
             |key, address| servers.get(key).is_some_and(|server| server.real_servers.contains_key(address));
         match change {
-            Change::AddServer { key, .. } if servers.contains_key(key) => Some("File exists".into()),
+            Change::AddServer { key, .. } if servers.contains_key(key) => Some(EXISTS),
             Change::UpdateServer { key, .. }
             | Change::RemoveServer(key)
             | Change::AddRealServer { key, .. }
                 if !servers.contains_key(key) =>
             {
-                Some("No such process".into())
+                Some((Cause::Refused, "No such process"))
             }
-            Change::AddRealServer { key, address, .. } if has(key, address) => Some("File exists".into()),
+            Change::AddRealServer { key, address, .. } if has(key, address) => Some(EXISTS),
             Change::UpdateRealServer { key, address, .. } | Change::RemoveRealServer { key, address }
                 if !has(key, address) =>
             {
-                Some("No such file or directory".into())
+                Some((Cause::Refused, "No such file or directory"))
             }
-            Change::Bind(address) if self.state.bound_vips.contains(address) => Some("File exists".into()),
+            Change::Bind(address) if self.state.bound_vips.contains(address) => Some(EXISTS),
             Change::Unbind(address) if !self.state.bound_vips.contains(address) => {
-                Some("Cannot assign requested address".into())
+                Some((Cause::Refused, "Cannot assign requested address"))
             }
             _ => None,
         }

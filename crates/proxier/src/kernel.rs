@@ -1,8 +1,14 @@
 //! The edge between what is decided and what is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{cluster::EndpointAddress, model::VirtualServerKey, plan::Plan, state::State};
+use crate::{
+    cluster::EndpointAddress,
+    model::VirtualServerKey,
+    plan::{Change, Plan},
+    set::{Element, KeySet},
+    state::State,
+};
 
 /// A kernel that can be read and changed. Synchronous: one owner calls it, one call at a time.
 pub trait Kernel {
@@ -51,6 +57,72 @@ pub struct Report {
 pub struct Failure {
     /// Its place in the plan.
     pub change: usize,
+    /// What that means for what is known of the kernel.
+    pub cause: Cause,
     /// Why, in the kernel's words where it has any.
     pub reason: String,
 }
+
+/// What a failure means for what is known of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It was not made, and that is all.
+    Refused,
+    /// It was not made because it is there: somebody else made it.
+    Exists,
+    /// Nobody knows whether it was made: the kernel must be read before anything else is planned.
+    Unknown,
+}
+
+/// What failed of a plan so far, and so what must not be tried of the rest: nothing is made that could not be
+/// recorded as ours, no real server goes where somebody else's virtual server may be, and no record is taken
+/// back of what is still there.
+#[derive(Debug, Default)]
+pub struct Setbacks {
+    unrecorded: BTreeSet<Element>,
+    unmade: BTreeSet<VirtualServerKey>,
+    unremoved: BTreeSet<Element>,
+}
+
+impl Setbacks {
+    /// Takes note of a change that failed.
+    pub fn note(&mut self, change: &Change) {
+        match change {
+            Change::AddElement { element, .. } => {
+                self.unrecorded.insert(*element);
+            }
+            Change::AddServer { key, .. } => {
+                self.unmade.insert(*key);
+            }
+            Change::RemoveServer(key) => {
+                self.unremoved.insert(Element::Key(KeySet::Served, *key));
+            }
+            Change::Unbind(address) => {
+                self.unremoved.insert(Element::Vip(*address));
+            }
+            _ => {}
+        }
+    }
+
+    /// Why a change must not be tried, if it must not.
+    pub fn stops(&self, change: &Change) -> Option<&'static str> {
+        let unrecorded = |element| self.unrecorded.contains(&element);
+        match change {
+            Change::Bind(address) if unrecorded(Element::Vip(*address)) => Some(UNRECORDED),
+            Change::AddServer { key, .. } | Change::AddRealServer { key, .. }
+                if unrecorded(Element::Key(KeySet::Served, *key)) =>
+            {
+                Some(UNRECORDED)
+            }
+            Change::AddRealServer { key, .. } if self.unmade.contains(key) => {
+                Some("not tried: its virtual server could not be made")
+            }
+            Change::RemoveElement(element) if self.unremoved.contains(element) => {
+                Some("not tried: what it records is still there")
+            }
+            _ => None,
+        }
+    }
+}
+
+const UNRECORDED: &str = "not tried: it could not be recorded as ours";

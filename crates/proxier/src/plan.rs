@@ -73,7 +73,9 @@ pub enum Change {
 pub enum Phase {
     /// Elements are written.
     Record,
-    /// Virtual servers and real servers are made or changed.
+    /// Virtual servers are made or changed.
+    Open,
+    /// Real servers are made or changed.
     Serve,
     /// Addresses are bound.
     Attract,
@@ -90,10 +92,8 @@ impl Change {
     pub fn phase(&self) -> Phase {
         match self {
             Self::AddElement { .. } => Phase::Record,
-            Self::AddServer { .. }
-            | Self::UpdateServer { .. }
-            | Self::AddRealServer { .. }
-            | Self::UpdateRealServer { .. } => Phase::Serve,
+            Self::AddServer { .. } | Self::UpdateServer { .. } => Phase::Open,
+            Self::AddRealServer { .. } | Self::UpdateRealServer { .. } => Phase::Serve,
             Self::Bind(_) => Phase::Attract,
             Self::Unbind(_) => Phase::Repel,
             Self::RemoveServer(_) | Self::RemoveRealServer { .. } => Phase::Withdraw,

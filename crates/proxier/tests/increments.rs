@@ -131,6 +131,60 @@ proptest! {
     }
 }
 
+/// Parts of the texts of changes that the kernel refuses for a while.
+fn refusals() -> impl Strategy<Value = Vec<String>> {
+    let texts = [
+        "- address",
+        "+ address 10.0.0.1",
+        "+ address",
+        "- virtual server",
+        "+ virtual server TCP 10.0.0.1:80",
+        "+ virtual server",
+        "~ virtual server",
+        "+ real server",
+        "- real server",
+        "~ real server",
+        "+ element served { 10.0.0.1",
+        "+ element vips",
+        "+ element",
+        "- element served",
+        "- element vips",
+    ];
+    prop::collection::vec(select(texts.map(String::from).to_vec()), 0..3)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..Default::default() })]
+
+    /// Whatever fails on the way, once nothing does the end is the same, and nothing is left behind.
+    #[test]
+    fn failures_are_made_good(
+        turns in prop::collection::vec((prop::collection::vec(event(), 1..4), refusals()), 1..12),
+    ) {
+        let (mut engine, mut kernel) = (Engine::new(config()), FakeKernel::default());
+        let mut now = Duration::ZERO;
+        for (events, refusals) in &turns {
+            kernel.refuse.clone_from(refusals);
+            events.iter().cloned().for_each(|event| engine.event(event));
+            engine.turn(&mut kernel, now);
+            now += Duration::from_secs(1);
+        }
+        kernel.refuse.clear();
+        while !engine.is_healthy() {
+            now = now.max(engine.next_turn());
+            let turn = engine.turn(&mut kernel, now);
+            prop_assert_eq!(&turn.failures, &[]);
+        }
+        // And once more, as an audit does.
+        let audit = engine.turn(&mut kernel, engine.next_turn());
+        prop_assert_eq!(&audit.failures, &[]);
+        let (mut full, mut fresh) = (Engine::new(config()), FakeKernel::default());
+        turns.into_iter().flat_map(|(events, _)| events).for_each(|event| full.event(event));
+        full.turn(&mut fresh, Duration::ZERO);
+        prop_assert_eq!(settled(kernel.state), settled(fresh.state));
+    }
+}
+
 /// Which object an event is about.
 fn object(event: &Event) -> String {
     match event {

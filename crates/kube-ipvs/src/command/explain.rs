@@ -41,13 +41,19 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
         let _ = writeln!(text, "  virtual server {key} {} for {}", server.config.scheduler, server.owner);
         for (address, real_server) in &server.real_servers {
             let what = match real_server {
-                RealServer::Serving(destination) => format!("weight {}", destination.weight),
+                RealServer::Serving { destination, terminating: false } => {
+                    format!("weight {}", destination.weight)
+                }
+                RealServer::Serving { destination, terminating: true } => {
+                    format!("weight {}: terminating, and there is no ready one", destination.weight)
+                }
                 RealServer::Draining { terminating: true } => "takes no new connections: terminating".into(),
                 RealServer::Draining { terminating: false } => "takes no new connections: not ready".into(),
             };
             let _ = writeln!(text, "    {address} {what}");
         }
-        let any_serves = server.real_servers.values().any(|server| matches!(server, RealServer::Serving(_)));
+        let any_serves =
+            server.real_servers.values().any(|server| matches!(server, RealServer::Serving { .. }));
         if !any_serves {
             text += "    has no endpoints: new connections are refused\n";
         }

@@ -31,17 +31,32 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     let (sender, inputs) = channel();
     let to_owner = sender.clone();
     thread::Builder::new().name("manifests".into()).spawn(move || {
-        manifests::follow(manifests, |changes| match to_owner.send(Input::Manifests(changes)) {
+        let owner = TellsOfPanic(to_owner);
+        manifests::follow(manifests, |changes| match owner.0.send(Input::Manifests(changes)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         });
     })?;
     thread::Builder::new().name("host".into()).spawn(move || {
-        if let Err(error) = follow_host(&sender) {
-            let _ = sender.send(Input::Failed(error));
+        let owner = TellsOfPanic(sender);
+        if let Err(error) = follow_host(&owner.0) {
+            let _ = owner.0.send(Input::Failed(error));
         }
     })?;
     serve(engine, kernel, &inputs)
+}
+
+/// A way to the owner that tells it when the thread which has it panics. Otherwise the daemon would go on, look
+/// healthy, and follow nothing.
+struct TellsOfPanic(Sender<Input>);
+
+impl Drop for TellsOfPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let name = thread::current().name().unwrap_or_default().to_owned();
+            let _ = self.0.send(Input::Failed(anyhow::anyhow!("the thread {name:?} panicked")));
+        }
+    }
 }
 
 /// Delivers the host's addresses and its wish that we stop.
@@ -108,6 +123,7 @@ fn take_in(engine: &mut Engine, changes: Changes) {
             tracing::debug!("{note}");
         }
     }
+    engine.set_complete(changes.complete);
     changes.events.into_iter().for_each(|event| engine.event(event));
 }
 

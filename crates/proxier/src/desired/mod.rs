@@ -57,7 +57,12 @@ pub struct VirtualServer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RealServer {
     /// Takes connections.
-    Serving(ipvs_netlink::Destination),
+    Serving {
+        /// How.
+        destination: ipvs_netlink::Destination,
+        /// It is going away, and there is no better one. When it leaves the list nothing answers there any more.
+        terminating: bool,
+    },
     /// Is listed and takes no new connections: one that the kernel has keeps its established ones at weight
     /// 0; one that the kernel does not have is not added.
     Draining {

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
-use ipvs_netlink::{Destination, Forwarding, Persistence};
+use ipvs_netlink::{Destination, Forwarding, Persistence, Scheduler, ServiceFlags};
 
 use super::{Desired, RealServer, Skipped, VirtualServer};
 use crate::{
@@ -128,7 +128,7 @@ fn virtual_server(
     kind: Kind,
     backends: &BTreeMap<EndpointAddress, RealServer>,
 ) -> VirtualServer {
-    let serving = backends.values().any(|backend| matches!(backend, RealServer::Serving(_)));
+    let serving = backends.values().any(|backend| matches!(backend, RealServer::Serving { .. }));
     VirtualServer {
         owner: service.port_id(port),
         config: ipvs_netlink::VirtualServer {
@@ -136,10 +136,21 @@ fn virtual_server(
                 Affinity::None => None,
                 Affinity::ClientIp(seconds) => Some(Persistence::seconds(seconds.get())),
             },
+            flags: scheduler_flags(config.scheduler),
             ..ipvs_netlink::VirtualServer::new(config.scheduler)
         },
         real_servers: backends.clone(),
         sets: if serving { kind.sets() } else { kind.sets().with(KeySet::NoEndpoints) },
+    }
+}
+
+/// The hashing schedulers refuse whom they send to a real server of weight 0, unless they may fall back to another
+/// one; and `mh` takes the client's port into account, as under kube-proxy.
+fn scheduler_flags(scheduler: Scheduler) -> ServiceFlags {
+    match scheduler {
+        Scheduler::SH => ServiceFlags::SH_FALLBACK,
+        Scheduler::MH => ServiceFlags::MH_FALLBACK | ServiceFlags::MH_PORT,
+        _ => ServiceFlags::empty(),
     }
 }
 
@@ -151,11 +162,14 @@ fn real_servers(
 ) -> BTreeMap<EndpointAddress, RealServer> {
     let any_ready = endpoints.values().any(|conditions| conditions.ready);
     let real_server = |conditions: Conditions| {
+        let terminating = conditions.terminating;
         let serves = if any_ready { conditions.ready } else { conditions.serving && conditions.terminating };
         match (serves, protocol) {
-            (true, _) => Some(RealServer::Serving(Destination::new(Forwarding::Masq, 1))),
+            (true, _) => {
+                Some(RealServer::Serving { destination: Destination::new(Forwarding::Masq, 1), terminating })
+            }
             (false, Protocol::Udp) => None,
-            (false, _) => Some(RealServer::Draining { terminating: conditions.terminating }),
+            (false, _) => Some(RealServer::Draining { terminating }),
         }
     };
     endpoints

@@ -8,7 +8,7 @@ use crate::{
 /// Something that a Service asks for and does not get, with the reason. `Display` says both, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Skipped {
-    /// An older Service has it.
+    /// Another Service has it: the oldest one that asks, and of the same age the first by name.
     Taken {
         /// Who asks.
         port: ServicePortId,
@@ -46,7 +46,10 @@ impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Taken { port, claim, by } => {
-                write!(f, "Service {port} does not get {claim}: Service {by}, which is older, has it")
+                write!(
+                    f,
+                    "Service {port} does not get {claim}: Service {by} has it, the older one, or the first by name"
+                )
             }
             Self::Foreign { port, key } => write!(
                 f,

@@ -44,7 +44,6 @@ impl Differ<'_> {
             }
             (None, Some(_)) if self.config.excludes(key.address) => return,
             (None, Some(_)) => {
-                self.drains.forget_server(key);
                 self.changes.push(Change::RemoveServer(key));
             }
             (None, None) => {}
@@ -77,13 +76,18 @@ impl Differ<'_> {
     ) {
         for (&address, wanted) in wanted {
             match (wanted, known.get(&address)) {
-                (RealServer::Serving(destination), None) => {
-                    self.drains.forget(key, address);
-                    self.changes.push(Change::AddRealServer { key, address, destination: *destination });
-                }
-                (RealServer::Serving(destination), Some(known)) => {
-                    self.drains.forget(key, address);
-                    self.update(key, address, *destination, known);
+                (RealServer::Serving { destination, terminating }, known) => {
+                    match terminating {
+                        true => self.drains.listed(key, address, true),
+                        false => self.drains.forget(key, address),
+                    }
+                    match known {
+                        Some(known) => self.update(key, address, *destination, known),
+                        None => {
+                            let destination = *destination;
+                            self.changes.push(Change::AddRealServer { key, address, destination });
+                        }
+                    }
                 }
                 (RealServer::Draining { terminating }, Some(known)) => {
                     self.drains.listed(key, address, *terminating);

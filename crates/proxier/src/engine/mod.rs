@@ -18,7 +18,7 @@ use crate::{
     desired::{self, Desired, Skipped},
     diff::Differ,
     drain::Drains,
-    kernel::{Kernel, Report, Unusable},
+    kernel::{Cause, Kernel, Report, Unusable},
     model::{Event, ServiceId, ServicePortId, VirtualServerKey},
     plan::{Change, Plan},
     set::KeySet,
@@ -49,6 +49,10 @@ pub struct Engine {
     drains: Drains,
     retry: Retry,
     next_audit: Duration,
+    /// Whether all that exists is known.
+    complete: bool,
+    /// Whether a plan ended in a way that nobody knows: the kernel is read before the next one.
+    stale: bool,
 }
 
 /// What a turn did.
@@ -103,7 +107,18 @@ impl Engine {
             drains: Drains::default(),
             retry: Retry::default(),
             next_audit: Duration::ZERO,
+            complete: true,
+            stale: false,
         }
+    }
+
+    /// Says whether all Services and endpoints that exist are known. Until they are, what the kernel has of ours and
+    /// nobody asked for stays: it may be for a Service that is still to come. True unless it is told otherwise.
+    pub fn set_complete(&mut self, complete: bool) {
+        if complete && !self.complete {
+            self.next_audit = Duration::ZERO;
+        }
+        self.complete = complete;
     }
 
     /// Takes in an event. It takes effect with the next turn.
@@ -135,7 +150,8 @@ impl Engine {
     /// once every `sync_period`, and after a failure, the kernel is read again and compared as a whole.
     pub fn turn(&mut self, kernel: &mut impl Kernel, now: Duration) -> Turn {
         match self.read_where_due(kernel, now) {
-            Ok(leftovers) => self.carry_out(leftovers, kernel, now),
+            Ok(leftovers) if self.known.is_some() => self.carry_out(leftovers, kernel, now),
+            Ok(_) => Turn::default(),
             Err(unusable) => {
                 self.retry.failed(now);
                 Turn { unusable: Some(unusable), ..Turn::default() }
@@ -145,7 +161,8 @@ impl Engine {
 
     /// When the next turn is due if no event comes before.
     pub fn next_turn(&self) -> Duration {
-        [self.retry.due(), self.drains.next_poll()].into_iter().flatten().fold(self.next_audit, Duration::min)
+        let read = self.retry.due().unwrap_or(self.next_audit);
+        self.drains.next_poll().map_or(read, |poll| poll.min(read))
     }
 
     /// What the next turn would do to a kernel in this state, and what Services could not have.
@@ -157,9 +174,11 @@ impl Engine {
     /// Reads the kernel, if it is time to. Returns what may be left in it of Services that are gone.
     fn read_where_due(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<Scope, Unusable> {
         let mut leftovers = Scope::default();
-        if self.known.is_none() || self.retry.is_due(now) || self.next_audit <= now {
+        // After a failure the kernel is read when the retry is due, and not before.
+        if self.stale || self.retry.due().unwrap_or(self.next_audit) <= now {
             kernel.prepare()?;
             leftovers = self.observed(kernel.observe()?);
+            self.stale = false;
             self.next_audit = now + self.config.sync_period;
             self.retry.started();
         }
@@ -184,9 +203,13 @@ impl Engine {
         };
         self.foreign = state.virtual_servers.keys().copied().filter(|key| !ours(key)).collect();
         state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
-        let leftovers = Scope {
-            keys: state.virtual_servers.keys().chain(state.elements.keys()).copied().collect(),
-            vips: state.recorded_vips.union(&before.recorded_vips).copied().collect(),
+        let leftovers = if self.complete {
+            Scope {
+                keys: state.virtual_servers.keys().chain(state.elements.keys()).copied().collect(),
+                vips: state.recorded_vips.union(&before.recorded_vips).copied().collect(),
+            }
+        } else {
+            Scope::default()
         };
         self.cluster.mark_all();
         self.known = Some(state);
@@ -222,15 +245,24 @@ impl Engine {
     fn carry_out(&mut self, leftovers: Scope, kernel: &mut impl Kernel, now: Duration) -> Turn {
         let (plan, skipped) = self.decide(leftovers, now);
         let report = if plan.is_empty() { Report::default() } else { kernel.apply(&plan) };
-        let reasons: BTreeMap<usize, String> =
-            report.failures.into_iter().map(|failure| (failure.change, failure.reason)).collect();
-        let mut failures = Vec::new();
+        let reasons: BTreeMap<usize, (Cause, String)> = report
+            .failures
+            .into_iter()
+            .map(|failure| (failure.change, (failure.cause, failure.reason)))
+            .collect();
+        let (mut failures, mut taken) = (Vec::new(), false);
         for (number, change) in plan.changes().iter().enumerate() {
             match reasons.get(&number) {
-                None => self.known.iter_mut().for_each(|known| known.apply(change)),
-                Some(reason) => {
-                    if let Change::AddServer { key, .. } = change {
-                        self.disowned.insert(*key);
+                None => self.done(change),
+                Some((cause, reason)) => {
+                    match (cause, change) {
+                        // Its key is somebody else's. What we recorded there is to be taken back at once.
+                        (Cause::Exists, Change::AddServer { key, .. }) => {
+                            self.disowned.insert(*key);
+                            taken = true;
+                        }
+                        (Cause::Unknown, _) => self.stale = true,
+                        _ => {}
                     }
                     let service =
                         change.key().and_then(|key| self.cluster.holder(&Claim::VirtualServer(key)));
@@ -239,12 +271,27 @@ impl Engine {
                 }
             }
         }
-        if failures.is_empty() {
-            self.retry.done();
-        } else {
-            self.retry.failed(now);
+        match (failures.is_empty(), taken) {
+            (true, _) => self.retry.done(),
+            (false, true) => self.retry.at_once(now),
+            (false, false) => self.retry.failed(now),
         }
         Turn { plan, failures, skipped, unusable: None }
+    }
+}
+
+impl Engine {
+    /// The kernel carried a change out.
+    fn done(&mut self, change: &Change) {
+        match change {
+            Change::AddServer { key, .. } => {
+                self.disowned.remove(key);
+            }
+            Change::RemoveServer(key) => self.drains.forget_server(*key),
+            Change::RemoveRealServer { key, address } => self.drains.forget(*key, *address),
+            _ => {}
+        }
+        self.known.iter_mut().for_each(|known| known.apply(change));
     }
 }
 

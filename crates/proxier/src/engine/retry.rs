@@ -20,6 +20,11 @@ impl Retry {
         }
     }
 
+    /// What failed can be made good now.
+    pub(super) fn at_once(&mut self, now: Duration) {
+        self.due = Some(now);
+    }
+
     /// The attempt is being made.
     pub(super) fn started(&mut self) {
         self.due = None;
@@ -30,11 +35,6 @@ impl Retry {
         if self.due.is_none() {
             self.attempts = 0;
         }
-    }
-
-    /// Whether an attempt is due.
-    pub(super) fn is_due(&self, now: Duration) -> bool {
-        self.due.is_some_and(|due| due <= now)
     }
 
     /// Whether something failed and was not made good yet.

@@ -184,8 +184,8 @@ fn of_two_services_with_one_address_and_port_the_older_serves_and_the_other_take
         expect![[r#"
             ~ element served { 10.0.0.1 . tcp . 80 } comment "default/old"
             ~ element served { 192.168.128.1 . tcp . 30080 } comment "default/old"
-            ! Service default/a-young does not get node port TCP 30080: Service default/old, which is older, has it
-            ! Service default/a-young does not get TCP 10.0.0.1:80: Service default/old, which is older, has it
+            ! Service default/a-young does not get node port TCP 30080: Service default/old has it, the older one, or the first by name
+            ! Service default/a-young does not get TCP 10.0.0.1:80: Service default/old has it, the older one, or the first by name
         "#]],
     );
     check(
@@ -315,6 +315,11 @@ fn an_unreadable_kernel_is_never_an_empty_one() {
     myapp().into_iter().for_each(|event| engine.event(event));
     let failed = engine.turn(&mut kernel, Duration::ZERO);
     assert!(failed.unusable.is_some() && failed.plan.is_empty() && !engine.is_healthy());
+    // Not at once again, and an event does not hurry it: it backs off.
+    assert_eq!(engine.next_turn(), Duration::from_secs(1));
+    let waiting = turn(&mut engine, &mut kernel, 0, []);
+    assert!(waiting.unusable.is_none() && waiting.plan.is_empty());
+    assert_eq!(kernel.observations, 1);
     kernel.unreadable = false;
     assert!(!turn(&mut engine, &mut kernel, 1, []).plan.is_empty());
 }
@@ -327,4 +332,63 @@ fn excluded_ranges_are_never_removed() {
     turn(&mut engine, &mut kernel, 0, myapp());
     turn(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]);
     assert_eq!(kernel.state.virtual_servers.len(), 1);
+}
+
+#[test]
+fn leftovers_stay_until_all_that_exists_is_known() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    let mut restarted = Engine::new(Config::new("node-1"));
+    restarted.set_complete(false);
+    assert!(turn(&mut restarted, &mut kernel, 1, []).plan.is_empty());
+    restarted.set_complete(true);
+    assert_eq!(restarted.next_turn(), Duration::ZERO);
+    assert!(!turn(&mut restarted, &mut kernel, 2, []).plan.is_empty());
+    assert_eq!(kernel.state, State::default());
+}
+
+/// The only endpoint serves while it terminates, and clients would hang on it once it is gone.
+#[test]
+fn the_last_terminating_endpoint_goes_when_it_leaves() {
+    let (mut engine, mut kernel) = start();
+    let [service, Event::SliceApplied(mut slice)] = myapp() else { panic!() };
+    slice.endpoints.truncate(1);
+    turn(&mut engine, &mut kernel, 0, [service, Event::SliceApplied(slice.clone())]);
+    slice.endpoints[0].conditions = Conditions::SERVING_TERMINATING;
+    assert!(turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice.clone())]).plan.is_empty());
+    slice.endpoints.clear();
+    check(
+        &turn(&mut engine, &mut kernel, 2, [Event::SliceApplied(slice)]),
+        expect![[r#"
+            + element no-endpoints { 10.111.98.163 . tcp . 80 }
+            - real server TCP 10.111.98.163:80 -> 10.244.1.57:80
+        "#]],
+    );
+}
+
+/// A module that is missing, or a reply that is lost, says nothing about whose a virtual server is.
+#[test]
+fn one_that_could_not_be_made_is_ours_when_it_can() {
+    let (mut engine, mut kernel) = start();
+    kernel.refuse.push("+ virtual server".into());
+    myapp().into_iter().for_each(|event| engine.event(event));
+    assert!(!engine.turn(&mut kernel, Duration::ZERO).failures.is_empty());
+    kernel.refuse.clear();
+    turn(&mut engine, &mut kernel, 1, []);
+    turn(&mut engine, &mut kernel, 60, []);
+    let ours = &kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")];
+    assert_eq!(ours.real_servers.len(), 2);
+}
+
+#[test]
+fn an_address_that_could_not_be_taken_off_is_not_forgotten() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    kernel.refuse.push("- address".into());
+    engine.event(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
+    assert!(!engine.turn(&mut kernel, Duration::from_secs(1)).failures.is_empty());
+    kernel.refuse.clear();
+    // Not even by the next start.
+    turn(&mut Engine::new(Config::new("node-1")), &mut kernel, 2, []);
+    assert_eq!(kernel.state, State::default());
 }

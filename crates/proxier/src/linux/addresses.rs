@@ -13,7 +13,10 @@ use netlink_packet_route::{
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use crate::{kernel::Failure, plan::Change};
+use crate::{
+    kernel::{Cause, Failure},
+    plan::Change,
+};
 
 /// The dummy device that holds the VIPs. It is never brought up: its addresses are local all the same, and
 /// nothing is ever sent or answered through it.
@@ -90,7 +93,8 @@ impl Addresses {
                 _ => failure.error.is_absent(),
             };
             if !done_already {
-                failures.push(Failure { change: number, reason: format!("{DEVICE}: {}", failure.error) });
+                let reason = format!("{DEVICE}: {}", failure.error);
+                failures.push(Failure { change: number, cause: Cause::Refused, reason });
             }
         }
         Ok(())

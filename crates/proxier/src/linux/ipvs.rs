@@ -1,48 +1,17 @@
 //! Virtual servers and real servers.
 
-use std::collections::BTreeSet;
-
-use ipvs_netlink::{Batch, Client, DestinationKey, Error, Protocol as WireProtocol, Request};
+use ipvs_netlink::{Batch, Client, DestinationKey, Error, Protocol as WireProtocol, Request, RequestFailure};
 
 use crate::{
     cluster::EndpointAddress,
-    kernel::{ConnectionCounts, Failure},
+    kernel::{Cause, ConnectionCounts, Failure},
     model::{PortNumber, Protocol, VirtualServerKey},
     plan::Change,
     state::{ServerState, State},
 };
 
-/// Carries out the changes that are about IPVS. Virtual servers go first, in a send of their own: where one
-/// cannot be made, because somebody else has it, none of our real servers must end up in it.
+/// Carries out changes that are about IPVS, in one batch.
 pub(super) fn apply(
-    client: &mut Client,
-    changes: &[(usize, &Change)],
-    failures: &mut Vec<Failure>,
-) -> Result<(), Error> {
-    let is_server =
-        |change: &Change| matches!(change, Change::AddServer { .. } | Change::UpdateServer { .. });
-    let (servers, others): (Vec<_>, Vec<_>) =
-        changes.iter().copied().partition(|(_, change)| is_server(change));
-    let before = failures.len();
-    execute(client, &servers, failures)?;
-    if failures.len() == before {
-        return execute(client, &others, failures);
-    }
-    let failed: BTreeSet<usize> = failures[before..].iter().map(|failure| failure.change).collect();
-    let missing: BTreeSet<_> = servers
-        .iter()
-        .filter(|(number, _)| failed.contains(number))
-        .filter_map(|(_, change)| change.key())
-        .collect();
-    let is_possible = |change: &Change| change.key().is_none_or(|key| !missing.contains(&key));
-    let (possible, impossible): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|(_, change)| is_possible(change));
-    let reason = "not tried: its virtual server could not be made";
-    failures.extend(impossible.iter().map(|(change, _)| Failure { change: *change, reason: reason.into() }));
-    execute(client, &possible, failures)
-}
-
-fn execute(
     client: &mut Client,
     changes: &[(usize, &Change)],
     failures: &mut Vec<Failure>,
@@ -59,15 +28,27 @@ fn execute(
         return Ok(());
     }
     for failure in client.execute(&batch)? {
-        let removes =
-            matches!(failure.request, Request::DeleteService { .. } | Request::DeleteDestination { .. });
-        if removes && failure.is_absent() {
+        if is_done_already(&failure) {
             continue;
         }
-        failures.push(Failure { change: numbers[failure.number], reason: failure.to_string() });
+        let cause = if failure.error.is_present() { Cause::Exists } else { Cause::Refused };
+        failures.push(Failure { change: numbers[failure.number], cause, reason: failure.to_string() });
     }
     Ok(())
 }
+
+/// Whether what was to be removed is gone. A real server whose virtual server is gone is another matter: that one
+/// is missed.
+fn is_done_already(failure: &RequestFailure) -> bool {
+    match failure.request {
+        Request::DeleteService { .. } => failure.is_absent(),
+        Request::DeleteDestination { .. } => failure.error.errno() == ENOENT,
+        _ => false,
+    }
+}
+
+/// How the kernel says that a virtual server has no such real server.
+const ENOENT: i32 = 2;
 
 fn request(change: &Change) -> Option<Request> {
     Some(match *change {

@@ -21,19 +21,15 @@ mod ipvs;
 mod nft;
 mod sysctl;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Display,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use ipnet::IpNet;
 
 use crate::{
-    kernel::{ConnectionCounts, Failure, Kernel, Report, Unusable},
+    kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable},
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
-    set::{Element, KeySet},
+    set::KeySet,
     state::{Membership, State},
 };
 pub use addresses::DEVICE;
@@ -124,43 +120,27 @@ impl LinuxKernel {
         self.nft.observe_sends(to(Netfilter));
     }
 
-    fn execute(&mut self, part: Part, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) {
-        let before = failures.len();
-        let outcome = match part {
-            Part::Elements => {
-                self.nft.apply(changes, failures);
+    /// Carries out changes of one phase.
+    fn execute(&mut self, phase: Phase, changes: &[(usize, &Change)]) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        let outcome = match phase {
+            Phase::Record | Phase::Forget => {
+                self.nft.apply(changes, &mut failures);
                 Ok(())
             }
-            Part::Servers => {
-                ipvs::apply(&mut self.ipvs, changes, failures).map_err(|error| error.to_string())
+            Phase::Open | Phase::Serve | Phase::Withdraw => {
+                ipvs::apply(&mut self.ipvs, changes, &mut failures).map_err(|error| error.to_string())
             }
-            Part::Addresses => self.addresses.apply(changes, failures).map_err(|error| error.to_string()),
+            Phase::Attract | Phase::Repel => {
+                self.addresses.apply(changes, &mut failures).map_err(|error| error.to_string())
+            }
         };
-        // Nobody knows what was done of it: all of it counts as failed, and is read again.
         if let Err(reason) = outcome {
-            failures.truncate(before);
-            failures.extend(
-                changes.iter().map(|(change, _)| Failure { change: *change, reason: reason.clone() }),
-            );
+            let unknown =
+                |(change, _): &_| Failure { change: *change, cause: Cause::Unknown, reason: reason.clone() };
+            failures = changes.iter().map(unknown).collect();
         }
-    }
-}
-
-/// Which part of the kernel makes a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Elements,
-    Servers,
-    Addresses,
-}
-
-impl Part {
-    fn of(change: &Change) -> Self {
-        match change.phase() {
-            Phase::Record | Phase::Forget => Self::Elements,
-            Phase::Serve | Phase::Withdraw => Self::Servers,
-            Phase::Attract | Phase::Repel => Self::Addresses,
-        }
+        failures
     }
 }
 
@@ -184,37 +164,27 @@ impl Kernel for LinuxKernel {
     }
 
     fn apply(&mut self, plan: &Plan) -> Report {
-        let mut failures = Vec::new();
+        let mut report = Report::default();
+        let mut setbacks = Setbacks::default();
         let numbered: Vec<_> = plan.changes().iter().enumerate().collect();
-        for run in numbered.chunk_by(|(_, one), (_, other)| Part::of(one) == Part::of(other)) {
-            let part = Part::of(run[0].1);
-            if failures.is_empty() {
-                self.execute(part, run, &mut failures);
-                continue;
+        for run in numbered.chunk_by(|(_, one), (_, other)| one.phase() == other.phase()) {
+            let mut possible = Vec::with_capacity(run.len());
+            let mut failures = Vec::new();
+            for &(change, what) in run {
+                match setbacks.stops(what) {
+                    None => possible.push((change, what)),
+                    Some(reason) => {
+                        let (cause, reason) = (Cause::Refused, reason.into());
+                        failures.push(Failure { change, cause, reason });
+                    }
+                }
             }
-            let unrecorded = unrecorded(plan, &failures);
-            let is_possible = |change: &Change| change.key().is_none_or(|key| !unrecorded.contains(&key));
-            let (possible, impossible): (Vec<_>, Vec<_>) =
-                run.iter().copied().partition(|(_, change)| is_possible(change));
-            let reason = "not tried: it could not be recorded as ours";
-            failures.extend(
-                impossible.iter().map(|(change, _)| Failure { change: *change, reason: reason.into() }),
-            );
-            self.execute(part, &possible, &mut failures);
+            failures.extend(self.execute(run[0].1.phase(), &possible));
+            failures.iter().for_each(|failure| setbacks.note(&plan.changes()[failure.change]));
+            report.failures.extend(failures);
         }
-        Report { failures }
+        report
     }
-}
-
-/// The keys whose record of ownership could not be written. Nothing is made there: after a crash nobody
-/// would know that it is ours.
-fn unrecorded(plan: &Plan, failures: &[Failure]) -> BTreeSet<VirtualServerKey> {
-    let failed = failures.iter().filter_map(|failure| plan.changes().get(failure.change));
-    let records = failed.filter_map(|change| match change {
-        Change::AddElement { element: Element::Key(KeySet::Served, key), .. } => Some(*key),
-        _ => None,
-    });
-    records.collect()
 }
 
 fn unusable<E: Display>(what: &'static str) -> impl Fn(E) -> Unusable {

@@ -46,6 +46,8 @@ pub struct Folder {
 struct File {
     /// What was last seen of it, so that the same content is not read and reported twice.
     seen: Option<u64>,
+    /// Whether it could ever be followed.
+    followed: bool,
     objects: BTreeMap<Key, Arc<Object>>,
     problems: Vec<Problem>,
 }
@@ -73,6 +75,7 @@ impl Folder {
         for service in services {
             self.mirror(service, &mut changes.events);
         }
+        changes.complete = self.files.values().all(|file| file.followed);
         changes
     }
 
@@ -130,7 +133,10 @@ impl Folder {
             }
         };
         let old = match self.files.get_mut(&name) {
-            Some(file) => std::mem::replace(&mut file.objects, objects.clone()),
+            Some(file) => {
+                file.followed = true;
+                std::mem::replace(&mut file.objects, objects.clone())
+            }
             None => BTreeMap::new(),
         };
         self.claim(&name, &old, objects, touched);

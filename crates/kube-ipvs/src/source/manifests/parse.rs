@@ -64,6 +64,9 @@ pub(super) fn parse(path: &Arc<str>, content: &[u8]) -> Parsed {
         foreign.sort();
         foreign.dedup();
         parsed.notes.push(Note::Ignored { path: path.clone(), kinds: foreign });
+    } else if text.trim().is_empty() {
+        // As a file is for a moment while something writes it.
+        parsed.errors.push(Problem::of_file(path, "is empty; to remove what it held, remove the file"));
     } else if parsed.objects.is_empty() && parsed.errors.is_empty() {
         parsed.notes.push(Note::Empty { path: path.clone() });
     }
@@ -143,6 +146,8 @@ impl Reader<'_> {
                 self.broken_rule(describe(about), format!("{prefix}{field}"), message)
             };
             match result {
+                // Each costs another look at the text, for its place.
+                _ if parsed.errors.len() + parsed.warnings.len() >= MAX_PROBLEMS => break,
                 Err(invalid) => parsed.errors.push(problem(invalid)),
                 Ok(object) => self.take(object, problem, parsed),
             }

@@ -11,6 +11,8 @@ pub struct Changes {
     pub problems: Vec<Problem>,
     /// What is as it should be and yet may surprise.
     pub notes: Vec<Note>,
+    /// Whether all that the folder holds is known: it can be read, and each of its files could be followed at some time.
+    pub complete: bool,
 }
 
 impl Changes {

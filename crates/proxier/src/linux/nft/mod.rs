@@ -6,23 +6,23 @@ mod ruleset;
 mod transaction;
 mod userdata;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use netlink_batch::{Error, Protocol, Socket};
 use netlink_packet_netfilter::{
     NetfilterMessage, NetfilterMessageInner,
     nftables::{
-        ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage, SetElementAttribute, SetElementList,
-        SetElementMessage,
+        ChainAttribute, ChainMessage, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
+        SetElementAttribute, SetElementList, SetElementMessage,
     },
 };
 
 use crate::{
-    kernel::Failure,
+    kernel::{Cause, Failure},
     model::Family,
     plan::Change,
-    set::{Element, KeySet, VIPS},
+    set::{KeySet, VIPS},
     state::State,
 };
 use ruleset::{CLUSTER_SOURCES, Chain, Settings};
@@ -58,9 +58,11 @@ impl Nft {
             let sources: Vec<IpNet> = self.sources(family).collect();
             let settings = Settings { knows_cluster_sources: !sources.is_empty(), ..self.settings };
             let chains = ruleset::chains(family, settings);
-            let expected: Vec<_> = chains.iter().flat_map(rules_of).collect();
-            if self.rules(family)? != expected || self.source_ends(family)? != ends(family, &sources) {
-                self.write(family, &chains, &sources)?;
+            let expected: BTreeMap<_, _> =
+                chains.iter().map(|chain| (chain.name.to_owned(), chain.userdata())).collect();
+            let found = self.rules(family)?;
+            if found != expected || self.source_ends(family)? != ends(family, &sources) {
+                self.write(family, found.keys(), &chains, &sources)?;
             }
         }
         Ok(())
@@ -88,10 +90,19 @@ impl Nft {
     /// Writes and takes out elements. An nftables transaction is atomic, so that one bad element rejects all
     /// of it: then they are tried again one a message, and those that the kernel names are left out.
     pub(super) fn apply(&mut self, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) {
-        for part in changes.chunks(transaction::LARGEST) {
-            if self.commit_together(part).is_err() {
-                self.commit_one_by_one(part.to_vec(), failures);
+        changes.chunks(transaction::LARGEST).for_each(|part| self.apply_part(part, failures));
+    }
+
+    fn apply_part(&mut self, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) {
+        match self.commit_together(changes) {
+            Ok(()) => {}
+            // Where buffers cannot be forced, as in a user namespace, less fits into a send.
+            Err(Error::TooLarge { .. }) if changes.len() > 1 => {
+                let (one, other) = changes.split_at(changes.len() / 2);
+                self.apply_part(one, failures);
+                self.apply_part(other, failures);
             }
+            Err(_) => self.commit_one_by_one(changes.to_vec(), failures),
         }
     }
 
@@ -110,9 +121,7 @@ impl Nft {
 
     fn commit_together(&mut self, changes: &[(usize, &Change)]) -> Result<(), Error> {
         let mut transaction = Transaction::new();
-        for run in changes.chunk_by(|(_, one), (_, other)| {
-            element_of(one).map(destination) == element_of(other).map(destination)
-        }) {
+        for run in changes.chunk_by(|(_, one), (_, other)| destination(one) == destination(other)) {
             for run in run.chunks(transaction::ELEMENTS) {
                 transaction.elements(run);
             }
@@ -127,14 +136,21 @@ impl Nft {
             let refused = match transaction.try_commit(&mut self.socket) {
                 Ok(refused) if refused.is_empty() => return,
                 Ok(refused) => refused,
-                Err(error) => return fail_all(&changes, &error.to_string(), failures),
+                // One message an element takes more room than many in one: half of them may fit.
+                Err(Error::TooLarge { .. }) if changes.len() > 1 => {
+                    let rest = changes.split_off(changes.len() / 2);
+                    self.commit_one_by_one(changes, failures);
+                    changes = rest;
+                    continue;
+                }
+                Err(error) => return fail_all(&changes, Cause::Unknown, &error.to_string(), failures),
             };
             let culprits: BTreeSet<usize> = refused
                 .iter()
                 .filter_map(|failure| numbers.iter().rposition(|n| *n <= failure.request))
                 .collect();
             if culprits.is_empty() {
-                return fail_all(&changes, &refused[0].error.to_string(), failures);
+                return fail_all(&changes, Cause::Refused, &refused[0].error.to_string(), failures);
             }
             for failure in &refused {
                 let Some(at) = numbers.iter().rposition(|number| *number <= failure.request) else {
@@ -143,7 +159,8 @@ impl Nft {
                 let (change, what) = changes[at];
                 let gone_already = failure.error.is_absent() && matches!(what, Change::RemoveElement(_));
                 if !gone_already && failures.iter().all(|known| known.change != change) {
-                    failures.push(Failure { change, reason: failure.error.to_string() });
+                    let reason = failure.error.to_string();
+                    failures.push(Failure { change, cause: Cause::Refused, reason });
                 }
             }
             let mut at = 0..;
@@ -156,8 +173,15 @@ impl Nft {
         sources.filter(move |range| Family::of(range.addr()) == family)
     }
 
-    /// Writes the whole table of a family, in one transaction. Set elements of Services stay.
-    fn write(&mut self, family: Family, chains: &[Chain], sources: &[IpNet]) -> Result<(), Error> {
+    /// Writes the whole table of a family anew, in one transaction: an older version may have had other chains, or
+    /// the same ones elsewhere. Sets stay, with the elements of Services.
+    fn write<'a>(
+        &mut self,
+        family: Family,
+        old: impl Iterator<Item = &'a String>,
+        chains: &[Chain],
+        sources: &[IpNet],
+    ) -> Result<(), Error> {
         let mut transaction = Transaction::new();
         transaction.create(family, ruleset::table());
         ruleset::sets(family).into_iter().for_each(|set| transaction.create(family, set));
@@ -166,24 +190,40 @@ impl Nft {
         if !ranges.is_empty() {
             transaction.create(family, NfTablesMessage::NewSetElement(in_set(CLUSTER_SOURCES, ranges)));
         }
-        for chain in chains {
-            transaction.create(family, chain.message());
-            transaction.delete(family, chain.flush());
-        }
+        // Rules first: they refer to chains.
+        transaction.delete(family, ruleset::flush());
+        old.for_each(|chain| transaction.delete(family, ruleset::delete_chain(chain)));
+        chains.iter().for_each(|chain| transaction.create(family, chain.message()));
         for chain in chains {
             chain.rules.iter().for_each(|rule| transaction.append(family, rule.message(chain)));
         }
         transaction.commit(&mut self.socket)
     }
 
-    /// The rules that are there: their chains and their user data, in order.
-    fn rules(&mut self, family: Family) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    /// The chains that are there, each with the user data of its rules in order.
+    fn rules(&mut self, family: Family) -> Result<BTreeMap<String, Vec<Vec<u8>>>, Error> {
+        let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+        let mut chains = BTreeMap::new();
+        for answer in self.list(family, request)? {
+            let NfTablesMessage::NewChain(ChainMessage { attributes }) = answer else { continue };
+            let (mut table, mut chain) = (String::new(), String::new());
+            for attribute in attributes {
+                match attribute {
+                    ChainAttribute::Table(name) => table = name,
+                    ChainAttribute::Name(name) => chain = name,
+                    _ => {}
+                }
+            }
+            if table == TABLE {
+                chains.insert(chain, Vec::new());
+            }
+        }
         let request =
             NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] });
-        let rules = self.list(family, request)?.into_iter().filter_map(|answer| {
-            let NfTablesMessage::NewRule(rule) = answer else { return None };
+        for answer in self.list(family, request)? {
+            let NfTablesMessage::NewRule(RuleMessage { attributes }) = answer else { continue };
             let (mut table, mut chain, mut userdata) = (String::new(), String::new(), Vec::new());
-            for attribute in rule.attributes {
+            for attribute in attributes {
                 match attribute {
                     RuleAttribute::Table(name) => table = name,
                     RuleAttribute::Chain(name) => chain = name,
@@ -191,9 +231,11 @@ impl Nft {
                     _ => {}
                 }
             }
-            (table == TABLE).then_some((chain, userdata))
-        });
-        Ok(rules.collect())
+            if table == TABLE {
+                chains.entry(chain).or_default().push(userdata);
+            }
+        }
+        Ok(chains)
     }
 
     fn source_ends(&mut self, family: Family) -> Result<BTreeSet<std::net::IpAddr>, Error> {
@@ -239,28 +281,22 @@ fn in_set(set: &str, elements: Vec<ListAttribute<SetElementAttribute>>) -> SetEl
     SetElementMessage { attributes }
 }
 
-fn rules_of(chain: &Chain) -> impl Iterator<Item = (String, Vec<u8>)> {
-    chain.rules.iter().map(|rule| (chain.name.to_owned(), rule.userdata()))
-}
-
 fn ends(family: Family, ranges: &[IpNet]) -> BTreeSet<std::net::IpAddr> {
     let list = [SetElementList::Elements(ranges.iter().flat_map(element::encode_range).collect())];
     element::decode_addresses(family, &list).collect()
 }
 
-fn element_of(change: &Change) -> Option<(&Element, bool)> {
-    match change {
-        Change::AddElement { element, replace: false, .. } => Some((element, true)),
-        Change::RemoveElement(element) => Some((element, false)),
-        _ => None,
-    }
+/// Changes of one destination can go in one message: those of the same set and family, of the same kind.
+fn destination(change: &Change) -> Option<(&'static str, Family, std::mem::Discriminant<Change>, bool)> {
+    let (element, replaces) = match change {
+        Change::AddElement { element, replace, .. } => (element, *replace),
+        Change::RemoveElement(element) => (element, false),
+        _ => return None,
+    };
+    Some((element.set_name(), element.family(), std::mem::discriminant(change), replaces))
 }
 
-/// Elements of one destination can go in one message.
-fn destination((element, adding): (&Element, bool)) -> (&'static str, Family, bool) {
-    (element.set_name(), element.family(), adding)
-}
-
-fn fail_all(changes: &[(usize, &Change)], reason: &str, failures: &mut Vec<Failure>) {
-    failures.extend(changes.iter().map(|(change, _)| Failure { change: *change, reason: reason.into() }));
+fn fail_all(changes: &[(usize, &Change)], cause: Cause, reason: &str, failures: &mut Vec<Failure>) {
+    let failure = |(change, _): &_| Failure { change: *change, cause, reason: reason.into() };
+    failures.extend(changes.iter().map(failure));
 }

@@ -37,6 +37,7 @@ pub(super) struct Chain {
 }
 
 /// Where a base chain is hooked in.
+#[derive(Debug)]
 struct Base {
     kind: &'static str,
     hook: InetHookNumber,
@@ -145,10 +146,9 @@ impl Chain {
         NfTablesMessage::NewChain(ChainMessage { attributes })
     }
 
-    /// The request that empties it.
-    pub(super) fn flush(&self) -> NfTablesMessage {
-        let attributes = vec![RuleAttribute::Table(TABLE.into()), RuleAttribute::Chain(self.name.into())];
-        NfTablesMessage::DeleteRule(RuleMessage { attributes })
+    /// What the kernel keeps of its rules for us, in order: a chain that has it is this chain.
+    pub(super) fn userdata(&self) -> Vec<Vec<u8>> {
+        self.rules.iter().map(|rule| rule.userdata(self)).collect()
     }
 }
 
@@ -164,16 +164,18 @@ impl Rule {
                 RuleAttribute::Table(TABLE.into()),
                 RuleAttribute::Chain(chain.name.into()),
                 RuleAttribute::Expressions(self.list()),
-                RuleAttribute::UserData(self.userdata()),
+                RuleAttribute::UserData(self.userdata(chain)),
             ],
         })
     }
 
-    /// Its comment and its fingerprint: a rule in the kernel that has both is this rule.
-    pub(super) fn userdata(&self) -> Vec<u8> {
+    /// Its comment and its fingerprint, which covers where its chain is hooked in too: a rule in the kernel that has both
+    /// is this rule in this place.
+    fn userdata(&self, chain: &Chain) -> Vec<u8> {
         let list = self.list();
         let mut bytes = vec![0; list.as_slice().buffer_len()];
         list.as_slice().emit(&mut bytes);
+        bytes.extend(format!("{:?}", chain.base).bytes());
         userdata::rule(self.comment, userdata::fingerprint(&bytes))
     }
 
@@ -193,6 +195,17 @@ pub(super) fn table() -> NfTablesMessage {
             )),
         ],
     })
+}
+
+/// The request that empties all chains.
+pub(super) fn flush() -> NfTablesMessage {
+    NfTablesMessage::DeleteRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] })
+}
+
+/// The request that removes an empty chain.
+pub(super) fn delete_chain(name: &str) -> NfTablesMessage {
+    let attributes = vec![ChainAttribute::Table(TABLE.into()), ChainAttribute::Name(name.into())];
+    NfTablesMessage::DeleteChain(ChainMessage { attributes })
 }
 
 /// The request that removes the table with all that is in it.
