@@ -51,7 +51,9 @@ pub(crate) fn steps(args: &Test, steps: &mut Steps) -> Result<()> {
     let result = all(args, &workspace, steps, &mut out);
     steps.print();
     println!("\n{}\n", out.counts);
-    result
+    result?;
+    ensure!(out.counts.passed > 0, "no test has that in its name");
+    Ok(())
 }
 
 fn all(args: &Test, workspace: &Workspace, steps: &mut Steps, out: &mut dyn Write) -> Result<()> {

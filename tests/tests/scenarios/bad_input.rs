@@ -88,6 +88,7 @@ fn broken() -> Vec<(String, Vec<&'static str>)> {
         ("apiVersion: v2\nkind: Service\nmetadata: {name: web}\n".into(), vec![":1:", "default/web", "v2"]),
         ("apiVersion: v1\nkind: Service\nmetadata:\n\tname: web\n".into(), vec![":4:", "tab"]),
         ("apiVersion: v1\nkind: Service\nmetadata: {name: \"web}\nspec: {}\n".into(), vec![":3:", "quote"]),
+        ("\n".into(), vec!["is empty"]),
         ("just words\n".into(), vec!["just words"]),
         ("apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{po\0".into(), vec!["NUL"]),
     ]

@@ -107,6 +107,7 @@ fn a_first_sync_survives_being_killed() -> TestResult {
             proxy.terminate()?;
             clean_up(cluster)?;
         }
+        ensure!(midway > 0, "no kill hit a sync midway: the daemon took {whole:?} in all");
         println!("a full sync took {whole:?}; {midway} of {} kills hit it midway", MOMENTS + 1);
         Ok(())
     })

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use scenarios::{
     Cluster, Conversation, Service, Slice, TestResult, Transport, VIP_DEVICE, eventually, scenario,
+    throughout,
 };
 
 use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluster, web_slice};
@@ -21,12 +22,17 @@ fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {
 }
 
 fn await_state(cluster: &Cluster) -> Result<()> {
+    await_state_with(cluster, &[])
+}
+
+/// The state, and other VIPs.
+fn await_state_with(cluster: &Cluster, others: &[&str]) -> Result<()> {
     let node = cluster.at(NODE)?;
     let all = ["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 1"];
     node.await_service(WEB, &all)?;
     node.await_service("TCP 192.168.128.3:30080", &all)?;
     node.await_service("TCP 10.96.0.81:80", &["10.244.1.2:8080 1"])?;
-    node.await_vips(&["10.96.0.80", "10.96.0.81"])
+    node.await_vips(&[&["10.96.0.80", "10.96.0.81"], others].concat())
 }
 
 /// Connections of all kinds of clients.
@@ -247,5 +253,30 @@ fn ls_says_what_ipvsadm_says() -> TestResult {
         let json = cluster.kube_ipvs(NODE)?.run(&["ls", "--output", "json"])?;
         ensure!(json.contains("10.96.0.80") && json.trim_start().starts_with(['[', '{']), "no JSON:\n{json}");
         Ok(())
+    })
+}
+
+/// A daemon that starts beside a broken manifest cannot know what that one wants: what the kernel has stays.
+#[test]
+fn a_start_with_a_broken_manifest_removes_nothing() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        await_state(cluster)?;
+        let mut held = hold(cluster)?;
+        proxy.terminate()?;
+        let good = cluster.manifests.read("web")?;
+        cluster.manifests.write("web", &good.replace("port: 80,", "port: eighty,"))?;
+        let third = Service::new("third").cluster_ip("10.96.0.82").port(80);
+        cluster.manifests.write("third", &third)?;
+        let _proxy = cluster.start_proxy(NODE, &["--ipvs-sync-period", "1s"])?;
+        node.await_service("TCP 10.96.0.82:80", &[])?;
+        throughout(std::time::Duration::from_secs(3), || await_state_with(cluster, &["10.96.0.82"]))?;
+        still_held(&mut held)?;
+        // It is mended by removing it: now all is known, and what it left goes.
+        cluster.manifests.remove("web")?;
+        node.await_no_service(WEB)?;
+        node.await_vips(&["10.96.0.81", "10.96.0.82"])
     })
 }

@@ -28,7 +28,12 @@ pub(crate) fn has_ip_vs() -> bool {
         let sh = Shell::new()?;
         cmd!(sh, "modprobe --quiet ip_vs").quiet().ignore_stderr().run()
     };
-    packages::is_root() && (loaded() || (load().is_ok() && loaded()))
+    // Root in a container may see the module and still not be allowed namespaces of its own.
+    let allowed = || {
+        let sh = Shell::new()?;
+        cmd!(sh, "unshare --net --mount --pid --fork true").quiet().ignore_stderr().run()
+    };
+    packages::is_root() && (loaded() || (load().is_ok() && loaded())) && allowed().is_ok()
 }
 
 /// Private mounts for what belongs to a network namespace: /sys, and /run with its named namespaces.
@@ -67,7 +72,8 @@ impl Host {
         if job.interactive {
             command.args(&unshare[1..]);
         } else {
-            command.args(["--signal=KILL", &seconds]).args(unshare);
+            // In the foreground, so that Ctrl-C reaches the job too; killing unshare ends all that is in it.
+            command.args(["--foreground", "--signal=KILL", &seconds]).args(unshare);
         }
         command.args(["sh", "-c", SURROUNDINGS, "sh"]).arg(&script);
         let status = if job.interactive {

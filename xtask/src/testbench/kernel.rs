@@ -118,7 +118,8 @@ fn download(package: &str, unpacking: &Path) -> Result<()> {
         std::os::unix::fs::symlink("usr/lib", unpacking.join("lib"))?;
     }
     let version = single_entry(&unpacking.join("lib/modules"), "")?;
-    cmd!(sh, "depmod -b {unpacking} {version}").quiet().run()?;
+    let depmod = packages::program("depmod")?;
+    cmd!(sh, "{depmod} -b {unpacking} {version}").quiet().run()?;
     Ok(())
 }
 

@@ -100,7 +100,8 @@ fn collect(kernel: &Kernel, stage: &Path) -> Result<()> {
     let modules = &staged;
     cmd!(sh, "strip --strip-debug {modules...}").quiet().run()?;
     let version = &kernel.version;
-    cmd!(sh, "depmod -b {stage} {version}").quiet().run()?;
+    let depmod = super::packages::program("depmod")?;
+    cmd!(sh, "{depmod} -b {stage} {version}").quiet().run()?;
     Ok(())
 }
 

@@ -91,6 +91,11 @@ fn apt_get(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// A program to run, found as [`find`] does.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    find(name).with_context(|| format!("there is no {name}"))
+}
+
 /// Where a program is: on PATH, or in the directories of system programs, which a user's PATH often lacks.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

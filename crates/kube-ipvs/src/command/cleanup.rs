@@ -6,6 +6,6 @@ use proxier::linux::{LinuxKernel, Settings};
 pub(super) fn run() -> anyhow::Result<ExitCode> {
     let mut kernel = LinuxKernel::open(Settings::default()).context("cannot use this kernel")?;
     let plan = kernel.clean_up().context("cannot clean up; what is left is removed by the next try")?;
-    print!("{plan}");
+    super::print(&plan)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@ use std::{fmt::Write, process::ExitCode};
 use anyhow::Context;
 use proxier::{Engine, desired::RealServer, model::ServiceId};
 
-use super::Source;
+use super::{Source, print, tell};
 use crate::source::addresses;
 
 #[derive(Debug, clap::Args)]
@@ -18,14 +18,14 @@ impl Explain {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let mut engine = self.source.engine()?;
         let changes = self.source.open()?.scan();
-        for problem in &changes.problems {
-            eprintln!("kube-ipvs: {problem}");
-        }
+        tell(&changes);
         changes.events.into_iter().for_each(|event| engine.event(event));
         engine.event(addresses::list()?);
         let (namespace, name) = self.service.split_once('/').unwrap_or(("default", &self.service));
         let text = explain(&engine, &ServiceId::new(namespace, name));
-        print!("{}", text.with_context(|| format!("there is no Service {namespace}/{name}"))?);
+        print(text.with_context(|| {
+            format!("there is no Service {namespace}/{name}, or another proxy serves it (service-proxy-name)")
+        })?)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -35,7 +35,8 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
     let desired = engine.desired(id);
     let mut text = format!("Service {id}\n");
     if service.cluster_ips.is_empty() {
-        text += "  has no ClusterIP (headless or ExternalName): nothing is programmed for it\n";
+        text +=
+            "  has no ClusterIP (headless, ExternalName, or none assigned): nothing is programmed for it\n";
     }
     for (key, server) in &desired.virtual_servers {
         let _ = writeln!(text, "  virtual server {key} {} for {}", server.config.scheduler, server.owner);

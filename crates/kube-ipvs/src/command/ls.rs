@@ -4,7 +4,10 @@ use anyhow::Context;
 use ipvs_netlink::Client;
 use proxier::linux::{LinuxKernel, Settings};
 
-use super::listing::{Listing, VirtualServer};
+use super::{
+    listing::{Listing, VirtualServer},
+    print,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Ls {
@@ -25,8 +28,8 @@ impl Ls {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let listing = read()?;
         match self.output {
-            Output::Table => print!("{listing}"),
-            Output::Json => println!("{}", serde_json::to_string_pretty(&listing)?),
+            Output::Table => print(&listing)?,
+            Output::Json => print(format_args!("{}\n", serde_json::to_string_pretty(&listing)?))?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -16,7 +16,10 @@ use proxier::{
     linux::{LinuxKernel, Settings},
 };
 
-use crate::{config::ProxyFlags, source::manifests::ManifestSource};
+use crate::{
+    config::ProxyFlags,
+    source::manifests::{Changes, ManifestSource},
+};
 
 #[derive(Debug, Parser)]
 #[command(name = "kube-ipvs", version, about = "Kubernetes Services in the kernel's IPVS")]
@@ -84,6 +87,22 @@ pub fn main() -> ExitCode {
         eprintln!("kube-ipvs: {error:#}");
         ExitCode::from(2)
     })
+}
+
+/// Prints to standard output. A reader that has seen enough, such as `head`, is no error.
+fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    use std::io::{ErrorKind, Write};
+    match write!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome?),
+    }
+}
+
+/// Says on standard error what is wrong with the manifests, and what of them may surprise.
+fn tell(changes: &Changes) {
+    changes.problems.iter().for_each(|problem| eprintln!("kube-ipvs: {problem}"));
+    let prominent = changes.notes.iter().filter(|note| note.is_prominent());
+    prominent.for_each(|note| eprintln!("kube-ipvs: {note}"));
 }
 
 /// Time since the process started, for an engine that has no clock of its own.

@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 
 /// Addresses often change several at a time; they are read once it has been quiet for so long.
 const QUIET: Duration = Duration::from_millis(20);
+/// How long changes without a rest are waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// They are read again this often whatever the kernel tells: its notices can be lost.
 const RESCAN: Duration = Duration::from_secs(30);
 
@@ -50,7 +52,7 @@ pub async fn follow(mut deliver: impl FnMut(Event) -> bool) -> anyhow::Result<()
     tokio::spawn(connection);
     let own = handle.clone();
     tokio::spawn(async move {
-        let mut device = device_index(&own).await;
+        let mut device = device_index(&own).await.ok().flatten();
         while let Some((notice, _)) = futures_util::StreamExt::next(&mut notices).await {
             match notice.payload {
                 // Our own doing: with many Services there are thousands of these.
@@ -59,7 +61,7 @@ pub async fn follow(mut deliver: impl FnMut(Event) -> bool) -> anyhow::Result<()
                 ) if Some(message.header.index) == device => continue,
                 NetlinkPayload::InnerMessage(
                     RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_),
-                ) => device = device_index(&own).await,
+                ) => device = device_index(&own).await.ok().flatten(),
                 _ => {}
             }
             // A full channel holds a wake-up already.
@@ -72,7 +74,10 @@ pub async fn follow(mut deliver: impl FnMut(Event) -> bool) -> anyhow::Result<()
         while next == last {
             if let Ok(notice) = tokio::time::timeout(RESCAN, woken.recv()).await {
                 notice.context("rtnetlink has ended")?;
-                while let Ok(Some(())) = tokio::time::timeout(QUIET, woken.recv()).await {}
+                let patience = tokio::time::Instant::now() + PATIENCE;
+                while tokio::time::Instant::now() < patience
+                    && let Ok(Some(())) = tokio::time::timeout(QUIET, woken.recv()).await
+                {}
             }
             match read(&handle).await {
                 Ok(addresses) => next = addresses,
@@ -91,7 +96,7 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 async fn read(handle: &Handle) -> anyhow::Result<BTreeSet<NodeAddress>> {
     use futures_util::TryStreamExt;
-    let device = device_index(handle).await;
+    let device = device_index(handle).await?;
     let list: Vec<AddressMessage> = handle
         .address()
         .get()
@@ -103,10 +108,17 @@ async fn read(handle: &Handle) -> anyhow::Result<BTreeSet<NodeAddress>> {
     Ok(others.filter_map(node_address).collect())
 }
 
-async fn device_index(handle: &Handle) -> Option<u32> {
+/// The index of our device; none if there is no such device. Any other failure is one: without knowing the device, its
+/// VIPs would be taken for addresses of the host.
+async fn device_index(handle: &Handle) -> anyhow::Result<Option<u32>> {
     use futures_util::TryStreamExt;
+    const ENODEV: i32 = 19;
     let mut links = handle.link().get().match_name(DEVICE.to_owned()).execute();
-    links.try_next().await.ok().flatten().map(|link| link.header.index)
+    match links.try_next().await {
+        Ok(link) => Ok(link.map(|link| link.header.index)),
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -ENODEV => Ok(None),
+        Err(error) => Err(error).context(format!("cannot look for {DEVICE}")),
+    }
 }
 
 fn node_address(message: &AddressMessage) -> Option<NodeAddress> {

@@ -77,10 +77,8 @@ fn only_what_changed_is_said() {
         "a.yaml",
         Some(""),
         expect![[r#"
-        Service default/web is gone
-        Slice default/web-1 is gone
-        note: a.yaml: holds no objects
-    "#]],
+            problem: a.yaml: is empty; to remove what it held, remove the file
+        "#]],
     );
 }
 
@@ -230,4 +228,20 @@ fn a_file_that_cannot_be_read_keeps_what_it_said() {
         Slice default/web-1 is gone
     "#]],
     );
+}
+
+/// Whether all that the folder holds is known: a file that never could be followed leaves that open.
+#[test]
+fn complete_once_every_file_could_be_followed() {
+    let mut folder = Folder::new();
+    let mut complete = |name, text: Option<&str>| {
+        let content = text.map_or(Content::Gone, |text| Content::Bytes(text.as_bytes()));
+        folder.load([(name, content)]).complete
+    };
+    assert!(complete("a.yaml", Some(GOOD)));
+    assert!(!complete("b.yaml", Some("kind: [")));
+    assert!(!complete("c.yaml", Some(&service("c", "10.96.0.3", "{}"))));
+    assert!(complete("b.yaml", None));
+    // Its last good content is known.
+    assert!(complete("a.yaml", Some("")));
 }

@@ -13,8 +13,8 @@ fn no_objects_at_all() {
     check(
         "",
         expect![[r#"
-        note: f.yaml: holds no objects
-    "#]],
+            problem: f.yaml: is empty; to remove what it held, remove the file
+        "#]],
     );
     check(
         "# nothing yet\n",
