@@ -65,6 +65,13 @@ pub enum Change {
     Bind(IpAddr),
     /// Takes an address off `kube-ipvs0`.
     Unbind(IpAddr),
+    /// Makes conntrack forget flows that would stay where they are, though they are wanted elsewhere now.
+    ForgetFlows {
+        /// Where their clients send to.
+        to: VirtualServerKey,
+        /// Where they go; none: wherever.
+        endpoint: Option<EndpointAddress>,
+    },
 }
 
 /// When in a plan a change is made. Adding: the record of ownership and the filter, then virtual servers with
@@ -79,43 +86,54 @@ pub enum Phase {
     Serve,
     /// Addresses are bound.
     Attract,
+    /// Short cuts are made.
+    Divert,
+    /// Short cuts are undone.
+    Restore,
     /// Addresses are taken off.
     Repel,
     /// Real servers and virtual servers are removed.
     Withdraw,
     /// Elements are taken out.
     Forget,
+    /// Flows are forgotten.
+    Cleanse,
 }
 
 impl Change {
     /// When in a plan it is made.
     pub fn phase(&self) -> Phase {
         match self {
-            Self::AddElement { .. } => Phase::Record,
+            Self::AddElement { element: Element::ShortCut(..), .. } => Phase::Divert,
+            Self::RemoveElement(Element::ShortCut(..)) => Phase::Restore,
+            // A set refuses a range that overlaps with one that is still to be taken out.
+            Self::RemoveElement(Element::Allowed(..) | Element::ServiceRange(_))
+            | Self::AddElement { .. } => Phase::Record,
             Self::AddServer { .. } | Self::UpdateServer { .. } => Phase::Open,
             Self::AddRealServer { .. } | Self::UpdateRealServer { .. } => Phase::Serve,
             Self::Bind(_) => Phase::Attract,
             Self::Unbind(_) => Phase::Repel,
             Self::RemoveServer(_) | Self::RemoveRealServer { .. } => Phase::Withdraw,
             Self::RemoveElement(_) => Phase::Forget,
+            Self::ForgetFlows { .. } => Phase::Cleanse,
         }
     }
 
     /// The virtual server that it is about, if it is about one.
     pub fn key(&self) -> Option<VirtualServerKey> {
         match self {
-            Self::AddElement { element: Element::Key(_, key), .. }
-            | Self::RemoveElement(Element::Key(_, key))
-            | Self::AddServer { key, .. }
+            Self::AddElement { element, .. } | Self::RemoveElement(element) => match element {
+                Element::Key(_, key) | Element::Allowed(key, _) | Element::ShortCut(key, _) => Some(*key),
+                Element::Vip(_) | Element::Hairpin(..) | Element::ServiceRange(_) => None,
+            },
+            Self::AddServer { key, .. }
             | Self::UpdateServer { key, .. }
             | Self::RemoveServer(key)
             | Self::AddRealServer { key, .. }
             | Self::UpdateRealServer { key, .. }
-            | Self::RemoveRealServer { key, .. } => Some(*key),
-            Self::AddElement { element: Element::Vip(_), .. }
-            | Self::RemoveElement(Element::Vip(_))
-            | Self::Bind(_)
-            | Self::Unbind(_) => None,
+            | Self::RemoveRealServer { key, .. }
+            | Self::ForgetFlows { to: key, .. } => Some(*key),
+            Self::Bind(_) | Self::Unbind(_) => None,
         }
     }
 }
@@ -150,6 +168,8 @@ impl fmt::Display for Change {
             Self::RemoveRealServer { key, address } => write!(f, "- real server {key} -> {address}"),
             Self::Bind(address) => write!(f, "+ address {address}"),
             Self::Unbind(address) => write!(f, "- address {address}"),
+            Self::ForgetFlows { to, endpoint: None } => write!(f, "- flows {to}"),
+            Self::ForgetFlows { to, endpoint: Some(endpoint) } => write!(f, "- flows {to} -> {endpoint}"),
         }
     }
 }

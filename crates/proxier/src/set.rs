@@ -2,7 +2,12 @@
 
 use std::{fmt, net::IpAddr};
 
-use crate::model::{Family, Protocol, VirtualServerKey};
+use ipnet::IpNet;
+
+use crate::{
+    cluster::EndpointAddress,
+    model::{Family, Protocol, VirtualServerKey},
+};
 
 /// A set whose elements are keys of virtual servers: `address . protocol . port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -10,25 +15,47 @@ pub enum KeySet {
     /// Every virtual server of ours, with the name of its Service as the comment. This is also the record
     /// of what we own: a virtual server that is not in it is somebody else's.
     Served,
-    /// Node ports: their traffic is always masqueraded.
-    NodePorts,
+    /// Whoever asks, the endpoint sees this node: node ports of the policy `Cluster`.
+    MasqueradeAlways,
     /// ClusterIPs: traffic from outside the cluster's own sources is masqueraded.
     ClusterIps,
-    /// Virtual servers without a real server that takes connections: new ones are rejected.
+    /// External and load-balancer IPs of the policy `Cluster`: all but the cluster's own sources are masqueraded.
+    External,
+    /// Nobody takes connections: new ones are refused.
     NoEndpoints,
+    /// Somebody takes connections, and nobody on this node, as the policy `Local` wants: new ones are dropped, so
+    /// that a load balancer tries another node.
+    NoLocal,
+    /// Only from some sources: see [`Element::Allowed`].
+    Firewall,
+    /// Only for what a short cut sends there: see [`Element::ShortCut`].
+    Inner,
 }
 
 impl KeySet {
     /// All of them, in the order in which elements are written: the record of ownership first.
-    pub const ALL: [Self; 4] = [Self::Served, Self::NodePorts, Self::ClusterIps, Self::NoEndpoints];
+    pub const ALL: [Self; 8] = [
+        Self::Served,
+        Self::MasqueradeAlways,
+        Self::ClusterIps,
+        Self::External,
+        Self::NoEndpoints,
+        Self::NoLocal,
+        Self::Firewall,
+        Self::Inner,
+    ];
 
     /// Its name in nftables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Served => "served",
-            Self::NodePorts => "node-ports",
+            Self::MasqueradeAlways => "masquerade-always",
             Self::ClusterIps => "cluster-ips",
+            Self::External => "external-ips",
             Self::NoEndpoints => "no-endpoints",
+            Self::NoLocal => "no-local",
+            Self::Firewall => "firewall",
+            Self::Inner => "inner",
         }
     }
 }
@@ -64,14 +91,30 @@ impl KeySets {
     }
 }
 
-/// One element of one set.
+/// One element of one set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Element {
     /// A key in a [`KeySet`].
     Key(KeySet, VirtualServerKey),
     /// An address that we bound to `kube-ipvs0`, in the set `vips`.
     Vip(IpAddr),
+    /// Sources that may reach a key of [`KeySet::Firewall`], in the set `firewall-allowed`.
+    Allowed(VirtualServerKey, IpNet),
+    /// An endpoint on this node, in the set `hairpin`: what it sends to itself through a Service is masqueraded.
+    Hairpin(Protocol, EndpointAddress),
+    /// A range of ClusterIPs, in the set `service-ranges`: what is not served there is refused.
+    ServiceRange(IpNet),
+    /// In the map `short-cuts`: where clients in the cluster are sent instead, with the same protocol. Since node
+    /// ports, external and load-balancer IPs of the policy `Local` lead to this node's endpoints only.
+    ShortCut(VirtualServerKey, EndpointAddress),
 }
+
+/// The names of the other sets, and of the map, in nftables.
+pub const VIPS: &str = "vips";
+pub(crate) const ALLOWED: &str = "firewall-allowed";
+pub(crate) const HAIRPIN: &str = "hairpin";
+pub(crate) const SERVICE_RANGES: &str = "service-ranges";
+pub(crate) const SHORT_CUTS: &str = "short-cuts";
 
 impl Element {
     /// The name of its set in nftables.
@@ -79,34 +122,51 @@ impl Element {
         match self {
             Self::Key(set, _) => set.name(),
             Self::Vip(_) => VIPS,
+            Self::Allowed(..) => ALLOWED,
+            Self::Hairpin(..) => HAIRPIN,
+            Self::ServiceRange(_) => SERVICE_RANGES,
+            Self::ShortCut(..) => SHORT_CUTS,
         }
     }
 
     /// The family of its address, and so of the table that its set is in.
     pub fn family(&self) -> Family {
         match self {
-            Self::Key(_, key) => key.family(),
+            Self::Key(_, key) | Self::Allowed(key, _) | Self::ShortCut(key, _) => key.family(),
             Self::Vip(address) => Family::of(*address),
+            Self::Hairpin(_, endpoint) => Family::of(endpoint.address),
+            Self::ServiceRange(range) => Family::of(range.addr()),
         }
     }
 }
 
-/// The name of the set of VIPs in nftables.
-pub const VIPS: &str = "vips";
-
 /// Prints as `nft add element` takes it: `served { 10.96.0.10 . udp . 53 }`.
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = |VirtualServerKey { address, protocol, port }: &VirtualServerKey| {
+            format!("{address} . {} . {port}", nft_name(*protocol))
+        };
+        write!(f, "{} {{ ", self.set_name())?;
         match self {
-            Self::Key(_, VirtualServerKey { address, protocol, port }) => {
-                let protocol = match protocol {
-                    Protocol::Tcp => "tcp",
-                    Protocol::Udp => "udp",
-                    Protocol::Sctp => "sctp",
-                };
-                write!(f, "{} {{ {address} . {protocol} . {port} }}", self.set_name())
+            Self::Key(_, at) => write!(f, "{}", key(at))?,
+            Self::Vip(address) => write!(f, "{address}")?,
+            Self::Allowed(at, source) => write!(f, "{} . {source}", key(at))?,
+            Self::Hairpin(protocol, EndpointAddress { address, port }) => {
+                write!(f, "{address} . {address} . {} . {port}", nft_name(*protocol))?;
             }
-            Self::Vip(address) => write!(f, "{} {{ {address} }}", self.set_name()),
+            Self::ServiceRange(range) => write!(f, "{range}")?,
+            Self::ShortCut(at, EndpointAddress { address, port }) => {
+                write!(f, "{} : {address} . {port}", key(at))?;
+            }
         }
+        f.write_str(" }")
+    }
+}
+
+fn nft_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
     }
 }

@@ -6,11 +6,13 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use ipvs_netlink::Destination;
 
 use crate::{
     cluster::EndpointAddress,
-    model::VirtualServerKey,
+    desired::Shared,
+    model::{Protocol, VirtualServerKey},
     plan::Change,
     set::{Element, KeySets},
 };
@@ -24,6 +26,14 @@ pub struct State {
     pub elements: BTreeMap<VirtualServerKey, Membership>,
     /// The elements of the set `vips`.
     pub recorded_vips: BTreeSet<IpAddr>,
+    /// The elements of the set `firewall-allowed`, by key.
+    pub allowed: BTreeMap<VirtualServerKey, BTreeSet<IpNet>>,
+    /// The elements of the map `short-cuts`.
+    pub short_cuts: BTreeMap<VirtualServerKey, EndpointAddress>,
+    /// The elements of the set `hairpin`.
+    pub hairpins: BTreeSet<(Protocol, EndpointAddress)>,
+    /// The elements of the set `service-ranges`.
+    pub service_ranges: BTreeSet<IpNet>,
     /// The addresses on `kube-ipvs0`.
     pub bound_vips: BTreeSet<IpAddr>,
 }
@@ -47,23 +57,23 @@ pub struct Membership {
 }
 
 impl State {
+    /// Every key that something is there for.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = VirtualServerKey> {
+        let servers = self.virtual_servers.keys().chain(self.elements.keys());
+        servers.chain(self.allowed.keys()).chain(self.short_cuts.keys()).copied()
+    }
+
+    /// What Services can share and is recorded as ours.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = Shared> {
+        let hairpins = self.hairpins.iter().map(|(protocol, endpoint)| Shared::Hairpin(*protocol, *endpoint));
+        self.recorded_vips.iter().copied().map(Shared::Vip).chain(hairpins)
+    }
+
     /// What a change makes of it, if the kernel carries the change out.
     pub fn apply(&mut self, change: &Change) {
         match change {
-            Change::AddElement { element: Element::Key(set, key), comment, .. } => {
-                let membership = self.elements.entry(*key).or_default();
-                membership.sets = membership.sets.with(*set);
-                if comment.is_some() {
-                    membership.comment.clone_from(comment);
-                }
-            }
-            Change::AddElement { element: Element::Vip(address), .. } => {
-                self.recorded_vips.insert(*address);
-            }
-            Change::RemoveElement(Element::Key(set, key)) => self.remove_from_set(*set, *key),
-            Change::RemoveElement(Element::Vip(address)) => {
-                self.recorded_vips.remove(address);
-            }
+            Change::AddElement { element, comment, .. } => self.add(*element, comment),
+            Change::RemoveElement(element) => self.remove(*element),
             Change::AddServer { key, config } => {
                 let server = ServerState { config: *config, real_servers: BTreeMap::new() };
                 self.virtual_servers.insert(*key, server);
@@ -92,6 +102,60 @@ impl State {
             }
             Change::Unbind(address) => {
                 self.bound_vips.remove(address);
+            }
+            Change::ForgetFlows { .. } => {}
+        }
+    }
+
+    /// Takes in an element that is there.
+    pub(crate) fn add(&mut self, element: Element, comment: &Option<Arc<str>>) {
+        match element {
+            Element::Key(set, key) => {
+                let membership = self.elements.entry(key).or_default();
+                membership.sets = membership.sets.with(set);
+                if comment.is_some() {
+                    membership.comment.clone_from(comment);
+                }
+            }
+            Element::Vip(address) => {
+                self.recorded_vips.insert(address);
+            }
+            Element::Allowed(key, source) => {
+                self.allowed.entry(key).or_default().insert(source);
+            }
+            Element::Hairpin(protocol, endpoint) => {
+                self.hairpins.insert((protocol, endpoint));
+            }
+            Element::ServiceRange(range) => {
+                self.service_ranges.insert(range);
+            }
+            Element::ShortCut(key, to) => {
+                self.short_cuts.insert(key, to);
+            }
+        }
+    }
+
+    fn remove(&mut self, element: Element) {
+        match element {
+            Element::Key(set, key) => self.remove_from_set(set, key),
+            Element::Vip(address) => {
+                self.recorded_vips.remove(&address);
+            }
+            Element::Allowed(key, source) => {
+                let Some(sources) = self.allowed.get_mut(&key) else { return };
+                sources.remove(&source);
+                if sources.is_empty() {
+                    self.allowed.remove(&key);
+                }
+            }
+            Element::Hairpin(protocol, endpoint) => {
+                self.hairpins.remove(&(protocol, endpoint));
+            }
+            Element::ServiceRange(range) => {
+                self.service_ranges.remove(&range);
+            }
+            Element::ShortCut(key, _) => {
+                self.short_cuts.remove(&key);
             }
         }
     }

@@ -21,8 +21,6 @@ pub(crate) fn key(text: &str) -> VirtualServerKey {
 /// `default/NAME` with one unnamed TCP port per number; a second number is its node port.
 pub(crate) fn service(name: &str, ips: &[&str], ports: &[(u16, Option<u16>)]) -> Service {
     Service {
-        id: ServiceId::new("default", name),
-        created: 0,
         cluster_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
         ports: ports
             .iter()
@@ -33,7 +31,7 @@ pub(crate) fn service(name: &str, ips: &[&str], ports: &[(u16, Option<u16>)]) ->
                 node_port: node_port.map(port),
             })
             .collect(),
-        affinity: Affinity::None,
+        ..Service::new(ServiceId::new("default", name))
     }
 }
 
@@ -47,7 +45,7 @@ pub(crate) fn slice(name: &str, service: &str, target: u16, endpoints: &[&str]) 
             _ => Conditions::READY,
         };
         let address: IpAddr = text.trim_end_matches(['!', '~']).parse().unwrap();
-        Endpoint { address, conditions, node: None }
+        Endpoint { address, conditions, node: None, hints: Hints::default() }
     };
     let endpoints: Vec<_> = endpoints.iter().map(endpoint).collect();
     EndpointSlice {

@@ -48,7 +48,8 @@ fn service() -> impl Strategy<Value = Service> {
         ports.retain(|port| seen.insert(format!("{} {}", port.protocol, port.port)));
         let mut names = BTreeSet::new();
         ports.retain(|port| names.insert(port.name.clone()));
-        Service { id: ServiceId::new("default", name), created, cluster_ips, ports, affinity }
+        let service = Service::new(ServiceId::new("default", name));
+        Service { created, cluster_ips, ports, affinity, ..service }
     })
 }
 
@@ -71,6 +72,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
                 },
                 conditions,
                 node: None,
+                hints: Hints::default(),
             })
             .collect(),
     })
@@ -191,6 +193,9 @@ fn object(event: &Event) -> String {
         Event::ServiceApplied(Service { id, .. }) | Event::ServiceRemoved(id) => format!("service {id}"),
         Event::SliceApplied(EndpointSlice { id, .. }) | Event::SliceRemoved(id) => format!("slice {id}"),
         Event::NodeApplied(Node { name, .. }) | Event::NodeRemoved(name) => format!("node {name}"),
+        Event::ServiceCidrApplied(ServiceCidr { name, .. }) | Event::ServiceCidrRemoved(name) => {
+            format!("ServiceCIDR {name}")
+        }
         Event::NodeAddresses(_) => "addresses".into(),
     }
 }

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use proxier::{
     Config, Engine,
-    linux::{LinuxKernel, Settings},
+    linux::{LinuxKernel, LocalDetector, Settings},
 };
 
 use crate::{
@@ -68,7 +68,8 @@ impl Source {
     }
 
     fn kernel(&self) -> anyhow::Result<LinuxKernel> {
-        let settings = Settings { cluster_cidrs: self.flags.cluster_cidr.0.clone(), ..Settings::default() };
+        let local_detector = LocalDetector::Sources(self.flags.cluster_cidr.0.clone());
+        let settings = Settings { local_detector, ..Settings::default() };
         LinuxKernel::open(settings).context("cannot use this kernel")
     }
 }

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::model::{Conditions, EndpointSlice, Family, PortNumber, ServicePort};
+use crate::model::{Conditions, Endpoint, EndpointSlice, Family, PortNumber, ServicePort};
 
 /// Where one endpoint of a Service port listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,13 +19,13 @@ impl std::fmt::Display for EndpointAddress {
 
 /// The endpoints of one Service port in one family, each once, in the order of their addresses.
 ///
-/// An endpoint can stand in two slices while the control plane moves it from one to the other. The better
-/// of its conditions counts, so that no order of slices makes a difference.
+/// An endpoint can stand in two slices while the control plane moves it from one to the other. The one with the
+/// better conditions counts, so that no order of slices makes a difference.
 pub(super) fn of_port<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
     family: Family,
     port: &ServicePort,
-) -> BTreeMap<EndpointAddress, Conditions> {
+) -> BTreeMap<EndpointAddress, &'a Endpoint> {
     let mut endpoints = BTreeMap::new();
     for slice in slices.filter(|slice| slice.family == family) {
         let target = |candidate: &&crate::model::EndpointPort| {
@@ -34,15 +34,18 @@ pub(super) fn of_port<'a>(
         for target in slice.ports.iter().filter(target) {
             for endpoint in &slice.endpoints {
                 let key = EndpointAddress { address: endpoint.address, port: target.port };
-                let known = endpoints.entry(key).or_insert(endpoint.conditions);
-                *known = better(*known, endpoint.conditions);
+                let known = endpoints.entry(key).or_insert(endpoint);
+                if rank(endpoint) > rank(known) {
+                    *known = endpoint;
+                }
             }
         }
     }
     endpoints
 }
 
-fn better(one: Conditions, other: Conditions) -> Conditions {
-    let rank = |conditions: Conditions| (conditions.ready, conditions.serving, !conditions.terminating);
-    if rank(other) > rank(one) { other } else { one }
+/// Better conditions first; what else differs decides only so that something does.
+fn rank(endpoint: &Endpoint) -> impl Ord + '_ {
+    let Conditions { ready, serving, terminating } = endpoint.conditions;
+    (ready, serving, !terminating, endpoint.node.as_deref(), &endpoint.hints.zones, &endpoint.hints.nodes)
 }

@@ -12,14 +12,16 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
+
 pub use claims::{Claim, Claimant};
 pub use endpoints::EndpointAddress;
 
 use crate::{
     config::NodePortAddresses,
     model::{
-        Conditions, EndpointSlice, Event, Family, Node, NodeAddress, Service, ServiceId, ServicePort,
-        SliceId, VirtualServerKey,
+        Endpoint, EndpointSlice, Event, Family, Node, NodeAddress, Service, ServiceCidr, ServiceId,
+        ServicePort, SliceId, VirtualServerKey,
     },
 };
 
@@ -34,6 +36,11 @@ pub struct Cluster {
     slices: HashMap<SliceId, EndpointSlice>,
     slices_of: HashMap<ServiceId, BTreeSet<SliceId>>,
     nodes: BTreeMap<Box<str>, Node>,
+    /// Which Nodes have an address.
+    node_addresses: HashMap<IpAddr, BTreeSet<Box<str>>>,
+    service_cidrs: BTreeMap<Box<str>, Vec<IpNet>>,
+    /// All service CIDRs together. Invariant: no range lies within another one.
+    service_ranges: BTreeSet<IpNet>,
     host_addresses: BTreeSet<NodeAddress>,
     /// The addresses on which node ports are served. Invariant: what `node_port_policy` selects.
     node_port_addresses: Vec<IpAddr>,
@@ -41,6 +48,8 @@ pub struct Cluster {
     on_address: HashMap<IpAddr, BTreeSet<ServiceId>>,
     /// Services with a node port: those that a change of the addresses touches.
     with_node_port: BTreeSet<ServiceId>,
+    /// Services with source ranges.
+    filtered: BTreeSet<ServiceId>,
     claims: claims::Claims,
     changed: BTreeSet<ServiceId>,
 }
@@ -55,10 +64,14 @@ impl Cluster {
             slices: HashMap::new(),
             slices_of: HashMap::new(),
             nodes: BTreeMap::new(),
+            node_addresses: HashMap::new(),
+            service_cidrs: BTreeMap::new(),
+            service_ranges: BTreeSet::new(),
             host_addresses: BTreeSet::new(),
             node_port_addresses: Vec::new(),
             on_address: HashMap::new(),
             with_node_port: BTreeSet::new(),
+            filtered: BTreeSet::new(),
             claims: claims::Claims::default(),
             changed: BTreeSet::new(),
         }
@@ -71,17 +84,22 @@ impl Cluster {
             Event::ServiceRemoved(id) => self.remove_service(&id),
             Event::SliceApplied(slice) => self.apply_slice(slice),
             Event::SliceRemoved(id) => self.remove_slice(&id),
-            Event::NodeApplied(node) => {
-                self.nodes.insert(node.name.clone(), node);
-                self.select_node_port_addresses();
+            Event::NodeApplied(node) => self.apply_node(node.name.clone(), Some(node)),
+            Event::NodeRemoved(name) => self.apply_node(name, None),
+            Event::ServiceCidrApplied(ServiceCidr { name, ranges }) => {
+                self.service_cidrs.insert(name, ranges);
+                self.collapse_service_ranges();
             }
-            Event::NodeRemoved(name) => {
-                self.nodes.remove(&name);
-                self.select_node_port_addresses();
+            Event::ServiceCidrRemoved(name) => {
+                self.service_cidrs.remove(&name);
+                self.collapse_service_ranges();
             }
             Event::NodeAddresses(addresses) => {
                 let old = std::mem::replace(&mut self.host_addresses, addresses);
-                self.mark_users(&old);
+                let changed: Vec<IpAddr> =
+                    old.symmetric_difference(&self.host_addresses).map(|changed| changed.address).collect();
+                self.mark_users(changed);
+                self.mark_filtered();
                 self.select_node_port_addresses();
             }
         }
@@ -124,6 +142,43 @@ impl Cluster {
         &self.node_port_addresses
     }
 
+    /// The name of the Node that we run on.
+    pub fn hostname(&self) -> &str {
+        &self.hostname
+    }
+
+    /// The Node that we run on.
+    pub fn own_node(&self) -> Option<&Node> {
+        self.nodes.get(&self.hostname)
+    }
+
+    /// Whether an endpoint is on this node.
+    pub fn is_local(&self, endpoint: &Endpoint) -> bool {
+        endpoint.node.as_deref() == Some(&*self.hostname)
+    }
+
+    /// Another Node that has the address. Bound here, that Node could not be reached any more.
+    pub fn other_node_with(&self, address: IpAddr) -> Option<&str> {
+        let mut names = self.node_addresses.get(&address).into_iter().flatten().map(|name| &**name);
+        names.find(|name| *name != &*self.hostname)
+    }
+
+    /// Whether one of the ranges has an address of this host.
+    pub fn any_holds_this_host(&self, ranges: &[IpNet]) -> bool {
+        let host = || self.host_addresses.iter().filter(|address| address.global);
+        ranges.iter().any(|range| host().any(|host| range.contains(&host.address)))
+    }
+
+    /// The ranges from which ClusterIPs are taken.
+    pub fn service_ranges(&self) -> &BTreeSet<IpNet> {
+        &self.service_ranges
+    }
+
+    /// Whether the address is one of this node, on a link of this host or not.
+    pub fn is_own_address(&self, address: IpAddr) -> bool {
+        self.is_host_address(address) || self.own_node().is_some_and(|node| node.addresses.contains(&address))
+    }
+
     /// Whether this host has the address on a link of its own.
     pub fn is_host_address(&self, address: IpAddr) -> bool {
         [true, false].iter().any(|&global| self.host_addresses.contains(&NodeAddress { address, global }))
@@ -135,7 +190,7 @@ impl Cluster {
         service: &ServiceId,
         family: Family,
         port: &ServicePort,
-    ) -> BTreeMap<EndpointAddress, Conditions> {
+    ) -> BTreeMap<EndpointAddress, &Endpoint> {
         let ids = self.slices_of.get(service).into_iter().flatten();
         endpoints::of_port(ids.filter_map(|id| self.slices.get(id)), family, port)
     }
@@ -147,8 +202,11 @@ impl Cluster {
         self.remove_service(&service.id);
         self.changed.insert(service.id.clone());
         self.claim_all(&service);
-        for address in &service.cluster_ips {
-            self.on_address.entry(*address).or_default().insert(service.id.clone());
+        for address in service.vips() {
+            self.on_address.entry(address).or_default().insert(service.id.clone());
+        }
+        if !service.source_ranges.is_empty() {
+            self.filtered.insert(service.id.clone());
         }
         if service.ports.iter().any(|port| port.node_port.is_some()) {
             self.with_node_port.insert(service.id.clone());
@@ -161,20 +219,68 @@ impl Cluster {
         self.changed.insert(id.clone());
         self.with_node_port.remove(id);
         self.release_all(&old);
-        for address in &old.cluster_ips {
-            let Some(users) = self.on_address.get_mut(address) else { continue };
+        self.filtered.remove(id);
+        for address in old.vips() {
+            let Some(users) = self.on_address.get_mut(&address) else { continue };
             users.remove(id);
             if users.is_empty() {
-                self.on_address.remove(address);
+                self.on_address.remove(&address);
             }
         }
     }
 
-    /// Marks the Services that have an address which the host got or lost.
-    fn mark_users(&mut self, old: &BTreeSet<NodeAddress>) {
-        for changed in old.symmetric_difference(&self.host_addresses) {
-            self.changed.extend(self.on_address.get(&changed.address).into_iter().flatten().cloned());
+    fn apply_node(&mut self, name: Box<str>, new: Option<Node>) {
+        let old = match new.clone() {
+            Some(node) => self.nodes.insert(name.clone(), node),
+            None => self.nodes.remove(&name),
+        };
+        if old == new {
+            return;
         }
+        let addresses = |node: &Option<Node>| node.iter().flat_map(|node| node.addresses.clone()).collect();
+        let (before, after): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = (addresses(&old), addresses(&new));
+        for address in before.difference(&after) {
+            let Some(names) = self.node_addresses.get_mut(address) else { continue };
+            names.remove(&name);
+            if names.is_empty() {
+                self.node_addresses.remove(address);
+            }
+        }
+        for address in after.difference(&before) {
+            self.node_addresses.entry(*address).or_default().insert(name.clone());
+        }
+        self.mark_users(before.symmetric_difference(&after).copied().collect());
+        if name == self.hostname {
+            let zone = |node: Option<Node>| node.and_then(|node| node.zone);
+            if zone(old) != zone(new) {
+                self.mark_hinted();
+            }
+            self.select_node_port_addresses();
+        }
+    }
+
+    /// Marks the Services that have one of these addresses.
+    fn mark_users(&mut self, addresses: Vec<IpAddr>) {
+        for address in addresses {
+            self.changed.extend(self.on_address.get(&address).into_iter().flatten().cloned());
+        }
+    }
+
+    /// Marks the Services with source ranges: whether this host is in one of them may have changed.
+    fn mark_filtered(&mut self) {
+        self.changed.extend(self.filtered.iter().cloned());
+    }
+
+    /// Marks the Services with endpoints that are for some zone: this node is in another one now.
+    fn mark_hinted(&mut self) {
+        let is_hinted =
+            |slice: &&EndpointSlice| slice.endpoints.iter().any(|endpoint| !endpoint.hints.zones.is_empty());
+        self.changed.extend(self.slices.values().filter(is_hinted).map(|slice| slice.service.clone()));
+    }
+
+    fn collapse_service_ranges(&mut self) {
+        let all: Vec<IpNet> = self.service_cidrs.values().flatten().copied().collect();
+        self.service_ranges = IpNet::aggregate(&all).into_iter().collect();
     }
 
     fn apply_slice(&mut self, slice: EndpointSlice) {
@@ -240,7 +346,10 @@ impl Cluster {
             let on = |address: IpAddr, number| {
                 Claim::VirtualServer(VirtualServerKey { address, protocol: port.protocol, port: number })
             };
-            claims.extend(service.cluster_ips.iter().map(|ip| (on(*ip, port.port), claimant.clone())));
+            claims.extend(service.vips().map(|ip| (on(ip, port.port), claimant.clone())));
+            if let Some(number) = service.inner_port(port) {
+                claims.extend(service.cluster_ips.iter().map(|ip| (on(*ip, number), claimant.clone())));
+            }
             if let Some(number) = port.node_port {
                 claims.push((Claim::NodePort(port.protocol, number), claimant.clone()));
                 let addresses = self.node_port_addresses.iter();

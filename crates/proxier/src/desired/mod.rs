@@ -3,6 +3,8 @@
 //! Pure: no I/O, no clock, no failure. What a Service asks for and cannot have is returned as a reasoned
 //! [`Skipped`], beside everything that it can have.
 
+mod backends;
+mod frontends;
 mod service;
 mod skipped;
 
@@ -11,12 +13,13 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 pub use service::of_service;
 pub use skipped::Skipped;
 
 use crate::{
     cluster::EndpointAddress,
-    model::{ServicePortId, VirtualServerKey},
+    model::{Protocol, ServicePortId, VirtualServerKey},
     set::KeySets,
 };
 
@@ -25,8 +28,8 @@ use crate::{
 pub struct Desired {
     /// Its virtual servers. Claims see to it that no two Services have the same key.
     pub virtual_servers: BTreeMap<VirtualServerKey, VirtualServer>,
-    /// The addresses that `kube-ipvs0` must have for them. Services can share an address.
-    pub vips: BTreeSet<IpAddr>,
+    /// What others may need too.
+    pub shared: BTreeSet<Shared>,
     /// What it asks for and cannot have.
     pub skipped: Vec<Skipped>,
 }
@@ -35,9 +38,18 @@ impl Desired {
     /// Adds what another Service needs.
     pub fn merge(&mut self, other: Self) {
         self.virtual_servers.extend(other.virtual_servers);
-        self.vips.extend(other.vips);
+        self.shared.extend(other.shared);
         self.skipped.extend(other.skipped);
     }
+}
+
+/// Something that several Services can need; it stays while any does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Shared {
+    /// An address that `kube-ipvs0` must have.
+    Vip(IpAddr),
+    /// An endpoint on this node, which may reach itself through a Service.
+    Hairpin(Protocol, EndpointAddress),
 }
 
 /// One virtual server as it should be.
@@ -51,6 +63,12 @@ pub struct VirtualServer {
     pub real_servers: BTreeMap<EndpointAddress, RealServer>,
     /// The nftables sets that its key belongs to.
     pub sets: KeySets,
+    /// Who may reach it, where only some may: no range lies within another one.
+    pub allowed: BTreeSet<IpNet>,
+    /// Where clients in the cluster are sent instead.
+    pub short_cut: Option<EndpointAddress>,
+    /// The virtual servers whose clients in the cluster are sent here.
+    pub shortened: Vec<VirtualServerKey>,
 }
 
 /// One real server as it should be.

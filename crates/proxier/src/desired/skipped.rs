@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use crate::{
     cluster::Claim,
@@ -24,6 +24,15 @@ pub enum Skipped {
         /// For what.
         key: VirtualServerKey,
     },
+    /// An address of it is another Node's, which could not be reached from here if it were bound.
+    NodeAddress {
+        /// Who asks.
+        port: ServicePortId,
+        /// For what.
+        address: IpAddr,
+        /// Whose it is.
+        node: Box<str>,
+    },
     /// It has a node port, and no address of this node is to serve node ports of that family.
     NoNodeAddress {
         /// Who asks.
@@ -37,7 +46,10 @@ impl Skipped {
     /// The Service port that does not get what it asks for.
     pub fn port(&self) -> &ServicePortId {
         match self {
-            Self::Taken { port, .. } | Self::Foreign { port, .. } | Self::NoNodeAddress { port, .. } => port,
+            Self::Taken { port, .. }
+            | Self::Foreign { port, .. }
+            | Self::NodeAddress { port, .. }
+            | Self::NoNodeAddress { port, .. } => port,
         }
     }
 }
@@ -55,6 +67,10 @@ impl fmt::Display for Skipped {
                 f,
                 "Service {port} does not get {key}: the kernel has a virtual server there that kube-ipvs did not \
                  make; remove it with ipvsadm -D, or give the Service another address or port"
+            ),
+            Self::NodeAddress { port, address, node } => write!(
+                f,
+                "Service {port} is not served on {address} here: it is an address of Node {node}, which serves it"
             ),
             Self::NoNodeAddress { port, family } => write!(
                 f,

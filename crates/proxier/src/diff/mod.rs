@@ -3,16 +3,21 @@
 //! Each function looks at one thing that we own and visits the union of both sides, so that
 //! `diff(desired, after(plan))` is empty and applying twice does nothing.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use ipvs_netlink::Destination;
 
 use crate::{
     cluster::EndpointAddress,
     config::Config,
-    desired::{RealServer, VirtualServer},
+    desired::{RealServer, Shared, VirtualServer},
     drain::{Drains, Fate},
-    model::VirtualServerKey,
+    model::{Protocol, VirtualServerKey},
     plan::Change,
     set::{Element, KeySet},
     state::{Membership, State},
@@ -34,13 +39,17 @@ impl Differ<'_> {
         match (wanted, known) {
             (Some(wanted), None) => {
                 self.changes.push(Change::AddServer { key, config: wanted.config });
-                self.real_servers(key, &wanted.real_servers, &BTreeMap::new());
+                // What clients sent before is on its way to nowhere, and conntrack would keep it there.
+                if key.protocol == Protocol::Udp {
+                    self.forget_flows(key, None);
+                }
+                self.real_servers(key, wanted, &BTreeMap::new());
             }
             (Some(wanted), Some(known)) => {
                 if wanted.config != known.config {
                     self.changes.push(Change::UpdateServer { key, config: wanted.config });
                 }
-                self.real_servers(key, &wanted.real_servers, &known.real_servers);
+                self.real_servers(key, wanted, &known.real_servers);
             }
             (None, Some(_)) if self.config.excludes(key.address) => return,
             (None, Some(_)) => {
@@ -49,18 +58,33 @@ impl Differ<'_> {
             (None, None) => {}
         }
         self.membership(key, wanted);
+        self.allowed(key, wanted);
+        self.short_cut(key, wanted);
+    }
+
+    /// Compares what Services can share.
+    pub(crate) fn shared(&mut self, shared: Shared, wanted: bool) {
+        match shared {
+            Shared::Vip(address) => self.vip(address, wanted),
+            Shared::Hairpin(protocol, endpoint) => {
+                let known = self.known.hairpins.contains(&(protocol, endpoint));
+                self.element(Element::Hairpin(protocol, endpoint), wanted, known);
+            }
+        }
+    }
+
+    /// Compares the ranges of ClusterIPs.
+    pub(crate) fn service_ranges(&mut self, wanted: &BTreeSet<IpNet>) {
+        let known = &self.known.service_ranges;
+        known.difference(wanted).for_each(|range| self.element(Element::ServiceRange(*range), false, true));
+        wanted.difference(known).for_each(|range| self.element(Element::ServiceRange(*range), true, false));
     }
 
     /// Compares one address of ours.
-    pub(crate) fn vip(&mut self, address: IpAddr, wanted: bool) {
+    fn vip(&mut self, address: IpAddr, wanted: bool) {
         let recorded = self.known.recorded_vips.contains(&address);
         let bound = self.known.bound_vips.contains(&address);
-        let element = Element::Vip(address);
-        match (wanted, recorded) {
-            (true, false) => self.changes.push(Change::AddElement { element, comment: None, replace: false }),
-            (false, true) => self.changes.push(Change::RemoveElement(element)),
-            _ => {}
-        }
+        self.element(Element::Vip(address), wanted, recorded);
         match (wanted, bound) {
             (true, false) => self.changes.push(Change::Bind(address)),
             (false, true) => self.changes.push(Change::Unbind(address)),
@@ -71,9 +95,10 @@ impl Differ<'_> {
     fn real_servers(
         &mut self,
         key: VirtualServerKey,
-        wanted: &BTreeMap<EndpointAddress, RealServer>,
+        server: &VirtualServer,
         known: &BTreeMap<EndpointAddress, Destination>,
     ) {
+        let wanted = &server.real_servers;
         for (&address, wanted) in wanted {
             match (wanted, known.get(&address)) {
                 (RealServer::Serving { destination, terminating }, known) => {
@@ -99,8 +124,59 @@ impl Differ<'_> {
         for (&address, known) in known.iter().filter(|(address, _)| !wanted.contains_key(address)) {
             match self.drains.unlisted(key, address, self.config.drain_cap, self.now) {
                 Fate::Quiesce => self.quiesce(key, address, known),
-                Fate::Remove => self.changes.push(Change::RemoveRealServer { key, address }),
+                Fate::Remove => {
+                    self.changes.push(Change::RemoveRealServer { key, address });
+                    if key.protocol == Protocol::Udp {
+                        self.forget_flows(key, Some(address));
+                    }
+                    // IPVS does not see the packets that conntrack sends by the short cut.
+                    server.shortened.iter().for_each(|from| self.forget_flows(*from, Some(address)));
+                }
             }
+        }
+    }
+
+    fn forget_flows(&mut self, to: VirtualServerKey, endpoint: Option<EndpointAddress>) {
+        self.changes.push(Change::ForgetFlows { to, endpoint });
+    }
+
+    fn element(&mut self, element: Element, wanted: bool, known: bool) {
+        match (wanted, known) {
+            (true, false) => self.changes.push(Change::AddElement { element, comment: None, replace: false }),
+            (false, true) => self.changes.push(Change::RemoveElement(element)),
+            _ => {}
+        }
+    }
+
+    fn allowed(&mut self, key: VirtualServerKey, wanted: Option<&VirtualServer>) {
+        let nothing = BTreeSet::new();
+        let known = self.known.allowed.get(&key).unwrap_or(&nothing);
+        let wanted = wanted.map_or(&nothing, |wanted| &wanted.allowed);
+        // Taken out first: a set refuses a range that overlaps with one that it has.
+        for source in known.difference(wanted) {
+            self.element(Element::Allowed(key, *source), false, true);
+        }
+        for source in wanted.difference(known) {
+            self.element(Element::Allowed(key, *source), true, false);
+        }
+    }
+
+    fn short_cut(&mut self, key: VirtualServerKey, wanted: Option<&VirtualServer>) {
+        let known = self.known.short_cuts.get(&key).copied();
+        let wanted = wanted.and_then(|wanted| wanted.short_cut);
+        if known == wanted {
+            return;
+        }
+        match (wanted, known) {
+            (Some(wanted), known) => {
+                let (element, replace) = (Element::ShortCut(key, wanted), known.is_some());
+                self.changes.push(Change::AddElement { element, comment: None, replace });
+            }
+            (None, Some(known)) => self.element(Element::ShortCut(key, known), false, true),
+            (None, None) => {}
+        }
+        if known.is_some() {
+            self.forget_flows(key, None);
         }
     }
 

@@ -1,7 +1,7 @@
-use std::{collections::HashMap, net::IpAddr};
+use std::collections::HashMap;
 
 use crate::{
-    desired::{Desired, Skipped},
+    desired::{Desired, Shared, Skipped},
     model::{ServiceId, VirtualServerKey},
 };
 
@@ -9,14 +9,14 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Footprints {
     of: HashMap<ServiceId, Footprint>,
-    /// How many Services want an address. Invariant: no count is 0.
-    vip_users: HashMap<IpAddr, usize>,
+    /// How many Services need what can be shared. Invariant: no count is 0.
+    users: HashMap<Shared, usize>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Footprint {
     pub(super) keys: Vec<VirtualServerKey>,
-    pub(super) vips: Vec<IpAddr>,
+    pub(super) shared: Vec<Shared>,
     pub(super) skipped: Vec<Skipped>,
 }
 
@@ -25,29 +25,29 @@ impl Footprints {
     pub(super) fn replace(&mut self, id: &ServiceId, desired: &Desired) -> Footprint {
         let new = Footprint {
             keys: desired.virtual_servers.keys().copied().collect(),
-            vips: desired.vips.iter().copied().collect(),
+            shared: desired.shared.iter().copied().collect(),
             skipped: desired.skipped.clone(),
         };
-        for address in &new.vips {
-            *self.vip_users.entry(*address).or_default() += 1;
+        for shared in &new.shared {
+            *self.users.entry(*shared).or_default() += 1;
         }
         let empty = new.keys.is_empty() && new.skipped.is_empty();
         let old =
             if empty { self.of.remove(id) } else { self.of.insert(id.clone(), new) }.unwrap_or_default();
-        old.vips.iter().for_each(|address| self.release(*address));
+        old.shared.iter().for_each(|shared| self.release(*shared));
         old
     }
 
-    /// Whether any Service wants an address.
-    pub(super) fn wants(&self, address: IpAddr) -> bool {
-        self.vip_users.contains_key(&address)
+    /// Whether any Service needs it.
+    pub(super) fn need(&self, shared: Shared) -> bool {
+        self.users.contains_key(&shared)
     }
 
-    fn release(&mut self, address: IpAddr) {
-        let Some(users) = self.vip_users.get_mut(&address) else { return };
+    fn release(&mut self, shared: Shared) {
+        let Some(users) = self.users.get_mut(&shared) else { return };
         *users -= 1;
         if *users == 0 {
-            self.vip_users.remove(&address);
+            self.users.remove(&shared);
         }
     }
 }

@@ -8,14 +8,13 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     time::Duration,
 };
 
 use crate::{
     cluster::{Claim, Cluster},
     config::Config,
-    desired::{self, Desired, Skipped},
+    desired::{self, Desired, Shared, Skipped},
     diff::Differ,
     drain::Drains,
     kernel::{Cause, Kernel, Report, Unusable},
@@ -84,13 +83,13 @@ pub struct FailedChange {
 #[derive(Debug, Default)]
 struct Scope {
     keys: BTreeSet<VirtualServerKey>,
-    vips: BTreeSet<IpAddr>,
+    shared: BTreeSet<Shared>,
 }
 
 impl Scope {
     fn add(&mut self, desired: &Desired) {
         self.keys.extend(desired.virtual_servers.keys());
-        self.vips.extend(&desired.vips);
+        self.shared.extend(&desired.shared);
     }
 }
 
@@ -204,10 +203,7 @@ impl Engine {
         self.foreign = state.virtual_servers.keys().copied().filter(|key| !ours(key)).collect();
         state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
         let leftovers = if self.complete {
-            Scope {
-                keys: state.virtual_servers.keys().chain(state.elements.keys()).copied().collect(),
-                vips: state.recorded_vips.union(&before.recorded_vips).copied().collect(),
-            }
+            Scope { keys: state.keys().collect(), shared: state.shared().chain(before.shared()).collect() }
         } else {
             Scope::default()
         };
@@ -225,7 +221,7 @@ impl Engine {
             scope.add(&desired);
             let old = self.footprints.replace(&id, &desired);
             scope.keys.extend(old.keys);
-            scope.vips.extend(old.vips);
+            scope.shared.extend(old.shared);
             desired.skipped.retain(|reason| !old.skipped.contains(reason));
             wanted.merge(desired);
         }
@@ -235,9 +231,10 @@ impl Engine {
         for key in scope.keys {
             differ.virtual_server(key, wanted.virtual_servers.get(&key));
         }
-        for address in scope.vips {
-            differ.vip(address, self.footprints.wants(address));
+        for shared in scope.shared {
+            differ.shared(shared, self.footprints.need(shared));
         }
+        differ.service_ranges(self.cluster.service_ranges());
         (Plan::new(differ.changes), wanted.skipped)
     }
 

@@ -17,6 +17,7 @@
 //! ```
 
 mod addresses;
+mod conntrack;
 mod ipvs;
 mod nft;
 mod sysctl;
@@ -35,17 +36,39 @@ use crate::{
 pub use addresses::DEVICE;
 
 /// What the back end needs to know.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The bit of the packet mark that asks for masquerade, 0 to 31. kube-proxy's is 14.
     pub masquerade_bit: u8,
-    /// The sources that are in the cluster. Empty: nobody is known to be outside.
-    pub cluster_cidrs: Vec<IpNet>,
+    /// Whether all traffic to ClusterIPs is masqueraded.
+    pub masquerade_all: bool,
+    /// How a packet from a pod is told from others.
+    pub local_detector: LocalDetector,
+    /// Whether packets that conntrack takes for no part of any connection may pass.
+    pub tcp_be_liberal: bool,
+}
+
+/// How a packet from a pod is told from others (kube-proxy's `detectLocal`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalDetector {
+    /// By nothing: traffic to ClusterIPs is never masqueraded, and pods are treated as outsiders elsewhere.
+    None,
+    /// By its source: the pods' ranges. A family without any is as with `None`.
+    Sources(Vec<IpNet>),
+    /// By the bridge that it comes in by.
+    Bridge(String),
+    /// By how the name of the interface begins that it comes in by.
+    InterfacePrefix(String),
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { masquerade_bit: 14, cluster_cidrs: Vec::new() }
+        Self {
+            masquerade_bit: 14,
+            masquerade_all: false,
+            local_detector: LocalDetector::None,
+            tcp_be_liberal: false,
+        }
     }
 }
 
@@ -53,6 +76,7 @@ impl Default for Settings {
 pub struct LinuxKernel {
     ipvs: ipvs_netlink::Client,
     addresses: addresses::Addresses,
+    conntrack: conntrack::Conntrack,
     nft: nft::Nft,
 }
 
@@ -63,11 +87,11 @@ impl LinuxKernel {
     ///
     /// When the kernel has no IPVS, or no netlink at all, with what to do.
     pub fn open(settings: Settings) -> Result<Self, Unusable> {
-        let mark = 1 << (settings.masquerade_bit & 31);
         Ok(Self {
             ipvs: ipvs_netlink::Client::open().map_err(unusable("IPVS"))?,
+            conntrack: conntrack::Conntrack::open().map_err(unusable("conntrack"))?,
             addresses: addresses::Addresses::open().map_err(unusable("rtnetlink"))?,
-            nft: nft::Nft::open(mark, settings.cluster_cidrs).map_err(unusable("nftables"))?,
+            nft: nft::Nft::open(settings).map_err(unusable("nftables"))?,
         })
     }
 
@@ -124,7 +148,7 @@ impl LinuxKernel {
     fn execute(&mut self, phase: Phase, changes: &[(usize, &Change)]) -> Vec<Failure> {
         let mut failures = Vec::new();
         let outcome = match phase {
-            Phase::Record | Phase::Forget => {
+            Phase::Record | Phase::Divert | Phase::Restore | Phase::Forget => {
                 self.nft.apply(changes, &mut failures);
                 Ok(())
             }
@@ -134,6 +158,7 @@ impl LinuxKernel {
             Phase::Attract | Phase::Repel => {
                 self.addresses.apply(changes, &mut failures).map_err(|error| error.to_string())
             }
+            Phase::Cleanse => self.conntrack.apply(changes).map_err(|error| format!("conntrack: {error}")),
         };
         if let Err(reason) = outcome {
             let unknown =

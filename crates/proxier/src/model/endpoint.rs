@@ -37,6 +37,17 @@ pub struct Endpoint {
     pub conditions: Conditions,
     /// `nodeName`.
     pub node: Option<Arc<str>>,
+    /// `hints`.
+    pub hints: Hints,
+}
+
+/// From where an endpoint is to be preferred, as the control plane works out of `spec.trafficDistribution`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `forZones[].name`: zones, as the Node's label `topology.kubernetes.io/zone` has them.
+    pub zones: Vec<Arc<str>>,
+    /// `forNodes[].name`: names of Nodes.
+    pub nodes: Vec<Arc<str>>,
 }
 
 /// An endpoint's `conditions`. The API's nulls are resolved: `ready` and `serving` unknown count as true.

@@ -11,10 +11,10 @@ mod node;
 mod service;
 
 pub use address::{Family, NodeAddress, PortNumber, Protocol, VirtualServerKey};
-pub use endpoint::{Conditions, Endpoint, EndpointPort, EndpointSlice};
+pub use endpoint::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use id::{ServiceId, ServicePortId, SliceId};
-pub use node::Node;
-pub use service::{Affinity, Service, ServicePort, Timestamp};
+pub use node::{Node, ServiceCidr};
+pub use service::{Affinity, Service, ServicePort, Timestamp, TrafficPolicy};
 
 use std::collections::BTreeSet;
 
@@ -36,6 +36,10 @@ pub enum Event {
     NodeApplied(Node),
     /// A Node is gone.
     NodeRemoved(Box<str>),
+    /// A ServiceCIDR exists and looks like this.
+    ServiceCidrApplied(ServiceCidr),
+    /// A ServiceCIDR is gone.
+    ServiceCidrRemoved(Box<str>),
     /// These are all the addresses that this host has, those of `kube-ipvs0` left out.
     NodeAddresses(BTreeSet<NodeAddress>),
 }

@@ -1,4 +1,6 @@
-use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::Arc};
+
+use ipnet::IpNet;
 
 use super::{PortNumber, Protocol, ServiceId, ServicePortId};
 
@@ -20,9 +22,56 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `spec.sessionAffinity`.
     pub affinity: Affinity,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip`, but for those of `ipMode: Proxy`, which the load balancer serves itself.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`: who may reach the load-balancer IPs. Empty: everybody.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.internalTrafficPolicy`: to which endpoints the ClusterIPs lead.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy`: to which endpoints node ports, external and load-balancer IPs lead.
+    pub external_policy: TrafficPolicy,
 }
 
 impl Service {
+    /// A Service of this name that asks for nothing.
+    pub fn new(id: ServiceId) -> Self {
+        Self {
+            id,
+            created: 0,
+            cluster_ips: Vec::new(),
+            ports: Vec::new(),
+            affinity: Affinity::None,
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+        }
+    }
+
+    /// Its addresses that are not those of nodes, each once.
+    pub fn vips(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let all = [&self.cluster_ips, &self.external_ips, &self.load_balancer_ips];
+        all.into_iter().flatten().copied().collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// The port of its ClusterIPs behind which all endpoints are, where `port` itself leads to local ones only and clients
+    /// in the cluster are still to reach all of them by way of an external address: the highest ports that
+    /// the Service does not use itself.
+    pub fn inner_port(&self, port: &ServicePort) -> Option<PortNumber> {
+        use TrafficPolicy::Local;
+        let is_external =
+            port.node_port.is_some() || !self.external_ips.is_empty() || !self.load_balancer_ips.is_empty();
+        if !is_external || (self.internal_policy, self.external_policy) != (Local, Local) {
+            return None;
+        }
+        let is_used = |number: &PortNumber| self.ports.iter().any(|other| other.port == *number);
+        let mut free = (1..=u16::MAX).rev().filter_map(PortNumber::new).filter(|number| !is_used(number));
+        free.nth(self.ports.iter().position(|other| other == port)?)
+    }
+
     /// The name of one of its ports.
     pub fn port_id(&self, port: &ServicePort) -> ServicePortId {
         ServicePortId { service: self.id.clone(), port: port.name.clone() }
@@ -42,6 +91,16 @@ pub struct ServicePort {
     pub port: PortNumber,
     /// `nodePort`: where it listens on node addresses.
     pub node_port: Option<PortNumber>,
+}
+
+/// To which endpoints traffic is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrafficPolicy {
+    /// To all.
+    #[default]
+    Cluster,
+    /// To those on the node that the traffic reaches, and nowhere else.
+    Local,
 }
 
 /// `spec.sessionAffinity`: whether one client stays on one endpoint.

@@ -3,8 +3,8 @@
 use std::{fmt::Write, net::Ipv4Addr};
 
 use proxier::model::{
-    Affinity, Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, PortNumber, Protocol,
-    Service, ServiceId, ServicePort, SliceId,
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol, Service,
+    ServiceId, ServicePort, SliceId,
 };
 
 /// How many endpoints each Service has.
@@ -17,8 +17,6 @@ pub(crate) fn events(count: u32) -> Vec<Event> {
 
 fn service(number: u32) -> Service {
     Service {
-        id: ServiceId::new("default", &format!("service-{number}")),
-        created: 0,
         cluster_ips: vec![vip(number).into()],
         ports: vec![ServicePort {
             name: "http".into(),
@@ -26,15 +24,19 @@ fn service(number: u32) -> Service {
             port: port(80),
             node_port: None,
         }],
-        affinity: Affinity::None,
+        ..Service::new(ServiceId::new("default", &format!("service-{number}")))
     }
 }
 
 /// The EndpointSlice of a Service with its first endpoints.
 pub(crate) fn slice(number: u32, endpoints: u32) -> Event {
     let name = format!("service-{number}");
-    let endpoint =
-        |index| Endpoint { address: pod(number, index).into(), conditions: Conditions::READY, node: None };
+    let endpoint = |index| Endpoint {
+        address: pod(number, index).into(),
+        conditions: Conditions::READY,
+        node: None,
+        hints: Hints::default(),
+    };
     Event::SliceApplied(EndpointSlice {
         id: SliceId::new("default", &name),
         service: ServiceId::new("default", &name),

@@ -85,6 +85,8 @@ fn render_event(event: &Event) -> String {
         Event::NodeApplied(node) => format!("Node {} {:?}", node.name, node.internal_ips),
         Event::ServiceRemoved(id) => format!("Service {id} is gone"),
         Event::SliceRemoved(id) => format!("Slice {id} is gone"),
+        Event::ServiceCidrApplied(cidr) => format!("ServiceCIDR {} {:?}", cidr.name, cidr.ranges),
+        Event::ServiceCidrRemoved(name) => format!("ServiceCIDR {name} is gone"),
         Event::NodeRemoved(name) => format!("Node {name} is gone"),
         Event::NodeAddresses(_) => "NodeAddresses".into(),
     }

@@ -161,6 +161,7 @@ impl Endpoint {
                 terminating: conditions.terminating.unwrap_or(false),
             },
             node: self.node_name.clone().map(|name| name.0),
+            hints: model::Hints::default(),
         })
     }
 }

@@ -111,7 +111,12 @@ impl Subset {
                     left_out += 1;
                 } else {
                     let node: Option<Arc<str>> = entry.node_name.clone().map(|name| name.0);
-                    endpoints.push(model::Endpoint { address, conditions, node });
+                    endpoints.push(model::Endpoint {
+                        address,
+                        conditions,
+                        node,
+                        hints: model::Hints::default(),
+                    });
                 }
             }
         }

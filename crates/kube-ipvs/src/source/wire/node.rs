@@ -39,6 +39,6 @@ impl TryFrom<Node> for model::Node {
                 internal_ips.push(ip.to_canonical());
             }
         }
-        Ok(Self { name, internal_ips })
+        Ok(Self { name, addresses: internal_ips.clone(), internal_ips, zone: None, pod_cidrs: Vec::new() })
     }
 }

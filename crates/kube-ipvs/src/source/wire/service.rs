@@ -125,11 +125,11 @@ impl TryFrom<Service> for ConvertedService {
         let ports = if external { Vec::new() } else { spec.ports()? };
         let lacks_cluster_ip = !external && matches!(cluster_ips, Cluster::Unset);
         let service = model::Service {
-            id: ServiceId { namespace: meta.namespace(), name: name.0.clone() },
             created: meta.created(),
             cluster_ips: cluster_ips.into_vec(),
             ports,
             affinity: spec.affinity(),
+            ..model::Service::new(ServiceId { namespace: meta.namespace(), name: name.0.clone() })
         };
         let selects_pods = spec.selector.is_some_and(|selector| !selector.is_empty());
         let is_foreign = meta.label(SERVICE_PROXY_NAME).is_some();

@@ -7,35 +7,74 @@ use netlink_packet_netfilter::nftables::{
     Verdict, VerdictAttribute,
 };
 
-use crate::model::{Family, Protocol};
+use crate::model::Family;
 
 /// Bits of `ct state` (`enum ip_conntrack_infos` as nftables shows it).
-const STATE_NEW: u32 = 1 << 3;
+const INVALID: u32 = 1;
+const ESTABLISHED: u32 = 1 << 1;
+const RELATED: u32 = 1 << 2;
+const NEW: u32 = 1 << 3;
+/// Keys of the expression `ct` (`enum nft_ct_keys`).
+const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+/// The bit of `ct status` that says that the destination was changed.
+const CT_STATUS_DNAT: u32 = 1 << 5;
 /// Payload bases of `enum nft_payload_bases`.
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 
-/// `ip saddr` or `ip6 saddr` into the first register.
-pub(super) fn source_address(family: Family) -> Expressions {
-    let (offset, length) = match family {
-        Family::V4 => (12, 4),
-        Family::V6 => (8, 16),
-    };
-    payload(NETWORK_HEADER, offset, length, Register::Reg1)
+/// A field of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    /// `ip saddr` or `ip6 saddr`.
+    Source,
+    /// `ip daddr` or `ip6 daddr`.
+    Destination,
+    /// `meta l4proto`.
+    Protocol,
+    /// `th dport`.
+    Port,
 }
 
-/// `ip daddr . meta l4proto . th dport` into consecutive registers from the first on.
-pub(super) fn destination_key(family: Family) -> Vec<Expressions> {
-    let (offset, length, protocol, port) = match family {
-        Family::V4 => (16, 4, Register::Reg32_01, Register::Reg32_02),
-        // The address fills Reg32_00 to Reg32_03.
-        Family::V6 => (24, 16, Register::Reg2, Register::Reg32_05),
+/// The fields of a key: `ip daddr . meta l4proto . th dport`.
+pub(super) const KEY: [Field; 3] = [Field::Destination, Field::Protocol, Field::Port];
+
+/// Loads fields, one behind the other, from the first register on.
+pub(super) fn load(family: Family, fields: &[Field]) -> Vec<Expressions> {
+    let length = match family {
+        Family::V4 => 4,
+        Family::V6 => 16,
     };
-    vec![
-        payload(NETWORK_HEADER, offset, length, Register::Reg1),
-        Expressions::Meta(vec![Meta::Key(MetaKey::L4Proto), Meta::DestinationRegister(protocol)]),
-        payload(TRANSPORT_HEADER, 2, 2, port),
-    ]
+    let (source, destination) = match family {
+        Family::V4 => (12, 16),
+        Family::V6 => (8, 24),
+    };
+    let mut words = 0;
+    let mut expressions = Vec::with_capacity(fields.len());
+    for field in fields {
+        let into = register(words);
+        expressions.push(match field {
+            Field::Source => payload(NETWORK_HEADER, source, length, into),
+            Field::Destination => payload(NETWORK_HEADER, destination, length, into),
+            Field::Protocol => {
+                Expressions::Meta(vec![Meta::Key(MetaKey::L4Proto), Meta::DestinationRegister(into)])
+            }
+            Field::Port => payload(TRANSPORT_HEADER, 2, 2, into),
+        });
+        words += match field {
+            Field::Source | Field::Destination => length / 4,
+            Field::Protocol | Field::Port => 1,
+        };
+    }
+    expressions
+}
+
+/// The register that begins so many words of four bytes behind the start of the first one.
+fn register(words: u32) -> Register {
+    match words {
+        0 => Register::Reg1,
+        _ => Register::from(u32::from(Register::Reg32_00) + words),
+    }
 }
 
 /// Whether what is in the first register (and the following) is in a set.
@@ -57,13 +96,62 @@ fn lookup(set: &str, flags: u32) -> Expressions {
     Expressions::Lookup(lookup)
 }
 
+/// `KEY map @MAP` as the new destination, address and port.
+pub(super) fn dnat_by(family: Family, map: &str) -> Vec<Expressions> {
+    let port = match family {
+        Family::V4 => register(1),
+        Family::V6 => register(4),
+    };
+    let lookup = vec![
+        Lookup::Set(map.into()),
+        Lookup::SourceRegister(Register::Reg1),
+        Lookup::DestinationRegister(Register::Reg1),
+    ];
+    let mut expressions = load(family, &KEY);
+    expressions.push(Expressions::Lookup(lookup));
+    expressions.push(destination_nat(family, &[(3, Register::Reg1.into()), (5, port.into())]));
+    expressions
+}
+
 /// `ct state new`.
 pub(super) fn state_new() -> Vec<Expressions> {
-    // NFT_CT_STATE into the first register.
-    let state = other("ct", &[(1, Register::Reg1.into()), (2, 0)]);
-    let not = [Cmp::SourceRegister(Register::Reg1), Cmp::Op(Operator::NotEqual), Cmp::Data(value(0))];
+    ct(CT_STATE, NEW, Operator::NotEqual)
+}
+
+/// `ct state established,related`.
+pub(super) fn state_established() -> Vec<Expressions> {
+    ct(CT_STATE, ESTABLISHED | RELATED, Operator::NotEqual)
+}
+
+/// `ct state invalid`.
+pub(super) fn state_invalid() -> Vec<Expressions> {
+    ct(CT_STATE, INVALID, Operator::NotEqual)
+}
+
+/// `ct status & dnat == 0`: nobody has changed the destination.
+pub(super) fn not_diverted() -> Vec<Expressions> {
+    ct(CT_STATUS, CT_STATUS_DNAT, Operator::Equal)
+}
+
+/// Compares some bits of what conntrack says with 0.
+fn ct(key: u32, bits: u32, operator: Operator) -> Vec<Expressions> {
+    let load = other("ct", &[(1, Register::Reg1.into()), (2, key)]);
+    let compare = [Cmp::SourceRegister(Register::Reg1), Cmp::Op(operator), Cmp::Data(value(0))];
     // In the host's byte order, unlike everything that comes from a packet.
-    vec![state, mask(STATE_NEW, 0), Expressions::Cmp(not.to_vec())]
+    vec![load, mask(bits, 0), Expressions::Cmp(compare.to_vec())]
+}
+
+/// `iifname NAME`, or `iifname "PREFIX*"`.
+pub(super) fn comes_by(name: &str, is_prefix: bool) -> Vec<Expressions> {
+    let mut bytes = name.as_bytes().to_vec();
+    if !is_prefix {
+        // As long as the kernel's own field.
+        bytes.resize(16, 0);
+    }
+    let load = vec![Meta::Key(MetaKey::Iifname), Meta::DestinationRegister(Register::Reg1)];
+    let name = DataAttribute::Value(bytes);
+    let equal = vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(Operator::Equal), Cmp::Data(name)];
+    vec![Expressions::Meta(load), Expressions::Cmp(equal)]
 }
 
 /// `meta mark & BIT == BIT`.
@@ -106,26 +194,30 @@ fn value(value: u32) -> DataAttribute {
 }
 
 /// `meta l4proto PROTOCOL`.
-pub(super) fn protocol_is(protocol: Protocol) -> Vec<Expressions> {
+pub(super) fn protocol_is(number: u8) -> Vec<Expressions> {
     let load = vec![Meta::Key(MetaKey::L4Proto), Meta::DestinationRegister(Register::Reg1)];
-    let number = DataAttribute::Value(vec![protocol.number()]);
+    let number = DataAttribute::Value(vec![number]);
     let equal = vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(Operator::Equal), Cmp::Data(number)];
     vec![Expressions::Meta(load), Expressions::Cmp(equal)]
 }
 
 /// `dnat to :PORT`: another port of the same address.
 pub(super) fn dnat_to_port(family: Family, port: u16) -> Vec<Expressions> {
+    let port = vec![
+        Immediate::DestinationRegister(Register::Reg1),
+        Immediate::Data(DataAttribute::Value(port.to_be_bytes().to_vec())),
+    ];
+    vec![Expressions::Immediate(port), destination_nat(family, &[(5, Register::Reg1.into())])]
+}
+
+/// `dnat`, with the attributes that say in which registers the address (3) and the port (5) are.
+fn destination_nat(family: Family, to: &[(u16, u32)]) -> Expressions {
     const DESTINATION: u32 = 1;
     let family = match family {
         Family::V4 => 2,
         Family::V6 => 10,
     };
-    let port = vec![
-        Immediate::DestinationRegister(Register::Reg1),
-        Immediate::Data(DataAttribute::Value(port.to_be_bytes().to_vec())),
-    ];
-    let nat = other("nat", &[(1, DESTINATION), (2, family), (5, Register::Reg1.into())]);
-    vec![Expressions::Immediate(port), nat]
+    other("nat", &[&[(1, DESTINATION), (2, family)], to].concat())
 }
 
 /// `reject with tcp reset`.
@@ -162,14 +254,20 @@ pub(super) fn counter() -> Expressions {
     Expressions::Other { expression_type: "counter".into(), attributes: Vec::new() }
 }
 
-/// `jump CHAIN`.
-pub(super) fn jump(chain: &str) -> Expressions {
-    verdict(Verdict::Jump, Some(chain))
-}
-
 /// `goto CHAIN`.
 pub(super) fn goto(chain: &str) -> Expressions {
     verdict(Verdict::Goto, Some(chain))
+}
+
+/// `drop`.
+pub(super) fn drop() -> Expressions {
+    const NF_DROP: u32 = 0;
+    verdict(Verdict::Other(NF_DROP), None)
+}
+
+/// `return`: on with the chain that called this one.
+pub(super) fn return_() -> Expressions {
+    verdict(Verdict::Return, None)
 }
 
 /// `accept`: this chain is done with the packet.

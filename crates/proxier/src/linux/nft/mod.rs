@@ -1,8 +1,10 @@
 //! Filter, masquerade and the record of ownership, in nftables over netlink.
 
+mod decode;
 mod element;
 mod expression;
 mod ruleset;
+mod sets;
 mod transaction;
 mod userdata;
 
@@ -22,10 +24,12 @@ use crate::{
     kernel::{Cause, Failure},
     model::Family,
     plan::Change,
-    set::{KeySet, VIPS},
+    set::{ALLOWED, HAIRPIN, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
     state::State,
 };
-use ruleset::{CLUSTER_SOURCES, Chain, Settings};
+use decode::{Content, Raw};
+use super::LocalDetector;
+use ruleset::{CLUSTER_SOURCES, Chain, Inside, Settings};
 use transaction::{Transaction, message};
 
 /// The name of our tables, one of each family.
@@ -36,16 +40,12 @@ const ATTEMPTS: usize = 10;
 /// Our tables.
 pub(super) struct Nft {
     socket: Socket,
-    settings: Settings,
-    cluster_sources: Vec<IpNet>,
+    settings: super::Settings,
 }
 
 impl Nft {
-    pub(super) fn open(masquerade_mark: u32, cluster_sources: Vec<IpNet>) -> Result<Self, Error> {
-        let settings = Settings { masquerade_mark, knows_cluster_sources: false };
-        // The kernel takes a range within another one and stores nothing.
-        let cluster_sources = IpNet::aggregate(&cluster_sources);
-        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings, cluster_sources })
+    pub(super) fn open(settings: super::Settings) -> Result<Self, Error> {
+        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings })
     }
 
     pub(super) fn observe_sends(&mut self, observer: impl FnMut(&[u8]) + Send + 'static) {
@@ -55,13 +55,12 @@ impl Nft {
     /// Makes tables, sets, chains and rules, where they are not there as they should be.
     pub(super) fn prepare(&mut self) -> Result<(), Error> {
         for family in Family::ALL {
-            let sources: Vec<IpNet> = self.sources(family).collect();
-            let settings = Settings { knows_cluster_sources: !sources.is_empty(), ..self.settings };
-            let chains = ruleset::chains(family, settings);
+            let sources = self.sources(family);
+            let chains = ruleset::chains(family, &self.rule_settings(&sources));
             let expected: BTreeMap<_, _> =
                 chains.iter().map(|chain| (chain.name.to_owned(), chain.userdata())).collect();
             let found = self.rules(family)?;
-            if found != expected || self.source_ends(family)? != ends(family, &sources) {
+            if found != expected || self.ranges(family, CLUSTER_SOURCES)? != sources {
                 self.write(family, found.keys(), &chains, &sources)?;
             }
         }
@@ -70,19 +69,22 @@ impl Nft {
 
     /// Reads the elements of our sets.
     pub(super) fn observe(&mut self, state: &mut State) -> Result<(), Error> {
+        let keys = KeySet::ALL.map(|set| (set.name(), Content::Keys(set)));
+        let others = [
+            (VIPS, Content::Vips),
+            (ALLOWED, Content::Allowed),
+            (HAIRPIN, Content::Hairpins),
+            (SHORT_CUTS, Content::ShortCuts),
+        ];
         for family in Family::ALL {
-            for set in KeySet::ALL {
-                for list in self.elements(family, set.name())? {
-                    for (key, comment) in element::decode_keys(family, &list) {
-                        let membership = state.elements.entry(key).or_default();
-                        membership.sets = membership.sets.with(set);
-                        membership.comment = membership.comment.take().or(comment.map(Into::into));
+            for (set, content) in keys.into_iter().chain(others) {
+                for raw in self.elements(family, set)? {
+                    if let Some((element, comment)) = raw.decode(family, content) {
+                        state.add(element, &comment.map(Into::into));
                     }
                 }
             }
-            for list in self.elements(family, VIPS)? {
-                state.recorded_vips.extend(element::decode_addresses(family, &list));
-            }
+            state.service_ranges.extend(self.ranges(family, SERVICE_RANGES)?);
         }
         Ok(())
     }
@@ -168,9 +170,29 @@ impl Nft {
         }
     }
 
-    fn sources(&self, family: Family) -> impl Iterator<Item = IpNet> {
-        let sources = self.cluster_sources.iter().map(IpNet::trunc);
-        sources.filter(move |range| Family::of(range.addr()) == family)
+    /// The pods' ranges of one family. The kernel takes a range within another one and stores nothing, so none is.
+    fn sources(&self, family: Family) -> Vec<IpNet> {
+        let LocalDetector::Sources(ranges) = &self.settings.local_detector else { return Vec::new() };
+        let ranges: Vec<IpNet> =
+            ranges.iter().filter(|range| Family::of(range.addr()) == family).map(IpNet::trunc).collect();
+        let mut ranges = IpNet::aggregate(&ranges);
+        ranges.sort();
+        ranges
+    }
+
+    fn rule_settings(&self, sources: &[IpNet]) -> Settings {
+        let device = |name: &str, is_prefix| Inside::Device { name: name.to_owned(), is_prefix };
+        Settings {
+            masquerade_mark: 1 << (self.settings.masquerade_bit & 31),
+            masquerade_all: self.settings.masquerade_all,
+            inside: match &self.settings.local_detector {
+                LocalDetector::Sources(_) if !sources.is_empty() => Inside::Sources,
+                LocalDetector::Sources(_) | LocalDetector::None => Inside::Unknown,
+                LocalDetector::Bridge(name) => device(name, false),
+                LocalDetector::InterfacePrefix(prefix) => device(prefix, true),
+            },
+            drop_invalid: !self.settings.tcp_be_liberal,
+        }
     }
 
     /// Writes the whole table of a family anew, in one transaction: an older version may have had other chains, or
@@ -184,7 +206,7 @@ impl Nft {
     ) -> Result<(), Error> {
         let mut transaction = Transaction::new();
         transaction.create(family, ruleset::table());
-        ruleset::sets(family).into_iter().for_each(|set| transaction.create(family, set));
+        sets::sets(family).into_iter().for_each(|set| transaction.create(family, set));
         transaction.delete(family, NfTablesMessage::DeleteSetElement(in_set(CLUSTER_SOURCES, Vec::new())));
         let ranges: Vec<_> = sources.iter().flat_map(element::encode_range).collect();
         if !ranges.is_empty() {
@@ -238,19 +260,20 @@ impl Nft {
         Ok(chains)
     }
 
-    fn source_ends(&mut self, family: Family) -> Result<BTreeSet<std::net::IpAddr>, Error> {
-        let lists = self.elements(family, CLUSTER_SOURCES)?;
-        Ok(lists.iter().flat_map(|list| element::decode_addresses(family, list)).collect())
+    fn ranges(&mut self, family: Family, set: &str) -> Result<Vec<IpNet>, Error> {
+        Ok(decode::ranges(family, &self.elements(family, set)?))
     }
 
     /// The elements of a set; none if there is no such set.
-    fn elements(&mut self, family: Family, set: &str) -> Result<Vec<Vec<SetElementList>>, Error> {
+    fn elements(&mut self, family: Family, set: &str) -> Result<Vec<Raw>, Error> {
         let request = NfTablesMessage::GetSetElement(in_set(set, Vec::new()));
-        let lists = self.list(family, request)?.into_iter().filter_map(|answer| match answer {
-            NfTablesMessage::NewSetElement(list) => Some(list.attributes),
-            _ => None,
-        });
-        Ok(lists.collect())
+        let mut elements = Vec::new();
+        for answer in self.list(family, request)? {
+            if let NfTablesMessage::NewSetElement(list) = answer {
+                elements.extend(decode::raw(&list.attributes));
+            }
+        }
+        Ok(elements)
     }
 
     fn list(&mut self, family: Family, request: NfTablesMessage) -> Result<Vec<NfTablesMessage>, Error> {
@@ -279,11 +302,6 @@ fn in_set(set: &str, elements: Vec<ListAttribute<SetElementAttribute>>) -> SetEl
         attributes.push(SetElementList::Elements(elements));
     }
     SetElementMessage { attributes }
-}
-
-fn ends(family: Family, ranges: &[IpNet]) -> BTreeSet<std::net::IpAddr> {
-    let list = [SetElementList::Elements(ranges.iter().flat_map(element::encode_range).collect())];
-    element::decode_addresses(family, &list).collect()
 }
 
 /// Changes of one destination can go in one message: those of the same set and family, of the same kind.

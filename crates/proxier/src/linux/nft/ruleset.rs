@@ -3,14 +3,13 @@
 use netlink_packet_core::Emitable;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Expressions, Hook, HookNumber, InetHookNumber, ListAttribute,
-    NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetFlags, SetMessage, TableAttribute,
-    TableMessage,
+    NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
 
 use super::{TABLE, expression::*, userdata};
 use crate::{
     model::{Family, Protocol},
-    set::{KeySet, VIPS},
+    set::{ALLOWED, HAIRPIN, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
 };
 
 /// Sources that are in the cluster: pods.
@@ -20,13 +19,32 @@ pub(super) const CLUSTER_SOURCES: &str = "cluster-sources";
 const CLOSED_PORT: u16 = 1;
 
 /// What the rules depend on beside their sets.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
     /// The bit of the packet mark that asks for masquerade.
     pub(super) masquerade_mark: u32,
-    /// Whether `cluster-sources` says who is in the cluster. Where nothing does, nobody is known to be
-    /// outside, and traffic to ClusterIPs keeps its source.
-    pub(super) knows_cluster_sources: bool,
+    /// Whether all traffic to ClusterIPs is masqueraded.
+    pub(super) masquerade_all: bool,
+    /// Who is in the cluster.
+    pub(super) inside: Inside,
+    /// Whether packets that conntrack takes for no part of any connection are dropped.
+    pub(super) drop_invalid: bool,
+}
+
+/// How a packet from a pod is told from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Inside {
+    /// By nothing. Nobody is known to be outside, and so traffic to ClusterIPs keeps its source; nobody is known to be
+    /// inside either, and so pods are sent where outsiders are.
+    Unknown,
+    /// By its source, which is in the set `cluster-sources`.
+    Sources,
+    /// By the device that it comes in by.
+    Device {
+        /// Its name, or how its name begins.
+        name: String,
+        is_prefix: bool,
+    },
 }
 
 /// One chain with its rules.
@@ -51,76 +69,235 @@ pub(super) struct Rule {
 }
 
 /// All chains of one family, those first that others refer to.
-pub(super) fn chains(family: Family, settings: Settings) -> Vec<Chain> {
-    let served =
-        |verdict| Rule::new("a virtual server of ours", [key_in(family, KeySet::Served), vec![verdict]]);
-    let mark = set_mark(settings.masquerade_mark);
-    let refuse = vec![
-        Rule::new("SCTP goes on to nat-out", [protocol_is(Protocol::Sctp), vec![accept()]]),
-        // TCP ignores an ICMP error while the client's own connect() is still on the stack, as between two
-        // namespaces of one host, and then tries again after a second; hosts also limit their rate.
-        Rule::new("TCP by a reset", [protocol_is(Protocol::Tcp), vec![counter(), reset()]]),
-        Rule::new("UDP by ICMP", [vec![counter(), reject(family)]]),
-    ];
-    // Linux's SCTP does not listen to ICMP errors about ports, but to an abort, which the node's own stack gives at
-    // a port that is closed.
-    let refuse_sctp = || {
-        let no_endpoints = key_in(family, KeySet::NoEndpoints);
-        let to_closed = [vec![counter()], dnat_to_port(family, CLOSED_PORT)].concat();
-        let abort = [protocol_is(Protocol::Sctp), no_endpoints, to_closed];
-        vec![Rule::new("SCTP without endpoints: aborted by the node itself", abort)]
-    };
-    let mut to_service = vec![
-        no_endpoints(family),
-        Rule::new("node ports: always masquerade", [key_in(family, KeySet::NodePorts), mark.clone()]),
-    ];
-    if settings.knows_cluster_sources {
-        to_service.push(Rule::new(
-            "ClusterIPs: masquerade what comes from outside the cluster",
-            [
-                vec![source_address(family), is_not_in(CLUSTER_SOURCES)],
-                key_in(family, KeySet::ClusterIps),
-                mark.clone(),
-            ],
-        ));
-    }
-    let from_node = vec![
-        no_endpoints(family),
-        Rule::new(
-            "a node process takes the VIP itself as its source: masquerade",
-            [vec![source_address(family), is_in(VIPS)], mark],
-        ),
-    ];
-    let marked = mark_has(settings.masquerade_mark);
-    let masquerade =
-        vec![Rule::new("asked for by the mark", [marked.clone(), vec![counter(), masquerade()]])];
-    // In a chain of its own: the nat chain sees the first packet of a connection only, and later ones would
-    // leave the node marked.
-    let clear = vec![Rule::new("ours alone to see", [marked, clear_mark(settings.masquerade_mark)])];
-    use InetHookNumber::{LocalIn, LocalOut, PostRouting, PreRouting};
+///
+/// IPVS sits at 98 and 99 in input and at -99 and -98 in output: ours come before. Short cuts are nat, and so see the
+/// first packet of a connection only; of the filters, those that look at what a client asks for come before the
+/// short cuts, and those that look at what will answer come behind them.
+pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
+    use InetHookNumber::{Forward, LocalIn, LocalOut, PostRouting, PreRouting};
+    let rules = Rules { family, settings };
     vec![
-        Chain { name: "refuse", base: None, rules: refuse },
-        Chain { name: "to-service", base: None, rules: to_service },
-        Chain { name: "from-node", base: None, rules: from_node },
-        Chain::hooked("nat-in", "nat", PreRouting, -100, refuse_sctp()),
-        Chain::hooked("nat-out", "nat", LocalOut, -100, refuse_sctp()),
-        // IPVS sits at 98 and 99 in input and at -99 and -98 in output: ours come before.
-        Chain::hooked("input", "filter", LocalIn, 90, vec![served(goto("to-service"))]),
-        Chain::hooked("output", "filter", LocalOut, -150, vec![served(jump("from-node"))]),
-        Chain::hooked("masquerade", "nat", PostRouting, 100, masquerade),
-        Chain::hooked("clear-mark", "filter", PostRouting, 110, clear),
+        Chain { name: "refuse", base: None, rules: rules.refuse() },
+        Chain { name: "unserved", base: None, rules: rules.unserved() },
+        Chain { name: "to-service", base: None, rules: rules.to_service() },
+        Chain { name: "from-node", base: None, rules: rules.from_node() },
+        Chain::hooked("firewall-in", "filter", PreRouting, -110, rules.firewall()),
+        Chain::hooked("firewall-out", "filter", LocalOut, -150, rules.firewall()),
+        Chain::hooked("nat-in", "nat", PreRouting, -105, rules.nat(rules.inside())),
+        Chain::hooked("nat-out", "nat", LocalOut, -105, rules.nat(Some(Vec::new()))),
+        Chain::hooked("input", "filter", LocalIn, 90, rules.input()),
+        Chain::hooked("output", "filter", LocalOut, -101, rules.output()),
+        Chain::hooked("forward", "filter", Forward, 0, rules.forward()),
+        Chain::hooked("masquerade", "nat", PostRouting, 100, rules.masquerade()),
+        Chain::hooked("clear-mark", "filter", PostRouting, 110, rules.clear_mark()),
     ]
 }
 
-fn key_in(family: Family, set: KeySet) -> Vec<Expressions> {
-    let mut expressions = destination_key(family);
-    expressions.push(is_in(set.name()));
-    expressions
+/// The rules of one family.
+struct Rules<'a> {
+    family: Family,
+    settings: &'a Settings,
 }
 
-fn no_endpoints(family: Family) -> Rule {
-    let refuse = vec![goto("refuse")];
-    Rule::new("no endpoints: refuse at once", [key_in(family, KeySet::NoEndpoints), state_new(), refuse])
+impl Rules<'_> {
+    fn refuse(&self) -> Vec<Rule> {
+        vec![
+            Rule::new("SCTP goes on: the node itself aborts it, see nat-in and nat-out", [
+                protocol_is(Protocol::Sctp.number()),
+                vec![accept()],
+            ]),
+            // TCP ignores an ICMP error while the client's own connect() is still on the stack, as between two
+            // namespaces of one host, and then tries again after a second; hosts also limit their rate.
+            Rule::new("TCP by a reset", [
+                protocol_is(Protocol::Tcp.number()),
+                vec![counter(), reset()],
+            ]),
+            Rule::new("everything else by ICMP", [vec![counter(), reject(self.family)]]),
+        ]
+    }
+
+    fn unserved(&self) -> Vec<Rule> {
+        const ICMP: u8 = 1;
+        const ICMP_V6: u8 = 58;
+        let icmp = match self.family {
+            Family::V4 => ICMP,
+            Family::V6 => ICMP_V6,
+        };
+        vec![
+            Rule::new("VIPs answer pings", [protocol_is(icmp), vec![accept()]]),
+            Rule::new("ports that nobody serves, those that this node itself listens on included", [
+                state_new(),
+                vec![goto("refuse")],
+            ]),
+        ]
+    }
+
+    fn to_service(&self) -> Vec<Rule> {
+        let mut rules = self.nobody_there();
+        rules.push(self.mark_if("the endpoint sees this node, whoever asks", self.key_in(KeySet::MasqueradeAlways)));
+        if self.settings.masquerade_all {
+            rules.push(self.mark_if("masquerade-all", self.key_in(KeySet::ClusterIps)));
+        }
+        if let Some(inside) = self.inside() {
+            rules.push(Rule::new("pods keep their address", [inside, vec![return_()]]));
+            let outside = "ClusterIPs: what comes from outside the cluster";
+            rules.push(self.mark_if(outside, self.key_in(KeySet::ClusterIps)));
+        }
+        rules.push(self.mark_if("external traffic that any node may answer", self.key_in(KeySet::External)));
+        rules
+    }
+
+    fn from_node(&self) -> Vec<Rule> {
+        let mut rules = self.nobody_there();
+        let source = [load(self.family, &[Field::Source]), vec![is_in(VIPS)]].concat();
+        rules.push(self.mark_if("a node process takes the VIP itself as its source", source));
+        if self.settings.masquerade_all {
+            rules.push(self.mark_if("masquerade-all", self.key_in(KeySet::ClusterIps)));
+        }
+        rules
+    }
+
+    /// What becomes of new connections that nobody takes.
+    fn nobody_there(&self) -> Vec<Rule> {
+        vec![
+            Rule::new("reached by a short cut only", [
+                self.key_in(KeySet::Inner),
+                not_diverted(),
+                vec![goto("refuse")],
+            ]),
+            Rule::new("no endpoints: refuse at once", [
+                self.key_in(KeySet::NoEndpoints),
+                state_new(),
+                vec![goto("refuse")],
+            ]),
+            Rule::new("no endpoints on this node, and the policy is Local", [
+                self.key_in(KeySet::NoLocal),
+                state_new(),
+                vec![counter(), drop()],
+            ]),
+        ]
+    }
+
+    fn firewall(&self) -> Vec<Rule> {
+        let with_source = [&KEY[..], &[Field::Source]].concat();
+        let not_allowed = [load(self.family, &with_source), vec![is_not_in(ALLOWED)]].concat();
+        vec![
+            self.established(),
+            Rule::new("loadBalancerSourceRanges", [
+                self.key_in(KeySet::Firewall),
+                not_allowed,
+                vec![counter(), drop()],
+            ]),
+        ]
+    }
+
+    /// `inside`: what tells that a packet comes from within the cluster; none: nothing does.
+    fn nat(&self, inside: Option<Vec<Expressions>>) -> Vec<Rule> {
+        // Linux's SCTP does not listen to ICMP errors about ports, but to an abort, which the node's own stack
+        // gives at a port that is closed.
+        let abort = |comment, condition| {
+            let to_closed = dnat_to_port(self.family, CLOSED_PORT);
+            Rule::new(comment, [protocol_is(Protocol::Sctp.number()), condition, vec![counter()], to_closed])
+        };
+        let not_served = [load(self.family, &KEY), vec![is_not_in(KeySet::Served.name())]].concat();
+        let mut rules = vec![
+            abort("SCTP without endpoints: aborted by the node itself", self.key_in(KeySet::NoEndpoints)),
+            abort("SCTP to a port that nobody serves", [self.to_vip(), not_served].concat()),
+        ];
+        if let Some(inside) = inside {
+            let divert = dnat_by(self.family, SHORT_CUTS);
+            rules.push(Rule::new("the policy Local is for outsiders: others get all endpoints", [inside, divert]));
+        }
+        rules
+    }
+
+    fn input(&self) -> Vec<Rule> {
+        vec![
+            self.established(),
+            Rule::new("a virtual server of ours", [
+                self.key_in(KeySet::Served),
+                vec![goto("to-service")],
+            ]),
+            Rule::new("a VIP, and nothing that it serves", [self.to_vip(), vec![goto("unserved")]]),
+        ]
+    }
+
+    fn output(&self) -> Vec<Rule> {
+        vec![
+            self.established(),
+            Rule::new("a virtual server of ours", [
+                self.key_in(KeySet::Served),
+                vec![goto("from-node")],
+            ]),
+            Rule::new("a VIP, and nothing that it serves", [self.to_vip(), vec![goto("unserved")]]),
+            self.unallocated(),
+        ]
+    }
+
+    fn forward(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        if self.settings.drop_invalid {
+            let drop = vec![counter(), drop()];
+            // Else a late packet that conntrack does not know would reach the client with the pod's address, and the
+            // client would reset the connection.
+            rules.push(Rule::new("no part of any connection", [state_invalid(), drop]));
+        }
+        rules.push(self.unallocated());
+        rules
+    }
+
+    fn unallocated(&self) -> Rule {
+        let in_range = [load(self.family, &[Field::Destination]), vec![is_in(SERVICE_RANGES)]].concat();
+        Rule::new("a ClusterIP that nobody has: it would go round in circles", [
+            in_range,
+            state_new(),
+            vec![goto("refuse")],
+        ])
+    }
+
+    fn masquerade(&self) -> Vec<Rule> {
+        use Field::{Destination, Port, Protocol, Source};
+        let to_itself = [load(self.family, &[Source, Destination, Protocol, Port]), vec![is_in(HAIRPIN)]].concat();
+        let masquerade = || vec![counter(), masquerade()];
+        vec![
+            Rule::new("asked for by the mark", [mark_has(self.settings.masquerade_mark), masquerade()]),
+            Rule::new("a pod that reaches itself through a Service", [to_itself, masquerade()]),
+        ]
+    }
+
+    fn clear_mark(&self) -> Vec<Rule> {
+        // In a chain of its own: the nat chain sees the first packet of a connection only, and later ones would
+        // leave the node marked.
+        let mark = self.settings.masquerade_mark;
+        vec![Rule::new("ours alone to see", [mark_has(mark), clear_mark(mark)])]
+    }
+
+    fn established(&self) -> Rule {
+        Rule::new("all that is decided is decided at the start", [state_established(), vec![accept()]])
+    }
+
+    fn mark_if(&self, comment: &'static str, condition: Vec<Expressions>) -> Rule {
+        Rule::new(comment, [condition, set_mark(self.settings.masquerade_mark)])
+    }
+
+    fn key_in(&self, set: KeySet) -> Vec<Expressions> {
+        [load(self.family, &KEY), vec![is_in(set.name())]].concat()
+    }
+
+    fn to_vip(&self) -> Vec<Expressions> {
+        [load(self.family, &[Field::Destination]), vec![is_in(VIPS)]].concat()
+    }
+
+    /// What tells that a packet comes from within the cluster, if anything does.
+    fn inside(&self) -> Option<Vec<Expressions>> {
+        match &self.settings.inside {
+            Inside::Unknown => None,
+            Inside::Sources => {
+                Some([load(self.family, &[Field::Source]), vec![is_in(CLUSTER_SOURCES)]].concat())
+            }
+            Inside::Device { name, is_prefix } => Some(comes_by(name, *is_prefix)),
+        }
+    }
 }
 
 impl Chain {
@@ -213,47 +390,3 @@ pub(super) fn delete_table() -> NfTablesMessage {
     NfTablesMessage::DeleteTable(TableMessage { attributes: vec![TableAttribute::Name(TABLE.into())] })
 }
 
-/// The requests that make the sets, if they are not there.
-pub(super) fn sets(family: Family) -> Vec<NfTablesMessage> {
-    // Numbers of nft's own data types, by which its tool knows how to print an element.
-    const IPV4_ADDRESS: u32 = 7;
-    const IPV6_ADDRESS: u32 = 8;
-    const PROTOCOL: u32 = 12;
-    const SERVICE: u32 = 13;
-    let (address, length) = match family {
-        Family::V4 => (IPV4_ADDRESS, 4),
-        Family::V6 => (IPV6_ADDRESS, 16),
-    };
-    let key = (address << 12 | PROTOCOL << 6 | SERVICE, length + 8);
-    let comment = |set| match set {
-        KeySet::Served => "virtual servers that kube-ipvs made, and for which Service port",
-        KeySet::NodePorts => "always masqueraded",
-        KeySet::ClusterIps => "masqueraded from outside the cluster",
-        KeySet::NoEndpoints => "new connections are refused",
-    };
-    let of_keys = |kind: KeySet| set(kind.name(), key, SetFlags::empty(), comment(kind));
-    let mut sets: Vec<_> = KeySet::ALL.into_iter().map(of_keys).collect();
-    sets.push(set(
-        VIPS,
-        (address, length),
-        SetFlags::empty(),
-        "addresses that kube-ipvs bound to kube-ipvs0",
-    ));
-    sets.push(set(CLUSTER_SOURCES, (address, length), SetFlags::Interval, "pods"));
-    sets
-}
-
-fn set(name: &str, (key_type, key_length): (u32, u32), flags: SetFlags, comment: &str) -> NfTablesMessage {
-    NfTablesMessage::NewSet(SetMessage {
-        attributes: vec![
-            SetAttribute::Table(TABLE.into()),
-            SetAttribute::Name(name.into()),
-            SetAttribute::Flags(flags),
-            SetAttribute::KeyType(key_type),
-            SetAttribute::KeyLen(key_length),
-            // Any number tells sets of one transaction apart; they are referred to by name.
-            SetAttribute::Id(1),
-            SetAttribute::UserData(userdata::comment(userdata::SET_COMMENT, comment)),
-        ],
-    })
-}

@@ -50,14 +50,14 @@ impl Transaction {
             match change {
                 Change::AddElement { element, comment, replace } => {
                     target = Some(element);
-                    added.push(element::encode(element, comment.as_deref()));
+                    added.extend(element::encode(element, comment.as_deref()));
                     if *replace {
-                        removed.push(element::encode(element, None));
+                        removed.extend(element::encode(element, None));
                     }
                 }
                 Change::RemoveElement(element) => {
                     target = Some(element);
-                    removed.push(element::encode(element, None));
+                    removed.extend(element::encode(element, None));
                 }
                 _ => {}
             }

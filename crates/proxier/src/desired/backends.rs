@@ -1,0 +1,95 @@
+//! Which endpoints of a Service port take connections.
+
+use std::collections::BTreeMap;
+
+use ipvs_netlink::{Destination, Forwarding};
+
+use super::RealServer;
+use crate::{
+    cluster::{Cluster, EndpointAddress},
+    model::{Conditions, Endpoint, Protocol},
+};
+
+/// The real servers of one Service port in one family.
+pub(super) type RealServers = BTreeMap<EndpointAddress, RealServer>;
+
+/// The endpoints of one Service port in one family, as each traffic policy sees them.
+pub(super) struct Backends {
+    /// For the policy `Cluster`: all of them, or those that are to be preferred from this node.
+    pub(super) cluster: RealServers,
+    /// For the policy `Local`: those on this node.
+    pub(super) local: RealServers,
+}
+
+impl Backends {
+    pub(super) fn new(
+        cluster: &Cluster,
+        endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
+        protocol: Protocol,
+    ) -> Self {
+        let preference = preference(cluster, endpoints);
+        let prefers = |endpoint: &Endpoint| match &preference {
+            Preference::None => true,
+            Preference::Node(node) => endpoint.hints.nodes.iter().any(|hint| **hint == **node),
+            Preference::Zone(zone) => endpoint.hints.zones.iter().any(|hint| **hint == **zone),
+        };
+        let all = endpoints.iter().map(|(address, endpoint)| (*address, *endpoint));
+        let local = all.clone().filter(|(_, endpoint)| cluster.is_local(endpoint));
+        Self { cluster: real_servers(all, prefers, protocol), local: real_servers(local, |_| true, protocol) }
+    }
+}
+
+/// Whether anybody takes connections.
+pub(super) fn any_serves(real_servers: &RealServers) -> bool {
+    real_servers.values().any(|server| matches!(server, RealServer::Serving { .. }))
+}
+
+/// Which endpoints are to be preferred from this node.
+enum Preference<'a> {
+    None,
+    Node(&'a str),
+    Zone(&'a str),
+}
+
+/// The hints count only if each ready endpoint has some, and one of them is for this node or its zone: otherwise
+/// they are out of date, or there would be nobody left (KEP-2433, KEP-3015).
+fn preference<'a>(cluster: &'a Cluster, endpoints: &BTreeMap<EndpointAddress, &Endpoint>) -> Preference<'a> {
+    let ready =
+        || endpoints.values().filter(|endpoint| endpoint.conditions.ready).map(|endpoint| &endpoint.hints);
+    let node = cluster.hostname();
+    let all_for_nodes = ready().all(|hints| !hints.nodes.is_empty());
+    if all_for_nodes && ready().any(|hints| hints.nodes.iter().any(|hint| **hint == *node)) {
+        return Preference::Node(node);
+    }
+    let Some(zone) = cluster.own_node().and_then(|node| node.zone.as_deref()) else {
+        return Preference::None;
+    };
+    let all_for_zones = ready().all(|hints| !hints.zones.is_empty());
+    if all_for_zones && ready().any(|hints| hints.zones.iter().any(|hint| **hint == *zone)) {
+        return Preference::Zone(zone);
+    }
+    Preference::None
+}
+
+/// Which endpoints take connections: the ready ones that are preferred; where none is ready, those that are
+/// terminating and still answer (KEP-1669). The rest drains, but for UDP: a flow would stay with its endpoint for
+/// ever.
+fn real_servers<'a>(
+    endpoints: impl Iterator<Item = (EndpointAddress, &'a Endpoint)> + Clone,
+    prefers: impl Fn(&Endpoint) -> bool,
+    protocol: Protocol,
+) -> RealServers {
+    let any_ready = endpoints.clone().any(|(_, endpoint)| endpoint.conditions.ready);
+    let real_server = |endpoint: &Endpoint| {
+        let Conditions { ready, serving, terminating } = endpoint.conditions;
+        let serves = if any_ready { ready && prefers(endpoint) } else { serving && terminating };
+        match (serves, protocol) {
+            (true, _) => {
+                Some(RealServer::Serving { destination: Destination::new(Forwarding::Masq, 1), terminating })
+            }
+            (false, Protocol::Udp) => None,
+            (false, _) => Some(RealServer::Draining { terminating }),
+        }
+    };
+    endpoints.filter_map(|(address, endpoint)| Some((address, real_server(endpoint)?))).collect()
+}

@@ -1,0 +1,231 @@
+//! What the kernel says of the elements of a set.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+use netlink_packet_core::{Emitable, Nla};
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, ListAttribute, SetElementAttribute, SetElementFlags, SetElementList,
+};
+
+use super::{element::DATA_VALUE, userdata};
+use crate::{
+    cluster::EndpointAddress,
+    model::{Family, PortNumber, Protocol, VirtualServerKey},
+    set::{Element, KeySet},
+};
+
+/// What a set holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    Keys(KeySet),
+    Vips,
+    Allowed,
+    Hairpins,
+    ShortCuts,
+}
+
+/// One element as the kernel sent it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Raw {
+    key: Vec<u8>,
+    /// The last key of a range of them.
+    key_end: Vec<u8>,
+    data: Vec<u8>,
+    comment: Option<String>,
+    is_interval_end: bool,
+}
+
+/// The elements of a list.
+pub(super) fn raw(list: &[SetElementList]) -> impl Iterator<Item = Raw> {
+    let lists = list.iter().filter_map(|attribute| match attribute {
+        SetElementList::Elements(elements) => Some(elements),
+        _ => None,
+    });
+    lists.flatten().filter_map(|element| match element {
+        ListAttribute::Element(attributes) => Some(Raw::new(attributes)),
+        _ => None,
+    })
+}
+
+impl Raw {
+    fn new(attributes: &[SetElementAttribute]) -> Self {
+        let mut raw = Self::default();
+        for attribute in attributes {
+            match attribute {
+                SetElementAttribute::Key(DataAttribute::Value(bytes)) => raw.key.clone_from(bytes),
+                SetElementAttribute::Data(DataAttribute::Value(bytes)) => raw.data.clone_from(bytes),
+                SetElementAttribute::KeyEnd(nest) => {
+                    let values = nest.iter().filter(|value| value.kind() == DATA_VALUE);
+                    for value in values {
+                        let mut bytes = vec![0; value.buffer_len()];
+                        value.emit(&mut bytes);
+                        raw.key_end = bytes.get(4..4 + value.value_len()).unwrap_or_default().to_vec();
+                    }
+                }
+                SetElementAttribute::UserData(bytes) => {
+                    raw.comment = userdata::element_comment(bytes).map(str::to_owned);
+                }
+                SetElementAttribute::Flags(flags) => {
+                    raw.is_interval_end = flags.contains(SetElementFlags::IntervalEnd);
+                }
+                _ => {}
+            }
+        }
+        raw
+    }
+
+    /// The element, with its comment. `None` for what we would not write into such a set.
+    pub(super) fn decode(self, family: Family, content: Content) -> Option<(Element, Option<String>)> {
+        let mut bytes = self.key.as_slice();
+        let element = match content {
+            Content::Keys(set) => Element::Key(set, take_key(family, &mut bytes)?),
+            Content::Vips => Element::Vip(take_address(family, &mut bytes)?),
+            Content::Allowed => {
+                let key = take_key(family, &mut bytes)?;
+                let first = take_address(family, &mut bytes)?;
+                let mut end = self.key_end.as_slice();
+                let last = take_key(family, &mut end).and_then(|_| take_address(family, &mut end));
+                Element::Allowed(key, subnets(first, last.unwrap_or(first)).first().copied()?)
+            }
+            Content::Hairpins => {
+                let address = take_address(family, &mut bytes)?;
+                let VirtualServerKey { protocol, port, .. } = take_key(family, &mut bytes)?;
+                Element::Hairpin(protocol, EndpointAddress { address, port })
+            }
+            Content::ShortCuts => {
+                let key = take_key(family, &mut bytes)?;
+                let mut data = self.data.as_slice();
+                let address = take_address(family, &mut data)?;
+                Element::ShortCut(key, EndpointAddress { address, port: take_port(&mut data)? })
+            }
+        };
+        Some((element, self.comment))
+    }
+}
+
+/// The ranges of an interval set, which lists the first address of each and the first one behind each.
+pub(super) fn ranges(family: Family, elements: &[Raw]) -> Vec<IpNet> {
+    let mut ends: Vec<(IpAddr, bool)> = elements
+        .iter()
+        .filter_map(|raw| Some((take_address(family, &mut raw.key.as_slice())?, !raw.is_interval_end)))
+        .collect();
+    // Where one range follows another, its end comes before the start of the next.
+    ends.sort();
+    let (mut ranges, mut open) = (Vec::new(), None);
+    for (address, starts) in ends {
+        if let Some(first) = open.take() {
+            ranges.extend(before(address).map(|last| subnets(first, last)).unwrap_or_default());
+        }
+        open = starts.then_some(address);
+    }
+    let last = match family {
+        Family::V4 => IpAddr::from(Ipv4Addr::BROADCAST),
+        Family::V6 => IpAddr::from([0xff; 16]),
+    };
+    ranges.extend(open.map(|first| subnets(first, last)).unwrap_or_default());
+    ranges
+}
+
+fn before(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => address.to_bits().checked_sub(1).map(|bits| Ipv4Addr::from_bits(bits).into()),
+        IpAddr::V6(address) => address.to_bits().checked_sub(1).map(|bits| Ipv6Addr::from_bits(bits).into()),
+    }
+}
+
+fn subnets(first: IpAddr, last: IpAddr) -> Vec<IpNet> {
+    match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => Ipv4Subnets::new(first, last, 0).map(IpNet::from).collect(),
+        (IpAddr::V6(first), IpAddr::V6(last)) => Ipv6Subnets::new(first, last, 0).map(IpNet::from).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn take_key(family: Family, bytes: &mut &[u8]) -> Option<VirtualServerKey> {
+    let address = take_address(family, bytes)?;
+    let ([protocol, ..], rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    Some(VirtualServerKey { address, protocol: Protocol::from_number(*protocol)?, port: take_port(bytes)? })
+}
+
+fn take_port(bytes: &mut &[u8]) -> Option<PortNumber> {
+    let ([high, low, ..], rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    PortNumber::new(u16::from_be_bytes([*high, *low]))
+}
+
+fn take_address(family: Family, bytes: &mut &[u8]) -> Option<IpAddr> {
+    match family {
+        Family::V4 => {
+            let (address, rest) = bytes.split_first_chunk::<4>()?;
+            *bytes = rest;
+            Some((*address).into())
+        }
+        Family::V6 => {
+            let (address, rest) = bytes.split_first_chunk::<16>()?;
+            *bytes = rest;
+            Some((*address).into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::element::{Encoded, encode, encode_range},
+        *,
+    };
+    use crate::testing;
+
+    fn list(elements: Vec<Encoded>) -> Vec<Raw> {
+        raw(&[SetElementList::Elements(elements)]).collect()
+    }
+
+    fn round_trip(element: Element, content: Content, comment: Option<&str>) {
+        let raw = list(encode(&element, comment)).pop().unwrap();
+        let decoded = raw.decode(element.family(), content);
+        assert_eq!(decoded, Some((element, comment.map(str::to_owned))));
+    }
+
+    #[test]
+    fn elements_come_back() {
+        for text in ["TCP 10.0.0.1:80", "UDP [fd00::1]:53", "SCTP [::ffff:1.2.3.4]:65535"] {
+            let key = testing::key(text);
+            let endpoint = EndpointAddress { address: key.address, port: key.port };
+            let served = KeySet::Served;
+            round_trip(Element::Key(served, key), Content::Keys(served), Some("default/web"));
+            round_trip(Element::Vip(key.address), Content::Vips, None);
+            round_trip(Element::Hairpin(key.protocol, endpoint), Content::Hairpins, None);
+            round_trip(Element::ShortCut(key, endpoint), Content::ShortCuts, None);
+            let lengths = [0, 1, 8, 31, 32];
+            for range in lengths.map(|length| IpNet::new(key.address, length).unwrap().trunc()) {
+                round_trip(Element::Allowed(key, range), Content::Allowed, None);
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_is_left_out() {
+        let contents =
+            [Content::Keys(KeySet::Served), Content::Vips, Content::Allowed, Content::Hairpins, Content::ShortCuts];
+        for (length, content) in (0..12).flat_map(|length| contents.map(|content| (length, content))) {
+            let key = SetElementAttribute::Key(DataAttribute::Value(vec![0; length]));
+            for raw in list(vec![ListAttribute::Element(vec![key])]) {
+                let decoded = raw.decode(Family::V4, content);
+                assert!(decoded.is_none() || content == Content::Vips, "{decoded:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_come_back_whether_they_touch_or_not() {
+        let all = ["10.0.0.0/8", "11.0.0.0/16", "192.168.0.1/32", "240.0.0.0/4"];
+        let ranges_of = |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let mut elements: Vec<_> = ranges_of(&all).iter().flat_map(encode_range).collect();
+        elements.reverse();
+        assert_eq!(ranges(Family::V4, &list(elements)), ranges_of(&all));
+        let all = ranges_of(&["::/1", "fd00::/64"]);
+        assert_eq!(ranges(Family::V6, &list(all.iter().flat_map(encode_range).collect())), all);
+    }
+}

@@ -1,0 +1,103 @@
+//! The sets and the map that the rules look things up in.
+
+use netlink_packet_core::DefaultNla;
+use netlink_packet_netfilter::nftables::{
+    NfTablesMessage, SetAttribute, SetDescription, SetFlags, SetMessage,
+};
+
+use super::{TABLE, ruleset::CLUSTER_SOURCES, userdata};
+use crate::{
+    model::Family,
+    set::{ALLOWED, HAIRPIN, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
+};
+
+/// The type of a field: nft's number for it, by which its tool knows how to print it, and its length in bytes.
+#[derive(Clone, Copy)]
+struct Type(u32, u32);
+
+const PROTOCOL: Type = Type(12, 1);
+const PORT: Type = Type(13, 2);
+
+/// How many bits nft's number of a type takes in the number of a concatenation.
+const TYPE_BITS: u32 = 6;
+
+/// The requests that make them, if they are not there.
+pub(super) fn sets(family: Family) -> Vec<NfTablesMessage> {
+    let address = match family {
+        Family::V4 => Type(7, 4),
+        Family::V6 => Type(8, 16),
+    };
+    let key = [address, PROTOCOL, PORT];
+    let (plain, interval) = (SetFlags::empty(), SetFlags::Interval);
+    let keys = KeySet::ALL.map(|kind| set(kind.name(), &key, plain, comment(kind)));
+    let mut sets = Vec::from(keys);
+    sets.extend([
+        set(VIPS, &[address], plain, "addresses that kube-ipvs bound to kube-ipvs0"),
+        set(
+            ALLOWED,
+            &[address, PROTOCOL, PORT, address],
+            interval | SetFlags::Concat,
+            "who may reach what the set firewall has",
+        ),
+        set(HAIRPIN, &[address, address, PROTOCOL, PORT], plain, "endpoints on this node, as they reach themselves"),
+        set(SERVICE_RANGES, &[address], interval, "where ClusterIPs are taken from"),
+        set(CLUSTER_SOURCES, &[address], interval, "pods"),
+        map(SHORT_CUTS, &key, &[address, PORT], "where clients in the cluster are sent instead"),
+    ]);
+    sets
+}
+
+fn comment(kind: KeySet) -> &'static str {
+    match kind {
+        KeySet::Served => "virtual servers that kube-ipvs made, and for which Service port",
+        KeySet::MasqueradeAlways => "node ports of the policy Cluster",
+        KeySet::ClusterIps => "masqueraded from outside the cluster",
+        KeySet::External => "external and load-balancer IPs of the policy Cluster: pods alone are not masqueraded",
+        KeySet::NoEndpoints => "new connections are refused",
+        KeySet::NoLocal => "new connections are dropped: a load balancer tries another node",
+        KeySet::Firewall => "only for some sources",
+        KeySet::Inner => "only for what a short cut sends here",
+    }
+}
+
+fn set(name: &str, key: &[Type], flags: SetFlags, comment: &str) -> NfTablesMessage {
+    NfTablesMessage::NewSet(SetMessage { attributes: attributes(name, key, flags, comment) })
+}
+
+fn map(name: &str, key: &[Type], data: &[Type], comment: &str) -> NfTablesMessage {
+    let mut attributes = attributes(name, key, SetFlags::Map, comment);
+    attributes.extend([SetAttribute::DataType(number(data)), SetAttribute::DataLen(length(data))]);
+    NfTablesMessage::NewSet(SetMessage { attributes })
+}
+
+fn attributes(name: &str, key: &[Type], flags: SetFlags, comment: &str) -> Vec<SetAttribute> {
+    let mut attributes = vec![
+        SetAttribute::Table(TABLE.into()),
+        SetAttribute::Name(name.into()),
+        SetAttribute::Flags(flags),
+        SetAttribute::KeyType(number(key)),
+        SetAttribute::KeyLen(length(key)),
+        // Any number tells sets of one transaction apart; they are referred to by name.
+        SetAttribute::Id(1),
+        SetAttribute::UserData(userdata::comment(userdata::SET_COMMENT, comment)),
+    ];
+    if flags.contains(SetFlags::Concat) {
+        // NFTA_LIST_ELEM of NFTA_SET_FIELD_LEN: how long each field is.
+        let field = |field: &Type| {
+            let length = [&[8, 0, 1, 0][..], &field.1.to_be_bytes()].concat();
+            DefaultNla::new(1 | netlink_packet_core::NLA_F_NESTED, length)
+        };
+        let fields = key.iter().map(field).collect();
+        attributes.push(SetAttribute::Description(vec![SetDescription::Concat(fields)]));
+    }
+    attributes
+}
+
+fn number(types: &[Type]) -> u32 {
+    types.iter().fold(0, |number, Type(kind, _)| number << TYPE_BITS | kind)
+}
+
+/// Fields of a concatenation are filled up to four bytes each.
+fn length(types: &[Type]) -> u32 {
+    types.iter().map(|Type(_, length)| length.next_multiple_of(4)).sum()
+}
