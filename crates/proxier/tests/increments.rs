@@ -15,6 +15,9 @@ fn event() -> impl Strategy<Value = Event> {
         5 => slice().prop_map(Event::SliceApplied),
         1 => name().prop_map(|name| Event::SliceRemoved(SliceId::new("default", name))),
         1 => host_addresses().prop_map(Event::NodeAddresses),
+        1 => node().prop_map(Event::NodeApplied),
+        1 => select(vec!["node-1", "node-2"]).prop_map(|name| Event::NodeRemoved(name.into())),
+        1 => service_cidr().prop_map(Event::ServiceCidrApplied),
     ]
 }
 
@@ -40,22 +43,44 @@ fn service() -> impl Strategy<Value = Service> {
         |(name, protocol, port, node_port)| ServicePort { name: name.into(), protocol, port, node_port },
     );
     let affinity = select(vec![Affinity::None, Affinity::ClientIp(60.try_into().unwrap())]);
-    let parts =
-        (name(), 0..3i64, prop::collection::vec(vip(), 0..3), prop::collection::vec(port, 0..3), affinity);
-    parts.prop_map(|(name, created, cluster_ips, mut ports, affinity)| {
+    let policy = || select(vec![TrafficPolicy::Cluster, TrafficPolicy::Local]);
+    let ranges = select(vec!["10.1.0.0/16", "192.168.0.0/24", "192.168.0.2/32", "fd00::/8", "0.0.0.0/0"]);
+    let ranges = prop::collection::vec(ranges.prop_map(|range| range.parse().unwrap()), 0..3);
+    let external = (prop::collection::vec(vip(), 0..2), prop::collection::vec(vip(), 0..2), ranges);
+    let parts = (
+        (name(), 0..3i64, prop::collection::vec(vip(), 0..3), prop::collection::vec(port, 0..3), affinity),
+        (policy(), policy()),
+        external,
+    );
+    parts.prop_map(|(common, policies, (external_ips, load_balancer_ips, source_ranges))| {
+        let (name, created, cluster_ips, mut ports, affinity) = common;
+        let (internal_policy, external_policy) = policies;
         // The API server refuses two ports of one name, or of one protocol and number.
         let mut seen = BTreeSet::new();
         ports.retain(|port| seen.insert(format!("{} {}", port.protocol, port.port)));
         let mut names = BTreeSet::new();
         ports.retain(|port| names.insert(port.name.clone()));
         let service = Service::new(ServiceId::new("default", name));
-        Service { created, cluster_ips, ports, affinity, ..service }
+        Service {
+            created,
+            cluster_ips,
+            ports,
+            affinity,
+            external_ips,
+            load_balancer_ips,
+            source_ranges,
+            internal_policy,
+            external_policy,
+            ..service
+        }
     })
 }
 
 fn slice() -> impl Strategy<Value = EndpointSlice> {
     let conditions = select(vec![Conditions::READY, Conditions::NOT_READY, Conditions::SERVING_TERMINATING]);
-    let endpoint = (1..6u8, conditions);
+    let place =
+        (select(vec![None, Some("node-1"), Some("node-2")]), select(vec![None, Some("z1"), Some("z2")]));
+    let endpoint = (1..6u8, conditions, place);
     let parts = (name(), name(), any::<bool>(), prop::collection::vec(endpoint, 0..4), protocol());
     parts.prop_map(|(name, service, v4, endpoints, protocol)| EndpointSlice {
         id: SliceId::new("default", name),
@@ -64,15 +89,18 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
         ports: vec![EndpointPort { name: "".into(), protocol, port: 8080.try_into().unwrap() }],
         endpoints: endpoints
             .into_iter()
-            .map(|(last, conditions)| Endpoint {
+            .map(|(last, conditions, (node, zone))| Endpoint {
                 address: if v4 {
                     IpAddr::from([10, 1, 0, last])
                 } else {
                     format!("fd01::{last}").parse().unwrap()
                 },
                 conditions,
-                node: None,
-                hints: Hints::default(),
+                node: node.map(Into::into),
+                hints: Hints {
+                    zones: zone.map(Into::into).into_iter().collect(),
+                    nodes: node.filter(|_| zone == Some("z2")).map(Into::into).into_iter().collect(),
+                },
             })
             .collect(),
     })
@@ -81,6 +109,24 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
 fn host_addresses() -> impl Strategy<Value = BTreeSet<NodeAddress>> {
     let one = (address(&["192.168.0.1", "192.168.0.2", "fd02::1"]), any::<bool>());
     prop::collection::btree_set(one.prop_map(|(address, global)| NodeAddress { address, global }), 0..3)
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    let addresses = || prop::collection::vec(address(&["192.168.0.1", "10.0.0.2", "fd00::1"]), 0..2);
+    let zone = select(vec![None, Some("z1"), Some("z2")]);
+    (select(vec!["node-1", "node-2"]), addresses(), zone).prop_map(|(name, addresses, zone)| Node {
+        name: name.into(),
+        internal_ips: addresses.clone(),
+        addresses,
+        zone: zone.map(Into::into),
+        pod_cidrs: Vec::new(),
+    })
+}
+
+fn service_cidr() -> impl Strategy<Value = ServiceCidr> {
+    let ranges = select(vec!["10.0.0.0/8", "10.0.0.0/16", "11.0.0.0/8", "fd00::/108"]);
+    let ranges = prop::collection::vec(ranges.prop_map(|range| range.parse().unwrap()), 0..3);
+    (select(vec!["a", "b"]), ranges).prop_map(|(name, ranges)| ServiceCidr { name: name.into(), ranges })
 }
 
 /// What the kernel has, less what only drains: that depends on what was there before.

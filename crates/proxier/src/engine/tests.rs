@@ -85,6 +85,7 @@ fn without_endpoints_new_connections_are_rejected_before_the_last_real_server_go
         expect![[r#"
             + element no-endpoints { 10.96.0.10 . udp . 53 }
             - real server UDP 10.96.0.10:53 -> 10.244.1.2:53
+            - flows UDP 10.96.0.10:53 -> 10.244.1.2:53
         "#]],
     );
 }
@@ -152,7 +153,7 @@ fn node_ports_follow_the_addresses_of_the_node() {
         &turn(&mut engine, &mut kernel, 1, [addresses(&["192.168.128.1", "fd00::1"])]),
         expect![[r#"
             + element served { 192.168.128.1 . tcp . 30080 } comment "default/web"
-            + element node-ports { 192.168.128.1 . tcp . 30080 }
+            + element masquerade-always { 192.168.128.1 . tcp . 30080 }
             + element no-endpoints { 192.168.128.1 . tcp . 30080 }
             + virtual server TCP 192.168.128.1:30080 rr
         "#]],
@@ -161,12 +162,12 @@ fn node_ports_follow_the_addresses_of_the_node() {
         &turn(&mut engine, &mut kernel, 2, [addresses(&["192.168.128.2"])]),
         expect![[r#"
             + element served { 192.168.128.2 . tcp . 30080 } comment "default/web"
-            + element node-ports { 192.168.128.2 . tcp . 30080 }
+            + element masquerade-always { 192.168.128.2 . tcp . 30080 }
             + element no-endpoints { 192.168.128.2 . tcp . 30080 }
             + virtual server TCP 192.168.128.2:30080 rr
             - virtual server TCP 192.168.128.1:30080
             - element served { 192.168.128.1 . tcp . 30080 }
-            - element node-ports { 192.168.128.1 . tcp . 30080 }
+            - element masquerade-always { 192.168.128.1 . tcp . 30080 }
             - element no-endpoints { 192.168.128.1 . tcp . 30080 }
         "#]],
     );

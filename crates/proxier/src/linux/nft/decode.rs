@@ -207,8 +207,13 @@ mod tests {
 
     #[test]
     fn nonsense_is_left_out() {
-        let contents =
-            [Content::Keys(KeySet::Served), Content::Vips, Content::Allowed, Content::Hairpins, Content::ShortCuts];
+        let contents = [
+            Content::Keys(KeySet::Served),
+            Content::Vips,
+            Content::Allowed,
+            Content::Hairpins,
+            Content::ShortCuts,
+        ];
         for (length, content) in (0..12).flat_map(|length| contents.map(|content| (length, content))) {
             let key = SetElementAttribute::Key(DataAttribute::Value(vec![0; length]));
             for raw in list(vec![ListAttribute::Element(vec![key])]) {
@@ -221,7 +226,8 @@ mod tests {
     #[test]
     fn ranges_come_back_whether_they_touch_or_not() {
         let all = ["10.0.0.0/8", "11.0.0.0/16", "192.168.0.1/32", "240.0.0.0/4"];
-        let ranges_of = |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let ranges_of =
+            |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
         let mut elements: Vec<_> = ranges_of(&all).iter().flat_map(encode_range).collect();
         elements.reverse();
         assert_eq!(ranges(Family::V4, &list(elements)), ranges_of(&all));

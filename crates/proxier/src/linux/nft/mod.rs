@@ -20,6 +20,7 @@ use netlink_packet_netfilter::{
     },
 };
 
+use super::LocalDetector;
 use crate::{
     kernel::{Cause, Failure},
     model::Family,
@@ -28,7 +29,6 @@ use crate::{
     state::State,
 };
 use decode::{Content, Raw};
-use super::LocalDetector;
 use ruleset::{CLUSTER_SOURCES, Chain, Inside, Settings};
 use transaction::{Transaction, message};
 

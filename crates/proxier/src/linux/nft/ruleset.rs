@@ -102,16 +102,13 @@ struct Rules<'a> {
 impl Rules<'_> {
     fn refuse(&self) -> Vec<Rule> {
         vec![
-            Rule::new("SCTP goes on: the node itself aborts it, see nat-in and nat-out", [
-                protocol_is(Protocol::Sctp.number()),
-                vec![accept()],
-            ]),
+            Rule::new(
+                "SCTP goes on: the node itself aborts it, see nat-in and nat-out",
+                [protocol_is(Protocol::Sctp.number()), vec![accept()]],
+            ),
             // TCP ignores an ICMP error while the client's own connect() is still on the stack, as between two
             // namespaces of one host, and then tries again after a second; hosts also limit their rate.
-            Rule::new("TCP by a reset", [
-                protocol_is(Protocol::Tcp.number()),
-                vec![counter(), reset()],
-            ]),
+            Rule::new("TCP by a reset", [protocol_is(Protocol::Tcp.number()), vec![counter(), reset()]]),
             Rule::new("everything else by ICMP", [vec![counter(), reject(self.family)]]),
         ]
     }
@@ -125,16 +122,18 @@ impl Rules<'_> {
         };
         vec![
             Rule::new("VIPs answer pings", [protocol_is(icmp), vec![accept()]]),
-            Rule::new("ports that nobody serves, those that this node itself listens on included", [
-                state_new(),
-                vec![goto("refuse")],
-            ]),
+            Rule::new(
+                "ports that nobody serves, those that this node itself listens on included",
+                [state_new(), vec![goto("refuse")]],
+            ),
         ]
     }
 
     fn to_service(&self) -> Vec<Rule> {
         let mut rules = self.nobody_there();
-        rules.push(self.mark_if("the endpoint sees this node, whoever asks", self.key_in(KeySet::MasqueradeAlways)));
+        rules.push(
+            self.mark_if("the endpoint sees this node, whoever asks", self.key_in(KeySet::MasqueradeAlways)),
+        );
         if self.settings.masquerade_all {
             rules.push(self.mark_if("masquerade-all", self.key_in(KeySet::ClusterIps)));
         }
@@ -160,21 +159,18 @@ impl Rules<'_> {
     /// What becomes of new connections that nobody takes.
     fn nobody_there(&self) -> Vec<Rule> {
         vec![
-            Rule::new("reached by a short cut only", [
-                self.key_in(KeySet::Inner),
-                not_diverted(),
-                vec![goto("refuse")],
-            ]),
-            Rule::new("no endpoints: refuse at once", [
-                self.key_in(KeySet::NoEndpoints),
-                state_new(),
-                vec![goto("refuse")],
-            ]),
-            Rule::new("no endpoints on this node, and the policy is Local", [
-                self.key_in(KeySet::NoLocal),
-                state_new(),
-                vec![counter(), drop()],
-            ]),
+            Rule::new(
+                "reached by a short cut only",
+                [self.key_in(KeySet::Inner), not_diverted(), vec![goto("refuse")]],
+            ),
+            Rule::new(
+                "no endpoints: refuse at once",
+                [self.key_in(KeySet::NoEndpoints), state_new(), vec![goto("refuse")]],
+            ),
+            Rule::new(
+                "no endpoints on this node, and the policy is Local",
+                [self.key_in(KeySet::NoLocal), state_new(), vec![counter(), drop()]],
+            ),
         ]
     }
 
@@ -183,11 +179,10 @@ impl Rules<'_> {
         let not_allowed = [load(self.family, &with_source), vec![is_not_in(ALLOWED)]].concat();
         vec![
             self.established(),
-            Rule::new("loadBalancerSourceRanges", [
-                self.key_in(KeySet::Firewall),
-                not_allowed,
-                vec![counter(), drop()],
-            ]),
+            Rule::new(
+                "loadBalancerSourceRanges",
+                [self.key_in(KeySet::Firewall), not_allowed, vec![counter(), drop()]],
+            ),
         ]
     }
 
@@ -206,7 +201,10 @@ impl Rules<'_> {
         ];
         if let Some(inside) = inside {
             let divert = dnat_by(self.family, SHORT_CUTS);
-            rules.push(Rule::new("the policy Local is for outsiders: others get all endpoints", [inside, divert]));
+            rules.push(Rule::new(
+                "the policy Local is for outsiders: others get all endpoints",
+                [inside, divert],
+            ));
         }
         rules
     }
@@ -214,10 +212,7 @@ impl Rules<'_> {
     fn input(&self) -> Vec<Rule> {
         vec![
             self.established(),
-            Rule::new("a virtual server of ours", [
-                self.key_in(KeySet::Served),
-                vec![goto("to-service")],
-            ]),
+            Rule::new("a virtual server of ours", [self.key_in(KeySet::Served), vec![goto("to-service")]]),
             Rule::new("a VIP, and nothing that it serves", [self.to_vip(), vec![goto("unserved")]]),
         ]
     }
@@ -225,10 +220,7 @@ impl Rules<'_> {
     fn output(&self) -> Vec<Rule> {
         vec![
             self.established(),
-            Rule::new("a virtual server of ours", [
-                self.key_in(KeySet::Served),
-                vec![goto("from-node")],
-            ]),
+            Rule::new("a virtual server of ours", [self.key_in(KeySet::Served), vec![goto("from-node")]]),
             Rule::new("a VIP, and nothing that it serves", [self.to_vip(), vec![goto("unserved")]]),
             self.unallocated(),
         ]
@@ -248,16 +240,16 @@ impl Rules<'_> {
 
     fn unallocated(&self) -> Rule {
         let in_range = [load(self.family, &[Field::Destination]), vec![is_in(SERVICE_RANGES)]].concat();
-        Rule::new("a ClusterIP that nobody has: it would go round in circles", [
-            in_range,
-            state_new(),
-            vec![goto("refuse")],
-        ])
+        Rule::new(
+            "a ClusterIP that nobody has: it would go round in circles",
+            [in_range, state_new(), vec![goto("refuse")]],
+        )
     }
 
     fn masquerade(&self) -> Vec<Rule> {
         use Field::{Destination, Port, Protocol, Source};
-        let to_itself = [load(self.family, &[Source, Destination, Protocol, Port]), vec![is_in(HAIRPIN)]].concat();
+        let to_itself =
+            [load(self.family, &[Source, Destination, Protocol, Port]), vec![is_in(HAIRPIN)]].concat();
         let masquerade = || vec![counter(), masquerade()];
         vec![
             Rule::new("asked for by the mark", [mark_has(self.settings.masquerade_mark), masquerade()]),
@@ -389,4 +381,3 @@ pub(super) fn delete_chain(name: &str) -> NfTablesMessage {
 pub(super) fn delete_table() -> NfTablesMessage {
     NfTablesMessage::DeleteTable(TableMessage { attributes: vec![TableAttribute::Name(TABLE.into())] })
 }
-

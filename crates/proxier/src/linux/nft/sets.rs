@@ -39,7 +39,12 @@ pub(super) fn sets(family: Family) -> Vec<NfTablesMessage> {
             interval | SetFlags::Concat,
             "who may reach what the set firewall has",
         ),
-        set(HAIRPIN, &[address, address, PROTOCOL, PORT], plain, "endpoints on this node, as they reach themselves"),
+        set(
+            HAIRPIN,
+            &[address, address, PROTOCOL, PORT],
+            plain,
+            "endpoints on this node, as they reach themselves",
+        ),
         set(SERVICE_RANGES, &[address], interval, "where ClusterIPs are taken from"),
         set(CLUSTER_SOURCES, &[address], interval, "pods"),
         map(SHORT_CUTS, &key, &[address, PORT], "where clients in the cluster are sent instead"),
@@ -52,7 +57,9 @@ fn comment(kind: KeySet) -> &'static str {
         KeySet::Served => "virtual servers that kube-ipvs made, and for which Service port",
         KeySet::MasqueradeAlways => "node ports of the policy Cluster",
         KeySet::ClusterIps => "masqueraded from outside the cluster",
-        KeySet::External => "external and load-balancer IPs of the policy Cluster: pods alone are not masqueraded",
+        KeySet::External => {
+            "external and load-balancer IPs of the policy Cluster: pods alone are not masqueraded"
+        }
         KeySet::NoEndpoints => "new connections are refused",
         KeySet::NoLocal => "new connections are dropped: a load balancer tries another node",
         KeySet::Firewall => "only for some sources",

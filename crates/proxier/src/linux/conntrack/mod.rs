@@ -1,0 +1,198 @@
+//! Conntrack: flows that are to be forgotten.
+//!
+//! A flow that conntrack knows keeps going where its first packet went, whatever rules and virtual servers
+//! say by now. Forgetting it makes its next packet the first of a new flow.
+
+mod entry;
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    iter,
+};
+
+use netlink_batch::{Batch, Error, Failure, Protocol, Socket};
+use rustix::io::Errno;
+
+use self::entry::{Entry, Message};
+use crate::{
+    cluster::EndpointAddress,
+    model::{Family, VirtualServerKey},
+    plan::Change,
+};
+
+/// How often a list that changes while it is read is read.
+const READS: usize = 10;
+
+/// The kernel's connection tracking.
+pub(super) struct Conntrack {
+    socket: Socket,
+}
+
+impl Conntrack {
+    pub(super) fn open() -> Result<Self, Error> {
+        Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
+    }
+
+    /// Forgets flows. A flow that is not there is forgotten already.
+    pub(super) fn apply(&mut self, changes: &[(usize, &Change)]) -> Result<(), Error> {
+        let wanted = Wanted::new(changes);
+        let mut batch = Batch::new();
+        for family in wanted.families() {
+            for entry in self.list(family)?.iter().filter(|entry| wanted.includes(entry)) {
+                batch.push(entry.deletion(), 0);
+            }
+        }
+        refusal(self.socket.execute(batch)?)
+    }
+
+    /// The entries of a family, as far as they can be of interest.
+    fn list(&mut self, family: Family) -> Result<Vec<Entry>, Error> {
+        let read = || match self.socket.dump(Message::List(family)) {
+            Err(error) if is_without_conntrack(&error) => Ok(Vec::new()),
+            other => other,
+        };
+        let messages = until_consistent(read)?;
+        Ok(messages.into_iter().filter_map(Message::entry).collect())
+    }
+}
+
+/// The flows that are to be forgotten: where they are sent to, and where they go if only those are meant.
+struct Wanted(HashSet<(VirtualServerKey, Option<EndpointAddress>)>);
+
+impl Wanted {
+    fn new(changes: &[(usize, &Change)]) -> Self {
+        let flows = changes.iter().filter_map(|(_, change)| match change {
+            Change::ForgetFlows { to, endpoint } => Some((*to, *endpoint)),
+            _ => None,
+        });
+        Self(flows.collect())
+    }
+
+    fn families(&self) -> BTreeSet<Family> {
+        self.0.iter().map(|(to, _)| to.family()).collect()
+    }
+
+    /// Two lookups, however much is wanted: the table can hold a million entries.
+    fn includes(&self, entry: &Entry) -> bool {
+        let goes_to = |endpoint| self.0.contains(&(entry.to, endpoint));
+        goes_to(None) || entry.endpoint.is_some() && goes_to(entry.endpoint)
+    }
+}
+
+/// Reads again what changed while it was read, a few times.
+fn until_consistent<T>(mut read: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut reads = iter::repeat_with(&mut read).take(READS);
+    reads.find(|outcome| !matches!(outcome, Err(Error::Interrupted))).unwrap_or(Err(Error::Interrupted))
+}
+
+/// Whether the kernel refused to list because it has no connection tracking, and so no flows either.
+fn is_without_conntrack(error: &Error) -> bool {
+    // EINVAL: nfnetlink knows no such subsystem, and found no module for it.
+    let refusals = [Errno::INVAL, Errno::NOENT, Errno::OPNOTSUPP, Errno::PROTONOSUPPORT];
+    let errno = error.kernel().map(|refusal| refusal.errno());
+    refusals.iter().any(|refusal| Some(refusal.raw_os_error()) == errno)
+}
+
+/// The first refusal to forget that matters: a flow may end by itself before we get to it.
+fn refusal(failures: Vec<Failure>) -> Result<(), Error> {
+    match failures.into_iter().find(|failure| !failure.error.is_absent()) {
+        Some(failure) => Err(failure.error.into()),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
+    use netlink_batch::KernelError;
+
+    use super::*;
+    use crate::model::Protocol;
+
+    fn key(protocol: Protocol, to: &str) -> VirtualServerKey {
+        let to: SocketAddr = to.parse().unwrap();
+        VirtualServerKey { address: to.ip(), protocol, port: to.port().try_into().unwrap() }
+    }
+
+    fn endpoint(at: &str) -> EndpointAddress {
+        let at: SocketAddr = at.parse().unwrap();
+        EndpointAddress { address: at.ip(), port: at.port().try_into().unwrap() }
+    }
+
+    fn entry(to: VirtualServerKey, endpoint: Option<EndpointAddress>) -> Entry {
+        let source = IpAddr::from([10, 9, 9, 9]);
+        Entry { to, source, source_port: 4000, endpoint, id: None, zone: None, original_zone: None }
+    }
+
+    fn wanted(flows: &[(VirtualServerKey, Option<&str>)]) -> Wanted {
+        let change = |(to, at): &(_, Option<_>)| Change::ForgetFlows { to: *to, endpoint: at.map(endpoint) };
+        let changes: Vec<_> = flows.iter().map(change).collect();
+        Wanted::new(&changes.iter().enumerate().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn without_an_endpoint_all_flows_to_a_server_are_meant() {
+        for (to, other) in [("10.96.0.10:53", "10.96.0.11:53"), ("[fd00::10]:53", "[fd00::10]:54")] {
+            let wanted = wanted(&[(key(Protocol::Udp, to), None)]);
+            assert!(wanted.includes(&entry(key(Protocol::Udp, to), None)));
+            assert!(wanted.includes(&entry(key(Protocol::Udp, to), Some(endpoint(to)))));
+            assert!(!wanted.includes(&entry(key(Protocol::Tcp, to), None)));
+            assert!(!wanted.includes(&entry(key(Protocol::Udp, other), None)));
+        }
+    }
+
+    #[test]
+    fn with_an_endpoint_only_flows_that_go_there_are_meant() {
+        let cases = [
+            ("10.96.0.10:53", ["10.1.0.1:5353", "10.1.0.2:5353", "10.1.0.1:53"]),
+            ("[fd00::10]:53", ["[fd01::1]:5353", "[fd01::2]:5353", "[fd01::1]:53"]),
+        ];
+        for (to, [there, elsewhere, other_port]) in cases {
+            let to = key(Protocol::Sctp, to);
+            let wanted = wanted(&[(to, Some(there))]);
+            assert!(wanted.includes(&entry(to, Some(endpoint(there)))));
+            assert!(!wanted.includes(&entry(to, Some(endpoint(elsewhere)))));
+            assert!(!wanted.includes(&entry(to, Some(endpoint(other_port)))));
+            assert!(!wanted.includes(&entry(to, None)), "where it goes is unknown");
+        }
+    }
+
+    #[test]
+    fn only_the_families_that_occur_are_listed() {
+        let (v4, v6) = (key(Protocol::Udp, "10.96.0.10:53"), key(Protocol::Udp, "[fd00::10]:53"));
+        assert_eq!(wanted(&[]).families(), [].into());
+        assert_eq!(wanted(&[(v6, None), (v6, Some("[fd01::1]:53"))]).families(), [Family::V6].into());
+        assert_eq!(wanted(&[(v6, None), (v4, None)]).families(), Family::ALL.into());
+        let other = Change::RemoveServer(v4);
+        assert_eq!(Wanted::new(&[(0, &other)]).families(), [].into());
+    }
+
+    #[test]
+    fn an_interrupted_list_is_read_ten_times() {
+        let mut reads = 0;
+        let mut interrupted = |times| {
+            reads = 0;
+            let outcome = until_consistent(|| {
+                reads += 1;
+                if reads <= times { Err(Error::Interrupted) } else { Ok(()) }
+            });
+            (outcome.is_ok(), reads)
+        };
+        assert_eq!([0, 9, 10].map(&mut interrupted), [(true, 1), (true, 10), (false, 10)]);
+        let refused = || Err::<(), _>(KernelError::from_errno(1).into());
+        assert!(matches!(until_consistent(refused), Err(Error::Rejected(_))));
+    }
+
+    #[test]
+    fn a_flow_that_is_gone_and_a_kernel_without_conntrack_are_fine() {
+        let failure =
+            |errno: Errno| Failure { request: 0, error: KernelError::from_errno(errno.raw_os_error()) };
+        assert!(refusal(vec![]).is_ok());
+        assert!(refusal(vec![failure(Errno::NOENT)]).is_ok());
+        assert!(refusal(vec![failure(Errno::NOENT), failure(Errno::BUSY)]).is_err());
+        assert!(is_without_conntrack(&failure(Errno::INVAL).error.into()));
+        assert!(!is_without_conntrack(&failure(Errno::PERM).error.into()));
+        assert!(!is_without_conntrack(&Error::Interrupted));
+    }
+}
