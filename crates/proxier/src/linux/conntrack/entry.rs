@@ -200,3 +200,6 @@ fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
 fn array<const N: usize>(value: &[u8]) -> Option<[u8; N]> {
     value.try_into().ok()
 }
+
+#[cfg(test)]
+mod tests;
