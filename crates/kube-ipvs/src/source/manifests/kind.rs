@@ -5,6 +5,7 @@ pub(super) enum Kind {
     EndpointSlice,
     Endpoints,
     Node,
+    ServiceCidr,
 }
 
 /// What `apiVersion` and `kind` say about an object.
@@ -21,7 +22,8 @@ pub(super) enum Sort {
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Service, Self::EndpointSlice, Self::Endpoints, Self::Node];
+    const ALL: [Self; 5] =
+        [Self::Service, Self::EndpointSlice, Self::Endpoints, Self::Node, Self::ServiceCidr];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -29,14 +31,27 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Endpoints => "Endpoints",
             Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
         }
     }
 
     fn api_version(self) -> &'static str {
         match self {
             Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::ServiceCidr => "networking.k8s.io/v1",
             Self::Service | Self::Endpoints | Self::Node => "v1",
         }
+    }
+
+    /// Whether it is read in this version: its own, or an earlier one that says the same in the same words.
+    fn is_of(self, api_version: &str) -> bool {
+        api_version == self.api_version()
+            || (self == Self::ServiceCidr && api_version == "networking.k8s.io/v1beta1")
+    }
+
+    /// Whether its objects are in no namespace.
+    pub(super) fn is_cluster_wide(name: &str) -> bool {
+        [Self::Node, Self::ServiceCidr].iter().any(|kind| kind.name() == name)
     }
 }
 
@@ -55,8 +70,8 @@ pub(super) fn sort(api_version: &str, kind: &str) -> Sort {
     };
     let group = |version: &str| version.rsplit_once('/').map(|(group, _)| group.to_owned());
     match (group(api_version), group(known.api_version())) {
-        _ if api_version == known.api_version() && is_list => Sort::List(Some(known)),
-        _ if api_version == known.api_version() => Sort::Known(known),
+        _ if known.is_of(api_version) && is_list => Sort::List(Some(known)),
+        _ if known.is_of(api_version) => Sort::Known(known),
         (None, _) => Sort::WrongVersion(known.api_version()),
         (ours, right) if ours == right => Sort::WrongVersion(known.api_version()),
         _ => Sort::Foreign,

@@ -12,12 +12,14 @@ pub(super) enum Object {
     Slice(ConvertedSlice),
     Endpoints(ConvertedEndpoints),
     Node(model::Node),
+    ServiceCidr(model::ServiceCidr),
 }
 
 /// What an object is known by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Key {
     Node(Arc<str>),
+    ServiceCidr(Arc<str>),
     Service(ServiceId),
     Slice(SliceId),
     Endpoints(ServiceId),
@@ -31,6 +33,7 @@ impl Object {
             Self::Slice(ConvertedSlice::Ignored(id, _)) => Key::Slice(id.clone()),
             Self::Endpoints(endpoints) => Key::Endpoints(endpoints.service.clone()),
             Self::Node(node) => Key::Node((&*node.name).into()),
+            Self::ServiceCidr(cidr) => Key::ServiceCidr((&*cidr.name).into()),
         }
     }
 
@@ -43,6 +46,7 @@ impl Object {
             Self::Slice(ConvertedSlice::Slice(slice)) => Some(Event::SliceApplied(slice.clone())),
             Self::Slice(ConvertedSlice::Ignored(..)) | Self::Endpoints(_) => None,
             Self::Node(node) => Some(Event::NodeApplied(node.clone())),
+            Self::ServiceCidr(cidr) => Some(Event::ServiceCidrApplied(cidr.clone())),
         }
     }
 
@@ -52,6 +56,7 @@ impl Object {
             Event::ServiceApplied(service) => Some(Event::ServiceRemoved(service.id)),
             Event::SliceApplied(slice) => Some(Event::SliceRemoved(slice.id)),
             Event::NodeApplied(node) => Some(Event::NodeRemoved(node.name)),
+            Event::ServiceCidrApplied(cidr) => Some(Event::ServiceCidrRemoved(cidr.name)),
             _ => None,
         }
     }
@@ -62,6 +67,7 @@ impl Key {
     pub(super) fn describe(&self) -> Box<str> {
         match self {
             Self::Node(name) => format!("{} {name}", Kind::Node.name()),
+            Self::ServiceCidr(name) => format!("{} {name}", Kind::ServiceCidr.name()),
             Self::Service(id) => format!("{} {id}", Kind::Service.name()),
             Self::Slice(id) => format!("{} {id}", Kind::EndpointSlice.name()),
             Self::Endpoints(id) => format!("{} {id}", Kind::Endpoints.name()),

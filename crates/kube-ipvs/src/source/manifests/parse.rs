@@ -164,7 +164,7 @@ impl Reader<'_> {
                 let (path, service) = (self.path.clone(), service.service.id.clone());
                 parsed.notes.push(Note::NoClusterIp { path, service });
             }
-            Object::Service(_) | Object::Slice(_) | Object::Node(_) => {}
+            Object::Service(_) | Object::Slice(_) | Object::Node(_) | Object::ServiceCidr(_) => {}
         }
         match parsed.objects.entry(object.key()) {
             Entry::Vacant(entry) => {
@@ -315,7 +315,7 @@ fn describe(header: &Header) -> Option<Box<str>> {
     let Some(name) = &header.name else { return Some(kind.into()) };
     let namespace = header.namespace.as_deref().unwrap_or("default");
     Some(match kind {
-        "Node" => format!("{kind} {name}").into(),
+        _ if Kind::is_cluster_wide(kind) => format!("{kind} {name}").into(),
         _ => format!("{kind} {namespace}/{name}").into(),
     })
 }

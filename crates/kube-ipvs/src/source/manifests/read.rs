@@ -177,6 +177,8 @@ fn object<'de, D: Deserializer<'de>>(
             ConvertedEndpoints::try_from(wire::Endpoints::deserialize(deserializer)?).map(Object::Endpoints)
         }
         Kind::Node => model::Node::try_from(wire::Node::deserialize(deserializer)?).map(Object::Node),
+        Kind::ServiceCidr => model::ServiceCidr::try_from(wire::ServiceCidr::deserialize(deserializer)?)
+            .map(Object::ServiceCidr),
     })
 }
 

@@ -1,14 +1,16 @@
 mod broken;
 mod broken_whole;
 mod examples;
+mod exposure;
 mod folder;
 mod good;
 mod order;
 mod scan;
+mod topology;
 
 use std::fmt::Write as _;
 
-use proxier::model::{Affinity, Event};
+use proxier::model::{Affinity, Event, Service, TrafficPolicy};
 
 use super::{Changes, Content, Folder};
 
@@ -55,6 +57,7 @@ fn render_event(event: &Event) -> String {
             if let Affinity::ClientIp(seconds) = service.affinity {
                 let _ = write!(text, " affinity {seconds}s");
             }
+            text += &render_outside(service);
             if service.created != 0 {
                 let _ = write!(text, " created {}", service.created);
             }
@@ -79,10 +82,27 @@ fn render_event(event: &Event) -> String {
                 if let Some(node) = &endpoint.node {
                     let _ = write!(text, " on {node}");
                 }
+                for (list, word) in [(&endpoint.hints.zones, "zones"), (&endpoint.hints.nodes, "nodes")] {
+                    if !list.is_empty() {
+                        let _ = write!(text, " for {word} {list:?}");
+                    }
+                }
             }
             text
         }
-        Event::NodeApplied(node) => format!("Node {} {:?}", node.name, node.internal_ips),
+        Event::NodeApplied(node) => {
+            let mut text = format!("Node {} {:?}", node.name, node.internal_ips);
+            if node.addresses != node.internal_ips {
+                let _ = write!(text, " addresses {:?}", node.addresses);
+            }
+            if let Some(zone) = &node.zone {
+                let _ = write!(text, " zone {zone}");
+            }
+            if !node.pod_cidrs.is_empty() {
+                let _ = write!(text, " pods {:?}", node.pod_cidrs);
+            }
+            text
+        }
         Event::ServiceRemoved(id) => format!("Service {id} is gone"),
         Event::SliceRemoved(id) => format!("Slice {id} is gone"),
         Event::ServiceCidrApplied(cidr) => format!("ServiceCIDR {} {:?}", cidr.name, cidr.ranges),
@@ -90,4 +110,22 @@ fn render_event(event: &Event) -> String {
         Event::NodeRemoved(name) => format!("Node {name} is gone"),
         Event::NodeAddresses(_) => "NodeAddresses".into(),
     }
+}
+
+/// How a Service is reached from outside, as far as it says so.
+fn render_outside(service: &Service) -> String {
+    let mut text = String::new();
+    for (ips, word) in [(&service.external_ips, "external"), (&service.load_balancer_ips, "balancer")] {
+        if !ips.is_empty() {
+            let _ = write!(text, " {word} {ips:?}");
+        }
+    }
+    if !service.source_ranges.is_empty() {
+        let _ = write!(text, " from {:?}", service.source_ranges);
+    }
+    let policies = [(service.internal_policy, "internal"), (service.external_policy, "external")];
+    for (_, word) in policies.iter().filter(|(policy, _)| *policy == TrafficPolicy::Local) {
+        let _ = write!(text, " {word} policy Local");
+    }
+    text
 }

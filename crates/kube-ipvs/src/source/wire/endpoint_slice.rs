@@ -4,7 +4,7 @@ use proxier::model::{self, Family, ServiceId, SliceId};
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    Bounded, HEADLESS, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Subdomain,
+    Bounded, HEADLESS, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Subdomain, Zone,
     name::{PortName, is_label},
     scalar::{Address, not_an_address, text},
 };
@@ -68,6 +68,22 @@ struct Endpoint {
     addresses: Bounded<Address, 100>,
     conditions: Option<Conditions>,
     node_name: Option<Subdomain>,
+    hints: Option<Hints>,
+}
+
+/// As in the API, 8 of each at most.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Hints {
+    #[serde(default)]
+    for_zones: Bounded<Hint<Zone>, 8>,
+    #[serde(default)]
+    for_nodes: Bounded<Hint<Subdomain>, 8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Hint<T> {
+    name: T,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
@@ -161,7 +177,16 @@ impl Endpoint {
                 terminating: conditions.terminating.unwrap_or(false),
             },
             node: self.node_name.clone().map(|name| name.0),
-            hints: model::Hints::default(),
+            hints: self.hints.as_ref().map(Hints::to_model).unwrap_or_default(),
         })
+    }
+}
+
+impl Hints {
+    fn to_model(&self) -> model::Hints {
+        model::Hints {
+            zones: self.for_zones.iter().map(|hint| hint.name.0.clone()).collect(),
+            nodes: self.for_nodes.iter().map(|hint| hint.name.0.clone()).collect(),
+        }
     }
 }

@@ -89,7 +89,7 @@ fn mirror_id(service: &ServiceId, subset: usize, family: Family) -> SliceId {
 /// the slice, where they keep every proxy like this one away.
 fn is_mirrored(meta: &Meta) -> bool {
     meta.label("endpointslice.kubernetes.io/skip-mirror") != Some("true")
-        && !meta.has_annotation("control-plane.alpha.kubernetes.io/leader")
+        && meta.annotation("control-plane.alpha.kubernetes.io/leader").is_none()
         && meta.label(HEADLESS).is_none()
         && meta.label(SERVICE_PROXY_NAME).is_none()
 }

@@ -20,7 +20,7 @@ pub struct Meta {
     #[serde(default)]
     labels: Option<BTreeMap<String, Option<String>>>,
     #[serde(default)]
-    annotations: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    annotations: Option<BTreeMap<String, Option<String>>>,
     creation_timestamp: Option<Moment>,
 }
 
@@ -61,9 +61,10 @@ impl Meta {
         Some(value.as_deref().unwrap_or_default())
     }
 
-    /// Whether there is such an annotation.
-    pub fn has_annotation(&self, key: &str) -> bool {
-        self.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(key))
+    /// The value of an annotation.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        let value = self.annotations.as_ref()?.get(key)?;
+        Some(value.as_deref().unwrap_or_default())
     }
 
     /// `creationTimestamp`, 0 where there is none.

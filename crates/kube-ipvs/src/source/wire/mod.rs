@@ -8,21 +8,24 @@
 
 mod endpoint_slice;
 mod endpoints;
+mod exposure;
 mod list;
 mod meta;
 mod name;
 mod node;
 mod scalar;
 mod service;
+mod service_cidr;
 
 pub use endpoint_slice::{ConvertedSlice, EndpointSlice};
 pub use endpoints::{ConvertedEndpoints, Endpoints, MAX_MIRRORED};
 pub use list::{Bounded, FirstOf};
 pub use meta::{HEADLESS, Meta, SERVICE_PROXY_NAME};
-pub use name::{Label, PortName, Subdomain};
+pub use name::{Label, PortName, Subdomain, Zone};
 pub use node::Node;
-pub use scalar::{Address, NodePort, Port, Protocol, Seconds};
+pub use scalar::{Address, NodePort, Port, Protocol, Range, Seconds};
 pub use service::{ConvertedService, Service};
+pub use service_cidr::ServiceCidr;
 
 /// A rule between fields that an object breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -37,6 +37,22 @@ impl<'de> Deserialize<'de> for Subdomain {
     }
 }
 
+/// A zone, as the value of a label: at most 63 letters, digits, `-`, `_` and `.`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Zone(pub Arc<str>);
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a zone", |name| match is_label_value(name) {
+            true => Ok(Self(name.into())),
+            false => Err(format!(
+                "{name:?} is not a zone: 1 to 63 letters, digits, '-', '_' and '.', \
+                 with a letter or a digit at both ends"
+            )),
+        })
+    }
+}
+
 /// A port's name: a label, or empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortName(pub Arc<str>);
@@ -73,6 +89,15 @@ pub(super) fn is_label(name: &str) -> bool {
         && name.as_bytes().iter().all(allowed)
         && !name.starts_with('-')
         && !name.ends_with('-')
+}
+
+fn is_label_value(value: &str) -> bool {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric();
+    let bytes = value.as_bytes();
+    bytes.len() <= 63
+        && bytes.iter().all(|byte| is_word(byte) || matches!(byte, b'-' | b'_' | b'.'))
+        && bytes.first().is_some_and(is_word)
+        && bytes.last().is_some_and(is_word)
 }
 
 fn is_subdomain(name: &str) -> bool {

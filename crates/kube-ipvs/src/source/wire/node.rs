@@ -3,14 +3,29 @@ use std::net::IpAddr;
 use proxier::model;
 use serde::Deserialize;
 
-use super::{Bounded, Invalid, Meta, scalar::not_an_address};
+use super::{
+    Bounded, Invalid, Meta,
+    scalar::{Range, not_an_address, one_of_each_family},
+};
+
+/// The label with the zone of a Node.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// A Node (`v1`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Node {
     #[serde(default)]
     metadata: Option<Meta>,
+    spec: Option<Spec>,
     status: Option<Status>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+struct Spec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<Range>,
+    #[serde(default, rename = "podCIDRs")]
+    pod_cidrs: Bounded<Range, 2>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -28,17 +43,37 @@ struct NodeAddress {
 impl TryFrom<Node> for model::Node {
     type Error = Invalid;
 
-    fn try_from(Node { metadata, status }: Node) -> Result<Self, Invalid> {
-        let name = (**metadata.unwrap_or_default().name()?).into();
+    fn try_from(Node { metadata, spec, status }: Node) -> Result<Self, Invalid> {
+        let meta = metadata.unwrap_or_default();
+        let name = (**meta.name()?).into();
         let mut internal_ips = Vec::new();
+        let mut addresses = Vec::new();
         for (index, entry) in status.unwrap_or_default().addresses.iter().enumerate() {
+            // The other types are names.
+            if !matches!(&*entry.r#type, "InternalIP" | "ExternalIP") {
+                continue;
+            }
+            let ip: IpAddr = entry.address.parse().map_err(|_| {
+                Invalid::new(format!("status.addresses[{index}].address"), not_an_address(&entry.address))
+            })?;
+            let ip = ip.to_canonical();
             if entry.r#type == "InternalIP" {
-                let ip: IpAddr = entry.address.parse().map_err(|_| {
-                    Invalid::new(format!("status.addresses[{index}].address"), not_an_address(&entry.address))
-                })?;
-                internal_ips.push(ip.to_canonical());
+                internal_ips.push(ip);
+            }
+            if !addresses.contains(&ip) {
+                addresses.push(ip);
             }
         }
-        Ok(Self { name, addresses: internal_ips.clone(), internal_ips, zone: None, pod_cidrs: Vec::new() })
+        // A zone without a name is none.
+        let zone = meta.label(ZONE).filter(|zone| !zone.is_empty()).map(Into::into);
+        Ok(Self { name, internal_ips, addresses, zone, pod_cidrs: spec.unwrap_or_default().pod_cidrs()? })
+    }
+}
+
+impl Spec {
+    /// `podCIDR` is the older field, for one family only.
+    fn pod_cidrs(&self) -> Result<Vec<ipnet::IpNet>, Invalid> {
+        let ranges = one_of_each_family(&self.pod_cidrs, "spec.podCIDRs")?;
+        Ok(if ranges.is_empty() { self.pod_cidr.iter().map(|range| range.0).collect() } else { ranges })
     }
 }

@@ -6,11 +6,14 @@ use std::{
     num::{NonZeroU16, NonZeroU32},
 };
 
+use ipnet::IpNet;
 use proxier::model;
 use serde::{
     Deserialize, Deserializer,
     de::{Error, Unexpected, Visitor},
 };
+
+use super::Invalid;
 
 /// Reads a whole number and says of anything else what it is. `describe` says what is wanted.
 fn number<'de, D: Deserializer<'de>>(deserializer: D, describe: &'static str) -> Result<i64, D::Error> {
@@ -160,6 +163,40 @@ impl<'de> Deserialize<'de> for Address {
             Err(_) => Ok(Self::Text(value.into())),
         })
     }
+}
+
+/// A range of addresses, such as `10.244.0.0/16`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range(pub IpNet);
+
+impl<'de> Deserialize<'de> for Range {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "an address range", |value| parse_range(value).map(Self))
+    }
+}
+
+/// Bits beyond the prefix are dropped, as Go's `net.ParseCIDR` does: `10.1.2.3/8` is `10.0.0.0/8`. Blanks around it are
+/// allowed, as the API server allows them in some of its fields.
+pub(super) fn parse_range(text: &str) -> Result<IpNet, String> {
+    text.trim().parse::<IpNet>().map(|range| range.trunc()).map_err(|_| {
+        let hint = match text.trim().parse::<IpAddr>() {
+            Ok(address) => format!("it has no length; this address alone is {}", IpNet::from(address)),
+            Err(_) => "allowed are ranges such as 10.244.0.0/16 or fd00:10::/64".into(),
+        };
+        format!("{text:?} is not an address range: {hint}")
+    })
+}
+
+/// The ranges of a field that can have one of each family.
+pub(super) fn one_of_each_family(ranges: &[Range], field: &str) -> Result<Vec<IpNet>, Invalid> {
+    let is_v4 = |range: &Range| range.0.addr().is_ipv4();
+    if let [first, second] = ranges
+        && is_v4(first) == is_v4(second)
+    {
+        let message = "is of the same family as the first: at most one of each";
+        return Err(Invalid::new(format!("{field}[1]"), message));
+    }
+    Ok(ranges.iter().map(|range| range.0).collect())
 }
 
 /// The ranges that the API server refuses: they mean something else on every host.

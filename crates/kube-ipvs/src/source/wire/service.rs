@@ -5,8 +5,11 @@ use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use super::{
     Bounded, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Seconds,
+    exposure::{
+        MAX_OUTER_IPS, MAX_SOURCE_RANGES, SOURCE_RANGES, Status, TrafficPolicy, external_ips, source_ranges,
+    },
     name::PortName,
-    scalar::{Address, NodePort, not_an_address, text},
+    scalar::{Address, NodePort, Range, not_an_address, text},
 };
 
 /// A Service (`v1`).
@@ -15,6 +18,7 @@ pub struct Service {
     #[serde(default)]
     metadata: Option<Meta>,
     spec: Option<Spec>,
+    status: Option<Status>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -30,6 +34,12 @@ struct Spec {
     ports: Bounded<ServicePort, 100>,
     session_affinity: Option<SessionAffinity>,
     session_affinity_config: Option<AffinityConfig>,
+    #[serde(default, rename = "externalIPs")]
+    external_ips: Bounded<Address, MAX_OUTER_IPS>,
+    #[serde(default)]
+    load_balancer_source_ranges: Bounded<Range, MAX_SOURCE_RANGES>,
+    internal_traffic_policy: Option<TrafficPolicy>,
+    external_traffic_policy: Option<TrafficPolicy>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -111,26 +121,39 @@ const DEFAULT_TIMEOUT: Seconds = Seconds(NonZeroU32::new(10_800).unwrap());
 impl TryFrom<Service> for ConvertedService {
     type Error = Invalid;
 
-    fn try_from(Service { metadata, spec }: Service) -> Result<Self, Invalid> {
+    fn try_from(Service { metadata, spec, status }: Service) -> Result<Self, Invalid> {
         let meta = metadata.unwrap_or_default();
         let name = meta.label_name()?;
         let Some(spec) = spec else {
             return Err(Invalid::new("spec", "is missing"));
         };
-        let external = spec.r#type == Some(Type::ExternalName);
-        let cluster_ips = if external { Cluster::Unset } else { spec.cluster_ips()? };
-        if spec.ports.is_empty() && !external && !matches!(cluster_ips, Cluster::Headless) {
+        let is_external_name = spec.r#type == Some(Type::ExternalName);
+        let cluster_ips = if is_external_name { Cluster::Unset } else { spec.cluster_ips()? };
+        if spec.ports.is_empty() && !is_external_name && !matches!(cluster_ips, Cluster::Headless) {
             return Err(Invalid::new("spec.ports", "a Service has at least one port"));
         }
-        let ports = if external { Vec::new() } else { spec.ports()? };
-        let lacks_cluster_ip = !external && matches!(cluster_ips, Cluster::Unset);
-        let service = model::Service {
+        let ports = if is_external_name { Vec::new() } else { spec.ports()? };
+        let lacks_cluster_ip = !is_external_name && matches!(cluster_ips, Cluster::Unset);
+        let mut service = model::Service {
             created: meta.created(),
             cluster_ips: cluster_ips.into_vec(),
             ports,
             affinity: spec.affinity(),
             ..model::Service::new(ServiceId { namespace: meta.namespace(), name: name.0.clone() })
         };
+        if !is_external_name {
+            service.external_ips = external_ips(&spec.external_ips)?;
+            service.internal_policy = spec.internal_traffic_policy.unwrap_or_default().0;
+        }
+        if spec.r#type == Some(Type::LoadBalancer) {
+            service.load_balancer_ips = status.unwrap_or_default().load_balancer_ips()?;
+            let annotation = meta.annotation(SOURCE_RANGES);
+            service.source_ranges = source_ranges(&spec.load_balancer_source_ranges, annotation)?;
+        }
+        // Kubernetes calls these Services externally accessible; of others the policy means nothing.
+        if spec.has_node_ports() || !service.external_ips.is_empty() {
+            service.external_policy = spec.external_traffic_policy.unwrap_or_default().0;
+        }
         let selects_pods = spec.selector.is_some_and(|selector| !selector.is_empty());
         let is_foreign = meta.label(SERVICE_PROXY_NAME).is_some();
         Ok(Self { service, selects_pods, is_foreign, lacks_cluster_ip })
@@ -184,8 +207,11 @@ impl Spec {
         Ok(Cluster::Ips(ips))
     }
 
+    fn has_node_ports(&self) -> bool {
+        matches!(self.r#type, Some(Type::NodePort | Type::LoadBalancer))
+    }
+
     fn ports(&self) -> Result<Vec<model::ServicePort>, Invalid> {
-        let has_node_ports = matches!(self.r#type, Some(Type::NodePort | Type::LoadBalancer));
         let mut ports: Vec<model::ServicePort> = Vec::with_capacity(self.ports.len());
         for (index, entry) in self.ports.iter().enumerate() {
             let invalid = |field: &str, message: String| {
@@ -208,7 +234,7 @@ impl Spec {
                 return invalid(".port", format!("{} {} is an earlier port too", port.protocol, port.port));
             }
             if let Some(node_port) = port.node_port {
-                if !has_node_ports {
+                if !self.has_node_ports() {
                     return invalid(
                         ".nodePort",
                         "is for Services of type NodePort or LoadBalancer only: set spec.type".into(),

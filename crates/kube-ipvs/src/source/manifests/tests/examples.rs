@@ -78,6 +78,19 @@ fn node_port() {
 }
 
 #[test]
+fn load_balancer() {
+    check(
+        "05-load-balancer.yaml",
+        expect![[r#"
+        Service default/web-lb [10.109.102.90] [TCP 80 "" nodePort 30090] balancer [203.0.113.10] from [198.51.100.0/24, 192.0.2.0/24]
+        Slice default/web-lb-h6t2n of default/web-lb IPv4 [TCP 8080 ""]
+          10.244.1.2 ready serving on node-1
+          10.244.2.2 ready serving on node-2
+    "#]],
+    );
+}
+
+#[test]
 fn external_name_and_headless() {
     check(
         "06-external-name-headless.yaml",
@@ -112,6 +125,19 @@ fn no_match() {
 }
 
 #[test]
+fn session_affinity() {
+    check(
+        "09-session-affinity.yaml",
+        expect![[r#"
+        Service default/web-sticky [10.109.102.91] [TCP 80 ""] affinity 10s
+        Slice default/web-sticky-c8v5j of default/web-sticky IPv4 [TCP 8080 ""]
+          10.244.1.2 ready serving on node-1
+          10.244.2.2 ready serving on node-2
+    "#]],
+    );
+}
+
+#[test]
 fn dns() {
     check(
         "10-dns.yaml",
@@ -128,5 +154,5 @@ fn dns() {
 fn they_stand_side_by_side() {
     let changes = ManifestSource::open(&folder()).unwrap().scan();
     assert_eq!(changes.problems, []);
-    assert!(changes.events.len() >= 18, "{}", render(&changes));
+    assert!(changes.events.len() >= 22, "{}", render(&changes));
 }

@@ -81,7 +81,7 @@ status:
   loadBalancer: {ingress: [{ip: 192.0.2.1}]}
 ",
         expect![[r#"
-            Service shop/web [10.96.0.1, fd00::1] [TCP 80 "http" nodePort 30080] [TCP 443 "https"] [UDP 443 "quic"] [SCTP 9000 "assoc"] affinity 60s created 1769860800
+            Service shop/web [10.96.0.1, fd00::1] [TCP 80 "http" nodePort 30080] [TCP 443 "https"] [UDP 443 "quic"] [SCTP 9000 "assoc"] affinity 60s balancer [192.0.2.1] created 1769860800
         "#]],
     );
 }
@@ -139,7 +139,7 @@ endpoints:
               fd00::3
               fd00::4 ready serving
               fd00::5 serving terminating
-              fd00::6 ready serving on node-1
+              fd00::6 ready serving on node-1 for zones ["a"]
         "#]],
     );
 }
@@ -231,7 +231,7 @@ fn a_node() {
         "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\nstatus: {addresses: [{type: Hostname, address: node-1}, \
          {type: InternalIP, address: 192.168.0.1}, {type: ExternalIP, address: 192.0.2.1}, {type: InternalIP, address: \"fd00::1\"}]}\n",
         expect![[r#"
-            Node node-1 [192.168.0.1, fd00::1]
+            Node node-1 [192.168.0.1, fd00::1] addresses [192.168.0.1, 192.0.2.1, fd00::1]
         "#]],
     );
 }

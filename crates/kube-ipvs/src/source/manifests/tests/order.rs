@@ -20,10 +20,15 @@ impl World {
                 Event::SliceRemoved(id) => format!("slice {id}"),
                 Event::NodeApplied(node) => format!("node {}", node.name),
                 Event::NodeRemoved(name) => format!("node {name}"),
+                Event::ServiceCidrApplied(cidr) => format!("cidr {}", cidr.name),
+                Event::ServiceCidrRemoved(name) => format!("cidr {name}"),
                 Event::NodeAddresses(_) => unreachable!("no manifest says so"),
             };
             match event {
-                Event::ServiceRemoved(_) | Event::SliceRemoved(_) | Event::NodeRemoved(_) => {
+                Event::ServiceRemoved(_)
+                | Event::SliceRemoved(_)
+                | Event::NodeRemoved(_)
+                | Event::ServiceCidrRemoved(_) => {
                     assert!(self.0.remove(&key).is_some(), "{key} is removed and never was");
                 }
                 event => {
@@ -52,6 +57,12 @@ fn document() -> impl Strategy<Value = String> {
              subsets: [{{addresses: [{{ip: 10.0.0.{ip}}}], ports: [{{port: 80}}]}}]\n"
         )
     });
+    let cidr = (name.clone(), 1..4u8).prop_map(|(name, net)| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {{name: {name}}}\n\
+             spec: {{cidrs: [10.{net}.0.0/16]}}\n"
+        )
+    });
     let slice = (name, 1..4u8).prop_map(|(name, ip)| {
         format!(
             "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
@@ -59,7 +70,7 @@ fn document() -> impl Strategy<Value = String> {
              addressType: IPv4\nports: [{{port: 80}}]\nendpoints: [{{addresses: [10.0.1.{ip}]}}]\n"
         )
     });
-    prop_oneof![service, endpoints, slice]
+    prop_oneof![service, endpoints, slice, cidr]
 }
 
 /// A file's content, or that it goes away.
