@@ -103,6 +103,7 @@ pub struct Service {
     cluster_ips: Vec<String>,
     spec: String,
     ports: String,
+    ingress: Vec<String>,
 }
 
 impl Service {
@@ -114,7 +115,14 @@ impl Service {
             cluster_ips: Vec::new(),
             spec: String::new(),
             ports: String::new(),
+            ingress: Vec::new(),
         }
+    }
+
+    /// One more IP that its load balancer has given it.
+    pub fn load_balancer_ip(mut self, address: &str) -> Self {
+        self.ingress.push(format!("{{ ip: \"{address}\" }}"));
+        self
     }
 
     /// Its creationTimestamp.
@@ -159,7 +167,7 @@ impl Service {
 
 impl Display for Service {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, created, cluster_ips, spec, ports } = self;
+        let Self { name, created, cluster_ips, spec, ports, ingress } = self;
         writeln!(out, "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: default")?;
         writeln!(out, "  creationTimestamp: \"{created}\"\nspec:\n  selector: {{ app: {name} }}")?;
         if let Some(first) = cluster_ips.first() {
@@ -173,7 +181,13 @@ impl Display for Service {
             writeln!(out, "  ipFamilies: [{}]\n  ipFamilyPolicy: {policy}", families.join(", "))?;
         }
         write!(out, "{spec}")?;
-        if ports.is_empty() { Ok(()) } else { write!(out, "  ports:\n{ports}") }
+        if !ports.is_empty() {
+            write!(out, "  ports:\n{ports}")?;
+        }
+        if !ingress.is_empty() {
+            writeln!(out, "status:\n  loadBalancer: {{ ingress: [{}] }}", ingress.join(", "))?;
+        }
+        Ok(())
     }
 }
 

@@ -23,9 +23,11 @@ pub enum KeySet {
     External,
     /// Nobody takes connections: new ones are refused.
     NoEndpoints,
-    /// Somebody takes connections, and nobody on this node, as the policy `Local` wants: new ones are dropped, so
-    /// that a load balancer tries another node.
+    /// Somebody takes connections, and nobody on this node, as the policy `Local` wants: new ones are dropped.
     NoLocal,
+    /// The same, for clients outside the cluster alone, so that their load balancer tries another node. Those inside
+    /// have a short cut.
+    NoLocalOutside,
     /// Only from some sources: see [`Element::Allowed`].
     Firewall,
     /// Only for what a short cut sends there: see [`Element::ShortCut`].
@@ -34,13 +36,14 @@ pub enum KeySet {
 
 impl KeySet {
     /// All of them, in the order in which elements are written: the record of ownership first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Served,
         Self::MasqueradeAlways,
         Self::ClusterIps,
         Self::External,
         Self::NoEndpoints,
         Self::NoLocal,
+        Self::NoLocalOutside,
         Self::Firewall,
         Self::Inner,
     ];
@@ -54,6 +57,7 @@ impl KeySet {
             Self::External => "external-ips",
             Self::NoEndpoints => "no-endpoints",
             Self::NoLocal => "no-local",
+            Self::NoLocalOutside => "no-local-outside",
             Self::Firewall => "firewall",
             Self::Inner => "inner",
         }
@@ -62,7 +66,7 @@ impl KeySet {
 
 /// The sets that one key belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct KeySets(u8);
+pub struct KeySets(u16);
 
 impl KeySets {
     /// In no set at all.

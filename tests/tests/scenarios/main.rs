@@ -17,6 +17,7 @@ mod no_endpoints;
 mod node_addresses;
 mod node_port;
 mod nothing_to_serve;
+mod policies;
 mod restart;
 mod spread;
 mod steady_load;

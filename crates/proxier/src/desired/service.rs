@@ -5,14 +5,14 @@ use ipvs_netlink::{Persistence, Scheduler, ServiceFlags};
 
 use super::{
     Desired, Shared, VirtualServer,
-    backends::{Backends, RealServers, any_serves},
+    backends::{Backends, any_serves},
     frontends::{Frontend, Kind, frontends},
 };
 use crate::{
     cluster::{Cluster, EndpointAddress},
     config::Config,
     model::{Affinity, Family, Service, ServiceId, ServicePort, TrafficPolicy, VirtualServerKey},
-    set::{KeySet, KeySets},
+    set::KeySet,
 };
 
 /// What one Service needs. A Service that does not exist (any more) needs nothing.
@@ -96,7 +96,12 @@ fn virtual_server(
         Kind::LoadBalancerIp => allowed(cluster, service, frontend.key.address),
         _ => BTreeSet::new(),
     };
-    let sets = with_lack(frontend.kind.sets(policy), real_servers, &backends.cluster);
+    let no_local = if frontend.kind.is_external() { KeySet::NoLocalOutside } else { KeySet::NoLocal };
+    let sets = match (any_serves(real_servers), any_serves(&backends.cluster)) {
+        (true, _) => frontend.kind.sets(policy),
+        (false, true) => frontend.kind.sets(policy).with(no_local),
+        (false, false) => frontend.kind.sets(policy).with(KeySet::NoEndpoints),
+    };
     VirtualServer {
         owner: service.port_id(port),
         config: ipvs_netlink::VirtualServer {
@@ -112,15 +117,6 @@ fn virtual_server(
         allowed,
         short_cut: None,
         shortened: Vec::new(),
-    }
-}
-
-/// Adds what becomes of new connections where nobody takes them.
-fn with_lack(sets: KeySets, here: &RealServers, anywhere: &RealServers) -> KeySets {
-    match (any_serves(here), any_serves(anywhere)) {
-        (true, _) => sets,
-        (false, true) => sets.with(KeySet::NoLocal),
-        (false, false) => sets.with(KeySet::NoEndpoints),
     }
 }
 

@@ -70,9 +70,9 @@ pub(super) struct Rule {
 
 /// All chains of one family, those first that others refer to.
 ///
-/// IPVS sits at 98 and 99 in input and at -99 and -98 in output: ours come before. Short cuts are nat, and so see the
-/// first packet of a connection only; of the filters, those that look at what a client asks for come before the
-/// short cuts, and those that look at what will answer come behind them.
+/// IPVS sits at 98 and 99 in input and at -99 and -98 in output: ours come before. The kernel runs all nat chains of
+/// a hook at one place, -100 in prerouting and output, whatever their priority, which orders them among themselves.
+/// So `input` sees where a short cut has led, and `output` sees what the process asked for.
 pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
     use InetHookNumber::{Forward, LocalIn, LocalOut, PostRouting, PreRouting};
     let rules = Rules { family, settings };
@@ -80,13 +80,12 @@ pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
         Chain { name: "refuse", base: None, rules: rules.refuse() },
         Chain { name: "unserved", base: None, rules: rules.unserved() },
         Chain { name: "to-service", base: None, rules: rules.to_service() },
-        Chain { name: "from-node", base: None, rules: rules.from_node() },
-        Chain::hooked("firewall-in", "filter", PreRouting, -110, rules.firewall()),
-        Chain::hooked("firewall-out", "filter", LocalOut, -150, rules.firewall()),
+        Chain { name: "from-node", base: None, rules: rules.sent_by_node() },
+        Chain::hooked("firewall-in", "filter", PreRouting, -110, vec![rules.established(), rules.firewall()]),
         Chain::hooked("nat-in", "nat", PreRouting, -105, rules.nat(rules.inside())),
         Chain::hooked("nat-out", "nat", LocalOut, -105, rules.nat(Some(Vec::new()))),
         Chain::hooked("input", "filter", LocalIn, 90, rules.input()),
-        Chain::hooked("output", "filter", LocalOut, -101, rules.output()),
+        Chain::hooked("output", "filter", LocalOut, -150, rules.output()),
         Chain::hooked("forward", "filter", Forward, 0, rules.forward()),
         Chain::hooked("masquerade", "nat", PostRouting, 100, rules.masquerade()),
         Chain::hooked("clear-mark", "filter", PostRouting, 110, rules.clear_mark()),
@@ -131,6 +130,9 @@ impl Rules<'_> {
 
     fn to_service(&self) -> Vec<Rule> {
         let mut rules = self.nobody_there();
+        let drop = vec![counter(), drop()];
+        let comment = "no endpoints on this node, and the policy is Local: no short cut has led here";
+        rules.push(Rule::new(comment, [self.key_in(KeySet::NoLocalOutside), state_new(), drop]));
         rules.push(
             self.mark_if("the endpoint sees this node, whoever asks", self.key_in(KeySet::MasqueradeAlways)),
         );
@@ -146,8 +148,9 @@ impl Rules<'_> {
         rules
     }
 
-    fn from_node(&self) -> Vec<Rule> {
-        let mut rules = self.nobody_there();
+    fn sent_by_node(&self) -> Vec<Rule> {
+        let mut rules = vec![self.firewall()];
+        rules.extend(self.nobody_there());
         let source = [load(self.family, &[Field::Source]), vec![is_in(VIPS)]].concat();
         rules.push(self.mark_if("a node process takes the VIP itself as its source", source));
         if self.settings.masquerade_all {
@@ -174,16 +177,11 @@ impl Rules<'_> {
         ]
     }
 
-    fn firewall(&self) -> Vec<Rule> {
+    fn firewall(&self) -> Rule {
         let with_source = [&KEY[..], &[Field::Source]].concat();
         let not_allowed = [load(self.family, &with_source), vec![is_not_in(ALLOWED)]].concat();
-        vec![
-            self.established(),
-            Rule::new(
-                "loadBalancerSourceRanges",
-                [self.key_in(KeySet::Firewall), not_allowed, vec![counter(), drop()]],
-            ),
-        ]
+        let drop = vec![counter(), drop()];
+        Rule::new("loadBalancerSourceRanges", [self.key_in(KeySet::Firewall), not_allowed, drop])
     }
 
     /// `inside`: what tells that a packet comes from within the cluster; none: nothing does.

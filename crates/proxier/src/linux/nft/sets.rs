@@ -61,7 +61,10 @@ fn comment(kind: KeySet) -> &'static str {
             "external and load-balancer IPs of the policy Cluster: pods alone are not masqueraded"
         }
         KeySet::NoEndpoints => "new connections are refused",
-        KeySet::NoLocal => "new connections are dropped: a load balancer tries another node",
+        KeySet::NoLocal => "new connections are dropped",
+        KeySet::NoLocalOutside => {
+            "new connections from outside are dropped: a load balancer tries another node"
+        }
         KeySet::Firewall => "only for some sources",
         KeySet::Inner => "only for what a short cut sends here",
     }
