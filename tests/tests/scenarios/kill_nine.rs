@@ -61,7 +61,7 @@ impl State {
 }
 
 fn await_all_services(node: &Namespace) -> Result<()> {
-    eventually(Duration::from_secs(60), || {
+    eventually(Duration::from_secs(180), || {
         let table = node.ip_vs()?;
         let ready = table.0.iter().filter(|service| service.real_servers.len() == 2).count();
         ensure!(ready == SERVICES, "{ready} of {SERVICES} services");
@@ -76,9 +76,9 @@ fn await_all_services(node: &Namespace) -> Result<()> {
 
 /// Waits for the first thing that a sync makes. Read in a hurry: the rest follows at once.
 fn await_device(node: &Namespace) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(180);
     while !node.has_device(VIP_DEVICE)? {
-        ensure!(Instant::now() < deadline, "no {VIP_DEVICE} after a minute");
+        ensure!(Instant::now() < deadline, "no {VIP_DEVICE} after three minutes");
         thread::sleep(Duration::from_millis(2));
     }
     Ok(())
@@ -95,7 +95,7 @@ fn clean_up(cluster: &Cluster) -> Result<()> {
 /// At every moment: killed, started again, and everything is as after an undisturbed sync.
 #[test]
 fn a_first_sync_survives_being_killed() -> TestResult {
-    scenario(Cluster::builder().deadline(Duration::from_secs(900)), |cluster| {
+    scenario(Cluster::builder().deadline(Duration::from_secs(1800)), |cluster| {
         cluster.manifests.write("many", &manifests())?;
         let node = cluster.at("node-1")?;
         let proxy = cluster.start_proxy("node-1", &[])?;
@@ -117,7 +117,7 @@ fn a_first_sync_survives_being_killed() -> TestResult {
             let state = State::read(node)?;
             midway += usize::from(!state.is_empty() && state != wanted);
             let proxy = cluster.start_proxy("node-1", &[])?;
-            let result = eventually(Duration::from_secs(60), || State::read(node)?.ensure_is(&wanted));
+            let result = eventually(Duration::from_secs(180), || State::read(node)?.ensure_is(&wanted));
             result.with_context(|| format!("killed {delay:?} after it began to write"))?;
             proxy.terminate()?;
             clean_up(cluster)?;
