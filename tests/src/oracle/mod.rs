@@ -34,6 +34,12 @@ impl Namespace {
         if page.len() <= SURELY_ALL { Table::parse_proc(&page) } else { self.ipvsadm() }
     }
 
+    /// Whether it has a network device, without a process: quick enough to catch the moment.
+    pub fn has_device(&self, device: &str) -> Result<bool> {
+        let devices = self.proc_net_page("dev")?;
+        Ok(devices.lines().any(|line| line.trim_start().starts_with(&format!("{device}:"))))
+    }
+
     /// The VIPs, as `ip addr show kube-ipvs0` prints them: sorted, and none where the device is missing.
     pub fn vips(&self) -> Result<Vec<IpAddr>> {
         addresses::vips(self)

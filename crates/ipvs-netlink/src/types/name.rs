@@ -129,6 +129,9 @@ impl Scheduler {
     /// Weighted least connections.
     pub const WLC: Self = Self(Name::literal("wlc"));
     /// Locality-based least connections.
+    ///
+    /// Load the modules of this one and of [`LBLCR`](Self::LBLCR) before: where the kernel has to load them by itself
+    /// while a network namespace is taken down, it can wait for itself for ever (seen on Linux 6.1).
     pub const LBLC: Self = Self(Name::literal("lblc"));
     /// Locality-based least connections with replication.
     pub const LBLCR: Self = Self(Name::literal("lblcr"));

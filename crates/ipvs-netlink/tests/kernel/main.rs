@@ -16,7 +16,7 @@ use std::{
     net::SocketAddr,
     process::Command,
     sync::{
-        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -56,6 +56,12 @@ impl Namespace {
     }
 
     fn at(turn: Turn) -> Self {
+        // Seen on 6.1: the kernel loads these two under the lock of IPVS, and their loading waits for namespaces that
+        // are being taken down, which wait for that lock. They are there before anybody needs them.
+        static LOADED: Once = Once::new();
+        LOADED.call_once(|| {
+            run("modprobe", &["-a", "ip_vs", "ip_vs_lblc", "ip_vs_lblcr"]);
+        });
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("ipvs-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         run("ip", &["netns", "add", &name]);
