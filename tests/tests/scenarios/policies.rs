@@ -250,8 +250,8 @@ fn every_client_every_address_every_policy() -> TestResult {
         route(cluster, "far-client", "node-3")?;
         let _proxies = cluster.start_proxies(&["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"])?;
         for node in cluster.nodes() {
-            let last = [format!("10.244.1.2:8090 1"), format!("10.244.2.2:8090 1")];
-            node.namespace().await_service("UDP 10.96.1.2:90", &[&last[0], &last[1]])?;
+            let v4 = ["10.244.1.2:8090 1", "10.244.2.2:8090 1"];
+            node.namespace().await_service("UDP 10.96.1.2:90", &v4)?;
             node.namespace().await_service(
                 "UDP [fd00:10:96::1:2]:90",
                 &["[fd00:10:244:1::2]:8090 1", "[fd00:10:244:2::2]:8090 1"],
