@@ -15,8 +15,11 @@ pub enum KeySet {
     /// Every virtual server of ours, with the name of its Service as the comment. This is also the record
     /// of what we own: a virtual server that is not in it is somebody else's.
     Served,
-    /// Whoever asks, the endpoint sees this node: node ports of the policy `Cluster`.
+    /// Whoever asks, the endpoint sees this node: addresses of this node, with the policy `Cluster`. A pod of another
+    /// node may ask, and the answer has to come back by way of this one.
     MasqueradeAlways,
+    /// The same with the policy `Local`, where those outside the cluster keep their address.
+    MasqueradeInside,
     /// ClusterIPs: traffic from outside the cluster's own sources is masqueraded.
     ClusterIps,
     /// External and load-balancer IPs of the policy `Cluster`: all but the cluster's own sources are masqueraded.
@@ -36,9 +39,10 @@ pub enum KeySet {
 
 impl KeySet {
     /// All of them, in the order in which elements are written: the record of ownership first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Served,
         Self::MasqueradeAlways,
+        Self::MasqueradeInside,
         Self::ClusterIps,
         Self::External,
         Self::NoEndpoints,
@@ -53,6 +57,7 @@ impl KeySet {
         match self {
             Self::Served => "served",
             Self::MasqueradeAlways => "masquerade-always",
+            Self::MasqueradeInside => "masquerade-inside",
             Self::ClusterIps => "cluster-ips",
             Self::External => "external-ips",
             Self::NoEndpoints => "no-endpoints",

@@ -2,11 +2,13 @@
 //!
 //! They need root and a kernel with ip_vs: `cargo xtask test` gives them both.
 
+mod affinity;
 mod bad_input;
 mod bench;
 mod common;
 mod dns;
 mod dual_stack;
+mod hairpin;
 mod hostnames;
 mod kill_nine;
 mod masquerade;
@@ -19,6 +21,10 @@ mod node_port;
 mod nothing_to_serve;
 mod policies;
 mod restart;
+mod source_ranges;
 mod spread;
 mod steady_load;
 mod terminating;
+mod topology;
+mod udp;
+mod unserved;

@@ -80,10 +80,16 @@ impl Case {
         })
     }
 
+    /// Whether the client is a process of the node that its packets reach first.
+    fn is_at_home(&self) -> bool {
+        self.client == self.entry
+    }
+
     /// Who may answer, and what he sees; nobody: the packets are dropped.
     fn expected(&self) -> (BTreeSet<&'static str>, Source) {
         let (internal, external) = POLICIES[self.service];
-        let is_inside = self.who != Who::Outside;
+        // A process is known by its own node only; a pod by every node, as its address says where it is.
+        let is_inside = self.who == Who::Pod || self.is_at_home();
         let policy = match self.kind {
             Kind::ClusterIp => internal,
             // Who is inside does not go out to come in again.
@@ -92,12 +98,11 @@ impl Case {
         };
         let all = PODS.iter().filter(|(_, node, _)| policy == "Cluster" || *node == self.entry);
         let keeps = match (self.who, self.kind) {
-            (Who::Pod, Kind::NodePort) => external == "Local",
-            (Who::Pod, _) => true,
+            (Who::Pod, kind) => kind != Kind::NodePort,
             // A process takes the VIP for its source, or an address of its node.
-            (Who::Node, _) => false,
-            (Who::Outside, Kind::ClusterIp) => false,
-            (Who::Outside, _) => external == "Local",
+            (Who::Node, _) if self.is_at_home() => false,
+            (_, Kind::ClusterIp) => false,
+            _ => external == "Local",
         };
         (all.map(|(name, ..)| *name).collect(), if keeps { Source::Client } else { Source::Node })
     }
@@ -226,7 +231,13 @@ fn cases() -> Vec<Case> {
             for service in 0..POLICIES.len() {
                 for v6 in [false, true] {
                     for (transport, _) in TRANSPORTS {
-                        cases.push(Case { client, who, entry, kind, service, v6, transport });
+                        let case = Case { client, who, entry, kind, service, v6, transport };
+                        cases.push(case);
+                        if kind == Kind::NodePort && who != Who::Outside {
+                            // Node ports of another node, too.
+                            let entry = if entry == "node-1" { "node-3" } else { "node-1" };
+                            cases.push(Case { entry, ..case });
+                        }
                     }
                 }
             }
@@ -260,7 +271,7 @@ fn every_client_every_address_every_policy() -> TestResult {
         let cases = cases();
         let all = &*cluster;
         let mut failures = Vec::new();
-        let mut reached: BTreeMap<(Kind, usize, Who, &str), BTreeSet<String>> = BTreeMap::new();
+        let mut reached: BTreeMap<(Kind, usize, &str, &str), BTreeSet<String>> = BTreeMap::new();
         // As many at a time as keep a small machine busy.
         for batch in cases.chunks(48) {
             let results: Vec<(Case, Result<BTreeSet<String>>)> = thread::scope(|scope| {
@@ -275,7 +286,7 @@ fn every_client_every_address_every_policy() -> TestResult {
                 match result {
                     Ok(names) => {
                         reached
-                            .entry((case.kind, case.service, case.who, case.entry))
+                            .entry((case.kind, case.service, case.client, case.entry))
                             .or_default()
                             .extend(names);
                     }
@@ -290,7 +301,7 @@ fn every_client_every_address_every_policy() -> TestResult {
         ensure!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
         // Where several may answer, each does.
         for case in &cases {
-            let names = &reached[&(case.kind, case.service, case.who, case.entry)];
+            let names = &reached[&(case.kind, case.service, case.client, case.entry)];
             let expected: BTreeSet<String> = case.expected().0.into_iter().map(str::to_owned).collect();
             ensure!(*names == expected, "{case:?}: {names:?} answered, not {expected:?}");
         }

@@ -30,21 +30,6 @@ impl Kind {
         }
     }
 
-    /// Which packets to it are masqueraded, and which may come.
-    pub(super) fn sets(self, policy: TrafficPolicy) -> KeySets {
-        let served = KeySets::NONE.with(KeySet::Served);
-        match (self, policy) {
-            (Self::ClusterIp, _) => served.with(KeySet::ClusterIps),
-            (Self::NodePort, TrafficPolicy::Cluster) => served.with(KeySet::MasqueradeAlways),
-            (Self::ExternalIp | Self::LoadBalancerIp, TrafficPolicy::Cluster) => {
-                served.with(KeySet::External)
-            }
-            // The client's address is kept: that is what the policy is for.
-            (Self::ExternalIp | Self::LoadBalancerIp | Self::NodePort, TrafficPolicy::Local) => served,
-            (Self::Inner, _) => served.with(KeySet::Inner),
-        }
-    }
-
     /// Whether its address is one that we bind, rather than one that the node has.
     fn is_vip(self) -> bool {
         self != Self::NodePort
@@ -63,6 +48,23 @@ pub(super) struct Frontend {
     pub(super) key: VirtualServerKey,
     /// Whether its address is to be bound.
     pub(super) bind: bool,
+}
+
+impl Frontend {
+    /// Which packets to it are masqueraded, and which may come.
+    pub(super) fn sets(&self, policy: TrafficPolicy) -> KeySets {
+        let served = KeySets::NONE.with(KeySet::Served);
+        match (self.kind, policy) {
+            (Kind::ClusterIp, _) => served.with(KeySet::ClusterIps),
+            (Kind::Inner, _) => served.with(KeySet::Inner),
+            // Pods of other nodes come to a node's own address only.
+            (_, TrafficPolicy::Cluster) if !self.bind => served.with(KeySet::MasqueradeAlways),
+            (_, TrafficPolicy::Cluster) => served.with(KeySet::External),
+            // The address of clients outside is kept: that is what the policy is for.
+            (_, TrafficPolicy::Local) if !self.bind => served.with(KeySet::MasqueradeInside),
+            (_, TrafficPolicy::Local) => served,
+        }
+    }
 }
 
 /// Where a port is to be reached in one family, less what others have.

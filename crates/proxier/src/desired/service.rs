@@ -98,9 +98,9 @@ fn virtual_server(
     };
     let no_local = if frontend.kind.is_external() { KeySet::NoLocalOutside } else { KeySet::NoLocal };
     let sets = match (any_serves(real_servers), any_serves(&backends.cluster)) {
-        (true, _) => frontend.kind.sets(policy),
-        (false, true) => frontend.kind.sets(policy).with(no_local),
-        (false, false) => frontend.kind.sets(policy).with(KeySet::NoEndpoints),
+        (true, _) => frontend.sets(policy),
+        (false, true) => frontend.sets(policy).with(no_local),
+        (false, false) => frontend.sets(policy).with(KeySet::NoEndpoints),
     };
     VirtualServer {
         owner: service.port_id(port),

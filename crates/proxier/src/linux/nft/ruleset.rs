@@ -198,6 +198,8 @@ impl Rules<'_> {
             abort("SCTP to a port that nobody serves", [self.to_vip(), not_served].concat()),
         ];
         if let Some(inside) = inside {
+            let to_node = [inside.clone(), self.key_in(KeySet::MasqueradeInside)].concat();
+            rules.push(self.mark_if("a pod of another node gets its answer by way of this one", to_node));
             let divert = dnat_by(self.family, SHORT_CUTS);
             rules.push(Rule::new(
                 "the policy Local is for outsiders: others get all endpoints",

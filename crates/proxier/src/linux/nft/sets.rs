@@ -55,7 +55,8 @@ pub(super) fn sets(family: Family) -> Vec<NfTablesMessage> {
 fn comment(kind: KeySet) -> &'static str {
     match kind {
         KeySet::Served => "virtual servers that kube-ipvs made, and for which Service port",
-        KeySet::MasqueradeAlways => "node ports of the policy Cluster",
+        KeySet::MasqueradeAlways => "on addresses of this node, policy Cluster",
+        KeySet::MasqueradeInside => "on addresses of this node, policy Local",
         KeySet::ClusterIps => "masqueraded from outside the cluster",
         KeySet::External => {
             "external and load-balancer IPs of the policy Cluster: pods alone are not masqueraded"

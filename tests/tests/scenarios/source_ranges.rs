@@ -1,0 +1,102 @@
+//! Scenario 5: loadBalancerSourceRanges, for clients outside, pods and the node itself.
+
+use std::thread;
+
+use anyhow::{Result, ensure};
+use scenarios::{Cluster, Failure, Service, Slice, TestResult, Transport, scenario};
+
+const VIP: &str = "203.0.113.10:80";
+const CLIENTS: [&str; 4] = ["client", "other", "visitor", "node-3"];
+
+/// Who gets through to the load-balancer IP. All ask at once, so that those who are dropped wait together.
+fn let_through(cluster: &Cluster) -> Result<Vec<&'static str>> {
+    let answers = thread::scope(|scope| {
+        let asked: Vec<_> = CLIENTS
+            .map(|client| scope.spawn(move || cluster.at(client)?.try_echo(Transport::Tcp, VIP)))
+            .into_iter()
+            .collect();
+        asked
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("panicked")))
+            .collect::<Vec<_>>()
+    });
+    let mut through = Vec::new();
+    for (client, answer) in CLIENTS.into_iter().zip(answers) {
+        match answer? {
+            Ok(_) => through.push(client),
+            Err(Failure::TimedOut) => {}
+            Err(other) => anyhow::bail!("{client}: {other}"),
+        }
+    }
+    Ok(through)
+}
+
+/// How many packets the rules of loadBalancerSourceRanges have dropped on node-3.
+fn dropped(cluster: &Cluster) -> Result<u64> {
+    let rules = cluster.at("node-3")?.run("nft", &["list", "table", "ip", "kube-ipvs"])?;
+    let rules = rules.lines().filter(|line| line.contains("\"loadBalancerSourceRanges\""));
+    Ok(rules.filter_map(|line| line.split("packets ").nth(1)?.split(' ').next()?.parse::<u64>().ok()).sum())
+}
+
+#[test]
+fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
+    let builder = Cluster::builder()
+        .pod("web-1", "node-1", "10.244.1.2")
+        .pod("visitor", "node-3", "10.244.3.9")
+        .host("other", "192.168.128.101 fd00:128::101");
+    scenario(builder, |cluster| {
+        let _server = cluster.echo("web-1", Transport::Tcp, 8080)?;
+        let web = |ranges: &str| {
+            let service = Service::new("web")
+                .line("type: LoadBalancer")
+                .line(&format!("loadBalancerSourceRanges: [{ranges}]"))
+                .cluster_ip("10.96.0.80")
+                .load_balancer_ip("203.0.113.10");
+            let service = service.port_line("port: 80, targetPort: 8080, nodePort: 30080");
+            format!("{service}---\n{}", Slice::of("web").port(8080).ready("10.244.1.2").on("node-1"))
+        };
+        for client in ["client", "other"] {
+            cluster.at(client)?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
+        }
+        let node = cluster.at("node-3")?;
+        // What is asked of the ranges, and who is in them. A process of the node takes the VIP for its source.
+        for (ranges, expected) in [
+            ("192.168.128.100/32", vec!["client"]),
+            ("10.244.0.0/16, 10.244.3.0/24", vec!["visitor"]),
+            ("192.168.128.0/25", CLIENTS.into_iter().filter(|client| *client != "visitor").collect()),
+            ("\"192.168.128.101/32\", \"fd00::/8\"", vec!["other"]),
+            ("0.0.0.0/0", CLIENTS.to_vec()),
+        ] {
+            cluster.manifests.write("web", &web(ranges))?;
+            let proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
+            proxy_settled(cluster)?;
+            let before = dropped(cluster)?;
+            let through = let_through(cluster)?;
+            ensure!(through == expected, "with {ranges}: {through:?} got through, not {expected:?}");
+            let counted = dropped(cluster)? > before;
+            ensure!(
+                counted == (expected.len() < CLIENTS.len()),
+                "with {ranges}: the counter of drops is wrong"
+            );
+            // Everything else is as before for everybody.
+            for client in CLIENTS {
+                cluster.at(client)?.echo(Transport::Tcp, "192.168.128.3:30080")?;
+            }
+            cluster.at("visitor")?.echo(Transport::Tcp, "10.96.0.80:80")?;
+            node.echo(Transport::Tcp, "10.96.0.80:80")?;
+            proxy.terminate()?;
+        }
+        Ok(())
+    })
+}
+
+/// The daemon has compared everything once: `diff` finds nothing to do.
+fn proxy_settled(cluster: &Cluster) -> Result<()> {
+    let manifests = cluster.manifests.directory().to_string_lossy().into_owned();
+    scenarios::eventually(scenarios::SOON, || {
+        let command = ["diff", "--manifests", &manifests, "--hostname-override", "node-3"];
+        let output = cluster.kube_ipvs("node-3")?.output(&command)?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        Ok(())
+    })
+}

@@ -1,0 +1,52 @@
+//! Hints of EndpointSlices: endpoints in the node's own zone, or on the node itself, are preferred.
+
+use scenarios::{Cluster, TestResult, scenario};
+
+fn slice(hints: [&str; 3]) -> String {
+    let mut text = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: app-1\n  labels: {kubernetes.io/service-name: app}\naddressType: IPv4\nports: [{port: 8080}]\nendpoints:\n".to_owned();
+    for (index, hints) in hints.iter().enumerate() {
+        let number = index + 1;
+        text +=
+            &format!("- addresses: [10.244.{number}.2]\n  nodeName: node-{number}\n  hints: {{{hints}}}\n");
+    }
+    text
+}
+
+#[test]
+fn hints_are_followed_where_all_endpoints_have_them() -> TestResult {
+    scenario(Cluster::builder(), |cluster| {
+        let service = scenarios::Service::new("app").cluster_ip("10.96.0.7").port(80);
+        let node = |name: &str, zone: &str| {
+            format!(
+                "---\napiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\n  labels: {{topology.kubernetes.io/zone: {zone}}}\n"
+            )
+        };
+        let nodes = node("node-1", "a") + &node("node-2", "b") + &node("node-3", "b");
+        cluster.manifests.write("app", &format!("{service}{nodes}"))?;
+        let zone = |zone: &str| format!("forZones: [{{name: {zone}}}]");
+        let (a, b, c) = (zone("a"), zone("b"), zone("c"));
+        cluster.manifests.write("slice", &slice([&a, &b, &b]))?;
+        let _proxies = cluster.start_proxies(&[])?;
+        let serving = |node: &str, numbers: &[u8]| {
+            let reals: Vec<String> = numbers.iter().map(|number| format!("10.244.{number}.2:8080")).collect();
+            let reals: Vec<&str> = reals.iter().map(String::as_str).collect();
+            cluster.at(node)?.await_serving("TCP 10.96.0.7:80", &reals)
+        };
+        serving("node-1", &[1])?;
+        serving("node-3", &[2, 3])?;
+        // One without hints: they are out of date, and nobody follows them.
+        cluster.manifests.write("slice", &slice([&a, &b, ""]))?;
+        serving("node-1", &[1, 2, 3])?;
+        // None for this zone: better far than nowhere.
+        cluster.manifests.write("slice", &slice([&c, &b, &b]))?;
+        serving("node-1", &[1, 2, 3])?;
+        serving("node-2", &[2, 3])?;
+        // For nodes: those of the node itself, else those of the zone.
+        let both = |node: &str, zone: &str| format!("forNodes: [{{name: {node}}}], {zone}");
+        let (first, second, third) = (both("node-1", &a), both("node-2", &b), both("node-2", &b));
+        cluster.manifests.write("slice", &slice([&first, &second, &third]))?;
+        serving("node-1", &[1])?;
+        serving("node-2", &[2, 3])?;
+        serving("node-3", &[2, 3])
+    })
+}

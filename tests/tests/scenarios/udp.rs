@@ -1,0 +1,81 @@
+//! UDP clients that keep one socket while the servers behind it change.
+
+use anyhow::{Result, ensure};
+use scenarios::{Cluster, Conversation, SOON, Service, Slice, TestResult, Transport, eventually, scenario};
+
+const ALL: [(&str, &str); 5] = [
+    ("visitor", "10.96.0.53:53"),
+    ("node-3", "10.96.0.53:53"),
+    ("client", "192.168.128.3:30053"),
+    ("client", "203.0.113.53:53"),
+    ("visitor", "203.0.113.53:53"),
+];
+
+fn manifests(policy: &str, endpoint: Option<(&str, &str)>) -> String {
+    let service = Service::new("udp")
+        .line("type: LoadBalancer")
+        .line(&format!("externalTrafficPolicy: {policy}"))
+        .cluster_ip("10.96.0.53")
+        .load_balancer_ip("203.0.113.53")
+        .port_line("protocol: UDP, port: 53, targetPort: 8053, nodePort: 30053");
+    let slice = Slice::of("udp").named_port("", "UDP", 8053);
+    let slice = endpoint.into_iter().fold(slice, |slice, (address, node)| slice.ready(address).on(node));
+    format!("{service}---\n{slice}")
+}
+
+/// Everybody's next datagrams are answered by `pod`. One may be lost on the way from one server to the other.
+fn answered_by(sockets: &mut [Conversation], pod: &str) -> Result<()> {
+    for (socket, (from, to)) in sockets.iter_mut().zip(ALL) {
+        let result = eventually(SOON, || {
+            let name = socket.say().map_err(|failure| anyhow::anyhow!("{failure}"))?.name;
+            ensure!(name == pod, "{name} answers");
+            Ok(())
+        });
+        result.map_err(|error| error.context(format!("{from} to {to}, which {pod} should answer")))?;
+    }
+    Ok(())
+}
+
+fn one_socket_follows(policy: &'static str) -> TestResult {
+    let builder = Cluster::builder()
+        .pod("dns-1", "node-3", "10.244.3.2")
+        .pod("dns-2", "node-3", "10.244.3.3")
+        .pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, move |cluster| {
+        let _servers =
+            [cluster.echo("dns-1", Transport::Udp, 8053)?, cluster.echo("dns-2", Transport::Udp, 8053)?];
+        cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
+        cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.2", "node-3"))))?;
+        let _proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
+        let node = cluster.at("node-3")?;
+        node.await_service("UDP 203.0.113.53:53", &["10.244.3.2:8053 1"])?;
+        let mut sockets = Vec::new();
+        for (from, to) in ALL {
+            sockets.push(cluster.at(from)?.connect(Transport::Udp, to)?);
+        }
+        answered_by(&mut sockets, "dns-1")?;
+        for (address, pod) in [("10.244.3.3", "dns-2"), ("10.244.3.2", "dns-1"), ("10.244.3.3", "dns-2")] {
+            cluster.manifests.write("udp", &manifests(policy, Some((address, "node-3"))))?;
+            answered_by(&mut sockets, pod)?;
+        }
+        // Nobody for a while: clients go on asking, and what they are told is not kept.
+        cluster.manifests.write("udp", &manifests(policy, None))?;
+        node.await_service("UDP 203.0.113.53:53", &[])?;
+        for socket in &mut sockets {
+            ensure!(socket.say().is_err(), "somebody answers although nobody is there");
+        }
+        cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.2", "node-3"))))?;
+        answered_by(&mut sockets, "dns-1")
+    })
+}
+
+#[test]
+fn one_socket_follows_the_servers() -> TestResult {
+    one_socket_follows("Cluster")
+}
+
+/// Here pods and processes of the node come by the short cut, which IPVS does not see.
+#[test]
+fn one_socket_follows_the_servers_of_a_local_service() -> TestResult {
+    one_socket_follows("Local")
+}

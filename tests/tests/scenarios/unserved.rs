@@ -1,0 +1,90 @@
+//! What a VIP does not serve: ports of the node that listen on every address, and ClusterIPs that nobody has.
+
+use scenarios::{Cluster, Service, Slice, TestResult, Transport, scenario};
+
+const VIPS: [&str; 3] = ["10.96.0.80", "203.0.113.10", "198.51.100.10"];
+
+/// `sshd` of a node is not to be had through a VIP, and stays where it is. VIPs answer pings.
+#[test]
+fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
+    let builder =
+        Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let _servers = [
+            cluster.echo("web-1", Transport::Tcp, 8080)?,
+            cluster.echo("node-3", Transport::Tcp, 22)?,
+            cluster.echo("node-3", Transport::Udp, 22)?,
+        ];
+        let service = Service::new("web")
+            .line("type: LoadBalancer")
+            .line("externalIPs: [198.51.100.10]")
+            .cluster_ip("10.96.0.80")
+            .load_balancer_ip("203.0.113.10")
+            .port_line("port: 80, targetPort: 8080");
+        let slice = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1");
+        let ranges = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\n\
+                      spec: {cidrs: [10.96.0.0/16]}\n";
+        cluster.manifests.write("web", &format!("{service}---\n{slice}---\n{ranges}"))?;
+        let _proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
+        let node = cluster.at("node-3")?;
+        node.await_vips(&VIPS)?;
+        for range in ["10.96.0.0/16", "203.0.113.0/24", "198.51.100.0/24"] {
+            cluster.at("client")?.ip(&format!("route add {range} via 192.168.128.3"))?;
+        }
+        for from in ["visitor", "client", "node-3"] {
+            let from = cluster.at(from)?;
+            for vip in VIPS {
+                from.echo(Transport::Tcp, &format!("{vip}:80"))?;
+                from.expect_refused(Transport::Tcp, &format!("{vip}:22"))?;
+                from.expect_refused(Transport::Udp, &format!("{vip}:22"))?;
+                from.expect_refused(Transport::Sctp, &format!("{vip}:22"))?;
+                from.run("ping", &["-c", "1", "-W", "5", vip])?;
+            }
+            // A ClusterIP that nobody has: not on its way round between the nodes and their router.
+            from.expect_refused(Transport::Tcp, "10.96.99.99:80")?;
+            from.expect_refused(Transport::Udp, "10.96.99.99:80")?;
+            // The node itself stays as it is.
+            from.echo(Transport::Tcp, "192.168.128.3:22")?;
+        }
+        Ok(())
+    })
+}
+
+/// An external IP that is the address of a node: that node is reached as before, from everywhere, and nobody binds
+/// the address.
+#[test]
+fn an_external_ip_that_is_a_node_s_address() -> TestResult {
+    let builder =
+        Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-2", "10.244.2.9");
+    scenario(builder, |cluster| {
+        let _servers =
+            [cluster.echo("web-1", Transport::Tcp, 8080)?, cluster.echo("node-3", Transport::Tcp, 22)?];
+        let service = Service::new("web")
+            .line("externalIPs: [192.168.128.3]")
+            .cluster_ip("10.96.0.80")
+            .port_line("port: 80, targetPort: 8080");
+        let slice = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1");
+        let mut text = format!("{service}---\n{slice}");
+        for node in cluster.nodes() {
+            text += &format!(
+                "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {}}}\nstatus:\n  addresses:\n  - type: InternalIP\n    \
+                 address: {}\n",
+                node.name(),
+                node.ipv4()
+            );
+        }
+        cluster.manifests.write("web", &text)?;
+        let _proxies = cluster.start_proxies(&["--cluster-cidr", "10.244.0.0/16"])?;
+        for node in cluster.nodes() {
+            node.namespace().await_vips(&["10.96.0.80"])?;
+            node.namespace().await_service("TCP 10.96.0.80:80", &["10.244.1.2:8080 1"])?;
+        }
+        cluster.at("node-3")?.await_service("TCP 192.168.128.3:80", &["10.244.1.2:8080 1"])?;
+        for from in ["client", "visitor", "node-1", "node-3"] {
+            let from = cluster.at(from)?;
+            assert_eq!(from.echo(Transport::Tcp, "192.168.128.3:80")?.name, "web-1");
+            assert_eq!(from.echo(Transport::Tcp, "192.168.128.3:22")?.name, "node-3");
+        }
+        Ok(())
+    })
+}
