@@ -53,7 +53,11 @@ fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
                 .cluster_ip("10.96.0.80")
                 .load_balancer_ip("203.0.113.10");
             let service = service.port_line("port: 80, targetPort: 8080, nodePort: 30080");
-            format!("{service}---\n{}", Slice::of("web").port(8080).ready("10.244.1.2").on("node-1"))
+            let slice = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1");
+            // The bridge of node-3's pods has an address of the pods' range; the Node says which one is the node's.
+            let node = "apiVersion: v1\nkind: Node\nmetadata: {name: node-3}\n\
+                        status: {addresses: [{type: InternalIP, address: 192.168.128.3}]}\n";
+            format!("{service}---\n{slice}---\n{node}")
         };
         for client in ["client", "other"] {
             cluster.at(client)?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;

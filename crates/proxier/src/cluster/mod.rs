@@ -163,10 +163,14 @@ impl Cluster {
         names.find(|name| *name != &*self.hostname)
     }
 
-    /// Whether one of the ranges has an address of this host.
-    pub fn any_holds_this_host(&self, ranges: &[IpNet]) -> bool {
-        let host = || self.host_addresses.iter().filter(|address| address.global);
-        ranges.iter().any(|range| host().any(|host| range.contains(&host.address)))
+    /// Whether one of the ranges has this node: an `InternalIP` of its Node, or where none is known an address of this
+    /// host.
+    pub fn any_holds_this_node(&self, ranges: &[IpNet]) -> bool {
+        let holds = |address: &IpAddr| ranges.iter().any(|range| range.contains(address));
+        match self.own_node().map(|node| node.internal_ips.as_slice()) {
+            Some(ips) if !ips.is_empty() => ips.iter().any(holds),
+            _ => self.host_addresses.iter().filter(|host| host.global).any(|host| holds(&host.address)),
+        }
     }
 
     /// The ranges from which ClusterIPs are taken.
@@ -255,6 +259,7 @@ impl Cluster {
             if zone(old) != zone(new) {
                 self.mark_hinted();
             }
+            self.mark_filtered();
             self.select_node_port_addresses();
         }
     }
@@ -266,7 +271,7 @@ impl Cluster {
         }
     }
 
-    /// Marks the Services with source ranges: whether this host is in one of them may have changed.
+    /// Marks the Services with source ranges: whether this node is in one of them may have changed.
     fn mark_filtered(&mut self) {
         self.changed.extend(self.filtered.iter().cloned());
     }

@@ -126,7 +126,7 @@ fn allowed(cluster: &Cluster, service: &Service, address: IpAddr) -> BTreeSet<Ip
     let family = Family::of(address);
     let mut ranges: Vec<IpNet> =
         service.source_ranges.iter().filter(|range| Family::of(range.addr()) == family).copied().collect();
-    if cluster.any_holds_this_host(&ranges) {
+    if cluster.any_holds_this_node(&ranges) {
         ranges.push(address.into());
     }
     IpNet::aggregate(&ranges).into_iter().collect()
