@@ -14,7 +14,7 @@ use crate::{
     desired::Shared,
     model::{Protocol, VirtualServerKey},
     plan::Change,
-    set::{Element, KeySets},
+    set::{Element, KeySet, KeySets},
 };
 
 /// What the kernel has of the things that we program, as it was read or as our changes left it.
@@ -34,6 +34,10 @@ pub struct State {
     pub hairpins: BTreeSet<(Protocol, EndpointAddress)>,
     /// The elements of the set `service-ranges`.
     pub service_ranges: BTreeSet<IpNet>,
+    /// Virtual servers that are ours although nftables does not say so (any more).
+    pub owned: BTreeSet<VirtualServerKey>,
+    /// Addresses that are ours although nftables does not say so (any more).
+    pub owned_vips: BTreeSet<IpAddr>,
     /// The addresses on `kube-ipvs0`.
     pub bound_vips: BTreeSet<IpAddr>,
 }
@@ -63,10 +67,16 @@ impl State {
         servers.chain(self.allowed.keys()).chain(self.short_cuts.keys()).copied()
     }
 
+    /// Whether the record, in nftables or in its copy, says that a virtual server is ours.
+    pub(crate) fn is_recorded(&self, key: &VirtualServerKey) -> bool {
+        let served = |entry: &Membership| entry.sets.contains(KeySet::Served);
+        self.owned.contains(key) || self.elements.get(key).is_some_and(served)
+    }
+
     /// What Services can share and is recorded as ours.
     pub(crate) fn shared(&self) -> impl Iterator<Item = Shared> {
         let hairpins = self.hairpins.iter().map(|(protocol, endpoint)| Shared::Hairpin(*protocol, *endpoint));
-        self.recorded_vips.iter().copied().map(Shared::Vip).chain(hairpins)
+        self.recorded_vips.union(&self.owned_vips).copied().map(Shared::Vip).chain(hairpins)
     }
 
     /// What a change makes of it, if the kernel carries the change out.
@@ -85,6 +95,7 @@ impl State {
             }
             Change::RemoveServer(key) => {
                 self.virtual_servers.remove(key);
+                self.owned.remove(key);
             }
             Change::AddRealServer { key, address, destination }
             | Change::UpdateRealServer { key, address, destination } => {
@@ -102,6 +113,7 @@ impl State {
             }
             Change::Unbind(address) => {
                 self.bound_vips.remove(address);
+                self.owned_vips.remove(address);
             }
             Change::ForgetFlows { .. } => {}
         }
@@ -160,10 +172,10 @@ impl State {
         }
     }
 
-    fn remove_from_set(&mut self, set: crate::set::KeySet, key: VirtualServerKey) {
+    fn remove_from_set(&mut self, set: KeySet, key: VirtualServerKey) {
         let Some(membership) = self.elements.get_mut(&key) else { return };
         membership.sets = membership.sets.without(set);
-        if set == crate::set::KeySet::Served {
+        if set == KeySet::Served {
             membership.comment = None;
         }
         if membership.sets == KeySets::NONE {

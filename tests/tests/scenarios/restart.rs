@@ -103,6 +103,8 @@ fn a_start_repairs_what_drifted() -> TestResult {
             "ip addr del 10.96.0.80/32 dev kube-ipvs0",
             "ip addr add 10.96.0.99/32 dev kube-ipvs0; nft add element ip kube-ipvs vips { 10.96.0.99 }",
             "ip link del kube-ipvs0",
+            "nft delete table ip kube-ipvs",
+            "nft flush ruleset",
         ] {
             for command in drift.split("; ") {
                 let mut words = command.split(' ');
@@ -278,5 +280,32 @@ fn a_start_with_a_broken_manifest_removes_nothing() -> TestResult {
         cluster.manifests.remove("web")?;
         node.await_no_service(WEB)?;
         node.await_vips(&["10.96.0.81", "10.96.0.82"])
+    })
+}
+
+/// nftables was emptied while the daemon was away, and with it the record of what is ours; and a Service is gone. What
+/// was for it is still known to be ours, and what is not ours is still left alone.
+#[test]
+fn what_is_ours_is_known_after_nftables_was_emptied() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        node.run("ipvsadm", &["-A", "-t", "10.96.5.1:80", "-s", "rr"])?;
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        await_state(cluster)?;
+        proxy.terminate()?;
+        node.run("nft", &["flush", "ruleset"])?;
+        cluster.manifests.remove("second")?;
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        node.await_no_service("TCP 10.96.0.81:80")?;
+        node.await_vips(&["10.96.0.80"])?;
+        await_web(cluster, NODE)?;
+        cluster.at("visitor")?.echo(Transport::Tcp, WEB_ADDRESS)?;
+        proxy.terminate()?;
+        node.run("nft", &["flush", "ruleset"])?;
+        cluster.kube_ipvs(NODE)?.run(&["cleanup"])?;
+        assert_eq!(node.ipvsadm()?.configuration(), "TCP 10.96.5.1:80 rr \n");
+        ensure!(!node.output("ip", &["link", "show", VIP_DEVICE])?.status.success(), "{VIP_DEVICE} is left");
+        Ok(())
     })
 }

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use ipvs_netlink::Client;
-use proxier::linux::{LinuxKernel, Settings};
+use proxier::linux::LinuxKernel;
 
 use super::{
     listing::{Listing, VirtualServer},
@@ -36,7 +36,7 @@ impl Ls {
 }
 
 fn read() -> anyhow::Result<Listing> {
-    let owners = LinuxKernel::open(Settings::default())
+    let owners = LinuxKernel::open(super::settings())
         .and_then(|mut kernel| kernel.owners())
         .context("cannot read which virtual servers are ours")?;
     let mut client = Client::open()?;

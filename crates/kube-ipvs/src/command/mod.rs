@@ -69,7 +69,7 @@ impl Source {
 
     fn kernel(&self) -> anyhow::Result<LinuxKernel> {
         let local_detector = LocalDetector::Sources(self.flags.cluster_cidr.0.clone());
-        let settings = Settings { local_detector, ..Settings::default() };
+        let settings = Settings { local_detector, ..settings() };
         LinuxKernel::open(settings).context("cannot use this kernel")
     }
 }
@@ -88,6 +88,31 @@ pub fn main() -> ExitCode {
         eprintln!("kube-ipvs: {error:#}");
         ExitCode::from(2)
     })
+}
+
+/// The settings of every command: what is ours is recorded in one place.
+fn settings() -> Settings {
+    Settings { record: record(), ..Settings::default() }
+}
+
+/// The file for the copy of the record, by network namespace; none where it cannot be kept.
+fn record() -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let directory = PathBuf::from("/run/kube-ipvs");
+    let namespace = std::fs::metadata("/proc/thread-self/ns/net").and_then(|namespace| {
+        std::fs::create_dir_all(&directory)?;
+        Ok(namespace.ino())
+    });
+    match namespace {
+        Ok(namespace) => Some(directory.join(format!("owned-{namespace}"))),
+        Err(error) => {
+            eprintln!(
+                "kube-ipvs: cannot keep {}: {error}; after `nft flush ruleset` nobody will know what is ours",
+                directory.display()
+            );
+            None
+        }
+    }
 }
 
 /// Prints to standard output. A reader that has seen enough, such as `head`, is no error.

@@ -20,7 +20,6 @@ use crate::{
     kernel::{Cause, Kernel, Report, Unusable},
     model::{Event, ServiceId, ServicePortId, VirtualServerKey},
     plan::{Change, Plan},
-    set::KeySet,
     state::State,
 };
 use footprint::Footprints;
@@ -194,11 +193,9 @@ impl Engine {
     fn observed(&mut self, mut state: State) -> Scope {
         let before = self.known.take().unwrap_or_default();
         self.disowned.retain(|key| state.virtual_servers.contains_key(key));
-        let recorded = |key: &VirtualServerKey| {
-            state.elements.get(key).is_some_and(|entry| entry.sets.contains(KeySet::Served))
-        };
         let ours = |key: &VirtualServerKey| {
-            (recorded(key) || before.virtual_servers.contains_key(key)) && !self.disowned.contains(key)
+            (state.is_recorded(key) || before.virtual_servers.contains_key(key))
+                && !self.disowned.contains(key)
         };
         self.foreign = state.virtual_servers.keys().copied().filter(|key| !ours(key)).collect();
         state.virtual_servers.retain(|key, _| !self.foreign.contains(key));

@@ -20,9 +20,15 @@ mod addresses;
 mod conntrack;
 mod ipvs;
 mod nft;
+mod record;
 mod sysctl;
 
-use std::{collections::BTreeMap, fmt::Display, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -30,7 +36,6 @@ use crate::{
     kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable},
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
-    set::KeySet,
     state::{Membership, State},
 };
 pub use addresses::DEVICE;
@@ -46,6 +51,9 @@ pub struct Settings {
     pub local_detector: LocalDetector,
     /// Whether packets that conntrack takes for no part of any connection may pass.
     pub tcp_be_liberal: bool,
+    /// A file for a copy of the record of what is ours, one for each network namespace, where it ends with the
+    /// kernel's state, such as in /run. Without it nobody knows what is ours after somebody emptied nftables.
+    pub record: Option<PathBuf>,
 }
 
 /// How a packet from a pod is told from others (kube-proxy's `detectLocal`).
@@ -68,6 +76,7 @@ impl Default for Settings {
             masquerade_all: false,
             local_detector: LocalDetector::None,
             tcp_be_liberal: false,
+            record: None,
         }
     }
 }
@@ -77,6 +86,7 @@ pub struct LinuxKernel {
     ipvs: ipvs_netlink::Client,
     addresses: addresses::Addresses,
     conntrack: conntrack::Conntrack,
+    record: Option<record::Record>,
     nft: nft::Nft,
 }
 
@@ -88,6 +98,7 @@ impl LinuxKernel {
     /// When the kernel has no IPVS, or no netlink at all, with what to do.
     pub fn open(settings: Settings) -> Result<Self, Unusable> {
         Ok(Self {
+            record: settings.record.as_deref().map(record::Record::at),
             ipvs: ipvs_netlink::Client::open().map_err(unusable("IPVS"))?,
             conntrack: conntrack::Conntrack::open().map_err(unusable("conntrack"))?,
             addresses: addresses::Addresses::open().map_err(unusable("rtnetlink"))?,
@@ -103,11 +114,10 @@ impl LinuxKernel {
     /// The first thing that could not be read or removed. Calling it again goes on from there.
     pub fn clean_up(&mut self) -> Result<Plan, Unusable> {
         let state = self.observe()?;
-        let recorded = |key: &VirtualServerKey| {
-            state.elements.get(key).is_some_and(|entry| entry.sets.contains(KeySet::Served))
-        };
+        let recorded = |key: &VirtualServerKey| state.is_recorded(key);
         let servers = state.virtual_servers.keys().copied().filter(recorded).map(Change::RemoveServer);
-        let bound = state.recorded_vips.intersection(&state.bound_vips).copied().map(Change::Unbind);
+        let vips = state.recorded_vips.union(&state.owned_vips).copied();
+        let bound = vips.filter(|address| state.bound_vips.contains(address)).map(Change::Unbind);
         let plan = Plan::new(servers.chain(bound).collect());
         if let Some(failure) = self.apply(&plan).failures.first() {
             return Err(Unusable(format!("{}: {}", plan.changes()[failure.change], failure.reason)));
@@ -142,6 +152,32 @@ impl LinuxKernel {
         self.ipvs.observe_sends(to(Generic));
         self.addresses.observe_sends(to(Route));
         self.nft.observe_sends(to(Netfilter));
+    }
+
+    /// Records what is about to be made.
+    fn intend(&mut self, changes: &[(usize, &Change)]) -> Result<(), String> {
+        let Some(record) = &mut self.record else { return Ok(()) };
+        let written = record.intend(changes.iter().map(|(_, change)| *change));
+        written.map_err(|error| format!("not tried: the record of what is ours cannot be written: {error}"))
+    }
+
+    /// Takes back from the record what was removed, and what could not be made: it may be somebody else's. A line that
+    /// cannot be written is made good when the kernel is read, which has nothing there.
+    fn confirm(&mut self, changes: &[(usize, &Change)], failures: &[Failure]) {
+        let Some(record) = &mut self.record else { return };
+        let causes: BTreeMap<usize, Cause> =
+            failures.iter().map(|failure| (failure.change, failure.cause)).collect();
+        let gone: Vec<Change> = changes
+            .iter()
+            .filter_map(|(number, change)| match (change, causes.get(number)) {
+                (Change::AddServer { key, .. }, Some(Cause::Exists | Cause::Refused)) => {
+                    Some(Change::RemoveServer(*key))
+                }
+                (Change::RemoveServer(_) | Change::Unbind(_), None) => Some((*change).clone()),
+                _ => None,
+            })
+            .collect();
+        let _ = record.forget(gone.iter());
     }
 
     /// Carries out changes of one phase.
@@ -181,6 +217,17 @@ impl Kernel for LinuxKernel {
         self.nft.observe(&mut state).map_err(unusable("nftables"))?;
         ipvs::observe(&mut self.ipvs, &mut state).map_err(unusable("IPVS"))?;
         state.bound_vips = self.addresses.observe().map_err(unusable(DEVICE))?;
+        if let Some(record) = &mut self.record {
+            let owned = record.read().map_err(unusable("the record of what is ours"))?;
+            // What it names and is not there was removed by somebody else: whoever makes it anew has it.
+            let (owned_servers, lost) =
+                owned.servers.into_iter().partition(|key| state.virtual_servers.contains_key(key));
+            let lost: BTreeSet<VirtualServerKey> = lost;
+            let lost: Vec<Change> = lost.into_iter().map(Change::RemoveServer).collect();
+            record.forget(lost.iter()).map_err(unusable("the record of what is ours"))?;
+            state.owned = owned_servers;
+            state.owned_vips = owned.vips.intersection(&state.bound_vips).copied().collect();
+        }
         Ok(state)
     }
 
@@ -204,7 +251,16 @@ impl Kernel for LinuxKernel {
                     }
                 }
             }
-            failures.extend(self.execute(run[0].1.phase(), &possible));
+            match self.intend(&possible) {
+                Ok(()) => failures.extend(self.execute(run[0].1.phase(), &possible)),
+                Err(reason) => {
+                    let cause = Cause::Refused;
+                    let failure =
+                        |(change, _): &_| Failure { change: *change, cause, reason: reason.clone() };
+                    failures.extend(possible.iter().map(failure));
+                }
+            }
+            self.confirm(&possible, &failures);
             failures.iter().for_each(|failure| setbacks.note(&plan.changes()[failure.change]));
             report.failures.extend(failures);
         }
