@@ -36,7 +36,7 @@ impl ClusterBuilder {
             prefix: format!("t{}-{number}-", std::process::id()),
             pods: Vec::new(),
             hosts: vec![["client".into(), "192.168.128.100 fd00:128::100".into()]],
-            deadline: Duration::from_secs(180),
+            deadline: Duration::from_secs(600),
         }
     }
 
@@ -59,7 +59,7 @@ impl ClusterBuilder {
         self
     }
 
-    /// How long a scenario on this cluster may take before it has failed; 180 seconds unless set.
+    /// How long a scenario on this cluster may take before it has failed; ten minutes unless set.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = limit;
         self
