@@ -8,8 +8,11 @@ use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Namespace, Service, Sets, Slice, TestResult, VIP_DEVICE, eventually, scenario};
 
 const SERVICES: usize = 500;
-/// At how many moments of a full sync the daemon is killed.
-const MOMENTS: u32 = 12;
+/// At how many moments of a full sync the daemon is killed: by turns some time after it has made its device, and as soon
+/// as the kernel has a virtual server, or a little later.
+const MOMENTS: u32 = 8;
+/// As many, if none of them came while it was writing.
+const MOST_MOMENTS: u32 = 24;
 
 fn manifests() -> String {
     let mut text = String::new();
@@ -84,6 +87,15 @@ fn await_device(node: &Namespace) -> Result<()> {
     Ok(())
 }
 
+/// Waits for the first virtual server, in a hurry too.
+fn await_a_virtual_server(node: &Namespace) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(180);
+    while node.proc_net_page("ip_vs")?.lines().count() <= 3 {
+        ensure!(Instant::now() < deadline, "no virtual server after three minutes");
+    }
+    Ok(())
+}
+
 fn clean_up(cluster: &Cluster) -> Result<()> {
     cluster.kube_ipvs("node-1")?.run(&["cleanup"])?;
     let state = State::read(cluster.at("node-1")?)?;
@@ -108,22 +120,29 @@ fn a_first_sync_survives_being_killed() -> TestResult {
         clean_up(cluster)?;
 
         let mut midway = 0;
-        for moment in 0..=MOMENTS {
-            // Closer together at first: most of the time is spent looking whether all is there.
-            let delay = writing * (moment * moment) / (MOMENTS * MOMENTS);
+        for moment in 0..MOST_MOMENTS {
+            if moment >= MOMENTS && midway > 0 {
+                break;
+            }
             let proxy = cluster.start_proxy("node-1", &[])?;
             await_device(node)?;
+            let delay = if moment % 2 == 0 {
+                writing * (moment * moment) / (MOMENTS * MOMENTS)
+            } else {
+                await_a_virtual_server(node)?;
+                Duration::from_millis(u64::from(moment))
+            };
             thread::sleep(delay);
             proxy.kill_nine()?;
             let state = State::read(node)?;
             midway += usize::from(!state.is_empty() && state != wanted);
             let proxy = cluster.start_proxy("node-1", &[])?;
             let result = eventually(Duration::from_secs(180), || State::read(node)?.ensure_is(&wanted));
-            result.with_context(|| format!("killed {delay:?} after it began to write"))?;
+            result.with_context(|| format!("moment {moment}: killed {delay:?} after its sign"))?;
             proxy.terminate()?;
             clean_up(cluster)?;
         }
-        println!("writing took {writing:?}; {midway} of {} kills came in between", MOMENTS + 1);
+        println!("writing took {writing:?}; {midway} kills came in between");
         ensure!(midway > 0, "no kill came in between: writing took {writing:?} in all");
         Ok(())
     })
