@@ -7,7 +7,7 @@ use netlink_packet_generic::GenlMessage;
 use crate::{
     Batch, Daemon, DaemonRole, Destination, DestinationEntry, DestinationKey, Error, Info, Request,
     RequestFailure, ServiceEntry, Timeouts, VirtualServer, VirtualServerKey, family,
-    message::{Command, CommandAttribute, Message},
+    message::{Command, Message},
 };
 
 /// How many requests are encoded before they are sent: it bounds the memory of a large batch and fills
@@ -102,8 +102,7 @@ impl Client {
         for requests in batch.requests().chunks(REQUESTS) {
             let mut encoded = netlink_batch::Batch::new();
             for request in requests {
-                let message = Message::from(request);
-                encoded.push_with(self.family, 0, |payload| message.append_to(payload));
+                encoded.push_with(self.family, 0, |payload| request.append_to(payload));
             }
             let refused = self.socket.execute(encoded)?;
             failures.extend(refused.into_iter().filter_map(|failure| {
@@ -164,7 +163,7 @@ impl Client {
     ///
     /// [`Error::Read`] when it is unknown whether there is.
     pub fn service(&mut self, key: VirtualServerKey) -> Result<Option<ServiceEntry>, Error> {
-        let attributes = vec![CommandAttribute::Service(key.attributes())];
+        let attributes = vec![key.attribute()];
         let answers = self.socket.query(self.address(Message::new(Command::GetService, attributes)));
         match answers {
             Err(error) if error.kernel().is_some_and(netlink_batch::KernelError::is_absent) => Ok(None),
@@ -239,7 +238,7 @@ impl Client {
     ///
     /// [`Error::Read`].
     pub fn destinations(&mut self, service: VirtualServerKey) -> Result<Vec<DestinationEntry>, Error> {
-        let attributes = vec![CommandAttribute::Service(service.attributes())];
+        let attributes = vec![service.attribute()];
         let answers = self.socket.dump(self.address(Message::new(Command::GetDestination, attributes)));
         read(answers, |message| DestinationEntry::from_message(message, service.family()))
             .map_err(|error| Error::Read { what: format!("list destinations of {service}"), error })

@@ -1,8 +1,10 @@
 use std::fmt;
 
+use netlink_packet_core::Nla;
+
 use crate::{
     Daemon, DaemonRole, Destination, DestinationKey, Timeouts, VirtualServer, VirtualServerKey,
-    message::{Command, CommandAttribute, DaemonAttribute, Message},
+    message::{Append, Command, CommandAttribute, DaemonAttribute, Message, append_attribute},
 };
 
 /// One change to the kernel's state, as a value.
@@ -73,33 +75,54 @@ pub enum Request {
     StopDaemon(DaemonRole),
 }
 
+impl Request {
+    /// Appends what follows the netlink header: the bytes of the [`Message`] that it is. Nearly all of a large batch adds
+    /// or changes destinations, and those are written without making the message first.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let (command, service, key, destination) = match self {
+            Self::AddDestination { service, key, destination } => {
+                (Command::NewDestination, service, key, destination)
+            }
+            Self::UpdateDestination { service, key, destination } => {
+                (Command::SetDestination, service, key, destination)
+            }
+            _ => return Message::from(self).append_to(out),
+        };
+        command.append_header(out);
+        append_attribute(out, CommandAttribute::Service(Vec::new()).kind(), |out| {
+            service.attributes(|attribute| attribute.append(out));
+        });
+        append_attribute(out, CommandAttribute::Destination(Vec::new()).kind(), |out| {
+            destination.attributes(key, |attribute| attribute.append(out));
+        });
+    }
+}
+
 /// Writes the request.
 impl From<&Request> for Message {
     fn from(request: &Request) -> Self {
-        let key_only = |command, key: &VirtualServerKey| {
-            Self::new(command, vec![CommandAttribute::Service(key.attributes())])
-        };
         let with_service = |command, key: &VirtualServerKey, service: &VirtualServer| {
-            Self::new(command, vec![CommandAttribute::Service(service.attributes(key))])
-        };
-        let with_destination = |command, service: &VirtualServerKey, attributes| {
-            let service = CommandAttribute::Service(service.attributes());
-            Self::new(command, vec![service, CommandAttribute::Destination(attributes)])
+            let mut attributes = Vec::new();
+            service.attributes(key, |attribute| attributes.push(attribute));
+            Self::new(command, vec![CommandAttribute::Service(attributes)])
         };
         match request {
             Request::AddService { key, service } => with_service(Command::NewService, key, service),
             Request::UpdateService { key, service } => with_service(Command::SetService, key, service),
-            Request::DeleteService { key } => key_only(Command::DelService, key),
+            Request::DeleteService { key } => Self::new(Command::DelService, vec![key.attribute()]),
             Request::AddDestination { service, key, destination } => {
-                with_destination(Command::NewDestination, service, destination.attributes(key))
+                Self::new(Command::NewDestination, vec![service.attribute(), destination.attribute(key)])
             }
             Request::UpdateDestination { service, key, destination } => {
-                with_destination(Command::SetDestination, service, destination.attributes(key))
+                Self::new(Command::SetDestination, vec![service.attribute(), destination.attribute(key)])
             }
             Request::DeleteDestination { service, key } => {
-                with_destination(Command::DelDestination, service, key.attributes())
+                let mut attributes = Vec::new();
+                key.attributes(|attribute| attributes.push(attribute));
+                let destination = CommandAttribute::Destination(attributes);
+                Self::new(Command::DelDestination, vec![service.attribute(), destination])
             }
-            Request::Zero(Some(key)) => key_only(Command::Zero, key),
+            Request::Zero(Some(key)) => Self::new(Command::Zero, vec![key.attribute()]),
             Request::Zero(None) => Self::empty(Command::Zero),
             Request::Flush => Self::empty(Command::Flush),
             Request::SetTimeouts(timeouts) => timeouts.into(),

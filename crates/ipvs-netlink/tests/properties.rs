@@ -174,6 +174,21 @@ proptest! {
     }
 
     #[test]
+    fn a_request_is_appended_as_its_message_is(service in key(), (key, destination) in destination()) {
+        for request in [
+            Request::AddDestination { service, key, destination },
+            Request::UpdateDestination { service, key, destination },
+            Request::DeleteDestination { service, key },
+            Request::DeleteService { key: service },
+        ] {
+            let (mut straight, mut by_message) = (Vec::new(), Vec::new());
+            request.append_to(&mut straight);
+            Message::from(&request).append_to(&mut by_message);
+            prop_assert_eq!(straight, by_message);
+        }
+    }
+
+    #[test]
     fn services_are_read_back((key, service) in key().prop_flat_map(|key| (Just(key), service(key.family())))) {
         for request in [Request::AddService { key, service }, Request::UpdateService { key, service }] {
             let entry = ServiceEntry::try_from(&sent(request)).unwrap();

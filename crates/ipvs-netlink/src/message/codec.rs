@@ -14,18 +14,20 @@ pub(super) trait Codec<T> {
     fn write(value: &T, buffer: &mut [u8]);
     /// `None` when the bytes are no such value: they are then kept as they are.
     fn read(bytes: &[u8]) -> Result<Option<T>, DecodeError>;
-    /// Appends the value, without padding.
-    fn append(value: &T, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.resize(start + Self::length(value), 0);
-        Self::write(value, &mut out[start..]);
+    /// Appends the value as an attribute of this kind, with its header and padding.
+    fn append(kind: u16, value: &T, out: &mut Vec<u8>) {
+        append_attribute(out, kind, |out| {
+            let start = out.len();
+            out.resize(start + Self::length(value), 0);
+            Self::write(value, &mut out[start..]);
+        });
     }
 }
 
 /// Attributes that are appended to what is there already. Attributes are nested, and each level's length stands
 /// before it: `Emitable` has to ask for it at every level, and so looks at every attribute several times. This
 /// looks once, which halves the time of a large batch.
-pub(super) trait Append {
+pub(crate) trait Append {
     fn append(&self, out: &mut Vec<u8>);
 }
 
@@ -40,14 +42,21 @@ impl<A: Append> Append for [A] {
 /// # Panics
 ///
 /// On a value of 64 KiB or more, as `Emitable` does.
-pub(super) fn append_attribute(out: &mut Vec<u8>, kind: u16, write: impl FnOnce(&mut Vec<u8>)) {
+#[inline]
+pub(crate) fn append_attribute(out: &mut Vec<u8>, kind: u16, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    out.extend([0; 4]);
+    out.extend_from_slice(&header(0, kind));
     write(out);
-    let length = u16::try_from(out.len() - start).expect("an attribute is shorter than 64 KiB");
-    out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
-    out[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
-    out.resize(out.len().next_multiple_of(4), 0);
+    let length = out.len() - start;
+    out[start..start + 4].copy_from_slice(&header(length, kind));
+    out.resize(start + length.next_multiple_of(4), 0);
+}
+
+/// What stands before a value: the length with the header itself, and the kind.
+fn header(length: usize, kind: u16) -> [u8; 4] {
+    let length = u16::try_from(length).expect("an attribute is shorter than 64 KiB");
+    let ([a, b], [c, d]) = (length.to_ne_bytes(), kind.to_ne_bytes());
+    [a, b, c, d]
 }
 
 /// Integers in host byte order.
@@ -72,6 +81,15 @@ macro_rules! fixed {
             }
             fn read(bytes: &[u8]) -> Result<Option<$type>, DecodeError> {
                 Ok(bytes.try_into().ok().map($read))
+            }
+            // Its length is known when this is compiled: one write, where nearly all attributes are such.
+            #[inline]
+            fn append(kind: u16, value: &$type, out: &mut Vec<u8>) {
+                const LENGTH: usize = 4 + size_of::<$type>();
+                let mut attribute = [0; LENGTH.next_multiple_of(4)];
+                attribute[..4].copy_from_slice(&header(LENGTH, kind));
+                attribute[4..LENGTH].copy_from_slice(&$write(*value));
+                out.extend_from_slice(&attribute);
             }
         }
     )*};
@@ -131,8 +149,8 @@ where
         parse(bytes).map(Some)
     }
 
-    fn append(value: &Vec<A>, out: &mut Vec<u8>) {
-        value.as_slice().append(out);
+    fn append(kind: u16, value: &Vec<A>, out: &mut Vec<u8>) {
+        append_attribute(out, kind, |out| value.as_slice().append(out));
     }
 }
 
@@ -184,12 +202,11 @@ macro_rules! attributes {
         }
 
         impl $crate::message::codec::Append for $name {
+            // Where the variant is known when this is compiled, so is what is left of the match.
+            #[inline(always)]
             fn append(&self, out: &mut Vec<u8>) {
-                use $crate::message::codec::append_attribute;
                 match self {
-                    $(Self::$variant(value) => {
-                        append_attribute(out, $kind, |out| <$codec as Codec<$type>>::append(value, out));
-                    })*
+                    $(Self::$variant(value) => <$codec as Codec<$type>>::append($kind, value, out),)*
                     Self::Other(other) => {
                         let start = out.len();
                         out.resize(start + netlink_packet_core::Emitable::buffer_len(other), 0);

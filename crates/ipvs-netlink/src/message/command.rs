@@ -58,7 +58,7 @@ impl Message {
     /// Appends what follows the netlink header, the generic-netlink header and the attributes: faster than the
     /// traits, and made for `netlink_batch::Batch::push_with`.
     pub fn append_to(&self, out: &mut Vec<u8>) {
-        out.extend([self.command(), self.version(), 0, 0]);
+        self.command.append_header(out);
         match &self.attributes {
             Attributes::Command(attributes) => attributes.as_slice().append(out),
             Attributes::Info(attributes) => attributes.as_slice().append(out),
@@ -106,7 +106,17 @@ impl GenlFamily for Message {
     }
 
     fn version(&self) -> u8 {
-        1
+        VERSION
+    }
+}
+
+/// The version of the family (`IPVS_GENL_VERSION`).
+const VERSION: u8 = 1;
+
+impl Command {
+    /// Appends the generic-netlink header.
+    pub(crate) fn append_header(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[self.number(), VERSION, 0, 0]);
     }
 }
 

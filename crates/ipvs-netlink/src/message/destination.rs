@@ -47,38 +47,37 @@ attributes! {
 }
 
 impl DestinationKey {
-    /// The attributes that name it.
-    pub(crate) fn attributes(&self) -> Vec<DestinationAttribute> {
-        // Room for those of the configuration too.
-        let mut attributes = Vec::with_capacity(10);
-        attributes.extend([
-            DestinationAttribute::Address(address_to_wire(self.address)),
-            DestinationAttribute::Port(self.port),
-            DestinationAttribute::Family(self.family().number()),
-        ]);
-        attributes
+    /// Gives the attributes that name it, one after the other.
+    #[inline]
+    pub(crate) fn attributes(&self, mut give: impl FnMut(DestinationAttribute)) {
+        give(DestinationAttribute::Address(address_to_wire(self.address)));
+        give(DestinationAttribute::Port(self.port));
+        give(DestinationAttribute::Family(self.family().number()));
     }
 }
 
 impl Destination {
-    /// The attributes that name and configure it. `SetDestination` takes the whole configuration, as
+    /// The attribute of a message that names and configures it.
+    pub(crate) fn attribute(&self, key: &DestinationKey) -> CommandAttribute {
+        let mut attributes = Vec::new();
+        self.attributes(key, |attribute| attributes.push(attribute));
+        CommandAttribute::Destination(attributes)
+    }
+
+    /// Gives the attributes that name and configure it. `SetDestination` takes the whole configuration, as
     /// `NewDestination` does.
-    pub(crate) fn attributes(&self, key: &DestinationKey) -> Vec<DestinationAttribute> {
-        let mut attributes = key.attributes();
-        attributes.extend([
-            DestinationAttribute::Forwarding(self.forwarding.number()),
-            DestinationAttribute::Weight(self.weight),
-            DestinationAttribute::UpperThreshold(self.upper_threshold),
-            DestinationAttribute::LowerThreshold(self.lower_threshold),
-        ]);
+    #[inline]
+    pub(crate) fn attributes(&self, key: &DestinationKey, mut give: impl FnMut(DestinationAttribute)) {
+        key.attributes(&mut give);
+        give(DestinationAttribute::Forwarding(self.forwarding.number()));
+        give(DestinationAttribute::Weight(self.weight));
+        give(DestinationAttribute::UpperThreshold(self.upper_threshold));
+        give(DestinationAttribute::LowerThreshold(self.lower_threshold));
         if let Forwarding::Tunnel(tunnel) = self.forwarding {
-            attributes.extend([
-                DestinationAttribute::TunnelType(tunnel.kind.number()),
-                DestinationAttribute::TunnelPort(tunnel.port),
-                DestinationAttribute::TunnelFlags(tunnel.flags.bits()),
-            ]);
+            give(DestinationAttribute::TunnelType(tunnel.kind.number()));
+            give(DestinationAttribute::TunnelPort(tunnel.port));
+            give(DestinationAttribute::TunnelFlags(tunnel.flags.bits()));
         }
-        attributes
     }
 }
 

@@ -73,42 +73,44 @@ impl Codec<FlagsAndMask> for Native {
 }
 
 impl VirtualServerKey {
-    /// The attributes that name it.
-    pub(crate) fn attributes(&self) -> Vec<ServiceAttribute> {
-        // Room for those of the configuration too.
-        let mut attributes = Vec::with_capacity(9);
-        attributes.push(ServiceAttribute::Family(self.family().number()));
+    /// The attribute of a message that names it.
+    pub(crate) fn attribute(&self) -> CommandAttribute {
+        let mut attributes = Vec::new();
+        self.attributes(|attribute| attributes.push(attribute));
+        CommandAttribute::Service(attributes)
+    }
+
+    /// Gives the attributes that name it, one after the other.
+    #[inline]
+    pub(crate) fn attributes(&self, mut give: impl FnMut(ServiceAttribute)) {
+        give(ServiceAttribute::Family(self.family().number()));
         match *self {
-            Self::Address { address, port, protocol } => attributes.extend([
-                ServiceAttribute::Protocol(protocol.number().into()),
-                ServiceAttribute::Address(address_to_wire(address)),
-                ServiceAttribute::Port(port),
-            ]),
+            Self::Address { address, port, protocol } => {
+                give(ServiceAttribute::Protocol(protocol.number().into()));
+                give(ServiceAttribute::Address(address_to_wire(address)));
+                give(ServiceAttribute::Port(port));
+            }
             // With mark 0 the kernel would go on to a service of address 0.0.0.0 and port 0. Without the attribute it
             // refuses.
             Self::FirewallMark { mark: 0, .. } => {}
-            Self::FirewallMark { mark, .. } => attributes.push(ServiceAttribute::FirewallMark(mark)),
+            Self::FirewallMark { mark, .. } => give(ServiceAttribute::FirewallMark(mark)),
         }
-        attributes
     }
 }
 
 impl VirtualServer {
-    /// The attributes that name and configure it. `SetService` takes the whole configuration, as `NewService`
+    /// Gives the attributes that name and configure it. `SetService` takes the whole configuration, as `NewService`
     /// does.
-    pub(crate) fn attributes(&self, key: &VirtualServerKey) -> Vec<ServiceAttribute> {
+    pub(crate) fn attributes(&self, key: &VirtualServerKey, mut give: impl FnMut(ServiceAttribute)) {
         let persistent = if self.persistence.is_some() { PERSISTENT } else { 0 };
         let flags = self.flags.bits() & !(PERSISTENT | HASHED) | persistent;
         let persistence = self.persistence.unwrap_or(Persistence { timeout: 0, netmask: Netmask::HOST });
-        let mut attributes = key.attributes();
-        attributes.push(ServiceAttribute::Scheduler(self.scheduler));
-        attributes.extend(self.persistence_engine.map(ServiceAttribute::PersistenceEngine));
-        attributes.extend([
-            ServiceAttribute::Flags(FlagsAndMask { flags, mask: u32::MAX }),
-            ServiceAttribute::Timeout(persistence.timeout),
-            ServiceAttribute::Netmask(persistence.netmask.to_wire(key.family())),
-        ]);
-        attributes
+        key.attributes(&mut give);
+        give(ServiceAttribute::Scheduler(self.scheduler));
+        self.persistence_engine.map(ServiceAttribute::PersistenceEngine).into_iter().for_each(&mut give);
+        give(ServiceAttribute::Flags(FlagsAndMask { flags, mask: u32::MAX }));
+        give(ServiceAttribute::Timeout(persistence.timeout));
+        give(ServiceAttribute::Netmask(persistence.netmask.to_wire(key.family())));
     }
 }
 
