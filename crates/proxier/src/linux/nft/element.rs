@@ -23,17 +23,19 @@ pub(super) const DATA_VALUE: u16 = 1;
 /// An element, with its comment. A range is two of them.
 pub(super) fn encode(element: &Element, comment: Option<&str>) -> Vec<Encoded> {
     let mut attributes = match element {
-        Element::Key(_, at) => vec![key(key_bytes(at))],
-        Element::Vip(address) => vec![key(address_bytes(*address))],
-        Element::Hairpin(protocol, endpoint) => vec![key(hairpin_bytes(*protocol, endpoint))],
+        Element::Key(_, at) => vec![key(fields(|out| push_key(out, at)))],
+        Element::Vip(address) => vec![key(fields(|out| push_address(out, *address)))],
+        Element::Hairpin(protocol, endpoint) => {
+            vec![key(fields(|out| push_hairpin(out, *protocol, endpoint)))]
+        }
         Element::Allowed(at, source) => {
-            let with = |address| [key_bytes(at), address_bytes(address)].concat();
+            let with = |address| fields(|out| (push_key(out, at), push_address(out, address)));
             let end = DefaultNla::new(DATA_VALUE, with(source.broadcast()));
             vec![key(with(source.network())), SetElementAttribute::KeyEnd(vec![end])]
         }
         Element::ShortCut(at, EndpointAddress { address, port }) => {
-            let to = [address_bytes(*address), port_bytes(port.get())].concat();
-            vec![key(key_bytes(at)), SetElementAttribute::Data(DataAttribute::Value(to))]
+            let to = fields(|out| (push_address(out, *address), push_port(out, port.get())));
+            vec![key(fields(|out| push_key(out, at))), SetElementAttribute::Data(DataAttribute::Value(to))]
         }
         Element::ServiceRange(range) => return encode_range(range),
     };
@@ -47,7 +49,10 @@ pub(super) fn encode(element: &Element, comment: Option<&str>) -> Vec<Encoded> {
 /// range of the address space has no end.
 pub(super) fn encode_range(range: &IpNet) -> Vec<Encoded> {
     let element = |address, flags| {
-        ListAttribute::Element(vec![SetElementAttribute::Flags(flags), key(address_bytes(address))])
+        ListAttribute::Element(vec![
+            SetElementAttribute::Flags(flags),
+            key(fields(|out| push_address(out, address))),
+        ])
     };
     let mut elements = vec![element(range.network(), SetElementFlags::empty())];
     elements.extend(next(range.broadcast()).map(|end| element(end, SetElementFlags::IntervalEnd)));
@@ -65,27 +70,39 @@ fn key(bytes: Vec<u8>) -> SetElementAttribute {
     SetElementAttribute::Key(DataAttribute::Value(bytes))
 }
 
-fn key_bytes(key: &VirtualServerKey) -> Vec<u8> {
-    [address_bytes(key.address), protocol_bytes(key.protocol), port_bytes(key.port.get())].concat()
+/// What `push` appends.
+fn fields<T>(push: impl FnOnce(&mut Vec<u8>) -> T) -> Vec<u8> {
+    // Two IPv6 addresses, protocol and port are the most that there is.
+    let mut out = Vec::with_capacity(40);
+    push(&mut out);
+    out
 }
 
-fn hairpin_bytes(protocol: Protocol, endpoint: &EndpointAddress) -> Vec<u8> {
-    let address = address_bytes(endpoint.address);
-    [address.clone(), address, protocol_bytes(protocol), port_bytes(endpoint.port.get())].concat()
+fn push_key(out: &mut Vec<u8>, key: &VirtualServerKey) {
+    push_address(out, key.address);
+    push_protocol(out, key.protocol);
+    push_port(out, key.port.get());
 }
 
-fn address_bytes(address: IpAddr) -> Vec<u8> {
+fn push_hairpin(out: &mut Vec<u8>, protocol: Protocol, endpoint: &EndpointAddress) {
+    push_address(out, endpoint.address);
+    push_address(out, endpoint.address);
+    push_protocol(out, protocol);
+    push_port(out, endpoint.port.get());
+}
+
+fn push_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
+        IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
+        IpAddr::V6(address) => out.extend_from_slice(&address.octets()),
     }
 }
 
-fn protocol_bytes(protocol: Protocol) -> Vec<u8> {
-    vec![protocol.number(), 0, 0, 0]
+fn push_protocol(out: &mut Vec<u8>, protocol: Protocol) {
+    out.extend_from_slice(&[protocol.number(), 0, 0, 0]);
 }
 
-fn port_bytes(port: u16) -> Vec<u8> {
+fn push_port(out: &mut Vec<u8>, port: u16) {
     let [high, low] = port.to_be_bytes();
-    vec![high, low, 0, 0]
+    out.extend_from_slice(&[high, low, 0, 0]);
 }

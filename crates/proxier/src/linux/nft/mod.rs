@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use netlink_batch::{Error, Protocol, Socket};
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::{
     NetfilterMessage, NetfilterMessageInner,
     nftables::{
@@ -299,10 +300,16 @@ fn inner(message: NetfilterMessage) -> Option<NfTablesMessage> {
 fn in_set(set: &str, elements: Vec<ListAttribute<SetElementAttribute>>) -> SetElementMessage {
     let mut attributes = vec![SetElementList::Table(TABLE.into()), SetElementList::Set(set.into())];
     if !elements.is_empty() {
-        attributes.push(SetElementList::Elements(elements));
+        // As bytes: each outer level asks for its length several times, and would look at every element again.
+        let mut bytes = vec![0; elements.as_slice().buffer_len()];
+        elements.as_slice().emit(&mut bytes);
+        attributes.push(SetElementList::Other(DefaultNla::new(ELEMENTS | NLA_F_NESTED, bytes)));
     }
     SetElementMessage { attributes }
 }
+
+/// `NFTA_SET_ELEM_LIST_ELEMENTS`.
+const ELEMENTS: u16 = 3;
 
 /// Changes of one destination can go in one message: those of the same set and family, of the same kind.
 fn destination(change: &Change) -> Option<(&'static str, Family, std::mem::Discriminant<Change>, bool)> {
