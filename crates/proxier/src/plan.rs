@@ -100,6 +100,10 @@ pub enum Phase {
     Cleanse,
 }
 
+impl Phase {
+    const COUNT: usize = Self::Cleanse as usize + 1;
+}
+
 impl Change {
     /// When in a plan it is made.
     pub fn phase(&self) -> Phase {
@@ -116,6 +120,16 @@ impl Change {
             Self::RemoveServer(_) | Self::RemoveRealServer { .. } => Phase::Withdraw,
             Self::RemoveElement(_) => Phase::Forget,
             Self::ForgetFlows { .. } => Phase::Cleanse,
+        }
+    }
+
+    /// The virtual server whose real server it is about, if it is about one.
+    pub(crate) fn real_server_of(&self) -> Option<VirtualServerKey> {
+        match self {
+            Self::AddRealServer { key, .. }
+            | Self::UpdateRealServer { key, .. }
+            | Self::RemoveRealServer { key, .. } => Some(*key),
+            _ => None,
         }
     }
 
@@ -196,9 +210,14 @@ pub struct Plan {
 
 impl Plan {
     /// Puts changes in order. Within a phase they stay as they come.
-    pub fn new(mut changes: Vec<Change>) -> Self {
-        changes.sort_by_key(Change::phase);
-        Self { changes }
+    pub fn new(changes: Vec<Change>) -> Self {
+        let mut counts = [0; Phase::COUNT];
+        changes.iter().for_each(|change| counts[change.phase() as usize] += 1);
+        let mut phases = counts.map(Vec::with_capacity);
+        let mut ordered = Vec::with_capacity(changes.len());
+        changes.into_iter().for_each(|change| phases[change.phase() as usize].push(change));
+        phases.into_iter().for_each(|phase| ordered.extend(phase));
+        Self { changes: ordered }
     }
 
     /// The changes, in order.

@@ -51,6 +51,22 @@ pub struct ServerState {
     pub real_servers: BTreeMap<EndpointAddress, Destination>,
 }
 
+impl ServerState {
+    /// What a change of a real server makes of it.
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::AddRealServer { address, destination, .. }
+            | Change::UpdateRealServer { address, destination, .. } => {
+                self.real_servers.insert(*address, *destination);
+            }
+            Change::RemoveRealServer { address, .. } => {
+                self.real_servers.remove(address);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// In which sets a key is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Membership {
@@ -79,6 +95,21 @@ impl State {
         self.recorded_vips.union(&self.owned_vips).copied().map(Shared::Vip).chain(hairpins)
     }
 
+    /// What changes make of it, if the kernel carries them out. Those of one virtual server usually stand together: it
+    /// is looked up once.
+    pub(crate) fn apply_all(&mut self, changes: &[&Change]) {
+        for run in changes.chunk_by(|one, other| one.real_server_of() == other.real_server_of()) {
+            match run[0].real_server_of() {
+                Some(key) => {
+                    if let Some(server) = self.virtual_servers.get_mut(&key) {
+                        run.iter().for_each(|change| server.apply(change));
+                    }
+                }
+                None => run.iter().for_each(|change| self.apply(change)),
+            }
+        }
+    }
+
     /// What a change makes of it, if the kernel carries the change out.
     pub fn apply(&mut self, change: &Change) {
         match change {
@@ -97,15 +128,11 @@ impl State {
                 self.virtual_servers.remove(key);
                 self.owned.remove(key);
             }
-            Change::AddRealServer { key, address, destination }
-            | Change::UpdateRealServer { key, address, destination } => {
+            Change::AddRealServer { key, .. }
+            | Change::UpdateRealServer { key, .. }
+            | Change::RemoveRealServer { key, .. } => {
                 if let Some(server) = self.virtual_servers.get_mut(key) {
-                    server.real_servers.insert(*address, *destination);
-                }
-            }
-            Change::RemoveRealServer { key, address } => {
-                if let Some(server) = self.virtual_servers.get_mut(key) {
-                    server.real_servers.remove(address);
+                    server.apply(change);
                 }
             }
             Change::Bind(address) => {

@@ -1,4 +1,6 @@
-use std::{collections::HashMap, fmt};
+use std::fmt;
+
+use foldhash::HashMap;
 
 use crate::model::{PortNumber, Protocol, ServicePortId, Timestamp, VirtualServerKey};
 

@@ -8,10 +8,11 @@ mod claims;
 mod endpoints;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
+use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 
 pub use claims::{Claim, Claimant};
@@ -32,7 +33,7 @@ use crate::{
 pub struct Cluster {
     hostname: Box<str>,
     node_port_policy: NodePortAddresses,
-    services: BTreeMap<ServiceId, Service>,
+    services: HashMap<ServiceId, Service>,
     slices: HashMap<SliceId, EndpointSlice>,
     slices_of: HashMap<ServiceId, BTreeSet<SliceId>>,
     nodes: BTreeMap<Box<str>, Node>,
@@ -51,7 +52,7 @@ pub struct Cluster {
     /// Services with source ranges.
     filtered: BTreeSet<ServiceId>,
     claims: claims::Claims,
-    changed: BTreeSet<ServiceId>,
+    changed: HashSet<ServiceId>,
 }
 
 impl Cluster {
@@ -60,20 +61,20 @@ impl Cluster {
         Self {
             hostname: hostname.into(),
             node_port_policy,
-            services: BTreeMap::new(),
-            slices: HashMap::new(),
-            slices_of: HashMap::new(),
+            services: HashMap::default(),
+            slices: HashMap::default(),
+            slices_of: HashMap::default(),
             nodes: BTreeMap::new(),
-            node_addresses: HashMap::new(),
+            node_addresses: HashMap::default(),
             service_cidrs: BTreeMap::new(),
             service_ranges: BTreeSet::new(),
             host_addresses: BTreeSet::new(),
             node_port_addresses: Vec::new(),
-            on_address: HashMap::new(),
+            on_address: HashMap::default(),
             with_node_port: BTreeSet::new(),
             filtered: BTreeSet::new(),
             claims: claims::Claims::default(),
-            changed: BTreeSet::new(),
+            changed: HashSet::default(),
         }
     }
 
@@ -105,9 +106,11 @@ impl Cluster {
         }
     }
 
-    /// The Services that have to be computed again since the last call, gone ones included.
-    pub fn take_changed(&mut self) -> BTreeSet<ServiceId> {
-        std::mem::take(&mut self.changed)
+    /// The Services that have to be computed again since the last call, gone ones included, by namespace and name.
+    pub fn take_changed(&mut self) -> Vec<ServiceId> {
+        let mut changed: Vec<ServiceId> = self.changed.drain().collect();
+        changed.sort_unstable();
+        changed
     }
 
     /// Marks every Service changed: the next pass is a full one.
@@ -125,11 +128,6 @@ impl Cluster {
     /// A Service.
     pub fn service(&self, id: &ServiceId) -> Option<&Service> {
         self.services.get(id)
-    }
-
-    /// All Services, by namespace and name.
-    pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.values()
     }
 
     /// Who has a claim: the oldest Service that asks for it.
@@ -366,7 +364,7 @@ impl Cluster {
 }
 
 /// Marks those that share a claim with a Service that gained or lost it.
-fn mark_rivals(changed: &mut BTreeSet<ServiceId>, service: &ServiceId, rivals: &[Claimant]) {
+fn mark_rivals(changed: &mut HashSet<ServiceId>, service: &ServiceId, rivals: &[Claimant]) {
     let others = rivals.iter().map(|rival| &rival.port.service).filter(|id| *id != service);
     changed.extend(others.cloned());
 }

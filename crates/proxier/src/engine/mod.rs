@@ -244,10 +244,11 @@ impl Engine {
             .into_iter()
             .map(|failure| (failure.change, (failure.cause, failure.reason)))
             .collect();
-        let (mut failures, mut taken) = (Vec::new(), false);
+        let (mut done, mut failures, mut taken) =
+            (Vec::with_capacity(plan.changes().len()), Vec::new(), false);
         for (number, change) in plan.changes().iter().enumerate() {
             match reasons.get(&number) {
-                None => self.done(change),
+                None => done.push(change),
                 Some((cause, reason)) => {
                     match (cause, change) {
                         // Its key is somebody else's. What we recorded there is to be taken back at once.
@@ -265,6 +266,7 @@ impl Engine {
                 }
             }
         }
+        self.done(&done);
         match (failures.is_empty(), taken) {
             (true, _) => self.retry.done(),
             (false, true) => self.retry.at_once(now),
@@ -275,17 +277,19 @@ impl Engine {
 }
 
 impl Engine {
-    /// The kernel carried a change out.
-    fn done(&mut self, change: &Change) {
-        match change {
-            Change::AddServer { key, .. } => {
-                self.disowned.remove(key);
+    /// The kernel carried these changes out.
+    fn done(&mut self, changes: &[&Change]) {
+        for change in changes {
+            match change {
+                Change::AddServer { key, .. } => {
+                    self.disowned.remove(key);
+                }
+                Change::RemoveServer(key) => self.drains.forget_server(*key),
+                Change::RemoveRealServer { key, address } => self.drains.forget(*key, *address),
+                _ => {}
             }
-            Change::RemoveServer(key) => self.drains.forget_server(*key),
-            Change::RemoveRealServer { key, address } => self.drains.forget(*key, *address),
-            _ => {}
         }
-        self.known.iter_mut().for_each(|known| known.apply(change));
+        self.known.iter_mut().for_each(|known| known.apply_all(changes));
     }
 }
 
