@@ -138,7 +138,10 @@ impl Change {
         match self {
             Self::AddElement { element, .. } | Self::RemoveElement(element) => match element {
                 Element::Key(_, key) | Element::Allowed(key, _) | Element::ShortCut(key, _) => Some(*key),
-                Element::Vip(_) | Element::Hairpin(..) | Element::ServiceRange(_) => None,
+                Element::Vip(_)
+                | Element::Hairpin(..)
+                | Element::HealthCheck(_)
+                | Element::ServiceRange(_) => None,
             },
             Self::AddServer { key, .. }
             | Self::UpdateServer { key, .. }

@@ -111,6 +111,9 @@ pub enum Element {
     Allowed(VirtualServerKey, IpNet),
     /// An endpoint on this node, in the set `hairpin`: what it sends to itself through a Service is masqueraded.
     Hairpin(Protocol, EndpointAddress),
+    /// Where a load balancer asks for the health of a Service on a VIP, in the set `health-checks`: it reaches the node's own
+    /// listener.
+    HealthCheck(VirtualServerKey),
     /// A range of ClusterIPs, in the set `service-ranges`: what is not served there is refused.
     ServiceRange(IpNet),
     /// In the map `short-cuts`: where clients in the cluster are sent instead, with the same protocol. Since node
@@ -122,6 +125,7 @@ pub enum Element {
 pub const VIPS: &str = "vips";
 pub(crate) const ALLOWED: &str = "firewall-allowed";
 pub(crate) const HAIRPIN: &str = "hairpin";
+pub(crate) const HEALTH_CHECKS: &str = "health-checks";
 pub(crate) const SERVICE_RANGES: &str = "service-ranges";
 pub(crate) const SHORT_CUTS: &str = "short-cuts";
 
@@ -133,6 +137,7 @@ impl Element {
             Self::Vip(_) => VIPS,
             Self::Allowed(..) => ALLOWED,
             Self::Hairpin(..) => HAIRPIN,
+            Self::HealthCheck(_) => HEALTH_CHECKS,
             Self::ServiceRange(_) => SERVICE_RANGES,
             Self::ShortCut(..) => SHORT_CUTS,
         }
@@ -141,7 +146,9 @@ impl Element {
     /// The family of its address, and so of the table that its set is in.
     pub fn family(&self) -> Family {
         match self {
-            Self::Key(_, key) | Self::Allowed(key, _) | Self::ShortCut(key, _) => key.family(),
+            Self::Key(_, key) | Self::Allowed(key, _) | Self::HealthCheck(key) | Self::ShortCut(key, _) => {
+                key.family()
+            }
             Self::Vip(address) => Family::of(*address),
             Self::Hairpin(_, endpoint) => Family::of(endpoint.address),
             Self::ServiceRange(range) => Family::of(range.addr()),
@@ -157,7 +164,7 @@ impl fmt::Display for Element {
         };
         write!(f, "{} {{ ", self.set_name())?;
         match self {
-            Self::Key(_, at) => write!(f, "{}", key(at))?,
+            Self::Key(_, at) | Self::HealthCheck(at) => write!(f, "{}", key(at))?,
             Self::Vip(address) => write!(f, "{address}")?,
             Self::Allowed(at, source) => write!(f, "{} . {source}", key(at))?,
             Self::Hairpin(protocol, EndpointAddress { address, port }) => {

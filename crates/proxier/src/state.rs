@@ -32,6 +32,8 @@ pub struct State {
     pub short_cuts: BTreeMap<VirtualServerKey, EndpointAddress>,
     /// The elements of the set `hairpin`.
     pub hairpins: BTreeSet<(Protocol, EndpointAddress)>,
+    /// The elements of the set `health-checks`.
+    pub health_checks: BTreeSet<VirtualServerKey>,
     /// The elements of the set `service-ranges`.
     pub service_ranges: BTreeSet<IpNet>,
     /// Virtual servers that are ours although nftables does not say so (any more).
@@ -92,7 +94,13 @@ impl State {
     /// What Services can share and is recorded as ours.
     pub(crate) fn shared(&self) -> impl Iterator<Item = Shared> {
         let hairpins = self.hairpins.iter().map(|(protocol, endpoint)| Shared::Hairpin(*protocol, *endpoint));
-        self.recorded_vips.union(&self.owned_vips).copied().map(Shared::Vip).chain(hairpins)
+        let health_checks = self.health_checks.iter().copied().map(Shared::HealthCheck);
+        self.recorded_vips
+            .union(&self.owned_vips)
+            .copied()
+            .map(Shared::Vip)
+            .chain(hairpins)
+            .chain(health_checks)
     }
 
     /// What changes make of it, if the kernel carries them out. Those of one virtual server usually stand together: it
@@ -165,6 +173,9 @@ impl State {
             Element::Hairpin(protocol, endpoint) => {
                 self.hairpins.insert((protocol, endpoint));
             }
+            Element::HealthCheck(key) => {
+                self.health_checks.insert(key);
+            }
             Element::ServiceRange(range) => {
                 self.service_ranges.insert(range);
             }
@@ -189,6 +200,9 @@ impl State {
             }
             Element::Hairpin(protocol, endpoint) => {
                 self.hairpins.remove(&(protocol, endpoint));
+            }
+            Element::HealthCheck(key) => {
+                self.health_checks.remove(&key);
             }
             Element::ServiceRange(range) => {
                 self.service_ranges.remove(&range);

@@ -47,14 +47,15 @@ fn service() -> impl Strategy<Value = Service> {
     let ranges = select(vec!["10.1.0.0/16", "192.168.0.0/24", "192.168.0.2/32", "fd00::/8", "0.0.0.0/0"]);
     let ranges = prop::collection::vec(ranges.prop_map(|range| range.parse().unwrap()), 0..3);
     let external = (prop::collection::vec(vip(), 0..2), prop::collection::vec(vip(), 0..2), ranges);
+    let health_check = proptest::option::of(number());
     let parts = (
         (name(), 0..3i64, prop::collection::vec(vip(), 0..3), prop::collection::vec(port, 0..3), affinity),
-        (policy(), policy()),
+        (policy(), policy(), health_check),
         external,
     );
     parts.prop_map(|(common, policies, (external_ips, load_balancer_ips, source_ranges))| {
         let (name, created, cluster_ips, mut ports, affinity) = common;
-        let (internal_policy, external_policy) = policies;
+        let (internal_policy, external_policy, health_check_port) = policies;
         // The API server refuses two ports of one name, or of one protocol and number.
         let mut seen = BTreeSet::new();
         ports.retain(|port| seen.insert(format!("{} {}", port.protocol, port.port)));
@@ -69,6 +70,7 @@ fn service() -> impl Strategy<Value = Service> {
             external_ips,
             load_balancer_ips,
             source_ranges,
+            health_check_port,
             internal_policy,
             external_policy,
             ..service

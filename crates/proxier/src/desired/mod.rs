@@ -48,6 +48,8 @@ impl Desired {
 pub enum Shared {
     /// An address that `kube-ipvs0` must have.
     Vip(IpAddr),
+    /// Where a load balancer asks for a Service's health, on a VIP of its own.
+    HealthCheck(VirtualServerKey),
     /// An endpoint on this node, which may reach itself through a Service.
     Hairpin(Protocol, EndpointAddress),
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     cluster::{Cluster, EndpointAddress},
     config::Config,
-    model::{Affinity, Family, Service, ServiceId, ServicePort, TrafficPolicy, VirtualServerKey},
+    model::{Affinity, Family, Protocol, Service, ServiceId, ServicePort, TrafficPolicy, VirtualServerKey},
     set::KeySet,
 };
 
@@ -62,11 +62,21 @@ fn add_port(
         if frontend.bind {
             desired.shared.insert(Shared::Vip(frontend.key.address));
         }
+        desired.shared.extend(health_check(service, frontend).map(Shared::HealthCheck));
     }
     if !frontends.is_empty() {
         let local = backends.local.keys().filter(|address| !cluster.is_own_address(address.address));
         desired.shared.extend(local.map(|address| Shared::Hairpin(port.protocol, *address)));
     }
+}
+
+/// Where a load balancer asks for health by an address that would refuse it: one that we bind. Node addresses are no
+/// business of ours.
+fn health_check(service: &Service, frontend: &Frontend) -> Option<VirtualServerKey> {
+    let asked =
+        frontend.bind && frontend.kind.is_external() && service.external_policy == TrafficPolicy::Local;
+    let port = service.health_check_port.filter(|_| asked)?;
+    Some(VirtualServerKey { address: frontend.key.address, protocol: Protocol::Tcp, port })
 }
 
 /// The virtual server that has all endpoints, whatever the external policy is.

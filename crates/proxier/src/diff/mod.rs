@@ -66,6 +66,9 @@ impl Differ<'_> {
     pub(crate) fn shared(&mut self, shared: Shared, wanted: bool) {
         match shared {
             Shared::Vip(address) => self.vip(address, wanted),
+            Shared::HealthCheck(key) => {
+                self.element(Element::HealthCheck(key), wanted, self.known.health_checks.contains(&key));
+            }
             Shared::Hairpin(protocol, endpoint) => {
                 let known = self.known.hairpins.contains(&(protocol, endpoint));
                 self.element(Element::Hairpin(protocol, endpoint), wanted, known);

@@ -1,5 +1,6 @@
 //! The one loop body: events in, a plan out, its report back in.
 
+mod flows;
 mod footprint;
 mod retry;
 
@@ -22,6 +23,7 @@ use crate::{
     plan::{Change, Plan},
     state::State,
 };
+use flows::Unforgotten;
 use footprint::Footprints;
 use retry::Retry;
 
@@ -45,6 +47,7 @@ pub struct Engine {
     disowned: BTreeSet<VirtualServerKey>,
     footprints: Footprints,
     drains: Drains,
+    unforgotten: Unforgotten,
     retry: Retry,
     next_audit: Duration,
     /// Whether all that exists is known.
@@ -103,6 +106,7 @@ impl Engine {
             disowned: BTreeSet::new(),
             footprints: Footprints::default(),
             drains: Drains::default(),
+            unforgotten: Unforgotten::default(),
             retry: Retry::default(),
             next_audit: Duration::ZERO,
             complete: true,
@@ -232,7 +236,9 @@ impl Engine {
             differ.shared(shared, self.footprints.need(shared));
         }
         differ.service_ranges(self.cluster.service_ranges());
-        (Plan::new(differ.changes), wanted.skipped)
+        let mut changes = differ.changes;
+        self.unforgotten.plan(known, &mut changes);
+        (Plan::new(changes), wanted.skipped)
     }
 
     /// Executes what was decided, and learns from the report.
@@ -250,6 +256,7 @@ impl Engine {
             match reasons.get(&number) {
                 None => done.push(change),
                 Some((cause, reason)) => {
+                    self.unforgotten.note(change);
                     match (cause, change) {
                         // Its key is somebody else's. What we recorded there is to be taken back at once.
                         (Cause::Exists, Change::AddServer { key, .. }) => {

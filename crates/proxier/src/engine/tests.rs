@@ -393,3 +393,26 @@ fn an_address_that_could_not_be_taken_off_is_not_forgotten() {
     turn(&mut Engine::new(Config::new("node-1")), &mut kernel, 2, []);
     assert_eq!(kernel.state, State::default());
 }
+
+#[test]
+fn flows_that_could_not_be_forgotten_are_tried_again() {
+    let (mut engine, mut kernel) = start();
+    let dns = |addresses| {
+        let slice = slice("dns-1", "dns", 53, addresses);
+        with_protocol(service("dns", &["10.96.0.10"], &[(53, None)]), slice, Protocol::Udp)
+    };
+    turn(&mut engine, &mut kernel, 0, dns(&["10.244.1.2", "10.244.1.3", "10.244.1.4"]));
+    kernel.refuse.push("- flows".into());
+    dns(&["10.244.1.4"]).into_iter().for_each(|event| engine.event(event));
+    assert_eq!(engine.turn(&mut kernel, Duration::from_secs(1)).failures.len(), 2);
+    kernel.refuse.clear();
+    // One of the endpoints has come back meanwhile: its flows are where they should be.
+    check(
+        &turn(&mut engine, &mut kernel, 2, dns(&["10.244.1.3", "10.244.1.4"])),
+        expect![[r#"
+            + real server UDP 10.96.0.10:53 -> 10.244.1.3:53 Masq 1
+            - flows UDP 10.96.0.10:53 -> 10.244.1.2:53
+        "#]],
+    );
+    check(&turn(&mut engine, &mut kernel, 60, []), expect![""]);
+}

@@ -197,9 +197,10 @@ impl LinuxKernel {
             Phase::Cleanse => self.conntrack.apply(changes).map_err(|error| format!("conntrack: {error}")),
         };
         if let Err(reason) = outcome {
-            let unknown =
-                |(change, _): &_| Failure { change: *change, cause: Cause::Unknown, reason: reason.clone() };
-            failures = changes.iter().map(unknown).collect();
+            // Flows are nothing that is read.
+            let cause = if phase == Phase::Cleanse { Cause::Refused } else { Cause::Unknown };
+            let failure = |(change, _): &_| Failure { change: *change, cause, reason: reason.clone() };
+            failures = changes.iter().map(failure).collect();
         }
         failures
     }

@@ -28,6 +28,8 @@ pub struct Service {
     pub load_balancer_ips: Vec<IpAddr>,
     /// `spec.loadBalancerSourceRanges`: who may reach the load-balancer IPs. Empty: everybody.
     pub source_ranges: Vec<IpNet>,
+    /// `spec.healthCheckNodePort`: where a load balancer asks a node over HTTP whether it has endpoints of its own.
+    pub health_check_port: Option<PortNumber>,
     /// `spec.internalTrafficPolicy`: to which endpoints the ClusterIPs lead.
     pub internal_policy: TrafficPolicy,
     /// `spec.externalTrafficPolicy`: to which endpoints node ports, external and load-balancer IPs lead.
@@ -46,6 +48,7 @@ impl Service {
             external_ips: Vec::new(),
             load_balancer_ips: Vec::new(),
             source_ranges: Vec::new(),
+            health_check_port: None,
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
         }

@@ -123,6 +123,9 @@ fn render_outside(service: &Service) -> String {
     if !service.source_ranges.is_empty() {
         let _ = write!(text, " from {:?}", service.source_ranges);
     }
+    if let Some(port) = service.health_check_port {
+        let _ = write!(text, " health checks {port}");
+    }
     let policies = [(service.internal_policy, "internal"), (service.external_policy, "external")];
     for (_, word) in policies.iter().filter(|(policy, _)| *policy == TrafficPolicy::Local) {
         let _ = write!(text, " {word} policy Local");

@@ -40,6 +40,7 @@ struct Spec {
     load_balancer_source_ranges: Bounded<Range, MAX_SOURCE_RANGES>,
     internal_traffic_policy: Option<TrafficPolicy>,
     external_traffic_policy: Option<TrafficPolicy>,
+    health_check_node_port: Option<NodePort>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -149,6 +150,7 @@ impl TryFrom<Service> for ConvertedService {
             service.load_balancer_ips = status.unwrap_or_default().load_balancer_ips()?;
             let annotation = meta.annotation(SOURCE_RANGES);
             service.source_ranges = source_ranges(&spec.load_balancer_source_ranges, annotation)?;
+            service.health_check_port = spec.health_check_node_port.and_then(|port| port.0);
         }
         // Kubernetes calls these Services externally accessible; of others the policy means nothing.
         if spec.has_node_ports() || !service.external_ips.is_empty() {

@@ -22,6 +22,7 @@ pub(super) enum Content {
     Vips,
     Allowed,
     Hairpins,
+    HealthChecks,
     ShortCuts,
 }
 
@@ -93,6 +94,7 @@ impl Raw {
                 let VirtualServerKey { protocol, port, .. } = take_key(family, &mut bytes)?;
                 Element::Hairpin(protocol, EndpointAddress { address, port })
             }
+            Content::HealthChecks => Element::HealthCheck(take_key(family, &mut bytes)?),
             Content::ShortCuts => {
                 let key = take_key(family, &mut bytes)?;
                 let mut data = self.data.as_slice();
@@ -197,6 +199,7 @@ mod tests {
             round_trip(Element::Key(served, key), Content::Keys(served), Some("default/web"));
             round_trip(Element::Vip(key.address), Content::Vips, None);
             round_trip(Element::Hairpin(key.protocol, endpoint), Content::Hairpins, None);
+            round_trip(Element::HealthCheck(key), Content::HealthChecks, None);
             round_trip(Element::ShortCut(key, endpoint), Content::ShortCuts, None);
             let lengths = [0, 1, 8, 31, 32];
             for range in lengths.map(|length| IpNet::new(key.address, length).unwrap().trunc()) {
@@ -212,6 +215,7 @@ mod tests {
             Content::Vips,
             Content::Allowed,
             Content::Hairpins,
+            Content::HealthChecks,
             Content::ShortCuts,
         ];
         for (length, content) in (0..12).flat_map(|length| contents.map(|content| (length, content))) {

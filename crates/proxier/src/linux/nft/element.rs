@@ -23,7 +23,7 @@ pub(super) const DATA_VALUE: u16 = 1;
 /// An element, with its comment. A range is two of them.
 pub(super) fn encode(element: &Element, comment: Option<&str>) -> Vec<Encoded> {
     let mut attributes = match element {
-        Element::Key(_, at) => vec![key(fields(|out| push_key(out, at)))],
+        Element::Key(_, at) | Element::HealthCheck(at) => vec![key(fields(|out| push_key(out, at)))],
         Element::Vip(address) => vec![key(fields(|out| push_address(out, *address)))],
         Element::Hairpin(protocol, endpoint) => {
             vec![key(fields(|out| push_hairpin(out, *protocol, endpoint)))]

@@ -26,7 +26,7 @@ use crate::{
     kernel::{Cause, Failure},
     model::Family,
     plan::Change,
-    set::{ALLOWED, HAIRPIN, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
+    set::{ALLOWED, HAIRPIN, HEALTH_CHECKS, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
     state::State,
 };
 use decode::{Content, Raw};
@@ -75,6 +75,7 @@ impl Nft {
             (VIPS, Content::Vips),
             (ALLOWED, Content::Allowed),
             (HAIRPIN, Content::Hairpins),
+            (HEALTH_CHECKS, Content::HealthChecks),
             (SHORT_CUTS, Content::ShortCuts),
         ];
         for family in Family::ALL {

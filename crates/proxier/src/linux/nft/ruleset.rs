@@ -9,7 +9,7 @@ use netlink_packet_netfilter::nftables::{
 use super::{TABLE, expression::*, userdata};
 use crate::{
     model::{Family, Protocol},
-    set::{ALLOWED, HAIRPIN, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
+    set::{ALLOWED, HAIRPIN, HEALTH_CHECKS, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
 };
 
 /// Sources that are in the cluster: pods.
@@ -121,6 +121,7 @@ impl Rules<'_> {
         };
         vec![
             Rule::new("VIPs answer pings", [protocol_is(icmp), vec![accept()]]),
+            Rule::new("load balancers ask for health", [self.key_in_set(HEALTH_CHECKS), vec![accept()]]),
             Rule::new(
                 "ports that nobody serves, those that this node itself listens on included",
                 [state_new(), vec![goto("refuse")]],
@@ -227,7 +228,7 @@ impl Rules<'_> {
     }
 
     fn forward(&self) -> Vec<Rule> {
-        let mut rules = Vec::new();
+        let mut rules = vec![self.established()];
         if self.settings.drop_invalid {
             let drop = vec![counter(), drop()];
             // Else a late packet that conntrack does not know would reach the client with the pod's address, and the
@@ -273,7 +274,11 @@ impl Rules<'_> {
     }
 
     fn key_in(&self, set: KeySet) -> Vec<Expressions> {
-        [load(self.family, &KEY), vec![is_in(set.name())]].concat()
+        self.key_in_set(set.name())
+    }
+
+    fn key_in_set(&self, name: &str) -> Vec<Expressions> {
+        [load(self.family, &KEY), vec![is_in(name)]].concat()
     }
 
     fn to_vip(&self) -> Vec<Expressions> {

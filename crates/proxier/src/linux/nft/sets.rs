@@ -8,7 +8,7 @@ use netlink_packet_netfilter::nftables::{
 use super::{TABLE, ruleset::CLUSTER_SOURCES, userdata};
 use crate::{
     model::Family,
-    set::{ALLOWED, HAIRPIN, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
+    set::{ALLOWED, HAIRPIN, HEALTH_CHECKS, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
 };
 
 /// The type of a field: nft's number for it, by which its tool knows how to print it, and its length in bytes.
@@ -45,6 +45,7 @@ pub(super) fn sets(family: Family) -> Vec<NfTablesMessage> {
             plain,
             "endpoints on this node, as they reach themselves",
         ),
+        set(HEALTH_CHECKS, &key, plain, "where load balancers ask this node for a Service's health"),
         set(SERVICE_RANGES, &[address], interval, "where ClusterIPs are taken from"),
         set(CLUSTER_SOURCES, &[address], interval, "pods"),
         map(SHORT_CUTS, &key, &[address, PORT], "where clients in the cluster are sent instead"),

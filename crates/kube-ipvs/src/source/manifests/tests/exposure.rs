@@ -40,7 +40,7 @@ fn all_at_once() {
              publishNotReadyAddresses: true\nloadBalancerIP: 192.0.2.9",
         ) + "status: {loadBalancer: {ingress: [{ip: 192.0.2.1, ports: [{port: 80, protocol: TCP}]}]}}\n"],
         expect![[r#"
-            Service default/web [10.96.0.1] [TCP 80 ""] external [198.51.100.1, 2001:db8::1] balancer [192.0.2.1] from [203.0.113.0/24] internal policy Local external policy Local
+            Service default/web [10.96.0.1] [TCP 80 ""] external [198.51.100.1, 2001:db8::1] balancer [192.0.2.1] from [203.0.113.0/24] health checks 30000 internal policy Local external policy Local
         "#]],
     );
 }
