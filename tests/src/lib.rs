@@ -22,6 +22,7 @@
 //! }
 //! ```
 
+mod attempt;
 mod client;
 mod cluster;
 mod load;
@@ -30,10 +31,12 @@ mod namespace;
 mod oracle;
 mod programs;
 mod proxy;
+mod raw;
 mod scenario;
 mod servers;
 mod wait;
 
+pub use attempt::Attempt;
 pub use client::{Answer, Conversation, Failure, echo_here, get_here, socket_address, tally};
 pub use cluster::{Cluster, ClusterBuilder, Diagnosis, Node};
 pub use load::{Load, Report};
@@ -42,6 +45,7 @@ pub use namespace::Namespace;
 pub use oracle::{RealServer, Sets, Table, VIP_DEVICE, VirtualServer};
 pub use programs::{Program, database, dig, dns_server, sql};
 pub use proxy::{Proxy, ProxyCommand};
+pub use raw::send_out_of_window;
 pub use scenario::{TestResult, scenario};
 pub use servers::{Server, Transport};
 pub use wait::{SOON, eventually, throughout};

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 pub use builder::ClusterBuilder;
 
@@ -18,6 +18,7 @@ use crate::manifests::Manifests;
 use crate::namespace::Namespace;
 use crate::proxy::{Proxy, ProxyCommand};
 use crate::servers::{Server, Transport};
+use crate::wait::{SOON, eventually};
 use wiring::Wiring;
 
 /// A node: its namespace, its addresses on the LAN and the device names that it has given out.
@@ -152,6 +153,19 @@ impl Cluster {
     /// Starts the daemons of all nodes.
     pub fn start_proxies(&self, extra: &[&str]) -> Result<Vec<Proxy>> {
         self.nodes.iter().map(|node| self.start_proxy(&node.name, extra)).collect()
+    }
+
+    /// Waits until a node's kernel has all that the manifests ask for: `kube-ipvs diff` finds nothing to do. `extra` are
+    /// the flags that its daemon runs with.
+    pub fn await_settled(&self, node: &str, extra: &[&str]) -> Result<()> {
+        let manifests = self.manifests.directory().to_string_lossy().into_owned();
+        let command = ["diff", "--manifests", &manifests, "--hostname-override", node];
+        let command = [&command[..], extra].concat();
+        eventually(SOON, || {
+            let output = self.kube_ipvs(node)?.output(&command)?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            Ok(())
+        })
     }
 
     /// What somebody who looks for the cause of a failure wants to read.

@@ -50,6 +50,11 @@ impl Namespace {
         nft::sets(self)
     }
 
+    /// How many packets kube-ipvs's rules with this comment have counted, in both families.
+    pub fn nft_packets(&self, comment: &str) -> Result<u64> {
+        nft::packets(self, comment)
+    }
+
     /// Waits for a virtual server, given as `TCP 10.96.0.7:80`, to have exactly these real servers, given as
     /// `10.244.1.2:80 1` with their weights, then has ipvsadm confirm it.
     pub fn await_service(&self, key: &str, real_servers: &[&str]) -> Result<VirtualServer> {

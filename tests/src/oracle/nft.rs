@@ -26,6 +26,19 @@ pub(super) fn sets(namespace: &Namespace) -> Result<Sets> {
     Ok(sets)
 }
 
+/// How many packets the rules with this comment have counted, in both families.
+pub(super) fn packets(namespace: &Namespace, comment: &str) -> Result<u64> {
+    let rules = namespace.run("nft", &["list", "ruleset"])?;
+    let comment = format!("comment \"{comment}\"");
+    let counted = rules.lines().filter(|line| line.ends_with(&comment)).map(|line| {
+        let packets = line.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        packets.with_context(|| format!("no counter: {line}"))?.parse::<u64>().context("a counter")
+    });
+    let counted = counted.collect::<Result<Vec<u64>>>()?;
+    anyhow::ensure!(!counted.is_empty(), "no rule has the {comment} on {}", namespace.name());
+    Ok(counted.iter().sum())
+}
+
 fn parse(family: &str, text: &str, sets: &mut Sets) -> Result<()> {
     let listing: Value = serde_json::from_str(text).context("the output of nft -j")?;
     for item in listing["nftables"].as_array().context("nft -j printed no list")? {

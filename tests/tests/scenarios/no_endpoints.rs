@@ -16,6 +16,10 @@ fn refused_at_once_and_explained() -> TestResult {
         for node in cluster.nodes() {
             node.namespace().await_vips(&["10.102.249.165"])?;
         }
+        let complaints = || -> anyhow::Result<usize> {
+            Ok(cluster.at("node-1")?.run("dmesg", &[])?.matches("no destination available").count())
+        };
+        let before = complaints()?;
         for from in ["visitor", "web", "node-1", "node-3"] {
             let from = cluster.at(from)?;
             from.expect_refused(Transport::Tcp, "10.102.249.165:80")?;
@@ -23,6 +27,8 @@ fn refused_at_once_and_explained() -> TestResult {
             from.expect_refused(Transport::Tcp, "10.102.249.165:81")?;
             from.expect_refused(Transport::Udp, "10.102.249.165:80")?;
         }
+        // IPVS would write a line for each connection; it has seen none.
+        assert_eq!(complaints()?, before);
         let manifests = cluster.manifests.directory().to_string_lossy().into_owned();
         let explain = ["explain", "default/web-clusterip-svc", "--manifests", &manifests];
         let explanation = cluster.kube_ipvs("node-1")?.run(&explain)?;

@@ -1,126 +1,34 @@
-//! Traffic policies, as a table: for every kind of client, of VIP and of policy, who answers and which source it sees.
+//! Traffic policies, as a table: for every kind of client, of VIP and of policy, in every state of the endpoints, who
+//! answers and which source it sees.
+//!
+//! The field's own tests that this covers: "should respect internalTrafficPolicy=Local Pod and Node", "should
+//! fallback to local terminating endpoints when there are no ready endpoints with externalTrafficPolicy=Local" with its
+//! variants for `Cluster` and inside, "should be rejected when no endpoints exist", ESIPP "should work from pods".
+
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
-use scenarios::{Cluster, Failure, Namespace, Server, Service, Slice, TestResult, Transport, scenario};
+use scenarios::{
+    Attempt, Cluster, Failure, SOON, Server, Service, Slice, TestResult, Transport, eventually, scenario,
+    socket_address,
+};
+use table::{
+    Case,
+    Condition::{Gone, Ready, Terminating},
+    DROPS, Fate, Kind, PODS, POLICIES, Source, State, TRANSPORTS, cases, node_port, port,
+};
 
-/// The pods behind every Service, each on its node. `node-3` has none.
-const PODS: [(&str, &str, &str); 2] =
-    [("app-1", "node-1", "10.244.1.2 fd00:10:244:1::2"), ("app-2", "node-2", "10.244.2.2 fd00:10:244:2::2")];
-const POLICIES: [(&str, &str); 4] =
-    [("Cluster", "Cluster"), ("Cluster", "Local"), ("Local", "Cluster"), ("Local", "Local")];
-const CLIENTS: [(&str, Who, &str); 6] = [
-    ("client", Who::Outside, "node-1"),
-    ("far-client", Who::Outside, "node-3"),
-    ("near", Who::Pod, "node-1"),
-    ("visitor", Who::Pod, "node-3"),
-    ("node-1", Who::Node, "node-1"),
-    ("node-3", Who::Node, "node-3"),
-];
+/// As many cases at a time as keep a small machine busy.
+const AT_ONCE: usize = 48;
+const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Who {
-    Outside,
-    Pod,
-    Node,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    ClusterIp,
-    ExternalIp,
-    LoadBalancerIp,
-    NodePort,
-}
-
-const KINDS: [Kind; 4] = [Kind::ClusterIp, Kind::ExternalIp, Kind::LoadBalancerIp, Kind::NodePort];
-
-/// One line of the table.
-#[derive(Debug, Clone, Copy)]
-struct Case {
-    client: &'static str,
-    who: Who,
-    /// The node that the packets reach first.
-    entry: &'static str,
-    kind: Kind,
-    /// The number of the Service, and so of its policies.
-    service: usize,
-    v6: bool,
-    transport: Transport,
-}
-
-/// Which address the endpoint is to see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Client,
-    Node,
-}
-
-impl Case {
-    /// The address that the client asks.
-    fn address(&self, cluster: &Cluster) -> Result<String> {
-        let number = self.service + 1;
-        let port = port(self.transport);
-        Ok(match (self.kind, self.v6) {
-            (Kind::ClusterIp, false) => format!("10.96.1.{number}:{port}"),
-            (Kind::ClusterIp, true) => format!("[fd00:10:96::1:{number}]:{port}"),
-            (Kind::ExternalIp, false) => format!("203.0.113.{number}:{port}"),
-            (Kind::ExternalIp, true) => format!("[2001:db8:e::{number}]:{port}"),
-            (Kind::LoadBalancerIp, false) => format!("198.51.100.{number}:{port}"),
-            (Kind::LoadBalancerIp, true) => format!("[2001:db8:1b::{number}]:{port}"),
-            (Kind::NodePort, false) => {
-                format!("{}:{}", cluster.node(self.entry)?.ipv4(), 30_000 + number + usize::from(port))
-            }
-            (Kind::NodePort, true) => {
-                format!("[{}]:{}", cluster.node(self.entry)?.ipv6(), 30_000 + number + usize::from(port))
-            }
-        })
-    }
-
-    /// Whether the client is a process of the node that its packets reach first.
-    fn is_at_home(&self) -> bool {
-        self.client == self.entry
-    }
-
-    /// Who may answer, and what he sees; nobody: the packets are dropped.
-    fn expected(&self) -> (BTreeSet<&'static str>, Source) {
-        let (internal, external) = POLICIES[self.service];
-        // A process is known by its own node only; a pod by every node, as its address says where it is.
-        let is_inside = self.who == Who::Pod || self.is_at_home();
-        let policy = match self.kind {
-            Kind::ClusterIp => internal,
-            // Who is inside does not go out to come in again.
-            _ if is_inside => "Cluster",
-            _ => external,
-        };
-        let all = PODS.iter().filter(|(_, node, _)| policy == "Cluster" || *node == self.entry);
-        let keeps = match (self.who, self.kind) {
-            (Who::Pod, kind) => kind != Kind::NodePort,
-            // A process takes the VIP for its source, or an address of its node.
-            (Who::Node, _) if self.is_at_home() => false,
-            (_, Kind::ClusterIp) => false,
-            _ => external == "Local",
-        };
-        (all.map(|(name, ..)| *name).collect(), if keeps { Source::Client } else { Source::Node })
-    }
-}
-
-fn port(transport: Transport) -> u16 {
-    match transport {
-        Transport::Tcp => 80,
-        Transport::Udp => 90,
-        Transport::Sctp => 100,
-    }
-}
-
-const TRANSPORTS: [(Transport, &str); 2] = [(Transport::Tcp, "TCP"), (Transport::Udp, "UDP")];
-
-/// A Service of each combination of policies, with all kinds of addresses in both families.
-fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
-    for (index, (internal, external)) in POLICIES.iter().enumerate() {
+/// A Service of each combination of policies, with all kinds of addresses in both families, and its slices.
+fn manifests(state: State) -> String {
+    let one = |(index, (internal, external)): (usize, &(&str, &str))| {
         let number = index + 1;
         let name = format!("app-{number}");
         let service = Service::new(&name)
@@ -134,34 +42,36 @@ fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
             .load_balancer_ip(&format!("2001:db8:1b::{number}"));
         let service = TRANSPORTS.iter().fold(service, |service, (transport, protocol)| {
             let (port, name) = (port(*transport), protocol.to_lowercase());
-            let node_port = 30_000 + number + usize::from(port);
+            let node_port = node_port(index, *transport);
             service.port_line(&format!(
-                "name: {name}, protocol: {protocol}, port: {port}, targetPort: 80{port}, nodePort: {node_port}"
+                "name: {name}, protocol: {protocol}, port: {port}, targetPort: {}, nodePort: {node_port}",
+                8000 + port
             ))
         });
         let slice = |suffix: &str, family: usize| {
-            let slice = TRANSPORTS.iter().fold(
-                Slice::of(&name).name(&format!("{name}-{suffix}")),
-                |slice, (transport, protocol)| {
-                    slice.named_port(&protocol.to_lowercase(), protocol, 8000 + port(*transport))
-                },
-            );
-            PODS.iter().fold(slice, |slice, (_, node, addresses)| {
+            let slice = Slice::of(&name).name(&format!("{name}-{suffix}"));
+            let slice = TRANSPORTS.iter().fold(slice, |slice, (transport, protocol)| {
+                slice.named_port(&protocol.to_lowercase(), protocol, 8000 + port(*transport))
+            });
+            PODS.iter().zip(state).fold(slice, |slice, ((_, node, addresses), condition)| {
                 let address = addresses.split(' ').nth(family).unwrap_or_default();
-                slice.ready(address).on(node)
+                match condition {
+                    Ready => slice.ready(address).on(node),
+                    Terminating => {
+                        slice.endpoint(address, "ready: false, serving: true, terminating: true").on(node)
+                    }
+                    Gone => slice,
+                }
             })
         };
-        cluster
-            .manifests
-            .write(&name, &format!("{service}---\n{}---\n{}", slice("v4", 0), slice("v6", 1)))?;
-    }
-    let mut servers = Vec::new();
-    for (pod, ..) in PODS {
-        for (transport, _) in TRANSPORTS {
-            servers.push(cluster.echo(pod, transport, 8000 + port(transport))?);
-        }
-    }
-    Ok(servers)
+        format!("{service}---\n{}---\n{}---\n", slice("v4", 0), slice("v6", 1))
+    };
+    POLICIES.iter().enumerate().map(one).collect()
+}
+
+fn servers(cluster: &Cluster) -> Result<Vec<Server>> {
+    let all = PODS.iter().flat_map(|(pod, ..)| TRANSPORTS.map(|(transport, _)| (*pod, transport)));
+    all.map(|(pod, transport)| cluster.echo(pod, transport, 8000 + port(transport))).collect()
 }
 
 /// Clients outside reach VIPs by way of the node that they enter at, as a router in front of the cluster would send
@@ -181,129 +91,176 @@ fn route(cluster: &Cluster, client: &str, node: &str) -> Result<()> {
     Ok(())
 }
 
-/// Asks four times. The names of who answered, and the sources that they saw; none: no answer to the first.
-fn ask(
-    from: &Namespace,
-    is_node: bool,
-    transport: Transport,
-    to: &str,
-) -> Result<Option<Vec<(String, IpAddr)>>> {
-    let mut answers = Vec::new();
-    for _ in 0..4 {
-        match from.try_echo(transport, to)? {
-            Ok(answer) => answers.push((answer.name, answer.peer.ip())),
-            Err(Failure::TimedOut) if answers.is_empty() => return Ok(None),
-            // A process is told at once that its own datagram was dropped.
-            Err(Failure::Refused) if answers.is_empty() && is_node && transport == Transport::Udp => {
-                return Ok(None);
-            }
-            Err(failure) => bail!("{failure}"),
-        }
-    }
-    Ok(Some(answers))
-}
+/// Whose addresses are whose.
+type Owners = BTreeMap<&'static str, BTreeSet<IpAddr>>;
 
-/// Everything at once, under one deadline: what is dropped waits while the others are answered.
-fn check(cluster: &Cluster, case: Case) -> Result<BTreeSet<String>> {
-    let to = case.address(cluster)?;
-    let (expected, source) = case.expected();
-    let from = cluster.at(case.client)?;
-    let Some(answers) = ask(from, case.who == Who::Node, case.transport, &to)? else {
-        ensure!(expected.is_empty(), "no answer; {expected:?} should");
-        return Ok(BTreeSet::new());
+fn owners(cluster: &Cluster) -> Result<Owners> {
+    let addresses = |name: &&'static str| -> Result<_> {
+        let listing = cluster.at(name)?.run("ip", &["-br", "addr"])?;
+        let words = listing.split_whitespace().filter_map(|word| word.split('/').next()?.parse().ok());
+        Ok((*name, words.collect()))
     };
-    for (name, seen) in &answers {
-        ensure!(expected.contains(name.as_str()), "{name} answered; only {expected:?} may");
-        let own = from.run("ip", &["-br", "addr"])?.contains(&format!(" {seen}/"));
-        let node = cluster.at(case.entry)?.run("ip", &["-br", "addr"])?.contains(&format!(" {seen}/"));
-        match source {
-            Source::Client => ensure!(own, "{name} saw {seen}, not the client"),
-            Source::Node => ensure!(node, "{name} saw {seen}, not {}", case.entry),
-        }
-    }
-    Ok(answers.into_iter().map(|(name, _)| name).collect())
+    let names: BTreeSet<&str> = cases().iter().flat_map(|case| [case.client, case.entry]).collect();
+    names.iter().map(addresses).collect()
 }
 
-fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for (client, who, entry) in CLIENTS {
-        for kind in KINDS {
-            for service in 0..POLICIES.len() {
-                for v6 in [false, true] {
-                    for (transport, _) in TRANSPORTS {
-                        let case = Case { client, who, entry, kind, service, v6, transport };
-                        cases.push(case);
-                        if kind == Kind::NodePort && who != Who::Outside {
-                            // Node ports of another node, too.
-                            let entry = if entry == "node-1" { "node-3" } else { "node-1" };
-                            cases.push(Case { entry, ..case });
-                        }
-                    }
+/// Asks four times: each time somebody who may answer does, and sees the address that he is to see.
+fn answered(
+    cluster: &Cluster,
+    owners: &Owners,
+    case: Case,
+    may: &BTreeSet<&str>,
+    source: Source,
+) -> Result<BTreeSet<String>> {
+    let (from, to) = (cluster.at(case.client)?, case.address(cluster)?);
+    let whose = match source {
+        Source::Client => case.client,
+        Source::Node => case.entry,
+    };
+    let mut names = BTreeSet::new();
+    for _ in 0..4 {
+        let answer = from.echo(case.transport, &to)?;
+        ensure!(may.contains(answer.name.as_str()), "{} answered; only {may:?} may", answer.name);
+        ensure!(owners[whose].contains(&answer.peer.ip()), "{} is not of {whose}", answer.peer);
+        names.insert(answer.name);
+    }
+    Ok(names)
+}
+
+/// Does something for many cases, some at a time, and gathers what fails.
+fn each<T: Send>(
+    cluster: &Cluster,
+    cases: &[Case],
+    work: impl Fn(Case) -> Result<T> + Sync,
+) -> Result<Vec<(Case, T)>> {
+    let (mut done, mut failures) = (Vec::new(), Vec::new());
+    for batch in cases.chunks(AT_ONCE) {
+        let results: Vec<(Case, Result<T>)> = thread::scope(|scope| {
+            let work = &work;
+            let start = |case: &Case| {
+                let case = *case;
+                (case, scope.spawn(move || work(case)))
+            };
+            let running: Vec<_> = batch.iter().map(start).collect();
+            let join = |(case, thread): (Case, thread::ScopedJoinHandle<'_, Result<T>>)| {
+                (case, thread.join().unwrap_or_else(|_| bail!("panicked")))
+            };
+            running.into_iter().map(join).collect()
+        });
+        for (case, result) in results {
+            match result {
+                Ok(value) => done.push((case, value)),
+                Err(error) => {
+                    let address = case.address(cluster)?;
+                    failures.push(format!("{case:?} {:?} to {address}: {error:#}", POLICIES[case.service]));
                 }
             }
         }
     }
-    cases
+    ensure!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    Ok(done)
+}
+
+/// How many packets each node has dropped for each reason.
+fn drops(cluster: &Cluster) -> Result<BTreeMap<(&'static str, &'static str), u64>> {
+    let all = ["node-1", "node-3"].into_iter().flat_map(|node| DROPS.map(|reason| (node, reason)));
+    all.map(|(node, reason)| Ok(((node, reason), cluster.at(node)?.nft_packets(reason)?))).collect()
+}
+
+/// All first packets are sent, and the counters say that each was dropped for the right reason: nobody waits one out.
+fn dropped(cluster: &Cluster, state: State, cases: &[Case]) -> Result<()> {
+    let before = drops(cluster)?;
+    let mut expected = before.clone();
+    for case in cases {
+        if let Fate::Dropped(reason) = case.fate(state) {
+            *expected.get_mut(&(case.entry, reason)).context("no such counter")? += 1;
+        }
+    }
+    let attempts = each(cluster, cases, |case| {
+        Attempt::start(cluster.at(case.client)?, case.transport, socket_address(&case.address(cluster)?)?)
+    })?;
+    let enough = || {
+        let counted = drops(cluster)?;
+        let few: Vec<_> = counted.iter().filter(|(rule, count)| **count < expected[*rule]).collect();
+        ensure!(few.is_empty(), "fewer drops than {expected:?}: {few:?}");
+        Ok(())
+    };
+    eventually(SOON, enough)?;
+    for (case, mut attempt) in attempts {
+        match attempt.outcome()? {
+            None => {}
+            // A process is told at once that its own datagram was dropped.
+            Some(Err(Failure::Refused)) if case.transport == Transport::Udp => {}
+            Some(outcome) => bail!("{case:?} should be dropped: {outcome:?}"),
+        }
+    }
+    for (rule, count) in &expected {
+        let none = *count == before[rule];
+        ensure!(!none || drops(cluster)?[rule] == *count, "{rule:?} dropped something else");
+    }
+    Ok(())
+}
+
+/// All cases in one state of the endpoints.
+fn check(cluster: &Cluster, owners: &Owners, state: State) -> Result<()> {
+    cluster.manifests.write("all", &manifests(state))?;
+    // The first of them may still see the old state as settled.
+    let (key, weight) = ("SCTP 10.96.1.1:100", |condition| match condition {
+        Ready => "1",
+        Terminating if state.contains(&Ready) => "0",
+        _ => "1",
+    });
+    let reals = PODS.iter().zip(state).filter(|(_, condition)| *condition != Gone);
+    let reals: Vec<String> = reals
+        .map(|((_, _, addresses), condition)| {
+            format!("{}:8100 {}", addresses.split(' ').next().unwrap_or_default(), weight(condition))
+        })
+        .collect();
+    let reals: Vec<&str> = reals.iter().map(String::as_str).collect();
+    for node in cluster.nodes() {
+        node.namespace().await_service(key, &reals)?;
+        cluster.await_settled(node.name(), &FLAGS)?;
+    }
+    let (to_be_dropped, others): (Vec<Case>, Vec<Case>) =
+        cases().into_iter().partition(|case| matches!(case.fate(state), Fate::Dropped(_)));
+    dropped(cluster, state, &to_be_dropped)?;
+    let results = each(cluster, &others, |case| match case.fate(state) {
+        Fate::Answered(may, source) => answered(cluster, owners, case, &may, source),
+        Fate::Refused | Fate::Dropped(_) => {
+            cluster.at(case.client)?.expect_refused(case.transport, &case.address(cluster)?)?;
+            Ok(BTreeSet::new())
+        }
+    })?;
+    // Where several may answer, each does.
+    let mut reached: BTreeMap<(Kind, usize, &str, &str), BTreeSet<String>> = BTreeMap::new();
+    for (case, names) in results {
+        reached.entry((case.kind, case.service, case.client, case.entry)).or_default().extend(names);
+    }
+    for case in &others {
+        let names = &reached[&(case.kind, case.service, case.client, case.entry)];
+        let Fate::Answered(may, _) = case.fate(state) else { continue };
+        let may: BTreeSet<String> = may.into_iter().map(str::to_owned).collect();
+        ensure!(*names == may, "{case:?}: {names:?} answered, not {may:?}");
+    }
+    Ok(())
 }
 
 #[test]
-fn every_client_every_address_every_policy() -> TestResult {
+fn every_client_every_address_every_policy_in_every_state() -> TestResult {
     let builder = Cluster::builder()
         .pod("near", "node-1", "10.244.1.9 fd00:10:244:1::9")
         .pod("visitor", "node-3", "10.244.3.9 fd00:10:244:3::9")
-        .host("far-client", "192.168.128.101 fd00:128::101")
-        .deadline(std::time::Duration::from_secs(600));
+        .host("far-client", "192.168.128.101 fd00:128::101");
     let builder =
         PODS.iter().fold(builder, |builder, (name, node, address)| builder.pod(name, node, address));
     scenario(builder, |cluster| {
-        let _servers = deploy(cluster)?;
+        let _servers = servers(cluster)?;
         route(cluster, "client", "node-1")?;
         route(cluster, "far-client", "node-3")?;
-        let _proxies = cluster.start_proxies(&["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"])?;
-        for node in cluster.nodes() {
-            let v4 = ["10.244.1.2:8090 1", "10.244.2.2:8090 1"];
-            node.namespace().await_service("UDP 10.96.1.2:90", &v4)?;
-            node.namespace().await_service(
-                "UDP [fd00:10:96::1:2]:90",
-                &["[fd00:10:244:1::2]:8090 1", "[fd00:10:244:2::2]:8090 1"],
-            )?;
-        }
-        let cases = cases();
-        let all = &*cluster;
-        let mut failures = Vec::new();
-        let mut reached: BTreeMap<(Kind, usize, &str, &str), BTreeSet<String>> = BTreeMap::new();
-        // As many at a time as keep a small machine busy.
-        for batch in cases.chunks(48) {
-            let results: Vec<(Case, Result<BTreeSet<String>>)> = thread::scope(|scope| {
-                let running: Vec<_> =
-                    batch.iter().map(|case| (*case, scope.spawn(move || check(all, *case)))).collect();
-                let joined = running
-                    .into_iter()
-                    .map(|(case, thread)| (case, thread.join().unwrap_or_else(|_| bail!("panicked"))));
-                joined.collect()
-            });
-            for (case, result) in results {
-                match result {
-                    Ok(names) => {
-                        reached
-                            .entry((case.kind, case.service, case.client, case.entry))
-                            .or_default()
-                            .extend(names);
-                    }
-                    Err(error) => failures.push(format!(
-                        "{case:?} {:?} to {}: {error:#}",
-                        POLICIES[case.service],
-                        case.address(all).context("no address")?
-                    )),
-                }
-            }
-        }
-        ensure!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
-        // Where several may answer, each does.
-        for case in &cases {
-            let names = &reached[&(case.kind, case.service, case.client, case.entry)];
-            let expected: BTreeSet<String> = case.expected().0.into_iter().map(str::to_owned).collect();
-            ensure!(*names == expected, "{case:?}: {names:?} answered, not {expected:?}");
+        let owners = owners(cluster)?;
+        let _proxies = cluster.start_proxies(&FLAGS)?;
+        for state in [[Ready, Ready], [Terminating, Ready], [Terminating, Terminating], [Gone, Gone]] {
+            check(cluster, &owners, state).with_context(|| format!("with the endpoints {state:?}"))?;
         }
         Ok(())
     })

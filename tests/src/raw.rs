@@ -1,0 +1,66 @@
+//! Segments that no TCP stack would send.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use anyhow::{Context, Result, bail};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::namespace::Namespace;
+
+/// Sends an IPv4 TCP segment with a byte of data, from inside a namespace, whose sequence number and acknowledgement are
+/// nowhere near those of the connection: conntrack calls it INVALID.
+pub fn send_out_of_window(namespace: &Namespace, from: SocketAddr, to: SocketAddr) -> Result<()> {
+    let (SocketAddr::V4(from), SocketAddr::V4(to)) = (from, to) else {
+        bail!("{from} to {to}: IPv4 only");
+    };
+    namespace.enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).context("a raw socket")?;
+        let target = SockAddr::from(SocketAddrV4::new(*to.ip(), 0));
+        socket.send_to(&segment(from, to), &target).context("sending a raw segment")?;
+        Ok(())
+    })
+}
+
+fn segment(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
+    const NOWHERE: [u8; 8] = *b"\x0b\xad\xca\xfe\x7e\xed\xfa\xce";
+    const WORDS_AND_FLAGS: [u8; 2] = [5 << 4, 0x18];
+    let mut segment = Vec::new();
+    segment.extend(from.port().to_be_bytes());
+    segment.extend(to.port().to_be_bytes());
+    segment.extend(NOWHERE);
+    segment.extend(WORDS_AND_FLAGS);
+    // Window, and room for the checksum; no urgent data; one byte of data.
+    segment.extend([0x20, 0, 0, 0, 0, 0, b'!']);
+    let sum = checksum(*from.ip(), *to.ip(), &segment);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    segment
+}
+
+/// RFC 9293's, over the pseudo header and the segment.
+fn checksum(from: Ipv4Addr, to: Ipv4Addr, segment: &[u8]) -> u16 {
+    let length = u16::try_from(segment.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let pseudo = [&from.octets()[..], &to.octets(), &[0, 6], &length].concat();
+    let words = |bytes: &[u8]| -> u32 {
+        bytes
+            .chunks(2)
+            .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)))
+            .sum()
+    };
+    let mut sum = words(&pseudo) + words(segment);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_with_its_checksum_sums_up_to_nothing() {
+        let (from, to) =
+            (SocketAddrV4::new([10, 0, 0, 1].into(), 80), SocketAddrV4::new([10, 0, 0, 2].into(), 81));
+        assert_eq!(checksum(*from.ip(), *to.ip(), &segment(from, to)), 0);
+    }
+}

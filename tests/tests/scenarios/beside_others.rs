@@ -1,0 +1,158 @@
+//! kube-ipvs beside rules of others: nothing of theirs is touched, and what they do still works.
+
+use anyhow::{Result, ensure};
+use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, scenario};
+
+const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16"];
+
+/// What an administrator, a CNI plugin and an old node agent may have put there.
+const OF_OTHERS: [&str; 10] = [
+    "nft add table inet admin",
+    "nft 'add set inet admin blocked { type ipv4_addr; flags interval; elements = { 198.18.0.0/15 }; }'",
+    "nft 'add chain inet admin input { type filter hook input priority 0; }'",
+    "nft 'add rule inet admin input ip saddr @blocked counter drop'",
+    "iptables-nft -t nat -N CNI-HOSTPORT",
+    "iptables-nft -t nat -A CNI-HOSTPORT -p tcp --dport 8888 -j DNAT --to-destination 10.244.3.8:8080",
+    "iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT",
+    "iptables-nft -t nat -A OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT",
+    "iptables-legacy -A INPUT -p tcp --dport 9999 -j REJECT --reject-with tcp-reset",
+    "ip6tables-legacy -A FORWARD -s 2001:db8:dead::/48 -j DROP",
+];
+
+/// All of it as its own tools list it.
+fn rules_of_others(node: &Namespace) -> Result<String> {
+    let listings = [
+        "nft list table inet admin",
+        "iptables-nft-save",
+        "iptables-legacy-save",
+        "ip6tables-legacy-save",
+        "nft list tables",
+    ];
+    // Counters and times change by themselves; so do our own tables, which are no table of others.
+    let lines = |listing: &str| -> Result<String> {
+        let text = node.run(
+            "sh",
+            &["-c", &format!("{listing} | sed 's/packets [0-9]* bytes [0-9]*//; s/\\[.*\\]//'")],
+        )?;
+        let kept = text.lines().filter(|line| !line.starts_with('#') && !line.contains("kube-ipvs"));
+        Ok(kept.collect::<Vec<_>>().join("\n"))
+    };
+    listings.into_iter().map(|listing| Ok(format!("==> {listing}\n{}\n", lines(listing)?))).collect()
+}
+
+/// Rules in nftables and in both kinds of iptables stay as they are through a Service's life and `cleanup`, and a
+/// hostPort, which is a DNAT rule of somebody else, works beside node ports, from outside, from a pod and from the node.
+#[test]
+fn rules_of_others_stay_and_a_host_port_works() -> TestResult {
+    let builder = Cluster::builder()
+        .pod("web", "node-1", "10.244.1.2")
+        .pod("host-port", "node-3", "10.244.3.8")
+        .pod("visitor", "node-1", "10.244.1.9");
+    scenario(builder, |cluster| {
+        let _servers =
+            [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("host-port", Transport::Tcp, 8080)?];
+        let node = cluster.at("node-3")?;
+        for command in OF_OTHERS {
+            node.run("sh", &["-c", command])?;
+        }
+        let before = rules_of_others(node)?;
+        ensure!(before.contains("CNI-HOSTPORT") && before.contains("--dport 9999"), "{before}");
+        let service = Service::new("web")
+            .node_port_type()
+            .cluster_ip("10.96.0.7")
+            .port_line("port: 80, targetPort: 8080, nodePort: 30080");
+        let slice = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1");
+        cluster.manifests.write("web", &format!("{service}---\n{slice}"))?;
+        let proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        node.await_service("TCP 192.168.128.3:30080", &["10.244.1.2:8080 1"])?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        for from in ["client", "visitor", "node-3"] {
+            let from = cluster.at(from)?;
+            assert_eq!(from.echo(Transport::Tcp, "192.168.128.3:8888")?.name, "host-port");
+            assert_eq!(from.echo(Transport::Tcp, "192.168.128.3:30080")?.name, "web");
+            from.expect_refused(Transport::Tcp, "192.168.128.3:9999")?;
+        }
+        assert_eq!(rules_of_others(node)?, before);
+        cluster.manifests.remove("web")?;
+        node.await_no_service("TCP 192.168.128.3:30080")?;
+        assert_eq!(rules_of_others(node)?, before);
+        proxy.terminate()?;
+        cluster.kube_ipvs("node-3")?.run(&["cleanup"])?;
+        assert_eq!(rules_of_others(node)?, before);
+        assert_eq!(cluster.at("client")?.echo(Transport::Tcp, "192.168.128.3:8888")?.name, "host-port");
+        Ok(())
+    })
+}
+
+/// A Service's own port may have the number of somebody else's node port.
+#[test]
+fn a_cluster_ip_and_a_node_port_of_one_number() -> TestResult {
+    let builder = Cluster::builder()
+        .pod("one", "node-1", "10.244.1.2")
+        .pod("other", "node-2", "10.244.2.2")
+        .pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let _servers =
+            [cluster.echo("one", Transport::Tcp, 8080)?, cluster.echo("other", Transport::Tcp, 8080)?];
+        let one = Service::new("one").cluster_ip("10.96.0.1").port_line("port: 31000, targetPort: 8080");
+        let other = Service::new("other")
+            .node_port_type()
+            .cluster_ip("10.96.0.2")
+            .port_line("port: 80, targetPort: 8080, nodePort: 31000");
+        let slices = (
+            Slice::of("one").port(8080).ready("10.244.1.2").on("node-1"),
+            Slice::of("other").port(8080).ready("10.244.2.2").on("node-2"),
+        );
+        cluster.manifests.write("all", &format!("{one}---\n{other}---\n{}---\n{}", slices.0, slices.1))?;
+        let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        cluster.at("node-3")?.await_service("TCP 192.168.128.3:31000", &["10.244.2.2:8080 1"])?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        cluster.at("client")?.ip("route add 10.96.0.0/16 via 192.168.128.3")?;
+        for from in ["visitor", "node-3", "client"] {
+            let from = cluster.at(from)?;
+            let answer = from.echo(Transport::Tcp, "10.96.0.1:31000")?;
+            assert_eq!(answer.name, "one");
+            if from.name().ends_with("visitor") {
+                assert_eq!(answer.peer.ip().to_string(), "10.244.3.9", "a pod keeps its address");
+            }
+            assert_eq!(from.echo(Transport::Tcp, "192.168.128.3:31000")?.name, "other");
+            from.expect_refused(Transport::Tcp, "10.96.0.2:31000")?;
+        }
+        Ok(())
+    })
+}
+
+/// A load balancer of `ipMode: Proxy` serves its address itself: here nobody binds it, and pods go to it.
+#[test]
+fn an_ip_that_its_load_balancer_serves_itself() -> TestResult {
+    let builder = Cluster::builder()
+        .pod("web", "node-1", "10.244.1.2")
+        .pod("visitor", "node-3", "10.244.3.9")
+        .host("balancer", "192.168.128.200 fd00:128::200");
+    scenario(builder, |cluster| {
+        let _servers =
+            [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("balancer", Transport::Tcp, 80)?];
+        let node = cluster.at("node-3")?;
+        cluster.at("balancer")?.ip("route add 10.244.3.0/24 via 192.168.128.3")?;
+        let service = Service::new("web")
+            .line("type: LoadBalancer")
+            .cluster_ip("10.96.0.7")
+            .port_line("port: 80, targetPort: 8080");
+        let slice = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1");
+        for (mode, answers) in [("Proxy", "balancer"), ("VIP", "web"), ("Proxy", "balancer")] {
+            let status =
+                format!("status: {{loadBalancer: {{ingress: [{{ip: 192.168.128.200, ipMode: {mode}}}]}}}}\n");
+            cluster.manifests.write("web", &format!("{service}{status}---\n{slice}"))?;
+            let proxy = cluster.start_proxy("node-3", &FLAGS)?;
+            let vips = if mode == "VIP" { vec!["10.96.0.7", "192.168.128.200"] } else { vec!["10.96.0.7"] };
+            node.await_vips(&vips)?;
+            cluster.await_settled("node-3", &FLAGS)?;
+            for from in ["visitor", "node-3"] {
+                let name = cluster.at(from)?.echo(Transport::Tcp, "192.168.128.200:80")?.name;
+                ensure!(name == answers, "ipMode {mode}, {from}: {name} answers, not {answers}");
+            }
+            proxy.terminate()?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,42 @@
+//! A node joins a large cluster: everything on it waits for the API server's Service.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use scenarios::{Cluster, Service, Slice, TestResult, Transport, eventually, scenario};
+
+/// Two thousand Services, and the API answers within seconds, by its ClusterIP, from the node and from a pod.
+#[test]
+fn the_api_is_reached_at_once() -> TestResult {
+    const LIMIT: Duration = Duration::from_secs(30);
+    let builder =
+        Cluster::builder().pod("api", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let _server = cluster.echo("api", Transport::Tcp, 6443)?;
+        let mut all = String::new();
+        for number in 0..2000 {
+            let name = format!("app-{number}");
+            let ip = format!("10.97.{}.{}", number / 250, number % 250 + 1);
+            let service = Service::new(&name).cluster_ip(&ip).port_line("port: 80, targetPort: 8080");
+            let slice =
+                Slice::of(&name).port(8080).ready(&format!("10.245.{}.{}", number / 250, number % 250 + 1));
+            let _ = write!(all, "{service}---\n{slice}---\n");
+        }
+        let api = Service::new("kubernetes").cluster_ip("10.96.0.1").port_line("port: 443, targetPort: 6443");
+        let slice = Slice::of("kubernetes").port(6443).ready("10.244.1.2").on("node-1");
+        cluster.manifests.write("all", &format!("{all}{api}---\n{slice}"))?;
+        let start = Instant::now();
+        let _proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
+        for from in ["node-3", "visitor"] {
+            let from = cluster.at(from)?;
+            eventually(LIMIT, || {
+                from.try_echo(Transport::Tcp, "10.96.0.1:443")?.map_err(anyhow::Error::from).map(drop)
+            })?;
+        }
+        ensure!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
+        cluster.await_settled("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
+        ensure!(cluster.at("node-3")?.ipvsadm()?.keys().len() == 2001);
+        Ok(())
+    })
+}

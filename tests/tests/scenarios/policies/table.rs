@@ -1,0 +1,188 @@
+//! The table: every client, every address, every policy, whatever the state of the endpoints.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use scenarios::{Cluster, Transport};
+
+/// The pods behind every Service, each on its node. `node-3` has none.
+pub(super) const PODS: [(&str, &str, &str); 2] =
+    [("app-1", "node-1", "10.244.1.2 fd00:10:244:1::2"), ("app-2", "node-2", "10.244.2.2 fd00:10:244:2::2")];
+/// The internal and the external policy of each Service.
+pub(super) const POLICIES: [(&str, &str); 4] =
+    [("Cluster", "Cluster"), ("Cluster", "Local"), ("Local", "Cluster"), ("Local", "Local")];
+pub(super) const TRANSPORTS: [(Transport, &str); 3] =
+    [(Transport::Tcp, "TCP"), (Transport::Udp, "UDP"), (Transport::Sctp, "SCTP")];
+const CLIENTS: [(&str, Who, &str); 6] = [
+    ("client", Who::Outside, "node-1"),
+    ("far-client", Who::Outside, "node-3"),
+    ("near", Who::Pod, "node-1"),
+    ("visitor", Who::Pod, "node-3"),
+    ("node-1", Who::Node, "node-1"),
+    ("node-3", Who::Node, "node-3"),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Outside,
+    Pod,
+    Node,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    ClusterIp,
+    ExternalIp,
+    LoadBalancerIp,
+    NodePort,
+}
+
+const KINDS: [Kind; 4] = [Kind::ClusterIp, Kind::ExternalIp, Kind::LoadBalancerIp, Kind::NodePort];
+
+/// What the control plane says of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    Ready,
+    Terminating,
+    Gone,
+}
+
+/// The condition of each of `PODS`.
+pub(super) type State = [Condition; 2];
+
+/// One line of the table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Case {
+    pub(super) client: &'static str,
+    who: Who,
+    /// The node that the packets reach first.
+    pub(super) entry: &'static str,
+    pub(super) kind: Kind,
+    /// The number of the Service, and so of its policies.
+    pub(super) service: usize,
+    v6: bool,
+    pub(super) transport: Transport,
+}
+
+/// What is to become of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// One of these answers, and sees this address.
+    Answered(BTreeSet<&'static str>, Source),
+    /// It is refused at once.
+    Refused,
+    /// The node that it reaches first drops it, and its rule of this comment counts it.
+    Dropped(&'static str),
+}
+
+/// Which address the endpoint is to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Client,
+    Node,
+}
+
+const DROPPED_INSIDE: &str = "no endpoints on this node, and the policy is Local";
+const DROPPED_OUTSIDE: &str = "no endpoints on this node, and the policy is Local: no short cut has led here";
+/// The comments of all rules that drop for a policy.
+pub(super) const DROPS: [&str; 2] = [DROPPED_INSIDE, DROPPED_OUTSIDE];
+
+impl Case {
+    /// The address that the client asks.
+    pub(super) fn address(&self, cluster: &Cluster) -> Result<String> {
+        let number = self.service + 1;
+        let port = port(self.transport);
+        let node = cluster.node(self.entry)?;
+        let node_port = node_port(self.service, self.transport);
+        Ok(match (self.kind, self.v6) {
+            (Kind::ClusterIp, false) => format!("10.96.1.{number}:{port}"),
+            (Kind::ClusterIp, true) => format!("[fd00:10:96::1:{number}]:{port}"),
+            (Kind::ExternalIp, false) => format!("203.0.113.{number}:{port}"),
+            (Kind::ExternalIp, true) => format!("[2001:db8:e::{number}]:{port}"),
+            (Kind::LoadBalancerIp, false) => format!("198.51.100.{number}:{port}"),
+            (Kind::LoadBalancerIp, true) => format!("[2001:db8:1b::{number}]:{port}"),
+            (Kind::NodePort, false) => format!("{}:{node_port}", node.ipv4()),
+            (Kind::NodePort, true) => format!("[{}]:{node_port}", node.ipv6()),
+        })
+    }
+
+    /// Whether the client is a process of the node that its packets reach first.
+    fn is_at_home(&self) -> bool {
+        self.client == self.entry
+    }
+
+    /// What is to become of it.
+    pub(super) fn fate(&self, state: State) -> Fate {
+        let (internal, external) = POLICIES[self.service];
+        // A process is known by its own node only; a pod by every node, as its address says where it is.
+        let is_inside = self.who == Who::Pod || self.is_at_home();
+        let policy = match self.kind {
+            Kind::ClusterIp => internal,
+            // Who is inside does not go out to come in again.
+            _ if is_inside => "Cluster",
+            _ => external,
+        };
+        let here = |node: &str| policy == "Cluster" || node == self.entry;
+        let serving = serving(state, here);
+        if serving.is_empty() {
+            return match (self::serving(state, |_| true).is_empty(), self.kind) {
+                (true, _) => Fate::Refused,
+                (false, Kind::ClusterIp) => Fate::Dropped(DROPPED_INSIDE),
+                (false, _) => Fate::Dropped(DROPPED_OUTSIDE),
+            };
+        }
+        let keeps = match (self.who, self.kind) {
+            (Who::Pod, kind) => kind != Kind::NodePort,
+            // A process takes the VIP for its source, or an address of its node.
+            (Who::Node, _) if self.is_at_home() => false,
+            (_, Kind::ClusterIp) => false,
+            _ => external == "Local",
+        };
+        Fate::Answered(serving, if keeps { Source::Client } else { Source::Node })
+    }
+}
+
+/// Who takes connections of those on some nodes: the ready ones, and where none is ready those that are terminating.
+fn serving(state: State, here: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
+    let of = |wanted: Condition| -> BTreeSet<&'static str> {
+        let pods = PODS.iter().zip(state).filter(|(pod, condition)| *condition == wanted && here(pod.1));
+        pods.map(|((name, ..), _)| *name).collect()
+    };
+    let ready = of(Condition::Ready);
+    if ready.is_empty() { of(Condition::Terminating) } else { ready }
+}
+
+pub(super) fn port(transport: Transport) -> u16 {
+    match transport {
+        Transport::Tcp => 80,
+        Transport::Udp => 90,
+        Transport::Sctp => 100,
+    }
+}
+
+pub(super) fn node_port(service: usize, transport: Transport) -> usize {
+    30_001 + service + usize::from(port(transport))
+}
+
+/// All lines.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (client, who, entry) in CLIENTS {
+        for kind in KINDS {
+            for service in 0..POLICIES.len() {
+                for v6 in [false, true] {
+                    for (transport, _) in TRANSPORTS {
+                        let case = Case { client, who, entry, kind, service, v6, transport };
+                        cases.push(case);
+                        if kind == Kind::NodePort && who != Who::Outside {
+                            // Node ports of another node, too.
+                            let entry = if entry == "node-1" { "node-3" } else { "node-1" };
+                            cases.push(Case { entry, ..case });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    cases
+}

@@ -1,0 +1,77 @@
+//! A client that uses its ports again at once, as one behind a NAT gateway does.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, scenario};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+const VIP: &str = "10.96.0.7:80";
+/// A first packet that is dropped, or an old entry that has to expire first, costs a second.
+const A_SECOND: Duration = Duration::from_millis(950);
+
+/// One connection from a fixed port, closed by the client in the orderly way, so that every table on the way keeps it
+/// in TIME_WAIT; the name of who answered, and how long it took to connect.
+fn once(namespace: &Namespace, port: u16) -> Result<(String, Duration)> {
+    namespace.enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        // The client itself forgets at once; those on the way do not.
+        socket.bind(&SockAddr::from(SocketAddr::from(([0, 0, 0, 0], port))))?;
+        let to: SocketAddr = VIP.parse()?;
+        let start = Instant::now();
+        socket.connect_timeout(&SockAddr::from(to), Duration::from_secs(5)).context("connecting")?;
+        let took = start.elapsed();
+        let mut stream = std::net::TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        std::io::Write::write_all(&mut stream, b"hello")?;
+        let mut buffer = [0; 256];
+        let length = std::io::Read::read(&mut stream, &mut buffer).context("no answer")?;
+        let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        Ok((answer.split(' ').next().unwrap_or_default().to_owned(), took))
+    })
+}
+
+/// No connection waits for a second, and none goes to a pod that has left since the port was last used.
+#[test]
+fn a_port_that_is_used_again_neither_waits_nor_goes_to_a_dead_pod() -> TestResult {
+    let builder = Cluster::builder()
+        .pod("app-1", "node-1", "10.244.1.2")
+        .pod("app-2", "node-2", "10.244.2.2")
+        .pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let _servers =
+            [cluster.echo("app-1", Transport::Tcp, 8080)?, cluster.echo("app-2", Transport::Tcp, 8080)?];
+        // Else the client itself would not let its port be used again so soon.
+        cluster.at("visitor")?.sysctls(&[("ipv4.tcp_tw_reuse", "1"), ("ipv4.tcp_max_tw_buckets", "0")])?;
+        let put = |endpoints: &[(&str, &str)]| {
+            let service = Service::new("app").cluster_ip("10.96.0.7").port_line("port: 80, targetPort: 8080");
+            let slice = Slice::of("app").port(8080);
+            let slice = endpoints.iter().fold(slice, |slice, (address, node)| slice.ready(address).on(node));
+            cluster.manifests.write("app", &format!("{service}---\n{slice}"))
+        };
+        let (one, two) = (("10.244.1.2", "node-1"), ("10.244.2.2", "node-2"));
+        put(&[one, two])?;
+        let _proxy = cluster.start_proxy("node-3", &[])?;
+        let node = cluster.at("node-3")?;
+        node.await_serving("TCP 10.96.0.7:80", &["10.244.1.2:8080", "10.244.2.2:8080"])?;
+        cluster.await_settled("node-3", &[])?;
+        let visitor = cluster.at("visitor")?;
+        let mut slow = 0;
+        for round in 0..10 {
+            for port in 40_000..40_004 {
+                let (_, took) = once(visitor, port).with_context(|| format!("round {round}, port {port}"))?;
+                slow += usize::from(took > A_SECOND);
+            }
+        }
+        ensure!(slow == 0, "{slow} of 40 connections waited for a second");
+        put(&[two])?;
+        node.await_serving("TCP 10.96.0.7:80", &["10.244.2.2:8080"])?;
+        for port in 40_000..40_004 {
+            let (name, took) = once(visitor, port)?;
+            ensure!(name == "app-2" && took < A_SECOND, "port {port}: {name} after {took:?}");
+        }
+        Ok(())
+    })
+}

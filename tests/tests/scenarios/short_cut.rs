@@ -1,0 +1,107 @@
+//! Connections by the short cut of a Service of the policy Local: IPVS does not see their packets, conntrack does.
+
+use anyhow::{Result, ensure};
+use scenarios::{Cluster, Failure, SOON, Service, Slice, TestResult, Transport, eventually, scenario};
+
+const VIP: &str = "203.0.113.7:80";
+const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16"];
+
+fn manifests(conditions: &[(&str, &str, &str)]) -> String {
+    let service = Service::new("app")
+        .line("type: LoadBalancer")
+        .line("externalTrafficPolicy: Local")
+        .cluster_ip("10.96.0.7")
+        .load_balancer_ip("203.0.113.7")
+        .port_line("name: tcp, protocol: TCP, port: 80, targetPort: 8080")
+        .port_line("name: sctp, protocol: SCTP, port: 80, targetPort: 8080");
+    let slice = Slice::of("app").named_port("tcp", "TCP", 8080).named_port("sctp", "SCTP", 8080);
+    let slice = conditions
+        .iter()
+        .fold(slice, |slice, (address, node, conditions)| slice.endpoint(address, conditions).on(node));
+    format!("{service}---\n{slice}")
+}
+
+fn put(cluster: &Cluster, conditions: &[(&str, &str, &str)]) -> Result<()> {
+    cluster.manifests.write("app", &manifests(conditions))
+}
+
+const READY: &str = "ready: true, serving: true, terminating: false";
+const TERMINATING: &str = "ready: false, serving: true, terminating: true";
+
+/// The endpoint is terminating, keeps its connections, and leaves: its server still runs, but whoever talked to it is
+/// told at once, over TCP and SCTP, from a pod and from the node.
+#[test]
+fn connections_end_with_their_endpoint() -> TestResult {
+    let builder = Cluster::builder()
+        .pod("old", "node-1", "10.244.1.2")
+        .pod("new", "node-2", "10.244.2.2")
+        .pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let transports = [Transport::Tcp, Transport::Sctp];
+        let _servers: Vec<_> = ["old", "new"]
+            .iter()
+            .flat_map(|pod| transports.map(|transport| cluster.echo(pod, transport, 8080)))
+            .collect::<Result<_>>()?;
+        put(cluster, &[("10.244.1.2", "node-1", READY)])?;
+        let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        let node = cluster.at("node-3")?;
+        node.await_service("SCTP 10.96.0.7:80", &["10.244.1.2:8080 1"])?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        let mut conversations = Vec::new();
+        for from in ["visitor", "node-3"] {
+            for transport in transports {
+                let mut conversation = cluster.at(from)?.connect(transport, VIP)?;
+                ensure!(conversation.say()?.name == "old");
+                conversations.push((from, transport, conversation));
+            }
+        }
+        put(cluster, &[("10.244.1.2", "node-1", TERMINATING), ("10.244.2.2", "node-2", READY)])?;
+        node.await_serving("SCTP 10.96.0.7:80", &["10.244.2.2:8080"])?;
+        for (from, transport, conversation) in &mut conversations {
+            let answer = conversation.say();
+            ensure!(answer.is_ok(), "{from} {transport:?} lost a draining endpoint: {answer:?}");
+        }
+        put(cluster, &[("10.244.2.2", "node-2", READY)])?;
+        node.await_service("SCTP 10.96.0.7:80", &["10.244.2.2:8080 1"])?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        for (from, transport, conversation) in &mut conversations {
+            match conversation.say() {
+                Err(Failure::Reset | Failure::Refused) => {}
+                other => anyhow::bail!("{from} {transport:?}: not told that its endpoint is gone: {other:?}"),
+            }
+            ensure!(cluster.at(from)?.echo(*transport, VIP)?.name == "new");
+        }
+        Ok(())
+    })
+}
+
+/// "proxy implementation should not be vulnerable to the invalid conntrack state bug": a packet that belongs to no
+/// connection, as conntrack sees it, is not let through with the pod's own address, at which the client would answer with a
+/// reset.
+#[test]
+fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
+    const INVALID: &str = "no part of any connection";
+    let builder =
+        Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let _server = cluster.echo("app", Transport::Tcp, 8080)?;
+        put(cluster, &[("10.244.1.2", "node-1", READY)])?;
+        let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        let node = cluster.at("node-3")?;
+        node.await_service("TCP 10.96.0.7:80", &["10.244.1.2:8080 1"])?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        for to in ["10.96.0.7:80", VIP] {
+            let mut conversation = cluster.at("visitor")?.connect(Transport::Tcp, to)?;
+            let peer = conversation.say()?.peer;
+            let before = node.nft_packets(INVALID)?;
+            scenarios::send_out_of_window(cluster.at("app")?, "10.244.1.2:8080".parse()?, peer)?;
+            eventually(SOON, || {
+                ensure!(node.nft_packets(INVALID)? > before, "not dropped");
+                Ok(())
+            })?;
+            let answer = conversation.say();
+            ensure!(answer.is_ok(), "{to}: the connection was killed: {answer:?}");
+        }
+        Ok(())
+    })
+}
