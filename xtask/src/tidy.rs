@@ -36,6 +36,9 @@ const IMPURE: &[&str] = &[
 
 const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "dbg!"];
 
+/// Where the scenarios are that pages name as `module::test`.
+const SCENARIOS: &str = "tests/tests/scenarios";
+
 const LONGEST_FILE: usize = 500;
 
 pub(crate) fn run() -> Result<ExitCode> {
@@ -63,6 +66,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         } else if path.is_file() && name.ends_with(".md") {
             let text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
             breaches.extend(link_breaches(name, &text, |target| target.exists(), &workspace.root));
+            breaches.extend(scenario_breaches(name, &text, &workspace.root.join(SCENARIOS)));
         }
     }
     for breach in &breaches {
@@ -112,6 +116,20 @@ fn source_breaches(name: &str, text: &str) -> Vec<String> {
         }
     }
     breaches
+}
+
+/// What a table of `name` shows is shown by scenarios that exist.
+fn scenario_breaches(name: &str, text: &str, scenarios: &Path) -> Vec<String> {
+    let rows = text.lines().filter(|line| name.starts_with("docs/") && line.starts_with('|'));
+    let named =
+        rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter_map(|code| code.split_once("::"));
+    let exists = |(module, test): &(&str, &str)| {
+        let files = [format!("{module}.rs"), format!("{module}/mod.rs")].map(|file| scenarios.join(file));
+        let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
+        texts.into_iter().any(|text| text.contains(&format!("fn {test}()")))
+    };
+    let missing = named.filter(|scenario| !exists(scenario));
+    missing.map(|(module, test)| format!("{name}: there is no scenario {module}::{test}")).collect()
 }
 
 /// Whether `word` stands in the code, not as the end of a longer name (nor, for `unsafe`, as the start of one).
@@ -197,6 +215,14 @@ mod tests {
             source_breaches("crates/proxier/src/kernel.rs", "use std::net::IpAddr; let my_tokio = 1;")
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn scenarios_that_pages_name_exist() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(SCENARIOS);
+        let check = |text| scenario_breaches("docs/page.md", text, &here);
+        assert_eq!(check("| `spread::three_hundred_requests_over_three_pods`, `nothing` |"), [""; 0]);
+        assert_eq!(check("| `a::b` |"), ["docs/page.md: there is no scenario a::b"]);
     }
 
     #[test]

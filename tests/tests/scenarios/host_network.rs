@@ -13,6 +13,8 @@ fn a_process_of_a_node_is_an_endpoint() -> TestResult {
             servers.push(cluster.echo("node-3", transport, 8080)?);
             servers.push(cluster.echo("node-1", transport, 8080)?);
         }
+        // A UDP server that listens on all addresses answers from the one that its route names.
+        cluster.at("node-3")?.ip("route replace 10.244.3.0/24 dev cni0 src 192.168.128.3")?;
         cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
         let flags = ["--cluster-cidr", "10.244.0.0/16"];
         let _proxy = cluster.start_proxy("node-3", &flags)?;

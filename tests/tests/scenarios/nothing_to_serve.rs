@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use scenarios::{TestResult, scenario};
 
-use crate::common::{WEB, await_web, deploy_web, web_cluster};
+use crate::common::{WEB, all_web, await_web, deploy_web, web_cluster, web_service, web_slice};
 
 /// Only `web` is in the kernel, and the log has no warning.
 #[test]
@@ -24,6 +24,34 @@ fn external_names_and_headless_services_are_left_alone() -> TestResult {
                 || line.contains("headless")
         });
         ensure!(complaint.is_none(), "a complaint: {complaint:?}");
+        Ok(())
+    })
+}
+
+/// "should implement service.kubernetes.io/service-proxy-name" and ".../headless": served while the label is not there,
+/// refused by nobody and served by nobody while it is.
+#[test]
+fn services_of_other_proxies_and_headless_ones_are_left_alone() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy_web(cluster)?;
+        let _proxy = cluster.start_proxy("node-3", &[])?;
+        let node = cluster.at("node-3")?;
+        await_web(cluster, "node-3")?;
+        let (service, slice) = (cluster.manifests.read("web")?, cluster.manifests.read("web-slice")?);
+        let proxy_name = "  labels: {service.kubernetes.io/service-proxy-name: another}\nspec:\n";
+        let headless = ("  labels: {", "  labels: {service.kubernetes.io/headless: \"\", ");
+        for (service, slice) in [
+            (service.replace("spec:\n", proxy_name), slice.clone()),
+            (service.replace("10.96.0.80", "None"), slice.replace(headless.0, headless.1)),
+        ] {
+            cluster.manifests.write("web", &service)?;
+            cluster.manifests.write("web-slice", &slice)?;
+            node.await_no_service(WEB)?;
+            node.await_vips(&[])?;
+            cluster.manifests.write("web", &web_service())?;
+            cluster.manifests.write("web-slice", &web_slice(&all_web()))?;
+            await_web(cluster, "node-3")?;
+        }
         Ok(())
     })
 }
