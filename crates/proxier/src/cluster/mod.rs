@@ -21,8 +21,8 @@ pub use endpoints::EndpointAddress;
 use crate::{
     config::NodePortAddresses,
     model::{
-        Endpoint, EndpointSlice, Event, Family, Node, NodeAddress, Service, ServiceCidr, ServiceId,
-        ServicePort, SliceId, VirtualServerKey,
+        Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Service, ServiceCidr,
+        ServiceId, ServicePort, SliceId, VirtualServerKey,
     },
 };
 
@@ -51,6 +51,8 @@ pub struct Cluster {
     with_node_port: BTreeSet<ServiceId>,
     /// Services with source ranges.
     filtered: BTreeSet<ServiceId>,
+    /// Services that are to be forwarded without NAT, which endpoints that are Nodes stand in the way of.
+    forwarded: BTreeSet<ServiceId>,
     claims: claims::Claims,
     changed: HashSet<ServiceId>,
 }
@@ -73,6 +75,7 @@ impl Cluster {
             on_address: HashMap::default(),
             with_node_port: BTreeSet::new(),
             filtered: BTreeSet::new(),
+            forwarded: BTreeSet::new(),
             claims: claims::Claims::default(),
             changed: HashSet::default(),
         }
@@ -210,6 +213,9 @@ impl Cluster {
         if !service.source_ranges.is_empty() {
             self.filtered.insert(service.id.clone());
         }
+        if service.choices().forwarding != Forwarding::Masq {
+            self.forwarded.insert(service.id.clone());
+        }
         if service.ports.iter().any(|port| port.node_port.is_some()) {
             self.with_node_port.insert(service.id.clone());
         }
@@ -222,6 +228,7 @@ impl Cluster {
         self.with_node_port.remove(id);
         self.release_all(&old);
         self.filtered.remove(id);
+        self.forwarded.remove(id);
         for address in old.vips() {
             let Some(users) = self.on_address.get_mut(&address) else { continue };
             users.remove(id);
@@ -250,6 +257,9 @@ impl Cluster {
         }
         for address in after.difference(&before) {
             self.node_addresses.entry(*address).or_default().insert(name.clone());
+        }
+        if before != after {
+            self.changed.extend(self.forwarded.iter().cloned());
         }
         self.mark_users(before.symmetric_difference(&after).copied().collect());
         if name == self.hostname {
