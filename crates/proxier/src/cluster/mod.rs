@@ -14,6 +14,7 @@ use std::{
 
 use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
+use ipvs_netlink::Scheduler;
 
 pub use claims::{Claim, Claimant};
 pub use endpoints::EndpointAddress;
@@ -43,6 +44,8 @@ pub struct Cluster {
     /// All service CIDRs together. Invariant: no range lies within another one.
     service_ranges: BTreeSet<IpNet>,
     host_addresses: BTreeSet<NodeAddress>,
+    /// Schedulers that this host's kernel was seen not to have.
+    missing_schedulers: BTreeSet<Scheduler>,
     /// The addresses on which node ports are served. Invariant: what `node_port_policy` selects.
     node_port_addresses: Vec<IpAddr>,
     /// Which Services have an address: those that are touched when the host gets or loses it.
@@ -71,6 +74,7 @@ impl Cluster {
             service_cidrs: BTreeMap::new(),
             service_ranges: BTreeSet::new(),
             host_addresses: BTreeSet::new(),
+            missing_schedulers: BTreeSet::new(),
             node_port_addresses: Vec::new(),
             on_address: HashMap::default(),
             with_node_port: BTreeSet::new(),
@@ -107,6 +111,20 @@ impl Cluster {
                 self.select_node_port_addresses();
             }
         }
+    }
+
+    /// This host's kernel does not have a scheduler. Those that choose it have to do without.
+    pub fn note_missing(&mut self, scheduler: Scheduler) {
+        if self.missing_schedulers.insert(scheduler) {
+            let choosers =
+                self.services.values().filter(|service| service.choices().scheduler == Some(scheduler));
+            self.changed.extend(choosers.map(|service| service.id.clone()));
+        }
+    }
+
+    /// Whether this host's kernel has a scheduler, as far as is known.
+    pub fn has_scheduler(&self, scheduler: Scheduler) -> bool {
+        !self.missing_schedulers.contains(&scheduler)
     }
 
     /// The Services that have to be computed again since the last call, gone ones included, by namespace and name.

@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// The scheduler of a Service, and its flags.
-pub(super) fn scheduling(config: &Config, choices: &Choices) -> (Scheduler, ServiceFlags) {
-    let scheduler = choices.scheduler.unwrap_or(config.scheduler);
+pub(super) fn scheduling(cluster: &Cluster, config: &Config, choices: &Choices) -> (Scheduler, ServiceFlags) {
+    let scheduler = scheduler(cluster, config, choices);
     // A client whose endpoint drains would be refused without the fall-back; and `mh` takes the client's port into
     // account, as under kube-proxy.
     let (fallback, port, hashes_port) = match scheduler {
@@ -32,16 +32,24 @@ pub(super) fn scheduling(config: &Config, choices: &Choices) -> (Scheduler, Serv
     (scheduler, flags)
 }
 
+fn scheduler(cluster: &Cluster, config: &Config, choices: &Choices) -> Scheduler {
+    choices.scheduler.filter(|chosen| cluster.has_scheduler(*chosen)).unwrap_or(config.scheduler)
+}
+
 /// What of the choices about scheduling comes to nothing.
 pub(super) fn without_effect(
+    cluster: &Cluster,
     config: &Config,
     service: &Service,
     port: &ServicePort,
     backends: &Backends,
 ) -> Option<Skipped> {
     let choices = service.choices();
-    let scheduler = choices.scheduler.unwrap_or(config.scheduler);
+    let scheduler = scheduler(cluster, config, choices);
     let port = || service.port_id(port);
+    if let Some(missing) = choices.scheduler.filter(|chosen| *chosen != scheduler) {
+        return Some(Skipped::Scheduler { port: port(), missing, instead: scheduler });
+    }
     let hashes = [Scheduler::SH, Scheduler::MH].contains(&scheduler);
     if !hashes && (choices.hash_on.is_some() || choices.hash_fallback.is_some()) {
         return Some(Skipped::Hash { port: port(), scheduler });

@@ -45,7 +45,7 @@ fn add_port(
     let backends = Backends::new(cluster, service, &endpoints, port.protocol);
     let frontends = frontends(cluster, service, port, family, &mut desired.skipped);
     // The other family may have said the same.
-    let without_effect = choices::without_effect(config, service, port, &backends);
+    let without_effect = choices::without_effect(cluster, config, service, port, &backends);
     desired.skipped.extend(without_effect.filter(|reason| !desired.skipped.contains(reason)));
     let target = short_cut_target(service, &frontends);
     let is_target = |frontend: &Frontend| target == Some(frontend.key);
@@ -122,7 +122,7 @@ fn virtual_server(
         (false, true) => frontend.sets(policy).with(no_local),
         (false, false) => frontend.sets(policy).with(KeySet::NoEndpoints),
     };
-    let (scheduler, flags) = choices::scheduling(config, service.choices());
+    let (scheduler, flags) = choices::scheduling(cluster, config, service.choices());
     VirtualServer {
         owner: service.port_id(port),
         config: ipvs_netlink::VirtualServer {

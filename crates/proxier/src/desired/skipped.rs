@@ -58,6 +58,15 @@ pub enum Skipped {
         /// Where.
         key: VirtualServerKey,
     },
+    /// The kernel does not have its scheduler.
+    Scheduler {
+        /// Who asks.
+        port: ServicePortId,
+        /// For what.
+        missing: Scheduler,
+        /// What it gets.
+        instead: Scheduler,
+    },
     /// Its endpoints have weights of which its scheduler takes no notice.
     Weights {
         /// Who asks.
@@ -119,6 +128,7 @@ impl Skipped {
             | Self::NoNodeAddress { port, .. }
             | Self::Forwarding { port, .. }
             | Self::OnePacket { port, .. }
+            | Self::Scheduler { port, .. }
             | Self::Weights { port, .. }
             | Self::Hash { port, .. } => port,
         }
@@ -156,6 +166,11 @@ impl fmt::Display for Skipped {
                 "Service {port} does not get each datagram scheduled by itself on {key}: with NAT no answer would \
                  reach its client; forward without NAT (kube-ipvs.io/forwarding), or if there are no answers annotate \
                  kube-ipvs.io/udp-scheduling: one-way-datagram"
+            ),
+            Self::Scheduler { port, missing, instead } => write!(
+                f,
+                "Service {port} is scheduled by {instead}: the kernel has no scheduler {missing}; load the module \
+                 ip_vs_{missing} and start kube-ipvs anew"
             ),
             Self::Weights { port, scheduler } => write!(
                 f,

@@ -87,6 +87,30 @@ fn schedulers_and_their_flags() {
     .assert_eq(&lines);
 }
 
+/// The node's own scheduler does, and once it is known that the kernel lacks the other one nobody asks for it again.
+#[test]
+fn a_scheduler_that_the_kernel_lacks() {
+    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    kernel.missing_schedulers.push(Scheduler::TWOS);
+    let twos = Choices { scheduler: Some(Scheduler::TWOS), ..Choices::DEFAULT };
+    web(twos, &["10.1.1.1"]).into_iter().for_each(|event| engine.event(event));
+    let first = engine.turn(&mut kernel, Default::default());
+    assert!(!first.failures.is_empty());
+    assert_eq!(engine.next_turn(), Default::default(), "at once");
+    let second = turn(&mut engine, &mut kernel, 0, []);
+    let [another, _] =
+        web(Choices { scheduler: Some(Scheduler::TWOS), local_weight: 2, ..Choices::DEFAULT }, &[]);
+    let third = turn(&mut engine, &mut kernel, 1, [another]);
+    assert!(engine.is_healthy());
+    expect![[r#"
+        + virtual server TCP 10.0.0.1:80 rr
+        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+        ! Service default/web is scheduled by rr: the kernel has no scheduler twos; load the module ip_vs_twos and start kube-ipvs anew
+        -
+        ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
+    "#]].assert_eq(&[told(&second), told(&third)].join("-\n"));
+}
+
 #[test]
 fn weights() {
     let weighted = Choices {
