@@ -61,6 +61,16 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
             await_scheduler(node, wanted)?;
             node.get(WEB_ADDRESS)?;
         }
+        // Not every kernel has this one. Without it the Service does with the node's own, and that is said.
+        cluster.manifests.write("web", &annotated(&[("scheduler", "twos")]))?;
+        eventually(scenarios::SOON, || {
+            let table = node.ipvsadm()?;
+            let scheduler = table.service(WEB).map(|service| service.scheduler.clone()).unwrap_or_default();
+            let said = proxy.log_text().contains("is scheduled by rr: the kernel has no scheduler twos");
+            ensure!(scheduler == if said { "rr" } else { "twos" }, "{scheduler}");
+            Ok(())
+        })?;
+        node.get(WEB_ADDRESS)?;
         // What cannot be followed is reported, and the Service is served as without it.
         cluster.manifests.write("web", &annotated(&[("scheduler", "fastest")]))?;
         await_scheduler(node, "rr")?;
