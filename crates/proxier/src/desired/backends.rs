@@ -28,8 +28,10 @@ impl Backends {
         endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
         protocol: Protocol,
     ) -> Self {
-        let choices = service.choices();
-        let weight = |endpoint: &Endpoint| choices.weight(endpoint, cluster.is_local(endpoint));
+        let weight = |endpoint: &Endpoint| match &service.choices {
+            Some(choices) => choices.weight(endpoint, cluster.is_local(endpoint)),
+            None => endpoint.weight,
+        };
         let preference = preference(cluster, endpoints);
         let prefers = |endpoint: &Endpoint| match &preference {
             Preference::None => true,
