@@ -88,8 +88,9 @@ fn answered(from: &Namespace, own: [&str; 2], ips: [&str; 2], names: &[&str]) ->
     Ok(())
 }
 
-/// Waits until all real servers of a virtual server are forwarded to in this way.
+/// Waits until all real servers of a virtual server are forwarded to in this way, and until the VIPs are bound.
 fn await_forwarding(node: &Namespace, key: &str, forward: &str, count: usize) -> TestResult {
+    node.await_vips(&[VIPS, CLUSTER_IPS].concat())?;
     eventually(scenarios::SOON, || {
         let table = node.ipvsadm()?;
         let real_servers = &table.service(key).with_context(|| format!("no {key}"))?.real_servers;
