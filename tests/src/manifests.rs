@@ -99,6 +99,7 @@ fn example_path(name: &str) -> PathBuf {
 #[must_use]
 pub struct Service {
     name: String,
+    annotations: Vec<String>,
     created: String,
     cluster_ips: Vec<String>,
     spec: String,
@@ -111,12 +112,19 @@ impl Service {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.into(),
+            annotations: Vec::new(),
             created: "2024-01-01T00:00:00Z".into(),
             cluster_ips: Vec::new(),
             spec: String::new(),
             ports: String::new(),
             ingress: Vec::new(),
         }
+    }
+
+    /// An annotation `kube-ipvs.io/…`.
+    pub fn annotation(mut self, name: &str, value: &str) -> Self {
+        self.annotations.push(format!("kube-ipvs.io/{name}: {value:?}"));
+        self
     }
 
     /// One more IP that its load balancer has given it.
@@ -167,8 +175,11 @@ impl Service {
 
 impl Display for Service {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, created, cluster_ips, spec, ports, ingress } = self;
+        let Self { name, annotations, created, cluster_ips, spec, ports, ingress } = self;
         writeln!(out, "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: default")?;
+        if !annotations.is_empty() {
+            writeln!(out, "  annotations: {{ {} }}", annotations.join(", "))?;
+        }
         writeln!(out, "  creationTimestamp: \"{created}\"\nspec:\n  selector: {{ app: {name} }}")?;
         if let Some(first) = cluster_ips.first() {
             let all: Vec<String> = cluster_ips.iter().map(|address| format!("\"{address}\"")).collect();
@@ -197,6 +208,7 @@ impl Display for Service {
 pub struct Slice {
     service: String,
     name: String,
+    annotations: Vec<String>,
     ports: String,
     endpoints: String,
     ipv6: bool,
@@ -208,6 +220,7 @@ impl Slice {
         Self {
             service: service.into(),
             name: format!("{service}-1"),
+            annotations: Vec::new(),
             ports: String::new(),
             endpoints: String::new(),
             ipv6: false,
@@ -217,6 +230,12 @@ impl Slice {
     /// Another name than `SERVICE-1`, for the second slice of a Service.
     pub fn name(mut self, name: &str) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// An annotation `kube-ipvs.io/…`.
+    pub fn annotation(mut self, name: &str, value: &str) -> Self {
+        self.annotations.push(format!("kube-ipvs.io/{name}: {value:?}"));
         self
     }
 
@@ -252,9 +271,12 @@ impl Slice {
 
 impl Display for Slice {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, name, ports, endpoints, ipv6 } = self;
+        let Self { service, name, annotations, ports, endpoints, ipv6 } = self;
         writeln!(out, "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {name}")?;
         writeln!(out, "  namespace: default\n  labels: {{ kubernetes.io/service-name: {service} }}")?;
+        if !annotations.is_empty() {
+            writeln!(out, "  annotations: {{ {} }}", annotations.join(", "))?;
+        }
         writeln!(out, "addressType: {}", if *ipv6 { "IPv6" } else { "IPv4" })?;
         write!(out, "ports:\n{ports}")?;
         if endpoints.is_empty() {

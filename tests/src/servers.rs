@@ -50,16 +50,20 @@ pub struct Server {
 impl Server {
     /// An HTTP/1.1 server: every path answers with the server's name; the header `Peer` tells the client's address.
     pub fn http(namespace: &Namespace, name: &str, port: u16) -> Result<Self> {
-        Self::stream(namespace, name, Transport::Tcp, port, http_connection)
+        Self::stream(namespace, name, Transport::Tcp, anywhere(port), http_connection)
     }
 
     /// An echo server.
     pub fn echo(namespace: &Namespace, name: &str, transport: Transport, port: u16) -> Result<Self> {
+        Self::echo_at(namespace, name, transport, anywhere(port))
+    }
+
+    /// An echo server at one address only. Over UDP that is the address that it answers from too, which need not be the one
+    /// that it is asked at otherwise.
+    pub fn echo_at(namespace: &Namespace, name: &str, transport: Transport, at: SocketAddr) -> Result<Self> {
         match transport {
-            Transport::Udp => Self::datagrams(namespace, name, port),
-            Transport::Tcp | Transport::Sctp => {
-                Self::stream(namespace, name, transport, port, echo_connection)
-            }
+            Transport::Udp => Self::datagrams(namespace, name, at),
+            Transport::Tcp | Transport::Sctp => Self::stream(namespace, name, transport, at, echo_connection),
         }
     }
 
@@ -75,10 +79,10 @@ impl Server {
         namespace: &Namespace,
         name: &str,
         transport: Transport,
-        port: u16,
+        at: SocketAddr,
         serve: fn(&str, SocketAddr, Socket, &AtomicBool),
     ) -> Result<Self> {
-        let socket = bound(namespace, transport, port)?;
+        let socket = bound(namespace, transport, at)?;
         socket.listen(512)?;
         Self::start(name, socket, move |name, socket, listening, serving| {
             while listening.load(Ordering::SeqCst) {
@@ -95,8 +99,8 @@ impl Server {
         })
     }
 
-    fn datagrams(namespace: &Namespace, name: &str, port: u16) -> Result<Self> {
-        let socket = bound(namespace, Transport::Udp, port)?;
+    fn datagrams(namespace: &Namespace, name: &str, at: SocketAddr) -> Result<Self> {
+        let socket = bound(namespace, Transport::Udp, at)?;
         Self::start(name, socket, |name, socket, listening, _| {
             let socket = std::net::UdpSocket::from(socket);
             let mut buffer = [0; 2048];
@@ -130,19 +134,24 @@ impl Drop for Server {
     }
 }
 
-/// A socket in the namespace, bound to a port on all addresses of both families.
-fn bound(namespace: &Namespace, transport: Transport, port: u16) -> Result<Socket> {
+/// A port on all addresses of both families.
+fn anywhere(port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)
+}
+
+/// A socket in the namespace, bound to an address.
+fn bound(namespace: &Namespace, transport: Transport, at: SocketAddr) -> Result<Socket> {
     namespace.enter(|| {
-        let socket = transport.socket(Domain::IPV6).with_context(|| format!("a socket for {transport:?}"))?;
-        socket.set_only_v6(false)?;
+        let domain = Domain::for_address(at);
+        let socket = transport.socket(domain).with_context(|| format!("a socket for {transport:?}"))?;
+        if domain == Domain::IPV6 {
+            socket.set_only_v6(false)?;
+        }
         if transport != Transport::Udp {
             // A pod that comes back listens at once, whatever connections of its predecessor are still in TIME_WAIT.
             socket.set_reuse_address(true)?;
         }
-        let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
-        socket
-            .bind(&SockAddr::from(address))
-            .with_context(|| format!("listening on {transport:?} {port}"))?;
+        socket.bind(&SockAddr::from(at)).with_context(|| format!("listening on {transport:?} {at}"))?;
         Ok(socket)
     })
 }

@@ -31,8 +31,8 @@ pub(crate) struct Drains {
 enum Drain {
     /// It is still listed. Whether it was terminating decides what happens when it leaves the list.
     Listed { terminating: bool },
-    /// It has left the list and may stay until then.
-    Until(Duration),
+    /// It has left the list, and how long it may stay.
+    Unlisted { since: Duration, cap: Duration },
     /// It has left the list and no connection goes through it.
     Idle,
 }
@@ -56,7 +56,8 @@ impl Drains {
     /// It is not listed (any more): what is to become of it?
     ///
     /// UDP never drains: a flow would stay with its endpoint for ever. One that was terminating when it left
-    /// is gone: nothing answers there. Any other keeps its connections until idle, for `cap` at most.
+    /// is gone: nothing answers there. Any other keeps its connections until idle, for `cap` at most. A cap that has
+    /// changed counts at once.
     pub(crate) fn unlisted(
         &mut self,
         key: VirtualServerKey,
@@ -67,17 +68,20 @@ impl Drains {
         if key.protocol == Protocol::Udp {
             return Fate::Remove;
         }
-        let until = match self.entries.get(&(key, address)) {
-            Some(Drain::Listed { terminating: true } | Drain::Idle) => now,
-            Some(Drain::Until(until)) => *until,
-            Some(Drain::Listed { terminating: false }) | None => now + cap,
-        };
-        if until <= now {
+        let since = match self.entries.get(&(key, address)) {
             // It stays noted until it is gone: the removal may fail.
+            Some(Drain::Listed { terminating: true } | Drain::Idle) => return Fate::Remove,
+            Some(Drain::Unlisted { since, .. }) => *since,
+            Some(Drain::Listed { terminating: false }) | None => now,
+        };
+        let until = since.saturating_add(cap);
+        if until <= now {
+            self.entries.insert((key, address), Drain::Idle);
             return Fate::Remove;
         }
-        self.entries.insert((key, address), Drain::Until(until));
-        self.next_poll.get_or_insert(now + POLL);
+        self.entries.insert((key, address), Drain::Unlisted { since, cap });
+        let poll = until.min(now + POLL);
+        self.next_poll = Some(self.next_poll.map_or(poll, |next| next.min(poll)));
         Fate::Quiesce
     }
 
@@ -86,10 +90,17 @@ impl Drains {
         if self.next_poll.is_none_or(|at| at > now) {
             return Vec::new();
         }
-        let waiting = self.entries.iter().filter(|(_, drain)| matches!(drain, Drain::Until(_)));
-        let mut servers: Vec<_> = waiting.map(|((key, _), _)| *key).collect();
+        let (mut servers, mut next) = (Vec::new(), now + POLL);
+        for ((key, _), drain) in &self.entries {
+            let Drain::Unlisted { since, cap } = drain else { continue };
+            servers.push(*key);
+            let until = since.saturating_add(*cap);
+            if until > now {
+                next = next.min(until);
+            }
+        }
         servers.dedup();
-        self.next_poll = (!servers.is_empty()).then_some(now + POLL);
+        self.next_poll = (!servers.is_empty()).then_some(next);
         servers
     }
 
@@ -97,8 +108,8 @@ impl Drains {
     pub(crate) fn counted(&mut self, counts: &ConnectionCounts, now: Duration) -> Vec<VirtualServerKey> {
         let mut over = Vec::new();
         for (at, drain) in &mut self.entries {
-            let Drain::Until(until) = *drain else { continue };
-            if until <= now || counts.get(at).copied().unwrap_or(0) == 0 {
+            let Drain::Unlisted { since, cap } = *drain else { continue };
+            if since.saturating_add(cap) <= now || counts.get(at).copied().unwrap_or(0) == 0 {
                 *drain = Drain::Idle;
                 over.push(at.0);
             }
@@ -114,7 +125,7 @@ impl Drains {
 
     /// How many have left the list and still drain.
     pub(crate) fn len(&self) -> usize {
-        self.entries.values().filter(|drain| matches!(drain, Drain::Until(_))).count()
+        self.entries.values().filter(|drain| matches!(drain, Drain::Unlisted { .. })).count()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ipvs_netlink::Scheduler;
+
 use crate::{
     cluster::EndpointAddress,
     kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable},
@@ -29,6 +31,8 @@ pub struct FakeKernel {
     pub connections: BTreeMap<(VirtualServerKey, EndpointAddress), u64>,
     /// Changes that it refuses although it could make them: those that print with one of these texts in them.
     pub refuse: Vec<String>,
+    /// Schedulers that it does not have.
+    pub missing_schedulers: Vec<Scheduler>,
     /// Whether it cannot be read.
     pub unreadable: bool,
     /// How often it was read.
@@ -88,6 +92,11 @@ impl FakeKernel {
         let has =
             |key, address| servers.get(key).is_some_and(|server| server.real_servers.contains_key(address));
         match change {
+            Change::AddServer { config, .. } | Change::UpdateServer { config, .. }
+                if self.missing_schedulers.contains(&config.scheduler) =>
+            {
+                Some((Cause::NoScheduler, "No such file or directory"))
+            }
             Change::AddServer { key, .. } if servers.contains_key(key) => Some(EXISTS),
             Change::UpdateServer { key, .. }
             | Change::RemoveServer(key)

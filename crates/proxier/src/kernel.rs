@@ -68,6 +68,8 @@ pub struct Failure {
 pub enum Cause {
     /// It was not made, and that is all.
     Refused,
+    /// It was not made: the kernel does not have its scheduler.
+    NoScheduler,
     /// It was not made because it is there: somebody else made it.
     Exists,
     /// Nobody knows whether it was made: the kernel must be read before anything else is planned.

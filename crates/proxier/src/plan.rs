@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use ipvs_netlink::{Destination, VirtualServer};
+use ipvs_netlink::{Destination, ServiceFlags, VirtualServer};
 
 use crate::{cluster::EndpointAddress, model::VirtualServerKey, set::Element};
 
@@ -191,13 +191,26 @@ impl fmt::Display for Change {
     }
 }
 
-/// A virtual server's configuration as `ipvsadm -Ln` prints it: `rr persistent 10800`.
-struct Configured<'a>(&'a VirtualServer);
+/// A virtual server's configuration much as `ipvsadm -Ln` prints it: `rr persistent 10800`, `sh (sh-fallback)`.
+pub struct Configured<'a>(pub &'a VirtualServer);
 
 impl fmt::Display for Configured<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.scheduler)?;
-        match self.0.persistence {
+        let VirtualServer { scheduler, flags, persistence, .. } = self.0;
+        write!(f, "{scheduler}")?;
+        let words = [(ServiceFlags::SCHEDULER_1, "fallback"), (ServiceFlags::SCHEDULER_2, "port")];
+        let words: Vec<String> = words
+            .iter()
+            .filter(|(flag, _)| flags.contains(*flag))
+            .map(|(_, word)| format!("{scheduler}-{word}"))
+            .collect();
+        if !words.is_empty() {
+            write!(f, " ({})", words.join(","))?;
+        }
+        if flags.contains(ServiceFlags::ONE_PACKET) {
+            f.write_str(" ops")?;
+        }
+        match persistence {
             Some(persistence) => write!(f, " persistent {}", persistence.timeout),
             None => Ok(()),
         }

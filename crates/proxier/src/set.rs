@@ -35,11 +35,13 @@ pub enum KeySet {
     Firewall,
     /// Only for what a short cut sends there: see [`Element::ShortCut`].
     Inner,
+    /// Forwarded without NAT, by this node or by another one: a node can see the answers without the questions.
+    AnsweredDirectly,
 }
 
 impl KeySet {
     /// All of them, in the order in which elements are written: the record of ownership first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Served,
         Self::MasqueradeAlways,
         Self::MasqueradeInside,
@@ -50,6 +52,7 @@ impl KeySet {
         Self::NoLocalOutside,
         Self::Firewall,
         Self::Inner,
+        Self::AnsweredDirectly,
     ];
 
     /// Its name in nftables.
@@ -65,6 +68,7 @@ impl KeySet {
             Self::NoLocalOutside => "no-local-outside",
             Self::Firewall => "firewall",
             Self::Inner => "inner",
+            Self::AnsweredDirectly => "answered-directly",
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn slice(name: &str, service: &str, target: u16, endpoints: &[&str]) 
             _ => Conditions::READY,
         };
         let address: IpAddr = text.trim_end_matches(['!', '~']).parse().unwrap();
-        Endpoint { address, conditions, node: None, hints: Hints::default() }
+        Endpoint { address, conditions, node: None, hints: Hints::default(), weight: 1 }
     };
     let endpoints: Vec<_> = endpoints.iter().map(endpoint).collect();
     EndpointSlice {

@@ -52,8 +52,10 @@ fn service() -> impl Strategy<Value = Service> {
         (name(), 0..3i64, prop::collection::vec(vip(), 0..3), prop::collection::vec(port, 0..3), affinity),
         (policy(), policy(), health_check),
         external,
+        proptest::option::of(choices()),
     );
-    parts.prop_map(|(common, policies, (external_ips, load_balancer_ips, source_ranges))| {
+    parts.prop_map(|(common, policies, external, choices)| {
+        let (external_ips, load_balancer_ips, source_ranges) = external;
         let (name, created, cluster_ips, mut ports, affinity) = common;
         let (internal_policy, external_policy, health_check_port) = policies;
         // The API server refuses two ports of one name, or of one protocol and number.
@@ -73,9 +75,42 @@ fn service() -> impl Strategy<Value = Service> {
             health_check_port,
             internal_policy,
             external_policy,
+            choices: choices.map(Box::new),
             ..service
         }
     })
+}
+
+fn choices() -> impl Strategy<Value = Choices> {
+    use ipvs_netlink::Scheduler;
+    let scheduler = select(vec![None, Some(Scheduler::WRR), Some(Scheduler::SH), Some(Scheduler::MH)]);
+    let hash_on = select(vec![None, Some(HashOn::Address), Some(HashOn::AddressAndPort)]);
+    let udp = select(vec![UdpScheduling::Flow, UdpScheduling::Datagram, UdpScheduling::OneWayDatagram]);
+    let forwarding =
+        select(vec![Forwarding::Masq, Forwarding::Direct, Forwarding::Ipip, Forwarding::Gue(port(6080))]);
+    let scheduling = (scheduler, hash_on, proptest::option::of(any::<bool>()), udp, forwarding);
+    let weight = || select(vec![0, 1, 7, u16::MAX]);
+    let node_weights = prop::collection::vec((select(vec!["node-1", "node-2"]), weight()), 0..2);
+    let drain_time = select(vec![None, Some(Duration::ZERO), Some(Duration::from_secs(2))]);
+    let parts = (scheduling, weight(), node_weights, drain_time);
+    parts.prop_map(|(scheduling, local_weight, node_weights, max_drain_time)| {
+        let (scheduler, hash_on, hash_fallback, udp_scheduling, forwarding) = scheduling;
+        let node_weights = node_weights.into_iter().map(|(node, weight)| (node.into(), weight)).collect();
+        Choices {
+            scheduler,
+            hash_on,
+            hash_fallback,
+            udp_scheduling,
+            forwarding,
+            local_weight,
+            node_weights,
+            max_drain_time,
+        }
+    })
+}
+
+fn port(number: u16) -> PortNumber {
+    number.try_into().unwrap()
 }
 
 fn slice() -> impl Strategy<Value = EndpointSlice> {
@@ -83,12 +118,15 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
     let place =
         (select(vec![None, Some("node-1"), Some("node-2")]), select(vec![None, Some("z1"), Some("z2")]));
     let endpoint = (1..6u8, conditions, place);
-    let parts = (name(), name(), any::<bool>(), prop::collection::vec(endpoint, 0..4), protocol());
-    parts.prop_map(|(name, service, v4, endpoints, protocol)| EndpointSlice {
+    let target = (protocol(), select(vec![80, 8080]));
+    let weight = select(vec![0, 1, 1, 3]);
+    let endpoints = prop::collection::vec(endpoint, 0..4);
+    let parts = (name(), name(), any::<bool>(), endpoints, target, weight);
+    parts.prop_map(|(name, service, v4, endpoints, (protocol, target), weight)| EndpointSlice {
         id: SliceId::new("default", name),
         service: ServiceId::new("default", service),
         family: if v4 { Family::V4 } else { Family::V6 },
-        ports: vec![EndpointPort { name: "".into(), protocol, port: 8080.try_into().unwrap() }],
+        ports: vec![EndpointPort { name: "".into(), protocol, port: port(target) }],
         endpoints: endpoints
             .into_iter()
             .map(|(last, conditions, (node, zone))| Endpoint {
@@ -98,6 +136,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
                     format!("fd01::{last}").parse().unwrap()
                 },
                 conditions,
+                weight,
                 node: node.map(Into::into),
                 hints: Hints {
                     zones: zone.map(Into::into).into_iter().collect(),
@@ -114,7 +153,8 @@ fn host_addresses() -> impl Strategy<Value = BTreeSet<NodeAddress>> {
 }
 
 fn node() -> impl Strategy<Value = Node> {
-    let addresses = || prop::collection::vec(address(&["192.168.0.1", "10.0.0.2", "fd00::1"]), 0..2);
+    let addresses =
+        || prop::collection::vec(address(&["192.168.0.1", "10.0.0.2", "fd00::1", "10.1.0.1"]), 0..2);
     let zone = select(vec![None, Some("z1"), Some("z2")]);
     (select(vec!["node-1", "node-2"]), addresses(), zone).prop_map(|(name, addresses, zone)| Node {
         name: name.into(),

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub use builder::ClusterBuilder;
 
+use crate::client::socket_address;
 use crate::manifests::Manifests;
 use crate::namespace::Namespace;
 use crate::proxy::{Proxy, ProxyCommand};
@@ -137,6 +138,11 @@ impl Cluster {
     /// An echo server that puts its pod's name before what it echoes.
     pub fn echo(&self, name: &str, transport: Transport, port: u16) -> Result<Server> {
         Server::echo(self.at(name)?, name, transport, port)
+    }
+
+    /// The same at one address only, such as a VIP that the pod has too.
+    pub fn echo_at(&self, name: &str, transport: Transport, at: &str) -> Result<Server> {
+        Server::echo_at(self.at(name)?, name, transport, socket_address(at)?)
     }
 
     /// A kube-ipvs command line that runs on a node.

@@ -1,7 +1,8 @@
 use std::{fmt::Write, process::ExitCode};
 
 use anyhow::Context;
-use proxier::{Engine, desired::RealServer, model::ServiceId};
+use ipvs_netlink::{Destination, Forwarding};
+use proxier::{Engine, desired::RealServer, model::ServiceId, plan::Configured};
 
 use super::{Source, print, tell};
 use crate::source::addresses;
@@ -39,17 +40,18 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
             "  has no ClusterIP (headless, ExternalName, or none assigned): nothing is programmed for it\n";
     }
     for (key, server) in &desired.virtual_servers {
-        let _ = writeln!(text, "  virtual server {key} {} for {}", server.config.scheduler, server.owner);
+        let _ = writeln!(text, "  virtual server {key} {} for {}", Configured(&server.config), server.owner);
         for (address, real_server) in &server.real_servers {
             let what = match real_server {
-                RealServer::Serving { destination, terminating: false } => {
-                    format!("weight {}", destination.weight)
-                }
-                RealServer::Serving { destination, terminating: true } => {
-                    format!("weight {}: terminating, and there is no ready one", destination.weight)
+                RealServer::Serving { destination: Destination { forwarding, weight, .. }, terminating } => {
+                    let why = if *terminating { ": terminating, and there is no ready one" } else { "" };
+                    let how = if *forwarding == Forwarding::Masq { "" } else { &format!(" {forwarding}") };
+                    format!("weight {weight}{how}{why}")
                 }
                 RealServer::Draining { terminating: true } => "takes no new connections: terminating".into(),
-                RealServer::Draining { terminating: false } => "takes no new connections: not ready".into(),
+                RealServer::Draining { terminating: false } => {
+                    "takes no new connections: not ready, or of weight 0".into()
+                }
             };
             let _ = writeln!(text, "    {address} {what}");
         }

@@ -13,6 +13,7 @@ mod tests;
 pub use cidr::{ClusterCidrs, ExcludeCidrs};
 pub use duration::{ParseGoDurationError, format_go_duration, parse_go_duration};
 pub use hostname::{HostnameError, NodeName};
+pub(crate) use scheduler::parse as parse_scheduler;
 
 use std::time::Duration;
 

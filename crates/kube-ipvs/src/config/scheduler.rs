@@ -19,7 +19,7 @@ const KNOWN: [Scheduler; 14] = [
 ];
 
 /// `--ipvs-scheduler`: the name of a scheduler that Linux has; empty is kube-proxy's default.
-pub(super) fn parse(text: &str) -> Result<Scheduler, String> {
+pub(crate) fn parse(text: &str) -> Result<Scheduler, String> {
     let name = text.trim();
     if name.is_empty() {
         return Ok(Scheduler::RR);

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::model::{Conditions, Endpoint, EndpointSlice, Family, PortNumber, ServicePort};
+use crate::model::{Conditions, Endpoint, EndpointSlice, Family, Hints, PortNumber, ServicePort};
 
 /// Where one endpoint of a Service port listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,5 +47,6 @@ pub(super) fn of_port<'a>(
 /// Better conditions first; what else differs decides only so that something does.
 fn rank(endpoint: &Endpoint) -> impl Ord + '_ {
     let Conditions { ready, serving, terminating } = endpoint.conditions;
-    (ready, serving, !terminating, endpoint.node.as_deref(), &endpoint.hints.zones, &endpoint.hints.nodes)
+    let Hints { zones, nodes } = &endpoint.hints;
+    (ready, serving, !terminating, endpoint.node.as_deref(), zones, nodes, endpoint.weight)
 }

@@ -14,6 +14,7 @@ use std::{
 
 use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
+use ipvs_netlink::Scheduler;
 
 pub use claims::{Claim, Claimant};
 pub use endpoints::EndpointAddress;
@@ -21,8 +22,8 @@ pub use endpoints::EndpointAddress;
 use crate::{
     config::NodePortAddresses,
     model::{
-        Endpoint, EndpointSlice, Event, Family, Node, NodeAddress, Service, ServiceCidr, ServiceId,
-        ServicePort, SliceId, VirtualServerKey,
+        Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Service, ServiceCidr,
+        ServiceId, ServicePort, SliceId, VirtualServerKey,
     },
 };
 
@@ -43,6 +44,8 @@ pub struct Cluster {
     /// All service CIDRs together. Invariant: no range lies within another one.
     service_ranges: BTreeSet<IpNet>,
     host_addresses: BTreeSet<NodeAddress>,
+    /// Schedulers that this host's kernel was seen not to have.
+    missing_schedulers: BTreeSet<Scheduler>,
     /// The addresses on which node ports are served. Invariant: what `node_port_policy` selects.
     node_port_addresses: Vec<IpAddr>,
     /// Which Services have an address: those that are touched when the host gets or loses it.
@@ -51,6 +54,8 @@ pub struct Cluster {
     with_node_port: BTreeSet<ServiceId>,
     /// Services with source ranges.
     filtered: BTreeSet<ServiceId>,
+    /// Services that are to be forwarded without NAT, which endpoints that are Nodes stand in the way of.
+    forwarded: BTreeSet<ServiceId>,
     claims: claims::Claims,
     changed: HashSet<ServiceId>,
 }
@@ -69,10 +74,12 @@ impl Cluster {
             service_cidrs: BTreeMap::new(),
             service_ranges: BTreeSet::new(),
             host_addresses: BTreeSet::new(),
+            missing_schedulers: BTreeSet::new(),
             node_port_addresses: Vec::new(),
             on_address: HashMap::default(),
             with_node_port: BTreeSet::new(),
             filtered: BTreeSet::new(),
+            forwarded: BTreeSet::new(),
             claims: claims::Claims::default(),
             changed: HashSet::default(),
         }
@@ -104,6 +111,20 @@ impl Cluster {
                 self.select_node_port_addresses();
             }
         }
+    }
+
+    /// This host's kernel does not have a scheduler. Those that choose it have to do without.
+    pub fn note_missing(&mut self, scheduler: Scheduler) {
+        if self.missing_schedulers.insert(scheduler) {
+            let choosers =
+                self.services.values().filter(|service| service.choices().scheduler == Some(scheduler));
+            self.changed.extend(choosers.map(|service| service.id.clone()));
+        }
+    }
+
+    /// Whether this host's kernel has a scheduler, as far as is known.
+    pub fn has_scheduler(&self, scheduler: Scheduler) -> bool {
+        !self.missing_schedulers.contains(&scheduler)
     }
 
     /// The Services that have to be computed again since the last call, gone ones included, by namespace and name.
@@ -210,6 +231,9 @@ impl Cluster {
         if !service.source_ranges.is_empty() {
             self.filtered.insert(service.id.clone());
         }
+        if service.choices().forwarding != Forwarding::Masq {
+            self.forwarded.insert(service.id.clone());
+        }
         if service.ports.iter().any(|port| port.node_port.is_some()) {
             self.with_node_port.insert(service.id.clone());
         }
@@ -222,6 +246,7 @@ impl Cluster {
         self.with_node_port.remove(id);
         self.release_all(&old);
         self.filtered.remove(id);
+        self.forwarded.remove(id);
         for address in old.vips() {
             let Some(users) = self.on_address.get_mut(&address) else { continue };
             users.remove(id);
@@ -250,6 +275,9 @@ impl Cluster {
         }
         for address in after.difference(&before) {
             self.node_addresses.entry(*address).or_default().insert(name.clone());
+        }
+        if before != after {
+            self.changed.extend(self.forwarded.iter().cloned());
         }
         self.mark_users(before.symmetric_difference(&after).copied().collect());
         if name == self.hostname {

@@ -7,7 +7,7 @@ use ipvs_netlink::{Destination, Forwarding};
 use super::RealServer;
 use crate::{
     cluster::{Cluster, EndpointAddress},
-    model::{Conditions, Endpoint, Protocol},
+    model::{Conditions, Endpoint, Protocol, Service, Weight},
 };
 
 /// The real servers of one Service port in one family.
@@ -24,9 +24,14 @@ pub(super) struct Backends {
 impl Backends {
     pub(super) fn new(
         cluster: &Cluster,
+        service: &Service,
         endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
         protocol: Protocol,
     ) -> Self {
+        let weight = |endpoint: &Endpoint| match &service.choices {
+            Some(choices) => choices.weight(endpoint, cluster.is_local(endpoint)),
+            None => endpoint.weight,
+        };
         let preference = preference(cluster, endpoints);
         let prefers = |endpoint: &Endpoint| match &preference {
             Preference::None => true,
@@ -35,7 +40,10 @@ impl Backends {
         };
         let all = endpoints.iter().map(|(address, endpoint)| (*address, *endpoint));
         let local = all.clone().filter(|(_, endpoint)| cluster.is_local(endpoint));
-        Self { cluster: real_servers(all, prefers, protocol), local: real_servers(local, |_| true, protocol) }
+        Self {
+            cluster: real_servers(all, prefers, weight, protocol),
+            local: real_servers(local, |_| true, weight, protocol),
+        }
     }
 }
 
@@ -72,23 +80,26 @@ fn preference<'a>(cluster: &'a Cluster, endpoints: &BTreeMap<EndpointAddress, &E
 }
 
 /// Which endpoints take connections: the ready ones that are preferred; where none is ready, those that are
-/// terminating and still answer (KEP-1669). The rest drains, but for UDP: a flow would stay with its endpoint for
-/// ever.
+/// terminating and still answer (KEP-1669), but none of weight 0. The rest drains, but for UDP: a flow would stay with
+/// its endpoint for ever.
 fn real_servers<'a>(
     endpoints: impl Iterator<Item = (EndpointAddress, &'a Endpoint)> + Clone,
     prefers: impl Fn(&Endpoint) -> bool,
+    weight: impl Fn(&Endpoint) -> Weight,
     protocol: Protocol,
 ) -> RealServers {
     let any_ready = endpoints.clone().any(|(_, endpoint)| endpoint.conditions.ready);
     let real_server = |endpoint: &Endpoint| {
         let Conditions { ready, serving, terminating } = endpoint.conditions;
         let serves = if any_ready { ready && prefers(endpoint) } else { serving && terminating };
-        match (serves, protocol) {
-            (true, _) => {
-                Some(RealServer::Serving { destination: Destination::new(Forwarding::Masq, 1), terminating })
+        let weight = if serves { weight(endpoint) } else { 0 };
+        match (weight, protocol) {
+            (1.., _) => {
+                let destination = Destination::new(Forwarding::Masq, weight.into());
+                Some(RealServer::Serving { destination, terminating })
             }
-            (false, Protocol::Udp) => None,
-            (false, _) => Some(RealServer::Draining { terminating }),
+            (0, Protocol::Udp) => None,
+            (0, _) => Some(RealServer::Draining { terminating }),
         }
     };
     endpoints.filter_map(|(address, endpoint)| Some((address, real_server(endpoint)?))).collect()

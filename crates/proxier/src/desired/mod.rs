@@ -4,6 +4,7 @@
 //! [`Skipped`], beside everything that it can have.
 
 mod backends;
+mod choices;
 mod frontends;
 mod service;
 mod skipped;
@@ -11,11 +12,12 @@ mod skipped;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use ipnet::IpNet;
 pub use service::of_service;
-pub use skipped::Skipped;
+pub use skipped::{NotForwardable, Skipped};
 
 use crate::{
     cluster::EndpointAddress,
@@ -71,6 +73,8 @@ pub struct VirtualServer {
     pub short_cut: Option<EndpointAddress>,
     /// The virtual servers whose clients in the cluster are sent here.
     pub shortened: Vec<VirtualServerKey>,
+    /// How long a real server that left without terminating may keep its connections; none: the node's default.
+    pub max_drain_time: Option<Duration>,
 }
 
 /// One real server as it should be.

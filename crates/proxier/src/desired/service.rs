@@ -1,11 +1,12 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use ipvs_netlink::{Persistence, Scheduler, ServiceFlags};
+use ipvs_netlink::Persistence;
 
 use super::{
     Desired, Shared, VirtualServer,
     backends::{Backends, any_serves},
+    choices,
     frontends::{Frontend, Kind, frontends},
 };
 use crate::{
@@ -41,14 +42,23 @@ fn add_port(
     family: Family,
 ) {
     let endpoints = cluster.endpoints(&service.id, family, port);
-    let backends = Backends::new(cluster, &endpoints, port.protocol);
+    let backends = Backends::new(cluster, service, &endpoints, port.protocol);
     let frontends = frontends(cluster, service, port, family, &mut desired.skipped);
-    let target = short_cut_target(service, &frontends).filter(|_| any_serves(&backends.cluster));
+    // The other family may have said the same.
+    let without_effect = choices::without_effect(cluster, config, service, port, &backends);
+    desired.skipped.extend(without_effect.filter(|reason| !desired.skipped.contains(reason)));
+    let target = short_cut_target(service, &frontends);
+    let is_target = |frontend: &Frontend| target == Some(frontend.key);
     let shortens =
         |frontend: &Frontend| frontend.kind.is_external() && service.external_policy == TrafficPolicy::Local;
     for frontend in &frontends {
         let mut server = virtual_server(cluster, config, service, port, frontend, &backends);
-        match target {
+        if service.choices.is_some() {
+            let is_diverted_to = is_target(frontend) && frontends.iter().any(shortens);
+            let skipped = &mut desired.skipped;
+            choices::apply(&mut server, cluster, service, frontend, is_diverted_to, &endpoints, skipped);
+        }
+        match target.filter(|_| any_serves(&backends.cluster)) {
             Some(target) if target == frontend.key => {
                 server.shortened =
                     frontends.iter().filter(|other| shortens(other)).map(|other| other.key).collect();
@@ -112,6 +122,7 @@ fn virtual_server(
         (false, true) => frontend.sets(policy).with(no_local),
         (false, false) => frontend.sets(policy).with(KeySet::NoEndpoints),
     };
+    let (scheduler, flags) = choices::scheduling(cluster, config, service.choices());
     VirtualServer {
         owner: service.port_id(port),
         config: ipvs_netlink::VirtualServer {
@@ -119,14 +130,15 @@ fn virtual_server(
                 Affinity::None => None,
                 Affinity::ClientIp(seconds) => Some(Persistence::seconds(seconds.get())),
             },
-            flags: scheduler_flags(config.scheduler),
-            ..ipvs_netlink::VirtualServer::new(config.scheduler)
+            flags,
+            ..ipvs_netlink::VirtualServer::new(scheduler)
         },
         real_servers: real_servers.clone(),
         sets: if allowed.is_empty() { sets } else { sets.with(KeySet::Firewall) },
         allowed,
         short_cut: None,
         shortened: Vec::new(),
+        max_drain_time: None,
     }
 }
 
@@ -140,14 +152,4 @@ fn allowed(cluster: &Cluster, service: &Service, address: IpAddr) -> BTreeSet<Ip
         ranges.push(address.into());
     }
     IpNet::aggregate(&ranges).into_iter().collect()
-}
-
-/// The hashing schedulers refuse whom they send to a real server of weight 0, unless they may fall back to another
-/// one; and `mh` takes the client's port into account, as under kube-proxy.
-fn scheduler_flags(scheduler: Scheduler) -> ServiceFlags {
-    match scheduler {
-        Scheduler::SH => ServiceFlags::SH_FALLBACK,
-        Scheduler::MH => ServiceFlags::MH_FALLBACK | ServiceFlags::MH_PORT,
-        _ => ServiceFlags::empty(),
-    }
 }

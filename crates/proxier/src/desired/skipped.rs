@@ -1,7 +1,9 @@
 use std::{fmt, net::IpAddr};
 
+use ipvs_netlink::Scheduler;
+
 use crate::{
-    cluster::Claim,
+    cluster::{Claim, EndpointAddress},
     model::{Family, ServicePortId, VirtualServerKey},
 };
 
@@ -40,6 +42,80 @@ pub enum Skipped {
         /// The family that the Service has.
         family: Family,
     },
+    /// It is to be forwarded without NAT, and that cannot be: it is forwarded with it.
+    Forwarding {
+        /// Who asks.
+        port: ServicePortId,
+        /// Where.
+        key: VirtualServerKey,
+        /// Why it cannot be.
+        why: NotForwardable,
+    },
+    /// Every datagram is to be scheduled by itself, and answers would not reach their client: flows are scheduled.
+    OnePacket {
+        /// Who asks.
+        port: ServicePortId,
+        /// Where.
+        key: VirtualServerKey,
+    },
+    /// The kernel does not have its scheduler.
+    Scheduler {
+        /// Who asks.
+        port: ServicePortId,
+        /// For what.
+        missing: Scheduler,
+        /// What it gets.
+        instead: Scheduler,
+    },
+    /// Its endpoints have weights of which its scheduler takes no notice.
+    Weights {
+        /// Who asks.
+        port: ServicePortId,
+        /// The scheduler.
+        scheduler: Scheduler,
+    },
+    /// It says how clients are hashed, and its scheduler does not hash.
+    Hash {
+        /// Who asks.
+        port: ServicePortId,
+        /// The scheduler.
+        scheduler: Scheduler,
+    },
+}
+
+/// Why a virtual server cannot forward without NAT, so that its endpoints answer clients themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NotForwardable {
+    /// Its address is this node's, and no endpoint can have that.
+    NodeAddress,
+    /// Clients in the cluster come to it by NAT from other addresses of the Service, those of
+    /// `externalTrafficPolicy: Local`.
+    ShortCut,
+    /// The endpoint listens on another port, and without NAT ports stay as they are.
+    Port(EndpointAddress),
+    /// The endpoint is behind another node, or is one. That node takes the VIP for its own and would schedule the packet
+    /// again.
+    OtherNode(EndpointAddress),
+}
+
+impl fmt::Display for NotForwardable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodeAddress => f.write_str("it is an address of this node, which no endpoint can have"),
+            Self::ShortCut => f.write_str(
+                "with externalTrafficPolicy Local clients in the cluster come there by NAT from the Service's \
+                 external addresses",
+            ),
+            Self::Port(endpoint) => {
+                write!(f, "ports are not translated, and endpoint {endpoint} listens on another one")
+            }
+            Self::OtherNode(endpoint) => write!(
+                f,
+                "endpoint {endpoint} is at another node, which takes this address for its own; pods there can be \
+                 reached by a tunnel, nodes themselves cannot"
+            ),
+        }
+    }
 }
 
 impl Skipped {
@@ -49,7 +125,12 @@ impl Skipped {
             Self::Taken { port, .. }
             | Self::Foreign { port, .. }
             | Self::NodeAddress { port, .. }
-            | Self::NoNodeAddress { port, .. } => port,
+            | Self::NoNodeAddress { port, .. }
+            | Self::Forwarding { port, .. }
+            | Self::OnePacket { port, .. }
+            | Self::Scheduler { port, .. }
+            | Self::Weights { port, .. }
+            | Self::Hash { port, .. } => port,
         }
     }
 }
@@ -76,6 +157,30 @@ impl fmt::Display for Skipped {
                 f,
                 "Service {port} has a node port and no {family} address of this node serves node ports \
                  (--nodeport-addresses)"
+            ),
+            Self::Forwarding { port, key, why } => {
+                write!(f, "Service {port} is forwarded with NAT on {key}, not as its annotation says: {why}")
+            }
+            Self::OnePacket { port, key } => write!(
+                f,
+                "Service {port} does not get each datagram scheduled by itself on {key}: with NAT no answer would \
+                 reach its client; forward without NAT (kube-ipvs.io/forwarding), or if there are no answers annotate \
+                 kube-ipvs.io/udp-scheduling: one-way-datagram"
+            ),
+            Self::Scheduler { port, missing, instead } => write!(
+                f,
+                "Service {port} is scheduled by {instead}: the kernel has no scheduler {missing}; load the module \
+                 ip_vs_{missing} and start kube-ipvs anew"
+            ),
+            Self::Weights { port, scheduler } => write!(
+                f,
+                "Service {port} has weights, and its scheduler {scheduler} takes no notice of them; annotate for \
+                 example kube-ipvs.io/scheduler: wrr"
+            ),
+            Self::Hash { port, scheduler } => write!(
+                f,
+                "Service {port} says how clients are hashed, and its scheduler {scheduler} hashes none: that is for sh \
+                 and mh"
             ),
         }
     }

@@ -102,6 +102,7 @@ impl Differ<'_> {
         known: &BTreeMap<EndpointAddress, Destination>,
     ) {
         let wanted = &server.real_servers;
+        let cap = server.max_drain_time.unwrap_or(self.config.drain_cap);
         for (&address, wanted) in wanted {
             match (wanted, known.get(&address)) {
                 (RealServer::Serving { destination, terminating }, known) => {
@@ -125,7 +126,7 @@ impl Differ<'_> {
             }
         }
         for (&address, known) in known.iter().filter(|(address, _)| !wanted.contains_key(address)) {
-            match self.drains.unlisted(key, address, self.config.drain_cap, self.now) {
+            match self.drains.unlisted(key, address, cap, self.now) {
                 Fate::Quiesce => self.quiesce(key, address, known),
                 Fate::Remove => {
                     self.changes.push(Change::RemoveRealServer { key, address });

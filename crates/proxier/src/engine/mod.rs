@@ -263,6 +263,13 @@ impl Engine {
                             self.disowned.insert(*key);
                             taken = true;
                         }
+                        (
+                            Cause::NoScheduler,
+                            Change::AddServer { config, .. } | Change::UpdateServer { config, .. },
+                        ) if config.scheduler != self.config.scheduler => {
+                            self.cluster.note_missing(config.scheduler);
+                            taken = true;
+                        }
                         (Cause::Unknown, _) => self.stale = true,
                         _ => {}
                     }

@@ -31,7 +31,13 @@ pub(super) fn apply(
         if is_done_already(&failure) {
             continue;
         }
-        let cause = if failure.error.is_present() { Cause::Exists } else { Cause::Refused };
+        let cause = match failure.request {
+            _ if failure.error.is_present() => Cause::Exists,
+            Request::AddService { .. } | Request::UpdateService { .. } if failure.error.errno() == ENOENT => {
+                Cause::NoScheduler
+            }
+            _ => Cause::Refused,
+        };
         failures.push(Failure { change: numbers[failure.number], cause, reason: failure.to_string() });
     }
     Ok(())
@@ -47,7 +53,7 @@ fn is_done_already(failure: &RequestFailure) -> bool {
     }
 }
 
-/// How the kernel says that a virtual server has no such real server.
+/// How the kernel says that a virtual server has no such real server, and that there is no such scheduler.
 const ENOENT: i32 = 2;
 
 fn request(change: &Change) -> Option<Request> {

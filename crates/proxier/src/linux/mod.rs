@@ -170,9 +170,10 @@ impl LinuxKernel {
         let gone: Vec<Change> = changes
             .iter()
             .filter_map(|(number, change)| match (change, causes.get(number)) {
-                (Change::AddServer { key, .. }, Some(Cause::Exists | Cause::Refused)) => {
-                    Some(Change::RemoveServer(*key))
-                }
+                (
+                    Change::AddServer { key, .. },
+                    Some(Cause::Exists | Cause::Refused | Cause::NoScheduler),
+                ) => Some(Change::RemoveServer(*key)),
                 (Change::RemoveServer(_) | Change::Unbind(_), None) => Some((*change).clone()),
                 _ => None,
             })

@@ -1,6 +1,6 @@
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Family, PortNumber, Protocol, ServiceId, SliceId};
+use super::{Family, PortNumber, Protocol, ServiceId, SliceId, Weight};
 
 /// An EndpointSlice (`discovery.k8s.io/v1`), as far as a proxy acts on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Endpoint {
     pub node: Option<Arc<str>>,
     /// `hints`.
     pub hints: Hints,
+    /// The annotation `kube-ipvs.io/weight` of its slice, by default 1.
+    pub weight: Weight,
 }
 
 /// From where an endpoint is to be preferred, as the control plane works out of `spec.trafficDistribution`.

@@ -5,12 +5,14 @@
 //! them, and refusing the bad ones, is the business of whoever feeds the [`Engine`](crate::Engine).
 
 mod address;
+mod choices;
 mod endpoint;
 mod id;
 mod node;
 mod service;
 
 pub use address::{Family, NodeAddress, PortNumber, Protocol, VirtualServerKey};
+pub use choices::{Choices, Forwarding, HashOn, UdpScheduling, Weight};
 pub use endpoint::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use id::{ServiceId, ServicePortId, SliceId};
 pub use node::{Node, ServiceCidr};

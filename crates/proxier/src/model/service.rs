@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{PortNumber, Protocol, ServiceId, ServicePortId};
+use super::{Choices, PortNumber, Protocol, ServiceId, ServicePortId};
 
 /// Seconds since 1970, as `metadata.creationTimestamp` says.
 pub type Timestamp = i64;
@@ -34,6 +34,8 @@ pub struct Service {
     pub internal_policy: TrafficPolicy,
     /// `spec.externalTrafficPolicy`: to which endpoints node ports, external and load-balancer IPs lead.
     pub external_policy: TrafficPolicy,
+    /// What it chooses by annotations; none where it has none.
+    pub choices: Option<Box<Choices>>,
 }
 
 impl Service {
@@ -51,7 +53,14 @@ impl Service {
             health_check_port: None,
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
+            choices: None,
         }
+    }
+
+    /// What it chooses by annotations.
+    pub fn choices(&self) -> &Choices {
+        static NONE: Choices = Choices::DEFAULT;
+        self.choices.as_deref().unwrap_or(&NONE)
     }
 
     /// Its addresses that are not those of nodes, each once.

@@ -36,6 +36,7 @@ pub(crate) fn slice(number: u32, endpoints: u32) -> Event {
         conditions: Conditions::READY,
         node: None,
         hints: Hints::default(),
+        weight: 1,
     };
     Event::SliceApplied(EndpointSlice {
         id: SliceId::new("default", &name),

@@ -149,7 +149,10 @@ impl Reader<'_> {
                 // Each costs another look at the text, for its place.
                 _ if parsed.errors.len() + parsed.warnings.len() >= MAX_PROBLEMS => break,
                 Err(invalid) => parsed.errors.push(problem(invalid)),
-                Ok(object) => self.take(object, problem, parsed),
+                Ok((object, ignored)) => {
+                    parsed.warnings.extend(ignored.into_iter().map(problem));
+                    self.take(object, problem, parsed);
+                }
             }
         }
     }

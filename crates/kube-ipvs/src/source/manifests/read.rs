@@ -146,8 +146,9 @@ pub(super) enum Plan {
     List(Vec<Option<Kind>>),
 }
 
-/// An object, or the rule that it breaks; and which item of a list it is.
-pub(super) type Found = (Option<usize>, Result<Object, Invalid>);
+/// An object and what of it is ignored, or the rule that it breaks; and which item of a list it is.
+pub(super) type Found = (Option<usize>, Outcome);
+type Outcome = Result<(Object, Vec<Invalid>), Invalid>;
 
 /// Reads the objects of a document as planned.
 pub(super) fn objects<'de, D: Deserializer<'de>>(
@@ -162,24 +163,29 @@ pub(super) fn objects<'de, D: Deserializer<'de>>(
     Ok(())
 }
 
-fn object<'de, D: Deserializer<'de>>(
-    kind: Kind,
-    deserializer: D,
-) -> Result<Result<Object, Invalid>, D::Error> {
-    Ok(match kind {
+fn object<'de, D: Deserializer<'de>>(kind: Kind, deserializer: D) -> Result<Outcome, D::Error> {
+    let mut ignored = Vec::new();
+    let object = match kind {
         Kind::Service => {
-            ConvertedService::try_from(wire::Service::deserialize(deserializer)?).map(Object::Service)
+            let service = wire::Service::deserialize(deserializer)?;
+            ignored = service.ignored_annotations();
+            ConvertedService::try_from(service).map(Object::Service)
         }
         Kind::EndpointSlice => {
-            ConvertedSlice::try_from(wire::EndpointSlice::deserialize(deserializer)?).map(Object::Slice)
+            let slice = wire::EndpointSlice::deserialize(deserializer)?;
+            ignored = slice.ignored_annotations();
+            ConvertedSlice::try_from(slice).map(Object::Slice)
         }
         Kind::Endpoints => {
-            ConvertedEndpoints::try_from(wire::Endpoints::deserialize(deserializer)?).map(Object::Endpoints)
+            let endpoints = wire::Endpoints::deserialize(deserializer)?;
+            ignored = endpoints.ignored_annotations();
+            ConvertedEndpoints::try_from(endpoints).map(Object::Endpoints)
         }
         Kind::Node => model::Node::try_from(wire::Node::deserialize(deserializer)?).map(Object::Node),
         Kind::ServiceCidr => model::ServiceCidr::try_from(wire::ServiceCidr::deserialize(deserializer)?)
             .map(Object::ServiceCidr),
-    })
+    };
+    Ok(object.map(|object| (object, ignored)))
 }
 
 struct List<'a> {
@@ -248,7 +254,7 @@ impl<'de> Visitor<'de> for Items<'_> {
 struct One(Kind);
 
 impl<'de> DeserializeSeed<'de> for One {
-    type Value = Result<Object, Invalid>;
+    type Value = Outcome;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         object(self.0, deserializer)

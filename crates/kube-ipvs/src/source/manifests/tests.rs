@@ -1,3 +1,4 @@
+mod annotations;
 mod broken;
 mod broken_whole;
 mod examples;
@@ -10,7 +11,7 @@ mod topology;
 
 use std::fmt::Write as _;
 
-use proxier::model::{Affinity, Event, Service, TrafficPolicy};
+use proxier::model::{Affinity, Choices, Event, Service, TrafficPolicy};
 
 use super::{Changes, Content, Folder};
 
@@ -58,6 +59,9 @@ fn render_event(event: &Event) -> String {
                 let _ = write!(text, " affinity {seconds}s");
             }
             text += &render_outside(service);
+            if let Some(choices) = &service.choices {
+                text += &render_choices(choices);
+            }
             if service.created != 0 {
                 let _ = write!(text, " created {}", service.created);
             }
@@ -78,6 +82,9 @@ fn render_event(event: &Event) -> String {
                 ];
                 for (_, word) in words.iter().filter(|(is, _)| *is) {
                     let _ = write!(text, " {word}");
+                }
+                if endpoint.weight != 1 {
+                    let _ = write!(text, " weight {}", endpoint.weight);
                 }
                 if let Some(node) = &endpoint.node {
                     let _ = write!(text, " on {node}");
@@ -110,6 +117,15 @@ fn render_event(event: &Event) -> String {
         Event::NodeRemoved(name) => format!("Node {name} is gone"),
         Event::NodeAddresses(_) => "NodeAddresses".into(),
     }
+}
+
+/// What a Service chooses, as far as it chooses something.
+fn render_choices(choices: &Choices) -> String {
+    let default = format!("{:?}", Choices::DEFAULT);
+    let default: Vec<&str> = default.split_inclusive(", ").collect();
+    let all = format!("{choices:?}");
+    let chosen: String = all.split_inclusive(", ").filter(|field| !default.contains(field)).collect();
+    format!(" chooses {}", chosen.trim_start_matches("Choices { ").trim_end_matches([' ', '}', ',']))
 }
 
 /// How a Service is reached from outside, as far as it says so.

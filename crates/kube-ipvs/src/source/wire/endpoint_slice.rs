@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
-use proxier::model::{self, Family, ServiceId, SliceId};
+use proxier::model::{self, Family, ServiceId, SliceId, Weight};
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    Bounded, HEADLESS, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Subdomain, Zone,
+    Bounded, HEADLESS, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Subdomain, Zone, annotations,
     name::{PortName, is_label},
     scalar::{Address, not_an_address, text},
 };
@@ -93,6 +93,13 @@ struct Conditions {
     terminating: Option<bool>,
 }
 
+impl EndpointSlice {
+    /// The annotations that cannot be followed, and are not: what to report.
+    pub fn ignored_annotations(&self) -> Vec<Invalid> {
+        self.metadata.as_ref().map(|meta| annotations::weight(meta).1).unwrap_or_default()
+    }
+}
+
 /// What a slice says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConvertedSlice {
@@ -116,8 +123,9 @@ impl TryFrom<EndpointSlice> for ConvertedSlice {
         let AddressType::Ip(family) = address_type else {
             return Ok(Self::Ignored(id, "its addresses are host names"));
         };
-        let endpoints =
-            slice.endpoints.iter().enumerate().map(|(index, endpoint)| endpoint.to_model(index, family));
+        let (weight, _) = annotations::weight(&meta);
+        let endpoints = slice.endpoints.iter().enumerate();
+        let endpoints = endpoints.map(|(index, endpoint)| endpoint.to_model(index, family, weight));
         let endpoints = endpoints.collect::<Result<_, _>>()?;
         let Some(service) = meta.label(SERVICE_NAME) else {
             return Ok(Self::Ignored(id, "it has no label kubernetes.io/service-name"));
@@ -150,7 +158,7 @@ fn ports(entries: &[EndpointPort]) -> Result<Vec<model::EndpointPort>, Invalid> 
 }
 
 impl Endpoint {
-    fn to_model(&self, index: usize, family: Family) -> Result<model::Endpoint, Invalid> {
+    fn to_model(&self, index: usize, family: Family, weight: Weight) -> Result<model::Endpoint, Invalid> {
         let field = |position: usize| format!("endpoints[{index}].addresses[{position}]");
         let mut first = None;
         for (position, address) in self.addresses.iter().enumerate() {
@@ -178,6 +186,7 @@ impl Endpoint {
             },
             node: self.node_name.clone().map(|name| name.0),
             hints: self.hints.as_ref().map(Hints::to_model).unwrap_or_default(),
+            weight,
         })
     }
 }

@@ -1,10 +1,10 @@
 use std::{net::IpAddr, sync::Arc};
 
-use proxier::model::{self, Conditions, Family, ServiceId, SliceId};
+use proxier::model::{self, Conditions, Family, ServiceId, SliceId, Weight};
 use serde::Deserialize;
 
 use super::{
-    Address, Bounded, FirstOf, HEADLESS, Invalid, Meta, SERVICE_PROXY_NAME, Subdomain,
+    Address, Bounded, FirstOf, HEADLESS, Invalid, Meta, SERVICE_PROXY_NAME, Subdomain, annotations,
     endpoint_slice::EndpointPort, scalar::not_an_address,
 };
 
@@ -49,6 +49,13 @@ pub struct ConvertedEndpoints {
     pub cut: Vec<Invalid>,
 }
 
+impl Endpoints {
+    /// The annotations that cannot be followed, and are not: what to report.
+    pub fn ignored_annotations(&self) -> Vec<Invalid> {
+        self.metadata.as_ref().map(|meta| annotations::weight(meta).1).unwrap_or_default()
+    }
+}
+
 impl TryFrom<Endpoints> for ConvertedEndpoints {
     type Error = Invalid;
 
@@ -56,10 +63,11 @@ impl TryFrom<Endpoints> for ConvertedEndpoints {
         let meta = metadata.unwrap_or_default();
         let name = meta.label_name()?;
         let service = ServiceId { namespace: meta.namespace(), name: name.0.clone() };
+        let (weight, _) = annotations::weight(&meta);
         let mut slices = Vec::new();
         let mut cut = Vec::new();
         for (index, subset) in subsets.iter().enumerate() {
-            let endpoints = subset.endpoints(index, &mut cut)?;
+            let endpoints = subset.endpoints(index, weight, &mut cut)?;
             let ports = subset.ports(index)?;
             for family in Family::ALL {
                 let of_family = endpoints.iter().filter(|endpoint| Family::of(endpoint.address) == family);
@@ -96,7 +104,12 @@ fn is_mirrored(meta: &Meta) -> bool {
 
 impl Subset {
     /// The first [`MAX_MIRRORED`] addresses, the ready ones before the others.
-    fn endpoints(&self, index: usize, cut: &mut Vec<Invalid>) -> Result<Vec<model::Endpoint>, Invalid> {
+    fn endpoints(
+        &self,
+        index: usize,
+        weight: Weight,
+        cut: &mut Vec<Invalid>,
+    ) -> Result<Vec<model::Endpoint>, Invalid> {
         let lists = [
             (&self.addresses, "addresses", Conditions::READY),
             (&self.not_ready_addresses, "notReadyAddresses", Conditions::NOT_READY),
@@ -116,6 +129,7 @@ impl Subset {
                         conditions,
                         node,
                         hints: model::Hints::default(),
+                        weight,
                     });
                 }
             }

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use proxier::model::Timestamp;
 use serde::{Deserialize, Deserializer, de::Error};
@@ -65,6 +65,15 @@ impl Meta {
     pub fn annotation(&self, key: &str) -> Option<&str> {
         let value = self.annotations.as_ref()?.get(key)?;
         Some(value.as_deref().unwrap_or_default())
+    }
+
+    /// The annotations whose names begin with `prefix`: the rest of their names, and their values.
+    pub(super) fn annotations_of(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let annotations = self.annotations.iter().flat_map(move |all| all.range::<str, _>(from));
+        annotations.map_while(move |(name, value)| {
+            Some((name.strip_prefix(prefix)?, value.as_deref().unwrap_or_default()))
+        })
     }
 
     /// `creationTimestamp`, 0 where there is none.

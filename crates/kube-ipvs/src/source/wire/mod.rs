@@ -6,6 +6,7 @@
 //! rules between fields are checked by the conversion into the [model](proxier::model), whose errors carry
 //! the path of the field.
 
+mod annotations;
 mod endpoint_slice;
 mod endpoints;
 mod exposure;

@@ -100,7 +100,7 @@ fn is_label_value(value: &str) -> bool {
         && bytes.last().is_some_and(is_word)
 }
 
-fn is_subdomain(name: &str) -> bool {
+pub(super) fn is_subdomain(name: &str) -> bool {
     // Its labels may be longer than 63: Kubernetes bounds the whole only.
     let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     (1..=253).contains(&name.len())

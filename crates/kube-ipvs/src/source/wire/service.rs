@@ -4,7 +4,7 @@ use proxier::model::{self, Affinity, ServiceId};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use super::{
-    Bounded, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Seconds,
+    Bounded, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Seconds, annotations,
     exposure::{
         MAX_OUTER_IPS, MAX_SOURCE_RANGES, SOURCE_RANGES, Status, TrafficPolicy, external_ips, source_ranges,
     },
@@ -103,6 +103,13 @@ struct ClientIpConfig {
     timeout_seconds: Option<Seconds>,
 }
 
+impl Service {
+    /// The annotations that cannot be followed, and are not: what to report.
+    pub fn ignored_annotations(&self) -> Vec<Invalid> {
+        self.metadata.as_ref().map(|meta| annotations::choices(meta).1).unwrap_or_default()
+    }
+}
+
 /// What a Service says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConvertedService {
@@ -140,6 +147,7 @@ impl TryFrom<Service> for ConvertedService {
             cluster_ips: cluster_ips.into_vec(),
             ports,
             affinity: spec.affinity(),
+            choices: annotations::choices(&meta).0,
             ..model::Service::new(ServiceId { namespace: meta.namespace(), name: name.0.clone() })
         };
         if !is_external_name {

@@ -34,6 +34,8 @@ pub(super) enum Field {
     Protocol,
     /// `th dport`.
     Port,
+    /// `th sport`.
+    SourcePort,
 }
 
 /// The fields of a key: `ip daddr . meta l4proto . th dport`.
@@ -60,10 +62,11 @@ pub(super) fn load(family: Family, fields: &[Field]) -> Vec<Expressions> {
                 Expressions::Meta(vec![Meta::Key(MetaKey::L4Proto), Meta::DestinationRegister(into)])
             }
             Field::Port => payload(TRANSPORT_HEADER, 2, 2, into),
+            Field::SourcePort => payload(TRANSPORT_HEADER, 0, 2, into),
         });
         words += match field {
             Field::Source | Field::Destination => length / 4,
-            Field::Protocol | Field::Port => 1,
+            Field::Protocol | Field::Port | Field::SourcePort => 1,
         };
     }
     expressions

@@ -230,6 +230,10 @@ impl Rules<'_> {
     fn forward(&self) -> Vec<Rule> {
         let mut rules = vec![self.established()];
         if self.settings.drop_invalid {
+            let answer = load(self.family, &[Field::Source, Field::Protocol, Field::SourcePort]);
+            let answered_directly = vec![is_in(KeySet::AnsweredDirectly.name()), accept()];
+            let comment = "an answer to what came another way, as by a tunnel";
+            rules.push(Rule::new(comment, [answer, answered_directly]));
             let drop = vec![counter(), drop()];
             // Else a late packet that conntrack does not know would reach the client with the pod's address, and the
             // client would reset the connection.

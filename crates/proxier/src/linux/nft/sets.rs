@@ -69,6 +69,7 @@ fn comment(kind: KeySet) -> &'static str {
         }
         KeySet::Firewall => "only for some sources",
         KeySet::Inner => "only for what a short cut sends here",
+        KeySet::AnsweredDirectly => "forwarded without NAT: endpoints answer clients themselves",
     }
 }
 

@@ -1,0 +1,265 @@
+//! Annotations `kube-ipvs.io/…`: what they choose; and that one which cannot be followed is reported, and costs nothing
+//! but itself.
+
+use expect_test::{Expect, expect};
+
+use super::*;
+
+fn check<T: AsRef<str>>(files: impl IntoIterator<Item = T>, expected: Expect) {
+    let said: String = files.into_iter().map(|file| render(&read(file.as_ref().as_bytes()))).collect();
+    expected.assert_eq(&said);
+}
+
+/// A Service with these annotations, which start on line 6; and another.
+fn service(annotations: &[&str]) -> String {
+    let annotations: String =
+        annotations.iter().map(|annotation| format!("    kube-ipvs.io/{annotation}\n")).collect();
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  annotations:\n{annotations}    example.com/a: b\n\
+         spec: {{clusterIP: 10.96.0.1, ports: [{{port: 80}}]}}\n"
+    )
+}
+
+/// A slice with one endpoint and this annotation.
+fn slice(annotation: &str) -> String {
+    let annotations = format!("metadata:\n  annotations: {{kube-ipvs.io/{annotation}}}\n");
+    broken::slice("addressType: IPv4\nendpoints:\n- addresses: [10.0.0.1]\n")
+        .replace("metadata:\n", &annotations)
+}
+
+#[test]
+fn all_at_once() {
+    check(
+        [service(&[
+            "scheduler: mh",
+            "hash-on: address",
+            "hash-fallback: \"false\"",
+            "udp-scheduling: one-way-datagram",
+            "forwarding: gue:6080",
+            "local-endpoint-weight: \"10\"",
+            "node-weights: big-1=4, big-2=65535,small.example.com = 0",
+            "max-drain-time: 1m30s",
+        ])],
+        expect![[r#"
+            Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("mh")), hash_on: Some(Address), hash_fallback: Some(false), udp_scheduling: OneWayDatagram, forwarding: Gue(6080), local_weight: 10, node_weights: [("big-1", 4), ("big-2", 65535), ("small.example.com", 0)], max_drain_time: Some(90s)
+        "#]],
+    );
+}
+
+#[test]
+fn every_value() {
+    let values = [
+        "scheduler: rr",
+        "scheduler: wrr",
+        "scheduler: lc",
+        "scheduler: wlc",
+        "scheduler: lblc",
+        "scheduler: lblcr",
+        "scheduler: sh",
+        "scheduler: mh",
+        "scheduler: dh",
+        "scheduler: sed",
+        "scheduler: nq",
+        "scheduler: fo",
+        "scheduler: ovf",
+        "scheduler: twos",
+        "hash-on: address-and-port",
+        "hash-fallback: \"true\"",
+        "udp-scheduling: datagram",
+        "forwarding: direct",
+        "forwarding: ipip",
+        "forwarding: gre",
+        "max-drain-time: 0s",
+        "max-drain-time: 24h",
+    ];
+    check(
+        values.map(|value| service(&[value])),
+        expect![[r#"
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("rr"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("wrr"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("lc"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("wlc"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("lblc"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("lblcr"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("sh"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("mh"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("dh"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("sed"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("nq"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("fo"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("ovf"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("twos"))
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses hash_on: Some(AddressAndPort)
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses hash_fallback: Some(true)
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses udp_scheduling: Datagram
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses forwarding: Direct
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses forwarding: Ipip
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses forwarding: Gre
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses max_drain_time: Some(0ns)
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses max_drain_time: Some(86400s)
+    "#]],
+    );
+}
+
+/// What says the default is as good as nothing.
+#[test]
+fn defaults() {
+    check(
+        ["forwarding: masq", "udp-scheduling: flow", "local-endpoint-weight: \"1\""]
+            .map(|value| service(&[value])),
+        expect![[r#"
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            Service default/web [10.96.0.1] [TCP 80 ""]
+        "#]],
+    );
+}
+
+#[test]
+fn what_cannot_be_followed() {
+    let values = [
+        "scheduler: fastest",
+        "scheduler: \"\"",
+        "scheduler: WRR",
+        "hash-on: port",
+        "hash-fallback: \"yes\"",
+        "udp-scheduling: packet",
+        "forwarding: tunnel",
+        "forwarding: gue",
+        "forwarding: gue:0",
+        "forwarding: gue:65536",
+        "local-endpoint-weight: \"-1\"",
+        "local-endpoint-weight: \"+1\"",
+        "local-endpoint-weight: \"65536\"",
+        "local-endpoint-weight: heavy",
+        "local-endpoint-weight:",
+        "node-weights: node-1",
+        "node-weights: node-1=a",
+        "node-weights: Node_1=1",
+        "node-weights: node-1=1,node-1=2",
+        "node-weights: \"\"",
+        "node-weights: node-1=1,",
+        "max-drain-time: 30",
+        "max-drain-time: -1s",
+        "max-drain-time: forever",
+        "weight: \"5\"",
+        "schedular: wrr",
+    ];
+    check(
+        values.map(|value| service(&[value])),
+        expect![[r#"
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: "fastest" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: names no scheduler; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: "WRR" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/hash-on: "port" is none of address, address-and-port; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/hash-fallback: "yes" is none of true, false; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/udp-scheduling: "packet" is none of flow, datagram, one-way-datagram; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: "tunnel" is none of masq, direct, ipip, gre, gue:PORT such as gue:6080; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: "gue" is none of masq, direct, ipip, gre, gue:PORT such as gue:6080; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: "gue:0" is none of masq, direct, ipip, gre, gue:PORT such as gue:6080; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: "gue:65536" is none of masq, direct, ipip, gre, gue:PORT such as gue:6080; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: "-1" is not a weight: 0 to 65535; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: "+1" is not a weight: 0 to 65535; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: "65536" is not a weight: 0 to 65535; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: "heavy" is not a weight: 0 to 65535; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: "" is not a weight: 0 to 65535; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: "node-1" is not NODE=WEIGHT, as in "node-1=5,node-2=1"; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: "a" is not a weight: 0 to 65535; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: "Node_1" is not the name of a Node; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: Node node-1 has two weights; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: "" is not NODE=WEIGHT, as in "node-1=5,node-2=1"; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: "" is not NODE=WEIGHT, as in "node-1=5,node-2=1"; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: "30" has no unit: allowed are ns, us, ms, s, m and h, as in 30s; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: "-1s" is negative: a duration is 0 or more; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: "forever" is not a duration: allowed are numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/weight: is for EndpointSlices and Endpoints; Services have local-endpoint-weight and node-weights; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/schedular: is nothing that a Service can have: allowed are scheduler, hash-on, hash-fallback, udp-scheduling, forwarding, local-endpoint-weight, node-weights and max-drain-time; it is ignored
+        "#]],
+    );
+}
+
+/// The good ones count beside bad ones, and a mended one takes effect.
+#[test]
+fn each_for_itself() {
+    let mut folder = Folder::new();
+    let mixed = service(&["scheduler: fastest", "max-drain-time: 30s"]);
+    let mended = service(&["scheduler: wrr", "max-drain-time: 30s"]);
+    let said: String =
+        [&mixed, &mixed, &mended].map(|text| render(&load(&mut folder, &[("f.yaml", text)]))).join("-\n");
+    expect![[r#"
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses max_drain_time: Some(30s)
+        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: "fastest" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos; it is ignored
+        -
+        -
+        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("wrr")), max_drain_time: Some(30s)
+    "#]]
+    .assert_eq(&said);
+}
+
+#[test]
+fn weights_of_slices_and_endpoints() {
+    let endpoints = "apiVersion: v1\nkind: Endpoints\nmetadata:\n  name: web\n  annotations: {kube-ipvs.io/weight: \"3\"}\n\
+        subsets:\n- addresses: [{ip: 10.0.0.1}]\n  ports: [{port: 80}]\n";
+    check(
+        [
+            slice("weight: \"5\""),
+            slice("weight: \"0\""),
+            slice("weight: \"1\""),
+            slice("weight: \"70000\""),
+            slice("scheduler: wrr"),
+            format!("{GOOD}---\n{endpoints}"),
+            format!("{GOOD}---\n{}", endpoints.replace("\"3\"", "three")),
+        ],
+        expect![[r#"
+            Slice default/web-1 of default/web IPv4
+              10.0.0.1 ready serving weight 5
+            Slice default/web-1 of default/web IPv4
+              10.0.0.1 ready serving weight 0
+            Slice default/web-1 of default/web IPv4
+              10.0.0.1 ready serving
+            Slice default/web-1 of default/web IPv4
+              10.0.0.1 ready serving
+            problem: f.yaml:4:16: EndpointSlice default/web-1: metadata.annotations: annotation kube-ipvs.io/weight: "70000" is not a weight: 0 to 65535; it is ignored
+            Slice default/web-1 of default/web IPv4
+              10.0.0.1 ready serving
+            problem: f.yaml:4:16: EndpointSlice default/web-1: metadata.annotations: annotation kube-ipvs.io/scheduler: is nothing that endpoints can have: only kube-ipvs.io/weight; it is ignored
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+              10.244.1.1 ready serving
+            Slice default/web:endpoints-0-ipv4 of default/web IPv4 [TCP 80 ""]
+              10.0.0.1 ready serving weight 3
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+              10.244.1.1 ready serving
+            Slice default/web:endpoints-0-ipv4 of default/web IPv4 [TCP 80 ""]
+              10.0.0.1 ready serving
+            problem: f.yaml:17:16: Endpoints default/web: metadata.annotations: annotation kube-ipvs.io/weight: "three" is not a weight: 0 to 65535; it is ignored
+        "#]],
+    );
+}

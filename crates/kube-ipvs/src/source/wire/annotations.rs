@@ -1,0 +1,143 @@
+//! The annotations `kube-ipvs.io/…`, by which users choose what Kubernetes has no field for.
+//!
+//! One that cannot be followed costs nobody the Service: it is reported, and all else goes on as if it were absent.
+
+use std::{fmt::Display, sync::Arc};
+
+use ipvs_netlink::Scheduler;
+use proxier::model::{Choices, Forwarding, HashOn, PortNumber, UdpScheduling, Weight};
+
+use super::{Invalid, Meta, name::is_subdomain};
+use crate::config::{parse_go_duration, parse_scheduler};
+
+const PREFIX: &str = "kube-ipvs.io/";
+/// The one annotation of EndpointSlices and of Endpoints.
+const WEIGHT: &str = "weight";
+/// How many Nodes a Service can give a weight to.
+const MAX_NODE_WEIGHTS: usize = 1000;
+
+/// What a Service chooses, if it chooses anything, and what of that is ignored.
+pub(super) fn choices(meta: &Meta) -> (Option<Box<Choices>>, Vec<Invalid>) {
+    let mut choices: Option<Box<Choices>> = None;
+    let mut ignored = Vec::new();
+    for (name, value) in meta.annotations_of(PREFIX) {
+        if let Err(message) = choose(choices.get_or_insert_default(), name, value.trim()) {
+            ignored.push(invalid(name, message));
+        }
+    }
+    (choices.filter(|choices| **choices != Choices::DEFAULT), ignored)
+}
+
+/// The weight that a slice gives its endpoints, and what is ignored.
+pub(super) fn weight(meta: &Meta) -> (Weight, Vec<Invalid>) {
+    let mut weight = 1;
+    let mut ignored = Vec::new();
+    for (name, value) in meta.annotations_of(PREFIX) {
+        let outcome = match name {
+            WEIGHT => parse_weight(value.trim()).map(|parsed| weight = parsed),
+            _ => Err(format!("is nothing that endpoints can have: only {PREFIX}{WEIGHT}")),
+        };
+        ignored.extend(outcome.err().map(|message| invalid(name, message)));
+    }
+    (weight, ignored)
+}
+
+fn invalid(name: &str, message: impl Display) -> Invalid {
+    Invalid::new("metadata.annotations", format!("annotation {PREFIX}{name}: {message}; it is ignored"))
+}
+
+fn choose(choices: &mut Choices, name: &str, value: &str) -> Result<(), String> {
+    match name {
+        "scheduler" => choices.scheduler = Some(parse_named_scheduler(value)?),
+        "hash-on" => {
+            const WORDS: [(&str, HashOn); 2] =
+                [("address", HashOn::Address), ("address-and-port", HashOn::AddressAndPort)];
+            choices.hash_on = Some(one_of(&WORDS, value)?);
+        }
+        "hash-fallback" => choices.hash_fallback = Some(one_of(&[("true", true), ("false", false)], value)?),
+        "udp-scheduling" => {
+            const WORDS: [(&str, UdpScheduling); 3] = [
+                ("flow", UdpScheduling::Flow),
+                ("datagram", UdpScheduling::Datagram),
+                ("one-way-datagram", UdpScheduling::OneWayDatagram),
+            ];
+            choices.udp_scheduling = one_of(&WORDS, value)?;
+        }
+        "forwarding" => choices.forwarding = parse_forwarding(value)?,
+        "local-endpoint-weight" => choices.local_weight = parse_weight(value)?,
+        "node-weights" => choices.node_weights = parse_node_weights(value)?,
+        "max-drain-time" => {
+            choices.max_drain_time = Some(parse_go_duration(value).map_err(|error| error.to_string())?);
+        }
+        WEIGHT => {
+            return Err("is for EndpointSlices and Endpoints; Services have \
+                        local-endpoint-weight and node-weights"
+                .into());
+        }
+        _ => {
+            return Err(
+                "is nothing that a Service can have: allowed are scheduler, hash-on, hash-fallback, \
+                        udp-scheduling, forwarding, local-endpoint-weight, node-weights and max-drain-time"
+                    .into(),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn parse_named_scheduler(value: &str) -> Result<Scheduler, String> {
+    if value.is_empty() {
+        // As a flag this means the default, which is what absence means here.
+        return Err("names no scheduler".into());
+    }
+    parse_scheduler(value)
+}
+
+fn one_of<T: Copy>(words: &[(&str, T)], value: &str) -> Result<T, String> {
+    words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        format!("{value:?} is none of {}", allowed.join(", "))
+    })
+}
+
+fn parse_forwarding(value: &str) -> Result<Forwarding, String> {
+    const WORDS: [(&str, Forwarding); 4] = [
+        ("masq", Forwarding::Masq),
+        ("direct", Forwarding::Direct),
+        ("ipip", Forwarding::Ipip),
+        ("gre", Forwarding::Gre),
+    ];
+    let gue = || value.strip_prefix("gue:")?.parse::<PortNumber>().ok().map(Forwarding::Gue);
+    gue().map_or_else(
+        || one_of(&WORDS, value).map_err(|error| format!("{error}, gue:PORT such as gue:6080")),
+        Ok,
+    )
+}
+
+fn parse_weight(value: &str) -> Result<Weight, String> {
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+    let weight = value.parse().ok().filter(|_| is_number);
+    weight.ok_or_else(|| format!("{value:?} is not a weight: 0 to 65535"))
+}
+
+/// `big-1=4, big-2=4`.
+fn parse_node_weights(value: &str) -> Result<Vec<(Arc<str>, Weight)>, String> {
+    let mut weights: Vec<(Arc<str>, Weight)> = Vec::new();
+    for entry in value.split(',') {
+        let (node, weight) = entry
+            .split_once('=')
+            .ok_or_else(|| format!("{entry:?} is not NODE=WEIGHT, as in \"node-1=5,node-2=1\""))?;
+        let node = node.trim();
+        if !is_subdomain(node) {
+            return Err(format!("{node:?} is not the name of a Node"));
+        }
+        if weights.iter().any(|(other, _)| **other == *node) {
+            return Err(format!("Node {node} has two weights"));
+        }
+        if weights.len() == MAX_NODE_WEIGHTS {
+            return Err(format!("too many entries: at most {MAX_NODE_WEIGHTS} are allowed"));
+        }
+        weights.push((node.into(), parse_weight(weight.trim())?));
+    }
+    Ok(weights)
+}

@@ -1,0 +1,169 @@
+//! What becomes of a Service's own choices, and which of them cannot be.
+
+use std::collections::BTreeMap;
+
+use ipvs_netlink::{Forwarding as WireForwarding, Scheduler, ServiceFlags, Tunnel};
+
+use super::{
+    NotForwardable, RealServer, Skipped, VirtualServer,
+    backends::{Backends, RealServers},
+    frontends::{Frontend, Kind},
+};
+use crate::{
+    cluster::{Cluster, EndpointAddress},
+    config::Config,
+    model::{Choices, Endpoint, Forwarding, HashOn, Protocol, Service, ServicePort, UdpScheduling},
+    set::KeySet,
+};
+
+/// The scheduler of a Service, and its flags.
+pub(super) fn scheduling(cluster: &Cluster, config: &Config, choices: &Choices) -> (Scheduler, ServiceFlags) {
+    let scheduler = scheduler(cluster, config, choices);
+    // A client whose endpoint drains would be refused without the fall-back; and `mh` takes the client's port into
+    // account, as under kube-proxy.
+    let (fallback, port, hashes_port) = match scheduler {
+        Scheduler::SH => (ServiceFlags::SH_FALLBACK, ServiceFlags::SH_PORT, false),
+        Scheduler::MH => (ServiceFlags::MH_FALLBACK, ServiceFlags::MH_PORT, true),
+        _ => return (scheduler, ServiceFlags::empty()),
+    };
+    let mut flags = ServiceFlags::empty();
+    flags.set(fallback, choices.hash_fallback.unwrap_or(true));
+    flags.set(port, choices.hash_on.map_or(hashes_port, |on| on == HashOn::AddressAndPort));
+    (scheduler, flags)
+}
+
+fn scheduler(cluster: &Cluster, config: &Config, choices: &Choices) -> Scheduler {
+    choices.scheduler.filter(|chosen| cluster.has_scheduler(*chosen)).unwrap_or(config.scheduler)
+}
+
+/// What of the choices about scheduling comes to nothing.
+pub(super) fn without_effect(
+    cluster: &Cluster,
+    config: &Config,
+    service: &Service,
+    port: &ServicePort,
+    backends: &Backends,
+) -> Option<Skipped> {
+    let choices = service.choices();
+    let scheduler = scheduler(cluster, config, choices);
+    let port = || service.port_id(port);
+    if let Some(missing) = choices.scheduler.filter(|chosen| *chosen != scheduler) {
+        return Some(Skipped::Scheduler { port: port(), missing, instead: scheduler });
+    }
+    let hashes = [Scheduler::SH, Scheduler::MH].contains(&scheduler);
+    if !hashes && (choices.hash_on.is_some() || choices.hash_fallback.is_some()) {
+        return Some(Skipped::Hash { port: port(), scheduler });
+    }
+    let is_blind = [Scheduler::RR, Scheduler::LC, Scheduler::DH].contains(&scheduler);
+    (is_blind && differ(&backends.cluster)).then(|| Skipped::Weights { port: port(), scheduler })
+}
+
+/// Whether some of those that take connections are to get more of them than others.
+fn differ(real_servers: &RealServers) -> bool {
+    let mut weights = real_servers.values().filter_map(|server| match server {
+        RealServer::Serving { destination, .. } => Some(destination.weight),
+        RealServer::Draining { .. } => None,
+    });
+    let first = weights.next();
+    weights.any(|weight| Some(weight) != first)
+}
+
+/// Changes a virtual server as its Service chooses, as far as that can be.
+///
+/// `is_diverted_to`: whether short cuts lead to it.
+pub(super) fn apply(
+    server: &mut VirtualServer,
+    cluster: &Cluster,
+    service: &Service,
+    frontend: &Frontend,
+    is_diverted_to: bool,
+    endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
+    skipped: &mut Vec<Skipped>,
+) {
+    let choices = service.choices();
+    server.max_drain_time = choices.max_drain_time;
+    let (port, key) = (|| server.owner.clone(), frontend.key);
+    let mut forwarding = Forwarding::Masq;
+    if choices.forwarding != Forwarding::Masq {
+        let hindrance = hindrance(server, cluster, choices, frontend, is_diverted_to, endpoints);
+        match hindrance {
+            Some(why) => skipped.push(Skipped::Forwarding { port: port(), key, why }),
+            None => forwarding = choices.forwarding,
+        }
+    }
+    let per_datagram = match (key.protocol, choices.udp_scheduling) {
+        (Protocol::Tcp | Protocol::Sctp, _) | (_, UdpScheduling::Flow) => false,
+        (Protocol::Udp, UdpScheduling::OneWayDatagram) => true,
+        (Protocol::Udp, UdpScheduling::Datagram) => {
+            if forwarding == Forwarding::Masq {
+                skipped.push(Skipped::OnePacket { port: port(), key });
+            }
+            forwarding != Forwarding::Masq
+        }
+    };
+    server.config.flags.set(ServiceFlags::ONE_PACKET, per_datagram);
+    if choices.forwarding != Forwarding::Masq && can_be_endpoints(frontend) {
+        // Even where this node has reasons to translate: another one may not, and answers may come by this one.
+        server.sets = server.sets.with(KeySet::AnsweredDirectly);
+    }
+    if forwarding != Forwarding::Masq {
+        // An endpoint that answers its client itself has to see who that is.
+        server.sets = server.sets.without(KeySet::ClusterIps).without(KeySet::External);
+        forward(&mut server.real_servers, forwarding);
+    }
+}
+
+/// Whether an endpoint can have the address of a frontend for its own.
+fn can_be_endpoints(frontend: &Frontend) -> bool {
+    frontend.bind && !matches!(frontend.kind, Kind::NodePort | Kind::Inner)
+}
+
+/// Why a virtual server cannot forward as its Service chooses, if something is in the way.
+///
+/// All its real servers or none: whom the endpoints see is a matter of the virtual server, and none of them is left out
+/// for how it can be reached.
+fn hindrance(
+    server: &VirtualServer,
+    cluster: &Cluster,
+    choices: &Choices,
+    frontend: &Frontend,
+    is_diverted_to: bool,
+    endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
+) -> Option<NotForwardable> {
+    if is_diverted_to || frontend.kind == Kind::Inner {
+        return Some(NotForwardable::ShortCut);
+    }
+    if !can_be_endpoints(frontend) {
+        return Some(NotForwardable::NodeAddress);
+    }
+    let serving = server.real_servers.iter().filter(|(_, real)| matches!(real, RealServer::Serving { .. }));
+    serving.map(|(at, _)| *at).find_map(|at| {
+        if at.port != frontend.key.port {
+            return Some(NotForwardable::Port(at));
+        }
+        // What would be a link-layer neighbour here is that node. A tunnel ends at the pod.
+        let is_elsewhere = |endpoint: &&Endpoint| endpoint.node.is_some() && !cluster.is_local(endpoint);
+        let is_behind_node =
+            choices.forwarding == Forwarding::Direct && endpoints.get(&at).is_some_and(is_elsewhere);
+        let is_node = cluster.other_node_with(at.address).is_some();
+        (is_behind_node || is_node).then_some(NotForwardable::OtherNode(at))
+    })
+}
+
+fn forward(real_servers: &mut RealServers, forwarding: Forwarding) {
+    let forwarding = match forwarding {
+        Forwarding::Masq => WireForwarding::Masq,
+        Forwarding::Direct => WireForwarding::Direct,
+        Forwarding::Ipip => WireForwarding::Tunnel(Tunnel::IPIP),
+        Forwarding::Gre => WireForwarding::Tunnel(Tunnel::GRE),
+        Forwarding::Gue(port) => WireForwarding::Tunnel(Tunnel::gue(port.get())),
+    };
+    for server in real_servers.values_mut() {
+        if let RealServer::Serving { destination, .. } = server {
+            destination.forwarding = forwarding;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,421 @@
+use expect_test::{Expect, expect};
+use ipvs_netlink::{Scheduler, Tunnel};
+
+use crate::{
+    config::Config,
+    engine::Engine,
+    fake::FakeKernel,
+    model::{Forwarding::*, *},
+    set::KeySet,
+    testing::{addresses, port, service, slice, turn, with_protocol},
+};
+
+/// A Service that listens where its endpoints do, which are on this node (`10.1.1.…`) and another (`10.1.2.…`), or behind
+/// none.
+fn web(choices: Choices, endpoints: &[&str]) -> [Event; 2] {
+    let service =
+        Service { choices: Some(Box::new(choices)), ..service("web", &["10.0.0.1"], &[(80, None)]) };
+    let mut slice = slice("web-1", "web", 80, endpoints);
+    for endpoint in &mut slice.endpoints {
+        endpoint.node = match endpoint.address.to_string() {
+            ip if ip.starts_with("10.1.1.") => Some("node-1".into()),
+            ip if ip.starts_with("10.1.2.") => Some("node-2".into()),
+            _ => None,
+        };
+    }
+    [Event::ServiceApplied(service), Event::SliceApplied(slice)]
+}
+
+fn udp([service, slice]: [Event; 2]) -> [Event; 2] {
+    let (Event::ServiceApplied(service), Event::SliceApplied(slice)) = (service, slice) else { panic!() };
+    with_protocol(service, slice, Protocol::Udp)
+}
+
+/// What of the plan for a fresh kernel is about IPVS and about masquerade, and what is skipped.
+fn check(events: impl IntoIterator<Item = Event>, expected: Expect) {
+    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let turn = turn(&mut engine, &mut kernel, 0, events);
+    expected.assert_eq(&told(&turn));
+}
+
+fn told(turn: &crate::Turn) -> String {
+    let plan = turn.plan.to_string();
+    let of_interest =
+        |line: &&str| !line.contains("served") && !line.contains("vips") && !line.contains("+ address");
+    let plan: String = plan.lines().filter(of_interest).map(|line| format!("{line}\n")).collect();
+    plan + &turn.skipped.iter().map(|reason| format!("! {reason}\n")).collect::<String>()
+}
+
+#[test]
+fn schedulers_and_their_flags() {
+    let choices = |scheduler, hash_on, hash_fallback| Choices {
+        scheduler: Some(scheduler),
+        hash_on,
+        hash_fallback,
+        ..Choices::DEFAULT
+    };
+    let (address, port) = (Some(HashOn::Address), Some(HashOn::AddressAndPort));
+    let all = [
+        choices(Scheduler::WLC, None, None),
+        choices(Scheduler::SH, None, None),
+        choices(Scheduler::SH, port, Some(true)),
+        choices(Scheduler::SH, address, Some(false)),
+        choices(Scheduler::MH, None, None),
+        choices(Scheduler::MH, address, None),
+        choices(Scheduler::MH, None, Some(false)),
+        choices(Scheduler::WRR, port, None),
+        Choices { hash_fallback: Some(false), ..Choices::DEFAULT },
+    ];
+    let told = all.map(|choices| {
+        let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+        let [service, _] = web(choices, &[]);
+        told(&turn(&mut engine, &mut kernel, 0, [service]))
+    });
+    let lines = told.concat().lines().filter(|line| !line.contains("element")).collect::<Vec<_>>().join("\n");
+    expect![[r#"
+        + virtual server TCP 10.0.0.1:80 wlc
+        + virtual server TCP 10.0.0.1:80 sh (sh-fallback)
+        + virtual server TCP 10.0.0.1:80 sh (sh-fallback,sh-port)
+        + virtual server TCP 10.0.0.1:80 sh
+        + virtual server TCP 10.0.0.1:80 mh (mh-fallback,mh-port)
+        + virtual server TCP 10.0.0.1:80 mh (mh-fallback)
+        + virtual server TCP 10.0.0.1:80 mh (mh-port)
+        + virtual server TCP 10.0.0.1:80 wrr
+        ! Service default/web says how clients are hashed, and its scheduler wrr hashes none: that is for sh and mh
+        + virtual server TCP 10.0.0.1:80 rr
+        ! Service default/web says how clients are hashed, and its scheduler rr hashes none: that is for sh and mh"#]]
+    .assert_eq(&lines);
+}
+
+/// The node's own scheduler does, and once it is known that the kernel lacks the other one nobody asks for it again.
+#[test]
+fn a_scheduler_that_the_kernel_lacks() {
+    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    kernel.missing_schedulers.push(Scheduler::TWOS);
+    let twos = Choices { scheduler: Some(Scheduler::TWOS), ..Choices::DEFAULT };
+    web(twos, &["10.1.1.1"]).into_iter().for_each(|event| engine.event(event));
+    let first = engine.turn(&mut kernel, Default::default());
+    assert!(!first.failures.is_empty());
+    assert_eq!(engine.next_turn(), Default::default(), "at once");
+    let second = turn(&mut engine, &mut kernel, 0, []);
+    let [another, _] =
+        web(Choices { scheduler: Some(Scheduler::TWOS), local_weight: 2, ..Choices::DEFAULT }, &[]);
+    let third = turn(&mut engine, &mut kernel, 1, [another]);
+    assert!(engine.is_healthy());
+    expect![[r#"
+        + virtual server TCP 10.0.0.1:80 rr
+        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+        ! Service default/web is scheduled by rr: the kernel has no scheduler twos; load the module ip_vs_twos and start kube-ipvs anew
+        -
+        ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
+    "#]].assert_eq(&[told(&second), told(&third)].join("-\n"));
+}
+
+#[test]
+fn weights() {
+    let weighted = Choices {
+        scheduler: Some(Scheduler::WRR),
+        local_weight: 10,
+        node_weights: vec![("node-1".into(), 2), ("node-2".into(), 3)],
+        ..Choices::DEFAULT
+    };
+    check(
+        web(weighted, &["10.1.1.1", "10.1.2.1", "10.1.2.2!", "10.9.9.9"]),
+        expect![[r#"
+        + element cluster-ips { 10.0.0.1 . tcp . 80 }
+        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+        + virtual server TCP 10.0.0.1:80 wrr
+        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 20
+        + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 3
+        + real server TCP 10.0.0.1:80 -> 10.9.9.9:80 Masq 1
+    "#]],
+    );
+    // Of weight 0: as one that is not ready.
+    let none_here = Choices { local_weight: 0, ..Choices::DEFAULT };
+    check(
+        web(none_here.clone(), &["10.1.1.1", "10.1.2.1"]),
+        expect![[r#"
+        + element cluster-ips { 10.0.0.1 . tcp . 80 }
+        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+        + virtual server TCP 10.0.0.1:80 rr
+        + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
+    "#]],
+    );
+    check(
+        web(none_here, &["10.1.1.1"]),
+        expect![[r#"
+        + element cluster-ips { 10.0.0.1 . tcp . 80 }
+        + element no-endpoints { 10.0.0.1 . tcp . 80 }
+        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+        + virtual server TCP 10.0.0.1:80 rr
+    "#]],
+    );
+    // The node's scheduler takes no notice.
+    let heavy =
+        Choices { node_weights: vec![("node-2".into(), u16::MAX)], local_weight: 2, ..Choices::DEFAULT };
+    check(
+        web(heavy, &["10.1.1.1", "10.1.2.1"]),
+        expect![[r#"
+        + element cluster-ips { 10.0.0.1 . tcp . 80 }
+        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+        + virtual server TCP 10.0.0.1:80 rr
+        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
+        + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 65535
+        ! Service default/web has weights, and its scheduler rr takes no notice of them; annotate for example kube-ipvs.io/scheduler: wrr
+    "#]],
+    );
+}
+
+#[test]
+fn weights_of_slices_count_without_annotations_of_the_service() {
+    let [service, slice] = web(Choices::DEFAULT, &["10.1.1.1", "10.1.2.1"]);
+    let Event::SliceApplied(mut slice) = slice else { panic!() };
+    slice.endpoints[1].weight = 5;
+    check(
+        [service, Event::SliceApplied(slice)],
+        expect![[r#"
+        + element cluster-ips { 10.0.0.1 . tcp . 80 }
+        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+        + virtual server TCP 10.0.0.1:80 rr
+        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+        + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 5
+        ! Service default/web has weights, and its scheduler rr takes no notice of them; annotate for example kube-ipvs.io/scheduler: wrr
+    "#]],
+    );
+}
+
+fn forwarded(forwarding: Forwarding) -> Choices {
+    Choices { forwarding, ..Choices::DEFAULT }
+}
+
+#[test]
+fn without_nat_nobody_is_masqueraded() {
+    check(
+        web(forwarded(Direct), &["10.1.1.1", "192.168.0.7"]),
+        expect![[r#"
+        + element answered-directly { 10.0.0.1 . tcp . 80 }
+        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+        + virtual server TCP 10.0.0.1:80 rr
+        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Route 1
+        + real server TCP 10.0.0.1:80 -> 192.168.0.7:80 Route 1
+    "#]],
+    );
+    // Which tunnel it is the plan does not say.
+    let (gre, gue) = (Tunnel::GRE, Tunnel::gue(6080));
+    for (choice, tunnel) in [(Ipip, Tunnel::IPIP), (Gre, gre), (Gue(port(6080)), gue)] {
+        let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+        turn(&mut engine, &mut kernel, 0, web(forwarded(choice), &["10.1.1.1", "10.1.2.1"]));
+        let servers = kernel.state.virtual_servers.values().flat_map(|server| server.real_servers.values());
+        let forwarding: Vec<_> = servers.map(|server| server.forwarding).collect();
+        assert_eq!(forwarding, [ipvs_netlink::Forwarding::Tunnel(tunnel); 2]);
+        assert!(kernel.state.elements.values().all(|entry| !entry.sets.contains(KeySet::ClusterIps)));
+    }
+}
+
+#[test]
+fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
+    check(
+        web(forwarded(Direct), &["10.1.1.1", "10.1.2.1"]),
+        expect![[r#"
+        + element cluster-ips { 10.0.0.1 . tcp . 80 }
+        + element answered-directly { 10.0.0.1 . tcp . 80 }
+        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+        + virtual server TCP 10.0.0.1:80 rr
+        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+        + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
+        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: endpoint 10.1.2.1:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
+    "#]],
+    );
+    let [service, slice] = web(forwarded(Ipip), &["10.1.2.1"]);
+    let Event::SliceApplied(mut slice) = slice else { panic!() };
+    slice.ports[0].port = port(8080);
+    check(
+        [service, Event::SliceApplied(slice)],
+        expect![[r#"
+        + element cluster-ips { 10.0.0.1 . tcp . 80 }
+        + element answered-directly { 10.0.0.1 . tcp . 80 }
+        + virtual server TCP 10.0.0.1:80 rr
+        + real server TCP 10.0.0.1:80 -> 10.1.2.1:8080 Masq 1
+        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: ports are not translated, and endpoint 10.1.2.1:8080 listens on another one
+    "#]],
+    );
+}
+
+/// Its node would take the VIP for its own and schedule the packet again.
+#[test]
+fn an_endpoint_that_is_another_node_is_reached_by_nat() {
+    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    turn(&mut engine, &mut kernel, 0, web(forwarded(Ipip), &["192.168.0.2"]));
+    let node = Node {
+        name: "node-2".into(),
+        internal_ips: Vec::new(),
+        addresses: vec!["192.168.0.2".parse().unwrap()],
+        zone: None,
+        pod_cidrs: Vec::new(),
+    };
+    let known = turn(&mut engine, &mut kernel, 1, [Event::NodeApplied(node)]);
+    let gone = turn(&mut engine, &mut kernel, 2, [Event::NodeRemoved("node-2".into())]);
+    expect![[r#"
+        + element cluster-ips { 10.0.0.1 . tcp . 80 }
+        ~ real server TCP 10.0.0.1:80 -> 192.168.0.2:80 Masq 1
+        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: endpoint 192.168.0.2:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
+        -
+        ~ real server TCP 10.0.0.1:80 -> 192.168.0.2:80 Tunnel 1
+        - element cluster-ips { 10.0.0.1 . tcp . 80 }
+    "#]]
+    .assert_eq(&format!("{}-\n{}", told(&known), told(&gone)));
+}
+
+/// A pod cannot have the node's address, and at the ClusterIP short cuts end, which are NAT.
+#[test]
+fn node_ports_and_short_cuts_stay_nat() {
+    let [service, slice] = web(forwarded(Direct), &["10.1.1.1"]);
+    let Event::ServiceApplied(mut service) = service else { panic!() };
+    service.ports[0].node_port = Some(port(30080));
+    service.load_balancer_ips = vec!["203.0.113.1".parse().unwrap()];
+    service.external_policy = TrafficPolicy::Local;
+    check(
+        [addresses(&["192.168.0.1"]), Event::ServiceApplied(service), slice],
+        expect![[r#"
+        + element cluster-ips { 10.0.0.1 . tcp . 80 }
+        + element answered-directly { 10.0.0.1 . tcp . 80 }
+        + element masquerade-inside { 192.168.0.1 . tcp . 30080 }
+        + element answered-directly { 203.0.113.1 . tcp . 80 }
+        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+        + virtual server TCP 10.0.0.1:80 rr
+        + virtual server TCP 192.168.0.1:30080 rr
+        + virtual server TCP 203.0.113.1:80 rr
+        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+        + real server TCP 192.168.0.1:30080 -> 10.1.1.1:80 Masq 1
+        + real server TCP 203.0.113.1:80 -> 10.1.1.1:80 Route 1
+        + element short-cuts { 192.168.0.1 . tcp . 30080 : 10.0.0.1 . 80 }
+        + element short-cuts { 203.0.113.1 . tcp . 80 : 10.0.0.1 . 80 }
+        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: with externalTrafficPolicy Local clients in the cluster come there by NAT from the Service's external addresses
+        ! Service default/web is forwarded with NAT on TCP 192.168.0.1:30080, not as its annotation says: it is an address of this node, which no endpoint can have
+    "#]],
+    );
+}
+
+#[test]
+fn single_datagrams() {
+    let choices = |udp_scheduling, forwarding| Choices { udp_scheduling, forwarding, ..Choices::DEFAULT };
+    let one_way = choices(UdpScheduling::OneWayDatagram, Masq);
+    check(
+        udp(web(one_way.clone(), &["10.1.1.1"])),
+        expect![[r#"
+        + element cluster-ips { 10.0.0.1 . udp . 80 }
+        + element hairpin { 10.1.1.1 . 10.1.1.1 . udp . 80 }
+        + virtual server UDP 10.0.0.1:80 rr ops
+        + real server UDP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+        - flows UDP 10.0.0.1:80
+    "#]],
+    );
+    check(
+        udp(web(choices(UdpScheduling::Datagram, Ipip), &["10.1.2.1"])),
+        expect![[r#"
+        + element answered-directly { 10.0.0.1 . udp . 80 }
+        + virtual server UDP 10.0.0.1:80 rr ops
+        + real server UDP 10.0.0.1:80 -> 10.1.2.1:80 Tunnel 1
+        - flows UDP 10.0.0.1:80
+    "#]],
+    );
+    check(
+        udp(web(choices(UdpScheduling::Datagram, Masq), &["10.1.2.1"])),
+        expect![[r#"
+        + element cluster-ips { 10.0.0.1 . udp . 80 }
+        + virtual server UDP 10.0.0.1:80 rr
+        + real server UDP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
+        - flows UDP 10.0.0.1:80
+        ! Service default/web does not get each datagram scheduled by itself on UDP 10.0.0.1:80: with NAT no answer would reach its client; forward without NAT (kube-ipvs.io/forwarding), or if there are no answers annotate kube-ipvs.io/udp-scheduling: one-way-datagram
+    "#]],
+    );
+    check(
+        web(one_way, &["10.1.1.1"]),
+        expect![[r#"
+        + element cluster-ips { 10.0.0.1 . tcp . 80 }
+        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+        + virtual server TCP 10.0.0.1:80 rr
+        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+    "#]],
+    );
+}
+
+/// And only that Service is computed again.
+#[test]
+fn a_changed_choice_changes_what_is_there() {
+    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let endpoints = ["10.1.1.1", "192.168.0.7"];
+    turn(&mut engine, &mut kernel, 0, web(Choices::DEFAULT, &endpoints));
+    turn(
+        &mut engine,
+        &mut kernel,
+        0,
+        [Event::ServiceApplied(service("other", &["10.0.0.2"], &[(80, None)]))],
+    );
+    let steps = [
+        forwarded(Direct),
+        forwarded(Gre),
+        Choices { scheduler: Some(Scheduler::SH), local_weight: 3, ..forwarded(Gre) },
+        Choices::DEFAULT,
+    ];
+    let told: Vec<String> = steps
+        .into_iter()
+        .map(|choices| told(&turn(&mut engine, &mut kernel, 1, web(choices, &endpoints))))
+        .collect();
+    expect![[r#"
+        + element answered-directly { 10.0.0.1 . tcp . 80 }
+        ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Route 1
+        ~ real server TCP 10.0.0.1:80 -> 192.168.0.7:80 Route 1
+        - element cluster-ips { 10.0.0.1 . tcp . 80 }
+        -
+        ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Tunnel 1
+        ~ real server TCP 10.0.0.1:80 -> 192.168.0.7:80 Tunnel 1
+        -
+        ~ virtual server TCP 10.0.0.1:80 sh (sh-fallback)
+        ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Tunnel 3
+        -
+        + element cluster-ips { 10.0.0.1 . tcp . 80 }
+        ~ virtual server TCP 10.0.0.1:80 rr
+        ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+        ~ real server TCP 10.0.0.1:80 -> 192.168.0.7:80 Masq 1
+        - element answered-directly { 10.0.0.1 . tcp . 80 }
+    "#]]
+    .assert_eq(&told.join("-\n"));
+}
+
+#[test]
+fn a_service_has_its_own_time_to_drain() {
+    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let within = |seconds| Choices {
+        max_drain_time: Some(std::time::Duration::from_secs(seconds)),
+        ..Choices::DEFAULT
+    };
+    let both = ["10.1.1.1", "10.1.2.1"];
+    turn(&mut engine, &mut kernel, 0, web(within(3), &both));
+    let (server, endpoint) = (crate::testing::key("TCP 10.0.0.1:80"), crate::testing::key("TCP 10.1.2.1:80"));
+    let endpoint = crate::cluster::EndpointAddress { address: endpoint.address, port: endpoint.port };
+    kernel.connections.insert((server, endpoint), 1);
+    let left = told(&turn(&mut engine, &mut kernel, 1, web(within(3), &both[..1])));
+    // Sooner than connections are counted otherwise.
+    assert_eq!(engine.next_turn().as_secs(), 4);
+    let early = told(&turn(&mut engine, &mut kernel, 3, []));
+    let over = told(&turn(&mut engine, &mut kernel, 4, []));
+    // Back, and away again: a shorter time counts at once, and 0 is none at all.
+    turn(&mut engine, &mut kernel, 5, web(within(600), &both));
+    turn(&mut engine, &mut kernel, 6, web(within(600), &both[..1]));
+    let shorter = told(&turn(&mut engine, &mut kernel, 10, web(within(2), &both[..1])));
+    turn(&mut engine, &mut kernel, 11, web(within(0), &both));
+    let none = told(&turn(&mut engine, &mut kernel, 12, web(within(0), &both[..1])));
+    assert_eq!(engine.draining(), 0);
+    expect![[r#"
+        ~ real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 0
+        -
+        -
+        - real server TCP 10.0.0.1:80 -> 10.1.2.1:80
+        -
+        - real server TCP 10.0.0.1:80 -> 10.1.2.1:80
+        -
+        - real server TCP 10.0.0.1:80 -> 10.1.2.1:80
+    "#]]
+    .assert_eq(&[left, early, over, shorter, none].join("-\n"));
+}

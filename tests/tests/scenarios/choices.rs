@@ -1,0 +1,234 @@
+//! What a Service chooses by annotations: scheduler, hashing, weights, time to drain.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use scenarios::{
+    Cluster, Failure, Namespace, Server, Service, TestResult, Transport, eventually, scenario, tally,
+};
+
+use crate::common::{WEB, WEB_ADDRESS, WEB_PODS, all_web, web_cluster, web_service, web_slice};
+
+const NODE: &str = "node-1";
+
+/// `web` with these annotations; its pods serve.
+fn deploy(cluster: &Cluster, annotations: &[(&str, &str)]) -> Result<Vec<Server>> {
+    cluster.manifests.write("web", &annotated(annotations))?;
+    cluster.manifests.write("web-slice", &web_slice(&all_web()))?;
+    WEB_PODS.iter().map(|(name, ..)| cluster.http(name, 8080)).collect()
+}
+
+fn annotated(annotations: &[(&str, &str)]) -> Service {
+    annotations.iter().fold(web_service(), |service, (name, value)| service.annotation(name, value))
+}
+
+/// Waits until ipvsadm says this of the scheduler and its flags.
+fn await_scheduler(node: &Namespace, wanted: &str) -> Result<()> {
+    eventually(scenarios::SOON, || {
+        let table = node.ipvsadm()?;
+        let said = table.service(WEB).map(|service| format!("{} {}", service.scheduler, service.flags));
+        ensure!(said.as_deref().map(str::trim) == Some(wanted), "{said:?} instead of {wanted}");
+        Ok(())
+    })
+}
+
+#[test]
+fn every_scheduler_and_flag_is_read_back() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        // While a namespace goes the kernel would wait for itself.
+        Command::new("modprobe").args(["-a", "ip_vs_lblc", "ip_vs_lblcr"]).status()?;
+        let _servers = deploy(cluster, &[])?;
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        let node = cluster.at(NODE)?;
+        await_scheduler(node, "rr")?;
+        let plain = ["wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sed", "nq", "fo", "ovf"];
+        for scheduler in plain {
+            cluster.manifests.write("web", &annotated(&[("scheduler", scheduler)]))?;
+            await_scheduler(node, scheduler)?;
+            node.get(WEB_ADDRESS)?;
+        }
+        let hashing: [(&[(&str, &str)], &str); 6] = [
+            (&[("scheduler", "sh")], "sh (sh-fallback)"),
+            (&[("scheduler", "sh"), ("hash-on", "address-and-port")], "sh (sh-fallback,sh-port)"),
+            (&[("scheduler", "sh"), ("hash-fallback", "false")], "sh"),
+            (&[("scheduler", "mh")], "mh (mh-fallback,mh-port)"),
+            (&[("scheduler", "mh"), ("hash-on", "address")], "mh (mh-fallback)"),
+            (&[("scheduler", "mh"), ("hash-fallback", "false")], "mh (mh-port)"),
+        ];
+        for (annotations, wanted) in hashing {
+            cluster.manifests.write("web", &annotated(annotations))?;
+            await_scheduler(node, wanted)?;
+            node.get(WEB_ADDRESS)?;
+        }
+        // Not every kernel has this one. Without it the Service does with the node's own, and that is said.
+        cluster.manifests.write("web", &annotated(&[("scheduler", "twos")]))?;
+        eventually(scenarios::SOON, || {
+            let table = node.ipvsadm()?;
+            let scheduler = table.service(WEB).map(|service| service.scheduler.clone()).unwrap_or_default();
+            let said = proxy.log_text().contains("is scheduled by rr: the kernel has no scheduler twos");
+            ensure!(scheduler == if said { "rr" } else { "twos" }, "{scheduler}");
+            Ok(())
+        })?;
+        node.get(WEB_ADDRESS)?;
+        // What cannot be followed is reported, and the Service is served as without it.
+        cluster.manifests.write("web", &annotated(&[("scheduler", "fastest")]))?;
+        await_scheduler(node, "rr")?;
+        node.get(WEB_ADDRESS)?;
+        let log = proxy.log_text();
+        let message = "Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: \"fastest\" is not";
+        ensure!(log.contains(message), "{log}");
+        Ok(())
+    })
+}
+
+/// `web-1` is on the node that is asked, the others on another.
+#[test]
+fn connections_are_spread_by_weight() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let wrr = ("scheduler", "wrr");
+        let _servers = deploy(cluster, &[wrr, ("local-endpoint-weight", "3")])?;
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        let node = cluster.at(NODE)?;
+        let local = ["10.244.1.2:8080 3", "10.244.2.2:8080 1", "10.244.2.3:8080 1"];
+        node.await_service(WEB, &local)?;
+        let counts = |expected: [usize; 3]| {
+            let counts = tally(node.get_many(WEB_ADDRESS, 100)?);
+            let counts: Vec<usize> =
+                WEB_PODS.iter().map(|(name, ..)| counts.get(*name).copied().unwrap_or(0)).collect();
+            let near = |(count, expected): (&usize, &usize)| count.abs_diff(*expected) <= 5;
+            ensure!(counts.iter().zip(&expected).all(near), "{counts:?}, not {expected:?}");
+            Ok(())
+        };
+        counts([60, 20, 20])?;
+        // By node; and a drifted one is repaired by a new start.
+        cluster.manifests.write("web", &annotated(&[wrr, ("node-weights", "node-2=2,node-1=1")]))?;
+        let by_node = ["10.244.1.2:8080 1", "10.244.2.2:8080 2", "10.244.2.3:8080 2"];
+        node.await_service(WEB, &by_node)?;
+        counts([20, 40, 40])?;
+        proxy.terminate()?;
+        node.run("ipvsadm", &["-e", "-t", WEB_ADDRESS, "-r", "10.244.2.2:8080", "-m", "-w", "9"])?;
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        node.await_service(WEB, &by_node)?;
+        // By slice. One that drains has weight 0, and its own again when it is ready again.
+        cluster.manifests.write("web", &annotated(&[wrr]))?;
+        let heavy = |conditions: &str| {
+            let slice = scenarios::Slice::of("web").name("web-heavy").port(8080).annotation("weight", "8");
+            cluster.manifests.write("web-heavy", &slice.endpoint("10.244.2.3", conditions).on("node-2"))
+        };
+        cluster.manifests.write("web-slice", &web_slice(&["web-1", "web-2"]))?;
+        heavy("ready: true")?;
+        node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 8"])?;
+        counts([10, 10, 80])?;
+        heavy("ready: false")?;
+        node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 0"])?;
+        heavy("ready: true")?;
+        node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 8"])?;
+        // Weight 0 by choice: nobody new gets there.
+        cluster.manifests.write("web", &annotated(&[wrr, ("node-weights", "node-2=0")]))?;
+        node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 0", "10.244.2.3:8080 0"])?;
+        counts([100, 0, 0])?;
+        // A scheduler that takes no notice of weights is left as it is, and that is said.
+        let manifests = cluster.manifests.directory().to_string_lossy().into_owned();
+        cluster.manifests.write("web", &annotated(&[]))?;
+        await_scheduler(node, "rr")?;
+        let explain = ["explain", "web", "--manifests", &manifests, "--hostname-override", NODE];
+        let explained = cluster.kube_ipvs(NODE)?.run(&explain)?;
+        ensure!(explained.contains("has weights, and its scheduler rr takes no notice"), "{explained}");
+        ensure!(explained.contains("10.244.2.3:8080 weight 8"), "{explained}");
+        let log = proxy.log_text();
+        ensure!(log.contains("has weights, and its scheduler rr takes no notice"), "{log}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_hashed_client_stays_and_falls_back() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy(cluster, &[("scheduler", "sh")])?;
+        let _proxy = cluster.start_proxy("node-3", &[])?;
+        let node = cluster.at("node-3")?;
+        await_scheduler(node, "sh (sh-fallback)")?;
+        node.await_serving(WEB, &["10.244.1.2:8080", "10.244.2.2:8080", "10.244.2.3:8080"])?;
+        let visitor = cluster.at("visitor")?;
+        let one_pod = |count| {
+            let names = tally(visitor.get_many(WEB_ADDRESS, count)?);
+            ensure!(names.len() == 1, "one address, several pods: {names:?}");
+            names.into_keys().next().ok_or_else(|| anyhow::anyhow!("no answer"))
+        };
+        let favourite = one_pod(20)?;
+        // By address and port its connections are spread.
+        cluster.manifests.write("web", &annotated(&[("scheduler", "mh")]))?;
+        await_scheduler(node, "mh (mh-fallback,mh-port)")?;
+        let spread = tally(visitor.get_many(WEB_ADDRESS, 60)?);
+        ensure!(spread.len() == 3, "{spread:?}");
+        cluster.manifests.write("web", &annotated(&[("scheduler", "sh")]))?;
+        await_scheduler(node, "sh (sh-fallback)")?;
+        ensure!(one_pod(5)? == favourite, "the same hash leads elsewhere");
+        // Its pod drains: another one answers, always the same; and without the fall-back nobody does.
+        let address = WEB_PODS.iter().find(|pod| pod.0 == favourite).map(|pod| pod.2).unwrap_or_default();
+        let slice = web_slice(&all_web()).to_string().replace(
+            &format!("[\"{address}\"]\n  conditions: {{ ready: true"),
+            &format!("[\"{address}\"]\n  conditions: {{ ready: false"),
+        );
+        cluster.manifests.write("web-slice", &slice)?;
+        eventually(scenarios::SOON, || {
+            let weights = node.ip_vs()?.weights(WEB).unwrap_or_default();
+            ensure!(weights.contains(&format!("{address}:8080 0")), "{weights:?}");
+            Ok(())
+        })?;
+        ensure!(one_pod(10)? != favourite, "a draining pod gets new connections");
+        cluster.manifests.write("web", &annotated(&[("scheduler", "sh"), ("hash-fallback", "false")]))?;
+        await_scheduler(node, "sh")?;
+        let outcome = visitor.try_get(WEB_ADDRESS)?;
+        ensure!(matches!(outcome, Err(Failure::Refused)), "without fall-back: {outcome:?}");
+        Ok(())
+    })
+}
+
+/// It left the slice without a word, with a connection that does not end.
+#[test]
+fn a_draining_endpoint_is_gone_after_its_time() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        cluster.manifests.write("web", &annotated(&[("max-drain-time", "3s")]))?;
+        cluster.manifests.write("web-slice", &web_slice(&["web-1", "web-2"]))?;
+        let _servers =
+            [cluster.echo("web-1", Transport::Tcp, 8080)?, cluster.echo("web-2", Transport::Tcp, 8080)?];
+        let _proxy = cluster.start_proxy("node-3", &[])?;
+        let node = cluster.at("node-3")?;
+        node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1"])?;
+        let visitor = cluster.at("visitor")?;
+        let mut held = loop {
+            let mut connection = visitor.connect(Transport::Tcp, WEB_ADDRESS)?;
+            if connection.say()?.name == "web-2" {
+                break connection;
+            }
+        };
+        cluster.manifests.write("web-slice", &web_slice(&["web-1"]))?;
+        node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 0"])?;
+        let start = Instant::now();
+        ensure!(held.say()?.name == "web-2", "it keeps its connection for a while");
+        node.await_service(WEB, &["10.244.1.2:8080 1"])?;
+        let taken = start.elapsed();
+        ensure!((2..15).contains(&taken.as_secs()), "gone after {taken:?}");
+        ensure!(held.say() == Err(Failure::Reset), "what goes through it is reset");
+        // No time at all.
+        cluster.manifests.write("web", &annotated(&[("max-drain-time", "0s")]))?;
+        cluster.manifests.write("web-slice", &web_slice(&["web-1", "web-2"]))?;
+        node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1"])?;
+        let mut held = loop {
+            let mut connection = visitor.connect(Transport::Tcp, WEB_ADDRESS)?;
+            if connection.say()?.name == "web-2" {
+                break connection;
+            }
+        };
+        cluster.manifests.write("web-slice", &web_slice(&["web-1"]))?;
+        eventually(Duration::from_secs(20), || {
+            let weights = node.ip_vs()?.weights(WEB);
+            ensure!(weights == Some(vec!["10.244.1.2:8080 1".into()]), "{weights:?}");
+            Ok(())
+        })?;
+        ensure!(held.say() == Err(Failure::Reset), "what goes through it is reset");
+        Ok(())
+    })
+}
