@@ -14,6 +14,10 @@ pub struct Config {
     pub hostname: Box<str>,
     /// On which addresses node ports are served.
     pub node_ports: NodePortAddresses,
+    /// Which sources are pods, for a [`LocalDetector`](crate::linux::LocalDetector) that goes by them.
+    pub pod_sources: PodSources,
+    /// Whether this node keeps silent in ARP for the addresses that are bound to `kube-ipvs0`.
+    pub scoped_arp: bool,
     /// The scheduler of every virtual server. kube-proxy's default is round robin.
     pub scheduler: Scheduler,
     /// Virtual servers on these addresses are never removed.
@@ -30,6 +34,8 @@ impl Config {
         Self {
             hostname: hostname.into(),
             node_ports: NodePortAddresses::All,
+            pod_sources: PodSources::default(),
+            scoped_arp: false,
             scheduler: Scheduler::RR,
             exclude_cidrs: Vec::new(),
             sync_period: Duration::from_secs(30),
@@ -40,6 +46,36 @@ impl Config {
     /// Whether an address lies in one of `exclude_cidrs`.
     pub fn excludes(&self, address: IpAddr) -> bool {
         self.exclude_cidrs.iter().any(|cidr| cidr.contains(&address))
+    }
+}
+
+/// Which sources are pods (`--detect-local-mode`). A family without any has nobody who is known to be inside or outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodSources {
+    /// These ranges, all the pods of the cluster.
+    Ranges(Vec<IpNet>),
+    /// `spec.podCIDRs` of our own Node: the pods of this node.
+    OwnNode,
+}
+
+impl Default for PodSources {
+    fn default() -> Self {
+        Self::Ranges(Vec::new())
+    }
+}
+
+impl PodSources {
+    /// The ranges, none within another one: a set of nftables takes such a range and stores nothing.
+    pub fn select(&self, node: Option<&Node>) -> BTreeSet<IpNet> {
+        let ranges = match self {
+            Self::Ranges(ranges) => ranges,
+            Self::OwnNode => match node {
+                Some(node) => &node.pod_cidrs,
+                None => return BTreeSet::new(),
+            },
+        };
+        let ranges: Vec<IpNet> = ranges.iter().map(IpNet::trunc).collect();
+        IpNet::aggregate(&ranges).into_iter().collect()
     }
 }
 

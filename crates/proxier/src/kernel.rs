@@ -1,6 +1,9 @@
 //! The edge between what is decided and what is done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     cluster::EndpointAddress,
@@ -111,6 +114,7 @@ impl Setbacks {
         let unrecorded = |element| self.unrecorded.contains(&element);
         match change {
             Change::Bind(address) if unrecorded(Element::Vip(*address)) => Some(UNRECORDED),
+            Change::Bind(IpAddr::V4(address)) if unrecorded(Element::Silent(*address)) => Some(NOT_SILENT),
             Change::AddServer { key, .. } | Change::AddRealServer { key, .. }
                 if unrecorded(Element::Key(KeySet::Served, *key)) =>
             {
@@ -127,4 +131,5 @@ impl Setbacks {
     }
 }
 
+const NOT_SILENT: &str = "not tried: this node would answer for it in ARP";
 const UNRECORDED: &str = "not tried: it could not be recorded as ours";

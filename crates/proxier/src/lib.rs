@@ -31,7 +31,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 
-pub use config::{Config, NodePortAddresses};
+pub use config::{Config, NodePortAddresses, PodSources};
 pub use engine::{Engine, FailedChange, Turn};
 pub use plan::Plan;
 pub use state::{Membership, ServerState, State};

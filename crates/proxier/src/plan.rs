@@ -111,7 +111,9 @@ impl Change {
             Self::AddElement { element: Element::ShortCut(..), .. } => Phase::Divert,
             Self::RemoveElement(Element::ShortCut(..)) => Phase::Restore,
             // A set refuses a range that overlaps with one that is still to be taken out.
-            Self::RemoveElement(Element::Allowed(..) | Element::ServiceRange(_))
+            Self::RemoveElement(
+                Element::Allowed(..) | Element::ServiceRange(_) | Element::PodSource(_) | Element::Outside(_),
+            )
             | Self::AddElement { .. } => Phase::Record,
             Self::AddServer { .. } | Self::UpdateServer { .. } => Phase::Open,
             Self::AddRealServer { .. } | Self::UpdateRealServer { .. } => Phase::Serve,
@@ -139,9 +141,12 @@ impl Change {
             Self::AddElement { element, .. } | Self::RemoveElement(element) => match element {
                 Element::Key(_, key) | Element::Allowed(key, _) | Element::ShortCut(key, _) => Some(*key),
                 Element::Vip(_)
+                | Element::Silent(_)
                 | Element::Hairpin(..)
                 | Element::HealthCheck(_)
-                | Element::ServiceRange(_) => None,
+                | Element::ServiceRange(_)
+                | Element::PodSource(_)
+                | Element::Outside(_) => None,
             },
             Self::AddServer { key, .. }
             | Self::UpdateServer { key, .. }

@@ -1,6 +1,9 @@
 //! The nftables sets whose elements vary with the Services. The rules that use them never change.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 
@@ -120,6 +123,12 @@ pub enum Element {
     HealthCheck(VirtualServerKey),
     /// A range of ClusterIPs, in the set `service-ranges`: what is not served there is refused.
     ServiceRange(IpNet),
+    /// Pods, in the set `cluster-sources`.
+    PodSource(IpNet),
+    /// Who is outside the cluster unless it is a pod, in the set `outside`: everybody, of a family whose pods are known.
+    Outside(Family),
+    /// An address bound to `kube-ipvs0` for which this node keeps silent in ARP, in the set `silent` of the table `arp`.
+    Silent(Ipv4Addr),
     /// In the map `short-cuts`: where clients in the cluster are sent instead, with the same protocol. Since node
     /// ports, external and load-balancer IPs of the policy `Local` lead to this node's endpoints only.
     ShortCut(VirtualServerKey, EndpointAddress),
@@ -131,7 +140,18 @@ pub(crate) const ALLOWED: &str = "firewall-allowed";
 pub(crate) const HAIRPIN: &str = "hairpin";
 pub(crate) const HEALTH_CHECKS: &str = "health-checks";
 pub(crate) const SERVICE_RANGES: &str = "service-ranges";
+pub(crate) const POD_SOURCES: &str = "cluster-sources";
+pub(crate) const OUTSIDE: &str = "outside";
+pub(crate) const SILENT: &str = "silent";
 pub(crate) const SHORT_CUTS: &str = "short-cuts";
+
+/// All addresses of a family.
+pub(crate) fn everybody(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+        Family::V6 => IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+    }
+}
 
 impl Element {
     /// The name of its set in nftables.
@@ -143,11 +163,14 @@ impl Element {
             Self::Hairpin(..) => HAIRPIN,
             Self::HealthCheck(_) => HEALTH_CHECKS,
             Self::ServiceRange(_) => SERVICE_RANGES,
+            Self::PodSource(_) => POD_SOURCES,
+            Self::Outside(_) => OUTSIDE,
+            Self::Silent(_) => SILENT,
             Self::ShortCut(..) => SHORT_CUTS,
         }
     }
 
-    /// The family of its address, and so of the table that its set is in.
+    /// The family of its address. The table that its set is in is of that family, but for [`Element::Silent`].
     pub fn family(&self) -> Family {
         match self {
             Self::Key(_, key) | Self::Allowed(key, _) | Self::HealthCheck(key) | Self::ShortCut(key, _) => {
@@ -155,7 +178,9 @@ impl Element {
             }
             Self::Vip(address) => Family::of(*address),
             Self::Hairpin(_, endpoint) => Family::of(endpoint.address),
-            Self::ServiceRange(range) => Family::of(range.addr()),
+            Self::ServiceRange(range) | Self::PodSource(range) => Family::of(range.addr()),
+            Self::Outside(family) => *family,
+            Self::Silent(_) => Family::V4,
         }
     }
 }
@@ -174,7 +199,9 @@ impl fmt::Display for Element {
             Self::Hairpin(protocol, EndpointAddress { address, port }) => {
                 write!(f, "{address} . {address} . {} . {port}", nft_name(*protocol))?;
             }
-            Self::ServiceRange(range) => write!(f, "{range}")?,
+            Self::ServiceRange(range) | Self::PodSource(range) => write!(f, "{range}")?,
+            Self::Outside(family) => write!(f, "{}", everybody(*family))?,
+            Self::Silent(address) => write!(f, "{address}")?,
             Self::ShortCut(at, EndpointAddress { address, port }) => {
                 write!(f, "{} : {address} . {port}", key(at))?;
             }

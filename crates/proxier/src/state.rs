@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
@@ -12,7 +12,7 @@ use ipvs_netlink::Destination;
 use crate::{
     cluster::EndpointAddress,
     desired::Shared,
-    model::{Protocol, VirtualServerKey},
+    model::{Family, Protocol, VirtualServerKey},
     plan::Change,
     set::{Element, KeySet, KeySets},
 };
@@ -36,6 +36,12 @@ pub struct State {
     pub health_checks: BTreeSet<VirtualServerKey>,
     /// The elements of the set `service-ranges`.
     pub service_ranges: BTreeSet<IpNet>,
+    /// The elements of the set `cluster-sources`.
+    pub pod_sources: BTreeSet<IpNet>,
+    /// The families whose set `outside` has its element.
+    pub outside: BTreeSet<Family>,
+    /// The elements of the set `silent`.
+    pub silent: BTreeSet<Ipv4Addr>,
     /// Virtual servers that are ours although nftables does not say so (any more).
     pub owned: BTreeSet<VirtualServerKey>,
     /// Addresses that are ours although nftables does not say so (any more).
@@ -95,10 +101,12 @@ impl State {
     pub(crate) fn shared(&self) -> impl Iterator<Item = Shared> {
         let hairpins = self.hairpins.iter().map(|(protocol, endpoint)| Shared::Hairpin(*protocol, *endpoint));
         let health_checks = self.health_checks.iter().copied().map(Shared::HealthCheck);
+        let silent = self.silent.iter().map(|address| Shared::Vip((*address).into()));
         self.recorded_vips
             .union(&self.owned_vips)
             .copied()
             .map(Shared::Vip)
+            .chain(silent)
             .chain(hairpins)
             .chain(health_checks)
     }
@@ -179,6 +187,15 @@ impl State {
             Element::ServiceRange(range) => {
                 self.service_ranges.insert(range);
             }
+            Element::PodSource(range) => {
+                self.pod_sources.insert(range);
+            }
+            Element::Outside(family) => {
+                self.outside.insert(family);
+            }
+            Element::Silent(address) => {
+                self.silent.insert(address);
+            }
             Element::ShortCut(key, to) => {
                 self.short_cuts.insert(key, to);
             }
@@ -206,6 +223,15 @@ impl State {
             }
             Element::ServiceRange(range) => {
                 self.service_ranges.remove(&range);
+            }
+            Element::PodSource(range) => {
+                self.pod_sources.remove(&range);
+            }
+            Element::Outside(family) => {
+                self.outside.remove(&family);
+            }
+            Element::Silent(address) => {
+                self.silent.remove(&address);
             }
             Element::ShortCut(key, _) => {
                 self.short_cuts.remove(&key);

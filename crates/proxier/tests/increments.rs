@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use proptest::{prelude::*, sample::select};
-use proxier::{Config, Engine, State, fake::FakeKernel, model::*};
+use proxier::{Config, Engine, PodSources, State, fake::FakeKernel, model::*};
 
 /// A small world, so that Services often meet: few names, addresses and ports.
 fn event() -> impl Strategy<Value = Event> {
@@ -156,12 +156,15 @@ fn node() -> impl Strategy<Value = Node> {
     let addresses =
         || prop::collection::vec(address(&["192.168.0.1", "10.0.0.2", "fd00::1", "10.1.0.1"]), 0..2);
     let zone = select(vec![None, Some("z1"), Some("z2")]);
-    (select(vec!["node-1", "node-2"]), addresses(), zone).prop_map(|(name, addresses, zone)| Node {
+    let pods = select(vec!["10.1.0.0/24", "10.1.0.0/16", "10.1.1.0/24", "fd01::/64"]);
+    let pods = prop::collection::vec(pods.prop_map(|range| range.parse().unwrap()), 0..3);
+    let parts = (select(vec!["node-1", "node-2"]), addresses(), zone, pods);
+    parts.prop_map(|(name, addresses, zone, pod_cidrs)| Node {
         name: name.into(),
         internal_ips: addresses.clone(),
         addresses,
         zone: zone.map(Into::into),
-        pod_cidrs: Vec::new(),
+        pod_cidrs,
     })
 }
 
@@ -180,7 +183,12 @@ fn settled(mut state: State) -> State {
 }
 
 fn config() -> Config {
-    Config { sync_period: Duration::MAX / 4, ..Config::new("node-1") }
+    Config {
+        sync_period: Duration::MAX / 4,
+        pod_sources: PodSources::OwnNode,
+        scoped_arp: true,
+        ..Config::new("node-1")
+    }
 }
 
 proptest! {
@@ -236,6 +244,10 @@ fn refusals() -> impl Strategy<Value = Vec<String>> {
         "~ real server",
         "+ element served { 10.0.0.1",
         "+ element vips",
+        "+ element silent",
+        "- element silent",
+        "element cluster-sources",
+        "element outside",
         "+ element",
         "- element served",
         "- element vips",

@@ -12,8 +12,8 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use proxier::{
-    Config, Engine,
-    linux::{LinuxKernel, LocalDetector, Settings},
+    Config, Engine, PodSources,
+    linux::{LinuxKernel, Settings},
 };
 
 use crate::{
@@ -61,6 +61,7 @@ impl Source {
         let flags = &self.flags;
         let mut config = Config::new(&flags.hostname_override.resolve()?);
         config.node_ports = flags.nodeport_addresses.clone();
+        config.pod_sources = PodSources::Ranges(flags.cluster_cidr.0.clone());
         config.scheduler = flags.ipvs_scheduler;
         config.exclude_cidrs = flags.ipvs_exclude_cidrs.0.clone();
         config.sync_period = flags.ipvs_sync_period;
@@ -68,9 +69,7 @@ impl Source {
     }
 
     fn kernel(&self) -> anyhow::Result<LinuxKernel> {
-        let local_detector = LocalDetector::Sources(self.flags.cluster_cidr.0.clone());
-        let settings = Settings { local_detector, ..settings() };
-        LinuxKernel::open(settings).context("cannot use this kernel")
+        LinuxKernel::open(settings()).context("cannot use this kernel")
     }
 }
 

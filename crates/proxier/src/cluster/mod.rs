@@ -20,7 +20,7 @@ pub use claims::{Claim, Claimant};
 pub use endpoints::EndpointAddress;
 
 use crate::{
-    config::NodePortAddresses,
+    config::{Config, NodePortAddresses, PodSources},
     model::{
         Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Service, ServiceCidr,
         ServiceId, ServicePort, SliceId, VirtualServerKey,
@@ -34,6 +34,7 @@ use crate::{
 pub struct Cluster {
     hostname: Box<str>,
     node_port_policy: NodePortAddresses,
+    pod_source_policy: PodSources,
     services: HashMap<ServiceId, Service>,
     slices: HashMap<SliceId, EndpointSlice>,
     slices_of: HashMap<ServiceId, BTreeSet<SliceId>>,
@@ -43,6 +44,8 @@ pub struct Cluster {
     service_cidrs: BTreeMap<Box<str>, Vec<IpNet>>,
     /// All service CIDRs together. Invariant: no range lies within another one.
     service_ranges: BTreeSet<IpNet>,
+    /// Where pods are. Invariant: what `pod_source_policy` selects.
+    pod_sources: BTreeSet<IpNet>,
     host_addresses: BTreeSet<NodeAddress>,
     /// Schedulers that this host's kernel was seen not to have.
     missing_schedulers: BTreeSet<Scheduler>,
@@ -61,11 +64,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Nothing is known yet. `hostname` names the Node that we run on.
-    pub fn new(hostname: &str, node_port_policy: NodePortAddresses) -> Self {
+    /// Nothing is known yet.
+    pub fn new(config: &Config) -> Self {
         Self {
-            hostname: hostname.into(),
-            node_port_policy,
+            hostname: config.hostname.clone(),
+            node_port_policy: config.node_ports.clone(),
+            pod_source_policy: config.pod_sources.clone(),
+            pod_sources: config.pod_sources.select(None),
             services: HashMap::default(),
             slices: HashMap::default(),
             slices_of: HashMap::default(),
@@ -197,6 +202,11 @@ impl Cluster {
         &self.service_ranges
     }
 
+    /// The sources of pods.
+    pub fn pod_sources(&self) -> &BTreeSet<IpNet> {
+        &self.pod_sources
+    }
+
     /// Whether the address is one of this node, on a link of this host or not.
     pub fn is_own_address(&self, address: IpAddr) -> bool {
         self.is_host_address(address) || self.own_node().is_some_and(|node| node.addresses.contains(&address))
@@ -287,6 +297,7 @@ impl Cluster {
             }
             self.mark_filtered();
             self.select_node_port_addresses();
+            self.pod_sources = self.pod_source_policy.select(self.own_node());
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     desired::{RealServer, Shared, VirtualServer},
     drain::{Drains, Fate},
-    model::{Protocol, VirtualServerKey},
+    model::{Family, Protocol, VirtualServerKey},
     plan::Change,
     set::{Element, KeySet},
     state::{Membership, State},
@@ -83,11 +83,26 @@ impl Differ<'_> {
         wanted.difference(known).for_each(|range| self.element(Element::ServiceRange(*range), true, false));
     }
 
+    /// Compares the sources of pods.
+    pub(crate) fn pod_sources(&mut self, wanted: &BTreeSet<IpNet>) {
+        let known = &self.known.pod_sources;
+        known.difference(wanted).for_each(|range| self.element(Element::PodSource(*range), false, true));
+        wanted.difference(known).for_each(|range| self.element(Element::PodSource(*range), true, false));
+        for family in Family::ALL {
+            let are_known = wanted.iter().any(|range| Family::of(range.addr()) == family);
+            self.element(Element::Outside(family), are_known, self.known.outside.contains(&family));
+        }
+    }
+
     /// Compares one address of ours.
     fn vip(&mut self, address: IpAddr, wanted: bool) {
         let recorded = self.known.recorded_vips.contains(&address);
         let bound = self.known.bound_vips.contains(&address);
         self.element(Element::Vip(address), wanted, recorded);
+        if let IpAddr::V4(address) = address {
+            let silent = wanted && self.config.scoped_arp;
+            self.element(Element::Silent(address), silent, self.known.silent.contains(&address));
+        }
         match (wanted, bound) {
             (true, false) => self.changes.push(Change::Bind(address)),
             (false, true) => self.changes.push(Change::Unbind(address)),

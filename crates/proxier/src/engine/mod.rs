@@ -99,7 +99,7 @@ impl Engine {
     /// An engine that knows nothing yet.
     pub fn new(config: Config) -> Self {
         Self {
-            cluster: Cluster::new(&config.hostname, config.node_ports.clone()),
+            cluster: Cluster::new(&config),
             config,
             known: None,
             foreign: BTreeSet::new(),
@@ -236,6 +236,7 @@ impl Engine {
             differ.shared(shared, self.footprints.need(shared));
         }
         differ.service_ranges(self.cluster.service_ranges());
+        differ.pod_sources(self.cluster.pod_sources());
         let mut changes = differ.changes;
         self.unforgotten.plan(known, &mut changes);
         (Plan::new(changes), wanted.skipped)

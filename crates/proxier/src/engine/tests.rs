@@ -1,3 +1,5 @@
+mod node;
+
 use std::time::Duration;
 
 use expect_test::{Expect, expect};

@@ -21,16 +21,15 @@ mod conntrack;
 mod ipvs;
 mod nft;
 mod record;
-mod sysctl;
+mod settings;
+pub mod sysctl;
+mod timeouts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
-    path::PathBuf,
     sync::Arc,
 };
-
-use ipnet::IpNet;
 
 use crate::{
     kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable},
@@ -39,47 +38,7 @@ use crate::{
     state::{Membership, State},
 };
 pub use addresses::DEVICE;
-
-/// What the back end needs to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// The bit of the packet mark that asks for masquerade, 0 to 31. kube-proxy's is 14.
-    pub masquerade_bit: u8,
-    /// Whether all traffic to ClusterIPs is masqueraded.
-    pub masquerade_all: bool,
-    /// How a packet from a pod is told from others.
-    pub local_detector: LocalDetector,
-    /// Whether packets that conntrack takes for no part of any connection may pass.
-    pub tcp_be_liberal: bool,
-    /// A file for a copy of the record of what is ours, one for each network namespace, where it ends with the
-    /// kernel's state, such as in /run. Without it nobody knows what is ours after somebody emptied nftables.
-    pub record: Option<PathBuf>,
-}
-
-/// How a packet from a pod is told from others (kube-proxy's `detectLocal`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LocalDetector {
-    /// By nothing: traffic to ClusterIPs is never masqueraded, and pods are treated as outsiders elsewhere.
-    None,
-    /// By its source: the pods' ranges. A family without any is as with `None`.
-    Sources(Vec<IpNet>),
-    /// By the bridge that it comes in by.
-    Bridge(String),
-    /// By how the name of the interface begins that it comes in by.
-    InterfacePrefix(String),
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            masquerade_bit: 14,
-            masquerade_all: false,
-            local_detector: LocalDetector::None,
-            tcp_be_liberal: false,
-            record: None,
-        }
-    }
-}
+pub use settings::{LocalDetector, Settings, Timeouts};
 
 /// The kernel of one network namespace. One owner, no other writer of what it records as its own.
 pub struct LinuxKernel {
@@ -88,6 +47,7 @@ pub struct LinuxKernel {
     conntrack: conntrack::Conntrack,
     record: Option<record::Record>,
     nft: nft::Nft,
+    settings: Settings,
 }
 
 impl LinuxKernel {
@@ -102,7 +62,8 @@ impl LinuxKernel {
             ipvs: ipvs_netlink::Client::open().map_err(unusable("IPVS"))?,
             conntrack: conntrack::Conntrack::open().map_err(unusable("conntrack"))?,
             addresses: addresses::Addresses::open().map_err(unusable("rtnetlink"))?,
-            nft: nft::Nft::open(settings).map_err(unusable("nftables"))?,
+            nft: nft::Nft::open(settings.clone()).map_err(unusable("nftables"))?,
+            settings,
         })
     }
 
@@ -209,7 +170,8 @@ impl LinuxKernel {
 
 impl Kernel for LinuxKernel {
     fn prepare(&mut self) -> Result<(), Unusable> {
-        sysctl::prepare().map_err(unusable("sysctl"))?;
+        sysctl::prepare(&self.settings).map_err(unusable("sysctl"))?;
+        timeouts::prepare(&mut self.ipvs, &self.settings.timeouts).map_err(unusable("IPVS"))?;
         self.addresses.prepare().map_err(unusable(DEVICE))?;
         self.nft.prepare().map_err(unusable("nftables"))
     }

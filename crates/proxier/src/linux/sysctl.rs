@@ -1,7 +1,8 @@
-//! The kernel parameters that the data plane stands on. They belong to the network namespace of the
-//! calling thread.
+//! Kernel parameters. They belong to the network namespace of the calling thread.
 
 use std::{fs, io};
+
+use super::Settings;
 
 /// Each with what goes wrong without it.
 const NEEDED: [(&str, &str, &str); 4] = [
@@ -15,33 +16,51 @@ const NEEDED: [(&str, &str, &str); 4] = [
     ("net/ipv4/ip_forward", "1", "the node would not forward to pods"),
 ];
 
-/// A parameter that is not as it must be, and cannot be changed.
+/// What `strict_arp` asks for.
+const STRICT_ARP: [(&str, &str, &str); 2] = [
+    ("net/ipv4/conf/all/arp_ignore", "1", "this node would answer for VIPs, and strict ARP was asked for"),
+    ("net/ipv4/conf/all/arp_announce", "2", "this node would announce VIPs, and strict ARP was asked for"),
+];
+
+/// A parameter that is not as it should be, and cannot be changed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set {} = {value}: {error}; without it {consequence}; set it on the host: sysctl -w {}={value}", name.replace('/', "."), name.replace('/', "."))]
-pub(super) struct NotSet {
+pub struct NotSet {
     name: String,
-    value: &'static str,
-    consequence: &'static str,
+    value: String,
+    consequence: String,
     error: io::Error,
 }
 
-/// Sets what is not set yet. A read-only /proc/sys is no obstacle where all is right already.
-pub(super) fn prepare() -> Result<(), NotSet> {
-    for (name, value, consequence) in NEEDED {
-        set(name, value).map_err(|error| NotSet { name: name.into(), value, consequence, error })?;
+/// Sets a parameter such as `net/ipv4/ip_forward`, if it is not set yet. A read-only /proc/sys is no obstacle where all
+/// is right already.
+///
+/// # Errors
+///
+/// With the `consequence`, when it cannot be set.
+pub fn set(name: &str, value: &str, consequence: &str) -> Result<(), NotSet> {
+    let not_set =
+        |error| NotSet { name: name.into(), value: value.into(), consequence: consequence.into(), error };
+    write(name, value).map_err(not_set)
+}
+
+/// Sets what the data plane stands on.
+pub(super) fn prepare(settings: &Settings) -> Result<(), NotSet> {
+    let strict_arp: &[_] = if settings.strict_arp { &STRICT_ARP } else { &[] };
+    for (name, value, consequence) in NEEDED.iter().chain(strict_arp) {
+        set(name, value, consequence)?;
     }
     let reuse = if kernel_is_at_least(5, 9) { "1" } else { "0" };
-    let consequence = "re-used client ports would wait for a second, or reach dead endpoints";
-    match set(REUSE, reuse) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome.map_err(|error| NotSet { name: REUSE.into(), value: reuse, consequence, error }),
+    match set(REUSE, reuse, "re-used client ports would wait for a second, or reach dead endpoints") {
+        Err(error) if error.error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
     }
 }
 
 /// Before 5.9 mode 1 delayed a connection from a re-used port by a second.
 const REUSE: &str = "net/ipv4/vs/conn_reuse_mode";
 
-fn set(name: &str, value: &str) -> io::Result<()> {
+fn write(name: &str, value: &str) -> io::Result<()> {
     let path = format!("/proc/sys/{name}");
     if fs::read_to_string(&path)?.trim() == value {
         return Ok(());

@@ -24,6 +24,7 @@ pub(super) enum Content {
     Hairpins,
     HealthChecks,
     ShortCuts,
+    Silent,
 }
 
 /// One element as the kernel sent it.
@@ -82,6 +83,10 @@ impl Raw {
         let element = match content {
             Content::Keys(set) => Element::Key(set, take_key(family, &mut bytes)?),
             Content::Vips => Element::Vip(take_address(family, &mut bytes)?),
+            Content::Silent => match take_address(family, &mut bytes)? {
+                IpAddr::V4(address) => Element::Silent(address),
+                IpAddr::V6(_) => return None,
+            },
             Content::Allowed => {
                 let key = take_key(family, &mut bytes)?;
                 let first = take_address(family, &mut bytes)?;
@@ -198,6 +203,9 @@ mod tests {
             let served = KeySet::Served;
             round_trip(Element::Key(served, key), Content::Keys(served), Some("default/web"));
             round_trip(Element::Vip(key.address), Content::Vips, None);
+            if let IpAddr::V4(address) = key.address {
+                round_trip(Element::Silent(address), Content::Silent, None);
+            }
             round_trip(Element::Hairpin(key.protocol, endpoint), Content::Hairpins, None);
             round_trip(Element::HealthCheck(key), Content::HealthChecks, None);
             round_trip(Element::ShortCut(key, endpoint), Content::ShortCuts, None);

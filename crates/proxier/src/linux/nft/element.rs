@@ -12,7 +12,7 @@ use super::userdata;
 use crate::{
     cluster::EndpointAddress,
     model::{Protocol, VirtualServerKey},
-    set::Element,
+    set::{Element, everybody},
 };
 
 pub(super) type Encoded = ListAttribute<SetElementAttribute>;
@@ -37,7 +37,9 @@ pub(super) fn encode(element: &Element, comment: Option<&str>) -> Vec<Encoded> {
             let to = fields(|out| (push_address(out, *address), push_port(out, port.get())));
             vec![key(fields(|out| push_key(out, at))), SetElementAttribute::Data(DataAttribute::Value(to))]
         }
-        Element::ServiceRange(range) => return encode_range(range),
+        Element::Silent(address) => vec![key(fields(|out| push_address(out, (*address).into())))],
+        Element::ServiceRange(range) | Element::PodSource(range) => return encode_range(range),
+        Element::Outside(family) => return encode_range(&everybody(*family)),
     };
     if let Some(comment) = comment {
         attributes.push(SetElementAttribute::UserData(userdata::comment(userdata::COMMENT, comment)));

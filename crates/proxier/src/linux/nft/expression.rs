@@ -196,6 +196,56 @@ fn value(value: u32) -> DataAttribute {
     DataAttribute::Value(value.to_ne_bytes().to_vec())
 }
 
+/// A field of an ARP packet about IPv4 on Ethernet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ArpField {
+    /// `arp saddr ip`.
+    Sender,
+    /// `arp daddr ip`.
+    Target,
+}
+
+impl ArpField {
+    fn offset(self) -> u32 {
+        match self {
+            Self::Sender => 14,
+            Self::Target => 24,
+        }
+    }
+}
+
+/// Loads a field into the first register.
+pub(super) fn arp_field(field: ArpField) -> Expressions {
+    payload(NETWORK_HEADER, field.offset(), 4, Register::Reg1)
+}
+
+/// `arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp operation request`.
+pub(super) fn is_arp_request() -> Vec<Expressions> {
+    let fields: [(u32, &[u8]); 5] = [(0, &[0, 1]), (2, &[8, 0]), (4, &[6]), (5, &[4]), (6, &[0, 1])];
+    let equals = |(offset, bytes): (u32, &[u8])| {
+        let value = DataAttribute::Value(bytes.to_vec());
+        let compare = [Cmp::SourceRegister(Register::Reg1), Cmp::Op(Operator::Equal), Cmp::Data(value)];
+        let load = payload(NETWORK_HEADER, offset, bytes.len() as u32, Register::Reg1);
+        [load, Expressions::Cmp(compare.to_vec())]
+    };
+    fields.into_iter().flat_map(equals).collect()
+}
+
+/// `arp saddr ip set ADDRESS`.
+pub(super) fn set_arp_field(field: ArpField, address: [u8; 4]) -> Vec<Expressions> {
+    let address = vec![
+        Immediate::DestinationRegister(Register::Reg1),
+        Immediate::Data(DataAttribute::Value(address.to_vec())),
+    ];
+    let store = vec![
+        Payload::SourceRegister(Register::Reg1),
+        Payload::Base(NETWORK_HEADER),
+        Payload::Offset(field.offset()),
+        Payload::Len(4),
+    ];
+    vec![Expressions::Immediate(address), Expressions::Payload(store)]
+}
+
 /// `meta l4proto PROTOCOL`.
 pub(super) fn protocol_is(number: u8) -> Vec<Expressions> {
     let load = vec![Meta::Key(MetaKey::L4Proto), Meta::DestinationRegister(Register::Reg1)];

@@ -1,5 +1,6 @@
 //! Filter, masquerade and the record of ownership, in nftables over netlink.
 
+mod arp;
 mod decode;
 mod element;
 mod expression;
@@ -21,24 +22,54 @@ use netlink_packet_netfilter::{
     },
 };
 
-use super::LocalDetector;
 use crate::{
     kernel::{Cause, Failure},
     model::Family,
     plan::Change,
-    set::{ALLOWED, HAIRPIN, HEALTH_CHECKS, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
+    set::{
+        ALLOWED, Element, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, SERVICE_RANGES, SHORT_CUTS,
+        SILENT, VIPS,
+    },
     state::State,
 };
 use decode::{Content, Raw};
-use ruleset::{CLUSTER_SOURCES, Chain, Inside, Settings};
+use ruleset::Chain;
 use transaction::{Transaction, message};
 
-/// The name of our tables, one of each family.
+/// The name of our tables.
 pub(super) const TABLE: &str = "kube-ipvs";
 /// How often a list that changed under our eyes is read again.
 const ATTEMPTS: usize = 10;
 
-/// Our tables.
+/// A table of ours. They have one name, and each is of another family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Table {
+    Ip(Family),
+    /// There only where we keep silent in ARP.
+    Arp,
+}
+
+impl Table {
+    const ALL: [Self; 3] = [Self::Ip(Family::V4), Self::Ip(Family::V6), Self::Arp];
+
+    /// The table that has the set of an element.
+    fn of(element: &Element) -> Self {
+        match element {
+            Element::Silent(_) => Self::Arp,
+            _ => Self::Ip(element.family()),
+        }
+    }
+
+    /// What it consists of.
+    fn chains(self, settings: &super::Settings) -> Vec<Chain> {
+        match self {
+            Self::Ip(family) => ruleset::chains(family, settings),
+            Self::Arp => arp::chains(),
+        }
+    }
+}
+
+/// What we have in nftables.
 pub(super) struct Nft {
     socket: Socket,
     settings: super::Settings,
@@ -55,14 +86,19 @@ impl Nft {
 
     /// Makes tables, sets, chains and rules, where they are not there as they should be.
     pub(super) fn prepare(&mut self) -> Result<(), Error> {
-        for family in Family::ALL {
-            let sources = self.sources(family);
-            let chains = ruleset::chains(family, &self.rule_settings(&sources));
+        for table in Table::ALL {
+            let found = self.rules(table)?;
+            if table == Table::Arp && !self.settings.scoped_arp {
+                if !found.is_empty() {
+                    self.remove_table(table)?;
+                }
+                continue;
+            }
+            let chains = table.chains(&self.settings);
             let expected: BTreeMap<_, _> =
                 chains.iter().map(|chain| (chain.name.to_owned(), chain.userdata())).collect();
-            let found = self.rules(family)?;
-            if found != expected || self.ranges(family, CLUSTER_SOURCES)? != sources {
-                self.write(family, found.keys(), &chains, &sources)?;
+            if found != expected {
+                self.write(table, found.keys(), &chains)?;
             }
         }
         Ok(())
@@ -80,13 +116,22 @@ impl Nft {
         ];
         for family in Family::ALL {
             for (set, content) in keys.into_iter().chain(others) {
-                for raw in self.elements(family, set)? {
+                for raw in self.elements(Table::Ip(family), set)? {
                     if let Some((element, comment)) = raw.decode(family, content) {
                         state.add(element, &comment.map(Into::into));
                     }
                 }
             }
             state.service_ranges.extend(self.ranges(family, SERVICE_RANGES)?);
+            state.pod_sources.extend(self.ranges(family, POD_SOURCES)?);
+            if !self.elements(Table::Ip(family), OUTSIDE)?.is_empty() {
+                state.outside.insert(family);
+            }
+        }
+        for raw in self.elements(Table::Arp, SILENT)? {
+            if let Some((element, _)) = raw.decode(Family::V4, Content::Silent) {
+                state.add(element, &None);
+            }
         }
         Ok(())
     }
@@ -112,15 +157,16 @@ impl Nft {
 
     /// Removes our tables.
     pub(super) fn remove(&mut self) -> Result<(), Error> {
-        for family in Family::ALL {
-            let mut transaction = Transaction::new();
-            transaction.delete(family, ruleset::delete_table());
-            match transaction.commit(&mut self.socket) {
-                Err(Error::Rejected(error)) if error.is_absent() => {}
-                outcome => outcome?,
-            }
+        Table::ALL.into_iter().try_for_each(|table| self.remove_table(table))
+    }
+
+    fn remove_table(&mut self, table: Table) -> Result<(), Error> {
+        let mut transaction = Transaction::new();
+        transaction.delete(table, ruleset::delete_table());
+        match transaction.commit(&mut self.socket) {
+            Err(Error::Rejected(error)) if error.is_absent() => Ok(()),
+            outcome => outcome,
         }
-        Ok(())
     }
 
     fn commit_together(&mut self, changes: &[(usize, &Change)]) -> Result<(), Error> {
@@ -172,90 +218,59 @@ impl Nft {
         }
     }
 
-    /// The pods' ranges of one family. The kernel takes a range within another one and stores nothing, so none is.
-    fn sources(&self, family: Family) -> Vec<IpNet> {
-        let LocalDetector::Sources(ranges) = &self.settings.local_detector else { return Vec::new() };
-        let ranges: Vec<IpNet> =
-            ranges.iter().filter(|range| Family::of(range.addr()) == family).map(IpNet::trunc).collect();
-        let mut ranges = IpNet::aggregate(&ranges);
-        ranges.sort();
-        ranges
-    }
-
-    fn rule_settings(&self, sources: &[IpNet]) -> Settings {
-        let device = |name: &str, is_prefix| Inside::Device { name: name.to_owned(), is_prefix };
-        Settings {
-            masquerade_mark: 1 << (self.settings.masquerade_bit & 31),
-            masquerade_all: self.settings.masquerade_all,
-            inside: match &self.settings.local_detector {
-                LocalDetector::Sources(_) if !sources.is_empty() => Inside::Sources,
-                LocalDetector::Sources(_) | LocalDetector::None => Inside::Unknown,
-                LocalDetector::Bridge(name) => device(name, false),
-                LocalDetector::InterfacePrefix(prefix) => device(prefix, true),
-            },
-            drop_invalid: !self.settings.tcp_be_liberal,
-        }
-    }
-
-    /// Writes the whole table of a family anew, in one transaction: an older version may have had other chains, or
-    /// the same ones elsewhere. Sets stay, with the elements of Services.
+    /// Writes a whole table anew, in one transaction: an older version may have had other chains, or the same ones
+    /// elsewhere. Sets stay, with their elements.
     fn write<'a>(
         &mut self,
-        family: Family,
+        table: Table,
         old: impl Iterator<Item = &'a String>,
         chains: &[Chain],
-        sources: &[IpNet],
     ) -> Result<(), Error> {
         let mut transaction = Transaction::new();
-        transaction.create(family, ruleset::table());
-        sets::sets(family).into_iter().for_each(|set| transaction.create(family, set));
-        transaction.delete(family, NfTablesMessage::DeleteSetElement(in_set(CLUSTER_SOURCES, Vec::new())));
-        let ranges: Vec<_> = sources.iter().flat_map(element::encode_range).collect();
-        if !ranges.is_empty() {
-            transaction.create(family, NfTablesMessage::NewSetElement(in_set(CLUSTER_SOURCES, ranges)));
-        }
+        transaction.create(table, ruleset::table());
+        sets::sets(table).into_iter().for_each(|set| transaction.create(table, set));
         // Rules first: they refer to chains.
-        transaction.delete(family, ruleset::flush());
-        old.for_each(|chain| transaction.delete(family, ruleset::delete_chain(chain)));
-        chains.iter().for_each(|chain| transaction.create(family, chain.message()));
+        transaction.delete(table, ruleset::flush());
+        old.for_each(|chain| transaction.delete(table, ruleset::delete_chain(chain)));
+        chains.iter().for_each(|chain| transaction.create(table, chain.message()));
         for chain in chains {
-            chain.rules.iter().for_each(|rule| transaction.append(family, rule.message(chain)));
+            chain.rules.iter().for_each(|rule| transaction.append(table, rule.message(chain)));
         }
         transaction.commit(&mut self.socket)
     }
 
     /// The chains that are there, each with the user data of its rules in order.
-    fn rules(&mut self, family: Family) -> Result<BTreeMap<String, Vec<Vec<u8>>>, Error> {
+    fn rules(&mut self, table: Table) -> Result<BTreeMap<String, Vec<Vec<u8>>>, Error> {
         let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
         let mut chains = BTreeMap::new();
-        for answer in self.list(family, request)? {
+        for answer in self.list(table, request)? {
             let NfTablesMessage::NewChain(ChainMessage { attributes }) = answer else { continue };
-            let (mut table, mut chain) = (String::new(), String::new());
+            let (mut of, mut chain) = (String::new(), String::new());
             for attribute in attributes {
                 match attribute {
-                    ChainAttribute::Table(name) => table = name,
+                    ChainAttribute::Table(name) => of = name,
                     ChainAttribute::Name(name) => chain = name,
                     _ => {}
                 }
             }
-            if table == TABLE {
+            if of == TABLE {
                 chains.insert(chain, Vec::new());
             }
         }
         let request =
             NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] });
-        for answer in self.list(family, request)? {
+        for answer in self.list(table, request)? {
             let NfTablesMessage::NewRule(RuleMessage { attributes }) = answer else { continue };
-            let (mut table, mut chain, mut userdata) = (String::new(), String::new(), Vec::new());
+            let (mut of, mut chain, mut userdata) = (String::new(), String::new(), Vec::new());
             for attribute in attributes {
                 match attribute {
-                    RuleAttribute::Table(name) => table = name,
+                    RuleAttribute::Table(name) => of = name,
                     RuleAttribute::Chain(name) => chain = name,
                     RuleAttribute::UserData(bytes) => userdata = bytes,
                     _ => {}
                 }
             }
-            if table == TABLE {
+            if of == TABLE {
                 chains.entry(chain).or_default().push(userdata);
             }
         }
@@ -263,14 +278,14 @@ impl Nft {
     }
 
     fn ranges(&mut self, family: Family, set: &str) -> Result<Vec<IpNet>, Error> {
-        Ok(decode::ranges(family, &self.elements(family, set)?))
+        Ok(decode::ranges(family, &self.elements(Table::Ip(family), set)?))
     }
 
     /// The elements of a set; none if there is no such set.
-    fn elements(&mut self, family: Family, set: &str) -> Result<Vec<Raw>, Error> {
+    fn elements(&mut self, table: Table, set: &str) -> Result<Vec<Raw>, Error> {
         let request = NfTablesMessage::GetSetElement(in_set(set, Vec::new()));
         let mut elements = Vec::new();
-        for answer in self.list(family, request)? {
+        for answer in self.list(table, request)? {
             if let NfTablesMessage::NewSetElement(list) = answer {
                 elements.extend(decode::raw(&list.attributes));
             }
@@ -278,9 +293,9 @@ impl Nft {
         Ok(elements)
     }
 
-    fn list(&mut self, family: Family, request: NfTablesMessage) -> Result<Vec<NfTablesMessage>, Error> {
+    fn list(&mut self, table: Table, request: NfTablesMessage) -> Result<Vec<NfTablesMessage>, Error> {
         for _ in 0..ATTEMPTS {
-            match self.socket.dump(message(family, request.clone())) {
+            match self.socket.dump(message(table, request.clone())) {
                 Ok(answers) => return Ok(answers.into_iter().filter_map(inner).collect()),
                 Err(Error::Rejected(error)) if error.is_absent() => return Ok(Vec::new()),
                 Err(Error::Interrupted) => {}

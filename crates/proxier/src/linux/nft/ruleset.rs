@@ -8,44 +8,13 @@ use netlink_packet_netfilter::nftables::{
 
 use super::{TABLE, expression::*, userdata};
 use crate::{
+    linux::{LocalDetector, Settings},
     model::{Family, Protocol},
-    set::{ALLOWED, HAIRPIN, HEALTH_CHECKS, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
+    set::{ALLOWED, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, SERVICE_RANGES, SHORT_CUTS, VIPS},
 };
-
-/// Sources that are in the cluster: pods.
-pub(super) const CLUSTER_SOURCES: &str = "cluster-sources";
 
 /// The port at which nobody listens, `tcpmux`.
 const CLOSED_PORT: u16 = 1;
-
-/// What the rules depend on beside their sets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Settings {
-    /// The bit of the packet mark that asks for masquerade.
-    pub(super) masquerade_mark: u32,
-    /// Whether all traffic to ClusterIPs is masqueraded.
-    pub(super) masquerade_all: bool,
-    /// Who is in the cluster.
-    pub(super) inside: Inside,
-    /// Whether packets that conntrack takes for no part of any connection are dropped.
-    pub(super) drop_invalid: bool,
-}
-
-/// How a packet from a pod is told from others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Inside {
-    /// By nothing. Nobody is known to be outside, and so traffic to ClusterIPs keeps its source; nobody is known to be
-    /// inside either, and so pods are sent where outsiders are.
-    Unknown,
-    /// By its source, which is in the set `cluster-sources`.
-    Sources,
-    /// By the device that it comes in by.
-    Device {
-        /// Its name, or how its name begins.
-        name: String,
-        is_prefix: bool,
-    },
-}
 
 /// One chain with its rules.
 pub(super) struct Chain {
@@ -83,7 +52,7 @@ pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
         Chain { name: "from-node", base: None, rules: rules.sent_by_node() },
         Chain::hooked("firewall-in", "filter", PreRouting, -110, vec![rules.established(), rules.firewall()]),
         Chain::hooked("nat-in", "nat", PreRouting, -105, rules.nat(rules.inside())),
-        Chain::hooked("nat-out", "nat", LocalOut, -105, rules.nat(Some(Vec::new()))),
+        Chain::hooked("nat-out", "nat", LocalOut, -105, rules.nat(Vec::new())),
         Chain::hooked("input", "filter", LocalIn, 90, rules.input()),
         Chain::hooked("output", "filter", LocalOut, -150, rules.output()),
         Chain::hooked("forward", "filter", Forward, 0, rules.forward()),
@@ -119,14 +88,18 @@ impl Rules<'_> {
             Family::V4 => ICMP,
             Family::V6 => ICMP_V6,
         };
-        vec![
-            Rule::new("VIPs answer pings", [protocol_is(icmp), vec![accept()]]),
+        let mut rules = Vec::new();
+        if self.settings.vip_ping {
+            rules.push(Rule::new("VIPs answer pings", [protocol_is(icmp), vec![accept()]]));
+        }
+        rules.extend([
             Rule::new("load balancers ask for health", [self.key_in_set(HEALTH_CHECKS), vec![accept()]]),
             Rule::new(
                 "ports that nobody serves, those that this node itself listens on included",
                 [state_new(), vec![goto("refuse")]],
             ),
-        ]
+        ]);
+        rules
     }
 
     fn to_service(&self) -> Vec<Rule> {
@@ -140,11 +113,9 @@ impl Rules<'_> {
         if self.settings.masquerade_all {
             rules.push(self.mark_if("masquerade-all", self.key_in(KeySet::ClusterIps)));
         }
-        if let Some(inside) = self.inside() {
-            rules.push(Rule::new("pods keep their address", [inside, vec![return_()]]));
-            let outside = "ClusterIPs: what comes from outside the cluster";
-            rules.push(self.mark_if(outside, self.key_in(KeySet::ClusterIps)));
-        }
+        rules.push(Rule::new("pods keep their address", [self.inside(), vec![return_()]]));
+        let outside = "ClusterIPs: what comes from outside the cluster";
+        rules.push(self.mark_if(outside, [self.outside(), self.key_in(KeySet::ClusterIps)].concat()));
         rules.push(self.mark_if("external traffic that any node may answer", self.key_in(KeySet::External)));
         rules
     }
@@ -152,8 +123,7 @@ impl Rules<'_> {
     fn sent_by_node(&self) -> Vec<Rule> {
         let mut rules = vec![self.firewall()];
         rules.extend(self.nobody_there());
-        let source = [load(self.family, &[Field::Source]), vec![is_in(VIPS)]].concat();
-        rules.push(self.mark_if("a node process takes the VIP itself as its source", source));
+        rules.push(self.mark_if("a node process takes the VIP itself as its source", self.source_in(VIPS)));
         if self.settings.masquerade_all {
             rules.push(self.mark_if("masquerade-all", self.key_in(KeySet::ClusterIps)));
         }
@@ -185,8 +155,8 @@ impl Rules<'_> {
         Rule::new("loadBalancerSourceRanges", [self.key_in(KeySet::Firewall), not_allowed, drop])
     }
 
-    /// `inside`: what tells that a packet comes from within the cluster; none: nothing does.
-    fn nat(&self, inside: Option<Vec<Expressions>>) -> Vec<Rule> {
+    /// `inside`: what tells that a packet comes from within the cluster.
+    fn nat(&self, inside: Vec<Expressions>) -> Vec<Rule> {
         // Linux's SCTP does not listen to ICMP errors about ports, but to an abort, which the node's own stack
         // gives at a port that is closed.
         let abort = |comment, condition| {
@@ -198,15 +168,11 @@ impl Rules<'_> {
             abort("SCTP without endpoints: aborted by the node itself", self.key_in(KeySet::NoEndpoints)),
             abort("SCTP to a port that nobody serves", [self.to_vip(), not_served].concat()),
         ];
-        if let Some(inside) = inside {
-            let to_node = [inside.clone(), self.key_in(KeySet::MasqueradeInside)].concat();
-            rules.push(self.mark_if("a pod of another node gets its answer by way of this one", to_node));
-            let divert = dnat_by(self.family, SHORT_CUTS);
-            rules.push(Rule::new(
-                "the policy Local is for outsiders: others get all endpoints",
-                [inside, divert],
-            ));
-        }
+        let to_node = [inside.clone(), self.key_in(KeySet::MasqueradeInside)].concat();
+        rules.push(self.mark_if("a pod of another node gets its answer by way of this one", to_node));
+        let divert = dnat_by(self.family, SHORT_CUTS);
+        rules
+            .push(Rule::new("the policy Local is for outsiders: others get all endpoints", [inside, divert]));
         rules
     }
 
@@ -229,7 +195,7 @@ impl Rules<'_> {
 
     fn forward(&self) -> Vec<Rule> {
         let mut rules = vec![self.established()];
-        if self.settings.drop_invalid {
+        if !self.settings.tcp_be_liberal {
             let answer = load(self.family, &[Field::Source, Field::Protocol, Field::SourcePort]);
             let answered_directly = vec![is_in(KeySet::AnsweredDirectly.name()), accept()];
             let comment = "an answer to what came another way, as by a tunnel";
@@ -257,7 +223,7 @@ impl Rules<'_> {
             [load(self.family, &[Source, Destination, Protocol, Port]), vec![is_in(HAIRPIN)]].concat();
         let masquerade = || vec![counter(), masquerade()];
         vec![
-            Rule::new("asked for by the mark", [mark_has(self.settings.masquerade_mark), masquerade()]),
+            Rule::new("asked for by the mark", [mark_has(self.settings.masquerade_mark()), masquerade()]),
             Rule::new("a pod that reaches itself through a Service", [to_itself, masquerade()]),
         ]
     }
@@ -265,7 +231,7 @@ impl Rules<'_> {
     fn clear_mark(&self) -> Vec<Rule> {
         // In a chain of its own: the nat chain sees the first packet of a connection only, and later ones would
         // leave the node marked.
-        let mark = self.settings.masquerade_mark;
+        let mark = self.settings.masquerade_mark();
         vec![Rule::new("ours alone to see", [mark_has(mark), clear_mark(mark)])]
     }
 
@@ -274,7 +240,7 @@ impl Rules<'_> {
     }
 
     fn mark_if(&self, comment: &'static str, condition: Vec<Expressions>) -> Rule {
-        Rule::new(comment, [condition, set_mark(self.settings.masquerade_mark)])
+        Rule::new(comment, [condition, set_mark(self.settings.masquerade_mark())])
     }
 
     fn key_in(&self, set: KeySet) -> Vec<Expressions> {
@@ -289,20 +255,30 @@ impl Rules<'_> {
         [load(self.family, &[Field::Destination]), vec![is_in(VIPS)]].concat()
     }
 
-    /// What tells that a packet comes from within the cluster, if anything does.
-    fn inside(&self) -> Option<Vec<Expressions>> {
-        match &self.settings.inside {
-            Inside::Unknown => None,
-            Inside::Sources => {
-                Some([load(self.family, &[Field::Source]), vec![is_in(CLUSTER_SOURCES)]].concat())
-            }
-            Inside::Device { name, is_prefix } => Some(comes_by(name, *is_prefix)),
+    /// What tells that a packet comes from within the cluster.
+    fn inside(&self) -> Vec<Expressions> {
+        match &self.settings.local_detector {
+            LocalDetector::Sources => self.source_in(POD_SOURCES),
+            LocalDetector::Bridge(name) => comes_by(name, false),
+            LocalDetector::InterfacePrefix(prefix) => comes_by(prefix, true),
         }
+    }
+
+    /// What tells that a packet which does not come from within the cluster comes from outside.
+    fn outside(&self) -> Vec<Expressions> {
+        match &self.settings.local_detector {
+            LocalDetector::Sources => self.source_in(OUTSIDE),
+            LocalDetector::Bridge(_) | LocalDetector::InterfacePrefix(_) => Vec::new(),
+        }
+    }
+
+    fn source_in(&self, set: &str) -> Vec<Expressions> {
+        [load(self.family, &[Field::Source]), vec![is_in(set)]].concat()
     }
 }
 
 impl Chain {
-    fn hooked(
+    pub(super) fn hooked(
         name: &'static str,
         kind: &'static str,
         hook: InetHookNumber,
@@ -331,7 +307,7 @@ impl Chain {
 }
 
 impl Rule {
-    fn new<const N: usize>(comment: &'static str, expressions: [Vec<Expressions>; N]) -> Self {
+    pub(super) fn new<const N: usize>(comment: &'static str, expressions: [Vec<Expressions>; N]) -> Self {
         Self { expressions: expressions.concat(), comment }
     }
 

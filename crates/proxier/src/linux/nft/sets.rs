@@ -5,16 +5,21 @@ use netlink_packet_netfilter::nftables::{
     NfTablesMessage, SetAttribute, SetDescription, SetFlags, SetMessage,
 };
 
-use super::{TABLE, ruleset::CLUSTER_SOURCES, userdata};
+use super::{TABLE, Table, userdata};
 use crate::{
     model::Family,
-    set::{ALLOWED, HAIRPIN, HEALTH_CHECKS, KeySet, SERVICE_RANGES, SHORT_CUTS, VIPS},
+    set::{
+        ALLOWED, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, SERVICE_RANGES, SHORT_CUTS, SILENT,
+        VIPS,
+    },
 };
 
 /// The type of a field: nft's number for it, by which its tool knows how to print it, and its length in bytes.
 #[derive(Clone, Copy)]
 struct Type(u32, u32);
 
+const ADDRESS_V4: Type = Type(7, 4);
+const ADDRESS_V6: Type = Type(8, 16);
 const PROTOCOL: Type = Type(12, 1);
 const PORT: Type = Type(13, 2);
 
@@ -22,10 +27,14 @@ const PORT: Type = Type(13, 2);
 const TYPE_BITS: u32 = 6;
 
 /// The requests that make them, if they are not there.
-pub(super) fn sets(family: Family) -> Vec<NfTablesMessage> {
-    let address = match family {
-        Family::V4 => Type(7, 4),
-        Family::V6 => Type(8, 16),
+pub(super) fn sets(table: Table) -> Vec<NfTablesMessage> {
+    let address = match table {
+        Table::Ip(Family::V4) => ADDRESS_V4,
+        Table::Ip(Family::V6) => ADDRESS_V6,
+        Table::Arp => {
+            let comment = "addresses on kube-ipvs0: this node neither answers for them nor names them";
+            return vec![set(SILENT, &[ADDRESS_V4], SetFlags::empty(), comment)];
+        }
     };
     let key = [address, PROTOCOL, PORT];
     let (plain, interval) = (SetFlags::empty(), SetFlags::Interval);
@@ -47,7 +56,13 @@ pub(super) fn sets(family: Family) -> Vec<NfTablesMessage> {
         ),
         set(HEALTH_CHECKS, &key, plain, "where load balancers ask this node for a Service's health"),
         set(SERVICE_RANGES, &[address], interval, "where ClusterIPs are taken from"),
-        set(CLUSTER_SOURCES, &[address], interval, "pods"),
+        set(POD_SOURCES, &[address], interval, "pods"),
+        set(
+            OUTSIDE,
+            &[address],
+            interval,
+            "who is outside the cluster: everybody but pods, if pods are known",
+        ),
         map(SHORT_CUTS, &key, &[address, PORT], "where clients in the cluster are sent instead"),
     ]);
     sets

@@ -5,7 +5,7 @@ use netlink_packet_netfilter::{
     none::ControlMessage,
 };
 
-use super::{element, in_set};
+use super::{Table, element, in_set};
 use crate::{model::Family, plan::Change};
 
 /// The most elements in one message: their list is one attribute, and that ends at 64 KiB.
@@ -26,18 +26,18 @@ impl Transaction {
     }
 
     /// Makes something that may be there already.
-    pub(super) fn create(&mut self, family: Family, request: NfTablesMessage) {
-        self.batch.push(message(family, request), NLM_F_CREATE);
+    pub(super) fn create(&mut self, table: Table, request: NfTablesMessage) {
+        self.batch.push(message(table, request), NLM_F_CREATE);
     }
 
     /// Adds a rule behind the others of its chain.
-    pub(super) fn append(&mut self, family: Family, request: NfTablesMessage) {
-        self.batch.push(message(family, request), NLM_F_CREATE | NLM_F_APPEND);
+    pub(super) fn append(&mut self, table: Table, request: NfTablesMessage) {
+        self.batch.push(message(table, request), NLM_F_CREATE | NLM_F_APPEND);
     }
 
     /// Removes something.
-    pub(super) fn delete(&mut self, family: Family, request: NfTablesMessage) {
-        self.batch.push(message(family, request), 0);
+    pub(super) fn delete(&mut self, table: Table, request: NfTablesMessage) {
+        self.batch.push(message(table, request), 0);
     }
 
     /// Adds the requests for changes of elements, all of one set and one direction, or a single replacement.
@@ -63,12 +63,12 @@ impl Transaction {
             }
         }
         let Some(target) = target else { return first };
-        let (family, set) = (target.family(), target.set_name());
+        let (table, set) = (Table::of(target), target.set_name());
         if !removed.is_empty() {
-            self.delete(family, NfTablesMessage::DeleteSetElement(in_set(set, removed)));
+            self.delete(table, NfTablesMessage::DeleteSetElement(in_set(set, removed)));
         }
         if !added.is_empty() {
-            self.create(family, NfTablesMessage::NewSetElement(in_set(set, added)));
+            self.create(table, NfTablesMessage::NewSetElement(in_set(set, added)));
         }
         first
     }
@@ -88,11 +88,12 @@ impl Transaction {
     }
 }
 
-/// A request about a table of a family.
-pub(super) fn message(family: Family, request: NfTablesMessage) -> NetfilterMessage {
-    let family = match family {
-        Family::V4 => NetfilterProtoFamily::IPv4,
-        Family::V6 => NetfilterProtoFamily::IPv6,
+/// A request about a table.
+pub(super) fn message(table: Table, request: NfTablesMessage) -> NetfilterMessage {
+    let family = match table {
+        Table::Ip(Family::V4) => NetfilterProtoFamily::IPv4,
+        Table::Ip(Family::V6) => NetfilterProtoFamily::IPv6,
+        Table::Arp => NetfilterProtoFamily::ARP,
     };
     NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), request)
 }

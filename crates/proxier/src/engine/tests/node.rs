@@ -1,0 +1,109 @@
+//! What the node's own configuration asks for: who is a pod, and what is said in ARP.
+
+use expect_test::expect;
+
+use super::{super::*, check, myapp};
+use crate::{PodSources, fake::FakeKernel, model::*, testing::*};
+
+fn start(change: impl FnOnce(&mut Config)) -> (Engine, FakeKernel) {
+    let mut config = Config::new("node-1");
+    change(&mut config);
+    (Engine::new(config), FakeKernel::default())
+}
+
+fn node(name: &str, pod_cidrs: &[&str]) -> Event {
+    Event::NodeApplied(Node {
+        name: name.into(),
+        internal_ips: Vec::new(),
+        addresses: Vec::new(),
+        zone: None,
+        pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+    })
+}
+
+#[test]
+fn ranges_of_pods_are_there_from_the_start_and_none_lies_within_another() {
+    let ranges = ["10.244.0.0/16", "10.244.1.0/24", "10.245.1.2/16"].map(|range| range.parse().unwrap());
+    let (mut engine, mut kernel) = start(|config| config.pod_sources = PodSources::Ranges(Vec::from(ranges)));
+    check(
+        &turn(&mut engine, &mut kernel, 0, []),
+        expect![[r#"
+            + element cluster-sources { 10.244.0.0/15 }
+            + element outside { 0.0.0.0/0 }
+        "#]],
+    );
+    check(&turn(&mut engine, &mut kernel, 31, [node("node-1", &["10.9.0.0/16"])]), expect![""]);
+}
+
+#[test]
+fn the_ranges_of_the_own_node_come_change_and_go() {
+    let (mut engine, mut kernel) = start(|config| config.pod_sources = PodSources::OwnNode);
+    check(&turn(&mut engine, &mut kernel, 0, [node("node-2", &["10.244.2.0/24"])]), expect![""]);
+    check(
+        &turn(&mut engine, &mut kernel, 1, [node("node-1", &["10.244.1.0/24", "fd00:1::/64"])]),
+        expect![[r#"
+            + element cluster-sources { 10.244.1.0/24 }
+            + element cluster-sources { fd00:1::/64 }
+            + element outside { 0.0.0.0/0 }
+            + element outside { ::/0 }
+        "#]],
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 2, [node("node-1", &["10.244.0.0/20"])]),
+        expect![[r#"
+            - element cluster-sources { 10.244.1.0/24 }
+            - element cluster-sources { fd00:1::/64 }
+            + element cluster-sources { 10.244.0.0/20 }
+            - element outside { ::/0 }
+        "#]],
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 3, [Event::NodeRemoved("node-1".into())]),
+        expect![[r#"
+            - element cluster-sources { 10.244.0.0/20 }
+            - element outside { 0.0.0.0/0 }
+        "#]],
+    );
+}
+
+#[test]
+fn silence_is_kept_before_an_address_is_bound_and_until_it_is_gone() {
+    let (mut engine, mut kernel) = start(|config| config.scoped_arp = true);
+    check(
+        &turn(&mut engine, &mut kernel, 0, myapp()),
+        expect![[r#"
+            + element served { 10.111.98.163 . tcp . 80 } comment "default/myapp"
+            + element cluster-ips { 10.111.98.163 . tcp . 80 }
+            + element vips { 10.111.98.163 }
+            + element silent { 10.111.98.163 }
+            + virtual server TCP 10.111.98.163:80 rr
+            + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
+            + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
+            + address 10.111.98.163
+        "#]],
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]),
+        expect![[r#"
+            - address 10.111.98.163
+            - virtual server TCP 10.111.98.163:80
+            - element served { 10.111.98.163 . tcp . 80 }
+            - element cluster-ips { 10.111.98.163 . tcp . 80 }
+            - element vips { 10.111.98.163 }
+            - element silent { 10.111.98.163 }
+        "#]],
+    );
+}
+
+#[test]
+fn an_address_that_would_be_answered_for_is_not_bound() {
+    let (mut engine, mut kernel) = start(|config| config.scoped_arp = true);
+    kernel.refuse = vec!["+ element silent".into()];
+    myapp().into_iter().for_each(|event| engine.event(event));
+    let failed = engine.turn(&mut kernel, std::time::Duration::ZERO);
+    let reasons: Vec<_> = failed.failures.iter().map(|failure| failure.reason.as_str()).collect();
+    assert_eq!(reasons, ["refused by the test", "not tried: this node would answer for it in ARP"]);
+    kernel.refuse.clear();
+    turn(&mut engine, &mut kernel, 100, []);
+    assert!(engine.is_healthy() && kernel.state.bound_vips.len() == 1 && kernel.state.silent.len() == 1);
+}

@@ -1,0 +1,35 @@
+//! What is said in ARP of the addresses on `kube-ipvs0`: nothing.
+//!
+//! Linux answers on every device for every address that it has, and gives the source of a packet that waits for an
+//! answer as its own. So each node would claim each VIP, whoever announces it. The sysctls `arp_ignore` and
+//! `arp_announce` stop that, for all addresses of the node and for everybody on it; this is about VIPs alone.
+
+use netlink_packet_netfilter::nftables::{Expressions, InetHookNumber};
+
+use super::{
+    expression::{ArpField, arp_field, counter, drop, is_arp_request, is_in, set_arp_field},
+    ruleset::{Chain, Rule},
+};
+use crate::set::SILENT;
+
+/// `NF_ARP_IN` and `NF_ARP_OUT`.
+const IN: InetHookNumber = InetHookNumber::Other(0);
+const OUT: InetHookNumber = InetHookNumber::Other(1);
+
+pub(super) fn chains() -> Vec<Chain> {
+    let about_vip = |field| [is_arp_request(), vec![arp_field(field), is_in(SILENT)]].concat();
+    let asked = Rule::new(
+        "who asks for a VIP gets no answer",
+        [about_vip(ArpField::Target), vec![counter(), drop()]],
+    );
+    // Who is asked notes the sender as the way to the sender's address. A probe has none (RFC 5227).
+    let nobody: Vec<Expressions> = set_arp_field(ArpField::Sender, [0; 4]);
+    let asking = Rule::new(
+        "asking for somebody does not announce a VIP",
+        [about_vip(ArpField::Sender), vec![counter()], nobody],
+    );
+    vec![
+        Chain::hooked("input", "filter", IN, 0, vec![asked]),
+        Chain::hooked("output", "filter", OUT, 0, vec![asking]),
+    ]
+}

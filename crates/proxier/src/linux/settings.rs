@@ -1,0 +1,72 @@
+use std::{path::PathBuf, time::Duration};
+
+/// What the back end needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The bit of the packet mark that asks for masquerade, 0 to 31. kube-proxy's is 14.
+    pub masquerade_bit: u8,
+    /// Whether all traffic to ClusterIPs is masqueraded.
+    pub masquerade_all: bool,
+    /// How a packet from a pod is told from others.
+    pub local_detector: LocalDetector,
+    /// Whether packets that conntrack takes for no part of any connection may pass.
+    pub tcp_be_liberal: bool,
+    /// Whether VIPs answer pings.
+    pub vip_ping: bool,
+    /// kube-proxy's `strictARP`: no device answers for another one's address, whatever it is for.
+    pub strict_arp: bool,
+    /// Whether there is a table for [`Config::scoped_arp`](crate::Config::scoped_arp).
+    pub scoped_arp: bool,
+    /// How long IPVS remembers an idle connection.
+    pub timeouts: Timeouts,
+    /// A file for a copy of the record of what is ours, one for each network namespace, where it ends with the
+    /// kernel's state, such as in /run. Without it nobody knows what is ours after somebody emptied nftables.
+    pub record: Option<PathBuf>,
+}
+
+/// How a packet from a pod is told from others (kube-proxy's `detectLocal`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalDetector {
+    /// By its source: [`Config::pod_sources`](crate::Config::pod_sources). Where there are none, traffic to ClusterIPs
+    /// is never masqueraded, and pods are treated as outsiders elsewhere.
+    Sources,
+    /// By the bridge that it comes in by.
+    Bridge(String),
+    /// By how the name of the interface begins that it comes in by.
+    InterfacePrefix(String),
+}
+
+/// How long IPVS remembers an idle connection. None: as long as conntrack does, which knows each of them too. If IPVS
+/// forgot one first, its next packet would be a stranger's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP, established; SCTP has none of its own.
+    pub tcp: Option<Duration>,
+    /// TCP, after a FIN.
+    pub tcp_fin: Option<Duration>,
+    /// UDP.
+    pub udp: Option<Duration>,
+}
+
+impl Settings {
+    /// The bit of the packet mark that asks for masquerade, as a mark.
+    pub(super) fn masquerade_mark(&self) -> u32 {
+        1 << (self.masquerade_bit & 31)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            masquerade_bit: 14,
+            masquerade_all: false,
+            local_detector: LocalDetector::Sources,
+            tcp_be_liberal: false,
+            vip_ping: true,
+            strict_arp: false,
+            scoped_arp: false,
+            timeouts: Timeouts::default(),
+            record: None,
+        }
+    }
+}
