@@ -3,4 +3,5 @@
 
 pub mod command;
 pub mod config;
+pub mod host;
 pub mod source;

@@ -2,17 +2,18 @@ use std::{process::ExitCode, time::Duration};
 
 use proxier::kernel::Kernel;
 
-use super::{Source, print, tell};
+use super::{Source, engine, kernel, print, tell};
 use crate::source::addresses;
 
 pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
-    let mut engine = source.engine()?;
+    let configuration = source.configuration()?;
+    let mut engine = engine(&configuration)?;
     let changes = source.open()?.scan();
     tell(&changes);
     engine.set_complete(changes.complete);
     changes.events.into_iter().for_each(|event| engine.event(event));
     engine.event(addresses::list()?);
-    let (plan, skipped) = engine.plan(source.kernel()?.observe()?, Duration::ZERO);
+    let (plan, skipped) = engine.plan(kernel(&configuration)?.observe()?, Duration::ZERO);
     for reason in skipped {
         eprintln!("kube-ipvs: {reason}");
     }

@@ -4,7 +4,7 @@ use anyhow::Context;
 use ipvs_netlink::{Destination, Forwarding};
 use proxier::{Engine, desired::RealServer, model::ServiceId, plan::Configured};
 
-use super::{Source, print, tell};
+use super::{Source, engine, print, tell};
 use crate::source::addresses;
 
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
-        let mut engine = self.source.engine()?;
+        let mut engine = engine(&self.source.configuration()?)?;
         let changes = self.source.open()?.scan();
         tell(&changes);
         changes.events.into_iter().for_each(|event| engine.event(event));

@@ -2,12 +2,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use ipvs_netlink::Client;
-use proxier::linux::LinuxKernel;
 
 use super::{
     listing::{Listing, VirtualServer},
     print,
 };
+use crate::config::Configuration;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Ls {
@@ -36,8 +36,8 @@ impl Ls {
 }
 
 fn read() -> anyhow::Result<Listing> {
-    let owners = LinuxKernel::open(super::settings())
-        .and_then(|mut kernel| kernel.owners())
+    let owners = super::kernel(&Configuration::default())?
+        .owners()
         .context("cannot read which virtual servers are ours")?;
     let mut client = Client::open()?;
     let info = client.info()?;

@@ -2,22 +2,24 @@
 
 mod cleanup;
 mod diff;
+mod drop_in;
 mod explain;
 mod listing;
+mod log;
 mod ls;
 mod run;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use proxier::{
-    Config, Engine, PodSources,
+    Engine,
     linux::{LinuxKernel, Settings},
 };
 
 use crate::{
-    config::ProxyFlags,
+    config::{Configuration, Options},
     source::manifests::{Changes, ManifestSource},
 };
 
@@ -42,6 +44,18 @@ enum Command {
     Cleanup,
 }
 
+impl Cli {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        match &self.command {
+            Command::Run(source) => run::run(source),
+            Command::Ls(ls) => ls.run(),
+            Command::Diff(source) => diff::run(source),
+            Command::Explain(explain) => explain.run(),
+            Command::Cleanup => cleanup::run(),
+        }
+    }
+}
+
 /// Where the Services come from, and how they are served.
 #[derive(Debug, Clone, clap::Args)]
 struct Source {
@@ -49,7 +63,7 @@ struct Source {
     #[arg(long, value_name = "DIR")]
     manifests: PathBuf,
     #[command(flatten)]
-    flags: ProxyFlags,
+    options: Options,
 }
 
 impl Source {
@@ -57,41 +71,35 @@ impl Source {
         Ok(ManifestSource::open(&self.manifests)?)
     }
 
-    fn engine(&self) -> anyhow::Result<Engine> {
-        let flags = &self.flags;
-        let mut config = Config::new(&flags.hostname_override.resolve()?);
-        config.node_ports = flags.nodeport_addresses.clone();
-        config.pod_sources = PodSources::Ranges(flags.cluster_cidr.0.clone());
-        config.scheduler = flags.ipvs_scheduler;
-        config.exclude_cidrs = flags.ipvs_exclude_cidrs.0.clone();
-        config.sync_period = flags.ipvs_sync_period;
-        Ok(Engine::new(config))
+    /// What is to be done, for commands that are not the daemon: what is to be said goes to standard error.
+    fn configuration(&self) -> anyhow::Result<Configuration> {
+        let resolved = self.options.resolve()?;
+        resolved.warnings.iter().for_each(|warning| eprintln!("kube-ipvs: {warning}"));
+        Ok(resolved.configuration)
     }
+}
 
-    fn kernel(&self) -> anyhow::Result<LinuxKernel> {
-        LinuxKernel::open(settings()).context("cannot use this kernel")
-    }
+fn engine(configuration: &Configuration) -> anyhow::Result<Engine> {
+    Ok(Engine::new(configuration.engine()?))
+}
+
+fn kernel(configuration: &Configuration) -> anyhow::Result<LinuxKernel> {
+    let settings = Settings { record: record(), ..configuration.kernel() };
+    LinuxKernel::open(settings).context("cannot use this kernel")
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let outcome = match &cli.command {
-        Command::Run(source) => run::run(source),
-        Command::Ls(ls) => ls.run(),
-        Command::Diff(source) => diff::run(source),
-        Command::Explain(explain) => explain.run(),
-        Command::Cleanup => cleanup::run(),
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let outcome = if drop_in::is_meant(&arguments) {
+        drop_in::run(arguments)
+    } else {
+        Cli::parse_from(arguments).run()
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("kube-ipvs: {error:#}");
         ExitCode::from(2)
     })
-}
-
-/// The settings of every command: what is ours is recorded in one place.
-fn settings() -> Settings {
-    Settings { record: record(), ..Settings::default() }
 }
 
 /// The file for the copy of the record, by network namespace; none where it cannot be kept.

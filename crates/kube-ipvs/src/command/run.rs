@@ -1,18 +1,25 @@
 use std::{
+    fs,
     ops::ControlFlow,
+    path::Path,
     process::ExitCode,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
+    time::Duration,
 };
 
 use anyhow::Context;
 use proxier::{Engine, Turn, linux::LinuxKernel, model::Event};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Clock, Source};
-use crate::source::{
-    addresses,
-    manifests::{self, Changes},
+use super::{Clock, Source, log};
+use crate::{
+    config::Resolved,
+    host,
+    source::{
+        addresses,
+        manifests::{self, Changes},
+    },
 };
 
 /// What reaches the thread that owns the kernel.
@@ -24,11 +31,25 @@ enum Input {
 }
 
 pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
-    log_to_stderr();
+    let Resolved { configuration, warnings, without_effect, file } = source.options.resolve()?;
+    log::start(&configuration.logging);
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if !without_effect.is_empty() {
+        tracing::info!("without effect here: {}", without_effect.join(", "));
+    }
     let manifests = source.open()?;
-    let engine = source.engine()?;
-    let kernel = source.kernel()?;
+    let engine = super::engine(&configuration)?;
+    // It loads the modules whose parameters are set next.
+    let kernel = super::kernel(&configuration)?;
+    host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
     let (sender, inputs) = channel();
+    if let Some((path, content)) = file {
+        let to_owner = sender.clone();
+        let owner = TellsOfPanic(to_owner);
+        thread::Builder::new()
+            .name("config".into())
+            .spawn(move || await_other_content(&owner.0, &path, &content))?;
+    }
     let to_owner = sender.clone();
     thread::Builder::new().name("manifests".into()).spawn(move || {
         let owner = TellsOfPanic(to_owner);
@@ -43,7 +64,20 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
             let _ = owner.0.send(Input::Failed(error));
         }
     })?;
-    serve(engine, kernel, &inputs)
+    serve(engine, kernel, &inputs, configuration.ipvs.min_sync_period.0)
+}
+
+/// How often the configuration's file is looked at.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// Waits until the configuration's file says something else, and then has the process end: it is to be started anew.
+fn await_other_content(owner: &Sender<Input>, path: &Path, content: &str) {
+    // It may be gone for a moment while it is replaced.
+    while fs::read_to_string(path).map_or(true, |found| found == content) {
+        thread::sleep(LOOK);
+    }
+    let end = anyhow::anyhow!("{} has changed: ending, to be started anew with it", path.display());
+    let _ = owner.send(Input::Failed(end));
 }
 
 /// A way to the owner that tells it when the thread which has it panics. Otherwise the daemon would go on, look
@@ -73,15 +107,23 @@ fn follow_host(owner: &Sender<Input>) -> anyhow::Result<()> {
     })
 }
 
-/// The loop of the thread that owns the kernel: wait for input, take it all in, take a turn.
-fn serve(mut engine: Engine, mut kernel: LinuxKernel, inputs: &Receiver<Input>) -> anyhow::Result<ExitCode> {
+/// The loop of the thread that owns the kernel: wait for input, take it all in, take a turn. After a turn that changed
+/// something the next one comes no earlier than `pause` later.
+fn serve(
+    mut engine: Engine,
+    mut kernel: LinuxKernel,
+    inputs: &Receiver<Input>,
+    pause: Duration,
+) -> anyhow::Result<ExitCode> {
     let clock = Clock::start();
+    let (mut earliest, mut has_news) = (Duration::ZERO, false);
     // No turn before both are known: what nobody wants is removed.
     let (mut has_manifests, mut has_addresses) = (false, false);
     loop {
         let complete = has_manifests && has_addresses;
         let first = if complete {
-            match inputs.recv_timeout(engine.next_turn().saturating_sub(clock.now())) {
+            let due = if has_news { Duration::ZERO } else { engine.next_turn() };
+            match inputs.recv_timeout(due.max(earliest).saturating_sub(clock.now())) {
                 Err(RecvTimeoutError::Timeout) => None,
                 input => Some(input.context("all sources have ended")?),
             }
@@ -89,6 +131,7 @@ fn serve(mut engine: Engine, mut kernel: LinuxKernel, inputs: &Receiver<Input>) 
             Some(inputs.recv().context("all sources have ended")?)
         };
         for input in first.into_iter().chain(inputs.try_iter()) {
+            has_news = true;
             match input {
                 Input::Manifests(changes) => {
                     has_manifests = true;
@@ -105,8 +148,12 @@ fn serve(mut engine: Engine, mut kernel: LinuxKernel, inputs: &Receiver<Input>) 
                 }
             }
         }
-        if has_manifests && has_addresses {
+        if has_manifests && has_addresses && clock.now() >= earliest {
+            has_news = false;
             let turn = engine.turn(&mut kernel, clock.now());
+            if !turn.plan.is_empty() {
+                earliest = clock.now() + pause;
+            }
             tell(&turn);
         }
     }
@@ -149,10 +196,4 @@ fn tell(turn: &Turn) {
         tracing::info!(changes = turn.plan.changes().len(), failed, "synced");
         tracing::debug!("plan:\n{}", turn.plan);
     }
-}
-
-fn log_to_stderr() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("KUBE_IPVS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }

@@ -1,4 +1,4 @@
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use ipnet::IpNet;
 use proxier::NodePortAddresses;
@@ -34,19 +34,54 @@ impl FromStr for ExcludeCidrs {
 }
 
 /// `--nodeport-addresses`: `primary`, or ranges; empty is all addresses.
-pub(super) fn parse_node_port_addresses(text: &str) -> Result<NodePortAddresses, String> {
-    let items: Vec<&str> = items(text).collect();
-    match items[..] {
-        [] => Ok(NodePortAddresses::All),
-        ["primary"] => Ok(NodePortAddresses::Primary),
-        _ if items.contains(&"primary") => {
-            Err("`primary` stands alone: it cannot be mixed with ranges".into())
-        }
-        _ => match parse_ranges(text) {
-            Ok(ranges) => Ok(NodePortAddresses::Within(ranges)),
-            Err(error) => Err(format!("{error}; or `primary`")),
-        },
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodePorts(pub NodePortAddresses);
+
+impl FromStr for NodePorts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let items: Vec<&str> = items(text).collect();
+        let addresses = match items[..] {
+            [] => NodePortAddresses::All,
+            ["primary"] => NodePortAddresses::Primary,
+            _ if items.contains(&"primary") => {
+                return Err("`primary` stands alone: it cannot be mixed with ranges".into());
+            }
+            _ => match parse_ranges(text) {
+                Ok(ranges) => NodePortAddresses::Within(ranges),
+                Err(error) => return Err(format!("{error}; or `primary`")),
+            },
+        };
+        Ok(Self(addresses))
     }
+}
+
+impl fmt::Display for NodePorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            NodePortAddresses::All => Ok(()),
+            NodePortAddresses::Primary => f.write_str("primary"),
+            NodePortAddresses::Within(ranges) => write_ranges(ranges, f),
+        }
+    }
+}
+
+impl fmt::Display for ClusterCidrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_ranges(&self.0, f)
+    }
+}
+
+impl fmt::Display for ExcludeCidrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_ranges(&self.0, f)
+    }
+}
+
+fn write_ranges(ranges: &[IpNet], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+    f.write_str(&texts.join(","))
 }
 
 fn items(text: &str) -> impl Iterator<Item = &str> {

@@ -1,4 +1,8 @@
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+    time::Duration,
+};
 
 /// The units of Go's `time.ParseDuration` in nanoseconds. The two-letter ones stand first, so that `ms` is
 /// not taken for minutes.
@@ -72,10 +76,40 @@ pub fn parse_go_duration(text: &str) -> Result<Duration, ParseGoDurationError> {
     }
 }
 
+/// A duration that is read and written as Go does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoDuration(pub Duration);
+
+impl GoDuration {
+    /// So many seconds.
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    /// None for 0, which leaves things as they are.
+    pub fn if_set(self) -> Option<Duration> {
+        (self.0 != Duration::ZERO).then_some(self.0)
+    }
+}
+
+impl FromStr for GoDuration {
+    type Err = ParseGoDurationError;
+
+    fn from_str(text: &str) -> Result<Self, ParseGoDurationError> {
+        parse_go_duration(text).map(Self)
+    }
+}
+
+impl fmt::Display for GoDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format_go_duration(self.0))
+    }
+}
+
 /// For flags that need a duration above zero.
-pub(super) fn parse_positive(text: &str) -> Result<Duration, ParseGoDurationError> {
-    match parse_go_duration(text)? {
-        Duration::ZERO => Err(ParseGoDurationError::Zero(text.into())),
+pub(super) fn parse_positive(text: &str) -> Result<GoDuration, ParseGoDurationError> {
+    match text.parse()? {
+        GoDuration(Duration::ZERO) => Err(ParseGoDurationError::Zero(text.into())),
         duration => Ok(duration),
     }
 }

@@ -1,4 +1,4 @@
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 /// Why this node's name is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,12 @@ impl NodeName {
     /// The name that was given, if any.
     pub fn given(&self) -> Option<&str> {
         self.0.as_deref()
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.given().unwrap_or_default())
     }
 }
 

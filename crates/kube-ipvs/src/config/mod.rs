@@ -1,88 +1,276 @@
-//! kube-proxy's flags, spelled as kube-proxy spells them.
+//! The configuration: kube-proxy's, from its flags or from its file, and a few settings of our own.
 //!
-//! A flag that is given empty (`--cluster-cidr=`, as templates of DaemonSets often end up) is as good as
-//! absent, and of a flag that is given twice the last one counts: kube-proxy's flag library does the same.
+//! [`Configuration`] is both: each field says which flag sets it (clap) and how the file calls it (serde). A flag that is
+//! given empty (`--cluster-cidr=`, as templates of DaemonSets often end up) is as good as absent, as for kube-proxy. Of a
+//! flag that is given twice the last one counts, of lists too, which kube-proxy's flag library would join.
 
+mod boolean;
 mod cidr;
+mod detect_local;
 mod duration;
+mod file;
+mod groups;
 mod hostname;
+mod listen;
+mod logging;
+mod mode;
+mod options;
+mod own;
 mod scheduler;
 #[cfg(test)]
 mod tests;
+mod text;
+mod whole;
+mod without_effect;
 
-pub use cidr::{ClusterCidrs, ExcludeCidrs};
-pub use duration::{ParseGoDurationError, format_go_duration, parse_go_duration};
+pub use cidr::{ClusterCidrs, ExcludeCidrs, NodePorts};
+pub use detect_local::{DetectLocal, InterfaceName, LocalMode};
+pub use duration::{GoDuration, ParseGoDurationError, format_go_duration, parse_go_duration};
+pub use file::{File, FileError, read, write};
+pub use groups::{ClientConnection, Conntrack, Iptables, Ipvs};
 pub use hostname::{HostnameError, NodeName};
-pub(crate) use scheduler::parse as parse_scheduler;
+pub use listen::Listen;
+pub use logging::{LogFormat, Logging};
+pub use mode::Mode;
+pub use options::{Options, Resolved};
+pub use own::Own;
+pub use scheduler::DefaultScheduler;
+pub use whole::Whole;
 
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use ipvs_netlink::Scheduler;
-use proxier::NodePortAddresses;
+use clap::ArgAction;
+use proxier::{
+    Config, PodSources,
+    linux::{LocalDetector, Settings, Timeouts},
+};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-/// The flags that decide what is programmed. `run`, `diff` and `explain` flatten them into theirs.
-#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-#[command(next_help_heading = "What is served, as kube-proxy's flags say it")]
-pub struct ProxyFlags {
+/// kube-proxy's configuration, as far as it has an effect here, and our own settings.
+#[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
+#[command(next_help_heading = "As kube-proxy's flags say it")]
+#[serde(rename_all = "camelCase", default)]
+pub struct Configuration {
     /// Name of this node, instead of the host's own name
     #[arg(
+        id = "hostname-override",
         long,
         value_name = "NAME",
         default_value = "",
-        hide_default_value = true,
-        overrides_with = "hostname_override"
+        hide_default_value = true
     )]
+    #[serde(with = "text")]
     pub hostname_override: NodeName,
 
-    /// Address ranges of the pods: traffic to a ClusterIP from anywhere else is masqueraded
-    #[arg(
-        long,
-        value_name = "CIDR[,CIDR]",
-        default_value = "",
-        hide_default_value = true,
-        overrides_with = "cluster_cidr"
-    )]
-    pub cluster_cidr: ClusterCidrs,
+    /// Only `ipvs`
+    #[arg(id = "proxy-mode", long, value_name = "ipvs", default_value_t = Mode::Ipvs, hide = true)]
+    #[serde(with = "text")]
+    pub mode: Mode,
 
     /// Which of the node's addresses serve node ports: ranges, or `primary`; all of them if not given
     #[arg(
+        id = "nodeport-addresses",
         long,
         value_name = "CIDR[,CIDR...]|primary",
         default_value = "",
-        hide_default_value = true,
-        value_parser = cidr::parse_node_port_addresses,
-        overrides_with = "nodeport_addresses"
+        hide_default_value = true
     )]
-    pub nodeport_addresses: NodePortAddresses,
+    #[serde(with = "text::list")]
+    pub node_port_addresses: NodePorts,
 
-    /// How connections are spread over the endpoints
-    #[arg(long, value_name = "NAME", default_value = "rr", value_parser = scheduler::parse, overrides_with = "ipvs_scheduler")]
-    pub ipvs_scheduler: Scheduler,
+    /// How a pod is told from others: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
+    #[arg(id = "detect-local-mode", long, value_name = "MODE", default_value_t = LocalMode::ClusterCidr)]
+    #[serde(with = "text")]
+    pub detect_local_mode: LocalMode,
 
-    /// Ranges of virtual servers that somebody else made and that are to be left alone
+    /// Address ranges of the pods, for --detect-local-mode ClusterCIDR: traffic to a ClusterIP from anywhere else is
+    /// masqueraded
     #[arg(
+        id = "cluster-cidr",
         long,
-        value_name = "CIDR[,CIDR...]",
+        value_name = "CIDR[,CIDR]",
         default_value = "",
-        hide_default_value = true,
-        overrides_with = "ipvs_exclude_cidrs"
+        hide_default_value = true
     )]
-    pub ipvs_exclude_cidrs: ExcludeCidrs,
+    #[serde(rename = "clusterCIDR", with = "text")]
+    pub cluster_cidr: ClusterCidrs,
 
-    /// How often everything is compared with the kernel, such as `30s` or `1m30s`
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse_positive, overrides_with = "ipvs_sync_period")]
-    pub ipvs_sync_period: Duration,
+    /// What `--detect-local-mode` needs.
+    #[command(flatten)]
+    pub detect_local: DetectLocal,
+
+    /// IPVS.
+    #[command(flatten)]
+    pub ipvs: Ipvs,
+
+    /// Masquerade.
+    #[command(flatten)]
+    pub iptables: Iptables,
+
+    /// conntrack.
+    #[command(flatten)]
+    pub conntrack: Conntrack,
+
+    /// The API server.
+    #[command(flatten)]
+    pub client_connection: ClientConnection,
+
+    /// Says by its family at which addresses is listened if nothing else is said
+    #[arg(id = "bind-address", long, value_name = "IP", default_value = "0.0.0.0", value_parser = parse_bind_address)]
+    #[serde(deserialize_with = "read_bind_address")]
+    pub bind_address: IpAddr,
+
+    /// Where health checks are answered: 0.0.0.0:10256 if not given; nowhere if given empty
+    #[arg(id = "healthz-bind-address", long, value_name = "IP[:PORT]", default_value_t = Listen::Usual, hide_default_value = true)]
+    #[serde(with = "text")]
+    pub healthz_bind_address: Listen,
+
+    /// Where metrics are served: 127.0.0.1:10249 if not given; nowhere if given empty
+    #[arg(id = "metrics-bind-address", long, value_name = "IP[:PORT]", default_value_t = Listen::Usual, hide_default_value = true)]
+    #[serde(with = "text")]
+    pub metrics_bind_address: Listen,
+
+    /// End if one of these addresses cannot be had
+    #[arg(id = "bind-address-hard-fail", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
+    pub bind_address_hard_fail: bool,
+
+    /// How reluctant the kernel is to end this process when memory runs out, from -1000 (never) to 1000
+    #[arg(id = "oom-score-adj", long, value_name = "NUMBER", default_value_t = Self::default().oom_score_adj, allow_negative_numbers = true)]
+    pub oom_score_adj: Whole<-1000, 1000>,
+
+    /// Logs.
+    #[command(flatten)]
+    pub logging: Logging,
+
+    /// What kube-proxy does not have.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub own: Own,
 }
 
-impl Default for ProxyFlags {
+impl Default for Configuration {
     fn default() -> Self {
         Self {
             hostname_override: NodeName::default(),
+            mode: Mode::Ipvs,
+            node_port_addresses: NodePorts::default(),
+            detect_local_mode: LocalMode::ClusterCidr,
             cluster_cidr: ClusterCidrs::default(),
-            nodeport_addresses: NodePortAddresses::All,
-            ipvs_scheduler: Scheduler::RR,
-            ipvs_exclude_cidrs: ExcludeCidrs::default(),
-            ipvs_sync_period: Duration::from_secs(30),
+            detect_local: DetectLocal::default(),
+            ipvs: Ipvs::default(),
+            iptables: Iptables::default(),
+            conntrack: Conntrack::default(),
+            client_connection: ClientConnection::default(),
+            bind_address: Ipv4Addr::UNSPECIFIED.into(),
+            healthz_bind_address: Listen::Usual,
+            metrics_bind_address: Listen::Usual,
+            bind_address_hard_fail: false,
+            oom_score_adj: Whole::new(-999),
+            logging: Logging::default(),
+            own: Own::default(),
         }
     }
+}
+
+impl Configuration {
+    /// What is wrong with values that are right by themselves.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let Ipvs { sync_period, min_sync_period, .. } = &self.ipvs;
+        if min_sync_period > sync_period {
+            problems.push(format!(
+                "ipvs.minSyncPeriod (--ipvs-min-sync-period) is {min_sync_period}: allowed is up to ipvs.syncPeriod \
+                 (--ipvs-sync-period), which is {sync_period}"
+            ));
+        }
+        let mut missing = |name: &InterfaceName, field, flag| {
+            if name.0.is_empty() {
+                let mode = self.detect_local_mode;
+                problems.push(format!(
+                    "detectLocal.{field} ({flag}) is missing: detectLocalMode {mode} needs it"
+                ));
+            }
+        };
+        let DetectLocal { bridge_interface, interface_name_prefix } = &self.detect_local;
+        match self.detect_local_mode {
+            LocalMode::ClusterCidr | LocalMode::NodeCidr => {}
+            LocalMode::BridgeInterface => {
+                missing(bridge_interface, "bridgeInterface", "--pod-bridge-interface")
+            }
+            LocalMode::InterfaceNamePrefix => {
+                missing(interface_name_prefix, "interfaceNamePrefix", "--pod-interface-name-prefix");
+            }
+        }
+        problems
+    }
+
+    /// What decides what is programmed.
+    ///
+    /// # Errors
+    ///
+    /// When this node's name is unknown.
+    pub fn engine(&self) -> Result<Config, HostnameError> {
+        let mut config = Config::new(&self.hostname_override.resolve()?);
+        config.node_ports = self.node_port_addresses.0.clone();
+        config.pod_sources = match self.detect_local_mode {
+            LocalMode::ClusterCidr => PodSources::Ranges(self.cluster_cidr.0.clone()),
+            LocalMode::NodeCidr => PodSources::OwnNode,
+            LocalMode::BridgeInterface | LocalMode::InterfaceNamePrefix => PodSources::default(),
+        };
+        config.scoped_arp = self.own.scoped_arp;
+        config.scheduler = self.ipvs.scheduler.0;
+        config.exclude_cidrs = self.ipvs.exclude_cidrs.0.clone();
+        config.sync_period = self.ipvs.sync_period.0;
+        config.drain_cap = self.own.drain_cap.0;
+        Ok(config)
+    }
+
+    /// What decides how it is programmed.
+    pub fn kernel(&self) -> Settings {
+        let DetectLocal { bridge_interface, interface_name_prefix } = &self.detect_local;
+        Settings {
+            masquerade_bit: self.iptables.masquerade_bit.get() as u8,
+            masquerade_all: self.iptables.masquerade_all,
+            local_detector: match self.detect_local_mode {
+                LocalMode::ClusterCidr | LocalMode::NodeCidr => LocalDetector::Sources,
+                LocalMode::BridgeInterface => LocalDetector::Bridge(bridge_interface.0.clone()),
+                LocalMode::InterfaceNamePrefix => {
+                    LocalDetector::InterfacePrefix(interface_name_prefix.0.clone())
+                }
+            },
+            tcp_be_liberal: self.conntrack.tcp_be_liberal,
+            vip_ping: self.own.vip_ping,
+            strict_arp: self.ipvs.strict_arp,
+            scoped_arp: self.own.scoped_arp,
+            timeouts: Timeouts {
+                tcp: self.ipvs.tcp_timeout.if_set(),
+                tcp_fin: self.ipvs.tcp_fin_timeout.if_set(),
+                udp: self.ipvs.udp_timeout.if_set(),
+            },
+            record: None,
+        }
+    }
+
+    /// Where health checks are answered, if anywhere.
+    pub fn healthz_listen(&self) -> Option<SocketAddr> {
+        self.healthz_bind_address.resolve(self.bind_address, &listen::HEALTHZ)
+    }
+
+    /// Where metrics are served, if anywhere.
+    pub fn metrics_listen(&self) -> Option<SocketAddr> {
+        self.metrics_bind_address.resolve(self.bind_address, &listen::METRICS)
+    }
+}
+
+fn parse_bind_address(text: &str) -> Result<IpAddr, String> {
+    match text {
+        "" => Ok(Ipv4Addr::UNSPECIFIED.into()),
+        _ => text.parse().map_err(|_| {
+            format!("{text:?} is not an IP address: allowed are such as 0.0.0.0, 192.168.0.1 or ::")
+        }),
+    }
+}
+
+fn read_bind_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+    parse_bind_address(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }

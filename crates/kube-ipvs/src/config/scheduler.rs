@@ -1,3 +1,5 @@
+use std::{fmt, str::FromStr};
+
 use ipvs_netlink::Scheduler;
 
 /// What Linux has, each as module `ip_vs_NAME`.
@@ -19,13 +21,33 @@ const KNOWN: [Scheduler; 14] = [
 ];
 
 /// `--ipvs-scheduler`: the name of a scheduler that Linux has; empty is kube-proxy's default.
-pub(crate) fn parse(text: &str) -> Result<Scheduler, String> {
-    let name = text.trim();
-    if name.is_empty() {
-        return Ok(Scheduler::RR);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultScheduler(pub Scheduler);
+
+impl Default for DefaultScheduler {
+    fn default() -> Self {
+        Self(Scheduler::RR)
     }
-    KNOWN.into_iter().find(|known| known.as_str() == name).ok_or_else(|| {
-        let known = KNOWN.map(|known| known.to_string()).join(", ");
-        format!("{name:?} is not a scheduler of IPVS: allowed are {known}")
-    })
+}
+
+impl FromStr for DefaultScheduler {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = text.trim();
+        if name.is_empty() {
+            return Ok(Self::default());
+        }
+        let known = KNOWN.into_iter().find(|known| known.as_str() == name);
+        known.map(Self).ok_or_else(|| {
+            let known = KNOWN.map(|known| known.to_string()).join(", ");
+            format!("{name:?} is not a scheduler of IPVS: allowed are {known}")
+        })
+    }
+}
+
+impl fmt::Display for DefaultScheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }

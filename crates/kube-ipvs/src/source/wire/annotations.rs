@@ -8,7 +8,7 @@ use ipvs_netlink::Scheduler;
 use proxier::model::{Choices, Forwarding, HashOn, PortNumber, UdpScheduling, Weight};
 
 use super::{Invalid, Meta, name::is_subdomain};
-use crate::config::{parse_go_duration, parse_scheduler};
+use crate::config::{DefaultScheduler, parse_go_duration};
 
 const PREFIX: &str = "kube-ipvs.io/";
 /// The one annotation of EndpointSlices and of Endpoints.
@@ -90,7 +90,7 @@ fn parse_named_scheduler(value: &str) -> Result<Scheduler, String> {
         // As a flag this means the default, which is what absence means here.
         return Err("names no scheduler".into());
     }
-    parse_scheduler(value)
+    value.parse::<DefaultScheduler>().map(|scheduler| scheduler.0)
 }
 
 fn one_of<T: Copy>(words: &[(&str, T)], value: &str) -> Result<T, String> {

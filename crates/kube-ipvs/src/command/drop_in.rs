@@ -1,0 +1,119 @@
+//! In kube-proxy's place: under its name, with its flags and without a subcommand.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::Parser;
+use proxier::kernel::Kernel;
+
+use super::{Source, cleanup, kernel, log, run};
+use crate::{
+    config::{self, Options},
+    host,
+};
+
+#[derive(Debug, Parser)]
+#[command(name = "kube-proxy", version, about = "kube-ipvs in the place of kube-proxy --proxy-mode=ipvs")]
+struct DropIn {
+    /// Remove from the kernel what kube-ipvs made, and end
+    #[arg(id = "cleanup", long)]
+    cleanup: bool,
+
+    /// Do what needs all privileges, and end
+    #[arg(id = "init-only", long)]
+    init_only: bool,
+
+    /// Write the configuration to this file, and end
+    #[arg(id = "write-config-to", long, value_name = "FILE")]
+    write_config_to: Option<PathBuf>,
+
+    /// A folder of manifests to serve, instead of what an API server has
+    #[arg(id = "manifests", long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Whether the process was started under kube-proxy's name.
+pub(super) fn is_meant(arguments: &[OsString]) -> bool {
+    let name = arguments.first().and_then(|program| Path::new(program).file_name());
+    name.is_some_and(|name| name == "kube-proxy")
+}
+
+pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    let DropIn { cleanup, init_only, write_config_to, manifests, options } =
+        DropIn::parse_from(arguments.into_iter().map(with_dashes));
+    if cleanup {
+        return cleanup::run();
+    }
+    if let Some(path) = write_config_to {
+        let text = config::write(&options.resolve()?.configuration)?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if init_only {
+        let configuration = options.resolve()?.configuration;
+        log::start(&configuration.logging);
+        let mut kernel = kernel(&configuration)?;
+        host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
+        kernel.prepare()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let manifests = manifests.context("there is nothing to serve: give --manifests DIR")?;
+    run::run(&Source { manifests, options })
+}
+
+/// kube-proxy's flag library takes `--cluster_cidr` for `--cluster-cidr`.
+fn with_dashes(argument: OsString) -> OsString {
+    match argument.to_str() {
+        Some(text) if text.starts_with("--") => {
+            let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+            format!("{}{value}", name.replace('_', "-")).into()
+        }
+        _ => argument,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_decides() {
+        for (program, expected) in [
+            ("kube-proxy", true),
+            ("/usr/local/bin/kube-proxy", true),
+            ("/bin/kube-ipvs", false),
+            ("", false),
+        ] {
+            assert_eq!(is_meant(&[program.into()]), expected, "{program}");
+        }
+        assert!(!is_meant(&[]));
+    }
+
+    #[test]
+    fn underscores_of_names_alone_are_dashes() {
+        for (given, expected) in [
+            ("--cluster_cidr=a_b", "--cluster-cidr=a_b"),
+            ("--masquerade_all", "--masquerade-all"),
+            ("node_1", "node_1"),
+            ("-v=2", "-v=2"),
+        ] {
+            assert_eq!(with_dashes(given.into()), expected);
+        }
+    }
+
+    #[test]
+    fn the_command_line_of_a_daemon_set() {
+        let line = "kube-proxy --config=/var/lib/kube-proxy/config.conf --hostname-override=node-1 -v 2 --v=4 \
+                    --logging_format=json --profiling --feature-gates=A=true --write-config-to=/dev/null";
+        let line = line.split_whitespace().map(|word| with_dashes(word.into()));
+        DropIn::try_parse_from(line).unwrap();
+    }
+}

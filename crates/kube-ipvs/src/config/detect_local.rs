@@ -1,0 +1,106 @@
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::text;
+
+/// `--detect-local-mode`: how a packet from a pod is told from others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LocalMode {
+    /// By its source, one of `--cluster-cidr`.
+    #[default]
+    ClusterCidr,
+    /// By its source, one of our own Node's `spec.podCIDRs`.
+    NodeCidr,
+    /// By the bridge that it comes by.
+    BridgeInterface,
+    /// By how the name of the interface begins that it comes by.
+    InterfaceNamePrefix,
+}
+
+impl LocalMode {
+    const ALL: [Self; 4] =
+        [Self::ClusterCidr, Self::NodeCidr, Self::BridgeInterface, Self::InterfaceNamePrefix];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::ClusterCidr => "ClusterCIDR",
+            Self::NodeCidr => "NodeCIDR",
+            Self::BridgeInterface => "BridgeInterface",
+            Self::InterfaceNamePrefix => "InterfaceNamePrefix",
+        }
+    }
+}
+
+impl FromStr for LocalMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        Self::ALL.into_iter().find(|mode| mode.name() == text).ok_or_else(|| {
+            format!(
+                "{text:?} is no way to detect local traffic: allowed are {}",
+                Self::ALL.map(Self::name).join(", ")
+            )
+        })
+    }
+}
+
+impl fmt::Display for LocalMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The names for the modes `BridgeInterface` and `InterfaceNamePrefix`.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DetectLocal {
+    /// The bridge of the pods, for --detect-local-mode BridgeInterface
+    #[arg(
+        id = "pod-bridge-interface",
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    #[serde(with = "text")]
+    pub bridge_interface: InterfaceName,
+
+    /// How the names of the pods' interfaces begin, for --detect-local-mode InterfaceNamePrefix
+    #[arg(
+        id = "pod-interface-name-prefix",
+        long,
+        value_name = "PREFIX",
+        default_value = "",
+        hide_default_value = true
+    )]
+    #[serde(with = "text")]
+    pub interface_name_prefix: InterfaceName,
+}
+
+/// The name of a network device, or how one begins; may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InterfaceName(pub String);
+
+impl FromStr for InterfaceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // What the kernel takes (IFNAMSIZ less the final NUL, and `dev_valid_name`).
+        if text.len() > 15 || text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) {
+            return Err(format!(
+                "{text:?} is not the name of an interface: at most 15 bytes, without '/', ':' and blanks"
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,140 @@
+//! The file: `KubeProxyConfiguration` of `kubeproxy.config.k8s.io/v1alpha1`.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{ClientConnection, Configuration, GoDuration, Ipvs, Listen, without_effect};
+
+const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
+const KIND: &str = "KubeProxyConfiguration";
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FileError {
+    /// It is not YAML.
+    #[error("is neither YAML nor JSON: {0}")]
+    Syntax(String),
+    /// It is something else.
+    #[error("holds {0}: it must be {KIND} of {API_VERSION}")]
+    Kind(String),
+    /// A value is not allowed.
+    #[error("{path}: {message}")]
+    Value {
+        /// Its field.
+        path: String,
+        /// What is wrong with it, and what is allowed.
+        message: String,
+    },
+}
+
+/// What was read from a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct File {
+    /// What it says, and defaults for all else.
+    pub configuration: Configuration,
+    /// Fields that kube-proxy does not have.
+    pub unknown: Vec<String>,
+    /// Fields that have no effect here.
+    pub without_effect: Vec<String>,
+}
+
+/// Reads a file.
+///
+/// # Errors
+///
+/// At the first value that is not allowed.
+pub fn read(text: &str) -> Result<File, FileError> {
+    let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins };
+    let mut value: Value = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| FileError::Syntax(error.to_string()))?;
+    check_kind(&mut value)?;
+    let without_effect = without_effect::take(&mut value);
+    prune(&mut value);
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+    let read = serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string()));
+    let mut configuration: Configuration = read.map_err(|error| FileError::Value {
+        path: track.path().to_string(),
+        message: words(&error.to_string()),
+    })?;
+    configuration.fill_in();
+    Ok(File { configuration, unknown, without_effect })
+}
+
+/// Writes a file that says the same.
+///
+/// # Errors
+///
+/// Never, as far as is known: every value can be written.
+pub fn write(configuration: &Configuration) -> Result<String, serde_saphyr::SerializeError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Whole<'a> {
+        api_version: &'static str,
+        kind: &'static str,
+        #[serde(flatten)]
+        configuration: &'a Configuration,
+    }
+    let listen = |address: Option<_>| address.map_or(Listen::Nowhere, Listen::At);
+    let configuration = &Configuration {
+        healthz_bind_address: listen(configuration.healthz_listen()),
+        metrics_bind_address: listen(configuration.metrics_listen()),
+        ..configuration.clone()
+    };
+    serde_saphyr::to_string(&Whole { api_version: API_VERSION, kind: KIND, configuration })
+}
+
+/// serde's words, but for its names of types.
+fn words(message: &str) -> String {
+    let mismatch = message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
+    let Some((found, wanted)) = mismatch else { return message.to_owned() };
+    let wanted = match wanted {
+        "a string" => "a text",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "i64" => "a whole number",
+        "f32" => "a number",
+        _ if wanted.starts_with("struct ") => "a mapping of fields",
+        _ => wanted,
+    };
+    format!("this is {found}: it must be {wanted}")
+}
+
+fn check_kind(value: &mut Value) -> Result<(), FileError> {
+    let Some(fields) = value.as_object_mut() else {
+        return Err(FileError::Kind("no fields".into()));
+    };
+    let mut take = |key: &str| match fields.remove(key) {
+        Some(Value::String(text)) => text,
+        _ => String::new(),
+    };
+    let (api_version, kind) = (take("apiVersion"), take("kind"));
+    if api_version == API_VERSION && kind == KIND {
+        return Ok(());
+    }
+    Err(FileError::Kind(format!("the kind {kind:?} of the API version {api_version:?}")))
+}
+
+/// Takes out what is as good as absent for Go: null, and empty texts.
+fn prune(value: &mut Value) {
+    let Some(fields) = value.as_object_mut() else { return };
+    fields.retain(|_, value| !value.is_null() && value.as_str() != Some(""));
+    fields.values_mut().for_each(prune);
+}
+
+impl Configuration {
+    /// Puts defaults where kube-proxy takes 0 for nothing.
+    fn fill_in(&mut self) {
+        let Self { ipvs, client_connection: client, .. } = self;
+        if ipvs.sync_period == GoDuration::default() {
+            ipvs.sync_period = Ipvs::default().sync_period;
+        }
+        if client.qps == 0.0 {
+            client.qps = ClientConnection::default().qps;
+        }
+        if client.burst.get() == 0 {
+            client.burst = ClientConnection::default().burst;
+        }
+    }
+}

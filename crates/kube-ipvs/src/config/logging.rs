@@ -1,0 +1,55 @@
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Whole, text};
+
+/// `logging`. The flags win over the file.
+#[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Logging {
+    /// How log lines look: text or json
+    #[arg(id = "logging-format", long, value_name = "text|json", default_value_t = LogFormat::Text)]
+    #[serde(with = "text")]
+    pub format: LogFormat,
+
+    /// How much is logged: from 4 on each change that is made
+    #[arg(id = "v", long, short, value_name = "NUMBER", default_value_t = Whole::new(0))]
+    pub verbosity: Whole<0, { i32::MAX }>,
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, verbosity: Whole::new(0) }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: an object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" | "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{text:?} is not a format of logs: allowed are text and json")),
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}

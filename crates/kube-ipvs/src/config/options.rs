@@ -1,0 +1,171 @@
+//! The command line: kube-proxy's flags, our own, and the file that stands for kube-proxy's.
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context, ensure};
+use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
+
+use super::{Configuration, Listen, file, listen, without_effect};
+
+/// Flags that count beside a file too: kube-proxy's first, then our own.
+const BESIDE_FILE: [&str; 11] = [
+    "config",
+    "hostname-override",
+    "master",
+    "logging-format",
+    "v",
+    "write-config-to",
+    "cleanup",
+    "init-only",
+    "scoped-arp",
+    "vip-ping",
+    "drain-cap",
+];
+
+/// The flags, as given.
+#[derive(Debug, Clone)]
+pub struct Options {
+    flags: Flags,
+    /// The names of kube-proxy's flags that were given.
+    given: Vec<String>,
+    without_effect: Vec<String>,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Flags {
+    /// A file of the kind KubeProxyConfiguration; it takes the place of kube-proxy's flags
+    #[arg(id = "config", long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    #[command(flatten)]
+    configuration: Configuration,
+
+    /// Deprecated
+    #[arg(id = "healthz-port", long, hide = true)]
+    healthz_port: Option<u16>,
+
+    /// Deprecated
+    #[arg(id = "metrics-port", long, hide = true)]
+    metrics_port: Option<u16>,
+}
+
+/// What is to be done, and what there is to say about how it was said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// What is to be done.
+    pub configuration: Configuration,
+    /// What may surprise whoever wrote the flags or the file.
+    pub warnings: Vec<String>,
+    /// What has no effect here.
+    pub without_effect: Vec<String>,
+    /// The file and its content, if there is one.
+    pub file: Option<(PathBuf, String)>,
+}
+
+impl Options {
+    /// Reads the file, if there is one, and puts the two together.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or something that it or the flags say is not allowed.
+    pub fn resolve(&self) -> anyhow::Result<Resolved> {
+        let mut resolved = match &self.flags.file {
+            Some(path) => self.by_file(path.clone())?,
+            None => self.by_flags(),
+        };
+        let problems = resolved.configuration.problems();
+        let in_file = self.flags.file.iter().map(|path| format!("{}: ", path.display())).collect::<String>();
+        ensure!(problems.is_empty(), "{in_file}{}", problems.join("; "));
+        resolved.without_effect.extend(self.without_effect.iter().cloned());
+        Ok(resolved)
+    }
+
+    fn by_flags(&self) -> Resolved {
+        let mut configuration = self.flags.configuration.clone();
+        let ports = [self.flags.healthz_port, self.flags.metrics_port];
+        let [healthz, metrics] = [
+            (&mut configuration.healthz_bind_address, &listen::HEALTHZ),
+            (&mut configuration.metrics_bind_address, &listen::METRICS),
+        ];
+        for ((place, usual), port) in [healthz, metrics].into_iter().zip(ports) {
+            // The port of the address itself wins, as under kube-proxy.
+            *place = match (*place, port) {
+                (_, Some(0)) => Listen::Nowhere,
+                (Listen::Address(address), Some(port)) => Listen::At(SocketAddr::new(address, port)),
+                (Listen::Usual, Some(port)) => {
+                    let at = Listen::Usual.resolve(configuration.bind_address, usual);
+                    at.map_or(Listen::Nowhere, |at| Listen::At(SocketAddr::new(at.ip(), port)))
+                }
+                (place, _) => place,
+            };
+        }
+        Resolved { configuration, warnings: Vec::new(), without_effect: Vec::new(), file: None }
+    }
+
+    fn by_file(&self, path: PathBuf) -> anyhow::Result<Resolved> {
+        let name = path.display().to_string();
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {name}"))?;
+        let file = file::read(&text).with_context(|| name.clone())?;
+        let flags = &self.flags.configuration;
+        let mut configuration = Configuration { own: flags.own.clone(), ..file.configuration };
+        configuration.client_connection.master.clone_from(&flags.client_connection.master);
+        if flags.hostname_override.given().is_some() {
+            configuration.hostname_override.clone_from(&flags.hostname_override);
+        }
+        if self.is_given("logging-format") {
+            configuration.logging.format = flags.logging.format;
+        }
+        if self.is_given("v") {
+            configuration.logging.verbosity = flags.logging.verbosity;
+        }
+        let mut warnings = Vec::new();
+        let ignored: Vec<String> = self
+            .given
+            .iter()
+            .filter(|flag| !BESIDE_FILE.contains(&flag.as_str()))
+            .map(|flag| format!("--{flag}"))
+            .collect();
+        if !ignored.is_empty() {
+            warnings.push(format!("ignored, since --config is given: {}", ignored.join(", ")));
+        }
+        if !file.unknown.is_empty() {
+            warnings.push(format!("{name}: ignored, since unknown: {}", file.unknown.join(", ")));
+        }
+        Ok(Resolved {
+            configuration,
+            warnings,
+            without_effect: file.without_effect,
+            file: Some((path, text)),
+        })
+    }
+
+    fn is_given(&self, flag: &str) -> bool {
+        self.given.iter().any(|given| given == flag)
+    }
+}
+
+impl FromArgMatches for Options {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let flags = Flags::from_arg_matches(matches)?;
+        let of_kube_proxy = Flags::augment_args(Command::new("kube-proxy"));
+        let given = of_kube_proxy.get_arguments().map(|arg| arg.get_id().as_str());
+        let given = given.filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine));
+        let given = given.map(str::to_owned).collect();
+        Ok(Self { flags, given, without_effect: without_effect::given(matches) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Options {
+    fn augment_args(command: Command) -> Command {
+        without_effect::augment(Flags::augment_args(command)).args_override_self(true)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}

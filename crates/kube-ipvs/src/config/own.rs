@@ -1,0 +1,26 @@
+use clap::ArgAction;
+
+use super::{GoDuration, boolean};
+
+/// What kube-proxy does not have. These are flags only, and count beside a file too.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "What kube-proxy does not have")]
+pub struct Own {
+    /// Keep silent in ARP for the addresses on kube-ipvs0, whatever the sysctls say
+    #[arg(id = "scoped-arp", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
+    pub scoped_arp: bool,
+
+    /// Whether VIPs answer pings
+    #[arg(id = "vip-ping", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "true", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
+    pub vip_ping: bool,
+
+    /// How long an endpoint that left without terminating may keep its connections
+    #[arg(id = "drain-cap", long, value_name = "DURATION", default_value_t = Self::default().drain_cap)]
+    pub drain_cap: GoDuration,
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self { scoped_arp: false, vip_ping: true, drain_cap: GoDuration::seconds(600) }
+    }
+}

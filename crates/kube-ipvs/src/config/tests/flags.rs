@@ -1,0 +1,252 @@
+use expect_test::{Expect, expect};
+use proxier::NodePortAddresses;
+
+use super::*;
+
+fn check(line: &str, expected: Expect) {
+    expected.assert_eq(&beyond_defaults(&parse(line)));
+}
+
+fn check_error(line: &str, expected: Expect) {
+    expected.assert_eq(&resolve(line).unwrap_err());
+}
+
+#[test]
+fn no_flag_gives_the_defaults() {
+    assert_eq!(parse(""), Configuration::default());
+}
+
+#[test]
+fn an_empty_flag_is_as_good_as_absent() {
+    let line = "--hostname-override= --cluster-cidr= --nodeport-addresses= --ipvs-scheduler= --proxy-mode= \
+                --ipvs-exclude-cidrs= --detect-local-mode= --pod-bridge-interface= --bind-address= --kubeconfig= \
+                --pod-interface-name-prefix= --logging-format=";
+    assert_eq!(parse(line), Configuration::default());
+}
+
+#[test]
+fn every_flag_of_kube_proxy_has_its_field() {
+    check(
+        "--hostname-override=Node-1.Example --nodeport-addresses=primary --detect-local-mode=BridgeInterface \
+         --pod-bridge-interface=cni0 --pod-interface-name-prefix=cali --cluster-cidr=10.1.2.3/8,fd00::/48 \
+         --bind-address=:: --bind-address-hard-fail --oom-score-adj=-500",
+        expect![[r#"
+            hostnameOverride: node-1.example
+            nodePortAddresses:
+            - primary
+            detectLocalMode: BridgeInterface
+            clusterCIDR: 10.0.0.0/8,fd00::/48
+            bridgeInterface: cni0
+            interfaceNamePrefix: cali
+            bindAddress: "::"
+            healthzBindAddress: "[::]:10256"
+            metricsBindAddress: "[::1]:10249"
+            bindAddressHardFail: true
+            oomScoreAdj: -500
+        "#]],
+    );
+    check(
+        "--ipvs-sync-period=1m --ipvs-min-sync-period=2s --ipvs-scheduler=wrr --ipvs-strict-arp \
+         --ipvs-exclude-cidrs=10.0.0.0/24,fd00::/64 --ipvs-tcp-timeout=15m --ipvs-tcpfin-timeout=30s \
+         --ipvs-udp-timeout=5m --masquerade-all --iptables-masquerade-bit=31",
+        expect![[r#"
+            syncPeriod: 1m0s
+            minSyncPeriod: 2s
+            scheduler: wrr
+            excludeCIDRs:
+            - 10.0.0.0/24
+            - fd00::/64
+            strictARP: true
+            tcpTimeout: 15m0s
+            tcpFinTimeout: 30s
+            udpTimeout: 5m0s
+            masqueradeAll: true
+            masqueradeBit: 31
+        "#]],
+    );
+    check(
+        "--conntrack-max-per-core=1 --conntrack-min=2 --conntrack-tcp-timeout-established=3s \
+         --conntrack-tcp-timeout-close-wait=4s --conntrack-tcp-be-liberal --conntrack-udp-timeout=5s \
+         --conntrack-udp-timeout-stream=6s",
+        expect![[r#"
+            maxPerCore: 1
+            min: 2
+            tcpEstablishedTimeout: 3s
+            tcpCloseWaitTimeout: 4s
+            tcpBeLiberal: true
+            udpTimeout: 5s
+            udpStreamTimeout: 6s
+        "#]],
+    );
+    check(
+        "--kubeconfig=/k --kube-api-qps=50.5 --kube-api-burst=100 --kube-api-content-type=application/json \
+         --healthz-bind-address=127.0.0.1 --metrics-bind-address=[::]:1 --logging-format=json -v=4",
+        expect![[r#"
+            kubeconfig: /k
+            contentType: application/json
+            qps: 50.5
+            burst: 100
+            healthzBindAddress: 127.0.0.1:10256
+            metricsBindAddress: "[::]:1"
+            format: json
+            verbosity: 4
+        "#]],
+    );
+}
+
+#[test]
+fn our_own_flags() {
+    let own = parse("--scoped-arp --vip-ping=false --drain-cap=1h").own;
+    assert_eq!(own, Own { scoped_arp: true, vip_ping: false, drain_cap: GoDuration::seconds(3600) });
+}
+
+#[test]
+fn both_spellings_and_the_last_one_counts() {
+    let flags = parse("--ipvs-scheduler wrr --masquerade-all --ipvs-scheduler=lc --masquerade-all=F");
+    assert_eq!((flags.ipvs.scheduler.0.as_str(), flags.iptables.masquerade_all), ("lc", false));
+    assert_eq!(parse("--oom-score-adj -1 -v 2 --v=7").oom_score_adj.get(), -1);
+}
+
+#[test]
+fn node_port_addresses() {
+    let addresses = |line: &str| parse(line).node_port_addresses.0;
+    assert_eq!(addresses("--nodeport-addresses=primary"), NodePortAddresses::Primary);
+    assert_eq!(
+        addresses("--nodeport-addresses=192.168.0.0/16,10.0.0.0/8"),
+        NodePortAddresses::Within(vec!["192.168.0.0/16".parse().unwrap(), "10.0.0.0/8".parse().unwrap()])
+    );
+}
+
+#[test]
+fn the_node_s_name_is_lower_cased() {
+    let name = parse("--hostname-override=Node-1.Example").hostname_override;
+    assert_eq!(&*name.resolve().unwrap(), "node-1.example");
+    let own = NodeName::default().resolve().unwrap();
+    assert_eq!(own.to_lowercase(), *own);
+}
+
+#[test]
+fn where_servers_listen() {
+    for (line, healthz, metrics) in [
+        ("", "0.0.0.0:10256", "127.0.0.1:10249"),
+        ("--bind-address=::", "[::]:10256", "[::1]:10249"),
+        ("--healthz-bind-address= --metrics-bind-address=", "", ""),
+        ("--healthz-bind-address=10.0.0.1 --metrics-bind-address=0.0.0.0:1", "10.0.0.1:10256", "0.0.0.0:1"),
+        ("--healthz-bind-address=[fd00::1] --metrics-bind-address=::", "[fd00::1]:10256", "[::]:10249"),
+        ("--healthz-port=1 --metrics-port=2", "0.0.0.0:1", "127.0.0.1:2"),
+        ("--healthz-port=0 --metrics-port=0 --metrics-bind-address=::", "", ""),
+        ("--healthz-port=3 --healthz-bind-address=10.0.0.1:2", "10.0.0.1:2", "127.0.0.1:10249"),
+    ] {
+        let configuration = parse(line);
+        let text = |at: Option<SocketAddr>| at.map(|at| at.to_string()).unwrap_or_default();
+        assert_eq!(text(configuration.healthz_listen()), healthz, "{line}");
+        assert_eq!(text(configuration.metrics_listen()), metrics, "{line}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_taken_and_named() {
+    let line = "--profiling --iptables-sync-period 30s --iptables-localhost-nodeports=false --feature-gates=A=true \
+                --boot-id-file=/x --vmodule=a=1 --log-flush-frequency=5s";
+    let resolved = resolve(line).unwrap();
+    assert_eq!(resolved.configuration, Configuration::default());
+    assert_eq!(
+        resolved.without_effect.join(" "),
+        "--boot-id-file --feature-gates --iptables-sync-period --log-flush-frequency --vmodule \
+         --iptables-localhost-nodeports --profiling"
+    );
+}
+
+#[test]
+fn what_pods_are_told_from_others_by() {
+    let detector = |line: &str| {
+        let configuration = parse(&format!("--hostname-override=n {line}"));
+        (configuration.kernel().local_detector, configuration.engine().unwrap().pod_sources)
+    };
+    let pods = "--cluster-cidr=10.244.0.0/16 --pod-bridge-interface=cni0 --pod-interface-name-prefix=veth";
+    let ranges = PodSources::Ranges(vec!["10.244.0.0/16".parse().unwrap()]);
+    let nothing = PodSources::default;
+    for (mode, expected) in [
+        ("ClusterCIDR", (LocalDetector::Sources, ranges)),
+        ("NodeCIDR", (LocalDetector::Sources, PodSources::OwnNode)),
+        ("BridgeInterface", (LocalDetector::Bridge("cni0".into()), nothing())),
+        ("InterfaceNamePrefix", (LocalDetector::InterfacePrefix("veth".into()), nothing())),
+    ] {
+        assert_eq!(detector(&format!("{pods} --detect-local-mode={mode}")), expected);
+    }
+}
+
+#[test]
+fn refusals_name_the_flag_and_what_is_allowed() {
+    let mut said = String::new();
+    for line in [
+        "--cluster-cidr=10.0.0.0/33",
+        "--cluster-cidr=10.0.0.0/8,11.0.0.0/8",
+        "--nodeport-addresses=primary,10.0.0.0/8",
+        "--nodeport-addresses=secondary",
+        "--ipvs-scheduler=random",
+        "--ipvs-exclude-cidrs=10.0.0.1",
+        "--ipvs-sync-period=30",
+        "--ipvs-sync-period=0s",
+        "--ipvs-sync-period=-5s",
+        "--hostname-override=a_b",
+        "--proxy-mode=iptables",
+        "--detect-local-mode=nodecidr",
+        "--pod-bridge-interface=a-very-long-name-0",
+        "--masquerade-all=maybe",
+        "--iptables-masquerade-bit=32",
+        "--oom-score-adj=5000",
+        "--conntrack-min=-1",
+        "--bind-address=here",
+        "--healthz-bind-address=host:1",
+        "--logging-format=xml",
+        "--kube-api-qps=fast",
+    ] {
+        said += &format!("{}\n", resolve(line).unwrap_err());
+    }
+    expect![[r#"
+        error: invalid value '10.0.0.0/33' for '--cluster-cidr <CIDR[,CIDR]>': "10.0.0.0/33" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
+        error: invalid value '10.0.0.0/8,11.0.0.0/8' for '--cluster-cidr <CIDR[,CIDR]>': at most one IPv4 and one IPv6 range are allowed
+        error: invalid value 'primary,10.0.0.0/8' for '--nodeport-addresses <CIDR[,CIDR...]|primary>': `primary` stands alone: it cannot be mixed with ranges
+        error: invalid value 'secondary' for '--nodeport-addresses <CIDR[,CIDR...]|primary>': "secondary" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64; or `primary`
+        error: invalid value 'random' for '--ipvs-scheduler <NAME>': "random" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos
+        error: invalid value '10.0.0.1' for '--ipvs-exclude-cidrs <CIDR[,CIDR...]>': "10.0.0.1" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
+        error: invalid value '30' for '--ipvs-sync-period <DURATION>': "30" has no unit: allowed are ns, us, ms, s, m and h, as in 30s
+        error: invalid value '0s' for '--ipvs-sync-period <DURATION>': "0s" is too short: it must be greater than 0
+        error: invalid value '-5s' for '--ipvs-sync-period <DURATION>': "-5s" is negative: a duration is 0 or more
+        error: invalid value 'a_b' for '--hostname-override <NAME>': "a_b" is not the name of a node: allowed are letters, digits, '-' and '.', at most 253
+        error: invalid value 'iptables' for '--proxy-mode <ipvs>': "iptables" is not what kube-ipvs does: allowed is ipvs, or nothing
+        error: invalid value 'nodecidr' for '--detect-local-mode <MODE>': "nodecidr" is no way to detect local traffic: allowed are ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix
+        error: invalid value 'a-very-long-name-0' for '--pod-bridge-interface <NAME>': "a-very-long-name-0" is not the name of an interface: at most 15 bytes, without '/', ':' and blanks
+        error: invalid value 'maybe' for '--masquerade-all[=<BOOL>]': "maybe" is neither true nor false
+        error: invalid value '32' for '--iptables-masquerade-bit <0..31>': 32 is not allowed: it must be a whole number from 0 to 31
+        error: invalid value '5000' for '--oom-score-adj <NUMBER>': 5000 is not allowed: it must be a whole number from -1000 to 1000
+        error: invalid value '-1' for '--conntrack-min <NUMBER>': -1 is not allowed: it must be a whole number, 0 or more
+        error: invalid value 'here' for '--bind-address <IP>': "here" is not an IP address: allowed are such as 0.0.0.0, 192.168.0.1 or ::
+        error: invalid value 'host:1' for '--healthz-bind-address <IP[:PORT]>': "host:1" is not an address to listen at: allowed are such as 0.0.0.0:10256 or [::1]:10249
+        error: invalid value 'xml' for '--logging-format <text|json>': "xml" is not a format of logs: allowed are text and json
+        error: invalid value 'fast' for '--kube-api-qps <NUMBER>': invalid float literal
+    "#]].assert_eq(&said);
+}
+
+#[test]
+fn values_that_do_not_go_together() {
+    check_error(
+        "--ipvs-sync-period=1s --ipvs-min-sync-period=2s",
+        expect![
+            "ipvs.minSyncPeriod (--ipvs-min-sync-period) is 2s: allowed is up to ipvs.syncPeriod (--ipvs-sync-period), which is 1s"
+        ],
+    );
+    check_error(
+        "--detect-local-mode=BridgeInterface --pod-interface-name-prefix=veth",
+        expect![
+            "detectLocal.bridgeInterface (--pod-bridge-interface) is missing: detectLocalMode BridgeInterface needs it"
+        ],
+    );
+    check_error(
+        "--detect-local-mode=InterfaceNamePrefix",
+        expect![
+            "detectLocal.interfaceNamePrefix (--pod-interface-name-prefix) is missing: detectLocalMode InterfaceNamePrefix needs it"
+        ],
+    );
+}

@@ -1,0 +1,38 @@
+//! `#[serde(with = "text")]`: values that are texts in the file, read as the flag of the same name reads them.
+
+use std::{fmt::Display, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: FromStr<Err: Display>,
+    D: Deserializer<'de>,
+{
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
+
+pub(super) fn serialize<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// The same for values that are lists of texts in the file, and one text with commas as a flag.
+pub(super) mod list {
+    use super::*;
+
+    pub(in super::super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        Vec::<String>::deserialize(deserializer)?.join(",").parse().map_err(D::Error::custom)
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        value: &impl Display,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = value.to_string();
+        serializer.collect_seq(text.split(',').filter(|item| !item.is_empty()))
+    }
+}

@@ -1,0 +1,80 @@
+//! What kube-proxy knows and has no effect here: it is accepted, and said once.
+
+use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
+use serde_json::Value;
+
+/// Flags with a value.
+const FLAGS: [&str; 11] = [
+    "boot-id-file",
+    "config-sync-period",
+    "feature-gates",
+    "iptables-min-sync-period",
+    "iptables-sync-period",
+    "log-flush-frequency",
+    "log-json-info-buffer-size",
+    "log-text-info-buffer-size",
+    "machine-id-file",
+    "show-hidden-metrics-for-version",
+    "vmodule",
+];
+
+/// Flags that are on or off.
+const SWITCHES: [&str; 4] =
+    ["iptables-localhost-nodeports", "log-json-split-stream", "log-text-split-stream", "profiling"];
+
+/// Fields of the file.
+const FIELDS: [&[&str]; 16] = [
+    &["clientConnection", "acceptContentTypes"],
+    &["configSyncPeriod"],
+    &["enableProfiling"],
+    &["featureGates"],
+    &["iptables", "localhostNodePorts"],
+    &["iptables", "minSyncPeriod"],
+    &["iptables", "snatNodeInternalIP"],
+    &["iptables", "syncPeriod"],
+    &["logging", "flushFrequency"],
+    &["logging", "options"],
+    &["logging", "vmodule"],
+    &["nftables"],
+    &["portRange"],
+    &["showHiddenMetricsForVersion"],
+    &["windowsRunAsService"],
+    &["winkernel"],
+];
+
+/// Lets a command take the flags.
+pub(super) fn augment(command: Command) -> Command {
+    let flags = FLAGS.map(|name| Arg::new(name).long(name).action(ArgAction::Append));
+    let switches = SWITCHES
+        .map(|name| Arg::new(name).long(name).action(ArgAction::Append).num_args(0..=1).require_equals(true));
+    command.args(flags.into_iter().chain(switches).map(|arg| arg.hide(true)))
+}
+
+/// The flags that were given.
+pub(super) fn given(matches: &ArgMatches) -> Vec<String> {
+    let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    FLAGS.into_iter().chain(SWITCHES).filter(is_given).map(|name| format!("--{name}")).collect()
+}
+
+/// Takes the fields out of the file; returns those that say more than nothing.
+pub(super) fn take(file: &mut Value) -> Vec<String> {
+    let take = |path: &&[&str]| {
+        let (last, parents) = path.split_last()?;
+        let parent = parents.iter().try_fold(&mut *file, |value, key| value.get_mut(key))?;
+        let value = parent.as_object_mut()?.remove(*last)?;
+        (!says_nothing(&value)).then(|| path.join("."))
+    };
+    FIELDS.iter().filter_map(take).collect()
+}
+
+/// Whether a value is one that stands in a file of which every field was written out.
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => matches!(text.as_str(), "" | "0" | "0s"),
+        Value::Array(items) => items.iter().all(says_nothing),
+        Value::Object(fields) => fields.values().all(says_nothing),
+    }
+}

@@ -1,0 +1,120 @@
+//! What kube-proxy sets on its host, once, at the start. None of it is needed to serve, so that what cannot be set is
+//! only said.
+
+use std::{fs, io, time::Duration};
+
+use proxier::linux::sysctl;
+
+use crate::config::{Configuration, Conntrack};
+
+const HASH_SIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
+
+/// Sets conntrack's limits and timeouts, and how this process fares when memory runs out. Returns what could not be set.
+#[must_use]
+pub fn prepare(configuration: &Configuration) -> Vec<String> {
+    let mut failures = Vec::new();
+    let mut failed = |failure: String| failures.push(failure);
+    let conntrack = &configuration.conntrack;
+    if let Some(most) = most_connections(conntrack) {
+        let consequence = "conntrack may be full before, and drop new connections";
+        raise("nf_conntrack_max", most, consequence).unwrap_or_else(&mut failed);
+        // Four connections in a slot of its table, on average.
+        raise_hash_size(most / 4).unwrap_or_else(&mut failed);
+    }
+    let timeouts = [
+        ("nf_conntrack_tcp_timeout_established", conntrack.tcp_established_timeout),
+        ("nf_conntrack_tcp_timeout_close_wait", conntrack.tcp_close_wait_timeout),
+        ("nf_conntrack_udp_timeout", conntrack.udp_timeout),
+        ("nf_conntrack_udp_timeout_stream", conntrack.udp_stream_timeout),
+    ];
+    for (name, timeout) in timeouts {
+        if let Some(seconds) = timeout.if_set().as_ref().map(Duration::as_secs) {
+            raise(name, seconds, "conntrack forgets idle connections earlier").unwrap_or_else(&mut failed);
+        }
+    }
+    if conntrack.tcp_be_liberal {
+        let consequence = "packets outside the window of a connection are not translated";
+        let set = sysctl::set("net/netfilter/nf_conntrack_tcp_be_liberal", "1", consequence);
+        set.map_err(|error| error.to_string()).unwrap_or_else(&mut failed);
+    }
+    let score = configuration.oom_score_adj;
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        failed(format!("cannot set this process's oom_score_adj = {score}: {error}"));
+    }
+    failures
+}
+
+/// How many connections conntrack is to hold, if anything is said.
+fn most_connections(conntrack: &Conntrack) -> Option<u64> {
+    let number = |number: i32| u64::try_from(number).unwrap_or(0);
+    match number(conntrack.max_per_core.get()) {
+        0 => None,
+        per_core => Some((per_core * processors()).max(number(conntrack.min.get()))),
+    }
+}
+
+/// How many processors the host has; this process may have fewer.
+fn processors() -> u64 {
+    let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    count(&online).max(1)
+}
+
+/// Counts what a list of the kernel such as `0-3,6` has.
+fn count(list: &str) -> u64 {
+    let one = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+        (last + 1).checked_sub(first)
+    };
+    list.trim().split(',').filter_map(one).sum()
+}
+
+/// Sets a parameter of conntrack, unless the host has more already.
+fn raise(name: &str, value: u64, consequence: &str) -> Result<(), String> {
+    let entry = format!("net/netfilter/{name}");
+    if read(&format!("/proc/sys/{entry}")).is_ok_and(|found| found >= value) {
+        return Ok(());
+    }
+    sysctl::set(&entry, &value.to_string(), consequence).map_err(|error| error.to_string())
+}
+
+fn raise_hash_size(slots: u64) -> Result<(), String> {
+    if read(HASH_SIZE).is_ok_and(|found| found >= slots) {
+        return Ok(());
+    }
+    fs::write(HASH_SIZE, slots.to_string()).map_err(|error| {
+        format!(
+            "cannot set {HASH_SIZE} = {slots}: {error}; without it conntrack is slower with many connections"
+        )
+    })
+}
+
+fn read(path: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(path)?;
+    text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_processors() {
+        for (list, expected) in [("0\n", 1), ("0-3\n", 4), ("0-3,6,8-9", 7), ("", 0), ("what", 0), ("3-1", 0)]
+        {
+            assert_eq!(count(list), expected, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_for_each_processor_and_no_less_than_the_least() {
+        let conntrack = |per_core: i64, min: i64| Conntrack {
+            max_per_core: per_core.try_into().unwrap(),
+            min: min.try_into().unwrap(),
+            ..Conntrack::default()
+        };
+        assert_eq!(most_connections(&conntrack(0, 1000)), None);
+        assert_eq!(most_connections(&conntrack(1, 1_000_000)), Some(1_000_000));
+        assert_eq!(most_connections(&conntrack(1_000_000, 1)), Some(1_000_000 * processors()));
+    }
+}
