@@ -21,6 +21,17 @@ fn program() -> String {
     std::env::var("KUBE_IPVS_BIN").unwrap_or_else(|_| "kube-ipvs".into())
 }
 
+/// Where it is.
+fn located() -> Result<PathBuf> {
+    let program = PathBuf::from(program());
+    if program.components().count() > 1 {
+        return Ok(fs::canonicalize(&program)?);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = std::env::split_paths(&path).map(|directory| directory.join(&program));
+    found.find(|path| path.is_file()).with_context(|| format!("{} is not on the PATH", program.display()))
+}
+
 /// Runs kube-ipvs on one node.
 #[derive(Debug, Clone)]
 pub struct ProxyCommand {
@@ -28,6 +39,9 @@ pub struct ProxyCommand {
     node: String,
     runtime: PathBuf,
     log: PathBuf,
+    program: PathBuf,
+    /// What the shell does before.
+    before: &'static str,
 }
 
 impl ProxyCommand {
@@ -36,7 +50,26 @@ impl ProxyCommand {
         fs::create_dir_all(&runtime)?;
         fs::create_dir_all(RUNTIME)?;
         let log = directory.join(format!("{node}.log"));
-        Ok(Self { namespace: Arc::clone(namespace), node: node.to_owned(), runtime, log })
+        let (namespace, node) = (Arc::clone(namespace), node.to_owned());
+        Ok(Self { namespace, node, runtime, log, program: program().into(), before: "" })
+    }
+
+    /// Under kube-proxy's name, and so with its command line.
+    pub fn as_kube_proxy(mut self) -> Result<Self> {
+        let directory = self.runtime.with_extension("bin");
+        fs::create_dir_all(&directory)?;
+        self.program = directory.join("kube-proxy");
+        if !self.program.exists() {
+            std::os::unix::fs::symlink(located()?, &self.program)?;
+        }
+        Ok(self)
+    }
+
+    /// In a container whose /proc/sys is read-only.
+    #[must_use]
+    pub fn without_sysctls(mut self) -> Self {
+        self.before = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && ";
+        self
     }
 
     /// `ip netns exec` gives the process the node's network and a mount namespace of its own, in which the node's own
@@ -44,8 +77,8 @@ impl ProxyCommand {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.namespace.name(), "sh", "-c"]);
-        command.arg(format!("mount --bind \"$0\" {RUNTIME} && exec \"$@\""));
-        command.arg(&self.runtime).arg(program()).args(arguments).stdin(Stdio::null());
+        command.arg(format!("{}mount --bind \"$0\" {RUNTIME} && exec \"$@\"", self.before));
+        command.arg(&self.runtime).arg(&self.program).args(arguments).stdin(Stdio::null());
         command
     }
 
@@ -69,12 +102,17 @@ impl ProxyCommand {
 
     /// Starts the daemon on a folder of manifests.
     pub fn start(&self, manifests: &Path, extra: &[&str]) -> Result<Proxy> {
-        let log = File::options().create(true).append(true).open(&self.log)?;
-        let log_start = log.metadata()?.len();
         let manifests = manifests.to_str().context("a path that is not UTF-8")?;
         let mut arguments = vec!["run", "--manifests", manifests, "--hostname-override", &self.node];
         arguments.extend(extra);
-        let mut command = self.command(&arguments);
+        self.spawn(&arguments)
+    }
+
+    /// Starts the daemon with this command line.
+    pub fn spawn(&self, arguments: &[&str]) -> Result<Proxy> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let log_start = log.metadata()?.len();
+        let mut command = self.command(arguments);
         command.stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("starting {}", program()))?;
         Ok(Proxy { child, log: self.log.clone(), log_start })
@@ -111,6 +149,14 @@ impl Proxy {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// Waits for the daemon to end by itself.
+    pub fn await_end(mut self) -> Result<(ExitStatus, String)> {
+        let status = eventually(Duration::from_secs(30), || {
+            self.child.try_wait()?.with_context(|| format!("kube-ipvs goes on; {}", self.log_text()))
+        })?;
+        Ok((status, self.log_text()))
     }
 
     /// Fails where the daemon has ended.

@@ -1,12 +1,13 @@
 //! What kube-proxy sets on its host, once, at the start. None of it is needed to serve, so that what cannot be set is
 //! only said.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
 
 use proxier::linux::sysctl;
 
 use crate::config::{Configuration, Conntrack};
 
+const MOST: &str = "net/netfilter/nf_conntrack_max";
 const HASH_SIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 
 /// Sets conntrack's limits and timeouts, and how this process fares when memory runs out. Returns what could not be set.
@@ -15,17 +16,19 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
     let mut failures = Vec::new();
     let mut failed = |failure: String| failures.push(failure);
     let conntrack = &configuration.conntrack;
-    if let Some(most) = most_connections(conntrack) {
+    // Other network namespaces than the first can read the limit, which is the host's.
+    let is_ours = !fs::metadata(sysctl::path(MOST)).is_ok_and(|limit| limit.permissions().readonly());
+    if let Some(most) = most_connections(conntrack).filter(|_| is_ours) {
         let consequence = "conntrack may be full before, and drop new connections";
-        raise("nf_conntrack_max", most, consequence).unwrap_or_else(&mut failed);
+        raise(MOST, most, consequence).unwrap_or_else(&mut failed);
         // Four connections in a slot of its table, on average.
         raise_hash_size(most / 4).unwrap_or_else(&mut failed);
     }
     let timeouts = [
-        ("nf_conntrack_tcp_timeout_established", conntrack.tcp_established_timeout),
-        ("nf_conntrack_tcp_timeout_close_wait", conntrack.tcp_close_wait_timeout),
-        ("nf_conntrack_udp_timeout", conntrack.udp_timeout),
-        ("nf_conntrack_udp_timeout_stream", conntrack.udp_stream_timeout),
+        ("net/netfilter/nf_conntrack_tcp_timeout_established", conntrack.tcp_established_timeout),
+        ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", conntrack.tcp_close_wait_timeout),
+        ("net/netfilter/nf_conntrack_udp_timeout", conntrack.udp_timeout),
+        ("net/netfilter/nf_conntrack_udp_timeout_stream", conntrack.udp_stream_timeout),
     ];
     for (name, timeout) in timeouts {
         if let Some(seconds) = timeout.if_set().as_ref().map(Duration::as_secs) {
@@ -71,11 +74,10 @@ fn count(list: &str) -> u64 {
 
 /// Sets a parameter of conntrack, unless the host has more already.
 fn raise(name: &str, value: u64, consequence: &str) -> Result<(), String> {
-    let entry = format!("net/netfilter/{name}");
-    if read(&format!("/proc/sys/{entry}")).is_ok_and(|found| found >= value) {
+    if read(&sysctl::path(name)).is_ok_and(|found| found >= value) {
         return Ok(());
     }
-    sysctl::set(&entry, &value.to_string(), consequence).map_err(|error| error.to_string())
+    sysctl::set(name, &value.to_string(), consequence).map_err(|error| error.to_string())
 }
 
 fn raise_hash_size(slots: u64) -> Result<(), String> {
@@ -89,7 +91,7 @@ fn raise_hash_size(slots: u64) -> Result<(), String> {
     })
 }
 
-fn read(path: &str) -> io::Result<u64> {
+fn read(path: impl AsRef<Path>) -> io::Result<u64> {
     let text = fs::read_to_string(path)?;
     text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
 }

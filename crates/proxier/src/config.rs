@@ -14,6 +14,8 @@ pub struct Config {
     pub hostname: Box<str>,
     /// On which addresses node ports are served.
     pub node_ports: NodePortAddresses,
+    /// Whether node ports are served on 127.0.0.1 too, for processes of this node.
+    pub localhost_node_ports: bool,
     /// Which sources are pods, for a [`LocalDetector`](crate::linux::LocalDetector) that goes by them.
     pub pod_sources: PodSources,
     /// Whether this node keeps silent in ARP for the addresses that are bound to `kube-ipvs0`.
@@ -34,6 +36,7 @@ impl Config {
         Self {
             hostname: hostname.into(),
             node_ports: NodePortAddresses::All,
+            localhost_node_ports: false,
             pod_sources: PodSources::default(),
             scoped_arp: false,
             scheduler: Scheduler::RR,

@@ -3,18 +3,22 @@
 //! They need root and a kernel with ip_vs: `cargo xtask test` gives them both.
 
 mod affinity;
+mod arp;
 mod bad_input;
 mod bench;
 mod beside_others;
 mod choices;
 mod common;
+mod detect_local;
 mod dns;
+mod drop_in;
 mod dual_stack;
 mod hairpin;
 mod health_checks;
 mod host_network;
 mod hostnames;
 mod kill_nine;
+mod localhost;
 mod masquerade;
 mod my_nginx;
 mod myapp;
@@ -32,6 +36,7 @@ mod short_cut;
 mod source_ranges;
 mod spread;
 mod steady_load;
+mod sysctls;
 mod terminating;
 mod topology;
 mod udp;

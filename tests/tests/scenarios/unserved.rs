@@ -50,6 +50,21 @@ fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
     })
 }
 
+/// Some do not want pings of VIPs to be answered: they are refused as all else that is not served.
+#[test]
+fn pings_of_vips_can_be_turned_off() -> TestResult {
+    scenario(Cluster::builder().pod("visitor", "node-3", "10.244.3.9"), |cluster| {
+        cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.80").port(80))?;
+        let _proxy = cluster.start_proxy("node-3", &["--vip-ping=false"])?;
+        cluster.at("node-3")?.await_vips(&["10.96.0.80"])?;
+        let visitor = cluster.at("visitor")?;
+        let ping = visitor.output("ping", &["-c", "1", "-W", "2", "10.96.0.80"])?;
+        assert!(!ping.status.success(), "a VIP answers");
+        visitor.run("ping", &["-c", "1", "-W", "5", "192.168.128.3"])?;
+        Ok(())
+    })
+}
+
 /// An external IP that is the address of a node: that node is reached as before, from everywhere, and nobody binds
 /// the address.
 #[test]

@@ -217,6 +217,7 @@ impl Configuration {
             LocalMode::NodeCidr => PodSources::OwnNode,
             LocalMode::BridgeInterface | LocalMode::InterfaceNamePrefix => PodSources::default(),
         };
+        config.localhost_node_ports = self.own.localhost_node_ports;
         config.scoped_arp = self.own.scoped_arp;
         config.scheduler = self.ipvs.scheduler.0;
         config.exclude_cidrs = self.ipvs.exclude_cidrs.0.clone();
@@ -240,6 +241,7 @@ impl Configuration {
             },
             tcp_be_liberal: self.conntrack.tcp_be_liberal,
             vip_ping: self.own.vip_ping,
+            localhost_node_ports: self.own.localhost_node_ports,
             strict_arp: self.ipvs.strict_arp,
             scoped_arp: self.own.scoped_arp,
             timeouts: Timeouts {

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use super::{Configuration, Listen, file, listen, without_effect};
 
 /// Flags that count beside a file too: kube-proxy's first, then our own.
-const BESIDE_FILE: [&str; 11] = [
+const BESIDE_FILE: [&str; 12] = [
     "config",
     "hostname-override",
     "master",
@@ -19,6 +19,7 @@ const BESIDE_FILE: [&str; 11] = [
     "init-only",
     "scoped-arp",
     "vip-ping",
+    "localhost-nodeports",
     "drain-cap",
 ];
 

@@ -14,6 +14,10 @@ pub struct Own {
     #[arg(id = "vip-ping", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "true", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
     pub vip_ping: bool,
 
+    /// Serve node ports on 127.0.0.1 too, for processes of this node
+    #[arg(id = "localhost-nodeports", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
+    pub localhost_node_ports: bool,
+
     /// How long an endpoint that left without terminating may keep its connections
     #[arg(id = "drain-cap", long, value_name = "DURATION", default_value_t = Self::default().drain_cap)]
     pub drain_cap: GoDuration,
@@ -21,6 +25,11 @@ pub struct Own {
 
 impl Default for Own {
     fn default() -> Self {
-        Self { scoped_arp: false, vip_ping: true, drain_cap: GoDuration::seconds(600) }
+        Self {
+            scoped_arp: false,
+            vip_ping: true,
+            localhost_node_ports: false,
+            drain_cap: GoDuration::seconds(600),
+        }
     }
 }

@@ -9,7 +9,7 @@ mod endpoints;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use foldhash::{HashMap, HashSet};
@@ -34,6 +34,7 @@ use crate::{
 pub struct Cluster {
     hostname: Box<str>,
     node_port_policy: NodePortAddresses,
+    localhost_node_ports: bool,
     pod_source_policy: PodSources,
     services: HashMap<ServiceId, Service>,
     slices: HashMap<SliceId, EndpointSlice>,
@@ -49,7 +50,8 @@ pub struct Cluster {
     host_addresses: BTreeSet<NodeAddress>,
     /// Schedulers that this host's kernel was seen not to have.
     missing_schedulers: BTreeSet<Scheduler>,
-    /// The addresses on which node ports are served. Invariant: what `node_port_policy` selects.
+    /// The addresses on which node ports are served. Invariant: what `node_port_policy` selects, and 127.0.0.1 if
+    /// `localhost_node_ports`.
     node_port_addresses: Vec<IpAddr>,
     /// Which Services have an address: those that are touched when the host gets or loses it.
     on_address: HashMap<IpAddr, BTreeSet<ServiceId>>,
@@ -69,6 +71,7 @@ impl Cluster {
         Self {
             hostname: config.hostname.clone(),
             node_port_policy: config.node_ports.clone(),
+            localhost_node_ports: config.localhost_node_ports,
             pod_source_policy: config.pod_sources.clone(),
             pod_sources: config.pod_sources.select(None),
             services: HashMap::default(),
@@ -350,7 +353,8 @@ impl Cluster {
     /// Selects the addresses of node ports again, and moves the claims of the Services that have one.
     fn select_node_port_addresses(&mut self) {
         let node = self.nodes.get(&self.hostname);
-        let selected = self.node_port_policy.select(&self.host_addresses, node);
+        let mut selected = self.node_port_policy.select(&self.host_addresses, node);
+        selected.extend(self.localhost_node_ports.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         if selected == self.node_port_addresses {
             return;
         }

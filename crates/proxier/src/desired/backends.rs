@@ -47,6 +47,15 @@ impl Backends {
     }
 }
 
+impl Backends {
+    /// An endpoint that takes connections, on this node if there is one.
+    pub(super) fn nearest(&self) -> Option<EndpointAddress> {
+        let serves =
+            |(_, server): &(&EndpointAddress, &RealServer)| matches!(server, RealServer::Serving { .. });
+        self.local.iter().chain(&self.cluster).find(serves).map(|(address, _)| *address)
+    }
+}
+
 /// Whether anybody takes connections.
 pub(super) fn any_serves(real_servers: &RealServers) -> bool {
     real_servers.values().any(|server| matches!(server, RealServer::Serving { .. }))

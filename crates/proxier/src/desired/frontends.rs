@@ -16,6 +16,8 @@ pub(super) enum Kind {
     ExternalIp,
     LoadBalancerIp,
     NodePort,
+    /// A node port on 127.0.0.1, for processes of this node.
+    Loopback,
     /// Behind the short cuts of a Service whose ClusterIPs lead to local endpoints only.
     Inner,
 }
@@ -26,13 +28,13 @@ impl Kind {
         match self {
             Self::ClusterIp => service.internal_policy,
             Self::ExternalIp | Self::LoadBalancerIp | Self::NodePort => service.external_policy,
-            Self::Inner => TrafficPolicy::Cluster,
+            Self::Loopback | Self::Inner => TrafficPolicy::Cluster,
         }
     }
 
     /// Whether its address is one that we bind, rather than one that the node has.
     fn is_vip(self) -> bool {
-        self != Self::NodePort
+        !matches!(self, Self::NodePort | Self::Loopback)
     }
 
     /// Whether clients outside the cluster come by it.
@@ -57,6 +59,7 @@ impl Frontend {
         match (self.kind, policy) {
             (Kind::ClusterIp, _) => served.with(KeySet::ClusterIps),
             (Kind::Inner, _) => served.with(KeySet::Inner),
+            (Kind::Loopback, _) => served.with(KeySet::MasqueradeInside),
             // Pods of other nodes come to a node's own address only.
             (_, TrafficPolicy::Cluster) if !self.bind => served.with(KeySet::MasqueradeAlways),
             (_, TrafficPolicy::Cluster) => served.with(KeySet::External),
@@ -91,7 +94,12 @@ pub(super) fn frontends(
     add(Kind::ExternalIp, &service.external_ips, port.port);
     if let Some(number) = port.node_port {
         match node_port_addresses(cluster, &id, Claim::NodePort(port.protocol, number), family) {
-            Ok(addresses) => add(Kind::NodePort, addresses, number),
+            Ok(addresses) => {
+                let (loopback, addresses): (Vec<_>, Vec<_>) =
+                    addresses.iter().partition(|ip| ip.is_loopback());
+                add(Kind::NodePort, &addresses, number);
+                add(Kind::Loopback, &loopback, number);
+            }
             Err(reason) => skipped.push(reason),
         }
     }

@@ -58,6 +58,12 @@ fn add_port(
             let skipped = &mut desired.skipped;
             choices::apply(&mut server, cluster, service, frontend, is_diverted_to, &endpoints, skipped);
         }
+        if frontend.kind == Kind::Loopback {
+            // IPVS lets nothing go from 127.0.0.1 to another host, so an endpoint is reached past it. The virtual server
+            // is there for the endpoints that go.
+            server.short_cut = backends.nearest();
+            server.shortened = vec![frontend.key];
+        }
         match target.filter(|_| any_serves(&backends.cluster)) {
             Some(target) if target == frontend.key => {
                 server.shortened =

@@ -180,9 +180,9 @@ impl Differ<'_> {
         }
     }
 
-    fn short_cut(&mut self, key: VirtualServerKey, wanted: Option<&VirtualServer>) {
+    fn short_cut(&mut self, key: VirtualServerKey, server: Option<&VirtualServer>) {
         let known = self.known.short_cuts.get(&key).copied();
-        let wanted = wanted.and_then(|wanted| wanted.short_cut);
+        let wanted = server.and_then(|server| server.short_cut);
         if known == wanted {
             return;
         }
@@ -194,7 +194,9 @@ impl Differ<'_> {
             (None, Some(known)) => self.element(Element::ShortCut(key, known), false, true),
             (None, None) => {}
         }
-        if known.is_some() {
+        // A flow that goes to an endpoint which is still there may stay.
+        let stays = |known| server.is_some_and(|server| server.real_servers.contains_key(&known));
+        if known.is_some_and(|known| !stays(known)) {
             self.forget_flows(key, None);
         }
     }

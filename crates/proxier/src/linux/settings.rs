@@ -13,6 +13,8 @@ pub struct Settings {
     pub tcp_be_liberal: bool,
     /// Whether VIPs answer pings.
     pub vip_ping: bool,
+    /// Whether what [`Config::localhost_node_ports`](crate::Config::localhost_node_ports) needs is set.
+    pub localhost_node_ports: bool,
     /// kube-proxy's `strictARP`: no device answers for another one's address, whatever it is for.
     pub strict_arp: bool,
     /// Whether there is a table for [`Config::scoped_arp`](crate::Config::scoped_arp).
@@ -63,6 +65,7 @@ impl Default for Settings {
             local_detector: LocalDetector::Sources,
             tcp_be_liberal: false,
             vip_ping: true,
+            localhost_node_ports: false,
             strict_arp: false,
             scoped_arp: false,
             timeouts: Timeouts::default(),

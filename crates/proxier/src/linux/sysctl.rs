@@ -1,6 +1,9 @@
 //! Kernel parameters. They belong to the network namespace of the calling thread.
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::Settings;
 
@@ -21,6 +24,13 @@ const STRICT_ARP: [(&str, &str, &str); 2] = [
     ("net/ipv4/conf/all/arp_ignore", "1", "this node would answer for VIPs, and strict ARP was asked for"),
     ("net/ipv4/conf/all/arp_announce", "2", "this node would announce VIPs, and strict ARP was asked for"),
 ];
+
+/// What `localhost_node_ports` asks for.
+const LOCALHOST: [(&str, &str, &str); 1] = [(
+    "net/ipv4/conf/all/route_localnet",
+    "1",
+    "nothing leads from 127.0.0.1 to pods, and node ports on localhost were asked for",
+)];
 
 /// A parameter that is not as it should be, and cannot be changed.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +57,8 @@ pub fn set(name: &str, value: &str, consequence: &str) -> Result<(), NotSet> {
 /// Sets what the data plane stands on.
 pub(super) fn prepare(settings: &Settings) -> Result<(), NotSet> {
     let strict_arp: &[_] = if settings.strict_arp { &STRICT_ARP } else { &[] };
-    for (name, value, consequence) in NEEDED.iter().chain(strict_arp) {
+    let localhost: &[_] = if settings.localhost_node_ports { &LOCALHOST } else { &[] };
+    for (name, value, consequence) in NEEDED.iter().chain(strict_arp).chain(localhost) {
         set(name, value, consequence)?;
     }
     let reuse = if kernel_is_at_least(5, 9) { "1" } else { "0" };
@@ -60,8 +71,14 @@ pub(super) fn prepare(settings: &Settings) -> Result<(), NotSet> {
 /// Before 5.9 mode 1 delayed a connection from a re-used port by a second.
 const REUSE: &str = "net/ipv4/vs/conn_reuse_mode";
 
+/// The file of a parameter.
+#[must_use]
+pub fn path(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name)
+}
+
 fn write(name: &str, value: &str) -> io::Result<()> {
-    let path = format!("/proc/sys/{name}");
+    let path = path(name);
     if fs::read_to_string(&path)?.trim() == value {
         return Ok(());
     }

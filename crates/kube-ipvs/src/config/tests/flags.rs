@@ -96,8 +96,16 @@ fn every_flag_of_kube_proxy_has_its_field() {
 
 #[test]
 fn our_own_flags() {
-    let own = parse("--scoped-arp --vip-ping=false --drain-cap=1h").own;
-    assert_eq!(own, Own { scoped_arp: true, vip_ping: false, drain_cap: GoDuration::seconds(3600) });
+    let own = parse("--scoped-arp --vip-ping=false --localhost-nodeports --drain-cap=1h").own;
+    assert_eq!(
+        own,
+        Own {
+            scoped_arp: true,
+            vip_ping: false,
+            localhost_node_ports: true,
+            drain_cap: GoDuration::seconds(3600)
+        }
+    );
 }
 
 #[test]

@@ -107,3 +107,58 @@ fn an_address_that_would_be_answered_for_is_not_bound() {
     turn(&mut engine, &mut kernel, 100, []);
     assert!(engine.is_healthy() && kernel.state.bound_vips.len() == 1 && kernel.state.silent.len() == 1);
 }
+
+#[test]
+fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
+    let (mut engine, mut kernel) = start(|config| config.localhost_node_ports = true);
+    let endpoints = |all: &[&str]| Event::SliceApplied(slice("web-1", "web", 8080, all));
+    let web = Event::ServiceApplied(service("web", &["10.0.0.1"], &[(80, Some(30080))]));
+    let events = [addresses(&["192.168.0.1"]), web, endpoints(&["10.1.0.2", "10.1.0.3"])];
+    turn(&mut engine, &mut kernel, 0, events);
+    let localhost = key("TCP 127.0.0.1:30080");
+    assert_eq!(kernel.state.short_cuts[&localhost].to_string(), "10.1.0.2:8080");
+    // Flows stay where they are as long as their endpoint does.
+    check(
+        &turn(&mut engine, &mut kernel, 1, [endpoints(&["10.1.0.1", "10.1.0.2", "10.1.0.3"])]),
+        expect![[r#"
+            + real server TCP 10.0.0.1:80 -> 10.1.0.1:8080 Masq 1
+            + real server TCP 127.0.0.1:30080 -> 10.1.0.1:8080 Masq 1
+            + real server TCP 192.168.0.1:30080 -> 10.1.0.1:8080 Masq 1
+            ~ element short-cuts { 127.0.0.1 . tcp . 30080 : 10.1.0.1 . 8080 }
+        "#]],
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 2, [endpoints(&["10.1.0.1~", "10.1.0.2", "10.1.0.3"])]),
+        expect![[r#"
+            ~ real server TCP 10.0.0.1:80 -> 10.1.0.1:8080 Masq 0
+            ~ real server TCP 127.0.0.1:30080 -> 10.1.0.1:8080 Masq 0
+            ~ real server TCP 192.168.0.1:30080 -> 10.1.0.1:8080 Masq 0
+            ~ element short-cuts { 127.0.0.1 . tcp . 30080 : 10.1.0.2 . 8080 }
+        "#]],
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 3, [endpoints(&["10.1.0.2", "10.1.0.3"])]),
+        expect![[r#"
+        - real server TCP 10.0.0.1:80 -> 10.1.0.1:8080
+        - real server TCP 127.0.0.1:30080 -> 10.1.0.1:8080
+        - real server TCP 192.168.0.1:30080 -> 10.1.0.1:8080
+        - flows TCP 127.0.0.1:30080 -> 10.1.0.1:8080
+    "#]],
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 4, [endpoints(&[])]),
+        expect![[r#"
+        + element no-endpoints { 10.0.0.1 . tcp . 80 }
+        + element no-endpoints { 127.0.0.1 . tcp . 30080 }
+        + element no-endpoints { 192.168.0.1 . tcp . 30080 }
+        ~ real server TCP 10.0.0.1:80 -> 10.1.0.2:8080 Masq 0
+        ~ real server TCP 10.0.0.1:80 -> 10.1.0.3:8080 Masq 0
+        ~ real server TCP 127.0.0.1:30080 -> 10.1.0.2:8080 Masq 0
+        ~ real server TCP 127.0.0.1:30080 -> 10.1.0.3:8080 Masq 0
+        ~ real server TCP 192.168.0.1:30080 -> 10.1.0.2:8080 Masq 0
+        ~ real server TCP 192.168.0.1:30080 -> 10.1.0.3:8080 Masq 0
+        - element short-cuts { 127.0.0.1 . tcp . 30080 : 10.1.0.2 . 8080 }
+        - flows TCP 127.0.0.1:30080
+    "#]],
+    );
+}

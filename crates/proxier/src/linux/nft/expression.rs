@@ -144,17 +144,39 @@ fn ct(key: u32, bits: u32, operator: Operator) -> Vec<Expressions> {
     vec![load, mask(bits, 0), Expressions::Cmp(compare.to_vec())]
 }
 
+/// How long the kernel's field for the name of an interface is (`IFNAMSIZ`).
+const INTERFACE_NAME: usize = 16;
+
 /// `iifname NAME`, or `iifname "PREFIX*"`.
 pub(super) fn comes_by(name: &str, is_prefix: bool) -> Vec<Expressions> {
     let mut bytes = name.as_bytes().to_vec();
     if !is_prefix {
-        // As long as the kernel's own field.
-        bytes.resize(16, 0);
+        bytes.resize(INTERFACE_NAME, 0);
     }
+    interface(bytes, Operator::Equal)
+}
+
+/// `iifname != NAME`.
+pub(super) fn comes_not_by(name: &str) -> Vec<Expressions> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(INTERFACE_NAME, 0);
+    interface(bytes, Operator::NotEqual)
+}
+
+fn interface(name: Vec<u8>, operator: Operator) -> Vec<Expressions> {
     let load = vec![Meta::Key(MetaKey::Iifname), Meta::DestinationRegister(Register::Reg1)];
-    let name = DataAttribute::Value(bytes);
-    let equal = vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(Operator::Equal), Cmp::Data(name)];
-    vec![Expressions::Meta(load), Expressions::Cmp(equal)]
+    vec![Expressions::Meta(load), compare(operator, name)]
+}
+
+/// `ip daddr 127.0.0.0/8`.
+pub(super) fn to_localhost() -> Vec<Expressions> {
+    vec![payload(NETWORK_HEADER, 16, 1, Register::Reg1), compare(Operator::Equal, vec![127])]
+}
+
+/// Compares what is in the first register.
+fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
+    let value = DataAttribute::Value(value);
+    Expressions::Cmp(vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(operator), Cmp::Data(value)])
 }
 
 /// `meta mark & BIT == BIT`.
@@ -223,10 +245,8 @@ pub(super) fn arp_field(field: ArpField) -> Expressions {
 pub(super) fn is_arp_request() -> Vec<Expressions> {
     let fields: [(u32, &[u8]); 5] = [(0, &[0, 1]), (2, &[8, 0]), (4, &[6]), (5, &[4]), (6, &[0, 1])];
     let equals = |(offset, bytes): (u32, &[u8])| {
-        let value = DataAttribute::Value(bytes.to_vec());
-        let compare = [Cmp::SourceRegister(Register::Reg1), Cmp::Op(Operator::Equal), Cmp::Data(value)];
         let load = payload(NETWORK_HEADER, offset, bytes.len() as u32, Register::Reg1);
-        [load, Expressions::Cmp(compare.to_vec())]
+        [load, compare(Operator::Equal, bytes.to_vec())]
     };
     fields.into_iter().flat_map(equals).collect()
 }

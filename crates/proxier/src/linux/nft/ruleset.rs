@@ -50,7 +50,7 @@ pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
         Chain { name: "unserved", base: None, rules: rules.unserved() },
         Chain { name: "to-service", base: None, rules: rules.to_service() },
         Chain { name: "from-node", base: None, rules: rules.sent_by_node() },
-        Chain::hooked("firewall-in", "filter", PreRouting, -110, vec![rules.established(), rules.firewall()]),
+        Chain::hooked("firewall-in", "filter", PreRouting, -110, rules.firewall_in()),
         Chain::hooked("nat-in", "nat", PreRouting, -105, rules.nat(rules.inside())),
         Chain::hooked("nat-out", "nat", LocalOut, -105, rules.nat(Vec::new())),
         Chain::hooked("input", "filter", LocalIn, 90, rules.input()),
@@ -146,6 +146,20 @@ impl Rules<'_> {
                 [self.key_in(KeySet::NoLocal), state_new(), vec![counter(), drop()]],
             ),
         ]
+    }
+
+    fn firewall_in(&self) -> Vec<Rule> {
+        let mut rules = vec![self.established()];
+        if self.family == Family::V4 {
+            // Where 127.0.0.1 is routed, hosts of the LAN would reach what listens there (CVE-2020-8558). The rule is there
+            // always: the sysctl outlives whoever wanted it.
+            rules.push(Rule::new(
+                "127.0.0.1 is for processes of this node",
+                [to_localhost(), comes_not_by("lo"), vec![counter(), drop()]],
+            ));
+        }
+        rules.push(self.firewall());
+        rules
     }
 
     fn firewall(&self) -> Rule {

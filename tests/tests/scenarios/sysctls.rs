@@ -1,0 +1,105 @@
+//! What is set beside rules: timeouts of IPVS and conntrack.
+
+use anyhow::{Context, Result};
+use scenarios::{Cluster, Namespace, SOON, Service, TestResult, eventually, scenario};
+
+fn conntrack(node: &Namespace, name: &str) -> Result<String> {
+    let text = node.run("cat", &[&format!("/proc/sys/net/netfilter/nf_conntrack_{name}")])?;
+    Ok(text.trim().to_owned())
+}
+
+/// Waits until IPVS has these timeouts, for TCP, TCP after a FIN, and UDP.
+fn await_timeouts(node: &Namespace, expected: [&str; 3]) -> Result<()> {
+    eventually(SOON, || {
+        let text = node.run("ipvsadm", &["-L", "--timeout"])?;
+        let found = text.trim().strip_prefix("Timeout (tcp tcpfin udp): ").context(text.clone())?;
+        (found == expected.join(" ")).then_some(()).with_context(|| format!("{expected:?}, but {found}"))
+    })
+}
+
+/// IPVS remembers a connection as long as conntrack does, unless it is told how long.
+#[test]
+fn timeouts_of_ipvs() -> TestResult {
+    scenario(Cluster::builder(), |cluster| {
+        cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.80").port(80))?;
+        let node = cluster.at("node-1")?;
+        let proxy = cluster.start_proxy("node-1", &["--ipvs-sync-period=1s"])?;
+        node.await_vips(&["10.96.0.80"])?;
+        let names = ["tcp_timeout_established", "tcp_timeout_fin_wait", "udp_timeout_stream"];
+        let [tcp, tcp_fin, udp] = names.map(|name| conntrack(node, name));
+        await_timeouts(node, [&tcp?, &tcp_fin?, &udp?])?;
+        node.sysctls(&[
+            ("netfilter.nf_conntrack_tcp_timeout_established", "100000"),
+            ("netfilter.nf_conntrack_tcp_timeout_fin_wait", "77"),
+            ("netfilter.nf_conntrack_udp_timeout_stream", "240"),
+        ])?;
+        await_timeouts(node, ["100000", "77", "240"])?;
+        proxy.terminate()?;
+        let flags = ["--ipvs-tcp-timeout=15m", "--ipvs-tcpfin-timeout=30s"];
+        let _proxy = cluster.start_proxy("node-1", &flags)?;
+        await_timeouts(node, ["900", "30", "240"])
+    })
+}
+
+/// What kube-proxy sets of conntrack: raised, never lowered.
+#[test]
+fn timeouts_of_conntrack() -> TestResult {
+    scenario(Cluster::builder(), |cluster| {
+        cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.80").port(80))?;
+        let node = cluster.at("node-1")?;
+        node.sysctls(&[
+            ("netfilter.nf_conntrack_tcp_timeout_established", "100"),
+            ("netfilter.nf_conntrack_tcp_timeout_close_wait", "999999"),
+        ])?;
+        let flags =
+            ["--conntrack-tcp-be-liberal", "--conntrack-udp-timeout=3m", "--conntrack-udp-timeout-stream=4m"];
+        let _proxy = cluster.start_proxy("node-1", &flags)?;
+        node.await_vips(&["10.96.0.80"])?;
+        for (name, expected) in [
+            ("tcp_timeout_established", "86400"),
+            ("tcp_timeout_close_wait", "999999"),
+            ("udp_timeout", "180"),
+            ("udp_timeout_stream", "240"),
+            ("tcp_be_liberal", "1"),
+        ] {
+            assert_eq!(conntrack(node, name)?, expected, "{name}");
+        }
+        let rules = node.run("nft", &["list", "table", "ip", "kube-ipvs"])?;
+        assert!(!rules.contains("ct state invalid"), "packets are dropped that should pass: {rules}");
+        await_timeouts(node, ["86400", &conntrack(node, "tcp_timeout_fin_wait")?, "240"])
+    })
+}
+
+/// A container whose /proc/sys is read-only: what can be done without is said, what cannot is an error that says what to do.
+#[test]
+fn sysctls_that_cannot_be_set() -> TestResult {
+    scenario(Cluster::builder(), |cluster| {
+        cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.80").port(80))?;
+        let node = cluster.at("node-1")?;
+        // What the data plane stands on is right already.
+        node.run("modprobe", &["ip_vs"])?;
+        node.sysctls(&[
+            ("ipv4.vs.conntrack", "1"),
+            ("ipv4.vs.expire_nodest_conn", "1"),
+            ("ipv4.vs.expire_quiescent_template", "1"),
+            ("netfilter.nf_conntrack_tcp_timeout_established", "100"),
+        ])?;
+        let command = cluster.kube_ipvs("node-1")?.without_sysctls();
+        let proxy = command.start(cluster.manifests.directory(), &[])?;
+        node.await_vips(&["10.96.0.80"])?;
+        let log = proxy.log_text();
+        let warning =
+            "cannot set net.netfilter.nf_conntrack_tcp_timeout_established = 86400: Read-only file system";
+        assert!(log.contains("WARN") && log.contains(warning), "{log}");
+        proxy.terminate()?;
+
+        let proxy = command.start(cluster.manifests.directory(), &["--ipvs-strict-arp"])?;
+        let error = "sysctl: cannot set net.ipv4.conf.all.arp_ignore = 1: Read-only file system";
+        eventually(SOON, || {
+            let log = proxy.log_text();
+            let says_what_to_do =
+                log.contains("set it on the host: sysctl -w net.ipv4.conf.all.arp_ignore=1");
+            (log.contains(error) && says_what_to_do).then_some(()).context(log)
+        })
+    })
+}
