@@ -74,7 +74,7 @@ fn count(list: &str) -> u64 {
 
 /// Sets a parameter of conntrack, unless the host has more already.
 fn raise(name: &str, value: u64, consequence: &str) -> Result<(), String> {
-    if read(&sysctl::path(name)).is_ok_and(|found| found >= value) {
+    if read(sysctl::path(name)).is_ok_and(|found| found >= value) {
         return Ok(());
     }
     sysctl::set(name, &value.to_string(), consequence).map_err(|error| error.to_string())

@@ -20,6 +20,7 @@ mod hostnames;
 mod kill_nine;
 mod localhost;
 mod masquerade;
+mod min_sync_period;
 mod my_nginx;
 mod myapp;
 mod mysql;
