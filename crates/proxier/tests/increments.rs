@@ -187,6 +187,7 @@ fn config() -> Config {
         sync_period: Duration::MAX / 4,
         pod_sources: PodSources::OwnNode,
         scoped_arp: true,
+        localhost_node_ports: true,
         ..Config::new("node-1")
     }
 }
