@@ -68,7 +68,7 @@ pub struct Cluster {
 impl Cluster {
     /// Nothing is known yet.
     pub fn new(config: &Config) -> Self {
-        Self {
+        let mut cluster = Self {
             hostname: config.hostname.clone(),
             node_port_policy: config.node_ports.clone(),
             localhost_node_ports: config.localhost_node_ports,
@@ -90,7 +90,9 @@ impl Cluster {
             forwarded: BTreeSet::new(),
             claims: claims::Claims::default(),
             changed: HashSet::default(),
-        }
+        };
+        cluster.select_node_port_addresses();
+        cluster
     }
 
     /// Takes in one event. What it touches is in [`take_changed`](Self::take_changed) afterwards.

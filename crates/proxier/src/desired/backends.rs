@@ -48,10 +48,12 @@ impl Backends {
 }
 
 impl Backends {
-    /// An endpoint that takes connections, on this node if there is one.
+    /// An endpoint that takes connections, on this node if there is one that is to get any.
     pub(super) fn nearest(&self) -> Option<EndpointAddress> {
-        let serves =
-            |(_, server): &(&EndpointAddress, &RealServer)| matches!(server, RealServer::Serving { .. });
+        let serves = |(_, server): &(&EndpointAddress, &RealServer)| match server {
+            RealServer::Serving { destination, .. } => destination.weight > 0,
+            RealServer::Draining { .. } => false,
+        };
         self.local.iter().chain(&self.cluster).find(serves).map(|(address, _)| *address)
     }
 }
