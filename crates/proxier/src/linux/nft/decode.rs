@@ -3,12 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
-use netlink_packet_core::{Emitable, Nla};
-use netlink_packet_netfilter::nftables::{
-    DataAttribute, ListAttribute, SetElementAttribute, SetElementFlags, SetElementList,
-};
 
-use super::{element::DATA_VALUE, userdata};
 use crate::{
     cluster::EndpointAddress,
     model::{Family, PortNumber, Protocol, VirtualServerKey},
@@ -30,53 +25,15 @@ pub(super) enum Content {
 /// One element as the kernel sent it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Raw {
-    key: Vec<u8>,
+    pub(super) key: Vec<u8>,
     /// The last key of a range of them.
-    key_end: Vec<u8>,
-    data: Vec<u8>,
-    comment: Option<String>,
-    is_interval_end: bool,
-}
-
-/// The elements of a list.
-pub(super) fn raw(list: &[SetElementList]) -> impl Iterator<Item = Raw> {
-    let lists = list.iter().filter_map(|attribute| match attribute {
-        SetElementList::Elements(elements) => Some(elements),
-        _ => None,
-    });
-    lists.flatten().filter_map(|element| match element {
-        ListAttribute::Element(attributes) => Some(Raw::new(attributes)),
-        _ => None,
-    })
+    pub(super) key_end: Vec<u8>,
+    pub(super) data: Vec<u8>,
+    pub(super) comment: Option<String>,
+    pub(super) is_interval_end: bool,
 }
 
 impl Raw {
-    fn new(attributes: &[SetElementAttribute]) -> Self {
-        let mut raw = Self::default();
-        for attribute in attributes {
-            match attribute {
-                SetElementAttribute::Key(DataAttribute::Value(bytes)) => raw.key.clone_from(bytes),
-                SetElementAttribute::Data(DataAttribute::Value(bytes)) => raw.data.clone_from(bytes),
-                SetElementAttribute::KeyEnd(nest) => {
-                    let values = nest.iter().filter(|value| value.kind() == DATA_VALUE);
-                    for value in values {
-                        let mut bytes = vec![0; value.buffer_len()];
-                        value.emit(&mut bytes);
-                        raw.key_end = bytes.get(4..4 + value.value_len()).unwrap_or_default().to_vec();
-                    }
-                }
-                SetElementAttribute::UserData(bytes) => {
-                    raw.comment = userdata::element_comment(bytes).map(str::to_owned);
-                }
-                SetElementAttribute::Flags(flags) => {
-                    raw.is_interval_end = flags.contains(SetElementFlags::IntervalEnd);
-                }
-                _ => {}
-            }
-        }
-        raw
-    }
-
     /// The element, with its comment. `None` for what we would not write into such a set.
     pub(super) fn decode(self, family: Family, content: Content) -> Option<(Element, Option<String>)> {
         let mut bytes = self.key.as_slice();
@@ -179,14 +136,26 @@ fn take_address(family: Family, bytes: &mut &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::Emitable;
+    use netlink_packet_netfilter::nftables::{
+        DataAttribute, ListAttribute, SetElementAttribute, SetElementList,
+    };
+
     use super::{
-        super::element::{Encoded, encode, encode_range},
+        super::{
+            element::{Encoded, encode, encode_range},
+            list,
+        },
         *,
     };
     use crate::testing;
 
+    /// Through the bytes in which the kernel would send them.
     fn list(elements: Vec<Encoded>) -> Vec<Raw> {
-        raw(&[SetElementList::Elements(elements)]).collect()
+        let attributes = [SetElementList::Set("a-set".into()), SetElementList::Elements(elements)];
+        let mut bytes = vec![0; attributes.as_slice().buffer_len()];
+        attributes.as_slice().emit(&mut bytes);
+        list::elements(&bytes)
     }
 
     fn round_trip(element: Element, content: Content, comment: Option<&str>) {

@@ -4,6 +4,7 @@ mod arp;
 mod decode;
 mod element;
 mod expression;
+mod list;
 mod ruleset;
 mod sets;
 mod transaction;
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use netlink_batch::{Error, Protocol, Socket};
-use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NetlinkDeserializable, NetlinkSerializable};
 use netlink_packet_netfilter::{
     NetfilterMessage, NetfilterMessageInner,
     nftables::{
@@ -33,6 +34,7 @@ use crate::{
     state::State,
 };
 use decode::{Content, Raw};
+use list::ElementList;
 use ruleset::Chain;
 use transaction::{Transaction, message};
 
@@ -243,7 +245,7 @@ impl Nft {
     fn rules(&mut self, table: Table) -> Result<BTreeMap<String, Vec<Vec<u8>>>, Error> {
         let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
         let mut chains = BTreeMap::new();
-        for answer in self.list(table, request)? {
+        for answer in self.objects(table, &request)? {
             let NfTablesMessage::NewChain(ChainMessage { attributes }) = answer else { continue };
             let (mut of, mut chain) = (String::new(), String::new());
             for attribute in attributes {
@@ -259,7 +261,7 @@ impl Nft {
         }
         let request =
             NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] });
-        for answer in self.list(table, request)? {
+        for answer in self.objects(table, &request)? {
             let NfTablesMessage::NewRule(RuleMessage { attributes }) = answer else { continue };
             let (mut of, mut chain, mut userdata) = (String::new(), String::new(), Vec::new());
             for attribute in attributes {
@@ -283,23 +285,32 @@ impl Nft {
 
     /// The elements of a set; none if there is no such set.
     fn elements(&mut self, table: Table, set: &str) -> Result<Vec<Raw>, Error> {
-        let request = NfTablesMessage::GetSetElement(in_set(set, Vec::new()));
-        let mut elements = Vec::new();
-        for answer in self.list(table, request)? {
-            if let NfTablesMessage::NewSetElement(list) = answer {
-                elements.extend(decode::raw(&list.attributes));
-            }
-        }
-        Ok(elements)
+        let request = || {
+            let request = NfTablesMessage::GetSetElement(in_set(set, Vec::new()));
+            ElementList::Request(message(table, request).into())
+        };
+        let parts = self.list(request)?.into_iter().map(|part| match part {
+            ElementList::Answer(elements) => elements,
+            ElementList::Request(_) => Vec::new(),
+        });
+        Ok(parts.flatten().collect())
     }
 
-    fn list(&mut self, table: Table, request: NfTablesMessage) -> Result<Vec<NfTablesMessage>, Error> {
+    fn objects(&mut self, table: Table, request: &NfTablesMessage) -> Result<Vec<NfTablesMessage>, Error> {
+        let answers = self.list(|| message(table, request.clone()))?;
+        Ok(answers.into_iter().filter_map(inner).collect())
+    }
+
+    /// A list as it was at one moment; empty if that of which it would be is not there.
+    fn list<M: NetlinkSerializable + NetlinkDeserializable>(
+        &mut self,
+        request: impl Fn() -> M,
+    ) -> Result<Vec<M>, Error> {
         for _ in 0..ATTEMPTS {
-            match self.socket.dump(message(table, request.clone())) {
-                Ok(answers) => return Ok(answers.into_iter().filter_map(inner).collect()),
+            match self.socket.dump(request()) {
                 Err(Error::Rejected(error)) if error.is_absent() => return Ok(Vec::new()),
                 Err(Error::Interrupted) => {}
-                Err(error) => return Err(error),
+                outcome => return outcome,
             }
         }
         Err(Error::Interrupted)
