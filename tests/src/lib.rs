@@ -22,6 +22,7 @@
 //! }
 //! ```
 
+mod api;
 mod attempt;
 mod client;
 mod cluster;
@@ -36,6 +37,7 @@ mod scenario;
 mod servers;
 mod wait;
 
+pub use api::{ApiServer, Fault, Kind, StreamingLists};
 pub use attempt::Attempt;
 pub use client::{Answer, Conversation, Failure, echo_here, get_here, socket_address, tally};
 pub use cluster::{Cluster, ClusterBuilder, Diagnosis, Node};

@@ -102,8 +102,16 @@ impl ProxyCommand {
 
     /// Starts the daemon on a folder of manifests.
     pub fn start(&self, manifests: &Path, extra: &[&str]) -> Result<Proxy> {
-        let manifests = manifests.to_str().context("a path that is not UTF-8")?;
-        let mut arguments = vec!["run", "--manifests", manifests, "--hostname-override", &self.node];
+        self.start_on(["--manifests", manifests.to_str().context("a path that is not UTF-8")?], extra)
+    }
+
+    /// Starts the daemon on the API server that a kubeconfig names.
+    pub fn start_with_kubeconfig(&self, kubeconfig: &Path, extra: &[&str]) -> Result<Proxy> {
+        self.start_on(["--kubeconfig", kubeconfig.to_str().context("a path that is not UTF-8")?], extra)
+    }
+
+    fn start_on(&self, source: [&str; 2], extra: &[&str]) -> Result<Proxy> {
+        let mut arguments = vec!["run", source[0], source[1], "--hostname-override", &self.node];
         arguments.extend(extra);
         self.spawn(&arguments)
     }

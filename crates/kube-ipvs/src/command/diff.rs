@@ -8,7 +8,7 @@ use crate::source::addresses;
 pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     let configuration = source.configuration()?;
     let mut engine = engine(&configuration)?;
-    let changes = source.open()?.scan();
+    let changes = source.open(&configuration)?.look()?;
     tell(&changes);
     engine.set_complete(changes.complete);
     changes.events.into_iter().for_each(|event| engine.event(event));

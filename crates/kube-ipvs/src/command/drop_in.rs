@@ -65,7 +65,6 @@ pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         kernel.prepare()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let manifests = manifests.context("there is nothing to serve: give --manifests DIR")?;
     run::run(&Source { manifests, options })
 }
 

@@ -17,8 +17,9 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
-        let mut engine = engine(&self.source.configuration()?)?;
-        let changes = self.source.open()?.scan();
+        let configuration = self.source.configuration()?;
+        let mut engine = engine(&configuration)?;
+        let changes = self.source.open(&configuration)?.look()?;
         tell(&changes);
         changes.events.into_iter().for_each(|event| engine.event(event));
         engine.event(addresses::list()?);

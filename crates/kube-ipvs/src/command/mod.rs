@@ -9,7 +9,7 @@ mod log;
 mod ls;
 mod run;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, ops::ControlFlow, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -20,7 +20,11 @@ use proxier::{
 
 use crate::{
     config::{Configuration, Options},
-    source::manifests::{Changes, ManifestSource},
+    source::{
+        Changes, addresses,
+        kubernetes::{KubernetesSource, Limits},
+        manifests::ManifestSource,
+    },
 };
 
 #[derive(Debug, Parser)]
@@ -59,16 +63,45 @@ impl Cli {
 /// Where the Services come from, and how they are served.
 #[derive(Debug, Clone, clap::Args)]
 struct Source {
-    /// A folder of YAML or JSON files with Services, EndpointSlices, Endpoints and Nodes; changes are followed
+    /// A folder of YAML or JSON files with Services, EndpointSlices, Endpoints and Nodes, instead of an API server; changes
+    /// are followed
     #[arg(long, value_name = "DIR")]
-    manifests: PathBuf,
+    manifests: Option<PathBuf>,
     #[command(flatten)]
     options: Options,
 }
 
+/// What is followed.
+enum World {
+    Manifests(ManifestSource),
+    Kubernetes(Box<KubernetesSource>),
+}
+
+impl World {
+    /// All that there is, once.
+    fn look(self) -> anyhow::Result<Changes> {
+        let mut first = None;
+        match self {
+            Self::Manifests(mut manifests) => first = Some(manifests.scan()),
+            Self::Kubernetes(kubernetes) => addresses::runtime()?.block_on(kubernetes.follow(|changes| {
+                first = Some(changes);
+                ControlFlow::Break(())
+            }))?,
+        }
+        first.context("the API server has said nothing")
+    }
+}
+
 impl Source {
-    fn open(&self) -> anyhow::Result<ManifestSource> {
-        Ok(ManifestSource::open(&self.manifests)?)
+    fn open(&self, configuration: &Configuration) -> anyhow::Result<World> {
+        if let Some(folder) = &self.manifests {
+            return Ok(World::Manifests(ManifestSource::open(folder)?));
+        }
+        let node = configuration.hostname_override.resolve()?;
+        let open = KubernetesSource::open(&configuration.client_connection, &node);
+        let limits = Limits { watch: configuration.own.watch_timeout.0, ..Limits::default() };
+        let kubernetes = addresses::runtime()?.block_on(open)?.with_limits(limits);
+        Ok(World::Kubernetes(kubernetes.into()))
     }
 
     /// What is to be done, for commands that are not the daemon: what is to be said goes to standard error.
@@ -131,7 +164,7 @@ fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
     }
 }
 
-/// Says on standard error what is wrong with the manifests, and what of them may surprise.
+/// Says on standard error what is wrong with what was read, and what of it may surprise.
 fn tell(changes: &Changes) {
     changes.problems.iter().for_each(|problem| eprintln!("kube-ipvs: {problem}"));
     let prominent = changes.notes.iter().filter(|note| note.is_prominent());

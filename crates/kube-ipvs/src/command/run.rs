@@ -12,19 +12,16 @@ use anyhow::Context;
 use proxier::{Engine, Turn, linux::LinuxKernel, model::Event};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Clock, Source, log};
+use super::{Clock, Source, World, log};
 use crate::{
     config::Resolved,
     host,
-    source::{
-        addresses,
-        manifests::{self, Changes},
-    },
+    source::{Changes, addresses, kubernetes::KubernetesSource, manifests},
 };
 
 /// What reaches the thread that owns the kernel.
 enum Input {
-    Manifests(Changes),
+    World(Changes),
     Addresses(Event),
     Stop,
     Failed(anyhow::Error),
@@ -37,7 +34,7 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     if !without_effect.is_empty() {
         tracing::info!("without effect here: {}", without_effect.join(", "));
     }
-    let manifests = source.open()?;
+    let world = source.open(&configuration)?;
     let engine = super::engine(&configuration)?;
     // It loads the modules whose parameters are set next.
     let kernel = super::kernel(&configuration)?;
@@ -51,20 +48,32 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
             .spawn(move || await_other_content(&owner.0, &path, &content))?;
     }
     let to_owner = sender.clone();
-    thread::Builder::new().name("manifests".into()).spawn(move || {
-        let owner = TellsOfPanic(to_owner);
-        manifests::follow(manifests, |changes| match owner.0.send(Input::Manifests(changes)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        });
-    })?;
-    thread::Builder::new().name("host".into()).spawn(move || {
-        let owner = TellsOfPanic(sender);
-        if let Err(error) = follow_host(&owner.0) {
+    match world {
+        World::Manifests(manifests) => follow("manifests", to_owner, |owner| {
+            manifests::follow(manifests, |changes| deliver(owner, changes));
+            Ok(())
+        })?,
+        World::Kubernetes(kubernetes) => {
+            follow("kubernetes", to_owner, |owner| follow_kubernetes(*kubernetes, owner))?;
+        }
+    }
+    follow("host", sender, follow_host)?;
+    serve(engine, kernel, &inputs, configuration.ipvs.min_sync_period.0)
+}
+
+/// Starts a thread that tells the owner of something.
+fn follow(
+    name: &str,
+    owner: Sender<Input>,
+    work: impl FnOnce(&Sender<Input>) -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<()> {
+    thread::Builder::new().name(name.into()).spawn(move || {
+        let owner = TellsOfPanic(owner);
+        if let Err(error) = work(&owner.0) {
             let _ = owner.0.send(Input::Failed(error));
         }
     })?;
-    serve(engine, kernel, &inputs, configuration.ipvs.min_sync_period.0)
+    Ok(())
 }
 
 /// How often the configuration's file is looked at.
@@ -78,6 +87,17 @@ fn await_other_content(owner: &Sender<Input>, path: &Path, content: &str) {
     }
     let end = anyhow::anyhow!("{} has changed: ending, to be started anew with it", path.display());
     let _ = owner.send(Input::Failed(end));
+}
+
+fn deliver(owner: &Sender<Input>, changes: Changes) -> ControlFlow<()> {
+    match owner.send(Input::World(changes)) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    }
+}
+
+fn follow_kubernetes(kubernetes: KubernetesSource, owner: &Sender<Input>) -> anyhow::Result<()> {
+    addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, changes)))
 }
 
 /// A way to the owner that tells it when the thread which has it panics. Otherwise the daemon would go on, look
@@ -118,9 +138,9 @@ fn serve(
     let clock = Clock::start();
     let (mut earliest, mut has_news) = (Duration::ZERO, false);
     // No turn before both are known: what nobody wants is removed.
-    let (mut has_manifests, mut has_addresses) = (false, false);
+    let (mut has_world, mut has_addresses) = (false, false);
     loop {
-        let complete = has_manifests && has_addresses;
+        let complete = has_world && has_addresses;
         let first = if complete {
             let due = if has_news { Duration::ZERO } else { engine.next_turn() };
             match inputs.recv_timeout(due.max(earliest).saturating_sub(clock.now())) {
@@ -133,8 +153,8 @@ fn serve(
         for input in first.into_iter().chain(inputs.try_iter()) {
             has_news = true;
             match input {
-                Input::Manifests(changes) => {
-                    has_manifests = true;
+                Input::World(changes) => {
+                    has_world = true;
                     take_in(&mut engine, changes);
                 }
                 Input::Addresses(event) => {
@@ -148,7 +168,7 @@ fn serve(
                 }
             }
         }
-        if has_manifests && has_addresses && clock.now() >= earliest {
+        if has_world && has_addresses && clock.now() >= earliest {
             has_news = false;
             let turn = engine.turn(&mut kernel, clock.now());
             if !turn.plan.is_empty() {

@@ -183,6 +183,10 @@ impl Configuration {
                  (--ipvs-sync-period), which is {sync_period}"
             ));
         }
+        let watch = self.own.watch_timeout;
+        if !(GoDuration::seconds(1)..=GoDuration::seconds(230)).contains(&watch) {
+            problems.push(format!("--watch-timeout is {watch}: allowed is from 1s to 230s"));
+        }
         let mut missing = |name: &InterfaceName, field, flag| {
             if name.0.is_empty() {
                 let mode = self.detect_local_mode;

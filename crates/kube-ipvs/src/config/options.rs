@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use super::{Configuration, Listen, file, listen, without_effect};
 
 /// Flags that count beside a file too: kube-proxy's first, then our own.
-const BESIDE_FILE: [&str; 12] = [
+const BESIDE_FILE: [&str; 13] = [
     "config",
     "hostname-override",
     "master",
@@ -21,6 +21,7 @@ const BESIDE_FILE: [&str; 12] = [
     "vip-ping",
     "localhost-nodeports",
     "drain-cap",
+    "watch-timeout",
 ];
 
 /// The flags, as given.

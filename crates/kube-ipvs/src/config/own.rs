@@ -21,6 +21,10 @@ pub struct Own {
     /// How long an endpoint that left without terminating may keep its connections
     #[arg(id = "drain-cap", long, value_name = "DURATION", default_value_t = Self::default().drain_cap)]
     pub drain_cap: GoDuration,
+
+    /// How long a watch of the API server lasts, from 1s to 230s: a connection that has died without a sign is noticed then
+    #[arg(id = "watch-timeout", long, value_name = "DURATION", default_value_t = Self::default().watch_timeout)]
+    pub watch_timeout: GoDuration,
 }
 
 impl Default for Own {
@@ -30,6 +34,7 @@ impl Default for Own {
             vip_ping: true,
             localhost_node_ports: false,
             drain_cap: GoDuration::seconds(600),
+            watch_timeout: GoDuration::seconds(120),
         }
     }
 }

@@ -1,5 +1,9 @@
-//! Where events come from: a folder of manifests (later also the watches of a Kubernetes API server).
+//! Where events come from: a Kubernetes API server or a folder of manifests, and the host itself.
 
 pub mod addresses;
+mod changes;
+pub mod kubernetes;
 pub mod manifests;
 pub mod wire;
+
+pub use changes::{Changes, Note, Place, Problem};

@@ -10,7 +10,6 @@ mod locate;
 mod message;
 mod object;
 mod parse;
-mod problem;
 mod read;
 mod scan;
 #[cfg(test)]
@@ -18,6 +17,7 @@ mod tests;
 mod watch;
 
 pub use folder::{Content, Folder};
-pub use problem::{Changes, Note, Place, Problem};
 pub use scan::{MAX_FILE_SIZE, ManifestSource, OpenError};
 pub use watch::{RESCAN, follow};
+
+use super::{Changes, Note, Place, Problem};

@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc};
 
 use proxier::model::{Event, ServiceId};
 
-/// What a look at the folder brought.
+/// What is different since the last time that somebody looked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// What is different in the world now.
@@ -11,7 +11,8 @@ pub struct Changes {
     pub problems: Vec<Problem>,
     /// What is as it should be and yet may surprise.
     pub notes: Vec<Note>,
-    /// Whether all that the folder holds is known: it can be read, and each of its files could be followed at some time.
+    /// Whether all that exists is known: the folder can be read and each of its files could be followed at some time; or
+    /// the API server has listed everything, and each object could be followed at some time.
     pub complete: bool,
 }
 
@@ -22,14 +23,15 @@ impl Changes {
     }
 }
 
-/// Something in a manifest that cannot be followed, and where it stands.
+/// Something that cannot be followed, and where it stands.
 ///
 /// ```text
 /// services.yaml:12:13: Service default/web: spec.ports[0].port: 70000 is not a port: 1 to 65535
+/// https://10.0.0.1:6443/: Service default/web: spec.ports[0].port: 70000 is not a port: 1 to 65535
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Problem {
-    /// The file, by its name in the folder; or the folder itself.
+    /// The file, by its name in the folder; or the folder itself; or the URL of the API server.
     pub path: Arc<str>,
     /// The place within the file, where there is one.
     pub place: Option<Place>,

@@ -1,0 +1,108 @@
+use std::{error::Error as _, time::Duration};
+
+use kube::core::Status;
+
+/// Why a list or a watch has ended too early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// It was refused, or the connection has failed.
+    #[error("{}", describe(.0))]
+    Kube(#[from] kube::Error),
+    /// The API server has ended the watch with an error.
+    #[error("the API server ended the watch: {}", .0.message)]
+    Ended(Box<Status>),
+    /// Nothing came any more.
+    #[error("nothing came for {0:?}: the connection is dead")]
+    Silent(Duration),
+    /// There was no sign of the end of a streaming list.
+    #[error("the API server has begun a streaming list and does not end it")]
+    Endless,
+    /// The connection was closed before anything came.
+    #[error("the connection was closed at once")]
+    Closed,
+    /// Without a version nothing can be resumed.
+    #[error("the API server says no resourceVersion")]
+    NoVersion,
+}
+
+impl Failure {
+    /// The HTTP status, if the API server has said one.
+    pub(super) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Kube(kube::Error::Api(status)) | Self::Ended(status) => Some(status.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the watch cannot go on from where it was: everything has to be listed again.
+    pub(super) fn needs_list(&self) -> bool {
+        const GONE: u16 = 410;
+        match self {
+            // What a version is good for nobody says; and an event that cannot be read is lost.
+            Self::Ended(_) | Self::NoVersion | Self::Kube(kube::Error::SerdeError(_)) => true,
+            // The client takes for a status without a code whatever else it cannot read.
+            _ => matches!(self.code(), Some(GONE | 0)),
+        }
+    }
+
+    /// Whether the API server has understood the request and will not have it, in its present form.
+    pub(super) fn is_invalid(&self) -> bool {
+        matches!(self.code(), Some(400 | 422))
+    }
+
+    /// Whether the API server does not have such objects, or not for us.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.code(), Some(403 | 404))
+    }
+
+    /// Whether it may happen to a watch at any time.
+    pub(super) fn is_usual(&self) -> bool {
+        matches!(
+            self,
+            Self::Closed | Self::Ended(_) | Self::Silent(_) | Self::Kube(kube::Error::ReadEvents(_))
+        )
+    }
+
+    /// How long the API server wants to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Kube(kube::Error::Api(status)) | Self::Ended(status) => {
+                let seconds = status.details.as_ref()?.retry_after_seconds;
+                Some(Duration::from_secs(seconds.into())).filter(|pause| !pause.is_zero())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// In words: of a connection that fails only the innermost error says why.
+fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 0 => "the API server says what nobody understands".into(),
+        kube::Error::Api(status) => {
+            let hint = match status.code {
+                401 => ": does the API server know the token, and is it still valid?",
+                403 => ": is the ClusterRole system:node-proxier bound to this account?",
+                _ => "",
+            };
+            let said = if status.message.is_empty() { &status.reason } else { &status.message };
+            format!("the API server answers {}: {said}{hint}", status.code)
+        }
+        error => {
+            let mut innermost = error.source();
+            while let Some(deeper) = innermost.and_then(|error| error.source()) {
+                innermost = Some(deeper);
+            }
+            innermost.map_or_else(|| error.to_string(), |cause| format!("{}: {cause}", outline(error)))
+        }
+    }
+}
+
+fn outline(error: &kube::Error) -> &'static str {
+    match error {
+        kube::Error::Service(_) | kube::Error::HyperError(_) => "cannot reach the API server",
+        kube::Error::ReadEvents(_) => "the connection broke",
+        kube::Error::SerdeError(_) => "the answer is not what an API server would say",
+        _ => "the request failed",
+    }
+}

@@ -1,0 +1,184 @@
+//! What is watched, and how one object of each kind is read.
+
+use std::{fmt, sync::Arc};
+
+use proxier::model::{self, Event, ServiceId, SliceId};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use crate::source::wire::{self, ConvertedService, ConvertedSlice, HEADLESS, Invalid, SERVICE_PROXY_NAME};
+
+/// A collection of objects that is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Resource {
+    Services,
+    EndpointSlices,
+    /// The Node that we run on, and no other one: all of them would be too many, and they change all the time.
+    OwnNode,
+    ServiceCidrs,
+}
+
+/// What an object is known by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key {
+    /// Empty for objects that are in no namespace.
+    pub(super) namespace: Arc<str>,
+    pub(super) name: Arc<str>,
+}
+
+/// An object as the API server has sent it, read.
+#[derive(Debug)]
+pub(super) struct Object {
+    pub(super) key: Key,
+    /// `metadata.resourceVersion`.
+    pub(super) version: Option<String>,
+    /// The event that makes it known; none if a proxy like this one has nothing to do with it.
+    pub(super) content: Result<Option<Event>, Unreadable>,
+    /// What of it is passed over, although it can be followed.
+    pub(super) ignored: Vec<Unreadable>,
+}
+
+/// What keeps an object, or a part of it, from being followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) field: Option<Box<str>>,
+    pub(super) message: Box<str>,
+}
+
+#[derive(Deserialize, Default)]
+struct Head {
+    #[serde(default)]
+    metadata: HeadMeta,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct HeadMeta {
+    name: String,
+    namespace: String,
+    resource_version: Option<String>,
+}
+
+impl Resource {
+    pub(super) const ALL: [Self; 4] =
+        [Self::Services, Self::EndpointSlices, Self::OwnNode, Self::ServiceCidrs];
+
+    /// Where the API server has it.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Services => "/api/v1/services",
+            Self::EndpointSlices => "/apis/discovery.k8s.io/v1/endpointslices",
+            Self::OwnNode => "/api/v1/nodes",
+            Self::ServiceCidrs => "/apis/networking.k8s.io/v1/servicecidrs",
+        }
+    }
+
+    /// As kube-proxy selects: what is headless, or served by another proxy, is not even sent.
+    pub(super) fn label_selector(self) -> Option<String> {
+        match self {
+            Self::Services | Self::EndpointSlices => Some(format!("!{HEADLESS},!{SERVICE_PROXY_NAME}")),
+            Self::OwnNode | Self::ServiceCidrs => None,
+        }
+    }
+
+    /// Whether nothing can be done before all of it is known. The others refine what is done, and an API server may
+    /// lack them or refuse them to us.
+    pub(super) fn is_vital(self) -> bool {
+        matches!(self, Self::Services | Self::EndpointSlices)
+    }
+
+    /// Reads an object.
+    pub(super) fn read(self, json: &RawValue) -> Object {
+        let (key, version) = self.head(json);
+        let mut ignored = Vec::new();
+        let content = match self {
+            Self::Services => parse::<wire::Service>(json).and_then(|service| {
+                ignored = service.ignored_annotations();
+                let read = ConvertedService::try_from(service)?;
+                Ok((!read.is_foreign).then_some(Event::ServiceApplied(read.service)))
+            }),
+            Self::EndpointSlices => parse::<wire::EndpointSlice>(json).and_then(|slice| {
+                ignored = slice.ignored_annotations();
+                Ok(match ConvertedSlice::try_from(slice)? {
+                    ConvertedSlice::Slice(slice) => Some(Event::SliceApplied(slice)),
+                    ConvertedSlice::Ignored(..) => None,
+                })
+            }),
+            Self::OwnNode => node(json).map(Event::NodeApplied).map(Some),
+            Self::ServiceCidrs => parse::<wire::ServiceCidr>(json)
+                .and_then(|range| Ok(Some(Event::ServiceCidrApplied(range.try_into()?)))),
+        };
+        Object { key, version, content, ignored: ignored.into_iter().map(Unreadable::from).collect() }
+    }
+
+    /// What an object is known by, and its version. Whatever else is wrong with it, these can be read.
+    pub(super) fn head(self, json: &RawValue) -> (Key, Option<String>) {
+        let HeadMeta { name, namespace, resource_version } =
+            serde_json::from_str::<Head>(json.get()).unwrap_or_default().metadata;
+        let version = resource_version.filter(|version| !version.is_empty());
+        (Key { namespace: namespace.into(), name: name.into() }, version)
+    }
+
+    /// The event that says that an object is gone.
+    pub(super) fn removed(self, key: &Key) -> Event {
+        let (namespace, name) = (key.namespace.clone(), key.name.clone());
+        match self {
+            Self::Services => Event::ServiceRemoved(ServiceId { namespace, name }),
+            Self::EndpointSlices => Event::SliceRemoved(SliceId { namespace, name }),
+            Self::OwnNode => Event::NodeRemoved((*name).into()),
+            Self::ServiceCidrs => Event::ServiceCidrRemoved((*name).into()),
+        }
+    }
+
+    /// As messages name one of it: `Service default/web`.
+    pub(super) fn describe(self, key: &Key) -> Box<str> {
+        let Key { namespace, name } = key;
+        match self {
+            Self::Services => format!("Service {namespace}/{name}"),
+            Self::EndpointSlices => format!("EndpointSlice {namespace}/{name}"),
+            Self::OwnNode => format!("Node {name}"),
+            Self::ServiceCidrs => format!("ServiceCIDR {name}"),
+        }
+        .into()
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Services => "Services",
+            Self::EndpointSlices => "EndpointSlices",
+            Self::OwnNode => "this node's Node",
+            Self::ServiceCidrs => "ServiceCIDRs",
+        })
+    }
+}
+
+/// Reads a Node.
+pub(super) fn node(json: &RawValue) -> Result<model::Node, Unreadable> {
+    parse::<wire::Node>(json).and_then(|node| Ok(node.try_into()?))
+}
+
+fn parse<W: DeserializeOwned>(json: &RawValue) -> Result<W, Unreadable> {
+    serde_json::from_str(json.get()).map_err(|_| locate::<W>(json))
+}
+
+impl From<Invalid> for Unreadable {
+    fn from(Invalid { field, message }: Invalid) -> Self {
+        Self { field: Some(field.into()), message: message.into() }
+    }
+}
+
+/// Reads once more, keeping track of the field at which it fails. That costs too much to do it always.
+fn locate<W: DeserializeOwned>(json: &RawValue) -> Unreadable {
+    match serde_path_to_error::deserialize::<_, W>(&mut serde_json::Deserializer::from_str(json.get())) {
+        Ok(_) => Unreadable { field: None, message: "cannot be read".into() },
+        Err(error) => {
+            let field = Some(error.path().to_string()).filter(|path| path != ".");
+            let message = error.into_inner().to_string();
+            // A place within one line of JSON that nobody sees.
+            let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
+            Unreadable { field: field.map(Into::into), message: message.into() }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What the API server has said so far, and what that changes. No input, no output, no clock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use super::resource::{Key, Object, Resource, Unreadable};
+use crate::source::{Changes, Problem};
+
+/// What a watch has to tell.
+#[derive(Debug)]
+pub(super) enum News {
+    /// These are all the objects that there are.
+    Listed(Vec<Object>),
+    /// An object is new or has changed.
+    Applied(Box<Object>),
+    /// An object is gone.
+    Deleted(Key),
+    /// The API server was asked and had no list to give. Only of interest before there was one.
+    Unanswered,
+}
+
+/// The objects that are known, as far as it takes to tell which have gone when all are listed anew, and which cannot be
+/// followed. The objects themselves are the engine's.
+///
+/// An object that cannot be followed keeps its last good content in force, and touches no other one.
+#[derive(Debug)]
+pub(super) struct World {
+    server: Arc<str>,
+    collections: BTreeMap<Resource, Collection>,
+}
+
+#[derive(Debug, Default)]
+struct Collection {
+    listed: bool,
+    answered: bool,
+    /// The objects that the engine knows.
+    followed: HashSet<Key>,
+    /// The objects that exist and cannot be followed as they are now.
+    unreadable: BTreeMap<Key, Unreadable>,
+    /// What is passed over of objects that are followed.
+    ignored: BTreeMap<Key, Vec<Unreadable>>,
+}
+
+impl World {
+    /// Nothing is known of what is on this server.
+    pub(super) fn new(server: &str) -> Self {
+        let collections = Resource::ALL.map(|resource| (resource, Collection::default()));
+        Self { server: server.into(), collections: collections.into() }
+    }
+
+    /// Whether enough is known to act: all Services and EndpointSlices. The rest is waited for until the API server has
+    /// said anything about it, since what it says may change what is made of every Service.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_settled = |(resource, collection): (&Resource, &Collection)| {
+            if resource.is_vital() { collection.listed } else { collection.answered }
+        };
+        self.collections.iter().all(is_settled)
+    }
+
+    /// Takes in what a watch tells, and adds what it changes.
+    pub(super) fn take(&mut self, resource: Resource, news: News, changes: &mut Changes) {
+        let Some(collection) = self.collections.get_mut(&resource) else { return };
+        collection.answered = true;
+        let mut report = |key: &Key, reason: &Unreadable| {
+            changes.problems.push(Problem {
+                path: self.server.clone(),
+                place: None,
+                object: Some(resource.describe(key)),
+                field: reason.field.clone(),
+                message: reason.message.clone(),
+            });
+        };
+        match news {
+            News::Unanswered => {}
+            News::Deleted(key) => changes.events.extend(collection.remove(resource, &key)),
+            News::Applied(object) => {
+                changes.events.extend(collection.apply(resource, *object, &mut report));
+            }
+            News::Listed(objects) => {
+                collection.listed = true;
+                let listed: BTreeSet<Key> = objects.iter().map(|object| object.key.clone()).collect();
+                let known = collection.followed.iter().chain(collection.unreadable.keys());
+                let gone: BTreeSet<Key> = known.filter(|key| !listed.contains(*key)).cloned().collect();
+                // What was removed and made again under another name may use the same address: first it goes.
+                changes.events.extend(gone.iter().filter_map(|key| collection.remove(resource, key)));
+                for object in objects {
+                    changes.events.extend(collection.apply(resource, object, &mut report));
+                }
+            }
+        }
+        changes.complete = self.is_complete();
+    }
+
+    /// Whether all that exists is known: each Service and EndpointSlice could be followed at some time.
+    fn is_complete(&self) -> bool {
+        self.collections.iter().filter(|(resource, _)| resource.is_vital()).all(|(_, collection)| {
+            let is_followed = |key| collection.followed.contains(key);
+            collection.listed && collection.unreadable.keys().all(is_followed)
+        })
+    }
+}
+
+impl Collection {
+    fn apply(
+        &mut self,
+        resource: Resource,
+        object: Object,
+        report: &mut impl FnMut(&Key, &Unreadable),
+    ) -> Option<proxier::model::Event> {
+        let Object { key, content, ignored, .. } = object;
+        // What was wrong before is not said again.
+        match content {
+            Ok(event) => {
+                self.unreadable.remove(&key);
+                let before = self.ignored.remove(&key).unwrap_or_default();
+                ignored
+                    .iter()
+                    .filter(|reason| !before.contains(reason))
+                    .for_each(|reason| report(&key, reason));
+                if !ignored.is_empty() {
+                    self.ignored.insert(key.clone(), ignored);
+                }
+                if event.is_some() {
+                    self.followed.insert(key);
+                    return event;
+                }
+                self.followed.remove(&key).then(|| resource.removed(&key))
+            }
+            Err(reason) => {
+                if self.unreadable.get(&key) != Some(&reason) {
+                    report(&key, &reason);
+                    self.unreadable.insert(key, reason);
+                }
+                None
+            }
+        }
+    }
+
+    fn remove(&mut self, resource: Resource, key: &Key) -> Option<proxier::model::Event> {
+        self.unreadable.remove(key);
+        self.ignored.remove(key);
+        self.followed.remove(key).then(|| resource.removed(key))
+    }
+}

@@ -1,0 +1,168 @@
+//! What there is and what changes, on servers of all ages.
+
+use anyhow::{Result, ensure};
+use scenarios::{ApiServer, Kind, Service, Slice, StreamingLists};
+
+use crate::follower::{Follower, LIMITS, fast};
+use kube_ipvs::config::ClientConnection;
+
+const ALL_AGES: [StreamingLists; 3] =
+    [StreamingLists::Served, StreamingLists::Refused, StreamingLists::Unknown];
+
+fn service(name: &str, address: &str) -> Service {
+    Service::new(name).cluster_ip(address).port(80)
+}
+
+fn slice(service: &str, address: &str) -> Slice {
+    Slice::of(service).port(8080).ready(address)
+}
+
+#[test]
+fn the_first_delivery_is_everything() -> Result<()> {
+    for streaming in ALL_AGES {
+        let api = ApiServer::start()?;
+        api.streaming(streaming);
+        api.apply(&service("web", "10.96.0.7"))?;
+        api.apply(&slice("web", "10.244.1.2"))?;
+        api.apply(&"kind: Node\nmetadata: { name: node-1 }\n---\nkind: Node\nmetadata: { name: node-2 }\n")?;
+        api.apply(&"kind: ServiceCIDR\nmetadata: { name: kubernetes }\nspec: { cidrs: [10.96.0.0/12] }\n")?;
+        let follower = Follower::start(&api);
+        follower.eventually(|world| world.deliveries > 0)?;
+        let world = follower.world().clone();
+        let what = (&world.services["default/web"], world.slices["default/web-1"].as_str());
+        assert_eq!(what, (&vec!["10.96.0.7".to_owned()], "default/web: 10.244.1.2"), "{streaming:?}");
+        assert_eq!(world.ranges["kubernetes"], ["10.96.0.0/12"]);
+        // Other Nodes are of no interest as long as nobody has an address from outside.
+        assert_eq!(world.nodes.into_iter().collect::<Vec<_>>(), ["node-1"]);
+        assert!(world.complete);
+    }
+    Ok(())
+}
+
+#[test]
+fn only_what_is_ours_is_asked_for() -> Result<()> {
+    let api = ApiServer::start()?;
+    let foreign = "metadata: { name: foreign, labels: { service.kubernetes.io/service-proxy-name: other } }";
+    api.apply(&format!(
+        "kind: Service\n{foreign}\nspec: {{ clusterIP: 10.96.0.9, ports: [{{ port: 80 }}] }}\n"
+    ))?;
+    api.apply(&service("web", "10.96.0.7"))?;
+    let follower = Follower::start(&api);
+    follower.eventually(|world| world.services.len() == 1)?;
+    let requests = api.requests();
+    let selector = "labelSelector=!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+    for path in ["/api/v1/services?", "/apis/discovery.k8s.io/v1/endpointslices?"] {
+        let mut all = requests.iter().filter(|request| request.starts_with(path));
+        ensure!(all.clone().count() > 0 && all.all(|request| request.contains(selector)), "{requests:#?}");
+    }
+    let mut nodes = requests.iter().filter(|request| request.starts_with("/api/v1/nodes?"));
+    ensure!(nodes.all(|request| request.contains("fieldSelector=metadata.name=node-1")), "{requests:#?}");
+    // Another proxy takes one over: for us it is gone.
+    api.apply(&service("web", "10.96.0.7").to_string().replace(
+        "  namespace:",
+        "  labels: { service.kubernetes.io/service-proxy-name: other }\n  namespace:",
+    ))?;
+    follower.eventually(|world| world.services.is_empty())
+}
+
+#[test]
+fn changes_are_followed() -> Result<()> {
+    for streaming in ALL_AGES {
+        let api = ApiServer::start()?;
+        api.streaming(streaming);
+        let follower = Follower::start(&api);
+        follower.eventually(|world| world.deliveries > 0)?;
+        assert!(follower.world().services.is_empty());
+        api.apply(&service("web", "10.96.0.7"))?;
+        api.apply(&slice("web", "10.244.1.2"))?;
+        follower.eventually(|world| world.services.len() == 1 && world.slices.len() == 1)?;
+        // Its address changes, its slice moves to another Service.
+        api.apply(&service("web", "10.96.0.8"))?;
+        api.apply(&slice("api", "10.244.1.2").name("web-1"))?;
+        follower.eventually(|world| {
+            world.services["default/web"] == ["10.96.0.8"]
+                && world.slices["default/web-1"] == "default/api: 10.244.1.2"
+        })?;
+        // It is deleted, and made again under the same name.
+        api.delete(Kind::Service, "web")?;
+        api.delete(Kind::EndpointSlice, "web-1")?;
+        api.apply(&service("web", "10.96.0.9"))?;
+        follower.eventually(|world| {
+            world.slices.is_empty()
+                && world.services.get("default/web").is_some_and(|ips| ips == &["10.96.0.9"])
+        })?;
+    }
+    Ok(())
+}
+
+/// What vanished while nobody watched is gone, and no more than that.
+#[test]
+fn a_new_list_tells_what_has_vanished() -> Result<()> {
+    for streaming in ALL_AGES {
+        let mut api = ApiServer::start()?;
+        api.streaming(streaming);
+        for number in 1..=3 {
+            api.apply(&service(&format!("web-{number}"), &format!("10.96.0.{number}")))?;
+        }
+        let follower = Follower::start(&api);
+        follower.eventually(|world| world.services.len() == 3)?;
+        api.away();
+        api.delete(Kind::Service, "web-1")?;
+        api.delete(Kind::Service, "web-2")?;
+        api.apply(&service("web-2", "10.96.0.20"))?;
+        api.apply(&service("web-4", "10.96.0.4"))?;
+        api.compact();
+        follower.world().log.clear();
+        api.back()?;
+        follower.eventually(|world| world.services.contains_key("default/web-4"))?;
+        let world = follower.world().clone();
+        assert_eq!(world.services["default/web-2"], ["10.96.0.20"]);
+        assert_eq!(
+            world.log.iter().filter(|line| line.starts_with('-')).collect::<Vec<_>>(),
+            ["-default/web-1"]
+        );
+        assert_eq!(world.services.len(), 3);
+    }
+    Ok(())
+}
+
+/// A list in pages is one list.
+#[test]
+fn long_lists_come_in_pages() -> Result<()> {
+    let mut api = ApiServer::start()?;
+    api.streaming(StreamingLists::Refused);
+    for number in 0..1100 {
+        let address = format!("10.96.{}.{}", number / 250, 1 + number % 250);
+        api.apply(&service(&format!("web-{number}"), &address))?;
+    }
+    let follower = Follower::start(&api);
+    follower.eventually(|world| world.services.len() == 1100)?;
+    let first_lists = |part: &str| {
+        let requests = api.requests();
+        requests.iter().filter(|request| request.contains("services?") && request.contains(part)).count()
+    };
+    // From the server's cache, at once.
+    assert_eq!((first_lists("resourceVersion=0"), first_lists("continue=")), (1, 0));
+    api.away();
+    for number in 0..10 {
+        api.delete(Kind::Service, &format!("web-{number}"))?;
+    }
+    api.compact();
+    api.back()?;
+    follower.eventually(|world| world.services.len() == 1090)?;
+    let requests = api.requests();
+    ensure!(requests.iter().filter(|request| request.contains("continue=")).count() >= 2, "{requests:#?}");
+    Ok(())
+}
+
+/// Objects that several slices of a Service name, and slices that move.
+#[test]
+fn slices_may_say_the_same() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.apply(&slice("web", "10.244.1.2").name("web-a"))?;
+    api.apply(&slice("web", "10.244.1.2").name("web-b"))?;
+    let follower = Follower::start_with(ClientConnection { master: api.url(), ..fast() }, LIMITS);
+    follower.eventually(|world| world.slices.len() == 2)?;
+    api.delete(Kind::EndpointSlice, "web-a")?;
+    follower.eventually(|world| world.slices.keys().eq(["default/web-b"]))
+}

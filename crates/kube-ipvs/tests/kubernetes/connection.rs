@@ -1,0 +1,100 @@
+//! How the API server is found, and who we are to it.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use kube_ipvs::{config::ClientConnection, source::kubernetes::KubernetesSource};
+use scenarios::{ApiServer, Service};
+
+use crate::{
+    follower::{Follower, LIMITS, fast},
+    tls,
+};
+
+fn open(flags: &ClientConnection) -> Result<KubernetesSource> {
+    tokio::runtime::Builder::new_current_thread().build()?.block_on(KubernetesSource::open(flags, "node-1"))
+}
+
+fn error(flags: &ClientConnection) -> String {
+    format!("{:#}", open(flags).err().map_or_else(|| "no error".into(), |error| format!("{error:#}")))
+}
+
+#[test]
+fn a_kubeconfig_says_where_and_who() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.tokens(&["secret"]);
+    api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
+    let folder = tempfile::tempdir()?;
+    let (token, file) = (folder.path().join("token"), folder.path().join("kubeconfig"));
+    fs::write(&token, "secret")?;
+    fs::write(&file, api.kubeconfig(token.to_str()))?;
+    let kubeconfig = file.to_str().context("a path")?.to_owned();
+    let follower =
+        Follower::start_with(ClientConnection { kubeconfig: kubeconfig.clone().into(), ..fast() }, LIMITS);
+    follower.eventually(|world| world.services.len() == 1)?;
+    assert_eq!(api.last_token().as_deref(), Some("secret"));
+    drop(follower);
+
+    // --master comes before what the file says, and the credentials stay.
+    let text = api.kubeconfig(token.to_str()).replace(&api.url(), "http://127.0.0.1:9");
+    fs::write(&file, text)?;
+    let follower = Follower::start_with(
+        ClientConnection { kubeconfig: kubeconfig.into(), master: api.url(), ..fast() },
+        LIMITS,
+    );
+    follower.eventually(|world| world.services.len() == 1)
+}
+
+/// A name with several addresses: whichever answers is taken.
+#[test]
+fn a_name_may_have_several_addresses() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
+    let master = api.url().replace("127.0.0.1", "localhost");
+    let follower = Follower::start_with(ClientConnection { master, ..fast() }, LIMITS);
+    follower.eventually(|world| world.services.len() == 1)
+}
+
+#[test]
+fn what_is_wrong_with_the_flags_is_said() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let missing = folder.path().join("missing");
+    let flags = ClientConnection { kubeconfig: missing.clone(), ..fast() };
+    assert!(error(&flags).contains(&format!("--kubeconfig {}", missing.display())), "{}", error(&flags));
+    let flags = ClientConnection { master: "not a url".into(), ..fast() };
+    assert!(error(&flags).contains("--master \"not a url\" is not a URL"), "{}", error(&flags));
+    assert!(error(&fast()).contains("neither --kubeconfig nor --manifests"), "{}", error(&fast()));
+    Ok(())
+}
+
+/// TLS as in every real cluster: the server is known by the authority in the file, and by no other.
+#[test]
+fn the_server_is_known_by_its_authority() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.tokens(&["secret"]);
+    api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let authority = tls::Authority::new()?;
+    let url = tls::serve(&authority, api.address())?;
+    fs::write(path("token"), "secret\n")?;
+    for (known, reached) in [(&authority, true), (&tls::Authority::new()?, false)] {
+        fs::write(path("ca.crt"), known.pem())?;
+        let server = format!("{{ server: \"{url}\", certificate-authority: {} }}", path("ca.crt"));
+        let text = api
+            .kubeconfig(Some(&path("token")))
+            .replace(&format!("{{ server: \"{}\" }}", api.url()), &server);
+        fs::write(path("kubeconfig"), text)?;
+        let follower = Follower::start_with(
+            ClientConnection { kubeconfig: path("kubeconfig").into(), ..fast() },
+            LIMITS,
+        );
+        if reached {
+            follower.eventually(|world| world.services.len() == 1)?;
+        } else {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            assert_eq!(follower.world().deliveries, 0);
+        }
+    }
+    Ok(())
+}

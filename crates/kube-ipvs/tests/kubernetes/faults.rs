@@ -1,0 +1,164 @@
+//! Everything that can go wrong on the way, and nothing is lost.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use kube_ipvs::{config::ClientConnection, source::kubernetes::Limits};
+use scenarios::{ApiServer, Fault, Kind, Service, StreamingLists};
+
+use crate::follower::{Follower, LIMITS, fast};
+
+fn service(number: u8) -> Service {
+    Service::new(&format!("web-{number}")).cluster_ip(&format!("10.96.0.{number}")).port(80)
+}
+
+/// Applies one Service after the other while something goes wrong, and waits for all of them.
+fn disturbed(disturb: impl Fn(&mut ApiServer, u8) -> Result<()>) -> Result<()> {
+    for streaming in [StreamingLists::Served, StreamingLists::Refused] {
+        let mut api = ApiServer::start()?;
+        api.streaming(streaming);
+        let follower = Follower::start(&api);
+        follower.eventually(|world| world.deliveries > 0)?;
+        for number in 1..=10 {
+            api.apply(&service(number))?;
+            disturb(&mut api, number)?;
+            if number > 2 {
+                api.delete(Kind::Service, &format!("web-{}", number - 2))?;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        follower.eventually(|world| world.services.keys().eq(["default/web-10", "default/web-9"]))?;
+        // And it goes on as if nothing had been.
+        api.apply(&service(11))?;
+        follower.eventually(|world| world.services.contains_key("default/web-11"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn connections_are_cut() -> Result<()> {
+    disturbed(|api, _| {
+        api.cut();
+        Ok(())
+    })
+}
+
+#[test]
+fn connections_break_in_the_middle_of_an_event() -> Result<()> {
+    disturbed(|api, _| {
+        api.half_events(1);
+        Ok(())
+    })
+}
+
+#[test]
+fn connections_fall_silent() -> Result<()> {
+    disturbed(|api, number| {
+        if number == 5 {
+            api.fall_silent();
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn events_come_twice_and_late() -> Result<()> {
+    disturbed(|api, _| {
+        api.double(true);
+        api.slow(Duration::from_millis(5));
+        Ok(())
+    })
+}
+
+#[test]
+fn versions_are_gone() -> Result<()> {
+    disturbed(|api, _| {
+        api.compact();
+        api.cut();
+        Ok(())
+    })
+}
+
+#[test]
+fn requests_are_refused_closed_and_never_answered() -> Result<()> {
+    disturbed(|api, number| {
+        let faults = [
+            Fault::Status(500),
+            Fault::Status(429),
+            Fault::Close,
+            Fault::Status(410),
+            Fault::Silence,
+            Fault::EmptyWatch,
+            Fault::Status(503),
+        ];
+        api.fault(&[faults[usize::from(number) % faults.len()]]);
+        api.cut();
+        Ok(())
+    })
+}
+
+#[test]
+fn the_server_comes_and_goes() -> Result<()> {
+    disturbed(|api, number| {
+        if number % 3 == 0 {
+            api.away();
+            thread::sleep(Duration::from_millis(50));
+            api.back()?;
+        }
+        Ok(())
+    })
+}
+
+/// Without a server at the start nothing is delivered; when it comes, everything is.
+#[test]
+fn the_server_is_away_at_the_start() -> Result<()> {
+    let mut api = ApiServer::start()?;
+    api.apply(&service(1))?;
+    api.away();
+    let follower = Follower::start(&api);
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(follower.world().deliveries, 0);
+    api.back()?;
+    follower.eventually(|world| world.services.len() == 1 && world.complete)
+}
+
+/// A server that is away is left alone: attempts come later and later, and each has its share of chance.
+#[test]
+fn a_server_that_fails_is_not_stormed() -> Result<()> {
+    for fault in [Fault::Status(500), Fault::EmptyWatch] {
+        let api = ApiServer::start()?;
+        let follower = Follower::start(&api);
+        follower.eventually(|world| world.deliveries > 0)?;
+        api.fault(&[fault; 1000]);
+        api.cut();
+        let (start, before) = (Instant::now(), api.requests().len());
+        thread::sleep(Duration::from_secs(2));
+        let made = api.requests().len() - before;
+        // Four watches; 20, 40, 80, 160, then 200 ms apart at least.
+        let most = 4 * (4 + start.elapsed().as_millis() / 200 + 1);
+        ensure!(made > 8 && made as u128 <= most, "{made} requests in 2 s of {fault:?}, {most} are allowed");
+    }
+    Ok(())
+}
+
+/// A server that was away for long may have come back with an older state, where our version means something else.
+#[test]
+fn after_a_long_time_all_is_listed_anew() -> Result<()> {
+    let mut api = ApiServer::start()?;
+    api.apply(&service(1))?;
+    let limits = Limits { stale: Duration::from_millis(200), ..LIMITS };
+    let follower = Follower::start_with(ClientConnection { master: api.url(), ..fast() }, limits);
+    follower.eventually(|world| world.services.len() == 1)?;
+    api.away();
+    thread::sleep(Duration::from_secs(1));
+    let before = api.requests().len();
+    api.back()?;
+    thread::sleep(Duration::from_secs(1));
+    let requests = api.requests().split_off(before);
+    let is_list = |request: &&String| request.contains("services?") && request.contains("sendInitialEvents");
+    ensure!(requests.iter().any(|request| is_list(&request)), "{requests:#?}");
+    Ok(())
+}

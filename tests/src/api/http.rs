@@ -1,0 +1,107 @@
+//! As much of HTTP/1.1 as clients of an API server need.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+/// A GET request.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) path: String,
+    pub(super) query: BTreeMap<String, String>,
+    pub(super) token: Option<String>,
+}
+
+impl Request {
+    /// A parameter that is there and not empty.
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        matches!(self.parameter(name), Some("true" | "1"))
+    }
+}
+
+/// The next request of a connection; `None` when the client has closed it.
+pub(super) fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace();
+    let (Some("GET"), Some(target)) = (words.next(), words.next()) else {
+        return Err(io::Error::other(format!("only GET is spoken here, not {line:?}")));
+    };
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let query = pairs.map(|(name, value)| (decode(name), decode(value))).collect();
+    let mut request = Request { path: path.to_owned(), query, token: None };
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        let Some((name, value)) = header.trim_end().split_once(':') else { return Ok(Some(request)) };
+        if name.eq_ignore_ascii_case("authorization") {
+            request.token = value.trim().strip_prefix("Bearer ").map(str::to_owned);
+        }
+    }
+}
+
+/// Percent-encoding, and `+` for a blank.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digits: Vec<u8> = rest.by_ref().take(2).collect();
+                let digits = String::from_utf8_lossy(&digits).into_owned();
+                u8::from_str_radix(&digits, 16).unwrap_or(b'?')
+            }
+            other => other,
+        });
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A whole answer.
+pub(super) fn answer(stream: &mut TcpStream, status: u16, body: &str) -> io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + body).as_bytes())
+}
+
+/// The head of an answer whose end nobody knows yet.
+pub(super) fn begin(stream: &mut TcpStream) -> io::Result<()> {
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+}
+
+/// A piece of it.
+pub(super) fn chunk(stream: &mut TcpStream, text: &str) -> io::Result<()> {
+    stream.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes())
+}
+
+/// Half of a piece, as a connection leaves it that breaks.
+pub(super) fn half_a_chunk(stream: &mut TcpStream, text: &str) -> io::Result<()> {
+    let half = text.get(..text.len() / 2).unwrap_or_default();
+    stream.write_all(format!("{:x}\r\n{half}", text.len()).as_bytes())
+}
+
+/// Its end.
+pub(super) fn end(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(b"0\r\n\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_is_decoded() {
+        assert_eq!(decode("%21a.io%2Fheadless%2C%21b+c%3D1"), "!a.io/headless,!b c=1");
+    }
+}

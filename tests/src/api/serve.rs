@@ -1,0 +1,255 @@
+//! One connection of a client: lists and watches, and what goes wrong with them.
+
+use std::io::{self, BufReader};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::http::{self, Request};
+use super::store::{Event, Kind, Selection};
+use super::{Fault, Shared, State, StreamingLists};
+
+/// Answers requests until the connection ends, or falls silent for ever.
+pub(super) fn connection(shared: &Shared, stream: TcpStream) -> io::Result<()> {
+    let number = {
+        let mut state = shared.lock();
+        state.accepted += 1;
+        let number = state.accepted;
+        state.open.insert(number, stream.try_clone()?);
+        number
+    };
+    let outcome = answer_all(shared, stream);
+    if !matches!(outcome, Ok(Next::Silence)) {
+        let open = shared.lock().open.remove(&number);
+        open.map_or(Ok(()), |stream| stream.shutdown(Shutdown::Both))?;
+    }
+    outcome.map(drop)
+}
+
+fn answer_all(shared: &Shared, mut stream: TcpStream) -> io::Result<Next> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    while let Some(request) = http::read(&mut reader)? {
+        let fault = {
+            let mut state = shared.lock();
+            let line = format!("{}?{}", request.path, join(&request));
+            state.requests.push((line, request.token.clone()));
+            state.faults.pop_front()
+        };
+        let next = match fault {
+            Some(Fault::Status(code)) => {
+                http::answer(&mut stream, code, &status(code, "as the test wants").to_string())?;
+                Next::Request
+            }
+            Some(Fault::Close) => Next::Cut,
+            Some(Fault::Silence) => Next::Silence,
+            Some(Fault::EmptyWatch) => {
+                http::begin(&mut stream)?;
+                http::end(&mut stream)?;
+                Next::Request
+            }
+            None => answer(shared, &request, &mut stream)?,
+        };
+        if !matches!(next, Next::Request) {
+            return Ok(next);
+        }
+    }
+    Ok(Next::Cut)
+}
+
+/// What becomes of a connection.
+enum Next {
+    Request,
+    Cut,
+    /// It stays open, and nothing is ever said again.
+    Silence,
+}
+
+fn join(request: &Request) -> String {
+    let pairs: Vec<String> = request.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    pairs.join("&")
+}
+
+/// The body of a refusal.
+fn status(code: u16, message: &str) -> Value {
+    let reason = match code {
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        410 => "Expired",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        _ => "InternalError",
+    };
+    let metadata = json!({});
+    json!({ "kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure", "message": message,
+        "reason": reason, "code": code })
+}
+
+fn answer(shared: &Shared, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
+    let refused = {
+        let state = shared.lock();
+        let known = |token: &String| state.tokens.contains(token);
+        let kind = Kind::of_path(&request.path);
+        match kind {
+            _ if !state.tokens.is_empty() && !request.token.as_ref().is_some_and(known) => Some(401),
+            None => Some(404),
+            Some(kind) if state.absent.contains(&kind) => Some(404),
+            Some(kind) if state.forbidden.contains(&kind) => Some(403),
+            Some(_) => None,
+        }
+    };
+    if let Some(code) = refused {
+        http::answer(stream, code, &status(code, &format!("{} is not for you", request.path)).to_string())?;
+        return Ok(Next::Request);
+    }
+    let kind = Kind::of_path(&request.path).ok_or_else(|| io::Error::other("checked above"))?;
+    if request.is_set("watch") {
+        watch(shared, kind, request, stream)
+    } else {
+        list(shared, kind, request, stream)
+    }
+}
+
+/// A list, in pages if it is asked for.
+fn list(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
+    let selection = Selection::of(request);
+    let body = {
+        let state = shared.lock();
+        let from_cache = request.parameter("resourceVersion") == Some("0");
+        let limit = request.parameter("limit").and_then(|limit| limit.parse().ok()).filter(|_| !from_cache);
+        let token = request.parameter("continue").and_then(|token| token.split_once('/'));
+        let (revision, skip) = match token {
+            Some((revision, skip)) => {
+                (revision.parse().unwrap_or_default(), skip.parse().unwrap_or_default())
+            }
+            None => (state.store.revision(), 0_usize),
+        };
+        if revision < state.store.compacted {
+            drop(state);
+            http::answer(
+                stream,
+                410,
+                &status(410, "The provided continue parameter is too old").to_string(),
+            )?;
+            return Ok(Next::Request);
+        }
+        let all = state.store.all_at(kind, revision);
+        let selected: Vec<_> = all.into_iter().filter(|(_, object)| selection.has(object)).collect();
+        let end = limit.map_or(selected.len(), |limit: usize| selected.len().min(skip + limit));
+        let items: Vec<&Value> = selected[skip..end].iter().map(|(_, object)| &**object).collect();
+        let mut metadata = json!({ "resourceVersion": revision.to_string() });
+        if end < selected.len() {
+            metadata["continue"] = json!(format!("{revision}/{end}"));
+        }
+        let (name, version, _) = kind.words();
+        json!({ "kind": format!("{name}List"), "apiVersion": version, "metadata": metadata, "items": items })
+    };
+    http::answer(stream, 200, &body.to_string())?;
+    Ok(Next::Request)
+}
+
+/// A watch, with the list before it if it is asked for.
+fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
+    let selection = Selection::of(request);
+    let with_list = request.is_set("sendInitialEvents");
+    let from =
+        request.parameter("resourceVersion").and_then(|version| version.parse::<u64>().ok()).unwrap_or(0);
+    let streaming = shared.lock().streaming;
+    if with_list && streaming == StreamingLists::Refused {
+        let message = "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature \
+                       gate is enabled";
+        http::answer(stream, 422, &status(422, message).to_string())?;
+        return Ok(Next::Request);
+    }
+    let limit = request.parameter("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(3600);
+    let deadline = Instant::now() + Duration::from_secs(limit);
+    let (mut seen, first, gone, cuts, silences) = {
+        let state = shared.lock();
+        let now = state.store.revision();
+        let gone = from != 0 && from < state.store.compacted;
+        let first = if from == 0 || with_list { state.store.all(kind) } else { Vec::new() };
+        let seen = if from == 0 || with_list { now } else { from };
+        (seen, first, gone, state.cuts, state.silences)
+    };
+    http::begin(stream)?;
+    if gone {
+        http::chunk(stream, &line("ERROR", &status(410, "too old resource version")))?;
+        http::end(stream)?;
+        return Ok(Next::Request);
+    }
+    for (_, object) in first.iter().filter(|(_, object)| selection.has(object)) {
+        http::chunk(stream, &line("ADDED", object))?;
+    }
+    if with_list && streaming == StreamingLists::Served {
+        let annotations = json!({ "k8s.io/initial-events-end": "true" });
+        http::chunk(stream, &bookmark(kind, seen, &annotations))?;
+    }
+    let mut marked = Instant::now();
+    loop {
+        let (events, mishap) = {
+            let mut state = shared.lock();
+            let mut pause = state.bookmark_every;
+            loop {
+                let now = Instant::now();
+                let is_new = state.store.revision() > seen;
+                if state.silences != silences {
+                    return Ok(Next::Silence);
+                }
+                if state.cuts != cuts {
+                    return Ok(Next::Cut);
+                }
+                if now >= deadline {
+                    drop(state);
+                    http::end(stream)?;
+                    return Ok(Next::Request);
+                }
+                if is_new || marked.elapsed() >= state.bookmark_every {
+                    break;
+                }
+                pause = pause.min(deadline - now);
+                state = shared.wait(state, pause);
+            }
+            (new_events(&state, kind, &selection, seen), (state.half_events, state.slowness, state.doubled))
+        };
+        let (half, slowness, doubled) = mishap;
+        let revision = events.last().map_or(seen, |(revision, _)| *revision);
+        for (kind, object) in events.iter().filter_map(|(_, event)| event.as_ref()) {
+            let line = line(kind, object);
+            if half > 0 && shared.take_half() {
+                http::half_a_chunk(stream, &line)?;
+                return Ok(Next::Cut);
+            }
+            std::thread::sleep(slowness);
+            http::chunk(stream, &line)?;
+            if doubled {
+                http::chunk(stream, &line)?;
+            }
+        }
+        seen = revision;
+        if marked.elapsed() >= shared.lock().bookmark_every {
+            marked = Instant::now();
+            if request.is_set("allowWatchBookmarks") {
+                http::chunk(stream, &bookmark(kind, seen, &json!({})))?;
+            }
+        }
+    }
+}
+
+/// What has happened since a revision, with the events of it that this watch sees.
+fn new_events(state: &State, kind: Kind, selection: &Selection, seen: u64) -> Vec<(u64, Option<Event>)> {
+    let new = state.store.history.iter().skip(usize::try_from(seen).unwrap_or(usize::MAX));
+    new.map(|change| (change.revision, change.event(selection).filter(|_| change.key.0 == kind))).collect()
+}
+
+/// An event as a line. Its type comes first, as API servers write it.
+fn line(kind: &str, object: &Value) -> String {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
+}
+
+fn bookmark(kind: Kind, revision: u64, annotations: &Value) -> String {
+    let (name, version, _) = kind.words();
+    let metadata = json!({ "resourceVersion": revision.to_string(), "annotations": annotations });
+    let object = json!({ "kind": name, "apiVersion": version, "metadata": metadata });
+    line("BOOKMARK", &object)
+}
