@@ -3,11 +3,13 @@
 //! They need root and a kernel with ip_vs: `cargo xtask test` gives them both.
 
 mod affinity;
+mod api_server;
 mod arp;
 mod bad_input;
 mod bench;
 mod beside_others;
 mod choices;
+mod churn;
 mod common;
 mod detect_local;
 mod dns;

@@ -1,0 +1,146 @@
+//! The daemon on an API server that goes, comes back, and changes its mind about who we are.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use scenarios::{
+    ApiServer, Cluster, Kind, Load, Service, Slice, TestResult, VIP_DEVICE, eventually, scenario, throughout,
+};
+
+use crate::common::{WEB, WEB_ADDRESS, WEB_PODS, all_web, await_web, web_cluster, web_service, web_slice};
+
+/// The node whose daemon is tested: the requests come from a pod on it.
+const NODE: &str = "node-3";
+
+/// An API server on the host outside, and the kubeconfig for it.
+pub(crate) fn api_server(cluster: &Cluster, token: Option<&str>) -> Result<(ApiServer, PathBuf)> {
+    let api = ApiServer::start_in(cluster.at("client")?, "192.168.128.100:6443".parse()?)?;
+    let token_file = cluster.directory().join("token");
+    if let Some(token) = token {
+        fs::write(&token_file, token)?;
+        api.tokens(&[token]);
+    }
+    let kubeconfig = cluster.directory().join("kubeconfig");
+    fs::write(&kubeconfig, api.kubeconfig(token_file.to_str().filter(|_| token.is_some())))?;
+    Ok((api, kubeconfig))
+}
+
+/// `web` with its servers, and a second Service on one of its pods.
+fn deploy(cluster: &Cluster, api: &ApiServer) -> Result<Vec<scenarios::Server>> {
+    api.apply(&web_service())?;
+    api.apply(&web_slice(&all_web()))?;
+    api.apply(&Service::new("second").cluster_ip("10.96.0.81").port(80))?;
+    api.apply(&Slice::of("second").port(8080).ready("10.244.1.2"))?;
+    WEB_PODS.iter().map(|(name, ..)| cluster.http(name, 8080)).collect()
+}
+
+/// What the daemon wrote, as the tools read it back.
+fn written(cluster: &Cluster) -> Result<(String, Vec<std::net::IpAddr>, scenarios::Sets)> {
+    let node = cluster.at(NODE)?;
+    Ok((node.ipvsadm()?.configuration(), node.vips()?, node.nft_sets()?))
+}
+
+/// The API server is away: all goes on, whether the daemon runs or starts, and nothing is touched. It comes back: what has
+/// changed in the meantime is done.
+#[test]
+fn without_the_api_server_all_goes_on() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let (mut api, kubeconfig) = api_server(cluster, None)?;
+        let _servers = deploy(cluster, &api)?;
+        let start =
+            || cluster.kube_ipvs(NODE)?.start_with_kubeconfig(&kubeconfig, &["--ipvs-sync-period", "1s"]);
+        let proxy = start()?;
+        await_web(cluster, NODE)?;
+        let node = cluster.at(NODE)?;
+        node.await_service("TCP 10.96.0.81:80", &["10.244.1.2:8080 1"])?;
+        node.await_vips(&["10.96.0.80", "10.96.0.81"])?;
+        let before = written(cluster)?;
+        let load = Load::start(cluster.at("visitor")?, WEB_ADDRESS, Duration::from_millis(10))?;
+        let unchanged = || {
+            ensure!(written(cluster)? == before, "something was touched");
+            Ok(())
+        };
+
+        api.away();
+        api.delete(Kind::Service, "second")?;
+        api.delete(Kind::EndpointSlice, "second-1")?;
+        throughout(Duration::from_secs(5), unchanged)?;
+        // A new start knows nothing of the cluster yet, and so does nothing. What drifts is not repaired either.
+        let status = proxy.terminate()?;
+        ensure!(status.success(), "SIGTERM ended it with {status}");
+        let mut proxy = start()?;
+        throughout(Duration::from_secs(5), unchanged)?;
+        proxy.check_alive()?;
+        ensure!(
+            proxy.log_text().contains("cannot reach the API server"),
+            "it says nothing:\n{}",
+            proxy.log_text()
+        );
+
+        api.back()?;
+        node.await_no_service("TCP 10.96.0.81:80")?;
+        node.await_vips(&["10.96.0.80"])?;
+        load.stop()?.expect_clean(200, "a pod")?;
+
+        // Away, and back after its history was forgotten.
+        api.away();
+        api.apply(&Service::new("third").cluster_ip("10.96.0.82").port(80))?;
+        api.apply(&web_slice(&["web-1"]))?;
+        api.compact();
+        api.back()?;
+        node.await_service("TCP 10.96.0.82:80", &[])?;
+        node.await_serving(WEB, &["10.244.1.2:8080"])?;
+        proxy.check_alive()
+    })
+}
+
+/// The token in the file is replaced, and the old one is worth nothing any more.
+#[test]
+fn a_token_is_replaced() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let (api, kubeconfig) = api_server(cluster, Some("first"))?;
+        let _servers = deploy(cluster, &api)?;
+        let proxy = cluster.kube_ipvs(NODE)?.start_with_kubeconfig(&kubeconfig, &[])?;
+        await_web(cluster, NODE)?;
+        fs::write(cluster.directory().join("token"), "second")?;
+        api.tokens(&["second"]);
+        api.cut();
+        api.apply(&web_slice(&["web-1"]))?;
+        cluster.at(NODE)?.await_serving(WEB, &["10.244.1.2:8080"])?;
+        assert_eq!(api.last_token().as_deref(), Some("second"));
+        // A token that nobody knows is told of, and all stays in force.
+        fs::write(cluster.directory().join("token"), "unknown")?;
+        api.cut();
+        eventually(Duration::from_secs(30), || {
+            let log = proxy.log_text();
+            ensure!(log.contains("answers 401"), "nobody was told of the refusal:\n{log}");
+            Ok(())
+        })?;
+        cluster.at(NODE)?.await_serving(WEB, &["10.244.1.2:8080"])
+    })
+}
+
+/// `diff` and `explain` ask the API server too.
+#[test]
+fn the_commands_ask_the_api_server() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let (api, kubeconfig) = api_server(cluster, None)?;
+        let _servers = deploy(cluster, &api)?;
+        let kubeconfig = kubeconfig.to_string_lossy();
+        let flags = ["--kubeconfig", &kubeconfig, "--hostname-override", NODE];
+        let command = cluster.kube_ipvs(NODE)?;
+        let output = command.output(&[&["diff"], &flags[..]].concat())?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            output.status.code() == Some(1) && said.contains("10.96.0.80:80"),
+            "{:?}\n{said}",
+            output.status
+        );
+        let said = command.run(&[&["explain", "web"], &flags[..]].concat())?;
+        ensure!(said.contains("10.244.2.3:8080 weight 1"), "{said}");
+        ensure!(!cluster.at(NODE)?.has_device(VIP_DEVICE)?, "a command has changed something");
+        Ok(())
+    })
+}
