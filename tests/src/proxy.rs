@@ -145,7 +145,7 @@ impl Proxy {
     /// SIGTERM, and waits for the daemon's end.
     pub fn terminate(mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
-        eventually(Duration::from_secs(15), || {
+        eventually(Duration::from_secs(60), || {
             self.child
                 .try_wait()?
                 .with_context(|| format!("kube-ipvs goes on after SIGTERM; {}", self.log_text()))

@@ -9,7 +9,6 @@ pub use ipvsadm::{RealServer, Table, VirtualServer};
 pub use nft::Sets;
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -106,7 +105,7 @@ impl Namespace {
         let mut wanted: Vec<IpAddr> =
             vips.iter().map(|vip| vip.parse().context("a VIP")).collect::<Result<_>>()?;
         wanted.sort_unstable();
-        eventually(Duration::from_secs(10), || {
+        eventually(SOON, || {
             let found = self.vips()?;
             if found == wanted {
                 Ok(())

@@ -73,11 +73,13 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
         node.get(WEB_ADDRESS)?;
         // What cannot be followed is reported, and the Service is served as without it.
         cluster.manifests.write("web", &annotated(&[("scheduler", "fastest")]))?;
-        await_scheduler(node, "rr")?;
-        node.get(WEB_ADDRESS)?;
-        let log = proxy.log_text();
         let message = "Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: \"fastest\" is not";
-        ensure!(log.contains(message), "{log}");
+        eventually(scenarios::SOON, || {
+            let log = proxy.log_text();
+            ensure!(log.contains(message), "{log}");
+            Ok(())
+        })?;
+        node.get(WEB_ADDRESS)?;
         Ok(())
     })
 }
@@ -136,9 +138,11 @@ fn connections_are_spread_by_weight() -> TestResult {
         let explained = cluster.kube_ipvs(NODE)?.run(&explain)?;
         ensure!(explained.contains("has weights, and its scheduler rr takes no notice"), "{explained}");
         ensure!(explained.contains("10.244.2.3:8080 weight 8"), "{explained}");
-        let log = proxy.log_text();
-        ensure!(log.contains("has weights, and its scheduler rr takes no notice"), "{log}");
-        Ok(())
+        eventually(scenarios::SOON, || {
+            let log = proxy.log_text();
+            ensure!(log.contains("has weights, and its scheduler rr takes no notice"), "{log}");
+            Ok(())
+        })
     })
 }
 
