@@ -1,7 +1,7 @@
 //! A Kubernetes API server: everything is listed, then watched, by no more rights than the ClusterRole
 //! `system:node-proxier` gives.
 //!
-//! [`watch`] is one task a collection of objects, which lists and watches for ever; [`world`] is the pure core that
+//! `watch` is one task a collection of objects, which lists and watches for ever; `world` is the pure core that
 //! makes events of what the watches tell; [`KubernetesSource::follow`] brings both together.
 //!
 //! Not kube-runtime's `watcher`: see docs/adr/0007-our-own-watch.md.
