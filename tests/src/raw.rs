@@ -7,8 +7,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::namespace::Namespace;
 
-/// Sends an IPv4 TCP segment with a byte of data, from inside a namespace, whose sequence number and acknowledgement are
-/// nowhere near those of the connection: conntrack calls it INVALID.
+/// Sends IPv4 TCP segments with a byte of data, from inside a namespace, whose sequence numbers are all round the circle: near
+/// those of the connection is none, and what is beyond them conntrack calls INVALID. What is behind them it takes for late.
 pub fn send_out_of_window(namespace: &Namespace, from: SocketAddr, to: SocketAddr) -> Result<()> {
     let (SocketAddr::V4(from), SocketAddr::V4(to)) = (from, to) else {
         bail!("{from} to {to}: IPv4 only");
@@ -16,18 +16,21 @@ pub fn send_out_of_window(namespace: &Namespace, from: SocketAddr, to: SocketAdd
     namespace.enter(|| {
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).context("a raw socket")?;
         let target = SockAddr::from(SocketAddrV4::new(*to.ip(), 0));
-        socket.send_to(&segment(from, to), &target).context("sending a raw segment")?;
+        for eighth in 0..8u32 {
+            socket.send_to(&segment(from, to, eighth << 29), &target).context("sending a raw segment")?;
+        }
         Ok(())
     })
 }
 
-fn segment(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
-    const NOWHERE: [u8; 8] = *b"\x0b\xad\xca\xfe\x7e\xed\xfa\xce";
+fn segment(from: SocketAddrV4, to: SocketAddrV4, sequence: u32) -> Vec<u8> {
+    const ACKNOWLEDGEMENT: [u8; 4] = *b"\x7e\xed\xfa\xce";
     const WORDS_AND_FLAGS: [u8; 2] = [5 << 4, 0x18];
     let mut segment = Vec::new();
     segment.extend(from.port().to_be_bytes());
     segment.extend(to.port().to_be_bytes());
-    segment.extend(NOWHERE);
+    segment.extend(sequence.to_be_bytes());
+    segment.extend(ACKNOWLEDGEMENT);
     segment.extend(WORDS_AND_FLAGS);
     // Window, and room for the checksum; no urgent data; one byte of data.
     segment.extend([0x20, 0, 0, 0, 0, 0, b'!']);
@@ -61,6 +64,6 @@ mod tests {
     fn a_segment_with_its_checksum_sums_up_to_nothing() {
         let (from, to) =
             (SocketAddrV4::new([10, 0, 0, 1].into(), 80), SocketAddrV4::new([10, 0, 0, 2].into(), 81));
-        assert_eq!(checksum(*from.ip(), *to.ip(), &segment(from, to)), 0);
+        assert_eq!(checksum(*from.ip(), *to.ip(), &segment(from, to, 1 << 31)), 0);
     }
 }
