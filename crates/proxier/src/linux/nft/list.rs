@@ -15,7 +15,7 @@ const HEADER: usize = 4;
 /// `NFT_MSG_NEWSETELEM`.
 const NEW_ELEMENTS: u8 = 12;
 /// `NFTA_SET_ELEM_LIST_ELEMENTS`.
-const ELEMENTS: u16 = 3;
+pub(super) const ELEMENTS: u16 = 3;
 /// `NFT_SET_ELEM_INTERVAL_END`.
 const INTERVAL_END: u32 = 1;
 

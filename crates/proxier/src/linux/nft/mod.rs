@@ -34,7 +34,7 @@ use crate::{
     state::State,
 };
 use decode::{Content, Raw};
-use list::ElementList;
+use list::{ELEMENTS, ElementList};
 use ruleset::Chain;
 use transaction::{Transaction, message};
 
@@ -334,9 +334,6 @@ fn in_set(set: &str, elements: Vec<ListAttribute<SetElementAttribute>>) -> SetEl
     }
     SetElementMessage { attributes }
 }
-
-/// `NFTA_SET_ELEM_LIST_ELEMENTS`.
-const ELEMENTS: u16 = 3;
 
 /// Changes of one destination can go in one message: those of the same set and family, of the same kind.
 fn destination(change: &Change) -> Option<(&'static str, Family, std::mem::Discriminant<Change>, bool)> {
