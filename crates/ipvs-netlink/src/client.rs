@@ -13,6 +13,8 @@ use crate::{
 /// How many requests are encoded before they are sent: it bounds the memory of a large batch and fills
 /// the largest send of the transport (5,000 virtual servers take 520 KB).
 const REQUESTS: usize = 8192;
+/// About how many bytes a request has.
+const REQUEST: usize = 128;
 
 /// A connection to the IPVS of one network namespace.
 ///
@@ -100,7 +102,7 @@ impl Client {
         let mut failures = Vec::new();
         let mut first = 0;
         for requests in batch.requests().chunks(REQUESTS) {
-            let mut encoded = netlink_batch::Batch::new();
+            let mut encoded = netlink_batch::Batch::with_capacity(requests.len(), REQUEST);
             for request in requests {
                 encoded.push_with(self.family, 0, |payload| request.append_to(payload));
             }

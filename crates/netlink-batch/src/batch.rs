@@ -22,6 +22,11 @@ impl Batch {
         Self::default()
     }
 
+    /// An empty batch with room for so many requests of about so many bytes each.
+    pub fn with_capacity(requests: usize, size: usize) -> Self {
+        Self { bytes: Vec::with_capacity(requests * size), starts: Vec::with_capacity(requests) }
+    }
+
     /// Adds a request and returns its number. `flags` are the `NLM_F_*` flags beyond `NLM_F_REQUEST`, such
     /// as `NLM_F_CREATE`; acknowledgements are asked by [`Socket`](crate::Socket), not here.
     ///

@@ -9,7 +9,8 @@ use scenarios::{Cluster, Service, Slice, TestResult, Transport, eventually, scen
 /// Two thousand Services, and the API answers within seconds, by its ClusterIP, from the node and from a pod.
 #[test]
 fn the_api_is_reached_at_once() -> TestResult {
-    const LIMIT: Duration = Duration::from_secs(30);
+    // On an emulated processor, beside other scenarios; kube-proxy took half of it on a real one (issue 133773).
+    const LIMIT: Duration = Duration::from_secs(60);
     let builder =
         Cluster::builder().pod("api", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
@@ -34,6 +35,7 @@ fn the_api_is_reached_at_once() -> TestResult {
                 from.try_echo(Transport::Tcp, "10.96.0.1:443")?.map_err(anyhow::Error::from).map(drop)
             })?;
         }
+        println!("the API answered after {:?}", start.elapsed());
         ensure!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
         cluster.await_settled("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
         ensure!(cluster.at("node-3")?.ipvsadm()?.keys().len() == 2001);

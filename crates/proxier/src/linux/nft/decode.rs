@@ -143,23 +143,24 @@ mod tests {
 
     use super::{
         super::{
-            element::{Encoded, encode, encode_range},
-            list,
+            element::{append, append_range},
+            in_set, list,
         },
         *,
     };
     use crate::testing;
 
     /// Through the bytes in which the kernel would send them.
-    fn list(elements: Vec<Encoded>) -> Vec<Raw> {
-        let attributes = [SetElementList::Set("a-set".into()), SetElementList::Elements(elements)];
-        let mut bytes = vec![0; attributes.as_slice().buffer_len()];
-        attributes.as_slice().emit(&mut bytes);
+    fn list(attributes: &[SetElementList]) -> Vec<Raw> {
+        let mut bytes = vec![0; attributes.buffer_len()];
+        attributes.emit(&mut bytes);
         list::elements(&bytes)
     }
 
     fn round_trip(element: Element, content: Content, comment: Option<&str>) {
-        let raw = list(encode(&element, comment)).pop().unwrap();
+        let mut bytes = Vec::new();
+        append(&mut bytes, &element, comment);
+        let raw = list(&in_set("a-set", bytes).attributes).pop().unwrap();
         let decoded = raw.decode(element.family(), content);
         assert_eq!(decoded, Some((element, comment.map(str::to_owned))));
     }
@@ -197,7 +198,7 @@ mod tests {
         ];
         for (length, content) in (0..12).flat_map(|length| contents.map(|content| (length, content))) {
             let key = SetElementAttribute::Key(DataAttribute::Value(vec![0; length]));
-            for raw in list(vec![ListAttribute::Element(vec![key])]) {
+            for raw in list(&[SetElementList::Elements(vec![ListAttribute::Element(vec![key])])]) {
                 let decoded = raw.decode(Family::V4, content);
                 assert!(decoded.is_none() || content == Content::Vips, "{decoded:?}");
             }
@@ -209,10 +210,15 @@ mod tests {
         let all = ["10.0.0.0/8", "11.0.0.0/16", "192.168.0.1/32", "240.0.0.0/4"];
         let ranges_of =
             |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
-        let mut elements: Vec<_> = ranges_of(&all).iter().flat_map(encode_range).collect();
+        let raws = |ranges: &[IpNet]| {
+            let mut bytes = Vec::new();
+            ranges.iter().for_each(|range| append_range(&mut bytes, range));
+            list(&in_set("a-set", bytes).attributes)
+        };
+        let mut elements = raws(&ranges_of(&all));
         elements.reverse();
-        assert_eq!(ranges(Family::V4, &list(elements)), ranges_of(&all));
+        assert_eq!(ranges(Family::V4, &elements), ranges_of(&all));
         let all = ranges_of(&["::/1", "fd00::/64"]);
-        assert_eq!(ranges(Family::V6, &list(all.iter().flat_map(encode_range).collect())), all);
+        assert_eq!(ranges(Family::V6, &raws(&all)), all);
     }
 }

@@ -3,10 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::DefaultNla;
-use netlink_packet_netfilter::nftables::{
-    DataAttribute, ListAttribute, SetElementAttribute, SetElementFlags,
-};
+use netlink_packet_core::{NLA_F_NESTED, NLA_HEADER_SIZE};
 
 use super::userdata;
 use crate::{
@@ -15,50 +12,70 @@ use crate::{
     set::{Element, everybody},
 };
 
-pub(super) type Encoded = ListAttribute<SetElementAttribute>;
-
-/// `NFTA_DATA_VALUE`.
-pub(super) const DATA_VALUE: u16 = 1;
-
-/// An element, with its comment. A range is two of them.
-pub(super) fn encode(element: &Element, comment: Option<&str>) -> Vec<Encoded> {
-    let mut attributes = match element {
-        Element::Key(_, at) | Element::HealthCheck(at) => vec![key(fields(|out| push_key(out, at)))],
-        Element::Vip(address) => vec![key(fields(|out| push_address(out, *address)))],
-        Element::Hairpin(protocol, endpoint) => {
-            vec![key(fields(|out| push_hairpin(out, *protocol, endpoint)))]
-        }
-        Element::Allowed(at, source) => {
-            let with = |address| fields(|out| (push_key(out, at), push_address(out, address)));
-            let end = DefaultNla::new(DATA_VALUE, with(source.broadcast()));
-            vec![key(with(source.network())), SetElementAttribute::KeyEnd(vec![end])]
-        }
-        Element::ShortCut(at, EndpointAddress { address, port }) => {
-            let to = fields(|out| (push_address(out, *address), push_port(out, port.get())));
-            vec![key(fields(|out| push_key(out, at))), SetElementAttribute::Data(DataAttribute::Value(to))]
-        }
-        Element::Silent(address) => vec![key(fields(|out| push_address(out, (*address).into())))],
-        Element::ServiceRange(range) | Element::PodSource(range) => return encode_range(range),
-        Element::Outside(family) => return encode_range(&everybody(*family)),
-    };
-    if let Some(comment) = comment {
-        attributes.push(SetElementAttribute::UserData(userdata::comment(userdata::COMMENT, comment)));
-    }
-    vec![ListAttribute::Element(attributes)]
+/// The attributes of an element (`NFTA_SET_ELEM_*`).
+pub(super) mod kind {
+    pub(in super::super) const KEY: u16 = 1;
+    pub(in super::super) const DATA: u16 = 2;
+    pub(in super::super) const FLAGS: u16 = 3;
+    pub(in super::super) const USER_DATA: u16 = 6;
+    pub(in super::super) const KEY_END: u16 = 10;
 }
 
-/// A range, as an interval set keeps it: its first address, and the first one behind it as its end. The last
+/// `NFTA_LIST_ELEM`.
+const LIST_ELEMENT: u16 = 1;
+/// `NFTA_DATA_VALUE`.
+pub(super) const DATA_VALUE: u16 = 1;
+/// `NFT_SET_ELEM_INTERVAL_END`.
+pub(super) const INTERVAL_END: u32 = 1;
+
+/// Appends an element, with its comment. A range is two of them.
+///
+/// Straight to bytes: a first sync writes several elements for each Service and one for each endpoint on this node.
+pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>) {
+    match element {
+        Element::ServiceRange(range) | Element::PodSource(range) => return append_range(out, range),
+        Element::Outside(family) => return append_range(out, &everybody(*family)),
+        _ => {}
+    }
+    nest(out, LIST_ELEMENT, |out| {
+        match element {
+            Element::Key(_, at) | Element::HealthCheck(at) => data(out, kind::KEY, |out| push_key(out, at)),
+            Element::Vip(address) => data(out, kind::KEY, |out| push_address(out, *address)),
+            Element::Hairpin(protocol, endpoint) => {
+                data(out, kind::KEY, |out| push_hairpin(out, *protocol, endpoint));
+            }
+            Element::Allowed(at, source) => {
+                for (kind, address) in [(kind::KEY, source.network()), (kind::KEY_END, source.broadcast())] {
+                    data(out, kind, |out| (push_key(out, at), push_address(out, address)));
+                }
+            }
+            Element::ShortCut(at, EndpointAddress { address, port }) => {
+                data(out, kind::KEY, |out| push_key(out, at));
+                data(out, kind::DATA, |out| (push_address(out, *address), push_port(out, port.get())));
+            }
+            Element::Silent(address) => data(out, kind::KEY, |out| push_address(out, (*address).into())),
+            Element::ServiceRange(_) | Element::PodSource(_) | Element::Outside(_) => {}
+        }
+        if let Some(comment) = comment {
+            let text = userdata::comment(userdata::COMMENT, comment);
+            attribute(out, kind::USER_DATA, |out| out.extend_from_slice(&text));
+        }
+    });
+}
+
+/// Appends a range, as an interval set keeps it: its first address, and the first one behind it as its end. The last
 /// range of the address space has no end.
-pub(super) fn encode_range(range: &IpNet) -> Vec<Encoded> {
-    let element = |address, flags| {
-        ListAttribute::Element(vec![
-            SetElementAttribute::Flags(flags),
-            key(fields(|out| push_address(out, address))),
-        ])
+pub(super) fn append_range(out: &mut Vec<u8>, range: &IpNet) {
+    let mut element = |address, flags: u32| {
+        nest(out, LIST_ELEMENT, |out| {
+            attribute(out, kind::FLAGS, |out| out.extend_from_slice(&flags.to_be_bytes()));
+            data(out, kind::KEY, |out| push_address(out, address));
+        });
     };
-    let mut elements = vec![element(range.network(), SetElementFlags::empty())];
-    elements.extend(next(range.broadcast()).map(|end| element(end, SetElementFlags::IntervalEnd)));
-    elements
+    element(range.network(), 0);
+    if let Some(end) = next(range.broadcast()) {
+        element(end, INTERVAL_END);
+    }
 }
 
 fn next(address: IpAddr) -> Option<IpAddr> {
@@ -68,16 +85,24 @@ fn next(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-fn key(bytes: Vec<u8>) -> SetElementAttribute {
-    SetElementAttribute::Key(DataAttribute::Value(bytes))
+/// The bytes of a key or of what a map has for it.
+fn data<T>(out: &mut Vec<u8>, kind: u16, push: impl FnOnce(&mut Vec<u8>) -> T) {
+    nest(out, kind, |out| attribute(out, DATA_VALUE, push));
 }
 
-/// What `push` appends.
-fn fields<T>(push: impl FnOnce(&mut Vec<u8>) -> T) -> Vec<u8> {
-    // Two IPv6 addresses, protocol and port are the most that there is.
-    let mut out = Vec::with_capacity(40);
-    push(&mut out);
-    out
+fn nest<T>(out: &mut Vec<u8>, kind: u16, push: impl FnOnce(&mut Vec<u8>) -> T) {
+    attribute(out, kind | NLA_F_NESTED, push);
+}
+
+/// An attribute whose value is what `push` appends: a few hundred bytes at most, by the types that it is called with.
+fn attribute<T>(out: &mut Vec<u8>, kind: u16, push: impl FnOnce(&mut Vec<u8>) -> T) {
+    let start = out.len();
+    out.extend_from_slice(&[0; NLA_HEADER_SIZE]);
+    push(out);
+    let length = (out.len() - start) as u16;
+    out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+    out[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
+    out.resize(out.len().next_multiple_of(4), 0);
 }
 
 fn push_key(out: &mut Vec<u8>, key: &VirtualServerKey) {

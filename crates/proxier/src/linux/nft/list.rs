@@ -8,7 +8,11 @@ use netlink_packet_core::{
 };
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterSubsystem};
 
-use super::{decode::Raw, element::DATA_VALUE, userdata};
+use super::{
+    decode::Raw,
+    element::{DATA_VALUE, INTERVAL_END, kind},
+    userdata,
+};
 
 /// Length of `struct nfgenmsg`.
 const HEADER: usize = 4;
@@ -16,18 +20,6 @@ const HEADER: usize = 4;
 const NEW_ELEMENTS: u8 = 12;
 /// `NFTA_SET_ELEM_LIST_ELEMENTS`.
 pub(super) const ELEMENTS: u16 = 3;
-/// `NFT_SET_ELEM_INTERVAL_END`.
-const INTERVAL_END: u32 = 1;
-
-/// The attributes of an element (`NFTA_SET_ELEM_*`).
-mod kind {
-    pub(super) const KEY: u16 = 1;
-    pub(super) const DATA: u16 = 2;
-    pub(super) const FLAGS: u16 = 3;
-    pub(super) const USER_DATA: u16 = 6;
-    pub(super) const KEY_END: u16 = 10;
-}
-
 /// A request for the elements of a set, or a part of the answer.
 pub(super) enum ElementList {
     Request(Box<NetfilterMessage>),

@@ -14,12 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use netlink_batch::{Error, Protocol, Socket};
-use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NetlinkDeserializable, NetlinkSerializable};
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NetlinkDeserializable, NetlinkSerializable};
 use netlink_packet_netfilter::{
     NetfilterMessage, NetfilterMessageInner,
     nftables::{
-        ChainAttribute, ChainMessage, ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage,
-        SetElementAttribute, SetElementList, SetElementMessage,
+        ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetElementList,
+        SetElementMessage,
     },
 };
 
@@ -97,9 +97,8 @@ impl Nft {
                 continue;
             }
             let chains = table.chains(&self.settings);
-            let expected: BTreeMap<_, _> =
-                chains.iter().map(|chain| (chain.name.to_owned(), chain.userdata())).collect();
-            if found != expected {
+            let expected: BTreeMap<_, _> = chains.iter().map(|chain| (chain.name, &chain.userdata)).collect();
+            if !found.iter().map(|(name, rules)| (name.as_str(), rules)).eq(expected) {
                 self.write(table, found.keys(), &chains)?;
             }
         }
@@ -236,7 +235,7 @@ impl Nft {
         old.for_each(|chain| transaction.delete(table, ruleset::delete_chain(chain)));
         chains.iter().for_each(|chain| transaction.create(table, chain.message()));
         for chain in chains {
-            chain.rules.iter().for_each(|rule| transaction.append(table, rule.message(chain)));
+            chain.rules().for_each(|rule| transaction.append(table, rule));
         }
         transaction.commit(&mut self.socket)
     }
@@ -324,13 +323,11 @@ fn inner(message: NetfilterMessage) -> Option<NfTablesMessage> {
     }
 }
 
-fn in_set(set: &str, elements: Vec<ListAttribute<SetElementAttribute>>) -> SetElementMessage {
+/// A message about elements of a set, given as bytes.
+fn in_set(set: &str, elements: Vec<u8>) -> SetElementMessage {
     let mut attributes = vec![SetElementList::Table(TABLE.into()), SetElementList::Set(set.into())];
     if !elements.is_empty() {
-        // As bytes: each outer level asks for its length several times, and would look at every element again.
-        let mut bytes = vec![0; elements.as_slice().buffer_len()];
-        elements.as_slice().emit(&mut bytes);
-        attributes.push(SetElementList::Other(DefaultNla::new(ELEMENTS | NLA_F_NESTED, bytes)));
+        attributes.push(SetElementList::Other(DefaultNla::new(ELEMENTS | NLA_F_NESTED, elements)));
     }
     SetElementMessage { attributes }
 }

@@ -20,7 +20,9 @@ const CLOSED_PORT: u16 = 1;
 pub(super) struct Chain {
     pub(super) name: &'static str,
     base: Option<Base>,
-    pub(super) rules: Vec<Rule>,
+    rules: Vec<Rule>,
+    /// What the kernel keeps of its rules for us, in order: a chain that has it is this chain.
+    pub(super) userdata: Vec<Vec<u8>>,
 }
 
 /// Where a base chain is hooked in.
@@ -46,10 +48,10 @@ pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
     use InetHookNumber::{Forward, LocalIn, LocalOut, PostRouting, PreRouting};
     let rules = Rules { family, settings };
     vec![
-        Chain { name: "refuse", base: None, rules: rules.refuse() },
-        Chain { name: "unserved", base: None, rules: rules.unserved() },
-        Chain { name: "to-service", base: None, rules: rules.to_service() },
-        Chain { name: "from-node", base: None, rules: rules.sent_by_node() },
+        Chain::new("refuse", None, rules.refuse()),
+        Chain::new("unserved", None, rules.unserved()),
+        Chain::new("to-service", None, rules.to_service()),
+        Chain::new("from-node", None, rules.sent_by_node()),
         Chain::hooked("firewall-in", "filter", PreRouting, -110, rules.firewall_in()),
         Chain::hooked("nat-in", "nat", PreRouting, -105, rules.nat(rules.inside())),
         Chain::hooked("nat-out", "nat", LocalOut, -105, rules.nat(Vec::new())),
@@ -299,7 +301,13 @@ impl Chain {
         priority: i32,
         rules: Vec<Rule>,
     ) -> Self {
-        Self { name, base: Some(Base { kind, hook, priority }), rules }
+        Self::new(name, Some(Base { kind, hook, priority }), rules)
+    }
+
+    fn new(name: &'static str, base: Option<Base>, rules: Vec<Rule>) -> Self {
+        let place = format!("{base:?}");
+        let userdata = rules.iter().map(|rule| rule.userdata(place.as_bytes())).collect();
+        Self { name, base, rules, userdata }
     }
 
     /// The request that makes it, if it is not there.
@@ -314,9 +322,18 @@ impl Chain {
         NfTablesMessage::NewChain(ChainMessage { attributes })
     }
 
-    /// What the kernel keeps of its rules for us, in order: a chain that has it is this chain.
-    pub(super) fn userdata(&self) -> Vec<Vec<u8>> {
-        self.rules.iter().map(|rule| rule.userdata(self)).collect()
+    /// The requests that add its rules, in order.
+    pub(super) fn rules(&self) -> impl Iterator<Item = NfTablesMessage> {
+        self.rules.iter().zip(&self.userdata).map(|(rule, userdata)| {
+            NfTablesMessage::NewRule(RuleMessage {
+                attributes: vec![
+                    RuleAttribute::Table(TABLE.into()),
+                    RuleAttribute::Chain(self.name.into()),
+                    RuleAttribute::Expressions(rule.list()),
+                    RuleAttribute::UserData(userdata.clone()),
+                ],
+            })
+        })
     }
 }
 
@@ -325,25 +342,13 @@ impl Rule {
         Self { expressions: expressions.concat(), comment }
     }
 
-    /// The request that adds it to its chain.
-    pub(super) fn message(&self, chain: &Chain) -> NfTablesMessage {
-        NfTablesMessage::NewRule(RuleMessage {
-            attributes: vec![
-                RuleAttribute::Table(TABLE.into()),
-                RuleAttribute::Chain(chain.name.into()),
-                RuleAttribute::Expressions(self.list()),
-                RuleAttribute::UserData(self.userdata(chain)),
-            ],
-        })
-    }
-
     /// Its comment and its fingerprint, which covers where its chain is hooked in too: a rule in the kernel that has both
     /// is this rule in this place.
-    fn userdata(&self, chain: &Chain) -> Vec<u8> {
+    fn userdata(&self, place: &[u8]) -> Vec<u8> {
         let list = self.list();
         let mut bytes = vec![0; list.as_slice().buffer_len()];
         list.as_slice().emit(&mut bytes);
-        bytes.extend(format!("{:?}", chain.base).bytes());
+        bytes.extend(place);
         userdata::rule(self.comment, userdata::fingerprint(&bytes))
     }
 

@@ -50,14 +50,14 @@ impl Transaction {
             match change {
                 Change::AddElement { element, comment, replace } => {
                     target = Some(element);
-                    added.extend(element::encode(element, comment.as_deref()));
+                    element::append(&mut added, element, comment.as_deref());
                     if *replace {
-                        removed.extend(element::encode(element, None));
+                        element::append(&mut removed, element, None);
                     }
                 }
                 Change::RemoveElement(element) => {
                     target = Some(element);
-                    removed.extend(element::encode(element, None));
+                    element::append(&mut removed, element, None);
                 }
                 _ => {}
             }
