@@ -31,7 +31,8 @@ fn requests_rotate_and_go_on_when_a_pod_fails() -> TestResult {
             let all = ["10.1.161.47:9376 1", "10.1.166.146:9376 1", "10.1.166.166:9376 1"];
             node.namespace().await_service("TCP 10.0.91.192:80", &all)?;
         }
-        for from in ["node-1", "node-2", "node-3", "visitor"] {
+        // The pods themselves too: each is one of those that answer it.
+        for from in [&["node-1", "node-2", "node-3", "visitor"][..], &PODS].concat() {
             let from = cluster.at(from)?;
             ensure_rotation(&from.get_many("10.0.91.192:80", 9)?, &PODS)?;
         }

@@ -6,13 +6,15 @@ use anyhow::{Result, ensure};
 use scenarios::{Cluster, Failure, Service, Slice, TestResult, Transport, scenario};
 
 const VIP: &str = "203.0.113.10:80";
+const VIP_V6: &str = "[2001:db8:1::10]:80";
+const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
 const CLIENTS: [&str; 4] = ["client", "other", "visitor", "node-3"];
 
-/// Who gets through to the load-balancer IP. All ask at once, so that those who are dropped wait together.
-fn let_through(cluster: &Cluster) -> Result<Vec<&'static str>> {
+/// Who gets through to a load-balancer IP. All ask at once, so that those who are dropped wait together.
+fn let_through(cluster: &Cluster, vip: &str) -> Result<Vec<&'static str>> {
     let answers = thread::scope(|scope| {
         let asked: Vec<_> = CLIENTS
-            .map(|client| scope.spawn(move || cluster.at(client)?.try_echo(Transport::Tcp, VIP)))
+            .map(|client| scope.spawn(move || cluster.at(client)?.try_echo(Transport::Tcp, vip)))
             .into_iter()
             .collect();
         asked
@@ -37,8 +39,8 @@ const RULE: &str = "loadBalancerSourceRanges";
 #[test]
 fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
     let builder = Cluster::builder()
-        .pod("web-1", "node-1", "10.244.1.2")
-        .pod("visitor", "node-3", "10.244.3.9")
+        .pod("web-1", "node-1", "10.244.1.2 fd00:10:244:1::2")
+        .pod("visitor", "node-3", "10.244.3.9 fd00:10:244:3::9")
         .host("other", "192.168.128.101 fd00:128::101");
     scenario(builder, |cluster| {
         let _server = cluster.echo("web-1", Transport::Tcp, 8080)?;
@@ -47,43 +49,55 @@ fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
                 .line("type: LoadBalancer")
                 .line(&format!("loadBalancerSourceRanges: [{ranges}]"))
                 .cluster_ip("10.96.0.80")
-                .load_balancer_ip("203.0.113.10");
+                .cluster_ip("fd00:10:96::80")
+                .load_balancer_ip("203.0.113.10")
+                .load_balancer_ip("2001:db8:1::10");
             let service = service.port_line("port: 80, targetPort: 8080, nodePort: 30080");
             let slice = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1");
+            let slice_v6 = Slice::of("web").name("web-v6").port(8080).ready("fd00:10:244:1::2").on("node-1");
             // The bridge of node-3's pods has an address of the pods' range; the Node says which one is the node's.
             let node = "apiVersion: v1\nkind: Node\nmetadata: {name: node-3}\n\
-                        status: {addresses: [{type: InternalIP, address: 192.168.128.3}]}\n";
-            format!("{service}---\n{slice}---\n{node}")
+                        status: {addresses: [{type: InternalIP, address: 192.168.128.3}, \
+                        {type: InternalIP, address: \"fd00:128::3\"}]}\n";
+            format!("{service}---\n{slice}---\n{slice_v6}---\n{node}")
         };
         for client in ["client", "other"] {
             cluster.at(client)?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
+            cluster.at(client)?.ip("route add 2001:db8:1::/64 via fd00:128::3")?;
         }
         let node = cluster.at("node-3")?;
-        // What is asked of the ranges, and who is in them. A process of the node takes the VIP for its source.
-        for (ranges, expected) in [
-            ("192.168.128.100/32", vec!["client"]),
-            ("10.244.0.0/16, 10.244.3.0/24", vec!["visitor"]),
-            ("192.168.128.0/25", CLIENTS.into_iter().filter(|client| *client != "visitor").collect()),
-            ("\"192.168.128.101/32\", \"fd00::/8\"", vec!["other"]),
-            ("0.0.0.0/0", CLIENTS.to_vec()),
+        let without_visitor: Vec<_> = CLIENTS.into_iter().filter(|client| *client != "visitor").collect();
+        // The ranges, and who is in them in each family. A process of the node takes the VIP for its source.
+        for (ranges, v4, v6) in [
+            ("192.168.128.100/32, \"fd00:128::101/128\"", vec!["client"], vec!["other"]),
+            ("10.244.0.0/16, 10.244.3.0/24", vec!["visitor"], vec![]),
+            ("192.168.128.0/25, \"fd00:10:244::/48\"", without_visitor.clone(), vec!["visitor"]),
+            ("\"192.168.128.101/32\", \"fd00:128::/64\", \"fd00:128::/96\"", vec!["other"], without_visitor),
+            ("0.0.0.0/0, \"::/0\"", CLIENTS.to_vec(), CLIENTS.to_vec()),
         ] {
             cluster.manifests.write("web", &web(ranges))?;
-            let proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
-            cluster.await_settled("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
-            let before = node.nft_packets(RULE)?;
-            let through = let_through(cluster)?;
-            ensure!(through == expected, "with {ranges}: {through:?} got through, not {expected:?}");
-            let counted = node.nft_packets(RULE)? > before;
-            ensure!(
-                counted == (expected.len() < CLIENTS.len()),
-                "with {ranges}: the counter of drops is wrong"
-            );
+            let proxy = cluster.start_proxy("node-3", &FLAGS)?;
+            cluster.await_settled("node-3", &FLAGS)?;
+            for (vip, expected) in [(VIP, v4), (VIP_V6, v6)] {
+                let before = node.nft_packets(RULE)?;
+                let through = let_through(cluster, vip)?;
+                ensure!(
+                    through == expected,
+                    "with {ranges}: {through:?} got through to {vip}, not {expected:?}"
+                );
+                let counted = node.nft_packets(RULE)? > before;
+                let all = expected.len() == CLIENTS.len();
+                ensure!(counted != all, "with {ranges} and {vip}: the counter of drops is wrong");
+            }
             // Everything else is as before for everybody.
             for client in CLIENTS {
                 cluster.at(client)?.echo(Transport::Tcp, "192.168.128.3:30080")?;
+                cluster.at(client)?.echo(Transport::Tcp, "[fd00:128::3]:30080")?;
             }
-            cluster.at("visitor")?.echo(Transport::Tcp, "10.96.0.80:80")?;
-            node.echo(Transport::Tcp, "10.96.0.80:80")?;
+            for cluster_ip in ["10.96.0.80:80", "[fd00:10:96::80]:80"] {
+                cluster.at("visitor")?.echo(Transport::Tcp, cluster_ip)?;
+                node.echo(Transport::Tcp, cluster_ip)?;
+            }
             proxy.terminate()?;
         }
         Ok(())

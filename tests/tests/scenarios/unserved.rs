@@ -1,14 +1,28 @@
 //! What a VIP does not serve: ports of the node that listen on every address, and ClusterIPs that nobody has.
 
+use std::net::SocketAddr;
+
 use scenarios::{Cluster, Service, Slice, TestResult, Transport, scenario};
 
-const VIPS: [&str; 3] = ["10.96.0.80", "203.0.113.10", "198.51.100.10"];
+const VIPS: [&str; 6] =
+    ["10.96.0.80", "203.0.113.10", "198.51.100.10", "fd00:10:96::80", "2001:db8:1::10", "2001:db8:2::10"];
+const RANGES: [(&str, &str); 6] = [
+    ("10.96.0.0/16", "192.168.128.3"),
+    ("203.0.113.0/24", "192.168.128.3"),
+    ("198.51.100.0/24", "192.168.128.3"),
+    ("fd00:10:96::/64", "fd00:128::3"),
+    ("2001:db8:1::/64", "fd00:128::3"),
+    ("2001:db8:2::/64", "fd00:128::3"),
+];
 
 /// `sshd` of a node is not to be had through a VIP, and stays where it is. VIPs answer pings.
 #[test]
 fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
-    let builder =
-        Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2 fd00:10:244:1::2").pod(
+        "visitor",
+        "node-3",
+        "10.244.3.9 fd00:10:244:3::9",
+    );
     scenario(builder, |cluster| {
         let _servers = [
             cluster.echo("web-1", Transport::Tcp, 8080)?,
@@ -17,34 +31,43 @@ fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
         ];
         let service = Service::new("web")
             .line("type: LoadBalancer")
-            .line("externalIPs: [198.51.100.10]")
+            .line("externalIPs: [198.51.100.10, \"2001:db8:2::10\"]")
             .cluster_ip("10.96.0.80")
+            .cluster_ip("fd00:10:96::80")
             .load_balancer_ip("203.0.113.10")
+            .load_balancer_ip("2001:db8:1::10")
             .port_line("port: 80, targetPort: 8080");
         let slice = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1");
+        let slice_v6 = Slice::of("web").name("web-v6").port(8080).ready("fd00:10:244:1::2").on("node-1");
         let ranges = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\n\
-                      spec: {cidrs: [10.96.0.0/16]}\n";
-        cluster.manifests.write("web", &format!("{service}---\n{slice}---\n{ranges}"))?;
-        let _proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
+                      spec: {cidrs: [10.96.0.0/16, \"fd00:10:96::/112\"]}\n";
+        cluster.manifests.write("web", &format!("{service}---\n{slice}---\n{slice_v6}---\n{ranges}"))?;
+        let flags = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
+        let _proxy = cluster.start_proxy("node-3", &flags)?;
         let node = cluster.at("node-3")?;
         node.await_vips(&VIPS)?;
-        for range in ["10.96.0.0/16", "203.0.113.0/24", "198.51.100.0/24"] {
-            cluster.at("client")?.ip(&format!("route add {range} via 192.168.128.3"))?;
+        cluster.await_settled("node-3", &flags)?;
+        for (range, gateway) in RANGES {
+            cluster.at("client")?.ip(&format!("route add {range} via {gateway}"))?;
         }
         for from in ["visitor", "client", "node-3"] {
             let from = cluster.at(from)?;
             for vip in VIPS {
-                from.echo(Transport::Tcp, &format!("{vip}:80"))?;
-                from.expect_refused(Transport::Tcp, &format!("{vip}:22"))?;
-                from.expect_refused(Transport::Udp, &format!("{vip}:22"))?;
-                from.expect_refused(Transport::Sctp, &format!("{vip}:22"))?;
+                let at = |port| SocketAddr::new(vip.parse().unwrap(), port).to_string();
+                from.echo(Transport::Tcp, &at(80))?;
+                from.expect_refused(Transport::Tcp, &at(22))?;
+                from.expect_refused(Transport::Udp, &at(22))?;
+                from.expect_refused(Transport::Sctp, &at(22))?;
                 from.run("ping", &["-c", "1", "-W", "5", vip])?;
             }
-            // A ClusterIP that nobody has: not on its way round between the nodes and their router.
-            from.expect_refused(Transport::Tcp, "10.96.99.99:80")?;
-            from.expect_refused(Transport::Udp, "10.96.99.99:80")?;
+            // ClusterIPs that nobody has: not on their way round between the nodes and their router.
+            for nobody in ["10.96.99.99:80", "[fd00:10:96::9999]:80"] {
+                from.expect_refused(Transport::Tcp, nobody)?;
+                from.expect_refused(Transport::Udp, nobody)?;
+            }
             // The node itself stays as it is.
             from.echo(Transport::Tcp, "192.168.128.3:22")?;
+            from.echo(Transport::Tcp, "[fd00:128::3]:22")?;
         }
         Ok(())
     })
