@@ -67,7 +67,10 @@ fn collect(kernel: &Kernel, stage: &Path) -> Result<()> {
     let from = kernel.root.join("lib/modules").join(&kernel.version);
     let to = stage.join("lib/modules").join(&kernel.version);
     let index = from.join("modules.dep");
-    let index = fs::read_to_string(&index).with_context(|| format!("reading {}", index.display()))?;
+    let index = fs::read_to_string(&index).with_context(|| {
+        let (root, version) = (kernel.root.display(), &kernel.version);
+        format!("reading {}, which is made by: depmod -b {root} {version}", index.display())
+    })?;
     let mut compressed: HashMap<String, Vec<PathBuf>> = HashMap::new();
     let mut staged = Vec::new();
     for module in closure(&index) {

@@ -192,7 +192,9 @@ impl Machine {
             "-display",
             "none",
         ]);
-        qemu.args(["-M", "q35", "-cpu", "max", "-smp", "2", "-m", "3G"]);
+        // As qemu 7.2 emulates cmpxchg16b, Linux 6.12 panics before it is up: flags and free lists are damaged.
+        let cpu = if kvm { "max" } else { "max,-cx16" };
+        qemu.args(["-M", "q35", "-cpu", cpu, "-smp", "2", "-m", "3G"]);
         qemu.args(["-accel", if kvm { "kvm" } else { "tcg,thread=multi" }]);
         qemu.arg("-kernel").arg(&vm.kernel.image).arg("-initrd").arg(image).args(["-append", &parameters]);
         qemu.arg("-chardev").arg(format!("file,id=console,path={}", console.display()));
