@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod demo;
 mod fuzz;
+mod image;
 mod steps;
 mod tally;
 mod test;
@@ -29,6 +30,7 @@ enum Command {
     Vm(vm::Vm),
     Bench(bench::Bench),
     Fuzz(fuzz::Fuzz),
+    Image(image::Image),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Vm(args) => vm::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Fuzz(args) => fuzz::run(args),
+        Command::Image(args) => image::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

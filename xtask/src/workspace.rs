@@ -57,9 +57,20 @@ impl Workspace {
 
     /// The binaries that jobs get on their PATH: the daemon, and those of the scenarios.
     pub(crate) fn build_binaries(&self, profile: &[&str]) -> Result<Vec<Executable>> {
-        self.build(
-            &[&["build", "--package", "kube-ipvs", "--package", SCENARIOS, "--bins"], profile].concat(),
-        )
+        let mut all = self.build(&[&["build", "--package", SCENARIOS, "--bins"], profile].concat())?;
+        all.push(self.build_daemon(profile)?);
+        Ok(all)
+    }
+
+    /// The daemon as its image has it: one static file, which needs nothing else on the machine.
+    ///
+    /// The C library is that of the host, whose resolver is part of it since glibc 2.34. No other toolchain is needed.
+    pub(crate) fn build_daemon(&self, profile: &[&str]) -> Result<Executable> {
+        let target = host()?;
+        // For the target alone: what runs while building is built for the host as usual.
+        let flags = format!("target.{target}.rustflags=[\"-C\", \"target-feature=+crt-static\"]");
+        let command = ["build", "--package", "kube-ipvs", "--bins", "--target", &target, "--config", &flags];
+        self.build(&[&command, profile].concat())?.pop().context("cargo built no kube-ipvs")
     }
 
     /// Runs cargo and collects the executables that it made; its progress and errors go to standard error.
@@ -84,6 +95,14 @@ impl Workspace {
             .filter(|(_, target)| target.kind == "test" && target.name.starts_with("kernel"))
             .collect()
     }
+}
+
+/// The platform of this machine, in rustc's words.
+fn host() -> Result<String> {
+    let sh = Shell::new()?;
+    let about = cmd!(sh, "rustc --version --verbose").quiet().read()?;
+    let host = about.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc does not say for which host it is")?.to_owned())
 }
 
 fn list(value: &Value) -> &[Value] {

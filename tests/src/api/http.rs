@@ -1,15 +1,17 @@
 //! As much of HTTP/1.1 as clients of an API server need.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
-/// A GET request.
+/// A request.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) path: String,
     pub(super) query: BTreeMap<String, String>,
     pub(super) token: Option<String>,
+    /// What is posted; `None` where something is asked for.
+    pub(super) posted: Option<Vec<u8>>,
 }
 
 impl Request {
@@ -30,21 +32,30 @@ pub(super) fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Reque
         return Ok(None);
     }
     let mut words = line.split_whitespace();
-    let (Some("GET"), Some(target)) = (words.next(), words.next()) else {
-        return Err(io::Error::other(format!("only GET is spoken here, not {line:?}")));
+    let (Some(method @ ("GET" | "POST")), Some(target)) = (words.next(), words.next()) else {
+        return Err(io::Error::other(format!("only GET and POST are spoken here, not {line:?}")));
     };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = pairs.map(|(name, value)| (decode(name), decode(value))).collect();
-    let mut request = Request { path: path.to_owned(), query, token: None };
+    let mut request = Request { path: path.to_owned(), query, token: None, posted: None };
+    let mut length = 0;
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
-        let Some((name, value)) = header.trim_end().split_once(':') else { return Ok(Some(request)) };
-        if name.eq_ignore_ascii_case("authorization") {
-            request.token = value.trim().strip_prefix("Bearer ").map(str::to_owned);
+        let Some((name, value)) = header.trim_end().split_once(':') else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "authorization" => request.token = value.trim().strip_prefix("Bearer ").map(str::to_owned),
+            "content-length" => length = value.trim().parse().map_err(io::Error::other)?,
+            _ => {}
         }
     }
+    if method == "POST" {
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        request.posted = Some(body);
+    }
+    Ok(Some(request))
 }
 
 /// Percent-encoding, and `+` for a blank.

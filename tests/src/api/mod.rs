@@ -48,6 +48,8 @@ struct State {
     store: Store,
     /// Every request so far, with its token.
     requests: Vec<(String, Option<String>)>,
+    /// The Events that were made.
+    events: Vec<serde_json::Value>,
     faults: VecDeque<Fault>,
     streaming: StreamingLists,
     bookmark_every: Duration,
@@ -120,6 +122,7 @@ impl ApiServer {
         let state = State {
             store: Store::default(),
             requests: Vec::new(),
+            events: Vec::new(),
             faults: VecDeque::new(),
             streaming: StreamingLists::Served,
             bookmark_every: Duration::from_secs(1),
@@ -247,7 +250,12 @@ impl ApiServer {
         self.shared.changed.notify_all();
     }
 
-    /// The requests so far, as `path?parameters`.
+    /// The Events that were made so far.
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        self.shared.lock().events.clone()
+    }
+
+    /// The requests so far, as `path?parameters`, after `POST ` where something was made.
     pub fn requests(&self) -> Vec<String> {
         self.shared.lock().requests.iter().map(|(line, _)| line.clone()).collect()
     }

@@ -32,7 +32,8 @@ fn answer_all(shared: &Shared, mut stream: TcpStream) -> io::Result<Next> {
     while let Some(request) = http::read(&mut reader)? {
         let fault = {
             let mut state = shared.lock();
-            let line = format!("{}?{}", request.path, join(&request));
+            let verb = if request.posted.is_some() { "POST " } else { "" };
+            let line = format!("{verb}{}?{}", request.path, join(&request));
             state.requests.push((line, request.token.clone()));
             state.faults.pop_front()
         };
@@ -87,6 +88,9 @@ fn status(code: u16, message: &str) -> Value {
 }
 
 fn answer(shared: &Shared, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
+    if let Some(body) = &request.posted {
+        return take_event(shared, request, body, stream);
+    }
     let refused = {
         let state = shared.lock();
         let known = |token: &String| state.tokens.contains(token);
@@ -109,6 +113,28 @@ fn answer(shared: &Shared, request: &Request, stream: &mut TcpStream) -> io::Res
     } else {
         list(shared, kind, request, stream)
     }
+}
+
+/// Takes an Event in: nothing else is made by those who come here.
+fn take_event(shared: &Shared, request: &Request, body: &[u8], stream: &mut TcpStream) -> io::Result<Next> {
+    let namespace = request
+        .path
+        .strip_prefix("/apis/events.k8s.io/v1/namespaces/")
+        .and_then(|rest| rest.strip_suffix("/events"));
+    let event = serde_json::from_slice::<Value>(body).map_err(|error| error.to_string());
+    let (code, answer) = match (namespace, event) {
+        (None, _) => (404, status(404, "only Events are made here")),
+        (Some(_), Err(error)) => (400, status(400, &error)),
+        (Some(namespace), Ok(event)) if event["metadata"]["namespace"] != namespace => {
+            (400, status(400, "the namespace of the object is another one"))
+        }
+        (Some(_), Ok(event)) => {
+            shared.lock().events.push(event.clone());
+            (201, event)
+        }
+    };
+    http::answer(stream, code, &answer.to_string())?;
+    Ok(Next::Request)
 }
 
 /// A list, in pages if it is asked for.

@@ -1,0 +1,36 @@
+use std::{sync::mpsc::Receiver, time::Duration};
+
+use http::Request;
+use jiff::Timestamp;
+use kube::Client;
+
+use super::{Announcement, event::event};
+
+/// How long the API server may take. Whoever announces does not wait for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Posts announcements as Events, until nobody is left who announces. One that cannot be posted is given up: the log has it.
+pub async fn post(client: Client, node: &str, announcements: Receiver<Announcement>) {
+    let mut could = true;
+    for announcement in announcements {
+        let posting = post_one(&client, node, &announcement);
+        let outcome = tokio::time::timeout(PATIENCE, posting).await;
+        let error = match outcome {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{error:#}")),
+            Err(_) => Some(format!("no answer for {PATIENCE:?}")),
+        };
+        if let (Some(error), true) = (&error, could) {
+            tracing::warn!("Events cannot be made, so that the log alone says what they would: {error}");
+        }
+        could = error.is_none();
+    }
+}
+
+async fn post_one(client: &Client, node: &str, announcement: &Announcement) -> anyhow::Result<()> {
+    let (namespace, event) = event(announcement, node, Timestamp::now());
+    let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
+    let request = Request::post(path).header("content-type", "application/json");
+    client.request_text(request.body(serde_json::to_vec(&event)?)?).await?;
+    Ok(())
+}
