@@ -4,4 +4,5 @@
 pub mod command;
 pub mod config;
 pub mod host;
+pub mod serve;
 pub mod source;

@@ -3,9 +3,12 @@ use std::{
     ops::ControlFlow,
     path::Path,
     process::ExitCode,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -16,7 +19,8 @@ use super::{Clock, Source, World, log};
 use crate::{
     config::Resolved,
     host,
-    source::{Changes, addresses, kubernetes::KubernetesSource, manifests},
+    serve::{self, Status, Taken},
+    source::{Changes, addresses, manifests},
 };
 
 /// What reaches the thread that owns the kernel.
@@ -40,6 +44,11 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     let kernel = super::kernel(&configuration)?;
     host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
     let (sender, inputs) = channel();
+    let status = Arc::new(Status::new(&configuration));
+    let (to_serve, published) = (configuration.clone(), Arc::clone(&status));
+    follow("serve", sender.clone(), move |_| {
+        addresses::runtime()?.block_on(serve::run(&to_serve, published))
+    })?;
     if let Some((path, content)) = file {
         let to_owner = sender.clone();
         let owner = TellsOfPanic(to_owner);
@@ -47,18 +56,18 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
             .name("config".into())
             .spawn(move || await_other_content(&owner.0, &path, &content))?;
     }
-    let to_owner = sender.clone();
+    let (to_owner, told) = (sender.clone(), Arc::clone(&status));
     match world {
-        World::Manifests(manifests) => follow("manifests", to_owner, |owner| {
-            manifests::follow(manifests, |changes| deliver(owner, changes));
+        World::Manifests(manifests) => follow("manifests", to_owner, move |owner| {
+            manifests::follow(manifests, |changes| deliver(owner, &told, changes));
             Ok(())
         })?,
-        World::Kubernetes(kubernetes) => {
-            follow("kubernetes", to_owner, |owner| follow_kubernetes(*kubernetes, owner))?;
-        }
+        World::Kubernetes(kubernetes) => follow("kubernetes", to_owner, move |owner| {
+            addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, &told, changes)))
+        })?,
     }
     follow("host", sender, follow_host)?;
-    serve(engine, kernel, &inputs, configuration.ipvs.min_sync_period.0)
+    own(engine, kernel, &inputs, configuration.ipvs.min_sync_period.0, &status)
 }
 
 /// Starts a thread that tells the owner of something.
@@ -89,15 +98,12 @@ fn await_other_content(owner: &Sender<Input>, path: &Path, content: &str) {
     let _ = owner.send(Input::Failed(end));
 }
 
-fn deliver(owner: &Sender<Input>, changes: Changes) -> ControlFlow<()> {
+fn deliver(owner: &Sender<Input>, status: &Status, changes: Changes) -> ControlFlow<()> {
+    status.queued(&changes);
     match owner.send(Input::World(changes)) {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
     }
-}
-
-fn follow_kubernetes(kubernetes: KubernetesSource, owner: &Sender<Input>) -> anyhow::Result<()> {
-    addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, changes)))
 }
 
 /// A way to the owner that tells it when the thread which has it panics. Otherwise the daemon would go on, look
@@ -129,16 +135,18 @@ fn follow_host(owner: &Sender<Input>) -> anyhow::Result<()> {
 
 /// The loop of the thread that owns the kernel: wait for input, take it all in, take a turn. After a turn that changed
 /// something the next one comes no earlier than `pause` later.
-fn serve(
+fn own(
     mut engine: Engine,
     mut kernel: LinuxKernel,
     inputs: &Receiver<Input>,
     pause: Duration,
+    status: &Status,
 ) -> anyhow::Result<ExitCode> {
     let clock = Clock::start();
     let (mut earliest, mut has_news) = (Duration::ZERO, false);
     // No turn before both are known: what nobody wants is removed.
     let (mut has_world, mut has_addresses) = (false, false);
+    let mut taken = Taken::default();
     loop {
         let complete = has_world && has_addresses;
         let first = if complete {
@@ -150,11 +158,13 @@ fn serve(
         } else {
             Some(inputs.recv().context("all sources have ended")?)
         };
+        status.taken();
         for input in first.into_iter().chain(inputs.try_iter()) {
             has_news = true;
             match input {
                 Input::World(changes) => {
                     has_world = true;
+                    taken.add(&changes);
                     take_in(&mut engine, changes);
                 }
                 Input::Addresses(event) => {
@@ -170,7 +180,9 @@ fn serve(
         }
         if has_world && has_addresses && clock.now() >= earliest {
             has_news = false;
+            let start = Instant::now();
             let turn = engine.turn(&mut kernel, clock.now());
+            status.turned(&engine, &turn, std::mem::take(&mut taken), start);
             if !turn.plan.is_empty() {
                 earliest = clock.now() + pause;
             }

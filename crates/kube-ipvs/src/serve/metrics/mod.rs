@@ -1,0 +1,5 @@
+//! What is measured.
+
+mod kube_proxy;
+
+pub(super) use kube_proxy::{ChangeCounts, KubeProxy};
