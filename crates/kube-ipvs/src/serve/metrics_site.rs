@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use http::{StatusCode, header, request::Parts};
@@ -9,10 +9,12 @@ use prometheus_client::{
     registry::Registry,
 };
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::{
     exposition::{OPEN_METRICS, PROMETHEUS, to_prometheus, wants_open_metrics},
     http::{JSON, PLAIN, Response, Site, not_found, text},
+    measure::Ask,
     status::Status,
 };
 use crate::config::Configuration;
@@ -22,21 +24,39 @@ pub(super) struct MetricsSite {
     status: Arc<Status>,
     configuration: Bytes,
     slis: Slis,
+    owner: Box<dyn Fn(Ask) + Send + Sync>,
 }
 
+/// How long the owner of the kernel is waited for. If it is busy for longer, what it measured last is told.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 impl MetricsSite {
-    pub(super) fn new(configuration: &Configuration, status: Arc<Status>) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        configuration: &Configuration,
+        status: Arc<Status>,
+        owner: Box<dyn Fn(Ask) + Send + Sync>,
+    ) -> anyhow::Result<Self> {
         // Under the group of the configuration's API, as every component of Kubernetes shows it.
         let configuration = json!({ "kubeproxy.config.k8s.io": configuration.spelled_out() });
         let configuration = serde_json::to_vec(&configuration).context("cannot write the configuration")?;
-        Ok(Self { status, configuration: configuration.into(), slis: Slis::new() })
+        Ok(Self { status, configuration: configuration.into(), slis: Slis::new(), owner })
+    }
+
+    async fn measure(&self) {
+        let (ask, measured) = Ask::new();
+        (self.owner)(ask);
+        // An owner that is going away does not answer.
+        let _ = timeout(PATIENCE, measured).await;
     }
 }
 
 impl Site for MetricsSite {
     async fn answer(&self, request: &Parts) -> Response {
         match request.uri.path() {
-            "/metrics" => expose(self.status.registry(), request),
+            "/metrics" => {
+                self.measure().await;
+                expose(self.status.registry(), request)
+            }
             "/metrics/slis" => expose(&self.slis.registry, request),
             "/healthz" | "/healthz/ping" => {
                 self.slis.asked();

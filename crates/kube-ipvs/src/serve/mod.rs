@@ -5,13 +5,17 @@
 
 pub mod health;
 
+mod checks;
 mod exposition;
 mod health_site;
 mod http;
+mod measure;
 mod metrics;
 mod metrics_site;
 mod status;
+mod traffic;
 
+pub use measure::{Ask, Measuring};
 pub use status::{Status, Taken};
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -28,18 +32,28 @@ use crate::config::Configuration;
 /// How long to wait before an address that could not be had is tried again, as kube-proxy does.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Answers on the ports that the configuration names, for ever.
+/// Answers on the ports that the configuration and the Services name, for ever. `owner` has the owner of the kernel measure
+/// what is to be told.
 ///
 /// # Errors
 ///
 /// When an address cannot be had and that is to be the end of it (`--bind-address-hard-fail`).
-pub async fn run(configuration: &Configuration, status: Arc<Status>) -> anyhow::Result<()> {
+pub async fn run(
+    configuration: &Configuration,
+    status: Arc<Status>,
+    owner: impl Fn(Ask) + Send + Sync + 'static,
+) -> anyhow::Result<()> {
     let health = Arc::new(HealthSite::new(Arc::clone(&status)));
-    let metrics = Arc::new(MetricsSite::new(configuration, status)?);
+    let metrics = Arc::new(MetricsSite::new(configuration, Arc::clone(&status), Box::new(owner))?);
+    let checks = async {
+        checks::run(status).await;
+        Ok(())
+    };
     let hard_fail = configuration.bind_address_hard_fail;
     tokio::try_join!(
         stay("health checks (--healthz-bind-address)", configuration.healthz_listen(), hard_fail, health),
         stay("metrics (--metrics-bind-address)", configuration.metrics_listen(), hard_fail, metrics),
+        checks,
     )?;
     Ok(())
 }

@@ -3,19 +3,31 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Command, FromArgMatches};
+use ipvs_netlink::Stats;
 use kube_ipvs::{
     config::{Configuration, Options},
-    serve::{self, Status, Taken},
+    serve::{self, Ask, Measuring, Status, Taken},
     source::Changes,
 };
-use proxier::{Config, Engine, Turn, fake::FakeKernel, model::Event};
+use proxier::{
+    Engine, Turn,
+    fake::FakeKernel,
+    linux::Meter,
+    model::{
+        Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol,
+        Service, ServiceId, ServicePort, SliceId, VirtualServerKey,
+    },
+};
 
 /// Long enough for a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -68,6 +80,8 @@ pub(crate) struct Daemon {
     pub(crate) status: Arc<Status>,
     start: Instant,
     taken: Taken,
+    measuring: Measuring,
+    asks: Receiver<Ask>,
 }
 
 impl Daemon {
@@ -78,13 +92,15 @@ impl Daemon {
         flags.push(format!("--metrics-bind-address={metrics}"));
         let configuration = configuration(&flags)?;
         let status = Arc::new(Status::new(&configuration));
-        let engine = Engine::new(Config { ..configuration.engine()? });
-        serve(configuration, &status);
+        let engine = Engine::new(configuration.engine()?);
+        let measuring = Measuring::new(&configuration);
+        let (owner, asks) = channel();
+        serve_with(configuration, &status, move |ask| drop(owner.send(ask)));
         for at in [health, metrics] {
             await_listener(at)?;
         }
         let (kernel, start, taken) = (FakeKernel::default(), Instant::now(), Taken::default());
-        Ok(Self { health, metrics, engine, kernel, status, start, taken })
+        Ok(Self { health, metrics, engine, kernel, status, start, taken, measuring, asks })
     }
 
     /// Something changes, and nobody takes it in yet.
@@ -104,17 +120,38 @@ impl Daemon {
         self.status.taken();
         let start = Instant::now();
         let turn = self.engine.turn(&mut self.kernel, self.start.elapsed());
-        self.status.turned(&self.engine, &turn, std::mem::take(&mut self.taken), start);
+        self.status.turned(&self.engine, &turn, std::mem::take(&mut self.taken), start, Meter::default());
         turn
+    }
+
+    /// All metrics, when virtual servers have these counters.
+    pub(crate) fn scrape(
+        &mut self,
+        header: &'static str,
+        counters: &[(VirtualServerKey, Stats)],
+    ) -> Result<Answer> {
+        let at = self.metrics;
+        let client = thread::spawn(move || get(at, "/metrics", header));
+        let ask = self.asks.recv_timeout(SOON)?;
+        self.measuring.measure(ask, &self.engine, || Ok(counters.to_vec()), &self.status);
+        client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
     }
 }
 
 /// Answers, for as long as the process lives.
 pub(crate) fn serve(configuration: Configuration, status: &Arc<Status>) {
+    serve_with(configuration, status, drop);
+}
+
+fn serve_with(
+    configuration: Configuration,
+    status: &Arc<Status>,
+    owner: impl Fn(Ask) + Send + Sync + 'static,
+) {
     let status = Arc::clone(status);
     thread::spawn(move || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(serve::run(&configuration, status))
+        runtime.block_on(serve::run(&configuration, status, owner))
     });
 }
 
@@ -132,4 +169,36 @@ pub(crate) fn await_nobody(at: SocketAddr) -> Result<()> {
         ensure!(refused == Some(ErrorKind::ConnectionRefused), "{at}: {refused:?}");
         Ok(())
     })
+}
+
+/// `default/NAME` with one ClusterIP and an unnamed TCP port 80.
+pub(crate) fn service(name: &str, address: &str) -> Service {
+    let port = ServicePort { name: "".into(), protocol: Protocol::Tcp, port: port(80), node_port: None };
+    Service {
+        cluster_ips: vec![address.parse().expect("an address")],
+        ports: vec![port],
+        ..Service::new(ServiceId::new("default", name))
+    }
+}
+
+/// The slice of such a Service, with ready endpoints on this node.
+pub(crate) fn slice(name: &str, endpoints: &[&str]) -> EndpointSlice {
+    let endpoint = |address: &&str| Endpoint {
+        address: address.parse().expect("an address"),
+        conditions: Conditions::READY,
+        node: Some("node-1".into()),
+        hints: Hints::default(),
+        weight: 1,
+    };
+    EndpointSlice {
+        id: SliceId::new("default", name),
+        service: ServiceId::new("default", name),
+        family: Family::V4,
+        ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: port(8080) }],
+        endpoints: endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+pub(crate) fn port(number: u16) -> PortNumber {
+    number.try_into().expect("a port")
 }

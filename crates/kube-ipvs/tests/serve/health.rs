@@ -4,10 +4,10 @@ use std::{net::TcpListener, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use kube_ipvs::serve::{self, Status};
-use proxier::model::{Event, Node, Service, ServiceId, ServicePort};
+use proxier::model::{Event, Node};
 use serde_json::Value;
 
-use crate::daemon::{Daemon, await_listener, configuration, free, get, serve};
+use crate::daemon::{Daemon, await_listener, configuration, free, get, serve, service};
 
 fn node(leaving: bool) -> Event {
     Event::NodeApplied(Node {
@@ -21,12 +21,7 @@ fn node(leaving: bool) -> Event {
 }
 
 fn web() -> Event {
-    let mut service = Service::new(ServiceId::new("default", "web"));
-    service.cluster_ips = vec!["10.96.0.80".parse().unwrap()];
-    let port = 80.try_into().unwrap();
-    service.ports =
-        vec![ServicePort { name: "".into(), protocol: proxier::model::Protocol::Tcp, port, node_port: None }];
-    Event::ServiceApplied(service)
+    Event::ServiceApplied(service("web", "10.96.0.80"))
 }
 
 /// What is said at a path: the status, and of the JSON what does not change with time.
@@ -132,7 +127,7 @@ fn a_port_that_somebody_else_has() -> Result<()> {
     let hard = configuration(&flags(true))?;
     let status = Arc::new(Status::new(&hard));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let error = runtime.block_on(serve::run(&hard, Arc::clone(&status))).err().context("no error")?;
+    let error = runtime.block_on(serve::run(&hard, Arc::clone(&status), drop)).err().context("no error")?;
     assert!(
         format!("{error:#}").starts_with(&format!("cannot listen at {at} for health checks")),
         "{error:#}"

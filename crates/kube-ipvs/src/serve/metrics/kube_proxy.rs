@@ -13,7 +13,7 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use proxier::model::Family;
+use proxier::{linux::Cleansing, model::Family};
 
 use crate::serve::health::name;
 
@@ -36,6 +36,9 @@ pub(crate) struct KubeProxy {
     service_changes_pending: Gauge,
     healthz: Of<One, Counter>,
     livez: Of<One, Counter>,
+    no_local_endpoints: Of<[(&'static str, &'static str); 2], Gauge>,
+    cleansing_duration: Histograms,
+    forgotten: Of<One, Counter>,
 }
 
 /// How many changes of each kind there are.
@@ -59,7 +62,11 @@ impl KubeProxy {
             service_changes_pending: Gauge::default(),
             healthz: Of::default(),
             livez: Of::default(),
+            no_local_endpoints: Of::default(),
+            cleansing_duration: Of::new_with_constructor(sync_histogram),
+            forgotten: Of::default(),
         };
+        metrics.no_local_endpoints(Default::default());
         let restore_failures = Of::<One, Counter>::default();
         for family in Family::ALL.map(of) {
             drop(metrics.sync_duration.get_or_create(&family));
@@ -67,6 +74,8 @@ impl KubeProxy {
             drop(metrics.last_synced.get_or_create(&family));
             drop(metrics.last_queued.get_or_create(&family));
             drop(restore_failures.get_or_create(&family));
+            drop(metrics.cleansing_duration.get_or_create(&family));
+            drop(metrics.forgotten.get_or_create(&family));
         }
         let mut registry = registry.sub_registry_with_prefix("kubeproxy");
         let registry = &mut registry;
@@ -115,6 +124,21 @@ impl KubeProxy {
             "Always 0: there is no iptables-restore here",
             restore_failures,
         );
+        registry.register(
+            "sync_proxy_rules_no_local_endpoints_total",
+            "How many Services have traffic that is to stay on this node, and no endpoint on it that takes any",
+            metrics.no_local_endpoints.clone(),
+        );
+        registry.register(
+            "conntrack_reconciler_sync_duration_seconds",
+            "How long it took to look through conntrack for flows that are to be forgotten",
+            metrics.cleansing_duration.clone(),
+        );
+        registry.register(
+            "conntrack_reconciler_deleted_entries",
+            "Flows that conntrack was made to forget",
+            metrics.forgotten.clone(),
+        );
         registry.register("proxy_healthz", "Answers to /healthz, by their status", metrics.healthz.clone());
         registry.register("proxy_livez", "Answers to /livez, by their status", metrics.livez.clone());
         metrics
@@ -149,6 +173,23 @@ impl KubeProxy {
     pub(crate) fn programmed(&self, family: Family, since: Timestamp, now: Timestamp) {
         let seconds = now.duration_since(since).as_secs_f64();
         self.programming_duration.get_or_create(&of(family)).observe(seconds);
+    }
+
+    /// So many Services have no endpoint on this node although their traffic is to stay on it: by
+    /// `internalTrafficPolicy` and `externalTrafficPolicy`, and by family.
+    pub(crate) fn no_local_endpoints(&self, counts: [[usize; 2]; 2]) {
+        for (policy, counts) in ["internal", "external"].into_iter().zip(counts) {
+            for family in Family::ALL {
+                let labels = [("traffic_policy", policy), ("ip_family", name(family))];
+                self.no_local_endpoints.get_or_create(&labels).set(counts[family as usize] as i64);
+            }
+        }
+    }
+
+    /// Conntrack was looked through.
+    pub(crate) fn cleansed(&self, Cleansing { family, took, forgotten }: Cleansing) {
+        self.cleansing_duration.get_or_create(&of(family)).observe(took.as_secs_f64());
+        self.forgotten.get_or_create(&of(family)).inc_by(forgotten as u64);
     }
 
     /// `/healthz` was answered.

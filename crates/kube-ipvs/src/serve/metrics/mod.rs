@@ -1,5 +1,9 @@
 //! What is measured.
 
 mod kube_proxy;
+mod own;
+mod services;
 
 pub(super) use kube_proxy::{ChangeCounts, KubeProxy};
+pub(super) use own::Own;
+pub(super) use services::Services;
