@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::{
     checks::{EVERYWHERE, News},
     health::{Health, Moment, Outcome, Report},
-    metrics::{ChangeCounts, KubeProxy, Own, Services},
+    metrics::{ChangeCounts, KubeProxy, Own, Process, Services},
 };
 use crate::{config::Configuration, source::Changes};
 
@@ -64,6 +64,7 @@ impl Status {
         let kube_proxy = KubeProxy::register(&mut registry);
         let own = Own::register(&mut registry);
         let services = Services::register(&mut registry);
+        Process::register(&mut registry);
         let everywhere = configuration.node_port_addresses.0 == NodePortAddresses::All;
         let addresses = everywhere.then(|| vec![EVERYWHERE]);
         Self {

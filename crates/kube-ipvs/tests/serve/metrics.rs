@@ -145,6 +145,8 @@ fn our_own_metrics() -> Result<()> {
             r#"kube_ipvs_apply_errors_total{kind="kernel"} 0"#,
             "kube_ipvs_drift_repaired_total 0",
             "kube_ipvs_service_metrics_left_out 1",
+            "# TYPE process_cpu_seconds counter",
+            "# TYPE process_resident_memory_bytes gauge",
             r#"kube_ipvs_service_connections_total{service_namespace="default",service_name="old"} 2"#,
             r#"kube_ipvs_service_connections_total{service_namespace="default",service_name="mid"} 3"#,
             r#"kube_ipvs_service_packets_total{service_namespace="default",service_name="old",direction="in"} 20"#,

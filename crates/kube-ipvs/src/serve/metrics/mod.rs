@@ -2,8 +2,10 @@
 
 mod kube_proxy;
 mod own;
+mod process;
 mod services;
 
 pub(super) use kube_proxy::{ChangeCounts, KubeProxy};
 pub(super) use own::Own;
+pub(super) use process::Process;
 pub(super) use services::Services;
