@@ -53,11 +53,11 @@ pub(super) fn own(
         } else {
             Some(inputs.recv().context("all sources have ended")?)
         };
-        status.taken();
         for input in first.into_iter().chain(inputs.try_iter()) {
             match input {
                 Input::World(changes) => {
                     (has_news, has_world) = (true, true);
+                    status.taken(&changes);
                     taken.add(&changes);
                     take_in(&mut engine, changes);
                 }

@@ -1,6 +1,9 @@
 //! Whether this proxy is healthy, as kube-proxy says it (`pkg/proxy/healthcheck`). Pure: time comes from outside.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use proxier::model::Family;
@@ -23,14 +26,14 @@ pub struct Moment {
 #[derive(Debug)]
 pub struct Health {
     patience: Duration,
+    /// Since when updates wait that no turn has taken in, the oldest first.
+    queued: VecDeque<Duration>,
     families: [OfFamily; 2],
     node: NodeState,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct OfFamily {
-    /// Since when the oldest update waits that no turn has taken in.
-    queued: Option<Duration>,
     /// Since when the oldest update waits that a turn has taken in.
     taken: Option<Duration>,
     /// When the last turn left nothing undone.
@@ -64,6 +67,7 @@ impl Health {
     pub fn new(sync_period: Duration) -> Self {
         Self {
             patience: sync_period.saturating_mul(2),
+            queued: VecDeque::new(),
             families: Default::default(),
             node: NodeState::Unknown,
         }
@@ -71,16 +75,14 @@ impl Health {
 
     /// An update has arrived.
     pub fn queued(&mut self, now: Duration) {
-        for family in &mut self.families {
-            family.queued.get_or_insert(now);
-        }
+        self.queued.push_back(now);
     }
 
-    /// A turn takes in what has arrived so far.
+    /// The oldest update that waits is taken in: the next turn is about it too.
     pub fn taken(&mut self) {
+        let Some(since) = self.queued.pop_front() else { return };
         for family in &mut self.families {
-            let queued = family.queued.take();
-            family.taken = family.taken.or(queued);
+            family.taken.get_or_insert(since);
         }
     }
 
@@ -94,8 +96,7 @@ impl Health {
             }
             Outcome::Done if family.failing => {}
             Outcome::Settled | Outcome::Done => {
-                *family =
-                    OfFamily { queued: family.queued, taken: None, updated: Some(now.wall), failing: false };
+                *family = OfFamily { taken: None, updated: Some(now.wall), failing: false };
             }
         }
         !family.failing
@@ -115,8 +116,8 @@ impl Health {
         let is_late = |since: Duration| now.elapsed.saturating_sub(since) >= self.patience;
         let mut status = BTreeMap::new();
         for family in Family::ALL {
-            let OfFamily { queued, taken, updated, .. } = self.families[family as usize];
-            let healthy = ![queued, taken].into_iter().flatten().any(is_late);
+            let OfFamily { taken, updated, .. } = self.families[family as usize];
+            let healthy = ![self.queued.front().copied(), taken].into_iter().flatten().any(is_late);
             // One that has not done anything yet is left out, unless it should have.
             if updated.is_some() || !healthy {
                 let last_updated = Time(updated.unwrap_or(NEVER));

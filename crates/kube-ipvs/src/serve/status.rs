@@ -91,9 +91,11 @@ impl Status {
         self.kube_proxy.queued(count(changes), now.wall);
     }
 
-    /// The owner of the kernel takes in what has arrived.
-    pub fn taken(&self) {
-        self.health().taken();
+    /// The owner of the kernel takes in changes, in the order in which they arrived.
+    pub fn taken(&self, changes: &Changes) {
+        if !changes.events.is_empty() {
+            self.health().taken();
+        }
     }
 
     /// A turn has been taken, which began at `start`.

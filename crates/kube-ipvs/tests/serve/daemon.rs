@@ -80,6 +80,7 @@ pub(crate) struct Daemon {
     pub(crate) status: Arc<Status>,
     start: Instant,
     taken: Taken,
+    waiting: Vec<Changes>,
     measuring: Measuring,
     asks: Receiver<Ask>,
 }
@@ -100,14 +101,26 @@ impl Daemon {
             await_listener(at)?;
         }
         let (kernel, start, taken) = (FakeKernel::default(), Instant::now(), Taken::default());
-        Ok(Self { health, metrics, engine, kernel, status, start, taken, measuring, asks })
+        Ok(Self {
+            health,
+            metrics,
+            engine,
+            kernel,
+            status,
+            start,
+            taken,
+            waiting: Vec::new(),
+            measuring,
+            asks,
+        })
     }
 
     /// Something changes, and nobody takes it in yet.
     pub(crate) fn queue(&mut self, changes: Changes) {
         self.status.queued(&changes);
         self.taken.add(&changes);
-        changes.events.into_iter().for_each(|event| self.engine.event(event));
+        changes.events.iter().cloned().for_each(|event| self.engine.event(event));
+        self.waiting.push(changes);
     }
 
     /// Something changes and a turn is taken.
@@ -117,7 +130,7 @@ impl Daemon {
     }
 
     pub(crate) fn turn(&mut self) -> Turn {
-        self.status.taken();
+        self.waiting.drain(..).for_each(|changes| self.status.taken(&changes));
         let start = Instant::now();
         let turn = self.engine.turn(&mut self.kernel, self.start.elapsed());
         self.status.turned(&self.engine, &turn, std::mem::take(&mut self.taken), start, Meter::default());
