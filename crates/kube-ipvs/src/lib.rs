@@ -5,4 +5,5 @@ pub mod announce;
 pub mod command;
 pub mod config;
 pub mod host;
+pub mod serve;
 pub mod source;

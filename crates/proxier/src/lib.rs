@@ -32,6 +32,6 @@ mod state;
 mod testing;
 
 pub use config::{Config, NodePortAddresses, PodSources};
-pub use engine::{Engine, FailedChange, Turn};
+pub use engine::{Amounts, Engine, FailedChange, Turn};
 pub use plan::Plan;
 pub use state::{Membership, ServerState, State};

@@ -4,7 +4,11 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use ipvs_netlink::{Destination, ServiceFlags, VirtualServer};
 
-use crate::{cluster::EndpointAddress, model::VirtualServerKey, set::Element};
+use crate::{
+    cluster::EndpointAddress,
+    model::{Family, VirtualServerKey},
+    set::Element,
+};
 
 /// One change of the kernel's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +160,23 @@ impl Change {
             | Self::RemoveRealServer { key, .. }
             | Self::ForgetFlows { to: key, .. } => Some(*key),
             Self::Bind(_) | Self::Unbind(_) => None,
+        }
+    }
+}
+
+impl Change {
+    /// The family of the addresses that it is about.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::AddElement { element, .. } | Self::RemoveElement(element) => element.family(),
+            Self::AddServer { key, .. }
+            | Self::UpdateServer { key, .. }
+            | Self::RemoveServer(key)
+            | Self::AddRealServer { key, .. }
+            | Self::UpdateRealServer { key, .. }
+            | Self::RemoveRealServer { key, .. }
+            | Self::ForgetFlows { to: key, .. } => key.family(),
+            Self::Bind(address) | Self::Unbind(address) => Family::of(*address),
         }
     }
 }

@@ -162,6 +162,46 @@ impl State {
         }
     }
 
+    /// Whether it is already as a change would make it. Flows are no part of it.
+    pub(crate) fn has(&self, change: &Change) -> bool {
+        let server = |key: &VirtualServerKey| self.virtual_servers.get(key);
+        match change {
+            Change::AddElement { element, .. } => self.has_element(*element),
+            Change::RemoveElement(element) => !self.has_element(*element),
+            Change::AddServer { key, config } | Change::UpdateServer { key, config } => {
+                server(key).is_some_and(|server| server.config == *config)
+            }
+            Change::RemoveServer(key) => server(key).is_none(),
+            Change::AddRealServer { key, address, destination }
+            | Change::UpdateRealServer { key, address, destination } => {
+                server(key).is_some_and(|server| server.real_servers.get(address) == Some(destination))
+            }
+            Change::RemoveRealServer { key, address } => {
+                server(key).is_none_or(|server| !server.real_servers.contains_key(address))
+            }
+            Change::Bind(address) => self.bound_vips.contains(address),
+            Change::Unbind(address) => !self.bound_vips.contains(address),
+            Change::ForgetFlows { .. } => false,
+        }
+    }
+
+    fn has_element(&self, element: Element) -> bool {
+        match element {
+            Element::Key(set, key) => self.elements.get(&key).is_some_and(|entry| entry.sets.contains(set)),
+            Element::Vip(address) => self.recorded_vips.contains(&address),
+            Element::Allowed(key, source) => {
+                self.allowed.get(&key).is_some_and(|sources| sources.contains(&source))
+            }
+            Element::Hairpin(protocol, endpoint) => self.hairpins.contains(&(protocol, endpoint)),
+            Element::HealthCheck(key) => self.health_checks.contains(&key),
+            Element::ServiceRange(range) => self.service_ranges.contains(&range),
+            Element::PodSource(range) => self.pod_sources.contains(&range),
+            Element::Outside(family) => self.outside.contains(&family),
+            Element::Silent(address) => self.silent.contains(&address),
+            Element::ShortCut(key, to) => self.short_cuts.get(&key) == Some(&to),
+        }
+    }
+
     /// Takes in an element that is there.
     pub(crate) fn add(&mut self, element: Element, comment: &Option<Arc<str>>) {
         match element {

@@ -165,6 +165,7 @@ fn node() -> impl Strategy<Value = Node> {
         addresses,
         zone: zone.map(Into::into),
         pod_cidrs,
+        leaving: false,
     })
 }
 

@@ -33,6 +33,7 @@ mod node_port;
 mod nothing_to_serve;
 mod policies;
 mod port_reuse;
+mod ports;
 mod restart;
 mod rules;
 mod short_cut;

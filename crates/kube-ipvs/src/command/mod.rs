@@ -7,6 +7,7 @@ mod explain;
 mod listing;
 mod log;
 mod ls;
+mod owner;
 mod run;
 
 use std::{ffi::OsString, ops::ControlFlow, path::PathBuf, process::ExitCode, time::Duration};

@@ -3,29 +3,26 @@ use std::{
     ops::ControlFlow,
     path::Path,
     process::ExitCode,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Sender, channel},
+    },
     thread,
     time::Duration,
 };
 
-use anyhow::Context;
-use proxier::{Engine, Turn, linux::LinuxKernel, model::Event};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Clock, Source, World, log};
+use super::{
+    Source, World, log,
+    owner::{Input, own},
+};
 use crate::{
     config::Resolved,
     host,
-    source::{Changes, addresses, kubernetes::KubernetesSource, manifests},
+    serve::{self, Status},
+    source::{Changes, addresses, manifests},
 };
-
-/// What reaches the thread that owns the kernel.
-enum Input {
-    World(Changes),
-    Addresses(Event),
-    Stop,
-    Failed(anyhow::Error),
-}
 
 pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     let Resolved { configuration, warnings, without_effect, file } = source.options.resolve()?;
@@ -40,6 +37,14 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     let kernel = super::kernel(&configuration)?;
     host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
     let (sender, inputs) = channel();
+    let status = Arc::new(Status::new(&configuration));
+    let (to_serve, published) = (configuration.clone(), Arc::clone(&status));
+    follow("serve", sender.clone(), move |owner| {
+        let owner = owner.clone();
+        // One that has ended answers nobody.
+        let ask = move |ask| drop(owner.send(Input::Measure(ask)));
+        addresses::runtime()?.block_on(serve::run(&to_serve, published, ask))
+    })?;
     if let Some((path, content)) = file {
         let to_owner = sender.clone();
         let owner = TellsOfPanic(to_owner);
@@ -47,18 +52,18 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
             .name("config".into())
             .spawn(move || await_other_content(&owner.0, &path, &content))?;
     }
-    let to_owner = sender.clone();
+    let (to_owner, told) = (sender.clone(), Arc::clone(&status));
     match world {
-        World::Manifests(manifests) => follow("manifests", to_owner, |owner| {
-            manifests::follow(manifests, |changes| deliver(owner, changes));
+        World::Manifests(manifests) => follow("manifests", to_owner, move |owner| {
+            manifests::follow(manifests, |changes| deliver(owner, &told, changes));
             Ok(())
         })?,
-        World::Kubernetes(kubernetes) => {
-            follow("kubernetes", to_owner, |owner| follow_kubernetes(*kubernetes, owner))?;
-        }
+        World::Kubernetes(kubernetes) => follow("kubernetes", to_owner, move |owner| {
+            addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, &told, changes)))
+        })?,
     }
     follow("host", sender, follow_host)?;
-    serve(engine, kernel, &inputs, configuration.ipvs.min_sync_period.0)
+    own(engine, kernel, &inputs, &configuration, &status)
 }
 
 /// Starts a thread that tells the owner of something.
@@ -89,15 +94,12 @@ fn await_other_content(owner: &Sender<Input>, path: &Path, content: &str) {
     let _ = owner.send(Input::Failed(end));
 }
 
-fn deliver(owner: &Sender<Input>, changes: Changes) -> ControlFlow<()> {
+fn deliver(owner: &Sender<Input>, status: &Status, changes: Changes) -> ControlFlow<()> {
+    status.queued(&changes);
     match owner.send(Input::World(changes)) {
         Ok(()) => ControlFlow::Continue(()),
         Err(_) => ControlFlow::Break(()),
     }
-}
-
-fn follow_kubernetes(kubernetes: KubernetesSource, owner: &Sender<Input>) -> anyhow::Result<()> {
-    addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, changes)))
 }
 
 /// A way to the owner that tells it when the thread which has it panics. Otherwise the daemon would go on, look
@@ -125,95 +127,4 @@ fn follow_host(owner: &Sender<Input>) -> anyhow::Result<()> {
             _ = interrupt.recv() => Ok(owner.send(Input::Stop)?),
         }
     })
-}
-
-/// The loop of the thread that owns the kernel: wait for input, take it all in, take a turn. After a turn that changed
-/// something the next one comes no earlier than `pause` later.
-fn serve(
-    mut engine: Engine,
-    mut kernel: LinuxKernel,
-    inputs: &Receiver<Input>,
-    pause: Duration,
-) -> anyhow::Result<ExitCode> {
-    let clock = Clock::start();
-    let (mut earliest, mut has_news) = (Duration::ZERO, false);
-    // No turn before both are known: what nobody wants is removed.
-    let (mut has_world, mut has_addresses) = (false, false);
-    loop {
-        let complete = has_world && has_addresses;
-        let first = if complete {
-            let due = if has_news { Duration::ZERO } else { engine.next_turn() };
-            match inputs.recv_timeout(due.max(earliest).saturating_sub(clock.now())) {
-                Err(RecvTimeoutError::Timeout) => None,
-                input => Some(input.context("all sources have ended")?),
-            }
-        } else {
-            Some(inputs.recv().context("all sources have ended")?)
-        };
-        for input in first.into_iter().chain(inputs.try_iter()) {
-            has_news = true;
-            match input {
-                Input::World(changes) => {
-                    has_world = true;
-                    take_in(&mut engine, changes);
-                }
-                Input::Addresses(event) => {
-                    has_addresses = true;
-                    engine.event(event);
-                }
-                Input::Failed(error) => return Err(error),
-                Input::Stop => {
-                    tracing::info!("stopping; what is in the kernel stays and goes on serving");
-                    return Ok(ExitCode::SUCCESS);
-                }
-            }
-        }
-        if has_world && has_addresses && clock.now() >= earliest {
-            has_news = false;
-            let turn = engine.turn(&mut kernel, clock.now());
-            if !turn.plan.is_empty() {
-                earliest = clock.now() + pause;
-            }
-            tell(&turn);
-        }
-    }
-}
-
-fn take_in(engine: &mut Engine, changes: Changes) {
-    for problem in &changes.problems {
-        tracing::error!("{problem}");
-    }
-    for note in &changes.notes {
-        if note.is_prominent() {
-            tracing::info!("{note}");
-        } else {
-            tracing::debug!("{note}");
-        }
-    }
-    engine.set_complete(changes.complete);
-    changes.events.into_iter().for_each(|event| engine.event(event));
-}
-
-/// Says what a turn did. The changes themselves are for the debug log: a first sync has thousands.
-fn tell(turn: &Turn) {
-    /// The first failures say what is wrong; ten thousand say no more.
-    const MOST: usize = 20;
-    if let Some(unusable) = &turn.unusable {
-        tracing::error!("{unusable}; trying again");
-        return;
-    }
-    for reason in &turn.skipped {
-        tracing::warn!("{reason}");
-    }
-    for failure in turn.failures.iter().take(MOST) {
-        tracing::error!("{failure}; trying again");
-    }
-    if turn.failures.len() > MOST {
-        tracing::error!("and {} more failures", turn.failures.len() - MOST);
-    }
-    if !turn.plan.is_empty() {
-        let failed = turn.failures.len();
-        tracing::info!(changes = turn.plan.changes().len(), failed, "synced");
-        tracing::debug!("plan:\n{}", turn.plan);
-    }
 }

@@ -76,12 +76,7 @@ pub fn write(configuration: &Configuration) -> Result<String, serde_saphyr::Seri
         #[serde(flatten)]
         configuration: &'a Configuration,
     }
-    let listen = |address: Option<_>| address.map_or(Listen::Nowhere, Listen::At);
-    let configuration = &Configuration {
-        healthz_bind_address: listen(configuration.healthz_listen()),
-        metrics_bind_address: listen(configuration.metrics_listen()),
-        ..configuration.clone()
-    };
+    let configuration = &configuration.spelled_out();
     serde_saphyr::to_string(&Whole { api_version: API_VERSION, kind: KIND, configuration })
 }
 
@@ -124,6 +119,16 @@ fn prune(value: &mut Value) {
 }
 
 impl Configuration {
+    /// The same, with the addresses that are to be listened at written out.
+    pub fn spelled_out(&self) -> Self {
+        let listen = |address: Option<_>| address.map_or(Listen::Nowhere, Listen::At);
+        Self {
+            healthz_bind_address: listen(self.healthz_listen()),
+            metrics_bind_address: listen(self.metrics_listen()),
+            ..self.clone()
+        }
+    }
+
     /// Puts defaults where kube-proxy takes 0 for nothing.
     fn fill_in(&mut self) {
         let Self { ipvs, client_connection: client, .. } = self;

@@ -1,6 +1,6 @@
 use clap::ArgAction;
 
-use super::{GoDuration, boolean};
+use super::{GoDuration, Whole, boolean};
 
 /// What kube-proxy does not have. These are flags only, and count beside a file too.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -25,6 +25,10 @@ pub struct Own {
     /// How long a watch of the API server lasts, from 1s to 230s: a connection that has died without a sign is noticed then
     #[arg(id = "watch-timeout", long, value_name = "DURATION", default_value_t = Self::default().watch_timeout)]
     pub watch_timeout: GoDuration,
+
+    /// How many Services have metrics of their traffic, the oldest ones; 0: none
+    #[arg(id = "service-metrics-limit", long, value_name = "NUMBER", default_value_t = Self::default().service_metrics_limit)]
+    pub service_metrics_limit: Whole<0, 1_000_000>,
 }
 
 impl Default for Own {
@@ -35,6 +39,7 @@ impl Default for Own {
             localhost_node_ports: false,
             drain_cap: GoDuration::seconds(600),
             watch_timeout: GoDuration::seconds(120),
+            service_metrics_limit: Whole::new(1000),
         }
     }
 }

@@ -1,6 +1,7 @@
 use std::{fmt, sync::Arc};
 
-use proxier::model::{Event, ServiceId};
+use jiff::Timestamp;
+use proxier::model::{Event, Family, ServiceId};
 
 /// What is different since the last time that somebody looked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +15,9 @@ pub struct Changes {
     /// Whether all that exists is known: the folder can be read and each of its files could be followed at some time; or
     /// the API server has listed everything, and each object could be followed at some time.
     pub complete: bool,
+    /// When that changed in the world from which changes of EndpointSlices follow, as far as these say so, and of which
+    /// family they are.
+    pub triggers: Vec<(Family, Timestamp)>,
 }
 
 impl Changes {

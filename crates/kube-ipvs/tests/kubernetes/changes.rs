@@ -166,3 +166,26 @@ fn slices_may_say_the_same() -> Result<()> {
     api.delete(Kind::EndpointSlice, "web-a")?;
     follower.eventually(|world| world.slices.keys().eq(["default/web-b"]))
 }
+
+/// Slices say what change of the world they follow from. What there was from the start does not count, and nor does what
+/// says no time.
+#[test]
+fn times_of_changes_are_told() -> Result<()> {
+    let api = ApiServer::start()?;
+    let at = |address: &str, time: &str| {
+        let annotation =
+            format!("\n  annotations: {{ endpoints.kubernetes.io/last-change-trigger-time: {time:?} }}");
+        slice("web", address).to_string().replace("\n  namespace:", &format!("{annotation}\n  namespace:"))
+    };
+    api.apply(&service("web", "10.96.0.7"))?;
+    api.apply(&at("10.244.1.2", "2026-01-01T00:00:00Z"))?;
+    let follower = Follower::start(&api);
+    follower.eventually(|world| world.deliveries > 0)?;
+    api.apply(&at("10.244.1.3", "2026-01-01T00:00:01.5Z"))?;
+    api.apply(&at("10.244.1.4", "yesterday"))?;
+    api.apply(&slice("web", "10.244.1.5"))?;
+    api.apply(&at("10.244.1.6", "2026-01-01T00:00:02Z"))?;
+    follower.eventually(|world| world.slices["default/web-1"].ends_with("10.244.1.6"))?;
+    assert_eq!(follower.world().triggers, ["IPv4 2026-01-01T00:00:01.5Z", "IPv4 2026-01-01T00:00:02Z"]);
+    Ok(())
+}

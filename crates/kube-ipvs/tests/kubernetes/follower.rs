@@ -52,12 +52,15 @@ pub(crate) struct World {
     /// Everything that was delivered, in its order.
     pub(crate) log: Vec<String>,
     pub(crate) deliveries: usize,
+    /// Since when what has changed is to be in the kernel.
+    pub(crate) triggers: Vec<String>,
 }
 
 impl World {
     fn take(&mut self, changes: Changes) {
         self.deliveries += 1;
         self.complete = changes.complete;
+        self.triggers.extend(changes.triggers.iter().map(|(family, since)| format!("{family} {since}")));
         self.problems.extend(changes.problems.iter().map(ToString::to_string));
         for event in changes.events {
             self.log.push(match event {

@@ -1,6 +1,6 @@
 //! Which endpoints of a Service port take connections.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipvs_netlink::{Destination, Forwarding};
 
@@ -48,6 +48,12 @@ impl Backends {
 }
 
 impl Backends {
+    /// The endpoints on this node that take connections and do not terminate.
+    pub(super) fn well_on_this_node(&self) -> impl Iterator<Item = IpAddr> {
+        let is_well = |server: &RealServer| matches!(server, RealServer::Serving { terminating: false, .. });
+        self.local.iter().filter(move |(_, server)| is_well(server)).map(|(at, _)| at.address)
+    }
+
     /// An endpoint that takes connections, on this node if there is one that is to get any.
     pub(super) fn nearest(&self) -> Option<EndpointAddress> {
         let serves = |(_, server): &(&EndpointAddress, &RealServer)| match server {

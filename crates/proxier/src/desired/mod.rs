@@ -21,7 +21,7 @@ pub use skipped::{NotForwardable, Skipped};
 
 use crate::{
     cluster::EndpointAddress,
-    model::{Protocol, ServicePortId, VirtualServerKey},
+    model::{PortNumber, Protocol, ServiceId, ServicePortId, VirtualServerKey},
     set::KeySets,
 };
 
@@ -34,6 +34,18 @@ pub struct Desired {
     pub shared: BTreeSet<Shared>,
     /// What it asks for and cannot have.
     pub skipped: Vec<Skipped>,
+    /// What load balancers are to be told that ask this node.
+    pub health_checks: BTreeMap<ServiceId, HealthCheck>,
+}
+
+/// Where load balancers ask this node whether it has endpoints of a Service, and what they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// `spec.healthCheckNodePort`.
+    pub port: PortNumber,
+    /// How many endpoints of the Service on this node take connections and do not terminate. One with an address of each
+    /// family counts once.
+    pub local_endpoints: usize,
 }
 
 impl Desired {
@@ -42,6 +54,7 @@ impl Desired {
         self.virtual_servers.extend(other.virtual_servers);
         self.shared.extend(other.shared);
         self.skipped.extend(other.skipped);
+        self.health_checks.extend(other.health_checks);
     }
 }
 

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use ipvs_netlink::Persistence;
 
 use super::{
-    Desired, Shared, VirtualServer,
+    Desired, HealthCheck, Shared, VirtualServer,
     backends::{Backends, any_serves},
     choices,
     frontends::{Frontend, Kind, frontends},
@@ -20,10 +20,17 @@ use crate::{
 pub fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> Desired {
     let mut desired = Desired::default();
     let Some(service) = cluster.service(id) else { return desired };
-    for port in &service.ports {
-        for family in families(service) {
-            add_port(&mut desired, cluster, config, service, port, family);
+    let mut local_endpoints = 0;
+    for family in families(service) {
+        let mut local = BTreeSet::new();
+        for port in &service.ports {
+            local.extend(add_port(&mut desired, cluster, config, service, port, family));
         }
+        local_endpoints = local_endpoints.max(local.len());
+    }
+    let is_asked = service.external_policy == TrafficPolicy::Local && !service.cluster_ips.is_empty();
+    if let Some(port) = service.health_check_port.filter(|_| is_asked) {
+        desired.health_checks.insert(id.clone(), HealthCheck { port, local_endpoints });
     }
     desired
 }
@@ -33,6 +40,7 @@ fn families(service: &Service) -> impl Iterator<Item = Family> {
     Family::ALL.into_iter().filter(|family| service.cluster_ips.iter().any(|ip| Family::of(*ip) == *family))
 }
 
+/// Adds what one port needs in one family; returns its endpoints on this node that are well.
 fn add_port(
     desired: &mut Desired,
     cluster: &Cluster,
@@ -40,7 +48,7 @@ fn add_port(
     service: &Service,
     port: &ServicePort,
     family: Family,
-) {
+) -> Vec<IpAddr> {
     let endpoints = cluster.endpoints(&service.id, family, port);
     let backends = Backends::new(cluster, service, &endpoints, port.protocol);
     let frontends = frontends(cluster, service, port, family, &mut desired.skipped);
@@ -84,6 +92,7 @@ fn add_port(
         let local = backends.local.keys().filter(|address| !cluster.is_own_address(address.address));
         desired.shared.extend(local.map(|address| Shared::Hairpin(port.protocol, *address)));
     }
+    backends.well_on_this_node().collect()
 }
 
 /// Where a load balancer asks for health by an address that would refuse it: one that we bind. Node addresses are no

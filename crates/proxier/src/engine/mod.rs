@@ -3,6 +3,7 @@
 mod flows;
 mod footprint;
 mod retry;
+mod turn;
 
 #[cfg(test)]
 mod tests;
@@ -15,17 +16,18 @@ use std::{
 use crate::{
     cluster::{Claim, Cluster},
     config::Config,
-    desired::{self, Desired, Shared, Skipped},
+    desired::{self, Desired, HealthCheck, Shared, Skipped},
     diff::Differ,
     drain::Drains,
     kernel::{Cause, Kernel, Report, Unusable},
-    model::{Event, ServiceId, ServicePortId, VirtualServerKey},
+    model::{Event, ServiceId, VirtualServerKey},
     plan::{Change, Plan},
     state::State,
 };
 use flows::Unforgotten;
 use footprint::Footprints;
 use retry::Retry;
+pub use turn::{Amounts, FailedChange, Turn};
 
 /// Decides what the kernel should have, and keeps it so.
 ///
@@ -56,29 +58,21 @@ pub struct Engine {
     stale: bool,
 }
 
-/// What a turn did.
+/// What is to be done next.
 #[derive(Debug, Default)]
-pub struct Turn {
-    /// What was to be done. Everything in it was done, but for `failures`.
-    pub plan: Plan,
-    /// What failed. It is tried again, later and later.
-    pub failures: Vec<FailedChange>,
-    /// What Services ask for and cannot have, as far as it was not reported before.
-    pub skipped: Vec<Skipped>,
-    /// Why nothing could be done, if nothing could.
-    pub unusable: Option<Unusable>,
+struct Decision {
+    plan: Plan,
+    skipped: Vec<Skipped>,
+    health_checks: Vec<(ServiceId, Option<HealthCheck>)>,
 }
 
-/// A change that the kernel refused. `Display` says for which Service, what, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {change}: {reason}", service.as_ref().map_or("all Services".into(), |port| format!("Service {port}")))]
-pub struct FailedChange {
-    /// The Service that it was for.
-    pub service: Option<ServicePortId>,
-    /// What was to be done.
-    pub change: Change,
-    /// Why it was not, in the kernel's words.
-    pub reason: String,
+/// What reading the kernel has shown.
+#[derive(Debug, Default)]
+struct Reading {
+    /// What may be left in it of Services that are gone.
+    leftovers: Scope,
+    /// What it was believed to have, if it was read.
+    believed: Option<State>,
 }
 
 /// The parts of the state that a plan may touch.
@@ -143,6 +137,22 @@ impl Engine {
         self.drains.len()
     }
 
+    /// How much there is in the kernel of ours. Costs a look at every virtual server.
+    pub fn amounts(&self) -> Amounts {
+        let servers = || self.known.iter().flat_map(|known| known.virtual_servers.values());
+        Amounts {
+            virtual_servers: servers().count(),
+            real_servers: servers().map(|server| server.real_servers.len()).sum(),
+            draining: self.draining(),
+        }
+    }
+
+    /// How many Services have traffic that is to stay on this node, where none of their endpoints takes it: as
+    /// `internalTrafficPolicy` says and as `externalTrafficPolicy` says, each by family.
+    pub fn without_local_endpoints(&self) -> [[usize; 2]; 2] {
+        self.footprints.no_local()
+    }
+
     /// Whether the kernel has all that is wanted, as far as is known.
     pub fn is_healthy(&self) -> bool {
         self.known.is_some() && !self.retry.is_pending()
@@ -152,7 +162,7 @@ impl Engine {
     /// once every `sync_period`, and after a failure, the kernel is read again and compared as a whole.
     pub fn turn(&mut self, kernel: &mut impl Kernel, now: Duration) -> Turn {
         match self.read_where_due(kernel, now) {
-            Ok(leftovers) if self.known.is_some() => self.carry_out(leftovers, kernel, now),
+            Ok(reading) if self.known.is_some() => self.carry_out(reading, kernel, now),
             Ok(_) => Turn::default(),
             Err(unusable) => {
                 self.retry.failed(now);
@@ -169,17 +179,18 @@ impl Engine {
 
     /// What the next turn would do to a kernel in this state, and what Services could not have.
     pub fn plan(&mut self, observed: State, now: Duration) -> (Plan, Vec<Skipped>) {
-        let leftovers = self.observed(observed);
-        self.decide(leftovers, now)
+        let reading = self.observed(observed);
+        let Decision { plan, skipped, .. } = self.decide(reading.leftovers, now);
+        (plan, skipped)
     }
 
-    /// Reads the kernel, if it is time to. Returns what may be left in it of Services that are gone.
-    fn read_where_due(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<Scope, Unusable> {
-        let mut leftovers = Scope::default();
+    /// Reads the kernel, if it is time to.
+    fn read_where_due(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<Reading, Unusable> {
+        let mut reading = Reading::default();
         // After a failure the kernel is read when the retry is due, and not before.
         if self.stale || self.retry.due().unwrap_or(self.next_audit) <= now {
             kernel.prepare()?;
-            leftovers = self.observed(kernel.observe()?);
+            reading = self.observed(kernel.observe()?);
             self.stale = false;
             self.next_audit = now + self.config.sync_period;
             self.retry.started();
@@ -190,12 +201,14 @@ impl Engine {
                 self.cluster.mark_holder(&Claim::VirtualServer(key));
             }
         }
-        Ok(leftovers)
+        Ok(reading)
     }
 
     /// Takes in what the kernel has. Every Service is to be compared with it.
-    fn observed(&mut self, mut state: State) -> Scope {
-        let before = self.known.take().unwrap_or_default();
+    fn observed(&mut self, mut state: State) -> Reading {
+        let believed = self.known.take();
+        let nothing = State::default();
+        let before = believed.as_ref().unwrap_or(&nothing);
         self.disowned.retain(|key| state.virtual_servers.contains_key(key));
         let ours = |key: &VirtualServerKey| {
             (state.is_recorded(key) || before.virtual_servers.contains_key(key))
@@ -210,12 +223,13 @@ impl Engine {
         };
         self.cluster.mark_all();
         self.known = Some(state);
-        leftovers
+        Reading { leftovers, believed }
     }
 
     /// Compares what the changed Services want, and the leftovers, with what the kernel has.
-    fn decide(&mut self, mut scope: Scope, now: Duration) -> (Plan, Vec<Skipped>) {
+    fn decide(&mut self, mut scope: Scope, now: Duration) -> Decision {
         let mut wanted = Desired::default();
+        let mut health_checks = Vec::new();
         for id in self.cluster.take_changed() {
             let mut desired = desired::of_service(&self.cluster, &self.config, &id);
             leave_out_foreign(&mut desired, &self.foreign);
@@ -224,6 +238,10 @@ impl Engine {
             scope.keys.extend(old.keys);
             scope.shared.extend(old.shared);
             desired.skipped.retain(|reason| !old.skipped.contains(reason));
+            let health_check = desired.health_checks.get(&id).copied();
+            if health_check != old.health_check {
+                health_checks.push((id, health_check));
+            }
             wanted.merge(desired);
         }
         let Some(known) = &self.known else { return Default::default() };
@@ -239,12 +257,14 @@ impl Engine {
         differ.pod_sources(self.cluster.pod_sources());
         let mut changes = differ.changes;
         self.unforgotten.plan(known, &mut changes);
-        (Plan::new(changes), wanted.skipped)
+        Decision { plan: Plan::new(changes), skipped: wanted.skipped, health_checks }
     }
 
     /// Executes what was decided, and learns from the report.
-    fn carry_out(&mut self, leftovers: Scope, kernel: &mut impl Kernel, now: Duration) -> Turn {
-        let (plan, skipped) = self.decide(leftovers, now);
+    fn carry_out(&mut self, reading: Reading, kernel: &mut impl Kernel, now: Duration) -> Turn {
+        let Decision { plan, skipped, health_checks } = self.decide(reading.leftovers, now);
+        let had = |change: &&Change| reading.believed.as_ref().is_some_and(|believed| believed.has(change));
+        let drifted = plan.changes().iter().filter(had).count();
         let report = if plan.is_empty() { Report::default() } else { kernel.apply(&plan) };
         let reasons: BTreeMap<usize, (Cause, String)> = report
             .failures
@@ -287,7 +307,7 @@ impl Engine {
             (false, true) => self.retry.at_once(now),
             (false, false) => self.retry.failed(now),
         }
-        Turn { plan, failures, skipped, unusable: None }
+        Turn { plan, failures, skipped, unusable: None, health_checks, drifted }
     }
 }
 

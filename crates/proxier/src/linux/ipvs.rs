@@ -1,6 +1,8 @@
 //! Virtual servers and real servers.
 
-use ipvs_netlink::{Batch, Client, DestinationKey, Error, Protocol as WireProtocol, Request, RequestFailure};
+use ipvs_netlink::{
+    Batch, Client, DestinationKey, Error, Protocol as WireProtocol, Request, RequestFailure, Stats,
+};
 
 use crate::{
     cluster::EndpointAddress,
@@ -102,6 +104,12 @@ fn add(client: &mut Client, state: &mut State, entry: ipvs_netlink::ServiceEntry
     let server = ServerState { config: entry.service, real_servers: real_servers.collect() };
     state.virtual_servers.insert(key, server);
     Ok(())
+}
+
+/// Reads the counters of the virtual servers on addresses.
+pub(super) fn traffic(client: &mut Client) -> Result<Vec<(VirtualServerKey, Stats)>, Error> {
+    let entries = client.services()?;
+    Ok(entries.into_iter().filter_map(|entry| Some((key(entry.key)?, entry.stats))).collect())
 }
 
 /// Counts the connections of real servers.

@@ -19,6 +19,7 @@
 mod addresses;
 mod conntrack;
 mod ipvs;
+mod meter;
 mod nft;
 mod record;
 mod settings;
@@ -29,6 +30,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
     sync::Arc,
+    time::Instant,
 };
 
 use crate::{
@@ -38,6 +40,7 @@ use crate::{
     state::{Membership, State},
 };
 pub use addresses::DEVICE;
+pub use meter::{Cleansing, Meter, Operation, Subsystem};
 pub use settings::{LocalDetector, Settings, Timeouts};
 
 /// The kernel of one network namespace. One owner, no other writer of what it records as its own.
@@ -48,6 +51,7 @@ pub struct LinuxKernel {
     record: Option<record::Record>,
     nft: nft::Nft,
     settings: Settings,
+    meter: Meter,
 }
 
 impl LinuxKernel {
@@ -64,7 +68,36 @@ impl LinuxKernel {
             addresses: addresses::Addresses::open().map_err(unusable("rtnetlink"))?,
             nft: nft::Nft::open(settings.clone()).map_err(unusable("nftables"))?,
             settings,
+            meter: Meter::default(),
         })
+    }
+
+    /// What was asked of the kernel since the last call.
+    pub fn take_meter(&mut self) -> Meter {
+        std::mem::take(&mut self.meter)
+    }
+
+    /// The counters of all virtual servers on addresses, somebody else's among them. One can be missing: lists of IPVS are
+    /// no snapshots.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn traffic(&mut self) -> Result<Vec<(VirtualServerKey, ipvs_netlink::Stats)>, Unusable> {
+        let traffic = self.timed(Subsystem::Ipvs, Operation::Read, |kernel| ipvs::traffic(&mut kernel.ipvs));
+        traffic.map_err(unusable("IPVS"))
+    }
+
+    fn timed<T>(
+        &mut self,
+        subsystem: Subsystem,
+        operation: Operation,
+        work: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let start = Instant::now();
+        let outcome = work(self);
+        self.meter.add(subsystem, operation, start.elapsed());
+        outcome
     }
 
     /// Removes what is ours and nothing else: the virtual servers and addresses that our record names, our
@@ -144,20 +177,29 @@ impl LinuxKernel {
 
     /// Carries out changes of one phase.
     fn execute(&mut self, phase: Phase, changes: &[(usize, &Change)]) -> Vec<Failure> {
+        let subsystem = match phase {
+            Phase::Record | Phase::Divert | Phase::Restore | Phase::Forget => Subsystem::Nftables,
+            Phase::Open | Phase::Serve | Phase::Withdraw => Subsystem::Ipvs,
+            Phase::Attract | Phase::Repel => Subsystem::Addresses,
+            Phase::Cleanse => Subsystem::Conntrack,
+        };
         let mut failures = Vec::new();
-        let outcome = match phase {
-            Phase::Record | Phase::Divert | Phase::Restore | Phase::Forget => {
-                self.nft.apply(changes, &mut failures);
+        let outcome = self.timed(subsystem, Operation::Apply, |kernel| match subsystem {
+            Subsystem::Nftables => {
+                kernel.nft.apply(changes, &mut failures);
                 Ok(())
             }
-            Phase::Open | Phase::Serve | Phase::Withdraw => {
-                ipvs::apply(&mut self.ipvs, changes, &mut failures).map_err(|error| error.to_string())
+            Subsystem::Ipvs => {
+                ipvs::apply(&mut kernel.ipvs, changes, &mut failures).map_err(|error| error.to_string())
             }
-            Phase::Attract | Phase::Repel => {
-                self.addresses.apply(changes, &mut failures).map_err(|error| error.to_string())
+            Subsystem::Addresses => {
+                kernel.addresses.apply(changes, &mut failures).map_err(|error| error.to_string())
             }
-            Phase::Cleanse => self.conntrack.apply(changes).map_err(|error| format!("conntrack: {error}")),
-        };
+            Subsystem::Conntrack => kernel
+                .conntrack
+                .apply(changes, &mut kernel.meter.cleansings)
+                .map_err(|error| format!("conntrack: {error}")),
+        });
         if let Err(reason) = outcome {
             // Flows are nothing that is read.
             let cause = if phase == Phase::Cleanse { Cause::Refused } else { Cause::Unknown };
@@ -171,16 +213,23 @@ impl LinuxKernel {
 impl Kernel for LinuxKernel {
     fn prepare(&mut self) -> Result<(), Unusable> {
         sysctl::prepare(&self.settings).map_err(unusable("sysctl"))?;
-        timeouts::prepare(&mut self.ipvs, &self.settings.timeouts).map_err(unusable("IPVS"))?;
-        self.addresses.prepare().map_err(unusable(DEVICE))?;
-        self.nft.prepare().map_err(unusable("nftables"))
+        use Operation::Prepare;
+        let timeouts = |kernel: &mut Self| timeouts::prepare(&mut kernel.ipvs, &kernel.settings.timeouts);
+        self.timed(Subsystem::Ipvs, Prepare, timeouts).map_err(unusable("IPVS"))?;
+        let addresses = |kernel: &mut Self| kernel.addresses.prepare();
+        self.timed(Subsystem::Addresses, Prepare, addresses).map_err(unusable(DEVICE))?;
+        self.timed(Subsystem::Nftables, Prepare, |kernel| kernel.nft.prepare()).map_err(unusable("nftables"))
     }
 
     fn observe(&mut self) -> Result<State, Unusable> {
         let mut state = State::default();
-        self.nft.observe(&mut state).map_err(unusable("nftables"))?;
-        ipvs::observe(&mut self.ipvs, &mut state).map_err(unusable("IPVS"))?;
-        state.bound_vips = self.addresses.observe().map_err(unusable(DEVICE))?;
+        use Operation::Read;
+        let nft = |kernel: &mut Self| kernel.nft.observe(&mut state);
+        self.timed(Subsystem::Nftables, Read, nft).map_err(unusable("nftables"))?;
+        let ipvs = |kernel: &mut Self| ipvs::observe(&mut kernel.ipvs, &mut state);
+        self.timed(Subsystem::Ipvs, Read, ipvs).map_err(unusable("IPVS"))?;
+        let bound = self.timed(Subsystem::Addresses, Read, |kernel| kernel.addresses.observe());
+        state.bound_vips = bound.map_err(unusable(DEVICE))?;
         if let Some(record) = &mut self.record {
             let owned = record.read().map_err(unusable("the record of what is ours"))?;
             // What it names and is not there was removed by somebody else: whoever makes it anew has it.
@@ -196,7 +245,8 @@ impl Kernel for LinuxKernel {
     }
 
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, Unusable> {
-        ipvs::connections(&mut self.ipvs, servers).map_err(unusable("IPVS"))
+        let count = |kernel: &mut Self| ipvs::connections(&mut kernel.ipvs, servers);
+        self.timed(Subsystem::Ipvs, Operation::Read, count).map_err(unusable("IPVS"))
     }
 
     fn apply(&mut self, plan: &Plan) -> Report {

@@ -15,6 +15,9 @@ pub struct Node {
     pub zone: Option<Box<str>>,
     /// `spec.podCIDRs`.
     pub pod_cidrs: Vec<IpNet>,
+    /// Whether it is being deleted (`metadata.deletionTimestamp`), or the cluster autoscaler is about to (a taint
+    /// `ToBeDeletedByClusterAutoscaler`): no load balancer should choose it any more.
+    pub leaving: bool,
 }
 
 /// A ServiceCIDR (`networking.k8s.io/v1`): ranges from which ClusterIPs are taken.

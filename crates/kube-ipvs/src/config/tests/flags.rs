@@ -96,8 +96,9 @@ fn every_flag_of_kube_proxy_has_its_field() {
 
 #[test]
 fn our_own_flags() {
-    let own =
-        parse("--scoped-arp --vip-ping=false --localhost-nodeports --drain-cap=1h --watch-timeout=30s").own;
+    let line = "--scoped-arp --vip-ping=false --localhost-nodeports --drain-cap=1h --watch-timeout=30s \
+                --service-metrics-limit=7";
+    let own = parse(line).own;
     assert_eq!(
         own,
         Own {
@@ -105,7 +106,8 @@ fn our_own_flags() {
             vip_ping: false,
             localhost_node_ports: true,
             drain_cap: GoDuration::seconds(3600),
-            watch_timeout: GoDuration::seconds(30)
+            watch_timeout: GoDuration::seconds(30),
+            service_metrics_limit: Whole::new(7),
         }
     );
 }

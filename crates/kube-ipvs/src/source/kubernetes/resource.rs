@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use jiff::Timestamp;
 use proxier::model::{self, Event, ServiceId, SliceId};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -36,6 +37,8 @@ pub(super) struct Object {
     pub(super) content: Result<Option<Event>, Unreadable>,
     /// What of it is passed over, although it can be followed.
     pub(super) ignored: Vec<Unreadable>,
+    /// Of an EndpointSlice: when that changed which made the control plane write it.
+    pub(super) trigger: Option<Timestamp>,
 }
 
 /// What keeps an object, or a part of it, from being followed.
@@ -91,6 +94,7 @@ impl Resource {
     pub(super) fn read(self, json: &RawValue) -> Object {
         let (key, version) = self.head(json);
         let mut ignored = Vec::new();
+        let mut trigger = None;
         let content = match self {
             Self::Services => parse::<wire::Service>(json).and_then(|service| {
                 ignored = service.ignored_annotations();
@@ -99,6 +103,7 @@ impl Resource {
             }),
             Self::EndpointSlices => parse::<wire::EndpointSlice>(json).and_then(|slice| {
                 ignored = slice.ignored_annotations();
+                trigger = slice.trigger_time();
                 Ok(match ConvertedSlice::try_from(slice)? {
                     ConvertedSlice::Slice(slice) => Some(Event::SliceApplied(slice)),
                     ConvertedSlice::Ignored(..) => None,
@@ -108,7 +113,8 @@ impl Resource {
             Self::ServiceCidrs => parse::<wire::ServiceCidr>(json)
                 .and_then(|range| Ok(Some(Event::ServiceCidrApplied(range.try_into()?)))),
         };
-        Object { key, version, content, ignored: ignored.into_iter().map(Unreadable::from).collect() }
+        let ignored = ignored.into_iter().map(Unreadable::from).collect();
+        Object { key, version, content, ignored, trigger }
     }
 
     /// What an object is known by, and its version. Whatever else is wrong with it, these can be read.

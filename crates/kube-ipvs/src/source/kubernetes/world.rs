@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use proxier::model::Event;
+
 use super::resource::{Key, Object, Resource, Unreadable};
 use crate::source::{Changes, Problem};
 
@@ -76,6 +78,10 @@ impl World {
             News::Unanswered => {}
             News::Deleted(key) => changes.events.extend(collection.remove(resource, &key)),
             News::Applied(object) => {
+                if let (Some(since), Ok(Some(Event::SliceApplied(slice)))) = (object.trigger, &object.content)
+                {
+                    changes.triggers.push((slice.family, since));
+                }
                 changes.events.extend(collection.apply(resource, *object, &mut report));
             }
             News::Listed(objects) => {
@@ -108,7 +114,7 @@ impl Collection {
         resource: Resource,
         object: Object,
         report: &mut impl FnMut(&Key, &Unreadable),
-    ) -> Option<proxier::model::Event> {
+    ) -> Option<Event> {
         let Object { key, content, ignored, .. } = object;
         // What was wrong before is not said again.
         match content {
@@ -138,7 +144,7 @@ impl Collection {
         }
     }
 
-    fn remove(&mut self, resource: Resource, key: &Key) -> Option<proxier::model::Event> {
+    fn remove(&mut self, resource: Resource, key: &Key) -> Option<Event> {
         self.unreadable.remove(key);
         self.ignored.remove(key);
         self.followed.remove(key).then(|| resource.removed(key))

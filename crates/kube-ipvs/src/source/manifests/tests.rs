@@ -108,6 +108,9 @@ fn render_event(event: &Event) -> String {
             if !node.pod_cidrs.is_empty() {
                 let _ = write!(text, " pods {:?}", node.pod_cidrs);
             }
+            if node.leaving {
+                text += " leaving";
+            }
             text
         }
         Event::ServiceRemoved(id) => format!("Service {id} is gone"),

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use proxier::model::{self, Family, ServiceId, SliceId, Weight};
 use serde::{Deserialize, Deserializer};
 
@@ -11,6 +12,9 @@ use super::{
 
 /// The label that names the Service of a slice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// The annotation that says what change of the world its latest change follows from.
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// An EndpointSlice (`discovery.k8s.io/v1`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -97,6 +101,11 @@ impl EndpointSlice {
     /// The annotations that cannot be followed, and are not: what to report.
     pub fn ignored_annotations(&self) -> Vec<Invalid> {
         self.metadata.as_ref().map(|meta| annotations::weight(meta).1).unwrap_or_default()
+    }
+
+    /// When the pod or Service changed whose change made the control plane write this slice, if it says so.
+    pub fn trigger_time(&self) -> Option<Timestamp> {
+        self.metadata.as_ref()?.annotation(TRIGGER_TIME)?.parse().ok()
     }
 }
 

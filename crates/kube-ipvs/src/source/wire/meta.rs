@@ -22,6 +22,7 @@ pub struct Meta {
     #[serde(default)]
     annotations: Option<BTreeMap<String, Option<String>>>,
     creation_timestamp: Option<Moment>,
+    deletion_timestamp: Option<serde::de::IgnoredAny>,
 }
 
 impl Meta {
@@ -74,6 +75,11 @@ impl Meta {
         annotations.map_while(move |(name, value)| {
             Some((name.strip_prefix(prefix)?, value.as_deref().unwrap_or_default()))
         })
+    }
+
+    /// Whether it is being deleted, and waits for finalizers.
+    pub fn is_being_deleted(&self) -> bool {
+        self.deletion_timestamp.is_some()
     }
 
     /// `creationTimestamp`, 0 where there is none.

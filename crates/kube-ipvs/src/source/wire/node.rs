@@ -11,6 +11,11 @@ use super::{
 /// The label with the zone of a Node.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// The taint of Nodes that the cluster autoscaler is about to delete.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+/// How many taints a Node can have. The API has no limit.
+const MAX_TAINTS: usize = 1000;
+
 /// A Node (`v1`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Node {
@@ -26,6 +31,14 @@ struct Spec {
     pod_cidr: Option<Range>,
     #[serde(default, rename = "podCIDRs")]
     pod_cidrs: Bounded<Range, 2>,
+    #[serde(default)]
+    taints: Bounded<Taint, MAX_TAINTS>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Taint {
+    #[serde(default)]
+    key: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -66,7 +79,9 @@ impl TryFrom<Node> for model::Node {
         }
         // A zone without a name is none.
         let zone = meta.label(ZONE).filter(|zone| !zone.is_empty()).map(Into::into);
-        Ok(Self { name, internal_ips, addresses, zone, pod_cidrs: spec.unwrap_or_default().pod_cidrs()? })
+        let spec = spec.unwrap_or_default();
+        let leaving = meta.is_being_deleted() || spec.taints.iter().any(|taint| taint.key == TO_BE_DELETED);
+        Ok(Self { name, internal_ips, addresses, zone, pod_cidrs: spec.pod_cidrs()?, leaving })
     }
 }
 

@@ -252,6 +252,7 @@ fn an_endpoint_that_is_another_node_is_reached_by_nat() {
         addresses: vec!["192.168.0.2".parse().unwrap()],
         zone: None,
         pod_cidrs: Vec::new(),
+        leaving: false,
     };
     let known = turn(&mut engine, &mut kernel, 1, [Event::NodeApplied(node)]);
     let gone = turn(&mut engine, &mut kernel, 2, [Event::NodeRemoved("node-2".into())]);

@@ -18,6 +18,7 @@ fn node(name: &str, pod_cidrs: &[&str]) -> Event {
         addresses: Vec::new(),
         zone: None,
         pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+        leaving: false,
     })
 }
 

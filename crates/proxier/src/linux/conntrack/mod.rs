@@ -8,12 +8,14 @@ mod entry;
 use std::{
     collections::{BTreeSet, HashSet},
     iter,
+    time::Instant,
 };
 
 use netlink_batch::{Batch, Error, Failure, Protocol, Socket};
 use rustix::io::Errno;
 
 use self::entry::{Entry, Message};
+use super::meter::Cleansing;
 use crate::{
     cluster::EndpointAddress,
     model::{Family, VirtualServerKey},
@@ -34,15 +36,35 @@ impl Conntrack {
     }
 
     /// Forgets flows. A flow that is not there is forgotten already.
-    pub(super) fn apply(&mut self, changes: &[(usize, &Change)]) -> Result<(), Error> {
+    pub(super) fn apply(
+        &mut self,
+        changes: &[(usize, &Change)],
+        cleansings: &mut Vec<Cleansing>,
+    ) -> Result<(), Error> {
         let wanted = Wanted::new(changes);
-        let mut batch = Batch::new();
+        let mut outcome = Ok(());
         for family in wanted.families() {
-            for entry in self.list(family)?.iter().filter(|entry| wanted.includes(entry)) {
-                batch.push(entry.deletion(), 0);
+            let start = Instant::now();
+            match self.cleanse(family, &wanted) {
+                Ok(forgotten) => cleansings.push(Cleansing { family, took: start.elapsed(), forgotten }),
+                Err(error) => outcome = Err(error),
             }
         }
-        refusal(self.socket.execute(batch)?)
+        outcome
+    }
+
+    /// Forgets the flows of a family that are to be forgotten; returns how many there were.
+    fn cleanse(&mut self, family: Family, wanted: &Wanted) -> Result<usize, Error> {
+        let mut batch = Batch::new();
+        let mut count = 0;
+        for entry in self.list(family)?.iter().filter(|entry| wanted.includes(entry)) {
+            batch.push(entry.deletion(), 0);
+            count += 1;
+        }
+        let failures = self.socket.execute(batch)?;
+        let forgotten = count - failures.len();
+        refusal(failures)?;
+        Ok(forgotten)
     }
 
     /// The entries of a family, as far as they can be of interest.

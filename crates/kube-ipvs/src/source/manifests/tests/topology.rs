@@ -100,6 +100,23 @@ fn nodes() {
         Node node-1 []
     "#]],
     );
+    let leaving = [
+        node(
+            "spec: {taints: [{key: a, effect: NoSchedule}, {key: ToBeDeletedByClusterAutoscaler, value: \"1\"}]}",
+        ),
+        node("spec: {taints: [{key: DeletionCandidateOfClusterAutoscaler}]}"),
+        node("").replace("{name: node-1}", "{name: node-1, deletionTimestamp: \"2026-01-31T12:00:00Z\"}"),
+        node("").replace("{name: node-1}", "{name: node-1, deletionTimestamp: null}"),
+    ];
+    check(
+        leaving,
+        expect![[r#"
+        Node node-1 [] leaving
+        Node node-1 []
+        Node node-1 [] leaving
+        Node node-1 []
+    "#]],
+    );
     let bad = [
         "spec: {podCIDR: 10.244.1.0}",
         "spec: {podCIDRs: 10.244.1.0/24}",

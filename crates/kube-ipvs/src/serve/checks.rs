@@ -1,0 +1,165 @@
+//! `healthCheckNodePort`: a load balancer asks each node about one Service, at a port of that Service's own
+//! (`externalTrafficPolicy: Local`).
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::{HeaderValue, request::Parts};
+use proxier::{
+    desired::HealthCheck,
+    model::{PortNumber, ServiceId},
+};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::{
+    AGAIN,
+    http::{Response, Site, listen, serve, verdict},
+    status::Status,
+};
+
+/// What has changed since somebody looked.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// By Service, what is to be answered from now on.
+    pub(super) checks: BTreeMap<ServiceId, Option<HealthCheck>>,
+    /// The addresses of the node to listen at, where they are others now.
+    pub(super) addresses: Option<Vec<IpAddr>>,
+}
+
+/// The ports that are open for load balancers.
+struct Checks {
+    status: Arc<Status>,
+    addresses: Vec<IpAddr>,
+    open: BTreeMap<ServiceId, Check>,
+}
+
+struct Check {
+    port: PortNumber,
+    local_endpoints: Arc<AtomicUsize>,
+    listeners: BTreeMap<IpAddr, JoinHandle<()>>,
+    /// Whether it was said that an address cannot be had.
+    is_told: bool,
+}
+
+/// Opens, updates and closes ports as the owner of the kernel says, for ever.
+pub(super) async fn run(status: Arc<Status>) {
+    let mut checks = Checks { addresses: Vec::new(), open: BTreeMap::new(), status: Arc::clone(&status) };
+    loop {
+        checks.take(status.take_check_news()).await;
+        let unheard = checks.open_all();
+        status.own().unheard(unheard);
+        tokio::select! {
+            () = status.check_news() => {}
+            () = tokio::time::sleep(AGAIN), if unheard > 0 => {}
+        }
+    }
+}
+
+impl Checks {
+    async fn take(&mut self, news: News) {
+        // What goes is closed before anything is opened: the port of one Service can be another's the next moment.
+        let mut closing = Vec::new();
+        for (id, check) in news.checks {
+            match (self.open.get_mut(&id), check) {
+                (Some(open), Some(check)) if open.port == check.port => {
+                    open.local_endpoints.store(check.local_endpoints, Ordering::Relaxed);
+                    continue;
+                }
+                _ => closing.extend(self.open.remove(&id).map(|check| check.listeners).unwrap_or_default()),
+            }
+            if let Some(HealthCheck { port, local_endpoints }) = check {
+                let local_endpoints = Arc::new(AtomicUsize::new(local_endpoints));
+                let check = Check { port, local_endpoints, listeners: BTreeMap::new(), is_told: false };
+                self.open.insert(id, check);
+            }
+        }
+        if let Some(addresses) = news.addresses {
+            self.addresses = addresses;
+            for check in self.open.values_mut() {
+                closing.extend(check.listeners.extract_if(.., |at, _| !self.addresses.contains(at)));
+            }
+        }
+        for (_, listener) in closing {
+            listener.abort();
+            // An error says that it was aborted.
+            let _ = listener.await;
+        }
+    }
+
+    /// Listens wherever nobody does yet. Returns how many ports could not be opened everywhere.
+    fn open_all(&mut self) -> usize {
+        let (addresses, status) = (&self.addresses, &self.status);
+        self.open.iter_mut().map(|(id, check)| usize::from(!check.open(id, addresses, status))).sum()
+    }
+}
+
+impl Check {
+    /// Whether it listens everywhere now.
+    fn open(&mut self, service: &ServiceId, addresses: &[IpAddr], status: &Arc<Status>) -> bool {
+        let mut failure = None;
+        for address in addresses {
+            if self.listeners.contains_key(address) {
+                continue;
+            }
+            let at = SocketAddr::new(*address, self.port.get());
+            match listen(at) {
+                Ok(listener) => {
+                    let local_endpoints = Arc::clone(&self.local_endpoints);
+                    let site =
+                        CheckSite { service: service.clone(), local_endpoints, status: Arc::clone(status) };
+                    self.listeners.insert(*address, tokio::spawn(serve(listener, Arc::new(site))));
+                }
+                Err(error) => failure = Some((at, error)),
+            }
+        }
+        if let Some((at, error)) = failure.as_ref().filter(|_| !self.is_told) {
+            tracing::error!(
+                "Service {service}: cannot listen at {at}, its healthCheckNodePort: {error}; its load balancer does not \
+                 choose this node; trying again every {} s",
+                AGAIN.as_secs()
+            );
+        }
+        self.is_told = failure.is_some();
+        failure.is_none()
+    }
+}
+
+/// Every address of the node.
+pub(super) const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// What a load balancer is told about one Service, whatever the path is that it asks for.
+struct CheckSite {
+    service: ServiceId,
+    local_endpoints: Arc<AtomicUsize>,
+    status: Arc<Status>,
+}
+
+impl CheckSite {
+    fn say(&self) -> Response {
+        let local_endpoints = self.local_endpoints.load(Ordering::Relaxed);
+        let healthy = self.status.report().healthy;
+        let body = json!({
+            "service": { "namespace": &*self.service.namespace, "name": &*self.service.name },
+            "localEndpoints": local_endpoints,
+            "serviceProxyHealthy": healthy,
+        });
+        let mut response = verdict(local_endpoints > 0 && healthy, &body);
+        let weight = HeaderValue::from(local_endpoints);
+        response.headers_mut().insert("x-load-balancing-endpoint-weight", weight);
+        response
+    }
+}
+
+impl Site for CheckSite {
+    fn answer(&self, _: &Parts) -> impl Future<Output = Response> + Send {
+        std::future::ready(self.say())
+    }
+}

@@ -1,0 +1,116 @@
+//! HTTP/1.1 for a few callers: probes and scrapers.
+
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{HeaderValue, StatusCode, header, request::Parts};
+use http_body_util::Full;
+use hyper::{Request, body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+
+/// A whole answer.
+pub(super) type Response = http::Response<Full<Bytes>>;
+
+/// What a listener has to say.
+pub(super) trait Site: Send + Sync + 'static {
+    /// Answers a request.
+    fn answer(&self, request: &Parts) -> impl Future<Output = Response> + Send;
+}
+
+/// How many callers are heard at once; the next ones wait.
+const CALLERS: usize = 256;
+/// How long a caller may take to say what it wants, and be silent after it was answered.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a caller may stay.
+const STAY: Duration = Duration::from_secs(300);
+/// How long to wait where no caller can be let in, as with too many open files.
+const REST: Duration = Duration::from_millis(200);
+
+/// Listens. An unspecified address means both families, as for Go's programs.
+///
+/// # Errors
+///
+/// When the address cannot be had.
+pub(super) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+    if at.ip().is_unspecified() {
+        let all = SocketAddr::from(([0u16; 8], at.port()));
+        match bind(all) {
+            // This host has no IPv6.
+            Err(error) if !matches!(error.kind(), io::ErrorKind::AddrInUse) && at.is_ipv4() => {}
+            outcome => return outcome,
+        }
+    }
+    bind(at)
+}
+
+fn bind(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    if at.is_ipv6() {
+        socket.set_only_v6(!at.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(128)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Answers all who call, for as long as it is polled. Those that are being answered when it is dropped are cut off.
+pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>) {
+    let callers = Arc::new(Semaphore::new(CALLERS));
+    let mut conversations = tokio::task::JoinSet::new();
+    loop {
+        let Ok(place) = Arc::clone(&callers).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection");
+                tokio::time::sleep(REST).await;
+                continue;
+            }
+        };
+        while conversations.try_join_next().is_some() {}
+        let site = Arc::clone(&site);
+        conversations.spawn(async move {
+            let answer = service_fn(move |request: Request<Incoming>| {
+                let site = Arc::clone(&site);
+                async move { Ok::<_, Infallible>(site.answer(&request.into_parts().0).await) }
+            });
+            let mut connection = http1::Builder::new();
+            connection.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            // A caller that breaks off is its own business.
+            let _ = timeout(STAY, connection.serve_connection(TokioIo::new(stream), answer)).await;
+            drop(place);
+        });
+    }
+}
+
+/// An answer with a body.
+pub(super) fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Plain text.
+pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
+/// JSON.
+pub(super) const JSON: &str = "application/json";
+
+/// There is nothing here.
+pub(super) fn not_found() -> Response {
+    text(StatusCode::NOT_FOUND, PLAIN, "404 page not found\n")
+}
+
+/// 200 or 503 with JSON.
+pub(super) fn verdict(good: bool, body: &impl serde::Serialize) -> Response {
+    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    match serde_json::to_vec(body) {
+        Ok(body) => text(status, JSON, body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, error.to_string()),
+    }
+}

@@ -1,0 +1,102 @@
+//! The metrics of this process (`process_*`), as every Prometheus client has them: dashboards for kube-proxy show them.
+
+use std::{fmt, fs};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+use rustix::{
+    param::{clock_ticks_per_second, page_size},
+    process::{Resource, getrlimit},
+};
+
+/// Reads them from /proc whenever somebody asks.
+#[derive(Debug)]
+pub(crate) struct Process;
+
+impl Process {
+    /// Registers them.
+    pub(crate) fn register(registry: &mut Registry) {
+        registry.register_collector(Box::new(Self));
+    }
+}
+
+/// What /proc/PID/stat says, by proc_pid_stat(5).
+#[derive(Debug, PartialEq)]
+struct Stat {
+    /// Seconds of processor time.
+    cpu: f64,
+    /// Seconds after the boot.
+    start: f64,
+    virtual_bytes: u64,
+    resident_bytes: u64,
+}
+
+impl Stat {
+    fn parse(text: &str, ticks: u64, page: u64) -> Option<Self> {
+        // The name of the program, in brackets, can hold anything.
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        // The first of these is the third one of the page.
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        let seconds = |field| Some(number(field)? as f64 / ticks as f64);
+        Some(Self {
+            cpu: seconds(14)? + seconds(15)?,
+            start: seconds(22)?,
+            virtual_bytes: number(23)?,
+            resident_bytes: number(24)? * page,
+        })
+    }
+}
+
+/// When the host was booted, in seconds since 1970.
+fn boot_time() -> Option<f64> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let Some(stat) = Stat::parse(&text, clock_ticks_per_second(), page_size() as u64) else {
+            return Ok(());
+        };
+        let name = "process_cpu_seconds";
+        let metric = encoder.encode_descriptor(name, "Processor time", None, MetricType::Counter)?;
+        ConstCounter::new(stat.cpu).encode(metric)?;
+        let open = fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
+        let most = getrlimit(Resource::Nofile).current.map(|most| most as f64);
+        let gauges = [
+            ("process_resident_memory_bytes", "Memory in use", Some(stat.resident_bytes as f64)),
+            ("process_virtual_memory_bytes", "Address space", Some(stat.virtual_bytes as f64)),
+            (
+                "process_start_time_seconds",
+                "When the process started",
+                boot_time().map(|boot| boot + stat.start),
+            ),
+            ("process_open_fds", "Open files", open),
+            ("process_max_fds", "How many files may be open", most),
+        ];
+        for (name, help, value) in gauges {
+            let Some(value) = value else { continue };
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_proc() {
+        let line = "4711 (a) (b c) S 1 4711 4711 0 -1 4194560 1 2 3 4 150 50 7 8 20 0 6 0 12345 1000000 250 1844 1 1";
+        let stat = Stat { cpu: 2.0, start: 123.45, virtual_bytes: 1_000_000, resident_bytes: 1_024_000 };
+        assert_eq!(Stat::parse(line, 100, 4096), Some(stat));
+        assert_eq!(Stat::parse("4711 (a) S 1", 100, 4096), None);
+    }
+}

@@ -1,0 +1,109 @@
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use http::{StatusCode, header, request::Parts};
+use hyper::body::Bytes;
+use prometheus_client::{
+    encoding,
+    metrics::{counter::Counter, family::Family as Of, gauge::Gauge},
+    registry::Registry,
+};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{
+    exposition::{OPEN_METRICS, PROMETHEUS, to_prometheus, wants_open_metrics},
+    http::{JSON, PLAIN, Response, Site, not_found, text},
+    measure::Ask,
+    status::Status,
+};
+use crate::config::Configuration;
+
+/// Where monitoring asks, and people who look at one node.
+pub(super) struct MetricsSite {
+    status: Arc<Status>,
+    configuration: Bytes,
+    slis: Slis,
+    owner: Box<dyn Fn(Ask) + Send + Sync>,
+}
+
+/// How long the owner of the kernel is waited for. If it is busy for longer, what it measured last is told.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl MetricsSite {
+    pub(super) fn new(
+        configuration: &Configuration,
+        status: Arc<Status>,
+        owner: Box<dyn Fn(Ask) + Send + Sync>,
+    ) -> anyhow::Result<Self> {
+        // Under the group of the configuration's API, as every component of Kubernetes shows it.
+        let configuration = json!({ "kubeproxy.config.k8s.io": configuration.spelled_out() });
+        let configuration = serde_json::to_vec(&configuration).context("cannot write the configuration")?;
+        Ok(Self { status, configuration: configuration.into(), slis: Slis::new(), owner })
+    }
+
+    async fn measure(&self) {
+        let (ask, measured) = Ask::new();
+        (self.owner)(ask);
+        // An owner that is going away does not answer.
+        let _ = timeout(PATIENCE, measured).await;
+    }
+}
+
+impl Site for MetricsSite {
+    async fn answer(&self, request: &Parts) -> Response {
+        match request.uri.path() {
+            "/metrics" => {
+                self.measure().await;
+                expose(self.status.registry(), request)
+            }
+            "/metrics/slis" => expose(&self.slis.registry, request),
+            "/healthz" | "/healthz/ping" => {
+                self.slis.asked();
+                text(StatusCode::OK, PLAIN, "ok")
+            }
+            "/proxyMode" => text(StatusCode::OK, PLAIN, "ipvs"),
+            "/configz" => text(StatusCode::OK, JSON, self.configuration.clone()),
+            _ => not_found(),
+        }
+    }
+}
+
+/// Metrics, in the format that the caller wants.
+fn expose(registry: &Registry, request: &Parts) -> Response {
+    let mut open_metrics = String::new();
+    if let Err(error) = encoding::text::encode(&mut open_metrics, registry) {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, error.to_string());
+    }
+    let accept = request.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    if wants_open_metrics(accept.unwrap_or_default()) {
+        text(StatusCode::OK, OPEN_METRICS, open_metrics)
+    } else {
+        text(StatusCode::OK, PROMETHEUS, to_prometheus(&open_metrics))
+    }
+}
+
+/// What every component of Kubernetes says of its own health checks (`component-base/metrics/prometheus/slis`): here of
+/// `/healthz` beside the metrics, which says that the process answers.
+struct Slis {
+    registry: Registry,
+    last: Of<[(&'static str, &'static str); 2], Gauge>,
+    all: Of<[(&'static str, &'static str); 3], Counter>,
+}
+
+impl Slis {
+    fn new() -> Self {
+        let (last, all) = (Of::default(), Of::default());
+        let mut registry = Registry::default();
+        registry.register("kubernetes_healthcheck", "The last result of a health check", Of::clone(&last));
+        registry.register("kubernetes_healthchecks", "All results of health checks", Of::clone(&all));
+        Self { registry, last, all }
+    }
+
+    /// It was asked, and is well, or it would not answer.
+    fn asked(&self) {
+        let (name, kind) = (("name", "ping"), ("type", "healthz"));
+        self.last.get_or_create(&[name, kind]).set(1);
+        self.all.get_or_create(&[name, kind, ("status", "success")]).inc();
+    }
+}

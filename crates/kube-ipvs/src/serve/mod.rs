@@ -1,0 +1,91 @@
+//! What the daemon answers over HTTP, on kube-proxy's ports: health, metrics, its configuration.
+//!
+//! All of it runs on a thread of its own and reads what others have written into [`Status`]; nobody who asks keeps the owner
+//! of the kernel waiting.
+
+pub mod health;
+
+mod checks;
+mod exposition;
+mod health_site;
+mod http;
+mod measure;
+mod metrics;
+mod metrics_site;
+mod status;
+mod traffic;
+
+pub use measure::{Ask, Measuring};
+pub use status::{Status, Taken};
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+
+use self::{
+    health_site::HealthSite,
+    http::{Site, listen, serve},
+    metrics_site::MetricsSite,
+};
+use crate::config::Configuration;
+
+/// How long to wait before an address that could not be had is tried again, as kube-proxy does.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Answers on the ports that the configuration and the Services name, for ever. `owner` has the owner of the kernel measure
+/// what is to be told.
+///
+/// # Errors
+///
+/// When an address cannot be had and that is to be the end of it (`--bind-address-hard-fail`).
+pub async fn run(
+    configuration: &Configuration,
+    status: Arc<Status>,
+    owner: impl Fn(Ask) + Send + Sync + 'static,
+) -> anyhow::Result<()> {
+    let health = Arc::new(HealthSite::new(Arc::clone(&status)));
+    let metrics = Arc::new(MetricsSite::new(configuration, Arc::clone(&status), Box::new(owner))?);
+    let checks = async {
+        checks::run(status).await;
+        Ok(())
+    };
+    let hard_fail = configuration.bind_address_hard_fail;
+    tokio::try_join!(
+        stay("health checks (--healthz-bind-address)", configuration.healthz_listen(), hard_fail, health),
+        stay("metrics (--metrics-bind-address)", configuration.metrics_listen(), hard_fail, metrics),
+        checks,
+    )?;
+    Ok(())
+}
+
+/// Answers at an address, as soon as it can be had.
+async fn stay(
+    what: &str,
+    at: Option<SocketAddr>,
+    hard_fail: bool,
+    site: Arc<impl Site>,
+) -> anyhow::Result<()> {
+    let Some(at) = at else { return Ok(()) };
+    let mut is_told = false;
+    let listener = loop {
+        match listen(at) {
+            Ok(listener) => break listener,
+            Err(error) if hard_fail => {
+                return Err(error).with_context(|| format!("cannot listen at {at} for {what}"));
+            }
+            Err(error) => {
+                if !is_told {
+                    tracing::error!(
+                        "cannot listen at {at} for {what}: {error}; trying again every {} s",
+                        AGAIN.as_secs()
+                    );
+                }
+                is_told = true;
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    };
+    tracing::info!("listening at {at} for {what}");
+    serve(listener, site).await;
+    Ok(())
+}

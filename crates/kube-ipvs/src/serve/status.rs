@@ -1,0 +1,216 @@
+//! What the daemon publishes of itself.
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use jiff::Timestamp;
+use prometheus_client::registry::Registry;
+use proxier::{
+    Engine, FailedChange, NodePortAddresses, Turn,
+    linux::Meter,
+    model::{Event, Family},
+};
+use tokio::sync::Notify;
+
+use super::{
+    checks::{EVERYWHERE, News},
+    health::{Health, Moment, Outcome, Report},
+    metrics::{ChangeCounts, KubeProxy, Own, Process, Services},
+};
+use crate::{config::Configuration, source::Changes};
+
+/// What the daemon publishes of itself: the sources and the owner of the kernel write it down, and whoever asks over HTTP
+/// reads it. No lock is held for longer than it takes to copy a few numbers.
+#[derive(Debug)]
+pub struct Status {
+    start: Instant,
+    started: Timestamp,
+    health: Mutex<Health>,
+    registry: Registry,
+    kube_proxy: KubeProxy,
+    own: Own,
+    services: Services,
+    check_news: Mutex<News>,
+    /// Told when there is news of checks.
+    told: Notify,
+    /// Where health check node ports are, unless they are at every address.
+    check_addresses: Mutex<Option<Vec<IpAddr>>>,
+}
+
+/// What the owner of the kernel has taken in for its next turn.
+#[derive(Debug, Default)]
+pub struct Taken {
+    counts: ChangeCounts,
+    triggers: Vec<(Family, Timestamp)>,
+}
+
+impl Taken {
+    /// These changes are taken in.
+    pub fn add(&mut self, changes: &Changes) {
+        let ChangeCounts { services, endpoints } = count(changes);
+        self.counts.services += services;
+        self.counts.endpoints += endpoints;
+        self.triggers.extend(&changes.triggers);
+    }
+}
+
+impl Status {
+    /// Of a daemon that has just started.
+    pub fn new(configuration: &Configuration) -> Self {
+        let mut registry = Registry::default();
+        let kube_proxy = KubeProxy::register(&mut registry);
+        let own = Own::register(&mut registry);
+        let services = Services::register(&mut registry);
+        Process::register(&mut registry);
+        let everywhere = configuration.node_port_addresses.0 == NodePortAddresses::All;
+        let addresses = everywhere.then(|| vec![EVERYWHERE]);
+        Self {
+            start: Instant::now(),
+            started: Timestamp::now(),
+            health: Mutex::new(Health::new(configuration.ipvs.sync_period.0)),
+            registry,
+            kube_proxy,
+            own,
+            services,
+            check_news: Mutex::new(News { addresses, ..News::default() }),
+            told: Notify::new(),
+            check_addresses: Mutex::new((!everywhere).then(Vec::new)),
+        }
+    }
+
+    /// Changes have arrived, and wait for the owner of the kernel.
+    pub fn queued(&self, changes: &Changes) {
+        if changes.events.is_empty() {
+            return;
+        }
+        let now = self.now();
+        self.health().queued(now.elapsed);
+        self.kube_proxy.queued(count(changes), now.wall);
+    }
+
+    /// The owner of the kernel takes in changes, in the order in which they arrived.
+    pub fn taken(&self, changes: &Changes) {
+        if !changes.events.is_empty() {
+            self.health().taken();
+        }
+    }
+
+    /// A turn has been taken, which began at `start`.
+    pub fn turned(&self, engine: &Engine, turn: &Turn, taken: Taken, start: Instant, meter: Meter) {
+        let now = self.now();
+        let mut health = self.health();
+        health.node(engine.cluster().own_node().map(|node| !node.leaving));
+        let synced = Family::ALL.map(|family| health.turned(family, outcome(engine, turn, family), now));
+        drop(health);
+        self.kube_proxy.turned(taken.counts, start.elapsed().as_secs_f64());
+        self.kube_proxy.no_local_endpoints(engine.without_local_endpoints());
+        self.own.turned(turn);
+        self.tell_checks(engine, turn);
+        self.metered(meter);
+        for family in Family::ALL.into_iter().filter(|family| synced[*family as usize]) {
+            self.kube_proxy.synced(family, now.wall);
+            // What changed before we were there was not ours to program.
+            let ours = taken.triggers.iter().filter(|(of, since)| *of == family && *since > self.started);
+            ours.for_each(|(_, since)| self.kube_proxy.programmed(family, *since, now.wall));
+        }
+    }
+
+    /// The kernel was asked.
+    pub fn metered(&self, meter: Meter) {
+        meter
+            .spent
+            .iter()
+            .for_each(|((subsystem, operation), time)| self.own.spent(*subsystem, *operation, *time));
+        meter.cleansings.into_iter().for_each(|cleansing| self.kube_proxy.cleansed(cleansing));
+    }
+
+    fn tell_checks(&self, engine: &Engine, turn: &Turn) {
+        let now = engine.cluster().node_port_addresses();
+        let mut addresses = lock(&self.check_addresses);
+        let moved = addresses.as_mut().filter(|known| **known != now);
+        if moved.is_none() && turn.health_checks.is_empty() {
+            return;
+        }
+        let mut news = lock(&self.check_news);
+        if let Some(known) = moved {
+            *known = now.to_vec();
+            news.addresses = Some(now.to_vec());
+        }
+        news.checks.extend(turn.health_checks.iter().cloned());
+        self.told.notify_one();
+    }
+
+    /// What is new of health check node ports.
+    pub(super) fn take_check_news(&self) -> News {
+        std::mem::take(&mut *lock(&self.check_news))
+    }
+
+    /// Waits until there is something new.
+    pub(super) async fn check_news(&self) {
+        self.told.notified().await;
+    }
+
+    /// Our own metrics.
+    pub(super) fn own(&self) -> &Own {
+        &self.own
+    }
+
+    /// The metrics of each Service.
+    pub(super) fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Whether this proxy is healthy.
+    pub(super) fn report(&self) -> Report {
+        self.health().report(self.now())
+    }
+
+    /// All metrics.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// kube-proxy's metrics.
+    pub(super) fn kube_proxy(&self) -> &KubeProxy {
+        &self.kube_proxy
+    }
+
+    fn now(&self) -> Moment {
+        Moment { elapsed: self.start.elapsed(), wall: Timestamp::now() }
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        lock(&self.health)
+    }
+}
+
+/// A thread that panicked with it in hand has left nothing half done: all that is done is to set fields.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn outcome(engine: &Engine, turn: &Turn, family: Family) -> Outcome {
+    let is_of_it = |failure: &FailedChange| failure.change.family() == family;
+    if turn.unusable.is_some() || turn.failures.iter().any(is_of_it) {
+        Outcome::Failed
+    } else if engine.is_healthy() {
+        Outcome::Settled
+    } else {
+        Outcome::Done
+    }
+}
+
+fn count(changes: &Changes) -> ChangeCounts {
+    let mut counts = ChangeCounts::default();
+    for event in &changes.events {
+        match event {
+            Event::ServiceApplied(_) | Event::ServiceRemoved(_) => counts.services += 1,
+            Event::SliceApplied(_) | Event::SliceRemoved(_) => counts.endpoints += 1,
+            _ => {}
+        }
+    }
+    counts
+}

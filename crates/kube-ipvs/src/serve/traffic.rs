@@ -1,0 +1,147 @@
+//! What goes through each Service, from the counters of its virtual servers. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ipvs_netlink::{Rates, Stats};
+use proxier::model::{ServiceId, Timestamp, VirtualServerKey};
+
+/// Adds up the counters of virtual servers by Service.
+///
+/// A virtual server that is made anew counts from 0 again, and one that goes takes its counts with it. What a Service was
+/// told to have had never gets less for that.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    /// The counters as they were read last.
+    servers: HashMap<VirtualServerKey, Stats>,
+    services: BTreeMap<ServiceId, Stats>,
+}
+
+/// What is told.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct OfServices {
+    /// The oldest Services, by name.
+    pub(super) told: Vec<(ServiceId, Stats)>,
+    /// How many more there are.
+    pub(super) left_out: usize,
+}
+
+impl Traffic {
+    /// Takes in the counters of virtual servers, as they were read.
+    ///
+    /// `owner` says whose a virtual server is. A list of IPVS can lack one that is there.
+    pub(super) fn take(
+        &mut self,
+        read: Vec<(VirtualServerKey, Stats)>,
+        owner: impl Fn(&VirtualServerKey) -> Option<ServiceId>,
+    ) {
+        self.services.values_mut().for_each(|stats| stats.rates = Rates::default());
+        for (key, now) in read {
+            let Some(service) = owner(&key) else { continue };
+            let before = self.servers.insert(key, now).unwrap_or_default();
+            add(self.services.entry(service).or_default(), &now, &before);
+        }
+        self.servers.retain(|key, _| owner(key).is_some());
+    }
+
+    /// What is to be told: of `limit` Services at most, the oldest ones. `created` says since when there has been a Service;
+    /// those that are no more are forgotten.
+    pub(super) fn tell(
+        &mut self,
+        limit: usize,
+        created: impl Fn(&ServiceId) -> Option<Timestamp>,
+    ) -> OfServices {
+        self.services.retain(|service, _| created(service).is_some());
+        let mut oldest: Vec<_> = self.services.keys().map(|service| (created(service), service)).collect();
+        oldest.sort_unstable();
+        let left_out = oldest.len().saturating_sub(limit);
+        oldest.truncate(limit);
+        let mut told: Vec<_> =
+            oldest.into_iter().map(|(_, service)| (service.clone(), self.services[service])).collect();
+        told.sort_unstable();
+        OfServices { told, left_out }
+    }
+}
+
+fn add(sum: &mut Stats, now: &Stats, before: &Stats) {
+    // All counters of a virtual server begin at 0 together.
+    let counters = |stats: &Stats| {
+        let Stats { connections, packets_in, packets_out, bytes_in, bytes_out, rates: _ } = *stats;
+        [connections, packets_in, packets_out, bytes_in, bytes_out]
+    };
+    let is_new = counters(now).iter().zip(counters(before)).any(|(now, before)| *now < before);
+    let before = if is_new { [0; 5] } else { counters(before) };
+    let Stats { connections, packets_in, packets_out, bytes_in, bytes_out, rates } = sum;
+    let sums = [connections, packets_in, packets_out, bytes_in, bytes_out];
+    for ((sum, now), before) in sums.into_iter().zip(counters(now)).zip(before) {
+        *sum += now - before;
+    }
+    let now = now.rates;
+    rates.connections += now.connections;
+    rates.packets_in += now.packets_in;
+    rates.packets_out += now.packets_out;
+    rates.bytes_in += now.bytes_in;
+    rates.bytes_out += now.bytes_out;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(port: u16) -> VirtualServerKey {
+        let protocol = proxier::model::Protocol::Tcp;
+        VirtualServerKey { address: "10.96.0.1".parse().unwrap(), protocol, port: port.try_into().unwrap() }
+    }
+
+    fn stats(connections: u64, bytes_in: u64, rate: u64) -> Stats {
+        let rates = Rates { connections: rate, ..Rates::default() };
+        Stats { connections, bytes_in, rates, ..Stats::default() }
+    }
+
+    fn service(name: &str) -> ServiceId {
+        ServiceId::new("default", name)
+    }
+
+    /// Below port 100 they are of `a`, below 200 of `b`, and above somebody else's.
+    fn owner(key: &VirtualServerKey) -> Option<ServiceId> {
+        ["a", "b"].get(usize::from(key.port.get() / 100)).map(|name| service(name))
+    }
+
+    #[test]
+    fn counters_of_a_service_s_virtual_servers_are_added_up_and_never_get_less() {
+        let mut traffic = Traffic::default();
+        let mut check = |read: &[(u16, Stats)], expected: (u64, u64, u64)| {
+            traffic.take(read.iter().map(|(port, stats)| (key(*port), *stats)).collect(), owner);
+            let told = traffic.tell(10, |_| Some(0)).told;
+            let (id, Stats { connections, bytes_in, rates, .. }) = told[0].clone();
+            assert_eq!(
+                (id, (connections, bytes_in, rates.connections)),
+                (service("a"), expected),
+                "{read:?}"
+            );
+        };
+        check(&[(1, stats(3, 30, 1)), (2, stats(4, 40, 2)), (200, stats(9, 9, 9))], (7, 70, 3));
+        check(&[(1, stats(3, 30, 0)), (2, stats(5, 50, 1))], (8, 80, 1));
+        // A list can lack one.
+        check(&[(2, stats(5, 50, 1))], (8, 80, 1));
+        check(&[(1, stats(4, 40, 1)), (2, stats(5, 50, 1))], (9, 90, 2));
+        // One was made anew.
+        check(&[(1, stats(2, 90, 0)), (2, stats(5, 50, 0))], (11, 180, 0));
+    }
+
+    #[test]
+    fn the_oldest_are_told() {
+        let mut traffic = Traffic::default();
+        traffic.take(vec![(key(1), stats(1, 0, 0)), (key(100), stats(2, 0, 0))], owner);
+        let created = |age: [Option<i64>; 2]| move |id: &ServiceId| age[usize::from(*id.name == *"b")];
+        let mut check = |limit, ages, expected: &[&str], left_out| {
+            let OfServices { told, left_out: found } = traffic.tell(limit, created(ages));
+            let names: Vec<_> = told.iter().map(|(id, _)| &*id.name).collect();
+            assert_eq!((&*names, found), (expected, left_out));
+        };
+        check(2, [Some(5), Some(4)], &["a", "b"], 0);
+        check(1, [Some(5), Some(4)], &["b"], 1);
+        check(1, [Some(4), Some(4)], &["a"], 1);
+        check(2, [None, Some(4)], &["b"], 0);
+        check(2, [Some(5), Some(4)], &["b"], 0);
+    }
+}

@@ -1,0 +1,112 @@
+//! Ports at which load balancers ask about one Service.
+
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::{Result, ensure};
+use proxier::model::{Event, NodeAddress, Service, ServiceId, TrafficPolicy};
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, SOON, await_listener, await_nobody, free, get, port, service, slice};
+
+/// A Service whose load balancer asks at a port.
+fn lb(name: &str, address: &str, at: SocketAddr) -> Event {
+    let health_check_port = Some(port(at.port()));
+    let service = service(name, address);
+    Event::ServiceApplied(Service { health_check_port, external_policy: TrafficPolicy::Local, ..service })
+}
+
+/// Waits until a port answers so.
+fn await_answer(at: SocketAddr, name: &str, endpoints: u64) -> Result<()> {
+    scenarios::eventually(SOON, || {
+        let answer = get(at, "/whatever/path?x", "")?;
+        let body: Value = serde_json::from_str(&answer.body)?;
+        let expected = json!({
+            "service": { "namespace": "default", "name": name },
+            "localEndpoints": endpoints,
+            "serviceProxyHealthy": true,
+        });
+        ensure!(body == expected, "{body}");
+        ensure!(answer.status == if endpoints > 0 { 200 } else { 503 }, "{answer:?}");
+        ensure!(
+            answer.header("x-load-balancing-endpoint-weight") == Some(&*endpoints.to_string()),
+            "{answer:?}"
+        );
+        ensure!(answer.header("content-type") == Some("application/json"), "{answer:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn they_come_change_and_go_with_their_services() -> Result<()> {
+    let mut daemon = Daemon::start(&[])?;
+    let (one, two) = (free()?, free()?);
+    daemon.events(vec![lb("a", "10.96.0.1", one), lb("b", "10.96.0.2", two)]);
+    await_answer(one, "a", 0)?;
+    daemon.events(vec![Event::SliceApplied(slice("a", &["10.244.1.1", "10.244.1.2"]))]);
+    await_answer(one, "a", 2)?;
+    await_answer(two, "b", 0)?;
+    daemon.events(vec![Event::SliceApplied(slice("a", &[]))]);
+    await_answer(one, "a", 0)?;
+    // Another port, which another Service had until now.
+    let gone = Event::ServiceRemoved(ServiceId::new("default", "b"));
+    daemon.events(vec![gone, lb("a", "10.96.0.1", two)]);
+    await_answer(two, "a", 0)?;
+    await_nobody(one)?;
+    daemon.events(vec![Event::ServiceApplied(service("a", "10.96.0.1"))]);
+    await_nobody(two)
+}
+
+#[test]
+fn a_port_that_somebody_else_has_is_tried_again() -> Result<()> {
+    let mut daemon = Daemon::start(&[])?;
+    let taken = TcpListener::bind("0.0.0.0:0")?;
+    let at: SocketAddr = ([127, 0, 0, 1], taken.local_addr()?.port()).into();
+    let unheard = |daemon: &mut Daemon, count: u32| {
+        scenarios::eventually(SOON, || {
+            let metrics = daemon.scrape("", &[])?.body;
+            let line = format!("kube_ipvs_health_check_ports_unheard {count}\n");
+            ensure!(metrics.contains(&line), "{line} is not in:\n{metrics}");
+            Ok(())
+        })
+    };
+    daemon.events(vec![lb("a", "10.96.0.1", at)]);
+    unheard(&mut daemon, 1)?;
+    drop(taken);
+    await_listener(at)?;
+    await_answer(at, "a", 0)?;
+    unheard(&mut daemon, 0)
+}
+
+/// Where node ports are not served, load balancers are not answered either.
+#[test]
+fn they_are_where_node_ports_are() -> Result<()> {
+    let mut daemon = Daemon::start(&["--nodeport-addresses=127.0.0.0/30"])?;
+    let address = |ip: &str| NodeAddress { address: ip.parse().expect("an address"), global: true };
+    let addresses = |ips: &[&str]| Event::NodeAddresses(ips.iter().map(|ip| address(ip)).collect());
+    let port = free()?.port();
+    let at = |last: u8| SocketAddr::from(([127, 0, 0, last], port));
+    daemon.events(vec![lb("a", "10.96.0.1", at(1)), addresses(&["127.0.0.2", "127.0.0.9"])]);
+    await_answer(at(2), "a", 0)?;
+    await_nobody(at(1))?;
+    daemon.events(vec![addresses(&["127.0.0.1", "127.0.0.9"])]);
+    await_answer(at(1), "a", 0)?;
+    await_nobody(at(2))?;
+    await_nobody(at(9))
+}
+
+#[test]
+fn a_proxy_that_is_not_healthy_is_not_to_be_chosen() -> Result<()> {
+    let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
+    let at = free()?;
+    daemon.events(vec![lb("a", "10.96.0.1", at), Event::SliceApplied(slice("a", &["10.244.1.1"]))]);
+    await_answer(at, "a", 1)?;
+    daemon.kernel.unreadable = true;
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    ensure!(daemon.turn().unusable.is_some(), "it could be read");
+    std::thread::sleep(std::time::Duration::from_millis(250));
+    let answer = get(at, "/", "")?;
+    let body: Value = serde_json::from_str(&answer.body)?;
+    ensure!(answer.status == 503 && body["serviceProxyHealthy"] == json!(false), "{answer:?}");
+    ensure!(body["localEndpoints"] == json!(1), "{answer:?}");
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! The daemon's HTTP side with an engine on a kernel in memory.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Command, FromArgMatches};
+use ipvs_netlink::Stats;
+use kube_ipvs::{
+    config::{Configuration, Options},
+    serve::{self, Ask, Measuring, Status, Taken},
+    source::Changes,
+};
+use proxier::{
+    Engine, Turn,
+    fake::FakeKernel,
+    linux::Meter,
+    model::{
+        Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol,
+        Service, ServiceId, ServicePort, SliceId, VirtualServerKey,
+    },
+};
+
+/// Long enough for a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+/// One request over a new connection.
+pub(crate) fn get(at: SocketAddr, path: &str, header: &str) -> Result<Answer> {
+    let mut stream = TcpStream::connect(at)?;
+    stream.set_read_timeout(Some(SOON))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n{header}\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no answer: {answer:?}"))?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("a status")?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// A port that is free now.
+pub(crate) fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// A configuration by flags.
+pub(crate) fn configuration(flags: &[String]) -> Result<Configuration> {
+    let words = ["daemon".to_owned(), "--hostname-override=node-1".to_owned()];
+    let matches = Options::augment_args(Command::new("daemon")).get_matches_from(words.iter().chain(flags));
+    Ok(Options::from_arg_matches(&matches)?.resolve()?.configuration)
+}
+
+/// The daemon, as far as HTTP is concerned.
+pub(crate) struct Daemon {
+    pub(crate) health: SocketAddr,
+    pub(crate) metrics: SocketAddr,
+    pub(crate) engine: Engine,
+    pub(crate) kernel: FakeKernel,
+    pub(crate) status: Arc<Status>,
+    start: Instant,
+    taken: Taken,
+    waiting: Vec<Changes>,
+    measuring: Measuring,
+    asks: Receiver<Ask>,
+}
+
+impl Daemon {
+    pub(crate) fn start(flags: &[&str]) -> Result<Self> {
+        let (health, metrics) = (free()?, free()?);
+        let mut flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        flags.push(format!("--healthz-bind-address={health}"));
+        flags.push(format!("--metrics-bind-address={metrics}"));
+        let configuration = configuration(&flags)?;
+        let status = Arc::new(Status::new(&configuration));
+        let engine = Engine::new(configuration.engine()?);
+        let measuring = Measuring::new(&configuration);
+        let (owner, asks) = channel();
+        serve_with(configuration, &status, move |ask| drop(owner.send(ask)));
+        for at in [health, metrics] {
+            await_listener(at)?;
+        }
+        let (kernel, start, taken) = (FakeKernel::default(), Instant::now(), Taken::default());
+        Ok(Self {
+            health,
+            metrics,
+            engine,
+            kernel,
+            status,
+            start,
+            taken,
+            waiting: Vec::new(),
+            measuring,
+            asks,
+        })
+    }
+
+    /// Something changes, and nobody takes it in yet.
+    pub(crate) fn queue(&mut self, changes: Changes) {
+        self.status.queued(&changes);
+        self.taken.add(&changes);
+        changes.events.iter().cloned().for_each(|event| self.engine.event(event));
+        self.waiting.push(changes);
+    }
+
+    /// Something changes and a turn is taken.
+    pub(crate) fn events(&mut self, events: Vec<Event>) -> Turn {
+        self.queue(Changes { events, ..Changes::default() });
+        self.turn()
+    }
+
+    pub(crate) fn turn(&mut self) -> Turn {
+        self.waiting.drain(..).for_each(|changes| self.status.taken(&changes));
+        let start = Instant::now();
+        let turn = self.engine.turn(&mut self.kernel, self.start.elapsed());
+        self.status.turned(&self.engine, &turn, std::mem::take(&mut self.taken), start, Meter::default());
+        turn
+    }
+
+    /// All metrics, when virtual servers have these counters.
+    pub(crate) fn scrape(
+        &mut self,
+        header: &'static str,
+        counters: &[(VirtualServerKey, Stats)],
+    ) -> Result<Answer> {
+        let at = self.metrics;
+        let client = thread::spawn(move || get(at, "/metrics", header));
+        let ask = self.asks.recv_timeout(SOON)?;
+        self.measuring.measure(ask, &self.engine, || Ok(counters.to_vec()), &self.status);
+        client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
+    }
+}
+
+/// Answers, for as long as the process lives.
+pub(crate) fn serve(configuration: Configuration, status: &Arc<Status>) {
+    serve_with(configuration, status, drop);
+}
+
+fn serve_with(
+    configuration: Configuration,
+    status: &Arc<Status>,
+    owner: impl Fn(Ask) + Send + Sync + 'static,
+) {
+    let status = Arc::clone(status);
+    thread::spawn(move || -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(serve::run(&configuration, status, owner))
+    });
+}
+
+pub(crate) fn await_listener(at: SocketAddr) -> Result<()> {
+    scenarios::eventually(SOON, || {
+        TcpStream::connect(at)?;
+        Ok(())
+    })
+}
+
+/// Fails unless nobody listens there, soon.
+pub(crate) fn await_nobody(at: SocketAddr) -> Result<()> {
+    scenarios::eventually(SOON, || {
+        let refused = TcpStream::connect(at).err().map(|error| error.kind());
+        ensure!(refused == Some(ErrorKind::ConnectionRefused), "{at}: {refused:?}");
+        Ok(())
+    })
+}
+
+/// `default/NAME` with one ClusterIP and an unnamed TCP port 80.
+pub(crate) fn service(name: &str, address: &str) -> Service {
+    let port = ServicePort { name: "".into(), protocol: Protocol::Tcp, port: port(80), node_port: None };
+    Service {
+        cluster_ips: vec![address.parse().expect("an address")],
+        ports: vec![port],
+        ..Service::new(ServiceId::new("default", name))
+    }
+}
+
+/// The slice of such a Service, with ready endpoints on this node.
+pub(crate) fn slice(name: &str, endpoints: &[&str]) -> EndpointSlice {
+    let endpoint = |address: &&str| Endpoint {
+        address: address.parse().expect("an address"),
+        conditions: Conditions::READY,
+        node: Some("node-1".into()),
+        hints: Hints::default(),
+        weight: 1,
+    };
+    EndpointSlice {
+        id: SliceId::new("default", name),
+        service: ServiceId::new("default", name),
+        family: Family::V4,
+        ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: port(8080) }],
+        endpoints: endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+pub(crate) fn port(number: u16) -> PortNumber {
+    number.try_into().expect("a port")
+}

@@ -1,0 +1,155 @@
+//! `/healthz` and `/livez`, for load balancers and the kubelet.
+
+use std::{net::TcpListener, sync::Arc, thread, time::Duration};
+
+use anyhow::{Context, Result};
+use kube_ipvs::serve::{self, Status};
+use proxier::model::{Event, Node};
+use serde_json::Value;
+
+use crate::daemon::{Daemon, await_listener, configuration, free, get, serve, service};
+
+fn node(leaving: bool) -> Event {
+    Event::NodeApplied(Node {
+        name: "node-1".into(),
+        internal_ips: Vec::new(),
+        addresses: Vec::new(),
+        zone: None,
+        pod_cidrs: Vec::new(),
+        leaving,
+    })
+}
+
+fn web() -> Event {
+    Event::ServiceApplied(service("web", "10.96.0.80"))
+}
+
+/// What is said at a path: the status, and of the JSON what does not change with time.
+fn ask(daemon: &Daemon, path: &str) -> Result<(u16, Value)> {
+    let answer = get(daemon.health, path, "")?;
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    let mut json: Value = serde_json::from_str(&answer.body)?;
+    fn without_times(value: &mut Value) {
+        if let Value::Object(fields) = value {
+            fields.retain(|name, _| name != "lastUpdated" && name != "currentTime");
+            fields.values_mut().for_each(without_times);
+        }
+    }
+    without_times(&mut json);
+    Ok((answer.status, json))
+}
+
+#[test]
+fn a_proxy_that_does_its_work_is_healthy() -> Result<()> {
+    let mut daemon = Daemon::start(&[])?;
+    assert_eq!(ask(&daemon, "/livez")?, (200, serde_json::json!({"healthy": true})));
+    daemon.events(vec![web(), node(false)]);
+    let families = serde_json::json!({"IPv4": {"healthy": true}, "IPv6": {"healthy": true}});
+    let live = serde_json::json!({"healthy": true, "status": families});
+    assert_eq!(ask(&daemon, "/livez")?, (200, live));
+    let health = serde_json::json!({"nodeEligible": true, "healthy": true, "status": families});
+    assert_eq!(ask(&daemon, "/healthz?verbose")?, (200, health));
+    assert_eq!(get(daemon.health, "/", "")?.status, 404);
+    assert_eq!(get(daemon.health, "/metrics", "")?.status, 404);
+    Ok(())
+}
+
+#[test]
+fn a_node_that_leaves_is_not_to_be_chosen() -> Result<()> {
+    let mut daemon = Daemon::start(&[])?;
+    for (event, status) in [(node(false), 200), (node(true), 503), (node(false), 200)] {
+        daemon.events(vec![event]);
+        let (found, json) = ask(&daemon, "/healthz")?;
+        assert_eq!((found, &json["nodeEligible"]), (status, &Value::Bool(status == 200)));
+        assert_eq!(ask(&daemon, "/livez")?.0, 200);
+    }
+    daemon.events(vec![Event::NodeRemoved("node-1".into())]);
+    assert_eq!(ask(&daemon, "/healthz")?.0, 503);
+    Ok(())
+}
+
+#[test]
+fn what_fails_shows_when_it_is_late() -> Result<()> {
+    let mut daemon = Daemon::start(&["--ipvs-sync-period=1s"])?;
+    daemon.kernel.refuse = vec!["virtual server".into()];
+    let turn = daemon.events(vec![web()]);
+    assert_eq!(turn.failures.len(), 1);
+    assert_eq!(ask(&daemon, "/healthz")?.0, 200, "it is not late yet");
+    thread::sleep(Duration::from_millis(2100));
+    let (status, json) = ask(&daemon, "/healthz")?;
+    assert_eq!((status, &json["healthy"]), (503, &Value::Bool(false)));
+    assert_eq!(json["status"]["IPv4"]["healthy"], Value::Bool(false));
+    assert_eq!(json["status"]["IPv6"]["healthy"], Value::Bool(true));
+    assert_eq!(ask(&daemon, "/livez")?.0, 503);
+    // Others do not make it good; the next try does.
+    daemon.kernel.refuse.clear();
+    daemon.turn();
+    assert_eq!(ask(&daemon, "/healthz")?.0, 200);
+    Ok(())
+}
+
+#[test]
+fn a_kernel_that_cannot_be_read_shows_too() -> Result<()> {
+    let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
+    daemon.kernel.unreadable = true;
+    daemon.events(vec![web()]);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(ask(&daemon, "/livez")?.0, 503);
+    Ok(())
+}
+
+#[test]
+fn an_owner_that_takes_nothing_in_shows_too() -> Result<()> {
+    let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
+    daemon.turn();
+    let changes = kube_ipvs::source::Changes { events: vec![web()], ..Default::default() };
+    daemon.queue(changes);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(ask(&daemon, "/livez")?.0, 503);
+    daemon.turn();
+    assert_eq!(ask(&daemon, "/livez")?.0, 200);
+    Ok(())
+}
+
+/// Somebody else has the port: that is the end, or it is tried until it is free.
+#[test]
+fn a_port_that_somebody_else_has() -> Result<()> {
+    let (taken, other) = (TcpListener::bind("127.0.0.1:0")?, free()?);
+    let at = taken.local_addr()?;
+    let flags = |fail: bool| {
+        [
+            format!("--healthz-bind-address={at}"),
+            format!("--metrics-bind-address={other}"),
+            format!("--bind-address-hard-fail={fail}"),
+        ]
+    };
+    let hard = configuration(&flags(true))?;
+    let status = Arc::new(Status::new(&hard));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let error = runtime.block_on(serve::run(&hard, Arc::clone(&status), drop)).err().context("no error")?;
+    assert!(
+        format!("{error:#}").starts_with(&format!("cannot listen at {at} for health checks")),
+        "{error:#}"
+    );
+    drop(runtime);
+    serve(configuration(&flags(false))?, &status);
+    await_listener(other)?;
+    drop(taken);
+    await_listener(at)?;
+    assert_eq!(get(at, "/livez", "")?.status, 200);
+    Ok(())
+}
+
+#[test]
+fn all_addresses_are_those_of_both_families() -> Result<()> {
+    let port = free()?.port();
+    let configuration =
+        configuration(&[format!("--healthz-bind-address=0.0.0.0:{port}"), "--metrics-bind-address=".into()])?;
+    serve(configuration.clone(), &Arc::new(Status::new(&configuration)));
+    await_listener(([127, 0, 0, 1], port).into())?;
+    if TcpListener::bind("[::1]:0").is_ok() {
+        assert_eq!(get(format!("[::1]:{port}").parse()?, "/livez", "")?.status, 200);
+    }
+    Ok(())
+}

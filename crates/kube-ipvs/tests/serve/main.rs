@@ -1,0 +1,6 @@
+//! What the daemon answers over HTTP, asked over real sockets by a client of our own.
+
+mod checks;
+mod daemon;
+mod health;
+mod metrics;

@@ -1,0 +1,176 @@
+//! The port for monitoring.
+
+use anyhow::Result;
+use ipvs_netlink::{Rates, Stats};
+use kube_ipvs::source::Changes;
+use proxier::model::{Event, Family, Protocol, Service, TrafficPolicy, VirtualServerKey};
+use serde_json::Value;
+
+use crate::daemon::{Daemon, get, port, service, slice};
+
+#[test]
+fn what_kube_proxy_answers() -> Result<()> {
+    let daemon = Daemon::start(&["--ipvs-scheduler=lc", "--cluster-cidr=10.244.0.0/16"])?;
+    let at = |path| get(daemon.metrics, path, "");
+    assert_eq!(at("/proxyMode")?.body, "ipvs");
+    assert_eq!(at("/healthz")?.body, "ok");
+    assert_eq!(at("/nothing")?.status, 404);
+    let shown: Value = serde_json::from_str(&at("/configz")?.body)?;
+    let shown = &shown["kubeproxy.config.k8s.io"];
+    assert_eq!(shown["ipvs"]["scheduler"], "lc");
+    assert_eq!(shown["clusterCIDR"], "10.244.0.0/16");
+    assert_eq!(shown["mode"], "ipvs");
+    assert_eq!(shown["metricsBindAddress"], daemon.metrics.to_string());
+    let slis = at("/metrics/slis")?.body;
+    for line in [
+        r#"kubernetes_healthcheck{name="ping",type="healthz"} 1"#,
+        r#"kubernetes_healthchecks_total{name="ping",type="healthz",status="success"} 1"#,
+    ] {
+        assert!(slis.lines().any(|found| found == line), "{line} is not in:\n{slis}");
+    }
+    Ok(())
+}
+
+fn stats(connections: u64) -> Stats {
+    let rates = Rates { connections: 7, ..Rates::default() };
+    Stats { connections, packets_in: 20, packets_out: 30, bytes_in: 400, bytes_out: 500, rates }
+}
+
+fn counters(counters: &[(&str, u64)]) -> Vec<(VirtualServerKey, Stats)> {
+    let key = |ip: &str| VirtualServerKey {
+        address: ip.parse().expect("an address"),
+        protocol: Protocol::Tcp,
+        port: port(80),
+    };
+    counters.iter().map(|(ip, connections)| (key(ip), stats(*connections))).collect()
+}
+
+fn expect_lines(metrics: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(metrics.lines().any(|found| found == *line), "{line} is not in:\n{metrics}");
+    }
+}
+
+/// Dashboards and alerts for kube-proxy ask for these.
+#[test]
+fn kube_proxy_s_metrics() -> Result<()> {
+    let mut daemon = Daemon::start(&[])?;
+    let service = service("web", "10.96.0.80");
+    let slice = slice("web", &["10.244.1.1"]);
+    let trigger = (Family::V4, jiff::Timestamp::now());
+    let events = vec![Event::ServiceApplied(service.clone()), Event::SliceApplied(slice.clone())];
+    let old = (Family::V4, jiff::Timestamp::from_second(1_000_000_000)?);
+    daemon.queue(Changes { events, triggers: vec![trigger, old], ..Changes::default() });
+    expect_lines(
+        &daemon.scrape("", &[])?.body,
+        &[
+            "kubeproxy_sync_proxy_rules_endpoint_changes_pending 1",
+            "kubeproxy_sync_proxy_rules_service_changes_pending 1",
+            r#"kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"} 0.0"#,
+        ],
+    );
+    daemon.turn();
+    let mut elsewhere = slice;
+    elsewhere.endpoints[0].node = Some("node-2".into());
+    let local = Service { internal_policy: TrafficPolicy::Local, ..service };
+    daemon.events(vec![Event::ServiceApplied(local), Event::SliceApplied(elsewhere)]);
+    for path in ["/healthz", "/livez", "/livez"] {
+        get(daemon.health, path, "")?;
+    }
+    let metrics = daemon.scrape("", &[])?;
+    assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let metrics = metrics.body;
+    expect_lines(
+        &metrics,
+        &[
+            "# TYPE kubeproxy_sync_proxy_rules_duration_seconds histogram",
+            r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="16.384",ip_family="IPv6"} 2"#,
+            r#"kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 2"#,
+            "# TYPE kubeproxy_network_programming_duration_seconds histogram",
+            r#"kubeproxy_network_programming_duration_seconds_bucket{le="0.25",ip_family="IPv6"} 0"#,
+            r#"kubeproxy_network_programming_duration_seconds_bucket{le="59",ip_family="IPv4"} 1"#,
+            r#"kubeproxy_network_programming_duration_seconds_bucket{le="115",ip_family="IPv4"} 1"#,
+            r#"kubeproxy_network_programming_duration_seconds_bucket{le="300",ip_family="IPv4"} 1"#,
+            r#"kubeproxy_network_programming_duration_seconds_count{ip_family="IPv4"} 1"#,
+            r#"kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family="IPv4"} 0"#,
+            "# TYPE kubeproxy_conntrack_reconciler_deleted_entries_total counter",
+            r#"kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv6"} 0"#,
+            "# TYPE kubeproxy_sync_proxy_rules_last_timestamp_seconds gauge",
+            "# TYPE kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds gauge",
+            "# TYPE kubeproxy_sync_proxy_rules_endpoint_changes_total counter",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_total 2",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
+            "# TYPE kubeproxy_sync_proxy_rules_service_changes_total counter",
+            "kubeproxy_sync_proxy_rules_service_changes_total 2",
+            "kubeproxy_sync_proxy_rules_service_changes_pending 0",
+            "# TYPE kubeproxy_sync_proxy_rules_no_local_endpoints_total gauge",
+            r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal",ip_family="IPv4"} 1"#,
+            r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="external",ip_family="IPv4"} 0"#,
+            r#"kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family="IPv4"} 0"#,
+            r#"kubeproxy_proxy_healthz_total{code="200"} 1"#,
+            r#"kubeproxy_proxy_livez_total{code="200"} 2"#,
+        ],
+    );
+    let buckets = |name: &str| {
+        let of_v4 = |line: &&str| line.starts_with(name) && line.contains("IPv4");
+        metrics.lines().filter(of_v4).count()
+    };
+    // And +Inf; and kube-proxy's 0.
+    assert_eq!(buckets("kubeproxy_sync_proxy_rules_duration_seconds_bucket"), 15 + 1);
+    assert_eq!(buckets("kubeproxy_network_programming_duration_seconds_bucket"), 1 + 2 + 59 + 12 + 7 + 1);
+    Ok(())
+}
+
+#[test]
+fn our_own_metrics() -> Result<()> {
+    let mut daemon = Daemon::start(&["--service-metrics-limit=2"])?;
+    let services = [("new", "10.96.0.1", 30), ("old", "10.96.0.2", 10), ("mid", "10.96.0.3", 20)]
+        .map(|(name, ip, created)| Event::ServiceApplied(Service { created, ..service(name, ip) }));
+    daemon.kernel.refuse = vec!["10.96.0.1:80 rr".into()];
+    daemon.events(services.into_iter().chain([Event::SliceApplied(slice("old", &["10.1.1.1"]))]).collect());
+    let read = counters(&[("10.96.0.1", 1), ("10.96.0.2", 2), ("10.96.0.3", 3), ("10.99.9.9", 4)]);
+    let metrics = daemon.scrape("Accept: application/openmetrics-text;version=1.0.0\r\n", &read)?;
+    let kind = metrics.header("content-type").unwrap_or_default();
+    assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(metrics.body.ends_with("# EOF\n"));
+    expect_lines(
+        &metrics.body,
+        &[
+            concat!(r#"kube_ipvs_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
+            "kube_ipvs_virtual_servers 2",
+            "kube_ipvs_real_servers 1",
+            "kube_ipvs_draining_endpoints 0",
+            "kube_ipvs_plan_changes_count 1",
+            r#"kube_ipvs_apply_errors_total{kind="virtual-server"} 1"#,
+            r#"kube_ipvs_apply_errors_total{kind="kernel"} 0"#,
+            "kube_ipvs_drift_repaired_total 0",
+            "kube_ipvs_service_metrics_left_out 1",
+            "# TYPE process_cpu_seconds counter",
+            "# TYPE process_resident_memory_bytes gauge",
+            r#"kube_ipvs_service_connections_total{service_namespace="default",service_name="old"} 2"#,
+            r#"kube_ipvs_service_connections_total{service_namespace="default",service_name="mid"} 3"#,
+            r#"kube_ipvs_service_packets_total{service_namespace="default",service_name="old",direction="in"} 20"#,
+            r#"kube_ipvs_service_packets_total{service_namespace="default",service_name="old",direction="out"} 30"#,
+            r#"kube_ipvs_service_bytes_total{service_namespace="default",service_name="old",direction="in"} 400"#,
+            r#"kube_ipvs_service_bytes_total{service_namespace="default",service_name="old",direction="out"} 500"#,
+            r#"kube_ipvs_service_connections_per_second{service_namespace="default",service_name="old"} 7"#,
+            r#"kube_ipvs_service_bytes_per_second{service_namespace="default",service_name="old",direction="in"} 0"#,
+        ],
+    );
+    assert!(!metrics.body.contains(r#"service_name="new""#), "{}", metrics.body);
+    // The kernel is not read again at once.
+    let metrics = daemon.scrape("", &counters(&[("10.96.0.2", 99)]))?.body;
+    let line = r#"kube_ipvs_service_connections_total{service_namespace="default",service_name="old"} 2"#;
+    expect_lines(&metrics, &[line]);
+    Ok(())
+}
+
+#[test]
+fn metrics_of_services_can_be_turned_off() -> Result<()> {
+    let mut daemon = Daemon::start(&["--service-metrics-limit=0"])?;
+    daemon.events(vec![Event::ServiceApplied(service("web", "10.96.0.80"))]);
+    let metrics = daemon.scrape("", &counters(&[("10.96.0.80", 1)]))?.body;
+    expect_lines(&metrics, &["kube_ipvs_virtual_servers 1", "kube_ipvs_service_metrics_left_out 0"]);
+    assert!(!metrics.contains("kube_ipvs_service_connections"), "{metrics}");
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! What a turn tells beside its plan: health checks, drift, and Services without local endpoints.
+
+use super::{super::*, myapp, start};
+use crate::{model::*, testing::*};
+
+/// A Service with the policy `Local` and a health check, dual-stack.
+fn lb() -> Service {
+    let mut service = service("lb", &["10.96.0.7", "fd00:96::7"], &[(80, Some(30080)), (443, None)]);
+    service.ports[1].name = "tls".into();
+    service.external_policy = TrafficPolicy::Local;
+    service.health_check_port = Some(port(32000));
+    service
+}
+
+/// A slice whose endpoints are on this node, both ports of it.
+fn here(name: &str, endpoints: &[&str]) -> EndpointSlice {
+    let mut slice = slice(name, "lb", 8080, endpoints);
+    slice.endpoints.iter_mut().for_each(|endpoint| endpoint.node = Some("node-1".into()));
+    slice.ports.push(EndpointPort { name: "tls".into(), port: port(8443), ..slice.ports[0].clone() });
+    slice
+}
+
+#[test]
+fn health_checks_are_told_when_they_change() {
+    let (mut engine, mut kernel) = start();
+    let id = || ServiceId::new("default", "lb");
+    let told = |count| vec![(id(), Some(HealthCheck { port: port(32000), local_endpoints: count }))];
+    let mut seconds = 0;
+    let mut check = |events: Vec<Event>, expected: Vec<(ServiceId, Option<HealthCheck>)>| {
+        let turn = turn(&mut engine, &mut kernel, seconds, events.clone());
+        assert_eq!(turn.health_checks, expected, "{events:?}");
+        seconds += 40;
+    };
+    check(myapp().into(), vec![]);
+    check(vec![Event::ServiceApplied(lb())], told(0));
+    // A pod with an address of each family, and two ports, counts once.
+    let v4 = here("lb-4", &["10.244.1.1", "10.244.1.2"]);
+    check(vec![Event::SliceApplied(v4), Event::SliceApplied(here("lb-6", &["fd00::1"]))], told(2));
+    check(vec![], vec![]);
+    check(vec![Event::SliceApplied(slice("lb-4b", "lb", 8080, &["10.244.2.1"]))], vec![]);
+    check(vec![Event::SliceApplied(here("lb-4", &["10.244.1.1", "10.244.1.2!", "10.244.1.3~"]))], told(1));
+    // One that terminates and is the last to serve is no reason to send anybody here.
+    let v4 = here("lb-4", &["10.244.1.3~"]);
+    check(vec![Event::SliceApplied(v4), Event::SliceRemoved(SliceId::new("default", "lb-6"))], told(0));
+    let cluster = Service { external_policy: TrafficPolicy::Cluster, ..lb() };
+    check(vec![Event::ServiceApplied(cluster)], vec![(id(), None)]);
+    check(vec![Event::ServiceApplied(lb())], told(0));
+    check(vec![Event::ServiceRemoved(id())], vec![(id(), None)]);
+}
+
+#[test]
+fn services_without_local_endpoints_are_counted() {
+    let (mut engine, mut kernel) = start();
+    let elsewhere = Event::SliceApplied(slice("lb-4", "lb", 8080, &["10.244.2.1"]));
+    let nodes = addresses(&["192.168.0.1", "fd00::1"]);
+    let events = [nodes, Event::ServiceApplied(lb()), elsewhere];
+    turn(&mut engine, &mut kernel, 0, events);
+    assert_eq!(engine.without_local_endpoints(), [[0, 0], [1, 0]]);
+    let both = Service { internal_policy: TrafficPolicy::Local, ..lb() };
+    turn(&mut engine, &mut kernel, 1, [Event::ServiceApplied(both)]);
+    assert_eq!(engine.without_local_endpoints(), [[1, 0], [1, 0]]);
+    turn(&mut engine, &mut kernel, 2, [Event::SliceApplied(here("lb-4", &["10.244.1.1"]))]);
+    assert_eq!(engine.without_local_endpoints(), [[0, 0], [0, 0]]);
+    turn(&mut engine, &mut kernel, 3, [Event::ServiceRemoved(ServiceId::new("default", "lb"))]);
+    assert_eq!(engine.without_local_endpoints(), [[0, 0], [0, 0]]);
+}
+
+#[test]
+fn what_drifted_is_counted_and_what_changed_is_not() {
+    let (mut engine, mut kernel) = start();
+    assert_eq!(turn(&mut engine, &mut kernel, 0, myapp()).drifted, 0, "nothing was there before");
+    let at = key("TCP 10.111.98.163:80");
+    kernel.state.bound_vips.clear();
+    let server = kernel.state.virtual_servers.get_mut(&at).unwrap();
+    server.real_servers.pop_first();
+    server.real_servers.iter_mut().for_each(|(_, destination)| destination.weight = 7);
+    kernel.state.elements.get_mut(&at).unwrap().sets =
+        kernel.state.elements[&at].sets.without(crate::set::KeySet::ClusterIps);
+    let more = slice("myapp-1", "myapp", 80, &["10.244.1.57", "10.244.1.58", "10.244.1.59"]);
+    let turn = turn(&mut engine, &mut kernel, 31, [Event::SliceApplied(more)]);
+    assert_eq!((turn.plan.changes().len(), turn.drifted), (5, 4), "{}", turn.plan);
+    assert_eq!(engine.amounts(), Amounts { virtual_servers: 1, real_servers: 3, draining: 0 });
+}

@@ -1,0 +1,197 @@
+//! The daemon's own ports: kube-proxy's, and those at which load balancers ask about one Service.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use scenarios::{Cluster, Namespace, SOON, Service, Slice, TestResult, eventually, scenario};
+
+use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluster, web_service, web_slice};
+
+const NODE: &str = "node-3";
+
+/// What curl gets: the status and the body.
+fn ask(from: &Namespace, url: &str) -> Result<(String, String)> {
+    let text = from.run("curl", &["-sS", "-g", "--max-time", "5", "-w", "\n%{http_code}", url])?;
+    let (body, status) = text.rsplit_once('\n').context("curl says nothing")?;
+    Ok((status.to_owned(), body.to_owned()))
+}
+
+/// Every path of kube-proxy's ports, asked from the node itself and from outside: health is for everybody, metrics are for
+/// the node alone.
+#[test]
+fn what_kube_proxy_answers_on_its_ports() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy_web(cluster)?;
+        let mut proxy = cluster.start_proxy(NODE, &["--ipvs-scheduler=lc"])?;
+        await_web(cluster, NODE)?;
+        let (node, client) = (cluster.at(NODE)?, cluster.at("client")?);
+        let own = cluster.node(NODE)?;
+        let metrics = [
+            ("/proxyMode", "ipvs"),
+            ("/healthz", "ok"),
+            ("/metrics", "kubeproxy_sync_proxy_rules_last_timestamp_seconds"),
+            ("/metrics/slis", "kubernetes_healthcheck{"),
+            ("/configz", r#""scheduler":"lc""#),
+        ];
+        for (path, expected) in metrics {
+            let (status, body) = ask(node, &format!("http://127.0.0.1:10249{path}"))?;
+            ensure!(status == "200" && body.contains(expected), "{path}: {status} {body}");
+            let outside = ask(client, &format!("http://{}:10249{path}", own.ipv4()));
+            ensure!(outside.is_err(), "{path} from outside: {outside:?}");
+        }
+        for path in ["/healthz", "/livez"] {
+            let urls = [
+                (node, format!("http://127.0.0.1:10256{path}")),
+                (client, format!("http://{}:10256{path}", own.ipv4())),
+                (client, format!("http://[{}]:10256{path}", own.ipv6())),
+            ];
+            for (from, url) in urls {
+                let (status, body) = ask(from, &url)?;
+                ensure!(status == "200" && body.contains(r#""healthy":true"#), "{url}: {status} {body}");
+                ensure!(body.contains("nodeEligible") == (path == "/healthz"), "{url}: {body}");
+            }
+        }
+        // A node that the autoscaler is about to delete.
+        let taints = "[{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]";
+        let leaves =
+            format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {NODE}}}\nspec: {{taints: {taints}}}\n");
+        cluster.manifests.write("node", &leaves)?;
+        eventually(SOON, || {
+            let (status, body) = ask(client, &format!("http://{}:10256/healthz", own.ipv4()))?;
+            ensure!(status == "503" && body.contains(r#""nodeEligible":false"#), "{status} {body}");
+            Ok(())
+        })?;
+        ensure!(ask(client, &format!("http://{}:10256/livez", own.ipv4()))?.0 == "200");
+        // What is answered serves everybody all the same.
+        cluster.at("visitor")?.get(WEB_ADDRESS)?;
+        proxy.check_alive()
+    })
+}
+
+/// A port asked from outside goes from 503 to 200 and back as the Service's only endpoint on the node comes and goes.
+#[test]
+fn a_load_balancer_learns_which_nodes_have_endpoints() -> TestResult {
+    scenario(Cluster::builder().pod("web", NODE, "10.244.3.2"), |cluster| {
+        let _proxies = [cluster.start_proxy(NODE, &[])?, cluster.start_proxy("node-2", &[])?];
+        let service = Service::new("web")
+            .line("type: LoadBalancer")
+            .line("externalTrafficPolicy: Local")
+            .line("healthCheckNodePort: 32000")
+            .cluster_ip("10.96.0.7")
+            .load_balancer_ip("203.0.113.7")
+            .port_line("port: 80, targetPort: 8080, nodePort: 30080");
+        cluster.manifests.write("web", &service)?;
+        let client = cluster.at("client")?;
+        let await_answer = |node: &str, status: &str, endpoints: usize| {
+            let url = format!("http://{}:32000/any/path", cluster.node(node)?.ipv4());
+            eventually(SOON, || {
+                let text = client.run("curl", &["-sS", "-i", "--max-time", "5", &url])?.to_lowercase();
+                let expected = [
+                    format!("http/1.1 {status} "),
+                    format!("x-load-balancing-endpoint-weight: {endpoints}\r\n"),
+                    format!(r#""localendpoints":{endpoints}"#),
+                    r#""service":{"name":"web","namespace":"default"}"#.into(),
+                    r#""serviceproxyhealthy":true"#.into(),
+                ];
+                let missing = expected.iter().find(|expected| !text.contains(*expected));
+                ensure!(missing.is_none(), "{node}: {missing:?} is not in {text}");
+                Ok(())
+            })
+        };
+        let slice = || Slice::of("web").port(8080);
+        for round in 0..2 {
+            cluster.manifests.write("slice", &slice())?;
+            await_answer(NODE, "503", 0).with_context(|| format!("round {round}"))?;
+            await_answer("node-2", "503", 0)?;
+            cluster.manifests.write("slice", &slice().ready("10.244.3.2").on(NODE))?;
+            await_answer(NODE, "200", 1)?;
+            await_answer("node-2", "503", 0)?;
+        }
+        cluster.manifests.edit("web", "externalTrafficPolicy: Local", "externalTrafficPolicy: Cluster")?;
+        eventually(SOON, || {
+            client.expect_refused(scenarios::Transport::Tcp, &format!("{}:32000", cluster.node(NODE)?.ipv4()))
+        })
+    })
+}
+
+/// What `ipvsadm -Ln --stats --exact` says of a virtual server: connections, packets and bytes in and out.
+fn counters(node: &Namespace, key: &str) -> Result<[u64; 5]> {
+    let text = node.run("ipvsadm", &["-Ln", "--stats", "--exact"])?;
+    let (protocol, address) = key.split_once(' ').context("a key")?;
+    let line = text.lines().find(|line| line.starts_with(protocol) && line.contains(&format!(" {address} ")));
+    let words = line.with_context(|| format!("no {key} in {text}"))?.split_whitespace().skip(2);
+    let numbers: Vec<u64> = words.map(str::parse).collect::<Result<_, _>>()?;
+    let [connections, packets_in, packets_out, bytes_in, bytes_out] = numbers[..] else {
+        anyhow::bail!("not five counters: {text}")
+    };
+    Ok([connections, packets_in, packets_out, bytes_in, bytes_out])
+}
+
+/// The samples of a scrape, by their names with labels.
+fn scrape(node: &Namespace) -> Result<BTreeMap<String, f64>> {
+    let text = node.curl("http://127.0.0.1:10249/metrics")?;
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').with_context(|| format!("no sample: {line}"))?;
+            Ok((name.to_owned(), value.parse()?))
+        })
+        .collect()
+}
+
+/// The metrics are what the kernel's own tools say, and they tell of what somebody undid.
+#[test]
+fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy_web(cluster)?;
+        let _proxy = cluster.start_proxy(NODE, &["--ipvs-sync-period=2s"])?;
+        await_web(cluster, NODE)?;
+        let node = cluster.at(NODE)?;
+        cluster.at("visitor")?.get_many(WEB_ADDRESS, 30)?;
+        let of = |kind: &str, direction: &str| {
+            format!(
+                r#"kube_ipvs_service_{kind}_total{{service_namespace="default",service_name="web"{direction}}}"#
+            )
+        };
+        // The kernel adds up every two seconds; connections may still close.
+        let metrics = eventually(SOON, || {
+            let (before, metrics) = (counters(node, WEB)?, scrape(node)?);
+            let (inwards, outwards) = (r#",direction="in""#, r#",direction="out""#);
+            let names = [
+                of("connections", ""),
+                of("packets", inwards),
+                of("packets", outwards),
+                of("bytes", inwards),
+                of("bytes", outwards),
+            ];
+            let told = names.map(|name| metrics.get(&name).copied().unwrap_or_default() as u64);
+            ensure!(told == before && told[0] == 30, "{told:?} is told, the kernel has {before:?}");
+            ensure!(told.iter().all(|counter| *counter >= 30), "{told:?}");
+            Ok(metrics)
+        })?;
+        let table = node.ipvsadm()?;
+        let of_metric = |name: &str| metrics.get(name).copied().with_context(|| format!("no {name}"));
+        ensure!(of_metric("kube_ipvs_virtual_servers")? == table.0.len() as f64);
+        let reals: usize = table.0.iter().map(|server| server.real_servers.len()).sum();
+        ensure!(of_metric("kube_ipvs_real_servers")? == reals as f64);
+        ensure!(of_metric("kube_ipvs_drift_repaired_total")? == 0.0);
+        for of in ["ipvs\",operation=\"apply", "nftables\",operation=\"read", "addresses\",operation=\"apply"]
+        {
+            ensure!(of_metric(&format!("kube_ipvs_netlink_seconds_total{{subsystem=\"{of}\"}}"))? > 0.0);
+        }
+        // Somebody undoes something, and a Service changes.
+        node.run("ipvsadm", &["-d", "-t", WEB_ADDRESS, "-r", "10.244.1.2:8080"])?;
+        await_web(cluster, NODE)?;
+        cluster.manifests.write("web", &web_service())?;
+        cluster.manifests.write("web-slice", &web_slice(&all_web()[..1]))?;
+        eventually(SOON, || {
+            let metrics = scrape(node)?;
+            let repaired = metrics.get("kube_ipvs_drift_repaired_total").copied();
+            ensure!(repaired == Some(1.0), "{repaired:?} repaired");
+            // The connections of the other two pods are over, and IPVS remembers them for a while.
+            let draining = metrics.get("kube_ipvs_draining_endpoints").copied();
+            ensure!(draining == Some(2.0), "{draining:?} drain");
+            Ok(())
+        })
+    })
+}
