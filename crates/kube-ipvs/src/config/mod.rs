@@ -254,6 +254,10 @@ impl Configuration {
                 udp: self.ipvs.udp_timeout.if_set(),
             },
             record: None,
+            take_over: self
+                .own
+                .take_over
+                .then(|| TakeOver { exclude_cidrs: self.ipvs.exclude_cidrs.0.clone() }),
         }
     }
 

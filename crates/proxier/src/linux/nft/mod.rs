@@ -4,6 +4,7 @@ mod arp;
 mod decode;
 mod element;
 mod expression;
+mod foreign;
 mod list;
 mod ruleset;
 mod sets;
@@ -35,6 +36,7 @@ use crate::{
 };
 use decode::{Content, Raw};
 use list::{ELEMENTS, ElementList};
+pub(super) use list::attributes;
 use ruleset::Chain;
 use transaction::{Transaction, message};
 
