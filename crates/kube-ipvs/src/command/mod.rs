@@ -8,6 +8,7 @@ mod listing;
 mod log;
 mod ls;
 mod run;
+mod takeover;
 
 use std::{ffi::OsString, ops::ControlFlow, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -45,7 +46,7 @@ enum Command {
     /// Say what is made of a Service, what it does not get, and why
     Explain(explain::Explain),
     /// Remove from the kernel what kube-ipvs made, and nothing else
-    Cleanup,
+    Cleanup(cleanup::Cleanup),
 }
 
 impl Cli {
@@ -55,7 +56,7 @@ impl Cli {
             Command::Ls(ls) => ls.run(),
             Command::Diff(source) => diff::run(source),
             Command::Explain(explain) => explain.run(),
-            Command::Cleanup => cleanup::run(),
+            Command::Cleanup(cleanup) => cleanup.run(),
         }
     }
 }

@@ -12,7 +12,7 @@ use anyhow::Context;
 use proxier::{Engine, Turn, linux::LinuxKernel, model::Event};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Clock, Source, World, log};
+use super::{Clock, Source, World, log, takeover::Succession};
 use crate::{
     config::Resolved,
     host,
@@ -58,7 +58,8 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
         }
     }
     follow("host", sender, follow_host)?;
-    serve(engine, kernel, &inputs, configuration.ipvs.min_sync_period.0)
+    let succession = Succession::new(&configuration);
+    serve(engine, kernel, &inputs, configuration.ipvs.min_sync_period.0, succession)
 }
 
 /// Starts a thread that tells the owner of something.
@@ -134,6 +135,7 @@ fn serve(
     mut kernel: LinuxKernel,
     inputs: &Receiver<Input>,
     pause: Duration,
+    mut succession: Succession,
 ) -> anyhow::Result<ExitCode> {
     let clock = Clock::start();
     let (mut earliest, mut has_news) = (Duration::ZERO, false);
@@ -175,6 +177,7 @@ fn serve(
                 earliest = clock.now() + pause;
             }
             tell(&turn);
+            succession.go_on(&mut kernel, engine.is_settled(), clock.now());
         }
     }
 }

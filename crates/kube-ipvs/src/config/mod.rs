@@ -43,6 +43,7 @@ use clap::ArgAction;
 use proxier::{
     Config, PodSources,
     linux::{LocalDetector, Settings, Timeouts},
+    takeover::TakeOver,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
