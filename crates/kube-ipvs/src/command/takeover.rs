@@ -91,7 +91,9 @@ impl Succession {
 
 fn tell(done: &ClearedOut) {
     let ClearedOut { adopted, chains, sets, kept } = done;
-    tracing::info!(adopted, chains, sets, "taken over from kube-proxy; its chains and ipsets are removed");
+    if adopted + chains + sets > 0 {
+        tracing::info!(adopted, chains, sets, "taken over from kube-proxy; its chains and ipsets are removed");
+    }
     kept.iter().for_each(|kept| tracing::warn!("{kept}"));
 }
 

@@ -64,8 +64,7 @@ impl fmt::Display for Kept {
             Self::LetsThrough { family, chain, dropping } => write!(
                 f,
                 "kube-proxy's chain {chain} stays ({family}): {dropping} drops what no rule accepts, and this chain is \
-                 what lets services through. Nobody keeps it up: accept them by a rule of your own, \
-                 then it goes at the next start"
+                 what lets services through. Nobody keeps it up: docs/migrating-from-kube-proxy.md says how to do without it"
             ),
             Self::Used { family, table, chain, by } => write!(
                 f,

@@ -167,7 +167,6 @@ fn set_name(is_v6: bool, name: &str) -> String {
 
 /// Makes all that kube-proxy and the kubelet make, and the sysctls. Both families, as kube-proxy always does.
 pub(super) fn prepare(node: &Namespace, backend: Backend) -> Result<()> {
-    node.sysctls(&[("ipv4.vs.conntrack", "1"), ("ipv4.ip_forward", "1")])?;
     let mut script = String::new();
     let name = backend.name();
     for (program, local) in [("iptables", "127.0.0.0/8"), ("ip6tables", "::1/128")] {
@@ -180,6 +179,7 @@ pub(super) fn prepare(node: &Namespace, backend: Backend) -> Result<()> {
     VIPS.iter().try_for_each(|vip| writeln!(script, "ip addr add {vip}/32 dev kube-ipvs0"))?;
     write!(script, "ipvsadm -R <<'END'\n{}\nEND\n", SERVERS.join("\n"))?;
     sh(node, &script)?;
+    node.sysctls(&[("ipv4.vs.conntrack", "1"), ("ipv4.ip_forward", "1")])?;
     let has = sets(node)?;
     ensure!(has.len() == 2 * SETS.len(), "{has:?}");
     Ok(())

@@ -13,7 +13,14 @@ use scenarios::{
 
 /// The node that is taken over: all tested traffic goes through it.
 const NODE: &str = "node-3";
-const FLAGS: [&str; 4] = ["--cluster-cidr", "10.244.0.0/16", "--ipvs-sync-period", "2s"];
+const FLAGS: [&str; 6] = [
+    "--cluster-cidr",
+    "10.244.0.0/16",
+    "--nodeport-addresses",
+    "192.168.128.0/24",
+    "--ipvs-sync-period",
+    "2s",
+];
 const WEB_PORT: &str = "192.168.128.3:30080";
 const TALK_PORT: &str = "192.168.128.3:30081";
 /// What ours and kube-proxy's have in common at the end.

@@ -1,6 +1,9 @@
 //! Chains that iptables made in nftables, read and removed. Read by ourselves: any expression can stand in a rule of somebody else's, and
 //! one that the library does not understand would cost the whole list.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, convert::Infallible};
 
 use netlink_batch::Error;
