@@ -92,7 +92,12 @@ impl Succession {
 fn tell(done: &ClearedOut) {
     let ClearedOut { adopted, chains, sets, kept } = done;
     if adopted + chains + sets > 0 {
-        tracing::info!(adopted, chains, sets, "taken over from kube-proxy; its chains and ipsets are removed");
+        tracing::info!(
+            adopted,
+            chains,
+            sets,
+            "taken over from kube-proxy; its chains and ipsets are removed"
+        );
     }
     kept.iter().for_each(|kept| tracing::warn!("{kept}"));
 }
@@ -140,9 +145,8 @@ fn listeners(tables: &str, port: u16) -> BTreeSet<u64> {
 fn own_sockets() -> BTreeSet<u64> {
     let Ok(descriptors) = fs::read_dir("/proc/self/fd") else { return BTreeSet::new() };
     let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    let inode = |link: std::path::PathBuf| {
-        link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-    };
+    let inode =
+        |link: std::path::PathBuf| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
     links.filter_map(inode).collect()
 }
 

@@ -1,6 +1,10 @@
 //! Taking the node over from kube-proxy's ipvs mode: see [`crate::takeover`] for what is decided.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
 
 use netlink_batch::Error;
 
@@ -15,6 +19,10 @@ use crate::{
 
 /// How often chains are read again that somebody changes while we remove them: the kubelet writes rules too.
 const ATTEMPTS: usize = 3;
+/// How long nf_tables may hold on to the sets of rules that we removed, and of those that whoever was here before us removed.
+const LETS_GO_AFTER_US: Duration = Duration::from_secs(5);
+const LETS_GO: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(20);
 
 impl LinuxKernel {
     /// Takes in what kube-proxy made, the first time that the kernel is read. It is ours from then on; its sets, which say so, go when
@@ -71,7 +79,10 @@ impl LinuxKernel {
             }
         }
         let doomed = takeover::sets_to_destroy(&sets, &leftovers.health_checks());
-        let busy = self.ipsets.destroy(&doomed).map_err(unusable("cannot remove kube-proxy's ipsets"))?;
+        let has_removed = !(leftovers.rules.is_empty() && leftovers.chains.is_empty());
+        let patience = if has_removed { LETS_GO_AFTER_US } else { LETS_GO };
+        let busy =
+            self.destroy_sets(&doomed, patience).map_err(unusable("cannot remove kube-proxy's ipsets"))?;
         let mut kept = leftovers.kept;
         if !busy.is_empty() {
             let emptied = takeover::sets_to_empty(&busy);
@@ -107,6 +118,17 @@ impl LinuxKernel {
         record.remove().map_err(unusable("the record of what is ours"))
     }
 
+    /// Removes sets. Returns those that are in use: not only for now, as nf_tables lets go of what a rule held some time after the rule is gone.
+    fn destroy_sets(&mut self, sets: &[String], patience: Duration) -> Result<Vec<String>, Error> {
+        let start = Instant::now();
+        let mut busy = self.ipsets.destroy(sets)?;
+        while !busy.is_empty() && start.elapsed() < patience {
+            thread::sleep(PAUSE);
+            busy = self.ipsets.destroy(&busy)?;
+        }
+        Ok(busy)
+    }
+
     fn leftovers(&mut self, sets: &[String]) -> Result<Leftovers, Unusable> {
         let chains = self.nft.foreign_chains().map_err(unusable("nftables"))?;
         Ok(Leftovers::among(&chains, !sets.is_empty()))
@@ -121,7 +143,8 @@ impl LinuxKernel {
         let missing: BTreeSet<_> = served.map(|(key, _)| *key).filter(|key| !servers.contains(key)).collect();
         let there = missing.iter().filter_map(|key| Some((*key, state.virtual_servers.get(key)?.config)));
         let servers = there.map(|(key, config)| Change::AddServer { key, config });
-        let vips = state.recorded_vips.intersection(&state.bound_vips).filter(|address| !vips.contains(*address));
+        let vips =
+            state.recorded_vips.intersection(&state.bound_vips).filter(|address| !vips.contains(*address));
         let changes: Vec<Change> = servers.chain(vips.copied().map(Change::Bind)).collect();
         record.intend(changes.iter()).map_err(unusable("the record of what is ours"))
     }

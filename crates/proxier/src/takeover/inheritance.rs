@@ -36,7 +36,10 @@ impl Predecessor {
     /// Takes in an entry of one of its sets.
     pub(crate) fn add(&mut self, holds: Holds, entry: Entry) {
         match (holds, entry) {
-            (Holds::Servers, Entry { address: Some(address), protocol: Some(protocol), port: Some(port) }) => {
+            (
+                Holds::Servers,
+                Entry { address: Some(address), protocol: Some(protocol), port: Some(port) },
+            ) => {
                 self.servers.insert(VirtualServerKey { address, protocol, port });
             }
             (Holds::NodePorts(protocol), Entry { port: Some(port), .. }) => {

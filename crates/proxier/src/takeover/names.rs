@@ -116,9 +116,10 @@ pub(super) fn set_name(family: Family, name: &str) -> String {
 
 /// kube-proxy's sets of both families, in order.
 fn sets() -> impl Iterator<Item = (String, Holds)> {
-    Family::ALL.into_iter().rev().flat_map(|family| {
-        SETS.into_iter().map(move |(name, holds)| (set_name(family, name), holds))
-    })
+    Family::ALL
+        .into_iter()
+        .rev()
+        .flat_map(|family| SETS.into_iter().map(move |(name, holds)| (set_name(family, name), holds)))
 }
 
 /// What a set of this name holds, if it is one of kube-proxy's.
@@ -161,7 +162,8 @@ pub(crate) fn legacy_commands(sets: &[String]) -> Vec<String> {
     lines
 }
 
-const LAST: &str = "# Only where neither INPUT nor FORWARD drops, by its policy or by a last rule (iptables-legacy -S):";
+const LAST: &str =
+    "# Only where neither INPUT nor FORWARD drops, by its policy or by a last rule (iptables-legacy -S):";
 
 fn legacy_rules(family: Family, program: &str, is_last: bool) -> Vec<String> {
     let is_shared = |chain: &str| chain == POSTROUTING || chain == MARK_MASQ;

@@ -32,7 +32,8 @@ const KUBE_PROXY: &str = "
 fn chains(text: &str) -> Vec<Chain> {
     let mut handles = 1..;
     let mut rule = |word: &str| {
-        let (is_conditional, what) = word.strip_prefix('?').map_or((word == "set", word), |what| (true, what));
+        let (is_conditional, what) =
+            word.strip_prefix('?').map_or((word == "set", word), |what| (true, what));
         let verdict = match what.strip_prefix('>') {
             Some(chain) => Verdict::Jump(chain.into()),
             None if what == "drop" => Verdict::Refuse,
@@ -86,7 +87,8 @@ fn check(chains: &[Chain], has_sets: bool, expected: Expect) {
     for chain in chains.iter().filter(|chain| !goes(chain)) {
         for rule in &chain.rules {
             let Verdict::Jump(to) = &rule.verdict else { continue };
-            let dangles = leftovers.chains.iter().any(|gone| gone.table == chain.id.table && gone.name == *to);
+            let dangles =
+                leftovers.chains.iter().any(|gone| gone.table == chain.id.table && gone.name == *to);
             assert!(!dangles || leftovers.rules.contains(&(chain.id.clone(), rule.handle)), "{chain:?}");
         }
     }
@@ -185,7 +187,8 @@ fn a_last_rule_that_drops_is_as_good_as_a_policy() {
 
 #[test]
 fn what_stayed_goes_when_nothing_drops_any_more() {
-    let kept = "filter FORWARD forward: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other\n nat KUBE-MARK-MASQ: other";
+    let kept =
+        "filter FORWARD forward: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other\n nat KUBE-MARK-MASQ: other";
     check(
         &chains(kept),
         false,
@@ -298,8 +301,14 @@ fn names_of_both_families() {
 /// Rules that nobody here can remove must not refuse in between what they let through before.
 #[test]
 fn sets_go_in_an_order_that_refuses_nothing() {
-    let existing = ["KUBE-CLUSTER-IP", "others", "KUBE-HEALTH-CHECK-NODE-PORT", "KUBE-LOAD-BALANCER-FW", "KUBE-IPVS-IPS"]
-        .map(str::to_owned);
+    let existing = [
+        "KUBE-CLUSTER-IP",
+        "others",
+        "KUBE-HEALTH-CHECK-NODE-PORT",
+        "KUBE-LOAD-BALANCER-FW",
+        "KUBE-IPVS-IPS",
+    ]
+    .map(str::to_owned);
     let all = ["KUBE-IPVS-IPS", "KUBE-LOAD-BALANCER-FW", "KUBE-HEALTH-CHECK-NODE-PORT", "KUBE-CLUSTER-IP"];
     assert_eq!(sets_to_destroy(&existing, &[]), all);
     assert_eq!(sets_to_destroy(&existing, &[Family::V6]), all);
@@ -388,14 +397,12 @@ fn inherited(entries: &[(&str, &str)], exclude: &[&str]) -> (Vec<String>, Vec<St
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::RR);
     let server = ServerState { config, real_servers: BTreeMap::new() };
     let servers = SERVERS.iter().map(|text| (key(text), server.clone())).collect();
-    let bound = BTreeSet::from(["10.96.0.1", "10.96.0.10", "203.0.113.5", "fe80::1"].map(|ip| ip.parse().unwrap()));
+    let bound =
+        BTreeSet::from(["10.96.0.1", "10.96.0.10", "203.0.113.5", "fe80::1"].map(|ip| ip.parse().unwrap()));
     let host = BTreeSet::from(["192.168.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()]);
     let take_over = TakeOver { exclude_cidrs: exclude.iter().map(|range| range.parse().unwrap()).collect() };
     let Inheritance { servers, vips } = predecessor(entries).leaves(&servers, &bound, &host, &take_over);
-    (
-        servers.iter().map(ToString::to_string).collect(),
-        vips.iter().map(ToString::to_string).collect(),
-    )
+    (servers.iter().map(ToString::to_string).collect(), vips.iter().map(ToString::to_string).collect())
 }
 
 #[test]

@@ -92,7 +92,11 @@ impl Nft {
             let mut found: BTreeMap<(String, String), Chain> = BTreeMap::new();
             for head in listed.into_iter().filter_map(Listed::chain) {
                 if TABLES.contains(&head.table.as_str()) {
-                    let id = ChainId { family, table: head.table.as_str().into(), name: head.name.as_str().into() };
+                    let id = ChainId {
+                        family,
+                        table: head.table.as_str().into(),
+                        name: head.name.as_str().into(),
+                    };
                     found.insert((head.table, head.name), Chain { id, base: head.base, rules: Vec::new() });
                 }
             }

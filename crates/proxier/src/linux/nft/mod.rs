@@ -35,8 +35,8 @@ use crate::{
     state::State,
 };
 use decode::{Content, Raw};
-use list::{ELEMENTS, ElementList};
 pub(super) use list::attributes;
+use list::{ELEMENTS, ElementList};
 use ruleset::Chain;
 use transaction::{Transaction, message};
 
