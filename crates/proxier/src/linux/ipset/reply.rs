@@ -35,7 +35,7 @@ pub(super) fn part(bytes: &[u8]) -> Option<Part> {
                 let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
                 part.set = String::from_utf8_lossy(name).into_owned();
             }
-            attribute::DATA => part.size = find(value, kind::SIZE).and_then(|size| number(size)),
+            attribute::DATA => part.size = find(value, kind::SIZE).and_then(number),
             attribute::ENTRIES => {
                 let entries = attributes(value).filter(|(kind, _)| *kind == attribute::DATA);
                 part.entries.extend(entries.map(|(_, entry)| read(entry)));
