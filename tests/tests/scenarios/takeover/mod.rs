@@ -1,15 +1,17 @@
 //! A live node is taken over from kube-proxy's ipvs mode: nobody who uses it notices, and what kube-proxy left goes.
 
 mod kube_proxy;
+mod users;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kube_proxy::{Backend, prepare, sets, sh, write_sets_and_rules};
 use scenarios::{
-    Cluster, ClusterBuilder, Conversation, Load, Namespace, Proxy, SOON, Server, Service, Slice, TestResult,
-    Transport, eventually, scenario, throughout,
+    Cluster, ClusterBuilder, Namespace, Proxy, SOON, Server, Service, Slice, TestResult, Transport,
+    eventually, scenario, throughout,
 };
+use users::Users;
 
 /// The node that is taken over: all tested traffic goes through it.
 const NODE: &str = "node-3";
@@ -63,42 +65,6 @@ fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
         servers.push(cluster.echo(pod, Transport::Tcp, 9090)?);
     }
     Ok(servers)
-}
-
-/// Those who must not notice.
-struct Users {
-    loads: Vec<(Load, String)>,
-    held: Vec<(Conversation, String)>,
-}
-
-impl Users {
-    fn arrive(cluster: &Cluster) -> Result<Self> {
-        let mut held = Vec::new();
-        for (from, to) in [("visitor", "10.96.0.81:7"), (NODE, "10.96.0.81:7"), ("client", TALK_PORT)] {
-            let mut connection = cluster.at(from)?.connect(Transport::Tcp, to)?;
-            let name = connection.say()?.name;
-            held.push((connection, name));
-        }
-        let mut loads = Vec::new();
-        for (from, to) in [("visitor", "10.96.0.80:80"), (NODE, "10.96.0.80:80"), ("client", WEB_PORT)] {
-            let load = Load::start(cluster.at(from)?, to, Duration::from_millis(15))?;
-            loads.push((load, format!("{from} to {to}")));
-        }
-        Ok(Self { loads, held })
-    }
-
-    fn still_talk(&mut self) -> Result<()> {
-        for (connection, name) in &mut self.held {
-            let answer = connection.say()?;
-            ensure!(answer.name == *name, "a connection moved from {name} to {}", answer.name);
-        }
-        Ok(())
-    }
-
-    fn leave(mut self) -> Result<()> {
-        self.still_talk()?;
-        self.loads.into_iter().try_for_each(|(load, who)| load.stop()?.expect_clean(20, &who))
-    }
 }
 
 /// Waits until the daemon says that it took the node over.
