@@ -150,8 +150,8 @@ fn where_the_policy_drops_what_lets_services_through_stays() {
             filter KUBE-KUBELET-CANARY: 0 of 0 rules go
             filter INPUT: 2 of 3 rules go
             filter FORWARD: 1 of 2 rules go
-            kube-proxy's chain KUBE-FORWARD stays (IPv4): FORWARD drops what no rule accepts, and this chain is what lets services through. Nobody keeps it up: accept them by a rule of your own, then it goes at the next start
-            kube-proxy's chain KUBE-NODE-PORT stays (IPv4): INPUT drops what no rule accepts, and this chain is what lets services through. Nobody keeps it up: accept them by a rule of your own, then it goes at the next start
+            kube-proxy's chain KUBE-FORWARD stays (IPv4): FORWARD drops what no rule accepts, and this chain is what lets services through. Nobody keeps it up: docs/migrating-from-kube-proxy.md says how to do without it
+            kube-proxy's chain KUBE-NODE-PORT stays (IPv4): INPUT drops what no rule accepts, and this chain is what lets services through. Nobody keeps it up: docs/migrating-from-kube-proxy.md says how to do without it
         "#]],
     );
 }
