@@ -28,6 +28,7 @@ pub mod model;
 pub mod plan;
 pub mod set;
 mod state;
+pub mod takeover;
 #[cfg(test)]
 mod testing;
 

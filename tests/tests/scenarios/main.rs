@@ -41,6 +41,7 @@ mod source_ranges;
 mod spread;
 mod steady_load;
 mod sysctls;
+mod takeover;
 mod terminating;
 mod topology;
 mod udp;

@@ -17,7 +17,7 @@ use super::{modules, packages};
 /// real `ip` and `ping`; bash is for the interactive shell, the rest for looking around.
 const HANDY: &[&str] = &[
     "date", "env", "timeout", "nohup", "xargs", "setsid", "unshare", "nsenter", "ping", "bash", "tcpdump",
-    "ipset", "ethtool", "strace",
+    "ethtool", "strace",
 ];
 
 /// Names that iptables goes by.

@@ -20,6 +20,7 @@ pub(crate) const ORACLES: &[Needed] = &[
     ("bridge", "iproute2"),
     ("conntrack", "conntrack"),
     ("iptables", "iptables"),
+    ("ipset", "ipset"),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
 ];

@@ -8,13 +8,14 @@ mod recent;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::mpsc::SyncSender, time::Duration};
+use std::time::Duration;
 
 use proxier::{
     FailedChange, Turn,
     desired::Skipped,
     model::{ServiceId, ServicePortId},
 };
+use tokio::sync::mpsc::Sender;
 
 pub use post::post;
 use recent::Recent;
@@ -47,13 +48,13 @@ pub const WAITING: usize = 100;
 /// Nothing is said twice within an hour, as what fails is tried again and again.
 #[derive(Debug)]
 pub struct Announcer {
-    to_post: SyncSender<Announcement>,
+    to_post: Sender<Announcement>,
     recent: Recent,
 }
 
 impl Announcer {
     /// Announces by way of a channel, at whose other end [`post`] may be, or nobody.
-    pub fn new(to_post: SyncSender<Announcement>) -> Self {
+    pub fn new(to_post: Sender<Announcement>) -> Self {
         Self { to_post, recent: Recent::default() }
     }
 

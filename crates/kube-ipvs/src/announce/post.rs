@@ -1,8 +1,9 @@
-use std::{sync::mpsc::Receiver, time::Duration};
+use std::time::Duration;
 
 use http::Request;
 use jiff::Timestamp;
 use kube::Client;
+use tokio::sync::mpsc::Receiver;
 
 use super::{Announcement, event::event};
 
@@ -10,9 +11,9 @@ use super::{Announcement, event::event};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Posts announcements as Events, until nobody is left who announces. One that cannot be posted is given up: the log has it.
-pub async fn post(client: Client, node: &str, announcements: Receiver<Announcement>) {
+pub async fn post(client: Client, node: &str, mut announcements: Receiver<Announcement>) {
     let mut could = true;
-    for announcement in announcements {
+    while let Some(announcement) = announcements.recv().await {
         let posting = post_one(&client, node, &announcement);
         let outcome = tokio::time::timeout(PATIENCE, posting).await;
         let error = match outcome {

@@ -1,14 +1,19 @@
-use std::{sync::mpsc::sync_channel, time::Duration};
+use std::time::Duration;
 
 use expect_test::expect;
 use jiff::Timestamp;
 use proxier::model::{PortNumber, Protocol, VirtualServerKey};
+use tokio::sync::mpsc::{Receiver, channel};
 
 use super::{event::event, *};
 
 fn announcement(note: &str) -> Announcement {
     let about = About::Service(ServiceId::new("shop", "web"));
     Announcement { about, reason: "AddressTaken", note: note.into() }
+}
+
+fn notes(said: &mut Receiver<Announcement>) -> Vec<String> {
+    std::iter::from_fn(|| said.try_recv().ok()).map(|announcement| announcement.note).collect()
 }
 
 #[test]
@@ -51,24 +56,24 @@ fn a_long_note_is_cut_between_characters() {
 
 #[test]
 fn nothing_is_said_twice_within_an_hour() {
-    let (sender, said) = sync_channel(10);
+    let (sender, mut said) = channel(10);
     let mut announcer = Announcer::new(sender);
     for minute in 0..=60 {
         announcer.announce(announcement("why"), Duration::from_secs(60 * minute));
     }
     announcer.announce(announcement("another"), Duration::ZERO);
-    let notes: Vec<String> = said.try_iter().map(|announcement| announcement.note).collect();
+    let notes = notes(&mut said);
     assert_eq!(notes, ["why", "why", "another"]);
 }
 
 #[test]
 fn who_announces_never_waits() {
-    let (sender, said) = sync_channel(2);
+    let (sender, mut said) = channel(2);
     let mut announcer = Announcer::new(sender);
     for number in 0..5000 {
         announcer.announce(announcement(&number.to_string()), Duration::ZERO);
     }
-    assert_eq!(said.try_iter().count(), 2);
+    assert_eq!(notes(&mut said).len(), 2);
 }
 
 #[test]

@@ -4,9 +4,24 @@ use anyhow::Context;
 
 use crate::config::Configuration;
 
-pub(super) fn run() -> anyhow::Result<ExitCode> {
-    let mut kernel = super::kernel(&Configuration::default())?;
-    let plan = kernel.clean_up().context("cannot clean up; what is left is removed by the next try")?;
-    super::print(&plan)?;
-    Ok(ExitCode::SUCCESS)
+/// What of it all goes.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Cleanup {
+    /// Leave virtual servers and their addresses to kube-proxy, which serves them again; remove the rules only
+    #[arg(long)]
+    hand_over: bool,
+}
+
+impl Cleanup {
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        const LEFT: &str = "what is left is removed by the next try";
+        let mut kernel = super::kernel(&Configuration::default())?;
+        if self.hand_over {
+            kernel.hand_over().with_context(|| format!("cannot hand over; {LEFT}"))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let plan = kernel.clean_up().with_context(|| format!("cannot clean up; {LEFT}"))?;
+        super::print(&plan)?;
+        Ok(ExitCode::SUCCESS)
+    }
 }

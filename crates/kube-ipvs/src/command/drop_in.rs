@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Parser;
 use proxier::kernel::Kernel;
 
-use super::{Source, cleanup, kernel, log, run};
+use super::{Source, cleanup::Cleanup, kernel, log, run};
 use crate::{
     config::{self, Options},
     host,
@@ -50,7 +50,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let DropIn { cleanup, init_only, write_config_to, manifests, options } =
         DropIn::parse_from(arguments.into_iter().map(with_dashes));
     if cleanup {
-        return cleanup::run();
+        return Cleanup::default().run();
     }
     if let Some(path) = write_config_to {
         let text = config::write(&options.resolve()?.configuration)?;

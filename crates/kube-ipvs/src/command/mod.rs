@@ -9,6 +9,7 @@ mod log;
 mod ls;
 mod owner;
 mod run;
+mod takeover;
 
 use std::{ffi::OsString, ops::ControlFlow, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -46,7 +47,7 @@ enum Command {
     /// Say what is made of a Service, what it does not get, and why
     Explain(explain::Explain),
     /// Remove from the kernel what kube-ipvs made, and nothing else
-    Cleanup,
+    Cleanup(cleanup::Cleanup),
 }
 
 impl Cli {
@@ -56,7 +57,7 @@ impl Cli {
             Command::Ls(ls) => ls.run(),
             Command::Diff(source) => diff::run(source),
             Command::Explain(explain) => explain.run(),
-            Command::Cleanup => cleanup::run(),
+            Command::Cleanup(cleanup) => cleanup.run(),
         }
     }
 }

@@ -9,8 +9,9 @@ use std::{
 use anyhow::Context;
 use proxier::{Engine, Turn, linux::LinuxKernel, model::Event};
 
-use super::Clock;
+use super::{Clock, takeover::Succession};
 use crate::{
+    announce::Announcer,
     config::Configuration,
     serve::{Ask, Measuring, Status, Taken},
     source::Changes,
@@ -34,10 +35,12 @@ pub(super) fn own(
     inputs: &Receiver<Input>,
     configuration: &Configuration,
     status: &Status,
+    mut announcer: Announcer,
 ) -> anyhow::Result<ExitCode> {
     let clock = Clock::start();
     let pause = configuration.ipvs.min_sync_period.0;
     let mut measuring = Measuring::new(configuration);
+    let mut succession = Succession::new(configuration);
     let (mut earliest, mut has_news) = (Duration::ZERO, false);
     // No turn before both are known: what nobody wants is removed.
     let (mut has_world, mut has_addresses) = (false, false);
@@ -83,6 +86,8 @@ pub(super) fn own(
                 earliest = clock.now() + pause;
             }
             tell(&turn);
+            announcer.turned(&turn, clock.now());
+            succession.go_on(&mut kernel, engine.is_settled(), clock.now(), &mut announcer);
         }
         for ask in asks.drain(..) {
             measuring.measure(ask, &engine, || kernel.traffic(), status);

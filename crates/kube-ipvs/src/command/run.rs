@@ -18,6 +18,7 @@ use super::{
     owner::{Input, own},
 };
 use crate::{
+    announce::{self, Announcer},
     config::Resolved,
     host,
     serve::{self, Status},
@@ -52,18 +53,25 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
             .name("config".into())
             .spawn(move || await_other_content(&owner.0, &path, &content))?;
     }
+    let (to_announce, announcements) = tokio::sync::mpsc::channel(announce::WAITING);
     let (to_owner, told) = (sender.clone(), Arc::clone(&status));
     match world {
         World::Manifests(manifests) => follow("manifests", to_owner, move |owner| {
             manifests::follow(manifests, |changes| deliver(owner, &told, changes));
             Ok(())
         })?,
-        World::Kubernetes(kubernetes) => follow("kubernetes", to_owner, move |owner| {
-            addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, &told, changes)))
-        })?,
+        World::Kubernetes(kubernetes) => {
+            let for_events = kubernetes.clone();
+            follow("events", sender.clone(), move |_| {
+                addresses::runtime()?.block_on(for_events.announce(announcements))
+            })?;
+            follow("kubernetes", to_owner, move |owner| {
+                addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, &told, changes)))
+            })?;
+        }
     }
     follow("host", sender, follow_host)?;
-    own(engine, kernel, &inputs, &configuration, &status)
+    own(engine, kernel, &inputs, &configuration, &status, Announcer::new(to_announce))
 }
 
 /// Starts a thread that tells the owner of something.

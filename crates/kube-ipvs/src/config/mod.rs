@@ -43,6 +43,7 @@ use clap::ArgAction;
 use proxier::{
     Config, PodSources,
     linux::{LocalDetector, Settings, Timeouts},
+    takeover::TakeOver,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
@@ -254,6 +255,10 @@ impl Configuration {
                 udp: self.ipvs.udp_timeout.if_set(),
             },
             record: None,
+            take_over: self
+                .own
+                .take_over
+                .then(|| TakeOver { exclude_cidrs: self.ipvs.exclude_cidrs.0.clone() }),
         }
     }
 

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use super::{Configuration, Listen, file, listen, without_effect};
 
 /// Flags that count beside a file too: kube-proxy's first, then our own.
-const BESIDE_FILE: [&str; 14] = [
+const BESIDE_FILE: [&str; 15] = [
     "config",
     "hostname-override",
     "master",
@@ -20,6 +20,7 @@ const BESIDE_FILE: [&str; 14] = [
     "scoped-arp",
     "vip-ping",
     "localhost-nodeports",
+    "take-over",
     "drain-cap",
     "watch-timeout",
     "service-metrics-limit",

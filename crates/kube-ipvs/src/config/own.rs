@@ -18,6 +18,10 @@ pub struct Own {
     #[arg(id = "localhost-nodeports", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
     pub localhost_node_ports: bool,
 
+    /// Go on with what kube-proxy's ipvs mode made, without dropping a connection, and remove what it left
+    #[arg(id = "take-over", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "true", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
+    pub take_over: bool,
+
     /// How long an endpoint that left without terminating may keep its connections
     #[arg(id = "drain-cap", long, value_name = "DURATION", default_value_t = Self::default().drain_cap)]
     pub drain_cap: GoDuration,
@@ -37,6 +41,7 @@ impl Default for Own {
             scoped_arp: false,
             vip_ping: true,
             localhost_node_ports: false,
+            take_over: true,
             drain_cap: GoDuration::seconds(600),
             watch_timeout: GoDuration::seconds(120),
             service_metrics_limit: Whole::new(1000),

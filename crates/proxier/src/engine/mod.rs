@@ -158,6 +158,12 @@ impl Engine {
         self.known.is_some() && !self.retry.is_pending()
     }
 
+    /// Whether the kernel has all that is wanted and nothing of ours that is not, as far as is known: all that exists was known in
+    /// the last turn, and nothing failed.
+    pub fn is_settled(&self) -> bool {
+        self.complete && self.is_healthy()
+    }
+
     /// Brings the kernel to what is wanted. Costs work in proportion to what changed since the last turn;
     /// once every `sync_period`, and after a failure, the kernel is read again and compared as a whole.
     pub fn turn(&mut self, kernel: &mut impl Kernel, now: Duration) -> Turn {

@@ -67,6 +67,14 @@ impl Addresses {
         Ok(ours.filter_map(local_address).collect())
     }
 
+    /// Reads the addresses on all other devices.
+    pub(super) fn of_other_devices(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
+        self.find()?;
+        let list = self.list()?;
+        let others = list.iter().filter(|message| message.header.index != self.index);
+        Ok(others.filter_map(local_address).collect())
+    }
+
     /// Binds addresses and takes addresses off.
     pub(super) fn apply(
         &mut self,

@@ -18,12 +18,14 @@
 
 mod addresses;
 mod conntrack;
+mod ipset;
 mod ipvs;
 mod meter;
 mod nft;
 mod record;
 mod settings;
 pub mod sysctl;
+mod takeover;
 mod timeouts;
 
 use std::{
@@ -38,6 +40,7 @@ use crate::{
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
     state::{Membership, State},
+    takeover::Inheritance,
 };
 pub use addresses::DEVICE;
 pub use meter::{Cleansing, Meter, Operation, Subsystem};
@@ -48,10 +51,15 @@ pub struct LinuxKernel {
     ipvs: ipvs_netlink::Client,
     addresses: addresses::Addresses,
     conntrack: conntrack::Conntrack,
+    ipsets: ipset::IpSets,
     record: Option<record::Record>,
     nft: nft::Nft,
     settings: Settings,
     meter: Meter,
+    /// What kube-proxy made and our record in nftables may not have yet; `None` before anybody looked.
+    inheritance: Option<Inheritance>,
+    /// How many things that were at first.
+    adopted: usize,
 }
 
 impl LinuxKernel {
@@ -66,9 +74,12 @@ impl LinuxKernel {
             ipvs: ipvs_netlink::Client::open().map_err(unusable("IPVS"))?,
             conntrack: conntrack::Conntrack::open().map_err(unusable("conntrack"))?,
             addresses: addresses::Addresses::open().map_err(unusable("rtnetlink"))?,
+            ipsets: ipset::IpSets::open().map_err(unusable("ipset"))?,
             nft: nft::Nft::open(settings.clone()).map_err(unusable("nftables"))?,
             settings,
             meter: Meter::default(),
+            inheritance: None,
+            adopted: 0,
         })
     }
 
@@ -107,6 +118,8 @@ impl LinuxKernel {
     ///
     /// The first thing that could not be read or removed. Calling it again goes on from there.
     pub fn clean_up(&mut self) -> Result<Plan, Unusable> {
+        // What kube-proxy made and we never served is not ours.
+        self.inheritance = Some(Inheritance::default());
         let state = self.observe()?;
         let recorded = |key: &VirtualServerKey| state.is_recorded(key);
         let servers = state.virtual_servers.keys().copied().filter(recorded).map(Change::RemoveServer);
@@ -241,6 +254,7 @@ impl Kernel for LinuxKernel {
             state.owned = owned_servers;
             state.owned_vips = owned.vips.intersection(&state.bound_vips).copied().collect();
         }
+        self.inherit(&mut state)?;
         Ok(state)
     }
 

@@ -80,6 +80,15 @@ impl Record {
         }))
     }
 
+    /// Removes the file: nothing is ours any more.
+    pub(super) fn remove(&mut self) -> io::Result<()> {
+        self.file = None;
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
     fn append(&mut self, lines: impl Iterator<Item = String>) -> io::Result<()> {
         let lines: String = lines.collect();
         if lines.is_empty() {

@@ -1,5 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
+use crate::takeover::TakeOver;
+
 /// What the back end needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -24,6 +26,8 @@ pub struct Settings {
     /// A file for a copy of the record of what is ours, one for each network namespace, where it ends with the
     /// kernel's state, such as in /run. Without it nobody knows what is ours after somebody emptied nftables.
     pub record: Option<PathBuf>,
+    /// Whether what kube-proxy's ipvs mode made is ours, and how that is told. `None`: it is somebody else's.
+    pub take_over: Option<TakeOver>,
 }
 
 /// How a packet from a pod is told from others (kube-proxy's `detectLocal`).
@@ -70,6 +74,7 @@ impl Default for Settings {
             scoped_arp: false,
             timeouts: Timeouts::default(),
             record: None,
+            take_over: None,
         }
     }
 }

@@ -96,15 +96,18 @@ fn every_flag_of_kube_proxy_has_its_field() {
 
 #[test]
 fn our_own_flags() {
-    let line = "--scoped-arp --vip-ping=false --localhost-nodeports --drain-cap=1h --watch-timeout=30s \
-                --service-metrics-limit=7";
-    let own = parse(line).own;
+    let own = parse(
+        "--scoped-arp --vip-ping=false --localhost-nodeports --take-over=false --drain-cap=1h --watch-timeout=30s \
+         --service-metrics-limit=7",
+    )
+    .own;
     assert_eq!(
         own,
         Own {
             scoped_arp: true,
             vip_ping: false,
             localhost_node_ports: true,
+            take_over: false,
             drain_cap: GoDuration::seconds(3600),
             watch_timeout: GoDuration::seconds(30),
             service_metrics_limit: Whole::new(7),

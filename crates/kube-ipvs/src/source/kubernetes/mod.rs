@@ -21,10 +21,17 @@ pub use limits::Limits;
 use std::ops::ControlFlow;
 
 use kube::Config;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc::{self, Receiver},
+    task::JoinSet,
+};
 
 use self::{nodes::OtherNodes, resource::Resource, watch::Watch, world::World};
-use crate::{config::ClientConnection, source::Changes};
+use crate::{
+    announce::{self, Announcement},
+    config::ClientConnection,
+    source::Changes,
+};
 
 /// How many changes may wait until they are taken in. Then the API server waits too.
 const WAITING: usize = 1024;
@@ -53,6 +60,17 @@ impl KubernetesSource {
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// Posts announcements as Events, until nobody is left who announces.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no client with these credentials.
+    pub async fn announce(self, announcements: Receiver<Announcement>) -> anyhow::Result<()> {
+        let client = connect::client(&self.config, &self.connection)?;
+        announce::post(client, &self.node, announcements).await;
+        Ok(())
     }
 
     /// Delivers what there is and what changes, until `deliver` breaks off.

@@ -93,7 +93,7 @@ fn data(nest: &[u8]) -> Vec<u8> {
 }
 
 /// Attributes as kinds and values, up to the first that makes no sense.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(in crate::linux) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(|attribute| {
         let attribute = attribute.ok()?;
         let (kind, length) = (attribute.kind(), usize::from(attribute.length()));

@@ -4,6 +4,7 @@ mod arp;
 mod decode;
 mod element;
 mod expression;
+mod foreign;
 mod list;
 mod ruleset;
 mod sets;
@@ -34,6 +35,7 @@ use crate::{
     state::State,
 };
 use decode::{Content, Raw};
+pub(super) use list::attributes;
 use list::{ELEMENTS, ElementList};
 use ruleset::Chain;
 use transaction::{Transaction, message};

@@ -40,6 +40,11 @@ impl Transaction {
         self.batch.push(message(table, request), 0);
     }
 
+    /// Removes something from a table of somebody else's.
+    pub(super) fn delete_foreign(&mut self, family: Family, request: NfTablesMessage) {
+        self.batch.push(message(Table::Ip(family), request), 0);
+    }
+
     /// Adds the requests for changes of elements, all of one set and one direction, or a single replacement.
     /// Returns the number of the first.
     pub(super) fn elements(&mut self, changes: &[(usize, &Change)]) -> usize {

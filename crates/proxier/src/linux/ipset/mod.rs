@@ -1,0 +1,94 @@
+//! ipset over netlink (`linux/netfilter/ipset/ip_set.h`), as far as a take-over from kube-proxy needs it: which sets there are, what they
+//! hold, and that they go. We make none.
+
+mod reply;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use netlink_batch::{Batch, Error, Protocol, Socket};
+
+use crate::takeover::Entry;
+use reply::Part;
+use request::{Command, Message};
+
+/// What the kernel answers for a subsystem that it does not have and cannot load.
+const NO_SUBSYSTEM: i32 = 22;
+/// `IPSET_ERR_BUSY`: rules still look things up in it.
+const BUSY: i32 = 4100;
+/// How often a list that changed under our eyes is read again.
+const ATTEMPTS: usize = 10;
+
+/// The ipsets of one network namespace.
+pub(super) struct IpSets {
+    socket: Socket,
+}
+
+impl IpSets {
+    pub(super) fn open() -> Result<Self, Error> {
+        Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
+    }
+
+    /// How many entries each set has, by name. None where the kernel has no ipsets at all.
+    pub(super) fn sizes(&mut self) -> Result<BTreeMap<String, u32>, Error> {
+        let headers = self.list(Command::ListHeaders)?;
+        Ok(headers.into_iter().map(|part| (part.set, part.size.unwrap_or_default())).collect())
+    }
+
+    /// The entries of a set; none if there is no such set.
+    pub(super) fn entries(&mut self, set: &str) -> Result<Vec<Entry>, Error> {
+        let parts = self.list(Command::List(set.into()))?;
+        Ok(parts.into_iter().flat_map(|part| part.entries).collect())
+    }
+
+    /// Empties sets, in this order.
+    pub(super) fn flush(&mut self, sets: &[String]) -> Result<(), Error> {
+        match self.execute(sets, Command::Flush)?.into_iter().next() {
+            Some((_, error)) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes sets, in this order. Returns those that are in use.
+    pub(super) fn destroy(&mut self, sets: &[String]) -> Result<Vec<String>, Error> {
+        let mut busy = Vec::new();
+        for (set, error) in self.execute(sets, Command::Destroy)? {
+            match error.errno() {
+                BUSY => busy.push(set),
+                _ => return Err(error.into()),
+            }
+        }
+        Ok(busy)
+    }
+
+    /// Carries out a command for each set. Returns what failed; that a set is gone is no failure.
+    fn execute(
+        &mut self,
+        sets: &[String],
+        command: fn(String) -> Command,
+    ) -> Result<Vec<(String, netlink_batch::KernelError)>, Error> {
+        let mut batch = Batch::new();
+        for set in sets {
+            batch.push(Message::Request(command(set.clone())), 0);
+        }
+        let failures = self.socket.execute(batch)?.into_iter();
+        let refused = failures.filter(|failure| !failure.error.is_absent());
+        Ok(refused.map(|failure| (sets[failure.request].clone(), failure.error)).collect())
+    }
+
+    fn list(&mut self, command: Command) -> Result<Vec<Part>, Error> {
+        for _ in 0..ATTEMPTS {
+            match self.socket.dump(Message::Request(command.clone())) {
+                Err(Error::Interrupted) => {}
+                Err(Error::Rejected(error)) if error.is_absent() || error.errno() == NO_SUBSYSTEM => {
+                    return Ok(Vec::new());
+                }
+                Err(error) => return Err(error),
+                Ok(answers) => return Ok(answers.into_iter().filter_map(Message::part).collect()),
+            }
+        }
+        Err(Error::Interrupted)
+    }
+}

@@ -1,0 +1,75 @@
+//! Messages of Linux 6.18 about what iptables 1.8.9 made in `filter`:
+//!
+//! ```text
+//! iptables-nft -N KUBE-X; iptables-nft -P FORWARD DROP
+//! iptables-nft -A KUBE-X -m comment --comment hello -m conntrack --ctstate NEW -j REJECT
+//! iptables-nft -A KUBE-X -m mark --mark 0x4000/0x4000 -j ACCEPT
+//! iptables-nft -A KUBE-X -m comment --comment final -j DROP
+//! iptables-nft -A FORWARD -m comment --comment k -j KUBE-X
+//! iptables-nft -A FORWARD -j REJECT
+//! iptables-nft -A INPUT -m set --match-set a src -j RETURN
+//! ```
+
+use super::*;
+
+const CAPTURED: &str = include_str!("captured.hex");
+
+fn captured() -> Vec<(u16, Vec<u8>)> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let lines = CAPTURED.lines().map(|line| line.split_once(' ').unwrap());
+    lines
+        .map(|(kind, bytes)| {
+            let bytes = bytes.as_bytes().chunks(2).map(byte).collect();
+            (u16::from_str_radix(kind, 16).unwrap(), bytes)
+        })
+        .collect()
+}
+
+fn read((kind, bytes): &(u16, Vec<u8>)) -> Listed {
+    let mut header = NetlinkHeader::default();
+    header.message_type = *kind;
+    Listed::deserialize(&header, bytes).unwrap_or_else(|never| match never {})
+}
+
+#[test]
+fn chains_with_their_hooks_and_policies() {
+    let heads: Vec<_> = captured().iter().map(read).filter_map(Listed::chain).collect();
+    let head = |name: &str, base: Option<(Hook, bool)>| ChainHead {
+        table: "filter".into(),
+        name: name.into(),
+        base: base.map(|(hook, drops)| Base { hook, drops }),
+    };
+    let forward = head("FORWARD", Some((Hook::Forward, true)));
+    assert_eq!(heads, [head("KUBE-X", None), forward, head("INPUT", Some((Hook::Input, false)))]);
+}
+
+#[test]
+fn rules_with_their_verdicts() {
+    let rules: Vec<_> = captured().iter().map(read).filter_map(Listed::rule).collect();
+    let rule = |chain: &str, handle, verdict, is_conditional, uses_set| RuleHead {
+        table: "filter".into(),
+        chain: chain.into(),
+        rule: Rule { handle, verdict, is_conditional, uses_set },
+    };
+    assert_eq!(
+        rules,
+        [
+            rule("KUBE-X", 2, Verdict::Refuse, true, false),
+            rule("KUBE-X", 3, Verdict::Other, true, false),
+            rule("KUBE-X", 4, Verdict::Refuse, false, false),
+            rule("FORWARD", 6, Verdict::Jump("KUBE-X".into()), false, false),
+            rule("FORWARD", 7, Verdict::Refuse, false, false),
+            rule("INPUT", 2, Verdict::Other, true, true),
+        ]
+    );
+}
+
+/// Whatever is cut off is read as far as it goes.
+#[test]
+fn messages_that_are_cut_off() {
+    for (kind, bytes) in captured() {
+        for end in 0..bytes.len() {
+            let _ = read(&(kind, bytes[..end].to_vec()));
+        }
+    }
+}

@@ -1,0 +1,80 @@
+use super::{super::holds, *};
+use crate::testing::key;
+
+/// Entries as `ipset save` writes them.
+fn predecessor(entries: &[(&str, &str)]) -> Predecessor {
+    let mut predecessor = Predecessor::default();
+    for (set, entry) in entries {
+        let entry = match entry.split_once(',') {
+            Some((address, rest)) => {
+                let (protocol, port) = rest.split_once(':').unwrap();
+                Entry {
+                    address: Some(address.parse().unwrap()),
+                    protocol: Some(protocol.to_uppercase().parse().unwrap()),
+                    port: Some(port.parse().unwrap()),
+                }
+            }
+            None => Entry { address: entry.parse().ok(), protocol: None, port: entry.parse().ok() },
+        };
+        predecessor.add(holds(set).unwrap(), entry);
+    }
+    predecessor
+}
+
+const SERVERS: [&str; 8] = [
+    "TCP 10.96.0.1:443",
+    "UDP 10.96.0.10:53",
+    "TCP 192.168.0.1:30080",
+    "SCTP 192.168.0.1:30080",
+    "TCP 192.168.0.99:30080",
+    "TCP 192.168.0.99:80",
+    "TCP 203.0.113.5:80",
+    "TCP 203.0.113.5:9999",
+];
+
+/// What of SERVERS kube-proxy made, on a node with the address 192.168.0.1 and these on kube-ipvs0.
+fn inherited(entries: &[(&str, &str)], exclude: &[&str]) -> (Vec<String>, Vec<String>) {
+    let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::RR);
+    let server = ServerState { config, real_servers: BTreeMap::new() };
+    let servers = SERVERS.iter().map(|text| (key(text), server.clone())).collect();
+    let bound =
+        BTreeSet::from(["10.96.0.1", "10.96.0.10", "203.0.113.5", "fe80::1"].map(|ip| ip.parse().unwrap()));
+    let host = BTreeSet::from(["192.168.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()]);
+    let take_over = TakeOver { exclude_cidrs: exclude.iter().map(|range| range.parse().unwrap()).collect() };
+    let Inheritance { servers, vips } = predecessor(entries).leaves(&servers, &bound, &host, &take_over);
+    (servers.iter().map(ToString::to_string).collect(), vips.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn what_kube_proxy_made_is_told_by_its_sets_and_its_device() {
+    let entries = [("KUBE-CLUSTER-IP", "10.96.0.1,tcp:443"), ("KUBE-NODE-PORT-TCP", "30080")];
+    let (servers, vips) = inherited(&entries, &[]);
+    // The one for DNS is in no set yet: kube-proxy was ended in the middle. 192.168.0.99 is keepalived's.
+    assert_eq!(
+        servers,
+        [
+            "TCP 10.96.0.1:443",
+            "UDP 10.96.0.10:53",
+            "TCP 192.168.0.1:30080",
+            "TCP 203.0.113.5:80",
+            "TCP 203.0.113.5:9999"
+        ]
+    );
+    assert_eq!(vips, ["10.96.0.1", "10.96.0.10", "203.0.113.5"]);
+}
+
+#[test]
+fn in_excluded_ranges_only_the_sets_tell() {
+    let entries = [("KUBE-LOAD-BALANCER-LOCAL", "203.0.113.5,tcp:80")];
+    let (servers, vips) = inherited(&entries, &["203.0.113.0/24"]);
+    assert_eq!(servers, ["TCP 10.96.0.1:443", "UDP 10.96.0.10:53", "TCP 203.0.113.5:80"]);
+    assert_eq!(vips.len(), 3);
+}
+
+#[test]
+fn without_its_sets_nothing_is_kube_proxys() {
+    assert_eq!(inherited(&[], &[]), (vec![], vec![]));
+    // What stays where a policy drops does not make a node kube-proxy's.
+    let stays = [("KUBE-HEALTH-CHECK-NODE-PORT", "32000"), ("KUBE-LOOP-BACK", "10.244.0.5")];
+    assert_eq!(inherited(&stays, &[]), (vec![], vec![]));
+}

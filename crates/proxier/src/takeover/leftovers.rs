@@ -1,0 +1,234 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Kept,
+    names::{self, FORWARD, KUBELETS_MARK, MARK_MASQ, NODE_PORT, POSTROUTING},
+};
+use crate::model::Family;
+
+/// A chain that iptables made in nftables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) id: ChainId,
+    /// Where it is hooked in, if it is.
+    pub(crate) base: Option<Base>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// Which chain.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ChainId {
+    pub(crate) family: Family,
+    pub(crate) table: Box<str>,
+    pub(crate) name: Box<str>,
+}
+
+/// Where a chain is hooked in, and what becomes of a packet at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) hook: Hook,
+    /// Whether its policy is to drop.
+    pub(crate) drops: bool,
+}
+
+/// The hooks that matter here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Input,
+    Forward,
+    Other,
+}
+
+/// A rule, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// Its number in its table, which the kernel never gives again.
+    pub(crate) handle: u64,
+    pub(crate) verdict: Verdict,
+    /// Whether it asks for anything.
+    pub(crate) is_conditional: bool,
+    /// Whether it looks something up in an ipset.
+    pub(crate) uses_set: bool,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It goes on in another chain.
+    Jump(Box<str>),
+    /// It is dropped or refused.
+    Refuse,
+    /// Anything else.
+    Other,
+}
+
+/// What is to be removed in one transaction, and what stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Leftovers {
+    /// Rules of kube-proxy's in chains that stay, by their handles.
+    pub(crate) rules: Vec<(ChainId, u64)>,
+    /// Chains, to be emptied first: they refer to each other.
+    pub(crate) chains: Vec<ChainId>,
+    pub(crate) kept: Vec<Kept>,
+}
+
+impl Leftovers {
+    /// What kube-proxy left among these chains. `has_sets`: whether there is an ipset of its; without any, nothing of its ipvs mode is
+    /// there but what had to stay when the node was taken over.
+    pub(crate) fn among(chains: &[Chain], has_sets: bool) -> Self {
+        let mut leftovers = Self::default();
+        let mut tables: BTreeMap<_, Table> = BTreeMap::new();
+        for chain in chains {
+            tables.entry((chain.id.family, &*chain.id.table)).or_default().insert(&chain.id.name, chain);
+        }
+        for ((family, name), table) in &tables {
+            let (family, kept) = (*family, BTreeMap::new());
+            Search { family, name, table, has_sets, kept }.run(&mut leftovers);
+        }
+        leftovers
+    }
+
+    /// The families in which the set of ports for health checks is still looked up.
+    pub(crate) fn health_checks(&self) -> Vec<Family> {
+        let family = |kept: &Kept| match kept {
+            Kept::LetsThrough { family, chain, .. } if &**chain == NODE_PORT => Some(*family),
+            _ => None,
+        };
+        self.kept.iter().filter_map(family).collect()
+    }
+}
+
+/// The chains of one table, by name.
+type Table<'a> = BTreeMap<&'a str, &'a Chain>;
+
+/// Looks through one table.
+struct Search<'a> {
+    family: Family,
+    name: &'a str,
+    table: &'a Table<'a>,
+    has_sets: bool,
+    /// kube-proxy's chains that stay.
+    kept: BTreeMap<&'a str, Kept>,
+}
+
+impl<'a> Search<'a> {
+    fn run(mut self, leftovers: &mut Leftovers) {
+        if self.table.contains_key(names::IPTABLES_MODE) {
+            leftovers.kept.push(Kept::IptablesMode { family: self.family, table: self.name.into() });
+            return;
+        }
+        self.keep_what_lets_through();
+        self.keep_what_the_kubelet_has();
+        self.keep_what_others_use();
+        self.keep_what_these_need();
+        for (name, chain) in self.table {
+            if self.goes(name) {
+                leftovers.chains.push(chain.id.clone());
+            } else {
+                let its = chain.rules.iter().filter(|rule| self.rule_goes(name, rule));
+                leftovers.rules.extend(its.map(|rule| (chain.id.clone(), rule.handle)));
+            }
+        }
+        leftovers.kept.extend(self.kept.into_values());
+    }
+
+    /// Whether a chain is kube-proxy's.
+    fn is_its(&self, chain: &str) -> bool {
+        let is_its = names::is_chain(self.name, chain) && self.table.contains_key(chain);
+        is_its && (self.has_sets || names::lets_through(self.name, chain))
+    }
+
+    /// Whether a chain is to be removed.
+    fn goes(&self, chain: &str) -> bool {
+        self.is_its(chain) && !self.kept.contains_key(chain)
+    }
+
+    /// Whether a rule of a chain that stays is to be removed.
+    fn rule_goes(&self, chain: &str, rule: &Rule) -> bool {
+        match &rule.verdict {
+            Verdict::Jump(to) => self.goes(to),
+            // The kubelet's version of this chain has no such rule.
+            _ => chain == POSTROUTING && self.is_its(chain) && rule.uses_set,
+        }
+    }
+
+    fn keep(&mut self, chain: &'a str, reason: impl FnOnce(Family, Box<str>) -> Kept) {
+        if self.is_its(chain) {
+            self.kept.entry(chain).or_insert_with(|| reason(self.family, chain.into()));
+        }
+    }
+
+    fn keep_what_lets_through(&mut self) {
+        if self.name != "filter" {
+            return;
+        }
+        for (hook, chain) in [(Hook::Forward, FORWARD), (Hook::Input, NODE_PORT)] {
+            let hooked = self.table.values().filter(|chain| chain.base.is_some_and(|base| base.hook == hook));
+            if let Some(dropping) = hooked.copied().find(|chain| self.drops(chain)) {
+                let dropping = dropping.id.name.clone();
+                self.keep(chain, |family, chain| Kept::LetsThrough { family, chain, dropping });
+            }
+        }
+    }
+
+    /// Whether a chain drops what none of its rules accepts: by its policy, or by a rule that every packet reaches.
+    fn drops(&self, base: &Chain) -> bool {
+        let (mut seen, mut ahead) = (BTreeSet::new(), vec![base]);
+        while let Some(chain) = ahead.pop() {
+            if chain.base.is_some_and(|base| base.drops) {
+                return true;
+            }
+            for rule in chain.rules.iter().filter(|rule| !rule.is_conditional) {
+                match &rule.verdict {
+                    Verdict::Refuse => return true,
+                    Verdict::Jump(to) if !self.is_its(to) && seen.insert(&**to) => {
+                        ahead.extend(self.table.get(&**to));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        false
+    }
+
+    /// Kubelets before 1.28 made two of kube-proxy's chains themselves, and do not notice when they are gone.
+    fn keep_what_the_kubelet_has(&mut self) {
+        if self.name == "nat" && self.table.contains_key(KUBELETS_MARK) {
+            for chain in [POSTROUTING, MARK_MASQ] {
+                self.keep(chain, |family, chain| Kept::Kubelets { family, chain });
+            }
+        }
+    }
+
+    fn keep_what_others_use(&mut self) {
+        let others = self.table.iter().filter(|(name, _)| !self.is_its(name));
+        let jumps = others.flat_map(|(name, chain)| {
+            let targets = chain.rules.iter().filter_map(|rule| match &rule.verdict {
+                Verdict::Jump(to) => Some(&**to),
+                _ => None,
+            });
+            targets.map(|to| (*name, to))
+        });
+        let strange: Vec<_> = jumps.filter(|(from, to)| !names::is_jump(self.name, from, to)).collect();
+        for (by, chain) in strange {
+            let table = self.name.into();
+            self.keep(chain, |family, chain| Kept::Used { family, table, chain, by: by.into() });
+        }
+    }
+
+    /// A chain that stays keeps those that it jumps to.
+    fn keep_what_these_need(&mut self) {
+        let mut ahead: Vec<&str> = self.kept.keys().copied().collect();
+        while let Some(by) = ahead.pop() {
+            let Some(chain) = self.table.get(by) else { continue };
+            for rule in &chain.rules {
+                let Verdict::Jump(to) = &rule.verdict else { continue };
+                if self.goes(to) {
+                    let table = self.name.into();
+                    self.keep(to, |family, chain| Kept::Used { family, table, chain, by: by.into() });
+                    ahead.push(to);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Taking a node over from kube-proxy's ipvs mode: what of all that is there kube-proxy made, what of it must go and in which order,
+//! and what stays and why. Nothing here touches the kernel: see [`LinuxKernel`](crate::linux::LinuxKernel) for that.
+//!
+//! kube-proxy says by itself what is its own: its ipsets name every port that it serves, `kube-ipvs0` is its device
+//! alone, and its chains have names of their own (`pkg/proxy/ipvs` of Kubernetes).
+
+mod inheritance;
+mod kept;
+mod leftovers;
+mod names;
+#[cfg(test)]
+mod tests;
+
+use ipnet::IpNet;
+
+pub(crate) use inheritance::{Entry, Inheritance, Predecessor};
+pub use kept::Kept;
+pub(crate) use leftovers::{Base, Chain, ChainId, Hook, Leftovers, Rule, Verdict};
+pub(crate) use names::{Holds, TABLES, holds, legacy_commands, sets_to_destroy, sets_to_empty};
+
+/// How a take-over from kube-proxy is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TakeOver {
+    /// Ranges in which kube-proxy leaves virtual servers alone that it does not know (`ipvs.excludeCIDRs`).
+    pub exclude_cidrs: Vec<IpNet>,
+}
+
+/// What was removed of kube-proxy's leftovers, and what was not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClearedOut {
+    /// How many virtual servers and addresses were kube-proxy's when we started.
+    pub adopted: usize,
+    /// How many of its chains were removed.
+    pub chains: usize,
+    /// How many of its ipsets were removed.
+    pub sets: usize,
+    /// What stays, each with the reason.
+    pub kept: Vec<Kept>,
+}
+
+impl ClearedOut {
+    /// Whether there was nothing of kube-proxy's at all.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

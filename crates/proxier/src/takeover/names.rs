@@ -1,0 +1,195 @@
+//! The names that kube-proxy's ipvs mode gives its ipsets and chains (`ipsetInfo`, `iptablesJumpChain` and `iptablesCleanupChains` of
+//! `pkg/proxy/ipvs`), of all versions since 1.20.
+
+use crate::model::{Family, Protocol};
+
+/// The tables in which kube-proxy has chains.
+pub(crate) const TABLES: [&str; 2] = ["nat", "filter"];
+
+/// The longest name of an ipset that the kernel takes (`IPSET_MAXNAMELEN` without its NUL). kube-proxy cuts its names there.
+const LONGEST_SET: usize = 31;
+
+/// What the entries of an ipset of kube-proxy say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// Each is a virtual server: address, protocol and port.
+    Servers,
+    /// Each is a port, of this protocol, that is served on addresses of the node.
+    NodePorts(Protocol),
+    /// Each is an address on `kube-ipvs0`.
+    Vips,
+    /// Nothing that a virtual server could be told by.
+    Other,
+}
+
+/// The set of ports on which load balancers ask for health.
+pub(super) const HEALTH_CHECKS: &str = "KUBE-HEALTH-CHECK-NODE-PORT";
+
+/// The set of endpoints that reach themselves, and the comment of its rule.
+const LOOP_BACK: &str = "KUBE-LOOP-BACK";
+const LOOP_BACK_COMMENT: &str = "Kubernetes endpoints dst ip:port, source ip for solving hairpin purpose";
+
+/// kube-proxy's ipsets, in the order in which they can be emptied while rules still look things up in them: those first that
+/// have packets dropped or refused. The last one is the mark of a node that was not taken over to the end.
+const SETS: [(&str, Holds); 17] = [
+    ("KUBE-IPVS-IPS", Holds::Vips),
+    ("KUBE-LOAD-BALANCER-FW", Holds::Servers),
+    ("KUBE-LOAD-BALANCER-SOURCE-IP", Holds::Other),
+    ("KUBE-LOAD-BALANCER-SOURCE-CIDR", Holds::Other),
+    ("KUBE-LOAD-BALANCER-LOCAL", Holds::Servers),
+    ("KUBE-LOAD-BALANCER", Holds::Servers),
+    ("KUBE-EXTERNAL-IP-LOCAL", Holds::Servers),
+    ("KUBE-EXTERNAL-IP", Holds::Servers),
+    ("KUBE-NODE-PORT-LOCAL-TCP", Holds::NodePorts(Protocol::Tcp)),
+    ("KUBE-NODE-PORT-TCP", Holds::NodePorts(Protocol::Tcp)),
+    ("KUBE-NODE-PORT-LOCAL-UDP", Holds::NodePorts(Protocol::Udp)),
+    ("KUBE-NODE-PORT-UDP", Holds::NodePorts(Protocol::Udp)),
+    ("KUBE-NODE-PORT-LOCAL-SCTP-HASH", Holds::Servers),
+    ("KUBE-NODE-PORT-SCTP-HASH", Holds::Servers),
+    (LOOP_BACK, Holds::Other),
+    (HEALTH_CHECKS, Holds::Other),
+    ("KUBE-CLUSTER-IP", Holds::Servers),
+];
+
+/// kube-proxy's chains: table, name.
+const CHAINS: [(&str, &str); 12] = [
+    ("nat", "KUBE-SERVICES"),
+    ("nat", POSTROUTING),
+    ("nat", "KUBE-FIRE-WALL"),
+    ("nat", NODE_PORT),
+    ("nat", "KUBE-LOAD-BALANCER"),
+    ("nat", MARK_MASQ),
+    ("filter", FORWARD),
+    ("filter", NODE_PORT),
+    ("filter", "KUBE-PROXY-FIREWALL"),
+    ("filter", "KUBE-SOURCE-RANGES-FIREWALL"),
+    ("filter", "KUBE-IPVS-FILTER"),
+    ("filter", "KUBE-IPVS-OUT-FILTER"),
+];
+
+pub(super) const FORWARD: &str = "KUBE-FORWARD";
+pub(super) const NODE_PORT: &str = "KUBE-NODE-PORT";
+pub(super) const POSTROUTING: &str = "KUBE-POSTROUTING";
+pub(super) const MARK_MASQ: &str = "KUBE-MARK-MASQ";
+
+/// What kubelets before 1.28 keep in `nat`, beside chains that kube-proxy has too.
+pub(super) const KUBELETS_MARK: &str = "KUBE-MARK-DROP";
+
+/// What kube-proxy's iptables mode has in both tables, and its ipvs mode in none.
+pub(super) const IPTABLES_MODE: &str = "KUBE-NODEPORTS";
+
+/// kube-proxy's rules in chains that are not its own: table, chain, chain that is jumped to, comment.
+const JUMPS: [(&str, &str, &str, &str); 9] = [
+    ("nat", "OUTPUT", "KUBE-SERVICES", "kubernetes service portals"),
+    ("nat", "PREROUTING", "KUBE-SERVICES", "kubernetes service portals"),
+    ("nat", "POSTROUTING", POSTROUTING, "kubernetes postrouting rules"),
+    ("filter", "FORWARD", FORWARD, "kubernetes forwarding rules"),
+    ("filter", "INPUT", NODE_PORT, "kubernetes health check rules"),
+    ("filter", "INPUT", "KUBE-PROXY-FIREWALL", "kube-proxy firewall rules"),
+    ("filter", "FORWARD", "KUBE-PROXY-FIREWALL", "kube-proxy firewall rules"),
+    ("filter", "INPUT", "KUBE-IPVS-FILTER", "kubernetes ipvs access filter"),
+    ("filter", "OUTPUT", "KUBE-IPVS-OUT-FILTER", "kubernetes ipvs access filter"),
+];
+
+/// Whether a chain is one of kube-proxy's.
+pub(super) fn is_chain(table: &str, name: &str) -> bool {
+    CHAINS.contains(&(table, name))
+}
+
+/// Whether a chain accepts what others may drop.
+pub(super) fn lets_through(table: &str, name: &str) -> bool {
+    table == "filter" && (name == FORWARD || name == NODE_PORT)
+}
+
+/// Whether kube-proxy has a rule in a chain that jumps to one of its own.
+pub(super) fn is_jump(table: &str, from: &str, to: &str) -> bool {
+    JUMPS.iter().any(|(of, chain, target, _)| (*of, *chain, *target) == (table, from, to))
+}
+
+/// The name of a set for a family.
+pub(super) fn set_name(family: Family, name: &str) -> String {
+    match (family, name.strip_prefix("KUBE-")) {
+        (Family::V6, Some(rest)) => format!("KUBE-6-{rest}").chars().take(LONGEST_SET).collect(),
+        _ => name.to_owned(),
+    }
+}
+
+/// kube-proxy's sets of both families, in order.
+fn sets() -> impl Iterator<Item = (String, Holds)> {
+    Family::ALL
+        .into_iter()
+        .rev()
+        .flat_map(|family| SETS.into_iter().map(move |(name, holds)| (set_name(family, name), holds)))
+}
+
+/// What a set of this name holds, if it is one of kube-proxy's.
+pub(crate) fn holds(name: &str) -> Option<Holds> {
+    sets().find(|(known, _)| known == name).map(|(_, holds)| holds)
+}
+
+/// kube-proxy's sets among those that exist, in the order in which they are to go. `health_checks` are the families in which that set
+/// stays, for a chain that stays.
+pub(crate) fn sets_to_destroy(existing: &[String], health_checks: &[Family]) -> Vec<String> {
+    let stays = |name: &String| health_checks.iter().any(|family| *name == set_name(*family, HEALTH_CHECKS));
+    sets().map(|(name, _)| name).filter(|name| existing.contains(name) && !stays(name)).collect()
+}
+
+/// Those of kube-proxy's sets that are emptied, in order, where rules that nobody here can remove still look things up in them: rules that
+/// refuse what such a set does not have would soon be wrong. Ports for health checks are only ever accepted.
+pub(crate) fn sets_to_empty(busy: &[String]) -> Vec<String> {
+    sets_to_destroy(busy, &Family::ALL)
+}
+
+/// What removes kube-proxy's rules from legacy iptables, and then the sets, as a script for a shell. The kernel offers no netlink for these
+/// tables, so that nobody here knows what is in them: what others may use stays, which is `KUBE-MARK-MASQ` and, but for one rule,
+/// `KUBE-POSTROUTING`; and what lets services through where others drop comes last, to be left out there.
+pub(crate) fn legacy_commands(sets: &[String]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for is_last in [false, true] {
+        if is_last {
+            lines.push(LAST.to_owned());
+        }
+        for (family, program) in [(Family::V4, "iptables-legacy"), (Family::V6, "ip6tables-legacy")] {
+            let sets: Vec<&String> = sets.iter().filter(|name| family_of(name) == family).collect();
+            if !sets.is_empty() {
+                lines.extend(legacy_rules(family, program, is_last));
+                let health_checks = set_name(family, HEALTH_CHECKS);
+                let chosen = sets.into_iter().filter(|name| (**name == health_checks) == is_last);
+                lines.extend(chosen.map(|name| format!("ipset destroy {name}")));
+            }
+        }
+    }
+    lines
+}
+
+const LAST: &str =
+    "# Only where neither INPUT nor FORWARD drops, by its policy or by a last rule (iptables-legacy -S):";
+
+fn legacy_rules(family: Family, program: &str, is_last: bool) -> Vec<String> {
+    let is_shared = |chain: &str| chain == POSTROUTING || chain == MARK_MASQ;
+    let is_due = |table: &str, chain: &str| !is_shared(chain) && lets_through(table, chain) == is_last;
+    let jumps = JUMPS.iter().filter(|(table, _, to, _)| is_due(table, to));
+    let mut lines: Vec<String> = jumps
+        .map(|(table, from, to, comment)| {
+            format!("{program} -t {table} -D {from} -m comment --comment '{comment}' -j {to}")
+        })
+        .collect();
+    if !is_last {
+        lines.push(format!(
+            "{program} -t nat -D {POSTROUTING} -m comment --comment '{LOOP_BACK_COMMENT}' \
+             -m set --match-set {} dst,dst,src -j MASQUERADE",
+            set_name(family, LOOP_BACK)
+        ));
+    }
+    // All are emptied before any is removed: they refer to each other.
+    for action in ["-F", "-X"] {
+        let chains = CHAINS.iter().filter(|(table, chain)| is_due(table, chain));
+        lines.extend(chains.map(|(table, chain)| format!("{program} -t {table} {action} {chain}")));
+    }
+    lines
+}
+
+/// The family that a set of kube-proxy's is for.
+fn family_of(set: &str) -> Family {
+    if set.starts_with("KUBE-6-") { Family::V6 } else { Family::V4 }
+}

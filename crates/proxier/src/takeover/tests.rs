@@ -1,0 +1,360 @@
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::model::Family;
+
+/// What kube-proxy 1.36 writes in ipvs mode, with the kubelet's own chains. A line is a chain: table, name, hook (`!`: its policy drops), and behind
+/// the colon its rules: `>CHAIN` jumps, `drop`, `set` looks something up in an ipset, `?` stands before what asks for something.
+const KUBE_PROXY: &str = "
+    nat PREROUTING other: >KUBE-SERVICES
+    nat OUTPUT other: >KUBE-SERVICES
+    nat POSTROUTING other: >KUBE-POSTROUTING
+    nat KUBE-SERVICES: ?other set ?>KUBE-MARK-MASQ ?>KUBE-NODE-PORT ?>KUBE-LOAD-BALANCER set
+    nat KUBE-POSTROUTING: set ?other other other
+    nat KUBE-NODE-PORT: ?>KUBE-MARK-MASQ
+    nat KUBE-LOAD-BALANCER: >KUBE-MARK-MASQ
+    nat KUBE-MARK-MASQ: other
+    nat KUBE-KUBELET-CANARY:
+    filter INPUT input: >KUBE-IPVS-FILTER >KUBE-PROXY-FIREWALL >KUBE-NODE-PORT >KUBE-FIREWALL
+    filter FORWARD forward: >KUBE-PROXY-FIREWALL >KUBE-FORWARD
+    filter OUTPUT other: >KUBE-IPVS-OUT-FILTER >KUBE-FIREWALL
+    filter KUBE-FORWARD: ?other ?other
+    filter KUBE-NODE-PORT: set
+    filter KUBE-PROXY-FIREWALL: ?>KUBE-SOURCE-RANGES-FIREWALL
+    filter KUBE-SOURCE-RANGES-FIREWALL: set drop
+    filter KUBE-IPVS-FILTER: set set ?drop
+    filter KUBE-IPVS-OUT-FILTER:
+    filter KUBE-FIREWALL: ?drop
+    filter KUBE-KUBELET-CANARY:";
+
+fn chains(text: &str) -> Vec<Chain> {
+    let mut handles = 1..;
+    let mut rule = |word: &str| {
+        let (is_conditional, what) =
+            word.strip_prefix('?').map_or((word == "set", word), |what| (true, what));
+        let verdict = match what.strip_prefix('>') {
+            Some(chain) => Verdict::Jump(chain.into()),
+            None if what == "drop" => Verdict::Refuse,
+            None => Verdict::Other,
+        };
+        Rule { handle: handles.next().unwrap(), verdict, is_conditional, uses_set: what == "set" }
+    };
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let (head, rules) = line.split_once(':').unwrap();
+            let words: Vec<&str> = head.split(' ').collect();
+            let base = words.get(2).map(|hook| Base {
+                hook: match hook.trim_end_matches('!') {
+                    "input" => Hook::Input,
+                    "forward" => Hook::Forward,
+                    _ => Hook::Other,
+                },
+                drops: hook.ends_with('!'),
+            });
+            let id = ChainId { family: Family::V4, table: words[0].into(), name: words[1].into() };
+            Chain { id, base, rules: rules.split_whitespace().map(&mut rule).collect() }
+        })
+        .collect()
+}
+
+/// KUBE_PROXY with lines replaced (those of a chain of the same name) and added.
+fn with(changes: &str) -> Vec<Chain> {
+    let names: Vec<_> = chains(changes).into_iter().map(|chain| chain.id).collect();
+    let mut all = chains(KUBE_PROXY);
+    all.retain(|chain| !names.contains(&chain.id));
+    all.extend(chains(changes));
+    all
+}
+
+/// What goes is not listed, but for the number: what stays matters.
+fn check(chains: &[Chain], has_sets: bool, expected: Expect) {
+    let leftovers = Leftovers::among(chains, has_sets);
+    let mut text = String::new();
+    let mut line = |line: String| text.extend([&line, "\n"]);
+    let id = |id: &ChainId| format!("{} {}", id.table, id.name);
+    let goes = |chain: &&Chain| leftovers.chains.contains(&chain.id);
+    line(format!("{} chains go", chains.iter().filter(goes).count()));
+    for chain in chains.iter().filter(|chain| !goes(chain)) {
+        let goes = |rule: &&Rule| leftovers.rules.contains(&(chain.id.clone(), rule.handle));
+        let gone = chain.rules.iter().filter(goes).count();
+        line(format!("{}: {gone} of {} rules go", id(&chain.id), chain.rules.len()));
+    }
+    leftovers.kept.iter().for_each(|kept| line(kept.to_string()));
+    // Nothing is left that jumps to what is gone, and every rule named is there.
+    for chain in chains.iter().filter(|chain| !goes(chain)) {
+        for rule in &chain.rules {
+            let Verdict::Jump(to) = &rule.verdict else { continue };
+            let dangles =
+                leftovers.chains.iter().any(|gone| gone.table == chain.id.table && gone.name == *to);
+            assert!(!dangles || leftovers.rules.contains(&(chain.id.clone(), rule.handle)), "{chain:?}");
+        }
+    }
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn all_of_kube_proxys_goes_and_the_kubelets_stays() {
+    check(
+        &chains(KUBE_PROXY),
+        true,
+        expect![[r#"
+            11 chains go
+            nat PREROUTING: 1 of 1 rules go
+            nat OUTPUT: 1 of 1 rules go
+            nat POSTROUTING: 1 of 1 rules go
+            nat KUBE-KUBELET-CANARY: 0 of 0 rules go
+            filter INPUT: 3 of 4 rules go
+            filter FORWARD: 2 of 2 rules go
+            filter OUTPUT: 1 of 2 rules go
+            filter KUBE-FIREWALL: 0 of 1 rules go
+            filter KUBE-KUBELET-CANARY: 0 of 0 rules go
+        "#]],
+    );
+}
+
+/// Where nothing is left to do, nothing is done.
+#[test]
+fn twice_is_as_once() {
+    for text in [KUBE_PROXY, "filter FORWARD forward!: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other"] {
+        let mut chains = chains(text);
+        let leftovers = Leftovers::among(&chains, true);
+        chains.retain(|chain| !leftovers.chains.contains(&chain.id));
+        for chain in &mut chains {
+            let id = chain.id.clone();
+            chain.rules.retain(|rule| !leftovers.rules.contains(&(id.clone(), rule.handle)));
+        }
+        let again = Leftovers::among(&chains, true);
+        assert_eq!((again.rules, again.chains, again.kept), (vec![], vec![], leftovers.kept));
+    }
+}
+
+#[test]
+fn where_the_policy_drops_what_lets_services_through_stays() {
+    check(
+        &with(
+            "filter INPUT input!: >KUBE-IPVS-FILTER >KUBE-PROXY-FIREWALL >KUBE-NODE-PORT
+             filter FORWARD forward!: >KUBE-PROXY-FIREWALL >KUBE-FORWARD",
+        ),
+        true,
+        expect![[r#"
+            9 chains go
+            nat PREROUTING: 1 of 1 rules go
+            nat OUTPUT: 1 of 1 rules go
+            nat POSTROUTING: 1 of 1 rules go
+            nat KUBE-KUBELET-CANARY: 0 of 0 rules go
+            filter OUTPUT: 1 of 2 rules go
+            filter KUBE-FORWARD: 0 of 2 rules go
+            filter KUBE-NODE-PORT: 0 of 1 rules go
+            filter KUBE-FIREWALL: 0 of 1 rules go
+            filter KUBE-KUBELET-CANARY: 0 of 0 rules go
+            filter INPUT: 2 of 3 rules go
+            filter FORWARD: 1 of 2 rules go
+            kube-proxy's chain KUBE-FORWARD stays (IPv4): FORWARD drops what no rule accepts, and this chain is what lets services through. Nobody keeps it up: docs/migrating-from-kube-proxy.md says how to do without it
+            kube-proxy's chain KUBE-NODE-PORT stays (IPv4): INPUT drops what no rule accepts, and this chain is what lets services through. Nobody keeps it up: docs/migrating-from-kube-proxy.md says how to do without it
+        "#]],
+    );
+}
+
+/// Such as firewalld's, ufw's and an administrator's.
+#[test]
+fn a_last_rule_that_drops_is_as_good_as_a_policy() {
+    let forward = |rules: &str| {
+        with(&format!(
+            "filter FORWARD forward: >KUBE-FORWARD {rules}
+             filter ufw-reject: drop
+             filter ufw-after: >ufw-reject
+             filter by-interface: drop"
+        ))
+    };
+    for (rules, stays) in [
+        ("drop", true),
+        (">ufw-after", true),
+        ("?drop", false),
+        ("?>by-interface", false),
+        ("other", false),
+        // kube-proxy's own last rule is none that its chain would have to save anything from.
+        (">KUBE-SOURCE-RANGES-FIREWALL", false),
+    ] {
+        let kept = Leftovers::among(&forward(rules), true).kept;
+        let is_forward =
+            |kept: &Kept| matches!(kept, Kept::LetsThrough { chain, .. } if &**chain == "KUBE-FORWARD");
+        assert_eq!(kept.iter().any(is_forward), stays, "{rules}: {kept:?}");
+    }
+}
+
+#[test]
+fn what_stayed_goes_when_nothing_drops_any_more() {
+    let kept =
+        "filter FORWARD forward: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other\n nat KUBE-MARK-MASQ: other";
+    check(
+        &chains(kept),
+        false,
+        expect![[r#"
+            1 chains go
+            filter FORWARD: 1 of 1 rules go
+            nat KUBE-MARK-MASQ: 0 of 1 rules go
+        "#]],
+    );
+}
+
+#[test]
+fn a_chain_that_others_jump_to_stays_with_what_it_needs() {
+    check(
+        &with("nat CNI-HOSTPORT-SNAT: ?>KUBE-MARK-MASQ\n nat LOCAL: ?>KUBE-LOAD-BALANCER"),
+        true,
+        expect![[r#"
+            9 chains go
+            nat PREROUTING: 1 of 1 rules go
+            nat OUTPUT: 1 of 1 rules go
+            nat POSTROUTING: 1 of 1 rules go
+            nat KUBE-LOAD-BALANCER: 0 of 1 rules go
+            nat KUBE-MARK-MASQ: 0 of 1 rules go
+            nat KUBE-KUBELET-CANARY: 0 of 0 rules go
+            filter INPUT: 3 of 4 rules go
+            filter FORWARD: 2 of 2 rules go
+            filter OUTPUT: 1 of 2 rules go
+            filter KUBE-FIREWALL: 0 of 1 rules go
+            filter KUBE-KUBELET-CANARY: 0 of 0 rules go
+            nat CNI-HOSTPORT-SNAT: 0 of 1 rules go
+            nat LOCAL: 0 of 1 rules go
+            kube-proxy's chain KUBE-LOAD-BALANCER in nat stays (IPv4): the chain LOCAL, which is somebody else's, jumps to it
+            kube-proxy's chain KUBE-MARK-MASQ in nat stays (IPv4): the chain CNI-HOSTPORT-SNAT, which is somebody else's, jumps to it
+        "#]],
+    );
+}
+
+#[test]
+fn an_old_kubelets_chains_stay_without_kube_proxys_rule() {
+    check(
+        &with("nat KUBE-MARK-DROP: other"),
+        true,
+        expect![[r#"
+            9 chains go
+            nat PREROUTING: 1 of 1 rules go
+            nat OUTPUT: 1 of 1 rules go
+            nat POSTROUTING: 0 of 1 rules go
+            nat KUBE-POSTROUTING: 1 of 4 rules go
+            nat KUBE-MARK-MASQ: 0 of 1 rules go
+            nat KUBE-KUBELET-CANARY: 0 of 0 rules go
+            filter INPUT: 3 of 4 rules go
+            filter FORWARD: 2 of 2 rules go
+            filter OUTPUT: 1 of 2 rules go
+            filter KUBE-FIREWALL: 0 of 1 rules go
+            filter KUBE-KUBELET-CANARY: 0 of 0 rules go
+            nat KUBE-MARK-DROP: 0 of 1 rules go
+            the chain KUBE-MARK-MASQ in nat stays (IPv4): the kubelet keeps it too
+            the chain KUBE-POSTROUTING in nat stays (IPv4): the kubelet keeps it too
+        "#]],
+    );
+}
+
+#[test]
+fn chains_of_the_iptables_mode_are_left_alone() {
+    check(
+        &with("nat KUBE-NODEPORTS:\n filter KUBE-NODEPORTS:"),
+        true,
+        expect![[r#"
+            0 chains go
+            nat PREROUTING: 0 of 1 rules go
+            nat OUTPUT: 0 of 1 rules go
+            nat POSTROUTING: 0 of 1 rules go
+            nat KUBE-SERVICES: 0 of 6 rules go
+            nat KUBE-POSTROUTING: 0 of 4 rules go
+            nat KUBE-NODE-PORT: 0 of 1 rules go
+            nat KUBE-LOAD-BALANCER: 0 of 1 rules go
+            nat KUBE-MARK-MASQ: 0 of 1 rules go
+            nat KUBE-KUBELET-CANARY: 0 of 0 rules go
+            filter INPUT: 0 of 4 rules go
+            filter FORWARD: 0 of 2 rules go
+            filter OUTPUT: 0 of 2 rules go
+            filter KUBE-FORWARD: 0 of 2 rules go
+            filter KUBE-NODE-PORT: 0 of 1 rules go
+            filter KUBE-PROXY-FIREWALL: 0 of 1 rules go
+            filter KUBE-SOURCE-RANGES-FIREWALL: 0 of 2 rules go
+            filter KUBE-IPVS-FILTER: 0 of 3 rules go
+            filter KUBE-IPVS-OUT-FILTER: 0 of 0 rules go
+            filter KUBE-FIREWALL: 0 of 1 rules go
+            filter KUBE-KUBELET-CANARY: 0 of 0 rules go
+            nat KUBE-NODEPORTS: 0 of 0 rules go
+            filter KUBE-NODEPORTS: 0 of 0 rules go
+            kube-proxy's chains in filter stay (IPv4): they are of its iptables mode, whose own `kube-proxy --cleanup` removes them
+            kube-proxy's chains in nat stay (IPv4): they are of its iptables mode, whose own `kube-proxy --cleanup` removes them
+        "#]],
+    );
+}
+
+#[test]
+fn names_of_both_families() {
+    assert_eq!(holds("KUBE-CLUSTER-IP"), Some(Holds::Servers));
+    assert_eq!(holds("KUBE-6-IPVS-IPS"), Some(Holds::Vips));
+    // Cut off by kube-proxy.
+    assert_eq!(holds("KUBE-6-LOAD-BALANCER-SOURCE-CID"), Some(Holds::Other));
+    assert_eq!(holds("KUBE-6-NODE-PORT-LOCAL-SCTP-HAS"), Some(Holds::Servers));
+    for others in ["KUBE-DST-VBSGQ5UKBBSPLXXL", "KUBE-ROUTER-SVIP", "cali40all-vxlan-net", ""] {
+        assert_eq!(holds(others), None, "{others}");
+    }
+}
+
+/// Rules that nobody here can remove must not refuse in between what they let through before.
+#[test]
+fn sets_go_in_an_order_that_refuses_nothing() {
+    let existing = [
+        "KUBE-CLUSTER-IP",
+        "others",
+        "KUBE-HEALTH-CHECK-NODE-PORT",
+        "KUBE-LOAD-BALANCER-FW",
+        "KUBE-IPVS-IPS",
+    ]
+    .map(str::to_owned);
+    let all = ["KUBE-IPVS-IPS", "KUBE-LOAD-BALANCER-FW", "KUBE-HEALTH-CHECK-NODE-PORT", "KUBE-CLUSTER-IP"];
+    assert_eq!(sets_to_destroy(&existing, &[]), all);
+    assert_eq!(sets_to_destroy(&existing, &[Family::V6]), all);
+    let without = ["KUBE-IPVS-IPS", "KUBE-LOAD-BALANCER-FW", "KUBE-CLUSTER-IP"];
+    assert_eq!(sets_to_destroy(&existing, &[Family::V4]), without);
+    assert_eq!(sets_to_empty(&existing), without);
+}
+
+#[test]
+fn commands_for_legacy_iptables() {
+    let sets = ["KUBE-IPVS-IPS", "KUBE-HEALTH-CHECK-NODE-PORT", "KUBE-CLUSTER-IP"].map(str::to_owned);
+    expect![[r#"
+        iptables-legacy -t nat -D OUTPUT -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES
+        iptables-legacy -t nat -D PREROUTING -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES
+        iptables-legacy -t filter -D INPUT -m comment --comment 'kube-proxy firewall rules' -j KUBE-PROXY-FIREWALL
+        iptables-legacy -t filter -D FORWARD -m comment --comment 'kube-proxy firewall rules' -j KUBE-PROXY-FIREWALL
+        iptables-legacy -t filter -D INPUT -m comment --comment 'kubernetes ipvs access filter' -j KUBE-IPVS-FILTER
+        iptables-legacy -t filter -D OUTPUT -m comment --comment 'kubernetes ipvs access filter' -j KUBE-IPVS-OUT-FILTER
+        iptables-legacy -t nat -D KUBE-POSTROUTING -m comment --comment 'Kubernetes endpoints dst ip:port, source ip for solving hairpin purpose' -m set --match-set KUBE-LOOP-BACK dst,dst,src -j MASQUERADE
+        iptables-legacy -t nat -F KUBE-SERVICES
+        iptables-legacy -t nat -F KUBE-FIRE-WALL
+        iptables-legacy -t nat -F KUBE-NODE-PORT
+        iptables-legacy -t nat -F KUBE-LOAD-BALANCER
+        iptables-legacy -t filter -F KUBE-PROXY-FIREWALL
+        iptables-legacy -t filter -F KUBE-SOURCE-RANGES-FIREWALL
+        iptables-legacy -t filter -F KUBE-IPVS-FILTER
+        iptables-legacy -t filter -F KUBE-IPVS-OUT-FILTER
+        iptables-legacy -t nat -X KUBE-SERVICES
+        iptables-legacy -t nat -X KUBE-FIRE-WALL
+        iptables-legacy -t nat -X KUBE-NODE-PORT
+        iptables-legacy -t nat -X KUBE-LOAD-BALANCER
+        iptables-legacy -t filter -X KUBE-PROXY-FIREWALL
+        iptables-legacy -t filter -X KUBE-SOURCE-RANGES-FIREWALL
+        iptables-legacy -t filter -X KUBE-IPVS-FILTER
+        iptables-legacy -t filter -X KUBE-IPVS-OUT-FILTER
+        ipset destroy KUBE-IPVS-IPS
+        ipset destroy KUBE-CLUSTER-IP
+        # Only where neither INPUT nor FORWARD drops, by its policy or by a last rule (iptables-legacy -S):
+        iptables-legacy -t filter -D FORWARD -m comment --comment 'kubernetes forwarding rules' -j KUBE-FORWARD
+        iptables-legacy -t filter -D INPUT -m comment --comment 'kubernetes health check rules' -j KUBE-NODE-PORT
+        iptables-legacy -t filter -F KUBE-FORWARD
+        iptables-legacy -t filter -F KUBE-NODE-PORT
+        iptables-legacy -t filter -X KUBE-FORWARD
+        iptables-legacy -t filter -X KUBE-NODE-PORT
+        ipset destroy KUBE-HEALTH-CHECK-NODE-PORT
+    "#]]
+    .assert_eq(&(legacy_commands(&sets).join("\n") + "\n"));
+    let both = legacy_commands(&["KUBE-6-CLUSTER-IP".to_owned(), "KUBE-CLUSTER-IP".to_owned()]);
+    assert!(both.iter().any(|line| line.starts_with("ip6tables-legacy -t nat -F KUBE-SERVICES")), "{both:?}");
+    assert!(both.iter().any(|line| line.starts_with("iptables-legacy -t nat -F KUBE-SERVICES")), "{both:?}");
+}

@@ -1,0 +1,376 @@
+//! A live node is taken over from kube-proxy's ipvs mode: nobody who uses it notices, and what kube-proxy left goes.
+
+mod kube_proxy;
+mod users;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kube_proxy::{Backend, prepare, sets, sh, write_sets_and_rules};
+use scenarios::{
+    Cluster, ClusterBuilder, Namespace, Proxy, SOON, Server, Service, Slice, TestResult, Transport,
+    eventually, scenario, throughout,
+};
+use users::Users;
+
+/// The node that is taken over: all tested traffic goes through it.
+const NODE: &str = "node-3";
+const FLAGS: [&str; 6] = [
+    "--cluster-cidr",
+    "10.244.0.0/16",
+    "--nodeport-addresses",
+    "192.168.128.0/24",
+    "--ipvs-sync-period",
+    "2s",
+];
+const WEB_PORT: &str = "192.168.128.3:30080";
+const TALK_PORT: &str = "192.168.128.3:30081";
+/// What ours and kube-proxy's have in common at the end.
+const SERVED: [&str; 5] = [
+    "TCP 10.96.0.80:80",
+    "TCP 10.96.0.81:7",
+    "TCP 192.168.128.3:30080",
+    "TCP 192.168.128.3:30081",
+    "TCP 203.0.113.80:80",
+];
+const PODS: [(&str, &str, &str); 3] =
+    [("web-1", "node-1", "10.244.1.2"), ("web-2", "node-2", "10.244.2.2"), ("web-3", "node-2", "10.244.2.3")];
+
+fn cluster() -> ClusterBuilder {
+    let cluster = Cluster::builder().deadline(Duration::from_secs(300)).pod("visitor", NODE, "10.244.3.9");
+    PODS.iter().fold(cluster, |cluster, (name, node, address)| cluster.pod(name, node, address))
+}
+
+/// The Services that kube-proxy served, as the API server has them: `web` over HTTP, `talk` for long connections.
+fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
+    let web = Service::new("web")
+        .line("type: LoadBalancer")
+        .cluster_ip("10.96.0.80")
+        .port_line("port: 80, targetPort: 8080, nodePort: 30080");
+    let status = "status: {loadBalancer: {ingress: [{ip: 203.0.113.80, ipMode: VIP}]}}\n";
+    let talk = Service::new("talk")
+        .node_port_type()
+        .cluster_ip("10.96.0.81")
+        .port_line("port: 7, targetPort: 9090, nodePort: 30081");
+    let slice = |name, port| {
+        PODS.iter()
+            .fold(Slice::of(name).port(port), |slice, (_, node, address)| slice.ready(address).on(node))
+    };
+    let (web_slice, talk_slice) = (slice("web", 8080), slice("talk", 9090));
+    cluster.manifests.write("web", &format!("{web}{status}---\n{web_slice}"))?;
+    cluster.manifests.write("talk", &format!("{talk}---\n{talk_slice}"))?;
+    let mut servers = Vec::new();
+    for (pod, ..) in PODS {
+        servers.push(cluster.http(pod, 8080)?);
+        servers.push(cluster.echo(pod, Transport::Tcp, 9090)?);
+    }
+    Ok(servers)
+}
+
+/// Waits until the daemon says that it took the node over.
+fn await_taken_over(proxy: &Proxy) -> Result<String> {
+    await_said(proxy, "taken over from kube-proxy")
+}
+
+fn await_said(proxy: &Proxy, what: &str) -> Result<String> {
+    eventually(SOON, || {
+        let log = proxy.log_text();
+        ensure!(log.contains(what), "the log does not say {what:?}:\n{log}");
+        Ok(log)
+    })
+}
+
+/// Every Service has its virtual servers with all pods, they are ours, and no more are there but these.
+fn ensure_ours(cluster: &Cluster, others: &[&str]) -> Result<()> {
+    let node = cluster.at(NODE)?;
+    let mut expected: Vec<String> = SERVED.iter().chain(others).map(|&key| key.to_owned()).collect();
+    expected.sort();
+    assert_eq!(node.ipvsadm()?.keys(), expected);
+    for (key, port) in SERVED.iter().zip([8080, 9090, 8080, 9090, 8080]) {
+        let pods: Vec<String> = PODS.iter().map(|(.., address)| format!("{address}:{port}")).collect();
+        let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
+        node.await_serving(key, &pods)?;
+    }
+    node.await_vips(&["10.96.0.80", "10.96.0.81", "203.0.113.80"])?;
+    assert_eq!(node.nft_sets()?.get("ip served").context("no set `served`")?.len(), SERVED.len());
+    let listed = cluster.kube_ipvs(NODE)?.run(&["ls"])?;
+    ensure!(listed.contains("default/web") && listed.contains("default/talk"), "{listed}");
+    cluster.await_settled(NODE, &FLAGS)
+}
+
+/// The lines of iptables that are kube-proxy's: the kubelet's chains have names that begin alike.
+fn kube_proxys(rules: &str) -> Vec<&str> {
+    let kubelets = ["KUBE-FIREWALL", "KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT"];
+    let is_its = |line: &&str| line.contains("KUBE-") && !kubelets.iter().any(|chain| line.contains(chain));
+    rules.lines().filter(is_its).collect()
+}
+
+fn ensure_kubelets_are_there(rules: &str) -> Result<()> {
+    for line in
+        [":KUBE-KUBELET-CANARY", ":KUBE-IPTABLES-HINT", "-A INPUT -j KUBE-FIREWALL", "-A KUBE-FIREWALL"]
+    {
+        let count = rules.lines().filter(|found| found.starts_with(line)).count();
+        ensure!(count >= 2, "{line} should be there in both families:\n{rules}");
+    }
+    Ok(())
+}
+
+/// Somebody else's rules, ipset and virtual server, which kube-proxy was told to leave alone.
+fn add_others(node: &Namespace) -> Result<()> {
+    sh(
+        node,
+        "ipset create blocked hash:net\n ipset add blocked 198.18.0.0/15\n\
+         iptables-nft -t nat -N CNI-HOSTPORT\n\
+         iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT\n\
+         iptables-nft -A INPUT -m set --match-set blocked src -j DROP\n\
+         ipvsadm -A -t 192.168.128.3:5000 -s wlc\n ipvsadm -a -t 192.168.128.3:5000 -r 10.244.1.2:8080 -m -w 7",
+    )
+    .map(drop)
+}
+
+/// No request fails and no connection ends; then everything of kube-proxy's that is wanted is ours, and the rest is gone.
+#[test]
+fn nobody_notices_and_nothing_is_left() -> TestResult {
+    scenario(cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        prepare(node, Backend::Nft)?;
+        add_others(node)?;
+        let mut users = Users::arrive(cluster)?;
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        let log = await_taken_over(&proxy)?;
+        ensure_ours(cluster, &["TCP 192.168.128.3:5000"])?;
+        users.still_talk()?;
+
+        assert_eq!(sets(node)?, ["blocked"]);
+        let rules = Backend::Nft.rules(node)?;
+        ensure!(kube_proxys(&rules).is_empty(), "{rules}");
+        ensure_kubelets_are_there(&rules)?;
+        ensure!(rules.contains("-j CNI-HOSTPORT") && rules.contains("--match-set blocked src"), "{rules}");
+        assert_eq!(
+            node.ipvsadm()?.weights("TCP 192.168.128.3:5000").unwrap_or_default(),
+            ["10.244.1.2:8080 7"]
+        );
+        ensure!(!log.contains("ERROR") && !log.contains("stay"), "{log}");
+
+        // A new start has nothing to take over.
+        ensure!(proxy.terminate()?.success());
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        cluster.await_settled(NODE, &FLAGS)?;
+        throughout(Duration::from_secs(3), || {
+            ensure!(!proxy.log_text().contains("kube-proxy"), "{}", proxy.log_text());
+            Ok(())
+        })?;
+        users.leave()?;
+
+        // And what was kube-proxy's goes as ours.
+        proxy.terminate()?;
+        cluster.kube_ipvs(NODE)?.run(&["cleanup"])?;
+        assert_eq!(node.ipvsadm()?.keys(), ["TCP 192.168.128.3:5000"]);
+        ensure!(!node.has_device("kube-ipvs0")?, "kube-ipvs0 is there");
+        ensure_kubelets_are_there(&Backend::Nft.rules(node)?)
+    })
+}
+
+/// What lets services through where FORWARD drops stays, and says so; it goes when nothing drops any more.
+#[test]
+fn what_lets_services_through_stays() -> TestResult {
+    scenario(cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        prepare(node, Backend::Nft)?;
+        sh(
+            node,
+            "iptables-nft -P FORWARD DROP; iptables-nft -A INPUT -j ACCEPT; iptables-nft -A INPUT -j DROP",
+        )?;
+        let users = Users::arrive(cluster)?;
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        let log = await_taken_over(&proxy)?;
+        await_said(&proxy, "kube-proxy's chain KUBE-FORWARD stays (IPv4): FORWARD drops")?;
+        await_said(&proxy, "kube-proxy's chain KUBE-NODE-PORT stays (IPv4): INPUT drops")?;
+        ensure!(!log.contains("stays (IPv6)"), "{log}");
+        ensure_ours(cluster, &[])?;
+        assert_eq!(sets(node)?, ["KUBE-HEALTH-CHECK-NODE-PORT"]);
+        let rules = Backend::Nft.rules(node)?;
+        for line in kube_proxys(&rules) {
+            ensure!(
+                line.contains("KUBE-FORWARD") || line.contains("KUBE-NODE-PORT"),
+                "{line} is there:\n{rules}"
+            );
+        }
+        ensure!(rules.contains("--mark 0x4000/0x4000 -j ACCEPT"), "{rules}");
+        users.leave()?;
+
+        // Said again at each start, until it is no longer so.
+        proxy.terminate()?;
+        let users = Users::arrive(cluster)?;
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        await_said(&proxy, "KUBE-FORWARD stays")?;
+        proxy.terminate()?;
+        sh(node, "iptables-nft -P FORWARD ACCEPT; iptables-nft -D INPUT -j DROP")?;
+        let _proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        eventually(SOON, || {
+            let rules = Backend::Nft.rules(node)?;
+            ensure!(kube_proxys(&rules).is_empty() && sets(node)?.is_empty(), "{rules}");
+            Ok(())
+        })?;
+        users.leave()
+    })
+}
+
+/// Rules of legacy iptables cannot be removed by netlink: they find nothing any more, and the log has the commands.
+#[test]
+fn legacy_rules_are_made_harmless_and_named() -> TestResult {
+    scenario(cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        prepare(node, Backend::Legacy)?;
+        let mut users = Users::arrive(cluster)?;
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        await_taken_over(&proxy)?;
+        let log = await_said(&proxy, "ipset destroy KUBE-6-HEALTH-CHECK-NODE-PORT")?;
+        ensure_ours(cluster, &[])?;
+        let entries = sh(node, "ipset save | grep '^add' || true")?;
+        assert_eq!(entries.trim(), "add KUBE-HEALTH-CHECK-NODE-PORT 32000");
+        users.still_talk()?;
+
+        // A new port of an address that kube-proxy knew: its filter would have refused it.
+        let more = Service::new("more")
+            .cluster_ip("10.96.0.90")
+            .line("externalIPs: [203.0.113.80]")
+            .port_line("port: 81, targetPort: 9090");
+        let slice = Slice::of("more").port(9090).ready("10.244.1.2").on("node-1");
+        cluster.manifests.write("more", &format!("{more}---\n{slice}"))?;
+        node.await_serving("TCP 203.0.113.80:81", &["10.244.1.2:9090"])?;
+        for from in ["visitor", NODE] {
+            cluster.at(from)?.echo(Transport::Tcp, "203.0.113.80:81")?;
+        }
+        cluster.manifests.remove("more")?;
+
+        // The commands, as an operator copies them.
+        let is_command = |line: &&str| {
+            ["iptables-legacy ", "ip6tables-legacy ", "ipset "].iter().any(|start| line.starts_with(start))
+        };
+        let commands: Vec<&str> = log.lines().filter(is_command).collect();
+        ensure!(commands.len() > 50, "{commands:?}");
+        for command in commands {
+            // Those about chains and rules that were not there fail.
+            let _ = node.run("sh", &["-c", command]);
+        }
+        assert_eq!(sets(node)?, [""; 0]);
+        let rules = Backend::Legacy.rules(node)?;
+        for line in kube_proxys(&rules) {
+            ensure!(line.contains("KUBE-POSTROUTING") || line.contains("KUBE-MARK-MASQ"), "{line}:\n{rules}");
+        }
+        ensure_kubelets_are_there(&rules)?;
+        users.leave()
+    })
+}
+
+/// Killed anywhere on the way and started again, it ends the same.
+#[test]
+fn killed_on_the_way_it_ends_the_same() -> TestResult {
+    scenario(cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        prepare(node, Backend::Nft)?;
+        let users = Users::arrive(cluster)?;
+        let mut kills = 0;
+        // The first kills come before anything is done, later ones in the middle, on a slow machine too.
+        let waits = std::iter::successors(Some(Duration::from_millis(100)), |wait| Some(*wait * 4 / 3));
+        for wait in waits {
+            let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+            std::thread::sleep(wait);
+            proxy.kill_nine()?;
+            kills += 1;
+            if sets(node)?.is_empty() {
+                break;
+            }
+        }
+        ensure!(kills > 2, "it was over before anybody killed it");
+        let _proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        cluster.await_settled(NODE, &FLAGS)?;
+        ensure_ours(cluster, &[])?;
+        let rules = Backend::Nft.rules(node)?;
+        ensure!(kube_proxys(&rules).is_empty(), "{rules}");
+        users.leave()
+    })
+}
+
+/// A kube-proxy that still runs is not fought: before, its leftovers stay; after, it is said that they are back.
+#[test]
+fn a_kube_proxy_that_runs_is_not_fought() -> TestResult {
+    scenario(cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        prepare(node, Backend::Nft)?;
+        let before = sets(node)?;
+        let healthz = cluster.echo(NODE, Transport::Tcp, 10256)?;
+        let users = Users::arrive(cluster)?;
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        await_said(&proxy, "port 10256 is taken")?;
+        ensure_ours(cluster, &[])?;
+        assert_eq!(sets(node)?, before);
+        drop(healthz);
+        await_taken_over(&proxy)?;
+        assert_eq!(sets(node)?, [""; 0]);
+
+        write_sets_and_rules(node, Backend::Nft)?;
+        await_said(&proxy, "kube-proxy's ipsets are back")?;
+        throughout(Duration::from_secs(15), || {
+            ensure!(sets(node)? == before, "they are gone");
+            Ok(())
+        })?;
+        users.leave()
+    })
+}
+
+/// Turned off, kube-proxy's virtual servers are somebody else's, and nothing of its is touched.
+#[test]
+fn it_can_be_turned_off() -> TestResult {
+    scenario(cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        prepare(node, Backend::Nft)?;
+        let before =
+            (sets(node)?, Backend::Nft.rules(node)?.lines().count(), node.ipvsadm()?.configuration());
+        let flags = [&FLAGS[..], &["--take-over=false"]].concat();
+        let proxy = cluster.start_proxy(NODE, &flags)?;
+        await_said(&proxy, "TCP 10.96.0.80:80")?;
+        throughout(Duration::from_secs(3), || {
+            let now =
+                (sets(node)?, Backend::Nft.rules(node)?.lines().count(), node.ipvsadm()?.configuration());
+            ensure!(now == before, "{now:?}");
+            Ok(())
+        })
+    })
+}
+
+/// The way back: kube-proxy serves again, and only our rules go.
+#[test]
+fn the_way_back() -> TestResult {
+    scenario(cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        prepare(node, Backend::Nft)?;
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        await_taken_over(&proxy)?;
+        let users = Users::arrive(cluster)?;
+        proxy.terminate()?;
+        write_sets_and_rules(node, Backend::Nft)?;
+        let servers = node.ipvsadm()?.configuration();
+        cluster.kube_ipvs(NODE)?.run(&["cleanup", "--hand-over"])?;
+        assert_eq!((node.nft_sets()?.len(), node.ipvsadm()?.configuration()), (0, servers));
+        node.await_vips(&["10.96.0.80", "10.96.0.81", "203.0.113.80"])?;
+        let tables = sh(node, "nft list tables")?;
+        ensure!(!tables.contains("kube-ipvs"), "{tables}");
+        users.leave()?;
+
+        // And forth again.
+        let users = Users::arrive(cluster)?;
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        await_taken_over(&proxy)?;
+        ensure_ours(cluster, &[])?;
+        users.leave()
+    })
+}
