@@ -6,4 +6,5 @@ mod faults;
 mod follower;
 mod objects;
 mod rights;
+mod role;
 mod tls;

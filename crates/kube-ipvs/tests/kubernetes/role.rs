@@ -1,0 +1,139 @@
+//! The ClusterRole of manifests/rbac.yaml allows what the daemon asks for, and nothing else. What it says by Events.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use kube_ipvs::{
+    announce::{About, Announcement, Announcer, WAITING},
+    config::ClientConnection,
+    source::kubernetes::KubernetesSource,
+};
+use proxier::model::ServiceId;
+use scenarios::{ApiServer, Service, StreamingLists, eventually};
+use serde_json::Value;
+use tokio::sync::mpsc::channel;
+
+use crate::follower::{Follower, SOON, fast};
+
+/// A verb, an API group and a resource.
+type Right = (String, String, String);
+
+fn manifest(name: &str) -> Result<Vec<Value>> {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests").join(name);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    Ok(serde_saphyr::from_multiple(&text)?)
+}
+
+fn words(value: &Value) -> impl Iterator<Item = String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned)
+}
+
+fn allowed() -> Result<BTreeSet<Right>> {
+    let documents = manifest("rbac.yaml")?;
+    let role =
+        documents.iter().find(|document| document["kind"] == "ClusterRole").context("a ClusterRole")?;
+    let mut rights = BTreeSet::new();
+    for rule in role["rules"].as_array().context("rules")? {
+        for group in words(&rule["apiGroups"]) {
+            for resource in words(&rule["resources"]) {
+                rights.extend(words(&rule["verbs"]).map(|verb| (verb, group.clone(), resource.clone())));
+            }
+        }
+    }
+    Ok(rights)
+}
+
+/// The right that a request needs, as an API server reads it.
+fn right(request: &str) -> Right {
+    let (verb, request) = match request.strip_prefix("POST ") {
+        Some(rest) => ("create", rest),
+        None if request.contains("watch=true") || request.contains("watch=1") => ("watch", request),
+        None => ("list", request),
+    };
+    let path = request.split('?').next().unwrap_or_default();
+    let mut parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    if let Some(at) = parts.iter().position(|part| *part == "namespaces") {
+        parts.drain(at..at + 2);
+    }
+    match parts.as_slice() {
+        ["api", "v1", resource] => (verb.into(), String::new(), (*resource).into()),
+        ["apis", group, _, resource] => (verb.into(), (*group).into(), (*resource).into()),
+        // A name: a single object is asked for.
+        [.., resource, name] => ("get".into(), (*name).into(), (*resource).into()),
+        _ => (verb.into(), String::new(), path.into()),
+    }
+}
+
+/// Has Events made by the thread that makes them in the daemon.
+fn announce(api: &ApiServer, announcements: Vec<Announcement>) -> Result<()> {
+    let (sender, to_post) = channel(WAITING);
+    let mut announcer = Announcer::new(sender);
+    announcements.into_iter().for_each(|announcement| announcer.announce(announcement, Duration::ZERO));
+    drop(announcer);
+    let connection = ClientConnection { master: api.url(), ..fast() };
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async { KubernetesSource::open(&connection, "node-1").await?.announce(to_post).await })
+}
+
+fn about(about: About, note: &str) -> Announcement {
+    Announcement { about, reason: "AddressTaken", note: note.into() }
+}
+
+#[test]
+fn the_cluster_role_allows_what_is_asked_for_and_nothing_else() -> Result<()> {
+    let mut asked = BTreeSet::new();
+    for streaming in [StreamingLists::Served, StreamingLists::Refused] {
+        let api = ApiServer::start()?;
+        api.streaming(streaming);
+        // An external IP may be the address of any Node.
+        api.apply(
+            &Service::new("web").cluster_ip("10.96.0.7").port(80).line("externalIPs: [\"192.168.0.2\"]"),
+        )?;
+        let follower = Follower::start(&api);
+        follower.eventually(|world| world.services.len() == 1)?;
+        announce(&api, vec![about(About::Node, "why")])?;
+        let rights = || api.requests().iter().map(|request| right(request)).collect::<BTreeSet<_>>();
+        // After a list there is a watch, which may take a moment.
+        let all = ["services", "endpointslices", "servicecidrs", "nodes"];
+        eventually(SOON, || {
+            let watched = rights().iter().filter(|(verb, ..)| verb == "watch").count();
+            ensure!(watched == all.len(), "{watched} are watched");
+            Ok(())
+        })?;
+        asked.extend(rights());
+    }
+    assert_eq!(asked, allowed()?);
+    Ok(())
+}
+
+#[test]
+fn events_reach_the_api_server() -> Result<()> {
+    let api = ApiServer::start()?;
+    let service = About::Service(ServiceId::new("shop", "web"));
+    announce(
+        &api,
+        vec![about(service.clone(), "first"), about(About::Node, "second"), about(service, "first")],
+    )?;
+    let events = api.events();
+    let made: Vec<_> = events.iter().map(|event| (&event["regarding"]["kind"], &event["note"])).collect();
+    assert_eq!(made, [(&Value::from("Service"), &Value::from("first")), (&"Node".into(), &"second".into())]);
+    Ok(())
+}
+
+/// What cannot be said is in the log, and what comes next is tried again.
+#[test]
+fn an_event_that_is_refused_stops_no_other() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.fault(&[scenarios::Fault::Status(403)]);
+    announce(&api, vec![about(About::Node, "first"), about(About::Node, "second")])?;
+    let events = api.events();
+    assert_eq!(events.iter().map(|event| &event["note"]).collect::<Vec<_>>(), ["second"]);
+    Ok(())
+}
