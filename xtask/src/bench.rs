@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::testbench::{Bench as Testbench, Job};
-use crate::workspace::Workspace;
+use crate::workspace::{SCENARIOS, Workspace};
 
 /// Runs a benchmark on the bench's kernel; its figures are ratios within one run
 #[derive(Args)]
@@ -29,7 +29,7 @@ pub(crate) struct Bench {
 
 pub(crate) fn run(args: Bench) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
-    let binaries = workspace.build_binaries(&["--release"])?;
+    let binaries = workspace.build(&["build", "--package", SCENARIOS, "--bins", "--release"])?;
     ensure!(
         binaries.iter().any(|binary| binary.target == "bench"),
         "the crate scenarios has no binary named bench"
