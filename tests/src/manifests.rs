@@ -44,10 +44,7 @@ impl Manifests {
 
     /// Copies an example of the project, manifests/examples/`name`.yaml, as users would apply it.
     pub fn example(&self, name: &str) -> Result<()> {
-        let path = example_path(name);
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("reading the example {}", path.display()))?;
-        self.write(name, &text)
+        self.write(name, &of_project(&format!("examples/{name}.yaml"))?)
     }
 
     /// Replaces a text in the file `name`.yaml, which must hold it.
@@ -86,12 +83,13 @@ fn without_endpoint(text: &str, address: &str) -> Option<String> {
     Some([&lines[..start], &lines[start + 1 + rest..]].concat().concat())
 }
 
-/// Where an example manifest of the project is; `KUBE_IPVS_MANIFESTS` names the folder `manifests` where the source
-/// tree is not at hand.
-fn example_path(name: &str) -> PathBuf {
+/// A file below the project's folder `manifests`, which `KUBE_IPVS_MANIFESTS` names where the source tree is not at
+/// hand.
+pub fn of_project(name: &str) -> Result<String> {
     let manifests = std::env::var_os("KUBE_IPVS_MANIFESTS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests"), PathBuf::from);
-    manifests.join("examples").join(format!("{name}.yaml"))
+    let path = manifests.join(name);
+    fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
 }
 
 /// A Service manifest.

@@ -22,7 +22,7 @@ fn program() -> String {
 }
 
 /// Where it is.
-fn located() -> Result<PathBuf> {
+pub(crate) fn located() -> Result<PathBuf> {
     let program = PathBuf::from(program());
     if program.components().count() > 1 {
         return Ok(fs::canonicalize(&program)?);
@@ -118,12 +118,7 @@ impl ProxyCommand {
 
     /// Starts the daemon with this command line.
     pub fn spawn(&self, arguments: &[&str]) -> Result<Proxy> {
-        let log = File::options().create(true).append(true).open(&self.log)?;
-        let log_start = log.metadata()?.len();
-        let mut command = self.command(arguments);
-        command.stdout(log.try_clone()?).stderr(log);
-        let child = command.spawn().with_context(|| format!("starting {}", program()))?;
-        Ok(Proxy { child, log: self.log.clone(), log_start })
+        Proxy::launch(self.command(arguments), &self.log)
     }
 }
 
@@ -136,10 +131,24 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Runs a command that becomes the daemon.
+    pub(crate) fn launch(mut command: Command, log: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(log)?;
+        let log_start = file.metadata()?.len();
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
+        Ok(Self { child, log: log.to_owned(), log_start })
+    }
+
     fn signal(&mut self, signal: Signal) -> Result<()> {
         let pid =
             i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process without an id")?;
         kill_process(pid, signal).context("signalling the daemon")
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGTERM, and waits for the daemon's end.

@@ -17,6 +17,9 @@ const LIMIT: u64 = 15_000_000;
 /// Where the programs are in it: a kube-proxy DaemonSet calls `/usr/local/bin/kube-proxy`.
 const PROGRAMS: &str = "usr/local/bin";
 
+/// Without this file glibc would ask DNS first, and go by /etc/hosts only where there is no DNS at all.
+const RESOLVING: &str = "etc/nsswitch.conf";
+
 /// Makes the container image, as a folder for `docker build` and as an archive for `docker load` or `ctr images import`
 #[derive(Args)]
 pub(crate) struct Image {
@@ -42,7 +45,7 @@ pub(crate) struct Made {
 /// Makes the image. Nothing in it depends on when or by whom, so that the same source gives the same image.
 pub(crate) fn make(workspace: &Workspace, tag: &str) -> Result<Made> {
     let daemon = workspace.build_daemon(&["--profile", "image"])?;
-    let directory = workspace.target.join("image");
+    let directory = workspace.target.join("container");
     let root = directory.join("rootfs");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -56,8 +59,10 @@ pub(crate) fn make(workspace: &Workspace, tag: &str) -> Result<Made> {
     Ok(Made { archive, size })
 }
 
-/// One binary under its two names.
+/// One binary under its two names, and where it looks names up.
 fn fill(root: &Path, daemon: &Path) -> Result<()> {
+    fs::create_dir_all(root.join("etc"))?;
+    fs::write(root.join(RESOLVING), "hosts: files dns\n")?;
     let programs = root.join(PROGRAMS);
     fs::create_dir_all(&programs)?;
     fs::copy(daemon, programs.join("kube-ipvs")).with_context(|| format!("copying {}", daemon.display()))?;
@@ -69,10 +74,10 @@ fn layer(root: &Path) -> Result<Vec<u8>> {
     let mut layer = tar::Builder::new(Vec::new());
     layer.mode(tar::HeaderMode::Deterministic);
     layer.follow_symlinks(false);
-    for name in ["kube-ipvs", "kube-proxy"] {
-        let name = Path::new(PROGRAMS).join(name);
+    for name in ["kube-ipvs", "kube-proxy"].map(|name| Path::new(PROGRAMS).join(name)) {
         layer.append_path_with_name(root.join(&name), &name)?;
     }
+    layer.append_path_with_name(root.join(RESOLVING), RESOLVING)?;
     Ok(layer.into_inner()?)
 }
 

@@ -11,6 +11,7 @@ mod beside_others;
 mod choices;
 mod churn;
 mod common;
+mod daemon_set;
 mod detect_local;
 mod dns;
 mod drop_in;

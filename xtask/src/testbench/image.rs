@@ -16,8 +16,8 @@ use super::{modules, packages};
 /// Taken along where the host has them. The first ones stand in for applets of busybox that would run other applets instead of the
 /// real `ip` and `ping`; bash is for the interactive shell, the rest for looking around.
 const HANDY: &[&str] = &[
-    "date", "env", "timeout", "nohup", "xargs", "setsid", "unshare", "nsenter", "ping", "bash", "tcpdump",
-    "ethtool", "strace",
+    "date", "env", "setpriv", "timeout", "nohup", "xargs", "setsid", "unshare", "nsenter", "ping", "bash",
+    "tcpdump", "ethtool", "strace",
 ];
 
 /// Names that iptables goes by.

@@ -1,5 +1,6 @@
 mod file;
 mod flags;
+mod manifests;
 
 use std::time::Duration;
 

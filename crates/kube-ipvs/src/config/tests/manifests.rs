@@ -1,0 +1,43 @@
+//! The manifests of the project are taken without a complaint.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use super::resolve;
+
+fn manifest(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests").join(name);
+    serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The flags that each container of the DaemonSet is started with, its configuration read from `folder`.
+fn flags(folder: &Path) -> Vec<String> {
+    let set = manifest("daemonset.yaml");
+    let pod = &set["spec"]["template"]["spec"];
+    let containers = ["initContainers", "containers"].map(|kind| pod[kind].as_array().unwrap().clone());
+    let line = |container: &Value| {
+        let words = container["command"].as_array().unwrap().iter().filter_map(Value::as_str);
+        let flags: Vec<&str> =
+            words.filter(|word| word.starts_with("--") && *word != "--init-only").collect();
+        flags.join(" ").replace("$(NODE_NAME)", "node-1").replace("/etc/kube-ipvs", folder.to_str().unwrap())
+    };
+    containers.concat().iter().map(line).collect()
+}
+
+#[test]
+fn the_daemon_set_with_its_config_map() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = manifest("configmap.yaml")["data"].as_object().unwrap().clone();
+    for (name, text) in &data {
+        fs::write(folder.path().join(name), text.as_str().unwrap()).unwrap();
+    }
+    let lines = flags(folder.path());
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        let resolved = resolve(&line).unwrap();
+        assert_eq!((resolved.warnings, resolved.without_effect), (vec![], vec![]), "{line}");
+        let connection = resolved.configuration.client_connection;
+        assert_eq!(connection.kubeconfig, Path::new("/etc/kube-ipvs/kubeconfig.conf"));
+    }
+}

@@ -1,0 +1,65 @@
+//! DaemonSets as they stand, in a root that holds the image and nothing else: kubeadm's for kube-proxy, with our image in the place of
+//! its own, and ours.
+
+use anyhow::ensure;
+use scenarios::{Cluster, DaemonPod, Proxy, TestResult, eventually, of_project, scenario};
+
+use crate::api_server::api_server;
+use crate::common::{WEB_ADDRESS, WEB_PODS, all_web, await_web, web_cluster, web_service, web_slice};
+
+const KUBEADM: &str = include_str!("../../data/kubeadm.yaml");
+/// The node whose pod is tested: requests come from a pod on it.
+const NODE: &str = "node-3";
+
+/// The API server, by a name that the node's /etc/hosts has. Those of the tests speak no TLS.
+fn with_api_server(manifests: &str) -> String {
+    manifests.replace("https://API-SERVER:6443", "http://control-plane.test:6443")
+}
+
+/// Serves a cluster from a DaemonSet's pod, and again when it is started anew.
+fn serve(cluster: &mut Cluster, manifests: &str, check: fn(&Cluster, &Proxy) -> TestResult) -> TestResult {
+    let (api, _) = api_server(cluster, Some("secret"))?;
+    api.apply(&web_service())?;
+    api.apply(&web_slice(&all_web()))?;
+    let _servers =
+        WEB_PODS.iter().map(|(name, ..)| cluster.http(name, 8080)).collect::<Result<Vec<_>, _>>()?;
+    let pod = DaemonPod::new(cluster, NODE, &with_api_server(manifests))?;
+    pod.initialise()?;
+    for _ in 0..2 {
+        let proxy = pod.start()?;
+        await_web(cluster, NODE)?;
+        cluster.at("visitor")?.get(WEB_ADDRESS)?;
+        let health =
+            eventually(scenarios::SOON, || cluster.at(NODE)?.curl("http://127.0.0.1:10256/healthz"))?;
+        ensure!(health.contains("\"healthy\":true"), "it says of its health: {health}");
+        check(cluster, &proxy)?;
+        ensure!(!proxy.log_text().contains("ERROR"), "it complains:\n{}", proxy.log_text());
+        ensure!(proxy.terminate()?.success(), "SIGTERM is its end, and not a failure");
+        cluster.at("visitor")?.get(WEB_ADDRESS)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn kubeadm_s_with_another_image() -> TestResult {
+    scenario(web_cluster(), |cluster| serve(cluster, KUBEADM, |_, _| Ok(())))
+}
+
+/// With a read-only root, without sysctls that could be set, and with CAP_NET_ADMIN for all rights.
+#[test]
+fn ours_with_the_least_rights() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let manifests = ["configmap.yaml", "daemonset.yaml"].map(of_project);
+        let [config, set] = manifests;
+        let config = config?.replace("clusterCIDR: \"\"", "clusterCIDR: 10.244.0.0/16");
+        serve(cluster, &format!("{config}\n---\n{}", set?), |_, proxy| {
+            // CAP_NET_ADMIN, and CAP_SYS_CHROOT, by which it came to its root.
+            let rights = 1_u64 << 12 | 1 << 18;
+            let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.id()))?;
+            let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map(str::trim);
+            ensure!(effective == Some(&*format!("{rights:016x}")), "its rights are {effective:?}");
+            ensure!(!proxy.log_text().contains("WARN"), "it warns:\n{}", proxy.log_text());
+            Ok(())
+        })
+    })
+}
