@@ -2,5 +2,6 @@
 
 mod checks;
 mod daemon;
+mod dashboard;
 mod health;
 mod metrics;

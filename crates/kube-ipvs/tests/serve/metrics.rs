@@ -36,7 +36,7 @@ fn stats(connections: u64) -> Stats {
     Stats { connections, packets_in: 20, packets_out: 30, bytes_in: 400, bytes_out: 500, rates }
 }
 
-fn counters(counters: &[(&str, u64)]) -> Vec<(VirtualServerKey, Stats)> {
+pub(crate) fn counters(counters: &[(&str, u64)]) -> Vec<(VirtualServerKey, Stats)> {
     let key = |ip: &str| VirtualServerKey {
         address: ip.parse().expect("an address"),
         protocol: Protocol::Tcp,

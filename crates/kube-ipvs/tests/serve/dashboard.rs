@@ -1,0 +1,58 @@
+//! The dashboard of the project asks for metrics that exist.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use anyhow::{Result, ensure};
+use proxier::model::Event;
+use serde_json::Value;
+
+use crate::{
+    daemon::{Daemon, service, slice},
+    metrics::counters,
+};
+
+/// All texts in a document.
+fn texts<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) => found.push(text),
+        Value::Array(list) => list.iter().for_each(|value| texts(value, found)),
+        Value::Object(fields) => fields.values().for_each(|value| texts(value, found)),
+        _ => {}
+    }
+}
+
+/// The metrics that queries name.
+fn asked(dashboard: &Value) -> BTreeSet<&str> {
+    let mut all = Vec::new();
+    texts(dashboard, &mut all);
+    let words =
+        all.into_iter().flat_map(|text| text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
+    words
+        .filter(|word| ["kube_ipvs_", "kubeproxy_", "process_"].iter().any(|prefix| word.starts_with(prefix)))
+        .collect()
+}
+
+#[test]
+fn it_asks_for_what_there_is() -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/dashboard.json");
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(path)?)?;
+    let asked = asked(&dashboard);
+    ensure!(asked.len() > 10, "only {asked:?} are asked for");
+    let mut daemon = Daemon::start(&[])?;
+    let applied = [
+        Event::ServiceApplied(service("web", "10.96.0.80")),
+        Event::SliceApplied(slice("web", &["10.244.1.1"])),
+    ];
+    daemon.events(applied.into());
+    let metrics = daemon.scrape("", &counters(&[("10.96.0.80", 5)]))?.body;
+    // Described at least: the fake kernel takes no time, which would be told then.
+    let is_there = |name: &&&str| {
+        let mut rests = metrics
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ").unwrap_or(line).strip_prefix(**name));
+        rests.any(|rest| rest.starts_with(['{', ' ']))
+    };
+    let missing: Vec<_> = asked.iter().filter(|name| !is_there(name)).collect();
+    ensure!(missing.is_empty(), "{missing:?} are not in:\n{metrics}");
+    Ok(())
+}
