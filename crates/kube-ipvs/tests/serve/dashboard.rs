@@ -45,11 +45,8 @@ fn it_asks_for_what_there_is() -> Result<()> {
     ];
     daemon.events(applied.into());
     let metrics = daemon.scrape("", &counters(&[("10.96.0.80", 5)]))?.body;
-    // Described at least: the fake kernel takes no time, which would be told then.
     let is_there = |name: &&&str| {
-        let mut rests = metrics
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE ").unwrap_or(line).strip_prefix(**name));
+        let mut rests = metrics.lines().filter_map(|line| line.strip_prefix(**name));
         rests.any(|rest| rest.starts_with(['{', ' ']))
     };
     let missing: Vec<_> = asked.iter().filter(|name| !is_there(name)).collect();

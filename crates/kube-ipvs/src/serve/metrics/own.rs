@@ -51,6 +51,11 @@ impl Own {
         for kind in KINDS {
             drop(metrics.apply_errors.get_or_create(&[("kind", kind)]));
         }
+        for subsystem in [Subsystem::Ipvs, Subsystem::Nftables, Subsystem::Addresses, Subsystem::Conntrack] {
+            for operation in [Operation::Prepare, Operation::Read, Operation::Apply] {
+                metrics.spent(subsystem, operation, Duration::ZERO);
+            }
+        }
         let registry = registry.sub_registry_with_prefix("kube_ipvs");
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The version of kube-ipvs", Info::new(version));
