@@ -40,11 +40,13 @@ pub enum KeySet {
     Inner,
     /// Forwarded without NAT, by this node or by another one: a node can see the answers without the questions.
     AnsweredDirectly,
+    /// Virtual servers that somebody else made: they are reached as before, on VIPs of ours too.
+    Foreign,
 }
 
 impl KeySet {
     /// All of them, in the order in which elements are written: the record of ownership first.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Served,
         Self::MasqueradeAlways,
         Self::MasqueradeInside,
@@ -56,6 +58,7 @@ impl KeySet {
         Self::Firewall,
         Self::Inner,
         Self::AnsweredDirectly,
+        Self::Foreign,
     ];
 
     /// Its name in nftables.
@@ -72,6 +75,7 @@ impl KeySet {
             Self::Firewall => "firewall",
             Self::Inner => "inner",
             Self::AnsweredDirectly => "answered-directly",
+            Self::Foreign => "foreign",
         }
     }
 }

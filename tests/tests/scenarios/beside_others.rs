@@ -1,7 +1,7 @@
 //! kube-ipvs beside rules of others: nothing of theirs is touched, and what they do still works.
 
 use anyhow::{Result, ensure};
-use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, scenario};
+use scenarios::{Cluster, Namespace, SOON, Service, Slice, TestResult, Transport, eventually, scenario};
 
 const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16"];
 
@@ -154,5 +154,51 @@ fn an_ip_that_its_load_balancer_serves_itself() -> TestResult {
             proxy.terminate()?;
         }
         Ok(())
+    })
+}
+
+/// Somebody else's virtual server, on an address that is a VIP of ours too: it is reached as before, also where a Service asks for its
+/// port and cannot have it. It goes, and the Service is served.
+#[test]
+fn a_virtual_server_of_others_on_a_vip() -> TestResult {
+    let builder = Cluster::builder()
+        .pod("web", "node-3", "10.244.3.2")
+        .pod("theirs", "node-3", "10.244.3.8")
+        .pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let _servers =
+            [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("theirs", Transport::Tcp, 8080)?];
+        let node = cluster.at("node-3")?;
+        for port in ["81", "82"] {
+            let at = format!("203.0.113.10:{port}");
+            node.run("ipvsadm", &["-A", "-t", &at, "-s", "wlc"])?;
+            node.run("ipvsadm", &["-a", "-t", &at, "-r", "10.244.3.8:8080", "-m"])?;
+        }
+        let service = Service::new("web")
+            .line("externalIPs: [203.0.113.10]")
+            .cluster_ip("10.96.0.7")
+            .port_line("name: own, port: 80, targetPort: 8080")
+            .port_line("name: theirs, port: 81, targetPort: 8080");
+        let slice = Slice::of("web").named_port("own", "TCP", 8080).named_port("theirs", "TCP", 8080);
+        cluster
+            .manifests
+            .write("web", &format!("{service}---\n{}", slice.ready("10.244.3.2").on("node-3")))?;
+        let _proxy = cluster.start_proxy("node-3", &[&FLAGS[..], &["--ipvs-sync-period", "1s"]].concat())?;
+        node.await_service("TCP 203.0.113.10:80", &["10.244.3.2:8080 1"])?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
+        for from in ["client", "visitor", "node-3"] {
+            let from = cluster.at(from)?;
+            for (port, pod) in [(80, "web"), (81, "theirs"), (82, "theirs")] {
+                let answer = from.echo(Transport::Tcp, &format!("203.0.113.10:{port}"))?;
+                ensure!(answer.name == pod, "{} answers at port {port}", answer.name);
+            }
+            from.expect_refused(Transport::Tcp, "203.0.113.10:83")?;
+        }
+        for port in ["81", "82"] {
+            node.run("ipvsadm", &["-D", "-t", &format!("203.0.113.10:{port}")])?;
+        }
+        node.await_service("TCP 203.0.113.10:81", &["10.244.3.2:8080 1"])?;
+        eventually(SOON, || cluster.at("client")?.expect_refused(Transport::Tcp, "203.0.113.10:82"))
     })
 }

@@ -53,7 +53,7 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Announces by way of a channel, at whose other end [`post`] may be, or nobody.
+    /// Announces by way of a channel, at whose other end [`post()`] may be, or nobody.
     pub fn new(to_post: Sender<Announcement>) -> Self {
         Self { to_post, recent: Recent::default() }
     }

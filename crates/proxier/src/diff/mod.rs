@@ -19,7 +19,7 @@ use crate::{
     drain::{Drains, Fate},
     model::{Family, Protocol, VirtualServerKey},
     plan::Change,
-    set::{Element, KeySet},
+    set::{Element, KeySet, KeySets},
     state::{Membership, State},
 };
 
@@ -27,6 +27,8 @@ use crate::{
 pub(crate) struct Differ<'a> {
     pub(crate) config: &'a Config,
     pub(crate) known: &'a State,
+    /// Virtual servers that somebody else made. None of them is wanted.
+    pub(crate) foreign: &'a BTreeSet<VirtualServerKey>,
     pub(crate) drains: &'a mut Drains,
     pub(crate) now: Duration,
     pub(crate) changes: Vec<Change>,
@@ -220,7 +222,11 @@ impl Differ<'_> {
     fn membership(&mut self, key: VirtualServerKey, wanted: Option<&VirtualServer>) {
         let nothing = Membership::default();
         let known = self.known.elements.get(&key).unwrap_or(&nothing);
-        let wanted_sets = wanted.map(|wanted| wanted.sets).unwrap_or_default();
+        let wanted_sets = match wanted {
+            Some(wanted) => wanted.sets,
+            None if self.foreign.contains(&key) => KeySets::NONE.with(KeySet::Foreign),
+            None => KeySets::NONE,
+        };
         for set in KeySet::ALL {
             let element = Element::Key(set, key);
             let owner =

@@ -222,11 +222,12 @@ impl Engine {
         };
         self.foreign = state.virtual_servers.keys().copied().filter(|key| !ours(key)).collect();
         state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
-        let leftovers = if self.complete {
+        let mut leftovers = if self.complete {
             Scope { keys: state.keys().collect(), shared: state.shared().chain(before.shared()).collect() }
         } else {
             Scope::default()
         };
+        leftovers.keys.extend(&self.foreign);
         self.cluster.mark_all();
         self.known = Some(state);
         Reading { leftovers, believed }
@@ -251,8 +252,14 @@ impl Engine {
             wanted.merge(desired);
         }
         let Some(known) = &self.known else { return Default::default() };
-        let mut differ =
-            Differ { config: &self.config, known, drains: &mut self.drains, now, changes: Vec::new() };
+        let mut differ = Differ {
+            config: &self.config,
+            known,
+            foreign: &self.foreign,
+            drains: &mut self.drains,
+            now,
+            changes: Vec::new(),
+        };
         for key in scope.keys {
             differ.virtual_server(key, wanted.virtual_servers.get(&key));
         }

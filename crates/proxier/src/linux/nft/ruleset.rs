@@ -96,6 +96,7 @@ impl Rules<'_> {
         }
         rules.extend([
             Rule::new("load balancers ask for health", [self.key_in_set(HEALTH_CHECKS), vec![accept()]]),
+            Rule::new("somebody else's virtual server", [self.key_in(KeySet::Foreign), vec![accept()]]),
             Rule::new(
                 "ports that nobody serves, those that this node itself listens on included",
                 [state_new(), vec![goto("refuse")]],
@@ -179,7 +180,8 @@ impl Rules<'_> {
             let to_closed = dnat_to_port(self.family, CLOSED_PORT);
             Rule::new(comment, [protocol_is(Protocol::Sctp.number()), condition, vec![counter()], to_closed])
         };
-        let not_served = [load(self.family, &KEY), vec![is_not_in(KeySet::Served.name())]].concat();
+        let not_in = |set: KeySet| [load(self.family, &KEY), vec![is_not_in(set.name())]].concat();
+        let not_served = [not_in(KeySet::Served), not_in(KeySet::Foreign)].concat();
         let mut rules = vec![
             abort("SCTP without endpoints: aborted by the node itself", self.key_in(KeySet::NoEndpoints)),
             abort("SCTP to a port that nobody serves", [self.to_vip(), not_served].concat()),

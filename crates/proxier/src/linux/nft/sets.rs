@@ -85,6 +85,7 @@ fn comment(kind: KeySet) -> &'static str {
         KeySet::Firewall => "only for some sources",
         KeySet::Inner => "only for what a short cut sends here",
         KeySet::AnsweredDirectly => "forwarded without NAT: endpoints answer clients themselves",
+        KeySet::Foreign => "virtual servers that somebody else made",
     }
 }
 
