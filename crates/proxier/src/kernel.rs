@@ -120,6 +120,7 @@ impl Setbacks {
             {
                 Some(UNRECORDED)
             }
+            Change::AddServer { key, .. } if unrecorded(Element::Key(KeySet::Firewall, *key)) => Some(OPEN),
             Change::AddRealServer { key, .. } if self.unmade.contains(key) => {
                 Some("not tried: its virtual server could not be made")
             }
@@ -131,5 +132,6 @@ impl Setbacks {
     }
 }
 
+const OPEN: &str = "not tried: everybody could reach it, although loadBalancerSourceRanges says who may";
 const NOT_SILENT: &str = "not tried: this node would answer for it in ARP";
 const UNRECORDED: &str = "not tried: it could not be recorded as ours";

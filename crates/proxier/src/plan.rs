@@ -7,7 +7,7 @@ use ipvs_netlink::{Destination, ServiceFlags, VirtualServer};
 use crate::{
     cluster::EndpointAddress,
     model::{Family, VirtualServerKey},
-    set::Element,
+    set::{Element, KeySet},
 };
 
 /// One change of the kernel's state.
@@ -114,6 +114,8 @@ impl Change {
         match self {
             Self::AddElement { element: Element::ShortCut(..), .. } => Phase::Divert,
             Self::RemoveElement(Element::ShortCut(..)) => Phase::Restore,
+            // With the ranges that it asks for, in one transaction: without them nobody would be let in.
+            Self::RemoveElement(Element::Key(KeySet::Firewall, _)) => Phase::Record,
             // A set refuses a range that overlaps with one that is still to be taken out.
             Self::RemoveElement(
                 Element::Allowed(..) | Element::ServiceRange(_) | Element::PodSource(_) | Element::Outside(_),

@@ -75,6 +75,52 @@ fn connections_end_with_their_endpoint() -> TestResult {
     })
 }
 
+/// The only endpoint is not ready for a moment, and then is in no list for a moment: new connections are refused, and those that there
+/// are go on, as they do by the ClusterIP.
+#[test]
+fn connections_outlive_a_moment_without_endpoints() -> TestResult {
+    const NOT_READY: &str = "ready: false, serving: false, terminating: false";
+    let builder =
+        Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let transports = [Transport::Tcp, Transport::Sctp];
+        let _servers: Vec<_> = transports
+            .iter()
+            .map(|transport| cluster.echo("app", *transport, 8080))
+            .collect::<Result<_>>()?;
+        let ready = [("10.244.1.2", "node-1", READY)];
+        put(cluster, &ready)?;
+        let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        let node = cluster.at("node-3")?;
+        node.await_service("SCTP 10.96.0.7:80", &["10.244.1.2:8080 1"])?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        let mut conversations = Vec::new();
+        for (from, to) in [("visitor", VIP), ("node-3", VIP), ("visitor", "10.96.0.7:80")] {
+            for transport in transports {
+                let mut conversation = cluster.at(from)?.connect(transport, to)?;
+                conversation.say()?;
+                conversations.push((format!("{from} {transport:?} {to}"), conversation));
+            }
+        }
+        for moment in [&[("10.244.1.2", "node-1", NOT_READY)][..], &[]] {
+            for (endpoints, weight) in [(moment, 0), (&ready[..], 1)] {
+                put(cluster, endpoints)?;
+                node.await_service("SCTP 10.96.0.7:80", &[&format!("10.244.1.2:8080 {weight}")])?;
+                cluster.await_settled("node-3", &FLAGS)?;
+                for (who, conversation) in &mut conversations {
+                    let answer = conversation.say();
+                    ensure!(answer.is_ok(), "{who} with {endpoints:?}: {answer:?}");
+                }
+                if weight == 0 {
+                    cluster.at("visitor")?.expect_refused(Transport::Tcp, VIP)?;
+                    node.expect_refused(Transport::Tcp, VIP)?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
 /// "proxy implementation should not be vulnerable to the invalid conntrack state bug": a packet that belongs to no
 /// connection, as conntrack sees it, is not let through with the pod's own address, at which the client would answer with a
 /// reset.

@@ -389,18 +389,20 @@ impl Cluster {
     /// What a Service asks for: its ports on its own addresses, its node ports, and these on each address.
     fn claims_of(&self, service: &Service) -> Vec<(Claim, Claimant)> {
         let mut claims = Vec::new();
+        // What it could not serve it does not keep from others.
+        let serves = |address: &IpAddr| service.has_family(Family::of(*address));
         for port in &service.ports {
             let claimant = Claimant { created: service.created, port: service.port_id(port) };
             let on = |address: IpAddr, number| {
                 Claim::VirtualServer(VirtualServerKey { address, protocol: port.protocol, port: number })
             };
-            claims.extend(service.vips().map(|ip| (on(ip, port.port), claimant.clone())));
+            claims.extend(service.vips().filter(serves).map(|ip| (on(ip, port.port), claimant.clone())));
             if let Some(number) = service.inner_port(port) {
                 claims.extend(service.cluster_ips.iter().map(|ip| (on(*ip, number), claimant.clone())));
             }
-            if let Some(number) = port.node_port {
+            if let Some(number) = port.node_port.filter(|_| !service.cluster_ips.is_empty()) {
                 claims.push((Claim::NodePort(port.protocol, number), claimant.clone()));
-                let addresses = self.node_port_addresses.iter();
+                let addresses = self.node_port_addresses.iter().filter(|address| serves(address));
                 claims.extend(addresses.map(|address| (on(*address, number), claimant.clone())));
             }
         }

@@ -37,7 +37,7 @@ pub fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> Desired
 
 /// A Service has the families of its ClusterIPs; one without any is headless, or has no address yet.
 fn families(service: &Service) -> impl Iterator<Item = Family> {
-    Family::ALL.into_iter().filter(|family| service.cluster_ips.iter().any(|ip| Family::of(*ip) == *family))
+    Family::ALL.into_iter().filter(|family| service.has_family(*family))
 }
 
 /// Adds what one port needs in one family; returns its endpoints on this node that are well.
@@ -72,7 +72,9 @@ fn add_port(
             server.short_cut = backends.nearest();
             server.shortened = vec![frontend.key];
         }
-        match target.filter(|_| any_serves(&backends.cluster)) {
+        // Also where nobody serves now: who is connected is to stay so while an endpoint drains or comes back, and new
+        // connections are refused either way.
+        match target {
             Some(target) if target == frontend.key => {
                 server.shortened =
                     frontends.iter().filter(|other| shortens(other)).map(|other| other.key).collect();

@@ -196,9 +196,11 @@ impl Differ<'_> {
             (None, Some(known)) => self.element(Element::ShortCut(key, known), false, true),
             (None, None) => {}
         }
-        // A flow that goes to an endpoint which is still there may stay.
-        let stays = |known| server.is_some_and(|server| server.real_servers.contains_key(&known));
-        if known.is_some_and(|known| !stays(known)) {
+        // A short cut to an endpoint of this very server: its flows are forgotten with the endpoint, which may be draining.
+        let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
+        let ends_with_endpoint =
+            |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
+        if known.is_some_and(|known| !ends_with_endpoint(known)) {
             self.forget_flows(key, None);
         }
     }

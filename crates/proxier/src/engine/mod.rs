@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    cluster::{Claim, Cluster},
+    cluster::{Claim, Cluster, EndpointAddress},
     config::Config,
     desired::{self, Desired, HealthCheck, Shared, Skipped},
     diff::Differ,
@@ -341,9 +341,25 @@ impl Engine {
     }
 }
 
-/// Takes out the virtual servers that somebody else made where we want ours.
+/// Takes out the virtual servers that somebody else made where we want ours, and what only they were wanted for: an address
+/// on which nothing of the Service is left may be another host's, and is not bound.
 fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>) {
     let clashes: Vec<_> = desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
+    if clashes.is_empty() {
+        return;
+    }
+    let servers = &mut desired.virtual_servers;
+    desired.shared.retain(|shared| match shared {
+        Shared::Vip(address) => servers.keys().any(|key| key.address == *address),
+        Shared::HealthCheck(check) => servers.keys().any(|key| key.address == check.address),
+        Shared::Hairpin(..) => true,
+    });
+    for server in servers.values_mut() {
+        let leads_to = |to: EndpointAddress| {
+            clashes.iter().any(|(key, _)| (key.address, key.port) == (to.address, to.port))
+        };
+        server.short_cut = server.short_cut.filter(|to| !leads_to(*to));
+    }
     let reasons = clashes.into_iter().map(|(key, server)| Skipped::Foreign { port: server.owner, key });
     desired.skipped.extend(reasons);
 }

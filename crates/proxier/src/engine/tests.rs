@@ -1,4 +1,5 @@
 mod node;
+mod orders;
 mod told;
 
 use std::time::Duration;

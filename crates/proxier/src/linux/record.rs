@@ -96,7 +96,14 @@ impl Record {
         }
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(OpenOptions::new().append(true).create(true).open(&self.path)?),
+            none => {
+                let mut file = OpenOptions::new().append(true).create(true).open(&self.path)?;
+                if file.metadata()?.len() > 0 {
+                    // The last line may have been cut off: it is neither to become one with the next, nor to mean anything.
+                    file.write_all(b"?\n")?;
+                }
+                none.insert(file)
+            }
         };
         file.write_all(lines.as_bytes())
     }
@@ -150,6 +157,19 @@ mod tests {
         assert_eq!(owned.servers, [testing::key("UDP [fd00::1]:53")].into());
         assert_eq!(owned.vips, ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()].into());
         assert_eq!(Owned::parse(&owned.text()), owned);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_takes_no_other_with_it() {
+        let directory = std::env::temp_dir().join(format!("kube-ipvs-cut-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let mut record = Record::at(&directory.join("owned"));
+        fs::write(&record.path, "+10.0.0.1\n+TCP 10.0.0.1:8").unwrap();
+        record.intend([Change::Bind("10.0.0.2".parse().unwrap())].iter()).unwrap();
+        let owned = record.read().unwrap();
+        assert_eq!(owned.vips, ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()].into());
+        assert_eq!(owned.servers, [].into());
+        fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

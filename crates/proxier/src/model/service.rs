@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{Choices, PortNumber, Protocol, ServiceId, ServicePortId};
+use super::{Choices, Family, PortNumber, Protocol, ServiceId, ServicePortId};
 
 /// Seconds since 1970, as `metadata.creationTimestamp` says.
 pub type Timestamp = i64;
@@ -61,6 +61,11 @@ impl Service {
     pub fn choices(&self) -> &Choices {
         static NONE: Choices = Choices::DEFAULT;
         self.choices.as_deref().unwrap_or(&NONE)
+    }
+
+    /// Whether it has a ClusterIP of a family: in others nothing of it is served.
+    pub fn has_family(&self, family: Family) -> bool {
+        self.cluster_ips.iter().any(|ip| Family::of(*ip) == family)
     }
 
     /// Its addresses that are not those of nodes, each once.

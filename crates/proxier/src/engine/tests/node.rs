@@ -159,7 +159,6 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
         ~ real server TCP 192.168.0.1:30080 -> 10.1.0.2:8080 Masq 0
         ~ real server TCP 192.168.0.1:30080 -> 10.1.0.3:8080 Masq 0
         - element short-cuts { 127.0.0.1 . tcp . 30080 : 10.1.0.2 . 8080 }
-        - flows TCP 127.0.0.1:30080
     "#]],
     );
 }

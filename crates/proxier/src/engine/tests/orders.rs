@@ -1,0 +1,105 @@
+//! What must not happen even for a moment, and what must not happen although somebody is in the way.
+
+use expect_test::expect;
+use ipnet::IpNet;
+
+use super::*;
+
+fn local(service: Service) -> Service {
+    Service { external_policy: TrafficPolicy::Local, ..service }
+}
+
+fn outer(ips: &[&str]) -> Service {
+    let load_balancer_ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+    Service { load_balancer_ips, ..service("web", &["10.0.0.1"], &[(80, None)]) }
+}
+
+fn with_ranges(ranges: &[&str]) -> Event {
+    let source_ranges = ranges.iter().map(|range| range.parse::<IpNet>().unwrap()).collect();
+    Event::ServiceApplied(Service { source_ranges, ..outer(&["203.0.113.1"]) })
+}
+
+/// Who is connected by a short cut stays so while the last endpoint drains, and while there is none.
+#[test]
+fn a_short_cut_stays_where_nobody_serves() {
+    let (mut engine, mut kernel) = start();
+    let endpoints = |all: &[&str]| Event::SliceApplied(slice("web-1", "web", 8080, all));
+    let web = Event::ServiceApplied(local(outer(&["203.0.113.1"])));
+    turn(&mut engine, &mut kernel, 0, [web, endpoints(&["10.1.0.2"])]);
+    check(
+        &turn(&mut engine, &mut kernel, 1, [endpoints(&[])]),
+        expect![[r#"
+            + element no-endpoints { 10.0.0.1 . tcp . 80 }
+            + element no-endpoints { 203.0.113.1 . tcp . 80 }
+            ~ real server TCP 10.0.0.1:80 -> 10.1.0.2:8080 Masq 0
+            - element no-local-outside { 203.0.113.1 . tcp . 80 }
+        "#]],
+    );
+}
+
+/// A set of ranges that is empty lets nobody in: the block goes with them.
+#[test]
+fn ranges_go_together_with_what_asks_for_them() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, [with_ranges(&["10.0.0.0/8"])]);
+    let turn = turn(&mut engine, &mut kernel, 1, [with_ranges(&[])]);
+    check(
+        &turn,
+        expect![[r#"
+            - element firewall { 203.0.113.1 . tcp . 80 }
+            - element firewall-allowed { 203.0.113.1 . tcp . 80 . 10.0.0.0/8 }
+        "#]],
+    );
+    // One transaction.
+    assert!(turn.plan.changes().iter().all(|change| change.phase() == crate::plan::Phase::Record));
+}
+
+#[test]
+fn nothing_is_open_to_everybody_where_it_is_to_be_closed() {
+    let (mut engine, mut kernel) = start();
+    kernel.refuse = vec!["+ element firewall {".into()];
+    engine.event(with_ranges(&["10.0.0.0/8"]));
+    let failed = engine.turn(&mut kernel, Duration::ZERO);
+    assert_eq!(failed.failures.len(), 2, "{:?}", failed.failures);
+    assert!(!kernel.state.virtual_servers.contains_key(&key("TCP 203.0.113.1:80")));
+    assert!(kernel.state.virtual_servers.contains_key(&key("TCP 10.0.0.1:80")), "this one is for all");
+}
+
+/// An address on which somebody else has all that we want may be another host's: keepalived's, where it is the backup.
+#[test]
+fn an_address_of_somebody_elses_virtual_servers_is_not_bound() {
+    let (mut engine, mut kernel) = start();
+    let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
+    let theirs = crate::ServerState { config, real_servers: Default::default() };
+    kernel.state.virtual_servers.insert(key("TCP 203.0.113.1:80"), theirs);
+    let web = Event::ServiceApplied(outer(&["203.0.113.1", "203.0.113.2"]));
+    turn(&mut engine, &mut kernel, 0, [web]);
+    let ours = ["10.0.0.1", "203.0.113.2"].map(|ip| ip.parse().unwrap());
+    assert_eq!(kernel.state.bound_vips, ours.into());
+    assert_eq!(kernel.state.recorded_vips, ours.into());
+}
+
+/// What somebody else has is no way to our endpoints.
+#[test]
+fn no_short_cut_leads_to_somebody_elses_virtual_server() {
+    let (mut engine, mut kernel) = start();
+    let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
+    let theirs = crate::ServerState { config, real_servers: Default::default() };
+    kernel.state.virtual_servers.insert(key("TCP 10.0.0.1:80"), theirs);
+    let endpoints = Event::SliceApplied(slice("web-1", "web", 8080, &["10.1.0.2"]));
+    turn(&mut engine, &mut kernel, 0, [Event::ServiceApplied(local(outer(&["203.0.113.1"]))), endpoints]);
+    assert!(kernel.state.virtual_servers.contains_key(&key("TCP 203.0.113.1:80")));
+    assert!(kernel.state.short_cuts.is_empty(), "{:?}", kernel.state.short_cuts);
+}
+
+/// An older Service keeps nothing from others that it cannot serve itself.
+#[test]
+fn an_address_of_a_family_that_a_service_lacks_is_free() {
+    let (mut engine, mut kernel) = start();
+    let external = |service: Service| Service { external_ips: vec!["fd00::9".parse().unwrap()], ..service };
+    let older = external(service("older", &["10.0.0.1"], &[(80, None)]));
+    let younger = external(Service { created: 1, ..service("younger", &["fd00::1"], &[(80, None)]) });
+    let turn = turn(&mut engine, &mut kernel, 0, [older, younger].map(Event::ServiceApplied));
+    assert_eq!(turn.skipped, []);
+    assert!(kernel.state.virtual_servers.contains_key(&key("TCP [fd00::9]:80")));
+}
