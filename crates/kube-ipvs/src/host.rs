@@ -4,6 +4,7 @@
 use std::{fs, io, path::Path, time::Duration};
 
 use proxier::linux::sysctl;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Configuration, Conntrack};
 
@@ -40,11 +41,19 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
         let set = sysctl::set("net/netfilter/nf_conntrack_tcp_be_liberal", "1", consequence);
         set.map_err(|error| error.to_string()).unwrap_or_else(&mut failed);
     }
+    allow_open_files();
     let score = configuration.oom_score_adj;
     if let Err(error) = fs::write("/proc/self/oom_score_adj", score.to_string()) {
         failed(format!("cannot set this process's oom_score_adj = {score}: {error}"));
     }
     failures
+}
+
+/// As many files as this process may have: a container starts with 1024, and each Service with a health check takes one or two.
+fn allow_open_files() {
+    let limits = getrlimit(Resource::Nofile);
+    // Up to the hard limit everybody may, and where that is what there is nothing is lost.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits });
 }
 
 /// How many connections conntrack is to hold, if anything is said.

@@ -125,8 +125,8 @@ fn take_event(shared: &Shared, request: &Request, body: &[u8], stream: &mut TcpS
     let (code, answer) = match (namespace, event) {
         (None, _) => (404, status(404, "only Events are made here")),
         (Some(_), Err(error)) => (400, status(400, &error)),
-        (Some(namespace), Ok(event)) if event["metadata"]["namespace"] != namespace => {
-            (400, status(400, "the namespace of the object is another one"))
+        (Some(namespace), Ok(event)) if let Some(wrong) = wrong_with_event(&event, namespace) => {
+            (422, status(422, wrong))
         }
         (Some(_), Ok(event)) => {
             shared.lock().events.push(event.clone());
@@ -135,6 +135,32 @@ fn take_event(shared: &Shared, request: &Request, body: &[u8], stream: &mut TcpS
     };
     http::answer(stream, code, &answer.to_string())?;
     Ok(Next::Request)
+}
+
+/// What an API server would not take of an Event (`ValidateEventCreate` of Kubernetes).
+fn wrong_with_event(event: &Value, namespace: &str) -> Option<&'static str> {
+    let text = |name: &str| event[name].as_str().unwrap_or_default();
+    let is_short = |name: &str, longest: usize| (1..=longest).contains(&text(name).len());
+    // What is generated behind it is letters and digits, so that it may end as a label may go on.
+    let prefix = event["metadata"]["generateName"].as_str().unwrap_or_default();
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let of_object = event["regarding"]["namespace"].as_str().unwrap_or("default");
+    let checks = [
+        (
+            !prefix.is_empty() && prefix.chars().all(is_name),
+            "metadata.generateName: is no part of a DNS name",
+        ),
+        (event["metadata"]["namespace"] == namespace, "metadata.namespace: is not that of the request"),
+        (of_object == namespace, "regarding.namespace: is not that of the Event"),
+        (text("eventTime").ends_with('Z'), "eventTime: required"),
+        (is_short("reportingController", 128), "reportingController: required, 128 characters at most"),
+        (is_short("reportingInstance", 128), "reportingInstance: required, 128 characters at most"),
+        (is_short("action", 128), "action: required, 128 characters at most"),
+        (is_short("reason", 128), "reason: required, 128 characters at most"),
+        (text("note").len() <= 1024, "note: 1024 characters at most"),
+        (matches!(text("type"), "Normal" | "Warning"), "type: Normal or Warning"),
+    ];
+    checks.into_iter().find(|(holds, _)| !holds).map(|(_, wrong)| wrong)
 }
 
 /// A list, in pages if it is asked for.

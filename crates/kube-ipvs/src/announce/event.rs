@@ -26,20 +26,20 @@ pub(super) fn event(announcement: &Announcement, node: &str, at: Timestamp) -> (
     let event = json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"namespace": namespace, "generateName": format!("{CONTROLLER}.")},
+        "metadata": {"namespace": namespace, "generateName": format!("{CONTROLLER}-")},
         "eventTime": format!("{at:.6}"),
         "reportingController": CONTROLLER,
-        "reportingInstance": node,
+        "reportingInstance": shortened(node, 128),
         "type": "Warning",
         "reason": announcement.reason,
         "action": action,
-        "note": shortened(&announcement.note),
+        "note": shortened(&announcement.note, LONGEST),
         "regarding": regarding,
     });
     (namespace, event)
 }
 
-fn shortened(note: &str) -> &str {
-    let end = (0..=note.len().min(LONGEST)).rev().find(|end| note.is_char_boundary(*end));
-    &note[..end.unwrap_or_default()]
+fn shortened(text: &str, longest: usize) -> &str {
+    let end = (0..=text.len().min(longest)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
 }

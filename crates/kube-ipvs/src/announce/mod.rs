@@ -1,6 +1,6 @@
 //! Events: what an operator must know, told at the Service or the Node that it is about.
 //!
-//! The log has all of this too. Events are for those who ask `kubectl describe service` why it is not served.
+//! The log has all of this too. Events are for those who ask `kubectl get events` why a Service is not served.
 
 mod event;
 mod post;

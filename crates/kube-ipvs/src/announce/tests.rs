@@ -27,7 +27,7 @@ fn an_event_is_about_its_object() {
           "eventTime": "1970-01-01T00:00:00.000000Z",
           "kind": "Event",
           "metadata": {
-            "generateName": "kube-ipvs.",
+            "generateName": "kube-ipvs-",
             "namespace": "shop"
           },
           "note": "why",

@@ -20,8 +20,10 @@ pub(super) trait Site: Send + Sync + 'static {
 
 /// How many callers are heard at once; the next ones wait.
 const CALLERS: usize = 256;
-/// How long a caller may take to say what it wants, and be silent after it was answered.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a caller may take to say what it wants, and be silent after it was answered: places are few, and probes are quick.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The most of a request that is kept, in bytes: the least that hyper can do with.
+const REQUEST: usize = 8192;
 /// How long a caller may stay.
 const STAY: Duration = Duration::from_secs(300);
 /// How long to wait where no caller can be let in, as with too many open files.
@@ -78,7 +80,7 @@ pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>) {
                 async move { Ok::<_, Infallible>(site.answer(&request.into_parts().0).await) }
             });
             let mut connection = http1::Builder::new();
-            connection.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            connection.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(REQUEST);
             // A caller that breaks off is its own business.
             let _ = timeout(STAY, connection.serve_connection(TokioIo::new(stream), answer)).await;
             drop(place);

@@ -75,8 +75,8 @@ impl fmt::Display for Kept {
             }
             Self::IptablesMode { family, table } => write!(
                 f,
-                "kube-proxy's chains in {table} stay ({family}): they are of its iptables mode, whose own \
-                 `kube-proxy --cleanup` removes them"
+                "kube-proxy's chains in {table} stay ({family}): they are of its iptables mode, and go with \
+                 the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers"
             ),
             Self::Legacy { sets } => {
                 write!(

@@ -171,7 +171,8 @@ impl KubeProxy {
 
     /// What changed at `since` is in the kernel.
     pub(crate) fn programmed(&self, family: Family, since: Timestamp, now: Timestamp) {
-        let seconds = now.duration_since(since).as_secs_f64();
+        // Clocks of other hosts may be ahead.
+        let seconds = now.duration_since(since).as_secs_f64().max(0.0);
         self.programming_duration.get_or_create(&of(family)).observe(seconds);
     }
 

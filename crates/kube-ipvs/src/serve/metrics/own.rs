@@ -88,7 +88,7 @@ impl Own {
         );
         registry.register(
             "health_check_ports_unheard",
-            "healthCheckNodePorts that cannot be listened at, since somebody else does",
+            "healthCheckNodePorts that cannot be opened",
             metrics.unheard.clone(),
         );
         metrics

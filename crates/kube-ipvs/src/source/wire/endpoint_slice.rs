@@ -24,7 +24,7 @@ pub struct EndpointSlice {
     metadata: Option<Meta>,
     address_type: Option<AddressType>,
     #[serde(default)]
-    ports: Bounded<EndpointPort, 100>,
+    ports: Bounded<EndpointPort, 20_000>,
     #[serde(default)]
     endpoints: Bounded<Endpoint, 1000>,
 }

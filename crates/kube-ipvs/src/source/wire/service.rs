@@ -31,7 +31,7 @@ struct Spec {
     cluster_ips: Bounded<Address, 2>,
     selector: Option<BTreeMap<String, IgnoredAny>>,
     #[serde(default)]
-    ports: Bounded<ServicePort, 100>,
+    ports: Bounded<ServicePort, 1000>,
     session_affinity: Option<SessionAffinity>,
     session_affinity_config: Option<AffinityConfig>,
     #[serde(default, rename = "externalIPs")]

@@ -91,9 +91,9 @@ fn shapes_of_ports() {
         "#]],
     );
     check(
-        [service(&format!("ports:{}", "\n- port: 80".repeat(101)))],
+        [service(&format!("ports:{}", "\n- port: 80".repeat(1001)))],
         expect![[r#"
-        f.yaml:7:5: Service default/web: spec.ports: too many entries: at most 100 are allowed
+        f.yaml:7:5: Service default/web: spec.ports: too many entries: at most 1000 are allowed
     "#]],
     );
 }
