@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use scenarios::{Cluster, Service, Slice, TestResult, Transport, eventually, scenario};
 
+use crate::api_server::api_server;
+
 /// Two thousand Services, and the API answers within seconds, by its ClusterIP, from the node and from a pod.
 #[test]
 fn the_api_is_reached_at_once() -> TestResult {
@@ -15,6 +17,7 @@ fn the_api_is_reached_at_once() -> TestResult {
         Cluster::builder().pod("api", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.echo("api", Transport::Tcp, 6443)?;
+        let (server, kubeconfig) = api_server(cluster, None)?;
         let mut all = String::new();
         for number in 0..2000 {
             let name = format!("app-{number}");
@@ -26,9 +29,10 @@ fn the_api_is_reached_at_once() -> TestResult {
         }
         let api = Service::new("kubernetes").cluster_ip("10.96.0.1").port_line("port: 443, targetPort: 6443");
         let slice = Slice::of("kubernetes").port(6443).ready("10.244.1.2").on("node-1");
-        cluster.manifests.write("all", &format!("{all}{api}---\n{slice}"))?;
+        server.apply(&format!("{all}{api}---\n{slice}"))?;
         let start = Instant::now();
-        let _proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
+        let flags = ["--cluster-cidr", "10.244.0.0/16"];
+        let _proxy = cluster.kube_ipvs("node-3")?.start_with_kubeconfig(&kubeconfig, &flags)?;
         for from in ["node-3", "visitor"] {
             let from = cluster.at(from)?;
             eventually(LIMIT, || {
@@ -37,8 +41,12 @@ fn the_api_is_reached_at_once() -> TestResult {
         }
         println!("the API answered after {:?}", start.elapsed());
         ensure!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
-        cluster.await_settled("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
-        ensure!(cluster.at("node-3")?.ipvsadm()?.keys().len() == 2001);
+        let node = cluster.at("node-3")?;
+        eventually(LIMIT, || {
+            let count = node.ipvsadm()?.keys().len();
+            ensure!(count == 2001, "{count} virtual servers");
+            Ok(())
+        })?;
         Ok(())
     })
 }

@@ -278,8 +278,8 @@ fn chains_of_the_iptables_mode_are_left_alone() {
             filter KUBE-KUBELET-CANARY: 0 of 0 rules go
             nat KUBE-NODEPORTS: 0 of 0 rules go
             filter KUBE-NODEPORTS: 0 of 0 rules go
-            kube-proxy's chains in filter stay (IPv4): they are of its iptables mode, whose own `kube-proxy --cleanup` removes them
-            kube-proxy's chains in nat stay (IPv4): they are of its iptables mode, whose own `kube-proxy --cleanup` removes them
+            kube-proxy's chains in filter stay (IPv4): they are of its iptables mode, and go with the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers
+            kube-proxy's chains in nat stay (IPv4): they are of its iptables mode, and go with the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers
         "#]],
     );
 }
