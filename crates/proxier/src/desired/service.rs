@@ -72,14 +72,13 @@ fn add_port(
             server.short_cut = backends.nearest();
             server.shortened = vec![frontend.key];
         }
-        // Also where nobody serves now: who is connected is to stay so while an endpoint drains or comes back, and new
-        // connections are refused either way.
         match target {
             Some(target) if target == frontend.key => {
                 server.shortened =
                     frontends.iter().filter(|other| shortens(other)).map(|other| other.key).collect();
             }
-            Some(target) if shortens(frontend) => {
+            // Where nobody serves, the address itself refuses: a reset from behind the short cut would not look like its own.
+            Some(target) if shortens(frontend) && any_serves(&backends.cluster) => {
                 server.short_cut = Some(EndpointAddress { address: target.address, port: target.port });
             }
             _ => {}

@@ -196,11 +196,12 @@ impl Differ<'_> {
             (None, Some(known)) => self.element(Element::ShortCut(key, known), false, true),
             (None, None) => {}
         }
-        // A short cut to an endpoint of this very server: its flows are forgotten with the endpoint, which may be draining.
+        // Flows are forgotten with their endpoints where it leads to an endpoint of this very server, and where it is undone
+        // only because nobody serves: those that drain, or come back, keep theirs.
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
-        let ends_with_endpoint =
-            |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
-        if known.is_some_and(|known| !ends_with_endpoint(known)) {
+        let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
+        let nobody_serves = server.is_some_and(|server| server.sets.contains(KeySet::NoEndpoints));
+        if known.is_some_and(|known| !nobody_serves && !to_endpoint(known)) {
             self.forget_flows(key, None);
         }
     }

@@ -19,9 +19,9 @@ fn with_ranges(ranges: &[&str]) -> Event {
     Event::ServiceApplied(Service { source_ranges, ..outer(&["203.0.113.1"]) })
 }
 
-/// Who is connected by a short cut stays so while the last endpoint drains, and while there is none.
+/// Who is connected by a short cut stays so while the last endpoint drains.
 #[test]
-fn a_short_cut_stays_where_nobody_serves() {
+fn flows_by_a_short_cut_outlive_a_moment_without_endpoints() {
     let (mut engine, mut kernel) = start();
     let endpoints = |all: &[&str]| Event::SliceApplied(slice("web-1", "web", 8080, all));
     let web = Event::ServiceApplied(local(outer(&["203.0.113.1"])));
@@ -32,6 +32,7 @@ fn a_short_cut_stays_where_nobody_serves() {
             + element no-endpoints { 10.0.0.1 . tcp . 80 }
             + element no-endpoints { 203.0.113.1 . tcp . 80 }
             ~ real server TCP 10.0.0.1:80 -> 10.1.0.2:8080 Masq 0
+            - element short-cuts { 203.0.113.1 . tcp . 80 : 10.0.0.1 . 80 }
             - element no-local-outside { 203.0.113.1 . tcp . 80 }
         "#]],
     );
