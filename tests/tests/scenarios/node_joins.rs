@@ -10,8 +10,7 @@ use crate::api_server::api_server;
 /// Two thousand Services, and the API answers within seconds, by its ClusterIP, from the node and from a pod.
 #[test]
 fn the_api_is_reached_at_once() -> TestResult {
-    // On an emulated processor, beside other scenarios; kube-proxy took half of it on a real one (issue 133773).
-    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMIT: Duration = Duration::from_secs(30);
     let builder =
         Cluster::builder().pod("api", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
