@@ -17,8 +17,8 @@ use crate::workspace::{Executable, SCENARIOS, Workspace};
 /// Runs all tests: the ordinary ones here, those that need a kernel on the bench
 #[derive(Args)]
 pub(crate) struct Test {
-    /// Only tests whose name contains this
-    filter: Option<String>,
+    /// Only tests whose name contains one of these
+    filters: Vec<String>,
     /// Only the tests that need a kernel
     #[arg(long)]
     kernel_only: bool,
@@ -35,7 +35,7 @@ pub(crate) struct Test {
 
 impl Default for Test {
     fn default() -> Self {
-        Self { filter: None, kernel_only: false, test_threads: 4, timeout: 3600, kernel: None }
+        Self { filters: Vec::new(), kernel_only: false, test_threads: 4, timeout: 3600, kernel: None }
     }
 }
 
@@ -67,8 +67,8 @@ fn all(args: &Test, workspace: &Workspace, steps: &mut Steps, out: &mut dyn Writ
 fn on_host(args: &Test, workspace: &Workspace, out: &mut dyn Write) -> Result<()> {
     let mut cargo = Command::new("cargo");
     cargo
-        .args(["test", "--workspace", "--exclude", SCENARIOS])
-        .args(&args.filter)
+        .args(["test", "--workspace", "--exclude", SCENARIOS, "--"])
+        .args(&args.filters)
         .current_dir(&workspace.root);
     let status = copy_output(&mut cargo, out)?;
     ensure!(status.success(), "some tests failed");
@@ -114,7 +114,7 @@ fn on_bench(args: &Test, workspace: &Workspace, tests: &[Executable], out: &mut 
 
     let mut command: Vec<String> = vec!["sh".into(), "-c".into(), script, "tests".into()];
     command.push(format!("--test-threads={}", args.test_threads));
-    command.extend(args.filter.clone());
+    command.extend_from_slice(&args.filters);
     let mut job = Job::new(command);
     job.timeout = Duration::from_secs(args.timeout);
     job.servers = true;

@@ -202,3 +202,45 @@ fn a_virtual_server_of_others_on_a_vip() -> TestResult {
         eventually(SOON, || cluster.at("client")?.expect_refused(Transport::Tcp, "203.0.113.10:82"))
     })
 }
+
+/// Others have put something at addresses of the service range: a virtual server, on an address that the node has and on one that it has
+/// not, and a rule of NAT. All is reached as before; what nobody has is refused.
+#[test]
+fn what_others_have_within_the_service_range() -> TestResult {
+    const NAT: [&str; 2] = ["PREROUTING", "OUTPUT"];
+    let builder =
+        Cluster::builder().pod("theirs", "node-3", "10.244.3.8").pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let _server = cluster.echo("theirs", Transport::Tcp, 8080)?;
+        let node = cluster.at("node-3")?;
+        for at in ["10.96.50.1:80", "10.96.50.2:80"] {
+            node.run("ipvsadm", &["-A", "-t", at, "-s", "wlc"])?;
+            node.run("ipvsadm", &["-a", "-t", at, "-r", "10.244.3.8:8080", "-m"])?;
+        }
+        node.ip("addr add 10.96.50.1/32 dev lo")?;
+        for chain in NAT {
+            let rule = format!("-t nat -A {chain} -d 10.96.50.3 -p tcp -j DNAT --to-destination 10.244.3.8:8080");
+            node.run("iptables-nft", &rule.split(' ').collect::<Vec<_>>())?;
+        }
+        let range = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\n\
+                     spec: {cidrs: [10.96.0.0/16]}\n";
+        let service = Service::new("web").cluster_ip("10.96.0.7").port(80);
+        cluster.manifests.write("web", &format!("{service}---\n{range}"))?;
+        let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        node.await_vips(&["10.96.0.7"])?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        for (from, reached) in
+            [("visitor", &["10.96.50.1:80", "10.96.50.3:80"][..]), ("node-3", &["10.96.50.1:80", "10.96.50.2:80", "10.96.50.3:80"])]
+        {
+            let from = cluster.at(from)?;
+            for to in reached {
+                let answer = from.echo(Transport::Tcp, to);
+                ensure!(answer.is_ok(), "{} to {to}: {answer:?}", from.name());
+            }
+            for transport in [Transport::Tcp, Transport::Udp, Transport::Sctp] {
+                from.expect_refused(transport, "10.96.50.4:80")?;
+            }
+        }
+        Ok(())
+    })
+}

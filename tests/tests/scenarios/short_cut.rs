@@ -151,3 +151,52 @@ fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
         Ok(())
     })
 }
+
+/// Where both policies are Local, a short cut leads to a virtual server on a port of its own: nobody gets there by asking for that port.
+#[test]
+fn nobody_else_gets_where_a_short_cut_leads() -> TestResult {
+    let builder =
+        Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let transports = [(Transport::Tcp, "TCP"), (Transport::Udp, "UDP"), (Transport::Sctp, "SCTP")];
+        let _servers: Vec<_> = transports
+            .iter()
+            .map(|(transport, _)| cluster.echo("app", *transport, 8080))
+            .collect::<Result<_>>()?;
+        let service = Service::new("app")
+            .line("type: LoadBalancer")
+            .line("externalTrafficPolicy: Local")
+            .line("internalTrafficPolicy: Local")
+            .cluster_ip("10.96.0.7")
+            .load_balancer_ip("203.0.113.7");
+        let line = |name: &str| format!("name: {}, protocol: {name}, port: 80, targetPort: 8080", name.to_lowercase());
+        let service = transports.iter().fold(service, |service, (_, name)| service.port_line(&line(name)));
+        let slice = transports
+            .iter()
+            .fold(Slice::of("app"), |slice, (_, name)| slice.named_port(&name.to_lowercase(), name, 8080));
+        let slice = slice.ready("10.244.1.2").on("node-1");
+        cluster.manifests.write("app", &format!("{service}---\n{slice}"))?;
+        let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        let node = cluster.at("node-3")?;
+        node.await_vips(&["10.96.0.7", "203.0.113.7"])?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        cluster.at("client")?.ip("route add 10.96.0.0/16 via 192.168.128.3")?;
+        let keys = node.ip_vs()?.keys();
+        for (transport, name) in transports {
+            let inner: Vec<&str> = keys
+                .iter()
+                .filter_map(|key| key.strip_prefix(&format!("{name} ")))
+                .filter(|at| at.starts_with("10.96.0.7:") && !at.ends_with(":80"))
+                .collect();
+            ensure!(inner.len() == 1, "{name}: {inner:?} of {keys:?}");
+            for from in ["visitor", "node-3", "client"] {
+                let from = cluster.at(from)?;
+                from.expect_refused(transport, inner[0])?;
+                if !from.name().ends_with("client") {
+                    ensure!(from.echo(transport, VIP)?.name == "app");
+                }
+            }
+        }
+        Ok(())
+    })
+}

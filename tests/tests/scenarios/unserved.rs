@@ -66,6 +66,7 @@ fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
             for nobody in ["10.96.99.99:80", "[fd00:10:96::9999]:80"] {
                 from.expect_refused(Transport::Tcp, nobody)?;
                 from.expect_refused(Transport::Udp, nobody)?;
+                from.expect_refused(Transport::Sctp, nobody)?;
             }
             // The node itself stays as it is.
             from.echo(Transport::Tcp, "192.168.128.3:22")?;

@@ -276,11 +276,19 @@ pub(super) fn protocol_is(number: u8) -> Vec<Expressions> {
 
 /// `dnat to :PORT`: another port of the same address.
 pub(super) fn dnat_to_port(family: Family, port: u16) -> Vec<Expressions> {
-    let port = vec![
+    vec![load_port(port), destination_nat(family, &[(5, Register::Reg1.into())])]
+}
+
+/// `redirect to :PORT`: a port of this node itself.
+pub(super) fn redirect_to_port(port: u16) -> Vec<Expressions> {
+    vec![load_port(port), other("redir", &[(1, Register::Reg1.into())])]
+}
+
+fn load_port(port: u16) -> Expressions {
+    Expressions::Immediate(vec![
         Immediate::DestinationRegister(Register::Reg1),
         Immediate::Data(DataAttribute::Value(port.to_be_bytes().to_vec())),
-    ];
-    vec![Expressions::Immediate(port), destination_nat(family, &[(5, Register::Reg1.into())])]
+    ])
 }
 
 /// `dnat`, with the attributes that say in which registers the address (3) and the port (5) are.

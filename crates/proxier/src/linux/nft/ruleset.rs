@@ -41,9 +41,10 @@ pub(super) struct Rule {
 
 /// All chains of one family, those first that others refer to.
 ///
-/// IPVS sits at 98 and 99 in input and at -99 and -98 in output: ours come before. The kernel runs all nat chains of
-/// a hook at one place, -100 in prerouting and output, whatever their priority, which orders them among themselves.
-/// So `input` sees where a short cut has led, and `output` sees what the process asked for.
+/// IPVS sits at 98 and 99 in input and at -99 and -98 in output: ours come before, but for `unallocated`, which sees what
+/// nobody has taken: neither IPVS nor somebody else's NAT. The kernel runs all nat chains of a hook at one place, -100 in
+/// prerouting and output, whatever their priority, which orders them among themselves. So `input` sees where a short cut has
+/// led, and `output` sees what the process asked for.
 pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
     use InetHookNumber::{Forward, LocalIn, LocalOut, PostRouting, PreRouting};
     let rules = Rules { family, settings };
@@ -57,6 +58,7 @@ pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
         Chain::hooked("nat-out", "nat", LocalOut, -105, rules.nat(Vec::new())),
         Chain::hooked("input", "filter", LocalIn, 90, rules.input()),
         Chain::hooked("output", "filter", LocalOut, -150, rules.output()),
+        Chain::hooked("unallocated", "filter", LocalOut, 0, rules.unallocated_out()),
         Chain::hooked("forward", "filter", Forward, 0, rules.forward()),
         Chain::hooked("masquerade", "nat", PostRouting, 100, rules.masquerade()),
         Chain::hooked("clear-mark", "filter", PostRouting, 110, rules.clear_mark()),
@@ -127,6 +129,8 @@ impl Rules<'_> {
         let mut rules = vec![self.firewall()];
         rules.extend(self.nobody_there());
         rules.push(self.mark_if("a node process takes the VIP itself as its source", self.source_in(VIPS)));
+        let own_address = "or the node's address, which others may have no way to";
+        rules.push(self.mark_if(own_address, self.key_in(KeySet::MasqueradeAlways)));
         if self.settings.masquerade_all {
             rules.push(self.mark_if("masquerade-all", self.key_in(KeySet::ClusterIps)));
         }
@@ -176,15 +180,22 @@ impl Rules<'_> {
     fn nat(&self, inside: Vec<Expressions>) -> Vec<Rule> {
         // Linux's SCTP does not listen to ICMP errors about ports, but to an abort, which the node's own stack
         // gives at a port that is closed.
-        let abort = |comment, condition| {
-            let to_closed = dnat_to_port(self.family, CLOSED_PORT);
+        let abort = |comment, condition, to_closed| {
             Rule::new(comment, [protocol_is(Protocol::Sctp.number()), condition, vec![counter()], to_closed])
         };
+        let closed = || dnat_to_port(self.family, CLOSED_PORT);
         let not_in = |set: KeySet| [load(self.family, &KEY), vec![is_not_in(set.name())]].concat();
         let not_served = [not_in(KeySet::Served), not_in(KeySet::Foreign)].concat();
         let mut rules = vec![
-            abort("SCTP without endpoints: aborted by the node itself", self.key_in(KeySet::NoEndpoints)),
-            abort("SCTP to a port that nobody serves", [self.to_vip(), not_served].concat()),
+            abort("SCTP without endpoints: aborted by the node itself", self.key_in(KeySet::NoEndpoints), closed()),
+            abort("SCTP to what is reached by a short cut only", self.key_in(KeySet::Inner), closed()),
+            abort("SCTP to a port that nobody serves", [self.to_vip(), not_served].concat(), closed()),
+            // The address is not this node's, so that the port alone would not lead to its stack.
+            abort(
+                "SCTP to a ClusterIP that nobody has",
+                [self.not_to_vip(), self.in_service_range()].concat(),
+                redirect_to_port(CLOSED_PORT),
+            ),
         ];
         let to_node = [inside.clone(), self.key_in(KeySet::MasqueradeInside)].concat();
         rules.push(self.mark_if("a pod of another node gets its answer by way of this one", to_node));
@@ -207,6 +218,13 @@ impl Rules<'_> {
             self.established(),
             Rule::new("a virtual server of ours", [self.key_in(KeySet::Served), vec![goto("from-node")]]),
             Rule::new("a VIP, and nothing that it serves", [self.to_vip(), vec![goto("unserved")]]),
+        ]
+    }
+
+    fn unallocated_out(&self) -> Vec<Rule> {
+        vec![
+            self.established(),
+            Rule::new("a VIP: it has been judged in output", [self.to_vip(), vec![accept()]]),
             self.unallocated(),
         ]
     }
@@ -228,10 +246,9 @@ impl Rules<'_> {
     }
 
     fn unallocated(&self) -> Rule {
-        let in_range = [load(self.family, &[Field::Destination]), vec![is_in(SERVICE_RANGES)]].concat();
         Rule::new(
             "a ClusterIP that nobody has: it would go round in circles",
-            [in_range, state_new(), vec![goto("refuse")]],
+            [self.in_service_range(), state_new(), vec![goto("refuse")]],
         )
     }
 
@@ -271,6 +288,14 @@ impl Rules<'_> {
 
     fn to_vip(&self) -> Vec<Expressions> {
         [load(self.family, &[Field::Destination]), vec![is_in(VIPS)]].concat()
+    }
+
+    fn not_to_vip(&self) -> Vec<Expressions> {
+        [load(self.family, &[Field::Destination]), vec![is_not_in(VIPS)]].concat()
+    }
+
+    fn in_service_range(&self) -> Vec<Expressions> {
+        [load(self.family, &[Field::Destination]), vec![is_in(SERVICE_RANGES)]].concat()
     }
 
     /// What tells that a packet comes from within the cluster.
