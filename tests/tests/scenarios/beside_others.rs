@@ -219,7 +219,8 @@ fn what_others_have_within_the_service_range() -> TestResult {
         }
         node.ip("addr add 10.96.50.1/32 dev lo")?;
         for chain in NAT {
-            let rule = format!("-t nat -A {chain} -d 10.96.50.3 -p tcp -j DNAT --to-destination 10.244.3.8:8080");
+            let rule =
+                format!("-t nat -A {chain} -d 10.96.50.3 -p tcp -j DNAT --to-destination 10.244.3.8:8080");
             node.run("iptables-nft", &rule.split(' ').collect::<Vec<_>>())?;
         }
         let range = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\n\
@@ -229,9 +230,10 @@ fn what_others_have_within_the_service_range() -> TestResult {
         let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
         node.await_vips(&["10.96.0.7"])?;
         cluster.await_settled("node-3", &FLAGS)?;
-        for (from, reached) in
-            [("visitor", &["10.96.50.1:80", "10.96.50.3:80"][..]), ("node-3", &["10.96.50.1:80", "10.96.50.2:80", "10.96.50.3:80"])]
-        {
+        for (from, reached) in [
+            ("visitor", &["10.96.50.1:80", "10.96.50.3:80"][..]),
+            ("node-3", &["10.96.50.1:80", "10.96.50.2:80", "10.96.50.3:80"]),
+        ] {
             let from = cluster.at(from)?;
             for to in reached {
                 let answer = from.echo(Transport::Tcp, to);

@@ -170,22 +170,32 @@ fn a_hashed_client_stays_and_falls_back() -> TestResult {
         await_scheduler(node, "sh (sh-fallback)")?;
         ensure!(one_pod(5)? == favourite, "the same hash leads elsewhere");
         // Its pod drains: another one answers, always the same; and without the fall-back nobody does.
-        let address = WEB_PODS.iter().find(|pod| pod.0 == favourite).map(|pod| pod.2).unwrap_or_default();
-        let slice = web_slice(&all_web()).to_string().replace(
-            &format!("[\"{address}\"]\n  conditions: {{ ready: true"),
-            &format!("[\"{address}\"]\n  conditions: {{ ready: false"),
-        );
-        cluster.manifests.write("web-slice", &slice)?;
-        eventually(scenarios::SOON, || {
-            let weights = node.ip_vs()?.weights(WEB).unwrap_or_default();
-            ensure!(weights.contains(&format!("{address}:8080 0")), "{weights:?}");
-            Ok(())
-        })?;
-        ensure!(one_pod(10)? != favourite, "a draining pod gets new connections");
-        cluster.manifests.write("web", &annotated(&[("scheduler", "sh"), ("hash-fallback", "false")]))?;
-        await_scheduler(node, "sh")?;
-        let outcome = visitor.try_get(WEB_ADDRESS)?;
-        ensure!(matches!(outcome, Err(Failure::Refused)), "without fall-back: {outcome:?}");
+        for (scheduler, on, flags) in [("sh", "address", "sh-fallback"), ("mh", "address", "mh-fallback")] {
+            let hashed = [("scheduler", scheduler), ("hash-on", on)];
+            cluster.manifests.write("web-slice", &web_slice(&all_web()))?;
+            cluster.manifests.write("web", &annotated(&hashed))?;
+            await_scheduler(node, &format!("{scheduler} ({flags})"))?;
+            node.await_serving(WEB, &["10.244.1.2:8080", "10.244.2.2:8080", "10.244.2.3:8080"])?;
+            let favourite = one_pod(10)?;
+            let address = WEB_PODS.iter().find(|pod| pod.0 == favourite).map(|pod| pod.2).unwrap_or_default();
+            let slice = web_slice(&all_web()).to_string().replace(
+                &format!("[\"{address}\"]\n  conditions: {{ ready: true"),
+                &format!("[\"{address}\"]\n  conditions: {{ ready: false"),
+            );
+            cluster.manifests.write("web-slice", &slice)?;
+            eventually(scenarios::SOON, || {
+                let weights = node.ip_vs()?.weights(WEB).unwrap_or_default();
+                ensure!(weights.contains(&format!("{address}:8080 0")), "{weights:?}");
+                Ok(())
+            })?;
+            ensure!(one_pod(10)? != favourite, "{scheduler}: a draining pod gets new connections");
+            cluster
+                .manifests
+                .write("web", &annotated(&[&hashed[..], &[("hash-fallback", "false")]].concat()))?;
+            await_scheduler(node, scheduler)?;
+            let outcome = visitor.try_get(WEB_ADDRESS)?;
+            ensure!(matches!(outcome, Err(Failure::Refused)), "{scheduler} without fall-back: {outcome:?}");
+        }
         Ok(())
     })
 }

@@ -1,29 +1,64 @@
 //! Who counts as a pod: `--detect-local-mode`, with `--masquerade-all` and without.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use scenarios::{Cluster, Failure, Service, Slice, TestResult, eventually, scenario};
 
-const CLUSTER_IP: &str = "10.96.0.80:80";
-const LOAD_BALANCER_IP: &str = "203.0.113.10:80";
-/// Of the policy Local, on a node without an endpoint.
-const LOCAL: &str = "203.0.113.11:80";
+/// Where to ask in a family, and who is who there.
+#[derive(Clone, Copy)]
+struct Family {
+    cluster_ip: &'static str,
+    load_balancer_ip: &'static str,
+    /// A load-balancer IP of the policy Local, on a node without an endpoint.
+    local: &'static str,
+    pod: &'static str,
+    node: &'static str,
+}
 
-const POD: &str = "10.244.3.9";
-const NODE: &str = "192.168.128.3";
+const V4: Family = Family {
+    cluster_ip: "10.96.0.80:80",
+    load_balancer_ip: "203.0.113.10:80",
+    local: "203.0.113.11:80",
+    pod: "10.244.3.9",
+    node: "192.168.128.3",
+};
+const V6: Family = Family {
+    cluster_ip: "[fd00:10:96::80]:80",
+    load_balancer_ip: "[2001:db8:1::10]:80",
+    local: "[2001:db8:1::11]:80",
+    pod: "fd00:10:244:3::9",
+    node: "fd00:128::3",
+};
+const VIPS: [&str; 8] = [
+    "10.96.0.80",
+    "10.96.0.81",
+    "203.0.113.10",
+    "203.0.113.11",
+    "fd00:10:96::80",
+    "fd00:10:96::81",
+    "2001:db8:1::10",
+    "2001:db8:1::11",
+];
 const DROPPED: &str = "dropped";
 
 fn services() -> String {
-    let service = |name: &str, ip: &str, external: &str| {
+    let service = |name: &str, number: usize| {
         Service::new(name)
             .line("type: LoadBalancer")
-            .cluster_ip(ip)
-            .load_balancer_ip(external)
+            .cluster_ip(&format!("10.96.0.8{number}"))
+            .cluster_ip(&format!("fd00:10:96::8{number}"))
+            .load_balancer_ip(&format!("203.0.113.1{number}"))
+            .load_balancer_ip(&format!("2001:db8:1::1{number}"))
             .port_line("port: 80, targetPort: 8080")
     };
-    let slice = |name: &str| Slice::of(name).port(8080).ready("10.244.1.2").on("node-1");
-    let local = service("local", "10.96.0.81", "203.0.113.11").line("externalTrafficPolicy: Local");
-    let web = service("web", "10.96.0.80", "203.0.113.10");
-    format!("{web}---\n{}---\n{local}---\n{}", slice("web"), slice("local"))
+    let slices = |name: &str| {
+        let v4 = Slice::of(name).port(8080).ready("10.244.1.2").on("node-1");
+        let v6 =
+            Slice::of(name).name(&format!("{name}-v6")).port(8080).ready("fd00:10:244:1::2").on("node-1");
+        format!("{v4}---\n{v6}")
+    };
+    let local = service("local", 1).line("externalTrafficPolicy: Local");
+    let web = service("web", 0);
+    format!("{web}---\n{}---\n{local}---\n{}", slices("web"), slices("local"))
 }
 
 fn node(pods: &str) -> String {
@@ -39,62 +74,71 @@ fn source(cluster: &Cluster, from: &str, to: &str) -> Result<String> {
     }
 }
 
-/// All ways to detect pods, and none: what a pod, a host outside and a process of the node are taken for.
+/// What a pod, a host outside and a process of the node are taken for.
+fn ensure_sources(cluster: &Cluster, family: Family, is_blind: bool, masquerades_all: bool) -> Result<()> {
+    let Family { cluster_ip, load_balancer_ip, local, pod, node } = family;
+    let of_local = match (is_blind, masquerades_all) {
+        (true, _) => DROPPED,
+        (false, true) => node,
+        (false, false) => pod,
+    };
+    let expected = [
+        ("visitor", cluster_ip, if masquerades_all { node } else { pod }),
+        ("visitor", load_balancer_ip, if is_blind { node } else { pod }),
+        ("visitor", local, of_local),
+        ("client", load_balancer_ip, node),
+        ("client", local, DROPPED),
+        ("node-3", cluster_ip, node),
+        ("node-3", local, node),
+    ];
+    for (from, to, source_expected) in expected {
+        let found = source(cluster, from, to)?;
+        ensure!(found == source_expected, "from {from} to {to}: {found}, not {source_expected}");
+    }
+    // Without masquerade the pod would answer past the node, and somebody outside would get nothing.
+    if !is_blind || masquerades_all {
+        ensure!(source(cluster, "client", cluster_ip)? == node, "from the client to {cluster_ip}");
+    }
+    Ok(())
+}
+
+/// All ways to detect pods, and none, in both families.
 #[test]
 fn who_is_a_pod_and_who_is_masqueraded() -> TestResult {
-    let builder =
-        Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2 fd00:10:244:1::2").pod(
+        "visitor",
+        "node-3",
+        "10.244.3.9 fd00:10:244:3::9",
+    );
     scenario(builder, |cluster| {
         let _server = cluster.http("web-1", 8080)?;
         cluster.manifests.write("web", &services())?;
-        cluster.manifests.write("node", &node("10.244.3.0/24"))?;
-        cluster
-            .at("client")?
-            .ip(&format!("route add 10.96.0.0/16 via {NODE}\nroute add 203.0.113.0/24 via {NODE}"))?;
+        cluster.manifests.write("node", &node("10.244.3.0/24, \"fd00:10:244:3::/64\""))?;
+        for (range, via) in [
+            ("10.96.0.0/16", V4.node),
+            ("203.0.113.0/24", V4.node),
+            ("fd00:10:96::/64", V6.node),
+            ("2001:db8:1::/64", V6.node),
+        ] {
+            cluster.at("client")?.ip(&format!("route add {range} via {via}"))?;
+        }
         for detector in [
-            "--detect-local-mode=ClusterCIDR --cluster-cidr=10.244.0.0/16",
+            "--detect-local-mode=ClusterCIDR --cluster-cidr=10.244.0.0/16,fd00:10:244::/48",
             "--detect-local-mode=NodeCIDR",
             "--detect-local-mode=BridgeInterface --pod-bridge-interface=cni0",
             "--detect-local-mode=InterfaceNamePrefix --pod-interface-name-prefix=cn",
+            // Nobody is known to be inside or outside.
             "--detect-local-mode=ClusterCIDR",
         ] {
-            // Nobody is known to be inside or outside.
             let is_blind = detector == "--detect-local-mode=ClusterCIDR";
             for all in ["--masquerade-all=false", "--masquerade-all"] {
-                let masquerades_all = all == "--masquerade-all";
                 let flags: Vec<&str> = detector.split(' ').chain([all]).collect();
                 let proxy = cluster.start_proxy("node-3", &flags)?;
-                cluster.at("node-3")?.await_serving(&format!("TCP {CLUSTER_IP}"), &["10.244.1.2:8080"])?;
-                cluster.at("node-3")?.await_vips(&[
-                    "10.96.0.80",
-                    "10.96.0.81",
-                    "203.0.113.10",
-                    "203.0.113.11",
-                ])?;
-                let expected = [
-                    ("visitor", CLUSTER_IP, if masquerades_all { NODE } else { POD }),
-                    ("visitor", LOAD_BALANCER_IP, if is_blind { NODE } else { POD }),
-                    (
-                        "visitor",
-                        LOCAL,
-                        match (is_blind, masquerades_all) {
-                            (true, _) => DROPPED,
-                            (false, true) => NODE,
-                            (false, false) => POD,
-                        },
-                    ),
-                    ("client", LOAD_BALANCER_IP, NODE),
-                    ("client", LOCAL, DROPPED),
-                    ("node-3", CLUSTER_IP, NODE),
-                    ("node-3", LOCAL, NODE),
-                ];
-                for (from, to, source_expected) in expected {
-                    let found = source(cluster, from, to)?;
-                    assert_eq!(found, source_expected, "from {from} to {to} with {flags:?}");
-                }
-                // Without masquerade the pod would answer past the node, and somebody outside would get nothing.
-                if !is_blind || masquerades_all {
-                    assert_eq!(source(cluster, "client", CLUSTER_IP)?, NODE, "with {flags:?}");
+                cluster.at("node-3")?.await_vips(&VIPS)?;
+                cluster.await_settled("node-3", &flags)?;
+                for family in [V4, V6] {
+                    ensure_sources(cluster, family, is_blind, all == "--masquerade-all")
+                        .with_context(|| format!("with {flags:?}"))?;
                 }
                 proxy.terminate()?;
                 cluster.kube_ipvs("node-3")?.run(&["cleanup"])?;
@@ -114,18 +158,18 @@ fn the_ranges_of_the_node_are_followed() -> TestResult {
         cluster.manifests.write("web", &services())?;
         let _proxy = cluster.start_proxy("node-3", &["--detect-local-mode=NodeCIDR"])?;
         let node_3 = cluster.at("node-3")?;
-        node_3.await_serving(&format!("TCP {CLUSTER_IP}"), &["10.244.1.2:8080"])?;
-        node_3.await_vips(&["10.96.0.80", "10.96.0.81", "203.0.113.10", "203.0.113.11"])?;
-        assert_eq!(source(cluster, "visitor", LOAD_BALANCER_IP)?, NODE);
+        node_3.await_serving(&format!("TCP {}", V4.cluster_ip), &["10.244.1.2:8080"])?;
+        node_3.await_vips(&VIPS)?;
+        assert_eq!(source(cluster, "visitor", V4.load_balancer_ip)?, V4.node);
         for (pods, expected) in [
-            ("10.244.3.0/24, \"fd00:244:3::/64\"", POD),
-            ("10.244.7.0/24", NODE),
-            ("10.244.0.0/16", POD),
-            ("", NODE),
+            ("10.244.3.0/24, \"fd00:244:3::/64\"", V4.pod),
+            ("10.244.7.0/24", V4.node),
+            ("10.244.0.0/16", V4.pod),
+            ("", V4.node),
         ] {
             cluster.manifests.write("node", &node(pods))?;
             eventually(scenarios::SOON, || {
-                let found = source(cluster, "visitor", LOAD_BALANCER_IP)?;
+                let found = source(cluster, "visitor", V4.load_balancer_ip)?;
                 (found == expected).then_some(()).with_context(|| format!("{pods}: the source is {found}"))
             })?;
         }

@@ -17,7 +17,10 @@ fn refused_at_once_and_explained() -> TestResult {
             node.namespace().await_vips(&["10.102.249.165"])?;
         }
         let complaints = || -> anyhow::Result<usize> {
-            Ok(cluster.at("node-1")?.run("dmesg", &[])?.matches("no destination available").count())
+            let log = cluster.at("node-1")?.run("dmesg", &[])?;
+            let of_ours =
+                |line: &&str| line.contains("10.102.249.165") && line.contains("no destination available");
+            Ok(log.lines().filter(of_ours).count())
         };
         let before = complaints()?;
         for from in ["visitor", "web", "node-1", "node-3"] {

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 use scenarios::{
-    Cluster, Conversation, Service, Slice, TestResult, Transport, VIP_DEVICE, eventually, scenario,
-    throughout,
+    Cluster, Conversation, Namespace, Service, Slice, TestResult, Transport, VIP_DEVICE, eventually,
+    scenario, throughout,
 };
 
 use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluster, web_slice};
@@ -81,6 +81,49 @@ fn an_end_and_a_new_start_are_not_noticed() -> TestResult {
     })
 }
 
+/// What somebody may do to what is ours.
+const DRIFTS: [&str; 12] = [
+    "ipvsadm -e -t 10.96.0.80:80 -r 10.244.2.2:8080 -m -w 5",
+    "ipvsadm -e -t 10.96.0.80:80 -r 10.244.2.2:8080 -m -w 0",
+    "ipvsadm -E -t 10.96.0.80:80 -s wlc",
+    "ipvsadm -E -t 10.96.0.80:80 -s rr -p 300",
+    "ipvsadm -d -t 10.96.0.81:80 -r 10.244.1.2:8080",
+    "ipvsadm -D -t 10.96.0.81:80",
+    "ipvsadm -a -t 10.96.0.81:80 -r 10.9.9.9:80 -m",
+    "ip addr del 10.96.0.80/32 dev kube-ipvs0",
+    "ip addr add 10.96.0.99/32 dev kube-ipvs0; nft add element ip kube-ipvs vips { 10.96.0.99 }",
+    "ip link del kube-ipvs0",
+    "nft delete table ip kube-ipvs",
+    "nft flush ruleset",
+];
+
+/// Does it.
+fn drift(node: &Namespace, commands: &str) -> Result<()> {
+    for command in commands.split("; ") {
+        let mut words = command.split(' ');
+        node.run(words.next().unwrap_or_default(), &words.collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// All that there is to be repaired: IPVS, VIPs, sets of nftables.
+type Everything = (String, Vec<std::net::IpAddr>, scenarios::Sets);
+
+fn everything(node: &Namespace) -> Result<Everything> {
+    Ok((node.ipvsadm()?.configuration(), node.vips()?, node.nft_sets()?))
+}
+
+/// Waits until everything is as it was. It may look right for a moment before the daemon has even started: all of it at once must.
+fn await_repaired(node: &Namespace, wanted: &Everything) -> Result<()> {
+    eventually(scenarios::SOON, || {
+        let found = everything(node)?;
+        ensure!(found.0 == wanted.0, "IPVS has\n{}", found.0);
+        ensure!(found.1 == wanted.1, "{VIP_DEVICE} has {:?}", found.1);
+        ensure!(found.2 == wanted.2, "nft has {:?}", found.2);
+        Ok(())
+    })
+}
+
 /// Whatever drifted while the daemon was away is repaired at its start, and no connection is dropped.
 #[test]
 fn a_start_repairs_what_drifted() -> TestResult {
@@ -90,40 +133,36 @@ fn a_start_repairs_what_drifted() -> TestResult {
         let proxy = cluster.start_proxy(NODE, &[])?;
         await_state(cluster)?;
         let mut held = hold(cluster)?;
-        let wanted = (node.ipvsadm()?.configuration(), node.vips()?, node.nft_sets()?);
+        let wanted = everything(node)?;
         proxy.terminate()?;
-        for drift in [
-            "ipvsadm -e -t 10.96.0.80:80 -r 10.244.2.2:8080 -m -w 5",
-            "ipvsadm -e -t 10.96.0.80:80 -r 10.244.2.2:8080 -m -w 0",
-            "ipvsadm -E -t 10.96.0.80:80 -s wlc",
-            "ipvsadm -E -t 10.96.0.80:80 -s rr -p 300",
-            "ipvsadm -d -t 10.96.0.81:80 -r 10.244.1.2:8080",
-            "ipvsadm -D -t 10.96.0.81:80",
-            "ipvsadm -a -t 10.96.0.81:80 -r 10.9.9.9:80 -m",
-            "ip addr del 10.96.0.80/32 dev kube-ipvs0",
-            "ip addr add 10.96.0.99/32 dev kube-ipvs0; nft add element ip kube-ipvs vips { 10.96.0.99 }",
-            "ip link del kube-ipvs0",
-            "nft delete table ip kube-ipvs",
-            "nft flush ruleset",
-        ] {
-            for command in drift.split("; ") {
-                let mut words = command.split(' ');
-                node.run(words.next().unwrap_or_default(), &words.collect::<Vec<_>>())?;
-            }
+        for commands in DRIFTS {
+            drift(node, commands)?;
             let proxy = cluster.start_proxy(NODE, &[])?;
-            // The state may look right for a moment before the daemon has even started: all of it at once must.
-            let repaired = eventually(scenarios::SOON, || {
-                let table = node.ipvsadm()?;
-                ensure!(table.configuration() == wanted.0, "IPVS has\n{}", table.configuration());
-                ensure!(node.vips()? == wanted.1, "{VIP_DEVICE} has {:?}", node.vips()?);
-                let sets = node.nft_sets()?;
-                ensure!(sets == wanted.2, "nft has {sets:?}");
-                Ok(())
-            });
-            repaired
+            await_repaired(node, &wanted)
                 .and_then(|()| still_held(&mut held))
-                .map_err(|error| error.context(format!("after `{drift}`")))?;
+                .map_err(|error| error.context(format!("after `{commands}`")))?;
             proxy.terminate()?;
+        }
+        Ok(())
+    })
+}
+
+/// The same while it runs, by its regular look at the kernel.
+#[test]
+fn what_drifts_while_it_runs_is_repaired() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        let _proxy = cluster.start_proxy(NODE, &["--ipvs-sync-period", "1s"])?;
+        await_state(cluster)?;
+        cluster.await_settled(NODE, &[])?;
+        let mut held = hold(cluster)?;
+        let wanted = everything(node)?;
+        for commands in DRIFTS {
+            drift(node, commands)?;
+            await_repaired(node, &wanted)
+                .and_then(|()| still_held(&mut held))
+                .map_err(|error| error.context(format!("after `{commands}`")))?;
         }
         Ok(())
     })
@@ -283,7 +322,7 @@ fn a_start_with_a_broken_manifest_removes_nothing() -> TestResult {
     })
 }
 
-/// nftables was emptied while the daemon was away, and with it the record of what is ours; and a Service is gone. What
+/// The daemon was killed, nftables was emptied, and with it the record of what is ours; and a Service is gone. What
 /// was for it is still known to be ours, and what is not ours is still left alone.
 #[test]
 fn what_is_ours_is_known_after_nftables_was_emptied() -> TestResult {
@@ -293,7 +332,7 @@ fn what_is_ours_is_known_after_nftables_was_emptied() -> TestResult {
         node.run("ipvsadm", &["-A", "-t", "10.96.5.1:80", "-s", "rr"])?;
         let proxy = cluster.start_proxy(NODE, &[])?;
         await_state(cluster)?;
-        proxy.terminate()?;
+        proxy.kill_nine()?;
         node.run("nft", &["flush", "ruleset"])?;
         cluster.manifests.remove("second")?;
         let proxy = cluster.start_proxy(NODE, &[])?;

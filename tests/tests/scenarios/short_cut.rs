@@ -169,7 +169,9 @@ fn nobody_else_gets_where_a_short_cut_leads() -> TestResult {
             .line("internalTrafficPolicy: Local")
             .cluster_ip("10.96.0.7")
             .load_balancer_ip("203.0.113.7");
-        let line = |name: &str| format!("name: {}, protocol: {name}, port: 80, targetPort: 8080", name.to_lowercase());
+        let line = |name: &str| {
+            format!("name: {}, protocol: {name}, port: 80, targetPort: 8080", name.to_lowercase())
+        };
         let service = transports.iter().fold(service, |service, (_, name)| service.port_line(&line(name)));
         let slice = transports
             .iter()

@@ -8,13 +8,14 @@ use scenarios::{Cluster, Failure, Service, Slice, TestResult, Transport, scenari
 const VIP: &str = "203.0.113.10:80";
 const VIP_V6: &str = "[2001:db8:1::10]:80";
 const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
-const CLIENTS: [&str; 4] = ["client", "other", "visitor", "node-3"];
+const NODE: &str = "node-3";
+const CLIENTS: [&str; 4] = ["client", "other", "visitor", NODE];
 
 /// Who gets through to a load-balancer IP. All ask at once, so that those who are dropped wait together.
-fn let_through(cluster: &Cluster, vip: &str) -> Result<Vec<&'static str>> {
+fn let_through(cluster: &Cluster, transport: Transport, vip: &str) -> Result<Vec<&'static str>> {
     let answers = thread::scope(|scope| {
         let asked: Vec<_> = CLIENTS
-            .map(|client| scope.spawn(move || cluster.at(client)?.try_echo(Transport::Tcp, vip)))
+            .map(|client| scope.spawn(move || cluster.at(client)?.try_echo(transport, vip)))
             .into_iter()
             .collect();
         asked
@@ -27,11 +28,18 @@ fn let_through(cluster: &Cluster, vip: &str) -> Result<Vec<&'static str>> {
         match answer? {
             Ok(_) => through.push(client),
             Err(Failure::TimedOut) => {}
+            // A process is told at once that its own datagram was dropped.
+            Err(Failure::Refused) if client == NODE && transport == Transport::Udp => {}
             Err(other) => anyhow::bail!("{client}: {other}"),
         }
     }
     Ok(through)
 }
+
+/// The bridge of node-3's pods has an address of the pods' range; the Node says which one is the node's.
+const NODE_OBJECT: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: node-3}\n\
+                           status: {addresses: [{type: InternalIP, address: 192.168.128.3}, \
+                           {type: InternalIP, address: \"fd00:128::3\"}]}\n";
 
 /// The comment of the rules that drop.
 const RULE: &str = "loadBalancerSourceRanges";
@@ -55,11 +63,7 @@ fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
             let service = service.port_line("port: 80, targetPort: 8080, nodePort: 30080");
             let slice = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1");
             let slice_v6 = Slice::of("web").name("web-v6").port(8080).ready("fd00:10:244:1::2").on("node-1");
-            // The bridge of node-3's pods has an address of the pods' range; the Node says which one is the node's.
-            let node = "apiVersion: v1\nkind: Node\nmetadata: {name: node-3}\n\
-                        status: {addresses: [{type: InternalIP, address: 192.168.128.3}, \
-                        {type: InternalIP, address: \"fd00:128::3\"}]}\n";
-            format!("{service}---\n{slice}---\n{slice_v6}---\n{node}")
+            format!("{service}---\n{slice}---\n{slice_v6}---\n{NODE_OBJECT}")
         };
         for client in ["client", "other"] {
             cluster.at(client)?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
@@ -81,7 +85,7 @@ fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
             cluster.await_settled("node-3", &FLAGS)?;
             for (vip, expected) in [(VIP, v4), (VIP_V6, v6)] {
                 let before = node.nft_packets(RULE)?;
-                let through = let_through(cluster, vip)?;
+                let through = let_through(cluster, Transport::Tcp, vip)?;
                 ensure!(
                     through == expected,
                     "with {ranges}: {through:?} got through to {vip}, not {expected:?}"
@@ -100,6 +104,65 @@ fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
                 node.echo(Transport::Tcp, cluster_ip)?;
             }
             proxy.terminate()?;
+        }
+        Ok(())
+    })
+}
+
+/// The ranges change while the daemon runs, over every protocol: to others, to none at all, and back. They hold for new connections; the
+/// ones that there are go on.
+#[test]
+fn ranges_change_while_clients_come() -> TestResult {
+    let builder = Cluster::builder()
+        .pod("web-1", "node-1", "10.244.1.2")
+        .pod("visitor", "node-3", "10.244.3.9")
+        .host("other", "192.168.128.101");
+    scenario(builder, |cluster| {
+        let transports = [(Transport::Tcp, "TCP"), (Transport::Udp, "UDP"), (Transport::Sctp, "SCTP")];
+        let _servers = transports
+            .iter()
+            .map(|(transport, _)| cluster.echo("web-1", *transport, 8080))
+            .collect::<Result<Vec<_>>>()?;
+        for client in ["client", "other"] {
+            cluster.at(client)?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
+        }
+        let web = |ranges: &str| {
+            let service = Service::new("web")
+                .line("type: LoadBalancer")
+                .line(&format!("loadBalancerSourceRanges: [{ranges}]"))
+                .cluster_ip("10.96.0.80")
+                .load_balancer_ip("203.0.113.10");
+            let (service, slice) =
+                transports.iter().fold((service, Slice::of("web")), |(service, slice), (_, name)| {
+                    let lower = name.to_lowercase();
+                    let line = format!("name: {lower}, protocol: {name}, port: 80, targetPort: 8080");
+                    (service.port_line(&line), slice.named_port(&lower, name, 8080))
+                });
+            format!("{service}---\n{}---\n{NODE_OBJECT}", slice.ready("10.244.1.2").on("node-1"))
+        };
+        let _proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        let mut lasting = None;
+        for (ranges, expected) in [
+            ("192.168.128.100/32", vec!["client"]),
+            ("192.168.128.100/31", vec!["client", "other"]),
+            ("192.168.128.101/32", vec!["other"]),
+            ("", CLIENTS.to_vec()),
+            ("10.244.0.0/16", vec!["visitor"]),
+        ] {
+            cluster.manifests.write("web", &web(ranges))?;
+            cluster.await_settled(NODE, &FLAGS)?;
+            for (transport, name) in transports {
+                let through = let_through(cluster, transport, VIP)?;
+                ensure!(
+                    through == expected,
+                    "{name} with {ranges}: {through:?} got through, not {expected:?}"
+                );
+            }
+            let conversation = match &mut lasting {
+                Some(conversation) => conversation,
+                none => none.insert(cluster.at("client")?.connect(Transport::Tcp, VIP)?),
+            };
+            conversation.say()?;
         }
         Ok(())
     })

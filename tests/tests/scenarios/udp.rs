@@ -24,8 +24,8 @@ fn manifests(policy: &str, endpoint: Option<(&str, &str)>) -> String {
 }
 
 /// Everybody's next datagrams are answered by `pod`. One may be lost on the way from one server to the other.
-fn answered_by(sockets: &mut [Conversation], pod: &str) -> Result<()> {
-    for (socket, (from, to)) in sockets.iter_mut().zip(ALL) {
+fn answered_by(sockets: &mut [Conversation], ways: &[(&str, &str)], pod: &str) -> Result<()> {
+    for (socket, (from, to)) in sockets.iter_mut().zip(ways) {
         let result = eventually(SOON, || {
             let name = socket.say().map_err(|failure| anyhow::anyhow!("{failure}"))?.name;
             ensure!(name == pod, "{name} answers");
@@ -53,10 +53,10 @@ fn one_socket_follows(policy: &'static str) -> TestResult {
         for (from, to) in ALL {
             sockets.push(cluster.at(from)?.connect(Transport::Udp, to)?);
         }
-        answered_by(&mut sockets, "dns-1")?;
+        answered_by(&mut sockets, &ALL, "dns-1")?;
         for (address, pod) in [("10.244.3.3", "dns-2"), ("10.244.3.2", "dns-1"), ("10.244.3.3", "dns-2")] {
             cluster.manifests.write("udp", &manifests(policy, Some((address, "node-3"))))?;
-            answered_by(&mut sockets, pod)?;
+            answered_by(&mut sockets, &ALL, pod)?;
         }
         // Nobody for a while: clients go on asking, and what they are told is not kept.
         cluster.manifests.write("udp", &manifests(policy, None))?;
@@ -65,7 +65,7 @@ fn one_socket_follows(policy: &'static str) -> TestResult {
             ensure!(socket.say().is_err(), "somebody answers although nobody is there");
         }
         cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.2", "node-3"))))?;
-        answered_by(&mut sockets, "dns-1")
+        answered_by(&mut sockets, &ALL, "dns-1")
     })
 }
 
@@ -78,4 +78,35 @@ fn one_socket_follows_the_servers() -> TestResult {
 #[test]
 fn one_socket_follows_the_servers_of_a_local_service() -> TestResult {
     one_socket_follows("Local")
+}
+
+/// Everybody asks before the Service is there, and goes on asking from the same socket: what conntrack has made of the first
+/// datagrams does not keep the next ones from it.
+#[test]
+fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult {
+    let builder =
+        Cluster::builder().pod("dns-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let _server = cluster.echo("dns-1", Transport::Udp, 8053)?;
+        cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
+        let node = cluster.at("node-3")?;
+        for policy in ["Cluster", "Local"] {
+            let proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
+            // Outside, the policy Local finds nobody on this node.
+            let asked = |(from, _): &(&str, &str)| policy == "Cluster" || *from != "client";
+            let all: Vec<(&str, &str)> = ALL.into_iter().filter(asked).collect();
+            let mut sockets = Vec::new();
+            for (from, to) in &all {
+                let mut socket = cluster.at(from)?.connect(Transport::Udp, to)?;
+                ensure!(socket.say().is_err(), "somebody answers although there is no Service");
+                sockets.push(socket);
+            }
+            cluster.manifests.write("udp", &manifests(policy, Some(("10.244.1.2", "node-1"))))?;
+            answered_by(&mut sockets, &all, "dns-1")?;
+            cluster.manifests.remove("udp")?;
+            node.await_no_service("UDP 10.96.0.53:53")?;
+            proxy.terminate()?;
+        }
+        Ok(())
+    })
 }

@@ -43,6 +43,8 @@ const KINDS: [Kind; 4] = [Kind::ClusterIp, Kind::ExternalIp, Kind::LoadBalancerI
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
     Ready,
+    /// It is there, and its readiness probe fails.
+    NotReady,
     Terminating,
     Gone,
 }
@@ -107,7 +109,7 @@ impl Case {
     }
 
     /// Whether the client is a process of the node that its packets reach first.
-    fn is_at_home(&self) -> bool {
+    pub(super) fn is_at_home(&self) -> bool {
         self.client == self.entry
     }
 
@@ -143,7 +145,7 @@ impl Case {
 }
 
 /// Who takes connections of those on some nodes: the ready ones, and where none is ready those that are terminating.
-fn serving(state: State, here: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
+pub(super) fn serving(state: State, here: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
     let of = |wanted: Condition| -> BTreeSet<&'static str> {
         let pods = PODS.iter().zip(state).filter(|(pod, condition)| *condition == wanted && here(pod.1));
         pods.map(|((name, ..), _)| *name).collect()

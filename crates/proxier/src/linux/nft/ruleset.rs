@@ -187,7 +187,11 @@ impl Rules<'_> {
         let not_in = |set: KeySet| [load(self.family, &KEY), vec![is_not_in(set.name())]].concat();
         let not_served = [not_in(KeySet::Served), not_in(KeySet::Foreign)].concat();
         let mut rules = vec![
-            abort("SCTP without endpoints: aborted by the node itself", self.key_in(KeySet::NoEndpoints), closed()),
+            abort(
+                "SCTP without endpoints: aborted by the node itself",
+                self.key_in(KeySet::NoEndpoints),
+                closed(),
+            ),
             abort("SCTP to what is reached by a short cut only", self.key_in(KeySet::Inner), closed()),
             abort("SCTP to a port that nobody serves", [self.to_vip(), not_served].concat(), closed()),
             // The address is not this node's, so that the port alone would not lead to its stack.
