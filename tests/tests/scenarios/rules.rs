@@ -1,15 +1,25 @@
 //! The rules themselves: how many there are, and what a packet of an established connection pays.
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use scenarios::{Cluster, Namespace, Service, Slice, TestResult, scenario};
+use proxier::linux::{LinuxKernel, Settings};
+use proxier::model::{
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol, Service,
+    ServiceId, ServicePort, SliceId, TrafficPolicy,
+};
+use proxier::{Config, Engine};
+use scenarios::{Cluster, Namespace, Slice, TestResult, scenario};
 
 const FAMILIES: [&str; 2] = ["ip", "ip6"];
 
-/// Chains and rules, without their counters: `nft -s` leaves out what changes.
+/// Chains and rules, without their counters (`-s`), and without what is in the sets (`-t`).
 fn chains(node: &Namespace) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for family in FAMILIES {
-        let listing = node.run("nft", &["-s", "list", "table", family, "kube-ipvs"])?;
+        let listing = node.run("nft", &["-s", "-t", "list", "table", family, "kube-ipvs"])?;
         let from_chains = listing.lines().skip_while(|line| !line.trim_start().starts_with("chain "));
         lines.extend(from_chains.map(str::to_owned));
     }
@@ -20,7 +30,7 @@ fn chains(node: &Namespace) -> Result<Vec<String>> {
 fn services(count: usize) -> String {
     let one = |number: usize| {
         let (high, low) = (number / 250, number % 250 + 1);
-        let service = Service::new(&format!("app-{number}"))
+        let service = scenarios::Service::new(&format!("app-{number}"))
             .line("type: LoadBalancer")
             .line(&format!(
                 "externalTrafficPolicy: {}",
@@ -69,5 +79,67 @@ fn their_number_does_not_depend_on_that_of_services() -> TestResult {
         }
         ensure!(hooked == 10, "{hooked} filter chains, not five in each family");
         Ok(())
+    })
+}
+
+/// The Service of this number, as another proxy that embeds the library would say it. A hundred share a ClusterIP: the kernel goes
+/// through all addresses of a device whenever it adds one.
+fn embedded(number: u32) -> [Event; 2] {
+    let id = ServiceId::new("default", &format!("app-{number}"));
+    let at =
+        |base: [u8; 4], number: u32| IpAddr::from(Ipv4Addr::from_bits(u32::from_be_bytes(base) + number));
+    let port = |number| PortNumber::new(number).unwrap_or(PortNumber::MIN);
+    let (name, protocol): (Arc<str>, _) = ("http".into(), Protocol::Tcp);
+    let service = Service {
+        cluster_ips: vec![at([10, 96, 0, 1], number / 100)],
+        internal_policy: if number.is_multiple_of(2) { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
+        ports: vec![ServicePort {
+            name: name.clone(),
+            protocol,
+            port: port((1000 + number % 100).try_into().unwrap_or(u16::MAX)),
+            node_port: None,
+        }],
+        ..Service::new(id.clone())
+    };
+    let endpoint = Endpoint {
+        address: at([10, 128, 0, 1], number),
+        conditions: Conditions::READY,
+        node: None,
+        hints: Hints::default(),
+        weight: 1,
+    };
+    let slice = EndpointSlice {
+        id: SliceId::new("default", &format!("app-{number}")),
+        service: id,
+        family: Family::V4,
+        ports: vec![EndpointPort { name, protocol, port: port(8080) }],
+        endpoints: vec![endpoint],
+    };
+    [Event::ServiceApplied(service), Event::SliceApplied(slice)]
+}
+
+/// The same by way of the library, which has no daemon's manifests to read: one Service and fifty thousand.
+#[test]
+fn nor_does_it_for_fifty_thousand() -> TestResult {
+    const MANY: u32 = 50_000;
+    scenario(Cluster::builder(), |cluster| {
+        let node = cluster.at("node-3")?;
+        node.enter(|| {
+            let mut kernel = LinuxKernel::open(Settings::default())?;
+            let mut engine = Engine::new(Config::new("node-3"));
+            let mut listings = Vec::new();
+            for numbers in [0..1, 1..MANY] {
+                numbers.flat_map(embedded).for_each(|event| engine.event(event));
+                let turn = engine.turn(&mut kernel, Duration::ZERO);
+                ensure!(turn.unusable.is_none(), "{:?}", turn.unusable);
+                ensure!(turn.failures.is_empty(), "{}", turn.failures[0]);
+                listings.push(chains(node)?);
+            }
+            ensure!(engine.amounts().virtual_servers == MANY as usize, "{:?}", engine.amounts());
+            let made = node.ip_vs()?.keys().len();
+            ensure!(made == engine.amounts().virtual_servers, "the kernel has {made} virtual servers");
+            ensure!(listings[0].len() > 20 && listings[0] == listings[1], "{listings:?}");
+            Ok(())
+        })
     })
 }
