@@ -7,8 +7,8 @@
 use netlink_packet_netfilter::nftables::{Expressions, InetHookNumber};
 
 use super::{
+    chain::{Chain, Rule},
     expression::{ArpField, arp_field, counter, drop, is_arp_request, is_in, set_arp_field},
-    ruleset::{Chain, Rule},
 };
 use crate::set::SILENT;
 

@@ -1,6 +1,7 @@
 //! Filter, masquerade and the record of ownership, in nftables over netlink.
 
 mod arp;
+mod chain;
 mod decode;
 mod element;
 mod expression;
@@ -34,10 +35,10 @@ use crate::{
     },
     state::State,
 };
+use chain::Chain;
 use decode::{Content, Raw};
 pub(super) use list::attributes;
 use list::{ELEMENTS, ElementList};
-use ruleset::Chain;
 use transaction::{Transaction, message};
 
 /// The name of our tables.
@@ -165,7 +166,7 @@ impl Nft {
 
     fn remove_table(&mut self, table: Table) -> Result<(), Error> {
         let mut transaction = Transaction::new();
-        transaction.delete(table, ruleset::delete_table());
+        transaction.delete(table, chain::delete_table());
         match transaction.commit(&mut self.socket) {
             Err(Error::Rejected(error)) if error.is_absent() => Ok(()),
             outcome => outcome,
@@ -230,11 +231,11 @@ impl Nft {
         chains: &[Chain],
     ) -> Result<(), Error> {
         let mut transaction = Transaction::new();
-        transaction.create(table, ruleset::table());
+        transaction.create(table, chain::table());
         sets::sets(table).into_iter().for_each(|set| transaction.create(table, set));
         // Rules first: they refer to chains.
-        transaction.delete(table, ruleset::flush());
-        old.for_each(|chain| transaction.delete(table, ruleset::delete_chain(chain)));
+        transaction.delete(table, chain::flush());
+        old.for_each(|chain| transaction.delete(table, chain::delete_chain(chain)));
         chains.iter().for_each(|chain| transaction.create(table, chain.message()));
         for chain in chains {
             chain.rules().for_each(|rule| transaction.append(table, rule));
