@@ -1,5 +1,8 @@
 //! Hints of EndpointSlices: endpoints in the node's own zone, or on the node itself, are preferred.
 
+use std::collections::BTreeSet;
+
+use anyhow::ensure;
 use scenarios::{Cluster, TestResult, scenario};
 
 fn slice(hints: [&str; 3]) -> String {
@@ -14,7 +17,12 @@ fn slice(hints: [&str; 3]) -> String {
 
 #[test]
 fn hints_are_followed_where_all_endpoints_have_them() -> TestResult {
-    scenario(Cluster::builder(), |cluster| {
+    let builder = (1..=3).fold(Cluster::builder(), |builder, number| {
+        builder.pod(&format!("app-{number}"), &format!("node-{number}"), &format!("10.244.{number}.2"))
+    });
+    scenario(builder, |cluster| {
+        let _servers =
+            [cluster.http("app-1", 8080)?, cluster.http("app-2", 8080)?, cluster.http("app-3", 8080)?];
         let service = scenarios::Service::new("app").cluster_ip("10.96.0.7").port(80);
         let node = |name: &str, zone: &str| {
             format!(
@@ -30,7 +38,12 @@ fn hints_are_followed_where_all_endpoints_have_them() -> TestResult {
         let serving = |node: &str, numbers: &[u8]| {
             let reals: Vec<String> = numbers.iter().map(|number| format!("10.244.{number}.2:8080")).collect();
             let reals: Vec<&str> = reals.iter().map(String::as_str).collect();
-            cluster.at(node)?.await_serving("TCP 10.96.0.7:80", &reals)
+            let node = cluster.at(node)?;
+            node.await_serving("TCP 10.96.0.7:80", &reals)?;
+            let answered: BTreeSet<String> = node.get_many("10.96.0.7:80", 6)?.into_iter().collect();
+            let expected: BTreeSet<String> = numbers.iter().map(|number| format!("app-{number}")).collect();
+            ensure!(answered == expected, "{}: {answered:?} answer, not {expected:?}", node.name());
+            Ok(())
         };
         serving("node-1", &[1])?;
         serving("node-3", &[2, 3])?;
