@@ -7,7 +7,7 @@ use proxier::model::{self, Event, ServiceId, SliceId};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use crate::source::wire::{self, ConvertedService, ConvertedSlice, HEADLESS, Invalid, SERVICE_PROXY_NAME};
+use crate::source::wire::{self, ConvertedSlice, HEADLESS, Invalid, SERVICE_PROXY_NAME};
 
 /// A collection of objects that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,27 +93,33 @@ impl Resource {
     /// Reads an object.
     pub(super) fn read(self, json: &RawValue) -> Object {
         let (key, version) = self.head(json);
-        let mut ignored = Vec::new();
+        let (mut ignored, mut left_out) = (Vec::new(), Vec::new());
         let mut trigger = None;
         let content = match self {
             Self::Services => parse::<wire::Service>(json).and_then(|service| {
                 ignored = service.ignored_annotations();
-                let read = ConvertedService::try_from(service)?;
+                let read = service.convert(&mut left_out)?;
                 Ok((!read.is_foreign).then_some(Event::ServiceApplied(read.service)))
             }),
             Self::EndpointSlices => parse::<wire::EndpointSlice>(json).and_then(|slice| {
                 ignored = slice.ignored_annotations();
                 trigger = slice.trigger_time();
-                Ok(match ConvertedSlice::try_from(slice)? {
+                Ok(match slice.convert(&mut left_out)? {
                     ConvertedSlice::Slice(slice) => Some(Event::SliceApplied(slice)),
                     ConvertedSlice::Ignored(..) => None,
                 })
             }),
-            Self::OwnNode => node(json).map(Event::NodeApplied).map(Some),
+            Self::OwnNode => node(json, &mut left_out).map(Event::NodeApplied).map(Some),
             Self::ServiceCidrs => parse::<wire::ServiceCidr>(json)
                 .and_then(|range| Ok(Some(Event::ServiceCidrApplied(range.try_into()?)))),
         };
-        let ignored = ignored.into_iter().map(Unreadable::from).collect();
+        let left_out = left_out.into_iter().map(|Invalid { field, message }| {
+            Unreadable::from(Invalid {
+                field,
+                message: message + "; it is left out, and the rest is followed",
+            })
+        });
+        let ignored = ignored.into_iter().map(Unreadable::from).chain(left_out).collect();
         Object { key, version, content, ignored, trigger }
     }
 
@@ -161,8 +167,8 @@ impl fmt::Display for Resource {
 }
 
 /// Reads a Node.
-pub(super) fn node(json: &RawValue) -> Result<model::Node, Unreadable> {
-    parse::<wire::Node>(json).and_then(|node| Ok(node.try_into()?))
+pub(super) fn node(json: &RawValue, left_out: &mut Vec<Invalid>) -> Result<model::Node, Unreadable> {
+    parse::<wire::Node>(json).and_then(|node| Ok(node.convert(left_out)?))
 }
 
 fn parse<W: DeserializeOwned>(json: &RawValue) -> Result<W, Unreadable> {
