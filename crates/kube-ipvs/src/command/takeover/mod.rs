@@ -88,7 +88,7 @@ impl Succession {
                 self.next_look = now + PAUSE;
                 self.stage = self.clear_out(kernel, has_warned, now, &mut announce);
             }
-            (Stage::Waiting { .. }, Progress::Unsettled(unread)) if !self.has_told_wait && now > USUAL => {
+            (Stage::Waiting { .. }, Progress::Unsettled(unread)) if self.has_to_tell_wait(now) => {
                 self.next_look = now + PAUSE;
                 self.has_told_wait = tell_wait(kernel, unread, &mut announce);
             }
@@ -96,8 +96,13 @@ impl Succession {
                 self.next_look = now + PAUSE;
                 self.stage = Stage::Over { has_warned: is_back(kernel, has_warned, &mut announce) };
             }
+            (Stage::Waiting { .. }, _) if self.letting_go.is_some() => self.next_look = now + SOON,
             (Stage::Waiting { .. } | Stage::Idle, _) => {}
         }
+    }
+
+    fn has_to_tell_wait(&self, now: Duration) -> bool {
+        !self.has_told_wait && self.letting_go.is_none() && now > USUAL
     }
 
     fn clear_out(
