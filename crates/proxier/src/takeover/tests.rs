@@ -268,26 +268,26 @@ fn chains_of_the_iptables_mode_are_left_alone() {
         &mixed,
         true,
         expect![[r#"
-        6 chains go
-        nat PREROUTING: 0 of 1 rules go
-        nat OUTPUT: 0 of 1 rules go
-        nat POSTROUTING: 0 of 1 rules go
-        nat KUBE-SERVICES: 4 of 6 rules go
-        nat KUBE-POSTROUTING: 1 of 4 rules go
-        nat KUBE-MARK-MASQ: 0 of 1 rules go
-        nat KUBE-KUBELET-CANARY: 0 of 0 rules go
-        filter INPUT: 2 of 4 rules go
-        filter FORWARD: 0 of 2 rules go
-        filter OUTPUT: 1 of 2 rules go
-        filter KUBE-FORWARD: 0 of 2 rules go
-        filter KUBE-PROXY-FIREWALL: 1 of 1 rules go
-        filter KUBE-FIREWALL: 0 of 1 rules go
-        filter KUBE-KUBELET-CANARY: 0 of 0 rules go
-        nat KUBE-NODEPORTS: 0 of 0 rules go
-        filter KUBE-NODEPORTS: 0 of 0 rules go
-        kube-proxy's chains in filter stay (IPv4): they are of its iptables mode, and go with the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers
-        kube-proxy's chains in nat stay (IPv4): they are of its iptables mode, and go with the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers
-    "#]],
+            6 chains go
+            nat PREROUTING: 0 of 1 rules go
+            nat OUTPUT: 0 of 1 rules go
+            nat POSTROUTING: 0 of 1 rules go
+            nat KUBE-POSTROUTING: 1 of 4 rules go
+            nat KUBE-MARK-MASQ: 0 of 1 rules go
+            nat KUBE-KUBELET-CANARY: 0 of 0 rules go
+            filter INPUT: 2 of 4 rules go
+            filter FORWARD: 0 of 2 rules go
+            filter OUTPUT: 1 of 2 rules go
+            filter KUBE-FORWARD: 0 of 2 rules go
+            filter KUBE-PROXY-FIREWALL: 1 of 1 rules go
+            filter KUBE-FIREWALL: 0 of 1 rules go
+            filter KUBE-KUBELET-CANARY: 0 of 0 rules go
+            nat KUBE-NODEPORTS: 0 of 0 rules go
+            filter KUBE-NODEPORTS: 0 of 0 rules go
+            nat KUBE-SERVICES: 4 of 5 rules go
+            kube-proxy's chains in filter stay (IPv4): they are of its iptables mode, and go with the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers
+            kube-proxy's chains in nat stay (IPv4): they are of its iptables mode, and go with the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers
+        "#]],
     );
     let leftovers = Leftovers::among(&mixed, true);
     assert!(leftovers.lookups.is_empty(), "{:?}", leftovers.lookups);

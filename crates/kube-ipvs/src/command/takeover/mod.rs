@@ -137,7 +137,7 @@ impl Succession {
             Ok(None) => {
                 self.letting_go = Some(since);
                 self.next_look = now + SOON;
-                return Stage::Waiting { has_warned };
+                Stage::Waiting { has_warned }
             }
             Ok(Some(done)) if done.is_empty() => Stage::Idle,
             Ok(Some(done)) => {
