@@ -111,9 +111,9 @@ impl Health {
         };
     }
 
-    /// Whether everything has been in the kernel once, of one family at least.
+    /// Whether everything has been in the kernel once.
     pub fn has_synced(&self) -> bool {
-        self.families.iter().any(|family| family.updated.is_some())
+        self.families.iter().all(|family| family.updated.is_some())
     }
 
     /// What is to be said.

@@ -126,7 +126,12 @@ fn it_is_ready_when_everything_was_in_the_kernel_once() -> Result<()> {
     daemon.events(vec![web()]);
     assert_eq!(ready(&daemon)?, 503);
     daemon.kernel.unreadable = false;
+    daemon.kernel.refuse = vec!["+ virtual server".into()];
     thread::sleep(Duration::from_millis(1100));
+    daemon.events(vec![Event::ServiceApplied(service("other", "10.96.0.81"))]);
+    assert_eq!(ready(&daemon)?, 503);
+    daemon.kernel.refuse.clear();
+    thread::sleep(Duration::from_millis(2100));
     daemon.turn();
     assert_eq!(ready(&daemon)?, 200);
     // Whether it is well later is for /livez to say.

@@ -132,7 +132,7 @@ impl Succession {
                 return Stage::Waiting { has_warned };
             }
         }
-        let since = self.letting_go.unwrap_or(now);
+        let since = self.letting_go.take().unwrap_or(now);
         match kernel.clear_out(now < since + LETS_GO) {
             Ok(None) => {
                 self.letting_go = Some(since);
@@ -141,13 +141,11 @@ impl Succession {
             }
             Ok(Some(done)) if done.is_empty() => Stage::Idle,
             Ok(Some(done)) => {
-                self.letting_go = None;
                 tell(&done);
                 done.kept.iter().for_each(|kept| announce("KubeProxyRulesKept", kept.to_string()));
                 Stage::Over { has_warned: false }
             }
             Err(error) => {
-                self.letting_go = None;
                 tracing::error!("what kube-proxy left: {error}; trying again");
                 Stage::Waiting { has_warned }
             }
