@@ -167,6 +167,19 @@ impl Change {
 }
 
 impl Change {
+    /// The address on `kube-ipvs0` that it is about, if it is about one and no virtual server.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Bind(address) | Self::Unbind(address) => Some(*address),
+            Self::AddElement { element, .. } | Self::RemoveElement(element) => match element {
+                Element::Vip(address) => Some(*address),
+                Element::Silent(address) => Some((*address).into()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The family of the addresses that it is about.
     pub fn family(&self) -> Family {
         match self {

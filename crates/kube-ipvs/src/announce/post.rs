@@ -5,13 +5,13 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::mpsc::Receiver;
 
-use super::{Announcement, event::event};
+use super::{ToPost, event::event};
 
 /// How long the API server may take. Whoever announces does not wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Posts announcements as Events, until nobody is left who announces. One that cannot be posted is given up: the log has it.
-pub async fn post(client: Client, node: &str, mut announcements: Receiver<Announcement>) {
+pub async fn post(client: Client, node: &str, mut announcements: Receiver<ToPost>) {
     let mut could = true;
     while let Some(announcement) = announcements.recv().await {
         let posting = post_one(&client, node, &announcement);
@@ -28,7 +28,7 @@ pub async fn post(client: Client, node: &str, mut announcements: Receiver<Announ
     }
 }
 
-async fn post_one(client: &Client, node: &str, announcement: &Announcement) -> anyhow::Result<()> {
+async fn post_one(client: &Client, node: &str, announcement: &ToPost) -> anyhow::Result<()> {
     let (namespace, event) = event(announcement, node, Timestamp::now());
     let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
     let request = Request::post(path).header("content-type", "application/json");

@@ -12,13 +12,17 @@ fn announcement(note: &str) -> Announcement {
     Announcement { about, reason: "AddressTaken", note: note.into() }
 }
 
-fn notes(said: &mut Receiver<Announcement>) -> Vec<String> {
-    std::iter::from_fn(|| said.try_recv().ok()).map(|announcement| announcement.note).collect()
+fn to_post(announcement: Announcement) -> ToPost {
+    ToPost { announcement, uid: None }
+}
+
+fn notes(said: &mut Receiver<ToPost>) -> Vec<String> {
+    std::iter::from_fn(|| said.try_recv().ok()).map(|said| said.announcement.note).collect()
 }
 
 #[test]
 fn an_event_is_about_its_object() {
-    let (namespace, made) = event(&announcement("why"), "node-1", Timestamp::UNIX_EPOCH);
+    let (namespace, made) = event(&to_post(announcement("why")), "node-1", Timestamp::UNIX_EPOCH);
     assert_eq!(namespace, "shop");
     expect![[r#"
         {
@@ -44,14 +48,65 @@ fn an_event_is_about_its_object() {
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&made).unwrap());
     let node = Announcement { about: About::Node, ..announcement("why") };
-    let (namespace, made) = event(&node, "node-1", Timestamp::UNIX_EPOCH);
+    let (namespace, made) = event(&to_post(node), "node-1", Timestamp::UNIX_EPOCH);
     assert_eq!((namespace.as_str(), &made["regarding"]["name"]), ("default", &"node-1".into()));
 }
 
 #[test]
-fn a_long_note_is_cut_between_characters() {
-    let (_, made) = event(&announcement(&"ä".repeat(2000)), "node-1", Timestamp::UNIX_EPOCH);
-    assert_eq!(made["note"], "ä".repeat(512));
+fn a_long_note_is_cut_where_something_ends() {
+    let note = |text: &str| {
+        let (_, made) = event(&to_post(announcement(text)), "node-1", Timestamp::UNIX_EPOCH);
+        let note = made["note"].as_str().unwrap().to_owned();
+        assert!(note.len() <= 1024, "{}", note.len());
+        note
+    };
+    assert_eq!(note(&"x".repeat(1024)), "x".repeat(1024));
+    let rest = " … the log of kube-ipvs on this node has all of it";
+    // After a whole line, a whole item, a whole word, a whole character.
+    let lines = "iptables-legacy -t nat -D OUTPUT, and more\n".repeat(50);
+    let cut = note(&lines);
+    assert!(cut.strip_suffix(rest).unwrap().ends_with("-D OUTPUT, and more"), "{cut}");
+    let cut = note(&"KUBE-CLUSTER-IP, ".repeat(100));
+    assert!(cut.strip_suffix(rest).unwrap().ends_with("KUBE-CLUSTER-IP"), "{cut}");
+    let cut = note(&"refused ".repeat(200));
+    assert!(cut.strip_suffix(rest).unwrap().ends_with("refused"), "{cut}");
+    let cut = note(&"ä".repeat(2000));
+    assert!(cut.strip_suffix(rest).unwrap().chars().all(|letter| letter == 'ä'), "{cut}");
+}
+
+/// `kubectl describe service` looks for Events by the UID.
+#[test]
+fn an_event_carries_its_services_uid() {
+    let (sender, mut said) = channel(10);
+    let mut announcer = Announcer::new(sender);
+    let web = ServiceId::new("shop", "web");
+    let mut uid = |uid: Option<&str>, note: &str| {
+        announcer.told(vec![(web.clone(), uid.map(Into::into))], vec![announcement(note)], Duration::ZERO);
+        let (_, made) = event(&said.try_recv().unwrap(), "node-1", Timestamp::UNIX_EPOCH);
+        made["regarding"]["uid"].as_str().map(str::to_owned)
+    };
+    assert_eq!(uid(Some("4711"), "why").as_deref(), Some("4711"));
+    // Made again under the same name, and gone.
+    assert_eq!(uid(Some("4712"), "again").as_deref(), Some("4712"));
+    assert_eq!(uid(None, "gone"), None);
+}
+
+#[test]
+fn an_object_that_flaps_has_no_more_events_than_client_go_would_let_through() {
+    let (sender, mut said) = channel(100);
+    let mut announcer = Announcer::new(sender);
+    let mut announce = |number: usize, about: About, minute: u64| {
+        let announcement = Announcement { about, ..announcement(&format!("{number}")) };
+        announcer.announce(announcement, Duration::from_secs(60 * minute));
+        notes(&mut said).len()
+    };
+    let web = || About::Service(ServiceId::new("shop", "web"));
+    assert_eq!((0..40).map(|number| announce(number, web(), 0)).sum::<usize>(), 25);
+    // That is about no other object, and after five minutes there is one more.
+    assert_eq!(announce(0, About::Node, 0), 1);
+    assert_eq!(announce(100, web(), 4), 0);
+    assert_eq!((announce(101, web(), 5), announce(102, web(), 5)), (1, 0));
+    assert_eq!((0..40).map(|number| announce(1000 + number, web(), 500)).sum::<usize>(), 25);
 }
 
 #[test]

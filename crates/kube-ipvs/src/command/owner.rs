@@ -1,6 +1,7 @@
 //! The loop of the one thread that owns the kernel.
 
 use std::{
+    mem::take,
     process::ExitCode,
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
@@ -9,11 +10,14 @@ use std::{
 use anyhow::Context;
 use proxier::{Engine, Turn, linux::LinuxKernel, model::Event};
 
-use super::{Clock, takeover::Succession};
+use super::{
+    Clock,
+    takeover::{Progress, Succession},
+};
 use crate::{
     announce::Announcer,
     config::Configuration,
-    serve::{Ask, Measuring, Status, Taken},
+    serve::{Call, Measuring, Status, Taken},
     source::Changes,
 };
 
@@ -21,8 +25,8 @@ use crate::{
 pub(super) enum Input {
     World(Changes),
     Addresses(Event),
-    /// Somebody wants to know how things are.
-    Measure(Ask),
+    /// Who answers over HTTP wants something.
+    Call(Call),
     Stop,
     Failed(anyhow::Error),
 }
@@ -44,12 +48,13 @@ pub(super) fn own(
     let (mut earliest, mut has_news) = (Duration::ZERO, false);
     // No turn before both are known: what nobody wants is removed.
     let (mut has_world, mut has_addresses) = (false, false);
-    let (mut taken, mut asks) = (Taken::default(), Vec::new());
+    let (mut taken, mut asks, mut unread) = (Taken::default(), Vec::new(), Vec::new());
     loop {
         let complete = has_world && has_addresses;
         let first = if complete {
             let due = if has_news { Duration::ZERO } else { engine.next_turn() };
-            match inputs.recv_timeout(due.max(earliest).saturating_sub(clock.now())) {
+            let due = succession.due().unwrap_or(Duration::MAX).min(due.max(earliest));
+            match inputs.recv_timeout(due.saturating_sub(clock.now())) {
                 Err(RecvTimeoutError::Timeout) => None,
                 input => Some(input.context("all sources have ended")?),
             }
@@ -58,17 +63,21 @@ pub(super) fn own(
         };
         for input in first.into_iter().chain(inputs.try_iter()) {
             match input {
-                Input::World(changes) => {
+                Input::World(mut changes) => {
                     (has_news, has_world) = (true, true);
                     status.taken(&changes);
                     taken.add(&changes);
+                    let (uids, what) = (take(&mut changes.uids), take(&mut changes.announcements));
+                    announcer.told(uids, what, clock.now());
+                    unread = take(&mut changes.unread);
                     take_in(&mut engine, changes);
                 }
                 Input::Addresses(event) => {
                     (has_news, has_addresses) = (true, true);
                     engine.event(event);
                 }
-                Input::Measure(ask) => asks.push(ask),
+                Input::Call(Call::Measure(ask)) => asks.push(ask),
+                Input::Call(Call::Announce(announcement)) => announcer.announce(announcement, clock.now()),
                 Input::Failed(error) => return Err(error),
                 Input::Stop => {
                     tracing::info!("stopping; what is in the kernel stays and goes on serving");
@@ -76,18 +85,23 @@ pub(super) fn own(
                 }
             }
         }
+        let mut has_turned = false;
         let is_due = has_news || engine.next_turn() <= clock.now();
         if has_world && has_addresses && is_due && clock.now() >= earliest {
             has_news = false;
             let start = Instant::now();
             let turn = engine.turn(&mut kernel, clock.now());
-            status.turned(&engine, &turn, std::mem::take(&mut taken), start, kernel.take_meter());
+            status.turned(&engine, &turn, take(&mut taken), start, kernel.take_meter());
             if !turn.plan.is_empty() {
                 earliest = clock.now() + pause;
             }
             tell(&turn);
             announcer.turned(&turn, clock.now());
-            succession.go_on(&mut kernel, engine.is_settled(), clock.now(), &mut announcer);
+            has_turned = true;
+        }
+        if has_turned || succession.due().is_some() {
+            let progress = if engine.is_settled() { Progress::Settled } else { Progress::Unsettled(&unread) };
+            succession.go_on(&mut kernel, progress, clock.now(), &mut announcer);
         }
         for ask in asks.drain(..) {
             measuring.measure(ask, &engine, || kernel.traffic(), status);

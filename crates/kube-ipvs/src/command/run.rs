@@ -7,8 +7,8 @@ use std::{
         Arc,
         mpsc::{Sender, channel},
     },
-    thread,
-    time::Duration,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,11 +40,11 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     let (sender, inputs) = channel();
     let status = Arc::new(Status::new(&configuration));
     let (to_serve, published) = (configuration.clone(), Arc::clone(&status));
-    follow("serve", sender.clone(), move |owner| {
+    let serving = follow("serve", sender.clone(), move |owner| {
         let owner = owner.clone();
         // One that has ended answers nobody.
-        let ask = move |ask| drop(owner.send(Input::Measure(ask)));
-        addresses::runtime()?.block_on(serve::run(&to_serve, published, ask))
+        let call = move |call| drop(owner.send(Input::Call(call)));
+        addresses::runtime()?.block_on(serve::run(&to_serve, published, call))
     })?;
     if let Some((path, content)) = file {
         let to_owner = sender.clone();
@@ -56,10 +56,12 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     let (to_announce, announcements) = tokio::sync::mpsc::channel(announce::WAITING);
     let (to_owner, told) = (sender.clone(), Arc::clone(&status));
     match world {
-        World::Manifests(manifests) => follow("manifests", to_owner, move |owner| {
-            manifests::follow(manifests, |changes| deliver(owner, &told, changes));
-            Ok(())
-        })?,
+        World::Manifests(manifests) => {
+            follow("manifests", to_owner, move |owner| {
+                manifests::follow(manifests, |changes| deliver(owner, &told, changes));
+                Ok(())
+            })?;
+        }
         World::Kubernetes(kubernetes) => {
             let for_events = kubernetes.clone();
             follow("events", sender.clone(), move |_| {
@@ -71,7 +73,9 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
         }
     }
     follow("host", sender, follow_host)?;
-    own(engine, kernel, &inputs, &configuration, &status, Announcer::new(to_announce))
+    let outcome = own(engine, kernel, &inputs, &configuration, &status, Announcer::new(to_announce));
+    finish(&status, &serving);
+    outcome
 }
 
 /// Starts a thread that tells the owner of something.
@@ -79,14 +83,26 @@ fn follow(
     name: &str,
     owner: Sender<Input>,
     work: impl FnOnce(&Sender<Input>) -> anyhow::Result<()> + Send + 'static,
-) -> anyhow::Result<()> {
-    thread::Builder::new().name(name.into()).spawn(move || {
+) -> anyhow::Result<JoinHandle<()>> {
+    let thread = thread::Builder::new().name(name.into()).spawn(move || {
         let owner = TellsOfPanic(owner);
         if let Err(error) = work(&owner.0) {
             let _ = owner.0.send(Input::Failed(error));
         }
     })?;
-    Ok(())
+    Ok(thread)
+}
+
+/// How long whoever is being answered at the end may take.
+const FINISH: Duration = Duration::from_secs(1);
+
+/// Lets those be answered who are being answered, and then ends whatever they do.
+fn finish(status: &Status, serving: &JoinHandle<()>) {
+    status.finish();
+    let start = Instant::now();
+    while !serving.is_finished() && start.elapsed() < FINISH {
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// How often the configuration's file is looked at.

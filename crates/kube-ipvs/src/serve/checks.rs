@@ -20,10 +20,12 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{
-    AGAIN,
+    AGAIN, Call,
+    callers::Callers,
     http::{Response, Site, listen, serve, verdict},
     status::Status,
 };
+use crate::announce::{About, Announcement};
 
 /// What has changed since somebody looked.
 #[derive(Debug, Default)]
@@ -39,6 +41,8 @@ struct Checks {
     status: Arc<Status>,
     addresses: Vec<IpAddr>,
     open: BTreeMap<ServiceId, Check>,
+    /// Those of all ports together.
+    callers: Arc<Callers>,
 }
 
 struct Check {
@@ -49,16 +53,22 @@ struct Check {
     is_told: bool,
 }
 
-/// Opens, updates and closes ports as the owner of the kernel says, for ever.
-pub(super) async fn run(status: Arc<Status>) {
-    let mut checks = Checks { addresses: Vec::new(), open: BTreeMap::new(), status: Arc::clone(&status) };
+/// Opens, updates and closes ports as the owner of the kernel says, until the end.
+pub(super) async fn run(status: Arc<Status>, owner: &(impl Fn(Call) + ?Sized)) {
+    let mut checks = Checks {
+        addresses: Vec::new(),
+        open: BTreeMap::new(),
+        callers: Callers::new(status.end()),
+        status: Arc::clone(&status),
+    };
     loop {
         checks.take(status.take_check_news()).await;
-        let unheard = checks.open_all();
+        let unheard = checks.open_all(owner);
         status.own().unheard(unheard);
         tokio::select! {
             () = status.check_news() => {}
             () = tokio::time::sleep(AGAIN), if unheard > 0 => {}
+            () = checks.callers.end() => return,
         }
     }
 }
@@ -95,15 +105,36 @@ impl Checks {
     }
 
     /// Listens wherever nobody does yet. Returns how many ports could not be opened everywhere.
-    fn open_all(&mut self) -> usize {
-        let (addresses, status) = (&self.addresses, &self.status);
-        self.open.iter_mut().map(|(id, check)| usize::from(!check.open(id, addresses, status))).sum()
+    fn open_all(&mut self, owner: &(impl Fn(Call) + ?Sized)) -> usize {
+        let mut unheard = 0;
+        for (id, check) in &mut self.open {
+            let before = check.is_told;
+            let failure = check.open(id, &self.addresses, &self.status, &self.callers);
+            check.is_told = failure.is_some();
+            unheard += usize::from(failure.is_some());
+            if let Some(failure) = failure.filter(|_| !before) {
+                tracing::error!("Service {id}: {failure}");
+                let about = About::Service(id.clone());
+                owner(Call::Announce(Announcement {
+                    about,
+                    reason: "HealthCheckNodePortTaken",
+                    note: failure,
+                }));
+            }
+        }
+        unheard
     }
 }
 
 impl Check {
-    /// Whether it listens everywhere now.
-    fn open(&mut self, service: &ServiceId, addresses: &[IpAddr], status: &Arc<Status>) -> bool {
+    /// Listens wherever it does not yet. Returns why it cannot, if it cannot everywhere.
+    fn open(
+        &mut self,
+        service: &ServiceId,
+        addresses: &[IpAddr],
+        status: &Arc<Status>,
+        callers: &Arc<Callers>,
+    ) -> Option<String> {
         let mut failure = None;
         for address in addresses {
             if self.listeners.contains_key(address) {
@@ -115,20 +146,19 @@ impl Check {
                     let local_endpoints = Arc::clone(&self.local_endpoints);
                     let site =
                         CheckSite { service: service.clone(), local_endpoints, status: Arc::clone(status) };
-                    self.listeners.insert(*address, tokio::spawn(serve(listener, Arc::new(site))));
+                    let serve = serve(listener, Arc::new(site), Arc::clone(callers));
+                    self.listeners.insert(*address, tokio::spawn(serve));
                 }
                 Err(error) => failure = Some((at, error)),
             }
         }
-        if let Some((at, error)) = failure.as_ref().filter(|_| !self.is_told) {
-            tracing::error!(
-                "Service {service}: cannot listen at {at}, its healthCheckNodePort: {error}; its load balancer does not \
-                 choose this node; trying again every {} s",
+        failure.map(|(at, error)| {
+            format!(
+                "cannot listen at {at}, its healthCheckNodePort: {error}; its load balancer does not choose this node; trying \
+                 again every {} s",
                 AGAIN.as_secs()
-            );
-        }
-        self.is_told = failure.is_some();
-        failure.is_none()
+            )
+        })
     }
 }
 
@@ -145,7 +175,8 @@ struct CheckSite {
 impl CheckSite {
     fn say(&self) -> Response {
         let local_endpoints = self.local_endpoints.load(Ordering::Relaxed);
-        let healthy = self.status.report().healthy;
+        // The other Services of this node are none the worse for what this one lacks.
+        let healthy = self.status.report().healthy && !self.status.lacks_something(&self.service);
         let body = json!({
             "service": { "namespace": &*self.service.namespace, "name": &*self.service.name },
             "localEndpoints": local_endpoints,

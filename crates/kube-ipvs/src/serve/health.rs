@@ -21,8 +21,8 @@ pub struct Moment {
 /// What is known of this proxy's health.
 ///
 /// An update that arrives waits until a turn has brought it into the kernel. It is late when it has waited for twice the
-/// sync period; what failed waits on, from when it arrived. As long as an update of a family is late, that family is
-/// unhealthy.
+/// sync period; what failed in the main waits on, from when it arrived. As long as an update of a family is late, that family
+/// is unhealthy. A Service that the kernel refuses makes nothing late but itself (docs/adr/0010).
 #[derive(Debug)]
 pub struct Health {
     patience: Duration,
@@ -45,11 +45,11 @@ struct OfFamily {
 /// What a turn did for one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything is in the kernel, also what failed in earlier turns.
+    /// Everything is in the kernel, also what failed in earlier turns; but for Services of which it refuses something.
     Settled,
     /// All that it had to do was done. What failed in earlier turns, of whatever family, waits to be tried again.
     Done,
-    /// Something failed.
+    /// Nothing could be done, or most of it failed, or something that all Services stand on.
     Failed,
 }
 
@@ -109,6 +109,11 @@ impl Health {
             (None, NodeState::Unknown) => NodeState::Unknown,
             (Some(false) | None, _) => NodeState::Leaves,
         };
+    }
+
+    /// Whether everything has been in the kernel once.
+    pub fn has_synced(&self) -> bool {
+        self.families.iter().all(|family| family.updated.is_some())
     }
 
     /// What is to be said.

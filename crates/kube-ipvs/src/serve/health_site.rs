@@ -1,9 +1,9 @@
 use std::{future::Future, sync::Arc};
 
-use http::request::Parts;
+use http::{StatusCode, request::Parts};
 
 use super::{
-    http::{Response, Site, not_found, verdict},
+    http::{PLAIN, Response, Site, not_found, text, verdict},
     status::Status,
 };
 
@@ -29,6 +29,9 @@ impl HealthSite {
                 self.status.kube_proxy().livez(good);
                 verdict(good, &report)
             }
+            // kube-proxy has no such path: to it one that has not done anything yet is healthy.
+            "/readyz" if self.status.has_synced() => text(StatusCode::OK, PLAIN, "ok"),
+            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "the first sync is not done yet"),
             _ => not_found(),
         }
     }

@@ -1,13 +1,18 @@
 //! HTTP/1.1 for a few callers: probes and scrapers.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use http_body_util::Full;
 use hyper::{Request, body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+
+use super::callers::{Callers, Place};
 
 /// A whole answer.
 pub(super) type Response = http::Response<Full<Bytes>>;
@@ -18,13 +23,11 @@ pub(super) trait Site: Send + Sync + 'static {
     fn answer(&self, request: &Parts) -> impl Future<Output = Response> + Send;
 }
 
-/// How many callers are heard at once; the next ones wait.
-const CALLERS: usize = 256;
 /// How long a caller may take to say what it wants, and be silent after it was answered: places are few, and probes are quick.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The most of a request that is kept, in bytes: the least that hyper can do with.
 const REQUEST: usize = 8192;
-/// How long a caller may stay.
+/// How long a caller may stay. It is answered to the end then.
 const STAY: Duration = Duration::from_secs(300);
 /// How long to wait where no caller can be let in, as with too many open files.
 const REST: Duration = Duration::from_millis(200);
@@ -58,33 +61,50 @@ fn bind(at: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Answers all who call, for as long as it is polled. Those that are being answered when it is dropped are cut off.
-pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>) {
-    let callers = Arc::new(Semaphore::new(CALLERS));
+/// Answers all who call, until the end of it all; whoever is being answered then is answered first. Those that are being answered when it is
+/// dropped are cut off.
+pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>, callers: Arc<Callers>) {
     let mut conversations = tokio::task::JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&callers).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = callers.end() => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(caller) => caller,
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection");
-                tokio::time::sleep(REST).await;
+                sleep(REST).await;
                 continue;
             }
         };
         while conversations.try_join_next().is_some() {}
+        conversations.spawn(converse(stream, Arc::clone(&site), callers.enter(peer.ip())));
+    }
+    drop(listener);
+    while conversations.join_next().await.is_some() {}
+}
+
+/// Answers one caller, for as long as nobody else has its place.
+async fn converse(stream: TcpStream, site: Arc<impl Site>, place: Place) {
+    let answer = service_fn(move |request: Request<Incoming>| {
         let site = Arc::clone(&site);
-        conversations.spawn(async move {
-            let answer = service_fn(move |request: Request<Incoming>| {
-                let site = Arc::clone(&site);
-                async move { Ok::<_, Infallible>(site.answer(&request.into_parts().0).await) }
-            });
-            let mut connection = http1::Builder::new();
-            connection.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(REQUEST);
-            // A caller that breaks off is its own business.
-            let _ = timeout(STAY, connection.serve_connection(TokioIo::new(stream), answer)).await;
-            drop(place);
-        });
+        async move { Ok::<_, Infallible>(site.answer(&request.into_parts().0).await) }
+    });
+    let mut connection = http1::Builder::new();
+    connection.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(REQUEST);
+    let mut connection = pin!(connection.serve_connection(TokioIo::new(stream), answer));
+    // A caller that breaks off is its own business.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = place.taken() => return,
+        () = sleep(STAY) => {}
+        () = place.end() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = timeout(PATIENCE, connection) => {}
+        () = place.taken() => {}
     }
 }
 

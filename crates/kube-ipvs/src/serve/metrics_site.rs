@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
+    Call,
     exposition::{OPEN_METRICS, PROMETHEUS, to_prometheus, wants_open_metrics},
     http::{JSON, PLAIN, Response, Site, not_found, text},
     measure::Ask,
@@ -24,7 +25,7 @@ pub(super) struct MetricsSite {
     status: Arc<Status>,
     configuration: Bytes,
     slis: Slis,
-    owner: Box<dyn Fn(Ask) + Send + Sync>,
+    owner: Arc<dyn Fn(Call) + Send + Sync>,
 }
 
 /// How long the owner of the kernel is waited for. If it is busy for longer, what it measured last is told.
@@ -34,7 +35,7 @@ impl MetricsSite {
     pub(super) fn new(
         configuration: &Configuration,
         status: Arc<Status>,
-        owner: Box<dyn Fn(Ask) + Send + Sync>,
+        owner: Arc<dyn Fn(Call) + Send + Sync>,
     ) -> anyhow::Result<Self> {
         // Under the group of the configuration's API, as every component of Kubernetes shows it.
         let configuration = json!({ "kubeproxy.config.k8s.io": configuration.spelled_out() });
@@ -44,7 +45,7 @@ impl MetricsSite {
 
     async fn measure(&self) {
         let (ask, measured) = Ask::new();
-        (self.owner)(ask);
+        (self.owner)(Call::Measure(ask));
         // An owner that is going away does not answer.
         let _ = timeout(PATIENCE, measured).await;
     }

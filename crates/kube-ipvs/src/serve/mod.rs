@@ -5,6 +5,7 @@
 
 pub mod health;
 
+mod callers;
 mod checks;
 mod exposition;
 mod health_site;
@@ -21,19 +22,29 @@ pub use status::{Status, Taken};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use tokio::sync::watch;
 
 use self::{
+    callers::Callers,
     health_site::HealthSite,
     http::{Site, listen, serve},
     metrics_site::MetricsSite,
 };
-use crate::config::Configuration;
+use crate::{announce::Announcement, config::Configuration};
+
+/// What only the owner of the kernel can do.
+#[derive(Debug)]
+pub enum Call {
+    /// Measure what is to be told.
+    Measure(Ask),
+    /// Announce something.
+    Announce(Announcement),
+}
 
 /// How long to wait before an address that could not be had is tried again, as kube-proxy does.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Answers on the ports that the configuration and the Services name, for ever. `owner` has the owner of the kernel measure
-/// what is to be told.
+/// Answers on the ports that the configuration and the Services name, until [`Status::finish`]. `owner` calls the owner of the kernel.
 ///
 /// # Errors
 ///
@@ -41,18 +52,27 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub async fn run(
     configuration: &Configuration,
     status: Arc<Status>,
-    owner: impl Fn(Ask) + Send + Sync + 'static,
+    owner: impl Fn(Call) + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
+    let owner = Arc::new(owner);
     let health = Arc::new(HealthSite::new(Arc::clone(&status)));
-    let metrics = Arc::new(MetricsSite::new(configuration, Arc::clone(&status), Box::new(owner))?);
+    let metrics = Arc::new(MetricsSite::new(configuration, Arc::clone(&status), Arc::clone(&owner) as _)?);
+    let published = Arc::clone(&status);
     let checks = async {
-        checks::run(status).await;
+        checks::run(status, &*owner).await;
         Ok(())
     };
     let hard_fail = configuration.bind_address_hard_fail;
+    let end = published.end();
     tokio::try_join!(
-        stay("health checks (--healthz-bind-address)", configuration.healthz_listen(), hard_fail, health),
-        stay("metrics (--metrics-bind-address)", configuration.metrics_listen(), hard_fail, metrics),
+        stay(
+            "health checks (--healthz-bind-address)",
+            configuration.healthz_listen(),
+            hard_fail,
+            health,
+            end.clone()
+        ),
+        stay("metrics (--metrics-bind-address)", configuration.metrics_listen(), hard_fail, metrics, end),
         checks,
     )?;
     Ok(())
@@ -64,6 +84,7 @@ async fn stay(
     at: Option<SocketAddr>,
     hard_fail: bool,
     site: Arc<impl Site>,
+    end: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let Some(at) = at else { return Ok(()) };
     let mut is_told = false;
@@ -86,6 +107,6 @@ async fn stay(
         }
     };
     tracing::info!("listening at {at} for {what}");
-    serve(listener, site).await;
+    serve(listener, site, Callers::new(end)).await;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What the daemon publishes of itself.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -9,11 +10,11 @@ use std::{
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use proxier::{
-    Engine, FailedChange, NodePortAddresses, Turn,
+    Engine, NodePortAddresses, Turn,
     linux::Meter,
-    model::{Event, Family},
+    model::{Event, Family, ServiceId},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{
     checks::{EVERYWHERE, News},
@@ -38,6 +39,10 @@ pub struct Status {
     told: Notify,
     /// Where health check node ports are, unless they are at every address.
     check_addresses: Mutex<Option<Vec<IpAddr>>>,
+    /// The Services of which the kernel refused something.
+    lacking: Mutex<BTreeSet<ServiceId>>,
+    /// Whether nobody is to be answered any more.
+    end: watch::Sender<bool>,
 }
 
 /// What the owner of the kernel has taken in for its next turn.
@@ -78,6 +83,8 @@ impl Status {
             check_news: Mutex::new(News { addresses, ..News::default() }),
             told: Notify::new(),
             check_addresses: Mutex::new((!everywhere).then(Vec::new)),
+            lacking: Mutex::default(),
+            end: watch::Sender::new(false),
         }
     }
 
@@ -105,6 +112,7 @@ impl Status {
         health.node(engine.cluster().own_node().map(|node| !node.leaving));
         let synced = Family::ALL.map(|family| health.turned(family, outcome(engine, turn, family), now));
         drop(health);
+        self.note_lacking(engine, turn);
         self.kube_proxy.turned(taken.counts, start.elapsed().as_secs_f64());
         self.kube_proxy.no_local_endpoints(engine.without_local_endpoints());
         self.own.turned(turn);
@@ -127,6 +135,20 @@ impl Status {
         meter.cleansings.into_iter().for_each(|cleansing| self.kube_proxy.cleansed(cleansing));
     }
 
+    /// What was refused is tried again when everything is compared: until then it lacks.
+    fn note_lacking(&self, engine: &Engine, turn: &Turn) {
+        let mut lacking = lock(&self.lacking);
+        if turn.whole {
+            lacking.clear();
+        }
+        lacking.extend(turn.failures.iter().flat_map(|failure| engine.hit_by(failure)).cloned());
+    }
+
+    /// Whether the kernel refused something of a Service.
+    pub(super) fn lacks_something(&self, service: &ServiceId) -> bool {
+        lock(&self.lacking).contains(service)
+    }
+
     fn tell_checks(&self, engine: &Engine, turn: &Turn) {
         let now = engine.cluster().node_port_addresses();
         let mut addresses = lock(&self.check_addresses);
@@ -141,6 +163,16 @@ impl Status {
         }
         news.checks.extend(turn.health_checks.iter().cloned());
         self.told.notify_one();
+    }
+
+    /// Has whoever is being answered answered, and nobody let in any more.
+    pub fn finish(&self) {
+        self.end.send_replace(true);
+    }
+
+    /// Says when it is the end.
+    pub(super) fn end(&self) -> watch::Receiver<bool> {
+        self.end.subscribe()
     }
 
     /// What is new of health check node ports.
@@ -168,6 +200,11 @@ impl Status {
         self.health().report(self.now())
     }
 
+    /// Whether the first sync is done.
+    pub(super) fn has_synced(&self) -> bool {
+        self.health().has_synced()
+    }
+
     /// All metrics.
     pub(super) fn registry(&self) -> &Registry {
         &self.registry
@@ -193,10 +230,9 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn outcome(engine: &Engine, turn: &Turn, family: Family) -> Outcome {
-    let is_of_it = |failure: &FailedChange| failure.change.family() == family;
-    if turn.unusable.is_some() || turn.failures.iter().any(is_of_it) {
+    if engine.has_failed_in_the_main(turn, family) {
         Outcome::Failed
-    } else if engine.is_healthy() {
+    } else if turn.whole || engine.is_healthy() {
         Outcome::Settled
     } else {
         Outcome::Done

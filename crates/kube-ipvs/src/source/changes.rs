@@ -3,6 +3,8 @@ use std::{fmt, sync::Arc};
 use jiff::Timestamp;
 use proxier::model::{Event, Family, ServiceId};
 
+use crate::announce::Announcement;
+
 /// What is different since the last time that somebody looked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -10,6 +12,12 @@ pub struct Changes {
     pub events: Vec<Event>,
     /// What is wrong since now; what was wrong before is not said again.
     pub problems: Vec<Problem>,
+    /// What an operator must know of it.
+    pub announcements: Vec<Announcement>,
+    /// The UIDs of the Services that are new; none of those that are gone.
+    pub uids: Vec<(ServiceId, Option<Box<str>>)>,
+    /// The first of the objects because of which not all that exists is known, as messages name them.
+    pub unread: Vec<Box<str>>,
     /// What is as it should be and yet may surprise.
     pub notes: Vec<Note>,
     /// Whether all that exists is known: the folder can be read and each of its files could be followed at some time; or

@@ -3,7 +3,10 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use kube_ipvs::{config::ClientConnection, source::kubernetes::KubernetesSource};
+use kube_ipvs::{
+    config::ClientConnection,
+    source::kubernetes::{KubernetesSource, Pod},
+};
 use scenarios::{ApiServer, Service};
 
 use crate::{
@@ -96,5 +99,80 @@ fn the_server_is_known_by_its_authority() -> Result<()> {
             assert_eq!(follower.world().deliveries, 0);
         }
     }
+    Ok(())
+}
+
+/// The kubelet replaces a client's certificate before it expires: what comes then is said by the new one.
+#[test]
+fn a_certificate_that_is_replaced_is_read_again() -> Result<()> {
+    let mut api = ApiServer::start()?;
+    api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (server, old, new) = (tls::Authority::new()?, tls::Authority::new()?, tls::Authority::new()?);
+    let front = tls::Front::start(&server, &[&old], api.address())?;
+    fs::write(path("ca.crt"), server.pem())?;
+    let write = |authority: &tls::Authority| -> Result<()> {
+        let (certificate, key) = authority.client()?;
+        fs::write(path("client.crt"), certificate)?;
+        Ok(fs::write(path("client.key"), key)?)
+    };
+    write(&old)?;
+    let text = format!(
+        "{{clusters: [{{name: c, cluster: {{server: \"{}\", certificate-authority: {}}}}}], users: [{{name: u, user: \
+         {{client-certificate: {}, client-key: {}}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
+         current-context: x}}",
+        front.url(),
+        path("ca.crt"),
+        path("client.crt"),
+        path("client.key"),
+    );
+    fs::write(path("kubeconfig"), text)?;
+    let follower =
+        Follower::start_with(ClientConnection { kubeconfig: path("kubeconfig").into(), ..fast() }, LIMITS);
+    follower.eventually(|world| world.services.len() == 1)?;
+    // From now on the old one is worth nothing, as after it has expired.
+    front.know(&[&new])?;
+    api.away();
+    api.back()?;
+    api.apply(&Service::new("late").cluster_ip("10.96.0.8").port(80))?;
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(follower.world().services.len(), 1);
+    write(&new)?;
+    follower.eventually(|world| world.services.len() == 2)
+}
+
+/// In a pod, without any flag, by what the kubelet gives to each.
+#[test]
+fn a_pod_finds_its_api_server() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.tokens(&["of-the-pod"]);
+    let authority = tls::Authority::new()?;
+    let url = tls::serve(&authority, api.address())?;
+    let (_, port) = url.rsplit_once(':').context("a port")?;
+    let account = tempfile::tempdir()?;
+    let pod = Pod { server: Some(("127.0.0.1".into(), port.into())), account: account.path().into() };
+    let list = |pod: &Pod| -> Result<usize> {
+        let mut found = 0;
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let source = KubernetesSource::open_in(&fast(), "node-1", pod).await?.with_limits(LIMITS);
+            source
+                .follow(|changes| {
+                    found = changes.events.len();
+                    std::ops::ControlFlow::Break(())
+                })
+                .await
+        })?;
+        Ok(found)
+    };
+    let said = |pod: &Pod| list(pod).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    assert!(said(&pod).contains("ca.crt"), "{}", said(&pod));
+    fs::write(account.path().join("ca.crt"), authority.pem())?;
+    fs::write(account.path().join("token"), "of-the-pod\n")?;
+    api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
+    assert_eq!(list(&pod)?, 1);
+    assert_eq!(api.last_token().as_deref(), Some("of-the-pod"));
+    let elsewhere = Pod { server: None, ..pod };
+    assert!(said(&elsewhere).contains("KUBERNETES_SERVICE_HOST"), "{}", said(&elsewhere));
     Ok(())
 }

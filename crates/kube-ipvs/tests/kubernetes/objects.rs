@@ -1,5 +1,7 @@
 //! Objects that cannot be followed cost nothing but themselves.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use scenarios::{ApiServer, Kind, Service, StreamingLists};
 
@@ -60,4 +62,52 @@ fn what_was_good_before_stays_in_force() -> Result<()> {
     // When it goes, it is gone.
     api.delete(Kind::Service, "web")?;
     follower.eventually(|world| world.services.keys().eq(["default/other"]))
+}
+
+/// An API server takes what no node can serve: that part is left out, which is said, and all else is served.
+#[test]
+fn a_part_that_cannot_be_had_costs_no_more_than_itself() -> Result<()> {
+    let api = ApiServer::start()?;
+    let many: Vec<String> = (1..=101).map(|number| format!("\"198.51.101.{number}\"")).collect();
+    let addresses = r#"externalIPs: ["198.051.100.001", "224.0.1.1", "198.51.100.2"]"#;
+    api.apply(&good("web").line(addresses))?;
+    api.apply(&good("many").line(&format!("externalIPs: [{}]", many.join(", "))))?;
+    let balanced = good("balanced").line("type: LoadBalancer").to_string();
+    api.apply(&format!(
+        "{balanced}status: {{ loadBalancer: {{ ingress: [{{ ip: 127.0.0.1 }}, {{ ip: 198.51.100.3 }}] }} }}\n"
+    ))?;
+    api.apply(
+        &"kind: EndpointSlice\nmetadata: { name: web-1, labels: { kubernetes.io/service-name: web } }\n\
+          addressType: IPv4\nports: [{ port: 80 }]\n\
+          endpoints: [{ addresses: [255.255.255.255] }, { addresses: [10.244.1.2] }]\n",
+    )?;
+    let follower = Follower::start(&api);
+    follower.eventually(|world| world.services.len() == 3 && world.slices.len() == 1)?;
+    let world = follower.world().clone();
+    assert_eq!(world.services["default/web"], ["10.96.0.7", "198.51.100.1", "198.51.100.2"]);
+    assert_eq!(world.services["default/balanced"], ["10.96.0.7", "198.51.100.3"]);
+    assert_eq!(world.services["default/many"].len(), 1 + 100);
+    assert_eq!(world.slices["default/web-1"], "default/web: 10.244.1.2");
+    let said: BTreeSet<&str> =
+        world.problems.iter().filter_map(|problem| problem.split_once("/: ")).map(|(_, said)| said).collect();
+    let left_out = "neither a Service nor an endpoint can have it; it is left out, and the rest is followed";
+    let expected = [
+        format!(
+            "EndpointSlice default/web-1: endpoints[0].addresses[0]: 255.255.255.255 is the broadcast address: {left_out}"
+        ),
+        format!(
+            "Service default/balanced: status.loadBalancer.ingress[0].ip: 127.0.0.1 is a loopback address (127.0.0.0/8, \
+             ::1): {left_out}"
+        ),
+        "Service default/many: spec.externalIPs: too many entries: at most 100 are allowed; it is left out, and the rest is \
+         followed"
+            .to_owned(),
+        format!(
+            "Service default/web: spec.externalIPs[1]: 224.0.1.1 is a multicast address (224.0.0.0/4, ff00::/8): {left_out}"
+        ),
+    ];
+    assert_eq!(said, expected.iter().map(String::as_str).collect());
+    // All that exists is known: what kube-proxy left may go.
+    assert!(world.complete);
+    Ok(())
 }

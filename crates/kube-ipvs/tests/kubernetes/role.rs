@@ -60,13 +60,36 @@ fn right(request: &str) -> Right {
     if let Some(at) = parts.iter().position(|part| *part == "namespaces") {
         parts.drain(at..at + 2);
     }
-    match parts.as_slice() {
-        ["api", "v1", resource] => (verb.into(), String::new(), (*resource).into()),
-        ["apis", group, _, resource] => (verb.into(), (*group).into(), (*resource).into()),
+    let (group, rest) = match parts.as_slice() {
+        ["api", "v1", rest @ ..] => ("", rest),
+        ["apis", group, _, rest @ ..] => (*group, rest),
+        _ => ("", &[path][..]),
+    };
+    let (verb, resource) = match rest {
         // A name: a single object is asked for.
-        [.., resource, name] => ("get".into(), (*name).into(), (*resource).into()),
-        _ => (verb.into(), String::new(), path.into()),
-    }
+        [resource, _] => ("get", (*resource).to_owned()),
+        [resource, _, part] => ("get", format!("{resource}/{part}")),
+        _ => (verb, rest.join("/")),
+    };
+    (verb.into(), group.into(), resource)
+}
+
+/// What the rights of requests are told by: a request for a single object would need another one.
+#[test]
+fn requests_need_the_rights_that_an_api_server_asks_for() {
+    let needs = |request: &str| {
+        let (verb, group, resource) = right(request);
+        format!("{verb} {group} {resource}")
+    };
+    assert_eq!(needs("/api/v1/services?watch=true&x=y"), "watch  services");
+    assert_eq!(needs("/api/v1/namespaces/shop/services"), "list  services");
+    assert_eq!(needs("/api/v1/nodes/node-1"), "get  nodes");
+    assert_eq!(needs("/api/v1/nodes/node-1/status"), "get  nodes/status");
+    assert_eq!(needs("/apis/discovery.k8s.io/v1/endpointslices"), "list discovery.k8s.io endpointslices");
+    let slice = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/web-1";
+    assert_eq!(needs(slice), "get discovery.k8s.io endpointslices");
+    let event = "POST /apis/events.k8s.io/v1/namespaces/shop/events";
+    assert_eq!(needs(event), "create events.k8s.io events");
 }
 
 /// Has Events made by the thread that makes them in the daemon.

@@ -3,15 +3,19 @@
 use std::{net::SocketAddr, sync::Arc, thread};
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
+    server::WebPkiClientVerifier,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 use tokio_rustls::TlsAcceptor;
 
-/// Signs the certificates of servers.
+/// Signs the certificates of servers and clients.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -25,6 +29,14 @@ impl Authority {
         self.0.pem()
     }
 
+    /// A client's certificate and its key, as files have them.
+    pub(crate) fn client(&self) -> Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        Ok((params.signed_by(&key, &self.0)?.pem(), key.serialize_pem()))
+    }
+
     fn server(&self) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>)> {
         let key = KeyPair::generate()?;
         let params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
@@ -36,13 +48,53 @@ impl Authority {
 
 /// Takes TLS connections and hands on what is in them, for as long as the test lasts; says where.
 pub(crate) fn serve(authority: &Authority, to: SocketAddr) -> Result<String> {
+    let config = config(authority, None)?;
+    let (_, config) = watch::channel(Arc::new(config));
+    listen(config, to)
+}
+
+/// The same for clients that it knows by their certificates.
+pub(crate) struct Front<'a> {
+    authority: &'a Authority,
+    config: watch::Sender<Arc<ServerConfig>>,
+    url: String,
+}
+
+impl<'a> Front<'a> {
+    /// For clients with a certificate of one of these authorities.
+    pub(crate) fn start(authority: &'a Authority, clients: &[&Authority], to: SocketAddr) -> Result<Self> {
+        let (sender, receiver) = watch::channel(Arc::new(config(authority, Some(clients))?));
+        Ok(Self { authority, config: sender, url: listen(receiver, to)? })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// From now on it knows these, and new connections from nobody else.
+    pub(crate) fn know(&self, clients: &[&Authority]) -> Result<()> {
+        Ok(self.config.send(Arc::new(config(self.authority, Some(clients))?))?)
+    }
+}
+
+fn config(authority: &Authority, clients: Option<&[&Authority]>) -> Result<ServerConfig> {
     let (certificate, key) = authority.server()?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)?;
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let config =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let config = match clients {
+        None => config.with_no_client_auth(),
+        Some(known) => {
+            let mut roots = RootCertStore::empty();
+            known.iter().try_for_each(|known| roots.add(known.0.der().clone()))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+            config.with_client_cert_verifier(verifier)
+        }
+    };
+    Ok(config.with_single_cert(vec![certificate], key)?)
+}
+
+fn listen(config: watch::Receiver<Arc<ServerConfig>>, to: SocketAddr) -> Result<String> {
     let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
     socket.set_nonblocking(true)?;
     let url = format!("https://{}", socket.local_addr()?);
@@ -52,7 +104,7 @@ pub(crate) fn serve(authority: &Authority, to: SocketAddr) -> Result<String> {
             let listener = TcpListener::from_std(socket)?;
             loop {
                 let (outer, _) = listener.accept().await?;
-                let acceptor = acceptor.clone();
+                let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
                 tokio::spawn(async move {
                     let mut outer = acceptor.accept(outer).await?;
                     let mut inner = TcpStream::connect(to).await?;

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Result, ensure};
+use kube_ipvs::announce::About;
 use proxier::model::{Event, NodeAddress, Service, ServiceId, TrafficPolicy};
 use serde_json::{Value, json};
 
@@ -70,6 +71,16 @@ fn a_port_that_somebody_else_has_is_tried_again() -> Result<()> {
         })
     };
     daemon.events(vec![lb("a", "10.96.0.1", at)]);
+    let said = daemon.announced()?;
+    assert_eq!(
+        (said.about, said.reason),
+        (About::Service(ServiceId::new("default", "a")), "HealthCheckNodePortTaken")
+    );
+    ensure!(
+        said.note.contains(&format!(":{}, its healthCheckNodePort: Address", at.port())),
+        "{}",
+        said.note
+    );
     unheard(&mut daemon, 1)?;
     drop(taken);
     await_listener(at)?;
@@ -109,4 +120,35 @@ fn a_proxy_that_is_not_healthy_is_not_to_be_chosen() -> Result<()> {
     ensure!(answer.status == 503 && body["serviceProxyHealthy"] == json!(false), "{answer:?}");
     ensure!(body["localEndpoints"] == json!(1), "{answer:?}");
     Ok(())
+}
+
+/// What is wrong with one Service is said of that one alone: the node goes on taking traffic for all others.
+#[test]
+fn a_service_that_the_kernel_refuses_takes_no_other_with_it() -> Result<()> {
+    let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
+    daemon.kernel.refuse = vec!["+ virtual server TCP 10.96.0.2:80".into()];
+    let (good, bad) = (free()?, free()?);
+    let endpoints = ["a", "b", "c"].map(|name| Event::SliceApplied(slice(name, &["10.244.1.1"])));
+    let other = Event::ServiceApplied(service("c", "10.96.0.3"));
+    let services = [lb("a", "10.96.0.1", good), lb("b", "10.96.0.2", bad), other];
+    let turn = daemon.events(services.into_iter().chain(endpoints).collect());
+    ensure!(!turn.failures.is_empty(), "it was not refused");
+    let says = |daemon: &Daemon, bad_is: u16| -> Result<()> {
+        let answers = [get(good, "/", "")?, get(bad, "/", "")?, get(daemon.health, "/healthz", "")?];
+        assert_eq!(answers.each_ref().map(|answer| answer.status), [200, bad_is, 200], "{answers:#?}");
+        Ok(())
+    };
+    await_answer(good, "a", 1)?;
+    await_listener(bad)?;
+    says(&daemon, 503)?;
+    // However long it lasts, and whatever else is done meanwhile.
+    for _ in 0..3 {
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        daemon.events(vec![Event::SliceApplied(slice("c", &["10.244.1.9"]))]);
+        says(&daemon, 503)?;
+    }
+    daemon.kernel.refuse.clear();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    daemon.turn();
+    says(&daemon, 200)
 }

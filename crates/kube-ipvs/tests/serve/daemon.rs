@@ -15,8 +15,9 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Command, FromArgMatches};
 use ipvs_netlink::Stats;
 use kube_ipvs::{
+    announce::Announcement,
     config::{Configuration, Options},
-    serve::{self, Ask, Measuring, Status, Taken},
+    serve::{self, Call, Measuring, Status, Taken},
     source::Changes,
 };
 use proxier::{
@@ -82,7 +83,7 @@ pub(crate) struct Daemon {
     taken: Taken,
     waiting: Vec<Changes>,
     measuring: Measuring,
-    asks: Receiver<Ask>,
+    calls: Receiver<Call>,
 }
 
 impl Daemon {
@@ -95,8 +96,8 @@ impl Daemon {
         let status = Arc::new(Status::new(&configuration));
         let engine = Engine::new(configuration.engine()?);
         let measuring = Measuring::new(&configuration);
-        let (owner, asks) = channel();
-        serve_with(configuration, &status, move |ask| drop(owner.send(ask)));
+        let (owner, calls) = channel();
+        serve_with(configuration, &status, move |call| drop(owner.send(call)));
         for at in [health, metrics] {
             await_listener(at)?;
         }
@@ -111,7 +112,7 @@ impl Daemon {
             taken,
             waiting: Vec::new(),
             measuring,
-            asks,
+            calls,
         })
     }
 
@@ -137,6 +138,15 @@ impl Daemon {
         turn
     }
 
+    /// What is announced next.
+    pub(crate) fn announced(&mut self) -> Result<Announcement> {
+        loop {
+            if let Call::Announce(announcement) = self.calls.recv_timeout(SOON)? {
+                return Ok(announcement);
+            }
+        }
+    }
+
     /// All metrics, when virtual servers have these counters.
     pub(crate) fn scrape(
         &mut self,
@@ -145,7 +155,11 @@ impl Daemon {
     ) -> Result<Answer> {
         let at = self.metrics;
         let client = thread::spawn(move || get(at, "/metrics", header));
-        let ask = self.asks.recv_timeout(SOON)?;
+        let ask = loop {
+            if let Call::Measure(ask) = self.calls.recv_timeout(SOON)? {
+                break ask;
+            }
+        };
         self.measuring.measure(ask, &self.engine, || Ok(counters.to_vec()), &self.status);
         client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
     }
@@ -159,7 +173,7 @@ pub(crate) fn serve(configuration: Configuration, status: &Arc<Status>) {
 fn serve_with(
     configuration: Configuration,
     status: &Arc<Status>,
-    owner: impl Fn(Ask) + Send + Sync + 'static,
+    owner: impl Fn(Call) + Send + Sync + 'static,
 ) {
     let status = Arc::clone(status);
     thread::spawn(move || -> Result<()> {

@@ -73,8 +73,9 @@ fn a_node_that_leaves_is_not_to_be_chosen() -> Result<()> {
 fn what_fails_shows_when_it_is_late() -> Result<()> {
     let mut daemon = Daemon::start(&["--ipvs-sync-period=1s"])?;
     daemon.kernel.refuse = vec!["virtual server".into()];
-    let turn = daemon.events(vec![web()]);
-    assert_eq!(turn.failures.len(), 1);
+    let other = Event::ServiceApplied(service("other", "10.96.0.81"));
+    let turn = daemon.events(vec![web(), other]);
+    assert_eq!(turn.failures.len(), 2);
     assert_eq!(ask(&daemon, "/healthz")?.0, 200, "it is not late yet");
     thread::sleep(Duration::from_millis(2100));
     let (status, json) = ask(&daemon, "/healthz")?;
@@ -86,6 +87,59 @@ fn what_fails_shows_when_it_is_late() -> Result<()> {
     daemon.kernel.refuse.clear();
     daemon.turn();
     assert_eq!(ask(&daemon, "/healthz")?.0, 200);
+    Ok(())
+}
+
+/// What the kernel refuses of one Service for good is that Service's own, also where it is the only one of its family.
+#[test]
+fn what_fails_of_one_service_makes_nothing_late() -> Result<()> {
+    let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
+    daemon.kernel.refuse = vec!["virtual server TCP [fd00::80]:80".into(), "vips { 10.96.0.80 }".into()];
+    let six = Event::ServiceApplied(service("six", "fd00::80"));
+    let others =
+        (1..4).map(|n| Event::ServiceApplied(service(&format!("other-{n}"), &format!("10.96.0.{n}"))));
+    let turn = daemon.events(others.chain([web(), six]).collect());
+    assert!(turn.failures.len() >= 2, "{:?}", turn.failures);
+    thread::sleep(Duration::from_millis(1300));
+    assert!(!daemon.turn().failures.is_empty(), "it is tried again");
+    thread::sleep(Duration::from_millis(300));
+    let (status, json) = ask(&daemon, "/healthz")?;
+    assert_eq!(status, 200, "{json}");
+    // Until most of them fail.
+    daemon.kernel.refuse = vec!["+ real server".into(), "+ virtual server".into()];
+    let more =
+        (10..30).map(|n| Event::ServiceApplied(service(&format!("more-{n}"), &format!("10.96.0.{n}"))));
+    daemon.events(more.collect());
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(ask(&daemon, "/healthz")?.0, 503);
+    Ok(())
+}
+
+/// A roll-out goes on when a node has been brought up to date, and not before. For all others a proxy that has nothing to do is healthy, as
+/// kube-proxy says.
+#[test]
+fn it_is_ready_when_everything_was_in_the_kernel_once() -> Result<()> {
+    let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
+    let ready = |daemon: &Daemon| Ok::<_, anyhow::Error>(get(daemon.health, "/readyz", "")?.status);
+    assert_eq!((ready(&daemon)?, ask(&daemon, "/livez")?.0, ask(&daemon, "/healthz")?.0), (503, 200, 200));
+    daemon.kernel.unreadable = true;
+    daemon.events(vec![web()]);
+    assert_eq!(ready(&daemon)?, 503);
+    daemon.kernel.unreadable = false;
+    daemon.kernel.refuse = vec!["+ virtual server".into()];
+    thread::sleep(Duration::from_millis(1100));
+    daemon.events(vec![Event::ServiceApplied(service("other", "10.96.0.81"))]);
+    assert_eq!(ready(&daemon)?, 503);
+    daemon.kernel.refuse.clear();
+    thread::sleep(Duration::from_millis(2100));
+    daemon.turn();
+    assert_eq!(ready(&daemon)?, 200);
+    // Whether it is well later is for /livez to say.
+    daemon.kernel.unreadable = true;
+    thread::sleep(Duration::from_millis(150));
+    daemon.turn();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!((ready(&daemon)?, ask(&daemon, "/livez")?.0), (200, 503));
     Ok(())
 }
 

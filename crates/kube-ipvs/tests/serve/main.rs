@@ -1,5 +1,6 @@
 //! What the daemon answers over HTTP, asked over real sockets by a client of our own.
 
+mod callers;
 mod checks;
 mod daemon;
 mod dashboard;

@@ -162,6 +162,11 @@ impl Cluster {
         self.services.get(id)
     }
 
+    /// The Services that have an address.
+    pub fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &ServiceId> {
+        self.on_address.get(&address).into_iter().flatten()
+    }
+
     /// Who has a claim: the oldest Service that asks for it.
     pub fn holder(&self, claim: &Claim) -> Option<&Claimant> {
         self.claims.holder(claim)

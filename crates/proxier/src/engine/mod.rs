@@ -2,6 +2,7 @@
 
 mod flows;
 mod footprint;
+mod main_part;
 mod retry;
 mod turn;
 
@@ -73,6 +74,8 @@ struct Reading {
     leftovers: Scope,
     /// What it was believed to have, if it was read.
     believed: Option<State>,
+    /// Whether it was read.
+    whole: bool,
 }
 
 /// The parts of the state that a plan may touch.
@@ -230,7 +233,7 @@ impl Engine {
         leftovers.keys.extend(&self.foreign);
         self.cluster.mark_all();
         self.known = Some(state);
-        Reading { leftovers, believed }
+        Reading { leftovers, believed, whole: true }
     }
 
     /// Compares what the changed Services want, and the leftovers, with what the kernel has.
@@ -320,7 +323,7 @@ impl Engine {
             (false, true) => self.retry.at_once(now),
             (false, false) => self.retry.failed(now),
         }
-        Turn { plan, failures, skipped, unusable: None, health_checks, drifted }
+        Turn { plan, failures, skipped, unusable: None, health_checks, whole: reading.whole, drifted }
     }
 }
 

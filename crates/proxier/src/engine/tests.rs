@@ -1,3 +1,4 @@
+mod main_part;
 mod node;
 mod orders;
 mod told;

@@ -21,6 +21,8 @@ pub struct Turn {
     /// What load balancers are to be told from now on that ask this node about a Service, where that has changed; none:
     /// they are not answered any more.
     pub health_checks: Vec<(ServiceId, Option<HealthCheck>)>,
+    /// Whether the kernel was read and compared as a whole: all that failed before was tried again.
+    pub whole: bool,
     /// How many of the changes had been made already: the kernel had it otherwise when it was read.
     pub drifted: usize,
 }

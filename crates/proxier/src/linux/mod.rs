@@ -60,6 +60,8 @@ pub struct LinuxKernel {
     inheritance: Option<Inheritance>,
     /// How many things that were at first.
     adopted: usize,
+    /// What was removed of kube-proxy's leftovers, while some are still to go.
+    cleared: Option<takeover::Cleared>,
 }
 
 impl LinuxKernel {
@@ -80,6 +82,7 @@ impl LinuxKernel {
             meter: Meter::default(),
             inheritance: None,
             adopted: 0,
+            cleared: None,
         })
     }
 

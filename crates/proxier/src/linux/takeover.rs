@@ -1,10 +1,6 @@
 //! Taking the node over from kube-proxy's ipvs mode: see [`crate::takeover`] for what is decided.
 
-use std::{
-    collections::BTreeSet,
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeSet;
 
 use netlink_batch::Error;
 
@@ -14,15 +10,18 @@ use crate::{
     plan::Change,
     set::KeySet,
     state::State,
-    takeover::{self, ClearedOut, Holds, Inheritance, Kept, Leftovers, Predecessor, TakeOver},
+    takeover::{self, ClearedOut, Holds, Inheritance, Leftovers, Predecessor, TakeOver},
 };
 
 /// How often chains are read again that somebody changes while we remove them: the kubelet writes rules too.
 const ATTEMPTS: usize = 3;
-/// How long nf_tables may hold on to the sets of rules that we removed, and of those that whoever was here before us removed.
-const LETS_GO_AFTER_US: Duration = Duration::from_secs(5);
-const LETS_GO: Duration = Duration::from_millis(500);
-const PAUSE: Duration = Duration::from_millis(20);
+
+/// What was removed so far of kube-proxy's leftovers.
+#[derive(Debug, Default)]
+pub(super) struct Cleared {
+    chains: usize,
+    sets: usize,
+}
 
 impl LinuxKernel {
     /// Takes in what kube-proxy made, the first time that the kernel is read. It is ours from then on; its sets, which say so, go when
@@ -58,17 +57,22 @@ impl LinuxKernel {
     ///
     /// What stays is in the result, with the reasons. Calling it again, also after having been killed, goes on from there.
     ///
+    /// None: some sets are still in use, and it is to be called again soon, as nf_tables lets go of what a rule held some time after the rule
+    /// is gone. Nothing is waited for here: services come first. Unless `is_patient`, such sets count as somebody else's.
+    ///
     /// # Errors
     ///
     /// When something could not be read or removed, in the kernel's words.
-    pub fn clear_out(&mut self) -> Result<ClearedOut, Unusable> {
+    pub fn clear_out(&mut self, is_patient: bool) -> Result<Option<ClearedOut>, Unusable> {
         let sizes = self.ipsets.sizes().map_err(unusable("ipset"))?;
         let sets: Vec<String> = sizes.into_keys().filter(|name| takeover::holds(name).is_some()).collect();
         let mut leftovers = self.leftovers(&sets)?;
-        if sets.is_empty() && leftovers.chains.is_empty() && leftovers.kept.is_empty() {
-            return Ok(ClearedOut::default());
+        if self.cleared.is_none() {
+            if sets.is_empty() && leftovers.chains.is_empty() && leftovers.kept.is_empty() {
+                return Ok(Some(ClearedOut::default()));
+            }
+            self.copy_record()?;
         }
-        self.copy_record()?;
         for attempt in 1.. {
             match self.nft.remove_foreign(&leftovers) {
                 Ok(()) => break,
@@ -79,22 +83,25 @@ impl LinuxKernel {
             }
         }
         let doomed = takeover::sets_to_destroy(&sets, &leftovers.health_checks());
-        let has_removed = !(leftovers.rules.is_empty() && leftovers.chains.is_empty());
-        let patience = if has_removed { LETS_GO_AFTER_US } else { LETS_GO };
-        let busy =
-            self.destroy_sets(&doomed, patience).map_err(unusable("cannot remove kube-proxy's ipsets"))?;
-        let mut kept = leftovers.kept;
-        if !busy.is_empty() {
-            let emptied = takeover::sets_to_empty(&busy);
-            self.ipsets.flush(&emptied).map_err(unusable("cannot empty kube-proxy's ipsets"))?;
+        let busy = self.ipsets.destroy(&doomed).map_err(unusable("cannot remove kube-proxy's ipsets"))?;
+        let cleared = self.cleared.get_or_insert_default();
+        cleared.chains += leftovers.chains.len();
+        cleared.sets += doomed.len() - busy.len();
+        if !busy.is_empty() && is_patient {
+            return Ok(None);
         }
-        let removed = doomed.len() - busy.len();
-        if !busy.is_empty() {
-            kept.push(Kept::Legacy { sets: busy });
-        }
+        let emptied = takeover::sets_to_empty(&busy);
+        self.ipsets.flush(&emptied).map_err(unusable("cannot empty kube-proxy's ipsets"))?;
+        let in_use = leftovers.sets_in_use(busy);
+        let Cleared { chains, sets } = self.cleared.take().unwrap_or_default();
         let adopted = std::mem::take(&mut self.adopted);
         self.inheritance = Some(Inheritance::default());
-        Ok(ClearedOut { adopted, chains: leftovers.chains.len(), sets: removed, kept })
+        Ok(Some(ClearedOut {
+            adopted,
+            chains,
+            sets,
+            kept: leftovers.kept.into_iter().chain(in_use).collect(),
+        }))
     }
 
     /// Whether kube-proxy serves this node, by its sets: after [`clear_out`](Self::clear_out) that it is back.
@@ -116,17 +123,6 @@ impl LinuxKernel {
         self.nft.remove().map_err(unusable("nftables"))?;
         let Some(record) = &mut self.record else { return Ok(()) };
         record.remove().map_err(unusable("the record of what is ours"))
-    }
-
-    /// Removes sets. Returns those that are in use: not only for now, as nf_tables lets go of what a rule held some time after the rule is gone.
-    fn destroy_sets(&mut self, sets: &[String], patience: Duration) -> Result<Vec<String>, Error> {
-        let start = Instant::now();
-        let mut busy = self.ipsets.destroy(sets)?;
-        while !busy.is_empty() && start.elapsed() < patience {
-            thread::sleep(PAUSE);
-            busy = self.ipsets.destroy(&busy)?;
-        }
-        Ok(busy)
     }
 
     fn leftovers(&mut self, sets: &[String]) -> Result<Leftovers, Unusable> {

@@ -40,6 +40,11 @@ pub enum Kept {
         /// The table.
         table: Box<str>,
     },
+    /// Sets that rules look things up in which stay. The sets have been emptied.
+    InUse {
+        /// The sets.
+        sets: Vec<String>,
+    },
     /// Sets that rules still look things up in, though none in nftables: those are legacy iptables'. The sets have been emptied, so that these
     /// rules find nothing.
     Legacy {
@@ -77,6 +82,11 @@ impl fmt::Display for Kept {
                 f,
                 "kube-proxy's chains in {table} stay ({family}): they are of its iptables mode, and go with \
                  the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers"
+            ),
+            Self::InUse { sets } => write!(
+                f,
+                "kube-proxy's ipsets {} stay, emptied: rules of chains that stay look things up in them",
+                sets.join(", ")
             ),
             Self::Legacy { sets } => {
                 write!(

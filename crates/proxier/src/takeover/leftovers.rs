@@ -70,6 +70,8 @@ pub(crate) struct Leftovers {
     /// Chains, to be emptied first: they refer to each other.
     pub(crate) chains: Vec<ChainId>,
     pub(crate) kept: Vec<Kept>,
+    /// The families in which rules that stay look something up in an ipset.
+    pub(crate) lookups: BTreeSet<Family>,
 }
 
 impl Leftovers {
@@ -83,9 +85,19 @@ impl Leftovers {
         }
         for ((family, name), table) in &tables {
             let (family, kept) = (*family, BTreeMap::new());
-            Search { family, name, table, has_sets, kept }.run(&mut leftovers);
+            let is_mixed = table.contains_key(names::IPTABLES_MODE);
+            Search { family, name, table, has_sets, is_mixed, kept }.run(&mut leftovers);
         }
         leftovers
+    }
+
+    /// Why sets stay that are in use: by rules in nftables that stay, or else by some that cannot be seen, which are legacy iptables'.
+    pub(crate) fn sets_in_use(&self, busy: Vec<String>) -> Vec<Kept> {
+        let (here, legacy): (Vec<String>, Vec<String>) =
+            busy.into_iter().partition(|set| self.lookups.contains(&names::family_of(set)));
+        let here = (!here.is_empty()).then_some(Kept::InUse { sets: here });
+        let legacy = (!legacy.is_empty()).then_some(Kept::Legacy { sets: legacy });
+        here.into_iter().chain(legacy).collect()
     }
 
     /// The families in which the set of ports for health checks is still looked up.
@@ -107,15 +119,16 @@ struct Search<'a> {
     name: &'a str,
     table: &'a Table<'a>,
     has_sets: bool,
+    /// Whether chains of kube-proxy's iptables mode are in it too. Those that both modes have stay then, without the rules of ipvs mode.
+    is_mixed: bool,
     /// kube-proxy's chains that stay.
     kept: BTreeMap<&'a str, Kept>,
 }
 
 impl<'a> Search<'a> {
     fn run(mut self, leftovers: &mut Leftovers) {
-        if self.table.contains_key(names::IPTABLES_MODE) {
+        if self.is_mixed {
             leftovers.kept.push(Kept::IptablesMode { family: self.family, table: self.name.into() });
-            return;
         }
         self.keep_what_lets_through();
         self.keep_what_the_kubelet_has();
@@ -125,8 +138,13 @@ impl<'a> Search<'a> {
             if self.goes(name) {
                 leftovers.chains.push(chain.id.clone());
             } else {
-                let its = chain.rules.iter().filter(|rule| self.rule_goes(name, rule));
-                leftovers.rules.extend(its.map(|rule| (chain.id.clone(), rule.handle)));
+                let (its, stay): (Vec<&Rule>, Vec<&Rule>) =
+                    chain.rules.iter().partition(|rule| self.rule_goes(name, rule));
+                leftovers.rules.extend(its.iter().map(|rule| (chain.id.clone(), rule.handle)));
+                // The set that these look up stays with them.
+                if !names::lets_through(self.name, name) && stay.iter().any(|rule| rule.uses_set) {
+                    leftovers.lookups.insert(self.family);
+                }
             }
         }
         leftovers.kept.extend(self.kept.into_values());
@@ -135,6 +153,7 @@ impl<'a> Search<'a> {
     /// Whether a chain is kube-proxy's.
     fn is_its(&self, chain: &str) -> bool {
         let is_its = names::is_chain(self.name, chain) && self.table.contains_key(chain);
+        let is_its = is_its && !(self.is_mixed && names::is_of_both_modes(chain));
         is_its && (self.has_sets || names::lets_through(self.name, chain))
     }
 
@@ -145,7 +164,10 @@ impl<'a> Search<'a> {
 
     /// Whether a rule of a chain that stays is to be removed.
     fn rule_goes(&self, chain: &str, rule: &Rule) -> bool {
+        let is_shared = self.is_mixed && self.has_sets && names::is_of_both_modes(chain);
         match &rule.verdict {
+            // In the iptables mode none looks anything up.
+            _ if is_shared && rule.uses_set => true,
             Verdict::Jump(to) => self.goes(to),
             // The kubelet's version of this chain has no such rule.
             _ => chain == POSTROUTING && self.is_its(chain) && rule.uses_set,
@@ -171,8 +193,12 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether a chain drops what none of its rules accepts: by its policy, or by a rule that every packet reaches.
+    /// Whether a chain drops what none of its rules accepts: by its policy, by a rule that every packet reaches, or by its last rule, whose
+    /// condition nobody here understands.
     fn drops(&self, base: &Chain) -> bool {
+        if self.ends_in_refusal(base, &mut BTreeSet::new()) {
+            return true;
+        }
         let (mut seen, mut ahead) = (BTreeSet::new(), vec![base]);
         while let Some(chain) = ahead.pop() {
             if chain.base.is_some_and(|base| base.drops) {
@@ -191,6 +217,19 @@ impl<'a> Search<'a> {
         false
     }
 
+    /// Whether the last rule that is not kube-proxy's, or that of a chain to which it jumps, drops something.
+    fn ends_in_refusal(&self, chain: &Chain, seen: &mut BTreeSet<Box<str>>) -> bool {
+        let is_its = |rule: &&Rule| matches!(&rule.verdict, Verdict::Jump(to) if self.is_its(to));
+        match chain.rules.iter().rfind(|rule| !is_its(rule)).map(|rule| &rule.verdict) {
+            Some(Verdict::Refuse) => true,
+            // The kubelet's own, which drops what comes for 127.0.0.0/8 from outside.
+            Some(Verdict::Jump(to)) if **to != *names::KUBELETS_FIREWALL && seen.insert(to.clone()) => {
+                self.table.get(&**to).is_some_and(|chain| self.ends_in_refusal(chain, seen))
+            }
+            _ => false,
+        }
+    }
+
     /// Kubelets before 1.28 made two of kube-proxy's chains themselves, and do not notice when they are gone.
     fn keep_what_the_kubelet_has(&mut self) {
         if self.name == "nat" && self.table.contains_key(KUBELETS_MARK) {
@@ -201,7 +240,8 @@ impl<'a> Search<'a> {
     }
 
     fn keep_what_others_use(&mut self) {
-        let others = self.table.iter().filter(|(name, _)| !self.is_its(name));
+        let is_kube_proxys = |name: &str| self.is_its(name) || self.is_mixed && names::is_of_both_modes(name);
+        let others = self.table.iter().filter(|(name, _)| !is_kube_proxys(name));
         let jumps = others.flat_map(|(name, chain)| {
             let targets = chain.rules.iter().filter_map(|rule| match &rule.verdict {
                 Verdict::Jump(to) => Some(&**to),

@@ -78,6 +78,9 @@ pub(super) const KUBELETS_MARK: &str = "KUBE-MARK-DROP";
 /// What kube-proxy's iptables mode has in both tables, and its ipvs mode in none.
 pub(super) const IPTABLES_MODE: &str = "KUBE-NODEPORTS";
 
+/// The kubelet's chain in `filter`.
+pub(super) const KUBELETS_FIREWALL: &str = "KUBE-FIREWALL";
+
 /// kube-proxy's rules in chains that are not its own: table, chain, chain that is jumped to, comment.
 const JUMPS: [(&str, &str, &str, &str); 9] = [
     ("nat", "OUTPUT", "KUBE-SERVICES", "kubernetes service portals"),
@@ -94,6 +97,11 @@ const JUMPS: [(&str, &str, &str, &str); 9] = [
 /// Whether a chain is one of kube-proxy's.
 pub(super) fn is_chain(table: &str, name: &str) -> bool {
     CHAINS.contains(&(table, name))
+}
+
+/// Whether kube-proxy's iptables mode has a chain of this name too.
+pub(super) fn is_of_both_modes(name: &str) -> bool {
+    ["KUBE-SERVICES", POSTROUTING, MARK_MASQ, FORWARD, "KUBE-PROXY-FIREWALL"].contains(&name)
 }
 
 /// Whether a chain accepts what others may drop.
@@ -190,6 +198,6 @@ fn legacy_rules(family: Family, program: &str, is_last: bool) -> Vec<String> {
 }
 
 /// The family that a set of kube-proxy's is for.
-fn family_of(set: &str) -> Family {
+pub(super) fn family_of(set: &str) -> Family {
     if set.starts_with("KUBE-6-") { Family::V6 } else { Family::V4 }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::Family;
 
 /// What kube-proxy 1.36 writes in ipvs mode, with the kubelet's own chains. A line is a chain: table, name, hook (`!`: its policy drops), and behind
-/// the colon its rules: `>CHAIN` jumps, `drop`, `set` looks something up in an ipset, `?` stands before what asks for something.
+/// the colon its rules: `>CHAIN` jumps, `drop`, `set` and `set>CHAIN` look something up in an ipset, `?` stands before what asks for something.
 const KUBE_PROXY: &str = "
     nat PREROUTING other: >KUBE-SERVICES
     nat OUTPUT other: >KUBE-SERVICES
@@ -31,13 +31,14 @@ fn chains(text: &str) -> Vec<Chain> {
     let mut handles = 1..;
     let mut rule = |word: &str| {
         let (is_conditional, what) =
-            word.strip_prefix('?').map_or((word == "set", word), |what| (true, what));
-        let verdict = match what.strip_prefix('>') {
+            word.strip_prefix('?').map_or((word.starts_with("set"), word), |what| (true, what));
+        let uses_set = what.starts_with("set");
+        let verdict = match what.trim_start_matches("set").strip_prefix('>') {
             Some(chain) => Verdict::Jump(chain.into()),
             None if what == "drop" => Verdict::Refuse,
             None => Verdict::Other,
         };
-        Rule { handle: handles.next().unwrap(), verdict, is_conditional, uses_set: what == "set" }
+        Rule { handle: handles.next().unwrap(), verdict, is_conditional, uses_set }
     };
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
@@ -164,14 +165,21 @@ fn a_last_rule_that_drops_is_as_good_as_a_policy() {
             "filter FORWARD forward: >KUBE-FORWARD {rules}
              filter ufw-reject: drop
              filter ufw-after: >ufw-reject
-             filter by-interface: drop"
+             filter by-interface: drop
+             filter loop: >loop"
         ))
     };
     for (rules, stays) in [
         ("drop", true),
         (">ufw-after", true),
-        ("?drop", false),
-        ("?>by-interface", false),
+        // What it is about, nobody here knows.
+        ("?drop", true),
+        ("?>by-interface", true),
+        ("?drop >KUBE-PROXY-FIREWALL", true),
+        // Somebody else has thought of what comes after it.
+        ("?drop ?other", false),
+        ("?>by-interface other", false),
+        (">loop", false),
         ("other", false),
         // kube-proxy's own last rule is none that its chain would have to save anything from.
         (">KUBE-SOURCE-RANGES-FIREWALL", false),
@@ -249,39 +257,58 @@ fn an_old_kubelets_chains_stay_without_kube_proxys_rule() {
     );
 }
 
+/// They were there before ipvs mode was, whose own chains go.
 #[test]
 fn chains_of_the_iptables_mode_are_left_alone() {
+    let mixed = with(
+        "nat KUBE-NODEPORTS:\n filter KUBE-NODEPORTS:
+         nat KUBE-SERVICES: ?other set>KUBE-MARK-MASQ ?>KUBE-NODE-PORT ?>KUBE-LOAD-BALANCER set",
+    );
     check(
-        &with("nat KUBE-NODEPORTS:\n filter KUBE-NODEPORTS:"),
+        &mixed,
         true,
         expect![[r#"
-            0 chains go
+            6 chains go
             nat PREROUTING: 0 of 1 rules go
             nat OUTPUT: 0 of 1 rules go
             nat POSTROUTING: 0 of 1 rules go
-            nat KUBE-SERVICES: 0 of 6 rules go
-            nat KUBE-POSTROUTING: 0 of 4 rules go
-            nat KUBE-NODE-PORT: 0 of 1 rules go
-            nat KUBE-LOAD-BALANCER: 0 of 1 rules go
+            nat KUBE-POSTROUTING: 1 of 4 rules go
             nat KUBE-MARK-MASQ: 0 of 1 rules go
             nat KUBE-KUBELET-CANARY: 0 of 0 rules go
-            filter INPUT: 0 of 4 rules go
+            filter INPUT: 2 of 4 rules go
             filter FORWARD: 0 of 2 rules go
-            filter OUTPUT: 0 of 2 rules go
+            filter OUTPUT: 1 of 2 rules go
             filter KUBE-FORWARD: 0 of 2 rules go
-            filter KUBE-NODE-PORT: 0 of 1 rules go
-            filter KUBE-PROXY-FIREWALL: 0 of 1 rules go
-            filter KUBE-SOURCE-RANGES-FIREWALL: 0 of 2 rules go
-            filter KUBE-IPVS-FILTER: 0 of 3 rules go
-            filter KUBE-IPVS-OUT-FILTER: 0 of 0 rules go
+            filter KUBE-PROXY-FIREWALL: 1 of 1 rules go
             filter KUBE-FIREWALL: 0 of 1 rules go
             filter KUBE-KUBELET-CANARY: 0 of 0 rules go
             nat KUBE-NODEPORTS: 0 of 0 rules go
             filter KUBE-NODEPORTS: 0 of 0 rules go
+            nat KUBE-SERVICES: 4 of 5 rules go
             kube-proxy's chains in filter stay (IPv4): they are of its iptables mode, and go with the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers
             kube-proxy's chains in nat stay (IPv4): they are of its iptables mode, and go with the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers
         "#]],
     );
+    let leftovers = Leftovers::among(&mixed, true);
+    assert!(leftovers.lookups.is_empty(), "{:?}", leftovers.lookups);
+    // Without ipvs mode's sets it was never there.
+    let leftovers =
+        Leftovers::among(&chains("nat KUBE-NODEPORTS:\n nat KUBE-SERVICES: set >KUBE-NODEPORTS"), false);
+    assert_eq!((leftovers.rules, leftovers.chains), (vec![], vec![]));
+}
+
+/// Rules that nobody here sees are legacy iptables'; those that stay in nftables are seen.
+#[test]
+fn sets_in_use_say_by_whom() {
+    let busy = || ["KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"].map(str::to_owned).to_vec();
+    let seen = Leftovers::among(&with("nat LOCAL: ?>KUBE-LOAD-BALANCER\n nat KUBE-LOAD-BALANCER: set"), true);
+    let kept = seen.sets_in_use(busy());
+    let in_use = Kept::InUse { sets: vec!["KUBE-CLUSTER-IP".into()] };
+    assert_eq!(kept, [in_use, Kept::Legacy { sets: vec!["KUBE-6-CLUSTER-IP".into()] }]);
+    // The set of health checks stays with its chain, and is nobody else's excuse.
+    let drops = Leftovers::among(&with("filter INPUT input!: >KUBE-NODE-PORT"), true);
+    assert_eq!(drops.sets_in_use(busy()), [Kept::Legacy { sets: busy() }]);
+    assert_eq!(drops.sets_in_use(Vec::new()), []);
 }
 
 #[test]

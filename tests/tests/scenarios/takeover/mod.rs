@@ -2,6 +2,7 @@
 
 mod kube_proxy;
 mod users;
+mod waits;
 
 use std::time::Duration;
 
@@ -41,8 +42,8 @@ fn cluster() -> ClusterBuilder {
     PODS.iter().fold(cluster, |cluster, (name, node, address)| cluster.pod(name, node, address))
 }
 
-/// The Services that kube-proxy served, as the API server has them: `web` over HTTP, `talk` for long connections.
-fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
+/// The Services that kube-proxy served, as the API server has them, each with its slice: `web` over HTTP, `talk` for long connections.
+fn objects() -> [(&'static str, [String; 2]); 2] {
     let web = Service::new("web")
         .line("type: LoadBalancer")
         .cluster_ip("10.96.0.80")
@@ -57,8 +58,21 @@ fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
             .fold(Slice::of(name).port(port), |slice, (_, node, address)| slice.ready(address).on(node))
     };
     let (web_slice, talk_slice) = (slice("web", 8080), slice("talk", 9090));
-    cluster.manifests.write("web", &format!("{web}{status}---\n{web_slice}"))?;
-    cluster.manifests.write("talk", &format!("{talk}---\n{talk_slice}"))?;
+    [
+        ("web", [format!("{web}{status}"), web_slice.to_string()]),
+        ("talk", [talk.to_string(), talk_slice.to_string()]),
+    ]
+}
+
+/// These Services in the folder of manifests, and their servers.
+fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
+    for (name, [service, slice]) in objects() {
+        cluster.manifests.write(name, &format!("{service}---\n{slice}"))?;
+    }
+    servers(cluster)
+}
+
+fn servers(cluster: &Cluster) -> Result<Vec<Server>> {
     let mut servers = Vec::new();
     for (pod, ..) in PODS {
         servers.push(cluster.http(pod, 8080)?);
@@ -122,7 +136,7 @@ fn add_others(node: &Namespace) -> Result<()> {
         "ipset create blocked hash:net\n ipset add blocked 198.18.0.0/15\n\
          iptables-nft -t nat -N CNI-HOSTPORT\n\
          iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT\n\
-         iptables-nft -A INPUT -m set --match-set blocked src -j DROP\n\
+         iptables-nft -I INPUT -m set --match-set blocked src -j DROP\n\
          ipvsadm -A -t 192.168.128.3:5000 -s wlc\n ipvsadm -a -t 192.168.128.3:5000 -r 10.244.1.2:8080 -m -w 7",
     )
     .map(drop)
@@ -207,7 +221,13 @@ fn what_lets_services_through_stays() -> TestResult {
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;
         await_said(&proxy, "KUBE-FORWARD stays")?;
         proxy.terminate()?;
-        sh(node, "iptables-nft -P FORWARD ACCEPT; iptables-nft -D INPUT -j DROP")?;
+        // A last rule with a condition may be about services as well.
+        let last = "FORWARD ! -s 198.18.0.0/15 -m conntrack --ctstate NEW -j DROP";
+        sh(node, &format!("iptables-nft -P FORWARD ACCEPT; iptables-nft -A {last}"))?;
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        await_said(&proxy, "KUBE-FORWARD stays (IPv4): FORWARD drops")?;
+        proxy.terminate()?;
+        sh(node, &format!("iptables-nft -D {last}; iptables-nft -D INPUT -j DROP"))?;
         let _proxy = cluster.start_proxy(NODE, &FLAGS)?;
         eventually(SOON, || {
             let rules = Backend::Nft.rules(node)?;

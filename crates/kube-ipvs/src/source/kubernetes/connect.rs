@@ -1,8 +1,13 @@
 //! From the configuration to a client of the API server.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use http::{HeaderValue, Request, header::AUTHORIZATION};
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
@@ -13,7 +18,7 @@ use kube::{
     client::{Body, ClientBuilder, ConfigExt},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use tower::{BoxError, ServiceBuilder, limit::RateLimitLayer, util::MapRequestLayer};
+use tower::{BoxError, ServiceBuilder, limit::RateLimitLayer, service_fn, util::MapRequestLayer};
 
 use crate::config::ClientConnection;
 
@@ -25,8 +30,8 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration:
 
 /// As kube-proxy and kubectl look for it: the file, its server replaced by `--master` if that is given; without a file
 /// `--master` alone; without either what the kubelet gives to every pod.
-pub(super) async fn config(connection: &ClientConnection) -> anyhow::Result<Config> {
-    let mut config = find(connection).await?;
+pub(super) async fn config(connection: &ClientConnection, pod: &Pod) -> anyhow::Result<Config> {
+    let mut config = find(connection, pod).await?;
     let is_verified = config.cluster_url.scheme_str() == Some("https") && !config.accept_invalid_certs;
     if config.root_cert.is_none() && !is_verified {
         // Those of the system would be looked for, which a small image does not have, and it would be an error.
@@ -35,19 +40,59 @@ pub(super) async fn config(connection: &ClientConnection) -> anyhow::Result<Conf
     Ok(config)
 }
 
-async fn find(connection: &ClientConnection) -> anyhow::Result<Config> {
+async fn find(connection: &ClientConnection, pod: &Pod) -> anyhow::Result<Config> {
     let master = connection.master.as_str();
     if !connection.kubeconfig.as_os_str().is_empty() {
         return from_file(&connection.kubeconfig, master).await;
     }
     if master.is_empty() {
-        return Config::incluster().context(
+        return pod.config().await.context(
             "there is no API server to watch: not in a pod with a service account, and neither --kubeconfig nor --manifests is \
              given",
         );
     }
     let url = master.parse().with_context(|| format!("--master {master:?} is not a URL"))?;
     Ok(Config::new(url))
+}
+
+/// What the kubelet gives to every pod: by it a pod without any flag finds its API server.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT` of its environment.
+    pub server: Option<(String, String)>,
+    /// The folder with the service account's `token` and the API server's `ca.crt`.
+    pub account: PathBuf,
+}
+
+impl Pod {
+    /// What this process was given.
+    pub fn of_this_process() -> Self {
+        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            server: variable("KUBERNETES_SERVICE_HOST").zip(variable("KUBERNETES_SERVICE_PORT")),
+            account: "/var/run/secrets/kubernetes.io/serviceaccount".into(),
+        }
+    }
+
+    async fn config(&self) -> anyhow::Result<Config> {
+        let (host, port) = self.server.as_ref().context("KUBERNETES_SERVICE_HOST and _PORT are not set")?;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let path = |name: &str| -> anyhow::Result<String> {
+            let path = self.account.join(name);
+            ensure!(path.exists(), "there is no {}", path.display());
+            Ok(path.to_string_lossy().into_owned())
+        };
+        let file = serde_json::json!({
+            "clusters": [{"name": "pod", "cluster": {
+                "server": format!("https://{host}:{port}"), "certificate-authority": path("ca.crt")?,
+            }}],
+            "users": [{"name": "pod", "user": {"tokenFile": path("token")?}}],
+            "contexts": [{"name": "pod", "context": {"cluster": "pod", "user": "pod"}}],
+            "current-context": "pod",
+        });
+        let file: Kubeconfig = serde_json::from_value(file)?;
+        Ok(Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?)
+    }
 }
 
 async fn from_file(path: &Path, master: &str) -> anyhow::Result<Config> {
@@ -61,8 +106,47 @@ async fn from_file(path: &Path, master: &str) -> anyhow::Result<Config> {
     Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.with_context(context)
 }
 
-/// A client that sends no more requests than the configuration allows. Has to be called within a runtime.
-pub(super) fn client(config: &Config, connection: &ClientConnection) -> anyhow::Result<Client> {
+/// Connections to the API server, none of which was made with a client's certificate that has been replaced since: what has expired is worth
+/// nothing, and the API server looks at it again with each request.
+struct Connections {
+    config: Config,
+    /// The files of the certificate and its key, and what they said.
+    files: Vec<PathBuf>,
+    content: Vec<Option<Vec<u8>>>,
+    http: HttpClient<HttpsConnector, Body>,
+}
+
+impl Connections {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let auth = &config.auth_info;
+        let files = [&auth.client_certificate, &auth.client_key].into_iter().flatten();
+        let files: Vec<PathBuf> = files.map(PathBuf::from).collect();
+        Ok(Self { content: read(&files), http: connect(config)?, files, config: config.clone() })
+    }
+
+    /// The client with the certificate that the files hold now. Where they cannot be used, as between the writing of one and of the other,
+    /// the last one may still be good.
+    fn now(&mut self) -> HttpClient<HttpsConnector, Body> {
+        let content = read(&self.files);
+        if content != self.content {
+            match connect(&self.config) {
+                Ok(http) => (self.http, self.content) = (http, content),
+                Err(error) => {
+                    tracing::debug!("the client's certificate has changed and cannot be used: {error:#}")
+                }
+            }
+        }
+        self.http.clone()
+    }
+}
+
+fn read(files: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
+    files.iter().map(|file| fs::read(file).ok()).collect()
+}
+
+type HttpsConnector = hyper_rustls::HttpsConnector<HttpConnector>;
+
+fn connect(config: &Config) -> anyhow::Result<HttpClient<HttpsConnector, Body>> {
     let (time, interval, retries) = KEEPALIVE;
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
@@ -75,7 +159,15 @@ pub(super) fn client(config: &Config, connection: &ClientConnection) -> anyhow::
         config.rustls_https_connector_with_connector(connector).context(
         "TLS cannot be set up; is a certificate-authority named in the kubeconfig, or has this system any of its own?",
     )?;
-    let http: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build(connector);
+    Ok(HttpClient::builder(TokioExecutor::new()).build(connector))
+}
+
+/// A client that sends no more requests than the configuration allows. Has to be called within a runtime.
+pub(super) fn client(config: &Config, connection: &ClientConnection) -> anyhow::Result<Client> {
+    let connections = Arc::new(Mutex::new(Connections::new(config)?));
+    let http = service_fn(move |request| {
+        connections.lock().unwrap_or_else(PoisonError::into_inner).now().request(request)
+    });
     let mut config = config.clone();
     let token_file = config.auth_info.token_file.take();
     if token_file.is_some() {

@@ -16,6 +16,7 @@ mod retry;
 mod watch;
 mod world;
 
+pub use connect::Pod;
 pub use limits::Limits;
 
 use std::ops::ControlFlow;
@@ -28,7 +29,7 @@ use tokio::{
 
 use self::{nodes::OtherNodes, resource::Resource, watch::Watch, world::World};
 use crate::{
-    announce::{self, Announcement},
+    announce::{self, ToPost},
     config::ClientConnection,
     source::Changes,
 };
@@ -52,7 +53,16 @@ impl KubernetesSource {
     ///
     /// When it, or the files that it names, do not say where it is or who we are.
     pub async fn open(connection: &ClientConnection, node: &str) -> anyhow::Result<Self> {
-        let config = connect::config(connection).await?;
+        Self::open_in(connection, node, &Pod::of_this_process()).await
+    }
+
+    /// The same, in this pod.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_in(connection: &ClientConnection, node: &str, pod: &Pod) -> anyhow::Result<Self> {
+        let config = connect::config(connection, pod).await?;
         Ok(Self { config, connection: connection.clone(), node: node.into(), limits: Limits::default() })
     }
 
@@ -67,7 +77,7 @@ impl KubernetesSource {
     /// # Errors
     ///
     /// When there can be no client with these credentials.
-    pub async fn announce(self, announcements: Receiver<Announcement>) -> anyhow::Result<()> {
+    pub async fn announce(self, announcements: Receiver<ToPost>) -> anyhow::Result<()> {
         let client = connect::client(&self.config, &self.connection)?;
         announce::post(client, &self.node, announcements).await;
         Ok(())

@@ -70,7 +70,7 @@ impl OtherNodes {
         loop {
             let page = get_page(&self.client, Resource::OwnNode.path(), &params, &self.limits).await?;
             for json in page.items.iter().flatten() {
-                match node(json) {
+                match node(json, &mut Vec::new()) {
                     Ok(node) => nodes.push(node),
                     Err(reason) => tracing::debug!("a Node that cannot be read: {}", reason.message),
                 }

@@ -7,7 +7,8 @@ use proxier::model::{self, Event, ServiceId, SliceId};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use crate::source::wire::{self, ConvertedService, ConvertedSlice, HEADLESS, Invalid, SERVICE_PROXY_NAME};
+use crate::announce::About;
+use crate::source::wire::{self, ConvertedSlice, HEADLESS, Invalid, SERVICE_PROXY_NAME};
 
 /// A collection of objects that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +36,8 @@ pub(super) struct Object {
     pub(super) version: Option<String>,
     /// The event that makes it known; none if a proxy like this one has nothing to do with it.
     pub(super) content: Result<Option<Event>, Unreadable>,
+    /// `metadata.uid`.
+    pub(super) uid: Option<Box<str>>,
     /// What of it is passed over, although it can be followed.
     pub(super) ignored: Vec<Unreadable>,
     /// Of an EndpointSlice: when that changed which made the control plane write it.
@@ -48,8 +51,16 @@ pub(super) struct Unreadable {
     pub(super) message: Box<str>,
 }
 
+/// What an object is known by.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) key: Key,
+    pub(super) version: Option<String>,
+    pub(super) uid: Option<Box<str>>,
+}
+
 #[derive(Deserialize, Default)]
-struct Head {
+struct WithHead {
     #[serde(default)]
     metadata: HeadMeta,
 }
@@ -59,6 +70,7 @@ struct Head {
 struct HeadMeta {
     name: String,
     namespace: String,
+    uid: Option<Box<str>>,
     resource_version: Option<String>,
 }
 
@@ -92,37 +104,56 @@ impl Resource {
 
     /// Reads an object.
     pub(super) fn read(self, json: &RawValue) -> Object {
-        let (key, version) = self.head(json);
-        let mut ignored = Vec::new();
+        let Head { key, version, uid } = self.head(json);
+        let (mut ignored, mut left_out) = (Vec::new(), Vec::new());
         let mut trigger = None;
         let content = match self {
             Self::Services => parse::<wire::Service>(json).and_then(|service| {
                 ignored = service.ignored_annotations();
-                let read = ConvertedService::try_from(service)?;
+                let read = service.convert(&mut left_out)?;
                 Ok((!read.is_foreign).then_some(Event::ServiceApplied(read.service)))
             }),
             Self::EndpointSlices => parse::<wire::EndpointSlice>(json).and_then(|slice| {
                 ignored = slice.ignored_annotations();
                 trigger = slice.trigger_time();
-                Ok(match ConvertedSlice::try_from(slice)? {
+                Ok(match slice.convert(&mut left_out)? {
                     ConvertedSlice::Slice(slice) => Some(Event::SliceApplied(slice)),
                     ConvertedSlice::Ignored(..) => None,
                 })
             }),
-            Self::OwnNode => node(json).map(Event::NodeApplied).map(Some),
+            Self::OwnNode => node(json, &mut left_out).map(Event::NodeApplied).map(Some),
             Self::ServiceCidrs => parse::<wire::ServiceCidr>(json)
                 .and_then(|range| Ok(Some(Event::ServiceCidrApplied(range.try_into()?)))),
         };
-        let ignored = ignored.into_iter().map(Unreadable::from).collect();
-        Object { key, version, content, ignored, trigger }
+        let left_out = left_out.into_iter().map(|Invalid { field, message }| {
+            Unreadable::from(Invalid {
+                field,
+                message: message + "; it is left out, and the rest is followed",
+            })
+        });
+        let ignored = ignored.into_iter().map(Unreadable::from).chain(left_out).collect();
+        Object { key, version, uid, content, ignored, trigger }
     }
 
     /// What an object is known by, and its version. Whatever else is wrong with it, these can be read.
-    pub(super) fn head(self, json: &RawValue) -> (Key, Option<String>) {
-        let HeadMeta { name, namespace, resource_version } =
-            serde_json::from_str::<Head>(json.get()).unwrap_or_default().metadata;
+    pub(super) fn head(self, json: &RawValue) -> Head {
+        let HeadMeta { name, namespace, uid, resource_version } =
+            serde_json::from_str::<WithHead>(json.get()).unwrap_or_default().metadata;
         let version = resource_version.filter(|version| !version.is_empty());
-        (Key { namespace: namespace.into(), name: name.into() }, version)
+        // Nothing is made Events of about the others.
+        let uid = uid.filter(|_| self == Self::Services);
+        Head { key: Key { namespace: namespace.into(), name: name.into() }, version, uid }
+    }
+
+    /// What an Event about one of it is about.
+    pub(super) fn about(self, key: &Key) -> Option<About> {
+        let (namespace, name) = (key.namespace.clone(), key.name.clone());
+        match self {
+            Self::Services => Some(About::Service(ServiceId { namespace, name })),
+            Self::EndpointSlices => Some(About::Slice(SliceId { namespace, name })),
+            Self::OwnNode => Some(About::Node),
+            Self::ServiceCidrs => None,
+        }
     }
 
     /// The event that says that an object is gone.
@@ -161,8 +192,8 @@ impl fmt::Display for Resource {
 }
 
 /// Reads a Node.
-pub(super) fn node(json: &RawValue) -> Result<model::Node, Unreadable> {
-    parse::<wire::Node>(json).and_then(|node| Ok(node.try_into()?))
+pub(super) fn node(json: &RawValue, left_out: &mut Vec<Invalid>) -> Result<model::Node, Unreadable> {
+    parse::<wire::Node>(json).and_then(|node| Ok(node.convert(left_out)?))
 }
 
 fn parse<W: DeserializeOwned>(json: &RawValue) -> Result<W, Unreadable> {

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     failure::Failure,
     limits::Limits,
-    resource::{Object, Resource},
+    resource::{Head, Object, Resource},
     retry::Retry,
     world::News,
 };
@@ -138,7 +138,7 @@ impl Watch {
                     objects.push(self.resource.read(&json))
                 }
                 WatchEvent::Deleted(json) => {
-                    let (key, _) = self.resource.head(&json);
+                    let key = self.resource.head(&json).key;
                     objects.retain(|object| object.key != key);
                 }
                 WatchEvent::Bookmark(mark) if mark.metadata.annotations.contains_key(END_OF_LIST) => {
@@ -220,7 +220,7 @@ impl Watch {
                     Some(News::Applied(Box::new(object)))
                 }
                 WatchEvent::Deleted(json) => {
-                    let (key, last) = self.resource.head(&json);
+                    let Head { key, version: last, .. } = self.resource.head(&json);
                     *version = last.ok_or(Failure::NoVersion)?;
                     Some(News::Deleted(key))
                 }

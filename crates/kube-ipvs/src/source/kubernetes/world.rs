@@ -5,10 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use proxier::model::Event;
+use proxier::model::{Event, ServiceId};
 
 use super::resource::{Key, Object, Resource, Unreadable};
-use crate::source::{Changes, Problem};
+use crate::{
+    announce::Announcement,
+    source::{Changes, Problem},
+};
 
 /// What a watch has to tell.
 #[derive(Debug)]
@@ -65,7 +68,13 @@ impl World {
     pub(super) fn take(&mut self, resource: Resource, news: News, changes: &mut Changes) {
         let Some(collection) = self.collections.get_mut(&resource) else { return };
         collection.answered = true;
-        let mut report = |key: &Key, reason: &Unreadable| {
+        let mut report = |key: &Key, reason: &Unreadable, word: &'static str| {
+            let field = reason.field.iter().map(|field| format!("{field}: ")).collect::<String>();
+            changes.announcements.extend(resource.about(key).map(|about| Announcement {
+                about,
+                reason: word,
+                note: field + &reason.message,
+            }));
             changes.problems.push(Problem {
                 path: self.server.clone(),
                 place: None,
@@ -76,12 +85,16 @@ impl World {
         };
         match news {
             News::Unanswered => {}
-            News::Deleted(key) => changes.events.extend(collection.remove(resource, &key)),
-            News::Applied(object) => {
+            News::Deleted(key) => {
+                changes.uids.extend(uid(resource, &key, None));
+                changes.events.extend(collection.remove(resource, &key));
+            }
+            News::Applied(mut object) => {
                 if let (Some(since), Ok(Some(Event::SliceApplied(slice)))) = (object.trigger, &object.content)
                 {
                     changes.triggers.push((slice.family, since));
                 }
+                changes.uids.extend(uid(resource, &object.key, object.uid.take()));
                 changes.events.extend(collection.apply(resource, *object, &mut report));
             }
             News::Listed(objects) => {
@@ -91,29 +104,55 @@ impl World {
                 let gone: BTreeSet<Key> = known.filter(|key| !listed.contains(*key)).cloned().collect();
                 // What was removed and made again under another name may use the same address: first it goes.
                 changes.events.extend(gone.iter().filter_map(|key| collection.remove(resource, key)));
-                for object in objects {
+                changes.uids.extend(gone.iter().filter_map(|key| uid(resource, key, None)));
+                for mut object in objects {
+                    changes.uids.extend(uid(resource, &object.key, object.uid.take()));
                     changes.events.extend(collection.apply(resource, object, &mut report));
                 }
             }
         }
+        changes.unread = self.unread();
         changes.complete = self.is_complete();
     }
 
     /// Whether all that exists is known: each Service and EndpointSlice could be followed at some time.
     fn is_complete(&self) -> bool {
-        self.collections.iter().filter(|(resource, _)| resource.is_vital()).all(|(_, collection)| {
-            let is_followed = |key| collection.followed.contains(key);
-            collection.listed && collection.unreadable.keys().all(is_followed)
-        })
+        self.vital().all(|(_, collection)| collection.listed && collection.unread().next().is_none())
+    }
+
+    /// The first of the objects that could never be followed.
+    fn unread(&self) -> Vec<Box<str>> {
+        let all = self
+            .vital()
+            .flat_map(|(resource, collection)| collection.unread().map(|key| resource.describe(key)));
+        all.take(MOST_UNREAD).collect()
+    }
+
+    fn vital(&self) -> impl Iterator<Item = (&Resource, &Collection)> {
+        self.collections.iter().filter(|(resource, _)| resource.is_vital())
     }
 }
 
+/// How many objects are named that could never be followed: the log has said all of them.
+const MOST_UNREAD: usize = 10;
+
+/// What an Event about a Service has to say, so that `kubectl describe` finds it.
+fn uid(resource: Resource, key: &Key, uid: Option<Box<str>>) -> Option<(ServiceId, Option<Box<str>>)> {
+    let Key { namespace, name } = key.clone();
+    (resource == Resource::Services).then_some((ServiceId { namespace, name }, uid))
+}
+
 impl Collection {
+    /// The objects that could never be followed.
+    fn unread(&self) -> impl Iterator<Item = &Key> {
+        self.unreadable.keys().filter(|key| !self.followed.contains(*key))
+    }
+
     fn apply(
         &mut self,
         resource: Resource,
         object: Object,
-        report: &mut impl FnMut(&Key, &Unreadable),
+        report: &mut impl FnMut(&Key, &Unreadable, &'static str),
     ) -> Option<Event> {
         let Object { key, content, ignored, .. } = object;
         // What was wrong before is not said again.
@@ -124,7 +163,7 @@ impl Collection {
                 ignored
                     .iter()
                     .filter(|reason| !before.contains(reason))
-                    .for_each(|reason| report(&key, reason));
+                    .for_each(|reason| report(&key, reason, "PartLeftOut"));
                 if !ignored.is_empty() {
                     self.ignored.insert(key.clone(), ignored);
                 }
@@ -136,7 +175,7 @@ impl Collection {
             }
             Err(reason) => {
                 if self.unreadable.get(&key) != Some(&reason) {
-                    report(&key, &reason);
+                    report(&key, &reason, "ObjectUnreadable");
                     self.unreadable.insert(key, reason);
                 }
                 None

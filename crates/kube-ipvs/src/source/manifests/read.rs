@@ -9,7 +9,7 @@ use serde::{
 };
 
 use super::{kind::Kind, object::Object};
-use crate::source::wire::{self, Bounded, ConvertedEndpoints, ConvertedService, ConvertedSlice, Invalid};
+use crate::source::wire::{self, Bounded, ConvertedEndpoints, Invalid};
 
 /// What a document or an item says about itself.
 #[derive(Debug, Default)]
@@ -164,28 +164,29 @@ pub(super) fn objects<'de, D: Deserializer<'de>>(
 }
 
 fn object<'de, D: Deserializer<'de>>(kind: Kind, deserializer: D) -> Result<Outcome, D::Error> {
-    let mut ignored = Vec::new();
+    let (mut ignored, mut left_out) = (Vec::new(), Vec::new());
     let object = match kind {
         Kind::Service => {
             let service = wire::Service::deserialize(deserializer)?;
             ignored = service.ignored_annotations();
-            ConvertedService::try_from(service).map(Object::Service)
+            service.convert(&mut left_out).map(Object::Service)
         }
         Kind::EndpointSlice => {
             let slice = wire::EndpointSlice::deserialize(deserializer)?;
             ignored = slice.ignored_annotations();
-            ConvertedSlice::try_from(slice).map(Object::Slice)
+            slice.convert(&mut left_out).map(Object::Slice)
         }
         Kind::Endpoints => {
             let endpoints = wire::Endpoints::deserialize(deserializer)?;
             ignored = endpoints.ignored_annotations();
             ConvertedEndpoints::try_from(endpoints).map(Object::Endpoints)
         }
-        Kind::Node => model::Node::try_from(wire::Node::deserialize(deserializer)?).map(Object::Node),
+        Kind::Node => wire::Node::deserialize(deserializer)?.convert(&mut left_out).map(Object::Node),
         Kind::ServiceCidr => model::ServiceCidr::try_from(wire::ServiceCidr::deserialize(deserializer)?)
             .map(Object::ServiceCidr),
     };
-    Ok(object.map(|object| (object, ignored)))
+    // Whoever writes a file can be told, and what was good before stays in force meanwhile: nothing is left out of it.
+    Ok(left_out.into_iter().next().map_or(object, Err).map(|object| (object, ignored)))
 }
 
 struct List<'a> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use super::{
     Bounded, HEADLESS, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Subdomain, Zone, annotations,
     name::{PortName, is_label},
-    scalar::{Address, not_an_address, text},
+    scalar::{Address, text},
 };
 
 /// The label that names the Service of a slice.
@@ -118,10 +118,14 @@ pub enum ConvertedSlice {
     Ignored(SliceId, &'static str),
 }
 
-impl TryFrom<EndpointSlice> for ConvertedSlice {
-    type Error = Invalid;
-
-    fn try_from(slice: EndpointSlice) -> Result<Self, Invalid> {
+impl EndpointSlice {
+    /// What it says. The endpoints that nobody can have are added to `left_out`.
+    ///
+    /// # Errors
+    ///
+    /// The rule that it breaks, if nothing can be made of it.
+    pub fn convert(self, left_out: &mut Vec<Invalid>) -> Result<ConvertedSlice, Invalid> {
+        let slice = self;
         let meta = slice.metadata.unwrap_or_default();
         let name = meta.name()?;
         let id = SliceId { namespace: meta.namespace(), name: name.0.clone() };
@@ -130,27 +134,28 @@ impl TryFrom<EndpointSlice> for ConvertedSlice {
         };
         let ports = ports(&slice.ports)?;
         let AddressType::Ip(family) = address_type else {
-            return Ok(Self::Ignored(id, "its addresses are host names"));
+            return Ok(ConvertedSlice::Ignored(id, "its addresses are host names"));
         };
         let (weight, _) = annotations::weight(&meta);
         let endpoints = slice.endpoints.iter().enumerate();
-        let endpoints = endpoints.map(|(index, endpoint)| endpoint.to_model(index, family, weight));
-        let endpoints = endpoints.collect::<Result<_, _>>()?;
+        let endpoints =
+            endpoints.filter_map(|(index, endpoint)| endpoint.to_model(index, family, weight, left_out));
+        let endpoints = endpoints.collect();
         let Some(service) = meta.label(SERVICE_NAME) else {
-            return Ok(Self::Ignored(id, "it has no label kubernetes.io/service-name"));
+            return Ok(ConvertedSlice::Ignored(id, "it has no label kubernetes.io/service-name"));
         };
         if !is_label(service) {
             let message = format!("label {SERVICE_NAME}: {service:?} is not the name of a Service");
             return Err(Invalid::new("metadata.labels", message));
         }
         if meta.label(HEADLESS).is_some() {
-            return Ok(Self::Ignored(id, "its Service is headless"));
+            return Ok(ConvertedSlice::Ignored(id, "its Service is headless"));
         }
         if meta.label(SERVICE_PROXY_NAME).is_some() {
-            return Ok(Self::Ignored(id, "another proxy serves it"));
+            return Ok(ConvertedSlice::Ignored(id, "another proxy serves it"));
         }
         let service = ServiceId { namespace: id.namespace.clone(), name: service.into() };
-        Ok(Self::Slice(model::EndpointSlice { id, service, family, ports, endpoints }))
+        Ok(ConvertedSlice::Slice(model::EndpointSlice { id, service, family, ports, endpoints }))
     }
 }
 
@@ -167,26 +172,36 @@ fn ports(entries: &[EndpointPort]) -> Result<Vec<model::EndpointPort>, Invalid> 
 }
 
 impl Endpoint {
-    fn to_model(&self, index: usize, family: Family, weight: Weight) -> Result<model::Endpoint, Invalid> {
-        let field = |position: usize| format!("endpoints[{index}].addresses[{position}]");
-        let mut first = None;
-        for (position, address) in self.addresses.iter().enumerate() {
-            let ip = match address {
-                Address::Ip(ip) => *ip,
-                Address::Text(text) => return Err(Invalid::new(field(position), not_an_address(text))),
-            };
-            if Family::of(ip) != family {
-                let message = format!("{ip} is not of the slice's addressType, {family}");
-                return Err(Invalid::new(field(position), message));
+    /// The endpoint by its first address, as for kube-proxy: which of several to take, nobody says. None if that is left out.
+    fn to_model(
+        &self,
+        index: usize,
+        family: Family,
+        weight: Weight,
+        left_out: &mut Vec<Invalid>,
+    ) -> Option<model::Endpoint> {
+        let of_family = |address: &Address| match address.usable() {
+            Ok(ip) if Family::of(ip) != family => {
+                Err(format!("{ip} is not of the slice's addressType, {family}"))
             }
-            first = first.or(Some(ip));
-        }
-        let Some(address) = first else {
-            return Err(Invalid::new(format!("endpoints[{index}].addresses"), "an endpoint has an address"));
+            outcome => outcome,
         };
+        let mut addresses = self.addresses.iter().enumerate().map(|(position, address)| {
+            of_family(address).map_err(|message| {
+                left_out.push(Invalid::new(format!("endpoints[{index}].addresses[{position}]"), message));
+            })
+        });
+        let first = addresses.next();
+        addresses.for_each(drop);
+        let Some(address) = first else {
+            let field = format!("endpoints[{index}].addresses");
+            left_out.push(Invalid::new(field, "an endpoint has an address"));
+            return None;
+        };
+        let address = address.ok()?;
         let conditions = self.conditions.unwrap_or_default();
         let ready = conditions.ready.unwrap_or(true);
-        Ok(model::Endpoint {
+        Some(model::Endpoint {
             address,
             conditions: model::Conditions {
                 ready,

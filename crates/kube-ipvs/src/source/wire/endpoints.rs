@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     Address, Bounded, FirstOf, HEADLESS, Invalid, Meta, SERVICE_PROXY_NAME, Subdomain, annotations,
-    endpoint_slice::EndpointPort, scalar::not_an_address,
+    endpoint_slice::EndpointPort,
 };
 
 /// How many addresses of a subset are mirrored, as in Kubernetes.
@@ -157,9 +157,6 @@ impl Subset {
 
 impl EndpointAddress {
     fn address(&self, field: impl FnOnce() -> String) -> Result<IpAddr, Invalid> {
-        match &self.ip {
-            Address::Ip(ip) => Ok(*ip),
-            Address::Text(text) => Err(Invalid::new(field(), not_an_address(text))),
-        }
+        self.ip.usable().map_err(|message| Invalid::new(field(), message))
     }
 }

@@ -7,8 +7,8 @@ use proxier::model;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    Bounded, Invalid,
-    scalar::{Address, Range, not_an_address, parse_range, text},
+    FirstOf, Invalid,
+    scalar::{Address, Range, parse_range, text},
 };
 
 /// How many external IPs and how many load-balancer IPs a Service can have. The API has no limit.
@@ -42,7 +42,7 @@ pub(super) struct Status {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 struct LoadBalancer {
     #[serde(default)]
-    ingress: Bounded<Ingress, MAX_OUTER_IPS>,
+    ingress: FirstOf<Ingress, MAX_OUTER_IPS>,
 }
 
 /// An entry without `ip` has a host name only: whatever it resolves to is not known here.
@@ -72,38 +72,52 @@ impl<'de> Deserialize<'de> for IpMode {
 impl Status {
     /// The addresses at which packets for the Service arrive as the client sent them. Where `ipMode` is `Proxy` the
     /// load balancer sends them on to a node port or to a pod, and its address is not for the nodes to take.
-    pub(super) fn load_balancer_ips(&self) -> Result<Vec<IpAddr>, Invalid> {
-        let entries = self.load_balancer.iter().flat_map(|balancer| balancer.ingress.iter()).enumerate();
-        let vips = entries.filter_map(|(index, entry)| {
+    pub(super) fn load_balancer_ips(self, left_out: &mut Vec<Invalid>) -> Vec<IpAddr> {
+        let ingress = self.load_balancer.unwrap_or_default().ingress;
+        left_out.extend(ingress.cut("status.loadBalancer.ingress"));
+        let vips = ingress.entries.iter().enumerate().filter_map(|(index, entry)| {
             let ip = entry.ip.as_ref().filter(|ip| **ip != Address::Text("".into()))?;
             let is_vip = entry.ip_mode != Some(IpMode::Proxy);
             is_vip.then(|| (format!("status.loadBalancer.ingress[{index}].ip"), ip))
         });
-        distinct_ips(vips)
+        distinct_ips(vips, left_out)
     }
 }
 
 /// `spec.externalIPs`.
-pub(super) fn external_ips(entries: &[Address]) -> Result<Vec<IpAddr>, Invalid> {
-    let fields = entries.iter().enumerate();
-    distinct_ips(fields.map(|(index, entry)| (format!("spec.externalIPs[{index}]"), entry)))
+pub(super) fn external_ips(
+    list: &FirstOf<Address, MAX_OUTER_IPS>,
+    left_out: &mut Vec<Invalid>,
+) -> Vec<IpAddr> {
+    left_out.extend(list.cut("spec.externalIPs"));
+    let fields = list.entries.iter().enumerate();
+    distinct_ips(fields.map(|(index, entry)| (format!("spec.externalIPs[{index}]"), entry)), left_out)
 }
 
-fn distinct_ips<'a>(entries: impl Iterator<Item = (String, &'a Address)>) -> Result<Vec<IpAddr>, Invalid> {
+fn distinct_ips<'a>(
+    entries: impl Iterator<Item = (String, &'a Address)>,
+    left_out: &mut Vec<Invalid>,
+) -> Vec<IpAddr> {
     let mut ips = Vec::new();
     for (field, entry) in entries {
-        match entry {
-            Address::Ip(ip) if ips.contains(ip) => {}
-            Address::Ip(ip) => ips.push(*ip),
-            Address::Text(text) => return Err(Invalid::new(field, not_an_address(text))),
+        match entry.usable() {
+            Ok(ip) if ips.contains(&ip) => {}
+            Ok(ip) => ips.push(ip),
+            Err(message) => left_out.push(Invalid::new(field, message)),
         }
     }
-    Ok(ips)
+    ips
 }
 
-/// `spec.loadBalancerSourceRanges`, or else those of the annotation [`SOURCE_RANGES`].
-pub(super) fn source_ranges(spec: &[Range], annotation: Option<&str>) -> Result<Vec<IpNet>, Invalid> {
-    let mut ranges: Vec<IpNet> = spec.iter().map(|range| range.0).collect();
+/// `spec.loadBalancerSourceRanges`, or else those of the annotation [`SOURCE_RANGES`]. Leaving some out lets fewer clients in,
+/// and never more.
+pub(super) fn source_ranges(
+    spec: &FirstOf<Range, MAX_SOURCE_RANGES>,
+    annotation: Option<&str>,
+    left_out: &mut Vec<Invalid>,
+) -> Result<Vec<IpNet>, Invalid> {
+    left_out.extend(spec.cut("spec.loadBalancerSourceRanges"));
+    let mut ranges: Vec<IpNet> = spec.entries.iter().map(|range| range.0).collect();
     if ranges.is_empty() {
         let invalid = |message: String| {
             Invalid::new("metadata.annotations", format!("annotation {SOURCE_RANGES}: {message}"))
@@ -113,7 +127,8 @@ pub(super) fn source_ranges(spec: &[Range], annotation: Option<&str>) -> Result<
         let items = text.split(',').filter(|_| !text.trim().is_empty());
         ranges = items.map(|item| parse_range(item).map_err(invalid)).collect::<Result<_, _>>()?;
         if ranges.len() > MAX_SOURCE_RANGES {
-            return Err(invalid(format!("too many entries: at most {MAX_SOURCE_RANGES} are allowed")));
+            ranges.truncate(MAX_SOURCE_RANGES);
+            left_out.push(invalid(format!("too many entries: at most {MAX_SOURCE_RANGES} are allowed")));
         }
     }
     let mut distinct = Vec::with_capacity(ranges.len());

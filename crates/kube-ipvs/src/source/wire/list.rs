@@ -7,6 +7,8 @@ use serde::{
     de::{Error, IgnoredAny, SeqAccess, Visitor},
 };
 
+use super::Invalid;
+
 /// A list of at most `MAX` entries. One more is an error at once, before the rest is even read; `null` is
 /// the empty list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +71,14 @@ pub struct FirstOf<T, const MAX: usize> {
 impl<T, const MAX: usize> Default for FirstOf<T, MAX> {
     fn default() -> Self {
         Self { entries: Vec::new(), more: 0 }
+    }
+}
+
+impl<T, const MAX: usize> FirstOf<T, MAX> {
+    /// What is to be said of a list in this field, if there is more of it.
+    pub(super) fn cut(&self, field: &str) -> Option<Invalid> {
+        let too_many = || Invalid::new(field, format!("too many entries: at most {MAX} are allowed"));
+        (self.more > 0).then(too_many)
     }
 }
 

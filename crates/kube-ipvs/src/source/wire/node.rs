@@ -1,11 +1,9 @@
-use std::net::IpAddr;
-
 use proxier::model;
 use serde::Deserialize;
 
 use super::{
     Bounded, Invalid, Meta,
-    scalar::{Range, not_an_address, one_of_each_family},
+    scalar::{Range, not_an_address, one_of_each_family, parse_ip},
 };
 
 /// The label with the zone of a Node.
@@ -53,10 +51,14 @@ struct NodeAddress {
     address: String,
 }
 
-impl TryFrom<Node> for model::Node {
-    type Error = Invalid;
-
-    fn try_from(Node { metadata, spec, status }: Node) -> Result<Self, Invalid> {
+impl Node {
+    /// What it says. The addresses that are none, as the API server does not look at them, are added to `left_out`.
+    ///
+    /// # Errors
+    ///
+    /// The rule that it breaks, if nothing can be made of it.
+    pub fn convert(self, left_out: &mut Vec<Invalid>) -> Result<model::Node, Invalid> {
+        let Self { metadata, spec, status } = self;
         let meta = metadata.unwrap_or_default();
         let name = (**meta.name()?).into();
         let mut internal_ips = Vec::new();
@@ -66,9 +68,11 @@ impl TryFrom<Node> for model::Node {
             if !matches!(&*entry.r#type, "InternalIP" | "ExternalIP") {
                 continue;
             }
-            let ip: IpAddr = entry.address.parse().map_err(|_| {
-                Invalid::new(format!("status.addresses[{index}].address"), not_an_address(&entry.address))
-            })?;
+            let Some(ip) = parse_ip(&entry.address) else {
+                let field = format!("status.addresses[{index}].address");
+                left_out.push(Invalid::new(field, not_an_address(&entry.address)));
+                continue;
+            };
             let ip = ip.to_canonical();
             if entry.r#type == "InternalIP" {
                 internal_ips.push(ip);
@@ -81,7 +85,7 @@ impl TryFrom<Node> for model::Node {
         let zone = meta.label(ZONE).filter(|zone| !zone.is_empty()).map(Into::into);
         let spec = spec.unwrap_or_default();
         let leaving = meta.is_being_deleted() || spec.taints.iter().any(|taint| taint.key == TO_BE_DELETED);
-        Ok(Self { name, internal_ips, addresses, zone, pod_cidrs: spec.pod_cidrs()?, leaving })
+        Ok(model::Node { name, internal_ips, addresses, zone, pod_cidrs: spec.pod_cidrs()?, leaving })
     }
 }
 

@@ -152,17 +152,45 @@ impl<'de> Deserialize<'de> for Protocol {
 pub enum Address {
     /// An address. IPv4 addresses mapped into IPv6 are IPv4 addresses here, as they are for Kubernetes.
     Ip(IpAddr),
+    /// An address that means something else on every host, and what it is.
+    Reserved(IpAddr, &'static str),
     /// Anything else.
     Text(Box<str>),
 }
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer, "an IP address", |value| match value.parse::<IpAddr>() {
-            Ok(address) => usable(address.to_canonical()).map(Self::Ip),
-            Err(_) => Ok(Self::Text(value.into())),
+        text(deserializer, "an IP address", |value| {
+            let Some(address) = parse_ip(value) else { return Ok(Self::Text(value.into())) };
+            let address = address.to_canonical();
+            Ok(reserved(address).map_or(Self::Ip(address), |what| Self::Reserved(address, what)))
         })
     }
+}
+
+impl Address {
+    /// The address, for fields where it has to be one that a Service or an endpoint can have; or else why it is none.
+    pub(super) fn usable(&self) -> Result<IpAddr, String> {
+        match self {
+            Self::Ip(address) => Ok(*address),
+            Self::Reserved(address, what) => {
+                Err(format!("{address} is {what}: neither a Service nor an endpoint can have it"))
+            }
+            Self::Text(text) => Err(not_an_address(text)),
+        }
+    }
+}
+
+/// Zeros in front of an IPv4 address's numbers mean nothing, as in the fields that the API server checks by Go's former
+/// rules (`k8s.io/utils/net.ParseIPSloppy`).
+pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
+    text.parse().ok().or_else(|| {
+        let numbers = text.split('.').map(|number| match number.trim_start_matches('0') {
+            "" if !number.is_empty() => "0",
+            rest => rest,
+        });
+        numbers.collect::<Vec<_>>().join(".").parse().ok().map(IpAddr::V4)
+    })
 }
 
 /// A range of addresses, such as `10.244.0.0/16`.
@@ -178,10 +206,14 @@ impl<'de> Deserialize<'de> for Range {
 /// Bits beyond the prefix are dropped, as Go's `net.ParseCIDR` does: `10.1.2.3/8` is `10.0.0.0/8`. Blanks around it are
 /// allowed, as the API server allows them in some of its fields.
 pub(super) fn parse_range(text: &str) -> Result<IpNet, String> {
-    text.trim().parse::<IpNet>().map(|range| range.trunc()).map_err(|_| {
-        let hint = match text.trim().parse::<IpAddr>() {
-            Ok(address) => format!("it has no length; this address alone is {}", IpNet::from(address)),
-            Err(_) => "allowed are ranges such as 10.244.0.0/16 or fd00:10::/64".into(),
+    let range = || {
+        let (address, length) = text.trim().split_once('/')?;
+        IpNet::new(parse_ip(address)?, length.parse().ok()?).ok()
+    };
+    range().map(|range| range.trunc()).ok_or_else(|| {
+        let hint = match parse_ip(text.trim()) {
+            Some(address) => format!("it has no length; this address alone is {}", IpNet::from(address)),
+            None => "allowed are ranges such as 10.244.0.0/16 or fd00:10::/64".into(),
         };
         format!("{text:?} is not an address range: {hint}")
     })
@@ -199,21 +231,21 @@ pub(super) fn one_of_each_family(ranges: &[Range], field: &str) -> Result<Vec<Ip
     Ok(ranges.iter().map(|range| range.0).collect())
 }
 
-/// The ranges that the API server refuses: they mean something else on every host.
-fn usable(address: IpAddr) -> Result<IpAddr, String> {
+/// What an address is that no Service and no endpoint can have, as it means something else on every host. The API server
+/// refuses most of these in most of its fields.
+fn reserved(address: IpAddr) -> Option<&'static str> {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
-    let reserved = match address {
-        _ if address.is_unspecified() => "the unspecified address",
-        _ if address.is_loopback() => "a loopback address (127.0.0.0/8, ::1)",
-        _ if address.is_multicast() => "a multicast address (224.0.0.0/4, ff00::/8)",
-        _ if link_local => "a link-local address (169.254.0.0/16, fe80::/10)",
-        IpAddr::V4(Ipv4Addr::BROADCAST) => "the broadcast address",
-        IpAddr::V4(_) | IpAddr::V6(_) => return Ok(address),
-    };
-    Err(format!("{address} is {reserved}: neither a Service nor an endpoint can have it"))
+    match address {
+        _ if address.is_unspecified() => Some("the unspecified address"),
+        _ if address.is_loopback() => Some("a loopback address (127.0.0.0/8, ::1)"),
+        _ if address.is_multicast() => Some("a multicast address (224.0.0.0/4, ff00::/8)"),
+        _ if link_local => Some("a link-local address (169.254.0.0/16, fe80::/10)"),
+        IpAddr::V4(Ipv4Addr::BROADCAST) => Some("the broadcast address"),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
 }
 
 /// Why a text is not an address, for fields where it has to be one.

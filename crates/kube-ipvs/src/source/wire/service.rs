@@ -4,12 +4,12 @@ use proxier::model::{self, Affinity, ServiceId};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use super::{
-    Bounded, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Seconds, annotations,
+    Bounded, FirstOf, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Seconds, annotations,
     exposure::{
         MAX_OUTER_IPS, MAX_SOURCE_RANGES, SOURCE_RANGES, Status, TrafficPolicy, external_ips, source_ranges,
     },
     name::PortName,
-    scalar::{Address, NodePort, Range, not_an_address, text},
+    scalar::{Address, NodePort, Range, text},
 };
 
 /// A Service (`v1`).
@@ -35,9 +35,9 @@ struct Spec {
     session_affinity: Option<SessionAffinity>,
     session_affinity_config: Option<AffinityConfig>,
     #[serde(default, rename = "externalIPs")]
-    external_ips: Bounded<Address, MAX_OUTER_IPS>,
+    external_ips: FirstOf<Address, MAX_OUTER_IPS>,
     #[serde(default)]
-    load_balancer_source_ranges: Bounded<Range, MAX_SOURCE_RANGES>,
+    load_balancer_source_ranges: FirstOf<Range, MAX_SOURCE_RANGES>,
     internal_traffic_policy: Option<TrafficPolicy>,
     external_traffic_policy: Option<TrafficPolicy>,
     health_check_node_port: Option<NodePort>,
@@ -126,17 +126,21 @@ pub struct ConvertedService {
 /// The API's default of `sessionAffinityConfig.clientIP.timeoutSeconds`: three hours.
 const DEFAULT_TIMEOUT: Seconds = Seconds(NonZeroU32::new(10_800).unwrap());
 
-impl TryFrom<Service> for ConvertedService {
-    type Error = Invalid;
-
-    fn try_from(Service { metadata, spec, status }: Service) -> Result<Self, Invalid> {
+impl Service {
+    /// What it says. What of it nobody can have, and the rest does without, is added to `left_out`.
+    ///
+    /// # Errors
+    ///
+    /// The rule that it breaks, if nothing can be made of it.
+    pub fn convert(self, left_out: &mut Vec<Invalid>) -> Result<ConvertedService, Invalid> {
+        let Self { metadata, spec, status } = self;
         let meta = metadata.unwrap_or_default();
         let name = meta.label_name()?;
         let Some(spec) = spec else {
             return Err(Invalid::new("spec", "is missing"));
         };
         let is_external_name = spec.r#type == Some(Type::ExternalName);
-        let cluster_ips = if is_external_name { Cluster::Unset } else { spec.cluster_ips()? };
+        let cluster_ips = if is_external_name { Cluster::Unset } else { spec.cluster_ips(left_out)? };
         if spec.ports.is_empty() && !is_external_name && !matches!(cluster_ips, Cluster::Headless) {
             return Err(Invalid::new("spec.ports", "a Service has at least one port"));
         }
@@ -151,13 +155,13 @@ impl TryFrom<Service> for ConvertedService {
             ..model::Service::new(ServiceId { namespace: meta.namespace(), name: name.0.clone() })
         };
         if !is_external_name {
-            service.external_ips = external_ips(&spec.external_ips)?;
+            service.external_ips = external_ips(&spec.external_ips, left_out);
             service.internal_policy = spec.internal_traffic_policy.unwrap_or_default().0;
         }
         if spec.r#type == Some(Type::LoadBalancer) {
-            service.load_balancer_ips = status.unwrap_or_default().load_balancer_ips()?;
+            service.load_balancer_ips = status.unwrap_or_default().load_balancer_ips(left_out);
             let annotation = meta.annotation(SOURCE_RANGES);
-            service.source_ranges = source_ranges(&spec.load_balancer_source_ranges, annotation)?;
+            service.source_ranges = source_ranges(&spec.load_balancer_source_ranges, annotation, left_out)?;
             service.health_check_port = spec.health_check_node_port.and_then(|port| port.0);
         }
         // Kubernetes calls these Services externally accessible; of others the policy means nothing.
@@ -166,7 +170,7 @@ impl TryFrom<Service> for ConvertedService {
         }
         let selects_pods = spec.selector.is_some_and(|selector| !selector.is_empty());
         let is_foreign = meta.label(SERVICE_PROXY_NAME).is_some();
-        Ok(Self { service, selects_pods, is_foreign, lacks_cluster_ip })
+        Ok(ConvertedService { service, selects_pods, is_foreign, lacks_cluster_ip })
     }
 }
 
@@ -190,13 +194,16 @@ impl Cluster {
 }
 
 impl Spec {
-    fn cluster_ips(&self) -> Result<Cluster, Invalid> {
+    fn cluster_ips(&self, left_out: &mut Vec<Invalid>) -> Result<Cluster, Invalid> {
         let single = self.cluster_ip.as_ref().filter(|address| !is_text(address, ""));
         let Some(first) = self.cluster_ips.first() else {
             return match single {
                 None => Ok(Cluster::Unset),
                 Some(address) if is_text(address, "None") => Ok(Cluster::Headless),
-                Some(address) => Ok(Cluster::Ips(vec![address_of(address, "spec.clusterIP")?])),
+                Some(address) => {
+                    let ip = address_of(address, "spec.clusterIP", left_out)?;
+                    Ok(Cluster::Ips(ip.into_iter().collect()))
+                }
             };
         };
         if single.is_some_and(|single| single != first) {
@@ -208,7 +215,7 @@ impl Spec {
         let mut ips = Vec::with_capacity(2);
         for (index, address) in self.cluster_ips.iter().enumerate() {
             let field = format!("spec.clusterIPs[{index}]");
-            let ip = address_of(address, &field)?;
+            let Some(ip) = address_of(address, &field, left_out)? else { continue };
             if ips.iter().any(|other: &IpAddr| other.is_ipv4() == ip.is_ipv4()) {
                 return Err(Invalid::new(field, "is of the same family as the first: at most one of each"));
             }
@@ -276,13 +283,22 @@ fn is_text(address: &Address, wanted: &str) -> bool {
     matches!(address, Address::Text(text) if **text == *wanted)
 }
 
-fn address_of(address: &Address, field: &str) -> Result<IpAddr, Invalid> {
-    match address {
-        Address::Ip(ip) => Ok(*ip),
-        Address::Text(text) if text.eq_ignore_ascii_case("none") => Err(Invalid::new(
+/// A ClusterIP; none if it is left out.
+fn address_of(
+    address: &Address,
+    field: &str,
+    left_out: &mut Vec<Invalid>,
+) -> Result<Option<IpAddr>, Invalid> {
+    match (address, address.usable()) {
+        (_, Ok(ip)) => Ok(Some(ip)),
+        (Address::Text(text), _) if text.eq_ignore_ascii_case("none") => Err(Invalid::new(
             field,
             format!("{text:?} is not an IP address; a headless Service has \"None\", and that alone"),
         )),
-        Address::Text(text) => Err(Invalid::new(field, not_an_address(text))),
+        (Address::Text(_), Err(message)) => Err(Invalid::new(field, message)),
+        (_, Err(message)) => {
+            left_out.push(Invalid::new(field, message));
+            Ok(None)
+        }
     }
 }

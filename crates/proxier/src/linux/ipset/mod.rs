@@ -6,7 +6,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use netlink_batch::{Batch, Error, Protocol, Socket};
 
@@ -21,6 +21,14 @@ const BUSY: i32 = 4100;
 /// How often a list that changed under our eyes is read again.
 const ATTEMPTS: usize = 10;
 
+/// Where the kernel shows which of its modules are loaded, or built in.
+const MODULES: &str = "/sys/module";
+
+/// Whether there can be any ipsets. Where nobody can see which modules there are, there can.
+fn may_exist(modules: &Path) -> bool {
+    modules.join("ip_set").exists() || !modules.exists()
+}
+
 /// The ipsets of one network namespace.
 pub(super) struct IpSets {
     socket: Socket,
@@ -31,8 +39,12 @@ impl IpSets {
         Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
     }
 
-    /// How many entries each set has, by name. None where the kernel has no ipsets at all.
+    /// How many entries each set has, by name. None where the kernel has no ipsets at all; nor where it has not loaded them: to ask would
+    /// have it do so, on every node on which nobody ever had any.
     pub(super) fn sizes(&mut self) -> Result<BTreeMap<String, u32>, Error> {
+        if !may_exist(Path::new(MODULES)) {
+            return Ok(BTreeMap::new());
+        }
         let headers = self.list(Command::ListHeaders)?;
         Ok(headers.into_iter().map(|part| (part.set, part.size.unwrap_or_default())).collect())
     }

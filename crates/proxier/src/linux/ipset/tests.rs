@@ -112,3 +112,14 @@ fn nonsense_is_no_set() {
     assert_eq!(reply::part(&[]), None);
     assert_eq!(reply::part(&[0xff; 40]), None);
 }
+
+#[test]
+fn sets_exist_only_where_their_module_does() {
+    let modules = std::env::temp_dir().join(format!("kube-ipvs-modules-{}", std::process::id()));
+    assert!(may_exist(&modules), "where /sys is not mounted nobody knows");
+    std::fs::create_dir_all(modules.join("ip_tables")).unwrap();
+    assert!(!may_exist(&modules));
+    std::fs::create_dir(modules.join("ip_set")).unwrap();
+    assert!(may_exist(&modules));
+    std::fs::remove_dir_all(&modules).unwrap();
+}

@@ -1,9 +1,12 @@
 //! When kube-proxy's leftovers go, and what is said about it.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+mod listeners;
+
+use std::{collections::BTreeSet, time::Duration};
 
 use proxier::{linux::LinuxKernel, takeover::ClearedOut};
 
+use self::listeners::somebody_else_listens;
 use crate::{
     announce::{About, Announcement, Announcer},
     config::Configuration,
@@ -14,6 +17,11 @@ type Announce<'a> = dyn FnMut(&'static str, String) + 'a;
 
 /// How long to wait at least from one look at kube-proxy to the next.
 const PAUSE: Duration = Duration::from_secs(10);
+/// How long a node may take until all that is wanted is there, before it is said what is waited for.
+const USUAL: Duration = Duration::from_secs(60);
+/// How long nf_tables may hold on to the sets of rules that are gone, and when to look again meanwhile.
+const LETS_GO: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_millis(100);
 
 /// Follows the end of kube-proxy on this node.
 pub(super) struct Succession {
@@ -21,6 +29,10 @@ pub(super) struct Succession {
     /// On which kube-proxy answers, with the configuration that was ours to take over.
     ports: BTreeSet<u16>,
     next_look: Duration,
+    /// Whether it was said what is waited for.
+    has_told_wait: bool,
+    /// Since when nf_tables is waited for.
+    letting_go: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +45,14 @@ enum Stage {
     Idle,
 }
 
+/// What the kernel has of what is wanted.
+pub(super) enum Progress<'a> {
+    /// All, and nothing else of ours.
+    Settled,
+    /// Not all: these objects could never be read, or, where there are none, the kernel refuses something.
+    Unsettled(&'a [Box<str>]),
+}
+
 impl Succession {
     pub(super) fn new(configuration: &Configuration) -> Self {
         let stage = match configuration.own.take_over {
@@ -41,14 +61,19 @@ impl Succession {
         };
         let listen = [configuration.healthz_listen(), configuration.metrics_listen()];
         let ports = listen.into_iter().flatten().map(|address| address.port()).collect();
-        Self { stage, ports, next_look: Duration::ZERO }
+        Self { stage, ports, next_look: Duration::ZERO, has_told_wait: false, letting_go: None }
     }
 
-    /// To be called after each turn. `is_settled`: whether the kernel has all that is wanted, and nothing else of ours.
+    /// When to be called although no turn is due: soon, while something is waited for that takes no turn.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.letting_go.map(|_| self.next_look)
+    }
+
+    /// To be called after each turn, and when it is [due](Self::due).
     pub(super) fn go_on(
         &mut self,
         kernel: &mut LinuxKernel,
-        is_settled: bool,
+        progress: Progress<'_>,
         now: Duration,
         announcer: &mut Announcer,
     ) {
@@ -58,22 +83,37 @@ impl Succession {
         if now < self.next_look {
             return;
         }
-        match self.stage {
-            Stage::Waiting { has_warned } if is_settled => {
+        match (self.stage, progress) {
+            (Stage::Waiting { has_warned }, Progress::Settled) => {
                 self.next_look = now + PAUSE;
-                self.stage = self.clear_out(kernel, has_warned, &mut announce);
+                self.stage = self.clear_out(kernel, has_warned, now, &mut announce);
             }
-            Stage::Over { has_warned } => {
+            (Stage::Waiting { .. }, Progress::Unsettled(unread)) if self.has_to_tell_wait(now) => {
+                self.next_look = now + PAUSE;
+                self.has_told_wait = tell_wait(kernel, unread, &mut announce);
+            }
+            (Stage::Over { has_warned }, _) => {
                 self.next_look = now + PAUSE;
                 self.stage = Stage::Over { has_warned: is_back(kernel, has_warned, &mut announce) };
             }
-            Stage::Waiting { .. } | Stage::Idle => {}
+            (Stage::Waiting { .. }, _) if self.letting_go.is_some() => self.next_look = now + SOON,
+            (Stage::Waiting { .. } | Stage::Idle, _) => {}
         }
     }
 
-    fn clear_out(&self, kernel: &mut LinuxKernel, has_warned: bool, announce: &mut Announce<'_>) -> Stage {
+    fn has_to_tell_wait(&self, now: Duration) -> bool {
+        !self.has_told_wait && self.letting_go.is_none() && now > USUAL
+    }
+
+    fn clear_out(
+        &mut self,
+        kernel: &mut LinuxKernel,
+        has_warned: bool,
+        now: Duration,
+        announce: &mut Announce<'_>,
+    ) -> Stage {
         match kernel.is_kube_proxy_at_work() {
-            Ok(true) => {
+            Ok(true) if self.letting_go.is_none() => {
                 if let Some(port) = self.ports.iter().find(|port| somebody_else_listens(**port)) {
                     if !has_warned {
                         let note = format!(
@@ -86,15 +126,21 @@ impl Succession {
                     return Stage::Waiting { has_warned: true };
                 }
             }
-            Ok(false) => {}
+            Ok(_) => {}
             Err(error) => {
                 tracing::error!("{error}; trying again");
                 return Stage::Waiting { has_warned };
             }
         }
-        match kernel.clear_out() {
-            Ok(done) if done.is_empty() => Stage::Idle,
-            Ok(done) => {
+        let since = self.letting_go.take().unwrap_or(now);
+        match kernel.clear_out(now < since + LETS_GO) {
+            Ok(None) => {
+                self.letting_go = Some(since);
+                self.next_look = now + SOON;
+                Stage::Waiting { has_warned }
+            }
+            Ok(Some(done)) if done.is_empty() => Stage::Idle,
+            Ok(Some(done)) => {
                 tell(&done);
                 done.kept.iter().for_each(|kept| announce("KubeProxyRulesKept", kept.to_string()));
                 Stage::Over { has_warned: false }
@@ -105,6 +151,32 @@ impl Succession {
             }
         }
     }
+}
+
+/// Says why what kube-proxy left does not go, if it left anything. Returns whether that was said.
+fn tell_wait(kernel: &mut LinuxKernel, unread: &[Box<str>], announce: &mut Announce<'_>) -> bool {
+    // Where it cannot be read, the next look says so.
+    let is_there = kernel.is_kube_proxy_at_work().unwrap_or_default();
+    if is_there {
+        let note = wait(unread);
+        tracing::warn!("{note}");
+        announce("TakeOverWaits", note);
+    }
+    is_there
+}
+
+/// What the take-over waits for.
+fn wait(unread: &[Box<str>]) -> String {
+    let what = match unread {
+        [] => {
+            "what the kernel refuses is made good, or a manifest can be read: the log says which".to_owned()
+        }
+        names => format!("these objects can be read: {}", names.join(", ")),
+    };
+    format!(
+        "kube-proxy's chains and ipsets stay until {what}. All other Services are served; see \
+         docs/migrating-from-kube-proxy.md"
+    )
 }
 
 fn tell(done: &ClearedOut) {
@@ -139,57 +211,18 @@ fn is_back(kernel: &mut LinuxKernel, has_warned: bool, announce: &mut Announce<'
     }
 }
 
-/// Whether another process than this one listens on a TCP port, in this network namespace.
-fn somebody_else_listens(port: u16) -> bool {
-    let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
-    let tables: String = tables.iter().filter_map(|table| fs::read_to_string(table).ok()).collect();
-    let listeners = listeners(&tables, port);
-    !listeners.is_empty() && !listeners.is_subset(&own_sockets())
-}
-
-/// The inodes of the sockets that listen on a port, as the kernel's tables of TCP sockets have them.
-fn listeners(tables: &str, port: u16) -> BTreeSet<u64> {
-    const LISTEN: &str = "0A";
-    let listener = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let (_, local) = words.get(1)?.rsplit_once(':')?;
-        let is_it = u16::from_str_radix(local, 16).ok()? == port && *words.get(3)? == LISTEN;
-        words.get(9).filter(|_| is_it)?.parse().ok()
-    };
-    tables.lines().filter_map(listener).collect()
-}
-
-/// The inodes of this process's own sockets.
-fn own_sockets() -> BTreeSet<u64> {
-    let Ok(descriptors) = fs::read_dir("/proc/self/fd") else { return BTreeSet::new() };
-    let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    let inode =
-        |link: std::path::PathBuf| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
-    links.filter_map(inode).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
 
-    const TABLE: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000:2810 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0
-   1: 0100007F:2810 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0 20 4 30 10 -1
-   2: 0100007F:2809 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0 100 0 0 10 0
-";
-
     #[test]
-    fn listeners_of_one_port() {
-        assert_eq!(listeners(TABLE, 10256), [4711].into());
-        assert_eq!(listeners(TABLE, 10249), [4713].into());
-        assert_eq!(listeners(TABLE, 80), [].into());
-    }
-
-    #[test]
-    fn our_own_listener_is_not_somebody_else() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(!somebody_else_listens(listener.local_addr().unwrap().port()));
+    fn what_is_waited_for_is_named() {
+        let names = ["Service shop/web".into(), "EndpointSlice shop/web-1".into()];
+        let note = wait(&names);
+        assert!(
+            note.contains("can be read: Service shop/web, EndpointSlice shop/web-1. All other"),
+            "{note}"
+        );
+        assert!(wait(&[]).contains("refuses"), "{}", wait(&[]));
     }
 }

@@ -1,0 +1,173 @@
+//! Who is being answered: a bounded number of callers, of which no peer can have all.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Notify, watch};
+
+/// How many callers are heard at once.
+const MOST: usize = 256;
+/// How many of them may call from one address, or one IPv6 network.
+const MOST_OF_PEER: usize = 64;
+
+/// The places of all who call at the same ports. They are never all taken: who comes when they are has the place of whoever has stayed
+/// longest, so that nobody keeps others out by calling and saying nothing.
+#[derive(Debug)]
+pub(super) struct Callers {
+    places: Mutex<Places<Arc<Notify>>>,
+    end: watch::Receiver<bool>,
+}
+
+impl Callers {
+    /// Nobody has called yet. `end` says when nobody is to be let in any more.
+    pub(super) fn new(end: watch::Receiver<bool>) -> Arc<Self> {
+        Arc::new(Self { places: Mutex::default(), end })
+    }
+
+    /// Waits until nobody is to be let in any more.
+    pub(super) async fn end(&self) {
+        // Whoever could say so may be gone.
+        let _ = self.end.clone().wait_for(|is_end| *is_end).await;
+    }
+
+    /// Has a new caller in, and somebody else leave where there are too many.
+    pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Place {
+        let leave = Arc::new(Notify::new());
+        let (number, evicted) = self.places().enter(peer(from), Arc::clone(&leave));
+        evicted.iter().for_each(|evicted| evicted.notify_one());
+        Place { callers: Arc::clone(self), number, leave }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places<Arc<Notify>>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A caller's place, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    callers: Arc<Callers>,
+    number: u64,
+    leave: Arc<Notify>,
+}
+
+impl Place {
+    /// Waits until another caller has this place.
+    pub(super) async fn taken(&self) {
+        self.leave.notified().await;
+    }
+
+    /// Waits until the caller is to be answered and sent away.
+    pub(super) async fn end(&self) {
+        self.callers.end().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.callers.places().leave(self.number);
+    }
+}
+
+/// The places, by when they were taken: whose they are, and how to have that caller leave.
+#[derive(Debug)]
+struct Places<T> {
+    next: u64,
+    taken: BTreeMap<u64, (IpAddr, T)>,
+}
+
+impl<T> Default for Places<T> {
+    fn default() -> Self {
+        Self { next: 0, taken: BTreeMap::new() }
+    }
+}
+
+impl<T> Places<T> {
+    /// Takes a place. Returns its number, and who has to leave.
+    fn enter(&mut self, peer: IpAddr, caller: T) -> (u64, Option<T>) {
+        let evicted = self.too_many(peer).and_then(|number| self.taken.remove(&number));
+        let number = self.next;
+        self.next += 1;
+        self.taken.insert(number, (peer, caller));
+        (number, evicted.map(|(_, caller)| caller))
+    }
+
+    fn leave(&mut self, number: u64) {
+        self.taken.remove(&number);
+    }
+
+    /// Which place one more caller from this peer is to have, if none is free: the oldest of its own if it has as many as it may, or
+    /// else the oldest of those who have most.
+    fn too_many(&self, peer: IpAddr) -> Option<u64> {
+        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        self.taken.values().for_each(|(of, _)| *counts.entry(*of).or_default() += 1);
+        let oldest = |loses: &dyn Fn(&IpAddr) -> bool| {
+            self.taken.iter().find(|(_, (of, _))| loses(of)).map(|(number, _)| *number)
+        };
+        if counts.get(&peer).is_some_and(|count| *count >= MOST_OF_PEER) {
+            return oldest(&|of| *of == peer);
+        }
+        let most = counts.values().max().copied().filter(|_| self.taken.len() >= MOST);
+        most.and_then(|most| oldest(&|of| counts.get(of) == Some(&most)))
+    }
+}
+
+/// As whom a caller counts: with IPv6 everybody has 2^64 addresses.
+fn peer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(number: usize) -> IpAddr {
+        IpAddr::from([10, 0, (number / 250) as u8, (number % 250) as u8])
+    }
+
+    #[test]
+    fn a_caller_counts_as_its_network() {
+        let as_text = |address: &str| peer(address.parse().unwrap()).to_string();
+        assert_eq!(as_text("2001:db8::1:2:3:4"), "2001:db8::");
+        assert_eq!(as_text("::ffff:192.0.2.1"), "192.0.2.1");
+    }
+
+    #[test]
+    fn one_peer_has_no_more_than_its_part() {
+        let mut places = Places::default();
+        assert_eq!(places.enter(caller(1), 0).1, None);
+        for number in 0..MOST_OF_PEER {
+            assert_eq!(places.enter(caller(2), 1000 + number).1, None);
+        }
+        // The next one has the place of its own oldest, and nobody else's.
+        assert_eq!(places.enter(caller(2), 9).1, Some(1000));
+        assert_eq!(places.enter(caller(2), 9).1, Some(1001));
+        assert_eq!(places.enter(caller(1), 9).1, None);
+    }
+
+    #[test]
+    fn when_all_are_taken_whoever_has_most_loses_its_oldest() {
+        let mut places = Places::default();
+        let mut all = Vec::new();
+        for number in 0..MOST {
+            let from = if number % 8 == 3 { caller(500) } else { caller(number) };
+            let (place, evicted) = places.enter(from, number);
+            assert_eq!(evicted, None, "{number}");
+            all.push(place);
+        }
+        assert_eq!(places.enter(caller(501), 9).1, Some(3));
+        assert_eq!(places.taken.len(), MOST);
+        // One that has left makes room.
+        places.leave(all[0]);
+        assert_eq!(places.enter(caller(502), 9).1, None);
+        // One that was told to leave has no place any more to give back.
+        places.leave(all[3]);
+        assert_eq!(places.taken.len(), MOST);
+    }
+}

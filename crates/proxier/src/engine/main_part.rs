@@ -1,0 +1,48 @@
+use std::collections::BTreeSet;
+
+use super::{Engine, FailedChange, Turn};
+use crate::{
+    cluster::Claim,
+    model::{Family, ServiceId, VirtualServerKey},
+    plan::Change,
+    set::Element,
+};
+
+impl Engine {
+    /// Whether what failed in a turn is more than a few Services' own: the kernel cannot be used at all, or a change failed that all Services
+    /// of the family stand on, or one for each of most of them. One Service alone never is.
+    pub fn has_failed_in_the_main(&self, turn: &Turn, family: Family) -> bool {
+        let failures = || turn.failures.iter().filter(|failure| failure.change.family() == family);
+        if turn.unusable.is_some() || failures().any(|failure| is_of_all(&failure.change)) {
+            return true;
+        }
+        let failing: BTreeSet<&ServiceId> = failures().flat_map(|failure| self.hit_by(failure)).collect();
+        if failing.len() < 2 {
+            return false;
+        }
+        let owner =
+            |key: &VirtualServerKey| Some(&self.cluster.holder(&Claim::VirtualServer(*key))?.port.service);
+        let keys = self.known.iter().flat_map(|known| known.virtual_servers.keys());
+        let made = keys.filter(|key| key.family() == family).filter_map(owner);
+        let all: BTreeSet<&ServiceId> = made.chain(failing.iter().copied()).collect();
+        failing.len() * 2 > all.len()
+    }
+
+    /// The Services that lack something because a change failed.
+    pub fn hit_by(&self, failure: &FailedChange) -> impl Iterator<Item = &ServiceId> {
+        let at = failure.change.address().filter(|_| failure.service.is_none());
+        let key = failure.change.key().map(Claim::VirtualServer);
+        let holder = key.and_then(|claim| self.cluster.holder(&claim)).map(|holder| &holder.port.service);
+        holder.into_iter().chain(at.into_iter().flat_map(|address| self.cluster.services_at(address)))
+    }
+}
+
+/// Whether every Service of the family needs a change.
+fn is_of_all(change: &Change) -> bool {
+    match change {
+        Change::AddElement { element, .. } | Change::RemoveElement(element) => {
+            matches!(element, Element::ServiceRange(_) | Element::PodSource(_))
+        }
+        _ => false,
+    }
+}

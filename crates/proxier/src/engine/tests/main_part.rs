@@ -1,0 +1,49 @@
+//! What fails of a node, and what of single Services.
+
+use super::{super::*, start};
+use crate::{fake::FakeKernel, model::*, testing::*};
+
+/// Ten Services with an address of each family, on a kernel that refuses some changes: which families fail in the main.
+fn failing(refuse: &[&str]) -> Vec<Family> {
+    let (mut engine, kernel) = start();
+    let refuse = refuse.iter().map(|&text| text.to_owned()).collect();
+    let mut kernel = FakeKernel { refuse, ..kernel };
+    let events = (1..=10).map(|number| {
+        let (four, six) = (format!("10.96.0.{number}"), format!("fd00:96::{number}"));
+        let mut service = service(&format!("s{number}"), &[&four, &six], &[(80, None), (443, None)]);
+        service.ports[1].name = "tls".into();
+        Event::ServiceApplied(service)
+    });
+    let range = ServiceCidr { name: "kubernetes".into(), ranges: vec!["10.96.0.0/16".parse().unwrap()] };
+    let turn = turn(&mut engine, &mut kernel, 0, events.chain([Event::ServiceCidrApplied(range)]));
+    assert_eq!(turn.failures.is_empty(), kernel.refuse.is_empty(), "{:?}", turn.failures);
+    Family::ALL.into_iter().filter(|family| engine.has_failed_in_the_main(&turn, *family)).collect()
+}
+
+#[test]
+fn a_few_services_are_not_the_node() {
+    assert_eq!(failing(&[]), []);
+    assert_eq!(failing(&["virtual server TCP 10.96.0.7:"]), []);
+    assert_eq!(failing(&["10.96.0.7:80", "10.96.0.8:443", "+ address 10.96.0.9"]), []);
+}
+
+#[test]
+fn most_of_a_family_is() {
+    assert_eq!(failing(&["+ virtual server TCP [fd00"]), [Family::V6]);
+    assert_eq!(failing(&["+ virtual server TCP 10.", "+ virtual server TCP [fd00"]), Family::ALL);
+    // Nobody could reach them.
+    assert_eq!(failing(&["+ address 10."]), [Family::V4]);
+}
+
+#[test]
+fn what_all_services_stand_on_is() {
+    assert_eq!(failing(&["10.96.0.0/16"]), [Family::V4]);
+}
+
+#[test]
+fn a_kernel_that_cannot_be_read_fails_as_a_whole() {
+    let (mut engine, kernel) = start();
+    let mut kernel = FakeKernel { unreadable: true, ..kernel };
+    let turn = turn(&mut engine, &mut kernel, 0, []);
+    assert!(Family::ALL.into_iter().all(|family| engine.has_failed_in_the_main(&turn, family)));
+}
