@@ -21,7 +21,12 @@ pub struct Program {
 
 impl Program {
     /// Starts a program inside a namespace, its output in `log`.
-    fn start(namespace: &Namespace, program: &str, arguments: &[String], log: &Path) -> Result<Self> {
+    pub(crate) fn start(
+        namespace: &Namespace,
+        program: &str,
+        arguments: &[String],
+        log: &Path,
+    ) -> Result<Self> {
         let output = File::create(log)?;
         let errors = output.try_clone()?;
         let child = namespace.enter(|| {
@@ -33,7 +38,7 @@ impl Program {
     }
 
     /// Waits until the program answers on its TCP port.
-    fn await_port(
+    pub(crate) fn await_port(
         mut self,
         namespace: &Arc<Namespace>,
         port: u16,
