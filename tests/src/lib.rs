@@ -43,7 +43,7 @@ pub use api::{ApiServer, Fault, Kind, StreamingLists};
 pub use attempt::Attempt;
 pub use client::{Answer, Conversation, Failure, echo_here, get_here, socket_address, tally};
 pub use cluster::{Cluster, ClusterBuilder, Diagnosis, Node};
-pub use control_plane::ControlPlane;
+pub use control_plane::{ControlPlane, Request};
 pub use daemon_set::DaemonPod;
 pub use load::{Load, Report};
 pub use manifests::{Manifests, Service, Slice, of_project};

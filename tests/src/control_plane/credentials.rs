@@ -9,6 +9,10 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 /// The administrator's token. Whoever has it may do everything; nobody but the tests is near.
 pub(super) const ADMINISTRATOR: &str = "administrator";
 
+/// Of the daemons' requests, and of nobody else's, the API server writes down who asked for what and what the answer was.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n  users: \
+                     [\"system:serviceaccount:kube-system:kube-ipvs\"]\n- level: None\n";
+
 /// The files of a control plane, in a folder of their own.
 #[derive(Debug)]
 pub(super) struct Credentials {
@@ -31,6 +35,7 @@ impl Credentials {
             ("server.crt", certificate.pem()),
             ("server.key", key.serialize_pem()),
             ("service-accounts.key", KeyPair::generate()?.serialize_pem()),
+            ("audit.yaml", AUDIT.to_owned()),
             ("tokens.csv", format!("{ADMINISTRATOR},administrator,administrator,\"system:masters\"\n")),
         ] {
             fs::write(made.path(name), content)?;

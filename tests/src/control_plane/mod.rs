@@ -36,6 +36,17 @@ const START: Duration = Duration::from_secs(300);
 const SERVICE_RANGES: &str = "10.96.0.0/12,fd00:10:96::/112";
 const MORE_SERVICE_RANGES: [(&str, &str); 2] = [("hostnames", "10.0.91.0/24"), ("my-nginx", "10.10.0.0/16")];
 
+/// A request of a daemon, as the API server has recorded it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What was to be done, such as `watch` or `create`.
+    pub verb: String,
+    /// The path with its parameters.
+    pub uri: String,
+    /// The HTTP status of the answer.
+    pub status: u64,
+}
+
 /// A control plane that runs.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -156,6 +167,8 @@ impl ControlPlane {
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-cluster-ip-range={SERVICE_RANGES}"),
             "--authorization-mode=RBAC".to_owned(),
+            file("audit-policy-file", "audit.yaml"),
+            file("audit-log-path", "audit.log"),
         ];
         let log = self.credentials.path("kube-apiserver.log");
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,6 +207,26 @@ impl ControlPlane {
     /// What a GET of this path says, such as `/api/v1/namespaces/default/services/web`.
     pub fn get(&self, path: &str) -> Result<serde_json::Value> {
         self.client.get(path)
+    }
+
+    /// What daemons have asked for so far, and the HTTP status of each answer: the API server's own record.
+    pub fn requests(&self) -> Result<Vec<Request>> {
+        let log = std::fs::read_to_string(self.credentials.path("audit.log")).unwrap_or_default();
+        // The last line may not be whole yet.
+        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let read = |line: &str| -> Result<(String, Request)> {
+            let entry: serde_json::Value = serde_json::from_str(line)?;
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let status = entry["responseStatus"]["code"].as_u64().unwrap_or_default();
+            let request = Request { verb: text(&entry["verb"]), uri: text(&entry["requestURI"]), status };
+            Ok((text(&entry["stage"]), request))
+        };
+        let all = whole.lines().map(read).collect::<Result<Vec<_>>>()?;
+        // A watch is written down when it starts, and again at its end.
+        let is_end = |(stage, request): &(String, Request)| {
+            request.verb == "watch" && request.status == 200 && stage == "ResponseComplete"
+        };
+        Ok(all.into_iter().filter(|entry| !is_end(entry)).map(|(_, request)| request).collect())
     }
 
     /// The kubeconfig of the daemons.
