@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::manifests::of_project;
 use crate::namespace::Namespace;
@@ -71,7 +71,7 @@ impl ControlPlane {
         });
         match started {
             Ok(started) => Ok(started.as_ref()),
-            Err(error) => Err(anyhow::anyhow!("the control plane did not start: {error:#}")),
+            Err(error) => Err(anyhow!("the control plane did not start: {error:#}")),
         }
     }
 
@@ -162,7 +162,7 @@ impl ControlPlane {
             file("tls-cert-file", "server.crt"),
             file("tls-private-key-file", "server.key"),
             file("token-auth-file", "tokens.csv"),
-            file("service-account-key-file", "service-accounts.key"),
+            file("service-account-key-file", "service-accounts.pub"),
             file("service-account-signing-key-file", "service-accounts.key"),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-cluster-ip-range={SERVICE_RANGES}"),
@@ -174,11 +174,14 @@ impl ControlPlane {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         // First the old one ends: there is one port.
         server.take();
-        *server =
-            Some(Program::start(&self.namespace, &program(&self.programs, "kube-apiserver")?, &flags, &log)?);
-        eventually(START, || self.client.get("/readyz")).map(drop).with_context(|| {
-            format!("kube-apiserver says:\n{}", std::fs::read_to_string(&log).unwrap_or_default())
-        })
+        let program = program(&self.programs, "kube-apiserver")?;
+        let server = server.insert(Program::start(&self.namespace, &program, &flags, &log)?);
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        let ready = eventually(START, || match server.ended()? {
+            Some(status) => Ok(Err(anyhow!("it ended: {status}"))),
+            None => self.client.get("/readyz").map(Ok),
+        });
+        ready.flatten().map(drop).with_context(|| format!("kube-apiserver says:\n{}", said()))
     }
 
     /// Ends the API server, as by a crash.
