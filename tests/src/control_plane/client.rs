@@ -76,9 +76,9 @@ impl Client {
         } else {
             first.expect("PATCH", &object.path)?;
         }
-        let Some(status) = object.status() else { return Ok(()) };
+        // Not by server-side apply, which does not take a Node's two addresses of one type.
         let path = format!("{}/status", object.path);
-        self.patch(&path, &status)?.expect("PATCH", &path).map(drop)
+        object.status.as_ref().map_or(Ok(()), |status| self.merge(&path, status))
     }
 
     fn patch(&self, path: &str, body: &Value) -> Result<Response> {

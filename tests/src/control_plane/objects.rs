@@ -12,6 +12,8 @@ pub(super) struct Object {
     pub(super) namespace: Option<String>,
     /// What it is, as a user would write it.
     pub(super) body: Value,
+    /// What a controller or a kubelet would write into its status, if anything: a request of its own, as the API server has it.
+    pub(super) status: Option<Value>,
 }
 
 /// The kinds that manifests of the tests have: kind, API, resource, and whether it is in a namespace.
@@ -46,15 +48,9 @@ impl Object {
             }
             None => format!("/{resource}"),
         };
-        Ok(Self { path: format!("{api}{place}/{name}"), namespace, body })
-    }
-
-    /// What a controller would write into its status: a request of its own, as the API server has it.
-    pub(super) fn status(&self) -> Option<Value> {
-        let status = self.body.get("status")?;
-        let metadata = json!({"name": self.body["metadata"]["name"], "namespace": self.namespace});
-        let (api, kind) = (&self.body["apiVersion"], &self.body["kind"]);
-        Some(json!({"apiVersion": api, "kind": kind, "metadata": metadata, "status": status}))
+        let status = body.as_object_mut().and_then(|fields| fields.remove("status"));
+        let status = status.map(|status| json!({"status": status}));
+        Ok(Self { path: format!("{api}{place}/{name}"), namespace, body, status })
     }
 }
 
@@ -87,8 +83,9 @@ mod tests {
             ]
         );
         assert_eq!(found[0].body["metadata"]["namespace"], "default");
-        assert_eq!(found[0].status().unwrap()["status"], json!({"loadBalancer": {}}));
-        assert_eq!(found[1].status(), None);
+        assert_eq!(found[0].status, Some(json!({"status": {"loadBalancer": {}}})));
+        assert_eq!(found[0].body.get("status"), None);
+        assert_eq!(found[1].status, None);
     }
 
     #[test]
