@@ -6,17 +6,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-/// A folder of YAML files; files change atomically, as they do where a ConfigMap is mounted.
+use crate::control_plane::ControlPlane;
+
+/// A folder of YAML files, and what they say in a control plane where there is one; files change atomically, as they do where a ConfigMap is mounted.
 #[derive(Debug, Clone)]
 pub struct Manifests {
     directory: PathBuf,
+    /// The control plane that is kept in step with the files, if there is one.
+    control_plane: Option<&'static ControlPlane>,
 }
 
 impl Manifests {
     /// Makes the folder.
-    pub fn create(directory: &Path) -> Result<Self> {
+    pub(crate) fn create(directory: &Path, control_plane: Option<&'static ControlPlane>) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
-        Ok(Self { directory: directory.to_owned() })
+        Ok(Self { directory: directory.to_owned(), control_plane })
     }
 
     /// Where the files are.
@@ -33,13 +37,29 @@ impl Manifests {
     pub fn write(&self, name: &str, content: &impl Display) -> Result<()> {
         // Beside the folder, not in it: a file that is being written must not be watched.
         let draft = self.directory.with_extension(format!("draft-{name}"));
-        fs::write(&draft, content.to_string()).with_context(|| format!("writing {}", draft.display()))?;
-        fs::rename(&draft, self.path(name)).with_context(|| format!("writing {}", self.path(name).display()))
+        let content = content.to_string();
+        let before = fs::read_to_string(self.path(name)).unwrap_or_default();
+        fs::write(&draft, &content).with_context(|| format!("writing {}", draft.display()))?;
+        fs::rename(&draft, self.path(name))
+            .with_context(|| format!("writing {}", self.path(name).display()))?;
+        self.control_plane.map_or(Ok(()), |control_plane| control_plane.replace(&before, &content))
     }
 
     /// Removes the file `name`.yaml.
     pub fn remove(&self, name: &str) -> Result<()> {
-        fs::remove_file(self.path(name)).with_context(|| format!("removing {}", self.path(name).display()))
+        let before = self.read(name)?;
+        fs::remove_file(self.path(name))
+            .with_context(|| format!("removing {}", self.path(name).display()))?;
+        self.control_plane.map_or(Ok(()), |control_plane| control_plane.delete(&before))
+    }
+
+    /// Takes all that the files have out of the control plane.
+    pub(crate) fn withdraw(&self) -> Result<()> {
+        let Some(control_plane) = self.control_plane else { return Ok(()) };
+        for file in fs::read_dir(&self.directory)? {
+            control_plane.delete(&fs::read_to_string(file?.path())?)?;
+        }
+        Ok(())
     }
 
     /// Copies an example of the project, manifests/examples/`name`.yaml, as users would apply it.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,12 @@ pub struct Program {
 
 impl Program {
     /// Starts a program inside a namespace, its output in `log`.
-    fn start(namespace: &Namespace, program: &str, arguments: &[String], log: &Path) -> Result<Self> {
+    pub(crate) fn start(
+        namespace: &Namespace,
+        program: &str,
+        arguments: &[String],
+        log: &Path,
+    ) -> Result<Self> {
         let output = File::create(log)?;
         let errors = output.try_clone()?;
         let child = namespace.enter(|| {
@@ -32,8 +37,13 @@ impl Program {
         Ok(Self { child })
     }
 
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Waits until the program answers on its TCP port.
-    fn await_port(
+    pub(crate) fn await_port(
         mut self,
         namespace: &Arc<Namespace>,
         port: u16,

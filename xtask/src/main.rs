@@ -4,6 +4,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod e2e;
 mod fuzz;
 mod image;
 mod steps;
@@ -26,6 +27,7 @@ enum Command {
     Test(test::Test),
     /// Checks the layering and the house rules that the compiler does not know
     Tidy,
+    E2e(e2e::E2e),
     Demo(demo::Demo),
     Vm(vm::Vm),
     Bench(bench::Bench),
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
+        Command::E2e(args) => e2e::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Vm(args) => vm::run(args),
         Command::Bench(args) => bench::run(args),

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::wiring::{self, Wiring};
 use super::{Cluster, Node, parse_addresses};
+use crate::control_plane::{self, ControlPlane};
 use crate::manifests::Manifests;
 use crate::namespace::Namespace;
 
@@ -73,7 +74,8 @@ impl ClusterBuilder {
             // Left by an earlier one of the same plain name.
             let _ = fs::remove_dir_all(&directory);
         }
-        let manifests = Manifests::create(&directory.join("manifests"))?;
+        let control_plane = ControlPlane::of_process()?;
+        let manifests = Manifests::create(&directory.join("manifests"), control_plane)?;
 
         let nodes: Vec<String> = (1..=NODES).map(|number| format!("node-{number}")).collect();
         let others = self.hosts.iter().map(|host| &host[0]).chain(self.pods.iter().map(|pod| &pod[0]));
@@ -99,6 +101,7 @@ impl ClusterBuilder {
             });
         let mut cluster = Cluster {
             manifests,
+            control_plane,
             prefix: self.prefix.clone(),
             directory,
             switch,
@@ -108,6 +111,7 @@ impl ClusterBuilder {
             devices: 0,
         };
         cluster.wire(&self, namespaces)?;
+        cluster.register_nodes()?;
         Ok(cluster)
     }
 }
@@ -140,6 +144,11 @@ impl Cluster {
             wiring.join_lan(&node.namespace, &node.addresses, &self.switch, port);
             wiring.inside(&node.namespace, wiring::POD_BRIDGE);
         }
+        if let Some(control_plane) = self.control_plane {
+            port += 1;
+            let host = control_plane.occupy()?;
+            wiring.join_lan(host, &[control_plane::ADDRESS.parse()?], &self.switch, port);
+        }
         for [name, addresses] in &builder.hosts {
             let namespace = namespaces.next().with_context(|| name.clone())?;
             let addresses = parse_addresses(addresses).with_context(|| format!("host {name}"))?;
@@ -158,6 +167,23 @@ impl Cluster {
             namespace.sysctls(&QUICK_IPV6)?;
         }
         wiring.run()
+    }
+
+    /// Nodes as their kubelets would, where there is an API server to register with.
+    fn register_nodes(&self) -> Result<()> {
+        if self.control_plane.is_none() {
+            return Ok(());
+        }
+        let node = |node: &Node| {
+            format!(
+                "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {}}}\nstatus:\n  addresses:\n  - {{type: InternalIP, address: \
+                 \"{}\"}}\n  - {{type: InternalIP, address: \"{}\"}}\n",
+                node.name,
+                node.ipv4(),
+                node.ipv6()
+            )
+        };
+        self.manifests.write("nodes", &self.nodes.iter().map(node).collect::<String>())
     }
 }
 

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub use builder::ClusterBuilder;
 
 use crate::client::socket_address;
+use crate::control_plane::ControlPlane;
 use crate::manifests::Manifests;
 use crate::namespace::Namespace;
 use crate::proxy::{Proxy, ProxyCommand};
@@ -65,8 +66,9 @@ struct Pod {
 /// A whole cluster. Dropping it ends every process in it and deletes all namespaces.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The folder that all daemons of the cluster read, in place of an API server.
+    /// The folder that all daemons of the cluster read in place of an API server, or what is put into a real one.
     pub manifests: Manifests,
+    control_plane: Option<&'static ControlPlane>,
     prefix: String,
     directory: PathBuf,
     switch: Arc<Namespace>,
@@ -151,9 +153,26 @@ impl Cluster {
         ProxyCommand::new(&node.namespace, &node.name, &self.directory)
     }
 
-    /// Starts the daemon of one node on the cluster's manifests.
+    /// The flag, and its value, that tells kube-ipvs of whom to learn what the cluster shall be.
+    pub fn source(&self) -> [String; 2] {
+        let (flag, path) = match self.control_plane {
+            None => ("--manifests", self.manifests.directory()),
+            Some(control_plane) => ("--kubeconfig", control_plane.kubeconfig()),
+        };
+        [flag.to_owned(), path.to_string_lossy().into_owned()]
+    }
+
+    /// Its control plane; an error where there is none.
+    pub fn control_plane(&self) -> Result<&'static ControlPlane> {
+        self.control_plane
+            .context("there is no control plane: `cargo xtask e2e --cluster envtest` brings one")
+    }
+
+    /// Starts the daemon of one node on what the cluster shall be.
     pub fn start_proxy(&self, node: &str, extra: &[&str]) -> Result<Proxy> {
-        self.kube_ipvs(node)?.start(self.manifests.directory(), extra)
+        let [flag, path] = self.source();
+        let own = ["run", &flag, &path, "--hostname-override", node];
+        self.kube_ipvs(node)?.spawn(&[&own[..], extra].concat())
     }
 
     /// Starts the daemons of all nodes.
@@ -164,8 +183,8 @@ impl Cluster {
     /// Waits until a node's kernel has all that the manifests ask for: `kube-ipvs diff` finds nothing to do. `extra` are
     /// the flags that its daemon runs with.
     pub fn await_settled(&self, node: &str, extra: &[&str]) -> Result<()> {
-        let manifests = self.manifests.directory().to_string_lossy().into_owned();
-        let command = ["diff", "--manifests", &manifests, "--hostname-override", node];
+        let [flag, path] = self.source();
+        let command = ["diff", &flag, &path, "--hostname-override", node];
         let command = [&command[..], extra].concat();
         eventually(SOON, || {
             let output = self.kube_ipvs(node)?.output(&command)?;
@@ -183,6 +202,11 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        let left = self.manifests.withdraw();
+        let left = left.and_then(|()| self.control_plane.map_or(Ok(()), ControlPlane::leave));
+        if let Err(error) = left {
+            eprintln!("the control plane keeps what the cluster had: {error:#}");
+        }
         let pods = self.pods.values().map(|pod| &*pod.namespace);
         let hosts = self.hosts.values().map(|host| &**host);
         let nodes = self.nodes.iter().map(|node| &*node.namespace);

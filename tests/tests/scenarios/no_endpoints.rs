@@ -32,8 +32,8 @@ fn refused_at_once_and_explained() -> TestResult {
         }
         // IPVS would write a line for each connection; it has seen none.
         assert_eq!(complaints()?, before);
-        let manifests = cluster.manifests.directory().to_string_lossy().into_owned();
-        let explain = ["explain", "default/web-clusterip-svc", "--manifests", &manifests];
+        let [flag, source] = cluster.source();
+        let explain = ["explain", "default/web-clusterip-svc", &flag, &source];
         let explanation = cluster.kube_ipvs("node-1")?.run(&explain)?;
         assert!(explanation.to_lowercase().contains("no endpoints"), "{explanation}");
 

@@ -24,6 +24,11 @@ pub(crate) use stream::copy_output;
 
 use crate::workspace::Workspace;
 
+/// Whether a program is there, also in the directories of system programs.
+pub(crate) fn is_installed(program: &str) -> bool {
+    packages::find(program).is_some()
+}
+
 /// Where jobs run.
 pub(crate) enum Bench {
     Host(host::Host),

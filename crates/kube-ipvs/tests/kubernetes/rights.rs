@@ -43,6 +43,25 @@ fn the_rest_can_be_done_without() -> Result<()> {
     Ok(())
 }
 
+/// An API server that has just started refuses what it allows a moment later: it has not read its roles yet.
+#[test]
+fn a_refusal_counts_when_it_stands() -> Result<()> {
+    let api = ApiServer::start()?;
+    let range = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: a}\nspec: {cidrs: [10.96.0.0/16]}\n";
+    api.apply(&service("web"))?;
+    api.apply(&range)?;
+    api.forbid(&[Kind::Node, Kind::ServiceCidr]);
+    let follower = Follower::start(&api);
+    follower.eventually(|world| world.services.len() == 1)?;
+    api.forbid(&[Kind::Node]);
+    follower.eventually(|world| world.ranges.contains_key("a"))?;
+    // What is never allowed is asked for less and less.
+    thread::sleep(Duration::from_secs(4));
+    let asked = api.requests().iter().filter(|request| request.contains("/nodes?")).count();
+    ensure!(asked <= 9, "asked {asked} times for what is not allowed");
+    Ok(())
+}
+
 /// The addresses of other Nodes are asked for when somebody needs them, and known before he gets his own.
 #[test]
 fn nodes_are_listed_for_external_addresses() -> Result<()> {

@@ -55,6 +55,11 @@ impl Failure {
         matches!(self.code(), Some(403 | 404))
     }
 
+    /// Whether it is a right that we lack.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.code() == Some(403)
+    }
+
     /// Whether it may happen to a watch at any time.
     pub(super) fn is_usual(&self) -> bool {
         matches!(

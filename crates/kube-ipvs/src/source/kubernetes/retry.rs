@@ -8,6 +8,10 @@ use super::{failure::Failure, limits::Limits, resource::Resource};
 /// When a refusal of what we can do without is asked about again.
 const REFUSED: Duration = Duration::from_secs(300);
 
+/// How often in a row a right must be missing until it counts as not given, which is half a minute at least: an API server that has
+/// just started knows of no roles for some seconds, and refuses what it allows then.
+const STANDING: u32 = 8;
+
 /// Later and later attempts of one watch, for ever, and what is said of them.
 #[derive(Debug)]
 pub(super) struct Retry {
@@ -23,6 +27,8 @@ struct Outage {
     since: Instant,
     /// Whether the log tells of it.
     is_told: bool,
+    /// How many of the last failures in a row were for want of a right.
+    forbidden: u32,
 }
 
 impl Retry {
@@ -55,11 +61,13 @@ impl Retry {
     pub(super) async fn failed(&mut self, failure: &Failure) {
         let resource = self.resource;
         let is_first = self.outage.is_none();
-        let outage = self.outage.get_or_insert(Outage { since: Instant::now(), is_told: false });
+        let outage = self.outage.get_or_insert(Outage::begin());
+        outage.forbidden = if failure.is_forbidden() { outage.forbidden + 1 } else { 0 };
         let is_without = !resource.is_vital() && failure.is_refusal();
         let pause = self.pauses.next().unwrap_or(self.limits.longest_pause);
         let pause = pause.max(failure.retry_after().unwrap_or_default().min(self.limits.stale));
-        let pause = if is_without { REFUSED } else { pause };
+        let is_standing = !failure.is_forbidden() || outage.forbidden >= STANDING;
+        let pause = if is_without && is_standing { REFUSED } else { pause };
         // Connections break, and versions age: that alone means nothing.
         if outage.is_told || (is_first && failure.is_usual()) {
             tracing::debug!("{resource}: {failure}; trying again in {pause:.1?}");
@@ -72,6 +80,12 @@ impl Retry {
             }
         }
         sleep(pause).await;
+    }
+}
+
+impl Outage {
+    fn begin() -> Self {
+        Self { since: Instant::now(), is_told: false, forbidden: 0 }
     }
 }
 

@@ -1,0 +1,68 @@
+//! What a control plane is recognised by, and whom it recognises: certificates, keys, an administrator's token.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+/// The administrator's token. Whoever has it may do everything; nobody but the tests is near.
+pub(super) const ADMINISTRATOR: &str = "administrator";
+
+/// Of the daemons' requests, and of nobody else's, the API server writes down who asked for what and what the answer was.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n  users: \
+                     [\"system:serviceaccount:kube-system:kube-ipvs\"]\n- level: None\n";
+
+/// The files of a control plane, in a folder of their own.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    directory: PathBuf,
+}
+
+impl Credentials {
+    /// Makes them, for a server at these addresses.
+    pub(super) fn create(directory: &Path, addresses: &[&str]) -> Result<Self> {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Of the same name as what it signs, that would count as signed by itself.
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let key = KeyPair::generate()?;
+        let addresses = addresses.iter().map(|address| (*address).to_owned()).collect::<Vec<_>>();
+        let certificate = CertificateParams::new(addresses)?.signed_by(&key, &authority)?;
+        let accounts = KeyPair::generate()?;
+        let made = Self { directory: directory.to_owned() };
+        for (name, content) in [
+            ("ca.crt", authority.pem()),
+            ("server.crt", certificate.pem()),
+            ("server.key", key.serialize_pem()),
+            ("service-accounts.key", accounts.serialize_pem()),
+            ("service-accounts.pub", accounts.public_key_pem()),
+            ("audit.yaml", AUDIT.to_owned()),
+            ("tokens.csv", format!("{ADMINISTRATOR},administrator,administrator,\"system:masters\"\n")),
+        ] {
+            fs::write(made.path(name), content)?;
+        }
+        Ok(made)
+    }
+
+    /// One of the files.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Writes a kubeconfig of this name for the server at `url`; `user` are the fields of its user.
+    pub(super) fn kubeconfig(&self, name: &str, url: &str, user: &str) -> Result<PathBuf> {
+        let path = self.path(name);
+        let authority = self.path("ca.crt");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: default\ncontexts:\n- name: default\n  context: {{ cluster: default, \
+             user: default }}\nclusters:\n- name: default\n  cluster: {{ server: \"{url}\", certificate-authority: {} }}\n\
+             users:\n- name: default\n  user: {{ {user} }}\n",
+            authority.display()
+        );
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,197 @@
+//! What only a real API server can show: its answers to the daemon's rights, its Events, its own restarts, its tokens.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use scenarios::{
+    Cluster, ControlPlane, Load, Proxy, Request, Service, TestResult, Transport, eventually, scenario,
+    throughout,
+};
+use serde_json::Value;
+
+use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluster, web_service, web_slice};
+
+/// The node whose daemon is tested: the requests come from a pod on it.
+const NODE: &str = "node-3";
+/// How long an API server takes to be back, emulated.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Waits until a node serves `web` with these pods' addresses, for as long as a new start of the API server may take.
+fn await_pods(cluster: &Cluster, addresses: &[&str]) -> TestResult {
+    let mut wanted: Vec<String> = addresses.iter().map(|address| format!("{address}:8080 1")).collect();
+    wanted.sort();
+    eventually(PATIENCE, || {
+        let table = cluster.at(NODE)?.ipvsadm()?;
+        let reals = table.weights(WEB).with_context(|| format!("there is no {WEB}"))?;
+        let serving: Vec<String> = reals.into_iter().filter(|real| !real.ends_with(" 0")).collect();
+        ensure!(serving == wanted, "{serving:?} serve, not {wanted:?}");
+        Ok(())
+    })
+}
+
+/// Nothing but what is told of every start.
+fn ensure_no_complaint(proxy: &Proxy) -> TestResult {
+    let log = proxy.log_text();
+    let complaint = log.lines().find(|line| line.contains("WARN") || line.contains("ERROR"));
+    ensure!(complaint.is_none(), "it complains: {complaint:?}\n{log}");
+    Ok(())
+}
+
+/// Services, slices, its Node and ServiceCIDRs are followed with the rights of manifests/rbac.yaml, and by streaming lists alone: no
+/// request is refused, and the log has no complaint.
+#[test]
+fn the_cluster_role_is_enough() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let api = cluster.control_plane()?;
+        let before = api.requests()?.len();
+        let _servers = deploy_web(cluster)?;
+        let proxy =
+            cluster.start_proxy(NODE, &["--cluster-cidr", "10.244.0.0/16", "--watch-timeout", "5s"])?;
+        await_web(cluster, NODE)?;
+        cluster.at("visitor")?.get(WEB_ADDRESS)?;
+        // By the ServiceCIDRs an address that nobody serves is known, and refused at once.
+        eventually(scenarios::SOON, || {
+            cluster.at("visitor")?.expect_refused(Transport::Tcp, "10.96.7.7:80")
+        })?;
+        // Each watch ends and is made anew, from where it was.
+        std::thread::sleep(Duration::from_secs(15));
+        let asked = api.requests()?.split_off(before);
+        for resource in ["services", "endpointslices", "nodes", "servicecidrs"] {
+            let ours = asked.iter().filter(|request| request.uri.contains(&format!("/{resource}?")));
+            let ours: Vec<&Request> = ours.collect();
+            ensure!(ours.iter().all(|request| request.verb == "watch"), "{ours:?}");
+            let lists = ours.iter().filter(|request| request.uri.contains("sendInitialEvents=true")).count();
+            ensure!(lists == 1 && ours.len() >= 3, "of {resource}: {ours:?}");
+        }
+        let refused = asked.iter().find(|request| request.status != 200);
+        ensure!(refused.is_none(), "it is refused: {refused:?}");
+        ensure_no_complaint(&proxy)
+    })
+}
+
+/// The API server's own Service, with the slice that it keeps of itself: clients of the API come by way of it.
+#[test]
+fn the_api_is_reached_through_its_own_service() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let api = cluster.control_plane()?;
+        let _proxy = cluster.start_proxy(NODE, &["--cluster-cidr", "10.244.0.0/16"])?;
+        api.serve_own_service(true)?;
+        let reached = ask_by_service(cluster, api);
+        api.serve_own_service(false)?;
+        reached?;
+        cluster.at(NODE)?.await_no_service("TCP 10.96.0.1:443")
+    })
+}
+
+fn ask_by_service(cluster: &Cluster, api: &ControlPlane) -> TestResult {
+    cluster.at(NODE)?.await_service("TCP 10.96.0.1:443", &["192.168.128.250:6443 1"])?;
+    let authority = api.token_file().with_file_name("ca.crt");
+    for from in ["visitor", NODE] {
+        let words = [
+            "-sS",
+            "--max-time",
+            "20",
+            "--cacert",
+            &authority.to_string_lossy(),
+            "https://10.96.0.1/version",
+        ];
+        let said = cluster.at(from)?.run("curl", &words)?;
+        ensure!(said.contains("gitVersion"), "{from} reads {said}");
+    }
+    Ok(())
+}
+
+/// An API server that crashes and comes back: all goes on meanwhile, and what changed afterwards is followed.
+#[test]
+fn the_api_server_starts_anew() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let api = cluster.control_plane()?;
+        let _servers = deploy_web(cluster)?;
+        let mut proxy = cluster.start_proxy(NODE, &["--cluster-cidr", "10.244.0.0/16"])?;
+        await_web(cluster, NODE)?;
+        let load = Load::start(cluster.at("visitor")?, WEB_ADDRESS, Duration::from_millis(50))?;
+        api.away();
+        throughout(Duration::from_secs(5), || await_web(cluster, NODE))?;
+        api.back()?;
+        cluster.manifests.write("web-slice", &web_slice(&["web-1"]))?;
+        await_pods(cluster, &["10.244.1.2"])?;
+        proxy.check_alive()?;
+        load.stop()?.expect_clean(50, "a pod")
+    })
+}
+
+/// A ServiceAccount's token is replaced in its file, and the old one ends: the daemon goes on by the new one.
+#[test]
+fn a_service_account_s_token_is_replaced() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let api = cluster.control_plane()?;
+        let secret = |name: &str| {
+            format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: kube-system}}\n")
+        };
+        api.apply(&secret("first"))?;
+        fs::write(api.token_file(), api.token(Some("first"))?)?;
+        let _servers = deploy_web(cluster)?;
+        let mut proxy = cluster.start_proxy(NODE, &["--watch-timeout", "10s"])?;
+        await_web(cluster, NODE)?;
+        fs::write(api.token_file(), api.token(None)?)?;
+        api.delete(&secret("first"))?;
+        // Longer than the API server remembers a token that was good, and than a watch of the daemon lasts.
+        std::thread::sleep(Duration::from_secs(30));
+        cluster.manifests.write("web-slice", &web_slice(&["web-2"]))?;
+        await_pods(cluster, &["10.244.2.2"])?;
+        ensure!(!proxy.log_text().contains("401"), "the old token was used:\n{}", proxy.log_text());
+        proxy.check_alive()
+    })
+}
+
+/// Of two Services that want the same external IP and port the younger is told of by an Event, which the API server accepts.
+#[test]
+fn events_are_accepted() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let api = cluster.control_plane()?;
+        for (name, ip) in [("older", "10.96.0.21"), ("younger", "10.96.0.22")] {
+            let service = Service::new(name).cluster_ip(ip).line("externalIPs: [203.0.113.9]").port(80);
+            cluster.manifests.write(name, &service)?;
+            // Their age counts, and an API server tells it in seconds.
+            std::thread::sleep(Duration::from_millis(1100));
+        }
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        cluster.at(NODE)?.await_vips(&["10.96.0.21", "10.96.0.22", "203.0.113.9"])?;
+        let event = eventually(PATIENCE, || {
+            let events = api.get("/apis/events.k8s.io/v1/namespaces/default/events")?;
+            let events = events["items"].as_array().cloned().unwrap_or_default();
+            let ours = |event: &&Value| event["reportingController"] == "kube-ipvs";
+            events.iter().find(ours).cloned().with_context(|| format!("no Event:\n{}", proxy.log_text()))
+        })?;
+        ensure!(event["reason"] == "AddressTaken", "{event}");
+        ensure!(event["regarding"]["name"] == "younger", "{event}");
+        ensure!(event["reportingInstance"] == NODE, "{event}");
+        Ok(())
+    })
+}
+
+/// A Service that never says its address gets one from the API server's ranges, and a node port too.
+#[test]
+fn what_the_api_server_allocates_is_served() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let api = cluster.control_plane()?;
+        let _servers = deploy_web(cluster)?;
+        let service = web_service().to_string().replace("clusterIP: \"10.96.0.80\"", "type: NodePort");
+        let service =
+            service.replace("  clusterIPs: [\"10.96.0.80\"]\n", "").replace("name: web\n", "name: any\n");
+        cluster.manifests.write("any", &service)?;
+        let slice =
+            web_slice(&all_web()).to_string().replace("web-1", "any-1").replace("name: web ", "name: any ");
+        cluster.manifests.write("any-slice", &slice)?;
+        let _proxy = cluster.start_proxy(NODE, &["--cluster-cidr", "10.244.0.0/16"])?;
+        let made = api.get("/api/v1/namespaces/default/services/any")?;
+        let text = |value: &Value| -> Result<String> { Ok(value.as_str().context("no address")?.to_owned()) };
+        let address = text(&made["spec"]["clusterIP"])?;
+        let node_port = made["spec"]["ports"][0]["nodePort"].as_u64().context("no node port")?;
+        let reals = ["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 1"];
+        cluster.at(NODE)?.await_service(&format!("TCP {address}:80"), &reals)?;
+        cluster.at("visitor")?.get(&format!("{address}:80"))?;
+        cluster.at("client")?.get(&format!("192.168.128.3:{node_port}")).map(drop)
+    })
+}

@@ -1,0 +1,42 @@
+//! Scenarios on a real API server: those that ask for nothing else are the same code as on the bench's own; `control_plane` has
+//! those that only a real one can show.
+//!
+//! `cargo xtask e2e --cluster envtest` runs them, one at a time, with etcd and kube-apiserver.
+
+#[path = "../scenarios/affinity.rs"]
+mod affinity;
+#[path = "../scenarios/common.rs"]
+mod common;
+mod control_plane;
+#[path = "../scenarios/dns.rs"]
+mod dns;
+#[path = "../scenarios/dual_stack.rs"]
+mod dual_stack;
+#[path = "../scenarios/hairpin.rs"]
+mod hairpin;
+#[path = "../scenarios/health_checks.rs"]
+mod health_checks;
+#[path = "../scenarios/host_network.rs"]
+mod host_network;
+#[path = "../scenarios/hostnames.rs"]
+mod hostnames;
+#[path = "../scenarios/my_nginx.rs"]
+mod my_nginx;
+#[path = "../scenarios/myapp.rs"]
+mod myapp;
+#[path = "../scenarios/mysql.rs"]
+mod mysql;
+#[path = "../scenarios/no_endpoints.rs"]
+mod no_endpoints;
+#[path = "../scenarios/node_port.rs"]
+mod node_port;
+#[path = "../scenarios/nothing_to_serve.rs"]
+mod nothing_to_serve;
+#[path = "../scenarios/source_ranges.rs"]
+mod source_ranges;
+#[path = "../scenarios/terminating.rs"]
+mod terminating;
+#[path = "../scenarios/topology.rs"]
+mod topology;
+#[path = "../scenarios/udp.rs"]
+mod udp;

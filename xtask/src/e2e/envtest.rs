@@ -1,0 +1,116 @@
+//! `cargo xtask e2e --cluster envtest`: the bench's scenarios on a real etcd and kube-apiserver, which run on the bench too.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::E2e;
+use crate::tally::Tally;
+use crate::testbench::{Bench, Job};
+use crate::workspace::{SCENARIOS, Workspace};
+
+/// Where envtest looks when nothing else is said.
+const USUAL_PLACE: &str = "/usr/local/kubebuilder/bin";
+const NEEDED: [&str; 2] = ["etcd", "kube-apiserver"];
+/// Mirrors Endpoints into EndpointSlices.
+const CONTROLLERS: &str = "kube-controller-manager";
+/// What takes it.
+const ENDPOINTS_SCENARIO: &str = "mysql::";
+/// The tests, as cargo names them.
+const TESTS: &str = "envtest";
+const SCRIPT: &str =
+    "KUBE_IPVS_CONTROL_PLANE=\"$KUBE_IPVS_ROOT/control-plane\" exec \"$KUBE_IPVS_ROOT/tests/envtest\" \"$@\"";
+
+pub(super) fn run(args: &E2e) -> Result<()> {
+    let place = env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| PathBuf::from(USUAL_PLACE), PathBuf::from);
+    let programs = Programs::among(&place, |path| path.is_file())?;
+    let workspace = Workspace::load()?;
+    let tests = workspace.build(&["test", "--package", SCENARIOS, "--test", TESTS, "--no-run"])?;
+    let tests = tests.iter().find(|test| test.target == TESTS).context("cargo built no such test")?;
+    let daemon = workspace.build_daemon(&[])?;
+
+    let mut job = Job::new(
+        ["sh", "-c", SCRIPT, TESTS]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(programs.flags(args.filter.as_deref()))
+            .collect(),
+    );
+    job.timeout = Duration::from_secs(args.timeout);
+    job.servers = true;
+    job.executable(&tests.path, Path::new("tests").join(TESTS));
+    job.executable(&daemon.path, Path::new("bin").join(daemon.file_name()));
+    for program in programs.all() {
+        job.file(&place.join(program), Path::new("control-plane").join(program));
+    }
+    job.manifests(&workspace.root);
+    if !programs.controllers {
+        println!(
+            "not run: {ENDPOINTS_SCENARIO} takes {CONTROLLERS}, which {} does not have",
+            place.display()
+        );
+    }
+    let mut out = Tally::new(io::stdout());
+    let status = Bench::choose(&workspace, args.kernel.as_deref())?.run(&job, &mut out)?;
+    ensure!(status == 0, "some scenarios failed on the real API server");
+    ensure!(out.counts.passed > 0, "no scenario has that in its name");
+    Ok(())
+}
+
+/// What of a control plane there is.
+#[derive(Debug)]
+struct Programs {
+    controllers: bool,
+}
+
+impl Programs {
+    fn among(place: &Path, exists: impl Fn(&Path) -> bool) -> Result<Self> {
+        let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !exists(&place.join(name))).collect();
+        ensure!(
+            missing.is_empty(),
+            "{} does not have {}. Kubernetes' controller developers have both: `go run \
+             sigs.k8s.io/controller-runtime/tools/setup-envtest@latest use -p path` brings them and says where they are; \
+             KUBEBUILDER_ASSETS names that folder",
+            place.display(),
+            missing.join(" and ")
+        );
+        Ok(Self { controllers: exists(&place.join(CONTROLLERS)) })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &'static str> {
+        NEEDED.into_iter().chain(self.controllers.then_some(CONTROLLERS))
+    }
+
+    /// The flags of the tests. There is one API server, which belongs to one test at a time.
+    fn flags(&self, filter: Option<&str>) -> Vec<String> {
+        let skipped = if self.controllers { &[][..] } else { &["--skip", ENDPOINTS_SCENARIO] };
+        let flags = ["--test-threads=1"].into_iter().chain(skipped.iter().copied()).chain(filter);
+        flags.map(str::to_owned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_missing_is_named_at_once() {
+        let error = Programs::among(Path::new("/assets"), |_| false).unwrap_err().to_string();
+        assert!(error.starts_with("/assets does not have etcd and kube-apiserver."), "{error}");
+        let error = Programs::among(Path::new("/assets"), |path| path.ends_with("etcd")).unwrap_err();
+        assert!(error.to_string().starts_with("/assets does not have kube-apiserver."), "{error}");
+    }
+
+    #[test]
+    fn without_controllers_what_takes_them_is_left_out() {
+        let some = Programs::among(Path::new("/a"), |path| !path.ends_with(CONTROLLERS)).unwrap();
+        assert_eq!(some.flags(Some("web")), ["--test-threads=1", "--skip", "mysql::", "web"]);
+        assert_eq!(some.all().count(), 2);
+        let all = Programs::among(Path::new("/a"), |_| true).unwrap();
+        assert_eq!(all.flags(None), ["--test-threads=1"]);
+        assert_eq!(all.all().last(), Some(CONTROLLERS));
+    }
+}

@@ -1,0 +1,139 @@
+//! `cargo xtask e2e --cluster kind`: a cluster in containers, without kube-proxy, with our image and our manifests.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::cluster::Cluster;
+use super::janitor::Janitor;
+use crate::image;
+use crate::workspace::Workspace;
+
+const NAME: &str = "kube-ipvs-e2e";
+const IMAGE: &str = "kube-ipvs:latest";
+/// kind's own, of both families; `manifests/kind.yaml` leaves them as they are.
+const POD_RANGES: &str = "10.244.0.0/16,fd00:10:244::/56";
+
+/// A command as its words.
+type Words = Vec<String>;
+
+/// Makes the cluster, runs the scenarios on it and deletes it, also when they fail or are interrupted.
+pub(super) fn run(filter: Option<&str>) -> Result<()> {
+    let workspace = Workspace::load()?;
+    let directory = workspace.target.join("e2e");
+    std::fs::create_dir_all(&directory)?;
+    let kubeconfig = directory.join("kubeconfig");
+    let image = image::make(&workspace, IMAGE)?;
+    let janitor = Janitor::new(&deletion())?;
+    for words in creation(&workspace.root.join("manifests"), &kubeconfig, &image.archive) {
+        execute(&words)?;
+    }
+    let cluster = Cluster::new(&kubeconfig)?;
+    let manifests = workspace.root.join("manifests");
+    let manifests = cluster.kubectl(&["kustomize", &manifests.to_string_lossy()], None)?;
+    cluster.kubectl(&["apply", "--filename", "-"], Some(&fitted(&manifests)?))?;
+    for words in READY {
+        cluster.kubectl(words, None).context("waiting for the cluster")?;
+    }
+    cluster.run(filter)?;
+    janitor.finish()
+}
+
+/// Nodes are ready when their pods have a network, and DNS answers when somebody serves its ClusterIP.
+const READY: [&[&str]; 3] = [
+    &["--namespace=kube-system", "rollout", "status", "daemonset", "kube-ipvs", "--timeout=180s"],
+    &["wait", "node", "--all", "--for=condition=Ready", "--timeout=180s"],
+    &["--namespace=kube-system", "rollout", "status", "deployment", "coredns", "--timeout=180s"],
+];
+
+/// What makes the cluster and brings the image to its nodes.
+fn creation(manifests: &Path, kubeconfig: &Path, archive: &Path) -> [Words; 2] {
+    let [config, kubeconfig, archive] =
+        [&manifests.join("kind.yaml"), kubeconfig, archive].map(|path| path.to_string_lossy().into_owned());
+    [
+        words(&[
+            "kind",
+            "create",
+            "cluster",
+            "--name",
+            NAME,
+            "--config",
+            &config,
+            "--kubeconfig",
+            &kubeconfig,
+        ]),
+        words(&["kind", "load", "image-archive", &archive, "--name", NAME]),
+    ]
+}
+
+fn deletion() -> Words {
+    words(&["kind", "delete", "cluster", "--name", NAME])
+}
+
+fn words(words: &[&str]) -> Words {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// The manifests with what an operator fills in: where the API server is without any Service, and where pods are.
+fn fitted(manifests: &str) -> Result<String> {
+    let server = format!("https://{NAME}-control-plane:6443");
+    let ranges = format!("clusterCIDR: {POD_RANGES}");
+    let mut fitted = manifests.to_owned();
+    for (from, to) in [("https://API-SERVER:6443", &server), ("clusterCIDR: \"\"", &ranges)] {
+        ensure!(fitted.contains(from), "manifests/configmap.yaml does not have {from} to be filled in");
+        fitted = fitted.replace(from, to);
+    }
+    Ok(fitted)
+}
+
+fn execute(words: &Words) -> Result<()> {
+    eprintln!("xtask: {}", words.join(" "));
+    let (program, arguments) = words.split_first().context("a command without words")?;
+    let status =
+        Command::new(program).args(arguments).status().with_context(|| format!("starting {program}"))?;
+    ensure!(status.success(), "{} ended with {status}", words.join(" "));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = include_str!("../../../manifests/kind.yaml");
+    const CONFIG_MAP: &str = include_str!("../../../manifests/configmap.yaml");
+
+    #[test]
+    fn the_commands_are_about_one_cluster() {
+        let made = creation(Path::new("/m"), Path::new("/t/kubeconfig"), Path::new("/t/kube-ipvs.tar"));
+        let lines = [made[0].join(" "), made[1].join(" "), deletion().join(" ")];
+        assert_eq!(
+            lines,
+            [
+                "kind create cluster --name kube-ipvs-e2e --config /m/kind.yaml --kubeconfig /t/kubeconfig",
+                "kind load image-archive /t/kube-ipvs.tar --name kube-ipvs-e2e",
+                "kind delete cluster --name kube-ipvs-e2e",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_cluster_has_no_kube_proxy() {
+        let config: serde_json::Value = serde_saphyr::from_str(CONFIG).unwrap();
+        assert_eq!(config["networking"]["kubeProxyMode"], "none");
+        assert!(config["networking"]["podSubnet"].is_null(), "POD_RANGES are kind's own");
+        // The control plane's container, by whose name the API server is reached, is called after it.
+        assert_eq!(config["nodes"][0]["role"], "control-plane");
+    }
+
+    #[test]
+    fn what_an_operator_fills_in_is_filled_in() {
+        let map: serde_json::Value = serde_saphyr::from_str(&fitted(CONFIG_MAP).unwrap()).unwrap();
+        let config: serde_json::Value =
+            serde_saphyr::from_str(map["data"]["config.conf"].as_str().unwrap()).unwrap();
+        assert_eq!(config["clusterCIDR"], POD_RANGES);
+        let kubeconfig = map["data"]["kubeconfig.conf"].as_str().unwrap();
+        assert!(kubeconfig.contains("server: https://kube-ipvs-e2e-control-plane:6443"), "{kubeconfig}");
+        assert!(fitted("nothing to fill in").is_err());
+    }
+}
