@@ -87,6 +87,17 @@ impl Workspace {
         parse_executables(&String::from_utf8(output.stdout)?)
     }
 
+    /// Integration tests that a plain `cargo test` does not run: (package, test).
+    pub(crate) fn untested(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.packages.iter().flat_map(move |package| {
+            package
+                .targets
+                .iter()
+                .filter(|target| target.kind == "test" && !target.tested)
+                .map(|target| (package.name.as_str(), target.name.as_str()))
+        })
+    }
+
     /// Integration tests that need a kernel, by convention those whose name begins with "kernel": (package, test).
     pub(crate) fn kernel_tests(&self) -> Vec<(&str, &Target)> {
         let others = self.packages.iter().filter(|package| package.name != SCENARIOS);
