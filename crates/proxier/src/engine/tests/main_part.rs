@@ -15,7 +15,8 @@ fn failing(refuse: &[&str]) -> Vec<Family> {
         Event::ServiceApplied(service)
     });
     let range = ServiceCidr { name: "kubernetes".into(), ranges: vec!["10.96.0.0/16".parse().unwrap()] };
-    let turn = turn(&mut engine, &mut kernel, 0, events.chain([Event::ServiceCidrApplied(range)]));
+    events.chain([Event::ServiceCidrApplied(range)]).for_each(|event| engine.event(event));
+    let turn = engine.turn(&mut kernel, Duration::ZERO);
     assert_eq!(turn.failures.is_empty(), kernel.refuse.is_empty(), "{:?}", turn.failures);
     Family::ALL.into_iter().filter(|family| engine.has_failed_in_the_main(&turn, *family)).collect()
 }
@@ -44,6 +45,6 @@ fn what_all_services_stand_on_is() {
 fn a_kernel_that_cannot_be_read_fails_as_a_whole() {
     let (mut engine, kernel) = start();
     let mut kernel = FakeKernel { unreadable: true, ..kernel };
-    let turn = turn(&mut engine, &mut kernel, 0, []);
+    let turn = engine.turn(&mut kernel, Duration::ZERO);
     assert!(Family::ALL.into_iter().all(|family| engine.has_failed_in_the_main(&turn, family)));
 }
