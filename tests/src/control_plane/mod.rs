@@ -147,6 +147,23 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Starts the real kube-proxy in its ipvs mode on a node, with more flags. It ends when it is dropped.
+    pub fn kube_proxy(&self, node: &Namespace, name: &str, flags: &[&str]) -> Result<Program> {
+        let user = format!("token: {ADMINISTRATOR}");
+        let kubeconfig = self.credentials.kubeconfig("kube-proxy.kubeconfig", URL, &user)?;
+        let own = [
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--hostname-override={name}"),
+            "--proxy-mode=ipvs".to_owned(),
+            // These are the machine's, not the node's: the node is a network namespace.
+            "--conntrack-max-per-core=0".to_owned(),
+            "--conntrack-min=0".to_owned(),
+        ];
+        let all: Vec<String> = own.into_iter().chain(flags.iter().map(|&flag| flag.to_owned())).collect();
+        let log = self.credentials.path("kube-proxy.log");
+        Program::start(node, &program(&self.programs, "kube-proxy")?, &all, &log)
+    }
+
     /// Whether Endpoints are mirrored into EndpointSlices.
     pub fn has_controllers(&self) -> bool {
         self.programs.join("kube-controller-manager").is_file()

@@ -34,6 +34,7 @@ mod node_port;
 mod nothing_to_serve;
 #[path = "../scenarios/source_ranges.rs"]
 mod source_ranges;
+mod take_over;
 #[path = "../scenarios/terminating.rs"]
 mod terminating;
 #[path = "../scenarios/topology.rs"]

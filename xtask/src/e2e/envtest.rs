@@ -15,10 +15,8 @@ use crate::workspace::{SCENARIOS, Workspace};
 /// Where envtest looks when nothing else is said.
 const USUAL_PLACE: &str = "/usr/local/kubebuilder/bin";
 const NEEDED: [&str; 2] = ["etcd", "kube-apiserver"];
-/// Mirrors Endpoints into EndpointSlices.
-const CONTROLLERS: &str = "kube-controller-manager";
-/// What takes it.
-const ENDPOINTS_SCENARIO: &str = "mysql::";
+/// What can be there besides, and the scenarios that take it.
+const OPTIONAL: [(&str, &str); 2] = [("kube-controller-manager", "mysql::"), ("kube-proxy", "take_over::")];
 /// The tests, as cargo names them.
 const TESTS: &str = "envtest";
 const SCRIPT: &str =
@@ -47,11 +45,8 @@ pub(super) fn run(args: &E2e) -> Result<()> {
         job.file(&place.join(program), Path::new("control-plane").join(program));
     }
     job.manifests(&workspace.root);
-    if !programs.controllers {
-        println!(
-            "not run: {ENDPOINTS_SCENARIO} takes {CONTROLLERS}, which {} does not have",
-            place.display()
-        );
+    for (program, scenarios) in &programs.absent {
+        println!("not run: {scenarios} takes {program}, which {} does not have", place.display());
     }
     let mut out = Tally::new(io::stdout());
     let status = Bench::choose(&workspace, args.kernel.as_deref())?.run(&job, &mut out)?;
@@ -63,7 +58,8 @@ pub(super) fn run(args: &E2e) -> Result<()> {
 /// What of a control plane there is.
 #[derive(Debug)]
 struct Programs {
-    controllers: bool,
+    /// Of [`OPTIONAL`], what is not there.
+    absent: Vec<(&'static str, &'static str)>,
 }
 
 impl Programs {
@@ -77,17 +73,18 @@ impl Programs {
             place.display(),
             missing.join(" and ")
         );
-        Ok(Self { controllers: exists(&place.join(CONTROLLERS)) })
+        Ok(Self { absent: OPTIONAL.into_iter().filter(|(name, _)| !exists(&place.join(name))).collect() })
     }
 
     fn all(&self) -> impl Iterator<Item = &'static str> {
-        NEEDED.into_iter().chain(self.controllers.then_some(CONTROLLERS))
+        let optional = OPTIONAL.into_iter().filter(|entry| !self.absent.contains(entry));
+        NEEDED.into_iter().chain(optional.map(|(name, _)| name))
     }
 
     /// The flags of the tests. There is one API server, which belongs to one test at a time.
     fn flags(&self, filter: Option<&str>) -> Vec<String> {
-        let skipped = if self.controllers { &[][..] } else { &["--skip", ENDPOINTS_SCENARIO] };
-        let flags = ["--test-threads=1"].into_iter().chain(skipped.iter().copied()).chain(filter);
+        let skipped = self.absent.iter().flat_map(|(_, scenarios)| ["--skip", scenarios]);
+        let flags = ["--test-threads=1"].into_iter().chain(skipped).chain(filter);
         flags.map(str::to_owned).collect()
     }
 }
@@ -105,12 +102,13 @@ mod tests {
     }
 
     #[test]
-    fn without_controllers_what_takes_them_is_left_out() {
-        let some = Programs::among(Path::new("/a"), |path| !path.ends_with(CONTROLLERS)).unwrap();
+    fn what_takes_a_program_that_is_absent_is_left_out() {
+        let some =
+            Programs::among(Path::new("/a"), |path| !path.ends_with("kube-controller-manager")).unwrap();
         assert_eq!(some.flags(Some("web")), ["--test-threads=1", "--skip", "mysql::", "web"]);
-        assert_eq!(some.all().count(), 2);
+        assert_eq!(some.all().collect::<Vec<_>>(), ["etcd", "kube-apiserver", "kube-proxy"]);
         let all = Programs::among(Path::new("/a"), |_| true).unwrap();
         assert_eq!(all.flags(None), ["--test-threads=1"]);
-        assert_eq!(all.all().last(), Some(CONTROLLERS));
+        assert_eq!(all.all().count(), 4);
     }
 }

@@ -1,0 +1,161 @@
+//! The real kube-proxy in its ipvs mode, and then kube-ipvs in its place, and back.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use scenarios::{
+    Cluster, Conversation, Load, Namespace, Server, Service, Slice, TestResult, Transport, eventually,
+    scenario,
+};
+
+/// The node that is taken over: all tested traffic goes through it.
+const NODE: &str = "node-3";
+const FLAGS: [&str; 4] = ["--cluster-cidr", "10.244.0.0/16", "--nodeport-addresses", "192.168.128.0/24"];
+/// kube-proxy runs other programs for all that it does, which an emulator makes slow.
+const PATIENCE: Duration = Duration::from_secs(180);
+const PODS: [(&str, &str, &str); 2] = [("web-1", "node-1", "10.244.1.2"), ("web-2", "node-2", "10.244.2.2")];
+const SERVED: [&str; 6] = [
+    "TCP 10.96.0.80:80",
+    "TCP 10.96.0.81:7",
+    "TCP 192.168.128.3:30080",
+    "TCP 192.168.128.3:30081",
+    "TCP 203.0.113.80:80",
+    "UDP 10.96.0.53:53",
+];
+
+/// `web` over HTTP with all kinds of addresses, `talk` for long connections, `dns` over UDP.
+fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
+    let web = Service::new("web")
+        .line("type: LoadBalancer")
+        .cluster_ip("10.96.0.80")
+        .line("externalIPs: [203.0.113.80]")
+        .port_line("port: 80, targetPort: 8080, nodePort: 30080");
+    let talk = Service::new("talk")
+        .node_port_type()
+        .cluster_ip("10.96.0.81")
+        .port_line("port: 7, targetPort: 9090, nodePort: 30081");
+    let dns =
+        Service::new("dns").cluster_ip("10.96.0.53").port_line("protocol: UDP, port: 53, targetPort: 8053");
+    let ready = |slice: Slice| {
+        PODS.iter().fold(slice, |slice, (_, node, address)| slice.ready(address).on(node)).to_string()
+    };
+    let slices = [
+        ready(Slice::of("web").port(8080)),
+        ready(Slice::of("talk").port(9090)),
+        ready(Slice::of("dns").named_port("", "UDP", 8053)),
+    ];
+    for ((name, service), slice) in [("web", web), ("talk", talk), ("dns", dns)].into_iter().zip(slices) {
+        cluster.manifests.write(name, &format!("{service}---\n{slice}"))?;
+    }
+    let mut servers = Vec::new();
+    for (pod, ..) in PODS {
+        servers.push(cluster.http(pod, 8080)?);
+        servers.push(cluster.echo(pod, Transport::Tcp, 9090)?);
+        servers.push(cluster.echo(pod, Transport::Udp, 8053)?);
+    }
+    Ok(servers)
+}
+
+/// Every virtual server is there with both pods.
+fn await_served(node: &Namespace) -> TestResult {
+    eventually(PATIENCE, || {
+        let table = node.ipvsadm()?;
+        ensure!(table.keys() == SERVED, "{:?}", table.keys());
+        for key in SERVED {
+            let reals = table.weights(key).unwrap_or_default();
+            ensure!(reals.len() == 2 && reals.iter().all(|real| real.ends_with(" 1")), "{key}: {reals:?}");
+        }
+        Ok(())
+    })
+}
+
+/// The ways of those who must not notice.
+const TALKS: [(&str, &str); 3] =
+    [("visitor", "10.96.0.81:7"), (NODE, "10.96.0.81:7"), ("client", "192.168.128.3:30081")];
+const LOADS: [(&str, &str); 3] =
+    [("visitor", "10.96.0.80:80"), (NODE, "10.96.0.80:80"), ("client", "192.168.128.3:30080")];
+
+fn talk(cluster: &Cluster) -> Result<Vec<(Conversation, String)>> {
+    let connect = |(from, to): &(&str, &str)| {
+        let mut connection = cluster.at(from)?.connect(Transport::Tcp, to)?;
+        let name = connection.say()?.name;
+        Ok((connection, name))
+    };
+    TALKS.iter().map(connect).collect()
+}
+
+fn still_talk(held: &mut [(Conversation, String)]) -> TestResult {
+    for ((connection, name), (from, to)) in held.iter_mut().zip(TALKS) {
+        let answer = connection.say();
+        ensure!(
+            answer.as_ref().is_ok_and(|answer| answer.name == *name),
+            "{from} to {to}, which {name} answered: {answer:?}"
+        );
+    }
+    Ok(())
+}
+
+/// What kube-proxy left of iptables and ipset. The kubelet's chains are not there: nobody made them.
+fn leftovers(node: &Namespace) -> Result<String> {
+    let script = "iptables-save | grep KUBE- || true; ip6tables-save | grep KUBE- || true; ipset list -name";
+    node.run("sh", &["-c", script])
+}
+
+/// No request fails and no connection ends, from kube-proxy to kube-ipvs, and from there back to kube-proxy.
+#[test]
+fn from_kube_proxy_and_back() -> TestResult {
+    let builder = Cluster::builder().deadline(Duration::from_secs(1200)).pod("visitor", NODE, "10.244.3.9");
+    let builder =
+        PODS.iter().fold(builder, |builder, (name, node, address)| builder.pod(name, node, address));
+    scenario(builder, |cluster| {
+        let api = cluster.control_plane()?;
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
+        let kube_proxy = api.kube_proxy(node, NODE, &FLAGS)?;
+        await_served(node)?;
+        let left = leftovers(node)?;
+        ensure!(left.contains("-j KUBE-SERVICES") && left.contains("KUBE-CLUSTER-IP"), "{left}");
+        let mut held = talk(cluster)?;
+        let loads = LOADS.map(|(from, to)| Load::start(cluster.at(from)?, to, Duration::from_millis(30)));
+        let loads = loads.into_iter().collect::<Result<Vec<_>>>()?;
+
+        drop(kube_proxy);
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        eventually(PATIENCE, || {
+            let log = proxy.log_text();
+            ensure!(log.contains("taken over from kube-proxy"), "{log}");
+            ensure!(!log.contains("ERROR"), "{log}");
+            Ok(())
+        })?;
+        await_served(node)?;
+        cluster.await_settled(NODE, &FLAGS)?;
+        let left = leftovers(node)?;
+        ensure!(left.is_empty(), "left of kube-proxy:\n{left}");
+        still_talk(&mut held)?;
+        for to in ["203.0.113.80:80", "192.168.128.3:30080"] {
+            cluster.at("client")?.get(to)?;
+        }
+        cluster.at("visitor")?.echo(Transport::Udp, "10.96.0.53:53")?;
+
+        // And back, as docs/migrating-from-kube-proxy.md has it.
+        ensure!(proxy.terminate()?.success());
+        let _kube_proxy = api.kube_proxy(node, NODE, &FLAGS)?;
+        eventually(PATIENCE, || {
+            let left = leftovers(node)?;
+            ensure!(left.contains("-j KUBE-SERVICES") && left.contains("KUBE-CLUSTER-IP"), "{left}");
+            Ok(())
+        })?;
+        await_served(node)?;
+        cluster.kube_ipvs(NODE)?.run(&["cleanup", "--hand-over"])?;
+        let tables = node.run("nft", &["list", "tables"])?;
+        ensure!(!tables.contains("kube-ipvs"), "{tables}");
+        await_served(node)?;
+        still_talk(&mut held)?;
+        loads
+            .into_iter()
+            .zip(LOADS)
+            .try_for_each(|(load, (from, to))| load.stop()?.expect_clean(100, &format!("{from} to {to}")))?;
+        Ok(())
+    })
+}
