@@ -71,7 +71,7 @@ mod tests {
     fn every_object_has_its_place() {
         let manifest = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nstatus: {loadBalancer: {}}\n---\n\
                         apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n---\n\
-                        apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a, namespace: n}\n";
+                        apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a, namespace: other}\n";
         let found = objects(manifest).unwrap();
         let paths: Vec<&str> = found.iter().map(|object| object.path.as_str()).collect();
         assert_eq!(
@@ -79,7 +79,7 @@ mod tests {
             [
                 "/api/v1/namespaces/default/services/web",
                 "/api/v1/nodes/node-1",
-                "/apis/discovery.k8s.io/v1/namespaces/n/endpointslices/a",
+                "/apis/discovery.k8s.io/v1/namespaces/other/endpointslices/a",
             ]
         );
         assert_eq!(found[0].body["metadata"]["namespace"], "default");
