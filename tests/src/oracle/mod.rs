@@ -22,7 +22,23 @@ impl Namespace {
         Table::parse(&self.run("ipvsadm", &["-Ln"])?)
     }
 
-    /// The same, for polling: from /proc/net/ip_vs, without a process, while the table is small.
+    /// What `ipvsadm -Ln` prints of one virtual server, given as `TCP 10.96.0.7:80`, or nothing if there is none. The kernel looks that one up,
+    /// where all of them are a list that other namespaces can shift.
+    pub fn ipvsadm_of(&self, key: &str) -> Result<Table> {
+        let (protocol, at) = key.split_once(' ').context("a key is a protocol and an address")?;
+        let option = match protocol {
+            "TCP" => "-t",
+            "UDP" => "-u",
+            _ => "--sctp-service",
+        };
+        let output = self.output("ipvsadm", &["-Ln", option, at])?;
+        if !output.status.success() {
+            return Ok(Table::default());
+        }
+        Table::parse(&String::from_utf8_lossy(&output.stdout))
+    }
+
+    /// The same as [`Self::ipvsadm`], for polling: from /proc/net/ip_vs, without a process, while the table is small.
     ///
     /// The kernel hands that file out a page at a time, and where several namespaces have virtual servers it does not
     /// find its place again: it counts those of all of them when it goes on, and its own only when it resumes. So what

@@ -68,6 +68,37 @@ fn what_kube_proxy_answers_on_its_ports() -> TestResult {
     })
 }
 
+/// What cannot be done is told by the log and by both checks of health, and is tried again until it can.
+#[test]
+fn what_fails_is_told_and_tried_again() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy_web(cluster)?;
+        let (node, client) = (cluster.at(NODE)?, cluster.at("client")?);
+        // Somebody has a set of that name in a table of that name, for something else.
+        node.run("nft", &["add", "table", "ip", "kube-ipvs"])?;
+        node.run("nft", &["add", "set", "ip", "kube-ipvs", "served", "{ type ipv4_addr; }"])?;
+        let mut proxy = cluster.start_proxy(NODE, &["--ipvs-sync-period", "1s"])?;
+        let own = cluster.node(NODE)?.ipv4();
+        let await_status = |expected: &str| {
+            eventually(SOON, || {
+                for path in ["/healthz", "/livez", "/readyz"] {
+                    let (status, body) = ask(client, &format!("http://{own}:10256{path}"))?;
+                    ensure!(status == expected, "{path}: {status} {body}");
+                }
+                Ok(())
+            })
+        };
+        await_status("503")?;
+        let log = proxy.log_text();
+        ensure!(log.contains("ERROR") && log.contains("nftables"), "{log}");
+        node.run("nft", &["delete", "table", "ip", "kube-ipvs"])?;
+        await_web(cluster, NODE)?;
+        await_status("200")?;
+        cluster.at("visitor")?.get(WEB_ADDRESS)?;
+        proxy.check_alive()
+    })
+}
+
 /// A port asked from outside goes from 503 to 200 and back as the Service's only endpoint on the node comes and goes.
 #[test]
 fn a_load_balancer_learns_which_nodes_have_endpoints() -> TestResult {
