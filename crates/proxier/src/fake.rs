@@ -1,6 +1,6 @@
 //! A kernel in memory, for tests of this crate and of those who embed it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipvs_netlink::Scheduler;
 
@@ -35,6 +35,9 @@ pub struct FakeKernel {
     pub missing_schedulers: Vec<Scheduler>,
     /// Whether it cannot be read.
     pub unreadable: bool,
+    /// Virtual servers that it leaves out when it is read next. Linux 6.1 does that: its list is of the virtual servers of all network
+    /// namespaces, and shifts while others change.
+    pub unlisted: BTreeSet<VirtualServerKey>,
     /// How often it was read.
     pub observations: usize,
 }
@@ -49,7 +52,9 @@ impl Kernel for FakeKernel {
         if self.unreadable {
             Err(Unusable("the fake kernel cannot be read".into()))
         } else {
-            Ok(self.state.clone())
+            let mut state = self.state.clone();
+            std::mem::take(&mut self.unlisted).iter().for_each(|key| drop(state.virtual_servers.remove(key)));
+            Ok(state)
         }
     }
 

@@ -289,12 +289,18 @@ impl Engine {
             .collect();
         let (mut done, mut failures, mut taken) =
             (Vec::with_capacity(plan.changes().len()), Vec::new(), false);
+        let mut unlisted = BTreeSet::new();
         for (number, change) in plan.changes().iter().enumerate() {
             match reasons.get(&number) {
                 None => done.push(change),
                 Some((cause, reason)) => {
                     self.unforgotten.note(change);
                     match (cause, change) {
+                        // It was recorded before this plan, so it is ours: Linux has one table for all network namespaces, and
+                        // a list leaves some out while another namespace changes its own.
+                        (Cause::Exists, Change::AddServer { key, .. }) if self.is_recorded(*key) => {
+                            unlisted.insert(*key);
+                        }
                         // Its key is somebody else's. What we recorded there is to be taken back at once.
                         (Cause::Exists, Change::AddServer { key, .. }) => {
                             self.disowned.insert(*key);
@@ -310,6 +316,10 @@ impl Engine {
                         (Cause::Unknown, _) => self.stale = true,
                         _ => {}
                     }
+                    if change.key().is_some_and(|key| unlisted.contains(&key)) {
+                        self.stale = true;
+                        continue;
+                    }
                     let service =
                         change.key().and_then(|key| self.cluster.holder(&Claim::VirtualServer(key)));
                     let service = service.map(|holder| holder.port.clone());
@@ -318,7 +328,7 @@ impl Engine {
             }
         }
         self.done(&done);
-        match (failures.is_empty(), taken) {
+        match (failures.is_empty() && unlisted.is_empty(), taken) {
             (true, _) => self.retry.done(),
             (false, true) => self.retry.at_once(now),
             (false, false) => self.retry.failed(now),
@@ -328,6 +338,10 @@ impl Engine {
 }
 
 impl Engine {
+    fn is_recorded(&self, key: VirtualServerKey) -> bool {
+        self.known.as_ref().is_some_and(|known| known.is_recorded(&key))
+    }
+
     /// The kernel carried these changes out.
     fn done(&mut self, changes: &[&Change]) {
         for change in changes {

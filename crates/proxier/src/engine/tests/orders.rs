@@ -104,3 +104,21 @@ fn an_address_of_a_family_that_a_service_lacks_is_free() {
     assert_eq!(turn.skipped, []);
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP [fd00::9]:80")));
 }
+
+/// The kernel's list leaves a virtual server out, and then will not have it made. It is ours as before: somebody else's it would be only if
+/// it had been made since we wrote down that we make it.
+#[test]
+fn what_a_list_leaves_out_stays_ours() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    let before = kernel.state.clone();
+    kernel.unlisted = before.virtual_servers.keys().copied().collect();
+    let mut now = Config::new("node-1").sync_period.as_secs();
+    let misled = turn(&mut engine, &mut kernel, now, []);
+    assert!(misled.plan.to_string().contains("+ virtual server"), "{}", misled.plan);
+    now = engine.next_turn().as_secs() + 1;
+    let again = turn(&mut engine, &mut kernel, now, []);
+    assert_eq!((again.skipped.len(), again.failures.len()), (0, 0), "{:?} {:?}", again.skipped, again.failures);
+    assert!(again.plan.is_empty(), "{}", again.plan);
+    assert_eq!(kernel.state, before);
+}
