@@ -92,12 +92,7 @@ fn embedded(number: u32) -> [Event; 2] {
     let service = Service {
         cluster_ips: vec![at([10, 96, 0, 1], number)],
         internal_policy: if number.is_multiple_of(2) { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
-        ports: vec![ServicePort {
-            name: name.clone(),
-            protocol,
-            port: port(80),
-            node_port: None,
-        }],
+        ports: vec![ServicePort { name: name.clone(), protocol, port: port(80), node_port: None }],
         ..Service::new(id.clone())
     };
     let endpoint = Endpoint {

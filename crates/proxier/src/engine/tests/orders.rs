@@ -118,7 +118,13 @@ fn what_a_list_leaves_out_stays_ours() {
     assert!(misled.plan.to_string().contains("+ virtual server"), "{}", misled.plan);
     now = engine.next_turn().as_secs() + 1;
     let again = turn(&mut engine, &mut kernel, now, []);
-    assert_eq!((again.skipped.len(), again.failures.len()), (0, 0), "{:?} {:?}", again.skipped, again.failures);
+    assert_eq!(
+        (again.skipped.len(), again.failures.len()),
+        (0, 0),
+        "{:?} {:?}",
+        again.skipped,
+        again.failures
+    );
     assert!(again.plan.is_empty(), "{}", again.plan);
     assert_eq!(kernel.state, before);
 }

@@ -174,13 +174,7 @@ impl Nft {
     }
 
     fn commit_together(&mut self, changes: &[(usize, &Change)]) -> Result<(), Error> {
-        let mut transaction = Transaction::new();
-        for run in changes.chunk_by(|(_, one), (_, other)| destination(one) == destination(other)) {
-            for run in run.chunks(transaction::ELEMENTS) {
-                transaction.elements(run);
-            }
-        }
-        transaction.commit(&mut self.socket)
+        Transaction::of(changes).commit(&mut self.socket)
     }
 
     fn commit_one_by_one(&mut self, mut changes: Vec<(usize, &Change)>, failures: &mut Vec<Failure>) {
@@ -333,16 +327,6 @@ fn in_set(set: &str, elements: Vec<u8>) -> SetElementMessage {
         attributes.push(SetElementList::Other(DefaultNla::new(ELEMENTS | NLA_F_NESTED, elements)));
     }
     SetElementMessage { attributes }
-}
-
-/// Changes of one destination can go in one message: those of the same set and family, of the same kind.
-fn destination(change: &Change) -> Option<(&'static str, Family, std::mem::Discriminant<Change>, bool)> {
-    let (element, replaces) = match change {
-        Change::AddElement { element, replace, .. } => (element, *replace),
-        Change::RemoveElement(element) => (element, false),
-        _ => return None,
-    };
-    Some((element.set_name(), element.family(), std::mem::discriminant(change), replaces))
 }
 
 fn fail_all(changes: &[(usize, &Change)], cause: Cause, reason: &str, failures: &mut Vec<Failure>) {

@@ -9,7 +9,7 @@ use super::{Table, element, in_set};
 use crate::{model::Family, plan::Change};
 
 /// The most elements in one message: their list is one attribute, and that ends at 64 KiB.
-pub(super) const ELEMENTS: usize = 256;
+const ELEMENTS: usize = 256;
 /// The most changes in one transaction, so that it fits one send.
 pub(super) const LARGEST: usize = 10_000;
 
@@ -23,6 +23,17 @@ impl Transaction {
         let mut batch = Batch::new();
         batch.push(control(ControlMessage::BatchBegin), 0);
         Self { batch }
+    }
+
+    /// Changes of elements, as many in a message as can be.
+    pub(super) fn of(changes: &[(usize, &Change)]) -> Self {
+        let mut transaction = Self::new();
+        for run in changes.chunk_by(|(_, one), (_, other)| destination(one) == destination(other)) {
+            for run in run.chunks(ELEMENTS) {
+                transaction.elements(run);
+            }
+        }
+        transaction
     }
 
     /// Makes something that may be there already.
@@ -93,6 +104,16 @@ impl Transaction {
     }
 }
 
+/// Changes of one destination can go in one message: those of the same set and family, of the same kind.
+fn destination(change: &Change) -> Option<(&'static str, Family, std::mem::Discriminant<Change>, bool)> {
+    let (element, replaces) = match change {
+        Change::AddElement { element, replace, .. } => (element, *replace),
+        Change::RemoveElement(element) => (element, false),
+        _ => return None,
+    };
+    Some((element.set_name(), element.family(), std::mem::discriminant(change), replaces))
+}
+
 /// A request about a table.
 pub(super) fn message(table: Table, request: NfTablesMessage) -> NetfilterMessage {
     let family = match table {
@@ -107,4 +128,65 @@ fn control(message: ControlMessage) -> NetfilterMessage {
     let subsystem = u8::from(NetfilterSubsystem::NfTables);
     let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, subsystem.into());
     NetfilterMessage::new(header, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+    use netlink_packet_core::NetlinkBuffer;
+
+    use super::*;
+    use crate::{
+        Config, Engine,
+        fake::FakeKernel,
+        model::*,
+        set::{Element, KeySet},
+        testing::*,
+    };
+
+    /// How many messages of each type there are in what these changes take.
+    fn message_types(changes: &[(usize, &Change)]) -> BTreeMap<u16, usize> {
+        let batch = Transaction::of(changes).batch;
+        let mut types = BTreeMap::new();
+        for number in 0..batch.len() {
+            *types.entry(NetlinkBuffer::new(batch.request(number)).message_type()).or_default() += 1;
+        }
+        types
+    }
+
+    /// However many Services there are: what they take of nftables is elements of sets. No rule is made for them, and no chain.
+    #[test]
+    fn fifty_thousand_services_are_elements() {
+        const BEGIN: u16 = 16;
+        const NEW_SET_ELEMENT: u16 = 10 << 8 | 12;
+        const SERVICES: u32 = 50_000;
+        let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+        for number in 0..SERVICES {
+            let at = |base: [u8; 4]| Ipv4Addr::from_bits(u32::from_be_bytes(base) + number).to_string();
+            let (name, vip) = (format!("app-{number}"), at([10, 96, 0, 1]));
+            let service = service(&name, &[&vip], &[(80, None)]);
+            let internal_policy = if number % 2 == 0 { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
+            engine.event(Event::ServiceApplied(Service { internal_policy, ..service }));
+            engine.event(Event::SliceApplied(slice(&name, &name, 8080, &[&at([10, 128, 0, 1])])));
+        }
+        let turn = engine.turn(&mut kernel, Duration::ZERO);
+        let elements: Vec<(usize, &Change)> = turn
+            .plan
+            .changes()
+            .iter()
+            .enumerate()
+            .filter(|(_, change)| destination(change).is_some())
+            .collect();
+        // served, cluster-ips, vips, and for every second one no-local.
+        assert_eq!(elements.len(), 175_000);
+        let no_local = |(_, change): &&(usize, &Change)| {
+            matches!(change, Change::AddElement { element: Element::Key(KeySet::NoLocal, _), .. })
+        };
+        assert_eq!(elements.iter().filter(no_local).count(), 25_000);
+        for part in elements.chunks(LARGEST) {
+            let types = message_types(part);
+            assert_eq!(types.keys().copied().collect::<Vec<_>>(), [BEGIN, NEW_SET_ELEMENT], "{types:?}");
+        }
+    }
 }
