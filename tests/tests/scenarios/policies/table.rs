@@ -145,7 +145,7 @@ impl Case {
 }
 
 /// Who takes connections of those on some nodes: the ready ones, and where none is ready those that are terminating.
-pub(super) fn serving(state: State, here: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
+fn serving(state: State, here: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
     let of = |wanted: Condition| -> BTreeSet<&'static str> {
         let pods = PODS.iter().zip(state).filter(|(pod, condition)| *condition == wanted && here(pod.1));
         pods.map(|((name, ..), _)| *name).collect()
