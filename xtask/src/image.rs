@@ -14,6 +14,8 @@ use crate::workspace::Workspace;
 
 /// What the image must not grow beyond, in bytes.
 const LIMIT: u64 = 15_000_000;
+/// How its daemon is built.
+pub(crate) const PROFILE: &[&str] = &["--profile", "image"];
 /// Where the programs are in it: a kube-proxy DaemonSet calls `/usr/local/bin/kube-proxy`.
 const PROGRAMS: &str = "usr/local/bin";
 
@@ -44,7 +46,7 @@ pub(crate) struct Made {
 
 /// Makes the image. Nothing in it depends on when or by whom, so that the same source gives the same image.
 pub(crate) fn make(workspace: &Workspace, tag: &str) -> Result<Made> {
-    let daemon = workspace.build_daemon(&["--profile", "image"])?;
+    let daemon = workspace.build_daemon(PROFILE)?;
     let directory = workspace.target.join("container");
     let root = directory.join("rootfs");
     if root.exists() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
+use crate::image;
 use crate::steps::Steps;
 use crate::tally::Tally;
 use crate::testbench::{Bench, Job, copy_output};
@@ -22,6 +23,9 @@ pub(crate) struct Test {
     /// Only the tests that need a kernel
     #[arg(long)]
     kernel_only: bool,
+    /// With the daemon as its image has it: optimised for size, and a panic ends it
+    #[arg(long)]
+    image: bool,
     /// How many tests of one executable run at a time on the bench
     #[arg(long, default_value_t = 4)]
     test_threads: usize,
@@ -35,7 +39,14 @@ pub(crate) struct Test {
 
 impl Default for Test {
     fn default() -> Self {
-        Self { filters: Vec::new(), kernel_only: false, test_threads: 4, timeout: 3600, kernel: None }
+        Self {
+            filters: Vec::new(),
+            kernel_only: false,
+            image: false,
+            test_threads: 4,
+            timeout: 3600,
+            kernel: None,
+        }
     }
 }
 
@@ -121,7 +132,7 @@ fn on_bench(args: &Test, workspace: &Workspace, tests: &[Executable], out: &mut 
     for test in tests {
         job.executable(&test.path, PathBuf::from("tests").join(test.file_name()));
     }
-    for binary in workspace.build_binaries(&[])? {
+    for binary in workspace.build_binaries(if args.image { image::PROFILE } else { &[] })? {
         job.executable(&binary.path, PathBuf::from("bin").join(binary.file_name()));
     }
     job.manifests(&workspace.root);

@@ -55,10 +55,10 @@ impl Workspace {
         Ok(directory)
     }
 
-    /// The binaries that jobs get on their PATH: the daemon, and those of the scenarios.
-    pub(crate) fn build_binaries(&self, profile: &[&str]) -> Result<Vec<Executable>> {
-        let mut all = self.build(&[&["build", "--package", SCENARIOS, "--bins"], profile].concat())?;
-        all.push(self.build_daemon(profile)?);
+    /// The binaries that jobs get on their PATH: those of the scenarios, and the daemon, built with such flags.
+    pub(crate) fn build_binaries(&self, daemon: &[&str]) -> Result<Vec<Executable>> {
+        let mut all = self.build(&["build", "--package", SCENARIOS, "--bins"])?;
+        all.push(self.build_daemon(daemon)?);
         Ok(all)
     }
 
