@@ -192,9 +192,9 @@ impl ApiServer {
         state.store.compacted = state.store.revision();
     }
 
-    /// Lets this happen to the next requests.
+    /// Lets this happen to the next requests, in the place of what else was to happen to them.
     pub fn fault(&self, faults: &[Fault]) {
-        self.shared.lock().faults.extend(faults);
+        self.set(|state| state.faults = faults.iter().copied().collect());
     }
 
     /// Closes all connections.

@@ -352,6 +352,7 @@ fn churn(cluster: &Cluster, duration: Duration) -> TestResult {
     if away_until.is_some() {
         api.back()?;
     }
+    api.fault(&[]);
     api.double(false);
     api.slow(Duration::ZERO);
     api.half_events(0);
