@@ -10,16 +10,28 @@ use scenarios::{
 
 /// The node that is taken over: all tested traffic goes through it.
 const NODE: &str = "node-3";
-const FLAGS: [&str; 4] = ["--cluster-cidr", "10.244.0.0/16", "--nodeport-addresses", "192.168.128.0/24"];
+const FLAGS: [&str; 4] = [
+    "--cluster-cidr",
+    "10.244.0.0/16,fd00:10:244::/48",
+    "--nodeport-addresses",
+    "192.168.128.0/24,fd00:128::/64",
+];
 /// kube-proxy runs other programs for all that it does, which an emulator makes slow.
 const PATIENCE: Duration = Duration::from_secs(180);
-const PODS: [(&str, &str, &str); 2] = [("web-1", "node-1", "10.244.1.2"), ("web-2", "node-2", "10.244.2.2")];
-const SERVED: [&str; 6] = [
+const PODS: [(&str, &str, [&str; 2]); 2] = [
+    ("web-1", "node-1", ["10.244.1.2", "fd00:10:244:1::2"]),
+    ("web-2", "node-2", ["10.244.2.2", "fd00:10:244:2::2"]),
+];
+const SERVED: [&str; 10] = [
     "TCP 10.96.0.80:80",
     "TCP 10.96.0.81:7",
     "TCP 192.168.128.3:30080",
     "TCP 192.168.128.3:30081",
     "TCP 203.0.113.80:80",
+    "TCP [fd00:10:96::80]:80",
+    "TCP [fd00:10:96::81]:7",
+    "TCP [fd00:128::3]:30080",
+    "TCP [fd00:128::3]:30081",
     "UDP 10.96.0.53:53",
 ];
 
@@ -28,25 +40,33 @@ fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
     let web = Service::new("web")
         .line("type: LoadBalancer")
         .cluster_ip("10.96.0.80")
+        .cluster_ip("fd00:10:96::80")
         .line("externalIPs: [203.0.113.80]")
         .port_line("port: 80, targetPort: 8080, nodePort: 30080");
     let talk = Service::new("talk")
         .node_port_type()
         .cluster_ip("10.96.0.81")
+        .cluster_ip("fd00:10:96::81")
         .port_line("port: 7, targetPort: 9090, nodePort: 30081");
     let dns =
         Service::new("dns").cluster_ip("10.96.0.53").port_line("protocol: UDP, port: 53, targetPort: 8053");
-    let ready = |slice: Slice| {
-        PODS.iter().fold(slice, |slice, (_, node, address)| slice.ready(address).on(node)).to_string()
+    let ready = |slice: Slice, family: usize| {
+        let pods = PODS.iter();
+        pods.fold(slice, |slice, (_, node, addresses)| slice.ready(addresses[family]).on(node)).to_string()
     };
-    let slices = [
-        ready(Slice::of("web").port(8080)),
-        ready(Slice::of("talk").port(9090)),
-        ready(Slice::of("dns").named_port("", "UDP", 8053)),
+    let slice = |name: &str| Slice::of(name).name(&format!("{name}-v4"));
+    let slice_v6 = |name: &str| Slice::of(name).name(&format!("{name}-v6"));
+    let manifests = [
+        web.to_string(),
+        ready(slice("web").port(8080), 0),
+        ready(slice_v6("web").port(8080), 1),
+        talk.to_string(),
+        ready(slice("talk").port(9090), 0),
+        ready(slice_v6("talk").port(9090), 1),
+        dns.to_string(),
+        ready(slice("dns").named_port("", "UDP", 8053), 0),
     ];
-    for ((name, service), slice) in [("web", web), ("talk", talk), ("dns", dns)].into_iter().zip(slices) {
-        cluster.manifests.write(name, &format!("{service}---\n{slice}"))?;
-    }
+    cluster.manifests.write("all", &manifests.join("---\n"))?;
     let mut servers = Vec::new();
     for (pod, ..) in PODS {
         servers.push(cluster.http(pod, 8080)?);
@@ -70,10 +90,21 @@ fn await_served(node: &Namespace) -> TestResult {
 }
 
 /// The ways of those who must not notice.
-const TALKS: [(&str, &str); 3] =
-    [("visitor", "10.96.0.81:7"), (NODE, "10.96.0.81:7"), ("client", "192.168.128.3:30081")];
-const LOADS: [(&str, &str); 3] =
-    [("visitor", "10.96.0.80:80"), (NODE, "10.96.0.80:80"), ("client", "192.168.128.3:30080")];
+const TALKS: [(&str, &str); 6] = [
+    ("visitor", "10.96.0.81:7"),
+    (NODE, "10.96.0.81:7"),
+    ("client", "192.168.128.3:30081"),
+    ("visitor", "[fd00:10:96::81]:7"),
+    (NODE, "[fd00:10:96::81]:7"),
+    ("client", "[fd00:128::3]:30081"),
+];
+const LOADS: [(&str, &str); 5] = [
+    ("visitor", "10.96.0.80:80"),
+    (NODE, "10.96.0.80:80"),
+    ("client", "192.168.128.3:30080"),
+    ("visitor", "[fd00:10:96::80]:80"),
+    ("client", "[fd00:128::3]:30080"),
+];
 
 fn talk(cluster: &Cluster) -> Result<Vec<(Conversation, String)>> {
     let connect = |(from, to): &(&str, &str)| {
@@ -101,12 +132,17 @@ fn leftovers(node: &Namespace) -> Result<String> {
     node.run("sh", &["-c", script])
 }
 
-/// No request fails and no connection ends, from kube-proxy to kube-ipvs, and from there back to kube-proxy.
+/// No request fails and no connection ends in either family, from kube-proxy to kube-ipvs, and from there back to kube-proxy.
 #[test]
 fn from_kube_proxy_and_back() -> TestResult {
-    let builder = Cluster::builder().deadline(Duration::from_secs(1200)).pod("visitor", NODE, "10.244.3.9");
-    let builder =
-        PODS.iter().fold(builder, |builder, (name, node, address)| builder.pod(name, node, address));
+    let builder = Cluster::builder().deadline(Duration::from_secs(1200)).pod(
+        "visitor",
+        NODE,
+        "10.244.3.9 fd00:10:244:3::9",
+    );
+    let builder = PODS
+        .iter()
+        .fold(builder, |builder, (name, node, addresses)| builder.pod(name, node, &addresses.join(" ")));
     scenario(builder, |cluster| {
         let api = cluster.control_plane()?;
         let _servers = deploy(cluster)?;
