@@ -70,6 +70,40 @@ fn the_cluster_role_is_enough() -> TestResult {
     })
 }
 
+/// A cluster that needs more ClusterIPs gets another ServiceCIDR: addresses of it that nobody has are refused at once, others are served; and
+/// they are nothing special any more when it goes.
+#[test]
+fn a_range_of_cluster_ips_comes_and_goes() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let api = cluster.control_plane()?;
+        let _servers = deploy_web(cluster)?;
+        let _proxy = cluster.start_proxy(NODE, &["--cluster-cidr", "10.244.0.0/16"])?;
+        await_web(cluster, NODE)?;
+        let is_known = || -> Result<bool> {
+            let sets = cluster.at(NODE)?.nft_sets()?;
+            let ranges = sets.get("ip service-ranges").context("no set of ranges")?;
+            Ok(ranges.iter().any(|range| range.starts_with("10.200.0.0/24")))
+        };
+        ensure!(!is_known()?, "a range of an earlier scenario");
+        let range = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: more}\nspec: {cidrs: [10.200.0.0/24]}\n";
+        api.apply(range)?;
+        eventually(PATIENCE, || cluster.at("visitor")?.expect_refused(Transport::Tcp, "10.200.0.9:80"))?;
+        ensure!(is_known()?, "refused, and not for the range");
+        // The API server takes the new range into use some time after it has it.
+        let service = Service::new("more").cluster_ip("10.200.0.9").port_line("port: 80, targetPort: 8080");
+        eventually(PATIENCE, || cluster.manifests.write("more", &service))?;
+        let slice =
+            web_slice(&["web-1"]).to_string().replace("web-1", "more-1").replace("name: web ", "name: more ");
+        cluster.manifests.write("more-slice", &slice)?;
+        cluster.at(NODE)?.await_service("TCP 10.200.0.9:80", &["10.244.1.2:8080 1"])?;
+        cluster.at("visitor")?.get("10.200.0.9:80")?;
+        cluster.manifests.remove("more")?;
+        cluster.at(NODE)?.await_no_service("TCP 10.200.0.9:80")?;
+        api.delete(range)?;
+        eventually(PATIENCE, || Ok(ensure!(!is_known()?, "the range is still there")))
+    })
+}
+
 /// The API server's own Service, with the slice that it keeps of itself: clients of the API come by way of it.
 #[test]
 fn the_api_is_reached_through_its_own_service() -> TestResult {
