@@ -132,6 +132,15 @@ fn leftovers(node: &Namespace) -> Result<String> {
     node.run("sh", &["-c", script])
 }
 
+/// kube-proxy has ended its first sync in both families: these rules come last.
+fn ensure_rules_are_written(node: &Namespace) -> TestResult {
+    let rules = leftovers(node)?;
+    for set in ["KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"] {
+        ensure!(rules.contains(&format!("--match-set {set}")), "no rule for {set}:\n{rules}");
+    }
+    Ok(())
+}
+
 /// No request fails and no connection ends in either family, from kube-proxy to kube-ipvs, and from there back to kube-proxy.
 #[test]
 fn from_kube_proxy_and_back() -> TestResult {
@@ -150,11 +159,7 @@ fn from_kube_proxy_and_back() -> TestResult {
         cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
         let kube_proxy = api.kube_proxy(node, NODE, &FLAGS)?;
         await_served(node)?;
-        eventually(PATIENCE, || {
-            let left = leftovers(node)?;
-            ensure!(left.contains("--match-set KUBE-CLUSTER-IP"), "{left}");
-            Ok(())
-        })?;
+        eventually(PATIENCE, || ensure_rules_are_written(node))?;
         let mut held = talk(cluster)?;
         let loads = LOADS.map(|(from, to)| Load::start(cluster.at(from)?, to, Duration::from_millis(30)));
         let loads = loads.into_iter().collect::<Result<Vec<_>>>()?;
@@ -180,14 +185,9 @@ fn from_kube_proxy_and_back() -> TestResult {
         // And back, as docs/migrating-from-kube-proxy.md has it.
         ensure!(proxy.terminate()?.success());
         let _kube_proxy = api.kube_proxy(node, NODE, &FLAGS)?;
-        eventually(PATIENCE, || {
-            // The last that it writes in a sync; chains and empty ipsets are there before.
-            let left = leftovers(node)?;
-            ensure!(left.contains("--match-set KUBE-CLUSTER-IP"), "{left}");
-            Ok(())
-        })?;
-        await_served(node)?;
-        cluster.kube_ipvs(NODE)?.run(&["cleanup", "--hand-over"])?;
+        // Refused until its rules are there.
+        eventually(PATIENCE, || cluster.kube_ipvs(NODE)?.run(&["cleanup", "--hand-over"]))?;
+        ensure_rules_are_written(node)?;
         let tables = node.run("nft", &["list", "tables"])?;
         ensure!(!tables.contains("kube-ipvs"), "{tables}");
         await_served(node)?;

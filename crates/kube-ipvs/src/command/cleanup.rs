@@ -1,6 +1,7 @@
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use proxier::model::Family;
 
 use crate::config::Configuration;
 
@@ -10,6 +11,9 @@ pub(super) struct Cleanup {
     /// Leave virtual servers and their addresses to kube-proxy, which serves them again; remove the rules only
     #[arg(long)]
     hand_over: bool,
+    /// Hand over although rules of kube-proxy cannot be seen, as where they are legacy iptables'
+    #[arg(long, requires = "hand_over")]
+    force: bool,
 }
 
 impl Cleanup {
@@ -17,6 +21,9 @@ impl Cleanup {
         const LEFT: &str = "what is left is removed by the next try";
         let mut kernel = super::kernel(&Configuration::default())?;
         if self.hand_over {
+            if !self.force {
+                ensure_served(&kernel.not_served_by_kube_proxy().context("cannot hand over")?)?;
+            }
             kernel.hand_over().with_context(|| format!("cannot hand over; {LEFT}"))?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -24,4 +31,16 @@ impl Cleanup {
         super::print(&plan)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Fails where kube-proxy does not serve yet what we do.
+fn ensure_served(lacking: &BTreeSet<Family>) -> anyhow::Result<()> {
+    let lacking: Vec<String> = lacking.iter().map(Family::to_string).collect();
+    ensure!(
+        lacking.is_empty(),
+        "not handed over, and nothing is changed: nftables has no rules of kube-proxy that serve {}. Its first sync is not over, so try again \
+         soon; or it writes legacy iptables', which cannot be seen here: then look for them yourself, and give --force",
+        lacking.join(" and ")
+    );
+    Ok(())
 }

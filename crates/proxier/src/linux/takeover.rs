@@ -7,6 +7,7 @@ use netlink_batch::Error;
 use super::{LinuxKernel, addresses::DEVICE, ipset::IpSets, record::Owned, unusable};
 use crate::{
     kernel::{Kernel, Unusable},
+    model::{Family, VirtualServerKey},
     plan::Change,
     set::KeySet,
     state::State,
@@ -112,6 +113,25 @@ impl LinuxKernel {
     pub fn is_kube_proxy_at_work(&mut self) -> Result<bool, Unusable> {
         let sizes = self.ipsets.sizes().map_err(unusable("ipset"))?;
         Ok(sizes.iter().any(|(name, size)| *size > 0 && tells(name)))
+    }
+
+    /// The families in which we serve and kube-proxy does not yet, as far as nftables says: there [`hand_over`](Self::hand_over) would
+    /// leave Services without masquerade. Rules of legacy iptables cannot be seen.
+    ///
+    /// # Errors
+    ///
+    /// When nftables cannot be read.
+    pub fn not_served_by_kube_proxy(&mut self) -> Result<BTreeSet<Family>, Unusable> {
+        let mut ours = State::default();
+        self.nft.observe(&mut ours).map_err(unusable("nftables"))?;
+        let chains = self.nft.foreign_chains().map_err(unusable("nftables"))?;
+        let theirs = takeover::served_by_kube_proxy(&chains);
+        Ok(ours
+            .elements
+            .keys()
+            .map(VirtualServerKey::family)
+            .filter(|family| !theirs.contains(family))
+            .collect())
     }
 
     /// Leaves virtual servers and addresses to kube-proxy, which serves them again: removes our tables and our record, and nothing else.

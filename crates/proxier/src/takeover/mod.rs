@@ -10,6 +10,7 @@ mod leftovers;
 mod names;
 #[cfg(test)]
 mod tests;
+mod way_back;
 
 use ipnet::IpNet;
 
@@ -17,6 +18,7 @@ pub(crate) use inheritance::{Entry, Inheritance, Predecessor};
 pub use kept::Kept;
 pub(crate) use leftovers::{Base, Chain, ChainId, Hook, Leftovers, Rule, Verdict};
 pub(crate) use names::{Holds, TABLES, holds, legacy_commands, sets_to_destroy, sets_to_empty};
+pub(crate) use way_back::served_by_kube_proxy;
 
 /// How a take-over from kube-proxy is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

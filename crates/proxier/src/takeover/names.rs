@@ -53,7 +53,7 @@ const SETS: [(&str, Holds); 17] = [
 
 /// kube-proxy's chains: table, name.
 const CHAINS: [(&str, &str); 12] = [
-    ("nat", "KUBE-SERVICES"),
+    SERVICES,
     ("nat", POSTROUTING),
     ("nat", "KUBE-FIRE-WALL"),
     ("nat", NODE_PORT),
@@ -67,6 +67,8 @@ const CHAINS: [(&str, &str); 12] = [
     ("filter", "KUBE-IPVS-OUT-FILTER"),
 ];
 
+/// What all packets to Services come by: table, name.
+pub(super) const SERVICES: (&str, &str) = ("nat", "KUBE-SERVICES");
 pub(super) const FORWARD: &str = "KUBE-FORWARD";
 pub(super) const NODE_PORT: &str = "KUBE-NODE-PORT";
 pub(super) const POSTROUTING: &str = "KUBE-POSTROUTING";

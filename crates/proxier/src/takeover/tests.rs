@@ -385,3 +385,16 @@ fn commands_for_legacy_iptables() {
     assert!(both.iter().any(|line| line.starts_with("ip6tables-legacy -t nat -F KUBE-SERVICES")), "{both:?}");
     assert!(both.iter().any(|line| line.starts_with("iptables-legacy -t nat -F KUBE-SERVICES")), "{both:?}");
 }
+
+#[test]
+fn kube_proxy_serves_when_its_rules_look_something_up() {
+    let rules = chains(KUBE_PROXY);
+    assert_eq!(served_by_kube_proxy(&rules), [Family::V4].into());
+    // As in the middle of its first sync.
+    let chains_alone: Vec<Chain> =
+        rules.iter().map(|chain| Chain { rules: Vec::new(), ..chain.clone() }).collect();
+    assert!(served_by_kube_proxy(&chains_alone).is_empty());
+    // As its iptables mode has it.
+    let iptables_mode = chains("nat KUBE-SERVICES: ?>KUBE-SVC-ERIFXISQEP7F7OF4 ?>KUBE-NODEPORTS");
+    assert!(served_by_kube_proxy(&iptables_mode).is_empty());
+}

@@ -377,9 +377,14 @@ fn the_way_back() -> TestResult {
         await_taken_over(&proxy)?;
         let users = Users::arrive(cluster)?;
         proxy.terminate()?;
+        // Before kube-proxy has its rules nothing is handed over.
+        let (rules, kube_ipvs) = (node.nft_sets()?, cluster.kube_ipvs(NODE)?);
+        let refused = kube_ipvs.run(&["cleanup", "--hand-over"]).unwrap_err().to_string();
+        ensure!(refused.contains("no rules of kube-proxy that serve IPv4."), "{refused}");
+        assert_eq!(node.nft_sets()?, rules);
         write_sets_and_rules(node, Backend::Nft)?;
         let servers = node.ipvsadm()?.configuration();
-        cluster.kube_ipvs(NODE)?.run(&["cleanup", "--hand-over"])?;
+        kube_ipvs.run(&["cleanup", "--hand-over"])?;
         assert_eq!((node.nft_sets()?.len(), node.ipvsadm()?.configuration()), (0, servers));
         node.await_vips(&["10.96.0.80", "10.96.0.81", "203.0.113.80"])?;
         let tables = sh(node, "nft list tables")?;
