@@ -2,6 +2,7 @@
 
 use std::{
     mem::take,
+    ops::ControlFlow,
     process::ExitCode,
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     announce::Announcer,
     config::Configuration,
-    serve::{Call, Measuring, Status, Taken},
+    serve::{Ask, Call, Measuring, Status, Taken},
     source::Changes,
 };
 
@@ -31,98 +32,184 @@ pub(super) enum Input {
     Failed(anyhow::Error),
 }
 
-/// The loop of the thread that owns the kernel: wait for input, take it all in, take a turn. After a turn that changed
-/// something the next one comes no earlier than `ipvs.minSyncPeriod` later.
-pub(super) fn own(
-    mut engine: Engine,
-    mut kernel: LinuxKernel,
-    inputs: &Receiver<Input>,
-    configuration: &Configuration,
-    status: &Status,
-    mut announcer: Announcer,
-) -> anyhow::Result<ExitCode> {
-    let clock = Clock::start();
-    let pause = configuration.ipvs.min_sync_period.0;
-    let mut measuring = Measuring::new(configuration);
-    let mut succession = Succession::new(configuration);
-    let (mut earliest, mut has_news) = (Duration::ZERO, false);
-    // No turn before both are known: what nobody wants is removed.
-    let (mut has_world, mut has_addresses) = (false, false);
-    let (mut taken, mut asks, mut unread) = (Taken::default(), Vec::new(), Vec::new());
-    loop {
-        let complete = has_world && has_addresses;
-        let first = if complete {
-            let due = if has_news { Duration::ZERO } else { engine.next_turn() };
-            let due = succession.due().unwrap_or(Duration::MAX).min(due.max(earliest));
-            match inputs.recv_timeout(due.saturating_sub(clock.now())) {
-                Err(RecvTimeoutError::Timeout) => None,
-                input => Some(input.context("all sources have ended")?),
-            }
-        } else {
-            Some(inputs.recv().context("all sources have ended")?)
-        };
-        for input in first.into_iter().chain(inputs.try_iter()) {
-            match input {
-                Input::World(mut changes) => {
-                    (has_news, has_world) = (true, true);
-                    status.taken(&changes);
-                    taken.add(&changes);
-                    let (uids, what) = (take(&mut changes.uids), take(&mut changes.announcements));
-                    announcer.told(uids, what, clock.now());
-                    unread = take(&mut changes.unread);
-                    take_in(&mut engine, changes);
-                }
-                Input::Addresses(event) => {
-                    (has_news, has_addresses) = (true, true);
-                    engine.event(event);
-                }
-                Input::Call(Call::Measure(ask)) => asks.push(ask),
-                Input::Call(Call::Announce(announcement)) => announcer.announce(announcement, clock.now()),
-                Input::Failed(error) => return Err(error),
-                Input::Stop => {
+/// The thread that owns the kernel, with all that it decides by.
+pub(super) struct Owner<'a> {
+    engine: Engine,
+    kernel: LinuxKernel,
+    inputs: &'a Receiver<Input>,
+    status: &'a Status,
+    announcer: Announcer,
+    measuring: Measuring,
+    succession: Succession,
+    clock: Clock,
+    /// How long a turn that changed something keeps the next one away (`ipvs.minSyncPeriod`), and until when.
+    pause: Duration,
+    earliest: Duration,
+    known: Known,
+    /// Whether something has come that no turn has seen.
+    has_news: bool,
+    /// Of what has come since the last turn, what health and metrics need.
+    taken: Taken,
+    /// Who wants to know how things are.
+    asks: Vec<Ask>,
+    /// The objects that could never be read.
+    unread: Vec<Box<str>>,
+}
+
+/// What has to be known before the first turn, as what nobody wants is removed.
+#[derive(Default)]
+struct Known {
+    world: bool,
+    addresses: bool,
+}
+
+impl Known {
+    fn is_all(&self) -> bool {
+        self.world && self.addresses
+    }
+}
+
+impl<'a> Owner<'a> {
+    pub(super) fn new(
+        engine: Engine,
+        kernel: LinuxKernel,
+        inputs: &'a Receiver<Input>,
+        configuration: &Configuration,
+        status: &'a Status,
+        announcer: Announcer,
+    ) -> Self {
+        Self {
+            engine,
+            kernel,
+            inputs,
+            status,
+            announcer,
+            measuring: Measuring::new(configuration),
+            succession: Succession::new(configuration),
+            clock: Clock::start(),
+            pause: configuration.ipvs.min_sync_period.0,
+            earliest: Duration::ZERO,
+            known: Known::default(),
+            has_news: false,
+            taken: Taken::default(),
+            asks: Vec::new(),
+            unread: Vec::new(),
+        }
+    }
+
+    /// Waits for input, takes all of it in, takes a turn; until it is to stop.
+    ///
+    /// # Errors
+    ///
+    /// When a source has failed: the process is to be started anew.
+    pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
+        loop {
+            let first = self.wait()?;
+            for input in first.into_iter().chain(self.inputs.try_iter()) {
+                if self.take(input)?.is_break() {
                     tracing::info!("stopping; what is in the kernel stays and goes on serving");
                     return Ok(ExitCode::SUCCESS);
                 }
             }
-        }
-        let mut has_turned = false;
-        let is_due = has_news || engine.next_turn() <= clock.now();
-        if has_world && has_addresses && is_due && clock.now() >= earliest {
-            has_news = false;
-            let start = Instant::now();
-            let turn = engine.turn(&mut kernel, clock.now());
-            status.turned(&engine, &turn, take(&mut taken), start, kernel.take_meter());
-            if !turn.plan.is_empty() {
-                earliest = clock.now() + pause;
+            let has_turned = self.is_turn_due();
+            if has_turned {
+                self.turn();
             }
-            tell(&turn);
-            announcer.turned(&turn, clock.now());
-            has_turned = true;
-        }
-        if has_turned || succession.due().is_some() {
-            let progress = if engine.is_settled() { Progress::Settled } else { Progress::Unsettled(&unread) };
-            succession.go_on(&mut kernel, progress, clock.now(), &mut announcer);
-        }
-        for ask in asks.drain(..) {
-            measuring.measure(ask, &engine, || kernel.traffic(), status);
-            status.metered(kernel.take_meter());
+            if has_turned || self.succession.due().is_some() {
+                self.succeed();
+            }
+            self.answer();
         }
     }
-}
 
-fn take_in(engine: &mut Engine, changes: Changes) {
-    for problem in &changes.problems {
-        tracing::error!("{problem}");
-    }
-    for note in &changes.notes {
-        if note.is_prominent() {
-            tracing::info!("{note}");
-        } else {
-            tracing::debug!("{note}");
+    /// The next input; none when something is due before one comes.
+    fn wait(&self) -> anyhow::Result<Option<Input>> {
+        const ENDED: &str = "all sources have ended";
+        if !self.known.is_all() {
+            return Ok(Some(self.inputs.recv().context(ENDED)?));
+        }
+        let turn = if self.has_news { Duration::ZERO } else { self.engine.next_turn() };
+        let due = self.succession.due().unwrap_or(Duration::MAX).min(turn.max(self.earliest));
+        match self.inputs.recv_timeout(due.saturating_sub(self.clock.now())) {
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            input => Ok(Some(input.context(ENDED)?)),
         }
     }
-    engine.set_complete(changes.complete);
-    changes.events.into_iter().for_each(|event| engine.event(event));
+
+    /// Takes one input in; breaks off when it says so.
+    fn take(&mut self, input: Input) -> anyhow::Result<ControlFlow<()>> {
+        match input {
+            Input::World(changes) => {
+                (self.has_news, self.known.world) = (true, true);
+                self.take_in(changes);
+            }
+            Input::Addresses(event) => {
+                (self.has_news, self.known.addresses) = (true, true);
+                self.engine.event(event);
+            }
+            Input::Call(Call::Measure(ask)) => self.asks.push(ask),
+            Input::Call(Call::Announce(announcement)) => {
+                self.announcer.announce(announcement, self.clock.now());
+            }
+            Input::Failed(error) => return Err(error),
+            Input::Stop => return Ok(ControlFlow::Break(())),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn take_in(&mut self, changes: Changes) {
+        self.status.taken(&changes);
+        self.taken.add(&changes);
+        let Changes { events, complete, problems, notes, announcements, uids, unread, .. } = changes;
+        self.announcer.told(uids, announcements, self.clock.now());
+        self.unread = unread;
+        problems.iter().for_each(|problem| tracing::error!("{problem}"));
+        for note in &notes {
+            if note.is_prominent() {
+                tracing::info!("{note}");
+            } else {
+                tracing::debug!("{note}");
+            }
+        }
+        self.engine.set_complete(complete);
+        events.into_iter().for_each(|event| self.engine.event(event));
+    }
+
+    fn is_turn_due(&self) -> bool {
+        let now = self.clock.now();
+        self.known.is_all() && now >= self.earliest && (self.has_news || self.engine.next_turn() <= now)
+    }
+
+    /// Has the kernel do what is wanted, and tells of it.
+    fn turn(&mut self) {
+        self.has_news = false;
+        let start = Instant::now();
+        let turn = self.engine.turn(&mut self.kernel, self.clock.now());
+        let (taken, meter) = (take(&mut self.taken), self.kernel.take_meter());
+        self.status.turned(&self.engine, &turn, taken, start, meter);
+        if !turn.plan.is_empty() {
+            self.earliest = self.clock.now() + self.pause;
+        }
+        tell(&turn);
+        self.announcer.turned(&turn, self.clock.now());
+    }
+
+    /// Goes on with what kube-proxy left.
+    fn succeed(&mut self) {
+        let progress = match self.engine.is_settled() {
+            true => Progress::Settled,
+            false => Progress::Unsettled(&self.unread),
+        };
+        self.succession.go_on(&mut self.kernel, progress, self.clock.now(), &mut self.announcer);
+    }
+
+    /// Answers those who want to know how things are.
+    fn answer(&mut self) {
+        for ask in self.asks.drain(..) {
+            self.measuring.measure(ask, &self.engine, || self.kernel.traffic(), self.status);
+            self.status.metered(self.kernel.take_meter());
+        }
+    }
 }
 
 /// Says what a turn did. The changes themselves are for the debug log: a first sync has thousands.

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Source, World, log,
-    owner::{Input, own},
+    owner::{Input, Owner},
 };
 use crate::{
     announce::{self, Announcer},
@@ -73,7 +73,8 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
         }
     }
     follow("host", sender, follow_host)?;
-    let outcome = own(engine, kernel, &inputs, &configuration, &status, Announcer::new(to_announce));
+    let announcer = Announcer::new(to_announce);
+    let outcome = Owner::new(engine, kernel, &inputs, &configuration, &status, announcer).run();
     finish(&status, &serving);
     outcome
 }
