@@ -1,5 +1,5 @@
-//! A DaemonSet's pod on a node, started from its manifest as a container runtime would: in a root of its own that holds the image, which is
-//! one static binary, and what the manifest mounts.
+//! A DaemonSet's pod on a node, started from its manifest as a container runtime would: in a root of its own that
+//! holds the image, which is one static binary, and what the manifest mounts.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::control_plane::ControlPlane;
 
-/// A folder of YAML files, and what they say in a control plane where there is one; files change atomically, as they do where a ConfigMap is mounted.
+/// A folder of YAML files, and what they say in a control plane where there is one; files change atomically, as they
+/// do where a ConfigMap is mounted.
 #[derive(Debug, Clone)]
 pub struct Manifests {
     directory: PathBuf,

@@ -7,8 +7,9 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::namespace::Namespace;
 
-/// Sends IPv4 TCP segments with a byte of data, from inside a namespace, whose sequence numbers are all round the circle: near
-/// those of the connection is none, and what is beyond them conntrack calls INVALID. What is behind them it takes for late.
+/// Sends IPv4 TCP segments with a byte of data, from inside a namespace, whose sequence numbers are all round the
+/// circle: near those of the connection is none, and what is beyond them conntrack calls INVALID. What is behind them
+/// it takes for late.
 pub fn send_out_of_window(namespace: &Namespace, from: SocketAddr, to: SocketAddr) -> Result<()> {
     let (SocketAddr::V4(from), SocketAddr::V4(to)) = (from, to) else {
         bail!("{from} to {to}: IPv4 only");

@@ -58,8 +58,8 @@ impl Server {
         Self::echo_at(namespace, name, transport, anywhere(port))
     }
 
-    /// An echo server at one address only. Over UDP that is the address that it answers from too, which need not be the one
-    /// that it is asked at otherwise.
+    /// An echo server at one address only. Over UDP that is the address that it answers from too, which need not be
+    /// the one that it is asked at otherwise.
     pub fn echo_at(namespace: &Namespace, name: &str, transport: Transport, at: SocketAddr) -> Result<Self> {
         match transport {
             Transport::Udp => Self::datagrams(namespace, name, at),

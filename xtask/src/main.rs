@@ -1,5 +1,5 @@
-//! The project's own commands, run as `cargo xtask COMMAND`. One file a command; `testbench` is the kernel that several of
-//! them run on.
+//! The project's own commands, run as `cargo xtask COMMAND`. One file a command; `testbench` is the kernel that
+//! several of them run on.
 
 mod bench;
 mod ci;

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: every test there is. The ordinary ones run here; those that need a kernel with ip_vs run on the bench, in one
-//! boot. Where the bench cannot start this fails: a skipped test would look like a passed one.
+//! `cargo xtask test`: every test there is. The ordinary ones run here; those that need a kernel with ip_vs run on
+//! the bench, in one boot. Where the bench cannot start this fails: a skipped test would look like a passed one.
 
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -9,7 +9,8 @@ use xshell::{Shell, cmd};
 
 use crate::workspace::Workspace;
 
-/// A crate, and what must not be among its dependencies, direct or not: they point one way, and who embeds the libraries gets no runtime.
+/// A crate, and what must not be among its dependencies, direct or not: they point one way, and who embeds the
+/// libraries gets no runtime.
 const LAYERS: &[(&str, &[&str])] = &[
     ("netlink-batch", &["ipvs-netlink", "proxier", "kube-ipvs", "tokio", "kube", "k8s-openapi", "rtnetlink"]),
     ("ipvs-netlink", &["proxier", "kube-ipvs", "tokio", "kube", "k8s-openapi", "rtnetlink"]),

@@ -76,8 +76,8 @@ pub enum Request {
 }
 
 impl Request {
-    /// Appends what follows the netlink header: the bytes of the [`Message`] that it is. Nearly all of a large batch adds
-    /// or changes destinations, and those are written without making the message first.
+    /// Appends what follows the netlink header: the bytes of the [`Message`] that it is. Nearly all of a large batch
+    /// adds or changes destinations, and those are written without making the message first.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         let (command, service, key, destination) = match self {
             Self::AddDestination { service, key, destination } => {

@@ -11,7 +11,8 @@ use crate::config::{Configuration, Conntrack};
 const MOST: &str = "net/netfilter/nf_conntrack_max";
 const HASH_SIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 
-/// Sets conntrack's limits and timeouts, and how this process fares when memory runs out. Returns what could not be set.
+/// Sets conntrack's limits and timeouts, and how this process fares when memory runs out. Returns what could not be
+/// set.
 #[must_use]
 pub fn prepare(configuration: &Configuration) -> Vec<String> {
     let mut failures = Vec::new();
@@ -49,7 +50,8 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
     failures
 }
 
-/// As many files as this process may have: a container starts with 1024, and each Service with a health check takes one or two.
+/// As many files as this process may have: a container starts with 1024, and each Service with a health check takes
+/// one or two.
 fn allow_open_files() {
     let limits = getrlimit(Resource::Nofile);
     // Up to the hard limit everybody may, and where that is what there is nothing is lost.

@@ -308,7 +308,8 @@ impl NetlinkDeserializable for Ignored {
     }
 }
 
-/// Hands every message of a datagram to `handle`, with its header. The first error is returned, but all messages are read.
+/// Hands every message of a datagram to `handle`, with its header. The first error is returned, but all messages are
+/// read.
 fn read_datagram<M: NetlinkDeserializable>(
     mut bytes: &[u8],
     mut handle: impl FnMut(&NetlinkHeader, Reply<M>) -> Result<(), Error>,

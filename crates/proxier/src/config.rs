@@ -52,7 +52,8 @@ impl Config {
     }
 }
 
-/// Which sources are pods (`--detect-local-mode`). A family without any has nobody who is known to be inside or outside.
+/// Which sources are pods (`--detect-local-mode`). A family without any has nobody who is known to be inside or
+/// outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodSources {
     /// These ranges, all the pods of the cluster.

@@ -35,8 +35,8 @@ pub struct FakeKernel {
     pub missing_schedulers: Vec<Scheduler>,
     /// Whether it cannot be read.
     pub unreadable: bool,
-    /// Virtual servers that it leaves out when it is read next. Linux 6.1 does that: its list is of the virtual servers of all network
-    /// namespaces, and shifts while others change.
+    /// Virtual servers that it leaves out when it is read next. Linux 6.1 does that: its list is of the virtual
+    /// servers of all network namespaces, and shifts while others change.
     pub unlisted: BTreeSet<VirtualServerKey>,
     /// How often it was read.
     pub observations: usize,

@@ -122,16 +122,18 @@ pub enum Element {
     Allowed(VirtualServerKey, IpNet),
     /// An endpoint on this node, in the set `hairpin`: what it sends to itself through a Service is masqueraded.
     Hairpin(Protocol, EndpointAddress),
-    /// Where a load balancer asks for the health of a Service on a VIP, in the set `health-checks`: it reaches the node's own
-    /// listener.
+    /// Where a load balancer asks for the health of a Service on a VIP, in the set `health-checks`: it reaches the
+    /// node's own listener.
     HealthCheck(VirtualServerKey),
     /// A range of ClusterIPs, in the set `service-ranges`: what is not served there is refused.
     ServiceRange(IpNet),
     /// Pods, in the set `cluster-sources`.
     PodSource(IpNet),
-    /// Who is outside the cluster unless it is a pod, in the set `outside`: everybody, of a family whose pods are known.
+    /// Who is outside the cluster unless it is a pod, in the set `outside`: everybody, of a family whose pods are
+    /// known.
     Outside(Family),
-    /// An address bound to `kube-ipvs0` for which this node keeps silent in ARP, in the set `silent` of the table `arp`.
+    /// An address bound to `kube-ipvs0` for which this node keeps silent in ARP, in the set `silent` of the table
+    /// `arp`.
     Silent(Ipv4Addr),
     /// In the map `short-cuts`: where clients in the cluster are sent instead, with the same protocol. Since node
     /// ports, external and load-balancer IPs of the policy `Local` lead to this node's endpoints only.

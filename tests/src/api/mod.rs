@@ -1,4 +1,5 @@
-//! A small API server over real HTTP: lists, watches, bookmarks, streaming lists, and everything that goes wrong with them.
+//! A small API server over real HTTP: lists, watches, bookmarks, streaming lists, and everything that goes wrong with
+//! them.
 
 mod http;
 mod serve;

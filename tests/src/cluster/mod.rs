@@ -180,8 +180,8 @@ impl Cluster {
         self.nodes.iter().map(|node| self.start_proxy(&node.name, extra)).collect()
     }
 
-    /// Waits until a node's kernel has all that the manifests ask for: `kube-ipvs diff` finds nothing to do. `extra` are
-    /// the flags that its daemon runs with.
+    /// Waits until a node's kernel has all that the manifests ask for: `kube-ipvs diff` finds nothing to do. `extra`
+    /// are the flags that its daemon runs with.
     pub fn await_settled(&self, node: &str, extra: &[&str]) -> Result<()> {
         let [flag, path] = self.source();
         let command = ["diff", &flag, &path, "--hostname-override", node];

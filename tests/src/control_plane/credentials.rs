@@ -9,7 +9,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 /// The administrator's token. Whoever has it may do everything; nobody but the tests is near.
 pub(super) const ADMINISTRATOR: &str = "administrator";
 
-/// Of the daemons' requests, and of nobody else's, the API server writes down who asked for what and what the answer was.
+/// Of the daemons' requests, and of nobody else's, the API server writes down who asked for what and what the answer
+/// was.
 const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n  users: \
                      [\"system:serviceaccount:kube-system:kube-ipvs\"]\n- level: None\n";
 

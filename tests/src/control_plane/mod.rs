@@ -1,8 +1,8 @@
-//! A real control plane: etcd and kube-apiserver, as controller developers have them for envtest, and of kube-controller-manager
-//! the one controller that mirrors Endpoints into EndpointSlices.
+//! A real control plane: etcd and kube-apiserver, as controller developers have them for envtest, and of
+//! kube-controller-manager the one controller that mirrors Endpoints into EndpointSlices.
 //!
-//! Where there is one, scenarios put their manifests into it and daemons follow it, with no more rights than `manifests/rbac.yaml`
-//! gives. It starts once a process and belongs to one cluster at a time.
+//! Where there is one, scenarios put their manifests into it and daemons follow it, with no more rights than
+//! `manifests/rbac.yaml` gives. It starts once a process and belongs to one cluster at a time.
 
 mod client;
 mod credentials;

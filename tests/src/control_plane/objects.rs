@@ -12,7 +12,8 @@ pub(super) struct Object {
     pub(super) namespace: Option<String>,
     /// What it is, as a user would write it.
     pub(super) body: Value,
-    /// What a controller or a kubelet would write into its status, if anything: a request of its own, as the API server has it.
+    /// What a controller or a kubelet would write into its status, if anything: a request of its own, as the API
+    /// server has it.
     pub(super) status: Option<Value>,
 }
 

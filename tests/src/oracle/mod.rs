@@ -22,8 +22,8 @@ impl Namespace {
         Table::parse(&self.run("ipvsadm", &["-Ln"])?)
     }
 
-    /// What `ipvsadm -Ln` prints of one virtual server, given as `TCP 10.96.0.7:80`, or nothing if there is none. The kernel looks that one up,
-    /// where all of them are a list that other namespaces can shift.
+    /// What `ipvsadm -Ln` prints of one virtual server, given as `TCP 10.96.0.7:80`, or nothing if there is none. The
+    /// kernel looks that one up, where all of them are a list that other namespaces can shift.
     pub fn ipvsadm_of(&self, key: &str) -> Result<Table> {
         let (protocol, at) = key.split_once(' ').context("a key is a protocol and an address")?;
         let option = match protocol {

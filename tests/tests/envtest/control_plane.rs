@@ -38,8 +38,8 @@ fn ensure_no_complaint(proxy: &Proxy) -> TestResult {
     Ok(())
 }
 
-/// Services, slices, its Node and ServiceCIDRs are followed with the rights of manifests/rbac.yaml, and by streaming lists alone: no
-/// request is refused, and the log has no complaint.
+/// Services, slices, its Node and ServiceCIDRs are followed with the rights of manifests/rbac.yaml, and by streaming
+/// lists alone: no request is refused, and the log has no complaint.
 #[test]
 fn the_cluster_role_is_enough() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -70,8 +70,8 @@ fn the_cluster_role_is_enough() -> TestResult {
     })
 }
 
-/// A cluster that needs more ClusterIPs gets another ServiceCIDR: addresses of it that nobody has are refused at once, others are served; and
-/// they are nothing special any more when it goes.
+/// A cluster that needs more ClusterIPs gets another ServiceCIDR: addresses of it that nobody has are refused at
+/// once, others are served; and they are nothing special any more when it goes.
 #[test]
 fn a_range_of_cluster_ips_comes_and_goes() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -179,7 +179,8 @@ fn a_service_account_s_token_is_replaced() -> TestResult {
     })
 }
 
-/// Of two Services that want the same external IP and port the younger is told of by an Event, which the API server accepts.
+/// Of two Services that want the same external IP and port the younger is told of by an Event, which the API server
+/// accepts.
 #[test]
 fn events_are_accepted() -> TestResult {
     scenario(web_cluster(), |cluster| {

@@ -1,5 +1,5 @@
-//! Scenarios on a real API server: those that ask for nothing else are the same code as on the bench's own; `control_plane` has
-//! those that only a real one can show.
+//! Scenarios on a real API server: those that ask for nothing else are the same code as on the bench's own;
+//! `control_plane` has those that only a real one can show.
 //!
 //! `cargo xtask e2e --cluster envtest` runs them, one at a time, with etcd and kube-apiserver.
 

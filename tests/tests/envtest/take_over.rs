@@ -141,7 +141,8 @@ fn ensure_rules_are_written(node: &Namespace) -> TestResult {
     Ok(())
 }
 
-/// No request fails and no connection ends in either family, from kube-proxy to kube-ipvs, and from there back to kube-proxy.
+/// No request fails and no connection ends in either family, from kube-proxy to kube-ipvs, and from there back to
+/// kube-proxy.
 #[test]
 fn from_kube_proxy_and_back() -> TestResult {
     let builder = Cluster::builder().deadline(Duration::from_secs(1200)).pod(

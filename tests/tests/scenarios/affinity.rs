@@ -31,7 +31,8 @@ fn dual_stack(policy: &str, pods: &[usize]) -> String {
     format!("{service}---\n{}---\n{}", slice(0), slice(1))
 }
 
-/// One client stays on one pod, by every kind of address, in both families, over TCP and UDP; a pod that is gone is left at once.
+/// One client stays on one pod, by every kind of address, in both families, over TCP and UDP; a pod that is gone is
+/// left at once.
 #[test]
 fn a_client_stays_until_its_pod_is_gone() -> TestResult {
     use Transport::{Tcp, Udp};
@@ -96,9 +97,9 @@ fn a_client_stays_until_its_pod_is_gone() -> TestResult {
     })
 }
 
-/// "should have session affinity timeout work for service with type clusterIP", and for the other kinds: a client that
-/// was silent for long enough is spread anew. IPVS keeps the bond while any connection of the client is still in its table,
-/// and looks again once a minute.
+/// "should have session affinity timeout work for service with type clusterIP", and for the other kinds: a client
+/// that was silent for long enough is spread anew. IPVS keeps the bond while any connection of the client is still in
+/// its table, and looks again once a minute.
 #[test]
 fn affinity_ends_after_its_timeout() -> TestResult {
     const TIMEOUT: Duration = Duration::from_secs(4);

@@ -42,8 +42,8 @@ fn written(cluster: &Cluster) -> Result<(String, Vec<std::net::IpAddr>, scenario
     Ok((node.ipvsadm()?.configuration(), node.vips()?, node.nft_sets()?))
 }
 
-/// The API server is away: all goes on, whether the daemon runs or starts, and nothing is touched. It comes back: what has
-/// changed in the meantime is done.
+/// The API server is away: all goes on, whether the daemon runs or starts, and nothing is touched. It comes back:
+/// what has changed in the meantime is done.
 #[test]
 fn without_the_api_server_all_goes_on() -> TestResult {
     scenario(web_cluster(), |cluster| {

@@ -41,7 +41,8 @@ fn rules_of_others(node: &Namespace) -> Result<String> {
 }
 
 /// Rules in nftables and in both kinds of iptables stay as they are through a Service's life and `cleanup`, and a
-/// hostPort, which is a DNAT rule of somebody else, works beside node ports, from outside, from a pod and from the node.
+/// hostPort, which is a DNAT rule of somebody else, works beside node ports, from outside, from a pod and from the
+/// node.
 #[test]
 fn rules_of_others_stay_and_a_host_port_works() -> TestResult {
     let builder = Cluster::builder()
@@ -157,8 +158,8 @@ fn an_ip_that_its_load_balancer_serves_itself() -> TestResult {
     })
 }
 
-/// Somebody else's virtual server, on an address that is a VIP of ours too: it is reached as before, also where a Service asks for its
-/// port and cannot have it. It goes, and the Service is served.
+/// Somebody else's virtual server, on an address that is a VIP of ours too: it is reached as before, also where a
+/// Service asks for its port and cannot have it. It goes, and the Service is served.
 #[test]
 fn a_virtual_server_of_others_on_a_vip() -> TestResult {
     let builder = Cluster::builder()
@@ -203,8 +204,8 @@ fn a_virtual_server_of_others_on_a_vip() -> TestResult {
     })
 }
 
-/// Others have put something at addresses of the service range: a virtual server, on an address that the node has and on one that it has
-/// not, and a rule of NAT. All is reached as before; what nobody has is refused.
+/// Others have put something at addresses of the service range: a virtual server, on an address that the node has and
+/// on one that it has not, and a rule of NAT. All is reached as before; what nobody has is refused.
 #[test]
 fn what_others_have_within_the_service_range() -> TestResult {
     const NAT: [&str; 2] = ["PREROUTING", "OUTPUT"];

@@ -19,7 +19,8 @@ use crate::common::{WEB_ADDRESS, WEB_PODS, all_web, await_web, web_cluster, web_
 const SERVICES: usize = 1000;
 /// The first of them are never touched: they must be served all the time.
 const STEADY: usize = 50;
-/// Addresses are fewer than names and addresses in use together would need, so that they go from one Service to another.
+/// Addresses are fewer than names and addresses in use together would need, so that they go from one Service to
+/// another.
 const ADDRESSES: usize = SERVICES + 20;
 const NODE: &str = "node-3";
 
@@ -254,7 +255,8 @@ impl Witness {
                 for (key, reals) in &steady {
                     let mut found = table.weights(key);
                     if found.as_ref() != Some(reals) {
-                        // The kernel's list is one for all namespaces: what is removed in another one makes it leave out some of ours.
+                        // The kernel's list is one for all namespaces: what is removed in another one makes it leave
+                        // out some of ours.
                         found = node.ipvsadm_of(key)?.weights(key);
                     }
                     ensure!(

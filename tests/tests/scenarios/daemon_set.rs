@@ -1,5 +1,5 @@
-//! DaemonSets as they stand, in a root that holds the image and nothing else: kubeadm's for kube-proxy, with our image in the place of
-//! its own, and ours.
+//! DaemonSets as they stand, in a root that holds the image and nothing else: kubeadm's for kube-proxy, with our
+//! image in the place of its own, and ours.
 
 use anyhow::ensure;
 use scenarios::{Cluster, DaemonPod, Proxy, TestResult, eventually, of_project, scenario};

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Namespace, Service, Sets, Slice, TestResult, VIP_DEVICE, eventually, scenario};
 
 const SERVICES: usize = 500;
-/// At how many moments of a full sync the daemon is killed: by turns some time after it has made its device, and as soon
-/// as the kernel has a virtual server, or a little later.
+/// At how many moments of a full sync the daemon is killed: by turns some time after it has made its device, and as
+/// soon as the kernel has a virtual server, or a little later.
 const MOMENTS: u32 = 8;
 /// As many, if none of them came while it was writing.
 const MOST_MOMENTS: u32 = 24;

@@ -61,8 +61,8 @@ fn only_chosen_addresses_serve() -> TestResult {
     })
 }
 
-/// A process asks for a node port at an address that other nodes have no way back to, such as that of `docker0`: the endpoint sees
-/// an address of the node that they have.
+/// A process asks for a node port at an address that other nodes have no way back to, such as that of `docker0`: the
+/// endpoint sees an address of the node that they have.
 #[test]
 fn a_process_asks_at_an_address_that_only_its_node_knows() -> TestResult {
     scenario(Cluster::builder().pod("web", "node-1", "10.244.1.2"), |cluster| {

@@ -16,8 +16,8 @@ fn ask(from: &Namespace, url: &str) -> Result<(String, String)> {
     Ok((status.to_owned(), body.to_owned()))
 }
 
-/// Every path of kube-proxy's ports, asked from the node itself and from outside: health is for everybody, metrics are for
-/// the node alone.
+/// Every path of kube-proxy's ports, asked from the node itself and from outside: health is for everybody, metrics
+/// are for the node alone.
 #[test]
 fn what_kube_proxy_answers_on_its_ports() -> TestResult {
     scenario(web_cluster(), |cluster| {

@@ -113,7 +113,8 @@ fn everything(node: &Namespace) -> Result<Everything> {
     Ok((node.ipvsadm()?.configuration(), node.vips()?, node.nft_sets()?))
 }
 
-/// Waits until everything is as it was. It may look right for a moment before the daemon has even started: all of it at once must.
+/// Waits until everything is as it was. It may look right for a moment before the daemon has even started: all of it
+/// at once must.
 fn await_repaired(node: &Namespace, wanted: &Everything) -> Result<()> {
     eventually(scenarios::SOON, || {
         let found = everything(node)?;

@@ -112,9 +112,9 @@ fn embedded(number: u32) -> [Event; 2] {
     [Event::ServiceApplied(service), Event::SliceApplied(slice)]
 }
 
-/// The same by way of the library, which has no daemon's manifests to read: one Service and five thousand. That fifty thousand are no more
-/// than elements of sets is seen in proxier's own tests: here their virtual servers would be in the way of all other scenarios, as one
-/// table of the kernel has those of all namespaces.
+/// The same by way of the library, which has no daemon's manifests to read: one Service and five thousand. That fifty
+/// thousand are no more than elements of sets is seen in proxier's own tests: here their virtual servers would be in
+/// the way of all other scenarios, as one table of the kernel has those of all namespaces.
 #[test]
 fn nor_for_a_proxy_that_embeds_the_library() -> TestResult {
     const MANY: u32 = 5_000;

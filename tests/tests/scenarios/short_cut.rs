@@ -75,8 +75,8 @@ fn connections_end_with_their_endpoint() -> TestResult {
     })
 }
 
-/// The only endpoint is not ready for a moment, and then is in no list for a moment: new connections are refused, and those that there
-/// are go on, as they do by the ClusterIP.
+/// The only endpoint is not ready for a moment, and then is in no list for a moment: new connections are refused, and
+/// those that there are go on, as they do by the ClusterIP.
 #[test]
 fn connections_outlive_a_moment_without_endpoints() -> TestResult {
     const NOT_READY: &str = "ready: false, serving: false, terminating: false";
@@ -122,8 +122,8 @@ fn connections_outlive_a_moment_without_endpoints() -> TestResult {
 }
 
 /// "proxy implementation should not be vulnerable to the invalid conntrack state bug": a packet that belongs to no
-/// connection, as conntrack sees it, is not let through with the pod's own address, at which the client would answer with a
-/// reset.
+/// connection, as conntrack sees it, is not let through with the pod's own address, at which the client would answer
+/// with a reset.
 #[test]
 fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
     const INVALID: &str = "no part of any connection";
@@ -152,7 +152,8 @@ fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
     })
 }
 
-/// Where both policies are Local, a short cut leads to a virtual server on a port of its own: nobody gets there by asking for that port.
+/// Where both policies are Local, a short cut leads to a virtual server on a port of its own: nobody gets there by
+/// asking for that port.
 #[test]
 fn nobody_else_gets_where_a_short_cut_leads() -> TestResult {
     let builder =

@@ -109,8 +109,8 @@ fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
     })
 }
 
-/// The ranges change while the daemon runs, over every protocol: to others, to none at all, and back. They hold for new connections; the
-/// ones that there are go on.
+/// The ranges change while the daemon runs, over every protocol: to others, to none at all, and back. They hold for
+/// new connections; the ones that there are go on.
 #[test]
 fn ranges_change_while_clients_come() -> TestResult {
     let builder = Cluster::builder()

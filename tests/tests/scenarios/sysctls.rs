@@ -70,7 +70,8 @@ fn timeouts_of_conntrack() -> TestResult {
     })
 }
 
-/// A container whose /proc/sys is read-only: what can be done without is said, what cannot is an error that says what to do.
+/// A container whose /proc/sys is read-only: what can be done without is said, what cannot is an error that says what
+/// to do.
 #[test]
 fn sysctls_that_cannot_be_set() -> TestResult {
     scenario(Cluster::builder(), |cluster| {

@@ -80,8 +80,8 @@ fn one_socket_follows_the_servers_of_a_local_service() -> TestResult {
     one_socket_follows("Local")
 }
 
-/// Everybody asks before the Service is there, and goes on asking from the same socket: what conntrack has made of the first
-/// datagrams does not keep the next ones from it.
+/// Everybody asks before the Service is there, and goes on asking from the same socket: what conntrack has made of
+/// the first datagrams does not keep the next ones from it.
 #[test]
 fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult {
     let builder =

@@ -1,7 +1,7 @@
 //! A file tree for an initramfs, and its archive in the `newc` format that the kernel unpacks at boot.
 //!
-//! Written here rather than by cpio(1): a tree in memory needs no staging directory, no root for its owners, and gives the
-//! same bytes each time.
+//! Written here rather than by cpio(1): a tree in memory needs no staging directory, no root for its owners, and
+//! gives the same bytes each time.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! The bench on a host whose own kernel has ip_vs: the job runs as root in network, mount and process namespaces of its own, so
-//! nothing that it does to IPVS, nftables or addresses stays.
+//! The bench on a host whose own kernel has ip_vs: the job runs as root in network, mount and process namespaces of
+//! its own, so nothing that it does to IPVS, nftables or addresses stays.
 
 use std::fs;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! The initramfs: a small Debian-like root made of the host's own programs and libraries, the kernel's modules, and what the
-//! job brings.
+//! The initramfs: a small Debian-like root made of the host's own programs and libraries, the kernel's modules, and
+//! what the job brings.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
@@ -13,8 +13,8 @@ use super::job::Job;
 use super::kernel::Kernel;
 use super::{modules, packages};
 
-/// Taken along where the host has them. The first ones stand in for applets of busybox that would run other applets instead of the
-/// real `ip` and `ping`; bash is for the interactive shell, the rest for looking around.
+/// Taken along where the host has them. The first ones stand in for applets of busybox that would run other applets
+/// instead of the real `ip` and `ping`; bash is for the interactive shell, the rest for looking around.
 const HANDY: &[&str] = &[
     "date", "env", "setpriv", "timeout", "nohup", "xargs", "setsid", "unshare", "nsenter", "ping", "bash",
     "tcpdump", "ethtool", "strace",

@@ -18,7 +18,8 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel of `package` (or of the directory, if it has a slash), or the distribution's small one for virtual machines.
+    /// The kernel of `package` (or of the directory, if it has a slash), or the distribution's small one for virtual
+    /// machines.
     pub(crate) fn get(cache: &Path, package: Option<&str>) -> Result<Self> {
         if let Some(directory) = package.filter(|package| package.contains('/')) {
             return Self::in_directory(Path::new(directory));
@@ -123,8 +124,8 @@ fn download(package: &str, unpacking: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The packages with the files: a name such as linux-image-cloud-amd64 only depends on the one of the current version, and
-/// Ubuntu has the modules in packages of their own.
+/// The packages with the files: a name such as linux-image-cloud-amd64 only depends on the one of the current
+/// version, and Ubuntu has the modules in packages of their own.
 fn concrete_packages(package: &str) -> Result<Vec<String>> {
     let dependencies = depends(package)?;
     if let Some(concrete) = dependencies.iter().find(|name| is_versioned_image(name)) {

@@ -1,8 +1,8 @@
 //! The test bench: a real kernel with ip_vs, anywhere.
 //!
-//! Where the host's own kernel has ip_vs and we are root, a job runs in namespaces of its own. Everywhere else it runs in a
-//! virtual machine under qemu, with a distribution's kernel and an initramfs made on the spot; KVM is used where it works.
-//! KUBE_IPVS_BENCH=host or =vm decides otherwise.
+//! Where the host's own kernel has ip_vs and we are root, a job runs in namespaces of its own. Everywhere else it
+//! runs in a virtual machine under qemu, with a distribution's kernel and an initramfs made on the spot; KVM is used
+//! where it works. KUBE_IPVS_BENCH=host or =vm decides otherwise.
 
 mod cpio;
 mod host;

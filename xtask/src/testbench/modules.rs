@@ -1,5 +1,6 @@
-//! The kernel's modules for the initramfs: networking as a whole, with what it depends on, and depmod's indexes, by which
-//! the kernel loads them by itself (the IPVS family on its first use, a scheduler by its name, nft's expressions).
+//! The kernel's modules for the initramfs: networking as a whole, with what it depends on, and depmod's indexes, by
+//! which the kernel loads them by itself (the IPVS family on its first use, a scheduler by its name, nft's
+//! expressions).
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -99,7 +100,8 @@ fn collect(kernel: &Kernel, stage: &Path) -> Result<()> {
             other => bail!("modules compressed as .{other} are not understood"),
         }
     }
-    // Their signatures go too, for checking them takes longer than loading when emulated; the kernel notes it and goes on.
+    // Their signatures go too, for checking them takes longer than loading when emulated; the kernel notes it and
+    // goes on.
     let modules = &staged;
     cmd!(sh, "strip --strip-debug {modules...}").quiet().run()?;
     let version = &kernel.version;

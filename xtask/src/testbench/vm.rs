@@ -1,5 +1,5 @@
-//! The bench as a virtual machine under qemu, with every way to hang noticed: a boot that does not come up, a panic, a job that does
-//! not end.
+//! The bench as a virtual machine under qemu, with every way to hang noticed: a boot that does not come up, a panic,
+//! a job that does not end.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};

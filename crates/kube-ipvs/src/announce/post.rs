@@ -10,7 +10,8 @@ use super::{ToPost, event::event};
 /// How long the API server may take. Whoever announces does not wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Posts announcements as Events, until nobody is left who announces. One that cannot be posted is given up: the log has it.
+/// Posts announcements as Events, until nobody is left who announces. One that cannot be posted is given up: the log
+/// has it.
 pub async fn post(client: Client, node: &str, mut announcements: Receiver<ToPost>) {
     let mut could = true;
     while let Some(announcement) = announcements.recv().await {

@@ -65,8 +65,8 @@ impl Cli {
 /// Where the Services come from, and how they are served.
 #[derive(Debug, Clone, clap::Args)]
 struct Source {
-    /// A folder of YAML or JSON files with Services, EndpointSlices, Endpoints and Nodes, instead of an API server; changes
-    /// are followed
+    /// A folder of YAML or JSON files with Services, EndpointSlices, Endpoints and Nodes, instead of an API server;
+    /// changes are followed
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
     #[command(flatten)]

@@ -1,8 +1,9 @@
 //! The configuration: kube-proxy's, from its flags or from its file, and a few settings of our own.
 //!
-//! [`Configuration`] is both: each field says which flag sets it (clap) and how the file calls it (serde). A flag that is
-//! given empty (`--cluster-cidr=`, as templates of DaemonSets often end up) is as good as absent, as for kube-proxy. Of a
-//! flag that is given twice the last one counts, of lists too, which kube-proxy's flag library would join.
+//! [`Configuration`] is both: each field says which flag sets it (clap) and how the file calls it (serde). A flag
+//! that is given empty (`--cluster-cidr=`, as templates of DaemonSets often end up) is as good as absent, as for
+//! kube-proxy. Of a flag that is given twice the last one counts, of lists too, which kube-proxy's flag library would
+//! join.
 
 mod boolean;
 mod cidr;

@@ -26,7 +26,8 @@ pub struct Own {
     #[arg(id = "drain-cap", long, value_name = "DURATION", default_value_t = Self::default().drain_cap)]
     pub drain_cap: GoDuration,
 
-    /// How long a watch of the API server lasts, from 1s to 230s: a connection that has died without a sign is noticed then
+    /// How long a watch of the API server lasts, from 1s to 230s: a connection that has died without a sign is
+    /// noticed then
     #[arg(id = "watch-timeout", long, value_name = "DURATION", default_value_t = Self::default().watch_timeout)]
     pub watch_timeout: GoDuration,
 

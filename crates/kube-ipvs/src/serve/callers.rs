@@ -13,8 +13,8 @@ const MOST: usize = 256;
 /// How many of them may call from one address, or one IPv6 network.
 const MOST_OF_PEER: usize = 64;
 
-/// The places of all who call at the same ports. They are never all taken: who comes when they are has the place of whoever has stayed
-/// longest, so that nobody keeps others out by calling and saying nothing.
+/// The places of all who call at the same ports. They are never all taken: who comes when they are has the place of
+/// whoever has stayed longest, so that nobody keeps others out by calling and saying nothing.
 #[derive(Debug)]
 pub(super) struct Callers {
     places: Mutex<Places<Arc<Notify>>>,
@@ -99,8 +99,8 @@ impl<T> Places<T> {
         self.taken.remove(&number);
     }
 
-    /// Which place one more caller from this peer is to have, if none is free: the oldest of its own if it has as many as it may, or
-    /// else the oldest of those who have most.
+    /// Which place one more caller from this peer is to have, if none is free: the oldest of its own if it has as
+    /// many as it may, or else the oldest of those who have most.
     fn too_many(&self, peer: IpAddr) -> Option<u64> {
         let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
         self.taken.values().for_each(|(of, _)| *counts.entry(*of).or_default() += 1);

@@ -12,8 +12,8 @@ pub(super) fn wants_open_metrics(accept: &str) -> bool {
     accept.split(',').any(|kind| kind.trim_start().starts_with("application/openmetrics-text"))
 }
 
-/// The same as OpenMetrics, in the older format: a counter's whole name is its own, numbers of buckets are written as Go
-/// writes them, and there are neither units nor an end.
+/// The same as OpenMetrics, in the older format: a counter's whole name is its own, numbers of buckets are written as
+/// Go writes them, and there are neither units nor an end.
 pub(super) fn to_prometheus(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len() + 1024);
     let mut help = None;

@@ -20,9 +20,9 @@ pub struct Moment {
 
 /// What is known of this proxy's health.
 ///
-/// An update that arrives waits until a turn has brought it into the kernel. It is late when it has waited for twice the
-/// sync period; what failed in the main waits on, from when it arrived. As long as an update of a family is late, that family
-/// is unhealthy. A Service that the kernel refuses makes nothing late but itself (docs/adr/0010).
+/// An update that arrives waits until a turn has brought it into the kernel. It is late when it has waited for twice
+/// the sync period; what failed in the main waits on, from when it arrived. As long as an update of a family is late,
+/// that family is unhealthy. A Service that the kernel refuses makes nothing late but itself (docs/adr/0010).
 #[derive(Debug)]
 pub struct Health {
     patience: Duration,

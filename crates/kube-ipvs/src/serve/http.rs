@@ -23,7 +23,8 @@ pub(super) trait Site: Send + Sync + 'static {
     fn answer(&self, request: &Parts) -> impl Future<Output = Response> + Send;
 }
 
-/// How long a caller may take to say what it wants, and be silent after it was answered: places are few, and probes are quick.
+/// How long a caller may take to say what it wants, and be silent after it was answered: places are few, and probes
+/// are quick.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The most of a request that is kept, in bytes: the least that hyper can do with.
 const REQUEST: usize = 8192;
@@ -61,8 +62,8 @@ fn bind(at: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Answers all who call, until the end of it all; whoever is being answered then is answered first. Those that are being answered when it is
-/// dropped are cut off.
+/// Answers all who call, until the end of it all; whoever is being answered then is answered first. Those that are
+/// being answered when it is dropped are cut off.
 pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>, callers: Arc<Callers>) {
     let mut conversations = tokio::task::JoinSet::new();
     loop {

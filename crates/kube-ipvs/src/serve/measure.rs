@@ -1,5 +1,5 @@
-//! What is measured only when somebody asks, and by the owner of the kernel: a list of IPVS must not be read between two of
-//! its writes.
+//! What is measured only when somebody asks, and by the owner of the kernel: a list of IPVS must not be read between
+//! two of its writes.
 
 use std::time::{Duration, Instant};
 

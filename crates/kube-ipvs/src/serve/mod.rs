@@ -1,7 +1,7 @@
 //! What the daemon answers over HTTP, on kube-proxy's ports: health, metrics, its configuration.
 //!
-//! All of it runs on a thread of its own and reads what others have written into [`Status`]; nobody who asks keeps the owner
-//! of the kernel waiting.
+//! All of it runs on a thread of its own and reads what others have written into [`Status`]; nobody who asks keeps
+//! the owner of the kernel waiting.
 
 pub mod health;
 
@@ -44,7 +44,8 @@ pub enum Call {
 /// How long to wait before an address that could not be had is tried again, as kube-proxy does.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Answers on the ports that the configuration and the Services name, until [`Status::finish`]. `owner` calls the owner of the kernel.
+/// Answers on the ports that the configuration and the Services name, until [`Status::finish`]. `owner` calls the
+/// owner of the kernel.
 ///
 /// # Errors
 ///

@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{config::Configuration, source::Changes};
 
-/// What the daemon publishes of itself: the sources and the owner of the kernel write it down, and whoever asks over HTTP
-/// reads it. No lock is held for longer than it takes to copy a few numbers.
+/// What the daemon publishes of itself: the sources and the owner of the kernel write it down, and whoever asks over
+/// HTTP reads it. No lock is held for longer than it takes to copy a few numbers.
 #[derive(Debug)]
 pub struct Status {
     start: Instant,

@@ -7,8 +7,8 @@ use proxier::model::{ServiceId, Timestamp, VirtualServerKey};
 
 /// Adds up the counters of virtual servers by Service.
 ///
-/// A virtual server that is made anew counts from 0 again, and one that goes takes its counts with it. What a Service was
-/// told to have had never gets less for that.
+/// A virtual server that is made anew counts from 0 again, and one that goes takes its counts with it. What a Service
+/// was told to have had never gets less for that.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     /// The counters as they were read last.
@@ -43,8 +43,8 @@ impl Traffic {
         self.servers.retain(|key, _| owner(key).is_some());
     }
 
-    /// What is to be told: of `limit` Services at most, the oldest ones. `created` says since when there has been a Service;
-    /// those that are no more are forgotten.
+    /// What is to be told: of `limit` Services at most, the oldest ones. `created` says since when there has been a
+    /// Service; those that are no more are forgotten.
     pub(super) fn tell(
         &mut self,
         limit: usize,

@@ -20,8 +20,8 @@ pub struct Changes {
     pub unread: Vec<Box<str>>,
     /// What is as it should be and yet may surprise.
     pub notes: Vec<Note>,
-    /// Whether all that exists is known: the folder can be read and each of its files could be followed at some time; or
-    /// the API server has listed everything, and each object could be followed at some time.
+    /// Whether all that exists is known: the folder can be read and each of its files could be followed at some time;
+    /// or the API server has listed everything, and each object could be followed at some time.
     pub complete: bool,
     /// When that changed in the world from which changes of EndpointSlices follow, as far as these say so, and of which
     /// family they are.

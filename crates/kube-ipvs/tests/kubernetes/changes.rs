@@ -167,8 +167,8 @@ fn slices_may_say_the_same() -> Result<()> {
     follower.eventually(|world| world.slices.keys().eq(["default/web-b"]))
 }
 
-/// Slices say what change of the world they follow from. What there was from the start does not count, and nor does what
-/// says no time.
+/// Slices say what change of the world they follow from. What there was from the start does not count, and nor does
+/// what says no time.
 #[test]
 fn times_of_changes_are_told() -> Result<()> {
     let api = ApiServer::start()?;

@@ -115,8 +115,8 @@ fn what_fails_of_one_service_makes_nothing_late() -> Result<()> {
     Ok(())
 }
 
-/// A roll-out goes on when a node has been brought up to date, and not before. For all others a proxy that has nothing to do is healthy, as
-/// kube-proxy says.
+/// A roll-out goes on when a node has been brought up to date, and not before. For all others a proxy that has
+/// nothing to do is healthy, as kube-proxy says.
 #[test]
 fn it_is_ready_when_everything_was_in_the_kernel_once() -> Result<()> {
     let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;

@@ -43,8 +43,8 @@ pub struct Desired {
 pub struct HealthCheck {
     /// `spec.healthCheckNodePort`.
     pub port: PortNumber,
-    /// How many endpoints of the Service on this node take connections and do not terminate. One with an address of each
-    /// family counts once.
+    /// How many endpoints of the Service on this node take connections and do not terminate. One with an address of
+    /// each family counts once.
     pub local_endpoints: usize,
 }
 

@@ -67,8 +67,8 @@ fn add_port(
             choices::apply(&mut server, cluster, service, frontend, is_diverted_to, &endpoints, skipped);
         }
         if frontend.kind == Kind::Loopback {
-            // IPVS lets nothing go from 127.0.0.1 to another host, so an endpoint is reached past it. The virtual server
-            // is there for the endpoints that go.
+            // IPVS lets nothing go from 127.0.0.1 to another host, so an endpoint is reached past it. The virtual
+            // server is there for the endpoints that go.
             server.short_cut = backends.nearest();
             server.shortened = vec![frontend.key];
         }
@@ -77,7 +77,8 @@ fn add_port(
                 server.shortened =
                     frontends.iter().filter(|other| shortens(other)).map(|other| other.key).collect();
             }
-            // Where nobody serves, the address itself refuses: a reset from behind the short cut would not look like its own.
+            // Where nobody serves, the address itself refuses: a reset from behind the short cut would not look like
+            // its own.
             Some(target) if shortens(frontend) && any_serves(&backends.cluster) => {
                 server.short_cut = Some(EndpointAddress { address: target.address, port: target.port });
             }

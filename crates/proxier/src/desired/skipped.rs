@@ -93,8 +93,8 @@ pub enum NotForwardable {
     ShortCut,
     /// The endpoint listens on another port, and without NAT ports stay as they are.
     Port(EndpointAddress),
-    /// The endpoint is behind another node, or is one. That node takes the VIP for its own and would schedule the packet
-    /// again.
+    /// The endpoint is behind another node, or is one. That node takes the VIP for its own and would schedule the
+    /// packet again.
     OtherNode(EndpointAddress),
 }
 

@@ -196,8 +196,8 @@ impl Differ<'_> {
             (None, Some(known)) => self.element(Element::ShortCut(key, known), false, true),
             (None, None) => {}
         }
-        // Flows are forgotten with their endpoints where it leads to an endpoint of this very server, and where it is undone
-        // only because nobody serves: those that drain, or come back, keep theirs.
+        // Flows are forgotten with their endpoints where it leads to an endpoint of this very server, and where it is
+        // undone only because nobody serves: those that drain, or come back, keep theirs.
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
         let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
         let nobody_serves = server.is_some_and(|server| server.sets.contains(KeySet::NoEndpoints));

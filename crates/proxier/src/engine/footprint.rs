@@ -16,8 +16,8 @@ pub(super) struct Footprints {
     no_local: NoLocal<usize>,
 }
 
-/// Of which policies, `[internal, external]`, and families a Service's traffic is to stay on this node, where none of its
-/// endpoints takes any.
+/// Of which policies, `[internal, external]`, and families a Service's traffic is to stay on this node, where none of
+/// its endpoints takes any.
 pub(super) type NoLocal<T> = [[T; 2]; 2];
 
 #[derive(Debug, Default)]

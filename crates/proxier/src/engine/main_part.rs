@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Engine {
-    /// Whether what failed in a turn is more than a few Services' own: the kernel cannot be used at all, or a change failed that all Services
-    /// of the family stand on, or one for each of most of them. One Service alone never is.
+    /// Whether what failed in a turn is more than a few Services' own: the kernel cannot be used at all, or a change
+    /// failed that all Services of the family stand on, or one for each of most of them. One Service alone never is.
     pub fn has_failed_in_the_main(&self, turn: &Turn, family: Family) -> bool {
         let failures = || turn.failures.iter().filter(|failure| failure.change.family() == family);
         if turn.unusable.is_some() || failures().any(|failure| is_of_all(&failure.change)) {

@@ -161,8 +161,8 @@ impl Engine {
         self.known.is_some() && !self.retry.is_pending()
     }
 
-    /// Whether the kernel has all that is wanted and nothing of ours that is not, as far as is known: all that exists was known in
-    /// the last turn, and nothing failed.
+    /// Whether the kernel has all that is wanted and nothing of ours that is not, as far as is known: all that exists
+    /// was known in the last turn, and nothing failed.
     pub fn is_settled(&self) -> bool {
         self.complete && self.is_healthy()
     }
@@ -296,8 +296,8 @@ impl Engine {
                 Some((cause, reason)) => {
                     self.unforgotten.note(change);
                     match (cause, change) {
-                        // It was recorded before this plan, so it is ours: Linux has one table for all network namespaces, and
-                        // a list leaves some out while another namespace changes its own.
+                        // It was recorded before this plan, so it is ours: Linux has one table for all network
+                        // namespaces, and a list leaves some out while another namespace changes its own.
                         (Cause::Exists, Change::AddServer { key, .. }) if self.is_recorded(*key) => {
                             unlisted.insert(*key);
                         }
@@ -358,8 +358,8 @@ impl Engine {
     }
 }
 
-/// Takes out the virtual servers that somebody else made where we want ours, and what only they were wanted for: an address
-/// on which nothing of the Service is left may be another host's, and is not bound.
+/// Takes out the virtual servers that somebody else made where we want ours, and what only they were wanted for: an
+/// address on which nothing of the Service is left may be another host's, and is not bound.
 fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>) {
     let clashes: Vec<_> = desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
     if clashes.is_empty() {

@@ -91,8 +91,8 @@ impl LinuxKernel {
         std::mem::take(&mut self.meter)
     }
 
-    /// The counters of all virtual servers on addresses, somebody else's among them. One can be missing: lists of IPVS are
-    /// no snapshots.
+    /// The counters of all virtual servers on addresses, somebody else's among them. One can be missing: lists of
+    /// IPVS are no snapshots.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! A copy of the record of ownership, in a file: what is ours is known also after somebody emptied nftables while we were away.
+//! A copy of the record of ownership, in a file: what is ours is known also after somebody emptied nftables while we
+//! were away.
 //!
 //! Lines are appended: `+` before something is made, `-` after it was removed. A line that was cut off by a crash is
 //! passed over. The file is to be where it ends with the kernel's state, such as /run.
@@ -99,7 +100,8 @@ impl Record {
             none => {
                 let mut file = OpenOptions::new().append(true).create(true).open(&self.path)?;
                 if file.metadata()?.len() > 0 {
-                    // The last line may have been cut off: it is neither to become one with the next, nor to mean anything.
+                    // The last line may have been cut off: it is neither to become one with the next, nor to mean
+                    // anything.
                     file.write_all(b"?\n")?;
                 }
                 none.insert(file)

@@ -25,8 +25,8 @@ pub(super) struct Cleared {
 }
 
 impl LinuxKernel {
-    /// Takes in what kube-proxy made, the first time that the kernel is read. It is ours from then on; its sets, which say so, go when
-    /// everything is in our own record, so that whoever is killed in between finds them again.
+    /// Takes in what kube-proxy made, the first time that the kernel is read. It is ours from then on; its sets,
+    /// which say so, go when everything is in our own record, so that whoever is killed in between finds them again.
     pub(super) fn inherit(&mut self, state: &mut State) -> Result<(), Unusable> {
         let Some(take_over) = self.settings.take_over.clone() else { return Ok(()) };
         if self.inheritance.is_none() {
@@ -53,13 +53,15 @@ impl LinuxKernel {
         Ok(predecessor.leaves(&state.virtual_servers, &state.bound_vips, &host, take_over))
     }
 
-    /// Removes what kube-proxy left: its chains in nftables, then its ipsets. To be called when the kernel has all that is wanted: until
-    /// then its rules go on doing their part, and they do no harm beside ours.
+    /// Removes what kube-proxy left: its chains in nftables, then its ipsets. To be called when the kernel has all
+    /// that is wanted: until then its rules go on doing their part, and they do no harm beside ours.
     ///
-    /// What stays is in the result, with the reasons. Calling it again, also after having been killed, goes on from there.
+    /// What stays is in the result, with the reasons. Calling it again, also after having been killed, goes on from
+    /// there.
     ///
-    /// None: some sets are still in use, and it is to be called again soon, as nf_tables lets go of what a rule held some time after the rule
-    /// is gone. Nothing is waited for here: services come first. Unless `is_patient`, such sets count as somebody else's.
+    /// None: some sets are still in use, and it is to be called again soon, as nf_tables lets go of what a rule held
+    /// some time after the rule is gone. Nothing is waited for here: services come first. Unless `is_patient`, such
+    /// sets count as somebody else's.
     ///
     /// # Errors
     ///
@@ -115,8 +117,9 @@ impl LinuxKernel {
         Ok(sizes.iter().any(|(name, size)| *size > 0 && tells(name)))
     }
 
-    /// The families in which we serve and kube-proxy does not yet, as far as nftables says: there [`hand_over`](Self::hand_over) would
-    /// leave Services without masquerade. Rules of legacy iptables cannot be seen.
+    /// The families in which we serve and kube-proxy does not yet, as far as nftables says: there
+    /// [`hand_over`](Self::hand_over) would leave Services without masquerade. Rules of legacy iptables cannot be
+    /// seen.
     ///
     /// # Errors
     ///
@@ -134,7 +137,8 @@ impl LinuxKernel {
             .collect())
     }
 
-    /// Leaves virtual servers and addresses to kube-proxy, which serves them again: removes our tables and our record, and nothing else.
+    /// Leaves virtual servers and addresses to kube-proxy, which serves them again: removes our tables and our
+    /// record, and nothing else.
     ///
     /// # Errors
     ///
@@ -150,7 +154,8 @@ impl LinuxKernel {
         Ok(Leftovers::among(&chains, !sets.is_empty()))
     }
 
-    /// Copies our record in nftables to its file: what was inherited is in the one since the first sync, and not yet in the other.
+    /// Copies our record in nftables to its file: what was inherited is in the one since the first sync, and not yet
+    /// in the other.
     fn copy_record(&mut self) -> Result<(), Unusable> {
         let state = self.observe()?;
         let Some(record) = &mut self.record else { return Ok(()) };

@@ -74,8 +74,8 @@ impl Service {
         all.into_iter().flatten().copied().collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// The port of its ClusterIPs behind which all endpoints are, where `port` itself leads to local ones only and clients
-    /// in the cluster are still to reach all of them by way of an external address: the highest ports that
+    /// The port of its ClusterIPs behind which all endpoints are, where `port` itself leads to local ones only and
+    /// clients in the cluster are still to reach all of them by way of an external address: the highest ports that
     /// the Service does not use itself.
     pub fn inner_port(&self, port: &ServicePort) -> Option<PortNumber> {
         use TrafficPolicy::Local;

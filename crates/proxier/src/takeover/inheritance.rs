@@ -55,17 +55,17 @@ impl Predecessor {
         }
     }
 
-    /// Whether it served this node: its sets are there, and they hold something. Sets that could not be removed when the node was
-    /// taken over have been emptied since.
+    /// Whether it served this node: its sets are there, and they hold something. Sets that could not be removed when
+    /// the node was taken over have been emptied since.
     pub(crate) fn is_there(&self) -> bool {
         !(self.servers.is_empty() && self.node_ports.is_empty() && self.vips.is_empty())
     }
 
     /// What it made of all that there is. `bound` are the addresses on `kube-ipvs0`, `host` those on other devices.
     ///
-    /// The device is its own: at every sync it takes off what it does not know. So an address that is on it is its, and a
-    /// virtual server on such an address too, also where it was ended between making them and writing its sets. Only in
-    /// ranges that it was told to leave alone can there be virtual servers of others on them.
+    /// The device is its own: at every sync it takes off what it does not know. So an address that is on it is its,
+    /// and a virtual server on such an address too, also where it was ended between making them and writing its sets.
+    /// Only in ranges that it was told to leave alone can there be virtual servers of others on them.
     pub(crate) fn leaves(
         &self,
         there: &BTreeMap<VirtualServerKey, ServerState>,

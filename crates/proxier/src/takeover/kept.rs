@@ -45,8 +45,8 @@ pub enum Kept {
         /// The sets.
         sets: Vec<String>,
     },
-    /// Sets that rules still look things up in, though none in nftables: those are legacy iptables'. The sets have been emptied, so that these
-    /// rules find nothing.
+    /// Sets that rules still look things up in, though none in nftables: those are legacy iptables'. The sets have
+    /// been emptied, so that these rules find nothing.
     Legacy {
         /// The sets.
         sets: Vec<String>,

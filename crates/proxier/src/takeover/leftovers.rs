@@ -75,8 +75,8 @@ pub(crate) struct Leftovers {
 }
 
 impl Leftovers {
-    /// What kube-proxy left among these chains. `has_sets`: whether there is an ipset of its; without any, nothing of its ipvs mode is
-    /// there but what had to stay when the node was taken over.
+    /// What kube-proxy left among these chains. `has_sets`: whether there is an ipset of its; without any, nothing of
+    /// its ipvs mode is there but what had to stay when the node was taken over.
     pub(crate) fn among(chains: &[Chain], has_sets: bool) -> Self {
         let mut leftovers = Self::default();
         let mut tables: BTreeMap<_, Table> = BTreeMap::new();
@@ -91,7 +91,8 @@ impl Leftovers {
         leftovers
     }
 
-    /// Why sets stay that are in use: by rules in nftables that stay, or else by some that cannot be seen, which are legacy iptables'.
+    /// Why sets stay that are in use: by rules in nftables that stay, or else by some that cannot be seen, which are
+    /// legacy iptables'.
     pub(crate) fn sets_in_use(&self, busy: Vec<String>) -> Vec<Kept> {
         let (here, legacy): (Vec<String>, Vec<String>) =
             busy.into_iter().partition(|set| self.lookups.contains(&names::family_of(set)));
@@ -119,7 +120,8 @@ struct Search<'a> {
     name: &'a str,
     table: &'a Table<'a>,
     has_sets: bool,
-    /// Whether chains of kube-proxy's iptables mode are in it too. Those that both modes have stay then, without the rules of ipvs mode.
+    /// Whether chains of kube-proxy's iptables mode are in it too. Those that both modes have stay then, without the
+    /// rules of ipvs mode.
     is_mixed: bool,
     /// kube-proxy's chains that stay.
     kept: BTreeMap<&'a str, Kept>,
@@ -193,8 +195,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether a chain drops what none of its rules accepts: by its policy, by a rule that every packet reaches, or by its last rule, whose
-    /// condition nobody here understands.
+    /// Whether a chain drops what none of its rules accepts: by its policy, by a rule that every packet reaches, or
+    /// by its last rule, whose condition nobody here understands.
     fn drops(&self, base: &Chain) -> bool {
         if self.ends_in_refusal(base, &mut BTreeSet::new()) {
             return true;

@@ -1,5 +1,6 @@
-//! Taking a node over from kube-proxy's ipvs mode: what of all that is there kube-proxy made, what of it must go and in which order,
-//! and what stays and why. Nothing here touches the kernel: see [`LinuxKernel`](crate::linux::LinuxKernel) for that.
+//! Taking a node over from kube-proxy's ipvs mode: what of all that is there kube-proxy made, what of it must go and
+//! in which order, and what stays and why. Nothing here touches the kernel: see
+//! [`LinuxKernel`](crate::linux::LinuxKernel) for that.
 //!
 //! kube-proxy says by itself what is its own: its ipsets name every port that it serves, `kube-ipvs0` is its device
 //! alone, and its chains have names of their own (`pkg/proxy/ipvs` of Kubernetes).

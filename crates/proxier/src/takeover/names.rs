@@ -1,12 +1,13 @@
-//! The names that kube-proxy's ipvs mode gives its ipsets and chains (`ipsetInfo`, `iptablesJumpChain` and `iptablesCleanupChains` of
-//! `pkg/proxy/ipvs`), of all versions since 1.20.
+//! The names that kube-proxy's ipvs mode gives its ipsets and chains (`ipsetInfo`, `iptablesJumpChain` and
+//! `iptablesCleanupChains` of `pkg/proxy/ipvs`), of all versions since 1.20.
 
 use crate::model::{Family, Protocol};
 
 /// The tables in which kube-proxy has chains.
 pub(crate) const TABLES: [&str; 2] = ["nat", "filter"];
 
-/// The longest name of an ipset that the kernel takes (`IPSET_MAXNAMELEN` without its NUL). kube-proxy cuts its names there.
+/// The longest name of an ipset that the kernel takes (`IPSET_MAXNAMELEN` without its NUL). kube-proxy cuts its names
+/// there.
 const LONGEST_SET: usize = 31;
 
 /// What the entries of an ipset of kube-proxy say.
@@ -29,8 +30,8 @@ pub(super) const HEALTH_CHECKS: &str = "KUBE-HEALTH-CHECK-NODE-PORT";
 const LOOP_BACK: &str = "KUBE-LOOP-BACK";
 const LOOP_BACK_COMMENT: &str = "Kubernetes endpoints dst ip:port, source ip for solving hairpin purpose";
 
-/// kube-proxy's ipsets, in the order in which they can be emptied while rules still look things up in them: those first that
-/// have packets dropped or refused. The last one is the mark of a node that was not taken over to the end.
+/// kube-proxy's ipsets, in the order in which they can be emptied while rules still look things up in them: those
+/// first that have packets dropped or refused. The last one is the mark of a node that was not taken over to the end.
 const SETS: [(&str, Holds); 17] = [
     ("KUBE-IPVS-IPS", Holds::Vips),
     ("KUBE-LOAD-BALANCER-FW", Holds::Servers),
@@ -137,22 +138,24 @@ pub(crate) fn holds(name: &str) -> Option<Holds> {
     sets().find(|(known, _)| known == name).map(|(_, holds)| holds)
 }
 
-/// kube-proxy's sets among those that exist, in the order in which they are to go. `health_checks` are the families in which that set
-/// stays, for a chain that stays.
+/// kube-proxy's sets among those that exist, in the order in which they are to go. `health_checks` are the families
+/// in which that set stays, for a chain that stays.
 pub(crate) fn sets_to_destroy(existing: &[String], health_checks: &[Family]) -> Vec<String> {
     let stays = |name: &String| health_checks.iter().any(|family| *name == set_name(*family, HEALTH_CHECKS));
     sets().map(|(name, _)| name).filter(|name| existing.contains(name) && !stays(name)).collect()
 }
 
-/// Those of kube-proxy's sets that are emptied, in order, where rules that nobody here can remove still look things up in them: rules that
-/// refuse what such a set does not have would soon be wrong. Ports for health checks are only ever accepted.
+/// Those of kube-proxy's sets that are emptied, in order, where rules that nobody here can remove still look things
+/// up in them: rules that refuse what such a set does not have would soon be wrong. Ports for health checks are only
+/// ever accepted.
 pub(crate) fn sets_to_empty(busy: &[String]) -> Vec<String> {
     sets_to_destroy(busy, &Family::ALL)
 }
 
-/// What removes kube-proxy's rules from legacy iptables, and then the sets, as a script for a shell. The kernel offers no netlink for these
-/// tables, so that nobody here knows what is in them: what others may use stays, which is `KUBE-MARK-MASQ` and, but for one rule,
-/// `KUBE-POSTROUTING`; and what lets services through where others drop comes last, to be left out there.
+/// What removes kube-proxy's rules from legacy iptables, and then the sets, as a script for a shell. The kernel
+/// offers no netlink for these tables, so that nobody here knows what is in them: what others may use stays, which is
+/// `KUBE-MARK-MASQ` and, but for one rule, `KUBE-POSTROUTING`; and what lets services through where others drop comes
+/// last, to be left out there.
 pub(crate) fn legacy_commands(sets: &[String]) -> Vec<String> {
     let mut lines = Vec::new();
     for is_last in [false, true] {

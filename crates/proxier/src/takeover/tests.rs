@@ -3,8 +3,9 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::model::Family;
 
-/// What kube-proxy 1.36 writes in ipvs mode, with the kubelet's own chains. A line is a chain: table, name, hook (`!`: its policy drops), and behind
-/// the colon its rules: `>CHAIN` jumps, `drop`, `set` and `set>CHAIN` look something up in an ipset, `?` stands before what asks for something.
+/// What kube-proxy 1.36 writes in ipvs mode, with the kubelet's own chains. A line is a chain: table, name, hook
+/// (`!`: its policy drops), and behind the colon its rules: `>CHAIN` jumps, `drop`, `set` and `set>CHAIN` look
+/// something up in an ipset, `?` stands before what asks for something.
 const KUBE_PROXY: &str = "
     nat PREROUTING other: >KUBE-SERVICES
     nat OUTPUT other: >KUBE-SERVICES

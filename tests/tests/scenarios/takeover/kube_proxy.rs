@@ -57,7 +57,8 @@ const SETS: [(&str, &str); 17] = [
     ("IPVS-IPS", "hash:ip"),
 ];
 
-/// What they hold: `web` with a node port, `talk` with a node port, a load balancer's address, and a Service that is gone.
+/// What they hold: `web` with a node port, `talk` with a node port, a load balancer's address, and a Service that is
+/// gone.
 const ENTRIES: [(&str, &str); 13] = [
     ("CLUSTER-IP", "10.96.0.80,tcp:80"),
     ("CLUSTER-IP", "10.96.0.81,tcp:7"),

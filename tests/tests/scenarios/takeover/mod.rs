@@ -42,7 +42,8 @@ fn cluster() -> ClusterBuilder {
     PODS.iter().fold(cluster, |cluster, (name, node, address)| cluster.pod(name, node, address))
 }
 
-/// The Services that kube-proxy served, as the API server has them, each with its slice: `web` over HTTP, `talk` for long connections.
+/// The Services that kube-proxy served, as the API server has them, each with its slice: `web` over HTTP, `talk` for
+/// long connections.
 fn objects() -> [(&'static str, [String; 2]); 2] {
     let web = Service::new("web")
         .line("type: LoadBalancer")
@@ -142,7 +143,8 @@ fn add_others(node: &Namespace) -> Result<()> {
     .map(drop)
 }
 
-/// No request fails and no connection ends; then everything of kube-proxy's that is wanted is ours, and the rest is gone.
+/// No request fails and no connection ends; then everything of kube-proxy's that is wanted is ours, and the rest is
+/// gone.
 #[test]
 fn nobody_notices_and_nothing_is_left() -> TestResult {
     scenario(cluster(), |cluster| {

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::api_server::api_server;
 
-/// What no node can have of an object holds nothing up, and what an object says that cannot be read is named until it can.
+/// What no node can have of an object holds nothing up, and what an object says that cannot be read is named until it
+/// can.
 #[test]
 fn it_says_what_it_waits_for() -> TestResult {
     scenario(cluster(), |cluster| {

@@ -1,5 +1,5 @@
-//! The metrics of kube-proxy (`pkg/proxy/metrics`), by its names, labels and buckets: its dashboards and alerts are to go on
-//! working.
+//! The metrics of kube-proxy (`pkg/proxy/metrics`), by its names, labels and buckets: its dashboards and alerts are
+//! to go on working.
 
 use std::sync::atomic::AtomicU64;
 

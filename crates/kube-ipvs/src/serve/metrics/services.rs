@@ -22,8 +22,8 @@ use crate::serve::traffic::OfServices;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Services(std::sync::Arc<Mutex<OfServices>>);
 
-/// A family of metrics: its name and meaning, and its values of one Service, each with a label for the direction if there
-/// are two.
+/// A family of metrics: its name and meaning, and its values of one Service, each with a label for the direction if
+/// there are two.
 struct Values {
     name: &'static str,
     help: &'static str,

@@ -24,8 +24,8 @@ use crate::config::ClientConnection;
 
 /// How long a connection may take to be made, for each of the server's addresses.
 const CONNECT: Duration = Duration::from_secs(10);
-/// A peer that is gone without a word is noticed after the first time and three times the second: on an idle watch nothing
-/// else would tell.
+/// A peer that is gone without a word is noticed after the first time and three times the second: on an idle watch
+/// nothing else would tell.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(5), 3);
 
 /// As kube-proxy and kubectl look for it: the file, its server replaced by `--master` if that is given; without a file
@@ -106,8 +106,8 @@ async fn from_file(path: &Path, master: &str) -> anyhow::Result<Config> {
     Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.with_context(context)
 }
 
-/// Connections to the API server, none of which was made with a client's certificate that has been replaced since: what has expired is worth
-/// nothing, and the API server looks at it again with each request.
+/// Connections to the API server, none of which was made with a client's certificate that has been replaced since:
+/// what has expired is worth nothing, and the API server looks at it again with each request.
 struct Connections {
     config: Config,
     /// The files of the certificate and its key, and what they said.
@@ -124,8 +124,8 @@ impl Connections {
         Ok(Self { content: read(&files), http: connect(config)?, files, config: config.clone() })
     }
 
-    /// The client with the certificate that the files hold now. Where they cannot be used, as between the writing of one and of the other,
-    /// the last one may still be good.
+    /// The client with the certificate that the files hold now. Where they cannot be used, as between the writing of
+    /// one and of the other, the last one may still be good.
     fn now(&mut self) -> HttpClient<HttpsConnector, Body> {
         let content = read(&self.files);
         if content != self.content {
@@ -187,8 +187,8 @@ pub(super) fn client(config: &Config, connection: &ClientConnection) -> anyhow::
     Ok(ClientBuilder::new(service, "default").build())
 }
 
-/// How many requests may be sent in which time; none if there is no limit. As for kube-proxy 0 means the default, and less than
-/// that no limit.
+/// How many requests may be sent in which time; none if there is no limit. As for kube-proxy 0 means the default, and
+/// less than that no limit.
 fn request_limit(connection: &ClientConnection) -> Option<(u64, Duration)> {
     let default = ClientConnection::default();
     let or = |value: f64, default: f64| if value == 0.0 { default } else { value };
@@ -198,8 +198,8 @@ fn request_limit(connection: &ClientConnection) -> Option<(u64, Duration)> {
     Some((burst as u64, time))
 }
 
-/// Adds the token that the file holds now. kube's client would read it once a minute, and not bear the end of a line in it; but a
-/// token that was replaced may be worth nothing from one moment to the next, and requests are few.
+/// Adds the token that the file holds now. kube's client would read it once a minute, and not bear the end of a line
+/// in it; but a token that was replaced may be worth nothing from one moment to the next, and requests are few.
 fn token_from(
     path: String,
 ) -> anyhow::Result<MapRequestLayer<impl FnMut(Request<Body>) -> Request<Body> + Clone>> {

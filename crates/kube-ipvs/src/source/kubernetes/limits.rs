@@ -3,8 +3,8 @@ use std::time::Duration;
 /// How long things may take. The defaults are for the field; tests are in more of a hurry.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long a watch lasts before it is made anew; up to a quarter more, so that the nodes of a cluster do not all do it at
-    /// once. A connection that died behind a proxy that keeps it open is noticed then, and not before.
+    /// How long a watch lasts before it is made anew; up to a quarter more, so that the nodes of a cluster do not all
+    /// do it at once. A connection that died behind a proxy that keeps it open is noticed then, and not before.
     pub watch: Duration,
     /// By how much a watch may outlast what was asked for before its connection counts as dead.
     pub overtime: Duration,
@@ -18,8 +18,8 @@ pub struct Limits {
     pub first_pause: Duration,
     /// The longest pause between two attempts, but for what chance adds.
     pub longest_pause: Duration,
-    /// After such a time without an API server nothing is resumed, and all is listed: it may have come back with an older
-    /// state, restored from a backup, which would accept our version and yet never tell what has changed.
+    /// After such a time without an API server nothing is resumed, and all is listed: it may have come back with an
+    /// older state, restored from a backup, which would accept our version and yet never tell what has changed.
     pub stale: Duration,
 }
 

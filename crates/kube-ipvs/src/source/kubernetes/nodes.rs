@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How many are asked for at a time.
 const PAGE: u32 = 500;
 
-/// Nodes are many, and each changes every few minutes: they are never watched. They are listed when somebody is about to
-/// need their addresses, which in most clusters is seldom or never.
+/// Nodes are many, and each changes every few minutes: they are never watched. They are listed when somebody is about
+/// to need their addresses, which in most clusters is seldom or never.
 pub(super) struct OtherNodes {
     client: Client,
     own: Box<str>,

@@ -8,8 +8,8 @@ use super::{failure::Failure, limits::Limits, resource::Resource};
 /// When a refusal of what we can do without is asked about again.
 const REFUSED: Duration = Duration::from_secs(300);
 
-/// How often in a row a right must be missing until it counts as not given, which is half a minute at least: an API server that has
-/// just started knows of no roles for some seconds, and refuses what it allows then.
+/// How often in a row a right must be missing until it counts as not given, which is half a minute at least: an API
+/// server that has just started knows of no roles for some seconds, and refuses what it allows then.
 const STANDING: u32 = 8;
 
 /// Later and later attempts of one watch, for ever, and what is said of them.

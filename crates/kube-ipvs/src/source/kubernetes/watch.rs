@@ -150,8 +150,8 @@ impl Watch {
         }
     }
 
-    /// By requests. The first list may come from the server's cache, whatever its age, and then it comes whole; later ones
-    /// must not be older than what we have seen.
+    /// By requests. The first list may come from the server's cache, whatever its age, and then it comes whole; later
+    /// ones must not be older than what we have seen.
     async fn list_by_pages(&mut self) -> Result<(Vec<Object>, String, Option<Events>), Failure> {
         let mut params = ListParams {
             label_selector: self.resource.label_selector(),
@@ -206,7 +206,8 @@ impl Watch {
             None => self.open(false, version).await?,
         };
         self.retry.answered();
-        // The server ends it well before. It may have told something a moment before it died, so it counts from the start.
+        // The server ends it well before. It may have told something a moment before it died, so it counts from the
+        // start.
         let allowed = self.limits.watch * 5 / 4 + self.limits.overtime;
         let deadline = Instant::now() + allowed;
         let mut ended = Ended::Fruitless;

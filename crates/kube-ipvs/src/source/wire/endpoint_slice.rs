@@ -172,7 +172,8 @@ fn ports(entries: &[EndpointPort]) -> Result<Vec<model::EndpointPort>, Invalid> 
 }
 
 impl Endpoint {
-    /// The endpoint by its first address, as for kube-proxy: which of several to take, nobody says. None if that is left out.
+    /// The endpoint by its first address, as for kube-proxy: which of several to take, nobody says. None if that is
+    /// left out.
     fn to_model(
         &self,
         index: usize,

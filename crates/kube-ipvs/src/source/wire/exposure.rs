@@ -109,8 +109,8 @@ fn distinct_ips<'a>(
     ips
 }
 
-/// `spec.loadBalancerSourceRanges`, or else those of the annotation [`SOURCE_RANGES`]. Leaving some out lets fewer clients in,
-/// and never more.
+/// `spec.loadBalancerSourceRanges`, or else those of the annotation [`SOURCE_RANGES`]. Leaving some out lets fewer
+/// clients in, and never more.
 pub(super) fn source_ranges(
     spec: &FirstOf<Range, MAX_SOURCE_RANGES>,
     annotation: Option<&str>,

@@ -231,8 +231,8 @@ pub(super) fn one_of_each_family(ranges: &[Range], field: &str) -> Result<Vec<Ip
     Ok(ranges.iter().map(|range| range.0).collect())
 }
 
-/// What an address is that no Service and no endpoint can have, as it means something else on every host. The API server
-/// refuses most of these in most of its fields.
+/// What an address is that no Service and no endpoint can have, as it means something else on every host. The API
+/// server refuses most of these in most of its fields.
 fn reserved(address: IpAddr) -> Option<&'static str> {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),

@@ -10,8 +10,8 @@ use crate::{
     testing::{addresses, port, service, slice, turn, with_protocol},
 };
 
-/// A Service that listens where its endpoints do, which are on this node (`10.1.1.…`) and another (`10.1.2.…`), or behind
-/// none.
+/// A Service that listens where its endpoints do, which are on this node (`10.1.1.…`) and another (`10.1.2.…`), or
+/// behind none.
 fn web(choices: Choices, endpoints: &[&str]) -> [Event; 2] {
     let service =
         Service { choices: Some(Box::new(choices)), ..service("web", &["10.0.0.1"], &[(80, None)]) };

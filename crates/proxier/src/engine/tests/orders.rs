@@ -105,8 +105,8 @@ fn an_address_of_a_family_that_a_service_lacks_is_free() {
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP [fd00::9]:80")));
 }
 
-/// The kernel's list leaves a virtual server out, and then will not have it made. It is ours as before: somebody else's it would be only if
-/// it had been made since we wrote down that we make it.
+/// The kernel's list leaves a virtual server out, and then will not have it made. It is ours as before: somebody
+/// else's it would be only if it had been made since we wrote down that we make it.
 #[test]
 fn what_a_list_leaves_out_stays_ours() {
     let (mut engine, mut kernel) = start();

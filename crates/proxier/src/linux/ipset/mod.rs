@@ -1,5 +1,5 @@
-//! ipset over netlink (`linux/netfilter/ipset/ip_set.h`), as far as a take-over from kube-proxy needs it: which sets there are, what they
-//! hold, and that they go. We make none.
+//! ipset over netlink (`linux/netfilter/ipset/ip_set.h`), as far as a take-over from kube-proxy needs it: which sets
+//! there are, what they hold, and that they go. We make none.
 
 mod reply;
 mod request;
@@ -39,8 +39,8 @@ impl IpSets {
         Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
     }
 
-    /// How many entries each set has, by name. None where the kernel has no ipsets at all; nor where it has not loaded them: to ask would
-    /// have it do so, on every node on which nobody ever had any.
+    /// How many entries each set has, by name. None where the kernel has no ipsets at all; nor where it has not
+    /// loaded them: to ask would have it do so, on every node on which nobody ever had any.
     pub(super) fn sizes(&mut self) -> Result<BTreeMap<String, u32>, Error> {
         if !may_exist(Path::new(MODULES)) {
             return Ok(BTreeMap::new());

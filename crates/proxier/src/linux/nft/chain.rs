@@ -86,8 +86,8 @@ impl Rule {
         Self { expressions: expressions.concat(), comment }
     }
 
-    /// Its comment and its fingerprint, which covers where its chain is hooked in too: a rule in the kernel that has both
-    /// is this rule in this place.
+    /// Its comment and its fingerprint, which covers where its chain is hooked in too: a rule in the kernel that has
+    /// both is this rule in this place.
     fn userdata(&self, place: &[u8]) -> Vec<u8> {
         let list = self.list();
         let mut bytes = vec![0; list.as_slice().buffer_len()];

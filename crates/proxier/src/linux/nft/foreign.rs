@@ -1,5 +1,5 @@
-//! Chains that iptables made in nftables, read and removed. Read by ourselves: any expression can stand in a rule of somebody else's, and
-//! one that the library does not understand would cost the whole list.
+//! Chains that iptables made in nftables, read and removed. Read by ourselves: any expression can stand in a rule of
+//! somebody else's, and one that the library does not understand would cost the whole list.
 
 #[cfg(test)]
 mod tests;
@@ -115,8 +115,8 @@ impl Nft {
         Ok(chains)
     }
 
-    /// Removes rules and chains: all, or none and the kernel says why. Where there are so many that they do not fit one send, the
-    /// rules that lead to the chains go first.
+    /// Removes rules and chains: all, or none and the kernel says why. Where there are so many that they do not fit
+    /// one send, the rules that lead to the chains go first.
     pub(in crate::linux) fn remove_foreign(&mut self, leftovers: &Leftovers) -> Result<(), Error> {
         let rules = leftovers.rules.iter().map(|(chain, handle)| (chain.family, delete_rule(chain, *handle)));
         let emptied = leftovers.chains.iter().map(|chain| (chain.family, flush(chain)));

@@ -1,5 +1,6 @@
-//! Lists of elements, read by ourselves. netlink-packet-netfilter describes the whole list in words for each element of it, for an
-//! error that does not come: with a thousand elements that takes a second, and every audit reads several such lists.
+//! Lists of elements, read by ourselves. netlink-packet-netfilter describes the whole list in words for each element
+//! of it, for an error that does not come: with a thousand elements that takes a second, and every audit reads
+//! several such lists.
 
 use std::convert::Infallible;
 

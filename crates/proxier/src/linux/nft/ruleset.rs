@@ -17,10 +17,10 @@ const CLOSED_PORT: u16 = 1;
 
 /// All chains of one family, those first that others refer to.
 ///
-/// IPVS sits at 98 and 99 in input and at -99 and -98 in output: ours come before, but for `unallocated`, which sees what
-/// nobody has taken: neither IPVS nor somebody else's NAT. The kernel runs all nat chains of a hook at one place, -100 in
-/// prerouting and output, whatever their priority, which orders them among themselves. So `input` sees where a short cut has
-/// led, and `output` sees what the process asked for.
+/// IPVS sits at 98 and 99 in input and at -99 and -98 in output: ours come before, but for `unallocated`, which sees
+/// what nobody has taken: neither IPVS nor somebody else's NAT. The kernel runs all nat chains of a hook at one
+/// place, -100 in prerouting and output, whatever their priority, which orders them among themselves. So `input` sees
+/// where a short cut has led, and `output` sees what the process asked for.
 pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
     use InetHookNumber::{Forward, LocalIn, LocalOut, PostRouting, PreRouting};
     let rules = Rules { family, settings };
@@ -134,8 +134,8 @@ impl Rules<'_> {
     fn firewall_in(&self) -> Vec<Rule> {
         let mut rules = vec![self.established()];
         if self.family == Family::V4 {
-            // Where 127.0.0.1 is routed, hosts of the LAN would reach what listens there (CVE-2020-8558). The rule is there
-            // always: the sysctl outlives whoever wanted it.
+            // Where 127.0.0.1 is routed, hosts of the LAN would reach what listens there (CVE-2020-8558). The rule is
+            // there always: the sysctl outlives whoever wanted it.
             rules.push(Rule::new(
                 "127.0.0.1 is for processes of this node",
                 [to_localhost(), comes_not_by("lo"), vec![counter(), drop()]],

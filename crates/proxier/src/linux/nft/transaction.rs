@@ -155,7 +155,8 @@ mod tests {
         types
     }
 
-    /// However many Services there are: what they take of nftables is elements of sets. No rule is made for them, and no chain.
+    /// However many Services there are: what they take of nftables is elements of sets. No rule is made for them, and
+    /// no chain.
     #[test]
     fn fifty_thousand_services_are_elements() {
         const BEGIN: u16 = 16;
