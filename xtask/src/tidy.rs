@@ -41,6 +41,8 @@ const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "dbg!"];
 const SCENARIOS: &str = "tests/tests/scenarios";
 
 const LONGEST_FILE: usize = 500;
+/// Of comments and of text in pages, in characters. Code has rustfmt for that.
+const WIDEST: usize = 120;
 
 pub(crate) fn run() -> Result<ExitCode> {
     check(&Workspace::load()?)?;
@@ -64,10 +66,13 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         if path.is_file() && name.ends_with(".rs") {
             let text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
             breaches.extend(source_breaches(name, &text));
+            let comments = |line: &str| line.trim_start().starts_with("//");
+            breaches.extend(width_breaches(name, &text, comments));
         } else if path.is_file() && name.ends_with(".md") {
             let text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
             breaches.extend(link_breaches(name, &text, |target| target.exists(), &workspace.root));
             breaches.extend(scenario_breaches(name, &text, &workspace.root.join(SCENARIOS)));
+            breaches.extend(width_breaches(name, &text, prose()));
         }
     }
     for breach in &breaches {
@@ -88,6 +93,22 @@ fn layer_breaches(krate: &str, tree: &str, forbidden: &[&str]) -> Vec<String> {
     found.sort_unstable();
     found.dedup();
     found.into_iter().map(|name| format!("{krate} must not depend on {name}")).collect()
+}
+
+/// Which lines of a page are text: neither code nor a table's, which cannot be broken.
+fn prose() -> impl FnMut(&str) -> bool {
+    let mut is_code = false;
+    move |line| {
+        let fence = line.trim_start().starts_with("```");
+        is_code ^= fence;
+        !is_code && !fence && !line.starts_with('|')
+    }
+}
+
+fn width_breaches(name: &str, text: &str, mut counts: impl FnMut(&str) -> bool) -> Vec<String> {
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| counts(line));
+    let wide = lines.filter(|(_, line)| line.chars().count() > WIDEST);
+    wide.map(|(number, _)| format!("{name}:{number}: longer than {WIDEST} characters")).collect()
 }
 
 fn source_breaches(name: &str, text: &str) -> Vec<String> {
@@ -216,6 +237,14 @@ mod tests {
             source_breaches("crates/proxier/src/kernel.rs", "use std::net::IpAddr; let my_tokio = 1;")
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn long_lines_of_text_are_found() {
+        let long = "word ".repeat(30);
+        let page = format!("{long}\n| {long} |\n```\n{long}\n```\nshort\n");
+        assert_eq!(width_breaches("a.md", &page, prose()), ["a.md:1: longer than 120 characters"]);
+        assert_eq!(width_breaches("a.rs", &format!("x();\n// {long}\n"), |_| true).len(), 1);
     }
 
     #[test]

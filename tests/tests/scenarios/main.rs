@@ -23,6 +23,7 @@ mod hostnames;
 mod kill_nine;
 mod localhost;
 mod masquerade;
+mod memory;
 mod min_sync_period;
 mod my_nginx;
 mod myapp;

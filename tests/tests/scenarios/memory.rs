@@ -1,0 +1,53 @@
+//! What the daemon keeps in memory, beside thousands of endpoints.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use scenarios::{Cluster, Proxy, Service, Slice, TestResult, eventually, scenario};
+
+use crate::api_server::api_server;
+
+const NODE: &str = "node-3";
+const SERVICES: usize = 1000;
+const ENDPOINTS: usize = 10;
+/// In KiB. What is resident of the program itself comes on top: little of the image's, more of a build for tests.
+const MOST: u64 = 12 * 1024;
+
+/// A line of `/proc/PID/status`, in KiB.
+fn memory(proxy: &Proxy, name: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
+    Ok(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?)
+}
+
+/// A thousand Services with ten endpoints each.
+#[test]
+fn ten_thousand_endpoints_take_little() -> TestResult {
+    scenario(Cluster::builder(), |cluster| {
+        let (api, kubeconfig) = api_server(cluster, None)?;
+        for number in 0..SERVICES {
+            let name = format!("app-{number}");
+            let (high, low) = (number / 250, number % 250 + 1);
+            let service = Service::new(&name)
+                .cluster_ip(&format!("10.97.{high}.{low}"))
+                .port_line("port: 80, targetPort: 8080");
+            let slice = (1..=ENDPOINTS).fold(Slice::of(&name).port(8080), |slice, host| {
+                slice.ready(&format!("10.{}.{low}.{host}", 245 + high))
+            });
+            api.apply(&format!("{service}---\n{slice}"))?;
+        }
+        let proxy = cluster.kube_ipvs(NODE)?.start_with_kubeconfig(&kubeconfig, &[])?;
+        let node = cluster.at(NODE)?;
+        eventually(Duration::from_secs(60), || {
+            let table = node.ipvsadm()?;
+            let reals: usize = table.0.iter().map(|server| server.weights().len()).sum();
+            ensure!(reals == SERVICES * ENDPOINTS, "{reals} real servers");
+            Ok(())
+        })?;
+        let [own, resident, peak] = ["RssAnon", "VmRSS", "VmHWM"].map(|name| memory(&proxy, name));
+        let (own, told) = (own?, format!("{} KiB are resident, and were {} at most", resident?, peak?));
+        println!("{told}; {own} KiB of it are the data");
+        ensure!(own < MOST, "{told}; {own} KiB of it are the data, {MOST} are allowed");
+        Ok(())
+    })
+}
