@@ -120,7 +120,8 @@ pub enum Element {
     Vip(IpAddr),
     /// Sources that may reach a key of [`KeySet::Firewall`], in the set `firewall-allowed`.
     Allowed(VirtualServerKey, IpNet),
-    /// An endpoint on this node, in the set `hairpin`: what it sends to itself through a Service is masqueraded.
+    /// An endpoint on this node, or of which nobody says where it is, in the set `hairpin`: what it sends to itself
+    /// through a Service is masqueraded.
     Hairpin(Protocol, EndpointAddress),
     /// Where a load balancer asks for the health of a Service on a VIP, in the set `health-checks`: it reaches the
     /// node's own listener.

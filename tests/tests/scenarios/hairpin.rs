@@ -5,8 +5,18 @@ use scenarios::{Cluster, Service, Slice, TestResult, Transport, scenario};
 /// Through the ClusterIP and the external IP, in both families, over TCP and UDP.
 #[test]
 fn a_pod_reaches_itself_through_its_service() -> TestResult {
+    reaches_itself(|slice| slice.on("node-1"))
+}
+
+/// An EndpointSlice that somebody wrote by hand seldom says on which node an endpoint is.
+#[test]
+fn a_pod_reaches_itself_by_an_endpoint_without_a_node() -> TestResult {
+    reaches_itself(|slice| slice)
+}
+
+fn reaches_itself(place: fn(Slice) -> Slice) -> TestResult {
     let builder = Cluster::builder().pod("app", "node-1", "10.244.1.2 fd00:10:244:1::2");
-    scenario(builder, |cluster| {
+    scenario(builder, move |cluster| {
         let _servers =
             [cluster.echo("app", Transport::Tcp, 8080)?, cluster.echo("app", Transport::Udp, 8080)?];
         let service = Service::new("app")
@@ -18,7 +28,7 @@ fn a_pod_reaches_itself_through_its_service() -> TestResult {
         let slice = |name: &str, address: &str| {
             let slice =
                 Slice::of("app").name(name).named_port("tcp", "TCP", 8080).named_port("udp", "UDP", 8080);
-            slice.ready(address).on("node-1")
+            place(slice.ready(address))
         };
         let slices = (slice("v4", "10.244.1.2"), slice("v6", "fd00:10:244:1::2"));
         cluster.manifests.write("app", &format!("{service}---\n{}---\n{}", slices.0, slices.1))?;

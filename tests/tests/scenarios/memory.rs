@@ -32,7 +32,8 @@ fn ten_thousand_endpoints_take_little() -> TestResult {
                 .cluster_ip(&format!("10.97.{high}.{low}"))
                 .port_line("port: 80, targetPort: 8080");
             let slice = (1..=ENDPOINTS).fold(Slice::of(&name).port(8080), |slice, host| {
-                slice.ready(&format!("10.{}.{low}.{host}", 245 + high))
+                let node = format!("node-{}", host % 5 + 1);
+                slice.ready(&format!("10.{}.{low}.{host}", 245 + high)).on(&node)
             });
             api.apply(&format!("{service}---\n{slice}"))?;
         }

@@ -65,7 +65,7 @@ pub enum Shared {
     Vip(IpAddr),
     /// Where a load balancer asks for a Service's health, on a VIP of its own.
     HealthCheck(VirtualServerKey),
-    /// An endpoint on this node, which may reach itself through a Service.
+    /// An endpoint that may reach itself through a Service: on this node, or nobody says where.
     Hairpin(Protocol, EndpointAddress),
 }
 

@@ -91,8 +91,13 @@ fn add_port(
         desired.shared.extend(health_check(service, frontend).map(Shared::HealthCheck));
     }
     if !frontends.is_empty() {
-        let local = backends.local.keys().filter(|address| !cluster.is_own_address(address.address));
-        desired.shared.extend(local.map(|address| Shared::Hairpin(port.protocol, *address)));
+        // Of an endpoint without a node nobody says where it is: it may be here.
+        let unplaced =
+            endpoints.iter().filter(|(_, endpoint)| endpoint.node.is_none()).map(|(address, _)| address);
+        let unplaced = unplaced.filter(|address| backends.cluster.contains_key(address));
+        let here = backends.local.keys().chain(unplaced);
+        let pods = here.filter(|address| !cluster.is_own_address(address.address));
+        desired.shared.extend(pods.map(|address| Shared::Hairpin(port.protocol, *address)));
     }
     backends.well_on_this_node().collect()
 }

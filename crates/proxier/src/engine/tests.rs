@@ -35,6 +35,8 @@ fn a_service_comes_changes_and_goes() {
             + element served { 10.111.98.163 . tcp . 80 } comment "default/myapp"
             + element cluster-ips { 10.111.98.163 . tcp . 80 }
             + element vips { 10.111.98.163 }
+            + element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
+            + element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
             + virtual server TCP 10.111.98.163:80 rr
             + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
             + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
@@ -45,8 +47,10 @@ fn a_service_comes_changes_and_goes() {
     check(
         &turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(moved)]),
         expect![[r#"
+            + element hairpin { 10.244.2.50 . 10.244.2.50 . tcp . 80 }
             + real server TCP 10.111.98.163:80 -> 10.244.2.50:80 Masq 1
             ~ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 0
+            - element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
         "#]],
     );
     check(
@@ -57,6 +61,8 @@ fn a_service_comes_changes_and_goes() {
             - element served { 10.111.98.163 . tcp . 80 }
             - element cluster-ips { 10.111.98.163 . tcp . 80 }
             - element vips { 10.111.98.163 }
+            - element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
+            - element hairpin { 10.244.2.50 . 10.244.2.50 . tcp . 80 }
         "#]],
     );
     assert_eq!(kernel.state, State::default());
@@ -90,6 +96,7 @@ fn without_endpoints_new_connections_are_rejected_before_the_last_real_server_go
         expect![[r#"
             + element no-endpoints { 10.96.0.10 . udp . 53 }
             - real server UDP 10.96.0.10:53 -> 10.244.1.2:53
+            - element hairpin { 10.244.1.2 . 10.244.1.2 . udp . 53 }
             - flows UDP 10.96.0.10:53 -> 10.244.1.2:53
         "#]],
     );
@@ -375,6 +382,7 @@ fn the_last_terminating_endpoint_goes_when_it_leaves() {
         expect![[r#"
             + element no-endpoints { 10.111.98.163 . tcp . 80 }
             - real server TCP 10.111.98.163:80 -> 10.244.1.57:80
+            - element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
         "#]],
     );
 }
@@ -422,6 +430,7 @@ fn flows_that_could_not_be_forgotten_are_tried_again() {
     check(
         &turn(&mut engine, &mut kernel, 2, dns(&["10.244.1.3", "10.244.1.4"])),
         expect![[r#"
+            + element hairpin { 10.244.1.3 . 10.244.1.3 . udp . 53 }
             + real server UDP 10.96.0.10:53 -> 10.244.1.3:53 Masq 1
             - flows UDP 10.96.0.10:53 -> 10.244.1.2:53
         "#]],

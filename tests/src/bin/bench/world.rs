@@ -34,7 +34,7 @@ pub(crate) fn slice(number: u32, endpoints: u32) -> Event {
     let endpoint = |index| Endpoint {
         address: pod(number, index).into(),
         conditions: Conditions::READY,
-        node: None,
+        node: Some(format!("node-{}", (number + index) % 100).as_str().into()),
         hints: Hints::default(),
         weight: 1,
     };

@@ -122,13 +122,14 @@ fn weights() {
     check(
         web(weighted, &["10.1.1.1", "10.1.2.1", "10.1.2.2!", "10.9.9.9"]),
         expect![[r#"
-        + element cluster-ips { 10.0.0.1 . tcp . 80 }
-        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
-        + virtual server TCP 10.0.0.1:80 wrr
-        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 20
-        + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 3
-        + real server TCP 10.0.0.1:80 -> 10.9.9.9:80 Masq 1
-    "#]],
+            + element cluster-ips { 10.0.0.1 . tcp . 80 }
+            + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+            + element hairpin { 10.9.9.9 . 10.9.9.9 . tcp . 80 }
+            + virtual server TCP 10.0.0.1:80 wrr
+            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 20
+            + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 3
+            + real server TCP 10.0.0.1:80 -> 10.9.9.9:80 Masq 1
+        "#]],
     );
     // Of weight 0: as one that is not ready.
     let none_here = Choices { local_weight: 0, ..Choices::DEFAULT };
@@ -193,12 +194,13 @@ fn without_nat_nobody_is_masqueraded() {
     check(
         web(forwarded(Direct), &["10.1.1.1", "192.168.0.7"]),
         expect![[r#"
-        + element answered-directly { 10.0.0.1 . tcp . 80 }
-        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
-        + virtual server TCP 10.0.0.1:80 rr
-        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Route 1
-        + real server TCP 10.0.0.1:80 -> 192.168.0.7:80 Route 1
-    "#]],
+            + element answered-directly { 10.0.0.1 . tcp . 80 }
+            + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+            + element hairpin { 192.168.0.7 . 192.168.0.7 . tcp . 80 }
+            + virtual server TCP 10.0.0.1:80 rr
+            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Route 1
+            + real server TCP 10.0.0.1:80 -> 192.168.0.7:80 Route 1
+        "#]],
     );
     // Which tunnel it is the plan does not say.
     let (gre, gue) = (Tunnel::GRE, Tunnel::gue(6080));

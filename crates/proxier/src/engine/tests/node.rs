@@ -77,6 +77,8 @@ fn silence_is_kept_before_an_address_is_bound_and_until_it_is_gone() {
             + element cluster-ips { 10.111.98.163 . tcp . 80 }
             + element vips { 10.111.98.163 }
             + element silent { 10.111.98.163 }
+            + element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
+            + element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
             + virtual server TCP 10.111.98.163:80 rr
             + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
             + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
@@ -92,6 +94,8 @@ fn silence_is_kept_before_an_address_is_bound_and_until_it_is_gone() {
             - element cluster-ips { 10.111.98.163 . tcp . 80 }
             - element vips { 10.111.98.163 }
             - element silent { 10.111.98.163 }
+            - element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
+            - element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
         "#]],
     );
 }
@@ -122,6 +126,7 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
     check(
         &turn(&mut engine, &mut kernel, 1, [endpoints(&["10.1.0.1", "10.1.0.2", "10.1.0.3"])]),
         expect![[r#"
+            + element hairpin { 10.1.0.1 . 10.1.0.1 . tcp . 8080 }
             + real server TCP 10.0.0.1:80 -> 10.1.0.1:8080 Masq 1
             + real server TCP 127.0.0.1:30080 -> 10.1.0.1:8080 Masq 1
             + real server TCP 192.168.0.1:30080 -> 10.1.0.1:8080 Masq 1
@@ -140,25 +145,28 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
     check(
         &turn(&mut engine, &mut kernel, 3, [endpoints(&["10.1.0.2", "10.1.0.3"])]),
         expect![[r#"
-        - real server TCP 10.0.0.1:80 -> 10.1.0.1:8080
-        - real server TCP 127.0.0.1:30080 -> 10.1.0.1:8080
-        - real server TCP 192.168.0.1:30080 -> 10.1.0.1:8080
-        - flows TCP 127.0.0.1:30080 -> 10.1.0.1:8080
-    "#]],
+            - real server TCP 10.0.0.1:80 -> 10.1.0.1:8080
+            - real server TCP 127.0.0.1:30080 -> 10.1.0.1:8080
+            - real server TCP 192.168.0.1:30080 -> 10.1.0.1:8080
+            - element hairpin { 10.1.0.1 . 10.1.0.1 . tcp . 8080 }
+            - flows TCP 127.0.0.1:30080 -> 10.1.0.1:8080
+        "#]],
     );
     check(
         &turn(&mut engine, &mut kernel, 4, [endpoints(&[])]),
         expect![[r#"
-        + element no-endpoints { 10.0.0.1 . tcp . 80 }
-        + element no-endpoints { 127.0.0.1 . tcp . 30080 }
-        + element no-endpoints { 192.168.0.1 . tcp . 30080 }
-        ~ real server TCP 10.0.0.1:80 -> 10.1.0.2:8080 Masq 0
-        ~ real server TCP 10.0.0.1:80 -> 10.1.0.3:8080 Masq 0
-        ~ real server TCP 127.0.0.1:30080 -> 10.1.0.2:8080 Masq 0
-        ~ real server TCP 127.0.0.1:30080 -> 10.1.0.3:8080 Masq 0
-        ~ real server TCP 192.168.0.1:30080 -> 10.1.0.2:8080 Masq 0
-        ~ real server TCP 192.168.0.1:30080 -> 10.1.0.3:8080 Masq 0
-        - element short-cuts { 127.0.0.1 . tcp . 30080 : 10.1.0.2 . 8080 }
-    "#]],
+            + element no-endpoints { 10.0.0.1 . tcp . 80 }
+            + element no-endpoints { 127.0.0.1 . tcp . 30080 }
+            + element no-endpoints { 192.168.0.1 . tcp . 30080 }
+            ~ real server TCP 10.0.0.1:80 -> 10.1.0.2:8080 Masq 0
+            ~ real server TCP 10.0.0.1:80 -> 10.1.0.3:8080 Masq 0
+            ~ real server TCP 127.0.0.1:30080 -> 10.1.0.2:8080 Masq 0
+            ~ real server TCP 127.0.0.1:30080 -> 10.1.0.3:8080 Masq 0
+            ~ real server TCP 192.168.0.1:30080 -> 10.1.0.2:8080 Masq 0
+            ~ real server TCP 192.168.0.1:30080 -> 10.1.0.3:8080 Masq 0
+            - element short-cuts { 127.0.0.1 . tcp . 30080 : 10.1.0.2 . 8080 }
+            - element hairpin { 10.1.0.2 . 10.1.0.2 . tcp . 8080 }
+            - element hairpin { 10.1.0.3 . 10.1.0.3 . tcp . 8080 }
+        "#]],
     );
 }

@@ -34,6 +34,7 @@ fn flows_by_a_short_cut_outlive_a_moment_without_endpoints() {
             ~ real server TCP 10.0.0.1:80 -> 10.1.0.2:8080 Masq 0
             - element short-cuts { 203.0.113.1 . tcp . 80 : 10.0.0.1 . 80 }
             - element no-local-outside { 203.0.113.1 . tcp . 80 }
+            - element hairpin { 10.1.0.2 . 10.1.0.2 . tcp . 8080 }
         "#]],
     );
 }

@@ -78,6 +78,6 @@ fn what_drifted_is_counted_and_what_changed_is_not() {
         kernel.state.elements[&at].sets.without(crate::set::KeySet::ClusterIps);
     let more = slice("myapp-1", "myapp", 80, &["10.244.1.57", "10.244.1.58", "10.244.1.59"]);
     let turn = turn(&mut engine, &mut kernel, 31, [Event::SliceApplied(more)]);
-    assert_eq!((turn.plan.changes().len(), turn.drifted), (5, 4), "{}", turn.plan);
+    assert_eq!((turn.plan.changes().len(), turn.drifted), (6, 4), "{}", turn.plan);
     assert_eq!(engine.amounts(), Amounts { virtual_servers: 1, real_servers: 3, draining: 0 });
 }

@@ -52,7 +52,7 @@ pub(super) fn sets(table: Table) -> Vec<NfTablesMessage> {
             HAIRPIN,
             &[address, address, PROTOCOL, PORT],
             plain,
-            "endpoints on this node, as they reach themselves",
+            "endpoints that may be on this node, as they reach themselves",
         ),
         set(HEALTH_CHECKS, &key, plain, "where load balancers ask this node for a Service's health"),
         set(SERVICE_RANGES, &[address], interval, "where ClusterIPs are taken from"),

@@ -179,8 +179,8 @@ mod tests {
             .enumerate()
             .filter(|(_, change)| destination(change).is_some())
             .collect();
-        // served, cluster-ips, vips, and for every second one no-local.
-        assert_eq!(elements.len(), 175_000);
+        // served, cluster-ips, vips, hairpin, and for every second one no-local.
+        assert_eq!(elements.len(), 225_000);
         let no_local = |(_, change): &&(usize, &Change)| {
             matches!(change, Change::AddElement { element: Element::Key(KeySet::NoLocal, _), .. })
         };
