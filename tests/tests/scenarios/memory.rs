@@ -11,7 +11,7 @@ const NODE: &str = "node-3";
 const SERVICES: usize = 1000;
 const ENDPOINTS: usize = 10;
 /// In KiB. What is resident of the program itself comes on top: little of the image's, more of a build for tests.
-const MOST: u64 = 12 * 1024;
+const MOST: u64 = 16 * 1024;
 
 /// A line of `/proc/PID/status`, in KiB.
 fn memory(proxy: &Proxy, name: &str) -> Result<u64> {
