@@ -12,6 +12,8 @@ pub(super) struct Scenario {
 /// The pods that all scenarios share.
 pub(super) fn pods() -> Vec<Step> {
     vec![
+        // A namespace that has just been made has no account yet, without which no pod is admitted.
+        kubectl("get serviceaccount default -o jsonpath={.metadata.name}", Expected::Kept("account")),
         apply(include_str!("web.yaml")),
         kubectl("rollout status deployment web --timeout=300s", Expected::Success),
         kubectl("wait pod visitor --for=condition=Ready --timeout=300s", Expected::Success),
@@ -214,6 +216,15 @@ mod tests {
                 "{name} checks nothing"
             );
         }
+    }
+
+    #[test]
+    fn pods_are_made_once_their_account_is_there() {
+        // Only what is expected of an output is asked again until it is right.
+        let before: Vec<Step> = pods().into_iter().take_while(|step| step.input.is_none()).collect();
+        let [account] = before.as_slice() else { panic!("{before:?}") };
+        assert_eq!(account.words[..3], ["get", "serviceaccount", "default"]);
+        assert_ne!(account.expected, Expected::Success);
     }
 
     #[test]
