@@ -1,4 +1,5 @@
-//! `cargo xtask e2e --cluster envtest`: the bench's scenarios on a real etcd and kube-apiserver, which run on the bench too.
+//! `cargo xtask e2e --cluster envtest`: the bench's scenarios on a real etcd and kube-apiserver, which run on the
+//! bench too.
 
 use std::env;
 use std::io;

@@ -5,8 +5,8 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-/// Runs a command when it is dropped, and also when this process ends in any other way: Ctrl-C and SIGKILL close the pipe that the
-/// waiting process reads.
+/// Runs a command when it is dropped, and also when this process ends in any other way: Ctrl-C and SIGKILL close the
+/// pipe that the waiting process reads.
 #[derive(Debug)]
 pub(super) struct Janitor {
     waiting: Option<Child>,

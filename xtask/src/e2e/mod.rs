@@ -24,7 +24,8 @@ pub(crate) struct E2e {
     /// The cluster to make for it, and to delete afterwards
     #[arg(long, value_enum, required_unless_present = "kubeconfig", conflicts_with = "kubeconfig")]
     cluster: Option<Kind>,
-    /// The kubeconfig of a cluster that exists, which kube-ipvs serves: the namespace kube-ipvs-e2e is made there, and deleted
+    /// The kubeconfig of a cluster that exists, which kube-ipvs serves: the namespace kube-ipvs-e2e is made there,
+    /// and deleted
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// How long all scenarios of envtest may take

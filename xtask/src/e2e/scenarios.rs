@@ -40,10 +40,10 @@ fn service(name: &str, more: &str) -> Step {
     ))
 }
 
-/// So many requests, each answered by a line with a name.
+/// So many requests, each answered by a line with a name; none may fail.
 fn ask(times: u32, url: &str, expected: Expected) -> Step {
     visitor(
-        &format!("for i in $(seq {times}); do curl -sS --max-time 5 {url}/hostname; echo; done"),
+        &format!("for i in $(seq {times}); do curl -sS --max-time 5 {url}/hostname || exit 1; echo; done"),
         expected,
     )
 }
@@ -58,6 +58,7 @@ pub(super) fn all() -> Vec<Scenario> {
     let scenario = |name, steps| Scenario { name, steps };
     vec![
         scenario("hostnames", hostnames()),
+        scenario("both-families", both_families()),
         scenario("node-port", node_port()),
         scenario("load-balancer", load_balancer()),
         scenario("nothing-to-serve", nothing_to_serve()),
@@ -83,10 +84,21 @@ fn hostnames() -> Vec<Step> {
     ]
 }
 
+/// By each of its ClusterIPs: on a cluster of one family that is one.
+fn both_families() -> Vec<Step> {
+    let each = "for ip in {ips}; do case $ip in *:*) ip=\"[$ip]\";; esac; for i in $(seq 6); do \
+                curl -sS --max-time 5 http://$ip/hostname || exit 1; echo; done; done";
+    vec![
+        service("web-both", "  ipFamilyPolicy: PreferDualStack\n"),
+        kubectl("get service web-both -o jsonpath={.spec.clusterIPs[*]}", Expected::Kept("ips")),
+        visitor(each, Expected::All("pods")),
+    ]
+}
+
 fn node_port() -> Vec<Step> {
     let nodes = "get nodes -o jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}";
     let each = "for node in {nodes}; do case $node in *:*) continue;; esac; \
-                curl -sS --max-time 5 http://$node:{port}/hostname; echo; done";
+                curl -sS --max-time 5 http://$node:{port}/hostname || exit 1; echo; done";
     vec![
         service("web-nodeport", "  type: NodePort\n  ipFamilies: [IPv4]\n"),
         kubectl("get service web-nodeport -o jsonpath={.spec.ports[0].nodePort}", Expected::Kept("port")),

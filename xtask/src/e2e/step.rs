@@ -1,5 +1,5 @@
-//! What a scenario on a cluster consists of: calls of kubectl as values, and what is expected of their output. Nothing here runs
-//! anything.
+//! What a scenario on a cluster consists of: calls of kubectl as values, and what is expected of their output.
+//! Nothing here runs anything.
 
 use std::collections::BTreeMap;
 
