@@ -100,7 +100,10 @@ fn a_range_of_cluster_ips_comes_and_goes() -> TestResult {
         cluster.manifests.remove("more")?;
         cluster.at(NODE)?.await_no_service("TCP 10.200.0.9:80")?;
         api.delete(range)?;
-        eventually(PATIENCE, || Ok(ensure!(!is_known()?, "the range is still there")))
+        eventually(PATIENCE, || {
+            ensure!(!is_known()?, "the range is still there");
+            Ok(())
+        })
     })
 }
 
