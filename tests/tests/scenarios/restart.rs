@@ -72,7 +72,9 @@ fn an_end_and_a_new_start_are_not_noticed() -> TestResult {
         cluster.at("visitor")?.echo(Transport::Tcp, WEB_ADDRESS)?;
 
         // What changed while it was away is seen at the start.
-        cluster.manifests.write("second-slice", &Slice::of("second").port(8080).ready("10.244.2.2"))?;
+        cluster
+            .manifests
+            .write("second-slice", &Slice::of("second").port(8080).ready("10.244.2.2").on("node-2"))?;
         let _proxy = cluster.start_proxy(NODE, &[])?;
         node.await_serving("TCP 10.96.0.81:80", &["10.244.2.2:8080"])?;
         still_held(&mut held)?;
