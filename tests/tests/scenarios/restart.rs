@@ -17,7 +17,9 @@ fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {
     cluster.manifests.write("web", &service.port_line("port: 80, targetPort: 8080, nodePort: 30080"))?;
     cluster.manifests.write("web-slice", &web_slice(&all_web()))?;
     cluster.manifests.write("second", &Service::new("second").cluster_ip("10.96.0.81").port(80))?;
-    cluster.manifests.write("second-slice", &Slice::of("second").port(8080).ready("10.244.1.2"))?;
+    cluster
+        .manifests
+        .write("second-slice", &Slice::of("second").port(8080).ready("10.244.1.2").on("node-1"))?;
     all_web().iter().map(|pod| cluster.echo(pod, Transport::Tcp, 8080)).collect()
 }
 
