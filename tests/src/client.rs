@@ -13,8 +13,8 @@ use crate::namespace::Namespace;
 use crate::servers::Transport;
 
 /// How long a client waits for anything. Long enough for two lost packets' retransmissions, so that a slow machine
-/// does not look like a broken network; SCTP's come after three seconds and six more.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// does not look like a broken network.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a request got no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -122,12 +122,7 @@ fn answered(
     };
     let mut names = BTreeSet::new();
     for _ in 0..4 {
-        // Among so many connections with so few endpoints two of one client may have one port, and IPVS cannot tell
-        // them apart ("What IPVS cannot tell apart" in docs/dataplane.md). By another port it is answered.
-        let answer = match from.try_echo(case.transport, &to)? {
-            Err(Failure::TimedOut) => from.echo(case.transport, &to)?,
-            answer => answer.with_context(|| format!("asking at {to}"))?,
-        };
+        let answer = from.echo(case.transport, &to)?;
         ensure!(may.contains(answer.name.as_str()), "{} answered; only {may:?} may", answer.name);
         ensure!(owners[whose].contains(&answer.peer.ip()), "{} is not of {whose}", answer.peer);
         names.insert(answer.name);
