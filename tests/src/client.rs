@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -85,7 +86,10 @@ impl Conversation {
 
     /// Opens a connection from the namespace of the calling thread.
     fn open_here(transport: Transport, to: SocketAddr) -> Result<Self, Failure> {
-        let socket = transport.socket(Domain::for_address(to))?;
+        Self::by(transport.socket(Domain::for_address(to))?, to)
+    }
+
+    fn by(socket: Socket, to: SocketAddr) -> Result<Self, Failure> {
         socket.connect_timeout(&SockAddr::from(to), PATIENCE)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
@@ -144,7 +148,29 @@ fn parse_response(response: &str) -> Option<Answer> {
 
 /// One echo over a new socket, from the namespace of the calling thread.
 pub fn echo_here(transport: Transport, to: SocketAddr) -> Result<Answer, Failure> {
-    Conversation::open_here(transport, to)?.say()
+    Conversation::by(from_a_port_of_its_own(transport, to)?, to)?.say()
+}
+
+/// A socket at a port that no other echo of this process has had for long. The kernel gives one port to connections
+/// to different addresses, and IPVS cannot tell their answers apart where both lead to one endpoint
+/// (docs/dataplane.md): a table of many addresses with few endpoints would see it now and then.
+fn from_a_port_of_its_own(transport: Transport, to: SocketAddr) -> io::Result<Socket> {
+    /// Behind the node ports.
+    const FIRST: u16 = 33_000;
+    const COUNT: u16 = 28_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let mut outcome = Err(io::ErrorKind::AddrInUse.into());
+    for _ in 0..COUNT {
+        let socket = transport.socket(Domain::for_address(to))?;
+        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        outcome = socket.bind(&SockAddr::from(SocketAddr::new(any, port))).map(|()| socket);
+        // Somebody else has it, or it is still in TIME_WAIT.
+        if !outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
+            break;
+        }
+    }
+    outcome
 }
 
 /// What clients do, as methods of the namespace that they are in. Addresses are text, as users write them.

@@ -204,8 +204,8 @@ fn dropped(cluster: &Cluster, state: State, cases: &[Case]) -> Result<()> {
     Ok(())
 }
 
-/// All cases in one state of the endpoints.
-fn check(cluster: &Cluster, owners: &Owners, state: State) -> Result<()> {
+/// What becomes of these cases in one state of the endpoints.
+fn check(cluster: &Cluster, owners: &Owners, state: State, cases: &[Case]) -> Result<()> {
     cluster.manifests.write("all", &manifests(state))?;
     // The first of them may still see the old state as settled.
     let weight = |condition| match condition {
@@ -226,7 +226,7 @@ fn check(cluster: &Cluster, owners: &Owners, state: State) -> Result<()> {
         cluster.await_settled(node.name(), &FLAGS)?;
     }
     let (to_be_dropped, others): (Vec<Case>, Vec<Case>) =
-        cases().into_iter().partition(|case| matches!(case.fate(state), Fate::Dropped(_)));
+        cases.iter().partition(|case| matches!(case.fate(state), Fate::Dropped(_)));
     dropped(cluster, state, &to_be_dropped)?;
     let results = each(cluster, &others, |case| match case.fate(state) {
         Fate::Answered(may, source) => answered(cluster, owners, case, &may, source),
@@ -249,15 +249,15 @@ fn check(cluster: &Cluster, owners: &Owners, state: State) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn every_client_every_address_every_policy_in_every_state() -> TestResult {
+/// What becomes of these cases in every state of the endpoints, on a cluster of their own.
+fn in_every_state(cases: Vec<Case>) -> TestResult {
     let builder = Cluster::builder()
         .pod("near", "node-1", "10.244.1.9 fd00:10:244:1::9")
         .pod("visitor", "node-3", "10.244.3.9 fd00:10:244:3::9")
         .host("far-client", "192.168.128.101 fd00:128::101");
     let builder =
         PODS.iter().fold(builder, |builder, (name, node, address)| builder.pod(name, node, address));
-    scenario(builder, |cluster| {
+    scenario(builder, move |cluster| {
         let _servers = servers(cluster)?;
         route(cluster, "client", "node-1")?;
         route(cluster, "far-client", "node-3")?;
@@ -275,8 +275,19 @@ fn every_client_every_address_every_policy_in_every_state() -> TestResult {
             [Gone, Gone],
             [NotReady, NotReady],
         ] {
-            check(cluster, &owners, state).with_context(|| format!("with the endpoints {state:?}"))?;
+            check(cluster, &owners, state, &cases)
+                .with_context(|| format!("with the endpoints {state:?}"))?;
         }
         Ok(())
     })
+}
+
+#[test]
+fn every_client_every_address_every_policy_in_every_state() -> TestResult {
+    in_every_state(cases().into_iter().filter(|case| !case.is_between_nodes()).collect())
+}
+
+#[test]
+fn a_node_asks_at_the_node_ports_of_another() -> TestResult {
+    in_every_state(cases().into_iter().filter(Case::is_between_nodes).collect())
 }

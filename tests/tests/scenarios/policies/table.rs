@@ -113,6 +113,13 @@ impl Case {
         self.client == self.entry
     }
 
+    /// Whether a node that masquerades asks another one at its node port. That one's IPVS knows the answers by the
+    /// asking node's address and port, and takes for them what an endpoint beside it answers to a connection that was
+    /// masqueraded to the same port, for minutes afterwards (docs/dataplane.md).
+    pub(super) fn is_between_nodes(&self) -> bool {
+        self.client == "node-3" && !self.is_at_home()
+    }
+
     /// What is to become of it.
     pub(super) fn fate(&self, state: State) -> Fate {
         let (internal, external) = POLICIES[self.service];
