@@ -11,6 +11,10 @@ use crate::{
 /// How often the connections of draining real servers are counted.
 pub(crate) const POLL: Duration = Duration::from_secs(5);
 
+/// How long a real server of UDP may answer what it was asked before it left. Longer than nearly all answers take, and
+/// shorter than clients wait before they ask again (five seconds, `resolv.conf(5)`): by then they get to another one.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
 /// What is to become of a real server that the kernel has and that takes no new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -55,9 +59,9 @@ impl Drains {
 
     /// It is not listed (any more): what is to become of it?
     ///
-    /// UDP never drains: a flow would stay with its endpoint for ever. One that was terminating when it left
-    /// is gone: nothing answers there. Any other keeps its connections until idle, for `cap` at most. A cap that has
-    /// changed counts at once.
+    /// One that was terminating when it left is gone: nothing answers there. Any other keeps its connections until
+    /// idle, for `cap` at most. A cap that has changed counts at once. A flow of UDP would stay with its endpoint for
+    /// ever; it has the time of some last answers.
     pub(crate) fn unlisted(
         &mut self,
         key: VirtualServerKey,
@@ -65,9 +69,7 @@ impl Drains {
         cap: Duration,
         now: Duration,
     ) -> Fate {
-        if key.protocol == Protocol::Udp {
-            return Fate::Remove;
-        }
+        let cap = if key.protocol == Protocol::Udp { cap.min(LAST_ANSWERS) } else { cap };
         let since = match self.entries.get(&(key, address)) {
             // It stays noted until it is gone: the removal may fail.
             Some(Drain::Listed { terminating: true } | Drain::Idle) => return Fate::Remove,
@@ -181,9 +183,15 @@ mod tests {
     }
 
     #[test]
-    fn udp_never_drains() {
+    fn udp_has_the_time_of_some_last_answers() {
         let (key, address) = at(Protocol::Udp);
-        assert_eq!(Drains::default().unlisted(key, address, CAP, seconds(0)), Fate::Remove);
+        let mut drains = Drains::default();
+        assert_eq!(drains.unlisted(key, address, CAP, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.next_poll(), Some(LAST_ANSWERS));
+        assert_eq!(drains.due(LAST_ANSWERS), [key]);
+        assert_eq!(drains.counted(&[((key, address), 7)].into(), LAST_ANSWERS), [key]);
+        assert_eq!(drains.unlisted(key, address, CAP, LAST_ANSWERS), Fate::Remove);
+        assert_eq!(drains.unlisted(key, address, Duration::ZERO, seconds(0)), Fate::Remove);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! UDP clients that keep one socket while the servers behind it change.
 
-use anyhow::{Result, ensure};
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Conversation, SOON, Service, Slice, TestResult, Transport, eventually, scenario};
 
 const ALL: [(&str, &str); 5] = [
@@ -106,6 +109,50 @@ fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult
             cluster.manifests.remove("udp")?;
             node.await_no_service("UDP 10.96.0.53:53")?;
             proxy.terminate()?;
+        }
+        Ok(())
+    })
+}
+
+/// Everybody has asked a server that leaves before it answers. The answers arrive: a DNS query that is under way when
+/// its server goes must not cost its client a time-out.
+#[test]
+fn what_a_server_was_asked_it_may_still_answer_when_it_leaves() -> TestResult {
+    let builder = Cluster::builder()
+        .pod("dns-1", "node-3", "10.244.3.2")
+        .pod("dns-2", "node-3", "10.244.3.3")
+        .pod("visitor", "node-3", "10.244.3.9");
+    scenario(builder, |cluster| {
+        let patient = |socket: UdpSocket| -> Result<UdpSocket> {
+            socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+            Ok(socket)
+        };
+        let slow = patient(cluster.at("dns-1")?.enter(|| Ok(UdpSocket::bind("10.244.3.2:8053")?))?)?;
+        let _other = cluster.echo("dns-2", Transport::Udp, 8053)?;
+        cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
+        let _proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
+        let node = cluster.at("node-3")?;
+        for policy in ["Cluster", "Local"] {
+            cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.2", "node-3"))))?;
+            for (_, vip) in ALL {
+                node.await_serving(&format!("UDP {vip}"), &["10.244.3.2:8053"])?;
+            }
+            let mut asked = Vec::new();
+            for (from, vip) in ALL {
+                let socket = cluster.at(from)?.enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
+                socket.connect(vip)?;
+                socket.send(b"who?")?;
+                let (_, peer) = slow.recv_from(&mut [0; 8]).with_context(|| format!("{from} asks {vip}"))?;
+                asked.push((from, vip, patient(socket)?, peer));
+            }
+            cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.3", "node-3"))))?;
+            node.await_serving("UDP 10.96.0.53:53", &["10.244.3.3:8053"])?;
+            for (.., peer) in &asked {
+                slow.send_to(b"I", peer)?;
+            }
+            for (from, vip, socket, _) in asked {
+                socket.recv(&mut [0; 8]).with_context(|| format!("{policy}: {from} was answered by {vip}"))?;
+            }
         }
         Ok(())
     })
