@@ -97,8 +97,8 @@ fn preference<'a>(cluster: &'a Cluster, endpoints: &BTreeMap<EndpointAddress, &E
 }
 
 /// Which endpoints take connections: the ready ones that are preferred; where none is ready, those that are
-/// terminating and still answer (KEP-1669), but none of weight 0. The rest drains, but for UDP: a flow would stay with
-/// its endpoint for ever.
+/// terminating and still answer (KEP-1669), but none of weight 0. The rest drains; of UDP it counts as gone, as a flow
+/// would stay with its endpoint for as long as it is listed.
 fn real_servers<'a>(
     endpoints: impl Iterator<Item = (EndpointAddress, &'a Endpoint)> + Clone,
     prefers: impl Fn(&Endpoint) -> bool,
