@@ -29,6 +29,7 @@ pub(crate) enum Fate {
 pub(crate) struct Drains {
     entries: BTreeMap<(VirtualServerKey, EndpointAddress), Drain>,
     next_poll: Option<Duration>,
+    next_end: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,9 @@ enum Drain {
     Listed { terminating: bool },
     /// It has left the list, and how long it may stay.
     Unlisted { since: Duration, cap: Duration },
-    /// It has left the list and no connection goes through it.
+    /// UDP: it serves no longer, and until when it may answer.
+    LastAnswers { until: Duration },
+    /// It has left the list and no connection goes through it, or its time is over.
     Idle,
 }
 
@@ -57,11 +60,10 @@ impl Drains {
         self.entries.insert((key, address), Drain::Listed { terminating });
     }
 
-    /// It is not listed (any more): what is to become of it?
+    /// It is not listed (any more), or is of UDP and does not serve: what is to become of it?
     ///
     /// One that was terminating when it left is gone: nothing answers there. Any other keeps its connections until
-    /// idle, for `cap` at most. A cap that has changed counts at once. A flow of UDP would stay with its endpoint for
-    /// ever; it has the time of some last answers.
+    /// idle, for `cap` at most. A cap that has changed counts at once.
     pub(crate) fn unlisted(
         &mut self,
         key: VirtualServerKey,
@@ -69,12 +71,14 @@ impl Drains {
         cap: Duration,
         now: Duration,
     ) -> Fate {
-        let cap = if key.protocol == Protocol::Udp { cap.min(LAST_ANSWERS) } else { cap };
+        if key.protocol == Protocol::Udp {
+            return self.last_answers(key, address, cap.min(LAST_ANSWERS), now);
+        }
         let since = match self.entries.get(&(key, address)) {
             // It stays noted until it is gone: the removal may fail.
             Some(Drain::Listed { terminating: true } | Drain::Idle) => return Fate::Remove,
             Some(Drain::Unlisted { since, .. }) => *since,
-            Some(Drain::Listed { terminating: false }) | None => now,
+            Some(Drain::Listed { terminating: false } | Drain::LastAnswers { .. }) | None => now,
         };
         let until = since.saturating_add(cap);
         if until <= now {
@@ -85,6 +89,49 @@ impl Drains {
         let poll = until.min(now + POLL);
         self.next_poll = Some(self.next_poll.map_or(poll, |next| next.min(poll)));
         Fate::Quiesce
+    }
+
+    /// A flow of UDP would stay with its endpoint for ever; it has the time of some last answers, listed or not.
+    fn last_answers(
+        &mut self,
+        key: VirtualServerKey,
+        address: EndpointAddress,
+        time: Duration,
+        now: Duration,
+    ) -> Fate {
+        let until = match self.entries.get(&(key, address)) {
+            Some(Drain::Idle) => return Fate::Remove,
+            Some(Drain::LastAnswers { until }) => *until,
+            Some(Drain::Listed { .. } | Drain::Unlisted { .. }) | None => now + time,
+        };
+        if until <= now {
+            self.entries.insert((key, address), Drain::Idle);
+            return Fate::Remove;
+        }
+        self.entries.insert((key, address), Drain::LastAnswers { until });
+        self.next_end = Some(self.next_end.map_or(until, |next| next.min(until)));
+        Fate::Quiesce
+    }
+
+    /// The virtual servers of UDP that have something to remove now.
+    pub(crate) fn ended(&mut self, now: Duration) -> Vec<VirtualServerKey> {
+        if self.next_end.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let (mut over, mut next) = (Vec::new(), None);
+        for ((key, _), drain) in &mut self.entries {
+            match *drain {
+                Drain::LastAnswers { until } if until <= now => {
+                    *drain = Drain::Idle;
+                    over.push(*key);
+                }
+                Drain::LastAnswers { until } => next = Some(next.map_or(until, |next| until.min(next))),
+                _ => {}
+            }
+        }
+        self.next_end = next;
+        over.dedup();
+        over
     }
 
     /// The virtual servers whose connections are to be counted now.
@@ -120,9 +167,9 @@ impl Drains {
         over
     }
 
-    /// When [`due`](Self::due) has something next.
-    pub(crate) fn next_poll(&self) -> Option<Duration> {
-        self.next_poll
+    /// When [`ended`](Self::ended) or [`due`](Self::due) has something next.
+    pub(crate) fn next(&self) -> Option<Duration> {
+        self.next_end.into_iter().chain(self.next_poll).min()
     }
 
     /// How many have left the list and still drain.
@@ -183,15 +230,28 @@ mod tests {
     }
 
     #[test]
-    fn udp_has_the_time_of_some_last_answers() {
+    fn udp_has_two_seconds_for_its_last_answers_listed_or_not() {
         let (key, address) = at(Protocol::Udp);
         let mut drains = Drains::default();
-        assert_eq!(drains.unlisted(key, address, CAP, seconds(0)), Fate::Quiesce);
-        assert_eq!(drains.next_poll(), Some(LAST_ANSWERS));
-        assert_eq!(drains.due(LAST_ANSWERS), [key]);
-        assert_eq!(drains.counted(&[((key, address), 7)].into(), LAST_ANSWERS), [key]);
-        assert_eq!(drains.unlisted(key, address, CAP, LAST_ANSWERS), Fate::Remove);
-        assert_eq!(drains.unlisted(key, address, Duration::ZERO, seconds(0)), Fate::Remove);
+        drains.listed(key, address, true);
+        for now in [seconds(10), seconds(11)] {
+            assert_eq!(drains.unlisted(key, address, CAP, now), Fate::Quiesce);
+        }
+        assert_eq!(drains.next(), Some(seconds(12)));
+        assert_eq!(drains.ended(Duration::from_millis(11_999)), []);
+        assert_eq!(drains.due(seconds(12)), [], "nothing is counted for it");
+        assert_eq!(drains.ended(seconds(12)), [key]);
+        assert_eq!(drains.unlisted(key, address, CAP, seconds(12)), Fate::Remove);
+        assert_eq!((drains.next(), drains.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_shorter_cap_counts_for_udp_too() {
+        let (key, address) = at(Protocol::Udp);
+        let mut drains = Drains::default();
+        assert_eq!(drains.unlisted(key, address, seconds(1), seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, seconds(1), seconds(1)), Fate::Remove);
+        assert_eq!(Drains::default().unlisted(key, address, Duration::ZERO, seconds(0)), Fate::Remove);
     }
 
     #[test]

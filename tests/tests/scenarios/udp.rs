@@ -114,8 +114,39 @@ fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult
     })
 }
 
-/// Everybody has asked a server that leaves before it answers. The answers arrive: a DNS query that is under way when
-/// its server goes must not cost its client a time-out.
+/// Everybody asks a server that leaves before it answers: whom the answer does not reach.
+fn without_answer(
+    cluster: &Cluster,
+    policy: &str,
+    slow: &UdpSocket,
+) -> Result<Vec<(&'static str, &'static str)>> {
+    let node = cluster.at("node-3")?;
+    cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.2", "node-3"))))?;
+    for (_, vip) in ALL {
+        node.await_serving(&format!("UDP {vip}"), &["10.244.3.2:8053"])?;
+    }
+    let mut asked = Vec::new();
+    for (from, vip) in ALL {
+        let socket = cluster.at(from)?.enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.connect(vip)?;
+        socket.send(b"who?")?;
+        let (_, peer) = slow.recv_from(&mut [0; 8]).with_context(|| format!("{from} asks {vip}"))?;
+        asked.push((from, vip, socket, peer));
+    }
+    cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.3", "node-3"))))?;
+    node.await_serving("UDP 10.96.0.53:53", &["10.244.3.3:8053"])?;
+    for (.., peer) in &asked {
+        slow.send_to(b"I", peer)?;
+    }
+    let waits = asked.into_iter().filter(|(_, _, socket, _)| socket.recv(&mut [0; 8]).is_err());
+    let waiting = waits.map(|(from, vip, ..)| (from, vip)).collect();
+    // And not for longer than that.
+    node.await_service("UDP 10.96.0.53:53", &["10.244.3.3:8053 1"])?;
+    Ok(waiting)
+}
+
+/// A DNS query that is under way when its server goes must not cost its client a time-out.
 #[test]
 fn what_a_server_was_asked_it_may_still_answer_when_it_leaves() -> TestResult {
     let builder = Cluster::builder()
@@ -123,36 +154,21 @@ fn what_a_server_was_asked_it_may_still_answer_when_it_leaves() -> TestResult {
         .pod("dns-2", "node-3", "10.244.3.3")
         .pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
-        let patient = |socket: UdpSocket| -> Result<UdpSocket> {
-            socket.set_read_timeout(Some(Duration::from_secs(3)))?;
-            Ok(socket)
-        };
-        let slow = patient(cluster.at("dns-1")?.enter(|| Ok(UdpSocket::bind("10.244.3.2:8053")?))?)?;
+        let slow = cluster.at("dns-1")?.enter(|| Ok(UdpSocket::bind("10.244.3.2:8053")?))?;
+        slow.set_read_timeout(Some(Duration::from_secs(3)))?;
         let _other = cluster.echo("dns-2", Transport::Udp, 8053)?;
         cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
         let _proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
-        let node = cluster.at("node-3")?;
         for policy in ["Cluster", "Local"] {
-            cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.2", "node-3"))))?;
-            for (_, vip) in ALL {
-                node.await_serving(&format!("UDP {vip}"), &["10.244.3.2:8053"])?;
+            let mut waiting = Vec::new();
+            // A busy machine may answer too late once; what is not let through never arrives.
+            for _ in 0..3 {
+                waiting = without_answer(cluster, policy, &slow)?;
+                if waiting.is_empty() {
+                    break;
+                }
             }
-            let mut asked = Vec::new();
-            for (from, vip) in ALL {
-                let socket = cluster.at(from)?.enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
-                socket.connect(vip)?;
-                socket.send(b"who?")?;
-                let (_, peer) = slow.recv_from(&mut [0; 8]).with_context(|| format!("{from} asks {vip}"))?;
-                asked.push((from, vip, patient(socket)?, peer));
-            }
-            cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.3", "node-3"))))?;
-            node.await_serving("UDP 10.96.0.53:53", &["10.244.3.3:8053"])?;
-            for (.., peer) in &asked {
-                slow.send_to(b"I", peer)?;
-            }
-            for (from, vip, socket, _) in asked {
-                socket.recv(&mut [0; 8]).with_context(|| format!("{policy}: {from} was answered by {vip}"))?;
-            }
+            ensure!(waiting.is_empty(), "with the policy {policy} {waiting:?} wait in vain");
         }
         Ok(())
     })

@@ -97,7 +97,8 @@ pub enum RealServer {
     Serving {
         /// How.
         destination: ipvs_netlink::Destination,
-        /// It is going away, and there is no better one. When it leaves the list nothing answers there any more.
+        /// It is going away, and there is no better one. When it leaves the list nothing answers there any more. (One
+        /// of UDP leaves as soon as there is a better one, too.)
         terminating: bool,
     },
     /// Is listed and takes no new connections: one that the kernel has keeps its established ones at weight

@@ -56,6 +56,10 @@ impl Differ<'_> {
             (None, Some(_)) if self.config.excludes(key.address) => return,
             (None, Some(_)) => {
                 self.changes.push(Change::RemoveServer(key));
+                // Some may still go by a short cut that was undone when nobody served.
+                if key.protocol == Protocol::Udp && !self.known.short_cuts.contains_key(&key) {
+                    self.forget_flows(key, None);
+                }
             }
             (None, None) => {}
         }

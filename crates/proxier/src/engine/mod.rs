@@ -183,7 +183,7 @@ impl Engine {
     /// When the next turn is due if no event comes before.
     pub fn next_turn(&self) -> Duration {
         let read = self.retry.due().unwrap_or(self.next_audit);
-        self.drains.next_poll().map_or(read, |poll| poll.min(read))
+        self.drains.next().map_or(read, |next| next.min(read))
     }
 
     /// What the next turn would do to a kernel in this state, and what Services could not have.
@@ -204,11 +204,13 @@ impl Engine {
             self.next_audit = now + self.config.sync_period;
             self.retry.started();
         }
+        let mut over = self.drains.ended(now);
         let draining = self.drains.due(now);
         if !draining.is_empty() {
-            for key in self.drains.counted(&kernel.connections(&draining)?, now) {
-                self.cluster.mark_holder(&Claim::VirtualServer(key));
-            }
+            over.extend(self.drains.counted(&kernel.connections(&draining)?, now));
+        }
+        for key in over {
+            self.cluster.mark_holder(&Claim::VirtualServer(key));
         }
         Ok(reading)
     }

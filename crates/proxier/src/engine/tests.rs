@@ -99,6 +99,7 @@ fn without_endpoints_new_connections_are_rejected_before_the_last_real_server_go
             - element hairpin { 10.244.1.2 . 10.244.1.2 . udp . 53 }
         "#]],
     );
+    check(&turn(&mut engine, &mut kernel, 2, []), expect![""]);
     check(
         &turn(&mut engine, &mut kernel, 3, []),
         expect![[r#"

@@ -284,10 +284,10 @@ fn in_every_state(cases: Vec<Case>) -> TestResult {
 
 #[test]
 fn every_client_every_address_every_policy_in_every_state() -> TestResult {
-    in_every_state(cases().into_iter().filter(|case| !case.is_between_nodes()).collect())
+    in_every_state(cases().into_iter().filter(|case| !case.node_3_asks_node_1()).collect())
 }
 
 #[test]
-fn a_node_asks_at_the_node_ports_of_another() -> TestResult {
-    in_every_state(cases().into_iter().filter(Case::is_between_nodes).collect())
+fn a_node_asks_at_the_node_ports_of_one_with_an_endpoint() -> TestResult {
+    in_every_state(cases().into_iter().filter(Case::node_3_asks_node_1).collect())
 }

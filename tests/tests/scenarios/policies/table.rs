@@ -113,10 +113,10 @@ impl Case {
         self.client == self.entry
     }
 
-    /// Whether a node that masquerades asks another one at its node port. That one's IPVS knows the answers by the
-    /// asking node's address and port, and takes for them what an endpoint beside it answers to a connection that was
-    /// masqueraded to the same port, for minutes afterwards (docs/dataplane.md).
-    pub(super) fn is_between_nodes(&self) -> bool {
+    /// Whether node-3 asks at a node port of node-1. IPVS there knows the answers by node-3's address and port, and for
+    /// minutes afterwards it takes for them what app-1, beside it, answers to a connection that node-3 has masqueraded
+    /// to the same port (docs/dataplane.md).
+    pub(super) fn node_3_asks_node_1(&self) -> bool {
         self.client == "node-3" && !self.is_at_home()
     }
 
