@@ -2,6 +2,7 @@ mod main_part;
 mod node;
 mod orders;
 mod told;
+mod udp;
 
 use std::time::Duration;
 
@@ -76,37 +77,6 @@ fn an_event_that_changes_nothing_costs_nothing() {
     check(&turn(&mut engine, &mut kernel, 1, myapp()), expect![""]);
     check(&turn(&mut engine, &mut kernel, 31, []), expect![""]);
     assert_eq!(kernel.observations, 2);
-}
-
-#[test]
-fn without_endpoints_new_connections_are_rejected_before_the_last_real_server_goes() {
-    let (mut engine, mut kernel) = start();
-    turn(
-        &mut engine,
-        &mut kernel,
-        0,
-        with_protocol(
-            service("dns", &["10.96.0.10"], &[(53, None)]),
-            slice("dns-1", "dns", 53, &["10.244.1.2"]),
-            Protocol::Udp,
-        ),
-    );
-    check(
-        &turn(&mut engine, &mut kernel, 1, [Event::SliceRemoved(SliceId::new("default", "dns-1"))]),
-        expect![[r#"
-            + element no-endpoints { 10.96.0.10 . udp . 53 }
-            ~ real server UDP 10.96.0.10:53 -> 10.244.1.2:53 Masq 0
-            - element hairpin { 10.244.1.2 . 10.244.1.2 . udp . 53 }
-        "#]],
-    );
-    check(&turn(&mut engine, &mut kernel, 2, []), expect![""]);
-    check(
-        &turn(&mut engine, &mut kernel, 3, []),
-        expect![[r#"
-            - real server UDP 10.96.0.10:53 -> 10.244.1.2:53
-            - flows UDP 10.96.0.10:53 -> 10.244.1.2:53
-        "#]],
-    );
 }
 
 #[test]
@@ -419,28 +389,4 @@ fn an_address_that_could_not_be_taken_off_is_not_forgotten() {
     // Not even by the next start.
     turn(&mut Engine::new(Config::new("node-1")), &mut kernel, 2, []);
     assert_eq!(kernel.state, State::default());
-}
-
-#[test]
-fn flows_that_could_not_be_forgotten_are_tried_again() {
-    let (mut engine, mut kernel) = start();
-    let dns = |addresses| {
-        let slice = slice("dns-1", "dns", 53, addresses);
-        with_protocol(service("dns", &["10.96.0.10"], &[(53, None)]), slice, Protocol::Udp)
-    };
-    turn(&mut engine, &mut kernel, 0, dns(&["10.244.1.2", "10.244.1.3", "10.244.1.4"]));
-    turn(&mut engine, &mut kernel, 1, dns(&["10.244.1.4"]));
-    kernel.refuse.push("- flows".into());
-    assert_eq!(engine.turn(&mut kernel, Duration::from_secs(3)).failures.len(), 2);
-    kernel.refuse.clear();
-    // One of the endpoints has come back meanwhile: its flows are where they should be.
-    check(
-        &turn(&mut engine, &mut kernel, 4, dns(&["10.244.1.3", "10.244.1.4"])),
-        expect![[r#"
-            + element hairpin { 10.244.1.3 . 10.244.1.3 . udp . 53 }
-            + real server UDP 10.96.0.10:53 -> 10.244.1.3:53 Masq 1
-            - flows UDP 10.96.0.10:53 -> 10.244.1.2:53
-        "#]],
-    );
-    check(&turn(&mut engine, &mut kernel, 60, []), expect![""]);
 }

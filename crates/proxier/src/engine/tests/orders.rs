@@ -39,21 +39,6 @@ fn flows_by_a_short_cut_outlive_a_moment_without_endpoints() {
     );
 }
 
-/// When the Service goes before a UDP server's last answers are over, nothing stays that its clients go by.
-#[test]
-fn flows_by_a_short_cut_go_with_a_udp_service() {
-    let (mut engine, mut kernel) = start();
-    let web = local(outer(&["203.0.113.1"]));
-    let with = |addresses: &[&str]| {
-        with_protocol(web.clone(), slice("web-1", "web", 8080, addresses), Protocol::Udp)
-    };
-    turn(&mut engine, &mut kernel, 0, with(&["10.1.0.2"]));
-    turn(&mut engine, &mut kernel, 1, with(&[]));
-    let gone = turn(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "web"))]);
-    let to = gone.plan.to_string();
-    assert!(to.contains("- flows UDP 203.0.113.1:80\n"), "{to}");
-}
-
 /// A set of ranges that is empty lets nobody in: the block goes with them.
 #[test]
 fn ranges_go_together_with_what_asks_for_them() {
