@@ -24,6 +24,10 @@ pub fn scenario(
     // Its own thread, so that the time limit holds whatever the scenario waits for.
     let thread = thread::Builder::new().name("scenario".into()).spawn(move || {
         let result = catch_unwind(AssertUnwindSafe(|| work(&mut cluster)));
+        // The reason comes first: what follows it is long, and who keeps the output may keep only its beginning.
+        if let Ok(Err(error)) = &result {
+            eprintln!("════ failed: {error:?}");
+        }
         if !matches!(result, Ok(Ok(()))) {
             cluster.diagnosis().print();
         }
