@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,11 @@ impl Conversation {
 
     /// Opens a connection from the namespace of the calling thread.
     fn open_here(transport: Transport, to: SocketAddr) -> Result<Self, Failure> {
-        Self::by(transport.socket(Domain::for_address(to))?, to)
+        let socket = transport.socket(Domain::for_address(to))?;
+        if transport == Transport::Sctp {
+            socket.bind(&SockAddr::from(SocketAddr::new(own_address(transport, to)?, 0)))?;
+        }
+        Self::by(socket, to)
     }
 
     fn by(socket: Socket, to: SocketAddr) -> Result<Self, Failure> {
@@ -159,18 +163,32 @@ fn from_a_port_of_its_own(transport: Transport, to: SocketAddr) -> io::Result<So
     const FIRST: u16 = 33_000;
     const COUNT: u16 = 28_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let address = own_address(transport, to)?;
     let mut outcome = Err(io::ErrorKind::AddrInUse.into());
     for _ in 0..COUNT {
         let socket = transport.socket(Domain::for_address(to))?;
         let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        outcome = socket.bind(&SockAddr::from(SocketAddr::new(any, port))).map(|()| socket);
+        outcome = socket.bind(&SockAddr::from(SocketAddr::new(address, port))).map(|()| socket);
         // Somebody else has it, or it is still in TIME_WAIT.
         if !outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
             break;
         }
     }
     outcome
+}
+
+/// The address that a client's socket is bound to: any, but for SCTP the one that the kernel would choose as source. A
+/// socket of SCTP that is bound to any address tells the server all of its host's, a node's VIPs among them, and the
+/// server takes what comes from there for the same connection. No NAT translates them (docs/dataplane.md).
+fn own_address(transport: Transport, to: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    if transport != Transport::Sctp {
+        return Ok(any);
+    }
+    // It sends nothing.
+    let asks = UdpSocket::bind((any, 0))?;
+    asks.connect(to)?;
+    Ok(asks.local_addr()?.ip())
 }
 
 /// What clients do, as methods of the namespace that they are in. Addresses are text, as users write them.

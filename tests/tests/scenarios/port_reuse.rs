@@ -1,10 +1,10 @@
-//! A client that uses its ports again at once, as one behind a NAT gateway does.
+//! Ports that are used twice: again at once, as by a client behind a NAT gateway, and by two nodes that masquerade.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, scenario};
+use scenarios::{Cluster, Conversation, Namespace, Service, Slice, TestResult, Transport, scenario};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 const VIP: &str = "10.96.0.7:80";
@@ -71,6 +71,38 @@ fn a_port_that_is_used_again_neither_waits_nor_goes_to_a_dead_pod() -> TestResul
         for port in 40_000..40_004 {
             let (name, took) = once(visitor, port)?;
             ensure!(name == "app-2" && took < A_SECOND, "port {port}: {name} after {took:?}");
+        }
+        Ok(())
+    })
+}
+
+/// What masquerades two nodes' connections to one port by chance, always.
+const ONE_PORT: &str = "table inet one-port { chain out { type nat hook postrouting priority srcnat - 10; \
+    sctp dport 8100 oifname eth0 masquerade to :40000; }; }";
+
+/// Connections of SCTP by processes of two nodes that are masqueraded to the same port are two to the endpoint. It takes
+/// clients with one address: those bound to any address would tell it the VIPs, which both nodes have.
+#[test]
+fn two_nodes_ask_over_sctp_from_one_port() -> TestResult {
+    scenario(Cluster::builder().pod("app-2", "node-2", "10.244.2.2"), |cluster| {
+        let _server = cluster.echo("app-2", Transport::Sctp, 8100)?;
+        let service = Service::new("app").cluster_ip("10.96.0.7");
+        let service = service.port_line("protocol: SCTP, port: 100, targetPort: 8100");
+        let slice = Slice::of("app").named_port("\"\"", "SCTP", 8100).ready("10.244.2.2").on("node-2");
+        cluster.manifests.write("app", &format!("{service}---\n{slice}"))?;
+        let _proxies = cluster.start_proxies(&[])?;
+        let ask = |node: &str| -> Result<Conversation> {
+            cluster.at(node)?.await_serving("SCTP 10.96.0.7:100", &["10.244.2.2:8100"])?;
+            cluster.await_settled(node, &[])?;
+            cluster.at(node)?.run("nft", &[ONE_PORT])?;
+            let mut conversation = cluster.at(node)?.connect(Transport::Sctp, "10.96.0.7:100")?;
+            let peer = conversation.say().with_context(|| format!("of {node}"))?.peer;
+            ensure!(peer == SocketAddr::from((cluster.node(node)?.ipv4(), 40_000)), "{node} came as {peer}");
+            Ok(conversation)
+        };
+        let conversations = [ask("node-1")?, ask("node-3")?];
+        for mut conversation in conversations {
+            conversation.say()?;
         }
         Ok(())
     })
