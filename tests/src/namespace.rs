@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -98,6 +99,13 @@ impl Namespace {
     /// Runs lines of `ip` commands inside, by one process.
     pub fn ip(&self, lines: &str) -> Result<()> {
         batch(&["-n", &self.name], lines)
+    }
+
+    /// Its addresses, but for those of the loopback and link-local ones.
+    pub fn addresses(&self) -> Result<Vec<IpAddr>> {
+        let listing = self.run("ip", &["-br", "addr", "show", "scope", "global"])?;
+        let words = listing.split_whitespace().filter_map(|word| word.split('/').next()?.parse().ok());
+        Ok(words.collect())
     }
 
     /// Sets values under /proc/sys/net, by names such as `ipv4.ip_forward`.

@@ -44,23 +44,35 @@ impl Transport {
 pub struct Server {
     listening: Arc<AtomicBool>,
     serving: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    /// One for each listening socket.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
     /// An HTTP/1.1 server: every path answers with the server's name; the header `Peer` tells the client's address.
     pub fn http(namespace: &Namespace, name: &str, port: u16) -> Result<Self> {
-        Self::stream(namespace, name, Transport::Tcp, anywhere(port), http_connection)
+        Self::stream(namespace, name, Transport::Tcp, &[anywhere(port)], http_connection)
     }
 
-    /// An echo server.
+    /// An echo server, asked at any address. Over SCTP it has a socket for each: one for all would tell each client all
+    /// of them, and none is the VIP that the client has asked (docs/dataplane.md).
     pub fn echo(namespace: &Namespace, name: &str, transport: Transport, port: u16) -> Result<Self> {
-        Self::echo_at(namespace, name, transport, anywhere(port))
+        let at: Vec<SocketAddr> = match transport {
+            Transport::Tcp | Transport::Udp => vec![anywhere(port)],
+            Transport::Sctp => {
+                namespace.addresses()?.into_iter().map(|address| SocketAddr::new(address, port)).collect()
+            }
+        };
+        Self::echo_on(namespace, name, transport, &at)
     }
 
     /// An echo server at one address only. Over UDP that is the address that it answers from too, which need not be
     /// the one that it is asked at otherwise.
     pub fn echo_at(namespace: &Namespace, name: &str, transport: Transport, at: SocketAddr) -> Result<Self> {
+        Self::echo_on(namespace, name, transport, &[at])
+    }
+
+    fn echo_on(namespace: &Namespace, name: &str, transport: Transport, at: &[SocketAddr]) -> Result<Self> {
         match transport {
             Transport::Udp => Self::datagrams(namespace, name, at),
             Transport::Tcp | Transport::Sctp => Self::stream(namespace, name, transport, at, echo_connection),
@@ -70,7 +82,7 @@ impl Server {
     /// Refuses new connections from now on, and serves the established ones further: what a pod does that terminates.
     pub fn close_listener(&mut self) {
         self.listening.store(false, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -79,12 +91,15 @@ impl Server {
         namespace: &Namespace,
         name: &str,
         transport: Transport,
-        at: SocketAddr,
+        at: &[SocketAddr],
         serve: fn(&str, SocketAddr, Socket, &AtomicBool),
     ) -> Result<Self> {
-        let socket = bound(namespace, transport, at)?;
-        socket.listen(512)?;
-        Self::start(name, socket, move |name, socket, listening, serving| {
+        let sockets = at.iter().map(|at| {
+            let socket = bound(namespace, transport, *at)?;
+            socket.listen(512)?;
+            Ok(socket)
+        });
+        Self::start(name, sockets, move |name, socket, listening, serving| {
             while listening.load(Ordering::SeqCst) {
                 let Ok((connection, peer)) = socket.accept() else { continue };
                 let Some(peer) = peer.as_socket().map(plain) else { continue };
@@ -99,9 +114,9 @@ impl Server {
         })
     }
 
-    fn datagrams(namespace: &Namespace, name: &str, at: SocketAddr) -> Result<Self> {
-        let socket = bound(namespace, Transport::Udp, at)?;
-        Self::start(name, socket, |name, socket, listening, _| {
+    fn datagrams(namespace: &Namespace, name: &str, at: &[SocketAddr]) -> Result<Self> {
+        let sockets = at.iter().map(|at| bound(namespace, Transport::Udp, *at));
+        Self::start(name, sockets, |name, socket, listening, _| {
             let socket = std::net::UdpSocket::from(socket);
             let mut buffer = [0; 2048];
             while listening.load(Ordering::SeqCst) {
@@ -113,17 +128,21 @@ impl Server {
 
     fn start(
         name: &str,
-        socket: Socket,
-        work: impl FnOnce(&str, Socket, &AtomicBool, &Arc<AtomicBool>) + Send + 'static,
+        sockets: impl Iterator<Item = Result<Socket>>,
+        work: impl FnOnce(&str, Socket, &AtomicBool, &Arc<AtomicBool>) + Send + Copy + 'static,
     ) -> Result<Self> {
-        socket.set_read_timeout(Some(PULSE))?;
         let listening = Arc::new(AtomicBool::new(true));
         let serving = Arc::new(AtomicBool::new(true));
-        let (name, flags) = (name.to_owned(), (Arc::clone(&listening), Arc::clone(&serving)));
-        let thread = thread::Builder::new().name(format!("server {name}")).spawn(move || {
-            work(&name, socket, &flags.0, &flags.1);
-        })?;
-        Ok(Self { listening, serving, thread: Some(thread) })
+        let mut server = Self { listening, serving, threads: Vec::new() };
+        for socket in sockets {
+            let socket = socket?;
+            socket.set_read_timeout(Some(PULSE))?;
+            let (listening, serving) = (Arc::clone(&server.listening), Arc::clone(&server.serving));
+            let name = name.to_owned();
+            let thread = thread::Builder::new().name(format!("server {name}"));
+            server.threads.push(thread.spawn(move || work(&name, socket, &listening, &serving))?);
+        }
+        Ok(server)
     }
 }
 

@@ -80,8 +80,8 @@ fn a_port_that_is_used_again_neither_waits_nor_goes_to_a_dead_pod() -> TestResul
 const ONE_PORT: &str = "table inet one-port { chain out { type nat hook postrouting priority srcnat - 10; \
     sctp dport 8100 oifname eth0 masquerade to :40000; }; }";
 
-/// Connections of SCTP by processes of two nodes that are masqueraded to the same port are two to the endpoint. It takes
-/// clients with one address: those bound to any address would tell it the VIPs, which both nodes have.
+/// Connections of SCTP by processes of two nodes that are masqueraded to the same port are two to the endpoint. It
+/// takes clients with one address: those bound to any would tell it the VIPs, which both nodes have.
 #[test]
 fn two_nodes_ask_over_sctp_from_one_port() -> TestResult {
     scenario(Cluster::builder().pod("app-2", "node-2", "10.244.2.2"), |cluster| {

@@ -99,9 +99,7 @@ type Owners = BTreeMap<&'static str, BTreeSet<IpAddr>>;
 
 fn owners(cluster: &Cluster) -> Result<Owners> {
     let addresses = |name: &&'static str| -> Result<_> {
-        let listing = cluster.at(name)?.run("ip", &["-br", "addr"])?;
-        let words = listing.split_whitespace().filter_map(|word| word.split('/').next()?.parse().ok());
-        Ok((*name, words.collect()))
+        Ok((*name, cluster.at(name)?.addresses()?.into_iter().collect()))
     };
     let names: BTreeSet<&str> = cases().iter().flat_map(|case| [case.client, case.entry]).collect();
     names.iter().map(addresses).collect()
