@@ -1,6 +1,7 @@
 //! Ports that are used twice: again at once, as by a client behind a NAT gateway, and by two nodes that masquerade.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -23,12 +24,15 @@ fn once(namespace: &Namespace, port: u16) -> Result<(String, Duration)> {
         let start = Instant::now();
         socket.connect_timeout(&SockAddr::from(to), Duration::from_secs(5)).context("connecting")?;
         let took = start.elapsed();
-        let mut stream = std::net::TcpStream::from(socket);
+        let mut stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        std::io::Write::write_all(&mut stream, b"hello")?;
+        stream.write_all(b"hello")?;
         let mut buffer = [0; 256];
-        let length = std::io::Read::read(&mut stream, &mut buffer).context("no answer")?;
+        let length = stream.read(&mut buffer).context("no answer")?;
         let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        // Until the server's end has come too the client has not forgotten, and could not use the port again.
+        stream.shutdown(Shutdown::Write).context("closing")?;
+        ensure!(stream.read(&mut buffer).context("no end")? == 0, "more than one answer");
         Ok((answer.split(' ').next().unwrap_or_default().to_owned(), took))
     })
 }
