@@ -1,6 +1,11 @@
 //! Both families, all protocols, several ports.
 
-use scenarios::{Cluster, ClusterBuilder, Server, Service, Slice, TestResult, Transport, scenario};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use scenarios::{
+    Cluster, ClusterBuilder, Server, Service, Slice, TestResult, Transport, scenario, throughout,
+};
 
 fn cluster() -> ClusterBuilder {
     Cluster::builder()
@@ -105,6 +110,29 @@ fn a_dual_stack_service_with_all_protocols() -> TestResult {
         assert_eq!(seen.to_string(), "fd00:10:244:3::9", "a pod keeps its address");
         let seen = cluster.at("client")?.echo(Transport::Sctp, "[fd00:128::3]:30009")?.peer.ip();
         assert_eq!(seen.to_string(), "fd00:128::3", "the pod answers by way of the node");
+        Ok(())
+    })
+}
+
+/// A process of a node goes on talking over SCTP to pods of two families, whatever heartbeats there are. It takes
+/// servers with a socket an address: one for both would tell the client addresses that are not the VIP.
+#[test]
+fn associations_stay() -> TestResult {
+    scenario(cluster(), |cluster| {
+        let _servers = deploy(cluster, &["10.96.0.7", "fd00:10:96::7"])?;
+        let _proxy = cluster.start_proxy("node-1", &[])?;
+        await_all(cluster, "node-1", "10.96.0.7", V4)?;
+        // One for each pod; the first heartbeats come within three seconds.
+        let open = || cluster.at("node-1")?.connect(Transport::Sctp, "10.96.0.7:9");
+        let mut conversations = [open()?, open()?];
+        let mut names = BTreeSet::new();
+        throughout(Duration::from_secs(8), || {
+            for conversation in &mut conversations {
+                names.insert(conversation.say()?.name);
+            }
+            Ok(())
+        })?;
+        assert_eq!(names, BTreeSet::from(["app-1".into(), "app-2".into()]));
         Ok(())
     })
 }
