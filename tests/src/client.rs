@@ -12,10 +12,10 @@ use socket2::{Domain, SockAddr, Socket};
 
 use crate::namespace::Namespace;
 use crate::servers::Transport;
+use crate::wait::patience;
 
-/// How long a client waits for anything. Long enough for two lost packets' retransmissions, so that a slow machine
-/// does not look like a broken network.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client waits for anything, on a machine of usual speed: two lost packets' retransmissions are in time.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a request got no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,9 +94,9 @@ impl Conversation {
     }
 
     fn by(socket: Socket, to: SocketAddr) -> Result<Self, Failure> {
-        socket.connect_timeout(&SockAddr::from(to), PATIENCE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.connect_timeout(&SockAddr::from(to), patience(PATIENCE))?;
+        socket.set_read_timeout(Some(patience(PATIENCE)))?;
+        socket.set_write_timeout(Some(patience(PATIENCE)))?;
         Ok(Self { socket, said: 0 })
     }
 

@@ -54,4 +54,4 @@ pub use proxy::{Proxy, ProxyCommand};
 pub use raw::send_out_of_window;
 pub use scenario::{TestResult, scenario};
 pub use servers::{Server, Transport};
-pub use wait::{SOON, eventually, throughout};
+pub use wait::{eventually, patience, slowness, throughout};

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -43,15 +42,9 @@ impl Program {
     }
 
     /// Waits until the program answers on its TCP port.
-    pub(crate) fn await_port(
-        mut self,
-        namespace: &Arc<Namespace>,
-        port: u16,
-        limit: Duration,
-        log: &Path,
-    ) -> Result<Self> {
+    pub(crate) fn await_port(mut self, namespace: &Arc<Namespace>, port: u16, log: &Path) -> Result<Self> {
         let local = format!("127.0.0.1:{port}");
-        let ready = eventually(limit, || {
+        let ready = eventually(|| {
             if let Some(status) = self.child.try_wait()? {
                 bail!("it ended: {status}");
             }
@@ -102,7 +95,7 @@ pub fn dns_server(
     arguments.extend(records.iter().map(|(record, address)| format!("--address=/{record}/{address}")));
     let log = directory.join(format!("{name}.dnsmasq.log"));
     let server = Program::start(namespace, "dnsmasq", &arguments, &log)?;
-    server.await_port(namespace, 53, Duration::from_secs(15), &log)
+    server.await_port(namespace, 53, &log)
 }
 
 /// Asks a DNS server with `dig` and returns what it answers, a line a record.
@@ -135,7 +128,7 @@ pub fn database(namespace: &Arc<Namespace>, name: &str, directory: &Path) -> Res
     ];
     let log = directory.join(format!("{name}.mariadbd.log"));
     let server = Program::start(namespace, "mariadbd", &arguments, &log)?;
-    server.await_port(namespace, 3306, Duration::from_secs(60), &log)
+    server.await_port(namespace, 3306, &log)
 }
 
 /// Runs one statement with the database's own command-line client and returns the table that it prints.

@@ -5,7 +5,6 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -154,7 +153,7 @@ impl Proxy {
     /// SIGTERM, and waits for the daemon's end.
     pub fn terminate(mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
-        eventually(Duration::from_secs(60), || {
+        eventually(|| {
             self.child
                 .try_wait()?
                 .with_context(|| format!("kube-ipvs goes on after SIGTERM; {}", self.log_text()))
@@ -170,7 +169,7 @@ impl Proxy {
 
     /// Waits for the daemon to end by itself.
     pub fn await_end(mut self) -> Result<(ExitStatus, String)> {
-        let status = eventually(Duration::from_secs(30), || {
+        let status = eventually(|| {
             self.child.try_wait()?.with_context(|| format!("kube-ipvs goes on; {}", self.log_text()))
         })?;
         Ok((status, self.log_text()))

@@ -1,35 +1,88 @@
-//! Waiting for what the daemon does in its own time.
+//! Waiting for what the daemon does in its own time. No limit here says how fast anything has to be: each only ends a
+//! hang, and is longer on a slower machine.
 
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-/// How long to wait for a change of a manifest to be in the kernel before calling it lost.
-pub const SOON: Duration = Duration::from_secs(60);
+/// When a wait is given up: nothing has moved for this long, on a machine of usual speed.
+const HANG: Duration = Duration::from_secs(60);
+/// When a wait is given up although what is seen changes all the time, such as a log that goes on.
+const RESTLESS: Duration = Duration::from_secs(600);
+/// So often at least it was looked at meanwhile: a machine that stood still has not looked.
+const LOOKS: u32 = 100;
+/// Between two looks at most.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// Repeats `check` until it succeeds; after `limit` fails with what the last try said.
-pub fn eventually<T>(limit: Duration, mut check: impl FnMut() -> Result<T>) -> Result<T> {
+/// How many times slower than usual this machine is, as `cargo xtask` has measured when the bench started.
+pub fn slowness() -> u32 {
+    static SLOWNESS: OnceLock<u32> = OnceLock::new();
+    let measured = || std::env::var("KUBE_IPVS_SLOWNESS").ok().and_then(|text| text.parse().ok());
+    *SLOWNESS.get_or_init(|| measured().unwrap_or(1).max(1))
+}
+
+/// A limit that only ends a hang, from what it is on a machine of usual speed.
+pub fn patience(usual: Duration) -> Duration {
+    usual * slowness()
+}
+
+/// Repeats `check` until it succeeds. Fails with what the last try said once all tries have said the same for long:
+/// where something still moves, the end may still come.
+pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
+    let (mut said, mut since, mut looks) = (String::new(), start, 0);
     let mut pause = Duration::from_millis(2);
     loop {
-        match check() {
+        let looked = Instant::now();
+        let error = match check() {
             Ok(value) => return Ok(value),
-            Err(error) if start.elapsed() >= limit => {
-                return Err(error.context(anyhow!("still not so after {:.1?}", start.elapsed())));
-            }
-            Err(_) => thread::sleep(pause),
+            Err(error) => error,
+        };
+        let now_said = format!("{error:#}");
+        if now_said != said {
+            (said, since, looks) = (now_said, looked, 0);
         }
-        pause = (pause * 2).min(Duration::from_millis(100));
+        looks += 1;
+        let (total, still) = (start.elapsed(), since.elapsed());
+        if looks > LOOKS && (still > patience(HANG) || total > patience(RESTLESS)) {
+            return Err(
+                error.context(anyhow!("not so after {total:.1?}, and nothing has moved for {still:.1?}"))
+            );
+        }
+        // Looking must not take away the time of what is waited for: under emulation a process is dear.
+        thread::sleep(pause.max(looked.elapsed().min(PAUSE * 5)));
+        pause = (pause * 2).min(PAUSE);
     }
 }
 
-/// Repeats `check` for the whole of `time`: what it says must hold throughout.
+/// Repeats `check` for the whole of `time`: what it says must hold throughout. A slow machine looks less often, and a
+/// check must hold on it for as long as it takes.
 pub fn throughout(time: Duration, mut check: impl FnMut() -> Result<()>) -> Result<()> {
     let start = Instant::now();
-    while start.elapsed() < time {
+    loop {
         check().map_err(|error| error.context(anyhow!("held only for {:.1?}", start.elapsed())))?;
+        if start.elapsed() >= time {
+            return Ok(());
+        }
         thread::sleep(Duration::from_millis(50));
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_with_the_fact() -> Result<()> {
+        let mut tries = 0;
+        let found = eventually(|| {
+            tries += 1;
+            anyhow::ensure!(tries == 3, "try {tries}");
+            Ok("there")
+        })?;
+        assert_eq!((found, tries), ("there", 3));
+        Ok(())
+    }
 }

@@ -282,7 +282,7 @@ impl ApiServer {
         let bind =
             || TcpListener::bind(self.address).with_context(|| format!("listening at {}", self.address));
         // Connections of before may hold the port for a moment.
-        let socket = eventually(Duration::from_secs(10), || match &self.namespace {
+        let socket = eventually(|| match &self.namespace {
             Some(namespace) => namespace.enter(bind),
             None => bind(),
         })?;

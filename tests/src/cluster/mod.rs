@@ -20,7 +20,7 @@ use crate::manifests::Manifests;
 use crate::namespace::Namespace;
 use crate::proxy::{Proxy, ProxyCommand};
 use crate::servers::{Server, Transport};
-use crate::wait::{SOON, eventually};
+use crate::wait::eventually;
 use wiring::Wiring;
 
 /// A node: its namespace, its addresses on the LAN and the device names that it has given out.
@@ -186,7 +186,7 @@ impl Cluster {
         let [flag, path] = self.source();
         let command = ["diff", &flag, &path, "--hostname-override", node];
         let command = [&command[..], extra].concat();
-        eventually(SOON, || {
+        eventually(|| {
             let output = self.kube_ipvs(node)?.output(&command)?;
             ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
             Ok(())

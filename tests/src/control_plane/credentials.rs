@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use super::certificates;
 
 /// The administrator's token. Whoever has it may do everything; nobody but the tests is near.
 pub(super) const ADMINISTRATOR: &str = "administrator";
@@ -24,22 +25,9 @@ impl Credentials {
     /// Makes them, for a server at these addresses.
     pub(super) fn create(directory: &Path, addresses: &[&str]) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Of the same name as what it signs, that would count as signed by itself.
-        params.distinguished_name.push(DnType::CommonName, "authority");
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let addresses = addresses.iter().map(|address| (*address).to_owned()).collect::<Vec<_>>();
-        let certificate = CertificateParams::new(addresses)?.signed_by(&key, &authority)?;
-        let accounts = KeyPair::generate()?;
+        certificates::write(directory, addresses)?;
         let made = Self { directory: directory.to_owned() };
         for (name, content) in [
-            ("ca.crt", authority.pem()),
-            ("server.crt", certificate.pem()),
-            ("server.key", key.serialize_pem()),
-            ("service-accounts.key", accounts.serialize_pem()),
-            ("service-accounts.pub", accounts.public_key_pem()),
             ("audit.yaml", AUDIT.to_owned()),
             ("tokens.csv", format!("{ADMINISTRATOR},administrator,administrator,\"system:masters\"\n")),
         ] {

@@ -4,6 +4,7 @@
 //! Where there is one, scenarios put their manifests into it and daemons follow it, with no more rights than
 //! `manifests/rbac.yaml` gives. It starts once a process and belongs to one cluster at a time.
 
+mod certificates;
 mod client;
 mod credentials;
 mod objects;
@@ -11,7 +12,6 @@ mod objects;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -30,8 +30,6 @@ pub(crate) const ADDRESS: &str = "192.168.128.250";
 const URL: &str = "https://192.168.128.250:6443";
 const LOCAL_URL: &str = "https://127.0.0.1:6443";
 const ETCD: &str = "http://127.0.0.1:2379";
-/// Emulated on a busy machine it takes a minute.
-const START: Duration = Duration::from_secs(300);
 /// What ClusterIPs of the scenarios are from; the second line in ServiceCIDRs beside the API server's own.
 const SERVICE_RANGES: &str = "10.96.0.0/12,fd00:10:96::/112";
 const MORE_SERVICE_RANGES: [(&str, &str); 2] = [("hostnames", "10.0.91.0/24"), ("my-nginx", "10.10.0.0/16")];
@@ -90,7 +88,7 @@ impl ControlPlane {
         ];
         let log = directory.join("etcd.log");
         let etcd = Program::start(&namespace, &program(programs, "etcd")?, &etcd, &log)?;
-        let etcd = etcd.await_port(&namespace, 2379, START, &log)?;
+        let etcd = etcd.await_port(&namespace, 2379, &log)?;
         let client = Client::new(&namespace, LOCAL_URL, &credentials.path("ca.crt"), ADMINISTRATOR);
         let token_file = format!("tokenFile: {}", credentials.path("daemon.token").display());
         let kubeconfig = credentials.kubeconfig("daemon.kubeconfig", URL, &token_file)?;
@@ -112,7 +110,7 @@ impl ControlPlane {
 
     /// What every cluster needs: the daemon's rights, ranges, and nobody's ClusterIP but those of the scenarios.
     fn prepare(&self) -> Result<()> {
-        eventually(START, || self.client.get("/api/v1/namespaces/kube-system"))?;
+        eventually(|| self.client.get("/api/v1/namespaces/kube-system"))?;
         self.apply(&of_project("rbac.yaml")?)?;
         for (name, range) in MORE_SERVICE_RANGES {
             self.apply(&format!(
@@ -120,12 +118,12 @@ impl ControlPlane {
             ))?;
         }
         // The API server makes a Service for itself. Scenarios count what is served: here it is another proxy's.
-        eventually(START, || self.serve_own_service(false))?;
+        eventually(|| self.serve_own_service(false))?;
         std::fs::write(self.token_file(), self.token(None)?)?;
         // The authorizer learns of new rights by a watch of its own.
         let daemon =
             Client::new(&self.namespace, LOCAL_URL, &self.credentials.path("ca.crt"), &self.token(None)?);
-        eventually(START, || daemon.get("/apis/networking.k8s.io/v1/servicecidrs")).map(drop)
+        eventually(|| daemon.get("/apis/networking.k8s.io/v1/servicecidrs")).map(drop)
     }
 
     fn start_controllers(&mut self) -> Result<()> {
@@ -194,7 +192,7 @@ impl ControlPlane {
         let program = program(&self.programs, "kube-apiserver")?;
         let server = server.insert(Program::start(&self.namespace, &program, &flags, &log)?);
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
-        let ready = eventually(START, || match server.ended()? {
+        let ready = eventually(|| match server.ended()? {
             Some(status) => Ok(Err(anyhow!("it ended: {status}"))),
             None => self.client.get("/readyz").map(Ok),
         });

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 
 use crate::namespace::Namespace;
-use crate::wait::{SOON, eventually};
+use crate::wait::eventually;
 
 /// Reading back a node's state, as methods of its namespace.
 impl Namespace {
@@ -82,7 +82,7 @@ impl Namespace {
             }
             Ok(())
         };
-        eventually(SOON, || check(&self.ip_vs()?))?;
+        eventually(|| check(&self.ip_vs()?))?;
         // Between two reads the state may only move on where the test itself changes something, so one look decides.
         let table = self.ipvsadm()?;
         check(&table).context("/proc/net/ip_vs had it, ipvsadm has not")?;
@@ -102,7 +102,7 @@ impl Namespace {
             }
             bail!("{key} on {} should serve with {wanted:?}, but it has {all:?}", self.name())
         };
-        eventually(SOON, || check(&self.ip_vs()?))?;
+        eventually(|| check(&self.ip_vs()?))?;
         check(&self.ipvsadm()?).context("/proc/net/ip_vs had it, ipvsadm has not")
     }
 
@@ -112,7 +112,7 @@ impl Namespace {
             None => Ok(()),
             Some(service) => bail!("there should be no {key} on {}, but there is {service:?}", self.name()),
         };
-        eventually(SOON, || check(&self.ip_vs()?))?;
+        eventually(|| check(&self.ip_vs()?))?;
         check(&self.ipvsadm()?)
     }
 
@@ -121,7 +121,7 @@ impl Namespace {
         let mut wanted: Vec<IpAddr> =
             vips.iter().map(|vip| vip.parse().context("a VIP")).collect::<Result<_>>()?;
         wanted.sort_unstable();
-        eventually(SOON, || {
+        eventually(|| {
             let found = self.vips()?;
             if found == wanted {
                 Ok(())

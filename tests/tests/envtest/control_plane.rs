@@ -14,14 +14,12 @@ use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluste
 
 /// The node whose daemon is tested: the requests come from a pod on it.
 const NODE: &str = "node-3";
-/// How long an API server takes to be back, emulated.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits until a node serves `web` with these pods' addresses, for as long as a new start of the API server may take.
 fn await_pods(cluster: &Cluster, addresses: &[&str]) -> TestResult {
     let mut wanted: Vec<String> = addresses.iter().map(|address| format!("{address}:8080 1")).collect();
     wanted.sort();
-    eventually(PATIENCE, || {
+    eventually(|| {
         let table = cluster.at(NODE)?.ipvsadm()?;
         let reals = table.weights(WEB).with_context(|| format!("there is no {WEB}"))?;
         let serving: Vec<String> = reals.into_iter().filter(|real| !real.ends_with(" 0")).collect();
@@ -51,9 +49,7 @@ fn the_cluster_role_is_enough() -> TestResult {
         await_web(cluster, NODE)?;
         cluster.at("visitor")?.get(WEB_ADDRESS)?;
         // By the ServiceCIDRs an address that nobody serves is known, and refused at once.
-        eventually(scenarios::SOON, || {
-            cluster.at("visitor")?.expect_refused(Transport::Tcp, "10.96.7.7:80")
-        })?;
+        eventually(|| cluster.at("visitor")?.expect_refused(Transport::Tcp, "10.96.7.7:80"))?;
         // Each watch ends and is made anew, from where it was.
         std::thread::sleep(Duration::from_secs(15));
         let asked = api.requests()?.split_off(before);
@@ -87,11 +83,11 @@ fn a_range_of_cluster_ips_comes_and_goes() -> TestResult {
         ensure!(!is_known()?, "a range of an earlier scenario");
         let range = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: more}\nspec: {cidrs: [10.200.0.0/24]}\n";
         api.apply(range)?;
-        eventually(PATIENCE, || cluster.at("visitor")?.expect_refused(Transport::Tcp, "10.200.0.9:80"))?;
+        eventually(|| cluster.at("visitor")?.expect_refused(Transport::Tcp, "10.200.0.9:80"))?;
         ensure!(is_known()?, "refused, and not for the range");
         // The API server takes the new range into use some time after it has it.
         let service = Service::new("more").cluster_ip("10.200.0.9").port_line("port: 80, targetPort: 8080");
-        eventually(PATIENCE, || cluster.manifests.write("more", &service))?;
+        eventually(|| cluster.manifests.write("more", &service))?;
         let slice =
             web_slice(&["web-1"]).to_string().replace("web-1", "more-1").replace("name: web ", "name: more ");
         cluster.manifests.write("more-slice", &slice)?;
@@ -100,7 +96,7 @@ fn a_range_of_cluster_ips_comes_and_goes() -> TestResult {
         cluster.manifests.remove("more")?;
         cluster.at(NODE)?.await_no_service("TCP 10.200.0.9:80")?;
         api.delete(range)?;
-        eventually(PATIENCE, || {
+        eventually(|| {
             ensure!(!is_known()?, "the range is still there");
             Ok(())
         })
@@ -196,7 +192,7 @@ fn events_are_accepted() -> TestResult {
         }
         let proxy = cluster.start_proxy(NODE, &[])?;
         cluster.at(NODE)?.await_vips(&["10.96.0.21", "10.96.0.22", "203.0.113.9"])?;
-        let event = eventually(PATIENCE, || {
+        let event = eventually(|| {
             let events = api.get("/apis/events.k8s.io/v1/namespaces/default/events")?;
             let events = events["items"].as_array().cloned().unwrap_or_default();
             let ours = |event: &&Value| event["reportingController"] == "kube-ipvs";

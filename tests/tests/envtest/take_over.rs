@@ -16,8 +16,6 @@ const FLAGS: [&str; 4] = [
     "--nodeport-addresses",
     "192.168.128.0/24,fd00:128::/64",
 ];
-/// kube-proxy runs other programs for all that it does, which an emulator makes slow.
-const PATIENCE: Duration = Duration::from_secs(180);
 const PODS: [(&str, &str, [&str; 2]); 2] = [
     ("web-1", "node-1", ["10.244.1.2", "fd00:10:244:1::2"]),
     ("web-2", "node-2", ["10.244.2.2", "fd00:10:244:2::2"]),
@@ -78,7 +76,7 @@ fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
 
 /// Every virtual server is there with both pods.
 fn await_served(node: &Namespace) -> TestResult {
-    eventually(PATIENCE, || {
+    eventually(|| {
         let table = node.ipvsadm()?;
         ensure!(table.keys() == SERVED, "{:?}", table.keys());
         for key in SERVED {
@@ -160,14 +158,14 @@ fn from_kube_proxy_and_back() -> TestResult {
         cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
         let kube_proxy = api.kube_proxy(node, NODE, &FLAGS)?;
         await_served(node)?;
-        eventually(PATIENCE, || ensure_rules_are_written(node))?;
+        eventually(|| ensure_rules_are_written(node))?;
         let mut held = talk(cluster)?;
         let loads = LOADS.map(|(from, to)| Load::start(cluster.at(from)?, to, Duration::from_millis(30)));
         let loads = loads.into_iter().collect::<Result<Vec<_>>>()?;
 
         drop(kube_proxy);
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;
-        eventually(PATIENCE, || {
+        eventually(|| {
             let log = proxy.log_text();
             ensure!(log.contains("taken over from kube-proxy"), "{log}");
             ensure!(!log.contains("ERROR"), "{log}");
@@ -187,7 +185,7 @@ fn from_kube_proxy_and_back() -> TestResult {
         ensure!(proxy.terminate()?.success());
         let _kube_proxy = api.kube_proxy(node, NODE, &FLAGS)?;
         // Refused until its rules are there.
-        eventually(PATIENCE, || cluster.kube_ipvs(NODE)?.run(&["cleanup", "--hand-over"]))?;
+        eventually(|| cluster.kube_ipvs(NODE)?.run(&["cleanup", "--hand-over"]))?;
         ensure_rules_are_written(node)?;
         let tables = node.run("nft", &["list", "tables"])?;
         ensure!(!tables.contains("kube-ipvs"), "{tables}");

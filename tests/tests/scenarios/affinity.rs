@@ -147,7 +147,7 @@ fn affinity_ends_after_its_timeout() -> TestResult {
         assert_eq!(again, bond, "within the timeout everybody stays");
         let start = Instant::now();
         // Silent all the while: each question would renew the bond.
-        eventually(Duration::from_secs(150), || {
+        eventually(|| {
             let templates = node.run("ipvsadm", &["-Lnc"])?;
             // A template is for all ports of a client: it has port 0.
             let templates = templates.lines().filter(|line| line.contains(":0 ")).count();

@@ -113,7 +113,7 @@ fn a_token_is_replaced() -> TestResult {
         // A token that nobody knows is told of, and all stays in force.
         fs::write(cluster.directory().join("token"), "unknown")?;
         api.cut();
-        eventually(Duration::from_secs(30), || {
+        eventually(|| {
             let log = proxy.log_text();
             ensure!(log.contains("answers 401"), "nobody was told of the refusal:\n{log}");
             Ok(())

@@ -81,7 +81,7 @@ fn silence_comes_and_goes_with_a_restart() -> TestResult {
         ] {
             let proxy = cluster.start_proxy("node-1", flags)?;
             node.await_vips(&["10.96.0.80"])?;
-            scenarios::eventually(scenarios::SOON, || {
+            scenarios::eventually(|| {
                 let table = node.output("nft", &["list", "table", "arp", "kube-ipvs"])?;
                 let text = String::from_utf8_lossy(&table.stdout).into_owned();
                 let is_right = match silent {
@@ -93,7 +93,7 @@ fn silence_comes_and_goes_with_a_restart() -> TestResult {
             if flags.len() > 1 {
                 // Somebody takes the table away: it comes back, with its elements.
                 node.run("nft", &["delete", "table", "arp", "kube-ipvs"])?;
-                scenarios::eventually(scenarios::SOON, || {
+                scenarios::eventually(|| {
                     let text = node.run("nft", &["list", "table", "arp", "kube-ipvs"])?;
                     text.contains("10.96.0.80").then_some(()).context(text)
                 })?;

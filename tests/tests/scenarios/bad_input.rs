@@ -96,7 +96,7 @@ fn broken() -> Vec<(String, Vec<&'static str>)> {
 
 /// The part of the log since `from` must have one line that names all of `needles`.
 fn await_message(proxy: &mut Proxy, from: usize, needles: &[&str]) -> Result<()> {
-    eventually(scenarios::SOON, || {
+    eventually(|| {
         proxy.check_alive()?;
         let log = proxy.log_text();
         let new = log.get(from..).unwrap_or_default();

@@ -62,7 +62,7 @@ fn servers_echo_and_refuse_when_closed() -> TestResult {
         ensure!(held.say().is_err(), "a stopped server still answers");
         drop(udp);
         // It reads its last datagrams before it ends.
-        eventually(scenarios::SOON, || same.expect_refused(Transport::Udp, "10.1.166.146:7"))
+        eventually(|| same.expect_refused(Transport::Udp, "10.1.166.146:7"))
     })
 }
 

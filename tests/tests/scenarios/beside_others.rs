@@ -1,7 +1,7 @@
 //! kube-ipvs beside rules of others: nothing of theirs is touched, and what they do still works.
 
 use anyhow::{Result, ensure};
-use scenarios::{Cluster, Namespace, SOON, Service, Slice, TestResult, Transport, eventually, scenario};
+use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, eventually, scenario};
 
 const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16"];
 
@@ -200,7 +200,7 @@ fn a_virtual_server_of_others_on_a_vip() -> TestResult {
             node.run("ipvsadm", &["-D", "-t", &format!("203.0.113.10:{port}")])?;
         }
         node.await_service("TCP 203.0.113.10:81", &["10.244.3.2:8080 1"])?;
-        eventually(SOON, || cluster.at("client")?.expect_refused(Transport::Tcp, "203.0.113.10:82"))
+        eventually(|| cluster.at("client")?.expect_refused(Transport::Tcp, "203.0.113.10:82"))
     })
 }
 

@@ -1,7 +1,7 @@
 //! What a Service chooses by annotations: scheduler, hashing, weights, time to drain.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use scenarios::{
@@ -25,7 +25,7 @@ fn annotated(annotations: &[(&str, &str)]) -> Service {
 
 /// Waits until ipvsadm says this of the scheduler and its flags.
 fn await_scheduler(node: &Namespace, wanted: &str) -> Result<()> {
-    eventually(scenarios::SOON, || {
+    eventually(|| {
         let table = node.ipvsadm()?;
         let said = table.service(WEB).map(|service| format!("{} {}", service.scheduler, service.flags));
         ensure!(said.as_deref().map(str::trim) == Some(wanted), "{said:?} instead of {wanted}");
@@ -63,7 +63,7 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
         }
         // Not every kernel has this one. Without it the Service does with the node's own, and that is said.
         cluster.manifests.write("web", &annotated(&[("scheduler", "twos")]))?;
-        eventually(scenarios::SOON, || {
+        eventually(|| {
             let table = node.ipvsadm()?;
             let scheduler = table.service(WEB).map(|service| service.scheduler.clone()).unwrap_or_default();
             let said = proxy.log_text().contains("is scheduled by rr: the kernel has no scheduler twos");
@@ -74,7 +74,7 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
         // What cannot be followed is reported, and the Service is served as without it.
         cluster.manifests.write("web", &annotated(&[("scheduler", "fastest")]))?;
         let message = "Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: \"fastest\" is not";
-        eventually(scenarios::SOON, || {
+        eventually(|| {
             let log = proxy.log_text();
             ensure!(log.contains(message), "{log}");
             Ok(())
@@ -138,7 +138,7 @@ fn connections_are_spread_by_weight() -> TestResult {
         let explained = cluster.kube_ipvs(NODE)?.run(&explain)?;
         ensure!(explained.contains("has weights, and its scheduler rr takes no notice"), "{explained}");
         ensure!(explained.contains("10.244.2.3:8080 weight 8"), "{explained}");
-        eventually(scenarios::SOON, || {
+        eventually(|| {
             let log = proxy.log_text();
             ensure!(log.contains("has weights, and its scheduler rr takes no notice"), "{log}");
             Ok(())
@@ -183,7 +183,7 @@ fn a_hashed_client_stays_and_falls_back() -> TestResult {
                 &format!("[\"{address}\"]\n  conditions: {{ ready: false"),
             );
             cluster.manifests.write("web-slice", &slice)?;
-            eventually(scenarios::SOON, || {
+            eventually(|| {
                 let weights = node.ip_vs()?.weights(WEB).unwrap_or_default();
                 ensure!(weights.contains(&format!("{address}:8080 0")), "{weights:?}");
                 Ok(())
@@ -237,7 +237,7 @@ fn a_draining_endpoint_is_gone_after_its_time() -> TestResult {
             }
         };
         cluster.manifests.write("web-slice", &web_slice(&["web-1"]))?;
-        eventually(Duration::from_secs(20), || {
+        eventually(|| {
             let weights = node.ip_vs()?.weights(WEB);
             ensure!(weights == Some(vec!["10.244.1.2:8080 1".into()]), "{weights:?}");
             Ok(())

@@ -294,7 +294,7 @@ fn ensure_exactly(table: &Table, wanted: &BTreeMap<String, Vec<String>>) -> Resu
 }
 
 fn await_exactly(node: &Namespace, wanted: &BTreeMap<String, Vec<String>>) -> Result<()> {
-    eventually(Duration::from_secs(180), || ensure_exactly(&node.ipvsadm()?, wanted))
+    eventually(|| ensure_exactly(&node.ipvsadm()?, wanted))
 }
 
 #[test]
@@ -374,7 +374,7 @@ fn churn(cluster: &Cluster, duration: Duration) -> TestResult {
     let _fresh = cluster.kube_ipvs("node-1")?.start_with_kubeconfig(&kubeconfig, &extra)?;
     await_exactly(other, &wanted)?;
     other.await_vips(&addresses.iter().map(String::as_str).collect::<Vec<_>>())?;
-    eventually(Duration::from_secs(60), || {
+    eventually(|| {
         let (sets, fresh) = (node.nft_sets()?, other.nft_sets()?);
         ensure!(sets.get("ip served").is_some_and(|served| served.len() == wanted.len()), "served: {sets:?}");
         // But for the pods of its own, which are on that node and not on this one.

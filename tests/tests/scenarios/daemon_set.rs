@@ -29,8 +29,7 @@ fn serve(cluster: &mut Cluster, manifests: &str, check: fn(&Cluster, &Proxy) -> 
         let proxy = pod.start()?;
         await_web(cluster, NODE)?;
         cluster.at("visitor")?.get(WEB_ADDRESS)?;
-        let health =
-            eventually(scenarios::SOON, || cluster.at(NODE)?.curl("http://127.0.0.1:10256/healthz"))?;
+        let health = eventually(|| cluster.at(NODE)?.curl("http://127.0.0.1:10256/healthz"))?;
         ensure!(health.contains("\"healthy\":true"), "it says of its health: {health}");
         check(cluster, &proxy)?;
         ensure!(!proxy.log_text().contains("ERROR"), "it complains:\n{}", proxy.log_text());

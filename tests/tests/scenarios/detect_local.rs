@@ -168,7 +168,7 @@ fn the_ranges_of_the_node_are_followed() -> TestResult {
             ("", V4.node),
         ] {
             cluster.manifests.write("node", &node(pods))?;
-            eventually(scenarios::SOON, || {
+            eventually(|| {
                 let found = source(cluster, "visitor", V4.load_balancer_ip)?;
                 (found == expected).then_some(()).with_context(|| format!("{pods}: the source is {found}"))
             })?;

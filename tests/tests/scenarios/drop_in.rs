@@ -65,7 +65,7 @@ fn the_command_line_of_a_daemon_set() -> TestResult {
         let (status, log) = proxy.await_end()?;
         assert!(!status.success() && log.contains("config.conf has changed"), "{status}: {log}");
         let proxy = kube_proxy.spawn(&flags)?;
-        scenarios::eventually(scenarios::SOON, || {
+        scenarios::eventually(|| {
             let server = node.await_service("TCP 10.96.0.80:80", &["10.244.1.2:8080 1"])?;
             anyhow::ensure!(server.scheduler == "sed", "it is {}", server.scheduler);
             Ok(())

@@ -25,7 +25,7 @@ fn the_health_check_node_port_is_reached_through_vips() -> TestResult {
             let slice = Slice::of("web").port(8080).ready("10.244.3.2").on("node-3");
             cluster.manifests.write("web", &format!("{service}---\n{slice}"))?;
             node.await_vips(&["10.96.0.7", "203.0.113.7", "203.0.113.8"])?;
-            scenarios::eventually(scenarios::SOON, || {
+            scenarios::eventually(|| {
                 let asked = node.nft_sets()?["ip health-checks"].len();
                 anyhow::ensure!(asked == if is_asked { 2 } else { 0 }, "{asked} health checks with {policy}");
                 Ok(())
@@ -33,7 +33,7 @@ fn the_health_check_node_port_is_reached_through_vips() -> TestResult {
             for vip in ["203.0.113.7", "203.0.113.8"] {
                 if is_asked {
                     // The port is opened at about the same time.
-                    scenarios::eventually(scenarios::SOON, || {
+                    scenarios::eventually(|| {
                         let answer = client.curl(&format!("http://{vip}:32000/"))?;
                         anyhow::ensure!(answer.contains(r#""localEndpoints":1"#), "{answer}");
                         Ok(())
@@ -43,7 +43,7 @@ fn the_health_check_node_port_is_reached_through_vips() -> TestResult {
                 }
                 client.expect_refused(Transport::Tcp, &format!("{vip}:32001"))?;
             }
-            scenarios::eventually(scenarios::SOON, || {
+            scenarios::eventually(|| {
                 let answer = client.curl("http://192.168.128.3:32000/");
                 anyhow::ensure!(answer.is_ok() == is_asked, "at the node's address: {answer:?}");
                 Ok(())

@@ -64,13 +64,13 @@ impl State {
 }
 
 fn await_all_services(node: &Namespace) -> Result<()> {
-    eventually(Duration::from_secs(180), || {
+    eventually(|| {
         let table = node.ip_vs()?;
         let ready = table.0.iter().filter(|service| service.real_servers.len() == 2).count();
         ensure!(ready == SERVICES, "{ready} of {SERVICES} services");
         Ok(())
     })?;
-    eventually(Duration::from_secs(30), || {
+    eventually(|| {
         let vips = node.vips()?.len();
         ensure!(vips == SERVICES, "{vips} of {SERVICES} VIPs");
         Ok(())
@@ -137,7 +137,7 @@ fn a_first_sync_survives_being_killed() -> TestResult {
             let state = State::read(node)?;
             midway += usize::from(!state.is_empty() && state != wanted);
             let proxy = cluster.start_proxy("node-1", &[])?;
-            let result = eventually(Duration::from_secs(180), || State::read(node)?.ensure_is(&wanted));
+            let result = eventually(|| State::read(node)?.ensure_is(&wanted));
             result.with_context(|| format!("moment {moment}: killed {delay:?} after its sign"))?;
             proxy.terminate()?;
             clean_up(cluster)?;

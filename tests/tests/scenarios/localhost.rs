@@ -29,7 +29,7 @@ fn node_ports_on_localhost() -> TestResult {
         let _proxy = cluster.start_proxy("node-3", &flags)?;
         let node = cluster.at("node-3")?;
         node.await_vips(&["10.96.0.80"])?;
-        eventually(scenarios::SOON, || node.echo(Transport::Tcp, "127.0.0.1:30080"))?;
+        eventually(|| node.echo(Transport::Tcp, "127.0.0.1:30080"))?;
         for transport in [Transport::Tcp, Transport::Udp] {
             let answer = node.echo(transport, "127.0.0.1:30080")?;
             assert_eq!((&*answer.name, answer.peer.ip()), ("web-1", cluster.node("node-3")?.ipv4()));
@@ -41,7 +41,7 @@ fn node_ports_on_localhost() -> TestResult {
         assert_eq!(held.say()?.name, "web-1");
         cluster.manifests.write("slice", &elsewhere.ready("10.244.3.2").on("node-3"))?;
         for transport in [Transport::Tcp, Transport::Udp] {
-            eventually(scenarios::SOON, || {
+            eventually(|| {
                 let answer = node.echo(transport, "127.0.0.1:30080")?;
                 anyhow::ensure!(answer.name == "web-3", "{}", answer.name);
                 Ok(())
@@ -50,13 +50,13 @@ fn node_ports_on_localhost() -> TestResult {
         assert_eq!(held.say()?.name, "web-1");
         // A process of this node itself, and nobody at all.
         cluster.manifests.write("slice", &slice().ready("192.168.128.3").on("node-3"))?;
-        eventually(scenarios::SOON, || {
+        eventually(|| {
             let answer = node.echo(Transport::Tcp, "127.0.0.1:30080")?;
             anyhow::ensure!(answer.name == "node-3", "{}", answer.name);
             Ok(())
         })?;
         cluster.manifests.write("slice", &slice())?;
-        eventually(scenarios::SOON, || node.expect_refused(Transport::Tcp, "127.0.0.1:30080"))?;
+        eventually(|| node.expect_refused(Transport::Tcp, "127.0.0.1:30080"))?;
 
         // Somebody on the LAN who sends to 127.0.0.1 by way of the node.
         let client = cluster.at("client")?;

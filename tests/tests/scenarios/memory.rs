@@ -1,7 +1,5 @@
 //! What the daemon keeps in memory, beside thousands of endpoints.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Proxy, Service, Slice, TestResult, eventually, scenario};
 
@@ -39,7 +37,7 @@ fn ten_thousand_endpoints_take_little() -> TestResult {
         }
         let proxy = cluster.kube_ipvs(NODE)?.start_with_kubeconfig(&kubeconfig, &[])?;
         let node = cluster.at(NODE)?;
-        eventually(Duration::from_secs(60), || {
+        eventually(|| {
             let table = node.ipvsadm()?;
             let reals: usize = table.0.iter().map(|server| server.weights().len()).sum();
             ensure!(reals == SERVICES * ENDPOINTS, "{reals} real servers");

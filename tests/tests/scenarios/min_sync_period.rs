@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use scenarios::{Cluster, SOON, Service, TestResult, eventually, scenario};
+use scenarios::{Cluster, Service, TestResult, eventually, scenario};
 
 /// The first change is made at once, the next one waits; a wish to stop does not.
 #[test]
@@ -15,7 +15,7 @@ fn the_second_change_waits() -> TestResult {
         node.await_vips(&["10.96.0.1"])?;
         let first = Instant::now();
         cluster.manifests.write("b", &service("b", "10.96.0.2"))?;
-        eventually(SOON, || {
+        eventually(|| {
             anyhow::ensure!(node.vips()?.len() == 2, "there is one VIP");
             Ok(())
         })?;

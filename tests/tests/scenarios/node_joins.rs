@@ -32,14 +32,14 @@ fn the_api_is_reached_at_once() -> TestResult {
         let _proxy = cluster.kube_ipvs("node-3")?.start_with_kubeconfig(&kubeconfig, &flags)?;
         for from in ["node-3", "visitor"] {
             let from = cluster.at(from)?;
-            eventually(LIMIT, || {
+            eventually(|| {
                 from.try_echo(Transport::Tcp, "10.96.0.1:443")?.map_err(anyhow::Error::from).map(drop)
             })?;
         }
         println!("the API answered after {:?}", start.elapsed());
         ensure!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
         let node = cluster.at("node-3")?;
-        eventually(LIMIT, || {
+        eventually(|| {
             let count = node.ipvsadm()?.keys().len();
             ensure!(count == 2001, "{count} virtual servers");
             Ok(())

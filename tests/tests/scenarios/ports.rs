@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use scenarios::{Cluster, Namespace, SOON, Service, Slice, TestResult, eventually, scenario};
+use scenarios::{Cluster, Namespace, Service, Slice, TestResult, eventually, scenario};
 
 use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluster, web_service, web_slice};
 
@@ -56,7 +56,7 @@ fn what_kube_proxy_answers_on_its_ports() -> TestResult {
         let leaves =
             format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {NODE}}}\nspec: {{taints: {taints}}}\n");
         cluster.manifests.write("node", &leaves)?;
-        eventually(SOON, || {
+        eventually(|| {
             let (status, body) = ask(client, &format!("http://{}:10256/healthz", own.ipv4()))?;
             ensure!(status == "503" && body.contains(r#""nodeEligible":false"#), "{status} {body}");
             Ok(())
@@ -80,7 +80,7 @@ fn what_fails_is_told_and_tried_again() -> TestResult {
         let mut proxy = cluster.start_proxy(NODE, &["--ipvs-sync-period", "1s"])?;
         let own = cluster.node(NODE)?.ipv4();
         let await_status = |expected: &str| {
-            eventually(SOON, || {
+            eventually(|| {
                 for path in ["/healthz", "/livez", "/readyz"] {
                     let (status, body) = ask(client, &format!("http://{own}:10256{path}"))?;
                     ensure!(status == expected, "{path}: {status} {body}");
@@ -115,7 +115,7 @@ fn a_load_balancer_learns_which_nodes_have_endpoints() -> TestResult {
         let client = cluster.at("client")?;
         let await_answer = |node: &str, status: &str, endpoints: usize| {
             let url = format!("http://{}:32000/any/path", cluster.node(node)?.ipv4());
-            eventually(SOON, || {
+            eventually(|| {
                 let text = client.run("curl", &["-sS", "-i", "--max-time", "5", &url])?.to_lowercase();
                 let expected = [
                     format!("http/1.1 {status} "),
@@ -139,7 +139,7 @@ fn a_load_balancer_learns_which_nodes_have_endpoints() -> TestResult {
             await_answer("node-2", "503", 0)?;
         }
         cluster.manifests.edit("web", "externalTrafficPolicy: Local", "externalTrafficPolicy: Cluster")?;
-        eventually(SOON, || {
+        eventually(|| {
             client.expect_refused(scenarios::Transport::Tcp, &format!("{}:32000", cluster.node(NODE)?.ipv4()))
         })
     })
@@ -185,7 +185,7 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
             )
         };
         // The kernel adds up every two seconds; connections may still close.
-        let metrics = eventually(SOON, || {
+        let metrics = eventually(|| {
             let (before, metrics) = (counters(node, WEB)?, scrape(node)?);
             let (inwards, outwards) = (r#",direction="in""#, r#",direction="out""#);
             let names = [
@@ -215,7 +215,7 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
         await_web(cluster, NODE)?;
         cluster.manifests.write("web", &web_service())?;
         cluster.manifests.write("web-slice", &web_slice(&all_web()[..1]))?;
-        eventually(SOON, || {
+        eventually(|| {
             let metrics = scrape(node)?;
             let repaired = metrics.get("kube_ipvs_drift_repaired_total").copied();
             ensure!(repaired == Some(1.0), "{repaired:?} repaired");

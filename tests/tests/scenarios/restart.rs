@@ -120,7 +120,7 @@ fn everything(node: &Namespace) -> Result<Everything> {
 /// Waits until everything is as it was. It may look right for a moment before the daemon has even started: all of it
 /// at once must.
 fn await_repaired(node: &Namespace, wanted: &Everything) -> Result<()> {
-    eventually(scenarios::SOON, || {
+    eventually(|| {
         let found = everything(node)?;
         ensure!(found.0 == wanted.0, "IPVS has\n{}", found.0);
         ensure!(found.1 == wanted.1, "{VIP_DEVICE} has {:?}", found.1);

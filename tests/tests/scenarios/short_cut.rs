@@ -1,7 +1,7 @@
 //! Connections by the short cut of a Service of the policy Local: IPVS does not see their packets, conntrack does.
 
 use anyhow::{Result, ensure};
-use scenarios::{Cluster, Failure, SOON, Service, Slice, TestResult, Transport, eventually, scenario};
+use scenarios::{Cluster, Failure, Service, Slice, TestResult, Transport, eventually, scenario};
 
 const VIP: &str = "203.0.113.7:80";
 const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16"];
@@ -141,7 +141,7 @@ fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
             let peer = conversation.say()?.peer;
             let before = node.nft_packets(INVALID)?;
             scenarios::send_out_of_window(cluster.at("app")?, "10.244.1.2:8080".parse()?, peer)?;
-            eventually(SOON, || {
+            eventually(|| {
                 ensure!(node.nft_packets(INVALID)? > before, "not dropped");
                 Ok(())
             })?;

@@ -14,7 +14,7 @@ const ROUNDS: usize = 300;
 /// Waits until `web-2` is in the kernel of all nodes as it should be: with weight 1, or with 0 or gone.
 fn await_second(cluster: &Cluster, serving: bool) -> Result<()> {
     for node in cluster.nodes() {
-        eventually(Duration::from_secs(15), || {
+        eventually(|| {
             let weights = node.namespace().ip_vs()?.weights(WEB).unwrap_or_default();
             let serves = weights.iter().any(|real| real == "10.244.2.2:8080 1");
             anyhow::ensure!(serves == serving, "on {}: {weights:?}", node.namespace().name());

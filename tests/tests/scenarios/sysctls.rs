@@ -1,7 +1,7 @@
 //! What is set beside rules: timeouts of IPVS and conntrack.
 
 use anyhow::{Context, Result};
-use scenarios::{Cluster, Namespace, SOON, Service, TestResult, eventually, scenario};
+use scenarios::{Cluster, Namespace, Service, TestResult, eventually, scenario};
 
 fn conntrack(node: &Namespace, name: &str) -> Result<String> {
     let text = node.run("cat", &[&format!("/proc/sys/net/netfilter/nf_conntrack_{name}")])?;
@@ -10,7 +10,7 @@ fn conntrack(node: &Namespace, name: &str) -> Result<String> {
 
 /// Waits until IPVS has these timeouts, for TCP, TCP after a FIN, and UDP.
 fn await_timeouts(node: &Namespace, expected: [&str; 3]) -> Result<()> {
-    eventually(SOON, || {
+    eventually(|| {
         let text = node.run("ipvsadm", &["-L", "--timeout"])?;
         let found = text.trim().strip_prefix("Timeout (tcp tcpfin udp): ").context(text.clone())?;
         (found == expected.join(" ")).then_some(()).with_context(|| format!("{expected:?}, but {found}"))
@@ -96,7 +96,7 @@ fn sysctls_that_cannot_be_set() -> TestResult {
 
         let proxy = command.start(cluster.manifests.directory(), &["--ipvs-strict-arp"])?;
         let error = "sysctl: cannot set net.ipv4.conf.all.arp_ignore = 1: Read-only file system";
-        eventually(SOON, || {
+        eventually(|| {
             let log = proxy.log_text();
             let says_what_to_do =
                 log.contains("set it on the host: sysctl -w net.ipv4.conf.all.arp_ignore=1");

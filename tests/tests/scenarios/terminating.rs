@@ -116,7 +116,7 @@ fn an_endpoint_that_vanishes_drains_until_idle() -> TestResult {
         ensure!(weights == Some(vec!["10.244.1.2:8080 1".into(), "10.244.2.2:8080 0".into()]), "{weights:?}");
         held.reset()?;
         // IPVS itself forgets a connection that was reset after ten seconds.
-        eventually(Duration::from_secs(90), || {
+        eventually(|| {
             let weights = node.ip_vs()?.weights(WEB);
             ensure!(weights == Some(vec!["10.244.1.2:8080 1".into()]), "{weights:?}");
             Ok(())

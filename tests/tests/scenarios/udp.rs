@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use scenarios::{Cluster, Conversation, SOON, Service, Slice, TestResult, Transport, eventually, scenario};
+use scenarios::{Cluster, Conversation, Service, Slice, TestResult, Transport, eventually, scenario};
 
 const ALL: [(&str, &str); 5] = [
     ("visitor", "10.96.0.53:53"),
@@ -29,7 +29,7 @@ fn manifests(policy: &str, endpoint: Option<(&str, &str)>) -> String {
 /// Everybody's next datagrams are answered by `pod`. One may be lost on the way from one server to the other.
 fn answered_by(sockets: &mut [Conversation], ways: &[(&str, &str)], pod: &str) -> Result<()> {
     for (socket, (from, to)) in sockets.iter_mut().zip(ways) {
-        let result = eventually(SOON, || {
+        let result = eventually(|| {
             let name = socket.say().map_err(|failure| anyhow::anyhow!("{failure}"))?.name;
             ensure!(name == pod, "{name} answers");
             Ok(())

@@ -91,7 +91,7 @@ fn answered(from: &Namespace, own: [&str; 2], ips: [&str; 2], names: &[&str]) ->
 /// Waits until all real servers of a virtual server are forwarded to in this way, and until the VIPs are bound.
 fn await_forwarding(node: &Namespace, key: &str, forward: &str, count: usize) -> TestResult {
     node.await_vips(&[VIPS, CLUSTER_IPS].concat())?;
-    eventually(scenarios::SOON, || {
+    eventually(|| {
         let table = node.ipvsadm()?;
         let real_servers = &table.service(key).with_context(|| format!("no {key}"))?.real_servers;
         let right = real_servers.iter().filter(|real| real.forward == forward && real.weight > 0).count();
@@ -137,7 +137,7 @@ fn direct_routing_to_servers_on_the_lan() -> TestResult {
             await_forwarding(node, key, "Route", 2)?;
         }
         ensure!(held.say()? == before, "an open connection has changed");
-        eventually(scenarios::SOON, || {
+        eventually(|| {
             let sets = node.run("nft", &["list", "set", "ip", "kube-ipvs", "external-ips"])?;
             ensure!(!sets.contains("203.0.113.80"), "still masqueraded: {sets}");
             Ok(())
@@ -151,7 +151,7 @@ fn direct_routing_to_servers_on_the_lan() -> TestResult {
         // One socket, and every datagram is scheduled by itself.
         let annotations = [("forwarding", "direct"), ("udp-scheduling", "datagram")];
         cluster.manifests.write("app", &service(&annotations, "Cluster"))?;
-        eventually(scenarios::SOON, || {
+        eventually(|| {
             let table = node.ipvsadm()?;
             let flags = table.service("UDP 203.0.113.80:80").map(|service| service.flags.clone());
             ensure!(flags.as_deref() == Some("ops"), "{flags:?}");
@@ -266,7 +266,7 @@ fn tunnels_to_pods_of_other_nodes() -> TestResult {
             for name in ["node-1", "node-2", "node-3"] {
                 await_forwarding(cluster.at(name)?, "UDP [2001:db8:e::80]:80", "Tunnel", 2)?;
             }
-            eventually(scenarios::SOON, || {
+            eventually(|| {
                 let said = node.run("ipvsadm", &["-Ln", "--tun-info"])?;
                 let real_servers: Vec<&str> =
                     said.lines().filter(|line| line.contains("-> ") && !line.contains("Remote")).collect();
@@ -309,7 +309,7 @@ fn single_datagrams_without_answers() -> TestResult {
         let (node, client) = (cluster.at("node-3")?, cluster.at("client")?);
         let keys = ["UDP 203.0.113.80:80", "UDP [2001:db8:e::80]:80"];
         let await_flags = |wanted: &str| {
-            eventually(scenarios::SOON, || {
+            eventually(|| {
                 let table = node.ipvsadm()?;
                 let flags = keys.map(|key| table.service(key).map(|service| service.flags.clone()));
                 ensure!(flags == [Some(wanted.to_owned()), Some(wanted.to_owned())], "{flags:?}");

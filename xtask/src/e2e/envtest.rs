@@ -27,7 +27,9 @@ pub(super) fn run(args: &E2e) -> Result<()> {
     let place = env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| PathBuf::from(USUAL_PLACE), PathBuf::from);
     let programs = Programs::among(&place, |path| path.is_file())?;
     let workspace = Workspace::load()?;
-    let tests = workspace.build(&["test", "--package", SCENARIOS, "--test", TESTS, "--no-run"])?;
+    let features = ["--features", "control-plane"];
+    let tests = workspace
+        .build(&[&["test", "--package", SCENARIOS, "--test", TESTS, "--no-run"], &features[..]].concat())?;
     let tests = tests.iter().find(|test| test.target == TESTS).context("cargo built no such test")?;
     let daemon = workspace.build_daemon(&[])?;
 

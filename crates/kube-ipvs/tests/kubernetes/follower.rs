@@ -35,9 +35,6 @@ pub(crate) const LIMITS: Limits = Limits {
     stale: Duration::from_secs(300),
 };
 
-/// Long enough for a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
-
 /// What is known of the world, by the names of things.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct World {
@@ -155,7 +152,7 @@ impl Follower {
 
     /// Waits until what is known is as it should be.
     pub(crate) fn eventually(&self, what: impl Fn(&World) -> bool) -> Result<()> {
-        eventually(SOON, || {
+        eventually(|| {
             let world = self.world().clone();
             ensure!(what(&world), "what is known is {world:#?}");
             Ok(())

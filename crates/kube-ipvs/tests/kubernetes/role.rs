@@ -18,7 +18,7 @@ use scenarios::{ApiServer, Service, StreamingLists, eventually};
 use serde_json::Value;
 use tokio::sync::mpsc::channel;
 
-use crate::follower::{Follower, SOON, fast};
+use crate::follower::{Follower, fast};
 
 /// A verb, an API group and a resource.
 type Right = (String, String, String);
@@ -125,7 +125,7 @@ fn the_cluster_role_allows_what_is_asked_for_and_nothing_else() -> Result<()> {
         let rights = || api.requests().iter().map(|request| right(request)).collect::<BTreeSet<_>>();
         // After a list there is a watch, which may take a moment.
         let all = ["services", "endpointslices", "servicecidrs", "nodes"];
-        eventually(SOON, || {
+        eventually(|| {
             let watched = rights().iter().filter(|(verb, ..)| verb == "watch").count();
             ensure!(watched == all.len(), "{watched} are watched");
             Ok(())

@@ -7,7 +7,7 @@ use kube_ipvs::announce::About;
 use proxier::model::{Event, NodeAddress, Service, ServiceId, TrafficPolicy};
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, SOON, await_listener, await_nobody, free, get, port, service, slice};
+use crate::daemon::{Daemon, await_listener, await_nobody, free, get, port, service, slice};
 
 /// A Service whose load balancer asks at a port.
 fn lb(name: &str, address: &str, at: SocketAddr) -> Event {
@@ -18,7 +18,7 @@ fn lb(name: &str, address: &str, at: SocketAddr) -> Event {
 
 /// Waits until a port answers so.
 fn await_answer(at: SocketAddr, name: &str, endpoints: u64) -> Result<()> {
-    scenarios::eventually(SOON, || {
+    scenarios::eventually(|| {
         let answer = get(at, "/whatever/path?x", "")?;
         let body: Value = serde_json::from_str(&answer.body)?;
         let expected = json!({
@@ -63,7 +63,7 @@ fn a_port_that_somebody_else_has_is_tried_again() -> Result<()> {
     let taken = TcpListener::bind("0.0.0.0:0")?;
     let at: SocketAddr = ([127, 0, 0, 1], taken.local_addr()?.port()).into();
     let unheard = |daemon: &mut Daemon, count: u32| {
-        scenarios::eventually(SOON, || {
+        scenarios::eventually(|| {
             let metrics = daemon.scrape("", &[])?.body;
             let line = format!("kube_ipvs_health_check_ports_unheard {count}\n");
             ensure!(metrics.contains(&line), "{line} is not in:\n{metrics}");

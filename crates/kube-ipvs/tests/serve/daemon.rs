@@ -183,7 +183,7 @@ fn serve_with(
 }
 
 pub(crate) fn await_listener(at: SocketAddr) -> Result<()> {
-    scenarios::eventually(SOON, || {
+    scenarios::eventually(|| {
         TcpStream::connect(at)?;
         Ok(())
     })
@@ -191,7 +191,7 @@ pub(crate) fn await_listener(at: SocketAddr) -> Result<()> {
 
 /// Fails unless nobody listens there, soon.
 pub(crate) fn await_nobody(at: SocketAddr) -> Result<()> {
-    scenarios::eventually(SOON, || {
+    scenarios::eventually(|| {
         let refused = TcpStream::connect(at).err().map(|error| error.kind());
         ensure!(refused == Some(ErrorKind::ConnectionRefused), "{at}: {refused:?}");
         Ok(())

@@ -13,7 +13,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use scenarios::{
-    Attempt, Cluster, Failure, SOON, Server, Service, Slice, TestResult, Transport, eventually, scenario,
+    Attempt, Cluster, Failure, Server, Service, Slice, TestResult, Transport, eventually, scenario,
     socket_address,
 };
 use table::{
@@ -186,7 +186,7 @@ fn dropped(cluster: &Cluster, state: State, cases: &[Case]) -> Result<()> {
         ensure!(few.is_empty(), "fewer drops than {expected:?}: {few:?}");
         Ok(())
     };
-    eventually(SOON, enough)?;
+    eventually(enough)?;
     for (case, mut attempt) in attempts {
         match attempt.outcome()? {
             None => {}

@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kube_proxy::{Backend, prepare, sets, sh, write_sets_and_rules};
 use scenarios::{
-    Cluster, ClusterBuilder, Namespace, Proxy, SOON, Server, Service, Slice, TestResult, Transport,
-    eventually, scenario, throughout,
+    Cluster, ClusterBuilder, Namespace, Proxy, Server, Service, Slice, TestResult, Transport, eventually,
+    scenario, throughout,
 };
 use users::Users;
 
@@ -88,7 +88,7 @@ fn await_taken_over(proxy: &Proxy) -> Result<String> {
 }
 
 fn await_said(proxy: &Proxy, what: &str) -> Result<String> {
-    eventually(SOON, || {
+    eventually(|| {
         let log = proxy.log_text();
         ensure!(log.contains(what), "the log does not say {what:?}:\n{log}");
         Ok(log)
@@ -231,7 +231,7 @@ fn what_lets_services_through_stays() -> TestResult {
         proxy.terminate()?;
         sh(node, &format!("iptables-nft -D {last}; iptables-nft -D INPUT -j DROP"))?;
         let _proxy = cluster.start_proxy(NODE, &FLAGS)?;
-        eventually(SOON, || {
+        eventually(|| {
             let rules = Backend::Nft.rules(node)?;
             ensure!(kube_proxys(&rules).is_empty() && sets(node)?.is_empty(), "{rules}");
             Ok(())

@@ -1,7 +1,7 @@
 //! What a take-over waits for, and what not.
 
 use anyhow::ensure;
-use scenarios::{Kind, SOON, Service, TestResult, eventually, scenario};
+use scenarios::{Kind, Service, TestResult, eventually, scenario};
 
 use super::{
     Backend, FLAGS, NODE, Users, await_taken_over, cluster,
@@ -27,7 +27,7 @@ fn it_says_what_it_waits_for() -> TestResult {
         api.apply(&"kind: EndpointSlice\nmetadata: { name: odd-1 }\nendpoints: 7\n")?;
         let users = Users::arrive(cluster)?;
         let proxy = cluster.kube_ipvs(NODE)?.start_with_kubeconfig(&kubeconfig, &FLAGS)?;
-        eventually(SOON * 2, || {
+        eventually(|| {
             let log = proxy.log_text();
             let wait = "stay until these objects can be read: EndpointSlice default/odd-1.";
             ensure!(log.contains(wait), "the log does not say {wait:?}:\n{log}");
@@ -38,7 +38,7 @@ fn it_says_what_it_waits_for() -> TestResult {
         await_taken_over(&proxy)?;
         node.await_vips(&["10.96.0.80", "10.96.0.81", "10.96.0.99", "203.0.113.80", "203.0.113.99"])?;
         assert_eq!(sets(node)?, [""; 0]);
-        eventually(SOON, || {
+        eventually(|| {
             let events = api.events();
             let said = |reason: &str, kind: &str, name: &str| {
                 events.iter().any(|event| {
