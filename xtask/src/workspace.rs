@@ -62,14 +62,11 @@ impl Workspace {
         Ok(all)
     }
 
-    /// The daemon as its image has it: one static file, which needs nothing else on the machine.
+    /// The daemon: one static file, which needs nothing else on the machine (.cargo/config.toml says how).
     ///
     /// The C library is that of the host, whose resolver is part of it since glibc 2.34. No other toolchain is needed.
     pub(crate) fn build_daemon(&self, profile: &[&str]) -> Result<Executable> {
-        let target = host()?;
-        // For the target alone: what runs while building is built for the host as usual.
-        let flags = format!("target.{target}.rustflags=[\"-C\", \"target-feature=+crt-static\"]");
-        let command = ["build", "--package", "kube-ipvs", "--bins", "--target", &target, "--config", &flags];
+        let command = ["build", "--package", "kube-ipvs", "--bins"];
         self.build(&[&command, profile].concat())?.pop().context("cargo built no kube-ipvs")
     }
 
@@ -106,14 +103,6 @@ impl Workspace {
             .filter(|(_, target)| target.kind == "test" && target.name.starts_with("kernel"))
             .collect()
     }
-}
-
-/// The platform of this machine, in rustc's words.
-fn host() -> Result<String> {
-    let sh = Shell::new()?;
-    let about = cmd!(sh, "rustc --version --verbose").quiet().read()?;
-    let host = about.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc does not say for which host it is")?.to_owned())
 }
 
 fn list(value: &Value) -> &[Value] {
