@@ -1,6 +1,5 @@
 //! `cargo xtask bench`: the benchmarks, built for release, on the bench's kernel.
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::testbench::{Bench as Testbench, Job};
+use crate::testbench::{Bench as Testbench, Job, Terminal};
 use crate::workspace::{SCENARIOS, Workspace};
 
 /// Runs a benchmark on the bench's kernel; its figures are ratios within one run
@@ -43,6 +42,6 @@ pub(crate) fn run(args: Bench) -> Result<ExitCode> {
     for file in &args.with {
         job.with(file)?;
     }
-    let bench = Testbench::choose(&workspace, args.kernel.as_deref())?;
-    Ok(bench.run(&job, &mut io::stdout())?.into())
+    let bench = Testbench::prepare(&workspace, args.kernel.as_deref(), false)?;
+    Ok(bench.run(&job, &mut Terminal)?.into())
 }

@@ -13,7 +13,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let workspace = crate::workspace::Workspace::load()?;
     let sh = Shell::new()?;
     sh.change_dir(&workspace.root);
-    let mut steps = Steps::new();
+    let mut steps = Steps::new(&workspace, 4 + test::STEPS)?;
     steps.run("format", || Ok(cmd!(sh, "cargo fmt --all --check").quiet().run()?))?;
     steps.run("tidy", || tidy::check(&workspace))?;
     steps.run("clippy", || {
@@ -28,6 +28,6 @@ pub(crate) fn run() -> Result<ExitCode> {
         let doc = cmd!(sh, "cargo doc --workspace --no-deps --document-private-items");
         Ok(doc.env("RUSTDOCFLAGS", "-D warnings").quiet().run()?)
     })?;
-    test::steps(&Test::default(), &mut steps)?;
+    test::steps(&Test::default(), &workspace, &mut steps)?;
     Ok(ExitCode::SUCCESS)
 }

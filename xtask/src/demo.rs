@@ -1,14 +1,18 @@
 //! `cargo xtask demo`: a small cluster of namespaces with kube-ipvs on its nodes, to watch and to play with.
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::testbench::{Bench, Job};
+use crate::preflight::{self, Needs};
+use crate::steps::Steps;
+use crate::testbench::{Job, Terminal};
 use crate::workspace::Workspace;
+
+/// Measured from an empty target directory, and rounded up.
+const NEEDS: Needs = Needs { disk: 4, memory: 5, servers: false };
 
 /// Shows kube-ipvs at work in a small cluster of network namespaces
 #[derive(Args)]
@@ -29,10 +33,12 @@ pub(crate) fn run(args: Demo) -> Result<ExitCode> {
     }
     let mut job = Job::new(command);
     job.interactive = args.shell;
-    for binary in workspace.build_binaries(&[])? {
-        job.executable(&binary.path, PathBuf::from("bin").join(binary.file_name()));
+    let mut steps = Steps::new(&workspace, 3)?;
+    let prepare = || preflight::run(&workspace, args.kernel.as_deref(), &NEEDS);
+    let bench = steps.run("preparing the bench for the demo", prepare)?;
+    for program in steps.run("building the daemon and the demo", || workspace.build_programs())? {
+        job.executable(&program.path, PathBuf::from("bin").join(program.file_name()));
     }
     job.manifests(&workspace.root);
-    let bench = Bench::choose(&workspace, args.kernel.as_deref())?;
-    Ok(bench.run(&job, &mut io::stdout())?.into())
+    Ok(steps.run("the demo", || bench.run(&job, &mut Terminal))?.into())
 }

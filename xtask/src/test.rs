@@ -1,8 +1,7 @@
 //! `cargo xtask test`: every test there is. The ordinary ones run here; those that need a kernel with ip_vs run on
 //! the bench, in one boot. Where the bench cannot start this fails: a skipped test would look like a passed one.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -10,134 +9,181 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::image;
+use crate::preflight::{self, Needs};
+use crate::progress::{MARKS, Progress};
 use crate::steps::Steps;
-use crate::tally::Tally;
 use crate::testbench::{Bench, Job, copy_output};
 use crate::workspace::{Executable, SCENARIOS, Workspace};
 
+/// How many steps a run has at most.
+pub(crate) const STEPS: usize = 4;
+/// Measured from an empty target directory, and rounded up.
+const NEEDS: Needs = Needs { disk: 6, memory: 5, servers: true };
+/// When the machine is given up. Each scenario ends its own hang long before.
+const HANG: Duration = Duration::from_secs(6 * 3600);
+
 /// Runs all tests: the ordinary ones here, those that need a kernel on the bench
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Test {
     /// Only tests whose name contains one of these
     filters: Vec<String>,
+    /// Only the tests that need no kernel: no virtual machine, and minutes
+    #[arg(long, conflicts_with = "kernel_only")]
+    host: bool,
     /// Only the tests that need a kernel
     #[arg(long)]
     kernel_only: bool,
     /// With the daemon as its image has it: optimised for size, and a panic ends it
     #[arg(long)]
     image: bool,
-    /// How many tests of one executable run at a time on the bench
-    #[arg(long, default_value_t = 4)]
-    test_threads: usize,
-    /// How long the tests on the bench may take, all in all
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
-    timeout: u64,
+    /// How many tests of one executable run at a time on the bench; without it, as many as its processors bear
+    #[arg(long)]
+    test_threads: Option<usize>,
     /// The bench's kernel: a package, or a directory with boot/vmlinuz* and lib/modules/*
     #[arg(long, value_name = "PACKAGE")]
     kernel: Option<String>,
 }
 
-impl Default for Test {
-    fn default() -> Self {
-        Self {
-            filters: Vec::new(),
-            kernel_only: false,
-            image: false,
-            test_threads: 4,
-            timeout: 3600,
-            kernel: None,
-        }
-    }
-}
-
 pub(crate) fn run(args: &Test) -> Result<ExitCode> {
-    steps(args, &mut Steps::new())?;
+    let workspace = Workspace::load()?;
+    steps(args, &workspace, &mut Steps::new(&workspace, args.steps())?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The tests as steps of a larger run, closed by where the time went and the sum of all results.
-pub(crate) fn steps(args: &Test, steps: &mut Steps) -> Result<()> {
-    let workspace = Workspace::load()?;
-    let mut out = Tally::new(io::stdout());
-    let result = all(args, &workspace, steps, &mut out);
+/// The tests as steps of a larger run, closed by where the time went and a table of all results.
+pub(crate) fn steps(args: &Test, workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let mut progress = Progress::new(&workspace.bench_directory()?.join("tests.log"))?;
+    let result = all(args, workspace, steps, &mut progress);
     steps.print();
-    println!("\n{}\n", out.counts);
+    progress.print_table();
     result?;
-    ensure!(out.counts.passed > 0, "no test has that in its name");
+    ensure!(progress.counts().passed > 0, "no test has that in its name");
     Ok(())
 }
 
-fn all(args: &Test, workspace: &Workspace, steps: &mut Steps, out: &mut dyn Write) -> Result<()> {
+fn all(args: &Test, workspace: &Workspace, steps: &mut Steps, progress: &mut Progress) -> Result<()> {
+    let prepare = || preflight::run(workspace, args.kernel.as_deref(), &NEEDS);
+    let bench = if args.host { None } else { Some(steps.run("preparing the bench for the tests", prepare)?) };
+    let built = steps.run("building the tests", || Built::build(args, workspace))?;
+    // What fails here does not keep anybody from what the bench shows.
+    let mut results = Vec::new();
     if !args.kernel_only {
-        steps.run("tests of this host", || on_host(args, workspace, out))?;
+        results.push(steps.run("tests of this host", || on_host(args, workspace, &built, progress)));
     }
-    let executables = steps.run("building the tests for the bench", || build(workspace))?;
-    steps.run("tests on the bench", || on_bench(args, workspace, &executables, out))
+    if let Some(bench) = bench {
+        results.push(steps.run("tests on the bench", || built.on_bench(args, &bench, workspace, progress)));
+    }
+    results.into_iter().collect()
 }
 
-fn on_host(args: &Test, workspace: &Workspace, out: &mut dyn Write) -> Result<()> {
-    let mut cargo = Command::new("cargo");
-    cargo
-        .args(["test", "--workspace", "--exclude", SCENARIOS, "--"])
-        .args(&args.filters)
-        .current_dir(&workspace.root);
-    let status = copy_output(&mut cargo, out)?;
-    ensure!(status.success(), "some tests failed");
-    Ok(())
+impl Test {
+    fn steps(&self) -> usize {
+        STEPS - usize::from(self.host) * 2 - usize::from(self.kernel_only)
+    }
+
+    /// How many tests of an executable have names that were asked for.
+    fn count(&self, executable: &Executable) -> Result<usize> {
+        let mut command = Command::new(&executable.path);
+        let output = command.arg("--list").args(&self.filters).output();
+        let output = output.with_context(|| format!("running {}", executable.path.display()))?;
+        let listed = String::from_utf8_lossy(&output.stdout);
+        Ok(listed.lines().filter(|line| line.ends_with(": test")).count())
+    }
+
+    fn count_all(&self, executables: &[Executable]) -> Result<usize> {
+        executables.iter().map(|executable| self.count(executable)).sum()
+    }
 }
 
-/// The tests of the scenarios, and the kernel tests of the other crates.
-fn build(workspace: &Workspace) -> Result<Vec<Executable>> {
-    let mut executables = workspace.build(&["test", "--package", SCENARIOS, "--no-run"])?;
-    // Its ordinary binaries are among what cargo built; they are no tests.
-    executables
-        .retain(|executable| executable.path.parent().is_some_and(|directory| directory.ends_with("deps")));
-    let kernel_tests = workspace.kernel_tests();
-    for (package, test) in &kernel_tests {
-        ensure!(
-            !test.tested,
-            "{package}: `cargo test` would run {} without a kernel; give it test = false",
-            test.name
-        );
-    }
-    let mut packages: Vec<&str> = kernel_tests.iter().map(|(package, _)| *package).collect();
-    packages.dedup();
-    if !packages.is_empty() {
-        let mut command = vec!["test", "--no-run", "--test", "kernel*"];
-        command.extend(packages.iter().flat_map(|package| ["--package", package]));
-        let built = workspace.build(&command)?;
-        executables.extend(built.into_iter().filter(|executable| executable.target.starts_with("kernel")));
-    }
-    Ok(executables)
+/// All that cargo makes for the tests.
+struct Built {
+    for_host: Vec<Executable>,
+    for_bench: Vec<Executable>,
+    /// What the tests on the bench find on their PATH.
+    programs: Vec<Executable>,
 }
 
-fn on_bench(args: &Test, workspace: &Workspace, tests: &[Executable], out: &mut dyn Write) -> Result<()> {
-    let mut script = String::from("failed=\n");
+impl Built {
+    /// By one command as far as that goes: each choice of packages has features of its own, and so crates to compile.
+    fn build(args: &Test, workspace: &Workspace) -> Result<Self> {
+        let all = workspace.build(&["test", "--workspace", "--no-run"])?;
+        let (tests, mut programs): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.is_test);
+        let (mut for_bench, for_host): (Vec<_>, Vec<_>) =
+            tests.into_iter().partition(|test| test.package == SCENARIOS);
+        for (package, test) in workspace.kernel_tests() {
+            ensure!(
+                !test.tested,
+                "{package}: `cargo test` would run {} without a kernel; give it test = false",
+                test.name
+            );
+        }
+        for_bench.extend(workspace.build(&["test", "--workspace", "--no-run", "--test", "kernel*"])?);
+        if args.image {
+            programs.retain(|program| program.target != "kube-ipvs");
+            programs.push(workspace.build_daemon(image::PROFILE)?);
+        }
+        Ok(Self { for_host, for_bench, programs })
+    }
+
+    fn on_bench(
+        &self,
+        args: &Test,
+        bench: &Bench,
+        workspace: &Workspace,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let mut command: Vec<String> =
+            vec!["sh".into(), "-c".into(), script(&self.for_bench), "tests".into()];
+        command
+            .push(format!("--test-threads={}", args.test_threads.unwrap_or_else(|| bench.tests_at_once())));
+        command.extend_from_slice(&args.filters);
+        let mut job = Job::new(command);
+        job.timeout = HANG;
+        job.servers = true;
+        for test in &self.for_bench {
+            job.executable(&test.path, Path::new("tests").join(test.file_name()));
+        }
+        for program in &self.programs {
+            job.executable(&program.path, PathBuf::from("bin").join(program.file_name()));
+        }
+        job.manifests(&workspace.root);
+        progress.begin("cargo xtask test --kernel-only", args.count_all(&self.for_bench)?);
+        let status = bench.run(&job, progress).context("the tests on the bench did not finish")?;
+        ensure!(status == 0, "some tests failed on the bench");
+        Ok(())
+    }
+}
+
+/// Runs all executables, whatever fails.
+fn script(tests: &[Executable]) -> String {
+    let mut script = format!("export {MARKS}=1\nfailed=\n");
     for test in tests {
         let name = test.file_name().display();
-        script.push_str(&format!("echo '     Running {} ({name})'\n", test.target));
         script.push_str(&format!(
             "\"$KUBE_IPVS_ROOT/tests/{name}\" \"$@\" || failed=\"$failed {}\"\n",
             test.target
         ));
     }
-    script.push_str("[ -z \"$failed\" ] || { echo \"failed:$failed\"; exit 1; }\n");
+    script + "[ -z \"$failed\" ] || { echo \"failed:$failed\"; exit 1; }\n"
+}
 
-    let mut command: Vec<String> = vec!["sh".into(), "-c".into(), script, "tests".into()];
-    command.push(format!("--test-threads={}", args.test_threads));
-    command.extend_from_slice(&args.filters);
-    let mut job = Job::new(command);
-    job.timeout = Duration::from_secs(args.timeout);
-    job.servers = true;
-    for test in tests {
-        job.executable(&test.path, PathBuf::from("tests").join(test.file_name()));
-    }
-    for binary in workspace.build_binaries(if args.image { image::PROFILE } else { &[] })? {
-        job.executable(&binary.path, PathBuf::from("bin").join(binary.file_name()));
-    }
-    job.manifests(&workspace.root);
-    let bench = Bench::choose(workspace, args.kernel.as_deref())?;
-    let status = bench.run(&job, out).context("the tests on the bench did not finish")?;
-    ensure!(status == 0, "some tests failed on the bench");
+fn on_host(args: &Test, workspace: &Workspace, built: &Built, progress: &mut Progress) -> Result<()> {
+    progress.begin("cargo xtask test --host", args.count_all(&built.for_host)?);
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args([
+            "test",
+            "--quiet",
+            "--no-fail-fast",
+            "--workspace",
+            "--exclude",
+            SCENARIOS,
+            "--",
+            "--format=pretty",
+        ])
+        .args(&args.filters)
+        .current_dir(&workspace.root);
+    let status = copy_output(&mut cargo, progress)?;
+    ensure!(status.success(), "some tests failed");
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! `cargo xtask vm`: any command on the bench, with the workspace's binaries on its PATH.
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use crate::testbench::{Bench, Job};
+use crate::testbench::{Bench, Job, Terminal};
 use crate::workspace::Workspace;
 
 /// Runs a command on the test bench: a kernel with ip_vs, in a virtual machine unless this host's own will do
@@ -41,7 +40,7 @@ pub(crate) fn run(args: Vm) -> Result<ExitCode> {
     job.interactive = job.is_shell();
     job.timeout = Duration::from_secs(args.timeout);
     if !args.no_build {
-        for binary in workspace.build_binaries(&[])? {
+        for binary in workspace.build_programs()? {
             job.executable(&binary.path, PathBuf::from("bin").join(binary.file_name()));
         }
     }
@@ -49,6 +48,6 @@ pub(crate) fn run(args: Vm) -> Result<ExitCode> {
     for file in &args.with {
         job.with(file)?;
     }
-    let bench = Bench::choose(&workspace, args.kernel.as_deref())?;
-    Ok(bench.run(&job, &mut io::stdout())?.into())
+    let bench = Bench::prepare(&workspace, args.kernel.as_deref(), false)?;
+    Ok(bench.run(&job, &mut Terminal)?.into())
 }

@@ -32,8 +32,12 @@ pub(crate) struct Target {
 
 /// An executable that cargo built.
 pub(crate) struct Executable {
+    /// The name of the package that it is of.
+    pub(crate) package: String,
     pub(crate) target: String,
     pub(crate) path: PathBuf,
+    /// Whether it has libtest's main function.
+    pub(crate) is_test: bool,
 }
 
 impl Workspace {
@@ -55,11 +59,10 @@ impl Workspace {
         Ok(directory)
     }
 
-    /// The binaries that jobs get on their PATH: those of the scenarios, and the daemon, built with such flags.
-    pub(crate) fn build_binaries(&self, daemon: &[&str]) -> Result<Vec<Executable>> {
-        let mut all = self.build(&["build", "--package", SCENARIOS, "--bins"])?;
-        all.push(self.build_daemon(daemon)?);
-        Ok(all)
+    /// The programs that jobs get on their PATH: the demo and the daemon.
+    pub(crate) fn build_programs(&self) -> Result<Vec<Executable>> {
+        let packages = ["--package", SCENARIOS, "--package", "kube-ipvs"];
+        self.build(&[&["build"], &packages[..], &["--bin", "demo", "--bin", "kube-ipvs"]].concat())
     }
 
     /// The daemon: one static file, which needs nothing else on the machine (.cargo/config.toml says how).
@@ -122,12 +125,28 @@ fn package(value: &Value) -> Package {
     Package { name: text(&value["name"]), targets: list(&value["targets"]).iter().map(target).collect() }
 }
 
+/// `path+file:///x/tests#scenarios@0.1.0`, or without a name where that is the directory's:
+/// `path+file:///x/xtask#0.1.0`.
+fn package_of(id: &str) -> String {
+    let (place, version) = id.rsplit_once('#').unwrap_or((id, ""));
+    let name = match version.split_once('@') {
+        Some((name, _)) => name,
+        None => place.rsplit('/').next().unwrap_or_default(),
+    };
+    name.to_owned()
+}
+
 fn parse_executables(messages: &str) -> Result<Vec<Executable>> {
     let mut executables = Vec::new();
     for line in messages.lines().filter(|line| line.starts_with('{')) {
         let message: Value = serde_json::from_str(line).context("reading cargo's messages")?;
         if let Some(path) = message["executable"].as_str() {
-            executables.push(Executable { target: text(&message["target"]["name"]), path: path.into() });
+            executables.push(Executable {
+                package: package_of(&text(&message["package_id"])),
+                target: text(&message["target"]["name"]),
+                path: path.into(),
+                is_test: message["profile"]["test"] == true,
+            });
         }
     }
     Ok(executables)
@@ -147,11 +166,13 @@ mod tests {
     #[test]
     fn finds_the_executables_among_cargos_messages() {
         let messages = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":null}
-{"reason":"compiler-artifact","target":{"name":"demo"},"executable":"/t/debug/demo"}
+{"reason":"compiler-artifact","package_id":"path+file:///x/tests#scenarios@0.1.0","target":{"name":"demo"},"profile":{"test":false},"executable":"/t/debug/demo"}
+{"reason":"compiler-artifact","package_id":"path+file:///x/xtask#0.1.0","target":{"name":"xtask"},"profile":{"test":true},"executable":"/t/debug/deps/xtask-1"}
 {"reason":"build-finished","success":true}"#;
         let executables = parse_executables(messages).unwrap();
-        assert_eq!(executables.len(), 1);
-        assert_eq!(executables[0].target, "demo");
-        assert_eq!(executables[0].file_name(), Path::new("demo"));
+        let found = executables.iter().map(|one| (&*one.package, &*one.target, one.file_name(), one.is_test));
+        let expected =
+            [("scenarios", "demo", Path::new("demo"), false), ("xtask", "xtask", Path::new("xtask-1"), true)];
+        assert_eq!(found.collect::<Vec<_>>(), expected);
     }
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::janitor::Janitor;
 use super::scenarios::{self, Scenario};
 use super::step::{Expected, Known, Step};
+use crate::janitor::Janitor;
 
 /// The only thing that is made, and removed again.
 const NAMESPACE: &str = "kube-ipvs-e2e";

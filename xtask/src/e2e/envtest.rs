@@ -2,14 +2,13 @@
 //! bench too.
 
 use std::env;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::E2e;
-use crate::tally::Tally;
+use crate::progress::Progress;
 use crate::testbench::{Bench, Job};
 use crate::workspace::{SCENARIOS, Workspace};
 
@@ -20,13 +19,13 @@ const NEEDED: [&str; 2] = ["etcd", "kube-apiserver"];
 const OPTIONAL: [(&str, &str); 2] = [("kube-controller-manager", "mysql::"), ("kube-proxy", "take_over::")];
 /// The tests, as cargo names them.
 const TESTS: &str = "envtest";
-const SCRIPT: &str =
-    "KUBE_IPVS_CONTROL_PLANE=\"$KUBE_IPVS_ROOT/control-plane\" exec \"$KUBE_IPVS_ROOT/tests/envtest\" \"$@\"";
+const SCRIPT: &str = "KUBE_IPVS_MARKS=1 KUBE_IPVS_CONTROL_PLANE=\"$KUBE_IPVS_ROOT/control-plane\" exec \"$KUBE_IPVS_ROOT/tests/envtest\" \"$@\"";
 
 pub(super) fn run(args: &E2e) -> Result<()> {
     let place = env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| PathBuf::from(USUAL_PLACE), PathBuf::from);
     let programs = Programs::among(&place, |path| path.is_file())?;
     let workspace = Workspace::load()?;
+    let bench = Bench::prepare(&workspace, args.kernel.as_deref(), true)?;
     let features = ["--features", "control-plane"];
     let tests = workspace
         .build(&[&["test", "--package", SCENARIOS, "--test", TESTS, "--no-run"], &features[..]].concat())?;
@@ -51,10 +50,12 @@ pub(super) fn run(args: &E2e) -> Result<()> {
     for (program, scenarios) in &programs.absent {
         println!("not run: {scenarios} takes {program}, which {} does not have", place.display());
     }
-    let mut out = Tally::new(io::stdout());
-    let status = Bench::choose(&workspace, args.kernel.as_deref())?.run(&job, &mut out)?;
-    ensure!(status == 0, "some scenarios failed on the real API server");
-    ensure!(out.counts.passed > 0, "no scenario has that in its name");
+    let mut progress = Progress::new(&workspace.bench_directory()?.join("envtest.log"))?;
+    progress.begin("cargo xtask e2e --cluster envtest", 0);
+    let status = bench.run(&job, &mut progress);
+    progress.print_table();
+    ensure!(status? == 0, "some scenarios failed on the real API server");
+    ensure!(progress.counts().passed > 0, "no scenario has that in its name");
     Ok(())
 }
 

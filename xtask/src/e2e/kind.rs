@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::cluster::Cluster;
-use super::janitor::Janitor;
 use crate::image;
+use crate::janitor::Janitor;
 use crate::workspace::Workspace;
 
 const NAME: &str = "kube-ipvs-e2e";

@@ -2,7 +2,6 @@
 
 mod cluster;
 mod envtest;
-mod janitor;
 mod kind;
 mod scenarios;
 mod step;

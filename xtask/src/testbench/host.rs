@@ -2,7 +2,6 @@
 //! its own, so nothing that it does to IPVS, nftables or addresses stays.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,8 @@ use xshell::{Shell, cmd};
 
 use super::job::Job;
 use super::packages;
-use super::stream::copy_output;
+use super::stream::{Output, copy_output};
+use crate::janitor::Janitor;
 use crate::workspace::Workspace;
 
 pub(crate) struct Host {
@@ -43,16 +43,16 @@ const SURROUNDINGS: &str =
 impl Host {
     pub(crate) fn prepare(workspace: &Workspace) -> Result<Self> {
         ensure!(packages::is_root(), "KUBE_IPVS_BENCH=host needs root");
-        packages::ensure_installed(packages::ORACLES)?;
         Ok(Self { directory: workspace.bench_directory()?.join("host") })
     }
 
-    pub(crate) fn run(&self, job: &Job, out: &mut dyn Write) -> Result<u8> {
+    pub(crate) fn run(&self, job: &Job, out: &mut dyn Output) -> Result<u8> {
         ensure!(
             !job.net,
             "on the host's own kernel a job has no way out of its namespace; try KUBE_IPVS_BENCH=vm"
         );
         let root = self.directory.join(std::process::id().to_string());
+        let janitor = Janitor::removing(&root)?;
         for file in job.files() {
             let place = root.join(&file.guest);
             if let Some(parent) = place.parent() {
@@ -81,7 +81,7 @@ impl Host {
         } else {
             copy_output(&mut command, out)?
         };
-        fs::remove_dir_all(&root)?;
+        janitor.finish()?;
         ensure!(job.interactive || started.elapsed() < job.timeout, "not done after {seconds} s");
         // As a shell says it: a signal is 128 and its number.
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use xshell::{Shell, cmd};
 
 use super::packages;
+use crate::janitor::Janitor;
 
 /// An unpacked kernel.
 pub(crate) struct Kernel {
@@ -32,8 +33,10 @@ impl Kernel {
         if !root.exists() {
             // Unpacked beside its place and moved there whole: an interrupted download leaves nothing half done.
             let unpacking = cache.join(format!("kernel-{package}.unpacking-{}", std::process::id()));
+            let janitor = Janitor::removing(&unpacking)?;
             download(package, &unpacking)?;
             fs::rename(&unpacking, &root)?;
+            janitor.finish()?;
         }
         Self::in_directory(&root)
     }

@@ -9,18 +9,18 @@ mod host;
 mod image;
 mod job;
 mod kernel;
+mod kvm;
 mod modules;
 mod packages;
 mod stream;
 mod vm;
 
 use std::env;
-use std::io::Write;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 pub(crate) use job::Job;
-pub(crate) use stream::copy_output;
+pub(crate) use stream::{Output, Terminal, copy_output};
 
 use crate::workspace::Workspace;
 
@@ -36,8 +36,9 @@ pub(crate) enum Bench {
 }
 
 impl Bench {
-    /// Chooses and prepares the bench. `kernel` names a kernel package for the virtual machine.
-    pub(crate) fn choose(workspace: &Workspace, kernel: Option<&str>) -> Result<Self> {
+    /// Chooses the bench and brings all that it takes, with the servers of scenarios or without. `kernel` names a kernel
+    /// package for the virtual machine.
+    pub(crate) fn prepare(workspace: &Workspace, kernel: Option<&str>, servers: bool) -> Result<Self> {
         let wish = env::var("KUBE_IPVS_BENCH").ok();
         let kernel = kernel.map(str::to_owned).or_else(|| env::var("KUBE_IPVS_BENCH_KERNEL").ok());
         let on_host = match wish.as_deref() {
@@ -46,6 +47,14 @@ impl Bench {
             Some(other) => bail!("KUBE_IPVS_BENCH={other}: it is host or vm"),
             None => kernel.is_none() && host::has_ip_vs(),
         };
+        ensure!(
+            on_host || cfg!(target_arch = "x86_64"),
+            "the kernel of this machine has no IPVS, and the bench's virtual machine is for x86_64 only: load ip_vs here \
+             (modprobe ip_vs, as root), or use an x86_64 machine"
+        );
+        let machine = if on_host { &[][..] } else { packages::MACHINE };
+        let servers = if servers { packages::SERVERS } else { &[] };
+        packages::ensure_installed(&[packages::ORACLES, machine, servers].concat())?;
         Ok(if on_host {
             Self::Host(host::Host::prepare(workspace)?)
         } else {
@@ -53,11 +62,17 @@ impl Bench {
         })
     }
 
-    /// Runs a job and gives its exit status; its standard output goes to `out`, its standard error to ours.
-    pub(crate) fn run(&self, job: &Job, out: &mut dyn Write) -> Result<u8> {
-        if job.servers {
-            packages::ensure_installed(packages::SERVERS)?;
-        }
+    /// How many scenarios run at a time: they wait more than they work.
+    pub(crate) fn tests_at_once(&self) -> usize {
+        let processors = match self {
+            Self::Host(_) => std::thread::available_parallelism().map_or(1, usize::from),
+            Self::Vm(vm) => vm.processors,
+        };
+        4 * processors
+    }
+
+    /// Runs a job, shows what it writes to `out` and gives its exit status.
+    pub(crate) fn run(&self, job: &Job, out: &mut dyn Output) -> Result<u8> {
         match self {
             Self::Host(host) => host.run(job, out),
             Self::Vm(vm) => vm.run(job, out),

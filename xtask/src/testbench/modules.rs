@@ -12,6 +12,7 @@ use xshell::{Shell, cmd};
 
 use super::cpio::Tree;
 use super::kernel::Kernel;
+use crate::janitor::Janitor;
 
 /// Directories and files below the modules' `kernel/`; a name without its suffix stands for the file or the directory.
 const WANTED: &[&str] = &[
@@ -55,11 +56,11 @@ pub(crate) fn staged(kernel: &Kernel, cache: &Path) -> Result<PathBuf> {
     if !stage.exists() {
         eprintln!("bench: collecting the modules of Linux {}", kernel.version);
         let unfinished = cache.join(format!("modules-{}.unfinished-{}", kernel.version, std::process::id()));
+        let janitor = Janitor::removing(&unfinished)?;
         collect(kernel, &unfinished)?;
-        // Another xtask may have been faster; its result is as good.
-        if fs::rename(&unfinished, &stage).is_err() {
-            fs::remove_dir_all(&unfinished)?;
-        }
+        // Another xtask may have been faster; its result is as good, and this one is removed.
+        let _ = fs::rename(&unfinished, &stage);
+        janitor.finish()?;
     }
     Ok(stage)
 }

@@ -56,9 +56,10 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
     );
     ensure!(
         is_root(),
-        "the test bench needs some packages: sudo apt-get install --no-install-recommends {list}"
+        "the test bench lacks packages, and only root can install them: run this as root, or first \
+         `sudo apt-get install --no-install-recommends {list}`"
     );
-    eprintln!("bench: installing {list}");
+    eprintln!("bench: installing {list}, and nothing into this machine's kernel");
     if apt_install(&packages).is_err() {
         eprintln!("bench: refreshing apt's package lists first");
         update_lists()?;
@@ -71,7 +72,11 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
 }
 
 pub(crate) fn update_lists() -> Result<()> {
-    apt_get(&["update"])
+    // Without this apt-get goes on with the lists that it has, and calls that a success.
+    apt_get(&["update", "--error-on=any"]).context(
+        "apt cannot refresh its package lists: check this machine's network, its proxy settings and the mirrors in \
+         /etc/apt/sources.list*, then try again",
+    )
 }
 
 fn apt_install(packages: &[&str]) -> Result<()> {

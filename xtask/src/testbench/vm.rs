@@ -2,30 +2,32 @@
 //! a job that does not end.
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use xshell::{Shell, cmd};
+use anyhow::{Context, Result, bail};
 
 use super::job::Job;
 use super::kernel::Kernel;
-use super::stream::Tail;
-use super::{image, packages};
+use super::stream::{Output, Tail};
+use super::{image, kvm};
+use crate::janitor::Janitor;
 use crate::workspace::Workspace;
 
-/// Emulated on a busy machine a boot takes seconds; a minute is a hang.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
+/// Emulated, a boot takes seconds, and a minute on a machine ten times slower; this is a hang.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// How often the machine's files are looked at.
 const POLL: Duration = Duration::from_millis(10);
 
 pub(crate) struct Vm {
     cache: PathBuf,
     kernel: Kernel,
     kvm: bool,
+    pub(super) processors: usize,
 }
 
 /// How one boot went.
@@ -39,18 +41,19 @@ enum Outcome {
 
 impl Vm {
     pub(crate) fn prepare(workspace: &Workspace, kernel: Option<&str>) -> Result<Self> {
-        ensure!(cfg!(target_arch = "x86_64"), "the virtual machine of the bench is for x86_64 only");
-        packages::ensure_installed(packages::ORACLES)?;
-        packages::ensure_installed(packages::MACHINE)?;
         let cache = workspace.bench_directory()?;
         remove_leftovers(&cache)?;
         let kernel = Kernel::get(&cache, kernel)?;
-        Ok(Self { cache, kernel, kvm: kvm_works() })
+        let kvm = kvm::works(&kernel, &cache)?;
+        // Emulated ones disturb each other more, the more they are.
+        let processors = thread::available_parallelism().map_or(1, usize::from).min(4);
+        Ok(Self { cache, kernel, kvm, processors })
     }
 
-    pub(crate) fn run(&self, job: &Job, out: &mut dyn Write) -> Result<u8> {
+    pub(crate) fn run(&self, job: &Job, out: &mut dyn Output) -> Result<u8> {
         let directory = self.cache.join(format!("run-{}", std::process::id()));
         fs::create_dir_all(&directory)?;
+        let janitor = Janitor::removing(&directory)?;
         let image = directory.join("initramfs.cpio");
         image::write(&self.kernel, &self.cache, job, &directory, &image)?;
         let console = self.cache.join(format!("console-{}.log", std::process::id()));
@@ -75,7 +78,7 @@ impl Vm {
                 }
             }
         }
-        fs::remove_dir_all(&directory)?;
+        janitor.finish()?;
         if matches!(result, Ok(0)) || fs::metadata(&console)?.len() == 0 {
             fs::remove_file(&console)?;
         } else if result.is_ok() {
@@ -91,8 +94,11 @@ fn remove_leftovers(cache: &Path) -> Result<()> {
     for entry in fs::read_dir(cache)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // run-PID, kernel-PACKAGE.unpacking-PID, modules-VERSION.unfinished-PID
+        let is_unfinished =
+            name.starts_with("run-") || name.contains(".unpacking-") || name.contains(".unfinished-");
         let process_is_gone = |process: &str| !Path::new("/proc").join(process).exists();
-        if name.strip_prefix("run-").is_some_and(process_is_gone) {
+        if is_unfinished && name.rsplit('-').next().is_some_and(process_is_gone) {
             fs::remove_dir_all(&path)?;
         } else if name.starts_with("console-")
             && fs::metadata(&path)?.modified()?.elapsed().is_ok_and(|age| age > KEPT)
@@ -110,33 +116,6 @@ fn console_tail(console: &Path) -> String {
     let tail = lines[lines.len().saturating_sub(40)..].join("\n");
     let shown = if tail.trim().is_empty() { "(nothing)".to_owned() } else { tail };
     format!("\nthe end of its console ({}):\n{shown}", console.display())
-}
-
-/// /dev/kvm may exist and yet not work: asks qemu itself, which quits before the machine starts.
-fn kvm_works() -> bool {
-    let usable = File::options().read(true).write(true).open("/dev/kvm").is_ok();
-    let probe = || {
-        let sh = Shell::new()?;
-        let machine = [
-            "-M",
-            "q35,accel=kvm",
-            "-cpu",
-            "max",
-            "-S",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-monitor",
-            "stdio",
-        ];
-        cmd!(sh, "timeout 5 qemu-system-x86_64 {machine...}")
-            .quiet()
-            .stdin("quit\n")
-            .ignore_stdout()
-            .ignore_stderr()
-            .run()
-    };
-    usable && probe().is_ok()
 }
 
 /// A running qemu, which does not outlive this value.
@@ -196,7 +175,8 @@ impl Machine {
         ]);
         // As qemu 7.2 emulates cmpxchg16b, Linux 6.12 panics before it is up: flags and free lists are damaged.
         let cpu = if kvm { "max" } else { "max,-cx16" };
-        qemu.args(["-M", "q35", "-cpu", cpu, "-smp", "2", "-m", "3G"]);
+        qemu.args(["-M", "q35", "-cpu", cpu, "-smp", &vm.processors.to_string()]);
+        qemu.args(["-m", &format!("{}M", 2048 + 512 * vm.processors)]);
         qemu.args(["-accel", if kvm { "kvm" } else { "tcg,thread=multi" }]);
         qemu.arg("-kernel").arg(&vm.kernel.image).arg("-initrd").arg(image).args(["-append", &parameters]);
         qemu.arg("-chardev").arg(format!("file,id=console,path={}", console.display()));
@@ -233,14 +213,13 @@ impl Machine {
     }
 
     /// Shows the job's output until it ends, one way or another.
-    fn follow(&mut self, job: &Job, out: &mut dyn Write) -> Result<Outcome> {
+    fn follow(&mut self, job: &Job, out: &mut dyn Output) -> Result<Outcome> {
         let mut up = None;
         let mut scanned = Instant::now();
         loop {
             // Asked before the last look at what it wrote: after its end nothing comes any more.
             let ended = self.qemu.try_wait()?;
-            self.stdout.copy(out)?;
-            self.stderr.copy(&mut io::stderr())?;
+            self.copy(out)?;
             let reports = fs::read_to_string(&self.reports)?;
             if up.is_none() && reports.starts_with("up\n") {
                 up = Some(Instant::now());
@@ -248,13 +227,14 @@ impl Machine {
             }
             if let Some(status) = parse_exit(&reports)? {
                 // It was written last; so all output is there by now.
-                self.stdout.copy(out)?;
-                self.stderr.copy(&mut io::stderr())?;
+                self.copy(out)?;
                 return Ok(Outcome::Exit(status));
             }
             let mut failed = None;
+            // Once a second is enough to look through the console, and to see whether anything has come at all.
             if ended.is_some() || scanned.elapsed() > Duration::from_secs(1) {
                 scanned = Instant::now();
+                out.tick()?;
                 failed = self
                     .panic()?
                     .or_else(|| ended.map(|status| format!("the machine ended by itself ({status})")));
@@ -273,6 +253,12 @@ impl Machine {
                 _ => thread::sleep(POLL),
             }
         }
+    }
+
+    /// Hands on what the job has written since the last call.
+    fn copy(&mut self, out: &mut dyn Output) -> Result<()> {
+        self.stdout.copy(|bytes| out.stdout(bytes))?;
+        self.stderr.copy(|bytes| out.stderr(bytes))
     }
 
     /// What the kernel said if it panicked. It is told to end the machine then, but may be too broken for that.

@@ -1,6 +1,7 @@
 //! Cleaning up, whatever happens to us: by a process that waits for our end.
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -8,13 +9,13 @@ use anyhow::{Context, Result, ensure};
 /// Runs a command when it is dropped, and also when this process ends in any other way: Ctrl-C and SIGKILL close the
 /// pipe that the waiting process reads.
 #[derive(Debug)]
-pub(super) struct Janitor {
+pub(crate) struct Janitor {
     waiting: Option<Child>,
     does: String,
 }
 
 impl Janitor {
-    pub(super) fn new(words: &[String]) -> Result<Self> {
+    pub(crate) fn new(words: &[String]) -> Result<Self> {
         // A Ctrl-C at the terminal is for all its processes; this one and what it starts go on.
         let mut waiting = Command::new("sh")
             .args(["-c", "trap '' INT TERM HUP; echo; cat >/dev/null; exec \"$@\" >&2", "janitor"])
@@ -29,8 +30,14 @@ impl Janitor {
         Ok(Self { waiting: Some(waiting), does: words.join(" ") })
     }
 
+    /// Removes a directory, which need not be there yet.
+    pub(crate) fn removing(directory: &Path) -> Result<Self> {
+        let words = ["rm", "-rf", "--", &directory.to_string_lossy()].map(str::to_owned);
+        Self::new(&words)
+    }
+
     /// Cleans up now, and says whether it worked.
-    pub(super) fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         self.clean()
     }
 
@@ -53,9 +60,8 @@ impl Drop for Janitor {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
-    use std::time::{Duration, Instant};
-    use std::{fs, thread};
 
     use super::*;
 
@@ -84,16 +90,12 @@ mod tests {
         let mut waiting = janitor.waiting.take().unwrap();
         let pipe = waiting.stdin.take().unwrap();
         let mut owner = Command::new("sleep").arg("600").stdout(Stdio::from(pipe)).spawn().unwrap();
-        thread::sleep(Duration::from_millis(100));
         assert!(!file.exists());
         owner.kill().unwrap();
         owner.wait().unwrap();
-        let start = Instant::now();
-        while !file.exists() && start.elapsed() < Duration::from_secs(20) {
-            thread::sleep(Duration::from_millis(10));
-        }
-        assert!(file.exists());
+        // It ends when it has cleaned up.
         waiting.wait().unwrap();
+        assert!(file.exists());
         fs::remove_file(file).unwrap();
     }
 }

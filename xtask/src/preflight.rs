@@ -1,0 +1,128 @@
+//! What a machine must have before anything is compiled. What is missing is said in one sentence, with what to do.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::testbench::{Bench, is_installed};
+use crate::workspace::Workspace;
+
+/// What a command needs besides a supported system.
+pub(crate) struct Needs {
+    /// On the disk of the target directory, in GB, when nothing is there yet.
+    pub(crate) disk: u64,
+    /// In GB, for the compiler and the bench's machine.
+    pub(crate) memory: u64,
+    /// The servers that scenarios put behind Services.
+    pub(crate) servers: bool,
+}
+
+/// Checks the machine and brings what it lacks; the bench that comes of it is ready to run jobs.
+pub(crate) fn run(workspace: &Workspace, kernel: Option<&str>, needs: &Needs) -> Result<Bench> {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    check_distribution(&release, is_installed("apt-get"))?;
+    check_memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), needs.memory)?;
+    check_disk(workspace, needs.disk)?;
+    Bench::prepare(workspace, kernel, needs.servers)
+}
+
+/// The packages' names are Debian's, and so is the kernel. Where there is no apt at all the bench says what it lacks.
+fn check_distribution(release: &str, has_apt: bool) -> Result<()> {
+    let value = |key: &str| {
+        let line = release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    let (id, version, name) = (value("ID"), value("VERSION_ID"), value("PRETTY_NAME"));
+    let oldest = match id.as_str() {
+        "debian" => 12.0,
+        "ubuntu" => 24.04,
+        _ if has_apt => return Ok(()),
+        _ => bail!(
+            "{} has no apt-get, by which this command installs ipvsadm, nft, qemu and others: run it on Debian 12 or \
+             Ubuntu 24.04 or newer, in a virtual machine or a privileged container of it",
+            if name.is_empty() { "this system" } else { &name }
+        ),
+    };
+    ensure!(
+        has_apt,
+        "{name} without apt-get: install it (package apt), it brings the programs of the test bench"
+    );
+    // A Debian that is still being tested has no version.
+    let known = version.parse::<f64>().ok();
+    ensure!(
+        known.is_none_or(|version| version >= oldest),
+        "{name} is too old for the test bench: use Debian 12 or Ubuntu 24.04 or newer"
+    );
+    Ok(())
+}
+
+fn check_memory(meminfo: &str, needed: u64) -> Result<()> {
+    let field = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    let Some(available) = field("MemAvailable") else { return Ok(()) };
+    ensure!(
+        available >= needed * 1_000_000,
+        "{:.1} GB of memory are available and this command needs {needed} GB: end other programs, or give the machine \
+         more memory",
+        available as f64 / 1e6
+    );
+    Ok(())
+}
+
+/// What was built before needs no place again, so a target directory that is there counts.
+fn check_disk(workspace: &Workspace, needed: u64) -> Result<()> {
+    let free = kilobytes("df", &["--output=avail", "-k"], &workspace.root)?;
+    let used = if workspace.target.is_dir() { kilobytes("du", &["-sk"], &workspace.target)? } else { 0 };
+    ensure!(
+        free + used >= needed * 1_000_000,
+        "{:.1} GB are free below {} and this command needs {needed} GB: make room, or set CARGO_TARGET_DIR to a directory \
+         on a larger disk",
+        free as f64 / 1e6,
+        workspace.root.display()
+    );
+    Ok(())
+}
+
+/// The first number that a program says of a path.
+fn kilobytes(program: &str, flags: &[&str], path: &Path) -> Result<u64> {
+    let output = Command::new(program).args(flags).arg(path).output();
+    let output = output.with_context(|| format!("starting {program}"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let number = said.split_whitespace().find_map(|word| word.parse().ok());
+    number.with_context(|| format!("{program} says nothing of {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn distribution(release: &str, has_apt: bool) -> String {
+        check_distribution(release, has_apt).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn systems_that_are_not_supported_are_named() {
+        let debian = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n";
+        assert_eq!(distribution(debian, true), "");
+        assert_eq!(distribution("PRETTY_NAME=\"Debian GNU/Linux forky/sid\"\nID=debian\n", true), "");
+        let old = distribution("PRETTY_NAME=\"Ubuntu 22.04.5 LTS\"\nID=ubuntu\nVERSION_ID=\"22.04\"\n", true);
+        assert!(old.starts_with("Ubuntu 22.04.5 LTS is too old"), "{old}");
+        let fedora = distribution("PRETTY_NAME=\"Fedora Linux 42\"\nID=fedora\nVERSION_ID=42\n", false);
+        assert!(fedora.starts_with("Fedora Linux 42 has no apt-get"), "{fedora}");
+        assert!(distribution(debian, false).contains("without apt-get"));
+        assert!(distribution("", false).starts_with("this system has no apt-get"));
+    }
+
+    #[test]
+    fn too_little_memory_is_said() {
+        let meminfo = "MemTotal:       24000000 kB\nMemAvailable:    2100000 kB\n";
+        let error = check_memory(meminfo, 5).unwrap_err().to_string();
+        assert!(error.starts_with("2.1 GB of memory are available and this command needs 5 GB"), "{error}");
+        assert!(check_memory(meminfo, 2).is_ok());
+        assert!(check_memory("", 5).is_ok());
+    }
+}

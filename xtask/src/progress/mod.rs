@@ -1,0 +1,197 @@
+//! A run of tests as somebody watches it: which of how many, how long so far and still, what failed and why, and at
+//! the end a table. It reads what test executables print, and the marks that scenarios make for it (tests/src/mark.rs).
+
+mod counts;
+mod lines;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::steps::human;
+use crate::testbench::Output;
+pub(crate) use counts::Counts;
+use lines::{Event, Lines};
+
+/// Set for test executables whose marks are read.
+pub(crate) const MARKS: &str = "KUBE_IPVS_MARKS";
+/// After so long without a result it is said which tests are running.
+const QUIET: Duration = Duration::from_secs(30);
+const SLOWEST: usize = 10;
+
+/// A test that failed.
+struct Failure {
+    name: String,
+    /// What was expected and what was seen, where the test says it.
+    why: String,
+    /// The command that runs only this one.
+    again: String,
+}
+
+pub(crate) struct Progress {
+    stdout: Lines,
+    stderr: Lines,
+    log: File,
+    log_path: PathBuf,
+    counts: Counts,
+    failures: Vec<Failure>,
+    took: Vec<(Duration, String)>,
+    part: Part,
+}
+
+/// The tests that run now.
+struct Part {
+    /// The command that runs one of them, but for its name.
+    again: &'static str,
+    total: usize,
+    done: usize,
+    started: Instant,
+    heard: Instant,
+    begun: BTreeMap<String, Instant>,
+    why: BTreeMap<String, String>,
+}
+
+impl Part {
+    fn new(again: &'static str, total: usize) -> Self {
+        let (begun, why) = (BTreeMap::new(), BTreeMap::new());
+        let now = Instant::now();
+        Self { again, total, done: 0, started: now, heard: now, begun, why }
+    }
+
+    /// The time so far, and a guess at the rest from the pace so far.
+    fn time(&self) -> String {
+        let so_far = self.started.elapsed();
+        let left = self.total.saturating_sub(self.done);
+        match u32::try_from(self.done) {
+            Ok(done) if done > 0 && left > 0 => {
+                let rest = so_far * u32::try_from(left).unwrap_or(u32::MAX) / done;
+                format!("{} so far, about {} left", human(so_far), human(rest))
+            }
+            _ => format!("{} so far", human(so_far)),
+        }
+    }
+}
+
+impl Progress {
+    /// All that the tests say is kept in this file.
+    pub(crate) fn new(log: &Path) -> Result<Self> {
+        let file = File::create(log).with_context(|| format!("creating {}", log.display()))?;
+        Ok(Self {
+            stdout: Lines::default(),
+            stderr: Lines::default(),
+            log: file,
+            log_path: log.to_owned(),
+            counts: Counts::default(),
+            failures: Vec::new(),
+            took: Vec::new(),
+            part: Part::new("", 0),
+        })
+    }
+
+    /// So many tests come now, each of which can be run alone by the command `again` and its name.
+    pub(crate) fn begin(&mut self, again: &'static str, total: usize) {
+        self.part = Part::new(again, total);
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn event(&mut self, event: Event, out: &mut dyn Write) -> Result<()> {
+        self.part.heard = Instant::now();
+        match event {
+            Event::Begun(name) => {
+                self.part.begun.insert(name, Instant::now());
+            }
+            Event::Why(name, why) => {
+                self.part.why.insert(name, why);
+            }
+            Event::Ended(name, result) => self.ended(&name, &result, out)?,
+            Event::Counted(counts) => self.counts += counts,
+            // Of each executable, also where none of its tests was asked for.
+            Event::Frame => {}
+            Event::Other(line) => out.write_all(&line)?,
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, name: &str, result: &str, out: &mut dyn Write) -> Result<()> {
+        self.part.done += 1;
+        let (done, total) = (self.part.done, self.part.total.max(self.part.done));
+        let took = self.part.begun.remove(name).map(|begun| begun.elapsed());
+        let seconds = took.map(|took| format!("{:.1} s", took.as_secs_f32())).unwrap_or_default();
+        writeln!(out, "{done:>4}/{total}  {result:<6} {seconds:>8}  {name}  ({})", self.part.time())?;
+        self.took.extend(took.map(|took| (took, name.to_owned())));
+        if result == "FAILED" {
+            let why = self.part.why.remove(name).unwrap_or_default();
+            let again = format!("{} {name}", self.part.again);
+            let failure = Failure { name: name.to_owned(), why, again };
+            writeln!(out, "{}", failure.describe(&self.log_path))?;
+            self.failures.push(failure);
+        }
+        Ok(())
+    }
+
+    /// The end: what failed, and what took longest.
+    pub(crate) fn print_table(&mut self) {
+        for failure in &self.failures {
+            println!("\n{}", failure.describe(&self.log_path));
+        }
+        self.took.sort_unstable();
+        let slowest: Vec<_> = self.took.iter().rev().take(SLOWEST).collect();
+        if !slowest.is_empty() {
+            println!("\nThe slowest:");
+        }
+        for (took, name) in slowest {
+            println!("{:>8.1} s  {name}", took.as_secs_f32());
+        }
+        println!("\n{}\n", self.counts);
+    }
+}
+
+impl Failure {
+    fn describe(&self, log: &Path) -> String {
+        let mut text = format!("FAILED: {}\n", self.name);
+        for line in self.why.lines() {
+            text += &format!("    {line}\n");
+        }
+        text + &format!("  all that was said: {}\n  it alone: {}", log.display(), self.again)
+    }
+}
+
+impl Output for Progress {
+    fn stdout(&mut self, bytes: &[u8]) -> Result<()> {
+        self.log.write_all(bytes)?;
+        for event in self.stdout.events(bytes) {
+            self.event(event, &mut io::stdout())?;
+        }
+        Ok(io::stdout().flush()?)
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) -> Result<()> {
+        self.log.write_all(bytes)?;
+        for event in self.stderr.events(bytes) {
+            self.event(event, &mut io::stderr())?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        if self.part.heard.elapsed() < QUIET || self.part.begun.is_empty() {
+            return Ok(());
+        }
+        self.part.heard = Instant::now();
+        let running: Vec<String> = self
+            .part
+            .begun
+            .iter()
+            .map(|(name, begun)| format!("{name} ({})", human(begun.elapsed())))
+            .collect();
+        println!("     running: {}  ({})", running.join(", "), self.part.time());
+        Ok(())
+    }
+}
