@@ -75,14 +75,15 @@ fn check_memory(meminfo: &str, needed: u64) -> Result<()> {
 
 /// What was built before needs no place again, so a target directory that is there counts.
 fn check_disk(workspace: &Workspace, needed: u64) -> Result<()> {
-    let free = kilobytes("df", &["--output=avail", "-k"], &workspace.root)?;
+    let disk = workspace.target.ancestors().find(|directory| directory.is_dir()).unwrap_or(&workspace.root);
+    let free = kilobytes("df", &["--output=avail", "-k"], disk)?;
     let used = if workspace.target.is_dir() { kilobytes("du", &["-sk"], &workspace.target)? } else { 0 };
     ensure!(
         free + used >= needed * 1_000_000,
-        "{:.1} GB are free below {} and this command needs {needed} GB: make room, or set CARGO_TARGET_DIR to a directory \
+        "{:.1} GB are free for {} and this command needs {needed} GB: make room, or set CARGO_TARGET_DIR to a directory \
          on a larger disk",
         free as f64 / 1e6,
-        workspace.root.display()
+        workspace.target.display()
     );
     Ok(())
 }

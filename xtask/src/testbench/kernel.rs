@@ -111,7 +111,7 @@ fn download(package: &str, unpacking: &Path) -> Result<()> {
         );
         eprintln!("bench: the package lists are out of date; refreshing them");
         packages::update_lists()?;
-        get().with_context(|| format!("downloading {package}"))?;
+        get().with_context(|| format!("apt cannot download {package}: {}", packages::MIRRORS))?;
     }
     for deb in sh.read_dir(unpacking)? {
         cmd!(sh, "dpkg-deb -x {deb} {unpacking}").quiet().run()?;

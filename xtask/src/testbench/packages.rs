@@ -62,8 +62,8 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
     eprintln!("bench: installing {list}, and nothing into this machine's kernel");
     if apt_install(&packages).is_err() {
         eprintln!("bench: refreshing apt's package lists first");
-        update_lists()?;
-        apt_install(&packages)?;
+        let said = update_lists()?;
+        apt_install(&packages).with_context(|| format!("apt cannot bring {list}: {MIRRORS}{said}"))?;
     }
     for (program, package) in needed {
         ensure!(find(program).is_some(), "{package} is installed, yet brought no {program}");
@@ -71,30 +71,32 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn update_lists() -> Result<()> {
-    // Without this apt-get goes on with the lists that it has, and calls that a success.
-    apt_get(&["update", "--error-on=any"]).context(
-        "apt cannot refresh its package lists: check this machine's network, its proxy settings and the mirrors in \
-         /etc/apt/sources.list*, then try again",
-    )
+/// What to do when apt cannot bring something.
+pub(crate) const MIRRORS: &str = "check this machine's network, its proxy settings and the mirrors in \
+                                  /etc/apt/sources.list*, then try again\n";
+
+/// Hands back what apt complains of: a mirror that it does not reach is no failure to it, as other lists may do.
+pub(crate) fn update_lists() -> Result<String> {
+    apt_get(&["update"])
 }
 
-fn apt_install(packages: &[&str]) -> Result<()> {
+fn apt_install(packages: &[&str]) -> Result<String> {
     apt_get(&[&["install", "--yes", "--no-install-recommends"], packages].concat())
 }
 
-/// Runs apt-get quietly; what it said is shown only when it fails.
-fn apt_get(args: &[&str]) -> Result<()> {
+/// Runs apt-get quietly, and hands back its complaints.
+fn apt_get(args: &[&str]) -> Result<String> {
     let output = Command::new("apt-get")
         .args(["-qq", "-o", "DPkg::Lock::Timeout=120"])
         .args(args)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .output()
         .context("starting apt-get")?;
+    let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        bail!("apt-get {} failed:\n{}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim_end());
+        bail!("apt-get {} failed:\n{}", args.join(" "), said.trim_end());
     }
-    Ok(())
+    Ok(said.into_owned())
 }
 
 /// A program to run, found as [`find`] does.
