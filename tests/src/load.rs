@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::client::{get_here, socket_address};
 use crate::namespace::Namespace;
+use crate::wait::eventually;
 
 /// Requests one after the other, each over a new connection, until stopped.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
+    /// How many requests have ended, one way or the other.
+    ended: Arc<AtomicUsize>,
     thread: Option<JoinHandle<Result<Report>>>,
 }
 
@@ -34,25 +37,6 @@ impl Report {
     pub fn answered(&self) -> usize {
         self.answers.values().sum()
     }
-
-    /// Fails where a request failed, or where too few were made to say anything.
-    pub fn expect_clean(&self, at_least: usize, who: &str) -> Result<()> {
-        if !self.failures.is_empty() {
-            bail!(
-                "{who}: {} of {} requests failed:\n{}",
-                self.failures.len(),
-                self.failures.len() + self.answered(),
-                self.failures.join("\n")
-            );
-        }
-        if self.answered() < at_least {
-            bail!(
-                "{who}: only {} requests were made, {at_least} are needed to say anything",
-                self.answered()
-            );
-        }
-        Ok(())
-    }
 }
 
 impl Load {
@@ -60,7 +44,8 @@ impl Load {
     pub fn start(namespace: &Arc<Namespace>, to: &str, pause: Duration) -> Result<Self> {
         let to = socket_address(to)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let ended = Arc::new(AtomicUsize::new(0));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&ended));
         let thread = namespace.spawn(move || {
             let mut report = Report::default();
             let start = Instant::now();
@@ -79,18 +64,40 @@ impl Load {
                         ));
                     }
                 }
+                counted.fetch_add(1, Ordering::SeqCst);
+                // Users come by and by: what would be proved without a pause would take all of the machine.
                 thread::sleep(pause);
             }
             report
         })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, ended, thread: Some(thread) })
     }
 
-    /// Ends the load and tells what it has seen.
-    pub fn stop(mut self) -> Result<Report> {
+    /// Waits until some more requests have ended that began after this call.
+    pub fn go_on(&self, count: usize) -> Result<()> {
+        // The first of them may have begun before.
+        self.await_ended(self.ended.load(Ordering::SeqCst) + 1 + count)
+    }
+
+    fn await_ended(&self, count: usize) -> Result<()> {
+        eventually(|| {
+            let ended = self.ended.load(Ordering::SeqCst);
+            ensure!(ended >= count, "{ended} requests of {count} have ended");
+            Ok(())
+        })
+    }
+
+    /// Goes on until there were enough requests to say anything, and one that began after this call; ends the load,
+    /// and fails where a request failed.
+    pub fn stop(mut self, at_least: usize, who: &str) -> Result<Report> {
+        self.go_on(1).and_then(|()| self.await_ended(at_least)).with_context(|| format!("{who} asks"))?;
         self.stop.store(true, Ordering::SeqCst);
         let thread = self.thread.take().ok_or_else(|| anyhow!("the load was stopped before"))?;
-        thread.join().map_err(|_| anyhow!("the load's thread panicked"))?
+        let report = thread.join().map_err(|_| anyhow!("the load's thread panicked"))??;
+        let failed = report.failures.len();
+        let all = failed + report.answered();
+        ensure!(failed == 0, "{who}: {failed} of {all} requests failed:\n{}", report.failures.join("\n"));
+        Ok(report)
     }
 }
 

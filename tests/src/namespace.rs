@@ -8,11 +8,12 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::wait::eventually;
 
 /// Where `ip netns` keeps the names.
 const NAMES: &str = "/run/netns";
@@ -171,17 +172,16 @@ impl Namespace {
                 (namespace.ino() == own).then_some(pid)
             })
         };
-        let deadline = Instant::now() + Duration::from_secs(2);
-        loop {
-            let mut found = false;
-            for pid in inside().filter_map(Pid::from_raw) {
-                found = true;
-                let _ = kill_process(pid, Signal::KILL);
+        let killed = eventually(|| {
+            let found: Vec<Pid> = inside().filter_map(Pid::from_raw).collect();
+            for pid in &found {
+                let _ = kill_process(*pid, Signal::KILL);
             }
-            if !found || Instant::now() > deadline {
-                return;
-            }
-            thread::sleep(Duration::from_millis(20));
+            ensure!(found.is_empty(), "processes that outlive SIGKILL in {}: {found:?}", self.name);
+            Ok(())
+        });
+        if let Err(error) = killed {
+            eprintln!("{error:#}");
         }
     }
 }

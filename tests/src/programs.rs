@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::client::Failure;
 use crate::namespace::Namespace;
 use crate::servers::Transport;
-use crate::wait::eventually;
+use crate::wait::{eventually, time_out};
 
 /// A program that serves in a namespace; killed when dropped.
 #[derive(Debug)]
@@ -100,8 +100,9 @@ pub fn dns_server(
 
 /// Asks a DNS server with `dig` and returns what it answers, a line a record.
 pub fn dig(namespace: &Namespace, server: &str, question: &[&str]) -> Result<String> {
-    let server = format!("@{server}");
-    let mut arguments = vec!["+short", "+time=3", "+tries=1", server.as_str()];
+    let (server, time) = (format!("@{server}"), format!("+time={}", time_out()));
+    // One try: a question that is lost must not be made good by asking again.
+    let mut arguments = vec!["+short", &time, "+tries=1", server.as_str()];
     arguments.extend(question);
     Ok(namespace.run("dig", &arguments)?.trim_end().to_owned())
 }
@@ -134,10 +135,11 @@ pub fn database(namespace: &Arc<Namespace>, name: &str, directory: &Path) -> Res
 /// Runs one statement with the database's own command-line client and returns the table that it prints.
 pub fn sql(namespace: &Namespace, host: &str, port: u16, statement: &str) -> Result<String> {
     let (host, port) = (format!("--host={host}"), format!("--port={port}"));
+    let limit = format!("--connect-timeout={}", time_out());
     let arguments = [
         "--no-defaults",
         "--protocol=TCP",
-        "--connect-timeout=5",
+        &limit,
         "--skip-column-names",
         "--batch",
         &host,

@@ -1,27 +1,45 @@
-//! How a scenario runs: on a cluster of its own, within a time limit, with a full account when it fails.
+//! How a scenario runs: on a cluster of its own, with an end to every hang and a full account when it fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
 use crate::cluster::{Cluster, ClusterBuilder};
+use crate::mark;
+use crate::wait::patience;
+
+/// When a scenario is given up, on a machine of usual speed: ten times what the longest takes there. It only ends a hang.
+const HANG: Duration = Duration::from_secs(1800);
 
 /// What a scenario ends with.
 pub type TestResult = Result<()>;
 
-/// Makes the cluster, runs `work` on it and takes it down. When `work` fails, panics or does not end in time, the
+/// Makes the cluster, runs `work` on it and takes it down. When `work` fails, panics or hangs, the
 /// daemons' logs and the kernel's state are printed first.
 pub fn scenario(
     builder: ClusterBuilder,
     work: impl FnOnce(&mut Cluster) -> TestResult + Send + 'static,
 ) -> TestResult {
-    let limit = builder.deadline;
+    mark::begun();
+    let result = run(builder, work);
+    if let Err(error) = &result {
+        mark::failed(error);
+    }
+    result
+}
+
+fn run(
+    builder: ClusterBuilder,
+    work: impl FnOnce(&mut Cluster) -> TestResult + Send + 'static,
+) -> TestResult {
+    let limit = patience(HANG);
     let mut cluster = builder.build()?;
     let diagnosis = cluster.diagnosis();
     let (tell, told) = channel();
-    // Its own thread, so that the time limit holds whatever the scenario waits for.
+    // Its own thread, so that the limit holds whatever the scenario waits for.
     let thread = thread::Builder::new().name("scenario".into()).spawn(move || {
         let result = catch_unwind(AssertUnwindSafe(|| work(&mut cluster)));
         // The reason comes first: what follows it is long, and who keeps the output may keep only its beginning.
@@ -38,11 +56,14 @@ pub fn scenario(
     match told.recv_timeout(limit) {
         Ok(()) | Err(RecvTimeoutError::Disconnected) => match thread.join() {
             Ok(Ok(result)) => result,
-            Ok(Err(panic)) | Err(panic) => resume_unwind(panic),
+            Ok(Err(panic)) | Err(panic) => {
+                mark::panicked(&*panic);
+                resume_unwind(panic)
+            }
         },
         Err(RecvTimeoutError::Timeout) => {
             diagnosis.print();
-            bail!("the scenario did not end within {limit:?}");
+            bail!("the scenario hangs: it has not ended within {limit:?}");
         }
     }
 }

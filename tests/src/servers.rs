@@ -4,7 +4,7 @@
 //! address the packets reached it.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -15,8 +15,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::namespace::Namespace;
 
-/// How often a waiting thread looks whether it shall stop.
+/// How often a waiting thread looks whether it shall stop: no answer waits for it.
 const PULSE: Duration = Duration::from_millis(100);
+/// The same where it is woken when it shall stop: under emulation looking is dear.
+const SLOW_PULSE: Duration = Duration::from_secs(1);
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +46,8 @@ impl Transport {
 pub struct Server {
     listening: Arc<AtomicBool>,
     serving: Arc<AtomicBool>,
-    /// One for each listening socket.
-    threads: Vec<JoinHandle<()>>,
+    /// One for each listening socket, which is here to be shut.
+    threads: Vec<(Socket, JoinHandle<()>)>,
 }
 
 impl Server {
@@ -82,7 +84,11 @@ impl Server {
     /// Refuses new connections from now on, and serves the established ones further: what a pod does that terminates.
     pub fn close_listener(&mut self) {
         self.listening.store(false, Ordering::SeqCst);
-        for thread in self.threads.drain(..) {
+        for (socket, _) in &self.threads {
+            // It wakes who waits there, but for SCTP. A socket of UDP has no peer, which is an error, and wakes all the same.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        for (_, thread) in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -99,7 +105,8 @@ impl Server {
             socket.listen(512)?;
             Ok(socket)
         });
-        Self::start(name, sockets, move |name, socket, listening, serving| {
+        let pulse = if transport == Transport::Sctp { PULSE } else { SLOW_PULSE };
+        Self::start(name, sockets, pulse, move |name, socket, listening, serving| {
             while listening.load(Ordering::SeqCst) {
                 let Ok((connection, peer)) = socket.accept() else { continue };
                 let Some(peer) = peer.as_socket().map(plain) else { continue };
@@ -116,7 +123,7 @@ impl Server {
 
     fn datagrams(namespace: &Namespace, name: &str, at: &[SocketAddr]) -> Result<Self> {
         let sockets = at.iter().map(|at| bound(namespace, Transport::Udp, *at));
-        Self::start(name, sockets, |name, socket, listening, _| {
+        Self::start(name, sockets, SLOW_PULSE, |name, socket, listening, _| {
             let socket = std::net::UdpSocket::from(socket);
             let mut buffer = [0; 2048];
             while listening.load(Ordering::SeqCst) {
@@ -129,6 +136,7 @@ impl Server {
     fn start(
         name: &str,
         sockets: impl Iterator<Item = Result<Socket>>,
+        pulse: Duration,
         work: impl FnOnce(&str, Socket, &AtomicBool, &Arc<AtomicBool>) + Send + Copy + 'static,
     ) -> Result<Self> {
         let listening = Arc::new(AtomicBool::new(true));
@@ -136,11 +144,13 @@ impl Server {
         let mut server = Self { listening, serving, threads: Vec::new() };
         for socket in sockets {
             let socket = socket?;
-            socket.set_read_timeout(Some(PULSE))?;
+            socket.set_read_timeout(Some(pulse))?;
+            let to_shut = socket.try_clone()?;
             let (listening, serving) = (Arc::clone(&server.listening), Arc::clone(&server.serving));
             let name = name.to_owned();
             let thread = thread::Builder::new().name(format!("server {name}"));
-            server.threads.push(thread.spawn(move || work(&name, socket, &listening, &serving))?);
+            let thread = thread.spawn(move || work(&name, socket, &listening, &serving))?;
+            server.threads.push((to_shut, thread));
         }
         Ok(server)
     }

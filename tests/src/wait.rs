@@ -28,6 +28,11 @@ pub fn patience(usual: Duration) -> Duration {
     usual * slowness()
 }
 
+/// The time-out of a program that is waited for, in whole seconds. It only ends a hang.
+pub fn time_out() -> String {
+    patience(HANG).as_secs().to_string()
+}
+
 /// Repeats `check` until it succeeds. Fails with what the last try said once all tries have said the same for long:
 /// where something still moves, the end may still come.
 pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
@@ -62,11 +67,13 @@ pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
 pub fn throughout(time: Duration, mut check: impl FnMut() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     loop {
+        let looked = Instant::now();
         check().map_err(|error| error.context(anyhow!("held only for {:.1?}", start.elapsed())))?;
         if start.elapsed() >= time {
             return Ok(());
         }
-        thread::sleep(Duration::from_millis(50));
+        // Here too looking must leave the daemon time to do what it should not.
+        thread::sleep((looked.elapsed() * 2).clamp(Duration::from_millis(50), PAUSE * 5).min(time / 8));
     }
 }
 

@@ -215,6 +215,7 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
         return Ok(Next::Request);
     }
     let limit = request.parameter("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(3600);
+    // As long as the client wants it, as API servers do.
     let deadline = Instant::now() + Duration::from_secs(limit);
     let (mut seen, first, gone, cuts, silences) = {
         let state = shared.lock();
@@ -272,6 +273,7 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
                 http::half_a_chunk(stream, &line)?;
                 return Ok(Next::Cut);
             }
+            // As slow as a test has asked for.
             std::thread::sleep(slowness);
             http::chunk(stream, &line)?;
             if doubled {

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -26,7 +25,6 @@ pub struct ClusterBuilder {
     prefix: String,
     pods: Vec<[String; 3]>,
     hosts: Vec<[String; 2]>,
-    pub(crate) deadline: Duration,
 }
 
 impl ClusterBuilder {
@@ -37,7 +35,6 @@ impl ClusterBuilder {
             prefix: format!("t{}-{number}-", std::process::id()),
             pods: Vec::new(),
             hosts: vec![["client".into(), "192.168.128.100 fd00:128::100".into()]],
-            deadline: Duration::from_secs(600),
         }
     }
 
@@ -57,12 +54,6 @@ impl ClusterBuilder {
     /// A host on the LAN that is no part of the cluster; there is always one called `client` at 192.168.128.100.
     pub fn host(mut self, name: &str, addresses: &str) -> Self {
         self.hosts.push([name.into(), addresses.into()]);
-        self
-    }
-
-    /// How long a scenario on this cluster may take before it has failed; ten minutes unless set.
-    pub fn deadline(mut self, limit: Duration) -> Self {
-        self.deadline = limit;
         self
     }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::objects::Object;
 use crate::namespace::Namespace;
+use crate::wait::time_out;
 
 const APPLY: &str = "application/apply-patch+yaml";
 const MERGE: &str = "application/merge-patch+json";
@@ -39,7 +40,8 @@ impl Client {
         let (token, kind) =
             (format!("Authorization: Bearer {}", self.token), format!("Content-Type: {kind}"));
         let body = body.map(Value::to_string);
-        let mut words = vec!["-sS", "--max-time", "60", "--cacert", &self.authority, "-H", &token];
+        let limit = time_out();
+        let mut words = vec!["-sS", "--max-time", &limit, "--cacert", &self.authority, "-H", &token];
         words.extend(["-w", "\n%{http_code}", "-X", method, &url]);
         if let Some(body) = &body {
             words.extend(["-H", &kind, "--data-binary", body]);

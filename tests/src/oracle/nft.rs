@@ -28,7 +28,8 @@ pub(super) fn sets(namespace: &Namespace) -> Result<Sets> {
 
 /// How many packets the rules with this comment have counted, in both families.
 pub(super) fn packets(namespace: &Namespace, comment: &str) -> Result<u64> {
-    let rules = namespace.run("nft", &["list", "ruleset"])?;
+    // Without what is in the sets, which can be much.
+    let rules = namespace.run("nft", &["-t", "list", "ruleset"])?;
     let comment = format!("comment \"{comment}\"");
     let counted = rules.lines().filter(|line| line.ends_with(&comment)).map(|line| {
         let packets = line.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());

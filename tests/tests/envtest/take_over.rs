@@ -143,11 +143,7 @@ fn ensure_rules_are_written(node: &Namespace) -> TestResult {
 /// kube-proxy.
 #[test]
 fn from_kube_proxy_and_back() -> TestResult {
-    let builder = Cluster::builder().deadline(Duration::from_secs(1200)).pod(
-        "visitor",
-        NODE,
-        "10.244.3.9 fd00:10:244:3::9",
-    );
+    let builder = Cluster::builder().pod("visitor", NODE, "10.244.3.9 fd00:10:244:3::9");
     let builder = PODS
         .iter()
         .fold(builder, |builder, (name, node, addresses)| builder.pod(name, node, &addresses.join(" ")));

@@ -1,7 +1,7 @@
 //! What several scenarios share: the Service `web` with three pods on two nodes.
 
-use anyhow::{Result, ensure};
-use scenarios::{Cluster, ClusterBuilder, Server, Service, Slice};
+use anyhow::{Context, Result, ensure};
+use scenarios::{Cluster, ClusterBuilder, Namespace, Server, Service, Slice, Transport, eventually};
 
 /// The pods of `web` and one more, `visitor`, on a node without any of them.
 pub(crate) const WEB_PODS: [(&str, &str, &str); 3] =
@@ -53,6 +53,27 @@ pub(crate) fn await_web(cluster: &Cluster, node: &str) -> Result<()> {
     let reals = web_reals();
     let reals: Vec<&str> = reals.iter().map(String::as_str).collect();
     cluster.at(node)?.await_serving(WEB, &reals)
+}
+
+/// What the daemon of a node tells of itself: the value of a metric, given with its labels.
+pub(crate) fn metric(node: &Namespace, name: &str) -> Result<f64> {
+    let metrics = node.curl("http://127.0.0.1:10249/metrics")?;
+    let values = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+    let value = values.filter(|(found, _)| *found == name).map(|(_, value)| value).next();
+    Ok(value.with_context(|| format!("no {name}"))?.parse()?)
+}
+
+/// How many turns the daemon has taken.
+const TURNS: &str = r#"kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}"#;
+
+/// Waits until the daemon of a node has taken its first turn. Whoever asks for metrics during a turn waits for its end,
+/// and takes no time from it, as looking at the kernel would.
+pub(crate) fn await_first_turn(node: &Namespace) -> Result<()> {
+    eventually(|| node.connect(Transport::Tcp, "127.0.0.1:10249").map(drop))?;
+    eventually(|| {
+        ensure!(metric(node, TURNS)? >= 1.0, "no turn has ended");
+        Ok(())
+    })
 }
 
 /// Fails unless the answers go round: every name comes once before any comes again.

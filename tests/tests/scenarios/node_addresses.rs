@@ -50,6 +50,7 @@ fn only_chosen_addresses_serve() -> TestResult {
         node.await_service("TCP 192.168.128.2:30080", &["10.244.1.2:8080 1"])?;
         node.ip("addr add 172.16.6.1/24 dev eth0\naddr add 192.168.128.52/24 dev eth0")?;
         node.await_service("TCP 192.168.128.52:30080", &["10.244.1.2:8080 1"])?;
+        // The other address came first: had it been taken it would be there by now, or a little later.
         throughout(Duration::from_secs(1), || {
             let keys = node.ip_vs()?.keys();
             let expected = ["TCP 10.96.0.80:80", "TCP 192.168.128.2:30080", "TCP 192.168.128.52:30080"];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use scenarios::{Cluster, Namespace, Service, Slice, TestResult, eventually, scenario};
+use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, eventually, scenario, time_out};
 
 use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluster, web_service, web_slice};
 
@@ -11,7 +11,7 @@ const NODE: &str = "node-3";
 
 /// What curl gets: the status and the body.
 fn ask(from: &Namespace, url: &str) -> Result<(String, String)> {
-    let text = from.run("curl", &["-sS", "-g", "--max-time", "5", "-w", "\n%{http_code}", url])?;
+    let text = from.run("curl", &["-sS", "-g", "--max-time", &time_out(), "-w", "\n%{http_code}", url])?;
     let (body, status) = text.rsplit_once('\n').context("curl says nothing")?;
     Ok((status.to_owned(), body.to_owned()))
 }
@@ -116,7 +116,8 @@ fn a_load_balancer_learns_which_nodes_have_endpoints() -> TestResult {
         let await_answer = |node: &str, status: &str, endpoints: usize| {
             let url = format!("http://{}:32000/any/path", cluster.node(node)?.ipv4());
             eventually(|| {
-                let text = client.run("curl", &["-sS", "-i", "--max-time", "5", &url])?.to_lowercase();
+                let text =
+                    client.run("curl", &["-sS", "-i", "--max-time", &time_out(), &url])?.to_lowercase();
                 let expected = [
                     format!("http/1.1 {status} "),
                     format!("x-load-balancing-endpoint-weight: {endpoints}\r\n"),
@@ -139,9 +140,7 @@ fn a_load_balancer_learns_which_nodes_have_endpoints() -> TestResult {
             await_answer("node-2", "503", 0)?;
         }
         cluster.manifests.edit("web", "externalTrafficPolicy: Local", "externalTrafficPolicy: Cluster")?;
-        eventually(|| {
-            client.expect_refused(scenarios::Transport::Tcp, &format!("{}:32000", cluster.node(NODE)?.ipv4()))
-        })
+        eventually(|| client.expect_refused(Transport::Tcp, &format!("{}:32000", cluster.node(NODE)?.ipv4())))
     })
 }
 
@@ -184,7 +183,7 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
                 r#"kube_ipvs_service_{kind}_total{{service_namespace="default",service_name="web"{direction}}}"#
             )
         };
-        // The kernel adds up every two seconds; connections may still close.
+        // The kernel adds up every two seconds, and connections may still close: in the end both say the same.
         let metrics = eventually(|| {
             let (before, metrics) = (counters(node, WEB)?, scrape(node)?);
             let (inwards, outwards) = (r#",direction="in""#, r#",direction="out""#);
@@ -210,6 +209,9 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
         {
             ensure!(of_metric(&format!("kube_ipvs_netlink_seconds_total{{subsystem=\"{of}\"}}"))? > 0.0);
         }
+        // A connection to each pod, which stays.
+        let held = || cluster.at("visitor")?.connect(Transport::Tcp, WEB_ADDRESS);
+        let _held = [held()?, held()?, held()?];
         // Somebody undoes something, and a Service changes.
         node.run("ipvsadm", &["-d", "-t", WEB_ADDRESS, "-r", "10.244.1.2:8080"])?;
         await_web(cluster, NODE)?;
@@ -219,7 +221,6 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
             let metrics = scrape(node)?;
             let repaired = metrics.get("kube_ipvs_drift_repaired_total").copied();
             ensure!(repaired == Some(1.0), "{repaired:?} repaired");
-            // The connections of the other two pods are over, and IPVS remembers them for a while.
             let draining = metrics.get("kube_ipvs_draining_endpoints").copied();
             ensure!(draining == Some(2.0), "{draining:?} drain");
             Ok(())

@@ -82,6 +82,7 @@ fn a_listed_endpoint_drains() -> TestResult {
         for conditions in [NOT_READY, SERVING_TERMINATING, TERMINATING] {
             put(cluster, &[("web-1", READY), ("web-2", conditions)])?;
             node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 0"])?;
+            // Nothing of the daemon's or the kernel's ends it: neither now nor a little later.
             throughout(Duration::from_secs(1), || {
                 assert_eq!(held.say()?.name, "web-2");
                 Ok(())
@@ -107,6 +108,7 @@ fn an_endpoint_that_vanishes_drains_until_idle() -> TestResult {
         let mut held = connection_to(cluster, "web-2")?;
         put(cluster, &[("web-1", READY)])?;
         node.await_serving(WEB, &["10.244.1.2:8080"])?;
+        // A real server without connections would be gone at the change; this one has one.
         throughout(Duration::from_secs(3), || {
             assert_eq!(held.say()?.name, "web-2");
             Ok(())
