@@ -1,6 +1,8 @@
 //! Node ports on 127.0.0.1, which are asked for by a flag.
 
-use scenarios::{Cluster, Service, Slice, TestResult, Transport, eventually, scenario};
+use scenarios::{
+    Attempt, Cluster, Service, Slice, TestResult, Transport, eventually, scenario, socket_address,
+};
 
 /// Processes of the node reach pods here and elsewhere by 127.0.0.1, TCP and UDP; hosts of the LAN do not, whatever
 /// listens there.
@@ -65,13 +67,17 @@ fn node_ports_on_localhost() -> TestResult {
             client.run("ip", &["route", "del", "table", "local", "local", route, "dev", "lo"])?;
         }
         client.ip("route add 127.0.0.1 via 192.168.128.3 src 192.168.128.100")?;
-        assert!(
-            client.try_echo(Transport::Tcp, "127.0.0.1:8080")?.is_err(),
-            "127.0.0.1 is reached from the LAN"
-        );
-        let rules = node.run("nft", &["list", "chain", "ip", "kube-ipvs", "firewall-in"])?;
-        let rule = rules.lines().find(|rule| rule.contains("127.0.0.0/8")).unwrap_or_default();
-        assert!(!rule.contains("packets 0 "), "it was not the rule that stopped it: {rules}");
+        let mut attempt = Attempt::start(client, Transport::Tcp, socket_address("127.0.0.1:8080")?)?;
+        eventually(|| {
+            let rules = node.run("nft", &["list", "chain", "ip", "kube-ipvs", "firewall-in"])?;
+            let rule = rules.lines().find(|rule| rule.contains("127.0.0.0/8")).unwrap_or_default();
+            anyhow::ensure!(
+                rule.contains("packets ") && !rule.contains("packets 0 "),
+                "the rule has not stopped it: {rules}"
+            );
+            Ok(())
+        })?;
+        assert_eq!(attempt.outcome()?, None, "127.0.0.1 is reached from the LAN");
         Ok(())
     })
 }
