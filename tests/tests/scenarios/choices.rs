@@ -1,11 +1,12 @@
 //! What a Service chooses by annotations: scheduler, hashing, weights, time to drain.
 
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use scenarios::{
-    Cluster, Failure, Namespace, Server, Service, TestResult, Transport, eventually, scenario, tally,
+    Cluster, Conversation, Failure, Namespace, Server, Service, TestResult, Transport, eventually, scenario,
+    tally,
 };
 
 use crate::common::{WEB, WEB_ADDRESS, WEB_PODS, all_web, web_cluster, web_service, web_slice};
@@ -200,48 +201,54 @@ fn a_hashed_client_stays_and_falls_back() -> TestResult {
     })
 }
 
+/// A connection of the visitor that has come to a certain pod.
+fn connection_to(cluster: &Cluster, pod: &str) -> Result<Conversation> {
+    loop {
+        let mut connection = cluster.at("visitor")?.connect(Transport::Tcp, WEB_ADDRESS)?;
+        if connection.say()?.name == pod {
+            return Ok(connection);
+        }
+    }
+}
+
 /// It left the slice without a word, with a connection that does not end.
 #[test]
 fn a_draining_endpoint_is_gone_after_its_time() -> TestResult {
+    const TIME: Duration = Duration::from_secs(3);
     scenario(web_cluster(), |cluster| {
-        cluster.manifests.write("web", &annotated(&[("max-drain-time", "3s")]))?;
-        cluster.manifests.write("web-slice", &web_slice(&["web-1", "web-2"]))?;
+        let may_drain = |time: &str| cluster.manifests.write("web", &annotated(&[("max-drain-time", time)]));
+        let put = |pods: &[&str]| cluster.manifests.write("web-slice", &web_slice(pods));
+        may_drain("24h")?;
+        put(&["web-1", "web-2"])?;
         let _servers =
             [cluster.echo("web-1", Transport::Tcp, 8080)?, cluster.echo("web-2", Transport::Tcp, 8080)?];
         let _proxy = cluster.start_proxy("node-3", &[])?;
         let node = cluster.at("node-3")?;
-        node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1"])?;
-        let visitor = cluster.at("visitor")?;
-        let mut held = loop {
-            let mut connection = visitor.connect(Transport::Tcp, WEB_ADDRESS)?;
-            if connection.say()?.name == "web-2" {
-                break connection;
-            }
-        };
-        cluster.manifests.write("web-slice", &web_slice(&["web-1"]))?;
+        let both = ["10.244.1.2:8080 1", "10.244.2.2:8080 1"];
+        node.await_service(WEB, &both)?;
+        // While there is time it keeps its connection.
+        let mut held = connection_to(cluster, "web-2")?;
+        put(&["web-1"])?;
         node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 0"])?;
-        let start = Instant::now();
         ensure!(held.say()?.name == "web-2", "it keeps its connection for a while");
+        put(&["web-1", "web-2"])?;
+        node.await_service(WEB, &both)?;
+        ensure!(held.say()?.name == "web-2", "it keeps its connection when it comes back");
+        // When its time is over it is gone, and not before; for ever it would keep the connection.
+        may_drain("3s")?;
+        cluster.await_settled("node-3", &[])?;
+        let start = Instant::now();
+        put(&["web-1"])?;
         node.await_service(WEB, &["10.244.1.2:8080 1"])?;
-        let taken = start.elapsed();
-        ensure!((2..15).contains(&taken.as_secs()), "gone after {taken:?}");
+        ensure!(start.elapsed() >= TIME, "gone after {:?}", start.elapsed());
         ensure!(held.say() == Err(Failure::Reset), "what goes through it is reset");
         // No time at all.
-        cluster.manifests.write("web", &annotated(&[("max-drain-time", "0s")]))?;
-        cluster.manifests.write("web-slice", &web_slice(&["web-1", "web-2"]))?;
-        node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1"])?;
-        let mut held = loop {
-            let mut connection = visitor.connect(Transport::Tcp, WEB_ADDRESS)?;
-            if connection.say()?.name == "web-2" {
-                break connection;
-            }
-        };
-        cluster.manifests.write("web-slice", &web_slice(&["web-1"]))?;
-        eventually(|| {
-            let weights = node.ip_vs()?.weights(WEB);
-            ensure!(weights == Some(vec!["10.244.1.2:8080 1".into()]), "{weights:?}");
-            Ok(())
-        })?;
+        may_drain("0s")?;
+        put(&["web-1", "web-2"])?;
+        node.await_service(WEB, &both)?;
+        let mut held = connection_to(cluster, "web-2")?;
+        put(&["web-1"])?;
+        node.await_service(WEB, &["10.244.1.2:8080 1"])?;
         ensure!(held.say() == Err(Failure::Reset), "what goes through it is reset");
         Ok(())
     })
