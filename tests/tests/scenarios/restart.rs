@@ -6,7 +6,9 @@ use scenarios::{
     scenario, throughout,
 };
 
-use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluster, web_slice};
+use crate::common::{
+    WEB, WEB_ADDRESS, all_web, await_first_turn, await_web, deploy_web, web_cluster, web_slice,
+};
 
 /// The node whose daemon is restarted: all tested traffic goes through it.
 const NODE: &str = "node-3";
@@ -143,6 +145,7 @@ fn a_start_repairs_what_drifted() -> TestResult {
         for commands in DRIFTS {
             drift(node, commands)?;
             let proxy = cluster.start_proxy(NODE, &[])?;
+            await_first_turn(node)?;
             await_repaired(node, &wanted)
                 .and_then(|()| still_held(&mut held))
                 .map_err(|error| error.context(format!("after `{commands}`")))?;
@@ -225,8 +228,11 @@ fn what_is_foreign_stays() -> TestResult {
         let proxy = cluster.start_proxy(NODE, &arguments)?;
         await_web(cluster, NODE)?;
         node.run("ip", &["addr", "add", "10.96.0.99/32", "dev", VIP_DEVICE])?;
-        // Over several full syncs, and over a Service that goes.
-        std::thread::sleep(std::time::Duration::from_secs(3));
+        // Over several full syncs, each of which puts right what has drifted, and over a Service that goes.
+        for _ in 0..3 {
+            node.run("ipvsadm", &["-d", "-t", WEB_ADDRESS, "-r", "10.244.1.2:8080"])?;
+            await_web(cluster, NODE)?;
+        }
         cluster.manifests.remove("web")?;
         node.await_no_service(WEB)?;
         proxy.terminate()?;
@@ -318,6 +324,7 @@ fn a_start_with_a_broken_manifest_removes_nothing() -> TestResult {
         cluster.manifests.write("third", &third)?;
         let _proxy = cluster.start_proxy(NODE, &["--ipvs-sync-period", "1s"])?;
         node.await_service("TCP 10.96.0.82:80", &[])?;
+        // Over some of its syncs; where something went the state would not come back.
         throughout(std::time::Duration::from_secs(3), || await_state_with(cluster, &["10.96.0.82"]))?;
         still_held(&mut held)?;
         // It is mended by removing it: now all is known, and what it left goes.
