@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::{Notify, watch};
@@ -18,13 +19,15 @@ const MOST_OF_PEER: usize = 64;
 #[derive(Debug)]
 pub(super) struct Callers {
     places: Mutex<Places<Arc<Notify>>>,
+    patience: Duration,
     end: watch::Receiver<bool>,
 }
 
 impl Callers {
-    /// Nobody has called yet. `end` says when nobody is to be let in any more.
-    pub(super) fn new(end: watch::Receiver<bool>) -> Arc<Self> {
-        Arc::new(Self { places: Mutex::default(), end })
+    /// Nobody has called yet. A caller may be silent for as long as `patience`; `end` says when nobody is to be let in
+    /// any more.
+    pub(super) fn new(patience: Duration, end: watch::Receiver<bool>) -> Arc<Self> {
+        Arc::new(Self { places: Mutex::default(), patience, end })
     }
 
     /// Waits until nobody is to be let in any more.
@@ -55,6 +58,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// How long its caller may be silent.
+    pub(super) fn patience(&self) -> Duration {
+        self.callers.patience
+    }
+
     /// Waits until another caller has this place.
     pub(super) async fn taken(&self) {
         self.leave.notified().await;

@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{
-    AGAIN, Call,
+    AGAIN, Call, Limits,
     callers::Callers,
     http::{Response, Site, listen, serve, verdict},
     status::Status,
@@ -54,11 +54,11 @@ struct Check {
 }
 
 /// Opens, updates and closes ports as the owner of the kernel says, until the end.
-pub(super) async fn run(status: Arc<Status>, owner: &(impl Fn(Call) + ?Sized)) {
+pub(super) async fn run(status: Arc<Status>, limits: Limits, owner: &(impl Fn(Call) + ?Sized)) {
     let mut checks = Checks {
         addresses: Vec::new(),
         open: BTreeMap::new(),
-        callers: Callers::new(status.end()),
+        callers: Callers::new(limits.caller, status.end()),
         status: Arc::clone(&status),
     };
     loop {

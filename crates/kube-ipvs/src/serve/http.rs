@@ -23,9 +23,6 @@ pub(super) trait Site: Send + Sync + 'static {
     fn answer(&self, request: &Parts) -> impl Future<Output = Response> + Send;
 }
 
-/// How long a caller may take to say what it wants, and be silent after it was answered: places are few, and probes
-/// are quick.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The most of a request that is kept, in bytes: the least that hyper can do with.
 const REQUEST: usize = 8192;
 /// How long a caller may stay. It is answered to the end then.
@@ -93,7 +90,7 @@ async fn converse(stream: TcpStream, site: Arc<impl Site>, place: Place) {
         async move { Ok::<_, Infallible>(site.answer(&request.into_parts().0).await) }
     });
     let mut connection = http1::Builder::new();
-    connection.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(REQUEST);
+    connection.timer(TokioTimer::new()).header_read_timeout(place.patience()).max_buf_size(REQUEST);
     let mut connection = pin!(connection.serve_connection(TokioIo::new(stream), answer));
     // A caller that breaks off is its own business.
     tokio::select! {
@@ -104,7 +101,7 @@ async fn converse(stream: TcpStream, site: Arc<impl Site>, place: Place) {
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
-        _ = timeout(PATIENCE, connection) => {}
+        _ = timeout(place.patience(), connection) => {}
         () = place.taken() => {}
     }
 }

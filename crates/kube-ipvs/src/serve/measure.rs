@@ -34,6 +34,8 @@ impl Ask {
 pub struct Measuring {
     /// How many Services have metrics of their own.
     limit: usize,
+    /// How long what was measured is good for.
+    period: Duration,
     traffic: Traffic,
     last: Option<Instant>,
 }
@@ -42,7 +44,13 @@ impl Measuring {
     /// Nothing has been measured yet.
     pub fn new(configuration: &Configuration) -> Self {
         let limit = configuration.own.service_metrics_limit.get();
-        Self { limit: limit.unsigned_abs() as usize, traffic: Traffic::default(), last: None }
+        Self { limit: limit.unsigned_abs() as usize, period: PERIOD, traffic: Traffic::default(), last: None }
+    }
+
+    /// The same, where what was measured is good for as long as this.
+    #[must_use]
+    pub fn with_period(self, period: Duration) -> Self {
+        Self { period, ..self }
     }
 
     /// Measures, unless it just did, and publishes what it finds. `read` reads the counters of virtual servers.
@@ -53,7 +61,7 @@ impl Measuring {
         read: impl FnOnce() -> Result<Vec<(VirtualServerKey, Stats)>, Unusable>,
         status: &Status,
     ) {
-        if self.last.is_none_or(|last| last.elapsed() >= PERIOD) {
+        if self.last.is_none_or(|last| last.elapsed() >= self.period) {
             self.last = Some(Instant::now());
             status.own().amounts(engine.amounts());
             if self.limit > 0 {

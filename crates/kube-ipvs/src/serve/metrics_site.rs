@@ -26,28 +26,28 @@ pub(super) struct MetricsSite {
     configuration: Bytes,
     slis: Slis,
     owner: Arc<dyn Fn(Call) + Send + Sync>,
+    /// How long it is waited for.
+    patience: Duration,
 }
-
-/// How long the owner of the kernel is waited for. If it is busy for longer, what it measured last is told.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 impl MetricsSite {
     pub(super) fn new(
         configuration: &Configuration,
         status: Arc<Status>,
         owner: Arc<dyn Fn(Call) + Send + Sync>,
+        patience: Duration,
     ) -> anyhow::Result<Self> {
         // Under the group of the configuration's API, as every component of Kubernetes shows it.
         let configuration = json!({ "kubeproxy.config.k8s.io": configuration.spelled_out() });
         let configuration = serde_json::to_vec(&configuration).context("cannot write the configuration")?;
-        Ok(Self { status, configuration: configuration.into(), slis: Slis::new(), owner })
+        Ok(Self { status, configuration: configuration.into(), slis: Slis::new(), owner, patience })
     }
 
     async fn measure(&self) {
         let (ask, measured) = Ask::new();
         (self.owner)(Call::Measure(ask));
         // An owner that is going away does not answer.
-        let _ = timeout(PATIENCE, measured).await;
+        let _ = timeout(self.patience, measured).await;
     }
 }
 

@@ -10,19 +10,20 @@ mod checks;
 mod exposition;
 mod health_site;
 mod http;
+mod limits;
 mod measure;
 mod metrics;
 mod metrics_site;
 mod status;
 mod traffic;
 
+pub use limits::Limits;
 pub use measure::{Ask, Measuring};
 pub use status::{Status, Taken};
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::sync::watch;
 
 use self::{
     callers::Callers,
@@ -55,25 +56,46 @@ pub async fn run(
     status: Arc<Status>,
     owner: impl Fn(Call) + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
+    run_with_limits(configuration, status, owner, Limits::default()).await
+}
+
+/// The same, with other limits.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn run_with_limits(
+    configuration: &Configuration,
+    status: Arc<Status>,
+    owner: impl Fn(Call) + Send + Sync + 'static,
+    limits: Limits,
+) -> anyhow::Result<()> {
     let owner = Arc::new(owner);
     let health = Arc::new(HealthSite::new(Arc::clone(&status)));
-    let metrics = Arc::new(MetricsSite::new(configuration, Arc::clone(&status), Arc::clone(&owner) as _)?);
+    let metrics =
+        MetricsSite::new(configuration, Arc::clone(&status), Arc::clone(&owner) as _, limits.owner)?;
     let published = Arc::clone(&status);
     let checks = async {
-        checks::run(status, &*owner).await;
+        checks::run(status, limits, &*owner).await;
         Ok(())
     };
     let hard_fail = configuration.bind_address_hard_fail;
-    let end = published.end();
+    let callers = || Callers::new(limits.caller, published.end());
     tokio::try_join!(
         stay(
             "health checks (--healthz-bind-address)",
             configuration.healthz_listen(),
             hard_fail,
             health,
-            end.clone()
+            callers()
         ),
-        stay("metrics (--metrics-bind-address)", configuration.metrics_listen(), hard_fail, metrics, end),
+        stay(
+            "metrics (--metrics-bind-address)",
+            configuration.metrics_listen(),
+            hard_fail,
+            Arc::new(metrics),
+            callers()
+        ),
         checks,
     )?;
     Ok(())
@@ -85,7 +107,7 @@ async fn stay(
     at: Option<SocketAddr>,
     hard_fail: bool,
     site: Arc<impl Site>,
-    end: watch::Receiver<bool>,
+    callers: Arc<Callers>,
 ) -> anyhow::Result<()> {
     let Some(at) = at else { return Ok(()) };
     let mut is_told = false;
@@ -108,6 +130,6 @@ async fn stay(
         }
     };
     tracing::info!("listening at {at} for {what}");
-    serve(listener, site, Callers::new(end)).await;
+    serve(listener, site, callers).await;
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! Ports at which load balancers ask about one Service.
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use kube_ipvs::announce::About;
@@ -60,8 +63,8 @@ fn they_come_change_and_go_with_their_services() -> Result<()> {
 #[test]
 fn a_port_that_somebody_else_has_is_tried_again() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
-    let taken = TcpListener::bind("0.0.0.0:0")?;
-    let at: SocketAddr = ([127, 0, 0, 1], taken.local_addr()?.port()).into();
+    let at = free()?;
+    let taken = TcpListener::bind(("0.0.0.0", at.port()))?;
     let unheard = |daemon: &mut Daemon, count: u32| {
         scenarios::eventually(|| {
             let metrics = daemon.scrape("", &[])?.body;
@@ -112,14 +115,15 @@ fn a_proxy_that_is_not_healthy_is_not_to_be_chosen() -> Result<()> {
     daemon.events(vec![lb("a", "10.96.0.1", at), Event::SliceApplied(slice("a", &["10.244.1.1"]))]);
     await_answer(at, "a", 1)?;
     daemon.kernel.unreadable = true;
-    std::thread::sleep(std::time::Duration::from_millis(150));
+    daemon.later(Duration::from_millis(100));
     ensure!(daemon.turn().unusable.is_some(), "it could be read");
-    std::thread::sleep(std::time::Duration::from_millis(250));
-    let answer = get(at, "/", "")?;
-    let body: Value = serde_json::from_str(&answer.body)?;
-    ensure!(answer.status == 503 && body["serviceProxyHealthy"] == json!(false), "{answer:?}");
-    ensure!(body["localEndpoints"] == json!(1), "{answer:?}");
-    Ok(())
+    scenarios::eventually(|| {
+        let answer = get(at, "/", "")?;
+        let body: Value = serde_json::from_str(&answer.body)?;
+        ensure!(answer.status == 503 && body["serviceProxyHealthy"] == json!(false), "{answer:?}");
+        ensure!(body["localEndpoints"] == json!(1), "{answer:?}");
+        Ok(())
+    })
 }
 
 /// What is wrong with one Service is said of that one alone: the node goes on taking traffic for all others.
@@ -143,12 +147,14 @@ fn a_service_that_the_kernel_refuses_takes_no_other_with_it() -> Result<()> {
     says(&daemon, 503)?;
     // However long it lasts, and whatever else is done meanwhile.
     for _ in 0..3 {
-        std::thread::sleep(std::time::Duration::from_millis(150));
+        // Together they are longer than twice the sync period: by then all shows that is late.
+        std::thread::sleep(Duration::from_millis(150));
+        daemon.later(Duration::from_millis(150));
         daemon.events(vec![Event::SliceApplied(slice("c", &["10.244.1.9"]))]);
         says(&daemon, 503)?;
     }
     daemon.kernel.refuse.clear();
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    daemon.later(Duration::from_millis(1100));
     daemon.turn();
     says(&daemon, 200)
 }

@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
+        atomic::{AtomicU16, Ordering},
         mpsc::{Receiver, channel},
     },
     thread,
@@ -17,7 +18,7 @@ use ipvs_netlink::Stats;
 use kube_ipvs::{
     announce::Announcement,
     config::{Configuration, Options},
-    serve::{self, Call, Measuring, Status, Taken},
+    serve::{self, Ask, Call, Limits, Measuring, Status, Taken},
     source::Changes,
 };
 use proxier::{
@@ -30,8 +31,16 @@ use proxier::{
     },
 };
 
-/// Long enough for a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// So long that it is over in no test.
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// Nobody is given up for taking long, unless a test is about that.
+pub(crate) const UNHURRIED: Limits = Limits { caller: HOUR, owner: HOUR };
+
+/// It only ends a hang.
+pub(crate) fn soon() -> Duration {
+    scenarios::patience(Duration::from_secs(60))
+}
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +60,7 @@ impl Answer {
 /// One request over a new connection.
 pub(crate) fn get(at: SocketAddr, path: &str, header: &str) -> Result<Answer> {
     let mut stream = TcpStream::connect(at)?;
-    stream.set_read_timeout(Some(SOON))?;
+    stream.set_read_timeout(Some(soon()))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n{header}\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -60,9 +69,18 @@ pub(crate) fn get(at: SocketAddr, path: &str, header: &str) -> Result<Answer> {
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
-/// A port that is free now.
+/// A port that is free, each once. Those from 32768 on the kernel gives to connections, also to those of other tests.
 pub(crate) fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + 200 * u16::try_from(std::process::id() % 100)?;
+    loop {
+        let number = first + TAKEN.fetch_add(1, Ordering::Relaxed);
+        ensure!(number < 32_768, "no port is free");
+        let at = SocketAddr::from(([127, 0, 0, 1], number));
+        if TcpListener::bind(at).is_ok() {
+            return Ok(at);
+        }
+    }
 }
 
 /// A configuration by flags.
@@ -79,7 +97,8 @@ pub(crate) struct Daemon {
     pub(crate) engine: Engine,
     pub(crate) kernel: FakeKernel,
     pub(crate) status: Arc<Status>,
-    start: Instant,
+    /// The engine's time.
+    now: Duration,
     taken: Taken,
     waiting: Vec<Changes>,
     measuring: Measuring,
@@ -88,6 +107,10 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(flags: &[&str]) -> Result<Self> {
+        Self::start_with(flags, UNHURRIED)
+    }
+
+    pub(crate) fn start_with(flags: &[&str], limits: Limits) -> Result<Self> {
         let (health, metrics) = (free()?, free()?);
         let mut flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         flags.push(format!("--healthz-bind-address={health}"));
@@ -95,20 +118,20 @@ impl Daemon {
         let configuration = configuration(&flags)?;
         let status = Arc::new(Status::new(&configuration));
         let engine = Engine::new(configuration.engine()?);
-        let measuring = Measuring::new(&configuration);
+        let measuring = Measuring::new(&configuration).with_period(HOUR);
         let (owner, calls) = channel();
-        serve_with(configuration, &status, move |call| drop(owner.send(call)));
+        serve_with(configuration, &status, limits, move |call| drop(owner.send(call)));
         for at in [health, metrics] {
             await_listener(at)?;
         }
-        let (kernel, start, taken) = (FakeKernel::default(), Instant::now(), Taken::default());
+        let (kernel, now, taken) = (FakeKernel::default(), Duration::ZERO, Taken::default());
         Ok(Self {
             health,
             metrics,
             engine,
             kernel,
             status,
-            start,
+            now,
             taken,
             waiting: Vec::new(),
             measuring,
@@ -130,10 +153,15 @@ impl Daemon {
         self.turn()
     }
 
+    /// Time goes by for the engine, which tries again what failed and compares everything. Health has its own clock.
+    pub(crate) fn later(&mut self, time: Duration) {
+        self.now += time;
+    }
+
     pub(crate) fn turn(&mut self) -> Turn {
         self.waiting.drain(..).for_each(|changes| self.status.taken(&changes));
         let start = Instant::now();
-        let turn = self.engine.turn(&mut self.kernel, self.start.elapsed());
+        let turn = self.engine.turn(&mut self.kernel, self.now);
         self.status.turned(&self.engine, &turn, std::mem::take(&mut self.taken), start, Meter::default());
         turn
     }
@@ -141,7 +169,7 @@ impl Daemon {
     /// What is announced next.
     pub(crate) fn announced(&mut self) -> Result<Announcement> {
         loop {
-            if let Call::Announce(announcement) = self.calls.recv_timeout(SOON)? {
+            if let Call::Announce(announcement) = self.calls.recv_timeout(soon())? {
                 return Ok(announcement);
             }
         }
@@ -155,30 +183,41 @@ impl Daemon {
     ) -> Result<Answer> {
         let at = self.metrics;
         let client = thread::spawn(move || get(at, "/metrics", header));
-        let ask = loop {
-            if let Call::Measure(ask) = self.calls.recv_timeout(SOON)? {
-                break ask;
-            }
-        };
-        self.measuring.measure(ask, &self.engine, || Ok(counters.to_vec()), &self.status);
+        let ask = self.asked()?;
+        self.measure(ask, counters);
         client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
+    }
+
+    /// Waits until somebody wants to have something measured.
+    pub(crate) fn asked(&mut self) -> Result<Ask> {
+        loop {
+            if let Call::Measure(ask) = self.calls.recv_timeout(soon())? {
+                return Ok(ask);
+            }
+        }
+    }
+
+    /// Measures, unless it has before: what is measured is good for an hour.
+    pub(crate) fn measure(&mut self, ask: Ask, counters: &[(VirtualServerKey, Stats)]) {
+        self.measuring.measure(ask, &self.engine, || Ok(counters.to_vec()), &self.status);
     }
 }
 
 /// Answers, for as long as the process lives.
 pub(crate) fn serve(configuration: Configuration, status: &Arc<Status>) {
-    serve_with(configuration, status, drop);
+    serve_with(configuration, status, UNHURRIED, drop);
 }
 
 fn serve_with(
     configuration: Configuration,
     status: &Arc<Status>,
+    limits: Limits,
     owner: impl Fn(Call) + Send + Sync + 'static,
 ) {
     let status = Arc::clone(status);
     thread::spawn(move || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(serve::run(&configuration, status, owner))
+        runtime.block_on(serve::run_with_limits(&configuration, status, owner, limits))
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::TcpListener, sync::Arc, thread, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kube_ipvs::serve::{self, Status};
 use proxier::model::{Event, Node};
 use serde_json::Value;
@@ -23,6 +23,11 @@ fn node(leaving: bool) -> Event {
 fn web() -> Event {
     Event::ServiceApplied(service("web", "10.96.0.80"))
 }
+
+/// What is late soon.
+const SHORT: &str = "--ipvs-sync-period=100ms";
+/// Longer than twice that: by then all shows that is late.
+const LATE: Duration = Duration::from_millis(300);
 
 /// What is said at a path: the status, and of the JSON what does not change with time.
 fn ask(daemon: &Daemon, path: &str) -> Result<(u16, Value)> {
@@ -69,22 +74,42 @@ fn a_node_that_leaves_is_not_to_be_chosen() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn what_fails_shows_when_it_is_late() -> Result<()> {
-    let mut daemon = Daemon::start(&["--ipvs-sync-period=1s"])?;
+/// A daemon that could not bring two Services into the kernel, which is late after twice this period.
+fn failing(sync_period: &str) -> Result<Daemon> {
+    let mut daemon = Daemon::start(&[sync_period])?;
     daemon.kernel.refuse = vec!["virtual server".into()];
     let other = Event::ServiceApplied(service("other", "10.96.0.81"));
-    let turn = daemon.events(vec![web(), other]);
-    assert_eq!(turn.failures.len(), 2);
-    assert_eq!(ask(&daemon, "/healthz")?.0, 200, "it is not late yet");
-    thread::sleep(Duration::from_millis(2100));
-    let (status, json) = ask(&daemon, "/healthz")?;
-    assert_eq!((status, &json["healthy"]), (503, &Value::Bool(false)));
+    assert_eq!(daemon.events(vec![web(), other]).failures.len(), 2);
+    Ok(daemon)
+}
+
+/// Waits until a path says this.
+fn await_status(daemon: &Daemon, path: &str, status: u16) -> Result<Value> {
+    scenarios::eventually(|| {
+        let (found, json) = ask(daemon, path)?;
+        ensure!(found == status, "{path}: {found}: {json}");
+        Ok(json)
+    })
+}
+
+#[test]
+fn what_fails_does_not_show_before_it_is_late() -> Result<()> {
+    let daemon = failing("--ipvs-sync-period=1h")?;
+    assert_eq!((ask(&daemon, "/healthz")?.0, ask(&daemon, "/livez")?.0), (200, 200));
+    Ok(())
+}
+
+#[test]
+fn what_fails_shows_when_it_is_late() -> Result<()> {
+    let mut daemon = failing(SHORT)?;
+    let json = await_status(&daemon, "/healthz", 503)?;
+    assert_eq!(json["healthy"], Value::Bool(false));
     assert_eq!(json["status"]["IPv4"]["healthy"], Value::Bool(false));
     assert_eq!(json["status"]["IPv6"]["healthy"], Value::Bool(true));
     assert_eq!(ask(&daemon, "/livez")?.0, 503);
     // Others do not make it good; the next try does.
     daemon.kernel.refuse.clear();
+    daemon.later(Duration::from_secs(1));
     daemon.turn();
     assert_eq!(ask(&daemon, "/healthz")?.0, 200);
     Ok(())
@@ -93,16 +118,16 @@ fn what_fails_shows_when_it_is_late() -> Result<()> {
 /// What the kernel refuses of one Service for good is that Service's own, also where it is the only one of its family.
 #[test]
 fn what_fails_of_one_service_makes_nothing_late() -> Result<()> {
-    let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
+    let mut daemon = Daemon::start(&[SHORT])?;
     daemon.kernel.refuse = vec!["virtual server TCP [fd00::80]:80".into(), "vips { 10.96.0.80 }".into()];
     let six = Event::ServiceApplied(service("six", "fd00::80"));
     let others =
         (1..4).map(|n| Event::ServiceApplied(service(&format!("other-{n}"), &format!("10.96.0.{n}"))));
     let turn = daemon.events(others.chain([web(), six]).collect());
     assert!(turn.failures.len() >= 2, "{:?}", turn.failures);
-    thread::sleep(Duration::from_millis(1300));
+    daemon.later(Duration::from_secs(1));
     assert!(!daemon.turn().failures.is_empty(), "it is tried again");
-    thread::sleep(Duration::from_millis(300));
+    thread::sleep(LATE);
     let (status, json) = ask(&daemon, "/healthz")?;
     assert_eq!(status, 200, "{json}");
     // Until most of them fail.
@@ -110,16 +135,14 @@ fn what_fails_of_one_service_makes_nothing_late() -> Result<()> {
     let more =
         (10..30).map(|n| Event::ServiceApplied(service(&format!("more-{n}"), &format!("10.96.0.{n}"))));
     daemon.events(more.collect());
-    thread::sleep(Duration::from_millis(300));
-    assert_eq!(ask(&daemon, "/healthz")?.0, 503);
-    Ok(())
+    await_status(&daemon, "/healthz", 503).map(drop)
 }
 
 /// A roll-out goes on when a node has been brought up to date, and not before. For all others a proxy that has
 /// nothing to do is healthy, as kube-proxy says.
 #[test]
 fn it_is_ready_when_everything_was_in_the_kernel_once() -> Result<()> {
-    let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
+    let mut daemon = Daemon::start(&[SHORT])?;
     let ready = |daemon: &Daemon| Ok::<_, anyhow::Error>(get(daemon.health, "/readyz", "")?.status);
     assert_eq!((ready(&daemon)?, ask(&daemon, "/livez")?.0, ask(&daemon, "/healthz")?.0), (503, 200, 200));
     daemon.kernel.unreadable = true;
@@ -127,40 +150,37 @@ fn it_is_ready_when_everything_was_in_the_kernel_once() -> Result<()> {
     assert_eq!(ready(&daemon)?, 503);
     daemon.kernel.unreadable = false;
     daemon.kernel.refuse = vec!["+ virtual server".into()];
-    thread::sleep(Duration::from_millis(1100));
+    daemon.later(Duration::from_secs(1));
     daemon.events(vec![Event::ServiceApplied(service("other", "10.96.0.81"))]);
     assert_eq!(ready(&daemon)?, 503);
     daemon.kernel.refuse.clear();
-    thread::sleep(Duration::from_millis(2100));
+    daemon.later(Duration::from_secs(2));
     daemon.turn();
     assert_eq!(ready(&daemon)?, 200);
     // Whether it is well later is for /livez to say.
     daemon.kernel.unreadable = true;
-    thread::sleep(Duration::from_millis(150));
+    daemon.later(Duration::from_millis(100));
     daemon.turn();
-    thread::sleep(Duration::from_millis(300));
-    assert_eq!((ready(&daemon)?, ask(&daemon, "/livez")?.0), (200, 503));
+    await_status(&daemon, "/livez", 503)?;
+    assert_eq!(ready(&daemon)?, 200);
     Ok(())
 }
 
 #[test]
 fn a_kernel_that_cannot_be_read_shows_too() -> Result<()> {
-    let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
+    let mut daemon = Daemon::start(&[SHORT])?;
     daemon.kernel.unreadable = true;
     daemon.events(vec![web()]);
-    thread::sleep(Duration::from_millis(300));
-    assert_eq!(ask(&daemon, "/livez")?.0, 503);
-    Ok(())
+    await_status(&daemon, "/livez", 503).map(drop)
 }
 
 #[test]
 fn an_owner_that_takes_nothing_in_shows_too() -> Result<()> {
-    let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
+    let mut daemon = Daemon::start(&[SHORT])?;
     daemon.turn();
     let changes = kube_ipvs::source::Changes { events: vec![web()], ..Default::default() };
     daemon.queue(changes);
-    thread::sleep(Duration::from_millis(300));
-    assert_eq!(ask(&daemon, "/livez")?.0, 503);
+    await_status(&daemon, "/livez", 503)?;
     daemon.turn();
     assert_eq!(ask(&daemon, "/livez")?.0, 200);
     Ok(())
@@ -169,8 +189,8 @@ fn an_owner_that_takes_nothing_in_shows_too() -> Result<()> {
 /// Somebody else has the port: that is the end, or it is tried until it is free.
 #[test]
 fn a_port_that_somebody_else_has() -> Result<()> {
-    let (taken, other) = (TcpListener::bind("127.0.0.1:0")?, free()?);
-    let at = taken.local_addr()?;
+    let (at, other) = (free()?, free()?);
+    let taken = TcpListener::bind(at)?;
     let flags = |fail: bool| {
         [
             format!("--healthz-bind-address={at}"),
