@@ -7,20 +7,17 @@ use tokio::sync::mpsc::Receiver;
 
 use super::{ToPost, event::event};
 
-/// How long the API server may take. Whoever announces does not wait for it.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Posts announcements as Events, until nobody is left who announces. One that cannot be posted is given up: the log
-/// has it.
-pub async fn post(client: Client, node: &str, mut announcements: Receiver<ToPost>) {
+/// has it. `patience` is how long the API server may take for each.
+pub async fn post(client: Client, node: &str, patience: Duration, mut announcements: Receiver<ToPost>) {
     let mut could = true;
     while let Some(announcement) = announcements.recv().await {
         let posting = post_one(&client, node, &announcement);
-        let outcome = tokio::time::timeout(PATIENCE, posting).await;
+        let outcome = tokio::time::timeout(patience, posting).await;
         let error = match outcome {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(format!("{error:#}")),
-            Err(_) => Some(format!("no answer for {PATIENCE:?}")),
+            Err(_) => Some(format!("no answer for {patience:?}")),
         };
         if let (Some(error), true) = (&error, could) {
             tracing::warn!("Events cannot be made, so that the log alone says what they would: {error}");

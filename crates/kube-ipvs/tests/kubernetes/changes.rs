@@ -3,8 +3,12 @@
 use anyhow::{Result, ensure};
 use scenarios::{ApiServer, Kind, Service, Slice, StreamingLists};
 
-use crate::follower::{Follower, LIMITS, fast};
+use crate::follower::{Follower, LIMITS, asked, fast, limits};
 use kube_ipvs::config::ClientConnection;
+
+fn follow(api: &ApiServer, streaming: StreamingLists) -> Follower {
+    Follower::start_with(ClientConnection { master: api.url(), ..fast() }, limits(streaming))
+}
 
 const ALL_AGES: [StreamingLists; 3] =
     [StreamingLists::Served, StreamingLists::Refused, StreamingLists::Unknown];
@@ -26,7 +30,7 @@ fn the_first_delivery_is_everything() -> Result<()> {
         api.apply(&slice("web", "10.244.1.2"))?;
         api.apply(&"kind: Node\nmetadata: { name: node-1 }\n---\nkind: Node\nmetadata: { name: node-2 }\n")?;
         api.apply(&"kind: ServiceCIDR\nmetadata: { name: kubernetes }\nspec: { cidrs: [10.96.0.0/12] }\n")?;
-        let follower = Follower::start(&api);
+        let follower = follow(&api, streaming);
         follower.eventually(|world| world.deliveries > 0)?;
         let world = follower.world().clone();
         let what = (&world.services["default/web"], world.slices["default/web-1"].as_str());
@@ -70,7 +74,7 @@ fn changes_are_followed() -> Result<()> {
     for streaming in ALL_AGES {
         let api = ApiServer::start()?;
         api.streaming(streaming);
-        let follower = Follower::start(&api);
+        let follower = follow(&api, streaming);
         follower.eventually(|world| world.deliveries > 0)?;
         assert!(follower.world().services.is_empty());
         api.apply(&service("web", "10.96.0.7"))?;
@@ -104,7 +108,7 @@ fn a_new_list_tells_what_has_vanished() -> Result<()> {
         for number in 1..=3 {
             api.apply(&service(&format!("web-{number}"), &format!("10.96.0.{number}")))?;
         }
-        let follower = Follower::start(&api);
+        let follower = follow(&api, streaming);
         follower.eventually(|world| world.services.len() == 3)?;
         api.away();
         api.delete(Kind::Service, "web-1")?;
@@ -137,10 +141,8 @@ fn long_lists_come_in_pages() -> Result<()> {
     }
     let follower = Follower::start(&api);
     follower.eventually(|world| world.services.len() == 1100)?;
-    let first_lists = |part: &str| {
-        let requests = api.requests();
-        requests.iter().filter(|request| request.contains("services?") && request.contains(part)).count()
-    };
+    let first_lists =
+        |part: &str| asked(&api, |request| request.contains("services?") && request.contains(part));
     // From the server's cache, at once.
     assert_eq!((first_lists("resourceVersion=0"), first_lists("continue=")), (1, 0));
     api.away();

@@ -2,15 +2,15 @@
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kube_ipvs::{
     config::ClientConnection,
     source::kubernetes::{KubernetesSource, Pod},
 };
-use scenarios::{ApiServer, Service};
+use scenarios::{ApiServer, Service, eventually};
 
 use crate::{
-    follower::{Follower, LIMITS, fast},
+    follower::{Follower, LIMITS, asked, fast},
     tls,
 };
 
@@ -79,11 +79,11 @@ fn the_server_is_known_by_its_authority() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let authority = tls::Authority::new()?;
-    let url = tls::serve(&authority, api.address())?;
+    let tls = tls::serve(&authority, api.address())?;
     fs::write(path("token"), "secret\n")?;
     for (known, reached) in [(&authority, true), (&tls::Authority::new()?, false)] {
         fs::write(path("ca.crt"), known.pem())?;
-        let server = format!("{{ server: \"{url}\", certificate-authority: {} }}", path("ca.crt"));
+        let server = format!("{{ server: \"{}\", certificate-authority: {} }}", tls.url(), path("ca.crt"));
         let text = api
             .kubeconfig(Some(&path("token")))
             .replace(&format!("{{ server: \"{}\" }}", api.url()), &server);
@@ -95,7 +95,7 @@ fn the_server_is_known_by_its_authority() -> Result<()> {
         if reached {
             follower.eventually(|world| world.services.len() == 1)?;
         } else {
-            std::thread::sleep(std::time::Duration::from_millis(500));
+            tls.await_refusals(8)?;
             assert_eq!(follower.world().deliveries, 0);
         }
     }
@@ -122,7 +122,7 @@ fn a_certificate_that_is_replaced_is_read_again() -> Result<()> {
         "{{clusters: [{{name: c, cluster: {{server: \"{}\", certificate-authority: {}}}}}], users: [{{name: u, user: \
          {{client-certificate: {}, client-key: {}}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
          current-context: x}}",
-        front.url(),
+        front.listener().url(),
         path("ca.crt"),
         path("client.crt"),
         path("client.key"),
@@ -131,12 +131,19 @@ fn a_certificate_that_is_replaced_is_read_again() -> Result<()> {
     let follower =
         Follower::start_with(ClientConnection { kubeconfig: path("kubeconfig").into(), ..fast() }, LIMITS);
     follower.eventually(|world| world.services.len() == 1)?;
+    // All connections are made that there will be, until they are cut.
+    let is_watched = |path: &str| asked(&api, |request| request.contains(path) && request.contains("watch="));
+    eventually(|| {
+        let watched = ["/services?", "/endpointslices?", "/nodes?", "/servicecidrs?"].map(is_watched);
+        ensure!(!watched.contains(&0), "{watched:?} are watched");
+        Ok(())
+    })?;
     // From now on the old one is worth nothing, as after it has expired.
     front.know(&[&new])?;
     api.away();
     api.back()?;
     api.apply(&Service::new("late").cluster_ip("10.96.0.8").port(80))?;
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    front.listener().await_refusals(8)?;
     assert_eq!(follower.world().services.len(), 1);
     write(&new)?;
     follower.eventually(|world| world.services.len() == 2)
@@ -148,8 +155,8 @@ fn a_pod_finds_its_api_server() -> Result<()> {
     let api = ApiServer::start()?;
     api.tokens(&["of-the-pod"]);
     let authority = tls::Authority::new()?;
-    let url = tls::serve(&authority, api.address())?;
-    let (_, port) = url.rsplit_once(':').context("a port")?;
+    let tls = tls::serve(&authority, api.address())?;
+    let (_, port) = tls.url().rsplit_once(':').context("a port")?;
     let account = tempfile::tempdir()?;
     let pod = Pod { server: Some(("127.0.0.1".into(), port.into())), account: account.path().into() };
     let list = |pod: &Pod| -> Result<usize> {

@@ -3,10 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -20,20 +17,46 @@ use kube_ipvs::{
     },
 };
 use proxier::model::Event;
-use scenarios::{ApiServer, eventually};
+use scenarios::{ApiServer, StreamingLists, eventually};
+use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
-/// In a test nothing takes long.
+/// So long that it is over in no test.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Nothing is given up for taking long, so that a slow machine asks for nothing twice. Watches end soon, as they do all
+/// the time, and what failed is tried again soon.
 pub(crate) const LIMITS: Limits = Limits {
     watch: Duration::from_secs(1),
-    overtime: Duration::from_millis(300),
-    answer: Duration::from_secs(1),
-    list: Duration::from_secs(5),
-    silence: Duration::from_millis(700),
+    overtime: HOUR,
+    answer: HOUR,
+    list: HOUR,
+    silence: HOUR,
+    nodes: HOUR,
+    event: HOUR,
     first_pause: Duration::from_millis(20),
     longest_pause: Duration::from_millis(200),
-    stale: Duration::from_secs(300),
+    stale: HOUR,
 };
+
+/// For a server that falls silent, which nothing but time shows. A slow machine gives up in vain now and then: that
+/// costs an attempt, and no test that has these counts attempts.
+pub(crate) const HURRIED: Limits = Limits {
+    overtime: Duration::from_millis(300),
+    answer: Duration::from_secs(1),
+    list: Duration::from_secs(1),
+    silence: Duration::from_secs(1),
+    ..LIMITS
+};
+
+/// For a server of this age. One that does not know streaming lists begins one and never ends it, and nothing but time
+/// shows that; whoever gives up too soon is right all the same.
+pub(crate) fn limits(streaming: StreamingLists) -> Limits {
+    match streaming {
+        StreamingLists::Unknown => Limits { silence: Duration::from_millis(50), ..LIMITS },
+        StreamingLists::Served | StreamingLists::Refused => LIMITS,
+    }
+}
 
 /// What is known of the world, by the names of things.
 #[derive(Debug, Default, Clone)]
@@ -105,10 +128,10 @@ impl World {
     }
 }
 
-/// A thread that follows.
+/// A thread that follows, until this is dropped.
 pub(crate) struct Follower {
     world: Arc<Mutex<World>>,
-    stop: Arc<AtomicBool>,
+    _stop: oneshot::Sender<()>,
 }
 
 impl Follower {
@@ -120,8 +143,8 @@ impl Follower {
         let filter = EnvFilter::new("kube_ipvs=debug");
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let world = Arc::new(Mutex::new(World::default()));
-        let stop = Arc::new(AtomicBool::new(false));
-        let (seen, stopped) = (Arc::clone(&world), Arc::clone(&stop));
+        let seen = Arc::clone(&world);
+        let (stop, stopped) = oneshot::channel::<()>();
         thread::spawn(move || {
             let follow = async {
                 let source = KubernetesSource::open(&flags, "node-1").await?.with_limits(limits);
@@ -129,21 +152,16 @@ impl Follower {
                     lock(&seen).take(changes);
                     ControlFlow::Continue(())
                 });
-                let stop = async {
-                    while !stopped.load(Ordering::SeqCst) {
-                        tokio::time::sleep(Duration::from_millis(10)).await;
-                    }
-                };
                 tokio::select! {
                     outcome = follow => outcome,
-                    () = stop => Ok(()),
+                    _ = stopped => Ok(()),
                 }
             };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(follow));
             lock(&seen).problems.extend(outcome.err().map(|error| format!("cannot follow: {error:#}")));
         });
-        Self { world, stop }
+        Self { world, _stop: stop }
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
@@ -160,14 +178,22 @@ impl Follower {
     }
 }
 
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-    }
-}
-
 fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
     world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many requests so far are like this.
+pub(crate) fn asked(api: &ApiServer, like: impl Fn(&str) -> bool) -> usize {
+    api.requests().iter().filter(|request| like(request)).count()
+}
+
+/// Waits until there are so many of them.
+pub(crate) fn await_asked(api: &ApiServer, count: usize, like: impl Fn(&str) -> bool) -> Result<()> {
+    eventually(|| {
+        let found = asked(api, &like);
+        ensure!(found >= count, "{found} requests of {count}");
+        Ok(())
+    })
 }
 
 /// Flags without a limit of requests.

@@ -18,7 +18,7 @@ use scenarios::{ApiServer, Service, StreamingLists, eventually};
 use serde_json::Value;
 use tokio::sync::mpsc::channel;
 
-use crate::follower::{Follower, fast};
+use crate::follower::{Follower, LIMITS, fast};
 
 /// A verb, an API group and a resource.
 type Right = (String, String, String);
@@ -99,10 +99,9 @@ fn announce(api: &ApiServer, announcements: Vec<Announcement>) -> Result<()> {
     announcements.into_iter().for_each(|announcement| announcer.announce(announcement, Duration::ZERO));
     drop(announcer);
     let connection = ClientConnection { master: api.url(), ..fast() };
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(async { KubernetesSource::open(&connection, "node-1").await?.announce(to_post).await })
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        KubernetesSource::open(&connection, "node-1").await?.with_limits(LIMITS).announce(to_post).await
+    })
 }
 
 fn about(about: About, note: &str) -> Announcement {

@@ -1,8 +1,15 @@
 //! TLS in front of the test API server.
 
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::{
     RootCertStore, ServerConfig,
@@ -46,8 +53,31 @@ impl Authority {
     }
 }
 
-/// Takes TLS connections and hands on what is in them, for as long as the test lasts; says where.
-pub(crate) fn serve(authority: &Authority, to: SocketAddr) -> Result<String> {
+/// Where TLS connections are taken, and how many could not be made, as one side did not know the other.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    url: String,
+    refused: Arc<AtomicUsize>,
+}
+
+impl Listener {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Waits until so many more were refused.
+    pub(crate) fn await_refusals(&self, count: usize) -> Result<()> {
+        let before = self.refused.load(Ordering::SeqCst);
+        scenarios::eventually(|| {
+            let more = self.refused.load(Ordering::SeqCst) - before;
+            ensure!(more >= count, "{more} of {count} were refused");
+            Ok(())
+        })
+    }
+}
+
+/// Takes TLS connections and hands on what is in them, for as long as the test lasts.
+pub(crate) fn serve(authority: &Authority, to: SocketAddr) -> Result<Listener> {
     let config = config(authority, None)?;
     let (_, config) = watch::channel(Arc::new(config));
     listen(config, to)
@@ -57,18 +87,18 @@ pub(crate) fn serve(authority: &Authority, to: SocketAddr) -> Result<String> {
 pub(crate) struct Front<'a> {
     authority: &'a Authority,
     config: watch::Sender<Arc<ServerConfig>>,
-    url: String,
+    listener: Listener,
 }
 
 impl<'a> Front<'a> {
     /// For clients with a certificate of one of these authorities.
     pub(crate) fn start(authority: &'a Authority, clients: &[&Authority], to: SocketAddr) -> Result<Self> {
         let (sender, receiver) = watch::channel(Arc::new(config(authority, Some(clients))?));
-        Ok(Self { authority, config: sender, url: listen(receiver, to)? })
+        Ok(Self { authority, config: sender, listener: listen(receiver, to)? })
     }
 
-    pub(crate) fn url(&self) -> &str {
-        &self.url
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
     }
 
     /// From now on it knows these, and new connections from nobody else.
@@ -94,10 +124,12 @@ fn config(authority: &Authority, clients: Option<&[&Authority]>) -> Result<Serve
     Ok(config.with_single_cert(vec![certificate], key)?)
 }
 
-fn listen(config: watch::Receiver<Arc<ServerConfig>>, to: SocketAddr) -> Result<String> {
+fn listen(config: watch::Receiver<Arc<ServerConfig>>, to: SocketAddr) -> Result<Listener> {
     let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
     socket.set_nonblocking(true)?;
     let url = format!("https://{}", socket.local_addr()?);
+    let refused = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&refused);
     thread::spawn(move || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -105,13 +137,17 @@ fn listen(config: watch::Receiver<Arc<ServerConfig>>, to: SocketAddr) -> Result<
             loop {
                 let (outer, _) = listener.accept().await?;
                 let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
+                let refused = Arc::clone(&counted);
                 tokio::spawn(async move {
-                    let mut outer = acceptor.accept(outer).await?;
+                    let outer = acceptor.accept(outer).await;
+                    let mut outer = outer.inspect_err(|_| {
+                        refused.fetch_add(1, Ordering::SeqCst);
+                    })?;
                     let mut inner = TcpStream::connect(to).await?;
                     tokio::io::copy_bidirectional(&mut outer, &mut inner).await
                 });
             }
         })
     });
-    Ok(url)
+    Ok(Listener { url, refused })
 }

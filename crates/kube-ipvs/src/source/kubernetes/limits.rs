@@ -14,6 +14,10 @@ pub struct Limits {
     pub list: Duration,
     /// How long a streaming list may say nothing.
     pub silence: Duration,
+    /// How long everything else may wait for a list of the other Nodes.
+    pub nodes: Duration,
+    /// How long the API server may take for an Event. Whoever announces does not wait for it.
+    pub event: Duration,
     /// The first pause after a failure. Each is twice as long as the one before, and up to as much again by chance.
     pub first_pause: Duration,
     /// The longest pause between two attempts, but for what chance adds.
@@ -31,6 +35,8 @@ impl Default for Limits {
             answer: Duration::from_secs(30),
             list: Duration::from_secs(120),
             silence: Duration::from_secs(15),
+            nodes: Duration::from_secs(10),
+            event: Duration::from_secs(10),
             first_pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(15),
             stale: Duration::from_secs(300),

@@ -79,7 +79,7 @@ impl KubernetesSource {
     /// When there can be no client with these credentials.
     pub async fn announce(self, announcements: Receiver<ToPost>) -> anyhow::Result<()> {
         let client = connect::client(&self.config, &self.connection)?;
-        announce::post(client, &self.node, announcements).await;
+        announce::post(client, &self.node, self.limits.event, announcements).await;
         Ok(())
     }
 

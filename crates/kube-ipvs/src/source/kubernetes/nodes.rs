@@ -17,8 +17,6 @@ use super::{
 const FRESH: Duration = Duration::from_secs(600);
 /// When a list that failed is asked for again.
 const AGAIN: Duration = Duration::from_secs(30);
-/// How long everything else may wait for it.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How many are asked for at a time.
 const PAGE: u32 = 500;
 
@@ -47,7 +45,8 @@ impl OtherNodes {
         if !self.wanted || Instant::now() < self.due {
             return Vec::new();
         }
-        let listed = timeout(PATIENCE, self.list()).await.unwrap_or(Err(Failure::Silent(PATIENCE)));
+        let patience = self.limits.nodes;
+        let listed = timeout(patience, self.list()).await.unwrap_or(Err(Failure::Silent(patience)));
         self.due = Instant::now() + if listed.is_ok() { FRESH } else { AGAIN };
         match listed {
             Ok(nodes) => {
