@@ -15,11 +15,20 @@ use super::{Changes, ManifestSource};
 /// files may be links to elsewhere, or it may have been replaced by another folder.
 pub const RESCAN: Duration = Duration::from_secs(3);
 
-/// How long a change has to rest: editors write a file in several steps.
-const QUIET: Duration = Duration::from_millis(100);
+/// When to look.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// How often, whatever the watch says.
+    rescan: Duration,
+    /// How long a change has to rest: editors write a file in several steps.
+    quiet: Duration,
+    /// How long changes without a rest are waited for.
+    patience: Duration,
+}
 
-/// How long changes without a rest are waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Of the daemon.
+const PACE: Pace =
+    Pace { rescan: RESCAN, quiet: Duration::from_millis(100), patience: Duration::from_secs(1) };
 
 /// Scans now, and again whenever something happens in the folder, until `deliver` breaks off.
 ///
@@ -34,20 +43,20 @@ pub fn follow(mut source: ManifestSource, mut deliver: impl FnMut(Changes) -> Co
         if deliver(source.scan()).is_break() {
             return;
         }
-        wait(&receiver);
+        wait(&receiver, PACE);
     }
 }
 
 /// Waits until something happened and things are quiet again, or it is time to look anyway.
-fn wait(receiver: &Receiver<()>) {
-    match receiver.recv_timeout(RESCAN) {
+fn wait(receiver: &Receiver<()>, pace: Pace) {
+    match receiver.recv_timeout(pace.rescan) {
         Ok(()) => {}
         Err(RecvTimeoutError::Timeout) => return,
         // Cannot be: we hold a sender.
-        Err(RecvTimeoutError::Disconnected) => return std::thread::sleep(RESCAN),
+        Err(RecvTimeoutError::Disconnected) => return std::thread::sleep(pace.rescan),
     }
-    let deadline = Instant::now() + PATIENCE;
-    while receiver.recv_timeout(QUIET).is_ok() && Instant::now() < deadline {}
+    let deadline = Instant::now() + pace.patience;
+    while receiver.recv_timeout(pace.quiet).is_ok() && Instant::now() < deadline {}
 }
 
 /// The watch on the folder that has the path at present.
@@ -86,4 +95,45 @@ fn watch(dir: &Path, sender: Sender<()>) -> notify::Result<RecommendedWatcher> {
     })?;
     watcher.watch(dir, RecursiveMode::NonRecursive)?;
     Ok(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So long that it is over in no test.
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// An editor's steps are one change, however many they are.
+    #[test]
+    fn a_change_is_waited_for_until_it_rests() {
+        let (sender, receiver) = channel();
+        let (looks, looked) = channel();
+        let pace = Pace { rescan: HOUR, quiet: HOUR, patience: HOUR };
+        std::thread::spawn(move || {
+            wait(&receiver, pace);
+            looks.send(receiver.try_iter().count())
+        });
+        for _ in 0..3 {
+            sender.send(()).unwrap();
+            // Of a rest of an hour that much: who does not wait for it would have looked by then.
+            assert_eq!(looked.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout));
+        }
+        // Nothing more can come, so it rests.
+        drop(sender);
+        assert_eq!(looked.recv(), Ok(0), "all steps were taken in before it looked");
+    }
+
+    #[test]
+    fn changes_that_never_rest_are_looked_at_in_the_end() {
+        let (sender, receiver) = channel();
+        (0..2).for_each(|_| sender.send(()).unwrap());
+        wait(&receiver, Pace { rescan: HOUR, quiet: HOUR, patience: Duration::ZERO });
+    }
+
+    #[test]
+    fn without_a_change_it_is_time_to_look_in_the_end() {
+        let (_sender, receiver) = channel();
+        wait(&receiver, Pace { rescan: Duration::ZERO, quiet: HOUR, patience: HOUR });
+    }
 }

@@ -1,7 +1,5 @@
 //! Files that cannot be followed as a whole: no objects, no YAML, no text, or far too much of it.
 
-use std::time::{Duration, Instant};
-
 use expect_test::{Expect, expect};
 
 use super::{
@@ -186,16 +184,13 @@ fn bombs() {
     );
 }
 
+/// What is beyond the limit is not even looked at, however much it is: at its end it is no YAML any more.
 #[test]
-fn a_million_endpoints_are_refused_fast() {
-    let check = |content: String, expected: Expect| {
-        let start = Instant::now();
-        expected.assert_eq(&render(&read(content.as_bytes())));
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    };
+fn a_million_endpoints_are_refused_unread() {
+    let check = |content: String, expected: Expect| expected.assert_eq(&render(&read(content.as_bytes())));
     let endpoints = format!("endpoints:\n{}", "- addresses: [10.244.1.1]\n".repeat(1_000_000));
     check(
-        slice(&format!("addressType: IPv4\n{endpoints}")),
+        slice(&format!("addressType: IPv4\n{endpoints}- [}}\n")),
         expect![[r#"
         problem: f.yaml:9:3: EndpointSlice default/web-1: endpoints: too many entries: at most 1000 are allowed
     "#]],
@@ -203,7 +198,7 @@ fn a_million_endpoints_are_refused_fast() {
     // As `kubectl get -o yaml` sorts it: what it is comes after the endpoints.
     let head = "addressType: IPv4\napiVersion: discovery.k8s.io/v1\n";
     check(
-        format!("{head}{endpoints}kind: EndpointSlice\nmetadata: {{name: web-1}}\n"),
+        format!("{head}{endpoints}- [}}\nkind: EndpointSlice\nmetadata: {{name: web-1}}\n"),
         expect![[r#"
         problem: f.yaml:4:3: endpoints: too many entries: at most 1000 are allowed
     "#]],
