@@ -59,6 +59,9 @@ fn event(line: Vec<u8>) -> Event {
     {
         return Event::Frame;
     }
+    if text.ends_with(" has been running for over 60 seconds") {
+        return Event::Frame;
+    }
     let ended = text.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "));
     match ended {
         Some((name, result)) => Event::Ended(name.to_owned(), result.to_owned()),
