@@ -14,8 +14,10 @@ use crate::janitor::Janitor;
 
 /// The only thing that is made, and removed again.
 const NAMESPACE: &str = "kube-ipvs-e2e";
-/// How long a step may be wrong: what was applied takes its way to all nodes.
-const SOON: Duration = Duration::from_secs(60);
+/// When a step that is still wrong is given up: what was applied takes its way to all nodes. It only ends a hang.
+const HANG: Duration = Duration::from_secs(600);
+/// Between two tries: each of them asks the API server.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A cluster that exists.
 #[derive(Debug)]
@@ -73,10 +75,10 @@ impl Cluster {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
-            if step.expected == Expected::Success || start.elapsed() > SOON {
+            if step.expected == Expected::Success || start.elapsed() > HANG {
                 bail!("kubectl {}: {failure:#}", step.words.join(" "));
             }
-            thread::sleep(Duration::from_secs(1));
+            thread::sleep(PAUSE);
         }
     }
 

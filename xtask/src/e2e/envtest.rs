@@ -17,6 +17,8 @@ const USUAL_PLACE: &str = "/usr/local/kubebuilder/bin";
 const NEEDED: [&str; 2] = ["etcd", "kube-apiserver"];
 /// What can be there besides, and the scenarios that take it.
 const OPTIONAL: [(&str, &str); 2] = [("kube-controller-manager", "mysql::"), ("kube-proxy", "take_over::")];
+/// When the machine is given up. Each scenario ends its own hang long before.
+const HANG: Duration = Duration::from_secs(6 * 3600);
 /// The tests, as cargo names them.
 const TESTS: &str = "envtest";
 const SCRIPT: &str = "KUBE_IPVS_MARKS=1 KUBE_IPVS_CONTROL_PLANE=\"$KUBE_IPVS_ROOT/control-plane\" exec \"$KUBE_IPVS_ROOT/tests/envtest\" \"$@\"";
@@ -39,7 +41,7 @@ pub(super) fn run(args: &E2e) -> Result<()> {
             .chain(programs.flags(args.filter.as_deref()))
             .collect(),
     );
-    job.timeout = Duration::from_secs(args.timeout);
+    job.timeout = HANG;
     job.servers = true;
     job.executable(&tests.path, Path::new("tests").join(TESTS));
     job.executable(&daemon.path, Path::new("bin").join(daemon.file_name()));

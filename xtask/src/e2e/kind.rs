@@ -42,9 +42,9 @@ pub(super) fn run(filter: Option<&str>) -> Result<()> {
 
 /// Nodes are ready when their pods have a network, and DNS answers when somebody serves its ClusterIP.
 const READY: [&[&str]; 3] = [
-    &["--namespace=kube-system", "rollout", "status", "daemonset", "kube-ipvs", "--timeout=180s"],
-    &["wait", "node", "--all", "--for=condition=Ready", "--timeout=180s"],
-    &["--namespace=kube-system", "rollout", "status", "deployment", "coredns", "--timeout=180s"],
+    &["--namespace=kube-system", "rollout", "status", "daemonset", "kube-ipvs", "--timeout=30m"],
+    &["wait", "node", "--all", "--for=condition=Ready", "--timeout=30m"],
+    &["--namespace=kube-system", "rollout", "status", "deployment", "coredns", "--timeout=30m"],
 ];
 
 /// What makes the cluster and brings the image to its nodes.

@@ -27,9 +27,6 @@ pub(crate) struct E2e {
     /// and deleted
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// How long all scenarios of envtest may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 5400)]
-    timeout: u64,
     /// The bench's kernel for envtest: a package, or a directory with boot/vmlinuz* and lib/modules/*
     #[arg(long, value_name = "PACKAGE")]
     kernel: Option<String>,

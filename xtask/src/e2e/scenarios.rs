@@ -15,8 +15,8 @@ pub(super) fn pods() -> Vec<Step> {
         // A namespace that has just been made has no account yet, without which no pod is admitted.
         kubectl("get serviceaccount default -o jsonpath={.metadata.name}", Expected::Kept("account")),
         apply(include_str!("web.yaml")),
-        kubectl("rollout status deployment web --timeout=300s", Expected::Success),
-        kubectl("wait pod visitor --for=condition=Ready --timeout=300s", Expected::Success),
+        kubectl("rollout status deployment web --timeout=30m", Expected::Success),
+        kubectl("wait pod visitor --for=condition=Ready --timeout=30m", Expected::Success),
         names_of_pods(),
     ]
 }
@@ -78,7 +78,7 @@ fn hostnames() -> Vec<Step> {
         ask(6, "http://hostnames", Expected::Some("pods")),
         kubectl("get pods -l app=web -o jsonpath={.items[0].metadata.name}", Expected::Kept("first")),
         kubectl("delete pod {first} --wait", Expected::Success),
-        kubectl("rollout status deployment web --timeout=300s", Expected::Success),
+        kubectl("rollout status deployment web --timeout=30m", Expected::Success),
         names_of_pods(),
         ask(12, "http://{ip}", Expected::All("pods")),
     ]
