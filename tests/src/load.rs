@@ -65,8 +65,8 @@ impl Load {
                     }
                 }
                 counted.fetch_add(1, Ordering::SeqCst);
-                // Users come by and by: what would be proved without a pause would take all of the machine.
-                thread::sleep(pause);
+                // On a slow machine users come more slowly: what they look at needs its time too.
+                thread::sleep(pause.max(asked.elapsed() * 2));
             }
             report
         })?;
