@@ -4,14 +4,13 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use ipvs_netlink::{
     Batch, Client, Destination, Protocol, Request, Scheduler, VirtualServer, VirtualServerKey,
 };
 
-use crate::{Namespace, destination, tcp};
+use crate::{Namespace, destination, eventually, tcp};
 
 fn key(port: u16) -> VirtualServerKey {
     VirtualServerKey::new(Protocol::Tcp, ([10, 0, 0, 1], port).into())
@@ -22,16 +21,13 @@ fn services(ports: impl Iterator<Item = u16>) -> Batch {
     ports.map(|port| Request::AddService { key: key(port), service }).collect()
 }
 
-/// Namespaces of earlier tests are still being taken down, and what is taken out of the table that all share can hide
-/// entries of a list that is read meanwhile.
-fn attempts() -> impl Iterator<Item = ()> {
-    (0..50).map(|attempt| std::thread::sleep(Duration::from_millis(if attempt == 0 { 0 } else { 200 })))
-}
-
-/// The keys that are listed, all of so many.
+/// The keys that are listed, all of so many. Namespaces of earlier tests are still being taken down, and what is taken
+/// out of the table that all share can hide entries of a list that is read meanwhile.
 fn listed(n: &mut Namespace, count: usize) -> BTreeSet<VirtualServerKey> {
-    let list = |()| -> BTreeSet<_> { n.client.services().unwrap().iter().map(|entry| entry.key).collect() };
-    attempts().map(list).find(|keys| keys.len() == count).expect("a list of all")
+    eventually(|| {
+        let keys: BTreeSet<_> = n.client.services().unwrap().iter().map(|entry| entry.key).collect();
+        if keys.len() == count { Ok(keys) } else { Err(format!("{} of {count} are listed", keys.len())) }
+    })
 }
 
 #[test]
@@ -46,7 +42,10 @@ fn five_thousand_services_in_one_batch() {
     let sends = sends.load(Ordering::Relaxed);
     assert!(sends <= 2, "{sends} sends");
 
-    assert!(attempts().any(|()| n.ipvsadm(&["-Sn"]).lines().count() == 5000), "ipvsadm never listed 5000");
+    eventually(|| {
+        let lines = n.ipvsadm(&["-Sn"]).lines().count();
+        if lines == 5000 { Ok(()) } else { Err(format!("ipvsadm lists {lines}")) }
+    });
     let listed = listed(&mut n, 5000);
     assert_eq!(listed, (1..=5000).map(key).collect());
 

@@ -1,13 +1,12 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
-    time::{Duration, Instant},
 };
 
 use ipvs_netlink::{Destination, Persistence, Scheduler, Stats, VirtualServer, VirtualServerKey};
 use netlink_batch::in_namespace;
 
-use crate::{Namespace, destination, tcp, udp};
+use crate::{Namespace, destination, eventually, tcp, udp};
 
 fn with_addresses() -> Namespace {
     let n = Namespace::with_interface();
@@ -19,11 +18,10 @@ fn with_addresses() -> Namespace {
 
 /// Waits until the kernel has added up its counters, which it does every two seconds.
 fn summed(n: &mut Namespace, key: VirtualServerKey, packets: u64) {
-    let start = Instant::now();
-    while n.client.service(key).unwrap().unwrap().stats.packets_in < packets {
-        assert!(start.elapsed() < Duration::from_secs(30), "{packets} packets");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    eventually(|| {
+        let found = n.client.service(key).unwrap().unwrap().stats.packets_in;
+        if found >= packets { Ok(()) } else { Err(format!("{found} of {packets} packets")) }
+    });
 }
 
 #[test]
