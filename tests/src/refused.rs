@@ -13,7 +13,8 @@ const TRIES: usize = 10;
 
 impl Namespace {
     /// Fails unless a connection is refused in answer to its first packet, as where nobody listens. A first packet that
-    /// is dropped is sent again each time; now and then one is late, or another client of the namespace sends its again.
+    /// is dropped is sent again each time; now and then one is late, or another client of the namespace sends its
+    /// again.
     pub fn expect_refused(&self, transport: Transport, to: &str) -> Result<()> {
         let address = socket_address(to)?;
         for _ in 0..TRIES {

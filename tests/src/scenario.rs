@@ -11,7 +11,8 @@ use crate::cluster::{Cluster, ClusterBuilder};
 use crate::mark;
 use crate::wait::patience;
 
-/// When a scenario is given up, on a machine of usual speed: ten times what the longest takes there. It only ends a hang.
+/// When a scenario is given up, on a machine of usual speed: ten times what the longest takes there. It only ends a
+/// hang.
 const HANG: Duration = Duration::from_secs(1800);
 
 /// What a scenario ends with.

@@ -85,7 +85,8 @@ impl Server {
     pub fn close_listener(&mut self) {
         self.listening.store(false, Ordering::SeqCst);
         for (socket, _) in &self.threads {
-            // It wakes who waits there, but for SCTP. A socket of UDP has no peer, which is an error, and wakes all the same.
+            // It wakes who waits there, but for SCTP. A socket of UDP has no peer, which is an error, and wakes all the
+            // same.
             let _ = socket.shutdown(Shutdown::Both);
         }
         for (_, thread) in self.threads.drain(..) {

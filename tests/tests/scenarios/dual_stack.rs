@@ -122,7 +122,8 @@ fn associations_stay() -> TestResult {
         let _servers = deploy(cluster, &["10.96.0.7", "fd00:10:96::7"])?;
         let _proxy = cluster.start_proxy("node-1", &[])?;
         await_all(cluster, "node-1", "10.96.0.7", V4)?;
-        // One for each pod. Heartbeats come by the kernel's clock, the first within three seconds; so for more than that.
+        // One for each pod. Heartbeats come by the kernel's clock, the first within three seconds; so for more than
+        // that.
         let open = || cluster.at("node-1")?.connect(Transport::Sctp, "10.96.0.7:9");
         let mut conversations = [open()?, open()?];
         let mut names = BTreeSet::new();

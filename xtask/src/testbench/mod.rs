@@ -36,8 +36,8 @@ pub(crate) enum Bench {
 }
 
 impl Bench {
-    /// Chooses the bench and brings all that it takes, with the servers of scenarios or without. `kernel` names a kernel
-    /// package for the virtual machine.
+    /// Chooses the bench and brings all that it takes, with the servers of scenarios or without. `kernel` names a
+    /// kernel package for the virtual machine.
     pub(crate) fn prepare(workspace: &Workspace, kernel: Option<&str>, servers: bool) -> Result<Self> {
         let wish = env::var("KUBE_IPVS_BENCH").ok();
         let kernel = kernel.map(str::to_owned).or_else(|| env::var("KUBE_IPVS_BENCH_KERNEL").ok());

@@ -290,7 +290,8 @@ fn legacy_rules_are_made_harmless_and_named() -> TestResult {
     })
 }
 
-/// Kills the daemon again and again, each time a little later, until it has removed kube-proxy's sets before. How often.
+/// Kills the daemon again and again, each time a little later, until it has removed kube-proxy's sets before. How
+/// often.
 fn killed_until_taken_over(cluster: &Cluster, first: Duration) -> Result<usize> {
     let mut wait = first;
     for kills in 1.. {
