@@ -291,9 +291,10 @@ impl ApiServer {
         let thread = thread::Builder::new().name("api".into()).spawn(move || {
             while let Ok((stream, _)) = accepting.accept() {
                 let _ = stream.set_nodelay(true);
-                let shared = Arc::clone(&shared);
                 // A client that goes is no failure, and what it misses it asks for again.
-                thread::spawn(move || serve::connection(&shared, stream));
+                let Ok(number) = serve::register(&shared, &stream) else { continue };
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || serve::connection(&shared, number, stream));
             }
         })?;
         self.listener = Some(Listener { socket, thread });

@@ -10,15 +10,17 @@ use super::http::{self, Request};
 use super::store::{Event, Kind, Selection};
 use super::{Fault, Shared, State, StreamingLists};
 
-/// Answers requests until the connection ends, or falls silent for ever.
-pub(super) fn connection(shared: &Shared, stream: TcpStream) -> io::Result<()> {
-    let number = {
-        let mut state = shared.lock();
-        state.accepted += 1;
-        let number = state.accepted;
-        state.open.insert(number, stream.try_clone()?);
-        number
-    };
+/// Registers a connection, so that it is among those that are cut from now on. Returns its number.
+pub(super) fn register(shared: &Shared, stream: &TcpStream) -> io::Result<u64> {
+    let mut state = shared.lock();
+    state.accepted += 1;
+    let number = state.accepted;
+    state.open.insert(number, stream.try_clone()?);
+    Ok(number)
+}
+
+/// Answers requests until the connection of this number ends, or falls silent for ever.
+pub(super) fn connection(shared: &Shared, number: u64, stream: TcpStream) -> io::Result<()> {
     let outcome = answer_all(shared, stream);
     if !matches!(outcome, Ok(Next::Silence)) {
         let open = shared.lock().open.remove(&number);

@@ -18,8 +18,8 @@ use super::{image, kvm};
 use crate::janitor::Janitor;
 use crate::workspace::Workspace;
 
-/// Emulated, a boot takes seconds, and a minute on a machine ten times slower; this is a hang.
-const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// When a boot is given up: its console has not grown for so long. Emulated, its longest silence is three seconds.
+const BOOT_HANG: Duration = Duration::from_secs(60);
 /// How often the machine's files are looked at.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -152,7 +152,7 @@ impl Machine {
         let mut parameters = String::from(
             // A panic or an oops ends the machine. The emulated timer may fail its check on a busy host. A program at
             // the same addresses every time is translated once: without norandmaps emulation takes thrice the time.
-            "console=ttyS0 loglevel=5 panic=-1 oops=panic reboot=t no_timer_check net.ifnames=0 mitigations=off \
+            "console=ttyS0 loglevel=7 panic=-1 oops=panic reboot=t no_timer_check net.ifnames=0 mitigations=off \
              norandmaps",
         );
         if job.net {
@@ -216,6 +216,7 @@ impl Machine {
     fn follow(&mut self, job: &Job, out: &mut dyn Output) -> Result<Outcome> {
         let mut up = None;
         let mut scanned = Instant::now();
+        let (mut grown, mut size) = (Instant::now(), 0);
         loop {
             // Asked before the last look at what it wrote: after its end nothing comes any more.
             let ended = self.qemu.try_wait()?;
@@ -235,6 +236,10 @@ impl Machine {
             if ended.is_some() || scanned.elapsed() > Duration::from_secs(1) {
                 scanned = Instant::now();
                 out.tick()?;
+                let now = fs::metadata(&self.console)?.len();
+                if now > size {
+                    (grown, size) = (Instant::now(), now);
+                }
                 failed = self
                     .panic()?
                     .or_else(|| ended.map(|status| format!("the machine ended by itself ({status})")));
@@ -244,8 +249,9 @@ impl Machine {
                 (Some(why), Some(_)) => {
                     return Ok(Outcome::Died(format!("{why} before the command was done")));
                 }
-                (None, None) if self.started.elapsed() > BOOT_LIMIT => {
-                    return Ok(Outcome::NoBoot(format!("it was not up after {} s", BOOT_LIMIT.as_secs())));
+                (None, None) if grown.elapsed() > BOOT_HANG => {
+                    let silent = BOOT_HANG.as_secs();
+                    return Ok(Outcome::NoBoot(format!("it is not up, and has said nothing for {silent} s")));
                 }
                 (None, Some(up)) if !job.interactive && up.elapsed() > job.timeout => {
                     return Ok(Outcome::Died(format!("not done after {} s", job.timeout.as_secs())));
