@@ -145,6 +145,16 @@ impl Proxy {
         kill_process(pid, signal).context("signalling the daemon")
     }
 
+    /// Has it stand still (SIGSTOP).
+    pub fn stand_still(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Has it go on after that.
+    pub fn go_on(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
     /// The id of its process.
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{
-    Cluster, Namespace, Service, Sets, Slice, TestResult, VIP_DEVICE, eventually, patience, scenario,
+    Cluster, Namespace, Proxy, Service, Sets, Slice, TestResult, VIP_DEVICE, eventually, patience, scenario,
 };
 
 use crate::common::await_first_turn;
@@ -84,12 +84,20 @@ fn await_device(node: &Namespace) -> Result<()> {
     await_in_a_hurry("device", || node.has_device(VIP_DEVICE))
 }
 
-/// Waits for the first virtual server, in a hurry too.
-fn await_a_virtual_server(node: &Namespace) -> Result<()> {
-    await_in_a_hurry("virtual server", || Ok(node.proc_net_page("ip_vs")?.lines().count() > 3))
+/// Waits for the first virtual server, and leaves the daemon standing still. So it stands each time that is looked, so
+/// that the rest has not followed, however slow looking is.
+fn stop_at_a_virtual_server(node: &Namespace, proxy: &mut Proxy) -> Result<()> {
+    await_in_a_hurry("virtual server", || {
+        proxy.stand_still()?;
+        let is_there = node.proc_net_page("ip_vs")?.lines().count() > 3;
+        if !is_there {
+            proxy.go_on()?;
+        }
+        Ok(is_there)
+    })
 }
 
-fn await_in_a_hurry(what: &str, is_there: impl Fn() -> Result<bool>) -> Result<()> {
+fn await_in_a_hurry(what: &str, mut is_there: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !is_there()? {
         // It only ends a hang.
@@ -125,14 +133,17 @@ fn a_first_sync_survives_being_killed() -> TestResult {
 
         let (mut midway, mut moment) = (0, 0);
         while moment < MOMENTS || midway == 0 {
-            let proxy = cluster.start_proxy("node-1", &[])?;
+            let mut proxy = cluster.start_proxy("node-1", &[])?;
             await_device(node)?;
+            let eighths = moment % MOMENTS;
             let delay = if moment % 2 == 0 {
-                let eighths = moment % MOMENTS;
                 writing * (eighths * eighths) / (MOMENTS * MOMENTS)
             } else {
-                await_a_virtual_server(node)?;
-                Duration::from_millis(u64::from(moment % MOMENTS))
+                stop_at_a_virtual_server(node, &mut proxy)?;
+                if eighths > 1 {
+                    proxy.go_on()?;
+                }
+                Duration::from_millis(u64::from(eighths / 2))
             };
             // The moment is what is varied: how much is done by then does not matter.
             thread::sleep(delay);
