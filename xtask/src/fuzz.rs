@@ -2,12 +2,12 @@
 //!
 //! The fuzzers are examples of the crate and build with the stable toolchain; `fuzz` is the one there is.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, cargo};
 
 /// Feeds random bytes to the message decoders
 #[derive(Args)]
@@ -22,7 +22,7 @@ pub(crate) struct Fuzz {
 
 pub(crate) fn run(args: Fuzz) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
-    let status = Command::new("cargo")
+    let status = cargo()
         .args(["run", "--release", "--package", "ipvs-netlink", "--example", &args.target])
         .args(["--", "--seconds", &args.seconds.to_string()])
         .current_dir(&workspace.root)

@@ -13,7 +13,7 @@ use crate::preflight::{self, Needs};
 use crate::progress::{MARKS, Progress};
 use crate::steps::Steps;
 use crate::testbench::{Bench, Job, copy_output};
-use crate::workspace::{Executable, SCENARIOS, Workspace};
+use crate::workspace::{Executable, SCENARIOS, Workspace, cargo};
 
 /// How many steps a run has at most.
 pub(crate) const STEPS: usize = 4;
@@ -169,7 +169,7 @@ fn script(tests: &[Executable]) -> String {
 
 fn on_host(args: &Test, workspace: &Workspace, built: &Built, progress: &mut Progress) -> Result<()> {
     progress.begin("cargo xtask test --host", args.count_all(&built.for_host)?);
-    let mut cargo = Command::new("cargo");
+    let mut cargo = cargo();
     cargo
         .args([
             "test",

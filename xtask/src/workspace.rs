@@ -76,7 +76,7 @@ impl Workspace {
     /// Runs cargo and collects the executables that it made; its progress and errors go to standard error.
     pub(crate) fn build(&self, args: &[&str]) -> Result<Vec<Executable>> {
         eprintln!("xtask: cargo {}", args.join(" "));
-        let output = Command::new("cargo")
+        let output = cargo()
             .args(args)
             .arg("--message-format=json-render-diagnostics")
             .current_dir(&self.root)
@@ -106,6 +106,17 @@ impl Workspace {
             .filter(|(_, target)| target.kind == "test" && target.name.starts_with("kernel"))
             .collect()
     }
+}
+
+/// Cargo tells each program that it runs, as it runs this one, whose manifest it is of. For a build script that looks
+/// at it that is a change, and what depends on it would be compiled again.
+pub(crate) const OF_OUR_OWN: &str = "CARGO_MANIFEST_DIR";
+
+/// Cargo, as from the command line.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.env_remove(OF_OUR_OWN);
+    cargo
 }
 
 fn list(value: &Value) -> &[Value] {
