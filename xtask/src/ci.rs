@@ -24,7 +24,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             .run()?;
         // Tests that are not for `cargo test` are not among all targets.
         for (package, name) in workspace.untested() {
-            cmd!(sh, "cargo clippy --package {package} --test {name} -- -D warnings")
+            cmd!(sh, "cargo clippy --package {package} --all-features --test {name} -- -D warnings")
                 .env_remove(OF_OUR_OWN)
                 .quiet()
                 .run()?;
