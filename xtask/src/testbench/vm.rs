@@ -56,7 +56,9 @@ impl Vm {
         let janitor = Janitor::removing(&directory)?;
         let image = directory.join("initramfs.cpio");
         image::write(&self.kernel, &self.cache, job, &directory, &image)?;
-        let console = self.cache.join(format!("console-{}.log", std::process::id()));
+        // Beside the rest, so that it goes with it where we are interrupted; after a failure it is kept.
+        let console = directory.join("console");
+        let kept = self.cache.join(format!("console-{}.log", std::process::id()));
 
         // A boot is tried twice, for emulated clocks can stumble, and without KVM if KVM was the trouble.
         let attempts: &[bool] = if self.kvm { &[true, false] } else { &[false, false] };
@@ -69,21 +71,21 @@ impl Vm {
                     break;
                 }
                 Outcome::Died(why) => {
-                    result = Err(anyhow::anyhow!("{why}{}", console_tail(&console)));
+                    result = Err(anyhow::anyhow!("{why}{}", console_tail(&console, &kept)));
                     break;
                 }
                 Outcome::NoBoot(why) => {
                     eprintln!("bench: {why}");
-                    result = Err(anyhow::anyhow!("the bench cannot start: {why}{}", console_tail(&console)));
+                    let tail = console_tail(&console, &kept);
+                    result = Err(anyhow::anyhow!("the bench cannot start: {why}{tail}"));
                 }
             }
         }
-        janitor.finish()?;
-        if matches!(result, Ok(0)) || fs::metadata(&console)?.len() == 0 {
-            fs::remove_file(&console)?;
-        } else if result.is_ok() {
-            eprintln!("bench: the kernel's messages are in {}", console.display());
+        if !matches!(result, Ok(0)) {
+            fs::rename(&console, &kept)?;
+            eprintln!("bench: the kernel's messages are in {}", kept.display());
         }
+        janitor.finish()?;
         result
     }
 }
@@ -109,13 +111,14 @@ fn remove_leftovers(cache: &Path) -> Result<()> {
     Ok(())
 }
 
-fn console_tail(console: &Path) -> String {
+/// The end of a console, and where it will be kept.
+fn console_tail(console: &Path, kept: &Path) -> String {
     let text = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(40)..].join("\n");
     let shown = if tail.trim().is_empty() { "(nothing)".to_owned() } else { tail };
-    format!("\nthe end of its console ({}):\n{shown}", console.display())
+    format!("\nthe end of its console ({}):\n{shown}", kept.display())
 }
 
 /// A running qemu, which does not outlive this value.
