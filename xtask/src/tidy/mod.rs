@@ -1,5 +1,7 @@
 //! `cargo xtask tidy`: the layering and the house rules that the compiler does not know.
 
+mod features;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,6 +61,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
             cmd!(sh, "cargo tree --quiet --package {krate} --edges normal --prefix none").quiet().read()?;
         breaches.extend(layer_breaches(krate, &tree, forbidden));
     }
+    breaches.extend(features::breaches(&sh)?);
     let listed = cmd!(sh, "git ls-files --cached --others --exclude-standard").quiet().read()?;
     for name in listed.lines() {
         let path = workspace.root.join(name);
