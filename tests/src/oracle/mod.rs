@@ -8,9 +8,9 @@ pub use addresses::VIP_DEVICE;
 pub use ipvsadm::{RealServer, Table, VirtualServer};
 pub use nft::Sets;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::namespace::Namespace;
 use crate::wait::eventually;
@@ -71,7 +71,7 @@ impl Namespace {
     }
 
     /// Waits for a virtual server, given as `TCP 10.96.0.7:80`, to have exactly these real servers, given as
-    /// `10.244.1.2:80 1` with their weights, then has ipvsadm confirm it.
+    /// `10.244.1.2:80 1` with their weights, and its address to be bound; ipvsadm and ip confirm it.
     pub fn await_service(&self, key: &str, real_servers: &[&str]) -> Result<VirtualServer> {
         let mut wanted: Vec<String> = real_servers.iter().map(|&real| real.to_owned()).collect();
         wanted.sort();
@@ -86,11 +86,12 @@ impl Namespace {
         // Between two reads the state may only move on where the test itself changes something, so one look decides.
         let table = self.ipvsadm()?;
         check(&table).context("/proc/net/ip_vs had it, ipvsadm has not")?;
+        self.await_bound(key)?;
         table.service(key).cloned().context("a virtual server went away between two looks")
     }
 
-    /// Waits for a virtual server to send new connections to exactly these real servers, each with weight 1. Others
-    /// may still be there with weight 0: they are draining.
+    /// Waits for a virtual server to send new connections to exactly these real servers, each with weight 1, and its
+    /// address to be bound. Others may still be there with weight 0: they are draining.
     pub fn await_serving(&self, key: &str, real_servers: &[&str]) -> Result<()> {
         let mut wanted: Vec<String> = real_servers.iter().map(|real| format!("{real} 1")).collect();
         wanted.sort();
@@ -103,7 +104,21 @@ impl Namespace {
             bail!("{key} on {} should serve with {wanted:?}, but it has {all:?}", self.name())
         };
         eventually(|| check(&self.ip_vs()?))?;
-        check(&self.ipvsadm()?).context("/proc/net/ip_vs had it, ipvsadm has not")
+        check(&self.ipvsadm()?).context("/proc/net/ip_vs had it, ipvsadm has not")?;
+        self.await_bound(key)
+    }
+
+    /// Waits until the address of a virtual server is the node's own. It is bound last: until then packets to it are
+    /// forwarded like any others.
+    fn await_bound(&self, key: &str) -> Result<()> {
+        let (_, at) = key.split_once(' ').context("a key is a protocol and an address")?;
+        let address =
+            at.parse::<SocketAddr>().with_context(|| format!("{key}: not an address with a port"))?.ip();
+        eventually(|| {
+            let found = self.run("ip", &["-o", "addr", "show", "to", &address.to_string()])?;
+            ensure!(!found.is_empty(), "{address} of {key} is not bound on {}", self.name());
+            Ok(())
+        })
     }
 
     /// Waits until a virtual server is gone, then has ipvsadm confirm it.
