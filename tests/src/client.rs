@@ -15,7 +15,7 @@ use crate::servers::Transport;
 use crate::wait::{patience, time_out};
 
 /// How long a client waits for anything, on a machine of usual speed. What works never takes so long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a request got no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

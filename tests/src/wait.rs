@@ -11,8 +11,9 @@ use anyhow::{Result, anyhow};
 const HANG: Duration = Duration::from_secs(60);
 /// When a wait is given up although what is seen changes all the time, such as a log that goes on.
 const RESTLESS: Duration = Duration::from_secs(600);
-/// So often at least it was looked at meanwhile: a machine that stood still has not looked.
-const LOOKS: u32 = 100;
+/// So often at least it was looked at meanwhile. A machine that stood still has not looked, and one that has become
+/// slow since it was measured looks slowly.
+const LOOKS: u32 = 600;
 /// Between two looks at most.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -37,7 +38,7 @@ pub fn time_out() -> String {
 /// where something still moves, the end may still come.
 pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
-    let (mut said, mut since, mut looks) = (String::new(), start, 0);
+    let (mut said, mut since, mut looks, mut all_looks) = (String::new(), start, 0, 0);
     let mut pause = Duration::from_millis(2);
     loop {
         let looked = Instant::now();
@@ -49,9 +50,10 @@ pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
         if now_said != said {
             (said, since, looks) = (now_said, looked, 0);
         }
-        looks += 1;
+        (looks, all_looks) = (looks + 1, all_looks + 1);
         let (total, still) = (start.elapsed(), since.elapsed());
-        if looks > LOOKS && (still > patience(HANG) || total > patience(RESTLESS)) {
+        let is_restless = all_looks > 10 * LOOKS && total > patience(RESTLESS);
+        if is_restless || looks > LOOKS && still > patience(HANG) {
             return Err(
                 error.context(anyhow!("not so after {total:.1?}, and nothing has moved for {still:.1?}"))
             );
