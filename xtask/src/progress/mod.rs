@@ -108,6 +108,10 @@ impl Progress {
                 self.part.begun.insert(name, Instant::now());
             }
             Event::Why(name, why) => {
+                // Late, where the streams overtook each other: the table at the end has it.
+                if let Some(failure) = self.failures.iter_mut().find(|failure| failure.name == name) {
+                    failure.why.clone_from(&why);
+                }
                 self.part.why.insert(name, why);
             }
             Event::Ended(name, result) => self.ended(&name, &result, out)?,

@@ -266,8 +266,9 @@ impl Machine {
 
     /// Hands on what the job has written since the last call.
     fn copy(&mut self, out: &mut dyn Output) -> Result<()> {
-        self.stdout.copy(|bytes| out.stdout(bytes))?;
-        self.stderr.copy(|bytes| out.stderr(bytes))
+        // Why a test fails is said on its standard error, and before libtest says that it failed.
+        self.stderr.copy(|bytes| out.stderr(bytes))?;
+        self.stdout.copy(|bytes| out.stdout(bytes))
     }
 
     /// What the kernel said if it panicked. It is told to end the machine then, but may be too broken for that.
