@@ -89,8 +89,12 @@ fn what_fails_is_told_and_tried_again() -> TestResult {
             })
         };
         await_status("503")?;
-        let log = proxy.log_text();
-        ensure!(log.contains("ERROR") && log.contains("nftables"), "{log}");
+        // A daemon that is late for want of speed is not well either, before it has found the table.
+        eventually(|| {
+            let log = proxy.log_text();
+            ensure!(log.contains("ERROR") && log.contains("nftables"), "{log}");
+            Ok(())
+        })?;
         node.run("nft", &["delete", "table", "ip", "kube-ipvs"])?;
         await_web(cluster, NODE)?;
         await_status("200")?;
