@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-/// When a wait is given up: nothing has moved for this long, on a machine of usual speed.
+/// When a wait is given up: what is seen has been the same for this long, on a machine of usual speed.
 const HANG: Duration = Duration::from_secs(60);
-/// When a wait is given up although what is seen changes all the time, such as a log that goes on.
-const RESTLESS: Duration = Duration::from_secs(600);
-/// So often at least it was looked at meanwhile. A machine that stood still has not looked, and one that has become
-/// slow since it was measured looks slowly.
+/// When a wait is given up although what is seen still changes, such as a log that goes on.
+const RESTLESS: Duration = Duration::from_secs(900);
+/// How often the same must be seen before it counts as a hang. A machine that stood still has not looked, and one
+/// that has become slow since it was measured looks slowly.
 const LOOKS: u32 = 600;
-/// Between two looks at most.
+/// The longest pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many times slower than usual this machine is, as `cargo xtask` has measured when the bench started.
-pub fn slowness() -> u32 {
+fn slowness() -> u32 {
     static SLOWNESS: OnceLock<u32> = OnceLock::new();
     let measured = || std::env::var("KUBE_IPVS_SLOWNESS").ok().and_then(|text| text.parse().ok());
     *SLOWNESS.get_or_init(|| measured().unwrap_or(1).max(1))
@@ -34,11 +34,11 @@ pub fn time_out() -> String {
     patience(HANG).as_secs().to_string()
 }
 
-/// Repeats `check` until it succeeds. Fails with what the last try said once all tries have said the same for long:
-/// where something still moves, the end may still come.
+/// Repeats `check` until it succeeds. Fails with the last error once every try of a long time has failed with the same
+/// one, or after [`RESTLESS`]: while the error still changes, the fact may still come.
 pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
-    let (mut said, mut since, mut looks, mut all_looks) = (String::new(), start, 0, 0);
+    let (mut seen, mut since, mut looks) = (String::new(), start, 0);
     let mut pause = Duration::from_millis(2);
     loop {
         let looked = Instant::now();
@@ -46,19 +46,16 @@ pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let now_said = format!("{error:#}");
-        if now_said != said {
-            (said, since, looks) = (now_said, looked, 0);
+        let seen_now = format!("{error:#}");
+        if seen_now != seen {
+            (seen, since, looks) = (seen_now, looked, 0);
         }
-        (looks, all_looks) = (looks + 1, all_looks + 1);
-        let (total, still) = (start.elapsed(), since.elapsed());
-        let is_restless = all_looks > 10 * LOOKS && total > patience(RESTLESS);
-        if is_restless || looks > LOOKS && still > patience(HANG) {
-            return Err(
-                error.context(anyhow!("not so after {total:.1?}, and nothing has moved for {still:.1?}"))
-            );
+        looks += 1;
+        let (total, same) = (start.elapsed(), since.elapsed());
+        if looks > LOOKS && same > patience(HANG) || total > patience(RESTLESS) {
+            return Err(error.context(anyhow!("not so after {total:.1?}, the same for the last {same:.1?}")));
         }
-        // Looking must not take away the time of what is waited for: under emulation a process is dear.
+        // Looking must not take away the time of what is waited for: under emulation a process costs much.
         thread::sleep(pause.max(looked.elapsed().min(PAUSE * 5)));
         pause = (pause * 2).min(PAUSE);
     }

@@ -46,6 +46,15 @@ impl State {
         Ok(Self { ipvs: node.ipvsadm()?.configuration(), vips: node.vips()?, sets: node.nft_sets()? })
     }
 
+    /// With all Services: Linux 6.1 lists a large table in parts, and leaves some out while other namespaces change
+    /// theirs.
+    fn read_complete(node: &Namespace) -> Result<Self> {
+        let state = Self::read(node)?;
+        let lines = state.ipvs.lines().count();
+        ensure!(lines == SERVICES * 3, "{lines} lines of IPVS for {SERVICES} services of two endpoints");
+        Ok(state)
+    }
+
     /// Whether nothing of a Service is there.
     fn is_empty(&self) -> bool {
         self.ipvs.is_empty() && self.vips.is_empty() && self.sets.values().all(Vec::is_empty)
@@ -133,7 +142,7 @@ fn a_first_sync_survives_being_killed() -> TestResult {
         // Beside others it may have taken long, and would not again.
         let writing = start.elapsed().min(LONGEST_WRITING);
         proxy.terminate()?;
-        let wanted = State::read(node)?;
+        let wanted = eventually(|| State::read_complete(node))?;
         clean_up(cluster)?;
 
         let (mut midway, mut moment) = (0, 0);

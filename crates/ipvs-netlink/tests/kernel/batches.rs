@@ -6,11 +6,14 @@ use std::{
     },
 };
 
+use anyhow::ensure;
 use ipvs_netlink::{
     Batch, Client, Destination, Protocol, Request, Scheduler, VirtualServer, VirtualServerKey,
 };
 
-use crate::{Namespace, destination, eventually, tcp};
+use scenarios::eventually;
+
+use crate::{Namespace, destination, tcp};
 
 fn key(port: u16) -> VirtualServerKey {
     VirtualServerKey::new(Protocol::Tcp, ([10, 0, 0, 1], port).into())
@@ -24,10 +27,12 @@ fn services(ports: impl Iterator<Item = u16>) -> Batch {
 /// The keys that are listed, all of so many. Namespaces of earlier tests are still being taken down, and what is taken
 /// out of the table that all share can hide entries of a list that is read meanwhile.
 fn listed(n: &mut Namespace, count: usize) -> BTreeSet<VirtualServerKey> {
-    eventually(|| {
+    let look = || {
         let keys: BTreeSet<_> = n.client.services().unwrap().iter().map(|entry| entry.key).collect();
-        if keys.len() == count { Ok(keys) } else { Err(format!("{} of {count} are listed", keys.len())) }
-    })
+        ensure!(keys.len() == count, "{} of {count} are listed", keys.len());
+        Ok(keys)
+    };
+    eventually(look).unwrap()
 }
 
 #[test]
@@ -42,10 +47,12 @@ fn five_thousand_services_in_one_batch() {
     let sends = sends.load(Ordering::Relaxed);
     assert!(sends <= 2, "{sends} sends");
 
-    eventually(|| {
+    let look = || {
         let lines = n.ipvsadm(&["-Sn"]).lines().count();
-        if lines == 5000 { Ok(()) } else { Err(format!("ipvsadm lists {lines}")) }
-    });
+        ensure!(lines == 5000, "ipvsadm lists {lines}");
+        Ok(())
+    };
+    eventually(look).unwrap();
     let listed = listed(&mut n, 5000);
     assert_eq!(listed, (1..=5000).map(key).collect());
 

@@ -19,8 +19,6 @@ use std::{
         Once, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU32, Ordering},
     },
-    thread::sleep,
-    time::{Duration, Instant},
 };
 
 use ipvs_netlink::{Client, DestinationKey, Protocol, VirtualServerKey};
@@ -120,27 +118,6 @@ fn run(program: &str, arguments: &[&str]) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {}: {said}{error}", arguments.join(" "));
     said
-}
-
-/// Repeats until it is so. Gives up when nothing has changed for long, and it was looked at often meanwhile: that only
-/// ends a hang.
-fn eventually<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
-    const HANG: Duration = Duration::from_secs(300);
-    const LOOKS: usize = 1000;
-    let (mut said, mut since, mut looks) = (String::new(), Instant::now(), 0);
-    loop {
-        let now = match look() {
-            Ok(found) => return found,
-            Err(now) => now,
-        };
-        if now != said {
-            (said, since, looks) = (now, Instant::now(), 0);
-        }
-        looks += 1;
-        assert!(looks < LOOKS || since.elapsed() < HANG, "{said}, for {:?}", since.elapsed());
-        // The kernel needs the time more than we do.
-        sleep(Duration::from_millis(50));
-    }
 }
 
 fn tcp(address: &str) -> VirtualServerKey {

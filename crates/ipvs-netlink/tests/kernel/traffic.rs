@@ -3,10 +3,12 @@ use std::{
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
+use anyhow::ensure;
 use ipvs_netlink::{Destination, Persistence, Scheduler, Stats, VirtualServer, VirtualServerKey};
 use netlink_batch::in_namespace;
+use scenarios::eventually;
 
-use crate::{Namespace, destination, eventually, tcp, udp};
+use crate::{Namespace, destination, tcp, udp};
 
 fn with_addresses() -> Namespace {
     let n = Namespace::with_interface();
@@ -18,10 +20,12 @@ fn with_addresses() -> Namespace {
 
 /// Waits until the kernel has added up its counters, which it does every two seconds.
 fn summed(n: &mut Namespace, key: VirtualServerKey, packets: u64) {
-    eventually(|| {
+    let look = || {
         let found = n.client.service(key).unwrap().unwrap().stats.packets_in;
-        if found >= packets { Ok(()) } else { Err(format!("{found} of {packets} packets")) }
-    });
+        ensure!(found >= packets, "{found} of {packets} packets");
+        Ok(())
+    };
+    eventually(look).unwrap();
 }
 
 #[test]
