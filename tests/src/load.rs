@@ -43,6 +43,19 @@ impl Load {
     /// Starts HTTP requests to `to` from inside a namespace, with a pause between them.
     pub fn start(namespace: &Arc<Namespace>, to: &str, pause: Duration) -> Result<Self> {
         let to = socket_address(to)?;
+        Self::of(namespace, pause, move |_| match get_here(to) {
+            Ok(answer) => Ok(answer.name),
+            Err(failure) => Err(anyhow!("{failure}")),
+        })
+    }
+
+    /// Starts requests of any kind from inside a namespace, with a pause between them. `ask` gets the number of
+    /// requests so far, and returns who answered.
+    pub fn of(
+        namespace: &Arc<Namespace>,
+        pause: Duration,
+        mut ask: impl FnMut(usize) -> Result<String> + Send + 'static,
+    ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let ended = Arc::new(AtomicUsize::new(0));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&ended));
@@ -51,14 +64,14 @@ impl Load {
             let start = Instant::now();
             while !stopped.load(Ordering::SeqCst) {
                 let asked = Instant::now();
-                match get_here(to) {
-                    Ok(answer) => {
-                        *report.answers.entry(answer.name).or_default() += 1;
+                match ask(counted.load(Ordering::SeqCst)) {
+                    Ok(name) => {
+                        *report.answers.entry(name).or_default() += 1;
                         report.slowest = report.slowest.max(asked.elapsed());
                     }
                     Err(failure) => {
                         report.failures.push(format!(
-                            "after {:.3?}: {failure} (asked for {:.3?})",
+                            "after {:.3?}: {failure:#} (asked for {:.3?})",
                             start.elapsed(),
                             asked.elapsed()
                         ));

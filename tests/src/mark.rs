@@ -1,4 +1,4 @@
-//! Marks for who watches a run of tests: `cargo xtask test` shows when a scenario begins, and at once why it fails.
+//! Marks for `cargo xtask test`, which shows when a scenario begins, and at once why it fails.
 //!
 //! They go to standard error past libtest, which keeps what a test prints until its end.
 
@@ -39,7 +39,7 @@ pub(crate) fn panicked(payload: &(dyn Any + Send)) {
     why(text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("it panicked"));
 }
 
-/// Lines are told apart as the reader puts them together again. What is long is in the log.
+/// A mark is one line, so line breaks become \u{1}; the reader splits them again. The log has the complete text.
 fn why(text: &str) {
     const LINES: usize = 20;
     let lines: Vec<&str> = text.lines().take(LINES).collect();

@@ -1,4 +1,4 @@
-//! Refused in answer to the first packet: told by whether that was sent again, and not by the time.
+//! Refused in answer to the first packet: the kernel's retransmission counters show it, not the time.
 
 use std::fs;
 
@@ -12,9 +12,9 @@ use crate::servers::Transport;
 const TRIES: usize = 10;
 
 impl Namespace {
-    /// Fails unless a connection is refused in answer to its first packet, as where nobody listens. A first packet that
-    /// is dropped is sent again each time; now and then one is late, or another client of the namespace sends its
-    /// again.
+    /// Fails unless a connection is refused in answer to its first packet, as at a closed port. A dropped first
+    /// packet is retransmitted on every try. A refusal on a slow machine is retransmitted now and then, by this client
+    /// or another of the namespace.
     pub fn expect_refused(&self, transport: Transport, to: &str) -> Result<()> {
         let address = socket_address(to)?;
         for _ in 0..TRIES {

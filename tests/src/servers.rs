@@ -17,7 +17,7 @@ use crate::namespace::Namespace;
 
 /// How often a waiting thread looks whether it shall stop: no answer waits for it.
 const PULSE: Duration = Duration::from_millis(100);
-/// The same where it is woken when it shall stop: under emulation looking is dear.
+/// The same for threads that are woken to stop: under emulation each look costs CPU time.
 const SLOW_PULSE: Duration = Duration::from_secs(1);
 
 /// A transport protocol.
@@ -85,8 +85,8 @@ impl Server {
     pub fn close_listener(&mut self) {
         self.listening.store(false, Ordering::SeqCst);
         for (socket, _) in &self.threads {
-            // It wakes who waits there, but for SCTP. A socket of UDP has no peer, which is an error, and wakes all the
-            // same.
+            // It wakes the thread that waits there, except for SCTP. A UDP socket has no peer: the call fails, and wakes
+            // its thread all the same.
             let _ = socket.shutdown(Shutdown::Both);
         }
         for (_, thread) in self.threads.drain(..) {

@@ -1,4 +1,5 @@
-//! What a machine must have before anything is compiled. What is missing is said in one sentence, with what to do.
+//! Checks the machine before anything is compiled. Each refusal is one sentence that names what is missing and what to
+//! do.
 
 use std::fs;
 use std::path::Path;

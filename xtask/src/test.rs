@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::image;
 use crate::preflight::{self, Needs};
-use crate::progress::{MARKS, Progress};
+use crate::progress::Progress;
 use crate::steps::Steps;
 use crate::testbench::{Bench, Job, copy_output};
 use crate::workspace::{Executable, SCENARIOS, Workspace, cargo};
@@ -65,7 +65,7 @@ fn all(args: &Test, workspace: &Workspace, steps: &mut Steps, progress: &mut Pro
     let prepare = || preflight::run(workspace, args.kernel.as_deref(), &NEEDS);
     let bench = if args.host { None } else { Some(steps.run("preparing the bench for the tests", prepare)?) };
     let built = steps.run("building the tests", || Built::build(args, workspace))?;
-    // What fails here does not keep anybody from what the bench shows.
+    // A failure on this host does not skip the tests on the bench.
     let mut results = Vec::new();
     if !args.kernel_only {
         results.push(steps.run("tests of this host", || on_host(args, workspace, &built, progress)));
@@ -140,6 +140,7 @@ impl Built {
         let mut job = Job::new(command);
         job.timeout = HANG;
         job.servers = true;
+        job.marks = true;
         for test in &self.for_bench {
             job.executable(&test.path, Path::new("tests").join(test.file_name()));
         }
@@ -156,7 +157,7 @@ impl Built {
 
 /// Runs all executables, whatever fails.
 fn script(tests: &[Executable]) -> String {
-    let mut script = format!("export {MARKS}=1\nfailed=\n");
+    let mut script = String::from("failed=\n");
     for test in tests {
         let name = test.file_name().display();
         script.push_str(&format!(

@@ -92,7 +92,7 @@ fn a_client_stays_until_its_pod_is_gone() -> TestResult {
                     ensure!(next == *first, "{policy}: {way:?} moved from {first} to {next}");
                 }
             }
-            // Each pod goes once: whoever had stayed there leaves it at once, and whoever had not stays.
+            // Each pod goes once: clients that it had move at once, all others stay.
             for (gone, left) in [(0, 1), (1, 0)] {
                 put(policy, &[left])?;
                 for way in &WAYS {

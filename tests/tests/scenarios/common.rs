@@ -66,8 +66,8 @@ pub(crate) fn metric(node: &Namespace, name: &str) -> Result<f64> {
 /// How many turns the daemon has taken.
 const TURNS: &str = r#"kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}"#;
 
-/// Waits until the daemon of a node has taken its first turn. Whoever asks for metrics during a turn waits for its end,
-/// and takes no time from it, as looking at the kernel would.
+/// Waits until the daemon of a node has taken its first turn. It asks for metrics: a scrape waits for the end of a turn
+/// and does not slow it down, as listing the kernel's tables would.
 pub(crate) fn await_first_turn(node: &Namespace) -> Result<()> {
     eventually(|| node.connect(Transport::Tcp, "127.0.0.1:10249").map(drop))?;
     eventually(|| {

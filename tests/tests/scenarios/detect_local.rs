@@ -73,7 +73,7 @@ fn source(cluster: &Cluster, from: &str, to: &str) -> Result<String> {
     Ok(cluster.at(from)?.get(to)?.peer.ip().to_string())
 }
 
-/// Nobody is reached: the rule on node-3 counts the first packet. Nobody waits the connection out.
+/// No pod is reached: the rule on node-3 counts the first packet, so the test waits for no time-out.
 fn ensure_dropped(cluster: &Cluster, from: &str, to: &str) -> Result<()> {
     let node = cluster.at("node-3")?;
     let before = node.nft_packets(DROPPED)?;

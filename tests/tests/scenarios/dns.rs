@@ -1,11 +1,10 @@
 //! Scenario 10: DNS. UDP and TCP port 53 of one ClusterIP, real servers, replaced one by one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use scenarios::{Cluster, Namespace, Program, TestResult, dig, dns_server, eventually, scenario};
+use scenarios::{Cluster, Load, Namespace, Program, TestResult, dig, dns_server, scenario};
 
 const EXAMPLE: &str = "10-dns";
 const RECORD: (&str, &str) = ("hostnames.default.svc.cluster.local", "10.0.91.192");
@@ -36,44 +35,14 @@ fn put(cluster: &Cluster, example: &str, addresses: &[&str]) -> Result<()> {
 }
 
 /// Asks one question after the other, every fourth of them over TCP.
-struct Asker {
-    stop: Arc<AtomicBool>,
-    asked: Arc<AtomicUsize>,
-    thread: thread::JoinHandle<Result<()>>,
-}
-
-impl Asker {
-    fn start(visitor: &Arc<Namespace>) -> Self {
-        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (stopped, counted, visitor) = (Arc::clone(&stop), Arc::clone(&asked), Arc::clone(visitor));
-        let thread = thread::spawn(move || {
-            while !stopped.load(Ordering::SeqCst) {
-                let asked = counted.load(Ordering::SeqCst);
-                let protocol = if asked % 4 == 3 { "+tcp" } else { "+notcp" };
-                let answer = dig(&visitor, "10.96.0.10", &[protocol, RECORD.0])?;
-                ensure!(answer == RECORD.1, "question {asked} ({protocol}) was answered with {answer:?}");
-                counted.fetch_add(1, Ordering::SeqCst);
-            }
-            Ok(())
-        });
-        Self { stop, asked, thread }
-    }
-
-    /// Waits until so many more questions were answered that were asked after this call.
-    fn go_on(&self, count: usize) -> Result<()> {
-        // The first of them may have been asked before.
-        let wanted = self.asked.load(Ordering::SeqCst) + 1 + count;
-        eventually(|| {
-            let asked = self.asked.load(Ordering::SeqCst);
-            ensure!(asked >= wanted || self.thread.is_finished(), "{asked} questions of {wanted}");
-            Ok(())
-        })
-    }
-
-    fn stop(self) -> Result<()> {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().map_err(|_| anyhow::anyhow!("the asker panicked"))?
-    }
+fn questions(visitor: &Arc<Namespace>) -> Result<Load> {
+    let from = Arc::clone(visitor);
+    Load::of(visitor, Duration::ZERO, move |number| {
+        let protocol = if number % 4 == 3 { "+tcp" } else { "+notcp" };
+        let answer = dig(&from, "10.96.0.10", &[protocol, RECORD.0])?;
+        ensure!(answer == RECORD.1, "question {number} ({protocol}) was answered with {answer:?}");
+        Ok(answer)
+    })
 }
 
 /// Names resolve over both protocols, and go on to while every server is replaced.
@@ -105,21 +74,21 @@ fn names_resolve_while_servers_are_replaced() -> TestResult {
         assert_eq!(names, ["\"dns-1\"", "\"dns-2\""]);
 
         // One asks all the time; each question is answered, and dig asks each but once.
-        let asker = Asker::start(cluster.at("visitor")?);
+        let load = questions(cluster.at("visitor")?)?;
         let third = server(cluster, "dns-3")?;
         put(cluster, &example, &["10.244.1.2", "10.244.2.2", "10.244.2.54"])?;
         put(cluster, &example, &["10.244.2.2", "10.244.2.54"])?;
         // A server ends after it has left the endpoints, and has answered, as in a rolling update.
-        asker.go_on(1)?;
+        load.go_on(1)?;
         drop(first);
         let fourth = server(cluster, "dns-4")?;
         put(cluster, &example, &["10.244.2.2", "10.244.2.54", "10.244.1.54"])?;
         put(cluster, &example, &["10.244.2.54", "10.244.1.54"])?;
-        asker.go_on(1)?;
+        load.go_on(1)?;
         drop(second);
         // Over both protocols, to both servers.
-        asker.go_on(8)?;
-        asker.stop()?;
+        load.go_on(8)?;
+        load.stop(8, "the visitor")?;
         drop((third, fourth));
         Ok(())
     })

@@ -115,7 +115,7 @@ fn await_in_a_hurry(what: &str, mut is_there: impl FnMut() -> Result<bool>) -> R
     while !is_there()? {
         // It only ends a hang.
         ensure!(start.elapsed() < patience(Duration::from_secs(180)), "there is no {what}");
-        // So often that the sign is seen before the rest has followed.
+        // Short, so that the sign is seen before the rest has followed.
         thread::sleep(Duration::from_millis(2));
     }
     Ok(())

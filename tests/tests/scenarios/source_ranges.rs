@@ -11,8 +11,8 @@ const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
 const NODE: &str = "node-3";
 const CLIENTS: [&str; 4] = ["client", "other", "visitor", NODE];
 
-/// Exactly these get through to a load-balancer IP. The first packet of each other is dropped by the rule on the node,
-/// whose counter says so: nobody waits a connection out.
+/// Exactly these get through to a load-balancer IP. The rule on the node drops the first packet of each other client,
+/// and its counter shows that: the test waits for no time-out.
 fn ensure_let_through(cluster: &Cluster, transport: Transport, vip: &str, expected: &[&str]) -> Result<()> {
     let node = cluster.at(NODE)?;
     let mut counted = node.nft_packets(RULE)?;

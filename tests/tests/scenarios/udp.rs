@@ -76,7 +76,10 @@ fn one_socket_follows(policy: &'static str) -> TestResult {
         node.await_service("UDP 203.0.113.53:53", &[])?;
         for socket in &mut sockets {
             let outcome = socket.say();
-            ensure!(outcome == Err(Failure::Refused), "nobody is there, and that is told: {outcome:?}");
+            ensure!(
+                outcome == Err(Failure::Refused),
+                "without an endpoint the datagram was not refused: {outcome:?}"
+            );
         }
         cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.2", "node-3"))))?;
         answered_by(&mut sockets, &ALL, "dns-1")
@@ -115,7 +118,7 @@ fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult
             for (from, to) in &all {
                 let mut socket = cluster.at(from)?.connect(Transport::Udp, to)?;
                 socket.send()?;
-                // It has come as far as conntrack of the node, and nobody waits for an answer that nobody gives.
+                // The datagram has reached the node's conntrack. No answer comes, so the test waits for none.
                 let flow = format!(
                     "sport={} dport={}",
                     socket.own_address()?.port(),

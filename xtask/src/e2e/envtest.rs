@@ -21,7 +21,8 @@ const OPTIONAL: [(&str, &str); 2] = [("kube-controller-manager", "mysql::"), ("k
 const HANG: Duration = Duration::from_secs(6 * 3600);
 /// The tests, as cargo names them.
 const TESTS: &str = "envtest";
-const SCRIPT: &str = "KUBE_IPVS_MARKS=1 KUBE_IPVS_CONTROL_PLANE=\"$KUBE_IPVS_ROOT/control-plane\" exec \"$KUBE_IPVS_ROOT/tests/envtest\" \"$@\"";
+const SCRIPT: &str =
+    "KUBE_IPVS_CONTROL_PLANE=\"$KUBE_IPVS_ROOT/control-plane\" exec \"$KUBE_IPVS_ROOT/tests/envtest\" \"$@\"";
 
 pub(super) fn run(args: &E2e) -> Result<()> {
     let place = env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| PathBuf::from(USUAL_PLACE), PathBuf::from);
@@ -43,6 +44,7 @@ pub(super) fn run(args: &E2e) -> Result<()> {
     );
     job.timeout = HANG;
     job.servers = true;
+    job.marks = true;
     job.executable(&tests.path, Path::new("tests").join(TESTS));
     job.executable(&daemon.path, Path::new("bin").join(daemon.file_name()));
     for program in programs.all() {

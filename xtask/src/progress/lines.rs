@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_told_whatever_the_chunks() {
+    fn every_line_is_read_whatever_the_chunks() {
         let text = "\nrunning 2 tests\ntest a::b ... ok\ntest src/lib.rs - c (line 3) ... FAILED\nfailures:\n\
                     test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out\n";
         let expected = [

@@ -1,5 +1,5 @@
-//! A run of tests as somebody watches it: which of how many, how long so far and still, what failed and why, and at
-//! the end a table. It reads what test executables print, and the marks that scenarios make for it (tests/src/mark.rs).
+//! Progress of a test run: the count, the time so far and left, failures with their reasons, and a table at the end.
+//! It reads the output of test executables, and the marks of scenarios (tests/src/mark.rs).
 
 mod counts;
 mod lines;
@@ -17,9 +17,7 @@ use crate::testbench::Output;
 pub(crate) use counts::Counts;
 use lines::{Event, Lines};
 
-/// Set for test executables whose marks are read.
-pub(crate) const MARKS: &str = "KUBE_IPVS_MARKS";
-/// After so long without a result it is said which tests are running.
+/// After so long without a result the names of the running tests are printed.
 const QUIET: Duration = Duration::from_secs(30);
 const SLOWEST: usize = 10;
 
@@ -45,7 +43,7 @@ pub(crate) struct Progress {
 
 /// The tests that run now.
 struct Part {
-    /// The command that runs one of them, but for its name.
+    /// The command that runs one of them, without its name.
     again: &'static str,
     total: usize,
     done: usize,
@@ -77,7 +75,7 @@ impl Part {
 }
 
 impl Progress {
-    /// All that the tests say is kept in this file.
+    /// The complete output of the tests goes into this file.
     pub(crate) fn new(log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("creating {}", log.display()))?;
         Ok(Self {
@@ -140,7 +138,7 @@ impl Progress {
         Ok(())
     }
 
-    /// The end: what failed, and what took longest.
+    /// The table at the end: failures, then the slowest tests.
     pub(crate) fn print_table(&mut self) {
         for failure in &self.failures {
             println!("\n{}", failure.describe(&self.log_path));
@@ -163,7 +161,7 @@ impl Failure {
         for line in self.why.lines() {
             text += &format!("    {line}\n");
         }
-        text + &format!("  all that was said: {}\n  it alone: {}", log.display(), self.again)
+        text + &format!("  log: {}\n  run it alone: {}", log.display(), self.again)
     }
 }
 

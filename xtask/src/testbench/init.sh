@@ -68,7 +68,7 @@ fi
 uptime=$(cut -d. -f1 /proc/uptime)
 export KUBE_IPVS_SLOWNESS=$(((uptime + 5) / 6))
 
-# The boot was told line by line; from now on only what goes wrong.
+# The host watches the boot line by line; from now on the kernel logs warnings only.
 echo 5 >/proc/sys/kernel/printk
 
 exec 4>"${port}4"

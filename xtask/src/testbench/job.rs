@@ -15,6 +15,8 @@ pub(crate) struct Job {
     pub(crate) net: bool,
     /// A DNS server and a database to put behind Services.
     pub(crate) servers: bool,
+    /// Whether scenarios mark on standard error when they begin and why they fail, for [`crate::progress`].
+    pub(crate) marks: bool,
     /// Whether the command is for a person at a terminal: it gets one, and no time limit.
     pub(crate) interactive: bool,
     pub(crate) timeout: Duration,
@@ -36,6 +38,7 @@ impl Job {
             files: Vec::new(),
             net: false,
             servers: false,
+            marks: false,
             interactive: false,
             timeout: Duration::from_secs(30 * 60),
         }
@@ -90,6 +93,9 @@ impl Job {
         export("KUBE_IPVS_ROOT", root);
         export("KUBE_IPVS_BIN", &format!("{root}/bin/kube-ipvs"));
         export("KUBE_IPVS_MANIFESTS", &format!("{root}/manifests"));
+        if self.marks {
+            export("KUBE_IPVS_MARKS", "1");
+        }
         script.push_str(&format!("cd {}\n", quote(root)));
         if self.command.is_empty() {
             script.push_str("if command -v bash >/dev/null; then exec bash; else exec sh; fi\n");

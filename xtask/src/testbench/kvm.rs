@@ -74,16 +74,16 @@ fn watch(mut qemu: Child, console: &Path) -> Result<Result<(), String>> {
     let start = Instant::now();
     let outcome = loop {
         let ended = qemu.try_wait()?;
-        let said = fs::read(console).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said);
-        if said.contains("Kernel panic - not syncing: VFS") {
+        let printed = fs::read(console).unwrap_or_default();
+        let printed = String::from_utf8_lossy(&printed);
+        if printed.contains("Kernel panic - not syncing: VFS") {
             break Ok(());
         }
         if let Some(status) = ended {
             break Err(format!("qemu cannot use it ({status})"));
         }
-        if said.is_empty() && start.elapsed() > FIRST_WORD {
-            break Err(format!("a guest has not said a word after {} s", FIRST_WORD.as_secs()));
+        if printed.is_empty() && start.elapsed() > FIRST_WORD {
+            break Err(format!("a guest has printed nothing after {} s", FIRST_WORD.as_secs()));
         }
         if start.elapsed() > END {
             break Err(format!("a guest has not booted after {} s", END.as_secs()));

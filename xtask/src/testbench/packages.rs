@@ -62,8 +62,8 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
     eprintln!("bench: installing {list}, and nothing into this machine's kernel");
     if apt_install(&packages).is_err() {
         eprintln!("bench: refreshing apt's package lists first");
-        let said = update_lists()?;
-        apt_install(&packages).with_context(|| format!("apt cannot bring {list}: {MIRRORS}{said}"))?;
+        let complaints = update_lists()?;
+        apt_install(&packages).with_context(|| format!("apt cannot bring {list}: {MIRRORS}{complaints}"))?;
     }
     for (program, package) in needed {
         ensure!(find(program).is_some(), "{package} is installed, yet brought no {program}");
@@ -92,11 +92,11 @@ fn apt_get(args: &[&str]) -> Result<String> {
         .env("DEBIAN_FRONTEND", "noninteractive")
         .output()
         .context("starting apt-get")?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let complaints = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        bail!("apt-get {} failed:\n{}", args.join(" "), said.trim_end());
+        bail!("apt-get {} failed:\n{}", args.join(" "), complaints.trim_end());
     }
-    Ok(said.into_owned())
+    Ok(complaints.into_owned())
 }
 
 /// A program to run, found as [`find`] does.

@@ -254,7 +254,9 @@ impl Machine {
                 }
                 (None, None) if grown.elapsed() > BOOT_HANG => {
                     let silent = BOOT_HANG.as_secs();
-                    return Ok(Outcome::NoBoot(format!("it is not up, and has said nothing for {silent} s")));
+                    return Ok(Outcome::NoBoot(format!(
+                        "it is not up, and has printed nothing for {silent} s"
+                    )));
                 }
                 (None, Some(up)) if !job.interactive && up.elapsed() > job.timeout => {
                     return Ok(Outcome::Died(format!("not done after {} s", job.timeout.as_secs())));
@@ -266,7 +268,7 @@ impl Machine {
 
     /// Hands on what the job has written since the last call.
     fn copy(&mut self, out: &mut dyn Output) -> Result<()> {
-        // Why a test fails is said on its standard error, and before libtest says that it failed.
+        // Standard error first: a scenario writes there why it fails, before libtest prints that it failed.
         self.stderr.copy(|bytes| out.stderr(bytes))?;
         self.stdout.copy(|bytes| out.stdout(bytes))
     }

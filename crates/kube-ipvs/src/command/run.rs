@@ -44,7 +44,7 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
         let owner = owner.clone();
         // One that has ended answers nobody.
         let call = move |call| drop(owner.send(Input::Call(call)));
-        addresses::runtime()?.block_on(serve::run(&to_serve, published, call))
+        addresses::runtime()?.block_on(serve::run(&to_serve, published, call, serve::Limits::default()))
     })?;
     if let Some((path, content)) = file {
         let to_owner = sender.clone();

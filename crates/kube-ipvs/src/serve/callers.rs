@@ -24,8 +24,7 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    /// Nobody has called yet. A caller may be silent for as long as `patience`; `end` says when nobody is to be let in
-    /// any more.
+    /// Without any caller. One that is silent for longer than `patience` is disconnected; `end` stops the admission.
     pub(super) fn new(patience: Duration, end: watch::Receiver<bool>) -> Arc<Self> {
         Arc::new(Self { places: Mutex::default(), patience, end })
     }

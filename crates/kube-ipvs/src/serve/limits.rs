@@ -1,12 +1,14 @@
+//! The time-outs of the HTTP servers, so that a slow client or a busy owner of the kernel never blocks a probe.
+
 use std::time::Duration;
 
-/// How long those are waited for who keep others waiting. The defaults are for the field; tests have all the time.
+/// The time-outs of the HTTP servers. Tests set longer ones, as their results must not depend on the machine's speed.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long a caller may take to say what it wants, and be silent after it was answered: places are few, and
-    /// probes are quick.
+    /// How long a client may take to send its request, and keep an idle connection: the number of connections is
+    /// limited, and probes are quick.
     pub caller: Duration,
-    /// How long the owner of the kernel is waited for. If it is busy for longer, what it measured last is told.
+    /// How long a scrape waits for the owner of the kernel to measure. After that it gets the last measurement.
     pub owner: Duration,
 }
 

@@ -50,21 +50,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 ///
-/// When an address cannot be had and that is to be the end of it (`--bind-address-hard-fail`).
+/// When it cannot listen at an address and `--bind-address-hard-fail` is set.
 pub async fn run(
-    configuration: &Configuration,
-    status: Arc<Status>,
-    owner: impl Fn(Call) + Send + Sync + 'static,
-) -> anyhow::Result<()> {
-    run_with_limits(configuration, status, owner, Limits::default()).await
-}
-
-/// The same, with other limits.
-///
-/// # Errors
-///
-/// As [`run`].
-pub async fn run_with_limits(
     configuration: &Configuration,
     status: Arc<Status>,
     owner: impl Fn(Call) + Send + Sync + 'static,

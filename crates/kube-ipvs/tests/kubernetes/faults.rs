@@ -125,7 +125,7 @@ fn the_server_is_away_at_the_start() -> Result<()> {
     api.apply(&service(1))?;
     api.away();
     let follower = Follower::start(&api);
-    // Several attempts of each watch, which nobody can count here.
+    // Several attempts of each watch, which this test cannot count.
     thread::sleep(Duration::from_millis(500));
     assert_eq!(follower.world().deliveries, 0);
     api.back()?;

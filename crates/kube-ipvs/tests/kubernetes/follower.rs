@@ -39,8 +39,8 @@ pub(crate) const LIMITS: Limits = Limits {
     stale: HOUR,
 };
 
-/// For a server that falls silent, which nothing but time shows. A slow machine gives up in vain now and then: that
-/// costs an attempt, and no test that has these counts attempts.
+/// For a server that falls silent: only a time-out shows that. A slow machine may time out too early; that costs one
+/// attempt, and no test with these limits counts attempts.
 pub(crate) const HURRIED: Limits = Limits {
     overtime: Duration::from_millis(300),
     answer: Duration::from_secs(1),
@@ -49,8 +49,8 @@ pub(crate) const HURRIED: Limits = Limits {
     ..LIMITS
 };
 
-/// For a server of this age. One that does not know streaming lists begins one and never ends it, and nothing but time
-/// shows that; whoever gives up too soon is right all the same.
+/// For a server of this age. One that does not know streaming lists begins a watch that never sends the bookmark: only
+/// a time-out shows that, and an early one gives the same result.
 pub(crate) fn limits(streaming: StreamingLists) -> Limits {
     match streaming {
         StreamingLists::Unknown => Limits { silence: Duration::from_millis(50), ..LIMITS },

@@ -53,9 +53,9 @@ fn at_the_end_an_answer_is_given_to_the_end() -> Result<()> {
     Ok(())
 }
 
-/// What was measured last is told by itself where the owner of the kernel is busy.
+/// While the owner of the kernel is busy, a scrape gets the last measurement.
 #[test]
-fn nobody_waits_for_ever_for_a_measurement() -> Result<()> {
+fn a_scrape_does_not_wait_for_a_busy_owner() -> Result<()> {
     let limits = Limits { owner: Duration::from_millis(100), ..UNHURRIED };
     let mut daemon = Daemon::start_with(&[], limits)?;
     let answer = get(daemon.metrics, "/metrics", "")?;
@@ -70,7 +70,7 @@ fn who_says_nothing_is_sent_away_in_the_end() -> Result<()> {
     is_sent_away(&mut TcpStream::connect(daemon.health)?)
 }
 
-/// In an hour nobody is sent away for saying nothing: who is has lost its place to another.
+/// The time-out is an hour here, so a client that is disconnected has lost its place to another.
 #[test]
 fn who_says_nothing_gives_up_its_place_to_who_does() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;

@@ -217,7 +217,7 @@ fn serve_with(
     let status = Arc::clone(status);
     thread::spawn(move || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(serve::run_with_limits(&configuration, status, owner, limits))
+        runtime.block_on(serve::run(&configuration, status, owner, limits))
     });
 }
 

@@ -7,7 +7,7 @@ use kube_ipvs::serve::{self, Status};
 use proxier::model::{Event, Node};
 use serde_json::Value;
 
-use crate::daemon::{Daemon, await_listener, configuration, free, get, serve, service};
+use crate::daemon::{Daemon, UNHURRIED, await_listener, configuration, free, get, serve, service};
 
 fn node(leaving: bool) -> Event {
     Event::NodeApplied(Node {
@@ -201,7 +201,8 @@ fn a_port_that_somebody_else_has() -> Result<()> {
     let hard = configuration(&flags(true))?;
     let status = Arc::new(Status::new(&hard));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let error = runtime.block_on(serve::run(&hard, Arc::clone(&status), drop)).err().context("no error")?;
+    let serving = serve::run(&hard, Arc::clone(&status), drop, UNHURRIED);
+    let error = runtime.block_on(serving).err().context("no error")?;
     assert!(
         format!("{error:#}").starts_with(&format!("cannot listen at {at} for health checks")),
         "{error:#}"

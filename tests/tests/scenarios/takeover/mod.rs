@@ -1,6 +1,7 @@
 //! A live node is taken over from kube-proxy's ipvs mode: nobody who uses it notices, and what kube-proxy left goes.
 
 mod kube_proxy;
+mod setup;
 mod users;
 mod waits;
 
@@ -9,78 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kube_proxy::{Backend, prepare, sets, sh, write_sets_and_rules};
 use scenarios::{
-    Cluster, ClusterBuilder, Namespace, Proxy, Server, Service, Slice, TestResult, Transport, eventually,
-    scenario, throughout,
+    Cluster, Namespace, Proxy, Service, Slice, TestResult, Transport, eventually, scenario, throughout,
 };
+use setup::{FLAGS, NODE, PODS, SERVED, TALK_PORT, WEB_PORT, cluster, deploy, objects, servers};
 use users::Users;
-
-/// The node that is taken over: all tested traffic goes through it.
-const NODE: &str = "node-3";
-const FLAGS: [&str; 6] = [
-    "--cluster-cidr",
-    "10.244.0.0/16",
-    "--nodeport-addresses",
-    "192.168.128.0/24",
-    "--ipvs-sync-period",
-    "2s",
-];
-const WEB_PORT: &str = "192.168.128.3:30080";
-const TALK_PORT: &str = "192.168.128.3:30081";
-/// What ours and kube-proxy's have in common at the end.
-const SERVED: [&str; 5] = [
-    "TCP 10.96.0.80:80",
-    "TCP 10.96.0.81:7",
-    "TCP 192.168.128.3:30080",
-    "TCP 192.168.128.3:30081",
-    "TCP 203.0.113.80:80",
-];
-const PODS: [(&str, &str, &str); 3] =
-    [("web-1", "node-1", "10.244.1.2"), ("web-2", "node-2", "10.244.2.2"), ("web-3", "node-2", "10.244.2.3")];
-
-fn cluster() -> ClusterBuilder {
-    let cluster = Cluster::builder().pod("visitor", NODE, "10.244.3.9");
-    PODS.iter().fold(cluster, |cluster, (name, node, address)| cluster.pod(name, node, address))
-}
-
-/// The Services that kube-proxy served, as the API server has them, each with its slice: `web` over HTTP, `talk` for
-/// long connections.
-fn objects() -> [(&'static str, [String; 2]); 2] {
-    let web = Service::new("web")
-        .line("type: LoadBalancer")
-        .cluster_ip("10.96.0.80")
-        .port_line("port: 80, targetPort: 8080, nodePort: 30080");
-    let status = "status: {loadBalancer: {ingress: [{ip: 203.0.113.80, ipMode: VIP}]}}\n";
-    let talk = Service::new("talk")
-        .node_port_type()
-        .cluster_ip("10.96.0.81")
-        .port_line("port: 7, targetPort: 9090, nodePort: 30081");
-    let slice = |name, port| {
-        PODS.iter()
-            .fold(Slice::of(name).port(port), |slice, (_, node, address)| slice.ready(address).on(node))
-    };
-    let (web_slice, talk_slice) = (slice("web", 8080), slice("talk", 9090));
-    [
-        ("web", [format!("{web}{status}"), web_slice.to_string()]),
-        ("talk", [talk.to_string(), talk_slice.to_string()]),
-    ]
-}
-
-/// These Services in the folder of manifests, and their servers.
-fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
-    for (name, [service, slice]) in objects() {
-        cluster.manifests.write(name, &format!("{service}---\n{slice}"))?;
-    }
-    servers(cluster)
-}
-
-fn servers(cluster: &Cluster) -> Result<Vec<Server>> {
-    let mut servers = Vec::new();
-    for (pod, ..) in PODS {
-        servers.push(cluster.http(pod, 8080)?);
-        servers.push(cluster.echo(pod, Transport::Tcp, 9090)?);
-    }
-    Ok(servers)
-}
 
 /// Waits until the daemon says that it took the node over.
 fn await_taken_over(proxy: &Proxy) -> Result<String> {
@@ -318,7 +251,7 @@ fn killed_on_the_way_it_ends_the_same() -> TestResult {
         // The first kills come before anything is done, later ones in the middle, on a slow machine too.
         let mut first = Duration::from_millis(100);
         while killed_until_taken_over(cluster, first)? <= 2 {
-            // It was over before anybody killed it: once more, and earlier.
+            // The take-over ended before the third kill: once more, with earlier kills.
             first /= 4;
             write_sets_and_rules(node, Backend::Nft)?;
         }

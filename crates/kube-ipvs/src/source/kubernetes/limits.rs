@@ -16,7 +16,8 @@ pub struct Limits {
     pub silence: Duration,
     /// How long everything else may wait for a list of the other Nodes.
     pub nodes: Duration,
-    /// How long the API server may take for an Event. Whoever announces does not wait for it.
+    /// How long the API server may take to store an Event. Events are posted on a task of their own, so nothing else
+    /// waits.
     pub event: Duration,
     /// The first pause after a failure. Each is twice as long as the one before, and up to as much again by chance.
     pub first_pause: Duration,

@@ -203,7 +203,7 @@ fn changes_are_followed() {
     "#]]
     .assert_eq(&render(&next(&receiver)));
 
-    // In several steps, as editors do: whoever looks in between takes nothing away.
+    // In several steps, as editors do: a scan in between removes no Service.
     fs::write(dir.join("web.yaml"), "").unwrap();
     fs::write(dir.join("web.yaml"), GOOD.replace("10.244.1.1", "10.244.1.3")).unwrap();
     let mut looks = std::iter::repeat_with(|| next(&receiver));
