@@ -14,9 +14,6 @@ use crate::namespace::Namespace;
 use crate::servers::Transport;
 use crate::wait::{patience, time_out};
 
-/// How long a client waits for anything, on a machine of usual speed. What works never takes so long.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Why a request got no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
@@ -94,9 +91,9 @@ impl Conversation {
     }
 
     fn by(socket: Socket, to: SocketAddr) -> Result<Self, Failure> {
-        socket.connect_timeout(&SockAddr::from(to), patience(PATIENCE))?;
-        socket.set_read_timeout(Some(patience(PATIENCE)))?;
-        socket.set_write_timeout(Some(patience(PATIENCE)))?;
+        socket.connect_timeout(&SockAddr::from(to), patience())?;
+        socket.set_read_timeout(Some(patience()))?;
+        socket.set_write_timeout(Some(patience()))?;
         Ok(Self { socket, said: 0 })
     }
 
@@ -115,7 +112,7 @@ impl Conversation {
     pub fn say_within(&mut self, time: Duration) -> Result<Answer, Failure> {
         self.socket.set_read_timeout(Some(time))?;
         let answer = self.say();
-        self.socket.set_read_timeout(Some(patience(PATIENCE)))?;
+        self.socket.set_read_timeout(Some(patience()))?;
         answer
     }
 

@@ -1,6 +1,7 @@
 //! Refused in answer to the first packet: the kernel's retransmission counters show it, not the time.
 
 use std::fs;
+use std::io::ErrorKind;
 
 use anyhow::{Context, Result, bail};
 
@@ -53,7 +54,11 @@ fn first_packets_resent(transport: Transport) -> Result<u64> {
             counter(&fs::read_to_string("/proc/thread-self/net/netstat")?, "TcpExt:", "TCPSynRetrans")
         }
         Transport::Sctp => {
-            let counters = fs::read_to_string("/proc/thread-self/net/sctp/snmp")?;
+            let counters = match fs::read_to_string("/proc/thread-self/net/sctp/snmp") {
+                // The kernel loads SCTP with the first socket.
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+                counters => counters?,
+            };
             let line = counters.lines().find_map(|line| line.strip_prefix("SctpT1InitExpireds"));
             Ok(line.context("no SctpT1InitExpireds")?.trim().parse()?)
         }

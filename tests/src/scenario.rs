@@ -3,17 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 
 use crate::cluster::{Cluster, ClusterBuilder};
 use crate::mark;
-use crate::wait::patience;
-
-/// When a scenario is given up, on a machine of usual speed: ten times what the longest takes there. It only ends a
-/// hang.
-const HANG: Duration = Duration::from_secs(1800);
+use crate::wait::patience_of_scenario;
 
 /// What a scenario ends with.
 pub type TestResult = Result<()>;
@@ -36,7 +31,7 @@ fn run(
     builder: ClusterBuilder,
     work: impl FnOnce(&mut Cluster) -> TestResult + Send + 'static,
 ) -> TestResult {
-    let limit = patience(HANG);
+    let limit = patience_of_scenario();
     let mut cluster = builder.build()?;
     let diagnosis = cluster.diagnosis();
     let (tell, told) = channel();

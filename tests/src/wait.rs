@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-/// When a wait is given up: what is seen has been the same for this long, on a machine of usual speed.
-const HANG: Duration = Duration::from_secs(60);
+/// When a wait is given up: what is seen has been the same for this long, on a machine of usual speed. A first sync of
+/// hundreds of Services shows nothing for a minute where the machine became slow after its speed was measured.
+const HANG: Duration = Duration::from_secs(300);
 /// When a wait is given up although what is seen still changes, such as a log that goes on.
 const RESTLESS: Duration = Duration::from_secs(900);
+/// When a whole scenario is given up.
+const SCENARIO: Duration = Duration::from_secs(1800);
 /// How often the same must be seen before it counts as a hang. A machine that stood still has not looked, and one
 /// that has become slow since it was measured looks slowly.
 const LOOKS: u32 = 600;
@@ -24,14 +27,19 @@ fn slowness() -> u32 {
     *SLOWNESS.get_or_init(|| measured().unwrap_or(1).max(1))
 }
 
-/// A limit that only ends a hang, from what it is on a machine of usual speed.
-pub fn patience(usual: Duration) -> Duration {
-    usual * slowness()
+/// How long a single answer is waited for. It only ends a hang: what works never takes so long.
+pub fn patience() -> Duration {
+    HANG * slowness()
 }
 
-/// The time-out of a program that is waited for, in whole seconds. It only ends a hang.
+/// The same for programs that take whole seconds.
 pub fn time_out() -> String {
-    patience(HANG).as_secs().to_string()
+    patience().as_secs().to_string()
+}
+
+/// How long a whole scenario may take. It only ends a hang.
+pub(crate) fn patience_of_scenario() -> Duration {
+    SCENARIO * slowness()
 }
 
 /// Repeats `check` until it succeeds. Fails with the last error once every try of a long time has failed with the same
@@ -52,7 +60,7 @@ pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
         }
         looks += 1;
         let (total, same) = (start.elapsed(), since.elapsed());
-        if looks > LOOKS && same > patience(HANG) || total > patience(RESTLESS) {
+        if looks > LOOKS && same > patience() || total > RESTLESS * slowness() {
             return Err(error.context(anyhow!("not so after {total:.1?}, the same for the last {same:.1?}")));
         }
         // Looking must not take away the time of what is waited for: under emulation a process costs much.

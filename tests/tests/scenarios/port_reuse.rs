@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use scenarios::{
@@ -11,8 +10,6 @@ use scenarios::{
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 const VIP: &str = "10.96.0.7:80";
-/// When a client gives up, on a machine of usual speed. It only ends a hang.
-const HANG: Duration = Duration::from_secs(60);
 /// How often a connection's first packet is to be sent again, one time after the other, until that is no accident.
 const TRIES: usize = 5;
 
@@ -29,9 +26,9 @@ fn once(namespace: &Namespace, port: u16) -> Result<String> {
         // The client itself forgets at once; those on the way do not.
         socket.bind(&SockAddr::from(SocketAddr::from(([0, 0, 0, 0], port))))?;
         let to: SocketAddr = VIP.parse()?;
-        socket.connect_timeout(&SockAddr::from(to), patience(HANG)).context("connecting")?;
+        socket.connect_timeout(&SockAddr::from(to), patience()).context("connecting")?;
         let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(patience(HANG)))?;
+        stream.set_read_timeout(Some(patience()))?;
         stream.write_all(b"hello")?;
         let mut buffer = [0; 256];
         let length = stream.read(&mut buffer).context("no answer")?;

@@ -10,9 +10,6 @@ use scenarios::{
 
 use crate::common::await_first_turn;
 
-/// When a client gives up, on a machine of usual speed. It only ends a hang.
-const HANG: Duration = Duration::from_secs(60);
-
 const ALL: [(&str, &str); 5] = [
     ("visitor", "10.96.0.53:53"),
     ("node-3", "10.96.0.53:53"),
@@ -39,7 +36,7 @@ fn answered_by(sockets: &mut [Conversation], ways: &[(&str, &str)], pod: &str) -
         // A client asks again when it has waited; each time longer, so that a slow machine has its answer too.
         let mut wait = Duration::from_millis(250);
         let result = eventually(|| {
-            wait = patience(HANG).min(wait * 2);
+            wait = patience().min(wait * 2);
             let name = socket.say_within(wait).map_err(|failure| anyhow::anyhow!("{failure}"))?.name;
             ensure!(name == pod, "{name} answers");
             Ok(())
@@ -160,7 +157,7 @@ fn without_answer(
     let mut asked = Vec::new();
     for (from, vip) in ALL {
         let socket = cluster.at(from)?.enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
-        socket.set_read_timeout(Some(patience(HANG)))?;
+        socket.set_read_timeout(Some(patience()))?;
         socket.connect(vip)?;
         socket.send(b"who?")?;
         let (_, peer) = slow.recv_from(&mut [0; 8]).with_context(|| format!("{from} asks {vip}"))?;
@@ -198,7 +195,7 @@ fn what_a_server_was_asked_it_may_still_answer_when_it_leaves() -> TestResult {
         .pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let slow = cluster.at("dns-1")?.enter(|| Ok(UdpSocket::bind("10.244.3.2:8053")?))?;
-        slow.set_read_timeout(Some(patience(HANG)))?;
+        slow.set_read_timeout(Some(patience()))?;
         let _other = cluster.echo("dns-2", Transport::Udp, 8053)?;
         cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
         let _proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;

@@ -2,7 +2,6 @@
 
 use std::net::UdpSocket;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{
@@ -310,7 +309,7 @@ fn single_datagrams_without_answers() -> TestResult {
         let listen = |pod: &str| {
             let socket = cluster.at(pod)?.enter(|| Ok(UdpSocket::bind("[::]:514")?))?;
             // It only ends a hang: each line that is waited for comes.
-            socket.set_read_timeout(Some(patience(Duration::from_secs(60))))?;
+            socket.set_read_timeout(Some(patience()))?;
             anyhow::Ok(socket)
         };
         let pods = [listen("log-1")?, listen("log-2")?];

@@ -39,7 +39,7 @@ pub(crate) const UNHURRIED: Limits = Limits { caller: HOUR, owner: HOUR };
 
 /// It only ends a hang.
 pub(crate) fn soon() -> Duration {
-    scenarios::patience(Duration::from_secs(60))
+    scenarios::patience()
 }
 
 /// An answer.

@@ -11,7 +11,7 @@ use std::{
 use expect_test::{Expect, expect};
 
 use super::{
-    super::{MAX_FILE_SIZE, ManifestSource, OpenError, RESCAN, follow},
+    super::{MAX_FILE_SIZE, ManifestSource, OpenError, follow},
     *,
 };
 
@@ -178,7 +178,7 @@ fn followed(dir: &Path) -> Receiver<Changes> {
 fn next(receiver: &Receiver<Changes>) -> Changes {
     loop {
         // It only ends a hang.
-        let changes = receiver.recv_timeout(scenarios::patience(RESCAN * 40)).expect("something changed");
+        let changes = receiver.recv_timeout(scenarios::patience()).expect("something changed");
         if !changes.is_empty() {
             return changes;
         }
