@@ -12,7 +12,7 @@ use crate::testbench::{Job, Terminal};
 use crate::workspace::Workspace;
 
 /// Measured from an empty target directory, and rounded up.
-const NEEDS: Needs = Needs { disk: 4, memory: 5, servers: false };
+const NEEDS: Needs = Needs { disk: 3, memory: 5, servers: false };
 
 /// Shows kube-ipvs at work in a small cluster of network namespaces
 #[derive(Args)]

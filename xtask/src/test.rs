@@ -18,7 +18,7 @@ use crate::workspace::{Executable, SCENARIOS, Workspace, cargo};
 /// How many steps a run has at most.
 pub(crate) const STEPS: usize = 4;
 /// Measured from an empty target directory, and rounded up.
-const NEEDS: Needs = Needs { disk: 6, memory: 5, servers: true };
+const NEEDS: Needs = Needs { disk: 4, memory: 5, servers: true };
 /// When the machine is given up. Each scenario ends its own hang long before.
 const HANG: Duration = Duration::from_secs(6 * 3600);
 
