@@ -15,6 +15,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => slice().prop_map(Event::SliceApplied),
         1 => name().prop_map(|name| Event::SliceRemoved(SliceId::new("default", name))),
         1 => host_addresses().prop_map(Event::NodeAddresses),
+        1 => api_server().prop_map(Event::ApiServerAddresses),
         1 => node().prop_map(Event::NodeApplied),
         1 => select(vec!["node-1", "node-2"]).prop_map(|name| Event::NodeRemoved(name.into())),
         1 => service_cidr().prop_map(Event::ServiceCidrApplied),
@@ -150,6 +151,10 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
 fn host_addresses() -> impl Strategy<Value = BTreeSet<NodeAddress>> {
     let one = (address(&["192.168.0.1", "192.168.0.2", "fd02::1"]), any::<bool>());
     prop::collection::btree_set(one.prop_map(|(address, global)| NodeAddress { address, global }), 0..3)
+}
+
+fn api_server() -> impl Strategy<Value = BTreeSet<IpAddr>> {
+    prop::collection::btree_set(address(&["10.0.0.1", "10.0.0.2", "fd00::1", "192.168.0.1"]), 0..2)
 }
 
 fn node() -> impl Strategy<Value = Node> {
@@ -299,5 +304,6 @@ fn object(event: &Event) -> String {
             format!("ServiceCIDR {name}")
         }
         Event::NodeAddresses(_) => "addresses".into(),
+        Event::ApiServerAddresses(_) => "API server".into(),
     }
 }

@@ -115,6 +115,7 @@ fn of_turn(turn: &Turn) -> impl Iterator<Item = Announcement> {
 fn of_skipped(skipped: &Skipped) -> Option<Announcement> {
     let reason = match skipped {
         Skipped::Taken { .. } => "AddressTaken",
+        Skipped::Refused { .. } => "AddressRefused",
         Skipped::Foreign { .. } => "ForeignVirtualServer",
         Skipped::NoNodeAddress { .. } => "NoNodePortAddress",
         Skipped::Forwarding { .. }
@@ -125,7 +126,7 @@ fn of_skipped(skipped: &Skipped) -> Option<Announcement> {
         // All is well: that Node serves it.
         Skipped::NodeAddress { .. } => return None,
     };
-    Some(Announcement { about: of_service(skipped.port()), reason, note: skipped.to_string() })
+    Some(Announcement { about: About::Service(skipped.service().clone()), reason, note: skipped.to_string() })
 }
 
 fn of_failure(failure: &FailedChange) -> Announcement {

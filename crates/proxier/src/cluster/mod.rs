@@ -49,6 +49,8 @@ pub struct Cluster {
     /// Where pods are. Invariant: what `pod_source_policy` selects.
     pod_sources: BTreeSet<IpNet>,
     host_addresses: BTreeSet<NodeAddress>,
+    /// Where we reach the API server.
+    api_server: BTreeSet<IpAddr>,
     /// Schedulers that this host's kernel was seen not to have.
     missing_schedulers: BTreeSet<Scheduler>,
     /// The addresses on which node ports are served. Invariant: what `node_port_policy` selects, and 127.0.0.1 if
@@ -83,6 +85,7 @@ impl Cluster {
             service_cidrs: BTreeMap::new(),
             service_ranges: BTreeSet::new(),
             host_addresses: BTreeSet::new(),
+            api_server: BTreeSet::new(),
             missing_schedulers: BTreeSet::new(),
             node_port_addresses: Vec::new(),
             on_address: HashMap::default(),
@@ -120,6 +123,11 @@ impl Cluster {
                 self.mark_users(changed);
                 self.mark_filtered();
                 self.select_node_port_addresses();
+            }
+            Event::ApiServerAddresses(addresses) => {
+                let old = std::mem::replace(&mut self.api_server, addresses);
+                let changed = old.symmetric_difference(&self.api_server).copied().collect();
+                self.mark_users(changed);
             }
         }
     }
@@ -221,6 +229,11 @@ impl Cluster {
     /// Whether the address is one of this node, on a link of this host or not.
     pub fn is_own_address(&self, address: IpAddr) -> bool {
         self.is_host_address(address) || self.own_node().is_some_and(|node| node.addresses.contains(&address))
+    }
+
+    /// Whether we reach the API server at the address.
+    pub fn is_api_server(&self, address: IpAddr) -> bool {
+        self.api_server.contains(&address)
     }
 
     /// Whether this host has the address on a link of its own.

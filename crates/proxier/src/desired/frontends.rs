@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Skipped;
+use super::{Refusal, Skipped};
 use crate::{
     cluster::{Claim, Cluster},
     model::{Family, PortNumber, Service, ServicePort, ServicePortId, TrafficPolicy, VirtualServerKey},
@@ -124,6 +124,9 @@ fn place(cluster: &Cluster, id: &ServicePortId, frontend: &Frontend) -> Result<b
     let address = frontend.key.address;
     if let Some(reason) = taken(cluster, id, Claim::VirtualServer(frontend.key)) {
         return Err(reason);
+    }
+    if matches!(frontend.kind, Kind::ExternalIp | Kind::LoadBalancerIp) && cluster.is_api_server(address) {
+        return Err(Skipped::Refused { service: id.service.clone(), address, why: Refusal::ApiServer });
     }
     if cluster.is_own_address(address) {
         return Ok(false);

@@ -17,7 +17,7 @@ use std::{
 
 use ipnet::IpNet;
 pub use service::of_service;
-pub use skipped::{NotForwardable, Skipped};
+pub use skipped::{NotForwardable, Refusal, Skipped};
 
 use crate::{
     cluster::EndpointAddress,

@@ -4,7 +4,7 @@ use ipvs_netlink::Scheduler;
 
 use crate::{
     cluster::{Claim, EndpointAddress},
-    model::{Family, ServicePortId, VirtualServerKey},
+    model::{Family, ServiceId, ServicePortId, VirtualServerKey},
 };
 
 /// Something that a Service asks for and does not get, with the reason. `Display` says both, and what to do.
@@ -34,6 +34,15 @@ pub enum Skipped {
         address: IpAddr,
         /// Whose it is.
         node: Box<str>,
+    },
+    /// One of its external or load-balancer IPs is served on no node.
+    Refused {
+        /// Who asks.
+        service: ServiceId,
+        /// For what.
+        address: IpAddr,
+        /// Why not.
+        why: Refusal,
     },
     /// It has a node port, and no address of this node is to serve node ports of that family.
     NoNodeAddress {
@@ -83,6 +92,21 @@ pub enum Skipped {
     },
 }
 
+/// Why an external or load-balancer IP is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// The API server is there. Bound here, it could not be reached any more.
+    ApiServer,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ApiServer => "this node reaches the API server at that address",
+        })
+    }
+}
+
 /// Why a virtual server cannot forward without NAT, so that its endpoints answer clients themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NotForwardable {
@@ -119,9 +143,10 @@ impl fmt::Display for NotForwardable {
 }
 
 impl Skipped {
-    /// The Service port that does not get what it asks for.
-    pub fn port(&self) -> &ServicePortId {
+    /// The Service that does not get what it asks for.
+    pub fn service(&self) -> &ServiceId {
         match self {
+            Self::Refused { service, .. } => service,
             Self::Taken { port, .. }
             | Self::Foreign { port, .. }
             | Self::NodeAddress { port, .. }
@@ -130,7 +155,7 @@ impl Skipped {
             | Self::OnePacket { port, .. }
             | Self::Scheduler { port, .. }
             | Self::Weights { port, .. }
-            | Self::Hash { port, .. } => port,
+            | Self::Hash { port, .. } => &port.service,
         }
     }
 }
@@ -153,6 +178,9 @@ impl fmt::Display for Skipped {
                 f,
                 "Service {port} is not served on {address} here: it is an address of Node {node}, which serves it"
             ),
+            Self::Refused { service, address, why } => {
+                write!(f, "Service {service} is not served on {address}: {why}")
+            }
             Self::NoNodeAddress { port, family } => write!(
                 f,
                 "Service {port} has a node port and no {family} address of this node serves node ports \

@@ -1,3 +1,4 @@
+mod addresses;
 mod main_part;
 mod node;
 mod orders;

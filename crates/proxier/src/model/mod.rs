@@ -18,7 +18,7 @@ pub use id::{ServiceId, ServicePortId, SliceId};
 pub use node::{Node, ServiceCidr};
 pub use service::{Affinity, Service, ServicePort, Timestamp, TrafficPolicy};
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 /// One thing that changed in the world.
 ///
@@ -44,4 +44,6 @@ pub enum Event {
     ServiceCidrRemoved(Box<str>),
     /// These are all the addresses that this host has, those of `kube-ipvs0` left out.
     NodeAddresses(BTreeSet<NodeAddress>),
+    /// These are all the addresses at which we reach the API server. No external or load-balancer IP takes one.
+    ApiServerAddresses(BTreeSet<IpAddr>),
 }

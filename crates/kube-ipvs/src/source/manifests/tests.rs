@@ -119,6 +119,7 @@ fn render_event(event: &Event) -> String {
         Event::ServiceCidrRemoved(name) => format!("ServiceCIDR {name} is gone"),
         Event::NodeRemoved(name) => format!("Node {name} is gone"),
         Event::NodeAddresses(_) => "NodeAddresses".into(),
+        Event::ApiServerAddresses(_) => "ApiServerAddresses".into(),
     }
 }
 

@@ -22,7 +22,9 @@ impl World {
                 Event::NodeRemoved(name) => format!("node {name}"),
                 Event::ServiceCidrApplied(cidr) => format!("cidr {}", cidr.name),
                 Event::ServiceCidrRemoved(name) => format!("cidr {name}"),
-                Event::NodeAddresses(_) => unreachable!("no manifest says so"),
+                Event::NodeAddresses(_) | Event::ApiServerAddresses(_) => {
+                    unreachable!("no manifest says so")
+                }
             };
             match event {
                 Event::ServiceRemoved(_)
