@@ -2,6 +2,7 @@ use std::fmt;
 
 use foldhash::HashMap;
 
+use super::Kind;
 use crate::model::{PortNumber, Protocol, ServicePortId, Timestamp, VirtualServerKey};
 
 /// Something that only one port of one Service can have.
@@ -22,9 +23,12 @@ impl fmt::Display for Claim {
     }
 }
 
-/// Who asks for a claim. The order decides who gets it: the oldest Service, then the first by name.
+/// Who asks for a claim. The order decides who gets it: by the kind of address, then the oldest Service, then the first
+/// by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claimant {
+    /// The kind of address for which it asks.
+    pub kind: Kind,
     /// When its Service was created.
     pub created: Timestamp,
     /// The Service port that asks.
@@ -44,22 +48,23 @@ impl Claims {
         self.claimants.get(claim)?.first()
     }
 
-    /// Adds a claimant and returns all who ask for the claim now.
+    /// Adds a claimant and returns those for whom it makes a difference: all others, where it is the first now.
     pub(super) fn add(&mut self, claim: Claim, claimant: Claimant) -> &[Claimant] {
         let list = self.claimants.entry(claim).or_insert_with(|| Vec::with_capacity(1));
-        if let Err(place) = list.binary_search(&claimant) {
-            list.insert(place, claimant);
-        }
-        list
+        let Err(place) = list.binary_search(&claimant) else { return &[] };
+        list.insert(place, claimant);
+        if place == 0 { list } else { &[] }
     }
 
-    /// Takes a claimant away and returns those who still ask for the claim.
+    /// Takes a claimant away and returns those for whom it makes a difference: all others, where it was the first.
     pub(super) fn remove(&mut self, claim: &Claim, claimant: &Claimant) -> &[Claimant] {
         let Some(list) = self.claimants.get_mut(claim) else { return &[] };
-        list.retain(|other| other != claimant);
+        let Ok(place) = list.binary_search(claimant) else { return &[] };
+        list.remove(place);
         if list.is_empty() {
             self.claimants.remove(claim);
         }
-        self.claimants.get(claim).map_or(&[], Vec::as_slice)
+        let rest = self.claimants.get(claim).filter(|_| place == 0);
+        rest.map_or(&[], Vec::as_slice)
     }
 }

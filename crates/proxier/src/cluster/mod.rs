@@ -6,6 +6,7 @@
 
 mod claims;
 mod endpoints;
+mod listeners;
 mod nodes;
 
 use std::{
@@ -19,6 +20,7 @@ use ipvs_netlink::Scheduler;
 
 pub use claims::{Claim, Claimant};
 pub use endpoints::EndpointAddress;
+pub use listeners::{Kind, Listener};
 
 use crate::{
     config::{Config, NodePortAddresses, PodSources},
@@ -175,9 +177,14 @@ impl Cluster {
         self.on_address.get(&address).into_iter().flatten()
     }
 
-    /// Who has a claim: the oldest Service that asks for it.
+    /// Who has a claim: the first in order of those who ask for it.
     pub fn holder(&self, claim: &Claim) -> Option<&Claimant> {
         self.claims.holder(claim)
+    }
+
+    /// All that a Service asks for, whether or not it gets it.
+    pub fn listeners(&self, service: &Service) -> Vec<Listener> {
+        listeners::listeners(service, &self.node_port_addresses)
     }
 
     /// The addresses on which node ports are served.
@@ -219,6 +226,11 @@ impl Cluster {
     /// The ranges from which ClusterIPs are taken.
     pub fn service_ranges(&self) -> &BTreeSet<IpNet> {
         &self.service_ranges
+    }
+
+    /// The range from which ClusterIPs are taken that has an address.
+    pub fn service_range_of(&self, address: IpAddr) -> Option<IpNet> {
+        self.service_ranges.iter().copied().find(|range| range.contains(&address))
     }
 
     /// The sources of pods.
@@ -292,7 +304,12 @@ impl Cluster {
 
     fn collapse_service_ranges(&mut self) {
         let all: Vec<IpNet> = self.service_cidrs.values().flatten().copied().collect();
-        self.service_ranges = IpNet::aggregate(&all).into_iter().collect();
+        let ranges = IpNet::aggregate(&all).into_iter().collect();
+        if std::mem::replace(&mut self.service_ranges, ranges) != self.service_ranges {
+            // Whether an external IP is in one of them may have changed.
+            let with_external_ips = self.services.values().filter(|service| !service.external_ips.is_empty());
+            self.changed.extend(with_external_ips.map(|service| service.id.clone()));
+        }
     }
 
     fn apply_slice(&mut self, slice: EndpointSlice) {
@@ -331,27 +348,21 @@ impl Cluster {
         }
     }
 
-    /// What a Service asks for: its ports on its own addresses, its node ports, and these on each address.
+    /// What a Service asks for: each address and port, and its node ports as such.
     fn claims_of(&self, service: &Service) -> Vec<(Claim, Claimant)> {
-        let mut claims = Vec::new();
-        // What it could not serve it does not keep from others.
-        let serves = |address: &IpAddr| service.has_family(Family::of(*address));
-        for port in &service.ports {
-            let claimant = Claimant { created: service.created, port: service.port_id(port) };
-            let on = |address: IpAddr, number| {
-                Claim::VirtualServer(VirtualServerKey { address, protocol: port.protocol, port: number })
-            };
-            claims.extend(service.vips().filter(serves).map(|ip| (on(ip, port.port), claimant.clone())));
-            if let Some(number) = service.inner_port(port) {
-                claims.extend(service.cluster_ips.iter().map(|ip| (on(*ip, number), claimant.clone())));
-            }
-            if let Some(number) = port.node_port.filter(|_| !service.cluster_ips.is_empty()) {
-                claims.push((Claim::NodePort(port.protocol, number), claimant.clone()));
-                let addresses = self.node_port_addresses.iter().filter(|address| serves(address));
-                claims.extend(addresses.map(|address| (on(*address, number), claimant.clone())));
-            }
-        }
-        claims
+        let claimant = |kind, port: &ServicePort| Claimant {
+            kind,
+            created: service.created,
+            port: service.port_id(port),
+        };
+        let listeners = self.listeners(service).into_iter().filter_map(|Listener { kind, port, key }| {
+            Some((Claim::VirtualServer(key), claimant(kind, service.ports.get(port)?)))
+        });
+        let ports = service.ports.iter().filter(|_| !service.cluster_ips.is_empty());
+        let node_ports = ports.filter_map(|port| {
+            Some((Claim::NodePort(port.protocol, port.node_port?), claimant(Kind::NodePort, port)))
+        });
+        listeners.chain(node_ports).collect()
     }
 }
 

@@ -1,16 +1,16 @@
 //! What becomes of a Service's own choices, and which of them cannot be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipvs_netlink::{Forwarding as WireForwarding, Scheduler, ServiceFlags, Tunnel};
 
 use super::{
     NotForwardable, RealServer, Skipped, VirtualServer,
     backends::{Backends, RealServers},
-    frontends::{Frontend, Kind},
+    frontends::Frontend,
 };
 use crate::{
-    cluster::{Cluster, EndpointAddress},
+    cluster::{Cluster, EndpointAddress, Kind},
     config::Config,
     model::{Choices, Endpoint, Forwarding, HashOn, Protocol, Service, ServicePort, UdpScheduling},
     set::KeySet,
@@ -78,7 +78,7 @@ pub(super) fn apply(
     frontend: &Frontend,
     is_diverted_to: bool,
     endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
-    skipped: &mut Vec<Skipped>,
+    skipped: &mut BTreeSet<Skipped>,
 ) {
     let choices = service.choices();
     server.max_drain_time = choices.max_drain_time;
@@ -87,7 +87,7 @@ pub(super) fn apply(
     if choices.forwarding != Forwarding::Masq {
         let hindrance = hindrance(server, cluster, choices, frontend, is_diverted_to, endpoints);
         match hindrance {
-            Some(why) => skipped.push(Skipped::Forwarding { port: port(), key, why }),
+            Some(why) => drop(skipped.insert(Skipped::Forwarding { port: port(), key, why })),
             None => forwarding = choices.forwarding,
         }
     }
@@ -96,7 +96,7 @@ pub(super) fn apply(
         (Protocol::Udp, UdpScheduling::OneWayDatagram) => true,
         (Protocol::Udp, UdpScheduling::Datagram) => {
             if forwarding == Forwarding::Masq {
-                skipped.push(Skipped::OnePacket { port: port(), key });
+                skipped.insert(Skipped::OnePacket { port: port(), key });
             }
             forwarding != Forwarding::Masq
         }

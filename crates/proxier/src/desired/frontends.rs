@@ -1,26 +1,13 @@
 //! Where a Service port is to be reached.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Refusal, Skipped};
 use crate::{
-    cluster::{Claim, Cluster},
-    model::{Family, PortNumber, Service, ServicePort, ServicePortId, TrafficPolicy, VirtualServerKey},
+    cluster::{Claim, Cluster, Kind, Listener},
+    model::{Family, Service, ServicePort, ServicePortId, TrafficPolicy, VirtualServerKey},
     set::{KeySet, KeySets},
 };
-
-/// Which kind of address a virtual server is on. The kinds differ in this data only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    ClusterIp,
-    ExternalIp,
-    LoadBalancerIp,
-    NodePort,
-    /// A node port on 127.0.0.1, for processes of this node.
-    Loopback,
-    /// Behind the short cuts of a Service whose ClusterIPs lead to local endpoints only.
-    Inner,
-}
 
 impl Kind {
     /// To which endpoints it leads.
@@ -32,9 +19,9 @@ impl Kind {
         }
     }
 
-    /// Whether its address is one that we bind, rather than one that the node has.
-    fn is_vip(self) -> bool {
-        !matches!(self, Self::NodePort | Self::Loopback)
+    /// Whether it is a node port.
+    fn is_node_port(self) -> bool {
+        matches!(self, Self::NodePort | Self::Loopback)
     }
 
     /// Whether clients outside the cluster come by it.
@@ -70,98 +57,82 @@ impl Frontend {
     }
 }
 
-/// Where a port is to be reached in one family, less what others have.
+/// Where a port is to be reached in one family, less what it cannot have of `listeners`.
 pub(super) fn frontends(
     cluster: &Cluster,
     service: &Service,
     port: &ServicePort,
     family: Family,
-    skipped: &mut Vec<Skipped>,
+    listeners: &[Listener],
+    skipped: &mut BTreeSet<Skipped>,
 ) -> Vec<Frontend> {
     let id = service.port_id(port);
-    let mut wanted: Vec<Frontend> = Vec::new();
-    let mut add = |kind: Kind, addresses: &[IpAddr], number: PortNumber| {
-        for address in of_family(addresses, family) {
-            let key = VirtualServerKey { address, protocol: port.protocol, port: number };
-            // An address can be an external and a load-balancer IP at once: the first kind decides.
-            if wanted.iter().all(|other| other.key != key) {
-                wanted.push(Frontend { kind, key, bind: kind.is_vip() });
-            }
+    let no_node_port = without_node_port(cluster, &id, port, family);
+    let mut frontends = Vec::new();
+    for Listener { kind, key, .. } in listeners {
+        if kind.is_node_port() && no_node_port.is_some() {
+            continue;
         }
-    };
-    add(Kind::ClusterIp, &service.cluster_ips, port.port);
-    add(Kind::LoadBalancerIp, &service.load_balancer_ips, port.port);
-    add(Kind::ExternalIp, &service.external_ips, port.port);
-    if let Some(number) = port.node_port {
-        match node_port_addresses(cluster, &id, Claim::NodePort(port.protocol, number), family) {
-            Ok(addresses) => {
-                let (loopback, addresses): (Vec<_>, Vec<_>) =
-                    addresses.iter().partition(|ip| ip.is_loopback());
-                add(Kind::NodePort, &addresses, number);
-                add(Kind::Loopback, &loopback, number);
-            }
-            Err(reason) => skipped.push(reason),
+        match place(cluster, &id, *kind, *key) {
+            Ok(bind) => frontends.push(Frontend { kind: *kind, key: *key, bind }),
+            Err(reason) => drop(skipped.insert(reason)),
         }
     }
-    if let Some(number) = service.inner_port(port) {
-        add(Kind::Inner, &service.cluster_ips, number);
-    }
-    wanted.retain_mut(|frontend| match place(cluster, &id, frontend) {
-        Ok(bind) => {
-            frontend.bind &= bind;
-            true
-        }
-        Err(reason) => {
-            skipped.push(reason);
-            false
-        }
-    });
-    wanted
+    skipped.extend(no_node_port);
+    frontends
 }
 
-/// Whether the address of a frontend may be bound, or why it cannot be served at all.
-fn place(cluster: &Cluster, id: &ServicePortId, frontend: &Frontend) -> Result<bool, Skipped> {
-    let address = frontend.key.address;
-    if let Some(reason) = taken(cluster, id, Claim::VirtualServer(frontend.key)) {
+/// Whether an address is to be bound for a frontend, or why it cannot be served at all.
+fn place(cluster: &Cluster, id: &ServicePortId, kind: Kind, key: VirtualServerKey) -> Result<bool, Skipped> {
+    let address = key.address;
+    if let Some(why) = refusal(cluster, kind, address) {
+        return Err(Skipped::Refused { service: id.service.clone(), address, why });
+    }
+    if let Some(reason) = taken(cluster, id, Claim::VirtualServer(key)) {
         return Err(reason);
     }
-    if matches!(frontend.kind, Kind::ExternalIp | Kind::LoadBalancerIp) && cluster.is_api_server(address) {
-        return Err(Skipped::Refused { service: id.service.clone(), address, why: Refusal::ApiServer });
-    }
-    if cluster.is_own_address(address) {
-        return Ok(false);
-    }
-    match cluster.other_node_with(address) {
-        Some(node) if frontend.kind.is_vip() => {
-            Err(Skipped::NodeAddress { port: id.clone(), address, node: node.into() })
+    match kind {
+        Kind::NodePort | Kind::Loopback => return Ok(false),
+        // The API server has allocated it: it is no Node's, whatever a Node's status says.
+        Kind::ClusterIp | Kind::Inner => {}
+        Kind::LoadBalancerIp | Kind::ExternalIp => {
+            let elsewhere = cluster.other_node_with(address).filter(|_| !cluster.is_own_address(address));
+            if let Some(node) = elsewhere {
+                return Err(Skipped::NodeAddress { port: id.clone(), address, node: node.into() });
+            }
         }
-        _ => Ok(true),
+    }
+    // What our Node's status says does not count: an agent may have read it from our own device.
+    Ok(!cluster.is_host_address(address))
+}
+
+/// Why no node serves an address for a Service that asks for it.
+fn refusal(cluster: &Cluster, kind: Kind, address: IpAddr) -> Option<Refusal> {
+    match kind {
+        Kind::ClusterIp | Kind::Inner | Kind::NodePort | Kind::Loopback => None,
+        Kind::LoadBalancerIp | Kind::ExternalIp if cluster.is_api_server(address) => Some(Refusal::ApiServer),
+        Kind::LoadBalancerIp => None,
+        Kind::ExternalIp => cluster.service_range_of(address).map(Refusal::ServiceRange),
     }
 }
 
-/// On which addresses a node port is served, or why it is not.
-fn node_port_addresses<'a>(
-    cluster: &'a Cluster,
+/// Why a port is not served on node addresses of a family, if it has a node port.
+fn without_node_port(
+    cluster: &Cluster,
     id: &ServicePortId,
-    claim: Claim,
+    port: &ServicePort,
     family: Family,
-) -> Result<&'a [IpAddr], Skipped> {
+) -> Option<Skipped> {
+    let claim = Claim::NodePort(port.protocol, port.node_port?);
     if let Some(reason) = taken(cluster, id, claim) {
-        return Err(reason);
+        return Some(reason);
     }
-    let addresses = cluster.node_port_addresses();
-    match of_family(addresses, family).next() {
-        Some(_) => Ok(addresses),
-        None => Err(Skipped::NoNodeAddress { port: id.clone(), family }),
-    }
+    let has_address = cluster.node_port_addresses().iter().any(|address| Family::of(*address) == family);
+    (!has_address).then(|| Skipped::NoNodeAddress { port: id.clone(), family })
 }
 
 /// Why a Service port does not have a claim that it asks for.
 fn taken(cluster: &Cluster, id: &ServicePortId, claim: Claim) -> Option<Skipped> {
     let holder = cluster.holder(&claim).filter(|holder| holder.port != *id)?;
     Some(Skipped::Taken { port: id.clone(), claim, by: holder.port.clone() })
-}
-
-fn of_family(addresses: &[IpAddr], family: Family) -> impl Iterator<Item = IpAddr> {
-    addresses.iter().copied().filter(move |address| Family::of(*address) == family)
 }

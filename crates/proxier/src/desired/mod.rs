@@ -33,7 +33,7 @@ pub struct Desired {
     /// What others may need too.
     pub shared: BTreeSet<Shared>,
     /// What it asks for and cannot have.
-    pub skipped: Vec<Skipped>,
+    pub skipped: BTreeSet<Skipped>,
     /// What load balancers are to be told that ask this node.
     pub health_checks: BTreeMap<ServiceId, HealthCheck>,
 }

@@ -1,5 +1,6 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
+use foldhash::HashMap;
 use ipnet::IpNet;
 use ipvs_netlink::Persistence;
 
@@ -7,10 +8,10 @@ use super::{
     Desired, HealthCheck, Shared, VirtualServer,
     backends::{Backends, any_serves},
     choices,
-    frontends::{Frontend, Kind, frontends},
+    frontends::{Frontend, frontends},
 };
 use crate::{
-    cluster::{Cluster, EndpointAddress},
+    cluster::{Cluster, EndpointAddress, Kind, Listener},
     config::Config,
     model::{Affinity, Family, Protocol, Service, ServiceId, ServicePort, TrafficPolicy, VirtualServerKey},
     set::KeySet,
@@ -20,11 +21,16 @@ use crate::{
 pub fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> Desired {
     let mut desired = Desired::default();
     let Some(service) = cluster.service(id) else { return desired };
+    let mut listeners: HashMap<(Family, usize), Vec<Listener>> = HashMap::default();
+    for listener in cluster.listeners(service) {
+        listeners.entry((listener.key.family(), listener.port)).or_default().push(listener);
+    }
     let mut local_endpoints = 0;
     for family in families(service) {
         let mut local = BTreeSet::new();
-        for port in &service.ports {
-            local.extend(add_port(&mut desired, cluster, config, service, port, family));
+        for (index, port) in service.ports.iter().enumerate() {
+            let listeners = listeners.remove(&(family, index)).unwrap_or_default();
+            local.extend(add_port(&mut desired, cluster, config, service, port, family, &listeners));
         }
         local_endpoints = local_endpoints.max(local.len());
     }
@@ -48,13 +54,12 @@ fn add_port(
     service: &Service,
     port: &ServicePort,
     family: Family,
+    listeners: &[Listener],
 ) -> Vec<IpAddr> {
     let endpoints = cluster.endpoints(&service.id, family, port);
     let backends = Backends::new(cluster, service, &endpoints, port.protocol);
-    let frontends = frontends(cluster, service, port, family, &mut desired.skipped);
-    // The other family may have said the same.
-    let without_effect = choices::without_effect(cluster, config, service, port, &backends);
-    desired.skipped.extend(without_effect.filter(|reason| !desired.skipped.contains(reason)));
+    let frontends = frontends(cluster, service, port, family, listeners, &mut desired.skipped);
+    desired.skipped.extend(choices::without_effect(cluster, config, service, port, &backends));
     let target = short_cut_target(service, &frontends);
     let is_target = |frontend: &Frontend| target == Some(frontend.key);
     let shortens =

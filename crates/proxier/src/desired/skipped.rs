@@ -1,5 +1,6 @@
 use std::{fmt, net::IpAddr};
 
+use ipnet::IpNet;
 use ipvs_netlink::Scheduler;
 
 use crate::{
@@ -10,7 +11,8 @@ use crate::{
 /// Something that a Service asks for and does not get, with the reason. `Display` says both, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Skipped {
-    /// Another Service has it: the oldest one that asks, and of the same age the first by name.
+    /// Another Service has it: one that asks for it as a ClusterIP, a node port, a load-balancer IP or an external IP,
+    /// in this order; then the oldest one, then the first by name.
     Taken {
         /// Who asks.
         port: ServicePortId,
@@ -97,13 +99,18 @@ pub enum Skipped {
 pub enum Refusal {
     /// The API server is there. Bound here, it could not be reached any more.
     ApiServer,
+    /// An external IP in a range from which ClusterIPs are taken. It is another Service's, or will be.
+    ServiceRange(IpNet),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ApiServer => "this node reaches the API server at that address",
-        })
+        match self {
+            Self::ApiServer => f.write_str("this node reaches the API server at that address"),
+            Self::ServiceRange(range) => {
+                write!(f, "the ServiceCIDR {range} is for ClusterIPs, and it is no ClusterIP of this Service")
+            }
+        }
     }
 }
 
@@ -166,7 +173,8 @@ impl fmt::Display for Skipped {
             Self::Taken { port, claim, by } => {
                 write!(
                     f,
-                    "Service {port} does not get {claim}: Service {by} has it, the older one, or the first by name"
+                    "Service {port} does not get {claim}: Service {by} comes first, by the kind of address, by age or by \
+                     name"
                 )
             }
             Self::Foreign { port, key } => write!(

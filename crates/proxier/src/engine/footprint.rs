@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use foldhash::HashMap;
 
 use crate::{
@@ -24,7 +26,7 @@ pub(super) type NoLocal<T> = [[T; 2]; 2];
 pub(super) struct Footprint {
     pub(super) keys: Vec<VirtualServerKey>,
     pub(super) shared: Vec<Shared>,
-    pub(super) skipped: Vec<Skipped>,
+    pub(super) skipped: BTreeSet<Skipped>,
     pub(super) health_check: Option<HealthCheck>,
     no_local: NoLocal<bool>,
 }

@@ -11,6 +11,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -63,7 +64,7 @@ pub struct Engine {
 #[derive(Debug, Default)]
 struct Decision {
     plan: Plan,
-    skipped: Vec<Skipped>,
+    skipped: BTreeSet<Skipped>,
     health_checks: Vec<(ServiceId, Option<HealthCheck>)>,
 }
 
@@ -190,7 +191,7 @@ impl Engine {
     pub fn plan(&mut self, observed: State, now: Duration) -> (Plan, Vec<Skipped>) {
         let reading = self.observed(observed);
         let Decision { plan, skipped, .. } = self.decide(reading.leftovers, now);
-        (plan, skipped)
+        (plan, skipped.into_iter().collect())
     }
 
     /// Reads the kernel, if it is time to.
@@ -335,6 +336,7 @@ impl Engine {
             (false, true) => self.retry.at_once(now),
             (false, false) => self.retry.failed(now),
         }
+        let skipped = skipped.into_iter().collect();
         Turn { plan, failures, skipped, unusable: None, health_checks, whole: reading.whole, drifted }
     }
 }
@@ -363,21 +365,23 @@ impl Engine {
 /// Takes out the virtual servers that somebody else made where we want ours, and what only they were wanted for: an
 /// address on which nothing of the Service is left may be another host's, and is not bound.
 fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>) {
-    let clashes: Vec<_> = desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
+    let clashes: BTreeMap<_, _> = desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
     if clashes.is_empty() {
         return;
     }
-    let servers = &mut desired.virtual_servers;
+    let addresses: BTreeSet<IpAddr> = desired.virtual_servers.keys().map(|key| key.address).collect();
     desired.shared.retain(|shared| match shared {
-        Shared::Vip(address) => servers.keys().any(|key| key.address == *address),
-        Shared::HealthCheck(check) => servers.keys().any(|key| key.address == check.address),
+        Shared::Vip(address) => addresses.contains(address),
+        Shared::HealthCheck(check) => addresses.contains(&check.address),
         Shared::Hairpin(..) => true,
     });
-    for server in servers.values_mut() {
-        let leads_to = |to: EndpointAddress| {
-            clashes.iter().any(|(key, _)| (key.address, key.port) == (to.address, to.port))
+    for (key, server) in &mut desired.virtual_servers {
+        let at = |to: &EndpointAddress| VirtualServerKey {
+            address: to.address,
+            protocol: key.protocol,
+            port: to.port,
         };
-        server.short_cut = server.short_cut.filter(|to| !leads_to(*to));
+        server.short_cut = server.short_cut.filter(|to| !clashes.contains_key(&at(to)));
     }
     let reasons = clashes.into_iter().map(|(key, server)| Skipped::Foreign { port: server.owner, key });
     desired.skipped.extend(reasons);

@@ -175,8 +175,8 @@ fn of_two_services_with_one_address_and_port_the_older_serves_and_the_other_take
         expect![[r#"
             ~ element served { 10.0.0.1 . tcp . 80 } comment "default/old"
             ~ element served { 192.168.128.1 . tcp . 30080 } comment "default/old"
-            ! Service default/a-young does not get node port TCP 30080: Service default/old has it, the older one, or the first by name
-            ! Service default/a-young does not get TCP 10.0.0.1:80: Service default/old has it, the older one, or the first by name
+            ! Service default/a-young does not get TCP 10.0.0.1:80: Service default/old comes first, by the kind of address, by age or by name
+            ! Service default/a-young does not get node port TCP 30080: Service default/old comes first, by the kind of address, by age or by name
         "#]],
     );
     check(

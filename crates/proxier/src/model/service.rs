@@ -1,5 +1,6 @@
 use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::Arc};
 
+use foldhash::HashSet;
 use ipnet::IpNet;
 
 use super::{Choices, Family, PortNumber, Protocol, ServiceId, ServicePortId};
@@ -14,7 +15,7 @@ pub type Timestamp = i64;
 pub struct Service {
     /// `metadata.namespace` and `metadata.name`.
     pub id: ServiceId,
-    /// `metadata.creationTimestamp`: of two Services that ask for the same thing the older one gets it.
+    /// `metadata.creationTimestamp`: of two Services that ask for the same kind of thing the older one gets it.
     pub created: Timestamp,
     /// `spec.clusterIPs`, at most one of each family.
     pub cluster_ips: Vec<IpAddr>,
@@ -74,19 +75,42 @@ impl Service {
         all.into_iter().flatten().copied().collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// The port of its ClusterIPs behind which all endpoints are, where `port` itself leads to local ones only and
-    /// clients in the cluster are still to reach all of them by way of an external address: the highest ports that
-    /// the Service does not use itself.
-    pub fn inner_port(&self, port: &ServicePort) -> Option<PortNumber> {
+    /// The ports of its ClusterIPs behind which all endpoints are, in the order of `ports`: where these lead to local
+    /// ones only and clients in the cluster are still to reach all of them by way of an external address.
+    ///
+    /// Such a port is half of all ports away from the Service's own, so that it does not depend on the other ports.
+    /// Only where the Service uses that one itself is it another, from the top.
+    pub(crate) fn inner_ports(&self) -> Vec<Option<PortNumber>> {
         use TrafficPolicy::Local;
-        let is_external =
-            port.node_port.is_some() || !self.external_ips.is_empty() || !self.load_balancer_ips.is_empty();
-        if !is_external || (self.internal_policy, self.external_policy) != (Local, Local) {
-            return None;
+        let has_external = !self.external_ips.is_empty() || !self.load_balancer_ips.is_empty();
+        let is_asked = |port: &ServicePort| has_external || port.node_port.is_some();
+        let mut inner = vec![None; self.ports.len()];
+        if (self.internal_policy, self.external_policy) != (Local, Local) {
+            return inner;
         }
-        let is_used = |number: &PortNumber| self.ports.iter().any(|other| other.port == *number);
-        let mut free = (1..=u16::MAX).rev().filter_map(PortNumber::new).filter(|number| !is_used(number));
-        free.nth(self.ports.iter().position(|other| other == port)?)
+        let mut taken: HashSet<(Protocol, PortNumber)> =
+            self.ports.iter().map(|port| (port.protocol, port.port)).collect();
+        let mut rest = Vec::new();
+        for (port, inner) in self.ports.iter().zip(&mut inner).filter(|(port, _)| is_asked(port)) {
+            let opposite = PortNumber::new(port.port.get() ^ 0x8000);
+            match opposite.filter(|number| !taken.contains(&(port.protocol, *number))) {
+                Some(number) => *inner = Some(number),
+                None => rest.push((port, inner)),
+            }
+        }
+        let opposites = self.ports.iter().filter_map(|port| {
+            Some((port.protocol, PortNumber::new(port.port.get() ^ 0x8000)?))
+        });
+        taken.extend(opposites);
+        rest.sort_by_key(|(port, _)| port.port);
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+            let all = (1..=u16::MAX).rev().filter_map(PortNumber::new);
+            let mut free = all.filter(|number| !taken.contains(&(protocol, *number)));
+            for (_, inner) in rest.iter_mut().filter(|(port, _)| port.protocol == protocol) {
+                **inner = free.next();
+            }
+        }
+        inner
     }
 
     /// The name of one of its ports.

@@ -3,10 +3,47 @@
 use expect_test::expect;
 
 use super::{super::*, check, start};
-use crate::{model::*, testing::*};
+use crate::{fake::FakeKernel, model::*, testing::*};
 
 fn with_external_ips(service: Service, ips: &[&str]) -> Service {
     Service { external_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(), ..service }
+}
+
+fn with_load_balancer_ips(service: Service, ips: &[&str]) -> Service {
+    Service { load_balancer_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(), ..service }
+}
+
+/// A Node whose status names these addresses.
+fn node(name: &str, addresses: &[&str]) -> Event {
+    Event::NodeApplied(Node {
+        name: name.into(),
+        internal_ips: Vec::new(),
+        addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+        zone: None,
+        pod_cidrs: Vec::new(),
+        leaving: false,
+    })
+}
+
+fn service_cidr(ranges: &[&str]) -> Event {
+    let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+    Event::ServiceCidrApplied(ServiceCidr { name: "kubernetes".into(), ranges })
+}
+
+fn bound(kernel: &FakeKernel) -> String {
+    let addresses: Vec<String> = kernel.state.bound_vips.iter().map(ToString::to_string).collect();
+    addresses.join(" ")
+}
+
+/// Which Service port has each virtual server, by the comment beside it.
+fn owners(kernel: &FakeKernel) -> String {
+    let owner = |key| kernel.state.elements.get(key).and_then(|element| element.comment.clone());
+    let keys = kernel.state.virtual_servers.keys();
+    keys.map(|key| format!("{key} {}\n", owner(key).as_deref().unwrap_or("nobody"))).collect()
+}
+
+fn skipped(turn: &Turn) -> String {
+    turn.skipped.iter().map(|reason| format!("{reason}\n")).collect()
 }
 
 fn api_server(ips: &[&str]) -> Event {
@@ -50,4 +87,73 @@ fn a_cluster_ip_is_served_although_the_api_server_is_reached_at_it() {
     let turn = turn(&mut engine, &mut kernel, 0, [api_server(&["10.96.0.1"]), kubernetes]);
     assert_eq!(turn.skipped, []);
     assert_eq!(kernel.state.bound_vips, ["10.96.0.1".parse().unwrap()].into());
+}
+
+/// FC-01: a cloud agent publishes what is on `kube-ipvs0` as addresses of its Node.
+#[test]
+fn a_cluster_ip_that_a_node_names_is_bound_everywhere() {
+    let web = || Event::ServiceApplied(service("web", &["10.96.0.80"], &[(80, None)]));
+    for named_by in ["node-1", "node-2"] {
+        let (mut engine, mut kernel) = start();
+        let status = node(named_by, &["10.96.0.80"]);
+        let turn = turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), status, web()]);
+        assert_eq!((bound(&kernel).as_str(), &turn.skipped[..]), ("10.96.0.80", &[][..]), "{named_by}");
+    }
+}
+
+/// What our own device has comes back by the status of our Node. Were it taken off then, it would go from the status
+/// too, and be bound again, for ever.
+#[test]
+fn a_load_balancer_ip_that_comes_back_by_the_own_node_stays_bound() {
+    let (mut engine, mut kernel) = start();
+    let web = with_load_balancer_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["203.0.113.7"]);
+    turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
+    let published = ["192.168.128.1", "203.0.113.7"];
+    let again = turn(&mut engine, &mut kernel, 1, [node("node-1", &published), node("node-2", &published)]);
+    check(&again, expect![""]);
+    assert_eq!(bound(&kernel), "10.96.0.80 203.0.113.7");
+    // On a link of this host it is that link's, and another Node's it is where only that one names it.
+    turn(&mut engine, &mut kernel, 2, [addresses(&["192.168.128.1", "203.0.113.7"])]);
+    assert_eq!(bound(&kernel), "10.96.0.80");
+    let moved = [addresses(&["192.168.128.1"]), node("node-1", &["192.168.128.1"])];
+    let turn = turn(&mut engine, &mut kernel, 3, moved);
+    assert_eq!(bound(&kernel), "10.96.0.80");
+    expect![[r#"
+        Service default/web is not served on 203.0.113.7 here: it is an address of Node node-2, which serves it
+    "#]]
+    .assert_eq(&skipped(&turn));
+}
+
+/// Whatever the order in which they were made: what is allocated comes before what is only named.
+#[test]
+fn an_address_goes_by_its_kind_before_the_age_of_a_service() {
+    let (mut engine, mut kernel) = start();
+    let young = |service: Service| Service { created: 20, ..service };
+    let thief = with_external_ips(
+        service("a-thief", &["10.96.0.66"], &[(80, None), (30080, None)]),
+        &["10.96.0.80", "192.168.128.1", "203.0.113.7"],
+    );
+    let mut thief = thief;
+    thief.ports[1].name = "node-port".into();
+    let web = young(with_load_balancer_ips(service("web", &["10.96.0.80"], &[(80, Some(30080))]), &["203.0.113.7"]));
+    let events = [addresses(&["192.168.128.1"]), Event::ServiceApplied(thief), Event::ServiceApplied(web)];
+    let turn = turn(&mut engine, &mut kernel, 0, events);
+    expect![[""]].assert_eq(&owners(&kernel));
+    expect![[""]].assert_eq(&skipped(&turn));
+}
+
+#[test]
+fn an_external_ip_within_a_service_cidr_is_refused() {
+    let (mut engine, mut kernel) = start();
+    let web = with_external_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["10.97.0.1", "10.98.0.1"]);
+    turn(&mut engine, &mut kernel, 0, [Event::ServiceApplied(web), service_cidr(&["10.96.0.0/16"])]);
+    assert_eq!(bound(&kernel), "10.96.0.80 10.97.0.1 10.98.0.1");
+    let wider = turn(&mut engine, &mut kernel, 1, [service_cidr(&["10.96.0.0/15"])]);
+    expect![[r#"
+        Service default/web is not served on 10.97.0.1: the ServiceCIDR 10.96.0.0/15 is for ClusterIPs, and it is no ClusterIP of this Service
+    "#]]
+    .assert_eq(&skipped(&wider));
+    assert_eq!(bound(&kernel), "10.96.0.80 10.98.0.1");
+    turn(&mut engine, &mut kernel, 2, [Event::ServiceCidrRemoved("kubernetes".into())]);
+    assert_eq!(bound(&kernel), "10.96.0.80 10.97.0.1 10.98.0.1");
 }

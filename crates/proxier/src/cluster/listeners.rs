@@ -1,0 +1,75 @@
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::model::{Family, Service, VirtualServerKey};
+
+/// The kind of an address that a Service port listens on. The order decides who gets an address and port: what the API
+/// server has allocated comes before what a load balancer reports, and that before what a Service just names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `spec.clusterIPs`.
+    ClusterIp,
+    /// Behind the short cuts of a Service whose ClusterIPs lead to local endpoints only.
+    Inner,
+    /// An address of the node.
+    NodePort,
+    /// A node port on 127.0.0.1, for processes of this node.
+    Loopback,
+    /// `status.loadBalancer`.
+    LoadBalancerIp,
+    /// `spec.externalIPs`.
+    ExternalIp,
+}
+
+/// One address and port that a Service asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// Of which kind its address is.
+    pub kind: Kind,
+    /// The place of the port in `spec.ports`.
+    pub port: usize,
+    /// Where it listens.
+    pub key: VirtualServerKey,
+}
+
+/// All that a Service asks for: by kind, then in the Service's own order of addresses and ports.
+///
+/// A family in which it has no ClusterIP is left out: what it could not serve it does not keep from others.
+pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr]) -> Vec<Listener> {
+    let serves = |address: &IpAddr| service.has_family(Family::of(*address));
+    let mut vips = BTreeSet::new();
+    let mut sites: Vec<(Kind, IpAddr)> = Vec::new();
+    for (kind, addresses) in [
+        (Kind::ClusterIp, &service.cluster_ips),
+        (Kind::LoadBalancerIp, &service.load_balancer_ips),
+        (Kind::ExternalIp, &service.external_ips),
+    ] {
+        for address in addresses.iter().filter(|address| serves(address)) {
+            // An address can be an external and a load-balancer IP at once: the first kind decides.
+            if vips.insert(*address) {
+                sites.push((kind, *address));
+                sites.extend((kind == Kind::ClusterIp).then_some((Kind::Inner, *address)));
+            }
+        }
+    }
+    for address in node_addresses.iter().filter(|address| serves(address)) {
+        sites.push((if address.is_loopback() { Kind::Loopback } else { Kind::NodePort }, *address));
+    }
+    sites.sort_by_key(|(kind, _)| *kind);
+    let inner_ports = service.inner_ports();
+    let mut listeners = Vec::new();
+    for (kind, address) in sites {
+        for (index, port) in service.ports.iter().enumerate() {
+            let number = match kind {
+                Kind::ClusterIp | Kind::LoadBalancerIp | Kind::ExternalIp => Some(port.port),
+                Kind::Inner => inner_ports.get(index).copied().flatten(),
+                // A VIP that is an address of the node comes first: it can have source ranges.
+                Kind::NodePort | Kind::Loopback => {
+                    port.node_port.filter(|number| *number != port.port || !vips.contains(&address))
+                }
+            };
+            let key = |port_number| VirtualServerKey { address, protocol: port.protocol, port: port_number };
+            listeners.extend(number.map(|number| Listener { kind, port: index, key: key(number) }));
+        }
+    }
+    listeners
+}
