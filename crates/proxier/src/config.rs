@@ -1,11 +1,11 @@
 //! What an operator decides once, for the whole node.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use ipnet::IpNet;
 use ipvs_netlink::Scheduler;
 
-use crate::model::{Family, Node, NodeAddress};
+use crate::model::{Family, Node, NodeAddress, PortNumber};
 
 /// The settings of an [`Engine`](crate::Engine).
 #[derive(Debug, Clone)]
@@ -22,6 +22,14 @@ pub struct Config {
     pub scoped_arp: bool,
     /// The scheduler of every virtual server. kube-proxy's default is round robin.
     pub scheduler: Scheduler,
+    /// Whether external IPs are served at all.
+    pub allow_external_ips: bool,
+    /// The only ranges in which external IPs are served; none: in all.
+    pub external_ip_ranges: Vec<IpNet>,
+    /// Ports that no external IP takes where it is an address of this node.
+    pub reserved_ports: Vec<RangeInclusive<u16>>,
+    /// How many virtual servers one Service can have. 1,600 ports in both families and on a few addresses are fewer.
+    pub max_virtual_servers: usize,
     /// Virtual servers on these addresses are never removed.
     pub exclude_cidrs: Vec<IpNet>,
     /// How often the kernel is read again and repaired where it drifted.
@@ -29,6 +37,11 @@ pub struct Config {
     /// How long a real server that left without terminating may keep its connections.
     pub drain_cap: Duration,
 }
+
+/// What a node lives by: ssh, etcd, the API server, metrics and health of the proxy, the kubelet, the controller managers
+/// and the scheduler.
+pub const RESERVED_PORTS: [RangeInclusive<u16>; 5] =
+    [22..=22, 2379..=2380, 6443..=6443, 10249..=10250, 10256..=10259];
 
 impl Config {
     /// The defaults of kube-proxy, for the Node `hostname`.
@@ -40,10 +53,25 @@ impl Config {
             pod_sources: PodSources::default(),
             scoped_arp: false,
             scheduler: Scheduler::RR,
+            allow_external_ips: true,
+            external_ip_ranges: Vec::new(),
+            reserved_ports: RESERVED_PORTS.to_vec(),
+            max_virtual_servers: 10_000,
             exclude_cidrs: Vec::new(),
             sync_period: Duration::from_secs(30),
             drain_cap: Duration::from_secs(600),
         }
+    }
+
+    /// Whether an external IP may be served, as far as its range goes.
+    pub fn allows_external_ip(&self, address: IpAddr) -> bool {
+        let ranges = &self.external_ip_ranges;
+        ranges.is_empty() || ranges.iter().any(|range| range.contains(&address))
+    }
+
+    /// Whether a port is one of `reserved_ports`.
+    pub fn reserves(&self, port: PortNumber) -> bool {
+        self.reserved_ports.iter().any(|range| range.contains(&port.get()))
     }
 
     /// Whether an address lies in one of `exclude_cidrs`.

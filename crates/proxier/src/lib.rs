@@ -32,7 +32,7 @@ pub mod takeover;
 #[cfg(test)]
 mod testing;
 
-pub use config::{Config, NodePortAddresses, PodSources};
+pub use config::{Config, NodePortAddresses, PodSources, RESERVED_PORTS};
 pub use engine::{Amounts, Engine, FailedChange, Turn};
 pub use plan::Plan;
 pub use state::{Membership, ServerState, State};

@@ -115,7 +115,8 @@ fn of_turn(turn: &Turn) -> impl Iterator<Item = Announcement> {
 fn of_skipped(skipped: &Skipped) -> Option<Announcement> {
     let reason = match skipped {
         Skipped::Taken { .. } => "AddressTaken",
-        Skipped::Refused { .. } => "AddressRefused",
+        Skipped::Refused { .. } | Skipped::ReservedPort { .. } => "AddressRefused",
+        Skipped::TooMany { .. } => "TooManyVirtualServers",
         Skipped::Foreign { .. } => "ForeignVirtualServer",
         Skipped::NoNodeAddress { .. } => "NoNodePortAddress",
         Skipped::Forwarding { .. }
@@ -125,6 +126,8 @@ fn of_skipped(skipped: &Skipped) -> Option<Announcement> {
         | Skipped::Hash { .. } => "AnnotationNotHonoured",
         // All is well: that Node serves it.
         Skipped::NodeAddress { .. } => return None,
+        // The reasons before it are Events; these are in the log.
+        Skipped::More { .. } => return None,
     };
     Some(Announcement { about: About::Service(skipped.service().clone()), reason, note: skipped.to_string() })
 }

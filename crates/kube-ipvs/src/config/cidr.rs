@@ -33,6 +33,24 @@ impl FromStr for ExcludeCidrs {
     }
 }
 
+/// `--external-ip-ranges`: where external IPs may be; empty is everywhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExternalIpRanges(pub Vec<IpNet>);
+
+impl FromStr for ExternalIpRanges {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_ranges(text).map(Self)
+    }
+}
+
+impl fmt::Display for ExternalIpRanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_ranges(&self.0, f)
+    }
+}
+
 /// `--nodeport-addresses`: `primary`, or ranges; empty is all addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodePorts(pub NodePortAddresses);

@@ -17,6 +17,7 @@ mod logging;
 mod mode;
 mod options;
 mod own;
+mod ports;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ mod text;
 mod whole;
 mod without_effect;
 
-pub use cidr::{ClusterCidrs, ExcludeCidrs, NodePorts};
+pub use cidr::{ClusterCidrs, ExcludeCidrs, ExternalIpRanges, NodePorts};
 pub use detect_local::{DetectLocal, InterfaceName, LocalMode};
 pub use duration::{GoDuration, ParseGoDurationError, format_go_duration, parse_go_duration};
 pub use file::{File, FileError, read, write};
@@ -35,6 +36,7 @@ pub use logging::{LogFormat, Logging};
 pub use mode::Mode;
 pub use options::{Options, Resolved};
 pub use own::Own;
+pub use ports::PortRanges;
 pub use scheduler::DefaultScheduler;
 pub use whole::Whole;
 
@@ -227,6 +229,9 @@ impl Configuration {
         config.scoped_arp = self.own.scoped_arp;
         config.scheduler = self.ipvs.scheduler.0;
         config.exclude_cidrs = self.ipvs.exclude_cidrs.0.clone();
+        config.external_ip_ranges = self.own.external_ip_ranges.0.clone();
+        config.reserved_ports = self.own.reserved_ports.0.clone();
+        config.max_virtual_servers = self.own.max_virtual_servers.get() as usize;
         config.sync_period = self.ipvs.sync_period.0;
         config.drain_cap = self.own.drain_cap.0;
         Ok(config)

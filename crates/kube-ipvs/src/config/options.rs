@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use super::{Configuration, Listen, file, listen, without_effect};
 
 /// Flags that count beside a file too: kube-proxy's first, then our own.
-const BESIDE_FILE: [&str; 15] = [
+const BESIDE_FILE: [&str; 18] = [
     "config",
     "hostname-override",
     "master",
@@ -23,6 +23,9 @@ const BESIDE_FILE: [&str; 15] = [
     "take-over",
     "drain-cap",
     "watch-timeout",
+    "external-ip-ranges",
+    "reserved-ports",
+    "max-virtual-servers-per-service",
     "service-metrics-limit",
 ];
 

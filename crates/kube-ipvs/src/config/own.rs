@@ -1,6 +1,6 @@
 use clap::ArgAction;
 
-use super::{GoDuration, Whole, boolean};
+use super::{ExternalIpRanges, GoDuration, PortRanges, Whole, boolean};
 
 /// What kube-proxy does not have. These are flags only, and count beside a file too.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -31,6 +31,24 @@ pub struct Own {
     #[arg(id = "watch-timeout", long, value_name = "DURATION", default_value_t = Self::default().watch_timeout)]
     pub watch_timeout: GoDuration,
 
+    /// The only ranges in which external IPs are served; all if not given
+    #[arg(
+        id = "external-ip-ranges",
+        long,
+        value_name = "CIDR[,CIDR...]",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub external_ip_ranges: ExternalIpRanges,
+
+    /// Ports of this node's own addresses that no external IP takes
+    #[arg(id = "reserved-ports", long, value_name = "PORT[-PORT][,...]", default_value_t = Self::default().reserved_ports)]
+    pub reserved_ports: PortRanges,
+
+    /// How many virtual servers one Service can have; the rest is left out and reported
+    #[arg(id = "max-virtual-servers-per-service", long, value_name = "NUMBER", default_value_t = Self::default().max_virtual_servers)]
+    pub max_virtual_servers: Whole<1, 1_000_000>,
+
     /// How many Services have metrics of their traffic, the oldest ones; 0: none
     #[arg(id = "service-metrics-limit", long, value_name = "NUMBER", default_value_t = Self::default().service_metrics_limit)]
     pub service_metrics_limit: Whole<0, 1_000_000>,
@@ -45,6 +63,9 @@ impl Default for Own {
             take_over: true,
             drain_cap: GoDuration::seconds(600),
             watch_timeout: GoDuration::seconds(120),
+            external_ip_ranges: ExternalIpRanges::default(),
+            reserved_ports: PortRanges::default(),
+            max_virtual_servers: Whole::new(10_000),
             service_metrics_limit: Whole::new(1000),
         }
     }

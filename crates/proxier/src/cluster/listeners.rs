@@ -31,10 +31,19 @@ pub struct Listener {
     pub key: VirtualServerKey,
 }
 
-/// All that a Service asks for: by kind, then in the Service's own order of addresses and ports.
+/// What a Service asks for: by kind, then in the Service's own order of addresses and ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listeners {
+    /// As many as one Service can have.
+    pub all: Vec<Listener>,
+    /// How many there are beyond that.
+    pub left_out: usize,
+}
+
+/// What a Service asks for, up to a limit.
 ///
 /// A family in which it has no ClusterIP is left out: what it could not serve it does not keep from others.
-pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr]) -> Vec<Listener> {
+pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr], limit: usize) -> Listeners {
     let serves = |address: &IpAddr| service.has_family(Family::of(*address));
     let mut vips = BTreeSet::new();
     let mut sites: Vec<(Kind, IpAddr)> = Vec::new();
@@ -56,7 +65,7 @@ pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr]) -> Vec<Lis
     }
     sites.sort_by_key(|(kind, _)| *kind);
     let inner_ports = service.inner_ports();
-    let mut listeners = Vec::new();
+    let mut listeners = Listeners::default();
     for (kind, address) in sites {
         for (index, port) in service.ports.iter().enumerate() {
             let number = match kind {
@@ -67,8 +76,13 @@ pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr]) -> Vec<Lis
                     port.node_port.filter(|number| *number != port.port || !vips.contains(&address))
                 }
             };
-            let key = |port_number| VirtualServerKey { address, protocol: port.protocol, port: port_number };
-            listeners.extend(number.map(|number| Listener { kind, port: index, key: key(number) }));
+            let Some(number) = number else { continue };
+            if listeners.all.len() < limit {
+                let key = VirtualServerKey { address, protocol: port.protocol, port: number };
+                listeners.all.push(Listener { kind, port: index, key });
+            } else {
+                listeners.left_out += 1;
+            }
         }
     }
     listeners

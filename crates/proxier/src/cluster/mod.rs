@@ -20,7 +20,7 @@ use ipvs_netlink::Scheduler;
 
 pub use claims::{Claim, Claimant};
 pub use endpoints::EndpointAddress;
-pub use listeners::{Kind, Listener};
+pub use listeners::{Kind, Listener, Listeners};
 
 use crate::{
     config::{Config, NodePortAddresses, PodSources},
@@ -39,6 +39,7 @@ pub struct Cluster {
     node_port_policy: NodePortAddresses,
     localhost_node_ports: bool,
     pod_source_policy: PodSources,
+    max_virtual_servers: usize,
     services: HashMap<ServiceId, Service>,
     slices: HashMap<SliceId, EndpointSlice>,
     slices_of: HashMap<ServiceId, BTreeSet<SliceId>>,
@@ -79,6 +80,7 @@ impl Cluster {
             localhost_node_ports: config.localhost_node_ports,
             pod_source_policy: config.pod_sources.clone(),
             pod_sources: config.pod_sources.select(None),
+            max_virtual_servers: config.max_virtual_servers,
             services: HashMap::default(),
             slices: HashMap::default(),
             slices_of: HashMap::default(),
@@ -182,9 +184,9 @@ impl Cluster {
         self.claims.holder(claim)
     }
 
-    /// All that a Service asks for, whether or not it gets it.
-    pub fn listeners(&self, service: &Service) -> Vec<Listener> {
-        listeners::listeners(service, &self.node_port_addresses)
+    /// What a Service asks for, whether or not it gets it.
+    pub fn listeners(&self, service: &Service) -> Listeners {
+        listeners::listeners(service, &self.node_port_addresses, self.max_virtual_servers)
     }
 
     /// The addresses on which node ports are served.
@@ -355,7 +357,7 @@ impl Cluster {
             created: service.created,
             port: service.port_id(port),
         };
-        let listeners = self.listeners(service).into_iter().filter_map(|Listener { kind, port, key }| {
+        let listeners = self.listeners(service).all.into_iter().filter_map(|Listener { kind, port, key }| {
             Some((Claim::VirtualServer(key), claimant(kind, service.ports.get(port)?)))
         });
         let ports = service.ports.iter().filter(|_| !service.cluster_ips.is_empty());

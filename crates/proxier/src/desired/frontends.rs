@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Refusal, Skipped};
 use crate::{
+    config::Config,
     cluster::{Claim, Cluster, Kind, Listener},
     model::{Family, Service, ServicePort, ServicePortId, TrafficPolicy, VirtualServerKey},
     set::{KeySet, KeySets},
@@ -59,7 +60,7 @@ impl Frontend {
 
 /// Where a port is to be reached in one family, less what it cannot have of `listeners`.
 pub(super) fn frontends(
-    cluster: &Cluster,
+    (cluster, config): (&Cluster, &Config),
     service: &Service,
     port: &ServicePort,
     family: Family,
@@ -73,7 +74,7 @@ pub(super) fn frontends(
         if kind.is_node_port() && no_node_port.is_some() {
             continue;
         }
-        match place(cluster, &id, *kind, *key) {
+        match place(cluster, config, &id, *kind, *key) {
             Ok(bind) => frontends.push(Frontend { kind: *kind, key: *key, bind }),
             Err(reason) => drop(skipped.insert(reason)),
         }
@@ -83,9 +84,15 @@ pub(super) fn frontends(
 }
 
 /// Whether an address is to be bound for a frontend, or why it cannot be served at all.
-fn place(cluster: &Cluster, id: &ServicePortId, kind: Kind, key: VirtualServerKey) -> Result<bool, Skipped> {
+fn place(
+    cluster: &Cluster,
+    config: &Config,
+    id: &ServicePortId,
+    kind: Kind,
+    key: VirtualServerKey,
+) -> Result<bool, Skipped> {
     let address = key.address;
-    if let Some(why) = refusal(cluster, kind, address) {
+    if let Some(why) = refusal(cluster, config, kind, address) {
         return Err(Skipped::Refused { service: id.service.clone(), address, why });
     }
     if let Some(reason) = taken(cluster, id, Claim::VirtualServer(key)) {
@@ -96,9 +103,12 @@ fn place(cluster: &Cluster, id: &ServicePortId, kind: Kind, key: VirtualServerKe
         // The API server has allocated it: it is no Node's, whatever a Node's status says.
         Kind::ClusterIp | Kind::Inner => {}
         Kind::LoadBalancerIp | Kind::ExternalIp => {
-            let elsewhere = cluster.other_node_with(address).filter(|_| !cluster.is_own_address(address));
-            if let Some(node) = elsewhere {
+            let is_own = cluster.is_own_address(address);
+            if let Some(node) = cluster.other_node_with(address).filter(|_| !is_own) {
                 return Err(Skipped::NodeAddress { port: id.clone(), address, node: node.into() });
+            }
+            if is_own && kind == Kind::ExternalIp && config.reserves(key.port) {
+                return Err(Skipped::ReservedPort { port: id.clone(), key });
             }
         }
     }
@@ -107,12 +117,14 @@ fn place(cluster: &Cluster, id: &ServicePortId, kind: Kind, key: VirtualServerKe
 }
 
 /// Why no node serves an address for a Service that asks for it.
-fn refusal(cluster: &Cluster, kind: Kind, address: IpAddr) -> Option<Refusal> {
+fn refusal(cluster: &Cluster, config: &Config, kind: Kind, address: IpAddr) -> Option<Refusal> {
     match kind {
         Kind::ClusterIp | Kind::Inner | Kind::NodePort | Kind::Loopback => None,
+        Kind::ExternalIp if !config.allow_external_ips => Some(Refusal::Disallowed),
         Kind::LoadBalancerIp | Kind::ExternalIp if cluster.is_api_server(address) => Some(Refusal::ApiServer),
-        Kind::LoadBalancerIp => None,
+        Kind::ExternalIp if !config.allows_external_ip(address) => Some(Refusal::OutOfRange),
         Kind::ExternalIp => cluster.service_range_of(address).map(Refusal::ServiceRange),
+        Kind::LoadBalancerIp => None,
     }
 }
 

@@ -49,6 +49,18 @@ pub struct HealthCheck {
 }
 
 impl Desired {
+    /// Leaves the first reasons, and of the others their number: one object is not to fill a log.
+    pub(crate) fn cap_reasons(&mut self, service: &ServiceId) {
+        const MOST: usize = 20;
+        let count = self.skipped.len().saturating_sub(MOST);
+        for _ in 0..count {
+            self.skipped.pop_last();
+        }
+        if count > 0 {
+            self.skipped.insert(Skipped::More { service: service.clone(), count });
+        }
+    }
+
     /// Adds what another Service needs.
     pub fn merge(&mut self, other: Self) {
         self.virtual_servers.extend(other.virtual_servers);

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use ipvs_netlink::Persistence;
 
 use super::{
-    Desired, HealthCheck, Shared, VirtualServer,
+    Desired, HealthCheck, Shared, Skipped, VirtualServer,
     backends::{Backends, any_serves},
     choices,
     frontends::{Frontend, frontends},
@@ -22,7 +22,12 @@ pub fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> Desired
     let mut desired = Desired::default();
     let Some(service) = cluster.service(id) else { return desired };
     let mut listeners: HashMap<(Family, usize), Vec<Listener>> = HashMap::default();
-    for listener in cluster.listeners(service) {
+    let asked = cluster.listeners(service);
+    if asked.left_out > 0 {
+        let (limit, left_out) = (config.max_virtual_servers, asked.left_out);
+        desired.skipped.insert(Skipped::TooMany { service: id.clone(), limit, left_out });
+    }
+    for listener in asked.all {
         listeners.entry((listener.key.family(), listener.port)).or_default().push(listener);
     }
     let mut local_endpoints = 0;
@@ -58,7 +63,7 @@ fn add_port(
 ) -> Vec<IpAddr> {
     let endpoints = cluster.endpoints(&service.id, family, port);
     let backends = Backends::new(cluster, service, &endpoints, port.protocol);
-    let frontends = frontends(cluster, service, port, family, listeners, &mut desired.skipped);
+    let frontends = frontends((cluster, config), service, port, family, listeners, &mut desired.skipped);
     desired.skipped.extend(choices::without_effect(cluster, config, service, port, &backends));
     let target = short_cut_target(service, &frontends);
     let is_target = |frontend: &Frontend| target == Some(frontend.key);

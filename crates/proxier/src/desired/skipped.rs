@@ -11,6 +11,16 @@ use crate::{
 /// Something that a Service asks for and does not get, with the reason. `Display` says both, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Skipped {
+    /// It asks for more virtual servers than one Service can have. The last ones by kind of address are left out:
+    /// external IPs first.
+    TooMany {
+        /// Who asks.
+        service: ServiceId,
+        /// How many it can have.
+        limit: usize,
+        /// How many are left out.
+        left_out: usize,
+    },
     /// Another Service has it: one that asks for it as a ClusterIP, a node port, a load-balancer IP or an external IP,
     /// in this order; then the oldest one, then the first by name.
     Taken {
@@ -45,6 +55,13 @@ pub enum Skipped {
         address: IpAddr,
         /// Why not.
         why: Refusal,
+    },
+    /// One of its external IPs is an address of this node, which uses the port itself.
+    ReservedPort {
+        /// Who asks.
+        port: ServicePortId,
+        /// For what.
+        key: VirtualServerKey,
     },
     /// It has a node port, and no address of this node is to serve node ports of that family.
     NoNodeAddress {
@@ -92,6 +109,13 @@ pub enum Skipped {
         /// The scheduler.
         scheduler: Scheduler,
     },
+    /// There is more that it does not get, and enough has been said.
+    More {
+        /// Who asks.
+        service: ServiceId,
+        /// How many reasons are not said.
+        count: usize,
+    },
 }
 
 /// Why an external or load-balancer IP is not served.
@@ -101,6 +125,10 @@ pub enum Refusal {
     ApiServer,
     /// An external IP in a range from which ClusterIPs are taken. It is another Service's, or will be.
     ServiceRange(IpNet),
+    /// External IPs are not served.
+    Disallowed,
+    /// External IPs are served in some ranges only, and it is in none of them.
+    OutOfRange,
 }
 
 impl fmt::Display for Refusal {
@@ -110,6 +138,8 @@ impl fmt::Display for Refusal {
             Self::ServiceRange(range) => {
                 write!(f, "the ServiceCIDR {range} is for ClusterIPs, and it is no ClusterIP of this Service")
             }
+            Self::Disallowed => f.write_str("external IPs are not allowed (feature gate AllowServiceExternalIPs)"),
+            Self::OutOfRange => f.write_str("no range for external IPs contains it (--external-ip-ranges)"),
         }
     }
 }
@@ -153,10 +183,11 @@ impl Skipped {
     /// The Service that does not get what it asks for.
     pub fn service(&self) -> &ServiceId {
         match self {
-            Self::Refused { service, .. } => service,
+            Self::TooMany { service, .. } | Self::Refused { service, .. } | Self::More { service, .. } => service,
             Self::Taken { port, .. }
             | Self::Foreign { port, .. }
             | Self::NodeAddress { port, .. }
+            | Self::ReservedPort { port, .. }
             | Self::NoNodeAddress { port, .. }
             | Self::Forwarding { port, .. }
             | Self::OnePacket { port, .. }
@@ -170,6 +201,14 @@ impl Skipped {
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::TooMany { service, limit, left_out } => write!(
+                f,
+                "Service {service} is served on {limit} addresses and ports; {left_out} more are left out \
+                 (--max-virtual-servers-per-service)"
+            ),
+            Self::More { service, count } => {
+                write!(f, "Service {service} does not get {count} more things; `kube-ipvs explain` lists them")
+            }
             Self::Taken { port, claim, by } => {
                 write!(
                     f,
@@ -189,6 +228,11 @@ impl fmt::Display for Skipped {
             Self::Refused { service, address, why } => {
                 write!(f, "Service {service} is not served on {address}: {why}")
             }
+            Self::ReservedPort { port, key } => write!(
+                f,
+                "Service {port} is not served on {key}: it is an address of this node, which uses the port itself \
+                 (--reserved-ports)"
+            ),
             Self::NoNodeAddress { port, family } => write!(
                 f,
                 "Service {port} has a node port and no {family} address of this node serves node ports \

@@ -246,6 +246,7 @@ impl Engine {
         for id in self.cluster.take_changed() {
             let mut desired = desired::of_service(&self.cluster, &self.config, &id);
             leave_out_foreign(&mut desired, &self.foreign);
+            desired.cap_reasons(&id);
             scope.add(&desired);
             let old = self.footprints.replace(&id, &desired);
             scope.keys.extend(old.keys);

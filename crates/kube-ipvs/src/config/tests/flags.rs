@@ -98,7 +98,8 @@ fn every_flag_of_kube_proxy_has_its_field() {
 fn our_own_flags() {
     let own = parse(
         "--scoped-arp --vip-ping=false --localhost-nodeports --take-over=false --drain-cap=1h --watch-timeout=30s \
-         --service-metrics-limit=7",
+         --service-metrics-limit=7 --external-ip-ranges=203.0.113.7/24,2001:db8::/32 --reserved-ports=22,443-445 \
+         --max-virtual-servers-per-service=5",
     )
     .own;
     assert_eq!(
@@ -111,8 +112,24 @@ fn our_own_flags() {
             drain_cap: GoDuration::seconds(3600),
             watch_timeout: GoDuration::seconds(30),
             service_metrics_limit: Whole::new(7),
+            external_ip_ranges: "203.0.113.0/24,2001:db8::/32".parse().unwrap(),
+            reserved_ports: PortRanges(vec![22..=22, 443..=445]),
+            max_virtual_servers: Whole::new(5),
         }
     );
+}
+
+#[test]
+fn reserved_ports() {
+    assert_eq!(parse("").own.reserved_ports.to_string(), "22,2379-2380,6443,10249-10250,10256-10259");
+    assert_eq!(parse("--reserved-ports=").own.reserved_ports, PortRanges(Vec::new()));
+    for bad in ["0", "22-21", "70000", "ssh", "-1", "1-", "1-2-3"] {
+        let refused = bad.parse::<PortRanges>().unwrap_err();
+        assert_eq!(
+            refused,
+            format!("{bad:?} is not a port or a range of ports: allowed are such as 22 or 10256-10259")
+        );
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Who gets an address, and which address nobody gets.
 
-use expect_test::expect;
+use expect_test::{Expect, expect};
 
 use super::{super::*, check, start};
 use crate::{fake::FakeKernel, model::*, testing::*};
@@ -156,4 +156,47 @@ fn an_external_ip_within_a_service_cidr_is_refused() {
     assert_eq!(bound(&kernel), "10.96.0.80 10.98.0.1");
     turn(&mut engine, &mut kernel, 2, [Event::ServiceCidrRemoved("kubernetes".into())]);
     assert_eq!(bound(&kernel), "10.96.0.80 10.97.0.1 10.98.0.1");
+}
+
+/// One object of one namespace would take the API server, etcd or the kubelet of a node off the network.
+#[test]
+fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
+    let (mut engine, mut kernel) = start();
+    let ports: Vec<(u16, Option<u16>)> =
+        [22, 80, 2379, 2380, 6443, 10248, 10249, 10250, 10256, 10257, 10258, 10259].map(|port| (port, None)).into();
+    let mut web = with_external_ips(service("web", &["10.96.0.80"], &ports), &["192.168.128.1"]);
+    web.ports.iter_mut().for_each(|port| port.name = format!("p{}", port.port).into());
+    let turn = turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
+    expect![[""]].assert_eq(&skipped(&turn));
+    let served = owners(&kernel);
+    let served: Vec<&str> = served.lines().filter(|line| line.contains("192.168.128.1")).collect();
+    expect![[""]].assert_eq(&served.join("\n"));
+}
+
+/// A load balancer's address is written by who may write the status of a Service: the cloud's controller.
+#[test]
+fn a_load_balancer_ip_that_is_the_node_takes_any_port() {
+    let (mut engine, mut kernel) = start();
+    let web = with_load_balancer_ips(service("web", &["10.96.0.80"], &[(6443, None)]), &["192.168.128.1"]);
+    let turn = turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
+    assert_eq!(turn.skipped, []);
+    assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:6443")));
+}
+
+#[test]
+fn external_ips_are_served_where_the_operator_allows_them() {
+    let web = || {
+        let web = with_external_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["203.0.113.7", "198.51.100.7"]);
+        Event::ServiceApplied(with_load_balancer_ips(web, &["192.0.2.7"]))
+    };
+    let check = |change: fn(&mut Config), expected: Expect| {
+        let mut config = Config::new("node-1");
+        change(&mut config);
+        let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+        let turn = turn(&mut engine, &mut kernel, 0, [web()]);
+        expected.assert_eq(&format!("{}\n{}", bound(&kernel), skipped(&turn)));
+    };
+    check(|_| {}, expect![[""]]);
+    check(|config| config.external_ip_ranges = vec!["203.0.113.0/24".parse().unwrap()], expect![[""]]);
+    check(|config| config.allow_external_ips = false, expect![[""]]);
 }
