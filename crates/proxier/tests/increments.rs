@@ -149,7 +149,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
 }
 
 fn host_addresses() -> impl Strategy<Value = BTreeSet<NodeAddress>> {
-    let one = (address(&["192.168.0.1", "192.168.0.2", "fd02::1"]), any::<bool>());
+    let one = (address(&["192.168.0.1", "192.168.0.2", "fd02::1", "10.1.0.2"]), any::<bool>());
     prop::collection::btree_set(one.prop_map(|(address, global)| NodeAddress { address, global }), 0..3)
 }
 
@@ -194,6 +194,7 @@ fn config() -> Config {
         pod_sources: PodSources::OwnNode,
         scoped_arp: true,
         localhost_node_ports: true,
+        reserved_ports: vec![443..=443],
         ..Config::new("node-1")
     }
 }

@@ -48,4 +48,5 @@ mod terminating;
 mod topology;
 mod udp;
 mod unserved;
+mod who_gets_an_address;
 mod without_nat;

@@ -1,6 +1,10 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::model::{Conditions, Endpoint, EndpointSlice, Family, Hints, PortNumber, ServicePort};
+use foldhash::HashMap;
+
+use crate::model::{
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Family, Hints, PortNumber, Protocol, ServicePort,
+};
 
 /// Where one endpoint of a Service port listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,31 +21,40 @@ impl std::fmt::Display for EndpointAddress {
     }
 }
 
-/// The endpoints of one Service port in one family, each once, in the order of their addresses.
-///
-/// An endpoint can stand in two slices while the control plane moves it from one to the other. The one with the
-/// better conditions counts, so that no order of slices makes a difference.
-pub(super) fn of_port<'a>(
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-    family: Family,
-    port: &ServicePort,
-) -> BTreeMap<EndpointAddress, &'a Endpoint> {
-    let mut endpoints = BTreeMap::new();
-    for slice in slices.filter(|slice| slice.family == family) {
-        let target = |candidate: &&crate::model::EndpointPort| {
-            candidate.name == port.name && candidate.protocol == port.protocol
-        };
-        for target in slice.ports.iter().filter(target) {
-            for endpoint in &slice.endpoints {
-                let key = EndpointAddress { address: endpoint.address, port: target.port };
+/// The endpoints of a Service in one family, by port: each slice is looked at once, however many ports there are.
+#[derive(Debug)]
+pub struct Endpoints<'a> {
+    targets: HashMap<(&'a str, Protocol), Vec<(PortNumber, &'a [Endpoint])>>,
+}
+
+impl<'a> Endpoints<'a> {
+    pub(super) fn new(slices: impl Iterator<Item = &'a EndpointSlice>, family: Family) -> Self {
+        let mut targets: HashMap<_, Vec<_>> = HashMap::default();
+        for slice in slices.filter(|slice| slice.family == family) {
+            for EndpointPort { name, protocol, port } in &slice.ports {
+                targets.entry((&**name, *protocol)).or_default().push((*port, &slice.endpoints[..]));
+            }
+        }
+        Self { targets }
+    }
+
+    /// The endpoints of one port, each once, in the order of their addresses.
+    ///
+    /// An endpoint can stand in two slices while the control plane moves it from one to the other. The one with the
+    /// better conditions counts, so that no order of slices makes a difference.
+    pub fn of_port(&self, port: &ServicePort) -> BTreeMap<EndpointAddress, &'a Endpoint> {
+        let mut endpoints = BTreeMap::new();
+        for (port, listed) in self.targets.get(&(&*port.name, port.protocol)).into_iter().flatten() {
+            for endpoint in *listed {
+                let key = EndpointAddress { address: endpoint.address, port: *port };
                 let known = endpoints.entry(key).or_insert(endpoint);
                 if rank(endpoint) > rank(known) {
                     *known = endpoint;
                 }
             }
         }
+        endpoints
     }
-    endpoints
 }
 
 /// Better conditions first; what else differs decides only so that something does.

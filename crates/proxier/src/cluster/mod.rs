@@ -19,14 +19,14 @@ use ipnet::IpNet;
 use ipvs_netlink::Scheduler;
 
 pub use claims::{Claim, Claimant};
-pub use endpoints::EndpointAddress;
+pub use endpoints::{EndpointAddress, Endpoints};
 pub use listeners::{Kind, Listener, Listeners};
 
 use crate::{
     config::{Config, NodePortAddresses, PodSources},
     model::{
         Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Service, ServiceCidr,
-        ServiceId, ServicePort, SliceId, VirtualServerKey,
+        ServiceId, ServicePort, SliceId,
     },
 };
 
@@ -120,18 +120,11 @@ impl Cluster {
                 self.service_cidrs.remove(&name);
                 self.collapse_service_ranges();
             }
-            Event::NodeAddresses(addresses) => {
-                let old = std::mem::replace(&mut self.host_addresses, addresses);
-                let changed: Vec<IpAddr> =
-                    old.symmetric_difference(&self.host_addresses).map(|changed| changed.address).collect();
-                self.mark_users(changed);
-                self.mark_filtered();
-                self.select_node_port_addresses();
-            }
+            Event::NodeAddresses(addresses) => self.apply_host_addresses(addresses),
             Event::ApiServerAddresses(addresses) => {
                 let old = std::mem::replace(&mut self.api_server, addresses);
                 let changed = old.symmetric_difference(&self.api_server).copied().collect();
-                self.mark_users(changed);
+                self.mark_users(&changed);
             }
         }
     }
@@ -219,9 +212,9 @@ impl Cluster {
     /// host.
     pub fn any_holds_this_node(&self, ranges: &[IpNet]) -> bool {
         let holds = |address: &IpAddr| ranges.iter().any(|range| range.contains(address));
-        match self.own_node().map(|node| node.internal_ips.as_slice()) {
-            Some(ips) if !ips.is_empty() => ips.iter().any(holds),
-            _ => self.host_addresses.iter().filter(|host| host.global).any(|host| holds(&host.address)),
+        match self.own_internal_ips() {
+            [] => self.global_host_addresses().any(|address| holds(&address)),
+            ips => ips.iter().any(holds),
         }
     }
 
@@ -255,15 +248,10 @@ impl Cluster {
         [true, false].iter().any(|&global| self.host_addresses.contains(&NodeAddress { address, global }))
     }
 
-    /// The endpoints of a Service port in one family, each once, in the order of their addresses.
-    pub fn endpoints(
-        &self,
-        service: &ServiceId,
-        family: Family,
-        port: &ServicePort,
-    ) -> BTreeMap<EndpointAddress, &Endpoint> {
+    /// The endpoints of a Service in one family.
+    pub fn endpoints(&self, service: &ServiceId, family: Family) -> Endpoints<'_> {
         let ids = self.slices_of.get(service).into_iter().flatten();
-        endpoints::of_port(ids.filter_map(|id| self.slices.get(id)), family, port)
+        Endpoints::new(ids.filter_map(|id| self.slices.get(id)), family)
     }
 
     fn apply_service(&mut self, service: Service) {

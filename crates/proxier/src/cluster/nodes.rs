@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::Cluster;
-use crate::model::{EndpointSlice, Node, Service};
+use crate::model::{Endpoint, EndpointSlice, Node, NodeAddress, Service};
 
 impl Cluster {
     /// Takes in what a Node says now; `None` when it is gone.
@@ -33,27 +33,70 @@ impl Cluster {
         if before != after {
             self.changed.extend(self.forwarded.iter().cloned());
         }
-        self.mark_users(before.symmetric_difference(&after).copied().collect());
+        let changed = before.symmetric_difference(&after).copied().collect();
+        self.mark_users(&changed);
         if name == self.hostname {
-            let zone = |node: Option<Node>| node.and_then(|node| node.zone);
-            if zone(old) != zone(new) {
+            self.mark_endpoints(&changed);
+            let of_node =
+                |node: Option<Node>| node.map(|node| (node.zone, node.internal_ips)).unwrap_or_default();
+            let ((zone, internal_ips), (new_zone, new_internal_ips)) = (of_node(old), of_node(new));
+            if zone != new_zone {
                 self.mark_hinted();
             }
-            self.mark_filtered();
+            if internal_ips != new_internal_ips {
+                self.mark_filtered();
+            }
             self.select_node_port_addresses();
             self.pod_sources = self.pod_source_policy.select(self.own_node());
         }
     }
 
+    /// Takes in all the addresses of this host.
+    pub(super) fn apply_host_addresses(&mut self, addresses: BTreeSet<NodeAddress>) {
+        let global: BTreeSet<IpAddr> = self.global_host_addresses().collect();
+        let old = std::mem::replace(&mut self.host_addresses, addresses);
+        let changed = old.symmetric_difference(&self.host_addresses).map(|changed| changed.address).collect();
+        self.mark_users(&changed);
+        self.mark_endpoints(&changed);
+        // A pod that starts brings a link-local address, which makes no difference.
+        if self.own_internal_ips().is_empty() && !self.global_host_addresses().eq(global) {
+            self.mark_filtered();
+        }
+        self.select_node_port_addresses();
+    }
+
+    /// The addresses of this host that others can reach, in ascending order.
+    pub(super) fn global_host_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.host_addresses.iter().filter(|host| host.global).map(|host| host.address)
+    }
+
+    /// What our Node names as its `InternalIP`.
+    pub(super) fn own_internal_ips(&self) -> &[IpAddr] {
+        self.own_node().map_or(&[], |node| &node.internal_ips)
+    }
+
     /// Marks the Services that have one of these addresses.
-    pub(super) fn mark_users(&mut self, addresses: Vec<IpAddr>) {
+    pub(super) fn mark_users(&mut self, addresses: &BTreeSet<IpAddr>) {
         for address in addresses {
-            self.changed.extend(self.on_address.get(&address).into_iter().flatten().cloned());
+            self.changed.extend(self.on_address.get(address).into_iter().flatten().cloned());
         }
     }
 
+    /// Marks the Services with an endpoint that has one of these addresses of this node, or had.
+    fn mark_endpoints(&mut self, addresses: &BTreeSet<IpAddr>) {
+        // Such as a pod that starts brings. Looking through all endpoints is for what happens rarely.
+        let is_link_local =
+            |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        if addresses.iter().all(is_link_local) {
+            return;
+        }
+        let is_there = |endpoint: &Endpoint| addresses.contains(&endpoint.address);
+        let touched = self.slices.values().filter(|slice| slice.endpoints.iter().any(is_there));
+        self.changed.extend(touched.map(|slice| slice.service.clone()));
+    }
+
     /// Marks the Services with source ranges: whether this node is in one of them may have changed.
-    pub(super) fn mark_filtered(&mut self) {
+    fn mark_filtered(&mut self) {
         self.changed.extend(self.filtered.iter().cloned());
     }
 

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Refusal, Skipped};
 use crate::{
-    config::Config,
     cluster::{Claim, Cluster, Kind, Listener},
+    config::Config,
     model::{Family, Service, ServicePort, ServicePortId, TrafficPolicy, VirtualServerKey},
     set::{KeySet, KeySets},
 };
@@ -60,7 +60,8 @@ impl Frontend {
 
 /// Where a port is to be reached in one family, less what it cannot have of `listeners`.
 pub(super) fn frontends(
-    (cluster, config): (&Cluster, &Config),
+    cluster: &Cluster,
+    config: &Config,
     service: &Service,
     port: &ServicePort,
     family: Family,
@@ -92,16 +93,19 @@ fn place(
     key: VirtualServerKey,
 ) -> Result<bool, Skipped> {
     let address = key.address;
+    let refused = |why| Skipped::Refused { service: id.service.clone(), address, why };
     if let Some(why) = refusal(cluster, config, kind, address) {
-        return Err(Skipped::Refused { service: id.service.clone(), address, why });
+        return Err(refused(why));
     }
     if let Some(reason) = taken(cluster, id, Claim::VirtualServer(key)) {
         return Err(reason);
     }
+    // What our Node's status says does not count: an agent may have read it from our own device.
+    let bind = !cluster.is_host_address(address);
     match kind {
-        Kind::NodePort | Kind::Loopback => return Ok(false),
+        Kind::NodePort | Kind::Loopback => Ok(false),
         // The API server has allocated it: it is no Node's, whatever a Node's status says.
-        Kind::ClusterIp | Kind::Inner => {}
+        Kind::ClusterIp | Kind::Inner => Ok(bind),
         Kind::LoadBalancerIp | Kind::ExternalIp => {
             let is_own = cluster.is_own_address(address);
             if let Some(node) = cluster.other_node_with(address).filter(|_| !is_own) {
@@ -110,21 +114,21 @@ fn place(
             if is_own && kind == Kind::ExternalIp && config.reserves(key.port) {
                 return Err(Skipped::ReservedPort { port: id.clone(), key });
             }
+            if bind && cluster.is_api_server(address) {
+                return Err(refused(Refusal::ApiServer));
+            }
+            Ok(bind)
         }
     }
-    // What our Node's status says does not count: an agent may have read it from our own device.
-    Ok(!cluster.is_host_address(address))
 }
 
 /// Why no node serves an address for a Service that asks for it.
 fn refusal(cluster: &Cluster, config: &Config, kind: Kind, address: IpAddr) -> Option<Refusal> {
     match kind {
-        Kind::ClusterIp | Kind::Inner | Kind::NodePort | Kind::Loopback => None,
         Kind::ExternalIp if !config.allow_external_ips => Some(Refusal::Disallowed),
-        Kind::LoadBalancerIp | Kind::ExternalIp if cluster.is_api_server(address) => Some(Refusal::ApiServer),
         Kind::ExternalIp if !config.allows_external_ip(address) => Some(Refusal::OutOfRange),
         Kind::ExternalIp => cluster.service_range_of(address).map(Refusal::ServiceRange),
-        Kind::LoadBalancerIp => None,
+        _ => None,
     }
 }
 

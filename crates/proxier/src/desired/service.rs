@@ -1,4 +1,7 @@
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use foldhash::HashMap;
 use ipnet::IpNet;
@@ -13,7 +16,10 @@ use super::{
 use crate::{
     cluster::{Cluster, EndpointAddress, Kind, Listener},
     config::Config,
-    model::{Affinity, Family, Protocol, Service, ServiceId, ServicePort, TrafficPolicy, VirtualServerKey},
+    model::{
+        Affinity, Endpoint, Family, Protocol, Service, ServiceId, ServicePort, TrafficPolicy,
+        VirtualServerKey,
+    },
     set::KeySet,
 };
 
@@ -33,9 +39,13 @@ pub fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> Desired
     let mut local_endpoints = 0;
     for family in families(service) {
         let mut local = BTreeSet::new();
+        let endpoints = cluster.endpoints(id, family);
         for (index, port) in service.ports.iter().enumerate() {
             let listeners = listeners.remove(&(family, index)).unwrap_or_default();
-            local.extend(add_port(&mut desired, cluster, config, service, port, family, &listeners));
+            let frontends =
+                frontends(cluster, config, service, port, family, &listeners, &mut desired.skipped);
+            let endpoints = endpoints.of_port(port);
+            local.extend(add_port(&mut desired, cluster, config, service, port, &frontends, &endpoints));
         }
         local_endpoints = local_endpoints.max(local.len());
     }
@@ -51,30 +61,29 @@ fn families(service: &Service) -> impl Iterator<Item = Family> {
     Family::ALL.into_iter().filter(|family| service.has_family(*family))
 }
 
-/// Adds what one port needs in one family; returns its endpoints on this node that are well.
+/// Adds what one port needs in one family, where it is reached by `frontends`; returns its endpoints on this node that
+/// are well.
 fn add_port(
     desired: &mut Desired,
     cluster: &Cluster,
     config: &Config,
     service: &Service,
     port: &ServicePort,
-    family: Family,
-    listeners: &[Listener],
+    frontends: &[Frontend],
+    endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
 ) -> Vec<IpAddr> {
-    let endpoints = cluster.endpoints(&service.id, family, port);
-    let backends = Backends::new(cluster, service, &endpoints, port.protocol);
-    let frontends = frontends((cluster, config), service, port, family, listeners, &mut desired.skipped);
+    let backends = Backends::new(cluster, service, endpoints, port.protocol);
     desired.skipped.extend(choices::without_effect(cluster, config, service, port, &backends));
-    let target = short_cut_target(service, &frontends);
+    let target = short_cut_target(service, frontends);
     let is_target = |frontend: &Frontend| target == Some(frontend.key);
     let shortens =
         |frontend: &Frontend| frontend.kind.is_external() && service.external_policy == TrafficPolicy::Local;
-    for frontend in &frontends {
+    for frontend in frontends {
         let mut server = virtual_server(cluster, config, service, port, frontend, &backends);
         if service.choices.is_some() {
             let is_diverted_to = is_target(frontend) && frontends.iter().any(shortens);
             let skipped = &mut desired.skipped;
-            choices::apply(&mut server, cluster, service, frontend, is_diverted_to, &endpoints, skipped);
+            choices::apply(&mut server, cluster, service, frontend, is_diverted_to, endpoints, skipped);
         }
         if frontend.kind == Kind::Loopback {
             // IPVS lets nothing go from 127.0.0.1 to another host, so an endpoint is reached past it. The virtual

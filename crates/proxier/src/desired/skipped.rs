@@ -138,7 +138,9 @@ impl fmt::Display for Refusal {
             Self::ServiceRange(range) => {
                 write!(f, "the ServiceCIDR {range} is for ClusterIPs, and it is no ClusterIP of this Service")
             }
-            Self::Disallowed => f.write_str("external IPs are not allowed (feature gate AllowServiceExternalIPs)"),
+            Self::Disallowed => {
+                f.write_str("external IPs are not allowed (feature gate AllowServiceExternalIPs)")
+            }
             Self::OutOfRange => f.write_str("no range for external IPs contains it (--external-ip-ranges)"),
         }
     }
@@ -183,7 +185,9 @@ impl Skipped {
     /// The Service that does not get what it asks for.
     pub fn service(&self) -> &ServiceId {
         match self {
-            Self::TooMany { service, .. } | Self::Refused { service, .. } | Self::More { service, .. } => service,
+            Self::TooMany { service, .. } | Self::Refused { service, .. } | Self::More { service, .. } => {
+                service
+            }
             Self::Taken { port, .. }
             | Self::Foreign { port, .. }
             | Self::NodeAddress { port, .. }
@@ -207,7 +211,10 @@ impl fmt::Display for Skipped {
                  (--max-virtual-servers-per-service)"
             ),
             Self::More { service, count } => {
-                write!(f, "Service {service} does not get {count} more things; `kube-ipvs explain` lists them")
+                write!(
+                    f,
+                    "Service {service} does not get {count} more things; `kube-ipvs explain` lists them"
+                )
             }
             Self::Taken { port, claim, by } => {
                 write!(

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
     net::IpAddr,
     time::Duration,
 };
@@ -124,6 +125,7 @@ impl Differ<'_> {
     ) {
         let wanted = &server.real_servers;
         let cap = server.max_drain_time.unwrap_or(self.config.drain_cap);
+        let mut added = Vec::new();
         for (&address, wanted) in wanted {
             match (wanted, known.get(&address)) {
                 (RealServer::Serving { destination, terminating }, known) => {
@@ -133,10 +135,7 @@ impl Differ<'_> {
                     }
                     match known {
                         Some(known) => self.update(key, address, *destination, known),
-                        None => {
-                            let destination = *destination;
-                            self.changes.push(Change::AddRealServer { key, address, destination });
-                        }
+                        None => added.push((address, *destination)),
                     }
                 }
                 (RealServer::Draining { terminating }, Some(known)) => {
@@ -146,6 +145,10 @@ impl Differ<'_> {
                 (RealServer::Draining { .. }, None) => {}
             }
         }
+        let place = place_on(&self.config.hostname, key);
+        added.sort_by_cached_key(|(address, _)| place(*address));
+        let add = |(address, destination)| Change::AddRealServer { key, address, destination };
+        self.changes.extend(added.into_iter().map(add));
         for (&address, known) in known.iter().filter(|(address, _)| !wanted.contains_key(address)) {
             match self.drains.unlisted(key, address, cap, self.now) {
                 Fate::Quiesce => self.quiesce(key, address, known),
@@ -249,6 +252,20 @@ impl Differ<'_> {
                 _ => {}
             }
         }
+    }
+}
+
+/// In which order a node makes the real servers of a virtual server: as good as at random, and always the same.
+///
+/// `rr` begins with the real server that was made last. Where all nodes made them in one order, the first connection of
+/// every node would go to the same endpoint.
+fn place_on(node: &str, key: VirtualServerKey) -> impl Fn(EndpointAddress) -> u64 + use<> {
+    let mut of_server = DefaultHasher::new();
+    (node, key).hash(&mut of_server);
+    move |address| {
+        let mut hasher = of_server.clone();
+        address.hash(&mut hasher);
+        hasher.finish()
     }
 }
 

@@ -37,8 +37,10 @@ pub use turn::{Amounts, FailedChange, Turn};
 /// with [`event`](Self::event), then call [`turn`](Self::turn), and again when
 /// [`next_turn`](Self::next_turn) says.
 ///
-/// The first turn must come when the first full list of Services and EndpointSlices has been fed in: what
-/// the kernel has of ours and nobody wants is removed.
+/// The first turn must come when all of this has been fed in: the first full list of Services, of EndpointSlices and of
+/// ServiceCIDRs, our own Node, and the addresses of this host ([`Event::NodeAddresses`]). It removes what the kernel has
+/// of ours and no Service needs: without the addresses of the host, all that serves node ports. Where Services have
+/// external or load-balancer IPs it needs the other Nodes too, or it binds their addresses.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
@@ -366,7 +368,8 @@ impl Engine {
 /// Takes out the virtual servers that somebody else made where we want ours, and what only they were wanted for: an
 /// address on which nothing of the Service is left may be another host's, and is not bound.
 fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>) {
-    let clashes: BTreeMap<_, _> = desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
+    let clashes: BTreeMap<_, _> =
+        desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
     if clashes.is_empty() {
         return;
     }

@@ -2,6 +2,7 @@ mod addresses;
 mod main_part;
 mod node;
 mod orders;
+mod spread;
 mod told;
 mod udp;
 
@@ -40,8 +41,8 @@ fn a_service_comes_changes_and_goes() {
             + element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
             + element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
             + virtual server TCP 10.111.98.163:80 rr
-            + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
             + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
+            + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
             + address 10.111.98.163
         "#]],
     );
@@ -223,8 +224,8 @@ fn a_restart_repairs_what_drifted_and_removes_only_what_is_ours() {
         expect![[r#"
             + element foreign { 10.9.9.9 . tcp . 80 }
             ~ virtual server TCP 10.111.98.163:80 rr
-            + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
             ~ real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
+            + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
             - address 10.0.0.9
             - virtual server TCP 10.0.0.9:80
             - element served { 10.0.0.9 . tcp . 80 }

@@ -126,9 +126,9 @@ fn weights() {
             + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
             + element hairpin { 10.9.9.9 . 10.9.9.9 . tcp . 80 }
             + virtual server TCP 10.0.0.1:80 wrr
-            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 20
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 3
             + real server TCP 10.0.0.1:80 -> 10.9.9.9:80 Masq 1
+            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 20
         "#]],
     );
     // Of weight 0: as one that is not ready.
@@ -157,13 +157,13 @@ fn weights() {
     check(
         web(heavy, &["10.1.1.1", "10.1.2.1"]),
         expect![[r#"
-        + element cluster-ips { 10.0.0.1 . tcp . 80 }
-        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
-        + virtual server TCP 10.0.0.1:80 rr
-        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
-        + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 65535
-        ! Service default/web has weights, and its scheduler rr takes no notice of them; annotate for example kube-ipvs.io/scheduler: wrr
-    "#]],
+            + element cluster-ips { 10.0.0.1 . tcp . 80 }
+            + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+            + virtual server TCP 10.0.0.1:80 rr
+            + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 65535
+            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
+            ! Service default/web has weights, and its scheduler rr takes no notice of them; annotate for example kube-ipvs.io/scheduler: wrr
+        "#]],
     );
 }
 
@@ -175,13 +175,13 @@ fn weights_of_slices_count_without_annotations_of_the_service() {
     check(
         [service, Event::SliceApplied(slice)],
         expect![[r#"
-        + element cluster-ips { 10.0.0.1 . tcp . 80 }
-        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
-        + virtual server TCP 10.0.0.1:80 rr
-        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
-        + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 5
-        ! Service default/web has weights, and its scheduler rr takes no notice of them; annotate for example kube-ipvs.io/scheduler: wrr
-    "#]],
+            + element cluster-ips { 10.0.0.1 . tcp . 80 }
+            + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+            + virtual server TCP 10.0.0.1:80 rr
+            + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 5
+            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+            ! Service default/web has weights, and its scheduler rr takes no notice of them; annotate for example kube-ipvs.io/scheduler: wrr
+        "#]],
     );
 }
 
@@ -198,8 +198,8 @@ fn without_nat_nobody_is_masqueraded() {
             + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
             + element hairpin { 192.168.0.7 . 192.168.0.7 . tcp . 80 }
             + virtual server TCP 10.0.0.1:80 rr
-            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Route 1
             + real server TCP 10.0.0.1:80 -> 192.168.0.7:80 Route 1
+            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Route 1
         "#]],
     );
     // Which tunnel it is the plan does not say.
@@ -219,14 +219,14 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
     check(
         web(forwarded(Direct), &["10.1.1.1", "10.1.2.1"]),
         expect![[r#"
-        + element cluster-ips { 10.0.0.1 . tcp . 80 }
-        + element answered-directly { 10.0.0.1 . tcp . 80 }
-        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
-        + virtual server TCP 10.0.0.1:80 rr
-        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
-        + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
-        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: endpoint 10.1.2.1:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
-    "#]],
+            + element cluster-ips { 10.0.0.1 . tcp . 80 }
+            + element answered-directly { 10.0.0.1 . tcp . 80 }
+            + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+            + virtual server TCP 10.0.0.1:80 rr
+            + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
+            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+            ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: endpoint 10.1.2.1:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
+        "#]],
     );
     let [service, slice] = web(forwarded(Ipip), &["10.1.2.1"]);
     let Event::SliceApplied(mut slice) = slice else { panic!() };

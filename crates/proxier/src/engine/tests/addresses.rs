@@ -1,4 +1,4 @@
-//! Who gets an address, and which address nobody gets.
+//! Who gets an address, and which address no Service gets.
 
 use expect_test::{Expect, expect};
 
@@ -39,7 +39,7 @@ fn bound(kernel: &FakeKernel) -> String {
 fn owners(kernel: &FakeKernel) -> String {
     let owner = |key| kernel.state.elements.get(key).and_then(|element| element.comment.clone());
     let keys = kernel.state.virtual_servers.keys();
-    keys.map(|key| format!("{key} {}\n", owner(key).as_deref().unwrap_or("nobody"))).collect()
+    keys.map(|key| format!("{key} {}\n", owner(key).as_deref().unwrap_or("none"))).collect()
 }
 
 fn skipped(turn: &Turn) -> String {
@@ -69,14 +69,26 @@ fn an_external_ip_never_takes_the_address_of_the_api_server() {
             + element vips { 10.0.0.1 }
             + virtual server TCP 10.0.0.1:80 rr
             + address 10.0.0.1
-            ! Service default/web is not served on 192.168.128.201: this node reaches the API server at that address
             ! Service default/web is not served on 192.168.128.200: this node reaches the API server at that address
+            ! Service default/web is not served on 192.168.128.201: this node reaches the API server at that address
         "#]],
     );
     // When the API server is elsewhere, nothing stands in the way.
     turn(&mut engine, &mut kernel, 1, [api_server(&["192.168.128.201"])]);
     let bound = ["10.0.0.1", "192.168.128.200"].map(|ip| ip.parse().unwrap());
     assert_eq!(kernel.state.bound_vips, bound.into());
+}
+
+/// A control plane of one node: its address is on a link, is not bound, and its other ports stay reachable.
+#[test]
+fn the_address_of_the_api_server_is_served_where_it_is_this_node() {
+    let (mut engine, mut kernel) = start();
+    let web = with_external_ips(service("web", &["10.0.0.1"], &[(80, None)]), &["192.168.128.1"]);
+    let (host, api_server) = (addresses(&["192.168.128.1"]), api_server(&["192.168.128.1"]));
+    let turn = turn(&mut engine, &mut kernel, 0, [host, api_server, Event::ServiceApplied(web)]);
+    assert_eq!(turn.skipped, []);
+    assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:80")));
+    assert_eq!(kernel.state.bound_vips, ["10.0.0.1".parse().unwrap()].into());
 }
 
 /// A pod reaches the API server at the ClusterIP of `kubernetes`, which has to be served all the same.
@@ -135,11 +147,28 @@ fn an_address_goes_by_its_kind_before_the_age_of_a_service() {
     );
     let mut thief = thief;
     thief.ports[1].name = "node-port".into();
-    let web = young(with_load_balancer_ips(service("web", &["10.96.0.80"], &[(80, Some(30080))]), &["203.0.113.7"]));
+    let web = young(with_load_balancer_ips(
+        service("web", &["10.96.0.80"], &[(80, Some(30080))]),
+        &["203.0.113.7"],
+    ));
     let events = [addresses(&["192.168.128.1"]), Event::ServiceApplied(thief), Event::ServiceApplied(web)];
     let turn = turn(&mut engine, &mut kernel, 0, events);
-    expect![[""]].assert_eq(&owners(&kernel));
-    expect![[""]].assert_eq(&skipped(&turn));
+    expect![[r#"
+        TCP 10.96.0.66:80 default/a-thief
+        TCP 10.96.0.66:30080 default/a-thief:node-port
+        TCP 10.96.0.80:80 default/web
+        TCP 10.96.0.80:30080 default/a-thief:node-port
+        TCP 192.168.128.1:80 default/a-thief
+        TCP 192.168.128.1:30080 default/web
+        TCP 203.0.113.7:80 default/web
+        TCP 203.0.113.7:30080 default/a-thief:node-port
+    "#]]
+    .assert_eq(&owners(&kernel));
+    expect![[r#"
+        Service default/a-thief does not get TCP 10.96.0.80:80: Service default/web comes first, by the kind of address, by age or by name
+        Service default/a-thief does not get TCP 203.0.113.7:80: Service default/web comes first, by the kind of address, by age or by name
+        Service default/a-thief:node-port does not get TCP 192.168.128.1:30080: Service default/web comes first, by the kind of address, by age or by name
+    "#]].assert_eq(&skipped(&turn));
 }
 
 #[test]
@@ -163,14 +192,30 @@ fn an_external_ip_within_a_service_cidr_is_refused() {
 fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
     let (mut engine, mut kernel) = start();
     let ports: Vec<(u16, Option<u16>)> =
-        [22, 80, 2379, 2380, 6443, 10248, 10249, 10250, 10256, 10257, 10258, 10259].map(|port| (port, None)).into();
+        [22, 80, 2379, 2380, 6443, 10248, 10249, 10250, 10256, 10257, 10258, 10259]
+            .map(|port| (port, None))
+            .into();
     let mut web = with_external_ips(service("web", &["10.96.0.80"], &ports), &["192.168.128.1"]);
     web.ports.iter_mut().for_each(|port| port.name = format!("p{}", port.port).into());
     let turn = turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
-    expect![[""]].assert_eq(&skipped(&turn));
+    expect![[r#"
+        Service default/web:p10249 is not served on TCP 192.168.128.1:10249: it is an address of this node, which uses the port itself (--reserved-ports)
+        Service default/web:p10250 is not served on TCP 192.168.128.1:10250: it is an address of this node, which uses the port itself (--reserved-ports)
+        Service default/web:p10256 is not served on TCP 192.168.128.1:10256: it is an address of this node, which uses the port itself (--reserved-ports)
+        Service default/web:p10257 is not served on TCP 192.168.128.1:10257: it is an address of this node, which uses the port itself (--reserved-ports)
+        Service default/web:p10258 is not served on TCP 192.168.128.1:10258: it is an address of this node, which uses the port itself (--reserved-ports)
+        Service default/web:p10259 is not served on TCP 192.168.128.1:10259: it is an address of this node, which uses the port itself (--reserved-ports)
+        Service default/web:p22 is not served on TCP 192.168.128.1:22: it is an address of this node, which uses the port itself (--reserved-ports)
+        Service default/web:p2379 is not served on TCP 192.168.128.1:2379: it is an address of this node, which uses the port itself (--reserved-ports)
+        Service default/web:p2380 is not served on TCP 192.168.128.1:2380: it is an address of this node, which uses the port itself (--reserved-ports)
+        Service default/web:p6443 is not served on TCP 192.168.128.1:6443: it is an address of this node, which uses the port itself (--reserved-ports)
+    "#]].assert_eq(&skipped(&turn));
     let served = owners(&kernel);
     let served: Vec<&str> = served.lines().filter(|line| line.contains("192.168.128.1")).collect();
-    expect![[""]].assert_eq(&served.join("\n"));
+    expect![[r#"
+        TCP 192.168.128.1:80 default/web:p80
+        TCP 192.168.128.1:10248 default/web:p10248"#]]
+    .assert_eq(&served.join("\n"));
 }
 
 /// A load balancer's address is written by who may write the status of a Service: the cloud's controller.
@@ -186,7 +231,10 @@ fn a_load_balancer_ip_that_is_the_node_takes_any_port() {
 #[test]
 fn external_ips_are_served_where_the_operator_allows_them() {
     let web = || {
-        let web = with_external_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["203.0.113.7", "198.51.100.7"]);
+        let web = with_external_ips(
+            service("web", &["10.96.0.80"], &[(80, None)]),
+            &["203.0.113.7", "198.51.100.7"],
+        );
         Event::ServiceApplied(with_load_balancer_ips(web, &["192.0.2.7"]))
     };
     let check = |change: fn(&mut Config), expected: Expect| {
@@ -196,7 +244,25 @@ fn external_ips_are_served_where_the_operator_allows_them() {
         let turn = turn(&mut engine, &mut kernel, 0, [web()]);
         expected.assert_eq(&format!("{}\n{}", bound(&kernel), skipped(&turn)));
     };
-    check(|_| {}, expect![[""]]);
-    check(|config| config.external_ip_ranges = vec!["203.0.113.0/24".parse().unwrap()], expect![[""]]);
-    check(|config| config.allow_external_ips = false, expect![[""]]);
+    check(
+        |_| {},
+        expect![[r#"
+        10.96.0.80 192.0.2.7 198.51.100.7 203.0.113.7
+    "#]],
+    );
+    check(
+        |config| config.external_ip_ranges = vec!["203.0.113.0/24".parse().unwrap()],
+        expect![[r#"
+        10.96.0.80 192.0.2.7 203.0.113.7
+        Service default/web is not served on 198.51.100.7: no range for external IPs contains it (--external-ip-ranges)
+    "#]],
+    );
+    check(
+        |config| config.allow_external_ips = false,
+        expect![[r#"
+        10.96.0.80 192.0.2.7
+        Service default/web is not served on 198.51.100.7: external IPs are not allowed (feature gate AllowServiceExternalIPs)
+        Service default/web is not served on 203.0.113.7: external IPs are not allowed (feature gate AllowServiceExternalIPs)
+    "#]],
+    );
 }

@@ -80,8 +80,8 @@ fn silence_is_kept_before_an_address_is_bound_and_until_it_is_gone() {
             + element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
             + element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
             + virtual server TCP 10.111.98.163:80 rr
-            + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
             + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
+            + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
             + address 10.111.98.163
         "#]],
     );
@@ -169,4 +169,66 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
             - element hairpin { 10.1.0.3 . 10.1.0.3 . tcp . 8080 }
         "#]],
     );
+}
+
+/// An endpoint that is this node itself needs no hairpin: that comes and goes with the addresses of the node.
+#[test]
+fn an_endpoint_becomes_an_address_of_the_node() {
+    let (mut engine, mut kernel) = start(|_| {});
+    turn(&mut engine, &mut kernel, 0, myapp());
+    check(
+        &turn(&mut engine, &mut kernel, 1, [addresses(&["10.244.1.57"])]),
+        expect![[r#"
+            - element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
+        "#]],
+    );
+    let mut own = node("node-1", &[]);
+    let Event::NodeApplied(status) = &mut own else { panic!() };
+    status.addresses = vec!["10.244.1.58".parse().unwrap()];
+    check(
+        &turn(&mut engine, &mut kernel, 2, [own]),
+        expect![[r#"
+            - element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
+        "#]],
+    );
+    check(
+        &turn(&mut engine, &mut kernel, 3, [addresses(&[]), node("node-1", &[])]),
+        expect![[r#"
+            + element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
+            + element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
+        "#]],
+    );
+}
+
+/// A pod that starts brings a link-local address to the node, and is no reason to look at Services with source ranges.
+#[test]
+fn services_with_source_ranges_are_computed_again_only_where_it_can_make_a_difference() {
+    let mut cluster = crate::cluster::Cluster::new(&Config::new("node-1"));
+    let mut web = service("web", &["10.0.0.1"], &[(80, None)]);
+    web.source_ranges = vec!["192.168.0.0/24".parse().unwrap()];
+    cluster.apply(Event::ServiceApplied(web));
+    let mut touches = |event| {
+        cluster.take_changed();
+        cluster.apply(event);
+        !cluster.take_changed().is_empty()
+    };
+    let link_local = |global: &[&str]| {
+        let Event::NodeAddresses(mut all) = addresses(global) else { panic!() };
+        all.insert(NodeAddress { address: "fe80::1".parse().unwrap(), global: false });
+        Event::NodeAddresses(all)
+    };
+    assert!(touches(addresses(&["192.168.0.1"])));
+    assert!(!touches(link_local(&["192.168.0.1"])));
+    assert!(!touches(node("node-1", &["10.244.1.0/24"])));
+    let with_ip = |leaving| {
+        let mut own = node("node-1", &[]);
+        let Event::NodeApplied(status) = &mut own else { panic!() };
+        (status.internal_ips, status.leaving) = (vec!["192.168.0.1".parse().unwrap()], leaving);
+        own
+    };
+    assert!(touches(with_ip(false)));
+    assert!(!touches(with_ip(true)));
+    // What our Node says counts, and not what the host has.
+    assert!(!touches(addresses(&["192.168.0.2"])));
+    assert!(touches(Event::NodeRemoved("node-1".into())));
 }

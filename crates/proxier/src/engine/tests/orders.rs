@@ -129,3 +129,47 @@ fn what_a_list_leaves_out_stays_ours() {
     assert!(again.plan.is_empty(), "{}", again.plan);
     assert_eq!(kernel.state, before);
 }
+
+/// Connections in the cluster by the other ports would break.
+#[test]
+fn a_port_that_goes_moves_no_other_one_behind_its_short_cut() {
+    let (mut engine, mut kernel) = start();
+    let web = |ports: &[u16]| {
+        let ports: Vec<_> = ports.iter().map(|port| (*port, None)).collect();
+        let mut web = local(Service {
+            internal_policy: TrafficPolicy::Local,
+            load_balancer_ips: vec!["203.0.113.1".parse().unwrap()],
+            ..service("web", &["10.0.0.1"], &ports)
+        });
+        web.ports.iter_mut().for_each(|port| port.name = format!("p{}", port.port).into());
+        Event::ServiceApplied(web)
+    };
+    turn(&mut engine, &mut kernel, 0, [web(&[80, 443, 8080])]);
+    check(
+        &turn(&mut engine, &mut kernel, 1, [web(&[8080, 80])]),
+        expect![[r#"
+        - virtual server TCP 10.0.0.1:443
+        - virtual server TCP 10.0.0.1:33211
+        - virtual server TCP 203.0.113.1:443
+        - element served { 10.0.0.1 . tcp . 443 }
+        - element cluster-ips { 10.0.0.1 . tcp . 443 }
+        - element no-endpoints { 10.0.0.1 . tcp . 443 }
+        - element served { 10.0.0.1 . tcp . 33211 }
+        - element no-endpoints { 10.0.0.1 . tcp . 33211 }
+        - element inner { 10.0.0.1 . tcp . 33211 }
+        - element served { 203.0.113.1 . tcp . 443 }
+        - element no-endpoints { 203.0.113.1 . tcp . 443 }
+    "#]],
+    );
+    // What the Service uses itself is left to it, and so is port 0, which there is not.
+    let turn = turn(&mut engine, &mut kernel, 2, [web(&[80, 0x8050, 0x8000])]);
+    let inner = turn.plan.to_string();
+    let inner: Vec<&str> = inner.lines().filter(|line| line.contains("element inner")).collect();
+    expect![[r#"
+        + element inner { 10.0.0.1 . tcp . 65533 }
+        + element inner { 10.0.0.1 . tcp . 65534 }
+        + element inner { 10.0.0.1 . tcp . 65535 }
+        - element inner { 10.0.0.1 . tcp . 32848 }
+        - element inner { 10.0.0.1 . tcp . 40848 }"#]]
+    .assert_eq(&inner.join("\n"));
+}

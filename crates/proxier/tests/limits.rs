@@ -1,0 +1,175 @@
+//! Objects as large as the API server takes: what is served of them, what is said, and how the work grows.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use proxier::{Config, Engine, Turn, desired::Skipped, fake::FakeKernel, model::*};
+
+fn port(number: usize) -> PortNumber {
+    PortNumber::new(number.try_into().unwrap()).unwrap()
+}
+
+/// `default/NAME` with so many ports of UDP.
+fn service(name: &str, cluster_ip: &str, ports: usize) -> Service {
+    let port = |number: usize| ServicePort {
+        name: format!("p{number}").into(),
+        protocol: Protocol::Udp,
+        port: port(number),
+        node_port: None,
+    };
+    Service {
+        cluster_ips: vec![cluster_ip.parse().unwrap()],
+        ports: (10_000..10_000 + ports).map(port).collect(),
+        ..Service::new(ServiceId::new("default", name))
+    }
+}
+
+/// A slice of it with all its ports and two endpoints on `node-1`.
+fn slice(service: &Service) -> EndpointSlice {
+    let endpoint = |address: &str| Endpoint {
+        address: address.parse().unwrap(),
+        conditions: Conditions::READY,
+        node: Some("node-1".into()),
+        hints: Hints::default(),
+        weight: 1,
+    };
+    let port = |port: &ServicePort| EndpointPort {
+        name: port.name.clone(),
+        protocol: port.protocol,
+        port: port.port,
+    };
+    EndpointSlice {
+        id: SliceId::new("default", &format!("{}-1", service.id.name)),
+        service: service.id.clone(),
+        family: Family::V4,
+        ports: service.ports.iter().map(port).collect(),
+        endpoints: ["10.244.1.2", "10.244.1.3"].map(|address| endpoint(address)).into(),
+    }
+}
+
+fn external_ips(count: usize) -> Vec<IpAddr> {
+    (1..=count).map(|number| IpAddr::from([203, 0, 113, number.try_into().unwrap()])).collect()
+}
+
+/// A fresh node to which this happens, and the turn that it takes.
+fn first_turn(config: Config, events: Vec<Event>) -> (Engine, FakeKernel, Turn) {
+    let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+    events.into_iter().for_each(|event| engine.event(event));
+    let turn = engine.turn(&mut kernel, Duration::ZERO);
+    assert_eq!((turn.failures.len(), engine.is_healthy()), (0, true));
+    (engine, kernel, turn)
+}
+
+/// FC-03.
+#[test]
+fn a_service_with_1600_ports_is_served() {
+    let web = service("web", "10.96.0.80", 1600);
+    let events = vec![Event::SliceApplied(slice(&web)), Event::ServiceApplied(web)];
+    let (_, kernel, turn) = first_turn(Config::new("node-1"), events);
+    let served = kernel.state.virtual_servers.values().filter(|server| server.real_servers.len() == 2);
+    assert_eq!((served.count(), turn.skipped.len()), (1600, 0));
+}
+
+/// What the API server has allocated is served first, and it is the same on every node.
+#[test]
+fn beyond_the_budget_external_ips_are_left_out() {
+    let web = Service { external_ips: external_ips(100), ..service("web", "10.96.0.80", 1600) };
+    let (_, kernel, turn) = first_turn(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
+    let addresses: BTreeSet<IpAddr> = kernel.state.virtual_servers.keys().map(|key| key.address).collect();
+    let mut expected: BTreeSet<IpAddr> = external_ips(6).into_iter().collect();
+    expected.insert("10.96.0.80".parse().unwrap());
+    assert_eq!((kernel.state.virtual_servers.len(), addresses), (10_000, expected));
+    let said: Vec<String> = turn.skipped.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        ["Service default/web is served on 10000 addresses and ports; 151600 more are left out \
+          (--max-virtual-servers-per-service)"]
+    );
+}
+
+/// Two objects that ask for the same 160,000 things: the younger one keeps what is its own, a few lines say what it
+/// does not get, and nothing is said twice.
+#[test]
+fn of_two_services_with_the_same_100_external_ips_each_is_told_in_a_few_lines() {
+    let both = [("old", "10.96.0.1"), ("young", "10.96.0.2")];
+    let both = both.map(|(name, ip)| Service { external_ips: external_ips(100), ..service(name, ip, 1600) });
+    let (mut engine, mut kernel, turn) =
+        first_turn(Config::new("node-1"), both.map(Event::ServiceApplied).into());
+    assert_eq!(kernel.state.virtual_servers.len(), 10_000 + 1600);
+    let of_young = turn.skipped.iter().filter(|reason| &*reason.service().name == "young");
+    assert_eq!((turn.skipped.len(), of_young.count()), (1 + 21, 21));
+    let more = turn.skipped.last().unwrap();
+    assert!(matches!(more, Skipped::More { count: 8381, .. }), "{more}");
+    let again = engine.turn(&mut kernel, engine.next_turn());
+    assert!(again.whole && again.skipped.is_empty() && again.plan.is_empty(), "{:?}", again.skipped);
+}
+
+/// How long this thread has been on a processor, as the kernel counts it: who else is on the machine does not count.
+fn processor_time() -> u64 {
+    let counts = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    counts.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Asserts that eight times as much is not much more than eight times the work: half of what its square would be.
+#[track_caller]
+fn grows_with_its_size(large: usize, work: impl Fn(usize)) {
+    let cost = |size: usize| {
+        let once = |_| {
+            let start = processor_time();
+            work(size);
+            processor_time() - start
+        };
+        (0..3).map(once).min().unwrap()
+    };
+    // The kernel may count in steps of 4 ms.
+    let (small, large) = (cost(large / 8).max(4_000_000), cost(large));
+    assert!(large < small * 32, "{small} ns, and for eight times as much {large} ns");
+}
+
+/// No limit in the way, and all that can be there twice: ports behind short cuts, and a look at the whole.
+fn serve(services: Vec<Service>) {
+    let config = Config { max_virtual_servers: usize::MAX, ..Config::new("node-1") };
+    let slices: Vec<Event> = services.iter().map(|service| Event::SliceApplied(slice(service))).collect();
+    let services: Vec<Event> = services.into_iter().map(Event::ServiceApplied).collect();
+    let (mut engine, mut kernel, _) = first_turn(config, [slices, services].concat());
+    assert!(engine.turn(&mut kernel, engine.next_turn()).plan.is_empty());
+}
+
+#[test]
+fn work_grows_with_the_ports_of_a_service_and_its_slice() {
+    grows_with_its_size(20_000, |ports| {
+        let (internal_policy, external_policy) = (TrafficPolicy::Local, TrafficPolicy::Local);
+        let web = service("web", "10.96.0.80", ports);
+        serve(vec![Service { external_ips: external_ips(1), internal_policy, external_policy, ..web }]);
+    });
+}
+
+#[test]
+fn work_grows_with_the_ports_of_many_slices() {
+    grows_with_its_size(16_000, |ports| {
+        let web = service("web", "10.96.0.80", ports);
+        let part = |(number, ports): (usize, &[EndpointPort])| EndpointSlice {
+            id: SliceId::new("default", &format!("web-{number}")),
+            ports: ports.into(),
+            ..slice(&web)
+        };
+        let all = slice(&web);
+        let mut events: Vec<Event> =
+            all.ports.chunks(20).enumerate().map(|chunk| Event::SliceApplied(part(chunk))).collect();
+        events.push(Event::ServiceApplied(web.clone()));
+        let config = Config { max_virtual_servers: usize::MAX, ..Config::new("node-1") };
+        let (_, kernel, _) = first_turn(config, events);
+        assert_eq!(kernel.state.virtual_servers.len(), ports);
+    });
+}
+
+#[test]
+fn work_grows_with_the_claims_that_are_refused() {
+    grows_with_its_size(40_000, |claims| {
+        let both = [("old", "10.96.0.1"), ("young", "10.96.0.2")];
+        let both = both
+            .map(|(name, ip)| Service { external_ips: external_ips(100), ..service(name, ip, claims / 100) });
+        serve(both.into());
+    });
+}
