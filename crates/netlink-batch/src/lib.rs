@@ -14,6 +14,7 @@
 //! * [`Socket::transaction`]: the same in exactly one send, for subsystems that commit as a whole;
 //! * [`Socket::query`] and [`Socket::dump`]: typed replies; a dump that the kernel marks as interrupted is an
 //!   error, never a short list;
+//! * [`Listener`]: the notices of multicast groups, on a socket of its own;
 //! * [`Socket::open_in`]: a socket that lives in another network namespace, and [`in_namespace`] for the
 //!   rest of what one wants to do there.
 //!
@@ -30,10 +31,12 @@
 
 mod batch;
 mod error;
+mod listener;
 mod namespace;
 mod socket;
 
 pub use batch::Batch;
 pub use error::{Error, Failure, KernelError};
+pub use listener::Listener;
 pub use namespace::in_namespace;
 pub use socket::{Protocol, Socket};

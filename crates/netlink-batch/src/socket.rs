@@ -11,14 +11,14 @@ use crate::{Batch, Error, Failure, KernelError, in_namespace};
 
 /// The buffers we ask for. The kernel doubles the number and counts its own overhead against it.
 const SEND_BUFFER: usize = 4 << 20;
-const RECEIVE_BUFFER: usize = 8 << 20;
+pub(crate) const RECEIVE_BUFFER: usize = 8 << 20;
 /// What the kernel charges for one refusal in the receive buffer: the reply itself (about 150 bytes), its
 /// text, and the overhead of an skb. Seen: 768; the rest is margin.
 const REPLY_COST: usize = 2048;
 /// One send is cut here although the buffer would allow more: larger ones are not faster.
 const SEND_CHUNK: usize = 512 << 10;
 /// The largest datagram that the kernel builds for a dump is 32 KiB, for a single reply 64 KiB.
-const DATAGRAM: usize = 128 << 10;
+pub(crate) const DATAGRAM: usize = 128 << 10;
 /// The kernel answers a dump at once; this only bounds the wait if it ever did not.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -34,7 +34,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    fn number(self) -> isize {
+    pub(crate) fn number(self) -> isize {
         match self {
             Self::Route => netlink_sys::protocols::NETLINK_ROUTE,
             Self::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
@@ -49,6 +49,7 @@ impl Protocol {
 pub struct Socket {
     // Never cloned: netlink_sys closes the descriptor once per clone.
     inner: netlink_sys::Socket,
+    port: u32,
     sequence: u32,
     limits: Limits,
     incoming: Vec<u8>,
@@ -74,8 +75,14 @@ impl Socket {
     /// [`Error::Open`], for example when the kernel lacks the protocol.
     pub fn open(protocol: Protocol) -> Result<Self, Error> {
         let mut inner = netlink_sys::Socket::new(protocol.number()).map_err(Error::Open)?;
-        let limits = set_up(&mut inner).map_err(Error::Open)?;
-        Ok(Self { inner, sequence: 1, limits, incoming: Vec::with_capacity(DATAGRAM), observer: None })
+        let (port, limits) = set_up(&mut inner).map_err(Error::Open)?;
+        let incoming = Vec::with_capacity(DATAGRAM);
+        Ok(Self { inner, port, sequence: 1, limits, incoming, observer: None })
+    }
+
+    /// The number by which the kernel knows this socket. Notices of what it changed have it in their header.
+    pub fn port(&self) -> u32 {
+        self.port
     }
 
     /// Opens a socket in another network namespace, given by an open file of it. See [`in_namespace`].
@@ -272,18 +279,27 @@ impl Socket {
 
     /// Reads one datagram into `incoming`; `None` when there is none.
     fn receive(&mut self, flags: i32) -> Result<Option<()>, Error> {
-        self.incoming.clear();
-        match retry_interrupted(|| self.inner.recv(&mut self.incoming, flags | TRUNCATED)) {
-            Ok(size) if size > self.incoming.len() => {
-                Err(Error::Decode(format!("a reply of {size} bytes is larger than any we know")))
-            }
-            Ok(_) => Ok(Some(())),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
-                Err(Error::Overrun)
-            }
-            Err(error) => Err(Error::Receive(error)),
+        receive(&self.inner, &mut self.incoming, flags)
+    }
+}
+
+/// Reads one datagram; `None` when there is none.
+pub(crate) fn receive(
+    socket: &netlink_sys::Socket,
+    incoming: &mut Vec<u8>,
+    flags: i32,
+) -> Result<Option<()>, Error> {
+    incoming.clear();
+    match retry_interrupted(|| socket.recv(incoming, flags | TRUNCATED)) {
+        Ok(size) if size > incoming.len() => {
+            Err(Error::Decode(format!("a reply of {size} bytes is larger than any we know")))
         }
+        Ok(_) => Ok(Some(())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
+            Err(Error::Overrun)
+        }
+        Err(error) => Err(Error::Receive(error)),
     }
 }
 
@@ -291,7 +307,7 @@ const DONT_WAIT: i32 = rustix::net::RecvFlags::DONTWAIT.bits() as i32;
 const TRUNCATED: i32 = rustix::net::RecvFlags::TRUNC.bits() as i32;
 
 /// What a netlink message says to us.
-enum Reply<M> {
+pub(crate) enum Reply<M> {
     Message(M),
     /// An acknowledgement is an error with errno 0.
     Error(KernelError),
@@ -310,7 +326,7 @@ impl NetlinkDeserializable for Ignored {
 
 /// Hands every message of a datagram to `handle`, with its header. The first error is returned, but all messages are
 /// read.
-fn read_datagram<M: NetlinkDeserializable>(
+pub(crate) fn read_datagram<M: NetlinkDeserializable>(
     mut bytes: &[u8],
     mut handle: impl FnMut(&NetlinkHeader, Reply<M>) -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -344,8 +360,8 @@ fn read_datagram<M: NetlinkDeserializable>(
     outcome
 }
 
-fn set_up(socket: &mut netlink_sys::Socket) -> io::Result<Limits> {
-    socket.bind_auto()?;
+fn set_up(socket: &mut netlink_sys::Socket) -> io::Result<(u32, Limits)> {
+    let port = socket.bind_auto()?.port_number();
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.set_cap_ack(true)?;
     socket.set_ext_ack(true)?;
@@ -358,11 +374,12 @@ fn set_up(socket: &mut netlink_sys::Socket) -> io::Result<Limits> {
     if sockopt::set_socket_recv_buffer_size_force(&*socket, RECEIVE_BUFFER).is_err() {
         sockopt::set_socket_recv_buffer_size(&*socket, RECEIVE_BUFFER)?;
     }
-    Ok(Limits {
+    let limits = Limits {
         // The kernel refuses a send of sk_sndbuf - 32 bytes and more.
         send: sockopt::socket_send_buffer_size(&*socket)?.saturating_sub(64),
         requests: (sockopt::socket_recv_buffer_size(&*socket)? / REPLY_COST).max(1),
-    })
+    };
+    Ok((port, limits))
 }
 
 fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
