@@ -6,7 +6,7 @@ use std::{fs, io, path::Path, time::Duration};
 use proxier::linux::sysctl;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Configuration, Conntrack};
+use crate::config::{Configuration, Conntrack, Ipvs};
 
 const MOST: &str = "net/netfilter/nf_conntrack_max";
 const HASH_SIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
@@ -37,6 +37,11 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
             raise(name, seconds, "conntrack forgets idle connections earlier").unwrap_or_else(&mut failed);
         }
     }
+    for (name, seconds) in timeouts_of_ipvs(&configuration.ipvs) {
+        let consequence = "conntrack forgets idle connections before IPVS does, and endpoints see their packets come \
+                           from another port";
+        raise(name, seconds, consequence).unwrap_or_else(&mut failed);
+    }
     if conntrack.tcp_be_liberal {
         let consequence = "packets outside the window of a connection are not translated";
         let set = sysctl::set("net/netfilter/nf_conntrack_tcp_be_liberal", "1", consequence);
@@ -48,6 +53,17 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
         failed(format!("cannot set this process's oom_score_adj = {score}: {error}"));
     }
     failures
+}
+
+/// The timeouts of conntrack that must not be shorter than what IPVS was given: the shorter one counts. That of single
+/// datagrams stays: every question to a DNS server would be kept for so long.
+fn timeouts_of_ipvs(ipvs: &Ipvs) -> Vec<(&'static str, u64)> {
+    let timeouts = [
+        ("net/netfilter/nf_conntrack_tcp_timeout_established", ipvs.tcp_timeout),
+        ("net/netfilter/nf_conntrack_tcp_timeout_fin_wait", ipvs.tcp_fin_timeout),
+        ("net/netfilter/nf_conntrack_udp_timeout_stream", ipvs.udp_timeout),
+    ];
+    timeouts.into_iter().filter_map(|(name, timeout)| Some((name, timeout.if_set()?.as_secs()))).collect()
 }
 
 /// As many files as this process may have: a container starts with 1024, and each Service with a health check takes

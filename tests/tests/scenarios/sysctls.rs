@@ -41,6 +41,31 @@ fn timeouts_of_ipvs() -> TestResult {
     })
 }
 
+/// FC-32: of two timeouts the shorter one counts, so that conntrack gets those of IPVS where these are longer.
+#[test]
+fn conntrack_remembers_as_long_as_ipvs_is_told_to() -> TestResult {
+    scenario(Cluster::builder(), |cluster| {
+        cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.80").port(80))?;
+        let node = cluster.at("node-1")?;
+        node.sysctls(&[
+            ("netfilter.nf_conntrack_tcp_timeout_established", "100"),
+            ("netfilter.nf_conntrack_tcp_timeout_fin_wait", "200"),
+        ])?;
+        let flags = ["--ipvs-tcp-timeout=48h", "--ipvs-tcpfin-timeout=100s", "--ipvs-udp-timeout=300s"];
+        let _proxy = cluster.start_proxy("node-1", &flags)?;
+        node.await_vips(&["10.96.0.80"])?;
+        await_timeouts(node, ["172800", "100", "300"])?;
+        for (name, expected) in [
+            ("tcp_timeout_established", "172800"),
+            ("tcp_timeout_fin_wait", "200"),
+            ("udp_timeout_stream", "300"),
+        ] {
+            assert_eq!(conntrack(node, name)?, expected, "{name}");
+        }
+        Ok(())
+    })
+}
+
 /// What kube-proxy sets of conntrack: raised, never lowered.
 #[test]
 fn timeouts_of_conntrack() -> TestResult {
