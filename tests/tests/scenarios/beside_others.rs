@@ -85,6 +85,34 @@ fn rules_of_others_stay_and_a_host_port_works() -> TestResult {
     })
 }
 
+/// Issue 13, FC-35: a firewall that drops what is forwarded is named by the daemon, `diff` and `explain`.
+#[test]
+fn a_firewall_that_drops_what_is_forwarded_is_named() -> TestResult {
+    scenario(Cluster::builder(), |cluster| {
+        let node = cluster.at("node-3")?;
+        node.run("iptables-nft", &["-P", "FORWARD", "DROP"])?;
+        node.run("nft", &["add", "table", "inet", "firewalld"])?;
+        let chain = "{ type filter hook forward priority 10; policy accept; }";
+        node.run("nft", &["add", "chain", "inet", "firewalld", "filter_FORWARD", chain])?;
+        cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.7").port(80))?;
+        let proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        node.await_vips(&["10.96.0.7"])?;
+        let named = "the chain ip filter FORWARD drops what none of its rules accepts";
+        let is_said = |said: &str| {
+            ensure!(said.contains(named) && !said.contains("firewalld"), "{said}");
+            Ok(())
+        };
+        is_said(&proxy.log_text())?;
+        let [flag, path] = cluster.source();
+        for command in [&["diff"][..], &["explain", "web"]] {
+            let source = [flag.as_str(), path.as_str(), "--hostname-override", "node-3"];
+            let output = cluster.kube_ipvs("node-3")?.output(&[command, &source].concat())?;
+            is_said(&String::from_utf8_lossy(&output.stderr))?;
+        }
+        Ok(())
+    })
+}
+
 /// A Service's own port may have the number of somebody else's node port.
 #[test]
 fn a_cluster_ip_and_a_node_port_of_one_number() -> TestResult {

@@ -13,7 +13,9 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     engine.set_complete(changes.complete);
     changes.events.into_iter().for_each(|event| engine.event(event));
     engine.event(addresses::list()?);
-    let (plan, skipped) = engine.plan(kernel(&configuration)?.observe()?, Duration::ZERO);
+    let mut kernel = kernel(&configuration)?;
+    let (plan, skipped) = engine.plan(kernel.observe()?, Duration::ZERO);
+    kernel.hindrances()?.iter().for_each(|hindrance| eprintln!("kube-ipvs: {hindrance}"));
     for reason in skipped {
         eprintln!("kube-ipvs: {reason}");
     }

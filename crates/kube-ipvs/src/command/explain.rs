@@ -2,7 +2,7 @@ use std::{fmt::Write, process::ExitCode};
 
 use anyhow::Context;
 use ipvs_netlink::{Destination, Forwarding};
-use proxier::{Engine, desired::RealServer, model::ServiceId, plan::Configured};
+use proxier::{Engine, desired::RealServer, linux::LinuxKernel, model::ServiceId, plan::Configured};
 
 use super::{Source, engine, print, tell};
 use crate::source::addresses;
@@ -23,6 +23,9 @@ impl Explain {
         tell(&changes);
         changes.events.into_iter().for_each(|event| engine.event(event));
         engine.event(addresses::list()?);
+        // Who may not ask the kernel is told the rest.
+        let hindrances = LinuxKernel::open(configuration.kernel()).and_then(|mut kernel| kernel.hindrances());
+        hindrances.iter().flatten().for_each(|hindrance| eprintln!("kube-ipvs: {hindrance}"));
         let (namespace, name) = self.service.split_once('/').unwrap_or(("default", &self.service));
         let text = explain(&engine, &ServiceId::new(namespace, name));
         print(text.with_context(|| {

@@ -35,7 +35,8 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     let world = source.open(&configuration)?;
     let engine = super::engine(&configuration)?;
     // It loads the modules whose parameters are set next.
-    let kernel = super::kernel(&configuration)?;
+    let mut kernel = super::kernel(&configuration)?;
+    kernel.hindrances()?.iter().for_each(|hindrance| tracing::warn!("{hindrance}"));
     host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
     let (sender, inputs) = channel();
     let status = Arc::new(Status::new(&configuration));

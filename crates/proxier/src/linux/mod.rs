@@ -86,6 +86,23 @@ impl LinuxKernel {
         })
     }
 
+    /// What stands in the way of packets to endpoints: chains of others at `forward` whose policy is to drop. One
+    /// message each.
+    ///
+    /// # Errors
+    ///
+    /// When nftables cannot be read.
+    pub fn hindrances(&mut self) -> Result<Vec<String>, Unusable> {
+        let chains = self.nft.dropping_at_forward().map_err(unusable("nftables"))?;
+        let message = |chain| {
+            format!(
+                "the chain {chain} drops what none of its rules accepts: where they do not accept packets to and from \
+                 endpoints, as kube-proxy's KUBE-FORWARD did, Services with endpoints on other nodes time out"
+            )
+        };
+        Ok(chains.into_iter().map(message).collect())
+    }
+
     /// What was asked of the kernel since the last call.
     pub fn take_meter(&mut self) -> Meter {
         std::mem::take(&mut self.meter)

@@ -9,11 +9,11 @@ use std::{collections::BTreeMap, convert::Infallible};
 use netlink_batch::Error;
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 use netlink_packet_netfilter::{
-    NetfilterMessage, NetfilterSubsystem,
+    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, NetfilterSubsystem,
     nftables::{ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage},
 };
 
-use super::{Nft, Table, attributes, message, transaction::Transaction};
+use super::{Nft, TABLE, Table, attributes, message, transaction::Transaction};
 use crate::{
     model::Family,
     takeover::{Base, Chain, ChainId, Hook, Leftovers, Rule, TABLES, Verdict},
@@ -113,6 +113,25 @@ impl Nft {
             chains.extend(found.into_values());
         }
         Ok(chains)
+    }
+
+    /// The chains of others that drop what they forward, unless a rule accepts it: `ip filter FORWARD`. Those of
+    /// iptables-legacy are not in nftables.
+    pub(in crate::linux) fn dropping_at_forward(&mut self) -> Result<Vec<String>, Error> {
+        use NetfilterProtoFamily::{IPv4, IPv6, Inet};
+        let mut dropping = Vec::new();
+        for (family, name) in [(IPv4, "ip"), (IPv6, "ip6"), (Inet, "inet")] {
+            let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+            let header = || NetfilterHeader::new(family, 0, 0);
+            let listed =
+                self.list(|| Listed::Request(NetfilterMessage::new(header(), request.clone()).into()))?;
+            let drops = |head: &ChainHead| {
+                head.table != TABLE && head.base.is_some_and(|base| base.drops && base.hook == Hook::Forward)
+            };
+            let chains = listed.into_iter().filter_map(Listed::chain).filter(drops);
+            dropping.extend(chains.map(|head| format!("{name} {} {}", head.table, head.name)));
+        }
+        Ok(dropping)
     }
 
     /// Removes rules and chains: all, or none and the kernel says why. Where there are so many that they do not fit
