@@ -14,6 +14,7 @@ mod common;
 mod daemon_set;
 mod detect_local;
 mod dns;
+mod drift;
 mod drop_in;
 mod dual_stack;
 mod hairpin;

@@ -104,7 +104,7 @@ const DRIFTS: [&str; 12] = [
 ];
 
 /// Does it.
-fn drift(node: &Namespace, commands: &str) -> Result<()> {
+pub(crate) fn drift(node: &Namespace, commands: &str) -> Result<()> {
     for command in commands.split("; ") {
         let mut words = command.split(' ');
         node.run(words.next().unwrap_or_default(), &words.collect::<Vec<_>>())?;
@@ -113,15 +113,15 @@ fn drift(node: &Namespace, commands: &str) -> Result<()> {
 }
 
 /// All that there is to be repaired: IPVS, VIPs, sets of nftables.
-type Everything = (String, Vec<std::net::IpAddr>, scenarios::Sets);
+pub(crate) type Everything = (String, Vec<std::net::IpAddr>, scenarios::Sets);
 
-fn everything(node: &Namespace) -> Result<Everything> {
+pub(crate) fn everything(node: &Namespace) -> Result<Everything> {
     Ok((node.ipvsadm()?.configuration(), node.vips()?, node.nft_sets()?))
 }
 
 /// Waits until everything is as it was. It may look right for a moment before the daemon has even started: all of it
 /// at once must.
-fn await_repaired(node: &Namespace, wanted: &Everything) -> Result<()> {
+pub(crate) fn await_repaired(node: &Namespace, wanted: &Everything) -> Result<()> {
     eventually(|| {
         let found = everything(node)?;
         ensure!(found.0 == wanted.0, "IPVS has\n{}", found.0);

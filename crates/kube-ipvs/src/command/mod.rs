@@ -8,6 +8,7 @@ mod listing;
 mod log;
 mod ls;
 mod owner;
+mod pace;
 mod run;
 mod takeover;
 

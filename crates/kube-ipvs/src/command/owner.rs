@@ -9,10 +9,15 @@ use std::{
 };
 
 use anyhow::Context;
-use proxier::{Engine, Turn, linux::LinuxKernel, model::Event};
+use proxier::{
+    Engine, Turn,
+    linux::{Drift, LinuxKernel, sysctl},
+    model::Event,
+};
 
 use super::{
     Clock,
+    pace::Pace,
     takeover::{Progress, Succession},
 };
 use crate::{
@@ -26,6 +31,8 @@ use crate::{
 pub(super) enum Input {
     World(Changes),
     Addresses(Event),
+    /// The kernel tells that somebody else may have changed what is ours.
+    Drift(Vec<Drift>),
     /// Who answers over HTTP wants something.
     Call(Call),
     Stop,
@@ -45,6 +52,8 @@ pub(super) struct Owner<'a> {
     /// How long a turn that changed something keeps the next one away (`ipvs.minSyncPeriod`), and until when.
     pause: Duration,
     earliest: Duration,
+    /// How soon the kernel is read when it tells of drift.
+    pace: Pace,
     known: Known,
     /// Whether something has come that no turn has seen.
     has_news: bool,
@@ -89,6 +98,7 @@ impl<'a> Owner<'a> {
             clock: Clock::start(),
             pause: configuration.ipvs.min_sync_period.0,
             earliest: Duration::ZERO,
+            pace: Pace::default(),
             known: Known::default(),
             has_news: false,
             taken: Taken::default(),
@@ -146,6 +156,16 @@ impl<'a> Owner<'a> {
             Input::Addresses(event) => {
                 (self.has_news, self.known.addresses) = (true, true);
                 self.engine.event(event);
+            }
+            Input::Drift(drifts) => {
+                let is_ours = |drift: &Drift| match drift {
+                    Drift::Any => true,
+                    // What we take off ourselves is not ours any more when its notice comes.
+                    Drift::Unbound(address) => self.engine.has_bound(*address),
+                };
+                if drifts.iter().any(is_ours) {
+                    self.engine.verify_at(self.pace.noticed(self.clock.now()));
+                }
             }
             Input::Call(Call::Measure(ask)) => self.asks.push(ask),
             Input::Call(Call::Announce(announcement)) => {

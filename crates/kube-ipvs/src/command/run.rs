@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
@@ -72,6 +73,16 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
                 addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, &told, changes)))
             })?;
         }
+    }
+    for mut notices in kernel.notices().context("cannot follow what others change")? {
+        follow("drift", sender.clone(), move |owner| {
+            loop {
+                let drifts = notices.wait()?;
+                if !drifts.is_empty() && owner.send(Input::Drift(drifts)).is_err() {
+                    return Ok(());
+                }
+            }
+        })?;
     }
     follow("host", sender, follow_host)?;
     let announcer = Announcer::new(to_announce);

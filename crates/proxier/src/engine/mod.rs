@@ -60,6 +60,8 @@ pub struct Engine {
     complete: bool,
     /// Whether a plan ended in a way that nobody knows: the kernel is read before the next one.
     stale: bool,
+    /// When the kernel is to be read because somebody else may have changed it.
+    verify: Option<Duration>,
 }
 
 /// What is to be done next.
@@ -111,7 +113,18 @@ impl Engine {
             next_audit: Duration::ZERO,
             complete: true,
             stale: false,
+            verify: None,
         }
+    }
+
+    /// Has the kernel read again at `due`, before the sync period is over: somebody else may have changed it.
+    pub fn verify_at(&mut self, due: Duration) {
+        self.verify = Some(self.verify.map_or(due, |before| before.min(due)));
+    }
+
+    /// Whether an address is bound to `kube-ipvs0`, as far as is known.
+    pub fn has_bound(&self, address: IpAddr) -> bool {
+        self.known.as_ref().is_some_and(|known| known.bound_vips.contains(&address))
     }
 
     /// Says whether all Services and endpoints that exist are known. Until they are, what the kernel has of ours and
@@ -186,6 +199,7 @@ impl Engine {
     /// When the next turn is due if no event comes before.
     pub fn next_turn(&self) -> Duration {
         let read = self.retry.due().unwrap_or(self.next_audit);
+        let read = self.verify.map_or(read, |verify| verify.min(read));
         self.drains.next().map_or(read, |next| next.min(read))
     }
 
@@ -200,7 +214,9 @@ impl Engine {
     fn read_where_due(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<Reading, Unusable> {
         let mut reading = Reading::default();
         // After a failure the kernel is read when the retry is due, and not before.
-        if self.stale || self.retry.due().unwrap_or(self.next_audit) <= now {
+        let due = self.retry.due().unwrap_or(self.next_audit) <= now;
+        if self.stale || due || self.verify.is_some_and(|verify| verify <= now) {
+            self.verify = None;
             kernel.prepare()?;
             reading = self.observed(kernel.observe()?);
             self.stale = false;

@@ -5,6 +5,7 @@ mod orders;
 mod spread;
 mod told;
 mod udp;
+mod verify;
 
 use std::time::Duration;
 

@@ -18,8 +18,8 @@ use crate::{
     plan::Change,
 };
 
-/// The dummy device that holds the VIPs. It is never brought up: its addresses are local all the same, and
-/// nothing is ever sent or answered through it.
+/// The dummy device that holds the VIPs. It stays down: its addresses are local all the same, and nothing is ever sent
+/// or answered through it.
 pub const DEVICE: &str = "kube-ipvs0";
 
 /// The device and its addresses.
@@ -27,21 +27,28 @@ pub(super) struct Addresses {
     socket: Socket,
     /// The device's index, as `prepare` or `observe` saw it last; 0 where there was no device.
     index: u32,
+    /// Whether somebody set it up, such as NetworkManager.
+    is_up: bool,
 }
 
 impl Addresses {
     pub(super) fn open() -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(Protocol::Route)?, index: 0 })
+        Ok(Self { socket: Socket::open(Protocol::Route)?, index: 0, is_up: false })
+    }
+
+    /// The number by which the kernel knows our changes.
+    pub(super) fn port(&self) -> u32 {
+        self.socket.port()
     }
 
     pub(super) fn observe_sends(&mut self, observer: impl FnMut(&[u8]) + Send + 'static) {
         self.socket.observe_sends(observer);
     }
 
-    /// Makes the device, if it is not there.
+    /// Makes the device, if it is not there, and sets it down, if it is up.
     pub(super) fn prepare(&mut self) -> Result<(), Error> {
         if self.find()? {
-            return Ok(());
+            return if self.is_up { self.set_down() } else { Ok(()) };
         }
         let mut device = LinkMessage::default();
         device.header.flags = LinkFlags::Noarp;
@@ -108,9 +115,20 @@ impl Addresses {
         Ok(())
     }
 
-    /// Removes the device, if it has no address any more: others may have put theirs on it.
+    /// The kernel takes off the IPv6 addresses, which are bound again with the rest.
+    fn set_down(&mut self) -> Result<(), Error> {
+        let mut device = LinkMessage::default();
+        device.header.index = self.index;
+        device.header.change_mask = LinkFlags::Up;
+        self.socket.request(RouteNetlinkMessage::SetLink(device), 0)
+    }
+
+    /// Removes the device, if it has no address any more: others may have put theirs on it. A link-local one is the
+    /// kernel's, from when somebody had set the device up.
     pub(super) fn remove(&mut self) -> Result<(), Error> {
-        if !self.find()? || !self.observe()?.is_empty() {
+        let is_of_others =
+            |address: &IpAddr| !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        if !self.find()? || self.observe()?.iter().any(is_of_others) {
             return Ok(());
         }
         let mut device = LinkMessage::default();
@@ -137,11 +155,13 @@ impl Addresses {
             Err(Error::Rejected(error)) if error.is_absent() => Vec::new(),
             answers => answers?,
         };
-        let mut indices = answers.iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => Some(link.header.index),
+        let mut headers = answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(&link.header),
             _ => None,
         });
-        self.index = indices.next().unwrap_or(0);
+        let header = headers.next();
+        self.index = header.map_or(0, |header| header.index);
+        self.is_up = header.is_some_and(|header| header.flags.contains(LinkFlags::Up));
         Ok(self.index != 0)
     }
 

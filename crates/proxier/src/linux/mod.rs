@@ -22,6 +22,7 @@ mod ipset;
 mod ipvs;
 mod meter;
 mod nft;
+mod notices;
 mod record;
 mod settings;
 pub mod sysctl;
@@ -44,6 +45,7 @@ use crate::{
 };
 pub use addresses::DEVICE;
 pub use meter::{Cleansing, Meter, Operation, Subsystem};
+pub use notices::{Drift, Notices};
 pub use settings::{LocalDetector, Settings, Timeouts};
 
 /// The kernel of one network namespace. One owner, no other writer of what it records as its own.
@@ -101,6 +103,17 @@ impl LinuxKernel {
             )
         };
         Ok(chains.into_iter().map(message).collect())
+    }
+
+    /// The notices of what others change of ours, from now on, those of each part of the kernel for a thread of its
+    /// own.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel gives none.
+    pub fn notices(&self) -> Result<[Notices; 2], Unusable> {
+        let of_tables = Notices::of_tables(self.nft.port()).map_err(unusable("nftables"))?;
+        Ok([of_tables, Notices::of_devices(self.addresses.port()).map_err(unusable("rtnetlink"))?])
     }
 
     /// What was asked of the kernel since the last call.

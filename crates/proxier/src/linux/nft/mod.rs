@@ -39,7 +39,8 @@ use chain::Chain;
 use decode::{Content, Raw};
 pub(super) use list::attributes;
 use list::{ELEMENTS, ElementList};
-use transaction::{Transaction, message};
+use transaction::Transaction;
+pub(super) use transaction::message;
 
 /// The name of our tables.
 pub(super) const TABLE: &str = "kube-ipvs";
@@ -83,6 +84,11 @@ pub(super) struct Nft {
 impl Nft {
     pub(super) fn open(settings: super::Settings) -> Result<Self, Error> {
         Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings })
+    }
+
+    /// The number by which the kernel knows our changes.
+    pub(super) fn port(&self) -> u32 {
+        self.socket.port()
     }
 
     pub(super) fn observe_sends(&mut self, observer: impl FnMut(&[u8]) + Send + 'static) {
@@ -297,7 +303,8 @@ impl Nft {
         Ok(answers.into_iter().filter_map(inner).collect())
     }
 
-    /// A list as it was at one moment; empty if that of which it would be is not there.
+    /// A list as it was at one moment, as far as the kernel says so: of elements it does not. Empty if that of which it
+    /// would be is not there.
     fn list<M: NetlinkSerializable + NetlinkDeserializable>(
         &mut self,
         request: impl Fn() -> M,

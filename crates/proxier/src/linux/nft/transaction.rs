@@ -115,7 +115,7 @@ fn destination(change: &Change) -> Option<(&'static str, Family, std::mem::Discr
 }
 
 /// A request about a table.
-pub(super) fn message(table: Table, request: NfTablesMessage) -> NetfilterMessage {
+pub(in crate::linux) fn message(table: Table, request: NfTablesMessage) -> NetfilterMessage {
     let family = match table {
         Table::Ip(Family::V4) => NetfilterProtoFamily::IPv4,
         Table::Ip(Family::V6) => NetfilterProtoFamily::IPv6,

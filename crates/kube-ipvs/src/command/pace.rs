@@ -1,0 +1,71 @@
+use std::time::Duration;
+
+/// Whoever changes the kernel may need several steps: it is read when this has passed.
+const QUIET: Duration = Duration::from_millis(200);
+/// How far apart two reads are at first, and at most.
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(30);
+/// After so long without a notice the next one is as good as the first.
+const CALM: Duration = Duration::from_secs(60);
+
+/// When to read the kernel because it tells that others change what is ours: at once, but where they go on, less and
+/// less often.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    last: Option<Duration>,
+    gap: Duration,
+}
+
+impl Pace {
+    /// A notice has come. When the kernel is to be read.
+    pub(super) fn noticed(&mut self, now: Duration) -> Duration {
+        match self.last {
+            // It is read for that one too.
+            Some(last) if now < last => return last,
+            Some(last) if now < last + CALM => self.gap = (self.gap * 2).min(LONGEST),
+            _ => self.gap = FIRST,
+        }
+        let due = self.last.map_or(Duration::ZERO, |last| last + self.gap).max(now + QUIET);
+        self.last = Some(due);
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn milliseconds(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn notices_that_come_together_are_one() {
+        let mut pace = Pace::default();
+        let due = pace.noticed(milliseconds(5_000));
+        assert_eq!(due, milliseconds(5_200));
+        assert_eq!(pace.noticed(milliseconds(5_100)), due);
+    }
+
+    #[test]
+    fn a_fight_is_fought_less_and_less_often() {
+        let (mut pace, mut now, mut waits) = (Pace::default(), milliseconds(5_000), Vec::new());
+        for _ in 0..10 {
+            let due = pace.noticed(now);
+            waits.push((due - now).as_millis());
+            now = due;
+        }
+        assert_eq!(waits, [200, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000, 30_000]);
+    }
+
+    #[test]
+    fn calm_starts_over() {
+        let mut pace = Pace::default();
+        for second in 0..5 {
+            pace.noticed(milliseconds(second * 10_000));
+        }
+        let later = milliseconds(200_000);
+        assert_eq!(pace.noticed(later), later + QUIET);
+        assert_eq!(pace.noticed(later + FIRST), later + QUIET + FIRST * 2);
+    }
+}

@@ -1,0 +1,27 @@
+//! What others changed is repaired when the engine is told that they may have.
+
+use std::time::Duration;
+
+use expect_test::expect;
+
+use super::{super::*, check, myapp};
+use crate::{fake::FakeKernel, testing::*};
+
+#[test]
+fn the_kernel_is_read_when_it_is_due_and_once() {
+    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    turn(&mut engine, &mut kernel, 0, myapp());
+    assert!(engine.has_bound("10.111.98.163".parse().unwrap()));
+    kernel.state.bound_vips.clear();
+    engine.verify_at(Duration::from_secs(5));
+    engine.verify_at(Duration::from_secs(9));
+    assert_eq!(engine.next_turn(), Duration::from_secs(5));
+    check(&turn(&mut engine, &mut kernel, 4, []), expect![""]);
+    check(
+        &turn(&mut engine, &mut kernel, 5, []),
+        expect![[r#"
+            + address 10.111.98.163
+        "#]],
+    );
+    assert_eq!(engine.next_turn(), Duration::from_secs(35));
+}

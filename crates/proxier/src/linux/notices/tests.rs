@@ -1,0 +1,93 @@
+use expect_test::{Expect, expect};
+use netlink_packet_core::{DefaultNla, Emitable, NetlinkSerializable};
+use netlink_packet_netfilter::nftables::{NfTablesMessage, TableAttribute, TableMessage};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkMessage},
+    route::RouteMessage,
+};
+
+use super::{
+    super::nft::{Table, message},
+    *,
+};
+use crate::model::Family;
+
+/// What is heard of a message, as the kernel would send it.
+fn heard(message: &impl NetlinkSerializable, hears: fn(u16, &[u8]) -> Option<Drift>) -> Option<Drift> {
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    hears(message.message_type(), &bytes)
+}
+
+fn check(message: RouteNetlinkMessage, expected: Expect) {
+    expected.assert_eq(&format!("{:?}", heard(&message, in_devices)));
+}
+
+fn link(name: &str, flags: LinkFlags) -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.header.flags = flags;
+    link.attributes.push(LinkAttribute::IfName(name.into()));
+    link
+}
+
+fn route(length: u8) -> RouteMessage {
+    let mut route = RouteMessage::default();
+    route.header.destination_prefix_length = length;
+    route
+}
+
+#[test]
+fn tables_of_ours_and_of_others() {
+    let of = |name: &str| {
+        let table = TableMessage { attributes: vec![TableAttribute::Name(name.into())] };
+        heard(&message(Table::Ip(Family::V6), NfTablesMessage::DeleteTable(table)), in_nftables)
+    };
+    assert_eq!([of("kube-ipvs"), of("kube-ipvs-2"), of("filter")], [Some(Drift::Any), None, None]);
+}
+
+#[test]
+fn our_device_is_set_up_or_removed() {
+    use RouteNetlinkMessage::{DelLink, NewLink};
+    check(NewLink(link("kube-ipvs0", LinkFlags::Up)), expect!["Some(Any)"]);
+    check(NewLink(link("kube-ipvs0", LinkFlags::Noarp)), expect!["None"]);
+    check(NewLink(link("eth0", LinkFlags::Up)), expect!["None"]);
+    check(DelLink(link("kube-ipvs0", LinkFlags::Noarp)), expect!["Some(Any)"]);
+    check(DelLink(link("eth0", LinkFlags::Up)), expect!["None"]);
+}
+
+#[test]
+fn an_address_is_taken_off() {
+    use RouteNetlinkMessage::{DelAddress, NewAddress};
+    let address = |text: &str| {
+        let mut message = AddressMessage::default();
+        message.attributes.push(AddressAttribute::Address(text.parse().unwrap()));
+        message
+    };
+    check(DelAddress(address("10.96.0.10")), expect!["Some(Unbound(10.96.0.10))"]);
+    check(DelAddress(address("fd00::10")), expect!["Some(Unbound(fd00::10))"]);
+    check(NewAddress(address("10.96.0.10")), expect!["None"]);
+    // Of a point-to-point link `Address` is the peer's.
+    let mut to_peer = address("10.0.0.1");
+    to_peer.attributes.push(AddressAttribute::Local("10.96.0.10".parse().unwrap()));
+    check(DelAddress(to_peer), expect!["Some(Unbound(10.96.0.10))"]);
+}
+
+#[test]
+fn default_routes() {
+    check(RouteNetlinkMessage::NewRoute(route(0)), expect!["Some(Any)"]);
+    check(RouteNetlinkMessage::DelRoute(route(0)), expect!["Some(Any)"]);
+    check(RouteNetlinkMessage::NewRoute(route(24)), expect!["None"]);
+}
+
+#[test]
+fn nonsense_is_passed_over() {
+    let attribute = DefaultNla::new(3, vec![0xff; 3]);
+    let mut bytes = vec![0; attribute.buffer_len()];
+    attribute.emit(&mut bytes);
+    for (kind, length) in (0..40).flat_map(|kind| (0..bytes.len()).map(move |length| (kind, length))) {
+        let _ = in_devices(kind, &bytes[..length]);
+        assert_eq!(in_nftables(0x0a00 | kind, &bytes[..length]), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! What others change of ours while the daemon runs, and the kernel tells of.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use scenarios::{Cluster, Load, Namespace, TestResult, VIP_DEVICE, eventually, scenario, throughout};
+
+use crate::{
+    common::{WEB_ADDRESS, all_web, await_web, deploy_web, metric, web_cluster, web_service, web_slice},
+    restart::{await_repaired, drift, everything},
+};
+
+const NODE: &str = "node-3";
+/// The kernel is never read in time by this.
+const FLAGS: [&str; 2] = ["--ipvs-sync-period", "1h"];
+/// A rule that is to stand at all times.
+const RANGES: &str = "loadBalancerSourceRanges";
+
+/// Of addresses, the device and tables the kernel tells, of IPVS it does not.
+const DRIFTS: [&str; 8] = [
+    "nft flush ruleset",
+    "ip addr flush dev kube-ipvs0",
+    "ip link del kube-ipvs0",
+    "ip link set kube-ipvs0 up",
+    "nft delete table ip6 kube-ipvs",
+    "nft flush set ip kube-ipvs served",
+    "nft flush chain ip kube-ipvs input",
+    "ip addr del fd00:10:96::80/128 dev kube-ipvs0",
+];
+
+/// `web` with source ranges and a VIP of each family.
+fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {
+    let servers = deploy_web(cluster)?;
+    let service = web_service()
+        .cluster_ip("fd00:10:96::80")
+        .line("type: LoadBalancer")
+        .line("loadBalancerSourceRanges: [192.168.128.100/32]")
+        .load_balancer_ip("203.0.113.10");
+    cluster.manifests.write("web", &service)?;
+    Ok(servers)
+}
+
+/// Waits until a node has its rules, and the device is down.
+fn await_whole(node: &Namespace) -> Result<()> {
+    eventually(|| {
+        let rules = node.run("nft", &["-s", "-t", "list", "ruleset"])?;
+        ensure!(rules.contains(RANGES), "no source ranges:\n{rules}");
+        ensure!(rules.contains("a VIP, and nothing that it serves"), "no chain input:\n{rules}");
+        let device = node.run("ip", &["-br", "link", "show", VIP_DEVICE])?;
+        ensure!(!device.contains("UP"), "{device}");
+        Ok(())
+    })
+}
+
+/// Issue 13, FC-24, FC-25 and FC-11: repaired at once, under load, however long the sync period is. With a period of an
+/// hour it is the kernel's own notices that tell.
+#[test]
+fn what_the_kernel_tells_of_is_repaired() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        let _proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        await_web(cluster, NODE)?;
+        node.await_vips(&["10.96.0.80", "203.0.113.10", "fd00:10:96::80"])?;
+        cluster.await_settled(NODE, &[])?;
+        let load = Load::start(cluster.at("visitor")?, WEB_ADDRESS, Duration::from_millis(10))?;
+        let wanted = everything(node)?;
+        for commands in DRIFTS {
+            drift(node, commands)?;
+            await_repaired(node, &wanted)
+                .and_then(|()| await_whole(node))
+                .with_context(|| format!("after `{commands}`"))?;
+        }
+        load.go_on(1)?;
+        for from in ["visitor", NODE] {
+            cluster.at(from)?.get(WEB_ADDRESS)?;
+        }
+        Ok(())
+    })
+}
+
+/// What we change ourselves is told of too, and no reason to read the kernel.
+#[test]
+fn own_changes_are_no_drift() -> TestResult {
+    /// Read with everything else, and never otherwise.
+    const READING: &str = r#"kube_ipvs_netlink_seconds_total{subsystem="addresses",operation="read"}"#;
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        let _proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        await_web(cluster, NODE)?;
+        cluster.await_settled(NODE, &[])?;
+        let before = metric(node, READING)?;
+        for pods in [&["web-1"][..], &["web-2", "web-3"], &[], &all_web()] {
+            cluster.manifests.write("web-slice", &web_slice(pods))?;
+            cluster.await_settled(NODE, &[])?;
+        }
+        cluster.manifests.remove("web")?;
+        node.await_vips(&[])?;
+        cluster.manifests.write("web", &web_service())?;
+        node.await_vips(&["10.96.0.80"])?;
+        cluster.await_settled(NODE, &[])?;
+        throughout(Duration::from_secs(3), || {
+            let after = metric(node, READING)?;
+            ensure!(after == before, "the kernel was read: {after} s of reading, {before} s before");
+            Ok(())
+        })
+    })
+}
