@@ -109,6 +109,53 @@ impl PodSources {
         let ranges: Vec<IpNet> = ranges.iter().map(IpNet::trunc).collect();
         IpNet::aggregate(&ranges).into_iter().collect()
     }
+
+    /// The ranges of pods without those of this node, as far as these are known.
+    pub(crate) fn elsewhere(&self, node: Option<&Node>, host: &BTreeSet<NodeAddress>) -> BTreeSet<IpNet> {
+        let own = self.own(node, host);
+        let is_told = |range: &IpNet| has_family(&own, Family::of(range.addr()));
+        let all = self.select(node).into_iter().filter(is_told).collect();
+        own.iter().fold(all, |ranges: BTreeSet<IpNet>, own| {
+            ranges.into_iter().flat_map(|range| without(range, own)).collect()
+        })
+    }
+
+    /// The families that have pods, and of them nobody knows which are on this node.
+    pub(crate) fn untold(&self, node: Option<&Node>, host: &BTreeSet<NodeAddress>) -> Vec<Family> {
+        let Self::Ranges(all) = self else { return Vec::new() };
+        let own = self.own(node, host);
+        let is_untold = |family: &Family| has_family(all, *family) && !has_family(&own, *family);
+        Family::ALL.into_iter().filter(is_untold).collect()
+    }
+
+    /// The ranges of this node's pods, one of many nodes' ranges. Not every network keeps to `spec.podCIDRs`, and then
+    /// they say nothing; where it does, the node has an address in them, such as that of the pods' bridge.
+    fn own(&self, node: Option<&Node>, host: &BTreeSet<NodeAddress>) -> Vec<IpNet> {
+        let is_kept_to = |cidr: &IpNet| host.iter().any(|host| cidr.contains(&host.address));
+        match self {
+            Self::Ranges(_) => {
+                let cidrs = node.into_iter().flat_map(|node| &node.pod_cidrs);
+                cidrs.map(IpNet::trunc).filter(is_kept_to).collect()
+            }
+            Self::OwnNode => Vec::new(),
+        }
+    }
+}
+
+fn has_family(ranges: &[IpNet], family: Family) -> bool {
+    ranges.iter().any(|range| Family::of(range.addr()) == family)
+}
+
+/// What is left of a range without a part of it.
+fn without(range: IpNet, part: &IpNet) -> Vec<IpNet> {
+    match (part.contains(&range), range.contains(part)) {
+        (true, _) => Vec::new(),
+        (false, false) => vec![range],
+        (false, true) => {
+            let halves = range.subnets(range.prefix_len() + 1).into_iter().flatten();
+            halves.flat_map(|half| without(half, part)).collect()
+        }
+    }
 }
 
 /// On which addresses of the node its node ports are served (`--nodeport-addresses`).

@@ -118,7 +118,11 @@ impl Change {
             Self::RemoveElement(Element::Key(KeySet::Firewall, _)) => Phase::Record,
             // A set refuses a range that overlaps with one that is still to be taken out.
             Self::RemoveElement(
-                Element::Allowed(..) | Element::ServiceRange(_) | Element::PodSource(_) | Element::Outside(_),
+                Element::Allowed(..)
+                | Element::ServiceRange(_)
+                | Element::PodSource(_)
+                | Element::PodElsewhere(_)
+                | Element::Outside(_),
             )
             | Self::AddElement { .. } => Phase::Record,
             Self::AddServer { .. } | Self::UpdateServer { .. } => Phase::Open,
@@ -152,6 +156,7 @@ impl Change {
                 | Element::HealthCheck(_)
                 | Element::ServiceRange(_)
                 | Element::PodSource(_)
+                | Element::PodElsewhere(_)
                 | Element::Outside(_) => None,
             },
             Self::AddServer { key, .. }

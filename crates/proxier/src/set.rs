@@ -130,6 +130,8 @@ pub enum Element {
     ServiceRange(IpNet),
     /// Pods, in the set `cluster-sources`.
     PodSource(IpNet),
+    /// Pods of other nodes, in the set `pods-elsewhere`: for the external policy `Local` of this node they are outside.
+    PodElsewhere(IpNet),
     /// Who is outside the cluster unless it is a pod, in the set `outside`: everybody, of a family whose pods are
     /// known.
     Outside(Family),
@@ -148,8 +150,10 @@ pub(crate) const HAIRPIN: &str = "hairpin";
 pub(crate) const HEALTH_CHECKS: &str = "health-checks";
 pub(crate) const SERVICE_RANGES: &str = "service-ranges";
 pub(crate) const POD_SOURCES: &str = "cluster-sources";
+pub(crate) const PODS_ELSEWHERE: &str = "pods-elsewhere";
 pub(crate) const OUTSIDE: &str = "outside";
 pub(crate) const SILENT: &str = "silent";
+pub(crate) const GATEWAYS: &str = "default-gateways";
 pub(crate) const SHORT_CUTS: &str = "short-cuts";
 
 /// All addresses of a family.
@@ -171,6 +175,7 @@ impl Element {
             Self::HealthCheck(_) => HEALTH_CHECKS,
             Self::ServiceRange(_) => SERVICE_RANGES,
             Self::PodSource(_) => POD_SOURCES,
+            Self::PodElsewhere(_) => PODS_ELSEWHERE,
             Self::Outside(_) => OUTSIDE,
             Self::Silent(_) => SILENT,
             Self::ShortCut(..) => SHORT_CUTS,
@@ -185,7 +190,9 @@ impl Element {
             }
             Self::Vip(address) => Family::of(*address),
             Self::Hairpin(_, endpoint) => Family::of(endpoint.address),
-            Self::ServiceRange(range) | Self::PodSource(range) => Family::of(range.addr()),
+            Self::ServiceRange(range) | Self::PodSource(range) | Self::PodElsewhere(range) => {
+                Family::of(range.addr())
+            }
             Self::Outside(family) => *family,
             Self::Silent(_) => Family::V4,
         }
@@ -206,7 +213,9 @@ impl fmt::Display for Element {
             Self::Hairpin(protocol, EndpointAddress { address, port }) => {
                 write!(f, "{address} . {address} . {} . {port}", nft_name(*protocol))?;
             }
-            Self::ServiceRange(range) | Self::PodSource(range) => write!(f, "{range}")?,
+            Self::ServiceRange(range) | Self::PodSource(range) | Self::PodElsewhere(range) => {
+                write!(f, "{range}")?;
+            }
             Self::Outside(family) => write!(f, "{}", everybody(*family))?,
             Self::Silent(address) => write!(f, "{address}")?,
             Self::ShortCut(at, EndpointAddress { address, port }) => {

@@ -38,6 +38,8 @@ pub struct State {
     pub service_ranges: BTreeSet<IpNet>,
     /// The elements of the set `cluster-sources`.
     pub pod_sources: BTreeSet<IpNet>,
+    /// The elements of the set `pods-elsewhere`.
+    pub pods_elsewhere: BTreeSet<IpNet>,
     /// The families whose set `outside` has its element.
     pub outside: BTreeSet<Family>,
     /// The elements of the set `silent`.
@@ -196,6 +198,7 @@ impl State {
             Element::HealthCheck(key) => self.health_checks.contains(&key),
             Element::ServiceRange(range) => self.service_ranges.contains(&range),
             Element::PodSource(range) => self.pod_sources.contains(&range),
+            Element::PodElsewhere(range) => self.pods_elsewhere.contains(&range),
             Element::Outside(family) => self.outside.contains(&family),
             Element::Silent(address) => self.silent.contains(&address),
             Element::ShortCut(key, to) => self.short_cuts.get(&key) == Some(&to),
@@ -229,6 +232,9 @@ impl State {
             }
             Element::PodSource(range) => {
                 self.pod_sources.insert(range);
+            }
+            Element::PodElsewhere(range) => {
+                self.pods_elsewhere.insert(range);
             }
             Element::Outside(family) => {
                 self.outside.insert(family);
@@ -266,6 +272,9 @@ impl State {
             }
             Element::PodSource(range) => {
                 self.pod_sources.remove(&range);
+            }
+            Element::PodElsewhere(range) => {
+                self.pods_elsewhere.remove(&range);
             }
             Element::Outside(family) => {
                 self.outside.remove(&family);

@@ -55,6 +55,8 @@ pub(super) struct Owner<'a> {
     /// How soon the kernel is read when it tells of drift.
     pace: Pace,
     known: Known,
+    /// Whether it was said that pods of other nodes cannot be told apart.
+    is_told_of_pods: bool,
     /// Whether something has come that no turn has seen.
     has_news: bool,
     /// Of what has come since the last turn, what health and metrics need.
@@ -100,6 +102,7 @@ impl<'a> Owner<'a> {
             earliest: Duration::ZERO,
             pace: Pace::default(),
             known: Known::default(),
+            is_told_of_pods: false,
             has_news: false,
             taken: Taken::default(),
             asks: Vec::new(),
@@ -211,7 +214,22 @@ impl<'a> Owner<'a> {
             self.earliest = self.clock.now() + self.pause;
         }
         tell(&turn);
+        if turn.whole && !self.is_told_of_pods {
+            self.tell_of_pods();
+        }
         self.announcer.turned(&turn, self.clock.now());
+    }
+
+    /// Says once, where it matters, that pods of other nodes cannot be told from those of this one.
+    fn tell_of_pods(&mut self) {
+        for family in self.engine.cluster().untold_pods() {
+            self.is_told_of_pods = true;
+            tracing::warn!(
+                "{family} pods of other nodes are taken for pods of this one where a Service has externalTrafficPolicy: \
+                 Local: this Node has no range in spec.podCIDRs in which this host has an address; they reach all \
+                 endpoints, and not with their own address"
+            );
+        }
     }
 
     /// Goes on with what kube-proxy left.

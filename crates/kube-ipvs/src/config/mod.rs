@@ -252,6 +252,7 @@ impl Configuration {
             },
             tcp_be_liberal: self.conntrack.tcp_be_liberal,
             vip_ping: self.own.vip_ping,
+            refuse_unallocated: self.own.refuse_unallocated,
             localhost_node_ports: self.own.localhost_node_ports,
             strict_arp: self.ipvs.strict_arp,
             scoped_arp: self.own.scoped_arp,

@@ -14,6 +14,10 @@ pub struct Own {
     #[arg(id = "vip-ping", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "true", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
     pub vip_ping: bool,
 
+    /// Refuse connections to addresses of a ServiceCIDR that no Service has and that only a default route leads to
+    #[arg(id = "refuse-unallocated", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "true", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
+    pub refuse_unallocated: bool,
+
     /// Serve node ports on 127.0.0.1 too, for processes of this node
     #[arg(id = "localhost-nodeports", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
     pub localhost_node_ports: bool,
@@ -59,6 +63,7 @@ impl Default for Own {
         Self {
             scoped_arp: false,
             vip_ping: true,
+            refuse_unallocated: true,
             localhost_node_ports: false,
             take_over: true,
             drain_cap: GoDuration::seconds(600),

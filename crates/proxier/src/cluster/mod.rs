@@ -26,7 +26,7 @@ use crate::{
     config::{Config, NodePortAddresses, PodSources},
     model::{
         Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Service, ServiceCidr,
-        ServiceId, ServicePort, SliceId,
+        ServiceId, ServicePort, SliceId, TrafficPolicy, VirtualServerKey,
     },
 };
 
@@ -51,6 +51,8 @@ pub struct Cluster {
     service_ranges: BTreeSet<IpNet>,
     /// Where pods are. Invariant: what `pod_source_policy` selects.
     pod_sources: BTreeSet<IpNet>,
+    /// Where pods of other nodes are. Invariant: what `pod_source_policy` selects.
+    pods_elsewhere: BTreeSet<IpNet>,
     host_addresses: BTreeSet<NodeAddress>,
     /// Where we reach the API server.
     api_server: BTreeSet<IpAddr>,
@@ -81,6 +83,7 @@ impl Cluster {
             pod_source_policy: config.pod_sources.clone(),
             pod_sources: config.pod_sources.select(None),
             max_virtual_servers: config.max_virtual_servers,
+            pods_elsewhere: BTreeSet::new(),
             services: HashMap::default(),
             slices: HashMap::default(),
             slices_of: HashMap::default(),
@@ -231,6 +234,20 @@ impl Cluster {
     /// The sources of pods.
     pub fn pod_sources(&self) -> &BTreeSet<IpNet> {
         &self.pod_sources
+    }
+
+    /// Where pods of other nodes are, as far as they can be told from those of this one.
+    pub fn pods_elsewhere(&self) -> &BTreeSet<IpNet> {
+        &self.pods_elsewhere
+    }
+
+    /// The families whose pods of other nodes cannot be told from those of this one, if any Service asks for it: one
+    /// whose external policy is `Local`.
+    pub fn untold_pods(&self) -> Vec<Family> {
+        if !self.services.values().any(|service| service.external_policy == TrafficPolicy::Local) {
+            return Vec::new();
+        }
+        self.pod_source_policy.untold(self.own_node(), &self.host_addresses)
     }
 
     /// Whether the address is one of this node, on a link of this host or not.

@@ -47,7 +47,7 @@ impl Cluster {
                 self.mark_filtered();
             }
             self.select_node_port_addresses();
-            self.pod_sources = self.pod_source_policy.select(self.own_node());
+            self.select_pods();
         }
     }
 
@@ -63,6 +63,7 @@ impl Cluster {
             self.mark_filtered();
         }
         self.select_node_port_addresses();
+        self.select_pods();
     }
 
     /// The addresses of this host that others can reach, in ascending order.
@@ -73,6 +74,13 @@ impl Cluster {
     /// What our Node names as its `InternalIP`.
     pub(super) fn own_internal_ips(&self) -> &[IpAddr] {
         self.own_node().map_or(&[], |node| &node.internal_ips)
+    }
+
+    /// Selects the sources of pods again.
+    pub(super) fn select_pods(&mut self) {
+        let node = self.nodes.get(&self.hostname);
+        self.pod_sources = self.pod_source_policy.select(node);
+        self.pods_elsewhere = self.pod_source_policy.elsewhere(node, &self.host_addresses);
     }
 
     /// Marks the Services that have one of these addresses.

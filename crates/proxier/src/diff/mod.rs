@@ -90,6 +90,13 @@ impl Differ<'_> {
         wanted.difference(known).for_each(|range| self.element(Element::ServiceRange(*range), true, false));
     }
 
+    /// Compares the ranges of pods of other nodes.
+    pub(crate) fn pods_elsewhere(&mut self, wanted: &BTreeSet<IpNet>) {
+        let known = &self.known.pods_elsewhere;
+        known.difference(wanted).for_each(|range| self.element(Element::PodElsewhere(*range), false, true));
+        wanted.difference(known).for_each(|range| self.element(Element::PodElsewhere(*range), true, false));
+    }
+
     /// Compares the sources of pods.
     pub(crate) fn pod_sources(&mut self, wanted: &BTreeSet<IpNet>) {
         let known = &self.known.pod_sources;

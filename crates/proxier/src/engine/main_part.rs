@@ -41,7 +41,7 @@ impl Engine {
 fn is_of_all(change: &Change) -> bool {
     match change {
         Change::AddElement { element, .. } | Change::RemoveElement(element) => {
-            matches!(element, Element::ServiceRange(_) | Element::PodSource(_))
+            matches!(element, Element::ServiceRange(_) | Element::PodSource(_) | Element::PodElsewhere(_))
         }
         _ => false,
     }

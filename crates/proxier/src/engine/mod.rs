@@ -293,6 +293,7 @@ impl Engine {
         }
         differ.service_ranges(self.cluster.service_ranges());
         differ.pod_sources(self.cluster.pod_sources());
+        differ.pods_elsewhere(self.cluster.pods_elsewhere());
         let mut changes = differ.changes;
         self.unforgotten.plan(known, &mut changes);
         Decision { plan: Plan::new(changes), skipped: wanted.skipped, health_checks }

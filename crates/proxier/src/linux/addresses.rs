@@ -13,6 +13,7 @@ use netlink_packet_route::{
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
+use super::routes;
 use crate::{
     kernel::{Cause, Failure},
     plan::Change,
@@ -80,6 +81,11 @@ impl Addresses {
         let list = self.list()?;
         let others = list.iter().filter(|message| message.header.index != self.index);
         Ok(others.filter_map(local_address).collect())
+    }
+
+    /// Reads where the default routes lead.
+    pub(super) fn default_gateways(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
+        routes::default_gateways(&mut self.socket)
     }
 
     /// Binds addresses and takes addresses off.

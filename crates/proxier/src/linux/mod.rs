@@ -24,6 +24,7 @@ mod meter;
 mod nft;
 mod notices;
 mod record;
+mod routes;
 mod settings;
 pub mod sysctl;
 mod takeover;
@@ -35,6 +36,8 @@ use std::{
     sync::Arc,
     time::Instant,
 };
+
+use netlink_batch::Error;
 
 use crate::{
     kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable},
@@ -264,7 +267,16 @@ impl Kernel for LinuxKernel {
         self.timed(Subsystem::Ipvs, Prepare, timeouts).map_err(unusable("IPVS"))?;
         let addresses = |kernel: &mut Self| kernel.addresses.prepare();
         self.timed(Subsystem::Addresses, Prepare, addresses).map_err(unusable(DEVICE))?;
-        self.timed(Subsystem::Nftables, Prepare, |kernel| kernel.nft.prepare()).map_err(unusable("nftables"))
+        let nft = |kernel: &mut Self| {
+            kernel.nft.prepare()?;
+            match kernel.addresses.default_gateways() {
+                Ok(gateways) => kernel.nft.set_gateways(&gateways),
+                // Those known so far stay: they change seldom.
+                Err(Error::Interrupted) => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        self.timed(Subsystem::Nftables, Prepare, nft).map_err(unusable("nftables"))
     }
 
     fn observe(&mut self) -> Result<State, Unusable> {

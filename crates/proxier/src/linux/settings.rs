@@ -15,6 +15,8 @@ pub struct Settings {
     pub tcp_be_liberal: bool,
     /// Whether VIPs answer pings.
     pub vip_ping: bool,
+    /// Whether addresses of a ServiceCIDR are refused that nobody has and only a default route leads to.
+    pub refuse_unallocated: bool,
     /// Whether what [`Config::localhost_node_ports`](crate::Config::localhost_node_ports) needs is set.
     pub localhost_node_ports: bool,
     /// kube-proxy's `strictARP`: no device answers for another one's address, whatever it is for.
@@ -69,6 +71,7 @@ impl Default for Settings {
             local_detector: LocalDetector::Sources,
             tcp_be_liberal: false,
             vip_ping: true,
+            refuse_unallocated: true,
             localhost_node_ports: false,
             strict_arp: false,
             scoped_arp: false,

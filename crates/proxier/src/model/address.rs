@@ -20,6 +20,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// Its number in the IP header (`IPPROTO_*`).
     pub fn number(self) -> u8 {
         match self {
@@ -31,7 +34,7 @@ impl Protocol {
 
     /// The protocol of a number in the IP header, if Services can have it.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|protocol| protocol.number() == number)
+        Self::ALL.into_iter().find(|protocol| protocol.number() == number)
     }
 }
 

@@ -20,7 +20,8 @@ use scenarios::{
 use table::{
     Case,
     Condition::{Gone, NotReady, Ready, Terminating},
-    DROPS, Fate, Kind, PODS, POLICIES, Source, State, TRANSPORTS, cases, node_port, port,
+    DROPS, Fate, Kind, PODS, POLICIES, Source, State, TRANSPORTS, cases, cases_of_pods_elsewhere, node_port,
+    port,
 };
 
 /// How many cases at a time: enough to keep a small machine busy, where hardly any has to wait.
@@ -71,6 +72,22 @@ fn manifests(state: State) -> String {
         format!("{service}---\n{}---\n{}---\n", slice("v4", 0), slice("v6", 1))
     };
     POLICIES.iter().enumerate().map(one).collect()
+}
+
+/// The Nodes, with the ranges of their pods.
+fn nodes(cluster: &Cluster) -> String {
+    let one = |(node, number): (&scenarios::Node, usize)| {
+        let (v4, v6) = (format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64"));
+        format!(
+            "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {}}}\nspec: {{podCIDR: {v4}, podCIDRs: [{v4}, \
+             \"{v6}\"]}}\nstatus:\n  addresses:\n  - {{type: InternalIP, address: \"{}\"}}\n  - {{type: \
+             InternalIP, address: \"{}\"}}\n",
+            node.name(),
+            node.ipv4(),
+            node.ipv6()
+        )
+    };
+    cluster.nodes().iter().zip(1..).map(one).collect()
 }
 
 fn servers(cluster: &Cluster) -> Result<Vec<Server>> {
@@ -248,8 +265,9 @@ fn check(cluster: &Cluster, owners: &Owners, state: State, cases: &[Case]) -> Re
     Ok(())
 }
 
-/// What becomes of these cases in every state of the endpoints, on a cluster of their own.
-fn in_every_state(cases: Vec<Case>) -> TestResult {
+/// What becomes of these cases in every state of the endpoints, on a cluster of their own. Its Nodes say which pods are
+/// theirs, or do not.
+fn in_every_state(cases: Vec<Case>, have_ranges: bool) -> TestResult {
     let builder = Cluster::builder()
         .pod("near", "node-1", "10.244.1.9 fd00:10:244:1::9")
         .pod("visitor", "node-3", "10.244.3.9 fd00:10:244:3::9")
@@ -261,6 +279,9 @@ fn in_every_state(cases: Vec<Case>) -> TestResult {
         route(cluster, "client", "node-1")?;
         route(cluster, "far-client", "node-3")?;
         let owners = owners(cluster)?;
+        if have_ranges {
+            cluster.manifests.write("nodes", &nodes(cluster))?;
+        }
         for node in cluster.nodes() {
             // Kernels send one peer a few ICMP errors a second; here it asks hundreds of times in one.
             node.namespace().sysctls(&[("ipv4.icmp_ratemask", "0"), ("ipv6.icmp.ratemask", "128")])?;
@@ -283,10 +304,18 @@ fn in_every_state(cases: Vec<Case>) -> TestResult {
 
 #[test]
 fn every_client_every_address_every_policy_in_every_state() -> TestResult {
-    in_every_state(cases().into_iter().filter(|case| !case.node_3_asks_node_1()).collect())
+    in_every_state(cases().into_iter().filter(|case| !case.node_3_asks_node_1()).collect(), false)
 }
 
 #[test]
 fn a_node_asks_at_the_node_ports_of_one_with_an_endpoint() -> TestResult {
-    in_every_state(cases().into_iter().filter(Case::node_3_asks_node_1).collect())
+    in_every_state(cases().into_iter().filter(Case::node_3_asks_node_1).collect(), false)
+}
+
+/// "should fallback to local terminating endpoints when there are no ready endpoints with externalTrafficPolicy=Local"
+/// asks from a pod at the node port of another node: there it is outside, keeps its address, and gets an answer where
+/// an endpoint is local only.
+#[test]
+fn a_pod_asks_at_the_node_ports_of_a_node_that_is_not_its_own() -> TestResult {
+    in_every_state(cases_of_pods_elsewhere(), true)
 }

@@ -57,6 +57,10 @@ pub(super) type State = [Condition; 2];
 pub(super) struct Case {
     pub(super) client: &'static str,
     who: Who,
+    /// The node that the client is on, or that it enters at.
+    node: &'static str,
+    /// Whether pods of other nodes are told from those of a node.
+    told_apart: bool,
     /// The node that the packets reach first.
     pub(super) entry: &'static str,
     pub(super) kind: Kind,
@@ -123,8 +127,12 @@ impl Case {
     /// What is to become of it.
     pub(super) fn fate(&self, state: State) -> Fate {
         let (internal, external) = POLICIES[self.service];
-        // A process is known by its own node only; a pod by every node, as its address says where it is.
-        let is_inside = self.who == Who::Pod || self.is_at_home();
+        // A process is known by its own node only; so is a pod where its node's range of addresses is known, and where
+        // it is not, a pod is known by every node.
+        let is_inside = match self.who {
+            Who::Pod => !self.told_apart || self.node == self.entry,
+            Who::Node | Who::Outside => self.is_at_home(),
+        };
         let policy = match self.kind {
             Kind::ClusterIp => internal,
             // Who is inside does not go out to come in again.
@@ -141,7 +149,8 @@ impl Case {
             };
         }
         let keeps = match (self.who, self.kind) {
-            (Who::Pod, kind) => kind != Kind::NodePort,
+            (Who::Pod, Kind::NodePort) => !is_inside && external == "Local",
+            (Who::Pod, _) => true,
             // A process takes the VIP for its source, or an address of its node.
             (Who::Node, _) if self.is_at_home() => false,
             (_, Kind::ClusterIp) => false,
@@ -173,15 +182,23 @@ pub(super) fn node_port(service: usize, transport: Transport) -> usize {
     30_001 + service + usize::from(port(transport))
 }
 
+/// The lines of pods that ask at the node ports of the other node, where that one tells them from its own.
+pub(super) fn cases_of_pods_elsewhere() -> Vec<Case> {
+    let elsewhere = cases().into_iter().filter(|case| case.who == Who::Pod && case.node != case.entry);
+    elsewhere.map(|case| Case { told_apart: true, ..case }).collect()
+}
+
 /// All lines.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (client, who, entry) in CLIENTS {
+    for (client, who, node) in CLIENTS {
         for kind in KINDS {
             for service in 0..POLICIES.len() {
                 for v6 in [false, true] {
                     for (transport, _) in TRANSPORTS {
-                        let case = Case { client, who, entry, kind, service, v6, transport };
+                        let (entry, told_apart) = (node, false);
+                        let case =
+                            Case { client, who, node, told_apart, entry, kind, service, v6, transport };
                         cases.push(case);
                         if kind == Kind::NodePort && who != Who::Outside {
                             // Node ports of another node, too.

@@ -97,9 +97,9 @@ fn every_flag_of_kube_proxy_has_its_field() {
 #[test]
 fn our_own_flags() {
     let own = parse(
-        "--scoped-arp --vip-ping=false --localhost-nodeports --take-over=false --drain-cap=1h --watch-timeout=30s \
-         --service-metrics-limit=7 --external-ip-ranges=203.0.113.7/24,2001:db8::/32 --reserved-ports=22,443-445 \
-         --max-virtual-servers-per-service=5",
+        "--scoped-arp --vip-ping=false --refuse-unallocated=false --localhost-nodeports --take-over=false --drain-cap=1h \
+         --watch-timeout=30s --service-metrics-limit=7 --external-ip-ranges=203.0.113.7/24,2001:db8::/32 \
+         --reserved-ports=22,443-445 --max-virtual-servers-per-service=5",
     )
     .own;
     assert_eq!(
@@ -107,6 +107,7 @@ fn our_own_flags() {
         Own {
             scoped_arp: true,
             vip_ping: false,
+            refuse_unallocated: false,
             localhost_node_ports: true,
             take_over: false,
             drain_cap: GoDuration::seconds(3600),

@@ -67,6 +67,44 @@ fn the_ranges_of_the_own_node_come_change_and_go() {
     );
 }
 
+/// Issue 13: for the policy `Local` a pod of another node is outside.
+#[test]
+fn pods_of_other_nodes_are_told_apart_where_the_network_keeps_to_the_own_node_s_ranges() {
+    let ranges = ["10.244.0.0/22", "fd00:244::/63"].map(|range| range.parse().unwrap());
+    let (mut engine, mut kernel) = start(|config| config.pod_sources = PodSources::Ranges(Vec::from(ranges)));
+    let policy = TrafficPolicy::Local;
+    let web = Service { external_policy: policy, ..service("web", &["10.0.0.1"], &[(80, None)]) };
+    turn(&mut engine, &mut kernel, 0, [Event::ServiceApplied(web), node("node-2", &["10.244.2.0/24"])]);
+    assert_eq!(engine.cluster().untold_pods(), [Family::V4, Family::V6]);
+    // What the controller manager gave the Node, and the network of pods does not use.
+    let own = node("node-1", &["10.244.1.0/24", "fd00:244:0:1::/64"]);
+    check(&turn(&mut engine, &mut kernel, 1, [own, addresses(&["10.244.7.1"])]), expect![""]);
+    assert_eq!(engine.cluster().untold_pods(), [Family::V4, Family::V6]);
+    check(
+        &turn(&mut engine, &mut kernel, 2, [addresses(&["10.244.7.1", "10.244.1.1"])]),
+        expect![[r#"
+            + element pods-elsewhere { 10.244.0.0/24 }
+            + element pods-elsewhere { 10.244.2.0/23 }
+        "#]],
+    );
+    assert_eq!(engine.cluster().untold_pods(), [Family::V6]);
+    check(
+        &turn(&mut engine, &mut kernel, 3, [addresses(&["10.244.1.1", "fd00:244:0:1::1"])]),
+        expect![[r#"
+            + element pods-elsewhere { fd00:244::/64 }
+        "#]],
+    );
+    assert_eq!(engine.cluster().untold_pods(), []);
+    check(
+        &turn(&mut engine, &mut kernel, 4, [node("node-1", &["10.244.0.0/22"])]),
+        expect![[r#"
+            - element pods-elsewhere { 10.244.0.0/24 }
+            - element pods-elsewhere { 10.244.2.0/23 }
+            - element pods-elsewhere { fd00:244::/64 }
+        "#]],
+    );
+}
+
 #[test]
 fn silence_is_kept_before_an_address_is_bound_and_until_it_is_gone() {
     let (mut engine, mut kernel) = start(|config| config.scoped_arp = true);

@@ -33,7 +33,9 @@ pub(super) const INTERVAL_END: u32 = 1;
 /// Straight to bytes: a first sync writes several elements for each Service and one for each endpoint on this node.
 pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>) {
     match element {
-        Element::ServiceRange(range) | Element::PodSource(range) => return append_range(out, range),
+        Element::ServiceRange(range) | Element::PodSource(range) | Element::PodElsewhere(range) => {
+            return append_range(out, range);
+        }
         Element::Outside(family) => return append_range(out, &everybody(*family)),
         _ => {}
     }
@@ -54,7 +56,10 @@ pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>
                 data(out, kind::DATA, |out| (push_address(out, *address), push_port(out, port.get())));
             }
             Element::Silent(address) => data(out, kind::KEY, |out| push_address(out, (*address).into())),
-            Element::ServiceRange(_) | Element::PodSource(_) | Element::Outside(_) => {}
+            Element::ServiceRange(_)
+            | Element::PodSource(_)
+            | Element::PodElsewhere(_)
+            | Element::Outside(_) => {}
         }
         if let Some(comment) = comment {
             let text = userdata::comment(userdata::COMMENT, comment);

@@ -16,6 +16,10 @@ const RELATED: u32 = 1 << 2;
 const NEW: u32 = 1 << 3;
 /// Keys of the expression `ct` (`enum nft_ct_keys`).
 const CT_STATE: u32 = 0;
+const CT_DIRECTION: u32 = 1;
+const CT_PORT: u32 = 12;
+const CT_ADDRESS_V4: u32 = 20;
+const CT_ADDRESS_V6: u32 = 22;
 const CT_STATUS: u32 = 2;
 /// The bit of `ct status` that says that the destination was changed.
 const CT_STATUS_DNAT: u32 = 1 << 5;
@@ -136,6 +140,69 @@ pub(super) fn not_diverted() -> Vec<Expressions> {
     ct(CT_STATUS, CT_STATUS_DNAT, Operator::Equal)
 }
 
+/// Loads the key that the first packet of the connection had when it came: `ct original ip daddr . meta l4proto . ct
+/// original proto-dst`.
+pub(super) fn original_key(family: Family) -> Vec<Expressions> {
+    let (address, words) = match family {
+        Family::V4 => (CT_ADDRESS_V4, 1),
+        Family::V6 => (CT_ADDRESS_V6, 4),
+    };
+    let protocol = vec![Meta::Key(MetaKey::L4Proto), Meta::DestinationRegister(register(words))];
+    vec![
+        original(address, Register::Reg1),
+        Expressions::Meta(protocol),
+        original(CT_PORT, register(words + 1)),
+    ]
+}
+
+/// Loads what conntrack knows of the direction in which the connection was opened.
+fn original(key: u32, into: Register) -> Expressions {
+    /// `NFTA_CT_DIRECTION`, and `IP_CT_DIR_ORIGINAL`.
+    const DIRECTION: u16 = 3;
+    const ORIGINAL: u8 = 0;
+    let number = |kind, value: u32| DefaultNla::new(kind, value.to_be_bytes().to_vec());
+    let direction = DefaultNla::new(DIRECTION, vec![ORIGINAL]);
+    Expressions::Other {
+        expression_type: "ct".into(),
+        attributes: vec![number(1, into.into()), number(2, key), direction],
+    }
+}
+
+/// Loads where the packet is sent next: `rt ip nexthop`. It has been routed in forward and output, and not before.
+pub(super) fn next_hop(family: Family) -> Expressions {
+    // `NFT_RT_NEXTHOP4` and `NFT_RT_NEXTHOP6`.
+    let key = match family {
+        Family::V4 => 1,
+        Family::V6 => 2,
+    };
+    other("rt", &[(1, Register::Reg1.into()), (2, key)])
+}
+
+/// `ct direction original`.
+pub(super) fn in_original_direction() -> Vec<Expressions> {
+    const ORIGINAL: u8 = 0;
+    let load = other("ct", &[(1, Register::Reg1.into()), (2, CT_DIRECTION)]);
+    vec![load, compare(Operator::Equal, vec![ORIGINAL])]
+}
+
+/// `ip protocol NUMBER` or `ip6 nexthdr NUMBER`.
+pub(super) fn next_header_is(family: Family, number: u8) -> Vec<Expressions> {
+    let load = payload(NETWORK_HEADER, next_header(family), 1, Register::Reg1);
+    vec![load, compare(Operator::Equal, vec![number])]
+}
+
+/// `ip protocol set NUMBER` or `ip6 nexthdr set NUMBER`. Checksums stay as they are.
+pub(super) fn set_next_header(family: Family, number: u8) -> Vec<Expressions> {
+    set_in_network_header(next_header(family), vec![number])
+}
+
+fn next_header(family: Family) -> u32 {
+    match family {
+        Family::V4 => 9,
+        Family::V6 => 6,
+    }
+}
+
 /// Compares some bits of what conntrack says with 0.
 fn ct(key: u32, bits: u32, operator: Operator) -> Vec<Expressions> {
     let load = other("ct", &[(1, Register::Reg1.into()), (2, key)]);
@@ -253,17 +320,19 @@ pub(super) fn is_arp_request() -> Vec<Expressions> {
 
 /// `arp saddr ip set ADDRESS`.
 pub(super) fn set_arp_field(field: ArpField, address: [u8; 4]) -> Vec<Expressions> {
-    let address = vec![
-        Immediate::DestinationRegister(Register::Reg1),
-        Immediate::Data(DataAttribute::Value(address.to_vec())),
-    ];
+    set_in_network_header(field.offset(), address.to_vec())
+}
+
+fn set_in_network_header(offset: u32, value: Vec<u8>) -> Vec<Expressions> {
     let store = vec![
         Payload::SourceRegister(Register::Reg1),
         Payload::Base(NETWORK_HEADER),
-        Payload::Offset(field.offset()),
-        Payload::Len(4),
+        Payload::Offset(offset),
+        Payload::Len(value.len() as u32),
     ];
-    vec![Expressions::Immediate(address), Expressions::Payload(store)]
+    let value =
+        vec![Immediate::DestinationRegister(Register::Reg1), Immediate::Data(DataAttribute::Value(value))];
+    vec![Expressions::Immediate(value), Expressions::Payload(store)]
 }
 
 /// `meta l4proto PROTOCOL`.

@@ -6,6 +6,7 @@ mod decode;
 mod element;
 mod expression;
 mod foreign;
+mod gateways;
 mod list;
 mod ruleset;
 mod sets;
@@ -30,8 +31,8 @@ use crate::{
     model::Family,
     plan::Change,
     set::{
-        ALLOWED, Element, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, SERVICE_RANGES, SHORT_CUTS,
-        SILENT, VIPS,
+        ALLOWED, Element, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, PODS_ELSEWHERE,
+        SERVICE_RANGES, SHORT_CUTS, SILENT, VIPS,
     },
     state::State,
 };
@@ -134,6 +135,7 @@ impl Nft {
             }
             state.service_ranges.extend(self.ranges(family, SERVICE_RANGES)?);
             state.pod_sources.extend(self.ranges(family, POD_SOURCES)?);
+            state.pods_elsewhere.extend(self.ranges(family, PODS_ELSEWHERE)?);
             if !self.elements(Table::Ip(family), OUTSIDE)?.is_empty() {
                 state.outside.insert(family);
             }

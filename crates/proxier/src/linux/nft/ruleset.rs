@@ -9,11 +9,23 @@ use super::{
 use crate::{
     linux::{LocalDetector, Settings},
     model::{Family, Protocol},
-    set::{ALLOWED, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, SERVICE_RANGES, SHORT_CUTS, VIPS},
+    set::{
+        ALLOWED, GATEWAYS, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, PODS_ELSEWHERE,
+        SERVICE_RANGES, SHORT_CUTS, VIPS,
+    },
 };
 
 /// The port at which nobody listens, `tcpmux`.
 const CLOSED_PORT: u16 = 1;
+
+/// The number that stands for a protocol between two hooks: nobody has it.
+fn hidden(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 250,
+        Protocol::Udp => 251,
+        Protocol::Sctp => 252,
+    }
+}
 
 /// All chains of one family, those first that others refer to.
 ///
@@ -29,10 +41,13 @@ pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
         Chain::plain("unserved", rules.unserved()),
         Chain::plain("to-service", rules.to_service()),
         Chain::plain("from-node", rules.sent_by_node()),
+        Chain::plain("hide", rules.hide()),
         Chain::hooked("firewall-in", "filter", PreRouting, -110, rules.firewall_in()),
-        Chain::hooked("nat-in", "nat", PreRouting, -105, rules.nat(rules.inside())),
-        Chain::hooked("nat-out", "nat", LocalOut, -105, rules.nat(Vec::new())),
+        Chain::hooked("nat-in", "nat", PreRouting, -105, rules.nat(rules.inside(), Vec::new())),
+        Chain::hooked("nat-out", "nat", LocalOut, -105, rules.nat(Vec::new(), rules.lost())),
         Chain::hooked("input", "filter", LocalIn, 90, rules.input()),
+        Chain::hooked("own-answers", "filter", LocalIn, 95, rules.own_answers()),
+        Chain::hooked("show", "filter", LocalIn, 100, rules.show()),
         Chain::hooked("output", "filter", LocalOut, -150, rules.output()),
         Chain::hooked("unallocated", "filter", LocalOut, 0, rules.unallocated_out()),
         Chain::hooked("forward", "filter", Forward, 0, rules.forward()),
@@ -152,8 +167,9 @@ impl Rules<'_> {
         Rule::new("loadBalancerSourceRanges", [self.key_in(KeySet::Firewall), not_allowed, drop])
     }
 
-    /// `inside`: what tells that a packet comes from within the cluster.
-    fn nat(&self, inside: Vec<Expressions>) -> Vec<Rule> {
+    /// `inside`: what tells that a packet comes from within the cluster. `lost`: what tells that it goes by a default
+    /// route, where that is known.
+    fn nat(&self, inside: Vec<Expressions>, lost: Vec<Expressions>) -> Vec<Rule> {
         // Linux's SCTP does not listen to ICMP errors about ports, but to an abort, which the node's own stack
         // gives at a port that is closed.
         let abort = |comment, condition, to_closed| {
@@ -170,13 +186,20 @@ impl Rules<'_> {
             ),
             abort("SCTP to what is reached by a short cut only", self.key_in(KeySet::Inner), closed()),
             abort("SCTP to a port that nobody serves", [self.to_vip(), not_served].concat(), closed()),
-            // The address is not this node's, so that the port alone would not lead to its stack.
-            abort(
-                "SCTP to a ClusterIP that nobody has",
-                [self.not_to_vip(), self.in_service_range()].concat(),
-                redirect_to_port(CLOSED_PORT),
-            ),
         ];
+        if self.settings.refuse_unallocated {
+            // The address is not this node's, so that the port alone would not lead to its stack.
+            let unallocated = [self.not_to_vip(), self.unallocated(), lost].concat();
+            let closed = redirect_to_port(CLOSED_PORT);
+            rules.push(abort("SCTP to a ClusterIP that nobody has", unallocated, closed));
+        }
+        if !inside.is_empty() {
+            let elsewhere = [self.source_in(PODS_ELSEWHERE), vec![return_()]];
+            rules.push(Rule::new(
+                "a pod of another node is outside: the policy Local is for it too",
+                elsewhere,
+            ));
+        }
         let to_node = [inside.clone(), self.key_in(KeySet::MasqueradeInside)].concat();
         rules.push(self.mark_if("a pod of another node gets its answer by way of this one", to_node));
         let divert = dnat_by(self.family, SHORT_CUTS);
@@ -193,6 +216,41 @@ impl Rules<'_> {
         ]
     }
 
+    /// Answers to the node's own connections. IPVS takes a SYN+ACK and any datagram for a first packet, and so the
+    /// answer to a connection that left from a node port for a client of that.
+    fn own_answers(&self) -> Vec<Rule> {
+        let not_in = |set: KeySet| [original_key(self.family), vec![is_not_in(set.name())]].concat();
+        let not_by_ipvs = [not_in(KeySet::Served), not_in(KeySet::Foreign)].concat();
+        vec![
+            Rule::new("no answer", [in_original_direction(), vec![accept()]]),
+            Rule::new(
+                "an answer to a node port that no virtual server sent there: IPVS must not see it",
+                [self.key_in(KeySet::Served), not_by_ipvs, vec![goto("hide")]],
+            ),
+        ]
+    }
+
+    /// IPVS lets pass what is of a protocol that it does not know.
+    fn hide(&self) -> Vec<Rule> {
+        let hide = |protocol: Protocol| {
+            let (known, unknown) = (protocol.number(), hidden(protocol));
+            Rule::new("until it is past IPVS", self.replace_protocol(known, unknown))
+        };
+        Protocol::ALL.into_iter().map(hide).collect()
+    }
+
+    fn show(&self) -> Vec<Rule> {
+        let show = |protocol: Protocol| {
+            let (known, unknown) = (protocol.number(), hidden(protocol));
+            Rule::new("it is past IPVS", self.replace_protocol(unknown, known))
+        };
+        Protocol::ALL.into_iter().map(show).collect()
+    }
+
+    fn replace_protocol(&self, from: u8, to: u8) -> [Vec<Expressions>; 2] {
+        [next_header_is(self.family, from), set_next_header(self.family, to)]
+    }
+
     fn output(&self) -> Vec<Rule> {
         vec![
             self.established(),
@@ -205,8 +263,10 @@ impl Rules<'_> {
         vec![
             self.established(),
             Rule::new("a VIP: it has been judged in output", [self.to_vip(), vec![accept()]]),
-            self.unallocated(),
         ]
+        .into_iter()
+        .chain(self.refuse_unallocated())
+        .collect()
     }
 
     fn forward(&self) -> Vec<Rule> {
@@ -221,15 +281,29 @@ impl Rules<'_> {
             // client would reset the connection.
             rules.push(Rule::new("no part of any connection", [state_invalid(), drop]));
         }
-        rules.push(self.unallocated());
+        rules.extend(self.refuse_unallocated());
         rules
     }
 
-    fn unallocated(&self) -> Rule {
-        Rule::new(
-            "a ClusterIP that nobody has: it would go round in circles",
-            [self.in_service_range(), state_new(), vec![goto("refuse")]],
-        )
+    /// What nobody has taken yet, and would be sent to a router that sends it back. An address that another route leads
+    /// to is somebody's, whatever the ServiceCIDR says; so is one that a virtual server has chosen.
+    fn refuse_unallocated(&self) -> Option<Rule> {
+        let not_in = |set: KeySet| [original_key(self.family), vec![is_not_in(set.name())]].concat();
+        let not_translated = [not_in(KeySet::Served), not_in(KeySet::Foreign)].concat();
+        let refused = [self.unallocated(), state_new(), self.lost(), not_translated, vec![goto("refuse")]];
+        let comment = "a ClusterIP that nobody has: it would go round in circles";
+        self.settings.refuse_unallocated.then(|| Rule::new(comment, refused))
+    }
+
+    /// To an address of a ServiceCIDR that no pod has.
+    fn unallocated(&self) -> Vec<Expressions> {
+        let not_to_pod = [load(self.family, &[Field::Destination]), vec![is_not_in(POD_SOURCES)]].concat();
+        [self.in_service_range(), not_to_pod].concat()
+    }
+
+    /// By way of a default gateway.
+    fn lost(&self) -> Vec<Expressions> {
+        vec![next_hop(self.family), is_in(GATEWAYS)]
     }
 
     fn masquerade(&self) -> Vec<Rule> {

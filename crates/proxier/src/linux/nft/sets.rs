@@ -9,8 +9,8 @@ use super::{TABLE, Table, userdata};
 use crate::{
     model::Family,
     set::{
-        ALLOWED, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, SERVICE_RANGES, SHORT_CUTS, SILENT,
-        VIPS,
+        ALLOWED, GATEWAYS, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, PODS_ELSEWHERE,
+        SERVICE_RANGES, SHORT_CUTS, SILENT, VIPS,
     },
 };
 
@@ -56,7 +56,14 @@ pub(super) fn sets(table: Table) -> Vec<NfTablesMessage> {
         ),
         set(HEALTH_CHECKS, &key, plain, "where load balancers ask this node for a Service's health"),
         set(SERVICE_RANGES, &[address], interval, "where ClusterIPs are taken from"),
+        set(GATEWAYS, &[address], plain, "where this node sends what it knows no other way to"),
         set(POD_SOURCES, &[address], interval, "pods"),
+        set(
+            PODS_ELSEWHERE,
+            &[address],
+            interval,
+            "pods of other nodes, if they can be told from those of this one",
+        ),
         set(
             OUTSIDE,
             &[address],

@@ -1,0 +1,52 @@
+//! The set of default gateways. No plan has it: they are the host's, whatever the Services say.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use netlink_batch::Error;
+use netlink_packet_netfilter::nftables::{NfTablesMessage, SetElementMessage};
+
+use super::{Nft, Table, decode::Content, element, in_set, transaction::Transaction};
+use crate::{
+    model::Family,
+    set::{Element, GATEWAYS},
+};
+
+impl Nft {
+    /// Makes the set what it should be.
+    pub(in crate::linux) fn set_gateways(&mut self, all: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        for family in Family::ALL {
+            let wanted = all.iter().copied().filter(|address| Family::of(*address) == family).collect();
+            let known = self.gateways(family)?;
+            if known == wanted {
+                continue;
+            }
+            let mut transaction = Transaction::new();
+            if let Some(gone) = elements(&known, &wanted) {
+                transaction.delete(Table::Ip(family), NfTablesMessage::DeleteSetElement(gone));
+            }
+            if let Some(new) = elements(&wanted, &known) {
+                transaction.create(Table::Ip(family), NfTablesMessage::NewSetElement(new));
+            }
+            transaction.commit(&mut self.socket)?;
+        }
+        Ok(())
+    }
+
+    fn gateways(&mut self, family: Family) -> Result<BTreeSet<IpAddr>, Error> {
+        let raws = self.elements(Table::Ip(family), GATEWAYS)?.into_iter();
+        // It holds addresses, as `vips` does.
+        let decoded = raws.filter_map(|raw| raw.decode(family, Content::Vips));
+        let addresses = decoded.filter_map(|(element, _)| match element {
+            Element::Vip(address) => Some(address),
+            _ => None,
+        });
+        Ok(addresses.collect())
+    }
+}
+
+/// The elements that one set has and another one lacks, if there are any.
+fn elements(of: &BTreeSet<IpAddr>, without: &BTreeSet<IpAddr>) -> Option<SetElementMessage> {
+    let mut bytes = Vec::new();
+    of.difference(without).for_each(|address| element::append(&mut bytes, &Element::Vip(*address), None));
+    (!bytes.is_empty()).then(|| in_set(GATEWAYS, bytes))
+}

@@ -1,0 +1,95 @@
+//! Connections of the node's own that leave from a node port.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, patience, scenario, time_out};
+
+const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
+/// Of TCP, from port 80 on. A port that a connection has left from is not free again for a while.
+const NODE_PORTS: [&str; 4] = ["30080", "30081", "30082", "30083"];
+
+/// `web` with node ports of TCP and one of UDP, in both families.
+fn services() -> String {
+    let web = Service::new("web").node_port_type().cluster_ip("10.96.0.80").cluster_ip("fd00:10:96::80");
+    let web = NODE_PORTS.iter().zip(80..).fold(web, |web, (node_port, port)| {
+        web.port_line(&format!("name: tcp-{port}, port: {port}, targetPort: 8080, nodePort: {node_port}"))
+    });
+    let web = web.port_line("name: udp, protocol: UDP, port: 53, targetPort: 8080, nodePort: 30053");
+    let slice = |name: &str, address: &str| {
+        let slice = (80..84).fold(Slice::of("web").name(name), |slice, port| {
+            slice.named_port(&format!("tcp-{port}"), "TCP", 8080)
+        });
+        slice.named_port("udp", "UDP", 8080).ready(address).on("node-1")
+    };
+    format!("{web}---\n{}---\n{}", slice("web-v4", "10.244.1.2"), slice("web-v6", "fd00:10:244:1::2"))
+}
+
+/// `curl`, by a port of its own or by one that the kernel chooses.
+fn curl(from: &Namespace, port: &str, to: &str) -> Result<()> {
+    let (url, time) = (format!("http://{to}/"), time_out());
+    let mut arguments = vec!["-sS", "--max-time", &time, &url];
+    if !port.is_empty() {
+        arguments.extend(["--local-port", port]);
+    }
+    let said = from.run("curl", &arguments)?;
+    ensure!(said.trim() == "client", "{to} from port {port}: {said}");
+    Ok(())
+}
+
+/// One question by UDP, from a socket that is bound to a port, and who answers.
+fn ask(from: &Namespace, at: &str, to: &str, who: &str) -> Result<()> {
+    let socket = from.enter(|| Ok(UdpSocket::bind(at)?))?;
+    socket.set_read_timeout(Some(patience(Duration::from_secs(60))))?;
+    socket.connect(to)?;
+    socket.send(b"who?")?;
+    let mut answer = [0; 100];
+    let length = socket.recv(&mut answer).with_context(|| format!("no answer from {to} to {at}"))?;
+    let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+    ensure!(answer.starts_with(&format!("{who} ")), "{to} to {at}: {answer}");
+    Ok(())
+}
+
+/// Issue 13, FC-09 and FC-28: the answer reaches the process, and the node ports are served as before.
+#[test]
+fn a_connection_that_leaves_from_a_node_port_is_answered() -> TestResult {
+    let builder = Cluster::builder().pod("web", "node-1", "10.244.1.2 fd00:10:244:1::2").pod(
+        "visitor",
+        "node-3",
+        "10.244.3.9 fd00:10:244:3::9",
+    );
+    scenario(builder, |cluster| {
+        let _servers = [
+            cluster.http("client", 80)?,
+            cluster.echo("client", Transport::Udp, 53)?,
+            cluster.echo("web", Transport::Tcp, 8080)?,
+            cluster.echo("web", Transport::Udp, 8080)?,
+        ];
+        cluster.manifests.write("web", &services())?;
+        let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        let (node, client) = (cluster.at("node-3")?, cluster.at("client")?);
+        node.await_vips(&["10.96.0.80", "fd00:10:96::80"])?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        curl(node, "30080", "192.168.128.100:80")?;
+        curl(node, "30081", "[fd00:128::100]:80")?;
+        ask(node, "192.168.128.3:30053", "192.168.128.100:53", "client")?;
+        ask(node, "[fd00:128::3]:30053", "[fd00:128::100]:53", "client")?;
+        // A process that asks a Service from there is answered by IPVS.
+        ask(node, "0.0.0.0:30053", "10.96.0.80:53", "web")?;
+        // The node's range of ports for connections has node ports.
+        node.sysctls(&[("ipv4.ip_local_port_range", "30082 30083")])?;
+        curl(node, "", "192.168.128.100:80")?;
+        node.sysctls(&[("ipv4.ip_local_port_range", "32768 60999")])?;
+        let connections = node.run("ipvsadm", &["-Lnc"])?;
+        ensure!(!connections.contains("192.168.128.100:80 "), "IPVS took an answer:\n{connections}");
+        for at in ["192.168.128.3", "[fd00:128::3]"] {
+            for from in [client, node, cluster.at("visitor")?] {
+                let answer = from.echo(Transport::Tcp, &format!("{at}:30080"))?;
+                ensure!(answer.name == "web", "{answer:?}");
+                from.echo(Transport::Udp, &format!("{at}:30053"))?;
+            }
+        }
+        Ok(())
+    })
+}
