@@ -9,9 +9,9 @@ use scenarios::{
     patience, scenario, socket_address,
 };
 
-const VIPS: [&str; 2] = ["203.0.113.80", "2001:db8:e::80"];
+pub(crate) const VIPS: [&str; 2] = ["203.0.113.80", "2001:db8:e::80"];
 const CLUSTER_IPS: [&str; 2] = ["10.96.0.80", "fd00:10:96::80"];
-const CIDR: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
+pub(crate) const CIDR: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
 
 /// `address:80`, as it is written in the family.
 fn at_port_80(address: &str) -> String {
@@ -19,7 +19,7 @@ fn at_port_80(address: &str) -> String {
 }
 
 /// A dual-stack Service on TCP and UDP 80, with a VIP of each family.
-fn service(annotations: &[(&str, &str)], policy: &str) -> Service {
+pub(crate) fn service(annotations: &[(&str, &str)], policy: &str) -> Service {
     let service = Service::new("app")
         .line("type: LoadBalancer")
         .line("allocateLoadBalancerNodePorts: false")
@@ -32,7 +32,7 @@ fn service(annotations: &[(&str, &str)], policy: &str) -> Service {
 }
 
 /// Its slices, one of each family; endpoints with the node that they are on, or none.
-fn slices(endpoints: &[(&str, Option<&str>)]) -> String {
+pub(crate) fn slices(endpoints: &[(&str, Option<&str>)]) -> String {
     let of_family = |name: &str, v6: bool| {
         let slice = Slice::of("app").name(name).named_port("tcp", "TCP", 80).named_port("udp", "UDP", 80);
         endpoints.iter().fold(slice, |slice, (addresses, node)| {
@@ -45,7 +45,7 @@ fn slices(endpoints: &[(&str, Option<&str>)]) -> String {
 }
 
 /// Gives an endpoint the Service's addresses, and has it serve there.
-fn serve(cluster: &Cluster, name: &str) -> Result<Vec<Server>> {
+pub(crate) fn serve(cluster: &Cluster, name: &str) -> Result<Vec<Server>> {
     let namespace = cluster.at(name)?;
     let mut servers = vec![cluster.echo(name, Transport::Tcp, 80)?];
     for vip in VIPS.iter().chain(&CLUSTER_IPS) {
@@ -57,13 +57,13 @@ fn serve(cluster: &Cluster, name: &str) -> Result<Vec<Server>> {
 }
 
 /// Lets nodes pass on packets whose source is an address that they have too: the answers of endpoints.
-fn accept_answers(cluster: &Cluster) -> TestResult {
+pub(crate) fn accept_answers(cluster: &Cluster) -> TestResult {
     cluster.nodes().iter().try_for_each(|node| {
         node.namespace().sysctls(&[("ipv4.conf.all.accept_local", "1"), ("ipv4.conf.all.rp_filter", "0")])
     })
 }
 
-fn route_vips(cluster: &Cluster, node: u8) -> TestResult {
+pub(crate) fn route_vips(cluster: &Cluster, node: u8) -> TestResult {
     cluster.at("client")?.ip(&format!(
         "route replace 203.0.113.0/24 via 192.168.128.{node}\nroute replace 2001:db8:e::/64 via fd00:128::{node}"
     ))
@@ -88,7 +88,7 @@ fn answered(from: &Namespace, own: [&str; 2], ips: [&str; 2], names: &[&str]) ->
 }
 
 /// Waits until all real servers of a virtual server are forwarded to in this way, and until the VIPs are bound.
-fn await_forwarding(node: &Namespace, key: &str, forward: &str, count: usize) -> TestResult {
+pub(crate) fn await_forwarding(node: &Namespace, key: &str, forward: &str, count: usize) -> TestResult {
     node.await_vips(&[VIPS, CLUSTER_IPS].concat())?;
     eventually(|| {
         let table = node.ipvsadm()?;
@@ -102,7 +102,7 @@ fn await_forwarding(node: &Namespace, key: &str, forward: &str, count: usize) ->
 const CLIENT: [&str; 2] = ["192.168.128.100", "fd00:128::100"];
 const VISITOR: [&str; 2] = ["10.244.3.9", "fd00:10:244:3::9"];
 
-fn lan() -> ClusterBuilder {
+pub(crate) fn lan() -> ClusterBuilder {
     Cluster::builder()
         .host("real-1", "192.168.128.51 fd00:128::51")
         .host("real-2", "192.168.128.52 fd00:128::52")

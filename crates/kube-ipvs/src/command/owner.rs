@@ -57,6 +57,8 @@ pub(super) struct Owner<'a> {
     known: Known,
     /// Whether it was said that pods of other nodes cannot be told apart.
     is_told_of_pods: bool,
+    /// Whether IPVS was told to take up connections that another node had before.
+    takes_up_connections: bool,
     /// Whether something has come that no turn has seen.
     has_news: bool,
     /// Of what has come since the last turn, what health and metrics need.
@@ -103,6 +105,7 @@ impl<'a> Owner<'a> {
             pace: Pace::default(),
             known: Known::default(),
             is_told_of_pods: false,
+            takes_up_connections: false,
             has_news: false,
             taken: Taken::default(),
             asks: Vec::new(),
@@ -214,10 +217,23 @@ impl<'a> Owner<'a> {
             self.earliest = self.clock.now() + self.pause;
         }
         tell(&turn);
+        if !self.takes_up_connections && self.engine.takes_up_connections() {
+            self.take_up_connections();
+        }
         if turn.whole && !self.is_told_of_pods {
             self.tell_of_pods();
         }
         self.announcer.turned(&turn, self.clock.now());
+    }
+
+    /// Has IPVS take up connections that another node had before, once a Service asks for it.
+    fn take_up_connections(&mut self) {
+        self.takes_up_connections = true;
+        let consequence = "connections end when an address moves to this node, also those of Services with the scheduler \
+                           mh and forwarding without NAT";
+        if let Err(error) = sysctl::set("net/ipv4/vs/sloppy_tcp", "1", consequence) {
+            tracing::warn!("{error}");
+        }
     }
 
     /// Says once, where it matters, that pods of other nodes cannot be told from those of this one.

@@ -250,6 +250,13 @@ impl Cluster {
         self.pod_source_policy.untold(self.own_node(), &self.host_addresses)
     }
 
+    /// Whether a Service asks that its connections outlive a move of its addresses to another node: every node chooses
+    /// the same endpoint for a client, and none translates.
+    pub fn any_fails_over(&self, scheduler: Scheduler) -> bool {
+        let mut choices = self.forwarded.iter().filter_map(|id| self.services.get(id)).map(Service::choices);
+        choices.any(|choices| choices.scheduler.unwrap_or(scheduler) == Scheduler::MH)
+    }
+
     /// Whether the address is one of this node, on a link of this host or not.
     pub fn is_own_address(&self, address: IpAddr) -> bool {
         self.is_host_address(address) || self.own_node().is_some_and(|node| node.addresses.contains(&address))

@@ -122,6 +122,11 @@ impl Engine {
         self.verify = Some(self.verify.map_or(due, |before| before.min(due)));
     }
 
+    /// Whether IPVS must take up connections that it has not seen the beginning of (`net.ipv4.vs.sloppy_tcp`).
+    pub fn takes_up_connections(&self) -> bool {
+        self.cluster.any_fails_over(self.config.scheduler)
+    }
+
     /// Whether an address is bound to `kube-ipvs0`, as far as is known.
     pub fn has_bound(&self, address: IpAddr) -> bool {
         self.known.as_ref().is_some_and(|known| known.bound_vips.contains(&address))
