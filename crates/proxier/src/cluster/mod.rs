@@ -26,7 +26,7 @@ use crate::{
     config::{Config, NodePortAddresses, PodSources},
     model::{
         Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Service, ServiceCidr,
-        ServiceId, ServicePort, SliceId, TrafficPolicy, VirtualServerKey,
+        ServiceId, ServicePort, SliceId, TrafficPolicy,
     },
 };
 
