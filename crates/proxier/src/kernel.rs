@@ -80,13 +80,14 @@ pub enum Cause {
 }
 
 /// What failed of a plan so far, and so what must not be tried of the rest: nothing is made that could not be
-/// recorded as ours, no real server goes where somebody else's virtual server may be, and no record is taken
-/// back of what is still there.
+/// recorded as ours, no real server goes where somebody else's virtual server may be, and of what is still there
+/// neither the record is taken back nor the protection.
 #[derive(Debug, Default)]
 pub struct Setbacks {
     unrecorded: BTreeSet<Element>,
     unmade: BTreeSet<VirtualServerKey>,
-    unremoved: BTreeSet<Element>,
+    unremoved: BTreeSet<VirtualServerKey>,
+    still_bound: BTreeSet<IpAddr>,
 }
 
 impl Setbacks {
@@ -100,10 +101,10 @@ impl Setbacks {
                 self.unmade.insert(*key);
             }
             Change::RemoveServer(key) => {
-                self.unremoved.insert(Element::Key(KeySet::Served, *key));
+                self.unremoved.insert(*key);
             }
             Change::Unbind(address) => {
-                self.unremoved.insert(Element::Vip(*address));
+                self.still_bound.insert(*address);
             }
             _ => {}
         }
@@ -124,10 +125,20 @@ impl Setbacks {
             Change::AddRealServer { key, .. } if self.unmade.contains(key) => {
                 Some("not tried: its virtual server could not be made")
             }
-            Change::RemoveElement(element) if self.unremoved.contains(element) => {
-                Some("not tried: what it records is still there")
+            Change::RemoveElement { element, .. } if self.is_still_needed(element) => {
+                Some("not tried: what it records or protects is still there")
             }
             _ => None,
+        }
+    }
+
+    /// Whether an element is about something that could not be removed.
+    fn is_still_needed(&self, element: &Element) -> bool {
+        match element {
+            Element::Key(_, key) | Element::Allowed(key, _) => self.unremoved.contains(key),
+            Element::Vip(address) => self.still_bound.contains(address),
+            Element::Silent(address) => self.still_bound.contains(&IpAddr::V4(*address)),
+            _ => false,
         }
     }
 }

@@ -23,7 +23,12 @@ pub enum Change {
         replace: bool,
     },
     /// Takes an element out of its set.
-    RemoveElement(Element),
+    RemoveElement {
+        /// The set and the element.
+        element: Element,
+        /// Whether the virtual server goes that the element protects: then the element goes after it.
+        with_server: bool,
+    },
     /// Makes a virtual server.
     AddServer {
         /// Where it listens.
@@ -113,24 +118,28 @@ impl Change {
     pub fn phase(&self) -> Phase {
         match self {
             Self::AddElement { element: Element::ShortCut(..), .. } => Phase::Divert,
-            Self::RemoveElement(Element::ShortCut(..)) => Phase::Restore,
+            Self::RemoveElement { element: Element::ShortCut(..), .. } => Phase::Restore,
+            // Source ranges protect a virtual server for as long as it is there.
+            Self::RemoveElement { with_server: true, .. } => Phase::Forget,
             // With the ranges that it asks for, in one transaction: without them nobody would be let in.
-            Self::RemoveElement(Element::Key(KeySet::Firewall, _)) => Phase::Record,
+            Self::RemoveElement { element: Element::Key(KeySet::Firewall, _), .. } => Phase::Record,
             // A set refuses a range that overlaps with one that is still to be taken out.
-            Self::RemoveElement(
-                Element::Allowed(..)
-                | Element::ServiceRange(_)
-                | Element::PodSource(_)
-                | Element::PodElsewhere(_)
-                | Element::Outside(_),
-            )
+            Self::RemoveElement {
+                element:
+                    Element::Allowed(..)
+                    | Element::ServiceRange(_)
+                    | Element::PodSource(_)
+                    | Element::PodElsewhere(_)
+                    | Element::Outside(_),
+                ..
+            }
             | Self::AddElement { .. } => Phase::Record,
             Self::AddServer { .. } | Self::UpdateServer { .. } => Phase::Open,
             Self::AddRealServer { .. } | Self::UpdateRealServer { .. } => Phase::Serve,
             Self::Bind(_) => Phase::Attract,
             Self::Unbind(_) => Phase::Repel,
             Self::RemoveServer(_) | Self::RemoveRealServer { .. } => Phase::Withdraw,
-            Self::RemoveElement(_) => Phase::Forget,
+            Self::RemoveElement { .. } => Phase::Forget,
             Self::ForgetFlows { .. } => Phase::Cleanse,
         }
     }
@@ -148,7 +157,7 @@ impl Change {
     /// The virtual server that it is about, if it is about one.
     pub fn key(&self) -> Option<VirtualServerKey> {
         match self {
-            Self::AddElement { element, .. } | Self::RemoveElement(element) => match element {
+            Self::AddElement { element, .. } | Self::RemoveElement { element, .. } => match element {
                 Element::Key(_, key) | Element::Allowed(key, _) | Element::ShortCut(key, _) => Some(*key),
                 Element::Vip(_)
                 | Element::Silent(_)
@@ -176,7 +185,7 @@ impl Change {
     pub(crate) fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Bind(address) | Self::Unbind(address) => Some(*address),
-            Self::AddElement { element, .. } | Self::RemoveElement(element) => match element {
+            Self::AddElement { element, .. } | Self::RemoveElement { element, .. } => match element {
                 Element::Vip(address) => Some(*address),
                 Element::Silent(address) => Some((*address).into()),
                 _ => None,
@@ -188,7 +197,7 @@ impl Change {
     /// The family of the addresses that it is about.
     pub fn family(&self) -> Family {
         match self {
-            Self::AddElement { element, .. } | Self::RemoveElement(element) => element.family(),
+            Self::AddElement { element, .. } | Self::RemoveElement { element, .. } => element.family(),
             Self::AddServer { key, .. }
             | Self::UpdateServer { key, .. }
             | Self::RemoveServer(key)
@@ -210,7 +219,7 @@ impl fmt::Display for Change {
                 write!(f, "{sign} element {element}")?;
                 comment.iter().try_for_each(|comment| write!(f, " comment {comment:?}"))
             }
-            Self::RemoveElement(element) => write!(f, "- element {element}"),
+            Self::RemoveElement { element, .. } => write!(f, "- element {element}"),
             Self::AddServer { key, config } => write!(f, "+ virtual server {key} {}", Configured(config)),
             Self::UpdateServer { key, config } => write!(f, "~ virtual server {key} {}", Configured(config)),
             Self::RemoveServer(key) => write!(f, "- virtual server {key}"),

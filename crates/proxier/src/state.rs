@@ -132,7 +132,7 @@ impl State {
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::AddElement { element, comment, .. } => self.add(*element, comment),
-            Change::RemoveElement(element) => self.remove(*element),
+            Change::RemoveElement { element, .. } => self.remove(*element),
             Change::AddServer { key, config } => {
                 let server = ServerState { config: *config, real_servers: BTreeMap::new() };
                 self.virtual_servers.insert(*key, server);
@@ -169,7 +169,7 @@ impl State {
         let server = |key: &VirtualServerKey| self.virtual_servers.get(key);
         match change {
             Change::AddElement { element, .. } => self.has_element(*element),
-            Change::RemoveElement(element) => !self.has_element(*element),
+            Change::RemoveElement { element, .. } => !self.has_element(*element),
             Change::AddServer { key, config } | Change::UpdateServer { key, config } => {
                 server(key).is_some_and(|server| server.config == *config)
             }

@@ -178,7 +178,7 @@ impl Differ<'_> {
     fn element(&mut self, element: Element, wanted: bool, known: bool) {
         match (wanted, known) {
             (true, false) => self.changes.push(Change::AddElement { element, comment: None, replace: false }),
-            (false, true) => self.changes.push(Change::RemoveElement(element)),
+            (false, true) => self.changes.push(Change::RemoveElement { element, with_server: false }),
             _ => {}
         }
     }
@@ -186,10 +186,12 @@ impl Differ<'_> {
     fn allowed(&mut self, key: VirtualServerKey, wanted: Option<&VirtualServer>) {
         let nothing = BTreeSet::new();
         let known = self.known.allowed.get(&key).unwrap_or(&nothing);
+        let with_server = wanted.is_none();
         let wanted = wanted.map_or(&nothing, |wanted| &wanted.allowed);
         // Taken out first: a set refuses a range that overlaps with one that it has.
         for source in known.difference(wanted) {
-            self.element(Element::Allowed(key, *source), false, true);
+            let element = Element::Allowed(key, *source);
+            self.changes.push(Change::RemoveElement { element, with_server });
         }
         for source in wanted.difference(known) {
             self.element(Element::Allowed(key, *source), true, false);
@@ -255,7 +257,10 @@ impl Differ<'_> {
                 (true, true) if owner.is_some() && owner != known.comment => {
                     self.changes.push(Change::AddElement { element, comment: owner, replace: true });
                 }
-                (false, true) => self.changes.push(Change::RemoveElement(element)),
+                (false, true) => {
+                    let with_server = wanted.is_none();
+                    self.changes.push(Change::RemoveElement { element, with_server });
+                }
                 _ => {}
             }
         }

@@ -40,7 +40,7 @@ impl Engine {
 /// Whether every Service of the family needs a change.
 fn is_of_all(change: &Change) -> bool {
     match change {
-        Change::AddElement { element, .. } | Change::RemoveElement(element) => {
+        Change::AddElement { element, .. } | Change::RemoveElement { element, .. } => {
             matches!(element, Element::ServiceRange(_) | Element::PodSource(_) | Element::PodElsewhere(_))
         }
         _ => false,

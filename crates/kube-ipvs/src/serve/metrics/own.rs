@@ -148,7 +148,7 @@ fn kind(change: &Change) -> &'static str {
             real_server
         }
         Change::Bind(_) | Change::Unbind(_) => address,
-        Change::AddElement { .. } | Change::RemoveElement(_) => element,
+        Change::AddElement { .. } | Change::RemoveElement { .. } => element,
         Change::ForgetFlows { .. } => flows,
     }
 }

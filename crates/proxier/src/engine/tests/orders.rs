@@ -67,6 +67,62 @@ fn nothing_is_open_to_everybody_where_it_is_to_be_closed() {
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP 10.0.0.1:80")), "this one is for all");
 }
 
+/// A Service that goes is never open to everybody: what says who may reach it goes after its virtual server.
+#[test]
+fn source_ranges_protect_a_service_until_it_is_gone() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, [with_ranges(&["10.0.0.0/8"])]);
+    let removed = Event::ServiceRemoved(ServiceId::new("default", "web"));
+    engine.event(removed);
+    let (before, protected) = (kernel.clone(), key("TCP 203.0.113.1:80"));
+    check(
+        &engine.turn(&mut kernel, Duration::from_secs(1)),
+        expect![[r#"
+            - address 10.0.0.1
+            - address 203.0.113.1
+            - virtual server TCP 10.0.0.1:80
+            - virtual server TCP 203.0.113.1:80
+            - element served { 10.0.0.1 . tcp . 80 }
+            - element cluster-ips { 10.0.0.1 . tcp . 80 }
+            - element no-endpoints { 10.0.0.1 . tcp . 80 }
+            - element served { 203.0.113.1 . tcp . 80 }
+            - element external-ips { 203.0.113.1 . tcp . 80 }
+            - element no-endpoints { 203.0.113.1 . tcp . 80 }
+            - element firewall { 203.0.113.1 . tcp . 80 }
+            - element firewall-allowed { 203.0.113.1 . tcp . 80 . 10.0.0.0/8 }
+            - element vips { 10.0.0.1 }
+            - element vips { 203.0.113.1 }
+        "#]],
+    );
+    assert_eq!(kernel.state, State::default());
+
+    // Nor while the kernel will not remove it, also after a restart.
+    let mut kernel = before;
+    kernel.refuse = vec!["- virtual server TCP 203".into()];
+    let mut restarted = Engine::new(Config::new("node-1"));
+    assert!(!restarted.turn(&mut kernel, Duration::ZERO).failures.is_empty());
+    assert!(kernel.state.elements[&protected].sets.contains(KeySet::Firewall));
+    assert_eq!(kernel.state.allowed[&protected], ["10.0.0.0/8".parse().unwrap()].into());
+    kernel.refuse.clear();
+    turn(&mut restarted, &mut kernel, 1, []);
+    assert_eq!(kernel.state, State::default());
+}
+
+/// The node would answer in ARP for an address that is still on it.
+#[test]
+fn an_address_that_could_not_be_taken_off_stays_silent() {
+    let config = Config { scoped_arp: true, ..Config::new("node-1") };
+    let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+    turn(&mut engine, &mut kernel, 0, myapp());
+    kernel.refuse = vec!["- address".into()];
+    engine.event(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
+    assert!(!engine.turn(&mut kernel, Duration::from_secs(1)).failures.is_empty());
+    assert_eq!(kernel.state.silent, ["10.111.98.163".parse().unwrap()].into());
+    kernel.refuse.clear();
+    turn(&mut engine, &mut kernel, 2, []);
+    assert_eq!(kernel.state, State::default());
+}
+
 /// An address on which somebody else has all that we want may be another host's: keepalived's, where it is the backup.
 #[test]
 fn an_address_of_somebody_elses_virtual_servers_is_not_bound() {

@@ -213,7 +213,7 @@ impl Nft {
                     continue;
                 };
                 let (change, what) = changes[at];
-                let gone_already = failure.error.is_absent() && matches!(what, Change::RemoveElement(_));
+                let gone_already = failure.error.is_absent() && matches!(what, Change::RemoveElement { .. });
                 if !gone_already && failures.iter().all(|known| known.change != change) {
                     let reason = failure.error.to_string();
                     failures.push(Failure { change, cause: Cause::Refused, reason });

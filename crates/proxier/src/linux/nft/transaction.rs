@@ -71,7 +71,7 @@ impl Transaction {
                         element::append(&mut removed, element, None);
                     }
                 }
-                Change::RemoveElement(element) => {
+                Change::RemoveElement { element, .. } => {
                     target = Some(element);
                     element::append(&mut removed, element, None);
                 }
@@ -108,7 +108,7 @@ impl Transaction {
 fn destination(change: &Change) -> Option<(&'static str, Family, std::mem::Discriminant<Change>, bool)> {
     let (element, replaces) = match change {
         Change::AddElement { element, replace, .. } => (element, *replace),
-        Change::RemoveElement(element) => (element, false),
+        Change::RemoveElement { element, .. } => (element, false),
         _ => return None,
     };
     Some((element.set_name(), element.family(), std::mem::discriminant(change), replaces))
