@@ -6,7 +6,7 @@ use ipvs_netlink::Scheduler;
 
 use crate::{
     cluster::EndpointAddress,
-    kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable},
+    kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable, amends},
     model::VirtualServerKey,
     plan::{Change, Plan},
     state::State,
@@ -67,11 +67,13 @@ impl Kernel for FakeKernel {
         let mut report = Report::default();
         let mut setbacks = Setbacks::default();
         for (number, change) in plan.changes().iter().enumerate() {
-            let stopped = setbacks.stops(change).map(|reason| (Cause::Refused, reason.to_owned()));
+            let stopped = setbacks.stops(change).map(|reason| (Cause::NotTried, reason.to_owned()));
             match stopped.or_else(|| self.refusal(change)) {
                 Some((cause, reason)) => {
                     setbacks.note(change);
-                    report.failures.push(Failure { change: number, cause, reason });
+                    let failure = Failure { change: number, cause, reason };
+                    self.amend(&amends(plan, std::slice::from_ref(&failure)), &mut setbacks, &mut report);
+                    report.failures.push(failure);
                 }
                 None => self.state.apply(change),
             }
@@ -81,6 +83,17 @@ impl Kernel for FakeKernel {
 }
 
 impl FakeKernel {
+    fn amend(&mut self, amends: &Plan, setbacks: &mut Setbacks, report: &mut Report) {
+        for change in amends.changes() {
+            if self.refusal(change).is_some() {
+                setbacks.note(change);
+            } else {
+                self.state.apply(change);
+                report.amended.push(change.clone());
+            }
+        }
+    }
+
     fn refusal(&self, change: &Change) -> Option<(Cause, String)> {
         let refused = |text: &String| change.to_string().contains(text);
         if self.refuse.iter().any(refused) {

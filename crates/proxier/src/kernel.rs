@@ -53,6 +53,8 @@ pub struct Unusable(pub String);
 pub struct Report {
     /// What failed.
     pub failures: Vec<Failure>,
+    /// What was done besides, because something failed: see [`amends`].
+    pub amended: Vec<Change>,
 }
 
 /// One change that was not made.
@@ -71,6 +73,8 @@ pub struct Failure {
 pub enum Cause {
     /// It was not made, and that is all.
     Refused,
+    /// It was not tried, because of what failed before it.
+    NotTried,
     /// It was not made: the kernel does not have its scheduler.
     NoScheduler,
     /// It was not made because it is there: somebody else made it.
@@ -88,6 +92,7 @@ pub struct Setbacks {
     unmade: BTreeSet<VirtualServerKey>,
     unremoved: BTreeSet<VirtualServerKey>,
     still_bound: BTreeSet<IpAddr>,
+    unguarded: BTreeSet<IpAddr>,
 }
 
 impl Setbacks {
@@ -96,6 +101,11 @@ impl Setbacks {
         match change {
             Change::AddElement { element, .. } => {
                 self.unrecorded.insert(*element);
+                if let Element::Key(KeySet::NoEndpoints, key) = element
+                    && self.unmade.contains(key)
+                {
+                    self.unguarded.insert(key.address);
+                }
             }
             Change::AddServer { key, .. } => {
                 self.unmade.insert(*key);
@@ -115,6 +125,7 @@ impl Setbacks {
         let unrecorded = |element| self.unrecorded.contains(&element);
         match change {
             Change::Bind(address) if unrecorded(Element::Vip(*address)) => Some(UNRECORDED),
+            Change::Bind(address) if self.unguarded.contains(address) => Some(UNGUARDED),
             Change::Bind(IpAddr::V4(address)) if unrecorded(Element::Silent(*address)) => Some(NOT_SILENT),
             Change::AddServer { key, .. } | Change::AddRealServer { key, .. }
                 if unrecorded(Element::Key(KeySet::Served, *key)) =>
@@ -122,8 +133,16 @@ impl Setbacks {
                 Some(UNRECORDED)
             }
             Change::AddServer { key, .. } if unrecorded(Element::Key(KeySet::Firewall, *key)) => Some(OPEN),
-            Change::AddRealServer { key, .. } if self.unmade.contains(key) => {
+            Change::AddRealServer { key, .. }
+            | Change::RemoveElement { element: Element::Key(KeySet::NoEndpoints, key), .. }
+                if self.unmade.contains(key) =>
+            {
                 Some("not tried: its virtual server could not be made")
+            }
+            Change::AddElement { element: Element::ShortCut(key, to), .. }
+                if self.unmade.contains(&VirtualServerKey { address: to.address, port: to.port, ..*key }) =>
+            {
+                Some("not tried: the virtual server that it leads to could not be made")
             }
             Change::RemoveElement { element, .. } if self.is_still_needed(element) => {
                 Some("not tried: what it records or protects is still there")
@@ -146,3 +165,43 @@ impl Setbacks {
 const OPEN: &str = "not tried: everybody could reach it, although loadBalancerSourceRanges says who may";
 const NOT_SILENT: &str = "not tried: this node would answer for it in ARP";
 const UNRECORDED: &str = "not tried: it could not be recorded as ours";
+const UNGUARDED: &str =
+    "not tried: a port on it could not be refused, and would lead to this node's own listener";
+
+/// What is to be done at once about virtual servers that could not be made, before their addresses are bound. What the
+/// kernel does not have is not recorded as ours, and new connections to it are refused: on an address that others need,
+/// they would reach this node's own listener. What somebody else made is not ours, unless it was recorded before this
+/// plan.
+pub fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
+    let add = |set, key| {
+        let element = Element::Key(set, key);
+        Change::AddElement { element, comment: None, replace: false }
+    };
+    let unrecord = |key| {
+        let element = Element::Key(KeySet::Served, key);
+        Change::RemoveElement { element, with_server: false }
+    };
+    let (mut amends, mut somebody_elses) = (Vec::new(), BTreeSet::new());
+    for failure in failures {
+        let Some(Change::AddServer { key, .. }) = plan.changes().get(failure.change) else { continue };
+        match failure.cause {
+            Cause::Refused | Cause::NoScheduler => {
+                amends.extend([add(KeySet::NoEndpoints, *key), unrecord(*key)]);
+            }
+            Cause::NotTried => amends.push(add(KeySet::NoEndpoints, *key)),
+            Cause::Exists => drop(somebody_elses.insert(*key)),
+            Cause::Unknown => {}
+        }
+    }
+    if !somebody_elses.is_empty() {
+        let recorded = plan.changes().iter().filter_map(|change| match change {
+            Change::AddElement { element: Element::Key(KeySet::Served, key), replace: false, .. } => {
+                Some(*key)
+            }
+            _ => None,
+        });
+        let taken = recorded.filter(|key| somebody_elses.contains(key));
+        amends.extend(taken.flat_map(|key| [add(KeySet::Foreign, key), unrecord(key)]));
+    }
+    Plan::new(amends)
+}

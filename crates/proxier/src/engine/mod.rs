@@ -309,12 +309,10 @@ impl Engine {
         let Decision { plan, skipped, health_checks } = self.decide(reading.leftovers, now);
         let had = |change: &&Change| reading.believed.as_ref().is_some_and(|believed| believed.has(change));
         let drifted = plan.changes().iter().filter(had).count();
-        let report = if plan.is_empty() { Report::default() } else { kernel.apply(&plan) };
-        let reasons: BTreeMap<usize, (Cause, String)> = report
-            .failures
-            .into_iter()
-            .map(|failure| (failure.change, (failure.cause, failure.reason)))
-            .collect();
+        let Report { failures, amended } =
+            if plan.is_empty() { Report::default() } else { kernel.apply(&plan) };
+        let reasons: BTreeMap<usize, (Cause, String)> =
+            failures.into_iter().map(|failure| (failure.change, (failure.cause, failure.reason))).collect();
         let (mut done, mut failures, mut taken) =
             (Vec::with_capacity(plan.changes().len()), Vec::new(), false);
         let mut unlisted = BTreeSet::new();
@@ -356,6 +354,7 @@ impl Engine {
             }
         }
         self.done(&done);
+        self.done(&amended.iter().collect::<Vec<_>>());
         match (failures.is_empty() && unlisted.is_empty(), taken) {
             (true, _) => self.retry.done(),
             (false, true) => self.retry.at_once(now),

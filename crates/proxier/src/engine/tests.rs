@@ -2,6 +2,7 @@ mod addresses;
 mod main_part;
 mod node;
 mod orders;
+mod refused;
 mod spread;
 mod told;
 mod udp;

@@ -40,7 +40,7 @@ use std::{
 use netlink_batch::Error;
 
 use crate::{
-    kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable},
+    kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable, amends},
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
     state::{Membership, State},
@@ -224,6 +224,23 @@ impl LinuxKernel {
         let _ = record.forget(gone.iter());
     }
 
+    /// Does what is to be done at once about what failed.
+    fn amend(&mut self, amends: &Plan, setbacks: &mut Setbacks, report: &mut Report) {
+        let changes: Vec<_> = amends.changes().iter().enumerate().collect();
+        if changes.is_empty() {
+            return;
+        }
+        let failures = self.execute(Phase::Record, &changes);
+        let failed: BTreeSet<usize> = failures.iter().map(|failure| failure.change).collect();
+        for (number, change) in changes {
+            if failed.contains(&number) {
+                setbacks.note(change);
+            } else {
+                report.amended.push(change.clone());
+            }
+        }
+    }
+
     /// Carries out changes of one phase.
     fn execute(&mut self, phase: Phase, changes: &[(usize, &Change)]) -> Vec<Failure> {
         let subsystem = match phase {
@@ -319,7 +336,7 @@ impl Kernel for LinuxKernel {
                 match setbacks.stops(what) {
                     None => possible.push((change, what)),
                     Some(reason) => {
-                        let (cause, reason) = (Cause::Refused, reason.into());
+                        let (cause, reason) = (Cause::NotTried, reason.into());
                         failures.push(Failure { change, cause, reason });
                     }
                 }
@@ -335,6 +352,7 @@ impl Kernel for LinuxKernel {
             }
             self.confirm(&possible, &failures);
             failures.iter().for_each(|failure| setbacks.note(&plan.changes()[failure.change]));
+            self.amend(&amends(plan, &failures), &mut setbacks, &mut report);
             report.failures.extend(failures);
         }
         report

@@ -105,6 +105,7 @@ fn a_scheduler_that_the_kernel_lacks() {
     expect![[r#"
         + virtual server TCP 10.0.0.1:80 rr
         + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+        - element no-endpoints { 10.0.0.1 . tcp . 80 }
         ! Service default/web is scheduled by rr: the kernel has no scheduler twos; load the module ip_vs_twos and start kube-ipvs anew
         -
         ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2

@@ -5,11 +5,11 @@ use ipnet::IpNet;
 
 use super::*;
 
-fn local(service: Service) -> Service {
+pub(super) fn local(service: Service) -> Service {
     Service { external_policy: TrafficPolicy::Local, ..service }
 }
 
-fn outer(ips: &[&str]) -> Service {
+pub(super) fn outer(ips: &[&str]) -> Service {
     let load_balancer_ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
     Service { load_balancer_ips, ..service("web", &["10.0.0.1"], &[(80, None)]) }
 }
