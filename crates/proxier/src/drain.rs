@@ -55,6 +55,11 @@ impl Drains {
         self.entries.retain(|(server, _), _| *server != key);
     }
 
+    /// Keeps those that the kernel has; somebody else may have removed some.
+    pub(crate) fn retain(&mut self, has: impl Fn(&VirtualServerKey, &EndpointAddress) -> bool) {
+        self.entries.retain(|(key, address), _| has(key, address));
+    }
+
     /// It is listed and takes no new connections.
     pub(crate) fn listed(&mut self, key: VirtualServerKey, address: EndpointAddress, terminating: bool) {
         self.entries.insert((key, address), Drain::Listed { terminating });

@@ -31,6 +31,9 @@ pub struct FakeKernel {
     pub connections: BTreeMap<(VirtualServerKey, EndpointAddress), u64>,
     /// Changes that it refuses although it could make them: those that print with one of these texts in them.
     pub refuse: Vec<String>,
+    /// Changes of which it does not say whether it made them: those that print with one of these texts in them. It
+    /// makes none of them.
+    pub unanswered: Vec<String>,
     /// Schedulers that it does not have.
     pub missing_schedulers: Vec<Scheduler>,
     /// Whether it cannot be read.
@@ -95,9 +98,12 @@ impl FakeKernel {
     }
 
     fn refusal(&self, change: &Change) -> Option<(Cause, String)> {
-        let refused = |text: &String| change.to_string().contains(text);
-        if self.refuse.iter().any(refused) {
+        let named = |text: &String| change.to_string().contains(text);
+        if self.refuse.iter().any(named) {
             return Some((Cause::Refused, "refused by the test".into()));
+        }
+        if self.unanswered.iter().any(named) {
+            return Some((Cause::Unknown, "no answer".into()));
         }
         let (cause, words) = self.conflict(change)?;
         Some((cause, words.into()))

@@ -79,7 +79,7 @@ pub enum Cause {
     NoScheduler,
     /// It was not made because it is there: somebody else made it.
     Exists,
-    /// Nobody knows whether it was made: the kernel must be read before anything else is planned.
+    /// Nobody knows whether it was made: the kernel must be read.
     Unknown,
 }
 

@@ -58,11 +58,12 @@ pub struct Engine {
     next_audit: Duration,
     /// Whether all that exists is known.
     complete: bool,
-    /// Whether a plan ended in a way that nobody knows: the kernel is read before the next one.
-    stale: bool,
     /// When the kernel is to be read because somebody else may have changed it.
     verify: Option<Duration>,
 }
+
+/// The kernel is not read more often than this while nothing fails.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 
 /// What is to be done next.
 #[derive(Debug, Default)]
@@ -112,7 +113,6 @@ impl Engine {
             retry: Retry::default(),
             next_audit: Duration::ZERO,
             complete: true,
-            stale: false,
             verify: None,
         }
     }
@@ -211,7 +211,7 @@ impl Engine {
     /// What the next turn would do to a kernel in this state, and what Services could not have.
     pub fn plan(&mut self, observed: State, now: Duration) -> (Plan, Vec<Skipped>) {
         let reading = self.observed(observed);
-        let Decision { plan, skipped, .. } = self.decide(reading.leftovers, now);
+        let Decision { plan, skipped, .. } = self.decide(reading.leftovers, reading.whole, now);
         (plan, skipped.into_iter().collect())
     }
 
@@ -220,12 +220,11 @@ impl Engine {
         let mut reading = Reading::default();
         // After a failure the kernel is read when the retry is due, and not before.
         let due = self.retry.due().unwrap_or(self.next_audit) <= now;
-        if self.stale || due || self.verify.is_some_and(|verify| verify <= now) {
+        if due || self.verify.is_some_and(|verify| verify <= now) {
             self.verify = None;
             kernel.prepare()?;
             reading = self.observed(kernel.observe()?);
-            self.stale = false;
-            self.next_audit = now + self.config.sync_period;
+            self.next_audit = now.saturating_add(self.config.sync_period.max(SHORTEST_PERIOD));
             self.retry.started();
         }
         let mut over = self.drains.ended(now);
@@ -245,10 +244,10 @@ impl Engine {
         let nothing = State::default();
         let before = believed.as_ref().unwrap_or(&nothing);
         self.disowned.retain(|key| state.virtual_servers.contains_key(key));
-        let ours = |key: &VirtualServerKey| {
-            (state.is_recorded(key) || before.virtual_servers.contains_key(key))
-                && !self.disowned.contains(key)
-        };
+        let had =
+            |key: &VirtualServerKey| before.virtual_servers.contains_key(key) || before.owned.contains(key);
+        let ours =
+            |key: &VirtualServerKey| (state.is_recorded(key) || had(key)) && !self.disowned.contains(key);
         self.foreign = state.virtual_servers.keys().copied().filter(|key| !ours(key)).collect();
         state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
         let mut leftovers = if self.complete {
@@ -257,13 +256,17 @@ impl Engine {
             Scope::default()
         };
         leftovers.keys.extend(&self.foreign);
+        self.drains.retain(|key, address| {
+            state.virtual_servers.get(key).is_some_and(|server| server.real_servers.contains_key(address))
+        });
         self.cluster.mark_all();
         self.known = Some(state);
         Reading { leftovers, believed, whole: true }
     }
 
     /// Compares what the changed Services want, and the leftovers, with what the kernel has.
-    fn decide(&mut self, mut scope: Scope, now: Duration) -> Decision {
+    fn decide(&mut self, leftovers: Scope, whole: bool, now: Duration) -> Decision {
+        let mut scope = leftovers;
         let mut wanted = Desired::default();
         let mut health_checks = Vec::new();
         for id in self.cluster.take_changed() {
@@ -300,15 +303,20 @@ impl Engine {
         differ.pod_sources(self.cluster.pod_sources());
         differ.pods_elsewhere(self.cluster.pods_elsewhere());
         let mut changes = differ.changes;
-        self.unforgotten.plan(known, &mut changes);
+        if whole {
+            self.unforgotten.plan(known, &mut changes);
+        }
         Decision { plan: Plan::new(changes), skipped: wanted.skipped, health_checks }
     }
 
     /// Executes what was decided, and learns from the report.
     fn carry_out(&mut self, reading: Reading, kernel: &mut impl Kernel, now: Duration) -> Turn {
-        let Decision { plan, skipped, health_checks } = self.decide(reading.leftovers, now);
+        let Decision { plan, skipped, health_checks } = self.decide(reading.leftovers, reading.whole, now);
         let had = |change: &&Change| reading.believed.as_ref().is_some_and(|believed| believed.has(change));
         let drifted = plan.changes().iter().filter(had).count();
+        let had_server = |key: &VirtualServerKey| {
+            reading.believed.as_ref().is_some_and(|believed| believed.virtual_servers.contains_key(key))
+        };
         let Report { failures, amended } =
             if plan.is_empty() { Report::default() } else { kernel.apply(&plan) };
         let reasons: BTreeMap<usize, (Cause, String)> =
@@ -322,9 +330,12 @@ impl Engine {
                 Some((cause, reason)) => {
                     self.unforgotten.note(change);
                     match (cause, change) {
-                        // It was recorded before this plan, so it is ours: Linux has one table for all network
-                        // namespaces, and a list leaves some out while another namespace changes its own.
-                        (Cause::Exists, Change::AddServer { key, .. }) if self.is_recorded(*key) => {
+                        // It was recorded before this plan, or was there before, so it is ours: Linux has one table
+                        // for all network namespaces, and a list leaves some out while another namespace changes its
+                        // own.
+                        (Cause::Exists, Change::AddServer { key, .. })
+                            if self.is_recorded(*key) || had_server(key) =>
+                        {
                             unlisted.insert(*key);
                         }
                         // Its key is somebody else's. What we recorded there is to be taken back at once.
@@ -339,11 +350,9 @@ impl Engine {
                             self.cluster.note_missing(config.scheduler);
                             taken = true;
                         }
-                        (Cause::Unknown, _) => self.stale = true,
                         _ => {}
                     }
                     if change.key().is_some_and(|key| unlisted.contains(&key)) {
-                        self.stale = true;
                         continue;
                     }
                     let service =
@@ -355,6 +364,7 @@ impl Engine {
         }
         self.done(&done);
         self.done(&amended.iter().collect::<Vec<_>>());
+        self.known.iter_mut().for_each(|known| known.owned.extend(&unlisted));
         match (failures.is_empty() && unlisted.is_empty(), taken) {
             (true, _) => self.retry.done(),
             (false, true) => self.retry.at_once(now),

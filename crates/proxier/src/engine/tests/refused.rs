@@ -72,3 +72,70 @@ fn two_ports() -> EndpointSlice {
     slice.ports.push(EndpointPort { name: "ssh".into(), ..slice.ports[0].clone() });
     slice
 }
+
+/// A cause that stays, such as answers that do not fit a small buffer, must not have the whole kernel read at every
+/// event.
+#[test]
+fn the_kernel_is_read_later_and_later_whatever_failed() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, []);
+    kernel.unanswered = vec!["+ real server".into(), "- flows".into()];
+    let read = kernel.observations;
+    let udp = |endpoints: &[&str]| {
+        let slice = slice("dns-1", "dns", 53, endpoints);
+        with_protocol(service("dns", &["10.96.0.10"], &[(53, None)]), slice, Protocol::Udp)
+    };
+    for number in 1..=90 {
+        let endpoints = [format!("10.1.0.{number}")];
+        udp(&endpoints.each_ref().map(String::as_str)).into_iter().for_each(|event| engine.event(event));
+        let turn = engine.turn(&mut kernel, Duration::from_millis(100 * number));
+        let flows = turn.plan.to_string().matches("- flows").count();
+        assert!(number == 1 || turn.whole || flows == 0, "looked for at every event:\n{}", turn.plan);
+    }
+    // After 1, 2, and 4 seconds.
+    assert_eq!(kernel.observations - read, 3);
+    kernel.unanswered.clear();
+    while !engine.is_healthy() {
+        let due = engine.next_turn();
+        engine.turn(&mut kernel, due);
+    }
+    assert_eq!(kernel.state.virtual_servers[&key("UDP 10.96.0.10:53")].real_servers.len(), 1);
+}
+
+/// Somebody empties nftables, and at that moment the kernel's list leaves a virtual server of ours out.
+#[test]
+fn what_was_there_stays_ours_though_neither_list_nor_record_has_it() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    let before = kernel.state.clone();
+    kernel.unlisted = before.virtual_servers.keys().copied().collect();
+    kernel.state.elements.clear();
+    let misled = engine.turn(&mut kernel, Duration::from_secs(30));
+    assert!(misled.failures.is_empty(), "{:?}", misled.failures);
+    let again = turn(&mut engine, &mut kernel, 31, []);
+    assert_eq!(again.skipped, []);
+    assert_eq!(kernel.state, before);
+}
+
+#[test]
+fn any_sync_period_will_do() {
+    for period in [Duration::ZERO, Duration::MAX] {
+        let config = Config { sync_period: period, ..Config::new("node-1") };
+        let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+        turn(&mut engine, &mut kernel, 5, myapp());
+        assert!(engine.next_turn() > Duration::from_secs(5), "{:?}", engine.next_turn());
+    }
+}
+
+/// They would be kept for ever.
+#[test]
+fn drains_of_what_somebody_else_removed_are_forgotten() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice("myapp-1", "myapp", 80, &["10.244.1.57"]))]);
+    assert_eq!(engine.draining(), 1);
+    let server = kernel.state.virtual_servers.get_mut(&key("TCP 10.111.98.163:80")).unwrap();
+    server.real_servers.retain(|_, destination| destination.weight > 0);
+    turn(&mut engine, &mut kernel, 31, []);
+    assert_eq!(engine.draining(), 0);
+}
