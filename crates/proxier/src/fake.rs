@@ -50,7 +50,7 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn observe(&mut self) -> Result<State, Unusable> {
+    fn observe(&mut self, _believed: &State) -> Result<State, Unusable> {
         self.observations += 1;
         if self.unreadable {
             Err(Unusable("the fake kernel cannot be read".into()))

@@ -22,12 +22,13 @@ pub trait Kernel {
     /// When a plan could not work at all, with what is missing and what to do.
     fn prepare(&mut self) -> Result<(), Unusable>;
 
-    /// Reads the state.
+    /// Reads the state. A list of the kernel's can lack what is there: what of `believed` it lacks is asked for by
+    /// itself.
     ///
     /// # Errors
     ///
     /// When any part of it cannot be read: an unreadable state is never an empty one.
-    fn observe(&mut self) -> Result<State, Unusable>;
+    fn observe(&mut self, believed: &State) -> Result<State, Unusable>;
 
     /// Counts the connections of the real servers of some virtual servers. One that is gone has none.
     ///

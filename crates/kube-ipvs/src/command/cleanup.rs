@@ -19,6 +19,8 @@ pub(super) struct Cleanup {
 impl Cleanup {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         const LEFT: &str = "what is left is removed by the next try";
+        // A daemon would put back what is removed.
+        let _claim = super::claim::claim()?;
         let mut kernel = super::kernel(&Configuration::default())?;
         if self.hand_over {
             if !self.force {

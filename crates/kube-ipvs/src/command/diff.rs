@@ -1,7 +1,5 @@
 use std::{process::ExitCode, time::Duration};
 
-use proxier::kernel::Kernel;
-
 use super::{Source, engine, kernel, print, tell};
 use crate::source::addresses;
 
@@ -14,7 +12,7 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     changes.events.into_iter().for_each(|event| engine.event(event));
     engine.event(addresses::list()?);
     let mut kernel = kernel(&configuration)?;
-    let (plan, skipped) = engine.plan(kernel.observe()?, Duration::ZERO);
+    let (plan, skipped) = engine.plan(kernel.look()?, Duration::ZERO);
     kernel.hindrances()?.iter().for_each(|hindrance| eprintln!("kube-ipvs: {hindrance}"));
     for reason in skipped {
         eprintln!("kube-ipvs: {reason}");

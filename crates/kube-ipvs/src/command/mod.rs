@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod claim;
 mod cleanup;
 mod diff;
 mod drop_in;
@@ -120,7 +121,8 @@ fn engine(configuration: &Configuration) -> anyhow::Result<Engine> {
 }
 
 fn kernel(configuration: &Configuration) -> anyhow::Result<LinuxKernel> {
-    let settings = Settings { record: record(), ..configuration.kernel() };
+    let record = claim::file("owned").context("cannot tell this network namespace from others")?;
+    let settings = Settings { record: Some(record), ..configuration.kernel() };
     LinuxKernel::open(settings).context("cannot use this kernel")
 }
 
@@ -136,26 +138,6 @@ pub fn main() -> ExitCode {
         eprintln!("kube-ipvs: {error:#}");
         ExitCode::from(2)
     })
-}
-
-/// The file for the copy of the record, by network namespace; none where it cannot be kept.
-fn record() -> Option<PathBuf> {
-    use std::os::unix::fs::MetadataExt;
-    let directory = PathBuf::from("/run/kube-ipvs");
-    let namespace = std::fs::metadata("/proc/thread-self/ns/net").and_then(|namespace| {
-        std::fs::create_dir_all(&directory)?;
-        Ok(namespace.ino())
-    });
-    match namespace {
-        Ok(namespace) => Some(directory.join(format!("owned-{namespace}"))),
-        Err(error) => {
-            eprintln!(
-                "kube-ipvs: cannot keep {}: {error}; after `nft flush ruleset` nobody will know what is ours",
-                directory.display()
-            );
-            None
-        }
-    }
 }
 
 /// Prints to standard output. A reader that has seen enough, such as `head`, is no error.

@@ -67,7 +67,12 @@ pub(super) struct Owner<'a> {
     asks: Vec<Ask>,
     /// The objects that could never be read.
     unread: Vec<Box<str>>,
+    /// The trouble that was told last, and when.
+    told_trouble: Option<(String, Duration)>,
 }
+
+/// How long a trouble that stays is not told again.
+const TELL_AGAIN: Duration = Duration::from_secs(600);
 
 /// What has to be known before the first turn, as what nobody wants is removed.
 #[derive(Default)]
@@ -110,6 +115,7 @@ impl<'a> Owner<'a> {
             taken: Taken::default(),
             asks: Vec::new(),
             unread: Vec::new(),
+            told_trouble: None,
         }
     }
 
@@ -223,6 +229,7 @@ impl<'a> Owner<'a> {
         if turn.whole && !self.is_told_of_pods {
             self.tell_of_pods();
         }
+        self.tell_trouble();
         self.announcer.turned(&turn, self.clock.now());
     }
 
@@ -245,6 +252,21 @@ impl<'a> Owner<'a> {
                  Local: this Node has no range in spec.podCIDRs in which this host has an address; they reach all \
                  endpoints, and not with their own address"
             );
+        }
+    }
+
+    /// Tells of what stops nothing and yet needs an operator: at once, and again while it stays.
+    fn tell_trouble(&mut self) {
+        let now = self.clock.now();
+        let Some(trouble) = self.kernel.trouble() else {
+            self.told_trouble = None;
+            return;
+        };
+        let is_told =
+            |(told, at): &(String, Duration)| *told == trouble && now.saturating_sub(*at) < TELL_AGAIN;
+        if !self.told_trouble.as_ref().is_some_and(is_told) {
+            tracing::warn!("{trouble}");
+            self.told_trouble = Some((trouble, now));
         }
     }
 

@@ -33,6 +33,7 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     if !without_effect.is_empty() {
         tracing::info!("without effect here: {}", without_effect.join(", "));
     }
+    let _claim = super::claim::claim()?;
     let world = source.open(&configuration)?;
     let engine = super::engine(&configuration)?;
     // It loads the modules whose parameters are set next.

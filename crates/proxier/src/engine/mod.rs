@@ -223,7 +223,9 @@ impl Engine {
         if due || self.verify.is_some_and(|verify| verify <= now) {
             self.verify = None;
             kernel.prepare()?;
-            reading = self.observed(kernel.observe()?);
+            let nothing = State::default();
+            let state = kernel.observe(self.known.as_ref().unwrap_or(&nothing))?;
+            reading = self.observed(state);
             self.next_audit = now.saturating_add(self.config.sync_period.max(SHORTEST_PERIOD));
             self.retry.started();
         }

@@ -80,17 +80,20 @@ fn request(change: &Change) -> Option<Request> {
 
 /// Reads all virtual servers on addresses, with their real servers.
 ///
-/// A list of IPVS is no snapshot: it goes on by index, so that an entry can be passed over while others are
-/// removed. What our record says is there and the list does not have is therefore asked for by itself.
-pub(super) fn observe(client: &mut Client, state: &mut State) -> Result<(), Error> {
-    for entry in client.services()? {
-        add(client, state, entry)?;
-    }
-    let recorded: Vec<_> = state.elements.keys().copied().collect();
-    for key in recorded {
-        if !state.virtual_servers.contains_key(&key)
-            && let Some(entry) = client.service(wire_key(key))?
-        {
+/// A list of IPVS is no snapshot: it goes on by index, so that an entry can be passed over while others come or go.
+/// What is expected and the list does not have is to be [asked for](ask) by itself.
+pub(super) fn list(client: &mut Client, state: &mut State) -> Result<(), Error> {
+    client.services()?.into_iter().try_for_each(|entry| add(client, state, entry))
+}
+
+/// Reads these virtual servers, as far as they are there.
+pub(super) fn ask(
+    client: &mut Client,
+    state: &mut State,
+    keys: impl IntoIterator<Item = VirtualServerKey>,
+) -> Result<(), Error> {
+    for key in keys {
+        if let Some(entry) = client.service(wire_key(key))? {
             add(client, state, entry)?;
         }
     }

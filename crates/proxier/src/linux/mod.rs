@@ -33,6 +33,7 @@ mod timeouts;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
+    io,
     sync::Arc,
     time::Instant,
 };
@@ -58,6 +59,8 @@ pub struct LinuxKernel {
     conntrack: conntrack::Conntrack,
     ipsets: ipset::IpSets,
     record: Option<record::Record>,
+    /// Why the record could not be read or written when that was tried last.
+    record_trouble: Option<io::Error>,
     nft: nft::Nft,
     settings: Settings,
     meter: Meter,
@@ -78,6 +81,7 @@ impl LinuxKernel {
     pub fn open(settings: Settings) -> Result<Self, Unusable> {
         Ok(Self {
             record: settings.record.as_deref().map(record::Record::at),
+            record_trouble: None,
             ipvs: ipvs_netlink::Client::open().map_err(unusable("IPVS"))?,
             conntrack: conntrack::Conntrack::open().map_err(unusable("conntrack"))?,
             addresses: addresses::Addresses::open().map_err(unusable("rtnetlink"))?,
@@ -156,7 +160,7 @@ impl LinuxKernel {
     pub fn clean_up(&mut self) -> Result<Plan, Unusable> {
         // What kube-proxy made and we never served is not ours.
         self.inheritance = Some(Inheritance::default());
-        let state = self.observe()?;
+        let state = self.observe(&State::default())?;
         let recorded = |key: &VirtualServerKey| state.is_recorded(key);
         let servers = state.virtual_servers.keys().copied().filter(recorded).map(Change::RemoveServer);
         let vips = state.recorded_vips.union(&state.owned_vips).copied();
@@ -197,17 +201,70 @@ impl LinuxKernel {
         self.nft.observe_sends(to(Netfilter));
     }
 
-    /// Records what is about to be made.
-    fn intend(&mut self, changes: &[(usize, &Change)]) -> Result<(), String> {
-        let Some(record) = &mut self.record else { return Ok(()) };
-        let written = record.intend(changes.iter().map(|(_, change)| *change));
-        written.map_err(|error| format!("not tried: the record of what is ours cannot be written: {error}"))
+    /// Reads the state as [`observe`](Kernel::observe) does, and writes nothing, not even to the record: for whoever
+    /// looks while another process owns the kernel.
+    ///
+    /// # Errors
+    ///
+    /// When any part of it cannot be read.
+    pub fn look(&mut self) -> Result<State, Unusable> {
+        Ok(self.read(&State::default())?.0)
+    }
+
+    /// What the operator has to know though it stops nothing: the copy of the record cannot be kept.
+    pub fn trouble(&self) -> Option<String> {
+        let (record, error) = (self.record.as_ref()?, self.record_trouble.as_ref()?);
+        Some(format!(
+            "cannot keep the copy of the record of what is ours in {}: {error}. Services are served all the same; but \
+             what is ours is not known any more if somebody empties nftables while kube-ipvs is not running",
+            record.path().display()
+        ))
+    }
+
+    /// Does something with the record. A failure stops nothing: it is a copy.
+    fn with_record<T>(&mut self, work: impl FnOnce(&mut record::Record) -> io::Result<T>) -> Option<T> {
+        match work(self.record.as_mut()?) {
+            Ok(outcome) => Some(outcome),
+            Err(error) => {
+                self.record_trouble = Some(error);
+                None
+            }
+        }
+    }
+
+    /// Reads the state, and what the copy of the record says; none where there is no such copy, or it cannot be read.
+    fn read(&mut self, believed: &State) -> Result<(State, Option<record::Owned>), Unusable> {
+        use Operation::Read;
+        let mut state = State::default();
+        let nft = |kernel: &mut Self| kernel.nft.observe(&mut state);
+        self.timed(Subsystem::Nftables, Read, nft).map_err(unusable("nftables"))?;
+        let recorded = self.with_record(|record| record.read());
+        let ipvs = |kernel: &mut Self| {
+            ipvs::list(&mut kernel.ipvs, &mut state)?;
+            let inherited = kernel.inheritance.iter().flat_map(|inheritance| &inheritance.servers);
+            let recorded = recorded.iter().flat_map(|recorded| &recorded.servers);
+            let expected = state.elements.keys().chain(recorded).chain(inherited);
+            let expected = expected.chain(believed.virtual_servers.keys()).chain(&believed.owned);
+            let missing = expected.filter(|key| !state.virtual_servers.contains_key(key)).copied();
+            let missing: BTreeSet<VirtualServerKey> = missing.collect();
+            ipvs::ask(&mut kernel.ipvs, &mut state, missing)
+        };
+        self.timed(Subsystem::Ipvs, Read, ipvs).map_err(unusable("IPVS"))?;
+        let bound = self.timed(Subsystem::Addresses, Read, |kernel| kernel.addresses.observe());
+        state.bound_vips = bound.map_err(unusable(DEVICE))?;
+        if let Some(record::Owned { servers, vips, .. }) = &recorded {
+            // What it names and is not there was removed by somebody else: whoever makes it again has it.
+            state.owned =
+                servers.iter().filter(|key| state.virtual_servers.contains_key(key)).copied().collect();
+            state.owned_vips = vips.intersection(&state.bound_vips).copied().collect();
+        }
+        self.inherit(&mut state)?;
+        Ok((state, recorded))
     }
 
     /// Takes back from the record what was removed, and what could not be made: it may be somebody else's. A line that
     /// cannot be written is made good when the kernel is read, which has nothing there.
     fn confirm(&mut self, changes: &[(usize, &Change)], failures: &[Failure]) {
-        let Some(record) = &mut self.record else { return };
         let causes: BTreeMap<usize, Cause> =
             failures.iter().map(|failure| (failure.change, failure.cause)).collect();
         let gone: Vec<Change> = changes
@@ -221,7 +278,7 @@ impl LinuxKernel {
                 _ => None,
             })
             .collect();
-        let _ = record.forget(gone.iter());
+        self.with_record(|record| record.forget(gone.iter()));
     }
 
     /// Does what is to be done at once about what failed.
@@ -296,27 +353,12 @@ impl Kernel for LinuxKernel {
         self.timed(Subsystem::Nftables, Prepare, nft).map_err(unusable("nftables"))
     }
 
-    fn observe(&mut self) -> Result<State, Unusable> {
-        let mut state = State::default();
-        use Operation::Read;
-        let nft = |kernel: &mut Self| kernel.nft.observe(&mut state);
-        self.timed(Subsystem::Nftables, Read, nft).map_err(unusable("nftables"))?;
-        let ipvs = |kernel: &mut Self| ipvs::observe(&mut kernel.ipvs, &mut state);
-        self.timed(Subsystem::Ipvs, Read, ipvs).map_err(unusable("IPVS"))?;
-        let bound = self.timed(Subsystem::Addresses, Read, |kernel| kernel.addresses.observe());
-        state.bound_vips = bound.map_err(unusable(DEVICE))?;
-        if let Some(record) = &mut self.record {
-            let owned = record.read().map_err(unusable("the record of what is ours"))?;
-            // What it names and is not there was removed by somebody else: whoever makes it anew has it.
-            let (owned_servers, lost) =
-                owned.servers.into_iter().partition(|key| state.virtual_servers.contains_key(key));
-            let lost: BTreeSet<VirtualServerKey> = lost;
-            let lost: Vec<Change> = lost.into_iter().map(Change::RemoveServer).collect();
-            record.forget(lost.iter()).map_err(unusable("the record of what is ours"))?;
-            state.owned = owned_servers;
-            state.owned_vips = owned.vips.intersection(&state.bound_vips).copied().collect();
+    fn observe(&mut self, believed: &State) -> Result<State, Unusable> {
+        let (state, recorded) = self.read(believed)?;
+        if let Some(recorded) = recorded {
+            let followed = self.with_record(|record| record.follow(&recorded, &state));
+            self.record_trouble = self.record_trouble.take().filter(|_| followed.is_none());
         }
-        self.inherit(&mut state)?;
         Ok(state)
     }
 
@@ -341,15 +383,9 @@ impl Kernel for LinuxKernel {
                     }
                 }
             }
-            match self.intend(&possible) {
-                Ok(()) => failures.extend(self.execute(run[0].1.phase(), &possible)),
-                Err(reason) => {
-                    let cause = Cause::Refused;
-                    let failure =
-                        |(change, _): &_| Failure { change: *change, cause, reason: reason.clone() };
-                    failures.extend(possible.iter().map(failure));
-                }
-            }
+            // Where it cannot be written, that is made good when the kernel is read.
+            self.with_record(|record| record.intend(possible.iter().map(|(_, change)| *change)));
+            failures.extend(self.execute(run[0].1.phase(), &possible));
             self.confirm(&possible, &failures);
             failures.iter().for_each(|failure| setbacks.note(&plan.changes()[failure.change]));
             self.amend(&amends(plan, &failures), &mut setbacks, &mut report);

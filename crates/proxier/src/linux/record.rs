@@ -2,7 +2,8 @@
 //! were away.
 //!
 //! Lines are appended: `+` before something is made, `-` after it was removed. A line that was cut off by a crash is
-//! passed over. The file is to be where it ends with the kernel's state, such as /run.
+//! passed over. The file is to be where it ends with the kernel's state, such as /run. Where it cannot be written,
+//! Services are served all the same, and it is made good when the kernel is read next.
 
 use std::{
     collections::BTreeSet,
@@ -16,6 +17,8 @@ use std::{
 use crate::{
     model::{PortNumber, Protocol, VirtualServerKey},
     plan::Change,
+    set::KeySet,
+    state::State,
 };
 
 /// What the file says is ours.
@@ -23,9 +26,11 @@ use crate::{
 pub(super) struct Owned {
     pub(super) servers: BTreeSet<VirtualServerKey>,
     pub(super) vips: BTreeSet<IpAddr>,
+    /// How many lines say so.
+    lines: usize,
 }
 
-/// The file.
+/// The file. Whatever reads or writes it may fail: it is a copy, and Services are served without it.
 #[derive(Debug)]
 pub(super) struct Record {
     path: PathBuf,
@@ -37,27 +42,45 @@ impl Record {
         Self { path: path.to_owned(), file: None }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads it; nothing is ours where there is no file.
-    pub(super) fn read(&mut self) -> io::Result<Owned> {
-        match fs::read_to_string(&self.path) {
-            Ok(text) => {
-                let owned = Owned::parse(&text);
-                self.shorten(text.lines().count(), &owned)?;
-                Ok(owned)
-            }
+    pub(super) fn read(&self) -> io::Result<Owned> {
+        match fs::read(&self.path) {
+            Ok(text) => Ok(Owned::parse(&String::from_utf8_lossy(&text))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Owned::default()),
             Err(error) => Err(error),
         }
     }
 
-    /// Writes it anew, with nothing but what is ours, once most of its lines have been taken back.
-    fn shorten(&mut self, lines: usize, owned: &Owned) -> io::Result<()> {
+    /// Brings it to what the kernel has: takes back what somebody else removed, as whoever makes it again has it, and
+    /// adds what is recorded in nftables alone, as after a write that failed. Written afresh, once most of its lines
+    /// have been taken back.
+    pub(super) fn follow(&mut self, before: &Owned, state: &State) -> io::Result<()> {
         const LONG: usize = 1_000;
-        if lines < LONG || lines < 2 * (owned.servers.len() + owned.vips.len()) {
-            return Ok(());
+        let served = state.elements.iter().filter(|(_, entry)| entry.sets.contains(KeySet::Served));
+        let there = served.map(|(key, _)| key).filter(|key| state.virtual_servers.contains_key(key));
+        let bound = state.recorded_vips.intersection(&state.bound_vips);
+        if before.lines >= LONG && before.lines >= 2 * (before.servers.len() + before.vips.len()) {
+            let still = before.servers.iter().filter(|key| state.virtual_servers.contains_key(key));
+            let servers: BTreeSet<_> = there.chain(still).collect();
+            let vips: BTreeSet<_> = bound.chain(before.vips.intersection(&state.bound_vips)).collect();
+            let lines = servers.iter().map(|key| line('+', key));
+            return self.replace(lines.chain(vips.iter().map(|vip| line('+', vip))));
         }
+        let gone = before.servers.iter().filter(|key| !state.virtual_servers.contains_key(key));
+        let unbound = before.vips.difference(&state.bound_vips);
+        let lines = gone.map(|key| line('-', key)).chain(unbound.map(|vip| line('-', vip)));
+        let servers = there.filter(|key| !before.servers.contains(key)).map(|key| line('+', key));
+        let vips = bound.filter(|vip| !before.vips.contains(vip)).map(|vip| line('+', vip));
+        self.append(lines.chain(servers).chain(vips))
+    }
+
+    fn replace(&mut self, lines: impl Iterator<Item = String>) -> io::Result<()> {
         let draft = self.path.with_extension("new");
-        fs::write(&draft, owned.text())?;
+        fs::write(&draft, lines.collect::<String>())?;
         fs::rename(&draft, &self.path)?;
         self.file = None;
         Ok(())
@@ -97,18 +120,27 @@ impl Record {
         }
         let file = match &mut self.file {
             Some(file) => file,
-            none => {
-                let mut file = OpenOptions::new().append(true).create(true).open(&self.path)?;
-                if file.metadata()?.len() > 0 {
-                    // The last line may have been cut off: it is neither to become one with the next, nor to mean
-                    // anything.
-                    file.write_all(b"?\n")?;
-                }
-                none.insert(file)
-            }
+            none => none.insert(open(&self.path)?),
         };
-        file.write_all(lines.as_bytes())
+        let written = file.write_all(lines.as_bytes());
+        if written.is_err() {
+            // Half a line may stand there: the next one is not to become one with it.
+            self.file = None;
+        }
+        written
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    if file.metadata()?.len() > 0 {
+        // The last line may have been cut off: it is neither to become one with the next, nor to mean anything.
+        file.write_all(b"?\n")?;
+    }
+    Ok(file)
 }
 
 fn line(sign: char, what: impl Display) -> String {
@@ -120,6 +152,7 @@ impl Owned {
         let mut owned = Self::default();
         // The last line may have been cut off; a whole one ends.
         for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+            owned.lines += 1;
             let Some((sign, what)) = line.split_at_checked(1) else { continue };
             match (sign, key(what), what.parse::<IpAddr>()) {
                 ("+", Some(key), _) => drop(owned.servers.insert(key)),
@@ -130,11 +163,6 @@ impl Owned {
             }
         }
         owned
-    }
-
-    fn text(&self) -> String {
-        let servers = self.servers.iter().map(|key| line('+', key));
-        servers.chain(self.vips.iter().map(|address| line('+', address))).collect()
     }
 }
 
@@ -150,51 +178,103 @@ fn key(text: &str) -> Option<VirtualServerKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
+    use crate::{set::Element, state::ServerState, testing};
+
+    fn directory(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("kube-ipvs-{name}-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    fn bind(address: &str) -> Change {
+        Change::Bind(address.parse().unwrap())
+    }
+
+    fn vips(addresses: &[&str]) -> BTreeSet<IpAddr> {
+        addresses.iter().map(|address| address.parse().unwrap()).collect()
+    }
 
     #[test]
     fn what_was_appended_is_read() {
         let text = "+TCP 10.0.0.1:80\n+UDP [fd00::1]:53\n+10.0.0.1\n-TCP 10.0.0.1:80\nnonsense\n\n+ä\n+fd00::1\n+10.0.0";
         let owned = Owned::parse(text);
         assert_eq!(owned.servers, [testing::key("UDP [fd00::1]:53")].into());
-        assert_eq!(owned.vips, ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()].into());
-        assert_eq!(Owned::parse(&owned.text()), owned);
+        assert_eq!(owned.vips, vips(&["10.0.0.1", "fd00::1"]));
     }
 
     #[test]
     fn a_line_that_was_cut_off_takes_no_other_with_it() {
-        let directory = std::env::temp_dir().join(format!("kube-ipvs-cut-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
+        let directory = directory("cut");
         let mut record = Record::at(&directory.join("owned"));
         fs::write(&record.path, "+10.0.0.1\n+TCP 10.0.0.1:8").unwrap();
-        record.intend([Change::Bind("10.0.0.2".parse().unwrap())].iter()).unwrap();
+        record.intend([bind("10.0.0.2")].iter()).unwrap();
         let owned = record.read().unwrap();
-        assert_eq!(owned.vips, ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()].into());
+        assert_eq!(owned.vips, vips(&["10.0.0.1", "10.0.0.2"]));
         assert_eq!(owned.servers, [].into());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// A disk that is full takes half of a line. What is written when there is room again is whole.
+    #[test]
+    fn half_a_line_that_could_not_be_written_takes_no_other_with_it() {
+        let directory = directory("full");
+        let mut record = Record::at(&directory.join("owned"));
+        record.intend([bind("10.0.0.1")].iter()).unwrap();
+        // What cannot be written to, in the place of what is full.
+        record.file = Some(File::open(&record.path).unwrap());
+        assert!(record.intend([bind("10.0.0.2")].iter()).is_err());
+        let mut file = OpenOptions::new().append(true).open(&record.path).unwrap();
+        file.write_all(b"+10.0.0.").unwrap();
+        record.intend([bind("10.0.0.3")].iter()).unwrap();
+        assert_eq!(record.read().unwrap().vips, vips(&["10.0.0.1", "10.0.0.3"]));
         fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]
     fn it_is_kept_in_a_file() {
-        let directory = std::env::temp_dir().join(format!("kube-ipvs-record-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let mut record = Record::at(&directory.join("owned"));
+        let directory = directory("record");
+        let mut record = Record::at(&directory.join("later").join("owned"));
         assert_eq!(record.read().unwrap(), Owned::default());
-        let address: IpAddr = "10.0.0.1".parse().unwrap();
-        record.intend([Change::Bind(address)].iter()).unwrap();
-        assert_eq!(record.read().unwrap().vips, [address].into());
-        record.forget([Change::Unbind(address)].iter()).unwrap();
-        assert_eq!(record.read().unwrap(), Owned::default());
+        let unbind = Change::Unbind("10.0.0.1".parse().unwrap());
+        record.intend([bind("10.0.0.1")].iter()).unwrap();
+        assert_eq!(record.read().unwrap().vips, vips(&["10.0.0.1"]));
+        record.forget([unbind.clone()].iter()).unwrap();
+        assert_eq!(record.read().unwrap().vips, vips(&[]));
         // It does not grow for ever.
         for _ in 0..600 {
-            record.intend([Change::Bind(address)].iter()).unwrap();
-            record.forget([Change::Unbind(address)].iter()).unwrap();
+            record.intend([bind("10.0.0.1")].iter()).unwrap();
+            record.forget([unbind.clone()].iter()).unwrap();
         }
-        record.intend([Change::Bind(address)].iter()).unwrap();
-        assert_eq!(record.read().unwrap().vips, [address].into());
+        record.intend([bind("10.0.0.1")].iter()).unwrap();
+        let owned = record.read().unwrap();
+        let state = State { bound_vips: owned.vips.clone(), ..State::default() };
+        record.follow(&owned, &state).unwrap();
         assert_eq!(fs::read_to_string(&record.path).unwrap(), "+10.0.0.1\n");
-        record.forget([Change::Unbind(address)].iter()).unwrap();
-        assert_eq!(record.read().unwrap(), Owned::default());
+        record.forget([unbind].iter()).unwrap();
+        assert_eq!(record.read().unwrap().vips, vips(&[]));
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// What could not be written is written when the kernel is read, and what somebody else removed is taken back.
+    #[test]
+    fn it_follows_what_the_kernel_has() {
+        let directory = directory("follow");
+        let mut record = Record::at(&directory.join("owned"));
+        fs::write(&record.path, b"+TCP 10.0.0.1:80\n+10.0.0.1\n\xff\n").unwrap();
+        let owned = record.read().unwrap();
+        let mut state = State { recorded_vips: vips(&["10.0.0.2"]), ..State::default() };
+        state.bound_vips = vips(&["10.0.0.2", "10.0.0.9"]);
+        for (at, is_there) in [("TCP 10.0.0.2:80", true), ("TCP 10.0.0.3:80", false)] {
+            state.add(Element::Key(KeySet::Served, testing::key(at)), &None);
+            let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::RR);
+            let server = ServerState { config, real_servers: Default::default() };
+            if is_there {
+                state.virtual_servers.insert(testing::key(at), server);
+            }
+        }
+        record.follow(&owned, &state).unwrap();
+        let now = record.read().unwrap();
+        assert_eq!((now.servers, now.vips), ([testing::key("TCP 10.0.0.2:80")].into(), vips(&["10.0.0.2"])));
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -4,12 +4,10 @@ use std::collections::BTreeSet;
 
 use netlink_batch::Error;
 
-use super::{LinuxKernel, addresses::DEVICE, ipset::IpSets, record::Owned, unusable};
+use super::{LinuxKernel, addresses::DEVICE, ipset::IpSets, ipvs, unusable};
 use crate::{
     kernel::{Kernel, Unusable},
     model::{Family, VirtualServerKey},
-    plan::Change,
-    set::KeySet,
     state::State,
     takeover::{self, ClearedOut, Holds, Inheritance, Leftovers, Predecessor, TakeOver},
 };
@@ -44,11 +42,14 @@ impl LinuxKernel {
         Ok(())
     }
 
-    fn find_inheritance(&mut self, state: &State, take_over: &TakeOver) -> Result<Inheritance, Unusable> {
+    fn find_inheritance(&mut self, state: &mut State, take_over: &TakeOver) -> Result<Inheritance, Unusable> {
         let predecessor = predecessor(&mut self.ipsets).map_err(unusable("ipset"))?;
         if !predecessor.is_there() {
             return Ok(Inheritance::default());
         }
+        let missing = predecessor.servers().filter(|key| !state.virtual_servers.contains_key(key));
+        let missing: Vec<VirtualServerKey> = missing.collect();
+        ipvs::ask(&mut self.ipvs, state, missing).map_err(unusable("IPVS"))?;
         let host = self.addresses.of_other_devices().map_err(unusable(DEVICE))?;
         Ok(predecessor.leaves(&state.virtual_servers, &state.bound_vips, &host, take_over))
     }
@@ -74,7 +75,9 @@ impl LinuxKernel {
             if sets.is_empty() && leftovers.chains.is_empty() && leftovers.kept.is_empty() {
                 return Ok(Some(ClearedOut::default()));
             }
-            self.copy_record()?;
+            // Our record in nftables is copied to its file: what was inherited is in the one since the first sync, and
+            // may not be in the other yet.
+            self.observe(&State::default())?;
         }
         for attempt in 1.. {
             match self.nft.remove_foreign(&leftovers) {
@@ -152,22 +155,6 @@ impl LinuxKernel {
     fn leftovers(&mut self, sets: &[String]) -> Result<Leftovers, Unusable> {
         let chains = self.nft.foreign_chains().map_err(unusable("nftables"))?;
         Ok(Leftovers::among(&chains, !sets.is_empty()))
-    }
-
-    /// Copies our record in nftables to its file: what was inherited is in the one since the first sync, and not yet
-    /// in the other.
-    fn copy_record(&mut self) -> Result<(), Unusable> {
-        let state = self.observe()?;
-        let Some(record) = &mut self.record else { return Ok(()) };
-        let Owned { servers, vips } = record.read().map_err(unusable("the record of what is ours"))?;
-        let served = state.elements.iter().filter(|(_, entry)| entry.sets.contains(KeySet::Served));
-        let missing: BTreeSet<_> = served.map(|(key, _)| *key).filter(|key| !servers.contains(key)).collect();
-        let there = missing.iter().filter_map(|key| Some((*key, state.virtual_servers.get(key)?.config)));
-        let servers = there.map(|(key, config)| Change::AddServer { key, config });
-        let vips =
-            state.recorded_vips.intersection(&state.bound_vips).filter(|address| !vips.contains(*address));
-        let changes: Vec<Change> = servers.chain(vips.copied().map(Change::Bind)).collect();
-        record.intend(changes.iter()).map_err(unusable("the record of what is ours"))
     }
 }
 

@@ -61,6 +61,11 @@ impl Predecessor {
         !(self.servers.is_empty() && self.node_ports.is_empty() && self.vips.is_empty())
     }
 
+    /// The virtual servers that its sets name.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = VirtualServerKey> {
+        self.servers.iter().copied()
+    }
+
     /// What it made of all that there is. `bound` are the addresses on `kube-ipvs0`, `host` those on other devices.
     ///
     /// The device is its own: at every sync it takes off what it does not know. So an address that is on it is its,

@@ -1,0 +1,72 @@
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::bail;
+
+/// Where the files are that live as long as the kernel's state.
+const DIRECTORY: &str = "/run/kube-ipvs";
+
+/// A file about this network namespace.
+pub(super) fn file(name: &str) -> io::Result<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
+    Ok(Path::new(DIRECTORY).join(format!("{name}-{namespace}")))
+}
+
+/// Claims this network namespace for this process: two that change it would undo each other's work. The claim ends
+/// with the process, however that ends. None: it cannot be claimed, which is said, and nobody else is kept out.
+///
+/// # Errors
+///
+/// When another process has it.
+pub(super) fn claim() -> anyhow::Result<Option<File>> {
+    match file("lock").and_then(|path| Ok((open(&path)?, path))) {
+        Ok((lock, path)) => match lock.try_lock() {
+            Ok(()) => Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) => bail!(
+                "another kube-ipvs serves this node and holds {}: stop it first. `fuser {0}` names its process; in a \
+                 cluster, look for a second DaemonSet or a systemd unit",
+                path.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                warn(&error);
+                Ok(None)
+            }
+        },
+        Err(error) => {
+            warn(&error);
+            Ok(None)
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    fs::create_dir_all(DIRECTORY)?;
+    File::options().append(true).create(true).open(path)
+}
+
+fn warn(error: &io::Error) {
+    tracing::warn!("cannot see to it that no other kube-ipvs serves this node, in {DIRECTORY}: {error}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file itself stays: removing it would let a third process lock another one of its name.
+    #[test]
+    fn a_claim_ends_with_its_holder() {
+        let directory = std::env::temp_dir().join(format!("kube-ipvs-claim-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let open = || File::options().append(true).create(true).open(directory.join("lock")).unwrap();
+        let first = open();
+        first.try_lock().unwrap();
+        assert!(matches!(open().try_lock(), Err(TryLockError::WouldBlock)));
+        drop(first);
+        open().try_lock().unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}
