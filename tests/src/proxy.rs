@@ -39,8 +39,9 @@ pub struct ProxyCommand {
     runtime: PathBuf,
     log: PathBuf,
     program: PathBuf,
-    /// What the shell does before.
+    /// What the shell does before the node's directory lies over /run/kube-ipvs, and after that.
     before: &'static str,
+    then: &'static str,
 }
 
 impl ProxyCommand {
@@ -50,7 +51,7 @@ impl ProxyCommand {
         fs::create_dir_all(RUNTIME)?;
         let log = directory.join(format!("{node}.log"));
         let (namespace, node) = (Arc::clone(namespace), node.to_owned());
-        Ok(Self { namespace, node, runtime, log, program: program().into(), before: "" })
+        Ok(Self { namespace, node, runtime, log, program: program().into(), before: "", then: "" })
     }
 
     /// Under kube-proxy's name, and so with its command line.
@@ -71,12 +72,27 @@ impl ProxyCommand {
         self
     }
 
+    /// On a node whose /run is read-only.
+    #[must_use]
+    pub fn with_read_only_run(mut self) -> Self {
+        self.then = "mount -o remount,bind,ro /run/kube-ipvs && ";
+        self
+    }
+
+    /// On a node whose /run is full.
+    #[must_use]
+    pub fn with_full_run(mut self) -> Self {
+        self.then = "mount -t tmpfs -o size=4k none /run/kube-ipvs && head -c 4096 /dev/zero > /run/kube-ipvs/fill && ";
+        self
+    }
+
     /// `ip netns exec` gives the process the node's network and a mount namespace of its own, in which the node's own
     /// directory lies over /run/kube-ipvs. Each step replaces the process, so its id is the daemon's.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.namespace.name(), "sh", "-c"]);
-        command.arg(format!("{}mount --bind \"$0\" {RUNTIME} && exec \"$@\"", self.before));
+        let Self { before, then, .. } = self;
+        command.arg(format!("{before}mount --bind \"$0\" {RUNTIME} && {then}exec \"$@\""));
         command.arg(&self.runtime).arg(&self.program).args(arguments).stdin(Stdio::null());
         command
     }

@@ -22,9 +22,10 @@ const REQUEST: usize = 128;
 /// CAP_NET_ADMIN, and so does reading.
 ///
 /// Lists are not snapshots. The kernel answers in parts of 100 or so virtual servers, resumes by position, and does
-/// not say when a list changed in between: entries may then be missing. The position is one in the
-/// table of *all* network namespaces (`ip_vs_genl_dump_services`), so being the only writer of a namespace does not
-/// help. What a list lacks is absent only if [`Client::service`] says so too. Repeated entries are left out here.
+/// not say when a list changed in between: entries may then be missing (`ip_vs_genl_dump_services`). Being the only
+/// writer of a namespace does not help: on most kernels the position is one in the table of *all* network namespaces,
+/// and those that have a table for each resize it some time after it has grown. What a list lacks is absent only if
+/// [`Client::service`] says so too. Repeated entries are left out here.
 ///
 /// ```no_run
 /// use ipvs_netlink::{Client, Protocol, Scheduler, VirtualServer, VirtualServerKey};
@@ -66,6 +67,17 @@ impl Client {
     /// Those of [`Client::open`].
     pub fn open_in(namespace: impl AsFd) -> Result<Self, Error> {
         Self::with_socket(Socket::open_in(Protocol::Generic, namespace)?)
+    }
+
+    /// Looks again for the number by which the kernel knows IPVS. It is another one after the module `ip_vs` was removed
+    /// and loaded, and what is asked by the old one is refused.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::open`].
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        self.family = family::resolve(&mut self.socket)?;
+        Ok(())
     }
 
     fn with_socket(mut socket: Socket) -> Result<Self, Error> {

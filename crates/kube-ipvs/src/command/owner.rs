@@ -67,8 +67,8 @@ pub(super) struct Owner<'a> {
     asks: Vec<Ask>,
     /// The objects that could never be read.
     unread: Vec<Box<str>>,
-    /// The trouble that was told last, and when.
-    told_trouble: Option<(String, Duration)>,
+    /// The troubles that were told last, and when.
+    told_troubles: (Vec<String>, Duration),
 }
 
 /// How long a trouble that stays is not told again.
@@ -115,7 +115,7 @@ impl<'a> Owner<'a> {
             taken: Taken::default(),
             asks: Vec::new(),
             unread: Vec::new(),
-            told_trouble: None,
+            told_troubles: Default::default(),
         }
     }
 
@@ -229,7 +229,7 @@ impl<'a> Owner<'a> {
         if turn.whole && !self.is_told_of_pods {
             self.tell_of_pods();
         }
-        self.tell_trouble();
+        self.tell_troubles();
         self.announcer.turned(&turn, self.clock.now());
     }
 
@@ -255,18 +255,13 @@ impl<'a> Owner<'a> {
         }
     }
 
-    /// Tells of what stops nothing and yet needs an operator: at once, and again while it stays.
-    fn tell_trouble(&mut self) {
-        let now = self.clock.now();
-        let Some(trouble) = self.kernel.trouble() else {
-            self.told_trouble = None;
-            return;
-        };
-        let is_told =
-            |(told, at): &(String, Duration)| *told == trouble && now.saturating_sub(*at) < TELL_AGAIN;
-        if !self.told_trouble.as_ref().is_some_and(is_told) {
-            tracing::warn!("{trouble}");
-            self.told_trouble = Some((trouble, now));
+    /// Tells of what does not stop everything and yet needs an operator: at once, and again while it stays.
+    fn tell_troubles(&mut self) {
+        let (now, troubles) = (self.clock.now(), self.kernel.troubles());
+        let (told, at) = &self.told_troubles;
+        if *told != troubles || !troubles.is_empty() && now.saturating_sub(*at) >= TELL_AGAIN {
+            troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
+            self.told_troubles = (troubles, now);
         }
     }
 

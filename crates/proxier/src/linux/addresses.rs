@@ -17,6 +17,7 @@ use super::routes;
 use crate::{
     kernel::{Cause, Failure},
     plan::Change,
+    takeover::is_of_the_link,
 };
 
 /// The dummy device that holds the VIPs. It stays down: its addresses are local all the same, and nothing is ever sent
@@ -63,6 +64,15 @@ impl Addresses {
             outcome => outcome?,
         }
         self.find().map(drop)
+    }
+
+    /// Up, it would have routes of its own, ask for neighbours and listen to routers. The kernel takes its IPv6 addresses
+    /// off with that; they are bound again by the comparison that follows.
+    fn set_down(&mut self) -> Result<(), Error> {
+        let mut device = LinkMessage::default();
+        device.header.index = self.index;
+        device.header.change_mask = LinkFlags::Up;
+        self.socket.request(RouteNetlinkMessage::SetLink(device), 0)
     }
 
     /// Reads the addresses on the device; none if there is no device.
@@ -121,20 +131,10 @@ impl Addresses {
         Ok(())
     }
 
-    /// The kernel takes off the IPv6 addresses, which are bound again with the rest.
-    fn set_down(&mut self) -> Result<(), Error> {
-        let mut device = LinkMessage::default();
-        device.header.index = self.index;
-        device.header.change_mask = LinkFlags::Up;
-        self.socket.request(RouteNetlinkMessage::SetLink(device), 0)
-    }
-
-    /// Removes the device, if it has no address any more: others may have put theirs on it. A link-local one is the
-    /// kernel's, from when somebody had set the device up.
+    /// Removes the device, if it has no address any more: others may have put theirs on it. Not those that the kernel
+    /// gives a device which is up.
     pub(super) fn remove(&mut self) -> Result<(), Error> {
-        let is_of_others =
-            |address: &IpAddr| !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-        if !self.find()? || self.observe()?.iter().any(is_of_others) {
+        if !self.find()? || self.observe()?.into_iter().any(|address| !is_of_the_link(address)) {
             return Ok(());
         }
         let mut device = LinkMessage::default();
@@ -161,13 +161,13 @@ impl Addresses {
             Err(Error::Rejected(error)) if error.is_absent() => Vec::new(),
             answers => answers?,
         };
-        let mut headers = answers.iter().filter_map(|answer| match answer {
+        let mut devices = answers.iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewLink(link) => Some(&link.header),
             _ => None,
         });
-        let header = headers.next();
-        self.index = header.map_or(0, |header| header.index);
-        self.is_up = header.is_some_and(|header| header.flags.contains(LinkFlags::Up));
+        let device = devices.next();
+        self.index = device.map_or(0, |device| device.index);
+        self.is_up = device.is_some_and(|device| device.flags.contains(LinkFlags::Up));
         Ok(self.index != 0)
     }
 

@@ -211,14 +211,19 @@ impl LinuxKernel {
         Ok(self.read(&State::default())?.0)
     }
 
-    /// What the operator has to know though it stops nothing: the copy of the record cannot be kept.
-    pub fn trouble(&self) -> Option<String> {
-        let (record, error) = (self.record.as_ref()?, self.record_trouble.as_ref()?);
-        Some(format!(
-            "cannot keep the copy of the record of what is ours in {}: {error}. Services are served all the same; but \
-             what is ours is not known any more if somebody empties nftables while kube-ipvs is not running",
-            record.path().display()
-        ))
+    /// What the operator has to know though it does not stop everything.
+    pub fn troubles(&self) -> Vec<String> {
+        let record = self.record.as_ref().zip(self.record_trouble.as_ref()).map(|(record, error)| {
+            format!(
+                "cannot keep the copy of the record of what is ours in {}: {error}. Services are served all the same; \
+                 but what is ours is not known any more if somebody empties nftables while kube-ipvs is not running",
+                record.path().display()
+            )
+        });
+        let v6 = self.nft.without_v6().map(|error| {
+            format!("nftables has no table for IPv6: {error}. Services are served by IPv4 alone")
+        });
+        record.into_iter().chain(v6).collect()
     }
 
     /// Does something with the record. A failure stops nothing: it is a copy.
@@ -337,6 +342,7 @@ impl Kernel for LinuxKernel {
     fn prepare(&mut self) -> Result<(), Unusable> {
         sysctl::prepare(&self.settings).map_err(unusable("sysctl"))?;
         use Operation::Prepare;
+        self.ipvs.refresh().map_err(unusable("IPVS"))?;
         let timeouts = |kernel: &mut Self| timeouts::prepare(&mut kernel.ipvs, &kernel.settings.timeouts);
         self.timed(Subsystem::Ipvs, Prepare, timeouts).map_err(unusable("IPVS"))?;
         let addresses = |kernel: &mut Self| kernel.addresses.prepare();

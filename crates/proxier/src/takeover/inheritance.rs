@@ -95,6 +95,6 @@ impl Predecessor {
 }
 
 /// Whether the kernel gave a device this address by itself.
-fn is_of_the_link(address: IpAddr) -> bool {
+pub(crate) fn is_of_the_link(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

@@ -15,7 +15,7 @@ mod way_back;
 
 use ipnet::IpNet;
 
-pub(crate) use inheritance::{Entry, Inheritance, Predecessor};
+pub(crate) use inheritance::{Entry, Inheritance, Predecessor, is_of_the_link};
 pub use kept::Kept;
 pub(crate) use leftovers::{Base, Chain, ChainId, Hook, Leftovers, Rule, Verdict};
 pub(crate) use names::{Holds, TABLES, holds, legacy_commands, sets_to_destroy, sets_to_empty};

@@ -1,5 +1,6 @@
-//! Chains that iptables made in nftables, read and removed. Read by ourselves: any expression can stand in a rule of
-//! somebody else's, and one that the library does not understand would cost the whole list.
+//! Chains that iptables made in nftables, read and removed; and the reading of our own. Read by ourselves: any
+//! expression can stand in a rule of somebody else's, and one that the library does not understand would cost the whole
+//! list.
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ mod rule {
     pub(super) const CHAIN: u16 = 2;
     pub(super) const HANDLE: u16 = 3;
     pub(super) const EXPRESSIONS: u16 = 4;
+    pub(super) const USER_DATA: u16 = 7;
     pub(super) const NAME: u16 = 1;
     pub(super) const DATA: u16 = 2;
     /// Of `match` and `target`, which are iptables' own.
@@ -59,7 +61,7 @@ mod rule {
 }
 
 /// A request for a list of chains or rules, or one of them.
-enum Listed {
+pub(super) enum Listed {
     Request(Box<NetfilterMessage>),
     Chain(ChainHead),
     Rule(RuleHead),
@@ -68,17 +70,18 @@ enum Listed {
 
 /// A chain without its rules.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct ChainHead {
-    table: String,
-    name: String,
+pub(super) struct ChainHead {
+    pub(super) table: String,
+    pub(super) name: String,
     base: Option<Base>,
 }
 
 /// A rule and where it stands.
 #[derive(Debug, PartialEq, Eq)]
-struct RuleHead {
-    table: String,
-    chain: String,
+pub(super) struct RuleHead {
+    pub(super) table: String,
+    pub(super) chain: String,
+    pub(super) userdata: Vec<u8>,
     rule: Rule,
 }
 
@@ -88,7 +91,7 @@ impl Nft {
         let mut chains = Vec::new();
         for family in Family::ALL {
             let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
-            let listed = self.list(|| Listed::request(family, request.clone()))?;
+            let listed = self.list(|| Listed::request(Table::Ip(family), request.clone()))?;
             let mut found: BTreeMap<(String, String), Chain> = BTreeMap::new();
             for head in listed.into_iter().filter_map(Listed::chain) {
                 if TABLES.contains(&head.table.as_str()) {
@@ -103,8 +106,8 @@ impl Nft {
             for table in TABLES {
                 let attributes = vec![RuleAttribute::Table(table.into())];
                 let request = NfTablesMessage::GetRule(RuleMessage { attributes });
-                let listed = self.list(|| Listed::request(family, request.clone()))?;
-                for RuleHead { table, chain, rule } in listed.into_iter().filter_map(Listed::rule) {
+                let listed = self.list(|| Listed::request(Table::Ip(family), request.clone()))?;
+                for RuleHead { table, chain, rule, .. } in listed.into_iter().filter_map(Listed::rule) {
                     if let Some(chain) = found.get_mut(&(table, chain)) {
                         chain.rules.push(rule);
                     }
@@ -175,18 +178,18 @@ fn delete_chain(chain: &ChainId) -> NfTablesMessage {
 }
 
 impl Listed {
-    fn request(family: Family, request: NfTablesMessage) -> Self {
-        Self::Request(message(Table::Ip(family), request).into())
+    pub(super) fn request(table: Table, request: NfTablesMessage) -> Self {
+        Self::Request(message(table, request).into())
     }
 
-    fn chain(self) -> Option<ChainHead> {
+    pub(super) fn chain(self) -> Option<ChainHead> {
         match self {
             Self::Chain(chain) => Some(chain),
             _ => None,
         }
     }
 
-    fn rule(self) -> Option<RuleHead> {
+    pub(super) fn rule(self) -> Option<RuleHead> {
         match self {
             Self::Rule(rule) => Some(rule),
             _ => None,
@@ -258,11 +261,12 @@ fn read_chain(bytes: &[u8]) -> ChainHead {
 
 fn read_rule(bytes: &[u8]) -> RuleHead {
     let rule = Rule { handle: 0, verdict: Verdict::Other, is_conditional: false, uses_set: false };
-    let mut head = RuleHead { table: String::new(), chain: String::new(), rule };
+    let mut head = RuleHead { table: String::new(), chain: String::new(), userdata: Vec::new(), rule };
     for (kind, value) in attributes(bytes) {
         match kind {
             rule::TABLE => head.table = text(value),
             rule::CHAIN => head.chain = text(value),
+            rule::USER_DATA => head.userdata = value.to_vec(),
             rule::HANDLE => head.rule.handle = value.first_chunk().copied().map_or(0, u64::from_be_bytes),
             rule::EXPRESSIONS => {
                 attributes(value).for_each(|(_, expression)| read_expression(expression, &mut head.rule));

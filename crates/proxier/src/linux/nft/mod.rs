@@ -16,14 +16,10 @@ mod userdata;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use netlink_batch::{Error, Protocol, Socket};
+use netlink_batch::{Error, KernelError, Protocol, Socket};
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NetlinkDeserializable, NetlinkSerializable};
-use netlink_packet_netfilter::{
-    NetfilterMessage, NetfilterMessageInner,
-    nftables::{
-        ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetElementList,
-        SetElementMessage,
-    },
+use netlink_packet_netfilter::nftables::{
+    ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetElementList, SetElementMessage,
 };
 
 use crate::{
@@ -38,6 +34,7 @@ use crate::{
 };
 use chain::Chain;
 use decode::{Content, Raw};
+use foreign::Listed;
 pub(super) use list::attributes;
 use list::{ELEMENTS, ElementList};
 use transaction::Transaction;
@@ -80,11 +77,13 @@ impl Table {
 pub(super) struct Nft {
     socket: Socket,
     settings: super::Settings,
+    /// Why there is no table for IPv6.
+    without_v6: Option<KernelError>,
 }
 
 impl Nft {
     pub(super) fn open(settings: super::Settings) -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings })
+        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings, without_v6: None })
     }
 
     /// The number by which the kernel knows our changes.
@@ -96,23 +95,37 @@ impl Nft {
         self.socket.observe_sends(observer);
     }
 
-    /// Makes tables, sets, chains and rules, where they are not there as they should be.
+    /// Makes tables, sets, chains and rules, where they are not there as they should be. A kernel that has no nftables
+    /// for IPv6 serves IPv4: each change of IPv6 fails by itself.
     pub(super) fn prepare(&mut self) -> Result<(), Error> {
+        self.without_v6 = None;
         for table in Table::ALL {
-            let found = self.rules(table)?;
-            if table == Table::Arp && !self.settings.scoped_arp {
-                if !found.is_empty() {
-                    self.remove_table(table)?;
+            match self.prepare_table(table) {
+                Err(Error::Rejected(error)) if table == Table::Ip(Family::V6) => {
+                    self.without_v6 = Some(error);
                 }
-                continue;
-            }
-            let chains = table.chains(&self.settings);
-            let expected: BTreeMap<_, _> = chains.iter().map(|chain| (chain.name, &chain.userdata)).collect();
-            if !found.iter().map(|(name, rules)| (name.as_str(), rules)).eq(expected) {
-                self.write(table, found.keys(), &chains)?;
+                outcome => outcome?,
             }
         }
         Ok(())
+    }
+
+    /// Why there is no table for IPv6, if there is none.
+    pub(super) fn without_v6(&self) -> Option<&KernelError> {
+        self.without_v6.as_ref()
+    }
+
+    fn prepare_table(&mut self, table: Table) -> Result<(), Error> {
+        let found = self.rules(table)?;
+        if table == Table::Arp && !self.settings.scoped_arp {
+            return if found.is_empty() { Ok(()) } else { self.remove_table(table) };
+        }
+        let chains = table.chains(&self.settings);
+        let expected: BTreeMap<_, _> = chains.iter().map(|chain| (chain.name, &chain.userdata)).collect();
+        if found.iter().map(|(name, rules)| (name.as_str(), rules)).eq(expected) {
+            return Ok(());
+        }
+        self.write(table, found.keys(), &chains)
     }
 
     /// Reads the elements of our sets.
@@ -245,40 +258,17 @@ impl Nft {
         transaction.commit(&mut self.socket)
     }
 
-    /// The chains that are there, each with the user data of its rules in order.
+    /// Our chains that are there, each with the user data of its rules in order.
     fn rules(&mut self, table: Table) -> Result<BTreeMap<String, Vec<Vec<u8>>>, Error> {
         let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
-        let mut chains = BTreeMap::new();
-        for answer in self.objects(table, &request)? {
-            let NfTablesMessage::NewChain(ChainMessage { attributes }) = answer else { continue };
-            let (mut of, mut chain) = (String::new(), String::new());
-            for attribute in attributes {
-                match attribute {
-                    ChainAttribute::Table(name) => of = name,
-                    ChainAttribute::Name(name) => chain = name,
-                    _ => {}
-                }
-            }
-            if of == TABLE {
-                chains.insert(chain, Vec::new());
-            }
-        }
+        let listed = self.list(|| Listed::request(table, request.clone()))?;
+        let ours = listed.into_iter().filter_map(Listed::chain).filter(|chain| chain.table == TABLE);
+        let mut chains: BTreeMap<String, Vec<Vec<u8>>> = ours.map(|chain| (chain.name, Vec::new())).collect();
         let request =
             NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] });
-        for answer in self.objects(table, &request)? {
-            let NfTablesMessage::NewRule(RuleMessage { attributes }) = answer else { continue };
-            let (mut of, mut chain, mut userdata) = (String::new(), String::new(), Vec::new());
-            for attribute in attributes {
-                match attribute {
-                    RuleAttribute::Table(name) => of = name,
-                    RuleAttribute::Chain(name) => chain = name,
-                    RuleAttribute::UserData(bytes) => userdata = bytes,
-                    _ => {}
-                }
-            }
-            if of == TABLE {
-                chains.entry(chain).or_default().push(userdata);
-            }
+        let listed = self.list(|| Listed::request(table, request.clone()))?;
+        for rule in listed.into_iter().filter_map(Listed::rule).filter(|rule| rule.table == TABLE) {
+            chains.entry(rule.chain).or_default().push(rule.userdata);
         }
         Ok(chains)
     }
@@ -305,8 +295,12 @@ impl Nft {
         Ok(answers.into_iter().filter_map(inner).collect())
     }
 
-    /// A list as it was at one moment, as far as the kernel says so: of elements it does not. Empty if that of which it
-    /// would be is not there.
+    /// A list, read again where the kernel says that it changed meanwhile; empty if that of which it would be is not
+    /// there.
+    ///
+    /// Of elements the kernel does not say so, and a set that grows or shrinks beneath the list can have some of them
+    /// passed over. The next comparison heals what comes of that: an element is written again, which changes nothing
+    /// where it is there, and that a virtual server is ours is known by the record's copy and by ourselves.
     fn list<M: NetlinkSerializable + NetlinkDeserializable>(
         &mut self,
         request: impl Fn() -> M,
@@ -319,13 +313,6 @@ impl Nft {
             }
         }
         Err(Error::Interrupted)
-    }
-}
-
-fn inner(message: NetfilterMessage) -> Option<NfTablesMessage> {
-    match message.inner {
-        NetfilterMessageInner::NfTables(message) => Some(message),
-        _ => None,
     }
 }
 

@@ -49,6 +49,7 @@ fn rules_with_their_verdicts() {
     let rule = |chain: &str, handle, verdict, is_conditional, uses_set| RuleHead {
         table: "filter".into(),
         chain: chain.into(),
+        userdata: Vec::new(),
         rule: Rule { handle, verdict, is_conditional, uses_set },
     };
     assert_eq!(
