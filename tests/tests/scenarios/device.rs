@@ -1,7 +1,7 @@
 //! The device kube-ipvs0, when a network manager takes charge of it.
 
 use anyhow::{Result, ensure};
-use scenarios::{Namespace, TestResult, Transport, VIP_DEVICE, eventually, scenario};
+use scenarios::{Namespace, TestResult, VIP_DEVICE, eventually, scenario};
 
 use crate::common::{WEB_ADDRESS, await_web, deploy_web, web_cluster};
 
@@ -18,7 +18,7 @@ fn a_device_that_was_set_up_is_down_again_and_goes_with_us() -> TestResult {
         node.run("ip", &["link", "set", VIP_DEVICE, "up"])?;
         eventually(|| ensure_down(node))?;
         node.await_vips(&["10.96.0.80"])?;
-        cluster.at("visitor")?.connect(Transport::Tcp, WEB_ADDRESS).map(drop)?;
+        cluster.at("visitor")?.get(WEB_ADDRESS)?;
         proxy.terminate()?;
 
         node.run("ip", &["link", "set", VIP_DEVICE, "up"])?;

@@ -3,9 +3,9 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use scenarios::{Service, Slice, TestResult, Transport, eventually, scenario};
+use scenarios::{Service, Slice, TestResult, eventually, scenario};
 
-use crate::common::{await_web, deploy_web, web_cluster};
+use crate::common::{WEB_ADDRESS, await_web, deploy_web, web_cluster};
 
 const NODE: &str = "node-3";
 
@@ -83,6 +83,6 @@ fn one_process_changes_a_node_and_others_only_look() -> TestResult {
         proxy.kill_nine()?;
         let _proxy = cluster.start_proxy(NODE, &[])?;
         await_web(cluster, NODE)?;
-        cluster.at("visitor")?.connect(Transport::Tcp, "10.96.0.80:80").map(drop)
+        cluster.at("visitor")?.get(WEB_ADDRESS).map(drop)
     })
 }

@@ -7,7 +7,7 @@ use ipvs_netlink::{Destination, Forwarding};
 use super::RealServer;
 use crate::{
     cluster::{Cluster, EndpointAddress},
-    model::{Conditions, Endpoint, Protocol, Service, Weight},
+    model::{Conditions, Endpoint, Protocol, Service, TrafficPolicy, Weight},
 };
 
 /// The real servers of one Service port in one family.
@@ -48,6 +48,29 @@ impl Backends {
 }
 
 impl Backends {
+    /// The real servers of a virtual server with this policy. One that terminates elsewhere keeps what it has, such as
+    /// from before the policy was `Local`, until it leaves the list; none is added for it.
+    pub(super) fn of(&self, policy: TrafficPolicy, protocol: Protocol) -> RealServers {
+        match policy {
+            TrafficPolicy::Cluster => self.cluster.clone(),
+            TrafficPolicy::Local => {
+                let mut real_servers = self.local.clone();
+                let terminating = self.cluster.iter().filter(|(_, server)| {
+                    protocol != Protocol::Udp
+                        && matches!(
+                            server,
+                            RealServer::Serving { terminating: true, .. }
+                                | RealServer::Draining { terminating: true }
+                        )
+                });
+                for (address, _) in terminating {
+                    real_servers.entry(*address).or_insert(RealServer::Draining { terminating: true });
+                }
+                real_servers
+            }
+        }
+    }
+
     /// The endpoints on this node that take connections and do not terminate.
     pub(super) fn well_on_this_node(&self) -> impl Iterator<Item = IpAddr> {
         let is_well = |server: &RealServer| matches!(server, RealServer::Serving { terminating: false, .. });

@@ -149,16 +149,13 @@ fn virtual_server(
     backends: &Backends,
 ) -> VirtualServer {
     let policy = frontend.kind.policy(service);
-    let real_servers = match policy {
-        TrafficPolicy::Cluster => &backends.cluster,
-        TrafficPolicy::Local => &backends.local,
-    };
+    let real_servers = backends.of(policy, port.protocol);
     let allowed = match frontend.kind {
         Kind::LoadBalancerIp => allowed(cluster, service, frontend.key.address),
         _ => BTreeSet::new(),
     };
     let no_local = if frontend.kind.is_external() { KeySet::NoLocalOutside } else { KeySet::NoLocal };
-    let sets = match (any_serves(real_servers), any_serves(&backends.cluster)) {
+    let sets = match (any_serves(&real_servers), any_serves(&backends.cluster)) {
         (true, _) => frontend.sets(policy),
         (false, true) => frontend.sets(policy).with(no_local),
         (false, false) => frontend.sets(policy).with(KeySet::NoEndpoints),
@@ -174,7 +171,7 @@ fn virtual_server(
             flags,
             ..ipvs_netlink::VirtualServer::new(scheduler)
         },
-        real_servers: real_servers.clone(),
+        real_servers,
         sets: if allowed.is_empty() { sets } else { sets.with(KeySet::Firewall) },
         allowed,
         short_cut: None,

@@ -229,3 +229,22 @@ fn a_port_that_goes_moves_no_other_one_behind_its_short_cut() {
         - element inner { 10.0.0.1 . tcp . 40848 }"#]]
     .assert_eq(&inner.join("\n"));
 }
+
+/// Its connections end when it does, and not before.
+#[test]
+fn a_policy_that_changes_cuts_nobody_off_an_endpoint_that_terminates() {
+    let (mut engine, mut kernel) = start();
+    let endpoints = |all: &[&str]| Event::SliceApplied(slice("web-1", "web", 8080, all));
+    let web = Event::ServiceApplied(outer(&["203.0.113.1"]));
+    turn(&mut engine, &mut kernel, 0, [web, endpoints(&["10.1.0.2", "10.1.0.3"])]);
+    turn(&mut engine, &mut kernel, 1, [endpoints(&["10.1.0.2~", "10.1.0.3"])]);
+    turn(&mut engine, &mut kernel, 2, [Event::ServiceApplied(local(outer(&["203.0.113.1"])))]);
+    let at = key("TCP 203.0.113.1:80");
+    let weight = |kernel: &FakeKernel| {
+        let mut servers = kernel.state.virtual_servers[&at].real_servers.iter();
+        servers.find(|(address, _)| address.address.to_string() == "10.1.0.2").map(|(_, to)| to.weight)
+    };
+    assert_eq!(weight(&kernel), Some(0));
+    turn(&mut engine, &mut kernel, 3, [endpoints(&["10.1.0.3"])]);
+    assert_eq!(weight(&kernel), None);
+}
