@@ -1,6 +1,7 @@
 //! The loop of the one thread that owns the kernel.
 
 use std::{
+    collections::BTreeSet,
     mem::take,
     ops::ControlFlow,
     process::ExitCode,
@@ -222,7 +223,7 @@ impl<'a> Owner<'a> {
         if !turn.plan.is_empty() {
             self.earliest = self.clock.now() + self.pause;
         }
-        tell(&turn);
+        tell(&self.engine, &turn);
         if !self.takes_up_connections && self.engine.takes_up_connections() {
             self.take_up_connections();
         }
@@ -284,7 +285,7 @@ impl<'a> Owner<'a> {
 }
 
 /// Says what a turn did. The changes themselves are for the debug log: a first sync has thousands.
-fn tell(turn: &Turn) {
+fn tell(engine: &Engine, turn: &Turn) {
     /// The first failures say what is wrong; ten thousand say no more.
     const MOST: usize = 20;
     if let Some(unusable) = &turn.unusable {
@@ -301,8 +302,39 @@ fn tell(turn: &Turn) {
         tracing::error!("and {} more failures", turn.failures.len() - MOST);
     }
     if !turn.plan.is_empty() {
-        let failed = turn.failures.len();
-        tracing::info!(changes = turn.plan.changes().len(), failed, "synced");
+        let (changes, failed) = (turn.plan.changes().len(), turn.failures.len());
+        match names(&engine.services_of(turn)) {
+            Some(services) => tracing::info!(%services, changes, failed, "synced"),
+            None => tracing::debug!(changes, failed, "synced"),
+        }
         tracing::debug!("plan:\n{}", turn.plan);
+    }
+}
+
+/// The first names, and how many more there are; none if there are none.
+fn names<T: ToString>(all: &BTreeSet<T>) -> Option<String> {
+    const MOST: usize = 5;
+    let first: Vec<String> = all.iter().take(MOST).map(ToString::to_string).collect();
+    let more = all.len().saturating_sub(MOST);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!first.is_empty()).then(|| first.join(", ") + &more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn up_to_five_services_are_named() {
+        for (count, expected) in [
+            (0, None),
+            (1, Some("1")),
+            (5, Some("1, 2, 3, 4, 5")),
+            (6, Some("1, 2, 3, 4, 5 and 1 more")),
+            (700, Some("1, 2, 3, 4, 5 and 695 more")),
+        ] {
+            let all: BTreeSet<u32> = (1..=count).collect();
+            assert_eq!(names(&all).as_deref(), expected);
+        }
     }
 }

@@ -113,7 +113,8 @@ impl Status {
         let synced = Family::ALL.map(|family| health.turned(family, outcome(engine, turn, family), now));
         drop(health);
         self.note_lacking(engine, turn);
-        self.kube_proxy.turned(taken.counts, start.elapsed().as_secs_f64());
+        let families = Family::ALL.into_iter().filter(|family| engine.is_about(turn, *family));
+        self.kube_proxy.turned(taken.counts, start.elapsed().as_secs_f64(), families);
         self.kube_proxy.no_local_endpoints(engine.without_local_endpoints());
         self.own.turned(turn);
         self.tell_checks(engine, turn);

@@ -71,6 +71,7 @@ struct Decision {
     plan: Plan,
     skipped: BTreeSet<Skipped>,
     health_checks: Vec<(ServiceId, Option<HealthCheck>)>,
+    given_up: BTreeMap<VirtualServerKey, ServiceId>,
 }
 
 /// What reading the kernel has shown.
@@ -270,13 +271,15 @@ impl Engine {
     fn decide(&mut self, leftovers: Scope, whole: bool, now: Duration) -> Decision {
         let mut scope = leftovers;
         let mut wanted = Desired::default();
-        let mut health_checks = Vec::new();
+        let (mut health_checks, mut given_up) = (Vec::new(), BTreeMap::new());
         for id in self.cluster.take_changed() {
             let mut desired = desired::of_service(&self.cluster, &self.config, &id);
             leave_out_foreign(&mut desired, &self.foreign);
             desired.cap_reasons(&id);
             scope.add(&desired);
             let old = self.footprints.replace(&id, &desired);
+            let lost = old.keys.iter().filter(|key| !desired.virtual_servers.contains_key(key));
+            given_up.extend(lost.map(|key| (*key, id.clone())));
             scope.keys.extend(old.keys);
             scope.shared.extend(old.shared);
             desired.skipped.retain(|reason| !old.skipped.contains(reason));
@@ -308,12 +311,13 @@ impl Engine {
         if whole {
             self.unforgotten.plan(known, &mut changes);
         }
-        Decision { plan: Plan::new(changes), skipped: wanted.skipped, health_checks }
+        Decision { plan: Plan::new(changes), skipped: wanted.skipped, health_checks, given_up }
     }
 
     /// Executes what was decided, and learns from the report.
     fn carry_out(&mut self, reading: Reading, kernel: &mut impl Kernel, now: Duration) -> Turn {
-        let Decision { plan, skipped, health_checks } = self.decide(reading.leftovers, reading.whole, now);
+        let Decision { plan, skipped, health_checks, given_up } =
+            self.decide(reading.leftovers, reading.whole, now);
         let had = |change: &&Change| reading.believed.as_ref().is_some_and(|believed| believed.has(change));
         let drifted = plan.changes().iter().filter(had).count();
         let had_server = |key: &VirtualServerKey| {
@@ -373,7 +377,8 @@ impl Engine {
             (false, false) => self.retry.failed(now),
         }
         let skipped = skipped.into_iter().collect();
-        Turn { plan, failures, skipped, unusable: None, health_checks, whole: reading.whole, drifted }
+        let whole = reading.whole;
+        Turn { plan, failures, skipped, unusable: None, health_checks, whole, drifted, given_up }
     }
 }
 

@@ -1,9 +1,13 @@
 //! What a turn tells.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Engine;
 use crate::{
+    cluster::Claim,
     desired::{HealthCheck, Skipped},
     kernel::Unusable,
-    model::{ServiceId, ServicePortId},
+    model::{Family, ServiceId, ServicePortId, VirtualServerKey},
     plan::{Change, Plan},
 };
 
@@ -25,6 +29,39 @@ pub struct Turn {
     pub whole: bool,
     /// How many of the changes had been made already: the kernel had it otherwise when it was read.
     pub drifted: usize,
+    /// What Services had asked for and do not any more.
+    pub given_up: BTreeMap<VirtualServerKey, ServiceId>,
+}
+
+impl Engine {
+    /// The Services that changes of a turn are for, those that are gone included. Some changes are for none: addresses of
+    /// pods, ranges of ClusterIPs.
+    pub fn services_of<'a>(&'a self, turn: &'a Turn) -> BTreeSet<&'a ServiceId> {
+        let mut services = BTreeSet::new();
+        let about = |change: &Change| (change.key(), change.address());
+        for run in turn.plan.changes().chunk_by(|one, other| about(one) == about(other)) {
+            let (key, address) = run.first().map_or((None, None), about);
+            let holder = key.and_then(|key| match self.cluster.holder(&Claim::VirtualServer(key)) {
+                Some(holder) => Some(&holder.port.service),
+                None => turn.given_up.get(&key),
+            });
+            services.extend(holder);
+            services.extend(address.into_iter().flat_map(|address| self.cluster.services_at(address)));
+        }
+        services
+    }
+
+    /// Whether a turn was about a family: it changed something of it, or compared what there is of it.
+    pub fn is_about(&self, turn: &Turn, family: Family) -> bool {
+        let has_any = || {
+            let servers = self.known.iter().flat_map(|known| {
+                let servers = &known.virtual_servers;
+                servers.first_key_value().into_iter().chain(servers.last_key_value())
+            });
+            servers.map(|(key, _)| key.family()).any(|of| of == family)
+        };
+        turn.plan.changes().iter().any(|change| change.family() == family) || turn.whole && has_any()
+    }
 }
 
 /// How much there is in the kernel of ours, as far as is known.

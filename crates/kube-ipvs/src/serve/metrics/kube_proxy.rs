@@ -155,9 +155,9 @@ impl KubeProxy {
         self.endpoint_changes_pending.inc_by(changes.endpoints.into());
     }
 
-    /// A turn that took `seconds` has taken changes in.
-    pub(crate) fn turned(&self, changes: ChangeCounts, seconds: f64) {
-        for family in Family::ALL.map(of) {
+    /// A turn that took `seconds` and was about these families has taken changes in.
+    pub(crate) fn turned(&self, changes: ChangeCounts, seconds: f64, families: impl Iterator<Item = Family>) {
+        for family in families.map(of) {
             self.sync_duration.get_or_create(&family).observe(seconds);
         }
         self.service_changes_pending.dec_by(changes.services.into());

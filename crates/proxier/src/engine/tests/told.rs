@@ -81,3 +81,26 @@ fn what_drifted_is_counted_and_what_changed_is_not() {
     assert_eq!((turn.plan.changes().len(), turn.drifted), (6, 4), "{}", turn.plan);
     assert_eq!(engine.amounts(), Amounts { virtual_servers: 1, real_servers: 3, draining: 0 });
 }
+
+#[test]
+fn a_turn_names_the_services_that_it_was_for() {
+    let (mut engine, mut kernel) = start();
+    let names = |engine: &Engine, turn: &Turn| {
+        engine.services_of(turn).into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let both = |engine: &Engine, turn: &Turn| Family::ALL.map(|family| engine.is_about(turn, family));
+    let first = turn(&mut engine, &mut kernel, 0, myapp().into_iter().chain([Event::ServiceApplied(lb())]));
+    assert_eq!(names(&engine, &first), "default/lb, default/myapp");
+    assert_eq!(both(&engine, &first), [true, true]);
+    let endpoint =
+        turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice("a", "myapp", 80, &["10.9.9.9"]))]);
+    assert_eq!(names(&engine, &endpoint), "default/myapp");
+    assert_eq!(both(&engine, &endpoint), [true, false]);
+    let gone = turn(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "lb"))]);
+    assert_eq!(names(&engine, &gone), "default/lb");
+    // An address that somebody took off is its Services'; and a comparison is of what there is.
+    kernel.state.bound_vips.clear();
+    let drift = turn(&mut engine, &mut kernel, 40, []);
+    assert_eq!(names(&engine, &drift), "default/myapp");
+    assert_eq!(both(&engine, &drift), [true, false]);
+}
