@@ -5,6 +5,7 @@ mod cleanup;
 mod diff;
 mod drop_in;
 mod explain;
+mod inbox;
 mod listing;
 mod log;
 mod ls;
@@ -12,6 +13,7 @@ mod owner;
 mod pace;
 mod run;
 mod takeover;
+mod watchdog;
 
 use std::{ffi::OsString, ops::ControlFlow, path::PathBuf, process::ExitCode, time::Duration};
 

@@ -18,8 +18,10 @@ use proxier::{
 
 use super::{
     Clock,
+    inbox::{Delivery, Inbox},
     pace::Pace,
     takeover::{Progress, Succession},
+    watchdog::Pulse,
 };
 use crate::{
     announce::Announcer,
@@ -30,7 +32,8 @@ use crate::{
 
 /// What reaches the thread that owns the kernel.
 pub(super) enum Input {
-    World(Changes),
+    /// Changes wait.
+    World(Inbox),
     Addresses(Event),
     /// The kernel tells that somebody else may have changed what is ours.
     Drift(Vec<Drift>),
@@ -45,6 +48,7 @@ pub(super) struct Owner<'a> {
     engine: Engine,
     kernel: LinuxKernel,
     inputs: &'a Receiver<Input>,
+    pulse: Pulse,
     status: &'a Status,
     announcer: Announcer,
     measuring: Measuring,
@@ -93,6 +97,7 @@ impl<'a> Owner<'a> {
         engine: Engine,
         kernel: LinuxKernel,
         inputs: &'a Receiver<Input>,
+        pulse: Pulse,
         configuration: &Configuration,
         status: &'a Status,
         announcer: Announcer,
@@ -101,6 +106,7 @@ impl<'a> Owner<'a> {
             engine,
             kernel,
             inputs,
+            pulse,
             status,
             announcer,
             measuring: Measuring::new(configuration),
@@ -127,7 +133,9 @@ impl<'a> Owner<'a> {
     /// When a source has failed: the process is to be started anew.
     pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
         loop {
+            self.pulse.waits();
             let first = self.wait()?;
+            self.pulse.works();
             for input in first.into_iter().chain(self.inputs.try_iter()) {
                 if self.take(input)?.is_break() {
                     tracing::info!("stopping; what is in the kernel stays and goes on serving");
@@ -162,9 +170,12 @@ impl<'a> Owner<'a> {
     /// Takes one input in; breaks off when it says so.
     fn take(&mut self, input: Input) -> anyhow::Result<ControlFlow<()>> {
         match input {
-            Input::World(changes) => {
-                (self.has_news, self.known.world) = (true, true);
-                self.take_in(changes);
+            Input::World(inbox) => {
+                if let Some(Delivery { changes, taken, .. }) = inbox.take() {
+                    (self.has_news, self.known.world) = (true, true);
+                    self.taken.join(taken);
+                    self.take_in(changes);
+                }
             }
             Input::Addresses(event) => {
                 (self.has_news, self.known.addresses) = (true, true);
@@ -191,8 +202,6 @@ impl<'a> Owner<'a> {
     }
 
     fn take_in(&mut self, changes: Changes) {
-        self.status.taken(&changes);
-        self.taken.add(&changes);
         let Changes { events, complete, problems, notes, announcements, uids, unread, .. } = changes;
         self.announcer.told(uids, announcements, self.clock.now());
         self.unread = unread;

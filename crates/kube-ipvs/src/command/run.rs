@@ -15,8 +15,11 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    Source, World, log,
+    Source, World,
+    inbox::Inbox,
+    log,
     owner::{Input, Owner},
+    watchdog,
 };
 use crate::{
     announce::{self, Announcer},
@@ -57,11 +60,12 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
             .spawn(move || await_other_content(&owner.0, &path, &content))?;
     }
     let (to_announce, announcements) = tokio::sync::mpsc::channel(announce::WAITING);
-    let (to_owner, told) = (sender.clone(), Arc::clone(&status));
+    let inbox = Inbox::new(Arc::clone(&status));
+    let to_owner = sender.clone();
     match world {
         World::Manifests(manifests) => {
             follow("manifests", to_owner, move |owner| {
-                manifests::follow(manifests, |changes| deliver(owner, &told, changes));
+                manifests::follow(manifests, |changes| deliver(owner, &inbox, changes));
                 Ok(())
             })?;
         }
@@ -71,7 +75,7 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
                 addresses::runtime()?.block_on(for_events.announce(announcements))
             })?;
             follow("kubernetes", to_owner, move |owner| {
-                addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, &told, changes)))
+                addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, &inbox, changes)))
             })?;
         }
     }
@@ -87,7 +91,9 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     }
     follow("host", sender, follow_host)?;
     let announcer = Announcer::new(to_announce);
-    let outcome = Owner::new(engine, kernel, &inputs, &configuration, &status, announcer).run();
+    let pulse = watchdog::watch(watchdog::HANG, watchdog::end_process)?;
+    let owner = Owner::new(engine, kernel, &inputs, pulse, &configuration, &status, announcer);
+    let outcome = owner.run();
     finish(&status, &serving);
     outcome
 }
@@ -132,12 +138,11 @@ fn await_other_content(owner: &Sender<Input>, path: &Path, content: &str) {
     let _ = owner.send(Input::Failed(end));
 }
 
-fn deliver(owner: &Sender<Input>, status: &Status, changes: Changes) -> ControlFlow<()> {
-    status.queued(&changes);
-    match owner.send(Input::World(changes)) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(_) => ControlFlow::Break(()),
+fn deliver(owner: &Sender<Input>, inbox: &Inbox, changes: Changes) -> ControlFlow<()> {
+    if inbox.put(changes) && owner.send(Input::World(inbox.clone())).is_err() {
+        return ControlFlow::Break(());
     }
+    ControlFlow::Continue(())
 }
 
 /// A way to the owner that tells it when the thread which has it panics. Otherwise the daemon would go on, look

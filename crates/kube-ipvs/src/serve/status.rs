@@ -53,6 +53,16 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// These have been taken in too.
+    pub fn join(&mut self, later: Self) {
+        /// One sync measures no more endpoints' delays than this.
+        const MOST: usize = 10_000;
+        self.counts.services += later.counts.services;
+        self.counts.endpoints += later.counts.endpoints;
+        let room = MOST.saturating_sub(self.triggers.len());
+        self.triggers.extend(later.triggers.into_iter().take(room));
+    }
+
     /// These changes are taken in.
     pub fn add(&mut self, changes: &Changes) {
         let ChangeCounts { services, endpoints } = count(changes);

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 mod changes;
+mod join;
 pub mod kubernetes;
 pub mod manifests;
 pub mod wire;

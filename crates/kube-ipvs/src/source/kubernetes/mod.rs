@@ -34,7 +34,7 @@ use crate::{
     source::Changes,
 };
 
-/// How many changes may wait until they are taken in. Then the API server waits too.
+/// How many changes of one collection may wait until they are taken in. Then its watch waits too.
 const WAITING: usize = 1024;
 
 /// The API server that the configuration names.

@@ -1,0 +1,103 @@
+use std::{
+    mem::take,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    serve::{Status, Taken},
+    source::Changes,
+};
+
+/// Where changes wait for the owner of the kernel. While it is busy they are joined, so that what waits does not grow
+/// beyond what there is in the cluster: of each object its last state alone counts.
+#[derive(Clone)]
+pub(super) struct Inbox {
+    status: Arc<Status>,
+    waiting: Arc<Mutex<Option<Delivery>>>,
+}
+
+/// All that waited.
+#[derive(Default)]
+pub(super) struct Delivery {
+    pub(super) changes: Changes,
+    /// What was delivered, before it was joined.
+    pub(super) taken: Taken,
+    /// How many deliveries said that something is different.
+    count: usize,
+    /// How long the changes may become until they are looked through.
+    room: usize,
+}
+
+impl Inbox {
+    pub(super) fn new(status: Arc<Status>) -> Self {
+        Self { status, waiting: Arc::default() }
+    }
+
+    /// Puts changes in. Returns whether there was nothing in it: then the owner is to be told.
+    pub(super) fn put(&self, changes: Changes) -> bool {
+        let mut waiting = self.lock();
+        self.status.queued(&changes);
+        let was_empty = waiting.is_none();
+        waiting.get_or_insert_default().join(changes);
+        was_empty
+    }
+
+    /// Takes everything out.
+    pub(super) fn take(&self) -> Option<Delivery> {
+        let delivery = take(&mut *self.lock())?;
+        (0..delivery.count).for_each(|_| self.status.taken(&delivery.changes));
+        Some(delivery)
+    }
+
+    /// Whoever panics with it in hand ends the process.
+    fn lock(&self) -> MutexGuard<'_, Option<Delivery>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Delivery {
+    fn join(&mut self, changes: Changes) {
+        /// Looking through costs work for each: so many may come before the first time.
+        const FEW: usize = 1_000;
+        self.count += usize::from(!changes.events.is_empty());
+        let mut taken = Taken::default();
+        taken.add(&changes);
+        self.taken.join(taken);
+        self.changes.join(changes);
+        if self.changes.events.len() > self.room.max(FEW) {
+            self.changes.compact();
+            self.room = 2 * self.changes.events.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proxier::model::{Event, Service, ServiceId};
+
+    use super::*;
+    use crate::config::Configuration;
+
+    fn service(number: u32, created: i64) -> Event {
+        let service = Service::new(ServiceId::new("default", &format!("s{number}")));
+        Event::ServiceApplied(Service { created, ..service })
+    }
+
+    /// While the owner hangs, the same three thousand Services change a hundred times.
+    #[test]
+    fn what_waits_does_not_grow_beyond_what_there_is() {
+        let inbox = Inbox::new(Arc::new(Status::new(&Configuration::default())));
+        for turn in 0..100 {
+            for part in 0..30 {
+                let events = (part * 100..(part + 1) * 100).map(|number| service(number, turn)).collect();
+                let was_empty = inbox.put(Changes { events, complete: true, ..Changes::default() });
+                assert_eq!(was_empty, (turn, part) == (0, 0));
+            }
+        }
+        let mut changes = inbox.take().unwrap().changes;
+        assert!(changes.events.len() <= 2 * 3_000, "{}", changes.events.len());
+        changes.compact();
+        assert!(changes.events == (0..3_000).map(|number| service(number, 99)).collect::<Vec<_>>());
+        assert!(changes.complete && inbox.take().is_none());
+    }
+}

@@ -1,0 +1,100 @@
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long the owner of the kernel may be busy with one turn. The first sync of the largest clusters takes a minute;
+/// one that takes ten has come across a lock that the kernel will not give back.
+pub(super) const HANG: Duration = Duration::from_secs(600);
+
+/// Says when the owner of the kernel began to do what it does.
+#[derive(Clone)]
+pub(super) struct Pulse {
+    start: Instant,
+    /// Milliseconds since the start, and one more; 0 while it waits for something to do.
+    busy_since: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        Self { start: Instant::now(), busy_since: Arc::default() }
+    }
+
+    /// It has something to do.
+    pub(super) fn works(&self) {
+        self.busy_since.store(self.now() + 1, Ordering::Relaxed);
+    }
+
+    /// It waits for something to do.
+    pub(super) fn waits(&self) {
+        self.busy_since.store(0, Ordering::Relaxed);
+    }
+
+    fn has_stopped(&self, limit: Duration) -> bool {
+        let since = self.busy_since.load(Ordering::Relaxed);
+        since > 0 && u128::from((self.now() + 1).saturating_sub(since)) >= limit.as_millis()
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+}
+
+/// Watches over the thread that has the pulse: calls `end` when it has done one thing for longer than `limit`.
+pub(super) fn watch(limit: Duration, end: impl FnOnce() + Send + 'static) -> io::Result<Pulse> {
+    let pulse = Pulse::new();
+    let watched = pulse.clone();
+    thread::Builder::new().name("watchdog".into()).spawn(move || {
+        while !watched.has_stopped(limit) {
+            thread::sleep(limit / 60);
+        }
+        end();
+    })?;
+    Ok(pulse)
+}
+
+/// Ends the process: the new one may come through, and whoever looks after it sees that it ended.
+pub(super) fn end_process() {
+    tracing::error!(
+        "the kernel has kept a turn for more than {} minutes: ending, to be started again. What is in the kernel goes on \
+         serving. Where this comes again, `cat /proc/PID/stack` of the hung process and the kernel's log say what it waits for",
+        HANG.as_secs() / 60
+    );
+    std::process::exit(2);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_hangs_is_noticed_and_one_that_waits_is_not() {
+        let limit = Duration::from_millis(60);
+        let (ended, end) = channel();
+        let pulse = watch(limit, move || drop(ended.send(()))).unwrap();
+        assert_eq!(end.recv_timeout(limit * 3), Err(RecvTimeoutError::Timeout), "it waits");
+        pulse.works();
+        // No limit: it only has to come.
+        end.recv().unwrap();
+    }
+
+    #[test]
+    fn what_counts_is_how_long_one_thing_takes() {
+        let pulse = Pulse::new();
+        pulse.works();
+        assert!(pulse.has_stopped(Duration::ZERO));
+        assert!(!pulse.has_stopped(Duration::from_secs(3600)));
+        pulse.busy_since.store(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(20));
+        assert!(pulse.has_stopped(Duration::from_millis(20)));
+        pulse.waits();
+        assert!(!pulse.has_stopped(Duration::ZERO));
+    }
+}

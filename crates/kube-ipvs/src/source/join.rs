@@ -1,0 +1,62 @@
+use std::{collections::HashSet, hash::Hash, sync::Arc};
+
+use proxier::model::{EndpointSlice, Event, Node, Service, ServiceCidr, ServiceId, SliceId};
+
+use super::Changes;
+
+/// The most messages and announcements that wait. More than that are lost: they only say what is wrong.
+const MOST: usize = 1_000;
+
+/// What an event is about.
+#[derive(PartialEq, Eq, Hash)]
+enum Object {
+    Service(ServiceId),
+    Slice(SliceId),
+    Node(Arc<str>),
+    ServiceCidr(Arc<str>),
+    NodeAddresses,
+}
+
+impl Changes {
+    /// Joins what came later, of which nobody has taken in anything yet.
+    pub fn join(&mut self, later: Self) {
+        self.events.extend(later.events);
+        self.uids.extend(later.uids);
+        extend(&mut self.triggers, later.triggers);
+        extend(&mut self.problems, later.problems);
+        extend(&mut self.announcements, later.announcements);
+        extend(&mut self.notes, later.notes);
+        (self.unread, self.complete) = (later.unread, later.complete);
+    }
+
+    /// Leaves of each object its last state, which alone counts.
+    pub fn compact(&mut self) {
+        keep_last(&mut self.events, object);
+        keep_last(&mut self.uids, |(service, _)| service.clone());
+    }
+}
+
+fn extend<T>(list: &mut Vec<T>, more: Vec<T>) {
+    let room = MOST.saturating_sub(list.len());
+    list.extend(more.into_iter().take(room));
+}
+
+fn keep_last<T, K: Eq + Hash>(list: &mut Vec<T>, key: impl Fn(&T) -> K) {
+    let mut seen = HashSet::with_capacity(list.len());
+    let mut last: Vec<T> =
+        std::mem::take(list).into_iter().rev().filter(|entry| seen.insert(key(entry))).collect();
+    last.reverse();
+    *list = last;
+}
+
+fn object(event: &Event) -> Object {
+    match event {
+        Event::ServiceApplied(Service { id, .. }) | Event::ServiceRemoved(id) => Object::Service(id.clone()),
+        Event::SliceApplied(EndpointSlice { id, .. }) | Event::SliceRemoved(id) => Object::Slice(id.clone()),
+        Event::NodeApplied(Node { name, .. }) | Event::NodeRemoved(name) => Object::Node((&**name).into()),
+        Event::ServiceCidrApplied(ServiceCidr { name, .. }) | Event::ServiceCidrRemoved(name) => {
+            Object::ServiceCidr((&**name).into())
+        }
+        Event::NodeAddresses(_) => Object::NodeAddresses,
+    }
+}
