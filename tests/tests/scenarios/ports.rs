@@ -103,6 +103,26 @@ fn what_fails_is_told_and_tried_again() -> TestResult {
     })
 }
 
+/// A kernel that takes no rules for IPv6 serves IPv4, and what is wrong is told.
+#[test]
+fn ipv4_is_served_where_nftables_has_no_ipv6() -> TestResult {
+    scenario(web_cluster(), |cluster| {
+        let _servers = deploy_web(cluster)?;
+        let node = cluster.at(NODE)?;
+        // As such a kernel would, nftables refuses our table: somebody has a set of another type in it.
+        node.run("nft", &["add", "table", "ip6", "kube-ipvs"])?;
+        node.run("nft", &["add", "set", "ip6", "kube-ipvs", "served", "{ type ipv6_addr; }"])?;
+        let proxy = cluster.start_proxy(NODE, &[])?;
+        await_web(cluster, NODE)?;
+        cluster.at("visitor")?.get(WEB_ADDRESS)?;
+        eventually(|| {
+            let log = proxy.log_text();
+            ensure!(log.contains("nftables has no table for IPv6"), "{log}");
+            Ok(())
+        })
+    })
+}
+
 /// A port asked from outside goes from 503 to 200 and back as the Service's only endpoint on the node comes and goes.
 #[test]
 fn a_load_balancer_learns_which_nodes_have_endpoints() -> TestResult {
