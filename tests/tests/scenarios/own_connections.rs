@@ -1,7 +1,6 @@
 //! Connections of the node's own that leave from a node port.
 
 use std::net::UdpSocket;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, patience, scenario, time_out};
@@ -41,7 +40,7 @@ fn curl(from: &Namespace, port: &str, to: &str) -> Result<()> {
 /// One question by UDP, from a socket that is bound to a port, and who answers.
 fn ask(from: &Namespace, at: &str, to: &str, who: &str) -> Result<()> {
     let socket = from.enter(|| Ok(UdpSocket::bind(at)?))?;
-    socket.set_read_timeout(Some(patience(Duration::from_secs(60))))?;
+    socket.set_read_timeout(Some(patience()))?;
     socket.connect(to)?;
     socket.send(b"who?")?;
     let mut answer = [0; 100];

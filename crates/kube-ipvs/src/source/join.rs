@@ -15,6 +15,7 @@ enum Object {
     Node(Arc<str>),
     ServiceCidr(Arc<str>),
     NodeAddresses,
+    ApiServerAddresses,
 }
 
 impl Changes {
@@ -58,5 +59,6 @@ fn object(event: &Event) -> Object {
             Object::ServiceCidr((&**name).into())
         }
         Event::NodeAddresses(_) => Object::NodeAddresses,
+        Event::ApiServerAddresses(_) => Object::ApiServerAddresses,
     }
 }

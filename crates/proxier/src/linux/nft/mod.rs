@@ -290,11 +290,6 @@ impl Nft {
         Ok(parts.flatten().collect())
     }
 
-    fn objects(&mut self, table: Table, request: &NfTablesMessage) -> Result<Vec<NfTablesMessage>, Error> {
-        let answers = self.list(|| message(table, request.clone()))?;
-        Ok(answers.into_iter().filter_map(inner).collect())
-    }
-
     /// A list, read again where the kernel says that it changed meanwhile; empty if that of which it would be is not
     /// there.
     ///
