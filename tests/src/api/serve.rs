@@ -79,6 +79,7 @@ fn status(code: u16, message: &str) -> Value {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "NotFound",
+        409 => "AlreadyExists",
         410 => "Expired",
         422 => "Invalid",
         429 => "TooManyRequests",
@@ -92,6 +93,12 @@ fn status(code: u16, message: &str) -> Value {
 fn answer(shared: &Shared, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
     if let Some(body) = &request.posted {
         return take_event(shared, request, body, stream);
+    }
+    if request.path == "/version" {
+        let version = json!({ "major": "1", "minor": "36", "gitVersion": "v1.36.0", "gitCommit": "", "gitTreeState": "",
+            "buildDate": "", "goVersion": "", "compiler": "", "platform": "" });
+        http::answer(stream, 200, &version.to_string())?;
+        return Ok(Next::Request);
     }
     let refused = {
         let state = shared.lock();
@@ -131,8 +138,17 @@ fn take_event(shared: &Shared, request: &Request, body: &[u8], stream: &mut TcpS
             (422, status(422, wrong))
         }
         (Some(_), Ok(event)) => {
-            shared.lock().events.push(event.clone());
-            (201, event)
+            let mut state = shared.lock();
+            let metadata = &event["metadata"];
+            let of_name = |other: &Value| {
+                ["namespace", "name"].iter().all(|field| other["metadata"][field] == metadata[field])
+            };
+            if state.events.iter().any(of_name) {
+                (409, status(409, &format!("events.events.k8s.io {} already exists", metadata["name"])))
+            } else {
+                state.events.push(event.clone());
+                (201, event)
+            }
         }
     };
     http::answer(stream, code, &answer.to_string())?;
@@ -143,15 +159,17 @@ fn take_event(shared: &Shared, request: &Request, body: &[u8], stream: &mut TcpS
 fn wrong_with_event(event: &Value, namespace: &str) -> Option<&'static str> {
     let text = |name: &str| event[name].as_str().unwrap_or_default();
     let is_short = |name: &str, longest: usize| (1..=longest).contains(&text(name).len());
-    // What is generated behind it is letters and digits, so that it may end as a label may go on.
-    let prefix = event["metadata"]["generateName"].as_str().unwrap_or_default();
-    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    // A DNS subdomain.
+    let name = event["metadata"]["name"].as_str().unwrap_or_default();
+    let is_alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_label = |label: &str| {
+        label.starts_with(is_alphanumeric)
+            && label.ends_with(is_alphanumeric)
+            && label.chars().all(|c| is_alphanumeric(c) || c == '-')
+    };
     let of_object = event["regarding"]["namespace"].as_str().unwrap_or("default");
     let checks = [
-        (
-            !prefix.is_empty() && prefix.chars().all(is_name),
-            "metadata.generateName: is no part of a DNS name",
-        ),
+        (name.len() <= 253 && name.split('.').all(is_label), "metadata.name: is no DNS subdomain"),
         (event["metadata"]["namespace"] == namespace, "metadata.namespace: is not that of the request"),
         (of_object == namespace, "regarding.namespace: is not that of the Event"),
         (text("eventTime").ends_with('Z'), "eventTime: required"),

@@ -1,21 +1,25 @@
-use std::borrow::Cow;
-
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{About, ToPost};
+use super::{
+    About, Announcement, ToPost,
+    cut::{beginning, cut},
+};
 
 /// Who says it.
 const CONTROLLER: &str = "kube-ipvs";
 /// The most bytes of a note, by the API's rules.
 const LONGEST: usize = 1024;
+/// The most bytes of a name, by the API's rules.
+const LONGEST_NAME: usize = 253;
 
 /// How a note ends of which a part is left out.
-const CUT: &str = " … the log of kube-ipvs on this node has all of it";
+const CUT: &str = " … the log of kube-ipvs on this node has more of it";
 
-/// The Event of `events.k8s.io/v1` for an announcement, and the namespace in which it is made: that of its object, or
-/// `default` for a Node, which has none.
-pub(super) fn event(ToPost { announcement, uid }: &ToPost, node: &str, at: Timestamp) -> (String, Value) {
+/// Where an Event is made, and the Event of `events.k8s.io/v1`. The namespace is that of its object, or `default` for a
+/// Node, which has none.
+pub(super) fn event(to_post: &ToPost, node: &str, at: Timestamp) -> (String, Value) {
+    let ToPost { announcement, uid, .. } = to_post;
     let object = |version: &str, kind: &str, namespace: &str, name: &str| {
         let object = json!({"apiVersion": version, "kind": kind, "namespace": namespace, "name": name});
         (namespace.to_owned(), object, "Sync")
@@ -36,30 +40,54 @@ pub(super) fn event(ToPost { announcement, uid }: &ToPost, node: &str, at: Times
     let event = json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"namespace": namespace, "generateName": format!("{CONTROLLER}-")},
+        "metadata": {"namespace": namespace, "name": name(to_post, &regarding)},
         "eventTime": format!("{at:.6}"),
         "reportingController": CONTROLLER,
         "reportingInstance": beginning(node, 128),
         "type": "Warning",
         "reason": announcement.reason,
         "action": action,
-        "note": shortened(&announcement.note),
+        "note": note(to_post, node),
         "regarding": regarding,
     });
     (namespace, event)
 }
 
-/// A note that is not too long: cut where a line, or else an item of a list, or else a word ends.
-fn shortened(note: &str) -> Cow<'_, str> {
-    if note.len() <= LONGEST {
-        return note.into();
-    }
-    let start = beginning(note, LONGEST - CUT.len());
-    let end = ["\n", ", ", " "].iter().find_map(|separator| start.rfind(separator).filter(|end| *end > 0));
-    format!("{}{CUT}", &start[..end.unwrap_or(start.len())]).into()
+/// The name of an Event: its object's, and a hash of the fact. Every node gives the same name to the same fact, so that
+/// the API server stores it once and answers all others with a 409.
+///
+/// The Node's own name is part of what is told of it: two nodes with the same trouble have two Events.
+fn name(ToPost { announcement, uid, fact }: &ToPost, regarding: &Value) -> String {
+    let text = |field: &str| regarding[field].as_str().unwrap_or_default();
+    let Announcement { reason, note, .. } = announcement;
+    let fact = fact.as_deref().unwrap_or(note);
+    let hash = hash(&[text("kind"), text("name"), uid.as_deref().unwrap_or_default(), reason, fact]);
+    let object = beginning(text("name"), LONGEST_NAME - ".0123456789abcdef".len());
+    format!("{}.{hash:016x}", object.trim_end_matches(['.', '-']))
 }
 
-fn beginning(text: &str, longest: usize) -> &str {
-    let end = (0..=text.len().min(longest)).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or_default()]
+/// FNV-1a: the same on every node and for every build. A tenant who finds two facts with the same hash mutes an Event
+/// of their own only: the object's name and UID are in the Event's name.
+fn hash(parts: &[&str]) -> u64 {
+    // No text has such a byte.
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// What an Event says. Where other nodes have other words for it, it says which node this one is: the Events of others
+/// are taken for the same.
+fn note(ToPost { announcement, fact, .. }: &ToPost, node: &str) -> String {
+    let Announcement { note, .. } = announcement;
+    if fact.is_none() {
+        return note.clone();
+    }
+    let found = format!("; found on node {}, and perhaps on others: their logs say", beginning(node, 128));
+    cut(note, LONGEST - found.len(), CUT).into_owned() + &found
+}
+
+/// A note that is not too long.
+pub(super) fn shortened(note: &str) -> String {
+    let mut note = cut(note, LONGEST, CUT).into_owned();
+    note.shrink_to_fit();
+    note
 }

@@ -1,28 +1,133 @@
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hash, RandomState},
+    time::Duration,
+};
 
-use super::About;
+/// How much can be told at once, and how long it takes until there can be one more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    pub(super) burst: u32,
+    pub(super) one_more: Duration,
+}
 
-/// How many Events one object can have at once, and how long it takes until it can have one more, as for client-go
-/// (`defaultSpamBurst` and `defaultSpamQPS` of `k8s.io/client-go/tools/record`).
-const BURST: u32 = 25;
-const ONE_MORE: Duration = Duration::from_secs(300);
+/// The budgets of one object, of all objects of one namespace, and of all namespaces.
+///
+/// A tenant can use up the budget of their namespace. What has no namespace, such as the Node, has the first budget only:
+/// nothing that a namespace holds can use it up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budgets {
+    pub(super) object: Budget,
+    pub(super) namespace: Budget,
+    pub(super) all: Budget,
+}
 
-/// Keeps an object that changes all the time from filling the API server with Events.
-#[derive(Debug, Default)]
+/// How often budgets that are whole again are forgotten.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// What is left of budgets. Of names only hashes are kept.
+#[derive(Debug)]
 pub(super) struct Limits {
-    /// When each object will have had so little said of it that all of [`BURST`] is free again.
-    free: HashMap<About, Duration>,
+    budgets: Budgets,
+    /// When each budget that was used will be whole again.
+    whole: HashMap<u64, Duration>,
+    hasher: RandomState,
+    next_look: Duration,
+}
+
+/// What each budget is for.
+#[derive(Hash)]
+enum Scope<'a, T> {
+    Object(&'a T),
+    Namespace(&'a str),
+    All,
 }
 
 impl Limits {
-    /// Whether there can be one more Event about an object, which is then taken as made.
-    pub(super) fn allow(&mut self, about: &About, now: Duration) -> bool {
-        self.free.retain(|_, free| *free > now);
-        let free = self.free.get(about).copied().unwrap_or(now) + ONE_MORE;
-        let allowed = free <= now + ONE_MORE * BURST;
+    pub(super) fn new(budgets: Budgets) -> Self {
+        Self { budgets, whole: HashMap::new(), hasher: RandomState::new(), next_look: Duration::ZERO }
+    }
+
+    /// Whether all budgets have room for one more.
+    pub(super) fn has_room(&self, object: &impl Hash, namespace: Option<&str>, now: Duration) -> bool {
+        self.scopes(object, namespace).all(|(scope, budget)| {
+            self.whole
+                .get(&scope)
+                .is_none_or(|whole| *whole + budget.one_more <= now + budget.one_more * budget.burst)
+        })
+    }
+
+    /// The same, and takes one from each if they have.
+    pub(super) fn allow(&mut self, object: &impl Hash, namespace: Option<&str>, now: Duration) -> bool {
+        if now >= self.next_look {
+            self.next_look = now + LOOK;
+            self.whole.retain(|_, whole| *whole > now);
+        }
+        let allowed = self.has_room(object, namespace, now);
         if allowed {
-            self.free.insert(about.clone(), free);
+            let scopes: Vec<_> = self.scopes(object, namespace).collect();
+            for (scope, budget) in scopes {
+                let whole = self.whole.entry(scope).or_insert(now);
+                *whole = now.max(*whole) + budget.one_more;
+            }
         }
         allowed
+    }
+
+    fn scopes<T: Hash>(&self, object: &T, namespace: Option<&str>) -> impl Iterator<Item = (u64, Budget)> {
+        let Budgets { object: of_object, namespace: of_namespace, all } = self.budgets;
+        let hash = |scope: Scope<'_, T>| self.hasher.hash_one(scope);
+        let shared =
+            namespace.map(|name| [(hash(Scope::Namespace(name)), of_namespace), (hash(Scope::All), all)]);
+        [(hash(Scope::Object(object)), of_object)].into_iter().chain(shared.into_iter().flatten())
+    }
+
+    /// How many budgets are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.whole.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn budget(burst: u32, seconds: u64) -> Budget {
+        Budget { burst, one_more: Duration::from_secs(seconds) }
+    }
+
+    fn limits() -> Limits {
+        Limits::new(Budgets { object: budget(2, 10), namespace: budget(4, 5), all: budget(6, 1) })
+    }
+
+    /// How many of ten are allowed.
+    fn of_ten(limits: &mut Limits, object: u32, namespace: Option<&str>, second: u64) -> usize {
+        (0..10).filter(|_| limits.allow(&object, namespace, Duration::from_secs(second))).count()
+    }
+
+    #[test]
+    fn one_object_leaves_room_for_others_and_so_does_one_namespace() {
+        let mut limits = limits();
+        assert_eq!(of_ten(&mut limits, 1, Some("a"), 0), 2);
+        assert_eq!(of_ten(&mut limits, 2, Some("a"), 0), 2);
+        // That was all of the namespace, and not all of everything.
+        assert_eq!(of_ten(&mut limits, 3, Some("a"), 0), 0);
+        assert_eq!(of_ten(&mut limits, 11, Some("b"), 0), 2);
+        assert_eq!(of_ten(&mut limits, 12, Some("b"), 0), 0);
+        // What has no namespace has a budget that is its own.
+        assert_eq!(of_ten(&mut limits, 4, None, 0), 2);
+        // What was refused by one budget has used up no other: after 5 s the namespace has one more.
+        assert_eq!(of_ten(&mut limits, 3, Some("a"), 5), 1);
+        assert_eq!(of_ten(&mut limits, 4, None, 10), 1);
+    }
+
+    #[test]
+    fn what_is_whole_again_is_forgotten() {
+        let mut limits = limits();
+        for object in 0..1000_u64 {
+            limits.allow(&object, None, Duration::from_secs(object));
+        }
+        assert!(limits.kept() < 100, "{}", limits.kept());
     }
 }

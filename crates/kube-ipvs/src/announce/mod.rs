@@ -1,9 +1,12 @@
-//! Events: what an operator must know, told at the Service or the Node that it is about.
+//! What an operator must know: Events at the Service or the Node that they are about, and lines of the log.
 //!
-//! The log has all of this too. Events are for those who ask `kubectl get events` why a Service is not served.
+//! Tenants decide what there is to be told. So this is the one place where it is limited: how much is told of one
+//! object, how long it may be, and what is kept of it.
 
+mod cut;
 mod event;
 mod limits;
+mod lines;
 mod post;
 mod recent;
 #[cfg(test)]
@@ -12,14 +15,16 @@ mod tests;
 use std::{collections::HashMap, time::Duration};
 
 use proxier::{
-    FailedChange, Turn,
+    Turn,
     desired::Skipped,
-    model::{ServiceId, ServicePortId, SliceId},
+    model::{ServiceId, SliceId},
 };
 use tokio::sync::mpsc::Sender;
 
-use limits::Limits;
-pub use post::post;
+use event::shortened;
+use limits::{Budget, Budgets, Limits};
+pub use lines::{Line, Lines};
+pub use post::{Pace, post};
 use recent::Recent;
 
 /// What an announcement is about.
@@ -44,20 +49,34 @@ pub struct Announcement {
     pub note: String,
 }
 
-/// An announcement, and the UID of its object where that is known.
+/// An announcement that is to be posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToPost {
     pub(crate) announcement: Announcement,
+    /// The UID of its object where that is known.
     pub(crate) uid: Option<Box<str>>,
+    /// What makes it the same fact for every node, where that is not the note.
+    pub(crate) fact: Option<String>,
 }
+
+/// A `healthCheckNodePort` that somebody else has. Each node has its own words for it: it may name an address.
+pub(crate) const PORT_TAKEN: &str = "HealthCheckNodePortTaken";
 
 /// How many may wait to be posted. What comes then is in the log only.
 pub const WAITING: usize = 100;
 
+/// How many Events are made. Every node has these budgets, and all of them announce the same facts of Services.
+///
+/// client-go allows 25 for an object, each of its own node, and nothing limits how many objects a tenant has.
+const BUDGETS: Budgets = Budgets {
+    object: Budget { burst: 10, one_more: Duration::from_secs(300) },
+    namespace: Budget { burst: 30, one_more: Duration::from_secs(60) },
+    all: Budget { burst: 120, one_more: Duration::from_secs(10) },
+};
+
 /// Decides what is announced, and hands it to who posts it.
 ///
-/// Nothing is said twice within an hour, as what fails is tried again and again; and of one object no more is said than
-/// client-go would let through.
+/// No fact is told twice within an hour, as what fails is tried again and again.
 #[derive(Debug)]
 pub struct Announcer {
     to_post: Sender<ToPost>,
@@ -69,7 +88,7 @@ pub struct Announcer {
 impl Announcer {
     /// Announces by way of a channel, at whose other end [`post()`] may be, or nobody.
     pub fn new(to_post: Sender<ToPost>) -> Self {
-        Self { to_post, recent: Recent::default(), limits: Limits::default(), uids: HashMap::new() }
+        Self { to_post, recent: Recent::default(), limits: Limits::new(BUDGETS), uids: HashMap::new() }
     }
 
     /// Takes in what a source tells: UIDs of Services, and what there is to be announced.
@@ -84,36 +103,74 @@ impl Announcer {
     }
 
     /// Announces something. `now` is the time since any fixed moment.
-    pub fn announce(&mut self, announcement: Announcement, now: Duration) {
-        if self.recent.is_new(&announcement, now) && self.limits.allow(&announcement.about, now) {
-            let uid = match &announcement.about {
-                About::Service(id) => self.uids.get(id).cloned(),
-                About::Slice(_) | About::Node => None,
-            };
-            // Full, or nobody posts: no reason to wait.
-            let _ = self.to_post.try_send(ToPost { announcement, uid });
-        }
+    pub fn announce(&mut self, Announcement { about, reason, note }: Announcement, now: Duration) {
+        let fact = (reason == PORT_TAKEN).then(String::new);
+        self.tell(about, reason, || (note, fact), now);
     }
 
     /// Announces what came of a turn.
     pub fn turned(&mut self, turn: &Turn, now: Duration) {
-        of_turn(turn).for_each(|announcement| self.announce(announcement, now));
+        if let Some(unusable) = &turn.unusable {
+            self.tell(About::Node, "KernelUnusable", || (unusable.to_string(), None), now);
+        }
+        for skipped in &turn.skipped {
+            if let Some(reason) = reason(skipped) {
+                let about = About::Service(skipped.port().service.clone());
+                self.tell(about, reason, || (skipped.to_string(), fact(skipped)), now);
+            }
+        }
+        for failure in &turn.failures {
+            let port = failure.service.as_ref();
+            let about = port.map_or(About::Node, |port| About::Service(port.service.clone()));
+            // The kernel of each node has its own words.
+            self.tell(about, "SyncFailed", || (failure.to_string(), port.map(ToString::to_string)), now);
+        }
+    }
+
+    /// Announces a fact, unless that was done not long ago or there is no room for it. Its words, and what makes it the
+    /// same fact for every node where that is not the note, are only asked for where there may be.
+    fn tell(
+        &mut self,
+        about: About,
+        reason: &'static str,
+        words: impl FnOnce() -> (String, Option<String>),
+        now: Duration,
+    ) {
+        let namespace = about.namespace();
+        // The last quarter is the Node's own: no Service keeps it silent.
+        let reserve = if about == About::Node { 0 } else { self.to_post.max_capacity() / 4 };
+        // Where the channel is full, or where there is no API server, it does not wait.
+        if self.to_post.capacity() <= reserve || !self.limits.has_room(&about, namespace, now) {
+            return;
+        }
+        let (note, fact) = words();
+        let uid = match &about {
+            About::Service(id) => self.uids.get(id).cloned(),
+            About::Slice(_) | About::Node => None,
+        };
+        let identity = (&about, &uid, reason, fact.as_deref().unwrap_or(&note));
+        if self.recent.has(&identity, now) || !self.limits.allow(&about, namespace, now) {
+            return;
+        }
+        self.recent.add(&identity, now);
+        let announcement = Announcement { note: shortened(&note), about, reason };
+        let _ = self.to_post.try_send(ToPost { announcement, uid, fact });
     }
 }
 
-/// What there is to be announced of a turn.
-fn of_turn(turn: &Turn) -> impl Iterator<Item = Announcement> {
-    let unusable = turn.unusable.iter().map(|reason| Announcement {
-        about: About::Node,
-        reason: "KernelUnusable",
-        note: reason.to_string(),
-    });
-    let skipped = turn.skipped.iter().filter_map(of_skipped);
-    unusable.chain(skipped).chain(turn.failures.iter().map(of_failure))
+impl About {
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Service(id) => Some(&id.namespace),
+            Self::Slice(id) => Some(&id.namespace),
+            Self::Node => None,
+        }
+    }
 }
 
-fn of_skipped(skipped: &Skipped) -> Option<Announcement> {
-    let reason = match skipped {
+/// Under which reason something is announced that a Service does not get.
+fn reason(skipped: &Skipped) -> Option<&'static str> {
+    Some(match skipped {
         Skipped::Taken { .. } => "AddressTaken",
         Skipped::Refused { .. } | Skipped::ReservedPort { .. } => "AddressRefused",
         Skipped::TooMany { .. } => "TooManyVirtualServers",
@@ -128,15 +185,16 @@ fn of_skipped(skipped: &Skipped) -> Option<Announcement> {
         Skipped::NodeAddress { .. } => return None,
         // The reasons before it are Events; these are in the log.
         Skipped::More { .. } => return None,
-    };
-    Some(Announcement { about: About::Service(skipped.service().clone()), reason, note: skipped.to_string() })
+    })
 }
 
-fn of_failure(failure: &FailedChange) -> Announcement {
-    let about = failure.service.as_ref().map_or(About::Node, of_service);
-    Announcement { about, reason: "SyncFailed", note: failure.to_string() }
-}
-
-fn of_service(port: &ServicePortId) -> About {
-    About::Service(port.service.clone())
+/// What makes it the same fact for every node, where each has its own words for it: with a node port the address is
+/// the node's own, and which endpoints are elsewhere depends on where one is.
+fn fact(skipped: &Skipped) -> Option<String> {
+    match skipped {
+        Skipped::Foreign { port, .. } => Some(port.to_string()),
+        Skipped::OnePacket { port, .. } => Some(format!("{port} datagrams")),
+        Skipped::Forwarding { port, .. } => Some(format!("{port} forwarding")),
+        _ => None,
+    }
 }

@@ -1,35 +1,81 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::Request;
 use jiff::Timestamp;
 use kube::Client;
-use tokio::sync::mpsc::Receiver;
+use tokio::{
+    sync::mpsc::Receiver,
+    time::{Instant, sleep_until, timeout},
+};
 
-use super::{ToPost, event::event};
+use super::{About, ToPost, WAITING, event::event};
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// How long the API server may take for an Event.
+    pub patience: Duration,
+    /// All nodes find the same at the same moment. Each waits for some part of this time, by chance, before it posts
+    /// what they all would: the first one has it stored, and the requests of the others are spread.
+    pub spread: Duration,
+}
 
 /// Posts announcements as Events, until nobody is left who announces. One that cannot be posted is given up: the log
-/// has it. `patience` is how long the API server may take for each.
-pub async fn post(client: Client, node: &str, patience: Duration, mut announcements: Receiver<ToPost>) {
-    let mut could = true;
-    while let Some(announcement) = announcements.recv().await {
-        let posting = post_one(&client, node, &announcement);
-        let outcome = tokio::time::timeout(patience, posting).await;
-        let error = match outcome {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(format!("{error:#}")),
-            Err(_) => Some(format!("no answer for {patience:?}")),
-        };
-        if let (Some(error), true) = (&error, could) {
-            tracing::warn!("Events cannot be made, so that the log alone says what they would: {error}");
+/// has it.
+pub async fn post(client: Client, node: &str, pace: Pace, mut announcements: Receiver<ToPost>) {
+    // By when they are due. What has the same time is told apart by a number.
+    let mut waiting: BTreeMap<(Instant, u64), ToPost> = BTreeMap::new();
+    let (mut number, mut is_open, mut could) = (0, true, true);
+    loop {
+        let due = waiting.first_key_value().map(|((due, _), _)| *due);
+        tokio::select! {
+            next = announcements.recv(), if is_open && waiting.len() < WAITING => match next {
+                Some(announcement) => {
+                    number += 1;
+                    waiting.insert((Instant::now() + pace.delay(&announcement), number), announcement);
+                }
+                None => is_open = false,
+            },
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                let Some((_, announcement)) = waiting.pop_first() else { continue };
+                let error = post_one(&client, node, pace.patience, &announcement).await.err();
+                if let (Some(error), true) = (&error, could) {
+                    tracing::warn!("Events cannot be made, so that the log alone says what they would: {error:#}");
+                }
+                could = error.is_none();
+            }
+            else => return,
         }
-        could = error.is_none();
     }
 }
 
-async fn post_one(client: &Client, node: &str, announcement: &ToPost) -> anyhow::Result<()> {
+impl Pace {
+    /// How long an announcement waits. What is told of this Node no other one tells.
+    fn delay(&self, ToPost { announcement, .. }: &ToPost) -> Duration {
+        match announcement.about {
+            About::Node => Duration::ZERO,
+            About::Service(_) | About::Slice(_) => self.spread.mul_f64(fastrand::f64()),
+        }
+    }
+}
+
+async fn post_one(
+    client: &Client,
+    node: &str,
+    patience: Duration,
+    announcement: &ToPost,
+) -> anyhow::Result<()> {
     let (namespace, event) = event(announcement, node, Timestamp::now());
     let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
     let request = Request::post(path).header("content-type", "application/json");
-    client.request_text(request.body(serde_json::to_vec(&event)?)?).await?;
-    Ok(())
+    let posting = client.request_text(request.body(serde_json::to_vec(&event)?)?);
+    match timeout(patience, posting).await {
+        Err(_) => anyhow::bail!("no answer for {patience:?}"),
+        // Another node has posted it, or this one before a restart.
+        Ok(Err(kube::Error::Api(status))) if status.code == CONFLICT => Ok(()),
+        Ok(outcome) => outcome.map(drop).map_err(Into::into),
+    }
 }
+
+/// The status of an answer where there is such an object already.
+const CONFLICT: u16 = 409;

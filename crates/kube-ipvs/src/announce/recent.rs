@@ -1,26 +1,44 @@
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hash, RandomState},
+    time::Duration,
+};
 
-use super::Announcement;
+/// How long a fact is not told again: a little longer than an API server keeps an Event by default. Told earlier it
+/// would find the Event of before still there, which goes soon after.
+const PAUSE: Duration = Duration::from_secs(70 * 60);
+/// How often it is looked for what may be told again.
+const LOOK: Duration = Duration::from_secs(60);
 
-/// How long something is not said again.
-const PAUSE: Duration = Duration::from_secs(3600);
-/// The most that is remembered; beyond it nothing new is said until some of it is forgotten.
-const MOST: usize = 1000;
-
-/// What was said not long ago.
+/// The facts that were told not long ago, as hashes: neither what they say nor whose they are is kept.
+///
+/// How many there are is bounded by the limits, which come first.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    said: HashMap<Announcement, Duration>,
+    told: HashMap<u64, Duration>,
+    hasher: RandomState,
+    next_look: Duration,
 }
 
 impl Recent {
-    /// Whether something is to be said, which is then taken as said.
-    pub(super) fn is_new(&mut self, announcement: &Announcement, now: Duration) -> bool {
-        self.said.retain(|_, at| now.saturating_sub(*at) < PAUSE);
-        if self.said.len() >= MOST || self.said.contains_key(announcement) {
-            return false;
+    /// Whether a fact was told.
+    pub(super) fn has(&mut self, fact: &impl Hash, now: Duration) -> bool {
+        if now >= self.next_look {
+            self.next_look = now + LOOK;
+            self.told.retain(|_, at| now.saturating_sub(*at) < PAUSE);
         }
-        self.said.insert(announcement.clone(), now);
-        true
+        let told = self.told.get(&self.hasher.hash_one(fact));
+        told.is_some_and(|at| now.saturating_sub(*at) < PAUSE)
+    }
+
+    /// A fact is told.
+    pub(super) fn add(&mut self, fact: &impl Hash, now: Duration) {
+        self.told.insert(self.hasher.hash_one(fact), now);
+    }
+
+    /// How many facts are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.told.len()
     }
 }

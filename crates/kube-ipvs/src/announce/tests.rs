@@ -2,22 +2,38 @@ use std::time::Duration;
 
 use expect_test::expect;
 use jiff::Timestamp;
-use proxier::model::{PortNumber, Protocol, VirtualServerKey};
+use proxier::{
+    Turn,
+    desired::Skipped,
+    model::{PortNumber, Protocol, ServicePortId, VirtualServerKey},
+};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::{event::event, *};
+use crate::source::Problem;
+
+fn web() -> About {
+    About::Service(ServiceId::new("shop", "web"))
+}
 
 fn announcement(note: &str) -> Announcement {
-    let about = About::Service(ServiceId::new("shop", "web"));
-    Announcement { about, reason: "AddressTaken", note: note.into() }
+    Announcement { about: web(), reason: "AddressTaken", note: note.into() }
 }
 
 fn to_post(announcement: Announcement) -> ToPost {
-    ToPost { announcement, uid: None }
+    ToPost { announcement, uid: None, fact: None }
+}
+
+fn received(said: &mut Receiver<ToPost>) -> Vec<ToPost> {
+    std::iter::from_fn(|| said.try_recv().ok()).collect()
 }
 
 fn notes(said: &mut Receiver<ToPost>) -> Vec<String> {
-    std::iter::from_fn(|| said.try_recv().ok()).map(|said| said.announcement.note).collect()
+    received(said).into_iter().map(|said| said.announcement.note).collect()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
 
 #[test]
@@ -31,7 +47,7 @@ fn an_event_is_about_its_object() {
           "eventTime": "1970-01-01T00:00:00.000000Z",
           "kind": "Event",
           "metadata": {
-            "generateName": "kube-ipvs-",
+            "name": "web.ad733d26053e979e",
             "namespace": "shop"
           },
           "note": "why",
@@ -52,26 +68,43 @@ fn an_event_is_about_its_object() {
     assert_eq!((namespace.as_str(), &made["regarding"]["name"]), ("default", &"node-1".into()));
 }
 
+/// The name of the Event that a node makes.
+fn name(to_post: &ToPost, node: &str) -> String {
+    let (_, made) = event(to_post, node, Timestamp::UNIX_EPOCH);
+    made["metadata"]["name"].as_str().unwrap().to_owned()
+}
+
 #[test]
-fn a_long_note_is_cut_where_something_ends() {
-    let note = |text: &str| {
-        let (_, made) = event(&to_post(announcement(text)), "node-1", Timestamp::UNIX_EPOCH);
-        let note = made["note"].as_str().unwrap().to_owned();
-        assert!(note.len() <= 1024, "{}", note.len());
-        note
+fn a_fact_has_the_same_name_on_every_node() {
+    let of = |uid: &str, reason, note: &str| {
+        let announcement = Announcement { reason, ..announcement(note) };
+        ToPost { announcement, uid: Some(uid.into()), fact: None }
     };
-    assert_eq!(note(&"x".repeat(1024)), "x".repeat(1024));
-    let rest = " … the log of kube-ipvs on this node has all of it";
-    // After a whole line, a whole item, a whole word, a whole character.
-    let lines = "iptables-legacy -t nat -D OUTPUT, and more\n".repeat(50);
-    let cut = note(&lines);
-    assert!(cut.strip_suffix(rest).unwrap().ends_with("-D OUTPUT, and more"), "{cut}");
-    let cut = note(&"KUBE-CLUSTER-IP, ".repeat(100));
-    assert!(cut.strip_suffix(rest).unwrap().ends_with("KUBE-CLUSTER-IP"), "{cut}");
-    let cut = note(&"refused ".repeat(200));
-    assert!(cut.strip_suffix(rest).unwrap().ends_with("refused"), "{cut}");
-    let cut = note(&"ä".repeat(2000));
-    assert!(cut.strip_suffix(rest).unwrap().chars().all(|letter| letter == 'ä'), "{cut}");
+    let fact = of("1", "AddressTaken", "why");
+    assert_eq!(name(&fact, "node-1"), name(&fact, "node-2"));
+    let others =
+        [of("2", "AddressTaken", "why"), of("1", "PartLeftOut", "why"), of("1", "AddressTaken", "other")];
+    for other in others {
+        assert_ne!(name(&fact, "node-1"), name(&other, "node-1"), "{other:?}");
+    }
+    // What is wrong with a node is its own.
+    let node = to_post(Announcement { about: About::Node, ..announcement("why") });
+    assert_ne!(name(&node, "node-1")["node-1".len()..], name(&node, "node-2")["node-2".len()..]);
+    // Each node has other words: one of them is stored, and says whose they are.
+    let words = |note: &str| ToPost { fact: Some("http".into()), ..to_post(announcement(note)) };
+    assert_eq!(name(&words("at 10.0.0.1"), "node-1"), name(&words("at 10.0.0.2"), "node-2"));
+    let (_, made) = event(&words("at 10.0.0.1"), "node-1", Timestamp::UNIX_EPOCH);
+    let note = "at 10.0.0.1; found on node node-1, and perhaps on others: their logs say";
+    assert_eq!(made["note"], note);
+}
+
+#[test]
+fn a_name_is_no_longer_than_the_api_allows() {
+    let slice = SliceId::new("shop", &format!("{}.{}", "a".repeat(235), "b".repeat(17)));
+    let name = name(&to_post(Announcement { about: About::Slice(slice), ..announcement("why") }), "node-1");
+    // It ends where a label may end.
+    assert_eq!(name.len(), 235 + 17);
+    assert!(name.starts_with(&format!("{}.", "a".repeat(235))), "{name}");
 }
 
 /// `kubectl describe service` looks for Events by the UID.
@@ -87,64 +120,165 @@ fn an_event_carries_its_services_uid() {
     };
     assert_eq!(uid(Some("4711"), "why").as_deref(), Some("4711"));
     // Made again under the same name, and gone.
-    assert_eq!(uid(Some("4712"), "again").as_deref(), Some("4712"));
+    assert_eq!(uid(Some("4712"), "why").as_deref(), Some("4712"));
     assert_eq!(uid(None, "gone"), None);
 }
 
 #[test]
-fn an_object_that_flaps_has_no_more_events_than_client_go_would_let_through() {
-    let (sender, mut said) = channel(100);
+fn an_object_that_flaps_leaves_room_for_others() {
+    let (sender, mut said) = channel(200);
     let mut announcer = Announcer::new(sender);
     let mut announce = |number: usize, about: About, minute: u64| {
         let announcement = Announcement { about, ..announcement(&format!("{number}")) };
-        announcer.announce(announcement, Duration::from_secs(60 * minute));
+        announcer.announce(announcement, seconds(60 * minute));
         notes(&mut said).len()
     };
-    let web = || About::Service(ServiceId::new("shop", "web"));
-    assert_eq!((0..40).map(|number| announce(number, web(), 0)).sum::<usize>(), 25);
+    assert_eq!((0..40).map(|number| announce(number, web(), 0)).sum::<usize>(), 10);
     // That is about no other object, and after five minutes there is one more.
     assert_eq!(announce(0, About::Node, 0), 1);
     assert_eq!(announce(100, web(), 4), 0);
     assert_eq!((announce(101, web(), 5), announce(102, web(), 5)), (1, 0));
-    assert_eq!((0..40).map(|number| announce(1000 + number, web(), 500)).sum::<usize>(), 25);
+    assert_eq!((0..40).map(|number| announce(1000 + number, web(), 500)).sum::<usize>(), 10);
+    // All Services of one namespace leave room for those of another, and all of them for the Node.
+    let of = |namespace: &str, number: usize| About::Service(ServiceId::new(namespace, &format!("{number}")));
+    let all = |namespace: String| (0..40).map(move |number| (namespace.clone(), number));
+    let mut count = |namespace: &str| {
+        all(namespace.to_owned())
+            .map(|(namespace, number)| announce(0, of(&namespace, number), 1000))
+            .sum::<usize>()
+    };
+    assert_eq!(["a", "b", "c", "d", "e"].map(&mut count), [30, 30, 30, 30, 0]);
+    assert_eq!(announce(1, About::Node, 1000), 1);
 }
 
 #[test]
 fn nothing_is_said_twice_within_an_hour() {
     let (sender, mut said) = channel(10);
     let mut announcer = Announcer::new(sender);
-    for minute in 0..=60 {
-        announcer.announce(announcement("why"), Duration::from_secs(60 * minute));
+    for minute in 0..=70 {
+        announcer.announce(announcement("why"), seconds(60 * minute));
     }
-    announcer.announce(announcement("another"), Duration::ZERO);
+    announcer.announce(announcement("another"), seconds(4200));
     let notes = notes(&mut said);
     assert_eq!(notes, ["why", "why", "another"]);
 }
 
+/// Repeats take nothing of the budget.
 #[test]
-fn who_announces_never_waits() {
-    let (sender, mut said) = channel(2);
+fn what_was_said_leaves_room_for_what_is_new() {
+    let (sender, mut said) = channel(10);
+    let mut announcer = Announcer::new(sender);
+    (0..1000).for_each(|_| announcer.announce(announcement("why"), Duration::ZERO));
+    announcer.announce(announcement("new"), Duration::ZERO);
+    assert_eq!(notes(&mut said), ["why", "new"]);
+}
+
+#[test]
+fn who_announces_never_waits_and_the_node_has_places_of_its_own() {
+    let (sender, mut said) = channel(8);
     let mut announcer = Announcer::new(sender);
     for number in 0..5000 {
-        announcer.announce(announcement(&number.to_string()), Duration::ZERO);
+        let about = About::Service(ServiceId::new("shop", &number.to_string()));
+        announcer.announce(Announcement { about, ..announcement("why") }, Duration::ZERO);
     }
-    assert_eq!(notes(&mut said).len(), 2);
+    announcer.announce(Announcement { about: About::Node, ..announcement("mine") }, Duration::ZERO);
+    let notes = notes(&mut said);
+    assert_eq!((notes.len(), notes.last().map(String::as_str)), (7, Some("mine")));
+}
+
+fn key(address: &str) -> VirtualServerKey {
+    VirtualServerKey { address: address.parse().unwrap(), protocol: Protocol::Tcp, port: PortNumber::MIN }
+}
+
+fn port(name: &str) -> ServicePortId {
+    ServicePortId { service: ServiceId::new("shop", "web"), port: name.into() }
 }
 
 #[test]
 fn a_turn_is_announced_at_who_it_is_about() {
-    let key = VirtualServerKey {
-        address: "10.96.0.1".parse().unwrap(),
-        protocol: Protocol::Tcp,
-        port: PortNumber::MIN,
-    };
-    let port = ServicePortId { service: ServiceId::new("shop", "web"), port: "http".into() };
     let turn = Turn {
-        skipped: vec![Skipped::Foreign { port, key }],
+        skipped: vec![
+            Skipped::Foreign { port: port("http"), key: key("10.96.0.1") },
+            // All is well there.
+            Skipped::NodeAddress {
+                port: port("http"),
+                address: "192.0.2.1".parse().unwrap(),
+                node: "a".into(),
+            },
+        ],
         unusable: Some(proxier::kernel::Unusable("IPVS: it is not there".into())),
         ..Turn::default()
     };
-    let said: Vec<_> = of_turn(&turn).map(|said| (said.about, said.reason)).collect();
-    let service = About::Service(ServiceId::new("shop", "web"));
-    assert_eq!(said, [(About::Node, "KernelUnusable"), (service, "ForeignVirtualServer")]);
+    let (sender, mut said) = channel(10);
+    Announcer::new(sender).turned(&turn, Duration::ZERO);
+    let said: Vec<_> = received(&mut said)
+        .into_iter()
+        .map(|said| (said.announcement.about, said.announcement.reason, said.fact))
+        .collect();
+    let foreign = (web(), "ForeignVirtualServer", Some("shop/web:http".to_owned()));
+    assert_eq!(said, [(About::Node, "KernelUnusable", None), foreign]);
+}
+
+/// 40 Services whose annotations change all the time, each with values of 256 KiB.
+#[test]
+fn of_what_tenants_write_little_is_told_and_less_is_kept() {
+    let (sender, mut said) = channel(WAITING);
+    let (mut announcer, mut lines) = (Announcer::new(sender), Lines::default());
+    let (mut events, mut logged, mut bytes) = (0, 0, 0);
+    for second in 0..100 {
+        for service in 0..40 {
+            let note = format!("{second} {}", "\u{1b}".repeat(256 * 1024));
+            let id = ServiceId::new("shop", &format!("web-{service}"));
+            let problem = Problem {
+                path: "https://10.0.0.1:6443/".into(),
+                place: None,
+                object: Some(format!("Service {id}").into()),
+                field: None,
+                message: note.as_str().into(),
+            };
+            let told = lines.problems(&[problem], seconds(second));
+            logged += told.len();
+            bytes += told.iter().map(|line| line.to_string().len()).sum::<usize>();
+            announcer.announce(
+                Announcement { about: About::Service(id), reason: "PartLeftOut", note },
+                seconds(second),
+            );
+        }
+        let told = received(&mut said);
+        events += told.len();
+        assert!(told.iter().all(|said| said.announcement.note.capacity() <= 1024), "{second}");
+    }
+    // 30 Events, one more each minute; 50 lines, one more every five seconds, and the sums.
+    assert_eq!((events, logged), (31, 50 + 19 + 4));
+    assert!(bytes < 150_000, "{bytes}");
+    let kept = announcer.recent.kept() + announcer.limits.kept() + lines.kept();
+    assert!(kept < 200, "{kept} hashes with their times are kept");
+}
+
+/// One Service that is refused 100,000 times says so in a few lines, and how many there would have been.
+#[test]
+fn a_hundred_thousand_refusals_are_a_few_lines() {
+    let skipped = |number: u32| Skipped::Taken {
+        port: port("http"),
+        claim: proxier::cluster::Claim::VirtualServer(
+            key(&std::net::Ipv4Addr::from_bits(number).to_string()),
+        ),
+        by: port("other"),
+    };
+    let turn = Turn { skipped: (0..100_000).map(skipped).collect(), ..Turn::default() };
+    let (sender, mut said) = channel(WAITING);
+    let (mut announcer, mut lines) = (Announcer::new(sender), Lines::default());
+    announcer.turned(&turn, Duration::ZERO);
+    assert_eq!(received(&mut said).len(), 10);
+    let told = lines.turned(&turn, Duration::ZERO);
+    assert_eq!(told.len(), 11);
+    let last = told[10].to_string();
+    assert!(last.starts_with("99990 lines about Services and EndpointSlices were left out"), "{last}");
+    // Another one is heard, and the sum comes once in a while.
+    let other = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
+    let failed = Skipped::Foreign { port: other, key: key("10.96.0.1") };
+    let turn = Turn { skipped: vec![failed, skipped(1)], ..Turn::default() };
+    assert_eq!(lines.turned(&turn, seconds(1)).len(), 1);
+    let told = lines.turned(&Turn::default(), seconds(31));
+    assert!(told[0].to_string().starts_with("1 lines about"), "{}", told[0]);
 }

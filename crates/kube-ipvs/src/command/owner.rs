@@ -24,7 +24,7 @@ use super::{
     watchdog::Pulse,
 };
 use crate::{
-    announce::Announcer,
+    announce::{Announcer, Line, Lines},
     config::Configuration,
     serve::{Ask, Call, Measuring, Status, Taken},
     source::Changes,
@@ -51,6 +51,7 @@ pub(super) struct Owner<'a> {
     pulse: Pulse,
     status: &'a Status,
     announcer: Announcer,
+    lines: Lines,
     measuring: Measuring,
     succession: Succession,
     clock: Clock,
@@ -109,6 +110,7 @@ impl<'a> Owner<'a> {
             pulse,
             status,
             announcer,
+            lines: Lines::default(),
             measuring: Measuring::new(configuration),
             succession: Succession::new(configuration),
             clock: Clock::start(),
@@ -205,7 +207,7 @@ impl<'a> Owner<'a> {
         let Changes { events, complete, problems, notes, announcements, uids, unread, .. } = changes;
         self.announcer.told(uids, announcements, self.clock.now());
         self.unread = unread;
-        problems.iter().for_each(|problem| tracing::error!("{problem}"));
+        self.lines.problems(&problems, self.clock.now()).iter().for_each(Line::log);
         for note in &notes {
             if note.is_prominent() {
                 tracing::info!("{note}");
@@ -232,6 +234,7 @@ impl<'a> Owner<'a> {
         if !turn.plan.is_empty() {
             self.earliest = self.clock.now() + self.pause;
         }
+        self.lines.turned(&turn, self.clock.now()).iter().for_each(Line::log);
         tell(&self.engine, &turn);
         if !self.takes_up_connections && self.engine.takes_up_connections() {
             self.take_up_connections();
@@ -295,20 +298,9 @@ impl<'a> Owner<'a> {
 
 /// Says what a turn did. The changes themselves are for the debug log: a first sync has thousands.
 fn tell(engine: &Engine, turn: &Turn) {
-    /// The first failures say what is wrong; ten thousand say no more.
-    const MOST: usize = 20;
     if let Some(unusable) = &turn.unusable {
         tracing::error!("{unusable}; trying again");
         return;
-    }
-    for reason in &turn.skipped {
-        tracing::warn!("{reason}");
-    }
-    for failure in turn.failures.iter().take(MOST) {
-        tracing::error!("{failure}; trying again");
-    }
-    if turn.failures.len() > MOST {
-        tracing::error!("and {} more failures", turn.failures.len() - MOST);
     }
     if !turn.plan.is_empty() {
         let (changes, failed) = (turn.plan.changes().len(), turn.failures.len());

@@ -25,7 +25,7 @@ use super::{
     http::{Response, Site, listen, serve, verdict},
     status::Status,
 };
-use crate::announce::{About, Announcement};
+use crate::announce::{About, Announcement, PORT_TAKEN};
 
 /// What has changed since somebody looked.
 #[derive(Debug, Default)]
@@ -115,11 +115,7 @@ impl Checks {
             if let Some(failure) = failure.filter(|_| !before) {
                 tracing::error!("Service {id}: {failure}");
                 let about = About::Service(id.clone());
-                owner(Call::Announce(Announcement {
-                    about,
-                    reason: "HealthCheckNodePortTaken",
-                    note: failure,
-                }));
+                owner(Call::Announce(Announcement { about, reason: PORT_TAKEN, note: failure }));
             }
         }
         unheard

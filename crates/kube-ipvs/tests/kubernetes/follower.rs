@@ -34,6 +34,7 @@ pub(crate) const LIMITS: Limits = Limits {
     silence: HOUR,
     nodes: HOUR,
     event: HOUR,
+    event_spread: Duration::ZERO,
     first_pause: Duration::from_millis(20),
     longest_pause: Duration::from_millis(200),
     stale: HOUR,

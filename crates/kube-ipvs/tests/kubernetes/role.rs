@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use kube_ipvs::{
     announce::{About, Announcement, Announcer, WAITING},
     config::ClientConnection,
@@ -18,7 +18,7 @@ use scenarios::{ApiServer, Service, StreamingLists, eventually};
 use serde_json::Value;
 use tokio::sync::mpsc::channel;
 
-use crate::follower::{Follower, LIMITS, fast};
+use crate::follower::{Follower, LIMITS, asked, fast};
 
 /// A verb, an API group and a resource.
 type Right = (String, String, String);
@@ -94,13 +94,17 @@ fn requests_need_the_rights_that_an_api_server_asks_for() {
 
 /// Has Events made by the thread that makes them in the daemon.
 fn announce(api: &ApiServer, announcements: Vec<Announcement>) -> Result<()> {
+    announce_on("node-1", api, announcements)
+}
+
+fn announce_on(node: &str, api: &ApiServer, announcements: Vec<Announcement>) -> Result<()> {
     let (sender, to_post) = channel(WAITING);
     let mut announcer = Announcer::new(sender);
     announcements.into_iter().for_each(|announcement| announcer.announce(announcement, Duration::ZERO));
     drop(announcer);
     let connection = ClientConnection { master: api.url(), ..fast() };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        KubernetesSource::open(&connection, "node-1").await?.with_limits(LIMITS).announce(to_post).await
+        KubernetesSource::open(&connection, node).await?.with_limits(LIMITS).announce(to_post).await
     })
 }
 
@@ -149,6 +153,39 @@ fn events_reach_the_api_server() -> Result<()> {
     Ok(())
 }
 
+/// Each node finds a typo in a Service: the API server stores one Event of it. What is wrong with a node is a matter of
+/// that node.
+#[test]
+fn a_fact_is_stored_once_whatever_the_number_of_nodes() -> Result<()> {
+    let api = ApiServer::start()?;
+    for node in ["node-1", "node-2", "node-3"] {
+        let facts = [
+            (About::Service(ServiceId::new("shop", "web")), "a typo"),
+            (About::Service(ServiceId::new("shop", "web")), "another typo"),
+            (About::Service(ServiceId::new("shop", "api")), "a typo"),
+            (About::Node, "no module"),
+        ];
+        announce_on(node, &api, facts.map(|(object, note)| about(object, note)).into())?;
+    }
+    assert_eq!(asked(&api, |request| request.starts_with("POST ")), 3 * 4);
+    let events = api.events();
+    let stored = |note: &str| events.iter().filter(|event| event["note"] == note).count();
+    assert_eq!((stored("a typo"), stored("another typo"), stored("no module")), (2, 1, 3));
+    assert_eq!(events.len(), 6);
+    Ok(())
+}
+
+/// That others have stored it already is no trouble.
+#[test]
+fn a_fact_that_is_stored_already_is_no_failure() -> Result<()> {
+    let api = ApiServer::start()?;
+    let fact = || about(About::Service(ServiceId::new("shop", &"x".repeat(63))), &"long ".repeat(10_000));
+    announce(&api, vec![fact()])?;
+    announce(&api, vec![fact(), about(About::Node, "next")])?;
+    assert_eq!(api.events().len(), 2);
+    Ok(())
+}
+
 /// What cannot be said is in the log, and what comes next is tried again.
 #[test]
 fn an_event_that_is_refused_stops_no_other() -> Result<()> {
@@ -157,5 +194,24 @@ fn an_event_that_is_refused_stops_no_other() -> Result<()> {
     announce(&api, vec![about(About::Node, "first"), about(About::Node, "second")])?;
     let events = api.events();
     assert_eq!(events.iter().map(|event| &event["note"]).collect::<Vec<_>>(), ["second"]);
+    Ok(())
+}
+
+/// Everybody who is let in may ask for it (`system:public-info-viewer`).
+#[test]
+fn the_version_is_told() -> Result<()> {
+    let api = ApiServer::start()?;
+    let connection = ClientConnection { master: api.url(), ..fast() };
+    let (sender, mut told) = channel(1);
+    let version = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let source = KubernetesSource::open(&connection, "node-1").await?.with_limits(LIMITS);
+        tokio::select! {
+            outcome = source.follow_version(|version| drop(sender.try_send(version.clone()))) => {
+                outcome.and_then(|()| bail!("it has ended"))
+            }
+            version = told.recv() => version.context("no version"),
+        }
+    })?;
+    assert_eq!((&*version.git, &*version.major, &*version.minor), ("v1.36.0", "1", "36"));
     Ok(())
 }

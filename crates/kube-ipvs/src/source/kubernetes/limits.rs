@@ -19,6 +19,9 @@ pub struct Limits {
     /// How long the API server may take to store an Event. Events are posted on a task of their own, so nothing else
     /// waits.
     pub event: Duration,
+    /// For up to how long, by chance, an Event waits that all nodes would post: one of them is first, and the requests
+    /// of the others, which store nothing, are spread.
+    pub event_spread: Duration,
     /// The first pause after a failure. Each is twice as long as the one before, and up to as much again by chance.
     pub first_pause: Duration,
     /// The longest pause between two attempts, but for what chance adds.
@@ -38,6 +41,7 @@ impl Default for Limits {
             silence: Duration::from_secs(15),
             nodes: Duration::from_secs(10),
             event: Duration::from_secs(10),
+            event_spread: Duration::from_secs(30),
             first_pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(15),
             stale: Duration::from_secs(300),

@@ -12,12 +12,14 @@ mod limits;
 mod nodes;
 mod resource;
 mod retry;
+mod version;
 
 mod watch;
 mod world;
 
 pub use connect::Pod;
 pub use limits::Limits;
+pub use version::Version;
 
 use std::ops::ControlFlow;
 
@@ -29,7 +31,7 @@ use tokio::{
 
 use self::{nodes::OtherNodes, resource::Resource, watch::Watch, world::World};
 use crate::{
-    announce::{self, ToPost},
+    announce::{self, Pace, ToPost},
     config::ClientConnection,
     source::Changes,
 };
@@ -79,7 +81,19 @@ impl KubernetesSource {
     /// When there can be no client with these credentials.
     pub async fn announce(self, announcements: Receiver<ToPost>) -> anyhow::Result<()> {
         let client = connect::client(&self.config, &self.connection)?;
-        announce::post(client, &self.node, self.limits.event, announcements).await;
+        let pace = Pace { patience: self.limits.event, spread: self.limits.event_spread };
+        announce::post(client, &self.node, pace, announcements).await;
+        Ok(())
+    }
+
+    /// Tells the version of the API server, and tells it again when it changes. It never ends.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no client with these credentials.
+    pub async fn follow_version(self, tell: impl FnMut(&Version)) -> anyhow::Result<()> {
+        let client = connect::client(&self.config, &self.connection)?;
+        version::follow(&client, self.limits.answer, tell).await;
         Ok(())
     }
 

@@ -1,0 +1,47 @@
+//! Texts that tenants write have no end of their own.
+
+use std::borrow::Cow;
+
+/// A text of so many bytes at most: a longer one is cut where a line, or else an item of a list, or else a word ends,
+/// and `rest` is put behind it.
+pub(super) fn cut<'a>(text: &'a str, longest: usize, rest: &str) -> Cow<'a, str> {
+    if text.len() <= longest {
+        return text.into();
+    }
+    let start = beginning(text, longest.saturating_sub(rest.len()));
+    let end = ["\n", ", ", " "]
+        .iter()
+        .find_map(|separator| start.rfind(separator).filter(|end| *end > start.len() / 2));
+    format!("{}{rest}", &start[..end.unwrap_or(start.len())]).into()
+}
+
+/// The first characters of a text, of so many bytes at most.
+pub(super) fn beginning(text: &str, longest: usize) -> &str {
+    &text[..text.floor_char_boundary(longest)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_where_something_ends() {
+        let cut = |text: &str| {
+            let cut = cut(text, 1024, " … more");
+            assert!(cut.len() <= 1024, "{}", cut.len());
+            cut.into_owned()
+        };
+        assert_eq!(cut(&"x".repeat(1024)), "x".repeat(1024));
+        // After a whole line, a whole item, a whole word, a whole character.
+        let lines = cut(&"iptables-legacy -t nat -D OUTPUT, and more\n".repeat(50));
+        assert!(lines.ends_with("-D OUTPUT, and more … more"), "{lines}");
+        let items = cut(&"KUBE-CLUSTER-IP, ".repeat(100));
+        assert!(items.ends_with("KUBE-CLUSTER-IP … more"), "{items}");
+        let words = cut(&"refused ".repeat(200));
+        assert!(words.ends_with("refused … more"), "{words}");
+        let letters = cut(&"ä".repeat(2000));
+        assert!(letters.strip_suffix(" … more").unwrap().chars().all(|letter| letter == 'ä'), "{letters}");
+        // A blank at its start is no end.
+        assert!(cut(&format!("a {}", "x".repeat(2000))).len() > 1000);
+    }
+}

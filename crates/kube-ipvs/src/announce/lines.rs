@@ -1,0 +1,135 @@
+//! What the log says of objects. Pure: it decides which lines there are.
+
+use std::{fmt, hash::Hash, time::Duration};
+
+use proxier::Turn;
+use tracing::Level;
+
+use super::{
+    cut::cut,
+    limits::{Budget, Budgets, Limits},
+};
+use crate::source::Problem;
+
+/// How many lines there are: at most 86,400 a day, and 17,280 of one namespace, whatever it holds.
+const BUDGETS: Budgets = Budgets {
+    object: Budget { burst: 10, one_more: Duration::from_secs(60) },
+    namespace: Budget { burst: 50, one_more: Duration::from_secs(5) },
+    all: Budget { burst: 200, one_more: Duration::from_secs(1) },
+};
+/// The most bytes of a line.
+const LONGEST: usize = 2048;
+/// How often a line counts those that were left out.
+const SUM: Duration = Duration::from_secs(30);
+
+/// A line of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    level: Level,
+    text: String,
+}
+
+impl Line {
+    /// Writes it.
+    pub fn log(&self) {
+        match self.level {
+            Level::WARN => tracing::warn!("{}", self.text),
+            _ => tracing::error!("{}", self.text),
+        }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Decides which lines there are. What is left out is counted.
+#[derive(Debug)]
+pub struct Lines {
+    limits: Limits,
+    left_out: u64,
+    next_sum: Duration,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self { limits: Limits::new(BUDGETS), left_out: 0, next_sum: Duration::ZERO }
+    }
+}
+
+impl Lines {
+    /// What is wrong with objects. `now` is the time since any fixed moment.
+    pub fn problems(&mut self, problems: &[Problem], now: Duration) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for problem in problems {
+            let object = (&problem.path, &problem.object);
+            let namespace = problem.object.as_deref().and_then(namespace);
+            lines.extend(self.line(Level::ERROR, &object, namespace, now, || problem.to_string()));
+        }
+        lines.extend(self.sum(now));
+        lines
+    }
+
+    /// What Services do not get, and what the kernel refused.
+    pub fn turned(&mut self, turn: &Turn, now: Duration) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for skipped in &turn.skipped {
+            let service = &skipped.port().service;
+            let namespace = Some(&*service.namespace);
+            lines.extend(self.line(Level::WARN, service, namespace, now, || skipped.to_string()));
+        }
+        for failure in &turn.failures {
+            let service = failure.service.as_ref().map(|port| &port.service);
+            let namespace = service.map(|service| &*service.namespace);
+            let text = || format!("{failure}; trying again");
+            lines.extend(self.line(Level::ERROR, &service, namespace, now, text));
+        }
+        lines.extend(self.sum(now));
+        lines
+    }
+
+    fn line(
+        &mut self,
+        level: Level,
+        object: &impl Hash,
+        namespace: Option<&str>,
+        now: Duration,
+        text: impl FnOnce() -> String,
+    ) -> Option<Line> {
+        if !self.limits.allow(object, namespace, now) {
+            self.left_out += 1;
+            return None;
+        }
+        let text = text();
+        let rest = format!(" … ({} bytes in all)", text.len());
+        Some(Line { level, text: cut(&text, LONGEST, &rest).into_owned() })
+    }
+
+    /// How many budgets are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.limits.kept()
+    }
+
+    /// How many lines were left out since that was said.
+    fn sum(&mut self, now: Duration) -> Option<Line> {
+        if self.left_out == 0 || now < self.next_sum {
+            return None;
+        }
+        self.next_sum = now + SUM;
+        let text = format!(
+            "{} lines about Services and EndpointSlices were left out: there are too many of one object, of one namespace or \
+             in all; `kube-ipvs explain NAMESPACE/NAME` says all of one Service",
+            std::mem::take(&mut self.left_out)
+        );
+        Some(Line { level: Level::WARN, text })
+    }
+}
+
+/// The namespace of an object that is named as `Service default/web`.
+fn namespace(object: &str) -> Option<&str> {
+    let (_, name) = object.split_once(' ')?;
+    Some(name.split_once('/')?.0)
+}
