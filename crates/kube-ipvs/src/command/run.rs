@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
-    let Resolved { configuration, warnings, without_effect, file } = source.options.resolve()?;
+    let Resolved { configuration, warnings, without_effect, flags, file } = source.options.resolve()?;
     log::start(&configuration.logging);
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if !without_effect.is_empty() {
@@ -50,7 +50,13 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
         let owner = owner.clone();
         // One that has ended answers nobody.
         let call = move |call| drop(owner.send(Input::Call(call)));
-        addresses::runtime()?.block_on(serve::run(&to_serve, published, call, serve::Limits::default()))
+        addresses::runtime()?.block_on(serve::run(
+            &to_serve,
+            &flags,
+            published,
+            call,
+            serve::Limits::default(),
+        ))
     })?;
     if let Some((path, content)) = file {
         let to_owner = sender.clone();
@@ -70,9 +76,15 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
             })?;
         }
         World::Kubernetes(kubernetes) => {
-            let for_events = kubernetes.clone();
+            let (for_events, of_version, published) =
+                (kubernetes.clone(), kubernetes.clone(), Arc::clone(&status));
             follow("events", sender.clone(), move |_| {
-                addresses::runtime()?.block_on(for_events.announce(announcements))
+                addresses::runtime()?.block_on(async {
+                    tokio::select! {
+                        outcome = for_events.announce(announcements) => outcome,
+                        outcome = of_version.follow_version(|version| published.serves(version)) => outcome,
+                    }
+                })
             })?;
             follow("kubernetes", to_owner, move |owner| {
                 addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, &inbox, changes)))

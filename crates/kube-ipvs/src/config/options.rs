@@ -35,6 +35,8 @@ pub struct Options {
     flags: Flags,
     /// The names of kube-proxy's flags that were given.
     given: Vec<String>,
+    /// All of them and our own, with their values.
+    values: Vec<(String, String)>,
     without_effect: Vec<String>,
 }
 
@@ -65,6 +67,8 @@ pub struct Resolved {
     pub warnings: Vec<String>,
     /// What has no effect here.
     pub without_effect: Vec<String>,
+    /// The flags with their values, or their defaults, whatever a file says.
+    pub flags: Vec<(String, String)>,
     /// The file and its content, if there is one.
     pub file: Option<(PathBuf, String)>,
 }
@@ -83,6 +87,7 @@ impl Options {
         let problems = resolved.configuration.problems();
         let in_file = self.flags.file.iter().map(|path| format!("{}: ", path.display())).collect::<String>();
         ensure!(problems.is_empty(), "{in_file}{}", problems.join("; "));
+        resolved.flags.clone_from(&self.values);
         resolved.without_effect.extend(self.without_effect.iter().cloned());
         Ok(resolved)
     }
@@ -106,7 +111,13 @@ impl Options {
                 (place, _) => place,
             };
         }
-        Resolved { configuration, warnings: Vec::new(), without_effect: Vec::new(), file: None }
+        Resolved {
+            configuration,
+            warnings: Vec::new(),
+            without_effect: Vec::new(),
+            flags: Vec::new(),
+            file: None,
+        }
     }
 
     fn by_file(&self, path: PathBuf) -> anyhow::Result<Resolved> {
@@ -142,6 +153,7 @@ impl Options {
             configuration,
             warnings,
             without_effect: file.without_effect,
+            flags: Vec::new(),
             file: Some((path, text)),
         })
     }
@@ -155,10 +167,16 @@ impl FromArgMatches for Options {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let flags = Flags::from_arg_matches(matches)?;
         let of_kube_proxy = Flags::augment_args(Command::new("kube-proxy"));
+        let values = of_kube_proxy.get_arguments().map(|arg| {
+            let name = arg.get_id().as_str();
+            let values = matches.get_raw(name).into_iter().flatten().map(|value| value.to_string_lossy());
+            (name.to_owned(), values.collect::<Vec<_>>().join(","))
+        });
+        let values = values.collect();
         let given = of_kube_proxy.get_arguments().map(|arg| arg.get_id().as_str());
         let given = given.filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine));
         let given = given.map(str::to_owned).collect();
-        Ok(Self { flags, given, without_effect: without_effect::given(matches) })
+        Ok(Self { flags, given, values, without_effect: without_effect::given(matches) })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

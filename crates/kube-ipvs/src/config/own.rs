@@ -71,7 +71,7 @@ impl Default for Own {
             external_ip_ranges: ExternalIpRanges::default(),
             reserved_ports: PortRanges::default(),
             max_virtual_servers: Whole::new(10_000),
-            service_metrics_limit: Whole::new(1000),
+            service_metrics_limit: Whole::new(50),
         }
     }
 }

@@ -1,19 +1,36 @@
-//! The text in which metrics are exposed: OpenMetrics, or the older format of Prometheus.
+//! The text in which metrics are exposed: the format of Prometheus, as kube-proxy's.
+//!
+//! Not OpenMetrics, which Prometheus asks for too: kube-proxy does not speak it, and it writes the bounds of buckets
+//! otherwise (`le="1.0"`). In a fleet of both, a sum by `le` would have two bounds of one value.
 
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write, io};
 
-/// Of OpenMetrics.
-pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Of the older format.
+use flate2::{Compression, write::GzEncoder};
+
+/// The format's name and version.
 pub(super) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whether a caller asks for OpenMetrics, by its header `Accept`.
-pub(super) fn wants_open_metrics(accept: &str) -> bool {
-    accept.split(',').any(|kind| kind.trim_start().starts_with("application/openmetrics-text"))
+/// Whether a caller takes gzip, by its header `Accept-Encoding`.
+pub(super) fn takes_gzip(accept: &str) -> bool {
+    accept.split(',').any(|encoding| {
+        let mut words = encoding.split(';').map(str::trim);
+        let is_gzip = words.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        // A weight of 0 is a refusal.
+        let weight =
+            words.find_map(|word| word.strip_prefix("q=")).and_then(|weight| weight.parse::<f32>().ok());
+        is_gzip && weight.is_none_or(|weight| weight > 0.0)
+    })
 }
 
-/// The same as OpenMetrics, in the older format: a counter's whole name is its own, numbers of buckets are written as
-/// Go writes them, and there are neither units nor an end.
+/// A text in gzip. A little is enough: names and labels repeat.
+pub(super) fn gzip(text: &str) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
+    io::Write::write_all(&mut encoder, text.as_bytes())?;
+    encoder.finish()
+}
+
+/// The same as OpenMetrics, in the format of Prometheus: a counter's whole name is its own, numbers of buckets are
+/// written as Go writes them, and there are neither units nor an end.
 pub(super) fn to_prometheus(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len() + 1024);
     let mut help = None;
@@ -40,14 +57,12 @@ pub(super) fn to_prometheus(open_metrics: &str) -> String {
     text
 }
 
-/// `le="1.0"` becomes `le="1"`.
-fn whole_number_of_bucket(line: &str) -> std::borrow::Cow<'_, str> {
-    let at = line.find("le=\"").map(|at| at + 4);
-    let bound = at.and_then(|at| Some((at, at + line[at..].find('"')?)));
-    match bound {
-        Some((start, end)) if line[start..end].ends_with(".0") => {
-            format!("{}{}", &line[..end - 2], &line[end..]).into()
-        }
+/// `le="1.0"` becomes `le="1"`. The bound is a bucket's first label.
+fn whole_number_of_bucket(line: &str) -> Cow<'_, str> {
+    const START: &str = "_bucket{le=\"";
+    let bucket = line.split_once(START).filter(|(name, _)| !name.contains('{'));
+    match bucket.and_then(|(name, rest)| Some((name, rest.split_once(".0\"")?))) {
+        Some((name, (bound, rest))) if !bound.contains('"') => format!("{name}{START}{bound}\"{rest}").into(),
         _ => line.into(),
     }
 }
@@ -73,6 +88,7 @@ b_total 3
 # HELP c_total How many.
 # TYPE c_total gauge
 c_total{le=\"x\"} 4
+d{role=\"1.0\",x=\"_bucket{le=\\\"1.0\"} 5
 # HELP build What.
 # TYPE build info
 build_info{version=\"1.0\"} 1
@@ -92,6 +108,7 @@ b_total 3
 # HELP c_total How many.
 # TYPE c_total gauge
 c_total{le=\"x\"} 4
+d{role=\"1.0\",x=\"_bucket{le=\\\"1.0\"} 5
 # HELP build_info What.
 # TYPE build_info gauge
 build_info{version=\"1.0\"} 1
@@ -100,15 +117,25 @@ build_info{version=\"1.0\"} 1
     }
 
     #[test]
-    fn what_scrapers_ask_for() {
+    fn what_scrapers_take() {
         for (accept, expected) in [
-            ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3", true),
-            ("text/plain;version=0.0.4, application/openmetrics-text", true),
-            ("text/plain", false),
-            ("*/*", false),
+            ("gzip", true),
+            ("deflate, gzip;q=0.5", true),
+            ("GZIP; q=1", true),
+            ("gzip;q=0", false),
+            ("identity", false),
+            ("*", false),
             ("", false),
         ] {
-            assert_eq!(wants_open_metrics(accept), expected, "{accept}");
+            assert_eq!(takes_gzip(accept), expected, "{accept}");
         }
+    }
+
+    #[test]
+    fn a_text_in_gzip_is_the_same() {
+        let text = "kube_ipvs_virtual_servers 1\n".repeat(1000);
+        let gzip = gzip(&text).unwrap();
+        assert!(gzip.len() < text.len() / 20, "{}", gzip.len());
+        assert_eq!(io::read_to_string(flate2::read::GzDecoder::new(&*gzip)).unwrap(), text);
     }
 }

@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode, header, request::Parts};
 use http_body_util::Full;
 use hyper::{Request, body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
@@ -90,6 +90,11 @@ async fn converse(stream: TcpStream, site: Arc<impl Site>, place: Place) {
         async move { Ok::<_, Infallible>(site.answer(&request.into_parts().0).await) }
     });
     let mut connection = http1::Builder::new();
+    // One that does not read its answer is disconnected by the kernel, and the answer is not kept any longer.
+    let reads = SockRef::from(&stream).set_tcp_user_timeout(Some(place.patience()));
+    if let Err(error) = reads {
+        tracing::debug!(%error, "cannot limit how long a caller may take to read");
+    }
     connection.timer(TokioTimer::new()).header_read_timeout(place.patience()).max_buf_size(REQUEST);
     let mut connection = pin!(connection.serve_connection(TokioIo::new(stream), answer));
     // A caller that breaks off is its own business.

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// The time-outs of the HTTP servers. Tests set longer ones, as their results must not depend on the machine's speed.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long a client may take to send its request, and keep an idle connection: the number of connections is
-    /// limited, and probes are quick.
+    /// How long a client may take to send its request, read none of its answer, and keep an idle connection: the number
+    /// of connections is limited, and probes are quick.
     pub caller: Duration,
     /// How long a scrape waits for the owner of the kernel to measure. After that it gets the last measurement.
     pub owner: Duration,

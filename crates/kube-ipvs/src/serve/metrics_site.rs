@@ -1,8 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use http::{StatusCode, header, request::Parts};
+use http::{HeaderValue, StatusCode, header, request::Parts};
 use hyper::body::Bytes;
+use jiff::Timestamp;
 use prometheus_client::{
     encoding,
     metrics::{counter::Counter, family::Family as Of, gauge::Gauge},
@@ -13,10 +14,11 @@ use tokio::time::timeout;
 
 use super::{
     Call,
-    exposition::{OPEN_METRICS, PROMETHEUS, to_prometheus, wants_open_metrics},
+    exposition::{PROMETHEUS, gzip, takes_gzip, to_prometheus},
     http::{JSON, PLAIN, Response, Site, not_found, text},
     measure::Ask,
     status::Status,
+    zpages,
 };
 use crate::config::Configuration;
 
@@ -24,6 +26,7 @@ use crate::config::Configuration;
 pub(super) struct MetricsSite {
     status: Arc<Status>,
     configuration: Bytes,
+    flags: Bytes,
     slis: Slis,
     owner: Arc<dyn Fn(Call) + Send + Sync>,
     /// How long it is waited for.
@@ -33,6 +36,7 @@ pub(super) struct MetricsSite {
 impl MetricsSite {
     pub(super) fn new(
         configuration: &Configuration,
+        flags: &[(String, String)],
         status: Arc<Status>,
         owner: Arc<dyn Fn(Call) + Send + Sync>,
         patience: Duration,
@@ -40,7 +44,8 @@ impl MetricsSite {
         // Under the group of the configuration's API, as every component of Kubernetes shows it.
         let configuration = json!({ "kubeproxy.config.k8s.io": configuration.spelled_out() });
         let configuration = serde_json::to_vec(&configuration).context("cannot write the configuration")?;
-        Ok(Self { status, configuration: configuration.into(), slis: Slis::new(), owner, patience })
+        let flags = zpages::flagz(flags).into();
+        Ok(Self { status, configuration: configuration.into(), flags, slis: Slis::new(), owner, patience })
     }
 
     async fn measure(&self) {
@@ -59,29 +64,50 @@ impl Site for MetricsSite {
                 expose(self.status.registry(), request)
             }
             "/metrics/slis" => expose(&self.slis.registry, request),
-            "/healthz" | "/healthz/ping" => {
+            path @ ("/healthz" | "/healthz/ping") => {
                 self.slis.asked();
-                text(StatusCode::OK, PLAIN, "ok")
+                let is_verbose = path == "/healthz" && has_parameter(request, "verbose");
+                let answer = if is_verbose { "[+]ping ok\nhealthz check passed\n" } else { "ok" };
+                text(StatusCode::OK, PLAIN, answer)
             }
             "/proxyMode" => text(StatusCode::OK, PLAIN, "ipvs"),
+            "/statusz" => {
+                text(StatusCode::OK, PLAIN, zpages::statusz(self.status.started(), Timestamp::now(), &PATHS))
+            }
+            "/flagz" => text(StatusCode::OK, PLAIN, self.flags.clone()),
             "/configz" => text(StatusCode::OK, JSON, self.configuration.clone()),
             _ => not_found(),
         }
     }
 }
 
-/// Metrics, in the format that the caller wants.
+/// What is answered here.
+const PATHS: [&str; 7] =
+    ["/configz", "/flagz", "/healthz", "/metrics", "/metrics/slis", "/proxyMode", "/statusz"];
+
+/// Whether a parameter is there, with a value or without.
+fn has_parameter(request: &Parts, name: &str) -> bool {
+    let mut pairs = request.uri.query().unwrap_or_default().split('&');
+    pairs.any(|pair| pair.split('=').next() == Some(name))
+}
+
+/// Metrics, in gzip for those who take it.
 fn expose(registry: &Registry, request: &Parts) -> Response {
     let mut open_metrics = String::new();
     if let Err(error) = encoding::text::encode(&mut open_metrics, registry) {
         return text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, error.to_string());
     }
-    let accept = request.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    if wants_open_metrics(accept.unwrap_or_default()) {
-        text(StatusCode::OK, OPEN_METRICS, open_metrics)
-    } else {
-        text(StatusCode::OK, PROMETHEUS, to_prometheus(&open_metrics))
+    let metrics = to_prometheus(&open_metrics);
+    let accept = request.headers.get(header::ACCEPT_ENCODING).and_then(|accept| accept.to_str().ok());
+    let gzip = accept.filter(|accept| takes_gzip(accept)).and_then(|_| gzip(&metrics).ok());
+    let is_gzip = gzip.is_some();
+    let mut response = text(StatusCode::OK, PROMETHEUS, gzip.unwrap_or_else(|| metrics.into_bytes()));
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if is_gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
+    response
 }
 
 /// What every component of Kubernetes says of its own health checks (`component-base/metrics/prometheus/slis`): here of

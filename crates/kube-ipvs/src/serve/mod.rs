@@ -16,6 +16,7 @@ mod metrics;
 mod metrics_site;
 mod status;
 mod traffic;
+mod zpages;
 
 pub use limits::Limits;
 pub use measure::{Ask, Measuring};
@@ -46,13 +47,14 @@ pub enum Call {
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Answers on the ports that the configuration and the Services name, until [`Status::finish`]. `owner` calls the
-/// owner of the kernel.
+/// owner of the kernel, and `flags` are what the command line says.
 ///
 /// # Errors
 ///
 /// When it cannot listen at an address and `--bind-address-hard-fail` is set.
 pub async fn run(
     configuration: &Configuration,
+    flags: &[(String, String)],
     status: Arc<Status>,
     owner: impl Fn(Call) + Send + Sync + 'static,
     limits: Limits,
@@ -60,7 +62,7 @@ pub async fn run(
     let owner = Arc::new(owner);
     let health = Arc::new(HealthSite::new(Arc::clone(&status)));
     let metrics =
-        MetricsSite::new(configuration, Arc::clone(&status), Arc::clone(&owner) as _, limits.owner)?;
+        MetricsSite::new(configuration, flags, Arc::clone(&status), Arc::clone(&owner) as _, limits.owner)?;
     let published = Arc::clone(&status);
     let checks = async {
         checks::run(status, limits, &*owner).await;

@@ -19,9 +19,12 @@ use tokio::sync::{Notify, watch};
 use super::{
     checks::{EVERYWHERE, News},
     health::{Health, Moment, Outcome, Report},
-    metrics::{ChangeCounts, KubeProxy, Own, Process, Services},
+    metrics::{ChangeCounts, KubeProxy, Kubernetes, Own, Process, Services},
 };
-use crate::{config::Configuration, source::Changes};
+use crate::{
+    config::Configuration,
+    source::{Changes, kubernetes::Version},
+};
 
 /// What the daemon publishes of itself: the sources and the owner of the kernel write it down, and whoever asks over
 /// HTTP reads it. No lock is held for longer than it takes to copy a few numbers.
@@ -33,6 +36,7 @@ pub struct Status {
     registry: Registry,
     kube_proxy: KubeProxy,
     own: Own,
+    kubernetes: Kubernetes,
     services: Services,
     check_news: Mutex<News>,
     /// Told when there is news of checks.
@@ -78,6 +82,7 @@ impl Status {
         let mut registry = Registry::default();
         let kube_proxy = KubeProxy::register(&mut registry);
         let own = Own::register(&mut registry);
+        let kubernetes = Kubernetes::register(&mut registry);
         let services = Services::register(&mut registry);
         Process::register(&mut registry);
         let everywhere = configuration.node_port_addresses.0 == NodePortAddresses::All;
@@ -89,6 +94,7 @@ impl Status {
             registry,
             kube_proxy,
             own,
+            kubernetes,
             services,
             check_news: Mutex::new(News { addresses, ..News::default() }),
             told: Notify::new(),
@@ -96,6 +102,16 @@ impl Status {
             lacking: Mutex::default(),
             end: watch::Sender::new(false),
         }
+    }
+
+    /// When the process started.
+    pub(super) fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// The Kubernetes whose Services are served has this version.
+    pub fn serves(&self, version: &Version) {
+        self.kubernetes.set(version);
     }
 
     /// Changes have arrived, and wait for the owner of the kernel.

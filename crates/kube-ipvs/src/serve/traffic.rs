@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ipvs_netlink::{Rates, Stats};
+use ipvs_netlink::Stats;
 use proxier::model::{ServiceId, Timestamp, VirtualServerKey};
 
 /// Adds up the counters of virtual servers by Service.
@@ -34,7 +34,6 @@ impl Traffic {
         read: Vec<(VirtualServerKey, Stats)>,
         owner: impl Fn(&VirtualServerKey) -> Option<ServiceId>,
     ) {
-        self.services.values_mut().for_each(|stats| stats.rates = Rates::default());
         for (key, now) in read {
             let Some(service) = owner(&key) else { continue };
             let before = self.servers.insert(key, now).unwrap_or_default();
@@ -70,17 +69,11 @@ fn add(sum: &mut Stats, now: &Stats, before: &Stats) {
     };
     let is_new = counters(now).iter().zip(counters(before)).any(|(now, before)| *now < before);
     let before = if is_new { [0; 5] } else { counters(before) };
-    let Stats { connections, packets_in, packets_out, bytes_in, bytes_out, rates } = sum;
+    let Stats { connections, packets_in, packets_out, bytes_in, bytes_out, rates: _ } = sum;
     let sums = [connections, packets_in, packets_out, bytes_in, bytes_out];
     for ((sum, now), before) in sums.into_iter().zip(counters(now)).zip(before) {
         *sum += now - before;
     }
-    let now = now.rates;
-    rates.connections += now.connections;
-    rates.packets_in += now.packets_in;
-    rates.packets_out += now.packets_out;
-    rates.bytes_in += now.bytes_in;
-    rates.bytes_out += now.bytes_out;
 }
 
 #[cfg(test)]
@@ -92,9 +85,8 @@ mod tests {
         VirtualServerKey { address: "10.96.0.1".parse().unwrap(), protocol, port: port.try_into().unwrap() }
     }
 
-    fn stats(connections: u64, bytes_in: u64, rate: u64) -> Stats {
-        let rates = Rates { connections: rate, ..Rates::default() };
-        Stats { connections, bytes_in, rates, ..Stats::default() }
+    fn stats(connections: u64, bytes_in: u64) -> Stats {
+        Stats { connections, bytes_in, ..Stats::default() }
     }
 
     fn service(name: &str) -> ServiceId {
@@ -109,29 +101,25 @@ mod tests {
     #[test]
     fn counters_of_a_service_s_virtual_servers_are_added_up_and_never_get_less() {
         let mut traffic = Traffic::default();
-        let mut check = |read: &[(u16, Stats)], expected: (u64, u64, u64)| {
+        let mut check = |read: &[(u16, Stats)], expected: (u64, u64)| {
             traffic.take(read.iter().map(|(port, stats)| (key(*port), *stats)).collect(), owner);
             let told = traffic.tell(10, |_| Some(0)).told;
-            let (id, Stats { connections, bytes_in, rates, .. }) = told[0].clone();
-            assert_eq!(
-                (id, (connections, bytes_in, rates.connections)),
-                (service("a"), expected),
-                "{read:?}"
-            );
+            let (id, Stats { connections, bytes_in, .. }) = told[0].clone();
+            assert_eq!((id, (connections, bytes_in)), (service("a"), expected), "{read:?}");
         };
-        check(&[(1, stats(3, 30, 1)), (2, stats(4, 40, 2)), (200, stats(9, 9, 9))], (7, 70, 3));
-        check(&[(1, stats(3, 30, 0)), (2, stats(5, 50, 1))], (8, 80, 1));
+        check(&[(1, stats(3, 30)), (2, stats(4, 40)), (200, stats(9, 9))], (7, 70));
+        check(&[(1, stats(3, 30)), (2, stats(5, 50))], (8, 80));
         // A list can lack one.
-        check(&[(2, stats(5, 50, 1))], (8, 80, 1));
-        check(&[(1, stats(4, 40, 1)), (2, stats(5, 50, 1))], (9, 90, 2));
+        check(&[(2, stats(5, 50))], (8, 80));
+        check(&[(1, stats(4, 40)), (2, stats(5, 50))], (9, 90));
         // One was made anew.
-        check(&[(1, stats(2, 90, 0)), (2, stats(5, 50, 0))], (11, 180, 0));
+        check(&[(1, stats(2, 90)), (2, stats(5, 50))], (11, 180));
     }
 
     #[test]
     fn the_oldest_are_told() {
         let mut traffic = Traffic::default();
-        traffic.take(vec![(key(1), stats(1, 0, 0)), (key(100), stats(2, 0, 0))], owner);
+        traffic.take(vec![(key(1), stats(1, 0)), (key(100), stats(2, 0))], owner);
         let created = |age: [Option<i64>; 2]| move |id: &ServiceId| age[usize::from(*id.name == *"b")];
         let mut check = |limit, ages, expected: &[&str], left_out| {
             let OfServices { told, left_out: found } = traffic.tell(limit, created(ages));

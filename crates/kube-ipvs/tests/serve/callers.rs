@@ -1,7 +1,7 @@
 //! Callers that say nothing keep nobody out.
 
 use std::{
-    io::{ErrorKind, Read},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     thread,
     time::Duration,
@@ -10,8 +10,13 @@ use std::{
 use anyhow::{Result, anyhow, ensure};
 use kube_ipvs::serve::Limits;
 use proxier::model::{Event, TrafficPolicy};
+use scenarios::eventually;
+use socket2::{Domain, Socket, Type};
 
-use crate::daemon::{Daemon, UNHURRIED, await_listener, await_nobody, free, get, port, service, soon};
+use crate::{
+    daemon::{Daemon, UNHURRIED, await_listener, await_nobody, free, get, port, service, soon},
+    metrics::counters,
+};
 
 /// Calls many times and says nothing.
 fn silent(at: SocketAddr) -> Result<Vec<TcpStream>> {
@@ -62,6 +67,49 @@ fn a_scrape_does_not_wait_for_a_busy_owner() -> Result<()> {
     ensure!(answer.status == 200 && answer.body.contains("kube_ipvs_build_info"), "{answer:?}");
     // It was asked for, and could still come.
     daemon.asked().map(drop)
+}
+
+/// The answer to who asks and does not read is not kept.
+#[test]
+fn who_does_not_read_is_sent_away_in_the_end() -> Result<()> {
+    let limits = Limits { caller: Duration::from_secs(1), ..UNHURRIED };
+    let mut daemon = Daemon::start_with(&["--service-metrics-limit=100000"], limits)?;
+    // More than sockets hold by default: 4 MiB at most on the way, and little here.
+    let names: Vec<(String, String)> = (0..16_000_u32)
+        .map(|number| (format!("{number:060}"), std::net::Ipv4Addr::from(0x0a60_0001 + number).to_string()))
+        .collect();
+    daemon.events(names.iter().map(|(name, ip)| Event::ServiceApplied(service(name, ip))).collect());
+    let at = daemon.metrics;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_recv_buffer_size(4096)?;
+    socket.connect(&at.into())?;
+    let mut caller = TcpStream::from(socket);
+    write!(caller, "GET /metrics HTTP/1.1\r\nHost: {at}\r\n\r\n")?;
+    let ask = daemon.asked()?;
+    let read: Vec<_> = names.iter().map(|(_, ip)| (&**ip, 1)).collect();
+    daemon.measure(ask, &counters(&read));
+    let from = caller.local_addr()?;
+    eventually(|| {
+        ensure!(!has_connection(at, from)?, "{from} is still being answered");
+        Ok(())
+    })?;
+    // It has what was on the way. Then it is told that it was sent away.
+    let mut answer = Vec::new();
+    let _ = caller.read_to_end(&mut answer);
+    ensure!((1..8 << 20).contains(&answer.len()), "{} bytes", answer.len());
+    Ok(())
+}
+
+/// Whether the kernel has the server's side of a connection.
+fn has_connection(server: SocketAddr, client: SocketAddr) -> Result<bool> {
+    // As /proc/net/tcp has them: the address, and the port in hexadecimal digits.
+    let port = |at: SocketAddr| format!(":{:04X}", at.port());
+    let table = std::fs::read_to_string("/proc/net/tcp")?;
+    Ok(table.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let mut has = |at| words.next().is_some_and(|word| word.ends_with(&port(at)));
+        has(server) && has(client)
+    }))
 }
 
 #[test]

@@ -59,14 +59,23 @@ impl Answer {
 
 /// One request over a new connection.
 pub(crate) fn get(at: SocketAddr, path: &str, header: &str) -> Result<Answer> {
+    let (head, body) = get_bytes(at, path, header)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("a status")?;
+    Ok(Answer { status, head, body: String::from_utf8(body)? })
+}
+
+/// The head of an answer and its body.
+pub(crate) fn get_bytes(at: SocketAddr, path: &str, header: &str) -> Result<(String, Vec<u8>)> {
+    const END: &[u8] = b"\r\n\r\n";
     let mut stream = TcpStream::connect(at)?;
     stream.set_read_timeout(Some(soon()))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n{header}\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no answer: {answer:?}"))?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("a status")?;
-    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer.windows(END.len()).position(|bytes| bytes == END).context("no answer")?;
+    let body = answer.split_off(end + END.len());
+    answer.truncate(end);
+    Ok((String::from_utf8(answer)?, body))
 }
 
 /// A port that is free, each once. Those from 32768 on the kernel gives to connections, also to those of other tests.
@@ -217,7 +226,8 @@ fn serve_with(
     let status = Arc::clone(status);
     thread::spawn(move || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(serve::run(&configuration, status, owner, limits))
+        let flags = [("v".to_owned(), "2".to_owned())];
+        runtime.block_on(serve::run(&configuration, &flags, status, owner, limits))
     });
 }
 

@@ -201,7 +201,7 @@ fn a_port_that_somebody_else_has() -> Result<()> {
     let hard = configuration(&flags(true))?;
     let status = Arc::new(Status::new(&hard));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let serving = serve::run(&hard, Arc::clone(&status), drop, UNHURRIED);
+    let serving = serve::run(&hard, &[], Arc::clone(&status), drop, UNHURRIED);
     let error = runtime.block_on(serving).err().context("no error")?;
     assert!(
         format!("{error:#}").starts_with(&format!("cannot listen at {at} for health checks")),

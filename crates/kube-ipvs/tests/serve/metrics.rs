@@ -1,14 +1,14 @@
 //! The port for monitoring.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, thread};
 
-use anyhow::{Context, Result, ensure};
-use ipvs_netlink::{Rates, Stats};
-use kube_ipvs::source::Changes;
+use anyhow::{Context, Result, anyhow, ensure};
+use ipvs_netlink::Stats;
+use kube_ipvs::source::{Changes, kubernetes::Version};
 use proxier::model::{Event, Family, Protocol, Service, TrafficPolicy, VirtualServerKey};
 use serde_json::Value;
 
-use crate::daemon::{Daemon, get, port, service, slice};
+use crate::daemon::{Daemon, get, get_bytes, port, service, slice};
 
 #[test]
 fn what_kube_proxy_answers() -> Result<()> {
@@ -16,6 +16,14 @@ fn what_kube_proxy_answers() -> Result<()> {
     let at = |path| get(daemon.metrics, path, "");
     assert_eq!(at("/proxyMode")?.body, "ipvs");
     assert_eq!(at("/healthz")?.body, "ok");
+    assert_eq!(at("/healthz?verbose")?.body, "[+]ping ok\nhealthz check passed\n");
+    assert_eq!(at("/healthz/ping?verbose")?.body, "ok");
+    assert!(at("/flagz")?.body.ends_with("\n\nv=2\n"));
+    let statusz = at("/statusz")?.body;
+    let paths = statusz.lines().find_map(|line| line.strip_prefix("Paths: ")).context("paths")?;
+    for path in paths.split(' ').filter(|path| *path != "/metrics") {
+        assert_eq!(at(path)?.status, 200, "{path}");
+    }
     assert_eq!(at("/nothing")?.status, 404);
     let shown: Value = serde_json::from_str(&at("/configz")?.body)?;
     let shown = &shown["kubeproxy.config.k8s.io"];
@@ -26,7 +34,7 @@ fn what_kube_proxy_answers() -> Result<()> {
     let slis = at("/metrics/slis")?.body;
     for line in [
         r#"kubernetes_healthcheck{name="ping",type="healthz"} 1"#,
-        r#"kubernetes_healthchecks_total{name="ping",type="healthz",status="success"} 1"#,
+        r#"kubernetes_healthchecks_total{name="ping",type="healthz",status="success"} 4"#,
     ] {
         assert!(slis.lines().any(|found| found == line), "{line} is not in:\n{slis}");
     }
@@ -34,8 +42,7 @@ fn what_kube_proxy_answers() -> Result<()> {
 }
 
 fn stats(connections: u64) -> Stats {
-    let rates = Rates { connections: 7, ..Rates::default() };
-    Stats { connections, packets_in: 20, packets_out: 30, bytes_in: 400, bytes_out: 500, rates }
+    Stats { connections, packets_in: 20, packets_out: 30, bytes_in: 400, bytes_out: 500, ..Stats::default() }
 }
 
 pub(crate) fn counters(counters: &[(&str, u64)]) -> Vec<(VirtualServerKey, Stats)> {
@@ -140,10 +147,9 @@ fn our_own_metrics() -> Result<()> {
     daemon.kernel.refuse = vec!["10.96.0.1:80 rr".into()];
     daemon.events(services.into_iter().chain([Event::SliceApplied(slice("old", &["10.1.1.1"]))]).collect());
     let read = counters(&[("10.96.0.1", 1), ("10.96.0.2", 2), ("10.96.0.3", 3), ("10.99.9.9", 4)]);
+    // kube-proxy does not speak OpenMetrics either.
     let metrics = daemon.scrape("Accept: application/openmetrics-text;version=1.0.0\r\n", &read)?;
-    let kind = metrics.header("content-type").unwrap_or_default();
-    assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    assert!(metrics.body.ends_with("# EOF\n"));
+    assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     expect_lines(
         &metrics.body,
         &[
@@ -156,7 +162,7 @@ fn our_own_metrics() -> Result<()> {
             r#"kube_ipvs_apply_errors_total{kind="kernel"} 0"#,
             "kube_ipvs_drift_repaired_total 0",
             "kube_ipvs_service_metrics_left_out 1",
-            "# TYPE process_cpu_seconds counter",
+            "# TYPE process_cpu_seconds_total counter",
             "# TYPE process_resident_memory_bytes gauge",
             r#"kube_ipvs_service_connections_total{service_namespace="default",service_name="old"} 2"#,
             r#"kube_ipvs_service_connections_total{service_namespace="default",service_name="mid"} 3"#,
@@ -164,15 +170,64 @@ fn our_own_metrics() -> Result<()> {
             r#"kube_ipvs_service_packets_total{service_namespace="default",service_name="old",direction="out"} 30"#,
             r#"kube_ipvs_service_bytes_total{service_namespace="default",service_name="old",direction="in"} 400"#,
             r#"kube_ipvs_service_bytes_total{service_namespace="default",service_name="old",direction="out"} 500"#,
-            r#"kube_ipvs_service_connections_per_second{service_namespace="default",service_name="old"} 7"#,
-            r#"kube_ipvs_service_bytes_per_second{service_namespace="default",service_name="old",direction="in"} 0"#,
         ],
     );
     assert!(!metrics.body.contains(r#"service_name="new""#), "{}", metrics.body);
+    // `rate()` has them.
+    assert!(!metrics.body.contains("_per_second"), "{}", metrics.body);
     // The kernel is not read again as long as that is good.
     let metrics = daemon.scrape("", &counters(&[("10.96.0.2", 99)]))?.body;
     let line = r#"kube_ipvs_service_connections_total{service_namespace="default",service_name="old"} 2"#;
     expect_lines(&metrics, &[line]);
+    Ok(())
+}
+
+/// What a node of a large cluster adds by default is less than what kube-proxy has.
+#[test]
+fn by_default_few_services_have_metrics() -> Result<()> {
+    let mut daemon = Daemon::start(&[])?;
+    let names: Vec<(String, String)> =
+        (1..=200).map(|number| (format!("s{number:03}"), format!("10.96.1.{number}"))).collect();
+    let applied = names.iter().map(|(name, ip)| Event::ServiceApplied(service(name, ip)));
+    daemon.events(applied.collect());
+    let read: Vec<_> = names.iter().map(|(_, ip)| (&**ip, 1)).collect();
+    let metrics = daemon.scrape("", &counters(&read))?.body;
+    let series = metrics.lines().filter(|line| line.starts_with("kube_ipvs_service_")).count();
+    assert_eq!(series, 50 * 5 + 1);
+    expect_lines(&metrics, &["kube_ipvs_service_metrics_left_out 150"]);
+    Ok(())
+}
+
+/// Alerts compare this with what other components say: it is the cluster's version.
+#[test]
+fn the_version_of_kubernetes() -> Result<()> {
+    let mut daemon = Daemon::start(&[])?;
+    for version in ["v1.35.2", "v1.36.0"] {
+        let (git, major, minor) = (version.to_owned(), "1".to_owned(), version[3..5].to_owned());
+        daemon.status.serves(&Version { git, major, minor });
+    }
+    let metrics = daemon.scrape("", &[])?.body;
+    let lines: Vec<_> = metrics.lines().filter(|line| line.starts_with("kubernetes_build_info{")).collect();
+    ensure!(lines.len() == 1, "{lines:?}");
+    let start = r#"kubernetes_build_info{git_version="v1.36.0",major="1",minor="36",platform="linux/"#;
+    ensure!(lines[0].starts_with(start) && lines[0].ends_with(r#""} 1"#), "{lines:?}");
+    Ok(())
+}
+
+/// As Prometheus asks.
+#[test]
+fn metrics_in_gzip() -> Result<()> {
+    let mut daemon = Daemon::start(&[])?;
+    let (at, plain) = (daemon.metrics, daemon.scrape("", &[])?);
+    assert_eq!(plain.header("content-encoding"), None);
+    let client = thread::spawn(move || get_bytes(at, "/metrics", "Accept-Encoding: gzip\r\n"));
+    let ask = daemon.asked()?;
+    daemon.measure(ask, &[]);
+    let (head, body) = client.join().map_err(|_| anyhow!("the client panicked"))??;
+    assert!(head.to_ascii_lowercase().contains("content-encoding: gzip"), "{head}");
+    let text = std::io::read_to_string(flate2::read::GzDecoder::new(&*body))?;
+    expect_lines(&text, &["kube_ipvs_virtual_servers 0"]);
+    assert!(body.len() < plain.body.len() / 4, "{} of {} bytes", body.len(), plain.body.len());
     Ok(())
 }
 

@@ -22,12 +22,11 @@ use crate::serve::traffic::OfServices;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Services(std::sync::Arc<Mutex<OfServices>>);
 
-/// A family of metrics: its name and meaning, and its values of one Service, each with a label for the direction if
+/// A family of counters: its name and meaning, and its values of one Service, each with a label for the direction if
 /// there are two.
 struct Values {
     name: &'static str,
     help: &'static str,
-    kind: MetricType,
     values: fn(&Stats) -> Directions,
 }
 
@@ -36,42 +35,21 @@ enum Directions {
     InOut(u64, u64),
 }
 
-const FAMILIES: [Values; 6] = [
+const FAMILIES: [Values; 3] = [
     Values {
         name: "kube_ipvs_service_connections",
         help: "Connections to a Service",
-        kind: MetricType::Counter,
         values: |stats| Directions::One(stats.connections),
     },
     Values {
         name: "kube_ipvs_service_packets",
         help: "Packets from (in) and to (out) clients of a Service",
-        kind: MetricType::Counter,
         values: |stats| Directions::InOut(stats.packets_in, stats.packets_out),
     },
     Values {
         name: "kube_ipvs_service_bytes",
         help: "Bytes from (in) and to (out) clients of a Service, with IP headers",
-        kind: MetricType::Counter,
         values: |stats| Directions::InOut(stats.bytes_in, stats.bytes_out),
-    },
-    Values {
-        name: "kube_ipvs_service_connections_per_second",
-        help: "Connections a second to a Service, as the kernel estimates it",
-        kind: MetricType::Gauge,
-        values: |stats| Directions::One(stats.rates.connections),
-    },
-    Values {
-        name: "kube_ipvs_service_packets_per_second",
-        help: "Packets a second from (in) and to (out) clients of a Service, as the kernel estimates it",
-        kind: MetricType::Gauge,
-        values: |stats| Directions::InOut(stats.rates.packets_in, stats.rates.packets_out),
-    },
-    Values {
-        name: "kube_ipvs_service_bytes_per_second",
-        help: "Bytes a second from (in) and to (out) clients of a Service, as the kernel estimates it",
-        kind: MetricType::Gauge,
-        values: |stats| Directions::InOut(stats.rates.bytes_in, stats.rates.bytes_out),
     },
 ];
 
@@ -96,16 +74,14 @@ impl Collector for Services {
             if told.is_empty() {
                 break;
             }
-            let mut metric = encoder.encode_descriptor(family.name, family.help, None, family.kind)?;
+            let mut metric =
+                encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
             let mut put = |id: &ServiceId, direction: Option<&'static str>, value: u64| {
                 let of = [("service_namespace", &*id.namespace), ("service_name", &*id.name)];
                 let labels: Vec<_> =
                     of.into_iter().chain(direction.map(|direction| ("direction", direction))).collect();
                 let encoder = metric.encode_family(&labels)?;
-                match family.kind {
-                    MetricType::Counter => ConstCounter::new(value).encode(encoder),
-                    _ => ConstGauge::new(value).encode(encoder),
-                }
+                ConstCounter::new(value).encode(encoder)
             };
             for (id, stats) in &told {
                 match (family.values)(stats) {
