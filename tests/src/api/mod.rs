@@ -167,12 +167,15 @@ impl ApiServer {
     /// Makes or replaces the objects of a manifest.
     pub fn apply(&self, manifest: &impl Display) -> Result<()> {
         let text = manifest.to_string();
-        let objects: Vec<serde_json::Value> =
+        let objects =
             serde_saphyr::from_multiple(&text).with_context(|| format!("reading the manifest\n{text}"))?;
+        self.put(objects).with_context(|| format!("of the manifest\n{text}"))
+    }
+
+    /// Makes or replaces objects.
+    pub fn put(&self, objects: Vec<serde_json::Value>) -> Result<()> {
         let mut state = self.shared.lock();
-        for object in objects {
-            state.store.apply(object).with_context(|| format!("of the manifest\n{text}"))?;
-        }
+        objects.into_iter().try_for_each(|object| state.store.apply(object))?;
         drop(state);
         self.shared.changed.notify_all();
         Ok(())

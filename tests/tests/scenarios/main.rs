@@ -22,6 +22,7 @@ mod fail_over;
 mod hairpin;
 mod health_checks;
 mod host_network;
+mod hostile;
 mod hostnames;
 mod kill_nine;
 mod localhost;

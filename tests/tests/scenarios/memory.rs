@@ -12,7 +12,7 @@ const ENDPOINTS: usize = 10;
 const MOST: u64 = 16 * 1024;
 
 /// A line of `/proc/PID/status`, in KiB.
-fn memory(proxy: &Proxy, name: &str) -> Result<u64> {
+pub(crate) fn memory(proxy: &Proxy, name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.id()))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
     Ok(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?)
