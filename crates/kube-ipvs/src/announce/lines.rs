@@ -76,7 +76,7 @@ impl Lines {
     pub fn turned(&mut self, turn: &Turn, now: Duration) -> Vec<Line> {
         let mut lines = Vec::new();
         for skipped in &turn.skipped {
-            let service = &skipped.service();
+            let service = skipped.service();
             let namespace = Some(&*service.namespace);
             lines.extend(self.line(Level::WARN, service, namespace, now, || skipped.to_string()));
         }

@@ -115,7 +115,7 @@ impl Announcer {
         }
         for skipped in &turn.skipped {
             if let Some(reason) = reason(skipped) {
-                let about = About::Service(skipped.port().service.clone());
+                let about = About::Service(skipped.service().clone());
                 self.tell(about, reason, || (skipped.to_string(), fact(skipped)), now);
             }
         }
