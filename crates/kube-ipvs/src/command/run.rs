@@ -41,7 +41,8 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     let engine = super::engine(&configuration)?;
     // It loads the modules whose parameters are set next.
     let mut kernel = super::kernel(&configuration)?;
-    kernel.hindrances()?.iter().for_each(|hindrance| tracing::warn!("{hindrance}"));
+    // Where they cannot be read, the first turn says so.
+    kernel.hindrances().iter().flatten().for_each(|hindrance| tracing::warn!("{hindrance}"));
     host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
     let (sender, inputs) = channel();
     let status = Arc::new(Status::new(&configuration));

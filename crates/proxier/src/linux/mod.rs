@@ -38,8 +38,6 @@ use std::{
     time::Instant,
 };
 
-use netlink_batch::Error;
-
 use crate::{
     kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable, amends},
     model::VirtualServerKey,
@@ -351,9 +349,8 @@ impl Kernel for LinuxKernel {
             kernel.nft.prepare()?;
             match kernel.addresses.default_gateways() {
                 Ok(gateways) => kernel.nft.set_gateways(&gateways),
-                // Those known so far stay: they change seldom.
-                Err(Error::Interrupted) => Ok(()),
-                Err(error) => Err(error),
+                // Those known so far stay: they change seldom, and only what is refused goes by them.
+                Err(_) => Ok(()),
             }
         };
         self.timed(Subsystem::Nftables, Prepare, nft).map_err(unusable("nftables"))
