@@ -1,7 +1,10 @@
 use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
-use proxier::model::{Event, Family, ServiceId};
+use proxier::{
+    Completeness,
+    model::{Event, Family, ServiceId},
+};
 
 use crate::announce::Announcement;
 
@@ -22,7 +25,7 @@ pub struct Changes {
     pub notes: Vec<Note>,
     /// Whether all that exists is known: the folder can be read and each of its files could be followed at some time;
     /// or the API server has listed everything, and each object could be followed at some time.
-    pub complete: bool,
+    pub complete: Completeness,
     /// When that changed in the world from which changes of EndpointSlices follow, as far as these say so, and of which
     /// family they are.
     pub triggers: Vec<(Family, Timestamp)>,

@@ -16,7 +16,7 @@ use kube_ipvs::{
         kubernetes::{KubernetesSource, Limits},
     },
 };
-use proxier::model::Event;
+use proxier::{Completeness, model::Event};
 use scenarios::{ApiServer, StreamingLists, eventually};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
@@ -80,7 +80,7 @@ pub(crate) struct World {
 impl World {
     fn take(&mut self, changes: Changes) {
         self.deliveries += 1;
-        self.complete = changes.complete;
+        self.complete = changes.complete == Completeness::Whole;
         self.triggers.extend(changes.triggers.iter().map(|(family, since)| format!("{family} {since}")));
         self.problems.extend(changes.problems.iter().map(ToString::to_string));
         for event in changes.events {

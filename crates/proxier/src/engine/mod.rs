@@ -1,5 +1,6 @@
 //! The one loop body: events in, a plan out, its report back in.
 
+mod doubt;
 mod flows;
 mod footprint;
 mod main_part;
@@ -26,6 +27,8 @@ use crate::{
     plan::{Change, Plan},
     state::State,
 };
+pub use doubt::Completeness;
+use doubt::Doubt;
 use flows::Unforgotten;
 use footprint::Footprints;
 use retry::Retry;
@@ -56,8 +59,8 @@ pub struct Engine {
     unforgotten: Unforgotten,
     retry: Retry,
     next_audit: Duration,
-    /// Whether all that exists is known.
-    complete: bool,
+    /// What may exist and is not known.
+    doubt: Doubt,
     /// When the kernel is to be read because somebody else may have changed it.
     verify: Option<Duration>,
 }
@@ -113,7 +116,7 @@ impl Engine {
             unforgotten: Unforgotten::default(),
             retry: Retry::default(),
             next_audit: Duration::ZERO,
-            complete: true,
+            doubt: Doubt::none(),
             verify: None,
         }
     }
@@ -134,12 +137,13 @@ impl Engine {
     }
 
     /// Says whether all Services and endpoints that exist are known. Until they are, what the kernel has of ours and
-    /// nobody asked for stays: it may be for a Service that is still to come. True unless it is told otherwise.
-    pub fn set_complete(&mut self, complete: bool) {
-        if complete && !self.complete {
+    /// nobody asked for stays where it may be for one of those. All are unless it is told otherwise.
+    ///
+    /// A day later only what our record names as theirs still does.
+    pub fn set_complete(&mut self, completeness: Completeness) {
+        if self.doubt.set(completeness) {
             self.next_audit = Duration::ZERO;
         }
-        self.complete = complete;
     }
 
     /// Takes in an event. It takes effect with the next turn.
@@ -184,14 +188,15 @@ impl Engine {
     }
 
     /// Whether the kernel has all that is wanted and nothing of ours that is not, as far as is known: all that exists
-    /// was known in the last turn, and nothing failed.
+    /// was known in the last turn, or was waited for long enough, and nothing failed.
     pub fn is_settled(&self) -> bool {
-        self.complete && self.is_healthy()
+        self.doubt.is_over() && self.is_healthy()
     }
 
     /// Brings the kernel to what is wanted. Costs work in proportion to what changed since the last turn;
     /// once every `sync_period`, and after a failure, the kernel is read again and compared as a whole.
     pub fn turn(&mut self, kernel: &mut impl Kernel, now: Duration) -> Turn {
+        self.doubt.turn(now);
         match self.read_where_due(kernel, now) {
             Ok(reading) if self.known.is_some() => self.carry_out(reading, kernel, now),
             Ok(_) => Turn::default(),
@@ -253,11 +258,7 @@ impl Engine {
             |key: &VirtualServerKey| (state.is_recorded(key) || had(key)) && !self.disowned.contains(key);
         self.foreign = state.virtual_servers.keys().copied().filter(|key| !ours(key)).collect();
         state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
-        let mut leftovers = if self.complete {
-            Scope { keys: state.keys().collect(), shared: state.shared().chain(before.shared()).collect() }
-        } else {
-            Scope::default()
-        };
+        let mut leftovers = self.doubt.leftovers(&state, before);
         leftovers.keys.extend(&self.foreign);
         self.drains.retain(|key, address| {
             state.virtual_servers.get(key).is_some_and(|server| server.real_servers.contains_key(address))

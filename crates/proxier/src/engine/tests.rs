@@ -340,12 +340,51 @@ fn leftovers_stay_until_all_that_exists_is_known() {
     let (mut engine, mut kernel) = start();
     turn(&mut engine, &mut kernel, 0, myapp());
     let mut restarted = Engine::new(Config::new("node-1"));
-    restarted.set_complete(false);
+    restarted.set_complete(Completeness::Unknown);
     assert!(turn(&mut restarted, &mut kernel, 1, []).plan.is_empty());
-    restarted.set_complete(true);
+    restarted.set_complete(Completeness::Whole);
     assert_eq!(restarted.next_turn(), Duration::ZERO);
     assert!(!turn(&mut restarted, &mut kernel, 2, []).plan.is_empty());
     assert_eq!(kernel.state, State::default());
+}
+
+/// A Service that cannot be read keeps what is its, for as long as it takes; all else goes at once.
+#[test]
+fn leftovers_stay_only_for_the_service_that_cannot_be_read() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    let all_but = |name: &str| Completeness::AllBut([ServiceId::new("default", name)].into());
+    const DAY: u64 = 24 * 3600;
+    let mut restarted = Engine::new(Config::new("node-1"));
+    restarted.set_complete(all_but("myapp"));
+    for now in [0, DAY + 1, 2 * DAY] {
+        let plan = turn(&mut restarted, &mut kernel, now, []).plan.to_string();
+        assert!(!plan.contains("- virtual server") && !plan.contains("- address"), "{plan}");
+    }
+    let mut restarted = Engine::new(Config::new("node-1"));
+    restarted.set_complete(all_but("other"));
+    turn(&mut restarted, &mut kernel, 0, []);
+    assert_eq!(kernel.state, State::default());
+}
+
+/// What nothing says about for whom it is, as of what kube-proxy made, stays for a day; so does the take-over wait.
+#[test]
+fn an_object_that_cannot_be_read_holds_nothing_up_for_good() {
+    let (mut engine, mut kernel) = start();
+    turn(&mut engine, &mut kernel, 0, myapp());
+    kernel.state.elements.values_mut().for_each(|entry| entry.comment = None);
+    let mut restarted = Engine::new(Config::new("node-1"));
+    restarted.set_complete(Completeness::AllBut(Default::default()));
+    turn(&mut restarted, &mut kernel, 10, []);
+    turn(&mut restarted, &mut kernel, 24 * 3600, []);
+    assert!(!kernel.state.virtual_servers.is_empty() && !restarted.is_settled());
+    turn(&mut restarted, &mut kernel, 24 * 3600 + 60, []);
+    assert_eq!(kernel.state, State::default());
+    assert!(restarted.is_settled());
+    // Of what may not even be listed nobody knows anything, however long that lasts.
+    restarted.set_complete(Completeness::Unknown);
+    turn(&mut restarted, &mut kernel, 48 * 3600, []);
+    assert!(!restarted.is_settled());
 }
 
 /// The only endpoint serves while it terminates, and clients would hang on it once it is gone.

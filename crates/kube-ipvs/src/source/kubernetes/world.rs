@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use proxier::model::{Event, ServiceId};
+use proxier::{
+    Completeness,
+    model::{Event, ServiceId},
+};
 
 use super::resource::{Key, Object, Resource, Unreadable};
 use crate::{
@@ -112,12 +115,21 @@ impl World {
             }
         }
         changes.unread = self.unread();
-        changes.complete = self.is_complete();
+        changes.complete = self.completeness();
     }
 
-    /// Whether all that exists is known: each Service and EndpointSlice could be followed at some time.
-    fn is_complete(&self) -> bool {
-        self.vital().all(|(_, collection)| collection.listed && collection.unread().next().is_none())
+    /// Whether all that exists is known: each Service and EndpointSlice could be followed at some time. What the kernel
+    /// has of a Service that never could be is nobody else's; a slice has nothing there but by its Service.
+    fn completeness(&self) -> Completeness {
+        let unread = |(_, collection): (&Resource, &Collection)| collection.unread().next().is_some();
+        if !self.vital().all(|(_, collection)| collection.listed) {
+            return Completeness::Unknown;
+        }
+        if !self.vital().any(unread) {
+            return Completeness::Whole;
+        }
+        let services = self.collections.get(&Resource::Services).into_iter().flat_map(Collection::unread);
+        Completeness::AllBut(services.map(Key::service).collect())
     }
 
     /// The first of the objects that could never be followed.
@@ -136,10 +148,16 @@ impl World {
 /// How many objects are named that could never be followed: the log has said all of them.
 const MOST_UNREAD: usize = 10;
 
+impl Key {
+    /// The Service that it is the key of.
+    fn service(&self) -> ServiceId {
+        ServiceId { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
 /// What an Event about a Service has to say, so that `kubectl describe` finds it.
 fn uid(resource: Resource, key: &Key, uid: Option<Box<str>>) -> Option<(ServiceId, Option<Box<str>>)> {
-    let Key { namespace, name } = key.clone();
-    (resource == Resource::Services).then_some((ServiceId { namespace, name }, uid))
+    (resource == Resource::Services).then(|| (key.service(), uid))
 }
 
 impl Collection {

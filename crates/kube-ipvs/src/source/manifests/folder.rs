@@ -4,7 +4,10 @@ use std::{
     sync::Arc,
 };
 
-use proxier::model::{EndpointSlice, Event, ServiceId};
+use proxier::{
+    Completeness,
+    model::{EndpointSlice, Event, ServiceId},
+};
 
 use super::{
     Changes, Problem,
@@ -75,7 +78,9 @@ impl Folder {
         for service in services {
             self.mirror(service, &mut changes.events);
         }
-        changes.complete = self.files.values().all(|file| file.followed);
+        // Nobody knows what a file is about that could never be read.
+        let is_whole = self.files.values().all(|file| file.followed);
+        changes.complete = if is_whole { Completeness::Whole } else { Completeness::Unknown };
         changes
     }
 

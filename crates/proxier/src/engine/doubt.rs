@@ -1,0 +1,98 @@
+//! What is kept in the kernel because not all that exists could be read.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use super::Scope;
+use crate::{
+    desired::Shared,
+    model::{ServiceId, VirtualServerKey},
+    state::State,
+};
+
+/// How long anything waits for objects that cannot be read, but for what the kernel has of these Services.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// Whether all Services and EndpointSlices that exist are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Completeness {
+    /// All of them are.
+    Whole,
+    /// Some cannot be read, and these Services are all the Services among them.
+    AllBut(BTreeSet<ServiceId>),
+    /// Anything may exist.
+    #[default]
+    Unknown,
+}
+
+/// What may exist and is not known.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    completeness: Completeness,
+    /// Since when some objects cannot be read.
+    since: Option<Duration>,
+    /// Whether that has been so for long enough.
+    is_over: bool,
+}
+
+impl Doubt {
+    pub(super) fn none() -> Self {
+        Self { completeness: Completeness::Whole, since: None, is_over: false }
+    }
+
+    /// Takes in how things are. Returns whether all is known now and was not.
+    pub(super) fn set(&mut self, completeness: Completeness) -> bool {
+        let before = std::mem::replace(&mut self.completeness, completeness);
+        if !matches!(self.completeness, Completeness::AllBut(_)) {
+            (self.since, self.is_over) = (None, false);
+        }
+        self.completeness == Completeness::Whole && before != Completeness::Whole
+    }
+
+    /// A turn begins.
+    pub(super) fn turn(&mut self, now: Duration) {
+        if let Completeness::AllBut(_) = self.completeness {
+            let since = *self.since.get_or_insert(now);
+            self.is_over = now >= since + PATIENCE;
+        }
+    }
+
+    /// Whether there is nothing more to wait for.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over || self.completeness == Completeness::Whole
+    }
+
+    /// What the kernel has of ours that may go if nobody wants it. `before` is what it was believed to have.
+    pub(super) fn leftovers(&self, state: &State, before: &State) -> Scope {
+        let shared = state.shared().chain(before.shared());
+        let unread = match &self.completeness {
+            Completeness::Unknown => return Scope::default(),
+            Completeness::Whole => return Scope { keys: state.keys().collect(), shared: shared.collect() },
+            Completeness::AllBut(unread) => unread,
+        };
+        let may_go = |key: &VirtualServerKey| match owner(state, key) {
+            Some(owner) => !unread.contains(&owner),
+            // As of what kube-proxy made, nobody knows for whom it is.
+            None => self.is_over,
+        };
+        let (keys, kept): (HashSet<_>, HashSet<_>) = state.keys().partition(may_go);
+        let kept: HashSet<IpAddr> = kept.iter().map(|key| key.address).collect();
+        let shared = shared.filter(|shared| match shared {
+            Shared::Vip(address) => !kept.contains(address),
+            Shared::HealthCheck(key) => !kept.contains(&key.address),
+            Shared::Hairpin(..) => kept.is_empty(),
+        });
+        Scope { keys: keys.into_iter().collect(), shared: shared.collect() }
+    }
+}
+
+/// The Service that our record names for a virtual server.
+fn owner(state: &State, key: &VirtualServerKey) -> Option<ServiceId> {
+    let comment = state.elements.get(key)?.comment.as_deref()?;
+    let (service, _) = comment.split_once(':').unwrap_or((comment, ""));
+    let (namespace, name) = service.split_once('/')?;
+    Some(ServiceId::new(namespace, name))
+}
