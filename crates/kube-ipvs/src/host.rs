@@ -1,8 +1,9 @@
 //! What kube-proxy sets on its host, once, at the start. None of it is needed to serve, so that what cannot be set is
 //! only said.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, io, path::Path, time::Duration};
 
+use ipvs_netlink::Scheduler;
 use proxier::linux::sysctl;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -64,6 +65,18 @@ fn timeouts_of_ipvs(ipvs: &Ipvs) -> Vec<(&'static str, u64)> {
         ("net/netfilter/nf_conntrack_udp_timeout_stream", ipvs.udp_timeout),
     ];
     timeouts.into_iter().filter_map(|(name, timeout)| Some((name, timeout.if_set()?.as_secs()))).collect()
+}
+
+/// The schedulers that a Service is not to make the kernel load. Loading them takes a lock of network namespaces under
+/// the lock of IPVS, and the end of a namespace takes the two the other way round: the kernel can wait for itself for
+/// ever (seen on 6.1). Those that are there already, as modules or built in, do no harm.
+pub fn hazardous_schedulers() -> BTreeSet<Scheduler> {
+    let is_there = |scheduler: &Scheduler| {
+        // One that is built in has no directory of a module. Both have a sysctl.
+        let sysctl = format!("net/ipv4/vs/{scheduler}_expiration");
+        Path::new(&format!("/sys/module/ip_vs_{scheduler}")).exists() || sysctl::path(&sysctl).exists()
+    };
+    [Scheduler::LBLC, Scheduler::LBLCR].into_iter().filter(|scheduler| !is_there(scheduler)).collect()
 }
 
 /// As many files as this process may have: a container starts with 1024, and each Service with a health check takes

@@ -30,6 +30,8 @@ pub struct Config {
     pub reserved_ports: Vec<RangeInclusive<u16>>,
     /// How many virtual servers one Service can have. 1,600 ports in both families and on a few addresses are fewer.
     pub max_virtual_servers: usize,
+    /// Schedulers that no Service gets, as if the kernel did not have them.
+    pub missing_schedulers: BTreeSet<Scheduler>,
     /// Virtual servers on these addresses are never removed.
     pub exclude_cidrs: Vec<IpNet>,
     /// How often the kernel is read again and repaired where it drifted.
@@ -57,6 +59,7 @@ impl Config {
             external_ip_ranges: Vec::new(),
             reserved_ports: RESERVED_PORTS.to_vec(),
             max_virtual_servers: 10_000,
+            missing_schedulers: BTreeSet::new(),
             exclude_cidrs: Vec::new(),
             sync_period: Duration::from_secs(30),
             drain_cap: Duration::from_secs(600),

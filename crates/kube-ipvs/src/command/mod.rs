@@ -20,12 +20,13 @@ use std::{ffi::OsString, ops::ControlFlow, path::PathBuf, process::ExitCode, tim
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use proxier::{
-    Engine,
+    Config, Engine,
     linux::{LinuxKernel, Settings},
 };
 
 use crate::{
     config::{Configuration, Options},
+    host,
     source::{
         Changes, addresses,
         kubernetes::{KubernetesSource, Limits},
@@ -119,7 +120,8 @@ impl Source {
 }
 
 fn engine(configuration: &Configuration) -> anyhow::Result<Engine> {
-    Ok(Engine::new(configuration.engine()?))
+    let missing_schedulers = host::hazardous_schedulers();
+    Ok(Engine::new(Config { missing_schedulers, ..configuration.engine()? }))
 }
 
 fn kernel(configuration: &Configuration) -> anyhow::Result<LinuxKernel> {

@@ -56,7 +56,7 @@ pub struct Cluster {
     host_addresses: BTreeSet<NodeAddress>,
     /// Where we reach the API server.
     api_server: BTreeSet<IpAddr>,
-    /// Schedulers that this host's kernel was seen not to have.
+    /// Schedulers that this host's kernel was seen not to have, or is not to be asked for.
     missing_schedulers: BTreeSet<Scheduler>,
     /// The addresses on which node ports are served. Invariant: what `node_port_policy` selects, and 127.0.0.1 if
     /// `localhost_node_ports`.
@@ -93,7 +93,7 @@ impl Cluster {
             service_ranges: BTreeSet::new(),
             host_addresses: BTreeSet::new(),
             api_server: BTreeSet::new(),
-            missing_schedulers: BTreeSet::new(),
+            missing_schedulers: config.missing_schedulers.clone(),
             node_port_addresses: Vec::new(),
             on_address: HashMap::default(),
             with_node_port: BTreeSet::new(),

@@ -112,6 +112,18 @@ fn a_scheduler_that_the_kernel_lacks() {
     "#]].assert_eq(&[told(&second), told(&third)].join("-\n"));
 }
 
+/// One that the kernel is not to be asked for is never tried, and the node's own may be.
+#[test]
+fn a_scheduler_that_no_service_may_load() {
+    let missing_schedulers = [Scheduler::LBLC].into();
+    let mut engine = Engine::new(Config { missing_schedulers, ..Config::new("node-1") });
+    let mut kernel = FakeKernel::default();
+    let lblc = Choices { scheduler: Some(Scheduler::LBLC), ..Choices::DEFAULT };
+    let turn = turn(&mut engine, &mut kernel, 0, web(lblc, &["10.1.1.1"]));
+    assert!(!told(&turn).contains(":80 lblc"), "{}", told(&turn));
+    assert!(told(&turn).contains("load the module ip_vs_lblc"), "{}", told(&turn));
+}
+
 #[test]
 fn weights() {
     let weighted = Choices {
