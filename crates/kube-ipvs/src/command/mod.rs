@@ -101,13 +101,16 @@ impl World {
 
 impl Source {
     fn open(&self, configuration: &Configuration) -> anyhow::Result<World> {
+        let annotations = configuration.own.annotation_policy();
         if let Some(folder) = &self.manifests {
-            return Ok(World::Manifests(ManifestSource::open(folder)?));
+            let manifests = ManifestSource::open(folder)?.with_annotations(annotations);
+            return Ok(World::Manifests(manifests));
         }
         let node = configuration.hostname_override.resolve()?;
         let open = KubernetesSource::open(&configuration.client_connection, &node);
         let limits = Limits { watch: configuration.own.watch_timeout.0, ..Limits::default() };
-        let kubernetes = addresses::runtime()?.block_on(open)?.with_limits(limits);
+        let kubernetes = addresses::runtime()?.block_on(open)?;
+        let kubernetes = kubernetes.with_limits(limits).with_annotations(annotations);
         Ok(World::Kubernetes(kubernetes.into()))
     }
 

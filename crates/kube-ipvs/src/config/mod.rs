@@ -5,6 +5,7 @@
 //! kube-proxy. Of a flag that is given twice the last one counts, of lists too, which kube-proxy's flag library would
 //! join.
 
+mod annotations;
 mod boolean;
 mod cidr;
 mod detect_local;
@@ -25,6 +26,7 @@ mod text;
 mod whole;
 mod without_effect;
 
+pub use annotations::{AnnotationPolicy, Annotations};
 pub use cidr::{ClusterCidrs, ExcludeCidrs, ExternalIpRanges, NodePorts};
 pub use detect_local::{DetectLocal, InterfaceName, LocalMode};
 pub use duration::{GoDuration, ParseGoDurationError, format_go_duration, parse_go_duration};

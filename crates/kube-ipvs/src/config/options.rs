@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use super::{Configuration, Listen, file, listen, without_effect};
 
 /// Flags that count beside a file too: kube-proxy's first, then our own.
-const BESIDE_FILE: [&str; 18] = [
+const BESIDE_FILE: &[&str] = &[
     "config",
     "hostname-override",
     "master",
@@ -21,6 +21,7 @@ const BESIDE_FILE: [&str; 18] = [
     "vip-ping",
     "localhost-nodeports",
     "take-over",
+    "annotations",
     "drain-cap",
     "watch-timeout",
     "external-ip-ranges",

@@ -1,6 +1,8 @@
 use clap::ArgAction;
 
-use super::{ExternalIpRanges, GoDuration, PortRanges, Whole, boolean};
+use super::{
+    AnnotationPolicy, Annotations, ExternalIpRanges, GoDuration, PortRanges, Whole, boolean,
+};
 
 /// What kube-proxy does not have. These are flags only, and count beside a file too.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -25,6 +27,10 @@ pub struct Own {
     /// Go on with what kube-proxy's ipvs mode made, without dropping a connection, and remove what it left
     #[arg(id = "take-over", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "true", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
     pub take_over: bool,
+
+    /// Which annotations kube-ipvs.io/… count: those that concern their own Service only (safe), all, or none (off)
+    #[arg(id = "annotations", long, value_name = "safe|all|off", default_value_t = Self::default().annotations)]
+    pub annotations: Annotations,
 
     /// How long an endpoint that left without terminating may keep its connections
     #[arg(id = "drain-cap", long, value_name = "DURATION", default_value_t = Self::default().drain_cap)]
@@ -66,6 +72,7 @@ impl Default for Own {
             refuse_unallocated: true,
             localhost_node_ports: false,
             take_over: true,
+            annotations: Annotations::Safe,
             drain_cap: GoDuration::seconds(600),
             watch_timeout: GoDuration::seconds(120),
             external_ip_ranges: ExternalIpRanges::default(),
@@ -73,5 +80,12 @@ impl Default for Own {
             max_virtual_servers: Whole::new(10_000),
             service_metrics_limit: Whole::new(50),
         }
+    }
+}
+
+impl Own {
+    /// What Services may choose by annotations.
+    pub fn annotation_policy(&self) -> AnnotationPolicy {
+        AnnotationPolicy { annotations: self.annotations, drain_cap: self.drain_cap.0 }
     }
 }

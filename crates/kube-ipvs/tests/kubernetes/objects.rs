@@ -111,3 +111,74 @@ fn a_part_that_cannot_be_had_costs_no_more_than_itself() -> Result<()> {
     assert!(world.complete);
     Ok(())
 }
+
+fn slice(name: &str, service: &str, ports: &str, address: &str) -> String {
+    format!(
+        "kind: EndpointSlice\nmetadata: {{ name: {name}, labels: {{ kubernetes.io/service-name: {service} }} }}\n\
+         addressType: IPv4\nports: [{ports}]\nendpoints: [{{ addresses: [{address}] }}]\n"
+    )
+}
+
+/// The API server does not look at the numbers of a slice's ports. Beside such a one the others are followed, and go on
+/// being followed.
+#[test]
+fn a_slice_with_a_port_that_is_none_is_followed() -> Result<()> {
+    for number in ["0", "70000", "-1"] {
+        let ports = format!("{{ name: http, port: 8080 }}, {{ name: bad, port: {number} }}");
+        let api = ApiServer::start()?;
+        api.apply(&good("web"))?;
+        api.apply(&slice("web-1", "web", &ports, "10.244.1.2"))?;
+        let follower = Follower::start(&api);
+        let is_followed = |address: &str| {
+            let expected = format!("default/web: {address}");
+            follower.eventually(|world| world.slices.get("default/web-1") == Some(&expected))
+        };
+        is_followed("10.244.1.2")?;
+        api.apply(&slice("web-1", "web", &ports, "10.244.1.3"))?;
+        is_followed("10.244.1.3")?;
+        let world = follower.world().clone();
+        let said = format!(
+            "EndpointSlice default/web-1: ports[1].port: {number} is not a port: 1 to 65535; it is left out"
+        );
+        assert_eq!(
+            world.problems.iter().filter(|problem| problem.contains(&said)).count(),
+            1,
+            "{:#?}",
+            world.problems
+        );
+        assert!(world.complete);
+    }
+    Ok(())
+}
+
+/// Other controllers have slices too, and whatever their labels say is no business of ours.
+#[test]
+fn slices_of_no_service_hold_nothing_up() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.apply(&good("web"))?;
+    for (number, name) in ["\"\"", "My_Service", "a.b"].iter().enumerate() {
+        api.apply(&slice(&format!("stray-{number}"), name, "{ port: 80 }", "10.244.1.9"))?;
+    }
+    let hints = slice("web-1", "web", "{ port: 80 }", "10.244.1.2")
+        .replace("[10.244.1.2]", "[10.244.1.2], hints: { forZones: [{ name: \"\" }] }");
+    api.apply(&hints)?;
+    let follower = Follower::start(&api);
+    follower.eventually(|world| world.services.len() == 1 && world.slices.len() == 1)?;
+    let world = follower.world().clone();
+    assert_eq!(world.slices["default/web-1"], "default/web: 10.244.1.2");
+    assert!(world.complete, "{:#?}", world.problems);
+    Ok(())
+}
+
+#[test]
+fn a_service_of_many_ports_is_followed() -> Result<()> {
+    let api = ApiServer::start()?;
+    let many = (10_000..11_600).fold(Service::new("many").cluster_ip("10.96.0.7"), |service, port| {
+        service.port_line(&format!("name: p{port}, port: {port}, protocol: UDP"))
+    });
+    api.apply(&many)?;
+    let follower = Follower::start(&api);
+    follower.eventually(|world| world.services.len() == 1 && world.complete)?;
+    assert!(follower.world().problems.is_empty(), "{:#?}", follower.world().problems);
+    Ok(())
+}

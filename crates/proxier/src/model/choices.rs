@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ipvs_netlink::Scheduler;
 
@@ -21,7 +21,7 @@ pub struct Choices {
     /// `local-endpoint-weight`: by which factor endpoints on this node are preferred.
     pub local_weight: Weight,
     /// `node-weights`: by which factor those on certain nodes are; on all others by 1.
-    pub node_weights: Vec<(Arc<str>, Weight)>,
+    pub node_weights: BTreeMap<Arc<str>, Weight>,
     /// `max-drain-time`; none: the node's default.
     pub max_drain_time: Option<Duration>,
 }
@@ -35,15 +35,14 @@ impl Choices {
         udp_scheduling: UdpScheduling::Flow,
         forwarding: Forwarding::Masq,
         local_weight: 1,
-        node_weights: Vec::new(),
+        node_weights: BTreeMap::new(),
         max_drain_time: None,
     };
 
     /// The weight of an endpoint: its own, times the factor of its node, times that of this node. With 0 it takes no
     /// new connections.
     pub fn weight(&self, endpoint: &Endpoint, is_local: bool) -> Weight {
-        let node = endpoint.node.as_ref().and_then(|node| self.node_weights.iter().find(|of| of.0 == *node));
-        let node = node.map_or(1, |(_, weight)| *weight);
+        let node = endpoint.node.as_ref().and_then(|node| self.node_weights.get(node)).copied().unwrap_or(1);
         let local = if is_local { self.local_weight } else { 1 };
         endpoint.weight.saturating_mul(node).saturating_mul(local)
     }

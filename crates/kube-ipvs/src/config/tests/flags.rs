@@ -97,8 +97,8 @@ fn every_flag_of_kube_proxy_has_its_field() {
 #[test]
 fn our_own_flags() {
     let own = parse(
-        "--scoped-arp --vip-ping=false --refuse-unallocated=false --localhost-nodeports --take-over=false --drain-cap=1h \
-         --watch-timeout=30s --service-metrics-limit=7 --external-ip-ranges=203.0.113.7/24,2001:db8::/32 \
+        "--scoped-arp --vip-ping=false --refuse-unallocated=false --localhost-nodeports --take-over=false --annotations=all \
+         --drain-cap=1h --watch-timeout=30s --service-metrics-limit=7 --external-ip-ranges=203.0.113.7/24,2001:db8::/32 \
          --reserved-ports=22,443-445 --max-virtual-servers-per-service=5",
     )
     .own;
@@ -110,6 +110,7 @@ fn our_own_flags() {
             refuse_unallocated: false,
             localhost_node_ports: true,
             take_over: false,
+            annotations: Annotations::All,
             drain_cap: GoDuration::seconds(3600),
             watch_timeout: GoDuration::seconds(30),
             service_metrics_limit: Whole::new(7),

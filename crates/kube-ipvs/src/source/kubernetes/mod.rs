@@ -12,8 +12,9 @@ mod limits;
 mod nodes;
 mod resource;
 mod retry;
+#[cfg(test)]
+mod tests;
 mod version;
-
 mod watch;
 mod world;
 
@@ -32,7 +33,7 @@ use tokio::{
 use self::{nodes::OtherNodes, resource::Resource, watch::Watch, world::World};
 use crate::{
     announce::{self, Pace, ToPost},
-    config::ClientConnection,
+    config::{AnnotationPolicy, ClientConnection},
     source::Changes,
 };
 
@@ -46,6 +47,7 @@ pub struct KubernetesSource {
     connection: ClientConnection,
     node: String,
     limits: Limits,
+    annotations: AnnotationPolicy,
 }
 
 impl KubernetesSource {
@@ -65,13 +67,20 @@ impl KubernetesSource {
     /// As [`open`](Self::open).
     pub async fn open_in(connection: &ClientConnection, node: &str, pod: &Pod) -> anyhow::Result<Self> {
         let config = connect::config(connection, pod).await?;
-        Ok(Self { config, connection: connection.clone(), node: node.into(), limits: Limits::default() })
+        let (limits, annotations) = (Limits::default(), AnnotationPolicy::default());
+        Ok(Self { config, connection: connection.clone(), node: node.into(), limits, annotations })
     }
 
     /// The same, with other limits.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same, where Services may choose this by annotations.
+    #[must_use]
+    pub fn with_annotations(self, annotations: AnnotationPolicy) -> Self {
+        Self { annotations, ..self }
     }
 
     /// Posts announcements as Events, until nobody is left who announces.
@@ -114,7 +123,7 @@ impl KubernetesSource {
             watches.spawn(Watch::new(client.clone(), resource, name, self.limits, sender.clone()).run());
         }
         let mut nodes = OtherNodes::new(client, &self.node, self.limits);
-        let mut world = World::new(&self.config.cluster_url.to_string());
+        let mut world = World::new(&self.config.cluster_url.to_string(), self.annotations);
         let mut changes = Changes::default();
         loop {
             tokio::select! {

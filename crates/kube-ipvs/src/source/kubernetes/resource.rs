@@ -8,7 +8,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use crate::announce::About;
-use crate::source::wire::{self, ConvertedSlice, HEADLESS, Invalid, SERVICE_PROXY_NAME};
+use crate::config::AnnotationPolicy;
+use crate::source::wire::{self, ConvertedSlice, HEADLESS, Invalid, Remarks, SERVICE_PROXY_NAME, cut_to};
 
 /// A collection of objects that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,33 +106,31 @@ impl Resource {
     /// Reads an object.
     pub(super) fn read(self, json: &RawValue) -> Object {
         let Head { key, version, uid } = self.head(json);
-        let (mut ignored, mut left_out) = (Vec::new(), Vec::new());
+        let mut remarks = Remarks::default();
         let mut trigger = None;
         let content = match self {
             Self::Services => parse::<wire::Service>(json).and_then(|service| {
-                ignored = service.ignored_annotations();
-                let read = service.convert(&mut left_out)?;
+                let read = service.convert(&mut remarks)?;
                 Ok((!read.is_foreign).then_some(Event::ServiceApplied(read.service)))
             }),
             Self::EndpointSlices => parse::<wire::EndpointSlice>(json).and_then(|slice| {
-                ignored = slice.ignored_annotations();
                 trigger = slice.trigger_time();
-                Ok(match slice.convert(&mut left_out)? {
+                Ok(match slice.convert(&mut remarks)? {
                     ConvertedSlice::Slice(slice) => Some(Event::SliceApplied(slice)),
                     ConvertedSlice::Ignored(..) => None,
                 })
             }),
-            Self::OwnNode => node(json, &mut left_out).map(Event::NodeApplied).map(Some),
+            Self::OwnNode => node(json, &mut remarks.left_out).map(Event::NodeApplied).map(Some),
             Self::ServiceCidrs => parse::<wire::ServiceCidr>(json)
                 .and_then(|range| Ok(Some(Event::ServiceCidrApplied(range.try_into()?)))),
         };
-        let left_out = left_out.into_iter().map(|Invalid { field, message }| {
+        let left_out = remarks.left_out.told().map(|Invalid { field, message }| {
             Unreadable::from(Invalid {
                 field,
                 message: message + "; it is left out, and the rest is followed",
             })
         });
-        let ignored = ignored.into_iter().map(Unreadable::from).chain(left_out).collect();
+        let ignored = remarks.ignored.told().map(Unreadable::from).chain(left_out).collect();
         Object { key, version, uid, content, ignored, trigger }
     }
 
@@ -191,8 +190,23 @@ impl fmt::Display for Resource {
     }
 }
 
+impl Object {
+    /// Takes out of it what the operator does not let it choose.
+    pub(super) fn restrict(&mut self, policy: &AnnotationPolicy) {
+        match &mut self.content {
+            Ok(Some(Event::ServiceApplied(service))) => {
+                self.ignored.extend(policy.restrict_service(service).into_iter().map(Unreadable::from));
+            }
+            Ok(Some(Event::SliceApplied(slice))) => {
+                self.ignored.extend(policy.restrict_slice(slice).map(Unreadable::from));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Reads a Node.
-pub(super) fn node(json: &RawValue, left_out: &mut Vec<Invalid>) -> Result<model::Node, Unreadable> {
+pub(super) fn node(json: &RawValue, left_out: &mut impl Extend<Invalid>) -> Result<model::Node, Unreadable> {
     parse::<wire::Node>(json).and_then(|node| Ok(node.convert(left_out)?))
 }
 
@@ -202,20 +216,25 @@ fn parse<W: DeserializeOwned>(json: &RawValue) -> Result<W, Unreadable> {
 
 impl From<Invalid> for Unreadable {
     fn from(Invalid { field, message }: Invalid) -> Self {
-        Self { field: Some(field.into()), message: message.into() }
+        Self { field: (!field.is_empty()).then(|| field.into()), message: message.into() }
     }
 }
+
+/// How many characters the parser may say.
+const LONGEST_TEXT: usize = 256;
 
 /// Reads once more, keeping track of the field at which it fails. That costs too much to do it always.
 fn locate<W: DeserializeOwned>(json: &RawValue) -> Unreadable {
     match serde_path_to_error::deserialize::<_, W>(&mut serde_json::Deserializer::from_str(json.get())) {
         Ok(_) => Unreadable { field: None, message: "cannot be read".into() },
         Err(error) => {
-            let field = Some(error.path().to_string()).filter(|path| path != ".");
+            let path = error.path().to_string();
+            // Keys of maps are as long as somebody likes, and so are the values that the parser quotes.
+            let field = Some(cut_to(LONGEST_TEXT, &path)).filter(|path| *path != ".");
             let message = error.into_inner().to_string();
             // A place within one line of JSON that nobody sees.
             let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
-            Unreadable { field: field.map(Into::into), message: message.into() }
+            Unreadable { field: field.map(Into::into), message: cut_to(LONGEST_TEXT, message).into() }
         }
     }
 }

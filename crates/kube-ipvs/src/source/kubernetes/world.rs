@@ -13,6 +13,7 @@ use proxier::{
 use super::resource::{Key, Object, Resource, Unreadable};
 use crate::{
     announce::Announcement,
+    config::AnnotationPolicy,
     source::{Changes, Problem},
 };
 
@@ -36,6 +37,7 @@ pub(super) enum News {
 #[derive(Debug)]
 pub(super) struct World {
     server: Arc<str>,
+    policy: AnnotationPolicy,
     collections: BTreeMap<Resource, Collection>,
 }
 
@@ -53,9 +55,9 @@ struct Collection {
 
 impl World {
     /// Nothing is known of what is on this server.
-    pub(super) fn new(server: &str) -> Self {
+    pub(super) fn new(server: &str, policy: AnnotationPolicy) -> Self {
         let collections = Resource::ALL.map(|resource| (resource, Collection::default()));
-        Self { server: server.into(), collections: collections.into() }
+        Self { server: server.into(), policy, collections: collections.into() }
     }
 
     /// Whether enough is known to act: all Services and EndpointSlices. The rest is waited for until the API server has
@@ -93,6 +95,7 @@ impl World {
                 changes.events.extend(collection.remove(resource, &key));
             }
             News::Applied(mut object) => {
+                object.restrict(&self.policy);
                 if let (Some(since), Ok(Some(Event::SliceApplied(slice)))) = (object.trigger, &object.content)
                 {
                     changes.triggers.push((slice.family, since));
@@ -104,11 +107,13 @@ impl World {
                 collection.listed = true;
                 let listed: BTreeSet<Key> = objects.iter().map(|object| object.key.clone()).collect();
                 let known = collection.followed.iter().chain(collection.unreadable.keys());
+                let known = known.chain(collection.ignored.keys());
                 let gone: BTreeSet<Key> = known.filter(|key| !listed.contains(*key)).cloned().collect();
                 // What was removed and made again under another name may use the same address: first it goes.
                 changes.events.extend(gone.iter().filter_map(|key| collection.remove(resource, key)));
                 changes.uids.extend(gone.iter().filter_map(|key| uid(resource, key, None)));
                 for mut object in objects {
+                    object.restrict(&self.policy);
                     changes.uids.extend(uid(resource, &object.key, object.uid.take()));
                     changes.events.extend(collection.apply(resource, object, &mut report));
                 }

@@ -1,6 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hasher},
+    hash::{BuildHasher, RandomState},
     sync::Arc,
 };
 
@@ -14,9 +14,10 @@ use super::{
     object::{Key, Object, mirrors},
     parse::{Parsed, parse},
 };
+use crate::config::AnnotationPolicy;
 
 /// What is known of a file now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Content<'a> {
     /// It holds these bytes.
     Bytes(&'a [u8]),
@@ -35,6 +36,9 @@ pub enum Content<'a> {
 ///   for those that cannot be followed).
 #[derive(Debug, Default)]
 pub struct Folder {
+    annotations: AnnotationPolicy,
+    /// With a key of its own, so that nobody can make two contents that look alike.
+    digests: RandomState,
     files: BTreeMap<Arc<str>, File>,
     /// Which files hold an object: the first one decides.
     claims: BTreeMap<Key, BTreeSet<Arc<str>>>,
@@ -59,6 +63,12 @@ impl Folder {
     /// An empty folder.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, where Services may choose this by annotations.
+    #[must_use]
+    pub fn with_annotations(self, annotations: AnnotationPolicy) -> Self {
+        Self { annotations, ..self }
     }
 
     /// Takes in what these files, known by their names, hold now.
@@ -115,13 +125,13 @@ impl Folder {
             },
             Content::Bytes(_) | Content::Unreadable(_) => {
                 let file = self.files.entry(name.clone()).or_default();
-                let digest = Some(digest(content));
+                let digest = Some(self.digests.hash_one(content));
                 if file.seen == digest {
                     return;
                 }
                 file.seen = digest;
                 let parsed = match content {
-                    Content::Bytes(bytes) => parse(&name, bytes),
+                    Content::Bytes(bytes) => parse(&name, bytes, &self.annotations),
                     Content::Unreadable(reason) => {
                         Parsed { errors: vec![Problem::of_file(&name, reason)], ..Parsed::default() }
                     }
@@ -232,20 +242,4 @@ impl Folder {
         events.extend(gone.map(|slice| Event::SliceRemoved(slice.id.clone())));
         events.extend(new.into_iter().filter(|slice| !old.contains(slice)).map(Event::SliceApplied));
     }
-}
-
-fn digest(content: Content<'_>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    match content {
-        Content::Bytes(bytes) => {
-            hasher.write_u8(0);
-            hasher.write(bytes);
-        }
-        Content::Unreadable(reason) => {
-            hasher.write_u8(1);
-            hasher.write(reason.as_bytes());
-        }
-        Content::Gone => hasher.write_u8(2),
-    }
-    hasher.finish()
 }

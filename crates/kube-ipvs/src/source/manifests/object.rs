@@ -3,7 +3,10 @@ use std::sync::Arc;
 use proxier::model::{self, EndpointSlice, Event, ServiceId, SliceId};
 
 use super::kind::Kind;
-use crate::source::wire::{ConvertedEndpoints, ConvertedService, ConvertedSlice};
+use crate::{
+    config::AnnotationPolicy,
+    source::wire::{ConvertedEndpoints, ConvertedService, ConvertedSlice, Invalid},
+};
 
 /// An object of a manifest, converted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +37,22 @@ impl Object {
             Self::Endpoints(endpoints) => Key::Endpoints(endpoints.service.clone()),
             Self::Node(node) => Key::Node((&*node.name).into()),
             Self::ServiceCidr(cidr) => Key::ServiceCidr((&*cidr.name).into()),
+        }
+    }
+
+    /// Takes out of it what the operator does not let it choose, and says what that was.
+    pub(super) fn restrict(&mut self, policy: &AnnotationPolicy) -> Vec<Invalid> {
+        match self {
+            Self::Service(service) => policy.restrict_service(&mut service.service),
+            Self::Slice(ConvertedSlice::Slice(slice)) => policy.restrict_slice(slice).into_iter().collect(),
+            Self::Endpoints(endpoints) => {
+                let slices = endpoints.slices.iter_mut();
+                let mut refused: Vec<_> = slices.filter_map(|slice| policy.restrict_slice(slice)).collect();
+                // All of them have the weight of the one annotation.
+                refused.truncate(1);
+                refused
+            }
+            Self::Slice(ConvertedSlice::Ignored(..)) | Self::Node(_) | Self::ServiceCidr(_) => Vec::new(),
         }
     }
 

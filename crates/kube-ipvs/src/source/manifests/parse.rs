@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    mem,
     sync::Arc,
 };
 
@@ -18,7 +17,7 @@ use super::{
     object::{Key, Object},
     read::{self, Found, Header, HeaderSeed, Plan},
 };
-use crate::source::wire::Invalid;
+use crate::{config::AnnotationPolicy, source::wire::Invalid};
 
 /// A file with more problems than this needs no longer list.
 const MAX_PROBLEMS: usize = 20;
@@ -40,7 +39,7 @@ pub(super) struct Parsed {
 }
 
 /// Reads a file, all or nothing: half a file is never in force.
-pub(super) fn parse(path: &Arc<str>, content: &[u8]) -> Parsed {
+pub(super) fn parse(path: &Arc<str>, content: &[u8], annotations: &AnnotationPolicy) -> Parsed {
     let mut parsed = Parsed::default();
     let text = match text_of(content) {
         Ok(text) => text,
@@ -53,7 +52,7 @@ pub(super) fn parse(path: &Arc<str>, content: &[u8]) -> Parsed {
     let mut foreign: Vec<Box<str>> = Vec::new();
     let documents = documents(text);
     for document in &documents {
-        let reader = Reader { path, document, options: options() };
+        let reader = Reader { path, document, annotations, options: options() };
         reader.read(&mut parsed, &mut foreign);
         if parsed.errors.len() >= MAX_PROBLEMS {
             parsed.errors.truncate(MAX_PROBLEMS);
@@ -118,6 +117,7 @@ fn text_of(content: &[u8]) -> Result<&str, (Option<Place>, String)> {
 struct Reader<'a> {
     path: &'a Arc<str>,
     document: &'a Document<'a>,
+    annotations: &'a AnnotationPolicy,
     options: Options,
 }
 
@@ -149,8 +149,9 @@ impl Reader<'_> {
                 // Each costs another look at the text, for its place.
                 _ if parsed.errors.len() + parsed.warnings.len() >= MAX_PROBLEMS => break,
                 Err(invalid) => parsed.errors.push(problem(invalid)),
-                Ok((object, ignored)) => {
-                    parsed.warnings.extend(ignored.into_iter().map(problem));
+                Ok((mut object, ignored)) => {
+                    let refused = object.restrict(self.annotations);
+                    parsed.warnings.extend(ignored.told().chain(refused).map(problem));
                     self.take(object, problem, parsed);
                 }
             }
@@ -158,16 +159,12 @@ impl Reader<'_> {
     }
 
     /// Adds an object to what the file holds.
-    fn take(&self, mut object: Object, problem: impl Fn(Invalid) -> Problem, parsed: &mut Parsed) {
-        match &mut object {
-            Object::Endpoints(endpoints) => {
-                parsed.warnings.extend(mem::take(&mut endpoints.cut).into_iter().map(&problem));
-            }
-            Object::Service(service) if service.lacks_cluster_ip => {
-                let (path, service) = (self.path.clone(), service.service.id.clone());
-                parsed.notes.push(Note::NoClusterIp { path, service });
-            }
-            Object::Service(_) | Object::Slice(_) | Object::Node(_) | Object::ServiceCidr(_) => {}
+    fn take(&self, object: Object, problem: impl Fn(Invalid) -> Problem, parsed: &mut Parsed) {
+        if let Object::Service(service) = &object
+            && service.lacks_cluster_ip
+        {
+            let (path, service) = (self.path.clone(), service.service.id.clone());
+            parsed.notes.push(Note::NoClusterIp { path, service });
         }
         match parsed.objects.entry(object.key()) {
             Entry::Vacant(entry) => {

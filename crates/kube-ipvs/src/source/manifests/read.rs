@@ -9,7 +9,7 @@ use serde::{
 };
 
 use super::{kind::Kind, object::Object};
-use crate::source::wire::{self, Bounded, ConvertedEndpoints, Invalid};
+use crate::source::wire::{self, Bounded, Invalid, Reasons, Remarks};
 
 /// What a document or an item says about itself.
 #[derive(Debug, Default)]
@@ -148,7 +148,7 @@ pub(super) enum Plan {
 
 /// An object and what of it is ignored, or the rule that it breaks; and which item of a list it is.
 pub(super) type Found = (Option<usize>, Outcome);
-type Outcome = Result<(Object, Vec<Invalid>), Invalid>;
+type Outcome = Result<(Object, Reasons), Invalid>;
 
 /// Reads the objects of a document as planned.
 pub(super) fn objects<'de, D: Deserializer<'de>>(
@@ -164,29 +164,22 @@ pub(super) fn objects<'de, D: Deserializer<'de>>(
 }
 
 fn object<'de, D: Deserializer<'de>>(kind: Kind, deserializer: D) -> Result<Outcome, D::Error> {
-    let (mut ignored, mut left_out) = (Vec::new(), Vec::new());
+    let mut remarks = Remarks::default();
     let object = match kind {
-        Kind::Service => {
-            let service = wire::Service::deserialize(deserializer)?;
-            ignored = service.ignored_annotations();
-            service.convert(&mut left_out).map(Object::Service)
-        }
+        Kind::Service => wire::Service::deserialize(deserializer)?.convert(&mut remarks).map(Object::Service),
         Kind::EndpointSlice => {
-            let slice = wire::EndpointSlice::deserialize(deserializer)?;
-            ignored = slice.ignored_annotations();
-            slice.convert(&mut left_out).map(Object::Slice)
+            wire::EndpointSlice::deserialize(deserializer)?.convert(&mut remarks).map(Object::Slice)
         }
         Kind::Endpoints => {
-            let endpoints = wire::Endpoints::deserialize(deserializer)?;
-            ignored = endpoints.ignored_annotations();
-            ConvertedEndpoints::try_from(endpoints).map(Object::Endpoints)
+            wire::Endpoints::deserialize(deserializer)?.convert(&mut remarks).map(Object::Endpoints)
         }
-        Kind::Node => wire::Node::deserialize(deserializer)?.convert(&mut left_out).map(Object::Node),
+        Kind::Node => wire::Node::deserialize(deserializer)?.convert(&mut remarks.left_out).map(Object::Node),
         Kind::ServiceCidr => model::ServiceCidr::try_from(wire::ServiceCidr::deserialize(deserializer)?)
             .map(Object::ServiceCidr),
     };
     // Whoever writes a file can be told, and what was good before stays in force meanwhile: nothing is left out of it.
-    Ok(left_out.into_iter().next().map_or(object, Err).map(|object| (object, ignored)))
+    let left_out = remarks.left_out.told().next();
+    Ok(left_out.map_or(object, Err).map(|object| (object, remarks.ignored)))
 }
 
 struct List<'a> {

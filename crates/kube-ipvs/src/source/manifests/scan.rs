@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{Changes, Content, Folder, Problem};
+use crate::config::AnnotationPolicy;
 
 /// A file larger than this is refused before it is read: 64 MiB.
 pub const MAX_FILE_SIZE: u64 = 64 << 20;
@@ -61,6 +62,12 @@ impl ManifestSource {
         }
         fs::read_dir(dir).map_err(unreadable)?;
         Ok(Self { dir: dir.into(), folder: Folder::new(), stamps: BTreeMap::new(), failure: None })
+    }
+
+    /// The same, where Services may choose this by annotations.
+    #[must_use]
+    pub fn with_annotations(self, annotations: AnnotationPolicy) -> Self {
+        Self { folder: self.folder.with_annotations(annotations), ..self }
     }
 
     /// The folder.

@@ -2,36 +2,39 @@
 //!
 //! One that cannot be followed costs nobody the Service: it is reported, and all else goes on as if it were absent.
 
-use std::{fmt::Display, sync::Arc};
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use ipvs_netlink::Scheduler;
 use proxier::model::{Choices, Forwarding, HashOn, PortNumber, UdpScheduling, Weight};
 
-use super::{Invalid, Meta, name::is_subdomain};
+use super::{
+    Invalid, Meta, Reasons,
+    name::is_subdomain,
+    remarks::{cut, quoted},
+};
 use crate::config::{DefaultScheduler, parse_go_duration};
 
 const PREFIX: &str = "kube-ipvs.io/";
 /// The one annotation of EndpointSlices and of Endpoints.
-const WEIGHT: &str = "weight";
+pub(super) const WEIGHT: &str = "weight";
 /// How many Nodes a Service can give a weight to.
 const MAX_NODE_WEIGHTS: usize = 1000;
+/// The longest value that says a word or a time.
+const LONGEST_WORD: usize = 64;
 
-/// What a Service chooses, if it chooses anything, and what of that is ignored.
-pub(super) fn choices(meta: &Meta) -> (Option<Box<Choices>>, Vec<Invalid>) {
+/// What a Service chooses, if it chooses anything. What of that is ignored is added to `ignored`.
+pub(super) fn choices(meta: &Meta, ignored: &mut Reasons) -> Option<Box<Choices>> {
     let mut choices: Option<Box<Choices>> = None;
-    let mut ignored = Vec::new();
     for (name, value) in meta.annotations_of(PREFIX) {
-        if let Err(message) = choose(choices.get_or_insert_default(), name, value.trim()) {
-            ignored.push(invalid(name, message));
-        }
+        let outcome = choose(choices.get_or_insert_default(), name, value.trim());
+        ignored.extend(outcome.err().map(|message| invalid(name, message)));
     }
-    (choices.filter(|choices| **choices != Choices::DEFAULT), ignored)
+    choices.filter(|choices| **choices != Choices::DEFAULT)
 }
 
-/// The weight that a slice gives its endpoints, and what is ignored.
-pub(super) fn weight(meta: &Meta) -> (Weight, Vec<Invalid>) {
+/// The weight that a slice gives its endpoints. What is ignored is added to `ignored`.
+pub(super) fn weight(meta: &Meta, ignored: &mut Reasons) -> Weight {
     let mut weight = 1;
-    let mut ignored = Vec::new();
     for (name, value) in meta.annotations_of(PREFIX) {
         let outcome = match name {
             WEIGHT => parse_weight(value.trim()).map(|parsed| weight = parsed),
@@ -39,10 +42,11 @@ pub(super) fn weight(meta: &Meta) -> (Weight, Vec<Invalid>) {
         };
         ignored.extend(outcome.err().map(|message| invalid(name, message)));
     }
-    (weight, ignored)
+    weight
 }
 
-fn invalid(name: &str, message: impl Display) -> Invalid {
+pub(super) fn invalid(name: &str, message: impl Display) -> Invalid {
+    let name = cut(name);
     Invalid::new("metadata.annotations", format!("annotation {PREFIX}{name}: {message}; it is ignored"))
 }
 
@@ -67,7 +71,8 @@ fn choose(choices: &mut Choices, name: &str, value: &str) -> Result<(), String> 
         "local-endpoint-weight" => choices.local_weight = parse_weight(value)?,
         "node-weights" => choices.node_weights = parse_node_weights(value)?,
         "max-drain-time" => {
-            choices.max_drain_time = Some(parse_go_duration(value).map_err(|error| error.to_string())?);
+            choices.max_drain_time =
+                Some(parse_go_duration(short(value)?).map_err(|error| error.to_string())?);
         }
         WEIGHT => {
             return Err("is for EndpointSlices and Endpoints; Services have \
@@ -90,13 +95,18 @@ fn parse_named_scheduler(value: &str) -> Result<Scheduler, String> {
         // As a flag this means the default, which is what absence means here.
         return Err("names no scheduler".into());
     }
-    value.parse::<DefaultScheduler>().map(|scheduler| scheduler.0)
+    short(value)?.parse::<DefaultScheduler>().map(|scheduler| scheduler.0)
+}
+
+/// A value that parsers may quote.
+fn short(value: &str) -> Result<&str, String> {
+    if value.len() > LONGEST_WORD { Err(format!("{} is too long", quoted(value))) } else { Ok(value) }
 }
 
 fn one_of<T: Copy>(words: &[(&str, T)], value: &str) -> Result<T, String> {
     words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
         let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        format!("{value:?} is none of {}", allowed.join(", "))
+        format!("{} is none of {}", quoted(value), allowed.join(", "))
     })
 }
 
@@ -117,27 +127,26 @@ fn parse_forwarding(value: &str) -> Result<Forwarding, String> {
 fn parse_weight(value: &str) -> Result<Weight, String> {
     let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
     let weight = value.parse().ok().filter(|_| is_number);
-    weight.ok_or_else(|| format!("{value:?} is not a weight: 0 to 65535"))
+    weight.ok_or_else(|| format!("{} is not a weight: 0 to 65535", quoted(value)))
 }
 
 /// `big-1=4, big-2=4`.
-fn parse_node_weights(value: &str) -> Result<Vec<(Arc<str>, Weight)>, String> {
-    let mut weights: Vec<(Arc<str>, Weight)> = Vec::new();
+fn parse_node_weights(value: &str) -> Result<BTreeMap<Arc<str>, Weight>, String> {
+    let mut weights = BTreeMap::new();
     for entry in value.split(',') {
         let (node, weight) = entry
             .split_once('=')
-            .ok_or_else(|| format!("{entry:?} is not NODE=WEIGHT, as in \"node-1=5,node-2=1\""))?;
+            .ok_or_else(|| format!("{} is not NODE=WEIGHT, as in \"node-1=5,node-2=1\"", quoted(entry)))?;
         let node = node.trim();
         if !is_subdomain(node) {
-            return Err(format!("{node:?} is not the name of a Node"));
-        }
-        if weights.iter().any(|(other, _)| **other == *node) {
-            return Err(format!("Node {node} has two weights"));
+            return Err(format!("{} is not the name of a Node", quoted(node)));
         }
         if weights.len() == MAX_NODE_WEIGHTS {
             return Err(format!("too many entries: at most {MAX_NODE_WEIGHTS} are allowed"));
         }
-        weights.push((node.into(), parse_weight(weight.trim())?));
+        if weights.insert(node.into(), parse_weight(weight.trim())?).is_some() {
+            return Err(format!("Node {} has two weights", cut(node)));
+        }
     }
     Ok(weights)
 }

@@ -1,13 +1,14 @@
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use proxier::model::{self, Family, ServiceId, SliceId, Weight};
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    Bounded, HEADLESS, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Subdomain, Zone, annotations,
+    Bounded, HEADLESS, Invalid, Meta, Protocol, Reasons, Remarks, SERVICE_PROXY_NAME, Subdomain, annotations,
     name::{PortName, is_label},
-    scalar::{Address, text},
+    remarks::quoted,
+    scalar::{Address, AnyPort, text},
 };
 
 /// The label that names the Service of a slice.
@@ -15,6 +16,9 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// The annotation that says what change of the world its latest change follows from.
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// How many ports a slice can have, as in the API.
+pub(super) const MAX_PORTS: usize = 20_000;
 
 /// An EndpointSlice (`discovery.k8s.io/v1`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -24,7 +28,7 @@ pub struct EndpointSlice {
     metadata: Option<Meta>,
     address_type: Option<AddressType>,
     #[serde(default)]
-    ports: Bounded<EndpointPort, 20_000>,
+    ports: Bounded<EndpointPort, MAX_PORTS>,
     #[serde(default)]
     endpoints: Bounded<Endpoint, 1000>,
 }
@@ -41,7 +45,7 @@ impl<'de> Deserialize<'de> for AddressType {
             "IPv4" => Ok(Self::Ip(Family::V4)),
             "IPv6" => Ok(Self::Ip(Family::V6)),
             "FQDN" => Ok(Self::Fqdn),
-            _ => Err(format!("{name:?} is not a type of address: IPv4, IPv6 or FQDN")),
+            _ => Err(format!("{} is not a type of address: IPv4, IPv6 or FQDN", quoted(name))),
         })
     }
 }
@@ -51,17 +55,23 @@ impl<'de> Deserialize<'de> for AddressType {
 pub(super) struct EndpointPort {
     pub(super) name: Option<PortName>,
     pub(super) protocol: Option<Protocol>,
-    pub(super) port: Option<Port>,
+    pub(super) port: Option<AnyPort>,
 }
 
 impl EndpointPort {
-    /// A port without a number means all ports; there is nothing that a proxy could do with it.
-    pub(super) fn to_model(&self) -> Option<model::EndpointPort> {
-        Some(model::EndpointPort {
-            name: self.name.clone().map(|name| name.0).unwrap_or_default(),
+    fn name(&self) -> Arc<str> {
+        self.name.clone().map(|name| name.0).unwrap_or_default()
+    }
+
+    /// The port, or else why it is none. None at all if it has no number, which means all ports: there is nothing that
+    /// a proxy could do with it.
+    pub(super) fn to_model(&self) -> Option<Result<model::EndpointPort, String>> {
+        let port = |port| model::EndpointPort {
+            name: self.name(),
             protocol: self.protocol.unwrap_or_default().0,
-            port: self.port?.0,
-        })
+            port,
+        };
+        Some(self.port?.usable().map(port))
     }
 }
 
@@ -80,14 +90,16 @@ struct Endpoint {
 #[serde(rename_all = "camelCase")]
 struct Hints {
     #[serde(default)]
-    for_zones: Bounded<Hint<Zone>, 8>,
+    for_zones: Bounded<Hint, 8>,
     #[serde(default)]
-    for_nodes: Bounded<Hint<Subdomain>, 8>,
+    for_nodes: Bounded<Hint, 8>,
 }
 
+/// The name of a zone or of a Node. One that none can have, such as an empty one, is taken by the API server, and
+/// leads nobody anywhere.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Hint<T> {
-    name: T,
+struct Hint {
+    name: Box<str>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
@@ -98,11 +110,6 @@ struct Conditions {
 }
 
 impl EndpointSlice {
-    /// The annotations that cannot be followed, and are not: what to report.
-    pub fn ignored_annotations(&self) -> Vec<Invalid> {
-        self.metadata.as_ref().map(|meta| annotations::weight(meta).1).unwrap_or_default()
-    }
-
     /// When the pod or Service changed whose change made the control plane write this slice, if it says so.
     pub fn trigger_time(&self) -> Option<Timestamp> {
         self.metadata.as_ref()?.annotation(TRIGGER_TIME)?.parse().ok()
@@ -119,12 +126,12 @@ pub enum ConvertedSlice {
 }
 
 impl EndpointSlice {
-    /// What it says. The endpoints that nobody can have are added to `left_out`.
+    /// What it says. What of it counts for nothing is added to `remarks`.
     ///
     /// # Errors
     ///
     /// The rule that it breaks, if nothing can be made of it.
-    pub fn convert(self, left_out: &mut Vec<Invalid>) -> Result<ConvertedSlice, Invalid> {
+    pub fn convert(self, remarks: &mut Remarks) -> Result<ConvertedSlice, Invalid> {
         let slice = self;
         let meta = slice.metadata.unwrap_or_default();
         let name = meta.name()?;
@@ -132,21 +139,19 @@ impl EndpointSlice {
         let Some(address_type) = slice.address_type else {
             return Err(Invalid::new("addressType", "is missing: IPv4, IPv6 or FQDN"));
         };
-        let ports = ports(&slice.ports)?;
         let AddressType::Ip(family) = address_type else {
             return Ok(ConvertedSlice::Ignored(id, "its addresses are host names"));
         };
-        let (weight, _) = annotations::weight(&meta);
-        let endpoints = slice.endpoints.iter().enumerate();
-        let endpoints =
-            endpoints.filter_map(|(index, endpoint)| endpoint.to_model(index, family, weight, left_out));
-        let endpoints = endpoints.collect();
-        let Some(service) = meta.label(SERVICE_NAME) else {
+        let Some(service) = meta.label(SERVICE_NAME).filter(|service| !service.is_empty()) else {
             return Ok(ConvertedSlice::Ignored(id, "it has no label kubernetes.io/service-name"));
         };
         if !is_label(service) {
-            let message = format!("label {SERVICE_NAME}: {service:?} is not the name of a Service");
-            return Err(Invalid::new("metadata.labels", message));
+            let message = format!(
+                "label {SERVICE_NAME}: {} is not the name of a Service; it is ignored",
+                quoted(service)
+            );
+            remarks.ignored.extend([Invalid::new("metadata.labels", message)]);
+            return Ok(ConvertedSlice::Ignored(id, "its Service cannot exist"));
         }
         if meta.label(HEADLESS).is_some() {
             return Ok(ConvertedSlice::Ignored(id, "its Service is headless"));
@@ -154,21 +159,36 @@ impl EndpointSlice {
         if meta.label(SERVICE_PROXY_NAME).is_some() {
             return Ok(ConvertedSlice::Ignored(id, "another proxy serves it"));
         }
+        let weight = annotations::weight(&meta, &mut remarks.ignored);
+        let left_out = &mut remarks.left_out;
+        let ports = ports(&slice.ports, left_out)?;
+        let endpoints = slice.endpoints.iter().enumerate();
+        let endpoints =
+            endpoints.filter_map(|(index, endpoint)| endpoint.to_model(index, family, weight, left_out));
+        let endpoints = endpoints.collect();
         let service = ServiceId { namespace: id.namespace.clone(), name: service.into() };
         Ok(ConvertedSlice::Slice(model::EndpointSlice { id, service, family, ports, endpoints }))
     }
 }
 
-fn ports(entries: &[EndpointPort]) -> Result<Vec<model::EndpointPort>, Invalid> {
+fn ports(entries: &[EndpointPort], left_out: &mut Reasons) -> Result<Vec<model::EndpointPort>, Invalid> {
+    let mut names = HashSet::with_capacity(entries.len());
+    let mut ports = Vec::with_capacity(entries.len());
     for (index, entry) in entries.iter().enumerate() {
-        let name =
-            |entry: &EndpointPort| -> Arc<str> { entry.name.clone().map(|name| name.0).unwrap_or_default() };
-        if entries[..index].iter().any(|other| name(other) == name(entry)) {
-            let message = format!("{:?} is the name of an earlier port too", name(entry));
+        let name = entry.name();
+        if !names.insert(name.clone()) {
+            let message = format!("{name:?} is the name of an earlier port too");
             return Err(Invalid::new(format!("ports[{index}]"), message));
         }
+        match entry.to_model() {
+            Some(Ok(port)) => ports.push(port),
+            Some(Err(message)) => {
+                left_out.extend([Invalid::new(format!("ports[{index}].port"), message)]);
+            }
+            None => {}
+        }
     }
-    Ok(entries.iter().filter_map(EndpointPort::to_model).collect())
+    Ok(ports)
 }
 
 impl Endpoint {
@@ -179,7 +199,7 @@ impl Endpoint {
         index: usize,
         family: Family,
         weight: Weight,
-        left_out: &mut Vec<Invalid>,
+        left_out: &mut Reasons,
     ) -> Option<model::Endpoint> {
         let of_family = |address: &Address| match address.usable() {
             Ok(ip) if Family::of(ip) != family => {
@@ -189,24 +209,24 @@ impl Endpoint {
         };
         let mut addresses = self.addresses.iter().enumerate().map(|(position, address)| {
             of_family(address).map_err(|message| {
-                left_out.push(Invalid::new(format!("endpoints[{index}].addresses[{position}]"), message));
+                left_out.extend([Invalid::new(format!("endpoints[{index}].addresses[{position}]"), message)]);
             })
         });
         let first = addresses.next();
         addresses.for_each(drop);
         let Some(address) = first else {
             let field = format!("endpoints[{index}].addresses");
-            left_out.push(Invalid::new(field, "an endpoint has an address"));
+            left_out.extend([Invalid::new(field, "an endpoint has an address")]);
             return None;
         };
         let address = address.ok()?;
+        // What is not known of an endpoint counts as good, by the API's own words.
         let conditions = self.conditions.unwrap_or_default();
-        let ready = conditions.ready.unwrap_or(true);
         Some(model::Endpoint {
             address,
             conditions: model::Conditions {
-                ready,
-                serving: conditions.serving.unwrap_or(ready),
+                ready: conditions.ready.unwrap_or(true),
+                serving: conditions.serving.unwrap_or(true),
                 terminating: conditions.terminating.unwrap_or(false),
             },
             node: self.node_name.clone().map(|name| name.0),
@@ -219,8 +239,8 @@ impl Endpoint {
 impl Hints {
     fn to_model(&self) -> model::Hints {
         model::Hints {
-            zones: self.for_zones.iter().map(|hint| hint.name.0.clone()).collect(),
-            nodes: self.for_nodes.iter().map(|hint| hint.name.0.clone()).collect(),
+            zones: self.for_zones.iter().map(|hint| (&*hint.name).into()).collect(),
+            nodes: self.for_nodes.iter().map(|hint| (&*hint.name).into()).collect(),
         }
     }
 }

@@ -4,8 +4,9 @@ use proxier::model::{self, Conditions, Family, ServiceId, SliceId, Weight};
 use serde::Deserialize;
 
 use super::{
-    Address, Bounded, FirstOf, HEADLESS, Invalid, Meta, SERVICE_PROXY_NAME, Subdomain, annotations,
-    endpoint_slice::EndpointPort,
+    Address, Bounded, FirstOf, HEADLESS, Invalid, Meta, Reasons, Remarks, SERVICE_PROXY_NAME, Subdomain,
+    annotations,
+    endpoint_slice::{EndpointPort, MAX_PORTS},
 };
 
 /// How many addresses of a subset are mirrored, as in Kubernetes.
@@ -28,7 +29,7 @@ struct Subset {
     #[serde(default)]
     not_ready_addresses: FirstOf<EndpointAddress, MAX_MIRRORED>,
     #[serde(default)]
-    ports: Bounded<EndpointPort, 100>,
+    ports: Bounded<EndpointPort, MAX_PORTS>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -45,29 +46,25 @@ pub struct ConvertedEndpoints {
     pub service: ServiceId,
     /// What Kubernetes' mirroring controller would make of them if the Service wants them.
     pub slices: Vec<model::EndpointSlice>,
-    /// The subsets with more than [`MAX_MIRRORED`] addresses: the rest is left out.
-    pub cut: Vec<Invalid>,
 }
 
 impl Endpoints {
-    /// The annotations that cannot be followed, and are not: what to report.
-    pub fn ignored_annotations(&self) -> Vec<Invalid> {
-        self.metadata.as_ref().map(|meta| annotations::weight(meta).1).unwrap_or_default()
-    }
-}
-
-impl TryFrom<Endpoints> for ConvertedEndpoints {
-    type Error = Invalid;
-
-    fn try_from(Endpoints { metadata, subsets }: Endpoints) -> Result<Self, Invalid> {
-        let meta = metadata.unwrap_or_default();
-        let name = meta.label_name()?;
-        let service = ServiceId { namespace: meta.namespace(), name: name.0.clone() };
-        let (weight, _) = annotations::weight(&meta);
+    /// What they say. What of them counts for nothing is added to `remarks`.
+    ///
+    /// # Errors
+    ///
+    /// The rule that they break, if nothing can be made of them.
+    pub fn convert(self, remarks: &mut Remarks) -> Result<ConvertedEndpoints, Invalid> {
+        let meta = self.metadata.unwrap_or_default();
+        let service = ServiceId { namespace: meta.namespace(), name: meta.name()?.0.clone() };
         let mut slices = Vec::new();
-        let mut cut = Vec::new();
-        for (index, subset) in subsets.iter().enumerate() {
-            let endpoints = subset.endpoints(index, weight, &mut cut)?;
+        // Those that stand for a lock have no Service, whatever their name.
+        if !is_mirrored(&meta) {
+            return Ok(ConvertedEndpoints { service, slices });
+        }
+        let weight = annotations::weight(&meta, &mut remarks.ignored);
+        for (index, subset) in self.subsets.iter().enumerate() {
+            let endpoints = subset.endpoints(index, weight, &mut remarks.ignored)?;
             let ports = subset.ports(index)?;
             for family in Family::ALL {
                 let of_family = endpoints.iter().filter(|endpoint| Family::of(endpoint.address) == family);
@@ -79,10 +76,7 @@ impl TryFrom<Endpoints> for ConvertedEndpoints {
                 }
             }
         }
-        if !is_mirrored(&meta) {
-            slices.clear();
-        }
-        Ok(Self { service, slices, cut })
+        Ok(ConvertedEndpoints { service, slices })
     }
 }
 
@@ -108,7 +102,7 @@ impl Subset {
         &self,
         index: usize,
         weight: Weight,
-        cut: &mut Vec<Invalid>,
+        ignored: &mut Reasons,
     ) -> Result<Vec<model::Endpoint>, Invalid> {
         let lists = [
             (&self.addresses, "addresses", Conditions::READY),
@@ -141,15 +135,15 @@ impl Subset {
         if left_out > 0 {
             let message =
                 format!("more than {MAX_MIRRORED} addresses: {left_out} are left out, as in Kubernetes");
-            cut.push(Invalid::new(format!("subsets[{index}]"), message));
+            ignored.extend([Invalid::new(format!("subsets[{index}]"), message)]);
         }
         Ok(endpoints)
     }
 
     fn ports(&self, index: usize) -> Result<Vec<model::EndpointPort>, Invalid> {
         let port = |(position, port): (usize, &EndpointPort)| {
-            let missing = || Invalid::new(format!("subsets[{index}].ports[{position}].port"), "is missing");
-            port.to_model().ok_or_else(missing)
+            let port = port.to_model().unwrap_or_else(|| Err("is missing".into()));
+            port.map_err(|message| Invalid::new(format!("subsets[{index}].ports[{position}].port"), message))
         };
         self.ports.iter().enumerate().map(port).collect()
     }

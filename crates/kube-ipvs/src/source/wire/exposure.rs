@@ -1,13 +1,14 @@
 //! How a Service is reached from outside of the cluster.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use ipnet::IpNet;
 use proxier::model;
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    FirstOf, Invalid,
+    FirstOf, Invalid, Reasons,
+    remarks::quoted,
     scalar::{Address, Range, parse_range, text},
 };
 
@@ -27,7 +28,7 @@ impl<'de> Deserialize<'de> for TrafficPolicy {
         text(deserializer, "a traffic policy", |name| match name {
             "Cluster" | "" => Ok(Self(model::TrafficPolicy::Cluster)),
             "Local" => Ok(Self(model::TrafficPolicy::Local)),
-            _ => Err(format!("{name:?} is not a traffic policy: Cluster or Local")),
+            _ => Err(format!("{} is not a traffic policy: Cluster or Local", quoted(name))),
         })
     }
 }
@@ -64,7 +65,7 @@ impl<'de> Deserialize<'de> for IpMode {
         text(deserializer, "an ipMode", |name| match name {
             "VIP" => Ok(Self::Vip),
             "Proxy" => Ok(Self::Proxy),
-            _ => Err(format!("{name:?} is not an ipMode: VIP or Proxy")),
+            _ => Err(format!("{} is not an ipMode: VIP or Proxy", quoted(name))),
         })
     }
 }
@@ -72,7 +73,7 @@ impl<'de> Deserialize<'de> for IpMode {
 impl Status {
     /// The addresses at which packets for the Service arrive as the client sent them. Where `ipMode` is `Proxy` the
     /// load balancer sends them on to a node port or to a pod, and its address is not for the nodes to take.
-    pub(super) fn load_balancer_ips(self, left_out: &mut Vec<Invalid>) -> Vec<IpAddr> {
+    pub(super) fn load_balancer_ips(self, left_out: &mut Reasons) -> Vec<IpAddr> {
         let ingress = self.load_balancer.unwrap_or_default().ingress;
         left_out.extend(ingress.cut("status.loadBalancer.ingress"));
         let vips = ingress.entries.iter().enumerate().filter_map(|(index, entry)| {
@@ -85,10 +86,7 @@ impl Status {
 }
 
 /// `spec.externalIPs`.
-pub(super) fn external_ips(
-    list: &FirstOf<Address, MAX_OUTER_IPS>,
-    left_out: &mut Vec<Invalid>,
-) -> Vec<IpAddr> {
+pub(super) fn external_ips(list: &FirstOf<Address, MAX_OUTER_IPS>, left_out: &mut Reasons) -> Vec<IpAddr> {
     left_out.extend(list.cut("spec.externalIPs"));
     let fields = list.entries.iter().enumerate();
     distinct_ips(fields.map(|(index, entry)| (format!("spec.externalIPs[{index}]"), entry)), left_out)
@@ -96,14 +94,14 @@ pub(super) fn external_ips(
 
 fn distinct_ips<'a>(
     entries: impl Iterator<Item = (String, &'a Address)>,
-    left_out: &mut Vec<Invalid>,
+    left_out: &mut Reasons,
 ) -> Vec<IpAddr> {
     let mut ips = Vec::new();
     for (field, entry) in entries {
         match entry.usable() {
             Ok(ip) if ips.contains(&ip) => {}
             Ok(ip) => ips.push(ip),
-            Err(message) => left_out.push(Invalid::new(field, message)),
+            Err(message) => left_out.extend([Invalid::new(field, message)]),
         }
     }
     ips
@@ -114,7 +112,7 @@ fn distinct_ips<'a>(
 pub(super) fn source_ranges(
     spec: &FirstOf<Range, MAX_SOURCE_RANGES>,
     annotation: Option<&str>,
-    left_out: &mut Vec<Invalid>,
+    left_out: &mut Reasons,
 ) -> Result<Vec<IpNet>, Invalid> {
     left_out.extend(spec.cut("spec.loadBalancerSourceRanges"));
     let mut ranges: Vec<IpNet> = spec.entries.iter().map(|range| range.0).collect();
@@ -128,14 +126,10 @@ pub(super) fn source_ranges(
         ranges = items.map(|item| parse_range(item).map_err(invalid)).collect::<Result<_, _>>()?;
         if ranges.len() > MAX_SOURCE_RANGES {
             ranges.truncate(MAX_SOURCE_RANGES);
-            left_out.push(invalid(format!("too many entries: at most {MAX_SOURCE_RANGES} are allowed")));
+            left_out.extend([invalid(format!("too many entries: at most {MAX_SOURCE_RANGES} are allowed"))]);
         }
     }
-    let mut distinct = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        if !distinct.contains(&range) {
-            distinct.push(range);
-        }
-    }
-    Ok(distinct)
+    let mut seen = HashSet::new();
+    ranges.retain(|range| seen.insert(*range));
+    Ok(ranges)
 }

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use proxier::model::Timestamp;
 use serde::{Deserialize, Deserializer, de::Error};
 
-use super::{Invalid, Label, Subdomain, name::is_label, scalar::text};
+use super::{Invalid, Label, Subdomain, name::is_label, remarks::quoted, scalar::text};
 
 /// The label of Services and slices that another proxy serves.
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -45,8 +45,8 @@ impl Meta {
             return Ok(name);
         }
         let message = format!(
-            "{:?} is not the name of a Service: at most 63 lower-case letters, digits and '-'",
-            &**name
+            "{} is not the name of a Service: at most 63 lower-case letters, digits and '-'",
+            quoted(name)
         );
         Err(Invalid::new("metadata.name", message))
     }
@@ -98,7 +98,9 @@ impl<'de> Deserialize<'de> for Moment {
         let moment = text(deserializer, "a time", |value| Ok(value.to_owned()))?;
         match moment.parse::<jiff::Timestamp>() {
             Ok(parsed) => Ok(Self(parsed.as_second())),
-            Err(_) => Err(D::Error::custom(format_args!("{moment:?} is not a time such as {EXAMPLE}"))),
+            Err(_) => {
+                Err(D::Error::custom(format_args!("{} is not a time such as {EXAMPLE}", quoted(&moment))))
+            }
         }
     }
 }

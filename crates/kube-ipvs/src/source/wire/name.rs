@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Deserializer};
 
-use super::scalar::text;
+use super::{remarks::quoted, scalar::text};
 
 /// A DNS label (RFC 1123): 1 to 63 lower-case letters, digits and hyphens, no hyphen at either end.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,7 +15,8 @@ impl<'de> Deserialize<'de> for Label {
         text(deserializer, "a name", |name| match is_label(name) {
             true => Ok(Self(name.into())),
             false => Err(format!(
-                "{name:?} is not a name: 1 to 63 lower-case letters, digits and '-', with '-' at neither end"
+                "{} is not a name: 1 to 63 lower-case letters, digits and '-', with '-' at neither end",
+                quoted(name)
             )),
         })
     }
@@ -30,24 +31,9 @@ impl<'de> Deserialize<'de> for Subdomain {
         text(deserializer, "a name", |name| match is_subdomain(name) {
             true => Ok(Self(name.into())),
             false => Err(format!(
-                "{name:?} is not a name: 1 to 253 lower-case letters, digits, '-' and '.', \
-                 with '-' and '.' at neither end"
-            )),
-        })
-    }
-}
-
-/// A zone, as the value of a label: at most 63 letters, digits, `-`, `_` and `.`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Zone(pub Arc<str>);
-
-impl<'de> Deserialize<'de> for Zone {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer, "a zone", |name| match is_label_value(name) {
-            true => Ok(Self(name.into())),
-            false => Err(format!(
-                "{name:?} is not a zone: 1 to 63 letters, digits, '-', '_' and '.', \
-                 with a letter or a digit at both ends"
+                "{} is not a name: 1 to 253 lower-case letters, digits, '-' and '.', \
+                 with '-' and '.' at neither end",
+                quoted(name)
             )),
         })
     }
@@ -62,8 +48,9 @@ impl<'de> Deserialize<'de> for PortName {
         text(deserializer, "the name of a port", |name| match name.is_empty() || is_label(name) {
             true => Ok(Self(name.into())),
             false => Err(format!(
-                "{name:?} is not the name of a port: lower-case letters, digits and '-', at most 63, \
-                 with '-' at neither end"
+                "{} is not the name of a port: lower-case letters, digits and '-', at most 63, \
+                 with '-' at neither end",
+                quoted(name)
             )),
         })
     }
@@ -89,15 +76,6 @@ pub(super) fn is_label(name: &str) -> bool {
         && name.as_bytes().iter().all(allowed)
         && !name.starts_with('-')
         && !name.ends_with('-')
-}
-
-fn is_label_value(value: &str) -> bool {
-    let is_word = |byte: &u8| byte.is_ascii_alphanumeric();
-    let bytes = value.as_bytes();
-    bytes.len() <= 63
-        && bytes.iter().all(|byte| is_word(byte) || matches!(byte, b'-' | b'_' | b'.'))
-        && bytes.first().is_some_and(is_word)
-        && bytes.last().is_some_and(is_word)
 }
 
 pub(super) fn is_subdomain(name: &str) -> bool {

@@ -57,7 +57,7 @@ impl Node {
     /// # Errors
     ///
     /// The rule that it breaks, if nothing can be made of it.
-    pub fn convert(self, left_out: &mut Vec<Invalid>) -> Result<model::Node, Invalid> {
+    pub fn convert(self, left_out: &mut impl Extend<Invalid>) -> Result<model::Node, Invalid> {
         let Self { metadata, spec, status } = self;
         let meta = metadata.unwrap_or_default();
         let name = (**meta.name()?).into();
@@ -70,7 +70,7 @@ impl Node {
             }
             let Some(ip) = parse_ip(&entry.address) else {
                 let field = format!("status.addresses[{index}].address");
-                left_out.push(Invalid::new(field, not_an_address(&entry.address)));
+                left_out.extend([Invalid::new(field, not_an_address(&entry.address))]);
                 continue;
             };
             let ip = ip.to_canonical();

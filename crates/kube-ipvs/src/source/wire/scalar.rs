@@ -13,7 +13,7 @@ use serde::{
     de::{Error, Unexpected, Visitor},
 };
 
-use super::Invalid;
+use super::{Invalid, remarks::quoted};
 
 /// Reads a whole number and says of anything else what it is. `describe` says what is wanted.
 fn number<'de, D: Deserializer<'de>>(deserializer: D, describe: &'static str) -> Result<i64, D::Error> {
@@ -43,9 +43,9 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D, describe: &'static str) ->
             Err(E::custom(format_args!("{value} is not {}", self.0)))
         }
         fn visit_str<E: Error>(self, value: &str) -> Result<i64, E> {
-            let quoted = value.parse::<i64>().is_ok();
-            let hint = if quoted { ", written without quotes" } else { "" };
-            Err(E::custom(format_args!("{value:?} is not {}{hint}", self.0)))
+            let is_number = value.parse::<i64>().is_ok();
+            let hint = if is_number { ", written without quotes" } else { "" };
+            Err(E::custom(format_args!("{} is not {}{hint}", quoted(value), self.0)))
         }
         fn visit_unit<E: Error>(self) -> Result<i64, E> {
             Err(E::custom(format_args!("there is no value here: wanted is {}", self.0)))
@@ -83,19 +83,34 @@ where
     deserializer.deserialize_str(Text(describe, parse))
 }
 
+/// What a port is to be.
+const A_PORT: &str = "a port: 1 to 65535";
+
 /// A port: 1 to 65535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port(pub NonZeroU16);
 
 impl<'de> Deserialize<'de> for Port {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const WANTED: &str = "a port: 1 to 65535";
-        let value = number(deserializer, WANTED)?;
-        u16::try_from(value)
-            .ok()
-            .and_then(NonZeroU16::new)
-            .map(Self)
-            .ok_or_else(|| D::Error::custom(format_args!("{value} is not {WANTED}")))
+        AnyPort::deserialize(deserializer)?.usable().map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// A port in a field that the API server does not check: any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AnyPort(i64);
+
+impl AnyPort {
+    /// The port, or else why it is none.
+    pub(super) fn usable(self) -> Result<NonZeroU16, String> {
+        let port = u16::try_from(self.0).ok().and_then(NonZeroU16::new);
+        port.ok_or_else(|| format!("{} is not {A_PORT}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for AnyPort {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        number(deserializer, A_PORT).map(Self)
     }
 }
 
@@ -142,7 +157,10 @@ impl Default for Protocol {
 
 impl<'de> Deserialize<'de> for Protocol {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer, "a protocol: TCP, UDP or SCTP", |name| name.parse().map(Self))
+        text(deserializer, "a protocol: TCP, UDP or SCTP", |name| {
+            let unknown = |_| format!("unknown protocol {}: a Service has TCP, UDP or SCTP", quoted(name));
+            name.parse().map(Self).map_err(unknown)
+        })
     }
 }
 
@@ -215,7 +233,7 @@ pub(super) fn parse_range(text: &str) -> Result<IpNet, String> {
             Some(address) => format!("it has no length; this address alone is {}", IpNet::from(address)),
             None => "allowed are ranges such as 10.244.0.0/16 or fd00:10::/64".into(),
         };
-        format!("{text:?} is not an address range: {hint}")
+        format!("{} is not an address range: {hint}", quoted(text))
     })
 }
 
@@ -256,5 +274,5 @@ pub(super) fn not_an_address(text: &str) -> String {
         }
         _ => String::new(),
     };
-    format!("{text:?} is not an IP address{hint}")
+    format!("{} is not an IP address{hint}", quoted(text))
 }

@@ -1,16 +1,25 @@
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    num::NonZeroU32,
+};
 
 use proxier::model::{self, Affinity, ServiceId};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use super::{
-    Bounded, FirstOf, Invalid, Meta, Port, Protocol, SERVICE_PROXY_NAME, Seconds, annotations,
+    Bounded, FirstOf, HEADLESS, Invalid, Meta, Port, Protocol, Reasons, Remarks, SERVICE_PROXY_NAME, Seconds,
+    annotations,
     exposure::{
         MAX_OUTER_IPS, MAX_SOURCE_RANGES, SOURCE_RANGES, Status, TrafficPolicy, external_ips, source_ranges,
     },
     name::PortName,
+    remarks::quoted,
     scalar::{Address, NodePort, Range, text},
 };
+
+/// How many ports a Service can have. The API has no limit; this is that of the slices which have to follow it.
+const MAX_PORTS: usize = 20_000;
 
 /// A Service (`v1`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -31,7 +40,7 @@ struct Spec {
     cluster_ips: Bounded<Address, 2>,
     selector: Option<BTreeMap<String, IgnoredAny>>,
     #[serde(default)]
-    ports: Bounded<ServicePort, 1000>,
+    ports: FirstOf<ServicePort, MAX_PORTS>,
     session_affinity: Option<SessionAffinity>,
     session_affinity_config: Option<AffinityConfig>,
     #[serde(default, rename = "externalIPs")]
@@ -68,7 +77,8 @@ impl<'de> Deserialize<'de> for Type {
             "LoadBalancer" => Ok(Self::LoadBalancer),
             "ExternalName" => Ok(Self::ExternalName),
             _ => Err(format!(
-                "{name:?} is not a type of Service: ClusterIP, NodePort, LoadBalancer or ExternalName"
+                "{} is not a type of Service: ClusterIP, NodePort, LoadBalancer or ExternalName",
+                quoted(name)
             )),
         })
     }
@@ -85,7 +95,7 @@ impl<'de> Deserialize<'de> for SessionAffinity {
         text(deserializer, "an affinity", |name| match name {
             "None" | "" => Ok(Self::None),
             "ClientIP" => Ok(Self::ClientIp),
-            _ => Err(format!("{name:?} is not an affinity: None or ClientIP")),
+            _ => Err(format!("{} is not an affinity: None or ClientIP", quoted(name))),
         })
     }
 }
@@ -103,13 +113,6 @@ struct ClientIpConfig {
     timeout_seconds: Option<Seconds>,
 }
 
-impl Service {
-    /// The annotations that cannot be followed, and are not: what to report.
-    pub fn ignored_annotations(&self) -> Vec<Invalid> {
-        self.metadata.as_ref().map(|meta| annotations::choices(meta).1).unwrap_or_default()
-    }
-}
-
 /// What a Service says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConvertedService {
@@ -117,7 +120,7 @@ pub struct ConvertedService {
     pub service: model::Service,
     /// Whether it selects pods: if so, hand-made Endpoints of its name are not for it.
     pub selects_pods: bool,
-    /// Whether another proxy serves it, by the label [`SERVICE_PROXY_NAME`].
+    /// Whether its labels keep it from proxies like this one: [`SERVICE_PROXY_NAME`] or [`HEADLESS`].
     pub is_foreign: bool,
     /// Whether it should have a ClusterIP and nobody has given it one.
     pub lacks_cluster_ip: bool,
@@ -127,23 +130,26 @@ pub struct ConvertedService {
 const DEFAULT_TIMEOUT: Seconds = Seconds(NonZeroU32::new(10_800).unwrap());
 
 impl Service {
-    /// What it says. What of it nobody can have, and the rest does without, is added to `left_out`.
+    /// What it says. What of it counts for nothing is added to `remarks`.
     ///
     /// # Errors
     ///
     /// The rule that it breaks, if nothing can be made of it.
-    pub fn convert(self, left_out: &mut Vec<Invalid>) -> Result<ConvertedService, Invalid> {
+    pub fn convert(self, remarks: &mut Remarks) -> Result<ConvertedService, Invalid> {
         let Self { metadata, spec, status } = self;
         let meta = metadata.unwrap_or_default();
+        let choices = annotations::choices(&meta, &mut remarks.ignored);
+        let left_out = &mut remarks.left_out;
         let name = meta.label_name()?;
         let Some(spec) = spec else {
             return Err(Invalid::new("spec", "is missing"));
         };
         let is_external_name = spec.r#type == Some(Type::ExternalName);
         let cluster_ips = if is_external_name { Cluster::Unset } else { spec.cluster_ips(left_out)? };
-        if spec.ports.is_empty() && !is_external_name && !matches!(cluster_ips, Cluster::Headless) {
+        if spec.ports.entries.is_empty() && !is_external_name && !matches!(cluster_ips, Cluster::Headless) {
             return Err(Invalid::new("spec.ports", "a Service has at least one port"));
         }
+        left_out.extend(spec.ports.cut("spec.ports"));
         let ports = if is_external_name { Vec::new() } else { spec.ports()? };
         let lacks_cluster_ip = !is_external_name && matches!(cluster_ips, Cluster::Unset);
         let mut service = model::Service {
@@ -151,7 +157,7 @@ impl Service {
             cluster_ips: cluster_ips.into_vec(),
             ports,
             affinity: spec.affinity(),
-            choices: annotations::choices(&meta).0,
+            choices,
             ..model::Service::new(ServiceId { namespace: meta.namespace(), name: name.0.clone() })
         };
         if !is_external_name {
@@ -169,7 +175,7 @@ impl Service {
             service.external_policy = spec.external_traffic_policy.unwrap_or_default().0;
         }
         let selects_pods = spec.selector.is_some_and(|selector| !selector.is_empty());
-        let is_foreign = meta.label(SERVICE_PROXY_NAME).is_some();
+        let is_foreign = [SERVICE_PROXY_NAME, HEADLESS].iter().any(|label| meta.label(label).is_some());
         Ok(ConvertedService { service, selects_pods, is_foreign, lacks_cluster_ip })
     }
 }
@@ -194,7 +200,7 @@ impl Cluster {
 }
 
 impl Spec {
-    fn cluster_ips(&self, left_out: &mut Vec<Invalid>) -> Result<Cluster, Invalid> {
+    fn cluster_ips(&self, left_out: &mut Reasons) -> Result<Cluster, Invalid> {
         let single = self.cluster_ip.as_ref().filter(|address| !is_text(address, ""));
         let Some(first) = self.cluster_ips.first() else {
             return match single {
@@ -229,8 +235,10 @@ impl Spec {
     }
 
     fn ports(&self) -> Result<Vec<model::ServicePort>, Invalid> {
-        let mut ports: Vec<model::ServicePort> = Vec::with_capacity(self.ports.len());
-        for (index, entry) in self.ports.iter().enumerate() {
+        let entries = &self.ports.entries;
+        let mut ports = Vec::with_capacity(entries.len());
+        let (mut names, mut numbers, mut node_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
+        for (index, entry) in entries.iter().enumerate() {
             let invalid = |field: &str, message: String| {
                 Err(Invalid::new(format!("spec.ports[{index}]{field}"), message))
             };
@@ -240,15 +248,15 @@ impl Spec {
                 port: entry.port.0,
                 node_port: entry.node_port.and_then(|port| port.0),
             };
-            if port.name.is_empty() && self.ports.len() > 1 {
+            let model::ServicePort { name, protocol, port: number, .. } = &port;
+            if name.is_empty() && entries.len() > 1 {
                 return invalid("", "has no name: where there are several ports each needs one".into());
             }
-            if ports.iter().any(|other| other.name == port.name) {
-                return invalid(".name", format!("{:?} is the name of an earlier port too", port.name));
+            if !names.insert(name.clone()) {
+                return invalid(".name", format!("{name:?} is the name of an earlier port too"));
             }
-            let key = (port.protocol, port.port);
-            if ports.iter().any(|other| (other.protocol, other.port) == key) {
-                return invalid(".port", format!("{} {} is an earlier port too", port.protocol, port.port));
+            if !numbers.insert((*protocol, *number)) {
+                return invalid(".port", format!("{protocol} {number} is an earlier port too"));
             }
             if let Some(node_port) = port.node_port {
                 if !self.has_node_ports() {
@@ -257,12 +265,9 @@ impl Spec {
                         "is for Services of type NodePort or LoadBalancer only: set spec.type".into(),
                     );
                 }
-                let key = (port.protocol, port.node_port);
-                if ports.iter().any(|other| (other.protocol, other.node_port) == key) {
-                    return invalid(
-                        ".nodePort",
-                        format!("{} {node_port} is an earlier port's nodePort too", port.protocol),
-                    );
+                if !node_ports.insert((*protocol, node_port)) {
+                    let message = format!("{protocol} {node_port} is an earlier port's nodePort too");
+                    return invalid(".nodePort", message);
                 }
             }
             ports.push(port);
@@ -284,20 +289,16 @@ fn is_text(address: &Address, wanted: &str) -> bool {
 }
 
 /// A ClusterIP; none if it is left out.
-fn address_of(
-    address: &Address,
-    field: &str,
-    left_out: &mut Vec<Invalid>,
-) -> Result<Option<IpAddr>, Invalid> {
+fn address_of(address: &Address, field: &str, left_out: &mut Reasons) -> Result<Option<IpAddr>, Invalid> {
     match (address, address.usable()) {
         (_, Ok(ip)) => Ok(Some(ip)),
         (Address::Text(text), _) if text.eq_ignore_ascii_case("none") => Err(Invalid::new(
             field,
-            format!("{text:?} is not an IP address; a headless Service has \"None\", and that alone"),
+            format!("{} is not an IP address; a headless Service has \"None\", and that alone", quoted(text)),
         )),
         (Address::Text(_), Err(message)) => Err(Invalid::new(field, message)),
         (_, Err(message)) => {
-            left_out.push(Invalid::new(field, message));
+            left_out.extend([Invalid::new(field, message)]);
             Ok(None)
         }
     }

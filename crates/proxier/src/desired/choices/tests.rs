@@ -129,7 +129,7 @@ fn weights() {
     let weighted = Choices {
         scheduler: Some(Scheduler::WRR),
         local_weight: 10,
-        node_weights: vec![("node-1".into(), 2), ("node-2".into(), 3)],
+        node_weights: [("node-1".into(), 2), ("node-2".into(), 3)].into(),
         ..Choices::DEFAULT
     };
     check(
@@ -166,7 +166,7 @@ fn weights() {
     );
     // The node's scheduler takes no notice.
     let heavy =
-        Choices { node_weights: vec![("node-2".into(), u16::MAX)], local_weight: 2, ..Choices::DEFAULT };
+        Choices { node_weights: [("node-2".into(), u16::MAX)].into(), local_weight: 2, ..Choices::DEFAULT };
     check(
         web(heavy, &["10.1.1.1", "10.1.2.1"]),
         expect![[r#"

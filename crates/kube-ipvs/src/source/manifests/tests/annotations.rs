@@ -1,13 +1,26 @@
 //! Annotations `kube-ipvs.io/…`: what they choose; and that one which cannot be followed is reported, and costs nothing
 //! but itself.
 
+use std::time::Duration;
+
 use expect_test::{Expect, expect};
 
 use super::*;
+use crate::config::{AnnotationPolicy, Annotations};
 
 fn check<T: AsRef<str>>(files: impl IntoIterator<Item = T>, expected: Expect) {
-    let said: String = files.into_iter().map(|file| render(&read(file.as_ref().as_bytes()))).collect();
-    expected.assert_eq(&said);
+    check_with(Annotations::All, files, expected);
+}
+
+fn check_with<T: AsRef<str>>(annotations: Annotations, files: impl IntoIterator<Item = T>, expected: Expect) {
+    let read = |file: T| render(&load(&mut folder(annotations), &[("f.yaml", file.as_ref())]));
+    expected.assert_eq(&files.into_iter().map(read).collect::<String>());
+}
+
+/// A folder where Services may choose what they like, as long as that lasts no longer than a day.
+fn folder(annotations: Annotations) -> Folder {
+    let drain_cap = Duration::from_secs(24 * 3600);
+    Folder::new().with_annotations(AnnotationPolicy { annotations, drain_cap })
 }
 
 /// A Service with these annotations, which start on line 6; and another.
@@ -41,7 +54,7 @@ fn all_at_once() {
             "max-drain-time: 1m30s",
         ])],
         expect![[r#"
-            Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("mh")), hash_on: Some(Address), hash_fallback: Some(false), udp_scheduling: OneWayDatagram, forwarding: Gue(6080), local_weight: 10, node_weights: [("big-1", 4), ("big-2", 65535), ("small.example.com", 0)], max_drain_time: Some(90s)
+            Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("mh")), hash_on: Some(Address), hash_fallback: Some(false), udp_scheduling: OneWayDatagram, forwarding: Gue(6080), local_weight: 10, node_weights: {"big-1": 4, "big-2": 65535, "small.example.com": 0}, max_drain_time: Some(90s)
         "#]],
     );
 }
@@ -204,10 +217,45 @@ fn what_cannot_be_followed() {
     );
 }
 
+/// A Service's own business, by default: what the kernel and other hosts have to do with is the operator's to allow.
+#[test]
+fn what_the_operator_does_not_allow() {
+    let service = service(&[
+        "scheduler: fo",
+        "hash-on: address",
+        "hash-fallback: \"false\"",
+        "udp-scheduling: one-way-datagram",
+        "forwarding: gue:6080",
+        "local-endpoint-weight: \"10\"",
+        "node-weights: big-1=4",
+        "max-drain-time: 48h",
+    ]);
+    let files = [service, slice("weight: \"5\"")];
+    check_with(Annotations::Safe, &files, expect![""]);
+    check_with(Annotations::Off, &files, expect![""]);
+    check_with(Annotations::All, &files, expect![""]);
+    let safe =
+        ["rr", "wrr", "lc", "wlc", "sh", "mh"].map(|name| self::service(&[&format!("scheduler: {name}")]));
+    check_with(Annotations::Safe, safe, expect![""]);
+}
+
+/// An object of the largest size that the API takes costs no more lines than one with a few mistakes.
+#[test]
+fn many_mistakes_are_counted() {
+    let names: Vec<String> = (0..14_000).map(|number| format!("a{number:05}: \"\"")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let many = render(&read(service(&names).as_bytes()));
+    assert_eq!(many.lines().count(), 1 + 10 + 1, "{many}");
+    assert!(many.ends_with("metadata.annotations: and 13990 more\n"), "{many}");
+    let long = format!("scheduler: {}", "x".repeat(1 << 18));
+    let said = render(&read(service(&[&long]).as_bytes()));
+    assert!(said.contains(&format!("\"{}\"… is too long", "x".repeat(64))) && said.len() < 1000, "{said}");
+}
+
 /// The good ones count beside bad ones, and a mended one takes effect.
 #[test]
 fn each_for_itself() {
-    let mut folder = Folder::new();
+    let mut folder = folder(Annotations::All);
     let mixed = service(&["scheduler: fastest", "max-drain-time: 30s"]);
     let mended = service(&["scheduler: wrr", "max-drain-time: 30s"]);
     let said: String =

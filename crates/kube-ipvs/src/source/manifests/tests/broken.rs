@@ -91,9 +91,9 @@ fn shapes_of_ports() {
         "#]],
     );
     check(
-        [service(&format!("ports:{}", "\n- port: 80".repeat(1001)))],
+        [service(&format!("ports:{}", "\n- port: 80".repeat(20_001)))],
         expect![[r#"
-        f.yaml:7:5: Service default/web: spec.ports: too many entries: at most 1000 are allowed
+        f.yaml:7:3: Service default/web: spec.ports: too many entries: at most 20000 are allowed
     "#]],
     );
 }
@@ -267,11 +267,17 @@ fn fields_of_slices() {
             f.yaml:10:3: EndpointSlice default/web-1: ports[1]: "" is the name of an earlier port too
         "#]],
     );
+    let numbers = ["0", "70000", "-1", "http"];
     check(
-        [slice("addressType: IPv4\n").replace("name: web\n", "name: Web!\n")],
+        numbers.map(|number| {
+            slice(&format!("addressType: IPv4\nports:\n- {{name: a, port: 80}}\n- port: {number}\n"))
+        }),
         expect![[r#"
-        f.yaml:6:5: EndpointSlice default/web-1: metadata.labels: label kubernetes.io/service-name: "Web!" is not the name of a Service
-    "#]],
+            f.yaml:10:9: EndpointSlice default/web-1: ports[1].port: 0 is not a port: 1 to 65535
+            f.yaml:10:9: EndpointSlice default/web-1: ports[1].port: 70000 is not a port: 1 to 65535
+            f.yaml:10:9: EndpointSlice default/web-1: ports[1].port: -1 is not a port: 1 to 65535
+            f.yaml:10:9: EndpointSlice default/web-1: ports[1].port: "http" is not a port: 1 to 65535
+        "#]],
     );
 }
 

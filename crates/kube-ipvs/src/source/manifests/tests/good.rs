@@ -130,15 +130,17 @@ endpoints:
 - {addresses: [\"fd00::3\"], conditions: {ready: false}}
 - {addresses: [\"fd00::4\"], conditions: {ready: null, serving: null, terminating: null}}
 - {addresses: [\"fd00::5\"], conditions: {ready: false, serving: true, terminating: true}}
+- {addresses: [\"fd00::8\"], conditions: {ready: false, terminating: true}}
 - {addresses: [\"fd00::6\", \"fd00::7\"], nodeName: node-1, zone: a, hints: {forZones: [{name: a}]}}
 ",
         expect![[r#"
             Slice default/web-1 of default/web IPv6 [TCP 8080 "http"] [SCTP 9 "sctp"]
               fd00::1 ready serving
               fd00::2 ready serving
-              fd00::3
+              fd00::3 serving
               fd00::4 ready serving
               fd00::5 serving terminating
+              fd00::8 serving terminating
               fd00::6 ready serving on node-1 for zones ["a"]
         "#]],
     );
@@ -153,6 +155,7 @@ fn slices_of_no_concern() {
         )
     };
     check(&slice("app: web", "IPv4", "10.0.0.1"), expect![""]);
+    check(&slice("kubernetes.io/service-name: \"\"", "IPv4", "10.0.0.1"), expect![""]);
     check(&slice("kubernetes.io/service-name: web", "FQDN", "web.example.com"), expect![""]);
     check(
         &slice("kubernetes.io/service-name: web, service.kubernetes.io/headless: \"\"", "IPv4", "10.0.0.1"),
@@ -168,10 +171,81 @@ fn slices_of_no_concern() {
     );
 }
 
+/// A slice whose label is the name of no Service belongs to none that can exist.
 #[test]
-fn a_service_of_another_proxy() {
-    let foreign = "apiVersion: v1\nkind: Service\nmetadata: {name: web, labels: {service.kubernetes.io/service-proxy-name: \"\"}}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n";
-    check(foreign, expect![""]);
+fn a_slice_of_no_service() {
+    let slice = |name: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: s, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+             addressType: IPv4\nendpoints: [{{addresses: [10.0.0.1]}}]\n"
+        )
+    };
+    check(
+        &slice("My_Service"),
+        expect![[r#"
+            problem: f.yaml:3:20: EndpointSlice default/s: metadata.labels: label kubernetes.io/service-name: "My_Service" is not the name of a Service; it is ignored
+        "#]],
+    );
+}
+
+/// As kube-proxy, which does not even ask the API server for these.
+#[test]
+fn services_of_another_proxy_and_headless_ones() {
+    for label in ["service-proxy-name", "headless"] {
+        let labels = format!("labels: {{service.kubernetes.io/{label}: \"\"}}");
+        let foreign = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, {labels}}}\n\
+             spec: {{clusterIP: 10.96.0.1, ports: [{{port: 80}}]}}\n"
+        );
+        check(&foreign, expect![""]);
+    }
+}
+
+/// As leader election left them in clusters for years. A dump of all Endpoints has them.
+#[test]
+fn endpoints_that_stand_for_a_lock() {
+    let lock = |annotations: &str| {
+        format!(
+            "{GOOD}---\napiVersion: v1\nkind: Endpoints\n\
+             metadata: {{name: example.io-provisioner, namespace: kube-system, annotations: {{{annotations}}}}}\n\
+             subsets: [{{addresses: [{{ip: 10.0.0.1}}], ports: [{{port: 80}}]}}]\n"
+        )
+    };
+    for annotations in ["control-plane.alpha.kubernetes.io/leader: '{\"holderIdentity\":\"x\"}'", ""] {
+        check(
+            &lock(annotations),
+            expect![[r#"
+                Service default/web [10.96.0.1] [TCP 80 ""]
+                Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+                  10.244.1.1 ready serving
+            "#]],
+        );
+    }
+}
+
+/// A thousand and more are nothing unusual: for SIP, RTP, FTP and games.
+#[test]
+fn many_ports() {
+    let ports = |count: u32| -> String {
+        (10_000..10_000 + count)
+            .map(|port| format!("  - {{name: p{port}, port: {port}, protocol: UDP}}\n"))
+            .collect()
+    };
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec:\n  clusterIP: 10.96.0.1\n  ports:\n{}",
+        ports(1600)
+    );
+    let endpoints = format!(
+        "apiVersion: v1\nkind: Endpoints\nmetadata: {{name: web}}\n\
+         subsets:\n- addresses: [{{ip: 10.0.0.1}}]\n  ports:\n{}",
+        ports(150)
+    );
+    let changes = read(format!("{service}---\n{endpoints}").as_bytes());
+    let [Event::ServiceApplied(service), Event::SliceApplied(slice)] = &changes.events[..] else {
+        panic!("{}", render(&changes))
+    };
+    assert_eq!((service.ports.len(), slice.ports.len()), (1600, 150));
 }
 
 #[test]

@@ -1,0 +1,300 @@
+//! What is made of objects as the API server sends them, and what is said of them.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use proxier::{Completeness, model::Event};
+use serde_json::{Value, json, value::RawValue};
+
+use super::{
+    resource::{Object, Resource},
+    world::{News, World},
+};
+use crate::{
+    config::{AnnotationPolicy, Annotations},
+    source::Changes,
+};
+
+fn raw(object: &Value) -> Box<RawValue> {
+    RawValue::from_string(object.to_string()).unwrap()
+}
+
+fn read(resource: Resource, object: &Value) -> Object {
+    resource.read(&raw(object))
+}
+
+fn world() -> World {
+    World::new("https://api", AnnotationPolicy::default())
+}
+
+/// What a change of an object changes.
+fn apply(world: &mut World, resource: Resource, object: &Value) -> Changes {
+    let mut changes = Changes::default();
+    world.take(resource, News::Applied(Box::new(read(resource, object))), &mut changes);
+    changes
+}
+
+fn list(world: &mut World, resource: Resource, objects: &[Value]) -> Changes {
+    let mut changes = Changes::default();
+    let objects = objects.iter().map(|object| read(resource, object)).collect();
+    world.take(resource, News::Listed(objects), &mut changes);
+    changes
+}
+
+fn said(changes: &Changes) -> Vec<String> {
+    changes.problems.iter().map(ToString::to_string).collect()
+}
+
+fn service(annotations: Value) -> Value {
+    json!({
+        "metadata": {"name": "web", "namespace": "shop", "annotations": annotations},
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+    })
+}
+
+/// A slice with so many ports, and one endpoint.
+fn slice(ports: usize) -> Value {
+    let ports: Vec<Value> = (0..ports).map(|port| json!({"name": format!("p{port}"), "port": 80})).collect();
+    json!({
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": ports,
+        "endpoints": [{"addresses": ["10.0.0.1"]}],
+    })
+}
+
+/// So many annotations that nobody knows.
+fn unknown(count: usize, prefix: &str) -> Value {
+    let named = |number| (format!("kube-ipvs.io/{prefix}{number:05}"), json!(""));
+    Value::Object((0..count).map(named).collect())
+}
+
+#[test]
+fn the_operators_policy_is_reported_at_the_service() {
+    let annotations = json!({"kube-ipvs.io/forwarding": "ipip", "kube-ipvs.io/scheduler": "wrr"});
+    let mut world = world();
+    let changes = apply(&mut world, Resource::Services, &service(annotations.clone()));
+    let [Event::ServiceApplied(applied)] = &changes.events[..] else { panic!("{changes:?}") };
+    assert_eq!(applied.choices().forwarding, Default::default());
+    assert!(applied.choices().scheduler.is_some());
+    let [announcement] = &changes.announcements[..] else { panic!("{changes:?}") };
+    assert_eq!(announcement.reason, "PartLeftOut");
+    assert!(announcement.note.contains("--annotations=all"), "{}", announcement.note);
+    // The same once more is no news.
+    assert_eq!(said(&apply(&mut world, Resource::Services, &service(annotations))), [""; 0]);
+}
+
+#[test]
+fn weights_of_slices_count_unless_no_annotation_does() {
+    for (annotations, weight) in [(Annotations::Safe, 5), (Annotations::Off, 1)] {
+        let policy = AnnotationPolicy { annotations, ..AnnotationPolicy::default() };
+        let mut weighted = slice(1);
+        weighted["metadata"]["annotations"] = json!({"kube-ipvs.io/weight": "5"});
+        let changes = apply(&mut World::new("", policy), Resource::EndpointSlices, &weighted);
+        let [Event::SliceApplied(slice)] = &changes.events[..] else { panic!("{changes:?}") };
+        assert_eq!((slice.endpoints[0].weight, changes.problems.len()), (weight, usize::from(weight == 1)));
+    }
+}
+
+/// A tenant who renames 14,000 bad annotations all the time costs ten lines a time.
+#[test]
+fn what_is_said_of_one_object_is_bounded() {
+    let mut world = world();
+    for prefix in ["a", "b", "c"] {
+        let changes = apply(&mut world, Resource::Services, &service(unknown(14_000, prefix)));
+        let said = said(&changes);
+        assert_eq!((said.len(), changes.announcements.len()), (11, 11));
+        assert!(said[10].ends_with("metadata.annotations: and 13990 more"), "{}", said[10]);
+    }
+    let long = "\u{1}".repeat(1 << 18);
+    let changes = apply(&mut world, Resource::Services, &service(json!({"kube-ipvs.io/scheduler": long})));
+    assert!(said(&changes)[0].len() < 1000, "{:?}", said(&changes));
+    // The parser quotes what it finds where it wants something else.
+    let mut broken = service(json!({}));
+    broken["spec"]["ports"] = json!(long);
+    let changes = apply(&mut world, Resource::Services, &broken);
+    assert!(said(&changes)[0].len() < 4000, "{}", said(&changes)[0].len());
+}
+
+/// What it is made of may be anybody's. All else is known.
+#[test]
+fn a_service_that_cannot_be_read_is_named() {
+    let mut world = world();
+    let mut broken = service(json!({}));
+    broken["spec"]["type"] = json!("Wormhole");
+    list(&mut world, Resource::EndpointSlices, &[json!({"metadata": {"name": "odd", "namespace": "shop"}})]);
+    let changes = list(&mut world, Resource::Services, &[broken]);
+    let Completeness::AllBut(services) = &changes.complete else { panic!("{:?}", changes.complete) };
+    assert_eq!(services.iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop/web"]);
+    assert_eq!(changes.unread.len(), 2);
+    list(&mut world, Resource::EndpointSlices, &[]);
+    assert_eq!(list(&mut world, Resource::Services, &[]).complete, Completeness::Whole);
+}
+
+#[test]
+fn what_is_gone_is_forgotten_with_all_that_was_said_of_it() {
+    let mut stray = slice(1);
+    stray["metadata"]["labels"] = json!({"kubernetes.io/service-name": "My_Service"});
+    let mut world = world();
+    for _ in 0..2 {
+        let changes = list(&mut world, Resource::EndpointSlices, std::slice::from_ref(&stray));
+        assert_eq!((changes.events.len(), said(&changes).len()), (0, 1));
+        list(&mut world, Resource::EndpointSlices, &[]);
+    }
+}
+
+/// The time that reading takes at the limits of the API, against an eighth of it. Whatever is compared with whatever
+/// else takes 64 times as long.
+fn growth(resource: Resource, of: impl Fn(usize) -> Value, most: usize) -> f64 {
+    let time = |size| {
+        let object = raw(&of(size));
+        let once = || {
+            let start = Instant::now();
+            let mut world = world();
+            for _ in 0..2 {
+                let object = resource.read(&object);
+                world.take(resource, News::Applied(Box::new(object)), &mut Changes::default());
+            }
+            start.elapsed()
+        };
+        (0..5).map(|_| once()).min().unwrap_or_default()
+    };
+    time(most).as_secs_f64() / time(most / 8).max(Duration::from_micros(1)).as_secs_f64()
+}
+
+#[test]
+fn reading_takes_time_in_proportion_to_the_object() {
+    let ports = |count| {
+        let port = |port: usize| json!({"name": format!("p{port}"), "port": port + 1, "nodePort": port + 1});
+        json!({
+            "metadata": {"name": "web"},
+            "spec": {"type": "NodePort", "ports": (0..count).map(port).collect::<Vec<_>>()},
+        })
+    };
+    let bad_addresses = |count: usize| {
+        let endpoint = json!({"addresses": vec!["255.255.255.255"; 80]});
+        let mut slice = slice(1);
+        slice["endpoints"] = json!(vec![endpoint; count / 80]);
+        slice
+    };
+    let node_weights = |count: usize| {
+        let weights: Vec<String> = (0..count).map(|number| format!("n{number}=1")).collect();
+        service(json!({"kube-ipvs.io/node-weights": weights.join(",")}))
+    };
+    let growths = [
+        ("ports of a slice", growth(Resource::EndpointSlices, slice, 20_000)),
+        ("ports of a Service", growth(Resource::Services, ports, 20_000)),
+        ("annotations", growth(Resource::Services, |count| service(unknown(count, "a")), 14_000)),
+        ("addresses that no node can have", growth(Resource::EndpointSlices, bad_addresses, 80_000)),
+        ("weights of Nodes", growth(Resource::Services, node_weights, 1000)),
+    ];
+    for (what, growth) in growths {
+        assert!(growth < 30.0, "{what}: {growth}");
+    }
+}
+
+/// Values of all shapes, some of which belong somewhere.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,20}".prop_map(Value::from),
+        prop::sample::select(vec!["", "None", "10.0.0.1", "fd00::1", "10.0.0.0/8", "TCP", "Local", "IPv4"])
+            .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[a-zA-Z.]{0,8}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// Puts a value somewhere within another one.
+fn graft(into: &mut Value, place: &mut impl FnMut(usize) -> usize, value: Value) {
+    let children: Vec<&mut Value> = match into {
+        Value::Array(items) => items.iter_mut().collect(),
+        Value::Object(fields) => fields.values_mut().collect(),
+        _ => Vec::new(),
+    };
+    let chosen = place(children.len() + 1);
+    let child = children.into_iter().nth(chosen);
+    match child {
+        Some(child) => graft(child, place, value),
+        None => *into = value,
+    }
+}
+
+/// One object of each kind, with every field that is read.
+fn whole() -> [(Resource, Value); 4] {
+    let meta = json!({
+        "name": "web", "namespace": "shop", "uid": "1", "resourceVersion": "7",
+        "creationTimestamp": "2026-01-31T12:00:00Z", "deletionTimestamp": "2026-01-31T12:00:00Z",
+        "labels": {"kubernetes.io/service-name": "web", "topology.kubernetes.io/zone": "a"},
+        "annotations": {
+            "kube-ipvs.io/scheduler": "mh", "kube-ipvs.io/node-weights": "a=1,b=2", "kube-ipvs.io/weight": "2",
+            "kube-ipvs.io/max-drain-time": "1m", "kube-ipvs.io/forwarding": "gue:1",
+            "endpoints.kubernetes.io/last-change-trigger-time": "2026-01-31T12:00:00Z",
+        },
+    });
+    let service = json!({
+        "metadata": meta,
+        "spec": {
+            "type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::1"],
+            "selector": {"app": "web"}, "sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}},
+            "ports": [{"name": "a", "port": 80, "nodePort": 30080, "protocol": "TCP"}, {"name": "b", "port": 81}],
+            "externalIPs": ["192.0.2.1"], "loadBalancerSourceRanges": ["10.0.0.0/8"],
+            "internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+        },
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.2", "ipMode": "VIP"}]}},
+    });
+    let slice = json!({
+        "metadata": meta, "addressType": "IPv4", "ports": [{"name": "a", "port": 80, "protocol": "TCP"}],
+        "endpoints": [{
+            "addresses": ["10.0.0.1"], "nodeName": "n", "conditions": {"ready": true, "serving": true, "terminating": false},
+            "hints": {"forZones": [{"name": "a"}], "forNodes": [{"name": "n"}]},
+        }],
+    });
+    let node = json!({
+        "metadata": meta, "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"], "taints": [{"key": "a"}]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]},
+    });
+    let range = json!({"metadata": meta, "spec": {"cidrs": ["10.96.0.0/12"]}});
+    [
+        (Resource::Services, service),
+        (Resource::EndpointSlices, slice),
+        (Resource::OwnNode, node),
+        (Resource::ServiceCidrs, range),
+    ]
+}
+
+#[test]
+fn whole_objects_are_read_whole() {
+    for (resource, object) in whole() {
+        assert!(matches!(read(resource, &object).content, Ok(Some(_))), "{object}");
+    }
+}
+
+proptest! {
+    /// Whatever the API server may come to send: nothing panics, and what is said of it is bounded.
+    #[test]
+    fn no_object_upsets_it(
+        kind in 0..4usize,
+        grafts in prop::collection::vec((value(), prop::collection::vec(any::<prop::sample::Index>(), 8)), 0..4),
+    ) {
+        let (resource, mut object) = whole()[kind].clone();
+        for (value, places) in grafts {
+            let mut places = places.into_iter();
+            graft(&mut object, &mut |count| places.next().map_or(count, |place| place.index(count)), value);
+        }
+        let mut world = world();
+        let changes = apply(&mut world, resource, &object);
+        prop_assert!(said(&changes).len() <= 22 + 8, "{:?}", changes);
+        prop_assert!(said(&changes).iter().all(|line| line.len() < 2000));
+        prop_assert!(said(&apply(&mut world, resource, &object)).is_empty(), "said twice");
+    }
+}
