@@ -39,10 +39,19 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
     scenario(web_cluster(), |cluster| {
         // While a namespace goes the kernel would wait for itself.
         Command::new("modprobe").args(["-a", "ip_vs_lblc", "ip_vs_lblcr"]).status()?;
-        let _servers = deploy(cluster, &[])?;
-        let proxy = cluster.start_proxy(NODE, &[])?;
+        let _servers = deploy(cluster, &[("scheduler", "fo")])?;
         let node = cluster.at(NODE)?;
+        // By default only those are taken that need nothing of the kernel that is not there anyway.
+        let proxy = cluster.start_proxy(NODE, &[])?;
         await_scheduler(node, "rr")?;
+        let log = proxy.log_text();
+        ensure!(
+            log.contains("kube-ipvs.io/scheduler: this node allows it only with --annotations=all"),
+            "{log}"
+        );
+        proxy.terminate()?;
+        cluster.manifests.write("web", &annotated(&[]))?;
+        let proxy = cluster.start_proxy(NODE, &["--annotations=all"])?;
         let plain = ["wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sed", "nq", "fo", "ovf"];
         for scheduler in plain {
             cluster.manifests.write("web", &annotated(&[("scheduler", scheduler)]))?;

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use scenarios::{Conversation, Failure, TestResult, Transport, scenario};
 
 use crate::without_nat::{
-    CIDR, VIPS, accept_answers, await_forwarding, lan, route_vips, serve, service, slices,
+    FLAGS, VIPS, accept_answers, await_forwarding, lan, route_vips, serve, service, slices,
 };
 
 const CONNECTIONS: usize = 100;
@@ -22,10 +22,10 @@ fn open_connections_outlive_the_move_of_an_address() -> TestResult {
         cluster.manifests.write("slices", &slices(&endpoints))?;
         let annotations = [("forwarding", "direct"), ("scheduler", "mh")];
         cluster.manifests.write("app", &service(&annotations, "Cluster"))?;
-        let _proxies = cluster.start_proxies(&CIDR)?;
+        let _proxies = cluster.start_proxies(&FLAGS)?;
         for node in ["node-1", "node-3"] {
             await_forwarding(cluster.at(node)?, "TCP 203.0.113.80:80", "Route", 2)?;
-            cluster.await_settled(node, &CIDR)?;
+            cluster.await_settled(node, &FLAGS)?;
         }
         let client = cluster.at("client")?;
         for vip in VIPS.map(|vip| if vip.contains(':') { format!("[{vip}]:80") } else { format!("{vip}:80") })

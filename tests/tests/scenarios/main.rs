@@ -37,6 +37,7 @@ mod node_addresses;
 mod node_joins;
 mod node_port;
 mod nothing_to_serve;
+mod odd_objects;
 mod own_connections;
 mod policies;
 mod port_reuse;

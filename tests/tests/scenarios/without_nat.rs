@@ -11,7 +11,7 @@ use scenarios::{
 
 pub(crate) const VIPS: [&str; 2] = ["203.0.113.80", "2001:db8:e::80"];
 const CLUSTER_IPS: [&str; 2] = ["10.96.0.80", "fd00:10:96::80"];
-pub(crate) const CIDR: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
+pub(crate) const FLAGS: [&str; 3] = ["--annotations=all", "--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
 
 /// `address:80`, as it is written in the family.
 fn at_port_80(address: &str) -> String {
@@ -120,7 +120,7 @@ fn direct_routing_to_servers_on_the_lan() -> TestResult {
         let endpoints = [("192.168.128.51 fd00:128::51", None), ("192.168.128.52 fd00:128::52", None)];
         cluster.manifests.write("slices", &slices(&endpoints))?;
         cluster.manifests.write("app", &service(&[], "Cluster"))?;
-        let _proxy = cluster.start_proxy("node-3", &CIDR)?;
+        let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
         let (node, client, visitor) = (cluster.at("node-3")?, cluster.at("client")?, cluster.at("visitor")?);
         await_forwarding(node, "TCP 203.0.113.80:80", "Masq", 2)?;
         // By NAT the servers see the node.
@@ -193,7 +193,7 @@ fn direct_routing_to_pods_of_the_node() -> TestResult {
         cluster.manifests.write("slices", &slices(&endpoints))?;
         let direct = [("forwarding", "direct")];
         cluster.manifests.write("app", &service(&direct, "Local"))?;
-        let proxies = cluster.start_proxies(&CIDR)?;
+        let proxies = cluster.start_proxies(&FLAGS)?;
         let (node, client) = (cluster.at("node-3")?, cluster.at("client")?);
         await_forwarding(node, "TCP 203.0.113.80:80", "Route", 2)?;
         // Here pods come from the VIPs, by NAT.
@@ -228,7 +228,7 @@ fn direct_routing_to_pods_of_the_node() -> TestResult {
         ensure!(log.contains(reason), "{log}");
         let manifests = cluster.manifests.directory().to_string_lossy().into_owned();
         let explain = ["explain", "app", "--manifests", &manifests, "--hostname-override", "node-3"];
-        let explained = cluster.kube_ipvs("node-3")?.run(&explain)?;
+        let explained = cluster.kube_ipvs("node-3")?.run(&[&explain[..], &FLAGS].concat())?;
         ensure!(explained.contains(reason), "{explained}");
         Ok(())
     })
@@ -267,7 +267,7 @@ fn tunnels_to_pods_of_other_nodes() -> TestResult {
         ];
         cluster.manifests.write("slices", &slices(&endpoints))?;
         cluster.manifests.write("app", &service(&[], "Cluster"))?;
-        let _proxies = cluster.start_proxies(&CIDR)?;
+        let _proxies = cluster.start_proxies(&FLAGS)?;
         let (node, client, visitor) = (cluster.at("node-3")?, cluster.at("client")?, cluster.at("visitor")?);
         for (value, info) in [("ipip", "ipip"), ("gre", "gre"), ("gue:6080", "gue:6080")] {
             cluster.manifests.write("app", &service(&[("forwarding", value)], "Cluster"))?;
@@ -314,7 +314,7 @@ fn single_datagrams_without_answers() -> TestResult {
         };
         let pods = [listen("log-1")?, listen("log-2")?];
         route_vips(cluster, 3)?;
-        let proxy = cluster.start_proxy("node-3", &CIDR)?;
+        let proxy = cluster.start_proxy("node-3", &FLAGS)?;
         let (node, client) = (cluster.at("node-3")?, cluster.at("client")?);
         let keys = ["UDP 203.0.113.80:80", "UDP [2001:db8:e::80]:80"];
         let await_flags = |wanted: &str| {
