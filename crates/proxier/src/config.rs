@@ -40,8 +40,8 @@ pub struct Config {
     pub drain_cap: Duration,
 }
 
-/// What a node lives by: ssh, etcd, the API server, metrics and health of the proxy, the kubelet, the controller managers
-/// and the scheduler.
+/// What a node lives by: ssh, etcd, the API server, metrics and health of the proxy, the kubelet, the controller
+/// managers and the scheduler.
 pub const RESERVED_PORTS: [RangeInclusive<u16>; 5] =
     [22..=22, 2379..=2380, 6443..=6443, 10249..=10250, 10256..=10259];
 

@@ -73,6 +73,7 @@ impl Delivery {
 
 #[cfg(test)]
 mod tests {
+    use proxier::Completeness;
     use proxier::model::{Event, Service, ServiceId};
 
     use super::*;
@@ -90,7 +91,8 @@ mod tests {
         for turn in 0..100 {
             for part in 0..30 {
                 let events = (part * 100..(part + 1) * 100).map(|number| service(number, turn)).collect();
-                let was_empty = inbox.put(Changes { events, complete: true, ..Changes::default() });
+                let complete = Completeness::Whole;
+                let was_empty = inbox.put(Changes { events, complete, ..Changes::default() });
                 assert_eq!(was_empty, (turn, part) == (0, 0));
             }
         }
@@ -98,6 +100,6 @@ mod tests {
         assert!(changes.events.len() <= 2 * 3_000, "{}", changes.events.len());
         changes.compact();
         assert!(changes.events == (0..3_000).map(|number| service(number, 99)).collect::<Vec<_>>());
-        assert!(changes.complete && inbox.take().is_none());
+        assert!(changes.complete == Completeness::Whole && inbox.take().is_none());
     }
 }

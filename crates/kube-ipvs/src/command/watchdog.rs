@@ -78,7 +78,10 @@ mod tests {
     fn a_thread_that_hangs_is_noticed_and_one_that_waits_is_not() {
         let limit = Duration::from_millis(60);
         let (ended, end) = channel();
-        let pulse = watch(limit, move || ended.send(()).unwrap()).unwrap();
+        let pulse = watch(limit, move || {
+            let _ = ended.send(());
+        })
+        .unwrap();
         assert_eq!(end.recv_timeout(limit * 3), Err(RecvTimeoutError::Timeout), "it waits");
         pulse.works();
         // No limit: it only has to come.

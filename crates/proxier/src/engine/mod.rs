@@ -41,9 +41,9 @@ pub use turn::{Amounts, FailedChange, Turn};
 /// [`next_turn`](Self::next_turn) says.
 ///
 /// The first turn must come when all of this has been fed in: the first full list of Services, of EndpointSlices and of
-/// ServiceCIDRs, our own Node, and the addresses of this host ([`Event::NodeAddresses`]). It removes what the kernel has
-/// of ours and no Service needs: without the addresses of the host, all that serves node ports. Where Services have
-/// external or load-balancer IPs it needs the other Nodes too, or it binds their addresses.
+/// ServiceCIDRs, our own Node, and the addresses of this host ([`Event::NodeAddresses`]). It removes what the kernel
+/// has of ours and no Service needs: without the addresses of the host, all that serves node ports. Where Services
+/// have external or load-balancer IPs it needs the other Nodes too, or it binds their addresses.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
@@ -66,7 +66,7 @@ pub struct Engine {
 }
 
 /// The kernel is not read more often than this while nothing fails.
-const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
+const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
 
 /// What is to be done next.
 #[derive(Debug, Default)]
