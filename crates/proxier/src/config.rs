@@ -167,28 +167,63 @@ pub enum NodePortAddresses {
     /// On every address that can be reached from other hosts.
     #[default]
     All,
-    /// On the first `InternalIP` of each family that the Node object names.
-    Primary,
-    /// On the addresses within these ranges.
-    Within(Vec<IpNet>),
+    /// On these of them.
+    Chosen {
+        /// The first `InternalIP` of each family that the Node object names.
+        primary: bool,
+        /// The addresses within these ranges.
+        ranges: Vec<IpNet>,
+    },
 }
 
 impl NodePortAddresses {
     /// The addresses of the host that this selects, in ascending order.
     pub fn select(&self, host: &BTreeSet<NodeAddress>, node: Option<&Node>) -> Vec<IpAddr> {
         let global = host.iter().filter(|address| address.global).map(|address| address.address);
-        match self {
-            Self::All => global.collect(),
-            Self::Within(ranges) => {
-                global.filter(|ip| ranges.iter().any(|range| range.contains(ip))).collect()
-            }
-            Self::Primary => {
-                let primary = |family| {
-                    let ips = node.into_iter().flat_map(|node| &node.internal_ips);
-                    ips.copied().find(|ip| Family::of(*ip) == family)
-                };
-                Family::ALL.into_iter().filter_map(primary).collect()
-            }
-        }
+        let Self::Chosen { primary, ranges } = self else { return global.collect() };
+        let within = global.filter(|ip| ranges.iter().any(|range| range.contains(ip)));
+        let node = node.filter(|_| *primary);
+        let first = |family| {
+            let ips = node.into_iter().flat_map(|node| &node.internal_ips);
+            ips.copied().find(|ip| Family::of(*ip) == family)
+        };
+        let selected: BTreeSet<IpAddr> = within.chain(Family::ALL.into_iter().filter_map(first)).collect();
+        selected.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_ports_are_on_the_primary_addresses_and_on_those_in_ranges() {
+        let ips = |texts: &str| -> Vec<IpAddr> {
+            texts.split_whitespace().map(|text| text.parse().unwrap()).collect()
+        };
+        let addresses = "10.0.0.1 10.0.0.2 192.168.0.1 fd00::1 fd01::1";
+        let host = ips(addresses).into_iter().map(|address| NodeAddress { address, global: true }).collect();
+        let node = Node {
+            name: "node-1".into(),
+            internal_ips: ips("192.168.0.1 10.0.0.1 fd01::1"),
+            addresses: Vec::new(),
+            zone: None,
+            pod_cidrs: Vec::new(),
+            leaving: false,
+        };
+        let select = |primary, ranges: &str, node| {
+            let ranges = ranges.split_whitespace().map(|range| range.parse().unwrap()).collect();
+            NodePortAddresses::Chosen { primary, ranges }.select(&host, node)
+        };
+        let node = Some(&node);
+        assert_eq!(NodePortAddresses::All.select(&host, node), ips(addresses));
+        assert_eq!(select(true, "", node), ips("192.168.0.1 fd01::1"));
+        assert_eq!(select(false, "10.0.0.0/8 192.168.0.0/16", node), ips("10.0.0.1 10.0.0.2 192.168.0.1"));
+        assert_eq!(
+            select(true, "10.0.0.0/8 192.168.0.0/16", node),
+            ips("10.0.0.1 10.0.0.2 192.168.0.1 fd01::1")
+        );
+        assert_eq!(select(true, "10.0.0.0/31", None), ips("10.0.0.1"));
+        assert_eq!(select(false, "", node), ips(""));
     }
 }

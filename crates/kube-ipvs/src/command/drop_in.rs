@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn the_command_line_of_a_daemon_set() {
         let line = "kube-proxy --config=/var/lib/kube-proxy/config.conf --hostname-override=node-1 -v 2 --v=4 \
-                    --logging_format=json --profiling --feature-gates=A=true --write-config-to=/dev/null";
+                    --logging_format=json --profiling --feature-gates=WinDSR=true --write-config-to=/dev/null";
         let line = line.split_whitespace().map(|word| with_dashes(word.into()));
         DropIn::try_parse_from(line).unwrap();
     }

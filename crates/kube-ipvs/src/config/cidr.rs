@@ -51,37 +51,59 @@ impl fmt::Display for ExternalIpRanges {
     }
 }
 
-/// `--nodeport-addresses`: `primary`, or ranges; empty is all addresses.
+/// `--nodeport-addresses`: ranges and the words `primary`, `localhost` and `all` in any mixture. Empty is all
+/// addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NodePorts(pub NodePortAddresses);
+pub struct NodePorts {
+    /// The addresses that other hosts reach.
+    pub addresses: NodePortAddresses,
+    /// Whether 127.0.0.1 serves them too, for processes of this node.
+    pub localhost: bool,
+}
+
+const ALL: &str = "all";
+const LOCALHOST: &str = "localhost";
+const PRIMARY: &str = "primary";
 
 impl FromStr for NodePorts {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let items: Vec<&str> = items(text).collect();
-        let addresses = match items[..] {
-            [] => NodePortAddresses::All,
-            ["primary"] => NodePortAddresses::Primary,
-            _ if items.contains(&"primary") => {
-                return Err("`primary` stands alone: it cannot be mixed with ranges".into());
+        let (mut all, mut localhost, mut primary) = (false, false, false);
+        let mut ranges = Vec::new();
+        for item in items(text) {
+            match item {
+                ALL => all = true,
+                LOCALHOST => localhost = true,
+                PRIMARY => primary = true,
+                _ => match parse_range(item) {
+                    Ok(range) => ranges.push(range),
+                    Err(error) => return Err(format!("{error}; or {PRIMARY}, {LOCALHOST}, {ALL}")),
+                },
             }
-            _ => match parse_ranges(text) {
-                Ok(ranges) => NodePortAddresses::Within(ranges),
-                Err(error) => return Err(format!("{error}; or `primary`")),
-            },
+        }
+        let says_nothing = !localhost && !primary && ranges.is_empty();
+        let addresses = match all || says_nothing {
+            true => NodePortAddresses::All,
+            false => NodePortAddresses::Chosen { primary, ranges },
         };
-        Ok(Self(addresses))
+        Ok(Self { addresses, localhost })
     }
 }
 
 impl fmt::Display for NodePorts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            NodePortAddresses::All => Ok(()),
-            NodePortAddresses::Primary => f.write_str("primary"),
-            NodePortAddresses::Within(ranges) => write_ranges(ranges, f),
+        let mut items: Vec<String> = Vec::new();
+        let mut word = |is_said: bool, word: &str| items.extend(is_said.then(|| word.to_owned()));
+        match &self.addresses {
+            NodePortAddresses::All => word(self.localhost, ALL),
+            NodePortAddresses::Chosen { primary, .. } => word(*primary, PRIMARY),
         }
+        word(self.localhost, LOCALHOST);
+        if let NodePortAddresses::Chosen { ranges, .. } = &self.addresses {
+            items.extend(ranges.iter().map(ToString::to_string));
+        }
+        f.write_str(&items.join(","))
     }
 }
 

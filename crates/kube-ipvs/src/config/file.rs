@@ -1,12 +1,16 @@
 //! The file: `KubeProxyConfiguration` of `kubeproxy.config.k8s.io/v1alpha1`.
 
+use std::fmt;
+
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ClientConnection, Configuration, GoDuration, Ipvs, Listen, without_effect};
+use super::{ClientConnection, Configuration, GoDuration, Ipvs, Listen, retired, without_effect};
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
+const OTHER_COMPONENTS: [&str; 3] =
+    ["kubeadm.k8s.io", "kubelet.config.k8s.io", "kubescheduler.config.k8s.io"];
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +21,9 @@ pub enum FileError {
     /// It is something else.
     #[error("holds {0}: it must be {KIND} of {API_VERSION}")]
     Kind(String),
+    /// It is twice what it should be once.
+    #[error("holds {KIND} more than once: one must remain")]
+    Several,
     /// A value is not allowed.
     #[error("{path}: {message}")]
     Value {
@@ -34,7 +41,9 @@ pub struct File {
     pub configuration: Configuration,
     /// Fields that kube-proxy does not have.
     pub unknown: Vec<String>,
-    /// Fields that have no effect here.
+    /// What there is to say of fields that kube-proxy had once.
+    pub retired: Vec<String>,
+    /// Fields and documents that have no effect here.
     pub without_effect: Vec<String>,
 }
 
@@ -45,10 +54,11 @@ pub struct File {
 /// At the first value that is not allowed.
 pub fn read(text: &str) -> Result<File, FileError> {
     let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins };
-    let mut value: Value = serde_saphyr::from_str_with_options(text, options)
+    let documents = serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| FileError::Syntax(error.to_string()))?;
-    check_kind(&mut value)?;
-    let without_effect = without_effect::take(&mut value);
+    let (mut value, others) = pick(documents)?;
+    let retired = retired::take(&mut value);
+    let mut without_effect = without_effect::take(&mut value);
     prune(&mut value);
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
@@ -59,7 +69,8 @@ pub fn read(text: &str) -> Result<File, FileError> {
         message: words(&error.to_string()),
     })?;
     configuration.fill_in();
-    Ok(File { configuration, unknown, without_effect })
+    without_effect.extend(others);
+    Ok(File { configuration, unknown, retired, without_effect })
 }
 
 /// Writes a file that says the same.
@@ -96,19 +107,62 @@ fn words(message: &str) -> String {
     format!("this is {found}: it must be {wanted}")
 }
 
-fn check_kind(value: &mut Value) -> Result<(), FileError> {
-    let Some(fields) = value.as_object_mut() else {
-        return Err(FileError::Kind("no fields".into()));
-    };
-    let mut take = |key: &str| match fields.remove(key) {
-        Some(Value::String(text)) => text,
-        _ => String::new(),
-    };
-    let (api_version, kind) = (take("apiVersion"), take("kind"));
-    if api_version == API_VERSION && kind == KIND {
-        return Ok(());
+/// The document that is for us, and the names of those that are for others: kubeadm's file has them side by side.
+fn pick(documents: Vec<Value>) -> Result<(Value, Vec<String>), FileError> {
+    let (mut ours, mut others) = (None, Vec::new());
+    for mut document in documents {
+        let kind = Kind::take(&mut document)?;
+        if kind.is_ours() {
+            if ours.replace(document).is_some() {
+                return Err(FileError::Several);
+            }
+        } else if kind.is_of_another_component() {
+            others.push(format!("the document {}", kind.name));
+        } else {
+            return Err(FileError::Kind(kind.to_string()));
+        }
     }
-    Err(FileError::Kind(format!("the kind {kind:?} of the API version {api_version:?}")))
+    match ours {
+        Some(ours) => Ok((ours, others)),
+        None if others.is_empty() => Err(FileError::Kind("no fields".into())),
+        None => Err(FileError::Kind(format!("only {}", others.join(", ")))),
+    }
+}
+
+/// What a document is.
+struct Kind {
+    api_version: String,
+    name: String,
+}
+
+impl Kind {
+    /// Takes it out of the document, where it is no setting.
+    fn take(document: &mut Value) -> Result<Self, FileError> {
+        let Some(fields) = document.as_object_mut() else {
+            return Err(FileError::Kind("no fields".into()));
+        };
+        let mut take = |key: &str| match fields.remove(key) {
+            Some(Value::String(text)) => text,
+            _ => String::new(),
+        };
+        Ok(Self { api_version: take("apiVersion"), name: take("kind") })
+    }
+
+    fn is_ours(&self) -> bool {
+        self.api_version == API_VERSION && self.name == KIND
+    }
+
+    /// Whether it is one of those that people keep in one file with kube-proxy's.
+    fn is_of_another_component(&self) -> bool {
+        let group = self.api_version.split('/').next();
+        group.is_some_and(|group| OTHER_COMPONENTS.contains(&group))
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the kind {:?} of the API version {:?}", self.name, self.api_version)
+    }
 }
 
 /// Takes out what is as good as absent for Go: null, and empty texts.

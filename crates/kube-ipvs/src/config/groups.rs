@@ -32,7 +32,8 @@ pub struct Ipvs {
         long,
         value_name = "CIDR[,CIDR...]",
         default_value = "",
-        hide_default_value = true
+        hide_default_value = true,
+        action = ArgAction::Append
     )]
     #[serde(rename = "excludeCIDRs", with = "text::list")]
     pub exclude_cidrs: ExcludeCidrs,

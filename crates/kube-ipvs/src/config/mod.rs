@@ -2,15 +2,15 @@
 //!
 //! [`Configuration`] is both: each field says which flag sets it (clap) and how the file calls it (serde). A flag
 //! that is given empty (`--cluster-cidr=`, as templates of DaemonSets often end up) is as good as absent, as for
-//! kube-proxy. Of a flag that is given twice the last one counts, of lists too, which kube-proxy's flag library would
-//! join.
+//! kube-proxy. Of a flag that is given twice the last one counts; lists are joined.
 
 mod annotations;
-mod boolean;
+pub(crate) mod boolean;
 mod cidr;
 mod detect_local;
 mod duration;
 mod file;
+mod gates;
 mod groups;
 mod hostname;
 mod listen;
@@ -19,6 +19,7 @@ mod mode;
 mod options;
 mod own;
 mod ports;
+mod retired;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use cidr::{ClusterCidrs, ExcludeCidrs, ExternalIpRanges, NodePorts};
 pub use detect_local::{DetectLocal, InterfaceName, LocalMode};
 pub use duration::{GoDuration, ParseGoDurationError, format_go_duration, parse_go_duration};
 pub use file::{File, FileError, read, write};
+pub use gates::FeatureGates;
 pub use groups::{ClientConnection, Conntrack, Iptables, Ipvs};
 pub use hostname::{HostnameError, NodeName};
 pub use listen::Listen;
@@ -73,16 +75,29 @@ pub struct Configuration {
     #[serde(with = "text")]
     pub mode: Mode,
 
-    /// Which of the node's addresses serve node ports: ranges, or `primary`; all of them if not given
+    /// Which of the node's addresses serve node ports: ranges, `primary`, `localhost` and `all` in any mixture; all of
+    /// them, without localhost, if not given
     #[arg(
         id = "nodeport-addresses",
         long,
-        value_name = "CIDR[,CIDR...]|primary",
+        value_name = "CIDR|primary|localhost|all[,...]",
         default_value = "",
-        hide_default_value = true
+        hide_default_value = true,
+        action = ArgAction::Append
     )]
     #[serde(with = "text::list")]
     pub node_port_addresses: NodePorts,
+
+    /// Feature gates of Kubernetes. AllowServiceExternalIPs has an effect here; others of kube-proxy's are taken
+    #[arg(
+        id = "feature-gates",
+        long,
+        value_name = "GATE=BOOL[,...]",
+        default_value = "",
+        hide_default_value = true,
+        action = ArgAction::Append
+    )]
+    pub feature_gates: FeatureGates,
 
     /// How a pod is told from others: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
     #[arg(id = "detect-local-mode", long, value_name = "MODE", default_value_t = LocalMode::ClusterCidr)]
@@ -160,6 +175,7 @@ impl Default for Configuration {
             hostname_override: NodeName::default(),
             mode: Mode::Ipvs,
             node_port_addresses: NodePorts::default(),
+            feature_gates: FeatureGates::default(),
             detect_local_mode: LocalMode::ClusterCidr,
             cluster_cidr: ClusterCidrs::default(),
             detect_local: DetectLocal::default(),
@@ -221,13 +237,13 @@ impl Configuration {
     /// When this node's name is unknown.
     pub fn engine(&self) -> Result<Config, HostnameError> {
         let mut config = Config::new(&self.hostname_override.resolve()?);
-        config.node_ports = self.node_port_addresses.0.clone();
+        config.node_ports = self.node_port_addresses.addresses.clone();
         config.pod_sources = match self.detect_local_mode {
             LocalMode::ClusterCidr => PodSources::Ranges(self.cluster_cidr.0.clone()),
             LocalMode::NodeCidr => PodSources::OwnNode,
             LocalMode::BridgeInterface | LocalMode::InterfaceNamePrefix => PodSources::default(),
         };
-        config.localhost_node_ports = self.own.localhost_node_ports;
+        config.localhost_node_ports = self.localhost_node_ports();
         config.scoped_arp = self.own.scoped_arp;
         config.scheduler = self.ipvs.scheduler.0;
         config.exclude_cidrs = self.ipvs.exclude_cidrs.0.clone();
@@ -255,7 +271,7 @@ impl Configuration {
             tcp_be_liberal: self.conntrack.tcp_be_liberal,
             vip_ping: self.own.vip_ping,
             refuse_unallocated: self.own.refuse_unallocated,
-            localhost_node_ports: self.own.localhost_node_ports,
+            localhost_node_ports: self.localhost_node_ports(),
             strict_arp: self.ipvs.strict_arp,
             scoped_arp: self.own.scoped_arp,
             timeouts: Timeouts {
@@ -269,6 +285,11 @@ impl Configuration {
                 .take_over
                 .then(|| TakeOver { exclude_cidrs: self.ipvs.exclude_cidrs.0.clone() }),
         }
+    }
+
+    /// Whether node ports are served on 127.0.0.1.
+    fn localhost_node_ports(&self) -> bool {
+        self.own.localhost_node_ports || self.node_port_addresses.localhost
     }
 
     /// Where health checks are answered, if anywhere.

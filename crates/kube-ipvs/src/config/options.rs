@@ -1,11 +1,11 @@
 //! The command line: kube-proxy's flags, our own, and the file that stands for kube-proxy's.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{fmt::Display, fs, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use anyhow::{Context, ensure};
-use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
+use clap::{ArgMatches, Args, Command, FromArgMatches, error::ErrorKind, parser::ValueSource};
 
-use super::{Configuration, Listen, file, listen, without_effect};
+use super::{Configuration, Listen, file, listen, retired, without_effect};
 
 /// Flags that count beside a file too: kube-proxy's first, then our own.
 const BESIDE_FILE: &[&str] = &[
@@ -38,6 +38,8 @@ pub struct Options {
     given: Vec<String>,
     /// All of them and our own, with their values.
     values: Vec<(String, String)>,
+    /// What there is to say of flags that kube-proxy had once.
+    retired: Vec<String>,
     without_effect: Vec<String>,
 }
 
@@ -89,7 +91,10 @@ impl Options {
         let in_file = self.flags.file.iter().map(|path| format!("{}: ", path.display())).collect::<String>();
         ensure!(problems.is_empty(), "{in_file}{}", problems.join("; "));
         resolved.flags.clone_from(&self.values);
+        resolved.warnings.extend(self.retired.iter().cloned());
         resolved.without_effect.extend(self.without_effect.iter().cloned());
+        let gates = resolved.configuration.feature_gates.without_effect();
+        resolved.without_effect.extend(gates.map(|gate| format!("the feature gate {gate}")));
         Ok(resolved)
     }
 
@@ -131,10 +136,10 @@ impl Options {
         if flags.hostname_override.given().is_some() {
             configuration.hostname_override.clone_from(&flags.hostname_override);
         }
-        if self.is_given("logging-format") {
+        if self.has("logging-format") {
             configuration.logging.format = flags.logging.format;
         }
-        if self.is_given("v") {
+        if self.has("v") {
             configuration.logging.verbosity = flags.logging.verbosity;
         }
         let mut warnings = Vec::new();
@@ -147,6 +152,7 @@ impl Options {
         if !ignored.is_empty() {
             warnings.push(format!("ignored, since --config is given: {}", ignored.join(", ")));
         }
+        warnings.extend(file.retired.iter().map(|retired| format!("{name}: {retired}")));
         if !file.unknown.is_empty() {
             warnings.push(format!("{name}: ignored, since unknown: {}", file.unknown.join(", ")));
         }
@@ -159,14 +165,35 @@ impl Options {
         })
     }
 
-    fn is_given(&self, flag: &str) -> bool {
+    /// Whether any flag is given that has an effect.
+    pub fn is_given(&self) -> bool {
+        !self.given.is_empty()
+    }
+
+    /// Whether a file is given.
+    pub fn has_file(&self) -> bool {
+        self.flags.file.is_some()
+    }
+
+    fn has(&self, flag: &str) -> bool {
         self.given.iter().any(|given| given == flag)
     }
 }
 
+/// A list that is given several times is one list, as for kube-proxy.
+fn joined<T: FromStr<Err: Display>>(matches: &ArgMatches, flag: &str) -> Result<T, clap::Error> {
+    let given = matches.get_raw(flag).into_iter().flatten();
+    let texts: Vec<_> = given.map(|text| text.to_string_lossy()).collect();
+    texts.join(",").parse().map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, error))
+}
+
 impl FromArgMatches for Options {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let flags = Flags::from_arg_matches(matches)?;
+        let mut flags = Flags::from_arg_matches(matches)?;
+        let lists = &mut flags.configuration;
+        lists.node_port_addresses = joined(matches, "nodeport-addresses")?;
+        lists.ipvs.exclude_cidrs = joined(matches, "ipvs-exclude-cidrs")?;
+        lists.feature_gates = joined(matches, "feature-gates")?;
         let of_kube_proxy = Flags::augment_args(Command::new("kube-proxy"));
         let values = of_kube_proxy.get_arguments().map(|arg| {
             let name = arg.get_id().as_str();
@@ -177,7 +204,8 @@ impl FromArgMatches for Options {
         let given = of_kube_proxy.get_arguments().map(|arg| arg.get_id().as_str());
         let given = given.filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine));
         let given = given.map(str::to_owned).collect();
-        Ok(Self { flags, given, values, without_effect: without_effect::given(matches) })
+        let (retired, without_effect) = (retired::given(matches), without_effect::given(matches));
+        Ok(Self { flags, given, values, retired, without_effect })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -188,7 +216,7 @@ impl FromArgMatches for Options {
 
 impl Args for Options {
     fn augment_args(command: Command) -> Command {
-        without_effect::augment(Flags::augment_args(command)).args_override_self(true)
+        retired::augment(without_effect::augment(Flags::augment_args(command))).args_override_self(true)
     }
 
     fn augment_args_for_update(command: Command) -> Command {

@@ -4,10 +4,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use serde_json::Value;
 
 /// Flags with a value.
-const FLAGS: [&str; 11] = [
+const FLAGS: [&str; 10] = [
     "boot-id-file",
     "config-sync-period",
-    "feature-gates",
     "iptables-min-sync-period",
     "iptables-sync-period",
     "log-flush-frequency",
@@ -23,11 +22,10 @@ const SWITCHES: [&str; 4] =
     ["iptables-localhost-nodeports", "log-json-split-stream", "log-text-split-stream", "profiling"];
 
 /// Fields of the file.
-const FIELDS: [&[&str]; 16] = [
+const FIELDS: [&[&str]; 15] = [
     &["clientConnection", "acceptContentTypes"],
     &["configSyncPeriod"],
     &["enableProfiling"],
-    &["featureGates"],
     &["iptables", "localhostNodePorts"],
     &["iptables", "minSyncPeriod"],
     &["iptables", "snatNodeInternalIP"],
@@ -58,13 +56,15 @@ pub(super) fn given(matches: &ArgMatches) -> Vec<String> {
 
 /// Takes the fields out of the file; returns those that say more than nothing.
 pub(super) fn take(file: &mut Value) -> Vec<String> {
-    let take = |path: &&[&str]| {
-        let (last, parents) = path.split_last()?;
-        let parent = parents.iter().try_fold(&mut *file, |value, key| value.get_mut(key))?;
-        let value = parent.as_object_mut()?.remove(*last)?;
-        (!says_nothing(&value)).then(|| path.join("."))
-    };
-    FIELDS.iter().filter_map(take).collect()
+    FIELDS.iter().filter_map(|path| take_field(file, path)).collect()
+}
+
+/// Takes a field out of the file; returns its name where it says more than nothing.
+pub(super) fn take_field(file: &mut Value, path: &[&str]) -> Option<String> {
+    let (last, parents) = path.split_last()?;
+    let parent = parents.iter().try_fold(file, |value, key| value.get_mut(key))?;
+    let value = parent.as_object_mut()?.remove(*last)?;
+    (!says_nothing(&value)).then(|| path.join("."))
 }
 
 /// Whether a value is one that stands in a file of which every field was written out.

@@ -85,7 +85,7 @@ impl Status {
         let kubernetes = Kubernetes::register(&mut registry);
         let services = Services::register(&mut registry);
         Process::register(&mut registry);
-        let everywhere = configuration.node_port_addresses.0 == NodePortAddresses::All;
+        let everywhere = configuration.node_port_addresses.addresses == NodePortAddresses::All;
         let addresses = everywhere.then(|| vec![EVERYWHERE]);
         Self {
             start: Instant::now(),

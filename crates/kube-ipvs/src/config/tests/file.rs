@@ -7,7 +7,7 @@ use super::*;
 const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
 
 fn check(fields: &str, expected: Expect) {
-    let File { configuration, unknown, without_effect } = read(&format!("{HEAD}{fields}")).unwrap();
+    let File { configuration, unknown, retired, without_effect } = read(&format!("{HEAD}{fields}")).unwrap();
     let lines = |what: &str, items: Vec<String>| {
         items.iter().map(|item| format!("{what}: {item}\n")).collect::<String>()
     };
@@ -15,6 +15,7 @@ fn check(fields: &str, expected: Expect) {
         &[
             beyond_defaults(&configuration),
             lines("unknown", unknown),
+            lines("retired", retired),
             lines("without effect", without_effect),
         ]
         .concat(),
@@ -120,7 +121,7 @@ conntrack: {maxPerCore: 0, min: 5, tcpBeLiberal: true, tcpCloseWaitTimeout: 0s, 
 detectLocal: {bridgeInterface: cni0, interfaceNamePrefix: cali}
 detectLocalMode: NodeCIDR
 enableProfiling: true
-featureGates: {A: true}
+featureGates: {AllowServiceExternalIPs: false, WinDSR: true}
 healthzBindAddress: 10.0.0.1
 hostnameOverride: Node-1
 iptables: {localhostNodePorts: true, masqueradeAll: true, masqueradeBit: 0, minSyncPeriod: 1s, syncPeriod: 30s}
@@ -176,7 +177,6 @@ portRange: 1-2
             without effect: clientConnection.acceptContentTypes
             without effect: configSyncPeriod
             without effect: enableProfiling
-            without effect: featureGates
             without effect: iptables.localhostNodePorts
             without effect: iptables.minSyncPeriod
             without effect: iptables.syncPeriod
@@ -223,6 +223,9 @@ fn wrong_values_are_named_by_their_paths() {
         "clientConnection: {qps: fast}",
         "logging: {format: xml}",
         "hostnameOverride: a_b",
+        "featureGates: {AllowServiceExternalIP: false}",
+        "featureGates: {WinDSR: 1}",
+        "nodePortAddresses: [primary, secondary]",
     ] {
         said += &format!("{}\n", read(&format!("{HEAD}{fields}")).unwrap_err());
     }
@@ -269,6 +272,52 @@ fn something_else() {
     "#]].assert_eq(&said);
 }
 
+/// kubeadm's own file, the kubelet's settings and the last `---` that tools write included.
+#[test]
+fn one_document_among_those_of_others() {
+    let others = "---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+networking: {podSubnet: 10.244.0.0/16}
+---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+clusterDNS: [169.254.25.10]
+---
+";
+    let File { configuration, without_effect, .. } =
+        read(&format!("{others}{HEAD}mode: ipvs\nipvs: {{scheduler: lc}}\n---\n# the end\n---\n")).unwrap();
+    assert_eq!(configuration.ipvs.scheduler.to_string(), "lc");
+    assert_eq!(without_effect, ["the document ClusterConfiguration", "the document KubeletConfiguration"]);
+
+    let mut said = String::new();
+    for text in [
+        others.to_owned(),
+        format!("{HEAD}---\n{HEAD}"),
+        format!("{HEAD}---\napiVersion: v1\nkind: ConfigMap\n"),
+    ] {
+        said += &format!("{}\n", read(&text).unwrap_err());
+    }
+    expect![[r#"
+        holds only the document ClusterConfiguration, the document KubeletConfiguration: it must be KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
+        holds KubeProxyConfiguration more than once: one must remain
+        holds the kind "ConfigMap" of the API version "v1": it must be KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
+    "#]].assert_eq(&said);
+}
+
+#[test]
+fn fields_of_older_releases_name_their_successors() {
+    check(
+        "resourceContainer: /kube-proxy\nudpIdleTimeout: 250ms\nconntrack: {max: 1000, min: null}\n",
+        expect![[r#"
+            retired: conntrack.max has no effect: use conntrack.maxPerCore and conntrack.min
+            retired: resourceContainer has no effect: the container runtime places the process in its cgroup
+            retired: udpIdleTimeout has no effect: it was of the userspace mode, which is gone
+        "#]],
+    );
+    check("resourceContainer: \"\"\nudpIdleTimeout: 0s\nconntrack: {max: null}\n", expect![""]);
+}
+
 #[test]
 fn what_is_written_says_the_same() {
     for fields in ["", "mode: ipvs", ALL_FIELDS] {
@@ -284,7 +333,8 @@ fn what_is_written_says_the_same() {
 fn which_flags_count_beside_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.conf");
-    let fields = "hostnameOverride: from-file\nmode: ipvs\nlogging: {verbosity: 1}\nportRange: 1-2\nmod: 1\n";
+    let fields = "hostnameOverride: from-file\nmode: ipvs\nlogging: {verbosity: 1}\nportRange: 1-2\nmod: 1\n\
+                  udpIdleTimeout: 1s\nfeatureGates: {WatchListClient: false}\n";
     fs::write(&path, format!("{HEAD}{fields}")).unwrap();
     let line = |flags: &str| format!("--config={} {flags}", path.display());
     let resolved = resolve(&line("")).unwrap();
@@ -304,9 +354,10 @@ fn which_flags_count_beside_a_file() {
     let warnings = resolved.warnings.join("\n").replace(&name, "FILE");
     expect![[r#"
         ignored, since --config is given: --ipvs-scheduler, --masquerade-all
+        FILE: udpIdleTimeout has no effect: it was of the userspace mode, which is gone
         FILE: ignored, since unknown: mod"#]]
     .assert_eq(&warnings);
-    assert_eq!(resolved.without_effect, ["portRange", "--profiling"]);
+    assert_eq!(resolved.without_effect, ["portRange", "--profiling", "the feature gate WatchListClient"]);
     assert_eq!(resolved.file.unwrap().0, path);
 }
 

@@ -20,7 +20,7 @@ fn no_flag_gives_the_defaults() {
 fn an_empty_flag_is_as_good_as_absent() {
     let line = "--hostname-override= --cluster-cidr= --nodeport-addresses= --ipvs-scheduler= --proxy-mode= \
                 --ipvs-exclude-cidrs= --detect-local-mode= --pod-bridge-interface= --bind-address= --kubeconfig= \
-                --pod-interface-name-prefix= --logging-format=";
+                --pod-interface-name-prefix= --logging-format= --feature-gates=";
     assert_eq!(parse(line), Configuration::default());
 }
 
@@ -143,12 +143,80 @@ fn both_spellings_and_the_last_one_counts() {
 
 #[test]
 fn node_port_addresses() {
-    let addresses = |line: &str| parse(line).node_port_addresses.0;
-    assert_eq!(addresses("--nodeport-addresses=primary"), NodePortAddresses::Primary);
-    assert_eq!(
-        addresses("--nodeport-addresses=192.168.0.0/16,10.0.0.0/8"),
-        NodePortAddresses::Within(vec!["192.168.0.0/16".parse().unwrap(), "10.0.0.0/8".parse().unwrap()])
-    );
+    let addresses = |line: &str| parse(line).node_port_addresses;
+    let chosen = |primary, ranges: &[&str]| NodePortAddresses::Chosen {
+        primary,
+        ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+    };
+    let all = NodePortAddresses::All;
+    for (given, expected, localhost, written) in [
+        ("", all.clone(), false, ""),
+        ("all", all.clone(), false, ""),
+        ("all,primary,10.0.0.0/8", all.clone(), false, ""),
+        ("localhost,all", all, true, "all,localhost"),
+        ("primary", chosen(true, &[]), false, "primary"),
+        ("localhost", chosen(false, &[]), true, "localhost"),
+        ("primary,localhost", chosen(true, &[]), true, "primary,localhost"),
+        ("10.1.2.3/8, primary", chosen(true, &["10.0.0.0/8"]), false, "primary,10.0.0.0/8"),
+        (
+            "192.168.0.0/16,fd00::/8",
+            chosen(false, &["192.168.0.0/16", "fd00::/8"]),
+            false,
+            "192.168.0.0/16,fd00::/8",
+        ),
+    ] {
+        let found: NodePorts = given.parse().unwrap();
+        assert_eq!(found, NodePorts { addresses: expected, localhost }, "{given}");
+        assert_eq!(found.to_string(), written);
+        assert_eq!(written.parse(), Ok(found), "{given}");
+    }
+    let twice = "--nodeport-addresses=primary --nodeport-addresses 10.0.0.0/8 --nodeport-addresses=localhost";
+    assert_eq!(addresses(twice), NodePorts { addresses: chosen(true, &["10.0.0.0/8"]), localhost: true });
+}
+
+#[test]
+fn node_ports_on_localhost_by_the_word_or_by_our_own_flag() {
+    let localhost = |line: &str| {
+        let configuration = parse(&format!("--hostname-override=n {line}"));
+        (configuration.engine().unwrap().localhost_node_ports, configuration.kernel().localhost_node_ports)
+    };
+    assert_eq!(localhost("--nodeport-addresses=all"), (false, false));
+    assert_eq!(localhost("--nodeport-addresses=primary,localhost"), (true, true));
+    assert_eq!(localhost("--localhost-nodeports"), (true, true));
+}
+
+#[test]
+fn lists_that_are_given_twice_are_joined() {
+    let flags = parse("--ipvs-exclude-cidrs=10.0.0.0/24 --ipvs-exclude-cidrs=10.0.1.0/24,fd00::/64");
+    assert_eq!(flags.ipvs.exclude_cidrs.to_string(), "10.0.0.0/24,10.0.1.0/24,fd00::/64");
+    let flags =
+        parse("--feature-gates=WinDSR=true --feature-gates=AllowServiceExternalIPs=false,WinDSR=false");
+    assert_eq!(flags.feature_gates.to_string(), "AllowServiceExternalIPs=false,WinDSR=false");
+    // No list for kube-proxy: the last one counts.
+    let flags = parse("--cluster-cidr=10.0.0.0/8 --cluster-cidr=11.0.0.0/8");
+    assert_eq!(flags.cluster_cidr.to_string(), "11.0.0.0/8");
+}
+
+/// klog's, and those that kube-proxy had once.
+#[test]
+fn flags_of_older_releases_name_their_successors() {
+    let line = "--logtostderr=true --alsologtostderr --log-file=/var/log/kube-proxy.log --log-dir= --stderrthreshold INFO \
+                --proxy-port-range=0-0 --udp-timeout=250ms --resource-container= --cleanup-iptables --conntrack-max=5";
+    let resolved = resolve(line).unwrap();
+    assert_eq!(resolved.configuration, Configuration::default());
+    expect![[r#"
+        --conntrack-max has no effect: use --conntrack-max-per-core and --conntrack-min
+        --log-dir has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
+        --log-file has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
+        --proxy-port-range has no effect: it was of the userspace mode, which is gone
+        --resource-container has no effect: the container runtime places the process in its cgroup
+        --stderrthreshold has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
+        --udp-timeout has no effect: it was of the userspace mode, which is gone
+        --alsologtostderr has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
+        --cleanup-iptables has no effect: use --cleanup
+        --logtostderr has no effect: kube-ipvs logs to standard error; --logging-format and --v say how"#]]
+    .assert_eq(&resolved.warnings.join("\n"));
+    assert!(resolve("--logtosyslog").unwrap_err().starts_with("error: unexpected argument '--logtosyslog'"));
 }
 
 #[test]
@@ -180,14 +248,15 @@ fn where_servers_listen() {
 
 #[test]
 fn what_has_no_effect_is_taken_and_named() {
-    let line = "--profiling --iptables-sync-period 30s --iptables-localhost-nodeports=false --feature-gates=A=true \
+    let line = "--profiling --iptables-sync-period 30s --iptables-localhost-nodeports=false --feature-gates=WinDSR=true \
                 --boot-id-file=/x --vmodule=a=1 --log-flush-frequency=5s";
     let resolved = resolve(line).unwrap();
-    assert_eq!(resolved.configuration, Configuration::default());
+    let feature_gates = "WinDSR=true".parse().unwrap();
+    assert_eq!(resolved.configuration, Configuration { feature_gates, ..Configuration::default() });
     assert_eq!(
         resolved.without_effect.join(" "),
-        "--boot-id-file --feature-gates --iptables-sync-period --log-flush-frequency --vmodule \
-         --iptables-localhost-nodeports --profiling"
+        "--boot-id-file --iptables-sync-period --log-flush-frequency --vmodule --iptables-localhost-nodeports --profiling the \
+         feature gate WinDSR"
     );
 }
 
@@ -216,7 +285,7 @@ fn refusals_name_the_flag_and_what_is_allowed() {
     for line in [
         "--cluster-cidr=10.0.0.0/33",
         "--cluster-cidr=10.0.0.0/8,11.0.0.0/8",
-        "--nodeport-addresses=primary,10.0.0.0/8",
+        "--feature-gates=AllowServiceExternalIP=false",
         "--nodeport-addresses=secondary",
         "--ipvs-scheduler=random",
         "--ipvs-exclude-cidrs=10.0.0.1",

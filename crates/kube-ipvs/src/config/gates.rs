@@ -1,0 +1,169 @@
+//! Kubernetes' feature gates. kube-proxy is given those of the whole cluster, and each has a verdict here.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+
+use super::boolean;
+
+/// Those that are taken and change nothing.
+const WITHOUT_EFFECT: &str = include_str!("gates.txt");
+
+fn without_effect() -> impl Iterator<Item = &'static str> {
+    WITHOUT_EFFECT.lines().filter(|line| !line.starts_with('#'))
+}
+
+/// `--feature-gates`: what is set of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct FeatureGates(BTreeMap<String, bool>);
+
+/// What comes of a gate that is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It changes what is served.
+    Effect,
+    /// It is about another component, another mode, or how kube-proxy itself works.
+    None,
+    /// Only this value can be had.
+    Locked(bool),
+    /// kube-proxy does not know it either.
+    Unknown,
+}
+
+fn verdict(gate: &str) -> Verdict {
+    match gate {
+        "AllowServiceExternalIPs" => Verdict::Effect,
+        // kube-proxy 1.36 refuses to turn it off too: `forNodes` hints are always followed.
+        "PreferSameTrafficDistribution" => Verdict::Locked(true),
+        _ if without_effect().any(|known| known == gate) => Verdict::None,
+        _ => Verdict::Unknown,
+    }
+}
+
+impl FeatureGates {
+    /// Whether external IPs of Services are served.
+    pub fn allow_service_external_ips(&self) -> bool {
+        self.0.get("AllowServiceExternalIPs").copied().unwrap_or(true)
+    }
+
+    /// The gates that are set and change nothing here.
+    pub(super) fn without_effect(&self) -> impl Iterator<Item = &str> {
+        let gates = self.0.keys().map(String::as_str);
+        gates.filter(|gate| matches!(verdict(gate), Verdict::None | Verdict::Locked(_)))
+    }
+
+    /// Refuses as kube-proxy does, which starts with no gate that it does not know: it may be a misspelt one.
+    fn checked(gates: BTreeMap<String, bool>) -> Result<Self, String> {
+        for (gate, value) in &gates {
+            match verdict(gate) {
+                Verdict::Unknown => {
+                    return Err(format!(
+                        "unrecognized feature gate {gate:?}: kube-proxy 1.36 does not know it either; correct or remove it"
+                    ));
+                }
+                Verdict::Locked(only) if only != *value => {
+                    return Err(format!("cannot set feature gate {gate} to {value}: it is locked to {only}"));
+                }
+                _ => {}
+            }
+        }
+        Ok(Self(gates))
+    }
+}
+
+/// As kube-proxy's flag: `A=true,B=false`.
+impl FromStr for FeatureGates {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let gate = |item: &str| {
+            let (gate, value) = item
+                .split_once('=')
+                .ok_or_else(|| format!("{item:?} is not of the form GATE=true or GATE=false"))?;
+            let value =
+                boolean::parse(value.trim()).map_err(|error| format!("feature gate {gate}: {error}"))?;
+            Ok((gate.trim().to_owned(), value))
+        };
+        Self::checked(items.map(gate).collect::<Result<_, String>>()?)
+    }
+}
+
+impl fmt::Display for FeatureGates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gates: Vec<String> = self.0.iter().map(|(gate, value)| format!("{gate}={value}")).collect();
+        f.write_str(&gates.join(","))
+    }
+}
+
+impl<'de> Deserialize<'de> for FeatureGates {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::checked(BTreeMap::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<FeatureGates, String> {
+        text.parse()
+    }
+
+    #[test]
+    fn every_gate_of_kube_proxy_has_one_verdict() {
+        let names: Vec<&str> = super::without_effect().collect();
+        let distinct: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!(distinct.len(), names.len(), "a gate is listed twice");
+        assert!(names.iter().all(|name| name.chars().all(|letter| letter.is_ascii_alphanumeric())));
+        assert!(names.iter().all(|name| verdict(name) == Verdict::None));
+        // Those that kube-proxy 1.36 itself asks about.
+        for (gate, expected) in [
+            ("AllowServiceExternalIPs", Verdict::Effect),
+            ("PreferSameTrafficDistribution", Verdict::Locked(true)),
+            ("MultiCIDRServiceAllocator", Verdict::None),
+            ("ComponentFlagz", Verdict::None),
+            ("ComponentStatusz", Verdict::None),
+            ("WinDSR", Verdict::None),
+            ("WinOverlay", Verdict::None),
+            ("ContextualLogging", Verdict::None),
+            ("NativeHistograms", Verdict::None),
+            ("AllAlpha", Verdict::None),
+            ("allowserviceexternalips", Verdict::Unknown),
+            ("", Verdict::Unknown),
+            ("# Kubernetes 1.37, of kube-proxy.", Verdict::Unknown),
+        ] {
+            assert_eq!(verdict(gate), expected, "{gate}");
+        }
+    }
+
+    #[test]
+    fn external_ips_are_allowed_unless_the_gate_says_no() {
+        let allows = |text| parse(text).unwrap().allow_service_external_ips();
+        assert!(allows(""));
+        assert!(allows("AllowServiceExternalIPs=true,WatchListClient=false"));
+        assert!(!allows(" AllowServiceExternalIPs = false "));
+        assert!(!allows("AllowServiceExternalIPs=true,AllowServiceExternalIPs=F"));
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused_by_name() {
+        let refused = |text| parse(text).unwrap_err();
+        assert!(
+            refused("AllowServiceExternalIP=false")
+                .starts_with("unrecognized feature gate \"AllowServiceExternalIP\"")
+        );
+        assert_eq!(
+            refused("PreferSameTrafficDistribution=false"),
+            "cannot set feature gate PreferSameTrafficDistribution to false: it is locked to true"
+        );
+        assert_eq!(refused("WinDSR"), "\"WinDSR\" is not of the form GATE=true or GATE=false");
+        assert_eq!(refused("WinDSR=maybe"), "feature gate WinDSR: \"maybe\" is neither true nor false");
+        let gates = parse("PreferSameTrafficDistribution=true,KubeProxyIPVS=true").unwrap();
+        assert_eq!(
+            gates.without_effect().collect::<Vec<_>>(),
+            ["KubeProxyIPVS", "PreferSameTrafficDistribution"]
+        );
+        assert_eq!(gates.to_string(), "KubeProxyIPVS=true,PreferSameTrafficDistribution=true");
+    }
+}

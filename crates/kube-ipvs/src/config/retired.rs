@@ -1,0 +1,81 @@
+//! What older releases of kube-proxy knew and today's refuse. It is accepted with a warning that names its successor:
+//! a node must not come up without Services for a flag that has no effect.
+
+use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
+use serde_json::Value;
+
+use super::without_effect;
+
+/// What became of klog's flags.
+const LOG: &str = "kube-ipvs logs to standard error; --logging-format and --v say how";
+/// What became of what only the userspace mode had.
+const USERSPACE: &str = "it was of the userspace mode, which is gone";
+const WINDOWS: &str = "it is of kube-proxy on Windows";
+const CLOUD: &str = "kube-proxy never used it";
+
+/// Flags with a value, and what to know about each.
+const FLAGS: [(&str, &str); 16] = [
+    ("azure-container-registry-config", CLOUD),
+    ("cloud-provider-gce-l7lb-src-cidrs", CLOUD),
+    ("cloud-provider-gce-lb-src-cidrs", CLOUD),
+    ("conntrack-max", "use --conntrack-max-per-core and --conntrack-min"),
+    ("google-json-key", CLOUD),
+    ("log-backtrace-at", LOG),
+    ("log-dir", LOG),
+    ("log-file", LOG),
+    ("log-file-max-size", LOG),
+    ("network-name", WINDOWS),
+    ("proxy-port-range", USERSPACE),
+    ("resource-container", "the container runtime places the process in its cgroup"),
+    ("root-hnsendpoint-name", WINDOWS),
+    ("source-vip", WINDOWS),
+    ("stderrthreshold", LOG),
+    ("udp-timeout", USERSPACE),
+];
+
+/// Flags that are on or off.
+const SWITCHES: [(&str, &str); 11] = [
+    ("add-dir-header", LOG),
+    ("alsologtostderr", LOG),
+    ("cleanup-iptables", "use --cleanup"),
+    ("cleanup-ipvs", "use --cleanup"),
+    ("enable-dsr", WINDOWS),
+    ("forward-healthcheck-vip", WINDOWS),
+    ("logtostderr", LOG),
+    ("one-output", LOG),
+    ("skip-headers", LOG),
+    ("skip-log-headers", LOG),
+    ("windows-service", WINDOWS),
+];
+
+/// Fields of the file.
+const FIELDS: [(&[&str], &str); 3] = [
+    (&["conntrack", "max"], "use conntrack.maxPerCore and conntrack.min"),
+    (&["resourceContainer"], "the container runtime places the process in its cgroup"),
+    (&["udpIdleTimeout"], USERSPACE),
+];
+
+/// Lets a command take the flags.
+pub(super) fn augment(command: Command) -> Command {
+    let flags = FLAGS.map(|(name, _)| Arg::new(name).long(name).action(ArgAction::Append));
+    let switches = SWITCHES.map(|(name, _)| {
+        Arg::new(name).long(name).action(ArgAction::Append).num_args(0..=1).require_equals(true)
+    });
+    command.args(flags.into_iter().chain(switches).map(|arg| arg.hide(true)))
+}
+
+/// What to say of the flags that were given.
+pub(super) fn given(matches: &ArgMatches) -> Vec<String> {
+    let all = FLAGS.iter().chain(&SWITCHES);
+    let given = all.filter(|(name, _)| matches.value_source(name) == Some(ValueSource::CommandLine));
+    given.map(|(name, instead)| format!("--{name} has no effect: {instead}")).collect()
+}
+
+/// Takes the fields out of the file; returns what to say of those that say more than nothing.
+pub(super) fn take(file: &mut Value) -> Vec<String> {
+    let take = |(path, instead): &(&[&str], &str)| {
+        let name = without_effect::take_field(file, path)?;
+        Some(format!("{name} has no effect: {instead}"))
+    };
+    FIELDS.iter().filter_map(take).collect()
+}
