@@ -114,7 +114,10 @@ async fn stay(
                     );
                 }
                 is_told = true;
-                tokio::time::sleep(AGAIN).await;
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN) => {}
+                    () = callers.end() => return Ok(()),
+                }
             }
         }
     };
