@@ -60,6 +60,16 @@ fn the_command_line_of_a_daemon_set() -> TestResult {
             assert!(log.contains(said), "{said} is not in: {log}");
         }
 
+        // A slip in the ConfigMap reaches all nodes, and ends no proxy.
+        fs::write(&file, FILE.replace("lc", "least-conn"))?;
+        scenarios::eventually(|| {
+            let log = proxy.log_text();
+            anyhow::ensure!(
+                log.contains("ipvs.scheduler: \"least-conn\"") && log.contains("going on with"),
+                "{log}"
+            );
+            Ok(())
+        })?;
         // A DaemonSet starts it again, with the new file.
         fs::write(&file, FILE.replace("lc", "sed"))?;
         let (status, log) = proxy.await_end()?;

@@ -1,17 +1,12 @@
 //! In kube-proxy's place: under its name, with its flags and without a subcommand.
 
-use std::{
-    ffi::OsString,
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{ffi::OsString, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
 use proxier::kernel::Kernel;
 
-use super::{Source, cleanup::Cleanup, kernel, log, run};
+use super::{Source, cleanup::Cleanup, go_runner, kernel, log, run};
 use crate::{
     config::{self, Options},
     host,
@@ -42,8 +37,14 @@ struct DropIn {
 
 /// Whether the process was started under kube-proxy's name.
 pub(super) fn is_meant(arguments: &[OsString]) -> bool {
-    let name = arguments.first().and_then(|program| Path::new(program).file_name());
-    name.is_some_and(|name| name == "kube-proxy")
+    go_runner::name(arguments).is_some_and(|name| name == "kube-proxy")
+}
+
+/// What a daemon with this command line serves; none if it is to do something else.
+pub(super) fn source(arguments: Vec<OsString>) -> Option<Source> {
+    let parsed = DropIn::try_parse_from(arguments.into_iter().map(with_dashes)).ok()?;
+    let DropIn { cleanup, init_only, write_config_to, manifests, options } = parsed;
+    (!cleanup && !init_only && write_config_to.is_none()).then_some(Source { manifests, options })
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
@@ -53,7 +54,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         return Cleanup::default().run();
     }
     if let Some(path) = write_config_to {
-        let text = config::write(&options.resolve()?.configuration)?;
+        let text = config::write(&Source { manifests, options }.configuration()?)?;
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -4,35 +4,43 @@ use anyhow::Context;
 use ipvs_netlink::{Destination, Forwarding};
 use proxier::{Engine, desired::RealServer, linux::LinuxKernel, model::ServiceId, plan::Configured};
 
-use super::{Source, engine, print, tell};
-use crate::source::addresses;
+use super::{
+    print,
+    query::{Answer, Query},
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
     /// The Service, as NAMESPACE/NAME, or NAME in the namespace default
     service: String,
     #[command(flatten)]
-    source: Source,
+    query: Query,
 }
 
 impl Explain {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
-        let configuration = self.source.configuration()?;
-        let mut engine = engine(&configuration)?;
-        let changes = self.source.open(&configuration)?.look()?;
-        tell(&changes);
-        changes.events.into_iter().for_each(|event| engine.event(event));
-        engine.event(addresses::list()?);
+        let Answer { configuration, engine, is_of_an_api_server } = self.query.ask()?;
         // Who may not ask the kernel is told the rest.
         let hindrances = LinuxKernel::open(configuration.kernel()).and_then(|mut kernel| kernel.hindrances());
         hindrances.iter().flatten().for_each(|hindrance| eprintln!("kube-ipvs: {hindrance}"));
         let (namespace, name) = self.service.split_once('/').unwrap_or(("default", &self.service));
-        let text = explain(&engine, &ServiceId::new(namespace, name));
-        print(text.with_context(|| {
+        let mut text = explain(&engine, &ServiceId::new(namespace, name)).with_context(|| {
             format!("there is no Service {namespace}/{name}, or another proxy serves it (service-proxy-name)")
-        })?)?;
+        })?;
+        if is_of_an_api_server && engine.cluster().own_node().is_none() {
+            text += &without_node(&configuration.hostname_override.resolve()?);
+        }
+        print(text)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What it means that there is no Node of our name.
+fn without_node(name: &str) -> String {
+    format!(
+        "  no Node {name} is known: endpoints on this node are not known as local, and traffic policies Local find \
+         none. --hostname-override must be the name of this Node as `kubectl get nodes` has it\n"
+    )
 }
 
 fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {

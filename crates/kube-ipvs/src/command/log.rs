@@ -1,19 +1,152 @@
-use tracing_subscriber::EnvFilter;
+//! Where the log goes, and how much of it.
 
+use std::{
+    env,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::writer::{BoxMakeWriter, MakeWriterExt},
+};
+
+use super::go_runner::LogFile;
 use crate::config::{LogFormat, Logging};
 
 /// From which of klog's levels on each change is logged.
 const DETAILS: i32 = 4;
+/// From which on the libraries' own lines are too, such as those about connections.
+const EVERYTHING: i32 = 6;
 
-/// Logs to standard error from now on. `KUBE_IPVS_LOG` has the last word on how much.
+/// The environment variable that has the last word on how much is logged.
+const VARIABLE: &str = "KUBE_IPVS_LOG";
+
+/// Where go-runner's flags have the log go.
+static FILE: OnceLock<(Arc<File>, bool)> = OnceLock::new();
+
+/// Set once there is a log. What is said before goes to standard error as it is.
+static IS_STARTED: OnceLock<()> = OnceLock::new();
+
+/// Has the log go to a file, as go-runner does. A file that cannot be written is no reason to leave a node without
+/// Services: it goes to standard error then.
+pub(super) fn to_file(log: &LogFile) {
+    if !log.without_effect.is_empty() {
+        say(&format!(
+            "without effect here: {}; the log's file is not rotated",
+            log.without_effect.join(", ")
+        ));
+    }
+    let Some(path) = &log.path else { return };
+    match open(path) {
+        Ok(file) => drop(FILE.set((Arc::new(file), log.also_stdout))),
+        Err(error) => say(&format!("cannot log to {}: {error}; logging to standard error", path.display())),
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// Logs from now on.
 pub(super) fn start(logging: &Logging) {
-    let level = if logging.verbosity.get() >= DETAILS { "debug" } else { "info" };
-    // What fails between us and the API server we say ourselves, with what comes of it.
-    let default = EnvFilter::new(format!("{level},kube_client=off"));
-    let filter = EnvFilter::try_from_env("KUBE_IPVS_LOG").unwrap_or(default);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let (filter, refused) = filter(usual(logging), env::var(VARIABLE).ok().as_deref());
+    let writer = match FILE.get() {
+        None => BoxMakeWriter::new(io::stderr),
+        Some((file, false)) => BoxMakeWriter::new(Arc::clone(file)),
+        Some((file, true)) => BoxMakeWriter::new(Arc::clone(file).and(io::stdout)),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
     match logging.format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
+    }
+    let _ = IS_STARTED.set(());
+    if let Some(refused) = refused {
+        tracing::warn!("{refused}");
+    }
+}
+
+/// For commands that are not the daemon: what goes wrong is said on standard error, and nothing else.
+pub(super) fn start_for_a_command() {
+    let (filter, refused) = filter("warn,kube_client=off".into(), env::var(VARIABLE).ok().as_deref());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    log.without_time().with_target(false).init();
+    if let Some(refused) = refused {
+        tracing::warn!("{refused}");
+    }
+}
+
+/// Says what the process ends with: in the log, in its format, if there is one.
+pub(super) fn fail(error: &anyhow::Error) {
+    match IS_STARTED.get() {
+        Some(()) => tracing::error!("{error:#}"),
+        None => say(&format!("{error:#}")),
+    }
+}
+
+/// Says something before there is a log, where the log will be.
+fn say(what: &str) {
+    if let Some((mut file, also_stdout)) = FILE.get().map(|(file, also)| (&**file, *also)) {
+        // Where the disk is full there is nobody left to tell.
+        let _ = writeln!(file, "kube-ipvs: {what}");
+        if !also_stdout {
+            return;
+        }
+    }
+    eprintln!("kube-ipvs: {what}");
+}
+
+/// What is logged if nothing else is said.
+fn usual(logging: &Logging) -> String {
+    // What fails between us and the API server we say ourselves, with what comes of it.
+    match logging.verbosity.get() {
+        EVERYTHING.. => "debug,kube_client=off".into(),
+        DETAILS.. => {
+            "info,kube_ipvs=debug,proxier=debug,ipvs_netlink=debug,netlink_batch=debug,kube_client=off".into()
+        }
+        _ => "info,kube_client=off".into(),
+    }
+}
+
+/// What the variable says, and else the usual; and what is wrong with the variable.
+fn filter(usual: String, variable: Option<&str>) -> (EnvFilter, Option<String>) {
+    let refused = match variable.filter(|text| !text.trim().is_empty()).map(EnvFilter::try_new) {
+        Some(Ok(filter)) => return (filter, None),
+        Some(Err(error)) => Some(format!(
+            "{VARIABLE} is ignored: {error}; allowed are such as debug, or info,kube_ipvs=debug"
+        )),
+        None => None,
+    };
+    (EnvFilter::new(usual), refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_cannot_be_read_is_said() {
+        let check = |variable| {
+            let (filter, refused) = filter("info".into(), variable);
+            (filter.to_string(), refused.is_some())
+        };
+        assert_eq!(check(None), ("info".into(), false));
+        assert_eq!(check(Some("")), ("info".into(), false));
+        assert_eq!(check(Some("debug")), ("debug".into(), false));
+        assert_eq!(check(Some("kube_ipvs=trace")), ("kube_ipvs=trace".into(), false));
+        assert_eq!(check(Some("kube_ipvs=loud")), ("info".into(), true));
+    }
+
+    #[test]
+    fn klog_s_levels_are_three() {
+        let usual =
+            |level: i64| usual(&Logging { verbosity: level.try_into().unwrap(), ..Logging::default() });
+        assert_eq!(usual(0), usual(3));
+        assert_eq!(usual(4), usual(5));
+        assert_eq!(usual(6), usual(10));
+        assert!(usual(4).contains("proxier=debug") && usual(6).starts_with("debug"));
     }
 }

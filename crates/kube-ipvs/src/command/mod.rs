@@ -2,15 +2,20 @@
 
 mod claim;
 mod cleanup;
+mod config_file;
 mod diff;
 mod drop_in;
 mod explain;
+#[cfg(test)]
+mod fleet;
+mod go_runner;
 mod inbox;
 mod listing;
 mod log;
 mod ls;
 mod owner;
 mod pace;
+mod query;
 mod run;
 mod takeover;
 mod watchdog;
@@ -48,7 +53,7 @@ enum Command {
     /// List virtual servers as `ipvsadm -Ln` does, with the Service that each is for
     Ls(ls::Ls),
     /// Print what `run` would change now, and change nothing; exit status 0: nothing, 1: something, 2: error
-    Diff(Source),
+    Diff(query::Query),
     /// Say what is made of a Service, what it does not get, and why
     Explain(explain::Explain),
     /// Remove from the kernel what kube-ipvs made, and nothing else
@@ -60,7 +65,7 @@ impl Cli {
         match &self.command {
             Command::Run(source) => run::run(source),
             Command::Ls(ls) => ls.run(),
-            Command::Diff(source) => diff::run(source),
+            Command::Diff(query) => diff::run(query),
             Command::Explain(explain) => explain.run(),
             Command::Cleanup(cleanup) => cleanup.run(),
         }
@@ -86,14 +91,22 @@ enum World {
 
 impl World {
     /// All that there is, once.
-    fn look(self) -> anyhow::Result<Changes> {
+    ///
+    /// # Errors
+    ///
+    /// When the API server has not told all of it within this time.
+    fn look(self, timeout: Duration) -> anyhow::Result<Changes> {
         let mut first = None;
         match self {
             Self::Manifests(mut manifests) => first = Some(manifests.scan()),
-            Self::Kubernetes(kubernetes) => addresses::runtime()?.block_on(kubernetes.follow(|changes| {
-                first = Some(changes);
-                ControlFlow::Break(())
-            }))?,
+            Self::Kubernetes(kubernetes) => addresses::runtime()?.block_on(async {
+                let follow = kubernetes.follow(|changes| {
+                    first = Some(changes);
+                    ControlFlow::Break(())
+                });
+                let timeout = tokio::time::timeout(timeout, follow).await;
+                timeout.context("the API server has not told everything within --timeout")?
+            })?,
         }
         first.context("the API server has said nothing")
     }
@@ -112,6 +125,19 @@ impl Source {
         let kubernetes = addresses::runtime()?.block_on(open)?;
         let kubernetes = kubernetes.with_limits(limits).with_annotations(annotations);
         Ok(World::Kubernetes(kubernetes.into()))
+    }
+
+    /// Whether any flag is given.
+    fn is_given(&self) -> bool {
+        self.manifests.is_some() || self.options.is_given()
+    }
+
+    /// Whether a daemon could start with what the flags and the file say now.
+    fn check(&self) -> anyhow::Result<()> {
+        let configuration = self.options.resolve()?.configuration;
+        self.open(&configuration)?;
+        engine(&configuration)?;
+        Ok(())
     }
 
     /// What is to be done, for commands that are not the daemon: what is to be said goes to standard error.
@@ -135,16 +161,22 @@ fn kernel(configuration: &Configuration) -> anyhow::Result<LinuxKernel> {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    let outcome = if drop_in::is_meant(&arguments) {
-        drop_in::run(arguments)
-    } else {
-        Cli::parse_from(arguments).run()
-    };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("kube-ipvs: {error:#}");
+    dispatch(std::env::args_os().collect()).unwrap_or_else(|error| {
+        log::fail(&error);
         ExitCode::from(2)
     })
+}
+
+fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    if go_runner::is_meant(&arguments) {
+        let (file, command) = go_runner::unwrap(arguments)?;
+        log::to_file(&file);
+        arguments = command;
+    }
+    match drop_in::is_meant(&arguments) {
+        true => drop_in::run(arguments),
+        false => Cli::parse_from(arguments).run(),
+    }
 }
 
 /// Prints to standard output. A reader that has seen enough, such as `head`, is no error.

@@ -1,7 +1,5 @@
 use std::{
-    fs,
     ops::ControlFlow,
-    path::Path,
     process::ExitCode,
     sync::{
         Arc,
@@ -16,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Source, World,
+    config_file::ConfigFile,
     inbox::Inbox,
     log,
     owner::{Input, Owner},
@@ -59,13 +58,14 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
             serve::Limits::default(),
         ))
     })?;
-    if let Some((path, content)) = file {
-        let to_owner = sender.clone();
-        let owner = TellsOfPanic(to_owner);
-        thread::Builder::new()
-            .name("config".into())
-            .spawn(move || await_other_content(&owner.0, &path, &content))?;
+    if let Some(file) = file.map(ConfigFile::new) {
+        let source = source.clone();
+        follow("config", sender.clone(), move |owner| {
+            file.follow(&source, owner);
+            Ok(())
+        })?;
     }
+    follow("signals", sender.clone(), follow_signals)?;
     let (to_announce, announcements) = tokio::sync::mpsc::channel(announce::WAITING);
     let inbox = Inbox::new(Arc::clone(&status));
     let to_owner = sender.clone();
@@ -138,19 +138,6 @@ fn finish(status: &Status, serving: &JoinHandle<()>) {
     }
 }
 
-/// How often the configuration's file is looked at.
-const LOOK: Duration = Duration::from_secs(3);
-
-/// Waits until the configuration's file says something else, and then has the process end: it is to be started anew.
-fn await_other_content(owner: &Sender<Input>, path: &Path, content: &str) {
-    // It may be gone for a moment while it is replaced.
-    while fs::read_to_string(path).map_or(true, |found| found == content) {
-        thread::sleep(LOOK);
-    }
-    let end = anyhow::anyhow!("{} has changed: ending, to be started anew with it", path.display());
-    let _ = owner.send(Input::Failed(end));
-}
-
 fn deliver(owner: &Sender<Input>, inbox: &Inbox, changes: Changes) -> ControlFlow<()> {
     if inbox.put(changes) && owner.send(Input::World(inbox.clone())).is_err() {
         return ControlFlow::Break(());
@@ -171,16 +158,29 @@ impl Drop for TellsOfPanic {
     }
 }
 
-/// Delivers the host's addresses and its wish that we stop.
+/// Delivers the host's addresses.
 fn follow_host(owner: &Sender<Input>) -> anyhow::Result<()> {
-    addresses::runtime()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let follow = addresses::follow(|event| owner.send(Input::Addresses(event)).is_ok());
+    addresses::runtime()?.block_on(addresses::follow(|event| owner.send(Input::Addresses(event)).is_ok()))
+}
+
+/// Delivers the host's wish that we stop.
+fn follow_signals(owner: &Sender<Input>) -> anyhow::Result<()> {
+    addresses::runtime()?.block_on(obey(owner))
+}
+
+/// Told to stop once, the owner finishes what it does; told twice, the process ends.
+async fn obey(owner: &Sender<Input>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut next = async || {
         tokio::select! {
-            outcome = follow => outcome,
-            _ = terminate.recv() => Ok(owner.send(Input::Stop)?),
-            _ = interrupt.recv() => Ok(owner.send(Input::Stop)?),
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = interrupt.recv() => SignalKind::interrupt(),
         }
-    })
+    };
+    next().await;
+    owner.send(Input::Stop)?;
+    let second = next().await;
+    tracing::warn!("told to stop twice: ending at once; what is in the kernel stays and goes on serving");
+    std::process::exit(128 + second.as_raw_value())
 }

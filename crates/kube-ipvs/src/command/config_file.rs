@@ -1,0 +1,111 @@
+//! The file of `--config` while the daemon runs: with a new content that can be used the process ends, so that it is
+//! started again with it. Of one that cannot be used nothing comes but a complaint: a slip in a ConfigMap reaches all
+//! nodes at once, and must not end their proxies.
+
+use std::{fs, path::PathBuf, sync::mpsc::Sender, thread, time::Duration};
+
+use super::{Source, owner::Input};
+use crate::{
+    announce::{About, Announcement},
+    serve::Call,
+};
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// The file that a running daemon was configured by.
+pub(super) struct ConfigFile {
+    path: PathBuf,
+    /// What it said when the daemon started.
+    running: String,
+    /// What it said last.
+    seen: String,
+}
+
+/// What a look at the file has shown.
+#[derive(Debug)]
+enum News {
+    /// Nothing, or that it says what it said at the start.
+    Nothing,
+    /// A content that can be used.
+    Usable,
+    /// One that cannot.
+    Unusable(anyhow::Error),
+}
+
+impl ConfigFile {
+    pub(super) fn new((path, content): (PathBuf, String)) -> Self {
+        Self { path, seen: content.clone(), running: content }
+    }
+
+    /// Looks at the file again and again, until there is a new content that can be used.
+    pub(super) fn follow(mut self, source: &Source, owner: &Sender<Input>) {
+        let path = self.path.display().to_string();
+        loop {
+            thread::sleep(LOOK);
+            match self.look(|| source.check()) {
+                News::Nothing => {}
+                News::Unusable(error) => {
+                    let note = format!("{error:#}; going on with the configuration from before this change");
+                    tracing::error!("{note}");
+                    let announcement =
+                        Announcement { about: About::Node, reason: "ConfigurationUnusable", note };
+                    let _ = owner.send(Input::Call(Call::Announce(announcement)));
+                }
+                News::Usable => {
+                    let end = anyhow::anyhow!("{path} has changed: ending, to be started again with it");
+                    let _ = owner.send(Input::Failed(end));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look(&mut self, check: impl FnOnce() -> anyhow::Result<()>) -> News {
+        // It may be gone for a moment while it is replaced.
+        let Ok(content) = fs::read_to_string(&self.path) else { return News::Nothing };
+        if content == self.seen {
+            return News::Nothing;
+        }
+        self.seen = content;
+        if self.seen == self.running {
+            return News::Nothing;
+        }
+        check().map_or_else(News::Unusable, |()| News::Usable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_new_content_is_judged_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.conf");
+        let mut file = ConfigFile::new((path.clone(), "good".into()));
+        let mut look = |content: Option<&str>| {
+            match content {
+                Some(content) => fs::write(&path, content).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+            let check = || match fs::read_to_string(&path).unwrap().starts_with("good") {
+                true => Ok(()),
+                false => anyhow::bail!("it is bad"),
+            };
+            match file.look(check) {
+                News::Nothing => "nothing".to_owned(),
+                News::Usable => "usable".to_owned(),
+                News::Unusable(error) => error.to_string(),
+            }
+        };
+        assert_eq!(look(Some("good")), "nothing");
+        assert_eq!(look(Some("bad")), "it is bad");
+        assert_eq!(look(Some("bad")), "nothing");
+        assert_eq!(look(None), "nothing");
+        assert_eq!(look(Some("")), "it is bad");
+        assert_eq!(look(Some("good")), "nothing");
+        assert_eq!(look(Some("bad")), "it is bad");
+        assert_eq!(look(Some("good too")), "usable");
+    }
+}

@@ -1,0 +1,115 @@
+//! What `diff` and `explain` ask: what there is now, once, and what the daemon would make of it.
+
+use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, time::Duration};
+
+use clap::Parser;
+use proxier::Engine;
+
+use super::{Cli, Command, Source, drop_in, engine, go_runner, log, tell};
+use crate::{
+    config::{Configuration, GoDuration},
+    source::addresses,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Query {
+    /// How long to wait for the API server
+    #[arg(long, value_name = "DURATION", default_value_t = GoDuration::seconds(30))]
+    timeout: GoDuration,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// What was found.
+pub(super) struct Answer {
+    pub(super) configuration: Configuration,
+    /// It knows all that there is.
+    pub(super) engine: Engine,
+    /// Whether this was asked of an API server.
+    pub(super) is_of_an_api_server: bool,
+}
+
+impl Query {
+    /// # Errors
+    ///
+    /// When the configuration cannot be used, or the API server does not answer in time. Why is on standard error then.
+    pub(super) fn ask(&self) -> anyhow::Result<Answer> {
+        log::start_for_a_command();
+        let source = self.source();
+        let configuration = source.configuration()?;
+        let mut engine = engine(&configuration)?;
+        let changes = source.open(&configuration)?.look(self.timeout.0.max(Duration::from_millis(1)))?;
+        tell(&changes);
+        engine.set_complete(changes.complete);
+        changes.events.into_iter().for_each(|event| engine.event(event));
+        engine.event(addresses::list()?);
+        let is_of_an_api_server = source.manifests.is_none();
+        Ok(Answer { configuration, engine, is_of_an_api_server })
+    }
+
+    /// Where to look, and by which configuration: without any flag by the daemon's own, where this is its container.
+    fn source(&self) -> Source {
+        if self.source.is_given() {
+            if !self.source.options.has_file() {
+                eprintln!("kube-ipvs: without --config: by the flags given here, and defaults for all else");
+            }
+            return self.source.clone();
+        }
+        let line = words(&fs::read("/proc/1/cmdline").unwrap_or_default());
+        let Some(daemon) = daemon(line.clone()) else {
+            eprintln!("kube-ipvs: no flags are given, and process 1 is no kube-ipvs: by the defaults");
+            return self.source.clone();
+        };
+        let line: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
+        eprintln!("kube-ipvs: by the flags of the daemon here: {}", line.join(" "));
+        daemon
+    }
+}
+
+/// The words of a command line as /proc has it.
+fn words(line: &[u8]) -> Vec<OsString> {
+    let line = line.strip_suffix(&[0]).unwrap_or(line);
+    line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
+}
+
+/// What a daemon with this command line serves; none if it is something else.
+fn daemon(mut line: Vec<OsString>) -> Option<Source> {
+    if go_runner::is_meant(&line) {
+        (_, line) = go_runner::unwrap(line).ok()?;
+    }
+    if drop_in::is_meant(&line) {
+        return drop_in::source(line);
+    }
+    if go_runner::name(&line)? != "kube-ipvs" {
+        return None;
+    }
+    match Cli::try_parse_from(line).ok()?.command {
+        Command::Run(source) => Some(source),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemon_s_own_flags_are_found() {
+        let found = |line: &str| {
+            let source = daemon(words(line.replace(' ', "\0").as_bytes()))?;
+            let configuration = source.options.resolve().unwrap().configuration;
+            Some(configuration.hostname_override.given().unwrap_or_default().to_owned())
+        };
+        let node_1 = Some("node-1".to_owned());
+        assert_eq!(found("/usr/local/bin/kube-ipvs run --hostname-override=node-1 "), node_1);
+        assert_eq!(found("kube-proxy --hostname_override=node-1"), node_1);
+        assert_eq!(
+            found("/go-runner --log-file=/a /usr/local/bin/kube-proxy --hostname-override=node-1 "),
+            node_1
+        );
+        assert_eq!(found("kube-ipvs diff --hostname-override=node-1 "), None);
+        assert_eq!(found("kube-proxy --cleanup "), None);
+        assert_eq!(found("/sbin/init run "), None);
+        assert_eq!(found(""), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! The program as it is started, as far as no kernel and no API server is needed.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Output},
+};
+
+use scenarios::{ApiServer, Service, Slice};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_kube-ipvs");
+
+fn run(program: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(program).args(arguments).env_remove("KUBE_IPVS_LOG").output();
+    let Output { status, stderr, .. } = output.unwrap();
+    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+#[test]
+fn an_api_server_that_does_not_answer_is_named_and_ends_the_command() {
+    // Nobody listens there.
+    let server = "--master=http://127.0.0.1:1";
+    for command in [&["diff"][..], &["explain", "web"]] {
+        let arguments = [command, &[server, "--hostname-override=node-1", "--timeout=5s"]].concat();
+        let (code, said) = run(Path::new(PROGRAM), &arguments);
+        assert_eq!(code, Some(2), "{said}");
+        for part in ["refused", "--timeout", "without --config"] {
+            assert!(said.contains(part), "{part} is not in: {said}");
+        }
+    }
+}
+
+/// A host name that is not the Node's: kops, clouds with full host names.
+#[test]
+fn explain_says_that_there_is_no_node_of_this_name() {
+    let api = ApiServer::start().unwrap();
+    api.apply(&Service::new("web").cluster_ip("10.96.0.80").port(80)).unwrap();
+    api.apply(&Slice::of("web").port(80).ready("10.244.1.2").on("node-1")).unwrap();
+    api.apply(&"apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n").unwrap();
+    let explain = |node: &str| {
+        let (server, node) = (format!("--master={}", api.url()), format!("--hostname-override={node}"));
+        let output =
+            Command::new(PROGRAM).args(["explain", "web", &server, &node, "--timeout=10m"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains("10.244.1.2:80 weight 1"), "{output:?}");
+        said
+    };
+    assert!(explain("node-x").contains("no Node node-x is known"));
+    assert!(!explain("node-1").contains("is known"));
+}
+
+#[test]
+fn the_last_error_is_in_the_log_s_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = format!("--manifests={}", folder.path().join("nowhere").display());
+    let (code, said) = run(Path::new(PROGRAM), &["run", &nowhere, "--logging-format=json"]);
+    assert_eq!(code, Some(2), "{said}");
+    for line in said.lines() {
+        let line: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(line["fields"]["message"].is_string(), "{line}");
+    }
+    assert!(said.contains("nowhere"), "{said}");
+}
+
+#[test]
+fn under_go_runner_s_name_the_log_is_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let [program, log, nowhere] =
+        ["go-runner", "kube-proxy.log", "nowhere"].map(|name| folder.path().join(name));
+    symlink(PROGRAM, &program).unwrap();
+    fs::write(&log, "what was there\n").unwrap();
+    let flag = format!("--log-file={}", log.display());
+    let manifests = format!("--manifests={}", nowhere.display());
+    let config = format!("--config={}", nowhere.display());
+    for arguments in
+        [[&*flag, "/usr/local/bin/kube-proxy", &config], [&*flag, "/usr/local/bin/kube-proxy", &manifests]]
+    {
+        let (code, said) = run(&program, &arguments);
+        assert_eq!((code, &*said), (Some(2), ""), "{arguments:?}");
+    }
+    let written = fs::read_to_string(&log).unwrap();
+    assert!(written.starts_with("what was there\nkube-ipvs: cannot read "), "{written}");
+    assert!(written.lines().last().unwrap().contains("ERROR"), "{written}");
+    let (code, said) = run(&program, &["--log-file=/nowhere/log", "kube-proxy", &config]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("cannot log to /nowhere/log") && said.contains("cannot read"), "{said}");
+    let (_, said) = run(&program, &["/bin/sh", "-c", "kube-proxy"]);
+    assert!(said.contains("this image has kube-proxy and kube-ipvs to run, not sh"), "{said}");
+}
