@@ -16,17 +16,26 @@ use crate::workspace::Workspace;
 const LIMIT: u64 = 15_000_000;
 /// How its daemon is built.
 pub(crate) const PROFILE: &[&str] = &["--profile", "image"];
-/// Where the programs are in it: a kube-proxy DaemonSet calls `/usr/local/bin/kube-proxy`.
-const PROGRAMS: &str = "usr/local/bin";
+/// The only program.
+const PROGRAM: &str = "usr/local/bin/kube-ipvs";
+/// Its other names, by which kube-proxy's image is started, and where they lead: kubeadm and kops name the path, and
+/// kops starts go-runner, which runs it.
+const LINKS: [(&str, &str); 2] =
+    [("usr/local/bin/kube-proxy", "kube-ipvs"), ("go-runner", "usr/local/bin/kube-ipvs")];
+/// Where a command without a path is looked for, such as EKS' `kube-proxy`.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Without this file glibc would ask DNS first, and go by /etc/hosts only where there is no DNS at all.
 const RESOLVING: &str = "etc/nsswitch.conf";
+
+/// The image that the manifests name.
+pub(crate) const USUAL_TAG: &str = concat!("kube-ipvs:", env!("CARGO_PKG_VERSION"));
 
 /// Makes the container image, as a folder for `docker build` and as an archive for `docker load` or `ctr images import`
 #[derive(Args)]
 pub(crate) struct Image {
     /// What the image in the archive is called
-    #[arg(long, default_value = "kube-ipvs:latest")]
+    #[arg(long, default_value = USUAL_TAG)]
     tag: String,
 }
 
@@ -61,14 +70,18 @@ pub(crate) fn make(workspace: &Workspace, tag: &str) -> Result<Made> {
     Ok(Made { archive, size })
 }
 
-/// One binary under its two names, and where it looks names up.
+/// One binary under its names, and where it looks names up.
 fn fill(root: &Path, daemon: &Path) -> Result<()> {
-    fs::create_dir_all(root.join("etc"))?;
-    fs::write(root.join(RESOLVING), "hosts: files dns\n")?;
-    let programs = root.join(PROGRAMS);
-    fs::create_dir_all(&programs)?;
-    fs::copy(daemon, programs.join("kube-ipvs")).with_context(|| format!("copying {}", daemon.display()))?;
-    symlink("kube-ipvs", programs.join("kube-proxy"))?;
+    let place = |name: &str| -> Result<PathBuf> {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().context("a name in the image")?)?;
+        Ok(path)
+    };
+    fs::write(place(RESOLVING)?, "hosts: files dns\n")?;
+    fs::copy(daemon, place(PROGRAM)?).with_context(|| format!("copying {}", daemon.display()))?;
+    for (name, target) in LINKS {
+        symlink(target, place(name)?)?;
+    }
     Ok(())
 }
 
@@ -76,10 +89,10 @@ fn layer(root: &Path) -> Result<Vec<u8>> {
     let mut layer = tar::Builder::new(Vec::new());
     layer.mode(tar::HeaderMode::Deterministic);
     layer.follow_symlinks(false);
-    for name in ["kube-ipvs", "kube-proxy"].map(|name| Path::new(PROGRAMS).join(name)) {
-        layer.append_path_with_name(root.join(&name), &name)?;
+    let links = LINKS.map(|(name, _)| name);
+    for name in [PROGRAM].into_iter().chain(links).chain([RESOLVING]) {
+        layer.append_path_with_name(root.join(name), name)?;
     }
-    layer.append_path_with_name(root.join(RESOLVING), RESOLVING)?;
     Ok(layer.into_inner()?)
 }
 
@@ -112,11 +125,74 @@ fn config(layer: &str) -> Value {
     json!({
         "architecture": architecture,
         "os": "linux",
-        "config": {"Entrypoint": [format!("/{PROGRAMS}/kube-ipvs")]},
+        "config": {"Entrypoint": [format!("/{PROGRAM}")], "Env": [PATH]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
     })
 }
 
 fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The paths in an archive, each with where it leads if it is a link.
+    fn entries(archive: &[u8]) -> Vec<String> {
+        let mut archive = tar::Archive::new(archive);
+        let entries = archive.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let path = entry.path().unwrap().display().to_string();
+            match entry.link_name().unwrap() {
+                Some(target) => format!("{path} -> {}", target.display()),
+                None => path,
+            }
+        });
+        entries.collect()
+    }
+
+    #[test]
+    fn the_image_has_the_names_by_which_kube_proxy_is_started() {
+        let root = std::env::temp_dir().join(format!("kube-ipvs-image-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        let daemon = root.join("built");
+        fs::write(&daemon, "a program").unwrap();
+        fill(&root, &daemon).unwrap();
+        let layer = layer(&root).unwrap();
+        // Through each of them the kernel finds the program.
+        for (name, _) in LINKS {
+            assert_eq!(fs::read_to_string(root.join(name)).unwrap(), "a program", "{name}");
+        }
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(
+            entries(&layer),
+            [
+                "usr/local/bin/kube-ipvs",
+                "usr/local/bin/kube-proxy -> kube-ipvs",
+                "go-runner -> usr/local/bin/kube-ipvs",
+                "etc/nsswitch.conf",
+            ]
+        );
+        let config = &config("0")["config"];
+        assert_eq!(config["Entrypoint"][0], "/usr/local/bin/kube-ipvs");
+        let path = config["Env"][0].as_str().unwrap().strip_prefix("PATH=").unwrap();
+        assert!(path.split(':').any(|folder| folder == "/usr/local/bin"), "{path}");
+    }
+
+    #[test]
+    fn the_dockerfile_makes_the_same_image() {
+        let text = include_str!("../../manifests/image/Dockerfile");
+        assert!(text.contains(&format!("\nENV {PATH}\n")), "{text}");
+        assert!(text.contains(&format!("\nENTRYPOINT [\"/{PROGRAM}\"]\n")), "{text}");
+    }
+
+    #[test]
+    fn the_manifests_name_the_image_of_this_version() {
+        let text = include_str!("../../manifests/daemonset.yaml");
+        assert_eq!(text.matches(&format!("image: {USUAL_TAG}\n")).count(), text.matches("image: ").count());
+        let version = env!("CARGO_PKG_VERSION");
+        let text = include_str!("../../manifests/kustomization.yaml");
+        assert!(text.contains(&format!("newTag: \"{version}\"\n")), "{text}");
+    }
 }

@@ -11,7 +11,6 @@ use crate::janitor::Janitor;
 use crate::workspace::Workspace;
 
 const NAME: &str = "kube-ipvs-e2e";
-const IMAGE: &str = "kube-ipvs:latest";
 /// kind's own, of both families; `manifests/kind.yaml` leaves them as they are.
 const POD_RANGES: &str = "10.244.0.0/16,fd00:10:244::/56";
 
@@ -24,7 +23,7 @@ pub(super) fn run(filter: Option<&str>) -> Result<()> {
     let directory = workspace.target.join("e2e");
     std::fs::create_dir_all(&directory)?;
     let kubeconfig = directory.join("kubeconfig");
-    let image = image::make(&workspace, IMAGE)?;
+    let image = image::make(&workspace, image::USUAL_TAG)?;
     let janitor = Janitor::new(&deletion())?;
     for words in creation(&workspace.root.join("manifests"), &kubeconfig, &image.archive) {
         execute(&words)?;
