@@ -1,6 +1,7 @@
 //! `cargo xtask e2e`: what users run, on a real API server or a real cluster.
 
 mod cluster;
+mod conformance;
 mod envtest;
 mod kind;
 mod scenarios;
@@ -27,6 +28,9 @@ pub(crate) struct E2e {
     /// and deleted
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// A Kubernetes release's e2e.test, to run its own tests of Services on that cluster instead of our scenarios
+    #[arg(long, value_name = "PATH", requires = "kubeconfig")]
+    e2e_test: Option<PathBuf>,
     /// The bench's kernel for envtest: a package, or a directory with boot/vmlinuz* and lib/modules/*
     #[arg(long, value_name = "PACKAGE")]
     kernel: Option<String>,
@@ -42,6 +46,11 @@ enum Kind {
 
 pub(crate) fn run(args: &E2e) -> Result<ExitCode> {
     let filter = args.filter.as_deref();
+    if let (Some(kubeconfig), Some(e2e_test)) = (&args.kubeconfig, &args.e2e_test) {
+        tools::ensure_all(&[tools::KUBECTL], is_installed)?;
+        conformance::run(kubeconfig, e2e_test, filter)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match (args.cluster, &args.kubeconfig) {
         (Some(Kind::Envtest), _) => envtest::run(args)?,
         (_, Some(kubeconfig)) => {
