@@ -247,6 +247,7 @@ impl Configuration {
         config.scoped_arp = self.own.scoped_arp;
         config.scheduler = self.ipvs.scheduler.0;
         config.exclude_cidrs = self.ipvs.exclude_cidrs.0.clone();
+        config.allow_external_ips = self.feature_gates.allow_service_external_ips();
         config.external_ip_ranges = self.own.external_ip_ranges.0.clone();
         config.reserved_ports = self.own.reserved_ports.0.clone();
         config.max_virtual_servers = self.own.max_virtual_servers.get() as usize;

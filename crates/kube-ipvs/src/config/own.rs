@@ -1,8 +1,6 @@
 use clap::ArgAction;
 
-use super::{
-    AnnotationPolicy, Annotations, ExternalIpRanges, GoDuration, PortRanges, Whole, boolean,
-};
+use super::{AnnotationPolicy, Annotations, ExternalIpRanges, GoDuration, PortRanges, Whole, boolean};
 
 /// What kube-proxy does not have. These are flags only, and count beside a file too.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
