@@ -66,7 +66,11 @@ portRange: ""
 showHiddenMetricsForVersion: ""
 winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", rootHnsEndpointName: "", sourceVip: ""}
 "#,
-        expect![[r#""#]],
+        expect![[r#"
+            hostnameOverride: node-1
+            clusterCIDR: 10.244.0.0/16
+            kubeconfig: /var/lib/kube-proxy/kubeconfig.conf
+        "#]],
     );
 }
 
@@ -92,7 +96,13 @@ mode: ipvs
 ipvs: {strictARP: true}
 ---
 "#,
-        expect![[r#""#]],
+        expect![[r#"
+            hostnameOverride: node-1
+            strictARP: true
+            without effect: the document InitConfiguration
+            without effect: the document ClusterConfiguration
+            without effect: the document KubeletConfiguration
+        "#]],
     );
 }
 
@@ -136,7 +146,18 @@ featureGates:
   RotateKubeletServerCertificate: true
   NodeSwap: true
 "#,
-        expect![[r#""#]],
+        expect![[r#"
+            hostnameOverride: node-1
+            featureGates:
+            NodeSwap: true
+            RotateKubeletServerCertificate: true
+            clusterCIDR: 10.233.64.0/18
+            strictARP: true
+            without effect: configSyncPeriod
+            without effect: iptables.syncPeriod
+            without effect: the feature gate NodeSwap
+            without effect: the feature gate RotateKubeletServerCertificate
+        "#]],
     );
 }
 
@@ -148,7 +169,19 @@ fn kops() {
          --conntrack-max-per-core=131072 --feature-gates=AllAlpha=false,WatchListClient=true --hostname-override=i-0abc \
          --kubeconfig=/var/lib/kube-proxy/kubeconfig --oom-score-adj=-998 --proxy-mode=ipvs --v=2",
         "",
-        expect![[r#""#]],
+        expect![[r#"
+            hostnameOverride: i-0abc
+            featureGates:
+            AllAlpha: false
+            WatchListClient: true
+            clusterCIDR: 100.96.0.0/11
+            maxPerCore: 131072
+            kubeconfig: /var/lib/kube-proxy/kubeconfig
+            oomScoreAdj: -998
+            verbosity: 2
+            without effect: the feature gate AllAlpha
+            without effect: the feature gate WatchListClient
+        "#]],
     );
 }
 
@@ -159,7 +192,15 @@ fn kops_with_klog_s_flags() {
         "/usr/local/bin/kube-proxy --cluster-cidr=100.96.0.0/11 --ipvs-scheduler=lc --proxy-mode=ipvs --v=2 \
          --resource-container= --logtostderr=false --alsologtostderr --log-file=/var/log/kube-proxy.log",
         "",
-        expect![[r#""#]],
+        expect![[r#"
+            clusterCIDR: 100.96.0.0/11
+            scheduler: lc
+            verbosity: 2
+            warning: --log-file has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
+            warning: --resource-container has no effect: the container runtime places the process in its cgroup
+            warning: --alsologtostderr has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
+            warning: --logtostderr has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
+        "#]],
     );
 }
 
@@ -172,7 +213,18 @@ fn a_static_pod_without_a_path() {
          --kubeconfig=/var/lib/rancher/rke2/agent/kubeproxy.kubeconfig --proxy-mode=ipvs \
          --nodeport-addresses=primary --nodeport-addresses=localhost",
         "",
-        expect![[r#""#]],
+        expect![[r#"
+            hostnameOverride: node-1
+            nodePortAddresses:
+            - primary
+            - localhost
+            clusterCIDR: 10.42.0.0/16
+            maxPerCore: 0
+            tcpEstablishedTimeout: 0s
+            tcpCloseWaitTimeout: 0s
+            kubeconfig: /var/lib/rancher/rke2/agent/kubeproxy.kubeconfig
+            healthzBindAddress: 127.0.0.1:10256
+        "#]],
     );
 }
 
@@ -192,7 +244,14 @@ oomScoreAdj: -998
 portRange: ""
 udpIdleTimeout: 250ms
 "#,
-        expect![[r#""#]],
+        expect![[r#"
+            kubeconfig: /var/lib/kube-proxy/kubeconfig
+            metricsBindAddress: 0.0.0.0:10249
+            oomScoreAdj: -998
+            verbosity: 2
+            warning: CONFIG: udpIdleTimeout has no effect: it was of the userspace mode, which is gone
+            without effect: configSyncPeriod
+        "#]],
     );
 }
 
@@ -203,7 +262,14 @@ fn a_unit_of_systemd() {
         "/usr/local/bin/kube-proxy --logtostderr=true --v=2 --kubeconfig=/etc/kubernetes/kube-proxy.kubeconfig \
          --cluster-cidr=10.244.0.0/16 --proxy-mode=ipvs --masquerade-all=true --ipvs-min-sync-period=5s",
         "",
-        expect![[r#""#]],
+        expect![[r#"
+            clusterCIDR: 10.244.0.0/16
+            minSyncPeriod: 5s
+            masqueradeAll: true
+            kubeconfig: /etc/kubernetes/kube-proxy.kubeconfig
+            verbosity: 2
+            warning: --logtostderr has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
+        "#]],
     );
 }
 
@@ -211,9 +277,15 @@ fn a_unit_of_systemd() {
 fn what_is_refused_is_named() {
     let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
     let refused = [
-        ("mode: iptables\n", expect![[r#""#]]),
-        ("mode: nftables\n", expect![[r#""#]]),
-        ("featureGates: {ServiceAwsome: true}\n", expect![[r#""#]]),
+        ("mode: iptables\n", expect![[r#"
+            refused: CONFIG: mode: "iptables" is not what kube-ipvs does: allowed is ipvs, or nothing
+        "#]]),
+        ("mode: nftables\n", expect![[r#"
+            refused: CONFIG: mode: "nftables" is not what kube-ipvs does: allowed is ipvs, or nothing
+        "#]]),
+        ("featureGates: {ServiceAwsome: true}\n", expect![[r#"
+            refused: CONFIG: featureGates: unrecognized feature gate "ServiceAwsome": kube-proxy 1.36 does not know it either; correct or remove it
+        "#]]),
     ];
     for (fields, expected) in refused {
         check("kube-proxy --config=CONFIG", &format!("{head}{fields}"), expected);

@@ -140,6 +140,9 @@ portRange: 1-2
             nodePortAddresses:
             - 192.168.0.0/16
             - fd01::/64
+            featureGates:
+            AllowServiceExternalIPs: false
+            WinDSR: true
             detectLocalMode: NodeCIDR
             clusterCIDR: 10.244.0.0/16,fd00::/48
             bridgeInterface: cni0
@@ -249,6 +252,9 @@ fn wrong_values_are_named_by_their_paths() {
         clientConnection.qps: this is string "fast": it must be a number
         logging.format: "xml" is not a format of logs: allowed are text and json
         hostnameOverride: "a_b" is not the name of a node: allowed are letters, digits, '-' and '.', at most 253
+        featureGates: unrecognized feature gate "AllowServiceExternalIP": kube-proxy 1.36 does not know it either; correct or remove it
+        featureGates.WinDSR: this is integer `1`: it must be true or false
+        nodePortAddresses: "secondary" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64; or primary, localhost, all
     "#]].assert_eq(&said);
 }
 

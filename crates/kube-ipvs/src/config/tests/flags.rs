@@ -310,8 +310,8 @@ fn refusals_name_the_flag_and_what_is_allowed() {
     expect![[r#"
         error: invalid value '10.0.0.0/33' for '--cluster-cidr <CIDR[,CIDR]>': "10.0.0.0/33" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
         error: invalid value '10.0.0.0/8,11.0.0.0/8' for '--cluster-cidr <CIDR[,CIDR]>': at most one IPv4 and one IPv6 range are allowed
-        error: invalid value 'primary,10.0.0.0/8' for '--nodeport-addresses <CIDR[,CIDR...]|primary>': `primary` stands alone: it cannot be mixed with ranges
-        error: invalid value 'secondary' for '--nodeport-addresses <CIDR[,CIDR...]|primary>': "secondary" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64; or `primary`
+        error: invalid value 'AllowServiceExternalIP=false' for '--feature-gates <GATE=BOOL[,...]>': unrecognized feature gate "AllowServiceExternalIP": kube-proxy 1.36 does not know it either; correct or remove it
+        error: invalid value 'secondary' for '--nodeport-addresses <CIDR|primary|localhost|all[,...]>': "secondary" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64; or primary, localhost, all
         error: invalid value 'random' for '--ipvs-scheduler <NAME>': "random" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos
         error: invalid value '10.0.0.1' for '--ipvs-exclude-cidrs <CIDR[,CIDR...]>': "10.0.0.1" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
         error: invalid value '30' for '--ipvs-sync-period <DURATION>': "30" has no unit: allowed are ns, us, ms, s, m and h, as in 30s

@@ -93,8 +93,8 @@ fn shapes_of_ports() {
     check(
         [service(&format!("ports:{}", "\n- port: 80".repeat(20_001)))],
         expect![[r#"
-        f.yaml:7:3: Service default/web: spec.ports: too many entries: at most 20000 are allowed
-    "#]],
+            f.yaml:7:5: Service default/web: spec.ports: too many entries: at most 20000 are allowed
+        "#]],
     );
 }
 

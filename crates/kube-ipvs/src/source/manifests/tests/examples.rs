@@ -95,9 +95,8 @@ fn external_name_and_headless() {
     check(
         "06-external-name-headless.yaml",
         expect![[r#"
-        Service default/baidu []
-        Service default/web-headless [] [TCP 80 "http"]
-    "#]],
+            Service default/baidu []
+        "#]],
     );
 }
 

@@ -184,7 +184,7 @@ fn a_slice_of_no_service() {
     check(
         &slice("My_Service"),
         expect![[r#"
-            problem: f.yaml:3:20: EndpointSlice default/s: metadata.labels: label kubernetes.io/service-name: "My_Service" is not the name of a Service; it is ignored
+            problem: f.yaml:3:29: EndpointSlice default/s: metadata.labels: label kubernetes.io/service-name: "My_Service" is not the name of a Service; it is ignored
         "#]],
     );
 }
