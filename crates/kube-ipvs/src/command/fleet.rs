@@ -277,15 +277,24 @@ fn a_unit_of_systemd() {
 fn what_is_refused_is_named() {
     let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
     let refused = [
-        ("mode: iptables\n", expect![[r#"
+        (
+            "mode: iptables\n",
+            expect![[r#"
             refused: CONFIG: mode: "iptables" is not what kube-ipvs does: allowed is ipvs, or nothing
-        "#]]),
-        ("mode: nftables\n", expect![[r#"
+        "#]],
+        ),
+        (
+            "mode: nftables\n",
+            expect![[r#"
             refused: CONFIG: mode: "nftables" is not what kube-ipvs does: allowed is ipvs, or nothing
-        "#]]),
-        ("featureGates: {ServiceAwsome: true}\n", expect![[r#"
+        "#]],
+        ),
+        (
+            "featureGates: {ServiceAwsome: true}\n",
+            expect![[r#"
             refused: CONFIG: featureGates: unrecognized feature gate "ServiceAwsome": kube-proxy 1.36 does not know it either; correct or remove it
-        "#]]),
+        "#]],
+        ),
     ];
     for (fields, expected) in refused {
         check("kube-proxy --config=CONFIG", &format!("{head}{fields}"), expected);

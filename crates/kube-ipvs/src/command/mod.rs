@@ -85,7 +85,7 @@ struct Source {
 
 /// What is followed.
 enum World {
-    Manifests(ManifestSource),
+    Manifests(Box<ManifestSource>),
     Kubernetes(Box<KubernetesSource>),
 }
 
@@ -117,7 +117,7 @@ impl Source {
         let annotations = configuration.own.annotation_policy();
         if let Some(folder) = &self.manifests {
             let manifests = ManifestSource::open(folder)?.with_annotations(annotations);
-            return Ok(World::Manifests(manifests));
+            return Ok(World::Manifests(manifests.into()));
         }
         let node = configuration.hostname_override.resolve()?;
         let open = KubernetesSource::open(&configuration.client_connection, &node);

@@ -72,7 +72,7 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     match world {
         World::Manifests(manifests) => {
             follow("manifests", to_owner, move |owner| {
-                manifests::follow(manifests, |changes| deliver(owner, &inbox, changes));
+                manifests::follow(*manifests, |changes| deliver(owner, &inbox, changes));
                 Ok(())
             })?;
         }

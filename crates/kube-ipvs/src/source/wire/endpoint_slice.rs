@@ -146,11 +146,8 @@ impl EndpointSlice {
             return Ok(ConvertedSlice::Ignored(id, "it has no label kubernetes.io/service-name"));
         };
         if !is_label(service) {
-            let message = format!(
-                "label {SERVICE_NAME}: {} is not the name of a Service; it is ignored",
-                quoted(service)
-            );
-            remarks.ignored.extend([Invalid::new("metadata.labels", message)]);
+            let message = format!("label {SERVICE_NAME}: {} is not the name of a Service", quoted(service));
+            remarks.left_out.extend([Invalid::new("metadata.labels", message)]);
             return Ok(ConvertedSlice::Ignored(id, "its Service cannot exist"));
         }
         if meta.label(HEADLESS).is_some() {

@@ -30,9 +30,10 @@ impl AnnotationPolicy {
         if self.annotations != Annotations::Off {
             return None;
         }
-        let endpoints = slice.endpoints.iter_mut();
-        let weights = endpoints.map(|endpoint| replace(&mut endpoint.weight, 1));
-        let is_refused = weights.fold(false, |refused, weight| refused || weight != 1);
+        let mut is_refused = false;
+        for endpoint in &mut slice.endpoints {
+            is_refused |= replace(&mut endpoint.weight, 1) != 1;
+        }
         is_refused.then(|| invalid(WEIGHT, self.refusal()))
     }
 

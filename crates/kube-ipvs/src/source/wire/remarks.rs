@@ -12,7 +12,7 @@ const LONGEST_VALUE: usize = 64;
 /// What an operator is to know of an object that is followed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remarks {
-    /// Annotations and labels that count for nothing.
+    /// Annotations that count for nothing.
     pub ignored: Reasons,
     /// Parts that no node can have. A file with one of these is not followed.
     pub left_out: Reasons,

@@ -231,7 +231,10 @@ fn what_the_operator_does_not_allow() {
         "max-drain-time: 48h",
     ]);
     let files = [service, slice("weight: \"5\"")];
-    check_with(Annotations::Safe, &files, expect![[r#"
+    check_with(
+        Annotations::Safe,
+        &files,
+        expect![[r#"
         Service default/web [10.96.0.1] [TCP 80 ""] chooses hash_on: Some(Address), hash_fallback: Some(false), local_weight: 10, node_weights: {"big-1": 4
         problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: is longer than --drain-cap, 24h0m0s, which counts instead; it is ignored
         problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: this node allows it only with --annotations=all, and has safe; it is ignored
@@ -239,8 +242,12 @@ fn what_the_operator_does_not_allow() {
         problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/udp-scheduling: this node allows it only with --annotations=all, and has safe; it is ignored
         Slice default/web-1 of default/web IPv4
           10.0.0.1 ready serving weight 5
-    "#]]);
-    check_with(Annotations::Off, &files, expect![[r#"
+    "#]],
+    );
+    check_with(
+        Annotations::Off,
+        &files,
+        expect![[r#"
         Service default/web [10.96.0.1] [TCP 80 ""]
         problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: is longer than --drain-cap, 24h0m0s, which counts instead; it is ignored
         problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: no annotation counts on this node (--annotations=off); it is ignored
@@ -253,23 +260,32 @@ fn what_the_operator_does_not_allow() {
         Slice default/web-1 of default/web IPv4
           10.0.0.1 ready serving
         problem: f.yaml:4:16: EndpointSlice default/web-1: metadata.annotations: annotation kube-ipvs.io/weight: no annotation counts on this node (--annotations=off); it is ignored
-    "#]]);
-    check_with(Annotations::All, &files, expect![[r#"
+    "#]],
+    );
+    check_with(
+        Annotations::All,
+        &files,
+        expect![[r#"
         Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("fo")), hash_on: Some(Address), hash_fallback: Some(false), udp_scheduling: OneWayDatagram, forwarding: Gue(6080), local_weight: 10, node_weights: {"big-1": 4
         problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: is longer than --drain-cap, 24h0m0s, which counts instead; it is ignored
         Slice default/web-1 of default/web IPv4
           10.0.0.1 ready serving weight 5
-    "#]]);
+    "#]],
+    );
     let safe =
         ["rr", "wrr", "lc", "wlc", "sh", "mh"].map(|name| self::service(&[&format!("scheduler: {name}")]));
-    check_with(Annotations::Safe, safe, expect![[r#"
+    check_with(
+        Annotations::Safe,
+        safe,
+        expect![[r#"
         Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("rr"))
         Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("wrr"))
         Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("lc"))
         Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("wlc"))
         Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("sh"))
         Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("mh"))
-    "#]]);
+    "#]],
+    );
 }
 
 /// An object of the largest size that the API takes costs no more lines than one with a few mistakes.

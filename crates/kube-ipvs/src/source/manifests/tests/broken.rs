@@ -267,6 +267,12 @@ fn fields_of_slices() {
             f.yaml:10:3: EndpointSlice default/web-1: ports[1]: "" is the name of an earlier port too
         "#]],
     );
+    check(
+        [slice("addressType: IPv4\n").replace("name: web\n", "name: Web!\n")],
+        expect![[r#"
+        f.yaml:6:5: EndpointSlice default/web-1: metadata.labels: label kubernetes.io/service-name: "Web!" is not the name of a Service
+    "#]],
+    );
     let numbers = ["0", "70000", "-1", "http"];
     check(
         numbers.map(|number| {

@@ -171,24 +171,6 @@ fn slices_of_no_concern() {
     );
 }
 
-/// A slice whose label is the name of no Service belongs to none that can exist.
-#[test]
-fn a_slice_of_no_service() {
-    let slice = |name: &str| {
-        format!(
-            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-             metadata: {{name: s, labels: {{kubernetes.io/service-name: {name}}}}}\n\
-             addressType: IPv4\nendpoints: [{{addresses: [10.0.0.1]}}]\n"
-        )
-    };
-    check(
-        &slice("My_Service"),
-        expect![[r#"
-            problem: f.yaml:3:29: EndpointSlice default/s: metadata.labels: label kubernetes.io/service-name: "My_Service" is not the name of a Service; it is ignored
-        "#]],
-    );
-}
-
 /// As kube-proxy, which does not even ask the API server for these.
 #[test]
 fn services_of_another_proxy_and_headless_ones() {
