@@ -1,5 +1,7 @@
 //! The program as it is started, as far as no kernel and no API server is needed.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     os::unix::fs::symlink,

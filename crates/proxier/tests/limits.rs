@@ -44,7 +44,7 @@ fn slice(service: &Service) -> EndpointSlice {
         service: service.id.clone(),
         family: Family::V4,
         ports: service.ports.iter().map(port).collect(),
-        endpoints: ["10.244.1.2", "10.244.1.3"].map(|address| endpoint(address)).into(),
+        endpoints: ["10.244.1.2", "10.244.1.3"].map(endpoint).into(),
     }
 }
 

@@ -24,12 +24,15 @@ impl std::fmt::Display for EndpointAddress {
 /// The endpoints of a Service in one family, by port: each slice is looked at once, however many ports there are.
 #[derive(Debug)]
 pub struct Endpoints<'a> {
-    targets: HashMap<(&'a str, Protocol), Vec<(PortNumber, &'a [Endpoint])>>,
+    targets: HashMap<(&'a str, Protocol), Vec<Target<'a>>>,
 }
+
+/// A target port, and who listens there.
+type Target<'a> = (PortNumber, &'a [Endpoint]);
 
 impl<'a> Endpoints<'a> {
     pub(super) fn new(slices: impl Iterator<Item = &'a EndpointSlice>, family: Family) -> Self {
-        let mut targets: HashMap<_, Vec<_>> = HashMap::default();
+        let mut targets: HashMap<_, Vec<Target<'a>>> = HashMap::default();
         for slice in slices.filter(|slice| slice.family == family) {
             for EndpointPort { name, protocol, port } in &slice.ports {
                 targets.entry((&**name, *protocol)).or_default().push((*port, &slice.endpoints[..]));
