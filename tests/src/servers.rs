@@ -85,8 +85,8 @@ impl Server {
     pub fn close_listener(&mut self) {
         self.listening.store(false, Ordering::SeqCst);
         for (socket, _) in &self.threads {
-            // It wakes the thread that waits there, except for SCTP. A UDP socket has no peer: the call fails, and wakes
-            // its thread all the same.
+            // It wakes the thread that waits there, except for SCTP. A UDP socket has no peer: the call fails, and
+            // wakes its thread all the same.
             let _ = socket.shutdown(Shutdown::Both);
         }
         for (_, thread) in self.threads.drain(..) {

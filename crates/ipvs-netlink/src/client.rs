@@ -69,8 +69,8 @@ impl Client {
         Self::with_socket(Socket::open_in(Protocol::Generic, namespace)?)
     }
 
-    /// Looks again for the number by which the kernel knows IPVS. It is another one after the module `ip_vs` was removed
-    /// and loaded, and what is asked by the old one is refused.
+    /// Looks again for the number by which the kernel knows IPVS. It is another one after the module `ip_vs` was
+    /// removed and loaded, and what is asked by the old one is refused.
     ///
     /// # Errors
     ///

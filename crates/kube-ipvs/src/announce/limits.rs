@@ -13,8 +13,8 @@ pub(super) struct Budget {
 
 /// The budgets of one object, of all objects of one namespace, and of all namespaces.
 ///
-/// A tenant can use up the budget of their namespace. What has no namespace, such as the Node, has the first budget only:
-/// nothing that a namespace holds can use it up.
+/// A tenant can use up the budget of their namespace. What has no namespace, such as the Node, has the first budget
+/// only: nothing that a namespace holds can use it up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budgets {
     pub(super) object: Budget,

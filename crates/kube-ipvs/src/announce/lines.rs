@@ -30,6 +30,11 @@ pub struct Line {
 }
 
 impl Line {
+    fn new(level: Level, text: &str) -> Self {
+        let rest = format!(" … ({} bytes in all)", text.len());
+        Self { level, text: cut(text, LONGEST, &rest).into_owned() }
+    }
+
     /// Writes it.
     pub fn log(&self) {
         match self.level {
@@ -64,6 +69,11 @@ impl Lines {
     pub fn problems(&mut self, problems: &[Problem], now: Duration) -> Vec<Line> {
         let mut lines = Vec::new();
         for problem in problems {
+            // A file is the operator's own, who writes and reads.
+            if problem.place.is_some() {
+                lines.push(Line::new(Level::ERROR, &problem.to_string()));
+                continue;
+            }
             let object = (&problem.path, &problem.object);
             let namespace = problem.object.as_deref().and_then(namespace);
             lines.extend(self.line(Level::ERROR, &object, namespace, now, || problem.to_string()));
@@ -102,9 +112,7 @@ impl Lines {
             self.left_out += 1;
             return None;
         }
-        let text = text();
-        let rest = format!(" … ({} bytes in all)", text.len());
-        Some(Line { level, text: cut(&text, LONGEST, &rest).into_owned() })
+        Some(Line::new(level, &text()))
     }
 
     /// How many budgets are kept.

@@ -1,6 +1,6 @@
 //! Under the name of go-runner (kube-log-runner), by which kops and others start kube-proxy: its flags say where the
-//! log goes, and the rest of its command line is kube-proxy's. Both are this program, so it goes on as kube-proxy in the
-//! same process.
+//! log goes, and the rest of its command line is kube-proxy's. Both are this program, so it goes on as kube-proxy in
+//! the same process.
 
 use std::{
     ffi::{OsStr, OsString},

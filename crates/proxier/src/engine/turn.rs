@@ -34,8 +34,8 @@ pub struct Turn {
 }
 
 impl Engine {
-    /// The Services that changes of a turn are for, those that are gone included. Some changes are for none: addresses of
-    /// pods, ranges of ClusterIPs.
+    /// The Services that changes of a turn are for, those that are gone included. Some changes are for none: addresses
+    /// of pods, ranges of ClusterIPs.
     pub fn services_of<'a>(&'a self, turn: &'a Turn) -> BTreeSet<&'a ServiceId> {
         let mut services = BTreeSet::new();
         let about = |change: &Change| (change.key(), change.address());

@@ -66,8 +66,8 @@ impl Addresses {
         self.find().map(drop)
     }
 
-    /// Up, it would have routes of its own, ask for neighbours and listen to routers. The kernel takes its IPv6 addresses
-    /// off with that; they are bound again by the comparison that follows.
+    /// Up, it would have routes of its own, ask for neighbours and listen to routers. The kernel takes its IPv6
+    /// addresses off with that; they are bound again by the comparison that follows.
     fn set_down(&mut self) -> Result<(), Error> {
         let mut device = LinkMessage::default();
         device.header.index = self.index;
