@@ -43,7 +43,7 @@ pub(crate) fn patience_of_scenario() -> Duration {
 }
 
 /// Repeats `check` until it succeeds. Fails with the last error once every try of a long time has failed with the same
-/// one, or after [`RESTLESS`]: while the error still changes, the fact may still come.
+/// one, or after fifteen minutes: while the error still changes, the fact may still come.
 pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     let (mut seen, mut since, mut looks) = (String::new(), start, 0);
