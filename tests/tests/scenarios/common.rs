@@ -63,17 +63,11 @@ pub(crate) fn metric(node: &Namespace, name: &str) -> Result<f64> {
     Ok(value.with_context(|| format!("no {name}"))?.parse()?)
 }
 
-/// How many turns the daemon has taken.
-const TURNS: &str = r#"kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}"#;
-
-/// Waits until the daemon of a node has taken its first turn. It asks for metrics: a scrape waits for the end of a turn
-/// and does not slow it down, as listing the kernel's tables would.
+/// Waits until the daemon of a node has everything in the kernel for the first time. It asks the daemon: that does not
+/// slow it down, as listing the kernel's tables would.
 pub(crate) fn await_first_turn(node: &Namespace) -> Result<()> {
-    eventually(|| node.connect(Transport::Tcp, "127.0.0.1:10249").map(drop))?;
-    eventually(|| {
-        ensure!(metric(node, TURNS)? >= 1.0, "no turn has ended");
-        Ok(())
-    })
+    eventually(|| node.connect(Transport::Tcp, "127.0.0.1:10256").map(drop))?;
+    eventually(|| node.run("curl", &["-sSf", "http://127.0.0.1:10256/readyz"]).map(drop))
 }
 
 /// Fails unless the answers go round: every name comes once before any comes again.

@@ -14,7 +14,9 @@ use crate::{
 impl Nft {
     /// Makes the set what it should be.
     pub(in crate::linux) fn set_gateways(&mut self, all: &BTreeSet<IpAddr>) -> Result<(), Error> {
-        for family in Family::ALL {
+        let is_there = |family: &Family| *family == Family::V4 || self.without_v6.is_none();
+        let families: Vec<Family> = Family::ALL.into_iter().filter(is_there).collect();
+        for family in families {
             let wanted = all.iter().copied().filter(|address| Family::of(*address) == family).collect();
             let known = self.gateways(family)?;
             if known == wanted {
