@@ -259,6 +259,14 @@ impl Namespace {
     pub fn curl(&self, url: &str) -> Result<String> {
         Ok(self.run("curl", &["-sS", "--max-time", &time_out(), url])?.trim_end().to_owned())
     }
+
+    /// The value of a metric of the daemon here, given with its labels.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let metrics = self.curl("http://127.0.0.1:10249/metrics")?;
+        let values = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+        let value = values.filter(|(found, _)| *found == name).map(|(_, value)| value).next();
+        Ok(value.with_context(|| format!("no {name}"))?.parse()?)
+    }
 }
 
 /// Parses `10.0.0.1:80` or `[fd00::1]:80`.

@@ -1,6 +1,6 @@
 //! What several scenarios share: the Service `web` with three pods on two nodes.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use scenarios::{Cluster, ClusterBuilder, Namespace, Server, Service, Slice, Transport, eventually};
 
 /// The pods of `web` and one more, `visitor`, on a node without any of them.
@@ -53,14 +53,6 @@ pub(crate) fn await_web(cluster: &Cluster, node: &str) -> Result<()> {
     let reals = web_reals();
     let reals: Vec<&str> = reals.iter().map(String::as_str).collect();
     cluster.at(node)?.await_serving(WEB, &reals)
-}
-
-/// What the daemon of a node tells of itself: the value of a metric, given with its labels.
-pub(crate) fn metric(node: &Namespace, name: &str) -> Result<f64> {
-    let metrics = node.curl("http://127.0.0.1:10249/metrics")?;
-    let values = metrics.lines().filter_map(|line| line.rsplit_once(' '));
-    let value = values.filter(|(found, _)| *found == name).map(|(_, value)| value).next();
-    Ok(value.with_context(|| format!("no {name}"))?.parse()?)
 }
 
 /// Waits until the daemon of a node has everything in the kernel for the first time. It asks the daemon: that does not

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Load, Namespace, TestResult, VIP_DEVICE, eventually, scenario, throughout};
 
 use crate::{
-    common::{WEB_ADDRESS, all_web, await_web, deploy_web, metric, web_cluster, web_service, web_slice},
+    common::{WEB_ADDRESS, all_web, await_web, deploy_web, web_cluster, web_service, web_slice},
     restart::{await_repaired, drift, everything},
 };
 
@@ -90,7 +90,7 @@ fn own_changes_are_no_drift() -> TestResult {
         let _proxy = cluster.start_proxy(NODE, &FLAGS)?;
         await_web(cluster, NODE)?;
         cluster.await_settled(NODE, &[])?;
-        let before = metric(node, READING)?;
+        let before = node.metric(READING)?;
         for pods in [&["web-1"][..], &["web-2", "web-3"], &[], &all_web()] {
             cluster.manifests.write("web-slice", &web_slice(pods))?;
             cluster.await_settled(NODE, &[])?;
@@ -101,7 +101,7 @@ fn own_changes_are_no_drift() -> TestResult {
         node.await_vips(&["10.96.0.80"])?;
         cluster.await_settled(NODE, &[])?;
         throughout(Duration::from_secs(3), || {
-            let after = metric(node, READING)?;
+            let after = node.metric(READING)?;
             ensure!(after == before, "the kernel was read: {after} s of reading, {before} s before");
             Ok(())
         })

@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use scenarios::{Cluster, Service, TestResult, eventually, scenario, throughout};
 
-use crate::common::metric;
-
 fn service(name: &str, ip: &str) -> Service {
     Service::new(name).cluster_ip(ip).port(80)
 }
@@ -24,10 +22,10 @@ fn the_second_change_waits() -> TestResult {
         let proxy =
             cluster.start_proxy("node-1", &["--ipvs-min-sync-period=24h", "--ipvs-sync-period=24h"])?;
         node.await_vips(&["10.96.0.1"])?;
-        let before = eventually(|| metric(node, HEARD))?;
+        let before = eventually(|| node.metric(HEARD))?;
         cluster.manifests.write("b", &service("b", "10.96.0.2"))?;
         eventually(|| {
-            ensure!(metric(node, HEARD)? > before, "it has not heard of it");
+            ensure!(node.metric(HEARD)? > before, "it has not heard of it");
             Ok(())
         })?;
         // Without the flag it would be there as soon as it is heard of.
