@@ -9,7 +9,8 @@ use std::net::TcpStream;
 pub(super) struct Request {
     pub(super) path: String,
     pub(super) query: BTreeMap<String, String>,
-    pub(super) token: Option<String>,
+    /// By their names in lower case; of several of one name all values, with commas between.
+    pub(super) headers: BTreeMap<String, String>,
     /// What is posted; `None` where something is asked for.
     pub(super) posted: Option<Vec<u8>>,
 }
@@ -22,6 +23,10 @@ impl Request {
 
     pub(super) fn is_set(&self, name: &str) -> bool {
         matches!(self.parameter(name), Some("true" | "1"))
+    }
+
+    pub(super) fn token(&self) -> Option<&str> {
+        self.headers.get("authorization")?.strip_prefix("Bearer ")
     }
 }
 
@@ -38,17 +43,21 @@ pub(super) fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Reque
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = pairs.map(|(name, value)| (decode(name), decode(value))).collect();
-    let mut request = Request { path: path.to_owned(), query, token: None, posted: None };
+    let mut request = Request { path: path.to_owned(), query, headers: BTreeMap::new(), posted: None };
     let mut length = 0;
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
         let Some((name, value)) = header.trim_end().split_once(':') else { break };
-        match name.to_ascii_lowercase().as_str() {
-            "authorization" => request.token = value.trim().strip_prefix("Bearer ").map(str::to_owned),
-            "content-length" => length = value.trim().parse().map_err(io::Error::other)?,
-            _ => {}
+        let (name, value) = (name.to_ascii_lowercase(), value.trim());
+        if name == "content-length" {
+            length = value.parse().map_err(io::Error::other)?;
         }
+        let values = request.headers.entry(name).or_default();
+        if !values.is_empty() {
+            values.push(',');
+        }
+        values.push_str(value);
     }
     if method == "POST" {
         let mut body = vec![0; length];
@@ -78,10 +87,12 @@ fn decode(text: &str) -> String {
 
 /// A whole answer.
 pub(super) fn answer(stream: &mut TcpStream, status: u16, body: &str) -> io::Result<()> {
-    let head = format!(
-        "HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
+    answer_with(stream, status, "Content-Type: application/json", body)
+}
+
+/// A whole answer with these headers.
+pub(super) fn answer_with(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> io::Result<()> {
+    let head = format!("HTTP/1.1 {status} Status\r\n{headers}\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all((head + body).as_bytes())
 }
 

@@ -31,6 +31,12 @@ pub enum Fault {
     Silence,
     /// It is answered as a watch that ends at once.
     EmptyWatch,
+    /// It is answered as a watch that says nothing and stays open.
+    Stalled,
+    /// It is refused in plain text, and may be tried again after so many seconds (429 with `Retry-After`).
+    Busy(u32),
+    /// A gateway before the server refuses it, in JSON of its own.
+    Gateway,
 }
 
 /// What the server knows of streaming lists (`sendInitialEvents`).
@@ -47,8 +53,8 @@ pub enum StreamingLists {
 #[derive(Debug)]
 struct State {
     store: Store,
-    /// Every request so far, with its token.
-    requests: Vec<(String, Option<String>)>,
+    /// Every request so far, with its headers.
+    requests: Vec<(String, BTreeMap<String, String>)>,
     /// The Events that were made.
     events: Vec<serde_json::Value>,
     faults: VecDeque<Fault>,
@@ -58,9 +64,14 @@ struct State {
     tokens: BTreeSet<String>,
     forbidden: BTreeSet<Kind>,
     absent: BTreeSet<Kind>,
-    /// How often all connections were cut, and how often all watches have fallen silent.
+    /// How often all connections were cut, all watches have fallen silent, and all watches were ended.
     cuts: u64,
     silences: u64,
+    ends: u64,
+    /// Whether bookmarks of watches from a later version than the server's say that version.
+    tells_of_restore: bool,
+    /// How long lists pause after each kibibyte.
+    drip: Duration,
     /// How many of the next events are sent by half.
     half_events: u32,
     slowness: Duration,
@@ -132,6 +143,9 @@ impl ApiServer {
             absent: BTreeSet::new(),
             cuts: 0,
             silences: 0,
+            ends: 0,
+            tells_of_restore: false,
+            drip: Duration::ZERO,
             half_events: 0,
             slowness: Duration::ZERO,
             doubled: false,
@@ -194,6 +208,30 @@ impl ApiServer {
     pub fn compact(&self) {
         let mut state = self.shared.lock();
         state.store.compacted = state.store.revision();
+    }
+
+    /// The version of all that happened so far.
+    pub fn revision(&self) -> u64 {
+        self.shared.lock().store.revision()
+    }
+
+    /// Goes back to what it was at a version, as after a restore of etcd. Watches from a later version hear nothing
+    /// until its own is later still, as on real servers; if `tells`, they hear bookmarks.
+    pub fn restore(&self, revision: u64, tells: bool) {
+        self.set(|state| {
+            state.store.restore(revision);
+            state.tells_of_restore = tells;
+        });
+    }
+
+    /// Ends all watches in good order.
+    pub fn end_watches(&self) {
+        self.set(|state| state.ends += 1);
+    }
+
+    /// Sends lists slowly: pauses after each kibibyte.
+    pub fn drip(&self, pause: Duration) {
+        self.set(|state| state.drip = pause);
     }
 
     /// Lets this happen to the next requests, in the place of what else was to happen to them.
@@ -264,9 +302,19 @@ impl ApiServer {
         self.shared.lock().requests.iter().map(|(line, _)| line.clone()).collect()
     }
 
+    /// A header of each request so far, by its name in lower case.
+    pub fn headers(&self, name: &str) -> Vec<Option<String>> {
+        self.shared.lock().requests.iter().map(|(_, headers)| headers.get(name).cloned()).collect()
+    }
+
+    /// The same of the last request.
+    pub fn last_header(&self, name: &str) -> Option<String> {
+        self.headers(name).pop().flatten()
+    }
+
     /// The token of the last request.
     pub fn last_token(&self) -> Option<String> {
-        self.shared.lock().requests.last().and_then(|(_, token)| token.clone())
+        self.last_header("authorization")?.strip_prefix("Bearer ").map(str::to_owned)
     }
 
     /// Goes away: what is connected is closed, and nobody listens any more.

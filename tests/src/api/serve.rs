@@ -36,7 +36,7 @@ fn answer_all(shared: &Shared, mut stream: TcpStream) -> io::Result<Next> {
             let mut state = shared.lock();
             let verb = if request.posted.is_some() { "POST " } else { "" };
             let line = format!("{verb}{}?{}", request.path, join(&request));
-            state.requests.push((line, request.token.clone()));
+            state.requests.push((line, request.headers.clone()));
             state.faults.pop_front()
         };
         let next = match fault {
@@ -49,6 +49,24 @@ fn answer_all(shared: &Shared, mut stream: TcpStream) -> io::Result<Next> {
             Some(Fault::EmptyWatch) => {
                 http::begin(&mut stream)?;
                 http::end(&mut stream)?;
+                Next::Request
+            }
+            Some(Fault::Stalled) => {
+                http::begin(&mut stream)?;
+                Next::Silence
+            }
+            Some(Fault::Busy(seconds)) => {
+                let headers = format!("Content-Type: text/plain\r\nRetry-After: {seconds}");
+                http::answer_with(
+                    &mut stream,
+                    429,
+                    &headers,
+                    "Too many requests, please try again later.\n",
+                )?;
+                Next::Request
+            }
+            Some(Fault::Gateway) => {
+                http::answer(&mut stream, 503, "{\"message\": \"no healthy upstream\"}")?;
                 Next::Request
             }
             None => answer(shared, &request, &mut stream)?,
@@ -102,10 +120,10 @@ fn answer(shared: &Shared, request: &Request, stream: &mut TcpStream) -> io::Res
     }
     let refused = {
         let state = shared.lock();
-        let known = |token: &String| state.tokens.contains(token);
+        let known = |token: &str| state.tokens.contains(token);
         let kind = Kind::of_path(&request.path);
         match kind {
-            _ if !state.tokens.is_empty() && !request.token.as_ref().is_some_and(known) => Some(401),
+            _ if !state.tokens.is_empty() && !request.token().is_some_and(known) => Some(401),
             None => Some(404),
             Some(kind) if state.absent.contains(&kind) => Some(404),
             Some(kind) if state.forbidden.contains(&kind) => Some(403),
@@ -186,9 +204,17 @@ fn wrong_with_event(event: &Value, namespace: &str) -> Option<&'static str> {
 /// A list, in pages if it is asked for.
 fn list(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
     let selection = Selection::of(request);
-    let body = {
+    let (body, drip) = {
         let state = shared.lock();
-        let from_cache = request.parameter("resourceVersion") == Some("0");
+        let version = request.parameter("resourceVersion").and_then(|version| version.parse::<u64>().ok());
+        let current = state.store.revision();
+        if let Some(version) = version.filter(|version| *version > current) {
+            drop(state);
+            let message = format!("Too large resource version: {version}, current: {current}");
+            http::answer(stream, 504, &status(504, &message).to_string())?;
+            return Ok(Next::Request);
+        }
+        let from_cache = version == Some(0);
         let limit = request.parameter("limit").and_then(|limit| limit.parse().ok()).filter(|_| !from_cache);
         let token = request.parameter("continue").and_then(|token| token.split_once('/'));
         let (revision, skip) = match token {
@@ -215,9 +241,21 @@ fn list(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) 
             metadata["continue"] = json!(format!("{revision}/{end}"));
         }
         let (name, version, _) = kind.words();
-        json!({ "kind": format!("{name}List"), "apiVersion": version, "metadata": metadata, "items": items })
+        let list = format!("{name}List");
+        (json!({ "kind": list, "apiVersion": version, "metadata": metadata, "items": items }), state.drip)
     };
-    http::answer(stream, 200, &body.to_string())?;
+    let body = body.to_string();
+    if drip.is_zero() {
+        http::answer(stream, 200, &body)?;
+        return Ok(Next::Request);
+    }
+    http::begin(stream)?;
+    for piece in body.as_bytes().chunks(1024) {
+        http::chunk(stream, &String::from_utf8_lossy(piece))?;
+        // As slow as a test has asked for.
+        std::thread::sleep(drip);
+    }
+    http::end(stream)?;
     Ok(Next::Request)
 }
 
@@ -237,13 +275,13 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
     let limit = request.parameter("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(3600);
     // As long as the client wants it, as API servers do.
     let deadline = Instant::now() + Duration::from_secs(limit);
-    let (mut seen, first, gone, cuts, silences) = {
+    let (mut seen, first, gone, cuts, silences, ends, slowness) = {
         let state = shared.lock();
         let now = state.store.revision();
         let gone = from != 0 && from < state.store.compacted;
         let first = if from == 0 || with_list { state.store.all(kind) } else { Vec::new() };
         let seen = if from == 0 || with_list { now } else { from };
-        (seen, first, gone, state.cuts, state.silences)
+        (seen, first, gone, state.cuts, state.silences, state.ends, state.slowness)
     };
     http::begin(stream)?;
     if gone {
@@ -252,7 +290,12 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
         return Ok(Next::Request);
     }
     for (_, object) in first.iter().filter(|(_, object)| selection.has(object)) {
+        if Instant::now() >= deadline {
+            http::end(stream)?;
+            return Ok(Next::Request);
+        }
         http::chunk(stream, &line("ADDED", object))?;
+        std::thread::sleep(slowness);
     }
     if with_list && streaming == StreamingLists::Served {
         let annotations = json!({ "k8s.io/initial-events-end": "true" });
@@ -272,7 +315,7 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
                 if state.cuts != cuts {
                     return Ok(Next::Cut);
                 }
-                if now >= deadline {
+                if now >= deadline || state.ends != ends {
                     drop(state);
                     http::end(stream)?;
                     return Ok(Next::Request);
@@ -301,10 +344,14 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
             }
         }
         seen = revision;
-        if marked.elapsed() >= shared.lock().bookmark_every {
+        let (bookmark_every, revision, tells) = {
+            let state = shared.lock();
+            (state.bookmark_every, state.store.revision(), state.tells_of_restore)
+        };
+        if marked.elapsed() >= bookmark_every {
             marked = Instant::now();
-            if request.is_set("allowWatchBookmarks") {
-                http::chunk(stream, &bookmark(kind, seen, &json!({})))?;
+            if request.is_set("allowWatchBookmarks") && (seen <= revision || tells) {
+                http::chunk(stream, &bookmark(kind, seen.min(revision), &json!({})))?;
             }
         }
     }
