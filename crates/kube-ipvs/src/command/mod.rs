@@ -121,7 +121,11 @@ impl Source {
         }
         let node = configuration.hostname_override.resolve()?;
         let open = KubernetesSource::open(&configuration.client_connection, &node);
-        let limits = Limits { watch: configuration.own.watch_timeout.0, ..Limits::default() };
+        let limits = Limits {
+            watch: configuration.own.watch_timeout.0,
+            contact: configuration.own.out_of_contact_limit.if_set(),
+            ..Limits::default()
+        };
         let kubernetes = addresses::runtime()?.block_on(open)?;
         let kubernetes = kubernetes.with_limits(limits).with_annotations(annotations);
         Ok(World::Kubernetes(kubernetes.into()))

@@ -77,6 +77,7 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
             })?;
         }
         World::Kubernetes(kubernetes) => {
+            let kubernetes = kubernetes.with_contact(status.contact());
             let (for_events, of_version, published) =
                 (kubernetes.clone(), kubernetes.clone(), Arc::clone(&status));
             follow("events", sender.clone(), move |_| {

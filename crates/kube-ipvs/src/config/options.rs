@@ -27,6 +27,7 @@ const BESIDE_FILE: &[&str] = &[
     "external-ip-ranges",
     "reserved-ports",
     "max-virtual-servers-per-service",
+    "out-of-contact-limit",
     "service-metrics-limit",
 ];
 

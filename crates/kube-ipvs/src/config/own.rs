@@ -57,6 +57,10 @@ pub struct Own {
     #[arg(id = "max-virtual-servers-per-service", long, value_name = "NUMBER", default_value_t = Self::default().max_virtual_servers)]
     pub max_virtual_servers: Whole<1, 1_000_000>,
 
+    /// After how long without contact with the API server an Event says so and /readyz is 503; 0: never
+    #[arg(id = "out-of-contact-limit", long, value_name = "DURATION", default_value_t = Self::default().out_of_contact_limit)]
+    pub out_of_contact_limit: GoDuration,
+
     /// How many Services have metrics of their traffic, the oldest ones; 0: none
     #[arg(id = "service-metrics-limit", long, value_name = "NUMBER", default_value_t = Self::default().service_metrics_limit)]
     pub service_metrics_limit: Whole<0, 1_000_000>,
@@ -76,6 +80,7 @@ impl Default for Own {
             external_ip_ranges: ExternalIpRanges::default(),
             reserved_ports: PortRanges::default(),
             max_virtual_servers: Whole::new(10_000),
+            out_of_contact_limit: GoDuration::seconds(600),
             service_metrics_limit: Whole::new(50),
         }
     }

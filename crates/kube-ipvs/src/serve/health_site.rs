@@ -1,4 +1,4 @@
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use http::{StatusCode, request::Parts};
 
@@ -6,6 +6,7 @@ use super::{
     http::{PLAIN, Response, Site, not_found, text, verdict},
     status::Status,
 };
+use crate::config::format_go_duration;
 
 /// Where load balancers and the kubelet ask for this proxy's health.
 pub(super) struct HealthSite {
@@ -30,8 +31,15 @@ impl HealthSite {
                 verdict(good, &report)
             }
             // kube-proxy has no such path: to it one that has not done anything yet is healthy.
-            "/readyz" if self.status.has_synced() => text(StatusCode::OK, PLAIN, "ok"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "the first sync is not done yet"),
+            "/readyz" => match (self.status.has_synced(), self.status.out_of_contact()) {
+                (true, None) => text(StatusCode::OK, PLAIN, "ok"),
+                (false, _) => text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "the first sync is not done yet"),
+                (true, Some(time)) => {
+                    let time = format_go_duration(Duration::from_secs(time.as_secs()));
+                    let why = format!("no contact with the API server for {time}");
+                    text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, why)
+                }
+            },
             _ => not_found(),
         }
     }

@@ -20,6 +20,7 @@ mod zpages;
 
 pub use limits::Limits;
 pub use measure::{Ask, Measuring};
+pub use metrics::Contact;
 pub use status::{Status, Taken};
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

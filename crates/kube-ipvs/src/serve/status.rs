@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     checks::{EVERYWHERE, News},
     health::{Health, Moment, Outcome, Report},
-    metrics::{ChangeCounts, KubeProxy, Kubernetes, Own, Process, Services},
+    metrics::{ChangeCounts, Contact, KubeProxy, Kubernetes, Own, Process, Services},
 };
 use crate::{
     config::Configuration,
@@ -38,6 +38,9 @@ pub struct Status {
     own: Own,
     kubernetes: Kubernetes,
     services: Services,
+    contact: Contact,
+    /// For how long there may be no contact with the API server.
+    out_of_contact_limit: Option<Duration>,
     check_news: Mutex<News>,
     /// Told when there is news of checks.
     told: Notify,
@@ -84,6 +87,8 @@ impl Status {
         let own = Own::register(&mut registry);
         let kubernetes = Kubernetes::register(&mut registry);
         let services = Services::register(&mut registry);
+        let contact = Contact::default();
+        contact.register(&mut registry);
         Process::register(&mut registry);
         let everywhere = configuration.node_port_addresses.addresses == NodePortAddresses::All;
         let addresses = everywhere.then(|| vec![EVERYWHERE]);
@@ -96,6 +101,8 @@ impl Status {
             own,
             kubernetes,
             services,
+            contact,
+            out_of_contact_limit: configuration.own.out_of_contact_limit.if_set(),
             check_news: Mutex::new(News { addresses, ..News::default() }),
             told: Notify::new(),
             check_addresses: Mutex::new((!everywhere).then(Vec::new)),
@@ -230,6 +237,17 @@ impl Status {
     /// Whether the first sync is done.
     pub(super) fn has_synced(&self) -> bool {
         self.health().has_synced()
+    }
+
+    /// Where the source writes down what contact it has with the API server.
+    pub fn contact(&self) -> Contact {
+        self.contact.clone()
+    }
+
+    /// For how long there has been no contact with the API server, where that is too long.
+    pub(super) fn out_of_contact(&self) -> Option<Duration> {
+        let limit = self.out_of_contact_limit?;
+        self.contact.lost_for().filter(|time| *time >= limit)
     }
 
     /// All metrics.

@@ -177,7 +177,8 @@ fn a_pod_finds_its_api_server() -> Result<()> {
     fs::write(account.path().join("ca.crt"), authority.pem())?;
     fs::write(account.path().join("token"), "of-the-pod\n")?;
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
-    assert_eq!(list(&pod)?, 1);
+    // The Service, and where the API server is.
+    assert_eq!(list(&pod)?, 2);
     assert_eq!(api.last_token().as_deref(), Some("of-the-pod"));
     let elsewhere = Pod { server: None, ..pod };
     assert!(said(&elsewhere).contains("KUBERNETES_SERVICE_HOST"), "{}", said(&elsewhere));

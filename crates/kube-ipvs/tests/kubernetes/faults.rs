@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use kube_ipvs::{config::ClientConnection, source::kubernetes::Limits};
-use scenarios::{ApiServer, Fault, Kind, Service, StreamingLists};
+use scenarios::{ApiServer, Fault, Kind, Service, StreamingLists, eventually};
 
 use crate::follower::{Follower, HURRIED, LIMITS, asked, await_asked, fast};
 
@@ -148,6 +148,76 @@ fn a_server_that_fails_is_not_stormed() -> Result<()> {
         // Four watches; 20, 40, 80, 160, then 200 ms apart at least.
         let most = 4 * (4 + time.as_millis() / 200 + 1);
         ensure!(made as u128 <= most, "{made} requests in {time:?} of {fault:?}, {most} are allowed");
+    }
+    Ok(())
+}
+
+/// Flow control says in plain text how long to stay away.
+#[test]
+fn a_server_that_is_busy_is_left_alone_for_as_long_as_it_says() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.fault(&[Fault::Busy(1); 4]);
+    let start = Instant::now();
+    let follower = Follower::start(&api);
+    follower.eventually(|world| world.deliveries > 0)?;
+    ensure!(start.elapsed() >= Duration::from_secs(1), "asked again after {:?}", start.elapsed());
+    Ok(())
+}
+
+/// What a gateway says is no reason to list everything.
+#[test]
+fn a_gateway_that_fails_makes_no_lists() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.apply(&service(1))?;
+    let follower = Follower::start(&api);
+    follower.eventually(|world| world.services.len() == 1)?;
+    let is_list = |request: &str| request.contains("sendInitialEvents");
+    // Each was listed before it is watched from a version on.
+    let goes_on = |path: &str| asked(&api, |request| request.contains(path) && !is_list(request));
+    eventually(|| {
+        let watched = ["/services?", "/endpointslices?", "/nodes?", "/servicecidrs?"].map(goes_on);
+        ensure!(!watched.contains(&0), "{watched:?} are watched");
+        Ok(())
+    })?;
+    let (lists, requests) = (asked(&api, is_list), api.requests().len());
+    api.fault(&[Fault::Gateway; 8]);
+    api.cut();
+    await_asked(&api, requests + 9, |_| true)?;
+    api.apply(&service(2))?;
+    follower.eventually(|world| world.services.len() == 2)?;
+    assert_eq!(asked(&api, is_list), lists, "{:#?}", api.requests());
+    Ok(())
+}
+
+/// A list that stalls is asked for in the older way, and the next one as before.
+#[test]
+fn streaming_lists_are_tried_again_after_one_stalled() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.apply(&service(1))?;
+    api.fault(&[Fault::Stalled; 4]);
+    let silence = Duration::from_millis(50);
+    let follower = follow(&api, Limits { silence, ..LIMITS });
+    follower.eventually(|world| world.services.len() == 1)?;
+    let is_list = |request: &str| request.contains("services?") && request.contains("sendInitialEvents");
+    assert_eq!(asked(&api, is_list), 1);
+    // Everything has to be listed again.
+    api.fault(&[Fault::Status(410); 12]);
+    api.cut();
+    await_asked(&api, 2, is_list)
+}
+
+/// However long a list takes, it comes to its end as long as anything of it comes.
+#[test]
+fn a_list_that_is_slow_and_alive_is_not_cut() -> Result<()> {
+    for streaming in [StreamingLists::Served, StreamingLists::Refused] {
+        let api = ApiServer::start()?;
+        api.streaming(streaming);
+        (1..=40).try_for_each(|number| api.apply(&service(number)))?;
+        // Two seconds as a stream, and some as a list, where a watch lasts one.
+        api.slow(Duration::from_millis(50));
+        api.drip(Duration::from_millis(200));
+        let follower = follow(&api, Limits { list: Duration::from_secs(1), ..LIMITS });
+        follower.eventually(|world| world.services.len() == 40)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 use kube_ipvs::{
     config::ClientConnection,
+    serve::Contact,
     source::{
         Changes,
         kubernetes::{KubernetesSource, Limits},
@@ -31,13 +32,19 @@ pub(crate) const LIMITS: Limits = Limits {
     overtime: HOUR,
     answer: HOUR,
     list: HOUR,
+    body: HOUR,
     silence: HOUR,
+    ping: HOUR,
+    pong: HOUR,
     nodes: HOUR,
+    spread: Duration::ZERO,
     event: HOUR,
     event_spread: Duration::ZERO,
     first_pause: Duration::from_millis(20),
     longest_pause: Duration::from_millis(200),
     stale: HOUR,
+    repeat: HOUR,
+    contact: None,
 };
 
 /// For a server that falls silent: only a time-out shows that. A slow machine may time out too early; that costs one
@@ -46,6 +53,7 @@ pub(crate) const HURRIED: Limits = Limits {
     overtime: Duration::from_millis(300),
     answer: Duration::from_secs(1),
     list: Duration::from_secs(1),
+    body: Duration::from_secs(1),
     silence: Duration::from_secs(1),
     ..LIMITS
 };
@@ -69,6 +77,10 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeSet<String>,
     pub(crate) ranges: BTreeMap<String, Vec<String>>,
     pub(crate) problems: Vec<String>,
+    /// What Events are to say, as `reason: note`.
+    pub(crate) announcements: Vec<String>,
+    /// The addresses of the API server.
+    pub(crate) servers: Vec<String>,
     pub(crate) complete: bool,
     /// Everything that was delivered, in its order.
     pub(crate) log: Vec<String>,
@@ -83,6 +95,8 @@ impl World {
         self.complete = changes.complete == Completeness::Whole;
         self.triggers.extend(changes.triggers.iter().map(|(family, since)| format!("{family} {since}")));
         self.problems.extend(changes.problems.iter().map(ToString::to_string));
+        let said = changes.announcements.iter().map(|said| format!("{}: {}", said.reason, said.note));
+        self.announcements.extend(said);
         for event in changes.events {
             self.log.push(match event {
                 Event::ServiceApplied(service) => {
@@ -123,6 +137,10 @@ impl World {
                     self.ranges.remove(&*name);
                     format!("-range {name}")
                 }
+                Event::ApiServerAddresses(addresses) => {
+                    self.servers = addresses.iter().map(ToString::to_string).collect();
+                    "the API server".into()
+                }
                 other => format!("{other:?}"),
             });
         }
@@ -141,6 +159,10 @@ impl Follower {
     }
 
     pub(crate) fn start_with(flags: ClientConnection, limits: Limits) -> Self {
+        Self::start_in_contact(flags, limits, Contact::default())
+    }
+
+    pub(crate) fn start_in_contact(flags: ClientConnection, limits: Limits, contact: Contact) -> Self {
         let filter = EnvFilter::new("kube_ipvs=debug");
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let world = Arc::new(Mutex::new(World::default()));
@@ -148,7 +170,8 @@ impl Follower {
         let (stop, stopped) = oneshot::channel::<()>();
         thread::spawn(move || {
             let follow = async {
-                let source = KubernetesSource::open(&flags, "node-1").await?.with_limits(limits);
+                let source = KubernetesSource::open(&flags, "node-1").await?;
+                let source = source.with_limits(limits).with_contact(contact);
                 let follow = source.follow(|changes| {
                     lock(&seen).take(changes);
                     ControlFlow::Continue(())

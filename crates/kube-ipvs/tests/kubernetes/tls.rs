@@ -91,14 +91,20 @@ pub(crate) struct Front<'a> {
 }
 
 impl<'a> Front<'a> {
-    /// For clients with a certificate of one of these authorities.
+    /// For clients with a certificate of one of these authorities; for all if there are none.
     pub(crate) fn start(authority: &'a Authority, clients: &[&Authority], to: SocketAddr) -> Result<Self> {
-        let (sender, receiver) = watch::channel(Arc::new(config(authority, Some(clients))?));
+        let known = Some(clients).filter(|clients| !clients.is_empty());
+        let (sender, receiver) = watch::channel(Arc::new(config(authority, known)?));
         Ok(Self { authority, config: sender, listener: listen(receiver, to)? })
     }
 
     pub(crate) fn listener(&self) -> &Listener {
         &self.listener
+    }
+
+    /// From now on its certificate is signed by this authority.
+    pub(crate) fn become_signed_by(&self, authority: &Authority) -> Result<()> {
+        Ok(self.config.send(Arc::new(config(authority, None)?))?)
     }
 
     /// From now on it knows these, and new connections from nobody else.
@@ -107,7 +113,7 @@ impl<'a> Front<'a> {
     }
 }
 
-fn config(authority: &Authority, clients: Option<&[&Authority]>) -> Result<ServerConfig> {
+pub(crate) fn config(authority: &Authority, clients: Option<&[&Authority]>) -> Result<ServerConfig> {
     let (certificate, key) = authority.server()?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config =

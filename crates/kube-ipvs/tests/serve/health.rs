@@ -166,6 +166,28 @@ fn it_is_ready_when_everything_was_in_the_kernel_once() -> Result<()> {
     Ok(())
 }
 
+/// Without contact with the API server everything is served as it was: no node is worse than another one, and load
+/// balancers are not to lose them all at once.
+#[test]
+fn it_is_not_ready_after_long_without_contact() -> Result<()> {
+    for (limit, after) in [("--out-of-contact-limit=100ms", 503), ("--out-of-contact-limit=0", 200)] {
+        let mut daemon = Daemon::start(&[limit])?;
+        daemon.events(vec![web()]);
+        let contact = daemon.status.contact();
+        contact.heard("services");
+        contact.lost("endpointslices");
+        scenarios::eventually(|| {
+            let ready = get(daemon.health, "/readyz", "")?;
+            ensure!(ready.status == after, "{ready:?}");
+            Ok(())
+        })?;
+        assert_eq!((ask(&daemon, "/livez")?.0, ask(&daemon, "/healthz")?.0), (200, 200));
+        contact.heard("endpointslices");
+        assert_eq!(get(daemon.health, "/readyz", "")?.status, 200);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_kernel_that_cannot_be_read_shows_too() -> Result<()> {
     let mut daemon = Daemon::start(&[SHORT])?;

@@ -1,8 +1,9 @@
 //! The port for monitoring.
 
-use std::{collections::BTreeMap, thread};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use http::{Method, StatusCode};
 use ipvs_netlink::Stats;
 use kube_ipvs::source::{Changes, kubernetes::Version};
 use proxier::model::{Event, Family, Protocol, Service, TrafficPolicy, VirtualServerKey};
@@ -238,5 +239,41 @@ fn metrics_of_services_can_be_turned_off() -> Result<()> {
     let metrics = daemon.scrape("", &counters(&[("10.96.0.80", 1)]))?.body;
     expect_lines(&metrics, &["kube_ipvs_virtual_servers 1", "kube_ipvs_service_metrics_left_out 0"]);
     assert!(!metrics.contains("kube_ipvs_service_connections"), "{metrics}");
+    Ok(())
+}
+
+/// Dashboards and alerts for clients of the API server ask for the first, and ours for the last.
+#[test]
+fn contact_with_the_api_server() -> Result<()> {
+    let mut daemon = Daemon::start(&[])?;
+    let contact = daemon.status.contact();
+    contact.heard("services");
+    contact.lost("endpointslices");
+    contact.heard("nodes");
+    contact.without("nodes");
+    let list = "https://10.0.0.1:6443/api/v1/services?limit=1".parse()?;
+    let watch = "https://10.0.0.1:6443/api/v1/services?watch=true&x=y".parse()?;
+    let time = Duration::from_millis(50);
+    contact.asked(&Method::GET, &list, Some(StatusCode::OK), time);
+    contact.asked(&Method::GET, &list, None, time);
+    contact.asked(&Method::GET, &watch, Some(StatusCode::TOO_MANY_REQUESTS), time);
+    let metrics = daemon.scrape("", &[])?.body;
+    expect_lines(
+        &metrics,
+        &[
+            r#"rest_client_requests_total{code="200",method="GET",host="10.0.0.1:6443"} 1"#,
+            r#"rest_client_requests_total{code="<error>",method="GET",host="10.0.0.1:6443"} 1"#,
+            r#"rest_client_requests_total{code="429",method="GET",host="10.0.0.1:6443"} 1"#,
+            r#"rest_client_request_duration_seconds_count{verb="GET",host="10.0.0.1:6443"} 2"#,
+            r#"rest_client_request_duration_seconds_bucket{le="0.1",verb="GET",host="10.0.0.1:6443"} 2"#,
+            r#"kube_ipvs_watch_connected{resource="services"} 1"#,
+            r#"kube_ipvs_watch_connected{resource="endpointslices"} 0"#,
+        ],
+    );
+    assert!(!metrics.contains(r#"resource="nodes""#), "{metrics}");
+    let last = r#"kube_ipvs_watch_last_contact_timestamp_seconds{resource="services"} "#;
+    let last = metrics.lines().find_map(|line| line.strip_prefix(last)).context("a time")?;
+    let now = jiff::Timestamp::now().as_second() as f64;
+    ensure!((now - last.parse::<f64>()?).abs() < 3600.0, "{last}");
     Ok(())
 }

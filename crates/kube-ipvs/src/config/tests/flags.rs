@@ -98,7 +98,8 @@ fn every_flag_of_kube_proxy_has_its_field() {
 fn our_own_flags() {
     let own = parse(
         "--scoped-arp --vip-ping=false --refuse-unallocated=false --localhost-nodeports --take-over=false --annotations=all \
-         --drain-cap=1h --watch-timeout=30s --service-metrics-limit=7 --external-ip-ranges=203.0.113.7/24,2001:db8::/32 \
+         --drain-cap=1h --watch-timeout=30s --out-of-contact-limit=1h \
+         --service-metrics-limit=7 --external-ip-ranges=203.0.113.7/24,2001:db8::/32 \
          --reserved-ports=22,443-445 --max-virtual-servers-per-service=5",
     )
     .own;
@@ -113,6 +114,7 @@ fn our_own_flags() {
             annotations: Annotations::All,
             drain_cap: GoDuration::seconds(3600),
             watch_timeout: GoDuration::seconds(30),
+            out_of_contact_limit: GoDuration::seconds(3600),
             service_metrics_limit: Whole::new(7),
             external_ip_ranges: "203.0.113.0/24,2001:db8::/32".parse().unwrap(),
             reserved_ports: PortRanges(vec![22..=22, 443..=445]),

@@ -1,190 +1,132 @@
-//! From the configuration to a client of the API server.
+//! A client of the API server.
 
 use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context as TaskContext, Poll},
     time::Duration,
+    vec,
 };
 
-use anyhow::{Context, ensure};
-use http::{HeaderValue, Request, header::AUTHORIZATION};
-use hyper_util::{
-    client::legacy::{Client as HttpClient, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, StatusCode, header::USER_AGENT};
+use hyper_util::{client::legacy::connect::dns::Name, rt::TokioIo};
 use kube::{
-    Client, Config,
+    Client,
     client::{Body, ClientBuilder, ConfigExt},
-    config::{KubeConfigOptions, Kubeconfig},
 };
-use tower::{BoxError, ServiceBuilder, limit::RateLimitLayer, service_fn, util::MapRequestLayer};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    sync::watch,
+    time::Instant,
+};
+use tower::{Service, ServiceBuilder, ServiceExt, limit::RateLimitLayer, service_fn};
+use tower_http::decompression::DecompressionLayer;
 
-use crate::config::ClientConnection;
+use super::{answer, connections::Connections, kubeconfig::Access, limits::Limits};
+use crate::{config::ClientConnection, serve::Contact};
 
-/// How long a connection may take to be made, for each of the server's addresses.
-const CONNECT: Duration = Duration::from_secs(10);
-/// A peer that is gone without a word is noticed after the first time and three times the second: on an idle watch
-/// nothing else would tell.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(5), 3);
+pub(super) type Stream = TokioIo<TcpStream>;
 
-/// As kube-proxy and kubectl look for it: the file, its server replaced by `--master` if that is given; without a file
-/// `--master` alone; without either what the kubelet gives to every pod.
-pub(super) async fn config(connection: &ClientConnection, pod: &Pod) -> anyhow::Result<Config> {
-    let mut config = find(connection, pod).await?;
-    let is_verified = config.cluster_url.scheme_str() == Some("https") && !config.accept_invalid_certs;
-    if config.root_cert.is_none() && !is_verified {
-        // Those of the system would be looked for, which a small image does not have, and it would be an error.
-        config.root_cert = Some(Vec::new());
-    }
-    Ok(config)
+/// The addresses of the API server, and of the proxy before it, by their names.
+pub(super) type Addresses = BTreeMap<Box<str>, BTreeSet<IpAddr>>;
+
+/// A client, and where it finds the API server.
+pub(super) struct Connector {
+    pub(super) client: Client,
+    /// As of the last time that a connection was made.
+    pub(super) addresses: watch::Receiver<Addresses>,
 }
 
-async fn find(connection: &ClientConnection, pod: &Pod) -> anyhow::Result<Config> {
-    let master = connection.master.as_str();
-    if !connection.kubeconfig.as_os_str().is_empty() {
-        return from_file(&connection.kubeconfig, master).await;
-    }
-    if master.is_empty() {
-        return pod.config().await.context(
-            "there is no API server to watch: not in a pod with a service account, and neither --kubeconfig nor --manifests is \
-             given",
-        );
-    }
-    let url = master.parse().with_context(|| format!("--master {master:?} is not a URL"))?;
-    Ok(Config::new(url))
-}
-
-/// What the kubelet gives to every pod: by it a pod without any flag finds its API server.
-#[derive(Debug, Clone)]
-pub struct Pod {
-    /// `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT` of its environment.
-    pub server: Option<(String, String)>,
-    /// The folder with the service account's `token` and the API server's `ca.crt`.
-    pub account: PathBuf,
-}
-
-impl Pod {
-    /// What this process was given.
-    pub fn of_this_process() -> Self {
-        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        Self {
-            server: variable("KUBERNETES_SERVICE_HOST").zip(variable("KUBERNETES_SERVICE_PORT")),
-            account: "/var/run/secrets/kubernetes.io/serviceaccount".into(),
-        }
-    }
-
-    async fn config(&self) -> anyhow::Result<Config> {
-        let (host, port) = self.server.as_ref().context("KUBERNETES_SERVICE_HOST and _PORT are not set")?;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        let path = |name: &str| -> anyhow::Result<String> {
-            let path = self.account.join(name);
-            ensure!(path.exists(), "there is no {}", path.display());
-            Ok(path.to_string_lossy().into_owned())
-        };
-        let file = serde_json::json!({
-            "clusters": [{"name": "pod", "cluster": {
-                "server": format!("https://{host}:{port}"), "certificate-authority": path("ca.crt")?,
-            }}],
-            "users": [{"name": "pod", "user": {"tokenFile": path("token")?}}],
-            "contexts": [{"name": "pod", "context": {"cluster": "pod", "user": "pod"}}],
-            "current-context": "pod",
+impl Connector {
+    /// A client that sends no more requests than the configuration allows. Has to be called within a runtime.
+    pub(super) fn new(
+        access: &Access,
+        connection: &ClientConnection,
+        limits: &Limits,
+        contact: &Contact,
+    ) -> anyhow::Result<Self> {
+        let servers = [Some(&access.config.cluster_url), access.proxy.as_ref().map(|proxy| proxy.uri())];
+        let servers = servers.into_iter().flatten().filter_map(|url| {
+            let host = url.host()?;
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            Some((host.into(), BTreeSet::from([host.parse().ok()?])))
         });
-        let file: Kubeconfig = serde_json::from_value(file)?;
-        Ok(Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?)
-    }
-}
-
-async fn from_file(path: &Path, master: &str) -> anyhow::Result<Config> {
-    let context = || format!("--kubeconfig {}", path.display());
-    let mut file = Kubeconfig::read_from(path).with_context(context)?;
-    if !master.is_empty() {
-        for cluster in file.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
-            cluster.server = Some(master.to_owned());
-        }
-    }
-    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.with_context(context)
-}
-
-/// Connections to the API server, none of which was made with a client's certificate that has been replaced since:
-/// what has expired is worth nothing, and the API server looks at it again with each request.
-struct Connections {
-    config: Config,
-    /// The files of the certificate and its key, and what they said.
-    files: Vec<PathBuf>,
-    content: Vec<Option<Vec<u8>>>,
-    http: HttpClient<HttpsConnector, Body>,
-}
-
-impl Connections {
-    fn new(config: &Config) -> anyhow::Result<Self> {
-        let auth = &config.auth_info;
-        let files = [&auth.client_certificate, &auth.client_key].into_iter().flatten();
-        let files: Vec<PathBuf> = files.map(PathBuf::from).collect();
-        Ok(Self { content: read(&files), http: connect(config)?, files, config: config.clone() })
-    }
-
-    /// The client with the certificate that the files hold now. Where they cannot be used, as between the writing of
-    /// one and of the other, the last one may still be good.
-    fn now(&mut self) -> HttpClient<HttpsConnector, Body> {
-        let content = read(&self.files);
-        if content != self.content {
-            match connect(&self.config) {
-                Ok(http) => (self.http, self.content) = (http, content),
-                Err(error) => {
-                    tracing::debug!("the client's certificate has changed and cannot be used: {error:#}")
+        let (sender, addresses) = watch::channel(servers.collect());
+        let resolver = Resolver(Arc::new(sender));
+        let connections = Arc::new(Mutex::new(Connections::new(access, *limits, resolver)?));
+        let contact = contact.clone();
+        let http = service_fn(move |request: Request<Body>| {
+            let (connections, contact) = (Arc::clone(&connections), contact.clone());
+            async move {
+                let (method, url) = (request.method().clone(), request.uri().clone());
+                let start = Instant::now();
+                let http = lock(&connections).now();
+                let answer = http.oneshot(request).await;
+                let code = answer.as_ref().ok().map(|answer| answer.status());
+                if code == Some(StatusCode::UNAUTHORIZED) {
+                    lock(&connections).refused();
                 }
+                contact.asked(&method, &url, code, start.elapsed());
+                answer
             }
-        }
-        self.http.clone()
+        });
+        let mut config = access.config.clone();
+        config.headers.push((USER_AGENT, HeaderValue::from_str(&user_agent())?));
+        // As many as the burst at once, and then no more than the rate allows in the mean.
+        let limit = request_limit(connection).map(|(burst, time)| RateLimitLayer::new(burst, time));
+        let service = ServiceBuilder::new()
+            .option_layer(limit)
+            .layer(config.base_uri_layer())
+            .layer(config.extra_headers_layer()?)
+            .and_then(answer::unified)
+            .layer(DecompressionLayer::new().gzip(!config.disable_compression))
+            .service(http);
+        Ok(Self { client: ClientBuilder::new(service, "default").build(), addresses })
     }
 }
 
-fn read(files: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
-    files.iter().map(|file| fs::read(file).ok()).collect()
+fn lock(connections: &Mutex<Connections>) -> MutexGuard<'_, Connections> {
+    connections.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-type HttpsConnector = hyper_rustls::HttpsConnector<HttpConnector>;
-
-fn connect(config: &Config) -> anyhow::Result<HttpClient<HttpsConnector, Body>> {
-    let (time, interval, retries) = KEEPALIVE;
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_connect_timeout(Some(CONNECT));
-    connector.set_nodelay(true);
-    connector.set_keepalive(Some(time));
-    connector.set_keepalive_interval(Some(interval));
-    connector.set_keepalive_retries(Some(retries));
-    let connector =
-        config.rustls_https_connector_with_connector(connector).context(
-        "TLS cannot be set up; is a certificate-authority named in the kubeconfig, or has this system any of its own?",
-    )?;
-    Ok(HttpClient::builder(TokioExecutor::new()).build(connector))
+/// As components of Kubernetes name themselves, so that audit logs and flow control can tell us from others.
+fn user_agent() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("kube-ipvs/{} (linux/{architecture}) kubernetes/unknown", env!("CARGO_PKG_VERSION"))
 }
 
-/// A client that sends no more requests than the configuration allows. Has to be called within a runtime.
-pub(super) fn client(config: &Config, connection: &ClientConnection) -> anyhow::Result<Client> {
-    let connections = Arc::new(Mutex::new(Connections::new(config)?));
-    let http = service_fn(move |request| {
-        connections.lock().unwrap_or_else(PoisonError::into_inner).now().request(request)
-    });
-    let mut config = config.clone();
-    let token_file = config.auth_info.token_file.take();
-    if token_file.is_some() {
-        // As for kubectl: the file comes first.
-        config.auth_info.token = None;
+/// Looks names up as the system does, and publishes what it finds: these addresses are the API server's.
+#[derive(Clone)]
+pub(super) struct Resolver(Arc<watch::Sender<Addresses>>);
+
+impl Service<Name> for Resolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
-    let auth = config.auth_layer().context("the credentials cannot be used")?;
-    // As many as the burst at once, and then no more than the rate allows in the mean.
-    let limit = request_limit(connection).map(|(burst, time)| RateLimitLayer::new(burst, time));
-    let service = ServiceBuilder::new()
-        .option_layer(limit)
-        .layer(config.base_uri_layer())
-        .option_layer(auth)
-        .option_layer(token_file.map(token_from).transpose()?)
-        .map_err(BoxError::from)
-        .service(http);
-    Ok(ClientBuilder::new(service, "default").build())
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let publish = Arc::clone(&self.0);
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = lookup_host((name.as_str(), 0)).await?.collect();
+            let addresses: BTreeSet<IpAddr> = found.iter().map(SocketAddr::ip).collect();
+            publish.send_if_modified(|known| {
+                let before = known.insert(name.as_str().into(), addresses.clone());
+                before != Some(addresses)
+            });
+            Ok(found.into_iter())
+        })
+    }
 }
 
 /// How many requests may be sent in which time; none if there is no limit. As for kube-proxy 0 means the default, and
@@ -196,25 +138,6 @@ fn request_limit(connection: &ClientConnection) -> Option<(u64, Duration)> {
     let rate = or(connection.qps.into(), default.qps.into());
     let time = Duration::try_from_secs_f64(burst / rate).ok().filter(|_| rate > 0.0)?;
     Some((burst as u64, time))
-}
-
-/// Adds the token that the file holds now. kube's client would read it once a minute, and not bear the end of a line
-/// in it; but a token that was replaced may be worth nothing from one moment to the next, and requests are few.
-fn token_from(
-    path: String,
-) -> anyhow::Result<MapRequestLayer<impl FnMut(Request<Body>) -> Request<Body> + Clone>> {
-    let mut token = fs::read_to_string(&path).with_context(|| format!("cannot read the token in {path}"))?;
-    Ok(MapRequestLayer::new(move |mut request: Request<Body>| {
-        // Where it cannot be read any more, the last one may still be good.
-        if let Ok(new) = fs::read_to_string(&path) {
-            token = new;
-        }
-        if let Ok(mut value) = format!("Bearer {}", token.trim()).parse::<HeaderValue>() {
-            value.set_sensitive(true);
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
-        request
-    }))
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@ use std::{error::Error as _, time::Duration};
 
 use kube::core::Status;
 
+const GONE: u16 = 410;
+
 /// Why a list or a watch has ended too early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -14,6 +16,22 @@ pub(super) enum Failure {
     /// Nothing came any more.
     #[error("nothing came for {0:?}: the connection is dead")]
     Silent(Duration),
+    /// There was no answer at all.
+    #[error("no answer for {0:?}: the API server is busy, or too many requests wait here (--kube-api-qps)")]
+    Unanswered(Duration),
+    /// An answer is not what was asked for.
+    #[error("the answer is not what an API server would say: {0}")]
+    Unreadable(serde_json::Error),
+    /// etcd was restored from a backup, or is another one.
+    #[error(
+        "the API server has gone back from version {known} to {now}, as after a restore of etcd: everything is listed again"
+    )]
+    GoneBack {
+        /// The last version that was seen.
+        known: String,
+        /// The version that it has now.
+        now: String,
+    },
     /// There was no sign of the end of a streaming list.
     #[error("the API server has begun a streaming list and does not end it")]
     Endless,
@@ -36,13 +54,23 @@ impl Failure {
 
     /// Whether the watch cannot go on from where it was: everything has to be listed again.
     pub(super) fn needs_list(&self) -> bool {
-        const GONE: u16 = 410;
         match self {
-            // What a version is good for nobody says; and an event that cannot be read is lost.
-            Self::Ended(_) | Self::NoVersion | Self::Kube(kube::Error::SerdeError(_)) => true,
-            // The client takes for a status without a code whatever else it cannot read.
-            _ => matches!(self.code(), Some(GONE | 0)),
+            // What the version is still good for is not known; and an event that cannot be read is lost.
+            Self::Ended(_)
+            | Self::NoVersion
+            | Self::GoneBack { .. }
+            | Self::Kube(kube::Error::SerdeError(_)) => true,
+            _ => self.code() == Some(GONE),
         }
+    }
+
+    /// Whether the API server has not seen the version that a list was to have, or has forgotten it.
+    pub(super) fn is_unknown_version(&self) -> bool {
+        let Self::Kube(kube::Error::Api(status)) = self else { return false };
+        let mut causes = status.details.iter().flat_map(|details| &details.causes);
+        status.code == GONE
+            || causes.any(|cause| cause.reason == "ResourceVersionTooLarge")
+            || status.message.contains("Too large resource version")
     }
 
     /// Whether the API server has understood the request and will not have it, in its present form.
@@ -83,7 +111,6 @@ impl Failure {
 /// In words: of a connection that fails only the innermost error says why.
 fn describe(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) if status.code == 0 => "the API server says what nobody understands".into(),
         kube::Error::Api(status) => {
             let hint = match status.code {
                 401 => ": does the API server know the token, and is it still valid?",

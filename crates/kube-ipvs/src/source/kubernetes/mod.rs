@@ -6,34 +6,45 @@
 //!
 //! Not kube-runtime's `watcher`: see docs/adr/0007-our-own-watch.md.
 
+mod answer;
 mod connect;
+mod connections;
 mod failure;
+mod kubeconfig;
 mod limits;
+mod list;
 mod nodes;
+mod page;
+mod proxy;
 mod resource;
 mod retry;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod version;
 mod watch;
 mod world;
 
-pub use connect::Pod;
+pub use kubeconfig::Pod;
 pub use limits::Limits;
 pub use version::Version;
 
 use std::ops::ControlFlow;
 
-use kube::Config;
+use proxier::model::Event;
 use tokio::{
     sync::mpsc::{self, Receiver},
     task::JoinSet,
 };
 
-use self::{nodes::OtherNodes, resource::Resource, watch::Watch, world::World};
+use self::{
+    connect::Connector, kubeconfig::Access, list::Collection, nodes::OtherNodes, resource::Resource,
+    retry::Retry, watch::Watch, world::World,
+};
 use crate::{
     announce::{self, Pace, ToPost},
     config::{AnnotationPolicy, ClientConnection},
+    serve::Contact,
     source::Changes,
 };
 
@@ -43,11 +54,12 @@ const WAITING: usize = 1024;
 /// The API server that the configuration names.
 #[derive(Debug, Clone)]
 pub struct KubernetesSource {
-    config: Config,
+    access: Access,
     connection: ClientConnection,
     node: String,
     limits: Limits,
     annotations: AnnotationPolicy,
+    contact: Contact,
 }
 
 impl KubernetesSource {
@@ -66,9 +78,11 @@ impl KubernetesSource {
     ///
     /// As [`open`](Self::open).
     pub async fn open_in(connection: &ClientConnection, node: &str, pod: &Pod) -> anyhow::Result<Self> {
-        let config = connect::config(connection, pod).await?;
-        let (limits, annotations) = (Limits::default(), AnnotationPolicy::default());
-        Ok(Self { config, connection: connection.clone(), node: node.into(), limits, annotations })
+        let access = kubeconfig::access(connection, pod).await?;
+        let (connection, node) = (connection.clone(), node.into());
+        let (limits, contact) = (Limits::default(), Contact::default());
+        let annotations = AnnotationPolicy::default();
+        Ok(Self { access, connection, node, limits, annotations, contact })
     }
 
     /// The same, with other limits.
@@ -83,13 +97,23 @@ impl KubernetesSource {
         Self { annotations, ..self }
     }
 
-    /// Posts announcements as Events, until nobody is left who announces.
+    /// The same, which writes down here what contact it has with the API server.
+    #[must_use]
+    pub fn with_contact(self, contact: Contact) -> Self {
+        Self { contact, ..self }
+    }
+
+    fn connector(&self) -> anyhow::Result<Connector> {
+        Connector::new(&self.access, &self.connection, &self.limits, &self.contact)
+    }
+
+    /// Posts announcements as Events, until all senders are gone.
     ///
     /// # Errors
     ///
     /// When there can be no client with these credentials.
     pub async fn announce(self, announcements: Receiver<ToPost>) -> anyhow::Result<()> {
-        let client = connect::client(&self.config, &self.connection)?;
+        let client = self.connector()?.client;
         let pace = Pace { patience: self.limits.event, spread: self.limits.event_spread };
         announce::post(client, &self.node, pace, announcements).await;
         Ok(())
@@ -101,7 +125,7 @@ impl KubernetesSource {
     ///
     /// When there can be no client with these credentials.
     pub async fn follow_version(self, tell: impl FnMut(&Version)) -> anyhow::Result<()> {
-        let client = connect::client(&self.config, &self.connection)?;
+        let client = self.connector()?.client;
         version::follow(&client, self.limits.answer, tell).await;
         Ok(())
     }
@@ -115,17 +139,21 @@ impl KubernetesSource {
     ///
     /// When there can be no client with these credentials. Failures of the API server are no errors.
     pub async fn follow(self, mut deliver: impl FnMut(Changes) -> ControlFlow<()>) -> anyhow::Result<()> {
-        let client = connect::client(&self.config, &self.connection)?;
+        let Connector { client, mut addresses } = self.connector()?;
         let (sender, mut news) = mpsc::channel(WAITING);
         let mut watches = JoinSet::new();
         for resource in Resource::ALL {
             let name = (resource == Resource::OwnNode).then(|| self.node.clone());
-            watches.spawn(Watch::new(client.clone(), resource, name, self.limits, sender.clone()).run());
+            let collection = Collection::new(client.clone(), resource, name, self.limits);
+            let retry = Retry::new(resource, self.limits, self.contact.clone());
+            watches.spawn(Watch::new(collection, retry, sender.clone()).run());
         }
         let mut nodes = OtherNodes::new(client, &self.node, self.limits);
-        let mut world = World::new(&self.config.cluster_url.to_string(), self.annotations);
+        let mut world = World::new(&self.access.config.cluster_url.to_string(), self.annotations);
         let mut changes = Changes::default();
+        let mut is_first = true;
         loop {
+            let mut is_moved = is_first;
             tokio::select! {
                 // They end by a panic only, as long as we listen. It goes on here: who follows us must know.
                 ended = watches.join_next() => {
@@ -139,13 +167,24 @@ impl KubernetesSource {
                     while let Ok((resource, more)) = news.try_recv() {
                         world.take(resource, more, &mut changes);
                     }
+                    if is_first {
+                        if !world.is_settled() {
+                            continue;
+                        }
+                        changes.events = nodes.first(std::mem::take(&mut changes.events)).await;
+                    } else {
+                        changes.events = nodes.pass(std::mem::take(&mut changes.events));
+                    }
                 }
+                listed = nodes.listed(), if !is_first => changes.events = nodes.learn(listed),
+                Ok(()) = addresses.changed(), if !is_first => is_moved = true,
             }
-            if !world.is_settled() {
-                continue;
+            if is_moved {
+                let now = addresses.borrow_and_update().values().flatten().copied().collect();
+                changes.events.insert(0, Event::ApiServerAddresses(now));
             }
-            let before = nodes.before(&changes.events).await;
-            changes.events.splice(0..0, before);
+            is_first = false;
+            world.conclude(&mut changes);
             if deliver(std::mem::take(&mut changes)).is_break() {
                 return Ok(());
             }

@@ -1,97 +1,263 @@
 //! The addresses of the other Nodes: an external or load-balancer IP that is one of them must not be bound here.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    future::pending,
+    net::IpAddr,
+    time::Duration,
+};
 
-use kube::{Client, api::ListParams};
-use proxier::model::{Event, Node};
-use tokio::time::{Instant, timeout};
+use kube::Client;
+use proxier::model::{Event, Node, Service, ServiceId};
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     failure::Failure,
     limits::Limits,
-    resource::{Resource, node},
-    watch::get_page,
+    list::{Age, Collection},
+    resource::Resource,
 };
 
 /// How long what is known of other Nodes is good for.
 const FRESH: Duration = Duration::from_secs(600);
 /// When a list that failed is asked for again.
 const AGAIN: Duration = Duration::from_secs(30);
-/// How many are asked for at a time.
-const PAGE: u32 = 500;
+/// How much each known Node adds to the time by which a list is put off: what all nodes of a cluster ask for together
+/// grows with the square of their number.
+const FOR_EACH: Duration = Duration::from_millis(10);
+/// How many Nodes there may be as long as none are known.
+const UNKNOWN: u32 = 500;
 
-/// Nodes are many, and each changes every few minutes: they are never watched. They are listed when somebody is about
-/// to need their addresses, which in most clusters is seldom or never.
+type Listed = Result<Vec<Node>, Failure>;
+
+/// Nodes are many, and each changes every few minutes: they are never watched. They are listed when a Service has an
+/// address from outside that it did not have before, which in most clusters is seldom or never. Until then that Service
+/// is held back, and nothing else is.
 pub(super) struct OtherNodes {
     client: Client,
     own: Box<str>,
     limits: Limits,
     known: BTreeSet<Box<str>>,
-    /// Whether somebody needs them.
-    wanted: bool,
-    /// From when on they are to be listed when somebody does.
-    due: Instant,
+    /// The addresses from outside of Services that went on.
+    outer: HashMap<ServiceId, BTreeSet<IpAddr>>,
+    /// Services that wait for the list.
+    held: BTreeMap<ServiceId, Event>,
+    /// The list that is under way or put off.
+    listing: Option<JoinHandle<Listed>>,
+    /// Until when what is known is good enough.
+    fresh: Option<Instant>,
+    /// Whether the last list failed: until one succeeds, Services are not held back.
+    is_failing: bool,
 }
 
 impl OtherNodes {
     pub(super) fn new(client: Client, own: &str, limits: Limits) -> Self {
-        Self { client, own: own.into(), limits, known: BTreeSet::new(), wanted: false, due: Instant::now() }
+        Self {
+            client,
+            own: own.into(),
+            limits,
+            known: BTreeSet::new(),
+            outer: HashMap::new(),
+            held: BTreeMap::new(),
+            listing: None,
+            fresh: None,
+            is_failing: false,
+        }
     }
 
-    /// What has to be known before these events: the addresses of other Nodes, if a Service among them has an address
-    /// from outside and they are not known yet, or only from long ago.
-    pub(super) async fn before(&mut self, events: &[Event]) -> Vec<Event> {
-        self.wanted |= events.iter().any(has_outer_address);
-        if !self.wanted || Instant::now() < self.due {
-            return Vec::new();
+    /// The first delivery, with the Nodes before the Services: all is delivered at once, so that it waits for the list,
+    /// but not for long.
+    pub(super) async fn first(&mut self, events: Vec<Event>) -> Vec<Event> {
+        let mut events = self.pass(events);
+        if !self.held.is_empty() {
+            self.list_after(Duration::ZERO);
+            let patience = self.limits.nodes;
+            let listed = timeout(patience, self.listed()).await;
+            events.extend(self.learn(listed.unwrap_or(Err(Failure::Unanswered(patience)))));
         }
-        let patience = self.limits.nodes;
-        let listed = timeout(patience, self.list()).await.unwrap_or(Err(Failure::Silent(patience)));
-        self.due = Instant::now() + if listed.is_ok() { FRESH } else { AGAIN };
+        events
+    }
+
+    /// Which events go on now.
+    pub(super) fn pass(&mut self, events: Vec<Event>) -> Vec<Event> {
+        let events = events.into_iter().filter_map(|event| self.pass_one(event)).collect();
+        if !self.held.is_empty() && self.listing.is_none() {
+            let nodes = u32::try_from(self.known.len()).ok().filter(|count| *count > 0).unwrap_or(UNKNOWN);
+            self.list_after(FOR_EACH.saturating_mul(nodes).min(self.limits.spread).mul_f64(fastrand::f64()));
+        }
+        events
+    }
+
+    fn pass_one(&mut self, event: Event) -> Option<Event> {
+        match &event {
+            Event::ServiceApplied(service) => {
+                let id = service.id.clone();
+                self.held.remove(&id);
+                let outer = outer_addresses(service);
+                let known = self.outer.get(&id);
+                let is_new = outer.iter().any(|address| !known.is_some_and(|known| known.contains(address)));
+                let is_fresh = self.fresh.is_some_and(|until| Instant::now() < until);
+                if is_new && !is_fresh && !self.is_failing {
+                    self.held.insert(id, event);
+                    return None;
+                }
+                self.note(id, outer);
+            }
+            Event::ServiceRemoved(id) => {
+                self.held.remove(id);
+                self.outer.remove(id);
+            }
+            _ => {}
+        }
+        Some(event)
+    }
+
+    fn note(&mut self, id: ServiceId, outer: BTreeSet<IpAddr>) {
+        if outer.is_empty() {
+            self.outer.remove(&id);
+        } else {
+            self.outer.insert(id, outer);
+        }
+    }
+
+    fn list_after(&mut self, delay: Duration) {
+        if let Some(listing) = self.listing.take() {
+            listing.abort();
+        }
+        let nodes = Collection::new(self.client.clone(), Resource::OwnNode, None, self.limits);
+        let own = self.own.clone();
+        self.listing = Some(tokio::spawn(async move {
+            sleep(delay).await;
+            list(nodes, &own).await
+        }));
+    }
+
+    /// The outcome of the list that is under way, when it is there. It can be waited for again and again.
+    pub(super) async fn listed(&mut self) -> Listed {
+        let Some(listing) = &mut self.listing else { return pending().await };
+        let outcome: Result<Listed, JoinError> = listing.await;
+        self.listing = None;
+        match outcome {
+            Ok(listed) => listed,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Failure::Closed),
+        }
+    }
+
+    /// What follows from a list: the Nodes, and the Services that waited for them.
+    pub(super) fn learn(&mut self, listed: Listed) -> Vec<Event> {
+        self.is_failing = listed.is_err();
+        let mut events = Vec::new();
         match listed {
             Ok(nodes) => {
-                self.wanted = false;
-                self.learn(nodes)
+                self.fresh = Some(Instant::now() + FRESH);
+                let names: BTreeSet<Box<str>> = nodes.iter().map(|node| node.name.clone()).collect();
+                events.extend(self.known.difference(&names).cloned().map(Event::NodeRemoved));
+                events.extend(nodes.into_iter().map(Event::NodeApplied));
+                self.known = names;
             }
             Err(failure) => {
                 tracing::warn!(
-                    "cannot list the Nodes: {failure}; it is tried again. An external IP that is the address of another Node would \
-                     cut that one off from here"
+                    "cannot list the Nodes: {failure}; will retry. An external IP that is the address of another Node would cut \
+                     that Node off from this one"
                 );
-                Vec::new()
+                self.list_after(AGAIN);
             }
         }
-    }
-
-    async fn list(&self) -> Result<Vec<Node>, Failure> {
-        let mut params = ListParams { limit: Some(PAGE), ..ListParams::default() };
-        let mut nodes = Vec::new();
-        loop {
-            let page = get_page(&self.client, Resource::OwnNode.path(), &params, &self.limits).await?;
-            for json in page.items.iter().flatten() {
-                match node(json, &mut Vec::new()) {
-                    Ok(node) => nodes.push(node),
-                    Err(reason) => tracing::debug!("a Node that cannot be read: {}", reason.message),
-                }
+        for (id, event) in std::mem::take(&mut self.held) {
+            if let Event::ServiceApplied(service) = &event {
+                self.note(id, outer_addresses(service));
             }
-            match page.next() {
-                Some(token) => params.continue_token = Some(token),
-                None => return Ok(nodes),
-            }
+            events.push(event);
         }
-    }
-
-    fn learn(&mut self, nodes: Vec<Node>) -> Vec<Event> {
-        let others: Vec<Node> = nodes.into_iter().filter(|node| node.name != self.own).collect();
-        let names: BTreeSet<Box<str>> = others.iter().map(|node| node.name.clone()).collect();
-        let gone = self.known.difference(&names).cloned().map(Event::NodeRemoved);
-        let events = gone.chain(others.into_iter().map(Event::NodeApplied)).collect();
-        self.known = names;
         events
     }
 }
 
-fn has_outer_address(event: &Event) -> bool {
-    matches!(event, Event::ServiceApplied(service)
-        if !service.external_ips.is_empty() || !service.load_balancer_ips.is_empty())
+/// All Nodes but our own.
+async fn list(mut nodes: Collection, own: &str) -> Listed {
+    let listed = nodes.list(&Age::Any).await?;
+    let read = listed.objects.into_iter().filter_map(|object| match object.content {
+        Ok(Some(Event::NodeApplied(node))) => Some(node),
+        Ok(_) => None,
+        Err(reason) => {
+            tracing::debug!("a Node that cannot be read: {}", reason.message);
+            None
+        }
+    });
+    Ok(read.filter(|node| *node.name != *own).collect())
+}
+
+fn outer_addresses(service: &Service) -> BTreeSet<IpAddr> {
+    service.external_ips.iter().chain(&service.load_balancer_ips).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+
+    fn service(name: &str, outer: &[&str]) -> Event {
+        let mut service = Service::new(ServiceId::new("default", name));
+        service.external_ips = outer.iter().map(|address| address.parse().unwrap()).collect();
+        Event::ServiceApplied(service)
+    }
+
+    /// The names of Services and Nodes.
+    fn names(events: Vec<Event>) -> Vec<String> {
+        let name = |event: Event| match event {
+            Event::ServiceApplied(service) => format!("+{}", service.id.name),
+            Event::ServiceRemoved(id) => format!("-{}", id.name),
+            Event::NodeApplied(node) => format!("+{}", node.name),
+            other => format!("{other:?}"),
+        };
+        events.into_iter().map(name).collect()
+    }
+
+    /// With an API server that never answers.
+    fn nodes() -> OtherNodes {
+        let silent = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, BoxError>>());
+        OtherNodes::new(Client::new(silent, "default"), "node-1", Limits::default())
+    }
+
+    #[tokio::test]
+    async fn only_a_service_with_a_new_outer_address_waits_for_the_nodes() {
+        let mut nodes = nodes();
+        let mut check = |events: Vec<Event>| names(nodes.pass(events));
+        assert_eq!(check(vec![service("web", &[]), service("outer", &["192.0.2.1"])]), ["+web"]);
+        // It waits on, as it is by then; and what is gone does not wait.
+        assert!(check(vec![service("outer", &["192.0.2.2"]), service("gone", &["192.0.2.3"])]).is_empty());
+        assert_eq!(check(vec![Event::ServiceRemoved(ServiceId::new("default", "gone"))]), ["-gone"]);
+        let node = Node {
+            name: "node-2".into(),
+            internal_ips: Vec::new(),
+            addresses: Vec::new(),
+            zone: None,
+            pod_cidrs: Vec::new(),
+            leaving: false,
+        };
+        assert_eq!(names(nodes.learn(Ok(vec![node]))), ["+node-2", "+outer"]);
+        let mut check = |events: Vec<Event>| names(nodes.pass(events));
+        // What is known is good for a while, and what has not changed was looked at.
+        assert_eq!(check(vec![service("late", &["192.0.2.4"])]), ["+late"]);
+        nodes.fresh = None;
+        let mut check = |events: Vec<Event>| names(nodes.pass(events));
+        assert_eq!(check(vec![service("late", &["192.0.2.4"])]), ["+late"]);
+        assert!(check(vec![service("late", &["192.0.2.4", "192.0.2.5"])]).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_list_that_fails_holds_nothing_back() {
+        let mut nodes = nodes();
+        assert!(nodes.pass(vec![service("outer", &["192.0.2.1"])]).is_empty());
+        assert_eq!(names(nodes.learn(Err(Failure::Closed))), ["+outer"]);
+        assert_eq!(names(nodes.pass(vec![service("other", &["192.0.2.2"])])), ["+other"]);
+        assert!(nodes.listing.is_some());
+    }
 }

@@ -89,6 +89,11 @@ impl Resource {
         }
     }
 
+    /// As the API and metrics call it: `endpointslices`.
+    pub(super) fn word(self) -> &'static str {
+        self.path().rsplit('/').next().unwrap_or_default()
+    }
+
     /// As kube-proxy selects: what is headless, or served by another proxy, is not even sent.
     pub(super) fn label_selector(self) -> Option<String> {
         match self {

@@ -4,6 +4,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::{Instant, sleep};
 
 use super::{failure::Failure, limits::Limits, resource::Resource};
+use crate::{config::format_go_duration, serve::Contact};
 
 /// When a refusal of what we can do without is asked about again.
 const REFUSED: Duration = Duration::from_secs(300);
@@ -17,6 +18,7 @@ const STANDING: u32 = 8;
 pub(super) struct Retry {
     resource: Resource,
     limits: Limits,
+    contact: Contact,
     pauses: ExponentialBackoff,
     outage: Option<Outage>,
 }
@@ -25,20 +27,28 @@ pub(super) struct Retry {
 #[derive(Debug, Clone, Copy)]
 struct Outage {
     since: Instant,
-    /// Whether the log tells of it.
-    is_told: bool,
+    /// When the log told of it last.
+    told: Option<Instant>,
+    /// Whether an Event was asked for.
+    is_announced: bool,
     /// How many of the last failures in a row were for want of a right.
     forbidden: u32,
 }
 
 impl Retry {
-    pub(super) fn new(resource: Resource, limits: Limits) -> Self {
-        Self { resource, limits, pauses: pauses(&limits), outage: None }
+    pub(super) fn new(resource: Resource, limits: Limits, contact: Contact) -> Self {
+        Self { resource, limits, contact, pauses: pauses(&limits), outage: None }
+    }
+
+    /// Something came from the API server.
+    pub(super) fn heard(&self) {
+        self.contact.heard(self.resource.word());
     }
 
     /// The API server has answered.
     pub(super) fn answered(&mut self) {
-        if let Some(outage) = self.outage.take().filter(|outage| outage.is_told) {
+        self.heard();
+        if let Some(outage) = self.outage.take().filter(|outage| outage.told.is_some()) {
             tracing::info!(
                 "{}: the API server answers again, after {:.1?}",
                 self.resource,
@@ -57,35 +67,54 @@ impl Retry {
         self.outage.is_some_and(|outage| outage.since.elapsed() > self.limits.stale)
     }
 
-    /// Something has failed: says so once an outage, and waits.
-    pub(super) async fn failed(&mut self, failure: &Failure) {
+    /// Something has failed: says so, and again from time to time. Returns what an Event is to say, once an outage.
+    pub(super) fn failed(&mut self, failure: &Failure) -> Option<String> {
         let resource = self.resource;
         let is_first = self.outage.is_none();
         let outage = self.outage.get_or_insert(Outage::begin());
         outage.forbidden = if failure.is_forbidden() { outage.forbidden + 1 } else { 0 };
-        let is_without = !resource.is_vital() && failure.is_refusal();
+        let time = outage.since.elapsed();
+        if !resource.is_vital() && failure.is_refusal() {
+            self.contact.without(resource.word());
+            if outage.told.replace(Instant::now()).is_none() {
+                tracing::info!("{resource}: {failure}; going on without");
+            }
+            return None;
+        }
+        self.contact.lost(resource.word());
+        let is_due = outage.told.is_none_or(|told| told.elapsed() >= self.limits.repeat);
+        // Connections break, and versions age: that alone means nothing.
+        if !is_due || (is_first && failure.is_usual()) {
+            tracing::debug!("{resource}: {failure}; will retry");
+        } else if outage.told.replace(Instant::now()).is_none() {
+            tracing::warn!("{resource}: {failure}; keeping the last known state; will retry");
+        } else {
+            let time = format_go_duration(Duration::from_secs(time.as_secs()));
+            tracing::warn!("{resource}: no contact for {time}: {failure}; keeping the last known state");
+        }
+        let is_over = self.limits.contact.is_some_and(|limit| time >= limit);
+        (is_over && !std::mem::replace(&mut outage.is_announced, is_over)).then(|| {
+            let time = format_go_duration(Duration::from_secs(time.as_secs()));
+            format!(
+                "no contact with the API server for {time}: {resource} stay as they were known: {failure}"
+            )
+        })
+    }
+
+    /// Waits before the next attempt.
+    pub(super) async fn pause(&mut self, failure: &Failure) {
         let pause = self.pauses.next().unwrap_or(self.limits.longest_pause);
         let pause = pause.max(failure.retry_after().unwrap_or_default().min(self.limits.stale));
-        let is_standing = !failure.is_forbidden() || outage.forbidden >= STANDING;
-        let pause = if is_without && is_standing { REFUSED } else { pause };
-        // Connections break, and versions age: that alone means nothing.
-        if outage.is_told || (is_first && failure.is_usual()) {
-            tracing::debug!("{resource}: {failure}; trying again in {pause:.1?}");
-        } else {
-            outage.is_told = true;
-            if is_without {
-                tracing::info!("{resource}: {failure}; going on without");
-            } else {
-                tracing::warn!("{resource}: {failure}; what is known stays in force, and it is tried again");
-            }
-        }
-        sleep(pause).await;
+        let forbidden = self.outage.map_or(0, |outage| outage.forbidden);
+        let is_standing = !failure.is_forbidden() || forbidden >= STANDING;
+        let is_without = !self.resource.is_vital() && failure.is_refusal();
+        sleep(if is_without && is_standing { REFUSED } else { pause }).await;
     }
 }
 
 impl Outage {
     fn begin() -> Self {
-        Self { since: Instant::now(), is_told: false, forbidden: 0 }
+        Self { since: Instant::now(), told: None, is_announced: false, forbidden: 0 }
     }
 }
 

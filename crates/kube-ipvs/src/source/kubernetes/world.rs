@@ -12,7 +12,7 @@ use proxier::{
 
 use super::resource::{Key, Object, Resource, Unreadable};
 use crate::{
-    announce::Announcement,
+    announce::{About, Announcement},
     config::AnnotationPolicy,
     source::{Changes, Problem},
 };
@@ -28,6 +28,8 @@ pub(super) enum News {
     Deleted(Key),
     /// The API server was asked and had no list to give. Only of interest before there was one.
     Unanswered,
+    /// There is no contact with the API server for so long that an Event is to say so.
+    OutOfContact(String),
 }
 
 /// The objects that are known, as far as it takes to tell which have gone when all are listed anew, and which cannot be
@@ -90,6 +92,10 @@ impl World {
         };
         match news {
             News::Unanswered => {}
+            News::OutOfContact(note) => {
+                let reason = "OutOfContact";
+                changes.announcements.push(Announcement { about: About::Node, reason, note });
+            }
             News::Deleted(key) => {
                 changes.uids.extend(uid(resource, &key, None));
                 changes.events.extend(collection.remove(resource, &key));
@@ -119,6 +125,11 @@ impl World {
                 }
             }
         }
+        self.conclude(changes);
+    }
+
+    /// Says of changes how much is known.
+    pub(super) fn conclude(&self, changes: &mut Changes) {
         changes.unread = self.unread();
         changes.complete = self.completeness();
     }

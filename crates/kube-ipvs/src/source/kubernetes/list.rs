@@ -1,0 +1,185 @@
+//! One collection of objects: how it is listed, and how a watch of it begins.
+
+use std::{pin::Pin, time::Duration};
+
+use futures_util::{Stream, StreamExt};
+use kube::{
+    Client,
+    api::{ListParams, VersionMatch, WatchEvent, WatchParams},
+    core::Request,
+};
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    failure::Failure,
+    limits::Limits,
+    page::get_page,
+    resource::{Object, Resource},
+};
+
+/// The annotation of the bookmark at the end of a streaming list.
+const END_OF_LIST: &str = "k8s.io/initial-events-end";
+/// How many objects are asked for at a time where the API server cannot list from its cache.
+const PAGE: u32 = 500;
+/// How long a watch may last that begins with a list: a list that is slow and alive must not be cut.
+const LONG: Duration = Duration::from_secs(3600);
+
+pub(super) type Events = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<Box<RawValue>>>> + Send>>;
+
+/// How old a list may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Age {
+    /// Whatever the API server has at hand.
+    Any,
+    /// Not older than what we have seen.
+    NotOlderThan(String),
+    /// As of now: what we have seen does not count any more.
+    Now,
+}
+
+/// All objects, the version to go on from, and the watch from there on where it comes by the same connection.
+pub(super) struct Listed {
+    pub(super) objects: Vec<Object>,
+    pub(super) version: String,
+    pub(super) watch: Option<Opened>,
+}
+
+/// A watch that has begun.
+pub(super) struct Opened {
+    pub(super) events: Events,
+    /// When it is to end.
+    pub(super) end: Instant,
+    /// By how much the API server may be late with the end; none if it does not know of it, so that we end the watch.
+    pub(super) overtime: Option<Duration>,
+}
+
+/// A collection of objects that can be listed.
+pub(super) struct Collection {
+    client: Client,
+    pub(super) resource: Resource,
+    /// Only the object of this name.
+    pub(super) name: Option<String>,
+    pub(super) limits: Limits,
+    /// How many objects are asked for at a time.
+    page: Option<u32>,
+}
+
+impl Collection {
+    pub(super) fn new(client: Client, resource: Resource, name: Option<String>, limits: Limits) -> Self {
+        Self { client, resource, name, limits, page: Some(PAGE) }
+    }
+
+    /// Lists all objects.
+    pub(super) async fn list(&mut self, age: &Age) -> Result<Listed, Failure> {
+        match self.list_by_stream().await {
+            // As servers before 1.27 answer, and later ones that have streaming lists switched off. Or it does not know
+            // them, or has stalled. The next list is asked for in this way again: much can have changed until then.
+            Err(failure) if failure.is_invalid() => {}
+            Err(Failure::Endless) => {}
+            outcome => return outcome,
+        }
+        let version = match age {
+            Age::Any => Some("0"),
+            Age::NotOlderThan(version) => Some(&**version),
+            Age::Now => None,
+        };
+        if version.is_some() {
+            match self.list_by_pages(version).await {
+                // This server has not seen that version, and perhaps never will.
+                Err(failure) if failure.is_unknown_version() => {}
+                outcome => return outcome,
+            }
+        }
+        let outcome = self.list_by_pages(None).await;
+        if outcome.as_ref().is_err_and(Failure::needs_list) {
+            // The next page was too late. One that holds all cannot be.
+            self.page = None;
+        }
+        outcome
+    }
+
+    /// By a watch that begins with all there is. The server needs no memory for the list as a whole, nor do we.
+    async fn list_by_stream(&mut self) -> Result<Listed, Failure> {
+        let mut watch = self.open(true, "").await?;
+        let mut objects: Vec<Object> = Vec::new();
+        loop {
+            let next = timeout(self.limits.silence, watch.events.next()).await;
+            match next.map_err(|_| Failure::Endless)?.ok_or(Failure::Closed)?? {
+                WatchEvent::Added(json) | WatchEvent::Modified(json) => {
+                    objects.push(self.resource.read(&json))
+                }
+                WatchEvent::Deleted(json) => {
+                    let key = self.resource.head(&json).key;
+                    objects.retain(|object| object.key != key);
+                }
+                WatchEvent::Bookmark(mark) if mark.metadata.annotations.contains_key(END_OF_LIST) => {
+                    let version = mark.metadata.resource_version;
+                    watch.end = Instant::now() + self.time_of_watch();
+                    watch.overtime = None;
+                    return Ok(Listed { objects, version, watch: Some(watch) });
+                }
+                WatchEvent::Bookmark(_) => {}
+                WatchEvent::Error(status) => return Err(Failure::Ended(status)),
+            }
+        }
+    }
+
+    /// By requests. From this version on the server's cache has it, and it comes whole; without a version it is etcd
+    /// that is asked, and it comes in pages.
+    async fn list_by_pages(&self, version: Option<&str>) -> Result<Listed, Failure> {
+        let mut params = ListParams {
+            label_selector: self.resource.label_selector(),
+            field_selector: self.field_selector(),
+            resource_version: version.map(str::to_owned),
+            version_match: version.map(|_| VersionMatch::NotOlderThan),
+            limit: self.page.filter(|_| version.is_none()),
+            ..ListParams::default()
+        };
+        let mut objects = Vec::new();
+        loop {
+            let request = Request::new(self.resource.path()).list(&params);
+            let page = get_page(&self.client, request, &self.limits).await?;
+            objects.extend(page.items.iter().flatten().map(|json| self.resource.read(json)));
+            match page.next() {
+                Some(token) => params.continue_token = Some(token),
+                None => return Ok(Listed { objects, version: page.version()?, watch: None }),
+            }
+        }
+    }
+
+    /// The version that etcd has now, by the cheapest list that there is.
+    pub(super) async fn current_version(&self) -> Result<String, Failure> {
+        let field_selector = self.field_selector();
+        let params = ListParams { limit: Some(1), field_selector, ..ListParams::default() };
+        let request = Request::new(self.resource.path()).list_metadata(&params);
+        get_page(&self.client, request, &self.limits).await?.version()
+    }
+
+    /// Begins a watch.
+    pub(super) async fn open(&self, with_list: bool, version: &str) -> Result<Opened, Failure> {
+        let seconds = if with_list { LONG } else { self.time_of_watch() }.as_secs().max(1);
+        let params = WatchParams {
+            label_selector: self.resource.label_selector(),
+            field_selector: self.field_selector(),
+            timeout: Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
+            bookmarks: true,
+            send_initial_events: with_list,
+        };
+        let request =
+            Request::new(self.resource.path()).watch(&params, version).map_err(kube::Error::BuildRequest)?;
+        let end = Instant::now() + Duration::from_secs(seconds);
+        let answer = timeout(self.limits.answer, self.client.request_events(request)).await;
+        let events = answer.map_err(|_| Failure::Unanswered(self.limits.answer))??.boxed();
+        Ok(Opened { events, end, overtime: Some(self.limits.overtime) })
+    }
+
+    /// How long a watch is to last, with its share of chance.
+    fn time_of_watch(&self) -> Duration {
+        self.limits.watch.mul_f64(1.0 + fastrand::f64() / 4.0)
+    }
+
+    fn field_selector(&self) -> Option<String> {
+        self.name.as_ref().map(|name| format!("metadata.name={name}"))
+    }
+}

@@ -1,0 +1,72 @@
+//! One page of a list, by one request.
+
+use std::{pin::pin, time::Duration};
+
+use http::Request;
+use http_body_util::BodyExt;
+use kube::{
+    Client,
+    client::Body,
+    core::{Status, request},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use super::{failure::Failure, limits::Limits};
+
+/// Objects are kept as JSON text until each is read by itself: one that cannot be read must not cost the whole list.
+#[derive(Deserialize)]
+pub(super) struct Page {
+    metadata: PageMeta,
+    pub(super) items: Option<Vec<Box<RawValue>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct PageMeta {
+    resource_version: Option<String>,
+    r#continue: Option<String>,
+}
+
+impl Page {
+    /// How to ask for the next one; none if there is none.
+    pub(super) fn next(&self) -> Option<String> {
+        self.metadata.r#continue.clone().filter(|token| !token.is_empty())
+    }
+
+    /// The version as of which it was made.
+    pub(super) fn version(self) -> Result<String, Failure> {
+        self.metadata.resource_version.filter(|version| !version.is_empty()).ok_or(Failure::NoVersion)
+    }
+}
+
+/// Asks for one page of a list. It may take as long as it likes to arrive, as long as anything of it does.
+pub(super) async fn get_page(
+    client: &Client,
+    request: Result<Request<Vec<u8>>, request::Error>,
+    limits: &Limits,
+) -> Result<Page, Failure> {
+    let request = request.map_err(kube::Error::BuildRequest)?;
+    let answer = timeout(limits.list, client.send(request.map(Body::from))).await;
+    let answer = answer.map_err(|_| Failure::Unanswered(limits.list))??;
+    let is_good = answer.status().is_success();
+    let text = read(answer.into_body(), limits.body).await?;
+    if is_good {
+        return serde_json::from_slice(&text).map_err(Failure::Unreadable);
+    }
+    let status: Status = serde_json::from_slice(&text).map_err(Failure::Unreadable)?;
+    Err(kube::Error::Api(Box::new(status)).into())
+}
+
+/// Reads a body to its end, unless nothing of it comes for so long.
+async fn read(body: Body, silence: Duration) -> Result<Vec<u8>, Failure> {
+    let mut body = pin!(body);
+    let mut text = Vec::new();
+    while let Some(frame) = timeout(silence, body.frame()).await.map_err(|_| Failure::Silent(silence))? {
+        if let Ok(data) = frame?.into_data() {
+            text.extend_from_slice(&data);
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,104 @@
+//! An API server whose past is gone: its etcd was restored from a backup, or is a new one.
+
+use anyhow::{Result, ensure};
+use scenarios::{ApiServer, Kind, Service, StreamingLists};
+
+use crate::follower::{Follower, LIMITS, asked, limits};
+use kube_ipvs::config::ClientConnection;
+
+fn service(number: u8) -> Service {
+    Service::new(&format!("web-{number}")).cluster_ip(&format!("10.96.0.{number}")).port(80)
+}
+
+/// A server with three Services, which has forgotten the fourth when it was changed last.
+fn forgetful(
+    streaming: StreamingLists,
+    restore: impl FnOnce(&mut ApiServer, u64) -> Result<()>,
+) -> Result<(ApiServer, Follower)> {
+    let mut api = ApiServer::start()?;
+    api.streaming(streaming);
+    (1..=3).try_for_each(|number| api.apply(&service(number)))?;
+    let flags = ClientConnection { master: api.url(), ..crate::follower::fast() };
+    let follower = Follower::start_with(flags, limits(streaming));
+    follower.eventually(|world| world.services.len() == 3)?;
+    let backup = api.revision();
+    api.delete(Kind::Service, "web-2")?;
+    api.apply(&service(4))?;
+    follower
+        .eventually(|world| world.services.keys().eq(["default/web-1", "default/web-3", "default/web-4"]))?;
+    restore(&mut api, backup)?;
+    Ok((api, follower))
+}
+
+fn is_found_out(api: &ApiServer, follower: &Follower) -> Result<()> {
+    follower
+        .eventually(|world| world.services.keys().eq(["default/web-1", "default/web-2", "default/web-3"]))?;
+    // Its versions are still lower than those that were known.
+    api.apply(&service(5))?;
+    follower.eventually(|world| world.services.contains_key("default/web-5"))
+}
+
+/// No watch would ever tell: a server accepts a version that it has not come to, and waits.
+#[test]
+fn a_restore_is_found_out_when_the_server_is_back() -> Result<()> {
+    for streaming in [StreamingLists::Served, StreamingLists::Refused] {
+        let (api, follower) = forgetful(streaming, |api, backup| {
+            api.away();
+            api.restore(backup, false);
+            api.back()
+        })?;
+        is_found_out(&api, &follower)?;
+    }
+    Ok(())
+}
+
+/// Only etcd was away: the API server stays and ends its watches.
+#[test]
+fn a_restore_is_found_out_when_watches_end() -> Result<()> {
+    let (api, follower) = forgetful(StreamingLists::Served, |api, backup| {
+        api.restore(backup, false);
+        api.end_watches();
+        Ok(())
+    })?;
+    is_found_out(&api, &follower)
+}
+
+#[test]
+fn a_restore_is_found_out_by_a_bookmark() -> Result<()> {
+    let (api, follower) = forgetful(StreamingLists::Served, |api, backup| {
+        api.restore(backup, true);
+        Ok(())
+    })?;
+    is_found_out(&api, &follower)
+}
+
+#[test]
+fn an_empty_server_is_followed() -> Result<()> {
+    let (api, follower) = forgetful(StreamingLists::Refused, |api, _| {
+        api.away();
+        api.restore(0, false);
+        api.back()
+    })?;
+    follower.eventually(|world| world.services.is_empty())?;
+    api.apply(&service(6))?;
+    follower.eventually(|world| world.services.contains_key("default/web-6"))
+}
+
+/// Where nothing is lost, a server that comes back is not asked for lists.
+#[test]
+fn a_server_that_has_lost_nothing_is_asked_for_no_list() -> Result<()> {
+    let mut api = ApiServer::start()?;
+    api.apply(&service(1))?;
+    let flags = ClientConnection { master: api.url(), ..crate::follower::fast() };
+    let follower = Follower::start_with(flags, LIMITS);
+    follower.eventually(|world| world.services.len() == 1)?;
+    let is_list = |request: &str| request.contains("services?") && request.contains("sendInitialEvents");
+    for number in 2..=4 {
+        api.away();
+        api.apply(&service(number))?;
+        api.back()?;
+        follower.eventually(|world| world.services.len() == usize::from(number))?;
+    }
+    ensure!(asked(&api, is_list) == 1, "{:#?}", api.requests());
+    Ok(())
+}
