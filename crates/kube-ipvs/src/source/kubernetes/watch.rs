@@ -94,8 +94,8 @@ impl Watch {
 
     /// Tells what changes, by one watch after the other, until everything has to be listed again; says why.
     async fn follow(&mut self, version: &mut String, mut watch: Option<Opened>) -> Result<Failure, Unheard> {
-        // Whether the API server may have lost what we know of, as by a restore of etcd. It would accept our version and
-        // tell nothing until its own has come as far. One that works ends no watch early and sends bookmarks.
+        // Whether the API server may have lost what we know of, as by a restore of etcd. It would accept our version
+        // and tell nothing until its own has come as far. One that works ends no watch early and sends bookmarks.
         let mut is_suspect = false;
         loop {
             let start = Instant::now();
