@@ -21,6 +21,7 @@ fn serve(cluster: &mut Cluster, manifests: &str, check: fn(&Cluster, &Proxy) -> 
     let (api, _) = api_server(cluster, Some("secret"))?;
     api.apply(&web_service())?;
     api.apply(&web_slice(&all_web()))?;
+    api.apply(&format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {NODE}}}\n"))?;
     let _servers =
         WEB_PODS.iter().map(|(name, ..)| cluster.http(name, 8080)).collect::<Result<Vec<_>, _>>()?;
     let pod = DaemonPod::new(cluster, NODE, &with_api_server(manifests))?;
