@@ -13,6 +13,7 @@ use prometheus_client::{
 };
 
 type One = [(&'static str, &'static str); 1];
+type Durations = Of<[(&'static str, String); 2], Histogram, fn() -> Histogram>;
 
 /// What contact there is with the API server. All clones are of the same.
 #[derive(Debug, Clone)]
@@ -22,7 +23,7 @@ pub struct Contact {
     connected: Of<One, Gauge>,
     last: Of<One, Gauge<f64, AtomicU64>>,
     requests: Of<[(&'static str, String); 3], Counter>,
-    durations: Of<[(&'static str, String); 2], Histogram, fn() -> Histogram>,
+    durations: Durations,
 }
 
 impl Default for Contact {
