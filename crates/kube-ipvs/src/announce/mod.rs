@@ -59,7 +59,7 @@ pub struct ToPost {
     pub(crate) fact: Option<String>,
 }
 
-/// A `healthCheckNodePort` that somebody else has. Each node has its own words for it: it may name an address.
+/// A `healthCheckNodePort` that is in use. Its note differs from node to node: it may name an address.
 pub(crate) const PORT_TAKEN: &str = "HealthCheckNodePortTaken";
 
 /// How many may wait to be posted. What comes then is in the log only.

@@ -17,7 +17,7 @@ pub(super) fn file(name: &str) -> io::Result<PathBuf> {
 }
 
 /// Claims this network namespace for this process: two that change it would undo each other's work. The claim ends
-/// with the process, however that ends. None: it cannot be claimed, which is said, and nobody else is kept out.
+/// with the process. None: it cannot be claimed, which is logged, and a second process is not refused.
 ///
 /// # Errors
 ///

@@ -49,7 +49,7 @@ impl Inbox {
         Some(delivery)
     }
 
-    /// Whoever panics with it in hand ends the process.
+    /// A panic while it is locked ends the process.
     fn lock(&self) -> MutexGuard<'_, Option<Delivery>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -27,7 +27,7 @@ const VARIABLE: &str = "KUBE_IPVS_LOG";
 /// Where go-runner's flags have the log go.
 static FILE: OnceLock<(Arc<File>, bool)> = OnceLock::new();
 
-/// Set once there is a log. What is said before goes to standard error as it is.
+/// Set once there is a log. Earlier messages go to standard error as they are.
 static IS_STARTED: OnceLock<()> = OnceLock::new();
 
 /// Has the log go to a file, as go-runner does. A file that cannot be written is no reason to leave a node without
@@ -69,7 +69,7 @@ pub(super) fn start(logging: &Logging) {
     }
 }
 
-/// For commands that are not the daemon: what goes wrong is said on standard error, and nothing else.
+/// For commands that are not the daemon: errors go to standard error, and nothing else does.
 pub(super) fn start_for_a_command() {
     let (filter, refused) = filter("warn,kube_client=off".into(), env::var(VARIABLE).ok().as_deref());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
