@@ -61,7 +61,7 @@ fn first_turn(config: Config, events: Vec<Event>) -> (Engine, FakeKernel, Turn) 
     (engine, kernel, turn)
 }
 
-/// FC-03.
+/// As many ports as somebody has had in one Service.
 #[test]
 fn a_service_with_1600_ports_is_served() {
     let web = service("web", "10.96.0.80", 1600);

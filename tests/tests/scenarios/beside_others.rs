@@ -85,7 +85,7 @@ fn rules_of_others_stay_and_a_host_port_works() -> TestResult {
     })
 }
 
-/// Issue 13, FC-35: a firewall that drops what is forwarded is named by the daemon, `diff` and `explain`.
+/// A firewall that drops what is forwarded is named by the daemon, `diff` and `explain`.
 #[test]
 fn a_firewall_that_drops_what_is_forwarded_is_named() -> TestResult {
     scenario(Cluster::builder(), |cluster| {

@@ -52,7 +52,7 @@ fn await_whole(node: &Namespace) -> Result<()> {
     })
 }
 
-/// Issue 13, FC-24, FC-25 and FC-11: repaired at once, under load, however long the sync period is. With a period of an
+/// Repaired at once, under load, however long the sync period is. With a period of an
 /// hour it is the kernel's own notices that tell.
 #[test]
 fn what_the_kernel_tells_of_is_repaired() -> TestResult {

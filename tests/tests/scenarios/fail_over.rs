@@ -11,7 +11,7 @@ const CONNECTIONS: usize = 100;
 /// How many of them must go on.
 const ENOUGH: usize = 99;
 
-/// Issue 13, F2: with Maglev hashing and without NAT every node sends a connection to the same endpoint, from the
+/// With Maglev hashing and without NAT every node sends a connection to the same endpoint, from the
 /// middle of it too.
 #[test]
 fn open_connections_outlive_the_move_of_an_address() -> TestResult {

@@ -50,7 +50,7 @@ fn ask(from: &Namespace, at: &str, to: &str, who: &str) -> Result<()> {
     Ok(())
 }
 
-/// Issue 13, FC-09 and FC-28: the answer reaches the process, and the node ports are served as before.
+/// The answer reaches the process, and the node ports are served as before.
 #[test]
 fn a_connection_that_leaves_from_a_node_port_is_answered() -> TestResult {
     let builder = Cluster::builder().pod("web", "node-1", "10.244.1.2 fd00:10:244:1::2").pod(

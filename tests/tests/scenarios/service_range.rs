@@ -39,7 +39,7 @@ fn answers(from: &Namespace, to: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Issue 13, FC-10: what is somebody's is reached, by the VIP and directly; what nobody has is refused.
+/// What is somebody's is reached, by the VIP and directly; what nobody has is refused.
 #[test]
 fn pods_and_hosts_within_the_service_range_are_reached() -> TestResult {
     let builder = Cluster::builder().pod("web", "node-1", "10.100.1.2 fd00:10:96:1::2").pod(

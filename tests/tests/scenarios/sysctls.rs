@@ -41,7 +41,7 @@ fn timeouts_of_ipvs() -> TestResult {
     })
 }
 
-/// FC-32: of two timeouts the shorter one counts, so that conntrack gets those of IPVS where these are longer.
+/// Of two timeouts the shorter one counts, so that conntrack gets those of IPVS where these are longer.
 #[test]
 fn conntrack_remembers_as_long_as_ipvs_is_told_to() -> TestResult {
     scenario(Cluster::builder(), |cluster| {

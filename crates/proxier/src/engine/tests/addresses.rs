@@ -50,7 +50,7 @@ fn api_server(ips: &[&str]) -> Event {
     Event::ApiServerAddresses(ips.iter().map(|ip| ip.parse().unwrap()).collect())
 }
 
-/// FC-07: bound on every node, no node could reach the API server any more, not even to learn of a correction.
+/// Bound on every node, no node could reach the API server any more, not even to learn of a correction.
 #[test]
 fn an_external_ip_never_takes_the_address_of_the_api_server() {
     let (mut engine, mut kernel) = start();
@@ -101,7 +101,7 @@ fn a_cluster_ip_is_served_although_the_api_server_is_reached_at_it() {
     assert_eq!(kernel.state.bound_vips, ["10.96.0.1".parse().unwrap()].into());
 }
 
-/// FC-01: a cloud agent publishes what is on `kube-ipvs0` as addresses of its Node.
+/// A cloud agent publishes what is on `kube-ipvs0` as addresses of its Node.
 #[test]
 fn a_cluster_ip_that_a_node_names_is_bound_everywhere() {
     let web = || Event::ServiceApplied(service("web", &["10.96.0.80"], &[(80, None)]));

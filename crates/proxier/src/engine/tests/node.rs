@@ -67,7 +67,7 @@ fn the_ranges_of_the_own_node_come_change_and_go() {
     );
 }
 
-/// Issue 13: for the policy `Local` a pod of another node is outside.
+/// For the policy `Local` a pod of another node is outside.
 #[test]
 fn pods_of_other_nodes_are_told_apart_where_the_network_keeps_to_the_own_node_s_ranges() {
     let ranges = ["10.244.0.0/22", "fd00:244::/63"].map(|range| range.parse().unwrap());

@@ -17,9 +17,12 @@ const NEW: u32 = 1 << 3;
 /// Keys of the expression `ct` (`enum nft_ct_keys`).
 const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
-const CT_PORT: u32 = 12;
-const CT_ADDRESS_V4: u32 = 20;
-const CT_ADDRESS_V6: u32 = 22;
+const CT_SOURCE_PORT: u32 = 11;
+const CT_DESTINATION_PORT: u32 = 12;
+const CT_SOURCE_V4: u32 = 19;
+const CT_DESTINATION_V4: u32 = 20;
+const CT_SOURCE_V6: u32 = 21;
+const CT_DESTINATION_V6: u32 = 22;
 const CT_STATUS: u32 = 2;
 /// The bit of `ct status` that says that the destination was changed.
 const CT_STATUS_DNAT: u32 = 1 << 5;
@@ -143,16 +146,30 @@ pub(super) fn not_diverted() -> Vec<Expressions> {
 /// Loads the key that the first packet of the connection had when it came: `ct original ip daddr . meta l4proto . ct
 /// original proto-dst`.
 pub(super) fn original_key(family: Family) -> Vec<Expressions> {
-    let (address, words) = match family {
-        Family::V4 => (CT_ADDRESS_V4, 1),
-        Family::V6 => (CT_ADDRESS_V6, 4),
+    let address = match family {
+        Family::V4 => CT_DESTINATION_V4,
+        Family::V6 => CT_DESTINATION_V6,
+    };
+    original_end(family, address, CT_DESTINATION_PORT)
+}
+
+/// Loads where the connection was opened from, like the key of a virtual server: `ct original ip saddr . meta l4proto
+/// . ct original proto-src`.
+pub(super) fn original_source(family: Family) -> Vec<Expressions> {
+    let address = match family {
+        Family::V4 => CT_SOURCE_V4,
+        Family::V6 => CT_SOURCE_V6,
+    };
+    original_end(family, address, CT_SOURCE_PORT)
+}
+
+fn original_end(family: Family, address: u32, port: u32) -> Vec<Expressions> {
+    let words = match family {
+        Family::V4 => 1,
+        Family::V6 => 4,
     };
     let protocol = vec![Meta::Key(MetaKey::L4Proto), Meta::DestinationRegister(register(words))];
-    vec![
-        original(address, Register::Reg1),
-        Expressions::Meta(protocol),
-        original(CT_PORT, register(words + 1)),
-    ]
+    vec![original(address, Register::Reg1), Expressions::Meta(protocol), original(port, register(words + 1))]
 }
 
 /// Loads what conntrack knows of the direction in which the connection was opened.

@@ -217,15 +217,18 @@ impl Rules<'_> {
     }
 
     /// Answers to the node's own connections. IPVS takes a SYN+ACK and any datagram for a first packet, and so the
-    /// answer to a connection that left from a node port for a client of that.
+    /// answer to a connection that left from a node port for a client of that. What conntrack calls an answer may be a
+    /// client's question too: after a server's late answer, which conntrack took for a first packet. So it counts
+    /// where the connection was opened from.
     fn own_answers(&self) -> Vec<Rule> {
         let not_in = |set: KeySet| [original_key(self.family), vec![is_not_in(set.name())]].concat();
         let not_by_ipvs = [not_in(KeySet::Served), not_in(KeySet::Foreign)].concat();
+        let from_node_port = [original_source(self.family), vec![is_in(KeySet::Served.name())]].concat();
         vec![
             Rule::new("no answer", [in_original_direction(), vec![accept()]]),
             Rule::new(
                 "an answer to a node port that no virtual server sent there: IPVS must not see it",
-                [self.key_in(KeySet::Served), not_by_ipvs, vec![goto("hide")]],
+                [from_node_port, not_by_ipvs, vec![goto("hide")]],
             ),
         ]
     }
