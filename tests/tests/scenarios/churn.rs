@@ -27,7 +27,7 @@ const NODE: &str = "node-3";
 /// The time for which all this goes on, whatever comes of it in that time: short in CI, ten minutes and more by the
 /// environment.
 fn duration() -> Result<Duration> {
-    let seconds = std::env::var("KUBE_IPVS_CHURN_SECONDS").unwrap_or_else(|_| "60".into());
+    let seconds = std::env::var("KUBE_IPVS_CHURN_SECONDS").unwrap_or_else(|_| "30".into());
     Ok(Duration::from_secs(seconds.parse().context("KUBE_IPVS_CHURN_SECONDS")?))
 }
 

@@ -11,7 +11,7 @@ use scenarios::{
 
 use crate::common::await_first_turn;
 
-const SERVICES: usize = 500;
+const SERVICES: usize = 200;
 /// At how many moments of a full sync the daemon is killed: by turns some time after it has made its device, and as
 /// soon as the kernel has a virtual server, or a little later. At more, until one came while it was writing.
 const MOMENTS: u32 = 8;

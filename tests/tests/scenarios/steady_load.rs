@@ -38,7 +38,7 @@ fn no_request_fails_while_an_endpoint_comes_and_goes() -> TestResult {
             let all = ["10.244.1.2:8080", "10.244.2.2:8080", "10.244.2.3:8080"];
             node.namespace().await_serving(&key, &all)?;
         }
-        let pause = Duration::from_millis(10);
+        let pause = Duration::from_millis(25);
         let loads = [
             ("a pod", Load::start(cluster.at("visitor")?, WEB_ADDRESS, pause)?),
             ("a node", Load::start(cluster.at("node-1")?, WEB_ADDRESS, pause)?),

@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) struct Vm {
     cache: PathBuf,
     kernel: Kernel,
-    kvm: bool,
+    pub(super) kvm: bool,
     pub(super) processors: usize,
 }
 
