@@ -71,10 +71,15 @@ fn timeouts_of_ipvs(ipvs: &Ipvs) -> Vec<(&'static str, u64)> {
 /// the lock of IPVS, and the end of a namespace takes the two the other way round: the kernel can wait for itself for
 /// ever (seen on 6.1). Those that are there already, as modules or built in, do no harm.
 pub fn hazardous_schedulers() -> BTreeSet<Scheduler> {
+    hazardous_schedulers_of(Path::new("/sys/module"), &sysctl::path("net/ipv4/vs"))
+}
+
+/// The same of a kernel that shows its modules and the sysctls of IPVS in these folders.
+fn hazardous_schedulers_of(modules: &Path, sysctls: &Path) -> BTreeSet<Scheduler> {
     let is_there = |scheduler: &Scheduler| {
         // One that is built in has no directory of a module. Both have a sysctl.
-        let sysctl = format!("net/ipv4/vs/{scheduler}_expiration");
-        Path::new(&format!("/sys/module/ip_vs_{scheduler}")).exists() || sysctl::path(&sysctl).exists()
+        modules.join(format!("ip_vs_{scheduler}")).exists()
+            || sysctls.join(format!("{scheduler}_expiration")).exists()
     };
     [Scheduler::LBLC, Scheduler::LBLCR].into_iter().filter(|scheduler| !is_there(scheduler)).collect()
 }
@@ -139,6 +144,19 @@ fn read(path: impl AsRef<Path>) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scheduler_that_is_there_already_is_no_hazard() {
+        let folder = tempfile::tempdir().unwrap();
+        let hazardous = || hazardous_schedulers_of(&folder.path().join("module"), &folder.path().join("vs"));
+        assert_eq!(hazardous(), [Scheduler::LBLC, Scheduler::LBLCR].into());
+        fs::create_dir_all(folder.path().join("module/ip_vs_lblc")).unwrap();
+        assert_eq!(hazardous(), [Scheduler::LBLCR].into());
+        // Built in.
+        fs::create_dir_all(folder.path().join("vs")).unwrap();
+        fs::write(folder.path().join("vs/lblcr_expiration"), "86400").unwrap();
+        assert_eq!(hazardous(), [].into());
+    }
 
     #[test]
     fn lists_of_processors() {

@@ -189,9 +189,9 @@ pub fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
             Cause::Refused | Cause::NoScheduler => {
                 amends.extend([add(KeySet::NoEndpoints, *key), unrecord(*key)]);
             }
-            Cause::NotTried => amends.push(add(KeySet::NoEndpoints, *key)),
+            // Whether it is there is seen at the next reading, and is refused until then.
+            Cause::NotTried | Cause::Unknown => amends.push(add(KeySet::NoEndpoints, *key)),
             Cause::Exists => drop(somebody_elses.insert(*key)),
-            Cause::Unknown => {}
         }
     }
     if !somebody_elses.is_empty() {

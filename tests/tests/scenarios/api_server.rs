@@ -63,7 +63,18 @@ fn without_the_api_server_all_goes_on() -> TestResult {
             Ok(())
         };
 
+        let connected = r#"kube_ipvs_watch_connected{resource="services"}"#;
+        ensure!(node.metric(connected)? == 1.0, "services are followed, and {connected} says no");
+        let host = api.address();
+        let requests = format!(r#"rest_client_requests_total{{code="200",method="GET",host="{host}"}}"#);
+        ensure!(node.metric(&requests)? > 0.0, "no request was counted");
+
         api.away();
+        eventually(|| {
+            let value = node.metric(connected)?;
+            ensure!(value == 0.0, "nothing is followed, and {connected} is {value}");
+            Ok(())
+        })?;
         api.delete(Kind::Service, "second")?;
         api.delete(Kind::EndpointSlice, "second-1")?;
         // Over several of its syncs, which come each second.

@@ -74,7 +74,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         } else if path.is_file() && name.ends_with(".md") {
             let text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
             breaches.extend(link_breaches(name, &text, |target| target.exists(), &workspace.root));
-            breaches.extend(scenario_breaches(name, &text, &workspace.root.join(SCENARIOS)));
+            breaches.extend(shown_by_breaches(name, &text, &workspace.root));
             breaches.extend(width_breaches(name, &text, prose()));
         }
     }
@@ -143,18 +143,22 @@ fn source_breaches(name: &str, text: &str) -> Vec<String> {
     breaches
 }
 
-/// What a table of `name` shows is shown by scenarios that exist.
-fn scenario_breaches(name: &str, text: &str, scenarios: &Path) -> Vec<String> {
+/// What a table of `name` shows is shown by tests that exist: `module::test` of the scenarios, or `file.rs::test` of any
+/// crate.
+fn shown_by_breaches(name: &str, text: &str, root: &Path) -> Vec<String> {
     let rows = text.lines().filter(|line| name.starts_with("docs/") && line.starts_with('|'));
     let named =
         rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter_map(|code| code.split_once("::"));
-    let exists = |(module, test): &(&str, &str)| {
-        let files = [format!("{module}.rs"), format!("{module}/mod.rs")].map(|file| scenarios.join(file));
+    let exists = |(place, test): &(&str, &str)| {
+        let files = match place.ends_with(".rs") {
+            true => vec![root.join(place)],
+            false => ["", "/mod"].map(|end| root.join(SCENARIOS).join(format!("{place}{end}.rs"))).into(),
+        };
         let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
         texts.into_iter().any(|text| text.contains(&format!("fn {test}()")))
     };
-    let missing = named.filter(|scenario| !exists(scenario));
-    missing.map(|(module, test)| format!("{name}: there is no scenario {module}::{test}")).collect()
+    let missing = named.filter(|test| !exists(test));
+    missing.map(|(place, test)| format!("{name}: there is no test {place}::{test}")).collect()
 }
 
 /// Whether `word` stands in the code, not as the end of a longer name (nor, for `unsafe`, as the start of one).
@@ -251,11 +255,13 @@ mod tests {
     }
 
     #[test]
-    fn scenarios_that_pages_name_exist() {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(SCENARIOS);
-        let check = |text| scenario_breaches("docs/page.md", text, &here);
+    fn tests_that_pages_name_exist() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let check = |text| shown_by_breaches("docs/page.md", text, &root);
         assert_eq!(check("| `spread::three_hundred_requests_over_three_pods`, `nothing` |"), [""; 0]);
-        assert_eq!(check("| `a::b` |"), ["docs/page.md: there is no scenario a::b"]);
+        assert_eq!(check("| `a::b` |"), ["docs/page.md: there is no test a::b"]);
+        assert_eq!(check("| `crates/kube-ipvs/src/command/fleet.rs::kops` |"), [""; 0]);
+        assert_eq!(check("| `xtask/a.rs::b` |"), ["docs/page.md: there is no test xtask/a.rs::b"]);
     }
 
     #[test]

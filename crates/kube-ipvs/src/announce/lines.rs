@@ -1,8 +1,8 @@
-//! What the log says of objects. Pure: it decides which lines there are.
+//! What the log says of objects and syncs. Pure: it decides which lines there are.
 
-use std::{fmt, hash::Hash, time::Duration};
+use std::{collections::BTreeSet, fmt, hash::Hash, time::Duration};
 
-use proxier::Turn;
+use proxier::{Turn, model::ServiceId};
 use tracing::Level;
 
 use super::{
@@ -16,6 +16,12 @@ const BUDGETS: Budgets = Budgets {
     object: Budget { burst: 10, one_more: Duration::from_secs(60) },
     namespace: Budget { burst: 50, one_more: Duration::from_secs(5) },
     all: Budget { burst: 200, one_more: Duration::from_secs(1) },
+};
+/// How many of them say what was synced: who has a pod that comes and goes writes them on every node.
+const SYNCED: Budgets = Budgets {
+    object: Budget { burst: 10, one_more: Duration::from_secs(60) },
+    namespace: Budget { burst: 50, one_more: Duration::from_secs(30) },
+    all: Budget { burst: 200, one_more: Duration::from_secs(10) },
 };
 /// The most bytes of a line.
 const LONGEST: usize = 2048;
@@ -54,13 +60,15 @@ impl fmt::Display for Line {
 #[derive(Debug)]
 pub struct Lines {
     limits: Limits,
+    synced: Limits,
     left_out: u64,
     next_sum: Duration,
 }
 
 impl Default for Lines {
     fn default() -> Self {
-        Self { limits: Limits::new(BUDGETS), left_out: 0, next_sum: Duration::ZERO }
+        let (limits, synced) = (Limits::new(BUDGETS), Limits::new(SYNCED));
+        Self { limits, synced, left_out: 0, next_sum: Duration::ZERO }
     }
 }
 
@@ -98,6 +106,13 @@ impl Lines {
         }
         lines.extend(self.sum(now));
         lines
+    }
+
+    /// Whether a line names these Services as synced: if one of them has a line left.
+    pub fn synced(&mut self, services: &BTreeSet<&ServiceId>, now: Duration) -> bool {
+        let has_line = services.iter().any(|one| self.synced.allow(one, Some(&*one.namespace), now));
+        self.left_out += u64::from(!has_line && !services.is_empty());
+        has_line
     }
 
     fn line(

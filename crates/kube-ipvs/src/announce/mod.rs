@@ -195,6 +195,7 @@ fn fact(skipped: &Skipped) -> Option<String> {
         Skipped::Foreign { port, .. } => Some(port.to_string()),
         Skipped::OnePacket { port, .. } => Some(format!("{port} datagrams")),
         Skipped::Forwarding { port, .. } => Some(format!("{port} forwarding")),
+        Skipped::TooMany { .. } => Some("too many".into()),
         _ => None,
     }
 }

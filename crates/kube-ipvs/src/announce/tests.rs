@@ -282,3 +282,16 @@ fn a_hundred_thousand_refusals_are_a_few_lines() {
     let told = lines.turned(&Turn::default(), seconds(31));
     assert!(told[0].to_string().starts_with("1 lines about"), "{}", told[0]);
 }
+
+/// A pod that comes and goes makes a sync each time; the log does not grow with it.
+#[test]
+fn thousands_of_syncs_of_one_service_are_a_few_lines() {
+    let mut lines = Lines::default();
+    let (web, others) = (ServiceId::new("tenant", "web"), ServiceId::new("bank", "web"));
+    let of_flapping = (0..3000).filter(|sync| lines.synced(&[&web].into(), seconds(1) * *sync / 100)).count();
+    assert_eq!(of_flapping, 10);
+    // Another one has lines of its own, also together with it.
+    assert!(lines.synced(&[&others, &web].into(), seconds(31)));
+    let told = lines.turned(&Turn::default(), seconds(31));
+    assert!(told[0].to_string().starts_with("2990 lines about"), "{}", told[0]);
+}

@@ -12,6 +12,8 @@ use crate::{
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(3);
+/// After how many looks a content that cannot be used is tried again: a kubeconfig that it names may have come since.
+const AGAIN: u32 = 20;
 
 /// The file that a running daemon was configured by.
 pub(super) struct ConfigFile {
@@ -20,6 +22,9 @@ pub(super) struct ConfigFile {
     running: String,
     /// What it said last.
     seen: String,
+    /// Why that cannot be used.
+    refused: Option<String>,
+    looks: u32,
 }
 
 /// What a look at the file has shown.
@@ -35,7 +40,7 @@ enum News {
 
 impl ConfigFile {
     pub(super) fn new((path, content): (PathBuf, String)) -> Self {
-        Self { path, seen: content.clone(), running: content }
+        Self { path, seen: content.clone(), running: content, refused: None, looks: 0 }
     }
 
     /// Looks at the file again and again, until there is a new content that can be used.
@@ -64,14 +69,20 @@ impl ConfigFile {
     fn look(&mut self, check: impl FnOnce() -> anyhow::Result<()>) -> News {
         // It may be gone for a moment while it is replaced.
         let Ok(content) = fs::read_to_string(&self.path) else { return News::Nothing };
-        if content == self.seen {
+        let is_new = content != self.seen;
+        self.looks += 1;
+        let is_again = self.refused.is_some() && self.looks.is_multiple_of(AGAIN);
+        if !is_new && !is_again {
             return News::Nothing;
         }
         self.seen = content;
         if self.seen == self.running {
+            self.refused = None;
             return News::Nothing;
         }
-        check().map_or_else(News::Unusable, |()| News::Usable)
+        let Err(error) = check() else { return News::Usable };
+        let before = self.refused.replace(format!("{error:#}"));
+        if !is_new && before == self.refused { News::Nothing } else { News::Unusable(error) }
     }
 }
 
@@ -107,5 +118,27 @@ mod tests {
         assert_eq!(look(Some("good")), "nothing");
         assert_eq!(look(Some("bad")), "it is bad");
         assert_eq!(look(Some("good too")), "usable");
+    }
+
+    #[test]
+    fn a_content_that_can_be_used_later_is_used_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.conf");
+        fs::write(&path, "names a kubeconfig").unwrap();
+        let mut file = ConfigFile::new((path, "good".into()));
+        let mut look = |is_there: bool| match file.look(|| match is_there {
+            true => Ok(()),
+            false => anyhow::bail!("there is no kubeconfig"),
+        }) {
+            News::Nothing => "nothing".to_owned(),
+            News::Usable => "usable".to_owned(),
+            News::Unusable(error) => error.to_string(),
+        };
+        assert_eq!(look(false), "there is no kubeconfig");
+        // It is said once, however often it is tried.
+        let of_minutes: Vec<String> = (0..3 * AGAIN).map(|_| look(false)).collect();
+        assert!(of_minutes.iter().all(|news| news == "nothing"), "{of_minutes:?}");
+        let of_minute: Vec<String> = (0..AGAIN).map(|_| look(true)).collect();
+        assert!(of_minute.contains(&"usable".to_owned()), "{of_minute:?}");
     }
 }

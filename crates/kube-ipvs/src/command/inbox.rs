@@ -77,11 +77,28 @@ mod tests {
     use proxier::model::{Event, Service, ServiceId};
 
     use super::*;
-    use crate::config::Configuration;
+    use crate::{config::Configuration, source::Problem};
 
     fn service(number: u32, created: i64) -> Event {
         let service = Service::new(ServiceId::new("default", &format!("s{number}")));
         Event::ServiceApplied(Service { created, ..service })
+    }
+
+    /// A tenant whose objects come first in the alphabet takes no place from what comes after them.
+    #[test]
+    fn the_first_delivery_is_whole() {
+        let inbox = Inbox::new(Arc::new(Status::new(&Configuration::default())));
+        let problem = |number: u32| Problem {
+            path: "https://10.0.0.1".into(),
+            place: None,
+            object: Some(format!("Service aaa/s{number}").into()),
+            field: None,
+            message: "is wrong".into(),
+        };
+        let problems: Vec<Problem> = (0..5_000).map(problem).collect();
+        inbox.put(Changes { problems: problems.clone(), ..Changes::default() });
+        inbox.put(Changes { problems: problems.clone(), ..Changes::default() });
+        assert!(inbox.take().unwrap().changes.problems == problems);
     }
 
     /// While the owner hangs, the same three thousand Services change a hundred times.

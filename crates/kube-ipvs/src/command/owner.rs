@@ -235,7 +235,7 @@ impl<'a> Owner<'a> {
             self.earliest = self.clock.now() + self.pause;
         }
         self.lines.turned(&turn, self.clock.now()).iter().for_each(Line::log);
-        tell(&self.engine, &turn);
+        self.tell(&turn);
         if !self.takes_up_connections && self.engine.takes_up_connections() {
             self.take_up_connections();
         }
@@ -287,28 +287,32 @@ impl<'a> Owner<'a> {
         self.succession.go_on(&mut self.kernel, progress, self.clock.now(), &mut self.announcer);
     }
 
+    /// Says what a turn did. The changes themselves are for the debug log: a first sync has thousands.
+    fn tell(&mut self, turn: &Turn) {
+        if let Some(unusable) = &turn.unusable {
+            tracing::error!("{unusable}; trying again");
+            return;
+        }
+        if turn.plan.is_empty() {
+            return;
+        }
+        let (changes, failed) = (turn.plan.changes().len(), turn.failures.len());
+        let services = self.engine.services_of(turn);
+        match names(&services) {
+            Some(services_text) if self.lines.synced(&services, self.clock.now()) => {
+                tracing::info!(services = %services_text, changes, failed, "synced");
+            }
+            _ => tracing::debug!(changes, failed, "synced"),
+        }
+        tracing::debug!("plan:\n{}", turn.plan);
+    }
+
     /// Answers those who want to know how things are.
     fn answer(&mut self) {
         for ask in self.asks.drain(..) {
             self.measuring.measure(ask, &self.engine, || self.kernel.traffic(), self.status);
             self.status.metered(self.kernel.take_meter());
         }
-    }
-}
-
-/// Says what a turn did. The changes themselves are for the debug log: a first sync has thousands.
-fn tell(engine: &Engine, turn: &Turn) {
-    if let Some(unusable) = &turn.unusable {
-        tracing::error!("{unusable}; trying again");
-        return;
-    }
-    if !turn.plan.is_empty() {
-        let (changes, failed) = (turn.plan.changes().len(), turn.failures.len());
-        match names(&engine.services_of(turn)) {
-            Some(services) => tracing::info!(%services, changes, failed, "synced"),
-            None => tracing::debug!(changes, failed, "synced"),
-        }
-        tracing::debug!("plan:\n{}", turn.plan);
     }
 }
 

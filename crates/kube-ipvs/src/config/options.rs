@@ -5,9 +5,9 @@ use std::{fmt::Display, fs, net::SocketAddr, path::PathBuf, str::FromStr};
 use anyhow::{Context, ensure};
 use clap::{ArgMatches, Args, Command, FromArgMatches, error::ErrorKind, parser::ValueSource};
 
-use super::{Configuration, Listen, file, listen, retired, without_effect};
+use super::{Configuration, Listen, Own, file, listen, retired, without_effect};
 
-/// Flags that count beside a file too: kube-proxy's first, then our own.
+/// kube-proxy's flags that count beside a file too, and those of ours that are for one start.
 const BESIDE_FILE: &[&str] = &[
     "config",
     "hostname-override",
@@ -17,19 +17,13 @@ const BESIDE_FILE: &[&str] = &[
     "write-config-to",
     "cleanup",
     "init-only",
-    "scoped-arp",
-    "vip-ping",
-    "localhost-nodeports",
-    "take-over",
-    "annotations",
-    "drain-cap",
-    "watch-timeout",
-    "external-ip-ranges",
-    "reserved-ports",
-    "max-virtual-servers-per-service",
-    "out-of-contact-limit",
-    "service-metrics-limit",
 ];
+
+/// Whether a flag counts beside a file. Our own have no field in it, so that all of them do.
+fn counts_beside_file(flag: &str) -> bool {
+    let own = Own::augment_args(clap::Command::new("own"));
+    BESIDE_FILE.contains(&flag) || own.get_arguments().any(|arg| arg.get_long() == Some(flag))
+}
 
 /// The flags, as given.
 #[derive(Debug, Clone)]
@@ -147,7 +141,7 @@ impl Options {
         let ignored: Vec<String> = self
             .given
             .iter()
-            .filter(|flag| !BESIDE_FILE.contains(&flag.as_str()))
+            .filter(|flag| !counts_beside_file(flag))
             .map(|flag| format!("--{flag}"))
             .collect();
         if !ignored.is_empty() {

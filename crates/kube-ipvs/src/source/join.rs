@@ -4,7 +4,7 @@ use proxier::model::{EndpointSlice, Event, Node, Service, ServiceCidr, ServiceId
 
 use super::Changes;
 
-/// The most messages and announcements that wait. More than that are lost: they only say what is wrong.
+/// The most messages and announcements that join what waits. More than that are lost: they only say what is wrong.
 const MOST: usize = 1_000;
 
 /// What an event is about.
@@ -38,6 +38,11 @@ impl Changes {
 }
 
 fn extend<T>(list: &mut Vec<T>, more: Vec<T>) {
+    // What comes first is as long as it is: who is in it first takes no place from others.
+    if list.is_empty() {
+        *list = more;
+        return;
+    }
     let room = MOST.saturating_sub(list.len());
     list.extend(more.into_iter().take(room));
 }

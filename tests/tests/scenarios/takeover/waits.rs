@@ -25,7 +25,6 @@ fn it_says_what_it_waits_for() -> TestResult {
         let odd = Service::new("odd").cluster_ip("10.96.0.99").port(80);
         api.apply(&odd.line("externalIPs: [127.0.0.1, 203.0.113.99]"))?;
         api.apply(&"kind: EndpointSlice\nmetadata: { name: odd-1 }\nendpoints: 7\n")?;
-        let users = Users::arrive(cluster)?;
         let proxy = cluster.kube_ipvs(NODE)?.start_with_kubeconfig(&kubeconfig, &FLAGS)?;
         eventually(|| {
             let log = proxy.log_text();
@@ -34,6 +33,8 @@ fn it_says_what_it_waits_for() -> TestResult {
             Ok(())
         })?;
         ensure!(!sets(node)?.is_empty(), "kube-proxy's sets are gone");
+        // Until here a minute has gone by, in which they would ask for nothing.
+        let users = Users::arrive(cluster)?;
         api.delete(Kind::EndpointSlice, "odd-1")?;
         await_taken_over(&proxy)?;
         node.await_vips(&["10.96.0.80", "10.96.0.81", "10.96.0.99", "203.0.113.80", "203.0.113.99"])?;

@@ -123,6 +123,35 @@ fn our_own_flags() {
     );
 }
 
+/// What they decide reaches the engine, whether they stand beside a file or alone.
+#[test]
+fn flags_and_fields_reach_the_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.conf");
+    let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+    let fields = "featureGates: {AllowServiceExternalIPs: false}\nipvs: {scheduler: lc, syncPeriod: 7s, \
+                  excludeCIDRs: [10.9.0.0/16]}\n";
+    fs::write(&path, format!("{head}{fields}")).unwrap();
+    let own = "--hostname-override=n --external-ip-ranges=203.0.113.0/24 --reserved-ports=22 \
+               --max-virtual-servers-per-service=5 --drain-cap=1h --scoped-arp";
+    let flags = "--feature-gates=AllowServiceExternalIPs=false --ipvs-scheduler=lc --ipvs-sync-period=7s \
+                 --ipvs-exclude-cidrs=10.9.0.0/16";
+    for line in [format!("{own} {flags}"), format!("{own} --config={}", path.display())] {
+        let resolved = resolve(&line).unwrap();
+        assert_eq!(resolved.warnings, [""; 0]);
+        let engine = resolved.configuration.engine().unwrap();
+        assert!(!engine.allow_external_ips && engine.scoped_arp);
+        assert_eq!(engine.external_ip_ranges, ["203.0.113.0/24".parse().unwrap()]);
+        assert_eq!(engine.reserved_ports, [22..=22]);
+        assert_eq!(engine.max_virtual_servers, 5);
+        assert_eq!(engine.scheduler.to_string(), "lc");
+        assert_eq!(engine.exclude_cidrs, ["10.9.0.0/16".parse().unwrap()]);
+        let times = [engine.sync_period, engine.drain_cap].map(|time| time.as_secs());
+        assert_eq!(times, [7, 3600]);
+    }
+    assert!(parse("--hostname-override=n").engine().unwrap().allow_external_ips);
+}
+
 #[test]
 fn reserved_ports() {
     assert_eq!(parse("").own.reserved_ports.to_string(), "22,2379-2380,6443,10249-10250,10256-10259");

@@ -1,6 +1,11 @@
 //! The connections to the API server, and the credentials that go with them.
 
-use std::{env, fs, path::PathBuf, time::Duration};
+use std::{
+    env, fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow};
 use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
@@ -51,8 +56,10 @@ impl Connections {
         let auth = &access.config.auth_info;
         let files = [&auth.client_certificate, &auth.client_key].into_iter().flatten().map(PathBuf::from);
         let files: Vec<PathBuf> = files.chain(access.config.root_cert_file.clone()).collect();
+        // Before they are used: what is replaced in between is read again.
+        let content = read(&files);
         let http = connect(access, &limits, &resolver)?;
-        let (content, access, made) = (read(&files), access.clone(), Instant::now());
+        let (access, made) = (access.clone(), Instant::now());
         Ok(Self { access, limits, resolver, files, content, http, made, is_refused: false })
     }
 
@@ -121,6 +128,8 @@ fn connect(access: &Access, limits: &Limits, resolver: &Resolver) -> anyhow::Res
     let client = HttpClient::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
+        // Longer than a watch lasts, which takes the connection once: else each new one would make another connection.
+        .pool_idle_timeout(limits.watch.saturating_mul(3))
         .http2_keep_alive_interval(limits.ping)
         .http2_keep_alive_timeout(limits.pong)
         .http2_keep_alive_while_idle(true)
@@ -141,7 +150,7 @@ fn tls(config: &Config) -> anyhow::Result<rustls::ClientConfig> {
     })?;
     let known = config.root_cert.iter().flatten().cloned().map(CertificateDer::from).collect::<Vec<_>>();
     if !known.is_empty() && !config.accept_invalid_certs {
-        tls.dangerous().set_certificate_verifier(std::sync::Arc::new(Trust::new(known)?));
+        tls.dangerous().set_certificate_verifier(Arc::new(Trust::new(known)?));
     }
     Ok(tls)
 }
@@ -169,11 +178,14 @@ fn credentials_error(error: &kube::Error, exec: Option<&ExecConfig>) -> anyhow::
 fn token_from(
     path: String,
 ) -> anyhow::Result<MapRequestLayer<impl FnMut(Request<Body>) -> Request<Body> + Clone>> {
-    let mut token = fs::read_to_string(&path).with_context(|| format!("cannot read the token in {path}"))?;
+    let token = fs::read_to_string(&path).with_context(|| format!("cannot read the token in {path}"))?;
+    // Each request has a copy of the layer, and all of them have the last token.
+    let token = Arc::new(Mutex::new(token));
     Ok(MapRequestLayer::new(move |mut request: Request<Body>| {
+        let mut token = token.lock().unwrap_or_else(PoisonError::into_inner);
         // Where it cannot be read any more, the last one may still be good.
         if let Ok(new) = fs::read_to_string(&path) {
-            token = new;
+            *token = new;
         }
         if let Ok(mut value) = format!("Bearer {}", token.trim()).parse::<HeaderValue>() {
             value.set_sensitive(true);

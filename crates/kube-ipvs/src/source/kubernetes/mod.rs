@@ -152,6 +152,8 @@ impl KubernetesSource {
         let mut world = World::new(&self.access.config.cluster_url.to_string(), self.annotations);
         let mut changes = Changes::default();
         let mut is_first = true;
+        // How long the changes may become before the first delivery until only the last of each object is kept.
+        let mut room = 100_000;
         loop {
             let mut is_moved = is_first;
             tokio::select! {
@@ -169,6 +171,11 @@ impl KubernetesSource {
                     }
                     if is_first {
                         if !world.is_settled() {
+                            // It can last for long, such as without a right.
+                            if changes.events.len() > room {
+                                changes.compact();
+                                room = 2 * changes.events.len();
+                            }
                             continue;
                         }
                         changes.events = nodes.first(std::mem::take(&mut changes.events)).await;

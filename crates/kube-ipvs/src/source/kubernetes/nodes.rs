@@ -51,6 +51,8 @@ pub(super) struct OtherNodes {
     fresh: Option<Instant>,
     /// Whether the last list failed: until one succeeds, Services are not held back.
     is_failing: bool,
+    /// How many lists have failed since one succeeded.
+    failures: u32,
 }
 
 impl OtherNodes {
@@ -65,6 +67,7 @@ impl OtherNodes {
             listing: None,
             fresh: None,
             is_failing: false,
+            failures: 0,
         }
     }
 
@@ -74,9 +77,14 @@ impl OtherNodes {
         let mut events = self.pass(events);
         if !self.held.is_empty() {
             self.list_after(Duration::ZERO);
-            let patience = self.limits.nodes;
-            let listed = timeout(patience, self.listed()).await;
-            events.extend(self.learn(listed.unwrap_or(Err(Failure::Unanswered(patience)))));
+            match timeout(self.limits.nodes, self.listed()).await {
+                Ok(listed) => events.extend(self.learn(listed)),
+                // The list goes on: an API server that is slow would only get more to do by another one.
+                Err(_) => {
+                    self.is_failing = true;
+                    events.extend(self.release());
+                }
+            }
         }
         events
     }
@@ -154,19 +162,31 @@ impl OtherNodes {
         match listed {
             Ok(nodes) => {
                 self.fresh = Some(Instant::now() + FRESH);
+                self.failures = 0;
                 let names: BTreeSet<Box<str>> = nodes.iter().map(|node| node.name.clone()).collect();
                 events.extend(self.known.difference(&names).cloned().map(Event::NodeRemoved));
                 events.extend(nodes.into_iter().map(Event::NodeApplied));
                 self.known = names;
             }
             Err(failure) => {
-                tracing::warn!(
-                    "cannot list the Nodes: {failure}; will retry. An external IP that is the address of another Node would cut \
-                     that Node off from this one"
-                );
-                self.list_after(AGAIN);
+                if self.failures == 0 {
+                    tracing::warn!(
+                        "cannot list the Nodes: {failure}; will retry. An external IP that is the address of another Node would \
+                         cut that Node off from this one"
+                    );
+                }
+                let pause = pause(self.failures).max(failure.retry_after().unwrap_or_default().min(FRESH));
+                self.list_after(pause.mul_f64(1.0 + fastrand::f64()));
+                self.failures += 1;
             }
         }
+        events.extend(self.release());
+        events
+    }
+
+    /// The Services that waited.
+    fn release(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
         for (id, event) in std::mem::take(&mut self.held) {
             if let Event::ServiceApplied(service) = &event {
                 self.note(id, outer_addresses(service));
@@ -175,6 +195,11 @@ impl OtherNodes {
         }
         events
     }
+}
+
+/// How long to wait after so many failures before the next list, and chance adds as much at most.
+fn pause(failures: u32) -> Duration {
+    AGAIN.saturating_mul(2_u32.saturating_pow(failures)).min(FRESH)
 }
 
 /// All Nodes but our own.

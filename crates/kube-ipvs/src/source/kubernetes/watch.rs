@@ -122,6 +122,9 @@ impl Watch {
                 return Ok(failure);
             }
             self.pause(&failure).await?;
+            if self.retry.is_stale() {
+                return Ok(failure);
+            }
         }
     }
 

@@ -147,11 +147,12 @@ impl Reader<'_> {
             };
             match result {
                 // Each costs another look at the text, for its place.
-                _ if parsed.errors.len() + parsed.warnings.len() >= MAX_PROBLEMS => break,
+                Err(_) if parsed.errors.len() >= MAX_PROBLEMS => break,
                 Err(invalid) => parsed.errors.push(problem(invalid)),
                 Ok((mut object, ignored)) => {
                     let refused = object.restrict(self.annotations);
-                    parsed.warnings.extend(ignored.told().chain(refused).map(problem));
+                    let room = MAX_PROBLEMS.saturating_sub(parsed.warnings.len());
+                    parsed.warnings.extend(ignored.told().chain(refused).take(room).map(problem));
                     self.take(object, problem, parsed);
                 }
             }

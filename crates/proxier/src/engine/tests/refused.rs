@@ -36,6 +36,21 @@ fn a_port_that_the_kernel_refuses_does_not_lead_to_the_node() {
     assert_eq!(kernel.state.bound_vips, [].into());
 }
 
+/// Nor does a port of which the kernel has not said whether it made the virtual server.
+#[test]
+fn a_port_of_which_nothing_is_known_does_not_lead_to_the_node() {
+    let (mut engine, mut kernel) = start();
+    kernel.unanswered = vec!["+ virtual server TCP 10.0.0.1:80".into()];
+    myapp().into_iter().for_each(|event| engine.event(event));
+    assert!(!engine.turn(&mut kernel, Duration::ZERO).failures.is_empty());
+    let sets = kernel.state.elements[&key("TCP 10.0.0.1:80")].sets;
+    assert!(sets.contains(KeySet::NoEndpoints) && sets.contains(KeySet::Served), "{sets:?}");
+    kernel.unanswered.clear();
+    turn(&mut engine, &mut kernel, 1, []);
+    let sets = kernel.state.elements[&key("TCP 10.0.0.1:80")].sets;
+    assert!(!sets.contains(KeySet::NoEndpoints) && sets.contains(KeySet::Served), "{sets:?}");
+}
+
 /// Clients would be led to a port where nothing is.
 #[test]
 fn no_short_cut_leads_to_what_the_kernel_refuses() {

@@ -360,3 +360,16 @@ fn weights_of_slices_and_endpoints() {
         "#]],
     );
 }
+
+/// However many annotations of a file are ignored, all its objects count.
+#[test]
+fn ignored_annotations_cost_no_object() {
+    let one = |number: usize| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s{number}, annotations: {{kube-ipvs.io/nothing: x}}}}\n\
+             spec: {{clusterIP: 10.96.0.{number}, ports: [{{port: 80}}]}}\n"
+        )
+    };
+    let changes = read((1..=30).map(one).collect::<Vec<_>>().join("---\n").as_bytes());
+    assert_eq!((changes.events.len(), changes.problems.len()), (30, 20));
+}
