@@ -1,11 +1,11 @@
 //! Graceful removal: how long a real server that nobody wants any more keeps its connections.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use crate::{
     cluster::EndpointAddress,
     kernel::ConnectionCounts,
-    model::{Protocol, VirtualServerKey},
+    model::{PortNumber, Protocol, VirtualServerKey},
 };
 
 /// How often the connections of draining real servers are counted.
@@ -52,7 +52,10 @@ impl Drains {
 
     /// Its virtual server is gone, and with it all that drained there.
     pub(crate) fn forget_server(&mut self, key: VirtualServerKey) {
-        self.entries.retain(|(server, _), _| *server != key);
+        let first = EndpointAddress { address: Ipv4Addr::UNSPECIFIED.into(), port: PortNumber::MIN };
+        let from_first = self.entries.range((key, first)..).map(|(at, _)| *at);
+        let gone: Vec<_> = from_first.take_while(|(server, _)| *server == key).collect();
+        gone.iter().for_each(|at| drop(self.entries.remove(at)));
     }
 
     /// Keeps those that the kernel has; somebody else may have removed some.

@@ -186,11 +186,11 @@ pub fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
     for failure in failures {
         let Some(Change::AddServer { key, .. }) = plan.changes().get(failure.change) else { continue };
         match failure.cause {
-            Cause::Refused | Cause::NoScheduler => {
+            Cause::Refused | Cause::NoScheduler | Cause::NotTried => {
                 amends.extend([add(KeySet::NoEndpoints, *key), unrecord(*key)]);
             }
             // Whether it is there is seen at the next reading, and is refused until then.
-            Cause::NotTried | Cause::Unknown => amends.push(add(KeySet::NoEndpoints, *key)),
+            Cause::Unknown => amends.push(add(KeySet::NoEndpoints, *key)),
             Cause::Exists => drop(somebody_elses.insert(*key)),
         }
     }

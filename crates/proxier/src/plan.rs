@@ -26,7 +26,8 @@ pub enum Change {
     RemoveElement {
         /// The set and the element.
         element: Element,
-        /// Whether the virtual server goes that the element protects: then the element goes after it.
+        /// Whether the virtual server goes that the element protects, or asks for nothing of its kind any more: then the
+        /// element goes after all real servers that do.
         with_server: bool,
     },
     /// Makes a virtual server.
@@ -119,10 +120,10 @@ impl Change {
         match self {
             Self::AddElement { element: Element::ShortCut(..), .. } => Phase::Divert,
             Self::RemoveElement { element: Element::ShortCut(..), .. } => Phase::Restore,
-            // Source ranges protect a virtual server for as long as it is there.
-            Self::RemoveElement { with_server: true, .. } => Phase::Forget,
-            // With the ranges that it asks for, in one transaction: without them nobody would be let in.
-            Self::RemoveElement { element: Element::Key(KeySet::Firewall, _), .. } => Phase::Record,
+            // Source ranges protect a virtual server for as long as it is there, and its endpoints if another Service
+            // takes its key.
+            Self::RemoveElement { with_server: true, .. }
+            | Self::RemoveElement { element: Element::Key(KeySet::Firewall, _), .. } => Phase::Forget,
             // A set refuses a range that overlaps with one that is still to be taken out.
             Self::RemoveElement {
                 element:

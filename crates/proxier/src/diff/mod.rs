@@ -186,7 +186,8 @@ impl Differ<'_> {
     fn allowed(&mut self, key: VirtualServerKey, wanted: Option<&VirtualServer>) {
         let nothing = BTreeSet::new();
         let known = self.known.allowed.get(&key).unwrap_or(&nothing);
-        let with_server = wanted.is_none();
+        // The last of them go with what asks for them: without them nobody would be let in.
+        let with_server = wanted.is_none_or(|wanted| wanted.allowed.is_empty());
         let wanted = wanted.map_or(&nothing, |wanted| &wanted.allowed);
         // Taken out first: a set refuses a range that overlaps with one that it has.
         for source in known.difference(wanted) {

@@ -53,7 +53,7 @@ fn ranges_go_together_with_what_asks_for_them() {
         "#]],
     );
     // One transaction.
-    assert!(turn.plan.changes().iter().all(|change| change.phase() == crate::plan::Phase::Record));
+    assert!(turn.plan.changes().iter().all(|change| change.phase() == crate::plan::Phase::Forget));
 }
 
 #[test]

@@ -224,13 +224,18 @@ impl Rules<'_> {
         let not_in = |set: KeySet| [original_key(self.family), vec![is_not_in(set.name())]].concat();
         let not_by_ipvs = [not_in(KeySet::Served), not_in(KeySet::Foreign)].concat();
         let from_node_port = [original_source(self.family), vec![is_in(KeySet::Served.name())]].concat();
-        vec![
-            Rule::new("no answer", [in_original_direction(), vec![accept()]]),
-            Rule::new(
-                "an answer to a node port that no virtual server sent there: IPVS must not see it",
-                [from_node_port, not_by_ipvs, vec![goto("hide")]],
-            ),
-        ]
+        // Whoever sent such a packet would have it shown, behind all rules that look at its protocol.
+        let from_outside = Protocol::ALL.map(|protocol| {
+            let numbered = next_header_is(self.family, hidden(protocol));
+            Rule::new("nobody but hide may use this number", [numbered, vec![counter(), drop()]])
+        });
+        let mut rules = Vec::from(from_outside);
+        rules.push(Rule::new("no answer", [in_original_direction(), vec![accept()]]));
+        rules.push(Rule::new(
+            "an answer to a node port that no virtual server sent there: IPVS must not see it",
+            [from_node_port, not_by_ipvs, vec![goto("hide")]],
+        ));
+        rules
     }
 
     /// IPVS lets pass what is of a protocol that it does not know.
