@@ -53,7 +53,7 @@ pub use namespace::Namespace;
 pub use oracle::{RealServer, Sets, Table, VIP_DEVICE, VirtualServer};
 pub use programs::{Program, database, dig, dns_server, sql};
 pub use proxy::{Proxy, ProxyCommand};
-pub use raw::send_out_of_window;
+pub use raw::{send_out_of_window, send_syn_as};
 pub use scenario::{TestResult, scenario};
 pub use servers::{Server, Transport};
 pub use wait::{eventually, patience, throughout, time_out};

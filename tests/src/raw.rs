@@ -1,4 +1,4 @@
-//! Segments that no TCP stack would send.
+//! Packets that no TCP stack would send.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
@@ -18,21 +18,36 @@ pub fn send_out_of_window(namespace: &Namespace, from: SocketAddr, to: SocketAdd
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).context("a raw socket")?;
         let target = SockAddr::from(SocketAddrV4::new(*to.ip(), 0));
         for eighth in 0..8u32 {
-            socket.send_to(&segment(from, to, eighth << 29), &target).context("sending a raw segment")?;
+            let segment = segment(from, to, eighth << 29, ACK_AND_PUSH);
+            socket.send_to(&segment, &target).context("sending a raw segment")?;
         }
         Ok(())
     })
 }
 
-fn segment(from: SocketAddrV4, to: SocketAddrV4, sequence: u32) -> Vec<u8> {
+/// Sends the first segment of a TCP connection over IPv4, from inside a namespace, as a packet of another protocol.
+pub fn send_syn_as(namespace: &Namespace, protocol: u8, from: SocketAddrV4, to: SocketAddrV4) -> Result<()> {
+    namespace.enter(|| {
+        let number = Some(Protocol::from(i32::from(protocol)));
+        let socket = Socket::new(Domain::IPV4, Type::RAW, number).context("a raw socket")?;
+        let target = SockAddr::from(SocketAddrV4::new(*to.ip(), 0));
+        socket.send_to(&segment(from, to, 1, SYN), &target).context("sending a raw segment")?;
+        Ok(())
+    })
+}
+
+const SYN: u8 = 0x02;
+const ACK_AND_PUSH: u8 = 0x18;
+
+fn segment(from: SocketAddrV4, to: SocketAddrV4, sequence: u32, flags: u8) -> Vec<u8> {
     const ACKNOWLEDGEMENT: [u8; 4] = *b"\x7e\xed\xfa\xce";
-    const WORDS_AND_FLAGS: [u8; 2] = [5 << 4, 0x18];
+    const WORDS: u8 = 5 << 4;
     let mut segment = Vec::new();
     segment.extend(from.port().to_be_bytes());
     segment.extend(to.port().to_be_bytes());
     segment.extend(sequence.to_be_bytes());
     segment.extend(ACKNOWLEDGEMENT);
-    segment.extend(WORDS_AND_FLAGS);
+    segment.extend([WORDS, flags]);
     // Window, and room for the checksum; no urgent data; one byte of data.
     segment.extend([0x20, 0, 0, 0, 0, 0, b'!']);
     let sum = checksum(*from.ip(), *to.ip(), &segment);
@@ -65,6 +80,6 @@ mod tests {
     fn a_segment_with_its_checksum_sums_up_to_nothing() {
         let (from, to) =
             (SocketAddrV4::new([10, 0, 0, 1].into(), 80), SocketAddrV4::new([10, 0, 0, 2].into(), 81));
-        assert_eq!(checksum(*from.ip(), *to.ip(), &segment(from, to, 1 << 31)), 0);
+        assert_eq!(checksum(*from.ip(), *to.ip(), &segment(from, to, 1 << 31, ACK_AND_PUSH)), 0);
     }
 }

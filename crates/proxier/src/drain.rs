@@ -55,7 +55,9 @@ impl Drains {
         let first = EndpointAddress { address: Ipv4Addr::UNSPECIFIED.into(), port: PortNumber::MIN };
         let from_first = self.entries.range((key, first)..).map(|(at, _)| *at);
         let gone: Vec<_> = from_first.take_while(|(server, _)| *server == key).collect();
-        gone.iter().for_each(|at| drop(self.entries.remove(at)));
+        for at in gone {
+            self.entries.remove(&at);
+        }
     }
 
     /// Keeps those that the kernel has; somebody else may have removed some.

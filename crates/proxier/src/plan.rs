@@ -26,8 +26,8 @@ pub enum Change {
     RemoveElement {
         /// The set and the element.
         element: Element,
-        /// Whether the virtual server goes that the element protects, or asks for nothing of its kind any more: then the
-        /// element goes after all real servers that do.
+        /// Whether the virtual server goes that the element protects, or asks for nothing of its kind any more: then
+        /// the element goes after all real servers that do.
         with_server: bool,
     },
     /// Makes a virtual server.

@@ -3,7 +3,10 @@
 use std::net::UdpSocket;
 
 use anyhow::{Context, Result, ensure};
-use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, patience, scenario, time_out};
+use scenarios::{
+    Cluster, Namespace, Service, Slice, TestResult, Transport, eventually, patience, scenario, send_syn_as,
+    time_out,
+};
 
 const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
 /// Of TCP, from port 80 on. A port that a connection has left from is not free again for a while.
@@ -88,6 +91,44 @@ fn a_connection_that_leaves_from_a_node_port_is_answered() -> TestResult {
                 ensure!(answer.name == "web", "{answer:?}");
                 from.echo(Transport::Udp, &format!("{at}:30053"))?;
             }
+        }
+        Ok(())
+    })
+}
+
+/// The comment of the rules that drop.
+const NUMBERS: &str = "nobody but hide may use this number";
+
+/// The number that hides an answer of TCP from IPVS hides nothing for those who send it themselves: behind rules that
+/// look for TCP, the packet would be TCP.
+#[test]
+fn nobody_hides_a_packet_from_the_rules_of_the_node() -> TestResult {
+    scenario(Cluster::builder(), |cluster| {
+        let (node, client) = (cluster.at("node-3")?, cluster.at("client")?);
+        let _server = cluster.echo("node-3", Transport::Tcp, 2379)?;
+        cluster.manifests.write("web", &services())?;
+        let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        // It knows of no connection, and would reset what comes back.
+        client.run(
+            "nft",
+            &["add table ip quiet; add chain ip quiet out { type filter hook output priority 0; }; \
+                             add rule ip quiet out tcp flags rst drop"],
+        )?;
+        for protocol in [250, 251, 252] {
+            let before = node.nft_packets(NUMBERS)?;
+            let (from, to) = ("192.168.128.100:4000".parse()?, "192.168.128.3:2379".parse()?);
+            send_syn_as(client, protocol, from, to)?;
+            eventually(|| {
+                let dropped = node.nft_packets(NUMBERS)?;
+                ensure!(
+                    dropped == before + 1,
+                    "{protocol}: {dropped} packets were dropped, and {before} before"
+                );
+                Ok(())
+            })?;
+            let half_open = node.run("ss", &["-Htn", "state", "syn-recv"])?;
+            ensure!(half_open.is_empty(), "it has become a connection:\n{half_open}");
         }
         Ok(())
     })

@@ -143,8 +143,8 @@ fn source_breaches(name: &str, text: &str) -> Vec<String> {
     breaches
 }
 
-/// What a table of `name` shows is shown by tests that exist: `module::test` of the scenarios, or `file.rs::test` of any
-/// crate.
+/// What a table of `name` shows is shown by tests that exist: `module::test` of the scenarios, or `file.rs::test` of
+/// any crate.
 fn shown_by_breaches(name: &str, text: &str, root: &Path) -> Vec<String> {
     let rows = text.lines().filter(|line| name.starts_with("docs/") && line.starts_with('|'));
     let named =

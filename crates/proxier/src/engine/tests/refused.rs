@@ -41,7 +41,9 @@ fn a_port_that_the_kernel_refuses_does_not_lead_to_the_node() {
 fn a_port_of_which_nothing_is_known_does_not_lead_to_the_node() {
     let (mut engine, mut kernel) = start();
     kernel.unanswered = vec!["+ virtual server TCP 10.0.0.1:80".into()];
-    myapp().into_iter().for_each(|event| engine.event(event));
+    let web = Event::ServiceApplied(service("web", &["10.0.0.1"], &[(80, None)]));
+    let endpoints = Event::SliceApplied(slice("web-1", "web", 8080, &["10.1.0.2"]));
+    [web, endpoints].into_iter().for_each(|event| engine.event(event));
     assert!(!engine.turn(&mut kernel, Duration::ZERO).failures.is_empty());
     let sets = kernel.state.elements[&key("TCP 10.0.0.1:80")].sets;
     assert!(sets.contains(KeySet::NoEndpoints) && sets.contains(KeySet::Served), "{sets:?}");
