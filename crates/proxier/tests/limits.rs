@@ -88,6 +88,21 @@ fn beyond_the_budget_external_ips_are_left_out() {
     );
 }
 
+/// Ports times ranges is a product that one object could make of 300 KB.
+#[test]
+fn ranges_of_a_load_balancer_ip_count_as_virtual_servers() {
+    let ranges = (0..1000u32).map(|number| std::net::Ipv4Addr::from_bits(0x0b00_0000 + number * 2));
+    let web = Service {
+        load_balancer_ips: external_ips(1),
+        source_ranges: ranges.map(|address| IpAddr::from(address).into()).collect(),
+        ..service("web", "10.96.0.80", 5000)
+    };
+    let (_, kernel, turn) = first_turn(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
+    let elements: usize = kernel.state.allowed.values().map(BTreeSet::len).sum();
+    assert_eq!((kernel.state.virtual_servers.len(), elements), (5049, 49_000));
+    assert!(matches!(turn.skipped.iter().next(), Some(Skipped::TooMany { .. })), "{:?}", turn.skipped);
+}
+
 /// Two objects that ask for the same 160,000 things: the younger one keeps what is its own, a few lines say what it
 /// does not get, and nothing is said twice.
 #[test]

@@ -40,6 +40,9 @@ pub struct Listeners {
     pub left_out: usize,
 }
 
+/// How many source ranges of a virtual server count as one more virtual server: each range is an element of its own.
+const RANGES: usize = 10;
+
 /// What a Service asks for, up to a limit.
 ///
 /// A family in which it has no ClusterIP is left out: what it could not serve it does not keep from others.
@@ -65,19 +68,28 @@ pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr], limit: usi
     }
     sites.sort_by_key(|(kind, _)| *kind);
     let inner_ports = service.inner_ports();
-    let mut listeners = Listeners::default();
+    let (mut listeners, mut left) = (Listeners::default(), limit);
     for (kind, address) in sites {
+        let cost = match kind {
+            Kind::LoadBalancerIp => 1 + service.source_ranges.len() / RANGES,
+            _ => 1,
+        };
+        let is_node = node_addresses.contains(&address);
+        let is_balanced = is_node && service.load_balancer_ips.contains(&address);
         for (index, port) in service.ports.iter().enumerate() {
             let number = match kind {
-                Kind::ClusterIp | Kind::LoadBalancerIp | Kind::ExternalIp => Some(port.port),
+                Kind::ClusterIp | Kind::LoadBalancerIp => Some(port.port),
                 Kind::Inner => inner_ports.get(index).copied().flatten(),
-                // A VIP that is an address of the node comes first: it can have source ranges.
+                // A node port has no rivals, and may be served where external IPs are not.
+                Kind::ExternalIp => Some(port.port).filter(|_| !is_node || port.node_port != Some(port.port)),
+                // A load-balancer IP that is an address of the node comes first: it can have source ranges.
                 Kind::NodePort | Kind::Loopback => {
-                    port.node_port.filter(|number| *number != port.port || !vips.contains(&address))
+                    port.node_port.filter(|number| *number != port.port || !is_balanced)
                 }
             };
             let Some(number) = number else { continue };
-            if listeners.all.len() < limit {
+            if cost <= left {
+                left -= cost;
                 let key = VirtualServerKey { address, protocol: port.protocol, port: number };
                 listeners.all.push(Listener { kind, port: index, key });
             } else {

@@ -218,6 +218,19 @@ fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
     .assert_eq(&served.join("\n"));
 }
 
+/// The node port is the API server's to give, whatever external IPs the Service names, and whoever may have those.
+#[test]
+fn a_node_port_does_not_depend_on_an_external_ip_of_the_same_number() {
+    let mut config = Config::new("node-1");
+    config.allow_external_ips = false;
+    let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+    let web = service("web", &["10.96.0.80"], &[(30080, Some(30080))]);
+    let web = with_external_ips(web, &["192.168.128.1"]);
+    let turn = turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
+    assert_eq!(skipped(&turn), "");
+    assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:30080")));
+}
+
 /// A load balancer's address is written by who may write the status of a Service: the cloud's controller.
 #[test]
 fn a_load_balancer_ip_that_is_the_node_takes_any_port() {
