@@ -56,4 +56,4 @@ pub use proxy::{Proxy, ProxyCommand};
 pub use raw::{send_out_of_window, send_syn_as};
 pub use scenario::{TestResult, scenario};
 pub use servers::{Server, Transport};
-pub use wait::{eventually, patience, throughout, time_out};
+pub use wait::{eventually, patience, slowness, throughout, time_out};

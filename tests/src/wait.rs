@@ -21,7 +21,7 @@ const LOOKS: u32 = 600;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How many times slower than usual this machine is, as `cargo xtask` has measured when the bench started.
-fn slowness() -> u32 {
+pub fn slowness() -> u32 {
     static SLOWNESS: OnceLock<u32> = OnceLock::new();
     let measured = || std::env::var("KUBE_IPVS_SLOWNESS").ok().and_then(|text| text.parse().ok());
     *SLOWNESS.get_or_init(|| measured().unwrap_or(1).max(1))

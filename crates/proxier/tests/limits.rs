@@ -100,7 +100,7 @@ fn ranges_of_a_load_balancer_ip_count_as_virtual_servers() {
     let (_, kernel, turn) = first_turn(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
     let elements: usize = kernel.state.allowed.values().map(BTreeSet::len).sum();
     assert_eq!((kernel.state.virtual_servers.len(), elements), (5049, 49_000));
-    assert!(matches!(turn.skipped.iter().next(), Some(Skipped::TooMany { .. })), "{:?}", turn.skipped);
+    assert!(matches!(turn.skipped.first(), Some(Skipped::TooMany { .. })), "{:?}", turn.skipped);
 }
 
 /// Two objects that ask for the same 160,000 things: the younger one keeps what is its own, a few lines say what it

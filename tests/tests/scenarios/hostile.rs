@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use scenarios::{ApiServer, Cluster, Proxy, TestResult, eventually, scenario};
+use scenarios::{ApiServer, Cluster, Proxy, TestResult, eventually, scenario, slowness};
 use serde_json::{Map, Value, json};
 
 use crate::api_server::api_server;
@@ -270,7 +270,10 @@ fn a_hostile_tenant_harms_no_other() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         let (api, kubeconfig) = api_server(cluster, None)?;
         api.apply(&web_service())?;
-        let start = |node| cluster.kube_ipvs(node)?.start_with_kubeconfig(&kubeconfig, &[]);
+        // What waits for twice as long makes a node unhealthy. A slower machine needs longer for the same.
+        let period = format!("{}s", 30 * slowness());
+        let flags = ["--ipvs-sync-period", &period];
+        let start = |node| cluster.kube_ipvs(node)?.start_with_kubeconfig(&kubeconfig, &flags);
         let mut proxies = NODES.into_iter().map(start).collect::<Result<Vec<_>>>()?;
         flip(cluster, &api, 1)?;
         let quiet = rounds(cluster, &api, Intent::Harmless)?;
