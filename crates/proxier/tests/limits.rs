@@ -61,7 +61,7 @@ fn first_turn(config: Config, events: Vec<Event>) -> (Engine, FakeKernel, Turn) 
     (engine, kernel, turn)
 }
 
-/// As many ports as somebody has had in one Service.
+/// The most ports that a user has reported for one Service (kubernetes#102972).
 #[test]
 fn a_service_with_1600_ports_is_served() {
     let web = service("web", "10.96.0.80", 1600);

@@ -97,7 +97,7 @@ fn a_connection_that_leaves_from_a_node_port_is_answered() -> TestResult {
 }
 
 /// The comment of the rules that drop.
-const NUMBERS: &str = "nobody but hide may use this number";
+const NUMBERS: &str = "a protocol number of the chain hide, from outside";
 
 /// The number that hides an answer of TCP from IPVS hides nothing for those who send it themselves: behind rules that
 /// look for TCP, the packet would be TCP.

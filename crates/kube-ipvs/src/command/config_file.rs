@@ -135,7 +135,7 @@ mod tests {
             News::Unusable(error) => error.to_string(),
         };
         assert_eq!(look(false), "there is no kubeconfig");
-        // It is said once, however often it is tried.
+        // The daemon reports it once, however often it retries.
         let of_minutes: Vec<String> = (0..3 * AGAIN).map(|_| look(false)).collect();
         assert!(of_minutes.iter().all(|news| news == "nothing"), "{of_minutes:?}");
         let of_minute: Vec<String> = (0..AGAIN).map(|_| look(true)).collect();

@@ -35,7 +35,7 @@ fn no_contact_is_said_after_the_limit() -> Result<()> {
         ensure!(contact.lost_for().is_none(), "contact is lost");
         Ok(())
     })?;
-    api.tokens(&["of somebody else"]);
+    api.tokens(&["another-token"]);
     api.cut();
     follower.eventually(|world| world.announcements.len() >= 2)?;
     let said = follower.world().announcements.clone();

@@ -186,7 +186,7 @@ impl Differ<'_> {
     fn allowed(&mut self, key: VirtualServerKey, wanted: Option<&VirtualServer>) {
         let nothing = BTreeSet::new();
         let known = self.known.allowed.get(&key).unwrap_or(&nothing);
-        // The last of them go with what asks for them: without them nobody would be let in.
+        // The last ranges go in one transaction with the firewall element, which alone would drop all clients.
         let with_server = wanted.is_none_or(|wanted| wanted.allowed.is_empty());
         let wanted = wanted.map_or(&nothing, |wanted| &wanted.allowed);
         // Taken out first: a set refuses a range that overlaps with one that it has.

@@ -218,7 +218,7 @@ fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
     .assert_eq(&served.join("\n"));
 }
 
-/// The node port is the API server's to give, whatever external IPs the Service names, and whoever may have those.
+/// The API server allocates node ports: an external IP that is refused does not take the node port with it.
 #[test]
 fn a_node_port_does_not_depend_on_an_external_ip_of_the_same_number() {
     let mut config = Config::new("node-1");

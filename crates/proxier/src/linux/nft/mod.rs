@@ -221,13 +221,14 @@ impl Nft {
             if culprits.is_empty() {
                 return fail_all(&changes, Cause::Refused, &refused[0].error.to_string(), failures);
             }
+            let mut named = BTreeSet::new();
             for failure in &refused {
                 let Some(at) = numbers.iter().rposition(|number| *number <= failure.request) else {
                     continue;
                 };
                 let (change, what) = changes[at];
                 let gone_already = failure.error.is_absent() && matches!(what, Change::RemoveElement { .. });
-                if !gone_already && failures.iter().all(|known| known.change != change) {
+                if !gone_already && named.insert(change) {
                     let reason = failure.error.to_string();
                     failures.push(Failure { change, cause: Cause::Refused, reason });
                 }

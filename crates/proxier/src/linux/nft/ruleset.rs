@@ -224,10 +224,13 @@ impl Rules<'_> {
         let not_in = |set: KeySet| [original_key(self.family), vec![is_not_in(set.name())]].concat();
         let not_by_ipvs = [not_in(KeySet::Served), not_in(KeySet::Foreign)].concat();
         let from_node_port = [original_source(self.family), vec![is_in(KeySet::Served.name())]].concat();
-        // Whoever sent such a packet would have it shown, behind all rules that look at its protocol.
+        // The chain `show` would turn them into TCP, UDP or SCTP, behind all rules that match these protocols.
         let from_outside = Protocol::ALL.map(|protocol| {
             let numbered = next_header_is(self.family, hidden(protocol));
-            Rule::new("nobody but hide may use this number", [numbered, vec![counter(), drop()]])
+            Rule::new(
+                "a protocol number of the chain hide, from outside",
+                [numbered, vec![counter(), drop()]],
+            )
         });
         let mut rules = Vec::from(from_outside);
         rules.push(Rule::new("no answer", [in_original_direction(), vec![accept()]]));
