@@ -142,13 +142,19 @@ fn grows_with_its_size(large: usize, work: impl Fn(usize)) {
     assert!(large < small * 32, "{small} ns, and for eight times as much {large} ns");
 }
 
-/// No limit in the way, and all that can be there twice: ports behind short cuts, and a look at the whole.
+/// No limit in the way, and all that can be there twice: ports behind short cuts, and a look at the whole. Then all
+/// goes.
 fn serve(services: Vec<Service>) {
+    let gone: Vec<Event> = services.iter().map(|service| Event::ServiceRemoved(service.id.clone())).collect();
     let config = Config { max_virtual_servers: usize::MAX, ..Config::new("node-1") };
     let slices: Vec<Event> = services.iter().map(|service| Event::SliceApplied(slice(service))).collect();
     let services: Vec<Event> = services.into_iter().map(Event::ServiceApplied).collect();
     let (mut engine, mut kernel, _) = first_turn(config, [slices, services].concat());
-    assert!(engine.turn(&mut kernel, engine.next_turn()).plan.is_empty());
+    let later = engine.next_turn();
+    assert!(engine.turn(&mut kernel, later).plan.is_empty());
+    gone.into_iter().for_each(|event| engine.event(event));
+    engine.turn(&mut kernel, later);
+    assert!(kernel.state.virtual_servers.is_empty());
 }
 
 #[test]

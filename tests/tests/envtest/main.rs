@@ -32,8 +32,11 @@ mod no_endpoints;
 mod node_port;
 #[path = "../scenarios/nothing_to_serve.rs"]
 mod nothing_to_serve;
+mod objects;
 #[path = "../scenarios/source_ranges.rs"]
 mod source_ranges;
+#[path = "../scenarios/spread.rs"]
+mod spread;
 mod take_over;
 #[path = "../scenarios/terminating.rs"]
 mod terminating;
@@ -41,3 +44,5 @@ mod terminating;
 mod topology;
 #[path = "../scenarios/udp.rs"]
 mod udp;
+#[path = "../scenarios/who_gets_an_address.rs"]
+mod who_gets_an_address;

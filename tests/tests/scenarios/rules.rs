@@ -83,7 +83,7 @@ fn their_number_does_not_depend_on_that_of_services() -> TestResult {
                 ensure!(first.starts_with("ct state established,related accept"), "{name}: {first}");
             }
         }
-        ensure!(hooked == 10, "{hooked} filter chains, not five in each family");
+        ensure!(hooked == 12, "{hooked} filter chains, not six in each family");
         Ok(())
     })
 }

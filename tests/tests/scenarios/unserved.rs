@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use anyhow::ensure;
 use scenarios::{Cluster, Service, Slice, TestResult, Transport, eventually, scenario, time_out};
 
 const VIPS: [&str; 6] =
@@ -72,6 +73,71 @@ fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
             from.echo(Transport::Tcp, "192.168.128.3:22")?;
             from.echo(Transport::Tcp, "[fd00:128::3]:22")?;
         }
+        Ok(())
+    })
+}
+
+/// The exit code of curl when a connection is refused; one that times out is 28.
+const COULD_NOT_CONNECT: i32 = 7;
+
+/// A process of the node that listens on all addresses is not reached where IPVS passes on what is for a Service: without
+/// a virtual server, as while one is made or refused, and from port 20, which IPVS takes for FTP data.
+#[test]
+fn a_node_s_own_listener_gets_nothing_that_ipvs_does_not_schedule() -> TestResult {
+    let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2 fd00:10:244:1::2").pod(
+        "visitor",
+        "node-3",
+        "10.244.3.9 fd00:10:244:3::9",
+    );
+    scenario(builder, |cluster| {
+        let _servers = [
+            cluster.echo("web-1", Transport::Tcp, 8080)?,
+            cluster.echo("node-3", Transport::Tcp, 80)?,
+            cluster.echo("node-3", Transport::Udp, 80)?,
+        ];
+        let service = Service::new("web")
+            .line("externalIPs: [198.51.100.10, \"2001:db8:2::10\"]")
+            .cluster_ip("10.96.0.80")
+            .cluster_ip("fd00:10:96::80")
+            .port_line("name: tcp, port: 80, targetPort: 8080")
+            .port_line("name: udp, protocol: UDP, port: 80, targetPort: 8080");
+        let slice = |name: &str, address: &str| {
+            let slice =
+                Slice::of("web").name(name).named_port("tcp", "TCP", 8080).named_port("udp", "UDP", 8080);
+            slice.ready(address).on("node-1")
+        };
+        let slices = [slice("web-v4", "10.244.1.2"), slice("web-v6", "fd00:10:244:1::2")];
+        cluster.manifests.write("web", &format!("{service}---\n{}---\n{}", slices[0], slices[1]))?;
+        let flags = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48", "--ipvs-sync-period", "1h"];
+        let _proxy = cluster.start_proxy("node-3", &flags)?;
+        let node = cluster.at("node-3")?;
+        node.sysctls(&[("ipv4.icmp_ratemask", "0"), ("ipv6.icmp.ratemask", "128")])?;
+        cluster.await_settled("node-3", &flags)?;
+        for (range, gateway) in RANGES {
+            cluster.at("client")?.ip(&format!("route add {range} via {gateway}"))?;
+        }
+        let vips = ["10.96.0.80:80", "198.51.100.10:80", "[fd00:10:96::80]:80", "[2001:db8:2::10]:80"];
+        for from in ["visitor", "client", "node-3"] {
+            let from = cluster.at(from)?;
+            for vip in vips {
+                ensure!(from.echo(Transport::Tcp, vip)?.name == "web-1");
+                let url = format!("http://{vip}/");
+                let arguments = ["-sS", "--max-time", &time_out(), "--local-port", "20", &url];
+                let ftp_data = from.output("curl", &arguments)?;
+                ensure!(
+                    ftp_data.status.code() == Some(COULD_NOT_CONNECT),
+                    "{vip} from port 20: {ftp_data:?}"
+                );
+            }
+        }
+        node.run("ipvsadm", &["-C"])?;
+        for from in ["visitor", "client", "node-3"] {
+            for vip in vips {
+                cluster.at(from)?.expect_refused(Transport::Tcp, vip)?;
+                cluster.at(from)?.expect_refused(Transport::Udp, vip)?;
+            }
+        }
+        node.echo(Transport::Tcp, "192.168.128.3:80")?;
         Ok(())
     })
 }

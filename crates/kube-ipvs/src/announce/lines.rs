@@ -6,6 +6,7 @@ use proxier::{Turn, model::ServiceId};
 use tracing::Level;
 
 use super::{
+    About, Announcement,
     cut::cut,
     limits::{Budget, Budgets, Limits},
 };
@@ -106,6 +107,14 @@ impl Lines {
         }
         lines.extend(self.sum(now));
         lines
+    }
+
+    /// What is announced of a Service while it is answered for over HTTP.
+    pub fn announced(&mut self, what: &Announcement, now: Duration) -> Vec<Line> {
+        let About::Service(service) = &what.about else { return Vec::new() };
+        let text = || format!("Service {service}: {}", what.note);
+        let line = self.line(Level::ERROR, service, Some(&service.namespace), now, text);
+        line.into_iter().chain(self.sum(now)).collect()
     }
 
     /// Whether a line names these Services as synced: if one of them has a line left.

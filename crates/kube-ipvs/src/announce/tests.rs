@@ -295,3 +295,15 @@ fn thousands_of_syncs_of_one_service_are_a_few_lines() {
     let told = lines.turned(&Turn::default(), seconds(31));
     assert!(told[0].to_string().starts_with("2990 lines about"), "{}", told[0]);
 }
+
+/// Who lets a health check's port change again and again writes a few lines, too.
+#[test]
+fn what_is_announced_of_a_service_is_logged_a_few_times() {
+    let mut lines = Lines::default();
+    let taken = announcement("cannot listen");
+    let told: Vec<_> = (0..100).flat_map(|_| lines.announced(&taken, Duration::ZERO)).collect();
+    assert_eq!(told.len(), 11, "{told:?}");
+    assert_eq!(told[0].to_string(), "Service shop/web: cannot listen");
+    let of_node = Announcement { about: About::Node, ..taken };
+    assert_eq!(lines.announced(&of_node, Duration::ZERO), []);
+}

@@ -195,6 +195,7 @@ impl<'a> Owner<'a> {
             }
             Input::Call(Call::Measure(ask)) => self.asks.push(ask),
             Input::Call(Call::Announce(announcement)) => {
+                self.lines.announced(&announcement, self.clock.now()).iter().for_each(Line::log);
                 self.announcer.announce(announcement, self.clock.now());
             }
             Input::Failed(error) => return Err(error),

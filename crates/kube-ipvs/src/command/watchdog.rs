@@ -3,6 +3,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
+        mpsc::channel,
     },
     thread,
     time::{Duration, Instant},
@@ -60,17 +61,28 @@ pub(super) fn watch(limit: Duration, end: impl FnOnce() + Send + 'static) -> io:
 
 /// Ends the process: the new one may come through, and whoever looks after it sees that it ended.
 pub(super) fn end_process() {
-    tracing::error!(
-        "the kernel has kept a turn for more than {} minutes: ending, to be started again. What is in the kernel goes on \
-         serving. Where this comes again, `cat /proc/PID/stack` of the hung process and the kernel's log say what it waits for",
-        HANG.as_secs() / 60
-    );
+    let (said, is_said) = channel();
+    // A log that nobody reads may be what hangs: it does not hold up the end.
+    let log = move || {
+        tracing::error!(
+            "the kernel has kept a turn for more than {} minutes: ending, to be started again. What is in the kernel goes \
+             on serving. Where this comes again, `cat /proc/PID/stack` of the hung process and the kernel's log say what it \
+             waits for",
+            HANG.as_secs() / 60
+        );
+        let _ = said.send(());
+    };
+    let _ = thread::Builder::new().spawn(log);
+    let _ = is_said.recv_timeout(LAST_WORDS);
     std::process::exit(2);
 }
 
+/// How long the log may take for the reason of the end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::sync::mpsc::RecvTimeoutError;
 
     use super::*;
 

@@ -113,7 +113,6 @@ impl Checks {
             check.is_told = failure.is_some();
             unheard += usize::from(failure.is_some());
             if let Some(failure) = failure.filter(|_| !before) {
-                tracing::error!("Service {id}: {failure}");
                 let about = About::Service(id.clone());
                 owner(Call::Announce(Announcement { about, reason: PORT_TAKEN, note: failure }));
             }

@@ -6,10 +6,14 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use kube_ipvs::{config::ClientConnection, source::kubernetes::KubernetesSource};
+use kube_ipvs::{
+    config::ClientConnection,
+    source::kubernetes::{KubernetesSource, Limits},
+};
 use scenarios::{ApiServer, Service, StreamingLists};
 use tempfile::TempDir;
 
@@ -36,9 +40,13 @@ fn api() -> Result<ApiServer> {
 }
 
 fn error(flags: &ClientConnection) -> Result<String> {
+    error_within(flags, LIMITS)
+}
+
+fn error_within(flags: &ClientConnection, limits: Limits) -> Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
-        let source = KubernetesSource::open(flags, "node-1").await?.with_limits(LIMITS);
+        let source = KubernetesSource::open(flags, "node-1").await?.with_limits(limits);
         source.follow(|_| std::ops::ControlFlow::Break(())).await
     });
     Ok(outcome.err().map(|error| format!("{error:#}")).unwrap_or_default())
@@ -141,6 +149,18 @@ fn an_exec_plugin_that_is_not_there_is_named() -> Result<()> {
         "{said}"
     );
     assert_eq!(said.matches("No such file").count(), 1, "{said}");
+    Ok(())
+}
+
+/// It is waited for no longer than for the API server, and what it holds up is said with its name.
+#[test]
+fn an_exec_plugin_that_hangs_is_named() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sleep, args: [\"20\"], interactiveMode: \
+                Never}}";
+    let flags = kubeconfig(&folder, "{server: \"http://127.0.0.1:9\"}", user)?;
+    let said = error_within(&flags, Limits { plugin: Duration::from_millis(50), ..LIMITS })?;
+    ensure!(said.contains("exec plugin \"sleep\" has not answered for 50ms"), "{said}");
     Ok(())
 }
 

@@ -37,6 +37,7 @@ pub(crate) const LIMITS: Limits = Limits {
     ping: HOUR,
     pong: HOUR,
     nodes: HOUR,
+    plugin: HOUR,
     spread: Duration::ZERO,
     event: HOUR,
     event_spread: Duration::ZERO,

@@ -68,3 +68,32 @@ impl Claims {
         rest.map_or(&[], Vec::as_slice)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use crate::{cluster::Cluster, config::Config, model::*, testing::service};
+
+    /// A tenant whose Service has an address that thousands of others ask for changes it again and again.
+    #[test]
+    fn a_change_that_leaves_the_claims_touches_no_rival() {
+        let mut cluster = Cluster::new(&Config::new("node-1"));
+        let asking = |name, ip| Service {
+            external_ips: vec!["203.0.113.7".parse().unwrap()],
+            ..service(name, &[ip], &[(80, None)])
+        };
+        let (first, rival) = (asking("first", "10.96.0.1"), asking("rival", "10.96.0.2"));
+        cluster.apply(Event::ServiceApplied(first.clone()));
+        cluster.apply(Event::ServiceApplied(rival.clone()));
+        cluster.take_changed();
+        let affine = Service { affinity: Affinity::ClientIp(NonZeroU32::MIN), ..first.clone() };
+        cluster.apply(Event::ServiceApplied(affine));
+        assert_eq!(cluster.take_changed(), std::slice::from_ref(&first.id));
+        let without = Service { external_ips: Vec::new(), ..first.clone() };
+        cluster.apply(Event::ServiceApplied(without));
+        assert_eq!(cluster.take_changed(), [first.id.clone(), rival.id.clone()]);
+        cluster.apply(Event::ServiceApplied(first.clone()));
+        assert_eq!(cluster.take_changed(), [first.id, rival.id]);
+    }
+}

@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
-use crate::model::{Family, Service, VirtualServerKey};
+use crate::model::{Family, Protocol, Service, VirtualServerKey};
 
 /// The kind of an address that a Service port listens on. The order decides who gets an address and port: what the API
 /// server has allocated comes before what a load balancer reports, and that before what a Service just names.
@@ -98,4 +98,19 @@ pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr], limit: usi
         }
     }
     listeners
+}
+
+/// Where a Service's load balancer asks for its health: on each address by which it comes.
+pub(super) fn health_checks(service: &Service, node_addresses: &[IpAddr]) -> Vec<(Kind, VirtualServerKey)> {
+    let Some(port) = service.asked_health_port() else { return Vec::new() };
+    let by_kind = [
+        (Kind::NodePort, node_addresses),
+        (Kind::LoadBalancerIp, &service.load_balancer_ips),
+        (Kind::ExternalIp, &service.external_ips),
+    ];
+    let sites = by_kind.into_iter().flat_map(|(kind, addresses)| addresses.iter().map(move |at| (kind, *at)));
+    let served = sites.filter(|(_, address)| service.has_family(Family::of(*address)));
+    served
+        .map(|(kind, address)| (kind, VirtualServerKey { address, protocol: Protocol::Tcp, port }))
+        .collect()
 }

@@ -26,7 +26,7 @@ use crate::{
     config::{Config, NodePortAddresses, PodSources},
     model::{
         Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Service, ServiceCidr,
-        ServiceId, ServicePort, SliceId, TrafficPolicy,
+        ServiceId, ServicePort, SliceId, TrafficPolicy, VirtualServerKey,
     },
 };
 
@@ -63,7 +63,7 @@ pub struct Cluster {
     node_port_addresses: Vec<IpAddr>,
     /// Which Services have an address: those that are touched when the host gets or loses it.
     on_address: HashMap<IpAddr, BTreeSet<ServiceId>>,
-    /// Services with a node port: those that a change of the addresses touches.
+    /// Services with a port on node addresses: those that a change of the addresses touches.
     with_node_port: BTreeSet<ServiceId>,
     /// Services with source ranges.
     filtered: BTreeSet<ServiceId>,
@@ -185,6 +185,11 @@ impl Cluster {
         listeners::listeners(service, &self.node_port_addresses, self.max_virtual_servers)
     }
 
+    /// Where a Service's load balancer asks for its health.
+    pub(crate) fn health_checks(&self, service: &Service) -> Vec<(Kind, VirtualServerKey)> {
+        listeners::health_checks(service, &self.node_port_addresses)
+    }
+
     /// The addresses on which node ports are served.
     pub fn node_port_addresses(&self) -> &[IpAddr] {
         &self.node_port_addresses
@@ -279,12 +284,17 @@ impl Cluster {
     }
 
     fn apply_service(&mut self, service: Service) {
-        if self.services.get(&service.id) == Some(&service) {
+        let old = self.services.get(&service.id);
+        if old == Some(&service) {
             return;
         }
-        self.remove_service(&service.id);
+        // Only claims that change touch other Services.
+        let before = old.map(|old| self.claims_of(old)).unwrap_or_default();
+        let after = self.claims_of(&service);
+        self.unindex(&service.id);
         self.changed.insert(service.id.clone());
-        self.claim_all(&service);
+        self.release(&service.id, before.difference(&after));
+        self.claim(&service.id, after.difference(&before));
         for address in service.vips() {
             self.on_address.entry(address).or_default().insert(service.id.clone());
         }
@@ -294,17 +304,24 @@ impl Cluster {
         if service.choices().forwarding != Forwarding::Masq {
             self.forwarded.insert(service.id.clone());
         }
-        if service.ports.iter().any(|port| port.node_port.is_some()) {
+        if service.ports.iter().any(|port| port.node_port.is_some()) || service.health_check_port.is_some() {
             self.with_node_port.insert(service.id.clone());
         }
         self.services.insert(service.id.clone(), service);
     }
 
     fn remove_service(&mut self, id: &ServiceId) {
-        let Some(old) = self.services.remove(id) else { return };
+        let Some(old) = self.services.get(id) else { return };
+        let claims = self.claims_of(old);
+        self.unindex(id);
         self.changed.insert(id.clone());
+        self.release(id, &claims);
+    }
+
+    /// Removes a Service from all but the claims.
+    fn unindex(&mut self, id: &ServiceId) {
+        let Some(old) = self.services.remove(id) else { return };
         self.with_node_port.remove(id);
-        self.release_all(&old);
         self.filtered.remove(id);
         self.forwarded.remove(id);
         for address in old.vips() {
@@ -348,35 +365,45 @@ impl Cluster {
         self.changed.insert(old.service);
     }
 
-    fn claim_all(&mut self, service: &Service) {
-        for (claim, claimant) in self.claims_of(service) {
-            let rivals = self.claims.add(claim, claimant);
-            mark_rivals(&mut self.changed, &service.id, rivals);
+    fn claim<'a>(&mut self, id: &ServiceId, claims: impl IntoIterator<Item = &'a (Claim, Claimant)>) {
+        for (claim, claimant) in claims {
+            let rivals = self.claims.add(*claim, claimant.clone());
+            mark_rivals(&mut self.changed, id, rivals);
         }
     }
 
-    fn release_all(&mut self, service: &Service) {
-        for (claim, claimant) in self.claims_of(service) {
-            let rivals = self.claims.remove(&claim, &claimant);
-            mark_rivals(&mut self.changed, &service.id, rivals);
+    fn release<'a>(&mut self, id: &ServiceId, claims: impl IntoIterator<Item = &'a (Claim, Claimant)>) {
+        for (claim, claimant) in claims {
+            let rivals = self.claims.remove(claim, claimant);
+            mark_rivals(&mut self.changed, id, rivals);
         }
     }
 
-    /// What a Service asks for: each address and port, and its node ports as such.
-    fn claims_of(&self, service: &Service) -> Vec<(Claim, Claimant)> {
+    /// What a Service asks for: each address and port, its node ports as such, and where it is asked for its health.
+    fn claims_of(&self, service: &Service) -> BTreeSet<(Claim, Claimant)> {
         let claimant = |kind, port: &ServicePort| Claimant {
             kind,
             created: service.created,
             port: service.port_id(port),
         };
-        let listeners = self.listeners(service).all.into_iter().filter_map(|Listener { kind, port, key }| {
-            Some((Claim::VirtualServer(key), claimant(kind, service.ports.get(port)?)))
-        });
+        let listeners = self.listeners(service).all;
         let ports = service.ports.iter().filter(|_| !service.cluster_ips.is_empty());
         let node_ports = ports.filter_map(|port| {
             Some((Claim::NodePort(port.protocol, port.node_port?), claimant(Kind::NodePort, port)))
         });
-        listeners.chain(node_ports).collect()
+        // No virtual server listens there, and none of another Service may: its endpoints would answer for the node.
+        let health_checks = service.ports.first().into_iter().flat_map(|port| {
+            let mut keys = self.health_checks(service);
+            if !keys.is_empty() {
+                let own: HashSet<_> = listeners.iter().map(|listener| listener.key).collect();
+                keys.retain(|(_, key)| !own.contains(key));
+            }
+            keys.into_iter().map(move |(kind, key)| (Claim::VirtualServer(key), claimant(kind, port)))
+        });
+        let served = listeners.iter().filter_map(|Listener { kind, port, key }| {
+            Some((Claim::VirtualServer(*key), claimant(*kind, service.ports.get(*port)?)))
+        });
+        served.chain(node_ports).chain(health_checks).collect()
     }
 }
 

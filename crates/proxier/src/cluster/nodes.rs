@@ -126,11 +126,11 @@ impl Cluster {
         let touched: Vec<Service> =
             self.with_node_port.iter().filter_map(|id| self.services.get(id)).cloned().collect();
         for service in &touched {
-            self.release_all(service);
+            self.release(&service.id, &self.claims_of(service));
         }
         self.node_port_addresses = selected;
         for service in &touched {
-            self.claim_all(service);
+            self.claim(&service.id, &self.claims_of(service));
             self.changed.insert(service.id.clone());
         }
     }

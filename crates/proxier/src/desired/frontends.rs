@@ -147,6 +147,19 @@ fn without_node_port(
     (!has_address).then(|| Skipped::NoNodeAddress { port: id.clone(), family })
 }
 
+/// Where another Service answers those who ask this one for its health.
+pub(super) fn taken_health_checks<'a>(
+    cluster: &'a Cluster,
+    service: &'a Service,
+) -> impl Iterator<Item = Skipped> + use<'a> {
+    let keys = service.ports.first().into_iter().flat_map(|port| {
+        let id = service.port_id(port);
+        cluster.health_checks(service).into_iter().map(move |(_, key)| (id.clone(), key))
+    });
+    let taken = keys.filter_map(|(id, key)| taken(cluster, &id, Claim::VirtualServer(key)));
+    taken.filter(|skipped| !matches!(skipped, Skipped::Taken { port, by, .. } if port.service == by.service))
+}
+
 /// Why a Service port does not have a claim that it asks for.
 fn taken(cluster: &Cluster, id: &ServicePortId, claim: Claim) -> Option<Skipped> {
     let holder = cluster.holder(&claim).filter(|holder| holder.port != *id)?;

@@ -11,7 +11,7 @@ use super::{
     Desired, HealthCheck, Shared, Skipped, VirtualServer,
     backends::{Backends, any_serves},
     choices,
-    frontends::{Frontend, frontends},
+    frontends::{Frontend, frontends, taken_health_checks},
 };
 use crate::{
     cluster::{Cluster, EndpointAddress, Kind, Listener},
@@ -49,9 +49,9 @@ pub fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> Desired
         }
         local_endpoints = local_endpoints.max(local.len());
     }
-    let is_asked = service.external_policy == TrafficPolicy::Local && !service.cluster_ips.is_empty();
-    if let Some(port) = service.health_check_port.filter(|_| is_asked) {
+    if let Some(port) = service.asked_health_port() {
         desired.health_checks.insert(id.clone(), HealthCheck { port, local_endpoints });
+        desired.skipped.extend(taken_health_checks(cluster, service));
     }
     desired
 }
@@ -124,9 +124,7 @@ fn add_port(
 /// Where a load balancer asks for health by an address that would refuse it: one that we bind. Node addresses are no
 /// business of ours.
 fn health_check(service: &Service, frontend: &Frontend) -> Option<VirtualServerKey> {
-    let asked =
-        frontend.bind && frontend.kind.is_external() && service.external_policy == TrafficPolicy::Local;
-    let port = service.health_check_port.filter(|_| asked)?;
+    let port = service.asked_health_port().filter(|_| frontend.bind && frontend.kind.is_external())?;
     Some(VirtualServerKey { address: frontend.key.address, protocol: Protocol::Tcp, port })
 }
 

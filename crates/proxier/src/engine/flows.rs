@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use foldhash::HashMap;
+
 use crate::{cluster::EndpointAddress, model::VirtualServerKey, plan::Change, state::State};
 
 /// Flows that conntrack could not be made to forget. No list of what the kernel has shows them, so they are kept here
@@ -17,30 +19,41 @@ impl Unforgotten {
 
     /// Adds them to a plan again, but for those whose endpoint has come back: they are where they should be.
     pub(super) fn plan(&mut self, known: &State, changes: &mut Vec<Change>) {
+        if self.0.is_empty() {
+            return;
+        }
+        let after = real_servers(changes);
         for (to, endpoint) in std::mem::take(&mut self.0) {
-            if !endpoint.is_some_and(|endpoint| serves(known, changes, to, endpoint)) {
+            if !endpoint.is_some_and(|endpoint| serves(known, &after, to, endpoint)) {
                 changes.push(Change::ForgetFlows { to, endpoint });
             }
         }
     }
 }
 
-/// Whether clients of a virtual server come to an endpoint, by it or by its short cut, when these changes are made.
-fn serves(known: &State, changes: &[Change], to: VirtualServerKey, endpoint: EndpointAddress) -> bool {
+/// The real servers that changes add or remove, and whether they are there in the end.
+fn real_servers(changes: &[Change]) -> HashMap<(VirtualServerKey, EndpointAddress), bool> {
+    let is_added = changes.iter().filter_map(|change| match change {
+        Change::AddRealServer { key, address, .. } => Some(((*key, *address), true)),
+        Change::RemoveRealServer { key, address } => Some(((*key, *address), false)),
+        _ => None,
+    });
+    is_added.collect()
+}
+
+/// Whether clients of a virtual server come to an endpoint, by it or by its short cut, when the real servers are as
+/// `after` says.
+fn serves(
+    known: &State,
+    after: &HashMap<(VirtualServerKey, EndpointAddress), bool>,
+    to: VirtualServerKey,
+    endpoint: EndpointAddress,
+) -> bool {
     let short_cut = known.short_cuts.get(&to);
     let target = short_cut.map(|at| VirtualServerKey { address: at.address, port: at.port, ..to });
     [Some(to), target].into_iter().flatten().any(|server| {
         let has =
             known.virtual_servers.get(&server).is_some_and(|it| it.real_servers.contains_key(&endpoint));
-        let last = changes.iter().rev().find_map(|change| match change {
-            Change::AddRealServer { key, address, .. } if (*key, *address) == (server, endpoint) => {
-                Some(true)
-            }
-            Change::RemoveRealServer { key, address } if (*key, *address) == (server, endpoint) => {
-                Some(false)
-            }
-            _ => None,
-        });
-        last.unwrap_or(has)
+        after.get(&(server, endpoint)).copied().unwrap_or(has)
     })
 }

@@ -9,6 +9,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, route::RouteMessa
 
 use super::nft::attributes;
 
+/// How often a list that changed under our eyes is made again.
+const ATTEMPTS: usize = 10;
 /// `RTM_NEWROUTE`.
 const NEW_ROUTE: u16 = 24;
 
@@ -18,14 +20,25 @@ pub(super) fn default_gateways(socket: &mut Socket) -> Result<BTreeSet<IpAddr>, 
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
-        let list = socket.dump(Routes::Request(RouteNetlinkMessage::GetRoute(request).into()))?;
-        for routes in list {
+        for routes in list(socket, &request)? {
             if let Routes::Gateways(found) = routes {
                 gateways.extend(found);
             }
         }
     }
     Ok(gateways)
+}
+
+/// A list, made again where routes changed meanwhile.
+fn list(socket: &mut Socket, request: &RouteMessage) -> Result<Vec<Routes>, Error> {
+    for _ in 0..ATTEMPTS {
+        let request = RouteNetlinkMessage::GetRoute(request.clone());
+        match socket.dump(Routes::Request(request.into())) {
+            Err(Error::Interrupted) => {}
+            outcome => return outcome,
+        }
+    }
+    Err(Error::Interrupted)
 }
 
 /// A request for all routes, or what one of them has to say.

@@ -75,6 +75,13 @@ impl Service {
         all.into_iter().flatten().copied().collect::<BTreeSet<_>>().into_iter()
     }
 
+    /// Where load balancers ask each node for its health, if they do: `spec.healthCheckNodePort`, which has a meaning with
+    /// the external policy `Local` only.
+    pub(crate) fn asked_health_port(&self) -> Option<PortNumber> {
+        let is_asked = self.external_policy == TrafficPolicy::Local && !self.cluster_ips.is_empty();
+        self.health_check_port.filter(|_| is_asked)
+    }
+
     /// The ports of its ClusterIPs behind which all endpoints are, in the order of `ports`: where these lead to local
     /// ones only and clients in the cluster are still to reach all of them by way of an external address.
     ///

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context as TaskContext, Poll},
     time::Duration,
     vec,
@@ -19,7 +19,7 @@ use kube::{
 };
 use tokio::{
     net::{TcpStream, lookup_host},
-    sync::watch,
+    sync::{Mutex, watch},
     time::Instant,
 };
 use tower::{Service, ServiceBuilder, ServiceExt, limit::RateLimitLayer, service_fn};
@@ -42,7 +42,11 @@ pub(super) struct Connector {
 
 impl Connector {
     /// A client that sends no more requests than the configuration allows. Has to be called within a runtime.
-    pub(super) fn new(
+    ///
+    /// # Errors
+    ///
+    /// When no client can be made with these credentials.
+    pub(super) async fn new(
         access: &Access,
         connection: &ClientConnection,
         limits: &Limits,
@@ -56,18 +60,21 @@ impl Connector {
         });
         let (sender, addresses) = watch::channel(servers.collect());
         let resolver = Resolver(Arc::new(sender));
-        let connections = Arc::new(Mutex::new(Connections::new(access, *limits, resolver)?));
+        let connections = Arc::new(Mutex::new(Connections::new(access, *limits, resolver).await?));
         let contact = contact.clone();
         let http = service_fn(move |request: Request<Body>| {
             let (connections, contact) = (Arc::clone(&connections), contact.clone());
             async move {
                 let (method, url) = (request.method().clone(), request.uri().clone());
                 let start = Instant::now();
-                let http = lock(&connections).now();
-                let answer = http.oneshot(request).await;
+                let http = connections.lock().await.now().await;
+                let answer = match http {
+                    Ok(http) => http.oneshot(request).await,
+                    Err(error) => Err(error.into()),
+                };
                 let code = answer.as_ref().ok().map(|answer| answer.status());
                 if code == Some(StatusCode::UNAUTHORIZED) {
-                    lock(&connections).refused();
+                    connections.lock().await.refused();
                 }
                 contact.asked(&method, &url, code, start.elapsed());
                 answer
@@ -86,10 +93,6 @@ impl Connector {
             .service(http);
         Ok(Self { client: ClientBuilder::new(service, "default").build(), addresses })
     }
-}
-
-fn lock(connections: &Mutex<Connections>) -> MutexGuard<'_, Connections> {
-    connections.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// As components of Kubernetes name themselves, so that audit logs and flow control can tell us from others.

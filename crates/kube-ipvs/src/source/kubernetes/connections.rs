@@ -4,6 +4,7 @@ use std::{
     env, fs,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -20,7 +21,11 @@ use kube::{
     config::ExecConfig,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use tokio::time::Instant;
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 use tower::{
     BoxError, ServiceBuilder, ServiceExt,
     util::{BoxCloneService, MapRequestLayer},
@@ -36,49 +41,68 @@ const KEEPALIVE: (Duration, Duration, u32, Duration) =
     (Duration::from_secs(10), Duration::from_secs(5), 3, Duration::from_secs(20));
 pub(super) type Http = BoxCloneService<Request<Body>, Response<Incoming>, BoxError>;
 
+/// What the files of our certificate, of its key and of the authority said.
+type Content = Vec<Option<Vec<u8>>>;
+
 /// Connections to the API server, none of which is made with a certificate, of ours or of its authority, that has been
 /// replaced since.
 pub(super) struct Connections {
     access: Access,
     limits: Limits,
     resolver: Resolver,
-    /// The files of our certificate, of its key and of the authority, and what they said.
     files: Vec<PathBuf>,
-    content: Vec<Option<Vec<u8>>>,
+    content: Content,
     http: Http,
     made: Instant,
     /// Whether the API server has refused the credentials since.
     is_refused: bool,
+    /// The next client, as long as it is being made.
+    next: Option<Making>,
+}
+
+/// A client that is being made, on a thread of its own: an exec plugin takes as long as it likes.
+struct Making {
+    content: Content,
+    start: Instant,
+    http: oneshot::Receiver<anyhow::Result<Http>>,
 }
 
 impl Connections {
-    pub(super) fn new(access: &Access, limits: Limits, resolver: Resolver) -> anyhow::Result<Self> {
+    pub(super) async fn new(access: &Access, limits: Limits, resolver: Resolver) -> anyhow::Result<Self> {
         let auth = &access.config.auth_info;
         let files = [&auth.client_certificate, &auth.client_key].into_iter().flatten().map(PathBuf::from);
         let files: Vec<PathBuf> = files.chain(access.config.root_cert_file.clone()).collect();
-        // Before they are used: what is replaced in between is read again.
-        let content = read(&files);
-        let http = connect(access, &limits, &resolver)?;
-        let (access, made) = (access.clone(), Instant::now());
-        Ok(Self { access, limits, resolver, files, content, http, made, is_refused: false })
+        let mut making = Making::start(&files, access, &limits, &resolver)?;
+        let http = making.end(&limits).await.unwrap_or_else(|| Err(no_answer(access, &limits)))?;
+        let (access, content, made) = (access.clone(), making.content, Instant::now());
+        Ok(Self { access, limits, resolver, files, content, http, made, is_refused: false, next: None })
     }
 
     /// The client with the certificates that the files hold now. Where they cannot be used, as between the writing of
     /// one and of the other, the last ones may still be good.
-    pub(super) fn now(&mut self) -> Http {
-        let content = read(&self.files);
+    ///
+    /// # Errors
+    ///
+    /// When an exec plugin has no answer for too long. It is not started a second time.
+    pub(super) async fn now(&mut self) -> anyhow::Result<Http> {
         // What an exec plugin gave may have expired.
         let is_plugin_due = self.is_refused
             && self.access.config.auth_info.exec.is_some()
             && self.made.elapsed() >= self.limits.longest_pause;
-        if content != self.content || is_plugin_due {
-            match connect(&self.access, &self.limits, &self.resolver) {
-                Ok(http) => (self.http, self.content) = (http, content),
-                Err(error) => tracing::debug!("the credentials have changed and cannot be used: {error:#}"),
-            }
-            (self.made, self.is_refused) = (Instant::now(), false);
+        if self.next.is_none() && (is_plugin_due || read(&self.files) != self.content) {
+            self.next = Some(Making::start(&self.files, &self.access, &self.limits, &self.resolver)?);
         }
-        self.http.clone()
+        if let Some(making) = &mut self.next {
+            match making.end(&self.limits).await {
+                None => return Err(no_answer(&self.access, &self.limits)),
+                Some(Ok(http)) => (self.http, self.content) = (http, std::mem::take(&mut making.content)),
+                Some(Err(error)) => {
+                    tracing::debug!("the credentials have changed and cannot be used: {error:#}");
+                }
+            }
+            (self.next, self.made, self.is_refused) = (None, Instant::now(), false);
+        }
+        Ok(self.http.clone())
     }
 
     /// The API server does not know us, or not any more.
@@ -87,7 +111,45 @@ impl Connections {
     }
 }
 
-fn read(files: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
+impl Making {
+    fn start(
+        files: &[PathBuf],
+        access: &Access,
+        limits: &Limits,
+        resolver: &Resolver,
+    ) -> anyhow::Result<Self> {
+        // Before they are used: what is replaced in between is read again.
+        let content = read(files);
+        let (access, limits, resolver) = (access.clone(), *limits, resolver.clone());
+        let (done, http) = oneshot::channel();
+        let runtime = Handle::current();
+        // Not one of the runtime's threads: it would wait for the plugin when it ends.
+        thread::Builder::new().name("credentials".into()).spawn(move || {
+            let _runtime = runtime.enter();
+            // Nobody may be left to hear it.
+            let _ = done.send(connect(&access, &limits, &resolver));
+        })?;
+        Ok(Self { content, start: Instant::now(), http })
+    }
+
+    /// Waits until the client is made. Nothing if that takes longer than an exec plugin may, counted from its start: all
+    /// who wait are told at the same time.
+    async fn end(&mut self, limits: &Limits) -> Option<anyhow::Result<Http>> {
+        let outcome = timeout_at(self.start + limits.plugin, &mut self.http).await.ok()?;
+        Some(outcome.unwrap_or_else(|_| Err(anyhow!("the thread that makes a client has ended"))))
+    }
+}
+
+fn no_answer(access: &Access, limits: &Limits) -> anyhow::Error {
+    let exec = access.config.auth_info.exec.as_ref();
+    let command = exec.and_then(|exec| exec.command.as_deref()).unwrap_or_default();
+    let time = limits.plugin;
+    anyhow!(
+        "the kubeconfig's exec plugin {command:?} has not answered for {time:?}; run it by hand on this node"
+    )
+}
+
+fn read(files: &[PathBuf]) -> Content {
     files.iter().map(|file| fs::read(file).ok()).collect()
 }
 

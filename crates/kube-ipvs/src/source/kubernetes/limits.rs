@@ -22,6 +22,8 @@ pub struct Limits {
     pub pong: Duration,
     /// How long the first delivery may wait for a list of the other Nodes.
     pub nodes: Duration,
+    /// How long the kubeconfig's exec plugin may take before it is said that it does not answer.
+    pub plugin: Duration,
     /// By how much a list of the other Nodes is put off at most. How much it is, chance decides: the nodes of a cluster
     /// must not all ask at once.
     pub spread: Duration,
@@ -56,6 +58,7 @@ impl Default for Limits {
             ping: Duration::from_secs(12),
             pong: Duration::from_secs(12),
             nodes: Duration::from_secs(10),
+            plugin: Duration::from_secs(60),
             spread: Duration::from_secs(30),
             event: Duration::from_secs(10),
             event_spread: Duration::from_secs(30),

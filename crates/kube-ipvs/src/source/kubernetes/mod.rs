@@ -103,8 +103,8 @@ impl KubernetesSource {
         Self { contact, ..self }
     }
 
-    fn connector(&self) -> anyhow::Result<Connector> {
-        Connector::new(&self.access, &self.connection, &self.limits, &self.contact)
+    async fn connector(&self) -> anyhow::Result<Connector> {
+        Connector::new(&self.access, &self.connection, &self.limits, &self.contact).await
     }
 
     /// Posts announcements as Events, until all senders are gone.
@@ -113,7 +113,7 @@ impl KubernetesSource {
     ///
     /// When there can be no client with these credentials.
     pub async fn announce(self, announcements: Receiver<ToPost>) -> anyhow::Result<()> {
-        let client = self.connector()?.client;
+        let client = self.connector().await?.client;
         let pace = Pace { patience: self.limits.event, spread: self.limits.event_spread };
         announce::post(client, &self.node, pace, announcements).await;
         Ok(())
@@ -125,7 +125,7 @@ impl KubernetesSource {
     ///
     /// When there can be no client with these credentials.
     pub async fn follow_version(self, tell: impl FnMut(&Version)) -> anyhow::Result<()> {
-        let client = self.connector()?.client;
+        let client = self.connector().await?.client;
         version::follow(&client, self.limits.answer, tell).await;
         Ok(())
     }
@@ -139,7 +139,7 @@ impl KubernetesSource {
     ///
     /// When there can be no client with these credentials. Failures of the API server are no errors.
     pub async fn follow(self, mut deliver: impl FnMut(Changes) -> ControlFlow<()>) -> anyhow::Result<()> {
-        let Connector { client, mut addresses } = self.connector()?;
+        let Connector { client, mut addresses } = self.connector().await?;
         let (sender, mut news) = mpsc::channel(WAITING);
         let mut watches = JoinSet::new();
         for resource in Resource::ALL {

@@ -231,6 +231,57 @@ fn a_node_port_does_not_depend_on_an_external_ip_of_the_same_number() {
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:30080")));
 }
 
+/// Its endpoints would tell another Service's load balancer that every node is well.
+#[test]
+fn an_external_ip_takes_no_health_check_port_of_another_service() {
+    let (mut engine, mut kernel) = start();
+    let thief = service("a-thief", &["10.96.0.66"], &[(32000, None)]);
+    let thief = with_external_ips(thief, &["192.168.128.1", "203.0.113.7"]);
+    let web = with_load_balancer_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["203.0.113.7"]);
+    let web = |number| Service {
+        created: 20,
+        external_policy: TrafficPolicy::Local,
+        health_check_port: PortNumber::new(number),
+        ..web.clone()
+    };
+    let events = [addresses(&["192.168.128.1"]), Event::ServiceApplied(thief)];
+    turn(&mut engine, &mut kernel, 0, events.into_iter().chain([Event::ServiceApplied(web(32000))]));
+    expect![[r#"
+        TCP 10.96.0.66:32000 default/a-thief
+        TCP 10.96.0.80:80 default/web
+        TCP 203.0.113.7:80 default/web
+    "#]]
+    .assert_eq(&owners(&kernel));
+    turn(&mut engine, &mut kernel, 1, [Event::ServiceApplied(web(32001))]);
+    expect![[r#"
+        TCP 10.96.0.66:32000 default/a-thief
+        TCP 10.96.0.80:80 default/web
+        TCP 192.168.128.1:32000 default/a-thief
+        TCP 203.0.113.7:80 default/web
+        TCP 203.0.113.7:32000 default/a-thief
+    "#]]
+    .assert_eq(&owners(&kernel));
+}
+
+/// A load-balancer IP that two Services share, and the older one has the port.
+#[test]
+fn a_health_check_that_another_service_answers_is_told() {
+    let (mut engine, mut kernel) = start();
+    let old = with_load_balancer_ips(service("old", &["10.96.0.66"], &[(32000, None)]), &["203.0.113.7"]);
+    let web = with_load_balancer_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["203.0.113.7"]);
+    let web = Service {
+        created: 20,
+        external_policy: TrafficPolicy::Local,
+        health_check_port: PortNumber::new(32000),
+        ..web
+    };
+    let turn = turn(&mut engine, &mut kernel, 0, [old, web].map(Event::ServiceApplied));
+    expect![[r#"
+        Service default/web does not get TCP 203.0.113.7:32000: Service default/old comes first, by the kind of address, by age or by name
+    "#]]
+    .assert_eq(&skipped(&turn));
+}
+
 /// A load balancer's address is written by who may write the status of a Service: the cloud's controller.
 #[test]
 fn a_load_balancer_ip_that_is_the_node_takes_any_port() {

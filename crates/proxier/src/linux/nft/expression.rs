@@ -1,31 +1,18 @@
 //! The few nftables expressions that our rules are made of, written the way `nft` writes them, so that
 //! `nft list ruleset` can read them back.
 
+mod conntrack;
+
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, Expressions, Immediate, Lookup, Meta, MetaKey, Operator, Payload, Register,
     Verdict, VerdictAttribute,
 };
 
+pub(super) use conntrack::*;
+
 use crate::model::Family;
 
-/// Bits of `ct state` (`enum ip_conntrack_infos` as nftables shows it).
-const INVALID: u32 = 1;
-const ESTABLISHED: u32 = 1 << 1;
-const RELATED: u32 = 1 << 2;
-const NEW: u32 = 1 << 3;
-/// Keys of the expression `ct` (`enum nft_ct_keys`).
-const CT_STATE: u32 = 0;
-const CT_DIRECTION: u32 = 1;
-const CT_SOURCE_PORT: u32 = 11;
-const CT_DESTINATION_PORT: u32 = 12;
-const CT_SOURCE_V4: u32 = 19;
-const CT_DESTINATION_V4: u32 = 20;
-const CT_SOURCE_V6: u32 = 21;
-const CT_DESTINATION_V6: u32 = 22;
-const CT_STATUS: u32 = 2;
-/// The bit of `ct status` that says that the destination was changed.
-const CT_STATUS_DNAT: u32 = 1 << 5;
 /// Payload bases of `enum nft_payload_bases`.
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
@@ -123,68 +110,6 @@ pub(super) fn dnat_by(family: Family, map: &str) -> Vec<Expressions> {
     expressions
 }
 
-/// `ct state new`.
-pub(super) fn state_new() -> Vec<Expressions> {
-    ct(CT_STATE, NEW, Operator::NotEqual)
-}
-
-/// `ct state established,related`.
-pub(super) fn state_established() -> Vec<Expressions> {
-    ct(CT_STATE, ESTABLISHED | RELATED, Operator::NotEqual)
-}
-
-/// `ct state invalid`.
-pub(super) fn state_invalid() -> Vec<Expressions> {
-    ct(CT_STATE, INVALID, Operator::NotEqual)
-}
-
-/// `ct status & dnat == 0`: nobody has changed the destination.
-pub(super) fn not_diverted() -> Vec<Expressions> {
-    ct(CT_STATUS, CT_STATUS_DNAT, Operator::Equal)
-}
-
-/// Loads the key that the first packet of the connection had when it came: `ct original ip daddr . meta l4proto . ct
-/// original proto-dst`.
-pub(super) fn original_key(family: Family) -> Vec<Expressions> {
-    let address = match family {
-        Family::V4 => CT_DESTINATION_V4,
-        Family::V6 => CT_DESTINATION_V6,
-    };
-    original_end(family, address, CT_DESTINATION_PORT)
-}
-
-/// Loads where the connection was opened from, like the key of a virtual server: `ct original ip saddr . meta l4proto
-/// . ct original proto-src`.
-pub(super) fn original_source(family: Family) -> Vec<Expressions> {
-    let address = match family {
-        Family::V4 => CT_SOURCE_V4,
-        Family::V6 => CT_SOURCE_V6,
-    };
-    original_end(family, address, CT_SOURCE_PORT)
-}
-
-fn original_end(family: Family, address: u32, port: u32) -> Vec<Expressions> {
-    let words = match family {
-        Family::V4 => 1,
-        Family::V6 => 4,
-    };
-    let protocol = vec![Meta::Key(MetaKey::L4Proto), Meta::DestinationRegister(register(words))];
-    vec![original(address, Register::Reg1), Expressions::Meta(protocol), original(port, register(words + 1))]
-}
-
-/// Loads what conntrack knows of the direction in which the connection was opened.
-fn original(key: u32, into: Register) -> Expressions {
-    /// `NFTA_CT_DIRECTION`, and `IP_CT_DIR_ORIGINAL`.
-    const DIRECTION: u16 = 3;
-    const ORIGINAL: u8 = 0;
-    let number = |kind, value: u32| DefaultNla::new(kind, value.to_be_bytes().to_vec());
-    let direction = DefaultNla::new(DIRECTION, vec![ORIGINAL]);
-    Expressions::Other {
-        expression_type: "ct".into(),
-        attributes: vec![number(1, into.into()), number(2, key), direction],
-    }
-}
-
 /// Loads where the packet is sent next: `rt ip nexthop`. It has been routed in forward and output, and not before.
 pub(super) fn next_hop(family: Family) -> Expressions {
     // `NFT_RT_NEXTHOP4` and `NFT_RT_NEXTHOP6`.
@@ -193,13 +118,6 @@ pub(super) fn next_hop(family: Family) -> Expressions {
         Family::V6 => 2,
     };
     other("rt", &[(1, Register::Reg1.into()), (2, key)])
-}
-
-/// `ct direction original`.
-pub(super) fn in_original_direction() -> Vec<Expressions> {
-    const ORIGINAL: u8 = 0;
-    let load = other("ct", &[(1, Register::Reg1.into()), (2, CT_DIRECTION)]);
-    vec![load, compare(Operator::Equal, vec![ORIGINAL])]
 }
 
 /// `ip protocol NUMBER` or `ip6 nexthdr NUMBER`.
@@ -218,14 +136,6 @@ fn next_header(family: Family) -> u32 {
         Family::V4 => 9,
         Family::V6 => 6,
     }
-}
-
-/// Compares some bits of what conntrack says with 0.
-fn ct(key: u32, bits: u32, operator: Operator) -> Vec<Expressions> {
-    let load = other("ct", &[(1, Register::Reg1.into()), (2, key)]);
-    let compare = [Cmp::SourceRegister(Register::Reg1), Cmp::Op(operator), Cmp::Data(value(0))];
-    // In the host's byte order, unlike everything that comes from a packet.
-    vec![load, mask(bits, 0), Expressions::Cmp(compare.to_vec())]
 }
 
 /// How long the kernel's field for the name of an interface is (`IFNAMSIZ`).
@@ -358,6 +268,23 @@ pub(super) fn protocol_is(number: u8) -> Vec<Expressions> {
     let number = DataAttribute::Value(vec![number]);
     let equal = vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(Operator::Equal), Cmp::Data(number)];
     vec![Expressions::Meta(load), Expressions::Cmp(equal)]
+}
+
+/// `tcp flags syn / fin,syn,rst,ack`: the first packet of a connection. Of TCP only.
+pub(super) fn opens_tcp() -> Vec<Expressions> {
+    const FLAGS: u32 = 13;
+    const FIN_SYN_RST_ACK: u8 = 0b1_0111;
+    const SYN: u8 = 0b10;
+    let byte = |value| DataAttribute::Value(vec![value]);
+    let mask = vec![
+        Bitwise::SourceRegister(Register::Reg1),
+        Bitwise::DestinationRegister(Register::Reg1),
+        Bitwise::Length(1),
+        Bitwise::Mask(byte(FIN_SYN_RST_ACK)),
+        Bitwise::Xor(byte(0)),
+    ];
+    let load = payload(TRANSPORT_HEADER, FLAGS, 1, Register::Reg1);
+    vec![load, Expressions::Bitwise(mask), compare(Operator::Equal, vec![SYN])]
 }
 
 /// `dnat to :PORT`: another port of the same address.

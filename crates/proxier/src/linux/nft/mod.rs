@@ -164,7 +164,14 @@ impl Nft {
     /// Writes and takes out elements. An nftables transaction is atomic, so that one bad element rejects all
     /// of it: then they are tried again one a message, and those that the kernel names are left out.
     pub(super) fn apply(&mut self, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) {
-        changes.chunks(transaction::LARGEST).for_each(|part| self.apply_part(part, failures));
+        let mut rest = changes;
+        while !rest.is_empty() {
+            let fits = rest.len() <= transaction::LARGEST;
+            let at = if fits { rest.len() } else { cut(rest, transaction::LARGEST) };
+            let (part, later) = rest.split_at(at);
+            self.apply_part(part, failures);
+            rest = later;
+        }
     }
 
     fn apply_part(&mut self, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) {
@@ -172,7 +179,7 @@ impl Nft {
             Ok(()) => {}
             // Where buffers cannot be forced, as in a user namespace, less fits into a send.
             Err(Error::TooLarge { .. }) if changes.len() > 1 => {
-                let (one, other) = changes.split_at(changes.len() / 2);
+                let (one, other) = changes.split_at(cut(changes, changes.len() / 2));
                 self.apply_part(one, failures);
                 self.apply_part(other, failures);
             }
@@ -321,7 +328,37 @@ fn in_set(set: &str, elements: Vec<u8>) -> SetElementMessage {
     SetElementMessage { attributes }
 }
 
+/// Where changes can be cut in two, at `most` from the start. What is about one virtual server stays together, unless
+/// it is more than that: source ranges and the element that makes them count go in one transaction.
+fn cut(changes: &[(usize, &Change)], most: usize) -> usize {
+    let key = |at: usize| changes[at].1.key();
+    let is_between = |at: &usize| key(*at).is_none() || key(*at) != key(at - 1);
+    (1..=most).rev().find(is_between).unwrap_or(most)
+}
+
 fn fail_all(changes: &[(usize, &Change)], cause: Cause, reason: &str, failures: &mut Vec<Failure>) {
     let failure = |(change, _): &_| Failure { change: *change, cause, reason: reason.into() };
     failures.extend(changes.iter().map(failure));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::key;
+
+    #[test]
+    fn what_is_about_one_virtual_server_is_not_cut_in_two() {
+        let element = |text| Element::Key(KeySet::Firewall, key(text));
+        let [one, other] = ["TCP 10.96.0.1:80", "TCP 10.96.0.2:80"]
+            .map(|text| Change::RemoveElement { element: element(text), with_server: true });
+        let vip = Change::Bind("10.96.0.1".parse().unwrap());
+        let cut_of = |changes: &[&Change], most| {
+            let numbered: Vec<_> = changes.iter().copied().enumerate().collect();
+            cut(&numbered, most)
+        };
+        assert_eq!(cut_of(&[&one, &one, &other, &other], 2), 2);
+        assert_eq!(cut_of(&[&one, &one, &other, &other], 3), 2);
+        assert_eq!(cut_of(&[&one, &one, &one, &other], 2), 2, "it is more than that");
+        assert_eq!(cut_of(&[&vip, &vip, &vip], 2), 2);
+    }
 }

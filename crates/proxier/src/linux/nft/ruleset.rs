@@ -29,8 +29,8 @@ fn hidden(protocol: Protocol) -> u8 {
 
 /// All chains of one family, those first that others refer to.
 ///
-/// IPVS sits at 98 and 99 in input and at -99 and -98 in output: ours come before, but for `unallocated`, which sees
-/// what nobody has taken: neither IPVS nor somebody else's NAT. The kernel runs all nat chains of a hook at one
+/// IPVS sits at 98 and 99 in input and at -99 and -98 in output. Ours come before, but for those that see what IPVS has
+/// left: `show`, `unscheduled` and `unallocated`. The kernel runs all nat chains of a hook at one
 /// place, -100 in prerouting and output, whatever their priority, which orders them among themselves. So `input` sees
 /// where a short cut has led, and `output` sees what the process asked for.
 pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
@@ -48,6 +48,7 @@ pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
         Chain::hooked("input", "filter", LocalIn, 90, rules.input()),
         Chain::hooked("own-answers", "filter", LocalIn, 95, rules.own_answers()),
         Chain::hooked("show", "filter", LocalIn, 100, rules.show()),
+        Chain::hooked("unscheduled", "filter", LocalIn, 105, rules.unscheduled_in()),
         Chain::hooked("output", "filter", LocalOut, -150, rules.output()),
         Chain::hooked("unallocated", "filter", LocalOut, 0, rules.unallocated_out()),
         Chain::hooked("forward", "filter", Forward, 0, rules.forward()),
@@ -258,6 +259,29 @@ impl Rules<'_> {
         Protocol::ALL.into_iter().map(show).collect()
     }
 
+    /// What IPVS was to schedule and did not: its virtual server is not made yet, was refused or removed by somebody
+    /// else, or the client sends from port 20, which IPVS ignores. The node's own listeners would get it.
+    ///
+    /// What is part of no connection the node itself resets: its reset goes back the way that the packet came, by a
+    /// short cut too.
+    fn unscheduled(&self) -> [Rule; 2] {
+        let first_packets = [
+            [protocol_is(Protocol::Tcp.number()), opens_tcp()].concat(),
+            protocol_is(Protocol::Udp.number()),
+        ];
+        first_packets.map(|first_packet| {
+            let to_server = [self.to_vip(), self.key_in(KeySet::Served)].concat();
+            // Without NAT a packet keeps the VIP also when IPVS has scheduled it.
+            let by_nat = [load(self.family, &KEY), vec![is_not_in(KeySet::AnsweredDirectly.name())]].concat();
+            let comment = "IPVS did not schedule it: no listener of this node gets what is for a Service";
+            Rule::new(comment, [first_packet, to_server, by_nat, vec![goto("refuse")]])
+        })
+    }
+
+    fn unscheduled_in(&self) -> Vec<Rule> {
+        [self.established()].into_iter().chain(self.unscheduled()).collect()
+    }
+
     fn replace_protocol(&self, from: u8, to: u8) -> [Vec<Expressions>; 2] {
         [next_header_is(self.family, from), set_next_header(self.family, to)]
     }
@@ -271,13 +295,10 @@ impl Rules<'_> {
     }
 
     fn unallocated_out(&self) -> Vec<Rule> {
-        vec![
-            self.established(),
-            Rule::new("a VIP: it has been judged in output", [self.to_vip(), vec![accept()]]),
-        ]
-        .into_iter()
-        .chain(self.refuse_unallocated())
-        .collect()
+        let mut rules = self.unscheduled_in();
+        rules.push(Rule::new("a VIP: it has been judged in output", [self.to_vip(), vec![accept()]]));
+        rules.extend(self.refuse_unallocated());
+        rules
     }
 
     fn forward(&self) -> Vec<Rule> {
