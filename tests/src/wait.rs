@@ -11,9 +11,9 @@ use anyhow::{Result, anyhow};
 /// hundreds of Services shows nothing for a minute where the machine became slow after its speed was measured.
 const HANG: Duration = Duration::from_secs(300);
 /// When a wait is given up although what is seen still changes, such as a log that goes on.
-const RESTLESS: Duration = Duration::from_secs(900);
+const RESTLESS: Duration = Duration::from_secs(3600);
 /// When a whole scenario is given up.
-const SCENARIO: Duration = Duration::from_secs(1800);
+const SCENARIO: Duration = Duration::from_secs(3 * 3600);
 /// How often the same must be seen before it counts as a hang. A machine that stood still has not looked, and one
 /// that has become slow since it was measured looks slowly.
 const LOOKS: u32 = 600;
@@ -43,7 +43,7 @@ pub(crate) fn patience_of_scenario() -> Duration {
 }
 
 /// Repeats `check` until it succeeds. Fails with the last error once every try of a long time has failed with the same
-/// one, or after fifteen minutes: while the error still changes, the fact may still come.
+/// one, or after an hour: while the error still changes, the fact may still come.
 pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     let (mut seen, mut since, mut looks) = (String::new(), start, 0);

@@ -24,7 +24,7 @@ pub(crate) struct Needs {
 pub(crate) fn run(workspace: &Workspace, kernel: Option<&str>, needs: &Needs) -> Result<Bench> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     check_distribution(&release, is_installed("apt-get"))?;
-    check_memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), needs.memory)?;
+    check_memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), memory_limit(), needs.memory)?;
     check_disk(workspace, needs.disk)?;
     Bench::prepare(workspace, kernel, needs.servers)
 }
@@ -59,12 +59,24 @@ fn check_distribution(release: &str, has_apt: bool) -> Result<()> {
     Ok(())
 }
 
-fn check_memory(meminfo: &str, needed: u64) -> Result<()> {
+/// What a container may use, in bytes, by either version of cgroups.
+fn memory_limit() -> Option<u64> {
+    let files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    files.iter().find_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
+}
+
+fn check_memory(meminfo: &str, limit: Option<u64>, needed: u64) -> Result<()> {
     let field = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         line.trim().trim_end_matches(" kB").parse::<u64>().ok()
     };
     let Some(available) = field("MemAvailable") else { return Ok(()) };
+    let limit = limit.map_or(u64::MAX, |limit| limit / 1024);
+    ensure!(
+        limit >= needed * 1_000_000,
+        "this container may use {:.1} GB of memory and this command needs {needed} GB: give it a higher limit",
+        limit as f64 / 1e6
+    );
     ensure!(
         available >= needed * 1_000_000,
         "{:.1} GB of memory are available and this command needs {needed} GB: end other programs, or give the machine \
@@ -122,9 +134,12 @@ mod tests {
     #[test]
     fn too_little_memory_is_said() {
         let meminfo = "MemTotal:       24000000 kB\nMemAvailable:    2100000 kB\n";
-        let error = check_memory(meminfo, 5).unwrap_err().to_string();
+        let error = check_memory(meminfo, None, 5).unwrap_err().to_string();
         assert!(error.starts_with("2.1 GB of memory are available and this command needs 5 GB"), "{error}");
-        assert!(check_memory(meminfo, 2).is_ok());
-        assert!(check_memory("", 5).is_ok());
+        assert!(check_memory(meminfo, None, 2).is_ok());
+        assert!(check_memory("", None, 5).is_ok());
+        // A container may have less than its machine, or no limit, which cgroups write as a very large one.
+        assert!(check_memory(meminfo, Some(1_000_000_000), 2).is_err());
+        assert!(check_memory(meminfo, Some(i64::MAX as u64), 2).is_ok());
     }
 }

@@ -27,6 +27,9 @@ const HANG: Duration = Duration::from_secs(6 * 3600);
 pub(crate) struct Test {
     /// Only tests whose name contains one of these
     filters: Vec<String>,
+    /// Only tests whose whole name is one of these
+    #[arg(long, requires = "filters")]
+    exact: bool,
     /// Only the tests that need no kernel: no virtual machine, and minutes
     #[arg(long, conflicts_with = "kernel_only")]
     host: bool,
@@ -81,10 +84,15 @@ impl Test {
         STEPS - usize::from(self.host) * 2 - usize::from(self.kernel_only)
     }
 
+    /// What tells a test executable which of its tests to run.
+    fn choice(&self) -> impl Iterator<Item = String> {
+        self.filters.iter().cloned().chain(self.exact.then(|| "--exact".to_owned()))
+    }
+
     /// How many tests of an executable have names that were asked for.
     fn count(&self, executable: &Executable) -> Result<usize> {
         let mut command = Command::new(&executable.path);
-        let output = command.arg("--list").args(&self.filters).output();
+        let output = command.arg("--list").args(self.choice()).output();
         let output = output.with_context(|| format!("running {}", executable.path.display()))?;
         let listed = String::from_utf8_lossy(&output.stdout);
         Ok(listed.lines().filter(|line| line.ends_with(": test")).count())
@@ -136,7 +144,7 @@ impl Built {
             vec!["sh".into(), "-c".into(), script(&self.for_bench), "tests".into()];
         command
             .push(format!("--test-threads={}", args.test_threads.unwrap_or_else(|| bench.tests_at_once())));
-        command.extend_from_slice(&args.filters);
+        command.extend(args.choice());
         let mut job = Job::new(command);
         job.timeout = HANG;
         job.servers = true;
@@ -148,7 +156,7 @@ impl Built {
             job.executable(&program.path, PathBuf::from("bin").join(program.file_name()));
         }
         job.manifests(&workspace.root);
-        progress.begin("cargo xtask test --kernel-only", args.count_all(&self.for_bench)?);
+        progress.begin("cargo xtask test --kernel-only --exact", args.count_all(&self.for_bench)?);
         let status = bench.run(&job, progress).context("the tests on the bench did not finish")?;
         ensure!(status == 0, "some tests failed on the bench");
         Ok(())
@@ -169,7 +177,7 @@ fn script(tests: &[Executable]) -> String {
 }
 
 fn on_host(args: &Test, workspace: &Workspace, built: &Built, progress: &mut Progress) -> Result<()> {
-    progress.begin("cargo xtask test --host", args.count_all(&built.for_host)?);
+    progress.begin("cargo xtask test --host --exact", args.count_all(&built.for_host)?);
     let mut cargo = cargo();
     cargo
         .args([
@@ -182,7 +190,7 @@ fn on_host(args: &Test, workspace: &Workspace, built: &Built, progress: &mut Pro
             "--",
             "--format=pretty",
         ])
-        .args(&args.filters)
+        .args(args.choice())
         .current_dir(&workspace.root);
     let status = copy_output(&mut cargo, progress)?;
     ensure!(status.success(), "some tests failed");

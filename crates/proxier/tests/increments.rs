@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use proptest::{prelude::*, sample::select};
 use proxier::{Config, Engine, PodSources, State, fake::FakeKernel, model::*};
@@ -153,8 +157,10 @@ fn host_addresses() -> impl Strategy<Value = BTreeSet<NodeAddress>> {
     prop::collection::btree_set(one.prop_map(|(address, global)| NodeAddress { address, global }), 0..3)
 }
 
-fn api_server() -> impl Strategy<Value = BTreeSet<IpAddr>> {
-    prop::collection::btree_set(address(&["10.0.0.1", "10.0.0.2", "fd00::1", "192.168.0.1"]), 0..2)
+fn api_server() -> impl Strategy<Value = BTreeSet<SocketAddr>> {
+    let address = address(&["10.0.0.1", "10.0.0.2", "fd00::1", "192.168.0.1"]);
+    let at = (address, select(vec![80, 443])).prop_map(|(address, port)| SocketAddr::new(address, port));
+    prop::collection::btree_set(at, 0..2)
 }
 
 fn node() -> impl Strategy<Value = Node> {

@@ -31,7 +31,7 @@ pub enum Fault {
     Silence,
     /// It is answered as a watch that ends at once.
     EmptyWatch,
-    /// It is answered as a watch that says nothing and stays open.
+    /// The next streaming list begins and then says nothing. Other requests are answered.
     Stalled,
     /// It is refused in plain text, and may be tried again after so many seconds (429 with `Retry-After`).
     Busy(u32),

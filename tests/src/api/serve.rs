@@ -37,7 +37,8 @@ fn answer_all(shared: &Shared, mut stream: TcpStream) -> io::Result<Next> {
             let verb = if request.posted.is_some() { "POST " } else { "" };
             let line = format!("{verb}{}?{}", request.path, join(&request));
             state.requests.push((line, request.headers.clone()));
-            state.faults.pop_front()
+            let is_hit = state.faults.front() != Some(&Fault::Stalled) || request.is_set("sendInitialEvents");
+            if is_hit { state.faults.pop_front() } else { None }
         };
         let next = match fault {
             Some(Fault::Status(code)) => {

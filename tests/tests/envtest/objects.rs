@@ -17,7 +17,7 @@ fn odd_slice(address: &str) -> String {
     )
 }
 
-/// Slices with such ports, of no Service that can exist, and a Service with 1,600 ports: each costs no more than itself.
+/// Slices with such ports, of no Service that can exist, and a Service with 1,600 ports cost no more than themselves.
 #[test]
 fn odd_objects_are_served_as_far_as_they_can_be() -> TestResult {
     scenario(web_cluster(), |cluster| {

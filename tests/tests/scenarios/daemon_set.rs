@@ -30,8 +30,11 @@ fn serve(cluster: &mut Cluster, manifests: &str, check: fn(&Cluster, &Proxy) -> 
         let proxy = pod.start()?;
         await_web(cluster, NODE)?;
         cluster.at("visitor")?.get(WEB_ADDRESS)?;
-        let health = eventually(|| cluster.at(NODE)?.curl("http://127.0.0.1:10256/healthz"))?;
-        ensure!(health.contains("\"healthy\":true"), "it says of its health: {health}");
+        eventually(|| {
+            let health = cluster.at(NODE)?.curl("http://127.0.0.1:10256/healthz")?;
+            ensure!(health.contains("\"healthy\":true"), "it says of its health: {health}");
+            Ok(())
+        })?;
         check(cluster, &proxy)?;
         ensure!(!proxy.log_text().contains("ERROR"), "it complains:\n{}", proxy.log_text());
         ensure!(proxy.terminate()?.success(), "SIGTERM is its end, and not a failure");
@@ -58,7 +61,12 @@ fn ours_with_the_least_rights() -> TestResult {
             let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.id()))?;
             let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map(str::trim);
             ensure!(effective == Some(&*format!("{rights:016x}")), "its rights are {effective:?}");
-            ensure!(!proxy.log_text().contains("WARN"), "it warns:\n{}", proxy.log_text());
+            let log = proxy.log_text();
+            // On a machine that stood still the API server has not answered for a while.
+            let is_warning =
+                |line: &&str| line.contains("WARN") && !line.contains("keeping the last known state");
+            let warning = log.lines().find(is_warning);
+            ensure!(warning.is_none(), "it warns: {warning:?}\n{log}");
             Ok(())
         })
     })

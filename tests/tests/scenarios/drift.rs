@@ -1,6 +1,6 @@
 //! What others change of ours while the daemon runs, and the kernel tells of.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Load, Namespace, TestResult, VIP_DEVICE, eventually, scenario, throughout};
@@ -67,9 +67,12 @@ fn what_the_kernel_tells_of_is_repaired() -> TestResult {
         let wanted = everything(node)?;
         for commands in DRIFTS {
             drift(node, commands)?;
+            let drifted = Instant::now();
             await_repaired(node, &wanted)
                 .and_then(|()| await_whole(node))
                 .with_context(|| format!("after `{commands}`"))?;
+            // One after the other is repaired less and less soon: somebody might fight.
+            println!("{:.1?} after `{commands}` all is repaired", drifted.elapsed());
         }
         load.go_on(1)?;
         for from in ["visitor", NODE] {
@@ -100,6 +103,7 @@ fn own_changes_are_no_drift() -> TestResult {
         cluster.manifests.write("web", &web_service())?;
         node.await_vips(&["10.96.0.80"])?;
         cluster.await_settled(NODE, &[])?;
+        // A notice of our own change would have come by then; a slow machine only sees less.
         throughout(Duration::from_secs(3), || {
             let after = node.metric(READING)?;
             ensure!(after == before, "the kernel was read: {after} s of reading, {before} s before");

@@ -209,16 +209,19 @@ fn rounds(cluster: &Cluster, api: &ApiServer, intent: Intent) -> Result<Duration
         let took = flip(cluster, api, round)?;
         // To have them the first time is work that counts for itself.
         sum += if round == 0 { Duration::ZERO } else { took };
-        for node in NODES {
-            ensure!(health(cluster, node)? == "200", "{node} is unhealthy in round {round}");
-        }
+        NODES.into_iter().try_for_each(|node| await_health(cluster, node))?;
     }
     Ok(sum)
 }
 
-fn health(cluster: &Cluster, node: &str) -> Result<String> {
+/// A node is healthy beside the tenant's objects, which stay. It is not for a moment where the machine stood still.
+fn await_health(cluster: &Cluster, node: &str) -> Result<()> {
     let arguments = ["-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:10256/healthz"];
-    cluster.at(node)?.run("curl", &arguments)
+    eventually(|| {
+        let status = cluster.at(node)?.run("curl", &arguments)?;
+        ensure!(status == "200", "{node} is unhealthy: {status}");
+        Ok(())
+    })
 }
 
 fn memories(proxies: &[Proxy]) -> Result<Vec<u64>> {
@@ -279,6 +282,7 @@ fn a_hostile_tenant_harms_no_other() -> TestResult {
         let quiet = rounds(cluster, &api, Intent::Harmless)?;
         let (memory_before, log_before, lists_before) =
             (memories(&proxies)?, logged(&proxies), node_lists(&api));
+        let start_of_lists = Instant::now();
 
         let hostile = rounds(cluster, &api, Intent::Hostile)?;
         proxies.iter_mut().try_for_each(Proxy::check_alive)?;
@@ -290,12 +294,12 @@ fn a_hostile_tenant_harms_no_other() -> TestResult {
             ensure!(now - before < MOST_LOG, "{node} has logged {} bytes", now - before);
         }
         let lists = node_lists(&api) - lists_before;
-        ensure!(lists <= MOST_LISTS * NODES.len(), "all Nodes were listed {lists} times");
+        // A list is used for ten minutes.
+        let most = MOST_LISTS + start_of_lists.elapsed().as_secs() as usize / 600;
+        ensure!(lists <= most * NODES.len(), "all Nodes were listed {lists} times");
         check_events(&api)?;
         for node in NODES {
-            ensure!(health(cluster, node)? == "200", "{node} is unhealthy");
-        }
-        for node in NODES {
+            await_health(cluster, node)?;
             let key = format!("TCP {WITH_MODULE}");
             let table = cluster.at(node)?.ipvsadm_of(&key)?;
             let scheduler = table.0.first().map(|server| &*server.scheduler);

@@ -46,9 +46,12 @@ fn what_kube_proxy_answers_on_its_ports() -> TestResult {
                 (client, format!("http://[{}]:10256{path}", own.ipv6())),
             ];
             for (from, url) in urls {
-                let (status, body) = ask(from, &url)?;
-                ensure!(status == "200" && body.contains(r#""healthy":true"#), "{url}: {status} {body}");
-                ensure!(body.contains("nodeEligible") == (path == "/healthz"), "{url}: {body}");
+                eventually(|| {
+                    let (status, body) = ask(from, &url)?;
+                    ensure!(status == "200" && body.contains(r#""healthy":true"#), "{url}: {status} {body}");
+                    ensure!(body.contains("nodeEligible") == (path == "/healthz"), "{url}: {body}");
+                    Ok(())
+                })?;
             }
         }
         // A node that the autoscaler is about to delete.
@@ -61,7 +64,11 @@ fn what_kube_proxy_answers_on_its_ports() -> TestResult {
             ensure!(status == "503" && body.contains(r#""nodeEligible":false"#), "{status} {body}");
             Ok(())
         })?;
-        ensure!(ask(client, &format!("http://{}:10256/livez", own.ipv4()))?.0 == "200");
+        eventually(|| {
+            let (status, body) = ask(client, &format!("http://{}:10256/livez", own.ipv4()))?;
+            ensure!(status == "200", "{status} {body}");
+            Ok(())
+        })?;
         // What is answered serves everybody all the same.
         cluster.at("visitor")?.get(WEB_ADDRESS)?;
         proxy.check_alive()

@@ -43,10 +43,13 @@ fn connections_end_with_their_endpoint() -> TestResult {
             .flat_map(|pod| transports.map(|transport| cluster.echo(pod, transport, 8080)))
             .collect::<Result<_>>()?;
         put(cluster, &[("10.244.1.2", "node-1", READY)])?;
-        let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        let proxy = cluster.start_proxy("node-3", &FLAGS)?;
         let node = cluster.at("node-3")?;
         node.await_service("SCTP 10.96.0.7:80", &["10.244.1.2:8080 1"])?;
         cluster.await_settled("node-3", &FLAGS)?;
+        // No Node object says where its pods are.
+        let log = proxy.log_text();
+        ensure!(log.contains("IPv4 pods of other nodes are taken for pods of this one"), "{log}");
         let mut conversations = Vec::new();
         for from in ["visitor", "node-3"] {
             for transport in transports {

@@ -80,8 +80,8 @@ fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
 /// The exit code of curl when a connection is refused; one that times out is 28.
 const COULD_NOT_CONNECT: i32 = 7;
 
-/// A process of the node that listens on all addresses is not reached where IPVS passes on what is for a Service: without
-/// a virtual server, as while one is made or refused, and from port 20, which IPVS takes for FTP data.
+/// A process of the node that listens on all addresses is not reached where IPVS passes on what is for a Service. It
+/// does so without a virtual server, as while one is made or refused, and from port 20, which it takes for FTP data.
 #[test]
 fn a_node_s_own_listener_gets_nothing_that_ipvs_does_not_schedule() -> TestResult {
     let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2 fd00:10:244:1::2").pod(

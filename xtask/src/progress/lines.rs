@@ -13,6 +13,8 @@ pub(super) enum Event {
     Begun(String),
     /// Why a test is about to fail.
     Why(String, String),
+    /// What a test that failed has printed: some lines from its panic or error on.
+    Printed(String, String),
     /// A test has ended, with libtest's word for it: ok, FAILED, ignored.
     Ended(String, String),
     /// An executable has ended.
@@ -27,7 +29,12 @@ pub(super) enum Event {
 #[derive(Default)]
 pub(super) struct Lines {
     begun: Vec<u8>,
+    /// The test of which libtest repeats what it has printed, and its lines so far.
+    printed: Option<(String, Vec<String>)>,
 }
+
+/// How many lines of a test that failed are repeated at the end: the panic's place and message.
+const REPEATED: usize = 8;
 
 impl Lines {
     pub(super) fn events(&mut self, bytes: &[u8]) -> Vec<Event> {
@@ -35,10 +42,31 @@ impl Lines {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.begun.extend_from_slice(piece);
             if piece.ends_with(b"\n") {
-                events.push(event(std::mem::take(&mut self.begun)));
+                let line = std::mem::take(&mut self.begun);
+                events.extend(self.print(&String::from_utf8_lossy(&line)));
+                events.push(event(line));
             }
         }
         events
+    }
+
+    /// Keeps what libtest repeats of a test that failed, from `---- NAME stdout ----` on.
+    fn print(&mut self, line: &str) -> Option<Event> {
+        let line = line.trim_end();
+        let name = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
+        if name.is_none() && line != "failures:" {
+            if let Some((_, lines)) = &mut self.printed {
+                if line.contains("panicked at ") || line.starts_with("Error: ") {
+                    lines.clear();
+                }
+                if lines.len() < REPEATED && !line.is_empty() {
+                    lines.push(line.to_owned());
+                }
+            }
+            return None;
+        }
+        let ended = std::mem::replace(&mut self.printed, name.map(|name| (name.to_owned(), Vec::new())));
+        ended.map(|(name, lines)| Event::Printed(name, lines.join("\n")))
     }
 }
 
@@ -93,6 +121,19 @@ mod tests {
         for chunk in [1, 7, 1000] {
             assert_eq!(all(text, chunk), expected);
         }
+    }
+
+    #[test]
+    fn what_a_failed_test_has_printed_is_repeated() {
+        let text = "failures:\n\n---- a::b stdout ----\nlogged\n\npanicked at src/lib.rs:1:2:\nleft: 1\n\n---- c stdout ----\nno\n\n\nfailures:\n    \
+                    a::b\n";
+        let printed: Vec<Event> =
+            all(text, 4).into_iter().filter(|event| matches!(event, Event::Printed(..))).collect();
+        let expected = [
+            Event::Printed("a::b".into(), "panicked at src/lib.rs:1:2:\nleft: 1".into()),
+            Event::Printed("c".into(), "no".into()),
+        ];
+        assert_eq!(printed, expected);
     }
 
     #[test]

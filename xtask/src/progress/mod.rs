@@ -112,6 +112,12 @@ impl Progress {
                 }
                 self.part.why.insert(name, why);
             }
+            Event::Printed(name, text) => {
+                let silent = |failure: &&mut Failure| failure.name == name && failure.why.is_empty();
+                if let Some(failure) = self.failures.iter_mut().find(silent) {
+                    failure.why = text;
+                }
+            }
             Event::Ended(name, result) => self.ended(&name, &result, out)?,
             Event::Counted(counts) => self.counts += counts,
             // Of each executable, also where none of its tests was asked for.

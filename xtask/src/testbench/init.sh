@@ -25,6 +25,7 @@ hostname bench
 
 off() {
     reboot -f
+    # Until the machine is off.
     sleep 60
 }
 
@@ -36,6 +37,7 @@ parameter() {
 for module in virtio_pci virtio_console; do
     modprobe "$module" || echo "bench: no $module in this kernel"
 done
+# The ports come some milliseconds after their modules. Ten seconds of looking only end a hang.
 tries=0
 until set -- /dev/vport*p4 && [ -e "$1" ]; do
     tries=$((tries + 1))
@@ -88,7 +90,8 @@ else
     err=$!
     /bin/sh /job <"${port}1" >/run/stdout 2>/run/stderr 4>&-
     status=$?
-    # Whatever the command left running holds the pipes open. It may end by itself; then it is ended.
+    # Whatever the command left running holds the pipes open. It may end by itself, in 20 looks; then it is ended. The
+    # command's result is known already, so that no look changes it.
     tries=0
     while [ -d "/proc/$out" ] || [ -d "/proc/$err" ]; do
         tries=$((tries + 1))

@@ -90,8 +90,8 @@ fn download(package: &str, unpacking: &Path) -> Result<()> {
         Ok(packages) => packages,
         Err(_) if packages::is_root() => {
             eprintln!("bench: apt does not know {package}; refreshing its package lists");
-            packages::update_lists()?;
-            concrete_packages(package)?
+            let complaints = packages::update_lists()?;
+            concrete_packages(package).with_context(|| format!("{complaints}\n{}", packages::MIRRORS))?
         }
         Err(error) => return Err(error),
     };

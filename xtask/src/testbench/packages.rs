@@ -87,7 +87,8 @@ fn apt_install(packages: &[&str]) -> Result<String> {
 /// Runs apt-get quietly, and hands back its complaints.
 fn apt_get(args: &[&str]) -> Result<String> {
     let output = Command::new("apt-get")
-        .args(["-qq", "-o", "DPkg::Lock::Timeout=120"])
+        // The system's own upgrades may have the lock, for as long as they take.
+        .args(["-qq", "-o", "DPkg::Lock::Timeout=3600"])
         .args(args)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .output()

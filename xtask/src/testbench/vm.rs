@@ -20,6 +20,8 @@ use crate::workspace::Workspace;
 
 /// When a boot is given up: its console has not grown for so long. Emulated, its longest silence is three seconds.
 const BOOT_HANG: Duration = Duration::from_secs(60);
+/// How often the console is looked through.
+const SCAN: Duration = Duration::from_secs(1);
 /// How often the machine's files are looked at.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -220,7 +222,7 @@ impl Machine {
     fn follow(&mut self, job: &Job, out: &mut dyn Output) -> Result<Outcome> {
         let mut up = None;
         let mut scanned = Instant::now();
-        let (mut grown, mut size) = (Instant::now(), 0);
+        let (mut silent, mut size) = (Duration::ZERO, 0);
         loop {
             // Asked before the last look at what it wrote: after its end nothing comes any more.
             let ended = self.qemu.try_wait()?;
@@ -237,12 +239,14 @@ impl Machine {
             }
             let mut failed = None;
             // Once a second is enough to look through the console, and to see whether anything has come at all.
-            if ended.is_some() || scanned.elapsed() > Duration::from_secs(1) {
+            if ended.is_some() || scanned.elapsed() > SCAN {
+                // A host that stood still itself counts for one look.
+                silent += scanned.elapsed().min(2 * SCAN);
                 scanned = Instant::now();
                 out.tick()?;
                 let now = fs::metadata(&self.console)?.len();
                 if now > size {
-                    (grown, size) = (Instant::now(), now);
+                    (silent, size) = (Duration::ZERO, now);
                 }
                 failed = self
                     .panic()?
@@ -253,8 +257,8 @@ impl Machine {
                 (Some(why), Some(_)) => {
                     return Ok(Outcome::Died(format!("{why} before the command was done")));
                 }
-                (None, None) if grown.elapsed() > BOOT_HANG => {
-                    let silent = BOOT_HANG.as_secs();
+                (None, None) if silent > BOOT_HANG => {
+                    let silent = silent.as_secs();
                     return Ok(Outcome::NoBoot(format!(
                         "it is not up, and has printed nothing for {silent} s"
                     )));

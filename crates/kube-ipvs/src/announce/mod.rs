@@ -16,6 +16,7 @@ use std::{collections::HashMap, time::Duration};
 
 use proxier::{
     Turn,
+    cluster::Claim,
     desired::Skipped,
     model::{ServiceId, SliceId},
 };
@@ -196,6 +197,10 @@ fn fact(skipped: &Skipped) -> Option<String> {
         Skipped::OnePacket { port, .. } => Some(format!("{port} datagrams")),
         Skipped::Forwarding { port, .. } => Some(format!("{port} forwarding")),
         Skipped::TooMany { .. } => Some("too many".into()),
+        Skipped::ReservedPort { port, key } => Some(format!("{port} reserved {}", key.port)),
+        Skipped::Taken { port, claim: Claim::VirtualServer(key), by, is_of_node: true } => {
+            Some(format!("{port} {} {} taken by {by}", key.protocol, key.port))
+        }
         _ => None,
     }
 }

@@ -264,6 +264,7 @@ fn a_hundred_thousand_refusals_are_a_few_lines() {
             key(&std::net::Ipv4Addr::from_bits(number).to_string()),
         ),
         by: port("other"),
+        is_of_node: false,
     };
     let turn = Turn { skipped: (0..100_000).map(skipped).collect(), ..Turn::default() };
     let (sender, mut said) = channel(WAITING);
@@ -281,6 +282,28 @@ fn a_hundred_thousand_refusals_are_a_few_lines() {
     assert_eq!(lines.turned(&turn, seconds(1)).len(), 1);
     let told = lines.turned(&Turn::default(), seconds(31));
     assert!(told[0].to_string().starts_with("1 lines about"), "{}", told[0]);
+}
+
+/// Each node names an address of its own: what they find is one fact all the same.
+#[test]
+fn an_address_of_the_node_makes_no_fact_of_its_own() {
+    let skipped = |address: &str| {
+        let by = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
+        let claim = proxier::cluster::Claim::VirtualServer(key(address));
+        [
+            Skipped::Taken { port: port("http"), claim, by, is_of_node: true },
+            Skipped::ReservedPort { port: port("http"), key: key(address) },
+        ]
+    };
+    let said_on = |address: &str| {
+        let (sender, mut said) = channel(WAITING);
+        let turn = Turn { skipped: skipped(address).into(), ..Turn::default() };
+        Announcer::new(sender).turned(&turn, Duration::ZERO);
+        let said = received(&mut said);
+        assert_eq!(said.len(), 2);
+        said.iter().map(|said| name(said, address)).collect::<Vec<_>>()
+    };
+    assert_eq!(said_on("192.168.128.1"), said_on("192.168.128.2"));
 }
 
 /// A pod that comes and goes makes a sync each time; the log does not grow with it.

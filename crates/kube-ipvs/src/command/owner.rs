@@ -60,6 +60,8 @@ pub(super) struct Owner<'a> {
     earliest: Duration,
     /// How soon the kernel is read when it tells of drift.
     pace: Pace,
+    /// The same for default routes: one that comes and goes does not delay the repair of what filters.
+    gateways_pace: Pace,
     known: Known,
     /// Whether it was said that pods of other nodes cannot be told apart.
     is_told_of_pods: bool,
@@ -117,6 +119,7 @@ impl<'a> Owner<'a> {
             pause: configuration.ipvs.min_sync_period.0,
             earliest: Duration::ZERO,
             pace: Pace::default(),
+            gateways_pace: Pace::default(),
             known: Known::default(),
             is_told_of_pods: false,
             takes_up_connections: false,
@@ -186,11 +189,16 @@ impl<'a> Owner<'a> {
             Input::Drift(drifts) => {
                 let is_ours = |drift: &Drift| match drift {
                     Drift::Any => true,
+                    Drift::Gateways => false,
                     // What we take off ourselves is not ours any more when its notice comes.
                     Drift::Unbound(address) => self.engine.has_bound(*address),
                 };
+                let now = self.clock.now();
                 if drifts.iter().any(is_ours) {
-                    self.engine.verify_at(self.pace.noticed(self.clock.now()));
+                    self.engine.verify_at(self.pace.noticed(now));
+                }
+                if drifts.contains(&Drift::Gateways) {
+                    self.engine.verify_at(self.gateways_pace.noticed(now));
                 }
             }
             Input::Call(Call::Measure(ask)) => self.asks.push(ask),

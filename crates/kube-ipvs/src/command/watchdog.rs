@@ -88,6 +88,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_hangs_is_noticed_and_one_that_waits_is_not() {
+        // It waits for thrice the limit, whatever the machine does meanwhile.
         let limit = Duration::from_millis(60);
         let (ended, end) = channel();
         let pulse = watch(limit, move || {

@@ -11,7 +11,7 @@ mod nodes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use foldhash::{HashMap, HashSet};
@@ -25,8 +25,8 @@ pub use listeners::{Kind, Listener, Listeners};
 use crate::{
     config::{Config, NodePortAddresses, PodSources},
     model::{
-        Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Service, ServiceCidr,
-        ServiceId, ServicePort, SliceId, TrafficPolicy, VirtualServerKey,
+        Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Protocol, Service,
+        ServiceCidr, ServiceId, ServicePort, SliceId, TrafficPolicy, VirtualServerKey,
     },
 };
 
@@ -55,7 +55,7 @@ pub struct Cluster {
     pods_elsewhere: BTreeSet<IpNet>,
     host_addresses: BTreeSet<NodeAddress>,
     /// Where we reach the API server.
-    api_server: BTreeSet<IpAddr>,
+    api_server: BTreeSet<SocketAddr>,
     /// Schedulers that this host's kernel was seen not to have, or is not to be asked for.
     missing_schedulers: BTreeSet<Scheduler>,
     /// The addresses on which node ports are served. Invariant: what `node_port_policy` selects, and 127.0.0.1 if
@@ -126,7 +126,7 @@ impl Cluster {
             Event::NodeAddresses(addresses) => self.apply_host_addresses(addresses),
             Event::ApiServerAddresses(addresses) => {
                 let old = std::mem::replace(&mut self.api_server, addresses);
-                let changed = old.symmetric_difference(&self.api_server).copied().collect();
+                let changed = old.symmetric_difference(&self.api_server).map(SocketAddr::ip).collect();
                 self.mark_users(&changed);
             }
         }
@@ -264,12 +264,19 @@ impl Cluster {
 
     /// Whether the address is one of this node, on a link of this host or not.
     pub fn is_own_address(&self, address: IpAddr) -> bool {
-        self.is_host_address(address) || self.own_node().is_some_and(|node| node.addresses.contains(&address))
+        let of_own_node = |names: &BTreeSet<Box<str>>| names.contains(&self.hostname);
+        self.is_host_address(address) || self.node_addresses.get(&address).is_some_and(of_own_node)
     }
 
     /// Whether we reach the API server at the address.
     pub fn is_api_server(&self, address: IpAddr) -> bool {
-        self.api_server.contains(&address)
+        self.api_server.iter().any(|server| server.ip() == address)
+    }
+
+    /// Whether we reach the API server there.
+    pub fn is_api_server_at(&self, key: VirtualServerKey) -> bool {
+        key.protocol == Protocol::Tcp
+            && self.api_server.contains(&SocketAddr::new(key.address, key.port.get()))
     }
 
     /// Whether this host has the address on a link of its own.

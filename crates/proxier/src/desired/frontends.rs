@@ -111,7 +111,8 @@ fn place(
             if let Some(node) = cluster.other_node_with(address).filter(|_| !is_own) {
                 return Err(Skipped::NodeAddress { port: id.clone(), address, node: node.into() });
             }
-            if is_own && kind == Kind::ExternalIp && config.reserves(key.port) {
+            let is_reserved = config.reserves(key.port) || cluster.is_api_server_at(key);
+            if is_own && kind == Kind::ExternalIp && is_reserved {
                 return Err(Skipped::ReservedPort { port: id.clone(), key });
             }
             if bind && cluster.is_api_server(address) {
@@ -163,5 +164,9 @@ pub(super) fn taken_health_checks<'a>(
 /// Why a Service port does not have a claim that it asks for.
 fn taken(cluster: &Cluster, id: &ServicePortId, claim: Claim) -> Option<Skipped> {
     let holder = cluster.holder(&claim).filter(|holder| holder.port != *id)?;
-    Some(Skipped::Taken { port: id.clone(), claim, by: holder.port.clone() })
+    let is_of_node = match claim {
+        Claim::VirtualServer(key) => cluster.is_own_address(key.address),
+        Claim::NodePort(..) => false,
+    };
+    Some(Skipped::Taken { port: id.clone(), claim, by: holder.port.clone(), is_of_node })
 }

@@ -30,6 +30,8 @@ pub enum Skipped {
         claim: Claim,
         /// Who has it.
         by: ServicePortId,
+        /// Whether its address is this node's own: every node has another one.
+        is_of_node: bool,
     },
     /// Somebody else than kube-ipvs made a virtual server there.
     Foreign {
@@ -216,7 +218,7 @@ impl fmt::Display for Skipped {
                     "Service {service} does not get {count} more things; `kube-ipvs explain` lists them"
                 )
             }
-            Self::Taken { port, claim, by } => {
+            Self::Taken { port, claim, by, .. } => {
                 write!(
                     f,
                     "Service {port} does not get {claim}: Service {by} comes first, by the kind of address, by age or by \
@@ -238,7 +240,7 @@ impl fmt::Display for Skipped {
             Self::ReservedPort { port, key } => write!(
                 f,
                 "Service {port} is not served on {key}: it is an address of this node, which uses the port itself \
-                 (--reserved-ports)"
+                 (--reserved-ports, or the API server's)"
             ),
             Self::NoNodeAddress { port, family } => write!(
                 f,

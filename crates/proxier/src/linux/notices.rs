@@ -22,8 +22,10 @@ const DEVICES: [u32; 5] = [1, 5, 7, 9, 11];
 /// What somebody else may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drift {
-    /// One of our tables, `kube-ipvs0` itself, a default route, or nobody knows: notices were lost.
+    /// One of our tables, `kube-ipvs0` itself, or nobody knows: notices were lost.
     Any,
+    /// A default route, and so perhaps a gateway that our rules know.
+    Gateways,
     /// This address was taken off a device. It is drift where it should be on `kube-ipvs0`.
     Unbound(IpAddr),
 }
@@ -113,7 +115,7 @@ fn in_devices(kind: u16, payload: &[u8]) -> Option<Drift> {
         DEL_LINK => is_device(payload)?,
         DEL_ADDRESS => return address(payload).map(Drift::Unbound),
         // The length of a route's prefix is the second byte of `struct rtmsg`.
-        NEW_ROUTE | DEL_ROUTE => payload.get(1) == Some(&0),
+        NEW_ROUTE | DEL_ROUTE => return (payload.get(1) == Some(&0)).then_some(Drift::Gateways),
         _ => false,
     };
     told.then_some(Drift::Any)

@@ -18,7 +18,7 @@ pub use id::{ServiceId, ServicePortId, SliceId};
 pub use node::{Node, ServiceCidr};
 pub use service::{Affinity, Service, ServicePort, Timestamp, TrafficPolicy};
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::SocketAddr};
 
 /// One thing that changed in the world.
 ///
@@ -44,6 +44,7 @@ pub enum Event {
     ServiceCidrRemoved(Box<str>),
     /// These are all the addresses that this host has, those of `kube-ipvs0` left out.
     NodeAddresses(BTreeSet<NodeAddress>),
-    /// These are all the addresses at which we reach the API server. No external or load-balancer IP takes one.
-    ApiServerAddresses(BTreeSet<IpAddr>),
+    /// This is where we reach the API server. No external or load-balancer IP takes such an address from another host,
+    /// and no external IP such a port of this one.
+    ApiServerAddresses(BTreeSet<SocketAddr>),
 }

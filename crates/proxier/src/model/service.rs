@@ -75,7 +75,7 @@ impl Service {
         all.into_iter().flatten().copied().collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// Where load balancers ask each node for its health, if they do: `spec.healthCheckNodePort`, which has a meaning with
+    /// Where load balancers ask each node for its health, if they do: `spec.healthCheckNodePort`. It has a meaning with
     /// the external policy `Local` only.
     pub(crate) fn asked_health_port(&self) -> Option<PortNumber> {
         let is_asked = self.external_policy == TrafficPolicy::Local && !self.cluster_ips.is_empty();

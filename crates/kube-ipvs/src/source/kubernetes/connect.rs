@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Request, StatusCode, header::USER_AGENT};
+use http::{HeaderValue, Request, StatusCode, Uri, header::USER_AGENT};
 use hyper_util::{client::legacy::connect::dns::Name, rt::TokioIo};
 use kube::{
     Client,
@@ -37,7 +37,9 @@ pub(super) type Addresses = BTreeMap<Box<str>, BTreeSet<IpAddr>>;
 pub(super) struct Connector {
     pub(super) client: Client,
     /// As of the last time that a connection was made.
-    pub(super) addresses: watch::Receiver<Addresses>,
+    addresses: watch::Receiver<Addresses>,
+    /// Their ports, by their names.
+    ports: BTreeMap<Box<str>, BTreeSet<u16>>,
 }
 
 impl Connector {
@@ -52,13 +54,15 @@ impl Connector {
         limits: &Limits,
         contact: &Contact,
     ) -> anyhow::Result<Self> {
-        let servers = [Some(&access.config.cluster_url), access.proxy.as_ref().map(|proxy| proxy.uri())];
-        let servers = servers.into_iter().flatten().filter_map(|url| {
-            let host = url.host()?;
+        let urls = [Some(&access.config.cluster_url), access.proxy.as_ref().map(|proxy| proxy.uri())];
+        let (mut ports, mut known) = (BTreeMap::<_, BTreeSet<_>>::new(), Addresses::new());
+        for url in urls.into_iter().flatten() {
+            let Some(host) = url.host() else { continue };
             let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-            Some((host.into(), BTreeSet::from([host.parse().ok()?])))
-        });
-        let (sender, addresses) = watch::channel(servers.collect());
+            ports.entry(host.into()).or_default().insert(port(url));
+            known.extend(host.parse().ok().map(|address| (host.into(), BTreeSet::from([address]))));
+        }
+        let (sender, addresses) = watch::channel(known);
         let resolver = Resolver(Arc::new(sender));
         let connections = Arc::new(Mutex::new(Connections::new(access, *limits, resolver).await?));
         let contact = contact.clone();
@@ -91,8 +95,31 @@ impl Connector {
             .and_then(answer::unified)
             .layer(DecompressionLayer::new().gzip(!config.disable_compression))
             .service(http);
-        Ok(Self { client: ClientBuilder::new(service, "default").build(), addresses })
+        Ok(Self { client: ClientBuilder::new(service, "default").build(), addresses, ports })
     }
+
+    /// Waits until the API server is found elsewhere.
+    pub(super) async fn moved(&mut self) {
+        if self.addresses.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Where the API server is.
+    pub(super) fn servers(&mut self) -> BTreeSet<SocketAddr> {
+        let mut servers = BTreeSet::new();
+        for (host, addresses) in &*self.addresses.borrow_and_update() {
+            for port in self.ports.get(host).into_iter().flatten() {
+                servers.extend(addresses.iter().map(|address| SocketAddr::new(*address, *port)));
+            }
+        }
+        servers
+    }
+}
+
+fn port(url: &Uri) -> u16 {
+    let usual = if url.scheme_str() == Some("https") { 443 } else { 80 };
+    url.port_u16().unwrap_or(usual)
 }
 
 /// As components of Kubernetes name themselves, so that audit logs and flow control can tell us from others.

@@ -83,7 +83,7 @@ impl Connections {
     ///
     /// # Errors
     ///
-    /// When an exec plugin has no answer for too long. It is not started a second time.
+    /// When the credentials were refused and an exec plugin gives no others for too long. It is not started twice.
     pub(super) async fn now(&mut self) -> anyhow::Result<Http> {
         // What an exec plugin gave may have expired.
         let is_plugin_due = self.is_refused
@@ -94,7 +94,8 @@ impl Connections {
         }
         if let Some(making) = &mut self.next {
             match making.end(&self.limits).await {
-                None => return Err(no_answer(&self.access, &self.limits)),
+                None if self.is_refused => return Err(no_answer(&self.access, &self.limits)),
+                None => return Ok(self.http.clone()),
                 Some(Ok(http)) => (self.http, self.content) = (http, std::mem::take(&mut making.content)),
                 Some(Err(error)) => {
                     tracing::debug!("the credentials have changed and cannot be used: {error:#}");
@@ -132,8 +133,8 @@ impl Making {
         Ok(Self { content, start: Instant::now(), http })
     }
 
-    /// Waits until the client is made. Nothing if that takes longer than an exec plugin may, counted from its start: all
-    /// who wait are told at the same time.
+    /// Waits until the client is made. Nothing if that takes longer than an exec plugin may, counted from its start: so
+    /// all who wait are told at the same time.
     async fn end(&mut self, limits: &Limits) -> Option<anyhow::Result<Http>> {
         let outcome = timeout_at(self.start + limits.plugin, &mut self.http).await.ok()?;
         Some(outcome.unwrap_or_else(|_| Err(anyhow!("the thread that makes a client has ended"))))

@@ -139,16 +139,16 @@ impl KubernetesSource {
     ///
     /// When there can be no client with these credentials. Failures of the API server are no errors.
     pub async fn follow(self, mut deliver: impl FnMut(Changes) -> ControlFlow<()>) -> anyhow::Result<()> {
-        let Connector { client, mut addresses } = self.connector().await?;
+        let mut connector = self.connector().await?;
         let (sender, mut news) = mpsc::channel(WAITING);
         let mut watches = JoinSet::new();
         for resource in Resource::ALL {
             let name = (resource == Resource::OwnNode).then(|| self.node.clone());
-            let collection = Collection::new(client.clone(), resource, name, self.limits);
+            let collection = Collection::new(connector.client.clone(), resource, name, self.limits);
             let retry = Retry::new(resource, self.limits, self.contact.clone());
             watches.spawn(Watch::new(collection, retry, sender.clone()).run());
         }
-        let mut nodes = OtherNodes::new(client, &self.node, self.limits);
+        let mut nodes = OtherNodes::new(connector.client.clone(), &self.node, self.limits);
         let mut world = World::new(&self.access.config.cluster_url.to_string(), self.annotations);
         let mut changes = Changes::default();
         let mut is_first = true;
@@ -184,11 +184,10 @@ impl KubernetesSource {
                     }
                 }
                 listed = nodes.listed(), if !is_first => changes.events = nodes.learn(listed),
-                Ok(()) = addresses.changed(), if !is_first => is_moved = true,
+                () = connector.moved(), if !is_first => is_moved = true,
             }
             if is_moved {
-                let now = addresses.borrow_and_update().values().flatten().copied().collect();
-                changes.events.insert(0, Event::ApiServerAddresses(now));
+                changes.events.insert(0, Event::ApiServerAddresses(connector.servers()));
             }
             is_first = false;
             world.conclude(&mut changes);

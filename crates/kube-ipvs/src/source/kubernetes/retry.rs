@@ -104,7 +104,8 @@ impl Retry {
     /// Waits before the next attempt.
     pub(super) async fn pause(&mut self, failure: &Failure) {
         let pause = self.pauses.next().unwrap_or(self.limits.longest_pause);
-        // All nodes may have been told the same time: up to a quarter more, by chance. A pause alone makes nothing stale.
+        // All nodes may have been told the same time: up to a quarter more, by chance. The pause stays
+        // shorter than `stale`.
         let asked = failure.retry_after().unwrap_or_default().min(self.limits.stale * 3 / 4);
         let pause = pause.max(asked.mul_f64(1.0 + fastrand::f64() / 4.0));
         let forbidden = self.outage.map_or(0, |outage| outage.forbidden);

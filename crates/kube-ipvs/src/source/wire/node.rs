@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proxier::model;
 use serde::Deserialize;
 
@@ -11,8 +13,10 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// The taint of Nodes that the cluster autoscaler is about to delete.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
-/// How many taints a Node can have. The API has no limit.
-const MAX_TAINTS: usize = 1000;
+/// How many taints and addresses a Node can have: more than an object of 1.5 MB has room for. The API has no limit, and
+/// an agent may publish all VIPs of a large cluster.
+const MAX_TAINTS: usize = 50_000;
+const MAX_ADDRESSES: usize = 50_000;
 
 /// A Node (`v1`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -42,7 +46,7 @@ struct Taint {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 struct Status {
     #[serde(default)]
-    addresses: Bounded<NodeAddress, 1000>,
+    addresses: Bounded<NodeAddress, MAX_ADDRESSES>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -63,6 +67,7 @@ impl Node {
         let name = (**meta.name()?).into();
         let mut internal_ips = Vec::new();
         let mut addresses = Vec::new();
+        let mut seen = BTreeSet::new();
         for (index, entry) in status.unwrap_or_default().addresses.iter().enumerate() {
             // The other types are names.
             if !matches!(&*entry.r#type, "InternalIP" | "ExternalIP") {
@@ -77,7 +82,7 @@ impl Node {
             if entry.r#type == "InternalIP" {
                 internal_ips.push(ip);
             }
-            if !addresses.contains(&ip) {
+            if seen.insert(ip) {
                 addresses.push(ip);
             }
         }

@@ -1,5 +1,7 @@
 //! Who gets an address, and which address no Service gets.
 
+use std::net::SocketAddr;
+
 use expect_test::{Expect, expect};
 
 use super::{super::*, check, start};
@@ -47,7 +49,7 @@ fn skipped(turn: &Turn) -> String {
 }
 
 fn api_server(ips: &[&str]) -> Event {
-    Event::ApiServerAddresses(ips.iter().map(|ip| ip.parse().unwrap()).collect())
+    Event::ApiServerAddresses(ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 8443)).collect())
 }
 
 /// Bound on every node, no node could reach the API server any more, not even to learn of a correction.
@@ -83,10 +85,15 @@ fn an_external_ip_never_takes_the_address_of_the_api_server() {
 #[test]
 fn the_address_of_the_api_server_is_served_where_it_is_this_node() {
     let (mut engine, mut kernel) = start();
-    let web = with_external_ips(service("web", &["10.0.0.1"], &[(80, None)]), &["192.168.128.1"]);
+    let mut web = service("web", &["10.0.0.1"], &[(80, None), (8443, None)]);
+    web.ports[1].name = "api".into();
+    let web = with_external_ips(web, &["192.168.128.1"]);
     let (host, api_server) = (addresses(&["192.168.128.1"]), api_server(&["192.168.128.1"]));
     let turn = turn(&mut engine, &mut kernel, 0, [host, api_server, Event::ServiceApplied(web)]);
-    assert_eq!(turn.skipped, []);
+    expect![[r#"
+        Service default/web:api is not served on TCP 192.168.128.1:8443: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+    "#]]
+    .assert_eq(&skipped(&turn));
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:80")));
     assert_eq!(kernel.state.bound_vips, ["10.0.0.1".parse().unwrap()].into());
 }
@@ -199,16 +206,16 @@ fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
     web.ports.iter_mut().for_each(|port| port.name = format!("p{}", port.port).into());
     let turn = turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
     expect![[r#"
-        Service default/web:p10249 is not served on TCP 192.168.128.1:10249: it is an address of this node, which uses the port itself (--reserved-ports)
-        Service default/web:p10250 is not served on TCP 192.168.128.1:10250: it is an address of this node, which uses the port itself (--reserved-ports)
-        Service default/web:p10256 is not served on TCP 192.168.128.1:10256: it is an address of this node, which uses the port itself (--reserved-ports)
-        Service default/web:p10257 is not served on TCP 192.168.128.1:10257: it is an address of this node, which uses the port itself (--reserved-ports)
-        Service default/web:p10258 is not served on TCP 192.168.128.1:10258: it is an address of this node, which uses the port itself (--reserved-ports)
-        Service default/web:p10259 is not served on TCP 192.168.128.1:10259: it is an address of this node, which uses the port itself (--reserved-ports)
-        Service default/web:p22 is not served on TCP 192.168.128.1:22: it is an address of this node, which uses the port itself (--reserved-ports)
-        Service default/web:p2379 is not served on TCP 192.168.128.1:2379: it is an address of this node, which uses the port itself (--reserved-ports)
-        Service default/web:p2380 is not served on TCP 192.168.128.1:2380: it is an address of this node, which uses the port itself (--reserved-ports)
-        Service default/web:p6443 is not served on TCP 192.168.128.1:6443: it is an address of this node, which uses the port itself (--reserved-ports)
+        Service default/web:p10249 is not served on TCP 192.168.128.1:10249: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:p10250 is not served on TCP 192.168.128.1:10250: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:p10256 is not served on TCP 192.168.128.1:10256: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:p10257 is not served on TCP 192.168.128.1:10257: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:p10258 is not served on TCP 192.168.128.1:10258: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:p10259 is not served on TCP 192.168.128.1:10259: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:p22 is not served on TCP 192.168.128.1:22: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:p2379 is not served on TCP 192.168.128.1:2379: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:p2380 is not served on TCP 192.168.128.1:2380: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:p6443 is not served on TCP 192.168.128.1:6443: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
     "#]].assert_eq(&skipped(&turn));
     let served = owners(&kernel);
     let served: Vec<&str> = served.lines().filter(|line| line.contains("192.168.128.1")).collect();

@@ -76,8 +76,8 @@ fn an_address_is_taken_off() {
 
 #[test]
 fn default_routes() {
-    check(RouteNetlinkMessage::NewRoute(route(0)), expect!["Some(Any)"]);
-    check(RouteNetlinkMessage::DelRoute(route(0)), expect!["Some(Any)"]);
+    check(RouteNetlinkMessage::NewRoute(route(0)), expect!["Some(Gateways)"]);
+    check(RouteNetlinkMessage::DelRoute(route(0)), expect!["Some(Gateways)"]);
     check(RouteNetlinkMessage::NewRoute(route(24)), expect!["None"]);
 }
 
