@@ -157,8 +157,9 @@ impl Machine {
         let mut parameters = String::from(
             // A panic or an oops ends the machine. The emulated timer may fail its check on a busy host. A program at
             // the same addresses every time is translated once: without norandmaps emulation takes thrice the time.
+            // The last three save a tenth: shorter waits for all processors, no profiles, no accounts of memory.
             "console=ttyS0 loglevel=7 panic=-1 oops=panic reboot=t no_timer_check net.ifnames=0 mitigations=off \
-             norandmaps",
+             norandmaps rcupdate.rcu_expedited=1 apparmor=0 cgroup_disable=memory",
         );
         if job.net {
             parameters.push_str(" bench.net=user");
