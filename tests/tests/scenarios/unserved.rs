@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use anyhow::ensure;
-use scenarios::{Cluster, Service, Slice, TestResult, Transport, eventually, scenario, time_out};
+use scenarios::{
+    Cluster, ClusterBuilder, Service, Slice, TestResult, Transport, eventually, scenario, time_out,
+};
 
 const VIPS: [&str; 6] =
     ["10.96.0.80", "203.0.113.10", "198.51.100.10", "fd00:10:96::80", "2001:db8:1::10", "2001:db8:2::10"];
@@ -16,15 +18,16 @@ const RANGES: [(&str, &str); 6] = [
     ("2001:db8:2::/64", "fd00:128::3"),
 ];
 
+/// A pod behind a Service, and one that asks.
+fn builder() -> ClusterBuilder {
+    let cluster = Cluster::builder().pod("web-1", "node-1", "10.244.1.2 fd00:10:244:1::2");
+    cluster.pod("visitor", "node-3", "10.244.3.9 fd00:10:244:3::9")
+}
+
 /// `sshd` of a node is not to be had through a VIP, and stays where it is. VIPs answer pings.
 #[test]
 fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
-    let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2 fd00:10:244:1::2").pod(
-        "visitor",
-        "node-3",
-        "10.244.3.9 fd00:10:244:3::9",
-    );
-    scenario(builder, |cluster| {
+    scenario(builder(), |cluster| {
         let _servers = [
             cluster.echo("web-1", Transport::Tcp, 8080)?,
             cluster.echo("node-3", Transport::Tcp, 22)?,
@@ -84,12 +87,7 @@ const COULD_NOT_CONNECT: i32 = 7;
 /// does so without a virtual server, as while one is made or refused, and from port 20, which it takes for FTP data.
 #[test]
 fn a_node_s_own_listener_gets_nothing_that_ipvs_does_not_schedule() -> TestResult {
-    let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2 fd00:10:244:1::2").pod(
-        "visitor",
-        "node-3",
-        "10.244.3.9 fd00:10:244:3::9",
-    );
-    scenario(builder, |cluster| {
+    scenario(builder(), |cluster| {
         let _servers = [
             cluster.echo("web-1", Transport::Tcp, 8080)?,
             cluster.echo("node-3", Transport::Tcp, 80)?,

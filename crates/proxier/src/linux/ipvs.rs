@@ -1,5 +1,7 @@
 //! Virtual servers and real servers.
 
+use std::collections::BTreeSet;
+
 use ipvs_netlink::{
     Batch, Client, DestinationKey, Error, Protocol as WireProtocol, Request, RequestFailure, Stats,
 };
@@ -81,9 +83,22 @@ fn request(change: &Change) -> Option<Request> {
 /// Reads all virtual servers on addresses, with their real servers.
 ///
 /// A list of IPVS is no snapshot: it goes on by index, so that an entry can be passed over while others come or go.
-/// What is expected and the list does not have is to be [asked for](ask) by itself.
+/// What is expected and the list does not have was perhaps [passed over](passed_over), and is to be [asked for](ask) by
+/// itself.
 pub(super) fn list(client: &mut Client, state: &mut State) -> Result<(), Error> {
     client.services()?.into_iter().try_for_each(|entry| add(client, state, entry))
+}
+
+/// The virtual servers that a list does not have, although the sets of nftables, what was believed before, or somebody
+/// else knows of them.
+pub(super) fn passed_over<'a>(
+    listed: &'a State,
+    believed: &'a State,
+    known: impl Iterator<Item = &'a VirtualServerKey>,
+) -> BTreeSet<VirtualServerKey> {
+    let believed = believed.virtual_servers.keys().chain(&believed.owned);
+    let expected = listed.elements.keys().chain(believed).chain(known);
+    expected.filter(|key| !listed.virtual_servers.contains_key(key)).copied().collect()
 }
 
 /// Reads these virtual servers, as far as they are there.
@@ -157,4 +172,32 @@ fn key(key: ipvs_netlink::VirtualServerKey) -> Option<VirtualServerKey> {
 
 fn address(key: DestinationKey) -> Option<EndpointAddress> {
     Some(EndpointAddress { address: key.address, port: PortNumber::new(key.port)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::key;
+
+    #[test]
+    fn whoever_knows_of_a_virtual_server_has_it_asked_for() {
+        let keys = [1, 2, 3, 4, 5].map(|number| key(&format!("TCP 10.96.0.{number}:80")));
+        let [listed, element, believed, owned, known] = keys;
+        let server = || ServerState {
+            config: ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::RR),
+            real_servers: Default::default(),
+        };
+        let list = State {
+            virtual_servers: [(listed, server())].into(),
+            elements: [(listed, Default::default()), (element, Default::default())].into(),
+            ..State::default()
+        };
+        let before = State {
+            virtual_servers: [(listed, server()), (believed, server())].into(),
+            owned: [listed, owned].into(),
+            ..State::default()
+        };
+        let missing = passed_over(&list, &before, [listed, known].iter());
+        assert_eq!(missing, [element, believed, owned, known].into());
+    }
 }

@@ -246,10 +246,7 @@ impl LinuxKernel {
             ipvs::list(&mut kernel.ipvs, &mut state)?;
             let inherited = kernel.inheritance.iter().flat_map(|inheritance| &inheritance.servers);
             let recorded = recorded.iter().flat_map(|recorded| &recorded.servers);
-            let expected = state.elements.keys().chain(recorded).chain(inherited);
-            let expected = expected.chain(believed.virtual_servers.keys()).chain(&believed.owned);
-            let missing = expected.filter(|key| !state.virtual_servers.contains_key(key)).copied();
-            let missing: BTreeSet<VirtualServerKey> = missing.collect();
+            let missing = ipvs::passed_over(&state, believed, recorded.chain(inherited));
             ipvs::ask(&mut kernel.ipvs, &mut state, missing)
         };
         self.timed(Subsystem::Ipvs, Read, ipvs).map_err(unusable("IPVS"))?;
