@@ -1,6 +1,7 @@
 //! Connections of the node's own that leave from a node port.
 
-use std::net::UdpSocket;
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{
@@ -90,6 +91,55 @@ fn a_connection_that_leaves_from_a_node_port_is_answered() -> TestResult {
                 let answer = from.echo(Transport::Tcp, &format!("{at}:30080"))?;
                 ensure!(answer.name == "web", "{answer:?}");
                 from.echo(Transport::Udp, &format!("{at}:30053"))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// One request over a port that the kernel chooses, and who answers.
+fn request(from: &Namespace, to: &str) -> Result<String> {
+    let mut stream = from.enter(|| Ok(TcpStream::connect(to)?))?;
+    stream.set_read_timeout(Some(patience()))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).with_context(|| format!("no answer from {to}"))?;
+    Ok(answer.lines().last().unwrap_or_default().to_owned())
+}
+
+/// Every port that the kernel may choose on the node and on its client is a node port: connections of the node's own,
+/// and those that come by a node port and are masqueraded, are answered all the same.
+#[test]
+fn connections_from_nothing_but_node_ports_are_answered() -> TestResult {
+    const PORTS: std::ops::Range<u16> = 30000..30200;
+    let builder = Cluster::builder().pod("web", "node-1", "10.244.1.2");
+    scenario(builder, |cluster| {
+        let _servers = [cluster.http("client", 80)?, cluster.http("web", 8080)?];
+        let all = Service::new("all").node_port_type().cluster_ip("10.96.0.80");
+        let all = PORTS.fold(all, |service, port| {
+            service.port_line(&format!("name: p{port}, port: {port}, targetPort: 8080, nodePort: {port}"))
+        });
+        let slice = PORTS
+            .fold(Slice::of("all"), |slice, port| slice.named_port(&format!("p{port}"), "TCP", 8080))
+            .ready("10.244.1.2")
+            .on("node-1");
+        cluster.manifests.write("all", &format!("{all}---\n{slice}"))?;
+        let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
+        cluster.await_settled("node-3", &FLAGS)?;
+        let (node, client) = (cluster.at("node-3")?, cluster.at("client")?);
+        let range = format!("{} {}", PORTS.start, PORTS.end - 1);
+        for namespace in [node, client] {
+            namespace.sysctls(&[("ipv4.ip_local_port_range", &range)])?;
+        }
+        // Fewer than there are ports: a port that was used is not free again for a while.
+        for _ in 0..60 {
+            for (from, to, who) in [
+                (node, "192.168.128.100:80", "client"),
+                (node, "10.96.0.80:30000", "web"),
+                (client, "192.168.128.3:30001", "web"),
+            ] {
+                let said = request(from, to)?;
+                ensure!(said == who, "{to} from {}: {said}", from.name());
             }
         }
         Ok(())
