@@ -9,7 +9,8 @@ use anyhow::bail;
 /// Where the files are that live as long as the kernel's state.
 const DIRECTORY: &str = "/run/kube-ipvs";
 
-/// A file about this network namespace.
+/// A file about this network namespace, by its number. The kernel may give the number to another namespace after the
+/// end of this one. The host's own ends with the boot, and what `/run` holds too.
 pub(super) fn file(name: &str) -> io::Result<PathBuf> {
     use std::os::unix::fs::MetadataExt;
     let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
