@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +20,8 @@ use crate::workspace::{Executable, SCENARIOS, Workspace, cargo};
 pub(crate) const STEPS: usize = 4;
 /// Measured from an empty target directory, and rounded up.
 const NEEDS: Needs = Needs { disk: 4, memory: 5, servers: true };
+/// How many tests of this host run at a time on a processor: most of them wait most of the time.
+const WAITING: usize = 4;
 /// When the machine is given up. Each scenario ends its own hang long before.
 const HANG: Duration = Duration::from_secs(6 * 3600);
 
@@ -190,6 +193,7 @@ fn on_host(args: &Test, workspace: &Workspace, built: &Built, progress: &mut Pro
             "--",
             "--format=pretty",
         ])
+        .arg(format!("--test-threads={}", WAITING * thread::available_parallelism().map_or(1, usize::from)))
         .args(args.choice())
         .current_dir(&workspace.root);
     let status = copy_output(&mut cargo, progress)?;

@@ -32,7 +32,7 @@ fn an_api_server_that_does_not_answer_is_named_and_ends_the_command() {
         };
         // A machine that stands still for the whole time has not even asked.
         let mut said = String::new();
-        for timeout in ["--timeout=5s", "--timeout=1m", "--timeout=10m"] {
+        for timeout in ["--timeout=2s", "--timeout=1m", "--timeout=10m"] {
             if !said.contains("refused") {
                 said = ask(timeout);
             }
