@@ -1,4 +1,4 @@
-//! A connection attempt that nobody waits for: what is dropped is proven by a counter, not by waiting it out.
+//! A connection attempt that the test does not wait for: a counter proves a drop, so the test waits for no time-out.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;

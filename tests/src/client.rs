@@ -189,7 +189,7 @@ fn from_a_port_of_its_own(transport: Transport, to: SocketAddr) -> io::Result<So
         let socket = transport.socket(Domain::for_address(to))?;
         let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         outcome = socket.bind(&SockAddr::from(SocketAddr::new(address, port))).map(|()| socket);
-        // Somebody else has it, or it is still in TIME_WAIT.
+        // Another socket has the port, or it is still in TIME_WAIT.
         if !outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
             break;
         }
@@ -197,9 +197,10 @@ fn from_a_port_of_its_own(transport: Transport, to: SocketAddr) -> io::Result<So
     outcome
 }
 
-/// The address that a client's socket is bound to: any, but for SCTP the one that the kernel would choose as source. A
-/// socket of SCTP that is bound to any address tells the server all of its host's, a node's VIPs among them, and the
-/// server takes what comes from there for the same connection. No NAT translates them (docs/dataplane.md).
+/// The address that a client's socket is bound to: any, or for SCTP the one that the kernel would choose as source. An
+/// SCTP socket that is bound to any address announces all addresses of its host to the server, a node's VIPs among
+/// them. The server takes packets from those addresses for the same connection. No NAT translates them
+/// (docs/dataplane.md).
 fn own_address(transport: Transport, to: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     if transport != Transport::Sctp {

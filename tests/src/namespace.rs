@@ -102,7 +102,7 @@ impl Namespace {
         batch(&["-n", &self.name], lines)
     }
 
-    /// Its addresses, but for those of the loopback and link-local ones.
+    /// Its addresses, without the loopback and link-local ones.
     pub fn addresses(&self) -> Result<Vec<IpAddr>> {
         let listing = self.run("ip", &["-br", "addr", "show", "scope", "global"])?;
         let words = listing.split_whitespace().filter_map(|word| word.split('/').next()?.parse().ok());

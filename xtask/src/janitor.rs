@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn it_cleans_up_after_somebody_who_was_killed() {
         let (file, words) = place("killed");
-        // Somebody who has a janitor, as this process would, and is killed.
+        // A process that has a janitor, as this process would, is killed.
         let mut janitor = Janitor::new(&words).unwrap();
         let mut waiting = janitor.waiting.take().unwrap();
         let pipe = waiting.stdin.take().unwrap();

@@ -88,11 +88,11 @@ fn hazardous_schedulers_of(modules: &Path, sysctls: &Path) -> BTreeSet<Scheduler
 /// one or two.
 fn allow_open_files() {
     let limits = getrlimit(Resource::Nofile);
-    // Up to the hard limit everybody may, and where that is what there is nothing is lost.
+    // Any process may raise its limit up to the hard limit. If the limit is that high already, nothing is lost.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits });
 }
 
-/// How many connections conntrack is to hold, if anything is said.
+/// How many connections conntrack is to hold, if the configuration sets a limit.
 fn most_connections(conntrack: &Conntrack) -> Option<u64> {
     let number = |number: i32| u64::try_from(number).unwrap_or(0);
     match number(conntrack.max_per_core.get()) {

@@ -1,5 +1,5 @@
-//! The node daemon and its commands: what it is told (flags, manifests) becomes
-//! [`proxier::model::Event`]s, and a [`proxier::Engine`] keeps the kernel as they say.
+//! The node daemon and its commands. kube-ipvs turns the objects of an API server or of manifests into
+//! [`proxier::model::Event`]s. A [`proxier::Engine`], which the flags configure, syncs the kernel with them.
 
 pub mod announce;
 pub mod command;

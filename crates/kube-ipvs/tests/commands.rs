@@ -21,7 +21,7 @@ fn run(program: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn an_api_server_that_does_not_answer_is_named_and_ends_the_command() {
-    // Nobody listens there.
+    // No program listens there.
     let server = "--master=http://127.0.0.1:1";
     for command in [&["diff"][..], &["explain", "web"]] {
         let ask = |timeout| {

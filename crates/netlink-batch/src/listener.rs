@@ -6,7 +6,7 @@ use crate::{
     socket::{DATAGRAM, RECEIVE_BUFFER, Reply, read_datagram, receive},
 };
 
-/// A socket that hears what the kernel tells everybody: the notices of multicast groups.
+/// A socket that receives the notices that the kernel sends to multicast groups.
 pub struct Listener {
     // Never cloned: netlink_sys closes the descriptor once per clone.
     inner: netlink_sys::Socket,

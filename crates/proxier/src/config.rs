@@ -83,8 +83,8 @@ impl Config {
     }
 }
 
-/// Which sources are pods (`--detect-local-mode`). A family without any has nobody who is known to be inside or
-/// outside.
+/// Which sources are pods (`--detect-local-mode`). If a family has no pod ranges, the engine cannot tell pods from
+/// clients outside the cluster in that family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodSources {
     /// These ranges, all the pods of the cluster.
@@ -123,7 +123,7 @@ impl PodSources {
         })
     }
 
-    /// The families that have pods, and of them nobody knows which are on this node.
+    /// The families that have pod ranges, if the engine does not know which of these pods are on this node.
     pub(crate) fn untold(&self, node: Option<&Node>, host: &BTreeSet<NodeAddress>) -> Vec<Family> {
         let Self::Ranges(all) = self else { return Vec::new() };
         let own = self.own(node, host);

@@ -1,4 +1,4 @@
-//! Graceful removal: how long a real server that nobody wants any more keeps its connections.
+//! Graceful removal: how long a real server keeps its connections after its Service no longer wants it.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
@@ -60,7 +60,7 @@ impl Drains {
         }
     }
 
-    /// Keeps those that the kernel has; somebody else may have removed some.
+    /// Keeps the real servers that the kernel has. Another program may have removed some.
     pub(crate) fn retain(&mut self, has: impl Fn(&VirtualServerKey, &EndpointAddress) -> bool) {
         self.entries.retain(|(key, address), _| has(key, address));
     }

@@ -25,9 +25,9 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct FakeKernel {
-    /// What it has. Change it to play somebody else.
+    /// The state that it has. Change it to act as another program.
     pub state: State,
-    /// How many connections each real server has; none where nothing is said.
+    /// The number of connections of each real server. A real server without an entry has none.
     pub connections: BTreeMap<(VirtualServerKey, EndpointAddress), u64>,
     /// Changes that it refuses although it could make them: those that print with one of these texts in them.
     pub refuse: Vec<String>,

@@ -78,15 +78,16 @@ pub enum Cause {
     NotTried,
     /// It was not made: the kernel does not have its scheduler.
     NoScheduler,
-    /// It was not made because it is there: somebody else made it.
+    /// The kernel did not make it because it exists. Another program made it, unless it is recorded as ours: then a
+    /// list left it out.
     Exists,
-    /// Nobody knows whether it was made: the kernel must be read.
+    /// It is unknown whether the kernel made it. The engine must read the kernel.
     Unknown,
 }
 
-/// What failed of a plan so far, and so what must not be tried of the rest: nothing is made that could not be
-/// recorded as ours, no real server goes where somebody else's virtual server may be, and of what is still there
-/// neither the record is taken back nor the protection.
+/// What failed of a plan so far, and so what must not be tried of the rest. Nothing is made that could not be recorded
+/// as ours. No real server goes where another program's virtual server may be. If something is still there, neither its
+/// record nor its protection is removed.
 #[derive(Debug, Default)]
 pub struct Setbacks {
     unrecorded: BTreeSet<Element>,
@@ -163,7 +164,7 @@ impl Setbacks {
     }
 }
 
-const OPEN: &str = "not tried: everybody could reach it, although loadBalancerSourceRanges says who may";
+const OPEN: &str = "not tried: all clients could reach it, although loadBalancerSourceRanges limits them";
 const NOT_SILENT: &str = "not tried: this node would answer for it in ARP";
 const UNRECORDED: &str = "not tried: it could not be recorded as ours";
 const UNGUARDED: &str =
@@ -171,8 +172,8 @@ const UNGUARDED: &str =
 
 /// What is to be done at once about virtual servers that could not be made, before their addresses are bound. What the
 /// kernel does not have is not recorded as ours, and new connections to it are refused: on an address that others need,
-/// they would reach this node's own listener. What somebody else made is not ours, unless it was recorded before this
-/// plan.
+/// they would reach this node's own listener. A virtual server that another program made is not ours, unless it was
+/// recorded before this plan.
 pub fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
     let add = |set, key| {
         let element = Element::Key(set, key);

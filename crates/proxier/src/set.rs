@@ -15,11 +15,11 @@ use crate::{
 /// A set whose elements are keys of virtual servers: `address . protocol . port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeySet {
-    /// Every virtual server of ours, with the name of its Service as the comment. This is also the record
-    /// of what we own: a virtual server that is not in it is somebody else's.
+    /// Every virtual server of ours, with the name of its Service as the comment. This is also the record of what we
+    /// own: a virtual server that is not in it is another program's.
     Served,
-    /// Whoever asks, the endpoint sees this node: addresses of this node, with the policy `Cluster`. A pod of another
-    /// node may ask, and the answer has to come back by way of this one.
+    /// Addresses of this node, with the policy `Cluster`: for every client, the endpoint sees this node. A pod of
+    /// another node may ask, and the answer has to come back by way of this one.
     MasqueradeAlways,
     /// The same with the policy `Local`, where those outside the cluster keep their address.
     MasqueradeInside,
@@ -27,9 +27,9 @@ pub enum KeySet {
     ClusterIps,
     /// External and load-balancer IPs of the policy `Cluster`: all but the cluster's own sources are masqueraded.
     External,
-    /// Nobody takes connections: new ones are refused.
+    /// No endpoint takes connections: kube-ipvs rejects new ones.
     NoEndpoints,
-    /// Somebody takes connections, and nobody on this node, as the policy `Local` wants: new ones are dropped.
+    /// Some endpoint takes connections, but none on this node, as the policy `Local` wants: kube-ipvs drops new ones.
     NoLocal,
     /// The same, for clients outside the cluster alone, so that their load balancer tries another node. Those inside
     /// have a short cut.
@@ -40,7 +40,7 @@ pub enum KeySet {
     Inner,
     /// Forwarded without NAT, by this node or by another one: a node can see the answers without the questions.
     AnsweredDirectly,
-    /// Virtual servers that somebody else made: they are reached as before, on VIPs of ours too.
+    /// Virtual servers that another program made: clients reach them as before, on VIPs of ours too.
     Foreign,
 }
 
@@ -120,8 +120,8 @@ pub enum Element {
     Vip(IpAddr),
     /// Sources that may reach a key of [`KeySet::Firewall`], in the set `firewall-allowed`.
     Allowed(VirtualServerKey, IpNet),
-    /// An endpoint on this node, or of which nobody says where it is, in the set `hairpin`: what it sends to itself
-    /// through a Service is masqueraded.
+    /// An endpoint on this node, or on an unknown node, in the set `hairpin`: what it sends to itself through a Service
+    /// is masqueraded.
     Hairpin(Protocol, EndpointAddress),
     /// Where a load balancer asks for the health of a Service on a VIP, in the set `health-checks`: it reaches the
     /// node's own listener.
@@ -132,8 +132,8 @@ pub enum Element {
     PodSource(IpNet),
     /// Pods of other nodes, in the set `pods-elsewhere`: for the external policy `Local` of this node they are outside.
     PodElsewhere(IpNet),
-    /// Who is outside the cluster unless it is a pod, in the set `outside`: everybody, of a family whose pods are
-    /// known.
+    /// Sources that are outside the cluster unless they are pods, in the set `outside`. These are all addresses of a
+    /// family whose pods are known.
     Outside(Family),
     /// An address bound to `kube-ipvs0` for which this node keeps silent in ARP, in the set `silent` of the table
     /// `arp`.
@@ -157,7 +157,7 @@ pub(crate) const GATEWAYS: &str = "default-gateways";
 pub(crate) const SHORT_CUTS: &str = "short-cuts";
 
 /// All addresses of a family.
-pub(crate) fn everybody(family: Family) -> IpNet {
+pub(crate) fn every_address(family: Family) -> IpNet {
     match family {
         Family::V4 => IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
         Family::V6 => IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
@@ -182,7 +182,7 @@ impl Element {
         }
     }
 
-    /// The family of its address. The table that its set is in is of that family, but for [`Element::Silent`].
+    /// The family of its address. The table that its set is in is of that family, except for [`Element::Silent`].
     pub fn family(&self) -> Family {
         match self {
             Self::Key(_, key) | Self::Allowed(key, _) | Self::HealthCheck(key) | Self::ShortCut(key, _) => {
@@ -216,7 +216,7 @@ impl fmt::Display for Element {
             Self::ServiceRange(range) | Self::PodSource(range) | Self::PodElsewhere(range) => {
                 write!(f, "{range}")?;
             }
-            Self::Outside(family) => write!(f, "{}", everybody(*family))?,
+            Self::Outside(family) => write!(f, "{}", every_address(*family))?,
             Self::Silent(address) => write!(f, "{address}")?,
             Self::ShortCut(at, EndpointAddress { address, port }) => {
                 write!(f, "{} : {address} . {port}", key(at))?;

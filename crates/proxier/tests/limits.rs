@@ -1,4 +1,4 @@
-//! Objects as large as the API server takes: what is served of them, what is said, and how the work grows.
+//! Objects as large as the API server takes: what the engine serves of them, what it reports, and how the work grows.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -103,8 +103,8 @@ fn ranges_of_a_load_balancer_ip_count_as_virtual_servers() {
     assert!(matches!(turn.skipped.first(), Some(Skipped::TooMany { .. })), "{:?}", turn.skipped);
 }
 
-/// Two objects that ask for the same 160,000 things: the younger one keeps what is its own, a few lines say what it
-/// does not get, and nothing is said twice.
+/// Two objects that ask for the same 160,000 things. The younger one keeps what is its own. A few lines report what it
+/// does not get, and the engine reports nothing twice.
 #[test]
 fn of_two_services_with_the_same_100_external_ips_each_is_told_in_a_few_lines() {
     let both = [("old", "10.96.0.1"), ("young", "10.96.0.2")];

@@ -96,7 +96,7 @@ pub(super) fn answer_with(stream: &mut TcpStream, status: u16, headers: &str, bo
     stream.write_all((head + body).as_bytes())
 }
 
-/// The head of an answer whose end nobody knows yet.
+/// The head of an answer whose end is not known yet.
 pub(super) fn begin(stream: &mut TcpStream) -> io::Result<()> {
     stream
         .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")

@@ -60,7 +60,7 @@ struct State {
     faults: VecDeque<Fault>,
     streaming: StreamingLists,
     bookmark_every: Duration,
-    /// The tokens that are let in; everybody is if there are none.
+    /// The tokens that the server accepts. If there are none, it accepts every client.
     tokens: BTreeSet<String>,
     forbidden: BTreeSet<Kind>,
     absent: BTreeSet<Kind>,
@@ -204,7 +204,8 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Forgets all that has happened so far: whoever goes on from an earlier version is told that it is gone.
+    /// Forgets all that has happened so far. If a client goes on from an earlier version, the server answers that the
+    /// version is gone.
     pub fn compact(&self) {
         let mut state = self.shared.lock();
         state.store.compacted = state.store.revision();
@@ -317,7 +318,7 @@ impl ApiServer {
         self.last_header("authorization")?.strip_prefix("Bearer ").map(str::to_owned)
     }
 
-    /// Goes away: what is connected is closed, and nobody listens any more.
+    /// Goes away: closes all connections and no longer listens.
     pub fn away(&mut self) {
         let Some(listener) = self.listener.take() else { return };
         // Wakes the thread from `accept`; the port is free when it has ended.

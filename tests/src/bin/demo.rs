@@ -92,7 +92,7 @@ fn show(cluster: &Cluster) -> Result<(Vec<Proxy>, Vec<Server>)> {
     listing(node, &["ipvsadm", "-Ln"])?;
     listing(node, &["ip", "addr", "show", "kube-ipvs0"])?;
 
-    caption("Everybody reaches the Service, and the pods answer in turn");
+    caption("All clients reach the Service, and the pods answer in turn");
     for (from, url) in [
         ("visitor", format!("http://{SERVICE}/")),
         ("node-1", format!("http://{SERVICE}/")),
@@ -178,7 +178,7 @@ fn play(cluster: &Cluster) -> Result<()> {
         cluster.directory().display(),
     );
     let status = Command::new("sh").arg("-i").current_dir(cluster.manifests.directory()).status()?;
-    // The status of the last command somebody typed says nothing about the demo.
+    // The status of the last command that the user typed says nothing about the demo.
     if status.code().is_none() {
         bail!("the shell ended: {status}");
     }

@@ -193,7 +193,7 @@ impl Cluster {
         })
     }
 
-    /// What somebody who looks for the cause of a failure wants to read.
+    /// Returns the diagnosis that a developer reads to find the cause of a failure.
     pub fn diagnosis(&self) -> Diagnosis {
         let nodes = self.nodes.iter().map(|node| (node.name.clone(), Arc::clone(&node.namespace)));
         Diagnosis { directory: self.directory.clone(), nodes: nodes.collect() }

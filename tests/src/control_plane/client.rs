@@ -14,7 +14,7 @@ const APPLY: &str = "application/apply-patch+yaml";
 const MERGE: &str = "application/merge-patch+json";
 const JSON: &str = "application/json";
 
-/// Somebody who asks an API server.
+/// A client of an API server.
 #[derive(Debug)]
 pub(super) struct Client {
     namespace: Arc<Namespace>,
@@ -71,7 +71,7 @@ impl Client {
         }
         let first = self.patch(&object.path, &object.body)?;
         if first.status == 422 {
-            // Some fields never change. A user deletes the object and makes it anew.
+            // Some fields never change. A user deletes the object and creates it again.
             self.delete(&object.path)?;
             let again = self.patch(&object.path, &object.body)?;
             again.expect("PATCH", &object.path).with_context(|| format!("before: {}", first.body))?;

@@ -7,11 +7,10 @@ use anyhow::{Context, Result};
 
 use super::certificates;
 
-/// The administrator's token. Whoever has it may do everything; nobody but the tests is near.
+/// The administrator's token. A client that has it may do everything. Only the tests can reach the API server.
 pub(super) const ADMINISTRATOR: &str = "administrator";
 
-/// Of the daemons' requests, and of nobody else's, the API server writes down who asked for what and what the answer
-/// was.
+/// The API server logs the daemons' requests and no others: which user asked for what, and what the answer was.
 const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n  users: \
                      [\"system:serviceaccount:kube-system:kube-ipvs\"]\n- level: None\n";
 

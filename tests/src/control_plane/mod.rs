@@ -108,7 +108,7 @@ impl ControlPlane {
         Ok(made)
     }
 
-    /// What every cluster needs: the daemon's rights, ranges, and nobody's ClusterIP but those of the scenarios.
+    /// Makes what every cluster needs: the daemon's rights, the ranges, and no ClusterIP except those of the scenarios.
     fn prepare(&self) -> Result<()> {
         eventually(|| self.client.get("/api/v1/namespaces/kube-system"))?;
         self.apply(&of_project("rbac.yaml")?)?;
@@ -167,7 +167,7 @@ impl ControlPlane {
         self.programs.join("kube-controller-manager").is_file()
     }
 
-    /// Starts the API server, or starts it anew.
+    /// Starts or restarts the API server.
     pub fn back(&self) -> Result<()> {
         let file = |flag: &str, name: &str| format!("--{flag}={}", self.credentials.path(name).display());
         let flags = [
@@ -264,7 +264,7 @@ impl ControlPlane {
 
     /// Whether daemons serve the Service `kubernetes`, which the API server makes for itself.
     pub fn serve_own_service(&self, served: bool) -> Result<()> {
-        let label = (!served).then_some("nobody");
+        let label = (!served).then_some("no-proxy");
         let patch =
             serde_json::json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": label}}});
         self.client.merge("/api/v1/namespaces/default/services/kubernetes", &patch)

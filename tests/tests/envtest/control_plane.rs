@@ -28,7 +28,7 @@ fn await_pods(cluster: &Cluster, addresses: &[&str]) -> TestResult {
     })
 }
 
-/// Nothing but what is told of every start.
+/// Fails if the daemon logs a warning or an error. The usual lines of a start are neither.
 fn ensure_no_complaint(proxy: &Proxy) -> TestResult {
     let log = proxy.log_text();
     // On a machine that stood still the API server has not answered for a while.
@@ -50,9 +50,9 @@ fn the_cluster_role_is_enough() -> TestResult {
             cluster.start_proxy(NODE, &["--cluster-cidr", "10.244.0.0/16", "--watch-timeout", "5s"])?;
         await_web(cluster, NODE)?;
         cluster.at("visitor")?.get(WEB_ADDRESS)?;
-        // By the ServiceCIDRs an address that nobody serves is known, and refused at once.
+        // The ServiceCIDRs tell kube-ipvs that no Service has this address. It refuses the address at once.
         eventually(|| cluster.at("visitor")?.expect_refused(Transport::Tcp, "10.96.7.7:80"))?;
-        // Each watch ends and is made anew, from where it was.
+        // Each watch ends, and the daemon starts it again from where it was.
         const RESOURCES: [&str; 4] = ["services", "endpointslices", "nodes", "servicecidrs"];
         let of = |asked: &[Request], resource: &str| -> Vec<Request> {
             let is_of = |request: &&Request| request.uri.contains(&format!("/{resource}?"));
@@ -76,8 +76,8 @@ fn the_cluster_role_is_enough() -> TestResult {
     })
 }
 
-/// A cluster that needs more ClusterIPs gets another ServiceCIDR: addresses of it that nobody has are refused at
-/// once, others are served; and they are nothing special any more when it goes.
+/// If a cluster needs more ClusterIPs, it gets another ServiceCIDR. kube-ipvs refuses its unallocated addresses at once
+/// and serves the others. When the ServiceCIDR is deleted, its addresses are nothing special any more.
 #[test]
 fn a_range_of_cluster_ips_comes_and_goes() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -189,8 +189,8 @@ fn a_service_account_s_token_is_replaced() -> TestResult {
     })
 }
 
-/// Of two Services that want the same external IP and port the younger is told of by an Event, which the API server
-/// accepts.
+/// If two Services want the same external IP and port, kube-ipvs posts an Event about the younger one. The API server
+/// accepts the Event.
 #[test]
 fn events_are_accepted() -> TestResult {
     scenario(web_cluster(), |cluster| {

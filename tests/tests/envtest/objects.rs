@@ -1,4 +1,4 @@
-//! Objects that a real API server takes although they are odd, and what it is told of them.
+//! Odd objects that a real API server accepts, and the Events that the daemons post about them.
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Request, Service, TestResult, eventually, scenario};
@@ -7,7 +7,7 @@ use crate::common::{WEB, WEB_ADDRESS, deploy_web, web_cluster};
 
 const NODE: &str = "node-3";
 
-/// The slice of `web` with one endpoint, which goes and of which nobody says whether it serves. Two ports are none.
+/// The slice of `web` with one endpoint, which is terminating and has no `serving` condition. Two ports are invalid.
 fn odd_slice(address: &str) -> String {
     format!(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: web-1\n  labels: {{ \

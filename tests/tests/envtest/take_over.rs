@@ -124,7 +124,7 @@ fn still_talk(held: &mut [(Conversation, String)]) -> TestResult {
     Ok(())
 }
 
-/// What kube-proxy left of iptables and ipset. The kubelet's chains are not there: nobody made them.
+/// What kube-proxy left of iptables and ipset. The kubelet's chains are not there: no kubelet made them.
 fn leftovers(node: &Namespace) -> Result<String> {
     let script = "iptables-save | grep KUBE- || true; ip6tables-save | grep KUBE- || true; ipset list -name";
     node.run("sh", &["-c", script])

@@ -114,9 +114,9 @@ fn a_client_stays_until_its_pod_is_gone() -> TestResult {
     })
 }
 
-/// "should have session affinity timeout work for service with type clusterIP", and for the other kinds: a client
-/// that was silent for long enough is spread anew. IPVS keeps the bond while any connection of the client is still in
-/// its table, and looks again once a minute.
+/// "should have session affinity timeout work for service with type clusterIP", and for the other kinds: if a client
+/// was silent for long enough, IPVS schedules it again. IPVS keeps the bond while any connection of the client is still
+/// in its table, and looks again once a minute.
 #[test]
 fn affinity_ends_after_its_timeout() -> TestResult {
     // A little longer than IPVS remembers a connection that was reset.
@@ -179,7 +179,7 @@ fn affinity_ends_after_its_timeout() -> TestResult {
         let start = Instant::now();
         let bond = ask_all(7)?;
         let lasting = ask_all(6)?;
-        assert_eq!(ask_all(6)?, lasting, "within the timeout everybody stays");
+        assert_eq!(ask_all(6)?, lasting, "within the timeout each client stays");
         // Silent all the while: each question would renew the bond.
         let long_ones = lasting.len();
         eventually(|| {
@@ -195,7 +195,7 @@ fn affinity_ends_after_its_timeout() -> TestResult {
         for ((case, before), now) in cases(7).into_iter().zip(bond).zip(ask_all(7)?) {
             ensure!(now != before, "{case:?} is still bound to {before}");
         }
-        assert_eq!(ask_all(6)?, lasting, "within the timeout everybody stays");
+        assert_eq!(ask_all(6)?, lasting, "within the timeout each client stays");
         Ok(())
     })
 }

@@ -122,12 +122,12 @@ fn a_token_is_replaced() -> TestResult {
         api.apply(&web_slice(&["web-1"]))?;
         cluster.at(NODE)?.await_serving(WEB, &["10.244.1.2:8080"])?;
         assert_eq!(api.last_token().as_deref(), Some("second"));
-        // A token that nobody knows is told of, and all stays in force.
+        // If the API server does not know a token, the daemon logs the refusal. All stays in force.
         fs::write(cluster.directory().join("token"), "unknown")?;
         api.cut();
         eventually(|| {
             let log = proxy.log_text();
-            ensure!(log.contains("answers 401"), "nobody was told of the refusal:\n{log}");
+            ensure!(log.contains("answers 401"), "the log does not have the refusal:\n{log}");
             Ok(())
         })?;
         cluster.at(NODE)?.await_serving(WEB, &["10.244.1.2:8080"])

@@ -5,7 +5,7 @@ use scenarios::{Cluster, Namespace, Service, Slice, TestResult, scenario};
 
 const VIP: &str = "203.0.113.10";
 
-/// A node answers for a VIP as for each of its addresses, unless it is told not to, by a sysctl or for VIPs alone.
+/// A node answers for a VIP as for each of its addresses. A flag can turn that off, by a sysctl or for VIPs alone.
 #[test]
 fn who_answers_for_a_vip() -> TestResult {
     let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2");
@@ -31,7 +31,7 @@ fn who_answers_for_a_vip() -> TestResult {
                 "{flag}"
             );
 
-            // As if somebody had announced the VIP on the LAN: who has it?
+            // As if a load balancer had announced the VIP on the LAN: the client asks which host has it.
             client.ip(&format!("route replace {VIP} dev eth0"))?;
             client.run("ip", &["neigh", "flush", "all"])?;
             let answer = client.try_get(&format!("{VIP}:80"))?;
@@ -91,7 +91,7 @@ fn silence_comes_and_goes_with_a_restart() -> TestResult {
                 is_right.then_some(()).context(text)
             })?;
             if flags.len() > 1 {
-                // Somebody takes the table away: it comes back, with its elements.
+                // Another program deletes the table. kube-ipvs restores it, with its elements.
                 node.run("nft", &["delete", "table", "arp", "kube-ipvs"])?;
                 scenarios::eventually(|| {
                     let text = node.run("nft", &["list", "table", "arp", "kube-ipvs"])?;

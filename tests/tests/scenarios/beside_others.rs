@@ -40,9 +40,8 @@ fn rules_of_others(node: &Namespace) -> Result<String> {
     listings.into_iter().map(|listing| Ok(format!("==> {listing}\n{}\n", lines(listing)?))).collect()
 }
 
-/// Rules in nftables and in both kinds of iptables stay as they are through a Service's life and `cleanup`, and a
-/// hostPort, which is a DNAT rule of somebody else, works beside node ports, from outside, from a pod and from the
-/// node.
+/// Rules in nftables and in both kinds of iptables stay as they are through a Service's life and `cleanup`. A hostPort,
+/// which is a DNAT rule of another program, works beside node ports, from outside, from a pod and from the node.
 #[test]
 fn rules_of_others_stay_and_a_host_port_works() -> TestResult {
     let builder = Cluster::builder()
@@ -113,7 +112,7 @@ fn a_firewall_that_drops_what_is_forwarded_is_named() -> TestResult {
     })
 }
 
-/// A Service's own port may have the number of somebody else's node port.
+/// A Service's own port may have the number of another Service's node port.
 #[test]
 fn a_cluster_ip_and_a_node_port_of_one_number() -> TestResult {
     let builder = Cluster::builder()
@@ -151,7 +150,7 @@ fn a_cluster_ip_and_a_node_port_of_one_number() -> TestResult {
     })
 }
 
-/// A load balancer of `ipMode: Proxy` serves its address itself: here nobody binds it, and pods go to it.
+/// A load balancer of `ipMode: Proxy` serves its address itself: kube-ipvs does not bind it, and pods go to it.
 #[test]
 fn an_ip_that_its_load_balancer_serves_itself() -> TestResult {
     let builder = Cluster::builder()
@@ -186,8 +185,8 @@ fn an_ip_that_its_load_balancer_serves_itself() -> TestResult {
     })
 }
 
-/// Somebody else's virtual server, on an address that is a VIP of ours too: it is reached as before, also where a
-/// Service asks for its port and cannot have it. It goes, and the Service is served.
+/// Another program's virtual server has an address that is a VIP of ours too. Clients reach it as before, even if a
+/// Service asks for its port and cannot have it. When it goes, kube-ipvs serves the Service.
 #[test]
 fn a_virtual_server_of_others_on_a_vip() -> TestResult {
     let builder = Cluster::builder()
@@ -233,7 +232,8 @@ fn a_virtual_server_of_others_on_a_vip() -> TestResult {
 }
 
 /// Others have put something at addresses of the service range: a virtual server, on an address that the node has and
-/// on one that it has not, and a rule of NAT. All is reached as before; what nobody has is refused.
+/// on one that it has not, and a rule of NAT. Clients reach all of it as before. kube-ipvs refuses unallocated
+/// addresses.
 #[test]
 fn what_others_have_within_the_service_range() -> TestResult {
     const NAT: [&str; 2] = ["PREROUTING", "OUTPUT"];

@@ -71,7 +71,7 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
             await_scheduler(node, wanted)?;
             node.get(WEB_ADDRESS)?;
         }
-        // Not every kernel has this one. Without it the Service does with the node's own, and that is said.
+        // Some kernels lack this scheduler. kube-ipvs then uses the node's own for the Service, and logs that.
         cluster.manifests.write("web", &annotated(&[("scheduler", "twos")]))?;
         eventually(|| {
             let table = node.ipvsadm()?;
@@ -136,11 +136,11 @@ fn connections_are_spread_by_weight() -> TestResult {
         node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 0"])?;
         heavy("ready: true")?;
         node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 8"])?;
-        // Weight 0 by choice: nobody new gets there.
+        // The annotation asks for weight 0: no new connections get there.
         cluster.manifests.write("web", &annotated(&[wrr, ("node-weights", "node-2=0")]))?;
         node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 0", "10.244.2.3:8080 0"])?;
         counts([100, 0, 0])?;
-        // A scheduler that takes no notice of weights is left as it is, and that is said.
+        // If a scheduler ignores weights, kube-ipvs keeps it and reports that.
         let manifests = cluster.manifests.directory().to_string_lossy().into_owned();
         cluster.manifests.write("web", &annotated(&[]))?;
         await_scheduler(node, "rr")?;
@@ -179,7 +179,7 @@ fn a_hashed_client_stays_and_falls_back() -> TestResult {
         cluster.manifests.write("web", &annotated(&[("scheduler", "sh")]))?;
         await_scheduler(node, "sh (sh-fallback)")?;
         ensure!(one_pod(5)? == favourite, "the same hash leads elsewhere");
-        // Its pod drains: another one answers, always the same; and without the fall-back nobody does.
+        // If the client's pod drains, another pod answers, always the same one. Without the fall-back no pod answers.
         for (scheduler, on, flags) in [("sh", "address", "sh-fallback"), ("mh", "address", "mh-fallback")] {
             let hashed = [("scheduler", scheduler), ("hash-on", on)];
             cluster.manifests.write("web-slice", &web_slice(&all_web()))?;

@@ -239,7 +239,7 @@ fn disturb(random: &mut fastrand::Rng, api: &mut ApiServer, away_until: &mut Opt
     }
 }
 
-/// Reads IPVS again and again: what nobody touches has to be there every time.
+/// Reads IPVS again and again: Services that the test does not touch have to be there every time.
 struct Witness {
     stop: Arc<AtomicBool>,
     looks: Arc<AtomicUsize>,
@@ -387,7 +387,7 @@ fn churn(cluster: &Cluster, duration: Duration) -> TestResult {
     eventually(|| {
         let (sets, fresh) = (node.nft_sets()?, other.nft_sets()?);
         ensure!(sets.get("ip served").is_some_and(|served| served.len() == wanted.len()), "served: {sets:?}");
-        // But for the pods of its own, which are on that node and not on this one.
+        // The set `hairpin` is not compared. It has a node's own pods, which are on that node and not on this one.
         for (name, elements) in fresh.iter().filter(|(name, _)| *name != "ip hairpin") {
             let found = sets.get(name);
             ensure!(found == Some(elements), "nft set {name}: {found:?} instead of {elements:?}");

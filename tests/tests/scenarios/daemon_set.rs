@@ -16,7 +16,7 @@ fn with_api_server(manifests: &str) -> String {
     manifests.replace("https://API-SERVER:6443", "http://control-plane.test:6443")
 }
 
-/// Serves a cluster from a DaemonSet's pod, and again when it is started anew.
+/// Serves a cluster from a DaemonSet's pod, and again after a restart.
 fn serve(cluster: &mut Cluster, manifests: &str, check: fn(&Cluster, &Proxy) -> TestResult) -> TestResult {
     let (api, _) = api_server(cluster, Some("secret"))?;
     api.apply(&web_service())?;

@@ -112,7 +112,7 @@ fn ensure_sources(cluster: &Cluster, family: Family, is_blind: bool, masquerades
         let found = source(cluster, from, to)?;
         ensure!(found == expected, "from {from} to {to}: {found}, not {expected}");
     }
-    // Without masquerade the pod would answer past the node, and somebody outside would get nothing.
+    // Without masquerade the pod would answer past the node, and a client outside would get nothing.
     if !is_blind || masquerades_all {
         ensure!(source(cluster, "client", cluster_ip)? == node, "from the client to {cluster_ip}");
     }
@@ -144,7 +144,7 @@ fn who_is_a_pod_and_who_is_masqueraded() -> TestResult {
             "--detect-local-mode=NodeCIDR",
             "--detect-local-mode=BridgeInterface --pod-bridge-interface=cni0",
             "--detect-local-mode=InterfaceNamePrefix --pod-interface-name-prefix=cn",
-            // Nobody is known to be inside or outside.
+            // kube-ipvs cannot tell which addresses are inside or outside.
             "--detect-local-mode=ClusterCIDR",
         ] {
             let is_blind = detector == "--detect-local-mode=ClusterCIDR";

@@ -71,7 +71,7 @@ fn what_the_kernel_tells_of_is_repaired() -> TestResult {
             await_repaired(node, &wanted)
                 .and_then(|()| await_whole(node))
                 .with_context(|| format!("after `{commands}`"))?;
-            // One after the other is repaired less and less soon: somebody might fight.
+            // kube-ipvs repairs each further drift less soon than the last one: another program might fight.
             println!("{:.1?} after `{commands}` all is repaired", drifted.elapsed());
         }
         load.go_on(1)?;
@@ -82,7 +82,7 @@ fn what_the_kernel_tells_of_is_repaired() -> TestResult {
     })
 }
 
-/// What we change ourselves is told of too, and no reason to read the kernel.
+/// The kernel notifies kube-ipvs of its own changes too. They are no reason to read the kernel.
 #[test]
 fn own_changes_are_no_drift() -> TestResult {
     /// Read with everything else, and never otherwise.

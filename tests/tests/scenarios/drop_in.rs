@@ -11,7 +11,7 @@ mode: ipvs
 ipvs: {scheduler: lc, strictARP: true, minSyncPeriod: 0s, syncPeriod: 30s}
 conntrack: {maxPerCore: null, min: null}
 iptables: {masqueradeAll: true, syncPeriod: 5s}
-hostnameOverride: somebody-else
+hostnameOverride: another-node
 modes: none
 ";
 

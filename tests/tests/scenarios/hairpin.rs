@@ -8,7 +8,7 @@ fn a_pod_reaches_itself_through_its_service() -> TestResult {
     reaches_itself(|slice| slice.on("node-1"))
 }
 
-/// An EndpointSlice that somebody wrote by hand seldom says on which node an endpoint is.
+/// A hand-written EndpointSlice seldom says on which node an endpoint is.
 #[test]
 fn a_pod_reaches_itself_by_an_endpoint_without_a_node() -> TestResult {
     reaches_itself(|slice| slice)

@@ -1,4 +1,4 @@
-//! One namespace, with all that `edit` allows in it, whose objects are made to hurt everybody else.
+//! One namespace, with all that `edit` allows in it, whose objects are made to hurt all other tenants.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ struct Tenant {
 }
 
 impl Tenant {
-    /// Annotations: ours, or somebody's.
+    /// Annotations: ours, or another program's.
     fn annotations(&self, annotations: impl IntoIterator<Item = (String, String)>) -> Value {
         let prefix = if self.intent == Intent::Hostile { "kube-ipvs.io" } else { "example.com" };
         let named = annotations.into_iter().map(|(name, value)| (format!("{prefix}/{name}"), value.into()));
@@ -59,7 +59,7 @@ impl Tenant {
                 "name": name,
                 "namespace": "tenant",
                 "uid": format!("uid-of-{name}"),
-                // It is older than everybody else.
+                // It is older than all other Services.
                 "creationTimestamp": "2020-01-01T00:00:00Z",
                 "annotations": annotations,
                 "labels": {"round": self.round.to_string()},
@@ -162,7 +162,7 @@ impl Tenant {
     }
 }
 
-/// Everybody else's Service gets other endpoints; how long that took until every node's kernel has them.
+/// Gives another tenant's Service other endpoints. Returns how long that took until every node's kernel has them.
 fn flip(cluster: &Cluster, api: &ApiServer, round: usize) -> Result<Duration> {
     let (pods, address) =
         if round.is_multiple_of(2) { (["web-1"], "10.244.1.2") } else { (["web-2"], "10.244.2.2") };

@@ -17,7 +17,7 @@ fn cluster() -> ClusterBuilder {
         .pod("visitor", "node-3", "10.1.170.9")
 }
 
-/// Repeated requests rotate; a pod that fails is no longer asked and nobody notices.
+/// Repeated requests rotate. If a pod fails, kube-ipvs sends it no more requests, and no client notices.
 #[test]
 fn requests_rotate_and_go_on_when_a_pod_fails() -> TestResult {
     scenario(cluster(), |cluster| {

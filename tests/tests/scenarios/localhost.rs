@@ -50,7 +50,7 @@ fn node_ports_on_localhost() -> TestResult {
             })?;
         }
         assert_eq!(held.say()?.name, "web-1");
-        // A process of this node itself, and nobody at all.
+        // First a process of this node itself is the endpoint, then the Service has none.
         cluster.manifests.write("slice", &slice().ready("192.168.128.3").on("node-3"))?;
         eventually(|| {
             let answer = node.echo(Transport::Tcp, "127.0.0.1:30080")?;
@@ -60,7 +60,7 @@ fn node_ports_on_localhost() -> TestResult {
         cluster.manifests.write("slice", &slice())?;
         eventually(|| node.expect_refused(Transport::Tcp, "127.0.0.1:30080"))?;
 
-        // Somebody on the LAN who sends to 127.0.0.1 by way of the node.
+        // A client on the LAN sends to 127.0.0.1 by way of the node.
         let client = cluster.at("client")?;
         client.sysctls(&[("ipv4.conf.all.route_localnet", "1")])?;
         for route in ["127.0.0.0/8", "127.0.0.1"] {

@@ -19,7 +19,7 @@ fn sources_as_pods_see_them() -> TestResult {
                 &["10.244.1.2:8080", "10.244.2.2:8080", "10.244.2.3:8080"],
             )?;
         }
-        // Somebody outside who has a route to the cluster's addresses.
+        // A client outside has a route to the cluster's addresses.
         cluster.at("client")?.ip("route add 10.96.0.0/16 via 192.168.128.3")?;
         for (from, to, expected) in [
             ("visitor", "10.96.0.80:80", ["10.244.3.9"; 3]),

@@ -28,8 +28,8 @@ fn external_names_and_headless_services_are_left_alone() -> TestResult {
     })
 }
 
-/// "should implement service.kubernetes.io/service-proxy-name" and ".../headless": served while the label is not there,
-/// refused by nobody and served by nobody while it is.
+/// "should implement service.kubernetes.io/service-proxy-name" and ".../headless": kube-ipvs serves the Service while
+/// the label is not there. While it is, kube-ipvs neither refuses nor serves the Service.
 #[test]
 fn services_of_other_proxies_and_headless_ones_are_left_alone() -> TestResult {
     scenario(web_cluster(), |cluster| {

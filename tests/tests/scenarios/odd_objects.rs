@@ -10,8 +10,8 @@ use crate::{
 
 const NODE: &str = "node-3";
 
-/// The slice of `web` with one endpoint, of which is said that it goes and not whether it serves. One of its ports is
-/// none, and a hint is for nobody.
+/// The slice of `web` with one endpoint, which is terminating and has no `serving` condition. Two of its ports are
+/// invalid, and a hint names no zone.
 fn odd_slice(address: &str) -> String {
     format!(
         "kind: EndpointSlice\nmetadata: {{ name: web-1, labels: {{ kubernetes.io/service-name: web }} }}\n\

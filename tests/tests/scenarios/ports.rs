@@ -16,8 +16,8 @@ fn ask(from: &Namespace, url: &str) -> Result<(String, String)> {
     Ok((status.to_owned(), body.to_owned()))
 }
 
-/// Every path of kube-proxy's ports, asked from the node itself and from outside: health is for everybody, metrics
-/// are for the node alone.
+/// Every path of kube-proxy's ports, asked from the node itself and from outside. The health port answers every client,
+/// the metrics port only the node.
 #[test]
 fn what_kube_proxy_answers_on_its_ports() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -69,19 +69,19 @@ fn what_kube_proxy_answers_on_its_ports() -> TestResult {
             ensure!(status == "200", "{status} {body}");
             Ok(())
         })?;
-        // What is answered serves everybody all the same.
+        // Whatever the health check answers, kube-ipvs serves every client.
         cluster.at("visitor")?.get(WEB_ADDRESS)?;
         proxy.check_alive()
     })
 }
 
-/// What cannot be done is told by the log and by both checks of health, and is tried again until it can.
+/// If kube-ipvs cannot do something, the log and the health checks report it. kube-ipvs tries again until it can.
 #[test]
 fn what_fails_is_told_and_tried_again() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let (node, client) = (cluster.at(NODE)?, cluster.at("client")?);
-        // Somebody has a set of that name in a table of that name, for something else.
+        // Another program has a set of that name in a table of that name, for something else.
         node.run("nft", &["add", "table", "ip", "kube-ipvs"])?;
         node.run("nft", &["add", "set", "ip", "kube-ipvs", "served", "{ type ipv4_addr; }"])?;
         let mut proxy = cluster.start_proxy(NODE, &["--ipvs-sync-period", "1s"])?;
@@ -110,13 +110,13 @@ fn what_fails_is_told_and_tried_again() -> TestResult {
     })
 }
 
-/// A kernel that takes no rules for IPv6 serves IPv4, and what is wrong is told.
+/// If a kernel takes no rules for IPv6, kube-ipvs serves IPv4 and logs what is wrong.
 #[test]
 fn ipv4_is_served_where_nftables_has_no_ipv6() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let node = cluster.at(NODE)?;
-        // As such a kernel would, nftables refuses our table: somebody has a set of another type in it.
+        // nftables refuses our table, as such a kernel would: another program has a set of another type in it.
         node.run("nft", &["add", "table", "ip6", "kube-ipvs"])?;
         node.run("nft", &["add", "set", "ip6", "kube-ipvs", "served", "{ type ipv6_addr; }"])?;
         let proxy = cluster.start_proxy(NODE, &[])?;
@@ -200,7 +200,7 @@ fn scrape(node: &Namespace) -> Result<BTreeMap<String, f64>> {
         .collect()
 }
 
-/// The metrics are what the kernel's own tools say, and they tell of what somebody undid.
+/// The metrics agree with the kernel's own tools. They also count the repairs of what another program undid.
 #[test]
 fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -226,7 +226,7 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
                 of("bytes", outwards),
             ];
             let told = names.map(|name| metrics.get(&name).copied().unwrap_or_default() as u64);
-            ensure!(told == before && told[0] == 30, "{told:?} is told, the kernel has {before:?}");
+            ensure!(told == before && told[0] == 30, "metrics say {told:?}, the kernel has {before:?}");
             ensure!(told.iter().all(|counter| *counter >= 30), "{told:?}");
             Ok(metrics)
         })?;
@@ -243,7 +243,7 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
         // A connection to each pod, which stays.
         let held = || cluster.at("visitor")?.connect(Transport::Tcp, WEB_ADDRESS);
         let _held = [held()?, held()?, held()?];
-        // Somebody undoes something, and a Service changes.
+        // Another program undoes something, and a Service changes.
         node.run("ipvsadm", &["-d", "-t", WEB_ADDRESS, "-r", "10.244.1.2:8080"])?;
         await_web(cluster, NODE)?;
         cluster.manifests.write("web", &web_service())?;

@@ -9,8 +9,8 @@ use crate::common::{WEB_ADDRESS, await_web, deploy_web, web_cluster};
 
 const NODE: &str = "node-3";
 
-/// A node whose /run is full, or read-only, has enough trouble: Services are served all the same, those that come later
-/// too, and it is said.
+/// A node whose /run is full, or read-only, has enough trouble. kube-ipvs still serves all Services, those that come
+/// later too, and logs the failure.
 #[test]
 fn a_full_or_read_only_run_keeps_no_service_from_being_served() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -29,7 +29,7 @@ fn a_full_or_read_only_run_keeps_no_service_from_being_served() -> TestResult {
             cluster.at("visitor")?.get("10.96.0.81:80")?;
             eventually(|| {
                 let log = proxy.log_text();
-                ensure!(log.contains("cannot keep the copy of the record"), "nothing is said:\n{log}");
+                ensure!(log.contains("cannot keep the copy of the record"), "the log has nothing of it:\n{log}");
                 Ok(())
             })?;
             ensure!(!proxy.log_text().contains("trying again"), "{}", proxy.log_text());

@@ -87,7 +87,7 @@ fn an_end_and_a_new_start_are_not_noticed() -> TestResult {
     })
 }
 
-/// What somebody may do to what is ours.
+/// Changes that another program may make to what is ours.
 const DRIFTS: [&str; 12] = [
     "ipvsadm -e -t 10.96.0.80:80 -r 10.244.2.2:8080 -m -w 5",
     "ipvsadm -e -t 10.96.0.80:80 -r 10.244.2.2:8080 -m -w 0",
@@ -213,8 +213,8 @@ fn cleanup_removes_ours_and_nothing_else() -> TestResult {
     })
 }
 
-/// Foreign virtual servers, inside `--ipvs-exclude-cidrs` or not, are never touched while the daemon runs, nor are
-/// addresses that somebody else put on our device.
+/// While the daemon runs, it never touches foreign virtual servers, inside `--ipvs-exclude-cidrs` or not. Nor does it
+/// touch addresses that another program put on our device.
 #[test]
 fn what_is_foreign_stays() -> TestResult {
     scenario(web_cluster(), |cluster| {

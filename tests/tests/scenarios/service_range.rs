@@ -39,7 +39,7 @@ fn answers(from: &Namespace, to: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// What is somebody's is reached, by the VIP and directly; what nobody has is refused.
+/// Clients reach the pods and hosts that exist, by the VIP and directly. kube-ipvs refuses unallocated addresses.
 #[test]
 fn pods_and_hosts_within_the_service_range_are_reached() -> TestResult {
     let builder = Cluster::builder().pod("web", "node-1", "10.100.1.2 fd00:10:96:1::2").pod(
@@ -87,7 +87,7 @@ fn pods_and_hosts_within_the_service_range_are_reached() -> TestResult {
                 cluster.at(from)?.expect_refused(transport, "10.97.0.1:80")?;
             }
         }
-        // Nobody can tell it from a ClusterIP that nobody has, but the operator.
+        // kube-ipvs cannot tell this host from an unallocated ClusterIP. Only the operator can.
         let node = cluster.at("node-3")?;
         node.expect_refused(Transport::Tcp, "10.106.0.10:8080")?;
         drop(proxies);

@@ -28,8 +28,8 @@ fn put(cluster: &Cluster, conditions: &[(&str, &str, &str)]) -> Result<()> {
 const READY: &str = "ready: true, serving: true, terminating: false";
 const TERMINATING: &str = "ready: false, serving: true, terminating: true";
 
-/// The endpoint is terminating, keeps its connections, and leaves: its server still runs, but whoever talked to it is
-/// told at once, over TCP and SCTP, from a pod and from the node.
+/// The endpoint is terminating, keeps its connections, and leaves while its server still runs. Its clients learn of
+/// that at once, over TCP and SCTP, from a pod and from the node.
 #[test]
 fn connections_end_with_their_endpoint() -> TestResult {
     let builder = Cluster::builder()
@@ -155,8 +155,8 @@ fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
     })
 }
 
-/// Where both policies are Local, a short cut leads to a virtual server on a port of its own: nobody gets there by
-/// asking for that port.
+/// If both policies are Local, a short cut leads to a virtual server on a port of its own. Clients that ask for that
+/// port do not get there.
 #[test]
 fn nobody_else_gets_where_a_short_cut_leads() -> TestResult {
     let builder =

@@ -26,7 +26,7 @@ fn ensure_let_through(cluster: &Cluster, transport: Transport, vip: &str, expect
         })?;
         match attempt.outcome()? {
             None => {}
-            // A process is told at once that its own datagram was dropped.
+            // The kernel tells a process at once that its own datagram was dropped.
             Some(Err(Failure::Refused)) if *client == NODE && transport == Transport::Udp => {}
             Some(outcome) => anyhow::bail!("{who}: dropped, and yet {outcome:?}"),
         }
@@ -93,7 +93,7 @@ fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
                 ensure_let_through(cluster, Transport::Tcp, vip, &expected)
                     .with_context(|| format!("with {ranges}"))?;
             }
-            // Everything else is as before for everybody.
+            // All clients reach everything else as before.
             for client in CLIENTS {
                 cluster.at(client)?.echo(Transport::Tcp, "192.168.128.3:30080")?;
                 cluster.at(client)?.echo(Transport::Tcp, "[fd00:128::3]:30080")?;

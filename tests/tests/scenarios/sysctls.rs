@@ -17,7 +17,7 @@ fn await_timeouts(node: &Namespace, expected: [&str; 3]) -> Result<()> {
     })
 }
 
-/// IPVS remembers a connection as long as conntrack does, unless it is told how long.
+/// IPVS remembers a connection as long as conntrack does, unless a flag says how long.
 #[test]
 fn timeouts_of_ipvs() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
@@ -95,8 +95,8 @@ fn timeouts_of_conntrack() -> TestResult {
     })
 }
 
-/// A container whose /proc/sys is read-only: what can be done without is said, what cannot is an error that says what
-/// to do.
+/// A container has a read-only /proc/sys. If kube-ipvs can do without a sysctl, it logs a warning. If it cannot, it
+/// logs an error that says what to do.
 #[test]
 fn sysctls_that_cannot_be_set() -> TestResult {
     scenario(Cluster::builder(), |cluster| {

@@ -47,7 +47,7 @@ fn hints_are_followed_where_all_endpoints_have_them() -> TestResult {
         };
         serving("node-1", &[1])?;
         serving("node-3", &[2, 3])?;
-        // One without hints: they are out of date, and nobody follows them.
+        // One endpoint has no hints: the hints are out of date, and kube-ipvs ignores them.
         cluster.manifests.write("slice", &slice([&a, &b, ""]))?;
         serving("node-1", &[1, 2, 3])?;
         // None for this zone: better far than nowhere.

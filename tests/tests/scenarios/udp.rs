@@ -30,7 +30,7 @@ fn manifests(policy: &str, endpoint: Option<(&str, &str)>) -> String {
     format!("{service}---\n{slice}")
 }
 
-/// Everybody's next datagrams are answered by `pod`. One may be lost on the way from one server to the other.
+/// `pod` answers the next datagrams of all clients. One may be lost on the way from one server to the other.
 fn answered_by(sockets: &mut [Conversation], ways: &[(&str, &str)], pod: &str) -> Result<()> {
     for (socket, (from, to)) in sockets.iter_mut().zip(ways) {
         // A client asks again when it has waited in vain; then longer, so that a slow machine has its answer too.
@@ -71,7 +71,7 @@ fn one_socket_follows(policy: &'static str) -> TestResult {
             cluster.manifests.write("udp", &manifests(policy, Some((address, "node-3"))))?;
             answered_by(&mut sockets, &ALL, pod)?;
         }
-        // Nobody for a while: clients go on asking, and what they are told is not kept.
+        // The Service has no endpoint for a while: clients go on asking, and the refusals do not last.
         cluster.manifests.write("udp", &manifests(policy, None))?;
         node.await_service("UDP 203.0.113.53:53", &[])?;
         for socket in &mut sockets {
@@ -97,8 +97,8 @@ fn one_socket_follows_the_servers_of_a_local_service() -> TestResult {
     one_socket_follows("Local")
 }
 
-/// Everybody asks before the Service is there, and goes on asking from the same socket: what conntrack has made of
-/// the first datagrams does not keep the next ones from it.
+/// All clients ask before the Service is there, and go on asking from the same socket. The conntrack entries of the
+/// first datagrams do not keep the next ones from the Service.
 #[test]
 fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult {
     let builder =
@@ -111,7 +111,7 @@ fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult
             let proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
             // With the daemon's rules the node has conntrack.
             await_first_turn(node)?;
-            // Outside, the policy Local finds nobody on this node.
+            // With the policy Local, the outside client finds no endpoint on this node.
             let asked = |(from, _): &(&str, &str)| policy == "Cluster" || *from != "client";
             let all: Vec<(&str, &str)> = ALL.into_iter().filter(asked).collect();
             let mut sockets = Vec::new();
@@ -145,8 +145,8 @@ fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult
 const LEAVES: &str = "10.244.3.2:8053 0";
 const COMES: &str = "10.244.3.3:8053 1";
 
-/// Everybody asks a server that leaves before it answers: whom the answer does not reach. Nothing, where its time was
-/// over before it had answered: that says nothing.
+/// All clients ask a server that leaves before it answers. Returns the clients that the answer does not reach. If the
+/// server's time was over before it had answered, returns `None`: that says nothing.
 fn without_answer(
     cluster: &Cluster,
     policy: &str,

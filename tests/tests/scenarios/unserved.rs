@@ -1,4 +1,4 @@
-//! What a VIP does not serve: ports of the node that listen on every address, and ClusterIPs that nobody has.
+//! What a VIP does not serve: ports of the node that listen on every address, and unallocated ClusterIPs.
 
 use std::net::SocketAddr;
 
@@ -66,11 +66,11 @@ fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
                 from.expect_refused(Transport::Sctp, &at(22))?;
                 from.run("ping", &["-c", "1", "-W", &time_out(), vip])?;
             }
-            // ClusterIPs that nobody has: not on their way round between the nodes and their router.
-            for nobody in ["10.96.99.99:80", "[fd00:10:96::9999]:80"] {
-                from.expect_refused(Transport::Tcp, nobody)?;
-                from.expect_refused(Transport::Udp, nobody)?;
-                from.expect_refused(Transport::Sctp, nobody)?;
+            // Unallocated ClusterIPs: packets to them do not circle between the nodes and their router.
+            for unallocated in ["10.96.99.99:80", "[fd00:10:96::9999]:80"] {
+                from.expect_refused(Transport::Tcp, unallocated)?;
+                from.expect_refused(Transport::Udp, unallocated)?;
+                from.expect_refused(Transport::Sctp, unallocated)?;
             }
             // The node itself stays as it is.
             from.echo(Transport::Tcp, "192.168.128.3:22")?;
@@ -162,8 +162,8 @@ fn pings_of_vips_can_be_turned_off() -> TestResult {
     })
 }
 
-/// An external IP that is the address of a node: that node is reached as before, from everywhere, and nobody binds
-/// the address.
+/// An external IP is the address of a node. Clients reach that node as before, from everywhere. No node binds the
+/// address to kube-ipvs0.
 #[test]
 fn an_external_ip_that_is_a_node_s_address() -> TestResult {
     let builder =

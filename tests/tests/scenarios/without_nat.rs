@@ -174,7 +174,8 @@ fn direct_routing_to_servers_on_the_lan() -> TestResult {
     })
 }
 
-/// Pods of the node itself; those of other nodes cannot be had so, and then nobody is.
+/// kube-ipvs routes directly to pods of the node itself. It cannot do so for pods of other nodes. If a VIP has one of
+/// those, kube-ipvs forwards with NAT to all its pods.
 #[test]
 fn direct_routing_to_pods_of_the_node() -> TestResult {
     let builder = Cluster::builder()

@@ -39,7 +39,7 @@ impl Cluster {
             .filter(|scenario| filter.is_none_or(|filter| scenario.name.contains(filter)))
             .collect();
         ensure!(!chosen.is_empty(), "no scenario has that in its name");
-        // It fails where there is one, which is somebody's.
+        // It fails if the namespace exists already: then another user owns it.
         self.kubectl(&["create", "namespace", NAMESPACE], None)?;
         let away = ["delete", "namespace", NAMESPACE, "--wait=false"];
         let janitor =

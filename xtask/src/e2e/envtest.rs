@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::testbench::{Bench, Job};
 use crate::workspace::{SCENARIOS, Workspace};
 
-/// Where envtest looks when nothing else is said.
+/// Where envtest looks by default.
 const USUAL_PLACE: &str = "/usr/local/kubebuilder/bin";
 const NEEDED: [&str; 2] = ["etcd", "kube-apiserver"];
 /// What can be there besides, and the scenarios that take it.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stands for a Kubernetes release's e2e.test: prints its flags, and writes the report that it is told to write.
+# Stands for a Kubernetes release's e2e.test: prints its flags, and writes the report that a flag names.
 for flag in "$@"; do
     echo "$flag"
     case "$flag" in --ginkgo.json-report=*) report=${flag#*=};; esac

@@ -39,7 +39,7 @@ pub(super) fn run(filter: Option<&str>) -> Result<()> {
     janitor.finish()
 }
 
-/// Nodes are ready when their pods have a network, and DNS answers when somebody serves its ClusterIP. The times only
+/// Nodes are ready when their pods have a network, and DNS answers when kube-ipvs serves its ClusterIP. The times only
 /// end a hang: images may have to be pulled.
 const READY: [&[&str]; 3] = [
     &["--namespace=kube-system", "rollout", "status", "daemonset", "kube-ipvs", "--timeout=30m"],

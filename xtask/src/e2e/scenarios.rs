@@ -136,7 +136,7 @@ fn nothing_to_serve() -> Vec<Step> {
     ]
 }
 
-/// Refused without endpoints; then what somebody wrote by hand is served.
+/// Refused without endpoints; then kube-ipvs serves a hand-written EndpointSlice.
 fn no_selector() -> Vec<Step> {
     let service =
         "apiVersion: v1\nkind: Service\nmetadata: {name: database}\nspec:\n  ports: [{port: 3306}]\n";

@@ -11,7 +11,7 @@ pub(super) type Known = BTreeMap<&'static str, String>;
 /// A call of kubectl in the scenarios' namespace.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Step {
-    /// Its arguments, but for the namespace and the kubeconfig.
+    /// Its arguments, without the namespace and the kubeconfig.
     pub(super) words: Vec<String>,
     /// What it reads from standard input.
     pub(super) input: Option<String>,
@@ -81,7 +81,7 @@ impl Step {
         };
         let lines: Vec<&str> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let all_of = |names: &[String]| {
-            ensure!(!lines.is_empty(), "nobody answers");
+            ensure!(!lines.is_empty(), "no pod answers");
             ensure!(
                 lines.iter().all(|line| names.iter().any(|name| name == line)),
                 "{lines:?} answer, of {names:?}"

@@ -62,8 +62,8 @@ impl Bench {
         })
     }
 
-    /// How many scenarios run at a time. They wait more than they work, but for emulation, where they work all the time
-    /// and slow each other down: eight at a time on two processors take a quarter longer than three.
+    /// How many scenarios run at a time. They wait more than they work. Under emulation they work all the time and slow
+    /// each other down: eight at a time on two processors take a quarter longer than three.
     pub(crate) fn tests_at_once(&self) -> usize {
         match self {
             Self::Host(_) => 4 * std::thread::available_parallelism().map_or(1, usize::from),

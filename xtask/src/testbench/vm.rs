@@ -279,7 +279,8 @@ impl Machine {
         self.stdout.copy(|bytes| out.stdout(bytes))
     }
 
-    /// What the kernel said if it panicked. It is told to end the machine then, but may be too broken for that.
+    /// Returns the kernel's panic message, if it panicked. The bench configures it to end the machine then, but it may
+    /// be too broken for that.
     fn panic(&self) -> Result<Option<String>> {
         let console = fs::read(&self.console)?;
         let console = String::from_utf8_lossy(&console);

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the layering and the house rules that the compiler does not know.
 
 mod features;
+mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,6 +70,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         if path.is_file() && name.ends_with(".rs") {
             let text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
             breaches.extend(source_breaches(name, &text));
+            breaches.extend(words::breaches(name, &text));
             let comments = |line: &str| line.trim_start().starts_with("//");
             breaches.extend(width_breaches(name, &text, comments));
         } else if path.is_file() && name.ends_with(".md") {
@@ -76,6 +78,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
             breaches.extend(link_breaches(name, &text, |target| target.exists(), &workspace.root));
             breaches.extend(shown_by_breaches(name, &text, &workspace.root));
             breaches.extend(width_breaches(name, &text, prose()));
+            breaches.extend(words::breaches(name, &text));
         }
     }
     for breach in &breaches {

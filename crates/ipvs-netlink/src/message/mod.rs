@@ -4,9 +4,9 @@
 //! the netlink header, in the terms of `linux/ip_vs.h`. It implements the traits of
 //! [`netlink_packet_generic`], so every netlink transport can carry it.
 //!
-//! Reading never loses anything: an attribute that is unknown, or has an unexpected shape, stays as it is in
-//! an `Other` variant. Writing what was read gives the same bytes, but for padding and for the flag
-//! `NLA_F_NESTED`, which IPVS ignores and its replies lack.
+//! Reading never loses anything: an attribute that is unknown, or has an unexpected shape, stays as it is in an `Other`
+//! variant. Writing what was read gives the same bytes, except for padding and for the flag `NLA_F_NESTED`, which IPVS
+//! ignores and its replies lack.
 //!
 //! ```
 //! use ipvs_netlink::message::{Attributes, Command, CommandAttribute, Message};
@@ -42,7 +42,7 @@ pub use stats::{Stats64Attribute, StatsAttribute};
 
 use netlink_packet_core::DecodeError;
 
-/// What is said when a reply lacks an attribute that this kind of reply always has.
+/// The error for a reply that lacks an attribute that this kind of reply always has.
 fn missing(attribute: &str) -> DecodeError {
     DecodeError::from(format!("the kernel's reply lacks {attribute}"))
 }

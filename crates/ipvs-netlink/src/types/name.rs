@@ -155,7 +155,7 @@ impl Scheduler {
     pub const NONE: Self = Self(Name::literal("none"));
 }
 
-/// What ipvsadm takes when it is told none.
+/// The scheduler that ipvsadm uses if the command names none.
 impl Default for Scheduler {
     fn default() -> Self {
         Self::WLC

@@ -56,7 +56,7 @@ pub(super) fn event(to_post: &ToPost, node: &str, at: Timestamp) -> (String, Val
 /// The name of an Event: its object's, and a hash of the fact. Every node gives the same name to the same fact, so that
 /// the API server stores it once and answers all others with a 409.
 ///
-/// The Node's own name is part of what is told of it: two nodes with the same trouble have two Events.
+/// An Event about a Node has that Node's name in its own: two nodes with the same trouble have two Events.
 fn name(ToPost { announcement, uid, fact }: &ToPost, regarding: &Value) -> String {
     let text = |field: &str| regarding[field].as_str().unwrap_or_default();
     let Announcement { reason, note, .. } = announcement;

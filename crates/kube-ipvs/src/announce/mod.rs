@@ -1,7 +1,7 @@
 //! What an operator must know: Events at the Service or the Node that they are about, and lines of the log.
 //!
-//! Tenants decide what there is to be told. So this is the one place where it is limited: how much is told of one
-//! object, how long it may be, and what is kept of it.
+//! Tenants decide what kube-ipvs has to report. So this is the one place that limits it: how much kube-ipvs reports
+//! about one object, how long a report may be, and what kube-ipvs keeps of it.
 
 mod cut;
 mod event;
@@ -77,7 +77,7 @@ const BUDGETS: Budgets = Budgets {
 
 /// Decides what is announced, and hands it to who posts it.
 ///
-/// No fact is told twice within an hour, as what fails is tried again and again.
+/// It announces no fact twice within an hour, because kube-ipvs retries a failed change again and again.
 #[derive(Debug)]
 pub struct Announcer {
     to_post: Sender<ToPost>,
@@ -87,7 +87,7 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Announces by way of a channel, at whose other end [`post()`] may be, or nobody.
+    /// Announces through a channel. [`post()`] may read from it, or no task at all.
     pub fn new(to_post: Sender<ToPost>) -> Self {
         Self { to_post, recent: Recent::default(), limits: Limits::new(BUDGETS), uids: HashMap::new() }
     }

@@ -20,10 +20,10 @@ pub struct Pace {
     pub spread: Duration,
 }
 
-/// Posts announcements as Events, until nobody is left who announces. One that cannot be posted is given up: the log
+/// Posts announcements as Events, until no sender is left. If kube-ipvs cannot post one, it gives that one up: the log
 /// has it.
 pub async fn post(client: Client, node: &str, pace: Pace, mut announcements: Receiver<ToPost>) {
-    // By when they are due. What has the same time is told apart by a number.
+    // Sorted by when they are due. A number distinguishes those that are due at the same time.
     let mut waiting: BTreeMap<(Instant, u64), ToPost> = BTreeMap::new();
     let (mut number, mut is_open, mut could) = (0, true, true);
     loop {
@@ -50,7 +50,7 @@ pub async fn post(client: Client, node: &str, pace: Pace, mut announcements: Rec
 }
 
 impl Pace {
-    /// How long an announcement waits. What is told of this Node no other one tells.
+    /// How long an announcement waits. Only this node posts Events about its own Node, so these do not wait.
     fn delay(&self, ToPost { announcement, .. }: &ToPost) -> Duration {
         match announcement.about {
             About::Node => Duration::ZERO,

@@ -31,7 +31,7 @@ impl Recent {
         told.is_some_and(|at| now.saturating_sub(*at) < PAUSE)
     }
 
-    /// A fact is told.
+    /// Records a fact that kube-ipvs announces now.
     pub(super) fn add(&mut self, fact: &impl Hash, now: Duration) {
         self.told.insert(self.hasher.hash_one(fact), now);
     }

@@ -20,7 +20,7 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let Answer { configuration, engine, is_of_an_api_server } = self.query.ask()?;
-        // Who may not ask the kernel is told the rest.
+        // If the user may not read the kernel, the command still prints the rest.
         let hindrances = LinuxKernel::open(configuration.kernel()).and_then(|mut kernel| kernel.hindrances());
         hindrances.iter().flatten().for_each(|hindrance| eprintln!("kube-ipvs: {hindrance}"));
         let (namespace, name) = self.service.split_once('/').unwrap_or(("default", &self.service));

@@ -90,7 +90,7 @@ pub(super) fn fail(error: &anyhow::Error) {
 /// Says something before there is a log, where the log will be.
 fn say(what: &str) {
     if let Some((mut file, also_stdout)) = FILE.get().map(|(file, also)| (&**file, *also)) {
-        // Where the disk is full there is nobody left to tell.
+        // If the disk is full, kube-ipvs has no place to report that.
         let _ = writeln!(file, "kube-ipvs: {what}");
         if !also_stdout {
             return;
@@ -99,7 +99,7 @@ fn say(what: &str) {
     eprintln!("kube-ipvs: {what}");
 }
 
-/// What is logged if nothing else is said.
+/// The filter that applies unless the environment variable sets one.
 fn usual(logging: &Logging) -> String {
     // What fails between us and the API server we say ourselves, with what comes of it.
     match logging.verbosity.get() {

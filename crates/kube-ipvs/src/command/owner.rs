@@ -35,7 +35,7 @@ pub(super) enum Input {
     /// Changes wait.
     World(Inbox),
     Addresses(Event),
-    /// The kernel tells that somebody else may have changed what is ours.
+    /// The kernel reports that another program may have changed what is ours.
     Drift(Vec<Drift>),
     /// Who answers over HTTP wants something.
     Call(Call),
@@ -82,7 +82,7 @@ pub(super) struct Owner<'a> {
 /// How long a trouble that stays is not told again.
 const TELL_AGAIN: Duration = Duration::from_secs(600);
 
-/// What has to be known before the first turn, as what nobody wants is removed.
+/// What kube-ipvs has to know before the first turn, because a turn removes all of ours that is not wanted.
 #[derive(Default)]
 struct Known {
     world: bool,
@@ -135,7 +135,7 @@ impl<'a> Owner<'a> {
     ///
     /// # Errors
     ///
-    /// When a source has failed: the process is to be started anew.
+    /// When a source has failed: the process has to be restarted.
     pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
         loop {
             self.pulse.waits();

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-/// Whoever changes the kernel may need several steps: it is read when this has passed.
+/// Another program may need several steps to change the kernel: kube-ipvs reads it when this has passed.
 const QUIET: Duration = Duration::from_millis(200);
 /// How far apart two reads are at first, and at most.
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
-/// After so long without a notice the next one is as good as the first.
+/// After so long without a notice, kube-ipvs treats the next one as the first.
 const CALM: Duration = Duration::from_secs(60);
 
 /// When to read the kernel because it tells that others change what is ours: at once, but where they go on, less and

@@ -48,7 +48,7 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
     let (to_serve, published) = (configuration.clone(), Arc::clone(&status));
     let serving = follow("serve", sender.clone(), move |owner| {
         let owner = owner.clone();
-        // One that has ended answers nobody.
+        // An owner thread that has ended answers no call.
         let call = move |call| drop(owner.send(Input::Call(call)));
         addresses::runtime()?.block_on(serve::run(
             &to_serve,
@@ -127,7 +127,7 @@ fn follow(
     Ok(thread)
 }
 
-/// How long whoever is being answered at the end may take.
+/// How long the HTTP server may take at the end for the answers that it has begun.
 const FINISH: Duration = Duration::from_secs(1);
 
 /// Lets those be answered who are being answered, and then ends whatever they do.

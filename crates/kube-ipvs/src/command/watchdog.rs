@@ -59,10 +59,10 @@ pub(super) fn watch(limit: Duration, end: impl FnOnce() + Send + 'static) -> io:
     Ok(pulse)
 }
 
-/// Ends the process: the new one may come through, and whoever looks after it sees that it ended.
+/// Ends the process. A new one may come through, and the kubelet or another supervisor sees that this one ended.
 pub(super) fn end_process() {
     let (said, is_said) = channel();
-    // A log that nobody reads may be what hangs: it does not hold up the end.
+    // If no program reads the log, the log may be what hangs: it does not delay the end.
     let log = move || {
         tracing::error!(
             "the kernel has kept a turn for more than {} minutes: ending, to be started again. What is in the kernel goes \

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::text;
 
-/// `--detect-local-mode`: how a packet from a pod is told from others.
+/// `--detect-local-mode`: how kube-ipvs distinguishes a packet from a pod from other packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LocalMode {
     /// By its source, one of `--cluster-cidr`.

@@ -91,7 +91,7 @@ pub fn write(configuration: &Configuration) -> Result<String, serde_saphyr::Seri
     serde_saphyr::to_string(&Whole { api_version: API_VERSION, kind: KIND, configuration })
 }
 
-/// serde's words, but for its names of types.
+/// serde's words, with plain words for its names of types.
 fn words(message: &str) -> String {
     let mismatch = message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
     let Some((found, wanted)) = mismatch else { return message.to_owned() };
@@ -165,7 +165,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Takes out what is as good as absent for Go: null, and empty texts.
+/// Removes what Go treats as unset: null, and empty texts.
 fn prune(value: &mut Value) {
     let Some(fields) = value.as_object_mut() else { return };
     fields.retain(|_, value| !value.is_null() && value.as_str() != Some(""));

@@ -26,7 +26,7 @@ pub struct Ipvs {
     #[serde(with = "text")]
     pub scheduler: DefaultScheduler,
 
-    /// Ranges of virtual servers that somebody else made and that are to be left alone
+    /// Address ranges of virtual servers that another program created: kube-ipvs does not change them
     #[arg(
         id = "ipvs-exclude-cidrs",
         long,

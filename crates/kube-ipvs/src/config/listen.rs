@@ -31,7 +31,7 @@ impl Listen {
     }
 }
 
-/// Where a server listens if nothing is said.
+/// Where a server listens by default.
 pub(super) struct Usual {
     ipv4: Ipv4Addr,
     ipv6: Ipv6Addr,
@@ -45,7 +45,7 @@ pub(super) const METRICS: Usual = Usual { ipv4: Ipv4Addr::LOCALHOST, ipv6: Ipv6A
 /// What stands for nothing said, since an empty flag says something.
 const USUAL: &str = "usual";
 
-/// As a flag: given empty, it turns the server off. In the file that is as good as nothing.
+/// An empty flag turns the server off. In the file, an empty value means unset.
 impl FromStr for Listen {
     type Err = String;
 

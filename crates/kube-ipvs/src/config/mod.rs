@@ -1,8 +1,9 @@
 //! The configuration: kube-proxy's, from its flags or from its file, and a few settings of our own.
 //!
-//! [`Configuration`] is both: each field says which flag sets it (clap) and how the file calls it (serde). A flag
-//! that is given empty (`--cluster-cidr=`, as templates of DaemonSets often end up) is as good as absent, as for
-//! kube-proxy. Of a flag that is given twice the last one counts; lists are joined.
+//! [`Configuration`] is both: each field says which flag sets it (clap) and how the file calls it (serde). If the
+//! value of a flag is empty (`--cluster-cidr=`, as templates of DaemonSets often end up), the flag counts as unset, as
+//! in kube-proxy. An empty address for health checks or metrics is the exception: it turns that server off. If a flag is
+//! repeated, the last one counts. Flags of lists join theirs, except `--cluster-cidr`.
 
 mod annotations;
 pub(crate) mod boolean;
@@ -99,7 +100,7 @@ pub struct Configuration {
     )]
     pub feature_gates: FeatureGates,
 
-    /// How a pod is told from others: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
+    /// How to distinguish pods from other clients: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
     #[arg(id = "detect-local-mode", long, value_name = "MODE", default_value_t = LocalMode::ClusterCidr)]
     #[serde(with = "text")]
     pub detect_local_mode: LocalMode,
@@ -136,7 +137,7 @@ pub struct Configuration {
     #[command(flatten)]
     pub client_connection: ClientConnection,
 
-    /// Says by its family at which addresses is listened if nothing else is said
+    /// IP address whose family selects the default addresses for health checks and metrics
     #[arg(id = "bind-address", long, value_name = "IP", default_value = "0.0.0.0", value_parser = parse_bind_address)]
     #[serde(deserialize_with = "read_bind_address")]
     pub bind_address: IpAddr,
@@ -151,7 +152,7 @@ pub struct Configuration {
     #[serde(with = "text")]
     pub metrics_bind_address: Listen,
 
-    /// End if one of these addresses cannot be had
+    /// End if kube-ipvs cannot listen at one of these addresses
     #[arg(id = "bind-address-hard-fail", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
     pub bind_address_hard_fail: bool,
 

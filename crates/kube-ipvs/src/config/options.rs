@@ -61,7 +61,7 @@ struct Flags {
 pub struct Resolved {
     /// What is to be done.
     pub configuration: Configuration,
-    /// What may surprise whoever wrote the flags or the file.
+    /// What may surprise the author of the flags or of the file.
     pub warnings: Vec<String>,
     /// What has no effect here.
     pub without_effect: Vec<String>,

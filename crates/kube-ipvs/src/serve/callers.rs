@@ -14,8 +14,9 @@ const MOST: usize = 256;
 /// How many of them may call from one address, or one IPv6 network.
 const MOST_OF_PEER: usize = 64;
 
-/// The places of all who call at the same ports. They are never all taken: who comes when they are has the place of
-/// whoever has stayed longest, so that nobody keeps others out by calling and saying nothing.
+/// The places of all callers at the same ports. If they are all taken, a new caller gets the oldest place of a peer
+/// that has the most. If its own peer has as many as it may, the new caller gets the oldest of those. So an idle
+/// caller keeps no other out.
 #[derive(Debug)]
 pub(super) struct Callers {
     places: Mutex<Places<Arc<Notify>>>,
@@ -29,13 +30,13 @@ impl Callers {
         Arc::new(Self { places: Mutex::default(), patience, end })
     }
 
-    /// Waits until nobody is to be let in any more.
+    /// Waits until the server is to let in no more callers.
     pub(super) async fn end(&self) {
-        // Whoever could say so may be gone.
+        // If the sender is gone, `wait_for` returns an error: that is the end too.
         let _ = self.end.clone().wait_for(|is_end| *is_end).await;
     }
 
-    /// Has a new caller in, and somebody else leave where there are too many.
+    /// Lets a new caller in. If there are too many callers, another one has to leave.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Place {
         let leave = Arc::new(Notify::new());
         let (number, evicted) = self.places().enter(peer(from), Arc::clone(&leave));
@@ -122,7 +123,7 @@ impl<T> Places<T> {
     }
 }
 
-/// As whom a caller counts: with IPv6 everybody has 2^64 addresses.
+/// The peer that a caller counts as: a client with IPv6 has 2^64 addresses.
 fn peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
@@ -152,7 +153,7 @@ mod tests {
         for number in 0..MOST_OF_PEER {
             assert_eq!(places.enter(caller(2), 1000 + number).1, None);
         }
-        // The next one has the place of its own oldest, and nobody else's.
+        // The next caller of this peer gets the peer's own oldest place, and no place of another peer.
         assert_eq!(places.enter(caller(2), 9).1, Some(1000));
         assert_eq!(places.enter(caller(2), 9).1, Some(1001));
         assert_eq!(places.enter(caller(1), 9).1, None);

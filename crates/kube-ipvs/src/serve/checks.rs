@@ -27,7 +27,7 @@ use super::{
 };
 use crate::announce::{About, Announcement, PORT_TAKEN};
 
-/// What has changed since somebody looked.
+/// What has changed since [`run`] last looked.
 #[derive(Debug, Default)]
 pub(super) struct News {
     /// By Service, what is to be answered from now on.
@@ -49,7 +49,7 @@ struct Check {
     port: PortNumber,
     local_endpoints: Arc<AtomicUsize>,
     listeners: BTreeMap<IpAddr, JoinHandle<()>>,
-    /// Whether it was said that an address cannot be had.
+    /// Whether kube-ipvs has announced that it cannot listen at an address.
     is_told: bool,
 }
 
@@ -104,7 +104,7 @@ impl Checks {
         }
     }
 
-    /// Listens wherever nobody does yet. Returns how many ports could not be opened everywhere.
+    /// Listens wherever a check does not listen yet. Returns how many ports could not be opened everywhere.
     fn open_all(&mut self, owner: &(impl Fn(Call) + ?Sized)) -> usize {
         let mut unheard = 0;
         for (id, check) in &mut self.open {
@@ -160,7 +160,7 @@ impl Check {
 /// Every address of the node.
 pub(super) const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// What a load balancer is told about one Service, whatever the path is that it asks for.
+/// The answer for load balancers about one Service, whatever path they request.
 struct CheckSite {
     service: ServiceId,
     local_endpoints: Arc<AtomicUsize>,

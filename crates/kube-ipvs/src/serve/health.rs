@@ -45,7 +45,8 @@ struct OfFamily {
 /// What a turn did for one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything is in the kernel, also what failed in earlier turns; but for Services of which it refuses something.
+    /// Everything is in the kernel, also what failed in earlier turns. Services for which the kernel rejects something
+    /// are the exception.
     Settled,
     /// All that it had to do was done. What failed in earlier turns, of whatever family, waits to be tried again.
     Done,
@@ -150,7 +151,7 @@ pub fn name(family: Family) -> &'static str {
     }
 }
 
-/// The answer to somebody who asks for this proxy's health. Its JSON is kube-proxy's.
+/// The answer to a client that asks for this proxy's health. Its JSON is kube-proxy's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {

@@ -34,7 +34,7 @@ const REST: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 ///
-/// When the address cannot be had.
+/// When kube-ipvs cannot listen at the address.
 pub(super) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     if at.ip().is_unspecified() {
         let all = SocketAddr::from(([0u16; 8], at.port()));
@@ -59,8 +59,8 @@ fn bind(at: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Answers all who call, until the end of it all; whoever is being answered then is answered first. Those that are
-/// being answered when it is dropped are cut off.
+/// Answers all callers until the server ends. Before it ends, it completes the answers that it has begun. If this
+/// future is dropped, it cuts them off.
 pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>, callers: Arc<Callers>) {
     let mut conversations = tokio::task::JoinSet::new();
     loop {
@@ -83,7 +83,7 @@ pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>, callers: 
     while conversations.join_next().await.is_some() {}
 }
 
-/// Answers one caller, for as long as nobody else has its place.
+/// Answers one caller until another one takes its place.
 async fn converse(stream: TcpStream, site: Arc<impl Site>, place: Place) {
     let answer = service_fn(move |request: Request<Incoming>| {
         let site = Arc::clone(&site);

@@ -1,5 +1,5 @@
-//! What is measured only when somebody asks, and by the owner of the kernel: a list of IPVS must not be read between
-//! two of its writes.
+//! What the owner of the kernel measures, and only when a client asks for metrics. No other thread measures it: a list
+//! of IPVS must not be read between two of the owner's writes.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::config::Configuration;
 /// The kernel adds up its counters every two seconds: nothing is new before.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Somebody waits for a measurement. Dropped, it tells them that there is none.
+/// A request that waits for a measurement. If the owner drops it, the requester learns that there is none.
 #[derive(Debug)]
 pub struct Ask(oneshot::Sender<()>);
 

@@ -1,6 +1,6 @@
 //! What the daemon answers over HTTP, on kube-proxy's ports: health, metrics, its configuration.
 //!
-//! All of it runs on a thread of its own and reads what others have written into [`Status`]; nobody who asks keeps
+//! All of it runs on a thread of its own and reads what other threads have written into [`Status`]. No client keeps
 //! the owner of the kernel waiting.
 
 pub mod health;

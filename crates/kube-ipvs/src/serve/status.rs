@@ -26,8 +26,8 @@ use crate::{
     source::{Changes, kubernetes::Version},
 };
 
-/// What the daemon publishes of itself: the sources and the owner of the kernel write it down, and whoever asks over
-/// HTTP reads it. No lock is held for longer than it takes to copy a few numbers.
+/// What the daemon publishes of itself. The sources and the owner of the kernel write it, and the HTTP server reads it
+/// for its clients. No lock is held for longer than it takes to copy a few numbers.
 #[derive(Debug)]
 pub struct Status {
     start: Instant,
@@ -48,7 +48,7 @@ pub struct Status {
     check_addresses: Mutex<Option<Vec<IpAddr>>>,
     /// The Services of which the kernel refused something.
     lacking: Mutex<BTreeSet<ServiceId>>,
-    /// Whether nobody is to be answered any more.
+    /// Whether the HTTP server is to let in no more clients.
     end: watch::Sender<bool>,
 }
 
@@ -199,7 +199,7 @@ impl Status {
         self.told.notify_one();
     }
 
-    /// Has whoever is being answered answered, and nobody let in any more.
+    /// Makes the HTTP server complete the answers that it has begun, and let in no more clients.
     pub fn finish(&self) {
         self.end.send_replace(true);
     }

@@ -7,8 +7,8 @@ use proxier::model::{ServiceId, Timestamp, VirtualServerKey};
 
 /// Adds up the counters of virtual servers by Service.
 ///
-/// A virtual server that is made anew counts from 0 again, and one that goes takes its counts with it. What a Service
-/// was told to have had never gets less for that.
+/// If a virtual server is created again, the kernel counts from 0 again. If one is removed, its counts go with it.
+/// The counters that kube-ipvs reports for a Service never decrease because of that.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     /// The counters as they were read last.
@@ -16,7 +16,7 @@ pub(super) struct Traffic {
     services: BTreeMap<ServiceId, Stats>,
 }
 
-/// What is told.
+/// The counters that the metrics report.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct OfServices {
     /// The oldest Services, by name.
@@ -93,7 +93,7 @@ mod tests {
         ServiceId::new("default", name)
     }
 
-    /// Below port 100 they are of `a`, below 200 of `b`, and above somebody else's.
+    /// Virtual servers below port 100 are of `a`, below 200 of `b`, and the others are another program's.
     fn owner(key: &VirtualServerKey) -> Option<ServiceId> {
         ["a", "b"].get(usize::from(key.port.get() / 100)).map(|name| service(name))
     }
@@ -112,7 +112,7 @@ mod tests {
         // A list can lack one.
         check(&[(2, stats(5, 50))], (8, 80));
         check(&[(1, stats(4, 40)), (2, stats(5, 50))], (9, 90));
-        // One was made anew.
+        // One was created again.
         check(&[(1, stats(2, 90)), (2, stats(5, 50))], (11, 180));
     }
 

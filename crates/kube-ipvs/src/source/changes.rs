@@ -8,7 +8,7 @@ use proxier::{
 
 use crate::announce::Announcement;
 
-/// What is different since the last time that somebody looked.
+/// The differences since the source last delivered changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// What is different in the world now.
@@ -103,7 +103,7 @@ pub enum Note {
         /// Their kinds, each once.
         kinds: Vec<Box<str>>,
     },
-    /// A Service has no ClusterIP and is not headless: without an API server nobody gives it one (worth an info).
+    /// A Service has no ClusterIP and is not headless: only an API server would give it one (worth an info).
     NoClusterIp {
         /// The file.
         path: Arc<str>,

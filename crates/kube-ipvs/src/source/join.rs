@@ -19,7 +19,7 @@ enum Object {
 }
 
 impl Changes {
-    /// Joins what came later, of which nobody has taken in anything yet.
+    /// Joins what came later. The owner thread has taken in nothing of that yet.
     pub fn join(&mut self, later: Self) {
         self.events.extend(later.events);
         self.uids.extend(later.uids);

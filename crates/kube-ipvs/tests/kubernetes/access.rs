@@ -152,7 +152,7 @@ fn an_exec_plugin_that_is_not_there_is_named() -> Result<()> {
     Ok(())
 }
 
-/// It is waited for no longer than for the API server, and what it holds up is said with its name.
+/// kube-ipvs waits for the plugin no longer than for the API server, and its error names the plugin.
 #[test]
 fn an_exec_plugin_that_hangs_is_named() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -36,7 +36,7 @@ fn the_first_delivery_is_everything() -> Result<()> {
         let what = (&world.services["default/web"], world.slices["default/web-1"].as_str());
         assert_eq!(what, (&vec!["10.96.0.7".to_owned()], "default/web: 10.244.1.2"), "{streaming:?}");
         assert_eq!(world.ranges["kubernetes"], ["10.96.0.0/12"]);
-        // Other Nodes are of no interest as long as nobody has an address from outside.
+        // Other Nodes are of no interest as long as no Service has an address from outside.
         assert_eq!(world.nodes.into_iter().collect::<Vec<_>>(), ["node-1"]);
         assert!(world.complete);
     }
@@ -101,7 +101,7 @@ fn changes_are_followed() -> Result<()> {
     Ok(())
 }
 
-/// What vanished while nobody watched is gone, and no more than that.
+/// If an object vanished while kube-ipvs did not watch, it is gone, and no other object is.
 #[test]
 fn a_new_list_tells_what_has_vanished() -> Result<()> {
     for streaming in ALL_AGES {

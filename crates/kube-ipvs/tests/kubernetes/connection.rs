@@ -102,7 +102,7 @@ fn the_server_is_known_by_its_authority() -> Result<()> {
     Ok(())
 }
 
-/// The kubelet replaces a client's certificate before it expires: what comes then is said by the new one.
+/// The kubelet replaces a client's certificate before it expires. kube-ipvs uses the new one for later connections.
 #[test]
 fn a_certificate_that_is_replaced_is_read_again() -> Result<()> {
     let mut api = ApiServer::start()?;

@@ -91,7 +91,7 @@ fn a_node_name_that_no_node_has_is_said_once() -> Result<()> {
     Ok(())
 }
 
-/// Where it is found is told, so that no Service takes its address.
+/// kube-ipvs delivers where it found the API server, so that no Service takes that address.
 #[test]
 fn the_addresses_of_the_api_server_are_delivered() -> Result<()> {
     let api = ApiServer::start()?;

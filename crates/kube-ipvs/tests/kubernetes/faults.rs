@@ -195,7 +195,7 @@ fn streaming_lists_are_tried_again_after_one_stalled() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&service(1))?;
     api.fault(&[Fault::Stalled; 4]);
-    // Whoever is told nothing for so long asks in the older way. Too early is as good.
+    // If kube-ipvs receives nothing for so long, it asks in the older way. Too early does no harm here.
     let silence = Duration::from_millis(50);
     let follower = follow(&api, Limits { silence, ..LIMITS });
     follower.eventually(|world| world.services.len() == 1)?;

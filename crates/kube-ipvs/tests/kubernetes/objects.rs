@@ -64,7 +64,7 @@ fn what_was_good_before_stays_in_force() -> Result<()> {
     follower.eventually(|world| world.services.keys().eq(["default/other"]))
 }
 
-/// An API server takes what no node can serve: that part is left out, which is said, and all else is served.
+/// The API server accepts what no node can serve. kube-ipvs leaves that part out, reports it, and serves all else.
 #[test]
 fn a_part_that_cannot_be_had_costs_no_more_than_itself() -> Result<()> {
     let api = ApiServer::start()?;

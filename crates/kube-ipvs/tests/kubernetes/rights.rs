@@ -83,7 +83,8 @@ fn a_refusal_counts_when_it_stands() -> Result<()> {
     Ok(())
 }
 
-/// The addresses of other Nodes are asked for when somebody needs them, and known before he gets his own.
+/// kube-ipvs asks for the addresses of other Nodes when a Service needs them. It knows them before it delivers that
+/// Service.
 #[test]
 fn nodes_are_listed_for_external_addresses() -> Result<()> {
     let api = ApiServer::start()?;

@@ -197,7 +197,7 @@ fn an_event_that_is_refused_stops_no_other() -> Result<()> {
     Ok(())
 }
 
-/// Everybody who is let in may ask for it (`system:public-info-viewer`).
+/// Every client that the API server lets in may ask for it (`system:public-info-viewer`).
 #[test]
 fn the_version_is_told() -> Result<()> {
     let api = ApiServer::start()?;

@@ -107,7 +107,7 @@ impl<'a> Front<'a> {
         Ok(self.config.send(Arc::new(config(authority, None)?))?)
     }
 
-    /// From now on it knows these, and new connections from nobody else.
+    /// From now on it knows these, and accepts new connections from no other client.
     pub(crate) fn know(&self, clients: &[&Authority]) -> Result<()> {
         Ok(self.config.send(Arc::new(config(self.authority, Some(clients))?))?)
     }

@@ -1,4 +1,4 @@
-//! Callers that say nothing keep nobody out.
+//! Callers that say nothing do not keep others out.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -41,7 +41,7 @@ fn is_sent_away(caller: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Who has asked is answered although the daemon is to end, and nobody else is let in.
+/// If a client has asked, the daemon answers it before it ends. It lets no other client in.
 #[test]
 fn at_the_end_an_answer_is_given_to_the_end() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
@@ -93,7 +93,7 @@ fn who_does_not_read_is_sent_away_in_the_end() -> Result<()> {
         ensure!(!has_connection(at, from)?, "{from} is still being answered");
         Ok(())
     })?;
-    // It has what was on the way. Then it is told that it was sent away.
+    // It has what was on the way. Then it learns that the daemon has disconnected it.
     let mut answer = Vec::new();
     let _ = caller.read_to_end(&mut answer);
     ensure!((1..8 << 20).contains(&answer.len()), "{} bytes", answer.len());

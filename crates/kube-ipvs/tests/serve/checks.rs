@@ -126,7 +126,8 @@ fn a_proxy_that_is_not_healthy_is_not_to_be_chosen() -> Result<()> {
     })
 }
 
-/// What is wrong with one Service is said of that one alone: the node goes on taking traffic for all others.
+/// If something is wrong with one Service, the node reports only that one as unhealthy. It goes on taking traffic for
+/// all others.
 #[test]
 fn a_service_that_the_kernel_refuses_takes_no_other_with_it() -> Result<()> {
     let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;

@@ -34,7 +34,7 @@ use proxier::{
 /// So long that it is over in no test.
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// Nobody is given up for taking long, unless a test is about that.
+/// The daemon gives up on no caller and no owner for taking long, unless a test is about that.
 pub(crate) const UNHURRIED: Limits = Limits { caller: HOUR, owner: HOUR };
 
 /// It only ends a hang.
@@ -148,7 +148,7 @@ impl Daemon {
         })
     }
 
-    /// Something changes, and nobody takes it in yet.
+    /// Something changes, and the owner does not take it in yet.
     pub(crate) fn queue(&mut self, changes: Changes) {
         self.status.queued(&changes);
         self.taken.add(&changes);
@@ -197,7 +197,7 @@ impl Daemon {
         client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
     }
 
-    /// Waits until somebody wants to have something measured.
+    /// Waits until a client wants to have something measured.
     pub(crate) fn asked(&mut self) -> Result<Ask> {
         loop {
             if let Call::Measure(ask) = self.calls.recv_timeout(soon())? {
@@ -238,7 +238,7 @@ pub(crate) fn await_listener(at: SocketAddr) -> Result<()> {
     })
 }
 
-/// Fails unless nobody listens there, soon.
+/// Fails unless the port refuses connections soon.
 pub(crate) fn await_nobody(at: SocketAddr) -> Result<()> {
     scenarios::eventually(|| {
         let refused = TcpStream::connect(at).err().map(|error| error.kind());

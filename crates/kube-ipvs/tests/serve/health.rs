@@ -29,7 +29,7 @@ const SHORT: &str = "--ipvs-sync-period=100ms";
 /// Longer than twice that: by then all shows that is late.
 const LATE: Duration = Duration::from_millis(300);
 
-/// What is said at a path: the status, and of the JSON what does not change with time.
+/// What the daemon answers at a path: the status, and of the JSON what does not change with time.
 fn ask(daemon: &Daemon, path: &str) -> Result<(u16, Value)> {
     let answer = get(daemon.health, path, "")?;
     assert_eq!(answer.header("content-type"), Some("application/json"));
@@ -208,7 +208,7 @@ fn an_owner_that_takes_nothing_in_shows_too() -> Result<()> {
     Ok(())
 }
 
-/// Somebody else has the port: that is the end, or it is tried until it is free.
+/// If another program has the port, the daemon ends, or it retries until the port is free.
 #[test]
 fn a_port_that_somebody_else_has() -> Result<()> {
     let (at, other) = (free()?, free()?);

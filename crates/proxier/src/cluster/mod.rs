@@ -1,8 +1,8 @@
 //! Everything that is known of the world, indexed, and which Services a change of it touches.
 //!
-//! Services are coupled in one place only: the *claims*. A claim is something that one Service port alone
-//! can have, such as `TCP 10.96.0.10:53` or a node port. When a Service gains or loses a claim, the others
-//! that ask for it are marked changed too, and nobody else is.
+//! Services are coupled in one place only: the *claims*. A claim is something that one Service port alone can have,
+//! such as `TCP 10.96.0.10:53` or a node port. When a Service gains or loses a claim, the cluster also marks the other
+//! Services that ask for it as changed, and no others.
 
 mod claims;
 mod endpoints;

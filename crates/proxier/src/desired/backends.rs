@@ -99,8 +99,8 @@ enum Preference<'a> {
     Zone(&'a str),
 }
 
-/// The hints count only if each ready endpoint has some, and one of them is for this node or its zone: otherwise
-/// they are out of date, or there would be nobody left (KEP-2433, KEP-3015).
+/// The hints apply only if each ready endpoint has some, and one of them is for this node or its zone. Otherwise the
+/// hints are out of date, or they would leave no endpoint (KEP-2433, KEP-3015).
 fn preference<'a>(cluster: &'a Cluster, endpoints: &BTreeMap<EndpointAddress, &Endpoint>) -> Preference<'a> {
     let ready =
         || endpoints.values().filter(|endpoint| endpoint.conditions.ready).map(|endpoint| &endpoint.hints);

@@ -77,7 +77,7 @@ pub enum Shared {
     Vip(IpAddr),
     /// Where a load balancer asks for a Service's health, on a VIP of its own.
     HealthCheck(VirtualServerKey),
-    /// An endpoint that may reach itself through a Service: on this node, or nobody says where.
+    /// An endpoint that may reach itself through a Service: it is on this node, or its node is unknown.
     Hairpin(Protocol, EndpointAddress),
 }
 

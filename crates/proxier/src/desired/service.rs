@@ -96,8 +96,8 @@ fn add_port(
                 server.shortened =
                     frontends.iter().filter(|other| shortens(other)).map(|other| other.key).collect();
             }
-            // Where nobody serves, the address itself refuses: a reset from behind the short cut would not look like
-            // its own.
+            // If no endpoint serves, the address itself rejects the connection: a reset from behind the short cut would
+            // not look like its own.
             Some(target) if shortens(frontend) && any_serves(&backends.cluster) => {
                 server.short_cut = Some(EndpointAddress { address: target.address, port: target.port });
             }
@@ -110,7 +110,7 @@ fn add_port(
         desired.shared.extend(health_check(service, frontend).map(Shared::HealthCheck));
     }
     if !frontends.is_empty() {
-        // Of an endpoint without a node nobody says where it is: it may be here.
+        // If an endpoint names no node, its place is unknown: it may be on this node.
         let unplaced =
             endpoints.iter().filter(|(_, endpoint)| endpoint.node.is_none()).map(|(address, _)| address);
         let unplaced = unplaced.filter(|address| backends.cluster.contains_key(address));
@@ -178,8 +178,9 @@ fn virtual_server(
     }
 }
 
-/// Who may reach a load-balancer IP; nothing where everybody may. Kubernetes applies the ranges by family. A process
-/// of this node takes the IP itself for its source, and so that has to be allowed where this node is.
+/// The sources that may reach a load-balancer IP. The set is empty if every source may. Kubernetes applies the ranges
+/// by family. A process of this node takes the IP itself for its source, and so that has to be allowed where this node
+/// is.
 fn allowed(cluster: &Cluster, service: &Service, address: IpAddr) -> BTreeSet<IpNet> {
     let family = Family::of(address);
     let mut ranges: Vec<IpNet> =

@@ -33,7 +33,7 @@ pub enum Skipped {
         /// Whether its address is this node's own: every node has another one.
         is_of_node: bool,
     },
-    /// Somebody else than kube-ipvs made a virtual server there.
+    /// A program other than kube-ipvs made a virtual server there.
     Foreign {
         /// Who asks.
         port: ServicePortId,
@@ -259,7 +259,7 @@ impl fmt::Display for Skipped {
             Self::Scheduler { port, missing, instead } => write!(
                 f,
                 "Service {port} is scheduled by {instead}: the kernel has no scheduler {missing}; load the module \
-                 ip_vs_{missing} and start kube-ipvs anew"
+                 ip_vs_{missing} and restart kube-ipvs"
             ),
             Self::Weights { port, scheduler } => write!(
                 f,

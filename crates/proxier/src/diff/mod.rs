@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Differ<'a> {
     pub(crate) config: &'a Config,
     pub(crate) known: &'a State,
-    /// Virtual servers that somebody else made. None of them is wanted.
+    /// Virtual servers that another program made. None of them is wanted.
     pub(crate) foreign: &'a BTreeSet<VirtualServerKey>,
     pub(crate) drains: &'a mut Drains,
     pub(crate) now: Duration,
@@ -57,7 +57,7 @@ impl Differ<'_> {
             (None, Some(_)) if self.config.excludes(key.address) => return,
             (None, Some(_)) => {
                 self.changes.push(Change::RemoveServer(key));
-                // Some may still go by a short cut that was undone when nobody served.
+                // Some flows may still use a short cut that the engine removed when no endpoint served.
                 if key.protocol == Protocol::Udp && !self.known.short_cuts.contains_key(&key) {
                     self.forget_flows(key, None);
                 }
@@ -213,8 +213,9 @@ impl Differ<'_> {
             (None, Some(known)) => self.element(Element::ShortCut(key, known), false, true),
             (None, None) => {}
         }
-        // Flows are forgotten with their endpoints where it leads to an endpoint of this very server, and where it is
-        // undone only because nobody serves: those that drain, or come back, keep theirs.
+        // If the short cut leads to an endpoint of this very server, the engine forgets its flows together with that
+        // endpoint. The same holds if the engine removes it only because no endpoint serves. Endpoints that drain, or
+        // come back, keep their flows.
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
         let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
         let nobody_serves = server.is_some_and(|server| server.sets.contains(KeySet::NoEndpoints));
@@ -268,7 +269,7 @@ impl Differ<'_> {
     }
 }
 
-/// In which order a node makes the real servers of a virtual server: as good as at random, and always the same.
+/// The order in which a node adds the real servers of a virtual server: practically random, and always the same.
 ///
 /// `rr` begins with the real server that was made last. Where all nodes made them in one order, the first connection of
 /// every node would go to the same endpoint.

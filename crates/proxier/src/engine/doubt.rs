@@ -13,7 +13,8 @@ use crate::{
     state::State,
 };
 
-/// How long anything waits for objects that cannot be read, but for what the kernel has of these Services.
+/// How long anything waits for objects that cannot be read. The state that the kernel has of these Services waits
+/// without limit.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether all Services and EndpointSlices that exist are known.
@@ -65,7 +66,8 @@ impl Doubt {
         self.is_over || self.completeness == Completeness::Whole
     }
 
-    /// What the kernel has of ours that may go if nobody wants it. `before` is what it was believed to have.
+    /// Our state in the kernel that the engine may remove if no Service wants it. `before` is the state that the engine
+    /// believed to be there.
     pub(super) fn leftovers(&self, state: &State, before: &State) -> Scope {
         let shared = state.shared().chain(before.shared());
         let unread = match &self.completeness {
@@ -75,7 +77,7 @@ impl Doubt {
         };
         let may_go = |key: &VirtualServerKey| match owner(state, key) {
             Some(owner) => !unread.contains(&owner),
-            // As of what kube-proxy made, nobody knows for whom it is.
+            // Our record names no Service for it, as for what kube-proxy made.
             None => self.is_over,
         };
         let (keys, kept): (HashSet<_>, HashSet<_>) = state.keys().partition(may_go);

@@ -17,7 +17,7 @@ impl Unforgotten {
         }
     }
 
-    /// Adds them to a plan again, but for those whose endpoint has come back: they are where they should be.
+    /// Adds them to a plan again, except flows whose endpoint has come back: these are where they should be.
     pub(super) fn plan(&mut self, known: &State, changes: &mut Vec<Change>) {
         if self.0.is_empty() {
             return;

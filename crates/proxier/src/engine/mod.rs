@@ -50,9 +50,9 @@ pub struct Engine {
     cluster: Cluster,
     /// What the kernel has of ours, as far as we know. `None` until it was read.
     known: Option<State>,
-    /// Virtual servers that somebody else made.
+    /// Virtual servers that another program made.
     foreign: BTreeSet<VirtualServerKey>,
-    /// Virtual servers that we recorded and could not make: if they exist, somebody else made them.
+    /// Virtual servers that we recorded and could not make. If they exist, another program made them.
     disowned: BTreeSet<VirtualServerKey>,
     footprints: Footprints,
     drains: Drains,
@@ -61,7 +61,7 @@ pub struct Engine {
     next_audit: Duration,
     /// What may exist and is not known.
     doubt: Doubt,
-    /// When the kernel is to be read because somebody else may have changed it.
+    /// When to read the kernel because another program may have changed it.
     verify: Option<Duration>,
 }
 
@@ -121,7 +121,8 @@ impl Engine {
         }
     }
 
-    /// Has the kernel read again at `due`, before the sync period is over: somebody else may have changed it.
+    /// Makes the engine read the kernel again at `due`, before the sync period is over: another program may have
+    /// changed it.
     pub fn verify_at(&mut self, due: Duration) {
         self.verify = Some(self.verify.map_or(due, |before| before.min(due)));
     }
@@ -136,10 +137,11 @@ impl Engine {
         self.known.as_ref().is_some_and(|known| known.bound_vips.contains(&address))
     }
 
-    /// Says whether all Services and endpoints that exist are known. Until they are, what the kernel has of ours and
-    /// nobody asked for stays where it may be for one of those. All are unless it is told otherwise.
+    /// Sets whether all Services and endpoints that exist are known. Until they are, the engine keeps state that no
+    /// known Service asks for, if it may belong to an unknown one. By default, all are known.
     ///
-    /// A day later only what our record names as theirs still does.
+    /// If some objects are unreadable, the engine keeps a day later only the state that our record names as theirs. As
+    /// long as there is no complete list, it removes nothing.
     pub fn set_complete(&mut self, completeness: Completeness) {
         if self.doubt.set(completeness) {
             self.next_audit = Duration::ZERO;
@@ -345,7 +347,7 @@ impl Engine {
                         {
                             unlisted.insert(*key);
                         }
-                        // Its key is somebody else's. What we recorded there is to be taken back at once.
+                        // Another program has this key. The engine takes its own record of it back at once.
                         (Cause::Exists, Change::AddServer { key, .. }) => {
                             self.disowned.insert(*key);
                             taken = true;
@@ -404,8 +406,8 @@ impl Engine {
     }
 }
 
-/// Takes out the virtual servers that somebody else made where we want ours, and what only they were wanted for: an
-/// address on which nothing of the Service is left may be another host's, and is not bound.
+/// Takes out the virtual servers that another program made where we want ours, and what only they were wanted for. If
+/// an address has nothing of the Service left, it may be another host's, so the engine does not bind it.
 fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>) {
     let clashes: BTreeMap<_, _> =
         desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();

@@ -210,7 +210,7 @@ fn a_restart_repairs_what_drifted_and_removes_only_what_is_ours() {
     turn(&mut engine, &mut kernel, 0, myapp());
     let gone = Event::ServiceApplied(service("gone", &["10.0.0.9"], &[(80, None)]));
     turn(&mut engine, &mut kernel, 1, [gone]);
-    // Somebody plays with ipvsadm and ip.
+    // An operator changes virtual servers and addresses with ipvsadm and ip.
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WRR);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
     kernel.state.virtual_servers.insert(key("TCP 10.9.9.9:80"), theirs);
@@ -381,7 +381,7 @@ fn an_object_that_cannot_be_read_holds_nothing_up_for_good() {
     turn(&mut restarted, &mut kernel, 24 * 3600 + 60, []);
     assert_eq!(kernel.state, State::default());
     assert!(restarted.is_settled());
-    // Of what may not even be listed nobody knows anything, however long that lasts.
+    // If objects cannot even be listed, the engine does not know which exist, however long that lasts.
     restarted.set_complete(Completeness::Unknown);
     turn(&mut restarted, &mut kernel, 48 * 3600, []);
     assert!(!restarted.is_settled());

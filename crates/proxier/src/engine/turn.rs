@@ -14,7 +14,8 @@ use crate::{
 /// What a turn did.
 #[derive(Debug, Default)]
 pub struct Turn {
-    /// What was to be done. Everything in it was done, but for `failures`.
+    /// The changes that the engine asked for. The kernel made all of them, except those in `failures` and those about a
+    /// virtual server that exists although a list left it out: the engine reads the kernel again for these.
     pub plan: Plan,
     /// What failed. It is tried again, later and later.
     pub failures: Vec<FailedChange>,

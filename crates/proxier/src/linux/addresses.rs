@@ -29,7 +29,7 @@ pub(super) struct Addresses {
     socket: Socket,
     /// The device's index, as `prepare` or `observe` saw it last; 0 where there was no device.
     index: u32,
-    /// Whether somebody set it up, such as NetworkManager.
+    /// Whether another program, such as NetworkManager, set the device up.
     is_up: bool,
 }
 
@@ -178,7 +178,7 @@ impl Addresses {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
             IpAddr::V6(_) => (AddressFamily::Inet6, 128),
         };
-        // Nobody else can have it: no duplicate address detection.
+        // No other host can have the address, so the kernel needs no duplicate address detection.
         message.header.flags = AddressHeaderFlags::Nodad;
         message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
         if address.is_ipv6() {

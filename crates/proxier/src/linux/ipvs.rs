@@ -89,8 +89,8 @@ pub(super) fn list(client: &mut Client, state: &mut State) -> Result<(), Error> 
     client.services()?.into_iter().try_for_each(|entry| add(client, state, entry))
 }
 
-/// The virtual servers that a list does not have, although the sets of nftables, what was believed before, or somebody
-/// else knows of them.
+/// The virtual servers that a list does not have, although another source names them: the nftables sets, what was
+/// believed before, or `known`.
 pub(super) fn passed_over<'a>(
     listed: &'a State,
     believed: &'a State,

@@ -126,8 +126,8 @@ impl LinuxKernel {
         std::mem::take(&mut self.meter)
     }
 
-    /// The counters of all virtual servers on addresses, somebody else's among them. One can be missing: lists of
-    /// IPVS are no snapshots.
+    /// The counters of all virtual servers on addresses, including those of other programs. One can be missing: lists
+    /// of IPVS are no snapshots.
     ///
     /// # Errors
     ///
@@ -149,8 +149,8 @@ impl LinuxKernel {
         outcome
     }
 
-    /// Removes what is ours and nothing else: the virtual servers and addresses that our record names, our
-    /// tables, and the device if nobody else has an address on it.
+    /// Removes what is ours and nothing else: the virtual servers and addresses that our record names, and our tables.
+    /// The device is removed too if no other program has an address on it.
     ///
     /// # Errors
     ///
@@ -199,8 +199,8 @@ impl LinuxKernel {
         self.nft.observe_sends(to(Netfilter));
     }
 
-    /// Reads the state as [`observe`](Kernel::observe) does, and writes nothing, not even to the record: for whoever
-    /// looks while another process owns the kernel.
+    /// Reads the state as [`observe`](Kernel::observe) does, and writes nothing, not even to the record. Use it to look
+    /// while another process owns the kernel.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl LinuxKernel {
         let record = self.record.as_ref().zip(self.record_trouble.as_ref()).map(|(record, error)| {
             format!(
                 "cannot keep the copy of the record of what is ours in {}: {error}. Services are served all the same; \
-                 but what is ours is not known any more if somebody empties nftables while kube-ipvs is not running",
+                 but kube-ipvs forgets what it owns if another program empties nftables while kube-ipvs is not running",
                 record.path().display()
             )
         });
@@ -253,7 +253,8 @@ impl LinuxKernel {
         let bound = self.timed(Subsystem::Addresses, Read, |kernel| kernel.addresses.observe());
         state.bound_vips = bound.map_err(unusable(DEVICE))?;
         if let Some(record::Owned { servers, vips, .. }) = &recorded {
-            // What it names and is not there was removed by somebody else: whoever makes it again has it.
+            // If the record names something that is not there, another program removed it. If a program makes it again,
+            // that program owns it.
             state.owned =
                 servers.iter().filter(|key| state.virtual_servers.contains_key(key)).copied().collect();
             state.owned_vips = vips.intersection(&state.bound_vips).copied().collect();
@@ -262,8 +263,8 @@ impl LinuxKernel {
         Ok((state, recorded))
     }
 
-    /// Takes back from the record what was removed, and what could not be made: it may be somebody else's. A line that
-    /// cannot be written is made good when the kernel is read, which has nothing there.
+    /// Takes back from the record what was removed, and what could not be made, which may be another program's. A line
+    /// that cannot be written is made good when the kernel is read, which has nothing there.
     fn confirm(&mut self, changes: &[(usize, &Change)], failures: &[Failure]) {
         let causes: BTreeMap<usize, Cause> =
             failures.iter().map(|failure| (failure.change, failure.cause)).collect();

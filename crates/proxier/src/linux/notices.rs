@@ -1,6 +1,6 @@
-//! What the kernel tells of our things that somebody else changed: nftables of our tables, rtnetlink of the addresses
-//! and the device, and of default routes. IPVS tells nothing: what somebody does to a virtual server shows when the
-//! kernel is read.
+//! The kernel's notices of changes that other programs made to our state. nftables reports changes of our tables.
+//! rtnetlink reports changes of the addresses, the device and default routes. IPVS sends no notices: kube-ipvs sees
+//! what another program does to a virtual server when it reads the kernel.
 
 #[cfg(test)]
 mod tests;
@@ -19,10 +19,10 @@ const NFTABLES: u32 = 7;
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR`, `RTNLGRP_IPV6_ROUTE`.
 const DEVICES: [u32; 5] = [1, 5, 7, 9, 11];
 
-/// What somebody else may have changed.
+/// What another program may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drift {
-    /// One of our tables, `kube-ipvs0` itself, or nobody knows: notices were lost.
+    /// One of our tables, or `kube-ipvs0` itself. If notices were lost, it is unknown what changed.
     Any,
     /// A default route, and so perhaps a gateway that our rules know.
     Gateways,

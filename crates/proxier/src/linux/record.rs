@@ -1,5 +1,5 @@
-//! A copy of the record of ownership, in a file: what is ours is known also after somebody emptied nftables while we
-//! were away.
+//! A copy of the record of ownership, in a file. With it, kube-ipvs knows what is ours even if another program emptied
+//! nftables while kube-ipvs was not running.
 //!
 //! Lines are appended: `+` before something is made, `-` after it was removed. A line that was cut off by a crash is
 //! passed over. The file is to be where it ends with the kernel's state, such as /run. Where it cannot be written,
@@ -55,9 +55,9 @@ impl Record {
         }
     }
 
-    /// Brings it to what the kernel has: takes back what somebody else removed, as whoever makes it again has it, and
-    /// adds what is recorded in nftables alone, as after a write that failed. Written afresh, once most of its lines
-    /// have been taken back.
+    /// Brings the record to what the kernel has. It takes back what another program removed: a program that makes it
+    /// again owns it. It adds what is recorded in nftables alone, as after a write that failed. The file is written
+    /// afresh once most of its lines have been taken back.
     pub(super) fn follow(&mut self, before: &Owned, state: &State) -> io::Result<()> {
         const LONG: usize = 1_000;
         let served = state.elements.iter().filter(|(_, entry)| entry.sets.contains(KeySet::Served));
@@ -255,7 +255,8 @@ mod tests {
         fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// What could not be written is written when the kernel is read, and what somebody else removed is taken back.
+    /// When the kernel is read, the record writes what could not be written before, and takes back what another program
+    /// removed.
     #[test]
     fn it_follows_what_the_kernel_has() {
         let directory = directory("follow");

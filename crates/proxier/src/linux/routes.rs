@@ -1,5 +1,5 @@
-//! Where the default routes lead. Read by ourselves: a route of somebody else's can have attributes that the library
-//! does not understand, and that would cost the whole list.
+//! Where the default routes lead. kube-ipvs parses routes itself, because another program's route can have attributes
+//! that the library does not understand. Such a route would cost the whole list.
 
 use std::{collections::BTreeSet, convert::Infallible, net::IpAddr};
 

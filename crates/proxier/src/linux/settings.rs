@@ -9,13 +9,14 @@ pub struct Settings {
     pub masquerade_bit: u8,
     /// Whether all traffic to ClusterIPs is masqueraded.
     pub masquerade_all: bool,
-    /// How a packet from a pod is told from others.
+    /// How kube-ipvs tells packets of pods from others.
     pub local_detector: LocalDetector,
     /// Whether packets that conntrack takes for no part of any connection may pass.
     pub tcp_be_liberal: bool,
     /// Whether VIPs answer pings.
     pub vip_ping: bool,
-    /// Whether addresses of a ServiceCIDR are refused that nobody has and only a default route leads to.
+    /// Whether kube-ipvs rejects connections to unallocated addresses of a ServiceCIDR to which only a default route
+    /// leads.
     pub refuse_unallocated: bool,
     /// Whether what [`Config::localhost_node_ports`](crate::Config::localhost_node_ports) needs is set.
     pub localhost_node_ports: bool,
@@ -25,14 +26,15 @@ pub struct Settings {
     pub scoped_arp: bool,
     /// How long IPVS remembers an idle connection.
     pub timeouts: Timeouts,
-    /// A file for a copy of the record of what is ours, one for each network namespace, where it ends with the
-    /// kernel's state, such as in /run. Without it nobody knows what is ours after somebody emptied nftables.
+    /// A file for a copy of the record of what is ours, one for each network namespace, where it ends with the kernel's
+    /// state, such as in /run. Without it, kube-ipvs does not know what is ours after another program emptied nftables.
     pub record: Option<PathBuf>,
-    /// Whether what kube-proxy's ipvs mode made is ours, and how that is told. `None`: it is somebody else's.
+    /// Whether what kube-proxy's ipvs mode made is ours, and how kube-ipvs recognizes it. `None`: it is another
+    /// program's.
     pub take_over: Option<TakeOver>,
 }
 
-/// How a packet from a pod is told from others (kube-proxy's `detectLocal`).
+/// How kube-ipvs tells packets of pods from others (kube-proxy's `detectLocal`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalDetector {
     /// By its source: [`Config::pod_sources`](crate::Config::pod_sources). Where there are none, traffic to ClusterIPs

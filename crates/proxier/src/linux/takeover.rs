@@ -12,7 +12,8 @@ use crate::{
     takeover::{self, ClearedOut, Holds, Inheritance, Leftovers, Predecessor, TakeOver},
 };
 
-/// How often chains are read again that somebody changes while we remove them: the kubelet writes rules too.
+/// How many times kube-ipvs tries to remove chains that another program changes meanwhile. The kubelet writes rules
+/// too.
 const ATTEMPTS: usize = 3;
 
 /// What was removed so far of kube-proxy's leftovers.
@@ -23,8 +24,9 @@ pub(super) struct Cleared {
 }
 
 impl LinuxKernel {
-    /// Takes in what kube-proxy made, the first time that the kernel is read. It is ours from then on; its sets,
-    /// which say so, go when everything is in our own record, so that whoever is killed in between finds them again.
+    /// Takes in what kube-proxy made, the first time that the kernel is read. It is ours from then on. kube-proxy's
+    /// sets, which say so, go when everything is in our own record. So if kube-ipvs is killed in between, it finds the
+    /// sets again.
     pub(super) fn inherit(&mut self, state: &mut State) -> Result<(), Unusable> {
         let Some(take_over) = self.settings.take_over.clone() else { return Ok(()) };
         if self.inheritance.is_none() {
@@ -33,7 +35,7 @@ impl LinuxKernel {
             self.inheritance = Some(inheritance);
         }
         if let Some(Inheritance { servers, vips }) = &mut self.inheritance {
-            // What is gone is nobody's: whoever makes it anew has it.
+            // What is gone has no owner: a program that makes it again owns it.
             servers.retain(|key| state.virtual_servers.contains_key(key));
             vips.retain(|address| state.bound_vips.contains(address));
             state.owned.extend(servers.iter().copied());
@@ -62,7 +64,7 @@ impl LinuxKernel {
     ///
     /// None: some sets are still in use, and it is to be called again soon, as nf_tables lets go of what a rule held
     /// some time after the rule is gone. Nothing is waited for here: services come first. Unless `is_patient`, such
-    /// sets count as somebody else's.
+    /// sets count as another program's.
     ///
     /// # Errors
     ///

@@ -55,7 +55,7 @@ pub struct Hints {
 /// An endpoint's `conditions`. The API's nulls are resolved: `ready` and `serving` unknown count as true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conditions {
-    /// May take new connections. Never set on a terminating endpoint, but for `publishNotReadyAddresses`.
+    /// May take new connections. Never set on a terminating endpoint, except with `publishNotReadyAddresses`.
     pub ready: bool,
     /// Answers, whether or not it is terminating.
     pub serving: bool,

@@ -1,8 +1,8 @@
 //! What the world says: Services, EndpointSlices and Nodes, slim and already valid.
 //!
-//! These are not the Kubernetes API types. They hold what a proxy acts on and nothing else, and a value
-//! that exists is valid: a port is never 0, an address is an address. Turning API objects or files into
-//! them, and refusing the bad ones, is the business of whoever feeds the [`Engine`](crate::Engine).
+//! These are not the Kubernetes API types. They hold what a proxy acts on and nothing else, and a value that exists is
+//! valid: a port is never 0, an address is an address. The program that feeds the [`Engine`](crate::Engine) turns API
+//! objects or files into them, and rejects the invalid ones.
 
 mod address;
 mod choices;

@@ -25,9 +25,9 @@ pub struct Service {
     pub affinity: Affinity,
     /// `spec.externalIPs`.
     pub external_ips: Vec<IpAddr>,
-    /// `status.loadBalancer.ingress[].ip`, but for those of `ipMode: Proxy`, which the load balancer serves itself.
+    /// `status.loadBalancer.ingress[].ip`, except those of `ipMode: Proxy`, which the load balancer serves itself.
     pub load_balancer_ips: Vec<IpAddr>,
-    /// `spec.loadBalancerSourceRanges`: who may reach the load-balancer IPs. Empty: everybody.
+    /// `spec.loadBalancerSourceRanges`: the sources that may reach the load-balancer IPs. Empty: all sources.
     pub source_ranges: Vec<IpNet>,
     /// `spec.healthCheckNodePort`: where a load balancer asks a node over HTTP whether it has endpoints of its own.
     pub health_check_port: Option<PortNumber>,
@@ -155,7 +155,7 @@ pub enum TrafficPolicy {
 /// `spec.sessionAffinity`: whether one client stays on one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Affinity {
-    /// `None`: every connection is scheduled anew.
+    /// `None`: IPVS schedules every connection independently.
     #[default]
     None,
     /// `ClientIP`: an address stays on its endpoint until it has been silent for so many seconds.

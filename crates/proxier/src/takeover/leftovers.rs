@@ -195,8 +195,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether a chain drops what none of its rules accepts: by its policy, by a rule that every packet reaches, or
-    /// by its last rule, whose condition nobody here understands.
+    /// Whether a chain drops what none of its rules accepts: by its policy, by a rule that every packet reaches, or by
+    /// its last rule. kube-ipvs does not understand the condition of that last rule.
     fn drops(&self, base: &Chain) -> bool {
         if self.ends_in_refusal(base, &mut BTreeSet::new()) {
             return true;

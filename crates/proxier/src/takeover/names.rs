@@ -145,17 +145,17 @@ pub(crate) fn sets_to_destroy(existing: &[String], health_checks: &[Family]) -> 
     sets().map(|(name, _)| name).filter(|name| existing.contains(name) && !stays(name)).collect()
 }
 
-/// Those of kube-proxy's sets that are emptied, in order, where rules that nobody here can remove still look things
-/// up in them: rules that refuse what such a set does not have would soon be wrong. Ports for health checks are only
-/// ever accepted.
+/// Those of kube-proxy's sets that are emptied, in order, if rules that kube-ipvs cannot remove still look things up in
+/// them. Rules that refuse what such a set does not have would soon be wrong. Ports for health checks are only ever
+/// accepted.
 pub(crate) fn sets_to_empty(busy: &[String]) -> Vec<String> {
     sets_to_destroy(busy, &Family::ALL)
 }
 
-/// What removes kube-proxy's rules from legacy iptables, and then the sets, as a script for a shell. The kernel
-/// offers no netlink for these tables, so that nobody here knows what is in them: what others may use stays, which is
-/// `KUBE-MARK-MASQ` and, but for one rule, `KUBE-POSTROUTING`; and what lets services through where others drop comes
-/// last, to be left out there.
+/// What removes kube-proxy's rules from legacy iptables, and then the sets, as a script for a shell. The kernel offers
+/// no netlink for these tables, so kube-ipvs does not know what is in them. What others may use stays: `KUBE-MARK-MASQ`
+/// and, except for one rule, `KUBE-POSTROUTING`. What lets services through where others drop comes last, to be left
+/// out there.
 pub(crate) fn legacy_commands(sets: &[String]) -> Vec<String> {
     let mut lines = Vec::new();
     for is_last in [false, true] {

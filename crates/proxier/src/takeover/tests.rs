@@ -69,7 +69,7 @@ fn with(changes: &str) -> Vec<Chain> {
     all
 }
 
-/// What goes is not listed, but for the number: what stays matters.
+/// Lists what stays, because that matters, and only counts what goes.
 fn check(chains: &[Chain], has_sets: bool, expected: Expect) {
     let leftovers = Leftovers::among(chains, has_sets);
     let mut text = String::new();
@@ -152,8 +152,8 @@ fn where_the_policy_drops_what_lets_services_through_stays() {
             filter KUBE-KUBELET-CANARY: 0 of 0 rules go
             filter INPUT: 2 of 3 rules go
             filter FORWARD: 1 of 2 rules go
-            kube-proxy's chain KUBE-FORWARD stays (IPv4): FORWARD drops what no rule accepts, and this chain is what lets services through. Nobody keeps it up: docs/migrating-from-kube-proxy.md says how to do without it
-            kube-proxy's chain KUBE-NODE-PORT stays (IPv4): INPUT drops what no rule accepts, and this chain is what lets services through. Nobody keeps it up: docs/migrating-from-kube-proxy.md says how to do without it
+            kube-proxy's chain KUBE-FORWARD stays (IPv4): FORWARD drops what no rule accepts, and this chain is what lets services through. kube-ipvs does not update it: docs/migrating-from-kube-proxy.md says how to do without it
+            kube-proxy's chain KUBE-NODE-PORT stays (IPv4): INPUT drops what no rule accepts, and this chain is what lets services through. kube-ipvs does not update it: docs/migrating-from-kube-proxy.md says how to do without it
         "#]],
     );
 }
@@ -173,11 +173,11 @@ fn a_last_rule_that_drops_is_as_good_as_a_policy() {
     for (rules, stays) in [
         ("drop", true),
         (">ufw-after", true),
-        // What it is about, nobody here knows.
+        // kube-ipvs does not know what the condition is about.
         ("?drop", true),
         ("?>by-interface", true),
         ("?drop >KUBE-PROXY-FIREWALL", true),
-        // Somebody else has thought of what comes after it.
+        // The author of the rules has considered what comes after the drop.
         ("?drop ?other", false),
         ("?>by-interface other", false),
         (">loop", false),
@@ -227,8 +227,8 @@ fn a_chain_that_others_jump_to_stays_with_what_it_needs() {
             filter KUBE-KUBELET-CANARY: 0 of 0 rules go
             nat CNI-HOSTPORT-SNAT: 0 of 1 rules go
             nat LOCAL: 0 of 1 rules go
-            kube-proxy's chain KUBE-LOAD-BALANCER in nat stays (IPv4): the chain LOCAL, which is somebody else's, jumps to it
-            kube-proxy's chain KUBE-MARK-MASQ in nat stays (IPv4): the chain CNI-HOSTPORT-SNAT, which is somebody else's, jumps to it
+            kube-proxy's chain KUBE-LOAD-BALANCER in nat stays (IPv4): the chain LOCAL, which kube-ipvs does not remove, jumps to it
+            kube-proxy's chain KUBE-MARK-MASQ in nat stays (IPv4): the chain CNI-HOSTPORT-SNAT, which kube-ipvs does not remove, jumps to it
         "#]],
     );
 }
@@ -298,7 +298,7 @@ fn chains_of_the_iptables_mode_are_left_alone() {
     assert_eq!((leftovers.rules, leftovers.chains), (vec![], vec![]));
 }
 
-/// Rules that nobody here sees are legacy iptables'; those that stay in nftables are seen.
+/// Rules that kube-ipvs does not see are legacy iptables'. It sees those that stay in nftables.
 #[test]
 fn sets_in_use_say_by_whom() {
     let busy = || ["KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"].map(str::to_owned).to_vec();
@@ -306,7 +306,7 @@ fn sets_in_use_say_by_whom() {
     let kept = seen.sets_in_use(busy());
     let in_use = Kept::InUse { sets: vec!["KUBE-CLUSTER-IP".into()] };
     assert_eq!(kept, [in_use, Kept::Legacy { sets: vec!["KUBE-6-CLUSTER-IP".into()] }]);
-    // The set of health checks stays with its chain, and is nobody else's excuse.
+    // The set of health checks stays with its chain, and is no reason for other sets to stay.
     let drops = Leftovers::among(&with("filter INPUT input!: >KUBE-NODE-PORT"), true);
     assert_eq!(drops.sets_in_use(busy()), [Kept::Legacy { sets: busy() }]);
     assert_eq!(drops.sets_in_use(Vec::new()), []);
@@ -324,7 +324,7 @@ fn names_of_both_families() {
     }
 }
 
-/// Rules that nobody here can remove must not refuse in between what they let through before.
+/// Rules that kube-ipvs cannot remove must not block in between what they let through before.
 #[test]
 fn sets_go_in_an_order_that_refuses_nothing() {
     let existing = [

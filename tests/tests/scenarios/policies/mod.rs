@@ -123,7 +123,7 @@ fn owners(cluster: &Cluster) -> Result<Owners> {
     names.iter().map(addresses).collect()
 }
 
-/// Asks four times: each time somebody who may answer does, and sees the address that he is to see.
+/// Asks four times. Each time a pod that may answer does, and sees the expected source address.
 fn answered(
     cluster: &Cluster,
     owners: &Owners,
@@ -185,7 +185,8 @@ fn drops(cluster: &Cluster) -> Result<BTreeMap<(&'static str, &'static str), u64
     all.map(|(node, reason)| Ok(((node, reason), cluster.at(node)?.nft_packets(reason)?))).collect()
 }
 
-/// All first packets are sent, and the counters say that each was dropped for the right reason: nobody waits one out.
+/// Sends all first packets. The counters say that each was dropped for the right reason, so the test waits for no
+/// time-out.
 fn dropped(cluster: &Cluster, state: State, cases: &[Case]) -> Result<()> {
     let before = drops(cluster)?;
     let mut expected = before.clone();
@@ -207,7 +208,7 @@ fn dropped(cluster: &Cluster, state: State, cases: &[Case]) -> Result<()> {
     for (case, mut attempt) in attempts {
         match attempt.outcome()? {
             None => {}
-            // A process is told at once that its own datagram was dropped.
+            // The kernel tells a process at once that its own datagram was dropped.
             Some(Err(Failure::Refused)) if case.transport == Transport::Udp && case.is_at_home() => {}
             Some(outcome) => bail!("{case:?} should be dropped: {outcome:?}"),
         }

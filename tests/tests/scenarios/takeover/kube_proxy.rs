@@ -94,7 +94,7 @@ const SERVERS: [&str; 18] = [
     "-a -t 192.168.128.3:30081 -r 10.244.2.2:9090 -m -w 1",
     "-A -t 10.96.0.99:80 -s rr",
     "-a -t 10.96.0.99:80 -r 10.244.1.2:8080 -m -w 1",
-    // Nobody's Service: ended between making it and writing the sets.
+    // Of no Service: kube-proxy ended between making it and writing the sets.
     "-A -t 10.96.0.81:9 -s rr",
 ];
 

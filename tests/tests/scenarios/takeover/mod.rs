@@ -1,4 +1,5 @@
-//! A live node is taken over from kube-proxy's ipvs mode: nobody who uses it notices, and what kube-proxy left goes.
+//! kube-ipvs takes a live node over from kube-proxy's ipvs mode. No client notices, and kube-ipvs removes what
+//! kube-proxy left.
 
 mod kube_proxy;
 mod setup;
@@ -63,7 +64,7 @@ fn ensure_kubelets_are_there(rules: &str) -> Result<()> {
     Ok(())
 }
 
-/// Somebody else's rules, ipset and virtual server, which kube-proxy was told to leave alone.
+/// Rules, an ipset and a virtual server of another program, which kube-proxy was told to leave alone.
 fn add_others(node: &Namespace) -> Result<()> {
     sh(
         node,
@@ -264,7 +265,8 @@ fn killed_on_the_way_it_ends_the_same() -> TestResult {
     })
 }
 
-/// A kube-proxy that still runs is not fought: before, its leftovers stay; after, it is said that they are back.
+/// kube-ipvs does not fight a kube-proxy that still runs. Before the takeover kube-proxy's leftovers stay. After it,
+/// kube-ipvs logs that they are back.
 #[test]
 fn a_kube_proxy_that_runs_is_not_fought() -> TestResult {
     scenario(cluster(), |cluster| {
@@ -293,7 +295,8 @@ fn a_kube_proxy_that_runs_is_not_fought() -> TestResult {
     })
 }
 
-/// Turned off, kube-proxy's virtual servers are somebody else's, and nothing of its is touched.
+/// If the takeover is turned off, kube-proxy's virtual servers count as another program's. kube-ipvs touches nothing of
+/// kube-proxy's.
 #[test]
 fn it_can_be_turned_off() -> TestResult {
     scenario(cluster(), |cluster| {

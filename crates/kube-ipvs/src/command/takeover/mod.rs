@@ -1,4 +1,4 @@
-//! When kube-proxy's leftovers go, and what is said about it.
+//! When kube-ipvs removes kube-proxy's leftovers, and what it reports about that.
 
 mod listeners;
 
@@ -17,7 +17,7 @@ type Announce<'a> = dyn FnMut(&'static str, String) + 'a;
 
 /// How long to wait at least from one look at kube-proxy to the next.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How long a node may take until all that is wanted is there, before it is said what is waited for.
+/// How long a node may take until all that is wanted is there. After that, kube-ipvs reports what it waits for.
 const USUAL: Duration = Duration::from_secs(60);
 /// How long nf_tables may hold on to the sets of rules that are gone, and when to look again meanwhile.
 const LETS_GO: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ pub(super) struct Succession {
 enum Stage {
     /// What it left is there, if there is any.
     Waiting { has_warned: bool },
-    /// What it left is gone, but for what has to stay.
+    /// What it left is gone, except for what has to stay.
     Over { has_warned: bool },
     /// It was never here, or it is none of our business.
     Idle,
@@ -192,13 +192,13 @@ fn tell(done: &ClearedOut) {
     kept.iter().for_each(|kept| tracing::warn!("{kept}"));
 }
 
-/// Whether kube-proxy serves this node again, which is said once.
+/// Whether kube-proxy serves this node again. kube-ipvs reports that once.
 fn is_back(kernel: &mut LinuxKernel, has_warned: bool, announce: &mut Announce<'_>) -> bool {
     match kernel.is_kube_proxy_at_work() {
         Ok(is_back) => {
             if is_back && !has_warned {
                 let note = "kube-proxy's ipsets are back: it runs on this node beside kube-ipvs, and each undoes what the \
-                            other does. Stop one of them, and start kube-ipvs anew; its rules are left alone until then";
+                            other does. Stop one of them, and restart kube-ipvs; its rules are left alone until then";
                 tracing::error!("{note}");
                 announce("KubeProxyRunning", note.to_owned());
             }

@@ -57,7 +57,7 @@ fn an_update_may_wait_for_twice_the_sync_period() {
         ],
     );
     check(
-        "nobody takes it in",
+        "no sync takes it in",
         &[(0, Queued), (59, Is(true, true)), (60, Is(false, false)), (61, Taken), (61, Is(false, false))],
     );
     check(

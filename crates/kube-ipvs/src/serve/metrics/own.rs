@@ -21,7 +21,7 @@ use proxier::{
 /// Seconds.
 type Seconds = Counter<f64, AtomicU64>;
 
-/// Our own metrics, but for those of each Service.
+/// Our own metrics, except for those of each Service.
 #[derive(Debug)]
 pub(crate) struct Own {
     virtual_servers: Gauge,
@@ -83,7 +83,7 @@ impl Own {
         registry.register("netlink_seconds", "How long the kernel took", metrics.netlink.clone());
         registry.register(
             "drift_repaired",
-            "Changes that had been made before, and that somebody had undone",
+            "Changes that kube-ipvs made again because another program had undone them",
             metrics.drift_repaired.clone(),
         );
         registry.register(

@@ -13,7 +13,7 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
-/// Reads them from /proc whenever somebody asks.
+/// Reads them from /proc whenever a client asks for metrics.
 #[derive(Debug)]
 pub(crate) struct Process;
 

@@ -61,7 +61,7 @@ impl Services {
         services
     }
 
-    /// This is told from now on.
+    /// Sets what the metrics report from now on.
     pub(crate) fn set(&self, services: OfServices) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = services;
     }

@@ -127,7 +127,7 @@ impl Making {
         // Not one of the runtime's threads: it would wait for the plugin when it ends.
         thread::Builder::new().name("credentials".into()).spawn(move || {
             let _runtime = runtime.enter();
-            // Nobody may be left to hear it.
+            // The receiver may be gone.
             let _ = done.send(connect(&access, &limits, &resolver));
         })?;
         Ok(Self { content, start: Instant::now(), http })

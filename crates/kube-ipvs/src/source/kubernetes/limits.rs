@@ -3,8 +3,9 @@ use std::time::Duration;
 /// How long things may take. The defaults are for the field; tests are in more of a hurry.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long a watch lasts before it is made anew; up to a quarter more, so that the nodes of a cluster do not all
-    /// do it at once. A connection that died behind a proxy that keeps it open is noticed then, and not before.
+    /// How long a watch lasts before kube-ipvs starts a new one. Up to a quarter is added, so that the nodes of a
+    /// cluster do not all do it at once. If a connection died behind a proxy that keeps it open, kube-ipvs notices that
+    /// then, and not before.
     pub watch: Duration,
     /// By how much a watch may outlast what was asked for before its connection counts as dead.
     pub overtime: Duration,
@@ -22,7 +23,7 @@ pub struct Limits {
     pub pong: Duration,
     /// How long the first delivery may wait for a list of the other Nodes.
     pub nodes: Duration,
-    /// How long the kubeconfig's exec plugin may take before it is said that it does not answer.
+    /// How long the kubeconfig's exec plugin may take before kube-ipvs reports that it does not answer.
     pub plugin: Duration,
     /// By how much a list of the other Nodes is put off at most. How much it is, chance decides: the nodes of a cluster
     /// must not all ask at once.
@@ -35,7 +36,7 @@ pub struct Limits {
     pub event_spread: Duration,
     /// The first pause after a failure. Each is twice as long as the one before, and up to as much again by chance.
     pub first_pause: Duration,
-    /// The longest pause between two attempts, but for what chance adds.
+    /// The longest pause between two attempts, without the random part.
     pub longest_pause: Duration,
     /// After such a time without an API server nothing is resumed, and all is listed: it may have come back with an
     /// older state, restored from a backup, which would accept our version and yet never tell what has changed.

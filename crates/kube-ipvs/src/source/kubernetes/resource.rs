@@ -234,10 +234,10 @@ fn locate<W: DeserializeOwned>(json: &RawValue) -> Unreadable {
         Ok(_) => Unreadable { field: None, message: "cannot be read".into() },
         Err(error) => {
             let path = error.path().to_string();
-            // Keys of maps are as long as somebody likes, and so are the values that the parser quotes.
+            // The author of an object decides how long keys of maps are, and the values that the parser quotes.
             let field = Some(cut_to(LONGEST_TEXT, &path)).filter(|path| *path != ".");
             let message = error.into_inner().to_string();
-            // A place within one line of JSON that nobody sees.
+            // A place within one line of JSON that the operator does not see.
             let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
             Unreadable { field: field.map(Into::into), message: cut_to(LONGEST_TEXT, message).into() }
         }

@@ -13,7 +13,7 @@ const REFUSED: Duration = Duration::from_secs(300);
 /// server that has just started knows of no roles for some seconds, and refuses what it allows then.
 const STANDING: u32 = 8;
 
-/// Later and later attempts of one watch, for ever, and what is said of them.
+/// Retries one watch for ever, at longer and longer intervals, and reports about that.
 #[derive(Debug)]
 pub(super) struct Retry {
     resource: Resource,

@@ -1,4 +1,4 @@
-//! What is made of objects as the API server sends them, and what is said of them.
+//! What kube-ipvs makes of objects as the API server sends them, and what it reports about them.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ fn slice(ports: usize) -> Value {
     })
 }
 
-/// So many annotations that nobody knows.
+/// This many annotations that kube-ipvs does not know.
 fn unknown(count: usize, prefix: &str) -> Value {
     let named = |number| (format!("kube-ipvs.io/{prefix}{number:05}"), json!(""));
     Value::Object((0..count).map(named).collect())
@@ -296,7 +296,7 @@ fn whole_objects_are_read_whole() {
 }
 
 proptest! {
-    /// Whatever the API server may come to send: nothing panics, and what is said of it is bounded.
+    /// Whatever the API server may come to send: nothing panics, and kube-ipvs reports a bounded amount about it.
     #[test]
     fn no_object_upsets_it(
         kind in 0..4usize,

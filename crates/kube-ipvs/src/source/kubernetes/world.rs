@@ -32,8 +32,8 @@ pub(super) enum News {
     OutOfContact(String),
 }
 
-/// The objects that are known, as far as it takes to tell which have gone when all are listed anew, and which cannot be
-/// followed. The objects themselves are the engine's.
+/// The known objects, with no more of each than kube-ipvs needs to find two sets: the objects that have gone when it
+/// lists all again, and those that it cannot follow. The objects themselves are the engine's.
 ///
 /// An object that cannot be followed keeps its last good content in force, and touches no other one.
 #[derive(Debug)]
@@ -134,8 +134,9 @@ impl World {
         changes.complete = self.completeness();
     }
 
-    /// Whether all that exists is known: each Service and EndpointSlice could be followed at some time. What the kernel
-    /// has of a Service that never could be is nobody else's; a slice has nothing there but by its Service.
+    /// Whether all that exists is known: each Service and EndpointSlice could be followed at some time. If kube-ipvs
+    /// could never follow a Service, what the kernel has of it belongs to no other Service. A slice has nothing there
+    /// but by its Service.
     fn completeness(&self) -> Completeness {
         let unread = |(_, collection): (&Resource, &Collection)| collection.unread().next().is_some();
         if !self.vital().all(|(_, collection)| collection.listed) {

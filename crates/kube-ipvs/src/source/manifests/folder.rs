@@ -37,7 +37,7 @@ pub enum Content<'a> {
 #[derive(Debug, Default)]
 pub struct Folder {
     annotations: AnnotationPolicy,
-    /// With a key of its own, so that nobody can make two contents that look alike.
+    /// With a key of its own, so that no author of a file can make two contents that look alike.
     digests: RandomState,
     files: BTreeMap<Arc<str>, File>,
     /// Which files hold an object: the first one decides.
@@ -88,7 +88,7 @@ impl Folder {
         for service in services {
             self.mirror(service, &mut changes.events);
         }
-        // Nobody knows what a file is about that could never be read.
+        // If kube-ipvs could never read a file, it does not know what the file is about.
         let is_whole = self.files.values().all(|file| file.followed);
         changes.complete = if is_whole { Completeness::Whole } else { Completeness::Unknown };
         changes

@@ -16,7 +16,7 @@ pub(super) fn is_about_a_value(error: &Error) -> bool {
     )
 }
 
-/// The parser's words, but for those that only its authors understand.
+/// The parser's words, with plain words for those that only its authors understand.
 pub(super) fn message_of(error: &Error) -> String {
     let message = UserMessageFormatter.format_message(error).into_owned();
     match (error, message.as_str()) {

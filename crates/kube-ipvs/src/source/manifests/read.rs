@@ -177,7 +177,7 @@ fn object<'de, D: Deserializer<'de>>(kind: Kind, deserializer: D) -> Result<Outc
         Kind::ServiceCidr => model::ServiceCidr::try_from(wire::ServiceCidr::deserialize(deserializer)?)
             .map(Object::ServiceCidr),
     };
-    // Whoever writes a file can be told, and what was good before stays in force meanwhile: nothing is left out of it.
+    // kube-ipvs leaves nothing out of a file. It tells the author, and the last good content stays in force meanwhile.
     let left_out = remarks.left_out.told().next();
     Ok(left_out.map_or(object, Err).map(|object| (object, remarks.ignored)))
 }

@@ -66,7 +66,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// Watches the folder, anew if another one has taken its path.
+    /// Watches the folder. If another folder has taken its path, this starts a new watch.
     fn renew(&mut self, dir: &Path, sender: &Sender<()>) {
         let Ok(metadata) = fs::metadata(dir) else {
             self.watched = None;

@@ -1,6 +1,7 @@
 //! The annotations `kube-ipvs.io/…`, by which users choose what Kubernetes has no field for.
 //!
-//! One that cannot be followed costs nobody the Service: it is reported, and all else goes on as if it were absent.
+//! If kube-ipvs cannot follow an annotation, it reports it and goes on as if it were absent. It still serves the
+//! Service.
 
 use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 

@@ -95,8 +95,8 @@ struct Hints {
     for_nodes: Bounded<Hint, 8>,
 }
 
-/// The name of a zone or of a Node. One that none can have, such as an empty one, is taken by the API server, and
-/// leads nobody anywhere.
+/// The name of a zone or of a Node. The API server accepts a name that none can have, such as an empty one. Such a
+/// name leads no traffic anywhere.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 struct Hint {
     name: Box<str>,
@@ -189,8 +189,8 @@ fn ports(entries: &[EndpointPort], left_out: &mut Reasons) -> Result<Vec<model::
 }
 
 impl Endpoint {
-    /// The endpoint by its first address, as for kube-proxy: which of several to take, nobody says. None if that is
-    /// left out.
+    /// The endpoint by its first address, as for kube-proxy: the API does not say which of several to take. None if
+    /// that is left out.
     fn to_model(
         &self,
         index: usize,

@@ -26,7 +26,7 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// `name`, which has to be there: nobody is here to generate one.
+    /// `name`, which has to be there: kube-ipvs does not generate one.
     pub fn name(&self) -> Result<&Subdomain, Invalid> {
         match (&self.name, &self.generate_name) {
             (Some(name), _) => Ok(name),

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::config::{AnnotationPolicy, Annotations, format_go_duration};
 
-/// The schedulers that everybody may choose: kube-proxy's own examples, whose modules the kernel loads without harm.
+/// The schedulers that any Service may choose: kube-proxy's own examples, whose modules the kernel loads without harm.
 const SAFE_SCHEDULERS: [Scheduler; 6] =
     [Scheduler::RR, Scheduler::WRR, Scheduler::LC, Scheduler::WLC, Scheduler::SH, Scheduler::MH];
 

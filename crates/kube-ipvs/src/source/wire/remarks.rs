@@ -1,4 +1,4 @@
-//! What is said of an object that is followed, however large it is.
+//! What kube-ipvs reports about an object that it follows, however large the object is.
 
 use std::borrow::Cow;
 

@@ -122,7 +122,7 @@ pub struct ConvertedService {
     pub selects_pods: bool,
     /// Whether its labels keep it from proxies like this one: [`SERVICE_PROXY_NAME`] or [`HEADLESS`].
     pub is_foreign: bool,
-    /// Whether it should have a ClusterIP and nobody has given it one.
+    /// Whether it should have a ClusterIP and has not been given one.
     pub lacks_cluster_ip: bool,
 }
 

@@ -87,7 +87,8 @@ fn schedulers_and_their_flags() {
     .assert_eq(&lines);
 }
 
-/// The node's own scheduler does, and once it is known that the kernel lacks the other one nobody asks for it again.
+/// If the kernel lacks a scheduler, the node's own scheduler takes its place. Once the engine knows this, it does not
+/// ask for the missing one again.
 #[test]
 fn a_scheduler_that_the_kernel_lacks() {
     let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
@@ -106,7 +107,7 @@ fn a_scheduler_that_the_kernel_lacks() {
         + virtual server TCP 10.0.0.1:80 rr
         + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
         - element no-endpoints { 10.0.0.1 . tcp . 80 }
-        ! Service default/web is scheduled by rr: the kernel has no scheduler twos; load the module ip_vs_twos and start kube-ipvs anew
+        ! Service default/web is scheduled by rr: the kernel has no scheduler twos; load the module ip_vs_twos and restart kube-ipvs
         -
         ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
     "#]].assert_eq(&[told(&second), told(&third)].join("-\n"));

@@ -32,7 +32,7 @@ fn a_few_services_are_not_the_node() {
 fn most_of_a_family_is() {
     assert_eq!(failing(&["+ virtual server TCP [fd00"]), [Family::V6]);
     assert_eq!(failing(&["+ virtual server TCP 10.", "+ virtual server TCP [fd00"]), Family::ALL);
-    // Nobody could reach them.
+    // Without their addresses, clients could not reach these Services.
     assert_eq!(failing(&["+ address 10."]), [Family::V4]);
 }
 

@@ -1,4 +1,4 @@
-//! What the node's own configuration asks for: who is a pod, and what is said in ARP.
+//! What the node's own configuration asks for: which sources are pods, and for which VIPs it is silent in ARP.
 
 use expect_test::expect;
 

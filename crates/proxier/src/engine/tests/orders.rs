@@ -1,4 +1,4 @@
-//! What must not happen even for a moment, and what must not happen although somebody is in the way.
+//! What must not happen even for a moment, and what must not happen when another program is in the way.
 
 use expect_test::expect;
 use ipnet::IpNet;
@@ -39,7 +39,7 @@ fn flows_by_a_short_cut_outlive_a_moment_without_endpoints() {
     );
 }
 
-/// A set of ranges that is empty lets nobody in: the block goes with them.
+/// An empty set of ranges lets no client in, so the engine removes the block together with the ranges.
 #[test]
 fn ranges_go_together_with_what_asks_for_them() {
     let (mut engine, mut kernel) = start();
@@ -67,7 +67,8 @@ fn nothing_is_open_to_everybody_where_it_is_to_be_closed() {
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP 10.0.0.1:80")), "this one is for all");
 }
 
-/// A Service that goes is never open to everybody: what says who may reach it goes after its virtual server.
+/// A Service that is being removed is never open to all clients. The engine removes its source ranges after its virtual
+/// server.
 #[test]
 fn source_ranges_protect_a_service_until_it_is_gone() {
     let (mut engine, mut kernel) = start();
@@ -123,7 +124,8 @@ fn an_address_that_could_not_be_taken_off_stays_silent() {
     assert_eq!(kernel.state, State::default());
 }
 
-/// An address on which somebody else has all that we want may be another host's: keepalived's, where it is the backup.
+/// If another program has all that we want on an address, the address may be another host's. This is so for keepalived
+/// on a backup host.
 #[test]
 fn an_address_of_somebody_elses_virtual_servers_is_not_bound() {
     let (mut engine, mut kernel) = start();
@@ -137,7 +139,7 @@ fn an_address_of_somebody_elses_virtual_servers_is_not_bound() {
     assert_eq!(kernel.state.recorded_vips, ours.into());
 }
 
-/// What somebody else has is no way to our endpoints.
+/// A virtual server of another program does not lead to our endpoints.
 #[test]
 fn no_short_cut_leads_to_somebody_elses_virtual_server() {
     let (mut engine, mut kernel) = start();
@@ -162,8 +164,8 @@ fn an_address_of_a_family_that_a_service_lacks_is_free() {
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP [fd00::9]:80")));
 }
 
-/// The kernel's list leaves a virtual server out, and then will not have it made. It is ours as before: somebody
-/// else's it would be only if it had been made since we wrote down that we make it.
+/// The kernel's list omits a virtual server, and then the kernel rejects its creation. The virtual server is ours as
+/// before. It would be another program's only if it had been made after we recorded that we make it.
 #[test]
 fn what_a_list_leaves_out_stays_ours() {
     let (mut engine, mut kernel) = start();

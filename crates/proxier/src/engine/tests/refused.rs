@@ -68,7 +68,7 @@ fn no_short_cut_leads_to_what_the_kernel_refuses() {
     assert_eq!(kernel.state.short_cuts.len(), 1);
 }
 
-/// Whoever is killed right after a clash must not find somebody else's virtual server recorded as ours.
+/// If kube-ipvs is killed right after a clash, it must not find another program's virtual server recorded as ours.
 #[test]
 fn somebody_elses_virtual_server_is_not_recorded_beyond_the_plan_that_met_it() {
     let (mut engine, mut kernel) = start();
@@ -119,7 +119,7 @@ fn the_kernel_is_read_later_and_later_whatever_failed() {
     assert_eq!(kernel.state.virtual_servers[&key("UDP 10.96.0.10:53")].real_servers.len(), 1);
 }
 
-/// Somebody empties nftables, and at that moment the kernel's list leaves a virtual server of ours out.
+/// Another program empties nftables, and at that moment the kernel's list omits a virtual server of ours.
 #[test]
 fn what_was_there_stays_ours_though_neither_list_nor_record_has_it() {
     let (mut engine, mut kernel) = start();

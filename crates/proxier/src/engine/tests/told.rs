@@ -98,7 +98,8 @@ fn a_turn_names_the_services_that_it_was_for() {
     assert_eq!(both(&engine, &endpoint), [true, false]);
     let gone = turn(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "lb"))]);
     assert_eq!(names(&engine, &gone), "default/lb");
-    // An address that somebody took off is its Services'; and a comparison is of what there is.
+    // If another program unbinds an address, the turn names the Services of that address. A comparison is about the
+    // families of which the kernel has virtual servers.
     kernel.state.bound_vips.clear();
     let drift = turn(&mut engine, &mut kernel, 40, []);
     assert_eq!(names(&engine, &drift), "default/myapp");

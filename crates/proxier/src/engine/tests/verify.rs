@@ -1,4 +1,4 @@
-//! What others changed is repaired when the engine is told that they may have.
+//! The engine repairs what other programs changed, when its caller reports that they may have changed it.
 
 use std::time::Duration;
 

@@ -130,7 +130,7 @@ impl Direction {
     }
 }
 
-/// What is said when entries are listed.
+/// A message of the exchange that lists entries.
 ///
 /// Not a [`NetfilterMessage`]: a single attribute that it cannot read would cost the whole list, and it is a
 /// dozen allocations an entry.

@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 10;
 /// Where the kernel shows which of its modules are loaded, or built in.
 const MODULES: &str = "/sys/module";
 
-/// Whether there can be any ipsets. Where nobody can see which modules there are, there can.
+/// Whether there can be any ipsets. If kube-ipvs cannot see which modules there are, there can.
 fn may_exist(modules: &Path) -> bool {
     modules.join("ip_set").exists() || !modules.exists()
 }
@@ -39,8 +39,8 @@ impl IpSets {
         Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
     }
 
-    /// How many entries each set has, by name. None where the kernel has no ipsets at all; nor where it has not
-    /// loaded them: to ask would have it do so, on every node on which nobody ever had any.
+    /// The number of entries of each set, by name. The result is empty if the kernel has no ipsets at all, or has not
+    /// loaded their module. A request would make the kernel load it, on every node that never had any ipsets.
     pub(super) fn sizes(&mut self) -> Result<BTreeMap<String, u32>, Error> {
         if !may_exist(Path::new(MODULES)) {
             return Ok(BTreeMap::new());

@@ -19,7 +19,7 @@ fn read(hex: &str) -> Part {
     message.part().unwrap()
 }
 
-/// As the tool sends them, but for the family and the version of the protocol, which is older here.
+/// Requests as the ipset tool sends them, except for the family and the version of the protocol, which is older here.
 #[test]
 fn requests_are_as_the_tools() {
     for (command, kind, sent) in [
@@ -116,7 +116,7 @@ fn nonsense_is_no_set() {
 #[test]
 fn sets_exist_only_where_their_module_does() {
     let modules = std::env::temp_dir().join(format!("kube-ipvs-modules-{}", std::process::id()));
-    assert!(may_exist(&modules), "where /sys is not mounted nobody knows");
+    assert!(may_exist(&modules), "without /sys it is unknown");
     std::fs::create_dir_all(modules.join("ip_tables")).unwrap();
     assert!(!may_exist(&modules));
     std::fs::create_dir(modules.join("ip_set")).unwrap();

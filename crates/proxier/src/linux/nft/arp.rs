@@ -1,8 +1,8 @@
-//! What is said in ARP of the addresses on `kube-ipvs0`: nothing.
+//! The rules that keep this node silent in ARP about the addresses on `kube-ipvs0`.
 //!
 //! Linux answers on every device for every address that it has, and gives the source of a packet that waits for an
-//! answer as its own. So each node would claim each VIP, whoever announces it. The sysctls `arp_ignore` and
-//! `arp_announce` stop that, for all addresses of the node and for everybody on it; this is about VIPs alone.
+//! answer as its own. So each node would claim each VIP, whichever node announces it. The sysctls `arp_ignore` and
+//! `arp_announce` stop that, for all addresses of the node and all programs on it. These rules are about VIPs alone.
 
 use netlink_packet_netfilter::nftables::{Expressions, InetHookNumber};
 
@@ -23,10 +23,10 @@ pub(super) fn chains() -> Vec<Chain> {
         [about_vip(ArpField::Target), vec![counter(), drop()]],
     );
     // Who is asked notes the sender as the way to the sender's address. A probe has none (RFC 5227).
-    let nobody: Vec<Expressions> = set_arp_field(ArpField::Sender, [0; 4]);
+    let no_sender: Vec<Expressions> = set_arp_field(ArpField::Sender, [0; 4]);
     let asking = Rule::new(
-        "asking for somebody does not announce a VIP",
-        [about_vip(ArpField::Sender), vec![counter()], nobody],
+        "an ARP request does not announce a VIP",
+        [about_vip(ArpField::Sender), vec![counter()], no_sender],
     );
     vec![
         Chain::hooked("input", "filter", IN, 0, vec![asked]),

@@ -9,7 +9,7 @@ use super::userdata;
 use crate::{
     cluster::EndpointAddress,
     model::{Protocol, VirtualServerKey},
-    set::{Element, everybody},
+    set::{Element, every_address},
 };
 
 /// The attributes of an element (`NFTA_SET_ELEM_*`).
@@ -36,7 +36,7 @@ pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>
         Element::ServiceRange(range) | Element::PodSource(range) | Element::PodElsewhere(range) => {
             return append_range(out, range);
         }
-        Element::Outside(family) => return append_range(out, &everybody(*family)),
+        Element::Outside(family) => return append_range(out, &every_address(*family)),
         _ => {}
     }
     nest(out, LIST_ELEMENT, |out| {

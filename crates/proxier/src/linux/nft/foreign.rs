@@ -1,6 +1,6 @@
-//! Chains that iptables made in nftables, read and removed; and the reading of our own. Read by ourselves: any
-//! expression can stand in a rule of somebody else's, and one that the library does not understand would cost the whole
-//! list.
+//! Chains that iptables made in nftables, read and removed, and the reading of our own. kube-ipvs parses rules itself,
+//! because another program's rule can contain any expression. If the library did not understand one of them, the whole
+//! list would be lost.
 
 #[cfg(test)]
 mod tests;

@@ -245,7 +245,7 @@ impl Nft {
         }
     }
 
-    /// Writes a whole table anew, in one transaction: an older version may have had other chains, or the same ones
+    /// Writes a whole table again, in one transaction: an older version may have had other chains, or the same ones
     /// elsewhere. Sets stay, with their elements.
     fn write<'a>(
         &mut self,

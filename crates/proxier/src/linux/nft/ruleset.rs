@@ -15,10 +15,10 @@ use crate::{
     },
 };
 
-/// The port at which nobody listens, `tcpmux`.
+/// A port that no program listens on, `tcpmux`.
 const CLOSED_PORT: u16 = 1;
 
-/// The number that stands for a protocol between two hooks: nobody has it.
+/// The number that stands for a protocol between two hooks. No protocol has this number.
 fn hidden(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 250,
@@ -29,10 +29,10 @@ fn hidden(protocol: Protocol) -> u8 {
 
 /// All chains of one family, those first that others refer to.
 ///
-/// IPVS sits at 98 and 99 in input and at -99 and -98 in output. Ours come before, but for those that see what IPVS has
-/// left: `show`, `unscheduled` and `unallocated`. The kernel runs all nat chains of a hook at one
-/// place, -100 in prerouting and output, whatever their priority, which orders them among themselves. So `input` sees
-/// where a short cut has led, and `output` sees what the process asked for.
+/// IPVS sits at 98 and 99 in input and at -99 and -98 in output. Our chains come before, except those that see what
+/// IPVS has left: `show`, `unscheduled` and `unallocated`. The kernel runs all nat chains of a hook at one place, -100
+/// in prerouting and output, whatever their priority, which orders them among themselves. So `input` sees where a short
+/// cut has led, and `output` sees what the process asked for.
 pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
     use InetHookNumber::{Forward, LocalIn, LocalOut, PostRouting, PreRouting};
     let rules = Rules { family, settings };
@@ -90,9 +90,9 @@ impl Rules<'_> {
         }
         rules.extend([
             Rule::new("load balancers ask for health", [self.key_in_set(HEALTH_CHECKS), vec![accept()]]),
-            Rule::new("somebody else's virtual server", [self.key_in(KeySet::Foreign), vec![accept()]]),
+            Rule::new("a virtual server of another program", [self.key_in(KeySet::Foreign), vec![accept()]]),
             Rule::new(
-                "ports that nobody serves, those that this node itself listens on included",
+                "ports without a virtual server, this node's own listeners included",
                 [state_new(), vec![goto("refuse")]],
             ),
         ]);
@@ -105,7 +105,7 @@ impl Rules<'_> {
         let comment = "no endpoints on this node, and the policy is Local: no short cut has led here";
         rules.push(Rule::new(comment, [self.key_in(KeySet::NoLocalOutside), state_new(), drop]));
         rules.push(
-            self.mark_if("the endpoint sees this node, whoever asks", self.key_in(KeySet::MasqueradeAlways)),
+            self.mark_if("the endpoint sees this node, whichever client asks", self.key_in(KeySet::MasqueradeAlways)),
         );
         if self.settings.masquerade_all {
             rules.push(self.mark_if("masquerade-all", self.key_in(KeySet::ClusterIps)));
@@ -129,7 +129,7 @@ impl Rules<'_> {
         rules
     }
 
-    /// What becomes of new connections that nobody takes.
+    /// The rules that reject or drop new connections that no endpoint takes.
     fn nobody_there(&self) -> Vec<Rule> {
         vec![
             Rule::new(
@@ -151,7 +151,7 @@ impl Rules<'_> {
         let mut rules = vec![self.established()];
         if self.family == Family::V4 {
             // Where 127.0.0.1 is routed, hosts of the LAN would reach what listens there (CVE-2020-8558). The rule is
-            // there always: the sysctl outlives whoever wanted it.
+            // there always: the sysctl outlives the program that needed it.
             rules.push(Rule::new(
                 "127.0.0.1 is for processes of this node",
                 [to_localhost(), comes_not_by("lo"), vec![counter(), drop()]],
@@ -186,13 +186,13 @@ impl Rules<'_> {
                 closed(),
             ),
             abort("SCTP to what is reached by a short cut only", self.key_in(KeySet::Inner), closed()),
-            abort("SCTP to a port that nobody serves", [self.to_vip(), not_served].concat(), closed()),
+            abort("SCTP to a port without a virtual server", [self.to_vip(), not_served].concat(), closed()),
         ];
         if self.settings.refuse_unallocated {
             // The address is not this node's, so that the port alone would not lead to its stack.
             let unallocated = [self.not_to_vip(), self.unallocated(), lost].concat();
             let closed = redirect_to_port(CLOSED_PORT);
-            rules.push(abort("SCTP to a ClusterIP that nobody has", unallocated, closed));
+            rules.push(abort("SCTP to an unallocated ClusterIP", unallocated, closed));
         }
         if !inside.is_empty() {
             let elsewhere = [self.source_in(PODS_ELSEWHERE), vec![return_()]];
@@ -259,8 +259,9 @@ impl Rules<'_> {
         Protocol::ALL.into_iter().map(show).collect()
     }
 
-    /// What IPVS was to schedule and did not: its virtual server is not made yet, was refused or removed by somebody
-    /// else, or the client sends from port 20, which IPVS ignores. The node's own listeners would get it.
+    /// Rejects packets that IPVS was to schedule and did not. Their virtual server is not made yet, the kernel rejected
+    /// it, or another program removed it. Or the client sends from port 20, which IPVS ignores. Without these rules,
+    /// the node's own listeners would get the packets.
     ///
     /// What is part of no connection the node itself resets: its reset goes back the way that the packet came, by a
     /// short cut too.
@@ -317,13 +318,14 @@ impl Rules<'_> {
         rules
     }
 
-    /// What nobody has taken yet, and would be sent to a router that sends it back. An address that another route leads
-    /// to is somebody's, whatever the ServiceCIDR says; so is one that a virtual server has chosen.
+    /// Rejects packets that are not handled yet, if the node would send them to a router that sends them back. If
+    /// another route leads to an address, that address is in use, whatever the ServiceCIDR says. So is an address that
+    /// a virtual server has chosen.
     fn refuse_unallocated(&self) -> Option<Rule> {
         let not_in = |set: KeySet| [original_key(self.family), vec![is_not_in(set.name())]].concat();
         let not_translated = [not_in(KeySet::Served), not_in(KeySet::Foreign)].concat();
         let refused = [self.unallocated(), state_new(), self.lost(), not_translated, vec![goto("refuse")]];
-        let comment = "a ClusterIP that nobody has: it would go round in circles";
+        let comment = "an unallocated ClusterIP: the packet would loop between nodes and router";
         self.settings.refuse_unallocated.then(|| Rule::new(comment, refused))
     }
 
@@ -357,7 +359,7 @@ impl Rules<'_> {
     }
 
     fn established(&self) -> Rule {
-        Rule::new("all that is decided is decided at the start", [state_established(), vec![accept()]])
+        Rule::new("established connections", [state_established(), vec![accept()]])
     }
 
     fn mark_if(&self, comment: &'static str, condition: Vec<Expressions>) -> Rule {

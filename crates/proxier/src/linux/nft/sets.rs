@@ -68,7 +68,7 @@ pub(super) fn sets(table: Table) -> Vec<NfTablesMessage> {
             OUTSIDE,
             &[address],
             interval,
-            "who is outside the cluster: everybody but pods, if pods are known",
+            "clients outside the cluster: all but pods, if pod ranges are known",
         ),
         map(SHORT_CUTS, &key, &[address, PORT], "where clients in the cluster are sent instead"),
     ]);
@@ -92,7 +92,7 @@ fn comment(kind: KeySet) -> &'static str {
         KeySet::Firewall => "only for some sources",
         KeySet::Inner => "only for what a short cut sends here",
         KeySet::AnsweredDirectly => "forwarded without NAT: endpoints answer clients themselves",
-        KeySet::Foreign => "virtual servers that somebody else made",
+        KeySet::Foreign => "virtual servers of other programs",
     }
 }
 

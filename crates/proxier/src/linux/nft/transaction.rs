@@ -51,7 +51,7 @@ impl Transaction {
         self.batch.push(message(table, request), 0);
     }
 
-    /// Removes something from a table of somebody else's.
+    /// Removes something from another program's table.
     pub(super) fn delete_foreign(&mut self, family: Family, request: NfTablesMessage) {
         self.batch.push(message(Table::Ip(family), request), 0);
     }

@@ -114,7 +114,7 @@ fn every_value() {
     );
 }
 
-/// What says the default is as good as nothing.
+/// If an annotation sets the default, kube-ipvs treats it as absent.
 #[test]
 fn defaults() {
     check(

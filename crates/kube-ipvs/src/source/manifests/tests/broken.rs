@@ -1,10 +1,10 @@
-//! Fields that cannot be followed: what is said, and that nothing else suffers.
+//! Fields that cannot be followed: what kube-ipvs reports, and that nothing else suffers.
 
 use expect_test::{Expect, expect};
 
 use super::*;
 
-/// What is said of broken files, each alone and as the only change to a good one.
+/// Checks what kube-ipvs reports about broken files, each alone and as the only change to a good one.
 pub(super) fn check<T: AsRef<[u8]>>(files: impl IntoIterator<Item = T>, expected: Expect) {
     let said: String = files.into_iter().map(|file| what_is_said(file.as_ref())).collect();
     expected.assert_eq(&said);
@@ -21,7 +21,7 @@ fn what_is_said(content: &[u8]) -> String {
     let changes = folder.load([("f.yaml", Content::Bytes(content))]);
     assert_eq!(changes.events, [], "the last good content stays in force");
     assert_eq!(changes.problems, alone.problems);
-    assert!(folder.load([("f.yaml", Content::Bytes(content))]).is_empty(), "it is said once");
+    assert!(folder.load([("f.yaml", Content::Bytes(content))]).is_empty(), "the problem is reported once");
     assert_eq!(folder.problems().len(), alone.problems.len());
     assert!(load(&mut folder, &[("f.yaml", GOOD)]).is_empty(), "mended, all is as it was");
     assert!(folder.problems().is_empty());

@@ -220,13 +220,13 @@ fn source_ranges_in_an_annotation() {
         "#]],
     );
     let many = vec!["10.0.0.0/8"; 1001].join(",");
-    let values = ["10.0.0.1", "10.0.0.0/8,", "everybody", "[10.0.0.0/8]", &many];
+    let values = ["10.0.0.1", "10.0.0.0/8,", "anyone", "[10.0.0.0/8]", &many];
     broken::check(
         values.map(|value| with(value, "type: LoadBalancer")),
         expect![[r#"
             f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "10.0.0.1" is not an address range: it has no length; this address alone is 10.0.0.1/32
             f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
-            f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "everybody" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
+            f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "anyone" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
             f.yaml:6:61: Service default/web: metadata.annotations.service.beta.kubernetes.io/load-balancer-source-ranges: expected a text here
             f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: too many entries: at most 1000 are allowed
         "#]],

@@ -34,7 +34,7 @@ impl World {
                     assert!(self.0.remove(&key).is_some(), "{key} is removed and never was");
                 }
                 event => {
-                    assert_ne!(self.0.get(&key), Some(&event), "{key} is said again");
+                    assert_ne!(self.0.get(&key), Some(&event), "{key} is delivered again");
                     self.0.insert(key, event);
                 }
             }

@@ -32,7 +32,7 @@ fn hints_of_endpoints() {
         "{forZones: [], forNodes: null}",
         "{}",
         "null",
-        // What no zone and no Node can be called leads nobody anywhere.
+        // kube-ipvs accepts names that no zone and no Node can have: they lead no traffic anywhere.
         "{forZones: [{name: \"\"}], forNodes: [{name: Node_1}]}",
     ];
     check(

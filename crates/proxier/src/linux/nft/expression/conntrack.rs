@@ -38,7 +38,7 @@ pub(in super::super) fn state_invalid() -> Vec<Expressions> {
     ct(CT_STATE, INVALID, Operator::NotEqual)
 }
 
-/// `ct status & dnat == 0`: nobody has changed the destination.
+/// `ct status & dnat == 0`: no DNAT has changed the destination.
 pub(in super::super) fn not_diverted() -> Vec<Expressions> {
     ct(CT_STATUS, CT_STATUS_DNAT, Operator::Equal)
 }

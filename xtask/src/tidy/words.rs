@@ -1,0 +1,50 @@
+//! Words that hide who does something. A reader of this field would not use them.
+
+use super::mentions;
+
+/// Name the actor instead: kube-ipvs, the kernel, the Service, the node, you.
+const BANNED: &[&str] = &[
+    "nobody",
+    "somebody",
+    "whoever",
+    "everybody",
+    "anew",
+    "but for",
+    "as good as",
+    "cannot be had",
+    "is said",
+    "is told",
+    "what nobody",
+];
+
+/// The list itself, and decisions, which stay as they were written.
+const LEFT_ALONE: [&str; 2] = ["xtask/src/tidy/", "docs/adr/"];
+/// A line of /etc/passwd, whose user has this name.
+const USER: &str = "nobody:x:";
+
+/// The banned forms of a page or a source file, comments and messages alike.
+pub(super) fn breaches(name: &str, text: &str) -> Vec<String> {
+    if LEFT_ALONE.iter().any(|place| name.starts_with(place)) {
+        return Vec::new();
+    }
+    let mut breaches = Vec::new();
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.contains(USER)) {
+        let line = line.to_lowercase();
+        let found = BANNED.iter().filter(|form| mentions(&line, form));
+        breaches.extend(found.map(|form| format!("{name}:{number}: \"{form}\": name the actor")));
+    }
+    breaches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_found_by_their_line_and_names_are_none() {
+        let text = "The kernel rejects it.\n// Nobody serves it, but for you.\nfn nobody_there() {}\n";
+        let expected = ["a.rs:2: \"nobody\": name the actor", "a.rs:2: \"but for\": name the actor"];
+        assert_eq!(breaches("a.rs", text), expected);
+        assert_eq!(breaches("docs/adr/1.md", "nobody"), [""; 0]);
+    }
+}
