@@ -104,9 +104,10 @@ impl Rules<'_> {
         let drop = vec![counter(), drop()];
         let comment = "no endpoints on this node, and the policy is Local: no short cut has led here";
         rules.push(Rule::new(comment, [self.key_in(KeySet::NoLocalOutside), state_new(), drop]));
-        rules.push(
-            self.mark_if("the endpoint sees this node, whichever client asks", self.key_in(KeySet::MasqueradeAlways)),
-        );
+        rules.push(self.mark_if(
+            "the endpoint sees this node, whichever client asks",
+            self.key_in(KeySet::MasqueradeAlways),
+        ));
         if self.settings.masquerade_all {
             rules.push(self.mark_if("masquerade-all", self.key_in(KeySet::ClusterIps)));
         }
