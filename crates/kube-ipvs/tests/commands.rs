@@ -62,6 +62,26 @@ fn explain_says_that_there_is_no_node_of_this_name() {
     assert!(!explain("node-1").contains("is known"));
 }
 
+/// The reason says which clients it is about, and whether the node rejects or drops their packets.
+#[test]
+fn explain_says_what_happens_without_endpoints_on_this_node() {
+    let api = ApiServer::start().unwrap();
+    let web = Service::new("web").cluster_ip("10.96.0.80").line("externalIPs: [203.0.113.7]").port(80);
+    let explain = |policy: &str| {
+        api.apply(&web.clone().line(policy)).unwrap();
+        api.apply(&Slice::of("web").port(80).ready("10.244.1.2").on("node-1")).unwrap();
+        let server = format!("--master={}", api.url());
+        let arguments = ["explain", "web", &server, "--hostname-override=node-x", "--timeout=10m"];
+        let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let external = explain("externalTrafficPolicy: Local");
+    assert!(external.contains("new connections from outside the cluster are dropped"), "{external}");
+    let internal = explain("internalTrafficPolicy: Local");
+    assert!(internal.contains("no endpoints on this node: new connections are dropped"), "{internal}");
+}
+
 #[test]
 fn the_last_error_is_in_the_log_s_format() {
     let folder = tempfile::tempdir().unwrap();

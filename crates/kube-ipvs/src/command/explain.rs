@@ -2,7 +2,9 @@ use std::{fmt::Write, process::ExitCode};
 
 use anyhow::Context;
 use ipvs_netlink::{Destination, Forwarding};
-use proxier::{Engine, desired::RealServer, linux::LinuxKernel, model::ServiceId, plan::Configured};
+use proxier::{
+    Engine, desired::RealServer, linux::LinuxKernel, model::ServiceId, plan::Configured, set::KeySet,
+};
 
 use super::{
     print,
@@ -70,7 +72,13 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
         let any_serves =
             server.real_servers.values().any(|server| matches!(server, RealServer::Serving { .. }));
         if !any_serves {
-            text += "    has no endpoints: new connections are refused\n";
+            text += if server.sets.contains(KeySet::NoLocal) {
+                "    has no endpoints on this node: new connections are dropped\n"
+            } else if server.sets.contains(KeySet::NoLocalOutside) {
+                "    has no endpoints on this node: new connections from outside the cluster are dropped\n"
+            } else {
+                "    has no endpoints: new connections are refused\n"
+            };
         }
     }
     for reason in &desired.skipped {
