@@ -2,8 +2,8 @@
 //!
 //! [`Configuration`] is both: each field says which flag sets it (clap) and how the file calls it (serde). If the
 //! value of a flag is empty (`--cluster-cidr=`, as templates of DaemonSets often end up), the flag counts as unset, as
-//! in kube-proxy. An empty address for health checks or metrics is the exception: it turns that server off. If a flag is
-//! repeated, the last one counts. Flags of lists join theirs, except `--cluster-cidr`.
+//! in kube-proxy. An empty address for health checks or metrics is the exception: it turns that server off. If a flag
+//! is repeated, the last one counts. Flags of lists join theirs, except `--cluster-cidr`.
 
 mod annotations;
 pub(crate) mod boolean;
