@@ -145,6 +145,19 @@ fn what_is_gone_is_forgotten_with_all_that_was_said_of_it() {
     }
 }
 
+/// An agent may publish all VIPs of a large cluster as addresses of its Node, which is still a Node with a zone.
+#[test]
+fn a_node_with_thousands_of_addresses_is_read() {
+    let address = |number: u32| std::net::Ipv4Addr::from_bits(0x0a60_0000 + number).to_string();
+    let addresses: Vec<Value> =
+        (0..2_000).map(|number| json!({"type": "ExternalIP", "address": address(number)})).collect();
+    let node = json!({"metadata": {"name": "node-1"}, "status": {"addresses": addresses}});
+    let Ok(Some(Event::NodeApplied(node))) = read(Resource::OwnNode, &node).content else {
+        panic!("it is not read")
+    };
+    assert_eq!(node.addresses.len(), 2_000);
+}
+
 /// How long this thread has been on a processor: who else is on the machine does not count.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
