@@ -4,12 +4,12 @@ use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 use proxier::model::{self, Event, ServiceId, SliceId};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::announce::About;
 use crate::config::AnnotationPolicy;
-use crate::source::wire::{self, ConvertedSlice, HEADLESS, Invalid, Remarks, SERVICE_PROXY_NAME, cut_to};
+use crate::source::wire::{self, ConvertedSlice, HEADLESS, Invalid, Remarks, SERVICE_PROXY_NAME};
 
 /// A collection of objects that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,19 +114,24 @@ impl Resource {
         let mut remarks = Remarks::default();
         let mut trigger = None;
         let content = match self {
-            Self::Services => parse::<wire::Service>(json).and_then(|service| {
-                let read = service.convert(&mut remarks)?;
-                Ok((!read.is_foreign).then_some(Event::ServiceApplied(read.service)))
-            }),
-            Self::EndpointSlices => parse::<wire::EndpointSlice>(json).and_then(|slice| {
-                trigger = slice.trigger_time();
-                Ok(match slice.convert(&mut remarks)? {
-                    ConvertedSlice::Slice(slice) => Some(Event::SliceApplied(slice)),
-                    ConvertedSlice::Ignored(..) => None,
+            Self::Services => {
+                wire::read::<wire::Service>(json.get()).map_err(Unreadable::from).and_then(|service| {
+                    let read = service.convert(&mut remarks)?;
+                    Ok((!read.is_foreign).then_some(Event::ServiceApplied(read.service)))
                 })
-            }),
+            }
+            Self::EndpointSlices => {
+                wire::read::<wire::EndpointSlice>(json.get()).map_err(Unreadable::from).and_then(|slice| {
+                    trigger = slice.trigger_time();
+                    Ok(match slice.convert(&mut remarks)? {
+                        ConvertedSlice::Slice(slice) => Some(Event::SliceApplied(slice)),
+                        ConvertedSlice::Ignored(..) => None,
+                    })
+                })
+            }
             Self::OwnNode => node(json, &mut remarks.left_out).map(Event::NodeApplied).map(Some),
-            Self::ServiceCidrs => parse::<wire::ServiceCidr>(json)
+            Self::ServiceCidrs => wire::read::<wire::ServiceCidr>(json.get())
+                .map_err(Unreadable::from)
                 .and_then(|range| Ok(Some(Event::ServiceCidrApplied(range.try_into()?)))),
         };
         let left_out = remarks.left_out.told().map(|Invalid { field, message }| {
@@ -212,34 +217,13 @@ impl Object {
 
 /// Reads a Node.
 pub(super) fn node(json: &RawValue, left_out: &mut impl Extend<Invalid>) -> Result<model::Node, Unreadable> {
-    parse::<wire::Node>(json).and_then(|node| Ok(node.convert(left_out)?))
-}
-
-fn parse<W: DeserializeOwned>(json: &RawValue) -> Result<W, Unreadable> {
-    serde_json::from_str(json.get()).map_err(|_| locate::<W>(json))
+    wire::read::<wire::Node>(json.get())
+        .map_err(Unreadable::from)
+        .and_then(|node| Ok(node.convert(left_out)?))
 }
 
 impl From<Invalid> for Unreadable {
     fn from(Invalid { field, message }: Invalid) -> Self {
         Self { field: (!field.is_empty()).then(|| field.into()), message: message.into() }
-    }
-}
-
-/// How many characters the parser may say.
-const LONGEST_TEXT: usize = 256;
-
-/// Reads once more, keeping track of the field at which it fails. That costs too much to do it always.
-fn locate<W: DeserializeOwned>(json: &RawValue) -> Unreadable {
-    match serde_path_to_error::deserialize::<_, W>(&mut serde_json::Deserializer::from_str(json.get())) {
-        Ok(_) => Unreadable { field: None, message: "cannot be read".into() },
-        Err(error) => {
-            let path = error.path().to_string();
-            // The author of an object decides how long keys of maps are, and the values that the parser quotes.
-            let field = Some(cut_to(LONGEST_TEXT, &path)).filter(|path| *path != ".");
-            let message = error.into_inner().to_string();
-            // A place within one line of JSON that the operator does not see.
-            let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
-            Unreadable { field: field.map(Into::into), message: cut_to(LONGEST_TEXT, message).into() }
-        }
     }
 }

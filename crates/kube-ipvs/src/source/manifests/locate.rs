@@ -6,7 +6,9 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use serde_saphyr::{Location, Options, Spanned};
+use serde_saphyr::{Location, Spanned};
+
+use super::yaml;
 
 /// A step of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,28 +28,14 @@ pub(super) fn steps(path: &str) -> Vec<Step> {
         .collect()
 }
 
-/// Writes a path: `spec.ports[0].name`.
-pub(super) fn path_of(steps: &[Step]) -> String {
-    let mut path = String::new();
-    for step in steps {
-        match step {
-            Step::Index(index) => path += &format!("[{index}]"),
-            Step::Key(key) if path.is_empty() => path += key,
-            Step::Key(key) => path += &format!(".{key}"),
-        }
-    }
-    path
-}
-
 /// The place of a field; of the nearest field around it where it is not there.
-pub(super) fn locate(text: &str, path: &[Step], options: &Options) -> Option<Location> {
+pub(super) fn locate(text: &str, path: &[Step]) -> Option<Location> {
     (0..=path.len()).rev().find_map(|length| {
         let mut found = None;
         // The seed ends the parser with an error once it has found its place: the result says nothing.
-        let _ =
-            serde_saphyr::with_deserializer_from_str_with_options(text, options.clone(), |deserializer| {
-                Locate { path: &path[..length], found: &mut found }.deserialize(deserializer)
-            });
+        let _ = yaml::parse(text, |deserializer| {
+            Locate { path: &path[..length], found: &mut found }.deserialize(deserializer)
+        });
         found
     })
 }

@@ -5,16 +5,16 @@
 
 mod document;
 mod folder;
+mod header;
 mod kind;
 mod locate;
-mod message;
 mod object;
 mod parse;
-mod read;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod yaml;
 
 pub use folder::{Content, Folder};
 pub use scan::{MAX_FILE_SIZE, ManifestSource, OpenError};

@@ -5,7 +5,7 @@ use proxier::model::{self, EndpointSlice, Event, ServiceId, SliceId};
 use super::kind::Kind;
 use crate::{
     config::AnnotationPolicy,
-    source::wire::{ConvertedEndpoints, ConvertedService, ConvertedSlice, Invalid},
+    source::wire::{self, ConvertedEndpoints, ConvertedService, ConvertedSlice, Invalid, Reasons, Remarks},
 };
 
 /// An object of a manifest, converted.
@@ -29,6 +29,25 @@ pub(super) enum Key {
 }
 
 impl Object {
+    /// Reads an object of this kind: the object, and which of its annotations count for nothing.
+    pub(super) fn read(kind: Kind, json: &str) -> Result<(Self, Reasons), Invalid> {
+        let mut remarks = Remarks::default();
+        let object = match kind {
+            Kind::Service => wire::read::<wire::Service>(json)?.convert(&mut remarks).map(Self::Service),
+            Kind::EndpointSlice => {
+                wire::read::<wire::EndpointSlice>(json)?.convert(&mut remarks).map(Self::Slice)
+            }
+            Kind::Endpoints => {
+                wire::read::<wire::Endpoints>(json)?.convert(&mut remarks).map(Self::Endpoints)
+            }
+            Kind::Node => wire::read::<wire::Node>(json)?.convert(&mut remarks.left_out).map(Self::Node),
+            Kind::ServiceCidr => wire::read::<wire::ServiceCidr>(json)?.try_into().map(Self::ServiceCidr),
+        };
+        // kube-ipvs leaves nothing out of a file. It tells the author, and the last good content stays in force.
+        let left_out = remarks.left_out.told().next();
+        left_out.map_or(object, Err).map(|object| (object, remarks.ignored))
+    }
+
     pub(super) fn key(&self) -> Key {
         match self {
             Self::Service(service) => Key::Service(service.service.id.clone()),

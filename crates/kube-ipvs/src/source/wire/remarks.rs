@@ -63,7 +63,7 @@ pub(super) fn cut(value: &str) -> Cow<'_, str> {
 }
 
 /// A text, or its beginning of so many characters.
-pub(in crate::source) fn cut_to(longest: usize, text: &str) -> Cow<'_, str> {
+pub(super) fn cut_to(longest: usize, text: &str) -> Cow<'_, str> {
     match beginning(text, longest) {
         whole if whole.len() == text.len() => text.into(),
         beginning => format!("{beginning}…").into(),

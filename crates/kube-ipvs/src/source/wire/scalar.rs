@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use proxier::model;
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, Unexpected, Visitor},
+    de::{Error, Visitor},
 };
 
 use super::{Invalid, remarks::quoted};
@@ -29,12 +29,6 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D, describe: &'static str) ->
         }
         fn visit_u64<E: Error>(self, value: u64) -> Result<i64, E> {
             value.try_into().map_err(|_| E::custom(format_args!("{value} is not {}", self.0)))
-        }
-        fn visit_i128<E: Error>(self, value: i128) -> Result<i64, E> {
-            Err(E::custom(format_args!("{value} is not {}", self.0)))
-        }
-        fn visit_u128<E: Error>(self, value: u128) -> Result<i64, E> {
-            Err(E::custom(format_args!("{value} is not {}", self.0)))
         }
         fn visit_f64<E: Error>(self, value: f64) -> Result<i64, E> {
             if value.abs() >= u64::MAX as f64 {
@@ -72,12 +66,6 @@ where
         }
         fn visit_str<E: Error>(self, value: &str) -> Result<T, E> {
             (self.1)(value).map_err(E::custom)
-        }
-        fn visit_unit<E: Error>(self) -> Result<T, E> {
-            Err(E::custom(format_args!("there is no value here: wanted is {}", self.0)))
-        }
-        fn visit_bool<E: Error>(self, value: bool) -> Result<T, E> {
-            Err(E::invalid_type(Unexpected::Bool(value), &self))
         }
     }
     deserializer.deserialize_str(Text(describe, parse))

@@ -152,7 +152,7 @@ fn what_cannot_be_followed() {
         "node-weights: node-1=1,node-1=2",
         "node-weights: \"\"",
         "node-weights: node-1=1,",
-        "max-drain-time: 30",
+        "max-drain-time: \"30\"",
         "max-drain-time: -1s",
         "max-drain-time: forever",
         "weight: \"5\"",

@@ -86,7 +86,7 @@ fn shapes_of_ports() {
             f.yaml:7:5: Service default/web: spec.ports: this is a mapping, not a list
             f.yaml:6:10: Service default/web: spec.ports: a Service has at least one port
             f.yaml:6:8: Service default/web: spec.ports: a Service has at least one port
-            f.yaml:7:5: Service default/web: spec.ports[0]: expected fields here, such as `name: value`
+            f.yaml:7:5: Service default/web: spec.ports[0]: this is integer `80`, not a mapping: fields such as `name: value`
             f.yaml:7:5: Service default/web: spec.ports[0]: missing field `port`
         "#]],
     );
@@ -111,13 +111,13 @@ fn fields_of_ports() {
     check(
         fields.map(port),
         expect![[r#"
-        f.yaml:7:26: Service default/web: spec.ports[0].protocol: unknown protocol "tcp": a Service has TCP, UDP or SCTP
-        f.yaml:7:26: Service default/web: spec.ports[0].protocol: unknown protocol "6": a Service has TCP, UDP or SCTP
-        f.yaml:7:22: Service default/web: spec.ports[0].name: "HTTP_port" is not the name of a port: lower-case letters, digits and '-', at most 63, with '-' at neither end
-        f.yaml:7:22: Service default/web: spec.ports[0].name: expected a text here
-        f.yaml:7:26: Service default/web: spec.ports[0].nodePort: is for Services of type NodePort or LoadBalancer only: set spec.type
-        f.yaml:7:26: Service default/web: spec.ports[0].nodePort: 65536 is not a node port: 1 to 65535
-    "#]],
+            f.yaml:7:26: Service default/web: spec.ports[0].protocol: unknown protocol "tcp": a Service has TCP, UDP or SCTP
+            f.yaml:7:26: Service default/web: spec.ports[0].protocol: this is integer `6`, not a protocol: TCP, UDP or SCTP
+            f.yaml:7:22: Service default/web: spec.ports[0].name: "HTTP_port" is not the name of a port: lower-case letters, digits and '-', at most 63, with '-' at neither end
+            f.yaml:7:22: Service default/web: spec.ports[0].name: this is a list, not the name of a port
+            f.yaml:7:26: Service default/web: spec.ports[0].nodePort: is for Services of type NodePort or LoadBalancer only: set spec.type
+            f.yaml:7:26: Service default/web: spec.ports[0].nodePort: 65536 is not a node port: 1 to 65535
+        "#]],
     );
 }
 
@@ -146,11 +146,11 @@ fn words() {
     check(
         words.map(|word| service(&format!("{word}\nports:\n- port: 80"))),
         expect![[r#"
-        f.yaml:6:9: Service default/web: spec.type: "Nodeport" is not a type of Service: ClusterIP, NodePort, LoadBalancer or ExternalName
-        f.yaml:6:9: Service default/web: spec.type: "1" is not a type of Service: ClusterIP, NodePort, LoadBalancer or ExternalName
-        f.yaml:6:20: Service default/web: spec.sessionAffinity: "ClientIp" is not an affinity: None or ClientIP
-        f.yaml:6:13: Service default/web: spec.selector: expected fields here, such as `name: value`
-    "#]],
+            f.yaml:6:9: Service default/web: spec.type: "Nodeport" is not a type of Service: ClusterIP, NodePort, LoadBalancer or ExternalName
+            f.yaml:6:9: Service default/web: spec.type: this is integer `1`, not a type of Service
+            f.yaml:6:20: Service default/web: spec.sessionAffinity: "ClientIp" is not an affinity: None or ClientIP
+            f.yaml:6:13: Service default/web: spec.selector: this is string "web", not a mapping: fields such as `name: value`
+        "#]],
     );
 }
 
@@ -259,7 +259,7 @@ fn fields_of_slices() {
         rest.map(slice),
         expect![[r#"
             f.yaml:9:14: EndpointSlice default/web-1: endpoints[0].addresses: an endpoint has an address
-            f.yaml:10:23: EndpointSlice default/web-1: endpoints[0].conditions.ready: expected true or false here
+            f.yaml:10:23: EndpointSlice default/web-1: endpoints[0].conditions.ready: this is string "maybe", not a boolean
             f.yaml:10:13: EndpointSlice default/web-1: endpoints[0].nodeName: "Node_1" is not a name: 1 to 253 lower-case letters, digits, '-' and '.', with '-' and '.' at neither end
             f.yaml:8:12: EndpointSlice default/web-1: endpoints: this is string "10.0.0.1", not a list
             f.yaml:7:14: EndpointSlice default/web-1: addressType: "ipv4" is not a type of address: IPv4, IPv6 or FQDN

@@ -146,11 +146,11 @@ fn traffic_policies() {
     broken::check(
         specs.map(service),
         expect![[r#"
-        f.yaml:6:26: Service default/web: spec.externalTrafficPolicy: "local" is not a traffic policy: Cluster or Local
-        f.yaml:6:26: Service default/web: spec.externalTrafficPolicy: "1" is not a traffic policy: Cluster or Local
-        f.yaml:6:26: Service default/web: spec.internalTrafficPolicy: "OnlyLocal" is not a traffic policy: Cluster or Local
-        f.yaml:6:26: Service default/web: spec.internalTrafficPolicy: expected a text here
-    "#]],
+            f.yaml:6:26: Service default/web: spec.externalTrafficPolicy: "local" is not a traffic policy: Cluster or Local
+            f.yaml:6:26: Service default/web: spec.externalTrafficPolicy: this is integer `1`, not a traffic policy
+            f.yaml:6:26: Service default/web: spec.internalTrafficPolicy: "OnlyLocal" is not a traffic policy: Cluster or Local
+            f.yaml:6:26: Service default/web: spec.internalTrafficPolicy: this is a list, not a traffic policy
+        "#]],
     );
 }
 
@@ -183,14 +183,14 @@ fn source_ranges() {
     broken::check(
         specs.map(|spec| service(&format!("type: LoadBalancer\n{spec}"))),
         expect![[r#"
-        f.yaml:7:29: Service default/web: spec.loadBalancerSourceRanges: this is string "10.0.0.0/8", not a list
-        f.yaml:7:42: Service default/web: spec.loadBalancerSourceRanges[1]: "203.0.113.7" is not an address range: it has no length; this address alone is 203.0.113.7/32
-        f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "10.0.0.0/33" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
-        f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "fd00::1" is not an address range: it has no length; this address alone is fd00::1/128
-        f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "10.0.0.0/8,10.1.0.0/16" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
-        f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "office" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
-        f.yaml:8:5: Service default/web: spec.loadBalancerSourceRanges[0]: null is not allowed here
-    "#]],
+            f.yaml:7:29: Service default/web: spec.loadBalancerSourceRanges: this is string "10.0.0.0/8", not a list
+            f.yaml:7:42: Service default/web: spec.loadBalancerSourceRanges[1]: "203.0.113.7" is not an address range: it has no length; this address alone is 203.0.113.7/32
+            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "10.0.0.0/33" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
+            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "fd00::1" is not an address range: it has no length; this address alone is fd00::1/128
+            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "10.0.0.0/8,10.1.0.0/16" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
+            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "office" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
+            f.yaml:8:5: Service default/web: spec.loadBalancerSourceRanges[0]: this is null, not an address range
+        "#]],
     );
 }
 
@@ -206,7 +206,7 @@ fn source_ranges_in_an_annotation() {
         with("null", "type: LoadBalancer"),
         with("10.0.0.0/8", "type: LoadBalancer\nloadBalancerSourceRanges: [192.0.2.0/24]"),
         with("10.0.0.0/8", "type: ClusterIP"),
-        with("10.0.0.0/8\n    other: 1\n    another: true", "type: LoadBalancer"),
+        with("10.0.0.0/8\n    other: \"1\"\n    another: \"true\"", "type: LoadBalancer"),
     ];
     check(
         files,
@@ -227,7 +227,7 @@ fn source_ranges_in_an_annotation() {
             f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "10.0.0.1" is not an address range: it has no length; this address alone is 10.0.0.1/32
             f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
             f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "anyone" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
-            f.yaml:6:61: Service default/web: metadata.annotations.service.beta.kubernetes.io/load-balancer-source-ranges: expected a text here
+            f.yaml:6:5: Service default/web: metadata.annotations.service.beta.kubernetes.io/load-balancer-source-ranges: this is a list, not a string
             f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: too many entries: at most 1000 are allowed
         "#]],
     );
@@ -269,13 +269,13 @@ fn broken_load_balancer_ips() {
     broken::check(
         entries.map(|entry| balanced(&["{ip: 192.0.2.9}", entry])),
         expect![[r#"
-        f.yaml:15:12: Service default/web: status.loadBalancer.ingress[1].ip: "lb.example.com" is not an IP address
-        f.yaml:15:12: Service default/web: status.loadBalancer.ingress[1].ip: "192.0.2.1/32" is not an IP address: write 192.0.2.1 alone
-        f.yaml:15:12: Service default/web: status.loadBalancer.ingress[1].ip: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it
-        f.yaml:15:31: Service default/web: status.loadBalancer.ingress[1].ipMode: "vip" is not an ipMode: VIP or Proxy
-        f.yaml:15:31: Service default/web: status.loadBalancer.ingress[1].ipMode: "NAT" is not an ipMode: VIP or Proxy
-        f.yaml:15:7: Service default/web: status.loadBalancer.ingress[1]: expected fields here, such as `name: value`
-    "#]],
+            f.yaml:15:12: Service default/web: status.loadBalancer.ingress[1].ip: "lb.example.com" is not an IP address
+            f.yaml:15:12: Service default/web: status.loadBalancer.ingress[1].ip: "192.0.2.1/32" is not an IP address: write 192.0.2.1 alone
+            f.yaml:15:12: Service default/web: status.loadBalancer.ingress[1].ip: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it
+            f.yaml:15:31: Service default/web: status.loadBalancer.ingress[1].ipMode: "vip" is not an ipMode: VIP or Proxy
+            f.yaml:15:31: Service default/web: status.loadBalancer.ingress[1].ipMode: "NAT" is not an ipMode: VIP or Proxy
+            f.yaml:15:7: Service default/web: status.loadBalancer.ingress[1]: this is string "192.0.2.1", not a mapping: fields such as `name: value`
+        "#]],
     );
 }
 

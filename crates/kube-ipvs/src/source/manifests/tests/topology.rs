@@ -61,11 +61,11 @@ fn hints_of_endpoints() {
     broken::check(
         bad.map(hints),
         expect![[r#"
-        f.yaml:10:22: EndpointSlice default/web-1: endpoints[0].hints.forZones[0]: expected fields here, such as `name: value`
-        f.yaml:10:21: EndpointSlice default/web-1: endpoints[0].hints.forZones: this is string "a", not a list
-        f.yaml:10:22: EndpointSlice default/web-1: endpoints[0].hints.forZones[0]: missing field `name`
-        f.yaml:10:21: EndpointSlice default/web-1: endpoints[0].hints.forZones: too many entries: at most 8 are allowed
-    "#]],
+            f.yaml:10:22: EndpointSlice default/web-1: endpoints[0].hints.forZones[0]: this is string "a", not a mapping: fields such as `name: value`
+            f.yaml:10:21: EndpointSlice default/web-1: endpoints[0].hints.forZones: this is string "a", not a list
+            f.yaml:10:22: EndpointSlice default/web-1: endpoints[0].hints.forZones[0]: missing field `name`
+            f.yaml:10:21: EndpointSlice default/web-1: endpoints[0].hints.forZones: too many entries: at most 8 are allowed
+        "#]],
     );
 }
 

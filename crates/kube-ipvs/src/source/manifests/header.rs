@@ -1,0 +1,135 @@
+//! Which objects a document holds.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::kind::{Kind, Sort, sort};
+use crate::source::wire::{self, Bounded, Invalid};
+
+/// What a document or an item of a list says about itself.
+#[derive(Debug, Default, Deserialize)]
+#[serde(
+    default,
+    rename_all = "camelCase",
+    expecting = "a Kubernetes object: fields such as apiVersion, kind and metadata"
+)]
+pub(super) struct Header<'a> {
+    api_version: Option<String>,
+    kind: Option<String>,
+    metadata: Option<HeaderMeta>,
+    /// The items of a list. Other kinds may have `items` of any shape.
+    #[serde(borrow)]
+    items: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct HeaderMeta {
+    name: Option<String>,
+    namespace: Option<String>,
+}
+
+/// An object: a document, or an item of the list that a document is.
+#[derive(Debug)]
+pub(super) struct Item<'a> {
+    /// The object as JSON.
+    pub(super) json: &'a str,
+    /// The object as messages name it: `Service default/web`.
+    pub(super) name: Option<Box<str>>,
+    /// The path of its fields: `items[0].`, or nothing.
+    pub(super) prefix: String,
+    /// The kind of the object, or else the name of a kind that kube-ipvs ignores.
+    pub(super) kind: Result<Kind, Box<str>>,
+}
+
+/// A rule that an object breaks.
+#[derive(Debug)]
+pub(super) struct Broken {
+    /// The object as messages name it.
+    pub(super) object: Option<Box<str>>,
+    /// The rule. Its field is a path in the document.
+    pub(super) rule: Invalid,
+}
+
+/// The objects of a document.
+pub(super) fn items<'a>(json: &'a str) -> Result<Vec<Result<Item<'a>, Broken>>, Broken> {
+    let of_document = |header: &Header<'_>, rule| Broken { object: header.describe(), rule };
+    let header = Header::read(json).map_err(|rule| of_document(&Header::default(), rule))?;
+    let list_of = match header.sort(None) {
+        Ok(Sort::List(kind)) => kind,
+        _ => return Ok(vec![header.item(json, String::new(), None)]),
+    };
+    let Some(items) = header.items else { return Ok(Vec::new()) };
+    let items: Bounded<&'a RawValue, { usize::MAX }> = wire::read(items.get())
+        .map_err(|rule| of_document(&header, Invalid { field: format!("items{}", rule.field), ..rule }))?;
+    let item = |(index, json): (usize, &&'a RawValue)| {
+        let prefix = format!("items[{index}].");
+        match Header::read(json.get()) {
+            Ok(header) => header.item(json.get(), prefix, Some(list_of)),
+            Err(rule) => Err(of_document(&Header::default(), within(&prefix, rule))),
+        }
+    };
+    Ok(items.iter().enumerate().map(item).collect())
+}
+
+/// A rule of an object as one of the document.
+pub(super) fn within(prefix: &str, Invalid { field, message }: Invalid) -> Invalid {
+    let field = format!("{prefix}{field}");
+    Invalid { field: field.trim_end_matches('.').into(), message }
+}
+
+impl<'a> Header<'a> {
+    fn read(json: &'a str) -> Result<Self, Invalid> {
+        // A struct can be read from a list as well, which no Kubernetes object is.
+        if json.starts_with('[') {
+            let message =
+                "this is a list, not a Kubernetes object: fields such as apiVersion, kind and metadata";
+            return Err(Invalid { field: String::new(), message: message.into() });
+        }
+        wire::read(json)
+    }
+
+    /// The object with this header. `list_of` says which list it is in: of one kind, or of any.
+    fn item(&self, json: &'a str, prefix: String, list_of: Option<Option<Kind>>) -> Result<Item<'a>, Broken> {
+        let broken = |rule| Broken { object: self.describe(), rule: within(&prefix, rule) };
+        let kind = match self.sort(list_of.flatten()).map_err(broken)? {
+            Sort::Known(kind) => Ok(kind),
+            Sort::List(_) if list_of.is_some() => {
+                return Err(broken(invalid("kind", "a list cannot be in a list")));
+            }
+            _ => Err(self.kind.as_deref().unwrap_or_default().into()),
+        };
+        Ok(Item { json, name: self.describe(), prefix, kind })
+    }
+
+    fn sort(&self, list_of: Option<Kind>) -> Result<Sort, Invalid> {
+        match (&self.api_version, &self.kind, list_of) {
+            // Lists of one kind, as the API server writes them, leave both out.
+            (None, None, Some(kind)) => Ok(Sort::Known(kind)),
+            (_, None, _) => Err(invalid("kind", "is missing")),
+            (None, ..) => Err(invalid("apiVersion", "is missing")),
+            (Some(version), Some(kind), _) => match sort(version, kind) {
+                Sort::WrongVersion(right) => {
+                    Err(invalid("apiVersion", &format!("{version:?} is not supported: {kind} is of {right}")))
+                }
+                sort => Ok(sort),
+            },
+        }
+    }
+
+    fn describe(&self) -> Option<Box<str>> {
+        let kind = self.kind.as_deref()?;
+        let Some(HeaderMeta { name: Some(name), namespace }) = &self.metadata else {
+            return Some(kind.into());
+        };
+        let namespace = namespace.as_deref().unwrap_or("default");
+        Some(match kind {
+            _ if Kind::is_cluster_wide(kind) => format!("{kind} {name}").into(),
+            _ => format!("{kind} {namespace}/{name}").into(),
+        })
+    }
+}
+
+fn invalid(field: &str, message: &str) -> Invalid {
+    Invalid { field: field.into(), message: message.into() }
+}

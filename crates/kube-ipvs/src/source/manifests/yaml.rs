@@ -1,0 +1,142 @@
+//! A YAML document as JSON, as the API server sees what `kubectl apply` sends, and the places of its fields.
+
+use std::fmt;
+
+use serde::{
+    Serialize,
+    de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
+};
+use serde_saphyr::{
+    Deserializer, Error, Location, MessageFormatter, Options, UserMessageFormatter, budget::BudgetBreach,
+};
+
+/// Reads a document as JSON.
+pub(super) fn to_json(text: &str) -> Result<String, Error> {
+    let mut json = Vec::with_capacity(text.len());
+    parse(text, |yaml| Json(&mut json).deserialize(yaml))?;
+    Ok(String::from_utf8(json).expect("serde_json writes UTF-8"))
+}
+
+/// Parses a document.
+pub(super) fn parse<'de, R>(
+    text: &'de str,
+    read: impl for<'e> FnOnce(Deserializer<'de, 'e>) -> Result<R, Error>,
+) -> Result<R, Error> {
+    serde_saphyr::with_deserializer_from_str_with_options(text, options(), read)
+}
+
+/// Aliases can make little text into much data, so they are bounded tightly; all else is bounded by the size
+/// of the file.
+fn options() -> Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: usize::MAX,
+            max_nodes: usize::MAX,
+            max_total_scalar_bytes: usize::MAX,
+            max_total_comment_bytes: usize::MAX,
+            max_buffered_comment_events: 10_000,
+            max_aliases: 1_000,
+            max_anchors: 1_000,
+            max_merge_keys: 1_000,
+            max_recorded_anchor_events: 100_000,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 100_000,
+            max_replay_stack_depth: 8,
+        },
+        with_snippet: false,
+    }
+}
+
+/// Why a document is no YAML, and where.
+pub(super) fn reason(error: &Error) -> (Option<Location>, String) {
+    let error = error.without_snippet();
+    let message = UserMessageFormatter.format_message(error).into_owned();
+    let message = match (error, message.as_str()) {
+        (Error::Budget { breach: BudgetBreach::Depth { .. }, .. }, _) | (_, "recursion limit exceeded") => {
+            "is nested too deeply".into()
+        }
+        // An error within an alias is wrapped, so only its words show it.
+        (_, text) if text.starts_with("YAML document too large or too complex") => {
+            "is too large or too complex: do aliases make much of little?".into()
+        }
+        _ => message,
+    };
+    (error.location(), message)
+}
+
+/// Writes the next value.
+struct Json<'a>(&'a mut Vec<u8>);
+
+impl Json<'_> {
+    fn write<E: serde::de::Error>(self, value: impl Serialize) -> Result<(), E> {
+        serde_json::to_writer(self.0, &value).map_err(E::custom)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Json<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Json<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value of JSON")
+    }
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
+        self.write(value)
+    }
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        self.write(value)
+    }
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        self.write(value)
+    }
+    fn visit_i128<E: serde::de::Error>(self, value: i128) -> Result<(), E> {
+        self.write(value)
+    }
+    fn visit_u128<E: serde::de::Error>(self, value: u128) -> Result<(), E> {
+        self.write(value)
+    }
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        self.write(value)
+    }
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
+        self.write(value)
+    }
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        self.write(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        self.0.push(b'[');
+        while seq.next_element_seed(Json(self.0))?.is_some() {
+            self.0.push(b',');
+        }
+        close(self.0, b']');
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.0.push(b'{');
+        while let Some(key) = map.next_key::<String>()? {
+            Json(self.0).write(key)?;
+            self.0.push(b':');
+            map.next_value_seed(Json(self.0))?;
+            self.0.push(b',');
+        }
+        close(self.0, b'}');
+        Ok(())
+    }
+}
+
+/// Ends a list or a mapping. No comma goes before the end.
+fn close(json: &mut Vec<u8>, end: u8) {
+    json.pop_if(|last| *last == b',');
+    json.push(end);
+}
