@@ -180,7 +180,7 @@ impl Client {
         let attributes = vec![key.attribute()];
         let answers = self.socket.query(self.address(Message::new(Command::GetService, attributes)));
         match answers {
-            Err(error) if error.kernel().is_some_and(netlink_batch::KernelError::is_absent) => Ok(None),
+            Err(error) if error.kernel().is_some_and(netlink_batch::KernelError::is_not_found) => Ok(None),
             answers => read(answers, |message| ServiceEntry::try_from(message))
                 .map(|entries| entries.into_iter().next())
                 .map_err(|error| Error::Read { what: format!("read service {key}"), error }),

@@ -23,18 +23,18 @@ pub struct RequestFailure {
 
 impl RequestFailure {
     /// The virtual server, the destination or the daemon that the request is about does not exist.
-    pub fn is_absent(&self) -> bool {
-        self.error.is_absent() && !self.lacks_module()
+    pub fn is_not_found(&self) -> bool {
+        self.error.is_not_found() && !self.lacks_module()
     }
 
     /// What was to be added exists already.
-    pub fn is_present(&self) -> bool {
-        self.error.is_present()
+    pub fn already_exists(&self) -> bool {
+        self.error.already_exists()
     }
 
     /// The caller lacks CAP_NET_ADMIN in the user namespace of this network namespace.
-    pub fn is_denied(&self) -> bool {
-        self.error.is_denied()
+    pub fn is_permission_denied(&self) -> bool {
+        self.error.is_permission_denied()
     }
 
     /// The kernel has no such scheduler, or no such persistence engine, and found no module of it to load.
@@ -104,21 +104,21 @@ impl Error {
     }
 
     /// The virtual server, the destination or the daemon that the request is about does not exist.
-    pub fn is_absent(&self) -> bool {
+    pub fn is_not_found(&self) -> bool {
         match self {
-            Self::Rejected(failure) => failure.is_absent(),
-            _ => self.kernel().is_some_and(KernelError::is_absent),
+            Self::Rejected(failure) => failure.is_not_found(),
+            _ => self.kernel().is_some_and(KernelError::is_not_found),
         }
     }
 
     /// What was to be added exists already.
-    pub fn is_present(&self) -> bool {
-        self.kernel().is_some_and(KernelError::is_present)
+    pub fn already_exists(&self) -> bool {
+        self.kernel().is_some_and(KernelError::already_exists)
     }
 
     /// The caller lacks CAP_NET_ADMIN in the user namespace of this network namespace.
-    pub fn is_denied(&self) -> bool {
-        self.kernel().is_some_and(KernelError::is_denied)
+    pub fn is_permission_denied(&self) -> bool {
+        self.kernel().is_some_and(KernelError::is_permission_denied)
     }
 
     /// The kernel has no such scheduler, or no such persistence engine, and found no module of it to load.
@@ -161,20 +161,20 @@ mod tests {
     fn enoent_is_about_the_scheduler_or_about_a_destination() {
         let service = VirtualServer::new(Scheduler::RR);
         let add = failure(Request::AddService { key: key(), service }, 2);
-        assert!(add.lacks_module() && !add.is_absent());
+        assert!(add.lacks_module() && !add.is_not_found());
         assert!(add.to_string().ends_with("the kernel has no scheduler rr (module ip_vs_rr)"), "{add}");
 
         let address: std::net::SocketAddr = "10.1.1.1:80".parse().unwrap();
         let delete = failure(Request::DeleteDestination { service: key(), key: address.into() }, 2);
-        assert!(delete.is_absent() && !delete.lacks_module());
-        assert!(failure(Request::UpdateService { key: key(), service }, 3).is_absent());
-        assert!(failure(Request::Flush, 1).is_denied());
+        assert!(delete.is_not_found() && !delete.lacks_module());
+        assert!(failure(Request::UpdateService { key: key(), service }, 3).is_not_found());
+        assert!(failure(Request::Flush, 1).is_permission_denied());
     }
 
     #[test]
     fn a_missing_module_says_what_to_do() {
         let said = Error::NoIpvs.to_string();
         assert!(said.contains("modprobe ip_vs") && said.contains("CONFIG_IP_VS"), "{said}");
-        assert!(!Error::NoIpvs.is_absent());
+        assert!(!Error::NoIpvs.is_not_found());
     }
 }

@@ -53,7 +53,7 @@ impl NetlinkDeserializable for Controller {
 pub(crate) fn resolve(socket: &mut Socket) -> Result<u16, Error> {
     let name = [Message::family_name().as_bytes(), &[0]].concat();
     let answers = match socket.query(Controller(vec![DefaultNla::new(FAMILY_NAME, name)])) {
-        Err(error) if error.kernel().is_some_and(netlink_batch::KernelError::is_absent) => {
+        Err(error) if error.kernel().is_some_and(netlink_batch::KernelError::is_not_found) => {
             return Err(Error::NoIpvs);
         }
         answers => answers.map_err(|error| Error::Read { what: "look up the IPVS family".into(), error })?,

@@ -36,7 +36,7 @@
 //! * Lists are no snapshots (see [`Client`]), and the destinations of a virtual server that does not exist are an
 //!   empty list.
 //! * `ESRCH` says that a virtual server is missing, `ENOENT` a destination, a scheduler or a persistence engine.
-//!   [`RequestFailure::is_absent`] and [`RequestFailure::lacks_module`] tell them apart.
+//!   [`RequestFailure::is_not_found`] and [`RequestFailure::lacks_module`] tell them apart.
 //!
 //! The meaning of everything here is that of `net/netfilter/ipvs/ip_vs_ctl.c` in the kernel's source. Bytes and
 //! values are turned into each other in [`message`], which no socket touches.

@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Configuration, Conntrack, Ipvs};
 
-const MOST: &str = "net/netfilter/nf_conntrack_max";
+const CONNTRACK_MAX: &str = "net/netfilter/nf_conntrack_max";
 const HASH_SIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 
 /// Sets conntrack's limits and timeouts, and how this process fares when memory runs out. Returns what could not be
@@ -20,10 +20,11 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
     let mut failed = |failure: String| failures.push(failure);
     let conntrack = &configuration.conntrack;
     // Other network namespaces than the first can read the limit, which is the host's.
-    let is_ours = !fs::metadata(sysctl::path(MOST)).is_ok_and(|limit| limit.permissions().readonly());
+    let is_ours =
+        !fs::metadata(sysctl::path(CONNTRACK_MAX)).is_ok_and(|limit| limit.permissions().readonly());
     if let Some(most) = most_connections(conntrack).filter(|_| is_ours) {
         let consequence = "conntrack may be full before, and drop new connections";
-        raise(MOST, most, consequence).unwrap_or_else(&mut failed);
+        raise(CONNTRACK_MAX, most, consequence).unwrap_or_else(&mut failed);
         // Four connections in a slot of its table, on average.
         raise_hash_size(most / 4).unwrap_or_else(&mut failed);
     }

@@ -38,7 +38,7 @@ impl KernelError {
     }
 
     /// There is no such object (`ENOENT`, `ESRCH`, `ENODEV`, `EADDRNOTAVAIL`).
-    pub fn is_absent(&self) -> bool {
+    pub fn is_not_found(&self) -> bool {
         use rustix::io::Errno;
         [Errno::NOENT, Errno::SRCH, Errno::NODEV, Errno::ADDRNOTAVAIL]
             .iter()
@@ -46,12 +46,12 @@ impl KernelError {
     }
 
     /// The object exists already (`EEXIST`).
-    pub fn is_present(&self) -> bool {
+    pub fn already_exists(&self) -> bool {
         self.errno == rustix::io::Errno::EXIST.raw_os_error()
     }
 
     /// The caller may not do this (`EPERM`, `EACCES`): CAP_NET_ADMIN is missing in this namespace.
-    pub fn is_denied(&self) -> bool {
+    pub fn is_permission_denied(&self) -> bool {
         use rustix::io::Errno;
         [Errno::PERM, Errno::ACCESS].iter().any(|e| e.raw_os_error() == self.errno)
     }

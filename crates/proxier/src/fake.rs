@@ -6,7 +6,9 @@ use ipvs_netlink::Scheduler;
 
 use crate::{
     cluster::EndpointAddress,
-    kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable, amends},
+    kernel::{
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Report, amends,
+    },
     model::VirtualServerKey,
     plan::{Change, Plan},
     state::State,
@@ -20,8 +22,8 @@ use crate::{
 /// use std::time::Duration;
 /// let mut engine = Engine::new(Config::new("node-1"));
 /// let mut kernel = FakeKernel::default();
-/// let turn = engine.turn(&mut kernel, Duration::ZERO);
-/// assert!(turn.plan.is_empty());
+/// let report = engine.sync(&mut kernel, Duration::ZERO);
+/// assert!(report.plan.is_empty());
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct FakeKernel {
@@ -46,14 +48,14 @@ pub struct FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    fn prepare(&mut self) -> Result<(), Unusable> {
+    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
         Ok(())
     }
 
-    fn observe(&mut self, _believed: &State) -> Result<State, Unusable> {
+    fn observe(&mut self, _believed: &State) -> Result<State, KernelUnavailable> {
         self.observations += 1;
         if self.unreadable {
-            Err(Unusable("the fake kernel cannot be read".into()))
+            Err(KernelUnavailable("the fake kernel cannot be read".into()))
         } else {
             let mut state = self.state.clone();
             std::mem::take(&mut self.unlisted).iter().for_each(|key| drop(state.virtual_servers.remove(key)));
@@ -61,21 +63,21 @@ impl Kernel for FakeKernel {
         }
     }
 
-    fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, Unusable> {
+    fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {
         let counted = self.connections.iter().filter(|((key, _), _)| servers.contains(key));
         Ok(counted.map(|(at, count)| (*at, *count)).collect())
     }
 
     fn apply(&mut self, plan: &Plan) -> Report {
         let mut report = Report::default();
-        let mut setbacks = Setbacks::default();
+        let mut failed = FailedPrerequisites::default();
         for (number, change) in plan.changes().iter().enumerate() {
-            let stopped = setbacks.stops(change).map(|reason| (Cause::NotTried, reason.to_owned()));
+            let stopped = failed.stops(change).map(|reason| (Cause::NotTried, reason.to_owned()));
             match stopped.or_else(|| self.refusal(change)) {
                 Some((cause, reason)) => {
-                    setbacks.note(change);
+                    failed.note(change);
                     let failure = Failure { change: number, cause, reason };
-                    self.amend(&amends(plan, std::slice::from_ref(&failure)), &mut setbacks, &mut report);
+                    self.amend(&amends(plan, std::slice::from_ref(&failure)), &mut failed, &mut report);
                     report.failures.push(failure);
                 }
                 None => self.state.apply(change),
@@ -86,10 +88,10 @@ impl Kernel for FakeKernel {
 }
 
 impl FakeKernel {
-    fn amend(&mut self, amends: &Plan, setbacks: &mut Setbacks, report: &mut Report) {
+    fn amend(&mut self, amends: &Plan, failed: &mut FailedPrerequisites, report: &mut Report) {
         for change in amends.changes() {
             if self.refusal(change).is_some() {
-                setbacks.note(change);
+                failed.note(change);
             } else {
                 self.state.apply(change);
                 report.amended.push(change.clone());

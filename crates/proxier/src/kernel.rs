@@ -20,7 +20,7 @@ pub trait Kernel {
     /// # Errors
     ///
     /// When a plan could not work at all, with what is missing and what to do.
-    fn prepare(&mut self) -> Result<(), Unusable>;
+    fn prepare(&mut self) -> Result<(), KernelUnavailable>;
 
     /// Reads the state. A list of the kernel's can lack what is there: what of `believed` it lacks is asked for by
     /// itself.
@@ -28,14 +28,14 @@ pub trait Kernel {
     /// # Errors
     ///
     /// When any part of it cannot be read: an unreadable state is never an empty one.
-    fn observe(&mut self, believed: &State) -> Result<State, Unusable>;
+    fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable>;
 
     /// Counts the connections of the real servers of some virtual servers. One that is gone has none.
     ///
     /// # Errors
     ///
     /// When they cannot be read.
-    fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, Unusable>;
+    fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable>;
 
     /// Carries out a plan, going on past what fails.
     fn apply(&mut self, plan: &Plan) -> Report;
@@ -47,7 +47,7 @@ pub type ConnectionCounts = BTreeMap<(VirtualServerKey, EndpointAddress), u64>;
 /// The kernel cannot be used at all, for now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unusable(pub String);
+pub struct KernelUnavailable(pub String);
 
 /// What became of a plan. Everything that is not listed was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub enum Cause {
 /// as ours. No real server goes where another program's virtual server may be. If something is still there, neither its
 /// record nor its protection is removed.
 #[derive(Debug, Default)]
-pub struct Setbacks {
+pub struct FailedPrerequisites {
     unrecorded: BTreeSet<Element>,
     unmade: BTreeSet<VirtualServerKey>,
     unremoved: BTreeSet<VirtualServerKey>,
@@ -97,7 +97,7 @@ pub struct Setbacks {
     unguarded: BTreeSet<IpAddr>,
 }
 
-impl Setbacks {
+impl FailedPrerequisites {
     /// Takes note of a change that failed.
     pub fn note(&mut self, change: &Change) {
         match change {
@@ -128,7 +128,7 @@ impl Setbacks {
         match change {
             Change::Bind(address) if unrecorded(Element::Vip(*address)) => Some(UNRECORDED),
             Change::Bind(address) if self.unguarded.contains(address) => Some(UNGUARDED),
-            Change::Bind(IpAddr::V4(address)) if unrecorded(Element::Silent(*address)) => Some(NOT_SILENT),
+            Change::Bind(IpAddr::V4(address)) if unrecorded(Element::ArpIgnore(*address)) => Some(NOT_SILENT),
             Change::AddServer { key, .. } | Change::AddRealServer { key, .. }
                 if unrecorded(Element::Key(KeySet::Served, *key)) =>
             {
@@ -141,7 +141,7 @@ impl Setbacks {
             {
                 Some("not tried: its virtual server could not be made")
             }
-            Change::AddElement { element: Element::ShortCut(key, to), .. }
+            Change::AddElement { element: Element::ShortCircuit(key, to), .. }
                 if self.unmade.contains(&VirtualServerKey { address: to.address, port: to.port, ..*key }) =>
             {
                 Some("not tried: the virtual server that it leads to could not be made")
@@ -158,7 +158,7 @@ impl Setbacks {
         match element {
             Element::Key(_, key) | Element::Allowed(key, _) => self.unremoved.contains(key),
             Element::Vip(address) => self.still_bound.contains(address),
-            Element::Silent(address) => self.still_bound.contains(&IpAddr::V4(*address)),
+            Element::ArpIgnore(address) => self.still_bound.contains(&IpAddr::V4(*address)),
             _ => false,
         }
     }

@@ -33,6 +33,6 @@ pub mod takeover;
 mod testing;
 
 pub use config::{Config, NodePortAddresses, PodSources, RESERVED_PORTS};
-pub use engine::{Amounts, Completeness, Engine, FailedChange, Turn};
+pub use engine::{Completeness, Counts, Engine, FailedChange, SyncReport};
 pub use plan::Plan;
 pub use state::{Membership, ServerState, State};

@@ -76,7 +76,7 @@ pub enum Change {
     /// Takes an address off `kube-ipvs0`.
     Unbind(IpAddr),
     /// Makes conntrack forget flows that would stay where they are, though they are wanted elsewhere now.
-    ForgetFlows {
+    DeleteFlows {
         /// Where their clients send to.
         to: VirtualServerKey,
         /// Where they go; none: wherever.
@@ -89,59 +89,59 @@ pub enum Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Elements are written.
-    Record,
+    WriteElements,
     /// Virtual servers are made or changed.
-    Open,
+    WriteVirtualServers,
     /// Real servers are made or changed.
-    Serve,
+    WriteRealServers,
     /// Addresses are bound.
-    Attract,
-    /// Short cuts are made.
-    Divert,
-    /// Short cuts are undone.
-    Restore,
+    BindVips,
+    /// Short circuits are made.
+    AddShortCircuits,
+    /// Short circuits are undone.
+    RemoveShortCircuits,
     /// Addresses are taken off.
-    Repel,
+    UnbindVips,
     /// Real servers and virtual servers are removed.
-    Withdraw,
+    RemoveServers,
     /// Elements are taken out.
-    Forget,
+    RemoveElements,
     /// Flows are forgotten.
-    Cleanse,
+    DeleteFlows,
 }
 
 impl Phase {
-    const COUNT: usize = Self::Cleanse as usize + 1;
+    const COUNT: usize = Self::DeleteFlows as usize + 1;
 }
 
 impl Change {
     /// When in a plan it is made.
     pub fn phase(&self) -> Phase {
         match self {
-            Self::AddElement { element: Element::ShortCut(..), .. } => Phase::Divert,
-            Self::RemoveElement { element: Element::ShortCut(..), .. } => Phase::Restore,
+            Self::AddElement { element: Element::ShortCircuit(..), .. } => Phase::AddShortCircuits,
+            Self::RemoveElement { element: Element::ShortCircuit(..), .. } => Phase::RemoveShortCircuits,
             // Source ranges protect a virtual server for as long as it is there, and its endpoints if another Service
             // takes its key.
             Self::RemoveElement { with_server: true, .. }
-            | Self::RemoveElement { element: Element::Key(KeySet::Firewall, _), .. } => Phase::Forget,
+            | Self::RemoveElement { element: Element::Key(KeySet::Firewall, _), .. } => Phase::RemoveElements,
             // A set refuses a range that overlaps with one that is still to be taken out.
             Self::RemoveElement {
                 element:
                     Element::Allowed(..)
                     | Element::ServiceRange(_)
                     | Element::PodSource(_)
-                    | Element::PodElsewhere(_)
+                    | Element::RemotePod(_)
                     | Element::Outside(_),
                 ..
             }
-            | Self::AddElement { .. } => Phase::Record,
-            Self::AddServer { .. } | Self::UpdateServer { .. } => Phase::Open,
-            Self::AddRealServer { .. } | Self::UpdateRealServer { .. } => Phase::Serve,
-            Self::Bind(_) => Phase::Attract,
-            Self::Unbind(_) => Phase::Repel,
-            Self::RemoveServer(_) | Self::RemoveRealServer { .. } => Phase::Withdraw,
-            Self::RemoveElement { .. } => Phase::Forget,
-            Self::ForgetFlows { .. } => Phase::Cleanse,
+            | Self::AddElement { .. } => Phase::WriteElements,
+            Self::AddServer { .. } | Self::UpdateServer { .. } => Phase::WriteVirtualServers,
+            Self::AddRealServer { .. } | Self::UpdateRealServer { .. } => Phase::WriteRealServers,
+            Self::Bind(_) => Phase::BindVips,
+            Self::Unbind(_) => Phase::UnbindVips,
+            Self::RemoveServer(_) | Self::RemoveRealServer { .. } => Phase::RemoveServers,
+            Self::RemoveElement { .. } => Phase::RemoveElements,
+            Self::DeleteFlows { .. } => Phase::DeleteFlows,
         }
     }
 
@@ -159,14 +159,14 @@ impl Change {
     pub fn key(&self) -> Option<VirtualServerKey> {
         match self {
             Self::AddElement { element, .. } | Self::RemoveElement { element, .. } => match element {
-                Element::Key(_, key) | Element::Allowed(key, _) | Element::ShortCut(key, _) => Some(*key),
+                Element::Key(_, key) | Element::Allowed(key, _) | Element::ShortCircuit(key, _) => Some(*key),
                 Element::Vip(_)
-                | Element::Silent(_)
+                | Element::ArpIgnore(_)
                 | Element::Hairpin(..)
                 | Element::HealthCheck(_)
                 | Element::ServiceRange(_)
                 | Element::PodSource(_)
-                | Element::PodElsewhere(_)
+                | Element::RemotePod(_)
                 | Element::Outside(_) => None,
             },
             Self::AddServer { key, .. }
@@ -175,7 +175,7 @@ impl Change {
             | Self::AddRealServer { key, .. }
             | Self::UpdateRealServer { key, .. }
             | Self::RemoveRealServer { key, .. }
-            | Self::ForgetFlows { to: key, .. } => Some(*key),
+            | Self::DeleteFlows { to: key, .. } => Some(*key),
             Self::Bind(_) | Self::Unbind(_) => None,
         }
     }
@@ -188,7 +188,7 @@ impl Change {
             Self::Bind(address) | Self::Unbind(address) => Some(*address),
             Self::AddElement { element, .. } | Self::RemoveElement { element, .. } => match element {
                 Element::Vip(address) => Some(*address),
-                Element::Silent(address) => Some((*address).into()),
+                Element::ArpIgnore(address) => Some((*address).into()),
                 _ => None,
             },
             _ => None,
@@ -205,7 +205,7 @@ impl Change {
             | Self::AddRealServer { key, .. }
             | Self::UpdateRealServer { key, .. }
             | Self::RemoveRealServer { key, .. }
-            | Self::ForgetFlows { to: key, .. } => key.family(),
+            | Self::DeleteFlows { to: key, .. } => key.family(),
             Self::Bind(address) | Self::Unbind(address) => Family::of(*address),
         }
     }
@@ -241,8 +241,8 @@ impl fmt::Display for Change {
             Self::RemoveRealServer { key, address } => write!(f, "- real server {key} -> {address}"),
             Self::Bind(address) => write!(f, "+ address {address}"),
             Self::Unbind(address) => write!(f, "- address {address}"),
-            Self::ForgetFlows { to, endpoint: None } => write!(f, "- flows {to}"),
-            Self::ForgetFlows { to, endpoint: Some(endpoint) } => write!(f, "- flows {to} -> {endpoint}"),
+            Self::DeleteFlows { to, endpoint: None } => write!(f, "- flows {to}"),
+            Self::DeleteFlows { to, endpoint: Some(endpoint) } => write!(f, "- flows {to} -> {endpoint}"),
         }
     }
 }

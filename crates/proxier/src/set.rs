@@ -30,16 +30,16 @@ pub enum KeySet {
     /// No endpoint takes connections: kube-ipvs rejects new ones.
     NoEndpoints,
     /// Some endpoint takes connections, but none on this node, as the policy `Local` wants: kube-ipvs drops new ones.
-    NoLocal,
+    NoLocalEndpoints,
     /// The same, for clients outside the cluster alone, so that their load balancer tries another node. Those inside
-    /// have a short cut.
-    NoLocalOutside,
+    /// have a short circuit.
+    NoLocalEndpointsExternal,
     /// Only from some sources: see [`Element::Allowed`].
     Firewall,
-    /// Only for what a short cut sends there: see [`Element::ShortCut`].
-    Inner,
+    /// Only for what a short circuit sends there: see [`Element::ShortCircuit`].
+    ShortCircuitTarget,
     /// Forwarded without NAT, by this node or by another one: a node can see the answers without the questions.
-    AnsweredDirectly,
+    DirectReturn,
     /// Virtual servers that another program made: clients reach them as before, on VIPs of ours too.
     Foreign,
 }
@@ -53,11 +53,11 @@ impl KeySet {
         Self::ClusterIps,
         Self::External,
         Self::NoEndpoints,
-        Self::NoLocal,
-        Self::NoLocalOutside,
+        Self::NoLocalEndpoints,
+        Self::NoLocalEndpointsExternal,
         Self::Firewall,
-        Self::Inner,
-        Self::AnsweredDirectly,
+        Self::ShortCircuitTarget,
+        Self::DirectReturn,
         Self::Foreign,
     ];
 
@@ -70,11 +70,11 @@ impl KeySet {
             Self::ClusterIps => "cluster-ips",
             Self::External => "external-ips",
             Self::NoEndpoints => "no-endpoints",
-            Self::NoLocal => "no-local",
-            Self::NoLocalOutside => "no-local-outside",
+            Self::NoLocalEndpoints => "no-local-endpoints",
+            Self::NoLocalEndpointsExternal => "no-local-endpoints-external",
             Self::Firewall => "firewall",
-            Self::Inner => "inner",
-            Self::AnsweredDirectly => "answered-directly",
+            Self::ShortCircuitTarget => "short-circuit-targets",
+            Self::DirectReturn => "direct-return",
             Self::Foreign => "foreign",
         }
     }
@@ -128,19 +128,19 @@ pub enum Element {
     HealthCheck(VirtualServerKey),
     /// A range of ClusterIPs, in the set `service-ranges`: what is not served there is refused.
     ServiceRange(IpNet),
-    /// Pods, in the set `cluster-sources`.
+    /// Pods, in the set `pod-sources`.
     PodSource(IpNet),
-    /// Pods of other nodes, in the set `pods-elsewhere`: for the external policy `Local` of this node they are outside.
-    PodElsewhere(IpNet),
+    /// Pods of other nodes, in the set `remote-pods`: for the external policy `Local` of this node they are outside.
+    RemotePod(IpNet),
     /// Sources that are outside the cluster unless they are pods, in the set `outside`. These are all addresses of a
     /// family whose pods are known.
     Outside(Family),
-    /// An address bound to `kube-ipvs0` for which this node keeps silent in ARP, in the set `silent` of the table
+    /// An address bound to `kube-ipvs0` for which this node keeps silent in ARP, in the set `arp-ignore` of the table
     /// `arp`.
-    Silent(Ipv4Addr),
-    /// In the map `short-cuts`: where clients in the cluster are sent instead, with the same protocol. Since node
+    ArpIgnore(Ipv4Addr),
+    /// In the map `short-circuits`: where clients in the cluster are sent instead, with the same protocol. Since node
     /// ports, external and load-balancer IPs of the policy `Local` lead to this node's endpoints only.
-    ShortCut(VirtualServerKey, EndpointAddress),
+    ShortCircuit(VirtualServerKey, EndpointAddress),
 }
 
 /// The names of the other sets, and of the map, in nftables.
@@ -149,12 +149,12 @@ pub(crate) const ALLOWED: &str = "firewall-allowed";
 pub(crate) const HAIRPIN: &str = "hairpin";
 pub(crate) const HEALTH_CHECKS: &str = "health-checks";
 pub(crate) const SERVICE_RANGES: &str = "service-ranges";
-pub(crate) const POD_SOURCES: &str = "cluster-sources";
-pub(crate) const PODS_ELSEWHERE: &str = "pods-elsewhere";
+pub(crate) const POD_SOURCES: &str = "pod-sources";
+pub(crate) const REMOTE_PODS: &str = "remote-pods";
 pub(crate) const OUTSIDE: &str = "outside";
-pub(crate) const SILENT: &str = "silent";
+pub(crate) const ARP_IGNORE: &str = "arp-ignore";
 pub(crate) const GATEWAYS: &str = "default-gateways";
-pub(crate) const SHORT_CUTS: &str = "short-cuts";
+pub(crate) const SHORT_CIRCUITS: &str = "short-circuits";
 
 /// All addresses of a family.
 pub(crate) fn every_address(family: Family) -> IpNet {
@@ -175,26 +175,27 @@ impl Element {
             Self::HealthCheck(_) => HEALTH_CHECKS,
             Self::ServiceRange(_) => SERVICE_RANGES,
             Self::PodSource(_) => POD_SOURCES,
-            Self::PodElsewhere(_) => PODS_ELSEWHERE,
+            Self::RemotePod(_) => REMOTE_PODS,
             Self::Outside(_) => OUTSIDE,
-            Self::Silent(_) => SILENT,
-            Self::ShortCut(..) => SHORT_CUTS,
+            Self::ArpIgnore(_) => ARP_IGNORE,
+            Self::ShortCircuit(..) => SHORT_CIRCUITS,
         }
     }
 
-    /// The family of its address. The table that its set is in is of that family, except for [`Element::Silent`].
+    /// The family of its address. The table that its set is in is of that family, except for [`Element::ArpIgnore`].
     pub fn family(&self) -> Family {
         match self {
-            Self::Key(_, key) | Self::Allowed(key, _) | Self::HealthCheck(key) | Self::ShortCut(key, _) => {
-                key.family()
-            }
+            Self::Key(_, key)
+            | Self::Allowed(key, _)
+            | Self::HealthCheck(key)
+            | Self::ShortCircuit(key, _) => key.family(),
             Self::Vip(address) => Family::of(*address),
             Self::Hairpin(_, endpoint) => Family::of(endpoint.address),
-            Self::ServiceRange(range) | Self::PodSource(range) | Self::PodElsewhere(range) => {
+            Self::ServiceRange(range) | Self::PodSource(range) | Self::RemotePod(range) => {
                 Family::of(range.addr())
             }
             Self::Outside(family) => *family,
-            Self::Silent(_) => Family::V4,
+            Self::ArpIgnore(_) => Family::V4,
         }
     }
 }
@@ -213,12 +214,12 @@ impl fmt::Display for Element {
             Self::Hairpin(protocol, EndpointAddress { address, port }) => {
                 write!(f, "{address} . {address} . {} . {port}", nft_name(*protocol))?;
             }
-            Self::ServiceRange(range) | Self::PodSource(range) | Self::PodElsewhere(range) => {
+            Self::ServiceRange(range) | Self::PodSource(range) | Self::RemotePod(range) => {
                 write!(f, "{range}")?;
             }
             Self::Outside(family) => write!(f, "{}", every_address(*family))?,
-            Self::Silent(address) => write!(f, "{address}")?,
-            Self::ShortCut(at, EndpointAddress { address, port }) => {
+            Self::ArpIgnore(address) => write!(f, "{address}")?,
+            Self::ShortCircuit(at, EndpointAddress { address, port }) => {
                 write!(f, "{} : {address} . {port}", key(at))?;
             }
         }

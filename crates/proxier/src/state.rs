@@ -11,7 +11,7 @@ use ipvs_netlink::Destination;
 
 use crate::{
     cluster::EndpointAddress,
-    desired::Shared,
+    desired::SharedResource,
     model::{Family, Protocol, VirtualServerKey},
     plan::Change,
     set::{Element, KeySet, KeySets},
@@ -28,22 +28,22 @@ pub struct State {
     pub recorded_vips: BTreeSet<IpAddr>,
     /// The elements of the set `firewall-allowed`, by key.
     pub allowed: BTreeMap<VirtualServerKey, BTreeSet<IpNet>>,
-    /// The elements of the map `short-cuts`.
-    pub short_cuts: BTreeMap<VirtualServerKey, EndpointAddress>,
+    /// The elements of the map `short-circuits`.
+    pub short_circuits: BTreeMap<VirtualServerKey, EndpointAddress>,
     /// The elements of the set `hairpin`.
     pub hairpins: BTreeSet<(Protocol, EndpointAddress)>,
     /// The elements of the set `health-checks`.
     pub health_checks: BTreeSet<VirtualServerKey>,
     /// The elements of the set `service-ranges`.
     pub service_ranges: BTreeSet<IpNet>,
-    /// The elements of the set `cluster-sources`.
+    /// The elements of the set `pod-sources`.
     pub pod_sources: BTreeSet<IpNet>,
-    /// The elements of the set `pods-elsewhere`.
-    pub pods_elsewhere: BTreeSet<IpNet>,
+    /// The elements of the set `remote-pods`.
+    pub remote_pods: BTreeSet<IpNet>,
     /// The families whose set `outside` has its element.
     pub outside: BTreeSet<Family>,
-    /// The elements of the set `silent`.
-    pub silent: BTreeSet<Ipv4Addr>,
+    /// The elements of the set `arp-ignore`.
+    pub arp_ignore: BTreeSet<Ipv4Addr>,
     /// Virtual servers that are ours although nftables does not say so (any more).
     pub owned: BTreeSet<VirtualServerKey>,
     /// Addresses that are ours although nftables does not say so (any more).
@@ -90,7 +90,7 @@ impl State {
     /// Every key that something is there for.
     pub(crate) fn keys(&self) -> impl Iterator<Item = VirtualServerKey> {
         let servers = self.virtual_servers.keys().chain(self.elements.keys());
-        servers.chain(self.allowed.keys()).chain(self.short_cuts.keys()).copied()
+        servers.chain(self.allowed.keys()).chain(self.short_circuits.keys()).copied()
     }
 
     /// Whether the record, in nftables or in its copy, says that a virtual server is ours.
@@ -100,14 +100,15 @@ impl State {
     }
 
     /// What Services can share and is recorded as ours.
-    pub(crate) fn shared(&self) -> impl Iterator<Item = Shared> {
-        let hairpins = self.hairpins.iter().map(|(protocol, endpoint)| Shared::Hairpin(*protocol, *endpoint));
-        let health_checks = self.health_checks.iter().copied().map(Shared::HealthCheck);
-        let silent = self.silent.iter().map(|address| Shared::Vip((*address).into()));
+    pub(crate) fn shared(&self) -> impl Iterator<Item = SharedResource> {
+        let hairpins =
+            self.hairpins.iter().map(|(protocol, endpoint)| SharedResource::Hairpin(*protocol, *endpoint));
+        let health_checks = self.health_checks.iter().copied().map(SharedResource::HealthCheck);
+        let silent = self.arp_ignore.iter().map(|address| SharedResource::Vip((*address).into()));
         self.recorded_vips
             .union(&self.owned_vips)
             .copied()
-            .map(Shared::Vip)
+            .map(SharedResource::Vip)
             .chain(silent)
             .chain(hairpins)
             .chain(health_checks)
@@ -160,7 +161,7 @@ impl State {
                 self.bound_vips.remove(address);
                 self.owned_vips.remove(address);
             }
-            Change::ForgetFlows { .. } => {}
+            Change::DeleteFlows { .. } => {}
         }
     }
 
@@ -183,7 +184,7 @@ impl State {
             }
             Change::Bind(address) => self.bound_vips.contains(address),
             Change::Unbind(address) => !self.bound_vips.contains(address),
-            Change::ForgetFlows { .. } => false,
+            Change::DeleteFlows { .. } => false,
         }
     }
 
@@ -198,10 +199,10 @@ impl State {
             Element::HealthCheck(key) => self.health_checks.contains(&key),
             Element::ServiceRange(range) => self.service_ranges.contains(&range),
             Element::PodSource(range) => self.pod_sources.contains(&range),
-            Element::PodElsewhere(range) => self.pods_elsewhere.contains(&range),
+            Element::RemotePod(range) => self.remote_pods.contains(&range),
             Element::Outside(family) => self.outside.contains(&family),
-            Element::Silent(address) => self.silent.contains(&address),
-            Element::ShortCut(key, to) => self.short_cuts.get(&key) == Some(&to),
+            Element::ArpIgnore(address) => self.arp_ignore.contains(&address),
+            Element::ShortCircuit(key, to) => self.short_circuits.get(&key) == Some(&to),
         }
     }
 
@@ -233,17 +234,17 @@ impl State {
             Element::PodSource(range) => {
                 self.pod_sources.insert(range);
             }
-            Element::PodElsewhere(range) => {
-                self.pods_elsewhere.insert(range);
+            Element::RemotePod(range) => {
+                self.remote_pods.insert(range);
             }
             Element::Outside(family) => {
                 self.outside.insert(family);
             }
-            Element::Silent(address) => {
-                self.silent.insert(address);
+            Element::ArpIgnore(address) => {
+                self.arp_ignore.insert(address);
             }
-            Element::ShortCut(key, to) => {
-                self.short_cuts.insert(key, to);
+            Element::ShortCircuit(key, to) => {
+                self.short_circuits.insert(key, to);
             }
         }
     }
@@ -273,17 +274,17 @@ impl State {
             Element::PodSource(range) => {
                 self.pod_sources.remove(&range);
             }
-            Element::PodElsewhere(range) => {
-                self.pods_elsewhere.remove(&range);
+            Element::RemotePod(range) => {
+                self.remote_pods.remove(&range);
             }
             Element::Outside(family) => {
                 self.outside.remove(&family);
             }
-            Element::Silent(address) => {
-                self.silent.remove(&address);
+            Element::ArpIgnore(address) => {
+                self.arp_ignore.remove(&address);
             }
-            Element::ShortCut(key, _) => {
-                self.short_cuts.remove(&key);
+            Element::ShortCircuit(key, _) => {
+                self.short_circuits.remove(&key);
             }
         }
     }

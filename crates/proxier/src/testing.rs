@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    engine::{Engine, Turn},
+    engine::{Engine, SyncReport},
     fake::FakeKernel,
     model::*,
 };
@@ -72,16 +72,16 @@ pub(crate) fn addresses(addresses: &[&str]) -> Event {
     Event::NodeAddresses(addresses.iter().map(global).collect::<BTreeSet<_>>())
 }
 
-/// Feeds events in and takes a turn that must do all it wants to.
-pub(crate) fn turn(
+/// Feeds events in and syncs that must do all it wants to.
+pub(crate) fn sync(
     engine: &mut Engine,
     kernel: &mut FakeKernel,
     seconds: u64,
     events: impl IntoIterator<Item = Event>,
-) -> Turn {
-    events.into_iter().for_each(|event| engine.event(event));
-    let turn = engine.turn(kernel, std::time::Duration::from_secs(seconds));
-    assert_eq!(turn.failures, []);
-    assert_eq!(turn.unusable, None);
-    turn
+) -> SyncReport {
+    events.into_iter().for_each(|event| engine.apply(event));
+    let report = engine.sync(kernel, std::time::Duration::from_secs(seconds));
+    assert_eq!(report.failures, []);
+    assert_eq!(report.unavailable, None);
+    report
 }

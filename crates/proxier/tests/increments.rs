@@ -57,9 +57,9 @@ fn service() -> impl Strategy<Value = Service> {
         (name(), 0..3i64, prop::collection::vec(vip(), 0..3), prop::collection::vec(port, 0..3), affinity),
         (policy(), policy(), health_check),
         external,
-        proptest::option::of(choices()),
+        proptest::option::of(options()),
     );
-    parts.prop_map(|(common, policies, external, choices)| {
+    parts.prop_map(|(common, policies, external, options)| {
         let (external_ips, load_balancer_ips, source_ranges) = external;
         let (name, created, cluster_ips, mut ports, affinity) = common;
         let (internal_policy, external_policy, health_check_port) = policies;
@@ -80,13 +80,13 @@ fn service() -> impl Strategy<Value = Service> {
             health_check_port,
             internal_policy,
             external_policy,
-            choices: choices.map(Box::new),
+            options: options.map(Box::new),
             ..service
         }
     })
 }
 
-fn choices() -> impl Strategy<Value = Choices> {
+fn options() -> impl Strategy<Value = ServiceOptions> {
     use ipvs_netlink::Scheduler;
     let scheduler = select(vec![None, Some(Scheduler::WRR), Some(Scheduler::SH), Some(Scheduler::MH)]);
     let hash_on = select(vec![None, Some(HashOn::Address), Some(HashOn::AddressAndPort)]);
@@ -101,7 +101,7 @@ fn choices() -> impl Strategy<Value = Choices> {
     parts.prop_map(|(scheduling, local_weight, node_weights, max_drain_time)| {
         let (scheduler, hash_on, hash_fallback, udp_scheduling, forwarding) = scheduling;
         let node_weights = node_weights.into_iter().map(|(node, weight)| (node.into(), weight)).collect();
-        Choices {
+        ServiceOptions {
             scheduler,
             hash_on,
             hash_fallback,
@@ -210,34 +210,34 @@ proptest! {
 
     #[test]
     fn increments_end_where_a_full_pass_ends(
-        turns in prop::collection::vec(prop::collection::vec(event(), 1..4), 1..20),
+        syncs in prop::collection::vec(prop::collection::vec(event(), 1..4), 1..20),
         order in any::<prop::sample::Index>(),
     ) {
         let (mut engine, mut kernel) = (Engine::new(config()), FakeKernel::default());
-        for (second, events) in turns.iter().enumerate() {
-            events.iter().cloned().for_each(|event| engine.event(event));
-            let turn = engine.turn(&mut kernel, Duration::from_secs(second as u64));
+        for (second, events) in syncs.iter().enumerate() {
+            events.iter().cloned().for_each(|event| engine.apply(event));
+            let report = engine.sync(&mut kernel, Duration::from_secs(second as u64));
             // Nothing is made twice, and nothing is changed or removed that is not there.
-            prop_assert_eq!(&turn.failures, &[]);
+            prop_assert_eq!(&report.failures, &[]);
         }
         prop_assert_eq!(kernel.observations, 1);
 
         // The same world in one pass, its objects in another order.
         let mut last: Vec<Event> = Vec::new();
-        for event in turns.into_iter().flatten() {
+        for event in syncs.into_iter().flatten() {
             last.retain(|old| object(old) != object(&event));
             last.push(event);
         }
         let middle = order.index(last.len());
         last.rotate_left(middle);
         let (mut full, mut fresh) = (Engine::new(config()), FakeKernel::default());
-        last.iter().cloned().for_each(|event| full.event(event));
-        full.turn(&mut fresh, Duration::ZERO);
+        last.iter().cloned().for_each(|event| full.apply(event));
+        full.sync(&mut fresh, Duration::ZERO);
         prop_assert_eq!(settled(kernel.state.clone()), settled(fresh.state.clone()));
 
         // A restarted engine finds nothing to do but what drains.
         let mut restarted = Engine::new(config());
-        last.into_iter().for_each(|event| restarted.event(event));
+        last.into_iter().for_each(|event| restarted.apply(event));
         let (plan, _) = restarted.plan(fresh.state, Duration::ZERO);
         prop_assert!(plan.is_empty(), "{}", plan);
     }
@@ -258,9 +258,9 @@ fn refusals() -> impl Strategy<Value = Vec<String>> {
         "~ real server",
         "+ element served { 10.0.0.1",
         "+ element vips",
-        "+ element silent",
-        "- element silent",
-        "element cluster-sources",
+        "+ element arp-ignore",
+        "- element arp-ignore",
+        "element pod-sources",
         "element outside",
         "+ element",
         "- element served",
@@ -275,28 +275,28 @@ proptest! {
     /// Whatever fails on the way, once nothing does the end is the same, and nothing is left behind.
     #[test]
     fn failures_are_made_good(
-        turns in prop::collection::vec((prop::collection::vec(event(), 1..4), refusals()), 1..12),
+        syncs in prop::collection::vec((prop::collection::vec(event(), 1..4), refusals()), 1..12),
     ) {
         let (mut engine, mut kernel) = (Engine::new(config()), FakeKernel::default());
         let mut now = Duration::ZERO;
-        for (events, refusals) in &turns {
+        for (events, refusals) in &syncs {
             kernel.refuse.clone_from(refusals);
-            events.iter().cloned().for_each(|event| engine.event(event));
-            engine.turn(&mut kernel, now);
+            events.iter().cloned().for_each(|event| engine.apply(event));
+            engine.sync(&mut kernel, now);
             now += Duration::from_secs(1);
         }
         kernel.refuse.clear();
         while !engine.is_healthy() {
-            now = now.max(engine.next_turn());
-            let turn = engine.turn(&mut kernel, now);
-            prop_assert_eq!(&turn.failures, &[]);
+            now = now.max(engine.next_sync());
+            let report = engine.sync(&mut kernel, now);
+            prop_assert_eq!(&report.failures, &[]);
         }
         // And once more, as an audit does.
-        let audit = engine.turn(&mut kernel, engine.next_turn());
+        let audit = engine.sync(&mut kernel, engine.next_sync());
         prop_assert_eq!(&audit.failures, &[]);
         let (mut full, mut fresh) = (Engine::new(config()), FakeKernel::default());
-        turns.into_iter().flat_map(|(events, _)| events).for_each(|event| full.event(event));
-        full.turn(&mut fresh, Duration::ZERO);
+        syncs.into_iter().flat_map(|(events, _)| events).for_each(|event| full.apply(event));
+        full.sync(&mut fresh, Duration::ZERO);
         prop_assert_eq!(settled(kernel.state), settled(fresh.state));
     }
 }

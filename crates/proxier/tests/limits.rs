@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use proxier::{Config, Engine, Turn, desired::Skipped, fake::FakeKernel, model::*};
+use proxier::{Config, Engine, SyncReport, desired::Skipped, fake::FakeKernel, model::*};
 
 fn port(number: usize) -> PortNumber {
     PortNumber::new(number.try_into().unwrap()).unwrap()
@@ -52,13 +52,13 @@ fn external_ips(count: usize) -> Vec<IpAddr> {
     (1..=count).map(|number| IpAddr::from([203, 0, 113, number.try_into().unwrap()])).collect()
 }
 
-/// A fresh node to which this happens, and the turn that it takes.
-fn first_turn(config: Config, events: Vec<Event>) -> (Engine, FakeKernel, Turn) {
+/// A fresh node to which this happens, and the sync that follows.
+fn first_sync(config: Config, events: Vec<Event>) -> (Engine, FakeKernel, SyncReport) {
     let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
-    events.into_iter().for_each(|event| engine.event(event));
-    let turn = engine.turn(&mut kernel, Duration::ZERO);
-    assert_eq!((turn.failures.len(), engine.is_healthy()), (0, true));
-    (engine, kernel, turn)
+    events.into_iter().for_each(|event| engine.apply(event));
+    let report = engine.sync(&mut kernel, Duration::ZERO);
+    assert_eq!((report.failures.len(), engine.is_healthy()), (0, true));
+    (engine, kernel, report)
 }
 
 /// The most ports that a user has reported for one Service (kubernetes#102972).
@@ -66,21 +66,21 @@ fn first_turn(config: Config, events: Vec<Event>) -> (Engine, FakeKernel, Turn) 
 fn a_service_with_1600_ports_is_served() {
     let web = service("web", "10.96.0.80", 1600);
     let events = vec![Event::SliceApplied(slice(&web)), Event::ServiceApplied(web)];
-    let (_, kernel, turn) = first_turn(Config::new("node-1"), events);
+    let (_, kernel, report) = first_sync(Config::new("node-1"), events);
     let served = kernel.state.virtual_servers.values().filter(|server| server.real_servers.len() == 2);
-    assert_eq!((served.count(), turn.skipped.len()), (1600, 0));
+    assert_eq!((served.count(), report.skipped.len()), (1600, 0));
 }
 
 /// What the API server has allocated is served first, and it is the same on every node.
 #[test]
 fn beyond_the_budget_external_ips_are_left_out() {
     let web = Service { external_ips: external_ips(100), ..service("web", "10.96.0.80", 1600) };
-    let (_, kernel, turn) = first_turn(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
+    let (_, kernel, report) = first_sync(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
     let addresses: BTreeSet<IpAddr> = kernel.state.virtual_servers.keys().map(|key| key.address).collect();
     let mut expected: BTreeSet<IpAddr> = external_ips(6).into_iter().collect();
     expected.insert("10.96.0.80".parse().unwrap());
     assert_eq!((kernel.state.virtual_servers.len(), addresses), (10_000, expected));
-    let said: Vec<String> = turn.skipped.iter().map(ToString::to_string).collect();
+    let said: Vec<String> = report.skipped.iter().map(ToString::to_string).collect();
     assert_eq!(
         said,
         ["Service default/web is served on 10000 addresses and ports; 151600 more are left out \
@@ -97,10 +97,10 @@ fn ranges_of_a_load_balancer_ip_count_as_virtual_servers() {
         source_ranges: ranges.map(|address| IpAddr::from(address).into()).collect(),
         ..service("web", "10.96.0.80", 5000)
     };
-    let (_, kernel, turn) = first_turn(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
+    let (_, kernel, report) = first_sync(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
     let elements: usize = kernel.state.allowed.values().map(BTreeSet::len).sum();
     assert_eq!((kernel.state.virtual_servers.len(), elements), (5049, 49_000));
-    assert!(matches!(turn.skipped.first(), Some(Skipped::TooMany { .. })), "{:?}", turn.skipped);
+    assert!(matches!(report.skipped.first(), Some(Skipped::TooMany { .. })), "{:?}", report.skipped);
 }
 
 /// Two objects that ask for the same 160,000 things. The younger one keeps what is its own. A few lines report what it
@@ -109,14 +109,14 @@ fn ranges_of_a_load_balancer_ip_count_as_virtual_servers() {
 fn of_two_services_with_the_same_100_external_ips_each_is_told_in_a_few_lines() {
     let both = [("old", "10.96.0.1"), ("young", "10.96.0.2")];
     let both = both.map(|(name, ip)| Service { external_ips: external_ips(100), ..service(name, ip, 1600) });
-    let (mut engine, mut kernel, turn) =
-        first_turn(Config::new("node-1"), both.map(Event::ServiceApplied).into());
+    let (mut engine, mut kernel, report) =
+        first_sync(Config::new("node-1"), both.map(Event::ServiceApplied).into());
     assert_eq!(kernel.state.virtual_servers.len(), 10_000 + 1600);
-    let of_young = turn.skipped.iter().filter(|reason| &*reason.service().name == "young");
-    assert_eq!((turn.skipped.len(), of_young.count()), (1 + 21, 21));
-    let more = turn.skipped.last().unwrap();
+    let of_young = report.skipped.iter().filter(|reason| &*reason.service().name == "young");
+    assert_eq!((report.skipped.len(), of_young.count()), (1 + 21, 21));
+    let more = report.skipped.last().unwrap();
     assert!(matches!(more, Skipped::More { count: 8381, .. }), "{more}");
-    let again = engine.turn(&mut kernel, engine.next_turn());
+    let again = engine.sync(&mut kernel, engine.next_sync());
     assert!(again.whole && again.skipped.is_empty() && again.plan.is_empty(), "{:?}", again.skipped);
 }
 
@@ -142,18 +142,18 @@ fn grows_with_its_size(large: usize, work: impl Fn(usize)) {
     assert!(large < small * 32, "{small} ns, and for eight times as much {large} ns");
 }
 
-/// No limit in the way, and all that can be there twice: ports behind short cuts, and a look at the whole. Then all
+/// No limit in the way, and all that can be there twice: ports behind short circuits, and a look at the whole. Then all
 /// goes.
 fn serve(services: Vec<Service>) {
     let gone: Vec<Event> = services.iter().map(|service| Event::ServiceRemoved(service.id.clone())).collect();
     let config = Config { max_virtual_servers: usize::MAX, ..Config::new("node-1") };
     let slices: Vec<Event> = services.iter().map(|service| Event::SliceApplied(slice(service))).collect();
     let services: Vec<Event> = services.into_iter().map(Event::ServiceApplied).collect();
-    let (mut engine, mut kernel, _) = first_turn(config, [slices, services].concat());
-    let later = engine.next_turn();
-    assert!(engine.turn(&mut kernel, later).plan.is_empty());
-    gone.into_iter().for_each(|event| engine.event(event));
-    engine.turn(&mut kernel, later);
+    let (mut engine, mut kernel, _) = first_sync(config, [slices, services].concat());
+    let later = engine.next_sync();
+    assert!(engine.sync(&mut kernel, later).plan.is_empty());
+    gone.into_iter().for_each(|event| engine.apply(event));
+    engine.sync(&mut kernel, later);
     assert!(kernel.state.virtual_servers.is_empty());
 }
 
@@ -180,7 +180,7 @@ fn work_grows_with_the_ports_of_many_slices() {
             all.ports.chunks(20).enumerate().map(|chunk| Event::SliceApplied(part(chunk))).collect();
         events.push(Event::ServiceApplied(web.clone()));
         let config = Config { max_virtual_servers: usize::MAX, ..Config::new("node-1") };
-        let (_, kernel, _) = first_turn(config, events);
+        let (_, kernel, _) = first_sync(config, events);
         assert_eq!(kernel.state.virtual_servers.len(), ports);
     });
 }

@@ -92,7 +92,7 @@ fn show(cluster: &Cluster) -> Result<(Vec<Proxy>, Vec<Server>)> {
     listing(node, &["ipvsadm", "-Ln"])?;
     listing(node, &["ip", "addr", "show", "kube-ipvs0"])?;
 
-    caption("All clients reach the Service, and the pods answer in turn");
+    caption("All clients reach the Service, and the pods answer in report");
     for (from, url) in [
         ("visitor", format!("http://{SERVICE}/")),
         ("node-1", format!("http://{SERVICE}/")),

@@ -178,7 +178,7 @@ impl Cluster {
     }
 }
 
-/// No duplicate address detection: link-local addresses would stay tentative, and unusable, for a second or two.
+/// No duplicate address detection: link-local addresses would stay tentative, and unavailable, for a second or two.
 pub(super) const QUICK_IPV6: [(&str, &str); 2] =
     [("ipv6.conf.all.accept_dad", "0"), ("ipv6.conf.default.accept_dad", "0")];
 

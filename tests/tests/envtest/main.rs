@@ -37,7 +37,7 @@ mod objects;
 mod source_ranges;
 #[path = "../scenarios/spread.rs"]
 mod spread;
-mod take_over;
+mod takeover;
 #[path = "../scenarios/terminating.rs"]
 mod terminating;
 #[path = "../scenarios/topology.rs"]

@@ -57,7 +57,7 @@ pub(crate) fn await_web(cluster: &Cluster, node: &str) -> Result<()> {
 
 /// Waits until the daemon of a node has everything in the kernel for the first time. It asks the daemon: that does not
 /// slow it down, as listing the kernel's tables would.
-pub(crate) fn await_first_turn(node: &Namespace) -> Result<()> {
+pub(crate) fn await_first_sync(node: &Namespace) -> Result<()> {
     eventually(|| node.connect(Transport::Tcp, "127.0.0.1:10256").map(drop))?;
     eventually(|| node.run("curl", &["-sSf", "http://127.0.0.1:10256/readyz"]).map(drop))
 }

@@ -41,7 +41,7 @@ const VIPS: [&str; 8] = [
     "2001:db8:1::11",
 ];
 /// The comment of the rule that drops what comes to `local`.
-const DROPPED: &str = "no endpoints on this node, and the policy is Local: no short cut has led here";
+const DROPPED: &str = "no endpoints on this node, and the policy is Local: no short circuit has led here";
 
 fn services() -> String {
     let service = |name: &str, number: usize| {

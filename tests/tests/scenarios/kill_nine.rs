@@ -9,7 +9,7 @@ use scenarios::{
     Cluster, Namespace, Proxy, Service, Sets, Slice, TestResult, VIP_DEVICE, eventually, patience, scenario,
 };
 
-use crate::common::await_first_turn;
+use crate::common::await_first_sync;
 
 const SERVICES: usize = 200;
 /// At how many moments of a full sync the daemon is killed: by turns some time after it has made its device, and as
@@ -164,7 +164,7 @@ fn a_first_sync_survives_being_killed() -> TestResult {
             proxy.kill_nine()?;
             midway += usize::from(is_midway(node)?);
             let proxy = cluster.start_proxy("node-1", &[])?;
-            await_first_turn(node)?;
+            await_first_sync(node)?;
             let result = eventually(|| State::read(node)?.ensure_is(&wanted));
             result.with_context(|| format!("moment {moment}: killed {delay:?} after its sign"))?;
             proxy.terminate()?;

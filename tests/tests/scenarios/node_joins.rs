@@ -4,10 +4,10 @@ use anyhow::ensure;
 use scenarios::{Cluster, Service, Slice, TestResult, Transport, eventually, scenario};
 
 use crate::api_server::api_server;
-use crate::common::await_first_turn;
+use crate::common::await_first_sync;
 
 /// Two thousand Services, and the API answers by its ClusterIP, from the node and from a pod, as soon as the daemon has
-/// done its first turn: with nothing that had to be tried again.
+/// done its first sync: with nothing that had to be tried again.
 #[test]
 fn the_api_is_reached_at_once() -> TestResult {
     let builder =
@@ -29,7 +29,7 @@ fn the_api_is_reached_at_once() -> TestResult {
         let flags = ["--cluster-cidr", "10.244.0.0/16"];
         let proxy = cluster.kube_ipvs("node-3")?.start_with_kubeconfig(&kubeconfig, &flags)?;
         let node = cluster.at("node-3")?;
-        await_first_turn(node)?;
+        await_first_sync(node)?;
         for from in ["node-3", "visitor"] {
             cluster.at(from)?.echo(Transport::Tcp, "10.96.0.1:443")?;
         }

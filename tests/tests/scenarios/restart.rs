@@ -7,7 +7,7 @@ use scenarios::{
 };
 
 use crate::common::{
-    WEB, WEB_ADDRESS, all_web, await_first_turn, await_web, deploy_web, web_cluster, web_slice,
+    WEB, WEB_ADDRESS, all_web, await_first_sync, await_web, deploy_web, web_cluster, web_slice,
 };
 
 /// The node whose daemon is restarted: all tested traffic goes through it.
@@ -145,7 +145,7 @@ fn a_start_repairs_what_drifted() -> TestResult {
         for commands in DRIFTS {
             drift(node, commands)?;
             let proxy = cluster.start_proxy(NODE, &[])?;
-            await_first_turn(node)?;
+            await_first_sync(node)?;
             await_repaired(node, &wanted)
                 .and_then(|()| still_held(&mut held))
                 .map_err(|error| error.context(format!("after `{commands}`")))?;

@@ -131,13 +131,13 @@ fn nor_for_a_proxy_that_embeds_the_library() -> TestResult {
             let mut engine = Engine::new(Config::new("node-3"));
             let mut listings = Vec::new();
             for numbers in [0..1, 1..MANY] {
-                numbers.flat_map(embedded).for_each(|event| engine.event(event));
-                let turn = engine.turn(&mut kernel, Duration::ZERO);
-                ensure!(turn.unusable.is_none(), "{:?}", turn.unusable);
-                ensure!(turn.failures.is_empty(), "{}", turn.failures[0]);
+                numbers.flat_map(embedded).for_each(|event| engine.apply(event));
+                let report = engine.sync(&mut kernel, Duration::ZERO);
+                ensure!(report.unavailable.is_none(), "{:?}", report.unavailable);
+                ensure!(report.failures.is_empty(), "{}", report.failures[0]);
                 listings.push(chains(node)?);
             }
-            ensure!(engine.amounts().virtual_servers == MANY as usize, "{:?}", engine.amounts());
+            ensure!(engine.counts().virtual_servers == MANY as usize, "{:?}", engine.counts());
             ensure!(listings[0].len() > 20 && listings[0] == listings[1], "{listings:?}");
             Ok(())
         })

@@ -8,7 +8,7 @@ use scenarios::{
     Cluster, Conversation, Failure, Service, Slice, TestResult, Transport, eventually, patience, scenario,
 };
 
-use crate::common::await_first_turn;
+use crate::common::await_first_sync;
 
 const ALL: [(&str, &str); 5] = [
     ("visitor", "10.96.0.53:53"),
@@ -91,7 +91,7 @@ fn one_socket_follows_the_servers() -> TestResult {
     one_socket_follows("Cluster")
 }
 
-/// Here pods and processes of the node come by the short cut, which IPVS does not see.
+/// Here pods and processes of the node come by the short circuit, which IPVS does not see.
 #[test]
 fn one_socket_follows_the_servers_of_a_local_service() -> TestResult {
     one_socket_follows("Local")
@@ -110,7 +110,7 @@ fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult
         for policy in ["Cluster", "Local"] {
             let proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
             // With the daemon's rules the node has conntrack.
-            await_first_turn(node)?;
+            await_first_sync(node)?;
             // With the policy Local, the outside client finds no endpoint on this node.
             let asked = |(from, _): &(&str, &str)| policy == "Cluster" || *from != "client";
             let all: Vec<(&str, &str)> = ALL.into_iter().filter(asked).collect();

@@ -16,7 +16,7 @@ use crate::workspace::{SCENARIOS, Workspace};
 const USUAL_PLACE: &str = "/usr/local/kubebuilder/bin";
 const NEEDED: [&str; 2] = ["etcd", "kube-apiserver"];
 /// What can be there besides, and the scenarios that take it.
-const OPTIONAL: [(&str, &str); 2] = [("kube-controller-manager", "mysql::"), ("kube-proxy", "take_over::")];
+const OPTIONAL: [(&str, &str); 2] = [("kube-controller-manager", "mysql::"), ("kube-proxy", "takeover::")];
 /// When the machine is given up. Each scenario ends its own hang long before.
 const HANG: Duration = Duration::from_secs(6 * 3600);
 /// The tests, as cargo names them.

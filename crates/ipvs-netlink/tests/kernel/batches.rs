@@ -71,7 +71,7 @@ fn every_third_request_fails_and_is_named() {
     for (number, failure) in failures.iter().enumerate() {
         assert_eq!(failure.number, number * 3);
         assert_eq!(failure.request, batch.requests()[failure.number]);
-        assert!(failure.is_present(), "{failure}");
+        assert!(failure.already_exists(), "{failure}");
     }
     assert!(failures[1].to_string().starts_with("add service TCP 10.0.0.1:4 (rr): File exists"));
     assert_eq!(listed(&mut n, 10_000).len(), 10_000, "the others were carried out");
@@ -90,7 +90,7 @@ fn services_with_their_destinations_in_order() {
     batch.add_service(tcp("10.0.0.2:80"), VirtualServer::new(Scheduler::RR));
     let failures = n.client.execute(&batch).unwrap();
     assert_eq!(failures.iter().map(|failure| failure.number).collect::<Vec<_>>(), [early]);
-    assert!(failures[0].is_absent());
+    assert!(failures[0].is_not_found());
     assert_eq!(
         n.rules(),
         [

@@ -9,7 +9,7 @@ fn a_scheduler_that_does_not_exist() {
     let mut n = Namespace::new();
     let nosuch = VirtualServer::new("nosuch".parse().unwrap());
     let error = n.client.add_service(tcp("10.0.0.1:80"), nosuch).unwrap_err();
-    assert!(error.lacks_module() && !error.is_absent(), "{error}");
+    assert!(error.lacks_module() && !error.is_not_found(), "{error}");
     assert_eq!(
         error.to_string(),
         "add service TCP 10.0.0.1:80 (nosuch): No such file or directory (os error 2): the kernel has no \
@@ -38,19 +38,19 @@ fn what_exists_and_what_does_not() {
         [],
         "an unknown virtual server has no destinations either"
     );
-    assert!(n.client.update_service(key, rr).unwrap_err().is_absent());
-    assert!(n.client.delete_service(key).unwrap_err().is_absent());
-    assert!(n.client.zero(Some(key)).unwrap_err().is_absent());
-    assert!(n.client.add_destination(key, real, masq).unwrap_err().is_absent());
+    assert!(n.client.update_service(key, rr).unwrap_err().is_not_found());
+    assert!(n.client.delete_service(key).unwrap_err().is_not_found());
+    assert!(n.client.zero(Some(key)).unwrap_err().is_not_found());
+    assert!(n.client.add_destination(key, real, masq).unwrap_err().is_not_found());
 
     n.client.add_service(key, rr).unwrap();
-    assert!(n.client.add_service(key, rr).unwrap_err().is_present());
-    assert!(n.client.update_destination(key, real, masq).unwrap_err().is_absent());
-    assert!(n.client.delete_destination(key, real).unwrap_err().is_absent());
+    assert!(n.client.add_service(key, rr).unwrap_err().already_exists());
+    assert!(n.client.update_destination(key, real, masq).unwrap_err().is_not_found());
+    assert!(n.client.delete_destination(key, real).unwrap_err().is_not_found());
 
     n.client.add_destination(key, real, masq).unwrap();
     let error = n.client.add_destination(key, real, masq).unwrap_err();
-    assert!(error.is_present() && !error.is_absent() && !error.is_denied());
+    assert!(error.already_exists() && !error.is_not_found() && !error.is_permission_denied());
     assert_eq!(
         error.to_string(),
         "add destination 10.1.1.1:80 to TCP 10.0.0.1:80: File exists (os error 17)"

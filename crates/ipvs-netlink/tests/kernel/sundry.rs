@@ -40,7 +40,7 @@ fn daemons() {
     let group = Some("ff02::5".parse().unwrap());
     let backup = Daemon { group, ..Daemon::new(DaemonRole::Backup, interface, 9) };
     n.client.start_daemon(backup).unwrap();
-    assert!(n.client.start_daemon(backup).unwrap_err().is_present());
+    assert!(n.client.start_daemon(backup).unwrap_err().already_exists());
 
     let daemons = n.client.daemons().unwrap();
     assert_eq!(daemons[0], master);
@@ -53,13 +53,13 @@ fn daemons() {
 
     n.client.stop_daemon(DaemonRole::Master).unwrap();
     assert_eq!(n.client.daemons().unwrap(), [chosen]);
-    assert!(n.client.stop_daemon(DaemonRole::Master).unwrap_err().is_absent());
+    assert!(n.client.stop_daemon(DaemonRole::Master).unwrap_err().is_not_found());
     n.client.stop_daemon(DaemonRole::Backup).unwrap();
     assert_eq!(n.client.daemons().unwrap(), []);
 
     let nowhere = Daemon::new(DaemonRole::Master, "nosuch0".parse().unwrap(), 0);
     let error = n.client.start_daemon(nowhere).unwrap_err();
-    assert!(error.is_absent(), "{error}");
+    assert!(error.is_not_found(), "{error}");
     assert!(error.to_string().starts_with("start the master daemon on nosuch0: "), "{error}");
 }
 

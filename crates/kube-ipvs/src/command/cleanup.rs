@@ -10,26 +10,26 @@ use crate::config::Configuration;
 pub(super) struct Cleanup {
     /// Leave virtual servers and their addresses to kube-proxy, which serves them again; remove the rules only
     #[arg(long)]
-    hand_over: bool,
+    handover: bool,
     /// Hand over although rules of kube-proxy cannot be seen, as where they are legacy iptables'
-    #[arg(long, requires = "hand_over")]
+    #[arg(long, requires = "handover")]
     force: bool,
 }
 
 impl Cleanup {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
-        const LEFT: &str = "what is left is removed by the next try";
+        const RETRY_HINT: &str = "what is left is removed by the next try";
         // A daemon would put back what is removed.
         let _claim = super::claim::claim()?;
         let mut kernel = super::kernel(&Configuration::default())?;
-        if self.hand_over {
+        if self.handover {
             if !self.force {
                 ensure_served(&kernel.not_served_by_kube_proxy().context("cannot hand over")?)?;
             }
-            kernel.hand_over().with_context(|| format!("cannot hand over; {LEFT}"))?;
+            kernel.handover().with_context(|| format!("cannot hand over; {RETRY_HINT}"))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let plan = kernel.clean_up().with_context(|| format!("cannot clean up; {LEFT}"))?;
+        let plan = kernel.clean_up().with_context(|| format!("cannot clean up; {RETRY_HINT}"))?;
         super::print(&plan)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -4,16 +4,16 @@
 
 use std::{fs, path::PathBuf, sync::mpsc::Sender, thread, time::Duration};
 
-use super::{Source, owner::Input};
+use super::{RunArgs, sync_loop::Input};
 use crate::{
-    announce::{About, Announcement},
+    events::{About, EventNote},
     serve::Call,
 };
 
 /// How often the file is looked at.
-const LOOK: Duration = Duration::from_secs(3);
+const POLL_INTERVAL: Duration = Duration::from_secs(3);
 /// After how many looks a content that cannot be used is tried again: a kubeconfig that it names may have come since.
-const AGAIN: u32 = 20;
+const POLLS_TO_REMINDER: u32 = 20;
 
 /// The file that a running daemon was configured by.
 pub(super) struct ConfigFile {
@@ -29,13 +29,13 @@ pub(super) struct ConfigFile {
 
 /// What a look at the file has shown.
 #[derive(Debug)]
-enum News {
+enum Check {
     /// Nothing, or that it says what it said at the start.
     Nothing,
     /// A content that can be used.
     Usable,
     /// One that cannot.
-    Unusable(anyhow::Error),
+    KernelUnavailable(anyhow::Error),
 }
 
 impl ConfigFile {
@@ -44,20 +44,19 @@ impl ConfigFile {
     }
 
     /// Looks at the file again and again, until there is a new content that can be used.
-    pub(super) fn follow(mut self, source: &Source, owner: &Sender<Input>) {
+    pub(super) fn follow(mut self, source: &RunArgs, owner: &Sender<Input>) {
         let path = self.path.display().to_string();
         loop {
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
             match self.look(|| source.check()) {
-                News::Nothing => {}
-                News::Unusable(error) => {
+                Check::Nothing => {}
+                Check::KernelUnavailable(error) => {
                     let note = format!("{error:#}; going on with the configuration from before this change");
                     tracing::error!("{note}");
-                    let announcement =
-                        Announcement { about: About::Node, reason: "ConfigurationUnusable", note };
-                    let _ = owner.send(Input::Call(Call::Announce(announcement)));
+                    let event_note = EventNote { about: About::Node, reason: "InvalidConfiguration", note };
+                    let _ = owner.send(Input::Call(Call::Record(event_note)));
                 }
-                News::Usable => {
+                Check::Usable => {
                     let end = anyhow::anyhow!("{path} has changed: ending, to be started again with it");
                     let _ = owner.send(Input::Failed(end));
                     return;
@@ -66,23 +65,23 @@ impl ConfigFile {
         }
     }
 
-    fn look(&mut self, check: impl FnOnce() -> anyhow::Result<()>) -> News {
+    fn look(&mut self, check: impl FnOnce() -> anyhow::Result<()>) -> Check {
         // It may be gone for a moment while it is replaced.
-        let Ok(content) = fs::read_to_string(&self.path) else { return News::Nothing };
+        let Ok(content) = fs::read_to_string(&self.path) else { return Check::Nothing };
         let is_new = content != self.seen;
         self.looks += 1;
-        let is_again = self.refused.is_some() && self.looks.is_multiple_of(AGAIN);
+        let is_again = self.refused.is_some() && self.looks.is_multiple_of(POLLS_TO_REMINDER);
         if !is_new && !is_again {
-            return News::Nothing;
+            return Check::Nothing;
         }
         self.seen = content;
         if self.seen == self.running {
             self.refused = None;
-            return News::Nothing;
+            return Check::Nothing;
         }
-        let Err(error) = check() else { return News::Usable };
+        let Err(error) = check() else { return Check::Usable };
         let before = self.refused.replace(format!("{error:#}"));
-        if !is_new && before == self.refused { News::Nothing } else { News::Unusable(error) }
+        if !is_new && before == self.refused { Check::Nothing } else { Check::KernelUnavailable(error) }
     }
 }
 
@@ -105,9 +104,9 @@ mod tests {
                 false => anyhow::bail!("it is bad"),
             };
             match file.look(check) {
-                News::Nothing => "nothing".to_owned(),
-                News::Usable => "usable".to_owned(),
-                News::Unusable(error) => error.to_string(),
+                Check::Nothing => "nothing".to_owned(),
+                Check::Usable => "usable".to_owned(),
+                Check::KernelUnavailable(error) => error.to_string(),
             }
         };
         assert_eq!(look(Some("good")), "nothing");
@@ -130,15 +129,15 @@ mod tests {
             true => Ok(()),
             false => anyhow::bail!("there is no kubeconfig"),
         }) {
-            News::Nothing => "nothing".to_owned(),
-            News::Usable => "usable".to_owned(),
-            News::Unusable(error) => error.to_string(),
+            Check::Nothing => "nothing".to_owned(),
+            Check::Usable => "usable".to_owned(),
+            Check::KernelUnavailable(error) => error.to_string(),
         };
         assert_eq!(look(false), "there is no kubeconfig");
         // The daemon reports it once, however often it retries.
-        let of_minutes: Vec<String> = (0..3 * AGAIN).map(|_| look(false)).collect();
-        assert!(of_minutes.iter().all(|news| news == "nothing"), "{of_minutes:?}");
-        let of_minute: Vec<String> = (0..AGAIN).map(|_| look(true)).collect();
+        let of_minutes: Vec<String> = (0..3 * POLLS_TO_REMINDER).map(|_| look(false)).collect();
+        assert!(of_minutes.iter().all(|check| check == "nothing"), "{of_minutes:?}");
+        let of_minute: Vec<String> = (0..POLLS_TO_REMINDER).map(|_| look(true)).collect();
         assert!(of_minute.contains(&"usable".to_owned()), "{of_minute:?}");
     }
 }

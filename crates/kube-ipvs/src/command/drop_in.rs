@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use proxier::kernel::Kernel;
 
-use super::{Source, cleanup::Cleanup, go_runner, kernel, log, run};
+use super::{RunArgs, cleanup::Cleanup, go_runner, kernel, log, run};
 use crate::{
     config::{self, Options},
     host,
@@ -41,10 +41,10 @@ pub(super) fn is_meant(arguments: &[OsString]) -> bool {
 }
 
 /// What a daemon with this command line serves; none if it is to do something else.
-pub(super) fn source(arguments: Vec<OsString>) -> Option<Source> {
+pub(super) fn source(arguments: Vec<OsString>) -> Option<RunArgs> {
     let parsed = DropIn::try_parse_from(arguments.into_iter().map(with_dashes)).ok()?;
     let DropIn { cleanup, init_only, write_config_to, manifests, options } = parsed;
-    (!cleanup && !init_only && write_config_to.is_none()).then_some(Source { manifests, options })
+    (!cleanup && !init_only && write_config_to.is_none()).then_some(RunArgs { manifests, options })
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         return Cleanup::default().run();
     }
     if let Some(path) = write_config_to {
-        let text = config::write(&Source { manifests, options }.configuration()?)?;
+        let text = config::write(&RunArgs { manifests, options }.configuration()?)?;
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         kernel.prepare()?;
         return Ok(ExitCode::SUCCESS);
     }
-    run::run(&Source { manifests, options })
+    run::run(&RunArgs { manifests, options })
 }
 
 /// kube-proxy's flag library takes `--cluster_cidr` for `--cluster-cidr`.

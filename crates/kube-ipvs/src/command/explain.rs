@@ -72,9 +72,9 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
         let any_serves =
             server.real_servers.values().any(|server| matches!(server, RealServer::Serving { .. }));
         if !any_serves {
-            text += if server.sets.contains(KeySet::NoLocal) {
+            text += if server.sets.contains(KeySet::NoLocalEndpoints) {
                 "    has no endpoints on this node: new connections are dropped\n"
-            } else if server.sets.contains(KeySet::NoLocalOutside) {
+            } else if server.sets.contains(KeySet::NoLocalEndpointsExternal) {
                 "    has no endpoints on this node: new connections from outside the cluster are dropped\n"
             } else {
                 "    has no endpoints: new connections are refused\n"

@@ -6,7 +6,7 @@ use std::{ffi::OsString, fs};
 use expect_test::{Expect, expect};
 
 use super::{drop_in, go_runner};
-use crate::config::{Resolved, write};
+use crate::config::{LoadedConfig, write};
 
 /// The words of a container's command and arguments; `CONFIG` stands for a file with this content.
 fn check(line: &str, config: &str, expected: Expect) {
@@ -23,7 +23,7 @@ fn check(line: &str, config: &str, expected: Expect) {
     let options = drop_in::source(words).unwrap_or_else(|| panic!("{line} is no daemon")).options;
     let said = match options.resolve() {
         Err(error) => format!("refused: {error:#}\n"),
-        Ok(Resolved { configuration, warnings, without_effect, .. }) => {
+        Ok(LoadedConfig { configuration, warnings, without_effect, .. }) => {
             let usual = write(&Default::default()).unwrap();
             let set = write(&configuration).unwrap();
             let set = set.lines().filter(|line| !usual.lines().any(|usual| usual == *line));

@@ -58,13 +58,13 @@ impl Inbox {
 impl Delivery {
     fn join(&mut self, changes: Changes) {
         /// Looking through costs work for each: so many may come before the first time.
-        const FEW: usize = 1_000;
+        const MAX_MERGED: usize = 1_000;
         self.count += usize::from(!changes.events.is_empty());
         let mut taken = Taken::default();
         taken.add(&changes);
         self.taken.join(taken);
         self.changes.join(changes);
-        if self.changes.events.len() > self.room.max(FEW) {
+        if self.changes.events.len() > self.room.max(MAX_MERGED) {
             self.changes.compact();
             self.room = 2 * self.changes.events.len();
         }
@@ -105,18 +105,18 @@ mod tests {
     #[test]
     fn what_waits_does_not_grow_beyond_what_there_is() {
         let inbox = Inbox::new(Arc::new(Status::new(&Configuration::default())));
-        for turn in 0..100 {
+        for round in 0..100 {
             for part in 0..30 {
-                let events = (part * 100..(part + 1) * 100).map(|number| service(number, turn)).collect();
-                let complete = Completeness::Whole;
+                let events = (part * 100..(part + 1) * 100).map(|number| service(number, round)).collect();
+                let complete = Completeness::Complete;
                 let was_empty = inbox.put(Changes { events, complete, ..Changes::default() });
-                assert_eq!(was_empty, (turn, part) == (0, 0));
+                assert_eq!(was_empty, (round, part) == (0, 0));
             }
         }
         let mut changes = inbox.take().unwrap().changes;
         assert!(changes.events.len() <= 2 * 3_000, "{}", changes.events.len());
         changes.compact();
         assert!(changes.events == (0..3_000).map(|number| service(number, 99)).collect::<Vec<_>>());
-        assert!(changes.complete == Completeness::Whole && inbox.take().is_none());
+        assert!(changes.complete == Completeness::Complete && inbox.take().is_none());
     }
 }

@@ -13,10 +13,10 @@ mod inbox;
 mod listing;
 mod log;
 mod ls;
-mod owner;
 mod pace;
 mod query;
 mod run;
+mod sync_loop;
 mod takeover;
 mod watchdog;
 
@@ -49,7 +49,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the Services, until SIGTERM; what is in the kernel stays and goes on serving
-    Run(Source),
+    Run(RunArgs),
     /// List virtual servers as `ipvsadm -Ln` does, with the Service that each is for
     Ls(ls::Ls),
     /// Print what `run` would change now, and change nothing; exit status 0: nothing, 1: something, 2: error
@@ -74,7 +74,7 @@ impl Cli {
 
 /// Where the Services come from, and how they are served.
 #[derive(Debug, Clone, clap::Args)]
-struct Source {
+struct RunArgs {
     /// A folder of YAML or JSON files with Services, EndpointSlices, Endpoints and Nodes, instead of an API server;
     /// changes are followed
     #[arg(long, value_name = "DIR")]
@@ -84,12 +84,12 @@ struct Source {
 }
 
 /// What is followed.
-enum World {
+enum Source {
     Manifests(Box<ManifestSource>),
     Kubernetes(Box<KubernetesSource>),
 }
 
-impl World {
+impl Source {
     /// All that there is, once.
     ///
     /// # Errors
@@ -112,12 +112,12 @@ impl World {
     }
 }
 
-impl Source {
-    fn open(&self, configuration: &Configuration) -> anyhow::Result<World> {
+impl RunArgs {
+    fn open(&self, configuration: &Configuration) -> anyhow::Result<Source> {
         let annotations = configuration.own.annotation_policy();
         if let Some(folder) = &self.manifests {
             let manifests = ManifestSource::open(folder)?.with_annotations(annotations);
-            return Ok(World::Manifests(manifests.into()));
+            return Ok(Source::Manifests(manifests.into()));
         }
         let node = configuration.hostname_override.resolve()?;
         let open = KubernetesSource::open(&configuration.client_connection, &node);
@@ -128,7 +128,7 @@ impl Source {
         };
         let kubernetes = addresses::runtime()?.block_on(open)?;
         let kubernetes = kubernetes.with_limits(limits).with_annotations(annotations);
-        Ok(World::Kubernetes(kubernetes.into()))
+        Ok(Source::Kubernetes(kubernetes.into()))
     }
 
     /// Whether any flag is given.

@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 /// Another program may need several steps to change the kernel: kube-ipvs reads it when this has passed.
-const QUIET: Duration = Duration::from_millis(200);
+const DEBOUNCE: Duration = Duration::from_millis(200);
 /// How far apart two reads are at first, and at most.
-const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(30);
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+const MAX_DELAY: Duration = Duration::from_secs(30);
 /// After so long without a notice, kube-ipvs treats the next one as the first.
-const CALM: Duration = Duration::from_secs(60);
+const RESET_AFTER: Duration = Duration::from_secs(60);
 
 /// When to read the kernel because it tells that others change what is ours: at once, but where they go on, less and
 /// less often.
@@ -22,10 +22,10 @@ impl Pace {
         match self.last {
             // It is read for that one too.
             Some(last) if now < last => return last,
-            Some(last) if now < last + CALM => self.gap = (self.gap * 2).min(LONGEST),
-            _ => self.gap = FIRST,
+            Some(last) if now < last + RESET_AFTER => self.gap = (self.gap * 2).min(MAX_DELAY),
+            _ => self.gap = FIRST_DELAY,
         }
-        let due = self.last.map_or(Duration::ZERO, |last| last + self.gap).max(now + QUIET);
+        let due = self.last.map_or(Duration::ZERO, |last| last + self.gap).max(now + DEBOUNCE);
         self.last = Some(due);
         due
     }
@@ -65,7 +65,7 @@ mod tests {
             pace.noticed(milliseconds(second * 10_000));
         }
         let later = milliseconds(200_000);
-        assert_eq!(pace.noticed(later), later + QUIET);
-        assert_eq!(pace.noticed(later + FIRST), later + QUIET + FIRST * 2);
+        assert_eq!(pace.noticed(later), later + DEBOUNCE);
+        assert_eq!(pace.noticed(later + FIRST_DELAY), later + DEBOUNCE + FIRST_DELAY * 2);
     }
 }

@@ -5,7 +5,7 @@ use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, time::Duration};
 use clap::Parser;
 use proxier::Engine;
 
-use super::{Cli, Command, Source, drop_in, engine, go_runner, log, tell};
+use super::{Cli, Command, RunArgs, drop_in, engine, go_runner, log, tell};
 use crate::{
     config::{Configuration, GoDuration},
     source::addresses,
@@ -17,7 +17,7 @@ pub(super) struct Query {
     #[arg(long, value_name = "DURATION", default_value_t = GoDuration::seconds(30))]
     timeout: GoDuration,
     #[command(flatten)]
-    source: Source,
+    source: RunArgs,
 }
 
 /// What was found.
@@ -41,14 +41,14 @@ impl Query {
         let changes = source.open(&configuration)?.look(self.timeout.0.max(Duration::from_millis(1)))?;
         tell(&changes);
         engine.set_complete(changes.complete);
-        changes.events.into_iter().for_each(|event| engine.event(event));
-        engine.event(addresses::list()?);
+        changes.events.into_iter().for_each(|event| engine.apply(event));
+        engine.apply(addresses::list()?);
         let is_of_an_api_server = source.manifests.is_none();
         Ok(Answer { configuration, engine, is_of_an_api_server })
     }
 
     /// Where to look, and by which configuration: without any flag by the daemon's own, where this is its container.
-    fn source(&self) -> Source {
+    fn source(&self) -> RunArgs {
         if self.source.is_given() {
             if !self.source.options.has_file() {
                 eprintln!("kube-ipvs: without --config: by the flags given here, and defaults for all else");
@@ -73,7 +73,7 @@ fn words(line: &[u8]) -> Vec<OsString> {
 }
 
 /// What a daemon with this command line serves; none if it is something else.
-fn daemon(mut line: Vec<OsString>) -> Option<Source> {
+fn daemon(mut line: Vec<OsString>) -> Option<RunArgs> {
     if go_runner::is_meant(&line) {
         (_, line) = go_runner::unwrap(line).ok()?;
     }

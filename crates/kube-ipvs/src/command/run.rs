@@ -13,34 +13,34 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    Source, World,
+    RunArgs, Source,
     config_file::ConfigFile,
     inbox::Inbox,
     log,
-    owner::{Input, Owner},
+    sync_loop::{Input, SyncLoop},
     watchdog,
 };
 use crate::{
-    announce::{self, Announcer},
-    config::Resolved,
+    config::LoadedConfig,
+    events::{self, EventRecorder},
     host,
     serve::{self, Status},
     source::{Changes, addresses, manifests},
 };
 
-pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
-    let Resolved { configuration, warnings, without_effect, flags, file } = source.options.resolve()?;
+pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
+    let LoadedConfig { configuration, warnings, without_effect, flags, file } = source.options.resolve()?;
     log::start(&configuration.logging);
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if !without_effect.is_empty() {
         tracing::info!("without effect here: {}", without_effect.join(", "));
     }
     let _claim = super::claim::claim()?;
-    let world = source.open(&configuration)?;
+    let objects = source.open(&configuration)?;
     let engine = super::engine(&configuration)?;
     // It loads the modules whose parameters are set next.
     let mut kernel = super::kernel(&configuration)?;
-    // Where they cannot be read, the first turn says so.
+    // Where they cannot be read, the first sync says so.
     kernel.hindrances().iter().flatten().for_each(|hindrance| tracing::warn!("{hindrance}"));
     host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
     let (sender, inputs) = channel();
@@ -66,24 +66,24 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
         })?;
     }
     follow("signals", sender.clone(), follow_signals)?;
-    let (to_announce, announcements) = tokio::sync::mpsc::channel(announce::WAITING);
+    let (to_post, event_notes) = tokio::sync::mpsc::channel(events::QUEUE_CAPACITY);
     let inbox = Inbox::new(Arc::clone(&status));
     let to_owner = sender.clone();
-    match world {
-        World::Manifests(manifests) => {
+    match objects {
+        Source::Manifests(manifests) => {
             follow("manifests", to_owner, move |owner| {
                 manifests::follow(*manifests, |changes| deliver(owner, &inbox, changes));
                 Ok(())
             })?;
         }
-        World::Kubernetes(kubernetes) => {
+        Source::Kubernetes(kubernetes) => {
             let kubernetes = kubernetes.with_contact(status.contact());
             let (for_events, of_version, published) =
                 (kubernetes.clone(), kubernetes.clone(), Arc::clone(&status));
             follow("events", sender.clone(), move |_| {
                 addresses::runtime()?.block_on(async {
                     tokio::select! {
-                        outcome = for_events.announce(announcements) => outcome,
+                        outcome = for_events.record(event_notes) => outcome,
                         outcome = of_version.follow_version(|version| published.serves(version)) => outcome,
                     }
                 })
@@ -104,9 +104,9 @@ pub(super) fn run(source: &Source) -> anyhow::Result<ExitCode> {
         })?;
     }
     follow("host", sender, follow_host)?;
-    let announcer = Announcer::new(to_announce);
-    let pulse = watchdog::watch(watchdog::HANG, watchdog::end_process)?;
-    let owner = Owner::new(engine, kernel, &inputs, pulse, &configuration, &status, announcer);
+    let recorder = EventRecorder::new(to_post);
+    let pulse = watchdog::watch(watchdog::HANG_TIMEOUT, watchdog::end_process)?;
+    let owner = SyncLoop::new(engine, kernel, &inputs, pulse, &configuration, &status, recorder);
     let outcome = owner.run();
     finish(&status, &serving);
     outcome
@@ -128,19 +128,19 @@ fn follow(
 }
 
 /// How long the HTTP server may take at the end for the answers that it has begun.
-const FINISH: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Lets those be answered who are being answered, and then ends whatever they do.
 fn finish(status: &Status, serving: &JoinHandle<()>) {
     status.finish();
     let start = Instant::now();
-    while !serving.is_finished() && start.elapsed() < FINISH {
+    while !serving.is_finished() && start.elapsed() < SHUTDOWN_TIMEOUT {
         thread::sleep(Duration::from_millis(10));
     }
 }
 
 fn deliver(owner: &Sender<Input>, inbox: &Inbox, changes: Changes) -> ControlFlow<()> {
-    if inbox.put(changes) && owner.send(Input::World(inbox.clone())).is_err() {
+    if inbox.put(changes) && owner.send(Input::Changes(inbox.clone())).is_err() {
         return ControlFlow::Break(());
     }
     ControlFlow::Continue(())

@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the owner of the kernel may be busy with one turn. The first sync of the largest clusters takes a minute;
+/// How long the owner of the kernel may be busy with one sync. The first sync of the largest clusters takes a minute;
 /// one that takes ten has come across a lock that the kernel will not give back.
-pub(super) const HANG: Duration = Duration::from_secs(600);
+pub(super) const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Says when the owner of the kernel began to do what it does.
 #[derive(Clone)]
@@ -65,20 +65,20 @@ pub(super) fn end_process() {
     // If no program reads the log, the log may be what hangs: it does not delay the end.
     let log = move || {
         tracing::error!(
-            "the kernel has kept a turn for more than {} minutes: ending, to be started again. What is in the kernel goes \
+            "the kernel has kept a sync for more than {} minutes: ending, to be started again. What is in the kernel goes \
              on serving. Where this comes again, `cat /proc/PID/stack` of the hung process and the kernel's log say what it \
              waits for",
-            HANG.as_secs() / 60
+            HANG_TIMEOUT.as_secs() / 60
         );
         let _ = said.send(());
     };
     let _ = thread::Builder::new().spawn(log);
-    let _ = is_said.recv_timeout(LAST_WORDS);
+    let _ = is_said.recv_timeout(EXIT_DELAY);
     std::process::exit(2);
 }
 
 /// How long the log may take for the reason of the end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const EXIT_DELAY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

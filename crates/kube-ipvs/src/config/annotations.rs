@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr, time::Duration};
 
-use super::Own;
+use super::OwnFlags;
 
 /// `--annotations`: which of the annotations `kube-ipvs.io/…` count on this node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +48,6 @@ pub struct AnnotationPolicy {
 
 impl Default for AnnotationPolicy {
     fn default() -> Self {
-        Own::default().annotation_policy()
+        OwnFlags::default().annotation_policy()
     }
 }

@@ -81,14 +81,14 @@ pub fn read(text: &str) -> Result<File, FileError> {
 pub fn write(configuration: &Configuration) -> Result<String, serde_saphyr::SerializeError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct Whole<'a> {
+    struct BoundedInt<'a> {
         api_version: &'static str,
         kind: &'static str,
         #[serde(flatten)]
         configuration: &'a Configuration,
     }
     let configuration = &configuration.spelled_out();
-    serde_saphyr::to_string(&Whole { api_version: API_VERSION, kind: KIND, configuration })
+    serde_saphyr::to_string(&BoundedInt { api_version: API_VERSION, kind: KIND, configuration })
 }
 
 /// serde's words, with plain words for its names of types.
@@ -175,7 +175,7 @@ fn prune(value: &mut Value) {
 impl Configuration {
     /// The same, with the addresses that are to be listened at written out.
     pub fn spelled_out(&self) -> Self {
-        let listen = |address: Option<_>| address.map_or(Listen::Nowhere, Listen::At);
+        let listen = |address: Option<_>| address.map_or(Listen::Disabled, Listen::Socket);
         Self {
             healthz_bind_address: listen(self.healthz_listen()),
             metrics_bind_address: listen(self.metrics_listen()),

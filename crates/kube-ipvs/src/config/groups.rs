@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ArgAction;
 use serde::{Deserialize, Serialize};
 
-use super::{DefaultScheduler, ExcludeCidrs, GoDuration, Whole, boolean, duration, text};
+use super::{BoundedInt, DefaultScheduler, ExcludeCidrs, GoDuration, boolean, duration, text};
 
 /// `ipvs`.
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -84,12 +84,12 @@ pub struct Iptables {
 
     /// The bit of the packet mark that asks for masquerade
     #[arg(id = "iptables-masquerade-bit", long, value_name = "0..31", default_value_t = Self::default().masquerade_bit)]
-    pub masquerade_bit: Whole<0, 31>,
+    pub masquerade_bit: BoundedInt<0, 31>,
 }
 
 impl Default for Iptables {
     fn default() -> Self {
-        Self { masquerade_all: false, masquerade_bit: Whole::new(14) }
+        Self { masquerade_all: false, masquerade_bit: BoundedInt::new(14) }
     }
 }
 
@@ -99,11 +99,11 @@ impl Default for Iptables {
 pub struct Conntrack {
     /// How many connections conntrack may hold for each processor; 0: leave the limit as it is
     #[arg(id = "conntrack-max-per-core", long, value_name = "NUMBER", default_value_t = Self::default().max_per_core)]
-    pub max_per_core: Whole<0, { i32::MAX }>,
+    pub max_per_core: BoundedInt<0, { i32::MAX }>,
 
     /// How many connections conntrack may hold at least
     #[arg(id = "conntrack-min", long, value_name = "NUMBER", default_value_t = Self::default().min)]
-    pub min: Whole<0, { i32::MAX }>,
+    pub min: BoundedInt<0, { i32::MAX }>,
 
     /// How long conntrack remembers an idle TCP connection; 0: leave it as it is
     #[arg(id = "conntrack-tcp-timeout-established", long, value_name = "DURATION", default_value_t = Self::default().tcp_established_timeout)]
@@ -133,8 +133,8 @@ pub struct Conntrack {
 impl Default for Conntrack {
     fn default() -> Self {
         Self {
-            max_per_core: Whole::new(32 * 1024),
-            min: Whole::new(128 * 1024),
+            max_per_core: BoundedInt::new(32 * 1024),
+            min: BoundedInt::new(128 * 1024),
             tcp_established_timeout: GoDuration::seconds(24 * 3600),
             tcp_close_wait_timeout: GoDuration::seconds(3600),
             tcp_be_liberal: false,
@@ -167,7 +167,7 @@ pub struct ClientConnection {
 
     /// How many requests at once
     #[arg(id = "kube-api-burst", long, value_name = "NUMBER", default_value_t = Self::default().burst)]
-    pub burst: Whole<0, { i32::MAX }>,
+    pub burst: BoundedInt<0, { i32::MAX }>,
 }
 
 impl Default for ClientConnection {
@@ -177,7 +177,7 @@ impl Default for ClientConnection {
             master: String::new(),
             content_type: "application/vnd.kubernetes.protobuf".into(),
             qps: 5.0,
-            burst: Whole::new(10),
+            burst: BoundedInt::new(10),
         }
     }
 }

@@ -7,43 +7,44 @@ use std::{
 /// Where a server listens: an address, with its port or without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Listen {
-    /// At the usual place.
+    /// At the default address and port.
     #[default]
-    Usual,
+    Default,
     /// Nowhere.
-    Nowhere,
-    /// At the usual port of an address.
+    Disabled,
+    /// At the default port of an address.
     Address(IpAddr),
-    /// There.
-    At(SocketAddr),
+    /// At an address and port.
+    Socket(SocketAddr),
 }
 
 impl Listen {
-    /// The address, if it listens at all. `bind` says of which family the usual one is.
-    pub(super) fn resolve(self, bind: IpAddr, usual: &Usual) -> Option<SocketAddr> {
+    /// The address, if it listens at all. `bind` says of which family the default one is.
+    pub(super) fn resolve(self, bind: IpAddr, default: &DefaultAddress) -> Option<SocketAddr> {
         match self {
-            Self::Nowhere => None,
-            Self::At(address) => Some(address),
-            Self::Address(address) => Some(SocketAddr::new(address, usual.port)),
-            Self::Usual if bind.is_ipv4() => Some(SocketAddr::new(usual.ipv4.into(), usual.port)),
-            Self::Usual => Some(SocketAddr::new(usual.ipv6.into(), usual.port)),
+            Self::Disabled => None,
+            Self::Socket(address) => Some(address),
+            Self::Address(address) => Some(SocketAddr::new(address, default.port)),
+            Self::Default if bind.is_ipv4() => Some(SocketAddr::new(default.ipv4.into(), default.port)),
+            Self::Default => Some(SocketAddr::new(default.ipv6.into(), default.port)),
         }
     }
 }
 
 /// Where a server listens by default.
-pub(super) struct Usual {
+pub(super) struct DefaultAddress {
     ipv4: Ipv4Addr,
     ipv6: Ipv6Addr,
     port: u16,
 }
 
-pub(super) const HEALTHZ: Usual =
-    Usual { ipv4: Ipv4Addr::UNSPECIFIED, ipv6: Ipv6Addr::UNSPECIFIED, port: 10256 };
-pub(super) const METRICS: Usual = Usual { ipv4: Ipv4Addr::LOCALHOST, ipv6: Ipv6Addr::LOCALHOST, port: 10249 };
+pub(super) const HEALTHZ: DefaultAddress =
+    DefaultAddress { ipv4: Ipv4Addr::UNSPECIFIED, ipv6: Ipv6Addr::UNSPECIFIED, port: 10256 };
+pub(super) const METRICS: DefaultAddress =
+    DefaultAddress { ipv4: Ipv4Addr::LOCALHOST, ipv6: Ipv6Addr::LOCALHOST, port: 10249 };
 
 /// What stands for nothing said, since an empty flag says something.
-const USUAL: &str = "usual";
+const DEFAULT: &str = "default";
 
 /// An empty flag turns the server off. In the file, an empty value means unset.
 impl FromStr for Listen {
@@ -52,12 +53,12 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
         match text {
-            "" => return Ok(Self::Nowhere),
-            USUAL => return Ok(Self::Usual),
+            "" => return Ok(Self::Disabled),
+            DEFAULT => return Ok(Self::Default),
             _ => {}
         }
         if let Ok(at) = text.parse() {
-            return Ok(Self::At(at));
+            return Ok(Self::Socket(at));
         }
         text.trim_start_matches('[').trim_end_matches(']').parse().map(Self::Address).map_err(|_| {
             format!(
@@ -70,10 +71,10 @@ impl FromStr for Listen {
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usual => f.write_str(USUAL),
-            Self::Nowhere => Ok(()),
+            Self::Default => f.write_str(DEFAULT),
+            Self::Disabled => Ok(()),
             Self::Address(address) => address.fmt(f),
-            Self::At(at) => at.fmt(f),
+            Self::Socket(at) => at.fmt(f),
         }
     }
 }

@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Whole, text};
+use super::{BoundedInt, text};
 
 /// `logging`. The flags win over the file.
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -14,13 +14,13 @@ pub struct Logging {
     pub format: LogFormat,
 
     /// How much is logged: from 4 on each change that is made
-    #[arg(id = "v", long, short, value_name = "NUMBER", default_value_t = Whole::new(0))]
-    pub verbosity: Whole<0, { i32::MAX }>,
+    #[arg(id = "v", long, short, value_name = "NUMBER", default_value_t = BoundedInt::new(0))]
+    pub verbosity: BoundedInt<0, { i32::MAX }>,
 }
 
 impl Default for Logging {
     fn default() -> Self {
-        Self { format: LogFormat::Text, verbosity: Whole::new(0) }
+        Self { format: LogFormat::Text, verbosity: BoundedInt::new(0) }
     }
 }
 

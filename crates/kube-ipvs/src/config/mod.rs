@@ -39,11 +39,11 @@ pub use hostname::{HostnameError, NodeName};
 pub use listen::Listen;
 pub use logging::{LogFormat, Logging};
 pub use mode::Mode;
-pub use options::{Options, Resolved};
-pub use own::Own;
+pub use options::{LoadedConfig, Options};
+pub use own::OwnFlags;
 pub use ports::PortRanges;
 pub use scheduler::DefaultScheduler;
-pub use whole::Whole;
+pub use whole::BoundedInt;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -51,7 +51,7 @@ use clap::ArgAction;
 use proxier::{
     Config, PodSources,
     linux::{LocalDetector, Settings, Timeouts},
-    takeover::TakeOver,
+    takeover::Takeover,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
@@ -143,12 +143,12 @@ pub struct Configuration {
     pub bind_address: IpAddr,
 
     /// Where health checks are answered: 0.0.0.0:10256 if not given; nowhere if given empty
-    #[arg(id = "healthz-bind-address", long, value_name = "IP[:PORT]", default_value_t = Listen::Usual, hide_default_value = true)]
+    #[arg(id = "healthz-bind-address", long, value_name = "IP[:PORT]", default_value_t = Listen::Default, hide_default_value = true)]
     #[serde(with = "text")]
     pub healthz_bind_address: Listen,
 
     /// Where metrics are served: 127.0.0.1:10249 if not given; nowhere if given empty
-    #[arg(id = "metrics-bind-address", long, value_name = "IP[:PORT]", default_value_t = Listen::Usual, hide_default_value = true)]
+    #[arg(id = "metrics-bind-address", long, value_name = "IP[:PORT]", default_value_t = Listen::Default, hide_default_value = true)]
     #[serde(with = "text")]
     pub metrics_bind_address: Listen,
 
@@ -158,7 +158,7 @@ pub struct Configuration {
 
     /// How reluctant the kernel is to end this process when memory runs out, from -1000 (never) to 1000
     #[arg(id = "oom-score-adj", long, value_name = "NUMBER", default_value_t = Self::default().oom_score_adj, allow_negative_numbers = true)]
-    pub oom_score_adj: Whole<-1000, 1000>,
+    pub oom_score_adj: BoundedInt<-1000, 1000>,
 
     /// Logs.
     #[command(flatten)]
@@ -167,7 +167,7 @@ pub struct Configuration {
     /// What kube-proxy does not have.
     #[command(flatten)]
     #[serde(skip)]
-    pub own: Own,
+    pub own: OwnFlags,
 }
 
 impl Default for Configuration {
@@ -185,12 +185,12 @@ impl Default for Configuration {
             conntrack: Conntrack::default(),
             client_connection: ClientConnection::default(),
             bind_address: Ipv4Addr::UNSPECIFIED.into(),
-            healthz_bind_address: Listen::Usual,
-            metrics_bind_address: Listen::Usual,
+            healthz_bind_address: Listen::Default,
+            metrics_bind_address: Listen::Default,
             bind_address_hard_fail: false,
-            oom_score_adj: Whole::new(-999),
+            oom_score_adj: BoundedInt::new(-999),
             logging: Logging::default(),
-            own: Own::default(),
+            own: OwnFlags::default(),
         }
     }
 }
@@ -282,10 +282,10 @@ impl Configuration {
                 udp: self.ipvs.udp_timeout.if_set(),
             },
             record: None,
-            take_over: self
+            takeover: self
                 .own
-                .take_over
-                .then(|| TakeOver { exclude_cidrs: self.ipvs.exclude_cidrs.0.clone() }),
+                .takeover
+                .then(|| Takeover { exclude_cidrs: self.ipvs.exclude_cidrs.0.clone() }),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{fmt::Display, fs, net::SocketAddr, path::PathBuf, str::FromStr};
 use anyhow::{Context, ensure};
 use clap::{ArgMatches, Args, Command, FromArgMatches, error::ErrorKind, parser::ValueSource};
 
-use super::{Configuration, Listen, Own, file, listen, retired, without_effect};
+use super::{Configuration, Listen, OwnFlags, file, listen, retired, without_effect};
 
 /// kube-proxy's flags that count beside a file too, and those of ours that are for one start.
 const BESIDE_FILE: &[&str] = &[
@@ -21,7 +21,7 @@ const BESIDE_FILE: &[&str] = &[
 
 /// Whether a flag counts beside a file. Our own have no field in it, so that all of them do.
 fn counts_beside_file(flag: &str) -> bool {
-    let own = Own::augment_args(clap::Command::new("own"));
+    let own = OwnFlags::augment_args(clap::Command::new("own"));
     BESIDE_FILE.contains(&flag) || own.get_arguments().any(|arg| arg.get_long() == Some(flag))
 }
 
@@ -58,7 +58,7 @@ struct Flags {
 
 /// What is to be done, and what there is to say about how it was said.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Resolved {
+pub struct LoadedConfig {
     /// What is to be done.
     pub configuration: Configuration,
     /// What may surprise the author of the flags or of the file.
@@ -77,7 +77,7 @@ impl Options {
     /// # Errors
     ///
     /// When the file cannot be read, or something that it or the flags say is not allowed.
-    pub fn resolve(&self) -> anyhow::Result<Resolved> {
+    pub fn resolve(&self) -> anyhow::Result<LoadedConfig> {
         let mut resolved = match &self.flags.file {
             Some(path) => self.by_file(path.clone())?,
             None => self.by_flags(),
@@ -93,7 +93,7 @@ impl Options {
         Ok(resolved)
     }
 
-    fn by_flags(&self) -> Resolved {
+    fn by_flags(&self) -> LoadedConfig {
         let mut configuration = self.flags.configuration.clone();
         let ports = [self.flags.healthz_port, self.flags.metrics_port];
         let [healthz, metrics] = [
@@ -103,16 +103,16 @@ impl Options {
         for ((place, usual), port) in [healthz, metrics].into_iter().zip(ports) {
             // The port of the address itself wins, as under kube-proxy.
             *place = match (*place, port) {
-                (_, Some(0)) => Listen::Nowhere,
-                (Listen::Address(address), Some(port)) => Listen::At(SocketAddr::new(address, port)),
-                (Listen::Usual, Some(port)) => {
-                    let at = Listen::Usual.resolve(configuration.bind_address, usual);
-                    at.map_or(Listen::Nowhere, |at| Listen::At(SocketAddr::new(at.ip(), port)))
+                (_, Some(0)) => Listen::Disabled,
+                (Listen::Address(address), Some(port)) => Listen::Socket(SocketAddr::new(address, port)),
+                (Listen::Default, Some(port)) => {
+                    let at = Listen::Default.resolve(configuration.bind_address, usual);
+                    at.map_or(Listen::Disabled, |at| Listen::Socket(SocketAddr::new(at.ip(), port)))
                 }
                 (place, _) => place,
             };
         }
-        Resolved {
+        LoadedConfig {
             configuration,
             warnings: Vec::new(),
             without_effect: Vec::new(),
@@ -121,7 +121,7 @@ impl Options {
         }
     }
 
-    fn by_file(&self, path: PathBuf) -> anyhow::Result<Resolved> {
+    fn by_file(&self, path: PathBuf) -> anyhow::Result<LoadedConfig> {
         let name = path.display().to_string();
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {name}"))?;
         let file = file::read(&text).with_context(|| name.clone())?;
@@ -151,7 +151,7 @@ impl Options {
         if !file.unknown.is_empty() {
             warnings.push(format!("{name}: ignored, since unknown: {}", file.unknown.join(", ")));
         }
-        Ok(Resolved {
+        Ok(LoadedConfig {
             configuration,
             warnings,
             without_effect: file.without_effect,

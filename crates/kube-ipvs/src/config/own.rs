@@ -1,11 +1,11 @@
 use clap::ArgAction;
 
-use super::{AnnotationPolicy, Annotations, ExternalIpRanges, GoDuration, PortRanges, Whole, boolean};
+use super::{AnnotationPolicy, Annotations, BoundedInt, ExternalIpRanges, GoDuration, PortRanges, boolean};
 
 /// What kube-proxy does not have. These are flags only, and count beside a file too.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "What kube-proxy does not have")]
-pub struct Own {
+pub struct OwnFlags {
     /// Keep silent in ARP for the addresses on kube-ipvs0, whatever the sysctls say
     #[arg(id = "scoped-arp", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
     pub scoped_arp: bool,
@@ -23,8 +23,8 @@ pub struct Own {
     pub localhost_node_ports: bool,
 
     /// Go on with what kube-proxy's ipvs mode made, without dropping a connection, and remove what it left
-    #[arg(id = "take-over", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "true", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
-    pub take_over: bool,
+    #[arg(id = "takeover", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "true", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
+    pub takeover: bool,
 
     /// Which annotations kube-ipvs.io/… count: those that concern their own Service only (safe), all, or none (off)
     #[arg(id = "annotations", long, value_name = "safe|all|off", default_value_t = Self::default().annotations)]
@@ -55,7 +55,7 @@ pub struct Own {
 
     /// How many virtual servers one Service can have; the rest is left out and reported
     #[arg(id = "max-virtual-servers-per-service", long, value_name = "NUMBER", default_value_t = Self::default().max_virtual_servers)]
-    pub max_virtual_servers: Whole<1, 1_000_000>,
+    pub max_virtual_servers: BoundedInt<1, 1_000_000>,
 
     /// After how long without contact with the API server an Event says so and /readyz is 503; 0: never
     #[arg(id = "out-of-contact-limit", long, value_name = "DURATION", default_value_t = Self::default().out_of_contact_limit)]
@@ -63,30 +63,30 @@ pub struct Own {
 
     /// How many Services have metrics of their traffic, the oldest ones; 0: none
     #[arg(id = "service-metrics-limit", long, value_name = "NUMBER", default_value_t = Self::default().service_metrics_limit)]
-    pub service_metrics_limit: Whole<0, 1_000_000>,
+    pub service_metrics_limit: BoundedInt<0, 1_000_000>,
 }
 
-impl Default for Own {
+impl Default for OwnFlags {
     fn default() -> Self {
         Self {
             scoped_arp: false,
             vip_ping: true,
             refuse_unallocated: true,
             localhost_node_ports: false,
-            take_over: true,
+            takeover: true,
             annotations: Annotations::Safe,
             drain_cap: GoDuration::seconds(600),
             watch_timeout: GoDuration::seconds(120),
             external_ip_ranges: ExternalIpRanges::default(),
             reserved_ports: PortRanges::default(),
-            max_virtual_servers: Whole::new(10_000),
+            max_virtual_servers: BoundedInt::new(10_000),
             out_of_contact_limit: GoDuration::seconds(600),
-            service_metrics_limit: Whole::new(50),
+            service_metrics_limit: BoundedInt::new(50),
         }
     }
 }
 
-impl Own {
+impl OwnFlags {
     /// What Services may choose by annotations.
     pub fn annotation_policy(&self) -> AnnotationPolicy {
         AnnotationPolicy { annotations: self.annotations, drain_cap: self.drain_cap.0 }

@@ -15,7 +15,7 @@ struct Cli {
     options: Options,
 }
 
-fn resolve(line: &str) -> Result<Resolved, String> {
+fn resolve(line: &str) -> Result<LoadedConfig, String> {
     let words = std::iter::once("kube-ipvs").chain(line.split_whitespace());
     let cli = Cli::try_parse_from(words).map_err(|error| {
         // clap ends every refusal with a pointer to --help.

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "i64")]
-pub struct Whole<const MIN: i32, const MAX: i32>(i32);
+pub struct BoundedInt<const MIN: i32, const MAX: i32>(i32);
 
-impl<const MIN: i32, const MAX: i32> Whole<MIN, MAX> {
+impl<const MIN: i32, const MAX: i32> BoundedInt<MIN, MAX> {
     /// A number that is known to be one.
     pub(super) const fn new(number: i32) -> Self {
         assert!(MIN <= number && number <= MAX);
@@ -20,7 +20,7 @@ impl<const MIN: i32, const MAX: i32> Whole<MIN, MAX> {
     }
 }
 
-impl<const MIN: i32, const MAX: i32> TryFrom<i64> for Whole<MIN, MAX> {
+impl<const MIN: i32, const MAX: i32> TryFrom<i64> for BoundedInt<MIN, MAX> {
     type Error = String;
 
     fn try_from(number: i64) -> Result<Self, String> {
@@ -31,7 +31,7 @@ impl<const MIN: i32, const MAX: i32> TryFrom<i64> for Whole<MIN, MAX> {
     }
 }
 
-impl<const MIN: i32, const MAX: i32> Whole<MIN, MAX> {
+impl<const MIN: i32, const MAX: i32> BoundedInt<MIN, MAX> {
     fn allowed() -> String {
         match MAX {
             i32::MAX => format!("a whole number, {MIN} or more"),
@@ -40,7 +40,7 @@ impl<const MIN: i32, const MAX: i32> Whole<MIN, MAX> {
     }
 }
 
-impl<const MIN: i32, const MAX: i32> FromStr for Whole<MIN, MAX> {
+impl<const MIN: i32, const MAX: i32> FromStr for BoundedInt<MIN, MAX> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -49,7 +49,7 @@ impl<const MIN: i32, const MAX: i32> FromStr for Whole<MIN, MAX> {
     }
 }
 
-impl<const MIN: i32, const MAX: i32> fmt::Display for Whole<MIN, MAX> {
+impl<const MIN: i32, const MAX: i32> fmt::Display for BoundedInt<MIN, MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -10,9 +10,9 @@ use std::{
 use tokio::sync::{Notify, watch};
 
 /// How many callers are heard at once.
-const MOST: usize = 256;
+const MAX_CONNECTIONS: usize = 256;
 /// How many of them may call from one address, or one IPv6 network.
-const MOST_OF_PEER: usize = 64;
+const MAX_PER_PEER: usize = 64;
 
 /// The places of all callers at the same ports. If they are all taken, a new caller gets the oldest place of a peer
 /// that has the most. If its own peer has as many as it may, the new caller gets the oldest of those. So an idle
@@ -115,10 +115,10 @@ impl<T> Places<T> {
         let oldest = |loses: &dyn Fn(&IpAddr) -> bool| {
             self.taken.iter().find(|(_, (of, _))| loses(of)).map(|(number, _)| *number)
         };
-        if counts.get(&peer).is_some_and(|count| *count >= MOST_OF_PEER) {
+        if counts.get(&peer).is_some_and(|count| *count >= MAX_PER_PEER) {
             return oldest(&|of| *of == peer);
         }
-        let most = counts.values().max().copied().filter(|_| self.taken.len() >= MOST);
+        let most = counts.values().max().copied().filter(|_| self.taken.len() >= MAX_CONNECTIONS);
         most.and_then(|most| oldest(&|of| counts.get(of) == Some(&most)))
     }
 }
@@ -150,7 +150,7 @@ mod tests {
     fn one_peer_has_no_more_than_its_part() {
         let mut places = Places::default();
         assert_eq!(places.enter(caller(1), 0).1, None);
-        for number in 0..MOST_OF_PEER {
+        for number in 0..MAX_PER_PEER {
             assert_eq!(places.enter(caller(2), 1000 + number).1, None);
         }
         // The next caller of this peer gets the peer's own oldest place, and no place of another peer.
@@ -163,19 +163,19 @@ mod tests {
     fn when_all_are_taken_whoever_has_most_loses_its_oldest() {
         let mut places = Places::default();
         let mut all = Vec::new();
-        for number in 0..MOST {
+        for number in 0..MAX_CONNECTIONS {
             let from = if number % 8 == 3 { caller(500) } else { caller(number) };
             let (place, evicted) = places.enter(from, number);
             assert_eq!(evicted, None, "{number}");
             all.push(place);
         }
         assert_eq!(places.enter(caller(501), 9).1, Some(3));
-        assert_eq!(places.taken.len(), MOST);
+        assert_eq!(places.taken.len(), MAX_CONNECTIONS);
         // One that has left makes room.
         places.leave(all[0]);
         assert_eq!(places.enter(caller(502), 9).1, None);
         // One that was told to leave has no place any more to give back.
         places.leave(all[3]);
-        assert_eq!(places.taken.len(), MOST);
+        assert_eq!(places.taken.len(), MAX_CONNECTIONS);
     }
 }

@@ -20,12 +20,12 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{
-    AGAIN, Call, Limits,
+    BIND_RETRY_INTERVAL, Call, Limits,
     callers::Callers,
     http::{Response, Site, listen, serve, verdict},
     status::Status,
 };
-use crate::announce::{About, Announcement, PORT_TAKEN};
+use crate::events::{About, EventNote, PORT_TAKEN};
 
 /// What has changed since [`run`] last looked.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ struct Check {
     port: PortNumber,
     local_endpoints: Arc<AtomicUsize>,
     listeners: BTreeMap<IpAddr, JoinHandle<()>>,
-    /// Whether kube-ipvs has announced that it cannot listen at an address.
+    /// Whether kube-ipvs has recorded that it cannot listen at an address.
     is_told: bool,
 }
 
@@ -63,11 +63,11 @@ pub(super) async fn run(status: Arc<Status>, limits: Limits, owner: &(impl Fn(Ca
     };
     loop {
         checks.take(status.take_check_news()).await;
-        let unheard = checks.open_all(owner);
-        status.own().unheard(unheard);
+        let unavailable = checks.open_all(owner);
+        status.own().unavailable(unavailable);
         tokio::select! {
             () = status.check_news() => {}
-            () = tokio::time::sleep(AGAIN), if unheard > 0 => {}
+            () = tokio::time::sleep(BIND_RETRY_INTERVAL), if unavailable > 0 => {}
             () = checks.callers.end() => return,
         }
     }
@@ -106,18 +106,18 @@ impl Checks {
 
     /// Listens wherever a check does not listen yet. Returns how many ports could not be opened everywhere.
     fn open_all(&mut self, owner: &(impl Fn(Call) + ?Sized)) -> usize {
-        let mut unheard = 0;
+        let mut unavailable = 0;
         for (id, check) in &mut self.open {
             let before = check.is_told;
             let failure = check.open(id, &self.addresses, &self.status, &self.callers);
             check.is_told = failure.is_some();
-            unheard += usize::from(failure.is_some());
+            unavailable += usize::from(failure.is_some());
             if let Some(failure) = failure.filter(|_| !before) {
                 let about = About::Service(id.clone());
-                owner(Call::Announce(Announcement { about, reason: PORT_TAKEN, note: failure }));
+                owner(Call::Record(EventNote { about, reason: PORT_TAKEN, note: failure }));
             }
         }
-        unheard
+        unavailable
     }
 }
 
@@ -151,7 +151,7 @@ impl Check {
             format!(
                 "cannot listen at {at}, its healthCheckNodePort: {error}; its load balancer does not choose this node; trying \
                  again every {} s",
-                AGAIN.as_secs()
+                BIND_RETRY_INTERVAL.as_secs()
             )
         })
     }

@@ -20,13 +20,13 @@ pub struct Moment {
 
 /// What is known of this proxy's health.
 ///
-/// An update that arrives waits until a turn has brought it into the kernel. It is late when it has waited for twice
+/// An update that arrives waits until a sync has brought it into the kernel. It is late when it has waited for twice
 /// the sync period; what failed in the main waits on, from when it arrived. As long as an update of a family is late,
 /// that family is unhealthy. A Service that the kernel refuses makes nothing late but itself (docs/adr/0010).
 #[derive(Debug)]
 pub struct Health {
     patience: Duration,
-    /// Since when updates wait that no turn has taken in, the oldest first.
+    /// Since when updates wait that no sync has taken in, the oldest first.
     queued: VecDeque<Duration>,
     families: [OfFamily; 2],
     node: NodeState,
@@ -34,21 +34,21 @@ pub struct Health {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct OfFamily {
-    /// Since when the oldest update waits that a turn has taken in.
+    /// Since when the oldest update waits that a sync has taken in.
     taken: Option<Duration>,
-    /// When the last turn left nothing undone.
+    /// When the last sync left nothing undone.
     updated: Option<Timestamp>,
     /// Whether something is undone.
     failing: bool,
 }
 
-/// What a turn did for one family.
+/// What a sync did for one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything is in the kernel, also what failed in earlier turns. Services for which the kernel rejects something
+    /// Everything is in the kernel, also what failed in earlier syncs. Services for which the kernel rejects something
     /// are the exception.
     Settled,
-    /// All that it had to do was done. What failed in earlier turns, of whatever family, waits to be tried again.
+    /// All that it had to do was done. What failed in earlier syncs, of whatever family, waits to be tried again.
     Done,
     /// Nothing could be done, or most of it failed, or something that all Services stand on.
     Failed,
@@ -79,7 +79,7 @@ impl Health {
         self.queued.push_back(now);
     }
 
-    /// The oldest update that waits is taken in: the next turn is about it too.
+    /// The oldest update that waits is taken in: the next sync is about it too.
     pub fn taken(&mut self) {
         let Some(since) = self.queued.pop_front() else { return };
         for family in &mut self.families {
@@ -87,8 +87,8 @@ impl Health {
         }
     }
 
-    /// A turn has been taken. Returns whether it left nothing undone of that family.
-    pub fn turned(&mut self, family: Family, outcome: Outcome, now: Moment) -> bool {
+    /// A sync has ended. Returns whether it left nothing undone of that family.
+    pub fn record_sync(&mut self, family: Family, outcome: Outcome, now: Moment) -> bool {
         let family = &mut self.families[family as usize];
         match outcome {
             Outcome::Failed => {

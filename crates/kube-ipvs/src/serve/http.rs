@@ -24,11 +24,11 @@ pub(super) trait Site: Send + Sync + 'static {
 }
 
 /// The most of a request that is kept, in bytes: the least that hyper can do with.
-const REQUEST: usize = 8192;
+const MAX_REQUEST: usize = 8192;
 /// How long a caller may stay. It is answered to the end then.
-const STAY: Duration = Duration::from_secs(300);
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 /// How long to wait where no caller can be let in, as with too many open files.
-const REST: Duration = Duration::from_millis(200);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Listens. An unspecified address means both families, as for Go's programs.
 ///
@@ -72,7 +72,7 @@ pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>, callers: 
             Ok(caller) => caller,
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection");
-                sleep(REST).await;
+                sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };
@@ -95,13 +95,13 @@ async fn converse(stream: TcpStream, site: Arc<impl Site>, place: Place) {
     if let Err(error) = reads {
         tracing::debug!(%error, "cannot limit how long a caller may take to read");
     }
-    connection.timer(TokioTimer::new()).header_read_timeout(place.patience()).max_buf_size(REQUEST);
+    connection.timer(TokioTimer::new()).header_read_timeout(place.patience()).max_buf_size(MAX_REQUEST);
     let mut connection = pin!(connection.serve_connection(TokioIo::new(stream), answer));
     // A caller that breaks off is its own business.
     tokio::select! {
         _ = connection.as_mut() => return,
         () = place.taken() => return,
-        () = sleep(STAY) => {}
+        () = sleep(MAX_CONNECTION_AGE) => {}
         () = place.end() => {}
     }
     connection.as_mut().graceful_shutdown();

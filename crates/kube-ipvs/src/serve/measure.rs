@@ -7,7 +7,7 @@ use ipvs_netlink::Stats;
 use proxier::{
     Engine,
     cluster::Claim,
-    kernel::Unusable,
+    kernel::KernelUnavailable,
     model::{ServiceId, VirtualServerKey},
 };
 use tokio::sync::oneshot;
@@ -16,7 +16,7 @@ use super::{status::Status, traffic::Traffic};
 use crate::config::Configuration;
 
 /// The kernel adds up its counters every two seconds: nothing is new before.
-const PERIOD: Duration = Duration::from_secs(2);
+const CACHE_TTL: Duration = Duration::from_secs(2);
 
 /// A request that waits for a measurement. If the owner drops it, the requester learns that there is none.
 #[derive(Debug)]
@@ -44,7 +44,12 @@ impl Measuring {
     /// Nothing has been measured yet.
     pub fn new(configuration: &Configuration) -> Self {
         let limit = configuration.own.service_metrics_limit.get();
-        Self { limit: limit.unsigned_abs() as usize, period: PERIOD, traffic: Traffic::default(), last: None }
+        Self {
+            limit: limit.unsigned_abs() as usize,
+            period: CACHE_TTL,
+            traffic: Traffic::default(),
+            last: None,
+        }
     }
 
     /// The same, where what was measured is good for as long as this.
@@ -58,12 +63,12 @@ impl Measuring {
         &mut self,
         Ask(ask): Ask,
         engine: &Engine,
-        read: impl FnOnce() -> Result<Vec<(VirtualServerKey, Stats)>, Unusable>,
+        read: impl FnOnce() -> Result<Vec<(VirtualServerKey, Stats)>, KernelUnavailable>,
         status: &Status,
     ) {
         if self.last.is_none_or(|last| last.elapsed() >= self.period) {
             self.last = Some(Instant::now());
-            status.own().amounts(engine.amounts());
+            status.own().counts(engine.counts());
             if self.limit > 0 {
                 match read() {
                     Ok(counters) => self.publish(counters, engine, status),

@@ -33,19 +33,19 @@ use self::{
     http::{Site, listen, serve},
     metrics_site::MetricsSite,
 };
-use crate::{announce::Announcement, config::Configuration};
+use crate::{config::Configuration, events::EventNote};
 
 /// What only the owner of the kernel can do.
 #[derive(Debug)]
 pub enum Call {
     /// Measure what is to be told.
     Measure(Ask),
-    /// Announce something.
-    Announce(Announcement),
+    /// Record something.
+    Record(EventNote),
 }
 
 /// How long to wait before an address that could not be had is tried again, as kube-proxy does.
-const AGAIN: Duration = Duration::from_secs(5);
+const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Answers on the ports that the configuration and the Services name, until [`Status::finish`]. `owner` calls the
 /// owner of the kernel, and `flags` are what the command line says.
@@ -111,12 +111,12 @@ async fn stay(
                 if !is_told {
                     tracing::error!(
                         "cannot listen at {at} for {what}: {error}; trying again every {} s",
-                        AGAIN.as_secs()
+                        BIND_RETRY_INTERVAL.as_secs()
                     );
                 }
                 is_told = true;
                 tokio::select! {
-                    () = tokio::time::sleep(AGAIN) => {}
+                    () = tokio::time::sleep(BIND_RETRY_INTERVAL) => {}
                     () = callers.end() => return Ok(()),
                 }
             }

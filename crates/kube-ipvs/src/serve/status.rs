@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use proxier::{
-    Engine, NodePortAddresses, Turn,
+    Engine, NodePortAddresses, SyncReport,
     linux::Meter,
     model::{Event, Family, ServiceId},
 };
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     checks::{EVERYWHERE, News},
     health::{Health, Moment, Outcome, Report},
-    metrics::{ChangeCounts, Contact, KubeProxy, Kubernetes, Own, Process, Services},
+    metrics::{ChangeCounts, Contact, KubeIpvs, KubeProxy, Kubernetes, Process, Services},
 };
 use crate::{
     config::Configuration,
@@ -35,7 +35,7 @@ pub struct Status {
     health: Mutex<Health>,
     registry: Registry,
     kube_proxy: KubeProxy,
-    own: Own,
+    own: KubeIpvs,
     kubernetes: Kubernetes,
     services: Services,
     contact: Contact,
@@ -52,7 +52,7 @@ pub struct Status {
     end: watch::Sender<bool>,
 }
 
-/// What the owner of the kernel has taken in for its next turn.
+/// What the owner of the kernel has taken in for its next sync.
 #[derive(Debug, Default)]
 pub struct Taken {
     counts: ChangeCounts,
@@ -63,10 +63,10 @@ impl Taken {
     /// These have been taken in too.
     pub fn join(&mut self, later: Self) {
         /// One sync measures no more endpoints' delays than this.
-        const MOST: usize = 10_000;
+        const MAX_WAITING: usize = 10_000;
         self.counts.services += later.counts.services;
         self.counts.endpoints += later.counts.endpoints;
-        let room = MOST.saturating_sub(self.triggers.len());
+        let room = MAX_WAITING.saturating_sub(self.triggers.len());
         self.triggers.extend(later.triggers.into_iter().take(room));
     }
 
@@ -84,7 +84,7 @@ impl Status {
     pub fn new(configuration: &Configuration) -> Self {
         let mut registry = Registry::default();
         let kube_proxy = KubeProxy::register(&mut registry);
-        let own = Own::register(&mut registry);
+        let own = KubeIpvs::register(&mut registry);
         let kubernetes = Kubernetes::register(&mut registry);
         let services = Services::register(&mut registry);
         let contact = Contact::default();
@@ -138,19 +138,27 @@ impl Status {
         }
     }
 
-    /// A turn has been taken, which began at `start`.
-    pub fn turned(&self, engine: &Engine, turn: &Turn, taken: Taken, start: Instant, meter: Meter) {
+    /// A sync has ended, which began at `start`.
+    pub fn record_sync(
+        &self,
+        engine: &Engine,
+        report: &SyncReport,
+        taken: Taken,
+        start: Instant,
+        meter: Meter,
+    ) {
         let now = self.now();
         let mut health = self.health();
         health.node(engine.cluster().own_node().map(|node| !node.leaving));
-        let synced = Family::ALL.map(|family| health.turned(family, outcome(engine, turn, family), now));
+        let synced =
+            Family::ALL.map(|family| health.record_sync(family, outcome(engine, report, family), now));
         drop(health);
-        self.note_lacking(engine, turn);
-        let families = Family::ALL.into_iter().filter(|family| engine.is_about(turn, *family));
-        self.kube_proxy.turned(taken.counts, start.elapsed().as_secs_f64(), families);
+        self.note_lacking(engine, report);
+        let families = Family::ALL.into_iter().filter(|family| engine.is_about(report, *family));
+        self.kube_proxy.record_sync(taken.counts, start.elapsed().as_secs_f64(), families);
         self.kube_proxy.no_local_endpoints(engine.without_local_endpoints());
-        self.own.turned(turn);
-        self.tell_checks(engine, turn);
+        self.own.record_sync(report);
+        self.tell_checks(engine, report);
         self.metered(meter);
         for family in Family::ALL.into_iter().filter(|family| synced[*family as usize]) {
             self.kube_proxy.synced(family, now.wall);
@@ -166,16 +174,16 @@ impl Status {
             .spent
             .iter()
             .for_each(|((subsystem, operation), time)| self.own.spent(*subsystem, *operation, *time));
-        meter.cleansings.into_iter().for_each(|cleansing| self.kube_proxy.cleansed(cleansing));
+        meter.flow_deletions.into_iter().for_each(|cleansing| self.kube_proxy.cleansed(cleansing));
     }
 
     /// What was refused is tried again when everything is compared: until then it lacks.
-    fn note_lacking(&self, engine: &Engine, turn: &Turn) {
+    fn note_lacking(&self, engine: &Engine, report: &SyncReport) {
         let mut lacking = lock(&self.lacking);
-        if turn.whole {
+        if report.whole {
             lacking.clear();
         }
-        lacking.extend(turn.failures.iter().flat_map(|failure| engine.hit_by(failure)).cloned());
+        lacking.extend(report.failures.iter().flat_map(|failure| engine.affected_services(failure)).cloned());
     }
 
     /// Whether the kernel refused something of a Service.
@@ -183,11 +191,11 @@ impl Status {
         lock(&self.lacking).contains(service)
     }
 
-    fn tell_checks(&self, engine: &Engine, turn: &Turn) {
+    fn tell_checks(&self, engine: &Engine, report: &SyncReport) {
         let now = engine.cluster().node_port_addresses();
         let mut addresses = lock(&self.check_addresses);
         let moved = addresses.as_mut().filter(|known| **known != now);
-        if moved.is_none() && turn.health_checks.is_empty() {
+        if moved.is_none() && report.health_checks.is_empty() {
             return;
         }
         let mut news = lock(&self.check_news);
@@ -195,7 +203,7 @@ impl Status {
             *known = now.to_vec();
             news.addresses = Some(now.to_vec());
         }
-        news.checks.extend(turn.health_checks.iter().cloned());
+        news.checks.extend(report.health_checks.iter().cloned());
         self.told.notify_one();
     }
 
@@ -220,7 +228,7 @@ impl Status {
     }
 
     /// Our own metrics.
-    pub(super) fn own(&self) -> &Own {
+    pub(super) fn own(&self) -> &KubeIpvs {
         &self.own
     }
 
@@ -274,10 +282,10 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn outcome(engine: &Engine, turn: &Turn, family: Family) -> Outcome {
-    if engine.has_failed_in_the_main(turn, family) {
+fn outcome(engine: &Engine, report: &SyncReport, family: Family) -> Outcome {
+    if engine.is_family_unhealthy(report, family) {
         Outcome::Failed
-    } else if turn.whole || engine.is_healthy() {
+    } else if report.whole || engine.is_healthy() {
         Outcome::Settled
     } else {
         Outcome::Done

@@ -18,11 +18,11 @@ use rtnetlink::{
 use tokio::sync::mpsc;
 
 /// Addresses often change several at a time; they are read once it has been quiet for so long.
-const QUIET: Duration = Duration::from_millis(20);
+const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How long changes without a rest are waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
 /// They are read again this often whatever the kernel tells: its notices can be lost.
-const RESCAN: Duration = Duration::from_secs(30);
+const RESCAN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reads the addresses once.
 ///
@@ -72,11 +72,11 @@ pub async fn follow(mut deliver: impl FnMut(Event) -> bool) -> anyhow::Result<()
     while deliver(Event::NodeAddresses(last.clone())) {
         let mut next = last.clone();
         while next == last {
-            if let Ok(notice) = tokio::time::timeout(RESCAN, woken.recv()).await {
+            if let Ok(notice) = tokio::time::timeout(RESCAN_INTERVAL, woken.recv()).await {
                 notice.context("rtnetlink has ended")?;
-                let patience = tokio::time::Instant::now() + PATIENCE;
+                let patience = tokio::time::Instant::now() + MAX_DEBOUNCE;
                 while tokio::time::Instant::now() < patience
-                    && let Ok(Some(())) = tokio::time::timeout(QUIET, woken.recv()).await
+                    && let Ok(Some(())) = tokio::time::timeout(DEBOUNCE, woken.recv()).await
                 {}
             }
             match read(&handle).await {

@@ -6,7 +6,7 @@ use proxier::{
     model::{Event, Family, ServiceId},
 };
 
-use crate::announce::Announcement;
+use crate::events::EventNote;
 
 /// The differences since the source last delivered changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Changes {
     /// What is wrong since now; what was wrong before is not said again.
     pub problems: Vec<Problem>,
     /// What an operator must know of it.
-    pub announcements: Vec<Announcement>,
+    pub event_notes: Vec<EventNote>,
     /// The UIDs of the Services that are new; none of those that are gone.
     pub uids: Vec<(ServiceId, Option<Box<str>>)>,
     /// The first of the objects because of which not all that exists is known, as messages name them.

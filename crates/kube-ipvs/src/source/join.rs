@@ -4,8 +4,8 @@ use proxier::model::{EndpointSlice, Event, Node, Service, ServiceCidr, ServiceId
 
 use super::Changes;
 
-/// The most messages and announcements that join what waits. More than that are lost: they only say what is wrong.
-const MOST: usize = 1_000;
+/// The most messages and event_notes that join what waits. More than that are lost: they only say what is wrong.
+const MAX_EVENTS: usize = 1_000;
 
 /// What an event is about.
 #[derive(PartialEq, Eq, Hash)]
@@ -25,7 +25,7 @@ impl Changes {
         self.uids.extend(later.uids);
         extend(&mut self.triggers, later.triggers);
         extend(&mut self.problems, later.problems);
-        extend(&mut self.announcements, later.announcements);
+        extend(&mut self.event_notes, later.event_notes);
         extend(&mut self.notes, later.notes);
         (self.unread, self.complete) = (later.unread, later.complete);
     }
@@ -43,7 +43,7 @@ fn extend<T>(list: &mut Vec<T>, more: Vec<T>) {
         *list = more;
         return;
     }
-    let room = MOST.saturating_sub(list.len());
+    let room = MAX_EVENTS.saturating_sub(list.len());
     list.extend(more.into_iter().take(room));
 }
 

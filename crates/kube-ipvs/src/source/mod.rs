@@ -1,10 +1,10 @@
 //! Where events come from: a Kubernetes API server or a folder of manifests, and the host itself.
 
 pub mod addresses;
+pub mod api;
 mod changes;
 mod join;
 pub mod kubernetes;
 pub mod manifests;
-pub mod wire;
 
 pub use changes::{Changes, Note, Place, Problem};

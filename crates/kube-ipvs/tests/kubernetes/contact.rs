@@ -37,8 +37,8 @@ fn no_contact_is_said_after_the_limit() -> Result<()> {
     })?;
     api.tokens(&["another-token"]);
     api.cut();
-    follower.eventually(|world| world.announcements.len() >= 2)?;
-    let said = follower.world().announcements.clone();
+    follower.eventually(|world| world.event_notes.len() >= 2)?;
+    let said = follower.world().event_notes.clone();
     ensure!(said.iter().all(|said| said.starts_with("OutOfContact: ") && said.contains("401")), "{said:#?}");
     ensure!(contact.lost_for().is_some_and(|time| time >= Duration::from_millis(100)), "no contact is lost");
     assert_eq!(follower.world().services.len(), 1);

@@ -79,7 +79,7 @@ pub(crate) struct World {
     pub(crate) ranges: BTreeMap<String, Vec<String>>,
     pub(crate) problems: Vec<String>,
     /// What Events are to say, as `reason: note`.
-    pub(crate) announcements: Vec<String>,
+    pub(crate) event_notes: Vec<String>,
     /// The addresses of the API server.
     pub(crate) servers: Vec<String>,
     pub(crate) complete: bool,
@@ -93,11 +93,11 @@ pub(crate) struct World {
 impl World {
     fn take(&mut self, changes: Changes) {
         self.deliveries += 1;
-        self.complete = changes.complete == Completeness::Whole;
+        self.complete = changes.complete == Completeness::Complete;
         self.triggers.extend(changes.triggers.iter().map(|(family, since)| format!("{family} {since}")));
         self.problems.extend(changes.problems.iter().map(ToString::to_string));
-        let said = changes.announcements.iter().map(|said| format!("{}: {}", said.reason, said.note));
-        self.announcements.extend(said);
+        let said = changes.event_notes.iter().map(|said| format!("{}: {}", said.reason, said.note));
+        self.event_notes.extend(said);
         for event in changes.events {
             self.log.push(match event {
                 Event::ServiceApplied(service) => {

@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use kube_ipvs::{
-    announce::{About, Announcement, Announcer, WAITING},
     config::ClientConnection,
+    events::{About, EventNote, EventRecorder, QUEUE_CAPACITY},
     source::kubernetes::KubernetesSource,
 };
 use proxier::model::ServiceId;
@@ -93,23 +93,23 @@ fn requests_need_the_rights_that_an_api_server_asks_for() {
 }
 
 /// Has Events made by the thread that makes them in the daemon.
-fn announce(api: &ApiServer, announcements: Vec<Announcement>) -> Result<()> {
-    announce_on("node-1", api, announcements)
+fn record(api: &ApiServer, event_notes: Vec<EventNote>) -> Result<()> {
+    post_on("node-1", api, event_notes)
 }
 
-fn announce_on(node: &str, api: &ApiServer, announcements: Vec<Announcement>) -> Result<()> {
-    let (sender, to_post) = channel(WAITING);
-    let mut announcer = Announcer::new(sender);
-    announcements.into_iter().for_each(|announcement| announcer.announce(announcement, Duration::ZERO));
-    drop(announcer);
+fn post_on(node: &str, api: &ApiServer, event_notes: Vec<EventNote>) -> Result<()> {
+    let (sender, to_post) = channel(QUEUE_CAPACITY);
+    let mut recorder = EventRecorder::new(sender);
+    event_notes.into_iter().for_each(|event_note| recorder.record(event_note, Duration::ZERO));
+    drop(recorder);
     let connection = ClientConnection { master: api.url(), ..fast() };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        KubernetesSource::open(&connection, node).await?.with_limits(LIMITS).announce(to_post).await
+        KubernetesSource::open(&connection, node).await?.with_limits(LIMITS).record(to_post).await
     })
 }
 
-fn about(about: About, note: &str) -> Announcement {
-    Announcement { about, reason: "AddressTaken", note: note.into() }
+fn about(about: About, note: &str) -> EventNote {
+    EventNote { about, reason: "AddressTaken", note: note.into() }
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn the_cluster_role_allows_what_is_asked_for_and_nothing_else() -> Result<()> {
         )?;
         let follower = Follower::start(&api);
         follower.eventually(|world| world.services.len() == 1)?;
-        announce(&api, vec![about(About::Node, "why")])?;
+        record(&api, vec![about(About::Node, "why")])?;
         let rights = || api.requests().iter().map(|request| right(request)).collect::<BTreeSet<_>>();
         // After a list there is a watch, which may take a moment.
         let all = ["services", "endpointslices", "servicecidrs", "nodes"];
@@ -143,7 +143,7 @@ fn the_cluster_role_allows_what_is_asked_for_and_nothing_else() -> Result<()> {
 fn events_reach_the_api_server() -> Result<()> {
     let api = ApiServer::start()?;
     let service = About::Service(ServiceId::new("shop", "web"));
-    announce(
+    record(
         &api,
         vec![about(service.clone(), "first"), about(About::Node, "second"), about(service, "first")],
     )?;
@@ -165,7 +165,7 @@ fn a_fact_is_stored_once_whatever_the_number_of_nodes() -> Result<()> {
             (About::Service(ServiceId::new("shop", "api")), "a typo"),
             (About::Node, "no module"),
         ];
-        announce_on(node, &api, facts.map(|(object, note)| about(object, note)).into())?;
+        post_on(node, &api, facts.map(|(object, note)| about(object, note)).into())?;
     }
     assert_eq!(asked(&api, |request| request.starts_with("POST ")), 3 * 4);
     let events = api.events();
@@ -180,8 +180,8 @@ fn a_fact_is_stored_once_whatever_the_number_of_nodes() -> Result<()> {
 fn a_fact_that_is_stored_already_is_no_failure() -> Result<()> {
     let api = ApiServer::start()?;
     let fact = || about(About::Service(ServiceId::new("shop", &"x".repeat(63))), &"long ".repeat(10_000));
-    announce(&api, vec![fact()])?;
-    announce(&api, vec![fact(), about(About::Node, "next")])?;
+    record(&api, vec![fact()])?;
+    record(&api, vec![fact(), about(About::Node, "next")])?;
     assert_eq!(api.events().len(), 2);
     Ok(())
 }
@@ -191,7 +191,7 @@ fn a_fact_that_is_stored_already_is_no_failure() -> Result<()> {
 fn an_event_that_is_refused_stops_no_other() -> Result<()> {
     let api = ApiServer::start()?;
     api.fault(&[scenarios::Fault::Status(403)]);
-    announce(&api, vec![about(About::Node, "first"), about(About::Node, "second")])?;
+    record(&api, vec![about(About::Node, "first"), about(About::Node, "second")])?;
     let events = api.events();
     assert_eq!(events.iter().map(|event| &event["note"]).collect::<Vec<_>>(), ["second"]);
     Ok(())

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use kube_ipvs::announce::About;
+use kube_ipvs::events::About;
 use proxier::model::{Event, NodeAddress, Service, ServiceId, TrafficPolicy};
 use serde_json::{Value, json};
 
@@ -65,16 +65,16 @@ fn a_port_that_somebody_else_has_is_tried_again() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     let at = free()?;
     let taken = TcpListener::bind(("0.0.0.0", at.port()))?;
-    let unheard = |daemon: &mut Daemon, count: u32| {
+    let unavailable = |daemon: &mut Daemon, count: u32| {
         scenarios::eventually(|| {
             let metrics = daemon.scrape("", &[])?.body;
-            let line = format!("kube_ipvs_health_check_ports_unheard {count}\n");
+            let line = format!("kube_ipvs_health_check_ports_unavailable {count}\n");
             ensure!(metrics.contains(&line), "{line} is not in:\n{metrics}");
             Ok(())
         })
     };
     daemon.events(vec![lb("a", "10.96.0.1", at)]);
-    let said = daemon.announced()?;
+    let said = daemon.recorded()?;
     assert_eq!(
         (said.about, said.reason),
         (About::Service(ServiceId::new("default", "a")), "HealthCheckNodePortTaken")
@@ -84,11 +84,11 @@ fn a_port_that_somebody_else_has_is_tried_again() -> Result<()> {
         "{}",
         said.note
     );
-    unheard(&mut daemon, 1)?;
+    unavailable(&mut daemon, 1)?;
     drop(taken);
     await_listener(at)?;
     await_answer(at, "a", 0)?;
-    unheard(&mut daemon, 0)
+    unavailable(&mut daemon, 0)
 }
 
 /// Where node ports are not served, load balancers are not answered either.
@@ -116,7 +116,7 @@ fn a_proxy_that_is_not_healthy_is_not_to_be_chosen() -> Result<()> {
     await_answer(at, "a", 1)?;
     daemon.kernel.unreadable = true;
     daemon.later(Duration::from_millis(100));
-    ensure!(daemon.turn().unusable.is_some(), "it could be read");
+    ensure!(daemon.sync().unavailable.is_some(), "it could be read");
     scenarios::eventually(|| {
         let answer = get(at, "/", "")?;
         let body: Value = serde_json::from_str(&answer.body)?;
@@ -136,8 +136,8 @@ fn a_service_that_the_kernel_refuses_takes_no_other_with_it() -> Result<()> {
     let endpoints = ["a", "b", "c"].map(|name| Event::SliceApplied(slice(name, &["10.244.1.1"])));
     let other = Event::ServiceApplied(service("c", "10.96.0.3"));
     let services = [lb("a", "10.96.0.1", good), lb("b", "10.96.0.2", bad), other];
-    let turn = daemon.events(services.into_iter().chain(endpoints).collect());
-    ensure!(!turn.failures.is_empty(), "it was not refused");
+    let report = daemon.events(services.into_iter().chain(endpoints).collect());
+    ensure!(!report.failures.is_empty(), "it was not refused");
     let says = |daemon: &Daemon, bad_is: u16| -> Result<()> {
         let answers = [get(good, "/", "")?, get(bad, "/", "")?, get(daemon.health, "/healthz", "")?];
         assert_eq!(answers.each_ref().map(|answer| answer.status), [200, bad_is, 200], "{answers:#?}");
@@ -156,6 +156,6 @@ fn a_service_that_the_kernel_refuses_takes_no_other_with_it() -> Result<()> {
     }
     daemon.kernel.refuse.clear();
     daemon.later(Duration::from_millis(1100));
-    daemon.turn();
+    daemon.sync();
     says(&daemon, 200)
 }

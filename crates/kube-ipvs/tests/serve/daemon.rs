@@ -16,13 +16,13 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Command, FromArgMatches};
 use ipvs_netlink::Stats;
 use kube_ipvs::{
-    announce::Announcement,
     config::{Configuration, Options},
+    events::EventNote,
     serve::{self, Ask, Call, Limits, Measuring, Status, Taken},
     source::Changes,
 };
 use proxier::{
-    Engine, Turn,
+    Engine, SyncReport,
     fake::FakeKernel,
     linux::Meter,
     model::{
@@ -152,14 +152,14 @@ impl Daemon {
     pub(crate) fn queue(&mut self, changes: Changes) {
         self.status.queued(&changes);
         self.taken.add(&changes);
-        changes.events.iter().cloned().for_each(|event| self.engine.event(event));
+        changes.events.iter().cloned().for_each(|event| self.engine.apply(event));
         self.waiting.push(changes);
     }
 
-    /// Something changes and a turn is taken.
-    pub(crate) fn events(&mut self, events: Vec<Event>) -> Turn {
+    /// Something changes and kube-ipvs syncs.
+    pub(crate) fn events(&mut self, events: Vec<Event>) -> SyncReport {
         self.queue(Changes { events, ..Changes::default() });
-        self.turn()
+        self.sync()
     }
 
     /// Time goes by for the engine, which tries again what failed and compares everything. Health has its own clock.
@@ -167,19 +167,25 @@ impl Daemon {
         self.now += time;
     }
 
-    pub(crate) fn turn(&mut self) -> Turn {
+    pub(crate) fn sync(&mut self) -> SyncReport {
         self.waiting.drain(..).for_each(|changes| self.status.taken(&changes));
         let start = Instant::now();
-        let turn = self.engine.turn(&mut self.kernel, self.now);
-        self.status.turned(&self.engine, &turn, std::mem::take(&mut self.taken), start, Meter::default());
-        turn
+        let report = self.engine.sync(&mut self.kernel, self.now);
+        self.status.record_sync(
+            &self.engine,
+            &report,
+            std::mem::take(&mut self.taken),
+            start,
+            Meter::default(),
+        );
+        report
     }
 
-    /// What is announced next.
-    pub(crate) fn announced(&mut self) -> Result<Announcement> {
+    /// What is recorded next.
+    pub(crate) fn recorded(&mut self) -> Result<EventNote> {
         loop {
-            if let Call::Announce(announcement) = self.calls.recv_timeout(soon())? {
-                return Ok(announcement);
+            if let Call::Record(event_note) = self.calls.recv_timeout(soon())? {
+                return Ok(event_note);
             }
         }
     }

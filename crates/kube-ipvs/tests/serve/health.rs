@@ -110,7 +110,7 @@ fn what_fails_shows_when_it_is_late() -> Result<()> {
     // Others do not make it good; the next try does.
     daemon.kernel.refuse.clear();
     daemon.later(Duration::from_secs(1));
-    daemon.turn();
+    daemon.sync();
     assert_eq!(ask(&daemon, "/healthz")?.0, 200);
     Ok(())
 }
@@ -123,10 +123,10 @@ fn what_fails_of_one_service_makes_nothing_late() -> Result<()> {
     let six = Event::ServiceApplied(service("six", "fd00::80"));
     let others =
         (1..4).map(|n| Event::ServiceApplied(service(&format!("other-{n}"), &format!("10.96.0.{n}"))));
-    let turn = daemon.events(others.chain([web(), six]).collect());
-    assert!(turn.failures.len() >= 2, "{:?}", turn.failures);
+    let report = daemon.events(others.chain([web(), six]).collect());
+    assert!(report.failures.len() >= 2, "{:?}", report.failures);
     daemon.later(Duration::from_secs(1));
-    assert!(!daemon.turn().failures.is_empty(), "it is tried again");
+    assert!(!daemon.sync().failures.is_empty(), "it is tried again");
     thread::sleep(LATE);
     let (status, json) = ask(&daemon, "/healthz")?;
     assert_eq!(status, 200, "{json}");
@@ -155,12 +155,12 @@ fn it_is_ready_when_everything_was_in_the_kernel_once() -> Result<()> {
     assert_eq!(ready(&daemon)?, 503);
     daemon.kernel.refuse.clear();
     daemon.later(Duration::from_secs(2));
-    daemon.turn();
+    daemon.sync();
     assert_eq!(ready(&daemon)?, 200);
     // Whether it is well later is for /livez to say.
     daemon.kernel.unreadable = true;
     daemon.later(Duration::from_millis(100));
-    daemon.turn();
+    daemon.sync();
     await_status(&daemon, "/livez", 503)?;
     assert_eq!(ready(&daemon)?, 200);
     Ok(())
@@ -199,11 +199,11 @@ fn a_kernel_that_cannot_be_read_shows_too() -> Result<()> {
 #[test]
 fn an_owner_that_takes_nothing_in_shows_too() -> Result<()> {
     let mut daemon = Daemon::start(&[SHORT])?;
-    daemon.turn();
+    daemon.sync();
     let changes = kube_ipvs::source::Changes { events: vec![web()], ..Default::default() };
     daemon.queue(changes);
     await_status(&daemon, "/livez", 503)?;
-    daemon.turn();
+    daemon.sync();
     assert_eq!(ask(&daemon, "/livez")?.0, 200);
     Ok(())
 }

@@ -79,7 +79,7 @@ fn kube_proxy_s_metrics() -> Result<()> {
             r#"kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"} 0.0"#,
         ],
     );
-    daemon.turn();
+    daemon.sync();
     let mut elsewhere = slice;
     elsewhere.endpoints[0].node = Some("node-2".into());
     let local = Service { internal_policy: TrafficPolicy::Local, ..service };
@@ -119,8 +119,8 @@ fn kube_proxy_s_metrics() -> Result<()> {
         ],
     );
     // And +Inf; and kube-proxy's 0. How long it took is the machine's business.
-    let turns = buckets(&metrics, "kubeproxy_sync_proxy_rules_duration_seconds_bucket")?;
-    assert_eq!((turns.len(), turns["16.384"] <= 2, turns["+Inf"]), (15 + 1, true, 2));
+    let syncs = buckets(&metrics, "kubeproxy_sync_proxy_rules_duration_seconds_bucket")?;
+    assert_eq!((syncs.len(), syncs["16.384"] <= 2, syncs["+Inf"]), (15 + 1, true, 2));
     let changes = buckets(&metrics, "kubeproxy_network_programming_duration_seconds_bucket")?;
     assert_eq!((changes.len(), changes["+Inf"]), (1 + 2 + 59 + 12 + 7 + 1, 1));
     assert!(["59", "115", "300"].iter().all(|le| changes[*le] <= 1), "{changes:?}");

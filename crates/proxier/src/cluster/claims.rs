@@ -86,14 +86,14 @@ mod tests {
         let (first, rival) = (asking("first", "10.96.0.1"), asking("rival", "10.96.0.2"));
         cluster.apply(Event::ServiceApplied(first.clone()));
         cluster.apply(Event::ServiceApplied(rival.clone()));
-        cluster.take_changed();
+        cluster.drain_dirty();
         let affine = Service { affinity: Affinity::ClientIp(NonZeroU32::MIN), ..first.clone() };
         cluster.apply(Event::ServiceApplied(affine));
-        assert_eq!(cluster.take_changed(), std::slice::from_ref(&first.id));
+        assert_eq!(cluster.drain_dirty(), std::slice::from_ref(&first.id));
         let without = Service { external_ips: Vec::new(), ..first.clone() };
         cluster.apply(Event::ServiceApplied(without));
-        assert_eq!(cluster.take_changed(), [first.id.clone(), rival.id.clone()]);
+        assert_eq!(cluster.drain_dirty(), [first.id.clone(), rival.id.clone()]);
         cluster.apply(Event::ServiceApplied(first.clone()));
-        assert_eq!(cluster.take_changed(), [first.id, rival.id]);
+        assert_eq!(cluster.drain_dirty(), [first.id, rival.id]);
     }
 }

@@ -8,8 +8,8 @@ use crate::model::{Family, Protocol, Service, VirtualServerKey};
 pub enum Kind {
     /// `spec.clusterIPs`.
     ClusterIp,
-    /// Behind the short cuts of a Service whose ClusterIPs lead to local endpoints only.
-    Inner,
+    /// Behind the short circuits of a Service whose ClusterIPs lead to local endpoints only.
+    ShortCircuitTarget,
     /// An address of the node.
     NodePort,
     /// A node port on 127.0.0.1, for processes of this node.
@@ -59,7 +59,7 @@ pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr], limit: usi
             // An address can be an external and a load-balancer IP at once: the first kind decides.
             if vips.insert(*address) {
                 sites.push((kind, *address));
-                sites.extend((kind == Kind::ClusterIp).then_some((Kind::Inner, *address)));
+                sites.extend((kind == Kind::ClusterIp).then_some((Kind::ShortCircuitTarget, *address)));
             }
         }
     }
@@ -79,7 +79,7 @@ pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr], limit: usi
         for (index, port) in service.ports.iter().enumerate() {
             let number = match kind {
                 Kind::ClusterIp | Kind::LoadBalancerIp => Some(port.port),
-                Kind::Inner => inner_ports.get(index).copied().flatten(),
+                Kind::ShortCircuitTarget => inner_ports.get(index).copied().flatten(),
                 // A node port has no rivals, and may be served where external IPs are not.
                 Kind::ExternalIp => Some(port.port).filter(|_| !is_node || port.node_port != Some(port.port)),
                 // A load-balancer IP that is an address of the node comes first: it can have source ranges.

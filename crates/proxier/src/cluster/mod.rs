@@ -52,7 +52,7 @@ pub struct Cluster {
     /// Where pods are. Invariant: what `pod_source_policy` selects.
     pod_sources: BTreeSet<IpNet>,
     /// Where pods of other nodes are. Invariant: what `pod_source_policy` selects.
-    pods_elsewhere: BTreeSet<IpNet>,
+    remote_pods: BTreeSet<IpNet>,
     host_addresses: BTreeSet<NodeAddress>,
     /// Where we reach the API server.
     api_server: BTreeSet<SocketAddr>,
@@ -83,7 +83,7 @@ impl Cluster {
             pod_source_policy: config.pod_sources.clone(),
             pod_sources: config.pod_sources.select(None),
             max_virtual_servers: config.max_virtual_servers,
-            pods_elsewhere: BTreeSet::new(),
+            remote_pods: BTreeSet::new(),
             services: HashMap::default(),
             slices: HashMap::default(),
             slices_of: HashMap::default(),
@@ -106,7 +106,7 @@ impl Cluster {
         cluster
     }
 
-    /// Takes in one event. What it touches is in [`take_changed`](Self::take_changed) afterwards.
+    /// Takes in one event. What it touches is in [`drain_dirty`](Self::drain_dirty) afterwards.
     pub fn apply(&mut self, event: Event) {
         match event {
             Event::ServiceApplied(service) => self.apply_service(service),
@@ -133,10 +133,10 @@ impl Cluster {
     }
 
     /// This host's kernel does not have a scheduler. Those that choose it have to do without.
-    pub fn note_missing(&mut self, scheduler: Scheduler) {
+    pub fn record_missing(&mut self, scheduler: Scheduler) {
         if self.missing_schedulers.insert(scheduler) {
             let choosers =
-                self.services.values().filter(|service| service.choices().scheduler == Some(scheduler));
+                self.services.values().filter(|service| service.options().scheduler == Some(scheduler));
             self.changed.extend(choosers.map(|service| service.id.clone()));
         }
     }
@@ -147,7 +147,7 @@ impl Cluster {
     }
 
     /// The Services that have to be computed again since the last call, gone ones included, by namespace and name.
-    pub fn take_changed(&mut self) -> Vec<ServiceId> {
+    pub fn drain_dirty(&mut self) -> Vec<ServiceId> {
         let mut changed: Vec<ServiceId> = self.changed.drain().collect();
         changed.sort_unstable();
         changed
@@ -159,7 +159,7 @@ impl Cluster {
     }
 
     /// Marks the Service changed that has a claim.
-    pub fn mark_holder(&mut self, claim: &Claim) {
+    pub fn mark_owner_dirty(&mut self, claim: &Claim) {
         if let Some(holder) = self.claims.holder(claim) {
             self.changed.insert(holder.port.service.clone());
         }
@@ -242,8 +242,8 @@ impl Cluster {
     }
 
     /// Where pods of other nodes are, as far as they can be told from those of this one.
-    pub fn pods_elsewhere(&self) -> &BTreeSet<IpNet> {
-        &self.pods_elsewhere
+    pub fn remote_pods(&self) -> &BTreeSet<IpNet> {
+        &self.remote_pods
     }
 
     /// The families whose pods of other nodes cannot be told from those of this one, if any Service asks for it: one
@@ -258,8 +258,8 @@ impl Cluster {
     /// Whether a Service asks that its connections outlive a move of its addresses to another node: every node chooses
     /// the same endpoint for a client, and none translates.
     pub fn any_fails_over(&self, scheduler: Scheduler) -> bool {
-        let mut choices = self.forwarded.iter().filter_map(|id| self.services.get(id)).map(Service::choices);
-        choices.any(|choices| choices.scheduler.unwrap_or(scheduler) == Scheduler::MH)
+        let mut options = self.forwarded.iter().filter_map(|id| self.services.get(id)).map(Service::options);
+        options.any(|options| options.scheduler.unwrap_or(scheduler) == Scheduler::MH)
     }
 
     /// Whether the address is one of this node, on a link of this host or not.
@@ -308,7 +308,7 @@ impl Cluster {
         if !service.source_ranges.is_empty() {
             self.filtered.insert(service.id.clone());
         }
-        if service.choices().forwarding != Forwarding::Masq {
+        if service.options().forwarding != Forwarding::Masq {
             self.forwarded.insert(service.id.clone());
         }
         if service.ports.iter().any(|port| port.node_port.is_some()) || service.health_check_port.is_some() {

@@ -80,7 +80,7 @@ impl Cluster {
     pub(super) fn select_pods(&mut self) {
         let node = self.nodes.get(&self.hostname);
         self.pod_sources = self.pod_source_policy.select(node);
-        self.pods_elsewhere = self.pod_source_policy.elsewhere(node, &self.host_addresses);
+        self.remote_pods = self.pod_source_policy.elsewhere(node, &self.host_addresses);
     }
 
     /// Marks the Services that have one of these addresses.

@@ -28,8 +28,8 @@ impl Backends {
         endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
         protocol: Protocol,
     ) -> Self {
-        let weight = |endpoint: &Endpoint| match &service.choices {
-            Some(choices) => choices.weight(endpoint, cluster.is_local(endpoint)),
+        let weight = |endpoint: &Endpoint| match &service.options {
+            Some(options) => options.weight(endpoint, cluster.is_local(endpoint)),
             None => endpoint.weight,
         };
         let preference = preference(cluster, endpoints);

@@ -16,7 +16,7 @@ impl Kind {
         match self {
             Self::ClusterIp => service.internal_policy,
             Self::ExternalIp | Self::LoadBalancerIp | Self::NodePort => service.external_policy,
-            Self::Loopback | Self::Inner => TrafficPolicy::Cluster,
+            Self::Loopback | Self::ShortCircuitTarget => TrafficPolicy::Cluster,
         }
     }
 
@@ -46,7 +46,7 @@ impl Frontend {
         let served = KeySets::NONE.with(KeySet::Served);
         match (self.kind, policy) {
             (Kind::ClusterIp, _) => served.with(KeySet::ClusterIps),
-            (Kind::Inner, _) => served.with(KeySet::Inner),
+            (Kind::ShortCircuitTarget, _) => served.with(KeySet::ShortCircuitTarget),
             (Kind::Loopback, _) => served.with(KeySet::MasqueradeInside),
             // Pods of other nodes come to a node's own address only.
             (_, TrafficPolicy::Cluster) if !self.bind => served.with(KeySet::MasqueradeAlways),
@@ -105,7 +105,7 @@ fn place(
     match kind {
         Kind::NodePort | Kind::Loopback => Ok(false),
         // The API server has allocated it: it is no Node's, whatever a Node's status says.
-        Kind::ClusterIp | Kind::Inner => Ok(bind),
+        Kind::ClusterIp | Kind::ShortCircuitTarget => Ok(bind),
         Kind::LoadBalancerIp | Kind::ExternalIp => {
             let is_own = cluster.is_own_address(address);
             if let Some(node) = cluster.other_node_with(address).filter(|_| !is_own) {

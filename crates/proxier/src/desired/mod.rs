@@ -4,8 +4,8 @@
 //! [`Skipped`], beside everything that it can have.
 
 mod backends;
-mod choices;
 mod frontends;
+mod options;
 mod service;
 mod skipped;
 
@@ -31,7 +31,7 @@ pub struct Desired {
     /// Its virtual servers. Claims see to it that no two Services have the same key.
     pub virtual_servers: BTreeMap<VirtualServerKey, VirtualServer>,
     /// What others may need too.
-    pub shared: BTreeSet<Shared>,
+    pub shared: BTreeSet<SharedResource>,
     /// What it asks for and cannot have.
     pub skipped: BTreeSet<Skipped>,
     /// What load balancers are to be told that ask this node.
@@ -72,7 +72,7 @@ impl Desired {
 
 /// Something that several Services can need; it stays while any does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Shared {
+pub enum SharedResource {
     /// An address that `kube-ipvs0` must have.
     Vip(IpAddr),
     /// Where a load balancer asks for a Service's health, on a VIP of its own.
@@ -95,9 +95,9 @@ pub struct VirtualServer {
     /// Who may reach it, where only some may: no range lies within another one.
     pub allowed: BTreeSet<IpNet>,
     /// Where clients in the cluster are sent instead.
-    pub short_cut: Option<EndpointAddress>,
+    pub short_circuit: Option<EndpointAddress>,
     /// The virtual servers whose clients in the cluster are sent here.
-    pub shortened: Vec<VirtualServerKey>,
+    pub short_circuited: Vec<VirtualServerKey>,
     /// How long a real server that left without terminating may keep its connections; none: the node's default.
     pub max_drain_time: Option<Duration>,
 }

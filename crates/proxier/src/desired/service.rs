@@ -8,10 +8,10 @@ use ipnet::IpNet;
 use ipvs_netlink::Persistence;
 
 use super::{
-    Desired, HealthCheck, Shared, Skipped, VirtualServer,
+    Desired, HealthCheck, SharedResource, Skipped, VirtualServer,
     backends::{Backends, any_serves},
-    choices,
     frontends::{Frontend, frontends, taken_health_checks},
+    options,
 };
 use crate::{
     cluster::{Cluster, EndpointAddress, Kind, Listener},
@@ -73,41 +73,41 @@ fn add_port(
     endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
 ) -> Vec<IpAddr> {
     let backends = Backends::new(cluster, service, endpoints, port.protocol);
-    desired.skipped.extend(choices::without_effect(cluster, config, service, port, &backends));
-    let target = short_cut_target(service, frontends);
+    desired.skipped.extend(options::without_effect(cluster, config, service, port, &backends));
+    let target = short_circuit_target(service, frontends);
     let is_target = |frontend: &Frontend| target == Some(frontend.key);
     let shortens =
         |frontend: &Frontend| frontend.kind.is_external() && service.external_policy == TrafficPolicy::Local;
     for frontend in frontends {
         let mut server = virtual_server(cluster, config, service, port, frontend, &backends);
-        if service.choices.is_some() {
+        if service.options.is_some() {
             let is_diverted_to = is_target(frontend) && frontends.iter().any(shortens);
             let skipped = &mut desired.skipped;
-            choices::apply(&mut server, cluster, service, frontend, is_diverted_to, endpoints, skipped);
+            options::apply(&mut server, cluster, service, frontend, is_diverted_to, endpoints, skipped);
         }
         if frontend.kind == Kind::Loopback {
             // IPVS lets nothing go from 127.0.0.1 to another host, so an endpoint is reached past it. The virtual
             // server is there for the endpoints that go.
-            server.short_cut = backends.nearest();
-            server.shortened = vec![frontend.key];
+            server.short_circuit = backends.nearest();
+            server.short_circuited = vec![frontend.key];
         }
         match target {
             Some(target) if target == frontend.key => {
-                server.shortened =
+                server.short_circuited =
                     frontends.iter().filter(|other| shortens(other)).map(|other| other.key).collect();
             }
-            // If no endpoint serves, the address itself rejects the connection: a reset from behind the short cut would
+            // If no endpoint serves, the address itself rejects the connection: a reset from behind the short circuit would
             // not look like its own.
             Some(target) if shortens(frontend) && any_serves(&backends.cluster) => {
-                server.short_cut = Some(EndpointAddress { address: target.address, port: target.port });
+                server.short_circuit = Some(EndpointAddress { address: target.address, port: target.port });
             }
             _ => {}
         }
         desired.virtual_servers.insert(frontend.key, server);
         if frontend.bind {
-            desired.shared.insert(Shared::Vip(frontend.key.address));
+            desired.shared.insert(SharedResource::Vip(frontend.key.address));
         }
-        desired.shared.extend(health_check(service, frontend).map(Shared::HealthCheck));
+        desired.shared.extend(health_check(service, frontend).map(SharedResource::HealthCheck));
     }
     if !frontends.is_empty() {
         // If an endpoint names no node, its place is unknown: it may be on this node.
@@ -116,7 +116,7 @@ fn add_port(
         let unplaced = unplaced.filter(|address| backends.cluster.contains_key(address));
         let here = backends.local.keys().chain(unplaced);
         let pods = here.filter(|address| !cluster.is_own_address(address.address));
-        desired.shared.extend(pods.map(|address| Shared::Hairpin(port.protocol, *address)));
+        desired.shared.extend(pods.map(|address| SharedResource::Hairpin(port.protocol, *address)));
     }
     backends.well_on_this_node().collect()
 }
@@ -129,10 +129,10 @@ fn health_check(service: &Service, frontend: &Frontend) -> Option<VirtualServerK
 }
 
 /// The virtual server that has all endpoints, whatever the external policy is.
-fn short_cut_target(service: &Service, frontends: &[Frontend]) -> Option<VirtualServerKey> {
+fn short_circuit_target(service: &Service, frontends: &[Frontend]) -> Option<VirtualServerKey> {
     let kind = match service.internal_policy {
         TrafficPolicy::Cluster => Kind::ClusterIp,
-        TrafficPolicy::Local => Kind::Inner,
+        TrafficPolicy::Local => Kind::ShortCircuitTarget,
     };
     frontends.iter().find(|frontend| frontend.kind == kind).map(|frontend| frontend.key)
 }
@@ -152,13 +152,14 @@ fn virtual_server(
         Kind::LoadBalancerIp => allowed(cluster, service, frontend.key.address),
         _ => BTreeSet::new(),
     };
-    let no_local = if frontend.kind.is_external() { KeySet::NoLocalOutside } else { KeySet::NoLocal };
+    let no_local =
+        if frontend.kind.is_external() { KeySet::NoLocalEndpointsExternal } else { KeySet::NoLocalEndpoints };
     let sets = match (any_serves(&real_servers), any_serves(&backends.cluster)) {
         (true, _) => frontend.sets(policy),
         (false, true) => frontend.sets(policy).with(no_local),
         (false, false) => frontend.sets(policy).with(KeySet::NoEndpoints),
     };
-    let (scheduler, flags) = choices::scheduling(cluster, config, service.choices());
+    let (scheduler, flags) = options::scheduling(cluster, config, service.options());
     VirtualServer {
         owner: service.port_id(port),
         config: ipvs_netlink::VirtualServer {
@@ -172,8 +173,8 @@ fn virtual_server(
         real_servers,
         sets: if allowed.is_empty() { sets } else { sets.with(KeySet::Firewall) },
         allowed,
-        short_cut: None,
-        shortened: Vec::new(),
+        short_circuit: None,
+        short_circuited: Vec::new(),
         max_drain_time: None,
     }
 }

@@ -155,7 +155,7 @@ pub enum NotForwardable {
     NodeAddress,
     /// Clients in the cluster come to it by NAT from other addresses of the Service, those of
     /// `externalTrafficPolicy: Local`.
-    ShortCut,
+    ShortCircuit,
     /// The endpoint listens on another port, and without NAT ports stay as they are.
     Port(EndpointAddress),
     /// The endpoint is behind another node, or is one. That node takes the VIP for its own and would schedule the
@@ -167,7 +167,7 @@ impl fmt::Display for NotForwardable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NodeAddress => f.write_str("it is an address of this node, which no endpoint can have"),
-            Self::ShortCut => f.write_str(
+            Self::ShortCircuit => f.write_str(
                 "with externalTrafficPolicy Local clients in the cluster come there by NAT from the Service's \
                  external addresses",
             ),

@@ -16,7 +16,7 @@ use ipvs_netlink::Destination;
 use crate::{
     cluster::EndpointAddress,
     config::Config,
-    desired::{RealServer, Shared, VirtualServer},
+    desired::{RealServer, SharedResource, VirtualServer},
     drain::{Drains, Fate},
     model::{Family, Protocol, VirtualServerKey},
     plan::Change,
@@ -57,8 +57,8 @@ impl Differ<'_> {
             (None, Some(_)) if self.config.excludes(key.address) => return,
             (None, Some(_)) => {
                 self.changes.push(Change::RemoveServer(key));
-                // Some flows may still use a short cut that the engine removed when no endpoint served.
-                if key.protocol == Protocol::Udp && !self.known.short_cuts.contains_key(&key) {
+                // Some flows may still use a short circuit that the engine removed when no endpoint served.
+                if key.protocol == Protocol::Udp && !self.known.short_circuits.contains_key(&key) {
                     self.forget_flows(key, None);
                 }
             }
@@ -66,17 +66,17 @@ impl Differ<'_> {
         }
         self.membership(key, wanted);
         self.allowed(key, wanted);
-        self.short_cut(key, wanted);
+        self.short_circuit(key, wanted);
     }
 
     /// Compares what Services can share.
-    pub(crate) fn shared(&mut self, shared: Shared, wanted: bool) {
+    pub(crate) fn shared(&mut self, shared: SharedResource, wanted: bool) {
         match shared {
-            Shared::Vip(address) => self.vip(address, wanted),
-            Shared::HealthCheck(key) => {
+            SharedResource::Vip(address) => self.vip(address, wanted),
+            SharedResource::HealthCheck(key) => {
                 self.element(Element::HealthCheck(key), wanted, self.known.health_checks.contains(&key));
             }
-            Shared::Hairpin(protocol, endpoint) => {
+            SharedResource::Hairpin(protocol, endpoint) => {
                 let known = self.known.hairpins.contains(&(protocol, endpoint));
                 self.element(Element::Hairpin(protocol, endpoint), wanted, known);
             }
@@ -91,10 +91,10 @@ impl Differ<'_> {
     }
 
     /// Compares the ranges of pods of other nodes.
-    pub(crate) fn pods_elsewhere(&mut self, wanted: &BTreeSet<IpNet>) {
-        let known = &self.known.pods_elsewhere;
-        known.difference(wanted).for_each(|range| self.element(Element::PodElsewhere(*range), false, true));
-        wanted.difference(known).for_each(|range| self.element(Element::PodElsewhere(*range), true, false));
+    pub(crate) fn remote_pods(&mut self, wanted: &BTreeSet<IpNet>) {
+        let known = &self.known.remote_pods;
+        known.difference(wanted).for_each(|range| self.element(Element::RemotePod(*range), false, true));
+        wanted.difference(known).for_each(|range| self.element(Element::RemotePod(*range), true, false));
     }
 
     /// Compares the sources of pods.
@@ -115,7 +115,7 @@ impl Differ<'_> {
         self.element(Element::Vip(address), wanted, recorded);
         if let IpAddr::V4(address) = address {
             let silent = wanted && self.config.scoped_arp;
-            self.element(Element::Silent(address), silent, self.known.silent.contains(&address));
+            self.element(Element::ArpIgnore(address), silent, self.known.arp_ignore.contains(&address));
         }
         match (wanted, bound) {
             (true, false) => self.changes.push(Change::Bind(address)),
@@ -164,15 +164,15 @@ impl Differ<'_> {
                     if key.protocol == Protocol::Udp {
                         self.forget_flows(key, Some(address));
                     }
-                    // IPVS does not see the packets that conntrack sends by the short cut.
-                    server.shortened.iter().for_each(|from| self.forget_flows(*from, Some(address)));
+                    // IPVS does not see the packets that conntrack sends by the short circuit.
+                    server.short_circuited.iter().for_each(|from| self.forget_flows(*from, Some(address)));
                 }
             }
         }
     }
 
     fn forget_flows(&mut self, to: VirtualServerKey, endpoint: Option<EndpointAddress>) {
-        self.changes.push(Change::ForgetFlows { to, endpoint });
+        self.changes.push(Change::DeleteFlows { to, endpoint });
     }
 
     fn element(&mut self, element: Element, wanted: bool, known: bool) {
@@ -199,21 +199,21 @@ impl Differ<'_> {
         }
     }
 
-    fn short_cut(&mut self, key: VirtualServerKey, server: Option<&VirtualServer>) {
-        let known = self.known.short_cuts.get(&key).copied();
-        let wanted = server.and_then(|server| server.short_cut);
+    fn short_circuit(&mut self, key: VirtualServerKey, server: Option<&VirtualServer>) {
+        let known = self.known.short_circuits.get(&key).copied();
+        let wanted = server.and_then(|server| server.short_circuit);
         if known == wanted {
             return;
         }
         match (wanted, known) {
             (Some(wanted), known) => {
-                let (element, replace) = (Element::ShortCut(key, wanted), known.is_some());
+                let (element, replace) = (Element::ShortCircuit(key, wanted), known.is_some());
                 self.changes.push(Change::AddElement { element, comment: None, replace });
             }
-            (None, Some(known)) => self.element(Element::ShortCut(key, known), false, true),
+            (None, Some(known)) => self.element(Element::ShortCircuit(key, known), false, true),
             (None, None) => {}
         }
-        // If the short cut leads to an endpoint of this very server, the engine forgets its flows together with that
+        // If the short circuit leads to an endpoint of this very server, the engine forgets its flows together with that
         // endpoint. The same holds if the engine removes it only because no endpoint serves. Endpoints that drain, or
         // come back, keep their flows.
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());

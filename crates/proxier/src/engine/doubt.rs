@@ -8,22 +8,22 @@ use std::{
 
 use super::Scope;
 use crate::{
-    desired::Shared,
+    desired::SharedResource,
     model::{ServiceId, VirtualServerKey},
     state::State,
 };
 
 /// How long anything waits for objects that cannot be read. The state that the kernel has of these Services waits
 /// without limit.
-const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+const UNREADABLE_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether all Services and EndpointSlices that exist are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Completeness {
     /// All of them are.
-    Whole,
+    Complete,
     /// Some cannot be read, and these Services are all the Services among them.
-    AllBut(BTreeSet<ServiceId>),
+    Except(BTreeSet<ServiceId>),
     /// Anything may exist.
     #[default]
     Unknown,
@@ -41,29 +41,29 @@ pub(super) struct Doubt {
 
 impl Doubt {
     pub(super) fn none() -> Self {
-        Self { completeness: Completeness::Whole, since: None, is_over: false }
+        Self { completeness: Completeness::Complete, since: None, is_over: false }
     }
 
     /// Takes in how things are. Returns whether all is known now and was not.
     pub(super) fn set(&mut self, completeness: Completeness) -> bool {
         let before = std::mem::replace(&mut self.completeness, completeness);
-        if !matches!(self.completeness, Completeness::AllBut(_)) {
+        if !matches!(self.completeness, Completeness::Except(_)) {
             (self.since, self.is_over) = (None, false);
         }
-        self.completeness == Completeness::Whole && before != Completeness::Whole
+        self.completeness == Completeness::Complete && before != Completeness::Complete
     }
 
-    /// A turn begins.
-    pub(super) fn turn(&mut self, now: Duration) {
-        if let Completeness::AllBut(_) = self.completeness {
+    /// A sync begins.
+    pub(super) fn sync(&mut self, now: Duration) {
+        if let Completeness::Except(_) = self.completeness {
             let since = *self.since.get_or_insert(now);
-            self.is_over = now >= since + PATIENCE;
+            self.is_over = now >= since + UNREADABLE_GRACE;
         }
     }
 
     /// Whether there is nothing more to wait for.
     pub(super) fn is_over(&self) -> bool {
-        self.is_over || self.completeness == Completeness::Whole
+        self.is_over || self.completeness == Completeness::Complete
     }
 
     /// Our state in the kernel that the engine may remove if no Service wants it. `before` is the state that the engine
@@ -72,8 +72,10 @@ impl Doubt {
         let shared = state.shared().chain(before.shared());
         let unread = match &self.completeness {
             Completeness::Unknown => return Scope::default(),
-            Completeness::Whole => return Scope { keys: state.keys().collect(), shared: shared.collect() },
-            Completeness::AllBut(unread) => unread,
+            Completeness::Complete => {
+                return Scope { keys: state.keys().collect(), shared: shared.collect() };
+            }
+            Completeness::Except(unread) => unread,
         };
         let may_go = |key: &VirtualServerKey| match owner(state, key) {
             Some(owner) => !unread.contains(&owner),
@@ -83,9 +85,9 @@ impl Doubt {
         let (keys, kept): (HashSet<_>, HashSet<_>) = state.keys().partition(may_go);
         let kept: HashSet<IpAddr> = kept.iter().map(|key| key.address).collect();
         let shared = shared.filter(|shared| match shared {
-            Shared::Vip(address) => !kept.contains(address),
-            Shared::HealthCheck(key) => !kept.contains(&key.address),
-            Shared::Hairpin(..) => kept.is_empty(),
+            SharedResource::Vip(address) => !kept.contains(address),
+            SharedResource::HealthCheck(key) => !kept.contains(&key.address),
+            SharedResource::Hairpin(..) => kept.is_empty(),
         });
         Scope { keys: keys.into_iter().collect(), shared: shared.collect() }
     }

@@ -7,12 +7,12 @@ use crate::{cluster::EndpointAddress, model::VirtualServerKey, plan::Change, sta
 /// Flows that conntrack could not be made to forget. No list of what the kernel has shows them, so they are kept here
 /// until they are forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Unforgotten(BTreeSet<(VirtualServerKey, Option<EndpointAddress>)>);
+pub(super) struct PendingFlowDeletes(BTreeSet<(VirtualServerKey, Option<EndpointAddress>)>);
 
-impl Unforgotten {
+impl PendingFlowDeletes {
     /// A change failed.
     pub(super) fn note(&mut self, change: &Change) {
-        if let Change::ForgetFlows { to, endpoint } = change {
+        if let Change::DeleteFlows { to, endpoint } = change {
             self.0.insert((*to, *endpoint));
         }
     }
@@ -25,7 +25,7 @@ impl Unforgotten {
         let after = real_servers(changes);
         for (to, endpoint) in std::mem::take(&mut self.0) {
             if !endpoint.is_some_and(|endpoint| serves(known, &after, to, endpoint)) {
-                changes.push(Change::ForgetFlows { to, endpoint });
+                changes.push(Change::DeleteFlows { to, endpoint });
             }
         }
     }
@@ -41,7 +41,7 @@ fn real_servers(changes: &[Change]) -> HashMap<(VirtualServerKey, EndpointAddres
     is_added.collect()
 }
 
-/// Whether clients of a virtual server come to an endpoint, by it or by its short cut, when the real servers are as
+/// Whether clients of a virtual server come to an endpoint, by it or by its short circuit, when the real servers are as
 /// `after` says.
 fn serves(
     known: &State,
@@ -49,8 +49,8 @@ fn serves(
     to: VirtualServerKey,
     endpoint: EndpointAddress,
 ) -> bool {
-    let short_cut = known.short_cuts.get(&to);
-    let target = short_cut.map(|at| VirtualServerKey { address: at.address, port: at.port, ..to });
+    let short_circuit = known.short_circuits.get(&to);
+    let target = short_circuit.map(|at| VirtualServerKey { address: at.address, port: at.port, ..to });
     [Some(to), target].into_iter().flatten().any(|server| {
         let has =
             known.virtual_servers.get(&server).is_some_and(|it| it.real_servers.contains_key(&endpoint));

@@ -1,11 +1,11 @@
 //! The one loop body: events in, a plan out, its report back in.
 
+mod contribution;
 mod doubt;
 mod flows;
-mod footprint;
-mod main_part;
+mod health;
+mod report;
 mod retry;
-mod turn;
 
 #[cfg(test)]
 mod tests;
@@ -19,28 +19,28 @@ use std::{
 use crate::{
     cluster::{Claim, Cluster, EndpointAddress},
     config::Config,
-    desired::{self, Desired, HealthCheck, Shared, Skipped},
+    desired::{self, Desired, HealthCheck, SharedResource, Skipped},
     diff::Differ,
     drain::Drains,
-    kernel::{Cause, Kernel, Report, Unusable},
+    kernel::{Cause, Kernel, KernelUnavailable, Report},
     model::{Event, ServiceId, VirtualServerKey},
     plan::{Change, Plan},
     state::State,
 };
+use contribution::Contributions;
 pub use doubt::Completeness;
 use doubt::Doubt;
-use flows::Unforgotten;
-use footprint::Footprints;
+use flows::PendingFlowDeletes;
+pub use report::{Counts, FailedChange, SyncReport};
 use retry::Retry;
-pub use turn::{Amounts, FailedChange, Turn};
 
 /// Decides what the kernel should have, and keeps it so.
 ///
 /// Time is given from outside, as the time since any fixed moment: the engine has no clock. Feed it events
-/// with [`event`](Self::event), then call [`turn`](Self::turn), and again when
-/// [`next_turn`](Self::next_turn) says.
+/// with [`apply`](Self::apply), then call [`sync`](Self::sync), and again when
+/// [`next_sync`](Self::next_sync) says.
 ///
-/// The first turn must come when all of this has been fed in: the first full list of Services, of EndpointSlices and of
+/// The first sync must come when all of this has been fed in: the first full list of Services, of EndpointSlices and of
 /// ServiceCIDRs, our own Node, and the addresses of this host ([`Event::NodeAddresses`]). It removes what the kernel
 /// has of ours and no Service needs: without the addresses of the host, all that serves node ports. Where Services
 /// have external or load-balancer IPs it needs the other Nodes too, or it binds their addresses.
@@ -54,9 +54,9 @@ pub struct Engine {
     foreign: BTreeSet<VirtualServerKey>,
     /// Virtual servers that we recorded and could not make. If they exist, another program made them.
     disowned: BTreeSet<VirtualServerKey>,
-    footprints: Footprints,
+    contributions: Contributions,
     drains: Drains,
-    unforgotten: Unforgotten,
+    pending_flow_deletes: PendingFlowDeletes,
     retry: Retry,
     next_audit: Duration,
     /// What may exist and is not known.
@@ -92,7 +92,7 @@ struct Reading {
 #[derive(Debug, Default)]
 struct Scope {
     keys: BTreeSet<VirtualServerKey>,
-    shared: BTreeSet<Shared>,
+    shared: BTreeSet<SharedResource>,
 }
 
 impl Scope {
@@ -111,9 +111,9 @@ impl Engine {
             known: None,
             foreign: BTreeSet::new(),
             disowned: BTreeSet::new(),
-            footprints: Footprints::default(),
+            contributions: Contributions::default(),
             drains: Drains::default(),
-            unforgotten: Unforgotten::default(),
+            pending_flow_deletes: PendingFlowDeletes::default(),
             retry: Retry::default(),
             next_audit: Duration::ZERO,
             doubt: Doubt::none(),
@@ -148,8 +148,8 @@ impl Engine {
         }
     }
 
-    /// Takes in an event. It takes effect with the next turn.
-    pub fn event(&mut self, event: Event) {
+    /// Takes in an event. It takes effect with the next sync.
+    pub fn apply(&mut self, event: Event) {
         self.cluster.apply(event);
     }
 
@@ -169,9 +169,9 @@ impl Engine {
     }
 
     /// How much there is in the kernel of ours. Costs a look at every virtual server.
-    pub fn amounts(&self) -> Amounts {
+    pub fn counts(&self) -> Counts {
         let servers = || self.known.iter().flat_map(|known| known.virtual_servers.values());
-        Amounts {
+        Counts {
             virtual_servers: servers().count(),
             real_servers: servers().map(|server| server.real_servers.len()).sum(),
             draining: self.draining(),
@@ -181,7 +181,7 @@ impl Engine {
     /// How many Services have traffic that is to stay on this node, where none of their endpoints takes it: as
     /// `internalTrafficPolicy` says and as `externalTrafficPolicy` says, each by family.
     pub fn without_local_endpoints(&self) -> [[usize; 2]; 2] {
-        self.footprints.no_local()
+        self.contributions.no_local()
     }
 
     /// Whether the kernel has all that is wanted, as far as is known.
@@ -190,33 +190,33 @@ impl Engine {
     }
 
     /// Whether the kernel has all that is wanted and nothing of ours that is not, as far as is known: all that exists
-    /// was known in the last turn, or was waited for long enough, and nothing failed.
-    pub fn is_settled(&self) -> bool {
+    /// was known in the last sync, or was waited for long enough, and nothing failed.
+    pub fn is_converged(&self) -> bool {
         self.doubt.is_over() && self.is_healthy()
     }
 
-    /// Brings the kernel to what is wanted. Costs work in proportion to what changed since the last turn;
+    /// Brings the kernel to what is wanted. Costs work in proportion to what changed since the last sync;
     /// once every `sync_period`, and after a failure, the kernel is read again and compared as a whole.
-    pub fn turn(&mut self, kernel: &mut impl Kernel, now: Duration) -> Turn {
-        self.doubt.turn(now);
+    pub fn sync(&mut self, kernel: &mut impl Kernel, now: Duration) -> SyncReport {
+        self.doubt.sync(now);
         match self.read_where_due(kernel, now) {
             Ok(reading) if self.known.is_some() => self.carry_out(reading, kernel, now),
-            Ok(_) => Turn::default(),
-            Err(unusable) => {
+            Ok(_) => SyncReport::default(),
+            Err(unavailable) => {
                 self.retry.failed(now);
-                Turn { unusable: Some(unusable), ..Turn::default() }
+                SyncReport { unavailable: Some(unavailable), ..SyncReport::default() }
             }
         }
     }
 
-    /// When the next turn is due if no event comes before.
-    pub fn next_turn(&self) -> Duration {
+    /// When the next sync is due if no event comes before.
+    pub fn next_sync(&self) -> Duration {
         let read = self.retry.due().unwrap_or(self.next_audit);
         let read = self.verify.map_or(read, |verify| verify.min(read));
         self.drains.next().map_or(read, |next| next.min(read))
     }
 
-    /// What the next turn would do to a kernel in this state, and what Services could not have.
+    /// What the next sync would do to a kernel in this state, and what Services could not have.
     pub fn plan(&mut self, observed: State, now: Duration) -> (Plan, Vec<Skipped>) {
         let reading = self.observed(observed);
         let Decision { plan, skipped, .. } = self.decide(reading.leftovers, reading.whole, now);
@@ -224,7 +224,11 @@ impl Engine {
     }
 
     /// Reads the kernel, if it is time to.
-    fn read_where_due(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<Reading, Unusable> {
+    fn read_where_due(
+        &mut self,
+        kernel: &mut impl Kernel,
+        now: Duration,
+    ) -> Result<Reading, KernelUnavailable> {
         let mut reading = Reading::default();
         // After a failure the kernel is read when the retry is due, and not before.
         let due = self.retry.due().unwrap_or(self.next_audit) <= now;
@@ -243,7 +247,7 @@ impl Engine {
             over.extend(self.drains.counted(&kernel.connections(&draining)?, now));
         }
         for key in over {
-            self.cluster.mark_holder(&Claim::VirtualServer(key));
+            self.cluster.mark_owner_dirty(&Claim::VirtualServer(key));
         }
         Ok(reading)
     }
@@ -275,12 +279,12 @@ impl Engine {
         let mut scope = leftovers;
         let mut wanted = Desired::default();
         let (mut health_checks, mut given_up) = (Vec::new(), BTreeMap::new());
-        for id in self.cluster.take_changed() {
+        for id in self.cluster.drain_dirty() {
             let mut desired = desired::of_service(&self.cluster, &self.config, &id);
             leave_out_foreign(&mut desired, &self.foreign);
             desired.cap_reasons(&id);
             scope.add(&desired);
-            let old = self.footprints.replace(&id, &desired);
+            let old = self.contributions.replace(&id, &desired);
             let lost = old.keys.iter().filter(|key| !desired.virtual_servers.contains_key(key));
             given_up.extend(lost.map(|key| (*key, id.clone())));
             scope.keys.extend(old.keys);
@@ -305,20 +309,20 @@ impl Engine {
             differ.virtual_server(key, wanted.virtual_servers.get(&key));
         }
         for shared in scope.shared {
-            differ.shared(shared, self.footprints.need(shared));
+            differ.shared(shared, self.contributions.need(shared));
         }
         differ.service_ranges(self.cluster.service_ranges());
         differ.pod_sources(self.cluster.pod_sources());
-        differ.pods_elsewhere(self.cluster.pods_elsewhere());
+        differ.remote_pods(self.cluster.remote_pods());
         let mut changes = differ.changes;
         if whole {
-            self.unforgotten.plan(known, &mut changes);
+            self.pending_flow_deletes.plan(known, &mut changes);
         }
         Decision { plan: Plan::new(changes), skipped: wanted.skipped, health_checks, given_up }
     }
 
     /// Executes what was decided, and learns from the report.
-    fn carry_out(&mut self, reading: Reading, kernel: &mut impl Kernel, now: Duration) -> Turn {
+    fn carry_out(&mut self, reading: Reading, kernel: &mut impl Kernel, now: Duration) -> SyncReport {
         let Decision { plan, skipped, health_checks, given_up } =
             self.decide(reading.leftovers, reading.whole, now);
         let had = |change: &&Change| reading.believed.as_ref().is_some_and(|believed| believed.has(change));
@@ -337,7 +341,7 @@ impl Engine {
             match reasons.get(&number) {
                 None => done.push(change),
                 Some((cause, reason)) => {
-                    self.unforgotten.note(change);
+                    self.pending_flow_deletes.note(change);
                     match (cause, change) {
                         // It was recorded before this plan, or was there before, so it is ours: Linux has one table
                         // for all network namespaces, and a list leaves some out while another namespace changes its
@@ -356,7 +360,7 @@ impl Engine {
                             Cause::NoScheduler,
                             Change::AddServer { config, .. } | Change::UpdateServer { config, .. },
                         ) if config.scheduler != self.config.scheduler => {
-                            self.cluster.note_missing(config.scheduler);
+                            self.cluster.record_missing(config.scheduler);
                             taken = true;
                         }
                         _ => {}
@@ -381,7 +385,7 @@ impl Engine {
         }
         let skipped = skipped.into_iter().collect();
         let whole = reading.whole;
-        Turn { plan, failures, skipped, unusable: None, health_checks, whole, drifted, given_up }
+        SyncReport { plan, failures, skipped, unavailable: None, health_checks, whole, drifted, given_up }
     }
 }
 
@@ -416,9 +420,9 @@ fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>
     }
     let addresses: BTreeSet<IpAddr> = desired.virtual_servers.keys().map(|key| key.address).collect();
     desired.shared.retain(|shared| match shared {
-        Shared::Vip(address) => addresses.contains(address),
-        Shared::HealthCheck(check) => addresses.contains(&check.address),
-        Shared::Hairpin(..) => true,
+        SharedResource::Vip(address) => addresses.contains(address),
+        SharedResource::HealthCheck(check) => addresses.contains(&check.address),
+        SharedResource::Hairpin(..) => true,
     });
     for (key, server) in &mut desired.virtual_servers {
         let at = |to: &EndpointAddress| VirtualServerKey {
@@ -426,7 +430,7 @@ fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>
             protocol: key.protocol,
             port: to.port,
         };
-        server.short_cut = server.short_cut.filter(|to| !clashes.contains_key(&at(to)));
+        server.short_circuit = server.short_circuit.filter(|to| !clashes.contains_key(&at(to)));
     }
     let reasons = clashes.into_iter().map(|(key, server)| Skipped::Foreign { port: server.owner, key });
     desired.skipped.extend(reasons);

@@ -1,5 +1,5 @@
 mod addresses;
-mod main_part;
+mod health;
 mod node;
 mod orders;
 mod refused;
@@ -26,16 +26,16 @@ fn myapp() -> [Event; 2] {
     ]
 }
 
-fn check(turn: &Turn, expected: Expect) {
-    let lines: String = turn.skipped.iter().map(|reason| format!("! {reason}\n")).collect();
-    expected.assert_eq(&format!("{}{lines}", turn.plan));
+fn check(report: &SyncReport, expected: Expect) {
+    let lines: String = report.skipped.iter().map(|reason| format!("! {reason}\n")).collect();
+    expected.assert_eq(&format!("{}{lines}", report.plan));
 }
 
 #[test]
 fn a_service_comes_changes_and_goes() {
     let (mut engine, mut kernel) = start();
     check(
-        &turn(&mut engine, &mut kernel, 0, myapp()),
+        &sync(&mut engine, &mut kernel, 0, myapp()),
         expect![[r#"
             + element served { 10.111.98.163 . tcp . 80 } comment "default/myapp"
             + element cluster-ips { 10.111.98.163 . tcp . 80 }
@@ -50,7 +50,7 @@ fn a_service_comes_changes_and_goes() {
     );
     let moved = slice("myapp-1", "myapp", 80, &["10.244.1.58", "10.244.2.50"]);
     check(
-        &turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(moved)]),
+        &sync(&mut engine, &mut kernel, 1, [Event::SliceApplied(moved)]),
         expect![[r#"
             + element hairpin { 10.244.2.50 . 10.244.2.50 . tcp . 80 }
             + real server TCP 10.111.98.163:80 -> 10.244.2.50:80 Masq 1
@@ -59,7 +59,7 @@ fn a_service_comes_changes_and_goes() {
         "#]],
     );
     check(
-        &turn(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]),
+        &sync(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]),
         expect![[r#"
             - address 10.111.98.163
             - virtual server TCP 10.111.98.163:80
@@ -77,26 +77,26 @@ fn a_service_comes_changes_and_goes() {
 #[test]
 fn an_event_that_changes_nothing_costs_nothing() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
-    check(&turn(&mut engine, &mut kernel, 1, myapp()), expect![""]);
-    check(&turn(&mut engine, &mut kernel, 31, []), expect![""]);
+    sync(&mut engine, &mut kernel, 0, myapp());
+    check(&sync(&mut engine, &mut kernel, 1, myapp()), expect![""]);
+    check(&sync(&mut engine, &mut kernel, 31, []), expect![""]);
     assert_eq!(kernel.observations, 2);
 }
 
 #[test]
 fn serving_terminating_endpoints_serve_only_where_none_is_ready() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     let half = slice("myapp-1", "myapp", 80, &["10.244.1.57~", "10.244.1.58"]);
     check(
-        &turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(half)]),
+        &sync(&mut engine, &mut kernel, 1, [Event::SliceApplied(half)]),
         expect![[r#"
             ~ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 0
         "#]],
     );
     let all = slice("myapp-1", "myapp", 80, &["10.244.1.57~", "10.244.1.58!"]);
     check(
-        &turn(&mut engine, &mut kernel, 2, [Event::SliceApplied(all)]),
+        &sync(&mut engine, &mut kernel, 2, [Event::SliceApplied(all)]),
         expect![[r#"
             ~ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
             ~ real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 0
@@ -107,17 +107,17 @@ fn serving_terminating_endpoints_serve_only_where_none_is_ready() {
 #[test]
 fn a_real_server_that_left_goes_when_it_is_idle() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     let one = slice("myapp-1", "myapp", 80, &["10.244.1.58"]);
-    turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(one)]);
+    sync(&mut engine, &mut kernel, 1, [Event::SliceApplied(one)]);
     let at = (key("TCP 10.111.98.163:80"), key("TCP 10.244.1.57:80"));
     let at = (at.0, crate::cluster::EndpointAddress { address: at.1.address, port: at.1.port });
     kernel.connections.insert(at, 3);
-    assert_eq!(engine.next_turn(), Duration::from_secs(6));
-    check(&turn(&mut engine, &mut kernel, 6, []), expect![""]);
+    assert_eq!(engine.next_sync(), Duration::from_secs(6));
+    check(&sync(&mut engine, &mut kernel, 6, []), expect![""]);
     kernel.connections.clear();
     check(
-        &turn(&mut engine, &mut kernel, 11, []),
+        &sync(&mut engine, &mut kernel, 11, []),
         expect![[r#"
             - real server TCP 10.111.98.163:80 -> 10.244.1.57:80
         "#]],
@@ -131,7 +131,7 @@ fn node_ports_follow_the_addresses_of_the_node() {
     let (mut engine, mut kernel) = start();
     let web = Event::ServiceApplied(service("web", &["10.109.102.59"], &[(80, Some(30080))]));
     check(
-        &turn(&mut engine, &mut kernel, 0, [web]),
+        &sync(&mut engine, &mut kernel, 0, [web]),
         expect![[r#"
             + element served { 10.109.102.59 . tcp . 80 } comment "default/web"
             + element cluster-ips { 10.109.102.59 . tcp . 80 }
@@ -143,7 +143,7 @@ fn node_ports_follow_the_addresses_of_the_node() {
         "#]],
     );
     check(
-        &turn(&mut engine, &mut kernel, 1, [addresses(&["192.168.128.1", "fd00::1"])]),
+        &sync(&mut engine, &mut kernel, 1, [addresses(&["192.168.128.1", "fd00::1"])]),
         expect![[r#"
             + element served { 192.168.128.1 . tcp . 30080 } comment "default/web"
             + element masquerade-always { 192.168.128.1 . tcp . 30080 }
@@ -152,7 +152,7 @@ fn node_ports_follow_the_addresses_of_the_node() {
         "#]],
     );
     check(
-        &turn(&mut engine, &mut kernel, 2, [addresses(&["192.168.128.2"])]),
+        &sync(&mut engine, &mut kernel, 2, [addresses(&["192.168.128.2"])]),
         expect![[r#"
             + element served { 192.168.128.2 . tcp . 30080 } comment "default/web"
             + element masquerade-always { 192.168.128.2 . tcp . 30080 }
@@ -172,9 +172,9 @@ fn of_two_services_with_one_address_and_port_the_older_serves_and_the_other_take
     let young = Service { created: 20, ..service("a-young", &["10.0.0.1"], &[(80, Some(30080))]) };
     let old = Service { created: 10, ..service("old", &["10.0.0.1"], &[(80, Some(30080))]) };
     let host = addresses(&["192.168.128.1"]);
-    turn(&mut engine, &mut kernel, 0, [host, Event::ServiceApplied(young)]);
+    sync(&mut engine, &mut kernel, 0, [host, Event::ServiceApplied(young)]);
     check(
-        &turn(&mut engine, &mut kernel, 1, [Event::ServiceApplied(old)]),
+        &sync(&mut engine, &mut kernel, 1, [Event::ServiceApplied(old)]),
         expect![[r#"
             ~ element served { 10.0.0.1 . tcp . 80 } comment "default/old"
             ~ element served { 192.168.128.1 . tcp . 30080 } comment "default/old"
@@ -183,7 +183,7 @@ fn of_two_services_with_one_address_and_port_the_older_serves_and_the_other_take
         "#]],
     );
     check(
-        &turn(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "old"))]),
+        &sync(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "old"))]),
         expect![[r#"
             ~ element served { 10.0.0.1 . tcp . 80 } comment "default/a-young"
             ~ element served { 192.168.128.1 . tcp . 30080 } comment "default/a-young"
@@ -197,19 +197,19 @@ fn an_address_stays_while_any_service_wants_it() {
     let tcp = service("tcp", &["10.96.0.10"], &[(53, None)]);
     let mut udp = service("udp", &["10.96.0.10"], &[(53, None)]);
     udp.ports[0].protocol = Protocol::Udp;
-    turn(&mut engine, &mut kernel, 0, [Event::ServiceApplied(tcp), Event::ServiceApplied(udp)]);
-    turn(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "tcp"))]);
+    sync(&mut engine, &mut kernel, 0, [Event::ServiceApplied(tcp), Event::ServiceApplied(udp)]);
+    sync(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "tcp"))]);
     assert_eq!(kernel.state.bound_vips.len(), 1);
-    turn(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "udp"))]);
+    sync(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "udp"))]);
     assert_eq!(kernel.state, State::default());
 }
 
 #[test]
 fn a_restart_repairs_what_drifted_and_removes_only_what_is_ours() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     let gone = Event::ServiceApplied(service("gone", &["10.0.0.9"], &[(80, None)]));
-    turn(&mut engine, &mut kernel, 1, [gone]);
+    sync(&mut engine, &mut kernel, 1, [gone]);
     // An operator changes virtual servers and addresses with ipvsadm and ip.
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WRR);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
@@ -222,7 +222,7 @@ fn a_restart_repairs_what_drifted_and_removes_only_what_is_ours() {
 
     let mut engine = Engine::new(Config::new("node-1"));
     check(
-        &turn(&mut engine, &mut kernel, 0, myapp()),
+        &sync(&mut engine, &mut kernel, 0, myapp()),
         expect![[r#"
             + element foreign { 10.9.9.9 . tcp . 80 }
             ~ virtual server TCP 10.111.98.163:80 rr
@@ -236,18 +236,18 @@ fn a_restart_repairs_what_drifted_and_removes_only_what_is_ours() {
             - element vips { 10.0.0.9 }
         "#]],
     );
-    check(&turn(&mut engine, &mut kernel, 30, []), expect![""]);
+    check(&sync(&mut engine, &mut kernel, 30, []), expect![""]);
 }
 
 #[test]
 fn what_is_ours_is_known_even_if_the_record_is_lost_while_we_run() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     kernel.state.elements.clear();
     kernel.state.recorded_vips.clear();
     let removed = Event::ServiceRemoved(ServiceId::new("default", "myapp"));
-    turn(&mut engine, &mut kernel, 30, []);
-    turn(&mut engine, &mut kernel, 31, [removed]);
+    sync(&mut engine, &mut kernel, 30, []);
+    sync(&mut engine, &mut kernel, 31, [removed]);
     assert_eq!(kernel.state, State::default());
 }
 
@@ -257,15 +257,15 @@ fn somebody_elses_virtual_server_is_a_reported_clash() {
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
     kernel.state.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs.clone());
-    let first = turn(&mut engine, &mut kernel, 0, myapp());
+    let first = sync(&mut engine, &mut kernel, 0, myapp());
     assert_eq!(first.skipped.len(), 1);
     assert_eq!(kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
     // Our rules let through what is for it, on a VIP of ours too.
     assert_eq!(sets_of_myapp(&kernel), [KeySet::Foreign]);
     // It is not reported again, and we serve when it is gone.
-    assert_eq!(turn(&mut engine, &mut kernel, 30, []).skipped, []);
+    assert_eq!(sync(&mut engine, &mut kernel, 30, []).skipped, []);
     kernel.state.virtual_servers.clear();
-    turn(&mut engine, &mut kernel, 60, []);
+    sync(&mut engine, &mut kernel, 60, []);
     assert_eq!(kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")].real_servers.len(), 2);
     assert_eq!(sets_of_myapp(&kernel), [KeySet::Served, KeySet::ClusterIps]);
 }
@@ -277,14 +277,14 @@ fn sets_of_myapp(kernel: &FakeKernel) -> Vec<KeySet> {
 #[test]
 fn one_that_appears_between_two_readings_is_not_adopted_either() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, []);
+    sync(&mut engine, &mut kernel, 0, []);
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
     kernel.state.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs);
-    myapp().into_iter().for_each(|event| engine.event(event));
-    let failed = engine.turn(&mut kernel, Duration::from_secs(1));
+    myapp().into_iter().for_each(|event| engine.apply(event));
+    let failed = engine.sync(&mut kernel, Duration::from_secs(1));
     assert!(failed.failures[0].to_string().starts_with("Service default/myapp: + virtual server TCP"));
-    let again = turn(&mut engine, &mut kernel, 2, []);
+    let again = sync(&mut engine, &mut kernel, 2, []);
     assert!(matches!(again.skipped[..], [Skipped::Foreign { .. }]));
     assert_eq!(sets_of_myapp(&kernel), [KeySet::Foreign]);
 }
@@ -293,15 +293,15 @@ fn one_that_appears_between_two_readings_is_not_adopted_either() {
 fn what_failed_is_tried_again_and_the_rest_is_done() {
     let (mut engine, mut kernel) = start();
     kernel.refuse.push("+ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1".into());
-    myapp().into_iter().for_each(|event| engine.event(event));
-    let failed = engine.turn(&mut kernel, Duration::ZERO);
+    myapp().into_iter().for_each(|event| engine.apply(event));
+    let failed = engine.sync(&mut kernel, Duration::ZERO);
     assert_eq!(failed.failures.len(), 1);
     assert!(!engine.is_healthy());
     assert!(kernel.state.bound_vips.len() == 1);
-    assert_eq!(engine.next_turn(), Duration::from_secs(1));
+    assert_eq!(engine.next_sync(), Duration::from_secs(1));
     kernel.refuse.clear();
     check(
-        &turn(&mut engine, &mut kernel, 1, []),
+        &sync(&mut engine, &mut kernel, 1, []),
         expect![[r#"
             + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
         "#]],
@@ -313,16 +313,16 @@ fn what_failed_is_tried_again_and_the_rest_is_done() {
 fn an_unreadable_kernel_is_never_an_empty_one() {
     let (mut engine, mut kernel) = start();
     kernel.unreadable = true;
-    myapp().into_iter().for_each(|event| engine.event(event));
-    let failed = engine.turn(&mut kernel, Duration::ZERO);
-    assert!(failed.unusable.is_some() && failed.plan.is_empty() && !engine.is_healthy());
+    myapp().into_iter().for_each(|event| engine.apply(event));
+    let failed = engine.sync(&mut kernel, Duration::ZERO);
+    assert!(failed.unavailable.is_some() && failed.plan.is_empty() && !engine.is_healthy());
     // Not at once again, and an event does not hurry it: it backs off.
-    assert_eq!(engine.next_turn(), Duration::from_secs(1));
-    let waiting = turn(&mut engine, &mut kernel, 0, []);
-    assert!(waiting.unusable.is_none() && waiting.plan.is_empty());
+    assert_eq!(engine.next_sync(), Duration::from_secs(1));
+    let waiting = sync(&mut engine, &mut kernel, 0, []);
+    assert!(waiting.unavailable.is_none() && waiting.plan.is_empty());
     assert_eq!(kernel.observations, 1);
     kernel.unreadable = false;
-    assert!(!turn(&mut engine, &mut kernel, 1, []).plan.is_empty());
+    assert!(!sync(&mut engine, &mut kernel, 1, []).plan.is_empty());
 }
 
 #[test]
@@ -330,21 +330,21 @@ fn excluded_ranges_are_never_removed() {
     let mut config = Config::new("node-1");
     config.exclude_cidrs = vec!["10.111.0.0/16".parse().unwrap()];
     let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
-    turn(&mut engine, &mut kernel, 0, myapp());
-    turn(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]);
+    sync(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]);
     assert_eq!(kernel.state.virtual_servers.len(), 1);
 }
 
 #[test]
 fn leftovers_stay_until_all_that_exists_is_known() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     let mut restarted = Engine::new(Config::new("node-1"));
     restarted.set_complete(Completeness::Unknown);
-    assert!(turn(&mut restarted, &mut kernel, 1, []).plan.is_empty());
-    restarted.set_complete(Completeness::Whole);
-    assert_eq!(restarted.next_turn(), Duration::ZERO);
-    assert!(!turn(&mut restarted, &mut kernel, 2, []).plan.is_empty());
+    assert!(sync(&mut restarted, &mut kernel, 1, []).plan.is_empty());
+    restarted.set_complete(Completeness::Complete);
+    assert_eq!(restarted.next_sync(), Duration::ZERO);
+    assert!(!sync(&mut restarted, &mut kernel, 2, []).plan.is_empty());
     assert_eq!(kernel.state, State::default());
 }
 
@@ -352,39 +352,39 @@ fn leftovers_stay_until_all_that_exists_is_known() {
 #[test]
 fn leftovers_stay_only_for_the_service_that_cannot_be_read() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
-    let all_but = |name: &str| Completeness::AllBut([ServiceId::new("default", name)].into());
+    sync(&mut engine, &mut kernel, 0, myapp());
+    let all_but = |name: &str| Completeness::Except([ServiceId::new("default", name)].into());
     const DAY: u64 = 24 * 3600;
     let mut restarted = Engine::new(Config::new("node-1"));
     restarted.set_complete(all_but("myapp"));
     for now in [0, DAY + 1, 2 * DAY] {
-        let plan = turn(&mut restarted, &mut kernel, now, []).plan.to_string();
+        let plan = sync(&mut restarted, &mut kernel, now, []).plan.to_string();
         assert!(!plan.contains("- virtual server") && !plan.contains("- address"), "{plan}");
     }
     let mut restarted = Engine::new(Config::new("node-1"));
     restarted.set_complete(all_but("other"));
-    turn(&mut restarted, &mut kernel, 0, []);
+    sync(&mut restarted, &mut kernel, 0, []);
     assert_eq!(kernel.state, State::default());
 }
 
-/// What nothing says about for whom it is, as of what kube-proxy made, stays for a day; so does the take-over wait.
+/// What nothing says about for whom it is, as of what kube-proxy made, stays for a day; so does the takeover wait.
 #[test]
 fn an_object_that_cannot_be_read_holds_nothing_up_for_good() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     kernel.state.elements.values_mut().for_each(|entry| entry.comment = None);
     let mut restarted = Engine::new(Config::new("node-1"));
-    restarted.set_complete(Completeness::AllBut(Default::default()));
-    turn(&mut restarted, &mut kernel, 10, []);
-    turn(&mut restarted, &mut kernel, 24 * 3600, []);
-    assert!(!kernel.state.virtual_servers.is_empty() && !restarted.is_settled());
-    turn(&mut restarted, &mut kernel, 24 * 3600 + 60, []);
+    restarted.set_complete(Completeness::Except(Default::default()));
+    sync(&mut restarted, &mut kernel, 10, []);
+    sync(&mut restarted, &mut kernel, 24 * 3600, []);
+    assert!(!kernel.state.virtual_servers.is_empty() && !restarted.is_converged());
+    sync(&mut restarted, &mut kernel, 24 * 3600 + 60, []);
     assert_eq!(kernel.state, State::default());
-    assert!(restarted.is_settled());
+    assert!(restarted.is_converged());
     // If objects cannot even be listed, the engine does not know which exist, however long that lasts.
     restarted.set_complete(Completeness::Unknown);
-    turn(&mut restarted, &mut kernel, 48 * 3600, []);
-    assert!(!restarted.is_settled());
+    sync(&mut restarted, &mut kernel, 48 * 3600, []);
+    assert!(!restarted.is_converged());
 }
 
 /// The only endpoint serves while it terminates, and clients would hang on it once it is gone.
@@ -393,12 +393,12 @@ fn the_last_terminating_endpoint_goes_when_it_leaves() {
     let (mut engine, mut kernel) = start();
     let [service, Event::SliceApplied(mut slice)] = myapp() else { panic!() };
     slice.endpoints.truncate(1);
-    turn(&mut engine, &mut kernel, 0, [service, Event::SliceApplied(slice.clone())]);
+    sync(&mut engine, &mut kernel, 0, [service, Event::SliceApplied(slice.clone())]);
     slice.endpoints[0].conditions = Conditions::SERVING_TERMINATING;
-    assert!(turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice.clone())]).plan.is_empty());
+    assert!(sync(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice.clone())]).plan.is_empty());
     slice.endpoints.clear();
     check(
-        &turn(&mut engine, &mut kernel, 2, [Event::SliceApplied(slice)]),
+        &sync(&mut engine, &mut kernel, 2, [Event::SliceApplied(slice)]),
         expect![[r#"
             + element no-endpoints { 10.111.98.163 . tcp . 80 }
             - real server TCP 10.111.98.163:80 -> 10.244.1.57:80
@@ -412,11 +412,11 @@ fn the_last_terminating_endpoint_goes_when_it_leaves() {
 fn one_that_could_not_be_made_is_ours_when_it_can() {
     let (mut engine, mut kernel) = start();
     kernel.refuse.push("+ virtual server".into());
-    myapp().into_iter().for_each(|event| engine.event(event));
-    assert!(!engine.turn(&mut kernel, Duration::ZERO).failures.is_empty());
+    myapp().into_iter().for_each(|event| engine.apply(event));
+    assert!(!engine.sync(&mut kernel, Duration::ZERO).failures.is_empty());
     kernel.refuse.clear();
-    turn(&mut engine, &mut kernel, 1, []);
-    turn(&mut engine, &mut kernel, 60, []);
+    sync(&mut engine, &mut kernel, 1, []);
+    sync(&mut engine, &mut kernel, 60, []);
     let ours = &kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")];
     assert_eq!(ours.real_servers.len(), 2);
 }
@@ -424,12 +424,12 @@ fn one_that_could_not_be_made_is_ours_when_it_can() {
 #[test]
 fn an_address_that_could_not_be_taken_off_is_not_forgotten() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     kernel.refuse.push("- address".into());
-    engine.event(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
-    assert!(!engine.turn(&mut kernel, Duration::from_secs(1)).failures.is_empty());
+    engine.apply(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
+    assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
     kernel.refuse.clear();
     // Not even by the next start.
-    turn(&mut Engine::new(Config::new("node-1")), &mut kernel, 2, []);
+    sync(&mut Engine::new(Config::new("node-1")), &mut kernel, 2, []);
     assert_eq!(kernel.state, State::default());
 }

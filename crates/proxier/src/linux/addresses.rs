@@ -60,7 +60,7 @@ impl Addresses {
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]),
         ];
         match self.socket.request(RouteNetlinkMessage::NewLink(device), NLM_F_CREATE | NLM_F_EXCL) {
-            Err(Error::Rejected(error)) if error.is_present() => {}
+            Err(Error::Rejected(error)) if error.already_exists() => {}
             outcome => outcome?,
         }
         self.find().map(drop)
@@ -120,8 +120,8 @@ impl Addresses {
         for failure in self.socket.execute(batch)? {
             let (number, change) = changes[failure.request];
             let done_already = match change {
-                Change::Bind(_) => failure.error.is_present(),
-                _ => failure.error.is_absent(),
+                Change::Bind(_) => failure.error.already_exists(),
+                _ => failure.error.is_not_found(),
             };
             if !done_already {
                 let reason = format!("{DEVICE}: {}", failure.error);
@@ -158,7 +158,7 @@ impl Addresses {
         let mut device = LinkMessage::default();
         device.attributes = vec![LinkAttribute::IfName(DEVICE.into())];
         let answers = match self.socket.query(RouteNetlinkMessage::GetLink(device)) {
-            Err(Error::Rejected(error)) if error.is_absent() => Vec::new(),
+            Err(Error::Rejected(error)) if error.is_not_found() => Vec::new(),
             answers => answers?,
         };
         let mut devices = answers.iter().filter_map(|answer| match answer {

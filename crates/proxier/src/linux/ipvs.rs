@@ -36,7 +36,7 @@ pub(super) fn apply(
             continue;
         }
         let cause = match failure.request {
-            _ if failure.error.is_present() => Cause::Exists,
+            _ if failure.error.already_exists() => Cause::Exists,
             Request::AddService { .. } | Request::UpdateService { .. } if failure.error.errno() == ENOENT => {
                 Cause::NoScheduler
             }
@@ -51,7 +51,7 @@ pub(super) fn apply(
 /// is missed.
 fn is_done_already(failure: &RequestFailure) -> bool {
     match failure.request {
-        Request::DeleteService { .. } => failure.is_absent(),
+        Request::DeleteService { .. } => failure.is_not_found(),
         Request::DeleteDestination { .. } => failure.error.errno() == ENOENT,
         _ => false,
     }

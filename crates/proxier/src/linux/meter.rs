@@ -30,7 +30,7 @@ pub enum Operation {
 
 /// Flows of one family were looked through for those that are to be forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cleansing {
+pub struct FlowDeletion {
     /// The family.
     pub family: Family,
     /// How long that took.
@@ -45,7 +45,7 @@ pub struct Meter {
     /// How long it took to answer.
     pub spent: BTreeMap<(Subsystem, Operation), Duration>,
     /// What was forgotten.
-    pub cleansings: Vec<Cleansing>,
+    pub flow_deletions: Vec<FlowDeletion>,
 }
 
 impl Meter {

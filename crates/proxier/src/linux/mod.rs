@@ -39,14 +39,16 @@ use std::{
 };
 
 use crate::{
-    kernel::{Cause, ConnectionCounts, Failure, Kernel, Report, Setbacks, Unusable, amends},
+    kernel::{
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Report, amends,
+    },
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
     state::{Membership, State},
-    takeover::Inheritance,
+    takeover::AdoptedState,
 };
 pub use addresses::DEVICE;
-pub use meter::{Cleansing, Meter, Operation, Subsystem};
+pub use meter::{FlowDeletion, Meter, Operation, Subsystem};
 pub use notices::{Drift, Notices};
 pub use settings::{LocalDetector, Settings, Timeouts};
 
@@ -63,7 +65,7 @@ pub struct LinuxKernel {
     settings: Settings,
     meter: Meter,
     /// What kube-proxy made and our record in nftables may not have yet; `None` before anybody looked.
-    inheritance: Option<Inheritance>,
+    adopted_state: Option<AdoptedState>,
     /// How many things that were at first.
     adopted: usize,
     /// What was removed of kube-proxy's leftovers, while some are still to go.
@@ -76,18 +78,18 @@ impl LinuxKernel {
     /// # Errors
     ///
     /// When the kernel has no IPVS, or no netlink at all, with what to do.
-    pub fn open(settings: Settings) -> Result<Self, Unusable> {
+    pub fn open(settings: Settings) -> Result<Self, KernelUnavailable> {
         Ok(Self {
             record: settings.record.as_deref().map(record::Record::at),
             record_trouble: None,
-            ipvs: ipvs_netlink::Client::open().map_err(unusable("IPVS"))?,
-            conntrack: conntrack::Conntrack::open().map_err(unusable("conntrack"))?,
-            addresses: addresses::Addresses::open().map_err(unusable("rtnetlink"))?,
-            ipsets: ipset::IpSets::open().map_err(unusable("ipset"))?,
-            nft: nft::Nft::open(settings.clone()).map_err(unusable("nftables"))?,
+            ipvs: ipvs_netlink::Client::open().map_err(unavailable("IPVS"))?,
+            conntrack: conntrack::Conntrack::open().map_err(unavailable("conntrack"))?,
+            addresses: addresses::Addresses::open().map_err(unavailable("rtnetlink"))?,
+            ipsets: ipset::IpSets::open().map_err(unavailable("ipset"))?,
+            nft: nft::Nft::open(settings.clone()).map_err(unavailable("nftables"))?,
             settings,
             meter: Meter::default(),
-            inheritance: None,
+            adopted_state: None,
             adopted: 0,
             cleared: None,
         })
@@ -99,8 +101,8 @@ impl LinuxKernel {
     /// # Errors
     ///
     /// When nftables cannot be read.
-    pub fn hindrances(&mut self) -> Result<Vec<String>, Unusable> {
-        let chains = self.nft.dropping_at_forward().map_err(unusable("nftables"))?;
+    pub fn hindrances(&mut self) -> Result<Vec<String>, KernelUnavailable> {
+        let chains = self.nft.dropping_at_forward().map_err(unavailable("nftables"))?;
         let message = |chain| {
             format!(
                 "the chain {chain} drops what none of its rules accepts: where they do not accept packets to and from \
@@ -116,9 +118,9 @@ impl LinuxKernel {
     /// # Errors
     ///
     /// When the kernel gives none.
-    pub fn notices(&self) -> Result<[Notices; 2], Unusable> {
-        let of_tables = Notices::of_tables(self.nft.port()).map_err(unusable("nftables"))?;
-        Ok([of_tables, Notices::of_devices(self.addresses.port()).map_err(unusable("rtnetlink"))?])
+    pub fn notices(&self) -> Result<[Notices; 2], KernelUnavailable> {
+        let of_tables = Notices::of_tables(self.nft.port()).map_err(unavailable("nftables"))?;
+        Ok([of_tables, Notices::of_devices(self.addresses.port()).map_err(unavailable("rtnetlink"))?])
     }
 
     /// What was asked of the kernel since the last call.
@@ -132,9 +134,9 @@ impl LinuxKernel {
     /// # Errors
     ///
     /// When they cannot be read.
-    pub fn traffic(&mut self) -> Result<Vec<(VirtualServerKey, ipvs_netlink::Stats)>, Unusable> {
+    pub fn traffic(&mut self) -> Result<Vec<(VirtualServerKey, ipvs_netlink::Stats)>, KernelUnavailable> {
         let traffic = self.timed(Subsystem::Ipvs, Operation::Read, |kernel| ipvs::traffic(&mut kernel.ipvs));
-        traffic.map_err(unusable("IPVS"))
+        traffic.map_err(unavailable("IPVS"))
     }
 
     fn timed<T>(
@@ -155,9 +157,9 @@ impl LinuxKernel {
     /// # Errors
     ///
     /// The first thing that could not be read or removed. Calling it again goes on from there.
-    pub fn clean_up(&mut self) -> Result<Plan, Unusable> {
+    pub fn clean_up(&mut self) -> Result<Plan, KernelUnavailable> {
         // What kube-proxy made and we never served is not ours.
-        self.inheritance = Some(Inheritance::default());
+        self.adopted_state = Some(AdoptedState::default());
         let state = self.observe(&State::default())?;
         let recorded = |key: &VirtualServerKey| state.is_recorded(key);
         let servers = state.virtual_servers.keys().copied().filter(recorded).map(Change::RemoveServer);
@@ -165,10 +167,10 @@ impl LinuxKernel {
         let bound = vips.filter(|address| state.bound_vips.contains(address)).map(Change::Unbind);
         let plan = Plan::new(servers.chain(bound).collect());
         if let Some(failure) = self.apply(&plan).failures.first() {
-            return Err(Unusable(format!("{}: {}", plan.changes()[failure.change], failure.reason)));
+            return Err(KernelUnavailable(format!("{}: {}", plan.changes()[failure.change], failure.reason)));
         }
-        self.nft.remove().map_err(unusable("nftables"))?;
-        self.addresses.remove().map_err(unusable(DEVICE))?;
+        self.nft.remove().map_err(unavailable("nftables"))?;
+        self.addresses.remove().map_err(unavailable(DEVICE))?;
         Ok(plan)
     }
 
@@ -177,9 +179,11 @@ impl LinuxKernel {
     /// # Errors
     ///
     /// When nftables cannot be read.
-    pub fn owners(&mut self) -> Result<BTreeMap<ipvs_netlink::VirtualServerKey, Arc<str>>, Unusable> {
+    pub fn owners(
+        &mut self,
+    ) -> Result<BTreeMap<ipvs_netlink::VirtualServerKey, Arc<str>>, KernelUnavailable> {
         let mut state = State::default();
-        self.nft.observe(&mut state).map_err(unusable("nftables"))?;
+        self.nft.observe(&mut state).map_err(unavailable("nftables"))?;
         let owner = |(key, entry): (_, Membership)| Some((ipvs::wire_key(key), entry.comment?));
         Ok(state.elements.into_iter().filter_map(owner).collect())
     }
@@ -205,7 +209,7 @@ impl LinuxKernel {
     /// # Errors
     ///
     /// When any part of it cannot be read.
-    pub fn look(&mut self) -> Result<State, Unusable> {
+    pub fn look(&mut self) -> Result<State, KernelUnavailable> {
         Ok(self.read(&State::default())?.0)
     }
 
@@ -236,22 +240,22 @@ impl LinuxKernel {
     }
 
     /// Reads the state, and what the copy of the record says; none where there is no such copy, or it cannot be read.
-    fn read(&mut self, believed: &State) -> Result<(State, Option<record::Owned>), Unusable> {
+    fn read(&mut self, believed: &State) -> Result<(State, Option<record::Owned>), KernelUnavailable> {
         use Operation::Read;
         let mut state = State::default();
         let nft = |kernel: &mut Self| kernel.nft.observe(&mut state);
-        self.timed(Subsystem::Nftables, Read, nft).map_err(unusable("nftables"))?;
+        self.timed(Subsystem::Nftables, Read, nft).map_err(unavailable("nftables"))?;
         let recorded = self.with_record(|record| record.read());
         let ipvs = |kernel: &mut Self| {
             ipvs::list(&mut kernel.ipvs, &mut state)?;
-            let inherited = kernel.inheritance.iter().flat_map(|inheritance| &inheritance.servers);
+            let inherited = kernel.adopted_state.iter().flat_map(|adopted_state| &adopted_state.servers);
             let recorded = recorded.iter().flat_map(|recorded| &recorded.servers);
             let missing = ipvs::passed_over(&state, believed, recorded.chain(inherited));
             ipvs::ask(&mut kernel.ipvs, &mut state, missing)
         };
-        self.timed(Subsystem::Ipvs, Read, ipvs).map_err(unusable("IPVS"))?;
+        self.timed(Subsystem::Ipvs, Read, ipvs).map_err(unavailable("IPVS"))?;
         let bound = self.timed(Subsystem::Addresses, Read, |kernel| kernel.addresses.observe());
-        state.bound_vips = bound.map_err(unusable(DEVICE))?;
+        state.bound_vips = bound.map_err(unavailable(DEVICE))?;
         if let Some(record::Owned { servers, vips, .. }) = &recorded {
             // If the record names something that is not there, another program removed it. If a program makes it again,
             // that program owns it.
@@ -283,16 +287,16 @@ impl LinuxKernel {
     }
 
     /// Does what is to be done at once about what failed.
-    fn amend(&mut self, amends: &Plan, setbacks: &mut Setbacks, report: &mut Report) {
+    fn amend(&mut self, amends: &Plan, failed_before: &mut FailedPrerequisites, report: &mut Report) {
         let changes: Vec<_> = amends.changes().iter().enumerate().collect();
         if changes.is_empty() {
             return;
         }
-        let failures = self.execute(Phase::Record, &changes);
+        let failures = self.execute(Phase::WriteElements, &changes);
         let failed: BTreeSet<usize> = failures.iter().map(|failure| failure.change).collect();
         for (number, change) in changes {
             if failed.contains(&number) {
-                setbacks.note(change);
+                failed_before.note(change);
             } else {
                 report.amended.push(change.clone());
             }
@@ -302,10 +306,13 @@ impl LinuxKernel {
     /// Carries out changes of one phase.
     fn execute(&mut self, phase: Phase, changes: &[(usize, &Change)]) -> Vec<Failure> {
         let subsystem = match phase {
-            Phase::Record | Phase::Divert | Phase::Restore | Phase::Forget => Subsystem::Nftables,
-            Phase::Open | Phase::Serve | Phase::Withdraw => Subsystem::Ipvs,
-            Phase::Attract | Phase::Repel => Subsystem::Addresses,
-            Phase::Cleanse => Subsystem::Conntrack,
+            Phase::WriteElements
+            | Phase::AddShortCircuits
+            | Phase::RemoveShortCircuits
+            | Phase::RemoveElements => Subsystem::Nftables,
+            Phase::WriteVirtualServers | Phase::WriteRealServers | Phase::RemoveServers => Subsystem::Ipvs,
+            Phase::BindVips | Phase::UnbindVips => Subsystem::Addresses,
+            Phase::DeleteFlows => Subsystem::Conntrack,
         };
         let mut failures = Vec::new();
         let outcome = self.timed(subsystem, Operation::Apply, |kernel| match subsystem {
@@ -321,12 +328,12 @@ impl LinuxKernel {
             }
             Subsystem::Conntrack => kernel
                 .conntrack
-                .apply(changes, &mut kernel.meter.cleansings)
+                .apply(changes, &mut kernel.meter.flow_deletions)
                 .map_err(|error| format!("conntrack: {error}")),
         });
         if let Err(reason) = outcome {
             // Flows are nothing that is read.
-            let cause = if phase == Phase::Cleanse { Cause::Refused } else { Cause::Unknown };
+            let cause = if phase == Phase::DeleteFlows { Cause::Refused } else { Cause::Unknown };
             let failure = |(change, _): &_| Failure { change: *change, cause, reason: reason.clone() };
             failures = changes.iter().map(failure).collect();
         }
@@ -335,14 +342,14 @@ impl LinuxKernel {
 }
 
 impl Kernel for LinuxKernel {
-    fn prepare(&mut self) -> Result<(), Unusable> {
-        sysctl::prepare(&self.settings).map_err(unusable("sysctl"))?;
+    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
+        sysctl::prepare(&self.settings).map_err(unavailable("sysctl"))?;
         use Operation::Prepare;
-        self.ipvs.refresh().map_err(unusable("IPVS"))?;
+        self.ipvs.refresh().map_err(unavailable("IPVS"))?;
         let timeouts = |kernel: &mut Self| timeouts::prepare(&mut kernel.ipvs, &kernel.settings.timeouts);
-        self.timed(Subsystem::Ipvs, Prepare, timeouts).map_err(unusable("IPVS"))?;
+        self.timed(Subsystem::Ipvs, Prepare, timeouts).map_err(unavailable("IPVS"))?;
         let addresses = |kernel: &mut Self| kernel.addresses.prepare();
-        self.timed(Subsystem::Addresses, Prepare, addresses).map_err(unusable(DEVICE))?;
+        self.timed(Subsystem::Addresses, Prepare, addresses).map_err(unavailable(DEVICE))?;
         let nft = |kernel: &mut Self| {
             kernel.nft.prepare()?;
             match kernel.addresses.default_gateways() {
@@ -351,10 +358,10 @@ impl Kernel for LinuxKernel {
                 Err(_) => Ok(()),
             }
         };
-        self.timed(Subsystem::Nftables, Prepare, nft).map_err(unusable("nftables"))
+        self.timed(Subsystem::Nftables, Prepare, nft).map_err(unavailable("nftables"))
     }
 
-    fn observe(&mut self, believed: &State) -> Result<State, Unusable> {
+    fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
         let (state, recorded) = self.read(believed)?;
         if let Some(recorded) = recorded {
             let followed = self.with_record(|record| record.follow(&recorded, &state));
@@ -363,20 +370,20 @@ impl Kernel for LinuxKernel {
         Ok(state)
     }
 
-    fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, Unusable> {
+    fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {
         let count = |kernel: &mut Self| ipvs::connections(&mut kernel.ipvs, servers);
-        self.timed(Subsystem::Ipvs, Operation::Read, count).map_err(unusable("IPVS"))
+        self.timed(Subsystem::Ipvs, Operation::Read, count).map_err(unavailable("IPVS"))
     }
 
     fn apply(&mut self, plan: &Plan) -> Report {
         let mut report = Report::default();
-        let mut setbacks = Setbacks::default();
+        let mut failed = FailedPrerequisites::default();
         let numbered: Vec<_> = plan.changes().iter().enumerate().collect();
         for run in numbered.chunk_by(|(_, one), (_, other)| one.phase() == other.phase()) {
             let mut possible = Vec::with_capacity(run.len());
             let mut failures = Vec::new();
             for &(change, what) in run {
-                match setbacks.stops(what) {
+                match failed.stops(what) {
                     None => possible.push((change, what)),
                     Some(reason) => {
                         let (cause, reason) = (Cause::NotTried, reason.into());
@@ -388,14 +395,14 @@ impl Kernel for LinuxKernel {
             self.with_record(|record| record.intend(possible.iter().map(|(_, change)| *change)));
             failures.extend(self.execute(run[0].1.phase(), &possible));
             self.confirm(&possible, &failures);
-            failures.iter().for_each(|failure| setbacks.note(&plan.changes()[failure.change]));
-            self.amend(&amends(plan, &failures), &mut setbacks, &mut report);
+            failures.iter().for_each(|failure| failed.note(&plan.changes()[failure.change]));
+            self.amend(&amends(plan, &failures), &mut failed, &mut report);
             report.failures.extend(failures);
         }
         report
     }
 }
 
-fn unusable<E: Display>(what: &'static str) -> impl Fn(E) -> Unusable {
-    move |error| Unusable(format!("{what}: {error}"))
+fn unavailable<E: Display>(what: &'static str) -> impl Fn(E) -> KernelUnavailable {
+    move |error| KernelUnavailable(format!("{what}: {error}"))
 }

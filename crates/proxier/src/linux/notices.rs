@@ -12,7 +12,7 @@ use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
 use netlink_packet_netfilter::NetfilterSubsystem;
 
 use super::{DEVICE, nft::TABLE, nft::attributes};
-use crate::kernel::Unusable;
+use crate::kernel::KernelUnavailable;
 
 /// `NFNLGRP_NFTABLES`.
 const NFTABLES: u32 = 7;
@@ -56,7 +56,7 @@ impl Notices {
     /// # Errors
     ///
     /// When there can be no more of them.
-    pub fn wait(&mut self) -> Result<Vec<Drift>, Unusable> {
+    pub fn wait(&mut self) -> Result<Vec<Drift>, KernelUnavailable> {
         let mut drifts = Vec::new();
         let (own, hears) = (self.own, self.hears);
         let heard = self.listener.wait(|header, notice: Notice| {
@@ -68,7 +68,7 @@ impl Notices {
         match heard {
             Ok(()) => {}
             Err(Error::Overrun | Error::Decode(_)) => drifts.push(Drift::Any),
-            Err(error) => return Err(super::unusable("notices of the kernel")(error)),
+            Err(error) => return Err(super::unavailable("notices of the kernel")(error)),
         }
         drifts.dedup();
         Ok(drifts)

@@ -1,6 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 
-use crate::takeover::TakeOver;
+use crate::takeover::Takeover;
 
 /// What the back end needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Settings {
     pub record: Option<PathBuf>,
     /// Whether what kube-proxy's ipvs mode made is ours, and how kube-ipvs recognizes it. `None`: it is another
     /// program's.
-    pub take_over: Option<TakeOver>,
+    pub takeover: Option<Takeover>,
 }
 
 /// How kube-ipvs tells packets of pods from others (kube-proxy's `detectLocal`).
@@ -79,7 +79,7 @@ impl Default for Settings {
             scoped_arp: false,
             timeouts: Timeouts::default(),
             record: None,
-            take_over: None,
+            takeover: None,
         }
     }
 }

@@ -35,7 +35,7 @@ const LOCALHOST: [(&str, &str, &str); 1] = [(
 /// A parameter that is not as it should be, and cannot be changed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set {} = {value}: {error}; without it {consequence}; set it on the host: sysctl -w {}={value}", name.replace('/', "."), name.replace('/', "."))]
-pub struct NotSet {
+pub struct SysctlError {
     name: String,
     value: String,
     consequence: String,
@@ -48,14 +48,18 @@ pub struct NotSet {
 /// # Errors
 ///
 /// With the `consequence`, when it cannot be set.
-pub fn set(name: &str, value: &str, consequence: &str) -> Result<(), NotSet> {
-    let not_set =
-        |error| NotSet { name: name.into(), value: value.into(), consequence: consequence.into(), error };
+pub fn set(name: &str, value: &str, consequence: &str) -> Result<(), SysctlError> {
+    let not_set = |error| SysctlError {
+        name: name.into(),
+        value: value.into(),
+        consequence: consequence.into(),
+        error,
+    };
     write(name, value).map_err(not_set)
 }
 
 /// Sets what the data plane stands on.
-pub(super) fn prepare(settings: &Settings) -> Result<(), NotSet> {
+pub(super) fn prepare(settings: &Settings) -> Result<(), SysctlError> {
     let strict_arp: &[_] = if settings.strict_arp { &STRICT_ARP } else { &[] };
     let localhost: &[_] = if settings.localhost_node_ports { &LOCALHOST } else { &[] };
     for (name, value, consequence) in NEEDED.iter().chain(strict_arp).chain(localhost) {

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use netlink_batch::Error;
 
-use super::{LinuxKernel, addresses::DEVICE, ipset::IpSets, ipvs, unusable};
+use super::{LinuxKernel, addresses::DEVICE, ipset::IpSets, ipvs, unavailable};
 use crate::{
-    kernel::{Kernel, Unusable},
+    kernel::{Kernel, KernelUnavailable},
     model::{Family, VirtualServerKey},
     state::State,
-    takeover::{self, ClearedOut, Holds, Inheritance, Leftovers, Predecessor, TakeOver},
+    takeover::{self, AdoptedState, CleanupReport, IpsetKind, KubeProxyState, Leftovers, Takeover},
 };
 
 /// How many times kube-ipvs tries to remove chains that another program changes meanwhile. The kubelet writes rules
@@ -27,14 +27,14 @@ impl LinuxKernel {
     /// Takes in what kube-proxy made, the first time that the kernel is read. It is ours from then on. kube-proxy's
     /// sets, which say so, go when everything is in our own record. So if kube-ipvs is killed in between, it finds the
     /// sets again.
-    pub(super) fn inherit(&mut self, state: &mut State) -> Result<(), Unusable> {
-        let Some(take_over) = self.settings.take_over.clone() else { return Ok(()) };
-        if self.inheritance.is_none() {
-            let inheritance = self.find_inheritance(state, &take_over)?;
-            self.adopted = inheritance.servers.len() + inheritance.vips.len();
-            self.inheritance = Some(inheritance);
+    pub(super) fn inherit(&mut self, state: &mut State) -> Result<(), KernelUnavailable> {
+        let Some(takeover) = self.settings.takeover.clone() else { return Ok(()) };
+        if self.adopted_state.is_none() {
+            let adopted_state = self.find_inheritance(state, &takeover)?;
+            self.adopted = adopted_state.servers.len() + adopted_state.vips.len();
+            self.adopted_state = Some(adopted_state);
         }
-        if let Some(Inheritance { servers, vips }) = &mut self.inheritance {
+        if let Some(AdoptedState { servers, vips }) = &mut self.adopted_state {
             // What is gone has no owner: a program that makes it again owns it.
             servers.retain(|key| state.virtual_servers.contains_key(key));
             vips.retain(|address| state.bound_vips.contains(address));
@@ -44,16 +44,20 @@ impl LinuxKernel {
         Ok(())
     }
 
-    fn find_inheritance(&mut self, state: &mut State, take_over: &TakeOver) -> Result<Inheritance, Unusable> {
-        let predecessor = predecessor(&mut self.ipsets).map_err(unusable("ipset"))?;
-        if !predecessor.is_there() {
-            return Ok(Inheritance::default());
+    fn find_inheritance(
+        &mut self,
+        state: &mut State,
+        takeover: &Takeover,
+    ) -> Result<AdoptedState, KernelUnavailable> {
+        let kube_proxy = kube_proxy(&mut self.ipsets).map_err(unavailable("ipset"))?;
+        if !kube_proxy.is_there() {
+            return Ok(AdoptedState::default());
         }
-        let missing = predecessor.servers().filter(|key| !state.virtual_servers.contains_key(key));
+        let missing = kube_proxy.servers().filter(|key| !state.virtual_servers.contains_key(key));
         let missing: Vec<VirtualServerKey> = missing.collect();
-        ipvs::ask(&mut self.ipvs, state, missing).map_err(unusable("IPVS"))?;
-        let host = self.addresses.of_other_devices().map_err(unusable(DEVICE))?;
-        Ok(predecessor.leaves(&state.virtual_servers, &state.bound_vips, &host, take_over))
+        ipvs::ask(&mut self.ipvs, state, missing).map_err(unavailable("IPVS"))?;
+        let host = self.addresses.of_other_devices().map_err(unavailable(DEVICE))?;
+        Ok(kube_proxy.leaves(&state.virtual_servers, &state.bound_vips, &host, takeover))
     }
 
     /// Removes what kube-proxy left: its chains in nftables, then its ipsets. To be called when the kernel has all
@@ -69,13 +73,16 @@ impl LinuxKernel {
     /// # Errors
     ///
     /// When something could not be read or removed, in the kernel's words.
-    pub fn clear_out(&mut self, is_patient: bool) -> Result<Option<ClearedOut>, Unusable> {
-        let sizes = self.ipsets.sizes().map_err(unusable("ipset"))?;
+    pub fn remove_kube_proxy_leftovers(
+        &mut self,
+        is_patient: bool,
+    ) -> Result<Option<CleanupReport>, KernelUnavailable> {
+        let sizes = self.ipsets.sizes().map_err(unavailable("ipset"))?;
         let sets: Vec<String> = sizes.into_keys().filter(|name| takeover::holds(name).is_some()).collect();
         let mut leftovers = self.leftovers(&sets)?;
         if self.cleared.is_none() {
             if sets.is_empty() && leftovers.chains.is_empty() && leftovers.kept.is_empty() {
-                return Ok(Some(ClearedOut::default()));
+                return Ok(Some(CleanupReport::default()));
             }
             // Our record in nftables is copied to its file: what was inherited is in the one since the first sync, and
             // may not be in the other yet.
@@ -84,14 +91,16 @@ impl LinuxKernel {
         for attempt in 1.. {
             match self.nft.remove_foreign(&leftovers) {
                 Ok(()) => break,
-                Err(Error::Rejected(error)) if error.is_absent() && attempt < ATTEMPTS => {
+                Err(Error::Rejected(error)) if error.is_not_found() && attempt < ATTEMPTS => {
                     leftovers = self.leftovers(&sets)?;
                 }
-                Err(error) => return Err(Unusable(format!("cannot remove kube-proxy's chains: {error}"))),
+                Err(error) => {
+                    return Err(KernelUnavailable(format!("cannot remove kube-proxy's chains: {error}")));
+                }
             }
         }
         let doomed = takeover::sets_to_destroy(&sets, &leftovers.health_checks());
-        let busy = self.ipsets.destroy(&doomed).map_err(unusable("cannot remove kube-proxy's ipsets"))?;
+        let busy = self.ipsets.destroy(&doomed).map_err(unavailable("cannot remove kube-proxy's ipsets"))?;
         let cleared = self.cleared.get_or_insert_default();
         cleared.chains += leftovers.chains.len();
         cleared.sets += doomed.len() - busy.len();
@@ -99,12 +108,12 @@ impl LinuxKernel {
             return Ok(None);
         }
         let emptied = takeover::sets_to_empty(&busy);
-        self.ipsets.flush(&emptied).map_err(unusable("cannot empty kube-proxy's ipsets"))?;
+        self.ipsets.flush(&emptied).map_err(unavailable("cannot empty kube-proxy's ipsets"))?;
         let in_use = leftovers.sets_in_use(busy);
         let Cleared { chains, sets } = self.cleared.take().unwrap_or_default();
         let adopted = std::mem::take(&mut self.adopted);
-        self.inheritance = Some(Inheritance::default());
-        Ok(Some(ClearedOut {
+        self.adopted_state = Some(AdoptedState::default());
+        Ok(Some(CleanupReport {
             adopted,
             chains,
             sets,
@@ -112,27 +121,27 @@ impl LinuxKernel {
         }))
     }
 
-    /// Whether kube-proxy serves this node, by its sets: after [`clear_out`](Self::clear_out) that it is back.
+    /// Whether kube-proxy serves this node, by its sets: after [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers) that it is back.
     ///
     /// # Errors
     ///
     /// When the sets cannot be read.
-    pub fn is_kube_proxy_at_work(&mut self) -> Result<bool, Unusable> {
-        let sizes = self.ipsets.sizes().map_err(unusable("ipset"))?;
+    pub fn is_kube_proxy_active(&mut self) -> Result<bool, KernelUnavailable> {
+        let sizes = self.ipsets.sizes().map_err(unavailable("ipset"))?;
         Ok(sizes.iter().any(|(name, size)| *size > 0 && tells(name)))
     }
 
     /// The families in which we serve and kube-proxy does not yet, as far as nftables says: there
-    /// [`hand_over`](Self::hand_over) would leave Services without masquerade. Rules of legacy iptables cannot be
+    /// [`handover`](Self::handover) would leave Services without masquerade. Rules of legacy iptables cannot be
     /// seen.
     ///
     /// # Errors
     ///
     /// When nftables cannot be read.
-    pub fn not_served_by_kube_proxy(&mut self) -> Result<BTreeSet<Family>, Unusable> {
+    pub fn not_served_by_kube_proxy(&mut self) -> Result<BTreeSet<Family>, KernelUnavailable> {
         let mut ours = State::default();
-        self.nft.observe(&mut ours).map_err(unusable("nftables"))?;
-        let chains = self.nft.foreign_chains().map_err(unusable("nftables"))?;
+        self.nft.observe(&mut ours).map_err(unavailable("nftables"))?;
+        let chains = self.nft.foreign_chains().map_err(unavailable("nftables"))?;
         let theirs = takeover::served_by_kube_proxy(&chains);
         Ok(ours
             .elements
@@ -148,32 +157,32 @@ impl LinuxKernel {
     /// # Errors
     ///
     /// The first thing that could not be removed. Calling it again goes on from there.
-    pub fn hand_over(&mut self) -> Result<(), Unusable> {
-        self.nft.remove().map_err(unusable("nftables"))?;
+    pub fn handover(&mut self) -> Result<(), KernelUnavailable> {
+        self.nft.remove().map_err(unavailable("nftables"))?;
         let Some(record) = &mut self.record else { return Ok(()) };
-        record.remove().map_err(unusable("the record of what is ours"))
+        record.remove().map_err(unavailable("the record of what is ours"))
     }
 
-    fn leftovers(&mut self, sets: &[String]) -> Result<Leftovers, Unusable> {
-        let chains = self.nft.foreign_chains().map_err(unusable("nftables"))?;
+    fn leftovers(&mut self, sets: &[String]) -> Result<Leftovers, KernelUnavailable> {
+        let chains = self.nft.foreign_chains().map_err(unavailable("nftables"))?;
         Ok(Leftovers::among(&chains, !sets.is_empty()))
     }
 }
 
 /// What kube-proxy's sets say.
-fn predecessor(ipsets: &mut IpSets) -> Result<Predecessor, Error> {
-    let mut predecessor = Predecessor::default();
+fn kube_proxy(ipsets: &mut IpSets) -> Result<KubeProxyState, Error> {
+    let mut kube_proxy = KubeProxyState::default();
     for (name, size) in ipsets.sizes()? {
         if size == 0 || !tells(&name) {
             continue;
         }
         let Some(holds) = takeover::holds(&name) else { continue };
-        ipsets.entries(&name)?.into_iter().for_each(|entry| predecessor.add(holds, entry));
+        ipsets.entries(&name)?.into_iter().for_each(|entry| kube_proxy.add(holds, entry));
     }
-    Ok(predecessor)
+    Ok(kube_proxy)
 }
 
 /// Whether a set is one of kube-proxy's that say what it serves.
 fn tells(name: &str) -> bool {
-    takeover::holds(name).is_some_and(|holds| holds != Holds::Other)
+    takeover::holds(name).is_some_and(|holds| holds != IpsetKind::Other)
 }

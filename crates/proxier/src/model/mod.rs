@@ -5,17 +5,17 @@
 //! objects or files into them, and rejects the invalid ones.
 
 mod address;
-mod choices;
 mod endpoint;
 mod id;
 mod node;
+mod options;
 mod service;
 
 pub use address::{Family, NodeAddress, PortNumber, Protocol, VirtualServerKey};
-pub use choices::{Choices, Forwarding, HashOn, UdpScheduling, Weight};
 pub use endpoint::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use id::{ServiceId, ServicePortId, SliceId};
 pub use node::{Node, ServiceCidr};
+pub use options::{Forwarding, HashOn, ServiceOptions, UdpScheduling, Weight};
 pub use service::{Affinity, Service, ServicePort, Timestamp, TrafficPolicy};
 
 use std::{collections::BTreeSet, net::SocketAddr};

@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32, sync::Arc};
 use foldhash::HashSet;
 use ipnet::IpNet;
 
-use super::{Choices, Family, PortNumber, Protocol, ServiceId, ServicePortId};
+use super::{Family, PortNumber, Protocol, ServiceId, ServiceOptions, ServicePortId};
 
 /// Seconds since 1970, as `metadata.creationTimestamp` says.
 pub type Timestamp = i64;
@@ -36,7 +36,7 @@ pub struct Service {
     /// `spec.externalTrafficPolicy`: to which endpoints node ports, external and load-balancer IPs lead.
     pub external_policy: TrafficPolicy,
     /// What it chooses by annotations; none where it has none.
-    pub choices: Option<Box<Choices>>,
+    pub options: Option<Box<ServiceOptions>>,
 }
 
 impl Service {
@@ -54,14 +54,14 @@ impl Service {
             health_check_port: None,
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
-            choices: None,
+            options: None,
         }
     }
 
     /// What it chooses by annotations.
-    pub fn choices(&self) -> &Choices {
-        static NONE: Choices = Choices::DEFAULT;
-        self.choices.as_deref().unwrap_or(&NONE)
+    pub fn options(&self) -> &ServiceOptions {
+        static NONE: ServiceOptions = ServiceOptions::DEFAULT;
+        self.options.as_deref().unwrap_or(&NONE)
     }
 
     /// Whether it has a ClusterIP of a family: in others nothing of it is served.

@@ -144,7 +144,7 @@ impl<'a> Search<'a> {
                     chain.rules.iter().partition(|rule| self.rule_goes(name, rule));
                 leftovers.rules.extend(its.iter().map(|rule| (chain.id.clone(), rule.handle)));
                 // The set that these look up stays with them.
-                if !names::lets_through(self.name, name) && stay.iter().any(|rule| rule.uses_set) {
+                if !names::is_accept_chain(self.name, name) && stay.iter().any(|rule| rule.uses_set) {
                     leftovers.lookups.insert(self.family);
                 }
             }
@@ -156,7 +156,7 @@ impl<'a> Search<'a> {
     fn is_its(&self, chain: &str) -> bool {
         let is_its = names::is_chain(self.name, chain) && self.table.contains_key(chain);
         let is_its = is_its && !(self.is_mixed && names::is_of_both_modes(chain));
-        is_its && (self.has_sets || names::lets_through(self.name, chain))
+        is_its && (self.has_sets || names::is_accept_chain(self.name, chain))
     }
 
     /// Whether a chain is to be removed.

@@ -5,7 +5,7 @@
 //! kube-proxy says by itself what is its own: its ipsets name every port that it serves, `kube-ipvs0` is its device
 //! alone, and its chains have names of their own (`pkg/proxy/ipvs` of Kubernetes).
 
-mod inheritance;
+mod adopted_state;
 mod kept;
 mod leftovers;
 mod names;
@@ -15,22 +15,22 @@ mod way_back;
 
 use ipnet::IpNet;
 
-pub(crate) use inheritance::{Entry, Inheritance, Predecessor, is_of_the_link};
+pub(crate) use adopted_state::{AdoptedState, Entry, KubeProxyState, is_of_the_link};
 pub use kept::Kept;
 pub(crate) use leftovers::{Base, Chain, ChainId, Hook, Leftovers, Rule, Verdict};
-pub(crate) use names::{Holds, TABLES, holds, legacy_commands, sets_to_destroy, sets_to_empty};
+pub(crate) use names::{IpsetKind, TABLES, holds, legacy_commands, sets_to_destroy, sets_to_empty};
 pub(crate) use way_back::served_by_kube_proxy;
 
-/// How a take-over from kube-proxy is done.
+/// How a takeover from kube-proxy is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TakeOver {
+pub struct Takeover {
     /// Ranges in which kube-proxy leaves virtual servers alone that it does not know (`ipvs.excludeCIDRs`).
     pub exclude_cidrs: Vec<IpNet>,
 }
 
 /// What was removed of kube-proxy's leftovers, and what was not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ClearedOut {
+pub struct CleanupReport {
     /// How many virtual servers and addresses were kube-proxy's when we started.
     pub adopted: usize,
     /// How many of its chains were removed.
@@ -41,7 +41,7 @@ pub struct ClearedOut {
     pub kept: Vec<Kept>,
 }
 
-impl ClearedOut {
+impl CleanupReport {
     /// Whether there was nothing of kube-proxy's at all.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -12,7 +12,7 @@ const LONGEST_SET: usize = 31;
 
 /// What the entries of an ipset of kube-proxy say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Holds {
+pub(crate) enum IpsetKind {
     /// Each is a virtual server: address, protocol and port.
     Servers,
     /// Each is a port, of this protocol, that is served on addresses of the node.
@@ -32,24 +32,24 @@ const LOOP_BACK_COMMENT: &str = "Kubernetes endpoints dst ip:port, source ip for
 
 /// kube-proxy's ipsets, in the order in which they can be emptied while rules still look things up in them: those
 /// first that have packets dropped or refused. The last one is the mark of a node that was not taken over to the end.
-const SETS: [(&str, Holds); 17] = [
-    ("KUBE-IPVS-IPS", Holds::Vips),
-    ("KUBE-LOAD-BALANCER-FW", Holds::Servers),
-    ("KUBE-LOAD-BALANCER-SOURCE-IP", Holds::Other),
-    ("KUBE-LOAD-BALANCER-SOURCE-CIDR", Holds::Other),
-    ("KUBE-LOAD-BALANCER-LOCAL", Holds::Servers),
-    ("KUBE-LOAD-BALANCER", Holds::Servers),
-    ("KUBE-EXTERNAL-IP-LOCAL", Holds::Servers),
-    ("KUBE-EXTERNAL-IP", Holds::Servers),
-    ("KUBE-NODE-PORT-LOCAL-TCP", Holds::NodePorts(Protocol::Tcp)),
-    ("KUBE-NODE-PORT-TCP", Holds::NodePorts(Protocol::Tcp)),
-    ("KUBE-NODE-PORT-LOCAL-UDP", Holds::NodePorts(Protocol::Udp)),
-    ("KUBE-NODE-PORT-UDP", Holds::NodePorts(Protocol::Udp)),
-    ("KUBE-NODE-PORT-LOCAL-SCTP-HASH", Holds::Servers),
-    ("KUBE-NODE-PORT-SCTP-HASH", Holds::Servers),
-    (LOOP_BACK, Holds::Other),
-    (HEALTH_CHECKS, Holds::Other),
-    ("KUBE-CLUSTER-IP", Holds::Servers),
+const SETS: [(&str, IpsetKind); 17] = [
+    ("KUBE-IPVS-IPS", IpsetKind::Vips),
+    ("KUBE-LOAD-BALANCER-FW", IpsetKind::Servers),
+    ("KUBE-LOAD-BALANCER-SOURCE-IP", IpsetKind::Other),
+    ("KUBE-LOAD-BALANCER-SOURCE-CIDR", IpsetKind::Other),
+    ("KUBE-LOAD-BALANCER-LOCAL", IpsetKind::Servers),
+    ("KUBE-LOAD-BALANCER", IpsetKind::Servers),
+    ("KUBE-EXTERNAL-IP-LOCAL", IpsetKind::Servers),
+    ("KUBE-EXTERNAL-IP", IpsetKind::Servers),
+    ("KUBE-NODE-PORT-LOCAL-TCP", IpsetKind::NodePorts(Protocol::Tcp)),
+    ("KUBE-NODE-PORT-TCP", IpsetKind::NodePorts(Protocol::Tcp)),
+    ("KUBE-NODE-PORT-LOCAL-UDP", IpsetKind::NodePorts(Protocol::Udp)),
+    ("KUBE-NODE-PORT-UDP", IpsetKind::NodePorts(Protocol::Udp)),
+    ("KUBE-NODE-PORT-LOCAL-SCTP-HASH", IpsetKind::Servers),
+    ("KUBE-NODE-PORT-SCTP-HASH", IpsetKind::Servers),
+    (LOOP_BACK, IpsetKind::Other),
+    (HEALTH_CHECKS, IpsetKind::Other),
+    ("KUBE-CLUSTER-IP", IpsetKind::Servers),
 ];
 
 /// kube-proxy's chains: table, name.
@@ -108,7 +108,7 @@ pub(super) fn is_of_both_modes(name: &str) -> bool {
 }
 
 /// Whether a chain accepts what others may drop.
-pub(super) fn lets_through(table: &str, name: &str) -> bool {
+pub(super) fn is_accept_chain(table: &str, name: &str) -> bool {
     table == "filter" && (name == FORWARD || name == NODE_PORT)
 }
 
@@ -126,7 +126,7 @@ pub(super) fn set_name(family: Family, name: &str) -> String {
 }
 
 /// kube-proxy's sets of both families, in order.
-fn sets() -> impl Iterator<Item = (String, Holds)> {
+fn sets() -> impl Iterator<Item = (String, IpsetKind)> {
     Family::ALL
         .into_iter()
         .rev()
@@ -134,7 +134,7 @@ fn sets() -> impl Iterator<Item = (String, Holds)> {
 }
 
 /// What a set of this name holds, if it is one of kube-proxy's.
-pub(crate) fn holds(name: &str) -> Option<Holds> {
+pub(crate) fn holds(name: &str) -> Option<IpsetKind> {
     sets().find(|(known, _)| known == name).map(|(_, holds)| holds)
 }
 
@@ -180,7 +180,7 @@ const LAST: &str =
 
 fn legacy_rules(family: Family, program: &str, is_last: bool) -> Vec<String> {
     let is_shared = |chain: &str| chain == POSTROUTING || chain == MARK_MASQ;
-    let is_due = |table: &str, chain: &str| !is_shared(chain) && lets_through(table, chain) == is_last;
+    let is_due = |table: &str, chain: &str| !is_shared(chain) && is_accept_chain(table, chain) == is_last;
     let jumps = JUMPS.iter().filter(|(table, _, to, _)| is_due(table, to));
     let mut lines: Vec<String> = jumps
         .map(|(table, from, to, comment)| {

@@ -314,11 +314,11 @@ fn sets_in_use_say_by_whom() {
 
 #[test]
 fn names_of_both_families() {
-    assert_eq!(holds("KUBE-CLUSTER-IP"), Some(Holds::Servers));
-    assert_eq!(holds("KUBE-6-IPVS-IPS"), Some(Holds::Vips));
+    assert_eq!(holds("KUBE-CLUSTER-IP"), Some(IpsetKind::Servers));
+    assert_eq!(holds("KUBE-6-IPVS-IPS"), Some(IpsetKind::Vips));
     // Cut off by kube-proxy.
-    assert_eq!(holds("KUBE-6-LOAD-BALANCER-SOURCE-CID"), Some(Holds::Other));
-    assert_eq!(holds("KUBE-6-NODE-PORT-LOCAL-SCTP-HAS"), Some(Holds::Servers));
+    assert_eq!(holds("KUBE-6-LOAD-BALANCER-SOURCE-CID"), Some(IpsetKind::Other));
+    assert_eq!(holds("KUBE-6-NODE-PORT-LOCAL-SCTP-HAS"), Some(IpsetKind::Servers));
     for others in ["KUBE-DST-VBSGQ5UKBBSPLXXL", "KUBE-ROUTER-SVIP", "cali40all-vxlan-net", ""] {
         assert_eq!(holds(others), None, "{others}");
     }

@@ -99,11 +99,11 @@ fn sync(
     events: impl IntoIterator<Item = proxier::model::Event>,
     now: Duration,
 ) -> Result<()> {
-    events.into_iter().for_each(|event| engine.event(event));
-    let turn = engine.turn(kernel, now);
-    ensure!(turn.unusable.is_none(), "{:?}", turn.unusable);
-    ensure!(turn.failures.is_empty(), "{}", turn.failures[0]);
-    ensure!(!turn.plan.is_empty(), "there was nothing to do");
+    events.into_iter().for_each(|event| engine.apply(event));
+    let report = engine.sync(kernel, now);
+    ensure!(report.unavailable.is_none(), "{:?}", report.unavailable);
+    ensure!(report.failures.is_empty(), "{}", report.failures[0]);
+    ensure!(!report.plan.is_empty(), "there was nothing to do");
     Ok(())
 }
 

@@ -89,7 +89,8 @@ pub(super) enum Source {
 }
 
 const DROPPED_INSIDE: &str = "no endpoints on this node, and the policy is Local";
-const DROPPED_OUTSIDE: &str = "no endpoints on this node, and the policy is Local: no short cut has led here";
+const DROPPED_OUTSIDE: &str =
+    "no endpoints on this node, and the policy is Local: no short circuit has led here";
 /// The comments of all rules that drop for a policy.
 pub(super) const DROPS: [&str; 2] = [DROPPED_INSIDE, DROPPED_OUTSIDE];
 

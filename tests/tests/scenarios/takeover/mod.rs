@@ -252,7 +252,7 @@ fn killed_on_the_way_it_ends_the_same() -> TestResult {
         // The first kills come before anything is done, later ones in the middle, on a slow machine too.
         let mut first = Duration::from_millis(100);
         while killed_until_taken_over(cluster, first)? <= 2 {
-            // The take-over ended before the third kill: once more, with earlier kills.
+            // The takeover ended before the third kill: once more, with earlier kills.
             first /= 4;
             write_sets_and_rules(node, Backend::Nft)?;
         }
@@ -305,7 +305,7 @@ fn it_can_be_turned_off() -> TestResult {
         prepare(node, Backend::Nft)?;
         let before =
             (sets(node)?, Backend::Nft.rules(node)?.lines().count(), node.ipvsadm()?.configuration());
-        let flags = [&FLAGS[..], &["--take-over=false"]].concat();
+        let flags = [&FLAGS[..], &["--takeover=false"]].concat();
         let proxy = cluster.start_proxy(NODE, &flags)?;
         await_said(&proxy, "TCP 10.96.0.80:80")?;
         // Over a sync of every two seconds.
@@ -331,12 +331,12 @@ fn the_way_back() -> TestResult {
         proxy.terminate()?;
         // Before kube-proxy has its rules nothing is handed over.
         let (rules, kube_ipvs) = (node.nft_sets()?, cluster.kube_ipvs(NODE)?);
-        let refused = kube_ipvs.run(&["cleanup", "--hand-over"]).unwrap_err().to_string();
+        let refused = kube_ipvs.run(&["cleanup", "--handover"]).unwrap_err().to_string();
         ensure!(refused.contains("no rules of kube-proxy that serve IPv4."), "{refused}");
         assert_eq!(node.nft_sets()?, rules);
         write_sets_and_rules(node, Backend::Nft)?;
         let servers = node.ipvsadm()?.configuration();
-        kube_ipvs.run(&["cleanup", "--hand-over"])?;
+        kube_ipvs.run(&["cleanup", "--handover"])?;
         assert_eq!((node.nft_sets()?.len(), node.ipvsadm()?.configuration()), (0, servers));
         node.await_vips(&["10.96.0.80", "10.96.0.81", "203.0.113.80"])?;
         let tables = sh(node, "nft list tables")?;

@@ -1,4 +1,4 @@
-//! What a take-over waits for, and what not.
+//! What a takeover waits for, and what not.
 
 use anyhow::ensure;
 use scenarios::{Kind, Service, TestResult, eventually, scenario};
@@ -49,7 +49,7 @@ fn it_says_what_it_waits_for() -> TestResult {
             };
             ensure!(said("PartLeftOut", "Service", "odd"), "{events:#?}");
             ensure!(said("ObjectUnreadable", "EndpointSlice", "odd-1"), "{events:#?}");
-            ensure!(said("TakeOverWaits", "Node", NODE), "{events:#?}");
+            ensure!(said("TakeoverWaits", "Node", NODE), "{events:#?}");
             Ok(())
         })?;
         users.leave()

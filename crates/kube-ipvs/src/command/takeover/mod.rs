@@ -4,33 +4,33 @@ mod listeners;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use proxier::{linux::LinuxKernel, takeover::ClearedOut};
+use proxier::{linux::LinuxKernel, takeover::CleanupReport};
 
 use self::listeners::somebody_else_listens;
 use crate::{
-    announce::{About, Announcement, Announcer},
     config::Configuration,
+    events::{About, EventNote, EventRecorder},
 };
 
-/// Announces something about this Node: a reason, and a note.
-type Announce<'a> = dyn FnMut(&'static str, String) + 'a;
+/// Records something about this Node: a reason, and a note.
+type Record<'a> = dyn FnMut(&'static str, String) + 'a;
 
 /// How long to wait at least from one look at kube-proxy to the next.
-const PAUSE: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a node may take until all that is wanted is there. After that, kube-ipvs reports what it waits for.
-const USUAL: Duration = Duration::from_secs(60);
+const STARTUP_GRACE: Duration = Duration::from_secs(60);
 /// How long nf_tables may hold on to the sets of rules that are gone, and when to look again meanwhile.
-const LETS_GO: Duration = Duration::from_secs(5);
-const SOON: Duration = Duration::from_millis(100);
+const SET_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+const SET_RELEASE_POLL: Duration = Duration::from_millis(100);
 
 /// Follows the end of kube-proxy on this node.
-pub(super) struct Succession {
+pub(super) struct Takeover {
     stage: Stage,
     /// On which kube-proxy answers, with the configuration that was ours to take over.
     ports: BTreeSet<u16>,
     next_look: Duration,
     /// Whether it was said what is waited for.
-    has_told_wait: bool,
+    has_reported_wait: bool,
     /// Since when nf_tables is waited for.
     letting_go: Option<Duration>,
 }
@@ -53,66 +53,68 @@ pub(super) enum Progress<'a> {
     Unsettled(&'a [Box<str>]),
 }
 
-impl Succession {
+impl Takeover {
     pub(super) fn new(configuration: &Configuration) -> Self {
-        let stage = match configuration.own.take_over {
+        let stage = match configuration.own.takeover {
             true => Stage::Waiting { has_warned: false },
             false => Stage::Idle,
         };
         let listen = [configuration.healthz_listen(), configuration.metrics_listen()];
         let ports = listen.into_iter().flatten().map(|address| address.port()).collect();
-        Self { stage, ports, next_look: Duration::ZERO, has_told_wait: false, letting_go: None }
+        Self { stage, ports, next_look: Duration::ZERO, has_reported_wait: false, letting_go: None }
     }
 
-    /// When to be called although no turn is due: soon, while something is waited for that takes no turn.
+    /// When to be called although no sync is due: soon, while something is waited for that needs no sync.
     pub(super) fn due(&self) -> Option<Duration> {
         self.letting_go.map(|_| self.next_look)
     }
 
-    /// To be called after each turn, and when it is [due](Self::due).
-    pub(super) fn go_on(
+    /// To be called after each sync, and when it is [due](Self::due).
+    pub(super) fn advance(
         &mut self,
         kernel: &mut LinuxKernel,
         progress: Progress<'_>,
         now: Duration,
-        announcer: &mut Announcer,
+        recorder: &mut EventRecorder,
     ) {
-        let mut announce = |reason, note| {
-            announcer.announce(Announcement { about: About::Node, reason, note }, now);
+        let mut record = |reason, note| {
+            recorder.record(EventNote { about: About::Node, reason, note }, now);
         };
         if now < self.next_look {
             return;
         }
         match (self.stage, progress) {
             (Stage::Waiting { has_warned }, Progress::Settled) => {
-                self.next_look = now + PAUSE;
-                self.stage = self.clear_out(kernel, has_warned, now, &mut announce);
+                self.next_look = now + POLL_INTERVAL;
+                self.stage = self.remove_kube_proxy_leftovers(kernel, has_warned, now, &mut record);
             }
-            (Stage::Waiting { .. }, Progress::Unsettled(unread)) if self.has_to_tell_wait(now) => {
-                self.next_look = now + PAUSE;
-                self.has_told_wait = tell_wait(kernel, unread, &mut announce);
+            (Stage::Waiting { .. }, Progress::Unsettled(unread)) if self.must_report_wait(now) => {
+                self.next_look = now + POLL_INTERVAL;
+                self.has_reported_wait = report_wait(kernel, unread, &mut record);
             }
             (Stage::Over { has_warned }, _) => {
-                self.next_look = now + PAUSE;
-                self.stage = Stage::Over { has_warned: is_back(kernel, has_warned, &mut announce) };
+                self.next_look = now + POLL_INTERVAL;
+                self.stage = Stage::Over { has_warned: is_back(kernel, has_warned, &mut record) };
             }
-            (Stage::Waiting { .. }, _) if self.letting_go.is_some() => self.next_look = now + SOON,
+            (Stage::Waiting { .. }, _) if self.letting_go.is_some() => {
+                self.next_look = now + SET_RELEASE_POLL
+            }
             (Stage::Waiting { .. } | Stage::Idle, _) => {}
         }
     }
 
-    fn has_to_tell_wait(&self, now: Duration) -> bool {
-        !self.has_told_wait && self.letting_go.is_none() && now > USUAL
+    fn must_report_wait(&self, now: Duration) -> bool {
+        !self.has_reported_wait && self.letting_go.is_none() && now > STARTUP_GRACE
     }
 
-    fn clear_out(
+    fn remove_kube_proxy_leftovers(
         &mut self,
         kernel: &mut LinuxKernel,
         has_warned: bool,
         now: Duration,
-        announce: &mut Announce<'_>,
+        record: &mut Record<'_>,
     ) -> Stage {
-        match kernel.is_kube_proxy_at_work() {
+        match kernel.is_kube_proxy_active() {
             Ok(true) if self.letting_go.is_none() => {
                 if let Some(port) = self.ports.iter().find(|port| somebody_else_listens(**port)) {
                     if !has_warned {
@@ -121,7 +123,7 @@ impl Succession {
                              and ipset stays until it is stopped; see docs/migrating-from-kube-proxy.md"
                         );
                         tracing::warn!("{note}");
-                        announce("KubeProxyRunning", note);
+                        record("KubeProxyRunning", note);
                     }
                     return Stage::Waiting { has_warned: true };
                 }
@@ -133,16 +135,16 @@ impl Succession {
             }
         }
         let since = self.letting_go.take().unwrap_or(now);
-        match kernel.clear_out(now < since + LETS_GO) {
+        match kernel.remove_kube_proxy_leftovers(now < since + SET_RELEASE_TIMEOUT) {
             Ok(None) => {
                 self.letting_go = Some(since);
-                self.next_look = now + SOON;
+                self.next_look = now + SET_RELEASE_POLL;
                 Stage::Waiting { has_warned }
             }
             Ok(Some(done)) if done.is_empty() => Stage::Idle,
             Ok(Some(done)) => {
-                tell(&done);
-                done.kept.iter().for_each(|kept| announce("KubeProxyRulesKept", kept.to_string()));
+                log_removed(&done);
+                done.kept.iter().for_each(|kept| record("KubeProxyRulesKept", kept.to_string()));
                 Stage::Over { has_warned: false }
             }
             Err(error) => {
@@ -154,19 +156,19 @@ impl Succession {
 }
 
 /// Says why what kube-proxy left does not go, if it left anything. Returns whether that was said.
-fn tell_wait(kernel: &mut LinuxKernel, unread: &[Box<str>], announce: &mut Announce<'_>) -> bool {
+fn report_wait(kernel: &mut LinuxKernel, unread: &[Box<str>], record: &mut Record<'_>) -> bool {
     // Where it cannot be read, the next look says so.
-    let is_there = kernel.is_kube_proxy_at_work().unwrap_or_default();
+    let is_there = kernel.is_kube_proxy_active().unwrap_or_default();
     if is_there {
-        let note = wait(unread);
+        let note = waiting_note(unread);
         tracing::warn!("{note}");
-        announce("TakeOverWaits", note);
+        record("TakeoverWaits", note);
     }
     is_there
 }
 
-/// What the take-over waits for.
-fn wait(unread: &[Box<str>]) -> String {
+/// What the takeover waits for.
+fn waiting_note(unread: &[Box<str>]) -> String {
     let what = match unread {
         [] => {
             "what the kernel refuses is made good, or a manifest can be read: the log says which".to_owned()
@@ -179,8 +181,8 @@ fn wait(unread: &[Box<str>]) -> String {
     )
 }
 
-fn tell(done: &ClearedOut) {
-    let ClearedOut { adopted, chains, sets, kept } = done;
+fn log_removed(done: &CleanupReport) {
+    let CleanupReport { adopted, chains, sets, kept } = done;
     if adopted + chains + sets > 0 {
         tracing::info!(
             adopted,
@@ -193,14 +195,14 @@ fn tell(done: &ClearedOut) {
 }
 
 /// Whether kube-proxy serves this node again. kube-ipvs reports that once.
-fn is_back(kernel: &mut LinuxKernel, has_warned: bool, announce: &mut Announce<'_>) -> bool {
-    match kernel.is_kube_proxy_at_work() {
+fn is_back(kernel: &mut LinuxKernel, has_warned: bool, record: &mut Record<'_>) -> bool {
+    match kernel.is_kube_proxy_active() {
         Ok(is_back) => {
             if is_back && !has_warned {
                 let note = "kube-proxy's ipsets are back: it runs on this node beside kube-ipvs, and each undoes what the \
                             other does. Stop one of them, and restart kube-ipvs; its rules are left alone until then";
                 tracing::error!("{note}");
-                announce("KubeProxyRunning", note.to_owned());
+                record("KubeProxyRunning", note.to_owned());
             }
             is_back
         }
@@ -218,11 +220,11 @@ mod tests {
     #[test]
     fn what_is_waited_for_is_named() {
         let names = ["Service shop/web".into(), "EndpointSlice shop/web-1".into()];
-        let note = wait(&names);
+        let note = waiting_note(&names);
         assert!(
             note.contains("can be read: Service shop/web, EndpointSlice shop/web-1. All other"),
             "{note}"
         );
-        assert!(wait(&[]).contains("refuses"), "{}", wait(&[]));
+        assert!(waiting_note(&[]).contains("refuses"), "{}", waiting_note(&[]));
     }
 }

@@ -97,7 +97,7 @@ fn every_flag_of_kube_proxy_has_its_field() {
 #[test]
 fn our_own_flags() {
     let own = parse(
-        "--scoped-arp --vip-ping=false --refuse-unallocated=false --localhost-nodeports --take-over=false --annotations=all \
+        "--scoped-arp --vip-ping=false --refuse-unallocated=false --localhost-nodeports --takeover=false --annotations=all \
          --drain-cap=1h --watch-timeout=30s --out-of-contact-limit=1h \
          --service-metrics-limit=7 --external-ip-ranges=203.0.113.7/24,2001:db8::/32 \
          --reserved-ports=22,443-445 --max-virtual-servers-per-service=5",
@@ -105,20 +105,20 @@ fn our_own_flags() {
     .own;
     assert_eq!(
         own,
-        Own {
+        OwnFlags {
             scoped_arp: true,
             vip_ping: false,
             refuse_unallocated: false,
             localhost_node_ports: true,
-            take_over: false,
+            takeover: false,
             annotations: Annotations::All,
             drain_cap: GoDuration::seconds(3600),
             watch_timeout: GoDuration::seconds(30),
             out_of_contact_limit: GoDuration::seconds(3600),
-            service_metrics_limit: Whole::new(7),
+            service_metrics_limit: BoundedInt::new(7),
             external_ip_ranges: "203.0.113.0/24,2001:db8::/32".parse().unwrap(),
             reserved_ports: PortRanges(vec![22..=22, 443..=445]),
-            max_virtual_servers: Whole::new(5),
+            max_virtual_servers: BoundedInt::new(5),
         }
     );
 }

@@ -7,14 +7,14 @@ const SYNC_PERIOD: Duration = Duration::from_secs(30);
 enum Step {
     Queued,
     Taken,
-    Turned(Family, Outcome),
+    Synced(Family, Outcome),
     /// How it should be then: IPv4, IPv6.
     Is(bool, bool),
 }
 
 use Family::{V4, V6};
 use Outcome::{Done, Failed, Settled};
-use Step::{Is, Queued, Taken, Turned};
+use Step::{Is, Queued, Synced, Taken};
 
 fn moment(second: i64) -> Moment {
     Moment {
@@ -30,8 +30,8 @@ fn check(what: &str, steps: &[(i64, Step)]) {
         match *step {
             Queued => health.queued(now.elapsed),
             Taken => (0..health.queued.len()).for_each(|_| health.taken()),
-            Turned(family, outcome) => {
-                health.turned(family, outcome, now);
+            Synced(family, outcome) => {
+                health.record_sync(family, outcome, now);
             }
             Is(v4, v6) => {
                 let report = health.report(now);
@@ -51,8 +51,8 @@ fn an_update_may_wait_for_twice_the_sync_period() {
         &[
             (0, Queued),
             (0, Taken),
-            (1, Turned(V4, Settled)),
-            (1, Turned(V6, Settled)),
+            (1, Synced(V4, Settled)),
+            (1, Synced(V6, Settled)),
             (86_400, Is(true, true)),
         ],
     );
@@ -69,18 +69,18 @@ fn an_update_may_wait_for_twice_the_sync_period() {
         &[(0, Queued), (30, Queued), (40, Taken), (50, Queued), (55, Taken), (60, Is(false, false))],
     );
     check(
-        "one that arrives during a turn waits for the next one",
+        "one that arrives during a sync waits for the next one",
         &[
             (0, Queued),
             (1, Taken),
             (2, Queued),
-            (3, Turned(V4, Settled)),
-            (3, Turned(V6, Settled)),
+            (3, Synced(V4, Settled)),
+            (3, Synced(V6, Settled)),
             (61, Is(true, true)),
             (62, Is(false, false)),
             (63, Taken),
-            (64, Turned(V4, Settled)),
-            (64, Turned(V6, Settled)),
+            (64, Synced(V4, Settled)),
+            (64, Synced(V6, Settled)),
             (64, Is(true, true)),
         ],
     );
@@ -93,33 +93,33 @@ fn what_failed_waits_on() {
         &[
             (0, Queued),
             (10, Taken),
-            (11, Turned(V4, Failed)),
-            (11, Turned(V6, Settled)),
+            (11, Synced(V4, Failed)),
+            (11, Synced(V6, Settled)),
             (59, Is(true, true)),
             (60, Is(false, true)),
-            (61, Turned(V4, Settled)),
+            (61, Synced(V4, Settled)),
             (61, Is(true, true)),
         ],
     );
     check(
         "although nothing had arrived: what drifted cannot be repaired",
-        &[(0, Turned(V4, Settled)), (100, Turned(V4, Failed)), (159, Is(true, true)), (160, Is(false, true))],
+        &[(0, Synced(V4, Settled)), (100, Synced(V4, Failed)), (159, Is(true, true)), (160, Is(false, true))],
     );
     check(
         "again and again",
-        &[(0, Turned(V6, Failed)), (30, Turned(V6, Failed)), (59, Turned(V6, Failed)), (60, Is(true, false))],
+        &[(0, Synced(V6, Failed)), (30, Synced(V6, Failed)), (59, Synced(V6, Failed)), (60, Is(true, false))],
     );
     check(
-        "while later turns have nothing to do with it",
+        "while later syncs have nothing to do with it",
         &[
-            (0, Turned(V4, Failed)),
-            (0, Turned(V6, Done)),
+            (0, Synced(V4, Failed)),
+            (0, Synced(V6, Done)),
             (1, Queued),
             (1, Taken),
-            (2, Turned(V4, Done)),
-            (2, Turned(V6, Done)),
+            (2, Synced(V4, Done)),
+            (2, Synced(V6, Done)),
             (60, Is(false, true)),
-            (61, Turned(V4, Settled)),
+            (61, Synced(V4, Settled)),
             (61, Is(true, true)),
         ],
     );
@@ -140,14 +140,14 @@ fn the_answers_are_kube_proxy_s() {
     );
     health.queued(Duration::from_secs(6));
     health.taken();
-    health.turned(V4, Settled, moment(7));
+    health.record_sync(V4, Settled, moment(7));
     let (good, report) = health.report(moment(70)).livez();
     assert!(!good);
     assert_eq!(
         json(&report),
         r#"{"lastUpdated":"2023-11-14T22:13:27Z","currentTime":"2023-11-14T22:14:30Z","healthy":false,"status":{"IPv4":{"lastUpdated":"2023-11-14T22:13:27Z","healthy":true},"IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":false}}}"#
     );
-    health.turned(V6, Settled, moment(71));
+    health.record_sync(V6, Settled, moment(71));
     let (good, report) = health.report(moment(72)).healthz();
     assert!(good);
     assert_eq!(

@@ -13,7 +13,7 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use proxier::{linux::Cleansing, model::Family};
+use proxier::{linux::FlowDeletion, model::Family};
 
 use crate::serve::health::name;
 
@@ -81,7 +81,7 @@ impl KubeProxy {
         let registry = &mut registry;
         registry.register(
             "sync_proxy_rules_duration_seconds",
-            "How long a turn took that brings the kernel to what is wanted",
+            "How long a sync took that brings the kernel to what is wanted",
             metrics.sync_duration.clone(),
         );
         registry.register(
@@ -91,7 +91,7 @@ impl KubeProxy {
         );
         registry.register(
             "sync_proxy_rules_last_timestamp_seconds",
-            "When the last turn ended that left nothing undone",
+            "When the last sync ended that left nothing undone",
             metrics.last_synced.clone(),
         );
         registry.register(
@@ -106,7 +106,7 @@ impl KubeProxy {
         );
         registry.register(
             "sync_proxy_rules_endpoint_changes_pending",
-            "How many changes of EndpointSlices no turn has taken in yet",
+            "How many changes of EndpointSlices no sync has taken in yet",
             metrics.endpoint_changes_pending.clone(),
         );
         registry.register(
@@ -116,7 +116,7 @@ impl KubeProxy {
         );
         registry.register(
             "sync_proxy_rules_service_changes_pending",
-            "How many changes of Services no turn has taken in yet",
+            "How many changes of Services no sync has taken in yet",
             metrics.service_changes_pending.clone(),
         );
         registry.register(
@@ -155,8 +155,13 @@ impl KubeProxy {
         self.endpoint_changes_pending.inc_by(changes.endpoints.into());
     }
 
-    /// A turn that took `seconds` and was about these families has taken changes in.
-    pub(crate) fn turned(&self, changes: ChangeCounts, seconds: f64, families: impl Iterator<Item = Family>) {
+    /// A sync that took `seconds` and was about these families has taken changes in.
+    pub(crate) fn record_sync(
+        &self,
+        changes: ChangeCounts,
+        seconds: f64,
+        families: impl Iterator<Item = Family>,
+    ) {
         for family in families.map(of) {
             self.sync_duration.get_or_create(&family).observe(seconds);
         }
@@ -164,7 +169,7 @@ impl KubeProxy {
         self.endpoint_changes_pending.dec_by(changes.endpoints.into());
     }
 
-    /// A turn left nothing undone.
+    /// A sync left nothing undone.
     pub(crate) fn synced(&self, family: Family, now: Timestamp) {
         self.last_synced.get_or_create(&of(family)).set(now.as_duration().as_secs_f64());
     }
@@ -188,7 +193,7 @@ impl KubeProxy {
     }
 
     /// Conntrack was looked through.
-    pub(crate) fn cleansed(&self, Cleansing { family, took, forgotten }: Cleansing) {
+    pub(crate) fn cleansed(&self, FlowDeletion { family, took, forgotten }: FlowDeletion) {
         self.cleansing_duration.get_or_create(&of(family)).observe(took.as_secs_f64());
         self.forgotten.get_or_create(&of(family)).inc_by(forgotten as u64);
     }

@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use proxier::{
-    Amounts, Turn,
+    Counts, SyncReport,
     linux::{Operation, Subsystem},
     plan::Change,
 };
@@ -23,7 +23,7 @@ type Seconds = Counter<f64, AtomicU64>;
 
 /// Our own metrics, except for those of each Service.
 #[derive(Debug)]
-pub(crate) struct Own {
+pub(crate) struct KubeIpvs {
     virtual_servers: Gauge,
     real_servers: Gauge,
     draining: Gauge,
@@ -31,10 +31,10 @@ pub(crate) struct Own {
     apply_errors: Of<[(&'static str, &'static str); 1], Counter>,
     netlink: Of<[(&'static str, &'static str); 2], Seconds>,
     drift_repaired: Counter,
-    unheard: Gauge,
+    unavailable: Gauge,
 }
 
-impl Own {
+impl KubeIpvs {
     /// Registers them.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
@@ -46,7 +46,7 @@ impl Own {
             apply_errors: Of::default(),
             netlink: Of::default(),
             drift_repaired: Counter::default(),
-            unheard: Gauge::default(),
+            unavailable: Gauge::default(),
         };
         for kind in KINDS {
             drop(metrics.apply_errors.get_or_create(&[("kind", kind)]));
@@ -72,7 +72,7 @@ impl Own {
         );
         registry.register(
             "plan_changes",
-            "How many changes of the kernel a turn had to make, if any",
+            "How many changes of the kernel a sync had to make, if any",
             metrics.plan_changes.clone(),
         );
         registry.register(
@@ -87,21 +87,21 @@ impl Own {
             metrics.drift_repaired.clone(),
         );
         registry.register(
-            "health_check_ports_unheard",
+            "health_check_ports_unavailable",
             "healthCheckNodePorts that cannot be opened",
-            metrics.unheard.clone(),
+            metrics.unavailable.clone(),
         );
         metrics
     }
 
-    /// A turn has been taken.
-    pub(crate) fn turned(&self, turn: &Turn) {
-        if !turn.plan.is_empty() {
-            self.plan_changes.observe(turn.plan.changes().len() as f64);
+    /// A sync has ended.
+    pub(crate) fn record_sync(&self, report: &SyncReport) {
+        if !report.plan.is_empty() {
+            self.plan_changes.observe(report.plan.changes().len() as f64);
         }
-        self.drift_repaired.inc_by(turn.drifted as u64);
-        let failed = turn.failures.iter().map(|failure| kind(&failure.change));
-        for kind in failed.chain(turn.unusable.iter().map(|_| KERNEL)) {
+        self.drift_repaired.inc_by(report.drifted as u64);
+        let failed = report.failures.iter().map(|failure| kind(&failure.change));
+        for kind in failed.chain(report.unavailable.iter().map(|_| KERNEL)) {
             self.apply_errors.get_or_create(&[("kind", kind)]).inc();
         }
     }
@@ -124,15 +124,15 @@ impl Own {
     }
 
     /// So much there is.
-    pub(crate) fn amounts(&self, amounts: Amounts) {
-        self.virtual_servers.set(amounts.virtual_servers as i64);
-        self.real_servers.set(amounts.real_servers as i64);
-        self.draining.set(amounts.draining as i64);
+    pub(crate) fn counts(&self, counts: Counts) {
+        self.virtual_servers.set(counts.virtual_servers as i64);
+        self.real_servers.set(counts.real_servers as i64);
+        self.draining.set(counts.draining as i64);
     }
 
     /// So many healthCheckNodePorts cannot be listened at.
-    pub(crate) fn unheard(&self, count: usize) {
-        self.unheard.set(count as i64);
+    pub(crate) fn unavailable(&self, count: usize) {
+        self.unavailable.set(count as i64);
     }
 }
 
@@ -149,6 +149,6 @@ fn kind(change: &Change) -> &'static str {
         }
         Change::Bind(_) | Change::Unbind(_) => address,
         Change::AddElement { .. } | Change::RemoveElement { .. } => element,
-        Change::ForgetFlows { .. } => flows,
+        Change::DeleteFlows { .. } => flows,
     }
 }

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tower::BoxError;
 
 /// The most bytes of a refusal that are read.
-const LONGEST: usize = 64 * 1024;
+const MAX_BODY: usize = 64 * 1024;
 /// The most characters of a refusal's text that go into a message.
-const LONGEST_TEXT: usize = 200;
+const MAX_MESSAGE: usize = 200;
 
 pub(super) type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -27,7 +27,7 @@ where
     if !head.status.is_client_error() && !head.status.is_server_error() {
         return Ok(Response::from_parts(head, body.map_err(Into::into).boxed_unsync()));
     }
-    let text = match Limited::new(body, LONGEST).collect().await {
+    let text = match Limited::new(body, MAX_BODY).collect().await {
         Ok(text) => text.to_bytes(),
         Err(_) => Bytes::new(),
     };
@@ -41,7 +41,7 @@ fn status(code: StatusCode, headers: &HeaderMap, text: &[u8]) -> Value {
     let said: Option<Value> = serde_json::from_slice(text).ok();
     let mut status = said.filter(|said| said["kind"] == "Status").unwrap_or_else(|| {
         let text = String::from_utf8_lossy(text);
-        let text: String = text.trim().chars().take(LONGEST_TEXT).collect();
+        let text: String = text.trim().chars().take(MAX_MESSAGE).collect();
         let reason = code.canonical_reason().unwrap_or("no reason given");
         let message = if text.is_empty() { reason } else { &text };
         json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message })

@@ -34,7 +34,7 @@ use tower::{
 use super::{connect::Resolver, kubeconfig::Access, limits::Limits, proxy, trust::Trust};
 
 /// How long a connection may take to be made, for all of the server's addresses.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that is gone without a word is noticed after the first time and three times the second: on an idle watch
 /// nothing else would tell. What was sent may stay unconfirmed for the third.
 const KEEPALIVE: (Duration, Duration, u32, Duration) =
@@ -173,7 +173,7 @@ fn connect(access: &Access, limits: &Limits, resolver: &Resolver) -> anyhow::Res
     let (time, interval, retries, unconfirmed) = KEEPALIVE;
     let mut connector = HttpConnector::new_with_resolver(resolver.clone());
     connector.enforce_http(false);
-    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     connector.set_nodelay(true);
     connector.set_keepalive(Some(time));
     connector.set_keepalive_interval(Some(interval));

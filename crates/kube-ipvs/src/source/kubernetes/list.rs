@@ -21,9 +21,9 @@ use super::{
 /// The annotation of the bookmark at the end of a streaming list.
 const END_OF_LIST: &str = "k8s.io/initial-events-end";
 /// How many objects are asked for at a time where the API server cannot list from its cache.
-const PAGE: u32 = 500;
+const PAGE_SIZE: u32 = 500;
 /// How long a watch may last that begins with a list: a list that is slow and alive must not be cut.
-const LONG: Duration = Duration::from_secs(3600);
+const WATCH_TIMEOUT: Duration = Duration::from_secs(3600);
 
 pub(super) type Events = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<Box<RawValue>>>> + Send>>;
 
@@ -67,7 +67,7 @@ pub(super) struct Collection {
 
 impl Collection {
     pub(super) fn new(client: Client, resource: Resource, name: Option<String>, limits: Limits) -> Self {
-        Self { client, resource, name, limits, page: Some(PAGE) }
+        Self { client, resource, name, limits, page: Some(PAGE_SIZE) }
     }
 
     /// Lists all objects.
@@ -158,7 +158,7 @@ impl Collection {
 
     /// Begins a watch.
     pub(super) async fn open(&self, with_list: bool, version: &str) -> Result<Opened, Failure> {
-        let seconds = if with_list { LONG } else { self.time_of_watch() }.as_secs().max(1);
+        let seconds = if with_list { WATCH_TIMEOUT } else { self.time_of_watch() }.as_secs().max(1);
         let params = WatchParams {
             label_selector: self.resource.label_selector(),
             field_selector: self.field_selector(),

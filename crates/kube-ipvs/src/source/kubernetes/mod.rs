@@ -1,12 +1,13 @@
 //! A Kubernetes API server: everything is listed, then watched, by no more rights than the ClusterRole
 //! `system:node-proxier` gives.
 //!
-//! `watch` is one task a collection of objects, which lists and watches for ever; `world` is the pure core that
+//! `watch` is one task a collection of objects, which lists and watches for ever; `cache` is the pure core that
 //! makes events of what the watches tell; [`KubernetesSource::follow`] brings both together.
 //!
 //! Not kube-runtime's `watcher`: see docs/adr/0007-our-own-watch.md.
 
 mod answer;
+mod cache;
 mod connect;
 mod connections;
 mod failure;
@@ -23,7 +24,6 @@ mod tests;
 mod trust;
 mod version;
 mod watch;
-mod world;
 
 pub use kubeconfig::Pod;
 pub use limits::Limits;
@@ -38,18 +38,18 @@ use tokio::{
 };
 
 use self::{
-    connect::Connector, kubeconfig::Access, list::Collection, nodes::OtherNodes, resource::Resource,
-    retry::Retry, watch::Watch, world::World,
+    cache::Cache, connect::Connector, kubeconfig::Access, list::Collection, nodes::OtherNodes,
+    resource::Resource, retry::Retry, watch::Watch,
 };
 use crate::{
-    announce::{self, Pace, ToPost},
     config::{AnnotationPolicy, ClientConnection},
+    events::{self, Pace, ToPost},
     serve::Contact,
     source::Changes,
 };
 
 /// How many changes of one collection may wait until they are taken in. Then its watch waits too.
-const WAITING: usize = 1024;
+const QUEUE_CAPACITY: usize = 1024;
 
 /// The API server that the configuration names.
 #[derive(Debug, Clone)]
@@ -107,15 +107,15 @@ impl KubernetesSource {
         Connector::new(&self.access, &self.connection, &self.limits, &self.contact).await
     }
 
-    /// Posts announcements as Events, until all senders are gone.
+    /// Posts event_notes as Events, until all senders are gone.
     ///
     /// # Errors
     ///
     /// When there can be no client with these credentials.
-    pub async fn announce(self, announcements: Receiver<ToPost>) -> anyhow::Result<()> {
+    pub async fn record(self, event_notes: Receiver<ToPost>) -> anyhow::Result<()> {
         let client = self.connector().await?.client;
         let pace = Pace { patience: self.limits.event, spread: self.limits.event_spread };
-        announce::post(client, &self.node, pace, announcements).await;
+        events::post(client, &self.node, pace, event_notes).await;
         Ok(())
     }
 
@@ -140,7 +140,7 @@ impl KubernetesSource {
     /// When there can be no client with these credentials. Failures of the API server are no errors.
     pub async fn follow(self, mut deliver: impl FnMut(Changes) -> ControlFlow<()>) -> anyhow::Result<()> {
         let mut connector = self.connector().await?;
-        let (sender, mut news) = mpsc::channel(WAITING);
+        let (sender, mut updates) = mpsc::channel(QUEUE_CAPACITY);
         let mut watches = JoinSet::new();
         for resource in Resource::ALL {
             let name = (resource == Resource::OwnNode).then(|| self.node.clone());
@@ -149,7 +149,7 @@ impl KubernetesSource {
             watches.spawn(Watch::new(collection, retry, sender.clone()).run());
         }
         let mut nodes = OtherNodes::new(connector.client.clone(), &self.node, self.limits);
-        let mut world = World::new(&self.access.config.cluster_url.to_string(), self.annotations);
+        let mut cache = Cache::new(&self.access.config.cluster_url.to_string(), self.annotations);
         let mut changes = Changes::default();
         let mut is_first = true;
         // How long the changes may become before the first delivery until only the last of each object is kept.
@@ -164,13 +164,13 @@ impl KubernetesSource {
                     }
                     anyhow::bail!("a watch has ended");
                 }
-                Some((resource, first)) = news.recv() => {
-                    world.take(resource, first, &mut changes);
-                    while let Ok((resource, more)) = news.try_recv() {
-                        world.take(resource, more, &mut changes);
+                Some((resource, first)) = updates.recv() => {
+                    cache.take(resource, first, &mut changes);
+                    while let Ok((resource, more)) = updates.try_recv() {
+                        cache.take(resource, more, &mut changes);
                     }
                     if is_first {
-                        if !world.is_settled() {
+                        if !cache.is_synced() {
                             // It can last for long, such as without a right.
                             if changes.events.len() > room {
                                 changes.compact();
@@ -190,7 +190,7 @@ impl KubernetesSource {
                 changes.events.insert(0, Event::ApiServerAddresses(connector.servers()));
             }
             is_first = false;
-            world.conclude(&mut changes);
+            cache.conclude(&mut changes);
             if deliver(std::mem::take(&mut changes)).is_break() {
                 return Ok(());
             }

@@ -22,14 +22,14 @@ use super::{
 };
 
 /// How long what is known of other Nodes is good for.
-const FRESH: Duration = Duration::from_secs(600);
+const CACHE_TTL: Duration = Duration::from_secs(600);
 /// When a list that failed is asked for again.
-const AGAIN: Duration = Duration::from_secs(30);
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// How much each known Node adds to the time by which a list is put off: what all nodes of a cluster ask for together
 /// grows with the square of their number.
-const FOR_EACH: Duration = Duration::from_millis(10);
+const DELAY_PER_NODE: Duration = Duration::from_millis(10);
 /// How many Nodes there may be as long as none are known.
-const UNKNOWN: u32 = 500;
+const ASSUMED_NODES: u32 = 500;
 
 type Listed = Result<Vec<Node>, Failure>;
 
@@ -93,8 +93,11 @@ impl OtherNodes {
     pub(super) fn pass(&mut self, events: Vec<Event>) -> Vec<Event> {
         let events = events.into_iter().filter_map(|event| self.pass_one(event)).collect();
         if !self.held.is_empty() && self.listing.is_none() {
-            let nodes = u32::try_from(self.known.len()).ok().filter(|count| *count > 0).unwrap_or(UNKNOWN);
-            self.list_after(FOR_EACH.saturating_mul(nodes).min(self.limits.spread).mul_f64(fastrand::f64()));
+            let nodes =
+                u32::try_from(self.known.len()).ok().filter(|count| *count > 0).unwrap_or(ASSUMED_NODES);
+            self.list_after(
+                DELAY_PER_NODE.saturating_mul(nodes).min(self.limits.spread).mul_f64(fastrand::f64()),
+            );
         }
         events
     }
@@ -161,7 +164,7 @@ impl OtherNodes {
         let mut events = Vec::new();
         match listed {
             Ok(nodes) => {
-                self.fresh = Some(Instant::now() + FRESH);
+                self.fresh = Some(Instant::now() + CACHE_TTL);
                 self.failures = 0;
                 let names: BTreeSet<Box<str>> = nodes.iter().map(|node| node.name.clone()).collect();
                 events.extend(self.known.difference(&names).cloned().map(Event::NodeRemoved));
@@ -175,7 +178,8 @@ impl OtherNodes {
                          cut that Node off from this one"
                     );
                 }
-                let pause = pause(self.failures).max(failure.retry_after().unwrap_or_default().min(FRESH));
+                let pause =
+                    pause(self.failures).max(failure.retry_after().unwrap_or_default().min(CACHE_TTL));
                 self.list_after(pause.mul_f64(1.0 + fastrand::f64()));
                 self.failures += 1;
             }
@@ -199,7 +203,7 @@ impl OtherNodes {
 
 /// How long to wait after so many failures before the next list, and chance adds as much at most.
 fn pause(failures: u32) -> Duration {
-    AGAIN.saturating_mul(2_u32.saturating_pow(failures)).min(FRESH)
+    RETRY_INTERVAL.saturating_mul(2_u32.saturating_pow(failures)).min(CACHE_TTL)
 }
 
 /// All Nodes but our own.

@@ -7,9 +7,9 @@ use proxier::model::{self, Event, ServiceId, SliceId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::announce::About;
 use crate::config::AnnotationPolicy;
-use crate::source::wire::{self, ConvertedSlice, HEADLESS, Invalid, Remarks, SERVICE_PROXY_NAME};
+use crate::events::About;
+use crate::source::api::{self, ConvertedSlice, HEADLESS, Invalid, Remarks, SERVICE_PROXY_NAME};
 
 /// A collection of objects that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,13 +115,13 @@ impl Resource {
         let mut trigger = None;
         let content = match self {
             Self::Services => {
-                wire::read::<wire::Service>(json.get()).map_err(Unreadable::from).and_then(|service| {
+                api::read::<api::Service>(json.get()).map_err(Unreadable::from).and_then(|service| {
                     let read = service.convert(&mut remarks)?;
                     Ok((!read.is_foreign).then_some(Event::ServiceApplied(read.service)))
                 })
             }
             Self::EndpointSlices => {
-                wire::read::<wire::EndpointSlice>(json.get()).map_err(Unreadable::from).and_then(|slice| {
+                api::read::<api::EndpointSlice>(json.get()).map_err(Unreadable::from).and_then(|slice| {
                     trigger = slice.trigger_time();
                     Ok(match slice.convert(&mut remarks)? {
                         ConvertedSlice::Slice(slice) => Some(Event::SliceApplied(slice)),
@@ -130,7 +130,7 @@ impl Resource {
                 })
             }
             Self::OwnNode => node(json, &mut remarks.left_out).map(Event::NodeApplied).map(Some),
-            Self::ServiceCidrs => wire::read::<wire::ServiceCidr>(json.get())
+            Self::ServiceCidrs => api::read::<api::ServiceCidr>(json.get())
                 .map_err(Unreadable::from)
                 .and_then(|range| Ok(Some(Event::ServiceCidrApplied(range.try_into()?)))),
         };
@@ -217,9 +217,7 @@ impl Object {
 
 /// Reads a Node.
 pub(super) fn node(json: &RawValue, left_out: &mut impl Extend<Invalid>) -> Result<model::Node, Unreadable> {
-    wire::read::<wire::Node>(json.get())
-        .map_err(Unreadable::from)
-        .and_then(|node| Ok(node.convert(left_out)?))
+    api::read::<api::Node>(json.get()).map_err(Unreadable::from).and_then(|node| Ok(node.convert(left_out)?))
 }
 
 impl From<Invalid> for Unreadable {

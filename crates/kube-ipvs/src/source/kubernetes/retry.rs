@@ -7,11 +7,11 @@ use super::{failure::Failure, limits::Limits, resource::Resource};
 use crate::{config::format_go_duration, serve::Contact};
 
 /// When a refusal of what we can do without is asked about again.
-const REFUSED: Duration = Duration::from_secs(300);
+const FORBIDDEN_DELAY: Duration = Duration::from_secs(300);
 
 /// How often in a row a right must be missing until it counts as not given, which is half a minute at least: an API
 /// server that has just started knows of no roles for some seconds, and refuses what it allows then.
-const STANDING: u32 = 8;
+const FORBIDDEN_ATTEMPTS: u32 = 8;
 
 /// Retries one watch for ever, at longer and longer intervals, and reports about that.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Outage {
     /// When the log told of it last.
     told: Option<Instant>,
     /// Whether an Event was asked for.
-    is_announced: bool,
+    is_recorded: bool,
     /// How many of the last failures in a row were for want of a right.
     forbidden: u32,
 }
@@ -93,7 +93,7 @@ impl Retry {
             tracing::warn!("{resource}: no contact for {time}: {failure}; keeping the last known state");
         }
         let is_over = self.limits.contact.is_some_and(|limit| time >= limit);
-        (is_over && !std::mem::replace(&mut outage.is_announced, is_over)).then(|| {
+        (is_over && !std::mem::replace(&mut outage.is_recorded, is_over)).then(|| {
             let time = format_go_duration(Duration::from_secs(time.as_secs()));
             format!(
                 "no contact with the API server for {time}: {resource} stay as they were known: {failure}"
@@ -109,15 +109,15 @@ impl Retry {
         let asked = failure.retry_after().unwrap_or_default().min(self.limits.stale * 3 / 4);
         let pause = pause.max(asked.mul_f64(1.0 + fastrand::f64() / 4.0));
         let forbidden = self.outage.map_or(0, |outage| outage.forbidden);
-        let is_standing = !failure.is_forbidden() || forbidden >= STANDING;
+        let is_standing = !failure.is_forbidden() || forbidden >= FORBIDDEN_ATTEMPTS;
         let is_without = !self.resource.is_vital() && failure.is_refusal();
-        sleep(if is_without && is_standing { REFUSED } else { pause }).await;
+        sleep(if is_without && is_standing { FORBIDDEN_DELAY } else { pause }).await;
     }
 }
 
 impl Outage {
     fn begin() -> Self {
-        Self { since: Instant::now(), told: None, is_announced: false, forbidden: 0 }
+        Self { since: Instant::now(), told: None, is_recorded: false, forbidden: 0 }
     }
 }
 

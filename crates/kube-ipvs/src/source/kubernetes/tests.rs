@@ -7,8 +7,8 @@ use proxier::{Completeness, model::Event};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
+    cache::{Cache, Update},
     resource::{Object, Resource},
-    world::{News, World},
 };
 use crate::{
     config::{AnnotationPolicy, Annotations},
@@ -23,21 +23,21 @@ fn read(resource: Resource, object: &Value) -> Object {
     resource.read(&raw(object))
 }
 
-fn world() -> World {
-    World::new("https://api", AnnotationPolicy::default())
+fn cache() -> Cache {
+    Cache::new("https://api", AnnotationPolicy::default())
 }
 
 /// What a change of an object changes.
-fn apply(world: &mut World, resource: Resource, object: &Value) -> Changes {
+fn apply(cache: &mut Cache, resource: Resource, object: &Value) -> Changes {
     let mut changes = Changes::default();
-    world.take(resource, News::Applied(Box::new(read(resource, object))), &mut changes);
+    cache.take(resource, Update::Applied(Box::new(read(resource, object))), &mut changes);
     changes
 }
 
-fn list(world: &mut World, resource: Resource, objects: &[Value]) -> Changes {
+fn list(cache: &mut Cache, resource: Resource, objects: &[Value]) -> Changes {
     let mut changes = Changes::default();
     let objects = objects.iter().map(|object| read(resource, object)).collect();
-    world.take(resource, News::Listed(objects), &mut changes);
+    cache.take(resource, Update::Listed(objects), &mut changes);
     changes
 }
 
@@ -72,16 +72,16 @@ fn unknown(count: usize, prefix: &str) -> Value {
 #[test]
 fn the_operators_policy_is_reported_at_the_service() {
     let annotations = json!({"kube-ipvs.io/forwarding": "ipip", "kube-ipvs.io/scheduler": "wrr"});
-    let mut world = world();
-    let changes = apply(&mut world, Resource::Services, &service(annotations.clone()));
+    let mut cache = cache();
+    let changes = apply(&mut cache, Resource::Services, &service(annotations.clone()));
     let [Event::ServiceApplied(applied)] = &changes.events[..] else { panic!("{changes:?}") };
-    assert_eq!(applied.choices().forwarding, Default::default());
-    assert!(applied.choices().scheduler.is_some());
-    let [announcement] = &changes.announcements[..] else { panic!("{changes:?}") };
-    assert_eq!(announcement.reason, "PartLeftOut");
-    assert!(announcement.note.contains("--annotations=all"), "{}", announcement.note);
-    // The same once more is no news.
-    assert_eq!(said(&apply(&mut world, Resource::Services, &service(annotations))), [""; 0]);
+    assert_eq!(applied.options().forwarding, Default::default());
+    assert!(applied.options().scheduler.is_some());
+    let [event_note] = &changes.event_notes[..] else { panic!("{changes:?}") };
+    assert_eq!(event_note.reason, "PartLeftOut");
+    assert!(event_note.note.contains("--annotations=all"), "{}", event_note.note);
+    // The same once more is no updates.
+    assert_eq!(said(&apply(&mut cache, Resource::Services, &service(annotations))), [""; 0]);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn weights_of_slices_count_unless_no_annotation_does() {
         let policy = AnnotationPolicy { annotations, ..AnnotationPolicy::default() };
         let mut weighted = slice(1);
         weighted["metadata"]["annotations"] = json!({"kube-ipvs.io/weight": "5"});
-        let changes = apply(&mut World::new("", policy), Resource::EndpointSlices, &weighted);
+        let changes = apply(&mut Cache::new("", policy), Resource::EndpointSlices, &weighted);
         let [Event::SliceApplied(slice)] = &changes.events[..] else { panic!("{changes:?}") };
         assert_eq!((slice.endpoints[0].weight, changes.problems.len()), (weight, usize::from(weight == 1)));
     }
@@ -99,49 +99,49 @@ fn weights_of_slices_count_unless_no_annotation_does() {
 /// A tenant who renames 14,000 bad annotations all the time costs ten lines a time.
 #[test]
 fn what_is_said_of_one_object_is_bounded() {
-    let mut world = world();
-    // How many more there are is no news where it was said before.
+    let mut cache = cache();
+    // How many more there are is no updates where it was said before.
     for (prefix, lines) in [("a", 11), ("b", 10), ("c", 10)] {
-        let changes = apply(&mut world, Resource::Services, &service(unknown(14_000, prefix)));
+        let changes = apply(&mut cache, Resource::Services, &service(unknown(14_000, prefix)));
         let said = said(&changes);
-        assert_eq!((said.len(), changes.announcements.len()), (lines, lines));
+        assert_eq!((said.len(), changes.event_notes.len()), (lines, lines));
         let counts = said.iter().any(|line| line.ends_with("metadata.annotations: and 13990 more"));
         assert_eq!(counts, prefix == "a", "{said:?}");
     }
     let long = "\u{1}".repeat(1 << 18);
-    let changes = apply(&mut world, Resource::Services, &service(json!({"kube-ipvs.io/scheduler": long})));
+    let changes = apply(&mut cache, Resource::Services, &service(json!({"kube-ipvs.io/scheduler": long})));
     assert!(said(&changes)[0].len() < 1000, "{:?}", said(&changes));
     // The parser quotes what it finds where it wants something else.
     let mut broken = service(json!({}));
     broken["spec"]["ports"] = json!(long);
-    let changes = apply(&mut world, Resource::Services, &broken);
+    let changes = apply(&mut cache, Resource::Services, &broken);
     assert!(said(&changes)[0].len() < 4000, "{}", said(&changes)[0].len());
 }
 
 /// What it is made of may be anybody's. All else is known.
 #[test]
 fn a_service_that_cannot_be_read_is_named() {
-    let mut world = world();
+    let mut cache = cache();
     let mut broken = service(json!({}));
     broken["spec"]["type"] = json!("Wormhole");
-    list(&mut world, Resource::EndpointSlices, &[json!({"metadata": {"name": "odd", "namespace": "shop"}})]);
-    let changes = list(&mut world, Resource::Services, &[broken]);
-    let Completeness::AllBut(services) = &changes.complete else { panic!("{:?}", changes.complete) };
+    list(&mut cache, Resource::EndpointSlices, &[json!({"metadata": {"name": "odd", "namespace": "shop"}})]);
+    let changes = list(&mut cache, Resource::Services, &[broken]);
+    let Completeness::Except(services) = &changes.complete else { panic!("{:?}", changes.complete) };
     assert_eq!(services.iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop/web"]);
     assert_eq!(changes.unread.len(), 2);
-    list(&mut world, Resource::EndpointSlices, &[]);
-    assert_eq!(list(&mut world, Resource::Services, &[]).complete, Completeness::Whole);
+    list(&mut cache, Resource::EndpointSlices, &[]);
+    assert_eq!(list(&mut cache, Resource::Services, &[]).complete, Completeness::Complete);
 }
 
 #[test]
 fn what_is_gone_is_forgotten_with_all_that_was_said_of_it() {
     let mut stray = slice(1);
     stray["metadata"]["labels"] = json!({"kubernetes.io/service-name": "My_Service"});
-    let mut world = world();
+    let mut cache = cache();
     for _ in 0..2 {
-        let changes = list(&mut world, Resource::EndpointSlices, std::slice::from_ref(&stray));
+        let changes = list(&mut cache, Resource::EndpointSlices, std::slice::from_ref(&stray));
         assert_eq!((changes.events.len(), said(&changes).len()), (0, 1));
-        list(&mut world, Resource::EndpointSlices, &[]);
+        list(&mut cache, Resource::EndpointSlices, &[]);
     }
 }
 
@@ -171,10 +171,10 @@ fn growth(resource: Resource, of: impl Fn(usize) -> Value, most: usize) -> f64 {
         let object = raw(&of(size));
         let once = || {
             let start = processor_time();
-            let mut world = world();
+            let mut cache = cache();
             for _ in 0..2 {
                 let object = resource.read(&object);
-                world.take(resource, News::Applied(Box::new(object)), &mut Changes::default());
+                cache.take(resource, Update::Applied(Box::new(object)), &mut Changes::default());
             }
             processor_time() - start
         };
@@ -320,10 +320,10 @@ proptest! {
             let mut places = places.into_iter();
             graft(&mut object, &mut |count| places.next().map_or(count, |place| place.index(count)), value);
         }
-        let mut world = world();
-        let changes = apply(&mut world, resource, &object);
+        let mut cache = cache();
+        let changes = apply(&mut cache, resource, &object);
         prop_assert!(said(&changes).len() <= 22 + 8, "{:?}", changes);
         prop_assert!(said(&changes).iter().all(|line| line.len() < 2000));
-        prop_assert!(said(&apply(&mut world, resource, &object)).is_empty(), "said twice");
+        prop_assert!(said(&apply(&mut cache, resource, &object)).is_empty(), "said twice");
     }
 }

@@ -16,7 +16,7 @@ pub struct Version {
 }
 
 /// How often it is asked for. Alerts on versions that differ wait for longer.
-const PERIOD: Duration = Duration::from_secs(600);
+const POLL_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Tells the version, and tells it again when it is another one. Without an answer it is asked for later: nothing
 /// depends on it but a metric.
@@ -32,6 +32,6 @@ pub(super) async fn follow(client: &Client, patience: Duration, mut tell: impl F
             }
         }
         // Nodes that start together do not go on asking together.
-        tokio::time::sleep(PERIOD.mul_f64(1.0 + fastrand::f64())).await;
+        tokio::time::sleep(POLL_INTERVAL.mul_f64(1.0 + fastrand::f64())).await;
     }
 }

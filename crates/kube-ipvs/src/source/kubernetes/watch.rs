@@ -10,23 +10,23 @@ use tokio::{
 };
 
 use super::{
+    cache::Update,
     failure::Failure,
     list::{Age, Collection, Listed, Opened},
     resource::{Head, Resource},
     retry::Retry,
-    world::News,
 };
 
 /// A watch that ends sooner, without having told anything, counts as a failure: without a pause it would be made again
 /// and again, as fast as the network goes.
-const SHORT: Duration = Duration::from_secs(1);
+const MIN_WATCH_TIME: Duration = Duration::from_secs(1);
 
-/// The receiver of news is gone.
-pub(super) struct Unheard;
+/// The receiver of updates is gone.
+pub(super) struct ReceiverGone;
 
 pub(super) struct Watch {
     collection: Collection,
-    news: mpsc::Sender<(Resource, News)>,
+    updates: mpsc::Sender<(Resource, Update)>,
     retry: Retry,
     /// How old the next list may be.
     age: Age,
@@ -35,53 +35,57 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(collection: Collection, retry: Retry, news: mpsc::Sender<(Resource, News)>) -> Self {
-        Self { collection, news, retry, age: Age::Any, is_missed: false }
+    pub(super) fn new(
+        collection: Collection,
+        retry: Retry,
+        updates: mpsc::Sender<(Resource, Update)>,
+    ) -> Self {
+        Self { collection, updates, retry, age: Age::Any, is_missed: false }
     }
 
     /// Tells what there is and what changes, as long as there is a receiver.
-    pub(super) async fn run(mut self) -> Unheard {
+    pub(super) async fn run(mut self) -> ReceiverGone {
         loop {
             match self.list_and_follow().await {
                 Ok(failure) => {
                     if self.pause(&failure).await.is_err() {
-                        return Unheard;
+                        return ReceiverGone;
                     }
                 }
-                Err(unheard) => return unheard,
+                Err(gone) => return gone,
             }
         }
     }
 
     /// Lists, and follows from there on until everything has to be listed again; says why.
-    async fn list_and_follow(&mut self) -> Result<Failure, Unheard> {
+    async fn list_and_follow(&mut self) -> Result<Failure, ReceiverGone> {
         let Listed { objects, mut version, watch } = match self.collection.list(&self.age).await {
             Ok(listed) => listed,
-            Err(failure) => return self.tell(News::Unanswered).await.map(|()| failure),
+            Err(failure) => return self.tell(Update::Unanswered).await.map(|()| failure),
         };
         self.retry.answered();
-        self.note_missing(objects.is_empty());
-        self.tell(News::Listed(objects)).await?;
+        self.record_missing(objects.is_empty());
+        self.tell(Update::Listed(objects)).await?;
         let failure = self.follow(&mut version, watch).await?;
         let is_gone_back = matches!(failure, Failure::GoneBack { .. });
         self.age = if is_gone_back { Age::Now } else { Age::NotOlderThan(version) };
         Ok(failure)
     }
 
-    async fn tell(&self, news: News) -> Result<(), Unheard> {
-        self.news.send((self.collection.resource, news)).await.map_err(|_| Unheard)
+    async fn tell(&self, updates: Update) -> Result<(), ReceiverGone> {
+        self.updates.send((self.collection.resource, updates)).await.map_err(|_| ReceiverGone)
     }
 
     /// Waits after a failure.
-    async fn pause(&mut self, failure: &Failure) -> Result<(), Unheard> {
+    async fn pause(&mut self, failure: &Failure) -> Result<(), ReceiverGone> {
         if let Some(note) = self.retry.failed(failure) {
-            self.tell(News::OutOfContact(note)).await?;
+            self.tell(Update::OutOfContact(note)).await?;
         }
         self.retry.pause(failure).await;
         Ok(())
     }
 
-    fn note_missing(&mut self, is_empty: bool) {
+    fn record_missing(&mut self, is_empty: bool) {
         let Some(name) = &self.collection.name else { return };
         if is_empty && !self.is_missed {
             tracing::warn!(
@@ -93,7 +97,11 @@ impl Watch {
     }
 
     /// Tells what changes, by one watch after the other, until everything has to be listed again; says why.
-    async fn follow(&mut self, version: &mut String, mut watch: Option<Opened>) -> Result<Failure, Unheard> {
+    async fn follow(
+        &mut self,
+        version: &mut String,
+        mut watch: Option<Opened>,
+    ) -> Result<Failure, ReceiverGone> {
         // Whether the API server may have lost what we know of, as by a restore of etcd. It would accept our version
         // and tell nothing until its own has come as far. One that works ends no watch early and sends bookmarks.
         let mut is_suspect = false;
@@ -109,7 +117,7 @@ impl Watch {
                     if heard {
                         continue;
                     }
-                    if start.elapsed() >= SHORT {
+                    if start.elapsed() >= MIN_WATCH_TIME {
                         self.retry.works();
                         continue;
                     }
@@ -144,7 +152,7 @@ impl Watch {
         &mut self,
         version: &mut String,
         watch: Option<Opened>,
-    ) -> Result<Result<Ended, Failure>, Unheard> {
+    ) -> Result<Result<Ended, Failure>, ReceiverGone> {
         let watch = match watch {
             Some(watch) => Ok(watch),
             None => self.collection.open(false, version).await,
@@ -160,13 +168,13 @@ impl Watch {
             let next = match timeout_at(end + overtime.unwrap_or_default(), events.next()).await {
                 Ok(next) => next,
                 Err(_) if overtime.is_none() => None,
-                Err(_) => return Ok(Err(Failure::Silent(self.collection.limits.watch))),
+                Err(_) => return Ok(Err(Failure::ArpIgnore(self.collection.limits.watch))),
             };
             let Some(event) = next else { return Ok(Ok(Ended { heard, early: Instant::now() < end })) };
             match event.map_err(Failure::from).and_then(|event| self.read(version, event)) {
-                Ok(news) => {
-                    if let Some(news) = news {
-                        self.tell(news).await?;
+                Ok(updates) => {
+                    if let Some(updates) = updates {
+                        self.tell(updates).await?;
                     }
                 }
                 Err(failure) => return Ok(Err(failure)),
@@ -182,17 +190,17 @@ impl Watch {
         &self,
         version: &mut String,
         event: WatchEvent<Box<serde_json::value::RawValue>>,
-    ) -> Result<Option<News>, Failure> {
+    ) -> Result<Option<Update>, Failure> {
         let resource = self.collection.resource;
-        let (news, now) = match event {
+        let (updates, now) = match event {
             WatchEvent::Added(json) | WatchEvent::Modified(json) => {
                 let object = resource.read(&json);
                 let now = object.version.clone();
-                (Some(News::Applied(Box::new(object))), now)
+                (Some(Update::Applied(Box::new(object))), now)
             }
             WatchEvent::Deleted(json) => {
                 let Head { key, version, .. } = resource.head(&json);
-                (Some(News::Deleted(key)), version)
+                (Some(Update::Deleted(key)), version)
             }
             WatchEvent::Bookmark(mark) => (None, Some(mark.metadata.resource_version)),
             WatchEvent::Error(status) => return Err(Failure::Ended(status)),
@@ -200,7 +208,7 @@ impl Watch {
         let now = now.ok_or(Failure::NoVersion)?;
         goes_on(version, &now)?;
         *version = now;
-        Ok(news)
+        Ok(updates)
     }
 }
 

@@ -90,7 +90,7 @@ impl Folder {
         }
         // If kube-ipvs could never read a file, it does not know what the file is about.
         let is_whole = self.files.values().all(|file| file.followed);
-        changes.complete = if is_whole { Completeness::Whole } else { Completeness::Unknown };
+        changes.complete = if is_whole { Completeness::Complete } else { Completeness::Unknown };
         changes
     }
 

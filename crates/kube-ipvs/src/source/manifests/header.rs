@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::kind::{Kind, Sort, sort};
-use crate::source::wire::{self, Bounded, Invalid};
+use crate::source::api::{self, Bounded, Invalid};
 
 /// What a document or an item of a list says about itself.
 #[derive(Debug, Default, Deserialize)]
@@ -60,7 +60,7 @@ pub(super) fn items<'a>(json: &'a str) -> Result<Vec<Result<Item<'a>, Broken>>, 
         _ => return Ok(vec![header.item(json, String::new(), None)]),
     };
     let Some(items) = header.items else { return Ok(Vec::new()) };
-    let items: Bounded<&'a RawValue, { usize::MAX }> = wire::read(items.get())
+    let items: Bounded<&'a RawValue, { usize::MAX }> = api::read(items.get())
         .map_err(|rule| of_document(&header, Invalid { field: format!("items{}", rule.field), ..rule }))?;
     let item = |(index, json): (usize, &&'a RawValue)| {
         let prefix = format!("items[{index}].");
@@ -86,7 +86,7 @@ impl<'a> Header<'a> {
                 "this is a list, not a Kubernetes object: fields such as apiVersion, kind and metadata";
             return Err(Invalid { field: String::new(), message: message.into() });
         }
-        wire::read(json)
+        api::read(json)
     }
 
     /// The object with this header. `list_of` says which list it is in: of one kind, or of any.

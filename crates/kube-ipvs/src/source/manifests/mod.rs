@@ -18,6 +18,6 @@ mod yaml;
 
 pub use folder::{Content, Folder};
 pub use scan::{MAX_FILE_SIZE, ManifestSource, OpenError};
-pub use watch::{RESCAN, follow};
+pub use watch::{RESCAN_INTERVAL, follow};
 
 use super::{Changes, Note, Place, Problem};

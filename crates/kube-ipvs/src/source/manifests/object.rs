@@ -5,7 +5,7 @@ use proxier::model::{self, EndpointSlice, Event, ServiceId, SliceId};
 use super::kind::Kind;
 use crate::{
     config::AnnotationPolicy,
-    source::wire::{self, ConvertedEndpoints, ConvertedService, ConvertedSlice, Invalid, Reasons, Remarks},
+    source::api::{self, ConvertedEndpoints, ConvertedService, ConvertedSlice, Invalid, Reasons, Remarks},
 };
 
 /// An object of a manifest, converted.
@@ -33,15 +33,13 @@ impl Object {
     pub(super) fn read(kind: Kind, json: &str) -> Result<(Self, Reasons), Invalid> {
         let mut remarks = Remarks::default();
         let object = match kind {
-            Kind::Service => wire::read::<wire::Service>(json)?.convert(&mut remarks).map(Self::Service),
+            Kind::Service => api::read::<api::Service>(json)?.convert(&mut remarks).map(Self::Service),
             Kind::EndpointSlice => {
-                wire::read::<wire::EndpointSlice>(json)?.convert(&mut remarks).map(Self::Slice)
+                api::read::<api::EndpointSlice>(json)?.convert(&mut remarks).map(Self::Slice)
             }
-            Kind::Endpoints => {
-                wire::read::<wire::Endpoints>(json)?.convert(&mut remarks).map(Self::Endpoints)
-            }
-            Kind::Node => wire::read::<wire::Node>(json)?.convert(&mut remarks.left_out).map(Self::Node),
-            Kind::ServiceCidr => wire::read::<wire::ServiceCidr>(json)?.try_into().map(Self::ServiceCidr),
+            Kind::Endpoints => api::read::<api::Endpoints>(json)?.convert(&mut remarks).map(Self::Endpoints),
+            Kind::Node => api::read::<api::Node>(json)?.convert(&mut remarks.left_out).map(Self::Node),
+            Kind::ServiceCidr => api::read::<api::ServiceCidr>(json)?.try_into().map(Self::ServiceCidr),
         };
         // kube-ipvs leaves nothing out of a file. It tells the author, and the last good content stays in force.
         let left_out = remarks.left_out.told().next();

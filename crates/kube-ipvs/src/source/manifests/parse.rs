@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::AnnotationPolicy,
-    source::wire::{Invalid, Reasons},
+    source::api::{Invalid, Reasons},
 };
 
 /// A file with more problems than this needs no longer list.

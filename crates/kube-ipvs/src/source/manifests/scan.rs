@@ -15,7 +15,7 @@ pub const MAX_FILE_SIZE: u64 = 64 << 20;
 
 /// A file that was changed so shortly before it was read may have been changed again within the same tick of the
 /// file system's clock, so its stamp proves nothing yet.
-const SETTLED: Duration = Duration::from_secs(2);
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -197,7 +197,7 @@ impl Stamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
             size: metadata.len(),
             inode: (metadata.dev(), metadata.ino()),
-            settled: age.is_some_and(|age| age > SETTLED),
+            settled: age.is_some_and(|age| age > SETTLE_TIME),
         }
     }
 }

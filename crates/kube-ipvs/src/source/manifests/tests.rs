@@ -11,7 +11,7 @@ mod topology;
 
 use std::fmt::Write as _;
 
-use proxier::model::{Affinity, Choices, Event, Service, TrafficPolicy};
+use proxier::model::{Affinity, Event, Service, ServiceOptions, TrafficPolicy};
 
 use super::{Changes, Content, Folder};
 
@@ -35,7 +35,7 @@ fn load(folder: &mut Folder, files: &[(&str, &str)]) -> Changes {
     folder.load(files.iter().map(|(name, text)| (*name, Content::Bytes(text.as_bytes()))))
 }
 
-/// What a file called `f.yaml` alone amounts to.
+/// What a file called `f.yaml` alone counts to.
 fn read(content: &[u8]) -> Changes {
     Folder::new().load([("f.yaml", Content::Bytes(content))])
 }
@@ -59,8 +59,8 @@ fn render_event(event: &Event) -> String {
                 let _ = write!(text, " affinity {seconds}s");
             }
             text += &render_outside(service);
-            if let Some(choices) = &service.choices {
-                text += &render_choices(choices);
+            if let Some(options) = &service.options {
+                text += &render_options(options);
             }
             if service.created != 0 {
                 let _ = write!(text, " created {}", service.created);
@@ -124,12 +124,12 @@ fn render_event(event: &Event) -> String {
 }
 
 /// What a Service chooses, as far as it chooses something.
-fn render_choices(choices: &Choices) -> String {
-    let default = format!("{:?}", Choices::DEFAULT);
+fn render_options(options: &ServiceOptions) -> String {
+    let default = format!("{:?}", ServiceOptions::DEFAULT);
     let default: Vec<&str> = default.split_inclusive(", ").collect();
-    let all = format!("{choices:?}");
+    let all = format!("{options:?}");
     let chosen: String = all.split_inclusive(", ").filter(|field| !default.contains(field)).collect();
-    format!(" chooses {}", chosen.trim_start_matches("Choices { ").trim_end_matches([' ', '}', ',']))
+    format!(" chooses {}", chosen.trim_start_matches("ServiceOptions { ").trim_end_matches([' ', '}', ',']))
 }
 
 /// How a Service is reached from outside, as far as it says so.

@@ -13,7 +13,7 @@ use super::{Changes, ManifestSource};
 
 /// How often the folder is looked at whatever the watch says: it may be on a file system that tells nothing, its
 /// files may be links to elsewhere, or it may have been replaced by another folder.
-pub const RESCAN: Duration = Duration::from_secs(3);
+pub const RESCAN_INTERVAL: Duration = Duration::from_secs(3);
 
 /// When to look.
 #[derive(Debug, Clone, Copy)]
@@ -28,12 +28,12 @@ struct Pace {
 
 /// Of the daemon.
 const PACE: Pace =
-    Pace { rescan: RESCAN, quiet: Duration::from_millis(100), patience: Duration::from_secs(1) };
+    Pace { rescan: RESCAN_INTERVAL, quiet: Duration::from_millis(100), patience: Duration::from_secs(1) };
 
 /// Scans now, and again whenever something happens in the folder, until `deliver` breaks off.
 ///
 /// The first delivery is the whole folder in one. After it, `deliver` is called for each change, and at least
-/// every [`RESCAN`] with what may be nothing, so that it can break off.
+/// every [`RESCAN_INTERVAL`] with what may be nothing, so that it can break off.
 pub fn follow(mut source: ManifestSource, mut deliver: impl FnMut(Changes) -> ControlFlow<()>) {
     let (sender, receiver) = channel();
     let mut watch = Watch::default();

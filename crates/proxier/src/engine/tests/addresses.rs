@@ -44,8 +44,8 @@ fn owners(kernel: &FakeKernel) -> String {
     keys.map(|key| format!("{key} {}\n", owner(key).as_deref().unwrap_or("none"))).collect()
 }
 
-fn skipped(turn: &Turn) -> String {
-    turn.skipped.iter().map(|reason| format!("{reason}\n")).collect()
+fn skipped(report: &SyncReport) -> String {
+    report.skipped.iter().map(|reason| format!("{reason}\n")).collect()
 }
 
 fn api_server(ips: &[&str]) -> Event {
@@ -63,7 +63,7 @@ fn an_external_ip_never_takes_the_address_of_the_api_server() {
     };
     let both = api_server(&["192.168.128.200", "192.168.128.201"]);
     check(
-        &turn(&mut engine, &mut kernel, 0, [both, Event::ServiceApplied(web)]),
+        &sync(&mut engine, &mut kernel, 0, [both, Event::ServiceApplied(web)]),
         expect![[r#"
             + element served { 10.0.0.1 . tcp . 80 } comment "default/web"
             + element cluster-ips { 10.0.0.1 . tcp . 80 }
@@ -76,7 +76,7 @@ fn an_external_ip_never_takes_the_address_of_the_api_server() {
         "#]],
     );
     // When the API server is elsewhere, nothing stands in the way.
-    turn(&mut engine, &mut kernel, 1, [api_server(&["192.168.128.201"])]);
+    sync(&mut engine, &mut kernel, 1, [api_server(&["192.168.128.201"])]);
     let bound = ["10.0.0.1", "192.168.128.200"].map(|ip| ip.parse().unwrap());
     assert_eq!(kernel.state.bound_vips, bound.into());
 }
@@ -89,11 +89,11 @@ fn the_address_of_the_api_server_is_served_where_it_is_this_node() {
     web.ports[1].name = "api".into();
     let web = with_external_ips(web, &["192.168.128.1"]);
     let (host, api_server) = (addresses(&["192.168.128.1"]), api_server(&["192.168.128.1"]));
-    let turn = turn(&mut engine, &mut kernel, 0, [host, api_server, Event::ServiceApplied(web)]);
+    let report = sync(&mut engine, &mut kernel, 0, [host, api_server, Event::ServiceApplied(web)]);
     expect![[r#"
         Service default/web:api is not served on TCP 192.168.128.1:8443: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
     "#]]
-    .assert_eq(&skipped(&turn));
+    .assert_eq(&skipped(&report));
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:80")));
     assert_eq!(kernel.state.bound_vips, ["10.0.0.1".parse().unwrap()].into());
 }
@@ -103,8 +103,8 @@ fn the_address_of_the_api_server_is_served_where_it_is_this_node() {
 fn a_cluster_ip_is_served_although_the_api_server_is_reached_at_it() {
     let (mut engine, mut kernel) = start();
     let kubernetes = Event::ServiceApplied(service("kubernetes", &["10.96.0.1"], &[(443, None)]));
-    let turn = turn(&mut engine, &mut kernel, 0, [api_server(&["10.96.0.1"]), kubernetes]);
-    assert_eq!(turn.skipped, []);
+    let report = sync(&mut engine, &mut kernel, 0, [api_server(&["10.96.0.1"]), kubernetes]);
+    assert_eq!(report.skipped, []);
     assert_eq!(kernel.state.bound_vips, ["10.96.0.1".parse().unwrap()].into());
 }
 
@@ -115,8 +115,8 @@ fn a_cluster_ip_that_a_node_names_is_bound_everywhere() {
     for named_by in ["node-1", "node-2"] {
         let (mut engine, mut kernel) = start();
         let status = node(named_by, &["10.96.0.80"]);
-        let turn = turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), status, web()]);
-        assert_eq!((bound(&kernel).as_str(), &turn.skipped[..]), ("10.96.0.80", &[][..]), "{named_by}");
+        let report = sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), status, web()]);
+        assert_eq!((bound(&kernel).as_str(), &report.skipped[..]), ("10.96.0.80", &[][..]), "{named_by}");
     }
 }
 
@@ -126,21 +126,21 @@ fn a_cluster_ip_that_a_node_names_is_bound_everywhere() {
 fn a_load_balancer_ip_that_comes_back_by_the_own_node_stays_bound() {
     let (mut engine, mut kernel) = start();
     let web = with_load_balancer_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["203.0.113.7"]);
-    turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
+    sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
     let published = ["192.168.128.1", "203.0.113.7"];
-    let again = turn(&mut engine, &mut kernel, 1, [node("node-1", &published), node("node-2", &published)]);
+    let again = sync(&mut engine, &mut kernel, 1, [node("node-1", &published), node("node-2", &published)]);
     check(&again, expect![""]);
     assert_eq!(bound(&kernel), "10.96.0.80 203.0.113.7");
     // On a link of this host it is that link's, and another Node's it is where only that one names it.
-    turn(&mut engine, &mut kernel, 2, [addresses(&["192.168.128.1", "203.0.113.7"])]);
+    sync(&mut engine, &mut kernel, 2, [addresses(&["192.168.128.1", "203.0.113.7"])]);
     assert_eq!(bound(&kernel), "10.96.0.80");
     let moved = [addresses(&["192.168.128.1"]), node("node-1", &["192.168.128.1"])];
-    let turn = turn(&mut engine, &mut kernel, 3, moved);
+    let report = sync(&mut engine, &mut kernel, 3, moved);
     assert_eq!(bound(&kernel), "10.96.0.80");
     expect![[r#"
         Service default/web is not served on 203.0.113.7 here: it is an address of Node node-2, which serves it
     "#]]
-    .assert_eq(&skipped(&turn));
+    .assert_eq(&skipped(&report));
 }
 
 /// Whatever the order in which they were made: what is allocated comes before what is only named.
@@ -159,7 +159,7 @@ fn an_address_goes_by_its_kind_before_the_age_of_a_service() {
         &["203.0.113.7"],
     ));
     let events = [addresses(&["192.168.128.1"]), Event::ServiceApplied(thief), Event::ServiceApplied(web)];
-    let turn = turn(&mut engine, &mut kernel, 0, events);
+    let report = sync(&mut engine, &mut kernel, 0, events);
     expect![[r#"
         TCP 10.96.0.66:80 default/a-thief
         TCP 10.96.0.66:30080 default/a-thief:node-port
@@ -175,22 +175,22 @@ fn an_address_goes_by_its_kind_before_the_age_of_a_service() {
         Service default/a-thief does not get TCP 10.96.0.80:80: Service default/web comes first, by the kind of address, by age or by name
         Service default/a-thief does not get TCP 203.0.113.7:80: Service default/web comes first, by the kind of address, by age or by name
         Service default/a-thief:node-port does not get TCP 192.168.128.1:30080: Service default/web comes first, by the kind of address, by age or by name
-    "#]].assert_eq(&skipped(&turn));
+    "#]].assert_eq(&skipped(&report));
 }
 
 #[test]
 fn an_external_ip_within_a_service_cidr_is_refused() {
     let (mut engine, mut kernel) = start();
     let web = with_external_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["10.97.0.1", "10.98.0.1"]);
-    turn(&mut engine, &mut kernel, 0, [Event::ServiceApplied(web), service_cidr(&["10.96.0.0/16"])]);
+    sync(&mut engine, &mut kernel, 0, [Event::ServiceApplied(web), service_cidr(&["10.96.0.0/16"])]);
     assert_eq!(bound(&kernel), "10.96.0.80 10.97.0.1 10.98.0.1");
-    let wider = turn(&mut engine, &mut kernel, 1, [service_cidr(&["10.96.0.0/15"])]);
+    let wider = sync(&mut engine, &mut kernel, 1, [service_cidr(&["10.96.0.0/15"])]);
     expect![[r#"
         Service default/web is not served on 10.97.0.1: the ServiceCIDR 10.96.0.0/15 is for ClusterIPs, and it is no ClusterIP of this Service
     "#]]
     .assert_eq(&skipped(&wider));
     assert_eq!(bound(&kernel), "10.96.0.80 10.98.0.1");
-    turn(&mut engine, &mut kernel, 2, [Event::ServiceCidrRemoved("kubernetes".into())]);
+    sync(&mut engine, &mut kernel, 2, [Event::ServiceCidrRemoved("kubernetes".into())]);
     assert_eq!(bound(&kernel), "10.96.0.80 10.97.0.1 10.98.0.1");
 }
 
@@ -204,7 +204,8 @@ fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
             .into();
     let mut web = with_external_ips(service("web", &["10.96.0.80"], &ports), &["192.168.128.1"]);
     web.ports.iter_mut().for_each(|port| port.name = format!("p{}", port.port).into());
-    let turn = turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
+    let report =
+        sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
     expect![[r#"
         Service default/web:p10249 is not served on TCP 192.168.128.1:10249: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
         Service default/web:p10250 is not served on TCP 192.168.128.1:10250: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
@@ -216,7 +217,7 @@ fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
         Service default/web:p2379 is not served on TCP 192.168.128.1:2379: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
         Service default/web:p2380 is not served on TCP 192.168.128.1:2380: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
         Service default/web:p6443 is not served on TCP 192.168.128.1:6443: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-    "#]].assert_eq(&skipped(&turn));
+    "#]].assert_eq(&skipped(&report));
     let served = owners(&kernel);
     let served: Vec<&str> = served.lines().filter(|line| line.contains("192.168.128.1")).collect();
     expect![[r#"
@@ -233,8 +234,9 @@ fn a_node_port_does_not_depend_on_an_external_ip_of_the_same_number() {
     let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
     let web = service("web", &["10.96.0.80"], &[(30080, Some(30080))]);
     let web = with_external_ips(web, &["192.168.128.1"]);
-    let turn = turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
-    assert_eq!(skipped(&turn), "");
+    let report =
+        sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
+    assert_eq!(skipped(&report), "");
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:30080")));
 }
 
@@ -252,14 +254,14 @@ fn an_external_ip_takes_no_health_check_port_of_another_service() {
         ..web.clone()
     };
     let events = [addresses(&["192.168.128.1"]), Event::ServiceApplied(thief)];
-    turn(&mut engine, &mut kernel, 0, events.into_iter().chain([Event::ServiceApplied(web(32000))]));
+    sync(&mut engine, &mut kernel, 0, events.into_iter().chain([Event::ServiceApplied(web(32000))]));
     expect![[r#"
         TCP 10.96.0.66:32000 default/a-thief
         TCP 10.96.0.80:80 default/web
         TCP 203.0.113.7:80 default/web
     "#]]
     .assert_eq(&owners(&kernel));
-    turn(&mut engine, &mut kernel, 1, [Event::ServiceApplied(web(32001))]);
+    sync(&mut engine, &mut kernel, 1, [Event::ServiceApplied(web(32001))]);
     expect![[r#"
         TCP 10.96.0.66:32000 default/a-thief
         TCP 10.96.0.80:80 default/web
@@ -282,11 +284,11 @@ fn a_health_check_that_another_service_answers_is_told() {
         health_check_port: PortNumber::new(32000),
         ..web
     };
-    let turn = turn(&mut engine, &mut kernel, 0, [old, web].map(Event::ServiceApplied));
+    let report = sync(&mut engine, &mut kernel, 0, [old, web].map(Event::ServiceApplied));
     expect![[r#"
         Service default/web does not get TCP 203.0.113.7:32000: Service default/old comes first, by the kind of address, by age or by name
     "#]]
-    .assert_eq(&skipped(&turn));
+    .assert_eq(&skipped(&report));
 }
 
 /// A load balancer's address is written by who may write the status of a Service: the cloud's controller.
@@ -294,8 +296,9 @@ fn a_health_check_that_another_service_answers_is_told() {
 fn a_load_balancer_ip_that_is_the_node_takes_any_port() {
     let (mut engine, mut kernel) = start();
     let web = with_load_balancer_ips(service("web", &["10.96.0.80"], &[(6443, None)]), &["192.168.128.1"]);
-    let turn = turn(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
-    assert_eq!(turn.skipped, []);
+    let report =
+        sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
+    assert_eq!(report.skipped, []);
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:6443")));
 }
 
@@ -312,8 +315,8 @@ fn external_ips_are_served_where_the_operator_allows_them() {
         let mut config = Config::new("node-1");
         change(&mut config);
         let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
-        let turn = turn(&mut engine, &mut kernel, 0, [web()]);
-        expected.assert_eq(&format!("{}\n{}", bound(&kernel), skipped(&turn)));
+        let report = sync(&mut engine, &mut kernel, 0, [web()]);
+        expected.assert_eq(&format!("{}\n{}", bound(&kernel), skipped(&report)));
     };
     check(
         |_| {},

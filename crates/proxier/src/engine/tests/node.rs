@@ -27,41 +27,41 @@ fn ranges_of_pods_are_there_from_the_start_and_none_lies_within_another() {
     let ranges = ["10.244.0.0/16", "10.244.1.0/24", "10.245.1.2/16"].map(|range| range.parse().unwrap());
     let (mut engine, mut kernel) = start(|config| config.pod_sources = PodSources::Ranges(Vec::from(ranges)));
     check(
-        &turn(&mut engine, &mut kernel, 0, []),
+        &sync(&mut engine, &mut kernel, 0, []),
         expect![[r#"
-            + element cluster-sources { 10.244.0.0/15 }
+            + element pod-sources { 10.244.0.0/15 }
             + element outside { 0.0.0.0/0 }
         "#]],
     );
-    check(&turn(&mut engine, &mut kernel, 31, [node("node-1", &["10.9.0.0/16"])]), expect![""]);
+    check(&sync(&mut engine, &mut kernel, 31, [node("node-1", &["10.9.0.0/16"])]), expect![""]);
 }
 
 #[test]
 fn the_ranges_of_the_own_node_come_change_and_go() {
     let (mut engine, mut kernel) = start(|config| config.pod_sources = PodSources::OwnNode);
-    check(&turn(&mut engine, &mut kernel, 0, [node("node-2", &["10.244.2.0/24"])]), expect![""]);
+    check(&sync(&mut engine, &mut kernel, 0, [node("node-2", &["10.244.2.0/24"])]), expect![""]);
     check(
-        &turn(&mut engine, &mut kernel, 1, [node("node-1", &["10.244.1.0/24", "fd00:1::/64"])]),
+        &sync(&mut engine, &mut kernel, 1, [node("node-1", &["10.244.1.0/24", "fd00:1::/64"])]),
         expect![[r#"
-            + element cluster-sources { 10.244.1.0/24 }
-            + element cluster-sources { fd00:1::/64 }
+            + element pod-sources { 10.244.1.0/24 }
+            + element pod-sources { fd00:1::/64 }
             + element outside { 0.0.0.0/0 }
             + element outside { ::/0 }
         "#]],
     );
     check(
-        &turn(&mut engine, &mut kernel, 2, [node("node-1", &["10.244.0.0/20"])]),
+        &sync(&mut engine, &mut kernel, 2, [node("node-1", &["10.244.0.0/20"])]),
         expect![[r#"
-            - element cluster-sources { 10.244.1.0/24 }
-            - element cluster-sources { fd00:1::/64 }
-            + element cluster-sources { 10.244.0.0/20 }
+            - element pod-sources { 10.244.1.0/24 }
+            - element pod-sources { fd00:1::/64 }
+            + element pod-sources { 10.244.0.0/20 }
             - element outside { ::/0 }
         "#]],
     );
     check(
-        &turn(&mut engine, &mut kernel, 3, [Event::NodeRemoved("node-1".into())]),
+        &sync(&mut engine, &mut kernel, 3, [Event::NodeRemoved("node-1".into())]),
         expect![[r#"
-            - element cluster-sources { 10.244.0.0/20 }
+            - element pod-sources { 10.244.0.0/20 }
             - element outside { 0.0.0.0/0 }
         "#]],
     );
@@ -74,33 +74,33 @@ fn pods_of_other_nodes_are_told_apart_where_the_network_keeps_to_the_own_node_s_
     let (mut engine, mut kernel) = start(|config| config.pod_sources = PodSources::Ranges(Vec::from(ranges)));
     let policy = TrafficPolicy::Local;
     let web = Service { external_policy: policy, ..service("web", &["10.0.0.1"], &[(80, None)]) };
-    turn(&mut engine, &mut kernel, 0, [Event::ServiceApplied(web), node("node-2", &["10.244.2.0/24"])]);
+    sync(&mut engine, &mut kernel, 0, [Event::ServiceApplied(web), node("node-2", &["10.244.2.0/24"])]);
     assert_eq!(engine.cluster().untold_pods(), [Family::V4, Family::V6]);
     // What the controller manager gave the Node, and the network of pods does not use.
     let own = node("node-1", &["10.244.1.0/24", "fd00:244:0:1::/64"]);
-    check(&turn(&mut engine, &mut kernel, 1, [own, addresses(&["10.244.7.1"])]), expect![""]);
+    check(&sync(&mut engine, &mut kernel, 1, [own, addresses(&["10.244.7.1"])]), expect![""]);
     assert_eq!(engine.cluster().untold_pods(), [Family::V4, Family::V6]);
     check(
-        &turn(&mut engine, &mut kernel, 2, [addresses(&["10.244.7.1", "10.244.1.1"])]),
+        &sync(&mut engine, &mut kernel, 2, [addresses(&["10.244.7.1", "10.244.1.1"])]),
         expect![[r#"
-            + element pods-elsewhere { 10.244.0.0/24 }
-            + element pods-elsewhere { 10.244.2.0/23 }
+            + element remote-pods { 10.244.0.0/24 }
+            + element remote-pods { 10.244.2.0/23 }
         "#]],
     );
     assert_eq!(engine.cluster().untold_pods(), [Family::V6]);
     check(
-        &turn(&mut engine, &mut kernel, 3, [addresses(&["10.244.1.1", "fd00:244:0:1::1"])]),
+        &sync(&mut engine, &mut kernel, 3, [addresses(&["10.244.1.1", "fd00:244:0:1::1"])]),
         expect![[r#"
-            + element pods-elsewhere { fd00:244::/64 }
+            + element remote-pods { fd00:244::/64 }
         "#]],
     );
     assert_eq!(engine.cluster().untold_pods(), []);
     check(
-        &turn(&mut engine, &mut kernel, 4, [node("node-1", &["10.244.0.0/22"])]),
+        &sync(&mut engine, &mut kernel, 4, [node("node-1", &["10.244.0.0/22"])]),
         expect![[r#"
-            - element pods-elsewhere { 10.244.0.0/24 }
-            - element pods-elsewhere { 10.244.2.0/23 }
-            - element pods-elsewhere { fd00:244::/64 }
+            - element remote-pods { 10.244.0.0/24 }
+            - element remote-pods { 10.244.2.0/23 }
+            - element remote-pods { fd00:244::/64 }
         "#]],
     );
 }
@@ -109,12 +109,12 @@ fn pods_of_other_nodes_are_told_apart_where_the_network_keeps_to_the_own_node_s_
 fn silence_is_kept_before_an_address_is_bound_and_until_it_is_gone() {
     let (mut engine, mut kernel) = start(|config| config.scoped_arp = true);
     check(
-        &turn(&mut engine, &mut kernel, 0, myapp()),
+        &sync(&mut engine, &mut kernel, 0, myapp()),
         expect![[r#"
             + element served { 10.111.98.163 . tcp . 80 } comment "default/myapp"
             + element cluster-ips { 10.111.98.163 . tcp . 80 }
             + element vips { 10.111.98.163 }
-            + element silent { 10.111.98.163 }
+            + element arp-ignore { 10.111.98.163 }
             + element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
             + element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
             + virtual server TCP 10.111.98.163:80 rr
@@ -124,14 +124,14 @@ fn silence_is_kept_before_an_address_is_bound_and_until_it_is_gone() {
         "#]],
     );
     check(
-        &turn(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]),
+        &sync(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]),
         expect![[r#"
             - address 10.111.98.163
             - virtual server TCP 10.111.98.163:80
             - element served { 10.111.98.163 . tcp . 80 }
             - element cluster-ips { 10.111.98.163 . tcp . 80 }
             - element vips { 10.111.98.163 }
-            - element silent { 10.111.98.163 }
+            - element arp-ignore { 10.111.98.163 }
             - element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
             - element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
         "#]],
@@ -141,14 +141,14 @@ fn silence_is_kept_before_an_address_is_bound_and_until_it_is_gone() {
 #[test]
 fn an_address_that_would_be_answered_for_is_not_bound() {
     let (mut engine, mut kernel) = start(|config| config.scoped_arp = true);
-    kernel.refuse = vec!["+ element silent".into()];
-    myapp().into_iter().for_each(|event| engine.event(event));
-    let failed = engine.turn(&mut kernel, std::time::Duration::ZERO);
+    kernel.refuse = vec!["+ element arp-ignore".into()];
+    myapp().into_iter().for_each(|event| engine.apply(event));
+    let failed = engine.sync(&mut kernel, std::time::Duration::ZERO);
     let reasons: Vec<_> = failed.failures.iter().map(|failure| failure.reason.as_str()).collect();
     assert_eq!(reasons, ["refused by the test", "not tried: this node would answer for it in ARP"]);
     kernel.refuse.clear();
-    turn(&mut engine, &mut kernel, 100, []);
-    assert!(engine.is_healthy() && kernel.state.bound_vips.len() == 1 && kernel.state.silent.len() == 1);
+    sync(&mut engine, &mut kernel, 100, []);
+    assert!(engine.is_healthy() && kernel.state.bound_vips.len() == 1 && kernel.state.arp_ignore.len() == 1);
 }
 
 #[test]
@@ -157,31 +157,31 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
     let endpoints = |all: &[&str]| Event::SliceApplied(slice("web-1", "web", 8080, all));
     let web = Event::ServiceApplied(service("web", &["10.0.0.1"], &[(80, Some(30080))]));
     let events = [addresses(&["192.168.0.1"]), web, endpoints(&["10.1.0.2", "10.1.0.3"])];
-    turn(&mut engine, &mut kernel, 0, events);
+    sync(&mut engine, &mut kernel, 0, events);
     let localhost = key("TCP 127.0.0.1:30080");
-    assert_eq!(kernel.state.short_cuts[&localhost].to_string(), "10.1.0.2:8080");
+    assert_eq!(kernel.state.short_circuits[&localhost].to_string(), "10.1.0.2:8080");
     // Flows stay where they are as long as their endpoint does.
     check(
-        &turn(&mut engine, &mut kernel, 1, [endpoints(&["10.1.0.1", "10.1.0.2", "10.1.0.3"])]),
+        &sync(&mut engine, &mut kernel, 1, [endpoints(&["10.1.0.1", "10.1.0.2", "10.1.0.3"])]),
         expect![[r#"
             + element hairpin { 10.1.0.1 . 10.1.0.1 . tcp . 8080 }
             + real server TCP 10.0.0.1:80 -> 10.1.0.1:8080 Masq 1
             + real server TCP 127.0.0.1:30080 -> 10.1.0.1:8080 Masq 1
             + real server TCP 192.168.0.1:30080 -> 10.1.0.1:8080 Masq 1
-            ~ element short-cuts { 127.0.0.1 . tcp . 30080 : 10.1.0.1 . 8080 }
+            ~ element short-circuits { 127.0.0.1 . tcp . 30080 : 10.1.0.1 . 8080 }
         "#]],
     );
     check(
-        &turn(&mut engine, &mut kernel, 2, [endpoints(&["10.1.0.1~", "10.1.0.2", "10.1.0.3"])]),
+        &sync(&mut engine, &mut kernel, 2, [endpoints(&["10.1.0.1~", "10.1.0.2", "10.1.0.3"])]),
         expect![[r#"
             ~ real server TCP 10.0.0.1:80 -> 10.1.0.1:8080 Masq 0
             ~ real server TCP 127.0.0.1:30080 -> 10.1.0.1:8080 Masq 0
             ~ real server TCP 192.168.0.1:30080 -> 10.1.0.1:8080 Masq 0
-            ~ element short-cuts { 127.0.0.1 . tcp . 30080 : 10.1.0.2 . 8080 }
+            ~ element short-circuits { 127.0.0.1 . tcp . 30080 : 10.1.0.2 . 8080 }
         "#]],
     );
     check(
-        &turn(&mut engine, &mut kernel, 3, [endpoints(&["10.1.0.2", "10.1.0.3"])]),
+        &sync(&mut engine, &mut kernel, 3, [endpoints(&["10.1.0.2", "10.1.0.3"])]),
         expect![[r#"
             - real server TCP 10.0.0.1:80 -> 10.1.0.1:8080
             - real server TCP 127.0.0.1:30080 -> 10.1.0.1:8080
@@ -191,7 +191,7 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
         "#]],
     );
     check(
-        &turn(&mut engine, &mut kernel, 4, [endpoints(&[])]),
+        &sync(&mut engine, &mut kernel, 4, [endpoints(&[])]),
         expect![[r#"
             + element no-endpoints { 10.0.0.1 . tcp . 80 }
             + element no-endpoints { 127.0.0.1 . tcp . 30080 }
@@ -202,7 +202,7 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
             ~ real server TCP 127.0.0.1:30080 -> 10.1.0.3:8080 Masq 0
             ~ real server TCP 192.168.0.1:30080 -> 10.1.0.2:8080 Masq 0
             ~ real server TCP 192.168.0.1:30080 -> 10.1.0.3:8080 Masq 0
-            - element short-cuts { 127.0.0.1 . tcp . 30080 : 10.1.0.2 . 8080 }
+            - element short-circuits { 127.0.0.1 . tcp . 30080 : 10.1.0.2 . 8080 }
             - element hairpin { 10.1.0.2 . 10.1.0.2 . tcp . 8080 }
             - element hairpin { 10.1.0.3 . 10.1.0.3 . tcp . 8080 }
         "#]],
@@ -213,9 +213,9 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
 #[test]
 fn an_endpoint_becomes_an_address_of_the_node() {
     let (mut engine, mut kernel) = start(|_| {});
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     check(
-        &turn(&mut engine, &mut kernel, 1, [addresses(&["10.244.1.57"])]),
+        &sync(&mut engine, &mut kernel, 1, [addresses(&["10.244.1.57"])]),
         expect![[r#"
             - element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
         "#]],
@@ -224,13 +224,13 @@ fn an_endpoint_becomes_an_address_of_the_node() {
     let Event::NodeApplied(status) = &mut own else { panic!() };
     status.addresses = vec!["10.244.1.58".parse().unwrap()];
     check(
-        &turn(&mut engine, &mut kernel, 2, [own]),
+        &sync(&mut engine, &mut kernel, 2, [own]),
         expect![[r#"
             - element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
         "#]],
     );
     check(
-        &turn(&mut engine, &mut kernel, 3, [addresses(&[]), node("node-1", &[])]),
+        &sync(&mut engine, &mut kernel, 3, [addresses(&[]), node("node-1", &[])]),
         expect![[r#"
             + element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
             + element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
@@ -246,9 +246,9 @@ fn services_with_source_ranges_are_computed_again_only_where_it_can_make_a_diffe
     web.source_ranges = vec!["192.168.0.0/24".parse().unwrap()];
     cluster.apply(Event::ServiceApplied(web));
     let mut touches = |event| {
-        cluster.take_changed();
+        cluster.drain_dirty();
         cluster.apply(event);
-        !cluster.take_changed().is_empty()
+        !cluster.drain_dirty().is_empty()
     };
     let link_local = |global: &[&str]| {
         let Event::NodeAddresses(mut all) = addresses(global) else { panic!() };

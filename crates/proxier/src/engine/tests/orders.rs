@@ -19,21 +19,21 @@ fn with_ranges(ranges: &[&str]) -> Event {
     Event::ServiceApplied(Service { source_ranges, ..outer(&["203.0.113.1"]) })
 }
 
-/// Who is connected by a short cut stays so while the last endpoint drains.
+/// Who is connected by a short circuit stays so while the last endpoint drains.
 #[test]
-fn flows_by_a_short_cut_outlive_a_moment_without_endpoints() {
+fn flows_by_a_short_circuit_outlive_a_moment_without_endpoints() {
     let (mut engine, mut kernel) = start();
     let endpoints = |all: &[&str]| Event::SliceApplied(slice("web-1", "web", 8080, all));
     let web = Event::ServiceApplied(local(outer(&["203.0.113.1"])));
-    turn(&mut engine, &mut kernel, 0, [web, endpoints(&["10.1.0.2"])]);
+    sync(&mut engine, &mut kernel, 0, [web, endpoints(&["10.1.0.2"])]);
     check(
-        &turn(&mut engine, &mut kernel, 1, [endpoints(&[])]),
+        &sync(&mut engine, &mut kernel, 1, [endpoints(&[])]),
         expect![[r#"
             + element no-endpoints { 10.0.0.1 . tcp . 80 }
             + element no-endpoints { 203.0.113.1 . tcp . 80 }
             ~ real server TCP 10.0.0.1:80 -> 10.1.0.2:8080 Masq 0
-            - element short-cuts { 203.0.113.1 . tcp . 80 : 10.0.0.1 . 80 }
-            - element no-local-outside { 203.0.113.1 . tcp . 80 }
+            - element short-circuits { 203.0.113.1 . tcp . 80 : 10.0.0.1 . 80 }
+            - element no-local-endpoints-external { 203.0.113.1 . tcp . 80 }
             - element hairpin { 10.1.0.2 . 10.1.0.2 . tcp . 8080 }
         "#]],
     );
@@ -43,25 +43,25 @@ fn flows_by_a_short_cut_outlive_a_moment_without_endpoints() {
 #[test]
 fn ranges_go_together_with_what_asks_for_them() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, [with_ranges(&["10.0.0.0/8"])]);
-    let turn = turn(&mut engine, &mut kernel, 1, [with_ranges(&[])]);
+    sync(&mut engine, &mut kernel, 0, [with_ranges(&["10.0.0.0/8"])]);
+    let report = sync(&mut engine, &mut kernel, 1, [with_ranges(&[])]);
     check(
-        &turn,
+        &report,
         expect![[r#"
             - element firewall { 203.0.113.1 . tcp . 80 }
             - element firewall-allowed { 203.0.113.1 . tcp . 80 . 10.0.0.0/8 }
         "#]],
     );
     // One transaction.
-    assert!(turn.plan.changes().iter().all(|change| change.phase() == crate::plan::Phase::Forget));
+    assert!(report.plan.changes().iter().all(|change| change.phase() == crate::plan::Phase::RemoveElements));
 }
 
 #[test]
 fn nothing_is_open_to_everybody_where_it_is_to_be_closed() {
     let (mut engine, mut kernel) = start();
     kernel.refuse = vec!["+ element firewall {".into()];
-    engine.event(with_ranges(&["10.0.0.0/8"]));
-    let failed = engine.turn(&mut kernel, Duration::ZERO);
+    engine.apply(with_ranges(&["10.0.0.0/8"]));
+    let failed = engine.sync(&mut kernel, Duration::ZERO);
     assert_eq!(failed.failures.len(), 2, "{:?}", failed.failures);
     assert!(!kernel.state.virtual_servers.contains_key(&key("TCP 203.0.113.1:80")));
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP 10.0.0.1:80")), "this one is for all");
@@ -72,12 +72,12 @@ fn nothing_is_open_to_everybody_where_it_is_to_be_closed() {
 #[test]
 fn source_ranges_protect_a_service_until_it_is_gone() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, [with_ranges(&["10.0.0.0/8"])]);
+    sync(&mut engine, &mut kernel, 0, [with_ranges(&["10.0.0.0/8"])]);
     let removed = Event::ServiceRemoved(ServiceId::new("default", "web"));
-    engine.event(removed);
+    engine.apply(removed);
     let (before, protected) = (kernel.clone(), key("TCP 203.0.113.1:80"));
     check(
-        &engine.turn(&mut kernel, Duration::from_secs(1)),
+        &engine.sync(&mut kernel, Duration::from_secs(1)),
         expect![[r#"
             - address 10.0.0.1
             - address 203.0.113.1
@@ -101,11 +101,11 @@ fn source_ranges_protect_a_service_until_it_is_gone() {
     let mut kernel = before;
     kernel.refuse = vec!["- virtual server TCP 203".into()];
     let mut restarted = Engine::new(Config::new("node-1"));
-    assert!(!restarted.turn(&mut kernel, Duration::ZERO).failures.is_empty());
+    assert!(!restarted.sync(&mut kernel, Duration::ZERO).failures.is_empty());
     assert!(kernel.state.elements[&protected].sets.contains(KeySet::Firewall));
     assert_eq!(kernel.state.allowed[&protected], ["10.0.0.0/8".parse().unwrap()].into());
     kernel.refuse.clear();
-    turn(&mut restarted, &mut kernel, 1, []);
+    sync(&mut restarted, &mut kernel, 1, []);
     assert_eq!(kernel.state, State::default());
 }
 
@@ -114,13 +114,13 @@ fn source_ranges_protect_a_service_until_it_is_gone() {
 fn an_address_that_could_not_be_taken_off_stays_silent() {
     let config = Config { scoped_arp: true, ..Config::new("node-1") };
     let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     kernel.refuse = vec!["- address".into()];
-    engine.event(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
-    assert!(!engine.turn(&mut kernel, Duration::from_secs(1)).failures.is_empty());
-    assert_eq!(kernel.state.silent, ["10.111.98.163".parse().unwrap()].into());
+    engine.apply(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
+    assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
+    assert_eq!(kernel.state.arp_ignore, ["10.111.98.163".parse().unwrap()].into());
     kernel.refuse.clear();
-    turn(&mut engine, &mut kernel, 2, []);
+    sync(&mut engine, &mut kernel, 2, []);
     assert_eq!(kernel.state, State::default());
 }
 
@@ -133,7 +133,7 @@ fn an_address_of_somebody_elses_virtual_servers_is_not_bound() {
     let theirs = crate::ServerState { config, real_servers: Default::default() };
     kernel.state.virtual_servers.insert(key("TCP 203.0.113.1:80"), theirs);
     let web = Event::ServiceApplied(outer(&["203.0.113.1", "203.0.113.2"]));
-    turn(&mut engine, &mut kernel, 0, [web]);
+    sync(&mut engine, &mut kernel, 0, [web]);
     let ours = ["10.0.0.1", "203.0.113.2"].map(|ip| ip.parse().unwrap());
     assert_eq!(kernel.state.bound_vips, ours.into());
     assert_eq!(kernel.state.recorded_vips, ours.into());
@@ -141,15 +141,15 @@ fn an_address_of_somebody_elses_virtual_servers_is_not_bound() {
 
 /// A virtual server of another program does not lead to our endpoints.
 #[test]
-fn no_short_cut_leads_to_somebody_elses_virtual_server() {
+fn no_short_circuit_leads_to_somebody_elses_virtual_server() {
     let (mut engine, mut kernel) = start();
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
     kernel.state.virtual_servers.insert(key("TCP 10.0.0.1:80"), theirs);
     let endpoints = Event::SliceApplied(slice("web-1", "web", 8080, &["10.1.0.2"]));
-    turn(&mut engine, &mut kernel, 0, [Event::ServiceApplied(local(outer(&["203.0.113.1"]))), endpoints]);
+    sync(&mut engine, &mut kernel, 0, [Event::ServiceApplied(local(outer(&["203.0.113.1"]))), endpoints]);
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP 203.0.113.1:80")));
-    assert!(kernel.state.short_cuts.is_empty(), "{:?}", kernel.state.short_cuts);
+    assert!(kernel.state.short_circuits.is_empty(), "{:?}", kernel.state.short_circuits);
 }
 
 /// An older Service keeps nothing from others that it cannot serve itself.
@@ -159,8 +159,8 @@ fn an_address_of_a_family_that_a_service_lacks_is_free() {
     let external = |service: Service| Service { external_ips: vec!["fd00::9".parse().unwrap()], ..service };
     let older = external(service("older", &["10.0.0.1"], &[(80, None)]));
     let younger = external(Service { created: 1, ..service("younger", &["fd00::1"], &[(80, None)]) });
-    let turn = turn(&mut engine, &mut kernel, 0, [older, younger].map(Event::ServiceApplied));
-    assert_eq!(turn.skipped, []);
+    let report = sync(&mut engine, &mut kernel, 0, [older, younger].map(Event::ServiceApplied));
+    assert_eq!(report.skipped, []);
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP [fd00::9]:80")));
 }
 
@@ -169,14 +169,14 @@ fn an_address_of_a_family_that_a_service_lacks_is_free() {
 #[test]
 fn what_a_list_leaves_out_stays_ours() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     let before = kernel.state.clone();
     kernel.unlisted = before.virtual_servers.keys().copied().collect();
     let mut now = Config::new("node-1").sync_period.as_secs();
-    let misled = turn(&mut engine, &mut kernel, now, []);
+    let misled = sync(&mut engine, &mut kernel, now, []);
     assert!(misled.plan.to_string().contains("+ virtual server"), "{}", misled.plan);
-    now = engine.next_turn().as_secs() + 1;
-    let again = turn(&mut engine, &mut kernel, now, []);
+    now = engine.next_sync().as_secs() + 1;
+    let again = sync(&mut engine, &mut kernel, now, []);
     assert_eq!(
         (again.skipped.len(), again.failures.len()),
         (0, 0),
@@ -190,7 +190,7 @@ fn what_a_list_leaves_out_stays_ours() {
 
 /// Connections in the cluster by the other ports would break.
 #[test]
-fn a_port_that_goes_moves_no_other_one_behind_its_short_cut() {
+fn a_port_that_goes_moves_no_other_one_behind_its_short_circuit() {
     let (mut engine, mut kernel) = start();
     let web = |ports: &[u16]| {
         let ports: Vec<_> = ports.iter().map(|port| (*port, None)).collect();
@@ -202,9 +202,9 @@ fn a_port_that_goes_moves_no_other_one_behind_its_short_cut() {
         web.ports.iter_mut().for_each(|port| port.name = format!("p{}", port.port).into());
         Event::ServiceApplied(web)
     };
-    turn(&mut engine, &mut kernel, 0, [web(&[80, 443, 8080])]);
+    sync(&mut engine, &mut kernel, 0, [web(&[80, 443, 8080])]);
     check(
-        &turn(&mut engine, &mut kernel, 1, [web(&[8080, 80])]),
+        &sync(&mut engine, &mut kernel, 1, [web(&[8080, 80])]),
         expect![[r#"
         - virtual server TCP 10.0.0.1:443
         - virtual server TCP 10.0.0.1:33211
@@ -214,21 +214,22 @@ fn a_port_that_goes_moves_no_other_one_behind_its_short_cut() {
         - element no-endpoints { 10.0.0.1 . tcp . 443 }
         - element served { 10.0.0.1 . tcp . 33211 }
         - element no-endpoints { 10.0.0.1 . tcp . 33211 }
-        - element inner { 10.0.0.1 . tcp . 33211 }
+        - element short-circuit-targets { 10.0.0.1 . tcp . 33211 }
         - element served { 203.0.113.1 . tcp . 443 }
         - element no-endpoints { 203.0.113.1 . tcp . 443 }
     "#]],
     );
     // What the Service uses itself is left to it, and so is port 0, which there is not.
-    let turn = turn(&mut engine, &mut kernel, 2, [web(&[80, 0x8050, 0x8000])]);
-    let inner = turn.plan.to_string();
-    let inner: Vec<&str> = inner.lines().filter(|line| line.contains("element inner")).collect();
+    let report = sync(&mut engine, &mut kernel, 2, [web(&[80, 0x8050, 0x8000])]);
+    let inner = report.plan.to_string();
+    let inner: Vec<&str> =
+        inner.lines().filter(|line| line.contains("element short-circuit-targets")).collect();
     expect![[r#"
-        + element inner { 10.0.0.1 . tcp . 65533 }
-        + element inner { 10.0.0.1 . tcp . 65534 }
-        + element inner { 10.0.0.1 . tcp . 65535 }
-        - element inner { 10.0.0.1 . tcp . 32848 }
-        - element inner { 10.0.0.1 . tcp . 40848 }"#]]
+        + element short-circuit-targets { 10.0.0.1 . tcp . 65533 }
+        + element short-circuit-targets { 10.0.0.1 . tcp . 65534 }
+        + element short-circuit-targets { 10.0.0.1 . tcp . 65535 }
+        - element short-circuit-targets { 10.0.0.1 . tcp . 32848 }
+        - element short-circuit-targets { 10.0.0.1 . tcp . 40848 }"#]]
     .assert_eq(&inner.join("\n"));
 }
 
@@ -238,15 +239,15 @@ fn a_policy_that_changes_cuts_nobody_off_an_endpoint_that_terminates() {
     let (mut engine, mut kernel) = start();
     let endpoints = |all: &[&str]| Event::SliceApplied(slice("web-1", "web", 8080, all));
     let web = Event::ServiceApplied(outer(&["203.0.113.1"]));
-    turn(&mut engine, &mut kernel, 0, [web, endpoints(&["10.1.0.2", "10.1.0.3"])]);
-    turn(&mut engine, &mut kernel, 1, [endpoints(&["10.1.0.2~", "10.1.0.3"])]);
-    turn(&mut engine, &mut kernel, 2, [Event::ServiceApplied(local(outer(&["203.0.113.1"])))]);
+    sync(&mut engine, &mut kernel, 0, [web, endpoints(&["10.1.0.2", "10.1.0.3"])]);
+    sync(&mut engine, &mut kernel, 1, [endpoints(&["10.1.0.2~", "10.1.0.3"])]);
+    sync(&mut engine, &mut kernel, 2, [Event::ServiceApplied(local(outer(&["203.0.113.1"])))]);
     let at = key("TCP 203.0.113.1:80");
     let weight = |kernel: &FakeKernel| {
         let mut servers = kernel.state.virtual_servers[&at].real_servers.iter();
         servers.find(|(address, _)| address.address.to_string() == "10.1.0.2").map(|(_, to)| to.weight)
     };
     assert_eq!(weight(&kernel), Some(0));
-    turn(&mut engine, &mut kernel, 3, [endpoints(&["10.1.0.3"])]);
+    sync(&mut engine, &mut kernel, 3, [endpoints(&["10.1.0.3"])]);
     assert_eq!(weight(&kernel), None);
 }

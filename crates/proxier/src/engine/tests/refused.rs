@@ -14,25 +14,25 @@ fn a_port_that_the_kernel_refuses_does_not_lead_to_the_node() {
     let mut web = service("web", &["10.0.0.1"], &[(80, None), (22, None)]);
     web.ports[1].name = "ssh".into();
     let endpoints = Event::SliceApplied(two_ports());
-    [Event::ServiceApplied(web), endpoints].into_iter().for_each(|event| engine.event(event));
+    [Event::ServiceApplied(web), endpoints].into_iter().for_each(|event| engine.apply(event));
     let refused = key("TCP 10.0.0.1:22");
     for second in [0, 1, 3] {
-        assert!(!engine.turn(&mut kernel, Duration::from_secs(second)).failures.is_empty());
+        assert!(!engine.sync(&mut kernel, Duration::from_secs(second)).failures.is_empty());
         assert_eq!(kernel.state.bound_vips.len(), 1);
         let sets = kernel.state.elements[&refused].sets;
         assert!(sets.contains(KeySet::NoEndpoints), "{sets:?}");
         assert!(!sets.contains(KeySet::Served), "it is not there, and so not ours");
     }
     kernel.refuse.clear();
-    turn(&mut engine, &mut kernel, 7, []);
+    sync(&mut engine, &mut kernel, 7, []);
     let sets: Vec<KeySet> = kernel.state.elements[&refused].sets.iter().collect();
     assert_eq!(sets, [KeySet::Served, KeySet::ClusterIps]);
 
     // Where not even that can be said, the address is not bound.
     let (mut engine, mut kernel) = start();
     kernel.refuse = vec!["+ virtual server".into(), "+ element no-endpoints".into()];
-    myapp().into_iter().for_each(|event| engine.event(event));
-    assert!(!engine.turn(&mut kernel, Duration::ZERO).failures.is_empty());
+    myapp().into_iter().for_each(|event| engine.apply(event));
+    assert!(!engine.sync(&mut kernel, Duration::ZERO).failures.is_empty());
     assert_eq!(kernel.state.bound_vips, [].into());
 }
 
@@ -43,43 +43,43 @@ fn a_port_of_which_nothing_is_known_does_not_lead_to_the_node() {
     kernel.unanswered = vec!["+ virtual server TCP 10.0.0.1:80".into()];
     let web = Event::ServiceApplied(service("web", &["10.0.0.1"], &[(80, None)]));
     let endpoints = Event::SliceApplied(slice("web-1", "web", 8080, &["10.1.0.2"]));
-    [web, endpoints].into_iter().for_each(|event| engine.event(event));
-    assert!(!engine.turn(&mut kernel, Duration::ZERO).failures.is_empty());
+    [web, endpoints].into_iter().for_each(|event| engine.apply(event));
+    assert!(!engine.sync(&mut kernel, Duration::ZERO).failures.is_empty());
     let sets = kernel.state.elements[&key("TCP 10.0.0.1:80")].sets;
     assert!(sets.contains(KeySet::NoEndpoints) && sets.contains(KeySet::Served), "{sets:?}");
     kernel.unanswered.clear();
-    turn(&mut engine, &mut kernel, 1, []);
+    sync(&mut engine, &mut kernel, 1, []);
     let sets = kernel.state.elements[&key("TCP 10.0.0.1:80")].sets;
     assert!(!sets.contains(KeySet::NoEndpoints) && sets.contains(KeySet::Served), "{sets:?}");
 }
 
 /// Clients would be led to a port where nothing is.
 #[test]
-fn no_short_cut_leads_to_what_the_kernel_refuses() {
+fn no_short_circuit_leads_to_what_the_kernel_refuses() {
     let (mut engine, mut kernel) = start();
     kernel.refuse = vec!["+ virtual server TCP 10.0.0.1:80".into()];
     let endpoints = Event::SliceApplied(slice("web-1", "web", 8080, &["10.1.0.2"]));
     let web = Event::ServiceApplied(local(outer(&["203.0.113.1"])));
-    [web, endpoints].into_iter().for_each(|event| engine.event(event));
-    assert!(!engine.turn(&mut kernel, Duration::ZERO).failures.is_empty());
-    assert!(kernel.state.short_cuts.is_empty(), "{:?}", kernel.state.short_cuts);
+    [web, endpoints].into_iter().for_each(|event| engine.apply(event));
+    assert!(!engine.sync(&mut kernel, Duration::ZERO).failures.is_empty());
+    assert!(kernel.state.short_circuits.is_empty(), "{:?}", kernel.state.short_circuits);
     kernel.refuse.clear();
-    turn(&mut engine, &mut kernel, 1, []);
-    assert_eq!(kernel.state.short_cuts.len(), 1);
+    sync(&mut engine, &mut kernel, 1, []);
+    assert_eq!(kernel.state.short_circuits.len(), 1);
 }
 
 /// If kube-ipvs is killed right after a clash, it must not find another program's virtual server recorded as ours.
 #[test]
 fn somebody_elses_virtual_server_is_not_recorded_beyond_the_plan_that_met_it() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, []);
+    sync(&mut engine, &mut kernel, 0, []);
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
     kernel.state.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs.clone());
-    myapp().into_iter().for_each(|event| engine.event(event));
-    assert!(!engine.turn(&mut kernel, Duration::from_secs(1)).failures.is_empty());
+    myapp().into_iter().for_each(|event| engine.apply(event));
+    assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
     // Killed now.
-    let restarted = turn(&mut Engine::new(Config::new("node-1")), &mut kernel, 0, myapp());
+    let restarted = sync(&mut Engine::new(Config::new("node-1")), &mut kernel, 0, myapp());
     assert!(matches!(restarted.skipped[..], [Skipped::Foreign { .. }]), "{:?}", restarted.skipped);
     assert_eq!(kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
 }
@@ -95,7 +95,7 @@ fn two_ports() -> EndpointSlice {
 #[test]
 fn the_kernel_is_read_later_and_later_whatever_failed() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, []);
+    sync(&mut engine, &mut kernel, 0, []);
     kernel.unanswered = vec!["+ real server".into(), "- flows".into()];
     let read = kernel.observations;
     let udp = |endpoints: &[&str]| {
@@ -104,17 +104,17 @@ fn the_kernel_is_read_later_and_later_whatever_failed() {
     };
     for number in 1..=90 {
         let endpoints = [format!("10.1.0.{number}")];
-        udp(&endpoints.each_ref().map(String::as_str)).into_iter().for_each(|event| engine.event(event));
-        let turn = engine.turn(&mut kernel, Duration::from_millis(100 * number));
-        let flows = turn.plan.to_string().matches("- flows").count();
-        assert!(number == 1 || turn.whole || flows == 0, "looked for at every event:\n{}", turn.plan);
+        udp(&endpoints.each_ref().map(String::as_str)).into_iter().for_each(|event| engine.apply(event));
+        let report = engine.sync(&mut kernel, Duration::from_millis(100 * number));
+        let flows = report.plan.to_string().matches("- flows").count();
+        assert!(number == 1 || report.whole || flows == 0, "looked for at every event:\n{}", report.plan);
     }
     // After 1, 2, and 4 seconds.
     assert_eq!(kernel.observations - read, 3);
     kernel.unanswered.clear();
     while !engine.is_healthy() {
-        let due = engine.next_turn();
-        engine.turn(&mut kernel, due);
+        let due = engine.next_sync();
+        engine.sync(&mut kernel, due);
     }
     assert_eq!(kernel.state.virtual_servers[&key("UDP 10.96.0.10:53")].real_servers.len(), 1);
 }
@@ -123,13 +123,13 @@ fn the_kernel_is_read_later_and_later_whatever_failed() {
 #[test]
 fn what_was_there_stays_ours_though_neither_list_nor_record_has_it() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     let before = kernel.state.clone();
     kernel.unlisted = before.virtual_servers.keys().copied().collect();
     kernel.state.elements.clear();
-    let misled = engine.turn(&mut kernel, Duration::from_secs(30));
+    let misled = engine.sync(&mut kernel, Duration::from_secs(30));
     assert!(misled.failures.is_empty(), "{:?}", misled.failures);
-    let again = turn(&mut engine, &mut kernel, 31, []);
+    let again = sync(&mut engine, &mut kernel, 31, []);
     assert_eq!(again.skipped, []);
     assert_eq!(kernel.state, before);
 }
@@ -139,8 +139,8 @@ fn any_sync_period_will_do() {
     for period in [Duration::ZERO, Duration::MAX] {
         let config = Config { sync_period: period, ..Config::new("node-1") };
         let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
-        turn(&mut engine, &mut kernel, 5, myapp());
-        assert!(engine.next_turn() > Duration::from_secs(5), "{:?}", engine.next_turn());
+        sync(&mut engine, &mut kernel, 5, myapp());
+        assert!(engine.next_sync() > Duration::from_secs(5), "{:?}", engine.next_sync());
     }
 }
 
@@ -148,11 +148,11 @@ fn any_sync_period_will_do() {
 #[test]
 fn drains_of_what_somebody_else_removed_are_forgotten() {
     let (mut engine, mut kernel) = start();
-    turn(&mut engine, &mut kernel, 0, myapp());
-    turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice("myapp-1", "myapp", 80, &["10.244.1.57"]))]);
+    sync(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice("myapp-1", "myapp", 80, &["10.244.1.57"]))]);
     assert_eq!(engine.draining(), 1);
     let server = kernel.state.virtual_servers.get_mut(&key("TCP 10.111.98.163:80")).unwrap();
     server.real_servers.retain(|_, destination| destination.weight > 0);
-    turn(&mut engine, &mut kernel, 31, []);
+    sync(&mut engine, &mut kernel, 31, []);
     assert_eq!(engine.draining(), 0);
 }

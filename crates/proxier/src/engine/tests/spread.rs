@@ -7,7 +7,7 @@ use crate::{fake::FakeKernel, model::*, testing::*};
 
 /// The real servers of one virtual server in the order in which `rr` takes them on a node: it begins with the one that
 /// was made last.
-fn turns(node: &str, virtual_server: &str) -> Vec<EndpointAddress> {
+fn syncs(node: &str, virtual_server: &str) -> Vec<EndpointAddress> {
     let (mut engine, mut kernel) = (Engine::new(Config::new(node)), FakeKernel::default());
     let endpoints: Vec<String> = (1..=10).map(|last| format!("10.244.1.{last}")).collect();
     let endpoints: Vec<&str> = endpoints.iter().map(String::as_str).collect();
@@ -17,8 +17,8 @@ fn turns(node: &str, virtual_server: &str) -> Vec<EndpointAddress> {
         Event::ServiceApplied(web),
         Event::SliceApplied(slice("web-1", "web", 80, &endpoints)),
     ];
-    let turn = turn(&mut engine, &mut kernel, 0, events);
-    let added = turn.plan.changes().iter().filter_map(|change| match change {
+    let report = sync(&mut engine, &mut kernel, 0, events);
+    let added = report.plan.changes().iter().filter_map(|change| match change {
         Change::AddRealServer { key: of, address, .. } if *of == key(virtual_server) => Some(*address),
         _ => None,
     });
@@ -34,9 +34,9 @@ fn the_first_connections_of_all_nodes_are_spread() {
     for connection in [0, 1] {
         let mut connections = BTreeMap::<EndpointAddress, usize>::new();
         for node in 1..=50 {
-            let turns = turns(&format!("node-{node}"), "TCP 10.96.0.80:80");
-            assert_eq!(turns.len(), 10);
-            *connections.entry(turns[connection]).or_default() += 1;
+            let syncs = syncs(&format!("node-{node}"), "TCP 10.96.0.80:80");
+            assert_eq!(syncs.len(), 10);
+            *connections.entry(syncs[connection]).or_default() += 1;
         }
         assert!(connections.values().all(|count| *count <= 15), "{connections:?}");
     }
@@ -45,7 +45,7 @@ fn the_first_connections_of_all_nodes_are_spread() {
 /// It is no matter of chance: `kube-ipvs diff` prints the same plan each time.
 #[test]
 fn the_order_is_the_same_each_time_and_another_one_for_each_virtual_server() {
-    let first = turns("node-1", "TCP 10.96.0.80:80");
-    assert_eq!(turns("node-1", "TCP 10.96.0.80:80"), first);
-    assert_ne!(turns("node-1", "TCP 192.168.128.1:30080"), first);
+    let first = syncs("node-1", "TCP 10.96.0.80:80");
+    assert_eq!(syncs("node-1", "TCP 10.96.0.80:80"), first);
+    assert_ne!(syncs("node-1", "TCP 192.168.128.1:30080"), first);
 }

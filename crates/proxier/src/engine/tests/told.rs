@@ -1,4 +1,4 @@
-//! What a turn tells beside its plan: health checks, drift, and Services without local endpoints.
+//! What a sync tells beside its plan: health checks, drift, and Services without local endpoints.
 
 use super::{super::*, myapp, start};
 use crate::{model::*, testing::*};
@@ -27,8 +27,8 @@ fn health_checks_are_told_when_they_change() {
     let told = |count| vec![(id(), Some(HealthCheck { port: port(32000), local_endpoints: count }))];
     let mut seconds = 0;
     let mut check = |events: Vec<Event>, expected: Vec<(ServiceId, Option<HealthCheck>)>| {
-        let turn = turn(&mut engine, &mut kernel, seconds, events.clone());
-        assert_eq!(turn.health_checks, expected, "{events:?}");
+        let report = sync(&mut engine, &mut kernel, seconds, events.clone());
+        assert_eq!(report.health_checks, expected, "{events:?}");
         seconds += 40;
     };
     check(myapp().into(), vec![]);
@@ -54,21 +54,21 @@ fn services_without_local_endpoints_are_counted() {
     let elsewhere = Event::SliceApplied(slice("lb-4", "lb", 8080, &["10.244.2.1"]));
     let nodes = addresses(&["192.168.0.1", "fd00::1"]);
     let events = [nodes, Event::ServiceApplied(lb()), elsewhere];
-    turn(&mut engine, &mut kernel, 0, events);
+    sync(&mut engine, &mut kernel, 0, events);
     assert_eq!(engine.without_local_endpoints(), [[0, 0], [1, 0]]);
     let both = Service { internal_policy: TrafficPolicy::Local, ..lb() };
-    turn(&mut engine, &mut kernel, 1, [Event::ServiceApplied(both)]);
+    sync(&mut engine, &mut kernel, 1, [Event::ServiceApplied(both)]);
     assert_eq!(engine.without_local_endpoints(), [[1, 0], [1, 0]]);
-    turn(&mut engine, &mut kernel, 2, [Event::SliceApplied(here("lb-4", &["10.244.1.1"]))]);
+    sync(&mut engine, &mut kernel, 2, [Event::SliceApplied(here("lb-4", &["10.244.1.1"]))]);
     assert_eq!(engine.without_local_endpoints(), [[0, 0], [0, 0]]);
-    turn(&mut engine, &mut kernel, 3, [Event::ServiceRemoved(ServiceId::new("default", "lb"))]);
+    sync(&mut engine, &mut kernel, 3, [Event::ServiceRemoved(ServiceId::new("default", "lb"))]);
     assert_eq!(engine.without_local_endpoints(), [[0, 0], [0, 0]]);
 }
 
 #[test]
 fn what_drifted_is_counted_and_what_changed_is_not() {
     let (mut engine, mut kernel) = start();
-    assert_eq!(turn(&mut engine, &mut kernel, 0, myapp()).drifted, 0, "nothing was there before");
+    assert_eq!(sync(&mut engine, &mut kernel, 0, myapp()).drifted, 0, "nothing was there before");
     let at = key("TCP 10.111.98.163:80");
     kernel.state.bound_vips.clear();
     let server = kernel.state.virtual_servers.get_mut(&at).unwrap();
@@ -77,31 +77,32 @@ fn what_drifted_is_counted_and_what_changed_is_not() {
     kernel.state.elements.get_mut(&at).unwrap().sets =
         kernel.state.elements[&at].sets.without(crate::set::KeySet::ClusterIps);
     let more = slice("myapp-1", "myapp", 80, &["10.244.1.57", "10.244.1.58", "10.244.1.59"]);
-    let turn = turn(&mut engine, &mut kernel, 31, [Event::SliceApplied(more)]);
-    assert_eq!((turn.plan.changes().len(), turn.drifted), (6, 4), "{}", turn.plan);
-    assert_eq!(engine.amounts(), Amounts { virtual_servers: 1, real_servers: 3, draining: 0 });
+    let report = sync(&mut engine, &mut kernel, 31, [Event::SliceApplied(more)]);
+    assert_eq!((report.plan.changes().len(), report.drifted), (6, 4), "{}", report.plan);
+    assert_eq!(engine.counts(), Counts { virtual_servers: 1, real_servers: 3, draining: 0 });
 }
 
 #[test]
-fn a_turn_names_the_services_that_it_was_for() {
+fn sync_report_names_affected_services() {
     let (mut engine, mut kernel) = start();
-    let names = |engine: &Engine, turn: &Turn| {
-        engine.services_of(turn).into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    let names = |engine: &Engine, report: &SyncReport| {
+        engine.services_of(report).into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     };
-    let both = |engine: &Engine, turn: &Turn| Family::ALL.map(|family| engine.is_about(turn, family));
-    let first = turn(&mut engine, &mut kernel, 0, myapp().into_iter().chain([Event::ServiceApplied(lb())]));
+    let both =
+        |engine: &Engine, report: &SyncReport| Family::ALL.map(|family| engine.is_about(report, family));
+    let first = sync(&mut engine, &mut kernel, 0, myapp().into_iter().chain([Event::ServiceApplied(lb())]));
     assert_eq!(names(&engine, &first), "default/lb, default/myapp");
     assert_eq!(both(&engine, &first), [true, true]);
     let endpoint =
-        turn(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice("a", "myapp", 80, &["10.9.9.9"]))]);
+        sync(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice("a", "myapp", 80, &["10.9.9.9"]))]);
     assert_eq!(names(&engine, &endpoint), "default/myapp");
     assert_eq!(both(&engine, &endpoint), [true, false]);
-    let gone = turn(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "lb"))]);
+    let gone = sync(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "lb"))]);
     assert_eq!(names(&engine, &gone), "default/lb");
-    // If another program unbinds an address, the turn names the Services of that address. A comparison is about the
+    // If another program unbinds an address, the sync names the Services of that address. A comparison is about the
     // families of which the kernel has virtual servers.
     kernel.state.bound_vips.clear();
-    let drift = turn(&mut engine, &mut kernel, 40, []);
+    let drift = sync(&mut engine, &mut kernel, 40, []);
     assert_eq!(names(&engine, &drift), "default/myapp");
     assert_eq!(both(&engine, &drift), [true, false]);
 }

@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn without_endpoints_new_connections_are_rejected_before_the_last_real_server_goes() {
     let (mut engine, mut kernel) = start();
-    turn(
+    sync(
         &mut engine,
         &mut kernel,
         0,
@@ -18,16 +18,16 @@ fn without_endpoints_new_connections_are_rejected_before_the_last_real_server_go
         ),
     );
     check(
-        &turn(&mut engine, &mut kernel, 1, [Event::SliceRemoved(SliceId::new("default", "dns-1"))]),
+        &sync(&mut engine, &mut kernel, 1, [Event::SliceRemoved(SliceId::new("default", "dns-1"))]),
         expect![[r#"
             + element no-endpoints { 10.96.0.10 . udp . 53 }
             ~ real server UDP 10.96.0.10:53 -> 10.244.1.2:53 Masq 0
             - element hairpin { 10.244.1.2 . 10.244.1.2 . udp . 53 }
         "#]],
     );
-    check(&turn(&mut engine, &mut kernel, 2, []), expect![""]);
+    check(&sync(&mut engine, &mut kernel, 2, []), expect![""]);
     check(
-        &turn(&mut engine, &mut kernel, 3, []),
+        &sync(&mut engine, &mut kernel, 3, []),
         expect![[r#"
             - real server UDP 10.96.0.10:53 -> 10.244.1.2:53
             - flows UDP 10.96.0.10:53 -> 10.244.1.2:53
@@ -42,26 +42,26 @@ fn flows_that_could_not_be_forgotten_are_tried_again() {
         let slice = slice("dns-1", "dns", 53, addresses);
         with_protocol(service("dns", &["10.96.0.10"], &[(53, None)]), slice, Protocol::Udp)
     };
-    turn(&mut engine, &mut kernel, 0, dns(&["10.244.1.2", "10.244.1.3", "10.244.1.4"]));
-    turn(&mut engine, &mut kernel, 1, dns(&["10.244.1.4"]));
+    sync(&mut engine, &mut kernel, 0, dns(&["10.244.1.2", "10.244.1.3", "10.244.1.4"]));
+    sync(&mut engine, &mut kernel, 1, dns(&["10.244.1.4"]));
     kernel.refuse.push("- flows".into());
-    assert_eq!(engine.turn(&mut kernel, Duration::from_secs(3)).failures.len(), 2);
+    assert_eq!(engine.sync(&mut kernel, Duration::from_secs(3)).failures.len(), 2);
     kernel.refuse.clear();
     // One of the endpoints has come back meanwhile: its flows are where they should be.
     check(
-        &turn(&mut engine, &mut kernel, 4, dns(&["10.244.1.3", "10.244.1.4"])),
+        &sync(&mut engine, &mut kernel, 4, dns(&["10.244.1.3", "10.244.1.4"])),
         expect![[r#"
             + element hairpin { 10.244.1.3 . 10.244.1.3 . udp . 53 }
             + real server UDP 10.96.0.10:53 -> 10.244.1.3:53 Masq 1
             - flows UDP 10.96.0.10:53 -> 10.244.1.2:53
         "#]],
     );
-    check(&turn(&mut engine, &mut kernel, 60, []), expect![""]);
+    check(&sync(&mut engine, &mut kernel, 60, []), expect![""]);
 }
 
 /// When the Service goes before a UDP server's last answers are over, nothing stays that its clients go by.
 #[test]
-fn flows_by_a_short_cut_go_with_a_udp_service() {
+fn flows_by_a_short_circuit_go_with_a_udp_service() {
     let (mut engine, mut kernel) = start();
     let web = Service {
         external_policy: TrafficPolicy::Local,
@@ -71,9 +71,9 @@ fn flows_by_a_short_cut_go_with_a_udp_service() {
     let with = |addresses: &[&str]| {
         with_protocol(web.clone(), slice("web-1", "web", 8080, addresses), Protocol::Udp)
     };
-    turn(&mut engine, &mut kernel, 0, with(&["10.1.0.2"]));
-    turn(&mut engine, &mut kernel, 1, with(&[]));
-    let gone = turn(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "web"))]);
+    sync(&mut engine, &mut kernel, 0, with(&["10.1.0.2"]));
+    sync(&mut engine, &mut kernel, 1, with(&[]));
+    let gone = sync(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "web"))]);
     let to = gone.plan.to_string();
     assert!(to.contains("- flows UDP 203.0.113.1:80\n"), "{to}");
 }

@@ -10,18 +10,18 @@ use crate::{fake::FakeKernel, testing::*};
 #[test]
 fn the_kernel_is_read_when_it_is_due_and_once() {
     let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
-    turn(&mut engine, &mut kernel, 0, myapp());
+    sync(&mut engine, &mut kernel, 0, myapp());
     assert!(engine.has_bound("10.111.98.163".parse().unwrap()));
     kernel.state.bound_vips.clear();
     engine.verify_at(Duration::from_secs(5));
     engine.verify_at(Duration::from_secs(9));
-    assert_eq!(engine.next_turn(), Duration::from_secs(5));
-    check(&turn(&mut engine, &mut kernel, 4, []), expect![""]);
+    assert_eq!(engine.next_sync(), Duration::from_secs(5));
+    check(&sync(&mut engine, &mut kernel, 4, []), expect![""]);
     check(
-        &turn(&mut engine, &mut kernel, 5, []),
+        &sync(&mut engine, &mut kernel, 5, []),
         expect![[r#"
             + address 10.111.98.163
         "#]],
     );
-    assert_eq!(engine.next_turn(), Duration::from_secs(35));
+    assert_eq!(engine.next_sync(), Duration::from_secs(35));
 }

@@ -15,7 +15,7 @@ use netlink_batch::{Batch, Error, Failure, Protocol, Socket};
 use rustix::io::Errno;
 
 use self::entry::{Entry, Message};
-use super::meter::Cleansing;
+use super::meter::FlowDeletion;
 use crate::{
     cluster::EndpointAddress,
     model::{Family, VirtualServerKey},
@@ -39,14 +39,16 @@ impl Conntrack {
     pub(super) fn apply(
         &mut self,
         changes: &[(usize, &Change)],
-        cleansings: &mut Vec<Cleansing>,
+        flow_deletions: &mut Vec<FlowDeletion>,
     ) -> Result<(), Error> {
         let wanted = Wanted::new(changes);
         let mut outcome = Ok(());
         for family in wanted.families() {
             let start = Instant::now();
             match self.cleanse(family, &wanted) {
-                Ok(forgotten) => cleansings.push(Cleansing { family, took: start.elapsed(), forgotten }),
+                Ok(forgotten) => {
+                    flow_deletions.push(FlowDeletion { family, took: start.elapsed(), forgotten })
+                }
                 Err(error) => outcome = Err(error),
             }
         }
@@ -84,7 +86,7 @@ struct Wanted(HashSet<(VirtualServerKey, Option<EndpointAddress>)>);
 impl Wanted {
     fn new(changes: &[(usize, &Change)]) -> Self {
         let flows = changes.iter().filter_map(|(_, change)| match change {
-            Change::ForgetFlows { to, endpoint } => Some((*to, *endpoint)),
+            Change::DeleteFlows { to, endpoint } => Some((*to, *endpoint)),
             _ => None,
         });
         Self(flows.collect())
@@ -117,7 +119,7 @@ fn is_without_conntrack(error: &Error) -> bool {
 
 /// The first refusal to forget that matters: a flow may end by itself before we get to it.
 fn refusal(failures: Vec<Failure>) -> Result<(), Error> {
-    match failures.into_iter().find(|failure| !failure.error.is_absent()) {
+    match failures.into_iter().find(|failure| !failure.error.is_not_found()) {
         Some(failure) => Err(failure.error.into()),
         None => Ok(()),
     }
@@ -148,7 +150,7 @@ mod tests {
     }
 
     fn wanted(flows: &[(VirtualServerKey, Option<&str>)]) -> Wanted {
-        let change = |(to, at): &(_, Option<_>)| Change::ForgetFlows { to: *to, endpoint: at.map(endpoint) };
+        let change = |(to, at): &(_, Option<_>)| Change::DeleteFlows { to: *to, endpoint: at.map(endpoint) };
         let changes: Vec<_> = flows.iter().map(change).collect();
         Wanted::new(&changes.iter().enumerate().collect::<Vec<_>>())
     }

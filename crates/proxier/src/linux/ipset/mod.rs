@@ -1,4 +1,4 @@
-//! ipset over netlink (`linux/netfilter/ipset/ip_set.h`), as far as a take-over from kube-proxy needs it: which sets
+//! ipset over netlink (`linux/netfilter/ipset/ip_set.h`), as far as a takeover from kube-proxy needs it: which sets
 //! there are, what they hold, and that they go. We make none.
 
 mod reply;
@@ -86,7 +86,7 @@ impl IpSets {
             batch.push(Message::Request(command(set.clone())), 0);
         }
         let failures = self.socket.execute(batch)?.into_iter();
-        let refused = failures.filter(|failure| !failure.error.is_absent());
+        let refused = failures.filter(|failure| !failure.error.is_not_found());
         Ok(refused.map(|failure| (sets[failure.request].clone(), failure.error)).collect())
     }
 
@@ -94,7 +94,7 @@ impl IpSets {
         for _ in 0..ATTEMPTS {
             match self.socket.dump(Message::Request(command.clone())) {
                 Err(Error::Interrupted) => {}
-                Err(Error::Rejected(error)) if error.is_absent() || error.errno() == NO_SUBSYSTEM => {
+                Err(Error::Rejected(error)) if error.is_not_found() || error.errno() == NO_SUBSYSTEM => {
                     return Ok(Vec::new());
                 }
                 Err(error) => return Err(error),

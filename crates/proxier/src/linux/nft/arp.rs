@@ -10,14 +10,14 @@ use super::{
     chain::{Chain, Rule},
     expression::{ArpField, arp_field, counter, drop, is_arp_request, is_in, set_arp_field},
 };
-use crate::set::SILENT;
+use crate::set::ARP_IGNORE;
 
 /// `NF_ARP_IN` and `NF_ARP_OUT`.
 const IN: InetHookNumber = InetHookNumber::Other(0);
 const OUT: InetHookNumber = InetHookNumber::Other(1);
 
 pub(super) fn chains() -> Vec<Chain> {
-    let about_vip = |field| [is_arp_request(), vec![arp_field(field), is_in(SILENT)]].concat();
+    let about_vip = |field| [is_arp_request(), vec![arp_field(field), is_in(ARP_IGNORE)]].concat();
     let asked = Rule::new(
         "who asks for a VIP gets no answer",
         [about_vip(ArpField::Target), vec![counter(), drop()]],

@@ -18,7 +18,7 @@ pub(super) enum Content {
     Allowed,
     Hairpins,
     HealthChecks,
-    ShortCuts,
+    ShortCircuits,
     Silent,
 }
 
@@ -41,7 +41,7 @@ impl Raw {
             Content::Keys(set) => Element::Key(set, take_key(family, &mut bytes)?),
             Content::Vips => Element::Vip(take_address(family, &mut bytes)?),
             Content::Silent => match take_address(family, &mut bytes)? {
-                IpAddr::V4(address) => Element::Silent(address),
+                IpAddr::V4(address) => Element::ArpIgnore(address),
                 IpAddr::V6(_) => return None,
             },
             Content::Allowed => {
@@ -57,11 +57,11 @@ impl Raw {
                 Element::Hairpin(protocol, EndpointAddress { address, port })
             }
             Content::HealthChecks => Element::HealthCheck(take_key(family, &mut bytes)?),
-            Content::ShortCuts => {
+            Content::ShortCircuits => {
                 let key = take_key(family, &mut bytes)?;
                 let mut data = self.data.as_slice();
                 let address = take_address(family, &mut data)?;
-                Element::ShortCut(key, EndpointAddress { address, port: take_port(&mut data)? })
+                Element::ShortCircuit(key, EndpointAddress { address, port: take_port(&mut data)? })
             }
         };
         Some((element, self.comment))
@@ -174,11 +174,11 @@ mod tests {
             round_trip(Element::Key(served, key), Content::Keys(served), Some("default/web"));
             round_trip(Element::Vip(key.address), Content::Vips, None);
             if let IpAddr::V4(address) = key.address {
-                round_trip(Element::Silent(address), Content::Silent, None);
+                round_trip(Element::ArpIgnore(address), Content::Silent, None);
             }
             round_trip(Element::Hairpin(key.protocol, endpoint), Content::Hairpins, None);
             round_trip(Element::HealthCheck(key), Content::HealthChecks, None);
-            round_trip(Element::ShortCut(key, endpoint), Content::ShortCuts, None);
+            round_trip(Element::ShortCircuit(key, endpoint), Content::ShortCircuits, None);
             let lengths = [0, 1, 8, 31, 32];
             for range in lengths.map(|length| IpNet::new(key.address, length).unwrap().trunc()) {
                 round_trip(Element::Allowed(key, range), Content::Allowed, None);
@@ -194,7 +194,7 @@ mod tests {
             Content::Allowed,
             Content::Hairpins,
             Content::HealthChecks,
-            Content::ShortCuts,
+            Content::ShortCircuits,
         ];
         for (length, content) in (0..12).flat_map(|length| contents.map(|content| (length, content))) {
             let key = SetElementAttribute::Key(DataAttribute::Value(vec![0; length]));

@@ -33,7 +33,7 @@ pub(super) const INTERVAL_END: u32 = 1;
 /// Straight to bytes: a first sync writes several elements for each Service and one for each endpoint on this node.
 pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>) {
     match element {
-        Element::ServiceRange(range) | Element::PodSource(range) | Element::PodElsewhere(range) => {
+        Element::ServiceRange(range) | Element::PodSource(range) | Element::RemotePod(range) => {
             return append_range(out, range);
         }
         Element::Outside(family) => return append_range(out, &every_address(*family)),
@@ -51,14 +51,14 @@ pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>
                     data(out, kind, |out| (push_key(out, at), push_address(out, address)));
                 }
             }
-            Element::ShortCut(at, EndpointAddress { address, port }) => {
+            Element::ShortCircuit(at, EndpointAddress { address, port }) => {
                 data(out, kind::KEY, |out| push_key(out, at));
                 data(out, kind::DATA, |out| (push_address(out, *address), push_port(out, port.get())));
             }
-            Element::Silent(address) => data(out, kind::KEY, |out| push_address(out, (*address).into())),
+            Element::ArpIgnore(address) => data(out, kind::KEY, |out| push_address(out, (*address).into())),
             Element::ServiceRange(_)
             | Element::PodSource(_)
-            | Element::PodElsewhere(_)
+            | Element::RemotePod(_)
             | Element::Outside(_) => {}
         }
         if let Some(comment) = comment {

@@ -27,8 +27,8 @@ use crate::{
     model::Family,
     plan::Change,
     set::{
-        ALLOWED, Element, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, PODS_ELSEWHERE,
-        SERVICE_RANGES, SHORT_CUTS, SILENT, VIPS,
+        ALLOWED, ARP_IGNORE, Element, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, REMOTE_PODS,
+        SERVICE_RANGES, SHORT_CIRCUITS, VIPS,
     },
     state::State,
 };
@@ -59,7 +59,7 @@ impl Table {
     /// The table that has the set of an element.
     fn of(element: &Element) -> Self {
         match element {
-            Element::Silent(_) => Self::Arp,
+            Element::ArpIgnore(_) => Self::Arp,
             _ => Self::Ip(element.family()),
         }
     }
@@ -136,7 +136,7 @@ impl Nft {
             (ALLOWED, Content::Allowed),
             (HAIRPIN, Content::Hairpins),
             (HEALTH_CHECKS, Content::HealthChecks),
-            (SHORT_CUTS, Content::ShortCuts),
+            (SHORT_CIRCUITS, Content::ShortCircuits),
         ];
         for family in Family::ALL {
             for (set, content) in keys.into_iter().chain(others) {
@@ -148,12 +148,12 @@ impl Nft {
             }
             state.service_ranges.extend(self.ranges(family, SERVICE_RANGES)?);
             state.pod_sources.extend(self.ranges(family, POD_SOURCES)?);
-            state.pods_elsewhere.extend(self.ranges(family, PODS_ELSEWHERE)?);
+            state.remote_pods.extend(self.ranges(family, REMOTE_PODS)?);
             if !self.elements(Table::Ip(family), OUTSIDE)?.is_empty() {
                 state.outside.insert(family);
             }
         }
-        for raw in self.elements(Table::Arp, SILENT)? {
+        for raw in self.elements(Table::Arp, ARP_IGNORE)? {
             if let Some((element, _)) = raw.decode(Family::V4, Content::Silent) {
                 state.add(element, &None);
             }
@@ -196,7 +196,7 @@ impl Nft {
         let mut transaction = Transaction::new();
         transaction.delete(table, chain::delete_table());
         match transaction.commit(&mut self.socket) {
-            Err(Error::Rejected(error)) if error.is_absent() => Ok(()),
+            Err(Error::Rejected(error)) if error.is_not_found() => Ok(()),
             outcome => outcome,
         }
     }
@@ -234,7 +234,8 @@ impl Nft {
                     continue;
                 };
                 let (change, what) = changes[at];
-                let gone_already = failure.error.is_absent() && matches!(what, Change::RemoveElement { .. });
+                let gone_already =
+                    failure.error.is_not_found() && matches!(what, Change::RemoveElement { .. });
                 if !gone_already && named.insert(change) {
                     let reason = failure.error.to_string();
                     failures.push(Failure { change, cause: Cause::Refused, reason });
@@ -310,7 +311,7 @@ impl Nft {
     ) -> Result<Vec<M>, Error> {
         for _ in 0..ATTEMPTS {
             match self.socket.dump(request()) {
-                Err(Error::Rejected(error)) if error.is_absent() => return Ok(Vec::new()),
+                Err(Error::Rejected(error)) if error.is_not_found() => return Ok(Vec::new()),
                 Err(Error::Interrupted) => {}
                 outcome => return outcome,
             }

@@ -10,8 +10,8 @@ use crate::{
     linux::{LocalDetector, Settings},
     model::{Family, Protocol},
     set::{
-        ALLOWED, GATEWAYS, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, PODS_ELSEWHERE,
-        SERVICE_RANGES, SHORT_CUTS, VIPS,
+        ALLOWED, GATEWAYS, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, REMOTE_PODS, SERVICE_RANGES,
+        SHORT_CIRCUITS, VIPS,
     },
 };
 
@@ -102,8 +102,8 @@ impl Rules<'_> {
     fn to_service(&self) -> Vec<Rule> {
         let mut rules = self.nobody_there();
         let drop = vec![counter(), drop()];
-        let comment = "no endpoints on this node, and the policy is Local: no short cut has led here";
-        rules.push(Rule::new(comment, [self.key_in(KeySet::NoLocalOutside), state_new(), drop]));
+        let comment = "no endpoints on this node, and the policy is Local: no short circuit has led here";
+        rules.push(Rule::new(comment, [self.key_in(KeySet::NoLocalEndpointsExternal), state_new(), drop]));
         rules.push(self.mark_if(
             "the endpoint sees this node, whichever client asks",
             self.key_in(KeySet::MasqueradeAlways),
@@ -134,8 +134,8 @@ impl Rules<'_> {
     fn nobody_there(&self) -> Vec<Rule> {
         vec![
             Rule::new(
-                "reached by a short cut only",
-                [self.key_in(KeySet::Inner), not_diverted(), vec![goto("refuse")]],
+                "reached by a short circuit only",
+                [self.key_in(KeySet::ShortCircuitTarget), not_diverted(), vec![goto("refuse")]],
             ),
             Rule::new(
                 "no endpoints: refuse at once",
@@ -143,7 +143,7 @@ impl Rules<'_> {
             ),
             Rule::new(
                 "no endpoints on this node, and the policy is Local",
-                [self.key_in(KeySet::NoLocal), state_new(), vec![counter(), drop()]],
+                [self.key_in(KeySet::NoLocalEndpoints), state_new(), vec![counter(), drop()]],
             ),
         ]
     }
@@ -186,7 +186,11 @@ impl Rules<'_> {
                 self.key_in(KeySet::NoEndpoints),
                 closed(),
             ),
-            abort("SCTP to what is reached by a short cut only", self.key_in(KeySet::Inner), closed()),
+            abort(
+                "SCTP to what is reached by a short circuit only",
+                self.key_in(KeySet::ShortCircuitTarget),
+                closed(),
+            ),
             abort("SCTP to a port without a virtual server", [self.to_vip(), not_served].concat(), closed()),
         ];
         if self.settings.refuse_unallocated {
@@ -196,7 +200,7 @@ impl Rules<'_> {
             rules.push(abort("SCTP to an unallocated ClusterIP", unallocated, closed));
         }
         if !inside.is_empty() {
-            let elsewhere = [self.source_in(PODS_ELSEWHERE), vec![return_()]];
+            let elsewhere = [self.source_in(REMOTE_PODS), vec![return_()]];
             rules.push(Rule::new(
                 "a pod of another node is outside: the policy Local is for it too",
                 elsewhere,
@@ -204,7 +208,7 @@ impl Rules<'_> {
         }
         let to_node = [inside.clone(), self.key_in(KeySet::MasqueradeInside)].concat();
         rules.push(self.mark_if("a pod of another node gets its answer by way of this one", to_node));
-        let divert = dnat_by(self.family, SHORT_CUTS);
+        let divert = dnat_by(self.family, SHORT_CIRCUITS);
         rules
             .push(Rule::new("the policy Local is for outsiders: others get all endpoints", [inside, divert]));
         rules
@@ -265,7 +269,7 @@ impl Rules<'_> {
     /// the node's own listeners would get the packets.
     ///
     /// What is part of no connection the node itself resets: its reset goes back the way that the packet came, by a
-    /// short cut too.
+    /// short circuit too.
     fn unscheduled(&self) -> [Rule; 2] {
         let first_packets = [
             [protocol_is(Protocol::Tcp.number()), opens_tcp()].concat(),
@@ -274,7 +278,7 @@ impl Rules<'_> {
         first_packets.map(|first_packet| {
             let to_server = [self.to_vip(), self.key_in(KeySet::Served)].concat();
             // Without NAT a packet keeps the VIP also when IPVS has scheduled it.
-            let by_nat = [load(self.family, &KEY), vec![is_not_in(KeySet::AnsweredDirectly.name())]].concat();
+            let by_nat = [load(self.family, &KEY), vec![is_not_in(KeySet::DirectReturn.name())]].concat();
             let comment = "IPVS did not schedule it: no listener of this node gets what is for a Service";
             Rule::new(comment, [first_packet, to_server, by_nat, vec![goto("refuse")]])
         })
@@ -307,7 +311,7 @@ impl Rules<'_> {
         let mut rules = vec![self.established()];
         if !self.settings.tcp_be_liberal {
             let answer = load(self.family, &[Field::Source, Field::Protocol, Field::SourcePort]);
-            let answered_directly = vec![is_in(KeySet::AnsweredDirectly.name()), accept()];
+            let answered_directly = vec![is_in(KeySet::DirectReturn.name()), accept()];
             let comment = "an answer to what came another way, as by a tunnel";
             rules.push(Rule::new(comment, [answer, answered_directly]));
             let drop = vec![counter(), drop()];

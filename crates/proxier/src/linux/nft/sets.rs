@@ -9,8 +9,8 @@ use super::{TABLE, Table, userdata};
 use crate::{
     model::Family,
     set::{
-        ALLOWED, GATEWAYS, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, PODS_ELSEWHERE,
-        SERVICE_RANGES, SHORT_CUTS, SILENT, VIPS,
+        ALLOWED, ARP_IGNORE, GATEWAYS, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, REMOTE_PODS,
+        SERVICE_RANGES, SHORT_CIRCUITS, VIPS,
     },
 };
 
@@ -33,7 +33,7 @@ pub(super) fn sets(table: Table) -> Vec<NfTablesMessage> {
         Table::Ip(Family::V6) => ADDRESS_V6,
         Table::Arp => {
             let comment = "addresses on kube-ipvs0: this node neither answers for them nor names them";
-            return vec![set(SILENT, &[ADDRESS_V4], SetFlags::empty(), comment)];
+            return vec![set(ARP_IGNORE, &[ADDRESS_V4], SetFlags::empty(), comment)];
         }
     };
     let key = [address, PROTOCOL, PORT];
@@ -59,7 +59,7 @@ pub(super) fn sets(table: Table) -> Vec<NfTablesMessage> {
         set(GATEWAYS, &[address], plain, "where this node sends what it knows no other way to"),
         set(POD_SOURCES, &[address], interval, "pods"),
         set(
-            PODS_ELSEWHERE,
+            REMOTE_PODS,
             &[address],
             interval,
             "pods of other nodes, if they can be told from those of this one",
@@ -70,7 +70,7 @@ pub(super) fn sets(table: Table) -> Vec<NfTablesMessage> {
             interval,
             "clients outside the cluster: all but pods, if pod ranges are known",
         ),
-        map(SHORT_CUTS, &key, &[address, PORT], "where clients in the cluster are sent instead"),
+        map(SHORT_CIRCUITS, &key, &[address, PORT], "where clients in the cluster are sent instead"),
     ]);
     sets
 }
@@ -85,13 +85,13 @@ fn comment(kind: KeySet) -> &'static str {
             "external and load-balancer IPs of the policy Cluster: pods alone are not masqueraded"
         }
         KeySet::NoEndpoints => "new connections are refused",
-        KeySet::NoLocal => "new connections are dropped",
-        KeySet::NoLocalOutside => {
+        KeySet::NoLocalEndpoints => "new connections are dropped",
+        KeySet::NoLocalEndpointsExternal => {
             "new connections from outside are dropped: a load balancer tries another node"
         }
         KeySet::Firewall => "only for some sources",
-        KeySet::Inner => "only for what a short cut sends here",
-        KeySet::AnsweredDirectly => "forwarded without NAT: endpoints answer clients themselves",
+        KeySet::ShortCircuitTarget => "only for what a short circuit sends here",
+        KeySet::DirectReturn => "forwarded without NAT: endpoints answer clients themselves",
         KeySet::Foreign => "virtual servers of other programs",
     }
 }

@@ -168,11 +168,11 @@ mod tests {
             let (name, vip) = (format!("app-{number}"), at([10, 96, 0, 1]));
             let service = service(&name, &[&vip], &[(80, None)]);
             let internal_policy = if number % 2 == 0 { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
-            engine.event(Event::ServiceApplied(Service { internal_policy, ..service }));
-            engine.event(Event::SliceApplied(slice(&name, &name, 8080, &[&at([10, 128, 0, 1])])));
+            engine.apply(Event::ServiceApplied(Service { internal_policy, ..service }));
+            engine.apply(Event::SliceApplied(slice(&name, &name, 8080, &[&at([10, 128, 0, 1])])));
         }
-        let turn = engine.turn(&mut kernel, Duration::ZERO);
-        let elements: Vec<(usize, &Change)> = turn
+        let report = engine.sync(&mut kernel, Duration::ZERO);
+        let elements: Vec<(usize, &Change)> = report
             .plan
             .changes()
             .iter()
@@ -182,7 +182,7 @@ mod tests {
         // served, cluster-ips, vips, hairpin, and for every second one no-local.
         assert_eq!(elements.len(), 225_000);
         let no_local = |(_, change): &&(usize, &Change)| {
-            matches!(change, Change::AddElement { element: Element::Key(KeySet::NoLocal, _), .. })
+            matches!(change, Change::AddElement { element: Element::Key(KeySet::NoLocalEndpoints, _), .. })
         };
         assert_eq!(elements.iter().filter(no_local).count(), 25_000);
         for part in elements.chunks(LARGEST) {

@@ -237,7 +237,7 @@ fn complete_once_every_file_could_be_followed() {
     let mut folder = Folder::new();
     let mut complete = |name, text: Option<&str>| {
         let content = text.map_or(Content::Gone, |text| Content::Bytes(text.as_bytes()));
-        folder.load([(name, content)]).complete == Completeness::Whole
+        folder.load([(name, content)]).complete == Completeness::Complete
     };
     assert!(complete("a.yaml", Some(GOOD)));
     assert!(!complete("b.yaml", Some("kind: [")));

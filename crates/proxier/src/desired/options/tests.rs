@@ -7,14 +7,14 @@ use crate::{
     fake::FakeKernel,
     model::{Forwarding::*, *},
     set::KeySet,
-    testing::{addresses, port, service, slice, turn, with_protocol},
+    testing::{addresses, port, service, slice, sync, with_protocol},
 };
 
 /// A Service that listens where its endpoints do, which are on this node (`10.1.1.…`) and another (`10.1.2.…`), or
 /// behind none.
-fn web(choices: Choices, endpoints: &[&str]) -> [Event; 2] {
+fn web(options: ServiceOptions, endpoints: &[&str]) -> [Event; 2] {
     let service =
-        Service { choices: Some(Box::new(choices)), ..service("web", &["10.0.0.1"], &[(80, None)]) };
+        Service { options: Some(Box::new(options)), ..service("web", &["10.0.0.1"], &[(80, None)]) };
     let mut slice = slice("web-1", "web", 80, endpoints);
     for endpoint in &mut slice.endpoints {
         endpoint.node = match endpoint.address.to_string() {
@@ -34,42 +34,42 @@ fn udp([service, slice]: [Event; 2]) -> [Event; 2] {
 /// What of the plan for a fresh kernel is about IPVS and about masquerade, and what is skipped.
 fn check(events: impl IntoIterator<Item = Event>, expected: Expect) {
     let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
-    let turn = turn(&mut engine, &mut kernel, 0, events);
-    expected.assert_eq(&told(&turn));
+    let report = sync(&mut engine, &mut kernel, 0, events);
+    expected.assert_eq(&told(&report));
 }
 
-fn told(turn: &crate::Turn) -> String {
-    let plan = turn.plan.to_string();
+fn told(report: &crate::SyncReport) -> String {
+    let plan = report.plan.to_string();
     let of_interest =
         |line: &&str| !line.contains("served") && !line.contains("vips") && !line.contains("+ address");
     let plan: String = plan.lines().filter(of_interest).map(|line| format!("{line}\n")).collect();
-    plan + &turn.skipped.iter().map(|reason| format!("! {reason}\n")).collect::<String>()
+    plan + &report.skipped.iter().map(|reason| format!("! {reason}\n")).collect::<String>()
 }
 
 #[test]
 fn schedulers_and_their_flags() {
-    let choices = |scheduler, hash_on, hash_fallback| Choices {
+    let options = |scheduler, hash_on, hash_fallback| ServiceOptions {
         scheduler: Some(scheduler),
         hash_on,
         hash_fallback,
-        ..Choices::DEFAULT
+        ..ServiceOptions::DEFAULT
     };
     let (address, port) = (Some(HashOn::Address), Some(HashOn::AddressAndPort));
     let all = [
-        choices(Scheduler::WLC, None, None),
-        choices(Scheduler::SH, None, None),
-        choices(Scheduler::SH, port, Some(true)),
-        choices(Scheduler::SH, address, Some(false)),
-        choices(Scheduler::MH, None, None),
-        choices(Scheduler::MH, address, None),
-        choices(Scheduler::MH, None, Some(false)),
-        choices(Scheduler::WRR, port, None),
-        Choices { hash_fallback: Some(false), ..Choices::DEFAULT },
+        options(Scheduler::WLC, None, None),
+        options(Scheduler::SH, None, None),
+        options(Scheduler::SH, port, Some(true)),
+        options(Scheduler::SH, address, Some(false)),
+        options(Scheduler::MH, None, None),
+        options(Scheduler::MH, address, None),
+        options(Scheduler::MH, None, Some(false)),
+        options(Scheduler::WRR, port, None),
+        ServiceOptions { hash_fallback: Some(false), ..ServiceOptions::DEFAULT },
     ];
-    let told = all.map(|choices| {
+    let told = all.map(|options| {
         let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
-        let [service, _] = web(choices, &[]);
-        told(&turn(&mut engine, &mut kernel, 0, [service]))
+        let [service, _] = web(options, &[]);
+        told(&sync(&mut engine, &mut kernel, 0, [service]))
     });
     let lines = told.concat().lines().filter(|line| !line.contains("element")).collect::<Vec<_>>().join("\n");
     expect![[r#"
@@ -93,15 +93,17 @@ fn schedulers_and_their_flags() {
 fn a_scheduler_that_the_kernel_lacks() {
     let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
     kernel.missing_schedulers.push(Scheduler::TWOS);
-    let twos = Choices { scheduler: Some(Scheduler::TWOS), ..Choices::DEFAULT };
-    web(twos, &["10.1.1.1"]).into_iter().for_each(|event| engine.event(event));
-    let first = engine.turn(&mut kernel, Default::default());
+    let twos = ServiceOptions { scheduler: Some(Scheduler::TWOS), ..ServiceOptions::DEFAULT };
+    web(twos, &["10.1.1.1"]).into_iter().for_each(|event| engine.apply(event));
+    let first = engine.sync(&mut kernel, Default::default());
     assert!(!first.failures.is_empty());
-    assert_eq!(engine.next_turn(), Default::default(), "at once");
-    let second = turn(&mut engine, &mut kernel, 0, []);
-    let [another, _] =
-        web(Choices { scheduler: Some(Scheduler::TWOS), local_weight: 2, ..Choices::DEFAULT }, &[]);
-    let third = turn(&mut engine, &mut kernel, 1, [another]);
+    assert_eq!(engine.next_sync(), Default::default(), "at once");
+    let second = sync(&mut engine, &mut kernel, 0, []);
+    let [another, _] = web(
+        ServiceOptions { scheduler: Some(Scheduler::TWOS), local_weight: 2, ..ServiceOptions::DEFAULT },
+        &[],
+    );
+    let third = sync(&mut engine, &mut kernel, 1, [another]);
     assert!(engine.is_healthy());
     expect![[r#"
         + virtual server TCP 10.0.0.1:80 rr
@@ -119,19 +121,19 @@ fn a_scheduler_that_no_service_may_load() {
     let missing_schedulers = [Scheduler::LBLC].into();
     let mut engine = Engine::new(Config { missing_schedulers, ..Config::new("node-1") });
     let mut kernel = FakeKernel::default();
-    let lblc = Choices { scheduler: Some(Scheduler::LBLC), ..Choices::DEFAULT };
-    let turn = turn(&mut engine, &mut kernel, 0, web(lblc, &["10.1.1.1"]));
-    assert!(!told(&turn).contains(":80 lblc"), "{}", told(&turn));
-    assert!(told(&turn).contains("load the module ip_vs_lblc"), "{}", told(&turn));
+    let lblc = ServiceOptions { scheduler: Some(Scheduler::LBLC), ..ServiceOptions::DEFAULT };
+    let report = sync(&mut engine, &mut kernel, 0, web(lblc, &["10.1.1.1"]));
+    assert!(!told(&report).contains(":80 lblc"), "{}", told(&report));
+    assert!(told(&report).contains("load the module ip_vs_lblc"), "{}", told(&report));
 }
 
 #[test]
 fn weights() {
-    let weighted = Choices {
+    let weighted = ServiceOptions {
         scheduler: Some(Scheduler::WRR),
         local_weight: 10,
         node_weights: [("node-1".into(), 2), ("node-2".into(), 3)].into(),
-        ..Choices::DEFAULT
+        ..ServiceOptions::DEFAULT
     };
     check(
         web(weighted, &["10.1.1.1", "10.1.2.1", "10.1.2.2!", "10.9.9.9"]),
@@ -146,7 +148,7 @@ fn weights() {
         "#]],
     );
     // Of weight 0: as one that is not ready.
-    let none_here = Choices { local_weight: 0, ..Choices::DEFAULT };
+    let none_here = ServiceOptions { local_weight: 0, ..ServiceOptions::DEFAULT };
     check(
         web(none_here.clone(), &["10.1.1.1", "10.1.2.1"]),
         expect![[r#"
@@ -166,8 +168,11 @@ fn weights() {
     "#]],
     );
     // The node's scheduler takes no notice.
-    let heavy =
-        Choices { node_weights: [("node-2".into(), u16::MAX)].into(), local_weight: 2, ..Choices::DEFAULT };
+    let heavy = ServiceOptions {
+        node_weights: [("node-2".into(), u16::MAX)].into(),
+        local_weight: 2,
+        ..ServiceOptions::DEFAULT
+    };
     check(
         web(heavy, &["10.1.1.1", "10.1.2.1"]),
         expect![[r#"
@@ -183,7 +188,7 @@ fn weights() {
 
 #[test]
 fn weights_of_slices_count_without_annotations_of_the_service() {
-    let [service, slice] = web(Choices::DEFAULT, &["10.1.1.1", "10.1.2.1"]);
+    let [service, slice] = web(ServiceOptions::DEFAULT, &["10.1.1.1", "10.1.2.1"]);
     let Event::SliceApplied(mut slice) = slice else { panic!() };
     slice.endpoints[1].weight = 5;
     check(
@@ -199,8 +204,8 @@ fn weights_of_slices_count_without_annotations_of_the_service() {
     );
 }
 
-fn forwarded(forwarding: Forwarding) -> Choices {
-    Choices { forwarding, ..Choices::DEFAULT }
+fn forwarded(forwarding: Forwarding) -> ServiceOptions {
+    ServiceOptions { forwarding, ..ServiceOptions::DEFAULT }
 }
 
 #[test]
@@ -208,7 +213,7 @@ fn without_nat_nobody_is_masqueraded() {
     check(
         web(forwarded(Direct), &["10.1.1.1", "192.168.0.7"]),
         expect![[r#"
-            + element answered-directly { 10.0.0.1 . tcp . 80 }
+            + element direct-return { 10.0.0.1 . tcp . 80 }
             + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
             + element hairpin { 192.168.0.7 . 192.168.0.7 . tcp . 80 }
             + virtual server TCP 10.0.0.1:80 rr
@@ -220,7 +225,7 @@ fn without_nat_nobody_is_masqueraded() {
     let (gre, gue) = (Tunnel::GRE, Tunnel::gue(6080));
     for (choice, tunnel) in [(Ipip, Tunnel::IPIP), (Gre, gre), (Gue(port(6080)), gue)] {
         let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
-        turn(&mut engine, &mut kernel, 0, web(forwarded(choice), &["10.1.1.1", "10.1.2.1"]));
+        sync(&mut engine, &mut kernel, 0, web(forwarded(choice), &["10.1.1.1", "10.1.2.1"]));
         let servers = kernel.state.virtual_servers.values().flat_map(|server| server.real_servers.values());
         let forwarding: Vec<_> = servers.map(|server| server.forwarding).collect();
         assert_eq!(forwarding, [ipvs_netlink::Forwarding::Tunnel(tunnel); 2]);
@@ -234,7 +239,7 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
         web(forwarded(Direct), &["10.1.1.1", "10.1.2.1"]),
         expect![[r#"
             + element cluster-ips { 10.0.0.1 . tcp . 80 }
-            + element answered-directly { 10.0.0.1 . tcp . 80 }
+            + element direct-return { 10.0.0.1 . tcp . 80 }
             + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
             + virtual server TCP 10.0.0.1:80 rr
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
@@ -249,7 +254,7 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
         [service, Event::SliceApplied(slice)],
         expect![[r#"
         + element cluster-ips { 10.0.0.1 . tcp . 80 }
-        + element answered-directly { 10.0.0.1 . tcp . 80 }
+        + element direct-return { 10.0.0.1 . tcp . 80 }
         + virtual server TCP 10.0.0.1:80 rr
         + real server TCP 10.0.0.1:80 -> 10.1.2.1:8080 Masq 1
         ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: ports are not translated, and endpoint 10.1.2.1:8080 listens on another one
@@ -261,7 +266,7 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
 #[test]
 fn an_endpoint_that_is_another_node_is_reached_by_nat() {
     let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
-    turn(&mut engine, &mut kernel, 0, web(forwarded(Ipip), &["192.168.0.2"]));
+    sync(&mut engine, &mut kernel, 0, web(forwarded(Ipip), &["192.168.0.2"]));
     let node = Node {
         name: "node-2".into(),
         internal_ips: Vec::new(),
@@ -270,8 +275,8 @@ fn an_endpoint_that_is_another_node_is_reached_by_nat() {
         pod_cidrs: Vec::new(),
         leaving: false,
     };
-    let known = turn(&mut engine, &mut kernel, 1, [Event::NodeApplied(node)]);
-    let gone = turn(&mut engine, &mut kernel, 2, [Event::NodeRemoved("node-2".into())]);
+    let known = sync(&mut engine, &mut kernel, 1, [Event::NodeApplied(node)]);
+    let gone = sync(&mut engine, &mut kernel, 2, [Event::NodeRemoved("node-2".into())]);
     expect![[r#"
         + element cluster-ips { 10.0.0.1 . tcp . 80 }
         ~ real server TCP 10.0.0.1:80 -> 192.168.0.2:80 Masq 1
@@ -283,9 +288,9 @@ fn an_endpoint_that_is_another_node_is_reached_by_nat() {
     .assert_eq(&format!("{}-\n{}", told(&known), told(&gone)));
 }
 
-/// A pod cannot have the node's address, and at the ClusterIP short cuts end, which are NAT.
+/// A pod cannot have the node's address, and at the ClusterIP short circuits end, which are NAT.
 #[test]
-fn node_ports_and_short_cuts_stay_nat() {
+fn node_ports_and_short_circuits_stay_nat() {
     let [service, slice] = web(forwarded(Direct), &["10.1.1.1"]);
     let Event::ServiceApplied(mut service) = service else { panic!() };
     service.ports[0].node_port = Some(port(30080));
@@ -295,9 +300,9 @@ fn node_ports_and_short_cuts_stay_nat() {
         [addresses(&["192.168.0.1"]), Event::ServiceApplied(service), slice],
         expect![[r#"
         + element cluster-ips { 10.0.0.1 . tcp . 80 }
-        + element answered-directly { 10.0.0.1 . tcp . 80 }
+        + element direct-return { 10.0.0.1 . tcp . 80 }
         + element masquerade-inside { 192.168.0.1 . tcp . 30080 }
-        + element answered-directly { 203.0.113.1 . tcp . 80 }
+        + element direct-return { 203.0.113.1 . tcp . 80 }
         + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
         + virtual server TCP 10.0.0.1:80 rr
         + virtual server TCP 192.168.0.1:30080 rr
@@ -305,8 +310,8 @@ fn node_ports_and_short_cuts_stay_nat() {
         + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
         + real server TCP 192.168.0.1:30080 -> 10.1.1.1:80 Masq 1
         + real server TCP 203.0.113.1:80 -> 10.1.1.1:80 Route 1
-        + element short-cuts { 192.168.0.1 . tcp . 30080 : 10.0.0.1 . 80 }
-        + element short-cuts { 203.0.113.1 . tcp . 80 : 10.0.0.1 . 80 }
+        + element short-circuits { 192.168.0.1 . tcp . 30080 : 10.0.0.1 . 80 }
+        + element short-circuits { 203.0.113.1 . tcp . 80 : 10.0.0.1 . 80 }
         ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: with externalTrafficPolicy Local clients in the cluster come there by NAT from the Service's external addresses
         ! Service default/web is forwarded with NAT on TCP 192.168.0.1:30080, not as its annotation says: it is an address of this node, which no endpoint can have
     "#]],
@@ -315,8 +320,9 @@ fn node_ports_and_short_cuts_stay_nat() {
 
 #[test]
 fn single_datagrams() {
-    let choices = |udp_scheduling, forwarding| Choices { udp_scheduling, forwarding, ..Choices::DEFAULT };
-    let one_way = choices(UdpScheduling::OneWayDatagram, Masq);
+    let options =
+        |udp_scheduling, forwarding| ServiceOptions { udp_scheduling, forwarding, ..ServiceOptions::DEFAULT };
+    let one_way = options(UdpScheduling::OneWayDatagram, Masq);
     check(
         udp(web(one_way.clone(), &["10.1.1.1"])),
         expect![[r#"
@@ -328,16 +334,16 @@ fn single_datagrams() {
     "#]],
     );
     check(
-        udp(web(choices(UdpScheduling::Datagram, Ipip), &["10.1.2.1"])),
+        udp(web(options(UdpScheduling::Datagram, Ipip), &["10.1.2.1"])),
         expect![[r#"
-        + element answered-directly { 10.0.0.1 . udp . 80 }
+        + element direct-return { 10.0.0.1 . udp . 80 }
         + virtual server UDP 10.0.0.1:80 rr ops
         + real server UDP 10.0.0.1:80 -> 10.1.2.1:80 Tunnel 1
         - flows UDP 10.0.0.1:80
     "#]],
     );
     check(
-        udp(web(choices(UdpScheduling::Datagram, Masq), &["10.1.2.1"])),
+        udp(web(options(UdpScheduling::Datagram, Masq), &["10.1.2.1"])),
         expect![[r#"
         + element cluster-ips { 10.0.0.1 . udp . 80 }
         + virtual server UDP 10.0.0.1:80 rr
@@ -362,8 +368,8 @@ fn single_datagrams() {
 fn a_changed_choice_changes_what_is_there() {
     let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
     let endpoints = ["10.1.1.1", "192.168.0.7"];
-    turn(&mut engine, &mut kernel, 0, web(Choices::DEFAULT, &endpoints));
-    turn(
+    sync(&mut engine, &mut kernel, 0, web(ServiceOptions::DEFAULT, &endpoints));
+    sync(
         &mut engine,
         &mut kernel,
         0,
@@ -372,15 +378,15 @@ fn a_changed_choice_changes_what_is_there() {
     let steps = [
         forwarded(Direct),
         forwarded(Gre),
-        Choices { scheduler: Some(Scheduler::SH), local_weight: 3, ..forwarded(Gre) },
-        Choices::DEFAULT,
+        ServiceOptions { scheduler: Some(Scheduler::SH), local_weight: 3, ..forwarded(Gre) },
+        ServiceOptions::DEFAULT,
     ];
     let told: Vec<String> = steps
         .into_iter()
-        .map(|choices| told(&turn(&mut engine, &mut kernel, 1, web(choices, &endpoints))))
+        .map(|options| told(&sync(&mut engine, &mut kernel, 1, web(options, &endpoints))))
         .collect();
     expect![[r#"
-        + element answered-directly { 10.0.0.1 . tcp . 80 }
+        + element direct-return { 10.0.0.1 . tcp . 80 }
         ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Route 1
         ~ real server TCP 10.0.0.1:80 -> 192.168.0.7:80 Route 1
         - element cluster-ips { 10.0.0.1 . tcp . 80 }
@@ -395,7 +401,7 @@ fn a_changed_choice_changes_what_is_there() {
         ~ virtual server TCP 10.0.0.1:80 rr
         ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
         ~ real server TCP 10.0.0.1:80 -> 192.168.0.7:80 Masq 1
-        - element answered-directly { 10.0.0.1 . tcp . 80 }
+        - element direct-return { 10.0.0.1 . tcp . 80 }
     "#]]
     .assert_eq(&told.join("-\n"));
 }
@@ -403,26 +409,26 @@ fn a_changed_choice_changes_what_is_there() {
 #[test]
 fn a_service_has_its_own_time_to_drain() {
     let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
-    let within = |seconds| Choices {
+    let within = |seconds| ServiceOptions {
         max_drain_time: Some(std::time::Duration::from_secs(seconds)),
-        ..Choices::DEFAULT
+        ..ServiceOptions::DEFAULT
     };
     let both = ["10.1.1.1", "10.1.2.1"];
-    turn(&mut engine, &mut kernel, 0, web(within(3), &both));
+    sync(&mut engine, &mut kernel, 0, web(within(3), &both));
     let (server, endpoint) = (crate::testing::key("TCP 10.0.0.1:80"), crate::testing::key("TCP 10.1.2.1:80"));
     let endpoint = crate::cluster::EndpointAddress { address: endpoint.address, port: endpoint.port };
     kernel.connections.insert((server, endpoint), 1);
-    let left = told(&turn(&mut engine, &mut kernel, 1, web(within(3), &both[..1])));
+    let left = told(&sync(&mut engine, &mut kernel, 1, web(within(3), &both[..1])));
     // Sooner than connections are counted otherwise.
-    assert_eq!(engine.next_turn().as_secs(), 4);
-    let early = told(&turn(&mut engine, &mut kernel, 3, []));
-    let over = told(&turn(&mut engine, &mut kernel, 4, []));
+    assert_eq!(engine.next_sync().as_secs(), 4);
+    let early = told(&sync(&mut engine, &mut kernel, 3, []));
+    let over = told(&sync(&mut engine, &mut kernel, 4, []));
     // Back, and away again: a shorter time counts at once, and 0 is none at all.
-    turn(&mut engine, &mut kernel, 5, web(within(600), &both));
-    turn(&mut engine, &mut kernel, 6, web(within(600), &both[..1]));
-    let shorter = told(&turn(&mut engine, &mut kernel, 10, web(within(2), &both[..1])));
-    turn(&mut engine, &mut kernel, 11, web(within(0), &both));
-    let none = told(&turn(&mut engine, &mut kernel, 12, web(within(0), &both[..1])));
+    sync(&mut engine, &mut kernel, 5, web(within(600), &both));
+    sync(&mut engine, &mut kernel, 6, web(within(600), &both[..1]));
+    let shorter = told(&sync(&mut engine, &mut kernel, 10, web(within(2), &both[..1])));
+    sync(&mut engine, &mut kernel, 11, web(within(0), &both));
+    let none = told(&sync(&mut engine, &mut kernel, 12, web(within(0), &both[..1])));
     assert_eq!(engine.draining(), 0);
     expect![[r#"
         ~ real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 0

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::{Invalid, cut_to};
 
 /// How many characters of a message or a path are kept.
-const LONGEST_TEXT: usize = 256;
+const MAX_MESSAGE: usize = 256;
 
 /// Reads a value.
 ///
@@ -27,7 +27,7 @@ fn reason<'a, T: Deserialize<'a>>(json: &'a str) -> Invalid {
             // A place within one line of JSON that the operator does not see.
             let message = message.rsplit_once(" at line ").map_or(&*message, |(message, _)| message);
             // The author of an object decides how long keys of maps are, and the values that messages quote.
-            Invalid::new(cut_to(LONGEST_TEXT, path), cut_to(LONGEST_TEXT, &plain(message)))
+            Invalid::new(cut_to(MAX_MESSAGE, path), cut_to(MAX_MESSAGE, &plain(message)))
         }
     }
 }

@@ -15,10 +15,10 @@ fn failing(refuse: &[&str]) -> Vec<Family> {
         Event::ServiceApplied(service)
     });
     let range = ServiceCidr { name: "kubernetes".into(), ranges: vec!["10.96.0.0/16".parse().unwrap()] };
-    events.chain([Event::ServiceCidrApplied(range)]).for_each(|event| engine.event(event));
-    let turn = engine.turn(&mut kernel, Duration::ZERO);
-    assert_eq!(turn.failures.is_empty(), kernel.refuse.is_empty(), "{:?}", turn.failures);
-    Family::ALL.into_iter().filter(|family| engine.has_failed_in_the_main(&turn, *family)).collect()
+    events.chain([Event::ServiceCidrApplied(range)]).for_each(|event| engine.apply(event));
+    let report = engine.sync(&mut kernel, Duration::ZERO);
+    assert_eq!(report.failures.is_empty(), kernel.refuse.is_empty(), "{:?}", report.failures);
+    Family::ALL.into_iter().filter(|family| engine.is_family_unhealthy(&report, *family)).collect()
 }
 
 #[test]
@@ -45,6 +45,6 @@ fn what_all_services_stand_on_is() {
 fn a_kernel_that_cannot_be_read_fails_as_a_whole() {
     let (mut engine, kernel) = start();
     let mut kernel = FakeKernel { unreadable: true, ..kernel };
-    let turn = engine.turn(&mut kernel, Duration::ZERO);
-    assert!(Family::ALL.into_iter().all(|family| engine.has_failed_in_the_main(&turn, family)));
+    let report = engine.sync(&mut kernel, Duration::ZERO);
+    assert!(Family::ALL.into_iter().all(|family| engine.is_family_unhealthy(&report, family)));
 }

@@ -1,4 +1,4 @@
-//! What becomes of a Service's own choices, and which of them cannot be.
+//! What becomes of a Service's own options, and which of them cannot be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +12,17 @@ use super::{
 use crate::{
     cluster::{Cluster, EndpointAddress, Kind},
     config::Config,
-    model::{Choices, Endpoint, Forwarding, HashOn, Protocol, Service, ServicePort, UdpScheduling},
+    model::{Endpoint, Forwarding, HashOn, Protocol, Service, ServiceOptions, ServicePort, UdpScheduling},
     set::KeySet,
 };
 
 /// The scheduler of a Service, and its flags.
-pub(super) fn scheduling(cluster: &Cluster, config: &Config, choices: &Choices) -> (Scheduler, ServiceFlags) {
-    let scheduler = scheduler(cluster, config, choices);
+pub(super) fn scheduling(
+    cluster: &Cluster,
+    config: &Config,
+    options: &ServiceOptions,
+) -> (Scheduler, ServiceFlags) {
+    let scheduler = scheduler(cluster, config, options);
     // A client whose endpoint drains would be refused without the fall-back; and `mh` takes the client's port into
     // account, as under kube-proxy.
     let (fallback, port, hashes_port) = match scheduler {
@@ -27,16 +31,16 @@ pub(super) fn scheduling(cluster: &Cluster, config: &Config, choices: &Choices) 
         _ => return (scheduler, ServiceFlags::empty()),
     };
     let mut flags = ServiceFlags::empty();
-    flags.set(fallback, choices.hash_fallback.unwrap_or(true));
-    flags.set(port, choices.hash_on.map_or(hashes_port, |on| on == HashOn::AddressAndPort));
+    flags.set(fallback, options.hash_fallback.unwrap_or(true));
+    flags.set(port, options.hash_on.map_or(hashes_port, |on| on == HashOn::AddressAndPort));
     (scheduler, flags)
 }
 
-fn scheduler(cluster: &Cluster, config: &Config, choices: &Choices) -> Scheduler {
-    choices.scheduler.filter(|chosen| cluster.has_scheduler(*chosen)).unwrap_or(config.scheduler)
+fn scheduler(cluster: &Cluster, config: &Config, options: &ServiceOptions) -> Scheduler {
+    options.scheduler.filter(|chosen| cluster.has_scheduler(*chosen)).unwrap_or(config.scheduler)
 }
 
-/// What of the choices about scheduling comes to nothing.
+/// What of the options about scheduling comes to nothing.
 pub(super) fn without_effect(
     cluster: &Cluster,
     config: &Config,
@@ -44,14 +48,14 @@ pub(super) fn without_effect(
     port: &ServicePort,
     backends: &Backends,
 ) -> Option<Skipped> {
-    let choices = service.choices();
-    let scheduler = scheduler(cluster, config, choices);
+    let options = service.options();
+    let scheduler = scheduler(cluster, config, options);
     let port = || service.port_id(port);
-    if let Some(missing) = choices.scheduler.filter(|chosen| *chosen != scheduler) {
+    if let Some(missing) = options.scheduler.filter(|chosen| *chosen != scheduler) {
         return Some(Skipped::Scheduler { port: port(), missing, instead: scheduler });
     }
     let hashes = [Scheduler::SH, Scheduler::MH].contains(&scheduler);
-    if !hashes && (choices.hash_on.is_some() || choices.hash_fallback.is_some()) {
+    if !hashes && (options.hash_on.is_some() || options.hash_fallback.is_some()) {
         return Some(Skipped::Hash { port: port(), scheduler });
     }
     let is_blind = [Scheduler::RR, Scheduler::LC, Scheduler::DH].contains(&scheduler);
@@ -70,7 +74,7 @@ fn differ(real_servers: &RealServers) -> bool {
 
 /// Changes a virtual server as its Service chooses, as far as that can be.
 ///
-/// `is_diverted_to`: whether short cuts lead to it.
+/// `is_diverted_to`: whether short circuits lead to it.
 pub(super) fn apply(
     server: &mut VirtualServer,
     cluster: &Cluster,
@@ -80,18 +84,18 @@ pub(super) fn apply(
     endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
     skipped: &mut BTreeSet<Skipped>,
 ) {
-    let choices = service.choices();
-    server.max_drain_time = choices.max_drain_time;
+    let options = service.options();
+    server.max_drain_time = options.max_drain_time;
     let (port, key) = (|| server.owner.clone(), frontend.key);
     let mut forwarding = Forwarding::Masq;
-    if choices.forwarding != Forwarding::Masq {
-        let hindrance = hindrance(server, cluster, choices, frontend, is_diverted_to, endpoints);
+    if options.forwarding != Forwarding::Masq {
+        let hindrance = hindrance(server, cluster, options, frontend, is_diverted_to, endpoints);
         match hindrance {
             Some(why) => drop(skipped.insert(Skipped::Forwarding { port: port(), key, why })),
-            None => forwarding = choices.forwarding,
+            None => forwarding = options.forwarding,
         }
     }
-    let per_datagram = match (key.protocol, choices.udp_scheduling) {
+    let per_datagram = match (key.protocol, options.udp_scheduling) {
         (Protocol::Tcp | Protocol::Sctp, _) | (_, UdpScheduling::Flow) => false,
         (Protocol::Udp, UdpScheduling::OneWayDatagram) => true,
         (Protocol::Udp, UdpScheduling::Datagram) => {
@@ -102,9 +106,9 @@ pub(super) fn apply(
         }
     };
     server.config.flags.set(ServiceFlags::ONE_PACKET, per_datagram);
-    if choices.forwarding != Forwarding::Masq && can_be_endpoints(frontend) {
+    if options.forwarding != Forwarding::Masq && can_be_endpoints(frontend) {
         // Even where this node has reasons to translate: another one may not, and answers may come by this one.
-        server.sets = server.sets.with(KeySet::AnsweredDirectly);
+        server.sets = server.sets.with(KeySet::DirectReturn);
     }
     if forwarding != Forwarding::Masq {
         // An endpoint that answers its client itself has to see who that is.
@@ -115,7 +119,7 @@ pub(super) fn apply(
 
 /// Whether an endpoint can have the address of a frontend for its own.
 fn can_be_endpoints(frontend: &Frontend) -> bool {
-    frontend.bind && !matches!(frontend.kind, Kind::NodePort | Kind::Inner)
+    frontend.bind && !matches!(frontend.kind, Kind::NodePort | Kind::ShortCircuitTarget)
 }
 
 /// Why a virtual server cannot forward as its Service chooses, if something is in the way.
@@ -125,13 +129,13 @@ fn can_be_endpoints(frontend: &Frontend) -> bool {
 fn hindrance(
     server: &VirtualServer,
     cluster: &Cluster,
-    choices: &Choices,
+    options: &ServiceOptions,
     frontend: &Frontend,
     is_diverted_to: bool,
     endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
 ) -> Option<NotForwardable> {
-    if is_diverted_to || frontend.kind == Kind::Inner {
-        return Some(NotForwardable::ShortCut);
+    if is_diverted_to || frontend.kind == Kind::ShortCircuitTarget {
+        return Some(NotForwardable::ShortCircuit);
     }
     if !can_be_endpoints(frontend) {
         return Some(NotForwardable::NodeAddress);
@@ -144,7 +148,7 @@ fn hindrance(
         // What would be a link-layer neighbour here is that node. A tunnel ends at the pod.
         let is_elsewhere = |endpoint: &&Endpoint| endpoint.node.is_some() && !cluster.is_local(endpoint);
         let is_behind_node =
-            choices.forwarding == Forwarding::Direct && endpoints.get(&at).is_some_and(is_elsewhere);
+            options.forwarding == Forwarding::Direct && endpoints.get(&at).is_some_and(is_elsewhere);
         let is_node = cluster.other_node_with(at.address).is_some();
         (is_behind_node || is_node).then_some(NotForwardable::OtherNode(at))
     })

@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Holds, TakeOver};
+use super::{IpsetKind, Takeover};
 use crate::{
     model::{PortNumber, Protocol, VirtualServerKey},
     state::ServerState,
@@ -22,7 +22,7 @@ pub(crate) struct Entry {
 
 /// What kube-proxy's ipsets say that it serves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Predecessor {
+pub(crate) struct KubeProxyState {
     servers: BTreeSet<VirtualServerKey>,
     node_ports: BTreeSet<(Protocol, PortNumber)>,
     vips: BTreeSet<IpAddr>,
@@ -30,25 +30,25 @@ pub(crate) struct Predecessor {
 
 /// What kube-proxy made and we go on with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Inheritance {
+pub(crate) struct AdoptedState {
     pub(crate) servers: BTreeSet<VirtualServerKey>,
     pub(crate) vips: BTreeSet<IpAddr>,
 }
 
-impl Predecessor {
+impl KubeProxyState {
     /// Takes in an entry of one of its sets.
-    pub(crate) fn add(&mut self, holds: Holds, entry: Entry) {
+    pub(crate) fn add(&mut self, holds: IpsetKind, entry: Entry) {
         match (holds, entry) {
             (
-                Holds::Servers,
+                IpsetKind::Servers,
                 Entry { address: Some(address), protocol: Some(protocol), port: Some(port) },
             ) => {
                 self.servers.insert(VirtualServerKey { address, protocol, port });
             }
-            (Holds::NodePorts(protocol), Entry { port: Some(port), .. }) => {
+            (IpsetKind::NodePorts(protocol), Entry { port: Some(port), .. }) => {
                 self.node_ports.insert((protocol, port));
             }
-            (Holds::Vips, Entry { address: Some(address), .. }) => {
+            (IpsetKind::Vips, Entry { address: Some(address), .. }) => {
                 self.vips.insert(address);
             }
             _ => {}
@@ -76,18 +76,18 @@ impl Predecessor {
         there: &BTreeMap<VirtualServerKey, ServerState>,
         bound: &BTreeSet<IpAddr>,
         host: &BTreeSet<IpAddr>,
-        take_over: &TakeOver,
-    ) -> Inheritance {
+        takeover: &Takeover,
+    ) -> AdoptedState {
         if !self.is_there() {
-            return Inheritance::default();
+            return AdoptedState::default();
         }
-        let excluded = |address| take_over.exclude_cidrs.iter().any(|range| range.contains(&address));
+        let excluded = |address| takeover.exclude_cidrs.iter().any(|range| range.contains(&address));
         let is_its = |key: &VirtualServerKey| {
             self.servers.contains(key)
                 || self.node_ports.contains(&(key.protocol, key.port)) && host.contains(&key.address)
                 || bound.contains(&key.address) && !excluded(key.address)
         };
-        Inheritance {
+        AdoptedState {
             servers: there.keys().copied().filter(is_its).collect(),
             vips: bound.iter().copied().filter(|address| !is_of_the_link(*address)).collect(),
         }

@@ -2,29 +2,29 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    About, Announcement, ToPost,
+    About, EventNote, ToPost,
     cut::{beginning, cut},
 };
 
 /// Who says it.
 const CONTROLLER: &str = "kube-ipvs";
 /// The most bytes of a note, by the API's rules.
-const LONGEST: usize = 1024;
+const MAX_NOTE: usize = 1024;
 /// The most bytes of a name, by the API's rules.
-const LONGEST_NAME: usize = 253;
+const MAX_NAME: usize = 253;
 
 /// How a note ends of which a part is left out.
-const CUT: &str = " … the log of kube-ipvs on this node has more of it";
+const CUT_MARK: &str = " … the log of kube-ipvs on this node has more of it";
 
 /// Where an Event is made, and the Event of `events.k8s.io/v1`. The namespace is that of its object, or `default` for a
 /// Node, which has none.
 pub(super) fn event(to_post: &ToPost, node: &str, at: Timestamp) -> (String, Value) {
-    let ToPost { announcement, uid, .. } = to_post;
+    let ToPost { event_note, uid, .. } = to_post;
     let object = |version: &str, kind: &str, namespace: &str, name: &str| {
         let object = json!({"apiVersion": version, "kind": kind, "namespace": namespace, "name": name});
         (namespace.to_owned(), object, "Sync")
     };
-    let (namespace, mut regarding, action) = match &announcement.about {
+    let (namespace, mut regarding, action) = match &event_note.about {
         About::Service(id) => object("v1", "Service", &id.namespace, &id.name),
         About::Slice(id) => object("discovery.k8s.io/v1", "EndpointSlice", &id.namespace, &id.name),
         // As for events of the kubelet, a Node's UID is its name: by it `kubectl describe node` finds them.
@@ -45,7 +45,7 @@ pub(super) fn event(to_post: &ToPost, node: &str, at: Timestamp) -> (String, Val
         "reportingController": CONTROLLER,
         "reportingInstance": beginning(node, 128),
         "type": "Warning",
-        "reason": announcement.reason,
+        "reason": event_note.reason,
         "action": action,
         "note": note(to_post, node),
         "regarding": regarding,
@@ -57,12 +57,12 @@ pub(super) fn event(to_post: &ToPost, node: &str, at: Timestamp) -> (String, Val
 /// the API server stores it once and answers all others with a 409.
 ///
 /// An Event about a Node has that Node's name in its own: two nodes with the same trouble have two Events.
-fn name(ToPost { announcement, uid, fact }: &ToPost, regarding: &Value) -> String {
+fn name(ToPost { event_note, uid, fact }: &ToPost, regarding: &Value) -> String {
     let text = |field: &str| regarding[field].as_str().unwrap_or_default();
-    let Announcement { reason, note, .. } = announcement;
+    let EventNote { reason, note, .. } = event_note;
     let fact = fact.as_deref().unwrap_or(note);
     let hash = hash(&[text("kind"), text("name"), uid.as_deref().unwrap_or_default(), reason, fact]);
-    let object = beginning(text("name"), LONGEST_NAME - ".0123456789abcdef".len());
+    let object = beginning(text("name"), MAX_NAME - ".0123456789abcdef".len());
     format!("{}.{hash:016x}", object.trim_end_matches(['.', '-']))
 }
 
@@ -76,18 +76,18 @@ fn hash(parts: &[&str]) -> u64 {
 
 /// What an Event says. Where other nodes have other words for it, it says which node this one is: the Events of others
 /// are taken for the same.
-fn note(ToPost { announcement, fact, .. }: &ToPost, node: &str) -> String {
-    let Announcement { note, .. } = announcement;
+fn note(ToPost { event_note, fact, .. }: &ToPost, node: &str) -> String {
+    let EventNote { note, .. } = event_note;
     if fact.is_none() {
         return note.clone();
     }
     let found = format!("; found on node {}, and perhaps on others: their logs say", beginning(node, 128));
-    cut(note, LONGEST - found.len(), CUT).into_owned() + &found
+    cut(note, MAX_NOTE - found.len(), CUT_MARK).into_owned() + &found
 }
 
 /// A note that is not too long.
-pub(super) fn shortened(note: &str) -> String {
-    let mut note = cut(note, LONGEST, CUT).into_owned();
+pub(super) fn short_circuited(note: &str) -> String {
+    let mut note = cut(note, MAX_NOTE, CUT_MARK).into_owned();
     note.shrink_to_fit();
     note
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use expect_test::expect;
 use jiff::Timestamp;
 use proxier::{
-    Turn,
+    SyncReport,
     desired::Skipped,
     model::{PortNumber, Protocol, ServicePortId, VirtualServerKey},
 };
@@ -16,12 +16,12 @@ fn web() -> About {
     About::Service(ServiceId::new("shop", "web"))
 }
 
-fn announcement(note: &str) -> Announcement {
-    Announcement { about: web(), reason: "AddressTaken", note: note.into() }
+fn event_note(note: &str) -> EventNote {
+    EventNote { about: web(), reason: "AddressTaken", note: note.into() }
 }
 
-fn to_post(announcement: Announcement) -> ToPost {
-    ToPost { announcement, uid: None, fact: None }
+fn to_post(event_note: EventNote) -> ToPost {
+    ToPost { event_note, uid: None, fact: None }
 }
 
 fn received(said: &mut Receiver<ToPost>) -> Vec<ToPost> {
@@ -29,7 +29,7 @@ fn received(said: &mut Receiver<ToPost>) -> Vec<ToPost> {
 }
 
 fn notes(said: &mut Receiver<ToPost>) -> Vec<String> {
-    received(said).into_iter().map(|said| said.announcement.note).collect()
+    received(said).into_iter().map(|said| said.event_note.note).collect()
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -38,7 +38,7 @@ fn seconds(seconds: u64) -> Duration {
 
 #[test]
 fn an_event_is_about_its_object() {
-    let (namespace, made) = event(&to_post(announcement("why")), "node-1", Timestamp::UNIX_EPOCH);
+    let (namespace, made) = event(&to_post(event_note("why")), "node-1", Timestamp::UNIX_EPOCH);
     assert_eq!(namespace, "shop");
     expect![[r#"
         {
@@ -63,7 +63,7 @@ fn an_event_is_about_its_object() {
           "type": "Warning"
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&made).unwrap());
-    let node = Announcement { about: About::Node, ..announcement("why") };
+    let node = EventNote { about: About::Node, ..event_note("why") };
     let (namespace, made) = event(&to_post(node), "node-1", Timestamp::UNIX_EPOCH);
     assert_eq!((namespace.as_str(), &made["regarding"]["name"]), ("default", &"node-1".into()));
 }
@@ -77,8 +77,8 @@ fn name(to_post: &ToPost, node: &str) -> String {
 #[test]
 fn a_fact_has_the_same_name_on_every_node() {
     let of = |uid: &str, reason, note: &str| {
-        let announcement = Announcement { reason, ..announcement(note) };
-        ToPost { announcement, uid: Some(uid.into()), fact: None }
+        let event_note = EventNote { reason, ..event_note(note) };
+        ToPost { event_note, uid: Some(uid.into()), fact: None }
     };
     let fact = of("1", "AddressTaken", "why");
     assert_eq!(name(&fact, "node-1"), name(&fact, "node-2"));
@@ -88,10 +88,10 @@ fn a_fact_has_the_same_name_on_every_node() {
         assert_ne!(name(&fact, "node-1"), name(&other, "node-1"), "{other:?}");
     }
     // What is wrong with a node is its own.
-    let node = to_post(Announcement { about: About::Node, ..announcement("why") });
+    let node = to_post(EventNote { about: About::Node, ..event_note("why") });
     assert_ne!(name(&node, "node-1")["node-1".len()..], name(&node, "node-2")["node-2".len()..]);
     // Each node has other words: one of them is stored, and says whose they are.
-    let words = |note: &str| ToPost { fact: Some("http".into()), ..to_post(announcement(note)) };
+    let words = |note: &str| ToPost { fact: Some("http".into()), ..to_post(event_note(note)) };
     assert_eq!(name(&words("at 10.0.0.1"), "node-1"), name(&words("at 10.0.0.2"), "node-2"));
     let (_, made) = event(&words("at 10.0.0.1"), "node-1", Timestamp::UNIX_EPOCH);
     let note = "at 10.0.0.1; found on node node-1, and perhaps on others: their logs say";
@@ -101,7 +101,7 @@ fn a_fact_has_the_same_name_on_every_node() {
 #[test]
 fn a_name_is_no_longer_than_the_api_allows() {
     let slice = SliceId::new("shop", &format!("{}.{}", "a".repeat(235), "b".repeat(17)));
-    let name = name(&to_post(Announcement { about: About::Slice(slice), ..announcement("why") }), "node-1");
+    let name = name(&to_post(EventNote { about: About::Slice(slice), ..event_note("why") }), "node-1");
     // It ends where a label may end.
     assert_eq!(name.len(), 235 + 17);
     assert!(name.starts_with(&format!("{}.", "a".repeat(235))), "{name}");
@@ -111,10 +111,10 @@ fn a_name_is_no_longer_than_the_api_allows() {
 #[test]
 fn an_event_carries_its_services_uid() {
     let (sender, mut said) = channel(10);
-    let mut announcer = Announcer::new(sender);
+    let mut recorder = EventRecorder::new(sender);
     let web = ServiceId::new("shop", "web");
     let mut uid = |uid: Option<&str>, note: &str| {
-        announcer.told(vec![(web.clone(), uid.map(Into::into))], vec![announcement(note)], Duration::ZERO);
+        recorder.told(vec![(web.clone(), uid.map(Into::into))], vec![event_note(note)], Duration::ZERO);
         let (_, made) = event(&said.try_recv().unwrap(), "node-1", Timestamp::UNIX_EPOCH);
         made["regarding"]["uid"].as_str().map(str::to_owned)
     };
@@ -127,38 +127,38 @@ fn an_event_carries_its_services_uid() {
 #[test]
 fn an_object_that_flaps_leaves_room_for_others() {
     let (sender, mut said) = channel(200);
-    let mut announcer = Announcer::new(sender);
-    let mut announce = |number: usize, about: About, minute: u64| {
-        let announcement = Announcement { about, ..announcement(&format!("{number}")) };
-        announcer.announce(announcement, seconds(60 * minute));
+    let mut recorder = EventRecorder::new(sender);
+    let mut record = |number: usize, about: About, minute: u64| {
+        let event_note = EventNote { about, ..event_note(&format!("{number}")) };
+        recorder.record(event_note, seconds(60 * minute));
         notes(&mut said).len()
     };
-    assert_eq!((0..40).map(|number| announce(number, web(), 0)).sum::<usize>(), 10);
+    assert_eq!((0..40).map(|number| record(number, web(), 0)).sum::<usize>(), 10);
     // That is about no other object, and after five minutes there is one more.
-    assert_eq!(announce(0, About::Node, 0), 1);
-    assert_eq!(announce(100, web(), 4), 0);
-    assert_eq!((announce(101, web(), 5), announce(102, web(), 5)), (1, 0));
-    assert_eq!((0..40).map(|number| announce(1000 + number, web(), 500)).sum::<usize>(), 10);
+    assert_eq!(record(0, About::Node, 0), 1);
+    assert_eq!(record(100, web(), 4), 0);
+    assert_eq!((record(101, web(), 5), record(102, web(), 5)), (1, 0));
+    assert_eq!((0..40).map(|number| record(1000 + number, web(), 500)).sum::<usize>(), 10);
     // All Services of one namespace leave room for those of another, and all of them for the Node.
     let of = |namespace: &str, number: usize| About::Service(ServiceId::new(namespace, &format!("{number}")));
     let all = |namespace: String| (0..40).map(move |number| (namespace.clone(), number));
     let mut count = |namespace: &str| {
         all(namespace.to_owned())
-            .map(|(namespace, number)| announce(0, of(&namespace, number), 1000))
+            .map(|(namespace, number)| record(0, of(&namespace, number), 1000))
             .sum::<usize>()
     };
     assert_eq!(["a", "b", "c", "d", "e"].map(&mut count), [30, 30, 30, 30, 0]);
-    assert_eq!(announce(1, About::Node, 1000), 1);
+    assert_eq!(record(1, About::Node, 1000), 1);
 }
 
 #[test]
 fn nothing_is_said_twice_within_an_hour() {
     let (sender, mut said) = channel(10);
-    let mut announcer = Announcer::new(sender);
+    let mut recorder = EventRecorder::new(sender);
     for minute in 0..=70 {
-        announcer.announce(announcement("why"), seconds(60 * minute));
+        recorder.record(event_note("why"), seconds(60 * minute));
     }
-    announcer.announce(announcement("another"), seconds(4200));
+    recorder.record(event_note("another"), seconds(4200));
     let notes = notes(&mut said);
     assert_eq!(notes, ["why", "why", "another"]);
 }
@@ -167,21 +167,21 @@ fn nothing_is_said_twice_within_an_hour() {
 #[test]
 fn what_was_said_leaves_room_for_what_is_new() {
     let (sender, mut said) = channel(10);
-    let mut announcer = Announcer::new(sender);
-    (0..1000).for_each(|_| announcer.announce(announcement("why"), Duration::ZERO));
-    announcer.announce(announcement("new"), Duration::ZERO);
+    let mut recorder = EventRecorder::new(sender);
+    (0..1000).for_each(|_| recorder.record(event_note("why"), Duration::ZERO));
+    recorder.record(event_note("new"), Duration::ZERO);
     assert_eq!(notes(&mut said), ["why", "new"]);
 }
 
 #[test]
 fn who_announces_never_waits_and_the_node_has_places_of_its_own() {
     let (sender, mut said) = channel(8);
-    let mut announcer = Announcer::new(sender);
+    let mut recorder = EventRecorder::new(sender);
     for number in 0..5000 {
         let about = About::Service(ServiceId::new("shop", &number.to_string()));
-        announcer.announce(Announcement { about, ..announcement("why") }, Duration::ZERO);
+        recorder.record(EventNote { about, ..event_note("why") }, Duration::ZERO);
     }
-    announcer.announce(Announcement { about: About::Node, ..announcement("mine") }, Duration::ZERO);
+    recorder.record(EventNote { about: About::Node, ..event_note("mine") }, Duration::ZERO);
     let notes = notes(&mut said);
     assert_eq!((notes.len(), notes.last().map(String::as_str)), (7, Some("mine")));
 }
@@ -195,8 +195,8 @@ fn port(name: &str) -> ServicePortId {
 }
 
 #[test]
-fn a_turn_is_announced_at_who_it_is_about() {
-    let turn = Turn {
+fn failed_change_is_recorded_on_its_service() {
+    let report = SyncReport {
         skipped: vec![
             Skipped::Foreign { port: port("http"), key: key("10.96.0.1") },
             // All is well there.
@@ -206,24 +206,24 @@ fn a_turn_is_announced_at_who_it_is_about() {
                 node: "a".into(),
             },
         ],
-        unusable: Some(proxier::kernel::Unusable("IPVS: it is not there".into())),
-        ..Turn::default()
+        unavailable: Some(proxier::kernel::KernelUnavailable("IPVS: it is not there".into())),
+        ..SyncReport::default()
     };
     let (sender, mut said) = channel(10);
-    Announcer::new(sender).turned(&turn, Duration::ZERO);
+    EventRecorder::new(sender).record_sync(&report, Duration::ZERO);
     let said: Vec<_> = received(&mut said)
         .into_iter()
-        .map(|said| (said.announcement.about, said.announcement.reason, said.fact))
+        .map(|said| (said.event_note.about, said.event_note.reason, said.fact))
         .collect();
     let foreign = (web(), "ForeignVirtualServer", Some("shop/web:http".to_owned()));
-    assert_eq!(said, [(About::Node, "KernelUnusable", None), foreign]);
+    assert_eq!(said, [(About::Node, "KernelUnavailable", None), foreign]);
 }
 
 /// 40 Services whose annotations change all the time, each with values of 256 KiB.
 #[test]
 fn of_what_tenants_write_little_is_told_and_less_is_kept() {
-    let (sender, mut said) = channel(WAITING);
-    let (mut announcer, mut lines) = (Announcer::new(sender), Lines::default());
+    let (sender, mut said) = channel(QUEUE_CAPACITY);
+    let (mut recorder, mut lines) = (EventRecorder::new(sender), Lines::default());
     let (mut events, mut logged, mut bytes) = (0, 0, 0);
     for second in 0..100 {
         for service in 0..40 {
@@ -239,19 +239,19 @@ fn of_what_tenants_write_little_is_told_and_less_is_kept() {
             let told = lines.problems(&[problem], seconds(second));
             logged += told.len();
             bytes += told.iter().map(|line| line.to_string().len()).sum::<usize>();
-            announcer.announce(
-                Announcement { about: About::Service(id), reason: "PartLeftOut", note },
+            recorder.record(
+                EventNote { about: About::Service(id), reason: "PartLeftOut", note },
                 seconds(second),
             );
         }
         let told = received(&mut said);
         events += told.len();
-        assert!(told.iter().all(|said| said.announcement.note.capacity() <= 1024), "{second}");
+        assert!(told.iter().all(|said| said.event_note.note.capacity() <= 1024), "{second}");
     }
     // 30 Events, one more each minute; 50 lines, one more every five seconds, and the sums.
     assert_eq!((events, logged), (31, 50 + 19 + 4));
     assert!(bytes < 150_000, "{bytes}");
-    let kept = announcer.recent.kept() + announcer.limits.kept() + lines.kept();
+    let kept = recorder.recent.kept() + recorder.limits.kept() + lines.kept();
     assert!(kept < 200, "{kept} hashes with their times are kept");
 }
 
@@ -266,21 +266,21 @@ fn a_hundred_thousand_refusals_are_a_few_lines() {
         by: port("other"),
         is_of_node: false,
     };
-    let turn = Turn { skipped: (0..100_000).map(skipped).collect(), ..Turn::default() };
-    let (sender, mut said) = channel(WAITING);
-    let (mut announcer, mut lines) = (Announcer::new(sender), Lines::default());
-    announcer.turned(&turn, Duration::ZERO);
+    let report = SyncReport { skipped: (0..100_000).map(skipped).collect(), ..SyncReport::default() };
+    let (sender, mut said) = channel(QUEUE_CAPACITY);
+    let (mut recorder, mut lines) = (EventRecorder::new(sender), Lines::default());
+    recorder.record_sync(&report, Duration::ZERO);
     assert_eq!(received(&mut said).len(), 10);
-    let told = lines.turned(&turn, Duration::ZERO);
+    let told = lines.record_sync(&report, Duration::ZERO);
     assert_eq!(told.len(), 11);
     let last = told[10].to_string();
     assert!(last.starts_with("99990 lines about Services and EndpointSlices were left out"), "{last}");
     // Another one is heard, and the sum comes once in a while.
     let other = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
     let failed = Skipped::Foreign { port: other, key: key("10.96.0.1") };
-    let turn = Turn { skipped: vec![failed, skipped(1)], ..Turn::default() };
-    assert_eq!(lines.turned(&turn, seconds(1)).len(), 1);
-    let told = lines.turned(&Turn::default(), seconds(31));
+    let report = SyncReport { skipped: vec![failed, skipped(1)], ..SyncReport::default() };
+    assert_eq!(lines.record_sync(&report, seconds(1)).len(), 1);
+    let told = lines.record_sync(&SyncReport::default(), seconds(31));
     assert!(told[0].to_string().starts_with("1 lines about"), "{}", told[0]);
 }
 
@@ -296,9 +296,9 @@ fn an_address_of_the_node_makes_no_fact_of_its_own() {
         ]
     };
     let said_on = |address: &str| {
-        let (sender, mut said) = channel(WAITING);
-        let turn = Turn { skipped: skipped(address).into(), ..Turn::default() };
-        Announcer::new(sender).turned(&turn, Duration::ZERO);
+        let (sender, mut said) = channel(QUEUE_CAPACITY);
+        let report = SyncReport { skipped: skipped(address).into(), ..SyncReport::default() };
+        EventRecorder::new(sender).record_sync(&report, Duration::ZERO);
         let said = received(&mut said);
         assert_eq!(said.len(), 2);
         said.iter().map(|said| name(said, address)).collect::<Vec<_>>()
@@ -315,7 +315,7 @@ fn thousands_of_syncs_of_one_service_are_a_few_lines() {
     assert_eq!(of_flapping, 10);
     // Another one has lines of its own, also together with it.
     assert!(lines.synced(&[&others, &web].into(), seconds(31)));
-    let told = lines.turned(&Turn::default(), seconds(31));
+    let told = lines.record_sync(&SyncReport::default(), seconds(31));
     assert!(told[0].to_string().starts_with("2990 lines about"), "{}", told[0]);
 }
 
@@ -323,10 +323,10 @@ fn thousands_of_syncs_of_one_service_are_a_few_lines() {
 #[test]
 fn what_is_announced_of_a_service_is_logged_a_few_times() {
     let mut lines = Lines::default();
-    let taken = announcement("cannot listen");
-    let told: Vec<_> = (0..100).flat_map(|_| lines.announced(&taken, Duration::ZERO)).collect();
+    let taken = event_note("cannot listen");
+    let told: Vec<_> = (0..100).flat_map(|_| lines.recorded(&taken, Duration::ZERO)).collect();
     assert_eq!(told.len(), 11, "{told:?}");
     assert_eq!(told[0].to_string(), "Service shop/web: cannot listen");
-    let of_node = Announcement { about: About::Node, ..taken };
-    assert_eq!(lines.announced(&of_node, Duration::ZERO), []);
+    let of_node = EventNote { about: About::Node, ..taken };
+    assert_eq!(lines.recorded(&of_node, Duration::ZERO), []);
 }

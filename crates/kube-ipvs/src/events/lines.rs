@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, fmt, hash::Hash, time::Duration};
 
-use proxier::{Turn, model::ServiceId};
+use proxier::{SyncReport, model::ServiceId};
 use tracing::Level;
 
 use super::{
-    About, Announcement,
+    About, EventNote,
     cut::cut,
     limits::{Budget, Budgets, Limits},
 };
@@ -25,9 +25,9 @@ const SYNCED: Budgets = Budgets {
     all: Budget { burst: 200, one_more: Duration::from_secs(10) },
 };
 /// The most bytes of a line.
-const LONGEST: usize = 2048;
+const MAX_LINE: usize = 2048;
 /// How often a line counts those that were left out.
-const SUM: Duration = Duration::from_secs(30);
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Line {
 impl Line {
     fn new(level: Level, text: &str) -> Self {
         let rest = format!(" … ({} bytes in all)", text.len());
-        Self { level, text: cut(text, LONGEST, &rest).into_owned() }
+        Self { level, text: cut(text, MAX_LINE, &rest).into_owned() }
     }
 
     /// Writes it.
@@ -92,14 +92,14 @@ impl Lines {
     }
 
     /// What Services do not get, and what the kernel refused.
-    pub fn turned(&mut self, turn: &Turn, now: Duration) -> Vec<Line> {
+    pub fn record_sync(&mut self, report: &SyncReport, now: Duration) -> Vec<Line> {
         let mut lines = Vec::new();
-        for skipped in &turn.skipped {
+        for skipped in &report.skipped {
             let service = skipped.service();
             let namespace = Some(&*service.namespace);
             lines.extend(self.line(Level::WARN, service, namespace, now, || skipped.to_string()));
         }
-        for failure in &turn.failures {
+        for failure in &report.failures {
             let service = failure.service.as_ref().map(|port| &port.service);
             let namespace = service.map(|service| &*service.namespace);
             let text = || format!("{failure}; trying again");
@@ -109,8 +109,8 @@ impl Lines {
         lines
     }
 
-    /// What is announced of a Service while it is answered for over HTTP.
-    pub fn announced(&mut self, what: &Announcement, now: Duration) -> Vec<Line> {
+    /// What is recorded of a Service while it is answered for over HTTP.
+    pub fn recorded(&mut self, what: &EventNote, now: Duration) -> Vec<Line> {
         let About::Service(service) = &what.about else { return Vec::new() };
         let text = || format!("Service {service}: {}", what.note);
         let line = self.line(Level::ERROR, service, Some(&service.namespace), now, text);
@@ -150,7 +150,7 @@ impl Lines {
         if self.left_out == 0 || now < self.next_sum {
             return None;
         }
-        self.next_sum = now + SUM;
+        self.next_sum = now + SUMMARY_INTERVAL;
         let text = format!(
             "{} lines about Services and EndpointSlices were left out: there are too many of one object, of one namespace or \
              in all; `kube-ipvs explain NAMESPACE/NAME` says all of one Service",

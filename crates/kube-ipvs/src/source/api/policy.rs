@@ -3,7 +3,7 @@
 use std::mem::{replace, take};
 
 use ipvs_netlink::Scheduler;
-use proxier::model::{Choices, EndpointSlice, Forwarding, Service, UdpScheduling};
+use proxier::model::{EndpointSlice, Forwarding, Service, ServiceOptions, UdpScheduling};
 
 use super::{
     Invalid,
@@ -19,9 +19,9 @@ impl AnnotationPolicy {
     /// Takes out of a Service what it may not choose, and says what that was.
     pub fn restrict_service(&self, service: &mut Service) -> Vec<Invalid> {
         let mut refused = Vec::new();
-        let Some(choices) = service.choices.as_mut() else { return refused };
-        self.restrict(choices, |name, message| refused.push(invalid(name, message)));
-        service.choices.take_if(|choices| **choices == Choices::DEFAULT);
+        let Some(options) = service.options.as_mut() else { return refused };
+        self.restrict(options, |name, message| refused.push(invalid(name, message)));
+        service.options.take_if(|options| **options == ServiceOptions::DEFAULT);
         refused
     }
 
@@ -37,8 +37,8 @@ impl AnnotationPolicy {
         is_refused.then(|| invalid(WEIGHT, self.refusal()))
     }
 
-    fn restrict(&self, choices: &mut Choices, mut refuse: impl FnMut(&str, String)) {
-        if choices.max_drain_time.take_if(|time| *time > self.drain_cap).is_some() {
+    fn restrict(&self, options: &mut ServiceOptions, mut refuse: impl FnMut(&str, String)) {
+        if options.max_drain_time.take_if(|time| *time > self.drain_cap).is_some() {
             let cap = format_go_duration(self.drain_cap);
             refuse("max-drain-time", format!("is longer than --drain-cap, {cap}, which counts instead"));
         }
@@ -46,25 +46,25 @@ impl AnnotationPolicy {
             return;
         }
         let mut refuse = |name| refuse(name, self.refusal());
-        if choices.scheduler.take_if(|scheduler| !self.allows(*scheduler)).is_some() {
+        if options.scheduler.take_if(|scheduler| !self.allows(*scheduler)).is_some() {
             refuse("scheduler");
         }
-        if take(&mut choices.forwarding) != Forwarding::Masq {
+        if take(&mut options.forwarding) != Forwarding::Masq {
             refuse("forwarding");
         }
-        if take(&mut choices.udp_scheduling) != UdpScheduling::Flow {
+        if take(&mut options.udp_scheduling) != UdpScheduling::Flow {
             refuse("udp-scheduling");
         }
         if self.annotations == Annotations::Off {
             let weights = [
-                (choices.hash_on.is_some(), "hash-on"),
-                (choices.hash_fallback.is_some(), "hash-fallback"),
-                (choices.local_weight != 1, "local-endpoint-weight"),
-                (!choices.node_weights.is_empty(), "node-weights"),
-                (choices.max_drain_time.is_some(), "max-drain-time"),
+                (options.hash_on.is_some(), "hash-on"),
+                (options.hash_fallback.is_some(), "hash-fallback"),
+                (options.local_weight != 1, "local-endpoint-weight"),
+                (!options.node_weights.is_empty(), "node-weights"),
+                (options.max_drain_time.is_some(), "max-drain-time"),
             ];
             weights.iter().filter(|(is_chosen, _)| *is_chosen).for_each(|(_, name)| refuse(name));
-            *choices = Choices::DEFAULT;
+            *options = ServiceOptions::DEFAULT;
         }
     }
 

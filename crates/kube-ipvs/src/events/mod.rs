@@ -15,20 +15,20 @@ mod tests;
 use std::{collections::HashMap, time::Duration};
 
 use proxier::{
-    Turn,
+    SyncReport,
     cluster::Claim,
     desired::Skipped,
     model::{ServiceId, SliceId},
 };
 use tokio::sync::mpsc::Sender;
 
-use event::shortened;
+use event::short_circuited;
 use limits::{Budget, Budgets, Limits};
 pub use lines::{Line, Lines};
 pub use post::{Pace, post};
 use recent::Recent;
 
-/// What an announcement is about.
+/// What an event_note is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum About {
     /// A Service.
@@ -41,7 +41,7 @@ pub enum About {
 
 /// Something that an operator must know.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Announcement {
+pub struct EventNote {
     /// What it is about.
     pub about: About,
     /// What has happened, in one word for machines, such as `AddressTaken`.
@@ -50,10 +50,10 @@ pub struct Announcement {
     pub note: String,
 }
 
-/// An announcement that is to be posted.
+/// An event_note that is to be posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToPost {
-    pub(crate) announcement: Announcement,
+    pub(crate) event_note: EventNote,
     /// The UID of its object where that is known.
     pub(crate) uid: Option<Box<str>>,
     /// What makes it the same fact for every node, where that is not the note.
@@ -64,9 +64,9 @@ pub struct ToPost {
 pub(crate) const PORT_TAKEN: &str = "HealthCheckNodePortTaken";
 
 /// How many may wait to be posted. What comes then is in the log only.
-pub const WAITING: usize = 100;
+pub const QUEUE_CAPACITY: usize = 100;
 
-/// How many Events are made. Every node has these budgets, and all of them announce the same facts of Services.
+/// How many Events are made. Every node has these budgets, and all of them record the same facts of Services.
 ///
 /// client-go allows 25 for an object, each of its own node, and nothing limits how many objects a tenant has.
 const BUDGETS: Budgets = Budgets {
@@ -75,52 +75,52 @@ const BUDGETS: Budgets = Budgets {
     all: Budget { burst: 120, one_more: Duration::from_secs(10) },
 };
 
-/// Decides what is announced, and hands it to who posts it.
+/// Decides what is recorded, and hands it to who posts it.
 ///
-/// It announces no fact twice within an hour, because kube-ipvs retries a failed change again and again.
+/// It records no fact twice within an hour, because kube-ipvs retries a failed change again and again.
 #[derive(Debug)]
-pub struct Announcer {
+pub struct EventRecorder {
     to_post: Sender<ToPost>,
     recent: Recent,
     limits: Limits,
     uids: HashMap<ServiceId, Box<str>>,
 }
 
-impl Announcer {
-    /// Announces through a channel. [`post()`] may read from it, or no task at all.
+impl EventRecorder {
+    /// Records through a channel. [`post()`] may read from it, or no task at all.
     pub fn new(to_post: Sender<ToPost>) -> Self {
         Self { to_post, recent: Recent::default(), limits: Limits::new(BUDGETS), uids: HashMap::new() }
     }
 
-    /// Takes in what a source tells: UIDs of Services, and what there is to be announced.
-    pub fn told(&mut self, uids: Vec<(ServiceId, Option<Box<str>>)>, what: Vec<Announcement>, now: Duration) {
+    /// Takes in what a source tells: UIDs of Services, and what there is to be recorded.
+    pub fn told(&mut self, uids: Vec<(ServiceId, Option<Box<str>>)>, what: Vec<EventNote>, now: Duration) {
         for (service, uid) in uids {
             match uid {
                 Some(uid) => self.uids.insert(service, uid),
                 None => self.uids.remove(&service),
             };
         }
-        what.into_iter().for_each(|announcement| self.announce(announcement, now));
+        what.into_iter().for_each(|event_note| self.record(event_note, now));
     }
 
-    /// Announces something. `now` is the time since any fixed moment.
-    pub fn announce(&mut self, Announcement { about, reason, note }: Announcement, now: Duration) {
+    /// Records something. `now` is the time since any fixed moment.
+    pub fn record(&mut self, EventNote { about, reason, note }: EventNote, now: Duration) {
         let fact = (reason == PORT_TAKEN).then(String::new);
         self.tell(about, reason, || (note, fact), now);
     }
 
-    /// Announces what came of a turn.
-    pub fn turned(&mut self, turn: &Turn, now: Duration) {
-        if let Some(unusable) = &turn.unusable {
-            self.tell(About::Node, "KernelUnusable", || (unusable.to_string(), None), now);
+    /// Records what came of a sync.
+    pub fn record_sync(&mut self, report: &SyncReport, now: Duration) {
+        if let Some(unavailable) = &report.unavailable {
+            self.tell(About::Node, "KernelUnavailable", || (unavailable.to_string(), None), now);
         }
-        for skipped in &turn.skipped {
+        for skipped in &report.skipped {
             if let Some(reason) = reason(skipped) {
                 let about = About::Service(skipped.service().clone());
                 self.tell(about, reason, || (skipped.to_string(), fact(skipped)), now);
             }
         }
-        for failure in &turn.failures {
+        for failure in &report.failures {
             let port = failure.service.as_ref();
             let about = port.map_or(About::Node, |port| About::Service(port.service.clone()));
             // The kernel of each node has its own words.
@@ -128,7 +128,7 @@ impl Announcer {
         }
     }
 
-    /// Announces a fact, unless that was done not long ago or there is no room for it. Its words, and what makes it the
+    /// Records a fact, unless that was done not long ago or there is no room for it. Its words, and what makes it the
     /// same fact for every node where that is not the note, are only asked for where there may be.
     fn tell(
         &mut self,
@@ -154,8 +154,8 @@ impl Announcer {
             return;
         }
         self.recent.add(&identity, now);
-        let announcement = Announcement { note: shortened(&note), about, reason };
-        let _ = self.to_post.try_send(ToPost { announcement, uid, fact });
+        let event_note = EventNote { note: short_circuited(&note), about, reason };
+        let _ = self.to_post.try_send(ToPost { event_note, uid, fact });
     }
 }
 
@@ -169,7 +169,7 @@ impl About {
     }
 }
 
-/// Under which reason something is announced that a Service does not get.
+/// Under which reason something is recorded that a Service does not get.
 fn reason(skipped: &Skipped) -> Option<&'static str> {
     Some(match skipped {
         Skipped::Taken { .. } => "AddressTaken",

@@ -7,7 +7,7 @@ use super::{Endpoint, PortNumber};
 /// What a Service chooses beyond the fields that Kubernetes has for it: its annotations `kube-ipvs.io/…`, which
 /// docs/annotations.md describes. The default is a Service without annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choices {
+pub struct ServiceOptions {
     /// `scheduler`; none: the node's default.
     pub scheduler: Option<Scheduler>,
     /// `hash-on`; none: as the scheduler does by default.
@@ -26,7 +26,7 @@ pub struct Choices {
     pub max_drain_time: Option<Duration>,
 }
 
-impl Choices {
+impl ServiceOptions {
     /// Of a Service without annotations.
     pub const DEFAULT: Self = Self {
         scheduler: None,
@@ -48,7 +48,7 @@ impl Choices {
     }
 }
 
-impl Default for Choices {
+impl Default for ServiceOptions {
     fn default() -> Self {
         Self::DEFAULT
     }

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use ipvs_netlink::Scheduler;
-use proxier::model::{Choices, Forwarding, HashOn, PortNumber, UdpScheduling, Weight};
+use proxier::model::{Forwarding, HashOn, PortNumber, ServiceOptions, UdpScheduling, Weight};
 
 use super::{
     Invalid, Meta, Reasons,
@@ -21,16 +21,16 @@ pub(super) const WEIGHT: &str = "weight";
 /// How many Nodes a Service can give a weight to.
 const MAX_NODE_WEIGHTS: usize = 1000;
 /// The longest value that says a word or a time.
-const LONGEST_WORD: usize = 64;
+const MAX_NAME: usize = 64;
 
 /// What a Service chooses, if it chooses anything. What of that is ignored is added to `ignored`.
-pub(super) fn choices(meta: &Meta, ignored: &mut Reasons) -> Option<Box<Choices>> {
-    let mut choices: Option<Box<Choices>> = None;
+pub(super) fn options(meta: &Meta, ignored: &mut Reasons) -> Option<Box<ServiceOptions>> {
+    let mut options: Option<Box<ServiceOptions>> = None;
     for (name, value) in meta.annotations_of(PREFIX) {
-        let outcome = choose(choices.get_or_insert_default(), name, value.trim());
+        let outcome = choose(options.get_or_insert_default(), name, value.trim());
         ignored.extend(outcome.err().map(|message| invalid(name, message)));
     }
-    choices.filter(|choices| **choices != Choices::DEFAULT)
+    options.filter(|options| **options != ServiceOptions::DEFAULT)
 }
 
 /// The weight that a slice gives its endpoints. What is ignored is added to `ignored`.
@@ -51,28 +51,28 @@ pub(super) fn invalid(name: &str, message: impl Display) -> Invalid {
     Invalid::new("metadata.annotations", format!("annotation {PREFIX}{name}: {message}; it is ignored"))
 }
 
-fn choose(choices: &mut Choices, name: &str, value: &str) -> Result<(), String> {
+fn choose(options: &mut ServiceOptions, name: &str, value: &str) -> Result<(), String> {
     match name {
-        "scheduler" => choices.scheduler = Some(parse_named_scheduler(value)?),
+        "scheduler" => options.scheduler = Some(parse_named_scheduler(value)?),
         "hash-on" => {
             const WORDS: [(&str, HashOn); 2] =
                 [("address", HashOn::Address), ("address-and-port", HashOn::AddressAndPort)];
-            choices.hash_on = Some(one_of(&WORDS, value)?);
+            options.hash_on = Some(one_of(&WORDS, value)?);
         }
-        "hash-fallback" => choices.hash_fallback = Some(one_of(&[("true", true), ("false", false)], value)?),
+        "hash-fallback" => options.hash_fallback = Some(one_of(&[("true", true), ("false", false)], value)?),
         "udp-scheduling" => {
             const WORDS: [(&str, UdpScheduling); 3] = [
                 ("flow", UdpScheduling::Flow),
                 ("datagram", UdpScheduling::Datagram),
                 ("one-way-datagram", UdpScheduling::OneWayDatagram),
             ];
-            choices.udp_scheduling = one_of(&WORDS, value)?;
+            options.udp_scheduling = one_of(&WORDS, value)?;
         }
-        "forwarding" => choices.forwarding = parse_forwarding(value)?,
-        "local-endpoint-weight" => choices.local_weight = parse_weight(value)?,
-        "node-weights" => choices.node_weights = parse_node_weights(value)?,
+        "forwarding" => options.forwarding = parse_forwarding(value)?,
+        "local-endpoint-weight" => options.local_weight = parse_weight(value)?,
+        "node-weights" => options.node_weights = parse_node_weights(value)?,
         "max-drain-time" => {
-            choices.max_drain_time =
+            options.max_drain_time =
                 Some(parse_go_duration(short(value)?).map_err(|error| error.to_string())?);
         }
         WEIGHT => {
@@ -101,7 +101,7 @@ fn parse_named_scheduler(value: &str) -> Result<Scheduler, String> {
 
 /// A value that parsers may quote.
 fn short(value: &str) -> Result<&str, String> {
-    if value.len() > LONGEST_WORD { Err(format!("{} is too long", quoted(value))) } else { Ok(value) }
+    if value.len() > MAX_NAME { Err(format!("{} is too long", quoted(value))) } else { Ok(value) }
 }
 
 fn one_of<T: Copy>(words: &[(&str, T)], value: &str) -> Result<T, String> {

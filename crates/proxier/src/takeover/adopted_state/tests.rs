@@ -2,8 +2,8 @@ use super::{super::holds, *};
 use crate::testing::key;
 
 /// Entries as `ipset save` writes them.
-fn predecessor(entries: &[(&str, &str)]) -> Predecessor {
-    let mut predecessor = Predecessor::default();
+fn kube_proxy(entries: &[(&str, &str)]) -> KubeProxyState {
+    let mut kube_proxy = KubeProxyState::default();
     for (set, entry) in entries {
         let entry = match entry.split_once(',') {
             Some((address, rest)) => {
@@ -16,9 +16,9 @@ fn predecessor(entries: &[(&str, &str)]) -> Predecessor {
             }
             None => Entry { address: entry.parse().ok(), protocol: None, port: entry.parse().ok() },
         };
-        predecessor.add(holds(set).unwrap(), entry);
+        kube_proxy.add(holds(set).unwrap(), entry);
     }
-    predecessor
+    kube_proxy
 }
 
 const SERVERS: [&str; 8] = [
@@ -40,8 +40,8 @@ fn inherited(entries: &[(&str, &str)], exclude: &[&str]) -> (Vec<String>, Vec<St
     let bound =
         BTreeSet::from(["10.96.0.1", "10.96.0.10", "203.0.113.5", "fe80::1"].map(|ip| ip.parse().unwrap()));
     let host = BTreeSet::from(["192.168.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()]);
-    let take_over = TakeOver { exclude_cidrs: exclude.iter().map(|range| range.parse().unwrap()).collect() };
-    let Inheritance { servers, vips } = predecessor(entries).leaves(&servers, &bound, &host, &take_over);
+    let takeover = Takeover { exclude_cidrs: exclude.iter().map(|range| range.parse().unwrap()).collect() };
+    let AdoptedState { servers, vips } = kube_proxy(entries).leaves(&servers, &bound, &host, &takeover);
     (servers.iter().map(ToString::to_string).collect(), vips.iter().map(ToString::to_string).collect())
 }
 

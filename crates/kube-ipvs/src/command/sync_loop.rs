@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context;
 use proxier::{
-    Engine, Turn,
+    Engine, SyncReport,
     linux::{Drift, LinuxKernel, sysctl},
     model::Event,
 };
@@ -20,12 +20,12 @@ use super::{
     Clock,
     inbox::{Delivery, Inbox},
     pace::Pace,
-    takeover::{Progress, Succession},
+    takeover::{Progress, Takeover},
     watchdog::Pulse,
 };
 use crate::{
-    announce::{Announcer, Line, Lines},
     config::Configuration,
+    events::{EventRecorder, Line, Lines},
     serve::{Ask, Call, Measuring, Status, Taken},
     source::Changes,
 };
@@ -33,7 +33,7 @@ use crate::{
 /// What reaches the thread that owns the kernel.
 pub(super) enum Input {
     /// Changes wait.
-    World(Inbox),
+    Changes(Inbox),
     Addresses(Event),
     /// The kernel reports that another program may have changed what is ours.
     Drift(Vec<Drift>),
@@ -44,18 +44,18 @@ pub(super) enum Input {
 }
 
 /// The thread that owns the kernel, with all that it decides by.
-pub(super) struct Owner<'a> {
+pub(super) struct SyncLoop<'a> {
     engine: Engine,
     kernel: LinuxKernel,
     inputs: &'a Receiver<Input>,
     pulse: Pulse,
     status: &'a Status,
-    announcer: Announcer,
+    recorder: EventRecorder,
     lines: Lines,
     measuring: Measuring,
-    succession: Succession,
+    takeover: Takeover,
     clock: Clock,
-    /// How long a turn that changed something keeps the next one away (`ipvs.minSyncPeriod`), and until when.
+    /// How long a sync that changed something keeps the next one away (`ipvs.minSyncPeriod`), and until when.
     pause: Duration,
     earliest: Duration,
     /// How soon the kernel is read when it tells of drift.
@@ -64,38 +64,38 @@ pub(super) struct Owner<'a> {
     gateways_pace: Pace,
     known: Known,
     /// Whether it was said that pods of other nodes cannot be told apart.
-    is_told_of_pods: bool,
+    has_warned_about_pods: bool,
     /// Whether IPVS was told to take up connections that another node had before.
     takes_up_connections: bool,
-    /// Whether something has come that no turn has seen.
-    has_news: bool,
-    /// Of what has come since the last turn, what health and metrics need.
+    /// Whether something has come that no sync has seen.
+    has_input: bool,
+    /// Of what has come since the last sync, what health and metrics need.
     taken: Taken,
     /// Who wants to know how things are.
     asks: Vec<Ask>,
     /// The objects that could never be read.
     unread: Vec<Box<str>>,
     /// The troubles that were told last, and when.
-    told_troubles: (Vec<String>, Duration),
+    logged_troubles: (Vec<String>, Duration),
 }
 
 /// How long a trouble that stays is not told again.
-const TELL_AGAIN: Duration = Duration::from_secs(600);
+const REMINDER_INTERVAL: Duration = Duration::from_secs(600);
 
-/// What kube-ipvs has to know before the first turn, because a turn removes all of ours that is not wanted.
+/// What kube-ipvs has to know before the first sync, because a sync removes all of ours that is not wanted.
 #[derive(Default)]
 struct Known {
-    world: bool,
+    source: bool,
     addresses: bool,
 }
 
 impl Known {
     fn is_all(&self) -> bool {
-        self.world && self.addresses
+        self.source && self.addresses
     }
 }
 
-impl<'a> Owner<'a> {
+impl<'a> SyncLoop<'a> {
     pub(super) fn new(
         engine: Engine,
         kernel: LinuxKernel,
@@ -103,7 +103,7 @@ impl<'a> Owner<'a> {
         pulse: Pulse,
         configuration: &Configuration,
         status: &'a Status,
-        announcer: Announcer,
+        recorder: EventRecorder,
     ) -> Self {
         Self {
             engine,
@@ -111,27 +111,27 @@ impl<'a> Owner<'a> {
             inputs,
             pulse,
             status,
-            announcer,
+            recorder,
             lines: Lines::default(),
             measuring: Measuring::new(configuration),
-            succession: Succession::new(configuration),
+            takeover: Takeover::new(configuration),
             clock: Clock::start(),
             pause: configuration.ipvs.min_sync_period.0,
             earliest: Duration::ZERO,
             pace: Pace::default(),
             gateways_pace: Pace::default(),
             known: Known::default(),
-            is_told_of_pods: false,
+            has_warned_about_pods: false,
             takes_up_connections: false,
-            has_news: false,
+            has_input: false,
             taken: Taken::default(),
             asks: Vec::new(),
             unread: Vec::new(),
-            told_troubles: Default::default(),
+            logged_troubles: Default::default(),
         }
     }
 
-    /// Waits for input, takes all of it in, takes a turn; until it is to stop.
+    /// Waits for input, takes all of it in, syncs; until it is to stop.
     ///
     /// # Errors
     ///
@@ -147,14 +147,14 @@ impl<'a> Owner<'a> {
                     return Ok(ExitCode::SUCCESS);
                 }
             }
-            let has_turned = self.is_turn_due();
-            if has_turned {
-                self.turn();
+            let has_synced = self.is_sync_due();
+            if has_synced {
+                self.sync();
             }
-            if has_turned || self.succession.due().is_some() {
-                self.succeed();
+            if has_synced || self.takeover.due().is_some() {
+                self.advance_takeover();
             }
-            self.answer();
+            self.serve_queries();
         }
     }
 
@@ -164,8 +164,8 @@ impl<'a> Owner<'a> {
         if !self.known.is_all() {
             return Ok(Some(self.inputs.recv().context(ENDED)?));
         }
-        let turn = if self.has_news { Duration::ZERO } else { self.engine.next_turn() };
-        let due = self.succession.due().unwrap_or(Duration::MAX).min(turn.max(self.earliest));
+        let due = if self.has_input { Duration::ZERO } else { self.engine.next_sync() };
+        let due = self.takeover.due().unwrap_or(Duration::MAX).min(due.max(self.earliest));
         match self.inputs.recv_timeout(due.saturating_sub(self.clock.now())) {
             Err(RecvTimeoutError::Timeout) => Ok(None),
             input => Ok(Some(input.context(ENDED)?)),
@@ -175,16 +175,16 @@ impl<'a> Owner<'a> {
     /// Takes one input in; breaks off when it says so.
     fn take(&mut self, input: Input) -> anyhow::Result<ControlFlow<()>> {
         match input {
-            Input::World(inbox) => {
+            Input::Changes(inbox) => {
                 if let Some(Delivery { changes, taken, .. }) = inbox.take() {
-                    (self.has_news, self.known.world) = (true, true);
+                    (self.has_input, self.known.source) = (true, true);
                     self.taken.join(taken);
                     self.take_in(changes);
                 }
             }
             Input::Addresses(event) => {
-                (self.has_news, self.known.addresses) = (true, true);
-                self.engine.event(event);
+                (self.has_input, self.known.addresses) = (true, true);
+                self.engine.apply(event);
             }
             Input::Drift(drifts) => {
                 let is_ours = |drift: &Drift| match drift {
@@ -202,9 +202,9 @@ impl<'a> Owner<'a> {
                 }
             }
             Input::Call(Call::Measure(ask)) => self.asks.push(ask),
-            Input::Call(Call::Announce(announcement)) => {
-                self.lines.announced(&announcement, self.clock.now()).iter().for_each(Line::log);
-                self.announcer.announce(announcement, self.clock.now());
+            Input::Call(Call::Record(event_note)) => {
+                self.lines.recorded(&event_note, self.clock.now()).iter().for_each(Line::log);
+                self.recorder.record(event_note, self.clock.now());
             }
             Input::Failed(error) => return Err(error),
             Input::Stop => return Ok(ControlFlow::Break(())),
@@ -213,8 +213,8 @@ impl<'a> Owner<'a> {
     }
 
     fn take_in(&mut self, changes: Changes) {
-        let Changes { events, complete, problems, notes, announcements, uids, unread, .. } = changes;
-        self.announcer.told(uids, announcements, self.clock.now());
+        let Changes { events, complete, problems, notes, event_notes, uids, unread, .. } = changes;
+        self.recorder.told(uids, event_notes, self.clock.now());
         self.unread = unread;
         self.lines.problems(&problems, self.clock.now()).iter().for_each(Line::log);
         for note in &notes {
@@ -225,34 +225,34 @@ impl<'a> Owner<'a> {
             }
         }
         self.engine.set_complete(complete);
-        events.into_iter().for_each(|event| self.engine.event(event));
+        events.into_iter().for_each(|event| self.engine.apply(event));
     }
 
-    fn is_turn_due(&self) -> bool {
+    fn is_sync_due(&self) -> bool {
         let now = self.clock.now();
-        self.known.is_all() && now >= self.earliest && (self.has_news || self.engine.next_turn() <= now)
+        self.known.is_all() && now >= self.earliest && (self.has_input || self.engine.next_sync() <= now)
     }
 
     /// Has the kernel do what is wanted, and tells of it.
-    fn turn(&mut self) {
-        self.has_news = false;
+    fn sync(&mut self) {
+        self.has_input = false;
         let start = Instant::now();
-        let turn = self.engine.turn(&mut self.kernel, self.clock.now());
+        let report = self.engine.sync(&mut self.kernel, self.clock.now());
         let (taken, meter) = (take(&mut self.taken), self.kernel.take_meter());
-        self.status.turned(&self.engine, &turn, taken, start, meter);
-        if !turn.plan.is_empty() {
+        self.status.record_sync(&self.engine, &report, taken, start, meter);
+        if !report.plan.is_empty() {
             self.earliest = self.clock.now() + self.pause;
         }
-        self.lines.turned(&turn, self.clock.now()).iter().for_each(Line::log);
-        self.tell(&turn);
+        self.lines.record_sync(&report, self.clock.now()).iter().for_each(Line::log);
+        self.log_report(&report);
         if !self.takes_up_connections && self.engine.takes_up_connections() {
             self.take_up_connections();
         }
-        if turn.whole && !self.is_told_of_pods {
-            self.tell_of_pods();
+        if report.whole && !self.has_warned_about_pods {
+            self.warn_about_pods();
         }
-        self.tell_troubles();
-        self.announcer.turned(&turn, self.clock.now());
+        self.log_troubles();
+        self.recorder.record_sync(&report, self.clock.now());
     }
 
     /// Has IPVS take up connections that another node had before, once a Service asks for it.
@@ -266,9 +266,9 @@ impl<'a> Owner<'a> {
     }
 
     /// Says once, where it matters, that pods of other nodes cannot be told from those of this one.
-    fn tell_of_pods(&mut self) {
+    fn warn_about_pods(&mut self) {
         for family in self.engine.cluster().untold_pods() {
-            self.is_told_of_pods = true;
+            self.has_warned_about_pods = true;
             tracing::warn!(
                 "{family} pods of other nodes are taken for pods of this one where a Service has externalTrafficPolicy: \
                  Local: this Node has no range in spec.podCIDRs in which this host has an address; they reach all \
@@ -278,46 +278,46 @@ impl<'a> Owner<'a> {
     }
 
     /// Tells of what does not stop everything and yet needs an operator: at once, and again while it stays.
-    fn tell_troubles(&mut self) {
+    fn log_troubles(&mut self) {
         let (now, troubles) = (self.clock.now(), self.kernel.troubles());
-        let (told, at) = &self.told_troubles;
-        if *told != troubles || !troubles.is_empty() && now.saturating_sub(*at) >= TELL_AGAIN {
+        let (told, at) = &self.logged_troubles;
+        if *told != troubles || !troubles.is_empty() && now.saturating_sub(*at) >= REMINDER_INTERVAL {
             troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
-            self.told_troubles = (troubles, now);
+            self.logged_troubles = (troubles, now);
         }
     }
 
     /// Goes on with what kube-proxy left.
-    fn succeed(&mut self) {
-        let progress = match self.engine.is_settled() {
+    fn advance_takeover(&mut self) {
+        let progress = match self.engine.is_converged() {
             true => Progress::Settled,
             false => Progress::Unsettled(&self.unread),
         };
-        self.succession.go_on(&mut self.kernel, progress, self.clock.now(), &mut self.announcer);
+        self.takeover.advance(&mut self.kernel, progress, self.clock.now(), &mut self.recorder);
     }
 
-    /// Says what a turn did. The changes themselves are for the debug log: a first sync has thousands.
-    fn tell(&mut self, turn: &Turn) {
-        if let Some(unusable) = &turn.unusable {
-            tracing::error!("{unusable}; trying again");
+    /// Says what a sync did. The changes themselves are for the debug log: a first sync has thousands.
+    fn log_report(&mut self, report: &SyncReport) {
+        if let Some(unavailable) = &report.unavailable {
+            tracing::error!("{unavailable}; trying again");
             return;
         }
-        if turn.plan.is_empty() {
+        if report.plan.is_empty() {
             return;
         }
-        let (changes, failed) = (turn.plan.changes().len(), turn.failures.len());
-        let services = self.engine.services_of(turn);
+        let (changes, failed) = (report.plan.changes().len(), report.failures.len());
+        let services = self.engine.services_of(report);
         match names(&services) {
             Some(services_text) if self.lines.synced(&services, self.clock.now()) => {
                 tracing::info!(services = %services_text, changes, failed, "synced");
             }
             _ => tracing::debug!(changes, failed, "synced"),
         }
-        tracing::debug!("plan:\n{}", turn.plan);
+        tracing::debug!("plan:\n{}", report.plan);
     }
 
     /// Answers those who want to know how things are.
-    fn answer(&mut self) {
+    fn serve_queries(&mut self) {
         for ask in self.asks.drain(..) {
             self.measuring.measure(ask, &self.engine, || self.kernel.traffic(), self.status);
             self.status.metered(self.kernel.take_meter());
@@ -327,9 +327,9 @@ impl<'a> Owner<'a> {
 
 /// The first names, and how many more there are; none if there are none.
 fn names<T: ToString>(all: &BTreeSet<T>) -> Option<String> {
-    const MOST: usize = 5;
-    let first: Vec<String> = all.iter().take(MOST).map(ToString::to_string).collect();
-    let more = all.len().saturating_sub(MOST);
+    const MAX_NAMES: usize = 5;
+    let first: Vec<String> = all.iter().take(MAX_NAMES).map(ToString::to_string).collect();
+    let more = all.len().saturating_sub(MAX_NAMES);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     (!first.is_empty()).then(|| first.join(", ") + &more)
 }

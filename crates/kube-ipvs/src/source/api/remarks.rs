@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use super::Invalid;
 
 /// How many reasons are told of one object. The others are counted.
-const MOST_REASONS: usize = 10;
+const MAX_REASONS: usize = 10;
 /// How many characters of a value a message quotes.
-const LONGEST_VALUE: usize = 64;
+const MAX_QUOTED: usize = 64;
 
 /// What an operator is to know of an object that is followed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Reasons {
 impl Extend<Invalid> for Reasons {
     fn extend<T: IntoIterator<Item = Invalid>>(&mut self, reasons: T) {
         for reason in reasons {
-            if self.first.len() < MOST_REASONS {
+            if self.first.len() < MAX_REASONS {
                 self.first.push(reason);
             } else {
                 self.more += 1;
@@ -52,14 +52,14 @@ impl Extend<Invalid> for Reasons {
 
 /// A value as messages quote it.
 pub(super) fn quoted(value: &str) -> String {
-    let beginning = beginning(value, LONGEST_VALUE);
+    let beginning = beginning(value, MAX_QUOTED);
     let rest = if beginning.len() < value.len() { "…" } else { "" };
     format!("{beginning:?}{rest}")
 }
 
 /// A value, or its beginning.
 pub(super) fn cut(value: &str) -> Cow<'_, str> {
-    cut_to(LONGEST_VALUE, value)
+    cut_to(MAX_QUOTED, value)
 }
 
 /// A text, or its beginning of so many characters.

@@ -181,7 +181,7 @@ fn from_kube_proxy_and_back() -> TestResult {
         ensure!(proxy.terminate()?.success());
         let _kube_proxy = api.kube_proxy(node, NODE, &FLAGS)?;
         // Refused until its rules are there.
-        eventually(|| cluster.kube_ipvs(NODE)?.run(&["cleanup", "--hand-over"]))?;
+        eventually(|| cluster.kube_ipvs(NODE)?.run(&["cleanup", "--handover"]))?;
         ensure_rules_are_written(node)?;
         let tables = node.run("nft", &["list", "tables"])?;
         ensure!(!tables.contains("kube-ipvs"), "{tables}");

@@ -23,7 +23,7 @@ pub(super) struct Budgets {
 }
 
 /// How often budgets that are whole again are forgotten.
-const LOOK: Duration = Duration::from_secs(60);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What is left of budgets. Of names only hashes are kept.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Limits {
     /// The same, and takes one from each if they have.
     pub(super) fn allow(&mut self, object: &impl Hash, namespace: Option<&str>, now: Duration) -> bool {
         if now >= self.next_look {
-            self.next_look = now + LOOK;
+            self.next_look = now + SWEEP_INTERVAL;
             self.whole.retain(|_, whole| *whole > now);
         }
         let allowed = self.has_room(object, namespace, now);

@@ -1,4 +1,4 @@
-//! Connections by the short cut of a Service of the policy Local: IPVS does not see their packets, conntrack does.
+//! Connections by the short circuit of a Service of the policy Local: IPVS does not see their packets, conntrack does.
 
 use anyhow::{Result, ensure};
 use scenarios::{Cluster, Failure, Service, Slice, TestResult, Transport, eventually, scenario};
@@ -155,10 +155,10 @@ fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
     })
 }
 
-/// If both policies are Local, a short cut leads to a virtual server on a port of its own. Clients that ask for that
+/// If both policies are Local, a short circuit leads to a virtual server on a port of its own. Clients that ask for that
 /// port do not get there.
 #[test]
-fn nobody_else_gets_where_a_short_cut_leads() -> TestResult {
+fn nobody_else_gets_where_a_short_circuit_leads() -> TestResult {
     let builder =
         Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {

@@ -138,7 +138,7 @@ impl Service {
     pub fn convert(self, remarks: &mut Remarks) -> Result<ConvertedService, Invalid> {
         let Self { metadata, spec, status } = self;
         let meta = metadata.unwrap_or_default();
-        let choices = annotations::choices(&meta, &mut remarks.ignored);
+        let options = annotations::options(&meta, &mut remarks.ignored);
         let left_out = &mut remarks.left_out;
         let name = meta.label_name()?;
         let Some(spec) = spec else {
@@ -157,7 +157,7 @@ impl Service {
             cluster_ips: cluster_ips.into_vec(),
             ports,
             affinity: spec.affinity(),
-            choices,
+            options,
             ..model::Service::new(ServiceId { namespace: meta.namespace(), name: name.0.clone() })
         };
         if !is_external_name {

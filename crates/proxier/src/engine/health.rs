@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::{Engine, FailedChange, Turn};
+use super::{Engine, FailedChange, SyncReport};
 use crate::{
     cluster::Claim,
     model::{Family, ServiceId, VirtualServerKey},
@@ -9,14 +9,15 @@ use crate::{
 };
 
 impl Engine {
-    /// Whether what failed in a turn is more than a few Services' own: the kernel cannot be used at all, or a change
+    /// Whether what failed in a sync is more than a few Services' own: the kernel cannot be used at all, or a change
     /// failed that all Services of the family stand on, or one for each of most of them. One Service alone never is.
-    pub fn has_failed_in_the_main(&self, turn: &Turn, family: Family) -> bool {
-        let failures = || turn.failures.iter().filter(|failure| failure.change.family() == family);
-        if turn.unusable.is_some() || failures().any(|failure| is_of_all(&failure.change)) {
+    pub fn is_family_unhealthy(&self, report: &SyncReport, family: Family) -> bool {
+        let failures = || report.failures.iter().filter(|failure| failure.change.family() == family);
+        if report.unavailable.is_some() || failures().any(|failure| is_of_all(&failure.change)) {
             return true;
         }
-        let failing: BTreeSet<&ServiceId> = failures().flat_map(|failure| self.hit_by(failure)).collect();
+        let failing: BTreeSet<&ServiceId> =
+            failures().flat_map(|failure| self.affected_services(failure)).collect();
         if failing.len() < 2 {
             return false;
         }
@@ -29,7 +30,7 @@ impl Engine {
     }
 
     /// The Services that lack something because a change failed.
-    pub fn hit_by(&self, failure: &FailedChange) -> impl Iterator<Item = &ServiceId> {
+    pub fn affected_services(&self, failure: &FailedChange) -> impl Iterator<Item = &ServiceId> {
         let at = failure.change.address().filter(|_| failure.service.is_none());
         let key = failure.change.key().map(Claim::VirtualServer);
         let holder = key.and_then(|claim| self.cluster.holder(&claim)).map(|holder| &holder.port.service);
@@ -41,7 +42,7 @@ impl Engine {
 fn is_of_all(change: &Change) -> bool {
     match change {
         Change::AddElement { element, .. } | Change::RemoveElement { element, .. } => {
-            matches!(element, Element::ServiceRange(_) | Element::PodSource(_) | Element::PodElsewhere(_))
+            matches!(element, Element::ServiceRange(_) | Element::PodSource(_) | Element::RemotePod(_))
         }
         _ => false,
     }

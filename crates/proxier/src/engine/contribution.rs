@@ -3,17 +3,17 @@ use std::collections::BTreeSet;
 use foldhash::HashMap;
 
 use crate::{
-    desired::{Desired, HealthCheck, Shared, Skipped},
+    desired::{Desired, HealthCheck, SharedResource, Skipped},
     model::{ServiceId, VirtualServerKey},
     set::KeySet,
 };
 
 /// What each Service has asked for so far, so that it can be taken back.
 #[derive(Debug, Default)]
-pub(super) struct Footprints {
-    of: HashMap<ServiceId, Footprint>,
+pub(super) struct Contributions {
+    of: HashMap<ServiceId, Contribution>,
     /// How many Services need what can be shared. Invariant: no count is 0.
-    users: HashMap<Shared, usize>,
+    users: HashMap<SharedResource, usize>,
     /// How many Services have each of these.
     no_local: NoLocal<usize>,
 }
@@ -23,19 +23,21 @@ pub(super) struct Footprints {
 pub(super) type NoLocal<T> = [[T; 2]; 2];
 
 #[derive(Debug, Default)]
-pub(super) struct Footprint {
+pub(super) struct Contribution {
     pub(super) keys: Vec<VirtualServerKey>,
-    pub(super) shared: Vec<Shared>,
+    pub(super) shared: Vec<SharedResource>,
     pub(super) skipped: BTreeSet<Skipped>,
     pub(super) health_check: Option<HealthCheck>,
     no_local: NoLocal<bool>,
 }
 
-impl Footprint {
+impl Contribution {
     fn of(id: &ServiceId, desired: &Desired) -> Self {
         let mut no_local = NoLocal::default();
         for (key, server) in &desired.virtual_servers {
-            for (policy, set) in [KeySet::NoLocal, KeySet::NoLocalOutside].into_iter().enumerate() {
+            for (policy, set) in
+                [KeySet::NoLocalEndpoints, KeySet::NoLocalEndpointsExternal].into_iter().enumerate()
+            {
                 no_local[policy][key.family() as usize] |= server.sets.contains(set);
             }
         }
@@ -54,10 +56,10 @@ impl Footprint {
     }
 }
 
-impl Footprints {
+impl Contributions {
     /// Remembers what a Service asks for now, and returns what it asked for before.
-    pub(super) fn replace(&mut self, id: &ServiceId, desired: &Desired) -> Footprint {
-        let new = Footprint::of(id, desired);
+    pub(super) fn replace(&mut self, id: &ServiceId, desired: &Desired) -> Contribution {
+        let new = Contribution::of(id, desired);
         for shared in &new.shared {
             *self.users.entry(*shared).or_default() += 1;
         }
@@ -74,7 +76,7 @@ impl Footprints {
     }
 
     /// Whether any Service needs it.
-    pub(super) fn need(&self, shared: Shared) -> bool {
+    pub(super) fn need(&self, shared: SharedResource) -> bool {
         self.users.contains_key(&shared)
     }
 
@@ -83,7 +85,7 @@ impl Footprints {
         self.no_local
     }
 
-    fn release(&mut self, shared: Shared) {
+    fn release(&mut self, shared: SharedResource) {
         let Some(users) = self.users.get_mut(&shared) else { return };
         *users -= 1;
         if *users == 0 {

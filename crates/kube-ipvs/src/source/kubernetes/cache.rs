@@ -12,14 +12,14 @@ use proxier::{
 
 use super::resource::{Key, Object, Resource, Unreadable};
 use crate::{
-    announce::{About, Announcement},
     config::AnnotationPolicy,
+    events::{About, EventNote},
     source::{Changes, Problem},
 };
 
 /// What a watch has to tell.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum Update {
     /// These are all the objects that there are.
     Listed(Vec<Object>),
     /// An object is new or has changed.
@@ -37,7 +37,7 @@ pub(super) enum News {
 ///
 /// An object that cannot be followed keeps its last good content in force, and touches no other one.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct Cache {
     server: Arc<str>,
     policy: AnnotationPolicy,
     collections: BTreeMap<Resource, Collection>,
@@ -55,7 +55,7 @@ struct Collection {
     ignored: BTreeMap<Key, Vec<Unreadable>>,
 }
 
-impl World {
+impl Cache {
     /// Nothing is known of what is on this server.
     pub(super) fn new(server: &str, policy: AnnotationPolicy) -> Self {
         let collections = Resource::ALL.map(|resource| (resource, Collection::default()));
@@ -64,20 +64,20 @@ impl World {
 
     /// Whether enough is known to act: all Services and EndpointSlices. The rest is waited for until the API server has
     /// said anything about it, since what it says may change what is made of every Service.
-    pub(super) fn is_settled(&self) -> bool {
-        let is_settled = |(resource, collection): (&Resource, &Collection)| {
+    pub(super) fn is_synced(&self) -> bool {
+        let is_synced = |(resource, collection): (&Resource, &Collection)| {
             if resource.is_vital() { collection.listed } else { collection.answered }
         };
-        self.collections.iter().all(is_settled)
+        self.collections.iter().all(is_synced)
     }
 
     /// Takes in what a watch tells, and adds what it changes.
-    pub(super) fn take(&mut self, resource: Resource, news: News, changes: &mut Changes) {
+    pub(super) fn take(&mut self, resource: Resource, update: Update, changes: &mut Changes) {
         let Some(collection) = self.collections.get_mut(&resource) else { return };
         collection.answered = true;
         let mut report = |key: &Key, reason: &Unreadable, word: &'static str| {
             let field = reason.field.iter().map(|field| format!("{field}: ")).collect::<String>();
-            changes.announcements.extend(resource.about(key).map(|about| Announcement {
+            changes.event_notes.extend(resource.about(key).map(|about| EventNote {
                 about,
                 reason: word,
                 note: field + &reason.message,
@@ -90,17 +90,17 @@ impl World {
                 message: reason.message.clone(),
             });
         };
-        match news {
-            News::Unanswered => {}
-            News::OutOfContact(note) => {
+        match update {
+            Update::Unanswered => {}
+            Update::OutOfContact(note) => {
                 let reason = "OutOfContact";
-                changes.announcements.push(Announcement { about: About::Node, reason, note });
+                changes.event_notes.push(EventNote { about: About::Node, reason, note });
             }
-            News::Deleted(key) => {
+            Update::Deleted(key) => {
                 changes.uids.extend(uid(resource, &key, None));
                 changes.events.extend(collection.remove(resource, &key));
             }
-            News::Applied(mut object) => {
+            Update::Applied(mut object) => {
                 object.restrict(&self.policy);
                 if let (Some(since), Ok(Some(Event::SliceApplied(slice)))) = (object.trigger, &object.content)
                 {
@@ -109,7 +109,7 @@ impl World {
                 changes.uids.extend(uid(resource, &object.key, object.uid.take()));
                 changes.events.extend(collection.apply(resource, *object, &mut report));
             }
-            News::Listed(objects) => {
+            Update::Listed(objects) => {
                 collection.listed = true;
                 let listed: BTreeSet<Key> = objects.iter().map(|object| object.key.clone()).collect();
                 let known = collection.followed.iter().chain(collection.unreadable.keys());
@@ -143,10 +143,10 @@ impl World {
             return Completeness::Unknown;
         }
         if !self.vital().any(unread) {
-            return Completeness::Whole;
+            return Completeness::Complete;
         }
         let services = self.collections.get(&Resource::Services).into_iter().flat_map(Collection::unread);
-        Completeness::AllBut(services.map(Key::service).collect())
+        Completeness::Except(services.map(Key::service).collect())
     }
 
     /// The first of the objects that could never be followed.
@@ -154,7 +154,7 @@ impl World {
         let all = self
             .vital()
             .flat_map(|(resource, collection)| collection.unread().map(|key| resource.describe(key)));
-        all.take(MOST_UNREAD).collect()
+        all.take(MAX_UNREAD).collect()
     }
 
     fn vital(&self) -> impl Iterator<Item = (&Resource, &Collection)> {
@@ -163,7 +163,7 @@ impl World {
 }
 
 /// How many objects are named that could never be followed: the log has said all of them.
-const MOST_UNREAD: usize = 10;
+const MAX_UNREAD: usize = 10;
 
 impl Key {
     /// The Service that it is the key of.

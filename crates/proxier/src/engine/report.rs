@@ -1,4 +1,4 @@
-//! What a turn tells.
+//! What a sync tells.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,14 +6,14 @@ use super::Engine;
 use crate::{
     cluster::Claim,
     desired::{HealthCheck, Skipped},
-    kernel::Unusable,
+    kernel::KernelUnavailable,
     model::{Family, ServiceId, ServicePortId, VirtualServerKey},
     plan::{Change, Plan},
 };
 
-/// What a turn did.
+/// What a sync did.
 #[derive(Debug, Default)]
-pub struct Turn {
+pub struct SyncReport {
     /// The changes that the engine asked for. The kernel made all of them, except those in `failures` and those about a
     /// virtual server that exists although a list left it out: the engine reads the kernel again for these.
     pub plan: Plan,
@@ -22,7 +22,7 @@ pub struct Turn {
     /// What Services ask for and cannot have, as far as it was not reported before.
     pub skipped: Vec<Skipped>,
     /// Why nothing could be done, if nothing could.
-    pub unusable: Option<Unusable>,
+    pub unavailable: Option<KernelUnavailable>,
     /// What load balancers are to be told from now on that ask this node about a Service, where that has changed; none:
     /// they are not answered any more.
     pub health_checks: Vec<(ServiceId, Option<HealthCheck>)>,
@@ -35,16 +35,16 @@ pub struct Turn {
 }
 
 impl Engine {
-    /// The Services that changes of a turn are for, those that are gone included. Some changes are for none: addresses
+    /// The Services that changes of a sync are for, those that are gone included. Some changes are for none: addresses
     /// of pods, ranges of ClusterIPs.
-    pub fn services_of<'a>(&'a self, turn: &'a Turn) -> BTreeSet<&'a ServiceId> {
+    pub fn services_of<'a>(&'a self, report: &'a SyncReport) -> BTreeSet<&'a ServiceId> {
         let mut services = BTreeSet::new();
         let about = |change: &Change| (change.key(), change.address());
-        for run in turn.plan.changes().chunk_by(|one, other| about(one) == about(other)) {
+        for run in report.plan.changes().chunk_by(|one, other| about(one) == about(other)) {
             let (key, address) = run.first().map_or((None, None), about);
             let holder = key.and_then(|key| match self.cluster.holder(&Claim::VirtualServer(key)) {
                 Some(holder) => Some(&holder.port.service),
-                None => turn.given_up.get(&key),
+                None => report.given_up.get(&key),
             });
             services.extend(holder);
             services.extend(address.into_iter().flat_map(|address| self.cluster.services_at(address)));
@@ -52,8 +52,8 @@ impl Engine {
         services
     }
 
-    /// Whether a turn was about a family: it changed something of it, or compared what there is of it.
-    pub fn is_about(&self, turn: &Turn, family: Family) -> bool {
+    /// Whether a sync was about a family: it changed something of it, or compared what there is of it.
+    pub fn is_about(&self, report: &SyncReport, family: Family) -> bool {
         let has_any = || {
             let servers = self.known.iter().flat_map(|known| {
                 let servers = &known.virtual_servers;
@@ -61,13 +61,13 @@ impl Engine {
             });
             servers.map(|(key, _)| key.family()).any(|of| of == family)
         };
-        turn.plan.changes().iter().any(|change| change.family() == family) || turn.whole && has_any()
+        report.plan.changes().iter().any(|change| change.family() == family) || report.whole && has_any()
     }
 }
 
 /// How much there is in the kernel of ours, as far as is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Amounts {
+pub struct Counts {
     /// Virtual servers.
     pub virtual_servers: usize,
     /// Real servers, each as often as virtual servers have it.
