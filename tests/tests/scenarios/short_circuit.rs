@@ -155,8 +155,8 @@ fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
     })
 }
 
-/// If both policies are Local, a short circuit leads to a virtual server on a port of its own. Clients that ask for that
-/// port do not get there.
+/// If both policies are Local, a short circuit leads to a virtual server on a port of its own. Clients that ask for
+/// that port do not get there.
 #[test]
 fn nobody_else_gets_where_a_short_circuit_leads() -> TestResult {
     let builder =

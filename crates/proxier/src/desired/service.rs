@@ -96,8 +96,8 @@ fn add_port(
                 server.short_circuited =
                     frontends.iter().filter(|other| shortens(other)).map(|other| other.key).collect();
             }
-            // If no endpoint serves, the address itself rejects the connection: a reset from behind the short circuit would
-            // not look like its own.
+            // If no endpoint serves, the address itself rejects the connection: a reset from behind the short circuit
+            // would not look like its own.
             Some(target) if shortens(frontend) && any_serves(&backends.cluster) => {
                 server.short_circuit = Some(EndpointAddress { address: target.address, port: target.port });
             }

@@ -213,8 +213,8 @@ impl Differ<'_> {
             (None, Some(known)) => self.element(Element::ShortCircuit(key, known), false, true),
             (None, None) => {}
         }
-        // If the short circuit leads to an endpoint of this very server, the engine forgets its flows together with that
-        // endpoint. The same holds if the engine removes it only because no endpoint serves. Endpoints that drain, or
+        // If the short circuit leads to an endpoint of this very server, the engine deletes its flows together with
+        // that endpoint. The same holds if the engine removes it only because no endpoint serves. Endpoints that drain, or
         // come back, keep their flows.
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
         let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));

@@ -121,7 +121,8 @@ impl LinuxKernel {
         }))
     }
 
-    /// Whether kube-proxy serves this node, by its sets: after [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers) that it is back.
+    /// Whether kube-proxy serves this node, by its sets. After
+    /// [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers), whether it is back.
     ///
     /// # Errors
     ///
