@@ -7,7 +7,7 @@ use ipvs_netlink::Scheduler;
 
 use crate::model::{Family, Node, NodeAddress, PortNumber};
 
-/// The settings of an [`Engine`](crate::Engine).
+/// The settings of an [`Engine`](crate::Engine), which its kernel reads too.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The name of the Node that we run on.

@@ -127,8 +127,8 @@ fn nor_for_a_proxy_that_embeds_the_library() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         let node = cluster.at("node-3")?;
         node.enter(|| {
-            let mut kernel = LinuxKernel::open(Settings::default())?;
             let mut engine = Engine::new(Config::new("node-3"));
+            let mut kernel = LinuxKernel::open(engine.config(), Settings::default())?;
             let mut listings = Vec::new();
             for numbers in [0..1, 1..MANY] {
                 numbers.flat_map(embedded).for_each(|event| engine.apply(event));

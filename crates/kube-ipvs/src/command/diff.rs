@@ -7,7 +7,7 @@ use super::{
 
 pub(super) fn run(query: &Query) -> anyhow::Result<ExitCode> {
     let Answer { configuration, mut engine, .. } = query.ask()?;
-    let mut kernel = kernel(&configuration)?;
+    let mut kernel = kernel(engine.config(), configuration.kernel())?;
     let (plan, skipped) = engine.plan(kernel.look()?, Duration::ZERO);
     kernel.hindrances()?.iter().for_each(|hindrance| eprintln!("kube-ipvs: {hindrance}"));
     for reason in skipped {

@@ -61,7 +61,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     if init_only {
         let configuration = options.resolve()?.configuration;
         log::start(&configuration.logging);
-        let mut kernel = kernel(&configuration)?;
+        let mut kernel = kernel(&configuration.engine()?, configuration.kernel())?;
         host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
         kernel.prepare()?;
         return Ok(ExitCode::SUCCESS);

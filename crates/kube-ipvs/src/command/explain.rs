@@ -23,7 +23,8 @@ impl Explain {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let Answer { configuration, engine, is_of_an_api_server } = self.query.ask()?;
         // If the user may not read the kernel, the command still prints the rest.
-        let hindrances = LinuxKernel::open(configuration.kernel()).and_then(|mut kernel| kernel.hindrances());
+        let kernel = LinuxKernel::open(engine.config(), configuration.kernel());
+        let hindrances = kernel.and_then(|mut kernel| kernel.hindrances());
         hindrances.iter().flatten().for_each(|hindrance| eprintln!("kube-ipvs: {hindrance}"));
         let (namespace, name) = self.service.split_once('/').unwrap_or(("default", &self.service));
         let mut text = explain(&engine, &ServiceId::new(namespace, name)).with_context(|| {

@@ -7,7 +7,6 @@ use super::{
     listing::{Listing, VirtualServer},
     print,
 };
-use crate::config::Configuration;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Ls {
@@ -36,9 +35,7 @@ impl Ls {
 }
 
 fn read() -> anyhow::Result<Listing> {
-    let owners = super::kernel(&Configuration::default())?
-        .owners()
-        .context("cannot read which virtual servers are ours")?;
+    let owners = super::kernel_as_it_is()?.owners().context("cannot read which virtual servers are ours")?;
     let mut client = Client::open()?;
     let info = client.info()?;
     let mut servers = Vec::new();

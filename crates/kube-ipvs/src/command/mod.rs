@@ -157,10 +157,15 @@ fn engine(configuration: &Configuration) -> anyhow::Result<Engine> {
     Ok(Engine::new(Config { missing_schedulers, ..configuration.engine()? }))
 }
 
-fn kernel(configuration: &Configuration) -> anyhow::Result<LinuxKernel> {
+fn kernel(config: &Config, settings: Settings) -> anyhow::Result<LinuxKernel> {
     let record = claim::file("owned").context("cannot tell this network namespace from others")?;
-    let settings = Settings { record: Some(record), ..configuration.kernel() };
-    LinuxKernel::open(settings).context("cannot use this kernel")
+    let settings = Settings { record: Some(record), ..settings };
+    LinuxKernel::open(config, settings).context("cannot use this kernel")
+}
+
+/// The kernel for a command that serves nothing, and so needs no configuration.
+fn kernel_as_it_is() -> anyhow::Result<LinuxKernel> {
+    kernel(&Config::new(""), Settings::default())
 }
 
 /// Runs the command that the process was started with.

@@ -39,7 +39,7 @@ pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
     let objects = source.open(&configuration)?;
     let engine = super::engine(&configuration)?;
     // It loads the modules whose parameters are set next.
-    let mut kernel = super::kernel(&configuration)?;
+    let mut kernel = super::kernel(engine.config(), configuration.kernel())?;
     // Where they cannot be read, the first sync says so.
     kernel.hindrances().iter().flatten().for_each(|hindrance| tracing::warn!("{hindrance}"));
     host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));

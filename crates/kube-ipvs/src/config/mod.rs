@@ -51,7 +51,6 @@ use clap::ArgAction;
 use proxier::{
     Config, PodSources,
     linux::{LocalDetector, Settings, Timeouts},
-    takeover::Takeover,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
@@ -244,7 +243,7 @@ impl Configuration {
             LocalMode::NodeCidr => PodSources::OwnNode,
             LocalMode::BridgeInterface | LocalMode::InterfaceNamePrefix => PodSources::default(),
         };
-        config.localhost_node_ports = self.localhost_node_ports();
+        config.localhost_node_ports = self.own.localhost_node_ports || self.node_port_addresses.localhost;
         config.scoped_arp = self.own.scoped_arp;
         config.scheduler = self.ipvs.scheduler.0;
         config.exclude_cidrs = self.ipvs.exclude_cidrs.0.clone();
@@ -273,25 +272,15 @@ impl Configuration {
             tcp_be_liberal: self.conntrack.tcp_be_liberal,
             vip_ping: self.own.vip_ping,
             refuse_unallocated: self.own.refuse_unallocated,
-            localhost_node_ports: self.localhost_node_ports(),
             strict_arp: self.ipvs.strict_arp,
-            scoped_arp: self.own.scoped_arp,
             timeouts: Timeouts {
                 tcp: self.ipvs.tcp_timeout.if_set(),
                 tcp_fin: self.ipvs.tcp_fin_timeout.if_set(),
                 udp: self.ipvs.udp_timeout.if_set(),
             },
             record: None,
-            takeover: self
-                .own
-                .takeover
-                .then(|| Takeover { exclude_cidrs: self.ipvs.exclude_cidrs.0.clone() }),
+            takeover: self.own.takeover,
         }
-    }
-
-    /// Whether node ports are served on 127.0.0.1.
-    fn localhost_node_ports(&self) -> bool {
-        self.own.localhost_node_ports || self.node_port_addresses.localhost
     }
 
     /// Where health checks are answered, if anywhere.

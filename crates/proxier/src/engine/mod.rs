@@ -153,6 +153,11 @@ impl Engine {
         self.cluster.apply(event);
     }
 
+    /// By what it decides.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// What is known of the world.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster

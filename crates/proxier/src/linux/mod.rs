@@ -5,11 +5,12 @@
 //! namespace first:
 //!
 //! ```no_run
-//! use proxier::linux::{LinuxKernel, Settings};
+//! use proxier::{Config, Engine, linux::{LinuxKernel, Settings}};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let namespace = std::fs::File::open("/run/netns/node-1")?;
 //! netlink_batch::in_namespace(&namespace, || {
-//!     let kernel = LinuxKernel::open(Settings::default());
+//!     let engine = Engine::new(Config::new("node-1"));
+//!     let kernel = LinuxKernel::open(engine.config(), Settings::default());
 //!     // The loop that owns it.
 //! })?;
 //! # Ok(())
@@ -39,6 +40,7 @@ use std::{
 };
 
 use crate::{
+    config::Config,
     kernel::{
         Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Report, amends,
     },
@@ -62,6 +64,7 @@ pub struct LinuxKernel {
     /// Why the record could not be read or written when that was tried last.
     record_trouble: Option<io::Error>,
     nft: nft::Nft,
+    config: Config,
     settings: Settings,
     meter: Meter,
     /// What kube-proxy made and our record in nftables may not have yet; `None` before anybody looked.
@@ -73,12 +76,13 @@ pub struct LinuxKernel {
 }
 
 impl LinuxKernel {
-    /// Opens the sockets, in the network namespace of the calling thread. Nothing is changed yet.
+    /// Opens the sockets, in the network namespace of the calling thread. Nothing is changed yet. `config` is that of
+    /// the engine: [`Engine::config`](crate::Engine::config).
     ///
     /// # Errors
     ///
     /// When the kernel has no IPVS, or no netlink at all, with what to do.
-    pub fn open(settings: Settings) -> Result<Self, KernelUnavailable> {
+    pub fn open(config: &Config, settings: Settings) -> Result<Self, KernelUnavailable> {
         Ok(Self {
             record: settings.record.as_deref().map(record::Record::at),
             record_trouble: None,
@@ -86,7 +90,8 @@ impl LinuxKernel {
             conntrack: conntrack::Conntrack::open().map_err(unavailable("conntrack"))?,
             addresses: addresses::Addresses::open().map_err(unavailable("rtnetlink"))?,
             ipsets: ipset::IpSets::open().map_err(unavailable("ipset"))?,
-            nft: nft::Nft::open(settings.clone()).map_err(unavailable("nftables"))?,
+            nft: nft::Nft::open(settings.clone(), config.scoped_arp).map_err(unavailable("nftables"))?,
+            config: config.clone(),
             settings,
             meter: Meter::default(),
             adopted_state: None,
@@ -343,7 +348,7 @@ impl LinuxKernel {
 
 impl Kernel for LinuxKernel {
     fn prepare(&mut self) -> Result<(), KernelUnavailable> {
-        sysctl::prepare(&self.settings).map_err(unavailable("sysctl"))?;
+        sysctl::prepare(&self.config, &self.settings).map_err(unavailable("sysctl"))?;
         use Operation::Prepare;
         self.ipvs.refresh().map_err(unavailable("IPVS"))?;
         let timeouts = |kernel: &mut Self| timeouts::prepare(&mut kernel.ipvs, &kernel.settings.timeouts);

@@ -9,7 +9,7 @@ use crate::{
     kernel::{Kernel, KernelUnavailable},
     model::{Family, VirtualServerKey},
     state::State,
-    takeover::{self, AdoptedState, CleanupReport, IpsetKind, KubeProxyState, Leftovers, Takeover},
+    takeover::{self, AdoptedState, CleanupReport, IpsetKind, KubeProxyState, Leftovers},
 };
 
 /// How many times kube-ipvs tries to remove chains that another program changes meanwhile. The kubelet writes rules
@@ -28,9 +28,11 @@ impl LinuxKernel {
     /// sets, which say so, go when everything is in our own record. So if kube-ipvs is killed in between, it finds the
     /// sets again.
     pub(super) fn inherit(&mut self, state: &mut State) -> Result<(), KernelUnavailable> {
-        let Some(takeover) = self.settings.takeover.clone() else { return Ok(()) };
+        if !self.settings.takeover {
+            return Ok(());
+        }
         if self.adopted_state.is_none() {
-            let adopted_state = self.find_inheritance(state, &takeover)?;
+            let adopted_state = self.find_inheritance(state)?;
             self.adopted = adopted_state.servers.len() + adopted_state.vips.len();
             self.adopted_state = Some(adopted_state);
         }
@@ -44,11 +46,7 @@ impl LinuxKernel {
         Ok(())
     }
 
-    fn find_inheritance(
-        &mut self,
-        state: &mut State,
-        takeover: &Takeover,
-    ) -> Result<AdoptedState, KernelUnavailable> {
+    fn find_inheritance(&mut self, state: &mut State) -> Result<AdoptedState, KernelUnavailable> {
         let kube_proxy = kube_proxy(&mut self.ipsets).map_err(unavailable("ipset"))?;
         if !kube_proxy.is_there() {
             return Ok(AdoptedState::default());
@@ -57,7 +55,7 @@ impl LinuxKernel {
         let missing: Vec<VirtualServerKey> = missing.collect();
         ipvs::ask(&mut self.ipvs, state, missing).map_err(unavailable("IPVS"))?;
         let host = self.addresses.of_other_devices().map_err(unavailable(DEVICE))?;
-        Ok(kube_proxy.leaves(&state.virtual_servers, &state.bound_vips, &host, takeover))
+        Ok(kube_proxy.leaves(&state.virtual_servers, &state.bound_vips, &host, &self.config))
     }
 
     /// Removes what kube-proxy left: its chains in nftables, then its ipsets. To be called when the kernel has all

@@ -77,13 +77,15 @@ impl Table {
 pub(super) struct Nft {
     socket: Socket,
     settings: super::Settings,
+    /// [`Config::scoped_arp`](crate::Config::scoped_arp).
+    scoped_arp: bool,
     /// Why there is no table for IPv6.
     without_v6: Option<KernelError>,
 }
 
 impl Nft {
-    pub(super) fn open(settings: super::Settings) -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings, without_v6: None })
+    pub(super) fn open(settings: super::Settings, scoped_arp: bool) -> Result<Self, Error> {
+        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings, scoped_arp, without_v6: None })
     }
 
     /// The number by which the kernel knows our changes.
@@ -117,7 +119,7 @@ impl Nft {
 
     fn prepare_table(&mut self, table: Table) -> Result<(), Error> {
         let found = self.rules(table)?;
-        if table == Table::Arp && !self.settings.scoped_arp {
+        if table == Table::Arp && !self.scoped_arp {
             return if found.is_empty() { Ok(()) } else { self.remove_table(table) };
         }
         let chains = table.chains(&self.settings);
