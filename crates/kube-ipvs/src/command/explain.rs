@@ -10,6 +10,7 @@ use super::{
     print,
     query::{Answer, Query},
 };
+use crate::events::with_hint;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
@@ -82,8 +83,8 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
             };
         }
     }
-    for reason in &desired.skipped {
-        let _ = writeln!(text, "  {reason}");
+    for skipped in &desired.skipped {
+        let _ = writeln!(text, "  {}", with_hint(skipped));
     }
     Some(text)
 }

@@ -278,8 +278,8 @@ impl Configuration {
                 tcp_fin: self.ipvs.tcp_fin_timeout.if_set(),
                 udp: self.ipvs.udp_timeout.if_set(),
             },
-            record: None,
             takeover: self.own.takeover,
+            ..Settings::default()
         }
     }
 

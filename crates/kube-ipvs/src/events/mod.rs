@@ -5,6 +5,7 @@
 
 mod cut;
 mod event;
+mod hint;
 mod limits;
 mod lines;
 mod post;
@@ -23,6 +24,7 @@ use proxier::{
 use tokio::sync::mpsc::Sender;
 
 use event::short_circuited;
+pub use hint::with_hint;
 use limits::{Budget, Budgets, Limits};
 pub use lines::{Line, Lines};
 pub use post::{Pace, post};
@@ -117,7 +119,7 @@ impl EventRecorder {
         for skipped in &report.skipped {
             if let Some(reason) = reason(skipped) {
                 let about = About::Service(skipped.service().clone());
-                self.tell(about, reason, || (skipped.to_string(), fact(skipped)), now);
+                self.tell(about, reason, || (with_hint(skipped), fact(skipped)), now);
             }
         }
         for failure in &report.failures {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use anyhow::Context;
 use proxier::{
-    linux::DEVICE,
+    linux::Names,
     model::{Event, NodeAddress},
 };
 use rtnetlink::{
@@ -113,11 +113,11 @@ async fn read(handle: &Handle) -> anyhow::Result<BTreeSet<NodeAddress>> {
 async fn device_index(handle: &Handle) -> anyhow::Result<Option<u32>> {
     use futures_util::TryStreamExt;
     const ENODEV: i32 = 19;
-    let mut links = handle.link().get().match_name(DEVICE.to_owned()).execute();
+    let mut links = handle.link().get().match_name(Names::default().device().to_owned()).execute();
     match links.try_next().await {
         Ok(link) => Ok(link.map(|link| link.header.index)),
         Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -ENODEV => Ok(None),
-        Err(error) => Err(error).context(format!("cannot look for {DEVICE}")),
+        Err(error) => Err(error).context("cannot look for our device"),
     }
 }
 

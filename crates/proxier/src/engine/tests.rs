@@ -139,7 +139,7 @@ fn node_ports_follow_the_addresses_of_the_node() {
             + element vips { 10.109.102.59 }
             + virtual server TCP 10.109.102.59:80 rr
             + address 10.109.102.59
-            ! Service default/web has a node port and no IPv4 address of this node serves node ports (--nodeport-addresses)
+            ! Service default/web has a node port and no IPv4 address of this node serves node ports
         "#]],
     );
     check(

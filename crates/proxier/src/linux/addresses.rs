@@ -1,4 +1,4 @@
-//! The device `kube-ipvs0` and the addresses on it.
+//! The device of the VIPs and the addresses on it.
 
 use std::{
     collections::BTreeSet,
@@ -13,29 +13,37 @@ use netlink_packet_route::{
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use super::routes;
+use super::{Names, routes};
 use crate::{
     kernel::{Cause, Failure},
     plan::Change,
     takeover::is_of_the_link,
 };
 
-/// The dummy device that holds the VIPs. It stays down: its addresses are local all the same, and nothing is ever sent
-/// or answered through it.
-pub const DEVICE: &str = "kube-ipvs0";
-
-/// The device and its addresses.
+/// The dummy device that holds the VIPs, and its addresses. It stays down: its addresses are local all the same, and
+/// nothing is ever sent or answered through it.
 pub(super) struct Addresses {
     socket: Socket,
+    names: Names,
     /// The device's index, as `prepare` or `observe` saw it last; 0 where there was no device.
     index: u32,
     /// Whether another program, such as NetworkManager, set the device up.
     is_up: bool,
 }
 
+/// Why the device cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DeviceError {
+    /// Set down, removed or filled with VIPs, it would serve its owner no more.
+    #[error("it is no dummy device, so another program made it: choose another name for ours")]
+    NotDummy,
+    #[error(transparent)]
+    Netlink(#[from] Error),
+}
+
 impl Addresses {
-    pub(super) fn open() -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(Protocol::Route)?, index: 0, is_up: false })
+    pub(super) fn open(names: Names) -> Result<Self, Error> {
+        Ok(Self { socket: Socket::open(Protocol::Route)?, names, index: 0, is_up: false })
     }
 
     /// The number by which the kernel knows our changes.
@@ -48,15 +56,15 @@ impl Addresses {
     }
 
     /// Makes the device, if it is not there, and sets it down, if it is up.
-    pub(super) fn prepare(&mut self) -> Result<(), Error> {
+    pub(super) fn prepare(&mut self) -> Result<(), DeviceError> {
         if self.find()? {
-            return if self.is_up { self.set_down() } else { Ok(()) };
+            return if self.is_up { Ok(self.set_down()?) } else { Ok(()) };
         }
         let mut device = LinkMessage::default();
         device.header.flags = LinkFlags::Noarp;
         device.header.change_mask = LinkFlags::Noarp;
         device.attributes = vec![
-            LinkAttribute::IfName(DEVICE.into()),
+            LinkAttribute::IfName(self.names.device().into()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]),
         ];
         match self.socket.request(RouteNetlinkMessage::NewLink(device), NLM_F_CREATE | NLM_F_EXCL) {
@@ -76,7 +84,7 @@ impl Addresses {
     }
 
     /// Reads the addresses on the device; none if there is no device.
-    pub(super) fn observe(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
+    pub(super) fn observe(&mut self) -> Result<BTreeSet<IpAddr>, DeviceError> {
         if !self.find()? {
             return Ok(BTreeSet::new());
         }
@@ -86,7 +94,7 @@ impl Addresses {
     }
 
     /// Reads the addresses on all other devices.
-    pub(super) fn of_other_devices(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
+    pub(super) fn of_other_devices(&mut self) -> Result<BTreeSet<IpAddr>, DeviceError> {
         self.find()?;
         let list = self.list()?;
         let others = list.iter().filter(|message| message.header.index != self.index);
@@ -124,7 +132,7 @@ impl Addresses {
                 _ => failure.error.is_not_found(),
             };
             if !done_already {
-                let reason = format!("{DEVICE}: {}", failure.error);
+                let reason = format!("{}: {}", self.names.device(), failure.error);
                 failures.push(Failure { change: number, cause: Cause::Refused, reason });
             }
         }
@@ -133,13 +141,13 @@ impl Addresses {
 
     /// Removes the device, if it has no address any more: others may have put theirs on it. Not those that the kernel
     /// gives a device which is up.
-    pub(super) fn remove(&mut self) -> Result<(), Error> {
+    pub(super) fn remove(&mut self) -> Result<(), DeviceError> {
         if !self.find()? || self.observe()?.into_iter().any(|address| !is_of_the_link(address)) {
             return Ok(());
         }
         let mut device = LinkMessage::default();
         device.header.index = self.index;
-        self.socket.request(RouteNetlinkMessage::DelLink(device), 0)
+        Ok(self.socket.request(RouteNetlinkMessage::DelLink(device), 0)?)
     }
 
     fn list(&mut self) -> Result<Vec<AddressMessage>, Error> {
@@ -154,21 +162,24 @@ impl Addresses {
     }
 
     /// Looks for the device and remembers its index.
-    fn find(&mut self) -> Result<bool, Error> {
+    fn find(&mut self) -> Result<bool, DeviceError> {
         let mut device = LinkMessage::default();
-        device.attributes = vec![LinkAttribute::IfName(DEVICE.into())];
+        device.attributes = vec![LinkAttribute::IfName(self.names.device().into())];
         let answers = match self.socket.query(RouteNetlinkMessage::GetLink(device)) {
             Err(Error::Rejected(error)) if error.is_not_found() => Vec::new(),
             answers => answers?,
         };
         let mut devices = answers.iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => Some(&link.header),
+            RouteNetlinkMessage::NewLink(link) => Some(link),
             _ => None,
         });
         let device = devices.next();
-        self.index = device.map_or(0, |device| device.index);
-        self.is_up = device.is_some_and(|device| device.flags.contains(LinkFlags::Up));
-        Ok(self.index != 0)
+        self.index = device.map_or(0, |device| device.header.index);
+        self.is_up = device.is_some_and(|device| device.header.flags.contains(LinkFlags::Up));
+        match device {
+            Some(device) if !is_dummy(device) => Err(DeviceError::NotDummy),
+            device => Ok(device.is_some()),
+        }
     }
 
     fn message(&self, address: IpAddr) -> AddressMessage {
@@ -186,6 +197,14 @@ impl Addresses {
         }
         message
     }
+}
+
+fn is_dummy(link: &LinkMessage) -> bool {
+    let is_dummy = |info: &LinkInfo| *info == LinkInfo::Kind(InfoKind::Dummy);
+    link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().any(is_dummy),
+        _ => false,
+    })
 }
 
 fn address_message(message: RouteNetlinkMessage) -> Option<AddressMessage> {

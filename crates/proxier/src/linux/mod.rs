@@ -1,4 +1,4 @@
-//! The real kernel: IPVS, the device `kube-ipvs0`, nftables and sysctls, over netlink.
+//! The real kernel: IPVS, the device of the VIPs, nftables and sysctls, over netlink.
 //!
 //! All of these belong to a network namespace: that of the thread which called [`LinuxKernel::open`]. Use the
 //! kernel on that thread. Several kernels can live in one process, each on a thread that entered its
@@ -22,6 +22,7 @@ mod conntrack;
 mod ipset;
 mod ipvs;
 mod meter;
+mod names;
 mod nft;
 mod notices;
 mod record;
@@ -49,8 +50,8 @@ use crate::{
     state::{Membership, State},
     takeover::AdoptedState,
 };
-pub use addresses::DEVICE;
 pub use meter::{FlowDeletion, Meter, Operation, Subsystem};
+pub use names::{NameError, Names};
 pub use notices::{Drift, Notices};
 pub use settings::{LocalDetector, Settings, Timeouts};
 
@@ -81,14 +82,23 @@ impl LinuxKernel {
     ///
     /// # Errors
     ///
-    /// When the kernel has no IPVS, or no netlink at all, with what to do.
+    /// When the kernel has no IPVS, or no netlink at all, with what to do. When a takeover is asked for and the device
+    /// has another name than kube-proxy's.
     pub fn open(config: &Config, settings: Settings) -> Result<Self, KernelUnavailable> {
+        let names = &settings.names;
+        if settings.takeover && !names.has_device_of_kube_proxy() {
+            let device = names.device();
+            return Err(KernelUnavailable(format!(
+                "a takeover needs the device name kube-ipvs0, where kube-proxy has its VIPs, and it is {device}"
+            )));
+        }
         Ok(Self {
             record: settings.record.as_deref().map(record::Record::at),
             record_trouble: None,
             ipvs: ipvs_netlink::Client::open().map_err(unavailable("IPVS"))?,
             conntrack: conntrack::Conntrack::open().map_err(unavailable("conntrack"))?,
-            addresses: addresses::Addresses::open().map_err(unavailable("rtnetlink"))?,
+            addresses: addresses::Addresses::open(settings.names.clone())
+                .map_err(unavailable("rtnetlink"))?,
             ipsets: ipset::IpSets::open().map_err(unavailable("ipset"))?,
             nft: nft::Nft::open(settings.clone(), config.scoped_arp).map_err(unavailable("nftables"))?,
             config: config.clone(),
@@ -124,8 +134,11 @@ impl LinuxKernel {
     ///
     /// When the kernel gives none.
     pub fn notices(&self) -> Result<[Notices; 2], KernelUnavailable> {
-        let of_tables = Notices::of_tables(self.nft.port()).map_err(unavailable("nftables"))?;
-        Ok([of_tables, Notices::of_devices(self.addresses.port()).map_err(unavailable("rtnetlink"))?])
+        let names = &self.settings.names;
+        let of_tables =
+            Notices::of_tables(self.nft.port(), names.clone()).map_err(unavailable("nftables"))?;
+        let of_devices = Notices::of_devices(self.addresses.port(), names.clone());
+        Ok([of_tables, of_devices.map_err(unavailable("rtnetlink"))?])
     }
 
     /// What was asked of the kernel since the last call.
@@ -175,7 +188,7 @@ impl LinuxKernel {
             return Err(KernelUnavailable(format!("{}: {}", plan.changes()[failure.change], failure.reason)));
         }
         self.nft.remove().map_err(unavailable("nftables"))?;
-        self.addresses.remove().map_err(unavailable(DEVICE))?;
+        self.addresses.remove().map_err(unavailable(self.settings.names.device()))?;
         Ok(plan)
     }
 
@@ -223,7 +236,7 @@ impl LinuxKernel {
         let record = self.record.as_ref().zip(self.record_trouble.as_ref()).map(|(record, error)| {
             format!(
                 "cannot keep the copy of the record of what is ours in {}: {error}. Services are served all the same; \
-                 but kube-ipvs forgets what it owns if another program empties nftables while kube-ipvs is not running",
+                 but what is ours is forgotten if another program empties nftables while this proxy is not running",
                 record.path().display()
             )
         });
@@ -260,7 +273,7 @@ impl LinuxKernel {
         };
         self.timed(Subsystem::Ipvs, Read, ipvs).map_err(unavailable("IPVS"))?;
         let bound = self.timed(Subsystem::Addresses, Read, |kernel| kernel.addresses.observe());
-        state.bound_vips = bound.map_err(unavailable(DEVICE))?;
+        state.bound_vips = bound.map_err(unavailable(self.settings.names.device()))?;
         if let Some(record::Owned { servers, vips, .. }) = &recorded {
             // If the record names something that is not there, another program removed it. If a program makes it again,
             // that program owns it.
@@ -354,7 +367,8 @@ impl Kernel for LinuxKernel {
         let timeouts = |kernel: &mut Self| timeouts::prepare(&mut kernel.ipvs, &kernel.settings.timeouts);
         self.timed(Subsystem::Ipvs, Prepare, timeouts).map_err(unavailable("IPVS"))?;
         let addresses = |kernel: &mut Self| kernel.addresses.prepare();
-        self.timed(Subsystem::Addresses, Prepare, addresses).map_err(unavailable(DEVICE))?;
+        let prepared = self.timed(Subsystem::Addresses, Prepare, addresses);
+        prepared.map_err(unavailable(self.settings.names.device()))?;
         let nft = |kernel: &mut Self| {
             kernel.nft.prepare()?;
             match kernel.addresses.default_gateways() {
@@ -408,6 +422,6 @@ impl Kernel for LinuxKernel {
     }
 }
 
-fn unavailable<E: Display>(what: &'static str) -> impl Fn(E) -> KernelUnavailable {
+fn unavailable<E: Display>(what: &str) -> impl Fn(E) -> KernelUnavailable {
     move |error| KernelUnavailable(format!("{what}: {error}"))
 }

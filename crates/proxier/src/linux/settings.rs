@@ -1,8 +1,12 @@
 use std::{path::PathBuf, time::Duration};
 
+use super::Names;
+
 /// What [`LinuxKernel`](super::LinuxKernel) needs to know beyond its engine's [`Config`](crate::Config).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// How our tables and our device are called.
+    pub names: Names,
     /// The bit of the packet mark that asks for masquerade, 0 to 31. kube-proxy's is 14.
     pub masquerade_bit: u8,
     /// Whether all traffic to ClusterIPs is masqueraded.
@@ -23,7 +27,8 @@ pub struct Settings {
     /// A file for a copy of the record of what is ours, one for each network namespace, where it ends with the kernel's
     /// state, such as in /run. Without it, kube-ipvs does not know what is ours after another program emptied nftables.
     pub record: Option<PathBuf>,
-    /// Whether the kernel adopts what kube-proxy's ipvs mode made. Otherwise that is another program's.
+    /// Whether the kernel adopts what kube-proxy's ipvs mode made. Otherwise that is another program's. It takes
+    /// kube-proxy's own name of the device, `kube-ipvs0`.
     pub takeover: bool,
 }
 
@@ -61,6 +66,7 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            names: Names::default(),
             masquerade_bit: 14,
             masquerade_all: false,
             local_detector: LocalDetector::Sources,

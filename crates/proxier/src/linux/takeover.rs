@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use netlink_batch::Error;
 
-use super::{LinuxKernel, addresses::DEVICE, ipset::IpSets, ipvs, unavailable};
+use super::{LinuxKernel, ipset::IpSets, ipvs, unavailable};
 use crate::{
     kernel::{Kernel, KernelUnavailable},
     model::{Family, VirtualServerKey},
@@ -54,7 +54,7 @@ impl LinuxKernel {
         let missing = kube_proxy.servers().filter(|key| !state.virtual_servers.contains_key(key));
         let missing: Vec<VirtualServerKey> = missing.collect();
         ipvs::ask(&mut self.ipvs, state, missing).map_err(unavailable("IPVS"))?;
-        let host = self.addresses.of_other_devices().map_err(unavailable(DEVICE))?;
+        let host = self.addresses.of_other_devices().map_err(unavailable(self.settings.names.device()))?;
         Ok(kube_proxy.leaves(&state.virtual_servers, &state.bound_vips, &host, &self.config))
     }
 

@@ -4,7 +4,10 @@ mod listeners;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use proxier::{linux::LinuxKernel, takeover::CleanupReport};
+use proxier::{
+    linux::LinuxKernel,
+    takeover::{CleanupReport, Kept},
+};
 
 use self::listeners::somebody_else_listens;
 use crate::{
@@ -144,7 +147,7 @@ impl Takeover {
             Ok(Some(done)) if done.is_empty() => Stage::Idle,
             Ok(Some(done)) => {
                 log_removed(&done);
-                done.kept.iter().for_each(|kept| record("KubeProxyRulesKept", kept.to_string()));
+                done.kept.iter().for_each(|kept| record("KubeProxyRulesKept", with_hint(kept)));
                 Stage::Over { has_warned: false }
             }
             Err(error) => {
@@ -191,7 +194,17 @@ fn log_removed(done: &CleanupReport) {
             "taken over from kube-proxy; its chains and ipsets are removed"
         );
     }
-    kept.iter().for_each(|kept| tracing::warn!("{kept}"));
+    kept.iter().for_each(|kept| tracing::warn!("{}", with_hint(kept)));
+}
+
+/// What stays, why, and where our pages say more.
+fn with_hint(kept: &Kept) -> String {
+    match kept {
+        Kept::LetsThrough { .. } => {
+            format!("{kept}: docs/migrating-from-kube-proxy.md says how to do without it")
+        }
+        _ => kept.to_string(),
+    }
 }
 
 /// Whether kube-proxy serves this node again. kube-ipvs reports that once.

@@ -109,7 +109,7 @@ fn a_scheduler_that_the_kernel_lacks() {
         + virtual server TCP 10.0.0.1:80 rr
         + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
         - element no-endpoints { 10.0.0.1 . tcp . 80 }
-        ! Service default/web is scheduled by rr: the kernel has no scheduler twos; load the module ip_vs_twos and restart kube-ipvs
+        ! Service default/web is scheduled by rr: the kernel has no scheduler twos; load the module ip_vs_twos and restart this proxy
         -
         ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
     "#]].assert_eq(&[told(&second), told(&third)].join("-\n"));
@@ -181,7 +181,7 @@ fn weights() {
             + virtual server TCP 10.0.0.1:80 rr
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 65535
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
-            ! Service default/web has weights, and its scheduler rr takes no notice of them; annotate for example kube-ipvs.io/scheduler: wrr
+            ! Service default/web has weights, and its scheduler rr takes no notice of them
         "#]],
     );
 }
@@ -199,7 +199,7 @@ fn weights_of_slices_count_without_annotations_of_the_service() {
             + virtual server TCP 10.0.0.1:80 rr
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 5
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
-            ! Service default/web has weights, and its scheduler rr takes no notice of them; annotate for example kube-ipvs.io/scheduler: wrr
+            ! Service default/web has weights, and its scheduler rr takes no notice of them
         "#]],
     );
 }
@@ -244,7 +244,7 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
             + virtual server TCP 10.0.0.1:80 rr
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
-            ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: endpoint 10.1.2.1:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
+            ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: endpoint 10.1.2.1:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
         "#]],
     );
     let [service, slice] = web(forwarded(Ipip), &["10.1.2.1"]);
@@ -257,7 +257,7 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
         + element direct-return { 10.0.0.1 . tcp . 80 }
         + virtual server TCP 10.0.0.1:80 rr
         + real server TCP 10.0.0.1:80 -> 10.1.2.1:8080 Masq 1
-        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: ports are not translated, and endpoint 10.1.2.1:8080 listens on another one
+        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: ports are not translated, and endpoint 10.1.2.1:8080 listens on another one
     "#]],
     );
 }
@@ -280,7 +280,7 @@ fn an_endpoint_that_is_another_node_is_reached_by_nat() {
     expect![[r#"
         + element cluster-ips { 10.0.0.1 . tcp . 80 }
         ~ real server TCP 10.0.0.1:80 -> 192.168.0.2:80 Masq 1
-        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: endpoint 192.168.0.2:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
+        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: endpoint 192.168.0.2:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
         -
         ~ real server TCP 10.0.0.1:80 -> 192.168.0.2:80 Tunnel 1
         - element cluster-ips { 10.0.0.1 . tcp . 80 }
@@ -312,8 +312,8 @@ fn node_ports_and_short_circuits_stay_nat() {
         + real server TCP 203.0.113.1:80 -> 10.1.1.1:80 Route 1
         + element short-circuits { 192.168.0.1 . tcp . 30080 : 10.0.0.1 . 80 }
         + element short-circuits { 203.0.113.1 . tcp . 80 : 10.0.0.1 . 80 }
-        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: with externalTrafficPolicy Local clients in the cluster come there by NAT from the Service's external addresses
-        ! Service default/web is forwarded with NAT on TCP 192.168.0.1:30080, not as its annotation says: it is an address of this node, which no endpoint can have
+        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: with externalTrafficPolicy Local clients in the cluster come there by NAT from the Service's external addresses
+        ! Service default/web is forwarded with NAT on TCP 192.168.0.1:30080, not as it asks: it is an address of this node, which no endpoint can have
     "#]],
     );
 }
@@ -349,7 +349,7 @@ fn single_datagrams() {
         + virtual server UDP 10.0.0.1:80 rr
         + real server UDP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
         - flows UDP 10.0.0.1:80
-        ! Service default/web does not get each datagram scheduled by itself on UDP 10.0.0.1:80: with NAT no answer would reach its client; forward without NAT (kube-ipvs.io/forwarding), or if there are no answers annotate kube-ipvs.io/udp-scheduling: one-way-datagram
+        ! Service default/web does not get each datagram scheduled by itself on UDP 10.0.0.1:80: with NAT no answer would reach its client; forward without NAT, or declare that there are no answers
     "#]],
     );
     check(

@@ -91,7 +91,7 @@ fn the_address_of_the_api_server_is_served_where_it_is_this_node() {
     let (host, api_server) = (addresses(&["192.168.128.1"]), api_server(&["192.168.128.1"]));
     let report = sync(&mut engine, &mut kernel, 0, [host, api_server, Event::ServiceApplied(web)]);
     expect![[r#"
-        Service default/web:api is not served on TCP 192.168.128.1:8443: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:api is not served on TCP 192.168.128.1:8443: it is an address of this node, which uses the port itself
     "#]]
     .assert_eq(&skipped(&report));
     assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:80")));
@@ -207,16 +207,16 @@ fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
     let report =
         sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
     expect![[r#"
-        Service default/web:p10249 is not served on TCP 192.168.128.1:10249: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p10250 is not served on TCP 192.168.128.1:10250: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p10256 is not served on TCP 192.168.128.1:10256: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p10257 is not served on TCP 192.168.128.1:10257: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p10258 is not served on TCP 192.168.128.1:10258: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p10259 is not served on TCP 192.168.128.1:10259: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p22 is not served on TCP 192.168.128.1:22: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p2379 is not served on TCP 192.168.128.1:2379: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p2380 is not served on TCP 192.168.128.1:2380: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p6443 is not served on TCP 192.168.128.1:6443: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:p10249 is not served on TCP 192.168.128.1:10249: it is an address of this node, which uses the port itself
+        Service default/web:p10250 is not served on TCP 192.168.128.1:10250: it is an address of this node, which uses the port itself
+        Service default/web:p10256 is not served on TCP 192.168.128.1:10256: it is an address of this node, which uses the port itself
+        Service default/web:p10257 is not served on TCP 192.168.128.1:10257: it is an address of this node, which uses the port itself
+        Service default/web:p10258 is not served on TCP 192.168.128.1:10258: it is an address of this node, which uses the port itself
+        Service default/web:p10259 is not served on TCP 192.168.128.1:10259: it is an address of this node, which uses the port itself
+        Service default/web:p22 is not served on TCP 192.168.128.1:22: it is an address of this node, which uses the port itself
+        Service default/web:p2379 is not served on TCP 192.168.128.1:2379: it is an address of this node, which uses the port itself
+        Service default/web:p2380 is not served on TCP 192.168.128.1:2380: it is an address of this node, which uses the port itself
+        Service default/web:p6443 is not served on TCP 192.168.128.1:6443: it is an address of this node, which uses the port itself
     "#]].assert_eq(&skipped(&report));
     let served = owners(&kernel);
     let served: Vec<&str> = served.lines().filter(|line| line.contains("192.168.128.1")).collect();
@@ -328,15 +328,15 @@ fn external_ips_are_served_where_the_operator_allows_them() {
         |config| config.external_ip_ranges = vec!["203.0.113.0/24".parse().unwrap()],
         expect![[r#"
         10.96.0.80 192.0.2.7 203.0.113.7
-        Service default/web is not served on 198.51.100.7: no range for external IPs contains it (--external-ip-ranges)
+        Service default/web is not served on 198.51.100.7: no range for external IPs contains it
     "#]],
     );
     check(
         |config| config.allow_external_ips = false,
         expect![[r#"
         10.96.0.80 192.0.2.7
-        Service default/web is not served on 198.51.100.7: external IPs are not allowed (feature gate AllowServiceExternalIPs)
-        Service default/web is not served on 203.0.113.7: external IPs are not allowed (feature gate AllowServiceExternalIPs)
+        Service default/web is not served on 198.51.100.7: external IPs are not allowed
+        Service default/web is not served on 203.0.113.7: external IPs are not allowed
     "#]],
     );
 }

@@ -1,4 +1,4 @@
-//! The rules that keep this node silent in ARP about the addresses on `kube-ipvs0`.
+//! The rules that keep this node silent in ARP about the addresses on our device.
 //!
 //! Linux answers on every device for every address that it has, and gives the source of a packet that waits for an
 //! answer as its own. So each node would claim each VIP, whichever node announces it. The sysctls `arp_ignore` and

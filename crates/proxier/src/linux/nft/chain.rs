@@ -6,7 +6,8 @@ use netlink_packet_netfilter::nftables::{
     ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
 
-use super::{TABLE, userdata};
+use super::userdata;
+use crate::linux::Names;
 
 /// One chain with its rules.
 pub(super) struct Chain {
@@ -55,9 +56,9 @@ impl Chain {
     }
 
     /// The request that makes it, if it is not there.
-    pub(super) fn message(&self) -> NfTablesMessage {
+    pub(super) fn message(&self, table: &str) -> NfTablesMessage {
         let mut attributes =
-            vec![ChainAttribute::Table(TABLE.into()), ChainAttribute::Name(self.name.into())];
+            vec![ChainAttribute::Table(table.into()), ChainAttribute::Name(self.name.into())];
         if let Some(Base { kind, hook, priority }) = &self.base {
             let hook = vec![Hook::Number(HookNumber::Inet(*hook)), Hook::Priority(*priority as u32)];
             attributes.push(ChainAttribute::Hook(hook));
@@ -67,11 +68,11 @@ impl Chain {
     }
 
     /// The requests that add its rules, in order.
-    pub(super) fn rules(&self) -> impl Iterator<Item = NfTablesMessage> {
-        self.rules.iter().zip(&self.userdata).map(|(rule, userdata)| {
+    pub(super) fn rules(&self, table: &str) -> impl Iterator<Item = NfTablesMessage> {
+        self.rules.iter().zip(&self.userdata).map(move |(rule, userdata)| {
             NfTablesMessage::NewRule(RuleMessage {
                 attributes: vec![
-                    RuleAttribute::Table(TABLE.into()),
+                    RuleAttribute::Table(table.into()),
                     RuleAttribute::Chain(self.name.into()),
                     RuleAttribute::Expressions(rule.list()),
                     RuleAttribute::UserData(userdata.clone()),
@@ -102,30 +103,32 @@ impl Rule {
 }
 
 /// The request that makes the table, if it is not there.
-pub(super) fn table() -> NfTablesMessage {
+pub(super) fn table(names: &Names) -> NfTablesMessage {
+    // The command knows the default names only.
+    let comment = match *names == Names::default() {
+        true => "made by kube-ipvs; remove with: kube-ipvs cleanup",
+        false => "made by a program that embeds proxier",
+    };
     NfTablesMessage::NewTable(TableMessage {
         attributes: vec![
-            TableAttribute::Name(TABLE.into()),
-            TableAttribute::UserData(userdata::comment(
-                0,
-                "made by kube-ipvs; remove with: kube-ipvs cleanup",
-            )),
+            TableAttribute::Name(names.table().into()),
+            TableAttribute::UserData(userdata::comment(0, comment)),
         ],
     })
 }
 
 /// The request that empties all chains.
-pub(super) fn flush() -> NfTablesMessage {
-    NfTablesMessage::DeleteRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] })
+pub(super) fn flush(table: &str) -> NfTablesMessage {
+    NfTablesMessage::DeleteRule(RuleMessage { attributes: vec![RuleAttribute::Table(table.into())] })
 }
 
 /// The request that removes an empty chain.
-pub(super) fn delete_chain(name: &str) -> NfTablesMessage {
-    let attributes = vec![ChainAttribute::Table(TABLE.into()), ChainAttribute::Name(name.into())];
+pub(super) fn delete_chain(table: &str, name: &str) -> NfTablesMessage {
+    let attributes = vec![ChainAttribute::Table(table.into()), ChainAttribute::Name(name.into())];
     NfTablesMessage::DeleteChain(ChainMessage { attributes })
 }
 
 /// The request that removes the table with all that is in it.
-pub(super) fn delete_table() -> NfTablesMessage {
-    NfTablesMessage::DeleteTable(TableMessage { attributes: vec![TableAttribute::Name(TABLE.into())] })
+pub(super) fn delete_table(name: &str) -> NfTablesMessage {
+    NfTablesMessage::DeleteTable(TableMessage { attributes: vec![TableAttribute::Name(name.into())] })
 }

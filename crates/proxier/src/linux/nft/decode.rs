@@ -160,7 +160,7 @@ mod tests {
     fn round_trip(element: Element, content: Content, comment: Option<&str>) {
         let mut bytes = Vec::new();
         append(&mut bytes, &element, comment);
-        let raw = list(&in_set("a-set", bytes).attributes).pop().unwrap();
+        let raw = list(&in_set("kube-ipvs", "a-set", bytes).attributes).pop().unwrap();
         let decoded = raw.decode(element.family(), content);
         assert_eq!(decoded, Some((element, comment.map(str::to_owned))));
     }
@@ -213,7 +213,7 @@ mod tests {
         let raws = |ranges: &[IpNet]| {
             let mut bytes = Vec::new();
             ranges.iter().for_each(|range| append_range(&mut bytes, range));
-            list(&in_set("a-set", bytes).attributes)
+            list(&in_set("kube-ipvs", "a-set", bytes).attributes)
         };
         let mut elements = raws(&ranges_of(&all));
         elements.reverse();

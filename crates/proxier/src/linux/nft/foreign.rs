@@ -14,7 +14,7 @@ use netlink_packet_netfilter::{
     nftables::{ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage},
 };
 
-use super::{Nft, TABLE, Table, attributes, message, transaction::Transaction};
+use super::{Nft, Table, attributes, message, transaction::Transaction};
 use crate::{
     model::Family,
     takeover::{Base, Chain, ChainId, Hook, Leftovers, Rule, TABLES, Verdict},
@@ -122,6 +122,7 @@ impl Nft {
     /// iptables-legacy are not in nftables.
     pub(in crate::linux) fn dropping_at_forward(&mut self) -> Result<Vec<String>, Error> {
         use NetfilterProtoFamily::{IPv4, IPv6, Inet};
+        let own = self.settings.names.clone();
         let mut dropping = Vec::new();
         for (family, name) in [(IPv4, "ip"), (IPv6, "ip6"), (Inet, "inet")] {
             let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
@@ -129,7 +130,8 @@ impl Nft {
             let listed =
                 self.list(|| Listed::Request(NetfilterMessage::new(header(), request.clone()).into()))?;
             let drops = |head: &ChainHead| {
-                head.table != TABLE && head.base.is_some_and(|base| base.drops && base.hook == Hook::Forward)
+                head.table != own.table()
+                    && head.base.is_some_and(|base| base.drops && base.hook == Hook::Forward)
             };
             let chains = listed.into_iter().filter_map(Listed::chain).filter(drops);
             dropping.extend(chains.map(|head| format!("{name} {} {}", head.table, head.name)));

@@ -23,10 +23,10 @@ impl Nft {
                 continue;
             }
             let mut transaction = Transaction::new();
-            if let Some(gone) = elements(&known, &wanted) {
+            if let Some(gone) = self.gateway_elements(&known, &wanted) {
                 transaction.delete(Table::Ip(family), NfTablesMessage::DeleteSetElement(gone));
             }
-            if let Some(new) = elements(&wanted, &known) {
+            if let Some(new) = self.gateway_elements(&wanted, &known) {
                 transaction.create(Table::Ip(family), NfTablesMessage::NewSetElement(new));
             }
             transaction.commit(&mut self.socket)?;
@@ -44,11 +44,15 @@ impl Nft {
         });
         Ok(addresses.collect())
     }
-}
 
-/// The elements that one set has and another one lacks, if there are any.
-fn elements(of: &BTreeSet<IpAddr>, without: &BTreeSet<IpAddr>) -> Option<SetElementMessage> {
-    let mut bytes = Vec::new();
-    of.difference(without).for_each(|address| element::append(&mut bytes, &Element::Vip(*address), None));
-    (!bytes.is_empty()).then(|| in_set(GATEWAYS, bytes))
+    /// The elements that one set has and another one lacks, if there are any.
+    fn gateway_elements(
+        &self,
+        of: &BTreeSet<IpAddr>,
+        without: &BTreeSet<IpAddr>,
+    ) -> Option<SetElementMessage> {
+        let mut bytes = Vec::new();
+        of.difference(without).for_each(|address| element::append(&mut bytes, &Element::Vip(*address), None));
+        (!bytes.is_empty()).then(|| in_set(self.settings.names.table(), GATEWAYS, bytes))
+    }
 }

@@ -40,8 +40,6 @@ use list::{ELEMENTS, ElementList};
 use transaction::Transaction;
 pub(super) use transaction::message;
 
-/// The name of our tables.
-pub(super) const TABLE: &str = "kube-ipvs";
 /// How often a list that changed under our eyes is read again.
 const ATTEMPTS: usize = 10;
 
@@ -196,7 +194,7 @@ impl Nft {
 
     fn remove_table(&mut self, table: Table) -> Result<(), Error> {
         let mut transaction = Transaction::new();
-        transaction.delete(table, chain::delete_table());
+        transaction.delete(table, chain::delete_table(self.settings.names.table()));
         match transaction.commit(&mut self.socket) {
             Err(Error::Rejected(error)) if error.is_not_found() => Ok(()),
             outcome => outcome,
@@ -204,13 +202,15 @@ impl Nft {
     }
 
     fn commit_together(&mut self, changes: &[(usize, &Change)]) -> Result<(), Error> {
-        Transaction::of(changes).commit(&mut self.socket)
+        Transaction::of(changes, self.settings.names.table()).commit(&mut self.socket)
     }
 
     fn commit_one_by_one(&mut self, mut changes: Vec<(usize, &Change)>, failures: &mut Vec<Failure>) {
         while !changes.is_empty() {
             let mut transaction = Transaction::new();
-            let numbers: Vec<_> = changes.iter().map(|change| transaction.elements(&[*change])).collect();
+            let name = self.settings.names.table();
+            let numbers: Vec<_> =
+                changes.iter().map(|change| transaction.elements(&[*change], name)).collect();
             let refused = match transaction.try_commit(&mut self.socket) {
                 Ok(refused) if refused.is_empty() => return,
                 Ok(refused) => refused,
@@ -256,29 +256,32 @@ impl Nft {
         old: impl Iterator<Item = &'a String>,
         chains: &[Chain],
     ) -> Result<(), Error> {
+        let names = &self.settings.names;
+        let name = names.table();
         let mut transaction = Transaction::new();
-        transaction.create(table, chain::table());
-        sets::sets(table).into_iter().for_each(|set| transaction.create(table, set));
+        transaction.create(table, chain::table(names));
+        sets::sets(table, names).into_iter().for_each(|set| transaction.create(table, set));
         // Rules first: they refer to chains.
-        transaction.delete(table, chain::flush());
-        old.for_each(|chain| transaction.delete(table, chain::delete_chain(chain)));
-        chains.iter().for_each(|chain| transaction.create(table, chain.message()));
+        transaction.delete(table, chain::flush(name));
+        old.for_each(|chain| transaction.delete(table, chain::delete_chain(name, chain)));
+        chains.iter().for_each(|chain| transaction.create(table, chain.message(name)));
         for chain in chains {
-            chain.rules().for_each(|rule| transaction.append(table, rule));
+            chain.rules(name).for_each(|rule| transaction.append(table, rule));
         }
         transaction.commit(&mut self.socket)
     }
 
     /// Our chains that are there, each with the user data of its rules in order.
     fn rules(&mut self, table: Table) -> Result<BTreeMap<String, Vec<Vec<u8>>>, Error> {
+        let name = self.settings.names.table().to_owned();
         let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
         let listed = self.list(|| Listed::request(table, request.clone()))?;
-        let ours = listed.into_iter().filter_map(Listed::chain).filter(|chain| chain.table == TABLE);
+        let ours = listed.into_iter().filter_map(Listed::chain).filter(|chain| chain.table == name);
         let mut chains: BTreeMap<String, Vec<Vec<u8>>> = ours.map(|chain| (chain.name, Vec::new())).collect();
-        let request =
-            NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] });
+        let attributes = vec![RuleAttribute::Table(name.clone())];
+        let request = NfTablesMessage::GetRule(RuleMessage { attributes });
         let listed = self.list(|| Listed::request(table, request.clone()))?;
-        for rule in listed.into_iter().filter_map(Listed::rule).filter(|rule| rule.table == TABLE) {
+        for rule in listed.into_iter().filter_map(Listed::rule).filter(|rule| rule.table == name) {
             chains.entry(rule.chain).or_default().push(rule.userdata);
         }
         Ok(chains)
@@ -290,8 +293,9 @@ impl Nft {
 
     /// The elements of a set; none if there is no such set.
     fn elements(&mut self, table: Table, set: &str) -> Result<Vec<Raw>, Error> {
+        let in_set = in_set(self.settings.names.table(), set, Vec::new());
         let request = || {
-            let request = NfTablesMessage::GetSetElement(in_set(set, Vec::new()));
+            let request = NfTablesMessage::GetSetElement(in_set.clone());
             ElementList::Request(message(table, request).into())
         };
         let parts = self.list(request)?.into_iter().map(|part| match part {
@@ -322,9 +326,9 @@ impl Nft {
     }
 }
 
-/// A message about elements of a set, given as bytes.
-fn in_set(set: &str, elements: Vec<u8>) -> SetElementMessage {
-    let mut attributes = vec![SetElementList::Table(TABLE.into()), SetElementList::Set(set.into())];
+/// A message about elements of a set of our tables, which have this name. The elements are given as bytes.
+fn in_set(name: &str, set: &str, elements: Vec<u8>) -> SetElementMessage {
+    let mut attributes = vec![SetElementList::Table(name.into()), SetElementList::Set(set.into())];
     if !elements.is_empty() {
         attributes.push(SetElementList::Other(DefaultNla::new(ELEMENTS | NLA_F_NESTED, elements)));
     }

@@ -5,8 +5,9 @@ use netlink_packet_netfilter::nftables::{
     NfTablesMessage, SetAttribute, SetDescription, SetFlags, SetMessage,
 };
 
-use super::{TABLE, Table, userdata};
+use super::{Table, userdata};
 use crate::{
+    linux::Names,
     model::Family,
     set::{
         ALLOWED, ARP_IGNORE, GATEWAYS, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, REMOTE_PODS,
@@ -27,13 +28,17 @@ const PORT: Type = Type(13, 2);
 const TYPE_BITS: u32 = 6;
 
 /// The requests that make them, if they are not there.
-pub(super) fn sets(table: Table) -> Vec<NfTablesMessage> {
+pub(super) fn sets(table: Table, names: &Names) -> Vec<NfTablesMessage> {
+    let set = |name: &str, key: &[Type], flags, comment: &str| {
+        NfTablesMessage::NewSet(SetMessage { attributes: attributes(names, name, key, flags, comment) })
+    };
+    let device = names.device();
     let address = match table {
         Table::Ip(Family::V4) => ADDRESS_V4,
         Table::Ip(Family::V6) => ADDRESS_V6,
         Table::Arp => {
-            let comment = "addresses on kube-ipvs0: this node neither answers for them nor names them";
-            return vec![set(ARP_IGNORE, &[ADDRESS_V4], SetFlags::empty(), comment)];
+            let comment = format!("addresses on {device}: this node neither answers for them nor names them");
+            return vec![set(ARP_IGNORE, &[ADDRESS_V4], SetFlags::empty(), &comment)];
         }
     };
     let key = [address, PROTOCOL, PORT];
@@ -41,7 +46,7 @@ pub(super) fn sets(table: Table) -> Vec<NfTablesMessage> {
     let keys = KeySet::ALL.map(|kind| set(kind.name(), &key, plain, comment(kind)));
     let mut sets = Vec::from(keys);
     sets.extend([
-        set(VIPS, &[address], plain, "addresses that kube-ipvs bound to kube-ipvs0"),
+        set(VIPS, &[address], plain, &format!("addresses that kube-ipvs bound to {device}")),
         set(
             ALLOWED,
             &[address, PROTOCOL, PORT, address],
@@ -70,7 +75,7 @@ pub(super) fn sets(table: Table) -> Vec<NfTablesMessage> {
             interval,
             "clients outside the cluster: all but pods, if pod ranges are known",
         ),
-        map(SHORT_CIRCUITS, &key, &[address, PORT], "where clients in the cluster are sent instead"),
+        map(names, SHORT_CIRCUITS, &key, &[address, PORT], "where clients in the cluster are sent instead"),
     ]);
     sets
 }
@@ -96,19 +101,15 @@ fn comment(kind: KeySet) -> &'static str {
     }
 }
 
-fn set(name: &str, key: &[Type], flags: SetFlags, comment: &str) -> NfTablesMessage {
-    NfTablesMessage::NewSet(SetMessage { attributes: attributes(name, key, flags, comment) })
-}
-
-fn map(name: &str, key: &[Type], data: &[Type], comment: &str) -> NfTablesMessage {
-    let mut attributes = attributes(name, key, SetFlags::Map, comment);
+fn map(names: &Names, name: &str, key: &[Type], data: &[Type], comment: &str) -> NfTablesMessage {
+    let mut attributes = attributes(names, name, key, SetFlags::Map, comment);
     attributes.extend([SetAttribute::DataType(number(data)), SetAttribute::DataLen(length(data))]);
     NfTablesMessage::NewSet(SetMessage { attributes })
 }
 
-fn attributes(name: &str, key: &[Type], flags: SetFlags, comment: &str) -> Vec<SetAttribute> {
+fn attributes(names: &Names, name: &str, key: &[Type], flags: SetFlags, comment: &str) -> Vec<SetAttribute> {
     let mut attributes = vec![
-        SetAttribute::Table(TABLE.into()),
+        SetAttribute::Table(names.table().into()),
         SetAttribute::Name(name.into()),
         SetAttribute::Flags(flags),
         SetAttribute::KeyType(number(key)),

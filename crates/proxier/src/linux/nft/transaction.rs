@@ -26,11 +26,11 @@ impl Transaction {
     }
 
     /// Changes of elements, as many in a message as can be.
-    pub(super) fn of(changes: &[(usize, &Change)]) -> Self {
+    pub(super) fn of(changes: &[(usize, &Change)], name: &str) -> Self {
         let mut transaction = Self::new();
         for run in changes.chunk_by(|(_, one), (_, other)| destination(one) == destination(other)) {
             for run in run.chunks(ELEMENTS) {
-                transaction.elements(run);
+                transaction.elements(run, name);
             }
         }
         transaction
@@ -56,9 +56,9 @@ impl Transaction {
         self.batch.push(message(Table::Ip(family), request), 0);
     }
 
-    /// Adds the requests for changes of elements, all of one set and one direction, or a single replacement.
-    /// Returns the number of the first.
-    pub(super) fn elements(&mut self, changes: &[(usize, &Change)]) -> usize {
+    /// Adds the requests for changes of elements, all of one set and one direction, or a single replacement. `name` is
+    /// that of our tables. Returns the number of the first.
+    pub(super) fn elements(&mut self, changes: &[(usize, &Change)], name: &str) -> usize {
         let first = self.batch.len();
         let (mut added, mut removed) = (Vec::new(), Vec::new());
         let mut target = None;
@@ -81,10 +81,10 @@ impl Transaction {
         let Some(target) = target else { return first };
         let (table, set) = (Table::of(target), target.set_name());
         if !removed.is_empty() {
-            self.delete(table, NfTablesMessage::DeleteSetElement(in_set(set, removed)));
+            self.delete(table, NfTablesMessage::DeleteSetElement(in_set(name, set, removed)));
         }
         if !added.is_empty() {
-            self.create(table, NfTablesMessage::NewSetElement(in_set(set, added)));
+            self.create(table, NfTablesMessage::NewSetElement(in_set(name, set, added)));
         }
         first
     }
@@ -147,7 +147,7 @@ mod tests {
 
     /// How many messages of each type there are in what these changes take.
     fn message_types(changes: &[(usize, &Change)]) -> BTreeMap<u16, usize> {
-        let batch = Transaction::of(changes).batch;
+        let batch = Transaction::of(changes, "kube-ipvs").batch;
         let mut types = BTreeMap::new();
         for number in 0..batch.len() {
             *types.entry(NetlinkBuffer::new(batch.request(number)).message_type()).or_default() += 1;
