@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
 use rustix::net::sockopt;
 
@@ -5,6 +7,9 @@ use crate::{
     Error, Protocol,
     socket::{DATAGRAM, RECEIVE_BUFFER, Reply, read_datagram, receive},
 };
+
+/// The kernel takes a time of 0 for none.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// A socket that receives the notices that the kernel sends to multicast groups.
 pub struct Listener {
@@ -33,15 +38,20 @@ impl Listener {
     }
 
     /// Waits for the next datagram and shows each notice in it to `hear`, with its header, which says on whose request
-    /// it was made: [`Socket::port`](crate::Socket::port).
+    /// it was made: [`Socket::port`](crate::Socket::port). If none comes within `timeout`, that is no error; without a
+    /// timeout, it waits for ever.
     ///
     /// # Errors
     ///
     /// [`Error::Overrun`] where notices were lost, [`Error::Decode`] where one makes no sense, [`Error::Receive`].
     pub fn wait<M: NetlinkDeserializable>(
         &mut self,
+        timeout: Option<Duration>,
         mut hear: impl FnMut(&NetlinkHeader, M),
     ) -> Result<(), Error> {
+        let timeout = timeout.map(|timeout| timeout.max(SHORTEST));
+        sockopt::set_socket_timeout(&self.inner, sockopt::Timeout::Recv, timeout)
+            .map_err(|error| Error::Receive(error.into()))?;
         if receive(&self.inner, &mut self.incoming, 0)?.is_none() {
             return Ok(());
         }
@@ -51,5 +61,32 @@ impl Listener {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    struct Notice;
+
+    impl NetlinkDeserializable for Notice {
+        type Error = Infallible;
+
+        fn deserialize(_: &NetlinkHeader, _: &[u8]) -> Result<Self, Infallible> {
+            Ok(Self)
+        }
+    }
+
+    #[test]
+    fn without_a_notice_the_wait_ends_with_its_timeout() {
+        let mut listener = Listener::open(Protocol::Route, &[]).unwrap();
+        for timeout in [Duration::ZERO, Duration::from_millis(2)] {
+            let mut count = 0;
+            listener.wait(Some(timeout), |_, _: Notice| count += 1).unwrap();
+            assert_eq!(count, 0);
+        }
     }
 }

@@ -31,9 +31,9 @@ use proxier::{
 
 use crate::{
     config::{Configuration, Options},
-    host,
+    host, runtime,
     source::{
-        Changes, addresses,
+        Changes,
         kubernetes::{KubernetesSource, Limits},
         manifests::ManifestSource,
     },
@@ -99,7 +99,7 @@ impl Source {
         let mut first = None;
         match self {
             Self::Manifests(mut manifests) => first = Some(manifests.scan()),
-            Self::Kubernetes(kubernetes) => addresses::runtime()?.block_on(async {
+            Self::Kubernetes(kubernetes) => runtime::of_this_thread()?.block_on(async {
                 let follow = kubernetes.follow(|changes| {
                     first = Some(changes);
                     ControlFlow::Break(())
@@ -126,7 +126,7 @@ impl RunArgs {
             contact: configuration.own.out_of_contact_limit.if_set(),
             ..Limits::default()
         };
-        let kubernetes = addresses::runtime()?.block_on(open)?;
+        let kubernetes = runtime::of_this_thread()?.block_on(open)?;
         let kubernetes = kubernetes.with_limits(limits).with_annotations(annotations);
         Ok(Source::Kubernetes(kubernetes.into()))
     }

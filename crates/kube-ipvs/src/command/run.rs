@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::LoadedConfig,
     events::{self, EventRecorder},
-    host,
+    host, runtime,
     serve::{self, Status},
     source::{Changes, addresses, manifests},
 };
@@ -50,7 +50,7 @@ pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
         let owner = owner.clone();
         // An owner thread that has ended answers no call.
         let call = move |call| drop(owner.send(Input::Call(call)));
-        addresses::runtime()?.block_on(serve::run(
+        runtime::of_this_thread()?.block_on(serve::run(
             &to_serve,
             &flags,
             published,
@@ -81,7 +81,7 @@ pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
             let (for_events, of_version, published) =
                 (kubernetes.clone(), kubernetes.clone(), Arc::clone(&status));
             follow("events", sender.clone(), move |_| {
-                addresses::runtime()?.block_on(async {
+                runtime::of_this_thread()?.block_on(async {
                     tokio::select! {
                         outcome = for_events.record(event_notes) => outcome,
                         outcome = of_version.follow_version(|version| published.serves(version)) => outcome,
@@ -89,7 +89,8 @@ pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
                 })
             })?;
             follow("kubernetes", to_owner, move |owner| {
-                addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, &inbox, changes)))
+                runtime::of_this_thread()?
+                    .block_on(kubernetes.follow(|changes| deliver(owner, &inbox, changes)))
             })?;
         }
     }
@@ -161,12 +162,12 @@ impl Drop for TellsOfPanic {
 
 /// Delivers the host's addresses.
 fn follow_host(owner: &Sender<Input>) -> anyhow::Result<()> {
-    addresses::runtime()?.block_on(addresses::follow(|event| owner.send(Input::Addresses(event)).is_ok()))
+    addresses::follow(|event| owner.send(Input::Addresses(event)).is_ok())
 }
 
 /// Delivers the host's wish that we stop.
 fn follow_signals(owner: &Sender<Input>) -> anyhow::Result<()> {
-    addresses::runtime()?.block_on(obey(owner))
+    runtime::of_this_thread()?.block_on(obey(owner))
 }
 
 /// Told to stop once, the owner finishes what it does; told twice, the process ends.

@@ -9,13 +9,14 @@ use netlink_batch::{Batch, Error, Protocol, Socket};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
+    address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
 use super::{Names, routes};
 use crate::{
     kernel::{Cause, Failure},
+    model::NodeAddress,
     plan::Change,
     takeover::is_of_the_link,
 };
@@ -35,8 +36,8 @@ pub(super) struct Addresses {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DeviceError {
     /// Set down, removed or filled with VIPs, it would serve its owner no more.
-    #[error("it is no dummy device, so another program made it: choose another name for ours")]
-    NotDummy,
+    #[error("{0} is no dummy device, so another program made it: choose another name for ours")]
+    NotDummy(Box<str>),
     #[error(transparent)]
     Netlink(#[from] Error),
 }
@@ -93,12 +94,17 @@ impl Addresses {
         Ok(ours.filter_map(local_address).collect())
     }
 
+    /// The index of the device, as it was seen last; 0 where there was no device.
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Reads the addresses on all other devices.
-    pub(super) fn of_other_devices(&mut self) -> Result<BTreeSet<IpAddr>, DeviceError> {
+    pub(super) fn of_other_devices(&mut self) -> Result<BTreeSet<NodeAddress>, DeviceError> {
         self.find()?;
         let list = self.list()?;
         let others = list.iter().filter(|message| message.header.index != self.index);
-        Ok(others.filter_map(local_address).collect())
+        Ok(others.filter_map(node_address).collect())
     }
 
     /// Reads where the default routes lead.
@@ -177,7 +183,7 @@ impl Addresses {
         self.index = device.map_or(0, |device| device.header.index);
         self.is_up = device.is_some_and(|device| device.header.flags.contains(LinkFlags::Up));
         match device {
-            Some(device) if !is_dummy(device) => Err(DeviceError::NotDummy),
+            Some(device) if !is_dummy(device) => Err(DeviceError::NotDummy(self.names.device().into())),
             device => Ok(device.is_some()),
         }
     }
@@ -214,6 +220,11 @@ fn address_message(message: RouteNetlinkMessage) -> Option<AddressMessage> {
     }
 }
 
+fn node_address(message: &AddressMessage) -> Option<NodeAddress> {
+    let global = matches!(message.header.scope, AddressScope::Universe | AddressScope::Site);
+    Some(NodeAddress { address: local_address(message)?, global })
+}
+
 /// The address itself: of a point-to-point link `Address` is the peer's.
 fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     let mut address = None;
@@ -225,4 +236,32 @@ fn local_address(message: &AddressMessage) -> Option<IpAddr> {
         }
     }
     address.filter(|address| *address != IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_a_device_with_its_scope() {
+        let found = |scope, attributes: &[AddressAttribute]| {
+            let mut message = AddressMessage::default();
+            message.header.scope = scope;
+            message.attributes = attributes.to_vec();
+            let NodeAddress { address, global } = node_address(&message)?;
+            Some((address.to_string(), global))
+        };
+        let address = |text: &str| AddressAttribute::Address(text.parse().unwrap());
+        let local = |text: &str| AddressAttribute::Local(text.parse().unwrap());
+        let is = |text: &str, global| Some((text.to_owned(), global));
+        use AddressScope::{Host, Link, Site, Universe};
+        assert_eq!(found(Universe, &[address("192.0.2.1"), local("192.0.2.1")]), is("192.0.2.1", true));
+        assert_eq!(found(Site, &[address("fec0::1")]), is("fec0::1", true));
+        assert_eq!(found(Host, &[local("127.0.0.1")]), is("127.0.0.1", false));
+        assert_eq!(found(Link, &[address("fe80::1")]), is("fe80::1", false));
+        // Of a point-to-point link.
+        assert_eq!(found(Universe, &[address("192.0.2.2"), local("192.0.2.1")]), is("192.0.2.1", true));
+        assert_eq!(found(Universe, &[address("0.0.0.0")]), None);
+        assert_eq!(found(Universe, &[]), None);
+    }
 }

@@ -19,6 +19,7 @@
 
 mod addresses;
 mod conntrack;
+mod host_addresses;
 mod ipset;
 mod ipvs;
 mod meter;
@@ -50,6 +51,7 @@ use crate::{
     state::{Membership, State},
     takeover::AdoptedState,
 };
+pub use host_addresses::HostAddresses;
 pub use meter::{FlowDeletion, Meter, Operation, Subsystem};
 pub use names::{NameError, Names};
 pub use notices::{Drift, Notices};

@@ -60,7 +60,7 @@ impl Notices {
     pub fn wait(&mut self) -> Result<Vec<Drift>, KernelUnavailable> {
         let mut drifts = Vec::new();
         let Self { listener, hears, names, own } = self;
-        let heard = listener.wait(|header, notice: Notice| {
+        let heard = listener.wait(None, |header, notice: Notice| {
             // Of IPv6 addresses the kernel does not say who changed them.
             if header.port_number != *own {
                 drifts.extend(hears(names, notice.kind, &notice.payload));
@@ -77,9 +77,9 @@ impl Notices {
 }
 
 /// A notice as it came. Read by ourselves: nothing that others do may stand in the way of it.
-struct Notice {
-    kind: u16,
-    payload: Vec<u8>,
+pub(super) struct Notice {
+    pub(super) kind: u16,
+    pub(super) payload: Vec<u8>,
 }
 
 impl NetlinkDeserializable for Notice {
@@ -124,7 +124,7 @@ fn in_devices(names: &Names, kind: u16, payload: &[u8]) -> Option<Drift> {
 }
 
 /// Whether a link (`struct ifinfomsg`) is our device.
-fn is_device(names: &Names, link: &[u8]) -> Option<bool> {
+pub(super) fn is_device(names: &Names, link: &[u8]) -> Option<bool> {
     const HEADER: usize = 16;
     const NAME: u16 = 3;
     let is_name = |(kind, value): (u16, &[u8])| kind == NAME && text(value) == names.device().as_bytes();
