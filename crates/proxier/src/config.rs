@@ -83,8 +83,8 @@ impl Config {
     }
 }
 
-/// Which sources are pods (kube-proxy's `--detect-local-mode`). If a family has no pod ranges, the engine cannot tell pods from
-/// clients outside the cluster in that family.
+/// Which sources are pods (kube-proxy's `--detect-local-mode`). If a family has no pod ranges, the engine cannot tell
+/// pods from clients outside the cluster in that family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodSources {
     /// These ranges, all the pods of the cluster.

@@ -32,6 +32,9 @@ pub mod takeover;
 #[cfg(test)]
 mod testing;
 
+pub use ipnet;
+pub use ipvs_netlink;
+
 pub use config::{Config, NodePortAddresses, PodSources, RESERVED_PORTS};
 pub use engine::{Completeness, Counts, Engine, FailedChange, SyncReport};
 pub use plan::Plan;

@@ -47,6 +47,7 @@ mod rules;
 mod service_options;
 mod service_range;
 mod short_circuit;
+mod side_by_side;
 mod source_ranges;
 mod spread;
 mod steady_load;

@@ -2,6 +2,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use ipvs_netlink::Client;
+use proxier::model::VirtualServerKey;
 
 use super::{
     listing::{Listing, VirtualServer},
@@ -41,7 +42,8 @@ fn read() -> anyhow::Result<Listing> {
     let mut servers = Vec::new();
     for service in client.services()? {
         let destinations = client.destinations(service.key)?;
-        servers.push(VirtualServer::new(&service, &destinations, owners.get(&service.key)));
+        let owner = VirtualServerKey::from_ipvs(service.key).and_then(|key| owners.get(&key));
+        servers.push(VirtualServer::new(&service, &destinations, owner));
     }
     Ok(Listing::new(&info, servers))
 }

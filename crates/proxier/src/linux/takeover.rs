@@ -1,13 +1,11 @@
 //! Taking the node over from kube-proxy's ipvs mode: see [`crate::takeover`] for what is decided.
 
-use std::collections::BTreeSet;
-
 use netlink_batch::Error;
 
 use super::{LinuxKernel, ipset::IpSets, ipvs, unavailable};
 use crate::{
     kernel::{Kernel, KernelUnavailable},
-    model::{Family, VirtualServerKey},
+    model::VirtualServerKey,
     state::State,
     takeover::{self, AdoptedState, CleanupReport, IpsetKind, KubeProxyState, Leftovers},
 };
@@ -129,38 +127,6 @@ impl LinuxKernel {
     pub fn is_kube_proxy_active(&mut self) -> Result<bool, KernelUnavailable> {
         let sizes = self.ipsets.sizes().map_err(unavailable("ipset"))?;
         Ok(sizes.iter().any(|(name, size)| *size > 0 && tells(name)))
-    }
-
-    /// The families in which we serve and kube-proxy does not yet, as far as nftables says: there
-    /// [`handover`](Self::handover) would leave Services without masquerade. Rules of legacy iptables cannot be
-    /// seen.
-    ///
-    /// # Errors
-    ///
-    /// When nftables cannot be read.
-    pub fn not_served_by_kube_proxy(&mut self) -> Result<BTreeSet<Family>, KernelUnavailable> {
-        let mut ours = State::default();
-        self.nft.observe(&mut ours).map_err(unavailable("nftables"))?;
-        let chains = self.nft.foreign_chains().map_err(unavailable("nftables"))?;
-        let theirs = takeover::served_by_kube_proxy(&chains);
-        Ok(ours
-            .elements
-            .keys()
-            .map(VirtualServerKey::family)
-            .filter(|family| !theirs.contains(family))
-            .collect())
-    }
-
-    /// Leaves virtual servers and addresses to kube-proxy, which serves them again: removes our tables and our
-    /// record, and nothing else.
-    ///
-    /// # Errors
-    ///
-    /// The first thing that could not be removed. Calling it again goes on from there.
-    pub fn handover(&mut self) -> Result<(), KernelUnavailable> {
-        self.nft.remove().map_err(unavailable("nftables"))?;
-        let Some(record) = &mut self.record else { return Ok(()) };
-        record.remove().map_err(unavailable("the record of what is ours"))
     }
 
     fn leftovers(&mut self, sets: &[String]) -> Result<Leftovers, KernelUnavailable> {
