@@ -214,8 +214,8 @@ impl Differ<'_> {
             (None, None) => {}
         }
         // If the short circuit leads to an endpoint of this very server, the engine deletes its flows together with
-        // that endpoint. The same holds if the engine removes it only because no endpoint serves. Endpoints that drain, or
-        // come back, keep their flows.
+        // that endpoint. The same holds if the engine removes it only because no endpoint serves. Endpoints that drain,
+        // or come back, keep their flows.
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
         let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
         let nobody_serves = server.is_some_and(|server| server.sets.contains(KeySet::NoEndpoints));
