@@ -15,7 +15,7 @@ pub(super) enum Failure {
     Ended(Box<Status>),
     /// Nothing came any more.
     #[error("nothing came for {0:?}: the connection is dead")]
-    ArpIgnore(Duration),
+    Silent(Duration),
     /// There was no answer at all.
     #[error("no answer for {0:?}: the API server is busy, or too many requests wait here (--kube-api-qps)")]
     Unanswered(Duration),
@@ -92,7 +92,7 @@ impl Failure {
     pub(super) fn is_usual(&self) -> bool {
         matches!(
             self,
-            Self::Closed | Self::Ended(_) | Self::ArpIgnore(_) | Self::Kube(kube::Error::ReadEvents(_))
+            Self::Closed | Self::Ended(_) | Self::Silent(_) | Self::Kube(kube::Error::ReadEvents(_))
         )
     }
 

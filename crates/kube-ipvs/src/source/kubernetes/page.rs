@@ -63,7 +63,7 @@ pub(super) async fn get_page(
 async fn read(body: Body, silence: Duration) -> Result<Vec<u8>, Failure> {
     let mut body = pin!(body);
     let mut text = Vec::new();
-    while let Some(frame) = timeout(silence, body.frame()).await.map_err(|_| Failure::ArpIgnore(silence))? {
+    while let Some(frame) = timeout(silence, body.frame()).await.map_err(|_| Failure::Silent(silence))? {
         if let Ok(data) = frame?.into_data() {
             text.extend_from_slice(&data);
         }
