@@ -10,6 +10,7 @@ mod image;
 mod janitor;
 mod preflight;
 mod progress;
+mod publish;
 mod steps;
 mod test;
 mod testbench;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Bench),
     Fuzz(fuzz::Fuzz),
     Image(image::Image),
+    /// Shows that the libraries can be published: builds them from their packages. It publishes nothing
+    Publish,
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Fuzz(args) => fuzz::run(args),
         Command::Image(args) => image::run(&args),
+        Command::Publish => publish::run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

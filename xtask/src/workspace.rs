@@ -20,6 +20,8 @@ pub(crate) struct Workspace {
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) targets: Vec<Target>,
+    /// Everything that cargo knows of it.
+    pub(crate) manifest: Value,
 }
 
 pub(crate) struct Target {
@@ -87,6 +89,11 @@ impl Workspace {
         parse_executables(&String::from_utf8(output.stdout)?)
     }
 
+    /// The packages that can be published: those without `publish = false`.
+    pub(crate) fn libraries(&self) -> impl Iterator<Item = &Package> {
+        self.packages.iter().filter(|package| package.manifest["publish"].is_null())
+    }
+
     /// Integration tests that a plain `cargo test` does not run: (package, test).
     pub(crate) fn untested(&self) -> impl Iterator<Item = (&str, &str)> {
         self.packages.iter().flat_map(move |package| {
@@ -133,7 +140,8 @@ fn package(value: &Value) -> Package {
         kind: text(&target["kind"][0]),
         tested: target["test"].as_bool().unwrap_or(false),
     };
-    Package { name: text(&value["name"]), targets: list(&value["targets"]).iter().map(target).collect() }
+    let targets = list(&value["targets"]).iter().map(target).collect();
+    Package { name: text(&value["name"]), targets, manifest: value.clone() }
 }
 
 /// `path+file:///x/tests#scenarios@0.1.0`, or without a name where that is the directory's:
