@@ -13,6 +13,7 @@
 //! | again? | [`Engine`] | retry, audit, drain |
 //!
 //! Everything but [`linux`] is pure: no sockets, no files, no clock, no threads.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 pub mod cluster;
 mod config;
