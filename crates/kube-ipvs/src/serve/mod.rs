@@ -7,7 +7,7 @@ pub mod health;
 
 mod callers;
 mod checks;
-mod exposition;
+mod gzip;
 mod health_site;
 mod http;
 mod limits;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use prometheus_client::registry::Registry;
+use prometheus::{Registry, proto::MetricFamily};
 use proxier::{
     Engine, NodePortAddresses, SyncReport,
     linux::Meter,
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     checks::{EVERYWHERE, News},
     health::{Health, Moment, Outcome, Report},
-    metrics::{ChangeCounts, Contact, KubeIpvs, KubeProxy, Kubernetes, Process, Services},
+    metrics::{ChangeCounts, Contact, KubeIpvs, KubeProxy, Kubernetes, Services, process},
 };
 use crate::{
     config::Configuration,
@@ -82,26 +82,19 @@ impl Taken {
 impl Status {
     /// Of a daemon that has just started.
     pub fn new(configuration: &Configuration) -> Self {
-        let mut registry = Registry::default();
-        let kube_proxy = KubeProxy::register(&mut registry);
-        let own = KubeIpvs::register(&mut registry);
-        let kubernetes = Kubernetes::register(&mut registry);
-        let services = Services::register(&mut registry);
-        let contact = Contact::default();
-        contact.register(&mut registry);
-        Process::register(&mut registry);
+        let registry = Registry::new();
         let everywhere = configuration.node_port_addresses.addresses == NodePortAddresses::All;
         let addresses = everywhere.then(|| vec![EVERYWHERE]);
         Self {
             start: Instant::now(),
             started: Timestamp::now(),
             health: Mutex::new(Health::new(configuration.ipvs.sync_period.0)),
+            kube_proxy: KubeProxy::register(&registry),
+            own: KubeIpvs::register(&registry),
+            kubernetes: Kubernetes::register(&registry),
+            services: Services::new(),
+            contact: Contact::register(&registry),
             registry,
-            kube_proxy,
-            own,
-            kubernetes,
-            services,
-            contact,
             out_of_contact_limit: configuration.own.out_of_contact_limit.if_set(),
             check_news: Mutex::new(News { addresses, ..News::default() }),
             told: Notify::new(),
@@ -259,8 +252,8 @@ impl Status {
     }
 
     /// All metrics.
-    pub(super) fn registry(&self) -> &Registry {
-        &self.registry
+    pub(super) fn metrics(&self) -> Vec<MetricFamily> {
+        [self.registry.gather(), self.services.gather(), process()].concat()
     }
 
     /// kube-proxy's metrics.
