@@ -59,24 +59,12 @@ impl fmt::Display for LocalMode {
 #[serde(rename_all = "camelCase", default)]
 pub struct DetectLocal {
     /// The bridge of the pods, for --detect-local-mode BridgeInterface
-    #[arg(
-        id = "pod-bridge-interface",
-        long,
-        value_name = "NAME",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(id = "pod-bridge-interface", long, value_name = "NAME", default_value = "")]
     #[serde(with = "text")]
     pub bridge_interface: InterfaceName,
 
     /// How the names of the pods' interfaces begin, for --detect-local-mode InterfaceNamePrefix
-    #[arg(
-        id = "pod-interface-name-prefix",
-        long,
-        value_name = "PREFIX",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(id = "pod-interface-name-prefix", long, value_name = "PREFIX", default_value = "")]
     #[serde(with = "text")]
     pub interface_name_prefix: InterfaceName,
 }

@@ -81,14 +81,14 @@ pub fn read(text: &str) -> Result<File, FileError> {
 pub fn write(configuration: &Configuration) -> Result<String, serde_saphyr::SerializeError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct BoundedInt<'a> {
+    struct Document<'a> {
         api_version: &'static str,
         kind: &'static str,
         #[serde(flatten)]
         configuration: &'a Configuration,
     }
     let configuration = &configuration.spelled_out();
-    serde_saphyr::to_string(&BoundedInt { api_version: API_VERSION, kind: KIND, configuration })
+    serde_saphyr::to_string(&Document { api_version: API_VERSION, kind: KIND, configuration })
 }
 
 /// serde's words, with plain words for its names of types.

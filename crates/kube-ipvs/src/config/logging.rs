@@ -9,19 +9,13 @@ use super::{BoundedInt, text};
 #[serde(rename_all = "camelCase", default)]
 pub struct Logging {
     /// How log lines look: text or json
-    #[arg(id = "logging-format", long, value_name = "text|json", default_value_t = LogFormat::Text)]
+    #[arg(id = "logging-format", long, value_name = "text|json", default_value = "text")]
     #[serde(with = "text")]
     pub format: LogFormat,
 
     /// How much is logged: from 4 on each change that is made
-    #[arg(id = "v", long, short, value_name = "NUMBER", default_value_t = BoundedInt::new(0))]
+    #[arg(id = "v", long, short, value_name = "NUMBER", default_value = "0")]
     pub verbosity: BoundedInt<0, { i32::MAX }>,
-}
-
-impl Default for Logging {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, verbosity: BoundedInt::new(0) }
-    }
 }
 
 /// How log lines look.
