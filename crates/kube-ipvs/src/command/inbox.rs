@@ -60,9 +60,7 @@ impl Delivery {
         /// Looking through costs work for each: so many may come before the first time.
         const MAX_MERGED: usize = 1_000;
         self.count += usize::from(!changes.events.is_empty());
-        let mut taken = Taken::default();
-        taken.add(&changes);
-        self.taken.join(taken);
+        self.taken.add(&changes);
         self.changes.join(changes);
         if self.changes.events.len() > self.room.max(MAX_MERGED) {
             self.changes.compact();

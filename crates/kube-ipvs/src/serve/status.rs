@@ -72,10 +72,7 @@ impl Taken {
 
     /// These changes are taken in.
     pub fn add(&mut self, changes: &Changes) {
-        let ChangeCounts { services, endpoints } = count(changes);
-        self.counts.services += services;
-        self.counts.endpoints += endpoints;
-        self.triggers.extend(&changes.triggers);
+        self.join(Self { counts: count(changes), triggers: changes.triggers.clone() });
     }
 }
 
