@@ -10,12 +10,10 @@ use crate::{
     serve::Call,
 };
 
-/// How often the file is looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
 /// After how many looks a content that cannot be used is tried again: a kubeconfig that it names may have come since.
 const POLLS_TO_REMINDER: u32 = 20;
 
-/// The file that a running daemon was configured by.
 pub(super) struct ConfigFile {
     path: PathBuf,
     /// What it said when the daemon started.
@@ -32,7 +30,6 @@ impl ConfigFile {
         Self { path, seen: content.clone(), running: content, refused: None, looks: 0 }
     }
 
-    /// Looks at the file again and again, until there is a new content that can be used.
     pub(super) fn follow(mut self, args: &RunArgs, owner: &Sender<Input>) {
         let path = self.path.display().to_string();
         loop {

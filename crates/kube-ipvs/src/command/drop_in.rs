@@ -28,7 +28,6 @@ struct DropIn {
     run: RunArgs,
 }
 
-/// Whether the process was started under kube-proxy's name.
 pub(super) fn is_meant(arguments: &[OsString]) -> bool {
     go_runner::name(arguments).is_some_and(|name| name == "kube-proxy")
 }

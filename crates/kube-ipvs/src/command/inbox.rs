@@ -16,7 +16,6 @@ pub(super) struct Inbox {
     waiting: Arc<Mutex<Option<Delivery>>>,
 }
 
-/// All that waited.
 #[derive(Default)]
 pub(super) struct Delivery {
     pub(super) changes: Changes,
@@ -42,7 +41,6 @@ impl Inbox {
         was_empty
     }
 
-    /// Takes everything out.
     pub(super) fn take(&self) -> Option<Delivery> {
         let delivery = take(&mut *self.lock())?;
         (0..delivery.count).for_each(|_| self.status.taken(&delivery.changes));

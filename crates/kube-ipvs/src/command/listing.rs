@@ -8,7 +8,6 @@ use std::{
 use ipvs_netlink::{DestinationEntry, Info, Netmask, ServiceEntry, ServiceFlags, VirtualServerKey};
 use serde::Serialize;
 
-/// Everything that IPVS has in this network namespace.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Listing {

@@ -131,7 +131,6 @@ impl RunArgs {
         Ok(Source::Kubernetes(kubernetes.into()))
     }
 
-    /// Whether any flag is given.
     fn is_given(&self) -> bool {
         self.manifests.is_some() || self.options.is_given()
     }

@@ -20,12 +20,10 @@ pub(super) struct Query {
     run: RunArgs,
 }
 
-/// What was found.
 pub(super) struct Answer {
     pub(super) configuration: Configuration,
     /// It knows all that there is.
     pub(super) engine: Engine,
-    /// Whether this was asked of an API server.
     pub(super) is_of_an_api_server: bool,
 }
 

@@ -159,12 +159,10 @@ impl Drop for TellsOfPanic {
     }
 }
 
-/// Delivers the host's addresses.
 fn follow_host(owner: &Sender<Input>) -> anyhow::Result<()> {
     addresses::runtime()?.block_on(addresses::follow(|event| owner.send(Input::Addresses(event)).is_ok()))
 }
 
-/// Delivers the host's wish that we stop.
 fn follow_signals(owner: &Sender<Input>) -> anyhow::Result<()> {
     addresses::runtime()?.block_on(obey(owner))
 }

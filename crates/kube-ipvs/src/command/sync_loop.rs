@@ -31,12 +31,10 @@ use crate::{
 
 /// What reaches the thread that owns the kernel.
 pub(super) enum Input {
-    /// Changes wait.
     Changes(Inbox),
     Addresses(Event),
     /// The kernel reports that another program may have changed what is ours.
     Drift(Vec<Drift>),
-    /// Who answers over HTTP wants something.
     Call(Call),
     Stop,
     Failed(anyhow::Error),
@@ -72,7 +70,6 @@ pub(super) struct SyncLoop<'a> {
     has_input: bool,
     /// Of what has come since the last sync, what health and metrics need.
     taken: Taken,
-    /// Who wants to know how things are.
     asks: Vec<Ask>,
     /// The objects that could never be read.
     unread: Vec<Box<str>>,
@@ -231,7 +228,6 @@ impl<'a> SyncLoop<'a> {
         self.knows_all() && now >= self.earliest && (self.has_input || self.engine.next_sync() <= now)
     }
 
-    /// Has the kernel do what is wanted, and tells of it.
     fn sync(&mut self) {
         self.has_input = false;
         let (start, now) = (Instant::now(), self.now());
@@ -263,7 +259,6 @@ impl<'a> SyncLoop<'a> {
         }
     }
 
-    /// Says once, where it matters, that pods of other nodes cannot be told from those of this one.
     fn warn_about_pods(&mut self) {
         for family in self.engine.cluster().untold_pods() {
             self.has_warned_about_pods = true;
@@ -285,7 +280,6 @@ impl<'a> SyncLoop<'a> {
         }
     }
 
-    /// Goes on with what kube-proxy left.
     fn advance_takeover(&mut self) {
         let now = self.now();
         let progress = match self.engine.is_converged() {
@@ -315,7 +309,6 @@ impl<'a> SyncLoop<'a> {
         tracing::debug!("plan:\n{}", report.plan);
     }
 
-    /// Answers those who want to know how things are.
     fn serve_queries(&mut self) {
         for ask in self.asks.drain(..) {
             self.measuring.measure(ask, &self.engine, || self.kernel.traffic(), self.status);

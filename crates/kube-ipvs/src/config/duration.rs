@@ -86,7 +86,6 @@ impl fmt::Display for GoDuration {
     }
 }
 
-/// For flags that need a duration above zero.
 pub(super) fn parse_positive(text: &str) -> Result<GoDuration, String> {
     match text.parse()? {
         GoDuration(Duration::ZERO) => Err(format!("{text:?} is too short: it must be greater than 0")),

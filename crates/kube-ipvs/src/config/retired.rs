@@ -55,7 +55,6 @@ const FIELDS: [(&[&str], &str); 3] = [
     (&["udpIdleTimeout"], USERSPACE),
 ];
 
-/// Lets a command take the flags.
 pub(super) fn augment(command: Command) -> Command {
     without_effect::hidden(command, FLAGS.map(|(name, _)| name), SWITCHES.map(|(name, _)| name))
 }

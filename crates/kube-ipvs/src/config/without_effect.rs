@@ -40,7 +40,6 @@ const FIELDS: [&[&str]; 15] = [
     &["winkernel"],
 ];
 
-/// Lets a command take the flags.
 pub(super) fn augment(command: Command) -> Command {
     hidden(command, FLAGS, SWITCHES)
 }
@@ -56,13 +55,11 @@ pub(super) fn hidden<const F: usize, const S: usize>(
     command.args(flags.map(flag)).args(switches)
 }
 
-/// The flags that were given.
 pub(super) fn given(matches: &ArgMatches) -> Vec<String> {
     let given = FLAGS.into_iter().chain(SWITCHES).filter(|name| is_given(matches, name));
     given.map(|name| format!("--{name}")).collect()
 }
 
-/// Whether a flag stands in the command line.
 pub(super) fn is_given(matches: &ArgMatches, flag: &str) -> bool {
     matches.value_source(flag) == Some(ValueSource::CommandLine)
 }

@@ -19,14 +19,12 @@ use super::{
 };
 use crate::config::Configuration;
 
-/// Where monitoring asks, and people who look at one node.
 pub(super) struct MetricsSite {
     status: Arc<Status>,
     configuration: Bytes,
     flags: Bytes,
     slis: Slis,
     owner: Arc<dyn Fn(Call) + Send + Sync>,
-    /// How long it is waited for.
     patience: Duration,
 }
 
@@ -69,7 +67,7 @@ impl Site for MetricsSite {
             }
             "/proxyMode" => text(StatusCode::OK, PLAIN, "ipvs"),
             "/statusz" => {
-                text(StatusCode::OK, PLAIN, zpages::statusz(self.status.started(), Timestamp::now(), &PATHS))
+                text(StatusCode::OK, PLAIN, zpages::statusz(self.status.started, Timestamp::now(), &PATHS))
             }
             "/flagz" => text(StatusCode::OK, PLAIN, self.flags.clone()),
             "/configz" => text(StatusCode::OK, JSON, self.configuration.clone()),
@@ -78,11 +76,9 @@ impl Site for MetricsSite {
     }
 }
 
-/// What is answered here.
 const PATHS: [&str; 7] =
     ["/configz", "/flagz", "/healthz", "/metrics", "/metrics/slis", "/proxyMode", "/statusz"];
 
-/// Whether a parameter is there, with a value or without.
 fn has_parameter(request: &Parts, name: &str) -> bool {
     let mut pairs = request.uri.query().unwrap_or_default().split('&');
     pairs.any(|pair| pair.split('=').next() == Some(name))

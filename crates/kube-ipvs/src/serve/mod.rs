@@ -10,7 +10,6 @@ mod checks;
 mod gzip;
 mod health_site;
 mod http;
-mod limits;
 mod measure;
 mod metrics;
 mod metrics_site;
@@ -18,7 +17,6 @@ mod status;
 mod traffic;
 mod zpages;
 
-pub use limits::Limits;
 pub use measure::{Ask, Measuring};
 pub use metrics::Contact;
 pub use status::{Status, Taken};
@@ -42,6 +40,22 @@ pub enum Call {
     Measure(Ask),
     /// Record something.
     Record(EventNote),
+}
+
+/// The time-outs of the HTTP servers. Tests set longer ones, as their results must not depend on the machine's speed.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a client may take to send its request, read none of its answer, and keep an idle connection: the number
+    /// of connections is limited, and probes are quick.
+    pub caller: Duration,
+    /// How long a scrape waits for the owner of the kernel to measure. After that it gets the last measurement.
+    pub owner: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { caller: Duration::from_secs(5), owner: Duration::from_secs(2) }
+    }
 }
 
 /// How long to wait before an address that could not be had is tried again, as kube-proxy does.
@@ -70,7 +84,7 @@ pub async fn run(
         Ok(())
     };
     let hard_fail = configuration.bind_address_hard_fail;
-    let callers = || Callers::new(limits.caller, published.end());
+    let callers = || Callers::new(limits.caller, published.end.subscribe());
     tokio::try_join!(
         stay(
             "health checks (--healthz-bind-address)",
@@ -91,7 +105,6 @@ pub async fn run(
     Ok(())
 }
 
-/// Answers at an address, as soon as it can be had.
 async fn stay(
     what: &str,
     at: Option<SocketAddr>,

@@ -31,25 +31,24 @@ use crate::{
 #[derive(Debug)]
 pub struct Status {
     start: Instant,
-    started: Timestamp,
+    pub(super) started: Timestamp,
     health: Mutex<Health>,
     registry: Registry,
-    kube_proxy: KubeProxy,
-    own: KubeIpvs,
+    pub(super) kube_proxy: KubeProxy,
+    pub(super) own: KubeIpvs,
     kubernetes: Kubernetes,
-    services: Services,
+    pub(super) services: Services,
     contact: Contact,
     /// For how long there may be no contact with the API server.
     out_of_contact_limit: Option<Duration>,
     check_news: Mutex<News>,
-    /// Told when there is news of checks.
     told: Notify,
     /// Where health check node ports are, unless they are at every address.
     check_addresses: Mutex<Option<Vec<IpAddr>>>,
     /// The Services of which the kernel refused something.
     lacking: Mutex<BTreeSet<ServiceId>>,
     /// Whether the HTTP server is to let in no more clients.
-    end: watch::Sender<bool>,
+    pub(super) end: watch::Sender<bool>,
 }
 
 /// What the owner of the kernel has taken in for its next sync.
@@ -99,11 +98,6 @@ impl Status {
             lacking: Mutex::default(),
             end: watch::Sender::new(false),
         }
-    }
-
-    /// When the process started.
-    pub(super) fn started(&self) -> Timestamp {
-        self.started
     }
 
     /// The Kubernetes whose Services are served has this version.
@@ -176,7 +170,6 @@ impl Status {
         lacking.extend(report.failures.iter().flat_map(|failure| engine.affected_services(failure)).cloned());
     }
 
-    /// Whether the kernel refused something of a Service.
     pub(super) fn lacks_something(&self, service: &ServiceId) -> bool {
         lock(&self.lacking).contains(service)
     }
@@ -202,37 +195,18 @@ impl Status {
         self.end.send_replace(true);
     }
 
-    /// Says when it is the end.
-    pub(super) fn end(&self) -> watch::Receiver<bool> {
-        self.end.subscribe()
-    }
-
-    /// What is new of health check node ports.
     pub(super) fn take_check_news(&self) -> News {
         std::mem::take(&mut *lock(&self.check_news))
     }
 
-    /// Waits until there is something new.
     pub(super) async fn check_news(&self) {
         self.told.notified().await;
     }
 
-    /// Our own metrics.
-    pub(super) fn own(&self) -> &KubeIpvs {
-        &self.own
-    }
-
-    /// The metrics of each Service.
-    pub(super) fn services(&self) -> &Services {
-        &self.services
-    }
-
-    /// Whether this proxy is healthy.
     pub(super) fn report(&self) -> Report {
         self.health().report(self.now())
     }
 
-    /// Whether the first sync is done.
     pub(super) fn has_synced(&self) -> bool {
         self.health().has_synced()
     }
@@ -248,14 +222,8 @@ impl Status {
         self.contact.lost_for().filter(|time| *time >= limit)
     }
 
-    /// All metrics.
     pub(super) fn metrics(&self) -> Vec<MetricFamily> {
         [self.registry.gather(), self.services.gather(), process()].concat()
-    }
-
-    /// kube-proxy's metrics.
-    pub(super) fn kube_proxy(&self) -> &KubeProxy {
-        &self.kube_proxy
     }
 
     fn now(&self) -> Moment {

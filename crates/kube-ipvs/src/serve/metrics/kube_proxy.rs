@@ -9,9 +9,7 @@ use prometheus::{
 use proxier::{linux::FlowDeletion, model::Family};
 
 use super::add;
-use crate::serve::health::name;
 
-/// kube-proxy's metrics.
 #[derive(Debug)]
 pub(crate) struct KubeProxy {
     sync_duration: HistogramVec,
@@ -150,23 +148,20 @@ impl KubeProxy {
         for (policy, counts) in ["internal", "external"].into_iter().zip(counts) {
             for family in Family::ALL {
                 let count = counts[family as usize] as i64;
-                self.no_local_endpoints.with_label_values(&[policy, name(family)]).set(count);
+                self.no_local_endpoints.with_label_values(&[policy, &family.to_string()]).set(count);
             }
         }
     }
 
-    /// Conntrack was looked through.
     pub(crate) fn cleansed(&self, FlowDeletion { family, took, forgotten }: FlowDeletion) {
         self.cleansing_duration.with_label_values(&of(family)).observe(took.as_secs_f64());
         self.forgotten.with_label_values(&of(family)).inc_by(forgotten as u64);
     }
 
-    /// `/healthz` was answered.
     pub(crate) fn healthz(&self, good: bool) {
         self.healthz.with_label_values(&[code(good)]).inc();
     }
 
-    /// `/livez` was answered.
     pub(crate) fn livez(&self, good: bool) {
         self.livez.with_label_values(&[code(good)]).inc();
     }
@@ -174,8 +169,8 @@ impl KubeProxy {
 
 const FAMILY: &str = "ip_family";
 
-fn of(family: Family) -> [&'static str; 1] {
-    [name(family)]
+fn of(family: Family) -> [String; 1] {
+    [family.to_string()]
 }
 
 /// The same with a value of each family, as long as nothing has happened.

@@ -13,7 +13,6 @@ use proxier::{
 
 use super::add;
 
-/// Our own metrics, except for those of each Service.
 #[derive(Debug)]
 pub(crate) struct KubeIpvs {
     virtual_servers: IntGauge,
@@ -121,7 +120,6 @@ impl KubeIpvs {
 const KERNEL: &str = "kernel";
 const KINDS: [&str; 6] = ["virtual-server", "real-server", "address", "element", "flows", KERNEL];
 
-/// What a change is about.
 fn kind(change: &Change) -> &'static str {
     let [virtual_server, real_server, address, element, flows, _] = KINDS;
     match change {

@@ -11,7 +11,6 @@ use rustix::{
 
 use super::add;
 
-/// Reads them from /proc.
 pub(crate) fn process() -> Vec<MetricFamily> {
     let registry = Registry::new();
     let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();

@@ -20,7 +20,6 @@ impl Services {
         Self(Mutex::new(families(OfServices::default())))
     }
 
-    /// Sets what the metrics report from now on.
     pub(crate) fn set(&self, services: OfServices) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = families(services);
     }

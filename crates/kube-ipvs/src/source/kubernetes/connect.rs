@@ -36,9 +36,7 @@ pub(super) type Addresses = BTreeMap<Box<str>, BTreeSet<IpAddr>>;
 /// A client, and where it finds the API server.
 pub(super) struct Connector {
     pub(super) client: Client,
-    /// As of the last time that a connection was made.
     addresses: watch::Receiver<Addresses>,
-    /// Their ports, by their names.
     ports: BTreeMap<Box<str>, BTreeSet<u16>>,
 }
 
@@ -105,7 +103,6 @@ impl Connector {
         }
     }
 
-    /// Where the API server is.
     pub(super) fn servers(&mut self) -> BTreeSet<SocketAddr> {
         let mut servers = BTreeSet::new();
         for (host, addresses) in &*self.addresses.borrow_and_update() {

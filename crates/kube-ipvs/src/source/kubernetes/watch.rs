@@ -21,7 +21,6 @@ use super::{
 /// and again, as fast as the network goes.
 const MIN_WATCH_TIME: Duration = Duration::from_secs(1);
 
-/// The receiver of updates is gone.
 pub(super) struct ReceiverGone;
 
 pub(super) struct Watch {
@@ -76,7 +75,6 @@ impl Watch {
         self.updates.send((self.collection.resource, updates)).await.map_err(|_| ReceiverGone)
     }
 
-    /// Waits after a failure.
     async fn pause(&mut self, failure: &Failure) -> Result<(), ReceiverGone> {
         if let Some(note) = self.retry.failed(failure) {
             self.tell(Update::OutOfContact(note)).await?;
@@ -168,7 +166,7 @@ impl Watch {
             let next = match timeout_at(end + overtime.unwrap_or_default(), events.next()).await {
                 Ok(next) => next,
                 Err(_) if overtime.is_none() => None,
-                Err(_) => return Ok(Err(Failure::ArpIgnore(self.collection.limits.watch))),
+                Err(_) => return Ok(Err(Failure::Silent(self.collection.limits.watch))),
             };
             let Some(event) = next else { return Ok(Ok(Ended { heard, early: Instant::now() < end })) };
             match event.map_err(Failure::from).and_then(|event| self.read(version, event)) {
@@ -212,7 +210,6 @@ impl Watch {
     }
 }
 
-/// How a watch has ended that did not fail.
 struct Ended {
     /// Whether it has told anything.
     heard: bool,

@@ -43,7 +43,6 @@ pub struct ManifestSource {
     failure: Option<String>,
 }
 
-/// What changes when a file does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     modified: (i64, i64),
