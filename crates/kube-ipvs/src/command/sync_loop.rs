@@ -59,9 +59,7 @@ pub(super) struct SyncLoop<'a> {
     pace: Pace,
     /// The same for default routes: one that comes and goes does not delay the repair of what filters.
     gateways_pace: Pace,
-    /// What kube-ipvs has to know before the first sync, because a sync removes all of ours that is not wanted.
-    knows_services: bool,
-    knows_addresses: bool,
+    known: Known,
     /// Whether it was said that pods of other nodes cannot be told apart.
     has_warned_about_pods: bool,
     /// Whether IPVS was told to take up connections that another node had before.
@@ -79,6 +77,19 @@ pub(super) struct SyncLoop<'a> {
 
 /// How long a trouble that stays is not told again.
 const REMINDER_INTERVAL: Duration = Duration::from_secs(600);
+
+/// What kube-ipvs has to know before the first sync, because a sync removes all of ours that is not wanted.
+#[derive(Default)]
+struct Known {
+    source: bool,
+    addresses: bool,
+}
+
+impl Known {
+    fn is_all(&self) -> bool {
+        self.source && self.addresses
+    }
+}
 
 impl<'a> SyncLoop<'a> {
     pub(super) fn new(
@@ -105,8 +116,7 @@ impl<'a> SyncLoop<'a> {
             earliest: Duration::ZERO,
             pace: Pace::default(),
             gateways_pace: Pace::default(),
-            knows_services: false,
-            knows_addresses: false,
+            known: Known::default(),
             has_warned_about_pods: false,
             takes_up_connections: false,
             has_input: false,
@@ -147,7 +157,7 @@ impl<'a> SyncLoop<'a> {
     /// The next input; none when something is due before one comes.
     fn wait(&self) -> anyhow::Result<Option<Input>> {
         const ENDED: &str = "all sources have ended";
-        if !self.knows_all() {
+        if !self.known.is_all() {
             return Ok(Some(self.inputs.recv().context(ENDED)?));
         }
         let due = if self.has_input { Duration::ZERO } else { self.engine.next_sync() };
@@ -163,13 +173,13 @@ impl<'a> SyncLoop<'a> {
         match input {
             Input::Changes(inbox) => {
                 if let Some(Delivery { changes, taken, .. }) = inbox.take() {
-                    (self.has_input, self.knows_services) = (true, true);
+                    (self.has_input, self.known.source) = (true, true);
                     self.taken.join(taken);
                     self.take_in(changes);
                 }
             }
             Input::Addresses(event) => {
-                (self.has_input, self.knows_addresses) = (true, true);
+                (self.has_input, self.known.addresses) = (true, true);
                 self.engine.apply(event);
             }
             Input::Drift(drifts) => {
@@ -214,18 +224,9 @@ impl<'a> SyncLoop<'a> {
         events.into_iter().for_each(|event| self.engine.apply(event));
     }
 
-    /// Time since the start: the engine has no clock of its own.
-    fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    fn knows_all(&self) -> bool {
-        self.knows_services && self.knows_addresses
-    }
-
     fn is_sync_due(&self) -> bool {
         let now = self.now();
-        self.knows_all() && now >= self.earliest && (self.has_input || self.engine.next_sync() <= now)
+        self.known.is_all() && now >= self.earliest && (self.has_input || self.engine.next_sync() <= now)
     }
 
     fn sync(&mut self) {
@@ -307,6 +308,11 @@ impl<'a> SyncLoop<'a> {
             _ => tracing::debug!(changes, failed, "synced"),
         }
         tracing::debug!("plan:\n{}", report.plan);
+    }
+
+    /// Time since the start: the engine has no clock of its own.
+    fn now(&self) -> Duration {
+        self.start.elapsed()
     }
 
     fn serve_queries(&mut self) {

@@ -18,40 +18,12 @@ pub enum LocalMode {
     InterfaceNamePrefix,
 }
 
-impl LocalMode {
-    const ALL: [Self; 4] =
-        [Self::ClusterCidr, Self::NodeCidr, Self::BridgeInterface, Self::InterfaceNamePrefix];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::ClusterCidr => "ClusterCIDR",
-            Self::NodeCidr => "NodeCIDR",
-            Self::BridgeInterface => "BridgeInterface",
-            Self::InterfaceNamePrefix => "InterfaceNamePrefix",
-        }
-    }
-}
-
-impl FromStr for LocalMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Ok(Self::default());
-        }
-        Self::ALL.into_iter().find(|mode| mode.name() == text).ok_or_else(|| {
-            format!(
-                "{text:?} is no way to detect local traffic: allowed are {}",
-                Self::ALL.map(Self::name).join(", ")
-            )
-        })
-    }
-}
-
-impl fmt::Display for LocalMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+words! {
+    LocalMode is "no way to detect local traffic: allowed are ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix":
+    ClusterCidr = "ClusterCIDR",
+    NodeCidr = "NodeCIDR",
+    BridgeInterface = "BridgeInterface",
+    InterfaceNamePrefix = "InterfaceNamePrefix"
 }
 
 /// The names for the modes `BridgeInterface` and `InterfaceNamePrefix`.

@@ -5,6 +5,9 @@
 //! in kube-proxy. An empty address for health checks or metrics is the exception: it turns that server off. If a flag
 //! is repeated, the last one counts. Flags of lists join theirs, except `--cluster-cidr`.
 
+#[macro_use]
+mod words;
+
 mod annotations;
 pub(crate) mod boolean;
 mod cidr;
@@ -32,7 +35,7 @@ pub use annotations::{AnnotationPolicy, Annotations};
 pub use cidr::{ClusterCidrs, NodePorts, Ranges};
 pub use detect_local::{DetectLocal, InterfaceName, LocalMode};
 pub use duration::{GoDuration, format_go_duration, parse_go_duration};
-pub use file::{File, FileError, read, write};
+pub use file::{File, read, write};
 pub use gates::FeatureGates;
 pub use groups::{ClientConnection, Conntrack, Iptables, Ipvs};
 pub use hostname::{HostnameError, NodeName};

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, fs, net::SocketAddr, path::PathBuf, str::FromStr};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 
 use super::{Configuration, Listen, OwnFlags, file, listen, retired, without_effect};
@@ -120,7 +120,7 @@ impl Options {
     fn by_file(&self, path: PathBuf) -> anyhow::Result<LoadedConfig> {
         let name = path.display().to_string();
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {name}"))?;
-        let file = file::read(&text).with_context(|| name.clone())?;
+        let file = file::read(&text).map_err(|error| anyhow!("{name}: {error}"))?;
         let flags = &self.flags.configuration;
         let mut configuration = Configuration { own: flags.own.clone(), ..file.configuration };
         configuration.client_connection.master.clone_from(&flags.client_connection.master);

@@ -83,23 +83,12 @@ pub async fn run(
         checks::run(status, limits, &*owner).await;
         Ok(())
     };
+    let (healthz, exposed) = (configuration.healthz_listen(), configuration.metrics_listen());
     let hard_fail = configuration.bind_address_hard_fail;
     let callers = || Callers::new(limits.caller, published.end.subscribe());
     tokio::try_join!(
-        stay(
-            "health checks (--healthz-bind-address)",
-            configuration.healthz_listen(),
-            hard_fail,
-            health,
-            callers()
-        ),
-        stay(
-            "metrics (--metrics-bind-address)",
-            configuration.metrics_listen(),
-            hard_fail,
-            Arc::new(metrics),
-            callers()
-        ),
+        stay("health checks (--healthz-bind-address)", healthz, hard_fail, health, callers()),
+        stay("metrics (--metrics-bind-address)", exposed, hard_fail, Arc::new(metrics), callers()),
         checks,
     )?;
     Ok(())

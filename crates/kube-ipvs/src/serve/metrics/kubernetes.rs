@@ -1,11 +1,9 @@
 //! What every component of Kubernetes says of its version.
 
-use std::env::consts::{ARCH, OS};
-
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::add;
-use crate::source::kubernetes::Version;
+use crate::source::kubernetes::{Version, platform};
 
 /// `kubernetes_build_info`, of the Kubernetes that is served.
 ///
@@ -22,12 +20,7 @@ impl Kubernetes {
     }
 
     pub(crate) fn set(&self, Version { git, major, minor }: &Version) {
-        let arch = match ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
         self.0.reset();
-        self.0.with_label_values(&[git, major, minor, &format!("{OS}/{arch}")]).set(1);
+        self.0.with_label_values(&[git, major, minor, &platform()]).set(1);
     }
 }

@@ -17,11 +17,14 @@ use crate::{
     source::{Changes, Problem},
 };
 
+/// What a watch has to tell.
 #[derive(Debug)]
 pub(super) enum Update {
     /// These are all the objects that there are.
     Listed(Vec<Object>),
+    /// An object is new or has changed.
     Applied(Box<Object>),
+    /// An object is gone.
     Deleted(Key),
     /// The API server was asked and had no list to give. Only of interest before there was one.
     Unanswered,
@@ -53,6 +56,7 @@ struct Collection {
 }
 
 impl Cache {
+    /// Nothing is known of what is on this server.
     pub(super) fn new(server: &str, policy: AnnotationPolicy) -> Self {
         let collections = Resource::ALL.map(|resource| (resource, Collection::default()));
         Self { server: server.into(), policy, collections: collections.into() }
@@ -162,6 +166,7 @@ impl Cache {
 const MAX_UNREAD: usize = 10;
 
 impl Key {
+    /// The Service that it is the key of.
     fn service(&self) -> ServiceId {
         ServiceId { namespace: self.namespace.clone(), name: self.name.clone() }
     }
@@ -173,6 +178,7 @@ fn uid(resource: Resource, key: &Key, uid: Option<Box<str>>) -> Option<(ServiceI
 }
 
 impl Collection {
+    /// The objects that could never be followed.
     fn unread(&self) -> impl Iterator<Item = &Key> {
         self.unreadable.keys().filter(|key| !self.followed.contains(*key))
     }

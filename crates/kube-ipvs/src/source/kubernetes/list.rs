@@ -27,6 +27,7 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(3600);
 
 pub(super) type Events = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<Box<RawValue>>>> + Send>>;
 
+/// How old a list may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Age {
     /// Whatever the API server has at hand.
@@ -44,6 +45,7 @@ pub(super) struct Listed {
     pub(super) watch: Option<Opened>,
 }
 
+/// A watch that has begun.
 pub(super) struct Opened {
     pub(super) events: Events,
     /// When it is to end.
@@ -52,12 +54,14 @@ pub(super) struct Opened {
     pub(super) overtime: Option<Duration>,
 }
 
+/// A collection of objects that can be listed.
 pub(super) struct Collection {
     client: Client,
     pub(super) resource: Resource,
     /// Only the object of this name.
     pub(super) name: Option<String>,
     pub(super) limits: Limits,
+    /// How many objects are asked for at a time.
     page: Option<u32>,
 }
 
@@ -66,6 +70,7 @@ impl Collection {
         Self { client, resource, name, limits, page: Some(PAGE_SIZE) }
     }
 
+    /// Lists all objects.
     pub(super) async fn list(&mut self, age: &Age) -> Result<Listed, Failure> {
         match self.list_by_stream().await {
             // As servers before 1.27 answer, and later ones that have streaming lists switched off. Or it does not know
@@ -151,6 +156,7 @@ impl Collection {
         get_page(&self.client, request, &self.limits).await?.version()
     }
 
+    /// Begins a watch.
     pub(super) async fn open(&self, with_list: bool, version: &str) -> Result<Opened, Failure> {
         let seconds = if with_list { WATCH_TIMEOUT } else { self.time_of_watch() }.as_secs().max(1);
         let params = WatchParams {

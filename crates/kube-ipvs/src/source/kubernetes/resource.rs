@@ -11,6 +11,7 @@ use crate::config::AnnotationPolicy;
 use crate::events::About;
 use crate::source::api::{self, ConvertedSlice, HEADLESS, Invalid, Remarks, SERVICE_PROXY_NAME};
 
+/// A collection of objects that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Resource {
     Services,
@@ -28,12 +29,15 @@ pub(super) struct Key {
     pub(super) name: Arc<str>,
 }
 
+/// An object as the API server has sent it, read.
 #[derive(Debug)]
 pub(super) struct Object {
     pub(super) key: Key,
+    /// `metadata.resourceVersion`.
     pub(super) version: Option<String>,
     /// The event that makes it known; none if a proxy like this one has nothing to do with it.
     pub(super) content: Result<Option<Event>, Unreadable>,
+    /// `metadata.uid`.
     pub(super) uid: Option<Box<str>>,
     /// What of it is passed over, although it can be followed.
     pub(super) ignored: Vec<Unreadable>,
@@ -48,6 +52,7 @@ pub(super) struct Unreadable {
     pub(super) message: Box<str>,
 }
 
+/// What an object is known by.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) key: Key,
@@ -74,6 +79,7 @@ impl Resource {
     pub(super) const ALL: [Self; 4] =
         [Self::Services, Self::EndpointSlices, Self::OwnNode, Self::ServiceCidrs];
 
+    /// Where the API server has it.
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Services => "/api/v1/services",
@@ -102,6 +108,7 @@ impl Resource {
         matches!(self, Self::Services | Self::EndpointSlices)
     }
 
+    /// Reads an object.
     pub(super) fn read(self, json: &RawValue) -> Object {
         let Head { key, version, uid } = self.head(json);
         let mut remarks = Remarks::default();
@@ -158,6 +165,7 @@ impl Resource {
         }
     }
 
+    /// The event that says that an object is gone.
     pub(super) fn removed(self, key: &Key) -> Event {
         let (namespace, name) = (key.namespace.clone(), key.name.clone());
         match self {
@@ -207,6 +215,7 @@ impl Object {
     }
 }
 
+/// Reads a Node.
 pub(super) fn node(json: &RawValue, left_out: &mut impl Extend<Invalid>) -> Result<model::Node, Unreadable> {
     api::read::<api::Node>(json.get()).map_err(Unreadable::from).and_then(|node| Ok(node.convert(left_out)?))
 }

@@ -21,6 +21,7 @@ use super::{
 /// and again, as fast as the network goes.
 const MIN_WATCH_TIME: Duration = Duration::from_secs(1);
 
+/// The receiver of updates is gone.
 pub(super) struct ReceiverGone;
 
 pub(super) struct Watch {
@@ -75,6 +76,7 @@ impl Watch {
         self.updates.send((self.collection.resource, updates)).await.map_err(|_| ReceiverGone)
     }
 
+    /// Waits after a failure.
     async fn pause(&mut self, failure: &Failure) -> Result<(), ReceiverGone> {
         if let Some(note) = self.retry.failed(failure) {
             self.tell(Update::OutOfContact(note)).await?;
@@ -210,6 +212,7 @@ impl Watch {
     }
 }
 
+/// How a watch has ended that did not fail.
 struct Ended {
     /// Whether it has told anything.
     heard: bool,

@@ -107,6 +107,7 @@ impl Folder {
         self.files.keys().map(|name| &**name)
     }
 
+    /// Reads one file and notes the objects that it holds or held.
     fn load_file(
         &mut self,
         name: Arc<str>,

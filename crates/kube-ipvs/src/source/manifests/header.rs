@@ -32,6 +32,7 @@ struct HeaderMeta {
 /// An object: a document, or an item of the list that a document is.
 #[derive(Debug)]
 pub(super) struct Item<'a> {
+    /// The object as JSON.
     pub(super) json: &'a str,
     /// The object as messages name it: `Service default/web`.
     pub(super) name: Option<Box<str>>,
@@ -44,11 +45,13 @@ pub(super) struct Item<'a> {
 /// A rule that an object breaks.
 #[derive(Debug)]
 pub(super) struct Broken {
+    /// The object as messages name it.
     pub(super) object: Option<Box<str>>,
     /// The rule. Its field is a path in the document.
     pub(super) rule: Invalid,
 }
 
+/// The objects of a document.
 pub(super) fn items<'a>(json: &'a str) -> Result<Vec<Result<Item<'a>, Broken>>, Broken> {
     let of_document = |header: &Header<'_>, rule| Broken { object: header.describe(), rule };
     let header = Header::read(json).map_err(|rule| of_document(&Header::default(), rule))?;

@@ -23,6 +23,7 @@ use crate::{
 /// A file with more problems than this needs no longer list.
 const MAX_PROBLEMS: usize = 20;
 
+/// What a file says.
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
     /// Its objects. Those of a file with errors are not to be used.
@@ -87,6 +88,7 @@ fn text_of(content: &[u8]) -> Result<&str, (Option<Place>, String)> {
     })
 }
 
+/// Reads one document.
 struct Reader<'a> {
     path: &'a Arc<str>,
     document: &'a Document<'a>,
@@ -124,6 +126,7 @@ impl Reader<'_> {
         }
     }
 
+    /// Adds an object to what the file holds.
     fn take(
         &self,
         mut object: Object,
@@ -162,6 +165,7 @@ impl Reader<'_> {
         }
     }
 
+    /// Why the document is no YAML.
     fn malformed(&self, error: &serde_saphyr::Error) -> Problem {
         let (location, message) = yaml::reason(error);
         let place = location.and_then(|location| self.place(location));
