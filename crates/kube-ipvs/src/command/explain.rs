@@ -37,7 +37,6 @@ impl Explain {
     }
 }
 
-/// What it means that there is no Node of our name.
 fn without_node(name: &str) -> String {
     format!(
         "  no Node {name} is known: endpoints on this node are not known as local, and traffic policies Local find \

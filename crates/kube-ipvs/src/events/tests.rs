@@ -251,7 +251,7 @@ fn of_what_tenants_write_little_is_told_and_less_is_kept() {
     // 30 Events, one more each minute; 50 lines, one more every five seconds, and the sums.
     assert_eq!((events, logged), (31, 50 + 19 + 4));
     assert!(bytes < 150_000, "{bytes}");
-    let kept = recorder.recent.kept() + recorder.limits.kept() + lines.kept();
+    let kept = recorder.repeats.kept() + recorder.limits.kept() + lines.kept();
     assert!(kept < 200, "{kept} hashes with their times are kept");
 }
 

@@ -7,7 +7,6 @@ use super::Changes;
 /// The most messages and event_notes that join what waits. More than that are lost: they only say what is wrong.
 const MAX_EVENTS: usize = 1_000;
 
-/// What an event is about.
 #[derive(PartialEq, Eq, Hash)]
 enum Object {
     Service(ServiceId),

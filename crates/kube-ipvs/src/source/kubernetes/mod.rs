@@ -28,6 +28,7 @@ mod watch;
 pub use kubeconfig::Pod;
 pub use limits::Limits;
 pub use version::Version;
+pub(crate) use version::platform;
 
 use std::ops::ControlFlow;
 

@@ -30,12 +30,10 @@ struct PageMeta {
 }
 
 impl Page {
-    /// How to ask for the next one; none if there is none.
     pub(super) fn next(&self) -> Option<String> {
         self.metadata.r#continue.clone().filter(|token| !token.is_empty())
     }
 
-    /// The version as of which it was made.
     pub(super) fn version(self) -> Result<String, Failure> {
         self.metadata.resource_version.filter(|version| !version.is_empty()).ok_or(Failure::NoVersion)
     }
