@@ -1,6 +1,8 @@
 //! Filter, masquerade and the record of ownership, in nftables over netlink.
 
 mod arp;
+#[cfg(test)]
+mod bytes;
 mod chain;
 mod decode;
 mod element;
@@ -125,7 +127,7 @@ impl Nft {
         if found.iter().map(|(name, rules)| (name.as_str(), rules)).eq(expected) {
             return Ok(());
         }
-        self.write(table, found.keys(), &chains)
+        rewrite(table, found.keys(), &chains).commit(&mut self.socket)
     }
 
     /// Reads the elements of our sets.
@@ -246,27 +248,6 @@ impl Nft {
         }
     }
 
-    /// Writes a whole table again, in one transaction: an older version may have had other chains, or the same ones
-    /// elsewhere. Sets stay, with their elements.
-    fn write<'a>(
-        &mut self,
-        table: Table,
-        old: impl Iterator<Item = &'a String>,
-        chains: &[Chain],
-    ) -> Result<(), Error> {
-        let mut transaction = Transaction::new();
-        transaction.create(table, chain::table());
-        sets::sets(table).into_iter().for_each(|set| transaction.create(table, set));
-        // Rules first: they refer to chains.
-        transaction.delete(table, chain::flush());
-        old.for_each(|chain| transaction.delete(table, chain::delete_chain(chain)));
-        chains.iter().for_each(|chain| transaction.create(table, chain.message()));
-        for chain in chains {
-            chain.rules().for_each(|rule| transaction.append(table, rule));
-        }
-        transaction.commit(&mut self.socket)
-    }
-
     /// Our chains that are there, each with the user data of its rules in order.
     fn rules(&mut self, table: Table) -> Result<BTreeMap<String, Vec<Vec<u8>>>, Error> {
         let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
@@ -318,6 +299,22 @@ impl Nft {
         }
         Err(Error::Interrupted)
     }
+}
+
+/// Writes a whole table again, in one transaction: an older version may have had other chains, or the same ones
+/// elsewhere. Sets stay, with their elements.
+fn rewrite<'a>(table: Table, old: impl Iterator<Item = &'a String>, chains: &[Chain]) -> Transaction {
+    let mut transaction = Transaction::new();
+    transaction.create(table, chain::table());
+    sets::sets(table).into_iter().for_each(|set| transaction.create(table, set));
+    // Rules first: they refer to chains.
+    transaction.delete(table, chain::flush());
+    old.for_each(|chain| transaction.delete(table, chain::delete_chain(chain)));
+    chains.iter().for_each(|chain| transaction.create(table, chain.message()));
+    for chain in chains {
+        chain.rules().for_each(|rule| transaction.append(table, rule));
+    }
+    transaction
 }
 
 /// A message about elements of a set, given as bytes.

@@ -15,7 +15,7 @@ pub(super) const LARGEST: usize = 10_000;
 
 /// Changes of nftables that are made all together or not at all.
 pub(super) struct Transaction {
-    batch: Batch,
+    pub(super) batch: Batch,
 }
 
 impl Transaction {

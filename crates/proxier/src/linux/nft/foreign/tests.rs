@@ -10,6 +10,8 @@
 //! iptables-nft -A INPUT -m set --match-set a src -j RETURN
 //! ```
 
+use expect_test::expect;
+
 use super::*;
 
 const CAPTURED: &str = include_str!("captured.hex");
@@ -73,4 +75,25 @@ fn messages_that_are_cut_off() {
             let _ = read(&(kind, bytes[..end].to_vec()));
         }
     }
+}
+
+/// The bytes of what kube-ipvs asks for.
+#[test]
+fn removals() {
+    let chain = ChainId { family: Family::V6, table: "filter".into(), name: "KUBE-X".into() };
+    let mut transaction = Transaction::new();
+    for request in [delete_rule(&chain, 258), flush(&chain), delete_chain(&chain)] {
+        transaction.delete_foreign(chain.family, request);
+    }
+    expect![[r#"
+        010 001
+            0000000a
+        a08 001
+            0a0000000b00010066696c74657200000b0002004b5542452d5800000c0003000000000000000102
+        a08 001
+            0a0000000b00010066696c74657200000b0002004b5542452d580000
+        a05 001
+            0a0000000b00010066696c74657200000b0003004b5542452d580000
+    "#]]
+    .assert_eq(&super::super::bytes::hex(&transaction));
 }
