@@ -29,6 +29,7 @@
 //! Sockets hold no shared state: two sockets never disturb each other. One socket serves one caller at a
 //! time (`&mut self`), which is what matching replies by sequence number rests on.
 
+pub mod attribute;
 mod batch;
 mod error;
 mod listener;
