@@ -134,7 +134,7 @@ pub enum Error {
         /// The most that one send can carry, in bytes.
         limit: usize,
     },
-    /// The kernel changed while it was being listed (`NLM_F_DUMP_INTR`): list again.
+    /// The kernel changed each time that it was listed (`NLM_F_DUMP_INTR`): list again.
     #[error("the kernel's state changed while it was listed: list again")]
     Interrupted,
     /// The kernel answered nothing to a request that asked for an acknowledgement.
