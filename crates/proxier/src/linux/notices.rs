@@ -12,7 +12,10 @@ use netlink_batch::{
     attribute::{self, array, attributes, find, text},
 };
 
-use super::{DEVICE, netfilter, nft::TABLE};
+use super::{
+    DEVICE, netfilter,
+    nft::{OF_TABLE, TABLE},
+};
 use crate::kernel::KernelUnavailable;
 
 /// `NFNLGRP_NFTABLES`.
@@ -78,10 +81,8 @@ impl Notices {
 
 /// Whatever is about a table of ours: it names the table in its first attribute.
 fn in_nftables(kind: u16, payload: &[u8]) -> Option<Drift> {
-    /// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE`, `NFTA_SET_TABLE`, `NFTA_SET_ELEM_LIST_TABLE`.
-    const OF: u16 = 1;
     let [subsystem, _] = kind.to_be_bytes();
-    let is_ours = |(attribute, value): (u16, &[u8])| attribute == OF && text(value) == TABLE;
+    let is_ours = |(attribute, value): (u16, &[u8])| attribute == OF_TABLE && text(value) == TABLE;
     let told = subsystem == netfilter::NFTABLES && attributes(netfilter::attributes(payload)).any(is_ours);
     told.then_some(Drift::Any)
 }
