@@ -143,14 +143,8 @@ impl Addresses {
     }
 
     fn list(&mut self) -> Result<Vec<AddressMessage>, Error> {
-        const ATTEMPTS: usize = 10;
-        for _ in 0..ATTEMPTS {
-            match self.socket.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())) {
-                Err(Error::Interrupted) => {}
-                list => return Ok(list?.into_iter().filter_map(address_message).collect()),
-            }
-        }
-        Err(Error::Interrupted)
+        let list = self.socket.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+        Ok(list.into_iter().filter_map(address_message).collect())
     }
 
     /// Looks for the device and remembers its index.

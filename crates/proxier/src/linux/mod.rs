@@ -21,6 +21,7 @@ mod conntrack;
 mod ipset;
 mod ipvs;
 mod meter;
+mod netfilter;
 mod nft;
 mod notices;
 mod record;
