@@ -19,8 +19,8 @@ use crate::{
 ///
 /// ```
 /// use proxier::{Config, Engine, fake::FakeKernel, model::Event};
-/// use std::time::Duration;
-/// let mut engine = Engine::new(Config::new("node-1"));
+/// use std::{collections::BTreeSet, time::Duration};
+/// let mut engine = Engine::new(Config::new("node-1"), BTreeSet::new());
 /// let mut kernel = FakeKernel::default();
 /// let report = engine.sync(&mut kernel, Duration::ZERO);
 /// assert!(report.plan.is_empty());

@@ -1,12 +1,25 @@
-//! Short ways to write Services and EndpointSlices in tests.
+//! Short ways to write engines, Services and EndpointSlices in tests.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    engine::{Engine, SyncReport},
+    config::Config,
+    engine::{Completeness, Engine, SyncReport},
     fake::FakeKernel,
     model::*,
 };
+
+/// An engine that knows all that exists: nothing yet, and a host without addresses.
+pub(crate) fn engine_with(config: Config) -> Engine {
+    let mut engine = Engine::new(config, BTreeSet::new());
+    engine.set_complete(Completeness::Complete);
+    engine
+}
+
+/// Such an engine with the defaults for `node-1`, and an empty kernel.
+pub(crate) fn start() -> (Engine, FakeKernel) {
+    (engine_with(Config::new("node-1")), FakeKernel::default())
+}
 
 pub(crate) fn port(number: u16) -> PortNumber {
     number.try_into().unwrap()

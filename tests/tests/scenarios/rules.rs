@@ -1,5 +1,6 @@
 //! The rules themselves: how many there are, and what a packet of an established connection pays.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,7 +129,7 @@ fn nor_for_a_proxy_that_embeds_the_library() -> TestResult {
         let node = cluster.at("node-3")?;
         node.enter(|| {
             let mut kernel = LinuxKernel::open(Settings::default())?;
-            let mut engine = Engine::new(Config::new("node-3"));
+            let mut engine = Engine::new(Config::new("node-3"), BTreeSet::new());
             let mut listings = Vec::new();
             for numbers in [0..1, 1..MANY] {
                 numbers.flat_map(embedded).for_each(|event| engine.apply(event));

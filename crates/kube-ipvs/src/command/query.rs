@@ -6,10 +6,7 @@ use clap::Parser;
 use proxier::Engine;
 
 use super::{Cli, Command, RunArgs, drop_in, engine, go_runner, log, tell};
-use crate::{
-    config::{Configuration, GoDuration},
-    source::addresses,
-};
+use crate::config::{Configuration, GoDuration};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Query {
@@ -37,12 +34,11 @@ impl Query {
         log::start_for_a_command();
         let source = self.source();
         let configuration = source.configuration()?;
-        let mut engine = engine(&configuration)?;
         let changes = source.open(&configuration)?.look(self.timeout.0.max(Duration::from_millis(1)))?;
         tell(&changes);
+        let mut engine = engine(&configuration)?;
         engine.set_complete(changes.complete);
         changes.events.into_iter().for_each(|event| engine.apply(event));
-        engine.apply(addresses::list()?);
         let is_of_an_api_server = source.manifests.is_none();
         Ok(Answer { configuration, engine, is_of_an_api_server })
     }

@@ -30,7 +30,7 @@ pub enum Completeness {
 }
 
 /// What may exist and is not known.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Doubt {
     completeness: Completeness,
     /// Since when some objects cannot be read.
@@ -40,10 +40,6 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    pub(super) fn none() -> Self {
-        Self { completeness: Completeness::Complete, since: None, is_over: false }
-    }
-
     /// Takes in how things are. Returns whether all is known now and was not.
     pub(super) fn set(&mut self, completeness: Completeness) -> bool {
         let before = std::mem::replace(&mut self.completeness, completeness);
@@ -64,6 +60,11 @@ impl Doubt {
     /// Whether there is nothing more to wait for.
     pub(super) fn is_over(&self) -> bool {
         self.is_over || self.completeness == Completeness::Complete
+    }
+
+    /// Whether anything may exist, so that the engine removes nothing only because no known object asks for it.
+    pub(super) fn is_total(&self) -> bool {
+        self.completeness == Completeness::Unknown
     }
 
     /// Our state in the kernel that the engine may remove if no Service wants it. `before` is the state that the engine

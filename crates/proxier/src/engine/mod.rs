@@ -23,8 +23,9 @@ use crate::{
     diff::Differ,
     drain::Drains,
     kernel::{Cause, Kernel, KernelUnavailable, Report},
-    model::{Event, ServiceId, VirtualServerKey},
+    model::{Event, NodeAddress, ServiceId, VirtualServerKey},
     plan::{Change, Plan},
+    set::Element,
     state::State,
 };
 use contribution::Contributions;
@@ -40,10 +41,22 @@ use retry::Retry;
 /// with [`apply`](Self::apply), then call [`sync`](Self::sync), and again when
 /// [`next_sync`](Self::next_sync) says.
 ///
-/// The first sync must come when all of this has been fed in: the first full list of Services, of EndpointSlices and of
-/// ServiceCIDRs, our own Node, and the addresses of this host ([`Event::NodeAddresses`]). It removes what the kernel
-/// has of ours and no Service needs: without the addresses of the host, all that serves node ports. Where Services
-/// have external or load-balancer IPs it needs the other Nodes too, or it binds their addresses.
+/// # What a sync removes
+///
+/// A new engine does not know what exists ([`Completeness::Unknown`]). In that state a sync serves the Services that it
+/// knows, and removes only two kinds of things:
+///
+/// * What an earlier sync of this engine made for a Service that has changed or is gone.
+/// * On a virtual server of a known Service, what the Service does not ask for. A real server without an endpoint
+///   drains. So feed in the EndpointSlices of a Service before the sync that first serves it.
+///
+/// Everything else stays that a previous process made: virtual servers, addresses, and elements of sets. A range stays
+/// too, such as that of a ServiceCIDR, unless it overlaps with a range that is wanted.
+///
+/// After [`set_complete`](Self::set_complete) with [`Completeness::Complete`], the next sync removes all of ours that
+/// no known object asks for. Feed in first the full lists of Services, EndpointSlices and ServiceCIDRs, and our own
+/// Node. If Services have external or load-balancer IPs, feed in the other Nodes too, or the engine binds their
+/// addresses.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
@@ -103,10 +116,13 @@ impl Scope {
 }
 
 impl Engine {
-    /// An engine that knows nothing yet.
-    pub fn new(config: Config) -> Self {
+    /// An engine that knows only the addresses of this host, without those of `kube-ipvs0`. Node ports are served on
+    /// them. Feed in later changes as [`Event::NodeAddresses`].
+    pub fn new(config: Config, host_addresses: BTreeSet<NodeAddress>) -> Self {
+        let mut cluster = Cluster::new(&config);
+        cluster.apply(Event::NodeAddresses(host_addresses));
         Self {
-            cluster: Cluster::new(&config),
+            cluster,
             config,
             known: None,
             foreign: BTreeSet::new(),
@@ -116,7 +132,7 @@ impl Engine {
             pending_flow_deletes: PendingFlowDeletes::default(),
             retry: Retry::default(),
             next_audit: Duration::ZERO,
-            doubt: Doubt::none(),
+            doubt: Doubt::default(),
             verify: None,
         }
     }
@@ -138,10 +154,10 @@ impl Engine {
     }
 
     /// Sets whether all Services and endpoints that exist are known. Until they are, the engine keeps state that no
-    /// known Service asks for, if it may belong to an unknown one. By default, all are known.
+    /// known object asks for, if it may belong to an unknown one ([what a sync removes](Self#what-a-sync-removes)). A
+    /// new engine does not know.
     ///
-    /// If some objects are unreadable, the engine keeps a day later only the state that our record names as theirs. As
-    /// long as there is no complete list, it removes nothing.
+    /// If some objects are unreadable, the engine keeps a day later only the state that our record names as theirs.
     pub fn set_complete(&mut self, completeness: Completeness) {
         if self.doubt.set(completeness) {
             self.next_audit = Duration::ZERO;
@@ -303,6 +319,7 @@ impl Engine {
             foreign: &self.foreign,
             drains: &mut self.drains,
             now,
+            keeps_ranges: self.doubt.is_total(),
             changes: Vec::new(),
         };
         for key in scope.keys {
@@ -311,9 +328,10 @@ impl Engine {
         for shared in scope.shared {
             differ.shared(shared, self.contributions.need(shared));
         }
-        differ.service_ranges(self.cluster.service_ranges());
-        differ.pod_sources(self.cluster.pod_sources());
-        differ.remote_pods(self.cluster.remote_pods());
+        differ.ranges(Element::ServiceRange, &known.service_ranges, self.cluster.service_ranges());
+        differ.ranges(Element::PodSource, &known.pod_sources, self.cluster.pod_sources());
+        differ.outside(self.cluster.pod_sources());
+        differ.ranges(Element::RemotePod, &known.remote_pods, self.cluster.remote_pods());
         let mut changes = differ.changes;
         if whole {
             self.pending_flow_deletes.plan(known, &mut changes);

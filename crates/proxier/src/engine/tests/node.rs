@@ -8,7 +8,7 @@ use crate::{PodSources, fake::FakeKernel, model::*, testing::*};
 fn start(change: impl FnOnce(&mut Config)) -> (Engine, FakeKernel) {
     let mut config = Config::new("node-1");
     change(&mut config);
-    (Engine::new(config), FakeKernel::default())
+    (engine_with(config), FakeKernel::default())
 }
 
 fn node(name: &str, pod_cidrs: &[&str]) -> Event {

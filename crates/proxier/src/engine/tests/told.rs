@@ -1,6 +1,6 @@
 //! What a sync tells beside its plan: health checks, drift, and Services without local endpoints.
 
-use super::{super::*, myapp, start};
+use super::{super::*, myapp};
 use crate::{model::*, testing::*};
 
 /// A Service with the policy `Local` and a health check, dual-stack.
