@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::Scope;
+use super::decide::Scope;
 use crate::{
     desired::SharedResource,
     model::{ServiceId, VirtualServerKey},

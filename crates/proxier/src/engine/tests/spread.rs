@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::*;
-use crate::{fake::FakeKernel, model::*, testing::*};
+use crate::{cluster::EndpointAddress, fake::FakeKernel, model::*, plan::Change, testing::*};
 
 /// The real servers of one virtual server in the order in which `rr` takes them on a node: it begins with the one that
 /// was made last.

@@ -1,7 +1,7 @@
 //! What a sync tells beside its plan: health checks, drift, and Services without local endpoints.
 
 use super::{super::*, myapp};
-use crate::{model::*, testing::*};
+use crate::{desired::HealthCheck, model::*, testing::*};
 
 /// A Service with the policy `Local` and a health check, dual-stack.
 fn lb() -> Service {
