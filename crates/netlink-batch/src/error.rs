@@ -162,6 +162,19 @@ impl Error {
             _ => None,
         }
     }
+
+    /// The errno of the kernel's refusal, or of the system call that failed. Some errors have none.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Open(error) | Self::Namespace(error) | Self::Send(error) | Self::Receive(error) => {
+                error.raw_os_error()
+            }
+            Self::Rejected(error) => Some(error.errno()),
+            Self::Overrun | Self::TooLarge { .. } | Self::Interrupted | Self::NoReply | Self::Decode(_) => {
+                None
+            }
+        }
+    }
 }
 
 impl From<DecodeError> for Error {

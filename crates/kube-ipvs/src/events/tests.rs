@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use proxier::{
     SyncReport,
     desired::Skipped,
+    kernel::KernelUnavailable,
     model::{PortNumber, Protocol, ServicePortId, VirtualServerKey},
 };
 use tokio::sync::mpsc::{Receiver, channel};
@@ -206,7 +207,7 @@ fn failed_change_is_recorded_on_its_service() {
                 node: "a".into(),
             },
         ],
-        unavailable: Some(proxier::kernel::KernelUnavailable("IPVS: it is not there".into())),
+        unavailable: Some(KernelUnavailable::new("IPVS", "it is not there")),
         ..SyncReport::default()
     };
     let (sender, mut said) = channel(10);

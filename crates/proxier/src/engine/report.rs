@@ -6,7 +6,7 @@ use super::Engine;
 use crate::{
     cluster::Claim,
     desired::{HealthCheck, Skipped},
-    kernel::KernelUnavailable,
+    kernel::{KernelUnavailable, Reason},
     model::{Family, ServiceId, ServicePortId, VirtualServerKey},
     plan::{Change, Plan},
 };
@@ -84,6 +84,6 @@ pub struct FailedChange {
     pub service: Option<ServicePortId>,
     /// What was to be done.
     pub change: Change,
-    /// Why it was not, in the kernel's words.
-    pub reason: String,
+    /// Why it was not, in the kernel's words, and its errno.
+    pub reason: Reason,
 }

@@ -11,7 +11,7 @@ mod node;
 mod options;
 mod service;
 
-pub use address::{Family, NodeAddress, PortNumber, Protocol, VirtualServerKey};
+pub use address::{Family, NodeAddress, PortNumber, Protocol, UnknownProtocol, VirtualServerKey};
 pub use endpoint::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use id::{ServiceId, ServicePortId, SliceId};
 pub use node::{Node, ServiceCidr};

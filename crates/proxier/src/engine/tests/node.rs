@@ -144,7 +144,7 @@ fn an_address_that_would_be_answered_for_is_not_bound() {
     kernel.refuse = vec!["+ element arp-ignore".into()];
     myapp().into_iter().for_each(|event| engine.apply(event));
     let failed = engine.sync(&mut kernel, std::time::Duration::ZERO);
-    let reasons: Vec<_> = failed.failures.iter().map(|failure| failure.reason.as_str()).collect();
+    let reasons: Vec<_> = failed.failures.iter().map(|failure| failure.reason.to_string()).collect();
     assert_eq!(reasons, ["refused by the test", "not tried: this node would answer for it in ARP"]);
     kernel.refuse.clear();
     sync(&mut engine, &mut kernel, 100, []);
