@@ -46,7 +46,7 @@ pub enum KeySet {
 
 impl KeySet {
     /// All of them, in the order in which elements are written: the record of ownership first.
-    pub const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Served,
         Self::MasqueradeAlways,
         Self::MasqueradeInside,
@@ -144,7 +144,7 @@ pub enum Element {
 }
 
 /// The names of the other sets, and of the map, in nftables.
-pub const VIPS: &str = "vips";
+pub(crate) const VIPS: &str = "vips";
 pub(crate) const ALLOWED: &str = "firewall-allowed";
 pub(crate) const HAIRPIN: &str = "hairpin";
 pub(crate) const HEALTH_CHECKS: &str = "health-checks";

@@ -16,7 +16,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-pub use service::of_service;
+pub(crate) use service::of_service;
 pub use skipped::{NotForwardable, Refusal, Skipped};
 
 use crate::{
@@ -62,7 +62,7 @@ impl Desired {
     }
 
     /// Adds what another Service needs.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.virtual_servers.extend(other.virtual_servers);
         self.shared.extend(other.shared);
         self.skipped.extend(other.skipped);

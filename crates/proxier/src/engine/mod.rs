@@ -31,7 +31,7 @@ pub use doubt::Completeness;
 use doubt::Doubt;
 use flows::PendingFlowDeletes;
 use read::Reading;
-pub use report::{Counts, FailedChange, SyncReport};
+pub use report::{Counts, FailedChange, NoLocalEndpoints, SyncReport};
 use retry::Retry;
 
 /// Decides what the kernel should have, and keeps it so.
@@ -156,9 +156,8 @@ impl Engine {
         }
     }
 
-    /// How many Services have traffic that is to stay on this node, where none of their endpoints takes it: as
-    /// `internalTrafficPolicy` says and as `externalTrafficPolicy` says, each by family.
-    pub fn without_local_endpoints(&self) -> [[usize; 2]; 2] {
+    /// How many Services have traffic that is to stay on this node, where none of their endpoints takes it.
+    pub fn without_local_endpoints(&self) -> NoLocalEndpoints {
         self.contributions.no_local()
     }
 

@@ -76,6 +76,25 @@ pub struct Counts {
     pub draining: usize,
 }
 
+/// How many Services have traffic that is to stay on this node, where none of their endpoints takes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NoLocalEndpoints {
+    pub(super) internal: [usize; 2],
+    pub(super) external: [usize; 2],
+}
+
+impl NoLocalEndpoints {
+    /// Those whose `internalTrafficPolicy` says so, in one family.
+    pub fn internal(&self, family: Family) -> usize {
+        self.internal[family as usize]
+    }
+
+    /// Those whose `externalTrafficPolicy` says so, in one family.
+    pub fn external(&self, family: Family) -> usize {
+        self.external[family as usize]
+    }
+}
+
 /// A change that the kernel refused. `Display` says for which Service, what, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {change}: {reason}", service.as_ref().map_or("all Services".into(), |port| format!("Service {port}")))]

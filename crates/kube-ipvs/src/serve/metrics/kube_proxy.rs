@@ -13,7 +13,7 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use proxier::{linux::FlowDeletion, model::Family};
+use proxier::{NoLocalEndpoints, linux::FlowDeletion, model::Family};
 
 use crate::serve::health::name;
 
@@ -183,11 +183,13 @@ impl KubeProxy {
 
     /// So many Services have no endpoint on this node although their traffic is to stay on it: by
     /// `internalTrafficPolicy` and `externalTrafficPolicy`, and by family.
-    pub(crate) fn no_local_endpoints(&self, counts: [[usize; 2]; 2]) {
-        for (policy, counts) in ["internal", "external"].into_iter().zip(counts) {
-            for family in Family::ALL {
+    pub(crate) fn no_local_endpoints(&self, counts: NoLocalEndpoints) {
+        for family in Family::ALL {
+            for (policy, count) in
+                [("internal", counts.internal(family)), ("external", counts.external(family))]
+            {
                 let labels = [("traffic_policy", policy), ("ip_family", name(family))];
-                self.no_local_endpoints.get_or_create(&labels).set(counts[family as usize] as i64);
+                self.no_local_endpoints.get_or_create(&labels).set(count as i64);
             }
         }
     }
