@@ -116,6 +116,7 @@ pub struct Failure {
 
 /// What can go wrong between us and the kernel.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The socket could not be opened or set up.
     #[error("cannot open a netlink socket: {0}")]

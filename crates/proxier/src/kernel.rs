@@ -140,6 +140,7 @@ pub struct Failure {
 
 /// What a failure means for what is known of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cause {
     /// It was not made, and that is all.
     Refused,

@@ -12,6 +12,7 @@ use crate::{
 
 /// One change of the kernel's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// Writes an element of an nftables set.
     AddElement {
@@ -87,6 +88,7 @@ pub enum Change {
 /// When in a plan a change is made. Adding: the record of ownership and the filter, then virtual servers with
 /// their real servers, then what sends traffic to them. Removing: the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Phase {
     /// Elements are written.
     WriteElements,

@@ -14,6 +14,7 @@ use crate::{
 
 /// A set whose elements are keys of virtual servers: `address . protocol . port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum KeySet {
     /// Every virtual server of ours, with the name of its Service as the comment. This is also the record of what we
     /// own: a virtual server that is not in it is another program's.
@@ -113,6 +114,7 @@ impl KeySets {
 
 /// One element of one set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Element {
     /// A key in a [`KeySet`].
     Key(KeySet, VirtualServerKey),

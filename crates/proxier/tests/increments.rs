@@ -232,7 +232,7 @@ proptest! {
         // The same world in one pass, its objects in another order.
         let mut last: Vec<Event> = Vec::new();
         for event in syncs.into_iter().flatten() {
-            last.retain(|old| object(old) != object(&event));
+            last.retain(|old| old.object() != event.object());
             last.push(event);
         }
         let middle = order.index(last.len());
@@ -305,19 +305,5 @@ proptest! {
         syncs.into_iter().flat_map(|(events, _)| events).for_each(|event| full.apply(event));
         full.sync(&mut fresh, Duration::ZERO);
         prop_assert_eq!(settled(kernel.state), settled(fresh.state));
-    }
-}
-
-/// Which object an event is about.
-fn object(event: &Event) -> String {
-    match event {
-        Event::ServiceApplied(Service { id, .. }) | Event::ServiceRemoved(id) => format!("service {id}"),
-        Event::SliceApplied(EndpointSlice { id, .. }) | Event::SliceRemoved(id) => format!("slice {id}"),
-        Event::NodeApplied(Node { name, .. }) | Event::NodeRemoved(name) => format!("node {name}"),
-        Event::ServiceCidrApplied(ServiceCidr { name, .. }) | Event::ServiceCidrRemoved(name) => {
-            format!("ServiceCIDR {name}")
-        }
-        Event::NodeAddresses(_) => "addresses".into(),
-        Event::ApiServerAddresses(_) => "API server".into(),
     }
 }

@@ -87,6 +87,7 @@ bitflags::bitflags! {
 
 /// A virtual server as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServiceEntry {
     /// Which one.
     pub key: VirtualServerKey,

@@ -40,6 +40,7 @@ pub struct Desired {
 
 /// Where load balancers ask this node whether it has endpoints of a Service, and what they are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HealthCheck {
     /// `spec.healthCheckNodePort`.
     pub port: PortNumber,

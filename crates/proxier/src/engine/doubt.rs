@@ -19,6 +19,7 @@ const UNREADABLE_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether all Services and EndpointSlices that exist are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Completeness {
     /// All of them are.
     Complete,

@@ -13,6 +13,7 @@ use crate::{
 
 /// What a sync did.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct SyncReport {
     /// The changes that the engine asked for. The kernel made all of them, except those in `failures` and those about a
     /// virtual server that exists although a list left it out: the engine reads the kernel again for these.
@@ -67,6 +68,7 @@ impl Engine {
 
 /// How much there is in the kernel of ours, as far as is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
     /// Virtual servers.
     pub virtual_servers: usize,
@@ -98,6 +100,7 @@ impl NoLocalEndpoints {
 /// A change that the kernel refused. `Display` says for which Service, what, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {change}: {reason}", service.as_ref().map_or("all Services".into(), |port| format!("Service {port}")))]
+#[non_exhaustive]
 pub struct FailedChange {
     /// The Service that it was for.
     pub service: Option<ServicePortId>,

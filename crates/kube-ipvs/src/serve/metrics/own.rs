@@ -113,11 +113,13 @@ impl KubeIpvs {
             Subsystem::Nftables => "nftables",
             Subsystem::Addresses => "addresses",
             Subsystem::Conntrack => "conntrack",
+            _ => OTHER,
         };
         let operation = match operation {
             Operation::Prepare => "prepare",
             Operation::Read => "read",
             Operation::Apply => "apply",
+            _ => OTHER,
         };
         let labels = [("subsystem", subsystem), ("operation", operation)];
         self.netlink.get_or_create(&labels).inc_by(time.as_secs_f64());
@@ -137,6 +139,8 @@ impl KubeIpvs {
 }
 
 const KERNEL: &str = "kernel";
+/// A kind that this version does not know.
+const OTHER: &str = "other";
 const KINDS: [&str; 6] = ["virtual-server", "real-server", "address", "element", "flows", KERNEL];
 
 /// What a change is about.
@@ -150,5 +154,6 @@ fn kind(change: &Change) -> &'static str {
         Change::Bind(_) | Change::Unbind(_) => address,
         Change::AddElement { .. } | Change::RemoveElement { .. } => element,
         Change::DeleteFlows { .. } => flows,
+        _ => OTHER,
     }
 }
