@@ -40,6 +40,30 @@ use retry::Retry;
 /// with [`apply`](Self::apply), then call [`sync`](Self::sync), and again when
 /// [`next_sync`](Self::next_sync) says.
 ///
+/// ```
+/// use std::time::Duration;
+///
+/// use proxier::{Completeness, Config, Engine, fake::FakeKernel, model::*};
+///
+/// let web = ServiceId::new("default", "web");
+/// let mut service = Service::new(web.clone());
+/// service.cluster_ips = vec!["10.96.0.80".parse()?];
+/// service.ports = vec![ServicePort::new("http", Protocol::Tcp, 80.try_into()?)];
+/// let mut slice = EndpointSlice::new(SliceId::new("default", "web-1"), web, Family::V4);
+/// slice.ports = vec![EndpointPort::new("http", Protocol::Tcp, 8080.try_into()?)];
+/// slice.endpoints = vec![Endpoint::ready("10.244.1.57".parse()?)];
+///
+/// let host = NodeAddress { address: "192.0.2.1".parse()?, global: true };
+/// let mut engine = Engine::new(Config::new("node-1"), [host].into());
+/// engine.apply(Event::ServiceApplied(service));
+/// engine.apply(Event::SliceApplied(slice));
+/// engine.set_complete(Completeness::Complete);
+/// let report = engine.sync(&mut FakeKernel::default(), Duration::ZERO);
+/// assert!(report.failures.is_empty());
+/// assert!(report.plan.to_string().contains("+ real server TCP 10.96.0.80:80 -> 10.244.1.57:8080 Masq 1"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # What a sync removes
 ///
 /// A new engine does not know what exists ([`Completeness::Unknown`]). In that state a sync serves the Services that it

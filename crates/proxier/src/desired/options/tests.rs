@@ -266,14 +266,7 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
 fn an_endpoint_that_is_another_node_is_reached_by_nat() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, web(forwarded(Ipip), &["192.168.0.2"]));
-    let node = Node {
-        name: "node-2".into(),
-        internal_ips: Vec::new(),
-        addresses: vec!["192.168.0.2".parse().unwrap()],
-        zone: None,
-        pod_cidrs: Vec::new(),
-        leaving: false,
-    };
+    let node = Node { addresses: vec!["192.168.0.2".parse().unwrap()], ..Node::new("node-2") };
     let known = sync(&mut engine, &mut kernel, 1, [Event::NodeApplied(node)]);
     let gone = sync(&mut engine, &mut kernel, 2, [Event::NodeRemoved("node-2".into())]);
     expect![[r#"

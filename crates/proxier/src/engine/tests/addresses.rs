@@ -17,14 +17,8 @@ fn with_load_balancer_ips(service: Service, ips: &[&str]) -> Service {
 
 /// A Node whose status names these addresses.
 fn node(name: &str, addresses: &[&str]) -> Event {
-    Event::NodeApplied(Node {
-        name: name.into(),
-        internal_ips: Vec::new(),
-        addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
-        zone: None,
-        pod_cidrs: Vec::new(),
-        leaving: false,
-    })
+    let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+    Event::NodeApplied(Node { addresses, ..Node::new(name) })
 }
 
 fn service_cidr(ranges: &[&str]) -> Event {

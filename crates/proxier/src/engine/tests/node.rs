@@ -12,14 +12,8 @@ fn start(change: impl FnOnce(&mut Config)) -> (Engine, FakeKernel) {
 }
 
 fn node(name: &str, pod_cidrs: &[&str]) -> Event {
-    Event::NodeApplied(Node {
-        name: name.into(),
-        internal_ips: Vec::new(),
-        addresses: Vec::new(),
-        zone: None,
-        pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
-        leaving: false,
-    })
+    let pod_cidrs = pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+    Event::NodeApplied(Node { pod_cidrs, ..Node::new(name) })
 }
 
 #[test]
