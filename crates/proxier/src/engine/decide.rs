@@ -71,7 +71,7 @@ impl Engine {
             foreign: &self.foreign,
             drains: &mut self.drains,
             now,
-            keeps_ranges: self.doubt.is_total(),
+            keeps_ranges: !self.doubt.has_known(),
             changes: Vec::new(),
         };
         for key in scope.keys {

@@ -34,6 +34,8 @@ pub enum Completeness {
 #[derive(Debug, Default)]
 pub(super) struct Doubt {
     completeness: Completeness,
+    /// Whether all that can be read was known once.
+    has_known: bool,
     /// Since when some objects cannot be read.
     since: Option<Duration>,
     /// Whether that has been so for long enough.
@@ -44,6 +46,7 @@ impl Doubt {
     /// Takes in how things are. Returns whether all is known now and was not.
     pub(super) fn set(&mut self, completeness: Completeness) -> bool {
         let before = std::mem::replace(&mut self.completeness, completeness);
+        self.has_known |= self.completeness != Completeness::Unknown;
         if !matches!(self.completeness, Completeness::Except(_)) {
             (self.since, self.is_over) = (None, false);
         }
@@ -63,9 +66,9 @@ impl Doubt {
         self.is_over || self.completeness == Completeness::Complete
     }
 
-    /// Whether anything may exist, so that the engine removes nothing only because no known object asks for it.
-    pub(super) fn is_total(&self) -> bool {
-        self.completeness == Completeness::Unknown
+    /// Whether all that can be read was known once, so that ranges of the kernel's can be compared with it.
+    pub(super) fn has_known(&self) -> bool {
+        self.has_known
     }
 
     /// Our state in the kernel that the engine may remove if no Service wants it. `before` is the state that the engine

@@ -69,8 +69,8 @@ use retry::Retry;
 /// A new engine does not know what exists ([`Completeness::Unknown`]). In that state a sync serves the Services that it
 /// knows, and removes only two kinds of things:
 ///
-/// * What an earlier sync of this engine made for a Service that has changed or is gone.
-/// * On a virtual server of a known Service, what the Service does not ask for. A real server without an endpoint
+/// * What a Service asked for in an earlier sync of this engine, and does not ask for any more.
+/// * From a virtual server of a known Service, what the Service does not ask for. A real server without an endpoint
 ///   drains. So feed in the EndpointSlices of a Service before the sync that first serves it.
 ///
 /// Everything else stays that a previous process made: virtual servers, addresses, and elements of sets. A range stays
