@@ -110,6 +110,7 @@ pub struct Failure {
 
 /// What can go wrong between us and the kernel.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The socket could not be opened or set up.
     #[error("cannot open a netlink socket: {0}")]
@@ -154,6 +155,19 @@ impl Error {
         match self {
             Self::Rejected(error) => Some(error),
             _ => None,
+        }
+    }
+
+    /// The errno of the kernel's refusal, or of the system call that failed. Some errors have none.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Open(error) | Self::Namespace(error) | Self::Send(error) | Self::Receive(error) => {
+                error.raw_os_error()
+            }
+            Self::Rejected(error) => Some(error.errno()),
+            Self::Overrun | Self::TooLarge { .. } | Self::Interrupted | Self::NoReply | Self::Decode(_) => {
+                None
+            }
         }
     }
 }

@@ -27,6 +27,7 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which part of the kernel a socket speaks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Protocol {
     /// rtnetlink: links, addresses, routes.
     Route,

@@ -34,6 +34,6 @@ pub mod takeover;
 mod testing;
 
 pub use config::{Config, NodePortAddresses, PodSources, RESERVED_PORTS};
-pub use engine::{Completeness, Counts, Engine, FailedChange, SyncReport};
+pub use engine::{Completeness, Counts, Engine, FailedChange, NoLocalEndpoints, SyncReport};
 pub use plan::Plan;
 pub use state::{Membership, ServerState, State};

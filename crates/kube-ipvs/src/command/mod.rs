@@ -139,7 +139,7 @@ impl RunArgs {
     fn check(&self) -> anyhow::Result<()> {
         let configuration = self.options.resolve()?.configuration;
         self.open(&configuration)?;
-        engine(&configuration)?;
+        configuration.engine()?;
         Ok(())
     }
 
@@ -153,7 +153,8 @@ impl RunArgs {
 
 fn engine(configuration: &Configuration) -> anyhow::Result<Engine> {
     let missing_schedulers = host::hazardous_schedulers();
-    Ok(Engine::new(Config { missing_schedulers, ..configuration.engine()? }))
+    let config = Config { missing_schedulers, ..configuration.engine()? };
+    Ok(Engine::new(config, addresses::list()?))
 }
 
 fn kernel(configuration: &Configuration) -> anyhow::Result<LinuxKernel> {

@@ -6,10 +6,7 @@ use clap::Parser;
 use proxier::Engine;
 
 use super::{Cli, Command, RunArgs, drop_in, engine, go_runner, log, tell};
-use crate::{
-    config::{Configuration, GoDuration},
-    source::addresses,
-};
+use crate::config::{Configuration, GoDuration};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Query {
@@ -35,12 +32,11 @@ impl Query {
         log::start_for_a_command();
         let args = self.args();
         let configuration = args.configuration()?;
-        let mut engine = engine(&configuration)?;
         let changes = args.open(&configuration)?.look(self.timeout.0.max(Duration::from_millis(1)))?;
         tell(&changes);
+        let mut engine = engine(&configuration)?;
         engine.set_complete(changes.complete);
         changes.events.into_iter().for_each(|event| engine.apply(event));
-        engine.apply(addresses::list()?);
         Ok(Answer { configuration, engine, is_of_an_api_server: args.manifests.is_none() })
     }
 

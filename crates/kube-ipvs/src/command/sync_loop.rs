@@ -59,7 +59,8 @@ pub(super) struct SyncLoop<'a> {
     pace: Pace,
     /// The same for default routes: one that comes and goes does not delay the repair of what filters.
     gateways_pace: Pace,
-    known: Known,
+    /// Whether the source has delivered all that exists, as far as it can be read. Nothing is synced before.
+    has_source: bool,
     /// Whether it was said that pods of other nodes cannot be told apart.
     has_warned_about_pods: bool,
     /// Whether IPVS was told to take up connections that another node had before.
@@ -77,19 +78,6 @@ pub(super) struct SyncLoop<'a> {
 
 /// How long a trouble that stays is not told again.
 const REMINDER_INTERVAL: Duration = Duration::from_secs(600);
-
-/// What kube-ipvs has to know before the first sync, because a sync removes all of ours that is not wanted.
-#[derive(Default)]
-struct Known {
-    source: bool,
-    addresses: bool,
-}
-
-impl Known {
-    fn is_all(&self) -> bool {
-        self.source && self.addresses
-    }
-}
 
 impl<'a> SyncLoop<'a> {
     pub(super) fn new(
@@ -116,7 +104,7 @@ impl<'a> SyncLoop<'a> {
             earliest: Duration::ZERO,
             pace: Pace::default(),
             gateways_pace: Pace::default(),
-            known: Known::default(),
+            has_source: false,
             has_warned_about_pods: false,
             takes_up_connections: false,
             has_input: false,
@@ -157,7 +145,7 @@ impl<'a> SyncLoop<'a> {
     /// The next input; none when something is due before one comes.
     fn wait(&self) -> anyhow::Result<Option<Input>> {
         const ENDED: &str = "all sources have ended";
-        if !self.known.is_all() {
+        if !self.has_source {
             return Ok(Some(self.inputs.recv().context(ENDED)?));
         }
         let due = if self.has_input { Duration::ZERO } else { self.engine.next_sync() };
@@ -173,13 +161,13 @@ impl<'a> SyncLoop<'a> {
         match input {
             Input::Changes(inbox) => {
                 if let Some(Delivery { changes, taken, .. }) = inbox.take() {
-                    (self.has_input, self.known.source) = (true, true);
+                    (self.has_input, self.has_source) = (true, true);
                     self.taken.join(taken);
                     self.take_in(changes);
                 }
             }
             Input::Addresses(event) => {
-                (self.has_input, self.known.addresses) = (true, true);
+                self.has_input = true;
                 self.engine.apply(event);
             }
             Input::Drift(drifts) => {
@@ -226,7 +214,7 @@ impl<'a> SyncLoop<'a> {
 
     fn is_sync_due(&self) -> bool {
         let now = self.now();
-        self.known.is_all() && now >= self.earliest && (self.has_input || self.engine.next_sync() <= now)
+        self.has_source && now >= self.earliest && (self.has_input || self.engine.next_sync() <= now)
     }
 
     fn sync(&mut self) {

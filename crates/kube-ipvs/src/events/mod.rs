@@ -190,6 +190,8 @@ fn reason(skipped: &Skipped) -> Option<&'static str> {
         Skipped::NodeAddress { .. } => return None,
         // The reasons before it are Events; these are in the log.
         Skipped::More { .. } => return None,
+        // It is in the log.
+        _ => return None,
     })
 }
 

@@ -84,7 +84,7 @@ impl Checks {
                 }
                 _ => closing.extend(self.open.remove(&id).map(|check| check.listeners).unwrap_or_default()),
             }
-            if let Some(HealthCheck { port, local_endpoints }) = check {
+            if let Some(HealthCheck { port, local_endpoints, .. }) = check {
                 let local_endpoints = Arc::new(AtomicUsize::new(local_endpoints));
                 let check = Check { port, local_endpoints, listeners: BTreeMap::new(), is_told: false };
                 self.open.insert(id, check);

@@ -15,7 +15,7 @@ use netlink_packet_route::{
 
 use super::routes;
 use crate::{
-    kernel::{Cause, Failure},
+    kernel::{Cause, Failure, Reason},
     plan::Change,
     takeover::is_of_the_link,
 };
@@ -125,6 +125,7 @@ impl Addresses {
             };
             if !done_already {
                 let reason = format!("{DEVICE}: {}", failure.error);
+                let reason = Reason::new(reason, Some(failure.error.errno()));
                 failures.push(Failure { change: number, cause: Cause::Refused, reason });
             }
         }

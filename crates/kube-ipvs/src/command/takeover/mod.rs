@@ -178,7 +178,7 @@ fn waiting_note(unread: &[Box<str>]) -> String {
 }
 
 fn log_removed(done: &CleanupReport) {
-    let CleanupReport { adopted, chains, sets, kept } = done;
+    let CleanupReport { adopted, chains, sets, kept, .. } = done;
     if adopted + chains + sets > 0 {
         tracing::info!(
             adopted,

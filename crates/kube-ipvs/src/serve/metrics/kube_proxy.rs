@@ -6,7 +6,7 @@ use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{MetricVec, MetricVecBuilder},
 };
-use proxier::{linux::FlowDeletion, model::Family};
+use proxier::{NoLocalEndpoints, linux::FlowDeletion, model::Family};
 
 use super::add;
 
@@ -144,11 +144,13 @@ impl KubeProxy {
 
     /// So many Services have no endpoint on this node although their traffic is to stay on it: by
     /// `internalTrafficPolicy` and `externalTrafficPolicy`, and by family.
-    pub(crate) fn no_local_endpoints(&self, counts: [[usize; 2]; 2]) {
-        for (policy, counts) in ["internal", "external"].into_iter().zip(counts) {
-            for family in Family::ALL {
-                let count = counts[family as usize] as i64;
-                self.no_local_endpoints.with_label_values(&[policy, &family.to_string()]).set(count);
+    pub(crate) fn no_local_endpoints(&self, counts: NoLocalEndpoints) {
+        for family in Family::ALL {
+            for (policy, count) in
+                [("internal", counts.internal(family)), ("external", counts.external(family))]
+            {
+                let labels = [policy, &family.to_string()];
+                self.no_local_endpoints.with_label_values(&labels).set(count as i64);
             }
         }
     }

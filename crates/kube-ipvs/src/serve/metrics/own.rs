@@ -96,11 +96,13 @@ impl KubeIpvs {
             Subsystem::Nftables => "nftables",
             Subsystem::Addresses => "addresses",
             Subsystem::Conntrack => "conntrack",
+            _ => OTHER,
         };
         let operation = match operation {
             Operation::Prepare => "prepare",
             Operation::Read => "read",
             Operation::Apply => "apply",
+            _ => OTHER,
         };
         self.netlink.with_label_values(&[subsystem, operation]).inc_by(time.as_secs_f64());
     }
@@ -118,6 +120,8 @@ impl KubeIpvs {
 }
 
 const KERNEL: &str = "kernel";
+/// A kind that this version does not know.
+const OTHER: &str = "other";
 const KINDS: [&str; 6] = ["virtual-server", "real-server", "address", "element", "flows", KERNEL];
 
 fn kind(change: &Change) -> &'static str {
@@ -130,5 +134,6 @@ fn kind(change: &Change) -> &'static str {
         Change::Bind(_) | Change::Unbind(_) => address,
         Change::AddElement { .. } | Change::RemoveElement { .. } => element,
         Change::DeleteFlows { .. } => flows,
+        _ => OTHER,
     }
 }

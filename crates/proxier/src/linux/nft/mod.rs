@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use netlink_batch::{Error, KernelError, Protocol, Socket, attribute::put_text};
 
 use crate::{
-    kernel::{Cause, Failure},
+    kernel::{Cause, Failure, Reason},
     linux::netfilter::{self, NFTABLES, family_number, message_type},
     model::Family,
     plan::Change,
@@ -222,14 +222,14 @@ impl Nft {
                     changes = rest;
                     continue;
                 }
-                Err(error) => return fail_all(&changes, Cause::Unknown, &error.to_string(), failures),
+                Err(error) => return fail_all(&changes, Cause::Unknown, error.into(), failures),
             };
             let culprits: BTreeSet<usize> = refused
                 .iter()
                 .filter_map(|failure| numbers.iter().rposition(|n| *n <= failure.request))
                 .collect();
             if culprits.is_empty() {
-                return fail_all(&changes, Cause::Refused, &refused[0].error.to_string(), failures);
+                return fail_all(&changes, Cause::Refused, (&refused[0].error).into(), failures);
             }
             let mut named = BTreeSet::new();
             for failure in &refused {
@@ -240,7 +240,7 @@ impl Nft {
                 let gone_already =
                     failure.error.is_not_found() && matches!(what, Change::RemoveElement { .. });
                 if !gone_already && named.insert(change) {
-                    let reason = failure.error.to_string();
+                    let reason = (&failure.error).into();
                     failures.push(Failure { change, cause: Cause::Refused, reason });
                 }
             }
@@ -325,8 +325,8 @@ fn cut(changes: &[(usize, &Change)], most: usize) -> usize {
     (1..=most).rev().find(is_between).unwrap_or(most)
 }
 
-fn fail_all(changes: &[(usize, &Change)], cause: Cause, reason: &str, failures: &mut Vec<Failure>) {
-    let failure = |(change, _): &_| Failure { change: *change, cause, reason: reason.into() };
+fn fail_all(changes: &[(usize, &Change)], cause: Cause, reason: Reason, failures: &mut Vec<Failure>) {
+    let failure = |(change, _): &_| Failure { change: *change, cause, reason: reason.clone() };
     failures.extend(changes.iter().map(failure));
 }
 

@@ -163,8 +163,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        Config, Engine,
-        fake::FakeKernel,
         model::*,
         set::{Element, KeySet},
         testing::*,
@@ -186,7 +184,7 @@ mod tests {
     fn fifty_thousand_services_are_elements() {
         const NEW_SET_ELEMENT: u16 = 10 << 8 | 12;
         const SERVICES: u32 = 50_000;
-        let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+        let (mut engine, mut kernel) = start();
         for number in 0..SERVICES {
             let at = |base: [u8; 4]| Ipv4Addr::from_bits(u32::from_be_bytes(base) + number).to_string();
             let (name, vip) = (format!("app-{number}"), at([10, 96, 0, 1]));
