@@ -5,7 +5,6 @@
 //! in kube-proxy. An empty address for health checks or metrics is the exception: it turns that server off. If a flag
 //! is repeated, the last one counts. Flags of lists join theirs, except `--cluster-cidr`.
 
-mod annotations;
 pub(crate) mod boolean;
 mod cidr;
 mod detect_local;
@@ -28,7 +27,6 @@ mod text;
 mod whole;
 mod without_effect;
 
-pub use annotations::{AnnotationPolicy, Annotations};
 pub use cidr::{ClusterCidrs, ExcludeCidrs, ExternalIpRanges, NodePorts};
 pub use detect_local::{DetectLocal, InterfaceName, LocalMode};
 pub use duration::{GoDuration, ParseGoDurationError, format_go_duration, parse_go_duration};

@@ -1,6 +1,7 @@
 use clap::ArgAction;
+use proxier_kubernetes::{AnnotationPolicy, Annotations};
 
-use super::{AnnotationPolicy, Annotations, BoundedInt, ExternalIpRanges, GoDuration, PortRanges, boolean};
+use super::{BoundedInt, ExternalIpRanges, GoDuration, PortRanges, boolean};
 
 /// What kube-proxy does not have. These are flags only, and count beside a file too.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]

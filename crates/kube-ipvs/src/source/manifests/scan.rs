@@ -7,8 +7,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use proxier_kubernetes::AnnotationPolicy;
+
 use super::{Changes, Content, Folder, Problem};
-use crate::config::AnnotationPolicy;
 
 /// A file larger than this is refused before it is read: 64 MiB.
 pub const MAX_FILE_SIZE: u64 = 64 << 20;
