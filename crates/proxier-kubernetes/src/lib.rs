@@ -42,6 +42,11 @@
 //!
 //! What comes back is bounded, whatever the object has: values are cut, reasons are counted, lists have limits.
 //!
+//! # Types of other crates
+//!
+//! With the feature `k8s-openapi`, `Object::from_resource` takes the types of that crate, as `kube` delivers them. The
+//! feature chooses no version of the API: your program does.
+//!
 //! This crate has no runtime, no client and no state.
 
 mod annotations;

@@ -62,6 +62,38 @@ impl Object {
         Ok((object?, remarks))
     }
 
+    /// Converts an object of one of [`k8s_openapi`]'s types, such as `k8s_openapi::api::core::v1::Service`. It needs
+    /// the feature `k8s-openapi`.
+    ///
+    /// It writes the object as JSON and [reads](Self::read) that JSON. That costs about as much again as your client's
+    /// work to read the object. If it is too much, let your client deliver raw JSON.
+    ///
+    /// ```
+    /// use k8s_openapi::api::core::v1::Node;
+    /// use proxier_kubernetes::{AnnotationPolicy, Object};
+    ///
+    /// let mut node = Node::default();
+    /// node.metadata.name = Some("node-1".into());
+    /// let (object, _) = Object::from_resource(&node, &AnnotationPolicy::default())?;
+    /// assert_eq!(object.key.to_string(), "Node node-1");
+    /// assert!(object.event.is_some());
+    /// # Ok::<(), proxier_kubernetes::Invalid>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read); and if a proxy acts on no objects of the type.
+    #[cfg(feature = "k8s-openapi")]
+    pub fn from_resource<T>(object: &T, policy: &AnnotationPolicy) -> Result<(Self, Remarks), Invalid>
+    where
+        T: k8s_openapi::Resource + serde::Serialize,
+    {
+        let unknown = || Invalid::new("kind", format!("a Service proxy acts on no {}", T::KIND));
+        let kind = Kind::of(T::API_VERSION, T::KIND).ok_or_else(unknown)?;
+        let json = serde_json::to_string(object).map_err(|error| Invalid::new("", error.to_string()))?;
+        Self::read(kind, &json, policy)
+    }
+
     /// An object that says nothing.
     pub(crate) fn new(key: Key) -> Self {
         Self {
