@@ -1,53 +1,12 @@
-//! From Kubernetes API objects to the [events](proxier::model::Event) of [`proxier`], for a Service proxy of your own.
-//!
-//! You watch the API server, in your own way, or read files. This crate reads the JSON of each object, checks it as the
-//! API server does, and converts it. It knows Services, EndpointSlices, Nodes, ServiceCIDRs, and the older Endpoints.
-//!
-//! ```
-//! use proxier::{Config, Engine, model::ServiceId};
-//! use proxier_kubernetes::{AnnotationPolicy, Invalid, Key, Kind, Object};
-//!
-//! let mut engine = Engine::new(Config::new("node-1"));
-//! let policy = AnnotationPolicy::default();
-//!
-//! // The API server has sent an object: it is new or has changed.
-//! let service = r#"{
-//!     "metadata": {"name": "web", "annotations": {"kube-ipvs.io/scheduler": "fastest"}},
-//!     "spec": {"clusterIP": "10.96.0.1", "externalIPs": ["127.0.0.1"], "ports": [{"port": 80}]}
-//! }"#;
-//! let (object, remarks) = Object::read(Kind::Service, service, &policy)?;
-//! for Invalid { field, message } in remarks.told() {
-//!     println!("{}: {field}: {message}", object.key); // Service default/web: spec.externalIPs[0]: 127.0.0.1 is a …
-//! }
-//! if let Some(event) = object.event.or_else(|| object.key.removed()) {
-//!     engine.apply(event);
-//! }
-//! assert!(engine.cluster().service(&ServiceId::new("default", "web")).is_some());
-//!
-//! // The object is gone.
-//! engine.apply(Key::new(Kind::Service, "default", "web").removed().expect("Services have events"));
-//! # Ok::<(), Invalid>(())
-//! ```
-//!
-//! Then let the engine [sync](proxier::Engine::sync) the kernel.
+#![doc = include_str!("../README.md")]
 //!
 //! # What comes back
 //!
-//! * The [`Object`], if it is valid. Its [`event`](Object::event) is none if it is not for a proxy like this one:
-//!   it is headless, or another proxy serves it.
-//! * The [`Remarks`]: what of it has no effect. Annotations `kube-ipvs.io/…` are the choices of users, and the
-//!   [`AnnotationPolicy`] is the operator's limit to them.
-//! * [`Invalid`] otherwise, with the path of the field. Keep the last valid content of the object in force, and tell
-//!   the engine by [`Engine::set_complete`](proxier::Engine::set_complete) if there never was one.
-//!
-//! What comes back is bounded, whatever the object has: values are cut, reasons are counted, lists have limits.
-//!
-//! # Types of other crates
-//!
-//! With the feature `k8s-openapi`, `Object::from_resource` takes the types of that crate, as `kube` delivers them. The
-//! feature chooses no version of the API: your program does.
-//!
-//! This crate has no runtime, no client and no state.
+//! * If the object is valid: the [`Object`], with the [event](Object::event) that applies it. Let the engine
+//!   [sync](proxier::Engine::sync) the kernel afterwards.
+//! * The [`Remarks`]: what of the object has no effect, and why.
+//! * Otherwise [`Invalid`]. Keep the last valid content of the object in force. If there never was one, name the
+//!   Service in [`Engine::set_complete`](proxier::Engine::set_complete), so that the engine keeps its state.
 
 mod annotations;
 mod duration;
