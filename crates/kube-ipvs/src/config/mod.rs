@@ -8,7 +8,6 @@
 #[macro_use]
 mod words;
 
-mod annotations;
 pub(crate) mod boolean;
 mod cidr;
 mod detect_local;
@@ -31,7 +30,6 @@ mod text;
 mod whole;
 mod without_effect;
 
-pub use annotations::{AnnotationPolicy, Annotations};
 pub use cidr::{ClusterCidrs, NodePorts, Ranges};
 pub use detect_local::{DetectLocal, InterfaceName, LocalMode};
 pub use duration::{GoDuration, format_go_duration, parse_go_duration};

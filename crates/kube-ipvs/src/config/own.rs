@@ -1,6 +1,7 @@
 use clap::ArgAction::Set;
+use proxier_kubernetes::{AnnotationPolicy, Annotations};
 
-use super::{AnnotationPolicy, Annotations, BoundedInt, GoDuration, PortRanges, Ranges, boolean};
+use super::{BoundedInt, GoDuration, PortRanges, Ranges, boolean};
 
 /// What kube-proxy does not have. These are flags only, and count beside a file too.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]

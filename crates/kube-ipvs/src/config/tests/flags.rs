@@ -159,7 +159,7 @@ fn our_own_flags() {
             refuse_unallocated: false,
             localhost_node_ports: true,
             takeover: false,
-            annotations: Annotations::All,
+            annotations: proxier_kubernetes::Annotations::All,
             drain_cap: GoDuration::seconds(3600),
             watch_timeout: GoDuration::seconds(30),
             out_of_contact_limit: GoDuration::seconds(3600),

@@ -191,15 +191,14 @@ impl Watch {
         version: &mut String,
         event: WatchEvent<Box<serde_json::value::RawValue>>,
     ) -> Result<Option<Update>, Failure> {
-        let resource = self.collection.resource;
         let (updates, now) = match event {
             WatchEvent::Added(json) | WatchEvent::Modified(json) => {
-                let object = resource.read(&json);
+                let object = self.collection.read(&json);
                 let now = object.version.clone();
                 (Some(Update::Applied(Box::new(object))), now)
             }
             WatchEvent::Deleted(json) => {
-                let Head { key, version, .. } = resource.head(&json);
+                let Head { key, version, .. } = self.collection.resource.head(&json);
                 (Some(Update::Deleted(key)), version)
             }
             WatchEvent::Bookmark(mark) => (None, Some(mark.metadata.resource_version)),

@@ -8,7 +8,6 @@ mod folder;
 mod header;
 mod kind;
 mod locate;
-mod object;
 mod parse;
 mod scan;
 #[cfg(test)]

@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use proxier_kubernetes::AnnotationPolicy;
 
 use super::{Changes, Content, Folder, Problem};
-use crate::config::AnnotationPolicy;
 
 /// A file larger than this is refused before it is read: 64 MiB.
 pub const MAX_FILE_SIZE: u64 = 64 << 20;

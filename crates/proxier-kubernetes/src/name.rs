@@ -4,11 +4,11 @@ use std::{ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Deserializer};
 
-use super::{remarks::quoted, scalar::text};
+use crate::{remarks::quoted, scalar::text};
 
 /// A DNS label (RFC 1123): 1 to 63 lower-case letters, digits and hyphens, no hyphen at either end.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Label(pub Arc<str>);
+pub(crate) struct Label(pub(crate) Arc<str>);
 
 impl<'de> Deserialize<'de> for Label {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -24,7 +24,7 @@ impl<'de> Deserialize<'de> for Label {
 
 /// A DNS subdomain (RFC 1123): labels joined by dots, at most 253 characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Subdomain(pub Arc<str>);
+pub(crate) struct Subdomain(pub(crate) Arc<str>);
 
 impl<'de> Deserialize<'de> for Subdomain {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -41,7 +41,7 @@ impl<'de> Deserialize<'de> for Subdomain {
 
 /// A port's name: a label, or empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortName(pub Arc<str>);
+pub(crate) struct PortName(pub(crate) Arc<str>);
 
 impl<'de> Deserialize<'de> for PortName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -70,7 +70,7 @@ impl Deref for Subdomain {
     }
 }
 
-pub(super) fn is_label(name: &str) -> bool {
+pub(crate) fn is_label(name: &str) -> bool {
     let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     (1..=63).contains(&name.len())
         && name.as_bytes().iter().all(allowed)
@@ -78,7 +78,7 @@ pub(super) fn is_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-pub(super) fn is_subdomain(name: &str) -> bool {
+pub(crate) fn is_subdomain(name: &str) -> bool {
     // Its labels may be longer than 63: Kubernetes bounds the whole only.
     let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     (1..=253).contains(&name.len())

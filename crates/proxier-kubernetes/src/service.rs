@@ -4,18 +4,19 @@ use std::{
     num::NonZeroU32,
 };
 
-use proxier::model::{self, Affinity, ServiceId};
+use proxier::model::{self, Affinity, Event, ServiceId};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use super::{
-    Bounded, FirstOf, HEADLESS, Invalid, Meta, Port, Protocol, Reasons, Remarks, SERVICE_PROXY_NAME, Seconds,
-    annotations,
+use crate::{
+    AnnotationPolicy, Invalid, Kind, Object, Reasons, Remarks, annotations,
     exposure::{
         MAX_OUTER_IPS, MAX_SOURCE_RANGES, SOURCE_RANGES, Status, TrafficPolicy, external_ips, source_ranges,
     },
+    list::{Bounded, FirstOf},
+    meta::Meta,
     name::PortName,
     remarks::quoted,
-    scalar::{Address, NodePort, Range, text},
+    scalar::{Address, NodePort, Port, Protocol, Range, Seconds, text},
 };
 
 /// How many ports a Service can have. The API has no limit; this is that of the slices which have to follow it.
@@ -23,7 +24,7 @@ const MAX_PORTS: usize = 20_000;
 
 /// A Service (`v1`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Service {
+pub(crate) struct Service {
     #[serde(default)]
     metadata: Option<Meta>,
     spec: Option<Spec>,
@@ -113,19 +114,6 @@ struct ClientIpConfig {
     timeout_seconds: Option<Seconds>,
 }
 
-/// What a Service says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConvertedService {
-    /// The Service.
-    pub service: model::Service,
-    /// Whether it selects pods: if so, hand-made Endpoints of its name are not for it.
-    pub selects_pods: bool,
-    /// Whether its labels keep it from proxies like this one: [`SERVICE_PROXY_NAME`] or [`HEADLESS`].
-    pub is_foreign: bool,
-    /// Whether it should have a ClusterIP and has not been given one.
-    pub lacks_cluster_ip: bool,
-}
-
 /// The API's default of `sessionAffinityConfig.clientIP.timeoutSeconds`: three hours.
 const DEFAULT_TIMEOUT: Seconds = Seconds(NonZeroU32::new(10_800).unwrap());
 
@@ -135,12 +123,12 @@ impl Service {
     /// # Errors
     ///
     /// The rule that it breaks, if nothing can be made of it.
-    pub fn convert(self, remarks: &mut Remarks) -> Result<ConvertedService, Invalid> {
+    pub(crate) fn convert(self, policy: &AnnotationPolicy, remarks: &mut Remarks) -> Result<Object, Invalid> {
         let Self { metadata, spec, status } = self;
         let meta = metadata.unwrap_or_default();
-        let options = annotations::options(&meta, &mut remarks.ignored);
+        let options = annotations::options(&meta, policy, &mut remarks.ignored);
         let left_out = &mut remarks.left_out;
-        let name = meta.label_name()?;
+        let key = meta.key(Kind::Service)?;
         let Some(spec) = spec else {
             return Err(Invalid::new("spec", "is missing"));
         };
@@ -158,7 +146,7 @@ impl Service {
             ports,
             affinity: spec.affinity(),
             options,
-            ..model::Service::new(ServiceId { namespace: meta.namespace(), name: name.0.clone() })
+            ..model::Service::new(ServiceId { namespace: key.namespace.clone(), name: key.name.clone() })
         };
         if !is_external_name {
             service.external_ips = external_ips(&spec.external_ips, left_out);
@@ -175,8 +163,8 @@ impl Service {
             service.external_policy = spec.external_traffic_policy.unwrap_or_default().0;
         }
         let selects_pods = spec.selector.is_some_and(|selector| !selector.is_empty());
-        let is_foreign = [SERVICE_PROXY_NAME, HEADLESS].iter().any(|label| meta.label(label).is_some());
-        Ok(ConvertedService { service, selects_pods, is_foreign, lacks_cluster_ip })
+        let event = (!meta.is_foreign()).then_some(Event::ServiceApplied(service));
+        Ok(Object { event, selects_pods, lacks_cluster_ip, ..Object::new(key) })
     }
 }
 

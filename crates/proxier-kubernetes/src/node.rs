@@ -1,10 +1,12 @@
 use std::collections::BTreeSet;
 
-use proxier::model;
+use proxier::model::{self, Event};
 use serde::Deserialize;
 
-use super::{
-    Bounded, Invalid, Meta,
+use crate::{
+    Invalid, Kind, Object, Remarks,
+    list::Bounded,
+    meta::Meta,
     scalar::{Range, not_an_address, one_of_each_family, parse_ip},
 };
 
@@ -20,7 +22,7 @@ const MAX_ADDRESSES: usize = 50_000;
 
 /// A Node (`v1`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Node {
+pub(crate) struct Node {
     #[serde(default)]
     metadata: Option<Meta>,
     spec: Option<Spec>,
@@ -56,15 +58,15 @@ struct NodeAddress {
 }
 
 impl Node {
-    /// What it says. The addresses that are none, as the API server does not look at them, are added to `left_out`.
+    /// What it says. The addresses that are none, as the API server does not look at them, are added to `remarks`.
     ///
     /// # Errors
     ///
     /// The rule that it breaks, if nothing can be made of it.
-    pub fn convert(self, left_out: &mut impl Extend<Invalid>) -> Result<model::Node, Invalid> {
+    pub(crate) fn convert(self, remarks: &mut Remarks) -> Result<Object, Invalid> {
         let Self { metadata, spec, status } = self;
         let meta = metadata.unwrap_or_default();
-        let name = (**meta.name()?).into();
+        let key = meta.key(Kind::Node)?;
         let mut internal_ips = Vec::new();
         let mut addresses = Vec::new();
         let mut seen = BTreeSet::new();
@@ -75,7 +77,7 @@ impl Node {
             }
             let Some(ip) = parse_ip(&entry.address) else {
                 let field = format!("status.addresses[{index}].address");
-                left_out.extend([Invalid::new(field, not_an_address(&entry.address))]);
+                remarks.left_out.extend([Invalid::new(field, not_an_address(&entry.address))]);
                 continue;
             };
             let ip = ip.to_canonical();
@@ -90,7 +92,9 @@ impl Node {
         let zone = meta.label(ZONE).filter(|zone| !zone.is_empty()).map(Into::into);
         let spec = spec.unwrap_or_default();
         let leaving = meta.is_being_deleted() || spec.taints.iter().any(|taint| taint.key == TO_BE_DELETED);
-        Ok(model::Node { name, internal_ips, addresses, zone, pod_cidrs: spec.pod_cidrs()?, leaving })
+        let (name, pod_cidrs) = ((*key.name).into(), spec.pod_cidrs()?);
+        let node = model::Node { name, internal_ips, addresses, zone, pod_cidrs, leaving };
+        Ok(Object { event: Some(Event::NodeApplied(node)), ..Object::new(key) })
     }
 }
 

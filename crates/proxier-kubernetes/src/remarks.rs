@@ -1,21 +1,33 @@
-//! What kube-ipvs reports about an object that it follows, however large the object is.
+//! What is reported about a valid object, however large the object is.
 
 use std::borrow::Cow;
 
-use super::Invalid;
+use crate::Invalid;
 
 /// How many reasons are told of one object. The others are counted.
 const MAX_REASONS: usize = 10;
 /// How many characters of a value a message quotes.
 const MAX_QUOTED: usize = 64;
 
-/// What an operator is to know of an object that is followed.
+/// What of a valid object has no effect, and why. Report it to the operator.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remarks {
-    /// Annotations that count for nothing.
+    /// Annotations that are invalid or not allowed. The object counts as if it did not have them.
     pub ignored: Reasons,
-    /// Parts that no node can have. A file with one of these is not followed.
+    /// Parts that are invalid for every node, such as an external IP 127.0.0.1. A program that reads files can reject
+    /// the object instead.
     pub left_out: Reasons,
+}
+
+impl Remarks {
+    /// What is to be told, as sentences of a log. Its length is bounded.
+    pub fn told(self) -> impl Iterator<Item = Invalid> {
+        let left_out = self.left_out.told().map(|Invalid { field, message }| {
+            let message = message + "; it is left out, and the rest is followed";
+            Invalid { field, message }
+        });
+        self.ignored.told().chain(left_out)
+    }
 }
 
 /// Reasons why parts of an object count for nothing. There can be one for each entry of the object: the first few are
@@ -51,19 +63,19 @@ impl Extend<Invalid> for Reasons {
 }
 
 /// A value as messages quote it.
-pub(super) fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     let beginning = beginning(value, MAX_QUOTED);
     let rest = if beginning.len() < value.len() { "…" } else { "" };
     format!("{beginning:?}{rest}")
 }
 
 /// A value, or its beginning.
-pub(super) fn cut(value: &str) -> Cow<'_, str> {
+pub(crate) fn cut(value: &str) -> Cow<'_, str> {
     cut_to(MAX_QUOTED, value)
 }
 
 /// A text, or its beginning of so many characters.
-pub(super) fn cut_to(longest: usize, text: &str) -> Cow<'_, str> {
+pub(crate) fn cut_to(longest: usize, text: &str) -> Cow<'_, str> {
     match beginning(text, longest) {
         whole if whole.len() == text.len() => text.into(),
         beginning => format!("{beginning}…").into(),

@@ -6,22 +6,23 @@ use ipnet::IpNet;
 use proxier::model;
 use serde::{Deserialize, Deserializer};
 
-use super::{
-    FirstOf, Invalid, Reasons,
+use crate::{
+    Invalid, Reasons,
+    list::FirstOf,
     remarks::quoted,
     scalar::{Address, Range, parse_range, text},
 };
 
 /// How many external IPs and how many load-balancer IPs a Service can have. The API has no limit.
-pub(super) const MAX_OUTER_IPS: usize = 100;
+pub(crate) const MAX_OUTER_IPS: usize = 100;
 /// How many ranges of clients a Service can have. The API has no limit.
-pub(super) const MAX_SOURCE_RANGES: usize = 1000;
+pub(crate) const MAX_SOURCE_RANGES: usize = 1000;
 /// The annotation that stood for `spec.loadBalancerSourceRanges` before there was that field.
-pub(super) const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+pub(crate) const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 /// `Cluster` or `Local`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct TrafficPolicy(pub(super) model::TrafficPolicy);
+pub(crate) struct TrafficPolicy(pub(crate) model::TrafficPolicy);
 
 impl<'de> Deserialize<'de> for TrafficPolicy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -36,7 +37,7 @@ impl<'de> Deserialize<'de> for TrafficPolicy {
 /// A Service's `status`: what its load balancer says.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Status {
+pub(crate) struct Status {
     load_balancer: Option<LoadBalancer>,
 }
 
@@ -73,7 +74,7 @@ impl<'de> Deserialize<'de> for IpMode {
 impl Status {
     /// The addresses at which packets for the Service arrive as the client sent them. Where `ipMode` is `Proxy` the
     /// load balancer sends them on to a node port or to a pod, and its address is not for the nodes to take.
-    pub(super) fn load_balancer_ips(self, left_out: &mut Reasons) -> Vec<IpAddr> {
+    pub(crate) fn load_balancer_ips(self, left_out: &mut Reasons) -> Vec<IpAddr> {
         let ingress = self.load_balancer.unwrap_or_default().ingress;
         left_out.extend(ingress.cut("status.loadBalancer.ingress"));
         let vips = ingress.entries.iter().enumerate().filter_map(|(index, entry)| {
@@ -86,7 +87,7 @@ impl Status {
 }
 
 /// `spec.externalIPs`.
-pub(super) fn external_ips(list: &FirstOf<Address, MAX_OUTER_IPS>, left_out: &mut Reasons) -> Vec<IpAddr> {
+pub(crate) fn external_ips(list: &FirstOf<Address, MAX_OUTER_IPS>, left_out: &mut Reasons) -> Vec<IpAddr> {
     left_out.extend(list.cut("spec.externalIPs"));
     let fields = list.entries.iter().enumerate();
     distinct_ips(fields.map(|(index, entry)| (format!("spec.externalIPs[{index}]"), entry)), left_out)
@@ -109,7 +110,7 @@ fn distinct_ips<'a>(
 
 /// `spec.loadBalancerSourceRanges`, or else those of the annotation [`SOURCE_RANGES`]. Leaving some out lets fewer
 /// clients in, and never more.
-pub(super) fn source_ranges(
+pub(crate) fn source_ranges(
     spec: &FirstOf<Range, MAX_SOURCE_RANGES>,
     annotation: Option<&str>,
     left_out: &mut Reasons,

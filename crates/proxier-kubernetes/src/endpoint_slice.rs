@@ -1,14 +1,15 @@
 use std::{collections::HashSet, sync::Arc};
 
-use jiff::Timestamp;
-use proxier::model::{self, Family, ServiceId, SliceId, Weight};
+use proxier::model::{self, Event, Family, ServiceId, SliceId, Weight};
 use serde::{Deserialize, Deserializer};
 
-use super::{
-    Bounded, HEADLESS, Invalid, Meta, Protocol, Reasons, Remarks, SERVICE_PROXY_NAME, Subdomain, annotations,
-    name::{PortName, is_label},
+use crate::{
+    AnnotationPolicy, Invalid, Kind, Object, Reasons, Remarks, annotations,
+    list::Bounded,
+    meta::Meta,
+    name::{PortName, Subdomain, is_label},
     remarks::quoted,
-    scalar::{Address, AnyPort, text},
+    scalar::{Address, AnyPort, Protocol, text},
 };
 
 /// The label that names the Service of a slice.
@@ -18,12 +19,12 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// How many ports a slice can have, as in the API.
-pub(super) const MAX_PORTS: usize = 20_000;
+pub(crate) const MAX_PORTS: usize = 20_000;
 
 /// An EndpointSlice (`discovery.k8s.io/v1`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct EndpointSlice {
+pub(crate) struct EndpointSlice {
     #[serde(default)]
     metadata: Option<Meta>,
     address_type: Option<AddressType>,
@@ -52,10 +53,10 @@ impl<'de> Deserialize<'de> for AddressType {
 
 /// A port, in slices and in Endpoints.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct EndpointPort {
-    pub(super) name: Option<PortName>,
-    pub(super) protocol: Option<Protocol>,
-    pub(super) port: Option<AnyPort>,
+pub(crate) struct EndpointPort {
+    pub(crate) name: Option<PortName>,
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) port: Option<AnyPort>,
 }
 
 impl EndpointPort {
@@ -65,7 +66,7 @@ impl EndpointPort {
 
     /// The port, or else why it is none. None at all if it has no number, which means all ports: there is nothing that
     /// a proxy could do with it.
-    pub(super) fn to_model(&self) -> Option<Result<model::EndpointPort, String>> {
+    pub(crate) fn to_model(&self) -> Option<Result<model::EndpointPort, String>> {
         let port = |port| model::EndpointPort {
             name: self.name(),
             protocol: self.protocol.unwrap_or_default().0,
@@ -110,61 +111,43 @@ struct Conditions {
 }
 
 impl EndpointSlice {
-    /// When the pod or Service changed whose change made the control plane write this slice, if it says so.
-    pub fn trigger_time(&self) -> Option<Timestamp> {
-        self.metadata.as_ref()?.annotation(TRIGGER_TIME)?.parse().ok()
-    }
-}
-
-/// What a slice says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConvertedSlice {
-    /// It is for a Service.
-    Slice(model::EndpointSlice),
-    /// It is of no concern to this proxy, and why.
-    Ignored(SliceId, &'static str),
-}
-
-impl EndpointSlice {
     /// What it says. What of it counts for nothing is added to `remarks`.
     ///
     /// # Errors
     ///
     /// The rule that it breaks, if nothing can be made of it.
-    pub fn convert(self, remarks: &mut Remarks) -> Result<ConvertedSlice, Invalid> {
-        let slice = self;
-        let meta = slice.metadata.unwrap_or_default();
-        let name = meta.name()?;
-        let id = SliceId { namespace: meta.namespace(), name: name.0.clone() };
-        let Some(address_type) = slice.address_type else {
+    pub(crate) fn convert(self, policy: &AnnotationPolicy, remarks: &mut Remarks) -> Result<Object, Invalid> {
+        let meta = self.metadata.unwrap_or_default();
+        let key = meta.key(Kind::EndpointSlice)?;
+        let trigger_time = meta.annotation(TRIGGER_TIME).and_then(|time| time.parse().ok());
+        let id = SliceId { namespace: key.namespace.clone(), name: key.name.clone() };
+        let object = Object { trigger_time, ..Object::new(key) };
+        let Some(address_type) = self.address_type else {
             return Err(Invalid::new("addressType", "is missing: IPv4, IPv6 or FQDN"));
         };
-        let AddressType::Ip(family) = address_type else {
-            return Ok(ConvertedSlice::Ignored(id, "its addresses are host names"));
-        };
-        let Some(service) = meta.label(SERVICE_NAME).filter(|service| !service.is_empty()) else {
-            return Ok(ConvertedSlice::Ignored(id, "it has no label kubernetes.io/service-name"));
-        };
+        let AddressType::Ip(family) = address_type else { return Ok(object) };
+        let service = meta.label(SERVICE_NAME).unwrap_or_default();
+        if service.is_empty() {
+            return Ok(object);
+        }
         if !is_label(service) {
             let message = format!("label {SERVICE_NAME}: {} is not the name of a Service", quoted(service));
             remarks.left_out.extend([Invalid::new("metadata.labels", message)]);
-            return Ok(ConvertedSlice::Ignored(id, "its Service cannot exist"));
+            return Ok(object);
         }
-        if meta.label(HEADLESS).is_some() {
-            return Ok(ConvertedSlice::Ignored(id, "its Service is headless"));
+        if meta.is_foreign() {
+            return Ok(object);
         }
-        if meta.label(SERVICE_PROXY_NAME).is_some() {
-            return Ok(ConvertedSlice::Ignored(id, "another proxy serves it"));
-        }
-        let weight = annotations::weight(&meta, &mut remarks.ignored);
+        let weight = annotations::weight(&meta, policy, &mut remarks.ignored);
         let left_out = &mut remarks.left_out;
-        let ports = ports(&slice.ports, left_out)?;
-        let endpoints = slice.endpoints.iter().enumerate();
+        let ports = ports(&self.ports, left_out)?;
+        let endpoints = self.endpoints.iter().enumerate();
         let endpoints =
             endpoints.filter_map(|(index, endpoint)| endpoint.to_model(index, family, weight, left_out));
         let endpoints = endpoints.collect();
         let service = ServiceId { namespace: id.namespace.clone(), name: service.into() };
-        Ok(ConvertedSlice::Slice(model::EndpointSlice { id, service, family, ports, endpoints }))
+        let slice = model::EndpointSlice { id, service, family, ports, endpoints };
+        Ok(Object { event: Some(Event::SliceApplied(slice)), ..object })
     }
 }
 

@@ -7,12 +7,12 @@ use serde::{
     de::{Error, IgnoredAny, SeqAccess, Visitor},
 };
 
-use super::Invalid;
+use crate::Invalid;
 
 /// A list of at most `MAX` entries. One more is an error at once, before the rest is even read; `null` is
 /// the empty list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bounded<T, const MAX: usize>(Vec<T>);
+pub(crate) struct Bounded<T, const MAX: usize>(Vec<T>);
 
 impl<T, const MAX: usize> Default for Bounded<T, MAX> {
     fn default() -> Self {
@@ -61,11 +61,11 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T,
 
 /// The first `MAX` entries of a list, and how many more there were.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FirstOf<T, const MAX: usize> {
+pub(crate) struct FirstOf<T, const MAX: usize> {
     /// The first `MAX` entries.
-    pub entries: Vec<T>,
+    pub(crate) entries: Vec<T>,
     /// How many were left out.
-    pub more: usize,
+    pub(crate) more: usize,
 }
 
 impl<T, const MAX: usize> Default for FirstOf<T, MAX> {
@@ -76,7 +76,7 @@ impl<T, const MAX: usize> Default for FirstOf<T, MAX> {
 
 impl<T, const MAX: usize> FirstOf<T, MAX> {
     /// What is to be said of a list in this field, if there is more of it.
-    pub(super) fn cut(&self, field: &str) -> Option<Invalid> {
+    pub(crate) fn cut(&self, field: &str) -> Option<Invalid> {
         let too_many = || Invalid::new(field, format!("too many entries: at most {MAX} are allowed"));
         (self.more > 0).then(too_many)
     }

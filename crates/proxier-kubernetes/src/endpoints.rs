@@ -3,18 +3,21 @@ use std::{net::IpAddr, sync::Arc};
 use proxier::model::{self, Conditions, Family, ServiceId, SliceId, Weight};
 use serde::Deserialize;
 
-use super::{
-    Address, Bounded, FirstOf, HEADLESS, Invalid, Meta, Reasons, Remarks, SERVICE_PROXY_NAME, Subdomain,
-    annotations,
+use crate::{
+    AnnotationPolicy, Invalid, Kind, Object, Reasons, Remarks, annotations,
     endpoint_slice::{EndpointPort, MAX_PORTS},
+    list::{Bounded, FirstOf},
+    meta::Meta,
+    name::Subdomain,
+    scalar::Address,
 };
 
 /// How many addresses of a subset are mirrored, as in Kubernetes.
-pub const MAX_MIRRORED: usize = 1000;
+const MAX_MIRRORED: usize = 1000;
 
 /// Endpoints (`v1`), the older form of an EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Endpoints {
+pub(crate) struct Endpoints {
     #[serde(default)]
     metadata: Option<Meta>,
     #[serde(default)]
@@ -39,30 +42,21 @@ struct EndpointAddress {
     node_name: Option<Subdomain>,
 }
 
-/// What Endpoints say, in the shape of slices.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConvertedEndpoints {
-    /// Namespace and name, those of the Service.
-    pub service: ServiceId,
-    /// What Kubernetes' mirroring controller would make of them if the Service wants them.
-    pub slices: Vec<model::EndpointSlice>,
-}
-
 impl Endpoints {
-    /// What they say. What of them counts for nothing is added to `remarks`.
+    /// What they say, in the shape of slices. What of them counts for nothing is added to `remarks`.
     ///
     /// # Errors
     ///
     /// The rule that they break, if nothing can be made of them.
-    pub fn convert(self, remarks: &mut Remarks) -> Result<ConvertedEndpoints, Invalid> {
+    pub(crate) fn convert(self, policy: &AnnotationPolicy, remarks: &mut Remarks) -> Result<Object, Invalid> {
         let meta = self.metadata.unwrap_or_default();
-        let service = ServiceId { namespace: meta.namespace(), name: meta.name()?.0.clone() };
-        let mut slices = Vec::new();
+        let mut object = Object::new(meta.key(Kind::Endpoints)?);
         // Those that stand for a lock have no Service, whatever their name.
         if !is_mirrored(&meta) {
-            return Ok(ConvertedEndpoints { service, slices });
+            return Ok(object);
         }
-        let weight = annotations::weight(&meta, &mut remarks.ignored);
+        let service = ServiceId { namespace: object.key.namespace.clone(), name: object.key.name.clone() };
+        let weight = annotations::weight(&meta, policy, &mut remarks.ignored);
         for (index, subset) in self.subsets.iter().enumerate() {
             let endpoints = subset.endpoints(index, weight, &mut remarks.ignored)?;
             let ports = subset.ports(index)?;
@@ -72,11 +66,11 @@ impl Endpoints {
                 if !endpoints.is_empty() {
                     let id = mirror_id(&service, index, family);
                     let (service, ports) = (service.clone(), ports.clone());
-                    slices.push(model::EndpointSlice { id, service, family, ports, endpoints });
+                    object.mirrored.push(model::EndpointSlice { id, service, family, ports, endpoints });
                 }
             }
         }
-        Ok(ConvertedEndpoints { service, slices })
+        Ok(object)
     }
 }
 
@@ -87,13 +81,12 @@ fn mirror_id(service: &ServiceId, subset: usize, family: Family) -> SliceId {
     SliceId { namespace: service.namespace.clone(), name: name.into() }
 }
 
-/// What keeps Endpoints from being mirrored whatever their Service says. The last two labels would be copied to
+/// What keeps Endpoints from being mirrored whatever their Service says. The labels of foreign ones would be copied to
 /// the slice, where they keep every proxy like this one away.
 fn is_mirrored(meta: &Meta) -> bool {
     meta.label("endpointslice.kubernetes.io/skip-mirror") != Some("true")
         && meta.annotation("control-plane.alpha.kubernetes.io/leader").is_none()
-        && meta.label(HEADLESS).is_none()
-        && meta.label(SERVICE_PROXY_NAME).is_none()
+        && !meta.is_foreign()
 }
 
 impl Subset {

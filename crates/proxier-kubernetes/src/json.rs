@@ -2,17 +2,18 @@
 
 use serde::Deserialize;
 
-use super::{Invalid, cut_to};
+use crate::{Invalid, remarks::cut_to};
 
 /// How many characters of a message or a path are kept.
 const MAX_MESSAGE: usize = 256;
 
-/// Reads a value.
+/// Reads a value of another type as [`Object::read`](crate::Object::read) reads objects: an error names the field, in
+/// the words of people who write manifests.
 ///
 /// # Errors
 ///
-/// The field that cannot be read, and why.
-pub fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Invalid> {
+/// The first field that cannot be read, and why.
+pub fn from_json<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Invalid> {
     serde_json::from_str(json).map_err(|_| reason::<T>(json))
 }
 
@@ -45,6 +46,7 @@ fn plain(message: &str) -> String {
         found => found,
     };
     let wanted = match wanted {
+        "a sequence" => "a list",
         "a map" => "a mapping: fields such as `name: value`",
         wanted if wanted.starts_with("struct ") => "a mapping: fields such as `name: value`",
         wanted => wanted,

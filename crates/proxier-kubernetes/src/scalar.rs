@@ -13,7 +13,7 @@ use serde::{
     de::{Error, Visitor},
 };
 
-use super::{Invalid, remarks::quoted};
+use crate::{Invalid, remarks::quoted};
 
 /// Reads a whole number and says of anything else what it is. `describe` says what is wanted.
 fn number<'de, D: Deserializer<'de>>(deserializer: D, describe: &'static str) -> Result<i64, D::Error> {
@@ -49,7 +49,7 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D, describe: &'static str) ->
 }
 
 /// Reads a text that `parse` accepts.
-pub(super) fn text<'de, D, T>(
+pub(crate) fn text<'de, D, T>(
     deserializer: D,
     describe: &'static str,
     parse: impl FnOnce(&str) -> Result<T, String>,
@@ -76,7 +76,7 @@ const A_PORT: &str = "a port: 1 to 65535";
 
 /// A port: 1 to 65535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Port(pub NonZeroU16);
+pub(crate) struct Port(pub(crate) NonZeroU16);
 
 impl<'de> Deserialize<'de> for Port {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -86,11 +86,11 @@ impl<'de> Deserialize<'de> for Port {
 
 /// A port in a field that the API server does not check: any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct AnyPort(i64);
+pub(crate) struct AnyPort(i64);
 
 impl AnyPort {
     /// The port, or else why it is none.
-    pub(super) fn usable(self) -> Result<NonZeroU16, String> {
+    pub(crate) fn usable(self) -> Result<NonZeroU16, String> {
         let port = u16::try_from(self.0).ok().and_then(NonZeroU16::new);
         port.ok_or_else(|| format!("{} is not {A_PORT}", self.0))
     }
@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for AnyPort {
 
 /// A node port, where 0 means the same as none: 0 to 65535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodePort(pub Option<NonZeroU16>);
+pub(crate) struct NodePort(pub(crate) Option<NonZeroU16>);
 
 impl<'de> Deserialize<'de> for NodePort {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -118,7 +118,7 @@ impl<'de> Deserialize<'de> for NodePort {
 
 /// How long an affinity lasts: 1 to 86400 seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seconds(pub NonZeroU32);
+pub(crate) struct Seconds(pub(crate) NonZeroU32);
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -135,7 +135,7 @@ impl<'de> Deserialize<'de> for Seconds {
 
 /// `TCP`, `UDP` or `SCTP`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Protocol(pub model::Protocol);
+pub(crate) struct Protocol(pub(crate) model::Protocol);
 
 impl Default for Protocol {
     fn default() -> Self {
@@ -155,7 +155,7 @@ impl<'de> Deserialize<'de> for Protocol {
 /// An address that a Service or an endpoint can have, or else a text that is no address at all (a host name
 /// in a slice of type `FQDN`, `None` as a clusterIP): what that means depends on the field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// An address. IPv4 addresses mapped into IPv6 are IPv4 addresses here, as they are for Kubernetes.
     Ip(IpAddr),
     /// An address that means something else on every host, and what it is.
@@ -176,7 +176,7 @@ impl<'de> Deserialize<'de> for Address {
 
 impl Address {
     /// The address, for fields where it has to be one that a Service or an endpoint can have; or else why it is none.
-    pub(super) fn usable(&self) -> Result<IpAddr, String> {
+    pub(crate) fn usable(&self) -> Result<IpAddr, String> {
         match self {
             Self::Ip(address) => Ok(*address),
             Self::Reserved(address, what) => {
@@ -189,7 +189,7 @@ impl Address {
 
 /// Zeros in front of an IPv4 address's numbers mean nothing, as in the fields that the API server checks by Go's former
 /// rules (`k8s.io/utils/net.ParseIPSloppy`).
-pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
+pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(|| {
         let numbers = text.split('.').map(|number| match number.trim_start_matches('0') {
             "" if !number.is_empty() => "0",
@@ -201,7 +201,7 @@ pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
 
 /// A range of addresses, such as `10.244.0.0/16`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range(pub IpNet);
+pub(crate) struct Range(pub(crate) IpNet);
 
 impl<'de> Deserialize<'de> for Range {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -211,7 +211,7 @@ impl<'de> Deserialize<'de> for Range {
 
 /// Bits beyond the prefix are dropped, as Go's `net.ParseCIDR` does: `10.1.2.3/8` is `10.0.0.0/8`. Blanks around it are
 /// allowed, as the API server allows them in some of its fields.
-pub(super) fn parse_range(text: &str) -> Result<IpNet, String> {
+pub(crate) fn parse_range(text: &str) -> Result<IpNet, String> {
     let range = || {
         let (address, length) = text.trim().split_once('/')?;
         IpNet::new(parse_ip(address)?, length.parse().ok()?).ok()
@@ -226,7 +226,7 @@ pub(super) fn parse_range(text: &str) -> Result<IpNet, String> {
 }
 
 /// The ranges of a field that can have one of each family.
-pub(super) fn one_of_each_family(ranges: &[Range], field: &str) -> Result<Vec<IpNet>, Invalid> {
+pub(crate) fn one_of_each_family(ranges: &[Range], field: &str) -> Result<Vec<IpNet>, Invalid> {
     let is_v4 = |range: &Range| range.0.addr().is_ipv4();
     if let [first, second] = ranges
         && is_v4(first) == is_v4(second)
@@ -255,7 +255,7 @@ fn reserved(address: IpAddr) -> Option<&'static str> {
 }
 
 /// Why a text is not an address, for fields where it has to be one.
-pub(super) fn not_an_address(text: &str) -> String {
+pub(crate) fn not_an_address(text: &str) -> String {
     let hint = match text.split_once(['/', '%']) {
         Some((address, _)) if address.parse::<Ipv4Addr>().is_ok() || address.parse::<Ipv6Addr>().is_ok() => {
             format!(": write {address} alone")

@@ -1,40 +1,47 @@
 //! The annotations `kube-ipvs.io/…`, by which users choose what Kubernetes has no field for.
 //!
-//! If kube-ipvs cannot follow an annotation, it reports it and goes on as if it were absent. It still serves the
-//! Service.
+//! An annotation that is invalid, or that the policy does not allow, counts as absent. The remarks have the reason.
 
 use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
-use ipvs_netlink::Scheduler;
 use proxier::model::{Forwarding, HashOn, PortNumber, ServiceOptions, UdpScheduling, Weight};
 
-use super::{
-    Invalid, Meta, Reasons,
+use crate::{
+    AnnotationPolicy, Invalid, Reasons,
+    duration::parse_duration,
+    meta::Meta,
     name::is_subdomain,
+    parse_scheduler,
     remarks::{cut, quoted},
 };
-use crate::config::{DefaultScheduler, parse_go_duration};
 
 const PREFIX: &str = "kube-ipvs.io/";
 /// The one annotation of EndpointSlices and of Endpoints.
-pub(super) const WEIGHT: &str = "weight";
+pub(crate) const WEIGHT: &str = "weight";
 /// How many Nodes a Service can give a weight to.
 const MAX_NODE_WEIGHTS: usize = 1000;
 /// The longest value that says a word or a time.
 const MAX_NAME: usize = 64;
 
 /// What a Service chooses, if it chooses anything. What of that is ignored is added to `ignored`.
-pub(super) fn options(meta: &Meta, ignored: &mut Reasons) -> Option<Box<ServiceOptions>> {
+pub(crate) fn options(
+    meta: &Meta,
+    policy: &AnnotationPolicy,
+    ignored: &mut Reasons,
+) -> Option<Box<ServiceOptions>> {
     let mut options: Option<Box<ServiceOptions>> = None;
     for (name, value) in meta.annotations_of(PREFIX) {
         let outcome = choose(options.get_or_insert_default(), name, value.trim());
         ignored.extend(outcome.err().map(|message| invalid(name, message)));
     }
+    if let Some(options) = &mut options {
+        policy.restrict(options, ignored);
+    }
     options.filter(|options| **options != ServiceOptions::DEFAULT)
 }
 
 /// The weight that a slice gives its endpoints. What is ignored is added to `ignored`.
-pub(super) fn weight(meta: &Meta, ignored: &mut Reasons) -> Weight {
+pub(crate) fn weight(meta: &Meta, policy: &AnnotationPolicy, ignored: &mut Reasons) -> Weight {
     let mut weight = 1;
     for (name, value) in meta.annotations_of(PREFIX) {
         let outcome = match name {
@@ -43,17 +50,19 @@ pub(super) fn weight(meta: &Meta, ignored: &mut Reasons) -> Weight {
         };
         ignored.extend(outcome.err().map(|message| invalid(name, message)));
     }
+    policy.restrict_weight(&mut weight, ignored);
     weight
 }
 
-pub(super) fn invalid(name: &str, message: impl Display) -> Invalid {
+pub(crate) fn invalid(name: &str, message: impl Display) -> Invalid {
     let name = cut(name);
     Invalid::new("metadata.annotations", format!("annotation {PREFIX}{name}: {message}; it is ignored"))
 }
 
 fn choose(options: &mut ServiceOptions, name: &str, value: &str) -> Result<(), String> {
     match name {
-        "scheduler" => options.scheduler = Some(parse_named_scheduler(value)?),
+        "scheduler" if value.is_empty() => return Err("names no scheduler".into()),
+        "scheduler" => options.scheduler = Some(parse_scheduler(short(value)?)?),
         "hash-on" => {
             const WORDS: [(&str, HashOn); 2] =
                 [("address", HashOn::Address), ("address-and-port", HashOn::AddressAndPort)];
@@ -71,10 +80,7 @@ fn choose(options: &mut ServiceOptions, name: &str, value: &str) -> Result<(), S
         "forwarding" => options.forwarding = parse_forwarding(value)?,
         "local-endpoint-weight" => options.local_weight = parse_weight(value)?,
         "node-weights" => options.node_weights = parse_node_weights(value)?,
-        "max-drain-time" => {
-            options.max_drain_time =
-                Some(parse_go_duration(short(value)?).map_err(|error| error.to_string())?);
-        }
+        "max-drain-time" => options.max_drain_time = Some(parse_duration(short(value)?)?),
         WEIGHT => {
             return Err("is for EndpointSlices and Endpoints; Services have \
                         local-endpoint-weight and node-weights"
@@ -89,14 +95,6 @@ fn choose(options: &mut ServiceOptions, name: &str, value: &str) -> Result<(), S
         }
     }
     Ok(())
-}
-
-fn parse_named_scheduler(value: &str) -> Result<Scheduler, String> {
-    if value.is_empty() {
-        // As a flag this means the default, which is what absence means here.
-        return Err("names no scheduler".into());
-    }
-    short(value)?.parse::<DefaultScheduler>().map(|scheduler| scheduler.0)
 }
 
 /// A value that parsers may quote.
