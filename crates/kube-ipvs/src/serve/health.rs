@@ -1,9 +1,6 @@
 //! Whether this proxy is healthy, as kube-proxy says it (`pkg/proxy/healthcheck`). Pure: time comes from outside.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use proxier::model::Family;
@@ -26,8 +23,8 @@ pub struct Moment {
 #[derive(Debug)]
 pub struct Health {
     patience: Duration,
-    /// Since when updates wait that no sync has taken in, the oldest first.
-    queued: VecDeque<Duration>,
+    /// Since when the oldest update waits that no sync has taken in.
+    queued: Option<Duration>,
     families: [OfFamily; 2],
     node: NodeState,
 }
@@ -68,7 +65,7 @@ impl Health {
     pub fn new(sync_period: Duration) -> Self {
         Self {
             patience: sync_period.saturating_mul(2),
-            queued: VecDeque::new(),
+            queued: None,
             families: Default::default(),
             node: NodeState::Unknown,
         }
@@ -76,12 +73,12 @@ impl Health {
 
     /// An update has arrived.
     pub fn queued(&mut self, now: Duration) {
-        self.queued.push_back(now);
+        self.queued.get_or_insert(now);
     }
 
-    /// The oldest update that waits is taken in: the next sync is about it too.
+    /// All updates that wait are taken in: the next sync is about them.
     pub fn taken(&mut self) {
-        let Some(since) = self.queued.pop_front() else { return };
+        let Some(since) = self.queued.take() else { return };
         for family in &mut self.families {
             family.taken.get_or_insert(since);
         }
@@ -123,7 +120,7 @@ impl Health {
         let mut status = BTreeMap::new();
         for family in Family::ALL {
             let OfFamily { taken, updated, .. } = self.families[family as usize];
-            let healthy = ![self.queued.front().copied(), taken].into_iter().flatten().any(is_late);
+            let healthy = ![self.queued, taken].into_iter().flatten().any(is_late);
             // One that has not done anything yet is left out, unless it should have.
             if updated.is_some() || !healthy {
                 let last_updated = Time(updated.unwrap_or(NEVER));
