@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use proxier::model::Family;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 /// One moment, by two clocks.
 #[derive(Debug, Clone, Copy)]
@@ -123,15 +123,15 @@ impl Health {
             let healthy = ![self.queued, taken].into_iter().flatten().any(is_late);
             // One that has not done anything yet is left out, unless it should have.
             if updated.is_some() || !healthy {
-                let last_updated = Time(updated.unwrap_or(NEVER));
+                let last_updated = updated.unwrap_or(NEVER);
                 status.insert(family.to_string(), OfFamilyReport { last_updated, healthy });
             }
         }
         let healthy = status.values().all(|family| family.healthy);
-        let latest = status.values().map(|family| family.last_updated.0).max();
+        let latest = status.values().map(|family| family.last_updated).max();
         Report {
-            last_updated: Time(latest.unwrap_or(NEVER)),
-            current_time: Time(now.wall),
+            last_updated: latest.unwrap_or(NEVER),
+            current_time: now.wall,
             node_eligible: None,
             healthy,
             status,
@@ -144,8 +144,8 @@ impl Health {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    last_updated: Time,
-    current_time: Time,
+    last_updated: Timestamp,
+    current_time: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     node_eligible: Option<bool>,
     /// Whether everything is in the kernel, or not late yet.
@@ -159,7 +159,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct OfFamilyReport {
-    last_updated: Time,
+    last_updated: Timestamp,
     healthy: bool,
 }
 
@@ -184,18 +184,8 @@ impl Report {
     }
 }
 
-/// A time as Go writes one into JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Time(Timestamp);
-
 /// The first second of the year 1: Go's zero.
 const NEVER: Timestamp = Timestamp::constant(-62_135_596_800, 0);
-
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
 
 #[cfg(test)]
 mod tests;
