@@ -4,6 +4,7 @@ use ipvs_netlink::{
     Daemon, DestinationEntry, Family, Info, Request, ServiceEntry, Timeouts, VirtualServerKey,
     message::{Command, Message},
 };
+use netlink_batch::attribute::{address, array, attributes, text};
 use netlink_packet_core::{Emitable, NetlinkMessage};
 use netlink_packet_generic::GenlMessage;
 
@@ -11,6 +12,7 @@ use netlink_packet_generic::GenlMessage;
 pub(crate) fn check(bytes: &[u8]) {
     // Whether it can be read does not matter; reading it must not panic.
     let _ = NetlinkMessage::<GenlMessage<Message>>::deserialize(bytes);
+    check_attributes(bytes, 4);
     let Some((command, attributes)) = bytes.split_first() else { return };
     let Ok(message) = Message::parse(Command::from_number(*command), attributes) else { return };
 
@@ -20,6 +22,17 @@ pub(crate) fn check(bytes: &[u8]) {
     assert_eq!(decoded.ok().map(|message| encode(&message)), Some(encoded), "and written the same again");
 
     check_typed(&message);
+}
+
+/// Reads bytes as attributes and each value as a nest. All that is read lies within the bytes.
+fn check_attributes(bytes: &[u8], depth: usize) {
+    let mut read = 0;
+    for (_, value) in attributes(bytes).filter(|_| depth > 0) {
+        read += 4 + value.len();
+        let _ = (text(value), address(value), array::<8>(value));
+        check_attributes(value, depth - 1);
+    }
+    assert!(read <= bytes.len());
 }
 
 /// What a message says in our types survives being asked for.

@@ -80,10 +80,19 @@ pub fn text(value: &[u8]) -> Cow<'_, str> {
 ///
 /// # Panics
 ///
-/// On a value of 64 KiB or more, as the length does not fit the header.
+/// On a value of more than 65,531 bytes, as the length does not fit the header.
 #[inline]
 pub fn put(out: &mut Vec<u8>, kind: u16, value: impl AsRef<[u8]>) {
-    put_with(out, kind, |out| out.extend_from_slice(value.as_ref()));
+    let value = value.as_ref();
+    if value.len() > 16 {
+        return put_with(out, kind, |out| out.extend_from_slice(value));
+    }
+    // Nearly all are numbers and addresses. Their length is known when this is compiled: one write is all that is left.
+    let length = NLA_HEADER_SIZE + value.len();
+    let mut attribute = [0; NLA_HEADER_SIZE + 16];
+    attribute[..NLA_HEADER_SIZE].copy_from_slice(&header(length, kind));
+    attribute[NLA_HEADER_SIZE..length].copy_from_slice(value);
+    out.extend_from_slice(&attribute[..length.next_multiple_of(4)]);
 }
 
 /// Appends an attribute with a C string. [Panics](put#panics) on one that is too long.
@@ -104,13 +113,17 @@ pub fn nest(out: &mut Vec<u8>, kind: u16, write: impl FnOnce(&mut Vec<u8>)) {
 #[inline]
 pub fn put_with(out: &mut Vec<u8>, kind: u16, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    out.extend_from_slice(&[0; NLA_HEADER_SIZE]);
+    out.extend_from_slice(&header(0, kind));
     write(out);
     let length = out.len() - start;
-    let in_header = u16::try_from(length).expect("an attribute is shorter than 64 KiB");
-    out[start..start + 2].copy_from_slice(&in_header.to_ne_bytes());
-    out[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
+    out[start..start + NLA_HEADER_SIZE].copy_from_slice(&header(length, kind));
     out.resize(start + length.next_multiple_of(4), 0);
+}
+
+fn header(length: usize, kind: u16) -> [u8; NLA_HEADER_SIZE] {
+    let length = u16::try_from(length).expect("an attribute is shorter than 64 KiB");
+    let ([a, b], [c, d]) = (length.to_ne_bytes(), kind.to_ne_bytes());
+    [a, b, c, d]
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{
     Nft, Table,
     decode::Content,
     element, kind,
-    transaction::{Request, Transaction},
+    transaction::{self, Request, Transaction},
 };
 use crate::{
     model::Family,
@@ -27,10 +27,10 @@ impl Nft {
                 continue;
             }
             let mut transaction = Transaction::new();
-            if let Some(gone) = elements(kind::DELETE_ELEMENTS, &known, &wanted) {
+            for gone in elements(kind::DELETE_ELEMENTS, &known, &wanted) {
                 transaction.delete(Table::Ip(family), gone);
             }
-            if let Some(new) = elements(kind::NEW_ELEMENTS, &wanted, &known) {
+            for new in elements(kind::NEW_ELEMENTS, &wanted, &known) {
                 transaction.create(Table::Ip(family), new);
             }
             transaction.commit(&mut self.socket)?;
@@ -50,9 +50,13 @@ impl Nft {
     }
 }
 
-/// The request for the elements that one set has and another one lacks, if there are any.
-fn elements(kind: u8, of: &BTreeSet<IpAddr>, without: &BTreeSet<IpAddr>) -> Option<Request> {
-    let mut bytes = Vec::new();
-    of.difference(without).for_each(|address| element::append(&mut bytes, &Element::Vip(*address), None));
-    (!bytes.is_empty()).then(|| Request::of_elements(kind, GATEWAYS, &bytes))
+/// The requests for the elements that one set has and another one lacks.
+fn elements(kind: u8, of: &BTreeSet<IpAddr>, without: &BTreeSet<IpAddr>) -> Vec<Request> {
+    let addresses: Vec<_> = of.difference(without).collect();
+    let request = |addresses: &[&IpAddr]| {
+        let mut bytes = Vec::new();
+        addresses.iter().for_each(|address| element::append(&mut bytes, &Element::Vip(**address), None));
+        Request::of_elements(kind, GATEWAYS, &bytes)
+    };
+    addresses.chunks(transaction::MOST_ELEMENTS).map(request).collect()
 }

@@ -34,7 +34,7 @@ impl Request {
 }
 
 /// The most elements in one message: their list is one attribute, and that ends at 64 KiB.
-const MOST_ELEMENTS: usize = 256;
+pub(super) const MOST_ELEMENTS: usize = 256;
 /// The most changes in one transaction, so that it fits one send.
 pub(super) const LARGEST: usize = 10_000;
 
