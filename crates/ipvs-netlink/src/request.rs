@@ -11,6 +11,7 @@ use crate::{
 ///
 /// `Display` says it as an operator would: `add destination 10.1.1.1:80 to TCP 10.0.0.1:80`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Request {
     /// Add a virtual server. Fails if it exists (`EEXIST`), or if the scheduler or the persistence engine does
     /// not (`ENOENT`).

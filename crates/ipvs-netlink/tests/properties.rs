@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../examples/fuzz/check.rs"]
+#[path = "../fuzz/check.rs"]
 mod check;
 
 use ipvs_netlink::{

@@ -1,9 +1,10 @@
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
+use netlink_packet_core::NetlinkHeader;
 use rustix::net::sockopt;
 
 use crate::{
     Error, Protocol,
-    socket::{DATAGRAM, RECEIVE_BUFFER, Reply, read_datagram, receive},
+    reply::{Reply, read_datagram, receive},
+    socket::{DATAGRAM, RECEIVE_BUFFER},
 };
 
 /// A socket that receives the notices that the kernel sends to multicast groups.
@@ -32,22 +33,19 @@ impl Listener {
         Ok(Self { inner, incoming: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Waits for the next datagram and shows each notice in it to `hear`, with its header, which says on whose request
-    /// it was made: [`Socket::port`](crate::Socket::port).
+    /// Waits for the next datagram and shows each notice in it to `hear`: its header, which says on whose request it was
+    /// made ([`Socket::port`](crate::Socket::port)), and what stands behind that.
     ///
     /// # Errors
     ///
     /// [`Error::Overrun`] where notices were lost, [`Error::Decode`] where one makes no sense, [`Error::Receive`].
-    pub fn wait<M: NetlinkDeserializable>(
-        &mut self,
-        mut hear: impl FnMut(&NetlinkHeader, M),
-    ) -> Result<(), Error> {
+    pub fn wait(&mut self, mut hear: impl FnMut(&NetlinkHeader, &[u8])) -> Result<(), Error> {
         if receive(&self.inner, &mut self.incoming, 0)?.is_none() {
             return Ok(());
         }
         read_datagram(&self.incoming, |header, reply| {
-            if let Reply::Message(message) = reply {
-                hear(header, message);
+            if let Reply::Message(payload) = reply {
+                hear(header, payload);
             }
             Ok(())
         })

@@ -261,7 +261,7 @@ mod tests {
         let check = |text| shown_by_breaches("docs/page.md", text, &root);
         assert_eq!(check("| `spread::three_hundred_requests_over_three_pods`, `nothing` |"), [""; 0]);
         assert_eq!(check("| `a::b` |"), ["docs/page.md: there is no test a::b"]);
-        assert_eq!(check("| `crates/kube-ipvs/src/command/fleet.rs::kops` |"), [""; 0]);
+        assert_eq!(check("| `crates/kube-ipvs/src/command/tests.rs::kops` |"), [""; 0]);
         assert_eq!(check("| `xtask/a.rs::b` |"), ["docs/page.md: there is no test xtask/a.rs::b"]);
     }
 

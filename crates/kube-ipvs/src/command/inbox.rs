@@ -16,7 +16,6 @@ pub(super) struct Inbox {
     waiting: Arc<Mutex<Option<Delivery>>>,
 }
 
-/// All that waited.
 #[derive(Default)]
 pub(super) struct Delivery {
     pub(super) changes: Changes,
@@ -42,7 +41,6 @@ impl Inbox {
         was_empty
     }
 
-    /// Takes everything out.
     pub(super) fn take(&self) -> Option<Delivery> {
         let delivery = take(&mut *self.lock())?;
         (0..delivery.count).for_each(|_| self.status.taken(&delivery.changes));
@@ -60,9 +58,7 @@ impl Delivery {
         /// Looking through costs work for each: so many may come before the first time.
         const MAX_MERGED: usize = 1_000;
         self.count += usize::from(!changes.events.is_empty());
-        let mut taken = Taken::default();
-        taken.add(&changes);
-        self.taken.join(taken);
+        self.taken.add(&changes);
         self.changes.join(changes);
         if self.changes.events.len() > self.room.max(MAX_MERGED) {
             self.changes.compact();

@@ -26,12 +26,10 @@ impl Pulse {
         Self { start: Instant::now(), busy_since: Arc::default() }
     }
 
-    /// It has something to do.
     pub(super) fn works(&self) {
         self.busy_since.store(self.now() + 1, Ordering::Relaxed);
     }
 
-    /// It waits for something to do.
     pub(super) fn waits(&self) {
         self.busy_since.store(0, Ordering::Relaxed);
     }

@@ -1,8 +1,4 @@
-use std::{
-    fmt::{self, Write as _},
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, str::FromStr, time::Duration};
 
 /// The units of Go's `time.ParseDuration` in nanoseconds. The two-letter ones stand first, so that `ms` is
 /// not taken for minutes.
@@ -17,62 +13,46 @@ const UNITS: [(&str, u128); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Why a text is not a duration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ParseGoDurationError {
-    /// Not of the form that Go reads.
-    #[error("{0:?} is not a duration: allowed are numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms")]
-    Syntax(String),
-    /// A number without a unit.
-    #[error("{0:?} has no unit: allowed are ns, us, ms, s, m and h, as in 30s")]
-    NoUnit(String),
-    /// Below zero.
-    #[error("{0:?} is negative: a duration is 0 or more")]
-    Negative(String),
-    /// Zero, where that makes no sense.
-    #[error("{0:?} is too short: it must be greater than 0")]
-    Zero(String),
-    /// More than Go's `time.Duration` can hold.
-    #[error("{0:?} is too long: at most 2562047h47m16s")]
-    TooLong(String),
-}
-
 /// Reads a duration as Go writes it: `30s`, `1m30s`, `1h2m3.5s`, `500ms`, `0`.
-pub fn parse_go_duration(text: &str) -> Result<Duration, ParseGoDurationError> {
-    use ParseGoDurationError as E;
-    let (negative, unsigned) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
+///
+/// Not kube's `Duration`: that panics on a long one, calculates with fractions, and takes an empty text for 0.
+///
+/// # Errors
+///
+/// What is wrong with it, and what is allowed.
+pub fn parse_go_duration(text: &str) -> Result<Duration, String> {
+    let syntax = || {
+        Err(format!(
+            "{text:?} is not a duration: allowed are numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms"
+        ))
     };
+    // The same bound as Go's, whose duration is a signed 64-bit number of nanoseconds.
+    let too_long = || format!("{text:?} is too long: at most 2562047h47m16s");
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if unsigned.is_empty() {
-        return Err(E::Syntax(text.into()));
+        return syntax();
     }
     let mut nanoseconds: u128 = 0;
     let mut rest = if unsigned == "0" { "" } else { unsigned };
     while !rest.is_empty() {
         let (whole, after) = digits(rest);
-        let (fraction, after) = match after.strip_prefix('.') {
-            Some(after) => digits(after),
-            None => ("", after),
-        };
+        let (fraction, after) = after.strip_prefix('.').map_or(("", after), digits);
         if whole.is_empty() && fraction.is_empty() {
-            return Err(E::Syntax(text.into()));
+            return syntax();
         }
         let Some((unit, scale)) = UNITS.iter().find(|(unit, _)| after.starts_with(unit)) else {
-            let bare = after.is_empty() || after.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-            return Err(if bare { E::NoUnit(text.into()) } else { E::Syntax(text.into()) });
+            return match after.starts_with(|c: char| !c.is_ascii_digit() && c != '.') {
+                true => syntax(),
+                false => Err(format!("{text:?} has no unit: allowed are ns, us, ms, s, m and h, as in 30s")),
+            };
         };
-        nanoseconds = scaled(whole, fraction, *scale)
-            .and_then(|more| nanoseconds.checked_add(more))
-            .ok_or_else(|| E::TooLong(text.into()))?;
+        let more = scaled(whole, fraction, *scale);
+        nanoseconds = more.and_then(|more| nanoseconds.checked_add(more)).ok_or_else(too_long)?;
         rest = &after[unit.len()..];
     }
-    // The same bound as Go's, whose duration is a signed 64-bit number of nanoseconds.
-    let nanoseconds = i64::try_from(nanoseconds).map_err(|_| E::TooLong(text.into()))?;
-    match nanoseconds {
-        1.. if negative => Err(E::Negative(text.into())),
-        _ => Ok(Duration::from_nanos(nanoseconds.unsigned_abs())),
+    match i64::try_from(nanoseconds).map_err(|_| too_long())? {
+        1.. if text.starts_with('-') => Err(format!("{text:?} is negative: a duration is 0 or more")),
+        nanoseconds => Ok(Duration::from_nanos(nanoseconds.unsigned_abs())),
     }
 }
 
@@ -93,9 +73,9 @@ impl GoDuration {
 }
 
 impl FromStr for GoDuration {
-    type Err = ParseGoDurationError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, ParseGoDurationError> {
+    fn from_str(text: &str) -> Result<Self, String> {
         parse_go_duration(text).map(Self)
     }
 }
@@ -106,47 +86,24 @@ impl fmt::Display for GoDuration {
     }
 }
 
-/// For flags that need a duration above zero.
-pub(super) fn parse_positive(text: &str) -> Result<GoDuration, ParseGoDurationError> {
+pub(super) fn parse_positive(text: &str) -> Result<GoDuration, String> {
     match text.parse()? {
-        GoDuration(Duration::ZERO) => Err(ParseGoDurationError::Zero(text.into())),
+        GoDuration(Duration::ZERO) => Err(format!("{text:?} is too short: it must be greater than 0")),
         duration => Ok(duration),
     }
 }
 
-/// Writes a duration as Go's `Duration.String` does for whole milliseconds and above: `1m30s`, `500ms`, `0s`.
+/// Writes a duration as Go's `Duration.String` does: `1m30s`, `500ms`, `0s`.
 pub fn format_go_duration(duration: Duration) -> String {
-    let nanoseconds = duration.as_nanos();
-    if nanoseconds == 0 {
-        return "0s".into();
-    }
-    if nanoseconds < 1_000_000_000 {
-        let (unit, scale) = match nanoseconds {
-            1_000_000.. => ("ms", 1_000_000),
-            1_000.. => ("µs", 1_000),
-            _ => ("ns", 1),
-        };
-        return decimal(nanoseconds, scale) + unit;
-    }
-    let seconds = duration.as_secs();
-    let mut text = String::new();
-    if seconds >= 3600 {
-        let _ = write!(text, "{}h", seconds / 3600);
-    }
-    if seconds >= 60 {
-        let _ = write!(text, "{}m", seconds / 60 % 60);
-    }
-    text + &decimal(nanoseconds % 60_000_000_000, 1_000_000_000) + "s"
-}
-
-fn decimal(value: u128, scale: u128) -> String {
-    let width = scale.ilog10() as usize;
-    match value % scale {
-        0 => (value / scale).to_string(),
-        fraction => {
-            let fraction = format!("{fraction:0width$}");
-            format!("{}.{}", value / scale, fraction.trim_end_matches('0'))
-        }
+    let minutes = duration.as_secs() / 60;
+    let rest = Duration::new(duration.as_secs() % 60, duration.subsec_nanos());
+    let seconds = format!("{:.9}", rest.as_secs_f64());
+    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+    match (minutes / 60, minutes % 60) {
+        (0, 0) if rest.is_zero() => "0s".into(),
+        (0, 0) => format!("{rest:?}"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
     }
 }
 
@@ -156,11 +113,8 @@ fn digits(text: &str) -> (&str, &str) {
 
 /// `whole.fraction` times `scale`; digits below a nanosecond are cut off, as in Go.
 fn scaled(whole: &str, fraction: &str, scale: u128) -> Option<u128> {
-    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let number = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u128>().ok() };
     let fraction = &fraction[..fraction.len().min(18)];
-    let part = match fraction {
-        "" => 0,
-        _ => fraction.parse::<u128>().ok()? * scale / 10u128.pow(fraction.len() as u32),
-    };
-    whole.checked_mul(scale)?.checked_add(part)
+    let part = number(fraction)? * scale / 10u128.pow(fraction.len() as u32);
+    number(whole)?.checked_mul(scale)?.checked_add(part)
 }

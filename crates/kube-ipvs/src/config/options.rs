@@ -2,27 +2,29 @@
 
 use std::{fmt::Display, fs, net::SocketAddr, path::PathBuf, str::FromStr};
 
-use anyhow::{Context, ensure};
-use clap::{ArgMatches, Args, Command, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use anyhow::{Context, anyhow, ensure};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 
 use super::{Configuration, Listen, OwnFlags, file, listen, retired, without_effect};
 
-/// kube-proxy's flags that count beside a file too, and those of ours that are for one start.
-const BESIDE_FILE: &[&str] = &[
-    "config",
-    "hostname-override",
-    "master",
-    "logging-format",
-    "v",
-    "write-config-to",
-    "cleanup",
-    "init-only",
-];
-
-/// Whether a flag counts beside a file. Our own have no field in it, so that all of them do.
+/// Whether a flag counts beside a file: some of kube-proxy's, and all of ours, which have no field in it.
 fn counts_beside_file(flag: &str) -> bool {
-    let own = OwnFlags::augment_args(clap::Command::new("own"));
-    BESIDE_FILE.contains(&flag) || own.get_arguments().any(|arg| arg.get_long() == Some(flag))
+    let own = OwnFlags::augment_args(Command::new("own"));
+    ["config", "hostname-override", "master", "logging-format", "v"].contains(&flag)
+        || own.get_arguments().any(|arg| arg.get_long() == Some(flag))
+}
+
+/// What all flags of one kind have in common, so that none has to say it.
+fn of_its_kind(arg: Arg) -> Arg {
+    let value = arg.get_value_names().and_then(|names| names.first()).map(|name| name.to_string());
+    match value.as_deref() {
+        Some("BOOL") => {
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true").hide_default_value(true)
+        }
+        Some("NUMBER") => arg.allow_negative_numbers(true),
+        _ if arg.get_default_values() == [""] => arg.hide_default_value(true),
+        _ => arg,
+    }
 }
 
 /// The flags, as given.
@@ -57,7 +59,7 @@ struct Flags {
 }
 
 /// What is to be done, and what there is to say about how it was said.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadedConfig {
     /// What is to be done.
     pub configuration: Configuration,
@@ -112,19 +114,13 @@ impl Options {
                 (place, _) => place,
             };
         }
-        LoadedConfig {
-            configuration,
-            warnings: Vec::new(),
-            without_effect: Vec::new(),
-            flags: Vec::new(),
-            file: None,
-        }
+        LoadedConfig { configuration, ..LoadedConfig::default() }
     }
 
     fn by_file(&self, path: PathBuf) -> anyhow::Result<LoadedConfig> {
         let name = path.display().to_string();
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {name}"))?;
-        let file = file::read(&text).with_context(|| name.clone())?;
+        let file = file::read(&text).map_err(|error| anyhow!("{name}: {error}"))?;
         let flags = &self.flags.configuration;
         let mut configuration = Configuration { own: flags.own.clone(), ..file.configuration };
         configuration.client_connection.master.clone_from(&flags.client_connection.master);
@@ -138,12 +134,8 @@ impl Options {
             configuration.logging.verbosity = flags.logging.verbosity;
         }
         let mut warnings = Vec::new();
-        let ignored: Vec<String> = self
-            .given
-            .iter()
-            .filter(|flag| !counts_beside_file(flag))
-            .map(|flag| format!("--{flag}"))
-            .collect();
+        let ignored = self.given.iter().filter(|flag| !counts_beside_file(flag));
+        let ignored: Vec<String> = ignored.map(|flag| format!("--{flag}")).collect();
         if !ignored.is_empty() {
             warnings.push(format!("ignored, since --config is given: {}", ignored.join(", ")));
         }
@@ -196,9 +188,8 @@ impl FromArgMatches for Options {
             (name.to_owned(), values.collect::<Vec<_>>().join(","))
         });
         let values = values.collect();
-        let given = of_kube_proxy.get_arguments().map(|arg| arg.get_id().as_str());
-        let given = given.filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine));
-        let given = given.map(str::to_owned).collect();
+        let ids = of_kube_proxy.get_arguments().map(|arg| arg.get_id().as_str());
+        let given = ids.filter(|id| without_effect::is_given(matches, id)).map(str::to_owned).collect();
         let (retired, without_effect) = (retired::given(matches), without_effect::given(matches));
         Ok(Self { flags, given, values, retired, without_effect })
     }
@@ -211,7 +202,8 @@ impl FromArgMatches for Options {
 
 impl Args for Options {
     fn augment_args(command: Command) -> Command {
-        retired::augment(without_effect::augment(Flags::augment_args(command))).args_override_self(true)
+        let command = Flags::augment_args(command).mut_args(of_its_kind);
+        retired::augment(without_effect::augment(command)).args_override_self(true)
     }
 
     fn augment_args_for_update(command: Command) -> Command {

@@ -22,7 +22,6 @@ pub(super) struct Budgets {
     pub(super) all: Budget,
 }
 
-/// How often budgets that are whole again are forgotten.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What is left of budgets. Of names only hashes are kept.
@@ -82,7 +81,6 @@ impl Limits {
         [(hash(Scope::Object(object)), of_object)].into_iter().chain(shared.into_iter().flatten())
     }
 
-    /// How many budgets are kept.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.whole.len()

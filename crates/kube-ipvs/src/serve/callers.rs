@@ -9,7 +9,6 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-/// How many callers are heard at once.
 const MAX_CONNECTIONS: usize = 256;
 /// How many of them may call from one address, or one IPv6 network.
 const MAX_PER_PEER: usize = 64;
@@ -20,7 +19,7 @@ const MAX_PER_PEER: usize = 64;
 #[derive(Debug)]
 pub(super) struct Callers {
     places: Mutex<Places<Arc<Notify>>>,
-    patience: Duration,
+    pub(super) patience: Duration,
     end: watch::Receiver<bool>,
 }
 
@@ -52,25 +51,15 @@ impl Callers {
 /// A caller's place, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    callers: Arc<Callers>,
+    pub(super) callers: Arc<Callers>,
     number: u64,
     leave: Arc<Notify>,
 }
 
 impl Place {
-    /// How long its caller may be silent.
-    pub(super) fn patience(&self) -> Duration {
-        self.callers.patience
-    }
-
     /// Waits until another caller has this place.
     pub(super) async fn taken(&self) {
         self.leave.notified().await;
-    }
-
-    /// Waits until the caller is to be answered and sent away.
-    pub(super) async fn end(&self) {
-        self.callers.end().await;
     }
 }
 
@@ -81,20 +70,13 @@ impl Drop for Place {
 }
 
 /// The places, by when they were taken: whose they are, and how to have that caller leave.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Places<T> {
     next: u64,
     taken: BTreeMap<u64, (IpAddr, T)>,
 }
 
-impl<T> Default for Places<T> {
-    fn default() -> Self {
-        Self { next: 0, taken: BTreeMap::new() }
-    }
-}
-
 impl<T> Places<T> {
-    /// Takes a place. Returns its number, and who has to leave.
     fn enter(&mut self, peer: IpAddr, caller: T) -> (u64, Option<T>) {
         let evicted = self.too_many(peer).and_then(|number| self.taken.remove(&number));
         let number = self.next;

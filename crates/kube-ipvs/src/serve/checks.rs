@@ -36,7 +36,6 @@ pub(super) struct News {
     pub(super) addresses: Option<Vec<IpAddr>>,
 }
 
-/// The ports that are open for load balancers.
 struct Checks {
     status: Arc<Status>,
     addresses: Vec<IpAddr>,
@@ -58,13 +57,13 @@ pub(super) async fn run(status: Arc<Status>, limits: Limits, owner: &(impl Fn(Ca
     let mut checks = Checks {
         addresses: Vec::new(),
         open: BTreeMap::new(),
-        callers: Callers::new(limits.caller, status.end()),
+        callers: Callers::new(limits.caller, status.end.subscribe()),
         status: Arc::clone(&status),
     };
     loop {
         checks.take(status.take_check_news()).await;
         let unavailable = checks.open_all(owner);
-        status.own().unavailable(unavailable);
+        status.own.unavailable(unavailable);
         tokio::select! {
             () = status.check_news() => {}
             () = tokio::time::sleep(BIND_RETRY_INTERVAL), if unavailable > 0 => {}
@@ -85,7 +84,7 @@ impl Checks {
                 }
                 _ => closing.extend(self.open.remove(&id).map(|check| check.listeners).unwrap_or_default()),
             }
-            if let Some(HealthCheck { port, local_endpoints }) = check {
+            if let Some(HealthCheck { port, local_endpoints, .. }) = check {
                 let local_endpoints = Arc::new(AtomicUsize::new(local_endpoints));
                 let check = Check { port, local_endpoints, listeners: BTreeMap::new(), is_told: false };
                 self.open.insert(id, check);
@@ -157,7 +156,6 @@ impl Check {
     }
 }
 
-/// Every address of the node.
 pub(super) const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The answer for load balancers about one Service, whatever path they request.

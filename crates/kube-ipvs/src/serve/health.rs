@@ -127,7 +127,7 @@ impl Health {
             // One that has not done anything yet is left out, unless it should have.
             if updated.is_some() || !healthy {
                 let last_updated = Time(updated.unwrap_or(NEVER));
-                status.insert(name(family), OfFamilyReport { last_updated, healthy });
+                status.insert(family.to_string(), OfFamilyReport { last_updated, healthy });
             }
         }
         let healthy = status.values().all(|family| family.healthy);
@@ -143,14 +143,6 @@ impl Health {
     }
 }
 
-/// How Kubernetes writes the families.
-pub fn name(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
-    }
-}
-
 /// The answer to a client that asks for this proxy's health. Its JSON is kube-proxy's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -162,7 +154,7 @@ pub struct Report {
     /// Whether everything is in the kernel, or not late yet.
     pub healthy: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    status: BTreeMap<&'static str, OfFamilyReport>,
+    status: BTreeMap<String, OfFamilyReport>,
     #[serde(skip)]
     eligible: bool,
 }

@@ -8,7 +8,6 @@ use super::{
 };
 use crate::config::format_go_duration;
 
-/// Where load balancers and the kubelet ask for this proxy's health.
 pub(super) struct HealthSite {
     status: Arc<Status>,
 }
@@ -22,12 +21,12 @@ impl HealthSite {
         match path {
             "/healthz" => {
                 let (good, report) = self.status.report().healthz();
-                self.status.kube_proxy().healthz(good);
+                self.status.kube_proxy.healthz(good);
                 verdict(good, &report)
             }
             "/livez" => {
                 let (good, report) = self.status.report().livez();
-                self.status.kube_proxy().livez(good);
+                self.status.kube_proxy.livez(good);
                 verdict(good, &report)
             }
             // kube-proxy has no such path: to it one that has not done anything yet is healthy.

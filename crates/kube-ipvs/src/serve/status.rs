@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use prometheus_client::registry::Registry;
+use prometheus::{Registry, proto::MetricFamily};
 use proxier::{
     Engine, NodePortAddresses, SyncReport,
     linux::Meter,
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     checks::{EVERYWHERE, News},
     health::{Health, Moment, Outcome, Report},
-    metrics::{ChangeCounts, Contact, KubeIpvs, KubeProxy, Kubernetes, Process, Services},
+    metrics::{ChangeCounts, Contact, KubeIpvs, KubeProxy, Kubernetes, Services, process},
 };
 use crate::{
     config::Configuration,
@@ -31,25 +31,24 @@ use crate::{
 #[derive(Debug)]
 pub struct Status {
     start: Instant,
-    started: Timestamp,
+    pub(super) started: Timestamp,
     health: Mutex<Health>,
     registry: Registry,
-    kube_proxy: KubeProxy,
-    own: KubeIpvs,
+    pub(super) kube_proxy: KubeProxy,
+    pub(super) own: KubeIpvs,
     kubernetes: Kubernetes,
-    services: Services,
+    pub(super) services: Services,
     contact: Contact,
     /// For how long there may be no contact with the API server.
     out_of_contact_limit: Option<Duration>,
     check_news: Mutex<News>,
-    /// Told when there is news of checks.
     told: Notify,
     /// Where health check node ports are, unless they are at every address.
     check_addresses: Mutex<Option<Vec<IpAddr>>>,
     /// The Services of which the kernel refused something.
     lacking: Mutex<BTreeSet<ServiceId>>,
     /// Whether the HTTP server is to let in no more clients.
-    end: watch::Sender<bool>,
+    pub(super) end: watch::Sender<bool>,
 }
 
 /// What the owner of the kernel has taken in for its next sync.
@@ -72,36 +71,26 @@ impl Taken {
 
     /// These changes are taken in.
     pub fn add(&mut self, changes: &Changes) {
-        let ChangeCounts { services, endpoints } = count(changes);
-        self.counts.services += services;
-        self.counts.endpoints += endpoints;
-        self.triggers.extend(&changes.triggers);
+        self.join(Self { counts: count(changes), triggers: changes.triggers.clone() });
     }
 }
 
 impl Status {
     /// Of a daemon that has just started.
     pub fn new(configuration: &Configuration) -> Self {
-        let mut registry = Registry::default();
-        let kube_proxy = KubeProxy::register(&mut registry);
-        let own = KubeIpvs::register(&mut registry);
-        let kubernetes = Kubernetes::register(&mut registry);
-        let services = Services::register(&mut registry);
-        let contact = Contact::default();
-        contact.register(&mut registry);
-        Process::register(&mut registry);
+        let registry = Registry::new();
         let everywhere = configuration.node_port_addresses.addresses == NodePortAddresses::All;
         let addresses = everywhere.then(|| vec![EVERYWHERE]);
         Self {
             start: Instant::now(),
             started: Timestamp::now(),
             health: Mutex::new(Health::new(configuration.ipvs.sync_period.0)),
+            kube_proxy: KubeProxy::register(&registry),
+            own: KubeIpvs::register(&registry),
+            kubernetes: Kubernetes::register(&registry),
+            services: Services::new(),
+            contact: Contact::register(&registry),
             registry,
-            kube_proxy,
-            own,
-            kubernetes,
-            services,
-            contact,
             out_of_contact_limit: configuration.own.out_of_contact_limit.if_set(),
             check_news: Mutex::new(News { addresses, ..News::default() }),
             told: Notify::new(),
@@ -109,11 +98,6 @@ impl Status {
             lacking: Mutex::default(),
             end: watch::Sender::new(false),
         }
-    }
-
-    /// When the process started.
-    pub(super) fn started(&self) -> Timestamp {
-        self.started
     }
 
     /// The Kubernetes whose Services are served has this version.
@@ -186,7 +170,6 @@ impl Status {
         lacking.extend(report.failures.iter().flat_map(|failure| engine.affected_services(failure)).cloned());
     }
 
-    /// Whether the kernel refused something of a Service.
     pub(super) fn lacks_something(&self, service: &ServiceId) -> bool {
         lock(&self.lacking).contains(service)
     }
@@ -212,37 +195,18 @@ impl Status {
         self.end.send_replace(true);
     }
 
-    /// Says when it is the end.
-    pub(super) fn end(&self) -> watch::Receiver<bool> {
-        self.end.subscribe()
-    }
-
-    /// What is new of health check node ports.
     pub(super) fn take_check_news(&self) -> News {
         std::mem::take(&mut *lock(&self.check_news))
     }
 
-    /// Waits until there is something new.
     pub(super) async fn check_news(&self) {
         self.told.notified().await;
     }
 
-    /// Our own metrics.
-    pub(super) fn own(&self) -> &KubeIpvs {
-        &self.own
-    }
-
-    /// The metrics of each Service.
-    pub(super) fn services(&self) -> &Services {
-        &self.services
-    }
-
-    /// Whether this proxy is healthy.
     pub(super) fn report(&self) -> Report {
         self.health().report(self.now())
     }
 
-    /// Whether the first sync is done.
     pub(super) fn has_synced(&self) -> bool {
         self.health().has_synced()
     }
@@ -258,14 +222,8 @@ impl Status {
         self.contact.lost_for().filter(|time| *time >= limit)
     }
 
-    /// All metrics.
-    pub(super) fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// kube-proxy's metrics.
-    pub(super) fn kube_proxy(&self) -> &KubeProxy {
-        &self.kube_proxy
+    pub(super) fn metrics(&self) -> Vec<MetricFamily> {
+        [self.registry.gather(), self.services.gather(), process()].concat()
     }
 
     fn now(&self) -> Moment {

@@ -29,13 +29,13 @@ const RESCAN_INTERVAL: Duration = Duration::from_secs(30);
 /// # Errors
 ///
 /// When the kernel cannot be asked.
-pub fn list() -> anyhow::Result<Event> {
+pub fn list() -> anyhow::Result<BTreeSet<NodeAddress>> {
     runtime()?.block_on(async {
         let (connection, handle, _) = new_connection().context("cannot open rtnetlink")?;
         let connection = tokio::spawn(connection);
         let addresses = read(&handle).await;
         connection.abort();
-        Ok(Event::NodeAddresses(addresses?))
+        addresses
     })
 }
 

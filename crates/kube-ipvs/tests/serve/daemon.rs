@@ -1,6 +1,7 @@
 //! The daemon's HTTP side with an engine on a kernel in memory.
 
 use std::{
+    collections::BTreeSet,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -22,7 +23,7 @@ use kube_ipvs::{
     source::Changes,
 };
 use proxier::{
-    Engine, SyncReport,
+    Completeness, Engine, SyncReport,
     fake::FakeKernel,
     linux::Meter,
     model::{
@@ -126,7 +127,8 @@ impl Daemon {
         flags.push(format!("--metrics-bind-address={metrics}"));
         let configuration = configuration(&flags)?;
         let status = Arc::new(Status::new(&configuration));
-        let engine = Engine::new(configuration.engine()?);
+        let mut engine = Engine::new(configuration.engine()?, BTreeSet::new());
+        engine.set_complete(Completeness::Complete);
         let measuring = Measuring::new(&configuration).with_period(HOUR);
         let (owner, calls) = channel();
         serve_with(configuration, &status, limits, move |call| drop(owner.send(call)));

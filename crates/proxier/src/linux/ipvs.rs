@@ -8,7 +8,7 @@ use ipvs_netlink::{
 
 use crate::{
     cluster::EndpointAddress,
-    kernel::{Cause, ConnectionCounts, Failure},
+    kernel::{Cause, ConnectionCounts, Failure, Reason},
     model::{PortNumber, Protocol, VirtualServerKey},
     plan::Change,
     state::{ServerState, State},
@@ -42,7 +42,8 @@ pub(super) fn apply(
             }
             _ => Cause::Refused,
         };
-        failures.push(Failure { change: numbers[failure.number], cause, reason: failure.to_string() });
+        let reason = Reason::new(failure.to_string(), Some(failure.error.errno()));
+        failures.push(Failure { change: numbers[failure.number], cause, reason });
     }
     Ok(())
 }

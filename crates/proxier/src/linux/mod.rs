@@ -21,8 +21,10 @@ mod conntrack;
 mod ipset;
 mod ipvs;
 mod meter;
+mod netfilter;
 mod nft;
 mod notices;
+mod reason;
 mod record;
 mod routes;
 mod settings;
@@ -32,7 +34,6 @@ mod timeouts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Display,
     io,
     sync::Arc,
     time::Instant,
@@ -40,7 +41,8 @@ use std::{
 
 use crate::{
     kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Report, amends,
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report,
+        amends,
     },
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
@@ -50,6 +52,7 @@ use crate::{
 pub use addresses::DEVICE;
 pub use meter::{FlowDeletion, Meter, Operation, Subsystem};
 pub use notices::{Drift, Notices};
+use reason::unavailable;
 pub use settings::{LocalDetector, Settings, Timeouts};
 
 /// The kernel of one network namespace. One owner, no other writer of what it records as its own.
@@ -167,7 +170,8 @@ impl LinuxKernel {
         let bound = vips.filter(|address| state.bound_vips.contains(address)).map(Change::Unbind);
         let plan = Plan::new(servers.chain(bound).collect());
         if let Some(failure) = self.apply(&plan).failures.first() {
-            return Err(KernelUnavailable(format!("{}: {}", plan.changes()[failure.change], failure.reason)));
+            let change = plan.changes()[failure.change].to_string();
+            return Err(KernelUnavailable::new(change, failure.reason.clone()));
         }
         self.nft.remove().map_err(unavailable("nftables"))?;
         self.addresses.remove().map_err(unavailable(DEVICE))?;
@@ -189,6 +193,7 @@ impl LinuxKernel {
     }
 
     /// Shows `observer` every netlink datagram before it is sent, for benchmarks that replay them.
+    #[doc(hidden)]
     pub fn observe_sends(
         &mut self,
         observer: impl Fn(netlink_batch::Protocol, &[u8]) + Send + Clone + 'static,
@@ -320,16 +325,12 @@ impl LinuxKernel {
                 kernel.nft.apply(changes, &mut failures);
                 Ok(())
             }
-            Subsystem::Ipvs => {
-                ipvs::apply(&mut kernel.ipvs, changes, &mut failures).map_err(|error| error.to_string())
-            }
-            Subsystem::Addresses => {
-                kernel.addresses.apply(changes, &mut failures).map_err(|error| error.to_string())
-            }
+            Subsystem::Ipvs => ipvs::apply(&mut kernel.ipvs, changes, &mut failures).map_err(Reason::from),
+            Subsystem::Addresses => kernel.addresses.apply(changes, &mut failures).map_err(Reason::from),
             Subsystem::Conntrack => kernel
                 .conntrack
                 .apply(changes, &mut kernel.meter.flow_deletions)
-                .map_err(|error| format!("conntrack: {error}")),
+                .map_err(|error| Reason::new(format!("conntrack: {error}"), error.errno())),
         });
         if let Err(reason) = outcome {
             // Flows are nothing that is read.
@@ -401,8 +402,4 @@ impl Kernel for LinuxKernel {
         }
         report
     }
-}
-
-fn unavailable<E: Display>(what: &'static str) -> impl Fn(E) -> KernelUnavailable {
-    move |error| KernelUnavailable(format!("{what}: {error}"))
 }

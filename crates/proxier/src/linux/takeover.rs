@@ -95,7 +95,7 @@ impl LinuxKernel {
                     leftovers = self.leftovers(&sets)?;
                 }
                 Err(error) => {
-                    return Err(KernelUnavailable(format!("cannot remove kube-proxy's chains: {error}")));
+                    return Err(unavailable("cannot remove kube-proxy's chains")(error));
                 }
             }
         }

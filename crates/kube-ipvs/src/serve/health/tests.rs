@@ -35,7 +35,9 @@ fn check(what: &str, steps: &[(i64, Step)]) {
             }
             Is(v4, v6) => {
                 let report = health.report(now);
-                let is = |family| report.status.get(name(family)).is_none_or(|status| status.healthy);
+                let is = |family: Family| {
+                    report.status.get(&family.to_string()).is_none_or(|status| status.healthy)
+                };
                 assert_eq!((is(V4), is(V6)), (v4, v6), "{what}: at {at} s: {report:?}");
                 assert_eq!(report.healthy, v4 && v6, "{what}: at {at} s");
             }

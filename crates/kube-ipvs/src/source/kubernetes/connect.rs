@@ -25,7 +25,7 @@ use tokio::{
 use tower::{Service, ServiceBuilder, ServiceExt, limit::RateLimitLayer, service_fn};
 use tower_http::decompression::DecompressionLayer;
 
-use super::{answer, connections::Connections, kubeconfig::Access, limits::Limits};
+use super::{answer, connections::Connections, kubeconfig::Access, limits::Limits, version::platform};
 use crate::{config::ClientConnection, serve::Contact};
 
 pub(super) type Stream = TokioIo<TcpStream>;
@@ -36,9 +36,7 @@ pub(super) type Addresses = BTreeMap<Box<str>, BTreeSet<IpAddr>>;
 /// A client, and where it finds the API server.
 pub(super) struct Connector {
     pub(super) client: Client,
-    /// As of the last time that a connection was made.
     addresses: watch::Receiver<Addresses>,
-    /// Their ports, by their names.
     ports: BTreeMap<Box<str>, BTreeSet<u16>>,
 }
 
@@ -105,7 +103,6 @@ impl Connector {
         }
     }
 
-    /// Where the API server is.
     pub(super) fn servers(&mut self) -> BTreeSet<SocketAddr> {
         let mut servers = BTreeSet::new();
         for (host, addresses) in &*self.addresses.borrow_and_update() {
@@ -124,12 +121,7 @@ fn port(url: &Uri) -> u16 {
 
 /// As components of Kubernetes name themselves, so that audit logs and flow control can tell us from others.
 fn user_agent() -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    format!("kube-ipvs/{} (linux/{architecture}) kubernetes/unknown", env!("CARGO_PKG_VERSION"))
+    format!("kube-ipvs/{} ({}) kubernetes/unknown", env!("CARGO_PKG_VERSION"), platform())
 }
 
 /// Looks names up as the system does, and publishes what it finds: these addresses are the API server's.

@@ -4,7 +4,7 @@
 //! `watch` is one task a collection of objects, which lists and watches for ever; `cache` is the pure core that
 //! makes events of what the watches tell; [`KubernetesSource::follow`] brings both together.
 //!
-//! Not kube-runtime's `watcher`: see docs/adr/0007-our-own-watch.md.
+//! Not kube-runtime's `watcher`: see docs/adr/0007-kube-ipvs-has-its-own-watch.md.
 
 mod answer;
 mod cache;
@@ -28,6 +28,7 @@ mod watch;
 pub use kubeconfig::Pod;
 pub use limits::Limits;
 pub use version::Version;
+pub(crate) use version::platform;
 
 use std::ops::ControlFlow;
 

@@ -23,7 +23,6 @@ pub(super) struct Retry {
     outage: Option<Outage>,
 }
 
-/// A time in which nothing works.
 #[derive(Debug, Clone, Copy)]
 struct Outage {
     since: Instant,
@@ -40,12 +39,10 @@ impl Retry {
         Self { resource, limits, contact, pauses: pauses(&limits), outage: None }
     }
 
-    /// Something came from the API server.
     pub(super) fn heard(&self) {
         self.contact.heard(self.resource.word());
     }
 
-    /// The API server has answered.
     pub(super) fn answered(&mut self) {
         self.heard();
         if let Some(outage) = self.outage.take().filter(|outage| outage.told.is_some()) {
@@ -101,7 +98,6 @@ impl Retry {
         })
     }
 
-    /// Waits before the next attempt.
     pub(super) async fn pause(&mut self, failure: &Failure) {
         let pause = self.pauses.next().unwrap_or(self.limits.longest_pause);
         // All nodes may have been told the same time: up to a quarter more, by chance. The pause stays

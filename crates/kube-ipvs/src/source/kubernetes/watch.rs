@@ -168,7 +168,7 @@ impl Watch {
             let next = match timeout_at(end + overtime.unwrap_or_default(), events.next()).await {
                 Ok(next) => next,
                 Err(_) if overtime.is_none() => None,
-                Err(_) => return Ok(Err(Failure::ArpIgnore(self.collection.limits.watch))),
+                Err(_) => return Ok(Err(Failure::Silent(self.collection.limits.watch))),
             };
             let Some(event) = next else { return Ok(Ok(Ended { heard, early: Instant::now() < end })) };
             match event.map_err(Failure::from).and_then(|event| self.read(version, event)) {

@@ -16,7 +16,7 @@ mod watch;
 mod yaml;
 
 pub use folder::{Content, Folder};
-pub use scan::{MAX_FILE_SIZE, ManifestSource, OpenError};
+pub use scan::{MAX_FILE_SIZE, ManifestSource};
 pub use watch::{RESCAN_INTERVAL, follow};
 
 use super::{Changes, Note, Place, Problem};

@@ -1,6 +1,6 @@
 use expect_test::{Expect, expect};
+use netlink_batch::attribute::put_text;
 use netlink_packet_core::{DefaultNla, Emitable, NetlinkSerializable};
-use netlink_packet_netfilter::nftables::{NfTablesMessage, TableAttribute, TableMessage};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
@@ -8,11 +8,7 @@ use netlink_packet_route::{
     route::RouteMessage,
 };
 
-use super::{
-    super::nft::{Table, message},
-    *,
-};
-use crate::model::Family;
+use super::*;
 
 /// What is heard of a message, as the kernel would send it.
 fn heard(message: &impl NetlinkSerializable, hears: fn(u16, &[u8]) -> Option<Drift>) -> Option<Drift> {
@@ -40,9 +36,11 @@ fn route(length: u8) -> RouteMessage {
 
 #[test]
 fn tables_of_ours_and_of_others() {
+    const DELETE_TABLE: u16 = 0xa02;
     let of = |name: &str| {
-        let table = TableMessage { attributes: vec![TableAttribute::Name(name.into())] };
-        heard(&message(Table::Ip(Family::V6), NfTablesMessage::DeleteTable(table)), in_nftables)
+        let mut payload = netfilter::header(10).to_vec();
+        put_text(&mut payload, OF_TABLE, name);
+        in_nftables(DELETE_TABLE, &payload)
     };
     assert_eq!([of("kube-ipvs"), of("kube-ipvs-2"), of("filter")], [Some(Drift::Any), None, None]);
 }

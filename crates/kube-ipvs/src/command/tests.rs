@@ -20,7 +20,7 @@ fn check(line: &str, config: &str, expected: Expect) {
         words = go_runner::unwrap(words).unwrap().1;
     }
     assert!(drop_in::is_meant(&words), "{line}");
-    let options = drop_in::source(words).unwrap_or_else(|| panic!("{line} is no daemon")).options;
+    let options = drop_in::run_args(words).unwrap_or_else(|| panic!("{line} is no daemon")).options;
     let said = match options.resolve() {
         Err(error) => format!("refused: {error:#}\n"),
         Ok(LoadedConfig { configuration, warnings, without_effect, .. }) => {

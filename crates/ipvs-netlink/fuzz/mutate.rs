@@ -1,18 +1,13 @@
-//! Random and mutated bytes through every decoder, which must neither panic nor lose anything.
-//!
-//! `cargo run --release -p ipvs-netlink --example fuzz -- --seconds 600 [--seed N]`
-//!
-//! It starts from the messages captured in tests/captured and needs no nightly compiler; `cargo fuzz` in the
-//! directory fuzz/ does the same guided by coverage.
-
-mod check;
+//! Mutated messages, without a compiler's help: `messages [--seconds N] [--seed N]`.
 
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-fn main() -> ExitCode {
+use crate::check::check;
+
+pub(crate) fn run() -> ExitCode {
     let mut seconds = 60;
     let mut seed = 1;
     let mut arguments = std::env::args().skip(1);
@@ -22,7 +17,7 @@ fn main() -> ExitCode {
             ("--seconds", Some(value)) => seconds = value,
             ("--seed", Some(value)) => seed = value,
             _ => {
-                eprintln!("usage: fuzz [--seconds N] [--seed N]");
+                eprintln!("usage: messages [--seconds N] [--seed N]");
                 return ExitCode::FAILURE;
             }
         }
@@ -36,7 +31,7 @@ fn main() -> ExitCode {
     while start.elapsed() < limit {
         for _ in 0..10_000 {
             let input = random.input(&corpus);
-            if std::panic::catch_unwind(|| check::check(&input)).is_err() {
+            if std::panic::catch_unwind(|| check(&input)).is_err() {
                 eprintln!("after {inputs} inputs of seed {seed} this one panicked: {}", hex(&input));
                 return ExitCode::FAILURE;
             }
@@ -50,7 +45,7 @@ fn main() -> ExitCode {
 
 /// The captured messages as command number and attributes.
 fn corpus() -> Vec<Vec<u8>> {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/captured");
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/captured");
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let mut corpus: Vec<Vec<u8>> = files
         .filter_map(|file| std::fs::read_to_string(file.path()).ok())

@@ -1,4 +1,4 @@
-//! What must hold for any bytes at all; shared by the two fuzzers and the property tests.
+//! What must hold for any bytes at all; shared by the fuzzers and the property tests.
 
 use ipvs_netlink::{
     Daemon, DestinationEntry, Family, Info, Request, ServiceEntry, Timeouts, VirtualServerKey,
