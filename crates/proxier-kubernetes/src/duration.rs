@@ -91,7 +91,13 @@ mod tests {
         let cases = [
             ("0", 0, "0s"),
             ("-0s", 0, "0s"),
-            ("+30s", 30_000_000_000, "30s"),
+            ("30s", 30_000_000_000, "30s"),
+            ("1m30s", 90_000_000_000, "1m30s"),
+            ("500ms", 500_000_000, "500ms"),
+            ("1.5h", 5_400_000_000_000, "1h30m0s"),
+            ("+1s", 1_000_000_000, "1s"),
+            ("1s1ns", 1_000_000_001, "1.000000001s"),
+            ("15µs", 15_000, "15µs"),
             ("30s1m", 90_000_000_000, "1m30s"),
             ("1h2m3.5s", 3_723_500_000_000, "1h2m3.5s"),
             ("0.3333333333333333333h", 1_200_000_000_000 - 1, "19m59.999999999s"),
@@ -109,11 +115,16 @@ mod tests {
             assert!(parse_go_duration(text).unwrap_err().contains("is not a duration"), "{text}");
         }
         for (text, reason) in [
+            ("1", "has no unit"),
+            ("1.5", "has no unit"),
+            ("1s2", "has no unit"),
             ("30", "has no unit"),
             ("1m30", "has no unit"),
             ("1.2.3s", "has no unit"),
             ("-1s", "is negative"),
             ("2562047h47m17s", "is too long"),
+            ("3000000h", "is too long"),
+            ("99999999999999999999h", "is too long"),
             ("99999999999999999999999999999999999999h", "is too long"),
         ] {
             assert!(parse_go_duration(text).unwrap_err().contains(reason), "{text}");
