@@ -106,7 +106,7 @@ impl KeySets {
         self.0 & 1 << set as u8 != 0
     }
 
-    /// The sets, in the order of [`KeySet::ALL`].
+    /// The sets, in the order in which their elements are written: the record of ownership first.
     pub fn iter(self) -> impl Iterator<Item = KeySet> {
         KeySet::ALL.into_iter().filter(move |set| self.contains(*set))
     }

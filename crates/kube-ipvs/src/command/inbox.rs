@@ -1,7 +1,4 @@
-use std::{
-    mem::take,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
     serve::{Status, Taken},
@@ -21,8 +18,6 @@ pub(super) struct Delivery {
     pub(super) changes: Changes,
     /// What was delivered, before it was joined.
     pub(super) taken: Taken,
-    /// How many deliveries said that something is different.
-    count: usize,
     /// How long the changes may become until they are looked through.
     room: usize,
 }
@@ -42,9 +37,12 @@ impl Inbox {
     }
 
     pub(super) fn take(&self) -> Option<Delivery> {
-        let delivery = take(&mut *self.lock())?;
-        (0..delivery.count).for_each(|_| self.status.taken(&delivery.changes));
-        Some(delivery)
+        let mut waiting = self.lock();
+        // As long as it is locked: what is put in next has not been taken.
+        if waiting.is_some() {
+            self.status.taken();
+        }
+        waiting.take()
     }
 
     /// A panic while it is locked ends the process.
@@ -57,7 +55,6 @@ impl Delivery {
     fn join(&mut self, changes: Changes) {
         /// Looking through costs work for each: so many may come before the first time.
         const MAX_MERGED: usize = 1_000;
-        self.count += usize::from(!changes.events.is_empty());
         self.taken.add(&changes);
         self.changes.join(changes);
         if self.changes.events.len() > self.room.max(MAX_MERGED) {

@@ -5,7 +5,7 @@ use std::{fmt::Display, fs, net::SocketAddr, path::PathBuf, str::FromStr};
 use anyhow::{Context, anyhow, ensure};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 
-use super::{Configuration, Listen, OwnFlags, file, listen, retired, without_effect};
+use super::{Configuration, Listen, OwnFlags, file, listen, retired, text::join, without_effect};
 
 /// Whether a flag counts beside a file: some of kube-proxy's, and all of ours, which have no field in it.
 fn counts_beside_file(flag: &str) -> bool {
@@ -31,13 +31,7 @@ fn of_its_kind(arg: Arg) -> Arg {
 #[derive(Debug, Clone)]
 pub struct Options {
     flags: Flags,
-    /// The names of kube-proxy's flags that were given.
-    given: Vec<String>,
-    /// All of them and our own, with their values.
-    values: Vec<(String, String)>,
-    /// What there is to say of flags that kube-proxy had once.
-    retired: Vec<String>,
-    without_effect: Vec<String>,
+    matches: ArgMatches,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -82,39 +76,37 @@ impl Options {
     pub fn resolve(&self) -> anyhow::Result<LoadedConfig> {
         let mut resolved = match &self.flags.file {
             Some(path) => self.by_file(path.clone())?,
-            None => self.by_flags(),
+            None => LoadedConfig { configuration: self.by_flags(), ..LoadedConfig::default() },
         };
         let problems = resolved.configuration.problems();
         let in_file = self.flags.file.iter().map(|path| format!("{}: ", path.display())).collect::<String>();
         ensure!(problems.is_empty(), "{in_file}{}", problems.join("; "));
-        resolved.flags.clone_from(&self.values);
-        resolved.warnings.extend(self.retired.iter().cloned());
-        resolved.without_effect.extend(self.without_effect.iter().cloned());
+        resolved.flags = names().map(|name| (name.clone(), value(&self.matches, &name))).collect();
+        resolved.warnings.extend(retired::given(&self.matches));
+        resolved.without_effect.extend(without_effect::given(&self.matches));
         let gates = resolved.configuration.feature_gates.without_effect();
         resolved.without_effect.extend(gates.map(|gate| format!("the feature gate {gate}")));
         Ok(resolved)
     }
 
-    fn by_flags(&self) -> LoadedConfig {
+    fn by_flags(&self) -> Configuration {
         let mut configuration = self.flags.configuration.clone();
-        let ports = [self.flags.healthz_port, self.flags.metrics_port];
-        let [healthz, metrics] = [
-            (&mut configuration.healthz_bind_address, &listen::HEALTHZ),
-            (&mut configuration.metrics_bind_address, &listen::METRICS),
-        ];
-        for ((place, usual), port) in [healthz, metrics].into_iter().zip(ports) {
-            // The port of the address itself wins, as under kube-proxy.
-            *place = match (*place, port) {
-                (_, Some(0)) => Listen::Disabled,
-                (Listen::Address(address), Some(port)) => Listen::Socket(SocketAddr::new(address, port)),
-                (Listen::Default, Some(port)) => {
-                    let at = Listen::Default.resolve(configuration.bind_address, usual);
-                    at.map_or(Listen::Disabled, |at| Listen::Socket(SocketAddr::new(at.ip(), port)))
-                }
-                (place, _) => place,
-            };
-        }
-        LoadedConfig { configuration, ..LoadedConfig::default() }
+        let bind = configuration.bind_address;
+        // The port of the address itself wins, as under kube-proxy.
+        let at = |listen: Listen, port, usual| match (listen, port) {
+            (_, Some(0)) => Listen::Disabled,
+            (Listen::Address(address), Some(port)) => Listen::Socket(SocketAddr::new(address, port)),
+            (Listen::Default, Some(port)) => {
+                let at = Listen::Default.resolve(bind, usual);
+                at.map_or(Listen::Disabled, |at| Listen::Socket(SocketAddr::new(at.ip(), port)))
+            }
+            (listen, _) => listen,
+        };
+        let Configuration { healthz_bind_address: healthz, metrics_bind_address: metrics, .. } =
+            &mut configuration;
+        *healthz = at(*healthz, self.flags.healthz_port, &listen::HEALTHZ);
+        *metrics = at(*metrics, self.flags.metrics_port, &listen::METRICS);
+        configuration
     }
 
     fn by_file(&self, path: PathBuf) -> anyhow::Result<LoadedConfig> {
@@ -127,14 +119,14 @@ impl Options {
         if flags.hostname_override.given().is_some() {
             configuration.hostname_override.clone_from(&flags.hostname_override);
         }
-        if self.has("logging-format") {
+        if without_effect::is_given(&self.matches, "logging-format") {
             configuration.logging.format = flags.logging.format;
         }
-        if self.has("v") {
+        if without_effect::is_given(&self.matches, "v") {
             configuration.logging.verbosity = flags.logging.verbosity;
         }
         let mut warnings = Vec::new();
-        let ignored = self.given.iter().filter(|flag| !counts_beside_file(flag));
+        let ignored = self.given().filter(|flag| !counts_beside_file(flag));
         let ignored: Vec<String> = ignored.map(|flag| format!("--{flag}")).collect();
         if !ignored.is_empty() {
             warnings.push(format!("ignored, since --config is given: {}", ignored.join(", ")));
@@ -154,7 +146,7 @@ impl Options {
 
     /// Whether any flag is given that has an effect.
     pub fn is_given(&self) -> bool {
-        !self.given.is_empty()
+        self.given().next().is_some()
     }
 
     /// Whether a file is given.
@@ -162,16 +154,25 @@ impl Options {
         self.flags.file.is_some()
     }
 
-    fn has(&self, flag: &str) -> bool {
-        self.given.iter().any(|given| given == flag)
+    fn given(&self) -> impl Iterator<Item = String> {
+        names().filter(|name| without_effect::is_given(&self.matches, name))
     }
+}
+
+/// The names of kube-proxy's flags and of our own.
+fn names() -> impl Iterator<Item = String> {
+    let command = Flags::augment_args(Command::new("kube-proxy"));
+    command.get_arguments().map(|arg| arg.get_id().to_string()).collect::<Vec<_>>().into_iter()
+}
+
+/// The text of a flag; of one that is given several times all of them.
+fn value(matches: &ArgMatches, flag: &str) -> String {
+    join(matches.get_raw(flag).into_iter().flatten().map(|text| text.to_string_lossy()))
 }
 
 /// A list that is given several times is one list, as for kube-proxy.
 fn joined<T: FromStr<Err: Display>>(matches: &ArgMatches, flag: &str) -> Result<T, clap::Error> {
-    let given = matches.get_raw(flag).into_iter().flatten();
-    let texts: Vec<_> = given.map(|text| text.to_string_lossy()).collect();
-    texts.join(",").parse().map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, error))
+    value(matches, flag).parse().map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, error))
 }
 
 impl FromArgMatches for Options {
@@ -181,17 +182,7 @@ impl FromArgMatches for Options {
         lists.node_port_addresses = joined(matches, "nodeport-addresses")?;
         lists.ipvs.exclude_cidrs = joined(matches, "ipvs-exclude-cidrs")?;
         lists.feature_gates = joined(matches, "feature-gates")?;
-        let of_kube_proxy = Flags::augment_args(Command::new("kube-proxy"));
-        let values = of_kube_proxy.get_arguments().map(|arg| {
-            let name = arg.get_id().as_str();
-            let values = matches.get_raw(name).into_iter().flatten().map(|value| value.to_string_lossy());
-            (name.to_owned(), values.collect::<Vec<_>>().join(","))
-        });
-        let values = values.collect();
-        let ids = of_kube_proxy.get_arguments().map(|arg| arg.get_id().as_str());
-        let given = ids.filter(|id| without_effect::is_given(matches, id)).map(str::to_owned).collect();
-        let (retired, without_effect) = (retired::given(matches), without_effect::given(matches));
-        Ok(Self { flags, given, values, retired, without_effect })
+        Ok(Self { flags, matches: matches.clone() })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    future::Future,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
@@ -165,8 +164,8 @@ struct CheckSite {
     status: Arc<Status>,
 }
 
-impl CheckSite {
-    fn say(&self) -> Response {
+impl Site for CheckSite {
+    async fn answer(&self, _: &Parts) -> Response {
         let local_endpoints = self.local_endpoints.load(Ordering::Relaxed);
         // The other Services of this node are none the worse for what this one lacks.
         let healthy = self.status.report().healthy && !self.status.lacks_something(&self.service);
@@ -179,11 +178,5 @@ impl CheckSite {
         let weight = HeaderValue::from(local_endpoints);
         response.headers_mut().insert("x-load-balancing-endpoint-weight", weight);
         response
-    }
-}
-
-impl Site for CheckSite {
-    fn answer(&self, _: &Parts) -> impl Future<Output = Response> + Send {
-        std::future::ready(self.say())
     }
 }

@@ -75,7 +75,7 @@ pub async fn run(
     limits: Limits,
 ) -> anyhow::Result<()> {
     let owner = Arc::new(owner);
-    let health = Arc::new(HealthSite::new(Arc::clone(&status)));
+    let health = Arc::new(HealthSite(Arc::clone(&status)));
     let metrics =
         MetricsSite::new(configuration, flags, Arc::clone(&status), Arc::clone(&owner) as _, limits.owner)?;
     let published = Arc::clone(&status);

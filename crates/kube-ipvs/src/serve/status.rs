@@ -115,11 +115,9 @@ impl Status {
         self.kube_proxy.queued(count(changes), now.wall);
     }
 
-    /// The owner of the kernel takes in changes, in the order in which they arrived.
-    pub fn taken(&self, changes: &Changes) {
-        if !changes.events.is_empty() {
-            self.health().taken();
-        }
+    /// The owner of the kernel takes in all changes that have arrived.
+    pub fn taken(&self) {
+        self.health().taken();
     }
 
     /// A sync has ended, which began at `start`.
