@@ -51,6 +51,8 @@ impl Record {
         let chosen = packages.iter().flat_map(|package| ["--package", &package.name]);
         cmd!(sh, "cargo doc --no-deps --all-features {chosen...}")
             .env_remove(OF_OUR_OWN)
+            // A library chooses no version of the Kubernetes API, and k8s-openapi does not compile without one.
+            .env("K8S_OPENAPI_ENABLED_VERSION", "1.33")
             .env("RUSTDOC", workspace.root.join("xtask/src/rustdoc.sh"))
             .env("RUSTDOCFLAGS", "-Z unstable-options --output-format json")
             .quiet()

@@ -8,10 +8,9 @@ use proxier::model::{Forwarding, HashOn, PortNumber, ServiceOptions, UdpScheduli
 
 use crate::{
     AnnotationPolicy, Invalid, Reasons,
-    duration::parse_duration,
     meta::Meta,
     name::is_subdomain,
-    parse_scheduler,
+    parse_go_duration, parse_scheduler,
     remarks::{cut, quoted},
 };
 
@@ -80,7 +79,7 @@ fn choose(options: &mut ServiceOptions, name: &str, value: &str) -> Result<(), S
         "forwarding" => options.forwarding = parse_forwarding(value)?,
         "local-endpoint-weight" => options.local_weight = parse_weight(value)?,
         "node-weights" => options.node_weights = parse_node_weights(value)?,
-        "max-drain-time" => options.max_drain_time = Some(parse_duration(short(value)?)?),
+        "max-drain-time" => options.max_drain_time = Some(parse_go_duration(short(value)?)?),
         WEIGHT => {
             return Err("is for EndpointSlices and Endpoints; Services have \
                         local-endpoint-weight and node-weights"

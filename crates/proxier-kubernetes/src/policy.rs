@@ -8,7 +8,7 @@ use proxier::model::{Forwarding, ServiceOptions, UdpScheduling, Weight};
 use crate::{
     Reasons,
     annotations::{WEIGHT, invalid},
-    duration::format_duration,
+    format_go_duration,
 };
 
 /// The schedulers that any Service may choose: kube-proxy's own examples, whose modules the kernel loads without harm.
@@ -74,7 +74,7 @@ impl AnnotationPolicy {
     pub(crate) fn restrict(&self, options: &mut ServiceOptions, ignored: &mut Reasons) {
         let mut refuse = |name: &str, message: String| ignored.extend([invalid(name, message)]);
         if options.max_drain_time.take_if(|time| *time > self.drain_cap).is_some() {
-            let cap = format_duration(self.drain_cap);
+            let cap = format_go_duration(self.drain_cap);
             refuse("max-drain-time", format!("is longer than --drain-cap, {cap}, which counts instead"));
         }
         if self.annotations == Annotations::All {

@@ -32,7 +32,7 @@ mod without_effect;
 
 pub use cidr::{ClusterCidrs, NodePorts, Ranges};
 pub use detect_local::{DetectLocal, InterfaceName, LocalMode};
-pub use duration::{GoDuration, format_go_duration, parse_go_duration};
+pub use duration::GoDuration;
 pub use file::{File, read, write};
 pub use gates::FeatureGates;
 pub use groups::{ClientConnection, Conntrack, Iptables, Ipvs};

@@ -1,12 +1,12 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{StatusCode, request::Parts};
+use proxier_kubernetes::format_go_duration;
 
 use super::{
     http::{PLAIN, Response, Site, not_found, text, verdict},
     status::Status,
 };
-use crate::config::format_go_duration;
 
 pub(super) struct HealthSite(pub(super) Arc<Status>);
 

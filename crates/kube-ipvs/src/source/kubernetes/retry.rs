@@ -1,10 +1,11 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use proxier_kubernetes::format_go_duration;
 use tokio::time::{Instant, sleep};
 
 use super::{failure::Failure, limits::Limits, resource::Resource};
-use crate::{config::format_go_duration, serve::Contact};
+use crate::serve::Contact;
 
 /// When a refusal of what we can do without is asked about again.
 const FORBIDDEN_DELAY: Duration = Duration::from_secs(300);
