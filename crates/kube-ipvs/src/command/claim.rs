@@ -18,11 +18,8 @@ pub(super) fn file(name: &str) -> io::Result<PathBuf> {
 }
 
 /// Claims this network namespace for this process: two that change it would undo each other's work. The claim ends
-/// with the process. None: it cannot be claimed, which is logged, and a second process is not refused.
-///
-/// # Errors
-///
-/// When another process has it.
+/// with the process. None: it cannot be claimed, which is logged, and a second process is not refused. An error: another
+/// process has it.
 pub(super) fn claim() -> anyhow::Result<Option<File>> {
     let lock = file("lock").and_then(|path| {
         fs::create_dir_all(DIRECTORY)?;

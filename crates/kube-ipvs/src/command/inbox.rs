@@ -1,4 +1,6 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::{
     serve::{Status, Taken},
@@ -29,7 +31,7 @@ impl Inbox {
 
     /// Puts changes in. Returns whether there was nothing in it: then the owner is to be told.
     pub(super) fn put(&self, changes: Changes) -> bool {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         self.status.queued(&changes);
         let was_empty = waiting.is_none();
         waiting.get_or_insert_default().join(changes);
@@ -37,17 +39,12 @@ impl Inbox {
     }
 
     pub(super) fn take(&self) -> Option<Delivery> {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         // As long as it is locked: what is put in next has not been taken.
         if waiting.is_some() {
             self.status.taken();
         }
         waiting.take()
-    }
-
-    /// A panic while it is locked ends the process.
-    fn lock(&self) -> MutexGuard<'_, Option<Delivery>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

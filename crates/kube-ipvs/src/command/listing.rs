@@ -19,8 +19,6 @@ pub(super) struct Listing {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct VirtualServer {
-    #[serde(skip)]
-    key: VirtualServerKey,
     #[serde(flatten)]
     place: Place,
     scheduler: String,
@@ -60,15 +58,14 @@ struct RealServer {
 }
 
 impl Listing {
-    /// In the order of ipvsadm: IPv4 first, then by mark, protocol, address and port.
-    pub(super) fn new(info: &Info, mut virtual_servers: Vec<VirtualServer>) -> Self {
-        virtual_servers.sort_by_key(|server| order(server.key));
+    pub(super) fn new(info: &Info, virtual_servers: Vec<VirtualServer>) -> Self {
         let size = info.connection_table_size;
         Self { version: info.version.to_string(), connection_table_size: size, virtual_servers }
     }
 }
 
-fn order(key: VirtualServerKey) -> impl Ord {
+/// In the order of ipvsadm: IPv4 first, then by mark, protocol, address and port.
+pub(super) fn order(key: VirtualServerKey) -> impl Ord {
     match key {
         VirtualServerKey::Address { address, port, protocol } => {
             (key.family(), 0, protocol.number(), Some(address), port)
@@ -90,7 +87,6 @@ impl VirtualServer {
         let mut real_servers: Vec<_> = destinations.iter().map(RealServer::new).collect();
         real_servers.sort_by_key(|server| (server.address, server.port));
         Self {
-            key: entry.key,
             place: match entry.key {
                 VirtualServerKey::Address { address, port, protocol } => {
                     Place::Address { protocol: protocol.to_string(), address, port }
@@ -149,11 +145,11 @@ impl fmt::Display for Listing {
 /// The line of ipvsadm and, three spaces behind it, the Service; then a line a real server.
 impl fmt::Display for VirtualServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.key {
-            VirtualServerKey::Address { address, port, protocol } => {
-                write!(f, "{protocol:<4} {}", SocketAddr::new(address, port))?;
+        match &self.place {
+            Place::Address { protocol, address, port } => {
+                write!(f, "{protocol:<4} {}", SocketAddr::new(*address, *port))?;
             }
-            VirtualServerKey::FirewallMark { mark, .. } => write!(f, "FWM  {mark}")?,
+            Place::Mark { firewall_mark, .. } => write!(f, "FWM  {firewall_mark}")?,
         }
         write!(f, " {}", self.scheduler)?;
         if let Some(flags) = &self.scheduler_flags {

@@ -4,7 +4,7 @@ use anyhow::Context;
 use ipvs_netlink::Client;
 
 use super::{
-    listing::{Listing, VirtualServer},
+    listing::{Listing, VirtualServer, order},
     print,
 };
 use crate::config::Configuration;
@@ -42,7 +42,9 @@ fn read() -> anyhow::Result<Listing> {
     let mut client = Client::open()?;
     let info = client.info()?;
     let mut servers = Vec::new();
-    for service in client.services()? {
+    let mut services = client.services()?;
+    services.sort_by_key(|service| order(service.key));
+    for service in services {
         let destinations = client.destinations(service.key)?;
         servers.push(VirtualServer::new(&service, &destinations, owners.get(&service.key)));
     }

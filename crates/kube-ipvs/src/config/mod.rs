@@ -189,23 +189,18 @@ impl Configuration {
         if !(GoDuration::seconds(1)..=GoDuration::seconds(230)).contains(&watch) {
             problems.push(format!("--watch-timeout is {watch}: allowed is from 1s to 230s"));
         }
-        let mut missing = |name: &InterfaceName, field, flag| {
-            if name.0.is_empty() {
-                let mode = self.detect_local_mode;
-                problems.push(format!(
-                    "detectLocal.{field} ({flag}) is missing: detectLocalMode {mode} needs it"
-                ));
+        let DetectLocal { bridge_interface, interface_name_prefix } = &self.detect_local;
+        let mode = self.detect_local_mode;
+        let (name, field, flag) = match mode {
+            LocalMode::ClusterCidr | LocalMode::NodeCidr => return problems,
+            LocalMode::BridgeInterface => (bridge_interface, "bridgeInterface", "--pod-bridge-interface"),
+            LocalMode::InterfaceNamePrefix => {
+                (interface_name_prefix, "interfaceNamePrefix", "--pod-interface-name-prefix")
             }
         };
-        let DetectLocal { bridge_interface, interface_name_prefix } = &self.detect_local;
-        match self.detect_local_mode {
-            LocalMode::ClusterCidr | LocalMode::NodeCidr => {}
-            LocalMode::BridgeInterface => {
-                missing(bridge_interface, "bridgeInterface", "--pod-bridge-interface")
-            }
-            LocalMode::InterfaceNamePrefix => {
-                missing(interface_name_prefix, "interfaceNamePrefix", "--pod-interface-name-prefix");
-            }
+        if name.0.is_empty() {
+            problems
+                .push(format!("detectLocal.{field} ({flag}) is missing: detectLocalMode {mode} needs it"));
         }
         problems
     }

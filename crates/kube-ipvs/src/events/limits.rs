@@ -34,14 +34,6 @@ pub(super) struct Limits {
     next_look: Duration,
 }
 
-/// What each budget is for.
-#[derive(Hash)]
-enum Scope<'a, T> {
-    Object(&'a T),
-    Namespace(&'a str),
-    All,
-}
-
 impl Limits {
     pub(super) fn new(budgets: Budgets) -> Self {
         Self { budgets, whole: HashMap::new(), hasher: RandomState::new(), next_look: Duration::ZERO }
@@ -73,12 +65,13 @@ impl Limits {
         allowed
     }
 
-    fn scopes<T: Hash>(&self, object: &T, namespace: Option<&str>) -> impl Iterator<Item = (u64, Budget)> {
+    fn scopes(&self, object: &impl Hash, namespace: Option<&str>) -> impl Iterator<Item = (u64, Budget)> {
         let Budgets { object: of_object, namespace: of_namespace, all } = self.budgets;
-        let hash = |scope: Scope<'_, T>| self.hasher.hash_one(scope);
-        let shared =
-            namespace.map(|name| [(hash(Scope::Namespace(name)), of_namespace), (hash(Scope::All), all)]);
-        [(hash(Scope::Object(object)), of_object)].into_iter().chain(shared.into_iter().flatten())
+        let shared = namespace.map(|name| {
+            [(self.hasher.hash_one(("namespace", name)), of_namespace), (self.hasher.hash_one("all"), all)]
+        });
+        let own = (self.hasher.hash_one(("object", object)), of_object);
+        [own].into_iter().chain(shared.into_iter().flatten())
     }
 
     #[cfg(test)]

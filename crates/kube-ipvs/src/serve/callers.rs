@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 const MAX_CONNECTIONS: usize = 256;
@@ -38,13 +39,9 @@ impl Callers {
     /// Lets a new caller in. If there are too many callers, another one has to leave.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Place {
         let leave = Arc::new(Notify::new());
-        let (number, evicted) = self.places().enter(peer(from), Arc::clone(&leave));
+        let (number, evicted) = self.places.lock().enter(peer(from), Arc::clone(&leave));
         evicted.iter().for_each(|evicted| evicted.notify_one());
         Place { callers: Arc::clone(self), number, leave }
-    }
-
-    fn places(&self) -> MutexGuard<'_, Places<Arc<Notify>>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -65,7 +62,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.callers.places().leave(self.number);
+        self.callers.places.lock().leave(self.number);
     }
 }
 

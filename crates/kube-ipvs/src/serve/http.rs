@@ -12,7 +12,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::callers::{Callers, Place};
+use super::callers::Callers;
 
 pub(super) type Response = http::Response<Full<Bytes>>;
 
@@ -28,10 +28,6 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Listens. An unspecified address means both families, as for Go's programs.
-///
-/// # Errors
-///
-/// When kube-ipvs cannot listen at the address.
 pub(super) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     if at.ip().is_unspecified() {
         let all = SocketAddr::from(([0u16; 8], at.port()));
@@ -74,19 +70,26 @@ pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>, callers: 
             }
         };
         while conversations.try_join_next().is_some() {}
-        conversations.spawn(converse(stream, Arc::clone(&site), callers.enter(peer.ip())));
+        let (site, place) = (Arc::clone(&site), callers.enter(peer.ip()));
+        conversations.spawn(async move {
+            // Another caller may get the place.
+            tokio::select! {
+                () = place.taken() => {}
+                () = converse(stream, site, &place.callers) => {}
+            }
+        });
     }
     drop(listener);
     while conversations.join_next().await.is_some() {}
 }
 
-async fn converse(stream: TcpStream, site: Arc<impl Site>, place: Place) {
+async fn converse(stream: TcpStream, site: Arc<impl Site>, callers: &Callers) {
     let answer = service_fn(move |request: Request<Incoming>| {
         let site = Arc::clone(&site);
         async move { Ok::<_, Infallible>(site.answer(&request.into_parts().0).await) }
     });
     let mut connection = http1::Builder::new();
-    let patience = place.callers.patience;
+    let patience = callers.patience;
     // One that does not read its answer is disconnected by the kernel, and the answer is not kept any longer.
     let reads = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
     if let Err(error) = reads {
@@ -97,15 +100,11 @@ async fn converse(stream: TcpStream, site: Arc<impl Site>, place: Place) {
     // A caller that breaks off is its own business.
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = place.taken() => return,
         () = sleep(MAX_CONNECTION_AGE) => {}
-        () = place.callers.end() => {}
+        () = callers.end() => {}
     }
     connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        _ = timeout(patience, connection) => {}
-        () = place.taken() => {}
-    }
+    let _ = timeout(patience, connection).await;
 }
 
 pub(super) fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response {

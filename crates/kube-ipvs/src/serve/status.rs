@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use prometheus::{Registry, proto::MetricFamily};
 use proxier::{
     Engine, NodePortAddresses, SyncReport,
@@ -111,13 +111,13 @@ impl Status {
             return;
         }
         let now = self.now();
-        self.health().queued(now.elapsed);
+        self.health.lock().queued(now.elapsed);
         self.kube_proxy.queued(count(changes), now.wall);
     }
 
     /// The owner of the kernel takes in all changes that have arrived.
     pub fn taken(&self) {
-        self.health().taken();
+        self.health.lock().taken();
     }
 
     /// A sync has ended, which began at `start`.
@@ -130,7 +130,7 @@ impl Status {
         meter: Meter,
     ) {
         let now = self.now();
-        let mut health = self.health();
+        let mut health = self.health.lock();
         health.node(engine.cluster().own_node().map(|node| !node.leaving));
         let synced =
             Family::ALL.map(|family| health.record_sync(family, outcome(engine, report, family), now));
@@ -161,7 +161,7 @@ impl Status {
 
     /// What was refused is tried again when everything is compared: until then it lacks.
     fn note_lacking(&self, engine: &Engine, report: &SyncReport) {
-        let mut lacking = lock(&self.lacking);
+        let mut lacking = self.lacking.lock();
         if report.whole {
             lacking.clear();
         }
@@ -169,17 +169,17 @@ impl Status {
     }
 
     pub(super) fn lacks_something(&self, service: &ServiceId) -> bool {
-        lock(&self.lacking).contains(service)
+        self.lacking.lock().contains(service)
     }
 
     fn tell_checks(&self, engine: &Engine, report: &SyncReport) {
         let now = engine.cluster().node_port_addresses();
-        let mut addresses = lock(&self.check_addresses);
+        let mut addresses = self.check_addresses.lock();
         let moved = addresses.as_mut().filter(|known| **known != now);
         if moved.is_none() && report.health_checks.is_empty() {
             return;
         }
-        let mut news = lock(&self.check_news);
+        let mut news = self.check_news.lock();
         if let Some(known) = moved {
             *known = now.to_vec();
             news.addresses = Some(now.to_vec());
@@ -194,7 +194,7 @@ impl Status {
     }
 
     pub(super) fn take_check_news(&self) -> News {
-        std::mem::take(&mut *lock(&self.check_news))
+        std::mem::take(&mut self.check_news.lock())
     }
 
     pub(super) async fn check_news(&self) {
@@ -202,11 +202,11 @@ impl Status {
     }
 
     pub(super) fn report(&self) -> Report {
-        self.health().report(self.now())
+        self.health.lock().report(self.now())
     }
 
     pub(super) fn has_synced(&self) -> bool {
-        self.health().has_synced()
+        self.health.lock().has_synced()
     }
 
     /// Where the source writes down what contact it has with the API server.
@@ -227,15 +227,6 @@ impl Status {
     fn now(&self) -> Moment {
         Moment { elapsed: self.start.elapsed(), wall: Timestamp::now() }
     }
-
-    fn health(&self) -> MutexGuard<'_, Health> {
-        lock(&self.health)
-    }
-}
-
-/// A thread that panicked with it in hand has left nothing half done: all that is done is to set fields.
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn outcome(engine: &Engine, report: &SyncReport, family: Family) -> Outcome {

@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::{Method, StatusCode, Uri};
+use parking_lot::Mutex;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use super::add;
@@ -59,7 +60,7 @@ impl Contact {
 
     /// The API server has sent something about a resource.
     pub fn heard(&self, resource: &'static str) {
-        self.lost_watches().remove(resource);
+        self.lost.lock().remove(resource);
         self.connected.with_label_values(&[resource]).set(1);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last.with_label_values(&[resource]).set(now.as_secs_f64());
@@ -67,13 +68,13 @@ impl Contact {
 
     /// It cannot be asked about it, or says nothing any more.
     pub fn lost(&self, resource: &'static str) {
-        self.lost_watches().entry(resource).or_insert_with(Instant::now);
+        self.lost.lock().entry(resource).or_insert_with(Instant::now);
         self.connected.with_label_values(&[resource]).set(0);
     }
 
     /// It does not have such a resource, or not for us.
     pub fn without(&self, resource: &'static str) {
-        self.lost_watches().remove(resource);
+        self.lost.lock().remove(resource);
         // An error says that there was none.
         let _ = self.connected.remove_label_values(&[resource]);
         let _ = self.last.remove_label_values(&[resource]);
@@ -93,11 +94,6 @@ impl Contact {
 
     /// For how long a watch has been failing, the longest of them.
     pub fn lost_for(&self) -> Option<Duration> {
-        self.lost_watches().values().min().map(Instant::elapsed)
-    }
-
-    /// Nothing is left half done in it by a thread that panics.
-    fn lost_watches(&self) -> MutexGuard<'_, BTreeMap<&'static str, Instant>> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lost.lock().values().min().map(Instant::elapsed)
     }
 }

@@ -1,7 +1,6 @@
 //! The metrics of each Service.
 
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry, proto::MetricFamily};
 
 use super::add;
@@ -21,11 +20,11 @@ impl Services {
     }
 
     pub(crate) fn set(&self, services: OfServices) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = families(services);
+        *self.0.lock() = families(services);
     }
 
     pub(crate) fn gather(&self) -> Vec<MetricFamily> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::{
 use tower::{Service, ServiceBuilder, ServiceExt, limit::RateLimitLayer, service_fn};
 use tower_http::decompression::DecompressionLayer;
 
-use super::{answer, connections::Connections, kubeconfig::Access, limits::Limits, version::platform};
+use super::{answer, connections::Connections, kubeconfig::Access, limits::Limits, proxy, version::platform};
 use crate::{config::ClientConnection, serve::Contact};
 
 pub(super) type Stream = TokioIo<TcpStream>;
@@ -42,10 +42,6 @@ pub(super) struct Connector {
 
 impl Connector {
     /// A client that sends no more requests than the configuration allows. Has to be called within a runtime.
-    ///
-    /// # Errors
-    ///
-    /// When no client can be made with these credentials.
     pub(super) async fn new(
         access: &Access,
         connection: &ClientConnection,
@@ -55,8 +51,7 @@ impl Connector {
         let urls = [Some(&access.config.cluster_url), access.proxy.as_ref().map(|proxy| proxy.uri())];
         let (mut ports, mut known) = (BTreeMap::<_, BTreeSet<_>>::new(), Addresses::new());
         for url in urls.into_iter().flatten() {
-            let Some(host) = url.host() else { continue };
-            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            let host = proxy::host(url);
             ports.entry(host.into()).or_default().insert(port(url));
             known.extend(host.parse().ok().map(|address| (host.into(), BTreeSet::from([address]))));
         }
