@@ -10,7 +10,7 @@
 //!  └────────┴────────┴─────────────────────┴─────────┘
 //! ```
 //!
-//! * The length counts the header and the value. Zeros fill the value up to a multiple of four bytes, and there the next
+//! * The length counts the header and the value. Zeros fill the value up to a multiple of four bytes. There the next
 //!   attribute begins.
 //! * The value can be a *nest*: attributes, one after the other.
 //! * The two highest bits of the type are flags. `NLA_F_NESTED` marks a nest, and `NLA_F_NET_BYTEORDER` a number in
@@ -39,7 +39,7 @@
 //! assert_eq!(port.and_then(array).map(u16::from_be_bytes), Some(443));
 //! ```
 //!
-//! No bytes make the readers panic, and they read nothing outside the slice. They end at an attribute whose length makes
+//! No bytes make the readers panic. They read nothing outside the slice, and end at an attribute whose length makes
 //! no sense. To have that as an error, use [`netlink_packet_core::NlasIterator`], on which they are built.
 
 use std::{borrow::Cow, net::IpAddr};

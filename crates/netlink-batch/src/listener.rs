@@ -33,8 +33,8 @@ impl Listener {
         Ok(Self { inner, incoming: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Waits for the next datagram and shows each notice in it to `hear`: its header, which says on whose request it was
-    /// made ([`Socket::port`](crate::Socket::port)), and what stands behind that.
+    /// Waits for the next datagram and shows each notice in it to `hear`: its header and what stands behind that. The
+    /// header says on whose request it was made: [`Socket::port`](crate::Socket::port).
     ///
     /// # Errors
     ///

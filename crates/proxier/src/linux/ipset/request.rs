@@ -43,7 +43,7 @@ impl Command {
         }
     }
 
-    /// What stands behind the header of netlink. The kernel wants to see on numbers that they are in network byte order.
+    /// What stands behind the header of netlink. The kernel wants the flag of network byte order on numbers.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = netfilter::header(0).to_vec();
         put(&mut bytes, attribute::PROTOCOL, [PROTOCOL]);
