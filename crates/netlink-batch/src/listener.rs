@@ -1,11 +1,12 @@
 use std::time::Duration;
 
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
+use netlink_packet_core::NetlinkHeader;
 use rustix::net::sockopt;
 
 use crate::{
     Error, Protocol,
-    socket::{DATAGRAM, RECEIVE_BUFFER, Reply, read_datagram, receive},
+    reply::{Reply, read_datagram, receive},
+    socket::{DATAGRAM, RECEIVE_BUFFER},
 };
 
 /// The kernel takes a time of 0 for none.
@@ -37,17 +38,17 @@ impl Listener {
         Ok(Self { inner, incoming: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Waits for the next datagram and shows each notice in it to `hear`, with its header, which says on whose request
-    /// it was made: [`Socket::port`](crate::Socket::port). If none comes within `timeout`, that is no error; without a
-    /// timeout, it waits for ever.
+    /// Waits for the next datagram and shows each notice in it to `hear`: its header and what stands behind that. The
+    /// header says on whose request it was made: [`Socket::port`](crate::Socket::port). If none comes within `timeout`,
+    /// that is no error. Without a timeout, it waits for ever.
     ///
     /// # Errors
     ///
     /// [`Error::Overrun`] where notices were lost, [`Error::Decode`] where one makes no sense, [`Error::Receive`].
-    pub fn wait<M: NetlinkDeserializable>(
+    pub fn wait(
         &mut self,
         timeout: Option<Duration>,
-        mut hear: impl FnMut(&NetlinkHeader, M),
+        mut hear: impl FnMut(&NetlinkHeader, &[u8]),
     ) -> Result<(), Error> {
         let timeout = timeout.map(|timeout| timeout.max(SHORTEST));
         sockopt::set_socket_timeout(&self.inner, sockopt::Timeout::Recv, timeout)
@@ -56,8 +57,8 @@ impl Listener {
             return Ok(());
         }
         read_datagram(&self.incoming, |header, reply| {
-            if let Reply::Message(message) = reply {
-                hear(header, message);
+            if let Reply::Message(payload) = reply {
+                hear(header, payload);
             }
             Ok(())
         })
@@ -66,26 +67,14 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use super::*;
-
-    struct Notice;
-
-    impl NetlinkDeserializable for Notice {
-        type Error = Infallible;
-
-        fn deserialize(_: &NetlinkHeader, _: &[u8]) -> Result<Self, Infallible> {
-            Ok(Self)
-        }
-    }
 
     #[test]
     fn without_a_notice_the_wait_ends_with_its_timeout() {
         let mut listener = Listener::open(Protocol::Route, &[]).unwrap();
         for timeout in [Duration::ZERO, Duration::from_millis(2)] {
             let mut count = 0;
-            listener.wait(Some(timeout), |_, _: Notice| count += 1).unwrap();
+            listener.wait(Some(timeout), |_, _| count += 1).unwrap();
             assert_eq!(count, 0);
         }
     }

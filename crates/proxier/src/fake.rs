@@ -7,7 +7,8 @@ use ipvs_netlink::Scheduler;
 use crate::{
     cluster::EndpointAddress,
     kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Report, amends,
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report,
+        amends,
     },
     model::VirtualServerKey,
     plan::{Change, Plan},
@@ -19,8 +20,8 @@ use crate::{
 ///
 /// ```
 /// use proxier::{Config, Engine, fake::FakeKernel, model::Event};
-/// use std::time::Duration;
-/// let mut engine = Engine::new(Config::new("node-1"));
+/// use std::{collections::BTreeSet, time::Duration};
+/// let mut engine = Engine::new(Config::new("node-1"), BTreeSet::new());
 /// let mut kernel = FakeKernel::default();
 /// let report = engine.sync(&mut kernel, Duration::ZERO);
 /// assert!(report.plan.is_empty());
@@ -55,7 +56,7 @@ impl Kernel for FakeKernel {
     fn observe(&mut self, _believed: &State) -> Result<State, KernelUnavailable> {
         self.observations += 1;
         if self.unreadable {
-            Err(KernelUnavailable("the fake kernel cannot be read".into()))
+            Err(KernelUnavailable::new("the fake kernel", "it cannot be read"))
         } else {
             let mut state = self.state.clone();
             std::mem::take(&mut self.unlisted).iter().for_each(|key| drop(state.virtual_servers.remove(key)));
@@ -72,7 +73,7 @@ impl Kernel for FakeKernel {
         let mut report = Report::default();
         let mut failed = FailedPrerequisites::default();
         for (number, change) in plan.changes().iter().enumerate() {
-            let stopped = failed.stops(change).map(|reason| (Cause::NotTried, reason.to_owned()));
+            let stopped = failed.stops(change).map(|reason| (Cause::NotTried, reason.into()));
             match stopped.or_else(|| self.refusal(change)) {
                 Some((cause, reason)) => {
                     failed.note(change);
@@ -99,7 +100,7 @@ impl FakeKernel {
         }
     }
 
-    fn refusal(&self, change: &Change) -> Option<(Cause, String)> {
+    fn refusal(&self, change: &Change) -> Option<(Cause, Reason)> {
         let named = |text: &String| change.to_string().contains(text);
         if self.refuse.iter().any(named) {
             return Some((Cause::Refused, "refused by the test".into()));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use proptest::{prelude::*, sample::select};
-use proxier::{Config, Engine, PodSources, State, fake::FakeKernel, model::*};
+use proxier::{Completeness, Config, Engine, PodSources, State, fake::FakeKernel, model::*};
 
 /// A small world, so that Services often meet: few names, addresses and ports.
 fn event() -> impl Strategy<Value = Event> {
@@ -205,6 +205,13 @@ fn config() -> Config {
     }
 }
 
+/// An engine that knows all that exists.
+fn new_engine() -> Engine {
+    let mut engine = Engine::new(config(), BTreeSet::new());
+    engine.set_complete(Completeness::Complete);
+    engine
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..Default::default() })]
 
@@ -213,7 +220,7 @@ proptest! {
         syncs in prop::collection::vec(prop::collection::vec(event(), 1..4), 1..20),
         order in any::<prop::sample::Index>(),
     ) {
-        let (mut engine, mut kernel) = (Engine::new(config()), FakeKernel::default());
+        let (mut engine, mut kernel) = (new_engine(), FakeKernel::default());
         for (second, events) in syncs.iter().enumerate() {
             events.iter().cloned().for_each(|event| engine.apply(event));
             let report = engine.sync(&mut kernel, Duration::from_secs(second as u64));
@@ -225,18 +232,18 @@ proptest! {
         // The same world in one pass, its objects in another order.
         let mut last: Vec<Event> = Vec::new();
         for event in syncs.into_iter().flatten() {
-            last.retain(|old| object(old) != object(&event));
+            last.retain(|old| old.object() != event.object());
             last.push(event);
         }
         let middle = order.index(last.len());
         last.rotate_left(middle);
-        let (mut full, mut fresh) = (Engine::new(config()), FakeKernel::default());
+        let (mut full, mut fresh) = (new_engine(), FakeKernel::default());
         last.iter().cloned().for_each(|event| full.apply(event));
         full.sync(&mut fresh, Duration::ZERO);
         prop_assert_eq!(settled(kernel.state.clone()), settled(fresh.state.clone()));
 
         // A restarted engine finds nothing to do but what drains.
-        let mut restarted = Engine::new(config());
+        let mut restarted = new_engine();
         last.into_iter().for_each(|event| restarted.apply(event));
         let (plan, _) = restarted.plan(fresh.state, Duration::ZERO);
         prop_assert!(plan.is_empty(), "{}", plan);
@@ -277,7 +284,7 @@ proptest! {
     fn failures_are_made_good(
         syncs in prop::collection::vec((prop::collection::vec(event(), 1..4), refusals()), 1..12),
     ) {
-        let (mut engine, mut kernel) = (Engine::new(config()), FakeKernel::default());
+        let (mut engine, mut kernel) = (new_engine(), FakeKernel::default());
         let mut now = Duration::ZERO;
         for (events, refusals) in &syncs {
             kernel.refuse.clone_from(refusals);
@@ -294,23 +301,9 @@ proptest! {
         // And once more, as an audit does.
         let audit = engine.sync(&mut kernel, engine.next_sync());
         prop_assert_eq!(&audit.failures, &[]);
-        let (mut full, mut fresh) = (Engine::new(config()), FakeKernel::default());
+        let (mut full, mut fresh) = (new_engine(), FakeKernel::default());
         syncs.into_iter().flat_map(|(events, _)| events).for_each(|event| full.apply(event));
         full.sync(&mut fresh, Duration::ZERO);
         prop_assert_eq!(settled(kernel.state), settled(fresh.state));
-    }
-}
-
-/// Which object an event is about.
-fn object(event: &Event) -> String {
-    match event {
-        Event::ServiceApplied(Service { id, .. }) | Event::ServiceRemoved(id) => format!("service {id}"),
-        Event::SliceApplied(EndpointSlice { id, .. }) | Event::SliceRemoved(id) => format!("slice {id}"),
-        Event::NodeApplied(Node { name, .. }) | Event::NodeRemoved(name) => format!("node {name}"),
-        Event::ServiceCidrApplied(ServiceCidr { name, .. }) | Event::ServiceCidrRemoved(name) => {
-            format!("ServiceCIDR {name}")
-        }
-        Event::NodeAddresses(_) => "addresses".into(),
-        Event::ApiServerAddresses(_) => "API server".into(),
     }
 }

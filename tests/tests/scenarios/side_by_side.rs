@@ -48,8 +48,8 @@ fn other() -> Result<[Event; 2]> {
 fn embedded() -> Result<(Engine, LinuxKernel)> {
     let names = Names::new("embedded", DEVICE)?;
     let node_ports = NodePortAddresses::Chosen { primary: true, ranges: Vec::new() };
-    let mut engine = Engine::new(Config { node_ports, ..Config::new(NODE) });
-    engine.apply(Event::NodeAddresses(HostAddresses::open(&names)?.read()?));
+    let addresses = HostAddresses::open(&names)?.read()?;
+    let mut engine = Engine::new(Config { node_ports, ..Config::new(NODE) }, addresses);
     other()?.into_iter().for_each(|event| engine.apply(event));
     let kernel = LinuxKernel::open(engine.config(), Settings { names, ..Settings::default() })?;
     Ok((engine, kernel))

@@ -33,7 +33,6 @@ impl Cleanup {
     }
 }
 
-/// Fails where kube-proxy does not serve yet what we do.
 fn ensure_served(lacking: &BTreeSet<Family>) -> anyhow::Result<()> {
     let lacking: Vec<String> = lacking.iter().map(Family::to_string).collect();
     ensure!(

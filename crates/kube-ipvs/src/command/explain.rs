@@ -2,9 +2,7 @@ use std::{fmt::Write, process::ExitCode};
 
 use anyhow::Context;
 use ipvs_netlink::{Destination, Forwarding};
-use proxier::{
-    Engine, desired::RealServer, linux::LinuxKernel, model::ServiceId, plan::Configured, set::KeySet,
-};
+use proxier::{Engine, desired::RealServer, linux::LinuxKernel, model::ServiceId, set::KeySet};
 
 use super::{
     print,
@@ -39,7 +37,6 @@ impl Explain {
     }
 }
 
-/// What it means that there is no Node of our name.
 fn without_node(name: &str) -> String {
     format!(
         "  no Node {name} is known: endpoints on this node are not known as local, and traffic policies Local find \
@@ -56,7 +53,7 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
             "  has no ClusterIP (headless, ExternalName, or none assigned): nothing is programmed for it\n";
     }
     for (key, server) in &desired.virtual_servers {
-        let _ = writeln!(text, "  virtual server {key} {} for {}", Configured(&server.config), server.owner);
+        let _ = writeln!(text, "  virtual server {key} {} for {}", server.config, server.owner);
         for (address, real_server) in &server.real_servers {
             let what = match real_server {
                 RealServer::Serving { destination: Destination { forwarding, weight, .. }, terminating } => {

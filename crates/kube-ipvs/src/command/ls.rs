@@ -5,7 +5,7 @@ use ipvs_netlink::Client;
 use proxier::model::VirtualServerKey;
 
 use super::{
-    listing::{Listing, VirtualServer},
+    listing::{Listing, VirtualServer, order},
     print,
 };
 
@@ -40,7 +40,9 @@ fn read() -> anyhow::Result<Listing> {
     let mut client = Client::open()?;
     let info = client.info()?;
     let mut servers = Vec::new();
-    for service in client.services()? {
+    let mut services = client.services()?;
+    services.sort_by_key(|service| order(service.key));
+    for service in services {
         let destinations = client.destinations(service.key)?;
         let owner = VirtualServerKey::from_ipvs(service.key).and_then(|key| owners.get(&key));
         servers.push(VirtualServer::new(&service, &destinations, owner));

@@ -6,8 +6,6 @@ mod config_file;
 mod diff;
 mod drop_in;
 mod explain;
-#[cfg(test)]
-mod fleet;
 mod go_runner;
 mod inbox;
 mod listing;
@@ -18,6 +16,8 @@ mod query;
 mod run;
 mod sync_loop;
 mod takeover;
+#[cfg(test)]
+mod tests;
 mod watchdog;
 
 use std::{ffi::OsString, ops::ControlFlow, path::PathBuf, process::ExitCode, time::Duration};
@@ -33,7 +33,7 @@ use crate::{
     config::{Configuration, Options},
     host, runtime,
     source::{
-        Changes,
+        Changes, addresses,
         kubernetes::{KubernetesSource, Limits},
         manifests::ManifestSource,
     },
@@ -63,7 +63,7 @@ enum Command {
 impl Cli {
     fn run(&self) -> anyhow::Result<ExitCode> {
         match &self.command {
-            Command::Run(source) => run::run(source),
+            Command::Run(args) => run::run(args),
             Command::Ls(ls) => ls.run(),
             Command::Diff(query) => diff::run(query),
             Command::Explain(explain) => explain.run(),
@@ -83,7 +83,7 @@ struct RunArgs {
     options: Options,
 }
 
-/// What is followed.
+/// What is followed, as the arguments of `run` say.
 enum Source {
     Manifests(Box<ManifestSource>),
     Kubernetes(Box<KubernetesSource>),
@@ -131,7 +131,6 @@ impl RunArgs {
         Ok(Source::Kubernetes(kubernetes.into()))
     }
 
-    /// Whether any flag is given.
     fn is_given(&self) -> bool {
         self.manifests.is_some() || self.options.is_given()
     }
@@ -140,7 +139,7 @@ impl RunArgs {
     fn check(&self) -> anyhow::Result<()> {
         let configuration = self.options.resolve()?.configuration;
         self.open(&configuration)?;
-        engine(&configuration)?;
+        configuration.engine()?;
         Ok(())
     }
 
@@ -154,7 +153,8 @@ impl RunArgs {
 
 fn engine(configuration: &Configuration) -> anyhow::Result<Engine> {
     let missing_schedulers = host::hazardous_schedulers();
-    Ok(Engine::new(Config { missing_schedulers, ..configuration.engine()? }))
+    let config = Config { missing_schedulers, ..configuration.engine()? };
+    Ok(Engine::new(config, addresses::list()?))
 }
 
 fn kernel(config: &Config, settings: Settings) -> anyhow::Result<LinuxKernel> {
@@ -202,17 +202,4 @@ fn tell(changes: &Changes) {
     changes.problems.iter().for_each(|problem| eprintln!("kube-ipvs: {problem}"));
     let prominent = changes.notes.iter().filter(|note| note.is_prominent());
     prominent.for_each(|note| eprintln!("kube-ipvs: {note}"));
-}
-
-/// Time since the process started, for an engine that has no clock of its own.
-struct Clock(std::time::Instant);
-
-impl Clock {
-    fn start() -> Self {
-        Self(std::time::Instant::now())
-    }
-
-    fn now(&self) -> Duration {
-        self.0.elapsed()
-    }
 }

@@ -28,15 +28,15 @@ use crate::{
     source::{Changes, addresses, manifests},
 };
 
-pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
-    let LoadedConfig { configuration, warnings, without_effect, flags, file } = source.options.resolve()?;
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let LoadedConfig { configuration, warnings, without_effect, flags, file } = args.options.resolve()?;
     log::start(&configuration.logging);
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if !without_effect.is_empty() {
         tracing::info!("without effect here: {}", without_effect.join(", "));
     }
     let _claim = super::claim::claim()?;
-    let objects = source.open(&configuration)?;
+    let source = args.open(&configuration)?;
     let engine = super::engine(&configuration)?;
     // It loads the modules whose parameters are set next.
     let mut kernel = super::kernel(engine.config(), configuration.kernel())?;
@@ -59,9 +59,9 @@ pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
         ))
     })?;
     if let Some(file) = file.map(ConfigFile::new) {
-        let source = source.clone();
+        let args = args.clone();
         follow("config", sender.clone(), move |owner| {
-            file.follow(&source, owner);
+            file.follow(&args, owner);
             Ok(())
         })?;
     }
@@ -69,7 +69,7 @@ pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
     let (to_post, event_notes) = tokio::sync::mpsc::channel(events::QUEUE_CAPACITY);
     let inbox = Inbox::new(Arc::clone(&status));
     let to_owner = sender.clone();
-    match objects {
+    match source {
         Source::Manifests(manifests) => {
             follow("manifests", to_owner, move |owner| {
                 manifests::follow(*manifests, |changes| deliver(owner, &inbox, changes));
@@ -160,12 +160,10 @@ impl Drop for TellsOfPanic {
     }
 }
 
-/// Delivers the host's addresses.
 fn follow_host(owner: &Sender<Input>) -> anyhow::Result<()> {
     addresses::follow(|event| owner.send(Input::Addresses(event)).is_ok())
 }
 
-/// Delivers the host's wish that we stop.
 fn follow_signals(owner: &Sender<Input>) -> anyhow::Result<()> {
     runtime::of_this_thread()?.block_on(obey(owner))
 }

@@ -19,11 +19,7 @@ fn hint(skipped: &Skipped) -> &'static str {
         }
         Skipped::Weights { .. } => "; annotate for example kube-ipvs.io/scheduler: wrr",
         Skipped::Hash { .. } => " (annotation kube-ipvs.io/scheduler)",
-        Skipped::Taken { .. }
-        | Skipped::Foreign { .. }
-        | Skipped::NodeAddress { .. }
-        | Skipped::Refused { why: Refusal::ApiServer | Refusal::ServiceRange(_), .. }
-        | Skipped::Scheduler { .. } => "",
+        _ => "",
     }
 }
 

@@ -140,7 +140,6 @@ impl Lines {
         Some(Line::new(level, &text()))
     }
 
-    /// How many budgets are kept.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.limits.kept()

@@ -1,8 +1,10 @@
 //! The addresses of this host.
 
+use std::collections::BTreeSet;
+
 use proxier::{
     linux::{HostAddresses, Names},
-    model::Event,
+    model::{Event, NodeAddress},
 };
 
 /// Reads the addresses once.
@@ -10,8 +12,8 @@ use proxier::{
 /// # Errors
 ///
 /// When the kernel cannot be asked.
-pub fn list() -> anyhow::Result<Event> {
-    Ok(Event::NodeAddresses(HostAddresses::open(&Names::default())?.read()?))
+pub fn list() -> anyhow::Result<BTreeSet<NodeAddress>> {
+    Ok(HostAddresses::open(&Names::default())?.read()?)
 }
 
 /// Delivers the addresses now and whenever they change, until `deliver` says false.

@@ -10,6 +10,7 @@ use crate::{
 
 /// Something that a Service asks for and does not get, with the reason. `Display` says both, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Skipped {
     /// It asks for more virtual servers than one Service can have. The last ones by kind of address are left out:
     /// external IPs first.
@@ -122,6 +123,7 @@ pub enum Skipped {
 
 /// Why an external or load-balancer IP is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Refusal {
     /// The API server is there. Bound here, it could not be reached any more.
     ApiServer,
@@ -148,6 +150,7 @@ impl fmt::Display for Refusal {
 
 /// Why a virtual server cannot forward without NAT, so that its endpoints answer clients themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum NotForwardable {
     /// Its address is this node's, and no endpoint can have that.
     NodeAddress,

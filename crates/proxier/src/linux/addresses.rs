@@ -15,7 +15,7 @@ use netlink_packet_route::{
 
 use super::{Names, routes};
 use crate::{
-    kernel::{Cause, Failure},
+    kernel::{Cause, Failure, Reason},
     model::NodeAddress,
     plan::Change,
     takeover::is_of_the_link,
@@ -139,6 +139,7 @@ impl Addresses {
             };
             if !done_already {
                 let reason = format!("{}: {}", self.names.device(), failure.error);
+                let reason = Reason::new(reason, Some(failure.error.errno()));
                 failures.push(Failure { change: number, cause: Cause::Refused, reason });
             }
         }
@@ -157,14 +158,8 @@ impl Addresses {
     }
 
     fn list(&mut self) -> Result<Vec<AddressMessage>, Error> {
-        const ATTEMPTS: usize = 10;
-        for _ in 0..ATTEMPTS {
-            match self.socket.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())) {
-                Err(Error::Interrupted) => {}
-                list => return Ok(list?.into_iter().filter_map(address_message).collect()),
-            }
-        }
-        Err(Error::Interrupted)
+        let list = self.socket.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+        Ok(list.into_iter().filter_map(address_message).collect())
     }
 
     /// Looks for the device and remembers its index.

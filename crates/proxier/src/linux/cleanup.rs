@@ -28,10 +28,11 @@ impl LinuxKernel {
         let bound = vips.filter(|address| state.bound_vips.contains(address)).map(Change::Unbind);
         let plan = Plan::new(servers.chain(bound).collect());
         if let Some(failure) = self.apply(&plan).failures.first() {
-            return Err(KernelUnavailable(format!("{}: {}", plan.changes()[failure.change], failure.reason)));
+            let change = plan.changes()[failure.change].to_string();
+            return Err(KernelUnavailable::new(change, failure.reason.clone()));
         }
         self.nft.remove().map_err(unavailable("nftables"))?;
-        self.addresses.remove().map_err(unavailable(self.settings.names.device()))?;
+        self.addresses.remove().map_err(unavailable(self.device()))?;
         Ok(plan)
     }
 

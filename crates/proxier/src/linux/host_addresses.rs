@@ -8,12 +8,7 @@ use std::{
 
 use netlink_batch::{Error, Listener, Protocol};
 
-use super::{
-    Names,
-    addresses::Addresses,
-    notices::{Notice, is_device},
-    unavailable,
-};
+use super::{Names, addresses::Addresses, notices::is_device, unavailable};
 use crate::{kernel::KernelUnavailable, model::NodeAddress};
 
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV6_IFADDR`.
@@ -54,11 +49,10 @@ impl HostAddresses {
     ///
     /// When the kernel gives no sockets, or no notices.
     pub fn open(names: &Names) -> Result<Self, KernelUnavailable> {
-        let failed = unavailable("rtnetlink");
         Ok(Self {
             // First, so that no change is missed between the reading and the notices.
-            listener: Listener::open(Protocol::Route, &GROUPS).map_err(&failed)?,
-            addresses: Addresses::open(names.clone()).map_err(&failed)?,
+            listener: Listener::open(Protocol::Route, &GROUPS).map_err(unavailable("rtnetlink"))?,
+            addresses: Addresses::open(names.clone()).map_err(unavailable("rtnetlink"))?,
             own: OwnDevice { names: names.clone(), index: 0 },
             last: BTreeSet::new(),
         })
@@ -103,8 +97,8 @@ impl HostAddresses {
         let mut is_change = false;
         while !is_change && start.elapsed() < time {
             let left = time.saturating_sub(start.elapsed());
-            let heard = listener.wait(Some(left), |_, notice: Notice| {
-                is_change |= own.is_change_of_others(notice.kind, &notice.payload);
+            let heard = listener.wait(Some(left), |header, payload| {
+                is_change |= own.is_change_of_others(header.message_type, payload);
             });
             match heard {
                 Ok(()) => {}

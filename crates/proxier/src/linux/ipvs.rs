@@ -6,7 +6,7 @@ use ipvs_netlink::{Batch, Client, Error, Request, RequestFailure, Stats};
 
 use crate::{
     cluster::EndpointAddress,
-    kernel::{Cause, ConnectionCounts, Failure},
+    kernel::{Cause, ConnectionCounts, Failure, Reason},
     model::VirtualServerKey,
     plan::Change,
     state::{ServerState, State},
@@ -40,7 +40,8 @@ pub(super) fn apply(
             }
             _ => Cause::Refused,
         };
-        failures.push(Failure { change: numbers[failure.number], cause, reason: failure.to_string() });
+        let reason = Reason::new(failure.to_string(), Some(failure.error.errno()));
+        failures.push(Failure { change: numbers[failure.number], cause, reason });
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ use std::{
 use super::{LinuxKernel, Operation, Subsystem, ipvs, record, sysctl, timeouts, unavailable};
 use crate::{
     kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Report, amends,
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report,
+        amends,
     },
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
@@ -24,7 +25,7 @@ impl Kernel for LinuxKernel {
         self.timed(Subsystem::Ipvs, Prepare, timeouts).map_err(unavailable("IPVS"))?;
         let addresses = |kernel: &mut Self| kernel.addresses.prepare();
         let prepared = self.timed(Subsystem::Addresses, Prepare, addresses);
-        prepared.map_err(unavailable(self.settings.names.device()))?;
+        prepared.map_err(unavailable(self.device()))?;
         let nft = |kernel: &mut Self| {
             kernel.nft.prepare()?;
             match kernel.addresses.default_gateways() {
@@ -98,7 +99,7 @@ impl LinuxKernel {
         };
         self.timed(Subsystem::Ipvs, Read, ipvs).map_err(unavailable("IPVS"))?;
         let bound = self.timed(Subsystem::Addresses, Read, |kernel| kernel.addresses.observe());
-        state.bound_vips = bound.map_err(unavailable(self.settings.names.device()))?;
+        state.bound_vips = bound.map_err(unavailable(self.device()))?;
         if let Some(record::Owned { servers, vips, .. }) = &recorded {
             // If the record names something that is not there, another program removed it. If a program makes it again,
             // that program owns it.
@@ -174,16 +175,12 @@ impl LinuxKernel {
                 kernel.nft.apply(changes, &mut failures);
                 Ok(())
             }
-            Subsystem::Ipvs => {
-                ipvs::apply(&mut kernel.ipvs, changes, &mut failures).map_err(|error| error.to_string())
-            }
-            Subsystem::Addresses => {
-                kernel.addresses.apply(changes, &mut failures).map_err(|error| error.to_string())
-            }
+            Subsystem::Ipvs => ipvs::apply(&mut kernel.ipvs, changes, &mut failures).map_err(Reason::from),
+            Subsystem::Addresses => kernel.addresses.apply(changes, &mut failures).map_err(Reason::from),
             Subsystem::Conntrack => kernel
                 .conntrack
                 .apply(changes, &mut kernel.meter.flow_deletions)
-                .map_err(|error| format!("conntrack: {error}")),
+                .map_err(|error| Reason::new(format!("conntrack: {error}"), error.errno())),
         });
         if let Err(reason) = outcome {
             // Flows are nothing that is read.

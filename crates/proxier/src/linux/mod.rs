@@ -27,9 +27,11 @@ mod kernel;
 mod keys;
 mod meter;
 mod names;
+mod netfilter;
 mod nft;
 mod notices;
 mod reads;
+mod reason;
 mod record;
 mod routes;
 mod settings;
@@ -37,7 +39,7 @@ pub mod sysctl;
 mod takeover;
 mod timeouts;
 
-use std::{fmt::Display, io, time::Instant};
+use std::{io, time::Instant};
 
 pub use netlink_batch;
 
@@ -46,6 +48,7 @@ pub use host_addresses::HostAddresses;
 pub use meter::{FlowDeletion, Meter, Operation, Subsystem};
 pub use names::{NameError, Names};
 pub use notices::{Drift, Notices};
+use reason::unavailable;
 pub use settings::{LocalDetector, Settings, Timeouts};
 
 /// The kernel of one network namespace. One owner, no other writer of what it records as its own.
@@ -113,10 +116,8 @@ impl LinuxKernel {
     pub fn open(config: &Config, settings: Settings) -> Result<Self, KernelUnavailable> {
         let names = &settings.names;
         if settings.takeover && !names.has_device_of_kube_proxy() {
-            let device = names.device();
-            return Err(KernelUnavailable(format!(
-                "a takeover needs the device name kube-ipvs0, where kube-proxy has its VIPs, and it is {device}"
-            )));
+            const REASON: &str = "a takeover needs the device name kube-ipvs0, where kube-proxy has its VIPs";
+            return Err(KernelUnavailable::new(names.device().to_owned(), REASON));
         }
         Ok(Self {
             record: settings.record.as_deref().map(record::Record::at),
@@ -136,6 +137,11 @@ impl LinuxKernel {
         })
     }
 
+    /// The name of our device, for errors.
+    fn device(&self) -> String {
+        self.settings.names.device().to_owned()
+    }
+
     fn timed<T>(
         &mut self,
         subsystem: Subsystem,
@@ -147,8 +153,4 @@ impl LinuxKernel {
         self.meter.add(subsystem, operation, start.elapsed());
         outcome
     }
-}
-
-fn unavailable<E: Display>(what: &str) -> impl Fn(E) -> KernelUnavailable {
-    move |error| KernelUnavailable(format!("{what}: {error}"))
 }

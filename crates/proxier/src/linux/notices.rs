@@ -5,13 +5,14 @@
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, net::IpAddr};
+use std::net::IpAddr;
 
-use netlink_batch::{Error, Listener, Protocol};
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
-use netlink_packet_netfilter::NetfilterSubsystem;
+use netlink_batch::{
+    Error, Listener, Protocol,
+    attribute::{self, array, attributes, find, text},
+};
 
-use super::{Names, nft::attributes};
+use super::{Names, netfilter, nft::OF_TABLE};
 use crate::kernel::KernelUnavailable;
 
 /// `NFNLGRP_NFTABLES`.
@@ -60,10 +61,10 @@ impl Notices {
     pub fn wait(&mut self) -> Result<Vec<Drift>, KernelUnavailable> {
         let mut drifts = Vec::new();
         let Self { listener, hears, names, own } = self;
-        let heard = listener.wait(None, |header, notice: Notice| {
+        let heard = listener.wait(None, |header, payload| {
             // Of IPv6 addresses the kernel does not say who changed them.
             if header.port_number != *own {
-                drifts.extend(hears(names, notice.kind, &notice.payload));
+                drifts.extend(hears(names, header.message_type, payload));
             }
         });
         match heard {
@@ -76,31 +77,11 @@ impl Notices {
     }
 }
 
-/// A notice as it came. Read by ourselves: nothing that others do may stand in the way of it.
-pub(super) struct Notice {
-    pub(super) kind: u16,
-    pub(super) payload: Vec<u8>,
-}
-
-impl NetlinkDeserializable for Notice {
-    type Error = Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
-        Ok(Self { kind: header.message_type, payload: payload.to_vec() })
-    }
-}
-
 /// Whatever is about a table of ours: it names the table in its first attribute.
 fn in_nftables(names: &Names, kind: u16, payload: &[u8]) -> Option<Drift> {
-    /// Length of `struct nfgenmsg`.
-    const HEADER: usize = 4;
-    /// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE`, `NFTA_SET_TABLE`, `NFTA_SET_ELEM_LIST_TABLE`.
-    const OF: u16 = 1;
     let [subsystem, _] = kind.to_be_bytes();
-    let is_ours =
-        |(attribute, value): (u16, &[u8])| attribute == OF && text(value) == names.table().as_bytes();
-    let told = subsystem == u8::from(NetfilterSubsystem::NfTables)
-        && attributes(payload.get(HEADER..)?).any(is_ours);
+    let is_ours = |(attribute, value): (u16, &[u8])| attribute == OF_TABLE && text(value) == names.table();
+    let told = subsystem == netfilter::NFTABLES && attributes(netfilter::attributes(payload)).any(is_ours);
     told.then_some(Drift::Any)
 }
 
@@ -127,14 +108,14 @@ fn in_devices(names: &Names, kind: u16, payload: &[u8]) -> Option<Drift> {
 pub(super) fn is_device(names: &Names, link: &[u8]) -> Option<bool> {
     const HEADER: usize = 16;
     const NAME: u16 = 3;
-    let is_name = |(kind, value): (u16, &[u8])| kind == NAME && text(value) == names.device().as_bytes();
+    let is_name = |(kind, value): (u16, &[u8])| kind == NAME && text(value) == names.device();
     Some(attributes(link.get(HEADER..)?).any(is_name))
 }
 
 fn is_up(link: &[u8]) -> Option<bool> {
     const FLAGS: usize = 8;
     const UP: u32 = 1;
-    let flags = u32::from_ne_bytes(*link.get(FLAGS..)?.first_chunk()?);
+    let flags = u32::from_ne_bytes(array(link.get(FLAGS..FLAGS + 4)?)?);
     Some(flags & UP != 0)
 }
 
@@ -143,15 +124,6 @@ fn address(message: &[u8]) -> Option<IpAddr> {
     const HEADER: usize = 8;
     const ADDRESS: u16 = 1;
     const LOCAL: u16 = 2;
-    let of_kind = |wanted| {
-        let mut all = attributes(message.get(HEADER..)?).filter(|(kind, _)| *kind == wanted);
-        let (_, value) = all.next()?;
-        let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
-        v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
-    };
+    let of_kind = |kind| find(message.get(HEADER..)?, kind).and_then(attribute::address);
     of_kind(LOCAL).or_else(|| of_kind(ADDRESS))
-}
-
-fn text(value: &[u8]) -> &[u8] {
-    value.split(|byte| *byte == 0).next().unwrap_or_default()
 }

@@ -95,6 +95,7 @@ impl LinuxKernel {
     }
 
     /// Shows `observer` every netlink datagram before it is sent, for benchmarks that replay them.
+    #[doc(hidden)]
     pub fn observe_sends(
         &mut self,
         observer: impl Fn(netlink_batch::Protocol, &[u8]) + Send + Clone + 'static,

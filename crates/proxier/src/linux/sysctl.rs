@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::Settings;
-use crate::config::Config;
+use crate::{config::Config, kernel::Reason};
 
 /// Each with what goes wrong without it.
 const NEEDED: [(&str, &str, &str); 4] = [
@@ -41,6 +41,12 @@ pub struct SysctlError {
     value: String,
     consequence: String,
     error: io::Error,
+}
+
+impl From<SysctlError> for Reason {
+    fn from(error: SysctlError) -> Self {
+        Self::new(error.to_string(), error.error.raw_os_error())
+    }
 }
 
 /// Sets a parameter such as `net/ipv4/ip_forward`, if it is not set yet. A read-only /proc/sys is no obstacle where all

@@ -52,7 +52,7 @@ impl LinuxKernel {
         let missing = kube_proxy.servers().filter(|key| !state.virtual_servers.contains_key(key));
         let missing: Vec<VirtualServerKey> = missing.collect();
         ipvs::ask(&mut self.ipvs, state, missing).map_err(unavailable("IPVS"))?;
-        let host = self.addresses.of_other_devices().map_err(unavailable(self.settings.names.device()))?;
+        let host = self.addresses.of_other_devices().map_err(unavailable(self.device()))?;
         let host = host.into_iter().map(|host| host.address).collect();
         Ok(kube_proxy.leaves(&state.virtual_servers, &state.bound_vips, &host, &self.config))
     }
@@ -92,7 +92,7 @@ impl LinuxKernel {
                     leftovers = self.leftovers(&sets)?;
                 }
                 Err(error) => {
-                    return Err(KernelUnavailable(format!("cannot remove kube-proxy's chains: {error}")));
+                    return Err(unavailable("cannot remove kube-proxy's chains")(error));
                 }
             }
         }

@@ -5,6 +5,7 @@ use crate::model::Family;
 
 /// Something of kube-proxy's that stays, and why. `Display` says what it means and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kept {
     /// A chain that accepts what a policy or a last rule would drop: without it services would be cut off.
     LetsThrough {

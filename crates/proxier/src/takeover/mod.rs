@@ -21,6 +21,7 @@ pub(crate) use way_back::served_by_kube_proxy;
 
 /// What was removed of kube-proxy's leftovers, and what was not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CleanupReport {
     /// How many virtual servers and addresses were kube-proxy's when we started.
     pub adopted: usize,

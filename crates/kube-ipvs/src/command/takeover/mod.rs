@@ -15,10 +15,8 @@ use crate::{
     events::{About, EventNote, EventRecorder},
 };
 
-/// Records something about this Node: a reason, and a note.
 type Record<'a> = dyn FnMut(&'static str, String) + 'a;
 
-/// How long to wait at least from one look at kube-proxy to the next.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a node may take until all that is wanted is there. After that, kube-ipvs reports what it waits for.
 const STARTUP_GRACE: Duration = Duration::from_secs(60);
@@ -32,7 +30,6 @@ pub(super) struct Takeover {
     /// On which kube-proxy answers, with the configuration that was ours to take over.
     ports: BTreeSet<u16>,
     next_look: Duration,
-    /// Whether it was said what is waited for.
     has_reported_wait: bool,
     /// Since when nf_tables is waited for.
     letting_go: Option<Duration>,
@@ -170,7 +167,6 @@ fn report_wait(kernel: &mut LinuxKernel, unread: &[Box<str>], record: &mut Recor
     is_there
 }
 
-/// What the takeover waits for.
 fn waiting_note(unread: &[Box<str>]) -> String {
     let what = match unread {
         [] => {
@@ -185,7 +181,7 @@ fn waiting_note(unread: &[Box<str>]) -> String {
 }
 
 fn log_removed(done: &CleanupReport) {
-    let CleanupReport { adopted, chains, sets, kept } = done;
+    let CleanupReport { adopted, chains, sets, kept, .. } = done;
     if adopted + chains + sets > 0 {
         tracing::info!(
             adopted,

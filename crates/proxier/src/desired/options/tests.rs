@@ -3,11 +3,10 @@ use ipvs_netlink::{Scheduler, Tunnel};
 
 use crate::{
     config::Config,
-    engine::Engine,
     fake::FakeKernel,
     model::{Forwarding::*, *},
     set::KeySet,
-    testing::{addresses, port, service, slice, sync, with_protocol},
+    testing::{addresses, engine_with, port, service, slice, start, sync, with_protocol},
 };
 
 /// A Service that listens where its endpoints do, which are on this node (`10.1.1.…`) and another (`10.1.2.…`), or
@@ -33,7 +32,7 @@ fn udp([service, slice]: [Event; 2]) -> [Event; 2] {
 
 /// What of the plan for a fresh kernel is about IPVS and about masquerade, and what is skipped.
 fn check(events: impl IntoIterator<Item = Event>, expected: Expect) {
-    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let (mut engine, mut kernel) = start();
     let report = sync(&mut engine, &mut kernel, 0, events);
     expected.assert_eq(&told(&report));
 }
@@ -67,7 +66,7 @@ fn schedulers_and_their_flags() {
         ServiceOptions { hash_fallback: Some(false), ..ServiceOptions::DEFAULT },
     ];
     let told = all.map(|options| {
-        let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+        let (mut engine, mut kernel) = start();
         let [service, _] = web(options, &[]);
         told(&sync(&mut engine, &mut kernel, 0, [service]))
     });
@@ -91,7 +90,7 @@ fn schedulers_and_their_flags() {
 /// ask for the missing one again.
 #[test]
 fn a_scheduler_that_the_kernel_lacks() {
-    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let (mut engine, mut kernel) = start();
     kernel.missing_schedulers.push(Scheduler::TWOS);
     let twos = ServiceOptions { scheduler: Some(Scheduler::TWOS), ..ServiceOptions::DEFAULT };
     web(twos, &["10.1.1.1"]).into_iter().for_each(|event| engine.apply(event));
@@ -119,7 +118,7 @@ fn a_scheduler_that_the_kernel_lacks() {
 #[test]
 fn a_scheduler_that_no_service_may_load() {
     let missing_schedulers = [Scheduler::LBLC].into();
-    let mut engine = Engine::new(Config { missing_schedulers, ..Config::new("node-1") });
+    let mut engine = engine_with(Config { missing_schedulers, ..Config::new("node-1") });
     let mut kernel = FakeKernel::default();
     let lblc = ServiceOptions { scheduler: Some(Scheduler::LBLC), ..ServiceOptions::DEFAULT };
     let report = sync(&mut engine, &mut kernel, 0, web(lblc, &["10.1.1.1"]));
@@ -224,7 +223,7 @@ fn without_nat_nobody_is_masqueraded() {
     // Which tunnel it is the plan does not say.
     let (gre, gue) = (Tunnel::GRE, Tunnel::gue(6080));
     for (choice, tunnel) in [(Ipip, Tunnel::IPIP), (Gre, gre), (Gue(port(6080)), gue)] {
-        let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+        let (mut engine, mut kernel) = start();
         sync(&mut engine, &mut kernel, 0, web(forwarded(choice), &["10.1.1.1", "10.1.2.1"]));
         let servers = kernel.state.virtual_servers.values().flat_map(|server| server.real_servers.values());
         let forwarding: Vec<_> = servers.map(|server| server.forwarding).collect();
@@ -265,16 +264,9 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
 /// Its node would take the VIP for its own and schedule the packet again.
 #[test]
 fn an_endpoint_that_is_another_node_is_reached_by_nat() {
-    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, web(forwarded(Ipip), &["192.168.0.2"]));
-    let node = Node {
-        name: "node-2".into(),
-        internal_ips: Vec::new(),
-        addresses: vec!["192.168.0.2".parse().unwrap()],
-        zone: None,
-        pod_cidrs: Vec::new(),
-        leaving: false,
-    };
+    let node = Node { addresses: vec!["192.168.0.2".parse().unwrap()], ..Node::new("node-2") };
     let known = sync(&mut engine, &mut kernel, 1, [Event::NodeApplied(node)]);
     let gone = sync(&mut engine, &mut kernel, 2, [Event::NodeRemoved("node-2".into())]);
     expect![[r#"
@@ -366,7 +358,7 @@ fn single_datagrams() {
 /// And only that Service is computed again.
 #[test]
 fn a_changed_choice_changes_what_is_there() {
-    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let (mut engine, mut kernel) = start();
     let endpoints = ["10.1.1.1", "192.168.0.7"];
     sync(&mut engine, &mut kernel, 0, web(ServiceOptions::DEFAULT, &endpoints));
     sync(
@@ -408,7 +400,7 @@ fn a_changed_choice_changes_what_is_there() {
 
 #[test]
 fn a_service_has_its_own_time_to_drain() {
-    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let (mut engine, mut kernel) = start();
     let within = |seconds| ServiceOptions {
         max_drain_time: Some(std::time::Duration::from_secs(seconds)),
         ..ServiceOptions::DEFAULT

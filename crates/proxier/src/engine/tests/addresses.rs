@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use expect_test::{Expect, expect};
 
-use super::{super::*, check, start};
+use super::{super::*, check};
 use crate::{fake::FakeKernel, model::*, testing::*};
 
 fn with_external_ips(service: Service, ips: &[&str]) -> Service {
@@ -17,14 +17,8 @@ fn with_load_balancer_ips(service: Service, ips: &[&str]) -> Service {
 
 /// A Node whose status names these addresses.
 fn node(name: &str, addresses: &[&str]) -> Event {
-    Event::NodeApplied(Node {
-        name: name.into(),
-        internal_ips: Vec::new(),
-        addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
-        zone: None,
-        pod_cidrs: Vec::new(),
-        leaving: false,
-    })
+    let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+    Event::NodeApplied(Node { addresses, ..Node::new(name) })
 }
 
 fn service_cidr(ranges: &[&str]) -> Event {
@@ -231,7 +225,7 @@ fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
 fn a_node_port_does_not_depend_on_an_external_ip_of_the_same_number() {
     let mut config = Config::new("node-1");
     config.allow_external_ips = false;
-    let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+    let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
     let web = service("web", &["10.96.0.80"], &[(30080, Some(30080))]);
     let web = with_external_ips(web, &["192.168.128.1"]);
     let report =
@@ -314,7 +308,7 @@ fn external_ips_are_served_where_the_operator_allows_them() {
     let check = |change: fn(&mut Config), expected: Expect| {
         let mut config = Config::new("node-1");
         change(&mut config);
-        let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+        let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
         let report = sync(&mut engine, &mut kernel, 0, [web()]);
         expected.assert_eq(&format!("{}\n{}", bound(&kernel), skipped(&report)));
     };

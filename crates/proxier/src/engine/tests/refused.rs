@@ -79,7 +79,7 @@ fn somebody_elses_virtual_server_is_not_recorded_beyond_the_plan_that_met_it() {
     myapp().into_iter().for_each(|event| engine.apply(event));
     assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
     // Killed now.
-    let restarted = sync(&mut Engine::new(Config::new("node-1")), &mut kernel, 0, myapp());
+    let restarted = sync(&mut engine_with(Config::new("node-1")), &mut kernel, 0, myapp());
     assert!(matches!(restarted.skipped[..], [Skipped::Foreign { .. }]), "{:?}", restarted.skipped);
     assert_eq!(kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
 }
@@ -138,7 +138,7 @@ fn what_was_there_stays_ours_though_neither_list_nor_record_has_it() {
 fn any_sync_period_will_do() {
     for period in [Duration::ZERO, Duration::MAX] {
         let config = Config { sync_period: period, ..Config::new("node-1") };
-        let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+        let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
         sync(&mut engine, &mut kernel, 5, myapp());
         assert!(engine.next_sync() > Duration::from_secs(5), "{:?}", engine.next_sync());
     }

@@ -1,6 +1,6 @@
 use expect_test::{Expect, expect};
+use netlink_batch::attribute::put_text;
 use netlink_packet_core::{DefaultNla, Emitable, NetlinkSerializable};
-use netlink_packet_netfilter::nftables::{NfTablesMessage, TableAttribute, TableMessage};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
@@ -8,11 +8,7 @@ use netlink_packet_route::{
     route::RouteMessage,
 };
 
-use super::{
-    super::nft::{Table, message},
-    *,
-};
-use crate::model::Family;
+use super::*;
 
 /// What is heard of a message, as the kernel would send it.
 fn heard(
@@ -44,9 +40,11 @@ fn route(length: u8) -> RouteMessage {
 
 #[test]
 fn tables_of_ours_and_of_others() {
+    const DELETE_TABLE: u16 = 0xa02;
     let of = |name: &str, names: &Names| {
-        let table = TableMessage { attributes: vec![TableAttribute::Name(name.into())] };
-        heard(&message(Table::Ip(Family::V6), NfTablesMessage::DeleteTable(table)), in_nftables, names)
+        let mut payload = netfilter::header(10).to_vec();
+        put_text(&mut payload, OF_TABLE, name);
+        in_nftables(names, DELETE_TABLE, &payload)
     };
     let names = Names::default();
     let found = ["kube-ipvs", "kube-ipvs-2", "filter"].map(|table| of(table, &names));
