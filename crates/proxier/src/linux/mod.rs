@@ -5,12 +5,11 @@
 //! namespace first:
 //!
 //! ```no_run
-//! use proxier::{Config, Engine, linux::{LinuxKernel, Settings}};
+//! use proxier::{Config, linux::{LinuxKernel, Settings, netlink_batch::in_namespace}};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let namespace = std::fs::File::open("/run/netns/node-1")?;
-//! proxier::linux::netlink_batch::in_namespace(&namespace, || {
-//!     let engine = Engine::new(Config::new("node-1"));
-//!     let kernel = LinuxKernel::open(engine.config(), Settings::default());
+//! in_namespace(&namespace, || {
+//!     let kernel = LinuxKernel::open(&Config::new("node-1"), Settings::default());
 //!     // The loop that owns it.
 //! })?;
 //! # Ok(())
