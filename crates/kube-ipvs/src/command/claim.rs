@@ -17,9 +17,9 @@ pub(super) fn file(name: &str) -> io::Result<PathBuf> {
     Ok(Path::new(DIRECTORY).join(format!("{name}-{namespace}")))
 }
 
-/// Claims this network namespace for this process: two that change it would undo each other's work. The claim ends
-/// with the process. None: it cannot be claimed, which is logged, and a second process is not refused. An error: another
-/// process has it.
+/// Claims this network namespace for this process, because two processes would undo each other's work. The claim ends
+/// with the process. None: the namespace cannot be claimed, which is logged; a second process is not refused. An error:
+/// another process has the claim.
 pub(super) fn claim() -> anyhow::Result<Option<File>> {
     let lock = file("lock").and_then(|path| {
         fs::create_dir_all(DIRECTORY)?;

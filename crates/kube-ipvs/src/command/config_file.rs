@@ -51,7 +51,7 @@ impl ConfigFile {
         }
     }
 
-    /// Whether a new content can be used; nothing where that is known, or where the file says what it said at the start.
+    /// Whether a new content can be used. Nothing if that is known, or if the file has its first content.
     fn look(&mut self, check: impl FnOnce() -> anyhow::Result<()>) -> Option<anyhow::Result<()>> {
         // It may be gone for a moment while it is replaced.
         let content = fs::read_to_string(&self.path).ok()?;

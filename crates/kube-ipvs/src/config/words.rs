@@ -1,5 +1,5 @@
-/// Has an enum be written as words, one for each variant. An empty text is the default. `$what` says what a text is that
-/// is none of them.
+/// Reads and writes an enum as words, one for each variant. An empty text is the default. `$what` names the enum in
+/// errors.
 macro_rules! words {
     ($name:ident is $what:literal: $($variant:ident = $word:literal),+) => {
         impl std::str::FromStr for $name {
