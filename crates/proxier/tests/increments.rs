@@ -233,12 +233,12 @@ proptest! {
         let (mut full, mut fresh) = (Engine::new(config()), FakeKernel::default());
         last.iter().cloned().for_each(|event| full.apply(event));
         full.sync(&mut fresh, Duration::ZERO);
-        prop_assert_eq!(settled(kernel.state.clone()), settled(fresh.state.clone()));
+        prop_assert_eq!(settled(kernel.state()), settled(fresh.state()));
 
         // A restarted engine finds nothing to do but what drains.
         let mut restarted = Engine::new(config());
         last.into_iter().for_each(|event| restarted.apply(event));
-        let (plan, _) = restarted.plan(fresh.state, Duration::ZERO);
+        let (plan, _) = restarted.plan(fresh.state(), Duration::ZERO);
         prop_assert!(plan.is_empty(), "{}", plan);
     }
 }
@@ -297,7 +297,7 @@ proptest! {
         let (mut full, mut fresh) = (Engine::new(config()), FakeKernel::default());
         syncs.into_iter().flat_map(|(events, _)| events).for_each(|event| full.apply(event));
         full.sync(&mut fresh, Duration::ZERO);
-        prop_assert_eq!(settled(kernel.state), settled(fresh.state));
+        prop_assert_eq!(settled(kernel.state()), settled(fresh.state()));
     }
 }
 

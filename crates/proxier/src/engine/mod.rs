@@ -153,6 +153,12 @@ impl Engine {
         self.cluster.apply(event);
     }
 
+    /// What the kernel has, as far as is known: as it was read last, and as the changes since then left it. Virtual
+    /// servers of other programs are not in it. None: it was not read yet.
+    pub fn known(&self) -> Option<&State> {
+        self.known.as_ref()
+    }
+
     /// What is known of the world.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster

@@ -148,7 +148,9 @@ fn an_address_that_would_be_answered_for_is_not_bound() {
     assert_eq!(reasons, ["refused by the test", "not tried: this node would answer for it in ARP"]);
     kernel.refuse.clear();
     sync(&mut engine, &mut kernel, 100, []);
-    assert!(engine.is_healthy() && kernel.state.bound_vips.len() == 1 && kernel.state.arp_ignore.len() == 1);
+    assert!(
+        engine.is_healthy() && kernel.state().bound_vips.len() == 1 && kernel.state().arp_ignore.len() == 1
+    );
 }
 
 #[test]
@@ -159,7 +161,7 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
     let events = [addresses(&["192.168.0.1"]), web, endpoints(&["10.1.0.2", "10.1.0.3"])];
     sync(&mut engine, &mut kernel, 0, events);
     let localhost = key("TCP 127.0.0.1:30080");
-    assert_eq!(kernel.state.short_circuits[&localhost].to_string(), "10.1.0.2:8080");
+    assert_eq!(kernel.state().short_circuits[&localhost].to_string(), "10.1.0.2:8080");
     // Flows stay where they are as long as their endpoint does.
     check(
         &sync(&mut engine, &mut kernel, 1, [endpoints(&["10.1.0.1", "10.1.0.2", "10.1.0.3"])]),
