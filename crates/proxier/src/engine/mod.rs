@@ -369,6 +369,10 @@ impl Engine {
                             self.cluster.record_missing(config.scheduler);
                             taken = true;
                         }
+                        // Its record may be gone, if another program has emptied nftables.
+                        (_, Change::Unbind(address)) => {
+                            self.known.iter_mut().for_each(|known| known.owned_vips.extend([*address]));
+                        }
                         _ => {}
                     }
                     if change.key().is_some_and(|key| unlisted.contains(&key)) {

@@ -133,6 +133,23 @@ fn what_was_there_stays_ours_though_neither_list_nor_record_has_it() {
     assert_eq!(kernel.state(), before);
 }
 
+/// Another program empties nftables while an address cannot be taken off.
+#[test]
+fn an_address_that_stays_without_its_record_is_taken_off_later() {
+    let (mut engine, mut kernel) = start();
+    sync(&mut engine, &mut kernel, 0, myapp());
+    kernel.elements = None;
+    kernel.refuse = vec!["- address".into()];
+    engine.apply(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
+    for second in [30, 31, 33] {
+        let report = engine.sync(&mut kernel, Duration::from_secs(second));
+        assert_eq!((report.whole, report.failures.len()), (true, 1), "after {second} seconds");
+    }
+    kernel.refuse.clear();
+    sync(&mut engine, &mut kernel, 37, []);
+    assert_eq!(kernel.state(), State::default());
+}
+
 #[test]
 fn any_sync_period_will_do() {
     for period in [Duration::ZERO, Duration::MAX] {
