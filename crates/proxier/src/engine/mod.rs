@@ -369,8 +369,12 @@ impl Engine {
                             self.cluster.record_missing(config.scheduler);
                             taken = true;
                         }
-                        // Its record may be gone, if another program has emptied nftables.
-                        (_, Change::Unbind(address)) => {
+                        // If it is there at the next reading, it is ours. Until then, its Service may go and take its
+                        // record along, or another program may empty nftables.
+                        (Cause::Unknown, Change::AddServer { key, .. }) => {
+                            self.known.iter_mut().for_each(|known| known.owned.extend([*key]));
+                        }
+                        (Cause::Unknown, Change::Bind(address)) | (_, Change::Unbind(address)) => {
                             self.known.iter_mut().for_each(|known| known.owned_vips.extend([*address]));
                         }
                         _ => {}

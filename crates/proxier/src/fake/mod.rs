@@ -1,16 +1,17 @@
 //! A kernel in memory, for tests of this crate and of those who embed it.
 
+mod errno;
 mod nft;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    fmt,
     net::IpAddr,
     sync::Arc,
 };
 
+use errno::{EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH, Errno, cause, is_done_already};
 use ipvs_netlink::{Scheduler, VirtualServer};
 
 use crate::{
@@ -55,6 +56,9 @@ pub struct FakeKernel {
     /// Changes of which it does not say whether it made them: those that print with one of these texts in them. It
     /// makes none of them.
     pub unanswered: Vec<String>,
+    /// Changes that it makes without saying so, as when answers are lost: those that print with one of these texts in
+    /// them.
+    pub unconfirmed: Vec<String>,
     /// Schedulers that it does not have.
     pub missing_schedulers: Vec<Scheduler>,
     /// Whether it cannot be read.
@@ -154,7 +158,9 @@ impl FakeKernel {
         if named(&self.unanswered) {
             return Err((Cause::Unknown, "no answer".into()));
         }
+        let is_unconfirmed = named(&self.unconfirmed);
         match self.ask(change) {
+            _ if is_unconfirmed => Err((Cause::Unknown, "its answer was lost".into())),
             Ok(true) => Ok(()),
             Ok(false) => Ok(self.repeated.push(change.clone())),
             Err(errno) if is_done_already(change, errno) => Ok(self.repeated.push(change.clone())),
@@ -220,40 +226,5 @@ impl FakeKernel {
         key: &VirtualServerKey,
     ) -> Result<&mut BTreeMap<EndpointAddress, ipvs_netlink::Destination>, Errno> {
         Ok(&mut self.virtual_servers.get_mut(key).ok_or(ESRCH)?.real_servers)
-    }
-}
-
-/// How Linux refuses: the number of `errno.h`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Errno(i32, &'static str);
-
-const ENOENT: Errno = Errno(2, "No such file or directory");
-const ESRCH: Errno = Errno(3, "No such process");
-const EEXIST: Errno = Errno(17, "File exists");
-const ENODEV: Errno = Errno(19, "No such device");
-const EADDRNOTAVAIL: Errno = Errno(99, "Cannot assign requested address");
-
-impl fmt::Display for Errno {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (os error {})", self.1, self.0)
-    }
-}
-
-/// Whether a refusal says that there is nothing to do.
-fn is_done_already(change: &Change, errno: Errno) -> bool {
-    match change {
-        Change::Bind(_) => errno == EEXIST,
-        Change::Unbind(_) => [ENODEV, EADDRNOTAVAIL].contains(&errno),
-        Change::RemoveServer(_) => errno == ESRCH,
-        Change::RemoveRealServer { .. } | Change::RemoveElement { .. } => errno == ENOENT,
-        _ => false,
-    }
-}
-
-fn cause(change: &Change, errno: Errno) -> Cause {
-    match (change, errno) {
-        (Change::AddServer { .. } | Change::AddRealServer { .. }, EEXIST) => Cause::Exists,
-        (Change::AddServer { .. } | Change::UpdateServer { .. }, ENOENT) => Cause::NoScheduler,
-        _ => Cause::Refused,
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{EEXIST, ENOENT, Errno};
+use super::errno::{EEXIST, ENOENT, Errno};
 use crate::{
     set::{Element, KeySet},
     state::State,

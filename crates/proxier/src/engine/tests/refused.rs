@@ -150,6 +150,20 @@ fn an_address_that_stays_without_its_record_is_taken_off_later() {
     assert_eq!(kernel.state(), State::default());
 }
 
+/// Nothing tells whether the virtual server and its address are there, and the Service goes before the kernel is read.
+#[test]
+fn what_was_made_without_an_answer_goes_with_its_service() {
+    let (mut engine, mut kernel) = start();
+    kernel.unconfirmed = vec!["+ virtual server".into(), "+ address".into()];
+    myapp().into_iter().for_each(|event| engine.apply(event));
+    assert_eq!(engine.sync(&mut kernel, Duration::ZERO).failures.len(), 4, "and two real servers");
+    kernel.unconfirmed.clear();
+    sync(&mut engine, &mut kernel, 0, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]);
+    assert_eq!((kernel.virtual_servers.len(), kernel.state().bound_vips.len()), (1, 1));
+    assert_eq!(sync(&mut engine, &mut kernel, 1, []).skipped, []);
+    assert_eq!(kernel.state(), State::default());
+}
+
 #[test]
 fn any_sync_period_will_do() {
     for period in [Duration::ZERO, Duration::MAX] {
