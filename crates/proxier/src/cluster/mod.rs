@@ -63,8 +63,8 @@ pub struct Cluster {
     node_port_addresses: Vec<IpAddr>,
     /// Which Services have an address: those that are touched when the host gets or loses it.
     on_address: HashMap<IpAddr, BTreeSet<ServiceId>>,
-    /// Which slices have an endpoint that may be on this node, by its address: those that are touched when this node gets
-    /// or loses the address.
+    /// Which slices have an endpoint that may be on this node, by its address: those that are touched when this node
+    /// gets or loses the address.
     endpoints_here: HashMap<IpAddr, BTreeSet<SliceId>>,
     /// Services with a port on node addresses: those that a change of the addresses touches.
     with_node_port: BTreeSet<ServiceId>,

@@ -28,8 +28,8 @@ use crate::{
 /// A kernel that answers as Linux does, and a [`Kernel`] that takes these answers as
 /// [`LinuxKernel`](crate::linux::LinuxKernel) does. It starts without the device `kube-ipvs0` and without tables.
 ///
-/// It keeps what it has in its own way, and decides without the engine's code what a change makes of that. So a test can
-/// compare [`state`](Self::state) with [`Engine::known`](crate::Engine::known), which is what the engine predicts.
+/// It keeps what it has in its own way, and decides without the engine's code what a change makes of that. So a test
+/// can compare [`state`](Self::state) with [`Engine::known`](crate::Engine::known), which is what the engine predicts.
 ///
 /// ```
 /// use proxier::{Config, Engine, fake::FakeKernel, model::Event};
