@@ -1,4 +1,4 @@
-//! kube-ipvs on a node of the cluster: its one-shot commands and the daemon.
+//! kube-ipvs on a node of the cluster, or an example of the libraries: one-shot commands and daemons.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -54,6 +54,11 @@ impl ProxyCommand {
         Ok(Self { namespace, node, runtime, log, program: program().into(), before: "", then: "" })
     }
 
+    /// Another program than kube-ipvs.
+    pub(crate) fn of(self, program: &str) -> Self {
+        Self { program: program.into(), ..self }
+    }
+
     /// Under kube-proxy's name, and so with its command line.
     pub fn as_kube_proxy(mut self) -> Result<Self> {
         let directory = self.runtime.with_extension("bin");
@@ -101,7 +106,7 @@ impl ProxyCommand {
     pub fn output(&self, arguments: &[&str]) -> Result<Output> {
         self.command(arguments)
             .output()
-            .with_context(|| format!("running {} {}", program(), arguments.join(" ")))
+            .with_context(|| format!("running {} {}", self.program.display(), arguments.join(" ")))
     }
 
     /// Runs a one-shot command that must succeed; returns its standard output.
@@ -110,7 +115,8 @@ impl ProxyCommand {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             let errors = String::from_utf8_lossy(&output.stderr);
-            bail!("kube-ipvs {} on {}: {}\n{text}{errors}", arguments.join(" "), self.node, output.status);
+            let (program, arguments) = (self.program.display(), arguments.join(" "));
+            bail!("{program} {arguments} on {}: {}\n{text}{errors}", self.node, output.status);
         }
         Ok(text)
     }
@@ -182,7 +188,7 @@ impl Proxy {
         eventually(|| {
             self.child
                 .try_wait()?
-                .with_context(|| format!("kube-ipvs goes on after SIGTERM; {}", self.log_text()))
+                .with_context(|| format!("the daemon goes on after SIGTERM; {}", self.log_text()))
         })
     }
 
@@ -196,7 +202,7 @@ impl Proxy {
     /// Waits for the daemon to end by itself.
     pub fn await_end(mut self) -> Result<(ExitStatus, String)> {
         let status = eventually(|| {
-            self.child.try_wait()?.with_context(|| format!("kube-ipvs goes on; {}", self.log_text()))
+            self.child.try_wait()?.with_context(|| format!("the daemon goes on; {}", self.log_text()))
         })?;
         Ok((status, self.log_text()))
     }
@@ -205,7 +211,7 @@ impl Proxy {
     pub fn check_alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("kube-ipvs ended: {status}\n{}", self.log_text()),
+            Some(status) => bail!("the daemon ended: {status}\n{}", self.log_text()),
         }
     }
 

@@ -35,9 +35,7 @@ pub(crate) fn run(args: Bench) -> Result<ExitCode> {
     );
     let mut job = Job::new([vec!["bench".to_owned(), args.name], args.args].concat());
     job.timeout = Duration::from_secs(2 * 3600);
-    for binary in &binaries {
-        job.executable(&binary.path, PathBuf::from("bin").join(binary.file_name()));
-    }
+    job.executables(&binaries);
     job.manifests(&workspace.root);
     for file in &args.with {
         job.with(file)?;

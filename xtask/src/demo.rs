@@ -1,6 +1,5 @@
 //! `cargo xtask demo`: a small cluster of namespaces with kube-ipvs on its nodes, to watch and to play with.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -36,9 +35,7 @@ pub(crate) fn run(args: Demo) -> Result<ExitCode> {
     let mut steps = Steps::new(&workspace, 3)?;
     let prepare = || preflight::run(&workspace, args.kernel.as_deref(), &NEEDS);
     let bench = steps.run("preparing the bench for the demo", prepare)?;
-    for program in steps.run("building the daemon and the demo", || workspace.build_programs())? {
-        job.executable(&program.path, PathBuf::from("bin").join(program.file_name()));
-    }
+    job.executables(&steps.run("building the daemon and the demo", || workspace.build_programs())?);
     job.manifests(&workspace.root);
     Ok(steps.run("the demo", || bench.run(&job, &mut Terminal))?.into())
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: random and mutated bytes through the decoders of ipvs-netlink, which must never panic.
 //!
-//! The fuzzers are examples of the crate and build with the stable toolchain; `fuzz` is the one there is.
+//! The fuzzers are in crates/ipvs-netlink/fuzz and build with the stable toolchain; `messages` is the one there is.
 
 use std::process::ExitCode;
 
@@ -12,8 +12,8 @@ use crate::workspace::{Workspace, cargo};
 /// Feeds random bytes to the message decoders
 #[derive(Args)]
 pub(crate) struct Fuzz {
-    /// Which example of ipvs-netlink
-    #[arg(default_value = "fuzz")]
+    /// Which fuzzer
+    #[arg(default_value = "messages")]
     target: String,
     /// How long to go on
     #[arg(long, default_value_t = 60)]
@@ -23,7 +23,7 @@ pub(crate) struct Fuzz {
 pub(crate) fn run(args: Fuzz) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
     let status = cargo()
-        .args(["run", "--release", "--package", "ipvs-netlink", "--example", &args.target])
+        .args(["run", "--release", "--package", "ipvs-netlink-fuzz", "--bin", &args.target])
         .args(["--", "--seconds", &args.seconds.to_string()])
         .current_dir(&workspace.root)
         .status()

@@ -1,6 +1,7 @@
 //! The project's own commands, run as `cargo xtask COMMAND`. One file a command; `testbench` is the kernel that
 //! several of them run on.
 
+mod api;
 mod bench;
 mod ci;
 mod demo;
@@ -10,6 +11,7 @@ mod image;
 mod janitor;
 mod preflight;
 mod progress;
+mod publish;
 mod steps;
 mod test;
 mod testbench;
@@ -35,6 +37,10 @@ enum Command {
     Bench(bench::Bench),
     Fuzz(fuzz::Fuzz),
     Image(image::Image),
+    /// Records the public API of the libraries in docs/api
+    Api,
+    /// Shows that the libraries can be published: builds them from their packages. It publishes nothing
+    Publish,
 }
 
 fn main() -> ExitCode {
@@ -48,6 +54,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Fuzz(args) => fuzz::run(args),
         Command::Image(args) => image::run(&args),
+        Command::Api => api::run(),
+        Command::Publish => publish::run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -1,7 +1,6 @@
 //! `cargo xtask test`: every test there is. The ordinary ones run here; those that need a kernel with ip_vs run on
 //! the bench, in one boot. Where the bench cannot start this fails: a skipped test would look like a passed one.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::preflight::{self, Needs};
 use crate::progress::Progress;
 use crate::steps::Steps;
 use crate::testbench::{Bench, Job, copy_output};
-use crate::workspace::{Executable, SCENARIOS, Workspace, cargo};
+use crate::workspace::{Executable, SCENARIOS, Sort, Workspace, cargo};
 
 /// How many steps a run has at most.
 pub(crate) const STEPS: usize = 4;
@@ -110,7 +109,7 @@ impl Test {
 struct Built {
     for_host: Vec<Executable>,
     for_bench: Vec<Executable>,
-    /// What the tests on the bench find on their PATH.
+    /// What the tests on the bench find on their PATH: programs and examples.
     programs: Vec<Executable>,
 }
 
@@ -118,7 +117,7 @@ impl Built {
     /// By one command as far as that goes: each choice of packages has features of its own, and so crates to compile.
     fn build(args: &Test, workspace: &Workspace) -> Result<Self> {
         let all = workspace.build(&["test", "--workspace", "--no-run"])?;
-        let (tests, mut programs): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.is_test);
+        let (tests, mut programs): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.sort == Sort::Test);
         let (mut for_bench, for_host): (Vec<_>, Vec<_>) =
             tests.into_iter().partition(|test| test.package == SCENARIOS);
         for (package, test) in workspace.kernel_tests() {
@@ -152,12 +151,7 @@ impl Built {
         job.timeout = HANG;
         job.servers = true;
         job.marks = true;
-        for test in &self.for_bench {
-            job.executable(&test.path, Path::new("tests").join(test.file_name()));
-        }
-        for program in &self.programs {
-            job.executable(&program.path, PathBuf::from("bin").join(program.file_name()));
-        }
+        job.executables(self.for_bench.iter().chain(&self.programs));
         job.manifests(&workspace.root);
         progress.begin("cargo xtask test --kernel-only --exact", args.count_all(&self.for_bench)?);
         let status = bench.run(&job, progress).context("the tests on the bench did not finish")?;

@@ -16,6 +16,9 @@ pub(crate) struct Vm {
     /// A file or directory to take along, as /with/NAME and on PATH
     #[arg(long, value_name = "FILE")]
     with: Vec<PathBuf>,
+    /// Build the libraries' examples too, and put them on its PATH
+    #[arg(long, conflicts_with = "no_build")]
+    examples: bool,
     /// Give it a way out: the host is 10.0.2.2
     #[arg(long)]
     net: bool,
@@ -40,9 +43,10 @@ pub(crate) fn run(args: Vm) -> Result<ExitCode> {
     job.interactive = job.is_shell();
     job.timeout = Duration::from_secs(args.timeout);
     if !args.no_build {
-        for binary in workspace.build_programs()? {
-            job.executable(&binary.path, PathBuf::from("bin").join(binary.file_name()));
-        }
+        job.executables(&workspace.build_programs()?);
+    }
+    if args.examples {
+        job.executables(&workspace.build_examples()?);
     }
     job.manifests(&workspace.root);
     for file in &args.with {

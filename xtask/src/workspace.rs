@@ -20,6 +20,8 @@ pub(crate) struct Workspace {
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) targets: Vec<Target>,
+    /// Everything that cargo knows of it.
+    pub(crate) manifest: Value,
 }
 
 pub(crate) struct Target {
@@ -36,8 +38,16 @@ pub(crate) struct Executable {
     pub(crate) package: String,
     pub(crate) target: String,
     pub(crate) path: PathBuf,
-    /// Whether it has libtest's main function.
-    pub(crate) is_test: bool,
+    pub(crate) sort: Sort,
+}
+
+/// What an executable is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sort {
+    Program,
+    /// With libtest's main function.
+    Test,
+    Example,
 }
 
 impl Workspace {
@@ -65,6 +75,11 @@ impl Workspace {
         self.build(&[&["build"], &packages[..], &["--bin", "demo", "--bin", "kube-ipvs"]].concat())
     }
 
+    /// The libraries' examples, which jobs get on their PATH too.
+    pub(crate) fn build_examples(&self) -> Result<Vec<Executable>> {
+        self.build(&["build", "--workspace", "--examples"])
+    }
+
     /// The daemon: one static file, which needs nothing else on the machine (.cargo/config.toml says how).
     ///
     /// The C library is that of the host, whose resolver is part of it since glibc 2.34. No other toolchain is needed.
@@ -85,6 +100,11 @@ impl Workspace {
             .context("starting cargo")?;
         ensure!(output.status.success(), "cargo {} failed", args.join(" "));
         parse_executables(&String::from_utf8(output.stdout)?)
+    }
+
+    /// The packages that can be published: those without `publish = false`.
+    pub(crate) fn libraries(&self) -> impl Iterator<Item = &Package> {
+        self.packages.iter().filter(|package| package.manifest["publish"].is_null())
     }
 
     /// Integration tests that a plain `cargo test` does not run: (package, test).
@@ -133,7 +153,8 @@ fn package(value: &Value) -> Package {
         kind: text(&target["kind"][0]),
         tested: target["test"].as_bool().unwrap_or(false),
     };
-    Package { name: text(&value["name"]), targets: list(&value["targets"]).iter().map(target).collect() }
+    let targets = list(&value["targets"]).iter().map(target).collect();
+    Package { name: text(&value["name"]), targets, manifest: value.clone() }
 }
 
 /// `path+file:///x/tests#scenarios@0.1.0`, or without a name where that is the directory's:
@@ -156,7 +177,11 @@ fn parse_executables(messages: &str) -> Result<Vec<Executable>> {
                 package: package_of(&text(&message["package_id"])),
                 target: text(&message["target"]["name"]),
                 path: path.into(),
-                is_test: message["profile"]["test"] == true,
+                sort: match (message["profile"]["test"] == true, message["target"]["kind"][0] == "example") {
+                    (true, _) => Sort::Test,
+                    (false, true) => Sort::Example,
+                    (false, false) => Sort::Program,
+                },
             });
         }
     }
@@ -168,6 +193,16 @@ impl Executable {
     pub(crate) fn file_name(&self) -> &Path {
         self.path.file_name().map_or(Path::new(""), Path::new)
     }
+
+    /// Where the bench has it.
+    pub(crate) fn place(&self) -> PathBuf {
+        let directory = match self.sort {
+            Sort::Program => "bin",
+            Sort::Test => "tests",
+            Sort::Example => "examples",
+        };
+        Path::new(directory).join(self.file_name())
+    }
 }
 
 #[cfg(test)]
@@ -177,13 +212,17 @@ mod tests {
     #[test]
     fn finds_the_executables_among_cargos_messages() {
         let messages = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":null}
-{"reason":"compiler-artifact","package_id":"path+file:///x/tests#scenarios@0.1.0","target":{"name":"demo"},"profile":{"test":false},"executable":"/t/debug/demo"}
+{"reason":"compiler-artifact","package_id":"path+file:///x/tests#scenarios@0.1.0","target":{"kind":["bin"],"name":"demo"},"profile":{"test":false},"executable":"/t/debug/demo"}
+{"reason":"compiler-artifact","package_id":"path+file:///x/a#0.1.0","target":{"kind":["example"],"name":"b"},"profile":{"test":false},"executable":"/t/debug/examples/b"}
 {"reason":"compiler-artifact","package_id":"path+file:///x/xtask#0.1.0","target":{"name":"xtask"},"profile":{"test":true},"executable":"/t/debug/deps/xtask-1"}
 {"reason":"build-finished","success":true}"#;
         let executables = parse_executables(messages).unwrap();
-        let found = executables.iter().map(|one| (&*one.package, &*one.target, one.file_name(), one.is_test));
-        let expected =
-            [("scenarios", "demo", Path::new("demo"), false), ("xtask", "xtask", Path::new("xtask-1"), true)];
+        let found = executables.iter().map(|one| (&*one.package, &*one.target, one.place()));
+        let expected = [
+            ("scenarios", "demo", "bin/demo".into()),
+            ("a", "b", "examples/b".into()),
+            ("xtask", "xtask", "tests/xtask-1".into()),
+        ];
         assert_eq!(found.collect::<Vec<_>>(), expected);
     }
 }

@@ -103,6 +103,16 @@ impl Error {
         }
     }
 
+    /// The errno of the kernel's refusal, or of the system call that failed: `ENOENT` for [`NoIpvs`](Self::NoIpvs).
+    /// Some errors have none.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::NoIpvs => Some(ENOENT),
+            Self::Rejected(failure) => Some(failure.error.errno()),
+            Self::Read { error, .. } | Self::Transport(error) => error.errno(),
+        }
+    }
+
     /// The virtual server, the destination or the daemon that the request is about does not exist.
     pub fn is_not_found(&self) -> bool {
         match self {

@@ -1,16 +1,21 @@
 use std::fmt;
 
-use netlink_packet_core::Nla;
+use netlink_batch::attribute::put_with;
 
 use crate::{
     Daemon, DaemonRole, Destination, DestinationKey, Timeouts, VirtualServer, VirtualServerKey,
-    message::{Append, Command, CommandAttribute, DaemonAttribute, Message, append_attribute},
+    message::{Attribute, Command, CommandAttribute, DaemonAttribute, Message},
 };
+
+/// The numbers of [`CommandAttribute::Service`] and [`CommandAttribute::Destination`].
+const SERVICE: u16 = 1;
+const DESTINATION: u16 = 2;
 
 /// One change to the kernel's state, as a value.
 ///
 /// `Display` says it as an operator would: `add destination 10.1.1.1:80 to TCP 10.0.0.1:80`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Request {
     /// Add a virtual server. Fails if it exists (`EEXIST`), or if the scheduler or the persistence engine does
     /// not (`ENOENT`).
@@ -89,10 +94,10 @@ impl Request {
             _ => return Message::from(self).append_to(out),
         };
         command.append_header(out);
-        append_attribute(out, CommandAttribute::Service(Vec::new()).kind(), |out| {
+        put_with(out, SERVICE, |out| {
             service.attributes(|attribute| attribute.append(out));
         });
-        append_attribute(out, CommandAttribute::Destination(Vec::new()).kind(), |out| {
+        put_with(out, DESTINATION, |out| {
             destination.attributes(key, |attribute| attribute.append(out));
         });
     }

@@ -59,7 +59,7 @@ fn without_nested_flag(bytes: &[u8]) -> Vec<u8> {
 fn describe(message: &Message) -> String {
     match message.command {
         Command::NewService | Command::SetService => {
-            let ServiceEntry { key, service, stats } = message.try_into().unwrap();
+            let ServiceEntry { key, service, stats, .. } = message.try_into().unwrap();
             let read: ServiceEntry =
                 (&Message::from(&Request::AddService { key, service })).try_into().unwrap();
             assert_eq!((read.key, read.service), (key, service), "what we would set is what was read");

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../examples/fuzz/check.rs"]
+#[path = "../fuzz/check.rs"]
 mod check;
 
 use ipvs_netlink::{
@@ -14,7 +14,7 @@ use ipvs_netlink::{
         InfoAttribute, Message, ServiceAttribute, Stats64Attribute, StatsAttribute,
     },
 };
-use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NlasIterator, Parseable};
 use proptest::{collection::vec, option, prelude::*};
 use std::net::IpAddr;
 
@@ -153,6 +153,15 @@ fn encode(message: &Message) -> Vec<u8> {
     bytes
 }
 
+/// The attributes as the library writes them.
+fn by_the_library(bytes: &[u8]) -> Vec<u8> {
+    let attribute = NlasIterator::new(bytes).map(|attribute| DefaultNla::parse(&attribute.unwrap()).unwrap());
+    let attributes: Vec<_> = attribute.collect();
+    let mut bytes = vec![0xff; attributes.as_slice().buffer_len()];
+    attributes.as_slice().emit(&mut bytes);
+    bytes
+}
+
 /// What the kernel would read of a request.
 fn sent(request: Request) -> Message {
     let message = Message::from(&request);
@@ -171,6 +180,7 @@ proptest! {
         message.append_to(&mut appended);
         prop_assert_eq!(&appended[..4], &[message.command.number(), 1, 0, 0]);
         prop_assert_eq!(&appended[4..], encode(&message));
+        prop_assert_eq!(&appended[4..], by_the_library(&appended[4..]));
     }
 
     #[test]

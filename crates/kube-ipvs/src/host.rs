@@ -1,13 +1,13 @@
 //! What kube-proxy sets on its host, once, at the start. None of it is needed to serve, so that what cannot be set is
 //! only said.
 
-use std::{collections::BTreeSet, fs, io, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use ipvs_netlink::Scheduler;
 use proxier::linux::sysctl;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Configuration, Conntrack, Ipvs};
+use crate::config::{Configuration, Conntrack};
 
 const CONNTRACK_MAX: &str = "net/netfilter/nf_conntrack_max";
 const HASH_SIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
@@ -28,21 +28,25 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
         // Four connections in a slot of its table, on average.
         raise_hash_size(most / 4).unwrap_or_else(&mut failed);
     }
-    let timeouts = [
-        ("net/netfilter/nf_conntrack_tcp_timeout_established", conntrack.tcp_established_timeout),
-        ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", conntrack.tcp_close_wait_timeout),
-        ("net/netfilter/nf_conntrack_udp_timeout", conntrack.udp_timeout),
-        ("net/netfilter/nf_conntrack_udp_timeout_stream", conntrack.udp_stream_timeout),
-    ];
-    for (name, timeout) in timeouts {
-        if let Some(seconds) = timeout.if_set().as_ref().map(Duration::as_secs) {
-            raise(name, seconds, "conntrack forgets idle connections earlier").unwrap_or_else(&mut failed);
+    const EARLIER: &str = "conntrack forgets idle connections earlier";
+    const BEFORE_IPVS: &str = "conntrack forgets idle connections before IPVS does, and endpoints see their packets come \
+                               from another port";
+    let ipvs = &configuration.ipvs;
+    // Conntrack's must not be shorter than those of IPVS: the shorter one counts. That of single datagrams stays: every
+    // question to a DNS server would be kept for so long.
+    for (name, timeout, consequence) in [
+        ("tcp_timeout_established", conntrack.tcp_established_timeout, EARLIER),
+        ("tcp_timeout_close_wait", conntrack.tcp_close_wait_timeout, EARLIER),
+        ("udp_timeout", conntrack.udp_timeout, EARLIER),
+        ("udp_timeout_stream", conntrack.udp_stream_timeout, EARLIER),
+        ("tcp_timeout_established", ipvs.tcp_timeout, BEFORE_IPVS),
+        ("tcp_timeout_fin_wait", ipvs.tcp_fin_timeout, BEFORE_IPVS),
+        ("udp_timeout_stream", ipvs.udp_timeout, BEFORE_IPVS),
+    ] {
+        if let Some(timeout) = timeout.if_set() {
+            let name = format!("net/netfilter/nf_conntrack_{name}");
+            raise(&name, timeout.as_secs(), consequence).unwrap_or_else(&mut failed);
         }
-    }
-    for (name, seconds) in timeouts_of_ipvs(&configuration.ipvs) {
-        let consequence = "conntrack forgets idle connections before IPVS does, and endpoints see their packets come \
-                           from another port";
-        raise(name, seconds, consequence).unwrap_or_else(&mut failed);
     }
     if conntrack.tcp_be_liberal {
         let consequence = "packets outside the window of a connection are not translated";
@@ -55,17 +59,6 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
         failed(format!("cannot set this process's oom_score_adj = {score}: {error}"));
     }
     failures
-}
-
-/// The timeouts of conntrack that must not be shorter than what IPVS was given: the shorter one counts. That of single
-/// datagrams stays: every question to a DNS server would be kept for so long.
-fn timeouts_of_ipvs(ipvs: &Ipvs) -> Vec<(&'static str, u64)> {
-    let timeouts = [
-        ("net/netfilter/nf_conntrack_tcp_timeout_established", ipvs.tcp_timeout),
-        ("net/netfilter/nf_conntrack_tcp_timeout_fin_wait", ipvs.tcp_fin_timeout),
-        ("net/netfilter/nf_conntrack_udp_timeout_stream", ipvs.udp_timeout),
-    ];
-    timeouts.into_iter().filter_map(|(name, timeout)| Some((name, timeout.if_set()?.as_secs()))).collect()
 }
 
 /// The schedulers that a Service is not to make the kernel load. Loading them takes a lock of network namespaces under

@@ -5,5 +5,6 @@ pub mod command;
 pub mod config;
 pub mod events;
 pub mod host;
+mod runtime;
 pub mod serve;
 pub mod source;

@@ -1,6 +1,8 @@
 use std::{fmt, io};
 
-use netlink_packet_core::{DecodeError, NLA_F_NESTED, NLM_F_ACK_TLVS, NLM_F_CAPPED, NlaBuffer, NlasIterator};
+use netlink_packet_core::{DecodeError, NLM_F_ACK_TLVS, NLM_F_CAPPED};
+
+use crate::attribute::{array, attributes, text};
 
 /// `NLMSGERR_ATTR_MSG` and `NLMSGERR_ATTR_OFFS` of `linux/netlink.h`.
 const ATTRIBUTE_TEXT: u16 = 1;
@@ -74,21 +76,13 @@ impl KernelError {
     }
 
     /// Reads extended-acknowledgement attributes (`enum nlmsgerr_attrs`).
-    pub(crate) fn read_attributes(&mut self, attributes: &[u8]) {
-        for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
-            self.read_attribute(&attribute);
-        }
-    }
-
-    fn read_attribute(&mut self, attribute: &NlaBuffer<&[u8]>) {
-        let value = attribute.value();
-        match attribute.kind() & !NLA_F_NESTED {
-            ATTRIBUTE_TEXT => {
-                let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
-                self.text = Some(String::from_utf8_lossy(text).into_owned());
+    pub(crate) fn read_attributes(&mut self, bytes: &[u8]) {
+        for (kind, value) in attributes(bytes) {
+            match kind {
+                ATTRIBUTE_TEXT => self.text = Some(text(value).into_owned()),
+                ATTRIBUTE_OFFSET => self.offset = array(value).map(u32::from_ne_bytes),
+                _ => {}
             }
-            ATTRIBUTE_OFFSET => self.offset = value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)),
-            _ => {}
         }
     }
 }
@@ -116,6 +110,7 @@ pub struct Failure {
 
 /// What can go wrong between us and the kernel.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The socket could not be opened or set up.
     #[error("cannot open a netlink socket: {0}")]
@@ -140,7 +135,7 @@ pub enum Error {
         /// The most that one send can carry, in bytes.
         limit: usize,
     },
-    /// The kernel changed while it was being listed (`NLM_F_DUMP_INTR`): list again.
+    /// The kernel changed each time that it was listed (`NLM_F_DUMP_INTR`): list again.
     #[error("the kernel's state changed while it was listed: list again")]
     Interrupted,
     /// The kernel answered nothing to a request that asked for an acknowledgement.
@@ -160,6 +155,19 @@ impl Error {
         match self {
             Self::Rejected(error) => Some(error),
             _ => None,
+        }
+    }
+
+    /// The errno of the kernel's refusal, or of the system call that failed. Some errors have none.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Open(error) | Self::Namespace(error) | Self::Send(error) | Self::Receive(error) => {
+                error.raw_os_error()
+            }
+            Self::Rejected(error) => Some(error.errno()),
+            Self::Overrun | Self::TooLarge { .. } | Self::Interrupted | Self::NoReply | Self::Decode(_) => {
+                None
+            }
         }
     }
 }

@@ -1,38 +1,28 @@
-//! A synchronous netlink transport that sends many requests in one system call.
+#![doc = include_str!("../README.md")]
 //!
-//! The kernel handles a netlink request inside the `send` call that carries it: by the time `send`
-//! returns, every reply is already queued on the socket. This crate is built on that fact. It needs no
-//! event loop, no task and no time-out to know that a [`Batch`] is over: it sends, then reads until the
-//! queue is empty.
-//!
-//! What it gives, for every netlink protocol whose messages implement the traits of
-//! [`netlink_packet_core`]:
+//! # What it gives
 //!
 //! * [`Socket::execute`]: a [`Batch`] of requests in as few sends as the buffers allow, one acknowledgement
 //!   asked at the end of each, every failure reported with the index of its request and the kernel's own
 //!   words ([`KernelError`]);
 //! * [`Socket::transaction`]: the same in exactly one send, for subsystems that commit as a whole;
-//! * [`Socket::query`] and [`Socket::dump`]: typed replies; a dump that the kernel marks as interrupted is an
-//!   error, never a short list;
+//! * [`Socket::query`] and [`Socket::dump`]: typed replies; a dump that the kernel marks as interrupted is read
+//!   again, and is an error in the end, never a short list;
+//! * [`Batch::push_with`], [`Socket::query_with`] and [`Socket::dump_with`]: the same for messages as bytes, which
+//!   [`attribute`] writes and reads;
 //! * [`Listener`]: the notices of multicast groups, on a socket of its own;
 //! * [`Socket::open_in`]: a socket that lives in another network namespace, and [`in_namespace`] for the
 //!   rest of what one wants to do there.
 //!
-//! ```no_run
-//! use netlink_batch::{Protocol, Socket};
-//! # fn main() -> Result<(), netlink_batch::Error> {
-//! let mut route = Socket::open(Protocol::Route)?;
-//! # Ok(())
-//! # }
-//! ```
-//!
 //! Sockets hold no shared state: two sockets never disturb each other. One socket serves one caller at a
 //! time (`&mut self`), which is what matching replies by sequence number rests on.
 
+pub mod attribute;
 mod batch;
 mod error;
 mod listener;
 mod namespace;
+mod reply;
 mod socket;
 
 pub use batch::Batch;

@@ -1,10 +1,16 @@
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
+use std::time::Duration;
+
+use netlink_packet_core::NetlinkHeader;
 use rustix::net::sockopt;
 
 use crate::{
     Error, Protocol,
-    socket::{DATAGRAM, RECEIVE_BUFFER, Reply, read_datagram, receive},
+    reply::{Reply, read_datagram, receive},
+    socket::{DATAGRAM, RECEIVE_BUFFER},
 };
+
+/// The kernel takes a time of 0 for none.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// A socket that receives the notices that the kernel sends to multicast groups.
 pub struct Listener {
@@ -32,24 +38,44 @@ impl Listener {
         Ok(Self { inner, incoming: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Waits for the next datagram and shows each notice in it to `hear`, with its header, which says on whose request
-    /// it was made: [`Socket::port`](crate::Socket::port).
+    /// Waits for the next datagram and shows each notice in it to `hear`: its header and what stands behind that. The
+    /// header says on whose request it was made: [`Socket::port`](crate::Socket::port). If none comes within `timeout`,
+    /// that is no error. Without a timeout, it waits for ever.
     ///
     /// # Errors
     ///
     /// [`Error::Overrun`] where notices were lost, [`Error::Decode`] where one makes no sense, [`Error::Receive`].
-    pub fn wait<M: NetlinkDeserializable>(
+    pub fn wait(
         &mut self,
-        mut hear: impl FnMut(&NetlinkHeader, M),
+        timeout: Option<Duration>,
+        mut hear: impl FnMut(&NetlinkHeader, &[u8]),
     ) -> Result<(), Error> {
+        let timeout = timeout.map(|timeout| timeout.max(SHORTEST));
+        sockopt::set_socket_timeout(&self.inner, sockopt::Timeout::Recv, timeout)
+            .map_err(|error| Error::Receive(error.into()))?;
         if receive(&self.inner, &mut self.incoming, 0)?.is_none() {
             return Ok(());
         }
         read_datagram(&self.incoming, |header, reply| {
-            if let Reply::Message(message) = reply {
-                hear(header, message);
+            if let Reply::Message(payload) = reply {
+                hear(header, payload);
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_notice_the_wait_ends_with_its_timeout() {
+        let mut listener = Listener::open(Protocol::Route, &[]).unwrap();
+        for timeout in [Duration::ZERO, Duration::from_millis(2)] {
+            let mut count = 0;
+            listener.wait(Some(timeout), |_, _| count += 1).unwrap();
+            assert_eq!(count, 0);
+        }
     }
 }

@@ -1,13 +1,15 @@
+mod read;
+
 use std::{io, os::fd::AsFd, time::Duration};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
-};
+use netlink_packet_core::{NetlinkHeader, NetlinkSerializable};
 use netlink_sys::SocketAddr;
 use rustix::net::sockopt;
 
-use crate::{Batch, Error, Failure, KernelError, in_namespace};
+use crate::{
+    Batch, Error, Failure, in_namespace,
+    reply::{self, Reply, read_datagram, retry_interrupted},
+};
 
 /// The buffers we ask for. The kernel doubles the number and counts its own overhead against it.
 const SEND_BUFFER: usize = 4 << 20;
@@ -19,11 +21,13 @@ const REPLY_COST: usize = 2048;
 const SEND_CHUNK: usize = 512 << 10;
 /// The largest datagram that the kernel builds for a dump is 32 KiB, for a single reply 64 KiB.
 pub(crate) const DATAGRAM: usize = 128 << 10;
+const DONT_WAIT: i32 = rustix::net::RecvFlags::DONTWAIT.bits() as i32;
 /// The kernel answers a dump at once; this only bounds the wait if it ever did not.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which part of the kernel a socket speaks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Protocol {
     /// rtnetlink: links, addresses, routes.
     Route,
@@ -153,77 +157,6 @@ impl Socket {
         }
     }
 
-    /// Asks one question and returns the messages that answer it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Rejected`] when the kernel refuses, [`Error::Decode`] when an answer makes no sense.
-    pub fn query<M>(&mut self, message: M) -> Result<Vec<M>, Error>
-    where
-        M: NetlinkSerializable + NetlinkDeserializable,
-    {
-        let mut batch = Batch::new();
-        batch.push(message, NLM_F_ACK);
-        let sequence = self.send(&mut batch, 0..1)?;
-        let mut answers = Vec::new();
-        let mut acknowledged = false;
-        self.drain(|header, payload| {
-            if header.sequence_number != sequence {
-                return Ok(());
-            }
-            match payload {
-                Reply::Error(error) if error.errno() == 0 => acknowledged = true,
-                Reply::Error(error) => return Err(error.into()),
-                Reply::Message(message) => answers.push(message),
-                Reply::End => {}
-            }
-            Ok(())
-        })?;
-        if acknowledged { Ok(answers) } else { Err(Error::NoReply) }
-    }
-
-    /// Lists what the kernel has (`NLM_F_DUMP`).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Interrupted`] when the kernel says that the list is not one consistent state. Not every
-    /// subsystem says so: IPVS does not.
-    pub fn dump<M>(&mut self, message: M) -> Result<Vec<M>, Error>
-    where
-        M: NetlinkSerializable + NetlinkDeserializable,
-    {
-        let mut batch = Batch::new();
-        batch.push(message, NLM_F_DUMP);
-        let sequence = self.send(&mut batch, 0..1)?;
-        let mut list = Vec::new();
-        let (mut ended, mut interrupted) = (false, false);
-        let mut outcome = Ok(());
-        while !ended {
-            self.receive(0)?.ok_or(Error::NoReply)?;
-            let read = read_datagram(&self.incoming, |header, payload| {
-                if header.sequence_number != sequence {
-                    return Ok(());
-                }
-                interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
-                match payload {
-                    Reply::Message(message) => list.push(message),
-                    Reply::End => ended = true,
-                    Reply::Error(error) => {
-                        ended = true;
-                        if error.errno() != 0 {
-                            return Err(error.into());
-                        }
-                    }
-                }
-                Ok(())
-            });
-            // Read on to the end, so that nothing is left in the queue.
-            outcome = outcome.and(read);
-        }
-        outcome?;
-        if interrupted { Err(Error::Interrupted) } else { Ok(list) }
-    }
-
     fn send_chunk(
         &mut self,
         batch: &mut Batch,
@@ -236,9 +169,9 @@ impl Socket {
         batch.ask_acknowledgement(acknowledged);
         let sequence = self.send(batch, chunk)?;
         let mut answered = false;
-        self.drain::<Ignored>(|header, payload| {
+        self.drain(|header, reply| {
             let offset = header.sequence_number.wrapping_sub(sequence);
-            let Reply::Error(error) = payload else { return Ok(()) };
+            let Reply::Error(error) = reply else { return Ok(()) };
             if offset < count {
                 // nfnetlink reports a transaction that it would not even start, or could not commit, on
                 // its first message, and answers nothing else.
@@ -266,9 +199,9 @@ impl Socket {
     }
 
     /// Reads what the kernel queued while it handled the send.
-    fn drain<M: NetlinkDeserializable>(
+    fn drain(
         &mut self,
-        mut handle: impl FnMut(&NetlinkHeader, Reply<M>) -> Result<(), Error>,
+        mut handle: impl FnMut(&NetlinkHeader, Reply<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut outcome = Ok(());
         while let Some(()) = self.receive(DONT_WAIT)? {
@@ -279,85 +212,8 @@ impl Socket {
 
     /// Reads one datagram into `incoming`; `None` when there is none.
     fn receive(&mut self, flags: i32) -> Result<Option<()>, Error> {
-        receive(&self.inner, &mut self.incoming, flags)
+        reply::receive(&self.inner, &mut self.incoming, flags)
     }
-}
-
-/// Reads one datagram; `None` when there is none.
-pub(crate) fn receive(
-    socket: &netlink_sys::Socket,
-    incoming: &mut Vec<u8>,
-    flags: i32,
-) -> Result<Option<()>, Error> {
-    incoming.clear();
-    match retry_interrupted(|| socket.recv(incoming, flags | TRUNCATED)) {
-        Ok(size) if size > incoming.len() => {
-            Err(Error::Decode(format!("a reply of {size} bytes is larger than any we know")))
-        }
-        Ok(_) => Ok(Some(())),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
-            Err(Error::Overrun)
-        }
-        Err(error) => Err(Error::Receive(error)),
-    }
-}
-
-const DONT_WAIT: i32 = rustix::net::RecvFlags::DONTWAIT.bits() as i32;
-const TRUNCATED: i32 = rustix::net::RecvFlags::TRUNC.bits() as i32;
-
-/// What a netlink message says to us.
-pub(crate) enum Reply<M> {
-    Message(M),
-    /// An acknowledgement is an error with errno 0.
-    Error(KernelError),
-    End,
-}
-
-/// For requests of which only the acknowledgement matters.
-struct Ignored;
-
-impl NetlinkDeserializable for Ignored {
-    type Error = std::convert::Infallible;
-    fn deserialize(_: &NetlinkHeader, _: &[u8]) -> Result<Self, Self::Error> {
-        Ok(Self)
-    }
-}
-
-/// Hands every message of a datagram to `handle`, with its header. The first error is returned, but all messages are
-/// read.
-pub(crate) fn read_datagram<M: NetlinkDeserializable>(
-    mut bytes: &[u8],
-    mut handle: impl FnMut(&NetlinkHeader, Reply<M>) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut outcome = Ok(());
-    while !bytes.is_empty() {
-        let message = NetlinkMessage::<M>::deserialize(bytes);
-        // The length is checked here again, as a message that cannot be decoded must not end the reading.
-        let length = bytes.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize);
-        if length < 16 || length > bytes.len() {
-            return outcome
-                .and(Err(Error::Decode(format!("a message of {length} bytes in {}", bytes.len()))));
-        }
-        let handled =
-            message.map_err(Error::from).and_then(|NetlinkMessage { header, payload, .. }| match payload {
-                NetlinkPayload::InnerMessage(message) => handle(&header, Reply::Message(message)),
-                NetlinkPayload::Error(error) => {
-                    let error = KernelError::parse(error.raw_code(), header.flags, &error.header);
-                    handle(&header, Reply::Error(error))
-                }
-                NetlinkPayload::Done(done) if done.code != 0 => {
-                    let mut error = KernelError::from_errno(done.code.saturating_abs());
-                    error.read_attributes(&done.extended_ack);
-                    handle(&header, Reply::Error(error))
-                }
-                NetlinkPayload::Done(_) => handle(&header, Reply::End),
-                _ => Ok(()),
-            });
-        outcome = outcome.and(handled);
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    outcome
 }
 
 fn set_up(socket: &mut netlink_sys::Socket) -> io::Result<(u32, Limits)> {
@@ -380,13 +236,4 @@ fn set_up(socket: &mut netlink_sys::Socket) -> io::Result<(u32, Limits)> {
         requests: (sockopt::socket_recv_buffer_size(&*socket)? / REPLY_COST).max(1),
     };
     Ok((port, limits))
-}
-
-fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
 }

@@ -7,7 +7,7 @@ use ipvs_netlink::Scheduler;
 
 use crate::model::{Family, Node, NodeAddress, PortNumber};
 
-/// The settings of an [`Engine`](crate::Engine).
+/// The settings of an [`Engine`](crate::Engine), which its kernel reads too.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The name of the Node that we run on.
@@ -18,7 +18,7 @@ pub struct Config {
     pub localhost_node_ports: bool,
     /// Which sources are pods, for a [`LocalDetector`](crate::linux::LocalDetector) that goes by them.
     pub pod_sources: PodSources,
-    /// Whether this node keeps silent in ARP for the addresses that are bound to `kube-ipvs0`.
+    /// Whether this node keeps silent in ARP for the addresses that are bound to the device of the VIPs.
     pub scoped_arp: bool,
     /// The scheduler of every virtual server. kube-proxy's default is round robin.
     pub scheduler: Scheduler,
@@ -83,8 +83,8 @@ impl Config {
     }
 }
 
-/// Which sources are pods (`--detect-local-mode`). If a family has no pod ranges, the engine cannot tell pods from
-/// clients outside the cluster in that family.
+/// Which sources are pods (kube-proxy's `--detect-local-mode`). If a family has no pod ranges, the engine cannot tell
+/// pods from clients outside the cluster in that family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodSources {
     /// These ranges, all the pods of the cluster.
@@ -161,7 +161,7 @@ fn without(range: IpNet, part: &IpNet) -> Vec<IpNet> {
     }
 }
 
-/// On which addresses of the node its node ports are served (`--nodeport-addresses`).
+/// On which addresses of the node its node ports are served (kube-proxy's `--nodeport-addresses`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum NodePortAddresses {
     /// On every address that can be reached from other hosts.

@@ -1,15 +1,24 @@
 //! The edge between what is decided and what is done.
+//!
+//! [`LinuxKernel`](crate::linux::LinuxKernel) is a [`Kernel`], and another program can write one of its own. A plan
+//! stands in its order, and most of its changes rest on earlier ones. So [`Kernel::apply`] has three duties, and the
+//! engine relies on them:
+//!
+//! * It tries no change that [`FailedPrerequisites::stops`], and reports it as [`Cause::NotTried`].
+//! * It gives every change that it did not make to [`FailedPrerequisites::note`].
+//! * After the failures of one [`Phase`](crate::plan::Phase) it carries out what [`amends`] returns for them, and
+//!   reports what it did of that as `amended`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+mod prerequisites;
+
+use std::{borrow::Cow, collections::BTreeMap, io};
+
+pub use prerequisites::{FailedPrerequisites, amends};
 
 use crate::{
     cluster::EndpointAddress,
     model::VirtualServerKey,
     plan::{Change, Plan},
-    set::{Element, KeySet},
     state::State,
 };
 
@@ -37,17 +46,77 @@ pub trait Kernel {
     /// When they cannot be read.
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable>;
 
-    /// Carries out a plan, going on past what fails.
+    /// Carries out a plan, going on past what fails. It has the three duties that the [module](self) names.
     fn apply(&mut self, plan: &Plan) -> Report;
 }
 
 /// How many connections go through a real server, established and dying ones together.
 pub type ConnectionCounts = BTreeMap<(VirtualServerKey, EndpointAddress), u64>;
 
-/// The kernel cannot be used at all, for now.
+/// The kernel cannot be used at all, for now. `Display` says what of it, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct KernelUnavailable(pub String);
+#[error("{subject}: {reason}")]
+pub struct KernelUnavailable {
+    subject: Cow<'static, str>,
+    reason: Reason,
+}
+
+impl KernelUnavailable {
+    /// Says what cannot be used, or was not done, and why.
+    pub fn new(subject: impl Into<Cow<'static, str>>, reason: impl Into<Reason>) -> Self {
+        Self { subject: subject.into(), reason: reason.into() }
+    }
+
+    /// What cannot be used, or was not done: mostly a part of the kernel such as `IPVS`, `nftables` or `sysctl`.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Why, without the subject.
+    pub fn reason(&self) -> &Reason {
+        &self.reason
+    }
+
+    /// The kernel's errno, if it gave one. `EPERM` (1) and `EACCES` (13): the caller lacks CAP_NET_ADMIN. `ENOENT` (2)
+    /// with the subject `IPVS`: the kernel has no IPVS.
+    pub fn errno(&self) -> Option<i32> {
+        self.reason.errno()
+    }
+}
+
+/// Why the kernel did not do something: a text, in the kernel's words where it has any, and its errno. `Display` prints
+/// the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Reason {
+    text: Cow<'static, str>,
+    errno: Option<i32>,
+}
+
+impl Reason {
+    /// A text, and the errno (positive, as in `errno.h`) if there is one.
+    pub fn new(text: impl Into<Cow<'static, str>>, errno: Option<i32>) -> Self {
+        Self { text: text.into(), errno }
+    }
+
+    /// The kernel's errno, if it gave one.
+    pub fn errno(&self) -> Option<i32> {
+        self.errno
+    }
+}
+
+/// Without an errno.
+impl From<&'static str> for Reason {
+    fn from(text: &'static str) -> Self {
+        Self::new(text, None)
+    }
+}
+
+impl From<io::Error> for Reason {
+    fn from(error: io::Error) -> Self {
+        Self::new(error.to_string(), error.raw_os_error())
+    }
+}
 
 /// What became of a plan. Everything that is not listed was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,12 +134,13 @@ pub struct Failure {
     pub change: usize,
     /// What that means for what is known of the kernel.
     pub cause: Cause,
-    /// Why, in the kernel's words where it has any.
-    pub reason: String,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// What a failure means for what is known of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cause {
     /// It was not made, and that is all.
     Refused,
@@ -83,127 +153,4 @@ pub enum Cause {
     Exists,
     /// It is unknown whether the kernel made it. The engine must read the kernel.
     Unknown,
-}
-
-/// What failed of a plan so far, and so what must not be tried of the rest. Nothing is made that could not be recorded
-/// as ours. No real server goes where another program's virtual server may be. If something is still there, neither its
-/// record nor its protection is removed.
-#[derive(Debug, Default)]
-pub struct FailedPrerequisites {
-    unrecorded: BTreeSet<Element>,
-    unmade: BTreeSet<VirtualServerKey>,
-    unremoved: BTreeSet<VirtualServerKey>,
-    still_bound: BTreeSet<IpAddr>,
-    unguarded: BTreeSet<IpAddr>,
-}
-
-impl FailedPrerequisites {
-    /// Takes note of a change that failed.
-    pub fn note(&mut self, change: &Change) {
-        match change {
-            Change::AddElement { element, .. } => {
-                self.unrecorded.insert(*element);
-                if let Element::Key(KeySet::NoEndpoints, key) = element
-                    && self.unmade.contains(key)
-                {
-                    self.unguarded.insert(key.address);
-                }
-            }
-            Change::AddServer { key, .. } => {
-                self.unmade.insert(*key);
-            }
-            Change::RemoveServer(key) => {
-                self.unremoved.insert(*key);
-            }
-            Change::Unbind(address) => {
-                self.still_bound.insert(*address);
-            }
-            _ => {}
-        }
-    }
-
-    /// Why a change must not be tried, if it must not.
-    pub fn stops(&self, change: &Change) -> Option<&'static str> {
-        let unrecorded = |element| self.unrecorded.contains(&element);
-        match change {
-            Change::Bind(address) if unrecorded(Element::Vip(*address)) => Some(UNRECORDED),
-            Change::Bind(address) if self.unguarded.contains(address) => Some(UNGUARDED),
-            Change::Bind(IpAddr::V4(address)) if unrecorded(Element::ArpIgnore(*address)) => Some(NOT_SILENT),
-            Change::AddServer { key, .. } | Change::AddRealServer { key, .. }
-                if unrecorded(Element::Key(KeySet::Served, *key)) =>
-            {
-                Some(UNRECORDED)
-            }
-            Change::AddServer { key, .. } if unrecorded(Element::Key(KeySet::Firewall, *key)) => Some(OPEN),
-            Change::AddRealServer { key, .. }
-            | Change::RemoveElement { element: Element::Key(KeySet::NoEndpoints, key), .. }
-                if self.unmade.contains(key) =>
-            {
-                Some("not tried: its virtual server could not be made")
-            }
-            Change::AddElement { element: Element::ShortCircuit(key, to), .. }
-                if self.unmade.contains(&VirtualServerKey { address: to.address, port: to.port, ..*key }) =>
-            {
-                Some("not tried: the virtual server that it leads to could not be made")
-            }
-            Change::RemoveElement { element, .. } if self.is_still_needed(element) => {
-                Some("not tried: what it records or protects is still there")
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether an element is about something that could not be removed.
-    fn is_still_needed(&self, element: &Element) -> bool {
-        match element {
-            Element::Key(_, key) | Element::Allowed(key, _) => self.unremoved.contains(key),
-            Element::Vip(address) => self.still_bound.contains(address),
-            Element::ArpIgnore(address) => self.still_bound.contains(&IpAddr::V4(*address)),
-            _ => false,
-        }
-    }
-}
-
-const OPEN: &str = "not tried: all clients could reach it, although loadBalancerSourceRanges limits them";
-const NOT_SILENT: &str = "not tried: this node would answer for it in ARP";
-const UNRECORDED: &str = "not tried: it could not be recorded as ours";
-const UNGUARDED: &str =
-    "not tried: a port on it could not be refused, and would lead to this node's own listener";
-
-/// What is to be done at once about virtual servers that could not be made, before their addresses are bound. What the
-/// kernel does not have is not recorded as ours, and new connections to it are refused: on an address that others need,
-/// they would reach this node's own listener. A virtual server that another program made is not ours, unless it was
-/// recorded before this plan.
-pub fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
-    let add = |set, key| {
-        let element = Element::Key(set, key);
-        Change::AddElement { element, comment: None, replace: false }
-    };
-    let unrecord = |key| {
-        let element = Element::Key(KeySet::Served, key);
-        Change::RemoveElement { element, with_server: false }
-    };
-    let (mut amends, mut somebody_elses) = (Vec::new(), BTreeSet::new());
-    for failure in failures {
-        let Some(Change::AddServer { key, .. }) = plan.changes().get(failure.change) else { continue };
-        match failure.cause {
-            Cause::Refused | Cause::NoScheduler | Cause::NotTried => {
-                amends.extend([add(KeySet::NoEndpoints, *key), unrecord(*key)]);
-            }
-            // Whether it is there is seen at the next reading, and is refused until then.
-            Cause::Unknown => amends.push(add(KeySet::NoEndpoints, *key)),
-            Cause::Exists => drop(somebody_elses.insert(*key)),
-        }
-    }
-    if !somebody_elses.is_empty() {
-        let recorded = plan.changes().iter().filter_map(|change| match change {
-            Change::AddElement { element: Element::Key(KeySet::Served, key), replace: false, .. } => {
-                Some(*key)
-            }
-            _ => None,
-        });
-        let taken = recorded.filter(|key| somebody_elses.contains(key));
-        amends.extend(taken.flat_map(|key| [add(KeySet::Foreign, key), unrecord(key)]));
-    }
-    Plan::new(amends)
 }

@@ -13,6 +13,7 @@
 //! | again? | [`Engine`] | retry, audit, drain |
 //!
 //! Everything but [`linux`] is pure: no sockets, no files, no clock, no threads.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 pub mod cluster;
 mod config;
@@ -32,7 +33,10 @@ pub mod takeover;
 #[cfg(test)]
 mod testing;
 
+pub use ipnet;
+pub use ipvs_netlink;
+
 pub use config::{Config, NodePortAddresses, PodSources, RESERVED_PORTS};
-pub use engine::{Completeness, Counts, Engine, FailedChange, SyncReport};
+pub use engine::{Completeness, Counts, Engine, FailedChange, NoLocalEndpoints, SyncReport};
 pub use plan::Plan;
 pub use state::{Membership, ServerState, State};

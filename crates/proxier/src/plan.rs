@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use ipvs_netlink::{Destination, ServiceFlags, VirtualServer};
+use ipvs_netlink::{Destination, VirtualServer};
 
 use crate::{
     cluster::EndpointAddress,
@@ -12,6 +12,7 @@ use crate::{
 
 /// One change of the kernel's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// Writes an element of an nftables set.
     AddElement {
@@ -87,6 +88,7 @@ pub enum Change {
 /// When in a plan a change is made. Adding: the record of ownership and the filter, then virtual servers with
 /// their real servers, then what sends traffic to them. Removing: the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Phase {
     /// Elements are written.
     WriteElements,
@@ -221,8 +223,8 @@ impl fmt::Display for Change {
                 comment.iter().try_for_each(|comment| write!(f, " comment {comment:?}"))
             }
             Self::RemoveElement { element, .. } => write!(f, "- element {element}"),
-            Self::AddServer { key, config } => write!(f, "+ virtual server {key} {}", Configured(config)),
-            Self::UpdateServer { key, config } => write!(f, "~ virtual server {key} {}", Configured(config)),
+            Self::AddServer { key, config } => write!(f, "+ virtual server {key} {config}"),
+            Self::UpdateServer { key, config } => write!(f, "~ virtual server {key} {config}"),
             Self::RemoveServer(key) => write!(f, "- virtual server {key}"),
             Self::AddRealServer { key, address, destination } => {
                 write!(
@@ -243,32 +245,6 @@ impl fmt::Display for Change {
             Self::Unbind(address) => write!(f, "- address {address}"),
             Self::DeleteFlows { to, endpoint: None } => write!(f, "- flows {to}"),
             Self::DeleteFlows { to, endpoint: Some(endpoint) } => write!(f, "- flows {to} -> {endpoint}"),
-        }
-    }
-}
-
-/// A virtual server's configuration much as `ipvsadm -Ln` prints it: `rr persistent 10800`, `sh (sh-fallback)`.
-pub struct Configured<'a>(pub &'a VirtualServer);
-
-impl fmt::Display for Configured<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let VirtualServer { scheduler, flags, persistence, .. } = self.0;
-        write!(f, "{scheduler}")?;
-        let words = [(ServiceFlags::SCHEDULER_1, "fallback"), (ServiceFlags::SCHEDULER_2, "port")];
-        let words: Vec<String> = words
-            .iter()
-            .filter(|(flag, _)| flags.contains(*flag))
-            .map(|(_, word)| format!("{scheduler}-{word}"))
-            .collect();
-        if !words.is_empty() {
-            write!(f, " ({})", words.join(","))?;
-        }
-        if flags.contains(ServiceFlags::ONE_PACKET) {
-            f.write_str(" ops")?;
-        }
-        match persistence {
-            Some(persistence) => write!(f, " persistent {}", persistence.timeout),
-            None => Ok(()),
         }
     }
 }

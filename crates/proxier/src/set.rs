@@ -14,6 +14,7 @@ use crate::{
 
 /// A set whose elements are keys of virtual servers: `address . protocol . port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum KeySet {
     /// Every virtual server of ours, with the name of its Service as the comment. This is also the record of what we
     /// own: a virtual server that is not in it is another program's.
@@ -46,7 +47,7 @@ pub enum KeySet {
 
 impl KeySet {
     /// All of them, in the order in which elements are written: the record of ownership first.
-    pub const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Served,
         Self::MasqueradeAlways,
         Self::MasqueradeInside,
@@ -105,7 +106,7 @@ impl KeySets {
         self.0 & 1 << set as u8 != 0
     }
 
-    /// The sets, in the order of [`KeySet::ALL`].
+    /// The sets, in the order in which their elements are written: the record of ownership first.
     pub fn iter(self) -> impl Iterator<Item = KeySet> {
         KeySet::ALL.into_iter().filter(move |set| self.contains(*set))
     }
@@ -113,6 +114,7 @@ impl KeySets {
 
 /// One element of one set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Element {
     /// A key in a [`KeySet`].
     Key(KeySet, VirtualServerKey),
@@ -144,7 +146,7 @@ pub enum Element {
 }
 
 /// The names of the other sets, and of the map, in nftables.
-pub const VIPS: &str = "vips";
+pub(crate) const VIPS: &str = "vips";
 pub(crate) const ALLOWED: &str = "firewall-allowed";
 pub(crate) const HAIRPIN: &str = "hairpin";
 pub(crate) const HEALTH_CHECKS: &str = "health-checks";

@@ -1,12 +1,25 @@
-//! Short ways to write Services and EndpointSlices in tests.
+//! Short ways to write engines, Services and EndpointSlices in tests.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    engine::{Engine, SyncReport},
+    config::Config,
+    engine::{Completeness, Engine, SyncReport},
     fake::FakeKernel,
     model::*,
 };
+
+/// An engine that knows all that exists: nothing yet, and a host without addresses.
+pub(crate) fn engine_with(config: Config) -> Engine {
+    let mut engine = Engine::new(config, BTreeSet::new());
+    engine.set_complete(Completeness::Complete);
+    engine
+}
+
+/// Such an engine with the defaults for `node-1`, and an empty kernel.
+pub(crate) fn start() -> (Engine, FakeKernel) {
+    (engine_with(Config::new("node-1")), FakeKernel::default())
+}
 
 pub(crate) fn port(number: u16) -> PortNumber {
     number.try_into().unwrap()
@@ -25,10 +38,8 @@ pub(crate) fn service(name: &str, ips: &[&str], ports: &[(u16, Option<u16>)]) ->
         ports: ports
             .iter()
             .map(|(number, node_port)| ServicePort {
-                name: "".into(),
-                protocol: Protocol::Tcp,
-                port: port(*number),
                 node_port: node_port.map(port),
+                ..ServicePort::new("", Protocol::Tcp, port(*number))
             })
             .collect(),
         ..Service::new(ServiceId::new("default", name))
@@ -45,15 +56,14 @@ pub(crate) fn slice(name: &str, service: &str, target: u16, endpoints: &[&str]) 
             _ => Conditions::READY,
         };
         let address: IpAddr = text.trim_end_matches(['!', '~']).parse().unwrap();
-        Endpoint { address, conditions, node: None, hints: Hints::default(), weight: 1 }
+        Endpoint { conditions, ..Endpoint::ready(address) }
     };
     let endpoints: Vec<_> = endpoints.iter().map(endpoint).collect();
+    let family = endpoints.first().map_or(Family::V4, |endpoint| Family::of(endpoint.address));
     EndpointSlice {
-        id: SliceId::new("default", name),
-        service: ServiceId::new("default", service),
-        family: endpoints.first().map_or(Family::V4, |endpoint| Family::of(endpoint.address)),
-        ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: port(target) }],
+        ports: vec![EndpointPort::new("", Protocol::Tcp, port(target))],
         endpoints,
+        ..EndpointSlice::new(SliceId::new("default", name), ServiceId::new("default", service), family)
     }
 }
 

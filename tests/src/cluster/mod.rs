@@ -153,6 +153,11 @@ impl Cluster {
         ProxyCommand::new(&node.namespace, &node.name, &self.directory)
     }
 
+    /// The command line of an example of the libraries, which runs on a node as kube-ipvs does.
+    pub fn example(&self, node: &str, name: &str) -> Result<ProxyCommand> {
+        Ok(self.kube_ipvs(node)?.of(name))
+    }
+
     /// The flag, and its value, that tells kube-ipvs of whom to learn what the cluster shall be.
     pub fn source(&self) -> [String; 2] {
         let (flag, path) = match self.control_plane {

@@ -66,7 +66,7 @@ fn without_the_api_server_all_goes_on() -> TestResult {
         let connected = r#"kube_ipvs_watch_connected{resource="services"}"#;
         ensure!(node.metric(connected)? == 1.0, "services are followed, and {connected} says no");
         let host = api.address();
-        let requests = format!(r#"rest_client_requests_total{{code="200",method="GET",host="{host}"}}"#);
+        let requests = format!(r#"rest_client_requests_total{{code="200",host="{host}",method="GET"}}"#);
         ensure!(node.metric(&requests)? > 0.0, "no request was counted");
 
         api.away();

@@ -102,7 +102,7 @@ fn what_the_kernel_tells_of_is_repaired() -> TestResult {
 #[test]
 fn own_changes_are_no_drift() -> TestResult {
     /// Read with everything else, and never otherwise.
-    const READING: &str = r#"kube_ipvs_netlink_seconds_total{subsystem="addresses",operation="read"}"#;
+    const READING: &str = r#"kube_ipvs_netlink_seconds_total{operation="read",subsystem="addresses"}"#;
     scenario(web_cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;

@@ -211,13 +211,13 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
         cluster.at("visitor")?.get_many(WEB_ADDRESS, 30)?;
         let of = |kind: &str, direction: &str| {
             format!(
-                r#"kube_ipvs_service_{kind}_total{{service_namespace="default",service_name="web"{direction}}}"#
+                r#"kube_ipvs_service_{kind}_total{{{direction}service_name="web",service_namespace="default"}}"#
             )
         };
         // The kernel adds up every two seconds, and connections may still close: in the end both say the same.
         let metrics = eventually(|| {
             let (before, metrics) = (counters(node, WEB)?, scrape(node)?);
-            let (inwards, outwards) = (r#",direction="in""#, r#",direction="out""#);
+            let (inwards, outwards) = (r#"direction="in","#, r#"direction="out","#);
             let names = [
                 of("connections", ""),
                 of("packets", inwards),
@@ -236,9 +236,9 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
         let reals: usize = table.0.iter().map(|server| server.real_servers.len()).sum();
         ensure!(of_metric("kube_ipvs_real_servers")? == reals as f64);
         ensure!(of_metric("kube_ipvs_drift_repaired_total")? == 0.0);
-        for of in ["ipvs\",operation=\"apply", "nftables\",operation=\"read", "addresses\",operation=\"apply"]
-        {
-            ensure!(of_metric(&format!("kube_ipvs_netlink_seconds_total{{subsystem=\"{of}\"}}"))? > 0.0);
+        for (operation, subsystem) in [("apply", "ipvs"), ("read", "nftables"), ("apply", "addresses")] {
+            let labels = format!(r#"{{operation="{operation}",subsystem="{subsystem}"}}"#);
+            ensure!(of_metric(&format!("kube_ipvs_netlink_seconds_total{labels}"))? > 0.0);
         }
         // A connection to each pod, which stays.
         let held = || cluster.at("visitor")?.connect(Transport::Tcp, WEB_ADDRESS);

@@ -1,14 +1,14 @@
 //! The rules themselves: how many there are, and what a packet of an established connection pays.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use proxier::linux::{LinuxKernel, Settings};
 use proxier::model::{
-    Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol, Service,
-    ServiceId, ServicePort, SliceId, TrafficPolicy,
+    Endpoint, EndpointPort, EndpointSlice, Event, Family, PortNumber, Protocol, Service, ServiceId,
+    ServicePort, SliceId, TrafficPolicy,
 };
 use proxier::{Config, Engine};
 use scenarios::{Cluster, Namespace, Slice, TestResult, eventually, scenario};
@@ -94,26 +94,16 @@ fn embedded(number: u32) -> [Event; 2] {
     let at =
         |base: [u8; 4], number: u32| IpAddr::from(Ipv4Addr::from_bits(u32::from_be_bytes(base) + number));
     let port = |number| PortNumber::new(number).unwrap_or(PortNumber::MIN);
-    let (name, protocol): (Arc<str>, _) = ("http".into(), Protocol::Tcp);
     let service = Service {
         cluster_ips: vec![at([10, 96, 0, 1], number)],
         internal_policy: if number.is_multiple_of(2) { TrafficPolicy::Local } else { TrafficPolicy::Cluster },
-        ports: vec![ServicePort { name: name.clone(), protocol, port: port(80), node_port: None }],
+        ports: vec![ServicePort::new("http", Protocol::Tcp, port(80))],
         ..Service::new(id.clone())
     };
-    let endpoint = Endpoint {
-        address: at([10, 128, 0, 1], number),
-        conditions: Conditions::READY,
-        node: None,
-        hints: Hints::default(),
-        weight: 1,
-    };
     let slice = EndpointSlice {
-        id: SliceId::new("default", &format!("app-{number}")),
-        service: id,
-        family: Family::V4,
-        ports: vec![EndpointPort { name, protocol, port: port(8080) }],
-        endpoints: vec![endpoint],
+        ports: vec![EndpointPort::new("http", Protocol::Tcp, port(8080))],
+        endpoints: vec![Endpoint::ready(at([10, 128, 0, 1], number))],
+        ..EndpointSlice::new(SliceId::new("default", &format!("app-{number}")), id, Family::V4)
     };
     [Event::ServiceApplied(service), Event::SliceApplied(slice)]
 }
@@ -127,8 +117,8 @@ fn nor_for_a_proxy_that_embeds_the_library() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         let node = cluster.at("node-3")?;
         node.enter(|| {
-            let mut kernel = LinuxKernel::open(Settings::default())?;
-            let mut engine = Engine::new(Config::new("node-3"));
+            let mut engine = Engine::new(Config::new("node-3"), BTreeSet::new());
+            let mut kernel = LinuxKernel::open(engine.config(), Settings::default())?;
             let mut listings = Vec::new();
             for numbers in [0..1, 1..MANY] {
                 numbers.flat_map(embedded).for_each(|event| engine.apply(event));

@@ -226,7 +226,7 @@ fn direct_routing_to_pods_of_the_node() -> TestResult {
         names.dedup();
         ensure!(names == ["far", "near-1", "near-2"], "{names:?}");
         let log = proxies[2].log_text();
-        let reason = "Service default/app:tcp is forwarded with NAT on TCP 203.0.113.80:80, not as its annotation says: \
+        let reason = "Service default/app:tcp is forwarded with NAT on TCP 203.0.113.80:80, not as it asks: \
                       endpoint 10.244.2.2:80 is at another node";
         ensure!(log.contains(reason), "{log}");
         let manifests = cluster.manifests.directory().to_string_lossy().into_owned();

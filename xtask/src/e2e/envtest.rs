@@ -22,7 +22,7 @@ const HANG: Duration = Duration::from_secs(6 * 3600);
 /// The tests, as cargo names them.
 const TESTS: &str = "envtest";
 const SCRIPT: &str =
-    "KUBE_IPVS_CONTROL_PLANE=\"$KUBE_IPVS_ROOT/control-plane\" exec \"$KUBE_IPVS_ROOT/tests/envtest\" \"$@\"";
+    "KUBE_IPVS_CONTROL_PLANE=\"$KUBE_IPVS_ROOT/control-plane\" exec \"$KUBE_IPVS_ROOT/tests/$0\" \"$@\"";
 
 pub(super) fn run(args: &E2e) -> Result<()> {
     let place = env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| PathBuf::from(USUAL_PLACE), PathBuf::from);
@@ -36,7 +36,7 @@ pub(super) fn run(args: &E2e) -> Result<()> {
     let daemon = workspace.build_daemon(&[])?;
 
     let mut job = Job::new(
-        ["sh", "-c", SCRIPT, TESTS]
+        ["sh", "-c", SCRIPT, &*tests.file_name().to_string_lossy()]
             .map(str::to_owned)
             .into_iter()
             .chain(programs.flags(args.filter.as_deref()))
@@ -45,8 +45,7 @@ pub(super) fn run(args: &E2e) -> Result<()> {
     job.timeout = HANG;
     job.servers = true;
     job.marks = true;
-    job.executable(&tests.path, Path::new("tests").join(TESTS));
-    job.executable(&daemon.path, Path::new("bin").join(daemon.file_name()));
+    job.executables([tests, &daemon]);
     for program in programs.all() {
         job.file(&place.join(program), Path::new("control-plane").join(program));
     }

@@ -163,7 +163,9 @@ fn payload(tree: &mut Tree, job: &Job, scratch: &Path) -> Result<()> {
         if file.host.is_dir() {
             add_directory(tree, &file.host, &guest)?;
         } else if file.strip {
-            let stripped = strip(&file.host, scratch)?;
+            // A program and an example can have the same name.
+            let stripped = scratch.join(file.guest.to_string_lossy().replace('/', "-"));
+            strip(&file.host, &stripped)?;
             add_libraries(tree, &file.host)?;
             tree.file(&stripped, &guest)?;
         } else {
@@ -184,11 +186,10 @@ fn add_directory(tree: &mut Tree, host: &Path, guest: &Path) -> Result<()> {
 }
 
 /// A copy without debug information: symbols stay, so back traces can still be read.
-fn strip(program: &Path, scratch: &Path) -> Result<PathBuf> {
-    let stripped = scratch.join(program.file_name().unwrap_or_default());
+fn strip(program: &Path, stripped: &Path) -> Result<()> {
     let sh = Shell::new()?;
     cmd!(sh, "strip --strip-debug -o {stripped} {program}").quiet().run()?;
-    Ok(stripped)
+    Ok(())
 }
 
 fn add_program(tree: &mut Tree, host: &Path, guest: &Path) -> Result<()> {

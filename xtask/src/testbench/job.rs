@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::workspace::Executable;
+
 /// A command with its surroundings. The bench shows its files in one directory, the root; the command starts there with
 /// KUBE_IPVS_ROOT naming it, KUBE_IPVS_BIN the daemon's binary and KUBE_IPVS_MANIFESTS the example manifests.
 pub(crate) struct Job {
@@ -61,9 +63,10 @@ impl Job {
         &self.files
     }
 
-    /// One of the workspace's executables, as `directory/name`.
-    pub(crate) fn executable(&mut self, host: &Path, guest: impl Into<PathBuf>) {
-        self.files.push(Payload { host: host.to_owned(), guest: guest.into(), strip: true });
+    /// Executables of the workspace: programs and examples, which are on the PATH, and tests.
+    pub(crate) fn executables<'a>(&mut self, executables: impl IntoIterator<Item = &'a Executable>) {
+        let payload = |one: &Executable| Payload { host: one.path.clone(), guest: one.place(), strip: true };
+        self.files.extend(executables.into_iter().map(payload));
     }
 
     /// A file or directory as it is.
@@ -89,7 +92,7 @@ impl Job {
         for (name, value) in env::vars().filter(|(name, _)| is_passed_on(name)) {
             export(&name, &value);
         }
-        export("PATH", &format!("{root}/bin:{root}/with:{system}"));
+        export("PATH", &format!("{root}/bin:{root}/examples:{root}/with:{system}"));
         export("KUBE_IPVS_ROOT", root);
         export("KUBE_IPVS_BIN", &format!("{root}/bin/kube-ipvs"));
         export("KUBE_IPVS_MANIFESTS", &format!("{root}/manifests"));

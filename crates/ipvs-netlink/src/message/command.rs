@@ -3,7 +3,7 @@ use netlink_packet_generic::{GenlFamily, GenlHeader};
 
 use super::{
     DaemonAttribute, DestinationAttribute, InfoAttribute, ServiceAttribute,
-    codec::{self, Append, Codec, Native, Nest, attributes},
+    codec::{self, Codec, Native, Nest, attributes},
 };
 
 /// One message of the IPVS family, either way.
@@ -59,9 +59,13 @@ impl Message {
     /// traits, and made for `netlink_batch::Batch::push_with`.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         self.command.append_header(out);
+        self.append_attributes(out);
+    }
+
+    fn append_attributes(&self, out: &mut Vec<u8>) {
         match &self.attributes {
-            Attributes::Command(attributes) => attributes.as_slice().append(out),
-            Attributes::Info(attributes) => attributes.as_slice().append(out),
+            Attributes::Command(attributes) => codec::append(attributes, out),
+            Attributes::Info(attributes) => codec::append(attributes, out),
         }
     }
 
@@ -76,17 +80,15 @@ impl Message {
 
 impl Emitable for Message {
     fn buffer_len(&self) -> usize {
-        match &self.attributes {
-            Attributes::Command(attributes) => attributes.as_slice().buffer_len(),
-            Attributes::Info(attributes) => attributes.as_slice().buffer_len(),
-        }
+        let mut bytes = Vec::new();
+        self.append_attributes(&mut bytes);
+        bytes.len()
     }
 
     fn emit(&self, buffer: &mut [u8]) {
-        match &self.attributes {
-            Attributes::Command(attributes) => attributes.as_slice().emit(buffer),
-            Attributes::Info(attributes) => attributes.as_slice().emit(buffer),
-        }
+        let mut bytes = Vec::new();
+        self.append_attributes(&mut bytes);
+        buffer[..bytes.len()].copy_from_slice(&bytes);
     }
 }
 

@@ -32,7 +32,7 @@ mod service;
 mod stats;
 mod timeouts;
 
-pub(crate) use codec::{Append, append_attribute};
+pub(crate) use codec::Attribute;
 pub use command::{Attributes, Command, CommandAttribute, Message};
 pub use daemon::DaemonAttribute;
 pub use destination::DestinationAttribute;

@@ -1,3 +1,4 @@
+use netlink_batch::attribute::{array, put_with};
 use netlink_packet_core::DecodeError;
 
 use super::{
@@ -55,18 +56,15 @@ pub struct FlagsAndMask {
 }
 
 impl Codec<FlagsAndMask> for Native {
-    fn length(_: &FlagsAndMask) -> usize {
-        8
-    }
-
-    fn write(value: &FlagsAndMask, buffer: &mut [u8]) {
-        let (flags, mask) = buffer.split_at_mut(4);
-        flags.copy_from_slice(&value.flags.to_ne_bytes());
-        mask.copy_from_slice(&value.mask.to_ne_bytes());
+    fn append(kind: u16, value: &FlagsAndMask, out: &mut Vec<u8>) {
+        put_with(out, kind, |out| {
+            out.extend_from_slice(&value.flags.to_ne_bytes());
+            out.extend_from_slice(&value.mask.to_ne_bytes());
+        });
     }
 
     fn read(bytes: &[u8]) -> Result<Option<FlagsAndMask>, DecodeError> {
-        let Ok([a, b, c, d, e, f, g, h]) = <[u8; 8]>::try_from(bytes) else { return Ok(None) };
+        let Some([a, b, c, d, e, f, g, h]) = array(bytes) else { return Ok(None) };
         let (flags, mask) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
         Ok(Some(FlagsAndMask { flags, mask }))
     }

@@ -32,6 +32,7 @@ impl Default for Destination {
 
 /// How many connections a destination has now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct Connections {
     /// Established ones.
     pub active: u32,
@@ -43,6 +44,7 @@ pub struct Connections {
 
 /// A destination as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DestinationEntry {
     /// Which one.
     pub key: DestinationKey,

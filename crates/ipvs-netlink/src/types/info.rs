@@ -2,6 +2,7 @@ use std::fmt;
 
 /// What IPVS says of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct Info {
     /// The version of IPVS, which has been 1.2.1 since 2004: no sign of what the kernel can do.
     pub version: Version,

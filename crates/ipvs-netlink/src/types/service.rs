@@ -1,3 +1,5 @@
+use std::fmt;
+
 use crate::{Persistence, PersistenceEngine, Scheduler, Stats, VirtualServerKey};
 
 /// How a virtual server works: everything that can be changed without deleting it.
@@ -12,7 +14,7 @@ use crate::{Persistence, PersistenceEngine, Scheduler, Stats, VirtualServerKey};
 ///     persistence: Some(Persistence::seconds(10_800)),
 ///     ..VirtualServer::new(Scheduler::RR)
 /// };
-/// assert_eq!(sticky.scheduler.as_str(), "rr");
+/// assert_eq!(sticky.to_string(), "rr persistent 10800");
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VirtualServer {
@@ -30,6 +32,28 @@ impl VirtualServer {
     /// A virtual server with a scheduler and nothing else.
     pub const fn new(scheduler: Scheduler) -> Self {
         Self { scheduler, flags: ServiceFlags::empty(), persistence: None, persistence_engine: None }
+    }
+}
+
+/// Much as `ipvsadm -Ln` prints it: `rr persistent 10800`, `sh (sh-fallback)`. The netmask is left out.
+impl fmt::Display for VirtualServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scheduler, flags, persistence, persistence_engine } = self;
+        write!(f, "{scheduler}")?;
+        let words = [(ServiceFlags::SCHEDULER_1, "fallback"), (ServiceFlags::SCHEDULER_2, "port")];
+        let words: Vec<String> = words
+            .iter()
+            .filter(|(flag, _)| flags.contains(*flag))
+            .map(|(_, word)| format!("{scheduler}-{word}"))
+            .collect();
+        if !words.is_empty() {
+            write!(f, " ({})", words.join(","))?;
+        }
+        if flags.contains(ServiceFlags::ONE_PACKET) {
+            f.write_str(" ops")?;
+        }
+        persistence.iter().try_for_each(|persistence| write!(f, " persistent {}", persistence.timeout))?;
+        persistence_engine.iter().try_for_each(|engine| write!(f, " pe {engine}"))
     }
 }
 
@@ -63,6 +87,7 @@ bitflags::bitflags! {
 
 /// A virtual server as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServiceEntry {
     /// Which one.
     pub key: VirtualServerKey,
@@ -70,4 +95,19 @@ pub struct ServiceEntry {
     pub service: VirtualServer,
     /// What it did so far.
     pub stats: Stats,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_prints_much_as_ipvsadm_does() {
+        let flags = ServiceFlags::SH_FALLBACK | ServiceFlags::SH_PORT | ServiceFlags::ONE_PACKET;
+        let persistence_engine = PersistenceEngine::new("sip").ok();
+        let persistence = Some(Persistence::seconds(360));
+        let server = VirtualServer { scheduler: Scheduler::SH, flags, persistence, persistence_engine };
+        assert_eq!(server.to_string(), "sh (sh-fallback,sh-port) ops persistent 360 pe sip");
+        assert_eq!(VirtualServer::new(Scheduler::WRR).to_string(), "wrr");
+    }
 }

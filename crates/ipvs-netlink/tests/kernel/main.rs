@@ -27,14 +27,14 @@ use ipvs_netlink::{Client, DestinationKey, Protocol, VirtualServerKey};
 struct Namespace {
     name: String,
     client: Client,
-    _turn: SyncReport,
+    _turn: Turn,
 }
 
 /// The kernel resumes a list at a position in the table of all namespaces, so changes in one namespace can repeat
 /// or hide entries in a long list of another. Tests with long lists run alone.
 static TURNS: RwLock<()> = RwLock::new(());
 
-enum SyncReport {
+enum Turn {
     WithOthers { _guard: RwLockReadGuard<'static, ()> },
     Alone { _guard: RwLockWriteGuard<'static, ()> },
     Entered,
@@ -42,20 +42,20 @@ enum SyncReport {
 
 impl Namespace {
     fn new() -> Self {
-        Self::at(SyncReport::WithOthers { _guard: TURNS.read().unwrap_or_else(PoisonError::into_inner) })
+        Self::at(Turn::WithOthers { _guard: TURNS.read().unwrap_or_else(PoisonError::into_inner) })
     }
 
     /// While no other test runs.
     fn alone() -> Self {
-        Self::at(SyncReport::Alone { _guard: TURNS.write().unwrap_or_else(PoisonError::into_inner) })
+        Self::at(Turn::Alone { _guard: TURNS.write().unwrap_or_else(PoisonError::into_inner) })
     }
 
     /// One more, for a test that has its turn already.
     fn another(&self) -> Self {
-        Self::at(SyncReport::Entered)
+        Self::at(Turn::Entered)
     }
 
-    fn at(report: SyncReport) -> Self {
+    fn at(turn: Turn) -> Self {
         // Seen on 6.1: the kernel loads these two under the lock of IPVS, and their loading waits for namespaces that
         // are being taken down, which wait for that lock. They are there before anybody needs them.
         static LOADED: Once = Once::new();

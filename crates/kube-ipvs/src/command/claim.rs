@@ -18,39 +18,31 @@ pub(super) fn file(name: &str) -> io::Result<PathBuf> {
 }
 
 /// Claims this network namespace for this process: two that change it would undo each other's work. The claim ends
-/// with the process. None: it cannot be claimed, which is logged, and a second process is not refused.
-///
-/// # Errors
-///
-/// When another process has it.
+/// with the process. None: it cannot be claimed, which is logged, and a second process is not refused. An error: another
+/// process has it.
 pub(super) fn claim() -> anyhow::Result<Option<File>> {
-    match file("lock").and_then(|path| Ok((open(&path)?, path))) {
+    let lock = file("lock").and_then(|path| {
+        fs::create_dir_all(DIRECTORY)?;
+        Ok((open(&path)?, path))
+    });
+    let error = match lock {
         Ok((lock, path)) => match lock.try_lock() {
-            Ok(()) => Ok(Some(lock)),
+            Ok(()) => return Ok(Some(lock)),
             Err(TryLockError::WouldBlock) => bail!(
                 "another kube-ipvs serves this node and holds {}: stop it first. `fuser {0}` names its process; in a \
                  cluster, look for a second DaemonSet or a systemd unit",
                 path.display()
             ),
-            Err(TryLockError::Error(error)) => {
-                warn(&error);
-                Ok(None)
-            }
+            Err(TryLockError::Error(error)) => error,
         },
-        Err(error) => {
-            warn(&error);
-            Ok(None)
-        }
-    }
+        Err(error) => error,
+    };
+    tracing::warn!("cannot see to it that no other kube-ipvs serves this node, in {DIRECTORY}: {error}");
+    Ok(None)
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    fs::create_dir_all(DIRECTORY)?;
     File::options().append(true).create(true).open(path)
-}
-
-fn warn(error: &io::Error) {
-    tracing::warn!("cannot see to it that no other kube-ipvs serves this node, in {DIRECTORY}: {error}");
 }
 
 #[cfg(test)]
@@ -60,14 +52,12 @@ mod tests {
     /// The file itself stays: removing it would let a third process lock another one of its name.
     #[test]
     fn a_claim_ends_with_its_holder() {
-        let directory = std::env::temp_dir().join(format!("kube-ipvs-claim-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let open = || File::options().append(true).create(true).open(directory.join("lock")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let open = || open(&folder.path().join("lock")).unwrap();
         let first = open();
         first.try_lock().unwrap();
         assert!(matches!(open().try_lock(), Err(TryLockError::WouldBlock)));
         drop(first);
         open().try_lock().unwrap();
-        fs::remove_dir_all(&directory).unwrap();
     }
 }

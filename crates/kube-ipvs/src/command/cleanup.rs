@@ -3,8 +3,6 @@ use std::{collections::BTreeSet, process::ExitCode};
 use anyhow::{Context, ensure};
 use proxier::model::Family;
 
-use crate::config::Configuration;
-
 /// What of it all goes.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Cleanup {
@@ -21,7 +19,7 @@ impl Cleanup {
         const RETRY_HINT: &str = "what is left is removed by the next try";
         // A daemon would put back what is removed.
         let _claim = super::claim::claim()?;
-        let mut kernel = super::kernel(&Configuration::default())?;
+        let mut kernel = super::kernel_as_it_is()?;
         if self.handover {
             if !self.force {
                 ensure_served(&kernel.not_served_by_kube_proxy().context("cannot hand over")?)?;
@@ -35,7 +33,6 @@ impl Cleanup {
     }
 }
 
-/// Fails where kube-proxy does not serve yet what we do.
 fn ensure_served(lacking: &BTreeSet<Family>) -> anyhow::Result<()> {
     let lacking: Vec<String> = lacking.iter().map(Family::to_string).collect();
     ensure!(

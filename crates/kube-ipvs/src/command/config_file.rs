@@ -10,12 +10,10 @@ use crate::{
     serve::Call,
 };
 
-/// How often the file is looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
 /// After how many looks a content that cannot be used is tried again: a kubeconfig that it names may have come since.
 const POLLS_TO_REMINDER: u32 = 20;
 
-/// The file that a running daemon was configured by.
 pub(super) struct ConfigFile {
     path: PathBuf,
     /// What it said when the daemon started.
@@ -27,36 +25,24 @@ pub(super) struct ConfigFile {
     looks: u32,
 }
 
-/// What a look at the file has shown.
-#[derive(Debug)]
-enum Check {
-    /// Nothing, or that it says what it said at the start.
-    Nothing,
-    /// A content that can be used.
-    Usable,
-    /// One that cannot.
-    KernelUnavailable(anyhow::Error),
-}
-
 impl ConfigFile {
     pub(super) fn new((path, content): (PathBuf, String)) -> Self {
         Self { path, seen: content.clone(), running: content, refused: None, looks: 0 }
     }
 
-    /// Looks at the file again and again, until there is a new content that can be used.
-    pub(super) fn follow(mut self, source: &RunArgs, owner: &Sender<Input>) {
+    pub(super) fn follow(mut self, args: &RunArgs, owner: &Sender<Input>) {
         let path = self.path.display().to_string();
         loop {
             thread::sleep(POLL_INTERVAL);
-            match self.look(|| source.check()) {
-                Check::Nothing => {}
-                Check::KernelUnavailable(error) => {
+            match self.look(|| args.check()) {
+                None => {}
+                Some(Err(error)) => {
                     let note = format!("{error:#}; going on with the configuration from before this change");
                     tracing::error!("{note}");
                     let event_note = EventNote { about: About::Node, reason: "InvalidConfiguration", note };
                     let _ = owner.send(Input::Call(Call::Record(event_note)));
                 }
-                Check::Usable => {
+                Some(Ok(())) => {
                     let end = anyhow::anyhow!("{path} has changed: ending, to be started again with it");
                     let _ = owner.send(Input::Failed(end));
                     return;
@@ -65,29 +51,36 @@ impl ConfigFile {
         }
     }
 
-    fn look(&mut self, check: impl FnOnce() -> anyhow::Result<()>) -> Check {
+    /// Whether a new content can be used; nothing where that is known, or where the file says what it said at the start.
+    fn look(&mut self, check: impl FnOnce() -> anyhow::Result<()>) -> Option<anyhow::Result<()>> {
         // It may be gone for a moment while it is replaced.
-        let Ok(content) = fs::read_to_string(&self.path) else { return Check::Nothing };
+        let content = fs::read_to_string(&self.path).ok()?;
         let is_new = content != self.seen;
         self.looks += 1;
         let is_again = self.refused.is_some() && self.looks.is_multiple_of(POLLS_TO_REMINDER);
         if !is_new && !is_again {
-            return Check::Nothing;
+            return None;
         }
         self.seen = content;
         if self.seen == self.running {
             self.refused = None;
-            return Check::Nothing;
+            return None;
         }
-        let Err(error) = check() else { return Check::Usable };
+        let Err(error) = check() else { return Some(Ok(())) };
         let before = self.refused.replace(format!("{error:#}"));
-        if !is_new && before == self.refused { Check::Nothing } else { Check::KernelUnavailable(error) }
+        (is_new || before != self.refused).then_some(Err(error))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn said(check: Option<anyhow::Result<()>>) -> String {
+        check.map_or("nothing".into(), |check| {
+            check.map_or_else(|error| error.to_string(), |()| "usable".into())
+        })
+    }
 
     #[test]
     fn each_new_content_is_judged_once() {
@@ -99,15 +92,11 @@ mod tests {
                 Some(content) => fs::write(&path, content).unwrap(),
                 None => fs::remove_file(&path).unwrap(),
             }
-            let check = || match fs::read_to_string(&path).unwrap().starts_with("good") {
-                true => Ok(()),
-                false => anyhow::bail!("it is bad"),
+            let check = || {
+                anyhow::ensure!(fs::read_to_string(&path).unwrap().starts_with("good"), "it is bad");
+                Ok(())
             };
-            match file.look(check) {
-                Check::Nothing => "nothing".to_owned(),
-                Check::Usable => "usable".to_owned(),
-                Check::KernelUnavailable(error) => error.to_string(),
-            }
+            said(file.look(check))
         };
         assert_eq!(look(Some("good")), "nothing");
         assert_eq!(look(Some("bad")), "it is bad");
@@ -125,13 +114,11 @@ mod tests {
         let path = folder.path().join("config.conf");
         fs::write(&path, "names a kubeconfig").unwrap();
         let mut file = ConfigFile::new((path, "good".into()));
-        let mut look = |is_there: bool| match file.look(|| match is_there {
-            true => Ok(()),
-            false => anyhow::bail!("there is no kubeconfig"),
-        }) {
-            Check::Nothing => "nothing".to_owned(),
-            Check::Usable => "usable".to_owned(),
-            Check::KernelUnavailable(error) => error.to_string(),
+        let mut look = |is_there: bool| {
+            said(file.look(|| {
+                anyhow::ensure!(is_there, "there is no kubeconfig");
+                Ok(())
+            }))
         };
         assert_eq!(look(false), "there is no kubeconfig");
         // The daemon reports it once, however often it retries.

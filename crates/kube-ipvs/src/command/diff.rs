@@ -4,14 +4,15 @@ use super::{
     kernel, print,
     query::{Answer, Query},
 };
+use crate::events::with_hint;
 
 pub(super) fn run(query: &Query) -> anyhow::Result<ExitCode> {
     let Answer { configuration, mut engine, .. } = query.ask()?;
-    let mut kernel = kernel(&configuration)?;
+    let mut kernel = kernel(engine.config(), configuration.kernel())?;
     let (plan, skipped) = engine.plan(kernel.look()?, Duration::ZERO);
     kernel.hindrances()?.iter().for_each(|hindrance| eprintln!("kube-ipvs: {hindrance}"));
-    for reason in skipped {
-        eprintln!("kube-ipvs: {reason}");
+    for reason in &skipped {
+        eprintln!("kube-ipvs: {}", with_hint(reason));
     }
     print(&plan)?;
     Ok(ExitCode::from(u8::from(!plan.is_empty())))

@@ -7,10 +7,7 @@ use clap::Parser;
 use proxier::kernel::Kernel;
 
 use super::{RunArgs, cleanup::Cleanup, go_runner, kernel, log, run};
-use crate::{
-    config::{self, Options},
-    host,
-};
+use crate::{config, host};
 
 #[derive(Debug, Parser)]
 #[command(name = "kube-proxy", version, about = "kube-ipvs in the place of kube-proxy --proxy-mode=ipvs")]
@@ -27,46 +24,40 @@ struct DropIn {
     #[arg(id = "write-config-to", long, value_name = "FILE")]
     write_config_to: Option<PathBuf>,
 
-    /// A folder of manifests to serve, instead of what an API server has
-    #[arg(id = "manifests", long, value_name = "DIR")]
-    manifests: Option<PathBuf>,
-
     #[command(flatten)]
-    options: Options,
+    run: RunArgs,
 }
 
-/// Whether the process was started under kube-proxy's name.
 pub(super) fn is_meant(arguments: &[OsString]) -> bool {
     go_runner::name(arguments).is_some_and(|name| name == "kube-proxy")
 }
 
-/// What a daemon with this command line serves; none if it is to do something else.
-pub(super) fn source(arguments: Vec<OsString>) -> Option<RunArgs> {
+/// The arguments of a daemon with this command line; none if it is to do something else.
+pub(super) fn run_args(arguments: Vec<OsString>) -> Option<RunArgs> {
     let parsed = DropIn::try_parse_from(arguments.into_iter().map(with_dashes)).ok()?;
-    let DropIn { cleanup, init_only, write_config_to, manifests, options } = parsed;
-    (!cleanup && !init_only && write_config_to.is_none()).then_some(RunArgs { manifests, options })
+    (!parsed.cleanup && !parsed.init_only && parsed.write_config_to.is_none()).then_some(parsed.run)
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
-    let DropIn { cleanup, init_only, write_config_to, manifests, options } =
+    let DropIn { cleanup, init_only, write_config_to, run } =
         DropIn::parse_from(arguments.into_iter().map(with_dashes));
     if cleanup {
         return Cleanup::default().run();
     }
     if let Some(path) = write_config_to {
-        let text = config::write(&RunArgs { manifests, options }.configuration()?)?;
+        let text = config::write(&run.configuration()?)?;
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
     if init_only {
-        let configuration = options.resolve()?.configuration;
+        let configuration = run.options.resolve()?.configuration;
         log::start(&configuration.logging);
-        let mut kernel = kernel(&configuration)?;
+        let mut kernel = kernel(&configuration.engine()?, configuration.kernel())?;
         host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
         kernel.prepare()?;
         return Ok(ExitCode::SUCCESS);
     }
-    run::run(&RunArgs { manifests, options })
+    run::run(&run)
 }
 
 /// kube-proxy's flag library takes `--cluster_cidr` for `--cluster-cidr`.

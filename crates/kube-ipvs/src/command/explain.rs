@@ -2,14 +2,13 @@ use std::{fmt::Write, process::ExitCode};
 
 use anyhow::Context;
 use ipvs_netlink::{Destination, Forwarding};
-use proxier::{
-    Engine, desired::RealServer, linux::LinuxKernel, model::ServiceId, plan::Configured, set::KeySet,
-};
+use proxier::{Engine, desired::RealServer, linux::LinuxKernel, model::ServiceId, set::KeySet};
 
 use super::{
     print,
     query::{Answer, Query},
 };
+use crate::events::with_hint;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
@@ -23,7 +22,8 @@ impl Explain {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let Answer { configuration, engine, is_of_an_api_server } = self.query.ask()?;
         // If the user may not read the kernel, the command still prints the rest.
-        let hindrances = LinuxKernel::open(configuration.kernel()).and_then(|mut kernel| kernel.hindrances());
+        let kernel = LinuxKernel::open(engine.config(), configuration.kernel());
+        let hindrances = kernel.and_then(|mut kernel| kernel.hindrances());
         hindrances.iter().flatten().for_each(|hindrance| eprintln!("kube-ipvs: {hindrance}"));
         let (namespace, name) = self.service.split_once('/').unwrap_or(("default", &self.service));
         let mut text = explain(&engine, &ServiceId::new(namespace, name)).with_context(|| {
@@ -37,7 +37,6 @@ impl Explain {
     }
 }
 
-/// What it means that there is no Node of our name.
 fn without_node(name: &str) -> String {
     format!(
         "  no Node {name} is known: endpoints on this node are not known as local, and traffic policies Local find \
@@ -54,7 +53,7 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
             "  has no ClusterIP (headless, ExternalName, or none assigned): nothing is programmed for it\n";
     }
     for (key, server) in &desired.virtual_servers {
-        let _ = writeln!(text, "  virtual server {key} {} for {}", Configured(&server.config), server.owner);
+        let _ = writeln!(text, "  virtual server {key} {} for {}", server.config, server.owner);
         for (address, real_server) in &server.real_servers {
             let what = match real_server {
                 RealServer::Serving { destination: Destination { forwarding, weight, .. }, terminating } => {
@@ -81,8 +80,8 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
             };
         }
     }
-    for reason in &desired.skipped {
-        let _ = writeln!(text, "  {reason}");
+    for skipped in &desired.skipped {
+        let _ = writeln!(text, "  {}", with_hint(skipped));
     }
     Some(text)
 }

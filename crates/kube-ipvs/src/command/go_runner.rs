@@ -11,23 +11,18 @@ use anyhow::{Context, bail, ensure};
 
 use crate::config::boolean;
 
-/// What go-runner's flags ask for.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct LogFile {
     /// Where the log goes; nowhere but to standard error if not given.
     pub(super) path: Option<PathBuf>,
-    /// Whether it goes to standard output too.
     pub(super) also_stdout: bool,
-    /// Flags that have no effect here.
     pub(super) without_effect: Vec<String>,
 }
 
-/// Whether the process was started under go-runner's name.
 pub(super) fn is_meant(arguments: &[OsString]) -> bool {
     name(arguments).is_some_and(|name| name == "go-runner" || name == "kube-log-runner")
 }
 
-/// The name under which a program is started.
 pub(super) fn name(arguments: &[OsString]) -> Option<&OsStr> {
     arguments.first().and_then(|program| Path::new(program).file_name())
 }

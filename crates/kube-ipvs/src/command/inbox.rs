@@ -1,7 +1,6 @@
-use std::{
-    mem::take,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::{
     serve::{Status, Taken},
@@ -16,14 +15,11 @@ pub(super) struct Inbox {
     waiting: Arc<Mutex<Option<Delivery>>>,
 }
 
-/// All that waited.
 #[derive(Default)]
 pub(super) struct Delivery {
     pub(super) changes: Changes,
     /// What was delivered, before it was joined.
     pub(super) taken: Taken,
-    /// How many deliveries said that something is different.
-    count: usize,
     /// How long the changes may become until they are looked through.
     room: usize,
 }
@@ -35,23 +31,20 @@ impl Inbox {
 
     /// Puts changes in. Returns whether there was nothing in it: then the owner is to be told.
     pub(super) fn put(&self, changes: Changes) -> bool {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         self.status.queued(&changes);
         let was_empty = waiting.is_none();
         waiting.get_or_insert_default().join(changes);
         was_empty
     }
 
-    /// Takes everything out.
     pub(super) fn take(&self) -> Option<Delivery> {
-        let delivery = take(&mut *self.lock())?;
-        (0..delivery.count).for_each(|_| self.status.taken(&delivery.changes));
-        Some(delivery)
-    }
-
-    /// A panic while it is locked ends the process.
-    fn lock(&self) -> MutexGuard<'_, Option<Delivery>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut waiting = self.waiting.lock();
+        // As long as it is locked: what is put in next has not been taken.
+        if waiting.is_some() {
+            self.status.taken();
+        }
+        waiting.take()
     }
 }
 
@@ -59,10 +52,7 @@ impl Delivery {
     fn join(&mut self, changes: Changes) {
         /// Looking through costs work for each: so many may come before the first time.
         const MAX_MERGED: usize = 1_000;
-        self.count += usize::from(!changes.events.is_empty());
-        let mut taken = Taken::default();
-        taken.add(&changes);
-        self.taken.join(taken);
+        self.taken.add(&changes);
         self.changes.join(changes);
         if self.changes.events.len() > self.room.max(MAX_MERGED) {
             self.changes.compact();

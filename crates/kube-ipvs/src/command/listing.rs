@@ -1,11 +1,13 @@
 //! Virtual servers as `ipvsadm -Ln` prints them, and as JSON.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use ipvs_netlink::{DestinationEntry, Info, Netmask, ServiceEntry, ServiceFlags, VirtualServerKey};
 use serde::Serialize;
 
-/// Everything that IPVS has in this network namespace.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Listing {
@@ -17,8 +19,6 @@ pub(super) struct Listing {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct VirtualServer {
-    #[serde(skip)]
-    key: VirtualServerKey,
     #[serde(flatten)]
     place: Place,
     scheduler: String,
@@ -42,16 +42,14 @@ pub(super) struct VirtualServer {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase", untagged)]
 enum Place {
-    Address { protocol: String, address: String, port: u16 },
+    Address { protocol: String, address: IpAddr, port: u16 },
     Mark { firewall_mark: u32, family: String },
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct RealServer {
-    #[serde(skip)]
-    socket: SocketAddr,
-    address: String,
+    address: IpAddr,
     port: u16,
     forwarding: String,
     weight: u32,
@@ -60,15 +58,14 @@ struct RealServer {
 }
 
 impl Listing {
-    /// In the order of ipvsadm: IPv4 first, then by mark, protocol, address and port.
-    pub(super) fn new(info: &Info, mut virtual_servers: Vec<VirtualServer>) -> Self {
-        virtual_servers.sort_by_key(|server| order(server.key));
+    pub(super) fn new(info: &Info, virtual_servers: Vec<VirtualServer>) -> Self {
         let size = info.connection_table_size;
         Self { version: info.version.to_string(), connection_table_size: size, virtual_servers }
     }
 }
 
-fn order(key: VirtualServerKey) -> impl Ord {
+/// In the order of ipvsadm: IPv4 first, then by mark, protocol, address and port.
+pub(super) fn order(key: VirtualServerKey) -> impl Ord {
     match key {
         VirtualServerKey::Address { address, port, protocol } => {
             (key.family(), 0, protocol.number(), Some(address), port)
@@ -88,12 +85,11 @@ impl VirtualServer {
         let netmask =
             persistence.map(|persistence| persistence.netmask).filter(|mask| *mask != Netmask::HOST);
         let mut real_servers: Vec<_> = destinations.iter().map(RealServer::new).collect();
-        real_servers.sort_by_key(|server| server.socket);
+        real_servers.sort_by_key(|server| (server.address, server.port));
         Self {
-            key: entry.key,
             place: match entry.key {
                 VirtualServerKey::Address { address, port, protocol } => {
-                    Place::Address { protocol: protocol.to_string(), address: address.to_string(), port }
+                    Place::Address { protocol: protocol.to_string(), address, port }
                 }
                 VirtualServerKey::FirewallMark { mark, family } => {
                     Place::Mark { firewall_mark: mark, family: family.to_string() }
@@ -119,16 +115,15 @@ fn scheduler_flags(scheduler: &str, flags: ServiceFlags) -> Option<String> {
         _ => ["flag-1", "flag-2", "flag-3"],
     };
     let all = [ServiceFlags::SCHEDULER_1, ServiceFlags::SCHEDULER_2, ServiceFlags::SCHEDULER_3];
-    let set: Vec<_> = all.into_iter().zip(names).filter(|(flag, _)| flags.contains(*flag)).collect();
-    let names: Vec<_> = set.into_iter().map(|(_, name)| name).collect();
+    let set = all.into_iter().zip(names).filter(|(flag, _)| flags.contains(*flag));
+    let names: Vec<_> = set.map(|(_, name)| name).collect();
     (!names.is_empty()).then(|| names.join(","))
 }
 
 impl RealServer {
     fn new(entry: &DestinationEntry) -> Self {
         Self {
-            socket: entry.key.into(),
-            address: entry.key.address.to_string(),
+            address: entry.key.address,
             port: entry.key.port,
             forwarding: entry.destination.forwarding.to_string(),
             weight: entry.destination.weight,
@@ -150,11 +145,11 @@ impl fmt::Display for Listing {
 /// The line of ipvsadm and, three spaces behind it, the Service; then a line a real server.
 impl fmt::Display for VirtualServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.key {
-            VirtualServerKey::Address { address, port, protocol } => {
-                write!(f, "{protocol:<4} {}", SocketAddr::new(address, port))?;
+        match &self.place {
+            Place::Address { protocol, address, port } => {
+                write!(f, "{protocol:<4} {}", SocketAddr::new(*address, *port))?;
             }
-            VirtualServerKey::FirewallMark { mark, .. } => write!(f, "FWM  {mark}")?,
+            Place::Mark { firewall_mark, .. } => write!(f, "FWM  {firewall_mark}")?,
         }
         write!(f, " {}", self.scheduler)?;
         if let Some(flags) = &self.scheduler_flags {
@@ -182,8 +177,8 @@ impl fmt::Display for VirtualServer {
 
 impl fmt::Display for RealServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { socket, forwarding, weight, active_connections, inactive_connections, .. } = self;
-        let socket = socket.to_string();
+        let Self { address, port, forwarding, weight, active_connections, inactive_connections } = self;
+        let socket = SocketAddr::new(*address, *port).to_string();
         writeln!(
             f,
             "  -> {socket:<28} {forwarding:<7} {weight:<6} {active_connections:<10} {inactive_connections:<10}"

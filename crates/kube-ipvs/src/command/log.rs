@@ -50,7 +50,6 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-/// Logs from now on.
 pub(super) fn start(logging: &Logging) {
     let (filter, refused) = filter(usual(logging), env::var(VARIABLE).ok().as_deref());
     let writer = match FILE.get() {

@@ -2,12 +2,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use ipvs_netlink::Client;
+use proxier::model::VirtualServerKey;
 
 use super::{
-    listing::{Listing, VirtualServer},
+    listing::{Listing, VirtualServer, order},
     print,
 };
-use crate::config::Configuration;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Ls {
@@ -36,15 +36,16 @@ impl Ls {
 }
 
 fn read() -> anyhow::Result<Listing> {
-    let owners = super::kernel(&Configuration::default())?
-        .owners()
-        .context("cannot read which virtual servers are ours")?;
+    let owners = super::kernel_as_it_is()?.owners().context("cannot read which virtual servers are ours")?;
     let mut client = Client::open()?;
     let info = client.info()?;
     let mut servers = Vec::new();
-    for service in client.services()? {
+    let mut services = client.services()?;
+    services.sort_by_key(|service| order(service.key));
+    for service in services {
         let destinations = client.destinations(service.key)?;
-        servers.push(VirtualServer::new(&service, &destinations, owners.get(&service.key)));
+        let owner = VirtualServerKey::from_ipvs(service.key).and_then(|key| owners.get(&key));
+        servers.push(VirtualServer::new(&service, &destinations, owner));
     }
     Ok(Listing::new(&info, servers))
 }

@@ -6,8 +6,6 @@ mod config_file;
 mod diff;
 mod drop_in;
 mod explain;
-#[cfg(test)]
-mod fleet;
 mod go_runner;
 mod inbox;
 mod listing;
@@ -18,6 +16,8 @@ mod query;
 mod run;
 mod sync_loop;
 mod takeover;
+#[cfg(test)]
+mod tests;
 mod watchdog;
 
 use std::{ffi::OsString, ops::ControlFlow, path::PathBuf, process::ExitCode, time::Duration};
@@ -31,7 +31,7 @@ use proxier::{
 
 use crate::{
     config::{Configuration, Options},
-    host,
+    host, runtime,
     source::{
         Changes, addresses,
         kubernetes::{KubernetesSource, Limits},
@@ -63,7 +63,7 @@ enum Command {
 impl Cli {
     fn run(&self) -> anyhow::Result<ExitCode> {
         match &self.command {
-            Command::Run(source) => run::run(source),
+            Command::Run(args) => run::run(args),
             Command::Ls(ls) => ls.run(),
             Command::Diff(query) => diff::run(query),
             Command::Explain(explain) => explain.run(),
@@ -83,7 +83,7 @@ struct RunArgs {
     options: Options,
 }
 
-/// What is followed.
+/// What is followed, as the arguments of `run` say.
 enum Source {
     Manifests(Box<ManifestSource>),
     Kubernetes(Box<KubernetesSource>),
@@ -99,7 +99,7 @@ impl Source {
         let mut first = None;
         match self {
             Self::Manifests(mut manifests) => first = Some(manifests.scan()),
-            Self::Kubernetes(kubernetes) => addresses::runtime()?.block_on(async {
+            Self::Kubernetes(kubernetes) => runtime::of_this_thread()?.block_on(async {
                 let follow = kubernetes.follow(|changes| {
                     first = Some(changes);
                     ControlFlow::Break(())
@@ -126,12 +126,11 @@ impl RunArgs {
             contact: configuration.own.out_of_contact_limit.if_set(),
             ..Limits::default()
         };
-        let kubernetes = addresses::runtime()?.block_on(open)?;
+        let kubernetes = runtime::of_this_thread()?.block_on(open)?;
         let kubernetes = kubernetes.with_limits(limits).with_annotations(annotations);
         Ok(Source::Kubernetes(kubernetes.into()))
     }
 
-    /// Whether any flag is given.
     fn is_given(&self) -> bool {
         self.manifests.is_some() || self.options.is_given()
     }
@@ -140,7 +139,7 @@ impl RunArgs {
     fn check(&self) -> anyhow::Result<()> {
         let configuration = self.options.resolve()?.configuration;
         self.open(&configuration)?;
-        engine(&configuration)?;
+        configuration.engine()?;
         Ok(())
     }
 
@@ -154,13 +153,19 @@ impl RunArgs {
 
 fn engine(configuration: &Configuration) -> anyhow::Result<Engine> {
     let missing_schedulers = host::hazardous_schedulers();
-    Ok(Engine::new(Config { missing_schedulers, ..configuration.engine()? }))
+    let config = Config { missing_schedulers, ..configuration.engine()? };
+    Ok(Engine::new(config, addresses::list()?))
 }
 
-fn kernel(configuration: &Configuration) -> anyhow::Result<LinuxKernel> {
+fn kernel(config: &Config, settings: Settings) -> anyhow::Result<LinuxKernel> {
     let record = claim::file("owned").context("cannot tell this network namespace from others")?;
-    let settings = Settings { record: Some(record), ..configuration.kernel() };
-    LinuxKernel::open(settings).context("cannot use this kernel")
+    let settings = Settings { record: Some(record), ..settings };
+    LinuxKernel::open(config, settings).context("cannot use this kernel")
+}
+
+/// The kernel for a command that serves nothing, and so needs no configuration.
+fn kernel_as_it_is() -> anyhow::Result<LinuxKernel> {
+    kernel(&Config::new(""), Settings::default())
 }
 
 /// Runs the command that the process was started with.
@@ -197,17 +202,4 @@ fn tell(changes: &Changes) {
     changes.problems.iter().for_each(|problem| eprintln!("kube-ipvs: {problem}"));
     let prominent = changes.notes.iter().filter(|note| note.is_prominent());
     prominent.for_each(|note| eprintln!("kube-ipvs: {note}"));
-}
-
-/// Time since the process started, for an engine that has no clock of its own.
-struct Clock(std::time::Instant);
-
-impl Clock {
-    fn start() -> Self {
-        Self(std::time::Instant::now())
-    }
-
-    fn now(&self) -> Duration {
-        self.0.elapsed()
-    }
 }

@@ -6,10 +6,7 @@ use clap::Parser;
 use proxier::Engine;
 
 use super::{Cli, Command, RunArgs, drop_in, engine, go_runner, log, tell};
-use crate::{
-    config::{Configuration, GoDuration},
-    source::addresses,
-};
+use crate::config::{Configuration, GoDuration};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Query {
@@ -17,15 +14,13 @@ pub(super) struct Query {
     #[arg(long, value_name = "DURATION", default_value_t = GoDuration::seconds(30))]
     timeout: GoDuration,
     #[command(flatten)]
-    source: RunArgs,
+    run: RunArgs,
 }
 
-/// What was found.
 pub(super) struct Answer {
     pub(super) configuration: Configuration,
     /// It knows all that there is.
     pub(super) engine: Engine,
-    /// Whether this was asked of an API server.
     pub(super) is_of_an_api_server: bool,
 }
 
@@ -35,30 +30,28 @@ impl Query {
     /// When the configuration cannot be used, or the API server does not answer in time. Why is on standard error then.
     pub(super) fn ask(&self) -> anyhow::Result<Answer> {
         log::start_for_a_command();
-        let source = self.source();
-        let configuration = source.configuration()?;
-        let mut engine = engine(&configuration)?;
-        let changes = source.open(&configuration)?.look(self.timeout.0.max(Duration::from_millis(1)))?;
+        let args = self.args();
+        let configuration = args.configuration()?;
+        let changes = args.open(&configuration)?.look(self.timeout.0.max(Duration::from_millis(1)))?;
         tell(&changes);
+        let mut engine = engine(&configuration)?;
         engine.set_complete(changes.complete);
         changes.events.into_iter().for_each(|event| engine.apply(event));
-        engine.apply(addresses::list()?);
-        let is_of_an_api_server = source.manifests.is_none();
-        Ok(Answer { configuration, engine, is_of_an_api_server })
+        Ok(Answer { configuration, engine, is_of_an_api_server: args.manifests.is_none() })
     }
 
     /// Where to look, and by which configuration: without any flag by the daemon's own, where this is its container.
-    fn source(&self) -> RunArgs {
-        if self.source.is_given() {
-            if !self.source.options.has_file() {
+    fn args(&self) -> RunArgs {
+        if self.run.is_given() {
+            if !self.run.options.has_file() {
                 eprintln!("kube-ipvs: without --config: by the flags given here, and defaults for all else");
             }
-            return self.source.clone();
+            return self.run.clone();
         }
         let line = words(&fs::read("/proc/1/cmdline").unwrap_or_default());
         let Some(daemon) = daemon(line.clone()) else {
             eprintln!("kube-ipvs: no flags are given, and process 1 is no kube-ipvs: by the defaults");
-            return self.source.clone();
+            return self.run.clone();
         };
         let line: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
         eprintln!("kube-ipvs: by the flags of the daemon here: {}", line.join(" "));
@@ -72,19 +65,19 @@ fn words(line: &[u8]) -> Vec<OsString> {
     line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
-/// What a daemon with this command line serves; none if it is something else.
+/// The arguments of a daemon with this command line; none if it is something else.
 fn daemon(mut line: Vec<OsString>) -> Option<RunArgs> {
     if go_runner::is_meant(&line) {
         (_, line) = go_runner::unwrap(line).ok()?;
     }
     if drop_in::is_meant(&line) {
-        return drop_in::source(line);
+        return drop_in::run_args(line);
     }
     if go_runner::name(&line)? != "kube-ipvs" {
         return None;
     }
     match Cli::try_parse_from(line).ok()?.command {
-        Command::Run(source) => Some(source),
+        Command::Run(args) => Some(args),
         _ => None,
     }
 }
@@ -96,8 +89,8 @@ mod tests {
     #[test]
     fn the_daemon_s_own_flags_are_found() {
         let found = |line: &str| {
-            let source = daemon(words(line.replace(' ', "\0").as_bytes()))?;
-            let configuration = source.options.resolve().unwrap().configuration;
+            let args = daemon(words(line.replace(' ', "\0").as_bytes()))?;
+            let configuration = args.options.resolve().unwrap().configuration;
             Some(configuration.hostname_override.given().unwrap_or_default().to_owned())
         };
         let node_1 = Some("node-1".to_owned());

@@ -23,23 +23,23 @@ use super::{
 use crate::{
     config::LoadedConfig,
     events::{self, EventRecorder},
-    host,
+    host, runtime,
     serve::{self, Status},
     source::{Changes, addresses, manifests},
 };
 
-pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
-    let LoadedConfig { configuration, warnings, without_effect, flags, file } = source.options.resolve()?;
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let LoadedConfig { configuration, warnings, without_effect, flags, file } = args.options.resolve()?;
     log::start(&configuration.logging);
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if !without_effect.is_empty() {
         tracing::info!("without effect here: {}", without_effect.join(", "));
     }
     let _claim = super::claim::claim()?;
-    let objects = source.open(&configuration)?;
+    let source = args.open(&configuration)?;
     let engine = super::engine(&configuration)?;
     // It loads the modules whose parameters are set next.
-    let mut kernel = super::kernel(&configuration)?;
+    let mut kernel = super::kernel(engine.config(), configuration.kernel())?;
     // Where they cannot be read, the first sync says so.
     kernel.hindrances().iter().flatten().for_each(|hindrance| tracing::warn!("{hindrance}"));
     host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
@@ -50,7 +50,7 @@ pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
         let owner = owner.clone();
         // An owner thread that has ended answers no call.
         let call = move |call| drop(owner.send(Input::Call(call)));
-        addresses::runtime()?.block_on(serve::run(
+        runtime::of_this_thread()?.block_on(serve::run(
             &to_serve,
             &flags,
             published,
@@ -59,9 +59,9 @@ pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
         ))
     })?;
     if let Some(file) = file.map(ConfigFile::new) {
-        let source = source.clone();
+        let args = args.clone();
         follow("config", sender.clone(), move |owner| {
-            file.follow(&source, owner);
+            file.follow(&args, owner);
             Ok(())
         })?;
     }
@@ -69,7 +69,7 @@ pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
     let (to_post, event_notes) = tokio::sync::mpsc::channel(events::QUEUE_CAPACITY);
     let inbox = Inbox::new(Arc::clone(&status));
     let to_owner = sender.clone();
-    match objects {
+    match source {
         Source::Manifests(manifests) => {
             follow("manifests", to_owner, move |owner| {
                 manifests::follow(*manifests, |changes| deliver(owner, &inbox, changes));
@@ -81,7 +81,7 @@ pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
             let (for_events, of_version, published) =
                 (kubernetes.clone(), kubernetes.clone(), Arc::clone(&status));
             follow("events", sender.clone(), move |_| {
-                addresses::runtime()?.block_on(async {
+                runtime::of_this_thread()?.block_on(async {
                     tokio::select! {
                         outcome = for_events.record(event_notes) => outcome,
                         outcome = of_version.follow_version(|version| published.serves(version)) => outcome,
@@ -89,7 +89,8 @@ pub(super) fn run(source: &RunArgs) -> anyhow::Result<ExitCode> {
                 })
             })?;
             follow("kubernetes", to_owner, move |owner| {
-                addresses::runtime()?.block_on(kubernetes.follow(|changes| deliver(owner, &inbox, changes)))
+                runtime::of_this_thread()?
+                    .block_on(kubernetes.follow(|changes| deliver(owner, &inbox, changes)))
             })?;
         }
     }
@@ -159,14 +160,12 @@ impl Drop for TellsOfPanic {
     }
 }
 
-/// Delivers the host's addresses.
 fn follow_host(owner: &Sender<Input>) -> anyhow::Result<()> {
-    addresses::runtime()?.block_on(addresses::follow(|event| owner.send(Input::Addresses(event)).is_ok()))
+    addresses::follow(|event| owner.send(Input::Addresses(event)).is_ok())
 }
 
-/// Delivers the host's wish that we stop.
 fn follow_signals(owner: &Sender<Input>) -> anyhow::Result<()> {
-    addresses::runtime()?.block_on(obey(owner))
+    runtime::of_this_thread()?.block_on(obey(owner))
 }
 
 /// Told to stop once, the owner finishes what it does; told twice, the process ends.

@@ -17,7 +17,6 @@ use proxier::{
 };
 
 use super::{
-    Clock,
     inbox::{Delivery, Inbox},
     pace::Pace,
     takeover::{Progress, Takeover},
@@ -32,12 +31,10 @@ use crate::{
 
 /// What reaches the thread that owns the kernel.
 pub(super) enum Input {
-    /// Changes wait.
     Changes(Inbox),
     Addresses(Event),
     /// The kernel reports that another program may have changed what is ours.
     Drift(Vec<Drift>),
-    /// Who answers over HTTP wants something.
     Call(Call),
     Stop,
     Failed(anyhow::Error),
@@ -54,7 +51,7 @@ pub(super) struct SyncLoop<'a> {
     lines: Lines,
     measuring: Measuring,
     takeover: Takeover,
-    clock: Clock,
+    start: Instant,
     /// How long a sync that changed something keeps the next one away (`ipvs.minSyncPeriod`), and until when.
     pause: Duration,
     earliest: Duration,
@@ -62,7 +59,8 @@ pub(super) struct SyncLoop<'a> {
     pace: Pace,
     /// The same for default routes: one that comes and goes does not delay the repair of what filters.
     gateways_pace: Pace,
-    known: Known,
+    /// Whether the source has delivered all that exists, as far as it can be read. Nothing is synced before.
+    has_source: bool,
     /// Whether it was said that pods of other nodes cannot be told apart.
     has_warned_about_pods: bool,
     /// Whether IPVS was told to take up connections that another node had before.
@@ -71,7 +69,6 @@ pub(super) struct SyncLoop<'a> {
     has_input: bool,
     /// Of what has come since the last sync, what health and metrics need.
     taken: Taken,
-    /// Who wants to know how things are.
     asks: Vec<Ask>,
     /// The objects that could never be read.
     unread: Vec<Box<str>>,
@@ -81,19 +78,6 @@ pub(super) struct SyncLoop<'a> {
 
 /// How long a trouble that stays is not told again.
 const REMINDER_INTERVAL: Duration = Duration::from_secs(600);
-
-/// What kube-ipvs has to know before the first sync, because a sync removes all of ours that is not wanted.
-#[derive(Default)]
-struct Known {
-    source: bool,
-    addresses: bool,
-}
-
-impl Known {
-    fn is_all(&self) -> bool {
-        self.source && self.addresses
-    }
-}
 
 impl<'a> SyncLoop<'a> {
     pub(super) fn new(
@@ -115,12 +99,12 @@ impl<'a> SyncLoop<'a> {
             lines: Lines::default(),
             measuring: Measuring::new(configuration),
             takeover: Takeover::new(configuration),
-            clock: Clock::start(),
+            start: Instant::now(),
             pause: configuration.ipvs.min_sync_period.0,
             earliest: Duration::ZERO,
             pace: Pace::default(),
             gateways_pace: Pace::default(),
-            known: Known::default(),
+            has_source: false,
             has_warned_about_pods: false,
             takes_up_connections: false,
             has_input: false,
@@ -161,12 +145,12 @@ impl<'a> SyncLoop<'a> {
     /// The next input; none when something is due before one comes.
     fn wait(&self) -> anyhow::Result<Option<Input>> {
         const ENDED: &str = "all sources have ended";
-        if !self.known.is_all() {
+        if !self.has_source {
             return Ok(Some(self.inputs.recv().context(ENDED)?));
         }
         let due = if self.has_input { Duration::ZERO } else { self.engine.next_sync() };
         let due = self.takeover.due().unwrap_or(Duration::MAX).min(due.max(self.earliest));
-        match self.inputs.recv_timeout(due.saturating_sub(self.clock.now())) {
+        match self.inputs.recv_timeout(due.saturating_sub(self.now())) {
             Err(RecvTimeoutError::Timeout) => Ok(None),
             input => Ok(Some(input.context(ENDED)?)),
         }
@@ -177,13 +161,13 @@ impl<'a> SyncLoop<'a> {
         match input {
             Input::Changes(inbox) => {
                 if let Some(Delivery { changes, taken, .. }) = inbox.take() {
-                    (self.has_input, self.known.source) = (true, true);
+                    (self.has_input, self.has_source) = (true, true);
                     self.taken.join(taken);
                     self.take_in(changes);
                 }
             }
             Input::Addresses(event) => {
-                (self.has_input, self.known.addresses) = (true, true);
+                self.has_input = true;
                 self.engine.apply(event);
             }
             Input::Drift(drifts) => {
@@ -193,7 +177,7 @@ impl<'a> SyncLoop<'a> {
                     // What we take off ourselves is not ours any more when its notice comes.
                     Drift::Unbound(address) => self.engine.has_bound(*address),
                 };
-                let now = self.clock.now();
+                let now = self.now();
                 if drifts.iter().any(is_ours) {
                     self.engine.verify_at(self.pace.noticed(now));
                 }
@@ -203,8 +187,8 @@ impl<'a> SyncLoop<'a> {
             }
             Input::Call(Call::Measure(ask)) => self.asks.push(ask),
             Input::Call(Call::Record(event_note)) => {
-                self.lines.recorded(&event_note, self.clock.now()).iter().for_each(Line::log);
-                self.recorder.record(event_note, self.clock.now());
+                self.lines.recorded(&event_note, self.now()).iter().for_each(Line::log);
+                self.recorder.record(event_note, self.now());
             }
             Input::Failed(error) => return Err(error),
             Input::Stop => return Ok(ControlFlow::Break(())),
@@ -214,9 +198,9 @@ impl<'a> SyncLoop<'a> {
 
     fn take_in(&mut self, changes: Changes) {
         let Changes { events, complete, problems, notes, event_notes, uids, unread, .. } = changes;
-        self.recorder.told(uids, event_notes, self.clock.now());
+        self.recorder.told(uids, event_notes, self.now());
         self.unread = unread;
-        self.lines.problems(&problems, self.clock.now()).iter().for_each(Line::log);
+        self.lines.problems(&problems, self.now()).iter().for_each(Line::log);
         for note in &notes {
             if note.is_prominent() {
                 tracing::info!("{note}");
@@ -229,21 +213,20 @@ impl<'a> SyncLoop<'a> {
     }
 
     fn is_sync_due(&self) -> bool {
-        let now = self.clock.now();
-        self.known.is_all() && now >= self.earliest && (self.has_input || self.engine.next_sync() <= now)
+        let now = self.now();
+        self.has_source && now >= self.earliest && (self.has_input || self.engine.next_sync() <= now)
     }
 
-    /// Has the kernel do what is wanted, and tells of it.
     fn sync(&mut self) {
         self.has_input = false;
-        let start = Instant::now();
-        let report = self.engine.sync(&mut self.kernel, self.clock.now());
+        let (start, now) = (Instant::now(), self.now());
+        let report = self.engine.sync(&mut self.kernel, now);
         let (taken, meter) = (take(&mut self.taken), self.kernel.take_meter());
         self.status.record_sync(&self.engine, &report, taken, start, meter);
         if !report.plan.is_empty() {
-            self.earliest = self.clock.now() + self.pause;
+            self.earliest = self.now() + self.pause;
         }
-        self.lines.record_sync(&report, self.clock.now()).iter().for_each(Line::log);
+        self.lines.record_sync(&report, self.now()).iter().for_each(Line::log);
         self.log_report(&report);
         if !self.takes_up_connections && self.engine.takes_up_connections() {
             self.take_up_connections();
@@ -252,7 +235,7 @@ impl<'a> SyncLoop<'a> {
             self.warn_about_pods();
         }
         self.log_troubles();
-        self.recorder.record_sync(&report, self.clock.now());
+        self.recorder.record_sync(&report, self.now());
     }
 
     /// Has IPVS take up connections that another node had before, once a Service asks for it.
@@ -265,7 +248,6 @@ impl<'a> SyncLoop<'a> {
         }
     }
 
-    /// Says once, where it matters, that pods of other nodes cannot be told from those of this one.
     fn warn_about_pods(&mut self) {
         for family in self.engine.cluster().untold_pods() {
             self.has_warned_about_pods = true;
@@ -279,7 +261,7 @@ impl<'a> SyncLoop<'a> {
 
     /// Tells of what does not stop everything and yet needs an operator: at once, and again while it stays.
     fn log_troubles(&mut self) {
-        let (now, troubles) = (self.clock.now(), self.kernel.troubles());
+        let (now, troubles) = (self.now(), self.kernel.troubles());
         let (told, at) = &self.logged_troubles;
         if *told != troubles || !troubles.is_empty() && now.saturating_sub(*at) >= REMINDER_INTERVAL {
             troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
@@ -287,13 +269,13 @@ impl<'a> SyncLoop<'a> {
         }
     }
 
-    /// Goes on with what kube-proxy left.
     fn advance_takeover(&mut self) {
+        let now = self.now();
         let progress = match self.engine.is_converged() {
             true => Progress::Settled,
             false => Progress::Unsettled(&self.unread),
         };
-        self.takeover.advance(&mut self.kernel, progress, self.clock.now(), &mut self.recorder);
+        self.takeover.advance(&mut self.kernel, progress, now, &mut self.recorder);
     }
 
     /// Says what a sync did. The changes themselves are for the debug log: a first sync has thousands.
@@ -308,7 +290,7 @@ impl<'a> SyncLoop<'a> {
         let (changes, failed) = (report.plan.changes().len(), report.failures.len());
         let services = self.engine.services_of(report);
         match names(&services) {
-            Some(services_text) if self.lines.synced(&services, self.clock.now()) => {
+            Some(services_text) if self.lines.synced(&services, self.now()) => {
                 tracing::info!(services = %services_text, changes, failed, "synced");
             }
             _ => tracing::debug!(changes, failed, "synced"),
@@ -316,7 +298,11 @@ impl<'a> SyncLoop<'a> {
         tracing::debug!("plan:\n{}", report.plan);
     }
 
-    /// Answers those who want to know how things are.
+    /// Time since the start: the engine has no clock of its own.
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     fn serve_queries(&mut self) {
         for ask in self.asks.drain(..) {
             self.measuring.measure(ask, &self.engine, || self.kernel.traffic(), self.status);

@@ -1,54 +1,37 @@
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::channel,
-    },
+    sync::{Arc, mpsc::channel},
     thread,
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 /// How long the owner of the kernel may be busy with one sync. The first sync of the largest clusters takes a minute;
 /// one that takes ten has come across a lock that the kernel will not give back.
 pub(super) const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Says when the owner of the kernel began to do what it does.
-#[derive(Clone)]
-pub(super) struct Pulse {
-    start: Instant,
-    /// Milliseconds since the start, and one more; 0 while it waits for something to do.
-    busy_since: Arc<AtomicU64>,
-}
+/// Says when the owner of the kernel began to do what it does; nothing while it waits for something to do.
+#[derive(Clone, Default)]
+pub(super) struct Pulse(Arc<Mutex<Option<Instant>>>);
 
 impl Pulse {
-    fn new() -> Self {
-        Self { start: Instant::now(), busy_since: Arc::default() }
-    }
-
-    /// It has something to do.
     pub(super) fn works(&self) {
-        self.busy_since.store(self.now() + 1, Ordering::Relaxed);
+        *self.0.lock() = Some(Instant::now());
     }
 
-    /// It waits for something to do.
     pub(super) fn waits(&self) {
-        self.busy_since.store(0, Ordering::Relaxed);
+        *self.0.lock() = None;
     }
 
     fn has_stopped(&self, limit: Duration) -> bool {
-        let since = self.busy_since.load(Ordering::Relaxed);
-        since > 0 && u128::from((self.now() + 1).saturating_sub(since)) >= limit.as_millis()
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+        self.0.lock().is_some_and(|since| since.elapsed() >= limit)
     }
 }
 
 /// Watches over the thread that has the pulse: calls `end` when it has done one thing for longer than `limit`.
 pub(super) fn watch(limit: Duration, end: impl FnOnce() + Send + 'static) -> io::Result<Pulse> {
-    let pulse = Pulse::new();
+    let pulse = Pulse::default();
     let watched = pulse.clone();
     thread::Builder::new().name("watchdog".into()).spawn(move || {
         while !watched.has_stopped(limit) {
@@ -103,11 +86,10 @@ mod tests {
 
     #[test]
     fn what_counts_is_how_long_one_thing_takes() {
-        let pulse = Pulse::new();
+        let pulse = Pulse::default();
         pulse.works();
         assert!(pulse.has_stopped(Duration::ZERO));
         assert!(!pulse.has_stopped(Duration::from_secs(3600)));
-        pulse.busy_since.store(1, Ordering::Relaxed);
         thread::sleep(Duration::from_millis(20));
         assert!(pulse.has_stopped(Duration::from_millis(20)));
         pulse.waits();

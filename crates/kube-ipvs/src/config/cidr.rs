@@ -3,6 +3,26 @@ use std::{fmt, str::FromStr};
 use ipnet::IpNet;
 use proxier::NodePortAddresses;
 
+use super::text::{items, join};
+
+/// A list of address ranges.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ranges(pub Vec<IpNet>);
+
+impl FromStr for Ranges {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        items(text).map(parse_range).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&join(&self.0))
+    }
+}
+
 /// `--cluster-cidr`: the pods' address ranges, at most one of each family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClusterCidrs(pub Vec<IpNet>);
@@ -11,9 +31,8 @@ impl FromStr for ClusterCidrs {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let ranges = parse_ranges(text)?;
-        let is_v4 = |range: &&IpNet| range.addr().is_ipv4();
-        let v4 = ranges.iter().filter(is_v4).count();
+        let Ranges(ranges) = text.parse()?;
+        let v4 = ranges.iter().filter(|range| range.addr().is_ipv4()).count();
         if v4 > 1 || ranges.len() - v4 > 1 {
             return Err("at most one IPv4 and one IPv6 range are allowed".into());
         }
@@ -21,33 +40,9 @@ impl FromStr for ClusterCidrs {
     }
 }
 
-/// `--ipvs-exclude-cidrs`: virtual servers in these ranges are not ours to touch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ExcludeCidrs(pub Vec<IpNet>);
-
-impl FromStr for ExcludeCidrs {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse_ranges(text).map(Self)
-    }
-}
-
-/// `--external-ip-ranges`: where external IPs may be; empty is everywhere.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ExternalIpRanges(pub Vec<IpNet>);
-
-impl FromStr for ExternalIpRanges {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse_ranges(text).map(Self)
-    }
-}
-
-impl fmt::Display for ExternalIpRanges {
+impl fmt::Display for ClusterCidrs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_ranges(&self.0, f)
+        f.write_str(&join(&self.0))
     }
 }
 
@@ -105,31 +100,6 @@ impl fmt::Display for NodePorts {
         }
         f.write_str(&items.join(","))
     }
-}
-
-impl fmt::Display for ClusterCidrs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_ranges(&self.0, f)
-    }
-}
-
-impl fmt::Display for ExcludeCidrs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_ranges(&self.0, f)
-    }
-}
-
-fn write_ranges(ranges: &[IpNet], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
-    f.write_str(&texts.join(","))
-}
-
-fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
-}
-
-fn parse_ranges(text: &str) -> Result<Vec<IpNet>, String> {
-    items(text).map(parse_range).collect()
 }
 
 /// Bits beyond the prefix are dropped, as Go's `net.ParseCIDR` does: `10.1.2.3/8` is `10.0.0.0/8`.

@@ -18,40 +18,12 @@ pub enum LocalMode {
     InterfaceNamePrefix,
 }
 
-impl LocalMode {
-    const ALL: [Self; 4] =
-        [Self::ClusterCidr, Self::NodeCidr, Self::BridgeInterface, Self::InterfaceNamePrefix];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::ClusterCidr => "ClusterCIDR",
-            Self::NodeCidr => "NodeCIDR",
-            Self::BridgeInterface => "BridgeInterface",
-            Self::InterfaceNamePrefix => "InterfaceNamePrefix",
-        }
-    }
-}
-
-impl FromStr for LocalMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Ok(Self::default());
-        }
-        Self::ALL.into_iter().find(|mode| mode.name() == text).ok_or_else(|| {
-            format!(
-                "{text:?} is no way to detect local traffic: allowed are {}",
-                Self::ALL.map(Self::name).join(", ")
-            )
-        })
-    }
-}
-
-impl fmt::Display for LocalMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+words! {
+    LocalMode is "no way to detect local traffic: allowed are ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix":
+    ClusterCidr = "ClusterCIDR",
+    NodeCidr = "NodeCIDR",
+    BridgeInterface = "BridgeInterface",
+    InterfaceNamePrefix = "InterfaceNamePrefix"
 }
 
 /// The names for the modes `BridgeInterface` and `InterfaceNamePrefix`.
@@ -59,24 +31,12 @@ impl fmt::Display for LocalMode {
 #[serde(rename_all = "camelCase", default)]
 pub struct DetectLocal {
     /// The bridge of the pods, for --detect-local-mode BridgeInterface
-    #[arg(
-        id = "pod-bridge-interface",
-        long,
-        value_name = "NAME",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(id = "pod-bridge-interface", long, value_name = "NAME", default_value = "")]
     #[serde(with = "text")]
     pub bridge_interface: InterfaceName,
 
     /// How the names of the pods' interfaces begin, for --detect-local-mode InterfaceNamePrefix
-    #[arg(
-        id = "pod-interface-name-prefix",
-        long,
-        value_name = "PREFIX",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(id = "pod-interface-name-prefix", long, value_name = "PREFIX", default_value = "")]
     #[serde(with = "text")]
     pub interface_name_prefix: InterfaceName,
 }

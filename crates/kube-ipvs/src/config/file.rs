@@ -12,28 +12,6 @@ const KIND: &str = "KubeProxyConfiguration";
 const OTHER_COMPONENTS: [&str; 3] =
     ["kubeadm.k8s.io", "kubelet.config.k8s.io", "kubescheduler.config.k8s.io"];
 
-/// What is wrong with a file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FileError {
-    /// It is not YAML.
-    #[error("is neither YAML nor JSON: {0}")]
-    Syntax(String),
-    /// It is something else.
-    #[error("holds {0}: it must be {KIND} of {API_VERSION}")]
-    Kind(String),
-    /// It is twice what it should be once.
-    #[error("holds {KIND} more than once: one must remain")]
-    Several,
-    /// A value is not allowed.
-    #[error("{path}: {message}")]
-    Value {
-        /// Its field.
-        path: String,
-        /// What is wrong with it, and what is allowed.
-        message: String,
-    },
-}
-
 /// What was read from a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct File {
@@ -51,11 +29,12 @@ pub struct File {
 ///
 /// # Errors
 ///
-/// At the first value that is not allowed.
-pub fn read(text: &str) -> Result<File, FileError> {
+/// What is wrong with it: it is no YAML, something else, twice what it should be once, or has a value that is not
+/// allowed, after the path of its field.
+pub fn read(text: &str) -> Result<File, String> {
     let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins };
     let documents = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| FileError::Syntax(error.to_string()))?;
+        .map_err(|error| format!("is neither YAML nor JSON: {error}"))?;
     let (mut value, others) = pick(documents)?;
     let retired = retired::take(&mut value);
     let mut without_effect = without_effect::take(&mut value);
@@ -64,10 +43,8 @@ pub fn read(text: &str) -> Result<File, FileError> {
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
     let read = serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string()));
-    let mut configuration: Configuration = read.map_err(|error| FileError::Value {
-        path: track.path().to_string(),
-        message: words(&error.to_string()),
-    })?;
+    let mut configuration: Configuration =
+        read.map_err(|error| format!("{}: {}", track.path(), words(&error.to_string())))?;
     configuration.fill_in();
     without_effect.extend(others);
     Ok(File { configuration, unknown, retired, without_effect })
@@ -81,14 +58,14 @@ pub fn read(text: &str) -> Result<File, FileError> {
 pub fn write(configuration: &Configuration) -> Result<String, serde_saphyr::SerializeError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct BoundedInt<'a> {
+    struct Document<'a> {
         api_version: &'static str,
         kind: &'static str,
         #[serde(flatten)]
         configuration: &'a Configuration,
     }
     let configuration = &configuration.spelled_out();
-    serde_saphyr::to_string(&BoundedInt { api_version: API_VERSION, kind: KIND, configuration })
+    serde_saphyr::to_string(&Document { api_version: API_VERSION, kind: KIND, configuration })
 }
 
 /// serde's words, with plain words for its names of types.
@@ -108,25 +85,29 @@ fn words(message: &str) -> String {
 }
 
 /// The document that is for us, and the names of those that are for others: kubeadm's file has them side by side.
-fn pick(documents: Vec<Value>) -> Result<(Value, Vec<String>), FileError> {
+fn pick(documents: Vec<Value>) -> Result<(Value, Vec<String>), String> {
     let (mut ours, mut others) = (None, Vec::new());
     for mut document in documents {
         let kind = Kind::take(&mut document)?;
         if kind.is_ours() {
             if ours.replace(document).is_some() {
-                return Err(FileError::Several);
+                return Err(format!("holds {KIND} more than once: one must remain"));
             }
         } else if kind.is_of_another_component() {
             others.push(format!("the document {}", kind.name));
         } else {
-            return Err(FileError::Kind(kind.to_string()));
+            return Err(other(&kind));
         }
     }
     match ours {
         Some(ours) => Ok((ours, others)),
-        None if others.is_empty() => Err(FileError::Kind("no fields".into())),
-        None => Err(FileError::Kind(format!("only {}", others.join(", ")))),
+        None if others.is_empty() => Err(other("no fields")),
+        None => Err(other(format_args!("only {}", others.join(", ")))),
     }
+}
+
+fn other(found: impl fmt::Display) -> String {
+    format!("holds {found}: it must be {KIND} of {API_VERSION}")
 }
 
 /// What a document is.
@@ -137,9 +118,9 @@ struct Kind {
 
 impl Kind {
     /// Takes it out of the document, where it is no setting.
-    fn take(document: &mut Value) -> Result<Self, FileError> {
+    fn take(document: &mut Value) -> Result<Self, String> {
         let Some(fields) = document.as_object_mut() else {
-            return Err(FileError::Kind("no fields".into()));
+            return Err(other("no fields"));
         };
         let mut take = |key: &str| match fields.remove(key) {
             Some(Value::String(text)) => text,

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use super::boolean;
+use super::{
+    boolean,
+    text::{items, join},
+};
 
 /// Those that are taken and change nothing.
 const WITHOUT_EFFECT: &str = include_str!("gates.txt");
@@ -76,7 +79,6 @@ impl FromStr for FeatureGates {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
         let gate = |item: &str| {
             let (gate, value) = item
                 .split_once('=')
@@ -85,14 +87,13 @@ impl FromStr for FeatureGates {
                 boolean::parse(value.trim()).map_err(|error| format!("feature gate {gate}: {error}"))?;
             Ok((gate.trim().to_owned(), value))
         };
-        Self::checked(items.map(gate).collect::<Result<_, String>>()?)
+        Self::checked(items(text).map(gate).collect::<Result<_, String>>()?)
     }
 }
 
 impl fmt::Display for FeatureGates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gates: Vec<String> = self.0.iter().map(|(gate, value)| format!("{gate}={value}")).collect();
-        f.write_str(&gates.join(","))
+        f.write_str(&join(self.0.iter().map(|(gate, value)| format!("{gate}={value}"))))
     }
 }
 

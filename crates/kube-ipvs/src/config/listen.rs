@@ -20,28 +20,24 @@ pub enum Listen {
 
 impl Listen {
     /// The address, if it listens at all. `bind` says of which family the default one is.
-    pub(super) fn resolve(self, bind: IpAddr, default: &DefaultAddress) -> Option<SocketAddr> {
+    pub(super) fn resolve(self, bind: IpAddr, defaults: &[SocketAddr; 2]) -> Option<SocketAddr> {
+        let default = defaults[usize::from(bind.is_ipv6())];
         match self {
             Self::Disabled => None,
             Self::Socket(address) => Some(address),
-            Self::Address(address) => Some(SocketAddr::new(address, default.port)),
-            Self::Default if bind.is_ipv4() => Some(SocketAddr::new(default.ipv4.into(), default.port)),
-            Self::Default => Some(SocketAddr::new(default.ipv6.into(), default.port)),
+            Self::Address(address) => Some(SocketAddr::new(address, default.port())),
+            Self::Default => Some(default),
         }
     }
 }
 
-/// Where a server listens by default.
-pub(super) struct DefaultAddress {
-    ipv4: Ipv4Addr,
-    ipv6: Ipv6Addr,
-    port: u16,
-}
+/// Where servers listen by default: of IPv4 and of IPv6.
+pub(super) const HEALTHZ: [SocketAddr; 2] = both(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, 10256);
+pub(super) const METRICS: [SocketAddr; 2] = both(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, 10249);
 
-pub(super) const HEALTHZ: DefaultAddress =
-    DefaultAddress { ipv4: Ipv4Addr::UNSPECIFIED, ipv6: Ipv6Addr::UNSPECIFIED, port: 10256 };
-pub(super) const METRICS: DefaultAddress =
-    DefaultAddress { ipv4: Ipv4Addr::LOCALHOST, ipv6: Ipv6Addr::LOCALHOST, port: 10249 };
+const fn both(v4: Ipv4Addr, v6: Ipv6Addr, port: u16) -> [SocketAddr; 2] {
+    [SocketAddr::new(IpAddr::V4(v4), port), SocketAddr::new(IpAddr::V6(v6), port)]
+}
 
 /// What stands for nothing said, since an empty flag says something.
 const DEFAULT: &str = "default";

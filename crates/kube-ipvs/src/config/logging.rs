@@ -1,5 +1,3 @@
-use std::{fmt, str::FromStr};
-
 use serde::{Deserialize, Serialize};
 
 use super::{BoundedInt, text};
@@ -9,47 +7,23 @@ use super::{BoundedInt, text};
 #[serde(rename_all = "camelCase", default)]
 pub struct Logging {
     /// How log lines look: text or json
-    #[arg(id = "logging-format", long, value_name = "text|json", default_value_t = LogFormat::Text)]
+    #[arg(id = "logging-format", long, value_name = "text|json", default_value = "text")]
     #[serde(with = "text")]
     pub format: LogFormat,
 
     /// How much is logged: from 4 on each change that is made
-    #[arg(id = "v", long, short, value_name = "NUMBER", default_value_t = BoundedInt::new(0))]
+    #[arg(id = "v", long, short, value_name = "NUMBER", default_value = "0")]
     pub verbosity: BoundedInt<0, { i32::MAX }>,
 }
 
-impl Default for Logging {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, verbosity: BoundedInt::new(0) }
-    }
-}
-
 /// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
+    #[default]
     Text,
     /// For programs: an object a line.
     Json,
 }
 
-impl FromStr for LogFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "" | "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(format!("{text:?} is not a format of logs: allowed are text and json")),
-        }
-    }
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
-    }
-}
+words!(LogFormat is "not a format of logs: allowed are text and json": Text = "text", Json = "json");

@@ -5,7 +5,9 @@
 //! in kube-proxy. An empty address for health checks or metrics is the exception: it turns that server off. If a flag
 //! is repeated, the last one counts. Flags of lists join theirs, except `--cluster-cidr`.
 
-mod annotations;
+#[macro_use]
+mod words;
+
 pub(crate) mod boolean;
 mod cidr;
 mod detect_local;
@@ -28,11 +30,10 @@ mod text;
 mod whole;
 mod without_effect;
 
-pub use annotations::{AnnotationPolicy, Annotations};
-pub use cidr::{ClusterCidrs, ExcludeCidrs, ExternalIpRanges, NodePorts};
+pub use cidr::{ClusterCidrs, NodePorts, Ranges};
 pub use detect_local::{DetectLocal, InterfaceName, LocalMode};
-pub use duration::{GoDuration, ParseGoDurationError, format_go_duration, parse_go_duration};
-pub use file::{File, FileError, read, write};
+pub use duration::GoDuration;
+pub use file::{File, read, write};
 pub use gates::FeatureGates;
 pub use groups::{ClientConnection, Conntrack, Iptables, Ipvs};
 pub use hostname::{HostnameError, NodeName};
@@ -47,11 +48,13 @@ pub use whole::BoundedInt;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use clap::ArgAction;
+use clap::{
+    ArgAction::{Append, Set},
+    Args, Command, FromArgMatches,
+};
 use proxier::{
     Config, PodSources,
     linux::{LocalDetector, Settings, Timeouts},
-    takeover::Takeover,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
@@ -61,59 +64,33 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error};
 #[serde(rename_all = "camelCase", default)]
 pub struct Configuration {
     /// Name of this node, instead of the host's own name
-    #[arg(
-        id = "hostname-override",
-        long,
-        value_name = "NAME",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(id = "hostname-override", long, value_name = "NAME", default_value = "")]
     #[serde(with = "text")]
     pub hostname_override: NodeName,
 
     /// Only `ipvs`
-    #[arg(id = "proxy-mode", long, value_name = "ipvs", default_value_t = Mode::Ipvs, hide = true)]
+    #[arg(id = "proxy-mode", long, value_name = "ipvs", default_value = "ipvs", hide = true)]
     #[serde(with = "text")]
     pub mode: Mode,
 
     /// Which of the node's addresses serve node ports: ranges, `primary`, `localhost` and `all` in any mixture; all of
     /// them, without localhost, if not given
-    #[arg(
-        id = "nodeport-addresses",
-        long,
-        value_name = "CIDR|primary|localhost|all[,...]",
-        default_value = "",
-        hide_default_value = true,
-        action = ArgAction::Append
-    )]
+    #[arg(id = "nodeport-addresses", long, value_name = "CIDR|primary|localhost|all[,...]", default_value = "", action = Append)]
     #[serde(with = "text::list")]
     pub node_port_addresses: NodePorts,
 
     /// Feature gates of Kubernetes. AllowServiceExternalIPs has an effect here; others of kube-proxy's are taken
-    #[arg(
-        id = "feature-gates",
-        long,
-        value_name = "GATE=BOOL[,...]",
-        default_value = "",
-        hide_default_value = true,
-        action = ArgAction::Append
-    )]
+    #[arg(id = "feature-gates", long, value_name = "GATE=BOOL[,...]", default_value = "", action = Append)]
     pub feature_gates: FeatureGates,
 
     /// How to distinguish pods from other clients: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
-    #[arg(id = "detect-local-mode", long, value_name = "MODE", default_value_t = LocalMode::ClusterCidr)]
+    #[arg(id = "detect-local-mode", long, value_name = "MODE", default_value = "ClusterCIDR")]
     #[serde(with = "text")]
     pub detect_local_mode: LocalMode,
 
     /// Address ranges of the pods, for --detect-local-mode ClusterCIDR: traffic to a ClusterIP from anywhere else is
     /// masqueraded
-    #[arg(
-        id = "cluster-cidr",
-        long,
-        value_name = "CIDR[,CIDR]",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(id = "cluster-cidr", long, value_name = "CIDR[,CIDR]", default_value = "")]
     #[serde(rename = "clusterCIDR", with = "text")]
     pub cluster_cidr: ClusterCidrs,
 
@@ -143,21 +120,33 @@ pub struct Configuration {
     pub bind_address: IpAddr,
 
     /// Where health checks are answered: 0.0.0.0:10256 if not given; nowhere if given empty
-    #[arg(id = "healthz-bind-address", long, value_name = "IP[:PORT]", default_value_t = Listen::Default, hide_default_value = true)]
+    #[arg(
+        id = "healthz-bind-address",
+        long,
+        value_name = "IP[:PORT]",
+        default_value = "default",
+        hide_default_value = true
+    )]
     #[serde(with = "text")]
     pub healthz_bind_address: Listen,
 
     /// Where metrics are served: 127.0.0.1:10249 if not given; nowhere if given empty
-    #[arg(id = "metrics-bind-address", long, value_name = "IP[:PORT]", default_value_t = Listen::Default, hide_default_value = true)]
+    #[arg(
+        id = "metrics-bind-address",
+        long,
+        value_name = "IP[:PORT]",
+        default_value = "default",
+        hide_default_value = true
+    )]
     #[serde(with = "text")]
     pub metrics_bind_address: Listen,
 
     /// End if kube-ipvs cannot listen at one of these addresses
-    #[arg(id = "bind-address-hard-fail", long, num_args = 0..=1, require_equals = true, action = ArgAction::Set, default_value = "false", default_missing_value = "true", hide_default_value = true, hide_possible_values = true, value_name = "BOOL", value_parser = boolean::parse)]
+    #[arg(id = "bind-address-hard-fail", long, value_name = "BOOL", default_value = "false", action = Set, value_parser = boolean::parse)]
     pub bind_address_hard_fail: bool,
 
     /// How reluctant the kernel is to end this process when memory runs out, from -1000 (never) to 1000
-    #[arg(id = "oom-score-adj", long, value_name = "NUMBER", default_value_t = Self::default().oom_score_adj, allow_negative_numbers = true)]
+    #[arg(id = "oom-score-adj", long, value_name = "NUMBER", default_value = "-999")]
     pub oom_score_adj: BoundedInt<-1000, 1000>,
 
     /// Logs.
@@ -170,30 +159,19 @@ pub struct Configuration {
     pub own: OwnFlags,
 }
 
-impl Default for Configuration {
-    fn default() -> Self {
-        Self {
-            hostname_override: NodeName::default(),
-            mode: Mode::Ipvs,
-            node_port_addresses: NodePorts::default(),
-            feature_gates: FeatureGates::default(),
-            detect_local_mode: LocalMode::ClusterCidr,
-            cluster_cidr: ClusterCidrs::default(),
-            detect_local: DetectLocal::default(),
-            ipvs: Ipvs::default(),
-            iptables: Iptables::default(),
-            conntrack: Conntrack::default(),
-            client_connection: ClientConnection::default(),
-            bind_address: Ipv4Addr::UNSPECIFIED.into(),
-            healthz_bind_address: Listen::Default,
-            metrics_bind_address: Listen::Default,
-            bind_address_hard_fail: false,
-            oom_score_adj: BoundedInt::new(-999),
-            logging: Logging::default(),
-            own: OwnFlags::default(),
+/// Has flags say each default once.
+macro_rules! default_by_flags {
+    ($($flags:ident),*) => {$(
+        impl Default for $flags {
+            fn default() -> Self {
+                let command = <Self as Args>::augment_args(Command::new("defaults").no_binary_name(true));
+                let matches = command.try_get_matches_from([""; 0]);
+                matches.and_then(|matches| Self::from_arg_matches(&matches)).expect("all defaults are valid")
+            }
         }
-    }
+    )*};
 }
+default_by_flags!(ClientConnection, Configuration, Conntrack, Iptables, Ipvs, Logging, OwnFlags);
 
 impl Configuration {
     /// What is wrong with values that are right by themselves.
@@ -210,23 +188,18 @@ impl Configuration {
         if !(GoDuration::seconds(1)..=GoDuration::seconds(230)).contains(&watch) {
             problems.push(format!("--watch-timeout is {watch}: allowed is from 1s to 230s"));
         }
-        let mut missing = |name: &InterfaceName, field, flag| {
-            if name.0.is_empty() {
-                let mode = self.detect_local_mode;
-                problems.push(format!(
-                    "detectLocal.{field} ({flag}) is missing: detectLocalMode {mode} needs it"
-                ));
+        let DetectLocal { bridge_interface, interface_name_prefix } = &self.detect_local;
+        let mode = self.detect_local_mode;
+        let (name, field, flag) = match mode {
+            LocalMode::ClusterCidr | LocalMode::NodeCidr => return problems,
+            LocalMode::BridgeInterface => (bridge_interface, "bridgeInterface", "--pod-bridge-interface"),
+            LocalMode::InterfaceNamePrefix => {
+                (interface_name_prefix, "interfaceNamePrefix", "--pod-interface-name-prefix")
             }
         };
-        let DetectLocal { bridge_interface, interface_name_prefix } = &self.detect_local;
-        match self.detect_local_mode {
-            LocalMode::ClusterCidr | LocalMode::NodeCidr => {}
-            LocalMode::BridgeInterface => {
-                missing(bridge_interface, "bridgeInterface", "--pod-bridge-interface")
-            }
-            LocalMode::InterfaceNamePrefix => {
-                missing(interface_name_prefix, "interfaceNamePrefix", "--pod-interface-name-prefix");
-            }
+        if name.0.is_empty() {
+            problems
+                .push(format!("detectLocal.{field} ({flag}) is missing: detectLocalMode {mode} needs it"));
         }
         problems
     }
@@ -244,7 +217,7 @@ impl Configuration {
             LocalMode::NodeCidr => PodSources::OwnNode,
             LocalMode::BridgeInterface | LocalMode::InterfaceNamePrefix => PodSources::default(),
         };
-        config.localhost_node_ports = self.localhost_node_ports();
+        config.localhost_node_ports = self.own.localhost_node_ports || self.node_port_addresses.localhost;
         config.scoped_arp = self.own.scoped_arp;
         config.scheduler = self.ipvs.scheduler.0;
         config.exclude_cidrs = self.ipvs.exclude_cidrs.0.clone();
@@ -273,25 +246,15 @@ impl Configuration {
             tcp_be_liberal: self.conntrack.tcp_be_liberal,
             vip_ping: self.own.vip_ping,
             refuse_unallocated: self.own.refuse_unallocated,
-            localhost_node_ports: self.localhost_node_ports(),
             strict_arp: self.ipvs.strict_arp,
-            scoped_arp: self.own.scoped_arp,
             timeouts: Timeouts {
                 tcp: self.ipvs.tcp_timeout.if_set(),
                 tcp_fin: self.ipvs.tcp_fin_timeout.if_set(),
                 udp: self.ipvs.udp_timeout.if_set(),
             },
-            record: None,
-            takeover: self
-                .own
-                .takeover
-                .then(|| Takeover { exclude_cidrs: self.ipvs.exclude_cidrs.0.clone() }),
+            takeover: self.own.takeover,
+            ..Settings::default()
         }
-    }
-
-    /// Whether node ports are served on 127.0.0.1.
-    fn localhost_node_ports(&self) -> bool {
-        self.own.localhost_node_ports || self.node_port_addresses.localhost
     }
 
     /// Where health checks are answered, if anywhere.

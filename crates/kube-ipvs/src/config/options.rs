@@ -2,40 +2,36 @@
 
 use std::{fmt::Display, fs, net::SocketAddr, path::PathBuf, str::FromStr};
 
-use anyhow::{Context, ensure};
-use clap::{ArgMatches, Args, Command, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use anyhow::{Context, anyhow, ensure};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 
-use super::{Configuration, Listen, OwnFlags, file, listen, retired, without_effect};
+use super::{Configuration, Listen, OwnFlags, file, listen, retired, text::join, without_effect};
 
-/// kube-proxy's flags that count beside a file too, and those of ours that are for one start.
-const BESIDE_FILE: &[&str] = &[
-    "config",
-    "hostname-override",
-    "master",
-    "logging-format",
-    "v",
-    "write-config-to",
-    "cleanup",
-    "init-only",
-];
-
-/// Whether a flag counts beside a file. Our own have no field in it, so that all of them do.
+/// Whether a flag counts beside a file: some of kube-proxy's, and all of ours, which have no field in it.
 fn counts_beside_file(flag: &str) -> bool {
-    let own = OwnFlags::augment_args(clap::Command::new("own"));
-    BESIDE_FILE.contains(&flag) || own.get_arguments().any(|arg| arg.get_long() == Some(flag))
+    let own = OwnFlags::augment_args(Command::new("own"));
+    ["config", "hostname-override", "master", "logging-format", "v"].contains(&flag)
+        || own.get_arguments().any(|arg| arg.get_long() == Some(flag))
+}
+
+/// What all flags of one kind have in common, so that none has to say it.
+fn of_its_kind(arg: Arg) -> Arg {
+    let value = arg.get_value_names().and_then(|names| names.first()).map(|name| name.to_string());
+    match value.as_deref() {
+        Some("BOOL") => {
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true").hide_default_value(true)
+        }
+        Some("NUMBER") => arg.allow_negative_numbers(true),
+        _ if arg.get_default_values() == [""] => arg.hide_default_value(true),
+        _ => arg,
+    }
 }
 
 /// The flags, as given.
 #[derive(Debug, Clone)]
 pub struct Options {
     flags: Flags,
-    /// The names of kube-proxy's flags that were given.
-    given: Vec<String>,
-    /// All of them and our own, with their values.
-    values: Vec<(String, String)>,
-    /// What there is to say of flags that kube-proxy had once.
-    retired: Vec<String>,
-    without_effect: Vec<String>,
+    matches: ArgMatches,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -57,7 +53,7 @@ struct Flags {
 }
 
 /// What is to be done, and what there is to say about how it was said.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadedConfig {
     /// What is to be done.
     pub configuration: Configuration,
@@ -80,70 +76,58 @@ impl Options {
     pub fn resolve(&self) -> anyhow::Result<LoadedConfig> {
         let mut resolved = match &self.flags.file {
             Some(path) => self.by_file(path.clone())?,
-            None => self.by_flags(),
+            None => LoadedConfig { configuration: self.by_flags(), ..LoadedConfig::default() },
         };
         let problems = resolved.configuration.problems();
         let in_file = self.flags.file.iter().map(|path| format!("{}: ", path.display())).collect::<String>();
         ensure!(problems.is_empty(), "{in_file}{}", problems.join("; "));
-        resolved.flags.clone_from(&self.values);
-        resolved.warnings.extend(self.retired.iter().cloned());
-        resolved.without_effect.extend(self.without_effect.iter().cloned());
+        resolved.flags = names().map(|name| (name.clone(), value(&self.matches, &name))).collect();
+        resolved.warnings.extend(retired::given(&self.matches));
+        resolved.without_effect.extend(without_effect::given(&self.matches));
         let gates = resolved.configuration.feature_gates.without_effect();
         resolved.without_effect.extend(gates.map(|gate| format!("the feature gate {gate}")));
         Ok(resolved)
     }
 
-    fn by_flags(&self) -> LoadedConfig {
+    fn by_flags(&self) -> Configuration {
         let mut configuration = self.flags.configuration.clone();
-        let ports = [self.flags.healthz_port, self.flags.metrics_port];
-        let [healthz, metrics] = [
-            (&mut configuration.healthz_bind_address, &listen::HEALTHZ),
-            (&mut configuration.metrics_bind_address, &listen::METRICS),
-        ];
-        for ((place, usual), port) in [healthz, metrics].into_iter().zip(ports) {
-            // The port of the address itself wins, as under kube-proxy.
-            *place = match (*place, port) {
-                (_, Some(0)) => Listen::Disabled,
-                (Listen::Address(address), Some(port)) => Listen::Socket(SocketAddr::new(address, port)),
-                (Listen::Default, Some(port)) => {
-                    let at = Listen::Default.resolve(configuration.bind_address, usual);
-                    at.map_or(Listen::Disabled, |at| Listen::Socket(SocketAddr::new(at.ip(), port)))
-                }
-                (place, _) => place,
-            };
-        }
-        LoadedConfig {
-            configuration,
-            warnings: Vec::new(),
-            without_effect: Vec::new(),
-            flags: Vec::new(),
-            file: None,
-        }
+        let bind = configuration.bind_address;
+        // The port of the address itself wins, as under kube-proxy.
+        let at = |listen: Listen, port, usual| match (listen, port) {
+            (_, Some(0)) => Listen::Disabled,
+            (Listen::Address(address), Some(port)) => Listen::Socket(SocketAddr::new(address, port)),
+            (Listen::Default, Some(port)) => {
+                let at = Listen::Default.resolve(bind, usual);
+                at.map_or(Listen::Disabled, |at| Listen::Socket(SocketAddr::new(at.ip(), port)))
+            }
+            (listen, _) => listen,
+        };
+        let Configuration { healthz_bind_address: healthz, metrics_bind_address: metrics, .. } =
+            &mut configuration;
+        *healthz = at(*healthz, self.flags.healthz_port, &listen::HEALTHZ);
+        *metrics = at(*metrics, self.flags.metrics_port, &listen::METRICS);
+        configuration
     }
 
     fn by_file(&self, path: PathBuf) -> anyhow::Result<LoadedConfig> {
         let name = path.display().to_string();
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {name}"))?;
-        let file = file::read(&text).with_context(|| name.clone())?;
+        let file = file::read(&text).map_err(|error| anyhow!("{name}: {error}"))?;
         let flags = &self.flags.configuration;
         let mut configuration = Configuration { own: flags.own.clone(), ..file.configuration };
         configuration.client_connection.master.clone_from(&flags.client_connection.master);
         if flags.hostname_override.given().is_some() {
             configuration.hostname_override.clone_from(&flags.hostname_override);
         }
-        if self.has("logging-format") {
+        if without_effect::is_given(&self.matches, "logging-format") {
             configuration.logging.format = flags.logging.format;
         }
-        if self.has("v") {
+        if without_effect::is_given(&self.matches, "v") {
             configuration.logging.verbosity = flags.logging.verbosity;
         }
         let mut warnings = Vec::new();
-        let ignored: Vec<String> = self
-            .given
-            .iter()
-            .filter(|flag| !counts_beside_file(flag))
-            .map(|flag| format!("--{flag}"))
-            .collect();
+        let ignored = self.given().filter(|flag| !counts_beside_file(flag));
+        let ignored: Vec<String> = ignored.map(|flag| format!("--{flag}")).collect();
         if !ignored.is_empty() {
             warnings.push(format!("ignored, since --config is given: {}", ignored.join(", ")));
         }
@@ -162,7 +146,7 @@ impl Options {
 
     /// Whether any flag is given that has an effect.
     pub fn is_given(&self) -> bool {
-        !self.given.is_empty()
+        self.given().next().is_some()
     }
 
     /// Whether a file is given.
@@ -170,16 +154,25 @@ impl Options {
         self.flags.file.is_some()
     }
 
-    fn has(&self, flag: &str) -> bool {
-        self.given.iter().any(|given| given == flag)
+    fn given(&self) -> impl Iterator<Item = String> {
+        names().filter(|name| without_effect::is_given(&self.matches, name))
     }
+}
+
+/// The names of kube-proxy's flags and of our own.
+fn names() -> impl Iterator<Item = String> {
+    let command = Flags::augment_args(Command::new("kube-proxy"));
+    command.get_arguments().map(|arg| arg.get_id().to_string()).collect::<Vec<_>>().into_iter()
+}
+
+/// The text of a flag; of one that is given several times all of them.
+fn value(matches: &ArgMatches, flag: &str) -> String {
+    join(matches.get_raw(flag).into_iter().flatten().map(|text| text.to_string_lossy()))
 }
 
 /// A list that is given several times is one list, as for kube-proxy.
 fn joined<T: FromStr<Err: Display>>(matches: &ArgMatches, flag: &str) -> Result<T, clap::Error> {
-    let given = matches.get_raw(flag).into_iter().flatten();
-    let texts: Vec<_> = given.map(|text| text.to_string_lossy()).collect();
-    texts.join(",").parse().map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, error))
+    value(matches, flag).parse().map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, error))
 }
 
 impl FromArgMatches for Options {
@@ -189,18 +182,7 @@ impl FromArgMatches for Options {
         lists.node_port_addresses = joined(matches, "nodeport-addresses")?;
         lists.ipvs.exclude_cidrs = joined(matches, "ipvs-exclude-cidrs")?;
         lists.feature_gates = joined(matches, "feature-gates")?;
-        let of_kube_proxy = Flags::augment_args(Command::new("kube-proxy"));
-        let values = of_kube_proxy.get_arguments().map(|arg| {
-            let name = arg.get_id().as_str();
-            let values = matches.get_raw(name).into_iter().flatten().map(|value| value.to_string_lossy());
-            (name.to_owned(), values.collect::<Vec<_>>().join(","))
-        });
-        let values = values.collect();
-        let given = of_kube_proxy.get_arguments().map(|arg| arg.get_id().as_str());
-        let given = given.filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine));
-        let given = given.map(str::to_owned).collect();
-        let (retired, without_effect) = (retired::given(matches), without_effect::given(matches));
-        Ok(Self { flags, given, values, retired, without_effect })
+        Ok(Self { flags, matches: matches.clone() })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -211,7 +193,8 @@ impl FromArgMatches for Options {
 
 impl Args for Options {
     fn augment_args(command: Command) -> Command {
-        retired::augment(without_effect::augment(Flags::augment_args(command))).args_override_self(true)
+        let command = Flags::augment_args(command).mut_args(of_its_kind);
+        retired::augment(without_effect::augment(command)).args_override_self(true)
     }
 
     fn augment_args_for_update(command: Command) -> Command {

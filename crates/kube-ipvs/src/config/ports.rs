@@ -2,6 +2,8 @@ use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use proxier::RESERVED_PORTS;
 
+use super::text::{items, join};
+
 /// `--reserved-ports`: ports and ranges of ports, such as `22,10256-10259`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortRanges(pub Vec<RangeInclusive<u16>>);
@@ -16,8 +18,7 @@ impl FromStr for PortRanges {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-        items.map(parse_range).collect::<Result<_, _>>().map(Self)
+        items(text).map(parse_range).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -27,7 +28,7 @@ impl fmt::Display for PortRanges {
             (start, end) if start == end => start.to_string(),
             (start, end) => format!("{start}-{end}"),
         };
-        f.write_str(&self.0.iter().map(text).collect::<Vec<_>>().join(","))
+        f.write_str(&join(self.0.iter().map(text)))
     }
 }
 

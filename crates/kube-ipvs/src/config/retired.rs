@@ -1,7 +1,7 @@
 //! What older releases of kube-proxy knew and today's refuse. It is accepted with a warning that names its successor:
 //! a node must not come up without Services for a flag that has no effect.
 
-use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
+use clap::{ArgMatches, Command};
 use serde_json::Value;
 
 use super::without_effect;
@@ -55,19 +55,13 @@ const FIELDS: [(&[&str], &str); 3] = [
     (&["udpIdleTimeout"], USERSPACE),
 ];
 
-/// Lets a command take the flags.
 pub(super) fn augment(command: Command) -> Command {
-    let flags = FLAGS.map(|(name, _)| Arg::new(name).long(name).action(ArgAction::Append));
-    let switches = SWITCHES.map(|(name, _)| {
-        Arg::new(name).long(name).action(ArgAction::Append).num_args(0..=1).require_equals(true)
-    });
-    command.args(flags.into_iter().chain(switches).map(|arg| arg.hide(true)))
+    without_effect::hidden(command, FLAGS.map(|(name, _)| name), SWITCHES.map(|(name, _)| name))
 }
 
 /// What to say of the flags that were given.
 pub(super) fn given(matches: &ArgMatches) -> Vec<String> {
-    let all = FLAGS.iter().chain(&SWITCHES);
-    let given = all.filter(|(name, _)| matches.value_source(name) == Some(ValueSource::CommandLine));
+    let given = FLAGS.iter().chain(&SWITCHES).filter(|(name, _)| without_effect::is_given(matches, name));
     given.map(|(name, instead)| format!("--{name} has no effect: {instead}")).collect()
 }
 

@@ -1,24 +1,7 @@
 use std::{fmt, str::FromStr};
 
 use ipvs_netlink::Scheduler;
-
-/// What Linux has, each as module `ip_vs_NAME`.
-const KNOWN: [Scheduler; 14] = [
-    Scheduler::RR,
-    Scheduler::WRR,
-    Scheduler::LC,
-    Scheduler::WLC,
-    Scheduler::LBLC,
-    Scheduler::LBLCR,
-    Scheduler::SH,
-    Scheduler::DH,
-    Scheduler::SED,
-    Scheduler::NQ,
-    Scheduler::MH,
-    Scheduler::FO,
-    Scheduler::OVF,
-    Scheduler::TWOS,
-];
+use proxier_kubernetes::parse_scheduler;
 
 /// `--ipvs-scheduler`: the name of a scheduler that Linux has; empty is kube-proxy's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +21,7 @@ impl FromStr for DefaultScheduler {
         if name.is_empty() {
             return Ok(Self::default());
         }
-        let known = KNOWN.into_iter().find(|known| known.as_str() == name);
-        known.map(Self).ok_or_else(|| {
-            let known = KNOWN.map(|known| known.to_string()).join(", ");
-            format!("{name:?} is not a scheduler of IPVS: allowed are {known}")
-        })
+        parse_scheduler(name).map(Self)
     }
 }
 

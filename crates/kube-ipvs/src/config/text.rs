@@ -16,6 +16,16 @@ pub(super) fn serialize<S: Serializer>(value: &impl Display, serializer: S) -> R
     serializer.collect_str(value)
 }
 
+/// The items of a flag that is a list.
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// The flag of these items.
+pub(super) fn join(items: impl IntoIterator<Item: Display>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
 /// The same for values that are lists of texts in the file, and one text with commas as a flag.
 pub(super) mod list {
     use super::*;
@@ -32,7 +42,6 @@ pub(super) mod list {
         value: &impl Display,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let text = value.to_string();
-        serializer.collect_seq(text.split(',').filter(|item| !item.is_empty()))
+        serializer.collect_seq(items(&value.to_string()))
     }
 }

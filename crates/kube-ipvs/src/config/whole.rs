@@ -8,12 +8,6 @@ use serde::{Deserialize, Serialize};
 pub struct BoundedInt<const MIN: i32, const MAX: i32>(i32);
 
 impl<const MIN: i32, const MAX: i32> BoundedInt<MIN, MAX> {
-    /// A number that is known to be one.
-    pub(super) const fn new(number: i32) -> Self {
-        assert!(MIN <= number && number <= MAX);
-        Self(number)
-    }
-
     /// The number.
     pub fn get(self) -> i32 {
         self.0

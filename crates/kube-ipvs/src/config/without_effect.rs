@@ -40,18 +40,28 @@ const FIELDS: [&[&str]; 15] = [
     &["winkernel"],
 ];
 
-/// Lets a command take the flags.
 pub(super) fn augment(command: Command) -> Command {
-    let flags = FLAGS.map(|name| Arg::new(name).long(name).action(ArgAction::Append));
-    let switches = SWITCHES
-        .map(|name| Arg::new(name).long(name).action(ArgAction::Append).num_args(0..=1).require_equals(true));
-    command.args(flags.into_iter().chain(switches).map(|arg| arg.hide(true)))
+    hidden(command, FLAGS, SWITCHES)
 }
 
-/// The flags that were given.
+/// Lets a command take flags with a value, and flags that are on or off.
+pub(super) fn hidden<const F: usize, const S: usize>(
+    command: Command,
+    flags: [&'static str; F],
+    switches: [&'static str; S],
+) -> Command {
+    let flag = |name| Arg::new(name).long(name).action(ArgAction::Append).hide(true);
+    let switches = switches.map(|name| flag(name).num_args(0..=1).require_equals(true));
+    command.args(flags.map(flag)).args(switches)
+}
+
 pub(super) fn given(matches: &ArgMatches) -> Vec<String> {
-    let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
-    FLAGS.into_iter().chain(SWITCHES).filter(is_given).map(|name| format!("--{name}")).collect()
+    let given = FLAGS.into_iter().chain(SWITCHES).filter(|name| is_given(matches, name));
+    given.map(|name| format!("--{name}")).collect()
+}
+
+pub(super) fn is_given(matches: &ArgMatches, flag: &str) -> bool {
+    matches.value_source(flag) == Some(ValueSource::CommandLine)
 }
 
 /// Takes the fields out of the file; returns those that say more than nothing.

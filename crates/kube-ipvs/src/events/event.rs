@@ -6,7 +6,6 @@ use super::{
     cut::{beginning, cut},
 };
 
-/// Who says it.
 const CONTROLLER: &str = "kube-ipvs";
 /// The most bytes of a note, by the API's rules.
 const MAX_NOTE: usize = 1024;
@@ -85,8 +84,7 @@ fn note(ToPost { event_note, fact, .. }: &ToPost, node: &str) -> String {
     cut(note, MAX_NOTE - found.len(), CUT_MARK).into_owned() + &found
 }
 
-/// A note that is not too long.
-pub(super) fn short_circuited(note: &str) -> String {
+pub(super) fn shortened(note: &str) -> String {
     let mut note = cut(note, MAX_NOTE, CUT_MARK).into_owned();
     note.shrink_to_fit();
     note

@@ -22,7 +22,6 @@ pub(super) struct Budgets {
     pub(super) all: Budget,
 }
 
-/// How often budgets that are whole again are forgotten.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What is left of budgets. Of names only hashes are kept.
@@ -33,14 +32,6 @@ pub(super) struct Limits {
     whole: HashMap<u64, Duration>,
     hasher: RandomState,
     next_look: Duration,
-}
-
-/// What each budget is for.
-#[derive(Hash)]
-enum Scope<'a, T> {
-    Object(&'a T),
-    Namespace(&'a str),
-    All,
 }
 
 impl Limits {
@@ -74,15 +65,15 @@ impl Limits {
         allowed
     }
 
-    fn scopes<T: Hash>(&self, object: &T, namespace: Option<&str>) -> impl Iterator<Item = (u64, Budget)> {
+    fn scopes(&self, object: &impl Hash, namespace: Option<&str>) -> impl Iterator<Item = (u64, Budget)> {
         let Budgets { object: of_object, namespace: of_namespace, all } = self.budgets;
-        let hash = |scope: Scope<'_, T>| self.hasher.hash_one(scope);
-        let shared =
-            namespace.map(|name| [(hash(Scope::Namespace(name)), of_namespace), (hash(Scope::All), all)]);
-        [(hash(Scope::Object(object)), of_object)].into_iter().chain(shared.into_iter().flatten())
+        let shared = namespace.map(|name| {
+            [(self.hasher.hash_one(("namespace", name)), of_namespace), (self.hasher.hash_one("all"), all)]
+        });
+        let own = (self.hasher.hash_one(("object", object)), of_object);
+        [own].into_iter().chain(shared.into_iter().flatten())
     }
 
-    /// How many budgets are kept.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.whole.len()

@@ -8,6 +8,7 @@ use tracing::Level;
 use super::{
     About, EventNote,
     cut::cut,
+    hint::with_hint,
     limits::{Budget, Budgets, Limits},
 };
 use crate::source::Problem;
@@ -97,7 +98,7 @@ impl Lines {
         for skipped in &report.skipped {
             let service = skipped.service();
             let namespace = Some(&*service.namespace);
-            lines.extend(self.line(Level::WARN, service, namespace, now, || skipped.to_string()));
+            lines.extend(self.line(Level::WARN, service, namespace, now, || with_hint(skipped)));
         }
         for failure in &report.failures {
             let service = failure.service.as_ref().map(|port| &port.service);
@@ -139,7 +140,6 @@ impl Lines {
         Some(Line::new(level, &text()))
     }
 
-    /// How many budgets are kept.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.limits.kept()

@@ -5,10 +5,10 @@
 
 mod cut;
 mod event;
+mod hint;
 mod limits;
 mod lines;
 mod post;
-mod recent;
 #[cfg(test)]
 mod tests;
 
@@ -22,11 +22,11 @@ use proxier::{
 };
 use tokio::sync::mpsc::Sender;
 
-use event::short_circuited;
+use event::shortened;
+pub use hint::with_hint;
 use limits::{Budget, Budgets, Limits};
 pub use lines::{Line, Lines};
 pub use post::{Pace, post};
-use recent::Recent;
 
 /// What an event_note is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -75,13 +75,18 @@ const BUDGETS: Budgets = Budgets {
     all: Budget { burst: 120, one_more: Duration::from_secs(10) },
 };
 
+/// How long a fact is not told again: a little longer than an API server keeps an Event by default. Told earlier it
+/// would find the Event of before still there, which goes soon after.
+const REPEATS: Budget = Budget { burst: 1, one_more: Duration::from_secs(70 * 60) };
+
 /// Decides what is recorded, and hands it to who posts it.
 ///
 /// It records no fact twice within an hour, because kube-ipvs retries a failed change again and again.
 #[derive(Debug)]
 pub struct EventRecorder {
     to_post: Sender<ToPost>,
-    recent: Recent,
+    /// What room there is for each fact.
+    repeats: Limits,
     limits: Limits,
     uids: HashMap<ServiceId, Box<str>>,
 }
@@ -89,7 +94,8 @@ pub struct EventRecorder {
 impl EventRecorder {
     /// Records through a channel. [`post()`] may read from it, or no task at all.
     pub fn new(to_post: Sender<ToPost>) -> Self {
-        Self { to_post, recent: Recent::default(), limits: Limits::new(BUDGETS), uids: HashMap::new() }
+        let repeats = Limits::new(Budgets { object: REPEATS, namespace: REPEATS, all: REPEATS });
+        Self { to_post, repeats, limits: Limits::new(BUDGETS), uids: HashMap::new() }
     }
 
     /// Takes in what a source tells: UIDs of Services, and what there is to be recorded.
@@ -117,7 +123,7 @@ impl EventRecorder {
         for skipped in &report.skipped {
             if let Some(reason) = reason(skipped) {
                 let about = About::Service(skipped.service().clone());
-                self.tell(about, reason, || (skipped.to_string(), fact(skipped)), now);
+                self.tell(about, reason, || (with_hint(skipped), fact(skipped)), now);
             }
         }
         for failure in &report.failures {
@@ -150,11 +156,11 @@ impl EventRecorder {
             About::Slice(_) | About::Node => None,
         };
         let identity = (&about, &uid, reason, fact.as_deref().unwrap_or(&note));
-        if self.recent.has(&identity, now) || !self.limits.allow(&about, namespace, now) {
+        if !self.repeats.has_room(&identity, None, now) || !self.limits.allow(&about, namespace, now) {
             return;
         }
-        self.recent.add(&identity, now);
-        let event_note = EventNote { note: short_circuited(&note), about, reason };
+        self.repeats.allow(&identity, None, now);
+        let event_note = EventNote { note: shortened(&note), about, reason };
         let _ = self.to_post.try_send(ToPost { event_note, uid, fact });
     }
 }
@@ -186,6 +192,8 @@ fn reason(skipped: &Skipped) -> Option<&'static str> {
         Skipped::NodeAddress { .. } => return None,
         // The reasons before it are Events; these are in the log.
         Skipped::More { .. } => return None,
+        // It is in the log.
+        _ => return None,
     })
 }
 

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use proxier::{
     SyncReport,
     desired::Skipped,
+    kernel::KernelUnavailable,
     model::{PortNumber, Protocol, ServicePortId, VirtualServerKey},
 };
 use tokio::sync::mpsc::{Receiver, channel};
@@ -194,21 +195,19 @@ fn port(name: &str) -> ServicePortId {
     ServicePortId { service: ServiceId::new("shop", "web"), port: name.into() }
 }
 
+fn skipping(skipped: impl IntoIterator<Item = Skipped>) -> SyncReport {
+    let mut report = SyncReport::default();
+    report.skipped = skipped.into_iter().collect();
+    report
+}
+
 #[test]
 fn failed_change_is_recorded_on_its_service() {
-    let report = SyncReport {
-        skipped: vec![
-            Skipped::Foreign { port: port("http"), key: key("10.96.0.1") },
-            // All is well there.
-            Skipped::NodeAddress {
-                port: port("http"),
-                address: "192.0.2.1".parse().unwrap(),
-                node: "a".into(),
-            },
-        ],
-        unavailable: Some(proxier::kernel::KernelUnavailable("IPVS: it is not there".into())),
-        ..SyncReport::default()
-    };
+    // All is well there.
+    let (address, node) = ("192.0.2.1".parse().unwrap(), "a".into());
+    let elsewhere = Skipped::NodeAddress { port: port("http"), address, node };
+    let mut report = skipping([Skipped::Foreign { port: port("http"), key: key("10.96.0.1") }, elsewhere]);
+    report.unavailable = Some(KernelUnavailable::new("IPVS", "it is not there"));
     let (sender, mut said) = channel(10);
     EventRecorder::new(sender).record_sync(&report, Duration::ZERO);
     let said: Vec<_> = received(&mut said)
@@ -251,7 +250,7 @@ fn of_what_tenants_write_little_is_told_and_less_is_kept() {
     // 30 Events, one more each minute; 50 lines, one more every five seconds, and the sums.
     assert_eq!((events, logged), (31, 50 + 19 + 4));
     assert!(bytes < 150_000, "{bytes}");
-    let kept = recorder.recent.kept() + recorder.limits.kept() + lines.kept();
+    let kept = recorder.repeats.kept() + recorder.limits.kept() + lines.kept();
     assert!(kept < 200, "{kept} hashes with their times are kept");
 }
 
@@ -266,7 +265,7 @@ fn a_hundred_thousand_refusals_are_a_few_lines() {
         by: port("other"),
         is_of_node: false,
     };
-    let report = SyncReport { skipped: (0..100_000).map(skipped).collect(), ..SyncReport::default() };
+    let report = skipping((0..100_000).map(skipped));
     let (sender, mut said) = channel(QUEUE_CAPACITY);
     let (mut recorder, mut lines) = (EventRecorder::new(sender), Lines::default());
     recorder.record_sync(&report, Duration::ZERO);
@@ -278,7 +277,7 @@ fn a_hundred_thousand_refusals_are_a_few_lines() {
     // Another one is heard, and the sum comes once in a while.
     let other = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
     let failed = Skipped::Foreign { port: other, key: key("10.96.0.1") };
-    let report = SyncReport { skipped: vec![failed, skipped(1)], ..SyncReport::default() };
+    let report = skipping([failed, skipped(1)]);
     assert_eq!(lines.record_sync(&report, seconds(1)).len(), 1);
     let told = lines.record_sync(&SyncReport::default(), seconds(31));
     assert!(told[0].to_string().starts_with("1 lines about"), "{}", told[0]);
@@ -297,7 +296,7 @@ fn an_address_of_the_node_makes_no_fact_of_its_own() {
     };
     let said_on = |address: &str| {
         let (sender, mut said) = channel(QUEUE_CAPACITY);
-        let report = SyncReport { skipped: skipped(address).into(), ..SyncReport::default() };
+        let report = skipping(skipped(address));
         EventRecorder::new(sender).record_sync(&report, Duration::ZERO);
         let said = received(&mut said);
         assert_eq!(said.len(), 2);

@@ -3,13 +3,13 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-/// How many callers are heard at once.
 const MAX_CONNECTIONS: usize = 256;
 /// How many of them may call from one address, or one IPv6 network.
 const MAX_PER_PEER: usize = 64;
@@ -20,7 +20,7 @@ const MAX_PER_PEER: usize = 64;
 #[derive(Debug)]
 pub(super) struct Callers {
     places: Mutex<Places<Arc<Notify>>>,
-    patience: Duration,
+    pub(super) patience: Duration,
     end: watch::Receiver<bool>,
 }
 
@@ -39,62 +39,41 @@ impl Callers {
     /// Lets a new caller in. If there are too many callers, another one has to leave.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Place {
         let leave = Arc::new(Notify::new());
-        let (number, evicted) = self.places().enter(peer(from), Arc::clone(&leave));
+        let (number, evicted) = self.places.lock().enter(peer(from), Arc::clone(&leave));
         evicted.iter().for_each(|evicted| evicted.notify_one());
         Place { callers: Arc::clone(self), number, leave }
-    }
-
-    fn places(&self) -> MutexGuard<'_, Places<Arc<Notify>>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A caller's place, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    callers: Arc<Callers>,
+    pub(super) callers: Arc<Callers>,
     number: u64,
     leave: Arc<Notify>,
 }
 
 impl Place {
-    /// How long its caller may be silent.
-    pub(super) fn patience(&self) -> Duration {
-        self.callers.patience
-    }
-
     /// Waits until another caller has this place.
     pub(super) async fn taken(&self) {
         self.leave.notified().await;
-    }
-
-    /// Waits until the caller is to be answered and sent away.
-    pub(super) async fn end(&self) {
-        self.callers.end().await;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.callers.places().leave(self.number);
+        self.callers.places.lock().leave(self.number);
     }
 }
 
 /// The places, by when they were taken: whose they are, and how to have that caller leave.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Places<T> {
     next: u64,
     taken: BTreeMap<u64, (IpAddr, T)>,
 }
 
-impl<T> Default for Places<T> {
-    fn default() -> Self {
-        Self { next: 0, taken: BTreeMap::new() }
-    }
-}
-
 impl<T> Places<T> {
-    /// Takes a place. Returns its number, and who has to leave.
     fn enter(&mut self, peer: IpAddr, caller: T) -> (u64, Option<T>) {
         let evicted = self.too_many(peer).and_then(|number| self.taken.remove(&number));
         let number = self.next;

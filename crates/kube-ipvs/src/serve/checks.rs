@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    future::Future,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
@@ -36,7 +35,6 @@ pub(super) struct News {
     pub(super) addresses: Option<Vec<IpAddr>>,
 }
 
-/// The ports that are open for load balancers.
 struct Checks {
     status: Arc<Status>,
     addresses: Vec<IpAddr>,
@@ -58,13 +56,13 @@ pub(super) async fn run(status: Arc<Status>, limits: Limits, owner: &(impl Fn(Ca
     let mut checks = Checks {
         addresses: Vec::new(),
         open: BTreeMap::new(),
-        callers: Callers::new(limits.caller, status.end()),
+        callers: Callers::new(limits.caller, status.end.subscribe()),
         status: Arc::clone(&status),
     };
     loop {
         checks.take(status.take_check_news()).await;
         let unavailable = checks.open_all(owner);
-        status.own().unavailable(unavailable);
+        status.own.unavailable(unavailable);
         tokio::select! {
             () = status.check_news() => {}
             () = tokio::time::sleep(BIND_RETRY_INTERVAL), if unavailable > 0 => {}
@@ -85,7 +83,7 @@ impl Checks {
                 }
                 _ => closing.extend(self.open.remove(&id).map(|check| check.listeners).unwrap_or_default()),
             }
-            if let Some(HealthCheck { port, local_endpoints }) = check {
+            if let Some(HealthCheck { port, local_endpoints, .. }) = check {
                 let local_endpoints = Arc::new(AtomicUsize::new(local_endpoints));
                 let check = Check { port, local_endpoints, listeners: BTreeMap::new(), is_told: false };
                 self.open.insert(id, check);
@@ -157,7 +155,6 @@ impl Check {
     }
 }
 
-/// Every address of the node.
 pub(super) const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The answer for load balancers about one Service, whatever path they request.
@@ -167,8 +164,8 @@ struct CheckSite {
     status: Arc<Status>,
 }
 
-impl CheckSite {
-    fn say(&self) -> Response {
+impl Site for CheckSite {
+    async fn answer(&self, _: &Parts) -> Response {
         let local_endpoints = self.local_endpoints.load(Ordering::Relaxed);
         // The other Services of this node are none the worse for what this one lacks.
         let healthy = self.status.report().healthy && !self.status.lacks_something(&self.service);
@@ -181,11 +178,5 @@ impl CheckSite {
         let weight = HeaderValue::from(local_endpoints);
         response.headers_mut().insert("x-load-balancing-endpoint-weight", weight);
         response
-    }
-}
-
-impl Site for CheckSite {
-    fn answer(&self, _: &Parts) -> impl Future<Output = Response> + Send {
-        std::future::ready(self.say())
     }
 }

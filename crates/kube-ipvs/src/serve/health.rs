@@ -1,13 +1,10 @@
 //! Whether this proxy is healthy, as kube-proxy says it (`pkg/proxy/healthcheck`). Pure: time comes from outside.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use proxier::model::Family;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 /// One moment, by two clocks.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +23,8 @@ pub struct Moment {
 #[derive(Debug)]
 pub struct Health {
     patience: Duration,
-    /// Since when updates wait that no sync has taken in, the oldest first.
-    queued: VecDeque<Duration>,
+    /// Since when the oldest update waits that no sync has taken in.
+    queued: Option<Duration>,
     families: [OfFamily; 2],
     node: NodeState,
 }
@@ -68,7 +65,7 @@ impl Health {
     pub fn new(sync_period: Duration) -> Self {
         Self {
             patience: sync_period.saturating_mul(2),
-            queued: VecDeque::new(),
+            queued: None,
             families: Default::default(),
             node: NodeState::Unknown,
         }
@@ -76,12 +73,12 @@ impl Health {
 
     /// An update has arrived.
     pub fn queued(&mut self, now: Duration) {
-        self.queued.push_back(now);
+        self.queued.get_or_insert(now);
     }
 
-    /// The oldest update that waits is taken in: the next sync is about it too.
+    /// All updates that wait are taken in: the next sync is about them.
     pub fn taken(&mut self) {
-        let Some(since) = self.queued.pop_front() else { return };
+        let Some(since) = self.queued.take() else { return };
         for family in &mut self.families {
             family.taken.get_or_insert(since);
         }
@@ -123,18 +120,18 @@ impl Health {
         let mut status = BTreeMap::new();
         for family in Family::ALL {
             let OfFamily { taken, updated, .. } = self.families[family as usize];
-            let healthy = ![self.queued.front().copied(), taken].into_iter().flatten().any(is_late);
+            let healthy = ![self.queued, taken].into_iter().flatten().any(is_late);
             // One that has not done anything yet is left out, unless it should have.
             if updated.is_some() || !healthy {
-                let last_updated = Time(updated.unwrap_or(NEVER));
-                status.insert(name(family), OfFamilyReport { last_updated, healthy });
+                let last_updated = updated.unwrap_or(NEVER);
+                status.insert(family.to_string(), OfFamilyReport { last_updated, healthy });
             }
         }
         let healthy = status.values().all(|family| family.healthy);
-        let latest = status.values().map(|family| family.last_updated.0).max();
+        let latest = status.values().map(|family| family.last_updated).max();
         Report {
-            last_updated: Time(latest.unwrap_or(NEVER)),
-            current_time: Time(now.wall),
+            last_updated: latest.unwrap_or(NEVER),
+            current_time: now.wall,
             node_eligible: None,
             healthy,
             status,
@@ -143,26 +140,18 @@ impl Health {
     }
 }
 
-/// How Kubernetes writes the families.
-pub fn name(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
-    }
-}
-
 /// The answer to a client that asks for this proxy's health. Its JSON is kube-proxy's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    last_updated: Time,
-    current_time: Time,
+    last_updated: Timestamp,
+    current_time: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     node_eligible: Option<bool>,
     /// Whether everything is in the kernel, or not late yet.
     pub healthy: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    status: BTreeMap<&'static str, OfFamilyReport>,
+    status: BTreeMap<String, OfFamilyReport>,
     #[serde(skip)]
     eligible: bool,
 }
@@ -170,7 +159,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct OfFamilyReport {
-    last_updated: Time,
+    last_updated: Timestamp,
     healthy: bool,
 }
 
@@ -195,18 +184,8 @@ impl Report {
     }
 }
 
-/// A time as Go writes one into JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Time(Timestamp);
-
 /// The first second of the year 1: Go's zero.
 const NEVER: Timestamp = Timestamp::constant(-62_135_596_800, 0);
-
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,37 +1,30 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{StatusCode, request::Parts};
+use proxier_kubernetes::format_go_duration;
 
 use super::{
     http::{PLAIN, Response, Site, not_found, text, verdict},
     status::Status,
 };
-use crate::config::format_go_duration;
 
-/// Where load balancers and the kubelet ask for this proxy's health.
-pub(super) struct HealthSite {
-    status: Arc<Status>,
-}
+pub(super) struct HealthSite(pub(super) Arc<Status>);
 
-impl HealthSite {
-    pub(super) fn new(status: Arc<Status>) -> Self {
-        Self { status }
-    }
-
-    fn at(&self, path: &str) -> Response {
-        match path {
+impl Site for HealthSite {
+    async fn answer(&self, request: &Parts) -> Response {
+        match request.uri.path() {
             "/healthz" => {
-                let (good, report) = self.status.report().healthz();
-                self.status.kube_proxy().healthz(good);
+                let (good, report) = self.0.report().healthz();
+                self.0.kube_proxy.healthz(good);
                 verdict(good, &report)
             }
             "/livez" => {
-                let (good, report) = self.status.report().livez();
-                self.status.kube_proxy().livez(good);
+                let (good, report) = self.0.report().livez();
+                self.0.kube_proxy.livez(good);
                 verdict(good, &report)
             }
             // kube-proxy has no such path: to it one that has not done anything yet is healthy.
-            "/readyz" => match (self.status.has_synced(), self.status.out_of_contact()) {
+            "/readyz" => match (self.0.has_synced(), self.0.out_of_contact()) {
                 (true, None) => text(StatusCode::OK, PLAIN, "ok"),
                 (false, _) => text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "the first sync is not done yet"),
                 (true, Some(time)) => {
@@ -42,11 +35,5 @@ impl HealthSite {
             },
             _ => not_found(),
         }
-    }
-}
-
-impl Site for HealthSite {
-    fn answer(&self, request: &Parts) -> impl Future<Output = Response> + Send {
-        std::future::ready(self.at(request.uri.path()))
     }
 }

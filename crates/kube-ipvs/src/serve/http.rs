@@ -12,14 +12,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::callers::{Callers, Place};
+use super::callers::Callers;
 
-/// A whole answer.
 pub(super) type Response = http::Response<Full<Bytes>>;
 
-/// What a listener has to say.
 pub(super) trait Site: Send + Sync + 'static {
-    /// Answers a request.
     fn answer(&self, request: &Parts) -> impl Future<Output = Response> + Send;
 }
 
@@ -31,10 +28,6 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Listens. An unspecified address means both families, as for Go's programs.
-///
-/// # Errors
-///
-/// When kube-ipvs cannot listen at the address.
 pub(super) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     if at.ip().is_unspecified() {
         let all = SocketAddr::from(([0u16; 8], at.port()));
@@ -77,41 +70,43 @@ pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>, callers: 
             }
         };
         while conversations.try_join_next().is_some() {}
-        conversations.spawn(converse(stream, Arc::clone(&site), callers.enter(peer.ip())));
+        let (site, place) = (Arc::clone(&site), callers.enter(peer.ip()));
+        conversations.spawn(async move {
+            // Another caller may get the place.
+            tokio::select! {
+                () = place.taken() => {}
+                () = converse(stream, site, &place.callers) => {}
+            }
+        });
     }
     drop(listener);
     while conversations.join_next().await.is_some() {}
 }
 
-/// Answers one caller until another one takes its place.
-async fn converse(stream: TcpStream, site: Arc<impl Site>, place: Place) {
+async fn converse(stream: TcpStream, site: Arc<impl Site>, callers: &Callers) {
     let answer = service_fn(move |request: Request<Incoming>| {
         let site = Arc::clone(&site);
         async move { Ok::<_, Infallible>(site.answer(&request.into_parts().0).await) }
     });
     let mut connection = http1::Builder::new();
+    let patience = callers.patience;
     // One that does not read its answer is disconnected by the kernel, and the answer is not kept any longer.
-    let reads = SockRef::from(&stream).set_tcp_user_timeout(Some(place.patience()));
+    let reads = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
     if let Err(error) = reads {
         tracing::debug!(%error, "cannot limit how long a caller may take to read");
     }
-    connection.timer(TokioTimer::new()).header_read_timeout(place.patience()).max_buf_size(MAX_REQUEST);
+    connection.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_REQUEST);
     let mut connection = pin!(connection.serve_connection(TokioIo::new(stream), answer));
     // A caller that breaks off is its own business.
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = place.taken() => return,
         () = sleep(MAX_CONNECTION_AGE) => {}
-        () = place.end() => {}
+        () = callers.end() => {}
     }
     connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        _ = timeout(place.patience(), connection) => {}
-        () = place.taken() => {}
-    }
+    let _ = timeout(patience, connection).await;
 }
 
-/// An answer with a body.
 pub(super) fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
@@ -121,17 +116,13 @@ pub(super) fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes
     response
 }
 
-/// Plain text.
 pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
-/// JSON.
 pub(super) const JSON: &str = "application/json";
 
-/// There is nothing here.
 pub(super) fn not_found() -> Response {
     text(StatusCode::NOT_FOUND, PLAIN, "404 page not found\n")
 }
 
-/// 200 or 503 with JSON.
 pub(super) fn verdict(good: bool, body: &impl serde::Serialize) -> Response {
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match serde_json::to_vec(body) {

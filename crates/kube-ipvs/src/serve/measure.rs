@@ -68,7 +68,7 @@ impl Measuring {
     ) {
         if self.last.is_none_or(|last| last.elapsed() >= self.period) {
             self.last = Some(Instant::now());
-            status.own().counts(engine.counts());
+            status.own.counts(engine.counts());
             if self.limit > 0 {
                 match read() {
                     Ok(counters) => self.publish(counters, engine, status),
@@ -87,6 +87,6 @@ impl Measuring {
         };
         self.traffic.take(counters, owner);
         let created = |id: &ServiceId| cluster.service(id).map(|service| service.created);
-        status.services().set(self.traffic.tell(self.limit, created));
+        status.services.set(self.traffic.tell(self.limit, created));
     }
 }

@@ -4,32 +4,27 @@ use anyhow::Context;
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use hyper::body::Bytes;
 use jiff::Timestamp;
-use prometheus_client::{
-    encoding,
-    metrics::{counter::Counter, family::Family as Of, gauge::Gauge},
-    registry::Registry,
-};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, proto::MetricFamily};
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
     Call,
-    exposition::{PROMETHEUS, gzip, takes_gzip, to_prometheus},
+    gzip::{gzip, takes_gzip},
     http::{JSON, PLAIN, Response, Site, not_found, text},
     measure::Ask,
+    metrics::add,
     status::Status,
     zpages,
 };
 use crate::config::Configuration;
 
-/// Where monitoring asks, and people who look at one node.
 pub(super) struct MetricsSite {
     status: Arc<Status>,
     configuration: Bytes,
     flags: Bytes,
     slis: Slis,
     owner: Arc<dyn Fn(Call) + Send + Sync>,
-    /// How long it is waited for.
     patience: Duration,
 }
 
@@ -61,9 +56,9 @@ impl Site for MetricsSite {
         match request.uri.path() {
             "/metrics" => {
                 self.measure().await;
-                expose(self.status.registry(), request)
+                expose(self.status.metrics(), request)
             }
-            "/metrics/slis" => expose(&self.slis.registry, request),
+            "/metrics/slis" => expose(self.slis.registry.gather(), request),
             path @ ("/healthz" | "/healthz/ping") => {
                 self.slis.asked();
                 let is_verbose = path == "/healthz" && has_parameter(request, "verbose");
@@ -72,7 +67,7 @@ impl Site for MetricsSite {
             }
             "/proxyMode" => text(StatusCode::OK, PLAIN, "ipvs"),
             "/statusz" => {
-                text(StatusCode::OK, PLAIN, zpages::statusz(self.status.started(), Timestamp::now(), &PATHS))
+                text(StatusCode::OK, PLAIN, zpages::statusz(self.status.started, Timestamp::now(), &PATHS))
             }
             "/flagz" => text(StatusCode::OK, PLAIN, self.flags.clone()),
             "/configz" => text(StatusCode::OK, JSON, self.configuration.clone()),
@@ -81,23 +76,24 @@ impl Site for MetricsSite {
     }
 }
 
-/// What is answered here.
 const PATHS: [&str; 7] =
     ["/configz", "/flagz", "/healthz", "/metrics", "/metrics/slis", "/proxyMode", "/statusz"];
 
-/// Whether a parameter is there, with a value or without.
 fn has_parameter(request: &Parts, name: &str) -> bool {
     let mut pairs = request.uri.query().unwrap_or_default().split('&');
     pairs.any(|pair| pair.split('=').next() == Some(name))
 }
 
+/// The format of metrics: Prometheus's, as kube-proxy's, and not OpenMetrics, which writes bounds of buckets otherwise
+/// (`le="1.0"`). In a fleet of both, a sum by `le` would have two bounds of one value.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// Metrics, in gzip for those who take it.
-fn expose(registry: &Registry, request: &Parts) -> Response {
-    let mut open_metrics = String::new();
-    if let Err(error) = encoding::text::encode(&mut open_metrics, registry) {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, error.to_string());
-    }
-    let metrics = to_prometheus(&open_metrics);
+fn expose(metrics: Vec<MetricFamily>, request: &Parts) -> Response {
+    let metrics = match TextEncoder::new().encode_to_string(&metrics) {
+        Ok(metrics) => metrics,
+        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, error.to_string()),
+    };
     let accept = request.headers.get(header::ACCEPT_ENCODING).and_then(|accept| accept.to_str().ok());
     let gzip = accept.filter(|accept| takes_gzip(accept)).and_then(|_| gzip(&metrics).ok());
     let is_gzip = gzip.is_some();
@@ -114,23 +110,23 @@ fn expose(registry: &Registry, request: &Parts) -> Response {
 /// `/healthz` beside the metrics, which says that the process answers.
 struct Slis {
     registry: Registry,
-    last: Of<[(&'static str, &'static str); 2], Gauge>,
-    all: Of<[(&'static str, &'static str); 3], Counter>,
+    last: IntGaugeVec,
+    all: IntCounterVec,
 }
 
 impl Slis {
     fn new() -> Self {
-        let (last, all) = (Of::default(), Of::default());
-        let mut registry = Registry::default();
-        registry.register("kubernetes_healthcheck", "The last result of a health check", Of::clone(&last));
-        registry.register("kubernetes_healthchecks", "All results of health checks", Of::clone(&all));
+        let registry = Registry::new();
+        let last = Opts::new("kubernetes_healthcheck", "The last result of a health check");
+        let all = Opts::new("kubernetes_healthchecks_total", "All results of health checks");
+        let last = add(&registry, IntGaugeVec::new(last, &["name", "type"]));
+        let all = add(&registry, IntCounterVec::new(all, &["name", "status", "type"]));
         Self { registry, last, all }
     }
 
     /// It was asked, and is well, or it would not answer.
     fn asked(&self) {
-        let (name, kind) = (("name", "ping"), ("type", "healthz"));
-        self.last.get_or_create(&[name, kind]).set(1);
-        self.all.get_or_create(&[name, kind, ("status", "success")]).inc();
+        self.last.with_label_values(&["ping", "healthz"]).set(1);
+        self.all.with_label_values(&["ping", "success", "healthz"]).inc();
     }
 }

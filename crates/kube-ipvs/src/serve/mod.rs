@@ -7,10 +7,9 @@ pub mod health;
 
 mod callers;
 mod checks;
-mod exposition;
+mod gzip;
 mod health_site;
 mod http;
-mod limits;
 mod measure;
 mod metrics;
 mod metrics_site;
@@ -18,7 +17,6 @@ mod status;
 mod traffic;
 mod zpages;
 
-pub use limits::Limits;
 pub use measure::{Ask, Measuring};
 pub use metrics::Contact;
 pub use status::{Status, Taken};
@@ -44,6 +42,22 @@ pub enum Call {
     Record(EventNote),
 }
 
+/// The time-outs of the HTTP servers. Tests set longer ones, as their results must not depend on the machine's speed.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a client may take to send its request, read none of its answer, and keep an idle connection: the number
+    /// of connections is limited, and probes are quick.
+    pub caller: Duration,
+    /// How long a scrape waits for the owner of the kernel to measure. After that it gets the last measurement.
+    pub owner: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { caller: Duration::from_secs(5), owner: Duration::from_secs(2) }
+    }
+}
+
 /// How long to wait before an address that could not be had is tried again, as kube-proxy does.
 const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -61,7 +75,7 @@ pub async fn run(
     limits: Limits,
 ) -> anyhow::Result<()> {
     let owner = Arc::new(owner);
-    let health = Arc::new(HealthSite::new(Arc::clone(&status)));
+    let health = Arc::new(HealthSite(Arc::clone(&status)));
     let metrics =
         MetricsSite::new(configuration, flags, Arc::clone(&status), Arc::clone(&owner) as _, limits.owner)?;
     let published = Arc::clone(&status);
@@ -69,29 +83,17 @@ pub async fn run(
         checks::run(status, limits, &*owner).await;
         Ok(())
     };
+    let (healthz, exposed) = (configuration.healthz_listen(), configuration.metrics_listen());
     let hard_fail = configuration.bind_address_hard_fail;
-    let callers = || Callers::new(limits.caller, published.end());
+    let callers = || Callers::new(limits.caller, published.end.subscribe());
     tokio::try_join!(
-        stay(
-            "health checks (--healthz-bind-address)",
-            configuration.healthz_listen(),
-            hard_fail,
-            health,
-            callers()
-        ),
-        stay(
-            "metrics (--metrics-bind-address)",
-            configuration.metrics_listen(),
-            hard_fail,
-            Arc::new(metrics),
-            callers()
-        ),
+        stay("health checks (--healthz-bind-address)", healthz, hard_fail, health, callers()),
+        stay("metrics (--metrics-bind-address)", exposed, hard_fail, Arc::new(metrics), callers()),
         checks,
     )?;
     Ok(())
 }
 
-/// Answers at an address, as soon as it can be had.
 async fn stay(
     what: &str,
     at: Option<SocketAddr>,

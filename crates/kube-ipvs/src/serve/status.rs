@@ -3,12 +3,12 @@
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use prometheus_client::registry::Registry;
+use parking_lot::Mutex;
+use prometheus::{Registry, proto::MetricFamily};
 use proxier::{
     Engine, NodePortAddresses, SyncReport,
     linux::Meter,
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     checks::{EVERYWHERE, News},
     health::{Health, Moment, Outcome, Report},
-    metrics::{ChangeCounts, Contact, KubeIpvs, KubeProxy, Kubernetes, Process, Services},
+    metrics::{ChangeCounts, Contact, KubeIpvs, KubeProxy, Kubernetes, Services, process},
 };
 use crate::{
     config::Configuration,
@@ -31,25 +31,24 @@ use crate::{
 #[derive(Debug)]
 pub struct Status {
     start: Instant,
-    started: Timestamp,
+    pub(super) started: Timestamp,
     health: Mutex<Health>,
     registry: Registry,
-    kube_proxy: KubeProxy,
-    own: KubeIpvs,
+    pub(super) kube_proxy: KubeProxy,
+    pub(super) own: KubeIpvs,
     kubernetes: Kubernetes,
-    services: Services,
+    pub(super) services: Services,
     contact: Contact,
     /// For how long there may be no contact with the API server.
     out_of_contact_limit: Option<Duration>,
     check_news: Mutex<News>,
-    /// Told when there is news of checks.
     told: Notify,
     /// Where health check node ports are, unless they are at every address.
     check_addresses: Mutex<Option<Vec<IpAddr>>>,
     /// The Services of which the kernel refused something.
     lacking: Mutex<BTreeSet<ServiceId>>,
     /// Whether the HTTP server is to let in no more clients.
-    end: watch::Sender<bool>,
+    pub(super) end: watch::Sender<bool>,
 }
 
 /// What the owner of the kernel has taken in for its next sync.
@@ -72,36 +71,26 @@ impl Taken {
 
     /// These changes are taken in.
     pub fn add(&mut self, changes: &Changes) {
-        let ChangeCounts { services, endpoints } = count(changes);
-        self.counts.services += services;
-        self.counts.endpoints += endpoints;
-        self.triggers.extend(&changes.triggers);
+        self.join(Self { counts: count(changes), triggers: changes.triggers.clone() });
     }
 }
 
 impl Status {
     /// Of a daemon that has just started.
     pub fn new(configuration: &Configuration) -> Self {
-        let mut registry = Registry::default();
-        let kube_proxy = KubeProxy::register(&mut registry);
-        let own = KubeIpvs::register(&mut registry);
-        let kubernetes = Kubernetes::register(&mut registry);
-        let services = Services::register(&mut registry);
-        let contact = Contact::default();
-        contact.register(&mut registry);
-        Process::register(&mut registry);
+        let registry = Registry::new();
         let everywhere = configuration.node_port_addresses.addresses == NodePortAddresses::All;
         let addresses = everywhere.then(|| vec![EVERYWHERE]);
         Self {
             start: Instant::now(),
             started: Timestamp::now(),
             health: Mutex::new(Health::new(configuration.ipvs.sync_period.0)),
+            kube_proxy: KubeProxy::register(&registry),
+            own: KubeIpvs::register(&registry),
+            kubernetes: Kubernetes::register(&registry),
+            services: Services::new(),
+            contact: Contact::register(&registry),
             registry,
-            kube_proxy,
-            own,
-            kubernetes,
-            services,
-            contact,
             out_of_contact_limit: configuration.own.out_of_contact_limit.if_set(),
             check_news: Mutex::new(News { addresses, ..News::default() }),
             told: Notify::new(),
@@ -109,11 +98,6 @@ impl Status {
             lacking: Mutex::default(),
             end: watch::Sender::new(false),
         }
-    }
-
-    /// When the process started.
-    pub(super) fn started(&self) -> Timestamp {
-        self.started
     }
 
     /// The Kubernetes whose Services are served has this version.
@@ -127,15 +111,13 @@ impl Status {
             return;
         }
         let now = self.now();
-        self.health().queued(now.elapsed);
+        self.health.lock().queued(now.elapsed);
         self.kube_proxy.queued(count(changes), now.wall);
     }
 
-    /// The owner of the kernel takes in changes, in the order in which they arrived.
-    pub fn taken(&self, changes: &Changes) {
-        if !changes.events.is_empty() {
-            self.health().taken();
-        }
+    /// The owner of the kernel takes in all changes that have arrived.
+    pub fn taken(&self) {
+        self.health.lock().taken();
     }
 
     /// A sync has ended, which began at `start`.
@@ -148,7 +130,7 @@ impl Status {
         meter: Meter,
     ) {
         let now = self.now();
-        let mut health = self.health();
+        let mut health = self.health.lock();
         health.node(engine.cluster().own_node().map(|node| !node.leaving));
         let synced =
             Family::ALL.map(|family| health.record_sync(family, outcome(engine, report, family), now));
@@ -179,26 +161,25 @@ impl Status {
 
     /// What was refused is tried again when everything is compared: until then it lacks.
     fn note_lacking(&self, engine: &Engine, report: &SyncReport) {
-        let mut lacking = lock(&self.lacking);
+        let mut lacking = self.lacking.lock();
         if report.whole {
             lacking.clear();
         }
         lacking.extend(report.failures.iter().flat_map(|failure| engine.affected_services(failure)).cloned());
     }
 
-    /// Whether the kernel refused something of a Service.
     pub(super) fn lacks_something(&self, service: &ServiceId) -> bool {
-        lock(&self.lacking).contains(service)
+        self.lacking.lock().contains(service)
     }
 
     fn tell_checks(&self, engine: &Engine, report: &SyncReport) {
         let now = engine.cluster().node_port_addresses();
-        let mut addresses = lock(&self.check_addresses);
+        let mut addresses = self.check_addresses.lock();
         let moved = addresses.as_mut().filter(|known| **known != now);
         if moved.is_none() && report.health_checks.is_empty() {
             return;
         }
-        let mut news = lock(&self.check_news);
+        let mut news = self.check_news.lock();
         if let Some(known) = moved {
             *known = now.to_vec();
             news.addresses = Some(now.to_vec());
@@ -212,39 +193,20 @@ impl Status {
         self.end.send_replace(true);
     }
 
-    /// Says when it is the end.
-    pub(super) fn end(&self) -> watch::Receiver<bool> {
-        self.end.subscribe()
-    }
-
-    /// What is new of health check node ports.
     pub(super) fn take_check_news(&self) -> News {
-        std::mem::take(&mut *lock(&self.check_news))
+        std::mem::take(&mut self.check_news.lock())
     }
 
-    /// Waits until there is something new.
     pub(super) async fn check_news(&self) {
         self.told.notified().await;
     }
 
-    /// Our own metrics.
-    pub(super) fn own(&self) -> &KubeIpvs {
-        &self.own
-    }
-
-    /// The metrics of each Service.
-    pub(super) fn services(&self) -> &Services {
-        &self.services
-    }
-
-    /// Whether this proxy is healthy.
     pub(super) fn report(&self) -> Report {
-        self.health().report(self.now())
+        self.health.lock().report(self.now())
     }
 
-    /// Whether the first sync is done.
     pub(super) fn has_synced(&self) -> bool {
-        self.health().has_synced()
+        self.health.lock().has_synced()
     }
 
     /// Where the source writes down what contact it has with the API server.
@@ -258,28 +220,13 @@ impl Status {
         self.contact.lost_for().filter(|time| *time >= limit)
     }
 
-    /// All metrics.
-    pub(super) fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// kube-proxy's metrics.
-    pub(super) fn kube_proxy(&self) -> &KubeProxy {
-        &self.kube_proxy
+    pub(super) fn metrics(&self) -> Vec<MetricFamily> {
+        [self.registry.gather(), self.services.gather(), process()].concat()
     }
 
     fn now(&self) -> Moment {
         Moment { elapsed: self.start.elapsed(), wall: Timestamp::now() }
     }
-
-    fn health(&self) -> MutexGuard<'_, Health> {
-        lock(&self.health)
-    }
-}
-
-/// A thread that panicked with it in hand has left nothing half done: all that is done is to set fields.
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn outcome(engine: &Engine, report: &SyncReport, family: Family) -> Outcome {

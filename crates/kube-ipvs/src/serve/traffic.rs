@@ -16,7 +16,6 @@ pub(super) struct Traffic {
     services: BTreeMap<ServiceId, Stats>,
 }
 
-/// The counters that the metrics report.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct OfServices {
     /// The oldest Services, by name.

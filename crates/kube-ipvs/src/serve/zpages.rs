@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use jiff::{Timestamp, tz::TimeZone};
 
-/// The head of such a page.
 fn head(what: &str) -> String {
     format!("\nkube-proxy {what}\nWarning: this page is for people. Its format may change at any time.\n\n")
 }

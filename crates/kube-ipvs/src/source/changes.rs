@@ -5,6 +5,7 @@ use proxier::{
     Completeness,
     model::{Event, Family, ServiceId},
 };
+use proxier_kubernetes::Invalid;
 
 use crate::events::EventNote;
 
@@ -72,6 +73,12 @@ pub struct Place {
 impl Problem {
     pub(super) fn of_file(path: &Arc<str>, message: impl Into<Box<str>>) -> Self {
         Self { path: path.clone(), place: None, object: None, field: None, message: message.into() }
+    }
+
+    /// An object, or a part of it, breaks this rule.
+    pub(super) fn of_object(path: &Arc<str>, object: Option<Box<str>>, rule: Invalid) -> Self {
+        let field = Some(rule.field).filter(|field| !field.is_empty()).map(Into::into);
+        Self { object, field, ..Self::of_file(path, rule.message) }
     }
 }
 

@@ -1,22 +1,11 @@
-use std::{collections::HashSet, hash::Hash, sync::Arc};
+use std::{collections::HashSet, hash::Hash};
 
-use proxier::model::{EndpointSlice, Event, Node, Service, ServiceCidr, ServiceId, SliceId};
+use proxier::model::Event;
 
 use super::Changes;
 
 /// The most messages and event_notes that join what waits. More than that are lost: they only say what is wrong.
 const MAX_EVENTS: usize = 1_000;
-
-/// What an event is about.
-#[derive(PartialEq, Eq, Hash)]
-enum Object {
-    Service(ServiceId),
-    Slice(SliceId),
-    Node(Arc<str>),
-    ServiceCidr(Arc<str>),
-    NodeAddresses,
-    ApiServerAddresses,
-}
 
 impl Changes {
     /// Joins what came later. The owner thread has taken in nothing of that yet.
@@ -32,7 +21,7 @@ impl Changes {
 
     /// Leaves of each object its last state, which alone counts.
     pub fn compact(&mut self) {
-        keep_last(&mut self.events, object);
+        keep_last(&mut self.events, Event::object);
         keep_last(&mut self.uids, |(service, _)| service.clone());
     }
 }
@@ -53,17 +42,4 @@ fn keep_last<T, K: Eq + Hash>(list: &mut Vec<T>, key: impl Fn(&T) -> K) {
         std::mem::take(list).into_iter().rev().filter(|entry| seen.insert(key(entry))).collect();
     last.reverse();
     *list = last;
-}
-
-fn object(event: &Event) -> Object {
-    match event {
-        Event::ServiceApplied(Service { id, .. }) | Event::ServiceRemoved(id) => Object::Service(id.clone()),
-        Event::SliceApplied(EndpointSlice { id, .. }) | Event::SliceRemoved(id) => Object::Slice(id.clone()),
-        Event::NodeApplied(Node { name, .. }) | Event::NodeRemoved(name) => Object::Node((&**name).into()),
-        Event::ServiceCidrApplied(ServiceCidr { name, .. }) | Event::ServiceCidrRemoved(name) => {
-            Object::ServiceCidr((&**name).into())
-        }
-        Event::NodeAddresses(_) => Object::NodeAddresses,
-        Event::ApiServerAddresses(_) => Object::ApiServerAddresses,
-    }
 }

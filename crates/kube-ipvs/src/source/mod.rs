@@ -1,7 +1,6 @@
 //! Where events come from: a Kubernetes API server or a folder of manifests, and the host itself.
 
 pub mod addresses;
-pub mod api;
 mod changes;
 mod join;
 pub mod kubernetes;

@@ -1,6 +1,7 @@
 //! The daemon's HTTP side with an engine on a kernel in memory.
 
 use std::{
+    collections::BTreeSet,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -22,7 +23,7 @@ use kube_ipvs::{
     source::Changes,
 };
 use proxier::{
-    Engine, SyncReport,
+    Completeness, Engine, SyncReport,
     fake::FakeKernel,
     linux::Meter,
     model::{
@@ -109,7 +110,6 @@ pub(crate) struct Daemon {
     /// The engine's time.
     now: Duration,
     taken: Taken,
-    waiting: Vec<Changes>,
     measuring: Measuring,
     calls: Receiver<Call>,
 }
@@ -126,7 +126,8 @@ impl Daemon {
         flags.push(format!("--metrics-bind-address={metrics}"));
         let configuration = configuration(&flags)?;
         let status = Arc::new(Status::new(&configuration));
-        let engine = Engine::new(configuration.engine()?);
+        let mut engine = Engine::new(configuration.engine()?, BTreeSet::new());
+        engine.set_complete(Completeness::Complete);
         let measuring = Measuring::new(&configuration).with_period(HOUR);
         let (owner, calls) = channel();
         serve_with(configuration, &status, limits, move |call| drop(owner.send(call)));
@@ -134,26 +135,14 @@ impl Daemon {
             await_listener(at)?;
         }
         let (kernel, now, taken) = (FakeKernel::default(), Duration::ZERO, Taken::default());
-        Ok(Self {
-            health,
-            metrics,
-            engine,
-            kernel,
-            status,
-            now,
-            taken,
-            waiting: Vec::new(),
-            measuring,
-            calls,
-        })
+        Ok(Self { health, metrics, engine, kernel, status, now, taken, measuring, calls })
     }
 
     /// Something changes, and the owner does not take it in yet.
     pub(crate) fn queue(&mut self, changes: Changes) {
         self.status.queued(&changes);
         self.taken.add(&changes);
-        changes.events.iter().cloned().for_each(|event| self.engine.apply(event));
-        self.waiting.push(changes);
+        changes.events.into_iter().for_each(|event| self.engine.apply(event));
     }
 
     /// Something changes and kube-ipvs syncs.
@@ -168,7 +157,7 @@ impl Daemon {
     }
 
     pub(crate) fn sync(&mut self) -> SyncReport {
-        self.waiting.drain(..).for_each(|changes| self.status.taken(&changes));
+        self.status.taken();
         let start = Instant::now();
         let report = self.engine.sync(&mut self.kernel, self.now);
         self.status.record_sync(

@@ -10,14 +10,7 @@ use serde_json::Value;
 use crate::daemon::{Daemon, UNHURRIED, await_listener, configuration, free, get, serve, service};
 
 fn node(leaving: bool) -> Event {
-    Event::NodeApplied(Node {
-        name: "node-1".into(),
-        internal_ips: Vec::new(),
-        addresses: Vec::new(),
-        zone: None,
-        pod_cidrs: Vec::new(),
-        leaving,
-    })
+    Event::NodeApplied(Node { leaving, ..Node::new("node-1") })
 }
 
 fn web() -> Event {

@@ -35,7 +35,7 @@ fn what_kube_proxy_answers() -> Result<()> {
     let slis = at("/metrics/slis")?.body;
     for line in [
         r#"kubernetes_healthcheck{name="ping",type="healthz"} 1"#,
-        r#"kubernetes_healthchecks_total{name="ping",type="healthz",status="success"} 4"#,
+        r#"kubernetes_healthchecks_total{name="ping",status="success",type="healthz"} 4"#,
     ] {
         assert!(slis.lines().any(|found| found == line), "{line} is not in:\n{slis}");
     }
@@ -76,7 +76,7 @@ fn kube_proxy_s_metrics() -> Result<()> {
         &[
             "kubeproxy_sync_proxy_rules_endpoint_changes_pending 1",
             "kubeproxy_sync_proxy_rules_service_changes_pending 1",
-            r#"kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"} 0.0"#,
+            r#"kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"} 0"#,
         ],
     );
     daemon.sync();
@@ -96,8 +96,8 @@ fn kube_proxy_s_metrics() -> Result<()> {
             "# TYPE kubeproxy_sync_proxy_rules_duration_seconds histogram",
             r#"kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"} 2"#,
             "# TYPE kubeproxy_network_programming_duration_seconds histogram",
-            r#"kubeproxy_network_programming_duration_seconds_bucket{le="0.25",ip_family="IPv6"} 0"#,
-            r#"kubeproxy_network_programming_duration_seconds_bucket{le="+Inf",ip_family="IPv4"} 1"#,
+            r#"kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv6",le="0.25"} 0"#,
+            r#"kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv4",le="+Inf"} 1"#,
             r#"kubeproxy_network_programming_duration_seconds_count{ip_family="IPv4"} 1"#,
             r#"kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family="IPv4"} 0"#,
             "# TYPE kubeproxy_conntrack_reconciler_deleted_entries_total counter",
@@ -111,8 +111,8 @@ fn kube_proxy_s_metrics() -> Result<()> {
             "kubeproxy_sync_proxy_rules_service_changes_total 2",
             "kubeproxy_sync_proxy_rules_service_changes_pending 0",
             "# TYPE kubeproxy_sync_proxy_rules_no_local_endpoints_total gauge",
-            r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal",ip_family="IPv4"} 1"#,
-            r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="external",ip_family="IPv4"} 0"#,
+            r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="internal"} 1"#,
+            r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="external"} 0"#,
             r#"kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family="IPv4"} 0"#,
             r#"kubeproxy_proxy_healthz_total{code="200"} 1"#,
             r#"kubeproxy_proxy_livez_total{code="200"} 2"#,
@@ -132,8 +132,8 @@ fn buckets(metrics: &str, name: &str) -> Result<BTreeMap<String, u64>> {
     let lines =
         metrics.lines().filter_map(|line| line.strip_prefix(name)).filter(|line| line.contains("IPv4"));
     let bucket = |line: &str| {
-        let (le, rest) = line.strip_prefix("{le=\"")?.split_once('"')?;
-        Some((le.to_owned(), rest.split_once("} ")?.1.parse().ok()?))
+        let (le, count) = line.strip_prefix("{ip_family=\"IPv4\",le=\"")?.split_once("\"} ")?;
+        Some((le.to_owned(), count.parse().ok()?))
     };
     let found = lines.map(|line| bucket(line).context(line.to_owned())).collect::<Result<Vec<_>>>()?;
     ensure!(found.is_sorted_by_key(|(_, count)| *count), "{found:?}");
@@ -165,12 +165,12 @@ fn our_own_metrics() -> Result<()> {
             "kube_ipvs_service_metrics_left_out 1",
             "# TYPE process_cpu_seconds_total counter",
             "# TYPE process_resident_memory_bytes gauge",
-            r#"kube_ipvs_service_connections_total{service_namespace="default",service_name="old"} 2"#,
-            r#"kube_ipvs_service_connections_total{service_namespace="default",service_name="mid"} 3"#,
-            r#"kube_ipvs_service_packets_total{service_namespace="default",service_name="old",direction="in"} 20"#,
-            r#"kube_ipvs_service_packets_total{service_namespace="default",service_name="old",direction="out"} 30"#,
-            r#"kube_ipvs_service_bytes_total{service_namespace="default",service_name="old",direction="in"} 400"#,
-            r#"kube_ipvs_service_bytes_total{service_namespace="default",service_name="old",direction="out"} 500"#,
+            r#"kube_ipvs_service_connections_total{service_name="old",service_namespace="default"} 2"#,
+            r#"kube_ipvs_service_connections_total{service_name="mid",service_namespace="default"} 3"#,
+            r#"kube_ipvs_service_packets_total{direction="in",service_name="old",service_namespace="default"} 20"#,
+            r#"kube_ipvs_service_packets_total{direction="out",service_name="old",service_namespace="default"} 30"#,
+            r#"kube_ipvs_service_bytes_total{direction="in",service_name="old",service_namespace="default"} 400"#,
+            r#"kube_ipvs_service_bytes_total{direction="out",service_name="old",service_namespace="default"} 500"#,
         ],
     );
     assert!(!metrics.body.contains(r#"service_name="new""#), "{}", metrics.body);
@@ -178,7 +178,7 @@ fn our_own_metrics() -> Result<()> {
     assert!(!metrics.body.contains("_per_second"), "{}", metrics.body);
     // The kernel is not read again as long as that is good.
     let metrics = daemon.scrape("", &counters(&[("10.96.0.2", 99)]))?.body;
-    let line = r#"kube_ipvs_service_connections_total{service_namespace="default",service_name="old"} 2"#;
+    let line = r#"kube_ipvs_service_connections_total{service_name="old",service_namespace="default"} 2"#;
     expect_lines(&metrics, &[line]);
     Ok(())
 }
@@ -261,11 +261,11 @@ fn contact_with_the_api_server() -> Result<()> {
     expect_lines(
         &metrics,
         &[
-            r#"rest_client_requests_total{code="200",method="GET",host="10.0.0.1:6443"} 1"#,
-            r#"rest_client_requests_total{code="<error>",method="GET",host="10.0.0.1:6443"} 1"#,
-            r#"rest_client_requests_total{code="429",method="GET",host="10.0.0.1:6443"} 1"#,
-            r#"rest_client_request_duration_seconds_count{verb="GET",host="10.0.0.1:6443"} 2"#,
-            r#"rest_client_request_duration_seconds_bucket{le="0.1",verb="GET",host="10.0.0.1:6443"} 2"#,
+            r#"rest_client_requests_total{code="200",host="10.0.0.1:6443",method="GET"} 1"#,
+            r#"rest_client_requests_total{code="<error>",host="10.0.0.1:6443",method="GET"} 1"#,
+            r#"rest_client_requests_total{code="429",host="10.0.0.1:6443",method="GET"} 1"#,
+            r#"rest_client_request_duration_seconds_count{host="10.0.0.1:6443",verb="GET"} 2"#,
+            r#"rest_client_request_duration_seconds_bucket{host="10.0.0.1:6443",verb="GET",le="0.1"} 2"#,
             r#"kube_ipvs_watch_connected{resource="services"} 1"#,
             r#"kube_ipvs_watch_connected{resource="endpointslices"} 0"#,
         ],

@@ -23,7 +23,7 @@ impl std::fmt::Display for EndpointAddress {
 
 /// The endpoints of a Service in one family, by port: each slice is looked at once, however many ports there are.
 #[derive(Debug)]
-pub struct Endpoints<'a> {
+pub(crate) struct Endpoints<'a> {
     targets: HashMap<(&'a str, Protocol), Vec<Target<'a>>>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Endpoints<'a> {
     ///
     /// An endpoint can stand in two slices while the control plane moves it from one to the other. The one with the
     /// better conditions counts, so that no order of slices makes a difference.
-    pub fn of_port(&self, port: &ServicePort) -> BTreeMap<EndpointAddress, &'a Endpoint> {
+    pub(crate) fn of_port(&self, port: &ServicePort) -> BTreeMap<EndpointAddress, &'a Endpoint> {
         let mut endpoints = BTreeMap::new();
         for (port, listed) in self.targets.get(&(&*port.name, port.protocol)).into_iter().flatten() {
             for endpoint in *listed {

@@ -22,7 +22,7 @@ pub enum Kind {
 
 /// One address and port that a Service asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Of which kind its address is.
     pub kind: Kind,
     /// The place of the port in `spec.ports`.
@@ -33,7 +33,7 @@ pub struct Listener {
 
 /// What a Service asks for: by kind, then in the Service's own order of addresses and ports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// As many as one Service can have.
     pub all: Vec<Listener>,
     /// How many there are beyond that.

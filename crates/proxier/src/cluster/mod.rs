@@ -19,8 +19,10 @@ use ipnet::IpNet;
 use ipvs_netlink::Scheduler;
 
 pub use claims::{Claim, Claimant};
-pub use endpoints::{EndpointAddress, Endpoints};
-pub use listeners::{Kind, Listener, Listeners};
+pub use endpoints::EndpointAddress;
+pub(crate) use endpoints::Endpoints;
+pub use listeners::Kind;
+pub(crate) use listeners::{Listener, Listeners};
 
 use crate::{
     config::{Config, NodePortAddresses, PodSources},
@@ -78,7 +80,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Nothing is known yet.
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let mut cluster = Self {
             hostname: config.hostname.clone(),
             node_port_policy: config.node_ports.clone(),
@@ -111,7 +113,7 @@ impl Cluster {
     }
 
     /// Takes in one event. What it touches is in [`drain_dirty`](Self::drain_dirty) afterwards.
-    pub fn apply(&mut self, event: Event) {
+    pub(crate) fn apply(&mut self, event: Event) {
         match event {
             Event::ServiceApplied(service) => self.apply_service(service),
             Event::ServiceRemoved(id) => self.remove_service(&id),
@@ -137,7 +139,7 @@ impl Cluster {
     }
 
     /// This host's kernel does not have a scheduler. Those that choose it have to do without.
-    pub fn record_missing(&mut self, scheduler: Scheduler) {
+    pub(crate) fn record_missing(&mut self, scheduler: Scheduler) {
         if self.missing_schedulers.insert(scheduler) {
             let choosers =
                 self.services.values().filter(|service| service.options().scheduler == Some(scheduler));
@@ -146,24 +148,24 @@ impl Cluster {
     }
 
     /// Whether this host's kernel has a scheduler, as far as is known.
-    pub fn has_scheduler(&self, scheduler: Scheduler) -> bool {
+    pub(crate) fn has_scheduler(&self, scheduler: Scheduler) -> bool {
         !self.missing_schedulers.contains(&scheduler)
     }
 
     /// The Services that have to be computed again since the last call, gone ones included, by namespace and name.
-    pub fn drain_dirty(&mut self) -> Vec<ServiceId> {
+    pub(crate) fn drain_dirty(&mut self) -> Vec<ServiceId> {
         let mut changed: Vec<ServiceId> = self.changed.drain().collect();
         changed.sort_unstable();
         changed
     }
 
     /// Marks every Service changed: the next pass is a full one.
-    pub fn mark_all(&mut self) {
+    pub(crate) fn mark_all(&mut self) {
         self.changed.extend(self.services.keys().cloned());
     }
 
     /// Marks the Service changed that has a claim.
-    pub fn mark_owner_dirty(&mut self, claim: &Claim) {
+    pub(crate) fn mark_owner_dirty(&mut self, claim: &Claim) {
         if let Some(holder) = self.claims.holder(claim) {
             self.changed.insert(holder.port.service.clone());
         }
@@ -185,7 +187,7 @@ impl Cluster {
     }
 
     /// What a Service asks for, whether or not it gets it.
-    pub fn listeners(&self, service: &Service) -> Listeners {
+    pub(crate) fn listeners(&self, service: &Service) -> Listeners {
         listeners::listeners(service, &self.node_port_addresses, self.max_virtual_servers)
     }
 
@@ -210,19 +212,19 @@ impl Cluster {
     }
 
     /// Whether an endpoint is on this node.
-    pub fn is_local(&self, endpoint: &Endpoint) -> bool {
+    pub(crate) fn is_local(&self, endpoint: &Endpoint) -> bool {
         endpoint.node.as_deref() == Some(&*self.hostname)
     }
 
     /// Another Node that has the address. Bound here, that Node could not be reached any more.
-    pub fn other_node_with(&self, address: IpAddr) -> Option<&str> {
+    pub(crate) fn other_node_with(&self, address: IpAddr) -> Option<&str> {
         let mut names = self.node_addresses.get(&address).into_iter().flatten().map(|name| &**name);
         names.find(|name| *name != &*self.hostname)
     }
 
     /// Whether one of the ranges has this node: an `InternalIP` of its Node, or where none is known an address of this
     /// host.
-    pub fn any_holds_this_node(&self, ranges: &[IpNet]) -> bool {
+    pub(crate) fn any_holds_this_node(&self, ranges: &[IpNet]) -> bool {
         let holds = |address: &IpAddr| ranges.iter().any(|range| range.contains(address));
         match self.own_internal_ips() {
             [] => self.global_host_addresses().any(|address| holds(&address)),
@@ -236,7 +238,7 @@ impl Cluster {
     }
 
     /// The range from which ClusterIPs are taken that has an address.
-    pub fn service_range_of(&self, address: IpAddr) -> Option<IpNet> {
+    pub(crate) fn service_range_of(&self, address: IpAddr) -> Option<IpNet> {
         self.service_ranges.iter().copied().find(|range| range.contains(&address))
     }
 
@@ -261,35 +263,35 @@ impl Cluster {
 
     /// Whether a Service asks that its connections outlive a move of its addresses to another node: every node chooses
     /// the same endpoint for a client, and none translates.
-    pub fn any_fails_over(&self, scheduler: Scheduler) -> bool {
+    pub(crate) fn any_fails_over(&self, scheduler: Scheduler) -> bool {
         let mut options = self.forwarded.iter().filter_map(|id| self.services.get(id)).map(Service::options);
         options.any(|options| options.scheduler.unwrap_or(scheduler) == Scheduler::MH)
     }
 
     /// Whether the address is one of this node, on a link of this host or not.
-    pub fn is_own_address(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_own_address(&self, address: IpAddr) -> bool {
         let of_own_node = |names: &BTreeSet<Box<str>>| names.contains(&self.hostname);
         self.is_host_address(address) || self.node_addresses.get(&address).is_some_and(of_own_node)
     }
 
     /// Whether we reach the API server at the address.
-    pub fn is_api_server(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_api_server(&self, address: IpAddr) -> bool {
         self.api_server.iter().any(|server| server.ip() == address)
     }
 
     /// Whether we reach the API server there.
-    pub fn is_api_server_at(&self, key: VirtualServerKey) -> bool {
+    pub(crate) fn is_api_server_at(&self, key: VirtualServerKey) -> bool {
         key.protocol == Protocol::Tcp
             && self.api_server.contains(&SocketAddr::new(key.address, key.port.get()))
     }
 
     /// Whether this host has the address on a link of its own.
-    pub fn is_host_address(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_host_address(&self, address: IpAddr) -> bool {
         [true, false].iter().any(|&global| self.host_addresses.contains(&NodeAddress { address, global }))
     }
 
     /// The endpoints of a Service in one family.
-    pub fn endpoints(&self, service: &ServiceId, family: Family) -> Endpoints<'_> {
+    pub(crate) fn endpoints(&self, service: &ServiceId, family: Family) -> Endpoints<'_> {
         let ids = self.slices_of.get(service).into_iter().flatten();
         Endpoints::new(ids.filter_map(|id| self.slices.get(id)), family)
     }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-pub use service::of_service;
+pub(crate) use service::of_service;
 pub use skipped::{NotForwardable, Refusal, Skipped};
 
 use crate::{
@@ -40,6 +40,7 @@ pub struct Desired {
 
 /// Where load balancers ask this node whether it has endpoints of a Service, and what they are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HealthCheck {
     /// `spec.healthCheckNodePort`.
     pub port: PortNumber,
@@ -62,7 +63,7 @@ impl Desired {
     }
 
     /// Adds what another Service needs.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.virtual_servers.extend(other.virtual_servers);
         self.shared.extend(other.shared);
         self.skipped.extend(other.skipped);

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What one Service needs. A Service that does not exist (any more) needs nothing.
-pub fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> Desired {
+pub(crate) fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> Desired {
     let mut desired = Desired::default();
     let Some(service) = cluster.service(id) else { return desired };
     let mut listeners: HashMap<(Family, usize), Vec<Listener>> = HashMap::default();

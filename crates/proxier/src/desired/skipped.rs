@@ -10,6 +10,7 @@ use crate::{
 
 /// Something that a Service asks for and does not get, with the reason. `Display` says both, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Skipped {
     /// It asks for more virtual servers than one Service can have. The last ones by kind of address are left out:
     /// external IPs first.
@@ -33,7 +34,7 @@ pub enum Skipped {
         /// Whether its address is this node's own: every node has another one.
         is_of_node: bool,
     },
-    /// A program other than kube-ipvs made a virtual server there.
+    /// Another program made a virtual server there.
     Foreign {
         /// Who asks.
         port: ServicePortId,
@@ -122,6 +123,7 @@ pub enum Skipped {
 
 /// Why an external or load-balancer IP is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Refusal {
     /// The API server is there. Bound here, it could not be reached any more.
     ApiServer,
@@ -140,16 +142,15 @@ impl fmt::Display for Refusal {
             Self::ServiceRange(range) => {
                 write!(f, "the ServiceCIDR {range} is for ClusterIPs, and it is no ClusterIP of this Service")
             }
-            Self::Disallowed => {
-                f.write_str("external IPs are not allowed (feature gate AllowServiceExternalIPs)")
-            }
-            Self::OutOfRange => f.write_str("no range for external IPs contains it (--external-ip-ranges)"),
+            Self::Disallowed => f.write_str("external IPs are not allowed"),
+            Self::OutOfRange => f.write_str("no range for external IPs contains it"),
         }
     }
 }
 
 /// Why a virtual server cannot forward without NAT, so that its endpoints answer clients themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum NotForwardable {
     /// Its address is this node's, and no endpoint can have that.
     NodeAddress,
@@ -209,14 +210,10 @@ impl fmt::Display for Skipped {
         match self {
             Self::TooMany { service, limit, left_out } => write!(
                 f,
-                "Service {service} is served on {limit} addresses and ports; {left_out} more are left out \
-                 (--max-virtual-servers-per-service)"
+                "Service {service} is served on {limit} addresses and ports; {left_out} more are left out"
             ),
             Self::More { service, count } => {
-                write!(
-                    f,
-                    "Service {service} does not get {count} more things; `kube-ipvs explain` lists them"
-                )
+                write!(f, "Service {service} does not get {count} more things")
             }
             Self::Taken { port, claim, by, .. } => {
                 write!(
@@ -227,8 +224,8 @@ impl fmt::Display for Skipped {
             }
             Self::Foreign { port, key } => write!(
                 f,
-                "Service {port} does not get {key}: the kernel has a virtual server there that kube-ipvs did not \
-                 make; remove it with ipvsadm -D, or give the Service another address or port"
+                "Service {port} does not get {key}: the kernel has a virtual server there that another program \
+                 made; remove it with ipvsadm -D, or give the Service another address or port"
             ),
             Self::NodeAddress { port, address, node } => write!(
                 f,
@@ -239,33 +236,28 @@ impl fmt::Display for Skipped {
             }
             Self::ReservedPort { port, key } => write!(
                 f,
-                "Service {port} is not served on {key}: it is an address of this node, which uses the port itself \
-                 (--reserved-ports, or the API server's)"
+                "Service {port} is not served on {key}: it is an address of this node, which uses the port itself"
             ),
             Self::NoNodeAddress { port, family } => write!(
                 f,
-                "Service {port} has a node port and no {family} address of this node serves node ports \
-                 (--nodeport-addresses)"
+                "Service {port} has a node port and no {family} address of this node serves node ports"
             ),
             Self::Forwarding { port, key, why } => {
-                write!(f, "Service {port} is forwarded with NAT on {key}, not as its annotation says: {why}")
+                write!(f, "Service {port} is forwarded with NAT on {key}, not as it asks: {why}")
             }
             Self::OnePacket { port, key } => write!(
                 f,
                 "Service {port} does not get each datagram scheduled by itself on {key}: with NAT no answer would \
-                 reach its client; forward without NAT (kube-ipvs.io/forwarding), or if there are no answers annotate \
-                 kube-ipvs.io/udp-scheduling: one-way-datagram"
+                 reach its client; forward without NAT, or declare that there are no answers"
             ),
             Self::Scheduler { port, missing, instead } => write!(
                 f,
                 "Service {port} is scheduled by {instead}: the kernel has no scheduler {missing}; load the module \
-                 ip_vs_{missing} and restart kube-ipvs"
+                 ip_vs_{missing} and restart this proxy"
             ),
-            Self::Weights { port, scheduler } => write!(
-                f,
-                "Service {port} has weights, and its scheduler {scheduler} takes no notice of them; annotate for \
-                 example kube-ipvs.io/scheduler: wrr"
-            ),
+            Self::Weights { port, scheduler } => {
+                write!(f, "Service {port} has weights, and its scheduler {scheduler} takes no notice of them")
+            }
             Self::Hash { port, scheduler } => write!(
                 f,
                 "Service {port} says how clients are hashed, and its scheduler {scheduler} hashes none: that is for sh \

@@ -32,6 +32,8 @@ pub(crate) struct Differ<'a> {
     pub(crate) foreign: &'a BTreeSet<VirtualServerKey>,
     pub(crate) drains: &'a mut Drains,
     pub(crate) now: Duration,
+    /// Whether ranges stay that no known object asks for.
+    pub(crate) keeps_ranges: bool,
     pub(crate) changes: Vec<Change>,
 }
 
@@ -83,28 +85,30 @@ impl Differ<'_> {
         }
     }
 
-    /// Compares the ranges of ClusterIPs.
-    pub(crate) fn service_ranges(&mut self, wanted: &BTreeSet<IpNet>) {
-        let known = &self.known.service_ranges;
-        known.difference(wanted).for_each(|range| self.element(Element::ServiceRange(*range), false, true));
-        wanted.difference(known).for_each(|range| self.element(Element::ServiceRange(*range), true, false));
+    /// Compares the ranges of one kind.
+    pub(crate) fn ranges(
+        &mut self,
+        element: fn(IpNet) -> Element,
+        known: &BTreeSet<IpNet>,
+        wanted: &BTreeSet<IpNet>,
+    ) {
+        // A set rejects a range that overlaps with one that it has.
+        let is_in_the_way =
+            |range: &IpNet| wanted.iter().any(|other| other.contains(range) || range.contains(other));
+        for range in known.difference(wanted) {
+            if !self.keeps_ranges || is_in_the_way(range) {
+                self.element(element(*range), false, true);
+            }
+        }
+        wanted.difference(known).for_each(|range| self.element(element(*range), true, false));
     }
 
-    /// Compares the ranges of pods of other nodes.
-    pub(crate) fn remote_pods(&mut self, wanted: &BTreeSet<IpNet>) {
-        let known = &self.known.remote_pods;
-        known.difference(wanted).for_each(|range| self.element(Element::RemotePod(*range), false, true));
-        wanted.difference(known).for_each(|range| self.element(Element::RemotePod(*range), true, false));
-    }
-
-    /// Compares the sources of pods.
-    pub(crate) fn pod_sources(&mut self, wanted: &BTreeSet<IpNet>) {
-        let known = &self.known.pod_sources;
-        known.difference(wanted).for_each(|range| self.element(Element::PodSource(*range), false, true));
-        wanted.difference(known).for_each(|range| self.element(Element::PodSource(*range), true, false));
+    /// Compares whether sources are outside the cluster unless they are pods.
+    pub(crate) fn outside(&mut self, pod_sources: &BTreeSet<IpNet>) {
         for family in Family::ALL {
-            let are_known = wanted.iter().any(|range| Family::of(range.addr()) == family);
-            self.element(Element::Outside(family), are_known, self.known.outside.contains(&family));
+            let is_known = self.known.outside.contains(&family);
+            let is_wanted = pod_sources.iter().any(|range| Family::of(range.addr()) == family);
+            self.element(Element::Outside(family), is_wanted || is_known && self.keeps_ranges, is_known);
         }
     }
 
@@ -214,8 +218,8 @@ impl Differ<'_> {
             (None, None) => {}
         }
         // If the short circuit leads to an endpoint of this very server, the engine deletes its flows together with
-        // that endpoint. The same holds if the engine removes it only because no endpoint serves. Endpoints that drain, or
-        // come back, keep their flows.
+        // that endpoint. The same holds if the engine removes it only because no endpoint serves. Endpoints that drain,
+        // or come back, keep their flows.
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
         let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
         let nobody_serves = server.is_some_and(|server| server.sets.contains(KeySet::NoEndpoints));

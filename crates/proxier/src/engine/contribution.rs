@@ -2,9 +2,10 @@ use std::collections::BTreeSet;
 
 use foldhash::HashMap;
 
+use super::NoLocalEndpoints;
 use crate::{
     desired::{Desired, HealthCheck, SharedResource, Skipped},
-    model::{ServiceId, VirtualServerKey},
+    model::{Family, ServiceId, VirtualServerKey},
     set::KeySet,
 };
 
@@ -14,13 +15,8 @@ pub(super) struct Contributions {
     of: HashMap<ServiceId, Contribution>,
     /// How many Services need what can be shared. Invariant: no count is 0.
     users: HashMap<SharedResource, usize>,
-    /// How many Services have each of these.
-    no_local: NoLocal<usize>,
+    no_local: NoLocalEndpoints,
 }
-
-/// Of which policies, `[internal, external]`, and families a Service's traffic is to stay on this node, where none of
-/// its endpoints takes any.
-pub(super) type NoLocal<T> = [[T; 2]; 2];
 
 #[derive(Debug, Default)]
 pub(super) struct Contribution {
@@ -28,18 +24,18 @@ pub(super) struct Contribution {
     pub(super) shared: Vec<SharedResource>,
     pub(super) skipped: BTreeSet<Skipped>,
     pub(super) health_check: Option<HealthCheck>,
-    no_local: NoLocal<bool>,
+    /// Whether the Service is to be counted: 0 or 1.
+    no_local: NoLocalEndpoints,
 }
 
 impl Contribution {
     fn of(id: &ServiceId, desired: &Desired) -> Self {
-        let mut no_local = NoLocal::default();
+        let mut no_local = NoLocalEndpoints::default();
         for (key, server) in &desired.virtual_servers {
-            for (policy, set) in
-                [KeySet::NoLocalEndpoints, KeySet::NoLocalEndpointsExternal].into_iter().enumerate()
-            {
-                no_local[policy][key.family() as usize] |= server.sets.contains(set);
-            }
+            let family = key.family() as usize;
+            let is_in = |set| usize::from(server.sets.contains(set));
+            no_local.internal[family] |= is_in(KeySet::NoLocalEndpoints);
+            no_local.external[family] |= is_in(KeySet::NoLocalEndpointsExternal);
         }
         Self {
             keys: desired.virtual_servers.keys().copied().collect(),
@@ -66,10 +62,10 @@ impl Contributions {
         let no_local = new.no_local;
         let old = if new.is_empty() { self.of.remove(id) } else { self.of.insert(id.clone(), new) };
         let old = old.unwrap_or_default();
-        for (policy, family) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let count = &mut self.no_local[policy][family];
-            *count =
-                *count + usize::from(no_local[policy][family]) - usize::from(old.no_local[policy][family]);
+        for family in Family::ALL.map(|family| family as usize) {
+            let NoLocalEndpoints { internal, external } = &mut self.no_local;
+            internal[family] = internal[family] + no_local.internal[family] - old.no_local.internal[family];
+            external[family] = external[family] + no_local.external[family] - old.no_local.external[family];
         }
         old.shared.iter().for_each(|shared| self.release(*shared));
         old
@@ -81,7 +77,7 @@ impl Contributions {
     }
 
     /// How many Services have traffic that is to stay on this node, where none of their endpoints takes it.
-    pub(super) fn no_local(&self) -> NoLocal<usize> {
+    pub(super) fn no_local(&self) -> NoLocalEndpoints {
         self.no_local
     }
 

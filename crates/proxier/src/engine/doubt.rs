@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::Scope;
+use super::decide::Scope;
 use crate::{
     desired::SharedResource,
     model::{ServiceId, VirtualServerKey},
@@ -19,6 +19,7 @@ const UNREADABLE_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether all Services and EndpointSlices that exist are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Completeness {
     /// All of them are.
     Complete,
@@ -30,9 +31,11 @@ pub enum Completeness {
 }
 
 /// What may exist and is not known.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Doubt {
     completeness: Completeness,
+    /// Whether all that can be read was known once.
+    has_known: bool,
     /// Since when some objects cannot be read.
     since: Option<Duration>,
     /// Whether that has been so for long enough.
@@ -40,13 +43,10 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    pub(super) fn none() -> Self {
-        Self { completeness: Completeness::Complete, since: None, is_over: false }
-    }
-
     /// Takes in how things are. Returns whether all is known now and was not.
     pub(super) fn set(&mut self, completeness: Completeness) -> bool {
         let before = std::mem::replace(&mut self.completeness, completeness);
+        self.has_known |= self.completeness != Completeness::Unknown;
         if !matches!(self.completeness, Completeness::Except(_)) {
             (self.since, self.is_over) = (None, false);
         }
@@ -64,6 +64,11 @@ impl Doubt {
     /// Whether there is nothing more to wait for.
     pub(super) fn is_over(&self) -> bool {
         self.is_over || self.completeness == Completeness::Complete
+    }
+
+    /// Whether all that can be read was known once, so that ranges of the kernel's can be compared with it.
+    pub(super) fn has_known(&self) -> bool {
+        self.has_known
     }
 
     /// Our state in the kernel that the engine may remove if no Service wants it. `before` is the state that the engine

@@ -1,37 +1,37 @@
 //! The one loop body: events in, a plan out, its report back in.
 
+mod carry_out;
 mod contribution;
+mod decide;
 mod doubt;
 mod flows;
 mod health;
+mod read;
 mod report;
 mod retry;
 
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use crate::{
-    cluster::{Claim, Cluster, EndpointAddress},
+    cluster::Cluster,
     config::Config,
-    desired::{self, Desired, HealthCheck, SharedResource, Skipped},
-    diff::Differ,
+    desired::{self, Desired, Skipped},
     drain::Drains,
-    kernel::{Cause, Kernel, KernelUnavailable, Report},
-    model::{Event, ServiceId, VirtualServerKey},
-    plan::{Change, Plan},
+    kernel::Kernel,
+    model::{Event, NodeAddress, ServiceId, VirtualServerKey},
+    plan::Plan,
     state::State,
 };
 use contribution::Contributions;
+use decide::Decision;
 pub use doubt::Completeness;
 use doubt::Doubt;
 use flows::PendingFlowDeletes;
-pub use report::{Counts, FailedChange, SyncReport};
+use read::Reading;
+pub use report::{Counts, FailedChange, NoLocalEndpoints, SyncReport};
 use retry::Retry;
 
 /// Decides what the kernel should have, and keeps it so.
@@ -40,10 +40,46 @@ use retry::Retry;
 /// with [`apply`](Self::apply), then call [`sync`](Self::sync), and again when
 /// [`next_sync`](Self::next_sync) says.
 ///
-/// The first sync must come when all of this has been fed in: the first full list of Services, of EndpointSlices and of
-/// ServiceCIDRs, our own Node, and the addresses of this host ([`Event::NodeAddresses`]). It removes what the kernel
-/// has of ours and no Service needs: without the addresses of the host, all that serves node ports. Where Services
-/// have external or load-balancer IPs it needs the other Nodes too, or it binds their addresses.
+/// ```
+/// use std::time::Duration;
+///
+/// use proxier::{Completeness, Config, Engine, fake::FakeKernel, model::*};
+///
+/// let web = ServiceId::new("default", "web");
+/// let mut service = Service::new(web.clone());
+/// service.cluster_ips = vec!["10.96.0.80".parse()?];
+/// service.ports = vec![ServicePort::new("http", Protocol::Tcp, 80.try_into()?)];
+/// let mut slice = EndpointSlice::new(SliceId::new("default", "web-1"), web, Family::V4);
+/// slice.ports = vec![EndpointPort::new("http", Protocol::Tcp, 8080.try_into()?)];
+/// slice.endpoints = vec![Endpoint::ready("10.244.1.57".parse()?)];
+///
+/// let host = NodeAddress { address: "192.0.2.1".parse()?, global: true };
+/// let mut engine = Engine::new(Config::new("node-1"), [host].into());
+/// engine.apply(Event::ServiceApplied(service));
+/// engine.apply(Event::SliceApplied(slice));
+/// engine.set_complete(Completeness::Complete);
+/// let report = engine.sync(&mut FakeKernel::default(), Duration::ZERO);
+/// assert!(report.failures.is_empty());
+/// assert!(report.plan.to_string().contains("+ real server TCP 10.96.0.80:80 -> 10.244.1.57:8080 Masq 1"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # What a sync removes
+///
+/// A new engine does not know what exists ([`Completeness::Unknown`]). In that state a sync serves the Services that it
+/// knows, and removes only two kinds of things:
+///
+/// * What a Service asked for in an earlier sync of this engine, and does not ask for any more.
+/// * From a virtual server of a known Service, what the Service does not ask for. A real server without an endpoint
+///   drains. So feed in the EndpointSlices of a Service before the sync that first serves it.
+///
+/// Everything else stays that a previous process made: virtual servers, addresses, and elements of sets. A range stays
+/// too, such as that of a ServiceCIDR, unless it overlaps with a range that is wanted.
+///
+/// After [`set_complete`](Self::set_complete) with [`Completeness::Complete`], the next sync removes all of ours that
+/// no known object asks for. Feed in first the full lists of Services, EndpointSlices and ServiceCIDRs, and our own
+/// Node. If Services have external or load-balancer IPs, feed in the other Nodes too, or the engine binds their
+/// addresses.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
@@ -65,48 +101,14 @@ pub struct Engine {
     verify: Option<Duration>,
 }
 
-/// The kernel is not read more often than this while nothing fails.
-const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
-
-/// What is to be done next.
-#[derive(Debug, Default)]
-struct Decision {
-    plan: Plan,
-    skipped: BTreeSet<Skipped>,
-    health_checks: Vec<(ServiceId, Option<HealthCheck>)>,
-    given_up: BTreeMap<VirtualServerKey, ServiceId>,
-}
-
-/// What reading the kernel has shown.
-#[derive(Debug, Default)]
-struct Reading {
-    /// What may be left in it of Services that are gone.
-    leftovers: Scope,
-    /// What it was believed to have, if it was read.
-    believed: Option<State>,
-    /// Whether it was read.
-    whole: bool,
-}
-
-/// The parts of the state that a plan may touch.
-#[derive(Debug, Default)]
-struct Scope {
-    keys: BTreeSet<VirtualServerKey>,
-    shared: BTreeSet<SharedResource>,
-}
-
-impl Scope {
-    fn add(&mut self, desired: &Desired) {
-        self.keys.extend(desired.virtual_servers.keys());
-        self.shared.extend(&desired.shared);
-    }
-}
-
 impl Engine {
-    /// An engine that knows nothing yet.
-    pub fn new(config: Config) -> Self {
+    /// An engine that knows only the addresses of this host, without those of `kube-ipvs0`. Node ports are served on
+    /// them. Feed in later changes as [`Event::NodeAddresses`].
+    pub fn new(config: Config, host_addresses: BTreeSet<NodeAddress>) -> Self {
+        let mut cluster = Cluster::new(&config);
+        cluster.apply(Event::NodeAddresses(host_addresses));
         Self {
-            cluster: Cluster::new(&config),
+            cluster,
             config,
             known: None,
             foreign: BTreeSet::new(),
@@ -116,7 +118,7 @@ impl Engine {
             pending_flow_deletes: PendingFlowDeletes::default(),
             retry: Retry::default(),
             next_audit: Duration::ZERO,
-            doubt: Doubt::none(),
+            doubt: Doubt::default(),
             verify: None,
         }
     }
@@ -138,10 +140,10 @@ impl Engine {
     }
 
     /// Sets whether all Services and endpoints that exist are known. Until they are, the engine keeps state that no
-    /// known Service asks for, if it may belong to an unknown one. By default, all are known.
+    /// known object asks for, if it may belong to an unknown one ([what a sync removes](Self#what-a-sync-removes)). A
+    /// new engine does not know.
     ///
-    /// If some objects are unreadable, the engine keeps a day later only the state that our record names as theirs. As
-    /// long as there is no complete list, it removes nothing.
+    /// If some objects are unreadable, the engine keeps a day later only the state that our record names as theirs.
     pub fn set_complete(&mut self, completeness: Completeness) {
         if self.doubt.set(completeness) {
             self.next_audit = Duration::ZERO;
@@ -157,6 +159,11 @@ impl Engine {
     /// servers of other programs are not in it. None: it was not read yet.
     pub fn known(&self) -> Option<&State> {
         self.known.as_ref()
+    }
+
+    /// By what it decides.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// What is known of the world.
@@ -184,9 +191,8 @@ impl Engine {
         }
     }
 
-    /// How many Services have traffic that is to stay on this node, where none of their endpoints takes it: as
-    /// `internalTrafficPolicy` says and as `externalTrafficPolicy` says, each by family.
-    pub fn without_local_endpoints(&self) -> [[usize; 2]; 2] {
+    /// How many Services have traffic that is to stay on this node, where none of their endpoints takes it.
+    pub fn without_local_endpoints(&self) -> NoLocalEndpoints {
         self.contributions.no_local()
     }
 
@@ -206,8 +212,12 @@ impl Engine {
     pub fn sync(&mut self, kernel: &mut impl Kernel, now: Duration) -> SyncReport {
         self.doubt.sync(now);
         match self.read_where_due(kernel, now) {
-            Ok(reading) if self.known.is_some() => self.carry_out(reading, kernel, now),
-            Ok(_) => SyncReport::default(),
+            // Until the kernel could be read once, there is nothing to compare with.
+            Ok(_) if self.known.is_none() => SyncReport::default(),
+            Ok(Reading { leftovers, believed, whole }) => {
+                let decision = self.decide(leftovers, whole, now);
+                self.carry_out(decision, believed.as_ref(), kernel, now)
+            }
             Err(unavailable) => {
                 self.retry.failed(now);
                 SyncReport { unavailable: Some(unavailable), ..SyncReport::default() }
@@ -224,228 +234,8 @@ impl Engine {
 
     /// What the next sync would do to a kernel in this state, and what Services could not have.
     pub fn plan(&mut self, observed: State, now: Duration) -> (Plan, Vec<Skipped>) {
-        let reading = self.observed(observed);
-        let Decision { plan, skipped, .. } = self.decide(reading.leftovers, reading.whole, now);
+        let Reading { leftovers, whole, .. } = self.observed(observed);
+        let Decision { plan, skipped, .. } = self.decide(leftovers, whole, now);
         (plan, skipped.into_iter().collect())
     }
-
-    /// Reads the kernel, if it is time to.
-    fn read_where_due(
-        &mut self,
-        kernel: &mut impl Kernel,
-        now: Duration,
-    ) -> Result<Reading, KernelUnavailable> {
-        let mut reading = Reading::default();
-        // After a failure the kernel is read when the retry is due, and not before.
-        let due = self.retry.due().unwrap_or(self.next_audit) <= now;
-        if due || self.verify.is_some_and(|verify| verify <= now) {
-            self.verify = None;
-            kernel.prepare()?;
-            let nothing = State::default();
-            let state = kernel.observe(self.known.as_ref().unwrap_or(&nothing))?;
-            reading = self.observed(state);
-            self.next_audit = now.saturating_add(self.config.sync_period.max(SHORTEST_PERIOD));
-            self.retry.started();
-        }
-        let mut over = self.drains.ended(now);
-        let draining = self.drains.due(now);
-        if !draining.is_empty() {
-            over.extend(self.drains.counted(&kernel.connections(&draining)?, now));
-        }
-        for key in over {
-            self.cluster.mark_owner_dirty(&Claim::VirtualServer(key));
-        }
-        Ok(reading)
-    }
-
-    /// Takes in what the kernel has. Every Service is to be compared with it.
-    fn observed(&mut self, mut state: State) -> Reading {
-        let believed = self.known.take();
-        let nothing = State::default();
-        let before = believed.as_ref().unwrap_or(&nothing);
-        self.disowned.retain(|key| state.virtual_servers.contains_key(key));
-        let had =
-            |key: &VirtualServerKey| before.virtual_servers.contains_key(key) || before.owned.contains(key);
-        let ours =
-            |key: &VirtualServerKey| (state.is_recorded(key) || had(key)) && !self.disowned.contains(key);
-        self.foreign = state.virtual_servers.keys().copied().filter(|key| !ours(key)).collect();
-        state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
-        let mut leftovers = self.doubt.leftovers(&state, before);
-        leftovers.keys.extend(&self.foreign);
-        self.drains.retain(|key, address| {
-            state.virtual_servers.get(key).is_some_and(|server| server.real_servers.contains_key(address))
-        });
-        self.cluster.mark_all();
-        self.known = Some(state);
-        Reading { leftovers, believed, whole: true }
-    }
-
-    /// Compares what the changed Services want, and the leftovers, with what the kernel has.
-    fn decide(&mut self, leftovers: Scope, whole: bool, now: Duration) -> Decision {
-        let mut scope = leftovers;
-        let mut wanted = Desired::default();
-        let (mut health_checks, mut given_up) = (Vec::new(), BTreeMap::new());
-        for id in self.cluster.drain_dirty() {
-            let mut desired = desired::of_service(&self.cluster, &self.config, &id);
-            leave_out_foreign(&mut desired, &self.foreign);
-            desired.cap_reasons(&id);
-            scope.add(&desired);
-            let old = self.contributions.replace(&id, &desired);
-            let lost = old.keys.iter().filter(|key| !desired.virtual_servers.contains_key(key));
-            given_up.extend(lost.map(|key| (*key, id.clone())));
-            scope.keys.extend(old.keys);
-            scope.shared.extend(old.shared);
-            desired.skipped.retain(|reason| !old.skipped.contains(reason));
-            let health_check = desired.health_checks.get(&id).copied();
-            if health_check != old.health_check {
-                health_checks.push((id, health_check));
-            }
-            wanted.merge(desired);
-        }
-        let Some(known) = &self.known else { return Default::default() };
-        let mut differ = Differ {
-            config: &self.config,
-            known,
-            foreign: &self.foreign,
-            drains: &mut self.drains,
-            now,
-            changes: Vec::new(),
-        };
-        for key in scope.keys {
-            differ.virtual_server(key, wanted.virtual_servers.get(&key));
-        }
-        for shared in scope.shared {
-            differ.shared(shared, self.contributions.need(shared));
-        }
-        differ.service_ranges(self.cluster.service_ranges());
-        differ.pod_sources(self.cluster.pod_sources());
-        differ.remote_pods(self.cluster.remote_pods());
-        let mut changes = differ.changes;
-        if whole {
-            self.pending_flow_deletes.plan(known, &mut changes);
-        }
-        Decision { plan: Plan::new(changes), skipped: wanted.skipped, health_checks, given_up }
-    }
-
-    /// Executes what was decided, and learns from the report.
-    fn carry_out(&mut self, reading: Reading, kernel: &mut impl Kernel, now: Duration) -> SyncReport {
-        let Decision { plan, skipped, health_checks, given_up } =
-            self.decide(reading.leftovers, reading.whole, now);
-        let had = |change: &&Change| reading.believed.as_ref().is_some_and(|believed| believed.has(change));
-        let drifted = plan.changes().iter().filter(had).count();
-        let had_server = |key: &VirtualServerKey| {
-            reading.believed.as_ref().is_some_and(|believed| believed.virtual_servers.contains_key(key))
-        };
-        let Report { failures, amended } =
-            if plan.is_empty() { Report::default() } else { kernel.apply(&plan) };
-        let reasons: BTreeMap<usize, (Cause, String)> =
-            failures.into_iter().map(|failure| (failure.change, (failure.cause, failure.reason))).collect();
-        let (mut done, mut failures, mut taken) =
-            (Vec::with_capacity(plan.changes().len()), Vec::new(), false);
-        let mut unlisted = BTreeSet::new();
-        for (number, change) in plan.changes().iter().enumerate() {
-            match reasons.get(&number) {
-                None => done.push(change),
-                Some((cause, reason)) => {
-                    self.pending_flow_deletes.note(change);
-                    match (cause, change) {
-                        // It was recorded before this plan, or was there before, so it is ours: Linux has one table
-                        // for all network namespaces, and a list leaves some out while another namespace changes its
-                        // own.
-                        (Cause::Exists, Change::AddServer { key, .. })
-                            if self.is_recorded(*key) || had_server(key) =>
-                        {
-                            unlisted.insert(*key);
-                        }
-                        // Another program has this key. The engine takes its own record of it back at once.
-                        (Cause::Exists, Change::AddServer { key, .. }) => {
-                            self.disowned.insert(*key);
-                            taken = true;
-                        }
-                        (
-                            Cause::NoScheduler,
-                            Change::AddServer { config, .. } | Change::UpdateServer { config, .. },
-                        ) if config.scheduler != self.config.scheduler => {
-                            self.cluster.record_missing(config.scheduler);
-                            taken = true;
-                        }
-                        // If it is there at the next reading, it is ours. Until then, its Service may go and take its
-                        // record along, or another program may empty nftables.
-                        (Cause::Unknown, Change::AddServer { key, .. }) => {
-                            self.known.iter_mut().for_each(|known| known.owned.extend([*key]));
-                        }
-                        (Cause::Unknown, Change::Bind(address)) | (_, Change::Unbind(address)) => {
-                            self.known.iter_mut().for_each(|known| known.owned_vips.extend([*address]));
-                        }
-                        _ => {}
-                    }
-                    if change.key().is_some_and(|key| unlisted.contains(&key)) {
-                        continue;
-                    }
-                    let service =
-                        change.key().and_then(|key| self.cluster.holder(&Claim::VirtualServer(key)));
-                    let service = service.map(|holder| holder.port.clone());
-                    failures.push(FailedChange { service, change: change.clone(), reason: reason.clone() });
-                }
-            }
-        }
-        self.done(&done);
-        self.done(&amended.iter().collect::<Vec<_>>());
-        self.known.iter_mut().for_each(|known| known.owned.extend(&unlisted));
-        match (failures.is_empty() && unlisted.is_empty(), taken) {
-            (true, _) => self.retry.done(),
-            (false, true) => self.retry.at_once(now),
-            (false, false) => self.retry.failed(now),
-        }
-        let skipped = skipped.into_iter().collect();
-        let whole = reading.whole;
-        SyncReport { plan, failures, skipped, unavailable: None, health_checks, whole, drifted, given_up }
-    }
-}
-
-impl Engine {
-    fn is_recorded(&self, key: VirtualServerKey) -> bool {
-        self.known.as_ref().is_some_and(|known| known.is_recorded(&key))
-    }
-
-    /// The kernel carried these changes out.
-    fn done(&mut self, changes: &[&Change]) {
-        for change in changes {
-            match change {
-                Change::AddServer { key, .. } => {
-                    self.disowned.remove(key);
-                }
-                Change::RemoveServer(key) => self.drains.forget_server(*key),
-                Change::RemoveRealServer { key, address } => self.drains.forget(*key, *address),
-                _ => {}
-            }
-        }
-        self.known.iter_mut().for_each(|known| known.apply_all(changes));
-    }
-}
-
-/// Takes out the virtual servers that another program made where we want ours, and what only they were wanted for. If
-/// an address has nothing of the Service left, it may be another host's, so the engine does not bind it.
-fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>) {
-    let clashes: BTreeMap<_, _> =
-        desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
-    if clashes.is_empty() {
-        return;
-    }
-    let addresses: BTreeSet<IpAddr> = desired.virtual_servers.keys().map(|key| key.address).collect();
-    desired.shared.retain(|shared| match shared {
-        SharedResource::Vip(address) => addresses.contains(address),
-        SharedResource::HealthCheck(check) => addresses.contains(&check.address),
-        SharedResource::Hairpin(..) => true,
-    });
-    for (key, server) in &mut desired.virtual_servers {
-        let at = |to: &EndpointAddress| VirtualServerKey {
-            address: to.address,
-            protocol: key.protocol,
-            port: to.port,
-        };
-        server.short_circuit = server.short_circuit.filter(|to| !clashes.contains_key(&at(to)));
-    }
-    let reasons = clashes.into_iter().map(|(key, server)| Skipped::Foreign { port: server.owner, key });
-    desired.skipped.extend(reasons);
 }

@@ -6,13 +6,14 @@ use super::Engine;
 use crate::{
     cluster::Claim,
     desired::{HealthCheck, Skipped},
-    kernel::KernelUnavailable,
+    kernel::{KernelUnavailable, Reason},
     model::{Family, ServiceId, ServicePortId, VirtualServerKey},
     plan::{Change, Plan},
 };
 
 /// What a sync did.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct SyncReport {
     /// The changes that the engine asked for. The kernel made all of them, except those in `failures` and those about a
     /// virtual server that exists although a list left it out: the engine reads the kernel again for these.
@@ -67,6 +68,7 @@ impl Engine {
 
 /// How much there is in the kernel of ours, as far as is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
     /// Virtual servers.
     pub virtual_servers: usize,
@@ -76,14 +78,34 @@ pub struct Counts {
     pub draining: usize,
 }
 
+/// How many Services have traffic that is to stay on this node, where none of their endpoints takes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NoLocalEndpoints {
+    pub(super) internal: [usize; 2],
+    pub(super) external: [usize; 2],
+}
+
+impl NoLocalEndpoints {
+    /// Those whose `internalTrafficPolicy` says so, in one family.
+    pub fn internal(&self, family: Family) -> usize {
+        self.internal[family as usize]
+    }
+
+    /// Those whose `externalTrafficPolicy` says so, in one family.
+    pub fn external(&self, family: Family) -> usize {
+        self.external[family as usize]
+    }
+}
+
 /// A change that the kernel refused. `Display` says for which Service, what, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {change}: {reason}", service.as_ref().map_or("all Services".into(), |port| format!("Service {port}")))]
+#[non_exhaustive]
 pub struct FailedChange {
     /// The Service that it was for.
     pub service: Option<ServicePortId>,
     /// What was to be done.
     pub change: Change,
-    /// Why it was not, in the kernel's words.
-    pub reason: String,
+    /// Why it was not, in the kernel's words, and its errno.
+    pub reason: Reason,
 }

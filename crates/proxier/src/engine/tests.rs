@@ -8,16 +8,18 @@ mod told;
 mod udp;
 mod verify;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::{fake::FakeKernel, kernel::ConnectionCounts, model::*, set::KeySet, testing::*};
-
-fn start() -> (Engine, FakeKernel) {
-    (Engine::new(Config::new("node-1")), FakeKernel::default())
-}
+use crate::{
+    fake::FakeKernel,
+    kernel::{ConnectionCounts, KernelUnavailable, Report},
+    model::*,
+    set::KeySet,
+    testing::*,
+};
 
 fn myapp() -> [Event; 2] {
     [
@@ -160,7 +162,7 @@ fn node_ports_follow_the_addresses_of_the_node() {
             + element vips { 10.109.102.59 }
             + virtual server TCP 10.109.102.59:80 rr
             + address 10.109.102.59
-            ! Service default/web has a node port and no IPv4 address of this node serves node ports (--nodeport-addresses)
+            ! Service default/web has a node port and no IPv4 address of this node serves node ports
         "#]],
     );
     check(
@@ -241,7 +243,7 @@ fn a_restart_repairs_what_drifted_and_removes_only_what_is_ours() {
     ours.real_servers.pop_first();
     ours.real_servers.values_mut().for_each(|real_server| real_server.weight = 0);
 
-    let mut engine = Engine::new(Config::new("node-1"));
+    let mut engine = engine_with(Config::new("node-1"));
     check(
         &sync(&mut engine, &mut kernel, 0, myapp()),
         expect![[r#"
@@ -349,7 +351,7 @@ fn an_unreadable_kernel_is_never_an_empty_one() {
 fn excluded_ranges_are_never_removed() {
     let mut config = Config::new("node-1");
     config.exclude_cidrs = vec!["10.111.0.0/16".parse().unwrap()];
-    let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+    let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
     sync(&mut engine, &mut kernel, 0, myapp());
     sync(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]);
     assert_eq!(kernel.virtual_servers.len(), 1);
@@ -359,13 +361,74 @@ fn excluded_ranges_are_never_removed() {
 fn leftovers_stay_until_all_that_exists_is_known() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
-    let mut restarted = Engine::new(Config::new("node-1"));
-    restarted.set_complete(Completeness::Unknown);
+    let mut restarted = Engine::new(Config::new("node-1"), BTreeSet::new());
     assert!(sync(&mut restarted, &mut kernel, 1, []).plan.is_empty());
     restarted.set_complete(Completeness::Complete);
     assert_eq!(restarted.next_sync(), Duration::ZERO);
     assert!(!sync(&mut restarted, &mut kernel, 2, []).plan.is_empty());
     assert_eq!(kernel.state(), State::default());
+}
+
+/// Ranges too, unless a set has no place for both. What an engine made itself goes later on, whatever it knows then.
+#[test]
+fn leftover_ranges_stay_until_all_that_exists_is_known() {
+    let service_cidr = |ranges: &[&str]| {
+        let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        Event::ServiceCidrApplied(ServiceCidr { name: "kubernetes".into(), ranges })
+    };
+    let config = |pods: &[&str]| {
+        let pods = pods.iter().map(|range| range.parse().unwrap()).collect();
+        Config { pod_sources: crate::PodSources::Ranges(pods), ..Config::new("node-1") }
+    };
+    let (mut engine, mut kernel) = (engine_with(config(&["10.244.0.0/16"])), FakeKernel::default());
+    sync(&mut engine, &mut kernel, 0, [service_cidr(&["10.96.0.0/16", "fd00:96::/108"])]);
+    let mut restarted = Engine::new(config(&[]), BTreeSet::new());
+    check(
+        &sync(&mut restarted, &mut kernel, 1, [service_cidr(&["10.96.0.0/12"])]),
+        expect![[r#"
+            - element service-ranges { 10.96.0.0/16 }
+            + element service-ranges { 10.96.0.0/12 }
+        "#]],
+    );
+    restarted.set_complete(Completeness::Complete);
+    check(
+        &sync(&mut restarted, &mut kernel, 2, []),
+        expect![[r#"
+            - element service-ranges { fd00:96::/108 }
+            - element pod-sources { 10.244.0.0/16 }
+            - element outside { 0.0.0.0/0 }
+        "#]],
+    );
+    restarted.set_complete(Completeness::Unknown);
+    check(
+        &sync(&mut restarted, &mut kernel, 3, [service_cidr(&[])]),
+        expect![[r#"
+            - element service-ranges { 10.96.0.0/12 }
+        "#]],
+    );
+}
+
+/// Until then an engine serves the Services that it knows, and takes back what it made itself.
+#[test]
+fn an_engine_that_may_not_know_all_follows_what_it_knows() {
+    let (mut engine, mut kernel) = start();
+    let web = |node_port| Event::ServiceApplied(service("web", &["10.0.0.1"], &[(80, node_port)]));
+    let events = [addresses(&["192.168.128.1"]), web(Some(30080))];
+    sync(&mut engine, &mut kernel, 0, events.into_iter().chain(myapp()));
+    let host = NodeAddress { address: "192.168.128.1".parse().unwrap(), global: true };
+    let mut restarted = Engine::new(Config::new("node-1"), [host].into());
+    assert!(sync(&mut restarted, &mut kernel, 1, [web(Some(30080))]).plan.is_empty());
+    check(
+        &sync(&mut restarted, &mut kernel, 2, [web(None)]),
+        expect![[r#"
+            - virtual server TCP 192.168.128.1:30080
+            - element served { 192.168.128.1 . tcp . 30080 }
+            - element masquerade-always { 192.168.128.1 . tcp . 30080 }
+            - element no-endpoints { 192.168.128.1 . tcp . 30080 }
+        "#]],
+    );
+    assert!(!restarted.is_converged());
+    assert!(kernel.virtual_servers.contains_key(&key("TCP 10.111.98.163:80")));
 }
 
 /// A Service that cannot be read keeps what is its, for as long as it takes; all else goes at once.
@@ -375,13 +438,13 @@ fn leftovers_stay_only_for_the_service_that_cannot_be_read() {
     sync(&mut engine, &mut kernel, 0, myapp());
     let all_but = |name: &str| Completeness::Except([ServiceId::new("default", name)].into());
     const DAY: u64 = 24 * 3600;
-    let mut restarted = Engine::new(Config::new("node-1"));
+    let mut restarted = engine_with(Config::new("node-1"));
     restarted.set_complete(all_but("myapp"));
     for now in [0, DAY + 1, 2 * DAY] {
         let plan = sync(&mut restarted, &mut kernel, now, []).plan.to_string();
         assert!(!plan.contains("- virtual server") && !plan.contains("- address"), "{plan}");
     }
-    let mut restarted = Engine::new(Config::new("node-1"));
+    let mut restarted = engine_with(Config::new("node-1"));
     restarted.set_complete(all_but("other"));
     sync(&mut restarted, &mut kernel, 0, []);
     assert_eq!(kernel.state(), State::default());
@@ -393,7 +456,7 @@ fn an_object_that_cannot_be_read_holds_nothing_up_for_good() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     kernel.elements.as_mut().unwrap().values_mut().for_each(|comment| *comment = None);
-    let mut restarted = Engine::new(Config::new("node-1"));
+    let mut restarted = engine_with(Config::new("node-1"));
     restarted.set_complete(Completeness::Except(Default::default()));
     sync(&mut restarted, &mut kernel, 10, []);
     sync(&mut restarted, &mut kernel, 24 * 3600, []);
@@ -450,6 +513,6 @@ fn an_address_that_could_not_be_taken_off_is_not_forgotten() {
     assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
     kernel.refuse.clear();
     // Not even by the next start.
-    sync(&mut Engine::new(Config::new("node-1")), &mut kernel, 2, []);
+    sync(&mut engine_with(Config::new("node-1")), &mut kernel, 2, []);
     assert_eq!(kernel.state(), State::default());
 }

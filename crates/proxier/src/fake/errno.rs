@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::{kernel::Cause, plan::Change};
+use crate::{
+    kernel::{Cause, Reason},
+    plan::Change,
+};
 
 /// A number of `errno.h`, and its words.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,6 +20,13 @@ pub(super) const EADDRNOTAVAIL: Errno = Errno(99, "Cannot assign requested addre
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (os error {})", self.1, self.0)
+    }
+}
+
+/// As an answer of Linux tells it.
+impl From<Errno> for Reason {
+    fn from(errno: Errno) -> Self {
+        Self::new(errno.to_string(), Some(errno.0))
     }
 }
 

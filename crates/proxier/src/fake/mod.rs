@@ -17,7 +17,8 @@ use ipvs_netlink::{Scheduler, VirtualServer};
 use crate::{
     cluster::EndpointAddress,
     kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Report, amends,
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report,
+        amends,
     },
     model::VirtualServerKey,
     plan::{Change, Plan},
@@ -33,8 +34,8 @@ use crate::{
 ///
 /// ```
 /// use proxier::{Config, Engine, fake::FakeKernel, model::Event};
-/// use std::time::Duration;
-/// let mut engine = Engine::new(Config::new("node-1"));
+/// use std::{collections::BTreeSet, time::Duration};
+/// let mut engine = Engine::new(Config::new("node-1"), BTreeSet::new());
 /// let mut kernel = FakeKernel::default();
 /// let report = engine.sync(&mut kernel, Duration::ZERO);
 /// assert!(report.plan.is_empty());
@@ -83,7 +84,7 @@ impl Kernel for FakeKernel {
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
         self.observations += 1;
         if self.unreadable {
-            return Err(KernelUnavailable("the fake kernel cannot be read".into()));
+            return Err(KernelUnavailable::new("the fake kernel", "it cannot be read"));
         }
         let unlisted = std::mem::take(&mut self.unlisted);
         Ok(self.list(&unlisted, believed))
@@ -98,7 +99,7 @@ impl Kernel for FakeKernel {
         let mut report = Report::default();
         let mut failed = FailedPrerequisites::default();
         for (number, change) in plan.changes().iter().enumerate() {
-            let stopped = failed.stops(change).map(|reason| (Cause::NotTried, reason.to_owned()));
+            let stopped = failed.stops(change).map(|reason| (Cause::NotTried, reason.into()));
             if let Some((cause, reason)) = stopped.or_else(|| self.make(change).err()) {
                 failed.note(change);
                 let failure = Failure { change: number, cause, reason };
@@ -150,7 +151,7 @@ impl FakeKernel {
     }
 
     /// Makes a change, unless a test or the state that it has is in the way.
-    fn make(&mut self, change: &Change) -> Result<(), (Cause, String)> {
+    fn make(&mut self, change: &Change) -> Result<(), (Cause, Reason)> {
         let named = |texts: &[String]| texts.iter().any(|text| change.to_string().contains(text));
         if named(&self.refuse) {
             return Err((Cause::Refused, "refused by the test".into()));
@@ -164,7 +165,7 @@ impl FakeKernel {
             Ok(true) => Ok(()),
             Ok(false) => Ok(self.repeated.push(change.clone())),
             Err(errno) if is_done_already(change, errno) => Ok(self.repeated.push(change.clone())),
-            Err(errno) => Err((cause(change, errno), errno.to_string())),
+            Err(errno) => Err((cause(change, errno), errno.into())),
         }
     }
 

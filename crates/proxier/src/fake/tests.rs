@@ -41,7 +41,8 @@ fn last(kernel: &mut FakeKernel, changes: &[Change]) -> Option<(Cause, String)> 
     for change in changes {
         assert_eq!(outcome, None, "before {change}");
         let report = kernel.apply(&Plan::new(vec![change.clone()]));
-        outcome = report.failures.into_iter().next().map(|failure| (failure.cause, failure.reason));
+        outcome =
+            report.failures.into_iter().next().map(|failure| (failure.cause, failure.reason.to_string()));
     }
     outcome
 }

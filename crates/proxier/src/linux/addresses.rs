@@ -1,4 +1,4 @@
-//! The device `kube-ipvs0` and the addresses on it.
+//! The device of the VIPs and the addresses on it.
 
 use std::{
     collections::BTreeSet,
@@ -9,33 +9,42 @@ use netlink_batch::{Batch, Error, Protocol, Socket};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
+    address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use super::routes;
+use super::{Names, routes};
 use crate::{
-    kernel::{Cause, Failure},
+    kernel::{Cause, Failure, Reason},
+    model::NodeAddress,
     plan::Change,
     takeover::is_of_the_link,
 };
 
-/// The dummy device that holds the VIPs. It stays down: its addresses are local all the same, and nothing is ever sent
-/// or answered through it.
-pub const DEVICE: &str = "kube-ipvs0";
-
-/// The device and its addresses.
+/// The dummy device that holds the VIPs, and its addresses. It stays down: its addresses are local all the same, and
+/// nothing is ever sent or answered through it.
 pub(super) struct Addresses {
     socket: Socket,
+    names: Names,
     /// The device's index, as `prepare` or `observe` saw it last; 0 where there was no device.
     index: u32,
     /// Whether another program, such as NetworkManager, set the device up.
     is_up: bool,
 }
 
+/// Why the device cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DeviceError {
+    /// Set down, removed or filled with VIPs, it would serve its owner no more.
+    #[error("{0} is no dummy device, so another program made it: choose another name for ours")]
+    NotDummy(Box<str>),
+    #[error(transparent)]
+    Netlink(#[from] Error),
+}
+
 impl Addresses {
-    pub(super) fn open() -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(Protocol::Route)?, index: 0, is_up: false })
+    pub(super) fn open(names: Names) -> Result<Self, Error> {
+        Ok(Self { socket: Socket::open(Protocol::Route)?, names, index: 0, is_up: false })
     }
 
     /// The number by which the kernel knows our changes.
@@ -48,15 +57,15 @@ impl Addresses {
     }
 
     /// Makes the device, if it is not there, and sets it down, if it is up.
-    pub(super) fn prepare(&mut self) -> Result<(), Error> {
+    pub(super) fn prepare(&mut self) -> Result<(), DeviceError> {
         if self.find()? {
-            return if self.is_up { self.set_down() } else { Ok(()) };
+            return if self.is_up { Ok(self.set_down()?) } else { Ok(()) };
         }
         let mut device = LinkMessage::default();
         device.header.flags = LinkFlags::Noarp;
         device.header.change_mask = LinkFlags::Noarp;
         device.attributes = vec![
-            LinkAttribute::IfName(DEVICE.into()),
+            LinkAttribute::IfName(self.names.device().into()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]),
         ];
         match self.socket.request(RouteNetlinkMessage::NewLink(device), NLM_F_CREATE | NLM_F_EXCL) {
@@ -76,7 +85,7 @@ impl Addresses {
     }
 
     /// Reads the addresses on the device; none if there is no device.
-    pub(super) fn observe(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
+    pub(super) fn observe(&mut self) -> Result<BTreeSet<IpAddr>, DeviceError> {
         if !self.find()? {
             return Ok(BTreeSet::new());
         }
@@ -85,12 +94,17 @@ impl Addresses {
         Ok(ours.filter_map(local_address).collect())
     }
 
+    /// The index of the device, as it was seen last; 0 where there was no device.
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Reads the addresses on all other devices.
-    pub(super) fn of_other_devices(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
+    pub(super) fn of_other_devices(&mut self) -> Result<BTreeSet<NodeAddress>, DeviceError> {
         self.find()?;
         let list = self.list()?;
         let others = list.iter().filter(|message| message.header.index != self.index);
-        Ok(others.filter_map(local_address).collect())
+        Ok(others.filter_map(node_address).collect())
     }
 
     /// Reads where the default routes lead.
@@ -124,7 +138,8 @@ impl Addresses {
                 _ => failure.error.is_not_found(),
             };
             if !done_already {
-                let reason = format!("{DEVICE}: {}", failure.error);
+                let reason = format!("{}: {}", self.names.device(), failure.error);
+                let reason = Reason::new(reason, Some(failure.error.errno()));
                 failures.push(Failure { change: number, cause: Cause::Refused, reason });
             }
         }
@@ -133,42 +148,39 @@ impl Addresses {
 
     /// Removes the device, if it has no address any more: others may have put theirs on it. Not those that the kernel
     /// gives a device which is up.
-    pub(super) fn remove(&mut self) -> Result<(), Error> {
+    pub(super) fn remove(&mut self) -> Result<(), DeviceError> {
         if !self.find()? || self.observe()?.into_iter().any(|address| !is_of_the_link(address)) {
             return Ok(());
         }
         let mut device = LinkMessage::default();
         device.header.index = self.index;
-        self.socket.request(RouteNetlinkMessage::DelLink(device), 0)
+        Ok(self.socket.request(RouteNetlinkMessage::DelLink(device), 0)?)
     }
 
     fn list(&mut self) -> Result<Vec<AddressMessage>, Error> {
-        const ATTEMPTS: usize = 10;
-        for _ in 0..ATTEMPTS {
-            match self.socket.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())) {
-                Err(Error::Interrupted) => {}
-                list => return Ok(list?.into_iter().filter_map(address_message).collect()),
-            }
-        }
-        Err(Error::Interrupted)
+        let list = self.socket.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+        Ok(list.into_iter().filter_map(address_message).collect())
     }
 
     /// Looks for the device and remembers its index.
-    fn find(&mut self) -> Result<bool, Error> {
+    fn find(&mut self) -> Result<bool, DeviceError> {
         let mut device = LinkMessage::default();
-        device.attributes = vec![LinkAttribute::IfName(DEVICE.into())];
+        device.attributes = vec![LinkAttribute::IfName(self.names.device().into())];
         let answers = match self.socket.query(RouteNetlinkMessage::GetLink(device)) {
             Err(Error::Rejected(error)) if error.is_not_found() => Vec::new(),
             answers => answers?,
         };
         let mut devices = answers.iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => Some(&link.header),
+            RouteNetlinkMessage::NewLink(link) => Some(link),
             _ => None,
         });
         let device = devices.next();
-        self.index = device.map_or(0, |device| device.index);
-        self.is_up = device.is_some_and(|device| device.flags.contains(LinkFlags::Up));
-        Ok(self.index != 0)
+        self.index = device.map_or(0, |device| device.header.index);
+        self.is_up = device.is_some_and(|device| device.header.flags.contains(LinkFlags::Up));
+        match device {
+            Some(device) if !is_dummy(device) => Err(DeviceError::NotDummy(self.names.device().into())),
+            device => Ok(device.is_some()),
+        }
     }
 
     fn message(&self, address: IpAddr) -> AddressMessage {
@@ -188,11 +200,24 @@ impl Addresses {
     }
 }
 
+fn is_dummy(link: &LinkMessage) -> bool {
+    let is_dummy = |info: &LinkInfo| *info == LinkInfo::Kind(InfoKind::Dummy);
+    link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().any(is_dummy),
+        _ => false,
+    })
+}
+
 fn address_message(message: RouteNetlinkMessage) -> Option<AddressMessage> {
     match message {
         RouteNetlinkMessage::NewAddress(message) => Some(message),
         _ => None,
     }
+}
+
+fn node_address(message: &AddressMessage) -> Option<NodeAddress> {
+    let global = matches!(message.header.scope, AddressScope::Universe | AddressScope::Site);
+    Some(NodeAddress { address: local_address(message)?, global })
 }
 
 /// The address itself: of a point-to-point link `Address` is the peer's.
@@ -206,4 +231,32 @@ fn local_address(message: &AddressMessage) -> Option<IpAddr> {
         }
     }
     address.filter(|address| *address != IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_a_device_with_its_scope() {
+        let found = |scope, attributes: &[AddressAttribute]| {
+            let mut message = AddressMessage::default();
+            message.header.scope = scope;
+            message.attributes = attributes.to_vec();
+            let NodeAddress { address, global } = node_address(&message)?;
+            Some((address.to_string(), global))
+        };
+        let address = |text: &str| AddressAttribute::Address(text.parse().unwrap());
+        let local = |text: &str| AddressAttribute::Local(text.parse().unwrap());
+        let is = |text: &str, global| Some((text.to_owned(), global));
+        use AddressScope::{Host, Link, Site, Universe};
+        assert_eq!(found(Universe, &[address("192.0.2.1"), local("192.0.2.1")]), is("192.0.2.1", true));
+        assert_eq!(found(Site, &[address("fec0::1")]), is("fec0::1", true));
+        assert_eq!(found(Host, &[local("127.0.0.1")]), is("127.0.0.1", false));
+        assert_eq!(found(Link, &[address("fe80::1")]), is("fe80::1", false));
+        // Of a point-to-point link.
+        assert_eq!(found(Universe, &[address("192.0.2.2"), local("192.0.2.1")]), is("192.0.2.1", true));
+        assert_eq!(found(Universe, &[address("0.0.0.0")]), None);
+        assert_eq!(found(Universe, &[]), None);
+    }
 }

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use ipvs_netlink::{
-    Batch, Client, DestinationKey, Error, Protocol as WireProtocol, Request, RequestFailure, Stats,
-};
+use ipvs_netlink::{Batch, Client, Error, Request, RequestFailure, Stats};
 
 use crate::{
     cluster::EndpointAddress,
-    kernel::{Cause, ConnectionCounts, Failure},
-    model::{PortNumber, Protocol, VirtualServerKey},
+    kernel::{Cause, ConnectionCounts, Failure, Reason},
+    model::VirtualServerKey,
     plan::Change,
     state::{ServerState, State},
 };
@@ -42,7 +40,8 @@ pub(super) fn apply(
             }
             _ => Cause::Refused,
         };
-        failures.push(Failure { change: numbers[failure.number], cause, reason: failure.to_string() });
+        let reason = Reason::new(failure.to_string(), Some(failure.error.errno()));
+        failures.push(Failure { change: numbers[failure.number], cause, reason });
     }
     Ok(())
 }
@@ -62,19 +61,17 @@ const ENOENT: i32 = 2;
 
 fn request(change: &Change) -> Option<Request> {
     Some(match *change {
-        Change::AddServer { key, config } => Request::AddService { key: wire_key(key), service: config },
-        Change::UpdateServer { key, config } => {
-            Request::UpdateService { key: wire_key(key), service: config }
-        }
-        Change::RemoveServer(key) => Request::DeleteService { key: wire_key(key) },
+        Change::AddServer { key, config } => Request::AddService { key: key.into(), service: config },
+        Change::UpdateServer { key, config } => Request::UpdateService { key: key.into(), service: config },
+        Change::RemoveServer(key) => Request::DeleteService { key: key.into() },
         Change::AddRealServer { key, address, destination } => {
-            Request::AddDestination { service: wire_key(key), key: wire_address(address), destination }
+            Request::AddDestination { service: key.into(), key: address.into(), destination }
         }
         Change::UpdateRealServer { key, address, destination } => {
-            Request::UpdateDestination { service: wire_key(key), key: wire_address(address), destination }
+            Request::UpdateDestination { service: key.into(), key: address.into(), destination }
         }
         Change::RemoveRealServer { key, address } => {
-            Request::DeleteDestination { service: wire_key(key), key: wire_address(address) }
+            Request::DeleteDestination { service: key.into(), key: address.into() }
         }
         _ => return None,
     })
@@ -108,7 +105,7 @@ pub(super) fn ask(
     keys: impl IntoIterator<Item = VirtualServerKey>,
 ) -> Result<(), Error> {
     for key in keys {
-        if let Some(entry) = client.service(wire_key(key))? {
+        if let Some(entry) = client.service(key.into())? {
             add(client, state, entry)?;
         }
     }
@@ -116,9 +113,11 @@ pub(super) fn ask(
 }
 
 fn add(client: &mut Client, state: &mut State, entry: ipvs_netlink::ServiceEntry) -> Result<(), Error> {
-    let Some(key) = key(entry.key) else { return Ok(()) };
+    let Some(key) = VirtualServerKey::from_ipvs(entry.key) else { return Ok(()) };
     let destinations = client.destinations(entry.key)?;
-    let real_servers = destinations.iter().filter_map(|entry| Some((address(entry.key)?, entry.destination)));
+    let real_servers = destinations
+        .iter()
+        .filter_map(|entry| Some((EndpointAddress::from_ipvs(entry.key)?, entry.destination)));
     let server = ServerState { config: entry.service, real_servers: real_servers.collect() };
     state.virtual_servers.insert(key, server);
     Ok(())
@@ -127,7 +126,10 @@ fn add(client: &mut Client, state: &mut State, entry: ipvs_netlink::ServiceEntry
 /// Reads the counters of the virtual servers on addresses.
 pub(super) fn traffic(client: &mut Client) -> Result<Vec<(VirtualServerKey, Stats)>, Error> {
     let entries = client.services()?;
-    Ok(entries.into_iter().filter_map(|entry| Some((key(entry.key)?, entry.stats))).collect())
+    Ok(entries
+        .into_iter()
+        .filter_map(|entry| Some((VirtualServerKey::from_ipvs(entry.key)?, entry.stats)))
+        .collect())
 }
 
 /// Counts the connections of real servers.
@@ -137,41 +139,13 @@ pub(super) fn connections(
 ) -> Result<ConnectionCounts, Error> {
     let mut counts = ConnectionCounts::new();
     for server in servers {
-        for entry in client.destinations(wire_key(*server))? {
+        for entry in client.destinations((*server).into())? {
             let count = u64::from(entry.connections.active) + u64::from(entry.connections.inactive);
-            counts.extend(address(entry.key).map(|address| ((*server, address), count)));
+            let address = EndpointAddress::from_ipvs(entry.key);
+            counts.extend(address.map(|address| ((*server, address), count)));
         }
     }
     Ok(counts)
-}
-
-pub(super) fn wire_key(key: VirtualServerKey) -> ipvs_netlink::VirtualServerKey {
-    let protocol = match key.protocol {
-        Protocol::Tcp => WireProtocol::Tcp,
-        Protocol::Udp => WireProtocol::Udp,
-        Protocol::Sctp => WireProtocol::Sctp,
-    };
-    ipvs_netlink::VirtualServerKey::Address { address: key.address, port: key.port.get(), protocol }
-}
-
-fn wire_address(address: EndpointAddress) -> DestinationKey {
-    DestinationKey { address: address.address, port: address.port.get() }
-}
-
-/// A key of ours; `None` for those that we never make: on firewall marks, on port 0, of other protocols.
-fn key(key: ipvs_netlink::VirtualServerKey) -> Option<VirtualServerKey> {
-    let ipvs_netlink::VirtualServerKey::Address { address, port, protocol } = key else { return None };
-    let protocol = match protocol {
-        WireProtocol::Tcp => Protocol::Tcp,
-        WireProtocol::Udp => Protocol::Udp,
-        WireProtocol::Sctp => Protocol::Sctp,
-        _ => return None,
-    };
-    Some(VirtualServerKey { address, protocol, port: PortNumber::new(port)? })
-}
-
-fn address(key: DestinationKey) -> Option<EndpointAddress> {
-    Some(EndpointAddress { address: key.address, port: PortNumber::new(key.port)? })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::model::Family;
 
 /// A part of the kernel, by the netlink protocol that it speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Subsystem {
     /// Virtual servers and real servers.
     Ipvs,
@@ -19,6 +20,7 @@ pub enum Subsystem {
 
 /// What was done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Operation {
     /// What every plan stands on was looked at, and made where it was not there.
     Prepare,

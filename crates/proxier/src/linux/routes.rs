@@ -1,86 +1,35 @@
 //! Where the default routes lead. kube-ipvs parses routes itself, because another program's route can have attributes
 //! that the library does not understand. Such a route would cost the whole list.
 
-use std::{collections::BTreeSet, convert::Infallible, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use netlink_batch::{Error, Socket};
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, route::RouteMessage};
+use netlink_batch::{
+    Error, Socket,
+    attribute::{address, attributes},
+};
 
-use super::nft::attributes;
-
-/// How often a list that changed under our eyes is made again.
-const ATTEMPTS: usize = 10;
-/// `RTM_NEWROUTE`.
+/// `RTM_NEWROUTE` and `RTM_GETROUTE`.
 const NEW_ROUTE: u16 = 24;
+const GET_ROUTE: u16 = 26;
+/// Length of `struct rtmsg`, whose first byte is the family.
+const HEADER: usize = 12;
+/// `AF_INET` and `AF_INET6`.
+const FAMILIES: [u8; 2] = [2, 10];
 
 /// The gateways of all default routes, in whatever table they are.
 pub(super) fn default_gateways(socket: &mut Socket) -> Result<BTreeSet<IpAddr>, Error> {
-    let mut gateways = BTreeSet::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut request = RouteMessage::default();
-        request.header.address_family = family;
-        for routes in list(socket, &request)? {
-            if let Routes::Gateways(found) = routes {
-                gateways.extend(found);
-            }
-        }
+    let mut all = BTreeSet::new();
+    for family in FAMILIES {
+        let mut request = [0; HEADER];
+        request[0] = family;
+        let read = |kind, route: &[u8]| gateways(route).filter(|_| kind == NEW_ROUTE);
+        all.extend(socket.dump_with(GET_ROUTE, &request, read)?.into_iter().flatten());
     }
-    Ok(gateways)
-}
-
-/// A list, made again where routes changed meanwhile.
-fn list(socket: &mut Socket, request: &RouteMessage) -> Result<Vec<Routes>, Error> {
-    for _ in 0..ATTEMPTS {
-        let request = RouteNetlinkMessage::GetRoute(request.clone());
-        match socket.dump(Routes::Request(request.into())) {
-            Err(Error::Interrupted) => {}
-            outcome => return outcome,
-        }
-    }
-    Err(Error::Interrupted)
-}
-
-/// A request for all routes, or what one of them has to say.
-enum Routes {
-    Request(Box<RouteNetlinkMessage>),
-    Gateways(Vec<IpAddr>),
-}
-
-impl NetlinkSerializable for Routes {
-    fn message_type(&self) -> u16 {
-        match self {
-            Self::Request(request) => request.message_type(),
-            Self::Gateways(_) => NEW_ROUTE,
-        }
-    }
-
-    fn buffer_len(&self) -> usize {
-        match self {
-            Self::Request(request) => request.buffer_len(),
-            Self::Gateways(_) => 0,
-        }
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        if let Self::Request(request) = self {
-            request.serialize(buffer);
-        }
-    }
-}
-
-impl NetlinkDeserializable for Routes {
-    type Error = Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
-        let is_route = header.message_type == NEW_ROUTE;
-        Ok(Self::Gateways(if is_route { gateways(payload).unwrap_or_default() } else { Vec::new() }))
-    }
+    Ok(all)
 }
 
 /// The gateways of a route (`struct rtmsg`), if it is a default route.
 fn gateways(route: &[u8]) -> Option<Vec<IpAddr>> {
-    const HEADER: usize = 12;
     /// Where the length of the prefix stands, and where the type.
     const LENGTH: usize = 1;
     const TYPE: usize = 7;
@@ -116,15 +65,10 @@ fn next_hops(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn address(value: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use netlink_packet_core::Emitable;
-    use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteNextHop, RouteType};
+    use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteType};
 
     use super::*;
 

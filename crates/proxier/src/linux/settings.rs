@@ -1,10 +1,12 @@
 use std::{path::PathBuf, time::Duration};
 
-use crate::takeover::Takeover;
+use super::Names;
 
-/// What the back end needs to know.
+/// What [`LinuxKernel`](super::LinuxKernel) needs to know beyond its engine's [`Config`](crate::Config).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// How our tables and our device are called.
+    pub names: Names,
     /// The bit of the packet mark that asks for masquerade, 0 to 31. kube-proxy's is 14.
     pub masquerade_bit: u8,
     /// Whether all traffic to ClusterIPs is masqueraded.
@@ -18,20 +20,16 @@ pub struct Settings {
     /// Whether kube-ipvs rejects connections to unallocated addresses of a ServiceCIDR to which only a default route
     /// leads.
     pub refuse_unallocated: bool,
-    /// Whether what [`Config::localhost_node_ports`](crate::Config::localhost_node_ports) needs is set.
-    pub localhost_node_ports: bool,
     /// kube-proxy's `strictARP`: no device answers for another one's address, whatever it is for.
     pub strict_arp: bool,
-    /// Whether there is a table for [`Config::scoped_arp`](crate::Config::scoped_arp).
-    pub scoped_arp: bool,
     /// How long IPVS remembers an idle connection.
     pub timeouts: Timeouts,
     /// A file for a copy of the record of what is ours, one for each network namespace, where it ends with the kernel's
     /// state, such as in /run. Without it, kube-ipvs does not know what is ours after another program emptied nftables.
     pub record: Option<PathBuf>,
-    /// Whether what kube-proxy's ipvs mode made is ours, and how kube-ipvs recognizes it. `None`: it is another
-    /// program's.
-    pub takeover: Option<Takeover>,
+    /// Whether the kernel adopts what kube-proxy's ipvs mode made. Otherwise that is another program's. It takes
+    /// kube-proxy's own name of the device, `kube-ipvs0`.
+    pub takeover: bool,
 }
 
 /// How kube-ipvs tells packets of pods from others (kube-proxy's `detectLocal`).
@@ -68,18 +66,17 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            names: Names::default(),
             masquerade_bit: 14,
             masquerade_all: false,
             local_detector: LocalDetector::Sources,
             tcp_be_liberal: false,
             vip_ping: true,
             refuse_unallocated: true,
-            localhost_node_ports: false,
             strict_arp: false,
-            scoped_arp: false,
             timeouts: Timeouts::default(),
             record: None,
-            takeover: None,
+            takeover: false,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::Settings;
+use crate::{config::Config, kernel::Reason};
 
 /// Each with what goes wrong without it.
 const NEEDED: [(&str, &str, &str); 4] = [
@@ -25,7 +26,7 @@ const STRICT_ARP: [(&str, &str, &str); 2] = [
     ("net/ipv4/conf/all/arp_announce", "2", "this node would announce VIPs, and strict ARP was asked for"),
 ];
 
-/// What `localhost_node_ports` asks for.
+/// What [`Config::localhost_node_ports`] asks for.
 const LOCALHOST: [(&str, &str, &str); 1] = [(
     "net/ipv4/conf/all/route_localnet",
     "1",
@@ -40,6 +41,12 @@ pub struct SysctlError {
     value: String,
     consequence: String,
     error: io::Error,
+}
+
+impl From<SysctlError> for Reason {
+    fn from(error: SysctlError) -> Self {
+        Self::new(error.to_string(), error.error.raw_os_error())
+    }
 }
 
 /// Sets a parameter such as `net/ipv4/ip_forward`, if it is not set yet. A read-only /proc/sys is no obstacle where all
@@ -59,9 +66,9 @@ pub fn set(name: &str, value: &str, consequence: &str) -> Result<(), SysctlError
 }
 
 /// Sets what the data plane stands on.
-pub(super) fn prepare(settings: &Settings) -> Result<(), SysctlError> {
+pub(super) fn prepare(config: &Config, settings: &Settings) -> Result<(), SysctlError> {
     let strict_arp: &[_] = if settings.strict_arp { &STRICT_ARP } else { &[] };
-    let localhost: &[_] = if settings.localhost_node_ports { &LOCALHOST } else { &[] };
+    let localhost: &[_] = if config.localhost_node_ports { &LOCALHOST } else { &[] };
     for (name, value, consequence) in NEEDED.iter().chain(strict_arp).chain(localhost) {
         set(name, value, consequence)?;
     }

@@ -1,15 +1,13 @@
 //! Taking the node over from kube-proxy's ipvs mode: see [`crate::takeover`] for what is decided.
 
-use std::collections::BTreeSet;
-
 use netlink_batch::Error;
 
-use super::{LinuxKernel, addresses::DEVICE, ipset::IpSets, ipvs, unavailable};
+use super::{LinuxKernel, ipset::IpSets, ipvs, unavailable};
 use crate::{
     kernel::{Kernel, KernelUnavailable},
-    model::{Family, VirtualServerKey},
+    model::VirtualServerKey,
     state::State,
-    takeover::{self, AdoptedState, CleanupReport, IpsetKind, KubeProxyState, Leftovers, Takeover},
+    takeover::{self, AdoptedState, CleanupReport, IpsetKind, KubeProxyState, Leftovers},
 };
 
 /// How many times kube-ipvs tries to remove chains that another program changes meanwhile. The kubelet writes rules
@@ -28,9 +26,11 @@ impl LinuxKernel {
     /// sets, which say so, go when everything is in our own record. So if kube-ipvs is killed in between, it finds the
     /// sets again.
     pub(super) fn inherit(&mut self, state: &mut State) -> Result<(), KernelUnavailable> {
-        let Some(takeover) = self.settings.takeover.clone() else { return Ok(()) };
+        if !self.settings.takeover {
+            return Ok(());
+        }
         if self.adopted_state.is_none() {
-            let adopted_state = self.find_inheritance(state, &takeover)?;
+            let adopted_state = self.find_inheritance(state)?;
             self.adopted = adopted_state.servers.len() + adopted_state.vips.len();
             self.adopted_state = Some(adopted_state);
         }
@@ -44,11 +44,7 @@ impl LinuxKernel {
         Ok(())
     }
 
-    fn find_inheritance(
-        &mut self,
-        state: &mut State,
-        takeover: &Takeover,
-    ) -> Result<AdoptedState, KernelUnavailable> {
+    fn find_inheritance(&mut self, state: &mut State) -> Result<AdoptedState, KernelUnavailable> {
         let kube_proxy = kube_proxy(&mut self.ipsets).map_err(unavailable("ipset"))?;
         if !kube_proxy.is_there() {
             return Ok(AdoptedState::default());
@@ -56,8 +52,9 @@ impl LinuxKernel {
         let missing = kube_proxy.servers().filter(|key| !state.virtual_servers.contains_key(key));
         let missing: Vec<VirtualServerKey> = missing.collect();
         ipvs::ask(&mut self.ipvs, state, missing).map_err(unavailable("IPVS"))?;
-        let host = self.addresses.of_other_devices().map_err(unavailable(DEVICE))?;
-        Ok(kube_proxy.leaves(&state.virtual_servers, &state.bound_vips, &host, takeover))
+        let host = self.addresses.of_other_devices().map_err(unavailable(self.device()))?;
+        let host = host.into_iter().map(|host| host.address).collect();
+        Ok(kube_proxy.leaves(&state.virtual_servers, &state.bound_vips, &host, &self.config))
     }
 
     /// Removes what kube-proxy left: its chains in nftables, then its ipsets. To be called when the kernel has all
@@ -95,7 +92,7 @@ impl LinuxKernel {
                     leftovers = self.leftovers(&sets)?;
                 }
                 Err(error) => {
-                    return Err(KernelUnavailable(format!("cannot remove kube-proxy's chains: {error}")));
+                    return Err(unavailable("cannot remove kube-proxy's chains")(error));
                 }
             }
         }
@@ -130,38 +127,6 @@ impl LinuxKernel {
     pub fn is_kube_proxy_active(&mut self) -> Result<bool, KernelUnavailable> {
         let sizes = self.ipsets.sizes().map_err(unavailable("ipset"))?;
         Ok(sizes.iter().any(|(name, size)| *size > 0 && tells(name)))
-    }
-
-    /// The families in which we serve and kube-proxy does not yet, as far as nftables says: there
-    /// [`handover`](Self::handover) would leave Services without masquerade. Rules of legacy iptables cannot be
-    /// seen.
-    ///
-    /// # Errors
-    ///
-    /// When nftables cannot be read.
-    pub fn not_served_by_kube_proxy(&mut self) -> Result<BTreeSet<Family>, KernelUnavailable> {
-        let mut ours = State::default();
-        self.nft.observe(&mut ours).map_err(unavailable("nftables"))?;
-        let chains = self.nft.foreign_chains().map_err(unavailable("nftables"))?;
-        let theirs = takeover::served_by_kube_proxy(&chains);
-        Ok(ours
-            .elements
-            .keys()
-            .map(VirtualServerKey::family)
-            .filter(|family| !theirs.contains(family))
-            .collect())
-    }
-
-    /// Leaves virtual servers and addresses to kube-proxy, which serves them again: removes our tables and our
-    /// record, and nothing else.
-    ///
-    /// # Errors
-    ///
-    /// The first thing that could not be removed. Calling it again goes on from there.
-    pub fn handover(&mut self) -> Result<(), KernelUnavailable> {
-        self.nft.remove().map_err(unavailable("nftables"))?;
-        let Some(record) = &mut self.record else { return Ok(()) };
-        record.remove().map_err(unavailable("the record of what is ours"))
     }
 
     fn leftovers(&mut self, sets: &[String]) -> Result<Leftovers, KernelUnavailable> {

@@ -48,13 +48,16 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// A name that is no protocol of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown protocol {0:?}: a Service has TCP, UDP or SCTP")]
+pub struct UnknownProtocol(Box<str>);
+
 impl FromStr for Protocol {
-    type Err = String;
-    fn from_str(name: &str) -> Result<Self, String> {
-        [Self::Tcp, Self::Udp, Self::Sctp]
-            .into_iter()
-            .find(|protocol| protocol.to_string() == name)
-            .ok_or_else(|| format!("unknown protocol {name:?}: a Service has TCP, UDP or SCTP"))
+    type Err = UnknownProtocol;
+    fn from_str(name: &str) -> Result<Self, UnknownProtocol> {
+        let known = Self::ALL.into_iter().find(|protocol| protocol.to_string() == name);
+        known.ok_or_else(|| UnknownProtocol(name.into()))
     }
 }
 

@@ -17,6 +17,13 @@ pub struct EndpointSlice {
     pub endpoints: Vec<Endpoint>,
 }
 
+impl EndpointSlice {
+    /// A slice of this name that lists nothing yet.
+    pub fn new(id: SliceId, service: ServiceId, family: Family) -> Self {
+        Self { id, service, family, ports: Vec::new(), endpoints: Vec::new() }
+    }
+}
+
 /// One entry of a slice's `ports`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointPort {
@@ -26,6 +33,13 @@ pub struct EndpointPort {
     pub protocol: Protocol,
     /// `port`: where the endpoint listens.
     pub port: PortNumber,
+}
+
+impl EndpointPort {
+    /// A port of every endpoint of a slice.
+    pub fn new(name: impl Into<Arc<str>>, protocol: Protocol, port: PortNumber) -> Self {
+        Self { name: name.into(), protocol, port }
+    }
 }
 
 /// One entry of a slice's `endpoints`.
@@ -41,6 +55,13 @@ pub struct Endpoint {
     pub hints: Hints,
     /// The annotation `kube-ipvs.io/weight` of its slice, by default 1.
     pub weight: Weight,
+}
+
+impl Endpoint {
+    /// An endpoint that takes connections, of weight 1. On which node it is, is unknown.
+    pub fn ready(address: IpAddr) -> Self {
+        Self { address, conditions: Conditions::READY, node: None, hints: Hints::default(), weight: 1 }
+    }
 }
 
 /// From where an endpoint is to be preferred, as the control plane works out of `spec.trafficDistribution`.

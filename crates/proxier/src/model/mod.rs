@@ -11,7 +11,7 @@ mod node;
 mod options;
 mod service;
 
-pub use address::{Family, NodeAddress, PortNumber, Protocol, VirtualServerKey};
+pub use address::{Family, NodeAddress, PortNumber, Protocol, UnknownProtocol, VirtualServerKey};
 pub use endpoint::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use id::{ServiceId, ServicePortId, SliceId};
 pub use node::{Node, ServiceCidr};
@@ -25,6 +25,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 /// An event carries the whole new object, never a difference, so a repeated or a re-ordered event does no
 /// harm: the last one about an object decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// A Service exists and looks like this.
     ServiceApplied(Service),
@@ -47,4 +48,42 @@ pub enum Event {
     /// This is where we reach the API server. No external or load-balancer IP takes such an address from another host,
     /// and no external IP such a port of this one.
     ApiServerAddresses(BTreeSet<SocketAddr>),
+}
+
+/// Which object an event is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ObjectId {
+    /// A Service.
+    Service(ServiceId),
+    /// An EndpointSlice.
+    Slice(SliceId),
+    /// A Node, by its name.
+    Node(Box<str>),
+    /// A ServiceCIDR, by its name.
+    ServiceCidr(Box<str>),
+    /// The addresses of this host.
+    NodeAddresses,
+    /// The addresses of the API server.
+    ApiServerAddresses,
+}
+
+impl Event {
+    /// Which object it is about: the last event about it decides.
+    pub fn object(&self) -> ObjectId {
+        match self {
+            Self::ServiceApplied(Service { id, .. }) | Self::ServiceRemoved(id) => {
+                ObjectId::Service(id.clone())
+            }
+            Self::SliceApplied(EndpointSlice { id, .. }) | Self::SliceRemoved(id) => {
+                ObjectId::Slice(id.clone())
+            }
+            Self::NodeApplied(Node { name, .. }) | Self::NodeRemoved(name) => ObjectId::Node(name.clone()),
+            Self::ServiceCidrApplied(ServiceCidr { name, .. }) | Self::ServiceCidrRemoved(name) => {
+                ObjectId::ServiceCidr(name.clone())
+            }
+            Self::NodeAddresses(_) => ObjectId::NodeAddresses,
+            Self::ApiServerAddresses(_) => ObjectId::ApiServerAddresses,
+        }
+    }
 }

@@ -20,6 +20,20 @@ pub struct Node {
     pub leaving: bool,
 }
 
+impl Node {
+    /// A Node of this name of which nothing else is known.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            internal_ips: Vec::new(),
+            addresses: Vec::new(),
+            zone: None,
+            pod_cidrs: Vec::new(),
+            leaving: false,
+        }
+    }
+}
+
 /// A ServiceCIDR (`networking.k8s.io/v1`): ranges from which ClusterIPs are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceCidr {

@@ -142,6 +142,13 @@ pub struct ServicePort {
     pub node_port: Option<PortNumber>,
 }
 
+impl ServicePort {
+    /// A port without a node port.
+    pub fn new(name: impl Into<Arc<str>>, protocol: Protocol, port: PortNumber) -> Self {
+        Self { name: name.into(), protocol, port, node_port: None }
+    }
+}
+
 /// To which endpoints traffic is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TrafficPolicy {

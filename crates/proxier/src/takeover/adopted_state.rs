@@ -6,8 +6,9 @@ use std::{
     net::IpAddr,
 };
 
-use super::{IpsetKind, Takeover};
+use super::IpsetKind;
 use crate::{
+    config::Config,
     model::{PortNumber, Protocol, VirtualServerKey},
     state::ServerState,
 };
@@ -70,22 +71,21 @@ impl KubeProxyState {
     ///
     /// The device is its own: at every sync it takes off what it does not know. So an address that is on it is its,
     /// and a virtual server on such an address too, also where it was ended between making them and writing its sets.
-    /// Only in ranges that it was told to leave alone can there be virtual servers of others on them.
+    /// Only in the ranges of `exclude_cidrs`, which it leaves alone, can there be virtual servers of others on them.
     pub(crate) fn leaves(
         &self,
         there: &BTreeMap<VirtualServerKey, ServerState>,
         bound: &BTreeSet<IpAddr>,
         host: &BTreeSet<IpAddr>,
-        takeover: &Takeover,
+        config: &Config,
     ) -> AdoptedState {
         if !self.is_there() {
             return AdoptedState::default();
         }
-        let excluded = |address| takeover.exclude_cidrs.iter().any(|range| range.contains(&address));
         let is_its = |key: &VirtualServerKey| {
             self.servers.contains(key)
                 || self.node_ports.contains(&(key.protocol, key.port)) && host.contains(&key.address)
-                || bound.contains(&key.address) && !excluded(key.address)
+                || bound.contains(&key.address) && !config.excludes(key.address)
         };
         AdoptedState {
             servers: there.keys().copied().filter(is_its).collect(),

@@ -5,6 +5,7 @@ use crate::model::Family;
 
 /// Something of kube-proxy's that stays, and why. `Display` says what it means and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kept {
     /// A chain that accepts what a policy or a last rule would drop: without it services would be cut off.
     LetsThrough {
@@ -69,11 +70,11 @@ impl fmt::Display for Kept {
             Self::LetsThrough { family, chain, dropping } => write!(
                 f,
                 "kube-proxy's chain {chain} stays ({family}): {dropping} drops what no rule accepts, and this chain is \
-                 what lets services through. kube-ipvs does not update it: docs/migrating-from-kube-proxy.md says how to do without it"
+                 what lets services through. This proxy does not update it"
             ),
             Self::Used { family, table, chain, by } => write!(
                 f,
-                "kube-proxy's chain {chain} in {table} stays ({family}): the chain {by}, which kube-ipvs does not remove, jumps to it"
+                "kube-proxy's chain {chain} in {table} stays ({family}): the chain {by}, which this proxy does not remove, jumps to it"
             ),
             Self::Kubelets { family, chain } => {
                 write!(f, "the chain {chain} in nat stays ({family}): the kubelet keeps it too")

@@ -13,23 +13,15 @@ mod names;
 mod tests;
 mod way_back;
 
-use ipnet::IpNet;
-
 pub(crate) use adopted_state::{AdoptedState, Entry, KubeProxyState, is_of_the_link};
 pub use kept::Kept;
 pub(crate) use leftovers::{Base, Chain, ChainId, Hook, Leftovers, Rule, Verdict};
 pub(crate) use names::{IpsetKind, TABLES, holds, legacy_commands, sets_to_destroy, sets_to_empty};
 pub(crate) use way_back::served_by_kube_proxy;
 
-/// How a takeover from kube-proxy is done.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Takeover {
-    /// Ranges in which kube-proxy leaves virtual servers alone that it does not know (`ipvs.excludeCIDRs`).
-    pub exclude_cidrs: Vec<IpNet>,
-}
-
 /// What was removed of kube-proxy's leftovers, and what was not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CleanupReport {
     /// How many virtual servers and addresses were kube-proxy's when we started.
     pub adopted: usize,

@@ -152,8 +152,8 @@ fn where_the_policy_drops_what_lets_services_through_stays() {
             filter KUBE-KUBELET-CANARY: 0 of 0 rules go
             filter INPUT: 2 of 3 rules go
             filter FORWARD: 1 of 2 rules go
-            kube-proxy's chain KUBE-FORWARD stays (IPv4): FORWARD drops what no rule accepts, and this chain is what lets services through. kube-ipvs does not update it: docs/migrating-from-kube-proxy.md says how to do without it
-            kube-proxy's chain KUBE-NODE-PORT stays (IPv4): INPUT drops what no rule accepts, and this chain is what lets services through. kube-ipvs does not update it: docs/migrating-from-kube-proxy.md says how to do without it
+            kube-proxy's chain KUBE-FORWARD stays (IPv4): FORWARD drops what no rule accepts, and this chain is what lets services through. This proxy does not update it
+            kube-proxy's chain KUBE-NODE-PORT stays (IPv4): INPUT drops what no rule accepts, and this chain is what lets services through. This proxy does not update it
         "#]],
     );
 }
@@ -227,8 +227,8 @@ fn a_chain_that_others_jump_to_stays_with_what_it_needs() {
             filter KUBE-KUBELET-CANARY: 0 of 0 rules go
             nat CNI-HOSTPORT-SNAT: 0 of 1 rules go
             nat LOCAL: 0 of 1 rules go
-            kube-proxy's chain KUBE-LOAD-BALANCER in nat stays (IPv4): the chain LOCAL, which kube-ipvs does not remove, jumps to it
-            kube-proxy's chain KUBE-MARK-MASQ in nat stays (IPv4): the chain CNI-HOSTPORT-SNAT, which kube-ipvs does not remove, jumps to it
+            kube-proxy's chain KUBE-LOAD-BALANCER in nat stays (IPv4): the chain LOCAL, which this proxy does not remove, jumps to it
+            kube-proxy's chain KUBE-MARK-MASQ in nat stays (IPv4): the chain CNI-HOSTPORT-SNAT, which this proxy does not remove, jumps to it
         "#]],
     );
 }

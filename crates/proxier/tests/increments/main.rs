@@ -7,6 +7,7 @@ mod faults;
 mod world;
 
 use std::{
+    collections::BTreeSet,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     slice,
     time::Duration,
@@ -14,7 +15,7 @@ use std::{
 
 use faults::{Faults, Others};
 use proptest::prelude::*;
-use proxier::{Config, Engine, PodSources, State, SyncReport, fake::FakeKernel, model::Event};
+use proxier::{Completeness, Config, Engine, PodSources, State, SyncReport, fake::FakeKernel, model::Event};
 
 fn config() -> Config {
     Config {
@@ -25,6 +26,13 @@ fn config() -> Config {
         reserved_ports: vec![443..=443],
         ..Config::new("node-1")
     }
+}
+
+/// An engine that knows all that exists.
+fn new_engine() -> Engine {
+    let mut engine = Engine::new(config(), BTreeSet::new());
+    engine.set_complete(Completeness::Complete);
+    engine
 }
 
 /// An engine and its kernel.
@@ -39,7 +47,7 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let (engine, kernel) = (Engine::new(config()), FakeKernel::default());
+        let (engine, kernel) = (new_engine(), FakeKernel::default());
         Self { engine, kernel, now: Duration::ZERO, is_misled: false }
     }
 
@@ -79,7 +87,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 fn last_events(syncs: impl IntoIterator<Item = Vec<Event>>) -> Vec<Event> {
     let mut last: Vec<Event> = Vec::new();
     for event in syncs.into_iter().flatten() {
-        last.retain(|old| world::object(old) != world::object(&event));
+        last.retain(|old| old.object() != event.object());
         last.push(event);
     }
     last
@@ -111,7 +119,7 @@ proptest! {
         // The same world in one pass, its objects in another order.
         let mut last = last_events(syncs);
         let hasher = BuildHasherDefault::<DefaultHasher>::new();
-        last.sort_by_cached_key(|event| hasher.hash_one((order, world::object(event))));
+        last.sort_by_cached_key(|event| hasher.hash_one((order, event.object())));
         let mut full = Node::new();
         full.sync(&last)?;
         prop_assert_eq!(node.settled(), full.settled());
@@ -124,7 +132,7 @@ proptest! {
         prop_assert_eq!(single.settled(), full.settled());
 
         // A restarted engine finds nothing to do but what drains.
-        let mut restarted = Engine::new(config());
+        let mut restarted = new_engine();
         last.into_iter().for_each(|event| restarted.apply(event));
         let (plan, _) = restarted.plan(full.kernel.state(), Duration::ZERO);
         prop_assert!(plan.is_empty(), "{}", plan);

@@ -213,17 +213,3 @@ fn service_cidr() -> impl Strategy<Value = ServiceCidr> {
     let ranges = prop::collection::vec(ranges.prop_map(|range| range.parse().unwrap()), 0..3);
     (select(vec!["a", "b"]), ranges).prop_map(|(name, ranges)| ServiceCidr { name: name.into(), ranges })
 }
-
-/// Which object an event is about.
-pub(crate) fn object(event: &Event) -> String {
-    match event {
-        Event::ServiceApplied(Service { id, .. }) | Event::ServiceRemoved(id) => format!("service {id}"),
-        Event::SliceApplied(EndpointSlice { id, .. }) | Event::SliceRemoved(id) => format!("slice {id}"),
-        Event::NodeApplied(Node { name, .. }) | Event::NodeRemoved(name) => format!("node {name}"),
-        Event::ServiceCidrApplied(ServiceCidr { name, .. }) | Event::ServiceCidrRemoved(name) => {
-            format!("ServiceCIDR {name}")
-        }
-        Event::NodeAddresses(_) => "addresses".into(),
-        Event::ApiServerAddresses(_) => "API server".into(),
-    }
-}

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     process::{Command, Stdio},
     sync::mpsc::channel,
     time::{Duration, Instant},
@@ -6,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use proxier::{
-    Config, Engine,
+    Completeness, Config, Engine,
     linux::{LinuxKernel, Settings},
 };
 use scenarios::Namespace;
@@ -55,12 +56,19 @@ pub(crate) fn run() -> Result<bool> {
     Ok(floor && rival && flat)
 }
 
+/// An engine that knows all that exists: nothing yet.
+fn new_engine(config: Config) -> Engine {
+    let mut engine = Engine::new(config, BTreeSet::new());
+    engine.set_complete(Completeness::Complete);
+    engine
+}
+
 /// The first sync of an engine that knows nothing.
 fn first_sync() -> Result<Duration> {
     let events = world::events(SERVICES);
     let start = Instant::now();
-    let mut kernel = LinuxKernel::open(Settings::default())?;
-    let mut engine = Engine::new(Config::new("node"));
+    let mut engine = new_engine(Config::new("node"));
+    let mut kernel = LinuxKernel::open(engine.config(), Settings::default())?;
     sync(&mut engine, &mut kernel, events, Duration::ZERO)?;
     Ok(start.elapsed())
 }
@@ -68,19 +76,20 @@ fn first_sync() -> Result<Duration> {
 /// Every datagram that a first sync sends. Apart from the measured ones, as copying them takes time.
 fn datagrams() -> Result<Vec<Datagram>> {
     let (sender, sent) = channel();
-    let mut kernel = LinuxKernel::open(Settings::default())?;
+    let mut engine = new_engine(Config::new("node"));
+    let mut kernel = LinuxKernel::open(engine.config(), Settings::default())?;
     kernel.observe_sends(move |protocol, bytes| {
         let _ = sender.send((protocol, bytes.to_vec()));
     });
-    sync(&mut Engine::new(Config::new("node")), &mut kernel, world::events(SERVICES), Duration::ZERO)?;
+    sync(&mut engine, &mut kernel, world::events(SERVICES), Duration::ZERO)?;
     drop(kernel);
     Ok(sent.into_iter().collect())
 }
 
 /// The median time of one changed endpoint among so many Services.
 fn endpoint_change(services: u32) -> Result<Duration> {
-    let mut kernel = LinuxKernel::open(Settings::default())?;
-    let mut engine = Engine::new(Config { sync_period: Duration::from_secs(3600), ..Config::new("node") });
+    let mut engine = new_engine(Config { sync_period: Duration::from_secs(3600), ..Config::new("node") });
+    let mut kernel = LinuxKernel::open(engine.config(), Settings::default())?;
     sync(&mut engine, &mut kernel, world::events(services), Duration::ZERO)?;
     let mut times = Vec::new();
     for number in 0..CHANGES {

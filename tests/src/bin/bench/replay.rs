@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use netlink_batch::Protocol;
 use netlink_sys::{Socket, SocketAddr, protocols};
 
@@ -24,6 +24,7 @@ pub(crate) fn replay(datagrams: &[Datagram]) -> Result<Duration> {
             Protocol::Route => &route,
             Protocol::Netfilter => &netfilter,
             Protocol::Generic => &generic,
+            other => bail!("the engine sends to no {other:?}"),
         };
         socket.send(bytes, 0)?;
         loop {

@@ -4,7 +4,10 @@ mod listeners;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use proxier::{linux::LinuxKernel, takeover::CleanupReport};
+use proxier::{
+    linux::LinuxKernel,
+    takeover::{CleanupReport, Kept},
+};
 
 use self::listeners::somebody_else_listens;
 use crate::{
@@ -12,10 +15,8 @@ use crate::{
     events::{About, EventNote, EventRecorder},
 };
 
-/// Records something about this Node: a reason, and a note.
 type Record<'a> = dyn FnMut(&'static str, String) + 'a;
 
-/// How long to wait at least from one look at kube-proxy to the next.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a node may take until all that is wanted is there. After that, kube-ipvs reports what it waits for.
 const STARTUP_GRACE: Duration = Duration::from_secs(60);
@@ -29,7 +30,6 @@ pub(super) struct Takeover {
     /// On which kube-proxy answers, with the configuration that was ours to take over.
     ports: BTreeSet<u16>,
     next_look: Duration,
-    /// Whether it was said what is waited for.
     has_reported_wait: bool,
     /// Since when nf_tables is waited for.
     letting_go: Option<Duration>,
@@ -144,7 +144,7 @@ impl Takeover {
             Ok(Some(done)) if done.is_empty() => Stage::Idle,
             Ok(Some(done)) => {
                 log_removed(&done);
-                done.kept.iter().for_each(|kept| record("KubeProxyRulesKept", kept.to_string()));
+                done.kept.iter().for_each(|kept| record("KubeProxyRulesKept", with_hint(kept)));
                 Stage::Over { has_warned: false }
             }
             Err(error) => {
@@ -167,7 +167,6 @@ fn report_wait(kernel: &mut LinuxKernel, unread: &[Box<str>], record: &mut Recor
     is_there
 }
 
-/// What the takeover waits for.
 fn waiting_note(unread: &[Box<str>]) -> String {
     let what = match unread {
         [] => {
@@ -182,7 +181,7 @@ fn waiting_note(unread: &[Box<str>]) -> String {
 }
 
 fn log_removed(done: &CleanupReport) {
-    let CleanupReport { adopted, chains, sets, kept } = done;
+    let CleanupReport { adopted, chains, sets, kept, .. } = done;
     if adopted + chains + sets > 0 {
         tracing::info!(
             adopted,
@@ -191,7 +190,17 @@ fn log_removed(done: &CleanupReport) {
             "taken over from kube-proxy; its chains and ipsets are removed"
         );
     }
-    kept.iter().for_each(|kept| tracing::warn!("{kept}"));
+    kept.iter().for_each(|kept| tracing::warn!("{}", with_hint(kept)));
+}
+
+/// What stays, why, and where our pages say more.
+fn with_hint(kept: &Kept) -> String {
+    match kept {
+        Kept::LetsThrough { .. } => {
+            format!("{kept}: docs/migrating-from-kube-proxy.md says how to do without it")
+        }
+        _ => kept.to_string(),
+    }
 }
 
 /// Whether kube-proxy serves this node again. kube-ipvs reports that once.

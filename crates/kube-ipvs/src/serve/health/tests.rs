@@ -29,13 +29,15 @@ fn check(what: &str, steps: &[(i64, Step)]) {
         let now = moment(*at);
         match *step {
             Queued => health.queued(now.elapsed),
-            Taken => (0..health.queued.len()).for_each(|_| health.taken()),
+            Taken => health.taken(),
             Synced(family, outcome) => {
                 health.record_sync(family, outcome, now);
             }
             Is(v4, v6) => {
                 let report = health.report(now);
-                let is = |family| report.status.get(name(family)).is_none_or(|status| status.healthy);
+                let is = |family: Family| {
+                    report.status.get(&family.to_string()).is_none_or(|status| status.healthy)
+                };
                 assert_eq!((is(V4), is(V6)), (v4, v6), "{what}: at {at} s: {report:?}");
                 assert_eq!(report.healthy, v4 && v6, "{what}: at {at} s");
             }

@@ -1,16 +1,9 @@
 //! Our own metrics.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::time::Duration;
 
-use prometheus_client::{
-    metrics::{
-        counter::Counter,
-        family::Family as Of,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-        info::Info,
-    },
-    registry::Registry,
+use prometheus::{
+    CounterVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use proxier::{
     Counts, SyncReport,
@@ -18,83 +11,73 @@ use proxier::{
     plan::Change,
 };
 
-/// Seconds.
-type Seconds = Counter<f64, AtomicU64>;
+use super::add;
 
-/// Our own metrics, except for those of each Service.
 #[derive(Debug)]
 pub(crate) struct KubeIpvs {
-    virtual_servers: Gauge,
-    real_servers: Gauge,
-    draining: Gauge,
+    virtual_servers: IntGauge,
+    real_servers: IntGauge,
+    draining: IntGauge,
     plan_changes: Histogram,
-    apply_errors: Of<[(&'static str, &'static str); 1], Counter>,
-    netlink: Of<[(&'static str, &'static str); 2], Seconds>,
-    drift_repaired: Counter,
-    unavailable: Gauge,
+    apply_errors: IntCounterVec,
+    netlink: CounterVec,
+    drift_repaired: IntCounter,
+    unavailable: IntGauge,
 }
 
 impl KubeIpvs {
-    /// Registers them.
-    pub(crate) fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(registry: &Registry) -> Self {
+        let build = Opts::new("kube_ipvs_build_info", "The version of kube-ipvs");
+        let build = add(registry, IntGaugeVec::new(build, &["version"]));
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let gauge = |name: &str, help: &str| add(registry, IntGauge::new(name, help));
+        let plan_changes = HistogramOpts::new(
+            "kube_ipvs_plan_changes",
+            "How many changes of the kernel a sync had to make, if any",
+        );
+        // From one change to what a first sync of a large cluster has.
+        let plan_changes = plan_changes.buckets((0..10).map(|power| 4_f64.powi(power)).collect());
+        let apply_errors = Opts::new(
+            "kube_ipvs_apply_errors_total",
+            "Changes that the kernel refused, by what they were about; kernel: it could not be used at all",
+        );
+        let netlink = Opts::new("kube_ipvs_netlink_seconds_total", "How long the kernel took");
         let metrics = Self {
-            virtual_servers: Gauge::default(),
-            real_servers: Gauge::default(),
-            draining: Gauge::default(),
-            // From one change to what a first sync of a large cluster has.
-            plan_changes: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
-            apply_errors: Of::default(),
-            netlink: Of::default(),
-            drift_repaired: Counter::default(),
-            unavailable: Gauge::default(),
+            virtual_servers: gauge("kube_ipvs_virtual_servers", "Virtual servers of ours"),
+            real_servers: gauge(
+                "kube_ipvs_real_servers",
+                "Real servers of ours, each as often as virtual servers have it",
+            ),
+            draining: gauge(
+                "kube_ipvs_draining_endpoints",
+                "Real servers that have left the endpoints and keep their last connections",
+            ),
+            plan_changes: add(registry, Histogram::with_opts(plan_changes)),
+            apply_errors: add(registry, IntCounterVec::new(apply_errors, &["kind"])),
+            netlink: add(registry, CounterVec::new(netlink, &["subsystem", "operation"])),
+            drift_repaired: add(
+                registry,
+                IntCounter::new(
+                    "kube_ipvs_drift_repaired_total",
+                    "Changes that kube-ipvs made again because another program had undone them",
+                ),
+            ),
+            unavailable: gauge(
+                "kube_ipvs_health_check_ports_unavailable",
+                "healthCheckNodePorts that cannot be opened",
+            ),
         };
         for kind in KINDS {
-            drop(metrics.apply_errors.get_or_create(&[("kind", kind)]));
+            metrics.apply_errors.with_label_values(&[kind]);
         }
         for subsystem in [Subsystem::Ipvs, Subsystem::Nftables, Subsystem::Addresses, Subsystem::Conntrack] {
             for operation in [Operation::Prepare, Operation::Read, Operation::Apply] {
                 metrics.spent(subsystem, operation, Duration::ZERO);
             }
         }
-        let registry = registry.sub_registry_with_prefix("kube_ipvs");
-        let version = [("version", env!("CARGO_PKG_VERSION"))];
-        registry.register("build", "The version of kube-ipvs", Info::new(version));
-        registry.register("virtual_servers", "Virtual servers of ours", metrics.virtual_servers.clone());
-        registry.register(
-            "real_servers",
-            "Real servers of ours, each as often as virtual servers have it",
-            metrics.real_servers.clone(),
-        );
-        registry.register(
-            "draining_endpoints",
-            "Real servers that have left the endpoints and keep their last connections",
-            metrics.draining.clone(),
-        );
-        registry.register(
-            "plan_changes",
-            "How many changes of the kernel a sync had to make, if any",
-            metrics.plan_changes.clone(),
-        );
-        registry.register(
-            "apply_errors",
-            "Changes that the kernel refused, by what they were about; kernel: it could not be used at all",
-            metrics.apply_errors.clone(),
-        );
-        registry.register("netlink_seconds", "How long the kernel took", metrics.netlink.clone());
-        registry.register(
-            "drift_repaired",
-            "Changes that kube-ipvs made again because another program had undone them",
-            metrics.drift_repaired.clone(),
-        );
-        registry.register(
-            "health_check_ports_unavailable",
-            "healthCheckNodePorts that cannot be opened",
-            metrics.unavailable.clone(),
-        );
         metrics
     }
 
-    /// A sync has ended.
     pub(crate) fn record_sync(&self, report: &SyncReport) {
         if !report.plan.is_empty() {
             self.plan_changes.observe(report.plan.changes().len() as f64);
@@ -102,7 +85,7 @@ impl KubeIpvs {
         self.drift_repaired.inc_by(report.drifted as u64);
         let failed = report.failures.iter().map(|failure| kind(&failure.change));
         for kind in failed.chain(report.unavailable.iter().map(|_| KERNEL)) {
-            self.apply_errors.get_or_create(&[("kind", kind)]).inc();
+            self.apply_errors.with_label_values(&[kind]).inc();
         }
     }
 
@@ -113,17 +96,17 @@ impl KubeIpvs {
             Subsystem::Nftables => "nftables",
             Subsystem::Addresses => "addresses",
             Subsystem::Conntrack => "conntrack",
+            _ => OTHER,
         };
         let operation = match operation {
             Operation::Prepare => "prepare",
             Operation::Read => "read",
             Operation::Apply => "apply",
+            _ => OTHER,
         };
-        let labels = [("subsystem", subsystem), ("operation", operation)];
-        self.netlink.get_or_create(&labels).inc_by(time.as_secs_f64());
+        self.netlink.with_label_values(&[subsystem, operation]).inc_by(time.as_secs_f64());
     }
 
-    /// So much there is.
     pub(crate) fn counts(&self, counts: Counts) {
         self.virtual_servers.set(counts.virtual_servers as i64);
         self.real_servers.set(counts.real_servers as i64);
@@ -137,9 +120,10 @@ impl KubeIpvs {
 }
 
 const KERNEL: &str = "kernel";
+/// A kind that this version does not know.
+const OTHER: &str = "other";
 const KINDS: [&str; 6] = ["virtual-server", "real-server", "address", "element", "flows", KERNEL];
 
-/// What a change is about.
 fn kind(change: &Change) -> &'static str {
     let [virtual_server, real_server, address, element, flows, _] = KINDS;
     match change {
@@ -150,5 +134,6 @@ fn kind(change: &Change) -> &'static str {
         Change::Bind(_) | Change::Unbind(_) => address,
         Change::AddElement { .. } | Change::RemoveElement { .. } => element,
         Change::DeleteFlows { .. } => flows,
+        _ => OTHER,
     }
 }

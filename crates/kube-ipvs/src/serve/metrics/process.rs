@@ -1,27 +1,38 @@
 //! The metrics of this process (`process_*`), as every Prometheus client has them: dashboards for kube-proxy show them.
+//! The library's own count the processor's time in whole seconds, of which an idle proxy needs one in minutes.
 
-use std::{fmt, fs};
+use std::fs;
 
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
-};
+use prometheus::{Counter, Gauge, Registry, proto::MetricFamily};
 use rustix::{
     param::{clock_ticks_per_second, page_size},
     process::{Resource, getrlimit},
 };
 
-/// Reads them from /proc whenever a client asks for metrics.
-#[derive(Debug)]
-pub(crate) struct Process;
+use super::add;
 
-impl Process {
-    /// Registers them.
-    pub(crate) fn register(registry: &mut Registry) {
-        registry.register_collector(Box::new(Self));
+pub(crate) fn process() -> Vec<MetricFamily> {
+    let registry = Registry::new();
+    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let Some(stat) = Stat::parse(&text, clock_ticks_per_second(), page_size() as u64) else {
+        return Vec::new();
+    };
+    add(&registry, Counter::new("process_cpu_seconds_total", "Processor time")).inc_by(stat.cpu);
+    let start = boot_time().map(|boot| boot + stat.start);
+    let open = fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
+    let most = getrlimit(Resource::Nofile).current.map(|most| most as f64);
+    for (name, help, value) in [
+        ("process_resident_memory_bytes", "Memory in use", Some(stat.resident_bytes as f64)),
+        ("process_virtual_memory_bytes", "Address space", Some(stat.virtual_bytes as f64)),
+        ("process_start_time_seconds", "When the process started", start),
+        ("process_open_fds", "Open files", open),
+        ("process_max_fds", "How many files may be open", most),
+    ] {
+        if let Some(value) = value {
+            add(&registry, Gauge::new(name, help)).set(value);
+        }
     }
+    registry.gather()
 }
 
 /// What /proc/PID/stat says, by proc_pid_stat(5).
@@ -55,37 +66,6 @@ impl Stat {
 fn boot_time() -> Option<f64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
-}
-
-impl Collector for Process {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        let Some(stat) = Stat::parse(&text, clock_ticks_per_second(), page_size() as u64) else {
-            return Ok(());
-        };
-        let name = "process_cpu_seconds";
-        let metric = encoder.encode_descriptor(name, "Processor time", None, MetricType::Counter)?;
-        ConstCounter::new(stat.cpu).encode(metric)?;
-        let open = fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
-        let most = getrlimit(Resource::Nofile).current.map(|most| most as f64);
-        let gauges = [
-            ("process_resident_memory_bytes", "Memory in use", Some(stat.resident_bytes as f64)),
-            ("process_virtual_memory_bytes", "Address space", Some(stat.virtual_bytes as f64)),
-            (
-                "process_start_time_seconds",
-                "When the process started",
-                boot_time().map(|boot| boot + stat.start),
-            ),
-            ("process_open_fds", "Open files", open),
-            ("process_max_fds", "How many files may be open", most),
-        ];
-        for (name, help, value) in gauges {
-            let Some(value) = value else { continue };
-            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(value).encode(metric)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,101 +1,65 @@
 //! The metrics of each Service.
 
-use std::{
-    fmt,
-    sync::{Mutex, PoisonError},
-};
+use parking_lot::Mutex;
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry, proto::MetricFamily};
 
-use ipvs_netlink::Stats;
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
-};
-use proxier::model::ServiceId;
-
+use super::add;
 use crate::serve::traffic::OfServices;
 
-/// What goes through each Service, as it was told last.
-///
 /// The labels are not called `namespace` and `service`: those are what scrapers call what they scrape.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Services(std::sync::Arc<Mutex<OfServices>>);
+const LABELS: [&str; 3] = ["service_namespace", "service_name", "direction"];
 
-/// A family of counters: its name and meaning, and its values of one Service, each with a label for the direction if
-/// there are two.
-struct Values {
-    name: &'static str,
-    help: &'static str,
-    values: fn(&Stats) -> Directions,
-}
-
-enum Directions {
-    One(u64),
-    InOut(u64, u64),
-}
-
-const FAMILIES: [Values; 3] = [
-    Values {
-        name: "kube_ipvs_service_connections",
-        help: "Connections to a Service",
-        values: |stats| Directions::One(stats.connections),
-    },
-    Values {
-        name: "kube_ipvs_service_packets",
-        help: "Packets from (in) and to (out) clients of a Service",
-        values: |stats| Directions::InOut(stats.packets_in, stats.packets_out),
-    },
-    Values {
-        name: "kube_ipvs_service_bytes",
-        help: "Bytes from (in) and to (out) clients of a Service, with IP headers",
-        values: |stats| Directions::InOut(stats.bytes_in, stats.bytes_out),
-    },
-];
+/// What goes through each Service, as it was told last. It is replaced as a whole: a scrape finds no counter at 0
+/// between two measurements.
+#[derive(Debug)]
+pub(crate) struct Services(Mutex<Vec<MetricFamily>>);
 
 impl Services {
-    /// Registers them.
-    pub(crate) fn register(registry: &mut Registry) -> Self {
-        let services = Self::default();
-        registry.register_collector(Box::new(services.clone()));
-        services
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(families(OfServices::default())))
     }
 
-    /// Sets what the metrics report from now on.
     pub(crate) fn set(&self, services: OfServices) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = services;
+        *self.0.lock() = families(services);
+    }
+
+    pub(crate) fn gather(&self) -> Vec<MetricFamily> {
+        self.0.lock().clone()
     }
 }
 
-impl Collector for Services {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let OfServices { told, left_out } = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for family in FAMILIES {
-            if told.is_empty() {
-                break;
-            }
-            let mut metric =
-                encoder.encode_descriptor(family.name, family.help, None, MetricType::Counter)?;
-            let mut put = |id: &ServiceId, direction: Option<&'static str>, value: u64| {
-                let of = [("service_namespace", &*id.namespace), ("service_name", &*id.name)];
-                let labels: Vec<_> =
-                    of.into_iter().chain(direction.map(|direction| ("direction", direction))).collect();
-                let encoder = metric.encode_family(&labels)?;
-                ConstCounter::new(value).encode(encoder)
-            };
-            for (id, stats) in &told {
-                match (family.values)(stats) {
-                    Directions::One(value) => put(id, None, value)?,
-                    Directions::InOut(inwards, outwards) => {
-                        put(id, Some("in"), inwards)?;
-                        put(id, Some("out"), outwards)?;
-                    }
-                }
-            }
+fn families(OfServices { told, left_out }: OfServices) -> Vec<MetricFamily> {
+    let registry = Registry::new();
+    let counters = |name: &str, help: &str, labels: &[&str]| {
+        add(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+    };
+    let connections =
+        counters("kube_ipvs_service_connections_total", "Connections to a Service", &LABELS[..2]);
+    let packets = counters(
+        "kube_ipvs_service_packets_total",
+        "Packets from (in) and to (out) clients of a Service",
+        &LABELS,
+    );
+    let bytes = counters(
+        "kube_ipvs_service_bytes_total",
+        "Bytes from (in) and to (out) clients of a Service, with IP headers",
+        &LABELS,
+    );
+    for (id, stats) in &told {
+        connections.with_label_values(&[&id.namespace, &id.name]).inc_by(stats.connections);
+        for (counter, direction, value) in [
+            (&packets, "in", stats.packets_in),
+            (&packets, "out", stats.packets_out),
+            (&bytes, "in", stats.bytes_in),
+            (&bytes, "out", stats.bytes_out),
+        ] {
+            counter.with_label_values(&[&*id.namespace, &id.name, direction]).inc_by(value);
         }
-        let help = "Services that have no metrics of their own: there are more than --service-metrics-limit";
-        let name = "kube_ipvs_service_metrics_left_out";
-        let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        ConstGauge::new(left_out as u64).encode(metric)
     }
+    let left = IntGauge::new(
+        "kube_ipvs_service_metrics_left_out",
+        "Services that have no metrics of their own: there are more than --service-metrics-limit",
+    );
+    add(&registry, left).set(left_out as i64);
+    registry.gather()
 }

@@ -9,10 +9,10 @@ use proxier::{
     Completeness,
     model::{Event, ServiceId},
 };
+use proxier_kubernetes::{Invalid, Key};
 
-use super::resource::{Key, Object, Resource, Unreadable};
+use super::resource::{Object, Resource};
 use crate::{
-    config::AnnotationPolicy,
     events::{About, EventNote},
     source::{Changes, Problem},
 };
@@ -39,7 +39,6 @@ pub(super) enum Update {
 #[derive(Debug)]
 pub(super) struct Cache {
     server: Arc<str>,
-    policy: AnnotationPolicy,
     collections: BTreeMap<Resource, Collection>,
 }
 
@@ -50,16 +49,16 @@ struct Collection {
     /// The objects that the engine knows.
     followed: HashSet<Key>,
     /// The objects that exist and cannot be followed as they are now.
-    unreadable: BTreeMap<Key, Unreadable>,
+    unreadable: BTreeMap<Key, Invalid>,
     /// What is passed over of objects that are followed.
-    ignored: BTreeMap<Key, Vec<Unreadable>>,
+    ignored: BTreeMap<Key, Vec<Invalid>>,
 }
 
 impl Cache {
     /// Nothing is known of what is on this server.
-    pub(super) fn new(server: &str, policy: AnnotationPolicy) -> Self {
+    pub(super) fn new(server: &str) -> Self {
         let collections = Resource::ALL.map(|resource| (resource, Collection::default()));
-        Self { server: server.into(), policy, collections: collections.into() }
+        Self { server: server.into(), collections: collections.into() }
     }
 
     /// Whether enough is known to act: all Services and EndpointSlices. The rest is waited for until the API server has
@@ -75,20 +74,14 @@ impl Cache {
     pub(super) fn take(&mut self, resource: Resource, update: Update, changes: &mut Changes) {
         let Some(collection) = self.collections.get_mut(&resource) else { return };
         collection.answered = true;
-        let mut report = |key: &Key, reason: &Unreadable, word: &'static str| {
-            let field = reason.field.iter().map(|field| format!("{field}: ")).collect::<String>();
+        let mut report = |key: &Key, reason: &Invalid, word: &'static str| {
             changes.event_notes.extend(resource.about(key).map(|about| EventNote {
                 about,
                 reason: word,
-                note: field + &reason.message,
+                note: reason.to_string(),
             }));
-            changes.problems.push(Problem {
-                path: self.server.clone(),
-                place: None,
-                object: Some(resource.describe(key)),
-                field: reason.field.clone(),
-                message: reason.message.clone(),
-            });
+            let object = Some(key.to_string().into());
+            changes.problems.push(Problem::of_object(&self.server, object, reason.clone()));
         };
         match update {
             Update::Unanswered => {}
@@ -98,16 +91,15 @@ impl Cache {
             }
             Update::Deleted(key) => {
                 changes.uids.extend(uid(resource, &key, None));
-                changes.events.extend(collection.remove(resource, &key));
+                changes.events.extend(collection.remove(&key));
             }
             Update::Applied(mut object) => {
-                object.restrict(&self.policy);
                 if let (Some(since), Ok(Some(Event::SliceApplied(slice)))) = (object.trigger, &object.content)
                 {
                     changes.triggers.push((slice.family, since));
                 }
                 changes.uids.extend(uid(resource, &object.key, object.uid.take()));
-                changes.events.extend(collection.apply(resource, *object, &mut report));
+                changes.events.extend(collection.apply(*object, &mut report));
             }
             Update::Listed(objects) => {
                 collection.listed = true;
@@ -116,12 +108,11 @@ impl Cache {
                 let known = known.chain(collection.ignored.keys());
                 let gone: BTreeSet<Key> = known.filter(|key| !listed.contains(*key)).cloned().collect();
                 // What was removed and made again under another name may use the same address: first it goes.
-                changes.events.extend(gone.iter().filter_map(|key| collection.remove(resource, key)));
+                changes.events.extend(gone.iter().filter_map(|key| collection.remove(key)));
                 changes.uids.extend(gone.iter().filter_map(|key| uid(resource, key, None)));
                 for mut object in objects {
-                    object.restrict(&self.policy);
                     changes.uids.extend(uid(resource, &object.key, object.uid.take()));
-                    changes.events.extend(collection.apply(resource, object, &mut report));
+                    changes.events.extend(collection.apply(object, &mut report));
                 }
             }
         }
@@ -146,15 +137,13 @@ impl Cache {
             return Completeness::Complete;
         }
         let services = self.collections.get(&Resource::Services).into_iter().flat_map(Collection::unread);
-        Completeness::Except(services.map(Key::service).collect())
+        Completeness::Except(services.map(service).collect())
     }
 
     /// The first of the objects that could never be followed.
     fn unread(&self) -> Vec<Box<str>> {
-        let all = self
-            .vital()
-            .flat_map(|(resource, collection)| collection.unread().map(|key| resource.describe(key)));
-        all.take(MAX_UNREAD).collect()
+        let all = self.vital().flat_map(|(_, collection)| collection.unread());
+        all.take(MAX_UNREAD).map(|key| key.to_string().into()).collect()
     }
 
     fn vital(&self) -> impl Iterator<Item = (&Resource, &Collection)> {
@@ -165,16 +154,14 @@ impl Cache {
 /// How many objects are named that could never be followed: the log has said all of them.
 const MAX_UNREAD: usize = 10;
 
-impl Key {
-    /// The Service that it is the key of.
-    fn service(&self) -> ServiceId {
-        ServiceId { namespace: self.namespace.clone(), name: self.name.clone() }
-    }
+/// The Service that this is the key of.
+fn service(key: &Key) -> ServiceId {
+    ServiceId { namespace: key.namespace.clone(), name: key.name.clone() }
 }
 
 /// What an Event about a Service has to say, so that `kubectl describe` finds it.
 fn uid(resource: Resource, key: &Key, uid: Option<Box<str>>) -> Option<(ServiceId, Option<Box<str>>)> {
-    (resource == Resource::Services).then(|| (key.service(), uid))
+    (resource == Resource::Services).then(|| (service(key), uid))
 }
 
 impl Collection {
@@ -185,9 +172,8 @@ impl Collection {
 
     fn apply(
         &mut self,
-        resource: Resource,
         object: Object,
-        report: &mut impl FnMut(&Key, &Unreadable, &'static str),
+        report: &mut impl FnMut(&Key, &Invalid, &'static str),
     ) -> Option<Event> {
         let Object { key, content, ignored, .. } = object;
         // What was wrong before is not said again.
@@ -206,7 +192,7 @@ impl Collection {
                     self.followed.insert(key);
                     return event;
                 }
-                self.followed.remove(&key).then(|| resource.removed(&key))
+                self.followed.take(&key)?.removed()
             }
             Err(reason) => {
                 if self.unreadable.get(&key) != Some(&reason) {
@@ -218,9 +204,9 @@ impl Collection {
         }
     }
 
-    fn remove(&mut self, resource: Resource, key: &Key) -> Option<Event> {
+    fn remove(&mut self, key: &Key) -> Option<Event> {
         self.unreadable.remove(key);
         self.ignored.remove(key);
-        self.followed.remove(key).then(|| resource.removed(key))
+        self.followed.take(key)?.removed()
     }
 }

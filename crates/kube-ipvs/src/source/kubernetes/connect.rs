@@ -25,7 +25,7 @@ use tokio::{
 use tower::{Service, ServiceBuilder, ServiceExt, limit::RateLimitLayer, service_fn};
 use tower_http::decompression::DecompressionLayer;
 
-use super::{answer, connections::Connections, kubeconfig::Access, limits::Limits};
+use super::{answer, connections::Connections, kubeconfig::Access, limits::Limits, proxy, version::platform};
 use crate::{config::ClientConnection, serve::Contact};
 
 pub(super) type Stream = TokioIo<TcpStream>;
@@ -36,18 +36,12 @@ pub(super) type Addresses = BTreeMap<Box<str>, BTreeSet<IpAddr>>;
 /// A client, and where it finds the API server.
 pub(super) struct Connector {
     pub(super) client: Client,
-    /// As of the last time that a connection was made.
     addresses: watch::Receiver<Addresses>,
-    /// Their ports, by their names.
     ports: BTreeMap<Box<str>, BTreeSet<u16>>,
 }
 
 impl Connector {
     /// A client that sends no more requests than the configuration allows. Has to be called within a runtime.
-    ///
-    /// # Errors
-    ///
-    /// When no client can be made with these credentials.
     pub(super) async fn new(
         access: &Access,
         connection: &ClientConnection,
@@ -57,8 +51,7 @@ impl Connector {
         let urls = [Some(&access.config.cluster_url), access.proxy.as_ref().map(|proxy| proxy.uri())];
         let (mut ports, mut known) = (BTreeMap::<_, BTreeSet<_>>::new(), Addresses::new());
         for url in urls.into_iter().flatten() {
-            let Some(host) = url.host() else { continue };
-            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            let host = proxy::host(url);
             ports.entry(host.into()).or_default().insert(port(url));
             known.extend(host.parse().ok().map(|address| (host.into(), BTreeSet::from([address]))));
         }
@@ -105,7 +98,6 @@ impl Connector {
         }
     }
 
-    /// Where the API server is.
     pub(super) fn servers(&mut self) -> BTreeSet<SocketAddr> {
         let mut servers = BTreeSet::new();
         for (host, addresses) in &*self.addresses.borrow_and_update() {
@@ -124,12 +116,7 @@ fn port(url: &Uri) -> u16 {
 
 /// As components of Kubernetes name themselves, so that audit logs and flow control can tell us from others.
 fn user_agent() -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    format!("kube-ipvs/{} (linux/{architecture}) kubernetes/unknown", env!("CARGO_PKG_VERSION"))
+    format!("kube-ipvs/{} ({}) kubernetes/unknown", env!("CARGO_PKG_VERSION"), platform())
 }
 
 /// Looks names up as the system does, and publishes what it finds: these addresses are the API server's.

@@ -1,12 +1,6 @@
 //! The connections to the API server, and the credentials that go with them.
 
-use std::{
-    env, fs,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::{env, fs, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, anyhow};
 use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
@@ -20,6 +14,7 @@ use kube::{
     client::{AuthError, Body, ConfigExt},
     config::ExecConfig,
 };
+use parking_lot::Mutex;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::{
     runtime::Handle,
@@ -245,7 +240,7 @@ fn token_from(
     // Each request has a copy of the layer, and all of them have the last token.
     let token = Arc::new(Mutex::new(token));
     Ok(MapRequestLayer::new(move |mut request: Request<Body>| {
-        let mut token = token.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut token = token.lock();
         // Where it cannot be read any more, the last one may still be good.
         if let Ok(new) = fs::read_to_string(&path) {
             *token = new;

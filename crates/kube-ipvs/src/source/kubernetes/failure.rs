@@ -4,47 +4,32 @@ use kube::core::Status;
 
 const GONE: u16 = 410;
 
-/// Why a list or a watch has ended too early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// It was refused, or the connection has failed.
     #[error("{}", describe(.0))]
     Kube(#[from] kube::Error),
-    /// The API server has ended the watch with an error.
     #[error("the API server ended the watch: {}", .0.message)]
     Ended(Box<Status>),
-    /// Nothing came any more.
     #[error("nothing came for {0:?}: the connection is dead")]
-    ArpIgnore(Duration),
-    /// There was no answer at all.
+    Silent(Duration),
     #[error("no answer for {0:?}: the API server is busy, or too many requests wait here (--kube-api-qps)")]
     Unanswered(Duration),
-    /// An answer is not what was asked for.
     #[error("the answer is not what an API server would say: {0}")]
     Unreadable(serde_json::Error),
-    /// etcd was restored from a backup, or is another one.
     #[error(
         "the API server has gone back from version {known} to {now}, as after a restore of etcd: everything is listed again"
     )]
-    GoneBack {
-        /// The last version that was seen.
-        known: String,
-        /// The version that it has now.
-        now: String,
-    },
-    /// There was no sign of the end of a streaming list.
+    GoneBack { known: String, now: String },
     #[error("the API server has begun a streaming list and does not end it")]
     Endless,
-    /// The connection was closed before anything came.
     #[error("the connection was closed at once")]
     Closed,
-    /// Without a version nothing can be resumed.
     #[error("the API server says no resourceVersion")]
     NoVersion,
 }
 
 impl Failure {
-    /// The HTTP status, if the API server has said one.
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Kube(kube::Error::Api(status)) | Self::Ended(status) => Some(status.code),
@@ -83,7 +68,6 @@ impl Failure {
         matches!(self.code(), Some(403 | 404))
     }
 
-    /// Whether it is a right that we lack.
     pub(super) fn is_forbidden(&self) -> bool {
         self.code() == Some(403)
     }
@@ -92,7 +76,7 @@ impl Failure {
     pub(super) fn is_usual(&self) -> bool {
         matches!(
             self,
-            Self::Closed | Self::Ended(_) | Self::ArpIgnore(_) | Self::Kube(kube::Error::ReadEvents(_))
+            Self::Closed | Self::Ended(_) | Self::Silent(_) | Self::Kube(kube::Error::ReadEvents(_))
         )
     }
 

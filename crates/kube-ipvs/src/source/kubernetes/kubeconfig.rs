@@ -16,12 +16,10 @@ use serde_json::Value;
 use super::proxy;
 use crate::config::ClientConnection;
 
-/// How the API server is reached.
 #[derive(Debug, Clone)]
 pub(super) struct Access {
     /// With the file of the authority in `root_cert_file`, where it is a file.
     pub(super) config: Config,
-    /// The proxy that leads to it.
     pub(super) proxy: Option<Intercept>,
 }
 

@@ -8,6 +8,7 @@ use kube::{
     api::{ListParams, VersionMatch, WatchEvent, WatchParams},
     core::Request,
 };
+use proxier_kubernetes::AnnotationPolicy;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout};
 
@@ -61,13 +62,24 @@ pub(super) struct Collection {
     /// Only the object of this name.
     pub(super) name: Option<String>,
     pub(super) limits: Limits,
+    policy: AnnotationPolicy,
     /// How many objects are asked for at a time.
     page: Option<u32>,
 }
 
 impl Collection {
     pub(super) fn new(client: Client, resource: Resource, name: Option<String>, limits: Limits) -> Self {
-        Self { client, resource, name, limits, page: Some(PAGE_SIZE) }
+        let policy = AnnotationPolicy::default();
+        Self { client, resource, name, limits, policy, page: Some(PAGE_SIZE) }
+    }
+
+    /// The same, where Services may choose this by annotations.
+    pub(super) fn with_annotations(self, policy: AnnotationPolicy) -> Self {
+        Self { policy, ..self }
+    }
+
+    pub(super) fn read(&self, json: &RawValue) -> Object {
+        self.resource.read(json, &self.policy)
     }
 
     /// Lists all objects.
@@ -106,9 +118,7 @@ impl Collection {
         loop {
             let next = timeout(self.limits.silence, watch.events.next()).await;
             match next.map_err(|_| Failure::Endless)?.ok_or(Failure::Closed)?? {
-                WatchEvent::Added(json) | WatchEvent::Modified(json) => {
-                    objects.push(self.resource.read(&json))
-                }
+                WatchEvent::Added(json) | WatchEvent::Modified(json) => objects.push(self.read(&json)),
                 WatchEvent::Deleted(json) => {
                     let key = self.resource.head(&json).key;
                     objects.retain(|object| object.key != key);
@@ -140,7 +150,7 @@ impl Collection {
         loop {
             let request = Request::new(self.resource.path()).list(&params);
             let page = get_page(&self.client, request, &self.limits).await?;
-            objects.extend(page.items.iter().flatten().map(|json| self.resource.read(json)));
+            objects.extend(page.items.iter().flatten().map(|json| self.read(json)));
             match page.next() {
                 Some(token) => params.continue_token = Some(token),
                 None => return Ok(Listed { objects, version: page.version()?, watch: None }),

@@ -4,7 +4,7 @@
 //! `watch` is one task a collection of objects, which lists and watches for ever; `cache` is the pure core that
 //! makes events of what the watches tell; [`KubernetesSource::follow`] brings both together.
 //!
-//! Not kube-runtime's `watcher`: see docs/adr/0007-our-own-watch.md.
+//! Not kube-runtime's `watcher`: see docs/adr/0007-kube-ipvs-has-its-own-watch.md.
 
 mod answer;
 mod cache;
@@ -28,10 +28,12 @@ mod watch;
 pub use kubeconfig::Pod;
 pub use limits::Limits;
 pub use version::Version;
+pub(crate) use version::platform;
 
 use std::ops::ControlFlow;
 
 use proxier::model::Event;
+use proxier_kubernetes::AnnotationPolicy;
 use tokio::{
     sync::mpsc::{self, Receiver},
     task::JoinSet,
@@ -42,7 +44,7 @@ use self::{
     resource::Resource, retry::Retry, watch::Watch,
 };
 use crate::{
-    config::{AnnotationPolicy, ClientConnection},
+    config::ClientConnection,
     events::{self, Pace, ToPost},
     serve::Contact,
     source::Changes,
@@ -144,12 +146,13 @@ impl KubernetesSource {
         let mut watches = JoinSet::new();
         for resource in Resource::ALL {
             let name = (resource == Resource::OwnNode).then(|| self.node.clone());
-            let collection = Collection::new(connector.client.clone(), resource, name, self.limits);
+            let collection = Collection::new(connector.client.clone(), resource, name, self.limits)
+                .with_annotations(self.annotations);
             let retry = Retry::new(resource, self.limits, self.contact.clone());
             watches.spawn(Watch::new(collection, retry, sender.clone()).run());
         }
         let mut nodes = OtherNodes::new(connector.client.clone(), &self.node, self.limits);
-        let mut cache = Cache::new(&self.access.config.cluster_url.to_string(), self.annotations);
+        let mut cache = Cache::new(&self.access.config.cluster_url.to_string());
         let mut changes = Changes::default();
         let mut is_first = true;
         // How long the changes may become before the first delivery until only the last of each object is kept.

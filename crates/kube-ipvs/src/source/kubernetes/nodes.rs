@@ -188,7 +188,6 @@ impl OtherNodes {
         events
     }
 
-    /// The Services that waited.
     fn release(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         for (id, event) in std::mem::take(&mut self.held) {

@@ -30,12 +30,10 @@ struct PageMeta {
 }
 
 impl Page {
-    /// How to ask for the next one; none if there is none.
     pub(super) fn next(&self) -> Option<String> {
         self.metadata.r#continue.clone().filter(|token| !token.is_empty())
     }
 
-    /// The version as of which it was made.
     pub(super) fn version(self) -> Result<String, Failure> {
         self.metadata.resource_version.filter(|version| !version.is_empty()).ok_or(Failure::NoVersion)
     }
@@ -63,7 +61,7 @@ pub(super) async fn get_page(
 async fn read(body: Body, silence: Duration) -> Result<Vec<u8>, Failure> {
     let mut body = pin!(body);
     let mut text = Vec::new();
-    while let Some(frame) = timeout(silence, body.frame()).await.map_err(|_| Failure::ArpIgnore(silence))? {
+    while let Some(frame) = timeout(silence, body.frame()).await.map_err(|_| Failure::Silent(silence))? {
         if let Ok(data) = frame?.into_data() {
             text.extend_from_slice(&data);
         }

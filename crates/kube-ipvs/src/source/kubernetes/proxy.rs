@@ -40,9 +40,13 @@ pub(super) fn choose(
     Ok(proxy)
 }
 
+/// The name or the address, without the brackets of IPv6.
+pub(super) fn host(url: &Uri) -> &str {
+    url.host().unwrap_or_default().trim_matches(['[', ']'])
+}
+
 fn is_on_this_host(server: &Uri) -> bool {
-    let host = server.host().unwrap_or_default();
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = host(server);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

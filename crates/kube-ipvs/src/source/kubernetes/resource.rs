@@ -1,15 +1,14 @@
 //! What is watched, and how one object of each kind is read.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use jiff::Timestamp;
-use proxier::model::{self, Event, ServiceId, SliceId};
+use proxier::model::{Event, ServiceId, SliceId};
+use proxier_kubernetes::{AnnotationPolicy, HEADLESS, Invalid, Key, Kind, SERVICE_PROXY_NAME};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::config::AnnotationPolicy;
 use crate::events::About;
-use crate::source::api::{self, ConvertedSlice, HEADLESS, Invalid, Remarks, SERVICE_PROXY_NAME};
 
 /// A collection of objects that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,14 +20,6 @@ pub(super) enum Resource {
     ServiceCidrs,
 }
 
-/// What an object is known by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key {
-    /// Empty for objects that are in no namespace.
-    pub(super) namespace: Arc<str>,
-    pub(super) name: Arc<str>,
-}
-
 /// An object as the API server has sent it, read.
 #[derive(Debug)]
 pub(super) struct Object {
@@ -36,20 +27,13 @@ pub(super) struct Object {
     /// `metadata.resourceVersion`.
     pub(super) version: Option<String>,
     /// The event that makes it known; none if a proxy like this one has nothing to do with it.
-    pub(super) content: Result<Option<Event>, Unreadable>,
+    pub(super) content: Result<Option<Event>, Invalid>,
     /// `metadata.uid`.
     pub(super) uid: Option<Box<str>>,
     /// What of it is passed over, although it can be followed.
-    pub(super) ignored: Vec<Unreadable>,
+    pub(super) ignored: Vec<Invalid>,
     /// Of an EndpointSlice: when that changed which made the control plane write it.
     pub(super) trigger: Option<Timestamp>,
-}
-
-/// What keeps an object, or a part of it, from being followed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unreadable {
-    pub(super) field: Option<Box<str>>,
-    pub(super) message: Box<str>,
 }
 
 /// What an object is known by.
@@ -78,6 +62,15 @@ struct HeadMeta {
 impl Resource {
     pub(super) const ALL: [Self; 4] =
         [Self::Services, Self::EndpointSlices, Self::OwnNode, Self::ServiceCidrs];
+
+    fn kind(self) -> Kind {
+        match self {
+            Self::Services => Kind::Service,
+            Self::EndpointSlices => Kind::EndpointSlice,
+            Self::OwnNode => Kind::Node,
+            Self::ServiceCidrs => Kind::ServiceCidr,
+        }
+    }
 
     /// Where the API server has it.
     pub(super) fn path(self) -> &'static str {
@@ -108,40 +101,15 @@ impl Resource {
         matches!(self, Self::Services | Self::EndpointSlices)
     }
 
-    /// Reads an object.
-    pub(super) fn read(self, json: &RawValue) -> Object {
+    /// Reads an object, of which Services may choose what the policy allows.
+    pub(super) fn read(self, json: &RawValue, policy: &AnnotationPolicy) -> Object {
         let Head { key, version, uid } = self.head(json);
-        let mut remarks = Remarks::default();
-        let mut trigger = None;
-        let content = match self {
-            Self::Services => {
-                api::read::<api::Service>(json.get()).map_err(Unreadable::from).and_then(|service| {
-                    let read = service.convert(&mut remarks)?;
-                    Ok((!read.is_foreign).then_some(Event::ServiceApplied(read.service)))
-                })
-            }
-            Self::EndpointSlices => {
-                api::read::<api::EndpointSlice>(json.get()).map_err(Unreadable::from).and_then(|slice| {
-                    trigger = slice.trigger_time();
-                    Ok(match slice.convert(&mut remarks)? {
-                        ConvertedSlice::Slice(slice) => Some(Event::SliceApplied(slice)),
-                        ConvertedSlice::Ignored(..) => None,
-                    })
-                })
-            }
-            Self::OwnNode => node(json, &mut remarks.left_out).map(Event::NodeApplied).map(Some),
-            Self::ServiceCidrs => api::read::<api::ServiceCidr>(json.get())
-                .map_err(Unreadable::from)
-                .and_then(|range| Ok(Some(Event::ServiceCidrApplied(range.try_into()?)))),
-        };
-        let left_out = remarks.left_out.told().map(|Invalid { field, message }| {
-            Unreadable::from(Invalid {
-                field,
-                message: message + "; it is left out, and the rest is followed",
-            })
-        });
-        let ignored = remarks.ignored.told().map(Unreadable::from).chain(left_out).collect();
-        Object { key, version, uid, content, ignored, trigger }
+        let (content, ignored, trigger) =
+            match proxier_kubernetes::Object::read(self.kind(), json.get(), policy) {
+                Ok((object, remarks)) => (Ok(object.event), remarks.told().collect(), object.trigger_time),
+                Err(invalid) => (Err(invalid), Vec::new(), None),
+            };
+        Object { key, version, content, uid, ignored, trigger }
     }
 
     /// What an object is known by, and its version. Whatever else is wrong with it, these can be read.
@@ -151,7 +119,7 @@ impl Resource {
         let version = resource_version.filter(|version| !version.is_empty());
         // Nothing is made Events of about the others.
         let uid = uid.filter(|_| self == Self::Services);
-        Head { key: Key { namespace: namespace.into(), name: name.into() }, version, uid }
+        Head { key: Key::new(self.kind(), &namespace, &name), version, uid }
     }
 
     /// What an Event about one of it is about.
@@ -164,29 +132,6 @@ impl Resource {
             Self::ServiceCidrs => None,
         }
     }
-
-    /// The event that says that an object is gone.
-    pub(super) fn removed(self, key: &Key) -> Event {
-        let (namespace, name) = (key.namespace.clone(), key.name.clone());
-        match self {
-            Self::Services => Event::ServiceRemoved(ServiceId { namespace, name }),
-            Self::EndpointSlices => Event::SliceRemoved(SliceId { namespace, name }),
-            Self::OwnNode => Event::NodeRemoved((*name).into()),
-            Self::ServiceCidrs => Event::ServiceCidrRemoved((*name).into()),
-        }
-    }
-
-    /// As messages name one of it: `Service default/web`.
-    pub(super) fn describe(self, key: &Key) -> Box<str> {
-        let Key { namespace, name } = key;
-        match self {
-            Self::Services => format!("Service {namespace}/{name}"),
-            Self::EndpointSlices => format!("EndpointSlice {namespace}/{name}"),
-            Self::OwnNode => format!("Node {name}"),
-            Self::ServiceCidrs => format!("ServiceCIDR {name}"),
-        }
-        .into()
-    }
 }
 
 impl fmt::Display for Resource {
@@ -197,31 +142,5 @@ impl fmt::Display for Resource {
             Self::OwnNode => "this node's Node",
             Self::ServiceCidrs => "ServiceCIDRs",
         })
-    }
-}
-
-impl Object {
-    /// Takes out of it what the operator does not let it choose.
-    pub(super) fn restrict(&mut self, policy: &AnnotationPolicy) {
-        match &mut self.content {
-            Ok(Some(Event::ServiceApplied(service))) => {
-                self.ignored.extend(policy.restrict_service(service).into_iter().map(Unreadable::from));
-            }
-            Ok(Some(Event::SliceApplied(slice))) => {
-                self.ignored.extend(policy.restrict_slice(slice).map(Unreadable::from));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Reads a Node.
-pub(super) fn node(json: &RawValue, left_out: &mut impl Extend<Invalid>) -> Result<model::Node, Unreadable> {
-    api::read::<api::Node>(json.get()).map_err(Unreadable::from).and_then(|node| Ok(node.convert(left_out)?))
-}
-
-impl From<Invalid> for Unreadable {
-    fn from(Invalid { field, message }: Invalid) -> Self {
-        Self { field: (!field.is_empty()).then(|| field.into()), message: message.into() }
     }
 }

@@ -1,10 +1,11 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use proxier_kubernetes::format_go_duration;
 use tokio::time::{Instant, sleep};
 
 use super::{failure::Failure, limits::Limits, resource::Resource};
-use crate::{config::format_go_duration, serve::Contact};
+use crate::serve::Contact;
 
 /// When a refusal of what we can do without is asked about again.
 const FORBIDDEN_DELAY: Duration = Duration::from_secs(300);
@@ -23,7 +24,6 @@ pub(super) struct Retry {
     outage: Option<Outage>,
 }
 
-/// A time in which nothing works.
 #[derive(Debug, Clone, Copy)]
 struct Outage {
     since: Instant,
@@ -40,12 +40,10 @@ impl Retry {
         Self { resource, limits, contact, pauses: pauses(&limits), outage: None }
     }
 
-    /// Something came from the API server.
     pub(super) fn heard(&self) {
         self.contact.heard(self.resource.word());
     }
 
-    /// The API server has answered.
     pub(super) fn answered(&mut self) {
         self.heard();
         if let Some(outage) = self.outage.take().filter(|outage| outage.told.is_some()) {
@@ -101,7 +99,6 @@ impl Retry {
         })
     }
 
-    /// Waits before the next attempt.
     pub(super) async fn pause(&mut self, failure: &Failure) {
         let pause = self.pauses.next().unwrap_or(self.limits.longest_pause);
         // All nodes may have been told the same time: up to a quarter more, by chance. The pause stays

@@ -4,27 +4,25 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proxier::{Completeness, model::Event};
+use proxier_kubernetes::{AnnotationPolicy, Annotations};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
     cache::{Cache, Update},
     resource::{Object, Resource},
 };
-use crate::{
-    config::{AnnotationPolicy, Annotations},
-    source::Changes,
-};
+use crate::source::Changes;
 
 fn raw(object: &Value) -> Box<RawValue> {
     RawValue::from_string(object.to_string()).unwrap()
 }
 
 fn read(resource: Resource, object: &Value) -> Object {
-    resource.read(&raw(object))
+    resource.read(&raw(object), &AnnotationPolicy::default())
 }
 
 fn cache() -> Cache {
-    Cache::new("https://api", AnnotationPolicy::default())
+    Cache::new("https://api")
 }
 
 /// What a change of an object changes.
@@ -90,7 +88,9 @@ fn weights_of_slices_count_unless_no_annotation_does() {
         let policy = AnnotationPolicy { annotations, ..AnnotationPolicy::default() };
         let mut weighted = slice(1);
         weighted["metadata"]["annotations"] = json!({"kube-ipvs.io/weight": "5"});
-        let changes = apply(&mut Cache::new("", policy), Resource::EndpointSlices, &weighted);
+        let weighted = Resource::EndpointSlices.read(&raw(&weighted), &policy);
+        let mut changes = Changes::default();
+        cache().take(Resource::EndpointSlices, Update::Applied(Box::new(weighted)), &mut changes);
         let [Event::SliceApplied(slice)] = &changes.events[..] else { panic!("{changes:?}") };
         assert_eq!((slice.endpoints[0].weight, changes.problems.len()), (weight, usize::from(weight == 1)));
     }
@@ -173,7 +173,7 @@ fn growth(resource: Resource, of: impl Fn(usize) -> Value, most: usize) -> f64 {
             let start = processor_time();
             let mut cache = cache();
             for _ in 0..2 {
-                let object = resource.read(&object);
+                let object = resource.read(&object, &AnnotationPolicy::default());
                 cache.take(resource, Update::Applied(Box::new(object)), &mut Changes::default());
             }
             processor_time() - start

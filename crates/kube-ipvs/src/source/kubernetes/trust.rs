@@ -23,7 +23,6 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// In these certificates.
     pub(super) fn new(known: Vec<CertificateDer<'static>>) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         for certificate in &known {

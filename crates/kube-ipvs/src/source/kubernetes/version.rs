@@ -1,6 +1,9 @@
 //! Which Kubernetes it is.
 
-use std::time::Duration;
+use std::{
+    env::consts::{ARCH, OS},
+    time::Duration,
+};
 
 use kube::Client;
 
@@ -13,6 +16,16 @@ pub struct Version {
     pub major: String,
     /// Its second number, which some vendors write as `36+`.
     pub minor: String,
+}
+
+/// This program's, as Go names it.
+pub(crate) fn platform() -> String {
+    let architecture = match ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{OS}/{architecture}")
 }
 
 /// How often it is asked for. Alerts on versions that differ wait for longer.

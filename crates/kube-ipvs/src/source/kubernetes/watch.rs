@@ -168,7 +168,7 @@ impl Watch {
             let next = match timeout_at(end + overtime.unwrap_or_default(), events.next()).await {
                 Ok(next) => next,
                 Err(_) if overtime.is_none() => None,
-                Err(_) => return Ok(Err(Failure::ArpIgnore(self.collection.limits.watch))),
+                Err(_) => return Ok(Err(Failure::Silent(self.collection.limits.watch))),
             };
             let Some(event) = next else { return Ok(Ok(Ended { heard, early: Instant::now() < end })) };
             match event.map_err(Failure::from).and_then(|event| self.read(version, event)) {
@@ -191,15 +191,14 @@ impl Watch {
         version: &mut String,
         event: WatchEvent<Box<serde_json::value::RawValue>>,
     ) -> Result<Option<Update>, Failure> {
-        let resource = self.collection.resource;
         let (updates, now) = match event {
             WatchEvent::Added(json) | WatchEvent::Modified(json) => {
-                let object = resource.read(&json);
+                let object = self.collection.read(&json);
                 let now = object.version.clone();
                 (Some(Update::Applied(Box::new(object))), now)
             }
             WatchEvent::Deleted(json) => {
-                let Head { key, version, .. } = resource.head(&json);
+                let Head { key, version, .. } = self.collection.resource.head(&json);
                 (Some(Update::Deleted(key)), version)
             }
             WatchEvent::Bookmark(mark) => (None, Some(mark.metadata.resource_version)),

@@ -1,13 +1,11 @@
 //! Cuts a file into its YAML documents.
 
-/// One document of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Document<'a> {
     /// Which of the file's documents, from 1.
     pub(super) number: usize,
     /// How many lines of the file stand before it.
     pub(super) lines_before: usize,
-    /// Its text.
     pub(super) text: &'a str,
 }
 

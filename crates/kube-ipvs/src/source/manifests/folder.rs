@@ -6,15 +6,14 @@ use std::{
 
 use proxier::{
     Completeness,
-    model::{EndpointSlice, Event, ServiceId},
+    model::{EndpointSlice, Event},
 };
+use proxier_kubernetes::{AnnotationPolicy, Key, Kind, Object};
 
 use super::{
     Changes, Problem,
-    object::{Key, Object, mirrors},
     parse::{Parsed, parse},
 };
-use crate::config::AnnotationPolicy;
 
 /// What is known of a file now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,7 +43,7 @@ pub struct Folder {
     claims: BTreeMap<Key, BTreeSet<Arc<str>>>,
     in_force: BTreeMap<Key, Arc<Object>>,
     /// The slices made of Endpoints, by Service.
-    mirrored: BTreeMap<ServiceId, Vec<EndpointSlice>>,
+    mirrored: BTreeMap<Key, Vec<EndpointSlice>>,
     /// The objects that an earlier file has too.
     doubles: BTreeMap<(Key, Arc<str>), Problem>,
 }
@@ -81,8 +80,8 @@ impl Folder {
         let mut services = BTreeSet::new();
         for key in touched {
             self.settle(&key, &mut changes);
-            if let Key::Service(id) | Key::Endpoints(id) = key {
-                services.insert(id);
+            if let Kind::Service | Kind::Endpoints = key.kind {
+                services.insert(Key { kind: Kind::Service, ..key });
             }
         }
         for service in services {
@@ -190,14 +189,10 @@ impl Folder {
             Some(object) => self.in_force.insert(key.clone(), object.clone()),
             None => self.in_force.remove(key),
         };
-        let (before, after) =
-            (old.as_ref().and_then(|object| object.applied()), new.and_then(|object| object.applied()));
-        if before == after {
-            return;
-        }
-        match after {
-            Some(event) => changes.events.push(event),
-            None => changes.events.extend(old.and_then(|object| object.removed())),
+        let event = |object: &Option<Arc<Object>>| object.as_ref()?.event.clone();
+        let (before, after) = (event(&old), event(&new));
+        if before != after {
+            changes.events.extend(after.or_else(|| key.removed()));
         }
     }
 
@@ -219,7 +214,7 @@ impl Folder {
         }
         for name in names.iter().skip(1) {
             let problem = Problem {
-                object: Some(key.describe()),
+                object: Some(key.to_string().into()),
                 ..Problem::of_file(name, format!("stands in {} too, which comes first and decides", names[0]))
             };
             if self.doubles.insert((key.clone(), name.clone()), problem.clone()).as_ref() != Some(&problem) {
@@ -229,10 +224,12 @@ impl Folder {
     }
 
     /// Makes the slices of a Service's hand-made Endpoints what they should be.
-    fn mirror(&mut self, service: ServiceId, events: &mut Vec<Event>) {
-        let object = |key: Key| self.in_force.get(&key).map(|object| &**object);
-        let new =
-            mirrors(object(Key::Service(service.clone())), object(Key::Endpoints(service.clone()))).to_vec();
+    fn mirror(&mut self, service: Key, events: &mut Vec<Event>) {
+        let endpoints = self.in_force.get(&Key { kind: Kind::Endpoints, ..service.clone() });
+        // It has to exist, and to select no pods.
+        let wants = |service: &Arc<Object>| service.event.is_some() && !service.selects_pods;
+        let endpoints = endpoints.filter(|_| self.in_force.get(&service).is_some_and(wants));
+        let new = endpoints.map(|endpoints| endpoints.mirrored.clone()).unwrap_or_default();
         let old = match new.is_empty() {
             true => self.mirrored.remove(&service),
             false => self.mirrored.insert(service, new.clone()),

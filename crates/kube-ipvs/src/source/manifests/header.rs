@@ -1,10 +1,10 @@
 //! Which objects a document holds.
 
+use proxier_kubernetes::{Invalid, Kind, from_json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::kind::{Kind, Sort, sort};
-use crate::source::api::{self, Bounded, Invalid};
+use super::kind::{Sort, is_cluster_wide, sort};
 
 /// What a document or an item of a list says about itself.
 #[derive(Debug, Default, Deserialize)]
@@ -60,7 +60,7 @@ pub(super) fn items<'a>(json: &'a str) -> Result<Vec<Result<Item<'a>, Broken>>, 
         _ => return Ok(vec![header.item(json, String::new(), None)]),
     };
     let Some(items) = header.items else { return Ok(Vec::new()) };
-    let items: Bounded<&'a RawValue, { usize::MAX }> = api::read(items.get())
+    let items: Vec<&'a RawValue> = from_json(items.get())
         .map_err(|rule| of_document(&header, Invalid { field: format!("items{}", rule.field), ..rule }))?;
     let item = |(index, json): (usize, &&'a RawValue)| {
         let prefix = format!("items[{index}].");
@@ -86,7 +86,7 @@ impl<'a> Header<'a> {
                 "this is a list, not a Kubernetes object: fields such as apiVersion, kind and metadata";
             return Err(Invalid { field: String::new(), message: message.into() });
         }
-        api::read(json)
+        from_json(json)
     }
 
     /// The object with this header. `list_of` says which list it is in: of one kind, or of any.
@@ -124,7 +124,7 @@ impl<'a> Header<'a> {
         };
         let namespace = namespace.as_deref().unwrap_or("default");
         Some(match kind {
-            _ if Kind::is_cluster_wide(kind) => format!("{kind} {name}").into(),
+            _ if is_cluster_wide(kind) => format!("{kind} {name}").into(),
             _ => format!("{kind} {namespace}/{name}").into(),
         })
     }

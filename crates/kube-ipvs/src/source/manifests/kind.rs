@@ -1,12 +1,4 @@
-/// The kinds of objects that a proxy acts on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Service,
-    EndpointSlice,
-    Endpoints,
-    Node,
-    ServiceCidr,
-}
+use proxier_kubernetes::Kind;
 
 /// What `apiVersion` and `kind` say about an object.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,38 +13,9 @@ pub(super) enum Sort {
     WrongVersion(&'static str),
 }
 
-impl Kind {
-    const ALL: [Self; 5] =
-        [Self::Service, Self::EndpointSlice, Self::Endpoints, Self::Node, Self::ServiceCidr];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Service => "Service",
-            Self::EndpointSlice => "EndpointSlice",
-            Self::Endpoints => "Endpoints",
-            Self::Node => "Node",
-            Self::ServiceCidr => "ServiceCIDR",
-        }
-    }
-
-    fn api_version(self) -> &'static str {
-        match self {
-            Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::ServiceCidr => "networking.k8s.io/v1",
-            Self::Service | Self::Endpoints | Self::Node => "v1",
-        }
-    }
-
-    /// Whether it is read in this version: its own, or an earlier one that says the same in the same words.
-    fn is_of(self, api_version: &str) -> bool {
-        api_version == self.api_version()
-            || (self == Self::ServiceCidr && api_version == "networking.k8s.io/v1beta1")
-    }
-
-    /// Whether its objects are in no namespace.
-    pub(super) fn is_cluster_wide(name: &str) -> bool {
-        [Self::Node, Self::ServiceCidr].iter().any(|kind| kind.name() == name)
-    }
+/// Whether objects of the kind with this name are in no namespace.
+pub(super) fn is_cluster_wide(name: &str) -> bool {
+    Kind::ALL.iter().any(|kind| kind.name() == name && !kind.is_namespaced())
 }
 
 /// Other API groups have kinds of the same names (Knative's Service): those are none of ours. But the same kind
@@ -68,10 +31,11 @@ pub(super) fn sort(api_version: &str, kind: &str) -> Sort {
     let Some(known) = Kind::ALL.into_iter().find(|known| known.name() == name) else {
         return Sort::Foreign;
     };
+    let is_of = Kind::of(api_version, name).is_some();
     let group = |version: &str| version.rsplit_once('/').map(|(group, _)| group.to_owned());
     match (group(api_version), group(known.api_version())) {
-        _ if known.is_of(api_version) && is_list => Sort::List(Some(known)),
-        _ if known.is_of(api_version) => Sort::Known(known),
+        _ if is_of && is_list => Sort::List(Some(known)),
+        _ if is_of => Sort::Known(known),
         (None, _) => Sort::WrongVersion(known.api_version()),
         (ours, right) if ours == right => Sort::WrongVersion(known.api_version()),
         _ => Sort::Foreign,

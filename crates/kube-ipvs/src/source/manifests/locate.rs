@@ -10,7 +10,6 @@ use serde_saphyr::{Location, Spanned};
 
 use super::yaml;
 
-/// A step of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     Key(String),

@@ -8,7 +8,6 @@ mod folder;
 mod header;
 mod kind;
 mod locate;
-mod object;
 mod parse;
 mod scan;
 #[cfg(test)]
@@ -17,7 +16,7 @@ mod watch;
 mod yaml;
 
 pub use folder::{Content, Folder};
-pub use scan::{MAX_FILE_SIZE, ManifestSource, OpenError};
+pub use scan::{MAX_FILE_SIZE, ManifestSource};
 pub use watch::{RESCAN_INTERVAL, follow};
 
 use super::{Changes, Note, Place, Problem};

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use proxier::model::ServiceId;
+use proxier_kubernetes::{AnnotationPolicy, Invalid, Key, Object, Remarks};
 use serde_saphyr::Location;
 
 use super::{
@@ -12,12 +14,7 @@ use super::{
     document::{Document, documents},
     header::{Broken, Item, items, within},
     locate::{locate, steps},
-    object::{Key, Object},
     yaml,
-};
-use crate::{
-    config::AnnotationPolicy,
-    source::api::{Invalid, Reasons},
 };
 
 /// A file with more problems than this needs no longer list.
@@ -116,8 +113,8 @@ impl Reader<'_> {
                 Ok(Item { kind: Ok(kind), json, name, prefix }) => {
                     let problem =
                         |rule| self.problem(Broken { object: name.clone(), rule: within(&prefix, rule) });
-                    match Object::read(kind, json) {
-                        Ok((object, ignored)) => self.take(object, ignored, problem, parsed),
+                    match Object::read(kind, json, self.annotations) {
+                        Ok((object, remarks)) => self.take(object, remarks, problem, parsed),
                         Err(rule) => parsed.errors.push(problem(rule)),
                     }
                 }
@@ -129,21 +126,23 @@ impl Reader<'_> {
     /// Adds an object to what the file holds.
     fn take(
         &self,
-        mut object: Object,
-        ignored: Reasons,
+        object: Object,
+        remarks: Remarks,
         problem: impl Fn(Invalid) -> Problem,
         parsed: &mut Parsed,
     ) {
-        let refused = object.restrict(self.annotations);
+        // kube-ipvs leaves nothing out of a file. It tells the author, and the last good content stays in force.
+        if let Some(rule) = remarks.left_out.told().next() {
+            return parsed.errors.push(problem(rule));
+        }
         let room = MAX_PROBLEMS.saturating_sub(parsed.warnings.len());
-        parsed.warnings.extend(ignored.told().chain(refused).take(room).map(&problem));
-        if let Object::Service(service) = &object
-            && service.lacks_cluster_ip
-        {
-            let (path, service) = (self.path.clone(), service.service.id.clone());
+        parsed.warnings.extend(remarks.ignored.told().take(room).map(&problem));
+        if object.lacks_cluster_ip {
+            let Key { namespace, name, .. } = object.key.clone();
+            let (path, service) = (self.path.clone(), ServiceId { namespace, name });
             parsed.notes.push(Note::NoClusterIp { path, service });
         }
-        match parsed.objects.entry(object.key()) {
+        match parsed.objects.entry(object.key.clone()) {
             Entry::Vacant(entry) => {
                 entry.insert(Arc::new(object));
             }
@@ -154,15 +153,10 @@ impl Reader<'_> {
         }
     }
 
-    fn problem(&self, Broken { object, rule: Invalid { field, message } }: Broken) -> Problem {
-        let place = locate(self.document.text, &steps(&field));
-        Problem {
-            path: self.path.clone(),
-            place: place.and_then(|location| self.place(location)),
-            object,
-            field: Some(field).filter(|field| !field.is_empty()).map(Into::into),
-            message: message.into(),
-        }
+    fn problem(&self, Broken { object, rule }: Broken) -> Problem {
+        let place = locate(self.document.text, &steps(&rule.field));
+        let place = place.and_then(|location| self.place(location));
+        Problem { place, ..Problem::of_object(self.path, object, rule) }
     }
 
     /// Why the document is no YAML.

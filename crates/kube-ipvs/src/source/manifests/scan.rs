@@ -7,8 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use anyhow::{Context, ensure};
+use proxier_kubernetes::AnnotationPolicy;
+
 use super::{Changes, Content, Folder, Problem};
-use crate::config::AnnotationPolicy;
 
 /// A file larger than this is refused before it is read: 64 MiB.
 pub const MAX_FILE_SIZE: u64 = 64 << 20;
@@ -16,22 +18,6 @@ pub const MAX_FILE_SIZE: u64 = 64 << 20;
 /// A file that was changed so shortly before it was read may have been changed again within the same tick of the
 /// file system's clock, so its stamp proves nothing yet.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
-
-/// Why a folder cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// It is not there or may not be read.
-    #[error("cannot read the folder {}", .path.display())]
-    Unreadable {
-        /// The folder.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// It is something else.
-    #[error("{} is not a folder: give the folder that holds the manifests", .0.display())]
-    NotAFolder(PathBuf),
-}
 
 /// A folder of manifests on disk.
 #[derive(Debug)]
@@ -43,24 +29,25 @@ pub struct ManifestSource {
     failure: Option<String>,
 }
 
-/// What changes when a file does.
+/// What changes when a file does, and whether it has been so for long enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
-    modified: (i64, i64),
-    changed: (i64, i64),
-    size: u64,
-    inode: (u64, u64),
+    times: [i64; 4],
+    file: [u64; 3],
     settled: bool,
 }
 
 impl ManifestSource {
     /// The manifests in `dir`, none of which is read yet.
-    pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        let unreadable = |source| OpenError::Unreadable { path: dir.into(), source };
-        if !fs::metadata(dir).map_err(unreadable)?.is_dir() {
-            return Err(OpenError::NotAFolder(dir.into()));
-        }
-        fs::read_dir(dir).map_err(unreadable)?;
+    ///
+    /// # Errors
+    ///
+    /// When it is no folder, or cannot be read.
+    pub fn open(dir: &Path) -> anyhow::Result<Self> {
+        let unreadable = || format!("cannot read the folder {}", dir.display());
+        let is_folder = fs::metadata(dir).with_context(unreadable)?.is_dir();
+        ensure!(is_folder, "{} is not a folder: give the folder that holds the manifests", dir.display());
+        fs::read_dir(dir).with_context(unreadable)?;
         Ok(Self { dir: dir.into(), folder: Folder::new(), stamps: BTreeMap::new(), failure: None })
     }
 
@@ -193,10 +180,8 @@ impl Stamp {
     fn of(metadata: &Metadata) -> Self {
         let age = metadata.modified().ok().and_then(|then| SystemTime::now().duration_since(then).ok());
         Self {
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-            size: metadata.len(),
-            inode: (metadata.dev(), metadata.ino()),
+            times: [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()],
+            file: [metadata.dev(), metadata.ino(), metadata.len()],
             settled: age.is_some_and(|age| age > SETTLE_TIME),
         }
     }

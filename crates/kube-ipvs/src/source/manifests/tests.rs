@@ -120,6 +120,7 @@ fn render_event(event: &Event) -> String {
         Event::NodeRemoved(name) => format!("Node {name} is gone"),
         Event::NodeAddresses(_) => "NodeAddresses".into(),
         Event::ApiServerAddresses(_) => "ApiServerAddresses".into(),
+        other => panic!("{other:?}"),
     }
 }
 

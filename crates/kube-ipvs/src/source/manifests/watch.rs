@@ -15,7 +15,6 @@ use super::{Changes, ManifestSource};
 /// files may be links to elsewhere, or it may have been replaced by another folder.
 pub const RESCAN_INTERVAL: Duration = Duration::from_secs(3);
 
-/// When to look.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     /// How often, whatever the watch says.
@@ -26,7 +25,6 @@ struct Pace {
     patience: Duration,
 }
 
-/// Of the daemon.
 const PACE: Pace =
     Pace { rescan: RESCAN_INTERVAL, quiet: Duration::from_millis(100), patience: Duration::from_secs(1) };
 

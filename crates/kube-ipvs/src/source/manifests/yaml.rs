@@ -10,14 +10,12 @@ use serde_saphyr::{
     Deserializer, Error, Location, MessageFormatter, Options, UserMessageFormatter, budget::BudgetBreach,
 };
 
-/// Reads a document as JSON.
 pub(super) fn to_json(text: &str) -> Result<String, Error> {
     let mut json = Vec::with_capacity(text.len());
     parse(text, |yaml| Json(&mut json).deserialize(yaml))?;
     Ok(String::from_utf8(json).expect("serde_json writes UTF-8"))
 }
 
-/// Parses a document.
 pub(super) fn parse<'de, R>(
     text: &'de str,
     read: impl for<'e> FnOnce(Deserializer<'de, 'e>) -> Result<R, Error>,
@@ -65,7 +63,6 @@ pub(super) fn reason(error: &Error) -> (Option<Location>, String) {
     (error.location(), message)
 }
 
-/// Writes the next value.
 struct Json<'a>(&'a mut Vec<u8>);
 
 impl Json<'_> {

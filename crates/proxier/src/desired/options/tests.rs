@@ -3,11 +3,10 @@ use ipvs_netlink::{Scheduler, Tunnel};
 
 use crate::{
     config::Config,
-    engine::Engine,
     fake::FakeKernel,
     model::{Forwarding::*, *},
     set::KeySet,
-    testing::{addresses, port, service, slice, sync, with_protocol},
+    testing::{addresses, engine_with, port, service, slice, start, sync, with_protocol},
 };
 
 /// A Service that listens where its endpoints do, which are on this node (`10.1.1.…`) and another (`10.1.2.…`), or
@@ -33,7 +32,7 @@ fn udp([service, slice]: [Event; 2]) -> [Event; 2] {
 
 /// What of the plan for a fresh kernel is about IPVS and about masquerade, and what is skipped.
 fn check(events: impl IntoIterator<Item = Event>, expected: Expect) {
-    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let (mut engine, mut kernel) = start();
     let report = sync(&mut engine, &mut kernel, 0, events);
     expected.assert_eq(&told(&report));
 }
@@ -67,7 +66,7 @@ fn schedulers_and_their_flags() {
         ServiceOptions { hash_fallback: Some(false), ..ServiceOptions::DEFAULT },
     ];
     let told = all.map(|options| {
-        let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+        let (mut engine, mut kernel) = start();
         let [service, _] = web(options, &[]);
         told(&sync(&mut engine, &mut kernel, 0, [service]))
     });
@@ -91,7 +90,7 @@ fn schedulers_and_their_flags() {
 /// ask for the missing one again.
 #[test]
 fn a_scheduler_that_the_kernel_lacks() {
-    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let (mut engine, mut kernel) = start();
     kernel.missing_schedulers.push(Scheduler::TWOS);
     let twos = ServiceOptions { scheduler: Some(Scheduler::TWOS), ..ServiceOptions::DEFAULT };
     web(twos, &["10.1.1.1"]).into_iter().for_each(|event| engine.apply(event));
@@ -109,7 +108,7 @@ fn a_scheduler_that_the_kernel_lacks() {
         + virtual server TCP 10.0.0.1:80 rr
         + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
         - element no-endpoints { 10.0.0.1 . tcp . 80 }
-        ! Service default/web is scheduled by rr: the kernel has no scheduler twos; load the module ip_vs_twos and restart kube-ipvs
+        ! Service default/web is scheduled by rr: the kernel has no scheduler twos; load the module ip_vs_twos and restart this proxy
         -
         ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
     "#]].assert_eq(&[told(&second), told(&third)].join("-\n"));
@@ -119,7 +118,7 @@ fn a_scheduler_that_the_kernel_lacks() {
 #[test]
 fn a_scheduler_that_no_service_may_load() {
     let missing_schedulers = [Scheduler::LBLC].into();
-    let mut engine = Engine::new(Config { missing_schedulers, ..Config::new("node-1") });
+    let mut engine = engine_with(Config { missing_schedulers, ..Config::new("node-1") });
     let mut kernel = FakeKernel::default();
     let lblc = ServiceOptions { scheduler: Some(Scheduler::LBLC), ..ServiceOptions::DEFAULT };
     let report = sync(&mut engine, &mut kernel, 0, web(lblc, &["10.1.1.1"]));
@@ -181,7 +180,7 @@ fn weights() {
             + virtual server TCP 10.0.0.1:80 rr
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 65535
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
-            ! Service default/web has weights, and its scheduler rr takes no notice of them; annotate for example kube-ipvs.io/scheduler: wrr
+            ! Service default/web has weights, and its scheduler rr takes no notice of them
         "#]],
     );
 }
@@ -199,7 +198,7 @@ fn weights_of_slices_count_without_annotations_of_the_service() {
             + virtual server TCP 10.0.0.1:80 rr
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 5
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
-            ! Service default/web has weights, and its scheduler rr takes no notice of them; annotate for example kube-ipvs.io/scheduler: wrr
+            ! Service default/web has weights, and its scheduler rr takes no notice of them
         "#]],
     );
 }
@@ -224,7 +223,7 @@ fn without_nat_nobody_is_masqueraded() {
     // Which tunnel it is the plan does not say.
     let (gre, gue) = (Tunnel::GRE, Tunnel::gue(6080));
     for (choice, tunnel) in [(Ipip, Tunnel::IPIP), (Gre, gre), (Gue(port(6080)), gue)] {
-        let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+        let (mut engine, mut kernel) = start();
         sync(&mut engine, &mut kernel, 0, web(forwarded(choice), &["10.1.1.1", "10.1.2.1"]));
         let servers = kernel.virtual_servers.values().flat_map(|server| server.real_servers.values());
         let forwarding: Vec<_> = servers.map(|server| server.forwarding).collect();
@@ -244,7 +243,7 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
             + virtual server TCP 10.0.0.1:80 rr
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
-            ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: endpoint 10.1.2.1:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
+            ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: endpoint 10.1.2.1:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
         "#]],
     );
     let [service, slice] = web(forwarded(Ipip), &["10.1.2.1"]);
@@ -257,7 +256,7 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
         + element direct-return { 10.0.0.1 . tcp . 80 }
         + virtual server TCP 10.0.0.1:80 rr
         + real server TCP 10.0.0.1:80 -> 10.1.2.1:8080 Masq 1
-        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: ports are not translated, and endpoint 10.1.2.1:8080 listens on another one
+        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: ports are not translated, and endpoint 10.1.2.1:8080 listens on another one
     "#]],
     );
 }
@@ -265,22 +264,15 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
 /// Its node would take the VIP for its own and schedule the packet again.
 #[test]
 fn an_endpoint_that_is_another_node_is_reached_by_nat() {
-    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, web(forwarded(Ipip), &["192.168.0.2"]));
-    let node = Node {
-        name: "node-2".into(),
-        internal_ips: Vec::new(),
-        addresses: vec!["192.168.0.2".parse().unwrap()],
-        zone: None,
-        pod_cidrs: Vec::new(),
-        leaving: false,
-    };
+    let node = Node { addresses: vec!["192.168.0.2".parse().unwrap()], ..Node::new("node-2") };
     let known = sync(&mut engine, &mut kernel, 1, [Event::NodeApplied(node)]);
     let gone = sync(&mut engine, &mut kernel, 2, [Event::NodeRemoved("node-2".into())]);
     expect![[r#"
         + element cluster-ips { 10.0.0.1 . tcp . 80 }
         ~ real server TCP 10.0.0.1:80 -> 192.168.0.2:80 Masq 1
-        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: endpoint 192.168.0.2:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
+        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: endpoint 192.168.0.2:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
         -
         ~ real server TCP 10.0.0.1:80 -> 192.168.0.2:80 Tunnel 1
         - element cluster-ips { 10.0.0.1 . tcp . 80 }
@@ -312,8 +304,8 @@ fn node_ports_and_short_circuits_stay_nat() {
         + real server TCP 203.0.113.1:80 -> 10.1.1.1:80 Route 1
         + element short-circuits { 192.168.0.1 . tcp . 30080 : 10.0.0.1 . 80 }
         + element short-circuits { 203.0.113.1 . tcp . 80 : 10.0.0.1 . 80 }
-        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as its annotation says: with externalTrafficPolicy Local clients in the cluster come there by NAT from the Service's external addresses
-        ! Service default/web is forwarded with NAT on TCP 192.168.0.1:30080, not as its annotation says: it is an address of this node, which no endpoint can have
+        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: with externalTrafficPolicy Local clients in the cluster come there by NAT from the Service's external addresses
+        ! Service default/web is forwarded with NAT on TCP 192.168.0.1:30080, not as it asks: it is an address of this node, which no endpoint can have
     "#]],
     );
 }
@@ -349,7 +341,7 @@ fn single_datagrams() {
         + virtual server UDP 10.0.0.1:80 rr
         + real server UDP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
         - flows UDP 10.0.0.1:80
-        ! Service default/web does not get each datagram scheduled by itself on UDP 10.0.0.1:80: with NAT no answer would reach its client; forward without NAT (kube-ipvs.io/forwarding), or if there are no answers annotate kube-ipvs.io/udp-scheduling: one-way-datagram
+        ! Service default/web does not get each datagram scheduled by itself on UDP 10.0.0.1:80: with NAT no answer would reach its client; forward without NAT, or declare that there are no answers
     "#]],
     );
     check(
@@ -366,7 +358,7 @@ fn single_datagrams() {
 /// And only that Service is computed again.
 #[test]
 fn a_changed_choice_changes_what_is_there() {
-    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let (mut engine, mut kernel) = start();
     let endpoints = ["10.1.1.1", "192.168.0.7"];
     sync(&mut engine, &mut kernel, 0, web(ServiceOptions::DEFAULT, &endpoints));
     sync(
@@ -408,7 +400,7 @@ fn a_changed_choice_changes_what_is_there() {
 
 #[test]
 fn a_service_has_its_own_time_to_drain() {
-    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let (mut engine, mut kernel) = start();
     let within = |seconds| ServiceOptions {
         max_drain_time: Some(std::time::Duration::from_secs(seconds)),
         ..ServiceOptions::DEFAULT

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use expect_test::{Expect, expect};
 
-use super::{super::*, check, start};
+use super::{super::*, check};
 use crate::{fake::FakeKernel, model::*, testing::*};
 
 fn with_external_ips(service: Service, ips: &[&str]) -> Service {
@@ -17,14 +17,8 @@ fn with_load_balancer_ips(service: Service, ips: &[&str]) -> Service {
 
 /// A Node whose status names these addresses.
 fn node(name: &str, addresses: &[&str]) -> Event {
-    Event::NodeApplied(Node {
-        name: name.into(),
-        internal_ips: Vec::new(),
-        addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
-        zone: None,
-        pod_cidrs: Vec::new(),
-        leaving: false,
-    })
+    let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+    Event::NodeApplied(Node { addresses, ..Node::new(name) })
 }
 
 fn service_cidr(ranges: &[&str]) -> Event {
@@ -91,7 +85,7 @@ fn the_address_of_the_api_server_is_served_where_it_is_this_node() {
     let (host, api_server) = (addresses(&["192.168.128.1"]), api_server(&["192.168.128.1"]));
     let report = sync(&mut engine, &mut kernel, 0, [host, api_server, Event::ServiceApplied(web)]);
     expect![[r#"
-        Service default/web:api is not served on TCP 192.168.128.1:8443: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:api is not served on TCP 192.168.128.1:8443: it is an address of this node, which uses the port itself
     "#]]
     .assert_eq(&skipped(&report));
     assert!(kernel.virtual_servers.contains_key(&key("TCP 192.168.128.1:80")));
@@ -207,16 +201,16 @@ fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
     let report =
         sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
     expect![[r#"
-        Service default/web:p10249 is not served on TCP 192.168.128.1:10249: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p10250 is not served on TCP 192.168.128.1:10250: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p10256 is not served on TCP 192.168.128.1:10256: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p10257 is not served on TCP 192.168.128.1:10257: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p10258 is not served on TCP 192.168.128.1:10258: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p10259 is not served on TCP 192.168.128.1:10259: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p22 is not served on TCP 192.168.128.1:22: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p2379 is not served on TCP 192.168.128.1:2379: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p2380 is not served on TCP 192.168.128.1:2380: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
-        Service default/web:p6443 is not served on TCP 192.168.128.1:6443: it is an address of this node, which uses the port itself (--reserved-ports, or the API server's)
+        Service default/web:p10249 is not served on TCP 192.168.128.1:10249: it is an address of this node, which uses the port itself
+        Service default/web:p10250 is not served on TCP 192.168.128.1:10250: it is an address of this node, which uses the port itself
+        Service default/web:p10256 is not served on TCP 192.168.128.1:10256: it is an address of this node, which uses the port itself
+        Service default/web:p10257 is not served on TCP 192.168.128.1:10257: it is an address of this node, which uses the port itself
+        Service default/web:p10258 is not served on TCP 192.168.128.1:10258: it is an address of this node, which uses the port itself
+        Service default/web:p10259 is not served on TCP 192.168.128.1:10259: it is an address of this node, which uses the port itself
+        Service default/web:p22 is not served on TCP 192.168.128.1:22: it is an address of this node, which uses the port itself
+        Service default/web:p2379 is not served on TCP 192.168.128.1:2379: it is an address of this node, which uses the port itself
+        Service default/web:p2380 is not served on TCP 192.168.128.1:2380: it is an address of this node, which uses the port itself
+        Service default/web:p6443 is not served on TCP 192.168.128.1:6443: it is an address of this node, which uses the port itself
     "#]].assert_eq(&skipped(&report));
     let served = owners(&kernel);
     let served: Vec<&str> = served.lines().filter(|line| line.contains("192.168.128.1")).collect();
@@ -231,7 +225,7 @@ fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
 fn a_node_port_does_not_depend_on_an_external_ip_of_the_same_number() {
     let mut config = Config::new("node-1");
     config.allow_external_ips = false;
-    let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+    let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
     let web = service("web", &["10.96.0.80"], &[(30080, Some(30080))]);
     let web = with_external_ips(web, &["192.168.128.1"]);
     let report =
@@ -314,7 +308,7 @@ fn external_ips_are_served_where_the_operator_allows_them() {
     let check = |change: fn(&mut Config), expected: Expect| {
         let mut config = Config::new("node-1");
         change(&mut config);
-        let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+        let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
         let report = sync(&mut engine, &mut kernel, 0, [web()]);
         expected.assert_eq(&format!("{}\n{}", bound(&kernel), skipped(&report)));
     };
@@ -328,15 +322,15 @@ fn external_ips_are_served_where_the_operator_allows_them() {
         |config| config.external_ip_ranges = vec!["203.0.113.0/24".parse().unwrap()],
         expect![[r#"
         10.96.0.80 192.0.2.7 203.0.113.7
-        Service default/web is not served on 198.51.100.7: no range for external IPs contains it (--external-ip-ranges)
+        Service default/web is not served on 198.51.100.7: no range for external IPs contains it
     "#]],
     );
     check(
         |config| config.allow_external_ips = false,
         expect![[r#"
         10.96.0.80 192.0.2.7
-        Service default/web is not served on 198.51.100.7: external IPs are not allowed (feature gate AllowServiceExternalIPs)
-        Service default/web is not served on 203.0.113.7: external IPs are not allowed (feature gate AllowServiceExternalIPs)
+        Service default/web is not served on 198.51.100.7: external IPs are not allowed
+        Service default/web is not served on 203.0.113.7: external IPs are not allowed
     "#]],
     );
 }

@@ -1,6 +1,6 @@
 //! What fails of a node, and what of single Services.
 
-use super::{super::*, start};
+use super::super::*;
 use crate::{fake::FakeKernel, model::*, testing::*};
 
 /// Ten Services with an address of each family, on a kernel that refuses some changes: which families fail in the main.

@@ -8,18 +8,12 @@ use crate::{PodSources, fake::FakeKernel, model::*, testing::*};
 fn start(change: impl FnOnce(&mut Config)) -> (Engine, FakeKernel) {
     let mut config = Config::new("node-1");
     change(&mut config);
-    (Engine::new(config), FakeKernel::default())
+    (engine_with(config), FakeKernel::default())
 }
 
 fn node(name: &str, pod_cidrs: &[&str]) -> Event {
-    Event::NodeApplied(Node {
-        name: name.into(),
-        internal_ips: Vec::new(),
-        addresses: Vec::new(),
-        zone: None,
-        pod_cidrs: pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
-        leaving: false,
-    })
+    let pod_cidrs = pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+    Event::NodeApplied(Node { pod_cidrs, ..Node::new(name) })
 }
 
 #[test]
@@ -144,7 +138,7 @@ fn an_address_that_would_be_answered_for_is_not_bound() {
     kernel.refuse = vec!["+ element arp-ignore".into()];
     myapp().into_iter().for_each(|event| engine.apply(event));
     let failed = engine.sync(&mut kernel, std::time::Duration::ZERO);
-    let reasons: Vec<_> = failed.failures.iter().map(|failure| failure.reason.as_str()).collect();
+    let reasons: Vec<_> = failed.failures.iter().map(|failure| failure.reason.to_string()).collect();
     assert_eq!(reasons, ["refused by the test", "not tried: this node would answer for it in ARP"]);
     kernel.refuse.clear();
     sync(&mut engine, &mut kernel, 100, []);

@@ -100,7 +100,7 @@ fn source_ranges_protect_a_service_until_it_is_gone() {
     // Nor while the kernel will not remove it, also after a restart.
     let mut kernel = before;
     kernel.refuse = vec!["- virtual server TCP 203".into()];
-    let mut restarted = Engine::new(Config::new("node-1"));
+    let mut restarted = engine_with(Config::new("node-1"));
     assert!(!restarted.sync(&mut kernel, Duration::ZERO).failures.is_empty());
     assert!(kernel.state().elements[&protected].sets.contains(KeySet::Firewall));
     assert_eq!(kernel.state().allowed[&protected], ["10.0.0.0/8".parse().unwrap()].into());
@@ -113,7 +113,7 @@ fn source_ranges_protect_a_service_until_it_is_gone() {
 #[test]
 fn an_address_that_could_not_be_taken_off_stays_silent() {
     let config = Config { scoped_arp: true, ..Config::new("node-1") };
-    let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+    let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
     sync(&mut engine, &mut kernel, 0, myapp());
     kernel.refuse = vec!["- address".into()];
     engine.apply(Event::ServiceRemoved(ServiceId::new("default", "myapp")));

@@ -79,7 +79,7 @@ fn somebody_elses_virtual_server_is_not_recorded_beyond_the_plan_that_met_it() {
     myapp().into_iter().for_each(|event| engine.apply(event));
     assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
     // Killed now.
-    let restarted = sync(&mut Engine::new(Config::new("node-1")), &mut kernel, 0, myapp());
+    let restarted = sync(&mut engine_with(Config::new("node-1")), &mut kernel, 0, myapp());
     assert!(matches!(restarted.skipped[..], [Skipped::Foreign { .. }]), "{:?}", restarted.skipped);
     assert_eq!(kernel.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
 }
@@ -168,7 +168,7 @@ fn what_was_made_without_an_answer_goes_with_its_service() {
 fn any_sync_period_will_do() {
     for period in [Duration::ZERO, Duration::MAX] {
         let config = Config { sync_period: period, ..Config::new("node-1") };
-        let (mut engine, mut kernel) = (Engine::new(config), FakeKernel::default());
+        let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
         sync(&mut engine, &mut kernel, 5, myapp());
         assert!(engine.next_sync() > Duration::from_secs(5), "{:?}", engine.next_sync());
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::super::*;
-use crate::{fake::FakeKernel, model::*, testing::*};
+use crate::{cluster::EndpointAddress, fake::FakeKernel, model::*, plan::Change, testing::*};
 
 /// The real servers of one virtual server in the order in which `rr` takes them on a node: it begins with the one that
 /// was made last.
 fn syncs(node: &str, virtual_server: &str) -> Vec<EndpointAddress> {
-    let (mut engine, mut kernel) = (Engine::new(Config::new(node)), FakeKernel::default());
+    let (mut engine, mut kernel) = (engine_with(Config::new(node)), FakeKernel::default());
     let endpoints: Vec<String> = (1..=10).map(|last| format!("10.244.1.{last}")).collect();
     let endpoints: Vec<&str> = endpoints.iter().map(String::as_str).collect();
     let web = service("web", &["10.96.0.80"], &[(80, Some(30080))]);

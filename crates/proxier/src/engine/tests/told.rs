@@ -1,7 +1,8 @@
 //! What a sync tells beside its plan: health checks, drift, and Services without local endpoints.
 
-use super::{super::*, myapp, start};
+use super::{super::*, myapp};
 use crate::{
+    desired::HealthCheck,
     model::*,
     set::{Element, KeySet},
     testing::*,
@@ -55,18 +56,19 @@ fn health_checks_are_told_when_they_change() {
 #[test]
 fn services_without_local_endpoints_are_counted() {
     let (mut engine, mut kernel) = start();
+    let counts = |internal, external| NoLocalEndpoints { internal, external };
     let elsewhere = Event::SliceApplied(slice("lb-4", "lb", 8080, &["10.244.2.1"]));
     let nodes = addresses(&["192.168.0.1", "fd00::1"]);
     let events = [nodes, Event::ServiceApplied(lb()), elsewhere];
     sync(&mut engine, &mut kernel, 0, events);
-    assert_eq!(engine.without_local_endpoints(), [[0, 0], [1, 0]]);
+    assert_eq!(engine.without_local_endpoints(), counts([0, 0], [1, 0]));
     let both = Service { internal_policy: TrafficPolicy::Local, ..lb() };
     sync(&mut engine, &mut kernel, 1, [Event::ServiceApplied(both)]);
-    assert_eq!(engine.without_local_endpoints(), [[1, 0], [1, 0]]);
+    assert_eq!(engine.without_local_endpoints(), counts([1, 0], [1, 0]));
     sync(&mut engine, &mut kernel, 2, [Event::SliceApplied(here("lb-4", &["10.244.1.1"]))]);
-    assert_eq!(engine.without_local_endpoints(), [[0, 0], [0, 0]]);
+    assert_eq!(engine.without_local_endpoints(), counts([0, 0], [0, 0]));
     sync(&mut engine, &mut kernel, 3, [Event::ServiceRemoved(ServiceId::new("default", "lb"))]);
-    assert_eq!(engine.without_local_endpoints(), [[0, 0], [0, 0]]);
+    assert_eq!(engine.without_local_endpoints(), counts([0, 0], [0, 0]));
 }
 
 #[test]

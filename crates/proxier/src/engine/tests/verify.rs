@@ -1,15 +1,15 @@
 //! The engine repairs what other programs changed, when its caller reports that they may have changed it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use expect_test::expect;
 
-use super::{super::*, check, myapp};
-use crate::{fake::FakeKernel, testing::*};
+use super::{check, myapp};
+use crate::testing::*;
 
 #[test]
 fn the_kernel_is_read_when_it_is_due_and_once() {
-    let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+    let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     assert!(engine.has_bound("10.111.98.163".parse().unwrap()));
     kernel.addresses = Some(BTreeSet::new());

@@ -1,21 +1,23 @@
-use std::{convert::Infallible, net::IpAddr};
+//! An entry of conntrack: read, and forgotten.
 
-use netlink_packet_core::{
-    DefaultNla, Emitable, NLA_HEADER_SIZE, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
-    NlasIterator,
-};
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, NetfilterSubsystem,
-    conntrack::{ConntrackAttribute, ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Tuple},
+use std::net::IpAddr;
+
+use netlink_batch::{
+    Batch,
+    attribute::{address, array, find, nest, put},
 };
 
 use crate::{
     cluster::EndpointAddress,
+    linux::netfilter::{self, CONNTRACK, message_type},
     model::{Family, PortNumber, Protocol, VirtualServerKey},
 };
 
-/// The size of `struct nfgenmsg`.
-const HEADER: usize = 4;
+// `IPCTNL_MSG_CT_*`.
+const NEW: u16 = message_type(CONNTRACK, 0);
+/// The request for the entries of a family.
+pub(super) const GET: u16 = message_type(CONNTRACK, 1);
+const DELETE: u16 = message_type(CONNTRACK, 2);
 
 // `enum ctattr_*` of `linux/netfilter/nfnetlink_conntrack.h`.
 const TUPLE_ORIGINAL: u16 = 1;
@@ -55,10 +57,13 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Reads an entry, without its `struct nfgenmsg`. `None`: it is no flow of a protocol that Services can
-    /// have, or makes no sense.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let original = Direction::parse(attribute(bytes, TUPLE_ORIGINAL)?)?;
+    /// Reads a message of a list. `None`: it is no flow of a protocol that Services can have, or makes no sense.
+    pub(super) fn read(message_type: u16, payload: &[u8]) -> Option<Self> {
+        if message_type != NEW {
+            return None;
+        }
+        let bytes = netfilter::attributes(payload);
+        let original = Direction::parse(find(bytes, TUPLE_ORIGINAL)?)?;
         let (address, port) = original.destination;
         let to = VirtualServerKey {
             address,
@@ -66,7 +71,7 @@ impl Entry {
             port: PortNumber::new(port)?,
         };
         let endpoint = || {
-            let (address, port) = Direction::parse(attribute(bytes, TUPLE_REPLY)?)?.source;
+            let (address, port) = Direction::parse(find(bytes, TUPLE_REPLY)?)?.source;
             Some(EndpointAddress { address, port: PortNumber::new(port)? })
         };
         Some(Self {
@@ -74,32 +79,43 @@ impl Entry {
             source: original.source.0,
             source_port: original.source.1,
             endpoint: endpoint(),
-            id: attribute(bytes, ID).and_then(array),
-            zone: attribute(bytes, ZONE).and_then(array),
+            id: find(bytes, ID).and_then(array),
+            zone: find(bytes, ZONE).and_then(array),
             original_zone: original.zone,
         })
     }
 
-    /// The request to forget it. It must never lack the tuple: without one, the kernel forgets all flows.
-    pub(super) fn deletion(&self) -> NetfilterMessage {
-        let mut original = vec![
-            Tuple::Ip(vec![
-                IPTuple::SourceAddress(self.source),
-                IPTuple::DestinationAddress(self.to.address),
-            ]),
-            Tuple::Proto(vec![
-                ProtoTuple::Protocol(self.to.protocol.number().into()),
-                ProtoTuple::SourcePort(self.source_port),
-                ProtoTuple::DestinationPort(self.to.port.get()),
-            ]),
-        ];
-        original
-            .extend(self.original_zone.map(|zone| Tuple::Other(DefaultNla::new(TUPLE_ZONE, zone.to_vec()))));
-        let mut attributes = vec![ConntrackAttribute::CtaTupleOrig(original)];
-        let id = self.id.map(|id| DefaultNla::new(ID, id.to_vec()));
-        let zone = self.zone.map(|zone| DefaultNla::new(ZONE, zone.to_vec()));
-        attributes.extend(id.into_iter().chain(zone).map(ConntrackAttribute::Other));
-        NetfilterMessage::new(header(self.to.family()), ConntrackMessage::Delete(attributes))
+    /// Adds the request to forget it. It must never lack the tuple: without one, the kernel forgets all flows.
+    pub(super) fn delete(&self, batch: &mut Batch) {
+        batch.push_with(DELETE, 0, |out| {
+            out.extend(header(self.to.family()));
+            nest(out, TUPLE_ORIGINAL, |out| {
+                nest(out, TUPLE_IP, |out| {
+                    put_address(out, IPV4_SOURCE, IPV6_SOURCE, self.source);
+                    put_address(out, IPV4_DESTINATION, IPV6_DESTINATION, self.to.address);
+                });
+                nest(out, TUPLE_PROTOCOL, |out| {
+                    put(out, PROTOCOL_NUMBER, [self.to.protocol.number()]);
+                    put(out, SOURCE_PORT, self.source_port.to_be_bytes());
+                    put(out, DESTINATION_PORT, self.to.port.get().to_be_bytes());
+                });
+                self.original_zone.iter().for_each(|zone| put(out, TUPLE_ZONE, zone));
+            });
+            self.id.iter().for_each(|id| put(out, ID, id));
+            self.zone.iter().for_each(|zone| put(out, ZONE, zone));
+        });
+    }
+}
+
+/// What stands before the attributes. Of the request for a list it is all.
+pub(super) fn header(family: Family) -> [u8; 4] {
+    netfilter::header(netfilter::family_number(family))
+}
+
+fn put_address(out: &mut Vec<u8>, v4: u16, v6: u16, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => put(out, v4, address.octets()),
+        IpAddr::V6(address) => put(out, v6, address.octets()),
     }
 }
 
@@ -113,92 +129,17 @@ struct Direction {
 
 impl Direction {
     fn parse(tuple: &[u8]) -> Option<Self> {
-        let (ip, protocol) = (attribute(tuple, TUPLE_IP)?, attribute(tuple, TUPLE_PROTOCOL)?);
-        let address = |v4, v6| {
-            let v4 = || Some(IpAddr::from(array::<4>(attribute(ip, v4)?)?));
-            let v6 = || Some(IpAddr::from(array::<16>(attribute(ip, v6)?)?));
-            v4().or_else(v6)
-        };
-        let port = |kind| Some(u16::from_be_bytes(array(attribute(protocol, kind)?)?));
-        let [number] = array(attribute(protocol, PROTOCOL_NUMBER)?)?;
+        let (ip, protocol) = (find(tuple, TUPLE_IP)?, find(tuple, TUPLE_PROTOCOL)?);
+        let of = |v4, v6| find(ip, v4).or_else(|| find(ip, v6)).and_then(address);
+        let port = |kind| find(protocol, kind).and_then(array).map(u16::from_be_bytes);
+        let [number] = find(protocol, PROTOCOL_NUMBER).and_then(array)?;
         Some(Self {
-            source: (address(IPV4_SOURCE, IPV6_SOURCE)?, port(SOURCE_PORT)?),
-            destination: (address(IPV4_DESTINATION, IPV6_DESTINATION)?, port(DESTINATION_PORT)?),
+            source: (of(IPV4_SOURCE, IPV6_SOURCE)?, port(SOURCE_PORT)?),
+            destination: (of(IPV4_DESTINATION, IPV6_DESTINATION)?, port(DESTINATION_PORT)?),
             protocol: number,
-            zone: attribute(tuple, TUPLE_ZONE).and_then(array),
+            zone: find(tuple, TUPLE_ZONE).and_then(array),
         })
     }
-}
-
-/// A message of the exchange that lists entries.
-///
-/// Not a [`NetfilterMessage`]: a single attribute that it cannot read would cost the whole list, and it is a
-/// dozen allocations an entry.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Message {
-    /// The question for the entries of a family.
-    List(Family),
-    /// An answer; without an entry if it is of no interest. Never sent.
-    Answer(Option<Entry>),
-}
-
-impl Message {
-    pub(super) fn entry(self) -> Option<Entry> {
-        match self {
-            Self::List(_) => None,
-            Self::Answer(entry) => entry,
-        }
-    }
-}
-
-impl NetlinkSerializable for Message {
-    fn message_type(&self) -> u16 {
-        message_type(ConntrackMessageType::Get)
-    }
-
-    fn buffer_len(&self) -> usize {
-        HEADER
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        if let Self::List(family) = self {
-            header(*family).emit(buffer);
-        }
-    }
-}
-
-impl NetlinkDeserializable for Message {
-    type Error = Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
-        let is_entry = header.message_type == message_type(ConntrackMessageType::New);
-        let entry = payload.get(HEADER..).filter(|_| is_entry).and_then(Entry::parse);
-        Ok(Self::Answer(entry))
-    }
-}
-
-fn message_type(request: ConntrackMessageType) -> u16 {
-    u16::from_be_bytes([NetfilterSubsystem::Conntrack.into(), request.into()])
-}
-
-fn header(family: Family) -> NetfilterHeader {
-    let family = match family {
-        Family::V4 => NetfilterProtoFamily::IPv4,
-        Family::V6 => NetfilterProtoFamily::IPv6,
-    };
-    NetfilterHeader::new(family, 0, 0)
-}
-
-/// The value of the first attribute of a kind. Stops at the first one that makes no sense.
-fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    let found = NlasIterator::new(bytes).map_while(Result::ok).find(|attribute| attribute.kind() == kind)?;
-    let length = usize::from(found.length());
-    found.into_inner().get(NLA_HEADER_SIZE..length)
-}
-
-/// A value of exactly that length.
-fn array<const N: usize>(value: &[u8]) -> Option<[u8; N]> {
-    value.try_into().ok()
 }
 
 #[cfg(test)]

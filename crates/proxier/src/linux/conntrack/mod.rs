@@ -7,23 +7,19 @@ mod entry;
 
 use std::{
     collections::{BTreeSet, HashSet},
-    iter,
     time::Instant,
 };
 
 use netlink_batch::{Batch, Error, Failure, Protocol, Socket};
 use rustix::io::Errno;
 
-use self::entry::{Entry, Message};
+use self::entry::Entry;
 use super::meter::FlowDeletion;
 use crate::{
     cluster::EndpointAddress,
     model::{Family, VirtualServerKey},
     plan::Change,
 };
-
-/// How often a list that changes while it is read is read.
-const READS: usize = 10;
 
 /// The kernel's connection tracking.
 pub(super) struct Conntrack {
@@ -60,7 +56,7 @@ impl Conntrack {
         let mut batch = Batch::new();
         let mut count = 0;
         for entry in self.list(family)?.iter().filter(|entry| wanted.includes(entry)) {
-            batch.push(entry.deletion(), 0);
+            entry.delete(&mut batch);
             count += 1;
         }
         let failures = self.socket.execute(batch)?;
@@ -71,12 +67,10 @@ impl Conntrack {
 
     /// The entries of a family, as far as they can be of interest.
     fn list(&mut self, family: Family) -> Result<Vec<Entry>, Error> {
-        let read = || match self.socket.dump(Message::List(family)) {
+        match self.socket.dump_with(entry::GET, &entry::header(family), Entry::read) {
             Err(error) if is_without_conntrack(&error) => Ok(Vec::new()),
-            other => other,
-        };
-        let messages = until_consistent(read)?;
-        Ok(messages.into_iter().filter_map(Message::entry).collect())
+            outcome => outcome,
+        }
     }
 }
 
@@ -101,12 +95,6 @@ impl Wanted {
         let goes_to = |endpoint| self.0.contains(&(entry.to, endpoint));
         goes_to(None) || entry.endpoint.is_some() && goes_to(entry.endpoint)
     }
-}
-
-/// Reads again what changed while it was read, a few times.
-fn until_consistent<T>(mut read: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-    let mut reads = iter::repeat_with(&mut read).take(READS);
-    reads.find(|outcome| !matches!(outcome, Err(Error::Interrupted))).unwrap_or(Err(Error::Interrupted))
 }
 
 /// Whether the kernel refused to list because it has no connection tracking, and so no flows either.
@@ -190,22 +178,6 @@ mod tests {
         assert_eq!(wanted(&[(v6, None), (v4, None)]).families(), Family::ALL.into());
         let other = Change::RemoveServer(v4);
         assert_eq!(Wanted::new(&[(0, &other)]).families(), [].into());
-    }
-
-    #[test]
-    fn an_interrupted_list_is_read_ten_times() {
-        let mut reads = 0;
-        let mut interrupted = |times| {
-            reads = 0;
-            let outcome = until_consistent(|| {
-                reads += 1;
-                if reads <= times { Err(Error::Interrupted) } else { Ok(()) }
-            });
-            (outcome.is_ok(), reads)
-        };
-        assert_eq!([0, 9, 10].map(&mut interrupted), [(true, 1), (true, 10), (false, 10)]);
-        let refused = || Err::<(), _>(KernelError::from_errno(1).into());
-        assert!(matches!(until_consistent(refused), Err(Error::Rejected(_))));
     }
 
     #[test]

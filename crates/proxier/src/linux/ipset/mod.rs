@@ -12,14 +12,12 @@ use netlink_batch::{Batch, Error, Protocol, Socket};
 
 use crate::takeover::Entry;
 use reply::Part;
-use request::{Command, Message};
+use request::Command;
 
 /// What the kernel answers for a subsystem that it does not have and cannot load.
 const NO_SUBSYSTEM: i32 = 22;
 /// `IPSET_ERR_BUSY`: rules still look things up in it.
 const BUSY: i32 = 4100;
-/// How often a list that changed under our eyes is read again.
-const ATTEMPTS: usize = 10;
 
 /// Where the kernel shows which of its modules are loaded, or built in.
 const MODULES: &str = "/sys/module";
@@ -83,7 +81,8 @@ impl IpSets {
     ) -> Result<Vec<(String, netlink_batch::KernelError)>, Error> {
         let mut batch = Batch::new();
         for set in sets {
-            batch.push(Message::Request(command(set.clone())), 0);
+            let command = command(set.clone());
+            batch.push_with(command.message_type(), 0, |out| out.extend(command.bytes()));
         }
         let failures = self.socket.execute(batch)?.into_iter();
         let refused = failures.filter(|failure| !failure.error.is_not_found());
@@ -91,16 +90,11 @@ impl IpSets {
     }
 
     fn list(&mut self, command: Command) -> Result<Vec<Part>, Error> {
-        for _ in 0..ATTEMPTS {
-            match self.socket.dump(Message::Request(command.clone())) {
-                Err(Error::Interrupted) => {}
-                Err(Error::Rejected(error)) if error.is_not_found() || error.errno() == NO_SUBSYSTEM => {
-                    return Ok(Vec::new());
-                }
-                Err(error) => return Err(error),
-                Ok(answers) => return Ok(answers.into_iter().filter_map(Message::part).collect()),
+        match self.socket.dump_with(command.message_type(), &command.bytes(), reply::part) {
+            Err(Error::Rejected(error)) if error.is_not_found() || error.errno() == NO_SUBSYSTEM => {
+                Ok(Vec::new())
             }
+            outcome => outcome,
         }
-        Err(Error::Interrupted)
     }
 }

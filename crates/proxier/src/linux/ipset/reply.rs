@@ -1,8 +1,10 @@
 use std::net::IpAddr;
 
-use super::request::attribute;
+use netlink_batch::attribute::{address, array, attributes, find, text};
+
+use super::request::{LIST, attribute};
 use crate::{
-    linux::nft::attributes,
+    linux::netfilter,
     model::{PortNumber, Protocol},
     takeover::Entry,
 };
@@ -26,16 +28,16 @@ pub(super) struct Part {
     pub(super) entries: Vec<Entry>,
 }
 
-/// Reads the attributes of one message of a list; `None` if it names no set.
-pub(super) fn part(bytes: &[u8]) -> Option<Part> {
+/// Reads a message of a list; `None` if it names no set.
+pub(super) fn part(message_type: u16, payload: &[u8]) -> Option<Part> {
+    if message_type != LIST {
+        return None;
+    }
     let mut part = Part::default();
-    for (kind, value) in attributes(bytes) {
+    for (kind, value) in attributes(netfilter::attributes(payload)) {
         match kind {
-            attribute::SET_NAME => {
-                let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
-                part.set = String::from_utf8_lossy(name).into_owned();
-            }
-            attribute::DATA => part.size = find(value, kind::SIZE).and_then(number),
+            attribute::SET_NAME => part.set = text(value).into_owned(),
+            attribute::DATA => part.size = find(value, kind::SIZE).and_then(array).map(u32::from_be_bytes),
             attribute::ENTRIES => {
                 let entries = attributes(value).filter(|(kind, _)| *kind == attribute::DATA);
                 part.entries.extend(entries.map(|(_, entry)| read(entry)));
@@ -47,27 +49,15 @@ pub(super) fn part(bytes: &[u8]) -> Option<Part> {
 }
 
 fn read(entry: &[u8]) -> Entry {
-    let port = find(entry, kind::PORT).and_then(|port| Some(u16::from_be_bytes(*port.first_chunk()?)));
-    let protocol = find(entry, kind::PROTOCOL).and_then(|number| Protocol::from_number(*number.first()?));
+    let port = find(entry, kind::PORT).and_then(array).map(u16::from_be_bytes);
+    let protocol = find(entry, kind::PROTOCOL).and_then(array).map(u8::from_be_bytes);
     Entry {
-        address: find(entry, kind::ADDRESS).and_then(address),
-        protocol,
+        address: find(entry, kind::ADDRESS).and_then(of_either_family),
+        protocol: protocol.and_then(Protocol::from_number),
         port: port.and_then(PortNumber::new),
     }
 }
 
-fn address(nest: &[u8]) -> Option<IpAddr> {
-    attributes(nest).find_map(|(kind, value)| match kind {
-        kind::ADDRESS_V4 => Some(IpAddr::from(*value.first_chunk::<4>()?)),
-        kind::ADDRESS_V6 => Some(IpAddr::from(*value.first_chunk::<16>()?)),
-        _ => None,
-    })
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    value.first_chunk().copied().map(u32::from_be_bytes)
-}
-
-fn find(nest: &[u8], wanted: u16) -> Option<&[u8]> {
-    attributes(nest).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+fn of_either_family(nest: &[u8]) -> Option<IpAddr> {
+    find(nest, kind::ADDRESS_V4).or_else(|| find(nest, kind::ADDRESS_V6)).and_then(address)
 }

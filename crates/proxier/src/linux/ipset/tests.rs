@@ -1,7 +1,5 @@
 //! Bytes as `ipset` 7.17 and Linux 6.1 exchanged them.
 
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
-
 use super::*;
 use crate::testing::key;
 
@@ -13,10 +11,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 
 /// A message of a list: the header of nfnetlink, the protocol, a name, and what follows.
 fn read(hex: &str) -> Part {
-    let mut header = NetlinkHeader::default();
-    header.message_type = Message::Answer(None).message_type();
-    let message = Message::deserialize(&header, &bytes(hex)).unwrap_or_else(|never| match never {});
-    message.part().unwrap()
+    reply::part(request::LIST, &bytes(hex)).unwrap()
 }
 
 /// Requests as the ipset tool sends them, except for the family and the version of the protocol, which is older here.
@@ -40,10 +35,7 @@ fn requests_are_as_the_tools() {
             "00000000 0500010006000000 0d000200 4b5542452d4e4f5400 000000",
         ),
     ] {
-        let message = Message::Request(command);
-        let mut buffer = vec![0; message.buffer_len()];
-        message.serialize(&mut buffer);
-        assert_eq!((message.message_type(), buffer), (kind, bytes(sent)));
+        assert_eq!((command.message_type(), command.bytes()), (kind, bytes(sent)));
     }
 }
 
@@ -105,12 +97,13 @@ fn entries_of_all_types() {
 
 #[test]
 fn nonsense_is_no_set() {
+    let part = |bytes: &[u8]| reply::part(request::LIST, bytes);
     let whole = bytes(&format!("{NAME}{TYPE}{HEADER}"));
     for end in 0..whole.len() {
-        let _ = reply::part(&whole[..end]);
+        let _ = part(&whole[..end]);
     }
-    assert_eq!(reply::part(&[]), None);
-    assert_eq!(reply::part(&[0xff; 40]), None);
+    assert_eq!(part(&[]), None);
+    assert_eq!(part(&[0xff; 40]), None);
 }
 
 #[test]

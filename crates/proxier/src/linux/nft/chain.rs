@@ -1,12 +1,14 @@
 //! Chains and rules as values, and the requests that make and remove them.
 
-use netlink_packet_core::Emitable;
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, ExpressionAttribute, Expressions, Hook, HookNumber, InetHookNumber,
-    ListAttribute, NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
-};
+use netlink_batch::attribute::{nest, put, put_text};
 
-use super::{TABLE, userdata};
+use super::{
+    expression::{Expressions, all},
+    kind,
+    transaction::Request,
+    userdata,
+};
+use crate::linux::Names;
 
 /// One chain with its rules.
 pub(super) struct Chain {
@@ -17,17 +19,42 @@ pub(super) struct Chain {
     pub(super) userdata: Vec<Vec<u8>>,
 }
 
-/// Where a base chain is hooked in.
+/// Where a base chain is hooked in. The fingerprints of its rules cover how this prints.
 #[derive(Debug)]
 struct Base {
     kind: &'static str,
-    hook: InetHookNumber,
+    hook: Hook,
     priority: i32,
+}
+
+/// A hook of the kernel (`NF_INET_*`).
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Hook {
+    PreRouting,
+    LocalIn,
+    Forward,
+    LocalOut,
+    PostRouting,
+    /// One of another family than IPv4 and IPv6.
+    Other(u32),
+}
+
+impl Hook {
+    fn number(self) -> u32 {
+        match self {
+            Self::PreRouting => 0,
+            Self::LocalIn => 1,
+            Self::Forward => 2,
+            Self::LocalOut => 3,
+            Self::PostRouting => 4,
+            Self::Other(number) => number,
+        }
+    }
 }
 
 /// One rule: what it does and why.
 pub(super) struct Rule {
-    expressions: Vec<Expressions>,
+    expressions: Expressions,
     comment: &'static str,
 }
 
@@ -41,7 +68,7 @@ impl Chain {
     pub(super) fn hooked(
         name: &'static str,
         kind: &'static str,
-        hook: InetHookNumber,
+        hook: Hook,
         priority: i32,
         rules: Vec<Rule>,
     ) -> Self {
@@ -55,77 +82,66 @@ impl Chain {
     }
 
     /// The request that makes it, if it is not there.
-    pub(super) fn message(&self) -> NfTablesMessage {
-        let mut attributes =
-            vec![ChainAttribute::Table(TABLE.into()), ChainAttribute::Name(self.name.into())];
-        if let Some(Base { kind, hook, priority }) = &self.base {
-            let hook = vec![Hook::Number(HookNumber::Inet(*hook)), Hook::Priority(*priority as u32)];
-            attributes.push(ChainAttribute::Hook(hook));
-            attributes.push(ChainAttribute::Type((*kind).into()));
-        }
-        NfTablesMessage::NewChain(ChainMessage { attributes })
+    pub(super) fn message(&self) -> Request {
+        Request::new(kind::NEW_CHAIN, |out| {
+            put_text(out, kind::CHAIN_NAME, self.name);
+            if let Some(Base { kind, hook, priority }) = &self.base {
+                nest(out, kind::CHAIN_HOOK, |out| {
+                    put(out, kind::HOOK_NUMBER, hook.number().to_be_bytes());
+                    put(out, kind::HOOK_PRIORITY, priority.to_be_bytes());
+                });
+                put_text(out, kind::CHAIN_TYPE, kind);
+            }
+        })
     }
 
     /// The requests that add its rules, in order.
-    pub(super) fn rules(&self) -> impl Iterator<Item = NfTablesMessage> {
+    pub(super) fn rules(&self) -> impl Iterator<Item = Request> {
         self.rules.iter().zip(&self.userdata).map(|(rule, userdata)| {
-            NfTablesMessage::NewRule(RuleMessage {
-                attributes: vec![
-                    RuleAttribute::Table(TABLE.into()),
-                    RuleAttribute::Chain(self.name.into()),
-                    RuleAttribute::Expressions(rule.list()),
-                    RuleAttribute::UserData(userdata.clone()),
-                ],
+            Request::new(kind::NEW_RULE, |out| {
+                put_text(out, kind::RULE_CHAIN, self.name);
+                nest(out, kind::RULE_EXPRESSIONS, |out| out.extend(rule.expressions.bytes()));
+                put(out, kind::RULE_USER_DATA, userdata);
             })
         })
     }
 }
 
 impl Rule {
-    pub(super) fn new<const N: usize>(comment: &'static str, expressions: [Vec<Expressions>; N]) -> Self {
-        Self { expressions: expressions.concat(), comment }
+    pub(super) fn new<const N: usize>(comment: &'static str, expressions: [Expressions; N]) -> Self {
+        Self { expressions: all(expressions), comment }
     }
 
     /// Its comment and its fingerprint, which covers where its chain is hooked in too: a rule in the kernel that has
     /// both is this rule in this place.
     fn userdata(&self, place: &[u8]) -> Vec<u8> {
-        let list = self.list();
-        let mut bytes = vec![0; list.as_slice().buffer_len()];
-        list.as_slice().emit(&mut bytes);
-        bytes.extend(place);
+        let bytes = [self.expressions.bytes(), place].concat();
         userdata::rule(self.comment, userdata::fingerprint(&bytes))
-    }
-
-    fn list(&self) -> Vec<ListAttribute<ExpressionAttribute>> {
-        self.expressions.iter().cloned().map(ListAttribute::from).collect()
     }
 }
 
 /// The request that makes the table, if it is not there.
-pub(super) fn table() -> NfTablesMessage {
-    NfTablesMessage::NewTable(TableMessage {
-        attributes: vec![
-            TableAttribute::Name(TABLE.into()),
-            TableAttribute::UserData(userdata::comment(
-                0,
-                "made by kube-ipvs; remove with: kube-ipvs cleanup",
-            )),
-        ],
-    })
+pub(super) fn table(names: &Names) -> Request {
+    // The command knows the default names only.
+    let comment = match *names == Names::default() {
+        true => "made by kube-ipvs; remove with: kube-ipvs cleanup",
+        false => "made by a program that embeds proxier",
+    };
+    let comment = userdata::comment(0, comment);
+    Request::new(kind::NEW_TABLE, |out| put(out, kind::TABLE_USER_DATA, comment))
 }
 
 /// The request that empties all chains.
-pub(super) fn flush() -> NfTablesMessage {
-    NfTablesMessage::DeleteRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] })
+pub(super) fn flush() -> Request {
+    Request::new(kind::DELETE_RULE, |_| {})
 }
 
 /// The request that removes an empty chain.
-pub(super) fn delete_chain(name: &str) -> NfTablesMessage {
-    let attributes = vec![ChainAttribute::Table(TABLE.into()), ChainAttribute::Name(name.into())];
-    NfTablesMessage::DeleteChain(ChainMessage { attributes })
+pub(super) fn delete_chain(name: &str) -> Request {
+    Request::new(kind::DELETE_CHAIN, |out| put_text(out, kind::CHAIN_NAME, name))
 }
 
 /// The request that removes the table with all that is in it.
-pub(super) fn delete_table() -> NfTablesMessage {
-    NfTablesMessage::DeleteTable(TableMessage { attributes: vec![TableAttribute::Name(TABLE.into())] })
+pub(super) fn delete_table() -> Request {
+    Request::new(kind::DELETE_TABLE, |_| {})
 }

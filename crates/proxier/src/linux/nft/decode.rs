@@ -136,31 +136,28 @@ fn take_address(family: Family, bytes: &mut &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::Emitable;
-    use netlink_packet_netfilter::nftables::{
-        DataAttribute, ListAttribute, SetElementAttribute, SetElementList,
-    };
+    use netlink_batch::attribute::{nest, put};
 
     use super::{
         super::{
             element::{append, append_range},
-            in_set, list,
+            kind::{DATA_VALUE, KEY, LIST_ELEMENT, NEW_ELEMENTS},
+            list,
+            transaction::Request,
         },
         *,
     };
     use crate::testing;
 
     /// Through the bytes in which the kernel would send them.
-    fn list(attributes: &[SetElementList]) -> Vec<Raw> {
-        let mut bytes = vec![0; attributes.buffer_len()];
-        attributes.emit(&mut bytes);
-        list::elements(&bytes)
+    fn list(elements: &[u8]) -> Vec<Raw> {
+        list::elements(&Request::of_elements(NEW_ELEMENTS, "a-set", elements).attributes)
     }
 
     fn round_trip(element: Element, content: Content, comment: Option<&str>) {
         let mut bytes = Vec::new();
         append(&mut bytes, &element, comment);
-        let raw = list(&in_set("a-set", bytes).attributes).pop().unwrap();
+        let raw = list(&bytes).pop().unwrap();
         let decoded = raw.decode(element.family(), content);
         assert_eq!(decoded, Some((element, comment.map(str::to_owned))));
     }
@@ -197,8 +194,9 @@ mod tests {
             Content::ShortCircuits,
         ];
         for (length, content) in (0..12).flat_map(|length| contents.map(|content| (length, content))) {
-            let key = SetElementAttribute::Key(DataAttribute::Value(vec![0; length]));
-            for raw in list(&[SetElementList::Elements(vec![ListAttribute::Element(vec![key])])]) {
+            let mut bytes = Vec::new();
+            nest(&mut bytes, LIST_ELEMENT, |out| nest(out, KEY, |out| put(out, DATA_VALUE, vec![0; length])));
+            for raw in list(&bytes) {
                 let decoded = raw.decode(Family::V4, content);
                 assert!(decoded.is_none() || content == Content::Vips, "{decoded:?}");
             }
@@ -213,7 +211,7 @@ mod tests {
         let raws = |ranges: &[IpNet]| {
             let mut bytes = Vec::new();
             ranges.iter().for_each(|range| append_range(&mut bytes, range));
-            list(&in_set("a-set", bytes).attributes)
+            list(&bytes)
         };
         let mut elements = raws(&ranges_of(&all));
         elements.reverse();

@@ -3,30 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLA_F_NESTED, NLA_HEADER_SIZE};
+use netlink_batch::attribute::{nest, put, put_with};
 
-use super::userdata;
+use super::{kind, userdata};
 use crate::{
     cluster::EndpointAddress,
     model::{Protocol, VirtualServerKey},
     set::{Element, every_address},
 };
-
-/// The attributes of an element (`NFTA_SET_ELEM_*`).
-pub(super) mod kind {
-    pub(in super::super) const KEY: u16 = 1;
-    pub(in super::super) const DATA: u16 = 2;
-    pub(in super::super) const FLAGS: u16 = 3;
-    pub(in super::super) const USER_DATA: u16 = 6;
-    pub(in super::super) const KEY_END: u16 = 10;
-}
-
-/// `NFTA_LIST_ELEM`.
-const LIST_ELEMENT: u16 = 1;
-/// `NFTA_DATA_VALUE`.
-pub(super) const DATA_VALUE: u16 = 1;
-/// `NFT_SET_ELEM_INTERVAL_END`.
-pub(super) const INTERVAL_END: u32 = 1;
 
 /// Appends an element, with its comment. A range is two of them.
 ///
@@ -39,7 +23,7 @@ pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>
         Element::Outside(family) => return append_range(out, &every_address(*family)),
         _ => {}
     }
-    nest(out, LIST_ELEMENT, |out| {
+    nest(out, kind::LIST_ELEMENT, |out| {
         match element {
             Element::Key(_, at) | Element::HealthCheck(at) => data(out, kind::KEY, |out| push_key(out, at)),
             Element::Vip(address) => data(out, kind::KEY, |out| push_address(out, *address)),
@@ -48,12 +32,18 @@ pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>
             }
             Element::Allowed(at, source) => {
                 for (kind, address) in [(kind::KEY, source.network()), (kind::KEY_END, source.broadcast())] {
-                    data(out, kind, |out| (push_key(out, at), push_address(out, address)));
+                    data(out, kind, |out| {
+                        push_key(out, at);
+                        push_address(out, address);
+                    });
                 }
             }
             Element::ShortCircuit(at, EndpointAddress { address, port }) => {
                 data(out, kind::KEY, |out| push_key(out, at));
-                data(out, kind::DATA, |out| (push_address(out, *address), push_port(out, port.get())));
+                data(out, kind::DATA, |out| {
+                    push_address(out, *address);
+                    push_port(out, port.get());
+                });
             }
             Element::ArpIgnore(address) => data(out, kind::KEY, |out| push_address(out, (*address).into())),
             Element::ServiceRange(_)
@@ -62,8 +52,7 @@ pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>
             | Element::Outside(_) => {}
         }
         if let Some(comment) = comment {
-            let text = userdata::comment(userdata::COMMENT, comment);
-            attribute(out, kind::USER_DATA, |out| out.extend_from_slice(&text));
+            put(out, kind::USER_DATA, userdata::comment(userdata::COMMENT, comment));
         }
     });
 }
@@ -72,14 +61,14 @@ pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>
 /// range of the address space has no end.
 pub(super) fn append_range(out: &mut Vec<u8>, range: &IpNet) {
     let mut element = |address, flags: u32| {
-        nest(out, LIST_ELEMENT, |out| {
-            attribute(out, kind::FLAGS, |out| out.extend_from_slice(&flags.to_be_bytes()));
+        nest(out, kind::LIST_ELEMENT, |out| {
+            put(out, kind::FLAGS, flags.to_be_bytes());
             data(out, kind::KEY, |out| push_address(out, address));
         });
     };
     element(range.network(), 0);
     if let Some(end) = next(range.broadcast()) {
-        element(end, INTERVAL_END);
+        element(end, kind::INTERVAL_END);
     }
 }
 
@@ -91,23 +80,8 @@ fn next(address: IpAddr) -> Option<IpAddr> {
 }
 
 /// The bytes of a key or of what a map has for it.
-fn data<T>(out: &mut Vec<u8>, kind: u16, push: impl FnOnce(&mut Vec<u8>) -> T) {
-    nest(out, kind, |out| attribute(out, DATA_VALUE, push));
-}
-
-fn nest<T>(out: &mut Vec<u8>, kind: u16, push: impl FnOnce(&mut Vec<u8>) -> T) {
-    attribute(out, kind | NLA_F_NESTED, push);
-}
-
-/// An attribute whose value is what `push` appends: a few hundred bytes at most, by the types that it is called with.
-fn attribute<T>(out: &mut Vec<u8>, kind: u16, push: impl FnOnce(&mut Vec<u8>) -> T) {
-    let start = out.len();
-    out.extend_from_slice(&[0; NLA_HEADER_SIZE]);
-    push(out);
-    let length = (out.len() - start) as u16;
-    out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
-    out[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
-    out.resize(out.len().next_multiple_of(4), 0);
+fn data(out: &mut Vec<u8>, kind: u16, push: impl FnOnce(&mut Vec<u8>)) {
+    nest(out, kind, |out| put_with(out, kind::DATA_VALUE, push));
 }
 
 fn push_key(out: &mut Vec<u8>, key: &VirtualServerKey) {

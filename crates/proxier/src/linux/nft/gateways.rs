@@ -3,9 +3,13 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use netlink_batch::Error;
-use netlink_packet_netfilter::nftables::{NfTablesMessage, SetElementMessage};
 
-use super::{Nft, Table, decode::Content, element, in_set, transaction::Transaction};
+use super::{
+    Nft, Table,
+    decode::Content,
+    element, kind,
+    transaction::{self, Request, Transaction},
+};
 use crate::{
     model::Family,
     set::{Element, GATEWAYS},
@@ -22,12 +26,12 @@ impl Nft {
             if known == wanted {
                 continue;
             }
-            let mut transaction = Transaction::new();
-            if let Some(gone) = elements(&known, &wanted) {
-                transaction.delete(Table::Ip(family), NfTablesMessage::DeleteSetElement(gone));
+            let mut transaction = Transaction::new(&self.settings.names);
+            for gone in elements(kind::DELETE_ELEMENTS, &known, &wanted) {
+                transaction.delete(Table::Ip(family), gone);
             }
-            if let Some(new) = elements(&wanted, &known) {
-                transaction.create(Table::Ip(family), NfTablesMessage::NewSetElement(new));
+            for new in elements(kind::NEW_ELEMENTS, &wanted, &known) {
+                transaction.create(Table::Ip(family), new);
             }
             transaction.commit(&mut self.socket)?;
         }
@@ -46,9 +50,13 @@ impl Nft {
     }
 }
 
-/// The elements that one set has and another one lacks, if there are any.
-fn elements(of: &BTreeSet<IpAddr>, without: &BTreeSet<IpAddr>) -> Option<SetElementMessage> {
-    let mut bytes = Vec::new();
-    of.difference(without).for_each(|address| element::append(&mut bytes, &Element::Vip(*address), None));
-    (!bytes.is_empty()).then(|| in_set(GATEWAYS, bytes))
+/// The requests for the elements that one set has and another one lacks.
+fn elements(kind: u8, of: &BTreeSet<IpAddr>, without: &BTreeSet<IpAddr>) -> Vec<Request> {
+    let addresses: Vec<_> = of.difference(without).collect();
+    let request = |addresses: &[&IpAddr]| {
+        let mut bytes = Vec::new();
+        addresses.iter().for_each(|address| element::append(&mut bytes, &Element::Vip(**address), None));
+        Request::of_elements(kind, GATEWAYS, &bytes)
+    };
+    addresses.chunks(transaction::MOST_ELEMENTS).map(request).collect()
 }

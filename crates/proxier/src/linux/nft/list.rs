@@ -1,71 +1,12 @@
-//! Lists of elements, read by ourselves. netlink-packet-netfilter describes the whole list in words for each element
-//! of it, for an error that does not come: with a thousand elements that takes a second, and every audit reads
-//! several such lists.
+//! Lists of elements, as the kernel sends them.
 
-use std::convert::Infallible;
+use netlink_batch::attribute::{self, array};
 
-use netlink_packet_core::{
-    NLA_HEADER_SIZE, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator,
-};
-use netlink_packet_netfilter::{NetfilterMessage, NetfilterSubsystem};
-
-use super::{
-    decode::Raw,
-    element::{DATA_VALUE, INTERVAL_END, kind},
-    userdata,
-};
-
-/// Length of `struct nfgenmsg`.
-const HEADER: usize = 4;
-/// `NFT_MSG_NEWSETELEM`.
-const NEW_ELEMENTS: u8 = 12;
-/// `NFTA_SET_ELEM_LIST_ELEMENTS`.
-pub(super) const ELEMENTS: u16 = 3;
-/// A request for the elements of a set, or a part of the answer.
-pub(super) enum ElementList {
-    Request(Box<NetfilterMessage>),
-    Answer(Vec<Raw>),
-}
-
-impl NetlinkSerializable for ElementList {
-    fn message_type(&self) -> u16 {
-        match self {
-            Self::Request(request) => request.message_type(),
-            Self::Answer(_) => message_type(),
-        }
-    }
-
-    fn buffer_len(&self) -> usize {
-        match self {
-            Self::Request(request) => request.buffer_len(),
-            Self::Answer(_) => 0,
-        }
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        if let Self::Request(request) = self {
-            request.serialize(buffer);
-        }
-    }
-}
-
-impl NetlinkDeserializable for ElementList {
-    type Error = Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
-        let is_list = header.message_type == message_type();
-        let attributes = payload.get(HEADER..).filter(|_| is_list).unwrap_or_default();
-        Ok(Self::Answer(elements(attributes)))
-    }
-}
-
-fn message_type() -> u16 {
-    u16::from_be_bytes([NetfilterSubsystem::NfTables.into(), NEW_ELEMENTS])
-}
+use super::{decode::Raw, kind, userdata};
 
 /// The elements among the attributes of a list.
 pub(super) fn elements(list: &[u8]) -> Vec<Raw> {
-    let lists = attributes(list).filter(|(kind, _)| *kind == ELEMENTS);
+    let lists = attributes(list).filter(|(kind, _)| *kind == kind::ELEMENTS);
     lists.flat_map(|(_, elements)| attributes(elements)).map(|(_, element)| raw(element)).collect()
 }
 
@@ -78,8 +19,8 @@ fn raw(element: &[u8]) -> Raw {
             kind::DATA => raw.data = data(value),
             kind::USER_DATA => raw.comment = userdata::element_comment(value).map(str::to_owned),
             kind::FLAGS => {
-                let flags = value.first_chunk().copied().map(u32::from_be_bytes).unwrap_or_default();
-                raw.is_interval_end = flags & INTERVAL_END != 0;
+                let flags = array(value).map(u32::from_be_bytes).unwrap_or_default();
+                raw.is_interval_end = flags & kind::INTERVAL_END != 0;
             }
             _ => {}
         }
@@ -89,26 +30,23 @@ fn raw(element: &[u8]) -> Raw {
 
 /// The bytes of a key or of what a map has for it.
 fn data(nest: &[u8]) -> Vec<u8> {
-    let mut values = attributes(nest).filter(|(kind, _)| *kind == DATA_VALUE);
+    let mut values = attributes(nest).filter(|(kind, _)| *kind == kind::DATA_VALUE);
     values.next().map(|(_, value)| value.to_vec()).unwrap_or_default()
 }
 
-/// Attributes as kinds and values, up to the first that makes no sense.
-pub(in crate::linux) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).map_while(|attribute| {
-        #[cfg(test)]
-        tests::count();
-        let attribute = attribute.ok()?;
-        let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
-        Some((kind, attribute.into_inner().get(NLA_HEADER_SIZE..length)?))
-    })
+/// Attributes, which the tests count.
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let all = attribute::attributes(bytes);
+    #[cfg(test)]
+    let all = all.inspect(|_| tests::count());
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
 
-    use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
+    use netlink_batch::attribute::{nest, put, put_with};
 
     use super::*;
 
@@ -122,20 +60,12 @@ mod tests {
     }
 
     fn list(length: usize) -> Vec<u8> {
-        let key = DefaultNla::new(DATA_VALUE, vec![7; 12]);
-        let nest = |kind, inner: DefaultNla| {
-            let mut bytes = vec![0; inner.buffer_len()];
-            inner.emit(&mut bytes);
-            DefaultNla::new(kind | NLA_F_NESTED, bytes)
-        };
-        let element = nest(1, nest(kind::KEY, key));
-        let mut bytes = vec![0; length * element.buffer_len()];
-        bytes.chunks_exact_mut(element.buffer_len()).for_each(|place| element.emit(place));
-        let mut list = vec![0; 4];
-        list.extend(&bytes);
-        let length = u16::try_from(list.len()).unwrap();
-        list[..2].copy_from_slice(&length.to_ne_bytes());
-        list[2..4].copy_from_slice(&ELEMENTS.to_ne_bytes());
+        let mut list = Vec::new();
+        put_with(&mut list, kind::ELEMENTS, |out| {
+            for _ in 0..length {
+                nest(out, 1, |out| nest(out, kind::KEY, |out| put(out, kind::DATA_VALUE, [7; 12])));
+            }
+        });
         list
     }
 

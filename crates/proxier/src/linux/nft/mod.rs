@@ -1,12 +1,15 @@
 //! Filter, masquerade and the record of ownership, in nftables over netlink.
 
 mod arp;
+#[cfg(test)]
+mod bytes;
 mod chain;
 mod decode;
 mod element;
 mod expression;
 mod foreign;
 mod gateways;
+mod kind;
 mod list;
 mod ruleset;
 mod sets;
@@ -16,14 +19,14 @@ mod userdata;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use netlink_batch::{Error, KernelError, Protocol, Socket};
-use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NetlinkDeserializable, NetlinkSerializable};
-use netlink_packet_netfilter::nftables::{
-    ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetElementList, SetElementMessage,
-};
+use netlink_batch::{Error, KernelError, Protocol, Socket, attribute::put_text};
 
 use crate::{
-    kernel::{Cause, Failure},
+    kernel::{Cause, Failure, Reason},
+    linux::{
+        Names,
+        netfilter::{self, NFTABLES, family_number, message_type},
+    },
     model::Family,
     plan::Change,
     set::{
@@ -34,16 +37,8 @@ use crate::{
 };
 use chain::Chain;
 use decode::{Content, Raw};
-use foreign::Listed;
-pub(super) use list::attributes;
-use list::{ELEMENTS, ElementList};
+pub(super) use kind::OF_TABLE;
 use transaction::Transaction;
-pub(super) use transaction::message;
-
-/// The name of our tables.
-pub(super) const TABLE: &str = "kube-ipvs";
-/// How often a list that changed under our eyes is read again.
-const ATTEMPTS: usize = 10;
 
 /// A table of ours. They have one name, and each is of another family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +59,14 @@ impl Table {
         }
     }
 
+    /// The number of its family (`NFPROTO_*`).
+    fn family_number(self) -> u8 {
+        match self {
+            Self::Ip(family) => family_number(family),
+            Self::Arp => 3,
+        }
+    }
+
     /// What it consists of.
     fn chains(self, settings: &super::Settings) -> Vec<Chain> {
         match self {
@@ -77,13 +80,15 @@ impl Table {
 pub(super) struct Nft {
     socket: Socket,
     settings: super::Settings,
+    /// [`Config::scoped_arp`](crate::Config::scoped_arp).
+    scoped_arp: bool,
     /// Why there is no table for IPv6.
     without_v6: Option<KernelError>,
 }
 
 impl Nft {
-    pub(super) fn open(settings: super::Settings) -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings, without_v6: None })
+    pub(super) fn open(settings: super::Settings, scoped_arp: bool) -> Result<Self, Error> {
+        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings, scoped_arp, without_v6: None })
     }
 
     /// The number by which the kernel knows our changes.
@@ -117,7 +122,7 @@ impl Nft {
 
     fn prepare_table(&mut self, table: Table) -> Result<(), Error> {
         let found = self.rules(table)?;
-        if table == Table::Arp && !self.settings.scoped_arp {
+        if table == Table::Arp && !self.scoped_arp {
             return if found.is_empty() { Ok(()) } else { self.remove_table(table) };
         }
         let chains = table.chains(&self.settings);
@@ -125,7 +130,7 @@ impl Nft {
         if found.iter().map(|(name, rules)| (name.as_str(), rules)).eq(expected) {
             return Ok(());
         }
-        self.write(table, found.keys(), &chains)
+        rewrite(table, found.keys(), &chains, &self.settings.names).commit(&mut self.socket)
     }
 
     /// Reads the elements of our sets.
@@ -193,7 +198,7 @@ impl Nft {
     }
 
     fn remove_table(&mut self, table: Table) -> Result<(), Error> {
-        let mut transaction = Transaction::new();
+        let mut transaction = Transaction::new(&self.settings.names);
         transaction.delete(table, chain::delete_table());
         match transaction.commit(&mut self.socket) {
             Err(Error::Rejected(error)) if error.is_not_found() => Ok(()),
@@ -202,12 +207,12 @@ impl Nft {
     }
 
     fn commit_together(&mut self, changes: &[(usize, &Change)]) -> Result<(), Error> {
-        Transaction::of(changes).commit(&mut self.socket)
+        Transaction::of(changes, &self.settings.names).commit(&mut self.socket)
     }
 
     fn commit_one_by_one(&mut self, mut changes: Vec<(usize, &Change)>, failures: &mut Vec<Failure>) {
         while !changes.is_empty() {
-            let mut transaction = Transaction::new();
+            let mut transaction = Transaction::new(&self.settings.names);
             let numbers: Vec<_> = changes.iter().map(|change| transaction.elements(&[*change])).collect();
             let refused = match transaction.try_commit(&mut self.socket) {
                 Ok(refused) if refused.is_empty() => return,
@@ -219,14 +224,14 @@ impl Nft {
                     changes = rest;
                     continue;
                 }
-                Err(error) => return fail_all(&changes, Cause::Unknown, &error.to_string(), failures),
+                Err(error) => return fail_all(&changes, Cause::Unknown, error.into(), failures),
             };
             let culprits: BTreeSet<usize> = refused
                 .iter()
                 .filter_map(|failure| numbers.iter().rposition(|n| *n <= failure.request))
                 .collect();
             if culprits.is_empty() {
-                return fail_all(&changes, Cause::Refused, &refused[0].error.to_string(), failures);
+                return fail_all(&changes, Cause::Refused, (&refused[0].error).into(), failures);
             }
             let mut named = BTreeSet::new();
             for failure in &refused {
@@ -237,7 +242,7 @@ impl Nft {
                 let gone_already =
                     failure.error.is_not_found() && matches!(what, Change::RemoveElement { .. });
                 if !gone_already && named.insert(change) {
-                    let reason = failure.error.to_string();
+                    let reason = (&failure.error).into();
                     failures.push(Failure { change, cause: Cause::Refused, reason });
                 }
             }
@@ -246,37 +251,12 @@ impl Nft {
         }
     }
 
-    /// Writes a whole table again, in one transaction: an older version may have had other chains, or the same ones
-    /// elsewhere. Sets stay, with their elements.
-    fn write<'a>(
-        &mut self,
-        table: Table,
-        old: impl Iterator<Item = &'a String>,
-        chains: &[Chain],
-    ) -> Result<(), Error> {
-        let mut transaction = Transaction::new();
-        transaction.create(table, chain::table());
-        sets::sets(table).into_iter().for_each(|set| transaction.create(table, set));
-        // Rules first: they refer to chains.
-        transaction.delete(table, chain::flush());
-        old.for_each(|chain| transaction.delete(table, chain::delete_chain(chain)));
-        chains.iter().for_each(|chain| transaction.create(table, chain.message()));
-        for chain in chains {
-            chain.rules().for_each(|rule| transaction.append(table, rule));
-        }
-        transaction.commit(&mut self.socket)
-    }
-
     /// Our chains that are there, each with the user data of its rules in order.
     fn rules(&mut self, table: Table) -> Result<BTreeMap<String, Vec<Vec<u8>>>, Error> {
-        let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
-        let listed = self.list(|| Listed::request(table, request.clone()))?;
-        let ours = listed.into_iter().filter_map(Listed::chain).filter(|chain| chain.table == TABLE);
+        let name = self.settings.names.table().to_owned();
+        let ours = self.chains(table.family_number())?.into_iter().filter(|chain| chain.table == name);
         let mut chains: BTreeMap<String, Vec<Vec<u8>>> = ours.map(|chain| (chain.name, Vec::new())).collect();
-        let request =
-            NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(TABLE.into())] });
-        let listed = self.list(|| Listed::request(table, request.clone()))?;
-        for rule in listed.into_iter().filter_map(Listed::rule).filter(|rule| rule.table == TABLE) {
+        for rule in self.rules_of(table, &name)?.into_iter().filter(|rule| rule.table == name) {
             chains.entry(rule.chain).or_default().push(rule.userdata);
         }
         Ok(chains)
@@ -288,45 +268,61 @@ impl Nft {
 
     /// The elements of a set; none if there is no such set.
     fn elements(&mut self, table: Table, set: &str) -> Result<Vec<Raw>, Error> {
-        let request = || {
-            let request = NfTablesMessage::GetSetElement(in_set(set, Vec::new()));
-            ElementList::Request(message(table, request).into())
-        };
-        let parts = self.list(request)?.into_iter().map(|part| match part {
-            ElementList::Answer(elements) => elements,
-            ElementList::Request(_) => Vec::new(),
-        });
-        Ok(parts.flatten().collect())
+        let mut request = about(table, self.settings.names.table());
+        put_text(&mut request, kind::OF_SET, set);
+        let parts = self.list(kind::GET_ELEMENTS, &request, kind::NEW_ELEMENTS, list::elements)?;
+        Ok(parts.into_iter().flatten().collect())
     }
 
-    /// A list, read again where the kernel says that it changed meanwhile; empty if that of which it would be is not
-    /// there.
+    /// Lists what `read` makes of the attributes of each answer, which is a message of that kind. The list is empty if
+    /// the kernel has no such table or set.
     ///
-    /// Of elements the kernel does not say so, and a set that grows or shrinks beneath the list can have some of them
-    /// passed over. The next comparison heals what comes of that: an element is written again, which changes nothing
-    /// where it is there, and that a virtual server is ours is known by the record's copy and by ourselves.
-    fn list<M: NetlinkSerializable + NetlinkDeserializable>(
+    /// The kernel does not say when elements change meanwhile, and a set that grows or shrinks beneath the list can
+    /// have some of them passed over. The next comparison heals what comes of that: an element is written again, which
+    /// changes nothing where it is there, and that a virtual server is ours is known by the record's copy and by
+    /// ourselves.
+    fn list<T>(
         &mut self,
-        request: impl Fn() -> M,
-    ) -> Result<Vec<M>, Error> {
-        for _ in 0..ATTEMPTS {
-            match self.socket.dump(request()) {
-                Err(Error::Rejected(error)) if error.is_not_found() => return Ok(Vec::new()),
-                Err(Error::Interrupted) => {}
-                outcome => return outcome,
-            }
+        request: u8,
+        payload: &[u8],
+        kind: u8,
+        mut read: impl FnMut(&[u8]) -> T,
+    ) -> Result<Vec<T>, Error> {
+        let kind = message_type(NFTABLES, kind);
+        let read = |of, payload: &[u8]| (of == kind).then(|| read(netfilter::attributes(payload)));
+        match self.socket.dump_with(message_type(NFTABLES, request), payload, read) {
+            Err(Error::Rejected(error)) if error.is_not_found() => Ok(Vec::new()),
+            outcome => outcome,
         }
-        Err(Error::Interrupted)
     }
 }
 
-/// A message about elements of a set, given as bytes.
-fn in_set(set: &str, elements: Vec<u8>) -> SetElementMessage {
-    let mut attributes = vec![SetElementList::Table(TABLE.into()), SetElementList::Set(set.into())];
-    if !elements.is_empty() {
-        attributes.push(SetElementList::Other(DefaultNla::new(ELEMENTS | NLA_F_NESTED, elements)));
+/// What a message about a table begins with, behind the header of netlink.
+fn about(table: Table, name: &str) -> Vec<u8> {
+    let mut bytes = netfilter::header(table.family_number()).to_vec();
+    put_text(&mut bytes, OF_TABLE, name);
+    bytes
+}
+
+/// Writes a whole table again, in one transaction: an older version may have had other chains, or the same ones
+/// elsewhere. Sets stay, with their elements.
+fn rewrite<'a, 'n>(
+    table: Table,
+    old: impl Iterator<Item = &'a String>,
+    chains: &[Chain],
+    names: &'n Names,
+) -> Transaction<'n> {
+    let mut transaction = Transaction::new(names);
+    transaction.create(table, chain::table(names));
+    sets::sets(table, names).into_iter().for_each(|set| transaction.create(table, set));
+    // Rules first: they refer to chains.
+    transaction.delete(table, chain::flush());
+    old.for_each(|chain| transaction.delete(table, chain::delete_chain(chain)));
+    chains.iter().for_each(|chain| transaction.create(table, chain.message()));
+    for chain in chains {
+        chain.rules().for_each(|rule| transaction.append(table, rule));
     }
-    SetElementMessage { attributes }
+    transaction
 }
 
 /// Where changes can be cut in two, at `most` from the start. What is about one virtual server stays together, unless
@@ -337,8 +333,8 @@ fn cut(changes: &[(usize, &Change)], most: usize) -> usize {
     (1..=most).rev().find(is_between).unwrap_or(most)
 }
 
-fn fail_all(changes: &[(usize, &Change)], cause: Cause, reason: &str, failures: &mut Vec<Failure>) {
-    let failure = |(change, _): &_| Failure { change: *change, cause, reason: reason.into() };
+fn fail_all(changes: &[(usize, &Change)], cause: Cause, reason: Reason, failures: &mut Vec<Failure>) {
+    let failure = |(change, _): &_| Failure { change: *change, cause, reason: reason.clone() };
     failures.extend(changes.iter().map(failure));
 }
 

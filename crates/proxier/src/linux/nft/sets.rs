@@ -1,12 +1,10 @@
 //! The sets and the map that the rules look things up in.
 
-use netlink_packet_core::DefaultNla;
-use netlink_packet_netfilter::nftables::{
-    NfTablesMessage, SetAttribute, SetDescription, SetFlags, SetMessage,
-};
+use netlink_batch::attribute::{nest, put, put_text, put_with};
 
-use super::{TABLE, Table, userdata};
+use super::{Table, kind, transaction::Request, userdata};
 use crate::{
+    linux::Names,
     model::Family,
     set::{
         ALLOWED, ARP_IGNORE, GATEWAYS, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, REMOTE_PODS,
@@ -23,51 +21,54 @@ const ADDRESS_V6: Type = Type(8, 16);
 const PROTOCOL: Type = Type(12, 1);
 const PORT: Type = Type(13, 2);
 
+/// A set without flags.
+const PLAIN: u32 = 0;
+
 /// How many bits nft's number of a type takes in the number of a concatenation.
 const TYPE_BITS: u32 = 6;
 
 /// The requests that make them, if they are not there.
-pub(super) fn sets(table: Table) -> Vec<NfTablesMessage> {
+pub(super) fn sets(table: Table, names: &Names) -> Vec<Request> {
+    let device = names.device();
     let address = match table {
         Table::Ip(Family::V4) => ADDRESS_V4,
         Table::Ip(Family::V6) => ADDRESS_V6,
         Table::Arp => {
-            let comment = "addresses on kube-ipvs0: this node neither answers for them nor names them";
-            return vec![set(ARP_IGNORE, &[ADDRESS_V4], SetFlags::empty(), comment)];
+            let comment = format!("addresses on {device}: this node neither answers for them nor names them");
+            return vec![set(ARP_IGNORE, &[ADDRESS_V4], PLAIN, &comment)];
         }
     };
     let key = [address, PROTOCOL, PORT];
-    let (plain, interval) = (SetFlags::empty(), SetFlags::Interval);
-    let keys = KeySet::ALL.map(|kind| set(kind.name(), &key, plain, comment(kind)));
+    let keys = KeySet::ALL.map(|kind| set(kind.name(), &key, PLAIN, comment(kind)));
     let mut sets = Vec::from(keys);
     sets.extend([
-        set(VIPS, &[address], plain, "addresses that kube-ipvs bound to kube-ipvs0"),
+        set(VIPS, &[address], PLAIN, &format!("addresses that kube-ipvs bound to {device}")),
         set(
             ALLOWED,
             &[address, PROTOCOL, PORT, address],
-            interval | SetFlags::Concat,
+            kind::INTERVAL | kind::CONCATENATION,
             "who may reach what the set firewall has",
         ),
         set(
             HAIRPIN,
             &[address, address, PROTOCOL, PORT],
-            plain,
+            PLAIN,
             "endpoints that may be on this node, as they reach themselves",
         ),
-        set(HEALTH_CHECKS, &key, plain, "where load balancers ask this node for a Service's health"),
-        set(SERVICE_RANGES, &[address], interval, "where ClusterIPs are taken from"),
-        set(GATEWAYS, &[address], plain, "where this node sends what it knows no other way to"),
-        set(POD_SOURCES, &[address], interval, "pods"),
+        set(HEALTH_CHECKS, &key, PLAIN, "where load balancers ask this node for a Service's health"),
+        set(SERVICE_RANGES, &[address], kind::INTERVAL, "where ClusterIPs are taken from"),
+        set(GATEWAYS, &[address], PLAIN, "where this node sends what it knows no other way to"),
+        set(POD_SOURCES, &[address], kind::INTERVAL, "pods"),
         set(
             REMOTE_PODS,
             &[address],
-            interval,
+            kind::INTERVAL,
             "pods of other nodes, if they can be told from those of this one",
         ),
         set(
             OUTSIDE,
             &[address],
-            interval,
+            kind::INTERVAL,
             "clients outside the cluster: all but pods, if pod ranges are known",
         ),
         map(SHORT_CIRCUITS, &key, &[address, PORT], "where clients in the cluster are sent instead"),
@@ -96,37 +97,34 @@ fn comment(kind: KeySet) -> &'static str {
     }
 }
 
-fn set(name: &str, key: &[Type], flags: SetFlags, comment: &str) -> NfTablesMessage {
-    NfTablesMessage::NewSet(SetMessage { attributes: attributes(name, key, flags, comment) })
+fn set(name: &str, key: &[Type], flags: u32, comment: &str) -> Request {
+    Request::new(kind::NEW_SET, |out| put_set(out, name, key, flags, comment))
 }
 
-fn map(name: &str, key: &[Type], data: &[Type], comment: &str) -> NfTablesMessage {
-    let mut attributes = attributes(name, key, SetFlags::Map, comment);
-    attributes.extend([SetAttribute::DataType(number(data)), SetAttribute::DataLen(length(data))]);
-    NfTablesMessage::NewSet(SetMessage { attributes })
+fn map(name: &str, key: &[Type], data: &[Type], comment: &str) -> Request {
+    Request::new(kind::NEW_SET, |out| {
+        put_set(out, name, key, kind::MAP, comment);
+        put(out, kind::SET_DATA_TYPE, number(data).to_be_bytes());
+        put(out, kind::SET_DATA_LENGTH, length(data).to_be_bytes());
+    })
 }
 
-fn attributes(name: &str, key: &[Type], flags: SetFlags, comment: &str) -> Vec<SetAttribute> {
-    let mut attributes = vec![
-        SetAttribute::Table(TABLE.into()),
-        SetAttribute::Name(name.into()),
-        SetAttribute::Flags(flags),
-        SetAttribute::KeyType(number(key)),
-        SetAttribute::KeyLen(length(key)),
-        // Any number tells sets of one transaction apart; they are referred to by name.
-        SetAttribute::Id(1),
-        SetAttribute::UserData(userdata::comment(userdata::SET_COMMENT, comment)),
-    ];
-    if flags.contains(SetFlags::Concat) {
-        // NFTA_LIST_ELEM of NFTA_SET_FIELD_LEN: how long each field is.
-        let field = |field: &Type| {
-            let length = [&[8, 0, 1, 0][..], &field.1.to_be_bytes()].concat();
-            DefaultNla::new(1 | netlink_packet_core::NLA_F_NESTED, length)
+fn put_set(out: &mut Vec<u8>, name: &str, key: &[Type], flags: u32, comment: &str) {
+    put_text(out, kind::SET_NAME, name);
+    put(out, kind::SET_FLAGS, flags.to_be_bytes());
+    put(out, kind::SET_KEY_TYPE, number(key).to_be_bytes());
+    put(out, kind::SET_KEY_LENGTH, length(key).to_be_bytes());
+    // Any number tells sets of one transaction apart; they are referred to by name.
+    put(out, kind::SET_ID, 1u32.to_be_bytes());
+    put(out, kind::SET_USER_DATA, userdata::comment(userdata::SET_COMMENT, comment));
+    if flags & kind::CONCATENATION != 0 {
+        let field = |out: &mut Vec<u8>, Type(_, length): &Type| {
+            nest(out, kind::LIST_ELEMENT, |out| put(out, kind::FIELD_LENGTH, length.to_be_bytes()));
         };
-        let fields = key.iter().map(field).collect();
-        attributes.push(SetAttribute::Description(vec![SetDescription::Concat(fields)]));
+        nest(out, kind::SET_DESCRIPTION, |out| {
+            put_with(out, kind::DESCRIPTION_FIELDS, |out| key.iter().for_each(|each| field(out, each)));
+        });
     }
-    attributes
 }
 
 fn number(types: &[Type]) -> u32 {

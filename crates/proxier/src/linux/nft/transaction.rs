@@ -1,35 +1,65 @@
-use netlink_batch::{Batch, Error, Failure, Socket};
+use netlink_batch::{
+    Batch, Error, Failure, Socket,
+    attribute::{nest, put_text},
+};
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, NetfilterSubsystem, nftables::NfTablesMessage,
-    none::ControlMessage,
+
+use super::{Table, about, element, kind};
+use crate::{
+    linux::{
+        Names,
+        netfilter::{NFTABLES, message_type},
+    },
+    model::Family,
+    plan::Change,
 };
 
-use super::{Table, element, in_set};
-use crate::{model::Family, plan::Change};
+/// What is asked for: a number of `NFT_MSG_*`, and the attributes behind the name of the table.
+pub(super) struct Request {
+    kind: u8,
+    pub(super) attributes: Vec<u8>,
+}
+
+impl Request {
+    pub(super) fn new(kind: u8, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut attributes = Vec::new();
+        write(&mut attributes);
+        Self { kind, attributes }
+    }
+
+    /// One about elements of a set, which are given as bytes.
+    pub(super) fn of_elements(kind: u8, set: &str, elements: &[u8]) -> Self {
+        Self::new(kind, |out| {
+            put_text(out, kind::OF_SET, set);
+            nest(out, kind::ELEMENTS, |out| out.extend(elements));
+        })
+    }
+}
 
 /// The most elements in one message: their list is one attribute, and that ends at 64 KiB.
-const ELEMENTS: usize = 256;
+pub(super) const MOST_ELEMENTS: usize = 256;
 /// The most changes in one transaction, so that it fits one send.
 pub(super) const LARGEST: usize = 10_000;
 
 /// Changes of nftables that are made all together or not at all.
-pub(super) struct Transaction {
-    batch: Batch,
+pub(super) struct Transaction<'a> {
+    pub(super) batch: Batch,
+    /// The name of our tables.
+    name: &'a str,
 }
 
-impl Transaction {
-    pub(super) fn new() -> Self {
+impl<'a> Transaction<'a> {
+    pub(super) fn new(names: &'a Names) -> Self {
         let mut batch = Batch::new();
-        batch.push(control(ControlMessage::BatchBegin), 0);
-        Self { batch }
+        control(&mut batch, BEGIN);
+        Self { batch, name: names.table() }
     }
 
     /// Changes of elements, as many in a message as can be.
-    pub(super) fn of(changes: &[(usize, &Change)]) -> Self {
-        let mut transaction = Self::new();
+    pub(super) fn of(changes: &[(usize, &Change)], names: &'a Names) -> Self {
+        let mut transaction = Self::new(names);
         for run in changes.chunk_by(|(_, one), (_, other)| destination(one) == destination(other)) {
-            for run in run.chunks(ELEMENTS) {
+            for run in run.chunks(MOST_ELEMENTS) {
                 transaction.elements(run);
             }
         }
@@ -37,23 +67,30 @@ impl Transaction {
     }
 
     /// Makes something that may be there already.
-    pub(super) fn create(&mut self, table: Table, request: NfTablesMessage) {
-        self.batch.push(message(table, request), NLM_F_CREATE);
+    pub(super) fn create(&mut self, table: Table, request: Request) {
+        self.push(NLM_F_CREATE, table, self.name, &request);
     }
 
     /// Adds a rule behind the others of its chain.
-    pub(super) fn append(&mut self, table: Table, request: NfTablesMessage) {
-        self.batch.push(message(table, request), NLM_F_CREATE | NLM_F_APPEND);
+    pub(super) fn append(&mut self, table: Table, request: Request) {
+        self.push(NLM_F_CREATE | NLM_F_APPEND, table, self.name, &request);
     }
 
     /// Removes something.
-    pub(super) fn delete(&mut self, table: Table, request: NfTablesMessage) {
-        self.batch.push(message(table, request), 0);
+    pub(super) fn delete(&mut self, table: Table, request: Request) {
+        self.push(0, table, self.name, &request);
     }
 
     /// Removes something from another program's table.
-    pub(super) fn delete_foreign(&mut self, family: Family, request: NfTablesMessage) {
-        self.batch.push(message(Table::Ip(family), request), 0);
+    pub(super) fn delete_foreign(&mut self, family: Family, table: &str, request: &Request) {
+        self.push(0, Table::Ip(family), table, request);
+    }
+
+    fn push(&mut self, flags: u16, table: Table, name: &str, request: &Request) {
+        self.batch.push_with(message_type(NFTABLES, request.kind), flags, |out| {
+            out.extend(about(table, name));
+            out.extend(&request.attributes);
+        });
     }
 
     /// Adds the requests for changes of elements, all of one set and one direction, or a single replacement.
@@ -81,10 +118,10 @@ impl Transaction {
         let Some(target) = target else { return first };
         let (table, set) = (Table::of(target), target.set_name());
         if !removed.is_empty() {
-            self.delete(table, NfTablesMessage::DeleteSetElement(in_set(set, removed)));
+            self.delete(table, Request::of_elements(kind::DELETE_ELEMENTS, set, &removed));
         }
         if !added.is_empty() {
-            self.create(table, NfTablesMessage::NewSetElement(in_set(set, added)));
+            self.create(table, Request::of_elements(kind::NEW_ELEMENTS, set, &added));
         }
         first
     }
@@ -99,7 +136,7 @@ impl Transaction {
 
     /// Makes the changes, or none of them and says which requests the kernel refused.
     pub(super) fn try_commit(mut self, socket: &mut Socket) -> Result<Vec<Failure>, Error> {
-        let end = self.batch.push(control(ControlMessage::BatchEnd), 0);
+        let end = control(&mut self.batch, END);
         socket.transaction(self.batch, end - 1)
     }
 }
@@ -114,20 +151,13 @@ fn destination(change: &Change) -> Option<(&'static str, Family, std::mem::Discr
     Some((element.set_name(), element.family(), std::mem::discriminant(change), replaces))
 }
 
-/// A request about a table.
-pub(in crate::linux) fn message(table: Table, request: NfTablesMessage) -> NetfilterMessage {
-    let family = match table {
-        Table::Ip(Family::V4) => NetfilterProtoFamily::IPv4,
-        Table::Ip(Family::V6) => NetfilterProtoFamily::IPv6,
-        Table::Arp => NetfilterProtoFamily::ARP,
-    };
-    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), request)
-}
+/// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
+const BEGIN: u16 = 16;
+const END: u16 = 17;
 
-fn control(message: ControlMessage) -> NetfilterMessage {
-    let subsystem = u8::from(NetfilterSubsystem::NfTables);
-    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, subsystem.into());
-    NetfilterMessage::new(header, message)
+/// Adds the message that begins or ends what nftables commits as a whole.
+fn control(batch: &mut Batch, message_type: u16) -> usize {
+    batch.push_with(message_type, 0, |out| out.extend([0, 0, 0, NFTABLES]))
 }
 
 #[cfg(test)]
@@ -138,8 +168,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        Config, Engine,
-        fake::FakeKernel,
         model::*,
         set::{Element, KeySet},
         testing::*,
@@ -147,7 +175,7 @@ mod tests {
 
     /// How many messages of each type there are in what these changes take.
     fn message_types(changes: &[(usize, &Change)]) -> BTreeMap<u16, usize> {
-        let batch = Transaction::of(changes).batch;
+        let batch = Transaction::of(changes, &Names::default()).batch;
         let mut types = BTreeMap::new();
         for number in 0..batch.len() {
             *types.entry(NetlinkBuffer::new(batch.request(number)).message_type()).or_default() += 1;
@@ -159,10 +187,9 @@ mod tests {
     /// no chain.
     #[test]
     fn fifty_thousand_services_are_elements() {
-        const BEGIN: u16 = 16;
         const NEW_SET_ELEMENT: u16 = 10 << 8 | 12;
         const SERVICES: u32 = 50_000;
-        let (mut engine, mut kernel) = (Engine::new(Config::new("node-1")), FakeKernel::default());
+        let (mut engine, mut kernel) = start();
         for number in 0..SERVICES {
             let at = |base: [u8; 4]| Ipv4Addr::from_bits(u32::from_be_bytes(base) + number).to_string();
             let (name, vip) = (format!("app-{number}"), at([10, 96, 0, 1]));

@@ -1,6 +1,6 @@
 use expect_test::{Expect, expect};
+use netlink_batch::attribute::put_text;
 use netlink_packet_core::{DefaultNla, Emitable, NetlinkSerializable};
-use netlink_packet_netfilter::nftables::{NfTablesMessage, TableAttribute, TableMessage};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
@@ -8,21 +8,21 @@ use netlink_packet_route::{
     route::RouteMessage,
 };
 
-use super::{
-    super::nft::{Table, message},
-    *,
-};
-use crate::model::Family;
+use super::*;
 
 /// What is heard of a message, as the kernel would send it.
-fn heard(message: &impl NetlinkSerializable, hears: fn(u16, &[u8]) -> Option<Drift>) -> Option<Drift> {
+fn heard(
+    message: &impl NetlinkSerializable,
+    hears: fn(&Names, u16, &[u8]) -> Option<Drift>,
+    names: &Names,
+) -> Option<Drift> {
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
-    hears(message.message_type(), &bytes)
+    hears(names, message.message_type(), &bytes)
 }
 
 fn check(message: RouteNetlinkMessage, expected: Expect) {
-    expected.assert_eq(&format!("{:?}", heard(&message, in_devices)));
+    expected.assert_eq(&format!("{:?}", heard(&message, in_devices, &Names::default())));
 }
 
 fn link(name: &str, flags: LinkFlags) -> LinkMessage {
@@ -40,11 +40,18 @@ fn route(length: u8) -> RouteMessage {
 
 #[test]
 fn tables_of_ours_and_of_others() {
-    let of = |name: &str| {
-        let table = TableMessage { attributes: vec![TableAttribute::Name(name.into())] };
-        heard(&message(Table::Ip(Family::V6), NfTablesMessage::DeleteTable(table)), in_nftables)
+    const DELETE_TABLE: u16 = 0xa02;
+    let of = |name: &str, names: &Names| {
+        let mut payload = netfilter::header(10).to_vec();
+        put_text(&mut payload, OF_TABLE, name);
+        in_nftables(names, DELETE_TABLE, &payload)
     };
-    assert_eq!([of("kube-ipvs"), of("kube-ipvs-2"), of("filter")], [Some(Drift::Any), None, None]);
+    let names = Names::default();
+    let found = ["kube-ipvs", "kube-ipvs-2", "filter"].map(|table| of(table, &names));
+    assert_eq!(found, [Some(Drift::Any), None, None]);
+    let names = Names::new("kube-ipvs-2", "two").unwrap();
+    let found = ["kube-ipvs", "kube-ipvs-2"].map(|table| of(table, &names));
+    assert_eq!(found, [None, Some(Drift::Any)]);
 }
 
 #[test]
@@ -55,6 +62,9 @@ fn our_device_is_set_up_or_removed() {
     check(NewLink(link("eth0", LinkFlags::Up)), expect!["None"]);
     check(DelLink(link("kube-ipvs0", LinkFlags::Noarp)), expect!["Some(Any)"]);
     check(DelLink(link("eth0", LinkFlags::Up)), expect!["None"]);
+    let names = Names::new("two", "proxy0").unwrap();
+    let removed = |name| heard(&DelLink(link(name, LinkFlags::Noarp)), in_devices, &names);
+    assert_eq!(["kube-ipvs0", "proxy0"].map(removed), [None, Some(Drift::Any)]);
 }
 
 #[test]
@@ -83,11 +93,12 @@ fn default_routes() {
 
 #[test]
 fn nonsense_is_passed_over() {
+    let names = Names::default();
     let attribute = DefaultNla::new(3, vec![0xff; 3]);
     let mut bytes = vec![0; attribute.buffer_len()];
     attribute.emit(&mut bytes);
     for (kind, length) in (0..40).flat_map(|kind| (0..bytes.len()).map(move |length| (kind, length))) {
-        let _ = in_devices(kind, &bytes[..length]);
-        assert_eq!(in_nftables(0x0a00 | kind, &bytes[..length]), None);
+        let _ = in_devices(&names, kind, &bytes[..length]);
+        assert_eq!(in_nftables(&names, 0x0a00 | kind, &bytes[..length]), None);
     }
 }

@@ -40,8 +40,9 @@ fn inherited(entries: &[(&str, &str)], exclude: &[&str]) -> (Vec<String>, Vec<St
     let bound =
         BTreeSet::from(["10.96.0.1", "10.96.0.10", "203.0.113.5", "fe80::1"].map(|ip| ip.parse().unwrap()));
     let host = BTreeSet::from(["192.168.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()]);
-    let takeover = Takeover { exclude_cidrs: exclude.iter().map(|range| range.parse().unwrap()).collect() };
-    let AdoptedState { servers, vips } = kube_proxy(entries).leaves(&servers, &bound, &host, &takeover);
+    let exclude_cidrs = exclude.iter().map(|range| range.parse().unwrap()).collect();
+    let config = Config { exclude_cidrs, ..Config::new("node-1") };
+    let AdoptedState { servers, vips } = kube_proxy(entries).leaves(&servers, &bound, &host, &config);
     (servers.iter().map(ToString::to_string).collect(), vips.iter().map(ToString::to_string).collect())
 }
 

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
+use proxier_kubernetes::{AnnotationPolicy, Annotations};
 
 use super::*;
-use crate::config::{AnnotationPolicy, Annotations};
 
 fn check<T: AsRef<str>>(files: impl IntoIterator<Item = T>, expected: Expect) {
     check_with(Annotations::All, files, expected);

@@ -3,38 +3,27 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use proxier::model::ObjectId;
 
 use super::*;
 
 /// The world as the receiver of the events sees it.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct World(BTreeMap<String, Event>);
+struct World(BTreeMap<ObjectId, Event>);
 
 impl World {
     fn take(&mut self, changes: Changes) {
         for event in changes.events {
-            let key = match &event {
-                Event::ServiceApplied(service) => format!("service {}", service.id),
-                Event::ServiceRemoved(id) => format!("service {id}"),
-                Event::SliceApplied(slice) => format!("slice {}", slice.id),
-                Event::SliceRemoved(id) => format!("slice {id}"),
-                Event::NodeApplied(node) => format!("node {}", node.name),
-                Event::NodeRemoved(name) => format!("node {name}"),
-                Event::ServiceCidrApplied(cidr) => format!("cidr {}", cidr.name),
-                Event::ServiceCidrRemoved(name) => format!("cidr {name}"),
-                Event::NodeAddresses(_) | Event::ApiServerAddresses(_) => {
-                    unreachable!("no manifest says so")
-                }
-            };
+            let key = event.object();
             match event {
                 Event::ServiceRemoved(_)
                 | Event::SliceRemoved(_)
                 | Event::NodeRemoved(_)
                 | Event::ServiceCidrRemoved(_) => {
-                    assert!(self.0.remove(&key).is_some(), "{key} is removed and never was");
+                    assert!(self.0.remove(&key).is_some(), "{key:?} is removed and never was");
                 }
                 event => {
-                    assert_ne!(self.0.get(&key), Some(&event), "{key} is delivered again");
+                    assert_ne!(self.0.get(&key), Some(&event), "{key:?} is delivered again");
                     self.0.insert(key, event);
                 }
             }

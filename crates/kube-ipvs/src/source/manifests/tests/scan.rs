@@ -11,7 +11,7 @@ use std::{
 use expect_test::{Expect, expect};
 
 use super::{
-    super::{MAX_FILE_SIZE, ManifestSource, OpenError, follow},
+    super::{MAX_FILE_SIZE, ManifestSource, follow},
     *,
 };
 
@@ -158,8 +158,11 @@ fn what_is_no_folder_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    assert!(matches!(ManifestSource::open(&file), Err(OpenError::NotAFolder(_))));
-    assert!(matches!(ManifestSource::open(&dir.path().join("none")), Err(OpenError::Unreadable { .. })));
+    let refused = |path: &Path| format!("{:#}", ManifestSource::open(path).unwrap_err());
+    assert!(refused(&file).ends_with("/file is not a folder: give the folder that holds the manifests"));
+    let unreadable = refused(&dir.path().join("none"));
+    assert!(unreadable.starts_with("cannot read the folder "), "{unreadable}");
+    assert!(unreadable.contains("/none: No such file"), "{unreadable}");
 }
 
 /// Follows a folder in a thread that ends with the receiver.

@@ -1,5 +1,3 @@
-use netlink_batch::Batch;
-
 use super::*;
 
 /// Entries as Linux 6.1 lists them. Except for the id, they are cut after the attributes that kube-ipvs reads.
@@ -22,13 +20,6 @@ const ICMP: &str = "02000000 \
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<_> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
     digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
-}
-
-fn answer(message_type: u16, payload: &[u8]) -> Option<Entry> {
-    let mut header = NetlinkHeader::default();
-    header.message_type = message_type;
-    let Ok(message) = Message::deserialize(&header, payload);
-    message.entry()
 }
 
 fn udp() -> Entry {
@@ -61,50 +52,51 @@ fn tcp_v6() -> Entry {
 
 #[test]
 fn entries_of_both_families_are_read() {
-    assert_eq!(answer(0x100, &bytes(UDP)), Some(udp()));
-    assert_eq!(answer(0x100, &bytes(TCP_V6)), Some(tcp_v6()));
+    assert_eq!(Entry::read(0x100, &bytes(UDP)), Some(udp()));
+    assert_eq!(Entry::read(0x100, &bytes(TCP_V6)), Some(tcp_v6()));
     let zoned = Entry { id: Some([0xbf, 0x5f, 0x75, 0xa1]), zone: Some([0, 7]), ..udp() };
-    assert_eq!(answer(0x100, &bytes(&format!("{UDP}{ZONE_AND_ID}"))), Some(zoned));
+    assert_eq!(Entry::read(0x100, &bytes(&format!("{UDP}{ZONE_AND_ID}"))), Some(zoned));
 }
 
 #[test]
 fn other_messages_and_protocols_and_port_0_are_passed_over() {
-    assert_eq!(answer(0x102, &bytes(UDP)), None);
-    assert_eq!(answer(0x100, &bytes(ICMP)), None);
-    assert_eq!(answer(0x100, &bytes(&UDP.replace("0500010011", "0500010088"))), None);
-    assert_eq!(answer(0x100, &bytes(&UDP.replace("060003000035", "060003000000"))), None);
+    assert_eq!(Entry::read(0x102, &bytes(UDP)), None);
+    assert_eq!(Entry::read(0x100, &bytes(ICMP)), None);
+    assert_eq!(Entry::read(0x100, &bytes(&UDP.replace("0500010011", "0500010088"))), None);
+    assert_eq!(Entry::read(0x100, &bytes(&UDP.replace("060003000035", "060003000000"))), None);
 }
 
 #[test]
 fn without_sense_in_the_reply_only_the_endpoint_is_unknown() {
     let nonsense = bytes(&UDP.replace("080001000a010001", "09000100ff010001"));
-    assert_eq!(answer(0x100, &nonsense), Some(Entry { endpoint: None, ..udp() }));
+    assert_eq!(Entry::read(0x100, &nonsense), Some(Entry { endpoint: None, ..udp() }));
     let no_port = bytes(&UDP.replace("0600020014e9", "060002000000"));
-    assert_eq!(answer(0x100, &no_port), Some(Entry { endpoint: None, ..udp() }));
+    assert_eq!(Entry::read(0x100, &no_port), Some(Entry { endpoint: None, ..udp() }));
 }
 
 #[test]
 fn nonsense_is_passed_over() {
     for whole in [bytes(UDP), bytes(TCP_V6), bytes(ICMP), vec![0; 64], vec![0xff; 64]] {
         for end in 0..whole.len() {
-            answer(0x100, &whole[..end]);
+            Entry::read(0x100, &whole[..end]);
             for value in [0, 1, 3, 5, 0x7f, 0xff] {
                 let mut broken = whole.clone();
                 broken[end] = value;
-                if let Some(entry) = answer(0x100, &broken) {
-                    Batch::new().push(entry.deletion(), 0);
+                if let Some(entry) = Entry::read(0x100, &broken) {
+                    entry.delete(&mut Batch::new());
                 }
             }
         }
     }
-    assert_eq!(answer(0x100, &bytes(UDP)[..4 + 0x33]), None);
+    assert_eq!(Entry::read(0x100, &bytes(UDP)[..4 + 0x33]), None);
 }
 
 #[test]
 fn a_list_is_asked_for_by_family() {
     let mut batch = Batch::new();
-    batch.push(Message::List(Family::V4), 0);
-    batch.push(Message::List(Family::V6), 0);
+    for family in Family::ALL {
+        batch.push_with(GET, 0, |out| out.extend(header(family)));
+    }
     let expected =
         "14000000 0101 0100 00000000 00000000 02000000 14000000 0101 0100 00000000 00000000 0a000000";
     assert_eq!(batch.as_bytes(), bytes(expected));
@@ -113,7 +105,7 @@ fn a_list_is_asked_for_by_family() {
 #[test]
 fn a_deletion_names_the_original_tuple_the_id_and_the_zone() {
     let mut batch = Batch::new();
-    batch.push(Entry { id: Some([1, 2, 3, 4]), zone: Some([0, 7]), ..udp() }.deletion(), 0);
+    Entry { id: Some([1, 2, 3, 4]), zone: Some([0, 7]), ..udp() }.delete(&mut batch);
     let tuple = "14000180 080001000a090909 080002000a60000a \
         1c000280 0500010011000000 0600020003e90000 0600030000350000";
     let header = "0201 0100 00000000 00000000 02000000";
@@ -121,7 +113,7 @@ fn a_deletion_names_the_original_tuple_the_id_and_the_zone() {
     assert_eq!(batch.as_bytes(), bytes(&expected));
 
     batch = Batch::new();
-    batch.push(Entry { original_zone: Some([0, 8]), ..udp() }.deletion(), 0);
+    Entry { original_zone: Some([0, 8]), ..udp() }.delete(&mut batch);
     let expected = format!("50000000 {header} 3c000180 {tuple} 0600030000080000");
     assert_eq!(batch.as_bytes(), bytes(&expected));
 }
@@ -129,10 +121,10 @@ fn a_deletion_names_the_original_tuple_the_id_and_the_zone() {
 #[test]
 fn a_deletion_repeats_what_was_listed() {
     for listed in [TCP_V6.to_owned(), format!("{UDP}{ZONE_AND_ID}")] {
-        let listed = answer(0x100, &bytes(&listed)).unwrap();
+        let listed = Entry::read(0x100, &bytes(&listed)).unwrap();
         let mut batch = Batch::new();
-        batch.push(listed.deletion(), 0);
-        let read = answer(0x100, &batch.request(0)[16..]);
+        listed.delete(&mut batch);
+        let read = Entry::read(0x100, &batch.request(0)[16..]);
         assert_eq!(read, Some(Entry { endpoint: None, ..listed }));
     }
 }

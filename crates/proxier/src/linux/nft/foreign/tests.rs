@@ -10,7 +10,13 @@
 //! iptables-nft -A INPUT -m set --match-set a src -j RETURN
 //! ```
 
+use expect_test::expect;
+
 use super::*;
+use crate::linux::{
+    Names,
+    netfilter::{NFTABLES, message_type},
+};
 
 const CAPTURED: &str = include_str!("captured.hex");
 
@@ -25,27 +31,25 @@ fn captured() -> Vec<(u16, Vec<u8>)> {
         .collect()
 }
 
-fn read((kind, bytes): &(u16, Vec<u8>)) -> Listed {
-    let mut header = NetlinkHeader::default();
-    header.message_type = *kind;
-    Listed::deserialize(&header, bytes).unwrap_or_else(|never| match never {})
+fn read<T>(kind: u8, read: fn(&[u8]) -> T) -> Vec<T> {
+    let all = captured().into_iter().filter(|(of, _)| *of == message_type(NFTABLES, kind));
+    all.map(|(_, bytes)| read(netfilter::attributes(&bytes))).collect()
 }
 
 #[test]
 fn chains_with_their_hooks_and_policies() {
-    let heads: Vec<_> = captured().iter().map(read).filter_map(Listed::chain).collect();
     let head = |name: &str, base: Option<(Hook, bool)>| ChainHead {
         table: "filter".into(),
         name: name.into(),
         base: base.map(|(hook, drops)| Base { hook, drops }),
     };
     let forward = head("FORWARD", Some((Hook::Forward, true)));
-    assert_eq!(heads, [head("KUBE-X", None), forward, head("INPUT", Some((Hook::Input, false)))]);
+    let input = head("INPUT", Some((Hook::Input, false)));
+    assert_eq!(read(kind::NEW_CHAIN, read_chain), [head("KUBE-X", None), forward, input]);
 }
 
 #[test]
 fn rules_with_their_verdicts() {
-    let rules: Vec<_> = captured().iter().map(read).filter_map(Listed::rule).collect();
     let rule = |chain: &str, handle, verdict, is_conditional, uses_set| RuleHead {
         table: "filter".into(),
         chain: chain.into(),
@@ -53,7 +57,7 @@ fn rules_with_their_verdicts() {
         rule: Rule { handle, verdict, is_conditional, uses_set },
     };
     assert_eq!(
-        rules,
+        read(kind::NEW_RULE, read_rule),
         [
             rule("KUBE-X", 2, Verdict::Refuse, true, false),
             rule("KUBE-X", 3, Verdict::Other, true, false),
@@ -68,9 +72,32 @@ fn rules_with_their_verdicts() {
 /// Whatever is cut off is read as far as it goes.
 #[test]
 fn messages_that_are_cut_off() {
-    for (kind, bytes) in captured() {
+    for (_, bytes) in captured() {
         for end in 0..bytes.len() {
-            let _ = read(&(kind, bytes[..end].to_vec()));
+            let bytes = netfilter::attributes(&bytes[..end]);
+            let _ = (read_chain(bytes), read_rule(bytes));
         }
     }
+}
+
+/// The bytes of what kube-ipvs asks for.
+#[test]
+fn removals() {
+    let chain = ChainId { family: Family::V6, table: "filter".into(), name: "KUBE-X".into() };
+    let names = Names::default();
+    let mut transaction = Transaction::new(&names);
+    for request in [delete_rule(&chain, 258), flush(&chain), delete_chain(&chain.name)] {
+        transaction.delete_foreign(chain.family, &chain.table, &request);
+    }
+    expect![[r#"
+        010 001
+            0000000a
+        a08 001
+            0a0000000b00010066696c74657200000b0002004b5542452d5800000c0003000000000000000102
+        a08 001
+            0a0000000b00010066696c74657200000b0002004b5542452d580000
+        a05 001
+            0a0000000b00010066696c74657200000b0003004b5542452d580000
+    "#]]
+    .assert_eq(&super::super::bytes::hex(&transaction));
 }

@@ -1,0 +1,67 @@
+use proxier::desired::{Refusal, Skipped};
+
+/// What a Service does not get, why, and which flag or annotation of ours decides that.
+pub fn with_hint(skipped: &Skipped) -> String {
+    format!("{skipped}{}", hint(skipped))
+}
+
+fn hint(skipped: &Skipped) -> &'static str {
+    match skipped {
+        Skipped::TooMany { .. } => " (--max-virtual-servers-per-service)",
+        Skipped::More { .. } => "; `kube-ipvs explain` lists them",
+        Skipped::Refused { why: Refusal::Disallowed, .. } => " (feature gate AllowServiceExternalIPs)",
+        Skipped::Refused { why: Refusal::OutOfRange, .. } => " (--external-ip-ranges)",
+        Skipped::ReservedPort { .. } => " (--reserved-ports, or the API server's)",
+        Skipped::NoNodeAddress { .. } => " (--nodeport-addresses)",
+        Skipped::Forwarding { .. } => " (annotation kube-ipvs.io/forwarding)",
+        Skipped::OnePacket { .. } => {
+            " (annotations kube-ipvs.io/forwarding, or kube-ipvs.io/udp-scheduling: one-way-datagram)"
+        }
+        Skipped::Weights { .. } => "; annotate for example kube-ipvs.io/scheduler: wrr",
+        Skipped::Hash { .. } => " (annotation kube-ipvs.io/scheduler)",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proxier::model::{Family, ServiceId, ServicePortId};
+
+    use super::*;
+
+    #[test]
+    fn our_flag_stands_behind_the_reason() {
+        let service = ServiceId::new("default", "web");
+        let address = "203.0.113.7".parse().unwrap();
+        let refused = |why| with_hint(&Skipped::Refused { service: service.clone(), address, why });
+        assert_eq!(
+            refused(Refusal::OutOfRange),
+            "Service default/web is not served on 203.0.113.7: no range for external IPs contains it \
+             (--external-ip-ranges)"
+        );
+        assert_eq!(
+            refused(Refusal::Disallowed),
+            "Service default/web is not served on 203.0.113.7: external IPs are not allowed (feature gate \
+             AllowServiceExternalIPs)"
+        );
+        assert_eq!(
+            refused(Refusal::ApiServer),
+            "Service default/web is not served on 203.0.113.7: this node reaches the API server at that address"
+        );
+        let port = ServicePortId { service: service.clone(), port: "".into() };
+        assert_eq!(
+            with_hint(&Skipped::NoNodeAddress { port, family: Family::V4 }),
+            "Service default/web has a node port and no IPv4 address of this node serves node ports \
+             (--nodeport-addresses)"
+        );
+        assert_eq!(
+            with_hint(&Skipped::TooMany { service: service.clone(), limit: 2, left_out: 3 }),
+            "Service default/web is served on 2 addresses and ports; 3 more are left out \
+             (--max-virtual-servers-per-service)"
+        );
+        assert_eq!(
+            with_hint(&Skipped::More { service, count: 3 }),
+            "Service default/web does not get 3 more things; `kube-ipvs explain` lists them"
+        );
+    }
+}

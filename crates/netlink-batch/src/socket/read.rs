@@ -1,0 +1,182 @@
+//! What the kernel is asked: single questions, and lists.
+
+use std::iter;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
+};
+
+use super::Socket;
+use crate::{
+    Batch, Error,
+    reply::{Reply, read_datagram},
+};
+
+/// How often a list that changes while it is read is read.
+const READS: usize = 10;
+
+impl Socket {
+    /// Asks one question and returns the messages that answer it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when the kernel refuses, [`Error::Decode`] when an answer makes no sense.
+    pub fn query<M>(&mut self, message: M) -> Result<Vec<M>, Error>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let mut batch = Batch::new();
+        batch.push(message, NLM_F_ACK);
+        self.ask(batch, decode)
+    }
+
+    /// Asks one question, as [`query`](Self::query) does, for those who encode without the traits of
+    /// `netlink_packet_core`. `payload` is what stands behind the header of netlink. `read` gets the type and the
+    /// payload of each answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when the kernel refuses.
+    pub fn query_with<T>(
+        &mut self,
+        message_type: u16,
+        payload: &[u8],
+        mut read: impl FnMut(u16, &[u8]) -> T,
+    ) -> Result<Vec<T>, Error> {
+        let mut batch = Batch::new();
+        batch.push_with(message_type, NLM_F_ACK, |out| out.extend_from_slice(payload));
+        self.ask(batch, |header, payload| Ok(read(header.message_type, payload)))
+    }
+
+    fn ask<T>(
+        &mut self,
+        mut batch: Batch,
+        mut read: impl FnMut(&NetlinkHeader, &[u8]) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let sequence = self.send(&mut batch, 0..1)?;
+        let mut answers = Vec::new();
+        let mut acknowledged = false;
+        self.drain(|header, reply| {
+            if header.sequence_number != sequence {
+                return Ok(());
+            }
+            match reply {
+                Reply::Error(error) if error.errno() == 0 => acknowledged = true,
+                Reply::Error(error) => return Err(error.into()),
+                Reply::Message(payload) => answers.push(read(header, payload)?),
+                Reply::End => {}
+            }
+            Ok(())
+        })?;
+        if acknowledged { Ok(answers) } else { Err(Error::NoReply) }
+    }
+
+    /// Lists what the kernel has (`NLM_F_DUMP`). If the kernel says that the list is not one consistent state, it is
+    /// read again, a few times. Not every subsystem says so: IPVS does not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when the kernel refuses, [`Error::Decode`] when an answer makes no sense,
+    /// [`Error::Interrupted`] when there was no consistent list.
+    pub fn dump<M>(&mut self, message: M) -> Result<Vec<M>, Error>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let mut batch = Batch::new();
+        batch.push(message, NLM_F_DUMP);
+        self.list(batch, |header, payload| decode(header, payload).map(Some))
+    }
+
+    /// Lists what the kernel has, as [`dump`](Self::dump) does, with bytes as in [`query_with`](Self::query_with). The
+    /// list has what `read` returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when the kernel refuses, [`Error::Interrupted`] when there was no consistent list.
+    pub fn dump_with<T>(
+        &mut self,
+        message_type: u16,
+        payload: &[u8],
+        mut read: impl FnMut(u16, &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        let mut batch = Batch::new();
+        batch.push_with(message_type, NLM_F_DUMP, |out| out.extend_from_slice(payload));
+        self.list(batch, |header, payload| Ok(read(header.message_type, payload)))
+    }
+
+    fn list<T>(
+        &mut self,
+        mut batch: Batch,
+        mut read: impl FnMut(&NetlinkHeader, &[u8]) -> Result<Option<T>, Error>,
+    ) -> Result<Vec<T>, Error> {
+        until_consistent(|| self.list_once(&mut batch, &mut read))
+    }
+
+    fn list_once<T>(
+        &mut self,
+        batch: &mut Batch,
+        mut read: impl FnMut(&NetlinkHeader, &[u8]) -> Result<Option<T>, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let sequence = self.send(batch, 0..1)?;
+        let mut list = Vec::new();
+        let (mut ended, mut interrupted) = (false, false);
+        let mut outcome = Ok(());
+        while !ended {
+            self.receive(0)?.ok_or(Error::NoReply)?;
+            let read = read_datagram(&self.incoming, |header, reply| {
+                if header.sequence_number != sequence {
+                    return Ok(());
+                }
+                interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
+                match reply {
+                    Reply::Message(payload) => list.extend(read(header, payload)?),
+                    Reply::End => ended = true,
+                    Reply::Error(error) => {
+                        ended = true;
+                        if error.errno() != 0 {
+                            return Err(error.into());
+                        }
+                    }
+                }
+                Ok(())
+            });
+            // Read on to the end, so that nothing is left in the queue.
+            outcome = outcome.and(read);
+        }
+        outcome?;
+        if interrupted { Err(Error::Interrupted) } else { Ok(list) }
+    }
+}
+
+fn decode<M: NetlinkDeserializable>(header: &NetlinkHeader, payload: &[u8]) -> Result<M, Error> {
+    let because = |error| Error::Decode(format!("a message of type {}: {error}", header.message_type));
+    M::deserialize(header, payload).map_err(because)
+}
+
+/// Reads again what changed while it was read, a few times.
+fn until_consistent<T>(mut read: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let mut reads = iter::repeat_with(&mut read).take(READS);
+    reads.find(|outcome| !matches!(outcome, Err(Error::Interrupted))).unwrap_or(Err(Error::Interrupted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KernelError;
+
+    #[test]
+    fn an_interrupted_list_is_read_ten_times() {
+        let mut reads = 0;
+        let mut interrupted = |times| {
+            reads = 0;
+            let outcome = until_consistent(|| {
+                reads += 1;
+                if reads <= times { Err(Error::Interrupted) } else { Ok(()) }
+            });
+            (outcome.is_ok(), reads)
+        };
+        assert_eq!([0, 9, 10].map(&mut interrupted), [(true, 1), (true, 10), (false, 10)]);
+        let refused = || Err::<(), _>(KernelError::from_errno(1).into());
+        assert!(matches!(until_consistent(refused), Err(Error::Rejected(_))));
+    }
+}

@@ -1,0 +1,133 @@
+use std::time::Duration;
+
+/// The units of Go's `time.ParseDuration` in nanoseconds. The two-letter ones stand first, so that `ms` is
+/// not taken for minutes.
+const UNITS: [(&str, u128); 8] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("µs", 1_000),
+    ("μs", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+];
+
+/// Reads a duration as Go writes it, and Kubernetes with Go: `30s`, `1m30s`, `1h2m3.5s`, `500ms`, `0`.
+///
+/// Not kube's `Duration`: that panics on a long one, calculates with fractions, and takes an empty text for 0.
+///
+/// # Errors
+///
+/// What is wrong with it, and what is allowed.
+pub fn parse_go_duration(text: &str) -> Result<Duration, String> {
+    let syntax = || {
+        Err(format!(
+            "{text:?} is not a duration: allowed are numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms"
+        ))
+    };
+    // The same bound as Go's, whose duration is a signed 64-bit number of nanoseconds.
+    let too_long = || format!("{text:?} is too long: at most 2562047h47m16s");
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if unsigned.is_empty() {
+        return syntax();
+    }
+    let mut nanoseconds: u128 = 0;
+    let mut rest = if unsigned == "0" { "" } else { unsigned };
+    while !rest.is_empty() {
+        let (whole, after) = digits(rest);
+        let (fraction, after) = after.strip_prefix('.').map_or(("", after), digits);
+        if whole.is_empty() && fraction.is_empty() {
+            return syntax();
+        }
+        let Some((unit, scale)) = UNITS.iter().find(|(unit, _)| after.starts_with(unit)) else {
+            return match after.starts_with(|c: char| !c.is_ascii_digit() && c != '.') {
+                true => syntax(),
+                false => Err(format!("{text:?} has no unit: allowed are ns, us, ms, s, m and h, as in 30s")),
+            };
+        };
+        let more = scaled(whole, fraction, *scale);
+        nanoseconds = more.and_then(|more| nanoseconds.checked_add(more)).ok_or_else(too_long)?;
+        rest = &after[unit.len()..];
+    }
+    match i64::try_from(nanoseconds).map_err(|_| too_long())? {
+        1.. if text.starts_with('-') => Err(format!("{text:?} is negative: a duration is 0 or more")),
+        nanoseconds => Ok(Duration::from_nanos(nanoseconds.unsigned_abs())),
+    }
+}
+
+/// Writes a duration as Go's `Duration.String` does: `1m30s`, `500ms`, `0s`.
+pub fn format_go_duration(duration: Duration) -> String {
+    let minutes = duration.as_secs() / 60;
+    let rest = Duration::new(duration.as_secs() % 60, duration.subsec_nanos());
+    let seconds = format!("{:.9}", rest.as_secs_f64());
+    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+    match (minutes / 60, minutes % 60) {
+        (0, 0) if rest.is_zero() => "0s".into(),
+        (0, 0) => format!("{rest:?}"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+fn digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+/// `whole.fraction` times `scale`; digits below a nanosecond are cut off, as in Go.
+fn scaled(whole: &str, fraction: &str, scale: u128) -> Option<u128> {
+    let number = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u128>().ok() };
+    let fraction = &fraction[..fraction.len().min(18)];
+    let part = number(fraction)? * scale / 10u128.pow(fraction.len() as u32);
+    number(whole)?.checked_mul(scale)?.checked_add(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_go_reads_and_writes_them() {
+        let cases = [
+            ("0", 0, "0s"),
+            ("-0s", 0, "0s"),
+            ("30s", 30_000_000_000, "30s"),
+            ("1m30s", 90_000_000_000, "1m30s"),
+            ("500ms", 500_000_000, "500ms"),
+            ("1.5h", 5_400_000_000_000, "1h30m0s"),
+            ("+1s", 1_000_000_000, "1s"),
+            ("1s1ns", 1_000_000_001, "1.000000001s"),
+            ("15µs", 15_000, "15µs"),
+            ("30s1m", 90_000_000_000, "1m30s"),
+            ("1h2m3.5s", 3_723_500_000_000, "1h2m3.5s"),
+            ("0.3333333333333333333h", 1_200_000_000_000 - 1, "19m59.999999999s"),
+            (".5s", 500_000_000, "500ms"),
+            ("1us1µs1μs1ns", 3_001, "3.001µs"),
+            ("24h", 86_400_000_000_000, "24h0m0s"),
+            ("2562047h47m16s", 9_223_372_036_000_000_000, "2562047h47m16s"),
+        ];
+        for (text, nanoseconds, written) in cases {
+            let duration = parse_go_duration(text).unwrap();
+            assert_eq!(duration, Duration::from_nanos(nanoseconds), "{text}");
+            assert_eq!(format_go_duration(duration), written, "{text}");
+        }
+        for text in ["", "-", "s", ".s", "1 s", "1d", "1e3s", "infs", "--1s"] {
+            assert!(parse_go_duration(text).unwrap_err().contains("is not a duration"), "{text}");
+        }
+        for (text, reason) in [
+            ("1", "has no unit"),
+            ("1.5", "has no unit"),
+            ("1s2", "has no unit"),
+            ("30", "has no unit"),
+            ("1m30", "has no unit"),
+            ("1.2.3s", "has no unit"),
+            ("-1s", "is negative"),
+            ("2562047h47m17s", "is too long"),
+            ("3000000h", "is too long"),
+            ("99999999999999999999h", "is too long"),
+            ("99999999999999999999999999999999999999h", "is too long"),
+        ] {
+            assert!(parse_go_duration(text).unwrap_err().contains(reason), "{text}");
+        }
+    }
+}

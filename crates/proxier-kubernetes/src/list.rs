@@ -1,0 +1,113 @@
+//! Lists that stop growing.
+
+use std::{fmt, marker::PhantomData, ops::Deref};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, SeqAccess, Visitor},
+};
+
+use crate::Invalid;
+
+/// A list of at most `MAX` entries. One more is an error at once, before the rest is even read; `null` is
+/// the empty list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bounded<T, const MAX: usize>(Vec<T>);
+
+impl<T, const MAX: usize> Default for Bounded<T, MAX> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T, const MAX: usize> Deref for Bounded<T, MAX> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T, const MAX: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Entries<T, MAX> {
+            type Value = Bounded<T, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(Bounded::default())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+                let mut list = Vec::new();
+                while list.len() < MAX {
+                    match entries.next_element()? {
+                        Some(entry) => list.push(entry),
+                        None => return Ok(Bounded(list)),
+                    }
+                }
+                match entries.next_element::<IgnoredAny>()? {
+                    Some(IgnoredAny) => {
+                        Err(A::Error::custom(format_args!("too many entries: at most {MAX} are allowed")))
+                    }
+                    None => Ok(Bounded(list)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Entries(PhantomData))
+    }
+}
+
+/// The first `MAX` entries of a list, and how many more there were.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FirstOf<T, const MAX: usize> {
+    /// The first `MAX` entries.
+    pub(crate) entries: Vec<T>,
+    /// How many were left out.
+    pub(crate) more: usize,
+}
+
+impl<T, const MAX: usize> Default for FirstOf<T, MAX> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), more: 0 }
+    }
+}
+
+impl<T, const MAX: usize> FirstOf<T, MAX> {
+    /// What is to be said of a list in this field, if there is more of it.
+    pub(crate) fn cut(&self, field: &str) -> Option<Invalid> {
+        let too_many = || Invalid::new(field, format!("too many entries: at most {MAX} are allowed"));
+        (self.more > 0).then(too_many)
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for FirstOf<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T, const MAX: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Entries<T, MAX> {
+            type Value = FirstOf<T, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(FirstOf::default())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut first = FirstOf::default();
+                while first.entries.len() < MAX {
+                    match list.next_element()? {
+                        Some(entry) => first.entries.push(entry),
+                        None => return Ok(first),
+                    }
+                }
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    first.more += 1;
+                }
+                Ok(first)
+            }
+        }
+        deserializer.deserialize_any(Entries(PhantomData))
+    }
+}

@@ -1,0 +1,108 @@
+use jiff::Timestamp;
+use proxier::model::{EndpointSlice, Event};
+
+use crate::{
+    AnnotationPolicy, Invalid, Key, Kind, Remarks, endpoint_slice, endpoints::Endpoints, from_json,
+    node::Node, service::Service, service_cidr::ServiceCidr,
+};
+
+/// A valid object, converted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// What it is known by.
+    pub key: Key,
+    /// The event that applies it. None if it is not for a proxy like this one:
+    ///
+    /// * The label `service.kubernetes.io/service-proxy-name` or `service.kubernetes.io/headless` is set.
+    /// * The slice has host names instead of addresses, or names no Service that can exist.
+    /// * The object is Endpoints. Kubernetes mirrors them into EndpointSlices.
+    ///
+    /// If an earlier content of the object was applied, [`Key::removed`] takes it back.
+    pub event: Option<Event>,
+    /// Of a Service: whether it selects pods. If it does, Kubernetes does not mirror Endpoints of its name.
+    pub selects_pods: bool,
+    /// Of a Service: whether it needs a ClusterIP and has none. Only an API server allocates one.
+    pub lacks_cluster_ip: bool,
+    /// Of Endpoints: the slices into which Kubernetes mirrors them, if their Service exists and selects no pods. Their
+    /// names have a colon, which no real slice has.
+    pub mirrored: Vec<EndpointSlice>,
+    /// Of an EndpointSlice: when the Service or pod changed because of which the control plane wrote the slice
+    /// (`endpoints.kubernetes.io/last-change-trigger-time`).
+    pub trigger_time: Option<Timestamp>,
+}
+
+impl Object {
+    /// Reads an object of this kind from its JSON. Unknown fields are ignored, as are `apiVersion` and `kind`.
+    ///
+    /// If a part of the object is invalid for every node, or an annotation is invalid or not allowed, that part is left
+    /// out, and the [`Remarks`] have the reason.
+    ///
+    /// ```
+    /// use proxier_kubernetes::{AnnotationPolicy, Kind, Object};
+    ///
+    /// let json = r#"{"metadata": {"name": "web"}, "spec": {"ports": [{"port": 70000}]}}"#;
+    /// let invalid = Object::read(Kind::Service, json, &AnnotationPolicy::default()).unwrap_err();
+    /// assert_eq!(invalid.to_string(), "spec.ports[0].port: 70000 is not a port: 1 to 65535");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the object as a whole is invalid: the first field that is, and why.
+    pub fn read(kind: Kind, json: &str, policy: &AnnotationPolicy) -> Result<(Self, Remarks), Invalid> {
+        let mut remarks = Remarks::default();
+        let object = match kind {
+            Kind::Node => from_json::<Node>(json)?.convert(&mut remarks),
+            Kind::ServiceCidr => from_json::<ServiceCidr>(json)?.convert(),
+            Kind::Service => from_json::<Service>(json)?.convert(policy, &mut remarks),
+            Kind::EndpointSlice => {
+                from_json::<endpoint_slice::EndpointSlice>(json)?.convert(policy, &mut remarks)
+            }
+            Kind::Endpoints => from_json::<Endpoints>(json)?.convert(policy, &mut remarks),
+        };
+        Ok((object?, remarks))
+    }
+
+    /// Converts an object of one of [`k8s_openapi`]'s types, such as `k8s_openapi::api::core::v1::Service`. It needs
+    /// the feature `k8s-openapi`.
+    ///
+    /// It writes the object as JSON and [reads](Self::read) that JSON. That costs about as much again as your client's
+    /// work to read the object. If it is too much, let your client deliver raw JSON.
+    ///
+    /// ```
+    /// use k8s_openapi::api::core::v1::Node;
+    /// use proxier_kubernetes::{AnnotationPolicy, Object};
+    ///
+    /// let mut node = Node::default();
+    /// node.metadata.name = Some("node-1".into());
+    /// let (object, _) = Object::from_resource(&node, &AnnotationPolicy::default())?;
+    /// assert_eq!(object.key.to_string(), "Node node-1");
+    /// assert!(object.event.is_some());
+    /// # Ok::<(), proxier_kubernetes::Invalid>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read); and if a proxy acts on no objects of the type.
+    #[cfg(feature = "k8s-openapi")]
+    pub fn from_resource<T>(object: &T, policy: &AnnotationPolicy) -> Result<(Self, Remarks), Invalid>
+    where
+        T: k8s_openapi::Resource + serde::Serialize,
+    {
+        let unknown = || Invalid::new("kind", format!("a Service proxy acts on no {}", T::KIND));
+        let kind = Kind::of(T::API_VERSION, T::KIND).ok_or_else(unknown)?;
+        let json = serde_json::to_string(object).map_err(|error| Invalid::new("", error.to_string()))?;
+        Self::read(kind, &json, policy)
+    }
+
+    /// An object that says nothing.
+    pub(crate) fn new(key: Key) -> Self {
+        Self {
+            key,
+            event: None,
+            selects_pods: false,
+            lacks_cluster_ip: false,
+            mirrored: Vec::new(),
+            trigger_time: None,
+        }
+    }
+}

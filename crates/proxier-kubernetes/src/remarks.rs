@@ -1,0 +1,117 @@
+//! What is reported about a valid object, however large the object is.
+
+use std::borrow::Cow;
+
+use crate::Invalid;
+
+/// How many reasons are told of one object. The others are counted.
+const MAX_REASONS: usize = 10;
+/// How many characters of a value a message quotes.
+const MAX_QUOTED: usize = 64;
+
+/// What of a valid object has no effect, and why. Report it to the operator.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// Annotations that are invalid or not allowed. The object counts as if it did not have them.
+    pub ignored: Reasons,
+    /// Parts that are invalid for every node, such as an external IP 127.0.0.1. A program that reads files can reject
+    /// the object instead.
+    pub left_out: Reasons,
+}
+
+impl Remarks {
+    /// What is to be told, as sentences of a log. Its length is bounded.
+    pub fn told(self) -> impl Iterator<Item = Invalid> {
+        let left_out = self.left_out.told().map(|Invalid { field, message }| {
+            let message = message + "; it is left out, and the rest is followed";
+            Invalid { field, message }
+        });
+        self.ignored.told().chain(left_out)
+    }
+}
+
+/// Reasons why parts of an object count for nothing. There can be one for each entry of the object: the first few are
+/// kept, the others counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reasons {
+    first: Vec<Invalid>,
+    more: usize,
+}
+
+impl Reasons {
+    /// What is to be told: the first reasons, and how many more there are.
+    pub fn told(self) -> impl Iterator<Item = Invalid> {
+        // About one field they are all, or about none that can be named.
+        let field = self.first.first().map(|reason| reason.field.clone()).unwrap_or_default();
+        let is_one = self.first.iter().all(|reason| reason.field == field);
+        let field = if is_one { field } else { String::new() };
+        let more = (self.more > 0).then(|| Invalid::new(field, format!("and {} more", self.more)));
+        self.first.into_iter().chain(more)
+    }
+}
+
+impl Extend<Invalid> for Reasons {
+    fn extend<T: IntoIterator<Item = Invalid>>(&mut self, reasons: T) {
+        for reason in reasons {
+            if self.first.len() < MAX_REASONS {
+                self.first.push(reason);
+            } else {
+                self.more += 1;
+            }
+        }
+    }
+}
+
+/// A value as messages quote it.
+pub(crate) fn quoted(value: &str) -> String {
+    let beginning = beginning(value, MAX_QUOTED);
+    let rest = if beginning.len() < value.len() { "…" } else { "" };
+    format!("{beginning:?}{rest}")
+}
+
+/// A value, or its beginning.
+pub(crate) fn cut(value: &str) -> Cow<'_, str> {
+    cut_to(MAX_QUOTED, value)
+}
+
+/// A text, or its beginning of so many characters.
+pub(crate) fn cut_to(longest: usize, text: &str) -> Cow<'_, str> {
+    match beginning(text, longest) {
+        whole if whole.len() == text.len() => text.into(),
+        beginning => format!("{beginning}…").into(),
+    }
+}
+
+fn beginning(text: &str, longest: usize) -> &str {
+    text.char_indices().nth(longest).map_or(text, |(end, _)| &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reasons(fields: impl IntoIterator<Item = String>) -> Vec<String> {
+        let mut reasons = Reasons::default();
+        reasons.extend(fields.into_iter().map(|field| Invalid::new(field, "is wrong")));
+        reasons.told().map(|reason| format!("{}: {}", reason.field, reason.message)).collect()
+    }
+
+    #[test]
+    fn ten_reasons_are_told_and_the_others_counted() {
+        assert!(reasons([]).is_empty());
+        let told = reasons((0..10).map(|number| format!("a[{number}]")));
+        assert_eq!((told.len(), told[9].as_str()), (10, "a[9]: is wrong"));
+        let told = reasons((0..20_000).map(|number| format!("a[{number}]")));
+        assert_eq!((told.len(), told[10].as_str()), (11, ": and 19990 more"));
+        let told = reasons((0..11).map(|_| "a".into()));
+        assert_eq!(told[10], "a: and 1 more");
+    }
+
+    #[test]
+    fn long_values_are_cut() {
+        assert_eq!(quoted(&"x".repeat(64)), format!("{:?}", "x".repeat(64)));
+        assert_eq!(quoted(&"ä".repeat(65)), format!("{:?}…", "ä".repeat(64)));
+        assert!(quoted(&"\u{1}".repeat(1 << 18)).len() < 1000);
+        assert_eq!(cut("short"), "short");
+    }
+}

@@ -1,0 +1,140 @@
+//! What an embedder gets for an object of each kind. The manifests of kube-ipvs test the fields and messages.
+
+use expect_test::{Expect, expect};
+use k8s_openapi::{
+    ListableResource, Resource,
+    api::{
+        core::v1::{Endpoints, Node, Pod, Service},
+        discovery::v1::EndpointSlice,
+        networking::v1::ServiceCIDR,
+    },
+};
+use proxier::model::Event;
+use proxier_kubernetes::{AnnotationPolicy, Invalid, Kind, Object, Remarks};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+type Outcome = Result<(Object, Remarks), Invalid>;
+
+/// Reads the object's JSON, and the same object of `k8s_openapi`'s type.
+fn read<T: Resource + Serialize + DeserializeOwned>(object: Value) -> Outcome {
+    let policy = AnnotationPolicy::default();
+    let kind = Kind::of(T::API_VERSION, T::KIND).expect("a kind that a proxy acts on");
+    let read = Object::read(kind, &object.to_string(), &policy);
+    let typed: T = serde_json::from_value(object).expect("an object of the API");
+    assert_eq!(Object::from_resource(&typed, &policy), read);
+    read
+}
+
+fn check(outcome: Outcome, expected: Expect) {
+    let text = match outcome {
+        Ok((object, remarks)) => {
+            let event = object.event.as_ref().map_or("no event", |event| match event {
+                Event::NodeApplied(_) => "NodeApplied",
+                Event::ServiceCidrApplied(_) => "ServiceCidrApplied",
+                Event::ServiceApplied(_) => "ServiceApplied",
+                Event::SliceApplied(_) => "SliceApplied",
+                _ => "another event",
+            });
+            let remarks: String = remarks.told().map(|remark| format!("\n{remark}")).collect();
+            format!("{}: {event}, then {:?}{remarks}", object.key, object.key.removed())
+        }
+        Err(invalid) => format!("invalid: {invalid}"),
+    };
+    expected.assert_eq(&text);
+}
+
+fn meta(labels: Value, annotations: Value) -> Value {
+    json!({"name": "web", "namespace": "shop", "labels": labels, "annotations": annotations})
+}
+
+fn service(labels: Value, annotations: Value, external: &str) -> Value {
+    let spec = json!({"clusterIP": "10.96.0.1", "externalIPs": [external], "ports": [{"port": 80}]});
+    json!({"metadata": meta(labels, annotations), "spec": spec})
+}
+
+#[test]
+fn services() {
+    check(
+        read::<Service>(service(json!({}), json!({}), "192.0.2.1")),
+        expect![[r#"
+            Service shop/web: ServiceApplied, then Some(ServiceRemoved(ServiceId { namespace: "shop", name: "web" }))"#]],
+    );
+    let annotations = json!({"kube-ipvs.io/forwarding": "ipip", "kube-ipvs.io/scheduler": "fastest"});
+    check(
+        read::<Service>(service(json!({}), annotations, "127.0.0.1")),
+        expect![[r#"
+            Service shop/web: ServiceApplied, then Some(ServiceRemoved(ServiceId { namespace: "shop", name: "web" }))
+            metadata.annotations: annotation kube-ipvs.io/scheduler: "fastest" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos; it is ignored
+            metadata.annotations: annotation kube-ipvs.io/forwarding: this node allows it only with --annotations=all, and has safe; it is ignored
+            spec.externalIPs[0]: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it; it is left out, and the rest is followed"#]],
+    );
+    let labels = json!({"service.kubernetes.io/service-proxy-name": "other"});
+    check(
+        read::<Service>(service(labels, json!({}), "192.0.2.1")),
+        expect![[r#"
+            Service shop/web: no event, then Some(ServiceRemoved(ServiceId { namespace: "shop", name: "web" }))"#]],
+    );
+    check(
+        read::<Service>(json!({"metadata": {"name": "web"}, "spec": {"ports": []}})),
+        expect!["invalid: spec.ports: a Service has at least one port"],
+    );
+}
+
+#[test]
+fn slices_and_endpoints() {
+    let slice = |labels| {
+        json!({
+            "metadata": meta(labels, json!({"endpoints.kubernetes.io/last-change-trigger-time": "2026-01-31T12:00:00Z"})),
+            "addressType": "IPv4", "ports": [{"port": 80}], "endpoints": [{"addresses": ["10.0.0.1"]}],
+        })
+    };
+    let good = read::<EndpointSlice>(slice(json!({"kubernetes.io/service-name": "web"})));
+    let trigger_time = good.as_ref().ok().and_then(|(object, _)| object.trigger_time);
+    assert_eq!(trigger_time, "2026-01-31T12:00:00Z".parse().ok());
+    check(
+        good,
+        expect![[r#"
+            EndpointSlice shop/web: SliceApplied, then Some(SliceRemoved(SliceId { namespace: "shop", name: "web" }))"#]],
+    );
+    check(
+        read::<EndpointSlice>(slice(json!({}))),
+        expect![[r#"
+            EndpointSlice shop/web: no event, then Some(SliceRemoved(SliceId { namespace: "shop", name: "web" }))"#]],
+    );
+    let subsets = json!([{"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "ports": [{"port": 80}]}]);
+    let endpoints = read::<Endpoints>(json!({"metadata": meta(json!({}), json!({})), "subsets": subsets}));
+    assert_eq!(endpoints.as_ref().map(|(object, _)| object.mirrored.len()), Ok(2));
+    check(endpoints, expect!["Endpoints shop/web: no event, then None"]);
+}
+
+#[test]
+fn objects_in_no_namespace() {
+    let status = json!({"addresses": [{"type": "InternalIP", "address": "10.0.0.256"}]});
+    check(
+        read::<Node>(json!({"metadata": {"name": "node-1"}, "status": status})),
+        expect![[r#"
+            Node node-1: NodeApplied, then Some(NodeRemoved("node-1"))
+            status.addresses[0].address: "10.0.0.256" is not an IP address; it is left out, and the rest is followed"#]],
+    );
+    check(
+        read::<ServiceCIDR>(json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12"]}})),
+        expect![[
+            r#"ServiceCIDR kubernetes: ServiceCidrApplied, then Some(ServiceCidrRemoved("kubernetes"))"#
+        ]],
+    );
+}
+
+#[test]
+fn what_is_no_object_of_a_proxy() {
+    let policy = AnnotationPolicy::default();
+    check(
+        Object::from_resource(&Pod::default(), &policy),
+        expect!["invalid: kind: a Service proxy acts on no Pod"],
+    );
+    check(
+        Object::read(Kind::Node, "7", &policy),
+        expect!["invalid: this is integer `7`, not a mapping: fields such as `name: value`"],
+    );
+    assert_eq!(Kind::of("v1", <Service as ListableResource>::LIST_KIND), None);
+}

@@ -1,0 +1,104 @@
+//! Carrying out a plan, and what its report teaches.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{Engine, FailedChange, SyncReport, decide::Decision};
+use crate::{
+    cluster::Claim,
+    kernel::{Cause, Failure, Kernel, Report},
+    plan::Change,
+    state::State,
+};
+
+impl Engine {
+    /// Executes what was decided, and learns from the report. `believed` is what the kernel was believed to have before
+    /// it was read, if it was read.
+    pub(super) fn carry_out(
+        &mut self,
+        Decision { plan, skipped, health_checks, given_up, whole }: Decision,
+        believed: Option<&State>,
+        kernel: &mut impl Kernel,
+        now: Duration,
+    ) -> SyncReport {
+        let had = |change: &&Change| believed.is_some_and(|believed| believed.has(change));
+        let drifted = plan.changes().iter().filter(had).count();
+        let Report { failures, amended } =
+            if plan.is_empty() { Report::default() } else { kernel.apply(&plan) };
+        let mut refusals: BTreeMap<usize, Failure> =
+            failures.into_iter().map(|failure| (failure.change, failure)).collect();
+        let (mut done, mut failures) = (Vec::with_capacity(plan.changes().len()), Vec::new());
+        let (mut taken, mut unlisted) = (false, BTreeSet::new());
+        for (number, change) in plan.changes().iter().enumerate() {
+            let Some(Failure { cause, reason, .. }) = refusals.remove(&number) else {
+                done.push(change);
+                continue;
+            };
+            self.pending_flow_deletes.note(change);
+            match (cause, change) {
+                // It was recorded before this plan, or was there before, so it is ours: Linux has one table for all
+                // network namespaces, and a list leaves some out while another namespace changes its own.
+                (Cause::Exists, Change::AddServer { key, .. })
+                    if self.known.as_ref().is_some_and(|known| known.is_recorded(key))
+                        || believed.is_some_and(|before| before.virtual_servers.contains_key(key)) =>
+                {
+                    unlisted.insert(*key);
+                }
+                // Another program has this key. The engine takes its own record of it back at once.
+                (Cause::Exists, Change::AddServer { key, .. }) => {
+                    self.disowned.insert(*key);
+                    taken = true;
+                }
+                (
+                    Cause::NoScheduler,
+                    Change::AddServer { config, .. } | Change::UpdateServer { config, .. },
+                ) if config.scheduler != self.config.scheduler => {
+                    self.cluster.record_missing(config.scheduler);
+                    taken = true;
+                }
+                // If it is there at the next reading, it is ours. Until then, its Service may go and take its record
+                // along, or another program may empty nftables.
+                (Cause::Unknown, Change::AddServer { key, .. }) => {
+                    self.known.iter_mut().for_each(|known| known.owned.extend([*key]));
+                }
+                (Cause::Unknown, Change::Bind(address)) | (_, Change::Unbind(address)) => {
+                    self.known.iter_mut().for_each(|known| known.owned_vips.extend([*address]));
+                }
+                _ => {}
+            }
+            if change.key().is_some_and(|key| unlisted.contains(&key)) {
+                continue;
+            }
+            let holder = change.key().and_then(|key| self.cluster.holder(&Claim::VirtualServer(key)));
+            let service = holder.map(|holder| holder.port.clone());
+            failures.push(FailedChange { service, change: change.clone(), reason });
+        }
+        self.done(&done);
+        self.done(&amended.iter().collect::<Vec<_>>());
+        self.known.iter_mut().for_each(|known| known.owned.extend(&unlisted));
+        match (failures.is_empty() && unlisted.is_empty(), taken) {
+            (true, _) => self.retry.done(),
+            (false, true) => self.retry.at_once(now),
+            (false, false) => self.retry.failed(now),
+        }
+        let skipped = skipped.into_iter().collect();
+        SyncReport { plan, failures, skipped, unavailable: None, health_checks, whole, drifted, given_up }
+    }
+
+    /// The kernel carried these changes out.
+    fn done(&mut self, changes: &[&Change]) {
+        for change in changes {
+            match change {
+                Change::AddServer { key, .. } => {
+                    self.disowned.remove(key);
+                }
+                Change::RemoveServer(key) => self.drains.forget_server(*key),
+                Change::RemoveRealServer { key, address } => self.drains.forget(*key, *address),
+                _ => {}
+            }
+        }
+        self.known.iter_mut().for_each(|known| known.apply_all(changes));
+    }
+}

@@ -1,0 +1,119 @@
+//! What is to be done next: the changed Services and the leftovers, compared with what the kernel has.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use super::Engine;
+use crate::{
+    cluster::EndpointAddress,
+    desired::{self, Desired, HealthCheck, SharedResource, Skipped},
+    diff::Differ,
+    model::{ServiceId, VirtualServerKey},
+    plan::Plan,
+    set::Element,
+};
+
+/// What is to be done next.
+#[derive(Debug, Default)]
+pub(super) struct Decision {
+    pub(super) plan: Plan,
+    pub(super) skipped: BTreeSet<Skipped>,
+    pub(super) health_checks: Vec<(ServiceId, Option<HealthCheck>)>,
+    pub(super) given_up: BTreeMap<VirtualServerKey, ServiceId>,
+    /// Whether the kernel was read and is compared as a whole.
+    pub(super) whole: bool,
+}
+
+/// The parts of the state that a plan may touch.
+#[derive(Debug, Default)]
+pub(super) struct Scope {
+    pub(super) keys: BTreeSet<VirtualServerKey>,
+    pub(super) shared: BTreeSet<SharedResource>,
+}
+
+impl Scope {
+    fn add(&mut self, desired: &Desired) {
+        self.keys.extend(desired.virtual_servers.keys());
+        self.shared.extend(&desired.shared);
+    }
+}
+
+impl Engine {
+    /// Compares what the changed Services want, and the leftovers, with what the kernel has.
+    pub(super) fn decide(&mut self, leftovers: Scope, whole: bool, now: Duration) -> Decision {
+        let mut scope = leftovers;
+        let mut wanted = Desired::default();
+        let (mut health_checks, mut given_up) = (Vec::new(), BTreeMap::new());
+        for id in self.cluster.drain_dirty() {
+            let mut desired = desired::of_service(&self.cluster, &self.config, &id);
+            leave_out_foreign(&mut desired, &self.foreign);
+            desired.cap_reasons(&id);
+            scope.add(&desired);
+            let old = self.contributions.replace(&id, &desired);
+            let lost = old.keys.iter().filter(|key| !desired.virtual_servers.contains_key(key));
+            given_up.extend(lost.map(|key| (*key, id.clone())));
+            scope.keys.extend(old.keys);
+            scope.shared.extend(old.shared);
+            desired.skipped.retain(|reason| !old.skipped.contains(reason));
+            let health_check = desired.health_checks.get(&id).copied();
+            if health_check != old.health_check {
+                health_checks.push((id, health_check));
+            }
+            wanted.merge(desired);
+        }
+        let Some(known) = &self.known else { return Default::default() };
+        let mut differ = Differ {
+            config: &self.config,
+            known,
+            foreign: &self.foreign,
+            drains: &mut self.drains,
+            now,
+            keeps_ranges: !self.doubt.has_known(),
+            changes: Vec::new(),
+        };
+        for key in scope.keys {
+            differ.virtual_server(key, wanted.virtual_servers.get(&key));
+        }
+        for shared in scope.shared {
+            differ.shared(shared, self.contributions.need(shared));
+        }
+        differ.ranges(Element::ServiceRange, &known.service_ranges, self.cluster.service_ranges());
+        differ.ranges(Element::PodSource, &known.pod_sources, self.cluster.pod_sources());
+        differ.outside(self.cluster.pod_sources());
+        differ.ranges(Element::RemotePod, &known.remote_pods, self.cluster.remote_pods());
+        let mut changes = differ.changes;
+        if whole {
+            self.pending_flow_deletes.plan(known, &mut changes);
+        }
+        Decision { plan: Plan::new(changes), skipped: wanted.skipped, health_checks, given_up, whole }
+    }
+}
+
+/// Takes out the virtual servers that another program made where we want ours, and what only they were wanted for. If
+/// an address has nothing of the Service left, it may be another host's, so the engine does not bind it.
+fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>) {
+    let clashes: BTreeMap<_, _> =
+        desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
+    if clashes.is_empty() {
+        return;
+    }
+    let addresses: BTreeSet<IpAddr> = desired.virtual_servers.keys().map(|key| key.address).collect();
+    desired.shared.retain(|shared| match shared {
+        SharedResource::Vip(address) => addresses.contains(address),
+        SharedResource::HealthCheck(check) => addresses.contains(&check.address),
+        SharedResource::Hairpin(..) => true,
+    });
+    for (key, server) in &mut desired.virtual_servers {
+        let at = |to: &EndpointAddress| VirtualServerKey {
+            address: to.address,
+            protocol: key.protocol,
+            port: to.port,
+        };
+        server.short_circuit = server.short_circuit.filter(|to| !clashes.contains_key(&at(to)));
+    }
+    let reasons = clashes.into_iter().map(|(key, server)| Skipped::Foreign { port: server.owner, key });
+    desired.skipped.extend(reasons);
+}

@@ -1,0 +1,193 @@
+//! What the engine asks of the kernel: prepare, read, carry out a plan.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
+
+use super::{LinuxKernel, Operation, Subsystem, ipvs, record, sysctl, timeouts, unavailable};
+use crate::{
+    kernel::{
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report,
+        amends,
+    },
+    model::VirtualServerKey,
+    plan::{Change, Phase, Plan},
+    state::State,
+};
+
+impl Kernel for LinuxKernel {
+    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
+        sysctl::prepare(&self.config, &self.settings).map_err(unavailable("sysctl"))?;
+        use Operation::Prepare;
+        self.ipvs.refresh().map_err(unavailable("IPVS"))?;
+        let timeouts = |kernel: &mut Self| timeouts::prepare(&mut kernel.ipvs, &kernel.settings.timeouts);
+        self.timed(Subsystem::Ipvs, Prepare, timeouts).map_err(unavailable("IPVS"))?;
+        let addresses = |kernel: &mut Self| kernel.addresses.prepare();
+        let prepared = self.timed(Subsystem::Addresses, Prepare, addresses);
+        prepared.map_err(unavailable(self.device()))?;
+        let nft = |kernel: &mut Self| {
+            kernel.nft.prepare()?;
+            match kernel.addresses.default_gateways() {
+                Ok(gateways) => kernel.nft.set_gateways(&gateways),
+                // Those known so far stay: they change seldom, and only what is refused goes by them.
+                Err(_) => Ok(()),
+            }
+        };
+        self.timed(Subsystem::Nftables, Prepare, nft).map_err(unavailable("nftables"))
+    }
+
+    fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
+        let (state, recorded) = self.read(believed)?;
+        if let Some(recorded) = recorded {
+            let followed = self.with_record(|record| record.follow(&recorded, &state));
+            self.record_trouble = self.record_trouble.take().filter(|_| followed.is_none());
+        }
+        Ok(state)
+    }
+
+    fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {
+        let count = |kernel: &mut Self| ipvs::connections(&mut kernel.ipvs, servers);
+        self.timed(Subsystem::Ipvs, Operation::Read, count).map_err(unavailable("IPVS"))
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Report {
+        let mut report = Report::default();
+        let mut failed = FailedPrerequisites::default();
+        let numbered: Vec<_> = plan.changes().iter().enumerate().collect();
+        for run in numbered.chunk_by(|(_, one), (_, other)| one.phase() == other.phase()) {
+            let mut possible = Vec::with_capacity(run.len());
+            let mut failures = Vec::new();
+            for &(change, what) in run {
+                match failed.stops(what) {
+                    None => possible.push((change, what)),
+                    Some(reason) => {
+                        let (cause, reason) = (Cause::NotTried, reason.into());
+                        failures.push(Failure { change, cause, reason });
+                    }
+                }
+            }
+            // Where it cannot be written, that is made good when the kernel is read.
+            self.with_record(|record| record.intend(possible.iter().map(|(_, change)| *change)));
+            failures.extend(self.execute(run[0].1.phase(), &possible));
+            self.confirm(&possible, &failures);
+            failures.iter().for_each(|failure| failed.note(&plan.changes()[failure.change]));
+            self.amend(&amends(plan, &failures), &mut failed, &mut report);
+            report.failures.extend(failures);
+        }
+        report
+    }
+}
+
+impl LinuxKernel {
+    /// Reads the state, and what the copy of the record says; none where there is no such copy, or it cannot be read.
+    pub(super) fn read(
+        &mut self,
+        believed: &State,
+    ) -> Result<(State, Option<record::Owned>), KernelUnavailable> {
+        use Operation::Read;
+        let mut state = State::default();
+        let nft = |kernel: &mut Self| kernel.nft.observe(&mut state);
+        self.timed(Subsystem::Nftables, Read, nft).map_err(unavailable("nftables"))?;
+        let recorded = self.with_record(|record| record.read());
+        let ipvs = |kernel: &mut Self| {
+            ipvs::list(&mut kernel.ipvs, &mut state)?;
+            let inherited = kernel.adopted_state.iter().flat_map(|adopted_state| &adopted_state.servers);
+            let recorded = recorded.iter().flat_map(|recorded| &recorded.servers);
+            let missing = ipvs::passed_over(&state, believed, recorded.chain(inherited));
+            ipvs::ask(&mut kernel.ipvs, &mut state, missing)
+        };
+        self.timed(Subsystem::Ipvs, Read, ipvs).map_err(unavailable("IPVS"))?;
+        let bound = self.timed(Subsystem::Addresses, Read, |kernel| kernel.addresses.observe());
+        state.bound_vips = bound.map_err(unavailable(self.device()))?;
+        if let Some(record::Owned { servers, vips, .. }) = &recorded {
+            // If the record names something that is not there, another program removed it. If a program makes it again,
+            // that program owns it.
+            state.owned =
+                servers.iter().filter(|key| state.virtual_servers.contains_key(key)).copied().collect();
+            state.owned_vips = vips.intersection(&state.bound_vips).copied().collect();
+        }
+        self.inherit(&mut state)?;
+        Ok((state, recorded))
+    }
+
+    /// Does something with the record. A failure stops nothing: it is a copy.
+    fn with_record<T>(&mut self, work: impl FnOnce(&mut record::Record) -> io::Result<T>) -> Option<T> {
+        match work(self.record.as_mut()?) {
+            Ok(outcome) => Some(outcome),
+            Err(error) => {
+                self.record_trouble = Some(error);
+                None
+            }
+        }
+    }
+
+    /// Takes back from the record what was removed, and what could not be made, which may be another program's. A line
+    /// that cannot be written is made good when the kernel is read, which has nothing there.
+    fn confirm(&mut self, changes: &[(usize, &Change)], failures: &[Failure]) {
+        let causes: BTreeMap<usize, Cause> =
+            failures.iter().map(|failure| (failure.change, failure.cause)).collect();
+        let gone: Vec<Change> = changes
+            .iter()
+            .filter_map(|(number, change)| match (change, causes.get(number)) {
+                (
+                    Change::AddServer { key, .. },
+                    Some(Cause::Exists | Cause::Refused | Cause::NoScheduler),
+                ) => Some(Change::RemoveServer(*key)),
+                (Change::RemoveServer(_) | Change::Unbind(_), None) => Some((*change).clone()),
+                _ => None,
+            })
+            .collect();
+        self.with_record(|record| record.forget(gone.iter()));
+    }
+
+    /// Does what is to be done at once about what failed.
+    fn amend(&mut self, amends: &Plan, failed_before: &mut FailedPrerequisites, report: &mut Report) {
+        let changes: Vec<_> = amends.changes().iter().enumerate().collect();
+        if changes.is_empty() {
+            return;
+        }
+        let failures = self.execute(Phase::WriteElements, &changes);
+        let failed: BTreeSet<usize> = failures.iter().map(|failure| failure.change).collect();
+        for (number, change) in changes {
+            if failed.contains(&number) {
+                failed_before.note(change);
+            } else {
+                report.amended.push(change.clone());
+            }
+        }
+    }
+
+    /// Carries out changes of one phase.
+    fn execute(&mut self, phase: Phase, changes: &[(usize, &Change)]) -> Vec<Failure> {
+        let subsystem = match phase {
+            Phase::WriteElements
+            | Phase::AddShortCircuits
+            | Phase::RemoveShortCircuits
+            | Phase::RemoveElements => Subsystem::Nftables,
+            Phase::WriteVirtualServers | Phase::WriteRealServers | Phase::RemoveServers => Subsystem::Ipvs,
+            Phase::BindVips | Phase::UnbindVips => Subsystem::Addresses,
+            Phase::DeleteFlows => Subsystem::Conntrack,
+        };
+        let mut failures = Vec::new();
+        let outcome = self.timed(subsystem, Operation::Apply, |kernel| match subsystem {
+            Subsystem::Nftables => {
+                kernel.nft.apply(changes, &mut failures);
+                Ok(())
+            }
+            Subsystem::Ipvs => ipvs::apply(&mut kernel.ipvs, changes, &mut failures).map_err(Reason::from),
+            Subsystem::Addresses => kernel.addresses.apply(changes, &mut failures).map_err(Reason::from),
+            Subsystem::Conntrack => kernel
+                .conntrack
+                .apply(changes, &mut kernel.meter.flow_deletions)
+                .map_err(|error| Reason::new(format!("conntrack: {error}"), error.errno())),
+        });
+        if let Err(reason) = outcome {
+            // Flows are nothing that is read.
+            let cause = if phase == Phase::DeleteFlows { Cause::Refused } else { Cause::Unknown };
+            let failure = |(change, _): &_| Failure { change: *change, cause, reason: reason.clone() };
+            failures = changes.iter().map(failure).collect();
+        }
+        failures
+    }
+}

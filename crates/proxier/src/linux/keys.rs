@@ -1,0 +1,64 @@
+//! Our keys as IPVS has them, and back.
+
+use ipvs_netlink::{DestinationKey, Protocol as IpvsProtocol, VirtualServerKey as IpvsKey};
+
+use crate::{
+    cluster::EndpointAddress,
+    model::{PortNumber, Protocol, VirtualServerKey},
+};
+
+impl From<VirtualServerKey> for IpvsKey {
+    fn from(VirtualServerKey { address, protocol, port }: VirtualServerKey) -> Self {
+        let protocol = match protocol {
+            Protocol::Tcp => IpvsProtocol::Tcp,
+            Protocol::Udp => IpvsProtocol::Udp,
+            Protocol::Sctp => IpvsProtocol::Sctp,
+        };
+        Self::Address { address, port: port.get(), protocol }
+    }
+}
+
+impl VirtualServerKey {
+    /// The key of a virtual server that IPVS lists. `None` for those that no Service can have: on a firewall mark, on
+    /// port 0, of another protocol.
+    pub fn from_ipvs(key: IpvsKey) -> Option<Self> {
+        let IpvsKey::Address { address, port, protocol } = key else { return None };
+        let protocol = match protocol {
+            IpvsProtocol::Tcp => Protocol::Tcp,
+            IpvsProtocol::Udp => Protocol::Udp,
+            IpvsProtocol::Sctp => Protocol::Sctp,
+            _ => return None,
+        };
+        Some(Self { address, protocol, port: PortNumber::new(port)? })
+    }
+}
+
+impl From<EndpointAddress> for DestinationKey {
+    fn from(EndpointAddress { address, port }: EndpointAddress) -> Self {
+        Self { address, port: port.get() }
+    }
+}
+
+impl EndpointAddress {
+    /// The address of a real server that IPVS lists; `None` for port 0.
+    pub(super) fn from_ipvs(key: DestinationKey) -> Option<Self> {
+        Some(Self { address: key.address, port: PortNumber::new(key.port)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::key;
+
+    #[test]
+    fn our_keys_come_back_and_others_are_none() {
+        for ours in ["TCP 10.96.0.1:80", "UDP [fd00::1]:53", "SCTP 10.96.0.1:65535"].map(key) {
+            assert_eq!(VirtualServerKey::from_ipvs(ours.into()), Some(ours));
+        }
+        let address = "10.96.0.1".parse().unwrap();
+        let port_0 = IpvsKey::Address { address, port: 0, protocol: IpvsProtocol::Tcp };
+        let mark = IpvsKey::FirewallMark { mark: 1, family: ipvs_netlink::Family::V4 };
+        assert_eq!([port_0, mark].map(VirtualServerKey::from_ipvs), [None, None]);
+    }
+}

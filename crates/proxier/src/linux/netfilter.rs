@@ -1,0 +1,32 @@
+//! What the messages of nftables, conntrack and ipset have in common (`linux/netfilter/nfnetlink.h`): a subsystem in
+//! their type, and `struct nfgenmsg` before their attributes.
+
+use crate::model::Family;
+
+/// `NFNL_SUBSYS_CTNETLINK`, `NFNL_SUBSYS_IPSET`, `NFNL_SUBSYS_NFTABLES`.
+pub(super) const CONNTRACK: u8 = 1;
+pub(super) const IPSET: u8 = 6;
+pub(super) const NFTABLES: u8 = 10;
+
+/// The type of a message, from its number within its subsystem.
+pub(super) const fn message_type(subsystem: u8, number: u8) -> u16 {
+    u16::from_be_bytes([subsystem, number])
+}
+
+/// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
+pub(super) const fn family_number(family: Family) -> u8 {
+    match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    }
+}
+
+/// `struct nfgenmsg`: a family, version 0, and no resource.
+pub(super) const fn header(family: u8) -> [u8; 4] {
+    [family, 0, 0, 0]
+}
+
+/// What stands behind `struct nfgenmsg`.
+pub(super) fn attributes(payload: &[u8]) -> &[u8] {
+    payload.get(header(0).len()..).unwrap_or_default()
+}

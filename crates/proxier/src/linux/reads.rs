@@ -1,0 +1,112 @@
+//! What commands and metrics read. Nothing here changes anything.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{LinuxKernel, Meter, Notices, Operation, Subsystem, ipvs, unavailable};
+use crate::{
+    kernel::KernelUnavailable,
+    model::VirtualServerKey,
+    state::{Membership, State},
+};
+
+impl LinuxKernel {
+    /// Reads the state as [`observe`](crate::kernel::Kernel::observe) does, and writes nothing, not even to the record.
+    /// Use it to look while another process owns the kernel.
+    ///
+    /// # Errors
+    ///
+    /// When any part of it cannot be read.
+    pub fn look(&mut self) -> Result<State, KernelUnavailable> {
+        Ok(self.read(&State::default())?.0)
+    }
+
+    /// The Service port behind each virtual server of ours, as our record in nftables has it.
+    ///
+    /// # Errors
+    ///
+    /// When nftables cannot be read.
+    pub fn owners(&mut self) -> Result<BTreeMap<VirtualServerKey, Arc<str>>, KernelUnavailable> {
+        let mut state = State::default();
+        self.nft.observe(&mut state).map_err(unavailable("nftables"))?;
+        let owner = |(key, entry): (_, Membership)| Some((key, entry.comment?));
+        Ok(state.elements.into_iter().filter_map(owner).collect())
+    }
+
+    /// The counters of all virtual servers on addresses, including those of other programs. One can be missing: lists
+    /// of IPVS are no snapshots.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn traffic(&mut self) -> Result<Vec<(VirtualServerKey, ipvs_netlink::Stats)>, KernelUnavailable> {
+        let traffic = self.timed(Subsystem::Ipvs, Operation::Read, |kernel| ipvs::traffic(&mut kernel.ipvs));
+        traffic.map_err(unavailable("IPVS"))
+    }
+
+    /// What was asked of the kernel since the last call.
+    pub fn take_meter(&mut self) -> Meter {
+        std::mem::take(&mut self.meter)
+    }
+
+    /// The notices of what others change of ours, from now on, those of each part of the kernel for a thread of its
+    /// own.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel gives none.
+    pub fn notices(&self) -> Result<[Notices; 2], KernelUnavailable> {
+        let names = &self.settings.names;
+        let of_tables =
+            Notices::of_tables(self.nft.port(), names.clone()).map_err(unavailable("nftables"))?;
+        let of_devices = Notices::of_devices(self.addresses.port(), names.clone());
+        Ok([of_tables, of_devices.map_err(unavailable("rtnetlink"))?])
+    }
+
+    /// What stands in the way of packets to endpoints: chains of others at `forward` whose policy is to drop. One
+    /// message each.
+    ///
+    /// # Errors
+    ///
+    /// When nftables cannot be read.
+    pub fn hindrances(&mut self) -> Result<Vec<String>, KernelUnavailable> {
+        let chains = self.nft.dropping_at_forward().map_err(unavailable("nftables"))?;
+        let message = |chain| {
+            format!(
+                "the chain {chain} drops what none of its rules accepts: where they do not accept packets to and from \
+                 endpoints, as kube-proxy's KUBE-FORWARD did, Services with endpoints on other nodes time out"
+            )
+        };
+        Ok(chains.into_iter().map(message).collect())
+    }
+
+    /// What the operator has to know though it does not stop everything.
+    pub fn troubles(&self) -> Vec<String> {
+        let record = self.record.as_ref().zip(self.record_trouble.as_ref()).map(|(record, error)| {
+            format!(
+                "cannot keep the copy of the record of what is ours in {}: {error}. Services are served all the same; \
+                 but what is ours is forgotten if another program empties nftables while this proxy is not running",
+                record.path().display()
+            )
+        });
+        let v6 = self.nft.without_v6().map(|error| {
+            format!("nftables has no table for IPv6: {error}. Services are served by IPv4 alone")
+        });
+        record.into_iter().chain(v6).collect()
+    }
+
+    /// Shows `observer` every netlink datagram before it is sent, for benchmarks that replay them.
+    #[doc(hidden)]
+    pub fn observe_sends(
+        &mut self,
+        observer: impl Fn(netlink_batch::Protocol, &[u8]) + Send + Clone + 'static,
+    ) {
+        use netlink_batch::Protocol::{Generic, Netfilter, Route};
+        let to = |protocol| {
+            let observer = observer.clone();
+            move |bytes: &[u8]| observer(protocol, bytes)
+        };
+        self.ipvs.observe_sends(to(Generic));
+        self.addresses.observe_sends(to(Route));
+        self.nft.observe_sends(to(Netfilter));
+    }
+}
