@@ -68,7 +68,7 @@ fn a_service_with_1600_ports_is_served() {
     let web = service("web", "10.96.0.80", 1600);
     let events = vec![Event::SliceApplied(slice(&web)), Event::ServiceApplied(web)];
     let (_, kernel, report) = first_sync(Config::new("node-1"), events);
-    let served = kernel.state.virtual_servers.values().filter(|server| server.real_servers.len() == 2);
+    let served = kernel.virtual_servers.values().filter(|server| server.real_servers.len() == 2);
     assert_eq!((served.count(), report.skipped.len()), (1600, 0));
 }
 
@@ -77,10 +77,10 @@ fn a_service_with_1600_ports_is_served() {
 fn beyond_the_budget_external_ips_are_left_out() {
     let web = Service { external_ips: external_ips(100), ..service("web", "10.96.0.80", 1600) };
     let (_, kernel, report) = first_sync(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
-    let addresses: BTreeSet<IpAddr> = kernel.state.virtual_servers.keys().map(|key| key.address).collect();
+    let addresses: BTreeSet<IpAddr> = kernel.virtual_servers.keys().map(|key| key.address).collect();
     let mut expected: BTreeSet<IpAddr> = external_ips(6).into_iter().collect();
     expected.insert("10.96.0.80".parse().unwrap());
-    assert_eq!((kernel.state.virtual_servers.len(), addresses), (10_000, expected));
+    assert_eq!((kernel.virtual_servers.len(), addresses), (10_000, expected));
     let said: Vec<String> = report.skipped.iter().map(ToString::to_string).collect();
     assert_eq!(
         said,
@@ -98,8 +98,8 @@ fn ranges_of_a_load_balancer_ip_count_as_virtual_servers() {
         ..service("web", "10.96.0.80", 5000)
     };
     let (_, kernel, report) = first_sync(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
-    let elements: usize = kernel.state.allowed.values().map(BTreeSet::len).sum();
-    assert_eq!((kernel.state.virtual_servers.len(), elements), (5049, 49_000));
+    let elements: usize = kernel.state().allowed.values().map(BTreeSet::len).sum();
+    assert_eq!((kernel.virtual_servers.len(), elements), (5049, 49_000));
     assert!(matches!(report.skipped.first(), Some(Skipped::TooMany { .. })), "{:?}", report.skipped);
 }
 
@@ -111,7 +111,7 @@ fn of_two_services_with_the_same_100_external_ips_each_is_told_in_a_few_lines() 
     let both = both.map(|(name, ip)| Service { external_ips: external_ips(100), ..service(name, ip, 1600) });
     let (mut engine, mut kernel, report) =
         first_sync(Config::new("node-1"), both.map(Event::ServiceApplied).into());
-    assert_eq!(kernel.state.virtual_servers.len(), 10_000 + 1600);
+    assert_eq!(kernel.virtual_servers.len(), 10_000 + 1600);
     let of_young = report.skipped.iter().filter(|reason| &*reason.service().name == "young");
     assert_eq!((report.skipped.len(), of_young.count()), (1 + 21, 21));
     let more = report.skipped.last().unwrap();
@@ -154,7 +154,7 @@ fn serve(services: Vec<Service>) {
     assert!(engine.sync(&mut kernel, later).plan.is_empty());
     gone.into_iter().for_each(|event| engine.apply(event));
     engine.sync(&mut kernel, later);
-    assert!(kernel.state.virtual_servers.is_empty());
+    assert!(kernel.virtual_servers.is_empty());
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn work_grows_with_the_ports_of_many_slices() {
         events.push(Event::ServiceApplied(web.clone()));
         let config = Config { max_virtual_servers: usize::MAX, ..Config::new("node-1") };
         let (_, kernel, _) = first_sync(config, events);
-        assert_eq!(kernel.state.virtual_servers.len(), ports);
+        assert_eq!(kernel.virtual_servers.len(), ports);
     });
 }
 

@@ -65,6 +65,9 @@ pub struct Cluster {
     node_port_addresses: Vec<IpAddr>,
     /// Which Services have an address: those that are touched when the host gets or loses it.
     on_address: HashMap<IpAddr, BTreeSet<ServiceId>>,
+    /// Which slices have an endpoint that may be on this node, by its address: those that are touched when this node
+    /// gets or loses the address.
+    endpoints_here: HashMap<IpAddr, BTreeSet<SliceId>>,
     /// Services with a port on node addresses: those that a change of the addresses touches.
     with_node_port: BTreeSet<ServiceId>,
     /// Services with source ranges.
@@ -98,6 +101,7 @@ impl Cluster {
             missing_schedulers: config.missing_schedulers.clone(),
             node_port_addresses: Vec::new(),
             on_address: HashMap::default(),
+            endpoints_here: HashMap::default(),
             with_node_port: BTreeSet::new(),
             filtered: BTreeSet::new(),
             forwarded: BTreeSet::new(),
@@ -360,11 +364,21 @@ impl Cluster {
         self.remove_slice(&slice.id);
         self.changed.insert(slice.service.clone());
         self.slices_of.entry(slice.service.clone()).or_default().insert(slice.id.clone());
+        for address in self.may_be_here(&slice) {
+            self.endpoints_here.entry(address).or_default().insert(slice.id.clone());
+        }
         self.slices.insert(slice.id.clone(), slice);
     }
 
     fn remove_slice(&mut self, id: &SliceId) {
         let Some(old) = self.slices.remove(id) else { return };
+        for address in self.may_be_here(&old) {
+            let Some(slices) = self.endpoints_here.get_mut(&address) else { continue };
+            slices.remove(id);
+            if slices.is_empty() {
+                self.endpoints_here.remove(&address);
+            }
+        }
         if let Some(siblings) = self.slices_of.get_mut(&old.service) {
             siblings.remove(id);
             if siblings.is_empty() {
@@ -372,6 +386,13 @@ impl Cluster {
             }
         }
         self.changed.insert(old.service);
+    }
+
+    /// The addresses of endpoints that are on this node, or may be, as they name no node.
+    fn may_be_here(&self, slice: &EndpointSlice) -> BTreeSet<IpAddr> {
+        let endpoints = slice.endpoints.iter();
+        let here = endpoints.filter(|endpoint| endpoint.node.is_none() || self.is_local(endpoint));
+        here.map(|endpoint| endpoint.address).collect()
     }
 
     fn claim<'a>(&mut self, id: &ServiceId, claims: impl IntoIterator<Item = &'a (Claim, Claimant)>) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::Cluster;
-use crate::model::{Endpoint, EndpointSlice, Node, NodeAddress, Service};
+use crate::model::{EndpointSlice, Node, NodeAddress, Service};
 
 impl Cluster {
     /// Takes in what a Node says now; `None` when it is gone.
@@ -90,17 +90,11 @@ impl Cluster {
         }
     }
 
-    /// Marks the Services with an endpoint that has one of these addresses of this node, or had.
+    /// Marks the Services with an endpoint on this node that has one of these addresses: if the node itself has the
+    /// address, it needs no hairpin.
     fn mark_endpoints(&mut self, addresses: &BTreeSet<IpAddr>) {
-        // Such as a pod that starts brings. Looking through all endpoints is for what happens rarely.
-        let is_link_local =
-            |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-        if addresses.iter().all(is_link_local) {
-            return;
-        }
-        let is_there = |endpoint: &Endpoint| addresses.contains(&endpoint.address);
-        let touched = self.slices.values().filter(|slice| slice.endpoints.iter().any(is_there));
-        self.changed.extend(touched.map(|slice| slice.service.clone()));
+        let slices = addresses.iter().filter_map(|address| self.endpoints_here.get(address)).flatten();
+        self.changed.extend(slices.filter_map(|id| Some(self.slices.get(id)?.service.clone())));
     }
 
     /// Marks the Services with source ranges: whether this node is in one of them may have changed.

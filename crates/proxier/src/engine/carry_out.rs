@@ -58,6 +58,14 @@ impl Engine {
                     self.cluster.record_missing(config.scheduler);
                     taken = true;
                 }
+                // If it is there at the next reading, it is ours. Until then, its Service may go and take its record
+                // along, or another program may empty nftables.
+                (Cause::Unknown, Change::AddServer { key, .. }) => {
+                    self.known.iter_mut().for_each(|known| known.owned.extend([*key]));
+                }
+                (Cause::Unknown, Change::Bind(address)) | (_, Change::Unbind(address)) => {
+                    self.known.iter_mut().for_each(|known| known.owned_vips.extend([*address]));
+                }
                 _ => {}
             }
             if change.key().is_some_and(|key| unlisted.contains(&key)) {

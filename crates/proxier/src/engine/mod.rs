@@ -155,6 +155,12 @@ impl Engine {
         self.cluster.apply(event);
     }
 
+    /// What the kernel has, as far as is known: as it was read last, and as the changes since then left it. Virtual
+    /// servers of other programs are not in it. None: it was not read yet.
+    pub fn known(&self) -> Option<&State> {
+        self.known.as_ref()
+    }
+
     /// By what it decides.
     pub fn config(&self) -> &Config {
         &self.config

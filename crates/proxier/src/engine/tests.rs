@@ -8,12 +8,18 @@ mod told;
 mod udp;
 mod verify;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::{fake::FakeKernel, model::*, set::KeySet, testing::*};
+use crate::{
+    fake::FakeKernel,
+    kernel::{ConnectionCounts, KernelUnavailable, Report},
+    model::*,
+    set::KeySet,
+    testing::*,
+};
 
 fn myapp() -> [Event; 2] {
     [
@@ -25,6 +31,27 @@ fn myapp() -> [Event; 2] {
 fn check(report: &SyncReport, expected: Expect) {
     let lines: String = report.skipped.iter().map(|reason| format!("! {reason}\n")).collect();
     expected.assert_eq(&format!("{}{lines}", report.plan));
+}
+
+/// A kernel whose lists leave out all virtual servers, and that does not ask for them.
+struct Forgetful<'a>(&'a mut FakeKernel);
+
+impl Kernel for Forgetful<'_> {
+    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
+        self.0.prepare()
+    }
+
+    fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
+        Ok(State { virtual_servers: BTreeMap::new(), ..self.0.observe(believed)? })
+    }
+
+    fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {
+        self.0.connections(servers)
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Report {
+        self.0.apply(plan)
+    }
 }
 
 #[test]
@@ -66,7 +93,7 @@ fn a_service_comes_changes_and_goes() {
             - element hairpin { 10.244.2.50 . 10.244.2.50 . tcp . 80 }
         "#]],
     );
-    assert_eq!(kernel.state, State::default());
+    assert_eq!(kernel.state(), State::default());
     assert_eq!(kernel.observations, 1);
 }
 
@@ -195,9 +222,9 @@ fn an_address_stays_while_any_service_wants_it() {
     udp.ports[0].protocol = Protocol::Udp;
     sync(&mut engine, &mut kernel, 0, [Event::ServiceApplied(tcp), Event::ServiceApplied(udp)]);
     sync(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "tcp"))]);
-    assert_eq!(kernel.state.bound_vips.len(), 1);
+    assert_eq!(kernel.state().bound_vips.len(), 1);
     sync(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "udp"))]);
-    assert_eq!(kernel.state, State::default());
+    assert_eq!(kernel.state(), State::default());
 }
 
 #[test]
@@ -209,9 +236,9 @@ fn a_restart_repairs_what_drifted_and_removes_only_what_is_ours() {
     // An operator changes virtual servers and addresses with ipvsadm and ip.
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WRR);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
-    kernel.state.virtual_servers.insert(key("TCP 10.9.9.9:80"), theirs);
-    kernel.state.bound_vips.insert("10.9.9.9".parse().unwrap());
-    let ours = kernel.state.virtual_servers.get_mut(&key("TCP 10.111.98.163:80")).unwrap();
+    kernel.virtual_servers.insert(key("TCP 10.9.9.9:80"), theirs);
+    kernel.addresses.as_mut().unwrap().insert("10.9.9.9".parse().unwrap());
+    let ours = kernel.virtual_servers.get_mut(&key("TCP 10.111.98.163:80")).unwrap();
     ours.config = config;
     ours.real_servers.pop_first();
     ours.real_servers.values_mut().for_each(|real_server| real_server.weight = 0);
@@ -239,12 +266,11 @@ fn a_restart_repairs_what_drifted_and_removes_only_what_is_ours() {
 fn what_is_ours_is_known_even_if_the_record_is_lost_while_we_run() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
-    kernel.state.elements.clear();
-    kernel.state.recorded_vips.clear();
+    kernel.elements = None;
     let removed = Event::ServiceRemoved(ServiceId::new("default", "myapp"));
     sync(&mut engine, &mut kernel, 30, []);
     sync(&mut engine, &mut kernel, 31, [removed]);
-    assert_eq!(kernel.state, State::default());
+    assert_eq!(kernel.state(), State::default());
 }
 
 #[test]
@@ -252,22 +278,22 @@ fn somebody_elses_virtual_server_is_a_reported_clash() {
     let (mut engine, mut kernel) = start();
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
-    kernel.state.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs.clone());
+    kernel.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs.clone());
     let first = sync(&mut engine, &mut kernel, 0, myapp());
     assert_eq!(first.skipped.len(), 1);
-    assert_eq!(kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
+    assert_eq!(kernel.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
     // Our rules let through what is for it, on a VIP of ours too.
     assert_eq!(sets_of_myapp(&kernel), [KeySet::Foreign]);
     // It is not reported again, and we serve when it is gone.
     assert_eq!(sync(&mut engine, &mut kernel, 30, []).skipped, []);
-    kernel.state.virtual_servers.clear();
+    kernel.virtual_servers.clear();
     sync(&mut engine, &mut kernel, 60, []);
-    assert_eq!(kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")].real_servers.len(), 2);
+    assert_eq!(kernel.virtual_servers[&key("TCP 10.111.98.163:80")].real_servers.len(), 2);
     assert_eq!(sets_of_myapp(&kernel), [KeySet::Served, KeySet::ClusterIps]);
 }
 
 fn sets_of_myapp(kernel: &FakeKernel) -> Vec<KeySet> {
-    kernel.state.elements[&key("TCP 10.111.98.163:80")].sets.iter().collect()
+    kernel.state().elements[&key("TCP 10.111.98.163:80")].sets.iter().collect()
 }
 
 #[test]
@@ -276,7 +302,7 @@ fn one_that_appears_between_two_readings_is_not_adopted_either() {
     sync(&mut engine, &mut kernel, 0, []);
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
-    kernel.state.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs);
+    kernel.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs);
     myapp().into_iter().for_each(|event| engine.apply(event));
     let failed = engine.sync(&mut kernel, Duration::from_secs(1));
     assert!(failed.failures[0].to_string().starts_with("Service default/myapp: + virtual server TCP"));
@@ -293,7 +319,7 @@ fn what_failed_is_tried_again_and_the_rest_is_done() {
     let failed = engine.sync(&mut kernel, Duration::ZERO);
     assert_eq!(failed.failures.len(), 1);
     assert!(!engine.is_healthy());
-    assert!(kernel.state.bound_vips.len() == 1);
+    assert!(kernel.state().bound_vips.len() == 1);
     assert_eq!(engine.next_sync(), Duration::from_secs(1));
     kernel.refuse.clear();
     check(
@@ -328,7 +354,7 @@ fn excluded_ranges_are_never_removed() {
     let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
     sync(&mut engine, &mut kernel, 0, myapp());
     sync(&mut engine, &mut kernel, 1, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]);
-    assert_eq!(kernel.state.virtual_servers.len(), 1);
+    assert_eq!(kernel.virtual_servers.len(), 1);
 }
 
 #[test]
@@ -340,7 +366,7 @@ fn leftovers_stay_until_all_that_exists_is_known() {
     restarted.set_complete(Completeness::Complete);
     assert_eq!(restarted.next_sync(), Duration::ZERO);
     assert!(!sync(&mut restarted, &mut kernel, 2, []).plan.is_empty());
-    assert_eq!(kernel.state, State::default());
+    assert_eq!(kernel.state(), State::default());
 }
 
 /// Ranges too, unless a set has no place for both. What an engine made itself goes later on, whatever it knows then.
@@ -402,7 +428,7 @@ fn an_engine_that_may_not_know_all_follows_what_it_knows() {
         "#]],
     );
     assert!(!restarted.is_converged());
-    assert!(kernel.state.virtual_servers.contains_key(&key("TCP 10.111.98.163:80")));
+    assert!(kernel.virtual_servers.contains_key(&key("TCP 10.111.98.163:80")));
 }
 
 /// A Service that cannot be read keeps what is its, for as long as it takes; all else goes at once.
@@ -421,7 +447,7 @@ fn leftovers_stay_only_for_the_service_that_cannot_be_read() {
     let mut restarted = engine_with(Config::new("node-1"));
     restarted.set_complete(all_but("other"));
     sync(&mut restarted, &mut kernel, 0, []);
-    assert_eq!(kernel.state, State::default());
+    assert_eq!(kernel.state(), State::default());
 }
 
 /// What nothing says about for whom it is, as of what kube-proxy made, stays for a day; so does the takeover wait.
@@ -429,14 +455,14 @@ fn leftovers_stay_only_for_the_service_that_cannot_be_read() {
 fn an_object_that_cannot_be_read_holds_nothing_up_for_good() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
-    kernel.state.elements.values_mut().for_each(|entry| entry.comment = None);
+    kernel.elements.as_mut().unwrap().values_mut().for_each(|comment| *comment = None);
     let mut restarted = engine_with(Config::new("node-1"));
     restarted.set_complete(Completeness::Except(Default::default()));
     sync(&mut restarted, &mut kernel, 10, []);
     sync(&mut restarted, &mut kernel, 24 * 3600, []);
-    assert!(!kernel.state.virtual_servers.is_empty() && !restarted.is_converged());
+    assert!(!kernel.virtual_servers.is_empty() && !restarted.is_converged());
     sync(&mut restarted, &mut kernel, 24 * 3600 + 60, []);
-    assert_eq!(kernel.state, State::default());
+    assert_eq!(kernel.state(), State::default());
     assert!(restarted.is_converged());
     // If objects cannot even be listed, the engine does not know which exist, however long that lasts.
     restarted.set_complete(Completeness::Unknown);
@@ -474,7 +500,7 @@ fn one_that_could_not_be_made_is_ours_when_it_can() {
     kernel.refuse.clear();
     sync(&mut engine, &mut kernel, 1, []);
     sync(&mut engine, &mut kernel, 60, []);
-    let ours = &kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")];
+    let ours = &kernel.virtual_servers[&key("TCP 10.111.98.163:80")];
     assert_eq!(ours.real_servers.len(), 2);
 }
 
@@ -488,5 +514,5 @@ fn an_address_that_could_not_be_taken_off_is_not_forgotten() {
     kernel.refuse.clear();
     // Not even by the next start.
     sync(&mut engine_with(Config::new("node-1")), &mut kernel, 2, []);
-    assert_eq!(kernel.state, State::default());
+    assert_eq!(kernel.state(), State::default());
 }

@@ -225,10 +225,10 @@ fn without_nat_nobody_is_masqueraded() {
     for (choice, tunnel) in [(Ipip, Tunnel::IPIP), (Gre, gre), (Gue(port(6080)), gue)] {
         let (mut engine, mut kernel) = start();
         sync(&mut engine, &mut kernel, 0, web(forwarded(choice), &["10.1.1.1", "10.1.2.1"]));
-        let servers = kernel.state.virtual_servers.values().flat_map(|server| server.real_servers.values());
+        let servers = kernel.virtual_servers.values().flat_map(|server| server.real_servers.values());
         let forwarding: Vec<_> = servers.map(|server| server.forwarding).collect();
         assert_eq!(forwarding, [ipvs_netlink::Forwarding::Tunnel(tunnel); 2]);
-        assert!(kernel.state.elements.values().all(|entry| !entry.sets.contains(KeySet::ClusterIps)));
+        assert!(kernel.state().elements.values().all(|entry| !entry.sets.contains(KeySet::ClusterIps)));
     }
 }
 

@@ -27,14 +27,14 @@ fn service_cidr(ranges: &[&str]) -> Event {
 }
 
 fn bound(kernel: &FakeKernel) -> String {
-    let addresses: Vec<String> = kernel.state.bound_vips.iter().map(ToString::to_string).collect();
+    let addresses: Vec<String> = kernel.state().bound_vips.iter().map(ToString::to_string).collect();
     addresses.join(" ")
 }
 
 /// Which Service port has each virtual server, by the comment beside it.
 fn owners(kernel: &FakeKernel) -> String {
-    let owner = |key| kernel.state.elements.get(key).and_then(|element| element.comment.clone());
-    let keys = kernel.state.virtual_servers.keys();
+    let owner = |key| kernel.state().elements.get(key).and_then(|element| element.comment.clone());
+    let keys = kernel.virtual_servers.keys();
     keys.map(|key| format!("{key} {}\n", owner(key).as_deref().unwrap_or("none"))).collect()
 }
 
@@ -72,7 +72,7 @@ fn an_external_ip_never_takes_the_address_of_the_api_server() {
     // When the API server is elsewhere, nothing stands in the way.
     sync(&mut engine, &mut kernel, 1, [api_server(&["192.168.128.201"])]);
     let bound = ["10.0.0.1", "192.168.128.200"].map(|ip| ip.parse().unwrap());
-    assert_eq!(kernel.state.bound_vips, bound.into());
+    assert_eq!(kernel.state().bound_vips, bound.into());
 }
 
 /// A control plane of one node: its address is on a link, is not bound, and its other ports stay reachable.
@@ -88,8 +88,8 @@ fn the_address_of_the_api_server_is_served_where_it_is_this_node() {
         Service default/web:api is not served on TCP 192.168.128.1:8443: it is an address of this node, which uses the port itself
     "#]]
     .assert_eq(&skipped(&report));
-    assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:80")));
-    assert_eq!(kernel.state.bound_vips, ["10.0.0.1".parse().unwrap()].into());
+    assert!(kernel.virtual_servers.contains_key(&key("TCP 192.168.128.1:80")));
+    assert_eq!(kernel.state().bound_vips, ["10.0.0.1".parse().unwrap()].into());
 }
 
 /// A pod reaches the API server at the ClusterIP of `kubernetes`, which has to be served all the same.
@@ -99,7 +99,7 @@ fn a_cluster_ip_is_served_although_the_api_server_is_reached_at_it() {
     let kubernetes = Event::ServiceApplied(service("kubernetes", &["10.96.0.1"], &[(443, None)]));
     let report = sync(&mut engine, &mut kernel, 0, [api_server(&["10.96.0.1"]), kubernetes]);
     assert_eq!(report.skipped, []);
-    assert_eq!(kernel.state.bound_vips, ["10.96.0.1".parse().unwrap()].into());
+    assert_eq!(kernel.state().bound_vips, ["10.96.0.1".parse().unwrap()].into());
 }
 
 /// A cloud agent publishes what is on `kube-ipvs0` as addresses of its Node.
@@ -231,7 +231,7 @@ fn a_node_port_does_not_depend_on_an_external_ip_of_the_same_number() {
     let report =
         sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
     assert_eq!(skipped(&report), "");
-    assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:30080")));
+    assert!(kernel.virtual_servers.contains_key(&key("TCP 192.168.128.1:30080")));
 }
 
 /// Its endpoints would tell another Service's load balancer that every node is well.
@@ -293,7 +293,7 @@ fn a_load_balancer_ip_that_is_the_node_takes_any_port() {
     let report =
         sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
     assert_eq!(report.skipped, []);
-    assert!(kernel.state.virtual_servers.contains_key(&key("TCP 192.168.128.1:6443")));
+    assert!(kernel.virtual_servers.contains_key(&key("TCP 192.168.128.1:6443")));
 }
 
 #[test]

@@ -142,7 +142,9 @@ fn an_address_that_would_be_answered_for_is_not_bound() {
     assert_eq!(reasons, ["refused by the test", "not tried: this node would answer for it in ARP"]);
     kernel.refuse.clear();
     sync(&mut engine, &mut kernel, 100, []);
-    assert!(engine.is_healthy() && kernel.state.bound_vips.len() == 1 && kernel.state.arp_ignore.len() == 1);
+    assert!(
+        engine.is_healthy() && kernel.state().bound_vips.len() == 1 && kernel.state().arp_ignore.len() == 1
+    );
 }
 
 #[test]
@@ -153,7 +155,7 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
     let events = [addresses(&["192.168.0.1"]), web, endpoints(&["10.1.0.2", "10.1.0.3"])];
     sync(&mut engine, &mut kernel, 0, events);
     let localhost = key("TCP 127.0.0.1:30080");
-    assert_eq!(kernel.state.short_circuits[&localhost].to_string(), "10.1.0.2:8080");
+    assert_eq!(kernel.state().short_circuits[&localhost].to_string(), "10.1.0.2:8080");
     // Flows stay where they are as long as their endpoint does.
     check(
         &sync(&mut engine, &mut kernel, 1, [endpoints(&["10.1.0.1", "10.1.0.2", "10.1.0.3"])]),
@@ -263,4 +265,38 @@ fn services_with_source_ranges_are_computed_again_only_where_it_can_make_a_diffe
     // What our Node says counts, and not what the host has.
     assert!(!touches(addresses(&["192.168.0.2"])));
     assert!(touches(Event::NodeRemoved("node-1".into())));
+}
+
+/// Of all Services with endpoints, the cluster marks only those with an endpoint at the address that came or went.
+#[test]
+fn an_address_of_the_node_touches_only_services_with_an_endpoint_there() {
+    let mut cluster = crate::cluster::Cluster::new(&Config::new("node-1"));
+    let at = |name: &str, address: &str, node: Option<&str>| {
+        let mut slice = slice(name, name, 80, &[address]);
+        slice.endpoints[0].node = node.map(Into::into);
+        Event::SliceApplied(slice)
+    };
+    let mut touched = |event| {
+        cluster.apply(event);
+        let services: Vec<String> = cluster.drain_dirty().iter().map(|id| id.name.to_string()).collect();
+        services.join(" ")
+    };
+    for (name, address, node) in [
+        ("here", "10.1.0.1", Some("node-1")),
+        ("elsewhere", "10.1.0.1", Some("node-2")),
+        ("nowhere", "10.1.0.2", None),
+        ("link", "fe80::1", None),
+        ("other", "10.1.0.3", None),
+    ] {
+        assert_eq!(touched(at(name, address, node)), name);
+    }
+    assert_eq!(touched(addresses(&["10.1.0.1", "10.1.0.9"])), "here");
+    assert_eq!(touched(addresses(&["10.1.0.2", "fe80::1"])), "here link nowhere");
+    let mut own = node("node-1", &[]);
+    let Event::NodeApplied(status) = &mut own else { panic!() };
+    status.addresses = vec!["10.1.0.1".parse().unwrap()];
+    assert_eq!(touched(own), "here");
+    assert_eq!(touched(at("nowhere", "10.1.0.4", None)), "nowhere");
+    assert_eq!(touched(Event::SliceRemoved(SliceId::new("default", "link"))), "link");
+    assert_eq!(touched(addresses(&[])), "");
 }

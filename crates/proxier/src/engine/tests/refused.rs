@@ -18,14 +18,14 @@ fn a_port_that_the_kernel_refuses_does_not_lead_to_the_node() {
     let refused = key("TCP 10.0.0.1:22");
     for second in [0, 1, 3] {
         assert!(!engine.sync(&mut kernel, Duration::from_secs(second)).failures.is_empty());
-        assert_eq!(kernel.state.bound_vips.len(), 1);
-        let sets = kernel.state.elements[&refused].sets;
+        assert_eq!(kernel.state().bound_vips.len(), 1);
+        let sets = kernel.state().elements[&refused].sets;
         assert!(sets.contains(KeySet::NoEndpoints), "{sets:?}");
         assert!(!sets.contains(KeySet::Served), "it is not there, and so not ours");
     }
     kernel.refuse.clear();
     sync(&mut engine, &mut kernel, 7, []);
-    let sets: Vec<KeySet> = kernel.state.elements[&refused].sets.iter().collect();
+    let sets: Vec<KeySet> = kernel.state().elements[&refused].sets.iter().collect();
     assert_eq!(sets, [KeySet::Served, KeySet::ClusterIps]);
 
     // Where not even that can be said, the address is not bound.
@@ -33,7 +33,7 @@ fn a_port_that_the_kernel_refuses_does_not_lead_to_the_node() {
     kernel.refuse = vec!["+ virtual server".into(), "+ element no-endpoints".into()];
     myapp().into_iter().for_each(|event| engine.apply(event));
     assert!(!engine.sync(&mut kernel, Duration::ZERO).failures.is_empty());
-    assert_eq!(kernel.state.bound_vips, [].into());
+    assert_eq!(kernel.state().bound_vips, [].into());
 }
 
 /// Nor does a port of which the kernel has not said whether it made the virtual server.
@@ -45,11 +45,11 @@ fn a_port_of_which_nothing_is_known_does_not_lead_to_the_node() {
     let endpoints = Event::SliceApplied(slice("web-1", "web", 8080, &["10.1.0.2"]));
     [web, endpoints].into_iter().for_each(|event| engine.apply(event));
     assert!(!engine.sync(&mut kernel, Duration::ZERO).failures.is_empty());
-    let sets = kernel.state.elements[&key("TCP 10.0.0.1:80")].sets;
+    let sets = kernel.state().elements[&key("TCP 10.0.0.1:80")].sets;
     assert!(sets.contains(KeySet::NoEndpoints) && sets.contains(KeySet::Served), "{sets:?}");
     kernel.unanswered.clear();
     sync(&mut engine, &mut kernel, 1, []);
-    let sets = kernel.state.elements[&key("TCP 10.0.0.1:80")].sets;
+    let sets = kernel.state().elements[&key("TCP 10.0.0.1:80")].sets;
     assert!(!sets.contains(KeySet::NoEndpoints) && sets.contains(KeySet::Served), "{sets:?}");
 }
 
@@ -62,10 +62,10 @@ fn no_short_circuit_leads_to_what_the_kernel_refuses() {
     let web = Event::ServiceApplied(local(outer(&["203.0.113.1"])));
     [web, endpoints].into_iter().for_each(|event| engine.apply(event));
     assert!(!engine.sync(&mut kernel, Duration::ZERO).failures.is_empty());
-    assert!(kernel.state.short_circuits.is_empty(), "{:?}", kernel.state.short_circuits);
+    assert!(kernel.state().short_circuits.is_empty(), "{:?}", kernel.state().short_circuits);
     kernel.refuse.clear();
     sync(&mut engine, &mut kernel, 1, []);
-    assert_eq!(kernel.state.short_circuits.len(), 1);
+    assert_eq!(kernel.state().short_circuits.len(), 1);
 }
 
 /// If kube-ipvs is killed right after a clash, it must not find another program's virtual server recorded as ours.
@@ -75,13 +75,13 @@ fn somebody_elses_virtual_server_is_not_recorded_beyond_the_plan_that_met_it() {
     sync(&mut engine, &mut kernel, 0, []);
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
-    kernel.state.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs.clone());
+    kernel.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs.clone());
     myapp().into_iter().for_each(|event| engine.apply(event));
     assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
     // Killed now.
     let restarted = sync(&mut engine_with(Config::new("node-1")), &mut kernel, 0, myapp());
     assert!(matches!(restarted.skipped[..], [Skipped::Foreign { .. }]), "{:?}", restarted.skipped);
-    assert_eq!(kernel.state.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
+    assert_eq!(kernel.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
 }
 
 fn two_ports() -> EndpointSlice {
@@ -116,7 +116,7 @@ fn the_kernel_is_read_later_and_later_whatever_failed() {
         let due = engine.next_sync();
         engine.sync(&mut kernel, due);
     }
-    assert_eq!(kernel.state.virtual_servers[&key("UDP 10.96.0.10:53")].real_servers.len(), 1);
+    assert_eq!(kernel.virtual_servers[&key("UDP 10.96.0.10:53")].real_servers.len(), 1);
 }
 
 /// Another program empties nftables, and at that moment the kernel's list omits a virtual server of ours.
@@ -124,14 +124,44 @@ fn the_kernel_is_read_later_and_later_whatever_failed() {
 fn what_was_there_stays_ours_though_neither_list_nor_record_has_it() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
-    let before = kernel.state.clone();
-    kernel.unlisted = before.virtual_servers.keys().copied().collect();
-    kernel.state.elements.clear();
-    let misled = engine.sync(&mut kernel, Duration::from_secs(30));
+    let before = kernel.state();
+    kernel.elements = None;
+    let misled = engine.sync(&mut Forgetful(&mut kernel), Duration::from_secs(30));
     assert!(misled.failures.is_empty(), "{:?}", misled.failures);
     let again = sync(&mut engine, &mut kernel, 31, []);
     assert_eq!(again.skipped, []);
-    assert_eq!(kernel.state, before);
+    assert_eq!(kernel.state(), before);
+}
+
+/// Another program empties nftables while an address cannot be taken off.
+#[test]
+fn an_address_that_stays_without_its_record_is_taken_off_later() {
+    let (mut engine, mut kernel) = start();
+    sync(&mut engine, &mut kernel, 0, myapp());
+    kernel.elements = None;
+    kernel.refuse = vec!["- address".into()];
+    engine.apply(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
+    for second in [30, 31, 33] {
+        let report = engine.sync(&mut kernel, Duration::from_secs(second));
+        assert_eq!((report.whole, report.failures.len()), (true, 1), "after {second} seconds");
+    }
+    kernel.refuse.clear();
+    sync(&mut engine, &mut kernel, 37, []);
+    assert_eq!(kernel.state(), State::default());
+}
+
+/// Nothing tells whether the virtual server and its address are there, and the Service goes before the kernel is read.
+#[test]
+fn what_was_made_without_an_answer_goes_with_its_service() {
+    let (mut engine, mut kernel) = start();
+    kernel.unconfirmed = vec!["+ virtual server".into(), "+ address".into()];
+    myapp().into_iter().for_each(|event| engine.apply(event));
+    assert_eq!(engine.sync(&mut kernel, Duration::ZERO).failures.len(), 4, "and two real servers");
+    kernel.unconfirmed.clear();
+    sync(&mut engine, &mut kernel, 0, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]);
+    assert_eq!((kernel.virtual_servers.len(), kernel.state().bound_vips.len()), (1, 1));
+    assert_eq!(sync(&mut engine, &mut kernel, 1, []).skipped, []);
+    assert_eq!(kernel.state(), State::default());
 }
 
 #[test]
@@ -151,7 +181,7 @@ fn drains_of_what_somebody_else_removed_are_forgotten() {
     sync(&mut engine, &mut kernel, 0, myapp());
     sync(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice("myapp-1", "myapp", 80, &["10.244.1.57"]))]);
     assert_eq!(engine.draining(), 1);
-    let server = kernel.state.virtual_servers.get_mut(&key("TCP 10.111.98.163:80")).unwrap();
+    let server = kernel.virtual_servers.get_mut(&key("TCP 10.111.98.163:80")).unwrap();
     server.real_servers.retain(|_, destination| destination.weight > 0);
     sync(&mut engine, &mut kernel, 31, []);
     assert_eq!(engine.draining(), 0);

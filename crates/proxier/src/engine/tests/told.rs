@@ -1,7 +1,12 @@
 //! What a sync tells beside its plan: health checks, drift, and Services without local endpoints.
 
 use super::{super::*, myapp};
-use crate::{desired::HealthCheck, model::*, testing::*};
+use crate::{
+    desired::HealthCheck,
+    model::*,
+    set::{Element, KeySet},
+    testing::*,
+};
 
 /// A Service with the policy `Local` and a health check, dual-stack.
 fn lb() -> Service {
@@ -71,12 +76,12 @@ fn what_drifted_is_counted_and_what_changed_is_not() {
     let (mut engine, mut kernel) = start();
     assert_eq!(sync(&mut engine, &mut kernel, 0, myapp()).drifted, 0, "nothing was there before");
     let at = key("TCP 10.111.98.163:80");
-    kernel.state.bound_vips.clear();
-    let server = kernel.state.virtual_servers.get_mut(&at).unwrap();
+    kernel.addresses = Some(BTreeSet::new());
+    let server = kernel.virtual_servers.get_mut(&at).unwrap();
     server.real_servers.pop_first();
     server.real_servers.iter_mut().for_each(|(_, destination)| destination.weight = 7);
-    kernel.state.elements.get_mut(&at).unwrap().sets =
-        kernel.state.elements[&at].sets.without(crate::set::KeySet::ClusterIps);
+    let element = Element::Key(KeySet::ClusterIps, at);
+    kernel.elements.as_mut().unwrap().remove(&element).unwrap();
     let more = slice("myapp-1", "myapp", 80, &["10.244.1.57", "10.244.1.58", "10.244.1.59"]);
     let report = sync(&mut engine, &mut kernel, 31, [Event::SliceApplied(more)]);
     assert_eq!((report.plan.changes().len(), report.drifted), (6, 4), "{}", report.plan);
@@ -102,7 +107,7 @@ fn sync_report_names_affected_services() {
     assert_eq!(names(&engine, &gone), "default/lb");
     // If another program unbinds an address, the sync names the Services of that address. A comparison is about the
     // families of which the kernel has virtual servers.
-    kernel.state.bound_vips.clear();
+    kernel.addresses = Some(BTreeSet::new());
     let drift = sync(&mut engine, &mut kernel, 40, []);
     assert_eq!(names(&engine, &drift), "default/myapp");
     assert_eq!(both(&engine, &drift), [true, false]);

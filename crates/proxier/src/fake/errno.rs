@@ -1,0 +1,51 @@
+//! How Linux refuses, and what that means for a plan.
+
+use std::fmt;
+
+use crate::{
+    kernel::{Cause, Reason},
+    plan::Change,
+};
+
+/// A number of `errno.h`, and its words.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Errno(i32, &'static str);
+
+pub(super) const ENOENT: Errno = Errno(2, "No such file or directory");
+pub(super) const ESRCH: Errno = Errno(3, "No such process");
+pub(super) const EEXIST: Errno = Errno(17, "File exists");
+pub(super) const ENODEV: Errno = Errno(19, "No such device");
+pub(super) const EADDRNOTAVAIL: Errno = Errno(99, "Cannot assign requested address");
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (os error {})", self.1, self.0)
+    }
+}
+
+/// As an answer of Linux tells it.
+impl From<Errno> for Reason {
+    fn from(errno: Errno) -> Self {
+        Self::new(errno.to_string(), Some(errno.0))
+    }
+}
+
+/// Whether a refusal says that there is nothing to do.
+pub(super) fn is_done_already(change: &Change, errno: Errno) -> bool {
+    match change {
+        Change::Bind(_) => errno == EEXIST,
+        Change::Unbind(_) => [ENODEV, EADDRNOTAVAIL].contains(&errno),
+        Change::RemoveServer(_) => errno == ESRCH,
+        Change::RemoveRealServer { .. } | Change::RemoveElement { .. } => errno == ENOENT,
+        _ => false,
+    }
+}
+
+/// What a refusal means for what is known of the kernel.
+pub(super) fn cause(change: &Change, errno: Errno) -> Cause {
+    match (change, errno) {
+        (Change::AddServer { .. } | Change::AddRealServer { .. }, EEXIST) => Cause::Exists,
+        (Change::AddServer { .. } | Change::UpdateServer { .. }, ENOENT) => Cause::NoScheduler,
+        _ => Cause::Refused,
+    }
+}

@@ -1,0 +1,231 @@
+//! A kernel in memory, for tests of this crate and of those who embed it.
+
+mod errno;
+mod nft;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use errno::{EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH, Errno, cause, is_done_already};
+use ipvs_netlink::{Scheduler, VirtualServer};
+
+use crate::{
+    cluster::EndpointAddress,
+    kernel::{
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report,
+        amends,
+    },
+    model::VirtualServerKey,
+    plan::{Change, Plan},
+    set::Element,
+    state::{ServerState, State},
+};
+
+/// A kernel that answers as Linux does, and a [`Kernel`] that takes these answers as
+/// [`LinuxKernel`](crate::linux::LinuxKernel) does. It starts without the device `kube-ipvs0` and without tables.
+///
+/// It keeps what it has in its own way, and decides without the engine's code what a change makes of that. So a test
+/// can compare [`state`](Self::state) with [`Engine::known`](crate::Engine::known), which is what the engine predicts.
+///
+/// ```
+/// use proxier::{Config, Engine, fake::FakeKernel, model::Event};
+/// use std::{collections::BTreeSet, time::Duration};
+/// let mut engine = Engine::new(Config::new("node-1"), BTreeSet::new());
+/// let mut kernel = FakeKernel::default();
+/// let report = engine.sync(&mut kernel, Duration::ZERO);
+/// assert!(report.plan.is_empty());
+/// assert_eq!(engine.known(), Some(&kernel.state()));
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct FakeKernel {
+    /// The virtual servers. Change them to act as `ipvsadm`.
+    pub virtual_servers: BTreeMap<VirtualServerKey, ServerState>,
+    /// The addresses on `kube-ipvs0`; none: there is no such device. Change them to act as `ip`.
+    pub addresses: Option<BTreeSet<IpAddr>>,
+    /// The elements of our nftables sets, with their comments; none: our tables are not there, as after `nft flush
+    /// ruleset`. Change them to act as `nft`.
+    pub elements: Option<BTreeMap<Element, Option<Arc<str>>>>,
+    /// The number of connections of each real server. A real server without an entry has none.
+    pub connections: BTreeMap<(VirtualServerKey, EndpointAddress), u64>,
+    /// Changes that it refuses although it could make them: those that print with one of these texts in them.
+    pub refuse: Vec<String>,
+    /// Changes of which it does not say whether it made them: those that print with one of these texts in them. It
+    /// makes none of them.
+    pub unanswered: Vec<String>,
+    /// Changes that it makes without saying so, as when answers are lost: those that print with one of these texts in
+    /// them.
+    pub unconfirmed: Vec<String>,
+    /// Schedulers that it does not have.
+    pub missing_schedulers: Vec<Scheduler>,
+    /// Whether it cannot be read.
+    pub unreadable: bool,
+    /// What its lists leave out when it is read next: virtual servers, real servers and elements whose removal prints
+    /// with one of these texts in it. Lists of IPVS and of elements are no snapshots. If another source names a virtual
+    /// server, it is asked for by itself.
+    pub unlisted: Vec<String>,
+    /// How often it was read.
+    pub observations: usize,
+    /// Changes that were made already when they were asked for. Like Linux it counts them as made.
+    pub repeated: Vec<Change>,
+}
+
+impl Kernel for FakeKernel {
+    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
+        self.addresses.get_or_insert_default();
+        self.elements.get_or_insert_default();
+        Ok(())
+    }
+
+    fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
+        self.observations += 1;
+        if self.unreadable {
+            return Err(KernelUnavailable::new("the fake kernel", "it cannot be read"));
+        }
+        let unlisted = std::mem::take(&mut self.unlisted);
+        Ok(self.list(&unlisted, believed))
+    }
+
+    fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {
+        let counted = self.connections.iter().filter(|((key, _), _)| servers.contains(key));
+        Ok(counted.map(|(at, count)| (*at, *count)).collect())
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Report {
+        let mut report = Report::default();
+        let mut failed = FailedPrerequisites::default();
+        for (number, change) in plan.changes().iter().enumerate() {
+            let stopped = failed.stops(change).map(|reason| (Cause::NotTried, reason.into()));
+            if let Some((cause, reason)) = stopped.or_else(|| self.make(change).err()) {
+                failed.note(change);
+                let failure = Failure { change: number, cause, reason };
+                self.amend(&amends(plan, std::slice::from_ref(&failure)), &mut failed, &mut report);
+                report.failures.push(failure);
+            }
+        }
+        report
+    }
+}
+
+impl FakeKernel {
+    /// What it has, as complete lists show it.
+    pub fn state(&self) -> State {
+        self.list(&[], &State::default())
+    }
+
+    /// What lists with gaps show, and the answers about what is believed to be there.
+    fn list(&self, unlisted: &[String], believed: &State) -> State {
+        let is_listed = |removal: Change| !unlisted.iter().any(|text| removal.to_string().contains(text));
+        let mut state = State { bound_vips: self.addresses.clone().unwrap_or_default(), ..State::default() };
+        for (&element, comment) in self.elements.iter().flatten() {
+            if is_listed(Change::RemoveElement { element, with_server: false }) {
+                nft::show(element, comment, &mut state);
+            }
+        }
+        for (&key, server) in &self.virtual_servers {
+            let is_expected = state.elements.contains_key(&key)
+                || believed.virtual_servers.contains_key(&key)
+                || believed.owned.contains(&key);
+            if is_expected || is_listed(Change::RemoveServer(key)) {
+                let mut server = server.clone();
+                server
+                    .real_servers
+                    .retain(|&address, _| is_listed(Change::RemoveRealServer { key, address }));
+                state.virtual_servers.insert(key, server);
+            }
+        }
+        state
+    }
+
+    fn amend(&mut self, amends: &Plan, failed: &mut FailedPrerequisites, report: &mut Report) {
+        for change in amends.changes() {
+            match self.make(change) {
+                Ok(()) => report.amended.push(change.clone()),
+                Err(_) => failed.note(change),
+            }
+        }
+    }
+
+    /// Makes a change, unless a test or the state that it has is in the way.
+    fn make(&mut self, change: &Change) -> Result<(), (Cause, Reason)> {
+        let named = |texts: &[String]| texts.iter().any(|text| change.to_string().contains(text));
+        if named(&self.refuse) {
+            return Err((Cause::Refused, "refused by the test".into()));
+        }
+        if named(&self.unanswered) {
+            return Err((Cause::Unknown, "no answer".into()));
+        }
+        let is_unconfirmed = named(&self.unconfirmed);
+        match self.ask(change) {
+            _ if is_unconfirmed => Err((Cause::Unknown, "its answer was lost".into())),
+            Ok(true) => Ok(()),
+            Ok(false) => Ok(self.repeated.push(change.clone())),
+            Err(errno) if is_done_already(change, errno) => Ok(self.repeated.push(change.clone())),
+            Err(errno) => Err((cause(change, errno), errno.into())),
+        }
+    }
+
+    /// Answers as Linux does: whether the change made a difference.
+    fn ask(&mut self, change: &Change) -> Result<bool, Errno> {
+        let missing = &self.missing_schedulers;
+        let has_scheduler = |config: &VirtualServer| match missing.contains(&config.scheduler) {
+            true => Err(ENOENT),
+            false => Ok(()),
+        };
+        match change {
+            Change::AddElement { element, comment, replace } => {
+                let elements = self.elements.as_mut().ok_or(ENOENT)?;
+                return nft::add(elements, *element, comment.clone(), *replace);
+            }
+            Change::RemoveElement { element, .. } => {
+                nft::delete(self.elements.as_mut().ok_or(ENOENT)?, element)?;
+            }
+            Change::AddServer { key, config } => match self.virtual_servers.entry(*key) {
+                Entry::Occupied(_) => return Err(EEXIST),
+                Entry::Vacant(place) => {
+                    has_scheduler(config)?;
+                    place.insert(ServerState { config: *config, real_servers: BTreeMap::new() });
+                }
+            },
+            Change::UpdateServer { key, config } => {
+                let server = self.virtual_servers.get_mut(key).ok_or(ESRCH)?;
+                has_scheduler(config)?;
+                server.config = *config;
+            }
+            Change::RemoveServer(key) => drop(self.virtual_servers.remove(key).ok_or(ESRCH)?),
+            Change::AddRealServer { key, address, destination } => {
+                match self.real_servers(key)?.entry(*address) {
+                    Entry::Occupied(_) => return Err(EEXIST),
+                    Entry::Vacant(place) => drop(place.insert(*destination)),
+                }
+            }
+            Change::UpdateRealServer { key, address, destination } => {
+                *self.real_servers(key)?.get_mut(address).ok_or(ENOENT)? = *destination;
+            }
+            Change::RemoveRealServer { key, address } => {
+                self.real_servers(key)?.remove(address).ok_or(ENOENT)?;
+            }
+            Change::Bind(address) => match self.addresses.as_mut().ok_or(ENODEV)?.insert(*address) {
+                true => {}
+                false => return Err(EEXIST),
+            },
+            Change::Unbind(address) => match self.addresses.as_mut().ok_or(ENODEV)?.remove(address) {
+                true => {}
+                false => return Err(EADDRNOTAVAIL),
+            },
+            Change::DeleteFlows { .. } => {}
+        }
+        Ok(true)
+    }
+
+    fn real_servers(
+        &mut self,
+        key: &VirtualServerKey,
+    ) -> Result<&mut BTreeMap<EndpointAddress, ipvs_netlink::Destination>, Errno> {
+        Ok(&mut self.virtual_servers.get_mut(key).ok_or(ESRCH)?.real_servers)
+    }
+}

@@ -1,0 +1,173 @@
+//! Linux refuses these changes, and so does the fake kernel.
+
+use std::net::IpAddr;
+
+use ipvs_netlink::{Destination, Forwarding, Scheduler, VirtualServer};
+
+use super::*;
+use crate::{
+    cluster::EndpointAddress,
+    set::{Element, KeySet},
+    testing::key,
+};
+
+fn ready() -> FakeKernel {
+    let mut kernel = FakeKernel::default();
+    kernel.prepare().unwrap();
+    kernel
+}
+
+fn add(element: Element) -> Change {
+    Change::AddElement { element, comment: None, replace: false }
+}
+
+fn served(comment: &str, replace: bool) -> Change {
+    let element = Element::Key(KeySet::Served, key("TCP 10.0.0.1:80"));
+    Change::AddElement { element, comment: Some(comment.into()), replace }
+}
+
+fn remove(element: Element) -> Change {
+    Change::RemoveElement { element, with_server: false }
+}
+
+fn endpoint(text: &str) -> EndpointAddress {
+    let at = key(text);
+    EndpointAddress { address: at.address, port: at.port }
+}
+
+/// Makes changes one after the other. Returns why the last one failed, if it did; it is to be the only one.
+fn last(kernel: &mut FakeKernel, changes: &[Change]) -> Option<(Cause, String)> {
+    let mut outcome = None;
+    for change in changes {
+        assert_eq!(outcome, None, "before {change}");
+        let report = kernel.apply(&Plan::new(vec![change.clone()]));
+        outcome =
+            report.failures.into_iter().next().map(|failure| (failure.cause, failure.reason.to_string()));
+    }
+    outcome
+}
+
+fn refused(reason: &str) -> Option<(Cause, String)> {
+    Some((Cause::Refused, reason.into()))
+}
+
+#[test]
+fn a_set_has_no_ranges_that_overlap() {
+    let range = |text: &str| add(Element::PodSource(text.parse().unwrap()));
+    let allowed = |port: u16, text: &str| {
+        add(Element::Allowed(key(&format!("TCP 203.0.113.1:{port}")), text.parse().unwrap()))
+    };
+    let exists = refused("File exists (os error 17)");
+    let large = "10.0.0.0/8";
+    for small in ["10.0.0.0/16", "10.1.0.0/16", "10.255.255.255/32"] {
+        for [one, other] in [[large, small], [small, large]] {
+            assert_eq!(last(&mut ready(), &[range(one), range(other)]), exists);
+            assert_eq!(last(&mut ready(), &[allowed(80, one), allowed(80, other)]), exists);
+            assert_eq!(last(&mut ready(), &[allowed(80, one), allowed(443, other)]), None);
+        }
+    }
+    for free in ["9.255.255.255/32", "11.0.0.0/8", large] {
+        assert_eq!(last(&mut ready(), &[range(large), range(free)]), None);
+    }
+    let part = remove(Element::PodSource("10.0.0.0/16".parse().unwrap()));
+    let mut kernel = ready();
+    assert_eq!(
+        last(&mut kernel, &[range(large), part]),
+        None,
+        "it is not there, and so nothing is to be done"
+    );
+    assert_eq!(kernel.state().pod_sources.len(), 1);
+}
+
+#[test]
+fn a_map_has_one_value_for_a_key() {
+    let to = |target| Element::ShortCircuit(key("TCP 203.0.113.1:80"), endpoint(target));
+    let (one, other) = (to("TCP 10.0.0.1:80"), to("TCP 10.0.0.2:80"));
+    assert_eq!(last(&mut ready(), &[add(one), add(other)]), refused("File exists (os error 17)"));
+    assert_eq!(last(&mut ready(), &[add(one), add(one), remove(other), add(other)]), None);
+    let replace = Change::AddElement { element: other, comment: None, replace: true };
+    assert_eq!(last(&mut ready(), &[add(one), replace.clone()]), None);
+    assert_eq!(last(&mut ready(), &[replace]), refused("No such file or directory (os error 2)"));
+}
+
+#[test]
+fn an_element_that_is_there_keeps_its_comment_until_it_is_replaced() {
+    let mut kernel = ready();
+    let comment = |kernel: &FakeKernel| {
+        kernel.state().elements[&key("TCP 10.0.0.1:80")].comment.as_deref().map(str::to_owned)
+    };
+    assert_eq!(last(&mut kernel, &[served("default/a", false), served("default/b", false)]), None);
+    assert_eq!(comment(&kernel).as_deref(), Some("default/a"));
+    assert_eq!(kernel.repeated, [served("default/b", false)]);
+    assert_eq!(last(&mut kernel, &[served("default/b", true)]), None);
+    assert_eq!(comment(&kernel).as_deref(), Some("default/b"));
+}
+
+#[test]
+fn nothing_is_added_where_neither_tables_nor_the_device_are() {
+    let address: IpAddr = "10.0.0.1".parse().unwrap();
+    let missing = refused("No such file or directory (os error 2)");
+    let mut kernel = FakeKernel::default();
+    assert_eq!(last(&mut kernel, &[served("default/a", false)]), missing);
+    assert_eq!(last(&mut kernel, &[remove(Element::Vip(address))]), None);
+    assert_eq!(last(&mut kernel, &[Change::Bind(address)]), refused("No such device (os error 19)"));
+    assert_eq!(last(&mut kernel, &[Change::Unbind(address)]), None);
+    kernel.prepare().unwrap();
+    assert_eq!(last(&mut kernel, &[served("default/a", false), Change::Bind(address)]), None);
+    assert_eq!(last(&mut kernel, &[Change::Bind(address)]), None, "it is bound already");
+    kernel.elements = None;
+    assert_eq!(last(&mut kernel, &[served("default/b", true)]), missing);
+}
+
+#[test]
+fn ipvs_tells_what_is_missing_and_what_is_there() {
+    let key = key("TCP 10.0.0.1:80");
+    let address = endpoint("TCP 10.1.0.2:8080");
+    let destination = Destination::new(Forwarding::Masq, 1);
+    let add = Change::AddRealServer { key, address, destination };
+    let update = Change::UpdateRealServer { key, address, destination };
+    let config = VirtualServer::new(Scheduler::RR);
+    let (no_process, no_entry) =
+        (refused("No such process (os error 3)"), refused("No such file or directory (os error 2)"));
+    let exists = Some((Cause::Exists, "File exists (os error 17)".into()));
+    let mut kernel = ready();
+    for change in [&add, &update, &Change::UpdateServer { key, config }] {
+        assert_eq!(last(&mut kernel, std::slice::from_ref(change)), no_process);
+    }
+    assert_eq!(last(&mut kernel, &[Change::RemoveServer(key)]), None);
+    assert_eq!(last(&mut kernel, &[Change::RemoveRealServer { key, address }]), no_process);
+    let server = Change::AddServer { key, config };
+    assert_eq!(last(&mut kernel, &[server.clone(), server.clone()]), exists);
+    assert_eq!(last(&mut kernel, std::slice::from_ref(&update)), no_entry);
+    assert_eq!(last(&mut kernel, &[Change::RemoveRealServer { key, address }]), None);
+    assert_eq!(last(&mut kernel, &[add.clone(), update, add]), exists);
+    kernel.missing_schedulers.push(Scheduler::SH);
+    let config = VirtualServer::new(Scheduler::SH);
+    let (cause, _) = last(&mut kernel, &[Change::UpdateServer { key, config }]).unwrap();
+    assert_eq!(cause, Cause::NoScheduler);
+    assert_eq!(last(&mut kernel, &[Change::AddServer { key, config }]), exists);
+    assert_eq!(kernel.state().virtual_servers[&key].config.scheduler, Scheduler::RR);
+}
+
+#[test]
+fn lists_have_gaps_once_and_what_another_source_names_is_asked_for() {
+    let at = key("TCP 10.0.0.1:80");
+    let mut kernel = ready();
+    let config = VirtualServer::new(Scheduler::RR);
+    let vip = add(Element::Vip(at.address));
+    last(&mut kernel, &[served("default/a", false), vip, Change::AddServer { key: at, config }]);
+    let whole = kernel.state();
+    let nothing = State::default();
+    kernel.unlisted = vec!["virtual server TCP 10.0.0.1".into(), "element vips".into()];
+    let listed = kernel.observe(&nothing).unwrap();
+    assert_eq!(
+        listed,
+        State { recorded_vips: [].into(), ..whole.clone() },
+        "served names the virtual server"
+    );
+    kernel.unlisted = vec!["virtual server".into(), "element served".into()];
+    let (empty, expected) = (State::default().virtual_servers, whole.virtual_servers.clone());
+    assert_eq!(kernel.clone().observe(&nothing).unwrap().virtual_servers, empty);
+    assert_eq!(kernel.observe(&whole).unwrap().virtual_servers, expected);
+    assert_eq!(kernel.observe(&nothing).unwrap(), whole);
+}

@@ -1,0 +1,187 @@
+//! Whatever happens, in whatever order: increments end where one full pass over the same world ends. And whatever the
+//! kernel answers, what the engine knows of it is what the kernel has.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod faults;
+mod world;
+
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    slice,
+    time::Duration,
+};
+
+use faults::{Faults, Others};
+use proptest::prelude::*;
+use proxier::{Completeness, Config, Engine, PodSources, State, SyncReport, fake::FakeKernel, model::Event};
+
+fn config() -> Config {
+    Config {
+        sync_period: Duration::MAX / 4,
+        pod_sources: PodSources::OwnNode,
+        scoped_arp: true,
+        localhost_node_ports: true,
+        reserved_ports: vec![443..=443],
+        ..Config::new("node-1")
+    }
+}
+
+/// An engine that knows all that exists.
+fn new_engine() -> Engine {
+    let mut engine = Engine::new(config(), BTreeSet::new());
+    engine.set_complete(Completeness::Complete);
+    engine
+}
+
+/// An engine and its kernel.
+struct Node {
+    engine: Engine,
+    kernel: FakeKernel,
+    now: Duration,
+    /// Whether the engine cannot know what the kernel has: a list was not complete, an answer was lost, or another
+    /// program has changed it since the engine read it.
+    is_misled: bool,
+}
+
+impl Node {
+    fn new() -> Self {
+        let (engine, kernel) = (new_engine(), FakeKernel::default());
+        Self { engine, kernel, now: Duration::ZERO, is_misled: false }
+    }
+
+    /// Takes in events and syncs, a second after the last sync.
+    fn sync(&mut self, events: &[Event]) -> Result<SyncReport, TestCaseError> {
+        events.iter().cloned().for_each(|event| self.engine.apply(event));
+        let has_gaps = !self.kernel.unlisted.is_empty();
+        self.now += Duration::from_secs(1);
+        let report = self.engine.sync(&mut self.kernel, self.now);
+        if report.whole {
+            self.is_misled = has_gaps;
+        }
+        self.is_misled |= !report.failures.is_empty() && !self.kernel.unconfirmed.is_empty();
+        if let Some(known) = self.engine.known().filter(|_| !self.is_misled) {
+            // What is ours beside the record is no part of any list.
+            let known = State { owned: [].into(), owned_vips: [].into(), ..known.clone() };
+            prop_assert_eq!(known, self.kernel.state(), "after\n{}", report.plan);
+        }
+        Ok(report)
+    }
+
+    /// What the kernel has, less what only drains: that depends on what was there before.
+    fn settled(&self) -> State {
+        let mut state = self.kernel.state();
+        for server in state.virtual_servers.values_mut() {
+            server.real_servers.retain(|_, real_server| real_server.weight > 0);
+        }
+        state
+    }
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    prop::collection::vec(world::event(), 1..4)
+}
+
+/// The last event about each object.
+fn last_events(syncs: impl IntoIterator<Item = Vec<Event>>) -> Vec<Event> {
+    let mut last: Vec<Event> = Vec::new();
+    for event in syncs.into_iter().flatten() {
+        last.retain(|old| old.object() != event.object());
+        last.push(event);
+    }
+    last
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn increments_end_where_a_full_pass_ends(
+        syncs in prop::collection::vec(events(), 1..20),
+        order in any::<u64>(),
+        compares in any::<bool>(),
+    ) {
+        let mut node = Node::new();
+        for events in &syncs {
+            let report = node.sync(events)?;
+            prop_assert_eq!(&report.failures, &[]);
+            if compares {
+                // No Service was passed over that the events touch.
+                let (left, _) = node.engine.plan(node.kernel.state(), node.now);
+                prop_assert!(left.is_empty(), "{}", left);
+            }
+        }
+        prop_assert_eq!(node.kernel.observations, 1);
+        // Nothing is made twice, and nothing is changed or removed that is not there.
+        prop_assert_eq!(&node.kernel.repeated, &[]);
+
+        // The same world in one pass, its objects in another order.
+        let mut last = last_events(syncs);
+        let hasher = BuildHasherDefault::<DefaultHasher>::new();
+        last.sort_by_cached_key(|event| hasher.hash_one((order, event.object())));
+        let mut full = Node::new();
+        full.sync(&last)?;
+        prop_assert_eq!(node.settled(), full.settled());
+
+        // And object by object.
+        let mut single = Node::new();
+        for event in &last {
+            single.sync(slice::from_ref(event))?;
+        }
+        prop_assert_eq!(single.settled(), full.settled());
+
+        // A restarted engine finds nothing to do but what drains.
+        let mut restarted = new_engine();
+        last.into_iter().for_each(|event| restarted.apply(event));
+        let (plan, _) = restarted.plan(full.kernel.state(), Duration::ZERO);
+        prop_assert!(plan.is_empty(), "{}", plan);
+    }
+
+    /// Whatever fails on the way, once nothing does the end is the same, and nothing is left behind.
+    #[test]
+    fn failures_are_made_good(
+        steps in prop::collection::vec((events(), faults::faults(3), Just(None)), 1..12),
+    ) {
+        ends_well(steps)?;
+    }
+
+    /// So it is whatever other programs do. Lists have no gaps meanwhile: a copy of the record is for that.
+    #[test]
+    fn what_others_change_is_repaired(
+        steps in prop::collection::vec((events(), faults::faults(0), faults::others()), 1..12),
+    ) {
+        ends_well(steps)?;
+    }
+}
+
+/// Events, what fails when they are taken in, and what another program does before.
+type Step = (Vec<Event>, Faults, Option<Others>);
+
+/// After all steps, a kernel without faults comes to what a full pass makes of the same world.
+fn ends_well(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut node = Node::new();
+    for (events, faults, others) in &steps {
+        faults.clone().strike(&mut node.kernel);
+        if let Some(others) = others {
+            others.act(&mut node.kernel);
+            node.engine.verify_at(node.now);
+            node.is_misled = true;
+        }
+        node.sync(events)?;
+    }
+    Faults::default().strike(&mut node.kernel);
+    while !node.engine.is_healthy() {
+        node.now = node.now.max(node.engine.next_sync());
+        let report = node.sync(&[])?;
+        prop_assert!(report.failures.is_empty() || node.is_misled, "{:?}", report.failures);
+    }
+    // And once more, as an audit does.
+    node.engine.verify_at(node.now);
+    let audit = node.sync(&[])?;
+    prop_assert!(audit.whole && audit.failures.is_empty(), "{:?}", audit.failures);
+    let mut full = Node::new();
+    full.sync(&last_events(steps.into_iter().map(|(events, ..)| events)))?;
+    prop_assert_eq!(node.settled(), full.settled());
+    Ok(())
+}
