@@ -73,11 +73,7 @@ pub struct Conversation {
 
 impl Conversation {
     /// Opens a connection from inside a namespace.
-    pub fn open(
-        namespace: &Namespace,
-        transport: Transport,
-        to: SocketAddr,
-    ) -> Result<Result<Self, Failure>> {
+    pub fn open(namespace: &Namespace, transport: Transport, to: SocketAddr) -> Result<Result<Self, Failure>> {
         namespace.enter(|| Ok(Self::open_here(transport, to)))
     }
 
@@ -233,8 +229,7 @@ impl Namespace {
 
     /// One echo that must be answered.
     pub fn echo(&self, transport: Transport, to: &str) -> Result<Answer> {
-        self.try_echo(transport, to)?
-            .with_context(|| format!("{transport:?} echo of {to} from {}", self.name()))
+        self.try_echo(transport, to)?.with_context(|| format!("{transport:?} echo of {to} from {}", self.name()))
     }
 
     /// Opens a connection that must succeed.
@@ -248,8 +243,8 @@ impl Namespace {
         let address = socket_address(to)?;
         self.enter(|| {
             let one = |number| {
-                let answer = get_here(address)
-                    .with_context(|| format!("request {number} to {to} from {}", self.name()));
+                let answer =
+                    get_here(address).with_context(|| format!("request {number} to {to} from {}", self.name()));
                 answer.map(|answer| answer.name)
             };
             (1..=count).map(one).collect()
@@ -290,8 +285,7 @@ mod tests {
 
     #[test]
     fn an_answer_tells_name_and_peer() {
-        let answer =
-            parse_response("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nPeer: 10.1.1.1:4711\r\n\r\nweb\n");
+        let answer = parse_response("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nPeer: 10.1.1.1:4711\r\n\r\nweb\n");
         assert_eq!(answer, Some(Answer { name: "web".into(), peer: "10.1.1.1:4711".parse().unwrap() }));
     }
 

@@ -41,16 +41,14 @@ impl Manifests {
         let content = content.to_string();
         let before = fs::read_to_string(self.path(name)).unwrap_or_default();
         fs::write(&draft, &content).with_context(|| format!("writing {}", draft.display()))?;
-        fs::rename(&draft, self.path(name))
-            .with_context(|| format!("writing {}", self.path(name).display()))?;
+        fs::rename(&draft, self.path(name)).with_context(|| format!("writing {}", self.path(name).display()))?;
         self.control_plane.map_or(Ok(()), |control_plane| control_plane.replace(&before, &content))
     }
 
     /// Removes the file `name`.yaml.
     pub fn remove(&self, name: &str) -> Result<()> {
         let before = self.read(name)?;
-        fs::remove_file(self.path(name))
-            .with_context(|| format!("removing {}", self.path(name).display()))?;
+        fs::remove_file(self.path(name)).with_context(|| format!("removing {}", self.path(name).display()))?;
         self.control_plane.map_or(Ok(()), |control_plane| control_plane.delete(&before))
     }
 
@@ -78,10 +76,7 @@ impl Manifests {
     /// Takes the endpoint of an address out of the slices in the file `name`.yaml.
     pub fn remove_endpoint(&self, name: &str, address: &str) -> Result<()> {
         let text = without_endpoint(&self.read(name)?, address);
-        self.write(
-            name,
-            &text.with_context(|| format!("{} has no endpoint {address}", self.path(name).display()))?,
-        )
+        self.write(name, &text.with_context(|| format!("{} has no endpoint {address}", self.path(name).display()))?)
     }
 
     /// The content of the file `name`.yaml.
@@ -99,8 +94,7 @@ fn without_endpoint(text: &str, address: &str) -> Option<String> {
         line.trim_start().starts_with("- addresses:") && words.into_iter().any(|word| word == address)
     };
     let start = lines.iter().position(holds)?;
-    let rest =
-        lines[start + 1..].iter().take_while(|line| indentation(line) > indentation(lines[start])).count();
+    let rest = lines[start + 1..].iter().take_while(|line| indentation(line) > indentation(lines[start])).count();
     Some([&lines[..start], &lines[start + 1 + rest..]].concat().concat())
 }
 
@@ -202,10 +196,8 @@ impl Display for Service {
         writeln!(out, "  creationTimestamp: \"{created}\"\nspec:\n  selector: {{ app: {name} }}")?;
         if let Some(first) = cluster_ips.first() {
             let all: Vec<String> = cluster_ips.iter().map(|address| format!("\"{address}\"")).collect();
-            let families: Vec<&str> = cluster_ips
-                .iter()
-                .map(|address| if address.contains(':') { "IPv6" } else { "IPv4" })
-                .collect();
+            let families: Vec<&str> =
+                cluster_ips.iter().map(|address| if address.contains(':') { "IPv6" } else { "IPv4" }).collect();
             let policy = if all.len() > 1 { "RequireDualStack" } else { "SingleStack" };
             writeln!(out, "  clusterIP: \"{first}\"\n  clusterIPs: [{}]", all.join(", "))?;
             writeln!(out, "  ipFamilies: [{}]\n  ipFamilyPolicy: {policy}", families.join(", "))?;
@@ -298,11 +290,7 @@ impl Display for Slice {
         }
         writeln!(out, "addressType: {}", if *ipv6 { "IPv6" } else { "IPv4" })?;
         write!(out, "ports:\n{ports}")?;
-        if endpoints.is_empty() {
-            writeln!(out, "endpoints: []")
-        } else {
-            write!(out, "endpoints:\n{endpoints}")
-        }
+        if endpoints.is_empty() { writeln!(out, "endpoints: []") } else { write!(out, "endpoints:\n{endpoints}") }
     }
 }
 

@@ -20,12 +20,7 @@ pub struct Program {
 
 impl Program {
     /// Starts a program inside a namespace, its output in `log`.
-    pub(crate) fn start(
-        namespace: &Namespace,
-        program: &str,
-        arguments: &[String],
-        log: &Path,
-    ) -> Result<Self> {
+    pub(crate) fn start(namespace: &Namespace, program: &str, arguments: &[String], log: &Path) -> Result<Self> {
         let output = File::create(log)?;
         let errors = output.try_clone()?;
         let child = namespace.enter(|| {
@@ -57,9 +52,7 @@ impl Program {
             }
         });
         let said = || fs::read_to_string(log).unwrap_or_default();
-        ready.with_context(|| {
-            format!("waiting for port {port} in {}; it said:\n{}", namespace.name(), said())
-        })?;
+        ready.with_context(|| format!("waiting for port {port} in {}; it said:\n{}", namespace.name(), said()))?;
         Ok(self)
     }
 }
@@ -136,16 +129,7 @@ pub fn database(namespace: &Arc<Namespace>, name: &str, directory: &Path) -> Res
 pub fn sql(namespace: &Namespace, host: &str, port: u16, statement: &str) -> Result<String> {
     let (host, port) = (format!("--host={host}"), format!("--port={port}"));
     let limit = format!("--connect-timeout={}", time_out());
-    let arguments = [
-        "--no-defaults",
-        "--protocol=TCP",
-        &limit,
-        "--skip-column-names",
-        "--batch",
-        &host,
-        &port,
-        "-e",
-        statement,
-    ];
+    let arguments =
+        ["--no-defaults", "--protocol=TCP", &limit, "--skip-column-names", "--batch", &host, &port, "-e", statement];
     Ok(namespace.run("mariadb", &arguments)?.trim_end().to_owned())
 }

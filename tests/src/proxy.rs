@@ -162,8 +162,7 @@ impl Proxy {
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {
-        let pid =
-            i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process without an id")?;
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process without an id")?;
         kill_process(pid, signal).context("signalling the daemon")
     }
 
@@ -186,9 +185,7 @@ impl Proxy {
     pub fn terminate(mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         eventually(|| {
-            self.child
-                .try_wait()?
-                .with_context(|| format!("the daemon goes on after SIGTERM; {}", self.log_text()))
+            self.child.try_wait()?.with_context(|| format!("the daemon goes on after SIGTERM; {}", self.log_text()))
         })
     }
 
@@ -201,9 +198,8 @@ impl Proxy {
 
     /// Waits for the daemon to end by itself.
     pub fn await_end(mut self) -> Result<(ExitStatus, String)> {
-        let status = eventually(|| {
-            self.child.try_wait()?.with_context(|| format!("the daemon goes on; {}", self.log_text()))
-        })?;
+        let status =
+            eventually(|| self.child.try_wait()?.with_context(|| format!("the daemon goes on; {}", self.log_text())))?;
         Ok((status, self.log_text()))
     }
 

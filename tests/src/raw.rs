@@ -60,10 +60,7 @@ fn checksum(from: Ipv4Addr, to: Ipv4Addr, segment: &[u8]) -> u16 {
     let length = u16::try_from(segment.len()).unwrap_or(u16::MAX).to_be_bytes();
     let pseudo = [&from.octets()[..], &to.octets(), &[0, 6], &length].concat();
     let words = |bytes: &[u8]| -> u32 {
-        bytes
-            .chunks(2)
-            .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)))
-            .sum()
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low))).sum()
     };
     let mut sum = words(&pseudo) + words(segment);
     while sum > 0xffff {
@@ -78,8 +75,7 @@ mod tests {
 
     #[test]
     fn a_segment_with_its_checksum_sums_up_to_nothing() {
-        let (from, to) =
-            (SocketAddrV4::new([10, 0, 0, 1].into(), 80), SocketAddrV4::new([10, 0, 0, 2].into(), 81));
+        let (from, to) = (SocketAddrV4::new([10, 0, 0, 1].into(), 80), SocketAddrV4::new([10, 0, 0, 2].into(), 81));
         assert_eq!(checksum(*from.ip(), *to.ip(), &segment(from, to, 1 << 31, ACK_AND_PUSH)), 0);
     }
 }

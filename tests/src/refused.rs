@@ -50,9 +50,7 @@ fn first_packets_resent(transport: Transport) -> Result<u64> {
     match transport {
         // Each datagram is sent once.
         Transport::Udp => Ok(0),
-        Transport::Tcp => {
-            counter(&fs::read_to_string("/proc/thread-self/net/netstat")?, "TcpExt:", "TCPSynRetrans")
-        }
+        Transport::Tcp => counter(&fs::read_to_string("/proc/thread-self/net/netstat")?, "TcpExt:", "TCPSynRetrans"),
         Transport::Sctp => {
             let counters = match fs::read_to_string("/proc/thread-self/net/sctp/snmp") {
                 // The kernel loads SCTP with the first socket.
@@ -79,8 +77,7 @@ mod tests {
 
     #[test]
     fn a_counter_is_found_by_its_name() {
-        let text =
-            "TcpExt: SyncookiesSent TCPSynRetrans TCPHPHits\nTcpExt: 1 22 3\nIpExt: InNoRoutes\nIpExt: 4\n";
+        let text = "TcpExt: SyncookiesSent TCPSynRetrans TCPHPHits\nTcpExt: 1 22 3\nIpExt: InNoRoutes\nIpExt: 4\n";
         assert_eq!(counter(text, "TcpExt:", "TCPSynRetrans").unwrap(), 22);
         assert!(counter(text, "TcpExt:", "InNoRoutes").is_err());
     }

@@ -15,10 +15,7 @@ pub type TestResult = Result<()>;
 
 /// Makes the cluster, runs `work` on it and takes it down. When `work` fails, panics or hangs, the
 /// daemons' logs and the kernel's state are printed first.
-pub fn scenario(
-    builder: ClusterBuilder,
-    work: impl FnOnce(&mut Cluster) -> TestResult + Send + 'static,
-) -> TestResult {
+pub fn scenario(builder: ClusterBuilder, work: impl FnOnce(&mut Cluster) -> TestResult + Send + 'static) -> TestResult {
     mark::begun();
     let result = run(builder, work);
     if let Err(error) = &result {
@@ -27,10 +24,7 @@ pub fn scenario(
     result
 }
 
-fn run(
-    builder: ClusterBuilder,
-    work: impl FnOnce(&mut Cluster) -> TestResult + Send + 'static,
-) -> TestResult {
+fn run(builder: ClusterBuilder, work: impl FnOnce(&mut Cluster) -> TestResult + Send + 'static) -> TestResult {
     let limit = patience_of_scenario();
     let mut cluster = builder.build()?;
     let diagnosis = cluster.diagnosis();

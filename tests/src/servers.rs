@@ -113,8 +113,7 @@ impl Server {
                 let Some(peer) = peer.as_socket().map(plain) else { continue };
                 let (name, serving) = (name.to_owned(), Arc::clone(serving));
                 let _ = connection.set_read_timeout(Some(PULSE));
-                let connection =
-                    thread::Builder::new().spawn(move || serve(&name, peer, connection, &serving));
+                let connection = thread::Builder::new().spawn(move || serve(&name, peer, connection, &serving));
                 if let Err(error) = connection {
                     eprintln!("a server has no thread for a connection: {error}");
                 }

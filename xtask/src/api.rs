@@ -20,8 +20,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     for record in Record::make_all(&workspace)? {
         if record.difference().is_some() {
             println!("{}", record.path.display());
-            fs::write(&record.path, record.text())
-                .with_context(|| format!("writing {}", record.path.display()))?;
+            fs::write(&record.path, record.text()).with_context(|| format!("writing {}", record.path.display()))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -67,9 +66,7 @@ impl Record {
                 .omit_blanket_impls(true)
                 .omit_auto_trait_impls(true)
                 .build()
-                .with_context(|| {
-                    format!("reading the JSON of Rust {rust}: another Rust may do, or public-api")
-                })?;
+                .with_context(|| format!("reading the JSON of Rust {rust}: another Rust may do, or public-api"))?;
             let path = workspace.root.join(format!("docs/api/{}.txt", package.name));
             Ok(Self { path, rust: rust.to_owned(), items: items(api.items().map(ToString::to_string)) })
         };
@@ -117,8 +114,7 @@ fn items(lines: impl Iterator<Item = String>) -> String {
     let mut text = String::new();
     for line in lines {
         if line.starts_with("impl") {
-            methods_of_trait =
-                line.split_once(" for ").map(|(_, implementor)| format!("pub fn {implementor}::"));
+            methods_of_trait = line.split_once(" for ").map(|(_, implementor)| format!("pub fn {implementor}::"));
         }
         let of_trait = methods_of_trait.as_ref().is_some_and(|methods| line.starts_with(methods));
         // Each derived PartialEq has this one beside it.

@@ -29,10 +29,7 @@ pub(crate) struct Bench {
 pub(crate) fn run(args: Bench) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
     let binaries = workspace.build(&["build", "--package", SCENARIOS, "--bins", "--release"])?;
-    ensure!(
-        binaries.iter().any(|binary| binary.target == "bench"),
-        "the crate scenarios has no binary named bench"
-    );
+    ensure!(binaries.iter().any(|binary| binary.target == "bench"), "the crate scenarios has no binary named bench");
     let mut job = Job::new([vec!["bench".to_owned(), args.name], args.args].concat());
     job.timeout = Duration::from_secs(2 * 3600);
     job.executables(&binaries);

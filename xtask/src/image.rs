@@ -20,8 +20,7 @@ pub(crate) const PROFILE: &[&str] = &["--profile", "image"];
 const PROGRAM: &str = "usr/local/bin/kube-ipvs";
 /// Its other names, by which kube-proxy's image is started, and where they lead: kubeadm and kops name the path, and
 /// kops starts go-runner, which runs it.
-const LINKS: [(&str, &str); 2] =
-    [("usr/local/bin/kube-proxy", "kube-ipvs"), ("go-runner", "usr/local/bin/kube-ipvs")];
+const LINKS: [(&str, &str); 2] = [("usr/local/bin/kube-proxy", "kube-ipvs"), ("go-runner", "usr/local/bin/kube-ipvs")];
 /// Where a command without a path is looked for, such as EKS' `kube-proxy`.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -46,10 +46,7 @@ fn check_distribution(release: &str, has_apt: bool) -> Result<()> {
             if name.is_empty() { "this system" } else { &name }
         ),
     };
-    ensure!(
-        has_apt,
-        "{name} without apt-get: install it (package apt), it brings the programs of the test bench"
-    );
+    ensure!(has_apt, "{name} without apt-get: install it (package apt), it brings the programs of the test bench");
     // A Debian that is still being tested has no version.
     let known = version.parse::<f64>().ok();
     ensure!(

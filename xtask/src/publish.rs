@@ -27,15 +27,11 @@ pub(crate) fn check(workspace: &Workspace, flags: &[&str]) -> Result<()> {
     let mut missing = Vec::new();
     for package in workspace.libraries() {
         let name = &package.name;
-        let listed =
-            cmd!(sh, "cargo package --quiet --list --allow-dirty --package {name}").quiet().read()?;
+        let listed = cmd!(sh, "cargo package --quiet --list --allow-dirty --package {name}").quiet().read()?;
         missing.extend(lacks(package, &listed));
     }
     ensure!(missing.is_empty(), "{}", missing.join("\n"));
-    cmd!(sh, "cargo publish --workspace --dry-run --allow-dirty {flags...}")
-        .env_remove(OF_OUR_OWN)
-        .quiet()
-        .run()?;
+    cmd!(sh, "cargo publish --workspace --dry-run --allow-dirty {flags...}").env_remove(OF_OUR_OWN).quiet().run()?;
     Ok(())
 }
 
@@ -45,10 +41,8 @@ fn lacks(package: &Package, files: &str) -> Vec<String> {
     let texts = TEXTS.into_iter().filter(|field| manifest[field].as_str().is_none_or(str::is_empty));
     let lists = LISTS.into_iter().filter(|field| manifest[field].as_array().is_none_or(Vec::is_empty));
     let for_docs = &manifest["metadata"]["docs"]["rs"];
-    let docs =
-        [("all-features", for_docs["all-features"] == true), ("targets", for_docs["targets"].is_array())];
-    let docs =
-        docs.into_iter().filter(|(_, is_there)| !is_there).map(|(field, _)| format!("docs.rs {field}"));
+    let docs = [("all-features", for_docs["all-features"] == true), ("targets", for_docs["targets"].is_array())];
+    let docs = docs.into_iter().filter(|(_, is_there)| !is_there).map(|(field, _)| format!("docs.rs {field}"));
     let files = FILES.into_iter().filter(|file| !files.lines().any(|line| line == *file));
     let all = texts.chain(lists).chain(files).map(str::to_owned).chain(docs);
     all.map(|what| format!("{}: its package has no {what}", package.name)).collect()

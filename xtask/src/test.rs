@@ -118,8 +118,7 @@ impl Built {
     fn build(args: &Test, workspace: &Workspace) -> Result<Self> {
         let all = workspace.build(&["test", "--workspace", "--no-run"])?;
         let (tests, mut programs): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.sort == Sort::Test);
-        let (mut for_bench, for_host): (Vec<_>, Vec<_>) =
-            tests.into_iter().partition(|test| test.package == SCENARIOS);
+        let (mut for_bench, for_host): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.package == SCENARIOS);
         for (package, test) in workspace.kernel_tests() {
             ensure!(
                 !test.tested,
@@ -135,17 +134,9 @@ impl Built {
         Ok(Self { for_host, for_bench, programs })
     }
 
-    fn on_bench(
-        &self,
-        args: &Test,
-        bench: &Bench,
-        workspace: &Workspace,
-        progress: &mut Progress,
-    ) -> Result<()> {
-        let mut command: Vec<String> =
-            vec!["sh".into(), "-c".into(), script(&self.for_bench), "tests".into()];
-        command
-            .push(format!("--test-threads={}", args.test_threads.unwrap_or_else(|| bench.tests_at_once())));
+    fn on_bench(&self, args: &Test, bench: &Bench, workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+        let mut command: Vec<String> = vec!["sh".into(), "-c".into(), script(&self.for_bench), "tests".into()];
+        command.push(format!("--test-threads={}", args.test_threads.unwrap_or_else(|| bench.tests_at_once())));
         command.extend(args.choice());
         let mut job = Job::new(command);
         job.timeout = HANG;
@@ -165,10 +156,7 @@ fn script(tests: &[Executable]) -> String {
     let mut script = String::from("failed=\n");
     for test in tests {
         let name = test.file_name().display();
-        script.push_str(&format!(
-            "\"$KUBE_IPVS_ROOT/tests/{name}\" \"$@\" || failed=\"$failed {}\"\n",
-            test.target
-        ));
+        script.push_str(&format!("\"$KUBE_IPVS_ROOT/tests/{name}\" \"$@\" || failed=\"$failed {}\"\n", test.target));
     }
     script + "[ -z \"$failed\" ] || { echo \"failed:$failed\"; exit 1; }\n"
 }
@@ -177,16 +165,7 @@ fn on_host(args: &Test, workspace: &Workspace, built: &Built, progress: &mut Pro
     progress.begin("cargo xtask test --host --exact", args.count_all(&built.for_host)?);
     let mut cargo = cargo();
     cargo
-        .args([
-            "test",
-            "--quiet",
-            "--no-fail-fast",
-            "--workspace",
-            "--exclude",
-            SCENARIOS,
-            "--",
-            "--format=pretty",
-        ])
+        .args(["test", "--quiet", "--no-fail-fast", "--workspace", "--exclude", SCENARIOS, "--", "--format=pretty"])
         .arg(format!("--test-threads={}", WAITING * thread::available_parallelism().map_or(1, usize::from)))
         .args(args.choice())
         .current_dir(&workspace.root);

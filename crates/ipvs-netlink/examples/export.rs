@@ -49,8 +49,8 @@ fn main() -> ExitCode {
 
 /// Answers every request, whatever its path, one at a time.
 fn serve(address: &str) -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind(address)
-        .map_err(|error| format!("{address}: {error}. usage: export [ADDRESS:PORT]"))?;
+    let listener =
+        TcpListener::bind(address).map_err(|error| format!("{address}: {error}. usage: export [ADDRESS:PORT]"))?;
     println!("serving http://{}/metrics", listener.local_addr()?);
     for connection in listener.incoming() {
         // A client that goes away is its own matter.

@@ -73,11 +73,7 @@ async fn run() -> Result<()> {
 }
 
 /// Adds the real servers, and sets their weights by their checks for as long as there is no error.
-async fn balance(
-    client: &mut Client,
-    key: VirtualServerKey,
-    mut real_servers: Vec<RealServer>,
-) -> Result<()> {
+async fn balance(client: &mut Client, key: VirtualServerKey, mut real_servers: Vec<RealServer>) -> Result<()> {
     let (sender, mut checks) = mpsc::channel(1);
     for (number, server) in real_servers.iter().enumerate() {
         // Weight 0: no connection goes there before the first check.
@@ -123,9 +119,7 @@ fn explain(error: ipvs_netlink::Error, address: SocketAddr) -> anyhow::Error {
     let advice = if error.is_permission_denied() {
         "run this as root, or with CAP_NET_ADMIN".to_owned()
     } else if error.already_exists() {
-        format!(
-            "there is a virtual server already. If no program needs it, remove it: ipvsadm -D -t {address}"
-        )
+        format!("there is a virtual server already. If no program needs it, remove it: ipvsadm -D -t {address}")
     } else {
         return error.into();
     };

@@ -1,6 +1,4 @@
-use crate::{
-    Daemon, DaemonRole, Destination, DestinationKey, Request, Timeouts, VirtualServer, VirtualServerKey,
-};
+use crate::{Daemon, DaemonRole, Destination, DestinationKey, Request, Timeouts, VirtualServer, VirtualServerKey};
 
 /// Requests to be carried out together by [`Client::execute`](crate::Client::execute).
 ///

@@ -5,8 +5,8 @@ use netlink_packet_core::DecodeError;
 use netlink_packet_generic::GenlMessage;
 
 use crate::{
-    Batch, Daemon, DaemonRole, Destination, DestinationEntry, DestinationKey, Error, Info, Request,
-    RequestFailure, ServiceEntry, Timeouts, VirtualServer, VirtualServerKey, family,
+    Batch, Daemon, DaemonRole, Destination, DestinationEntry, DestinationKey, Error, Info, Request, RequestFailure,
+    ServiceEntry, Timeouts, VirtualServer, VirtualServerKey, family,
     message::{Command, Message},
 };
 
@@ -137,9 +137,7 @@ impl Client {
     pub fn request(&mut self, request: Request) -> Result<(), Error> {
         match self.socket.request(self.address((&request).into()), 0) {
             Ok(()) => Ok(()),
-            Err(netlink_batch::Error::Rejected(error)) => {
-                Err(RequestFailure { number: 0, request, error }.into())
-            }
+            Err(netlink_batch::Error::Rejected(error)) => Err(RequestFailure { number: 0, request, error }.into()),
             Err(error) => Err(error.into()),
         }
     }
@@ -234,11 +232,7 @@ impl Client {
     /// # Errors
     ///
     /// Those of [`Request::DeleteDestination`] and [`Client::request`].
-    pub fn delete_destination(
-        &mut self,
-        service: VirtualServerKey,
-        key: DestinationKey,
-    ) -> Result<(), Error> {
+    pub fn delete_destination(&mut self, service: VirtualServerKey, key: DestinationKey) -> Result<(), Error> {
         self.request(Request::DeleteDestination { service, key })
     }
 

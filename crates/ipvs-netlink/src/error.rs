@@ -48,9 +48,7 @@ impl fmt::Display for RequestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.request, self.error)?;
         match self.request {
-            Request::AddService { service, .. } | Request::UpdateService { service, .. }
-                if self.lacks_module() =>
-            {
+            Request::AddService { service, .. } | Request::UpdateService { service, .. } if self.lacks_module() => {
                 write!(f, ": the kernel has no scheduler {0} (module ip_vs_{0})", service.scheduler)?;
                 match service.persistence_engine {
                     Some(engine) => {

@@ -27,9 +27,7 @@ pub(crate) fn resolve(socket: &mut Socket) -> Result<u16, Error> {
     };
     match socket.query_with(CONTROLLER, &question, number) {
         Ok(numbers) => numbers.into_iter().flatten().next().ok_or(Error::NoIpvs),
-        Err(error) if error.kernel().is_some_and(netlink_batch::KernelError::is_not_found) => {
-            Err(Error::NoIpvs)
-        }
+        Err(error) if error.kernel().is_some_and(netlink_batch::KernelError::is_not_found) => Err(Error::NoIpvs),
         Err(error) => Err(Error::Read { what: "look up the IPVS family".into(), error }),
     }
 }

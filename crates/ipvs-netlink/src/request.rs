@@ -85,9 +85,7 @@ impl Request {
     /// adds or changes destinations, and those are written without making the message first.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         let (command, service, key, destination) = match self {
-            Self::AddDestination { service, key, destination } => {
-                (Command::NewDestination, service, key, destination)
-            }
+            Self::AddDestination { service, key, destination } => (Command::NewDestination, service, key, destination),
             Self::UpdateDestination { service, key, destination } => {
                 (Command::SetDestination, service, key, destination)
             }

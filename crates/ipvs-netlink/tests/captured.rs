@@ -60,8 +60,7 @@ fn describe(message: &Message) -> String {
     match message.command {
         Command::NewService | Command::SetService => {
             let ServiceEntry { key, service, stats, .. } = message.try_into().unwrap();
-            let read: ServiceEntry =
-                (&Message::from(&Request::AddService { key, service })).try_into().unwrap();
+            let read: ServiceEntry = (&Message::from(&Request::AddService { key, service })).try_into().unwrap();
             assert_eq!((read.key, read.service), (key, service), "what we would set is what was read");
             format!("{key} {service:?}{}", if stats == Default::default() { "" } else { " with traffic" })
         }
@@ -72,11 +71,7 @@ fn describe(message: &Message) -> String {
             let service = VirtualServerKey::FirewallMark { mark: 1, family: Family::V4 };
             let request = Request::AddDestination { service, key, destination };
             let read = DestinationEntry::from_message(&Message::from(&request), Family::V4).unwrap();
-            assert_eq!(
-                (read.key, read.destination),
-                (key, destination),
-                "what we would set is what was read"
-            );
+            assert_eq!((read.key, read.destination), (key, destination), "what we would set is what was read");
             format!("{key} {destination:?} {connections:?}")
         }
         Command::NewDaemon => format!("{:?}", Daemon::try_from(message).unwrap()),

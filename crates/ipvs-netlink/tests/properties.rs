@@ -6,12 +6,12 @@
 mod check;
 
 use ipvs_netlink::{
-    Daemon, DaemonRole, Destination, DestinationEntry, DestinationKey, Family, Forwarding, InterfaceName,
-    Netmask, Persistence, PersistenceEngine, Protocol, Request, Scheduler, ServiceEntry, ServiceFlags,
-    Timeouts, Tunnel, TunnelFlags, TunnelType, VirtualServer, VirtualServerKey,
+    Daemon, DaemonRole, Destination, DestinationEntry, DestinationKey, Family, Forwarding, InterfaceName, Netmask,
+    Persistence, PersistenceEngine, Protocol, Request, Scheduler, ServiceEntry, ServiceFlags, Timeouts, Tunnel,
+    TunnelFlags, TunnelType, VirtualServer, VirtualServerKey,
     message::{
-        Attributes, Command, CommandAttribute, DaemonAttribute, DestinationAttribute, FlagsAndMask,
-        InfoAttribute, Message, ServiceAttribute, Stats64Attribute, StatsAttribute,
+        Attributes, Command, CommandAttribute, DaemonAttribute, DestinationAttribute, FlagsAndMask, InfoAttribute,
+        Message, ServiceAttribute, Stats64Attribute, StatsAttribute,
     },
 };
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NlasIterator, Parseable};
@@ -70,22 +70,15 @@ fn destination() -> impl Strategy<Value = (DestinationKey, Destination)> {
 fn daemon() -> impl Strategy<Value = Daemon> {
     let role = prop_oneof![Just(DaemonRole::Master), Just(DaemonRole::Backup)];
     let optional = (any::<Option<u16>>(), any::<Option<IpAddr>>(), any::<Option<u16>>(), any::<Option<u8>>());
-    (role, name(), any::<u32>(), optional).prop_map(
-        |(role, interface, sync_id, (max_length, group, port, ttl))| Daemon {
-            max_length,
-            group,
-            port,
-            ttl,
-            ..Daemon::new(role, interface.parse().unwrap(), sync_id)
-        },
-    )
+    (role, name(), any::<u32>(), optional).prop_map(|(role, interface, sync_id, (max_length, group, port, ttl))| {
+        Daemon { max_length, group, port, ttl, ..Daemon::new(role, interface.parse().unwrap(), sync_id) }
+    })
 }
 
 /// An attribute of a number that no list knows.
 fn unknown() -> impl Strategy<Value = DefaultNla> {
-    (20..0x4000u16, any::<bool>(), vec(any::<u8>(), 0..40)).prop_map(|(kind, nested, value)| {
-        DefaultNla::new(if nested { kind | NLA_F_NESTED } else { kind }, value)
-    })
+    (20..0x4000u16, any::<bool>(), vec(any::<u8>(), 0..40))
+        .prop_map(|(kind, nested, value)| DefaultNla::new(if nested { kind | NLA_F_NESTED } else { kind }, value))
 }
 
 /// Any list of the attributes given, in any order and number.
@@ -137,8 +130,7 @@ fn message() -> impl Strategy<Value = Message> {
     let attributes = list!(CommandAttribute: Service(service_attributes()), Destination(destination_attributes()),
         Daemon(daemon_attributes()), TimeoutTcp(any::<u32>()), TimeoutTcpFin(any::<u32>()),
         TimeoutUdp(any::<u32>()));
-    let command =
-        any::<u8>().prop_map(Command::from_number).prop_filter("has its own", |c| *c != Command::SetInfo);
+    let command = any::<u8>().prop_map(Command::from_number).prop_filter("has its own", |c| *c != Command::SetInfo);
     prop_oneof![
         1 => info.prop_map(|list| Message { command: Command::SetInfo, attributes: Attributes::Info(list) }),
         5 => (command, attributes).prop_map(|(command, list)| {

@@ -20,8 +20,7 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
     let mut failed = |failure: String| failures.push(failure);
     let conntrack = &configuration.conntrack;
     // Other network namespaces than the first can read the limit, which is the host's.
-    let is_ours =
-        !fs::metadata(sysctl::path(CONNTRACK_MAX)).is_ok_and(|limit| limit.permissions().readonly());
+    let is_ours = !fs::metadata(sysctl::path(CONNTRACK_MAX)).is_ok_and(|limit| limit.permissions().readonly());
     if let Some(most) = most_connections(conntrack).filter(|_| is_ours) {
         let consequence = "conntrack may be full before, and drop new connections";
         raise(CONNTRACK_MAX, most, consequence).unwrap_or_else(&mut failed);
@@ -72,8 +71,7 @@ pub fn hazardous_schedulers() -> BTreeSet<Scheduler> {
 fn hazardous_schedulers_of(modules: &Path, sysctls: &Path) -> BTreeSet<Scheduler> {
     let is_there = |scheduler: &Scheduler| {
         // One that is built in has no directory of a module. Both have a sysctl.
-        modules.join(format!("ip_vs_{scheduler}")).exists()
-            || sysctls.join(format!("{scheduler}_expiration")).exists()
+        modules.join(format!("ip_vs_{scheduler}")).exists() || sysctls.join(format!("{scheduler}_expiration")).exists()
     };
     [Scheduler::LBLC, Scheduler::LBLCR].into_iter().filter(|scheduler| !is_there(scheduler)).collect()
 }
@@ -124,9 +122,7 @@ fn raise_hash_size(slots: u64) -> Result<(), String> {
         return Ok(());
     }
     fs::write(HASH_SIZE, slots.to_string()).map_err(|error| {
-        format!(
-            "cannot set {HASH_SIZE} = {slots}: {error}; without it conntrack is slower with many connections"
-        )
+        format!("cannot set {HASH_SIZE} = {slots}: {error}; without it conntrack is slower with many connections")
     })
 }
 
@@ -154,8 +150,7 @@ mod tests {
 
     #[test]
     fn lists_of_processors() {
-        for (list, expected) in [("0\n", 1), ("0-3\n", 4), ("0-3,6,8-9", 7), ("", 0), ("what", 0), ("3-1", 0)]
-        {
+        for (list, expected) in [("0\n", 1), ("0-3\n", 4), ("0-3,6,8-9", 7), ("", 0), ("what", 0), ("3-1", 0)] {
             assert_eq!(count(list), expected, "{list:?}");
         }
     }

@@ -52,8 +52,7 @@ fn explain_says_that_there_is_no_node_of_this_name() {
     api.apply(&"apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n").unwrap();
     let explain = |node: &str| {
         let (server, node) = (format!("--master={}", api.url()), format!("--hostname-override={node}"));
-        let output =
-            Command::new(PROGRAM).args(["explain", "web", &server, &node, "--timeout=10m"]).output().unwrap();
+        let output = Command::new(PROGRAM).args(["explain", "web", &server, &node, "--timeout=10m"]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && said.contains("10.244.1.2:80 weight 1"), "{output:?}");
         said
@@ -89,8 +88,7 @@ fn the_last_error_is_in_the_log_s_format() {
     let (code, said) = run(Path::new(PROGRAM), &["run", &nowhere, "--logging-format=json"]);
     assert_eq!(code, Some(2), "{said}");
     for line in said.lines() {
-        let line: serde_json::Value =
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(line["fields"]["message"].is_string(), "{line}");
     }
     assert!(said.contains("nowhere"), "{said}");
@@ -99,15 +97,13 @@ fn the_last_error_is_in_the_log_s_format() {
 #[test]
 fn under_go_runner_s_name_the_log_is_a_file() {
     let folder = tempfile::tempdir().unwrap();
-    let [program, log, nowhere] =
-        ["go-runner", "kube-proxy.log", "nowhere"].map(|name| folder.path().join(name));
+    let [program, log, nowhere] = ["go-runner", "kube-proxy.log", "nowhere"].map(|name| folder.path().join(name));
     symlink(PROGRAM, &program).unwrap();
     fs::write(&log, "what was there\n").unwrap();
     let flag = format!("--log-file={}", log.display());
     let manifests = format!("--manifests={}", nowhere.display());
     let config = format!("--config={}", nowhere.display());
-    for arguments in
-        [[&*flag, "/usr/local/bin/kube-proxy", &config], [&*flag, "/usr/local/bin/kube-proxy", &manifests]]
+    for arguments in [[&*flag, "/usr/local/bin/kube-proxy", &config], [&*flag, "/usr/local/bin/kube-proxy", &manifests]]
     {
         let (code, said) = run(&program, &arguments);
         assert_eq!((code, &*said), (Some(2), ""), "{arguments:?}");

@@ -189,8 +189,7 @@ mod tests {
                 byte
             });
             for end in 0..=bytes.len() {
-                let read: usize =
-                    attributes(&bytes[..end]).map(|(_, value)| NLA_HEADER_SIZE + value.len()).sum();
+                let read: usize = attributes(&bytes[..end]).map(|(_, value)| NLA_HEADER_SIZE + value.len()).sum();
                 assert!(read <= end, "{bytes:?}");
             }
         }

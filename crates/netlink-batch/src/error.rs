@@ -42,9 +42,7 @@ impl KernelError {
     /// There is no such object (`ENOENT`, `ESRCH`, `ENODEV`, `EADDRNOTAVAIL`).
     pub fn is_not_found(&self) -> bool {
         use rustix::io::Errno;
-        [Errno::NOENT, Errno::SRCH, Errno::NODEV, Errno::ADDRNOTAVAIL]
-            .iter()
-            .any(|e| e.raw_os_error() == self.errno)
+        [Errno::NOENT, Errno::SRCH, Errno::NODEV, Errno::ADDRNOTAVAIL].iter().any(|e| e.raw_os_error() == self.errno)
     }
 
     /// The object exists already (`EEXIST`).
@@ -165,9 +163,7 @@ impl Error {
                 error.raw_os_error()
             }
             Self::Rejected(error) => Some(error.errno()),
-            Self::Overrun | Self::TooLarge { .. } | Self::Interrupted | Self::NoReply | Self::Decode(_) => {
-                None
-            }
+            Self::Overrun | Self::TooLarge { .. } | Self::Interrupted | Self::NoReply | Self::Decode(_) => None,
         }
     }
 }

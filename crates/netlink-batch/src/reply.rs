@@ -7,11 +7,7 @@ use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkMessage, 
 use crate::{Error, KernelError};
 
 /// Reads one datagram; `None` when there is none.
-pub(crate) fn receive(
-    socket: &netlink_sys::Socket,
-    incoming: &mut Vec<u8>,
-    flags: i32,
-) -> Result<Option<()>, Error> {
+pub(crate) fn receive(socket: &netlink_sys::Socket, incoming: &mut Vec<u8>, flags: i32) -> Result<Option<()>, Error> {
     incoming.clear();
     match retry_interrupted(|| socket.recv(incoming, flags | TRUNCATED)) {
         Ok(size) if size > incoming.len() => {
@@ -19,9 +15,7 @@ pub(crate) fn receive(
         }
         Ok(_) => Ok(Some(())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
-            Err(Error::Overrun)
-        }
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => Err(Error::Overrun),
         Err(error) => Err(Error::Receive(error)),
     }
 }
@@ -57,8 +51,7 @@ pub(crate) fn read_datagram(
     while !bytes.is_empty() {
         let length = bytes.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize);
         let Some(body) = bytes.get(16..length) else {
-            return outcome
-                .and(Err(Error::Decode(format!("a message of {length} bytes in {}", bytes.len()))));
+            return outcome.and(Err(Error::Decode(format!("a message of {length} bytes in {}", bytes.len()))));
         };
         let message = NetlinkMessage::<Undecoded>::deserialize(bytes).map_err(Error::from);
         let handled = message.and_then(|NetlinkMessage { header, payload, .. }| match payload {

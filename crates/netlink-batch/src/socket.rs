@@ -199,10 +199,7 @@ impl Socket {
     }
 
     /// Reads what the kernel queued while it handled the send.
-    fn drain(
-        &mut self,
-        mut handle: impl FnMut(&NetlinkHeader, Reply<'_>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn drain(&mut self, mut handle: impl FnMut(&NetlinkHeader, Reply<'_>) -> Result<(), Error>) -> Result<(), Error> {
         let mut outcome = Ok(());
         while let Some(()) = self.receive(DONT_WAIT)? {
             outcome = outcome.and(read_datagram(&self.incoming, &mut handle));

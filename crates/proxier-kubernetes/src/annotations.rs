@@ -23,11 +23,7 @@ const MAX_NODE_WEIGHTS: usize = 1000;
 const MAX_NAME: usize = 64;
 
 /// What a Service chooses, if it chooses anything. What of that is ignored is added to `ignored`.
-pub(crate) fn options(
-    meta: &Meta,
-    policy: &AnnotationPolicy,
-    ignored: &mut Reasons,
-) -> Option<Box<ServiceOptions>> {
+pub(crate) fn options(meta: &Meta, policy: &AnnotationPolicy, ignored: &mut Reasons) -> Option<Box<ServiceOptions>> {
     let mut options: Option<Box<ServiceOptions>> = None;
     for (name, value) in meta.annotations_of(PREFIX) {
         let outcome = choose(options.get_or_insert_default(), name, value.trim());
@@ -86,11 +82,9 @@ fn choose(options: &mut ServiceOptions, name: &str, value: &str) -> Result<(), S
                 .into());
         }
         _ => {
-            return Err(
-                "is nothing that a Service can have: allowed are scheduler, hash-on, hash-fallback, \
+            return Err("is nothing that a Service can have: allowed are scheduler, hash-on, hash-fallback, \
                         udp-scheduling, forwarding, local-endpoint-weight, node-weights and max-drain-time"
-                    .into(),
-            );
+                .into());
         }
     }
     Ok(())
@@ -116,10 +110,7 @@ fn parse_forwarding(value: &str) -> Result<Forwarding, String> {
         ("gre", Forwarding::Gre),
     ];
     let gue = || value.strip_prefix("gue:")?.parse::<PortNumber>().ok().map(Forwarding::Gue);
-    gue().map_or_else(
-        || one_of(&WORDS, value).map_err(|error| format!("{error}, gue:PORT such as gue:6080")),
-        Ok,
-    )
+    gue().map_or_else(|| one_of(&WORDS, value).map_err(|error| format!("{error}, gue:PORT such as gue:6080")), Ok)
 }
 
 fn parse_weight(value: &str) -> Result<Weight, String> {

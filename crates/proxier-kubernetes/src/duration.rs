@@ -22,9 +22,7 @@ const UNITS: [(&str, u128); 8] = [
 /// What is wrong with it, and what is allowed.
 pub fn parse_go_duration(text: &str) -> Result<Duration, String> {
     let syntax = || {
-        Err(format!(
-            "{text:?} is not a duration: allowed are numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms"
-        ))
+        Err(format!("{text:?} is not a duration: allowed are numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms"))
     };
     // The same bound as Go's, whose duration is a signed 64-bit number of nanoseconds.
     let too_long = || format!("{text:?} is too long: at most 2562047h47m16s");

@@ -67,11 +67,8 @@ impl EndpointPort {
     /// The port, or else why it is none. None at all if it has no number, which means all ports: there is nothing that
     /// a proxy could do with it.
     pub(crate) fn to_model(&self) -> Option<Result<model::EndpointPort, String>> {
-        let port = |port| model::EndpointPort {
-            name: self.name(),
-            protocol: self.protocol.unwrap_or_default().0,
-            port,
-        };
+        let port =
+            |port| model::EndpointPort { name: self.name(), protocol: self.protocol.unwrap_or_default().0, port };
         Some(self.port?.usable().map(port))
     }
 }
@@ -142,8 +139,7 @@ impl EndpointSlice {
         let left_out = &mut remarks.left_out;
         let ports = ports(&self.ports, left_out)?;
         let endpoints = self.endpoints.iter().enumerate();
-        let endpoints =
-            endpoints.filter_map(|(index, endpoint)| endpoint.to_model(index, family, weight, left_out));
+        let endpoints = endpoints.filter_map(|(index, endpoint)| endpoint.to_model(index, family, weight, left_out));
         let endpoints = endpoints.collect();
         let service = ServiceId { namespace: id.namespace.clone(), name: service.into() };
         let slice = model::EndpointSlice { id, service, family, ports, endpoints };
@@ -182,9 +178,7 @@ impl Endpoint {
         left_out: &mut Reasons,
     ) -> Option<model::Endpoint> {
         let of_family = |address: &Address| match address.usable() {
-            Ok(ip) if Family::of(ip) != family => {
-                Err(format!("{ip} is not of the slice's addressType, {family}"))
-            }
+            Ok(ip) if Family::of(ip) != family => Err(format!("{ip} is not of the slice's addressType, {family}")),
             outcome => outcome,
         };
         let mut addresses = self.addresses.iter().enumerate().map(|(position, address)| {

@@ -91,12 +91,7 @@ fn is_mirrored(meta: &Meta) -> bool {
 
 impl Subset {
     /// The first [`MAX_MIRRORED`] addresses, the ready ones before the others.
-    fn endpoints(
-        &self,
-        index: usize,
-        weight: Weight,
-        ignored: &mut Reasons,
-    ) -> Result<Vec<model::Endpoint>, Invalid> {
+    fn endpoints(&self, index: usize, weight: Weight, ignored: &mut Reasons) -> Result<Vec<model::Endpoint>, Invalid> {
         let lists = [
             (&self.addresses, "addresses", Conditions::READY),
             (&self.not_ready_addresses, "notReadyAddresses", Conditions::NOT_READY),
@@ -126,8 +121,7 @@ impl Subset {
         endpoints.sort_by_key(|endpoint| endpoint.address);
         endpoints.dedup_by_key(|endpoint| endpoint.address);
         if left_out > 0 {
-            let message =
-                format!("more than {MAX_MIRRORED} addresses: {left_out} are left out, as in Kubernetes");
+            let message = format!("more than {MAX_MIRRORED} addresses: {left_out} are left out, as in Kubernetes");
             ignored.extend([Invalid::new(format!("subsets[{index}]"), message)]);
         }
         Ok(endpoints)

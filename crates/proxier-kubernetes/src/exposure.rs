@@ -93,10 +93,7 @@ pub(crate) fn external_ips(list: &FirstOf<Address, MAX_OUTER_IPS>, left_out: &mu
     distinct_ips(fields.map(|(index, entry)| (format!("spec.externalIPs[{index}]"), entry)), left_out)
 }
 
-fn distinct_ips<'a>(
-    entries: impl Iterator<Item = (String, &'a Address)>,
-    left_out: &mut Reasons,
-) -> Vec<IpAddr> {
+fn distinct_ips<'a>(entries: impl Iterator<Item = (String, &'a Address)>, left_out: &mut Reasons) -> Vec<IpAddr> {
     let mut ips = Vec::new();
     for (field, entry) in entries {
         match entry.usable() {
@@ -118,9 +115,8 @@ pub(crate) fn source_ranges(
     left_out.extend(spec.cut("spec.loadBalancerSourceRanges"));
     let mut ranges: Vec<IpNet> = spec.entries.iter().map(|range| range.0).collect();
     if ranges.is_empty() {
-        let invalid = |message: String| {
-            Invalid::new("metadata.annotations", format!("annotation {SOURCE_RANGES}: {message}"))
-        };
+        let invalid =
+            |message: String| Invalid::new("metadata.annotations", format!("annotation {SOURCE_RANGES}: {message}"));
         let text = annotation.unwrap_or_default();
         // Kubernetes takes one that is blank as not set, and of others refuses blank items.
         let items = text.split(',').filter(|_| !text.trim().is_empty());

@@ -35,8 +35,7 @@ fn reason<'a, T: Deserialize<'a>>(json: &'a str) -> Invalid {
 
 /// The parser's words in those of people who write manifests.
 fn plain(message: &str) -> String {
-    let Some((found, wanted)) =
-        message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "))
+    let Some((found, wanted)) = message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "))
     else {
         return message.into();
     };

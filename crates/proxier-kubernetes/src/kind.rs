@@ -19,8 +19,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Node, Self::ServiceCidr, Self::Service, Self::EndpointSlice, Self::Endpoints];
+    pub const ALL: [Self; 5] = [Self::Node, Self::ServiceCidr, Self::Service, Self::EndpointSlice, Self::Endpoints];
 
     /// The kind that `apiVersion` and `kind` of an object name; none if a proxy acts on no such objects.
     ///

@@ -49,10 +49,8 @@ impl Meta {
     pub(crate) fn key(&self, kind: Kind) -> Result<Key, Invalid> {
         let name = self.name()?;
         if kind == Kind::Service && !is_label(name) {
-            let message = format!(
-                "{} is not the name of a Service: at most 63 lower-case letters, digits and '-'",
-                quoted(name)
-            );
+            let message =
+                format!("{} is not the name of a Service: at most 63 lower-case letters, digits and '-'", quoted(name));
             return Err(Invalid::new("metadata.name", message));
         }
         let namespace = match &self.namespace {
@@ -79,9 +77,8 @@ impl Meta {
     pub(crate) fn annotations_of(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
         let from = (Bound::Included(prefix), Bound::Unbounded);
         let annotations = self.annotations.iter().flat_map(move |all| all.range::<str, _>(from));
-        annotations.map_while(move |(name, value)| {
-            Some((name.strip_prefix(prefix)?, value.as_deref().unwrap_or_default()))
-        })
+        annotations
+            .map_while(move |(name, value)| Some((name.strip_prefix(prefix)?, value.as_deref().unwrap_or_default())))
     }
 
     /// Whether its labels keep it from proxies like this one.
@@ -110,9 +107,7 @@ impl<'de> Deserialize<'de> for Moment {
         let moment = text(deserializer, "a time", |value| Ok(value.to_owned()))?;
         match moment.parse::<jiff::Timestamp>() {
             Ok(parsed) => Ok(Self(parsed.as_second())),
-            Err(_) => {
-                Err(D::Error::custom(format_args!("{} is not a time such as {EXAMPLE}", quoted(&moment))))
-            }
+            Err(_) => Err(D::Error::custom(format_args!("{} is not a time such as {EXAMPLE}", quoted(&moment)))),
         }
     }
 }

@@ -2,8 +2,8 @@ use jiff::Timestamp;
 use proxier::model::{EndpointSlice, Event};
 
 use crate::{
-    AnnotationPolicy, Invalid, Key, Kind, Remarks, endpoint_slice, endpoints::Endpoints, from_json,
-    node::Node, service::Service, service_cidr::ServiceCidr,
+    AnnotationPolicy, Invalid, Key, Kind, Remarks, endpoint_slice, endpoints::Endpoints, from_json, node::Node,
+    service::Service, service_cidr::ServiceCidr,
 };
 
 /// A valid object, converted.
@@ -54,9 +54,7 @@ impl Object {
             Kind::Node => from_json::<Node>(json)?.convert(&mut remarks),
             Kind::ServiceCidr => from_json::<ServiceCidr>(json)?.convert(),
             Kind::Service => from_json::<Service>(json)?.convert(policy, &mut remarks),
-            Kind::EndpointSlice => {
-                from_json::<endpoint_slice::EndpointSlice>(json)?.convert(policy, &mut remarks)
-            }
+            Kind::EndpointSlice => from_json::<endpoint_slice::EndpointSlice>(json)?.convert(policy, &mut remarks),
             Kind::Endpoints => from_json::<Endpoints>(json)?.convert(policy, &mut remarks),
         };
         Ok((object?, remarks))

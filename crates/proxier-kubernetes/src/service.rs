@@ -9,9 +9,7 @@ use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use crate::{
     AnnotationPolicy, Invalid, Kind, Object, Reasons, Remarks, annotations,
-    exposure::{
-        MAX_OUTER_IPS, MAX_SOURCE_RANGES, SOURCE_RANGES, Status, TrafficPolicy, external_ips, source_ranges,
-    },
+    exposure::{MAX_OUTER_IPS, MAX_SOURCE_RANGES, SOURCE_RANGES, Status, TrafficPolicy, external_ips, source_ranges},
     list::{Bounded, FirstOf},
     meta::Meta,
     name::PortName,
@@ -227,9 +225,8 @@ impl Spec {
         let mut ports = Vec::with_capacity(entries.len());
         let (mut names, mut numbers, mut node_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
         for (index, entry) in entries.iter().enumerate() {
-            let invalid = |field: &str, message: String| {
-                Err(Invalid::new(format!("spec.ports[{index}]{field}"), message))
-            };
+            let invalid =
+                |field: &str, message: String| Err(Invalid::new(format!("spec.ports[{index}]{field}"), message));
             let port = model::ServicePort {
                 name: entry.name.clone().map(|name| name.0).unwrap_or_default(),
                 protocol: entry.protocol.unwrap_or_default().0,

@@ -119,19 +119,14 @@ fn objects_in_no_namespace() {
     );
     check(
         read::<ServiceCIDR>(json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12"]}})),
-        expect![[
-            r#"ServiceCIDR kubernetes: ServiceCidrApplied, then Some(ServiceCidrRemoved("kubernetes"))"#
-        ]],
+        expect![[r#"ServiceCIDR kubernetes: ServiceCidrApplied, then Some(ServiceCidrRemoved("kubernetes"))"#]],
     );
 }
 
 #[test]
 fn what_is_no_object_of_a_proxy() {
     let policy = AnnotationPolicy::default();
-    check(
-        Object::from_resource(&Pod::default(), &policy),
-        expect!["invalid: kind: a Service proxy acts on no Pod"],
-    );
+    check(Object::from_resource(&Pod::default(), &policy), expect!["invalid: kind: a Service proxy acts on no Pod"]);
     check(
         Object::read(Kind::Node, "7", &policy),
         expect!["invalid: this is integer `7`, not a mapping: fields such as `name: value`"],

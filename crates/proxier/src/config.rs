@@ -42,8 +42,7 @@ pub struct Config {
 
 /// What a node lives by: ssh, etcd, the API server, metrics and health of the proxy, the kubelet, the controller
 /// managers and the scheduler.
-pub const RESERVED_PORTS: [RangeInclusive<u16>; 5] =
-    [22..=22, 2379..=2380, 6443..=6443, 10249..=10250, 10256..=10259];
+pub const RESERVED_PORTS: [RangeInclusive<u16>; 5] = [22..=22, 2379..=2380, 6443..=6443, 10249..=10250, 10256..=10259];
 
 impl Config {
     /// The defaults of kube-proxy, for the Node `hostname`.
@@ -198,9 +197,7 @@ mod tests {
 
     #[test]
     fn node_ports_are_on_the_primary_addresses_and_on_those_in_ranges() {
-        let ips = |texts: &str| -> Vec<IpAddr> {
-            texts.split_whitespace().map(|text| text.parse().unwrap()).collect()
-        };
+        let ips = |texts: &str| -> Vec<IpAddr> { texts.split_whitespace().map(|text| text.parse().unwrap()).collect() };
         let addresses = "10.0.0.1 10.0.0.2 192.168.0.1 fd00::1 fd01::1";
         let host = ips(addresses).into_iter().map(|address| NodeAddress { address, global: true }).collect();
         let node = Node {
@@ -219,10 +216,7 @@ mod tests {
         assert_eq!(NodePortAddresses::All.select(&host, node), ips(addresses));
         assert_eq!(select(true, "", node), ips("192.168.0.1 fd01::1"));
         assert_eq!(select(false, "10.0.0.0/8 192.168.0.0/16", node), ips("10.0.0.1 10.0.0.2 192.168.0.1"));
-        assert_eq!(
-            select(true, "10.0.0.0/8 192.168.0.0/16", node),
-            ips("10.0.0.1 10.0.0.2 192.168.0.1 fd01::1")
-        );
+        assert_eq!(select(true, "10.0.0.0/8 192.168.0.0/16", node), ips("10.0.0.1 10.0.0.2 192.168.0.1 fd01::1"));
         assert_eq!(select(true, "10.0.0.0/31", None), ips("10.0.0.1"));
         assert_eq!(select(false, "", node), ips(""));
     }

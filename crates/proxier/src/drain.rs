@@ -102,13 +102,7 @@ impl Drains {
     }
 
     /// A flow of UDP would stay with its endpoint for ever; it has the time of some last answers, listed or not.
-    fn last_answers(
-        &mut self,
-        key: VirtualServerKey,
-        address: EndpointAddress,
-        time: Duration,
-        now: Duration,
-    ) -> Fate {
+    fn last_answers(&mut self, key: VirtualServerKey, address: EndpointAddress, time: Duration, now: Duration) -> Fate {
         let until = match self.entries.get(&(key, address)) {
             Some(Drain::Idle) => return Fate::Remove,
             Some(Drain::LastAnswers { until }) => *until,
@@ -195,8 +189,7 @@ mod tests {
     const CAP: Duration = Duration::from_secs(600);
 
     fn at(protocol: Protocol) -> (VirtualServerKey, EndpointAddress) {
-        let key =
-            VirtualServerKey { address: "10.0.0.1".parse().unwrap(), protocol, port: 80.try_into().unwrap() };
+        let key = VirtualServerKey { address: "10.0.0.1".parse().unwrap(), protocol, port: 80.try_into().unwrap() };
         (key, EndpointAddress { address: "10.1.0.1".parse().unwrap(), port: 80.try_into().unwrap() })
     }
 

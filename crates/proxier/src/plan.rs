@@ -227,18 +227,10 @@ impl fmt::Display for Change {
             Self::UpdateServer { key, config } => write!(f, "~ virtual server {key} {config}"),
             Self::RemoveServer(key) => write!(f, "- virtual server {key}"),
             Self::AddRealServer { key, address, destination } => {
-                write!(
-                    f,
-                    "+ real server {key} -> {address} {} {}",
-                    destination.forwarding, destination.weight
-                )
+                write!(f, "+ real server {key} -> {address} {} {}", destination.forwarding, destination.weight)
             }
             Self::UpdateRealServer { key, address, destination } => {
-                write!(
-                    f,
-                    "~ real server {key} -> {address} {} {}",
-                    destination.forwarding, destination.weight
-                )
+                write!(f, "~ real server {key} -> {address} {} {}", destination.forwarding, destination.weight)
             }
             Self::RemoveRealServer { key, address } => write!(f, "- real server {key} -> {address}"),
             Self::Bind(address) => write!(f, "+ address {address}"),

@@ -187,15 +187,12 @@ impl Element {
     /// The family of its address. The table that its set is in is of that family, except for [`Element::ArpIgnore`].
     pub fn family(&self) -> Family {
         match self {
-            Self::Key(_, key)
-            | Self::Allowed(key, _)
-            | Self::HealthCheck(key)
-            | Self::ShortCircuit(key, _) => key.family(),
+            Self::Key(_, key) | Self::Allowed(key, _) | Self::HealthCheck(key) | Self::ShortCircuit(key, _) => {
+                key.family()
+            }
             Self::Vip(address) => Family::of(*address),
             Self::Hairpin(_, endpoint) => Family::of(endpoint.address),
-            Self::ServiceRange(range) | Self::PodSource(range) | Self::RemotePod(range) => {
-                Family::of(range.addr())
-            }
+            Self::ServiceRange(range) | Self::PodSource(range) | Self::RemotePod(range) => Family::of(range.addr()),
             Self::Outside(family) => *family,
             Self::ArpIgnore(_) => Family::V4,
         }

@@ -101,8 +101,7 @@ impl State {
 
     /// What Services can share and is recorded as ours.
     pub(crate) fn shared(&self) -> impl Iterator<Item = SharedResource> {
-        let hairpins =
-            self.hairpins.iter().map(|(protocol, endpoint)| SharedResource::Hairpin(*protocol, *endpoint));
+        let hairpins = self.hairpins.iter().map(|(protocol, endpoint)| SharedResource::Hairpin(*protocol, *endpoint));
         let health_checks = self.health_checks.iter().copied().map(SharedResource::HealthCheck);
         let silent = self.arp_ignore.iter().map(|address| SharedResource::Vip((*address).into()));
         self.recorded_vips
@@ -192,9 +191,7 @@ impl State {
         match element {
             Element::Key(set, key) => self.elements.get(&key).is_some_and(|entry| entry.sets.contains(set)),
             Element::Vip(address) => self.recorded_vips.contains(&address),
-            Element::Allowed(key, source) => {
-                self.allowed.get(&key).is_some_and(|sources| sources.contains(&source))
-            }
+            Element::Allowed(key, source) => self.allowed.get(&key).is_some_and(|sources| sources.contains(&source)),
             Element::Hairpin(protocol, endpoint) => self.hairpins.contains(&(protocol, endpoint)),
             Element::HealthCheck(key) => self.health_checks.contains(&key),
             Element::ServiceRange(range) => self.service_ranges.contains(&range),

@@ -67,11 +67,7 @@ pub(crate) fn slice(name: &str, service: &str, target: u16, endpoints: &[&str]) 
     }
 }
 
-pub(crate) fn with_protocol(
-    mut service: Service,
-    mut slice: EndpointSlice,
-    protocol: Protocol,
-) -> [Event; 2] {
+pub(crate) fn with_protocol(mut service: Service, mut slice: EndpointSlice, protocol: Protocol) -> [Event; 2] {
     service.ports.iter_mut().for_each(|port| port.protocol = protocol);
     slice.ports.iter_mut().for_each(|port| port.protocol = protocol);
     [Event::ServiceApplied(service), Event::SliceApplied(slice)]

@@ -34,11 +34,7 @@ fn slice(service: &Service) -> EndpointSlice {
         hints: Hints::default(),
         weight: 1,
     };
-    let port = |port: &ServicePort| EndpointPort {
-        name: port.name.clone(),
-        protocol: port.protocol,
-        port: port.port,
-    };
+    let port = |port: &ServicePort| EndpointPort { name: port.name.clone(), protocol: port.protocol, port: port.port };
     EndpointSlice {
         id: SliceId::new("default", &format!("{}-1", service.id.name)),
         service: service.id.clone(),
@@ -82,10 +78,7 @@ fn beyond_the_budget_external_ips_are_left_out() {
     expected.insert("10.96.0.80".parse().unwrap());
     assert_eq!((kernel.virtual_servers.len(), addresses), (10_000, expected));
     let said: Vec<String> = report.skipped.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        said,
-        ["Service default/web is served on 10000 addresses and ports; 151600 more are left out"]
-    );
+    assert_eq!(said, ["Service default/web is served on 10000 addresses and ports; 151600 more are left out"]);
 }
 
 /// Ports times ranges is a product that one object could make of 300 KB.
@@ -109,8 +102,7 @@ fn ranges_of_a_load_balancer_ip_count_as_virtual_servers() {
 fn of_two_services_with_the_same_100_external_ips_each_is_told_in_a_few_lines() {
     let both = [("old", "10.96.0.1"), ("young", "10.96.0.2")];
     let both = both.map(|(name, ip)| Service { external_ips: external_ips(100), ..service(name, ip, 1600) });
-    let (mut engine, mut kernel, report) =
-        first_sync(Config::new("node-1"), both.map(Event::ServiceApplied).into());
+    let (mut engine, mut kernel, report) = first_sync(Config::new("node-1"), both.map(Event::ServiceApplied).into());
     assert_eq!(kernel.virtual_servers.len(), 10_000 + 1600);
     let of_young = report.skipped.iter().filter(|reason| &*reason.service().name == "young");
     assert_eq!((report.skipped.len(), of_young.count()), (1 + 21, 21));
@@ -189,8 +181,8 @@ fn work_grows_with_the_ports_of_many_slices() {
 fn work_grows_with_the_claims_that_are_refused() {
     grows_with_its_size(40_000, |claims| {
         let both = [("old", "10.96.0.1"), ("young", "10.96.0.2")];
-        let both = both
-            .map(|(name, ip)| Service { external_ips: external_ips(100), ..service(name, ip, claims / 100) });
+        let both =
+            both.map(|(name, ip)| Service { external_ips: external_ips(100), ..service(name, ip, claims / 100) });
         serve(both.into());
     });
 }

@@ -98,8 +98,7 @@ pub(super) fn answer_with(stream: &mut TcpStream, status: u16, headers: &str, bo
 
 /// The head of an answer whose end is not known yet.
 pub(super) fn begin(stream: &mut TcpStream) -> io::Result<()> {
-    stream
-        .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
 }
 
 /// A piece of it.

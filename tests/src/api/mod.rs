@@ -181,8 +181,7 @@ impl ApiServer {
     /// Makes or replaces the objects of a manifest.
     pub fn apply(&self, manifest: &impl Display) -> Result<()> {
         let text = manifest.to_string();
-        let objects =
-            serde_saphyr::from_multiple(&text).with_context(|| format!("reading the manifest\n{text}"))?;
+        let objects = serde_saphyr::from_multiple(&text).with_context(|| format!("reading the manifest\n{text}"))?;
         self.put(objects).with_context(|| format!("of the manifest\n{text}"))
     }
 
@@ -331,8 +330,7 @@ impl ApiServer {
     /// Comes back, with all that it had.
     pub fn back(&mut self) -> Result<()> {
         ensure!(self.listener.is_none(), "it is not away");
-        let bind =
-            || TcpListener::bind(self.address).with_context(|| format!("listening at {}", self.address));
+        let bind = || TcpListener::bind(self.address).with_context(|| format!("listening at {}", self.address));
         // Connections of before may hold the port for a moment.
         let socket = eventually(|| match &self.namespace {
             Some(namespace) => namespace.enter(bind),

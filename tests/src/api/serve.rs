@@ -58,12 +58,7 @@ fn answer_all(shared: &Shared, mut stream: TcpStream) -> io::Result<Next> {
             }
             Some(Fault::Busy(seconds)) => {
                 let headers = format!("Content-Type: text/plain\r\nRetry-After: {seconds}");
-                http::answer_with(
-                    &mut stream,
-                    429,
-                    &headers,
-                    "Too many requests, please try again later.\n",
-                )?;
+                http::answer_with(&mut stream, 429, &headers, "Too many requests, please try again later.\n")?;
                 Next::Request
             }
             Some(Fault::Gateway) => {
@@ -136,19 +131,13 @@ fn answer(shared: &Shared, request: &Request, stream: &mut TcpStream) -> io::Res
         return Ok(Next::Request);
     }
     let kind = Kind::of_path(&request.path).ok_or_else(|| io::Error::other("checked above"))?;
-    if request.is_set("watch") {
-        watch(shared, kind, request, stream)
-    } else {
-        list(shared, kind, request, stream)
-    }
+    if request.is_set("watch") { watch(shared, kind, request, stream) } else { list(shared, kind, request, stream) }
 }
 
 /// Takes an Event in: nothing else is made by those who come here.
 fn take_event(shared: &Shared, request: &Request, body: &[u8], stream: &mut TcpStream) -> io::Result<Next> {
-    let namespace = request
-        .path
-        .strip_prefix("/apis/events.k8s.io/v1/namespaces/")
-        .and_then(|rest| rest.strip_suffix("/events"));
+    let namespace =
+        request.path.strip_prefix("/apis/events.k8s.io/v1/namespaces/").and_then(|rest| rest.strip_suffix("/events"));
     let event = serde_json::from_slice::<Value>(body).map_err(|error| error.to_string());
     let (code, answer) = match (namespace, event) {
         (None, _) => (404, status(404, "only Events are made here")),
@@ -159,9 +148,8 @@ fn take_event(shared: &Shared, request: &Request, body: &[u8], stream: &mut TcpS
         (Some(_), Ok(event)) => {
             let mut state = shared.lock();
             let metadata = &event["metadata"];
-            let of_name = |other: &Value| {
-                ["namespace", "name"].iter().all(|field| other["metadata"][field] == metadata[field])
-            };
+            let of_name =
+                |other: &Value| ["namespace", "name"].iter().all(|field| other["metadata"][field] == metadata[field]);
             if state.events.iter().any(of_name) {
                 (409, status(409, &format!("events.events.k8s.io {} already exists", metadata["name"])))
             } else {
@@ -219,18 +207,12 @@ fn list(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) 
         let limit = request.parameter("limit").and_then(|limit| limit.parse().ok()).filter(|_| !from_cache);
         let token = request.parameter("continue").and_then(|token| token.split_once('/'));
         let (revision, skip) = match token {
-            Some((revision, skip)) => {
-                (revision.parse().unwrap_or_default(), skip.parse().unwrap_or_default())
-            }
+            Some((revision, skip)) => (revision.parse().unwrap_or_default(), skip.parse().unwrap_or_default()),
             None => (state.store.revision(), 0_usize),
         };
         if revision < state.store.compacted {
             drop(state);
-            http::answer(
-                stream,
-                410,
-                &status(410, "The provided continue parameter is too old").to_string(),
-            )?;
+            http::answer(stream, 410, &status(410, "The provided continue parameter is too old").to_string())?;
             return Ok(Next::Request);
         }
         let all = state.store.all_at(kind, revision);
@@ -264,8 +246,7 @@ fn list(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) 
 fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
     let selection = Selection::of(request);
     let with_list = request.is_set("sendInitialEvents");
-    let from =
-        request.parameter("resourceVersion").and_then(|version| version.parse::<u64>().ok()).unwrap_or(0);
+    let from = request.parameter("resourceVersion").and_then(|version| version.parse::<u64>().ok()).unwrap_or(0);
     let streaming = shared.lock().streaming;
     if with_list && streaming == StreamingLists::Refused {
         let message = "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature \

@@ -36,13 +36,9 @@ impl Kind {
     pub(super) fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Service => ("Service", "v1", "/api/v1/services"),
-            Self::EndpointSlice => {
-                ("EndpointSlice", "discovery.k8s.io/v1", "/apis/discovery.k8s.io/v1/endpointslices")
-            }
+            Self::EndpointSlice => ("EndpointSlice", "discovery.k8s.io/v1", "/apis/discovery.k8s.io/v1/endpointslices"),
             Self::Node => ("Node", "v1", "/api/v1/nodes"),
-            Self::ServiceCidr => {
-                ("ServiceCIDR", "networking.k8s.io/v1", "/apis/networking.k8s.io/v1/servicecidrs")
-            }
+            Self::ServiceCidr => ("ServiceCIDR", "networking.k8s.io/v1", "/apis/networking.k8s.io/v1/servicecidrs"),
         }
     }
 }
@@ -90,8 +86,7 @@ impl Store {
         let name = text(&object["metadata"]["name"]).context("metadata.name")?;
         let is_namespaced = matches!(kind, Kind::Service | Kind::EndpointSlice);
         let namespace = text(&object["metadata"]["namespace"]);
-        let namespace =
-            if is_namespaced { namespace.unwrap_or_else(|| "default".into()) } else { String::new() };
+        let namespace = if is_namespaced { namespace.unwrap_or_else(|| "default".into()) } else { String::new() };
         if is_namespaced {
             object["metadata"]["namespace"] = json!(namespace);
         }
@@ -130,8 +125,7 @@ impl Store {
     /// As they were at a revision.
     pub(super) fn all_at(&self, kind: Kind, revision: u64) -> Vec<(Key, Arc<Value>)> {
         let mut objects = BTreeMap::new();
-        for change in self.history.iter().filter(|change| change.key.0 == kind && change.revision <= revision)
-        {
+        for change in self.history.iter().filter(|change| change.key.0 == kind && change.revision <= revision) {
             match &change.after {
                 Some(object) => objects.insert(change.key.clone(), Arc::clone(object)),
                 None => objects.remove(&change.key),

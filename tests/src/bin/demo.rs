@@ -46,9 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn run(shell: bool) -> Result<()> {
-    caption(
-        "A LAN with three nodes and a client; three pods on node-1 and node-2, one visitor pod on node-3",
-    );
+    caption("A LAN with three nodes and a client; three pods on node-1 and node-2, one visitor pod on node-3");
     let builder = PODS.iter().fold(Cluster::builder().plain_names(), |builder, (name, node, address)| {
         println!("  {name} on {node}: {address}");
         builder.pod(name, node, address)
@@ -69,16 +67,10 @@ fn run(shell: bool) -> Result<()> {
 fn show(cluster: &Cluster) -> Result<(Vec<Proxy>, Vec<Server>)> {
     let servers = PODS.iter().map(|(name, ..)| cluster.http(name, 9376)).collect::<Result<Vec<_>>>()?;
 
-    caption(
-        "The Service `hostnames` (port 80 to the pods' 9376) and its pods, in a folder instead of an API server",
-    );
+    caption("The Service `hostnames` (port 80 to the pods' 9376) and its pods, in a folder instead of an API server");
     cluster.manifests.example(EXAMPLE)?;
     cluster.manifests.edit(EXAMPLE, "  clusterIP:", "  type: NodePort\n  clusterIP:")?;
-    cluster.manifests.edit(
-        EXAMPLE,
-        "targetPort: 9376",
-        &format!("targetPort: 9376\n      nodePort: {NODE_PORT}"),
-    )?;
+    cluster.manifests.edit(EXAMPLE, "targetPort: 9376", &format!("targetPort: 9376\n      nodePort: {NODE_PORT}"))?;
     let whole = cluster.manifests.read(EXAMPLE)?;
     for line in whole.lines().take_while(|line| *line != "---").filter(|line| !line.starts_with('#')) {
         println!("  {line}");
@@ -110,12 +102,7 @@ fn show(cluster: &Cluster) -> Result<(Vec<Proxy>, Vec<Server>)> {
     println!("  (a real server with weight 0 only keeps the connections that it has, until they are over)");
     listing(node, &["ipvsadm", "-Ln"])?;
     ask(cluster.at("visitor")?, "visitor", &format!("http://{SERVICE}/"), &[PODS[0].0, PODS[2].0])?;
-    ask(
-        cluster.at("client")?,
-        "client",
-        &format!("http://192.168.128.2:{NODE_PORT}/"),
-        &[PODS[0].0, PODS[2].0],
-    )?;
+    ask(cluster.at("client")?, "client", &format!("http://192.168.128.2:{NODE_PORT}/"), &[PODS[0].0, PODS[2].0])?;
 
     caption("It comes back");
     cluster.manifests.write(EXAMPLE, &whole)?;

@@ -80,16 +80,15 @@ impl ClusterBuilder {
         }
         let mut namespaces = Namespace::create_all(&names)?.into_iter();
         let switch = namespaces.next().context("the switch")?;
-        let nodes =
-            nodes.into_iter().zip(1..).zip(namespaces.by_ref()).map(|((name, number), namespace)| Node {
-                name,
-                namespace,
-                addresses: [
-                    IpAddr::V4(Ipv4Addr::new(192, 168, 128, number)),
-                    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x128, 0, 0, 0, 0, 0, number.into())),
-                ],
-                networks: Vec::new(),
-            });
+        let nodes = nodes.into_iter().zip(1..).zip(namespaces.by_ref()).map(|((name, number), namespace)| Node {
+            name,
+            namespace,
+            addresses: [
+                IpAddr::V4(Ipv4Addr::new(192, 168, 128, number)),
+                IpAddr::V6(Ipv6Addr::new(0xfd00, 0x128, 0, 0, 0, 0, 0, number.into())),
+            ],
+            networks: Vec::new(),
+        });
         let mut cluster = Cluster {
             manifests,
             control_plane,
@@ -108,11 +107,7 @@ impl ClusterBuilder {
 }
 
 impl Cluster {
-    fn wire(
-        &mut self,
-        builder: &ClusterBuilder,
-        mut namespaces: impl Iterator<Item = Arc<Namespace>>,
-    ) -> Result<()> {
+    fn wire(&mut self, builder: &ClusterBuilder, mut namespaces: impl Iterator<Item = Arc<Namespace>>) -> Result<()> {
         let mut wiring = Wiring::new();
         wiring.inside(&self.switch, &wiring::lan());
         self.switch.sysctls(&[

@@ -94,10 +94,7 @@ impl Cluster {
 
     /// A node by its name.
     pub fn node(&self, name: &str) -> Result<&Node> {
-        self.nodes
-            .iter()
-            .find(|node| node.name == name)
-            .with_context(|| format!("the cluster has no node {name}"))
+        self.nodes.iter().find(|node| node.name == name).with_context(|| format!("the cluster has no node {name}"))
     }
 
     /// All nodes.
@@ -169,8 +166,7 @@ impl Cluster {
 
     /// Its control plane; an error where there is none.
     pub fn control_plane(&self) -> Result<&'static ControlPlane> {
-        self.control_plane
-            .context("there is no control plane: `cargo xtask e2e --cluster envtest` brings one")
+        self.control_plane.context("there is no control plane: `cargo xtask e2e --cluster envtest` brings one")
     }
 
     /// Starts the daemon of one node on what the cluster shall be.
@@ -236,13 +232,9 @@ impl Diagnosis {
         for (name, namespace) in &self.nodes {
             let Ok(log) = fs::read_to_string(self.directory.join(format!("{name}.log"))) else { continue };
             let mut text = format!("\n════ {name}: the daemon's log\n{}\n", tail(&log, 20_000));
-            for command in [
-                "ipvsadm -Ln",
-                "ip addr show kube-ipvs0",
-                "ip -br addr show",
-                "nft list ruleset",
-                "ipvsadm -Lnc",
-            ] {
+            for command in
+                ["ipvsadm -Ln", "ip addr show kube-ipvs0", "ip -br addr show", "nft list ruleset", "ipvsadm -Lnc"]
+            {
                 let _ = writeln!(text, "──── {name}: {command}");
                 let mut words = command.split(' ');
                 let program = words.next().unwrap_or_default();
@@ -268,8 +260,7 @@ fn tail(text: &str, limit: usize) -> &str {
     if start == 0 {
         return text;
     }
-    let line =
-        text.bytes().skip(start).position(|byte| byte == b'\n').map_or(text.len(), |at| start + at + 1);
+    let line = text.bytes().skip(start).position(|byte| byte == b'\n').map_or(text.len(), |at| start + at + 1);
     &text[line..]
 }
 

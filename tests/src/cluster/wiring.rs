@@ -11,10 +11,8 @@ use super::{Cluster, Pod, parse_addresses};
 use crate::namespace::{Namespace, batch};
 
 /// The router of the LAN, the default gateway of nodes and hosts.
-const ROUTER: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 168, 128, 254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x128, 0, 0, 0, 0, 0, 0xfe)),
-];
+const ROUTER: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 168, 128, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x128, 0, 0, 0, 0, 0, 0xfe))];
 
 /// Lines of `ip` for devices between namespaces, and lines inside each namespace.
 pub(super) struct Wiring {
@@ -30,10 +28,8 @@ impl Wiring {
     /// A device of `namespace` whose other end is `port` in the namespace `other`.
     fn veth(&mut self, namespace: &Namespace, device: &str, other: &Namespace, port: &str) {
         let (namespace, other) = (namespace.name(), other.name());
-        let _ = writeln!(
-            self.links,
-            "link add name {device} netns {namespace} type veth peer name {port} netns {other}"
-        );
+        let _ =
+            writeln!(self.links, "link add name {device} netns {namespace} type veth peer name {port} netns {other}");
     }
 
     /// Adds lines to run inside a namespace once all devices are there.
@@ -57,12 +53,9 @@ impl Wiring {
         self.inside(switch, &format!("link set {port} master lan up"));
         let mut lines = "link set lo up\nlink set eth0 up\n".to_owned();
         for address in addresses {
-            let _ =
-                writeln!(lines, "{}", add_address(*address, if address.is_ipv4() { 24 } else { 64 }, "eth0"));
+            let _ = writeln!(lines, "{}", add_address(*address, if address.is_ipv4() { 24 } else { 64 }, "eth0"));
         }
-        for router in
-            ROUTER.iter().filter(|router| addresses.iter().any(|own| own.is_ipv4() == router.is_ipv4()))
-        {
+        for router in ROUTER.iter().filter(|router| addresses.iter().any(|own| own.is_ipv4() == router.is_ipv4())) {
             let _ = writeln!(lines, "route add default via {router}");
         }
         self.inside(namespace, &lines);
@@ -86,8 +79,7 @@ fn add_address(address: IpAddr, length: u8, device: &str) -> String {
 /// The lines of the switch: a bridge that is the LAN and, with an address of its own, the LAN's router.
 pub(super) fn lan() -> String {
     let mut lines =
-        "link set lo up\nlink add name lan address 02:00:00:00:01:fe type bridge\nlink set lan up\n"
-            .to_owned();
+        "link set lo up\nlink add name lan address 02:00:00:00:01:fe type bridge\nlink set lan up\n".to_owned();
     for router in ROUTER {
         let _ = writeln!(lines, "{}", add_address(router, if router.is_ipv4() { 24 } else { 64 }, "lan"));
     }
@@ -95,8 +87,7 @@ pub(super) fn lan() -> String {
 }
 
 /// The bridge of a node's pods. Its hardware address is fixed, since it would change with every pod that comes.
-pub(super) const POD_BRIDGE: &str =
-    "link add name cni0 address 02:00:00:00:02:01 type bridge\nlink set cni0 up";
+pub(super) const POD_BRIDGE: &str = "link add name cni0 address 02:00:00:00:02:01 type bridge\nlink set cni0 up";
 
 /// The network of a pod and the gateway's address in it: the /24 or /64 around the pod.
 fn network_of(address: IpAddr) -> (String, IpAddr, u8) {
@@ -135,20 +126,14 @@ impl Cluster {
             if *address == gateway {
                 bail!("pod {name}: {address} is the gateway's");
             }
-            let _ = writeln!(
-                inside,
-                "{}\nroute add default via {gateway}",
-                add_address(*address, length, "eth0")
-            );
+            let _ = writeln!(inside, "{}\nroute add default via {gateway}", add_address(*address, length, "eth0"));
             self.wire_network(wiring, index, &network, gateway, length)?;
         }
         wiring.inside(&namespace, &inside);
         // Hairpin: a pod that reaches itself through its Service gets its own packet back on the same port.
         let node = &self.nodes[index].namespace;
-        wiring.inside(
-            node,
-            &format!("link set {device} master cni0 up\nlink set {device} type bridge_slave hairpin on"),
-        );
+        wiring
+            .inside(node, &format!("link set {device} master cni0 up\nlink set {device} type bridge_slave hairpin on"));
         let previous = self.pods.insert(name.to_owned(), Pod { namespace, addresses, node: index, device });
         if previous.is_some() {
             bail!("two pods are called {name}");

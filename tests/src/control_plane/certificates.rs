@@ -33,7 +33,5 @@ pub(super) fn write(directory: &Path, addresses: &[&str]) -> Result<()> {
 
 #[cfg(not(feature = "control-plane"))]
 pub(super) fn write(_: &Path, _: &[&str]) -> Result<()> {
-    anyhow::bail!(
-        "the scenarios were built without a control plane; build them with --features control-plane"
-    )
+    anyhow::bail!("the scenarios were built without a control plane; build them with --features control-plane")
 }

@@ -37,8 +37,7 @@ impl Client {
 
     fn send(&self, method: &str, path: &str, kind: &str, body: Option<&Value>) -> Result<Response> {
         let url = format!("{}{path}", self.url);
-        let (token, kind) =
-            (format!("Authorization: Bearer {}", self.token), format!("Content-Type: {kind}"));
+        let (token, kind) = (format!("Authorization: Bearer {}", self.token), format!("Content-Type: {kind}"));
         let body = body.map(Value::to_string);
         let limit = time_out();
         let mut words = vec!["-sS", "--max-time", &limit, "--cacert", &self.authority, "-H", &token];
@@ -63,9 +62,7 @@ impl Client {
 
     /// Makes or changes an object, and its status where its manifest has one.
     pub(super) fn apply(&self, object: &Object) -> Result<()> {
-        if let Some(namespace) =
-            object.namespace.as_deref().filter(|name| !["default", "kube-system"].contains(name))
-        {
+        if let Some(namespace) = object.namespace.as_deref().filter(|name| !["default", "kube-system"].contains(name)) {
             let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
             self.patch(&format!("/api/v1/namespaces/{namespace}"), &body)?.expect("PATCH", namespace)?;
         }

@@ -121,8 +121,7 @@ impl ControlPlane {
         eventually(|| self.serve_own_service(false))?;
         std::fs::write(self.token_file(), self.token(None)?)?;
         // The authorizer learns of new rights by a watch of its own.
-        let daemon =
-            Client::new(&self.namespace, LOCAL_URL, &self.credentials.path("ca.crt"), &self.token(None)?);
+        let daemon = Client::new(&self.namespace, LOCAL_URL, &self.credentials.path("ca.crt"), &self.token(None)?);
         eventually(|| daemon.get("/apis/networking.k8s.io/v1/servicecidrs")).map(drop)
     }
 
@@ -265,8 +264,7 @@ impl ControlPlane {
     /// Whether daemons serve the Service `kubernetes`, which the API server makes for itself.
     pub fn serve_own_service(&self, served: bool) -> Result<()> {
         let label = (!served).then_some("no-proxy");
-        let patch =
-            serde_json::json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": label}}});
+        let patch = serde_json::json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": label}}});
         self.client.merge("/api/v1/namespaces/default/services/kubernetes", &patch)
     }
 

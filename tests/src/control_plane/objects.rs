@@ -38,9 +38,7 @@ impl Object {
         let &(_, api, resource, in_namespace) = known.with_context(|| format!("kind {kind:?}: {body}"))?;
         let name = body["metadata"]["name"].as_str().context("an object without a name")?.to_owned();
         let namespace = in_namespace
-            .then(|| {
-                body["metadata"]["namespace"].as_str().filter(|given| !given.is_empty()).unwrap_or("default")
-            })
+            .then(|| body["metadata"]["namespace"].as_str().filter(|given| !given.is_empty()).unwrap_or("default"))
             .map(str::to_owned);
         let place = match &namespace {
             Some(namespace) => {

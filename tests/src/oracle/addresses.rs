@@ -26,8 +26,7 @@ pub(super) fn vips(namespace: &Namespace) -> Result<Vec<IpAddr>> {
 fn parse(text: &str) -> Result<Vec<IpAddr>> {
     let devices: Value = serde_json::from_str(text).context("the output of ip -j")?;
     let mut vips = Vec::new();
-    for entry in
-        devices.as_array().into_iter().flatten().filter_map(|device| device["addr_info"].as_array()).flatten()
+    for entry in devices.as_array().into_iter().flatten().filter_map(|device| device["addr_info"].as_array()).flatten()
     {
         let local = entry["local"].as_str().context("an address without a value")?;
         let address: IpAddr = local.parse()?;

@@ -57,9 +57,7 @@ pub struct Table(pub Vec<VirtualServer>);
 impl Table {
     /// Parses the output of `ipvsadm -Ln`.
     pub fn parse(text: &str) -> Result<Self> {
-        Self::parse_lines(text, |address| {
-            address.parse().with_context(|| format!("{address} is no address:port"))
-        })
+        Self::parse_lines(text, |address| address.parse().with_context(|| format!("{address} is no address:port")))
     }
 
     /// Parses /proc/net/ip_vs, where addresses and ports are hexadecimal.
@@ -75,8 +73,7 @@ impl Table {
                 // The three lines at the top.
                 [] | ["IP", ..] | ["Prot", ..] | ["->", "RemoteAddress:Port", ..] => continue,
                 ["->", to, forward, weight, active, inactive] => (|| {
-                    let service =
-                        table.0.last_mut().context("a real server before the first virtual server")?;
+                    let service = table.0.last_mut().context("a real server before the first virtual server")?;
                     service.real_servers.push(RealServer {
                         address: address(to)?,
                         forward: (*forward).to_owned(),
@@ -130,11 +127,8 @@ impl Table {
 
 fn configuration(service: &VirtualServer) -> String {
     let mut text = format!("{} {} {}\n", service.key(), service.scheduler, service.flags);
-    let mut real_servers: Vec<String> = service
-        .real_servers
-        .iter()
-        .map(|real| format!("{} {} {}", real.address, real.forward, real.weight))
-        .collect();
+    let mut real_servers: Vec<String> =
+        service.real_servers.iter().map(|real| format!("{} {} {}", real.address, real.forward, real.weight)).collect();
     real_servers.sort();
     for real in real_servers {
         let _ = writeln!(text, "  -> {real}");

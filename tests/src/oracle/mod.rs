@@ -112,8 +112,7 @@ impl Namespace {
     /// forwarded like any others.
     fn await_bound(&self, key: &str) -> Result<()> {
         let (_, at) = key.split_once(' ').context("a key is a protocol and an address")?;
-        let address =
-            at.parse::<SocketAddr>().with_context(|| format!("{key}: not an address with a port"))?.ip();
+        let address = at.parse::<SocketAddr>().with_context(|| format!("{key}: not an address with a port"))?.ip();
         eventually(|| {
             let found = self.run("ip", &["-o", "addr", "show", "to", &address.to_string()])?;
             ensure!(!found.is_empty(), "{address} of {key} is not bound on {}", self.name());
@@ -133,16 +132,11 @@ impl Namespace {
 
     /// Waits until exactly these VIPs are bound.
     pub fn await_vips(&self, vips: &[&str]) -> Result<()> {
-        let mut wanted: Vec<IpAddr> =
-            vips.iter().map(|vip| vip.parse().context("a VIP")).collect::<Result<_>>()?;
+        let mut wanted: Vec<IpAddr> = vips.iter().map(|vip| vip.parse().context("a VIP")).collect::<Result<_>>()?;
         wanted.sort_unstable();
         eventually(|| {
             let found = self.vips()?;
-            if found == wanted {
-                Ok(())
-            } else {
-                bail!("{VIP_DEVICE} should hold {wanted:?} but holds {found:?}")
-            }
+            if found == wanted { Ok(()) } else { bail!("{VIP_DEVICE} should hold {wanted:?} but holds {found:?}") }
         })
     }
 }

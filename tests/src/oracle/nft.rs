@@ -59,9 +59,7 @@ fn element(value: &Value) -> Result<String> {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
         // The value of a map's element.
-        Value::Array(pair) if pair.len() == 2 => {
-            Ok(format!("{} : {}", element(&pair[0])?, element(&pair[1])?))
-        }
+        Value::Array(pair) if pair.len() == 2 => Ok(format!("{} : {}", element(&pair[0])?, element(&pair[1])?)),
         Value::Object(object) => {
             if let Some(Value::Array(parts)) = object.get("concat") {
                 let parts: Vec<String> = parts.iter().map(element).collect::<Result<_>>()?;

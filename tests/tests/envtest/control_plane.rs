@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{
-    Cluster, ControlPlane, Load, Proxy, Request, Service, TestResult, Transport, eventually, scenario,
-    throughout, time_out,
+    Cluster, ControlPlane, Load, Proxy, Request, Service, TestResult, Transport, eventually, scenario, throughout,
+    time_out,
 };
 use serde_json::Value;
 
@@ -46,8 +46,7 @@ fn the_cluster_role_is_enough() -> TestResult {
         let api = cluster.control_plane()?;
         let before = api.requests()?.len();
         let _servers = deploy_web(cluster)?;
-        let proxy =
-            cluster.start_proxy(NODE, &["--cluster-cidr", "10.244.0.0/16", "--watch-timeout", "5s"])?;
+        let proxy = cluster.start_proxy(NODE, &["--cluster-cidr", "10.244.0.0/16", "--watch-timeout", "5s"])?;
         await_web(cluster, NODE)?;
         cluster.at("visitor")?.get(WEB_ADDRESS)?;
         // The ServiceCIDRs tell kube-ipvs that no Service has this address. It refuses the address at once.
@@ -98,8 +97,7 @@ fn a_range_of_cluster_ips_comes_and_goes() -> TestResult {
         // The API server takes the new range into use some time after it has it.
         let service = Service::new("more").cluster_ip("10.200.0.9").port_line("port: 80, targetPort: 8080");
         eventually(|| cluster.manifests.write("more", &service))?;
-        let slice =
-            web_slice(&["web-1"]).to_string().replace("web-1", "more-1").replace("name: web ", "name: more ");
+        let slice = web_slice(&["web-1"]).to_string().replace("web-1", "more-1").replace("name: web ", "name: more ");
         cluster.manifests.write("more-slice", &slice)?;
         cluster.at(NODE)?.await_service("TCP 10.200.0.9:80", &["10.244.1.2:8080 1"])?;
         cluster.at("visitor")?.get("10.200.0.9:80")?;
@@ -131,14 +129,8 @@ fn ask_by_service(cluster: &Cluster, api: &ControlPlane) -> TestResult {
     cluster.at(NODE)?.await_service("TCP 10.96.0.1:443", &["192.168.128.250:6443 1"])?;
     let authority = api.token_file().with_file_name("ca.crt");
     for from in ["visitor", NODE] {
-        let words = [
-            "-sS",
-            "--max-time",
-            &time_out(),
-            "--cacert",
-            &authority.to_string_lossy(),
-            "https://10.96.0.1/version",
-        ];
+        let words =
+            ["-sS", "--max-time", &time_out(), "--cacert", &authority.to_string_lossy(), "https://10.96.0.1/version"];
         let said = cluster.at(from)?.run("curl", &words)?;
         ensure!(said.contains("gitVersion"), "{from} reads {said}");
     }
@@ -170,9 +162,8 @@ fn the_api_server_starts_anew() -> TestResult {
 fn a_service_account_s_token_is_replaced() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let api = cluster.control_plane()?;
-        let secret = |name: &str| {
-            format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: kube-system}}\n")
-        };
+        let secret =
+            |name: &str| format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: kube-system}}\n");
         api.apply(&secret("first"))?;
         fs::write(api.token_file(), api.token(Some("first"))?)?;
         let _servers = deploy_web(cluster)?;
@@ -223,11 +214,9 @@ fn what_the_api_server_allocates_is_served() -> TestResult {
         let api = cluster.control_plane()?;
         let _servers = deploy_web(cluster)?;
         let service = web_service().to_string().replace("clusterIP: \"10.96.0.80\"", "type: NodePort");
-        let service =
-            service.replace("  clusterIPs: [\"10.96.0.80\"]\n", "").replace("name: web\n", "name: any\n");
+        let service = service.replace("  clusterIPs: [\"10.96.0.80\"]\n", "").replace("name: web\n", "name: any\n");
         cluster.manifests.write("any", &service)?;
-        let slice =
-            web_slice(&all_web()).to_string().replace("web-1", "any-1").replace("name: web ", "name: any ");
+        let slice = web_slice(&all_web()).to_string().replace("web-1", "any-1").replace("name: web ", "name: any ");
         cluster.manifests.write("any-slice", &slice)?;
         let _proxy = cluster.start_proxy(NODE, &["--cluster-cidr", "10.244.0.0/16"])?;
         let made = api.get("/api/v1/namespaces/default/services/any")?;

@@ -23,9 +23,8 @@ fn odd_objects_are_served_as_far_as_they_can_be() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         cluster.manifests.write("web-slice", &odd_slice("10.244.1.2"))?;
-        let stray = odd_slice("10.244.2.3")
-            .replace("name: web-1", "name: stray")
-            .replace("name: web }", "name: My_Service }");
+        let stray =
+            odd_slice("10.244.2.3").replace("name: web-1", "name: stray").replace("name: web }", "name: My_Service }");
         cluster.manifests.write("stray", &stray)?;
         let many = (10_000..11_600).fold(Service::new("many").cluster_ip("10.96.0.82"), |service, port| {
             service.port_line(&format!("name: p{port}, port: {port}, protocol: UDP"))
@@ -51,10 +50,7 @@ fn odd_objects_are_served_as_far_as_they_can_be() -> TestResult {
 /// What the daemons have posted as Events.
 fn events(cluster: &Cluster, before: usize) -> Result<Vec<Request>> {
     let all = cluster.control_plane()?.requests()?.split_off(before);
-    Ok(all
-        .into_iter()
-        .filter(|request| request.verb == "create" && request.uri.contains("/events"))
-        .collect())
+    Ok(all.into_iter().filter(|request| request.verb == "create" && request.uri.contains("/events")).collect())
 }
 
 /// All nodes find the same. One writes it, and the API server has nothing to store of the others.

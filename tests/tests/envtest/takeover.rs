@@ -4,22 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use scenarios::{
-    Cluster, Conversation, Load, Namespace, Server, Service, Slice, TestResult, Transport, eventually,
-    scenario,
+    Cluster, Conversation, Load, Namespace, Server, Service, Slice, TestResult, Transport, eventually, scenario,
 };
 
 /// The node that is taken over: all tested traffic goes through it.
 const NODE: &str = "node-3";
-const FLAGS: [&str; 4] = [
-    "--cluster-cidr",
-    "10.244.0.0/16,fd00:10:244::/48",
-    "--nodeport-addresses",
-    "192.168.128.0/24,fd00:128::/64",
-];
-const PODS: [(&str, &str, [&str; 2]); 2] = [
-    ("web-1", "node-1", ["10.244.1.2", "fd00:10:244:1::2"]),
-    ("web-2", "node-2", ["10.244.2.2", "fd00:10:244:2::2"]),
-];
+const FLAGS: [&str; 4] =
+    ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48", "--nodeport-addresses", "192.168.128.0/24,fd00:128::/64"];
+const PODS: [(&str, &str, [&str; 2]); 2] =
+    [("web-1", "node-1", ["10.244.1.2", "fd00:10:244:1::2"]), ("web-2", "node-2", ["10.244.2.2", "fd00:10:244:2::2"])];
 const SERVED: [&str; 10] = [
     "TCP 10.96.0.80:80",
     "TCP 10.96.0.81:7",
@@ -46,8 +39,7 @@ fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
         .cluster_ip("10.96.0.81")
         .cluster_ip("fd00:10:96::81")
         .port_line("port: 7, targetPort: 9090, nodePort: 30081");
-    let dns =
-        Service::new("dns").cluster_ip("10.96.0.53").port_line("protocol: UDP, port: 53, targetPort: 8053");
+    let dns = Service::new("dns").cluster_ip("10.96.0.53").port_line("protocol: UDP, port: 53, targetPort: 8053");
     let ready = |slice: Slice, family: usize| {
         let pods = PODS.iter();
         pods.fold(slice, |slice, (_, node, addresses)| slice.ready(addresses[family]).on(node)).to_string()
@@ -144,9 +136,8 @@ fn ensure_rules_are_written(node: &Namespace) -> TestResult {
 #[test]
 fn from_kube_proxy_and_back() -> TestResult {
     let builder = Cluster::builder().pod("visitor", NODE, "10.244.3.9 fd00:10:244:3::9");
-    let builder = PODS
-        .iter()
-        .fold(builder, |builder, (name, node, addresses)| builder.pod(name, node, &addresses.join(" ")));
+    let builder =
+        PODS.iter().fold(builder, |builder, (name, node, addresses)| builder.pod(name, node, &addresses.join(" ")));
     scenario(builder, |cluster| {
         let api = cluster.control_plane()?;
         let _servers = deploy(cluster)?;

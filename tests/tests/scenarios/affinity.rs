@@ -52,13 +52,11 @@ fn dual_stack(policy: &str, pods: &[usize]) -> String {
 #[test]
 fn a_client_stays_until_its_pod_is_gone() -> TestResult {
     let builder = Cluster::builder().pod("visitor", "node-3", "10.244.3.9 fd00:10:244:3::9");
-    let builder = PODS
-        .iter()
-        .fold(builder, |builder, (pod, addresses)| builder.pod(pod, "node-3", &addresses.join(" ")));
+    let builder =
+        PODS.iter().fold(builder, |builder, (pod, addresses)| builder.pod(pod, "node-3", &addresses.join(" ")));
     scenario(builder, |cluster| {
         let all = PODS.iter().flat_map(|(pod, _)| [(*pod, Tcp), (*pod, Udp)]);
-        let _servers =
-            all.map(|(pod, transport)| cluster.echo(pod, transport, 8080)).collect::<Result<Vec<_>>>()?;
+        let _servers = all.map(|(pod, transport)| cluster.echo(pod, transport, 8080)).collect::<Result<Vec<_>>>()?;
         let client = cluster.at("client")?;
         client.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
         client.ip("route add 2001:db8:1::/64 via fd00:128::3")?;
@@ -68,8 +66,7 @@ fn a_client_stays_until_its_pod_is_gone() -> TestResult {
         let put = |policy: &str, pods: &[usize]| -> Result<()> {
             cluster.manifests.write("app", &dual_stack(policy, pods))?;
             for (at, family) in [("203.0.113.7:80", 0), ("10.96.0.7:80", 0), ("[2001:db8:1::7]:80", 1)] {
-                let address =
-                    |pod: &usize| Ok(SocketAddr::new(PODS[*pod].1[family].parse()?, 8080).to_string());
+                let address = |pod: &usize| Ok(SocketAddr::new(PODS[*pod].1[family].parse()?, 8080).to_string());
                 let reals = pods.iter().map(address).collect::<Result<Vec<String>>>()?;
                 let reals: Vec<&str> = reals.iter().map(String::as_str).collect();
                 for protocol in ["TCP", "UDP"] {
@@ -97,11 +94,7 @@ fn a_client_stays_until_its_pod_is_gone() -> TestResult {
                 put(policy, &[left])?;
                 for way in &WAYS {
                     let next = ask(way)?;
-                    ensure!(
-                        next == PODS[left].0,
-                        "{policy}: {way:?} sticks to {}, which is gone",
-                        PODS[gone].0
-                    );
+                    ensure!(next == PODS[left].0, "{policy}: {way:?} sticks to {}, which is gone", PODS[gone].0);
                 }
                 put(policy, &[0, 1])?;
                 for way in &WAYS {
@@ -128,8 +121,7 @@ fn affinity_ends_after_its_timeout() -> TestResult {
         .pod("app-2", "node-3", "10.244.3.3 fd00:10:244:3::3")
         .pod("visitor", "node-3", "10.244.3.9 fd00:10:244:3::9");
     scenario(builder, |cluster| {
-        let _servers =
-            [cluster.echo("app-1", Transport::Tcp, 8080)?, cluster.echo("app-2", Transport::Tcp, 8080)?];
+        let _servers = [cluster.echo("app-1", Transport::Tcp, 8080)?, cluster.echo("app-2", Transport::Tcp, 8080)?];
         let short = TIMEOUT.as_secs().to_string();
         for (name, seconds, number) in [("long", LONG, 6), ("short", &short, 7)] {
             let service = Service::new(name)
@@ -203,11 +195,9 @@ fn affinity_ends_after_its_timeout() -> TestResult {
 /// "should be able to switch session affinity for LoadBalancer service with ESIPP on".
 #[test]
 fn affinity_is_switched_on_and_off() -> TestResult {
-    let builder =
-        Cluster::builder().pod("app-1", "node-3", "10.244.3.2").pod("app-2", "node-3", "10.244.3.3");
+    let builder = Cluster::builder().pod("app-1", "node-3", "10.244.3.2").pod("app-2", "node-3", "10.244.3.3");
     scenario(builder, |cluster| {
-        let _servers =
-            [cluster.echo("app-1", Transport::Tcp, 8080)?, cluster.echo("app-2", Transport::Tcp, 8080)?];
+        let _servers = [cluster.echo("app-1", Transport::Tcp, 8080)?, cluster.echo("app-2", Transport::Tcp, 8080)?];
         let manifests = |affinity: &str| {
             let service = Service::new("app")
                 .line("type: LoadBalancer")
@@ -226,9 +216,7 @@ fn affinity_is_switched_on_and_off() -> TestResult {
         let mut lasting = None;
         for (affinity, pods) in [("None", 2), ("ClientIP", 1), ("None", 2), ("ClientIP", 1)] {
             cluster.manifests.write("app", &manifests(affinity))?;
-            cluster
-                .at("node-3")?
-                .await_serving("TCP 203.0.113.7:80", &["10.244.3.2:8080", "10.244.3.3:8080"])?;
+            cluster.at("node-3")?.await_serving("TCP 203.0.113.7:80", &["10.244.3.2:8080", "10.244.3.3:8080"])?;
             cluster.await_settled("node-3", &[])?;
             let names = (0..6).map(|_| Ok(client.echo(Transport::Tcp, "203.0.113.7:80")?.name));
             let names = names.collect::<Result<BTreeSet<_>>>()?;

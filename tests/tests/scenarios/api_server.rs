@@ -49,8 +49,7 @@ fn without_the_api_server_all_goes_on() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let (mut api, kubeconfig) = api_server(cluster, None)?;
         let _servers = deploy(cluster, &api)?;
-        let start =
-            || cluster.kube_ipvs(NODE)?.start_with_kubeconfig(&kubeconfig, &["--ipvs-sync-period", "1s"]);
+        let start = || cluster.kube_ipvs(NODE)?.start_with_kubeconfig(&kubeconfig, &["--ipvs-sync-period", "1s"]);
         let proxy = start()?;
         await_web(cluster, NODE)?;
         let node = cluster.at(NODE)?;
@@ -145,11 +144,7 @@ fn the_commands_ask_the_api_server() -> TestResult {
         let command = cluster.kube_ipvs(NODE)?;
         let output = command.output(&[&["diff"], &flags[..]].concat())?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(
-            output.status.code() == Some(1) && said.contains("10.96.0.80:80"),
-            "{:?}\n{said}",
-            output.status
-        );
+        ensure!(output.status.code() == Some(1) && said.contains("10.96.0.80:80"), "{:?}\n{said}", output.status);
         let said = command.run(&[&["explain", "web"], &flags[..]].concat())?;
         ensure!(said.contains("10.244.2.3:8080 weight 1"), "{said}");
         ensure!(!cluster.at(NODE)?.has_device(VIP_DEVICE)?, "a command has changed something");

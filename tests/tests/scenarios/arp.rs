@@ -25,11 +25,7 @@ fn who_answers_for_a_vip() -> TestResult {
             let proxy = cluster.start_proxy("node-1", &["--cluster-cidr=10.244.0.0/16", flag])?;
             node.await_serving(&format!("TCP {VIP}:80"), &["10.244.1.2:8080"])?;
             node.await_vips(&["10.96.0.80", VIP])?;
-            assert_eq!(
-                node.run("cat", &["/proc/sys/net/ipv4/conf/all/arp_ignore"])?.trim(),
-                ignore,
-                "{flag}"
-            );
+            assert_eq!(node.run("cat", &["/proc/sys/net/ipv4/conf/all/arp_ignore"])?.trim(), ignore, "{flag}");
 
             // As if a load balancer had announced the VIP on the LAN: the client asks which host has it.
             client.ip(&format!("route replace {VIP} dev eth0"))?;

@@ -25,66 +25,38 @@ fn slice(rest: &str) -> String {
 /// What is broken, and what the log must name: the place within the file (after its name), then the object, the
 /// field, the wrong value.
 fn broken() -> Vec<(String, Vec<&'static str>)> {
-    let endpoint = |text: &str| {
-        slice(&format!("addressType: IPv4\nports:\n- port: 80\nendpoints:\n- addresses:\n  - {text}\n"))
-    };
+    let endpoint =
+        |text: &str| slice(&format!("addressType: IPv4\nports:\n- port: 80\nendpoints:\n- addresses:\n  - {text}\n"));
     vec![
         (service("ports:\n- port: 70000"), vec![":7:", "default/web", "spec.ports[0].port", "70000"]),
         (service("ports:\n- port: 0"), vec![":7:", "default/web", "spec.ports[0].port"]),
         (service("ports:\n- port: -1"), vec![":7:", "default/web", "spec.ports[0].port", "-1"]),
         (service("ports:\n- port: \"80\""), vec![":7:", "default/web", "spec.ports[0].port", "quotes"]),
         (service("ports:\n- port: http"), vec![":7:", "default/web", "spec.ports[0].port", "http"]),
-        (
-            service("ports:\n- name: http\n  targetPort: 80"),
-            vec![":7:", "default/web", "spec.ports[0]", "port"],
-        ),
+        (service("ports:\n- name: http\n  targetPort: 80"), vec![":7:", "default/web", "spec.ports[0]", "port"]),
         (service("ports: 80"), vec![":6:", "default/web", "spec.ports"]),
         (service("clusterIP: 10.96.0.80\nports: []"), vec![":7:", "default/web", "spec.ports"]),
         (
             service("type: NodePort\nports:\n- port: 80\n  nodePort: 65536"),
             vec![":9:", "default/web", "nodePort", "65536"],
         ),
-        (
-            service("ports:\n- port: 80\n  nodePort: 30080"),
-            vec![":8:", "default/web", "nodePort", "spec.type"],
-        ),
-        (
-            service("ports:\n- {name: a, port: 80}\n- {name: b, port: 80}"),
-            vec![":8:", "default/web", "TCP 80"],
-        ),
+        (service("ports:\n- port: 80\n  nodePort: 30080"), vec![":8:", "default/web", "nodePort", "spec.type"]),
+        (service("ports:\n- {name: a, port: 80}\n- {name: b, port: 80}"), vec![":8:", "default/web", "TCP 80"]),
         (service("ports:\n- {name: a, port: 80}\n- {name: a, port: 81}"), vec![":8:", "default/web", "name"]),
         (service("ports:\n- port: 80\n- port: 81"), vec![":7:", "default/web", "name"]),
         (service("ports:\n- port: 80\n  protocol: tcp"), vec![":8:", "default/web", "protocol", "tcp"]),
         (service("type: Nodeport\nports:\n- port: 80"), vec![":6:", "default/web", "spec.type", "Nodeport"]),
-        (
-            service("sessionAffinity: ClientIp\nports:\n- port: 80"),
-            vec![":6:", "default/web", "sessionAffinity"],
-        ),
-        (
-            service("clusterIP: 10.96.0\nports:\n- port: 80"),
-            vec![":6:", "default/web", "spec.clusterIP", "10.96.0"],
-        ),
-        (
-            service("clusterIP: 10.96.0.80/32\nports:\n- port: 80"),
-            vec![":6:", "default/web", "spec.clusterIP", "/32"],
-        ),
-        (
-            service("clusterIP: 127.0.0.1\nports:\n- port: 80"),
-            vec![":6:", "default/web", "spec.clusterIP", "loopback"],
-        ),
+        (service("sessionAffinity: ClientIp\nports:\n- port: 80"), vec![":6:", "default/web", "sessionAffinity"]),
+        (service("clusterIP: 10.96.0\nports:\n- port: 80"), vec![":6:", "default/web", "spec.clusterIP", "10.96.0"]),
+        (service("clusterIP: 10.96.0.80/32\nports:\n- port: 80"), vec![":6:", "default/web", "spec.clusterIP", "/32"]),
+        (service("clusterIP: 127.0.0.1\nports:\n- port: 80"), vec![":6:", "default/web", "spec.clusterIP", "loopback"]),
         (endpoint("10.244.1"), vec![":12:", "default/web-1", "addresses[0]", "10.244.1"]),
         (endpoint("fd00::1"), vec![":12:", "default/web-1", "addresses[0]", "addressType"]),
         (endpoint("127.0.0.1"), vec![":12:", "default/web-1", "addresses[0]", "loopback"]),
         (slice("addressType: ipv4\nendpoints: []\n"), vec![":7:", "default/web-1", "addressType", "ipv4"]),
         (slice("endpoints: []\n"), vec!["default/web-1", "addressType", "missing"]),
-        (
-            "kind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n".into(),
-            vec!["apiVersion", "missing"],
-        ),
-        (
-            "apiVersion: v1\nkind: Service\nspec: {ports: [{port: 80}]}\n".into(),
-            vec!["metadata.name", "missing"],
-        ),
+        ("kind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n".into(), vec!["apiVersion", "missing"]),
+        ("apiVersion: v1\nkind: Service\nspec: {ports: [{port: 80}]}\n".into(), vec!["metadata.name", "missing"]),
         ("apiVersion: v2\nkind: Service\nmetadata: {name: web}\n".into(), vec![":1:", "default/web", "v2"]),
         ("apiVersion: v1\nkind: Service\nmetadata:\n\tname: web\n".into(), vec![":4:", "tab"]),
         ("apiVersion: v1\nkind: Service\nmetadata: {name: \"web}\nspec: {}\n".into(), vec![":3:", "quote"]),
@@ -138,8 +110,7 @@ fn broken_manifests_are_named_and_harm_nothing() -> TestResult {
                 let from = proxy.log_text().len();
                 cluster.manifests.write(file, &text)?;
                 let name = format!("{file}.yaml");
-                let needles: Vec<&str> =
-                    std::iter::once(name.as_str()).chain(needles.iter().copied()).collect();
+                let needles: Vec<&str> = std::iter::once(name.as_str()).chain(needles.iter().copied()).collect();
                 await_message(&mut proxy, from, &needles)
                     .and_then(|()| unharmed(cluster, node, &configuration))
                     .with_context(|| format!("case {number} as {name}:\n{text}"))?;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use scenarios::{
-    Cluster, ClusterBuilder, Failure, Load, TestResult, Transport, database, dig, dns_server, eventually,
-    scenario, sql,
+    Cluster, ClusterBuilder, Failure, Load, TestResult, Transport, database, dig, dns_server, eventually, scenario, sql,
 };
 
 fn pods() -> ClusterBuilder {
@@ -102,12 +101,8 @@ fn pods_come_and_go() -> TestResult {
 fn dns_and_database_serve() -> TestResult {
     scenario(pods().host("database", "192.168.128.11"), |cluster| {
         let dns = cluster.at("near")?;
-        let _dns = dns_server(
-            dns,
-            "near",
-            cluster.directory(),
-            &[("hostnames.default.svc.cluster.local", "10.0.91.192")],
-        )?;
+        let _dns =
+            dns_server(dns, "near", cluster.directory(), &[("hostnames.default.svc.cluster.local", "10.0.91.192")])?;
         let far = cluster.at("far")?;
         assert_eq!(dig(far, "10.1.161.47", &["hostnames.default.svc.cluster.local"])?, "10.0.91.192");
         assert_eq!(dig(far, "10.1.161.47", &["+tcp", "whoami.cluster.local", "TXT"])?, "\"near\"");

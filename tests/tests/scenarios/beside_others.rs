@@ -30,10 +30,8 @@ fn rules_of_others(node: &Namespace) -> Result<String> {
     ];
     // Counters and times change by themselves; so do our own tables, which are no table of others.
     let lines = |listing: &str| -> Result<String> {
-        let text = node.run(
-            "sh",
-            &["-c", &format!("{listing} | sed 's/packets [0-9]* bytes [0-9]*//; s/\\[.*\\]//'")],
-        )?;
+        let text =
+            node.run("sh", &["-c", &format!("{listing} | sed 's/packets [0-9]* bytes [0-9]*//; s/\\[.*\\]//'")])?;
         let kept = text.lines().filter(|line| !line.starts_with('#') && !line.contains("kube-ipvs"));
         Ok(kept.collect::<Vec<_>>().join("\n"))
     };
@@ -44,13 +42,13 @@ fn rules_of_others(node: &Namespace) -> Result<String> {
 /// which is a DNAT rule of another program, works beside node ports, from outside, from a pod and from the node.
 #[test]
 fn rules_of_others_stay_and_a_host_port_works() -> TestResult {
-    let builder = Cluster::builder()
-        .pod("web", "node-1", "10.244.1.2")
-        .pod("host-port", "node-3", "10.244.3.8")
-        .pod("visitor", "node-1", "10.244.1.9");
+    let builder = Cluster::builder().pod("web", "node-1", "10.244.1.2").pod("host-port", "node-3", "10.244.3.8").pod(
+        "visitor",
+        "node-1",
+        "10.244.1.9",
+    );
     scenario(builder, |cluster| {
-        let _servers =
-            [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("host-port", Transport::Tcp, 8080)?];
+        let _servers = [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("host-port", Transport::Tcp, 8080)?];
         let node = cluster.at("node-3")?;
         for command in OF_OTHERS {
             node.run("sh", &["-c", command])?;
@@ -115,13 +113,13 @@ fn a_firewall_that_drops_what_is_forwarded_is_named() -> TestResult {
 /// A Service's own port may have the number of another Service's node port.
 #[test]
 fn a_cluster_ip_and_a_node_port_of_one_number() -> TestResult {
-    let builder = Cluster::builder()
-        .pod("one", "node-1", "10.244.1.2")
-        .pod("other", "node-2", "10.244.2.2")
-        .pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("one", "node-1", "10.244.1.2").pod("other", "node-2", "10.244.2.2").pod(
+        "visitor",
+        "node-3",
+        "10.244.3.9",
+    );
     scenario(builder, |cluster| {
-        let _servers =
-            [cluster.echo("one", Transport::Tcp, 8080)?, cluster.echo("other", Transport::Tcp, 8080)?];
+        let _servers = [cluster.echo("one", Transport::Tcp, 8080)?, cluster.echo("other", Transport::Tcp, 8080)?];
         let one = Service::new("one").cluster_ip("10.96.0.1").port_line("port: 31000, targetPort: 8080");
         let other = Service::new("other")
             .node_port_type()
@@ -158,8 +156,7 @@ fn an_ip_that_its_load_balancer_serves_itself() -> TestResult {
         .pod("visitor", "node-3", "10.244.3.9")
         .host("balancer", "192.168.128.200 fd00:128::200");
     scenario(builder, |cluster| {
-        let _servers =
-            [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("balancer", Transport::Tcp, 80)?];
+        let _servers = [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("balancer", Transport::Tcp, 80)?];
         let node = cluster.at("node-3")?;
         cluster.at("balancer")?.ip("route add 10.244.3.0/24 via 192.168.128.3")?;
         let service = Service::new("web")
@@ -168,8 +165,7 @@ fn an_ip_that_its_load_balancer_serves_itself() -> TestResult {
             .port_line("port: 80, targetPort: 8080");
         let slice = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1");
         for (mode, answers) in [("Proxy", "balancer"), ("VIP", "web"), ("Proxy", "balancer")] {
-            let status =
-                format!("status: {{loadBalancer: {{ingress: [{{ip: 192.168.128.200, ipMode: {mode}}}]}}}}\n");
+            let status = format!("status: {{loadBalancer: {{ingress: [{{ip: 192.168.128.200, ipMode: {mode}}}]}}}}\n");
             cluster.manifests.write("web", &format!("{service}{status}---\n{slice}"))?;
             let proxy = cluster.start_proxy("node-3", &FLAGS)?;
             let vips = if mode == "VIP" { vec!["10.96.0.7", "192.168.128.200"] } else { vec!["10.96.0.7"] };
@@ -189,13 +185,13 @@ fn an_ip_that_its_load_balancer_serves_itself() -> TestResult {
 /// Service asks for its port and cannot have it. When it goes, kube-ipvs serves the Service.
 #[test]
 fn a_virtual_server_of_others_on_a_vip() -> TestResult {
-    let builder = Cluster::builder()
-        .pod("web", "node-3", "10.244.3.2")
-        .pod("theirs", "node-3", "10.244.3.8")
-        .pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("web", "node-3", "10.244.3.2").pod("theirs", "node-3", "10.244.3.8").pod(
+        "visitor",
+        "node-3",
+        "10.244.3.9",
+    );
     scenario(builder, |cluster| {
-        let _servers =
-            [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("theirs", Transport::Tcp, 8080)?];
+        let _servers = [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("theirs", Transport::Tcp, 8080)?];
         let node = cluster.at("node-3")?;
         for port in ["81", "82"] {
             let at = format!("203.0.113.10:{port}");
@@ -208,9 +204,7 @@ fn a_virtual_server_of_others_on_a_vip() -> TestResult {
             .port_line("name: own, port: 80, targetPort: 8080")
             .port_line("name: theirs, port: 81, targetPort: 8080");
         let slice = Slice::of("web").named_port("own", "TCP", 8080).named_port("theirs", "TCP", 8080);
-        cluster
-            .manifests
-            .write("web", &format!("{service}---\n{}", slice.ready("10.244.3.2").on("node-3")))?;
+        cluster.manifests.write("web", &format!("{service}---\n{}", slice.ready("10.244.3.2").on("node-3")))?;
         let _proxy = cluster.start_proxy("node-3", &[&FLAGS[..], &["--ipvs-sync-period", "1s"]].concat())?;
         node.await_service("TCP 203.0.113.10:80", &["10.244.3.2:8080 1"])?;
         cluster.await_settled("node-3", &FLAGS)?;
@@ -237,8 +231,7 @@ fn a_virtual_server_of_others_on_a_vip() -> TestResult {
 #[test]
 fn what_others_have_within_the_service_range() -> TestResult {
     const NAT: [&str; 2] = ["PREROUTING", "OUTPUT"];
-    let builder =
-        Cluster::builder().pod("theirs", "node-3", "10.244.3.8").pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("theirs", "node-3", "10.244.3.8").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.echo("theirs", Transport::Tcp, 8080)?;
         let node = cluster.at("node-3")?;
@@ -248,8 +241,7 @@ fn what_others_have_within_the_service_range() -> TestResult {
         }
         node.ip("addr add 10.96.50.1/32 dev lo")?;
         for chain in NAT {
-            let rule =
-                format!("-t nat -A {chain} -d 10.96.50.3 -p tcp -j DNAT --to-destination 10.244.3.8:8080");
+            let rule = format!("-t nat -A {chain} -d 10.96.50.3 -p tcp -j DNAT --to-destination 10.244.3.8:8080");
             node.run("iptables-nft", &rule.split(' ').collect::<Vec<_>>())?;
         }
         let range = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\n\

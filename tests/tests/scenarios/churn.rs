@@ -105,11 +105,7 @@ impl Objects {
         let slice = Slice::of(&service_name(*service)).name(&slice_name(key));
         let slice = [false, true].iter().fold(slice, |slice, is_udp| {
             // A port of each protocol: which one is used the Service says. Names of ports are unique.
-            if *is_udp == (*service % 5 == 4) {
-                slice.named_port("p", protocol(*is_udp), 8080)
-            } else {
-                slice
-            }
+            if *is_udp == (*service % 5 == 4) { slice.named_port("p", protocol(*is_udp), 8080) } else { slice }
         });
         api.apply(&endpoints.iter().fold(slice, |slice, host| slice.ready(&endpoint(*service, *host))))
     }
@@ -195,8 +191,7 @@ fn endpoint(service: usize, host: u8) -> String {
 
 /// Something goes wrong. Says what.
 fn disturb(random: &mut fastrand::Rng, api: &mut ApiServer, away_until: &mut Option<Instant>) -> String {
-    let refusals =
-        [Fault::Status(500), Fault::Status(429), Fault::Status(410), Fault::Close, Fault::EmptyWatch];
+    let refusals = [Fault::Status(500), Fault::Status(429), Fault::Status(410), Fault::Close, Fault::EmptyWatch];
     match random.u32(0..10) {
         0 | 1 => {
             api.cut();
@@ -262,10 +257,7 @@ impl Witness {
                         // out some of ours.
                         found = node.ipvsadm_of(key)?.weights(key);
                     }
-                    ensure!(
-                        found.as_ref() == Some(reals),
-                        "look {looks}: {key} is {found:?} instead of {reals:?}"
-                    );
+                    ensure!(found.as_ref() == Some(reals), "look {looks}: {key} is {found:?} instead of {reals:?}");
                 }
                 counted.fetch_add(1, Ordering::SeqCst);
                 // Looking must leave the daemon time to do wrong.
@@ -314,8 +306,7 @@ fn a_thousand_services_come_and_go_while_everything_goes_wrong() -> TestResult {
 }
 
 fn churn(cluster: &Cluster, duration: Duration) -> TestResult {
-    let seed =
-        std::env::var("KUBE_IPVS_CHURN_SEED").map_or_else(|_| Ok(fastrand::u64(..)), |seed| seed.parse())?;
+    let seed = std::env::var("KUBE_IPVS_CHURN_SEED").map_or_else(|_| Ok(fastrand::u64(..)), |seed| seed.parse())?;
     println!("KUBE_IPVS_CHURN_SEED={seed} makes the same changes again");
     let mut objects = Objects::new(seed);
     let mut random = fastrand::Rng::with_seed(seed);

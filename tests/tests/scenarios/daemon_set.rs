@@ -22,8 +22,7 @@ fn serve(cluster: &mut Cluster, manifests: &str, check: fn(&Cluster, &Proxy) -> 
     api.apply(&web_service())?;
     api.apply(&web_slice(&all_web()))?;
     api.apply(&format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {NODE}}}\n"))?;
-    let _servers =
-        WEB_PODS.iter().map(|(name, ..)| cluster.http(name, 8080)).collect::<Result<Vec<_>, _>>()?;
+    let _servers = WEB_PODS.iter().map(|(name, ..)| cluster.http(name, 8080)).collect::<Result<Vec<_>, _>>()?;
     let pod = DaemonPod::new(cluster, NODE, &with_api_server(manifests))?;
     pod.initialise()?;
     for _ in 0..2 {
@@ -63,8 +62,7 @@ fn ours_with_the_least_rights() -> TestResult {
             ensure!(effective == Some(&*format!("{rights:016x}")), "its rights are {effective:?}");
             let log = proxy.log_text();
             // On a machine that stood still the API server has not answered for a while.
-            let is_warning =
-                |line: &&str| line.contains("WARN") && !line.contains("keeping the last known state");
+            let is_warning = |line: &&str| line.contains("WARN") && !line.contains("keeping the last known state");
             let warning = log.lines().find(is_warning);
             ensure!(warning.is_none(), "it warns: {warning:?}\n{log}");
             Ok(())

@@ -1,9 +1,7 @@
 //! Who counts as a pod: `--detect-local-mode`, with `--masquerade-all` and without.
 
 use anyhow::{Context, Result, ensure};
-use scenarios::{
-    Attempt, Cluster, Service, Slice, TestResult, Transport, eventually, scenario, socket_address,
-};
+use scenarios::{Attempt, Cluster, Service, Slice, TestResult, Transport, eventually, scenario, socket_address};
 
 /// Where to ask in a family, and who is who there.
 #[derive(Clone, Copy)]
@@ -55,8 +53,7 @@ fn services() -> String {
     };
     let slices = |name: &str| {
         let v4 = Slice::of(name).port(8080).ready("10.244.1.2").on("node-1");
-        let v6 =
-            Slice::of(name).name(&format!("{name}-v6")).port(8080).ready("fd00:10:244:1::2").on("node-1");
+        let v6 = Slice::of(name).name(&format!("{name}-v6")).port(8080).ready("fd00:10:244:1::2").on("node-1");
         format!("{v4}---\n{v6}")
     };
     let local = service("local", 1).line("externalTrafficPolicy: Local");
@@ -168,8 +165,7 @@ fn who_is_a_pod_and_who_is_masqueraded() -> TestResult {
 /// The Node gets its range of pods after the proxy has started, and another one later.
 #[test]
 fn the_ranges_of_the_node_are_followed() -> TestResult {
-    let builder =
-        Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.http("web-1", 8080)?;
         cluster.manifests.write("web", &services())?;

@@ -18,8 +18,7 @@ modes: none
 /// The command line that kubeadm's DaemonSet has, with a folder in the place of an API server.
 #[test]
 fn the_command_line_of_a_daemon_set() -> TestResult {
-    let builder =
-        Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.http("web-1", 8080)?;
         let service = Service::new("web").cluster_ip("10.96.0.80").port_line("port: 80, targetPort: 8080");
@@ -37,14 +36,7 @@ fn the_command_line_of_a_daemon_set() -> TestResult {
         assert!(node.has_device("kube-ipvs0")?);
         assert_eq!(node.run("cat", &["/proc/sys/net/ipv4/conf/all/arp_announce"])?.trim(), "2");
 
-        let flags = [
-            &*config,
-            &manifests,
-            "--hostname_override=NODE-3",
-            "--v=2",
-            "--ipvs-scheduler=rr",
-            "--profiling",
-        ];
+        let flags = [&*config, &manifests, "--hostname_override=NODE-3", "--v=2", "--ipvs-scheduler=rr", "--profiling"];
         let proxy = kube_proxy.spawn(&flags)?;
         let server = node.await_service("TCP 10.96.0.80:80", &["10.244.1.2:8080 1"])?;
         assert_eq!(server.scheduler, "lc");
@@ -64,10 +56,7 @@ fn the_command_line_of_a_daemon_set() -> TestResult {
         fs::write(&file, FILE.replace("lc", "least-conn"))?;
         scenarios::eventually(|| {
             let log = proxy.log_text();
-            anyhow::ensure!(
-                log.contains("ipvs.scheduler: \"least-conn\"") && log.contains("going on with"),
-                "{log}"
-            );
+            anyhow::ensure!(log.contains("ipvs.scheduler: \"least-conn\"") && log.contains("going on with"), "{log}");
             Ok(())
         })?;
         // A DaemonSet starts it again, with the new file.

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use scenarios::{
-    Cluster, ClusterBuilder, Server, Service, Slice, TestResult, Transport, scenario, throughout,
-};
+use scenarios::{Cluster, ClusterBuilder, Server, Service, Slice, TestResult, Transport, scenario, throughout};
 
 fn cluster() -> ClusterBuilder {
     Cluster::builder()
@@ -31,8 +29,7 @@ fn protocol(transport: Transport) -> &'static str {
 }
 
 fn deploy(cluster: &Cluster, cluster_ips: &[&str]) -> anyhow::Result<Vec<Server>> {
-    let service =
-        cluster_ips.iter().fold(Service::new("app").node_port_type(), |service, ip| service.cluster_ip(ip));
+    let service = cluster_ips.iter().fold(Service::new("app").node_port_type(), |service, ip| service.cluster_ip(ip));
     let service = PORTS.iter().fold(service, |service, (name, transport, port, node_port, _)| {
         let protocol = protocol(*transport);
         service.port_line(&format!(
@@ -46,9 +43,7 @@ fn deploy(cluster: &Cluster, cluster_ips: &[&str]) -> anyhow::Result<Vec<Server>
         })
     };
     cluster.manifests.write("app-v4", &slice("app-v4").ready("10.244.1.2").ready("10.244.2.2"))?;
-    cluster
-        .manifests
-        .write("app-v6", &slice("app-v6").ready("fd00:10:244:1::2").ready("fd00:10:244:2::2"))?;
+    cluster.manifests.write("app-v6", &slice("app-v6").ready("fd00:10:244:1::2").ready("fd00:10:244:2::2"))?;
     let mut servers = Vec::new();
     for pod in ["app-1", "app-2"] {
         for (_, transport, .., target) in PORTS {

@@ -27,8 +27,7 @@ fn a_dead_server_is_taken_out_and_back_in() -> TestResult {
         let (_first, _third) = (cluster.http("web-1", 8080)?, cluster.http("web-3", 8080)?);
         let second = cluster.http("web-2", 8080)?;
         let balancer = cluster.example("node-1", "health_checked")?;
-        let running =
-            balancer.spawn(&[ADDRESS, "10.244.1.2:8080", "10.244.1.3:8080=2", "10.244.1.4:8080"])?;
+        let running = balancer.spawn(&[ADDRESS, "10.244.1.2:8080", "10.244.1.3:8080=2", "10.244.1.4:8080"])?;
         node.await_service(KEY, &ALL)?;
         let answers = tally(client.get_many(ADDRESS, REQUESTS)?);
         ensure!(answers.len() == PODS.len(), "not all pods answer: {answers:?}");

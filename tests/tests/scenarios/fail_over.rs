@@ -3,9 +3,7 @@
 use anyhow::{Result, ensure};
 use scenarios::{Conversation, Failure, TestResult, Transport, scenario};
 
-use crate::without_nat::{
-    FLAGS, VIPS, accept_answers, await_forwarding, lan, route_vips, serve, service, slices,
-};
+use crate::without_nat::{FLAGS, VIPS, accept_answers, await_forwarding, lan, route_vips, serve, service, slices};
 
 const CONNECTIONS: usize = 100;
 /// How many of them must go on.
@@ -28,8 +26,7 @@ fn open_connections_outlive_the_move_of_an_address() -> TestResult {
             cluster.await_settled(node, &FLAGS)?;
         }
         let client = cluster.at("client")?;
-        for vip in VIPS.map(|vip| if vip.contains(':') { format!("[{vip}]:80") } else { format!("{vip}:80") })
-        {
+        for vip in VIPS.map(|vip| if vip.contains(':') { format!("[{vip}]:80") } else { format!("{vip}:80") }) {
             route_vips(cluster, 1)?;
             let open = |_| {
                 let mut connection = client.connect(Transport::Tcp, &vip)?;
@@ -47,11 +44,7 @@ fn open_connections_outlive_the_move_of_an_address() -> TestResult {
                     Err(failure) => ended.push(failure),
                 }
             }
-            ensure!(
-                ended.len() <= CONNECTIONS - ENOUGH,
-                "{vip}: {} connections ended: {ended:?}",
-                ended.len()
-            );
+            ensure!(ended.len() <= CONNECTIONS - ENOUGH, "{vip}: {} connections ended: {ended:?}", ended.len());
         }
         Ok(())
     })

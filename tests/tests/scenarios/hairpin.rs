@@ -17,8 +17,7 @@ fn a_pod_reaches_itself_by_an_endpoint_without_a_node() -> TestResult {
 fn reaches_itself(place: fn(Slice) -> Slice) -> TestResult {
     let builder = Cluster::builder().pod("app", "node-1", "10.244.1.2 fd00:10:244:1::2");
     scenario(builder, move |cluster| {
-        let _servers =
-            [cluster.echo("app", Transport::Tcp, 8080)?, cluster.echo("app", Transport::Udp, 8080)?];
+        let _servers = [cluster.echo("app", Transport::Tcp, 8080)?, cluster.echo("app", Transport::Udp, 8080)?];
         let service = Service::new("app")
             .cluster_ip("10.96.0.7")
             .cluster_ip("fd00:10:96::7")
@@ -26,8 +25,7 @@ fn reaches_itself(place: fn(Slice) -> Slice) -> TestResult {
             .port_line("name: tcp, protocol: TCP, port: 80, targetPort: 8080")
             .port_line("name: udp, protocol: UDP, port: 80, targetPort: 8080");
         let slice = |name: &str, address: &str| {
-            let slice =
-                Slice::of("app").name(name).named_port("tcp", "TCP", 8080).named_port("udp", "UDP", 8080);
+            let slice = Slice::of("app").name(name).named_port("tcp", "TCP", 8080).named_port("udp", "UDP", 8080);
             place(slice.ready(address))
         };
         let slices = (slice("v4", "10.244.1.2"), slice("v6", "fd00:10:244:1::2"));
@@ -38,10 +36,7 @@ fn reaches_itself(place: fn(Slice) -> Slice) -> TestResult {
             for transport in [Transport::Tcp, Transport::Udp] {
                 let seen = cluster.at("app")?.echo(transport, to)?.peer.ip().to_string();
                 let gateway = if to.starts_with('[') { "fd00:10:244:1::1" } else { "10.244.1.1" };
-                assert_eq!(
-                    seen, gateway,
-                    "{transport:?} {to}: else the answer would not come back through the node"
-                );
+                assert_eq!(seen, gateway, "{transport:?} {to}: else the answer would not come back through the node");
             }
         }
         Ok(())

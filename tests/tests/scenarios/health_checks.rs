@@ -7,8 +7,7 @@ use scenarios::{Cluster, Service, Slice, TestResult, Transport, scenario};
 #[test]
 fn the_health_check_node_port_is_reached_through_vips() -> TestResult {
     scenario(Cluster::builder().pod("web", "node-3", "10.244.3.2"), |cluster| {
-        let _servers =
-            [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("node-3", Transport::Tcp, 32001)?];
+        let _servers = [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("node-3", Transport::Tcp, 32001)?];
         let node = cluster.at("node-3")?;
         let client = cluster.at("client")?;
         client.ip("route add 203.0.113.0/24 via 192.168.128.3")?;

@@ -143,18 +143,11 @@ impl Tenant {
         for number in 0..40 {
             let length = if number < 3 { 200_000 } else { 100 };
             let value = format!("{round}{}", "\u{1b}".repeat(length));
-            objects.push(self.service(
-                &format!("noisy-{number}"),
-                10 + number,
-                one("scheduler".into(), value),
-                port(),
-            ));
+            objects.push(self.service(&format!("noisy-{number}"), 10 + number, one("scheduler".into(), value), port()));
         }
         // Addresses that might be those of Nodes, touched each time.
         for number in 0..20 {
-            objects.push(
-                self.outer(self.service(&format!("outer-{number}"), 60 + number, json!({}), port()), 3),
-            );
+            objects.push(self.outer(self.service(&format!("outer-{number}"), 60 + number, json!({}), port()), 3));
         }
         for number in objects.len()..OBJECTS {
             let unknown = one(format!("unknown-{round}"), "x".into());
@@ -166,8 +159,7 @@ impl Tenant {
 
 /// Gives another tenant's Service other endpoints. Returns how long that took until every node's kernel has them.
 fn flip(cluster: &Cluster, api: &ApiServer, round: usize) -> Result<Duration> {
-    let (pods, address) =
-        if round.is_multiple_of(2) { (["web-1"], "10.244.1.2") } else { (["web-2"], "10.244.2.2") };
+    let (pods, address) = if round.is_multiple_of(2) { (["web-1"], "10.244.1.2") } else { (["web-2"], "10.244.2.2") };
     let start = Instant::now();
     api.apply(&web_slice(&pods))?;
     for node in NODES {
@@ -319,8 +311,7 @@ fn a_hostile_tenant_harms_no_other() -> TestResult {
         let mut proxies = NODES.into_iter().map(start).collect::<Result<Vec<_>>>()?;
         flip(cluster, &api, 1)?;
         let quiet = rounds(cluster, &api, &proxies, Intent::Harmless)?;
-        let (memory_before, log_before, lists_before) =
-            (memories(&proxies)?, logged(&proxies), node_lists(&api));
+        let (memory_before, log_before, lists_before) = (memories(&proxies)?, logged(&proxies), node_lists(&api));
         let start_of_lists = Instant::now();
 
         let hostile = rounds(cluster, &api, &proxies, Intent::Hostile)?;

@@ -6,8 +6,7 @@ use crate::common::ensure_rotation;
 
 const EXAMPLE: &str = "01-hostnames";
 
-const PODS: [&str; 3] =
-    ["hostnames-632524106-bbpiw", "hostnames-632524106-ly40y", "hostnames-632524106-tlaok"];
+const PODS: [&str; 3] = ["hostnames-632524106-bbpiw", "hostnames-632524106-ly40y", "hostnames-632524106-tlaok"];
 
 fn cluster() -> ClusterBuilder {
     Cluster::builder()

@@ -61,11 +61,7 @@ impl State {
         for (name, elements) in &wanted.sets {
             let found = self.sets.get(name);
             let count = found.map(Vec::len);
-            ensure!(
-                found == Some(elements),
-                "nft set {name}: {count:?} instead of {} elements",
-                elements.len()
-            );
+            ensure!(found == Some(elements), "nft set {name}: {count:?} instead of {} elements", elements.len());
         }
         ensure!(self.sets.len() == wanted.sets.len(), "nft has other sets: {:?}", self.sets.keys());
         Ok(())

@@ -1,15 +1,12 @@
 //! Node ports on 127.0.0.1, which are asked for by a flag.
 
-use scenarios::{
-    Attempt, Cluster, Service, Slice, TestResult, Transport, eventually, scenario, socket_address,
-};
+use scenarios::{Attempt, Cluster, Service, Slice, TestResult, Transport, eventually, scenario, socket_address};
 
 /// Processes of the node reach pods here and elsewhere by 127.0.0.1, TCP and UDP; hosts of the LAN do not, whatever
 /// listens there.
 #[test]
 fn node_ports_on_localhost() -> TestResult {
-    let builder =
-        Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("web-3", "node-3", "10.244.3.2");
+    let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("web-3", "node-3", "10.244.3.2");
     scenario(builder, |cluster| {
         let _servers = [
             cluster.echo("web-1", Transport::Tcp, 8080)?,

@@ -26,9 +26,8 @@ fn ten_thousand_endpoints_take_little() -> TestResult {
         for number in 0..SERVICES {
             let name = format!("app-{number}");
             let (high, low) = (number / 250, number % 250 + 1);
-            let service = Service::new(&name)
-                .cluster_ip(&format!("10.97.{high}.{low}"))
-                .port_line("port: 80, targetPort: 8080");
+            let service =
+                Service::new(&name).cluster_ip(&format!("10.97.{high}.{low}")).port_line("port: 80, targetPort: 8080");
             let slice = (1..=ENDPOINTS).fold(Slice::of(&name).port(8080), |slice, host| {
                 let node = format!("node-{}", host % 5 + 1);
                 slice.ready(&format!("10.{}.{low}.{host}", 245 + high)).on(&node)

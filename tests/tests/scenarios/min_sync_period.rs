@@ -19,8 +19,7 @@ fn the_second_change_waits() -> TestResult {
         cluster.manifests.write("a", &service("a", "10.96.0.1"))?;
         let node = cluster.at("node-1")?;
         // Longer than any wait of the test lasts.
-        let proxy =
-            cluster.start_proxy("node-1", &["--ipvs-min-sync-period=24h", "--ipvs-sync-period=24h"])?;
+        let proxy = cluster.start_proxy("node-1", &["--ipvs-min-sync-period=24h", "--ipvs-sync-period=24h"])?;
         node.await_vips(&["10.96.0.1"])?;
         let before = eventually(|| node.metric(HEARD))?;
         cluster.manifests.write("b", &service("b", "10.96.0.2"))?;

@@ -5,11 +5,8 @@ use scenarios::{Cluster, TestResult, VIP_DEVICE, scenario};
 
 use crate::common::ensure_rotation;
 
-const PODS: [(&str, &str, &str); 3] = [
-    ("myapp-1", "node-1", "10.244.1.57"),
-    ("myapp-2", "node-1", "10.244.1.58"),
-    ("myapp-3", "node-2", "10.244.2.50"),
-];
+const PODS: [(&str, &str, &str); 3] =
+    [("myapp-1", "node-1", "10.244.1.57"), ("myapp-2", "node-1", "10.244.1.58"), ("myapp-3", "node-2", "10.244.2.50")];
 
 /// The listing, field for field, before any traffic; the VIP on its device; then the traffic.
 #[test]
@@ -28,10 +25,7 @@ fn ipvsadm_reads_as_ever() -> TestResult {
         let _proxies = cluster.start_proxies(&[])?;
         for node in cluster.nodes() {
             let node = node.namespace();
-            node.await_service(
-                "TCP 10.111.98.163:80",
-                &["10.244.1.57:80 1", "10.244.1.58:80 1", "10.244.2.50:80 1"],
-            )?;
+            node.await_service("TCP 10.111.98.163:80", &["10.244.1.57:80 1", "10.244.1.58:80 1", "10.244.2.50:80 1"])?;
             let listing = node.run("ipvsadm", &["-Ln"])?;
             let mut lines = listing.lines().skip_while(|line| *line != "TCP  10.111.98.163:80 rr");
             lines.next().with_context(|| format!("no line `TCP  10.111.98.163:80 rr` in\n{listing}"))?;
@@ -42,11 +36,7 @@ fn ipvsadm_reads_as_ever() -> TestResult {
             reals.sort();
             assert_eq!(
                 reals,
-                [
-                    "-> 10.244.1.57:80 Masq 1 0 0",
-                    "-> 10.244.1.58:80 Masq 1 0 0",
-                    "-> 10.244.2.50:80 Masq 1 0 0"
-                ]
+                ["-> 10.244.1.57:80 Masq 1 0 0", "-> 10.244.1.58:80 Masq 1 0 0", "-> 10.244.2.50:80 Masq 1 0 0"]
             );
             let vips = node.run("ip", &["addr", "show", VIP_DEVICE])?;
             assert!(vips.contains("inet 10.111.98.163/32 "), "{vips}");

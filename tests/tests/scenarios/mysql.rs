@@ -8,8 +8,7 @@ const EXAMPLE: &str = "07-mysql-endpoints";
 /// Refused without endpoints; then a real client works with a real database through the Service.
 #[test]
 fn a_database_outside_the_cluster() -> TestResult {
-    let builder =
-        Cluster::builder().host("database", "192.168.128.11").pod("visitor", "node-1", "10.244.1.9");
+    let builder = Cluster::builder().host("database", "192.168.128.11").pod("visitor", "node-1", "10.244.1.9");
     scenario(builder, |cluster| {
         let _database = database(cluster.at("database")?, "database", cluster.directory())?;
         // The Service first, alone; its Endpoints later.

@@ -7,8 +7,7 @@ const EXAMPLE: &str = "08-no-match";
 /// Refused within a moment, never a time-out; works once pods carry the right label.
 #[test]
 fn refused_at_once_and_explained() -> TestResult {
-    let builder =
-        Cluster::builder().pod("web", "node-1", "10.244.1.16").pod("visitor", "node-2", "10.244.2.9");
+    let builder = Cluster::builder().pod("web", "node-1", "10.244.1.16").pod("visitor", "node-2", "10.244.2.9");
     scenario(builder, |cluster| {
         let _server = cluster.http("web", 80)?;
         cluster.manifests.example(EXAMPLE)?;
@@ -18,8 +17,7 @@ fn refused_at_once_and_explained() -> TestResult {
         }
         let complaints = || -> anyhow::Result<usize> {
             let log = cluster.at("node-1")?.run("dmesg", &[])?;
-            let of_ours =
-                |line: &&str| line.contains("10.102.249.165") && line.contains("no destination available");
+            let of_ours = |line: &&str| line.contains("10.102.249.165") && line.contains("no destination available");
             Ok(log.lines().filter(of_ours).count())
         };
         let before = complaints()?;

@@ -67,12 +67,9 @@ fn only_chosen_addresses_serve() -> TestResult {
 #[test]
 fn a_process_asks_at_an_address_that_only_its_node_knows() -> TestResult {
     scenario(Cluster::builder().pod("web", "node-1", "10.244.1.2"), |cluster| {
-        let _servers =
-            [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("web", Transport::Udp, 8080)?];
+        let _servers = [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("web", Transport::Udp, 8080)?];
         let node = cluster.at("node-2")?;
-        node.ip(
-            "link add name docker0 type bridge\nlink set docker0 up\naddr add 172.17.0.1/16 dev docker0",
-        )?;
+        node.ip("link add name docker0 type bridge\nlink set docker0 up\naddr add 172.17.0.1/16 dev docker0")?;
         let flags = ["--cluster-cidr", "10.244.0.0/16"];
         let _proxy = cluster.start_proxy("node-2", &flags)?;
         for policy in ["Cluster", "Local"] {
@@ -83,17 +80,11 @@ fn a_process_asks_at_an_address_that_only_its_node_knows() -> TestResult {
                 .port_line("name: tcp, protocol: TCP, port: 80, targetPort: 8080, nodePort: 30080")
                 .port_line("name: udp, protocol: UDP, port: 80, targetPort: 8080, nodePort: 30080");
             let slice = Slice::of("web").named_port("tcp", "TCP", 8080).named_port("udp", "UDP", 8080);
-            cluster
-                .manifests
-                .write("web", &format!("{service}---\n{}", slice.ready("10.244.1.2").on("node-1")))?;
+            cluster.manifests.write("web", &format!("{service}---\n{}", slice.ready("10.244.1.2").on("node-1")))?;
             cluster.await_settled("node-2", &flags)?;
             for transport in [Transport::Tcp, Transport::Udp] {
                 let answer = node.echo(transport, "172.17.0.1:30080")?;
-                ensure!(
-                    answer.peer.ip().to_string() == "192.168.128.2",
-                    "{policy} {transport:?}: {}",
-                    answer.peer
-                );
+                ensure!(answer.peer.ip().to_string() == "192.168.128.2", "{policy} {transport:?}: {}", answer.peer);
             }
         }
         Ok(())

@@ -10,8 +10,7 @@ use crate::common::await_first_sync;
 /// done its first sync: with nothing that had to be tried again.
 #[test]
 fn the_api_is_reached_at_once() -> TestResult {
-    let builder =
-        Cluster::builder().pod("api", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("api", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.echo("api", Transport::Tcp, 6443)?;
         let (server, kubeconfig) = api_server(cluster, None)?;
@@ -19,8 +18,7 @@ fn the_api_is_reached_at_once() -> TestResult {
             let name = format!("app-{number}");
             let ip = format!("10.97.{}.{}", number / 250, number % 250 + 1);
             let service = Service::new(&name).cluster_ip(&ip).port_line("port: 80, targetPort: 8080");
-            let slice =
-                Slice::of(&name).port(8080).ready(&format!("10.245.{}.{}", number / 250, number % 250 + 1));
+            let slice = Slice::of(&name).port(8080).ready(&format!("10.245.{}.{}", number / 250, number % 250 + 1));
             server.apply(&format!("{service}---\n{slice}"))?;
         }
         let api = Service::new("kubernetes").cluster_ip("10.96.0.1").port_line("port: 443, targetPort: 6443");

@@ -24,10 +24,7 @@ fn every_node_answers_on_the_node_port() -> TestResult {
         }
         let client = cluster.at("client")?;
         for node in cluster.nodes() {
-            ensure_rotation(
-                &client.get_many(&format!("{}:30380", node.ipv4()), 6)?,
-                &["my-nginx-1", "my-nginx-2"],
-            )?;
+            ensure_rotation(&client.get_many(&format!("{}:30380", node.ipv4()), 6)?, &["my-nginx-1", "my-nginx-2"])?;
         }
         assert!(client.curl("http://192.168.128.3:30380/")?.starts_with("my-nginx-"));
         for inside in ["node-1", "node-3", "visitor"] {
@@ -60,8 +57,7 @@ fn several_node_ports_and_a_target_port() -> TestResult {
             let reals = ["10.244.1.16:80 1", "10.244.2.20:80 1", "10.244.2.21:80 1"];
             namespace.await_service(&format!("TCP {address}:30080"), &reals)?;
             namespace.await_service("TCP 10.109.102.59:80", &reals)?;
-            namespace
-                .await_service(&format!("TCP {address}:30239"), &["10.244.1.22:22 1", "10.244.2.22:22 1"])?;
+            namespace.await_service(&format!("TCP {address}:30239"), &["10.244.1.22:22 1", "10.244.2.22:22 1"])?;
             namespace.await_service("TCP 10.109.102.60:2222", &["10.244.1.22:22 1", "10.244.2.22:22 1"])?;
         }
         let client = cluster.at("client")?;

@@ -18,10 +18,7 @@ fn external_names_and_headless_services_are_left_alone() -> TestResult {
         node.await_vips(&["10.96.0.80"])?;
         let log = proxy.log_text();
         let complaint = log.lines().find(|line| {
-            line.contains("WARN")
-                || line.contains("ERROR")
-                || line.contains("baidu")
-                || line.contains("headless")
+            line.contains("WARN") || line.contains("ERROR") || line.contains("baidu") || line.contains("headless")
         });
         ensure!(complaint.is_none(), "a complaint: {complaint:?}");
         Ok(())

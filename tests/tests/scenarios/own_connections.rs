@@ -5,8 +5,7 @@ use std::net::{TcpStream, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{
-    Cluster, Namespace, Service, Slice, TestResult, Transport, eventually, patience, scenario, send_syn_as,
-    time_out,
+    Cluster, Namespace, Service, Slice, TestResult, Transport, eventually, patience, scenario, send_syn_as, time_out,
 };
 
 const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
@@ -21,9 +20,8 @@ fn services() -> String {
     });
     let web = web.port_line("name: udp, protocol: UDP, port: 53, targetPort: 8080, nodePort: 30053");
     let slice = |name: &str, address: &str| {
-        let slice = (80..84).fold(Slice::of("web").name(name), |slice, port| {
-            slice.named_port(&format!("tcp-{port}"), "TCP", 8080)
-        });
+        let slice = (80..84)
+            .fold(Slice::of("web").name(name), |slice, port| slice.named_port(&format!("tcp-{port}"), "TCP", 8080));
         slice.named_port("udp", "UDP", 8080).ready(address).on("node-1")
     };
     format!("{web}---\n{}---\n{}", slice("web-v4", "10.244.1.2"), slice("web-v6", "fd00:10:244:1::2"))
@@ -171,10 +169,7 @@ fn nobody_hides_a_packet_from_the_rules_of_the_node() -> TestResult {
             send_syn_as(client, protocol, from, to)?;
             eventually(|| {
                 let dropped = node.nft_packets(NUMBERS)?;
-                ensure!(
-                    dropped == before + 1,
-                    "{protocol}: {dropped} packets were dropped, and {before} before"
-                );
+                ensure!(dropped == before + 1, "{protocol}: {dropped} packets were dropped, and {before} before");
                 Ok(())
             })?;
             let half_open = node.run("ss", &["-Htn", "state", "syn-recv"])?;

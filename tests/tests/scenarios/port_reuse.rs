@@ -4,9 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, bail, ensure};
-use scenarios::{
-    Cluster, Conversation, Namespace, Service, Slice, TestResult, Transport, patience, scenario,
-};
+use scenarios::{Cluster, Conversation, Namespace, Service, Slice, TestResult, Transport, patience, scenario};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 const VIP: &str = "10.96.0.7:80";
@@ -57,13 +55,13 @@ fn at_once(namespace: &Namespace, port: u16) -> Result<String> {
 /// goes to a pod that has left since the port was last used.
 #[test]
 fn a_port_that_is_used_again_neither_waits_nor_goes_to_a_dead_pod() -> TestResult {
-    let builder = Cluster::builder()
-        .pod("app-1", "node-1", "10.244.1.2")
-        .pod("app-2", "node-2", "10.244.2.2")
-        .pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("app-1", "node-1", "10.244.1.2").pod("app-2", "node-2", "10.244.2.2").pod(
+        "visitor",
+        "node-3",
+        "10.244.3.9",
+    );
     scenario(builder, |cluster| {
-        let _servers =
-            [cluster.echo("app-1", Transport::Tcp, 8080)?, cluster.echo("app-2", Transport::Tcp, 8080)?];
+        let _servers = [cluster.echo("app-1", Transport::Tcp, 8080)?, cluster.echo("app-2", Transport::Tcp, 8080)?];
         // Else the client itself would not let its port be used again so soon.
         cluster.at("visitor")?.sysctls(&[("ipv4.tcp_tw_reuse", "1"), ("ipv4.tcp_max_tw_buckets", "0")])?;
         let put = |endpoints: &[(&str, &str)]| {

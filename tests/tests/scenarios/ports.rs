@@ -56,8 +56,7 @@ fn what_kube_proxy_answers_on_its_ports() -> TestResult {
         }
         // A node that the autoscaler is about to delete.
         let taints = "[{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]";
-        let leaves =
-            format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {NODE}}}\nspec: {{taints: {taints}}}\n");
+        let leaves = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {NODE}}}\nspec: {{taints: {taints}}}\n");
         cluster.manifests.write("node", &leaves)?;
         eventually(|| {
             let (status, body) = ask(client, &format!("http://{}:10256/healthz", own.ipv4()))?;
@@ -147,8 +146,7 @@ fn a_load_balancer_learns_which_nodes_have_endpoints() -> TestResult {
         let await_answer = |node: &str, status: &str, endpoints: usize| {
             let url = format!("http://{}:32000/any/path", cluster.node(node)?.ipv4());
             eventually(|| {
-                let text =
-                    client.run("curl", &["-sS", "-i", "--max-time", &time_out(), &url])?.to_lowercase();
+                let text = client.run("curl", &["-sS", "-i", "--max-time", &time_out(), &url])?.to_lowercase();
                 let expected = [
                     format!("http/1.1 {status} "),
                     format!("x-load-balancing-endpoint-weight: {endpoints}\r\n"),
@@ -210,9 +208,7 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
         let node = cluster.at(NODE)?;
         cluster.at("visitor")?.get_many(WEB_ADDRESS, 30)?;
         let of = |kind: &str, direction: &str| {
-            format!(
-                r#"kube_ipvs_service_{kind}_total{{{direction}service_name="web",service_namespace="default"}}"#
-            )
+            format!(r#"kube_ipvs_service_{kind}_total{{{direction}service_name="web",service_namespace="default"}}"#)
         };
         // The kernel adds up every two seconds, and connections may still close: in the end both say the same.
         let metrics = eventually(|| {

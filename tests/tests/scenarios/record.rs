@@ -29,10 +29,7 @@ fn a_full_or_read_only_run_keeps_no_service_from_being_served() -> TestResult {
             cluster.at("visitor")?.get("10.96.0.81:80")?;
             eventually(|| {
                 let log = proxy.log_text();
-                ensure!(
-                    log.contains("cannot keep the copy of the record"),
-                    "the log has nothing of it:\n{log}"
-                );
+                ensure!(log.contains("cannot keep the copy of the record"), "the log has nothing of it:\n{log}");
                 Ok(())
             })?;
             ensure!(!proxy.log_text().contains("trying again"), "{}", proxy.log_text());

@@ -2,13 +2,11 @@
 
 use anyhow::{Result, ensure};
 use scenarios::{
-    Cluster, Conversation, Namespace, Service, Slice, TestResult, Transport, VIP_DEVICE, eventually,
-    scenario, throughout,
+    Cluster, Conversation, Namespace, Service, Slice, TestResult, Transport, VIP_DEVICE, eventually, scenario,
+    throughout,
 };
 
-use crate::common::{
-    WEB, WEB_ADDRESS, all_web, await_first_sync, await_web, deploy_web, web_cluster, web_slice,
-};
+use crate::common::{WEB, WEB_ADDRESS, all_web, await_first_sync, await_web, deploy_web, web_cluster, web_slice};
 
 /// The node whose daemon is restarted: all tested traffic goes through it.
 const NODE: &str = "node-3";
@@ -19,9 +17,7 @@ fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {
     cluster.manifests.write("web", &service.port_line("port: 80, targetPort: 8080, nodePort: 30080"))?;
     cluster.manifests.write("web-slice", &web_slice(&all_web()))?;
     cluster.manifests.write("second", &Service::new("second").cluster_ip("10.96.0.81").port(80))?;
-    cluster
-        .manifests
-        .write("second-slice", &Slice::of("second").port(8080).ready("10.244.1.2").on("node-1"))?;
+    cluster.manifests.write("second-slice", &Slice::of("second").port(8080).ready("10.244.1.2").on("node-1"))?;
     all_web().iter().map(|pod| cluster.echo(pod, Transport::Tcp, 8080)).collect()
 }
 
@@ -76,9 +72,7 @@ fn an_end_and_a_new_start_are_not_noticed() -> TestResult {
         cluster.at("visitor")?.echo(Transport::Tcp, WEB_ADDRESS)?;
 
         // What changed while it was away is seen at the start.
-        cluster
-            .manifests
-            .write("second-slice", &Slice::of("second").port(8080).ready("10.244.2.2").on("node-2"))?;
+        cluster.manifests.write("second-slice", &Slice::of("second").port(8080).ready("10.244.2.2").on("node-2"))?;
         let _proxy = cluster.start_proxy(NODE, &[])?;
         node.await_serving("TCP 10.96.0.81:80", &["10.244.2.2:8080"])?;
         still_held(&mut held)?;
@@ -198,8 +192,7 @@ fn cleanup_removes_ours_and_nothing_else() -> TestResult {
         proxy.terminate()?;
         cluster.kube_ipvs(NODE)?.run(&["cleanup"])?;
         assert_eq!(node.ipvsadm()?.configuration(), "TCP 203.0.113.9:80 wrr \n  -> 10.9.9.9:80 Masq 3\n");
-        let mut tables: Vec<String> =
-            node.run("nft", &["list", "tables"])?.lines().map(str::to_owned).collect();
+        let mut tables: Vec<String> = node.run("nft", &["list", "tables"])?.lines().map(str::to_owned).collect();
         tables.sort();
         assert_eq!(tables, ["table inet filter", "table ip foreign"]);
         assert!(node.run("nft", &["list", "set", "ip", "foreign", "kept"])?.contains("10.96.0.80"));
@@ -236,7 +229,8 @@ fn what_is_foreign_stays() -> TestResult {
         cluster.manifests.remove("web")?;
         node.await_no_service(WEB)?;
         proxy.terminate()?;
-        let foreign = "TCP 10.96.5.1:80 rr \n  -> 10.9.9.9:80 Masq 1\nTCP 203.0.113.9:80 rr \n  -> 10.9.9.9:80 Masq 1\n";
+        let foreign =
+            "TCP 10.96.5.1:80 rr \n  -> 10.9.9.9:80 Masq 1\nTCP 203.0.113.9:80 rr \n  -> 10.9.9.9:80 Masq 1\n";
         assert_eq!(node.ipvsadm()?.configuration(), foreign);
         node.await_vips(&["10.96.0.99"])?;
         cluster.kube_ipvs(NODE)?.run(&["cleanup"])?;
@@ -298,10 +292,7 @@ fn ls_says_what_ipvsadm_says() -> TestResult {
                 "ls lacks {line:?}; it says:\n{listing}\nipvsadm says:\n{ipvsadm}"
             );
         }
-        ensure!(
-            listing.contains("default/web") && listing.contains("default/second"),
-            "no names:\n{listing}"
-        );
+        ensure!(listing.contains("default/web") && listing.contains("default/second"), "no names:\n{listing}");
         let json = cluster.kube_ipvs(NODE)?.run(&["ls", "--output", "json"])?;
         ensure!(json.contains("10.96.0.80") && json.trim_start().starts_with(['[', '{']), "no JSON:\n{json}");
         Ok(())

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use proxier::linux::{LinuxKernel, Settings};
 use proxier::model::{
-    Endpoint, EndpointPort, EndpointSlice, Event, Family, PortNumber, Protocol, Service, ServiceId,
-    ServicePort, SliceId, TrafficPolicy,
+    Endpoint, EndpointPort, EndpointSlice, Event, Family, PortNumber, Protocol, Service, ServiceId, ServicePort,
+    SliceId, TrafficPolicy,
 };
 use proxier::{Config, Engine};
 use scenarios::{Cluster, Namespace, Slice, TestResult, eventually, scenario};
@@ -32,10 +32,7 @@ fn services(count: usize) -> String {
         let (high, low) = (number / 250, number % 250 + 1);
         let service = scenarios::Service::new(&format!("app-{number}"))
             .line("type: LoadBalancer")
-            .line(&format!(
-                "externalTrafficPolicy: {}",
-                if number.is_multiple_of(2) { "Local" } else { "Cluster" }
-            ))
+            .line(&format!("externalTrafficPolicy: {}", if number.is_multiple_of(2) { "Local" } else { "Cluster" }))
             .line("loadBalancerSourceRanges: [192.168.0.0/16]")
             .cluster_ip(&format!("10.96.{high}.{low}"))
             .load_balancer_ip(&format!("203.0.{high}.{low}"))
@@ -91,8 +88,7 @@ fn their_number_does_not_depend_on_that_of_services() -> TestResult {
 /// The Service of this number, as another proxy that embeds the library would say it.
 fn embedded(number: u32) -> [Event; 2] {
     let id = ServiceId::new("default", &format!("app-{number}"));
-    let at =
-        |base: [u8; 4], number: u32| IpAddr::from(Ipv4Addr::from_bits(u32::from_be_bytes(base) + number));
+    let at = |base: [u8; 4], number: u32| IpAddr::from(Ipv4Addr::from_bits(u32::from_be_bytes(base) + number));
     let port = |number| PortNumber::new(number).unwrap_or(PortNumber::MIN);
     let service = Service {
         cluster_ips: vec![at([10, 96, 0, 1], number)],

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use scenarios::{
-    Cluster, Conversation, Failure, Namespace, Server, Service, TestResult, Transport, eventually, scenario,
-    tally,
+    Cluster, Conversation, Failure, Namespace, Server, Service, TestResult, Transport, eventually, scenario, tally,
 };
 
 use crate::common::{WEB, WEB_ADDRESS, WEB_PODS, all_web, web_cluster, web_service, web_slice};
@@ -45,10 +44,7 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
         let proxy = cluster.start_proxy(NODE, &[])?;
         await_scheduler(node, "rr")?;
         let log = proxy.log_text();
-        ensure!(
-            log.contains("kube-ipvs.io/scheduler: this node allows it only with --annotations=all"),
-            "{log}"
-        );
+        ensure!(log.contains("kube-ipvs.io/scheduler: this node allows it only with --annotations=all"), "{log}");
         proxy.terminate()?;
         cluster.manifests.write("web", &annotated(&[]))?;
         let proxy = cluster.start_proxy(NODE, &["--annotations=all"])?;
@@ -83,7 +79,8 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
         node.get(WEB_ADDRESS)?;
         // What cannot be followed is reported, and the Service is served as without it.
         cluster.manifests.write("web", &annotated(&[("scheduler", "fastest")]))?;
-        let message = "Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: \"fastest\" is not";
+        let message =
+            "Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: \"fastest\" is not";
         eventually(|| {
             let log = proxy.log_text();
             ensure!(log.contains(message), "{log}");
@@ -199,9 +196,7 @@ fn a_hashed_client_stays_and_falls_back() -> TestResult {
                 Ok(())
             })?;
             ensure!(one_pod(10)? != favourite, "{scheduler}: a draining pod gets new connections");
-            cluster
-                .manifests
-                .write("web", &annotated(&[&hashed[..], &[("hash-fallback", "false")]].concat()))?;
+            cluster.manifests.write("web", &annotated(&[&hashed[..], &[("hash-fallback", "false")]].concat()))?;
             await_scheduler(node, scheduler)?;
             let outcome = visitor.try_get(WEB_ADDRESS)?;
             ensure!(matches!(outcome, Err(Failure::Refused)), "{scheduler} without fall-back: {outcome:?}");
@@ -229,8 +224,7 @@ fn a_draining_endpoint_is_gone_after_its_time() -> TestResult {
         let put = |pods: &[&str]| cluster.manifests.write("web-slice", &web_slice(pods));
         may_drain("24h")?;
         put(&["web-1", "web-2"])?;
-        let _servers =
-            [cluster.echo("web-1", Transport::Tcp, 8080)?, cluster.echo("web-2", Transport::Tcp, 8080)?];
+        let _servers = [cluster.echo("web-1", Transport::Tcp, 8080)?, cluster.echo("web-2", Transport::Tcp, 8080)?];
         let _proxy = cluster.start_proxy("node-3", &[])?;
         let node = cluster.at("node-3")?;
         let both = ["10.244.1.2:8080 1", "10.244.2.2:8080 1"];

@@ -107,10 +107,9 @@ fn the_default_route_is_followed() -> TestResult {
         let client = cluster.at("client")?;
         client.ip("addr add 10.106.0.10/32 dev lo")?;
         let _server = cluster.echo("client", Transport::Tcp, 8080)?;
-        cluster.manifests.write(
-            "all",
-            &format!("{}---\n{RANGES}", Service::new("web").cluster_ip("10.96.0.80").port(80)),
-        )?;
+        cluster
+            .manifests
+            .write("all", &format!("{}---\n{RANGES}", Service::new("web").cluster_ip("10.96.0.80").port(80)))?;
         let flags = [&FLAGS[..], &["--ipvs-sync-period", "1h"]].concat();
         let _proxy = cluster.start_proxy("node-3", &flags)?;
         let node = cluster.at("node-3")?;

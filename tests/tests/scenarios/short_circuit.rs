@@ -32,10 +32,11 @@ const TERMINATING: &str = "ready: false, serving: true, terminating: true";
 /// that at once, over TCP and SCTP, from a pod and from the node.
 #[test]
 fn connections_end_with_their_endpoint() -> TestResult {
-    let builder = Cluster::builder()
-        .pod("old", "node-1", "10.244.1.2")
-        .pod("new", "node-2", "10.244.2.2")
-        .pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("old", "node-1", "10.244.1.2").pod("new", "node-2", "10.244.2.2").pod(
+        "visitor",
+        "node-3",
+        "10.244.3.9",
+    );
     scenario(builder, |cluster| {
         let transports = [Transport::Tcp, Transport::Sctp];
         let _servers: Vec<_> = ["old", "new"]
@@ -83,14 +84,11 @@ fn connections_end_with_their_endpoint() -> TestResult {
 #[test]
 fn connections_outlive_a_moment_without_endpoints() -> TestResult {
     const NOT_READY: &str = "ready: false, serving: false, terminating: false";
-    let builder =
-        Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let transports = [Transport::Tcp, Transport::Sctp];
-        let _servers: Vec<_> = transports
-            .iter()
-            .map(|transport| cluster.echo("app", *transport, 8080))
-            .collect::<Result<_>>()?;
+        let _servers: Vec<_> =
+            transports.iter().map(|transport| cluster.echo("app", *transport, 8080)).collect::<Result<_>>()?;
         let ready = [("10.244.1.2", "node-1", READY)];
         put(cluster, &ready)?;
         let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
@@ -130,8 +128,7 @@ fn connections_outlive_a_moment_without_endpoints() -> TestResult {
 #[test]
 fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
     const INVALID: &str = "no part of any connection";
-    let builder =
-        Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.echo("app", Transport::Tcp, 8080)?;
         put(cluster, &[("10.244.1.2", "node-1", READY)])?;
@@ -159,23 +156,18 @@ fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
 /// that port do not get there.
 #[test]
 fn nobody_else_gets_where_a_short_circuit_leads() -> TestResult {
-    let builder =
-        Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let transports = [(Transport::Tcp, "TCP"), (Transport::Udp, "UDP"), (Transport::Sctp, "SCTP")];
-        let _servers: Vec<_> = transports
-            .iter()
-            .map(|(transport, _)| cluster.echo("app", *transport, 8080))
-            .collect::<Result<_>>()?;
+        let _servers: Vec<_> =
+            transports.iter().map(|(transport, _)| cluster.echo("app", *transport, 8080)).collect::<Result<_>>()?;
         let service = Service::new("app")
             .line("type: LoadBalancer")
             .line("externalTrafficPolicy: Local")
             .line("internalTrafficPolicy: Local")
             .cluster_ip("10.96.0.7")
             .load_balancer_ip("203.0.113.7");
-        let line = |name: &str| {
-            format!("name: {}, protocol: {name}, port: 80, targetPort: 8080", name.to_lowercase())
-        };
+        let line = |name: &str| format!("name: {}, protocol: {name}, port: 80, targetPort: 8080", name.to_lowercase());
         let service = transports.iter().fold(service, |service, (_, name)| service.port_line(&line(name)));
         let slice = transports
             .iter()

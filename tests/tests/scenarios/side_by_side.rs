@@ -7,8 +7,8 @@ use proxier::{
     Config, Engine, NodePortAddresses,
     linux::{HostAddresses, LinuxKernel, Names, Settings},
     model::{
-        Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol,
-        Service, ServiceId, ServicePort, SliceId,
+        Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol, Service,
+        ServiceId, ServicePort, SliceId,
     },
 };
 use scenarios::{Cluster, Slice, TestResult, Transport, VIP_DEVICE, scenario};
@@ -57,16 +57,15 @@ fn embedded() -> Result<(Engine, LinuxKernel)> {
 
 #[test]
 fn each_serves_and_removes_its_own() -> TestResult {
-    let builder = Cluster::builder()
-        .pod("web", "node-1", "10.244.1.2")
-        .pod("other", "node-1", "10.244.1.3")
-        .pod("visitor", NODE, "10.244.3.9");
+    let builder = Cluster::builder().pod("web", "node-1", "10.244.1.2").pod("other", "node-1", "10.244.1.3").pod(
+        "visitor",
+        NODE,
+        "10.244.3.9",
+    );
     scenario(builder, |cluster| {
-        let _servers =
-            [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("other", Transport::Tcp, 8080)?];
+        let _servers = [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("other", Transport::Tcp, 8080)?];
         let node = cluster.at(NODE)?;
-        let web =
-            scenarios::Service::new("web").cluster_ip("10.96.0.7").port_line("port: 80, targetPort: 8080");
+        let web = scenarios::Service::new("web").cluster_ip("10.96.0.7").port_line("port: 80, targetPort: 8080");
         let slice = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1");
         cluster.manifests.write("web", &format!("{web}---\n{slice}"))?;
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;

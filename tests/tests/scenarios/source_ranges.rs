@@ -151,8 +151,7 @@ fn ranges_change_while_clients_come() -> TestResult {
             cluster.manifests.write("web", &web(ranges))?;
             cluster.await_settled(NODE, &FLAGS)?;
             for (transport, _) in transports {
-                ensure_let_through(cluster, transport, VIP, &expected)
-                    .with_context(|| format!("with {ranges}"))?;
+                ensure_let_through(cluster, transport, VIP, &expected).with_context(|| format!("with {ranges}"))?;
             }
             let conversation = match &mut lasting {
                 Some(conversation) => conversation,

@@ -55,11 +55,9 @@ fn conntrack_remembers_as_long_as_ipvs_is_told_to() -> TestResult {
         let _proxy = cluster.start_proxy("node-1", &flags)?;
         node.await_vips(&["10.96.0.80"])?;
         await_timeouts(node, ["172800", "100", "300"])?;
-        for (name, expected) in [
-            ("tcp_timeout_established", "172800"),
-            ("tcp_timeout_fin_wait", "200"),
-            ("udp_timeout_stream", "300"),
-        ] {
+        for (name, expected) in
+            [("tcp_timeout_established", "172800"), ("tcp_timeout_fin_wait", "200"), ("udp_timeout_stream", "300")]
+        {
             assert_eq!(conntrack(node, name)?, expected, "{name}");
         }
         Ok(())
@@ -76,8 +74,7 @@ fn timeouts_of_conntrack() -> TestResult {
             ("netfilter.nf_conntrack_tcp_timeout_established", "100"),
             ("netfilter.nf_conntrack_tcp_timeout_close_wait", "999999"),
         ])?;
-        let flags =
-            ["--conntrack-tcp-be-liberal", "--conntrack-udp-timeout=3m", "--conntrack-udp-timeout-stream=4m"];
+        let flags = ["--conntrack-tcp-be-liberal", "--conntrack-udp-timeout=3m", "--conntrack-udp-timeout-stream=4m"];
         let _proxy = cluster.start_proxy("node-1", &flags)?;
         node.await_vips(&["10.96.0.80"])?;
         for (name, expected) in [
@@ -114,8 +111,7 @@ fn sysctls_that_cannot_be_set() -> TestResult {
         let proxy = command.start(cluster.manifests.directory(), &[])?;
         node.await_vips(&["10.96.0.80"])?;
         let log = proxy.log_text();
-        let warning =
-            "cannot set net.netfilter.nf_conntrack_tcp_timeout_established = 86400: Read-only file system";
+        let warning = "cannot set net.netfilter.nf_conntrack_tcp_timeout_established = 86400: Read-only file system";
         assert!(log.contains("WARN") && log.contains(warning), "{log}");
         proxy.terminate()?;
 
@@ -123,8 +119,7 @@ fn sysctls_that_cannot_be_set() -> TestResult {
         let error = "sysctl: cannot set net.ipv4.conf.all.arp_ignore = 1: Read-only file system";
         eventually(|| {
             let log = proxy.log_text();
-            let says_what_to_do =
-                log.contains("set it on the host: sysctl -w net.ipv4.conf.all.arp_ignore=1");
+            let says_what_to_do = log.contains("set it on the host: sysctl -w net.ipv4.conf.all.arp_ignore=1");
             (log.contains(error) && says_what_to_do).then_some(()).context(log)
         })
     })

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use scenarios::{
-    Cluster, Conversation, Server, Slice, TestResult, Transport, eventually, scenario, throughout,
-};
+use scenarios::{Cluster, Conversation, Server, Slice, TestResult, Transport, eventually, scenario, throughout};
 
 use crate::common::{WEB, WEB_ADDRESS, WEB_PODS, web_cluster, web_service};
 
@@ -54,8 +52,7 @@ fn new_connections_go_to(cluster: &Cluster, pods: &[&str]) -> TestResult {
 #[test]
 fn serving_terminating_endpoints_are_the_fall_back() -> TestResult {
     scenario(web_cluster(), |cluster| {
-        let leaving =
-            [("web-1", SERVING_TERMINATING), ("web-2", SERVING_TERMINATING), ("web-3", TERMINATING)];
+        let leaving = [("web-1", SERVING_TERMINATING), ("web-2", SERVING_TERMINATING), ("web-3", TERMINATING)];
         let _servers = deploy(cluster, &leaving)?;
         let _proxy = cluster.start_proxy("node-3", &[])?;
         let node = cluster.at("node-3")?;

@@ -9,8 +9,7 @@ fn slice(hints: [&str; 3]) -> String {
     let mut text = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: app-1\n  labels: {kubernetes.io/service-name: app}\naddressType: IPv4\nports: [{port: 8080}]\nendpoints:\n".to_owned();
     for (index, hints) in hints.iter().enumerate() {
         let number = index + 1;
-        text +=
-            &format!("- addresses: [10.244.{number}.2]\n  nodeName: node-{number}\n  hints: {{{hints}}}\n");
+        text += &format!("- addresses: [10.244.{number}.2]\n  nodeName: node-{number}\n  hints: {{{hints}}}\n");
     }
     text
 }
@@ -21,8 +20,7 @@ fn hints_are_followed_where_all_endpoints_have_them() -> TestResult {
         builder.pod(&format!("app-{number}"), &format!("node-{number}"), &format!("10.244.{number}.2"))
     });
     scenario(builder, |cluster| {
-        let _servers =
-            [cluster.http("app-1", 8080)?, cluster.http("app-2", 8080)?, cluster.http("app-3", 8080)?];
+        let _servers = [cluster.http("app-1", 8080)?, cluster.http("app-2", 8080)?, cluster.http("app-3", 8080)?];
         let service = scenarios::Service::new("app").cluster_ip("10.96.0.7").port(80);
         let node = |name: &str, zone: &str| {
             format!(

@@ -50,13 +50,13 @@ fn answered_by(sockets: &mut [Conversation], ways: &[(&str, &str)], pod: &str) -
 }
 
 fn one_socket_follows(policy: &'static str) -> TestResult {
-    let builder = Cluster::builder()
-        .pod("dns-1", "node-3", "10.244.3.2")
-        .pod("dns-2", "node-3", "10.244.3.3")
-        .pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("dns-1", "node-3", "10.244.3.2").pod("dns-2", "node-3", "10.244.3.3").pod(
+        "visitor",
+        "node-3",
+        "10.244.3.9",
+    );
     scenario(builder, move |cluster| {
-        let _servers =
-            [cluster.echo("dns-1", Transport::Udp, 8053)?, cluster.echo("dns-2", Transport::Udp, 8053)?];
+        let _servers = [cluster.echo("dns-1", Transport::Udp, 8053)?, cluster.echo("dns-2", Transport::Udp, 8053)?];
         cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
         cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.2", "node-3"))))?;
         let _proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
@@ -76,10 +76,7 @@ fn one_socket_follows(policy: &'static str) -> TestResult {
         node.await_service("UDP 203.0.113.53:53", &[])?;
         for socket in &mut sockets {
             let outcome = socket.say();
-            ensure!(
-                outcome == Err(Failure::Refused),
-                "without an endpoint the datagram was not refused: {outcome:?}"
-            );
+            ensure!(outcome == Err(Failure::Refused), "without an endpoint the datagram was not refused: {outcome:?}");
         }
         cluster.manifests.write("udp", &manifests(policy, Some(("10.244.3.2", "node-3"))))?;
         answered_by(&mut sockets, &ALL, "dns-1")
@@ -101,8 +98,7 @@ fn one_socket_follows_the_servers_of_a_local_service() -> TestResult {
 /// first datagrams do not keep the next ones from the Service.
 #[test]
 fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult {
-    let builder =
-        Cluster::builder().pod("dns-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("dns-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.echo("dns-1", Transport::Udp, 8053)?;
         cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
@@ -192,10 +188,11 @@ fn without_answer(
 /// A DNS query that is under way when its server goes must not cost its client a time-out.
 #[test]
 fn what_a_server_was_asked_it_may_still_answer_when_it_leaves() -> TestResult {
-    let builder = Cluster::builder()
-        .pod("dns-1", "node-3", "10.244.3.2")
-        .pod("dns-2", "node-3", "10.244.3.3")
-        .pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("dns-1", "node-3", "10.244.3.2").pod("dns-2", "node-3", "10.244.3.3").pod(
+        "visitor",
+        "node-3",
+        "10.244.3.9",
+    );
     scenario(builder, |cluster| {
         let slow = cluster.at("dns-1")?.enter(|| Ok(UdpSocket::bind("10.244.3.2:8053")?))?;
         slow.set_read_timeout(Some(patience()))?;
@@ -204,9 +201,8 @@ fn what_a_server_was_asked_it_may_still_answer_when_it_leaves() -> TestResult {
         let _proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
         for policy in ["Cluster", "Local"] {
             // Its time is two seconds, which a machine may stand still for.
-            let waiting = eventually(|| {
-                without_answer(cluster, policy, &slow)?.context("it was gone before it had answered")
-            })?;
+            let waiting =
+                eventually(|| without_answer(cluster, policy, &slow)?.context("it was gone before it had answered"))?;
             ensure!(waiting.is_empty(), "with the policy {policy} {waiting:?} wait in vain");
         }
         Ok(())
@@ -220,8 +216,7 @@ const UNANSWERED: &str = "net.netfilter.nf_conntrack_udp_timeout";
 /// client's next questions are answers. They still go to the virtual server.
 #[test]
 fn a_late_answer_does_not_stop_the_next_question() -> TestResult {
-    let builder =
-        Cluster::builder().pod("dns-1", "node-3", "10.244.3.2").pod("visitor", "node-3", "10.244.3.9");
+    let builder = Cluster::builder().pod("dns-1", "node-3", "10.244.3.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let slow = cluster.at("dns-1")?.enter(|| Ok(UdpSocket::bind("10.244.3.2:8053")?))?;
         slow.set_read_timeout(Some(patience()))?;

@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::ensure;
-use scenarios::{
-    Cluster, ClusterBuilder, Service, Slice, TestResult, Transport, eventually, scenario, time_out,
-};
+use scenarios::{Cluster, ClusterBuilder, Service, Slice, TestResult, Transport, eventually, scenario, time_out};
 
 const VIPS: [&str; 6] =
     ["10.96.0.80", "203.0.113.10", "198.51.100.10", "fd00:10:96::80", "2001:db8:1::10", "2001:db8:2::10"];
@@ -100,8 +98,7 @@ fn a_node_s_own_listener_gets_nothing_that_ipvs_does_not_schedule() -> TestResul
             .port_line("name: tcp, port: 80, targetPort: 8080")
             .port_line("name: udp, protocol: UDP, port: 80, targetPort: 8080");
         let slice = |name: &str, address: &str| {
-            let slice =
-                Slice::of("web").name(name).named_port("tcp", "TCP", 8080).named_port("udp", "UDP", 8080);
+            let slice = Slice::of("web").name(name).named_port("tcp", "TCP", 8080).named_port("udp", "UDP", 8080);
             slice.ready(address).on("node-1")
         };
         let slices = [slice("web-v4", "10.244.1.2"), slice("web-v6", "fd00:10:244:1::2")];
@@ -122,10 +119,7 @@ fn a_node_s_own_listener_gets_nothing_that_ipvs_does_not_schedule() -> TestResul
                 let url = format!("http://{vip}/");
                 let arguments = ["-sS", "--max-time", &time_out(), "--local-port", "20", &url];
                 let ftp_data = from.output("curl", &arguments)?;
-                ensure!(
-                    ftp_data.status.code() == Some(COULD_NOT_CONNECT),
-                    "{vip} from port 20: {ftp_data:?}"
-                );
+                ensure!(ftp_data.status.code() == Some(COULD_NOT_CONNECT), "{vip} from port 20: {ftp_data:?}");
             }
         }
         node.run("ipvsadm", &["-C"])?;
@@ -166,11 +160,9 @@ fn pings_of_vips_can_be_turned_off() -> TestResult {
 /// address to kube-ipvs0.
 #[test]
 fn an_external_ip_that_is_a_node_s_address() -> TestResult {
-    let builder =
-        Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-2", "10.244.2.9");
+    let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-2", "10.244.2.9");
     scenario(builder, |cluster| {
-        let _servers =
-            [cluster.echo("web-1", Transport::Tcp, 8080)?, cluster.echo("node-3", Transport::Tcp, 22)?];
+        let _servers = [cluster.echo("web-1", Transport::Tcp, 8080)?, cluster.echo("node-3", Transport::Tcp, 22)?];
         let service = Service::new("web")
             .line("externalIPs: [192.168.128.3]")
             .cluster_ip("10.96.0.80")

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{
-    Attempt, Cluster, ClusterBuilder, Namespace, Server, Service, Slice, TestResult, Transport, eventually,
-    patience, scenario, socket_address,
+    Attempt, Cluster, ClusterBuilder, Namespace, Server, Service, Slice, TestResult, Transport, eventually, patience,
+    scenario, socket_address,
 };
 
 pub(crate) const VIPS: [&str; 2] = ["203.0.113.80", "2001:db8:e::80"];
@@ -103,10 +103,11 @@ const CLIENT: [&str; 2] = ["192.168.128.100", "fd00:128::100"];
 const VISITOR: [&str; 2] = ["10.244.3.9", "fd00:10:244:3::9"];
 
 pub(crate) fn lan() -> ClusterBuilder {
-    Cluster::builder()
-        .host("real-1", "192.168.128.51 fd00:128::51")
-        .host("real-2", "192.168.128.52 fd00:128::52")
-        .pod("visitor", "node-3", "10.244.3.9 fd00:10:244:3::9")
+    Cluster::builder().host("real-1", "192.168.128.51 fd00:128::51").host("real-2", "192.168.128.52 fd00:128::52").pod(
+        "visitor",
+        "node-3",
+        "10.244.3.9 fd00:10:244:3::9",
+    )
 }
 
 /// The classic one: servers on the LAN, which answer past the node.
@@ -130,9 +131,7 @@ fn direct_routing_to_servers_on_the_lan() -> TestResult {
 
         // The method changes while connections are open: those go on as they began.
         cluster.manifests.write("app", &service(&[("forwarding", "direct")], "Cluster"))?;
-        for key in
-            ["TCP 203.0.113.80:80", "UDP [2001:db8:e::80]:80", "TCP 10.96.0.80:80", "UDP 10.96.0.80:80"]
-        {
+        for key in ["TCP 203.0.113.80:80", "UDP [2001:db8:e::80]:80", "TCP 10.96.0.80:80", "UDP 10.96.0.80:80"] {
             await_forwarding(node, key, "Route", 2)?;
         }
         eventually(|| {
@@ -219,9 +218,8 @@ fn direct_routing_to_pods_of_the_node() -> TestResult {
 
         cluster.manifests.write("app", &service(&direct, "Cluster"))?;
         await_forwarding(node, "TCP 203.0.113.80:80", "Masq", 3)?;
-        let mut names: Vec<String> = (0..6)
-            .map(|_| Ok(client.echo(Transport::Tcp, "203.0.113.80:80")?.name))
-            .collect::<Result<_>>()?;
+        let mut names: Vec<String> =
+            (0..6).map(|_| Ok(client.echo(Transport::Tcp, "203.0.113.80:80")?.name)).collect::<Result<_>>()?;
         names.sort_unstable();
         names.dedup();
         ensure!(names == ["far", "near-1", "near-2"], "{names:?}");
@@ -264,10 +262,8 @@ fn tunnels_to_pods_of_other_nodes() -> TestResult {
         }
         accept_answers(cluster)?;
         route_vips(cluster, 3)?;
-        let endpoints = [
-            ("10.244.1.2 fd00:10:244:1::2", Some("node-1")),
-            ("10.244.2.2 fd00:10:244:2::2", Some("node-2")),
-        ];
+        let endpoints =
+            [("10.244.1.2 fd00:10:244:1::2", Some("node-1")), ("10.244.2.2 fd00:10:244:2::2", Some("node-2"))];
         cluster.manifests.write("slices", &slices(&endpoints))?;
         cluster.manifests.write("app", &service(&[], "Cluster"))?;
         let _proxies = cluster.start_proxies(&FLAGS)?;
@@ -287,8 +283,7 @@ fn tunnels_to_pods_of_other_nodes() -> TestResult {
             })?;
             let both = ["app-1", "app-2"];
             answered(client, CLIENT, VIPS, &both).with_context(|| format!("by {value}, from outside"))?;
-            answered(visitor, VISITOR, CLUSTER_IPS, &both)
-                .with_context(|| format!("by {value}, from a pod"))?;
+            answered(visitor, VISITOR, CLUSTER_IPS, &both).with_context(|| format!("by {value}, from a pod"))?;
         }
         Ok(())
     })
@@ -303,10 +298,8 @@ fn single_datagrams_without_answers() -> TestResult {
         "10.244.2.2 fd00:10:244:2::2",
     );
     scenario(builder, |cluster| {
-        let endpoints = [
-            ("10.244.1.2 fd00:10:244:1::2", Some("node-1")),
-            ("10.244.2.2 fd00:10:244:2::2", Some("node-2")),
-        ];
+        let endpoints =
+            [("10.244.1.2 fd00:10:244:1::2", Some("node-1")), ("10.244.2.2 fd00:10:244:2::2", Some("node-2"))];
         cluster.manifests.write("slices", &slices(&endpoints).replace("port: 80", "port: 514"))?;
         cluster.manifests.write("app", &service(&[("udp-scheduling", "datagram")], "Cluster"))?;
         let listen = |pod: &str| {
@@ -331,8 +324,7 @@ fn single_datagrams_without_answers() -> TestResult {
         await_forwarding(node, keys[0], "Masq", 2)?;
         await_flags("")?;
         let log = proxy.log_text();
-        let refused =
-            "Service default/app:udp does not get each datagram scheduled by itself on UDP 203.0.113.80:80";
+        let refused = "Service default/app:udp does not get each datagram scheduled by itself on UDP 203.0.113.80:80";
         ensure!(log.contains(refused), "{log}");
 
         cluster.manifests.write("app", &service(&[("udp-scheduling", "one-way-datagram")], "Cluster"))?;

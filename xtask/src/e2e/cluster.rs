@@ -34,21 +34,15 @@ impl Cluster {
     /// Runs those of the scenarios that have `filter` in their names, in a namespace of their own.
     pub(super) fn run(&self, filter: Option<&str>) -> Result<()> {
         let all = scenarios::all();
-        let chosen: Vec<&Scenario> = all
-            .iter()
-            .filter(|scenario| filter.is_none_or(|filter| scenario.name.contains(filter)))
-            .collect();
+        let chosen: Vec<&Scenario> =
+            all.iter().filter(|scenario| filter.is_none_or(|filter| scenario.name.contains(filter))).collect();
         ensure!(!chosen.is_empty(), "no scenario has that in its name");
         // It fails if the namespace exists already: then another user owns it.
         self.kubectl(&["create", "namespace", NAMESPACE], None)?;
         let away = ["delete", "namespace", NAMESPACE, "--wait=false"];
-        let janitor =
-            Janitor::new(&[&["kubectl".to_owned()], &*self.flags(), &away.map(str::to_owned)].concat())?;
+        let janitor = Janitor::new(&[&["kubectl".to_owned()], &*self.flags(), &away.map(str::to_owned)].concat())?;
         let mut known = Known::new();
-        scenarios::pods()
-            .iter()
-            .try_for_each(|step| self.take(step, &mut known))
-            .context("making the pods")?;
+        scenarios::pods().iter().try_for_each(|step| self.take(step, &mut known)).context("making the pods")?;
         let mut failed = Vec::new();
         for Scenario { name, steps } in chosen {
             let result = steps.iter().try_for_each(|step| self.take(step, &mut known));

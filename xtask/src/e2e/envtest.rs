@@ -30,8 +30,8 @@ pub(super) fn run(args: &E2e) -> Result<()> {
     let workspace = Workspace::load()?;
     let bench = Bench::prepare(&workspace, args.kernel.as_deref(), true)?;
     let features = ["--features", "control-plane"];
-    let tests = workspace
-        .build(&[&["test", "--package", SCENARIOS, "--test", TESTS, "--no-run"], &features[..]].concat())?;
+    let tests =
+        workspace.build(&[&["test", "--package", SCENARIOS, "--test", TESTS, "--no-run"], &features[..]].concat())?;
     let tests = tests.iter().find(|test| test.target == TESTS).context("cargo built no such test")?;
     let daemon = workspace.build_daemon(&[])?;
 
@@ -110,8 +110,7 @@ mod tests {
 
     #[test]
     fn what_takes_a_program_that_is_absent_is_left_out() {
-        let some =
-            Programs::among(Path::new("/a"), |path| !path.ends_with("kube-controller-manager")).unwrap();
+        let some = Programs::among(Path::new("/a"), |path| !path.ends_with("kube-controller-manager")).unwrap();
         assert_eq!(some.flags(Some("web")), ["--test-threads=1", "--skip", "mysql::", "web"]);
         assert_eq!(some.all().collect::<Vec<_>>(), ["etcd", "kube-apiserver", "kube-proxy"]);
         let all = Programs::among(Path::new("/a"), |_| true).unwrap();

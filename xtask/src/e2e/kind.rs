@@ -52,17 +52,7 @@ fn creation(manifests: &Path, kubeconfig: &Path, archive: &Path) -> [Words; 2] {
     let [config, kubeconfig, archive] =
         [&manifests.join("kind.yaml"), kubeconfig, archive].map(|path| path.to_string_lossy().into_owned());
     [
-        words(&[
-            "kind",
-            "create",
-            "cluster",
-            "--name",
-            NAME,
-            "--config",
-            &config,
-            "--kubeconfig",
-            &kubeconfig,
-        ]),
+        words(&["kind", "create", "cluster", "--name", NAME, "--config", &config, "--kubeconfig", &kubeconfig]),
         words(&["kind", "load", "image-archive", &archive, "--name", NAME]),
     ]
 }
@@ -90,8 +80,7 @@ fn fitted(manifests: &str) -> Result<String> {
 fn execute(words: &Words) -> Result<()> {
     eprintln!("xtask: {}", words.join(" "));
     let (program, arguments) = words.split_first().context("a command without words")?;
-    let status =
-        Command::new(program).args(arguments).status().with_context(|| format!("starting {program}"))?;
+    let status = Command::new(program).args(arguments).status().with_context(|| format!("starting {program}"))?;
     ensure!(status.success(), "{} ended with {status}", words.join(" "));
     Ok(())
 }
@@ -129,8 +118,7 @@ mod tests {
     #[test]
     fn what_an_operator_fills_in_is_filled_in() {
         let map: serde_json::Value = serde_saphyr::from_str(&fitted(CONFIG_MAP).unwrap()).unwrap();
-        let config: serde_json::Value =
-            serde_saphyr::from_str(map["data"]["config.conf"].as_str().unwrap()).unwrap();
+        let config: serde_json::Value = serde_saphyr::from_str(map["data"]["config.conf"].as_str().unwrap()).unwrap();
         assert_eq!(config["clusterCIDR"], POD_RANGES);
         let kubeconfig = map["data"]["kubeconfig.conf"].as_str().unwrap();
         assert!(kubeconfig.contains("server: https://kube-ipvs-e2e-control-plane:6443"), "{kubeconfig}");

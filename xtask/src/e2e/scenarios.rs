@@ -111,14 +111,8 @@ fn node_port() -> Vec<Step> {
 fn load_balancer() -> Vec<Step> {
     let status = "{\"status\":{\"loadBalancer\":{\"ingress\":[{\"ip\":\"203.0.113.10\"}]}}}";
     vec![
-        service(
-            "web-lb",
-            "  type: LoadBalancer\n  loadBalancerClass: kube-ipvs.io/e2e\n  ipFamilies: [IPv4]\n",
-        ),
-        kubectl(
-            &format!("patch service web-lb --subresource=status --type=merge --patch={status}"),
-            Expected::Success,
-        ),
+        service("web-lb", "  type: LoadBalancer\n  loadBalancerClass: kube-ipvs.io/e2e\n  ipFamilies: [IPv4]\n"),
+        kubectl(&format!("patch service web-lb --subresource=status --type=merge --patch={status}"), Expected::Success),
         ask(6, "http://203.0.113.10", Expected::Some("pods")),
     ]
 }
@@ -138,8 +132,7 @@ fn nothing_to_serve() -> Vec<Step> {
 
 /// Refused without endpoints; then kube-ipvs serves a hand-written EndpointSlice.
 fn no_selector() -> Vec<Step> {
-    let service =
-        "apiVersion: v1\nkind: Service\nmetadata: {name: database}\nspec:\n  ports: [{port: 3306}]\n";
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: database}\nspec:\n  ports: [{port: 3306}]\n";
     let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: database-1\n  labels: \
                  {kubernetes.io/service-name: database}\naddressType: IPv4\nports: [{port: 8080}]\nendpoints:\n- addresses: \
                  [\"{address}\"]\n";
@@ -217,10 +210,7 @@ mod tests {
                 let objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(input).unwrap();
                 for object in objects {
                     assert!(object["metadata"]["name"].is_string(), "{name}: {input}");
-                    assert!(
-                        object["metadata"]["namespace"].is_null(),
-                        "{name} would leave its namespace: {input}"
-                    );
+                    assert!(object["metadata"]["namespace"].is_null(), "{name} would leave its namespace: {input}");
                 }
             }
             assert!(

@@ -61,11 +61,8 @@ impl Step {
         let fill = |text: &String| {
             known.iter().fold(text.clone(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
         };
-        let filled = Self {
-            words: self.words.iter().map(fill).collect(),
-            input: self.input.as_ref().map(fill),
-            ..self.clone()
-        };
+        let filled =
+            Self { words: self.words.iter().map(fill).collect(), input: self.input.as_ref().map(fill), ..self.clone() };
         let open = |text: &String| unknown(text).map(str::to_owned);
         let unknown = filled.words.iter().chain(&filled.input).find_map(open);
         ensure!(unknown.is_none(), "nothing is known of {unknown:?}");
@@ -82,10 +79,7 @@ impl Step {
         let lines: Vec<&str> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let all_of = |names: &[String]| {
             ensure!(!lines.is_empty(), "no pod answers");
-            ensure!(
-                lines.iter().all(|line| names.iter().any(|name| name == line)),
-                "{lines:?} answer, of {names:?}"
-            );
+            ensure!(lines.iter().all(|line| names.iter().any(|name| name == line)), "{lines:?} answer, of {names:?}");
             Ok(())
         };
         match self.expected {
@@ -108,8 +102,7 @@ impl Step {
             Expected::All(name) => {
                 let names = names(name)?;
                 all_of(&names)?;
-                let silent: Vec<&String> =
-                    names.iter().filter(|name| !lines.contains(&name.as_str())).collect();
+                let silent: Vec<&String> = names.iter().filter(|name| !lines.contains(&name.as_str())).collect();
                 ensure!(silent.is_empty(), "{silent:?} never answer; {lines:?} do");
                 Ok(())
             }

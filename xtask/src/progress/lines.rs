@@ -82,9 +82,7 @@ fn event(line: Vec<u8>) -> Event {
     if let Some(counts) = Counts::parse(text) {
         return Event::Counted(counts);
     }
-    if text.is_empty()
-        || (text.starts_with("running ") && (text.ends_with(" tests") || text.ends_with(" test")))
-    {
+    if text.is_empty() || (text.starts_with("running ") && (text.ends_with(" tests") || text.ends_with(" test"))) {
         return Event::Frame;
     }
     if text.ends_with(" has been running for over 60 seconds") {

@@ -193,12 +193,8 @@ impl Output for Progress {
             return Ok(());
         }
         self.part.heard = Instant::now();
-        let running: Vec<String> = self
-            .part
-            .begun
-            .iter()
-            .map(|(name, begun)| format!("{name} ({})", human(begun.elapsed())))
-            .collect();
+        let running: Vec<String> =
+            self.part.begun.iter().map(|(name, begun)| format!("{name} ({})", human(begun.elapsed()))).collect();
         println!("     running: {}  ({})", running.join(", "), self.part.time());
         Ok(())
     }

@@ -105,8 +105,7 @@ impl Tree {
                     record(out, inode, REGULAR | mode, name, text.len() as u64, &mut text.as_bytes())?;
                 }
                 Entry::Host { source, mode } => {
-                    let mut file =
-                        File::open(source).with_context(|| format!("opening {}", source.display()))?;
+                    let mut file = File::open(source).with_context(|| format!("opening {}", source.display()))?;
                     let length = file.metadata()?.len();
                     record(out, inode, REGULAR | mode, name, length, &mut file)?;
                 }
@@ -118,21 +117,13 @@ impl Tree {
 
 /// Everything lives under /usr, as in Debian; [`super::image`] adds the links /bin, /sbin, /lib and /lib64.
 fn in_usr(guest: &Path) -> PathBuf {
-    let merged = ["/bin", "/sbin", "/lib", "/lib64"]
-        .iter()
-        .any(|top| guest.starts_with(top) && guest != Path::new(top));
+    let merged =
+        ["/bin", "/sbin", "/lib", "/lib64"].iter().any(|top| guest.starts_with(top) && guest != Path::new(top));
     if merged { Path::new("/usr").join(guest.strip_prefix("/").unwrap_or(guest)) } else { guest.to_owned() }
 }
 
 /// One member: a header of thirteen hexadecimal numbers, the name, the content; each padded to four bytes.
-fn record(
-    out: &mut impl Write,
-    inode: u32,
-    mode: u32,
-    name: &str,
-    length: u64,
-    content: &mut impl Read,
-) -> Result<()> {
+fn record(out: &mut impl Write, inode: u32, mode: u32, name: &str, length: u64, content: &mut impl Read) -> Result<()> {
     ensure!(length <= u64::from(u32::MAX), "{name} is too large for an initramfs");
     write!(out, "070701{inode:08x}{mode:08x}")?;
     // uid, gid, links, modification time; the size; the device's numbers twice; the name's size; no checksum.

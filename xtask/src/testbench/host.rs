@@ -47,10 +47,7 @@ impl Host {
     }
 
     pub(crate) fn run(&self, job: &Job, out: &mut dyn Output) -> Result<u8> {
-        ensure!(
-            !job.net,
-            "on the host's own kernel a job has no way out of its namespace; try KUBE_IPVS_BENCH=vm"
-        );
+        ensure!(!job.net, "on the host's own kernel a job has no way out of its namespace; try KUBE_IPVS_BENCH=vm");
         let root = self.directory.join(std::process::id().to_string());
         let janitor = Janitor::removing(&root)?;
         for file in job.files() {

@@ -16,8 +16,8 @@ use super::{modules, packages};
 /// Taken along where the host has them. The first ones stand in for applets of busybox that would run other applets
 /// instead of the real `ip` and `ping`; bash is for the interactive shell, the rest for looking around.
 const HANDY: &[&str] = &[
-    "date", "env", "setpriv", "timeout", "nohup", "xargs", "setsid", "unshare", "nsenter", "ping", "bash",
-    "tcpdump", "ethtool", "strace",
+    "date", "env", "setpriv", "timeout", "nohup", "xargs", "setsid", "unshare", "nsenter", "ping", "bash", "tcpdump",
+    "ethtool", "strace",
 ];
 
 /// Names that iptables goes by.
@@ -57,11 +57,7 @@ fn base(tree: &mut Tree) -> Result<()> {
     }
     tree.symlink("/var/run", "/run");
     tree.symlink("/etc/mtab", "/proc/self/mounts");
-    tree.text(
-        "/etc/passwd",
-        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-        0o644,
-    );
+    tree.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644);
     tree.text("/etc/group", "root:x:0:\nnogroup:x:65534:\n", 0o644);
     tree.text("/etc/hosts", "127.0.0.1 localhost bench\n::1 localhost bench\n", 0o644);
     tree.text("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n", 0o644);
@@ -73,8 +69,7 @@ fn base(tree: &mut Tree) -> Result<()> {
         }
     }
 
-    let required =
-        packages::ORACLES.iter().map(|(program, _)| *program).filter(|program| *program != "iptables");
+    let required = packages::ORACLES.iter().map(|(program, _)| *program).filter(|program| *program != "iptables");
     for program in required.chain(["dash", "kmod"]) {
         let found = packages::find(program).with_context(|| format!("{program} is not installed"))?;
         add_program(tree, &found, &standard_place(&found))?;
@@ -84,8 +79,8 @@ fn base(tree: &mut Tree) -> Result<()> {
     }
     tree.symlink("/usr/bin/sh", "dash");
     for name in ["modprobe", "lsmod", "insmod", "rmmod", "modinfo", "depmod"] {
-        let kmod = packages::find("kmod")
-            .map_or_else(|| PathBuf::from("/usr/bin/kmod"), |found| standard_place(&found));
+        let kmod =
+            packages::find("kmod").map_or_else(|| PathBuf::from("/usr/bin/kmod"), |found| standard_place(&found));
         tree.symlink(format!("/usr/sbin/{name}"), kmod);
     }
     add_iptables(tree)?;
@@ -232,10 +227,7 @@ mod tests {
                       \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
                       \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
         let libraries: Vec<_> = parse_ldd(listed).collect();
-        assert_eq!(
-            libraries,
-            [Path::new("/lib/x86_64-linux-gnu/libc.so.6"), Path::new("/lib64/ld-linux-x86-64.so.2")]
-        );
+        assert_eq!(libraries, [Path::new("/lib/x86_64-linux-gnu/libc.so.6"), Path::new("/lib64/ld-linux-x86-64.so.2")]);
         assert_eq!(parse_ldd("\tstatically linked\n").count(), 0);
     }
 }

@@ -87,8 +87,7 @@ impl Job {
     pub(crate) fn script(&self, root: &str) -> String {
         let mut script = String::from("#!/bin/sh\n");
         let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/busybox";
-        let mut export =
-            |name: &str, value: &str| script.push_str(&format!("export {name}={}\n", quote(value)));
+        let mut export = |name: &str, value: &str| script.push_str(&format!("export {name}={}\n", quote(value)));
         for (name, value) in env::vars().filter(|(name, _)| is_passed_on(name)) {
             export(&name, &value);
         }
@@ -113,9 +112,7 @@ impl Job {
 /// Settings of the user's that reach the command.
 fn is_passed_on(name: &str) -> bool {
     name == "TERM"
-        || ["RUST_LOG", "RUST_BACKTRACE", "PROPTEST_", "KUBE_IPVS_"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+        || ["RUST_LOG", "RUST_BACKTRACE", "PROPTEST_", "KUBE_IPVS_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// A word as the shell reads it back unchanged.

@@ -101,14 +101,9 @@ fn download(package: &str, unpacking: &Path) -> Result<()> {
     eprintln!("bench: downloading {}", packages.join(" "));
     // As root apt would drop to a user that cannot write here.
     let names = &packages;
-    let get = || {
-        cmd!(sh, "apt-get -qq -o APT::Sandbox::User=root download {names...}").quiet().ignore_stdout().run()
-    };
+    let get = || cmd!(sh, "apt-get -qq -o APT::Sandbox::User=root download {names...}").quiet().ignore_stdout().run();
     if get().is_err() {
-        ensure!(
-            packages::is_root(),
-            "apt could not download {package}; try again after: sudo apt-get update"
-        );
+        ensure!(packages::is_root(), "apt could not download {package}; try again after: sudo apt-get update");
         eprintln!("bench: the package lists are out of date; refreshing them");
         packages::update_lists()?;
         get().with_context(|| format!("apt cannot download {package}: {}", packages::MIRRORS))?;

@@ -40,8 +40,7 @@ pub(crate) fn works(kernel: &Kernel, cache: &Path) -> Result<bool> {
             why
         }
     };
-    fs::write(&memory, format!("{answer}\n{host}"))
-        .with_context(|| format!("writing {}", memory.display()))?;
+    fs::write(&memory, format!("{answer}\n{host}")).with_context(|| format!("writing {}", memory.display()))?;
     Ok(answer == WORKS)
 }
 

@@ -145,11 +145,8 @@ mod tests {
                      kernel/drivers/net/veth.ko.xz:\n\
                      kernel/drivers/net/vethereal.ko:\n\
                      kernel/fs/xfs/xfs.ko: kernel/lib/libcrc32c.ko\n";
-        let expected = [
-            "kernel/drivers/net/veth.ko.xz",
-            "kernel/lib/libcrc32c.ko",
-            "kernel/net/netfilter/ipvs/ip_vs.ko",
-        ];
+        let expected =
+            ["kernel/drivers/net/veth.ko.xz", "kernel/lib/libcrc32c.ko", "kernel/net/netfilter/ipvs/ip_vs.ko"];
         assert_eq!(closure(index), BTreeSet::from(expected));
     }
 }

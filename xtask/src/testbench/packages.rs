@@ -50,10 +50,7 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
         return Ok(());
     }
     let list = packages.join(" ");
-    ensure!(
-        find("apt-get").is_some(),
-        "the test bench needs these Debian packages, and there is no apt-get: {list}"
-    );
+    ensure!(find("apt-get").is_some(), "the test bench needs these Debian packages, and there is no apt-get: {list}");
     ensure!(
         is_root(),
         "the test bench lacks packages, and only root can install them: run this as root, or first \
@@ -109,10 +106,7 @@ pub(crate) fn program(name: &str) -> Result<PathBuf> {
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
-    env::split_paths(&path)
-        .chain(system)
-        .map(|directory| directory.join(program))
-        .find(|file| is_executable(file))
+    env::split_paths(&path).chain(system).map(|directory| directory.join(program)).find(|file| is_executable(file))
 }
 
 pub(crate) fn is_executable(file: &Path) -> bool {

@@ -74,11 +74,8 @@ enum Stream {
 /// Runs a program, handing on what it writes while it comes.
 pub(crate) fn copy_output(command: &mut Command, out: &mut dyn Output) -> Result<ExitStatus> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("starting {name}"))?;
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("starting {name}"))?;
     let (sender, receiver) = channel();
     if let Some(stdout) = child.stdout.take() {
         read_on_a_thread(stdout, Stream::Stdout, sender.clone());

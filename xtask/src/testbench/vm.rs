@@ -99,13 +99,11 @@ fn remove_leftovers(cache: &Path) -> Result<()> {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // run-PID, kernel-PACKAGE.unpacking-PID, modules-VERSION.unfinished-PID
-        let is_unfinished =
-            name.starts_with("run-") || name.contains(".unpacking-") || name.contains(".unfinished-");
+        let is_unfinished = name.starts_with("run-") || name.contains(".unpacking-") || name.contains(".unfinished-");
         let process_is_gone = |process: &str| !Path::new("/proc").join(process).exists();
         if is_unfinished && name.rsplit('-').next().is_some_and(process_is_gone) {
             fs::remove_dir_all(&path)?;
-        } else if name.starts_with("console-")
-            && fs::metadata(&path)?.modified()?.elapsed().is_ok_and(|age| age > KEPT)
+        } else if name.starts_with("console-") && fs::metadata(&path)?.modified()?.elapsed().is_ok_and(|age| age > KEPT)
         {
             fs::remove_file(&path)?;
         }
@@ -170,15 +168,7 @@ impl Machine {
 
         // setpriv: should we be killed, the kernel kills qemu.
         let mut qemu = Command::new("setpriv");
-        qemu.args([
-            "--pdeathsig",
-            "KILL",
-            "qemu-system-x86_64",
-            "-nodefaults",
-            "-no-reboot",
-            "-display",
-            "none",
-        ]);
+        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none"]);
         // As qemu 7.2 emulates cmpxchg16b, Linux 6.12 panics before it is up: flags and free lists are damaged. With
         // erms and fsrm Linux copies and clears memory byte by byte, which takes a third of the emulator's time.
         let cpu = if kvm { "max" } else { "max,-cx16,-erms,-fsrm" };
@@ -208,15 +198,7 @@ impl Machine {
         }
         let [stdout, stderr] = [Tail::create(&stdout)?, Tail::create(&stderr)?];
         let qemu = qemu.spawn().context("starting qemu")?;
-        Ok(Self {
-            qemu,
-            started: Instant::now(),
-            console: console.to_owned(),
-            reports,
-            stdout,
-            stderr,
-            terminal,
-        })
+        Ok(Self { qemu, started: Instant::now(), console: console.to_owned(), reports, stdout, stderr, terminal })
     }
 
     /// Shows the job's output until it ends, one way or another.
@@ -249,9 +231,8 @@ impl Machine {
                 if now > size {
                     (silent, size) = (Duration::ZERO, now);
                 }
-                failed = self
-                    .panic()?
-                    .or_else(|| ended.map(|status| format!("the machine ended by itself ({status})")));
+                failed =
+                    self.panic()?.or_else(|| ended.map(|status| format!("the machine ended by itself ({status})")));
             }
             match (failed, up) {
                 (Some(why), None) => return Ok(Outcome::NoBoot(format!("{why} before it was up"))),
@@ -260,9 +241,7 @@ impl Machine {
                 }
                 (None, None) if silent > BOOT_HANG => {
                     let silent = silent.as_secs();
-                    return Ok(Outcome::NoBoot(format!(
-                        "it is not up, and has printed nothing for {silent} s"
-                    )));
+                    return Ok(Outcome::NoBoot(format!("it is not up, and has printed nothing for {silent} s")));
                 }
                 (None, Some(up)) if !job.interactive && up.elapsed() > job.timeout => {
                     return Ok(Outcome::Died(format!("not done after {} s", job.timeout.as_secs())));
@@ -284,8 +263,7 @@ impl Machine {
     fn panic(&self) -> Result<Option<String>> {
         let console = fs::read(&self.console)?;
         let console = String::from_utf8_lossy(&console);
-        let line =
-            console.lines().find_map(|line| line.find("Kernel panic - not syncing").map(|at| &line[at..]));
+        let line = console.lines().find_map(|line| line.find("Kernel panic - not syncing").map(|at| &line[at..]));
         Ok(line.map(str::to_owned))
     }
 }
@@ -310,9 +288,7 @@ fn stdin_is_data() -> bool {
 /// ROWSxCOLUMNS of our terminal.
 fn terminal_size() -> String {
     let size = Command::new("stty").arg("size").stdin(Stdio::inherit()).output();
-    let size = size
-        .map(|output| String::from_utf8_lossy(&output.stdout).trim().replace(' ', "x"))
-        .unwrap_or_default();
+    let size = size.map(|output| String::from_utf8_lossy(&output.stdout).trim().replace(' ', "x")).unwrap_or_default();
     if size.is_empty() || size == "0x0" { "24x80".to_owned() } else { size }
 }
 

@@ -22,8 +22,7 @@ pub(super) fn breaches(sh: &Shell) -> Result<Vec<String>> {
 }
 
 fn features(sh: &Shell, packages: &[&str], edges: &str) -> Result<Features> {
-    let tree =
-        cmd!(sh, "cargo tree --quiet {packages...} --edges {edges} --prefix none --format").arg("{p} [{f}]");
+    let tree = cmd!(sh, "cargo tree --quiet {packages...} --edges {edges} --prefix none --format").arg("{p} [{f}]");
     Ok(parse(&tree.quiet().read()?))
 }
 
@@ -32,9 +31,7 @@ fn parse(tree: &str) -> Features {
     let mut all = Features::new();
     for line in tree.lines() {
         let line = line.trim_end_matches(" (*)");
-        if let Some((package, features)) =
-            line.rsplit_once(" [").filter(|(package, _)| !package.contains('('))
-        {
+        if let Some((package, features)) = line.rsplit_once(" [").filter(|(package, _)| !package.contains('(')) {
             all.entry(package.to_owned()).or_default().insert(features.trim_end_matches(']').to_owned());
         }
     }
@@ -45,9 +42,8 @@ fn differences(part: &str, built: &Features, whole: &Features) -> Vec<String> {
     let differs = |(package, sets): (&String, &BTreeSet<String>)| {
         let known = whole.get(package)?;
         let other = sets.iter().find(|set| !known.contains(*set))?;
-        let why = format!(
-            "{package} is compiled twice, as {part} builds it with [{other}], and the tests with {known:?}"
-        );
+        let why =
+            format!("{package} is compiled twice, as {part} builds it with [{other}], and the tests with {known:?}");
         Some(why + "; choose its features in the workspace's dependencies")
     };
     built.iter().filter_map(differs).collect()

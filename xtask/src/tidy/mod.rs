@@ -56,8 +56,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     sh.change_dir(&workspace.root);
     let mut breaches = Vec::new();
     for (krate, higher) in LAYERS.iter().zip(1..) {
-        let tree =
-            cmd!(sh, "cargo tree --quiet --package {krate} --edges normal --prefix none").quiet().read()?;
+        let tree = cmd!(sh, "cargo tree --quiet --package {krate} --edges normal --prefix none").quiet().read()?;
         breaches.extend(layer_breaches(krate, &tree, &[&LAYERS[higher..], &ABOVE].concat()));
     }
     breaches.extend(features::breaches(&sh)?);
@@ -148,8 +147,7 @@ fn source_breaches(name: &str, text: &str) -> Vec<String> {
 /// any crate.
 fn shown_by_breaches(name: &str, text: &str, root: &Path) -> Vec<String> {
     let rows = text.lines().filter(|line| name.starts_with("docs/") && line.starts_with('|'));
-    let named =
-        rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter_map(|code| code.split_once("::"));
+    let named = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter_map(|code| code.split_once("::"));
     let exists = |(place, test): &(&str, &str)| {
         let files = match place.ends_with(".rs") {
             true => vec![root.join(place)],
@@ -205,12 +203,9 @@ mod tests {
 
     #[test]
     fn a_forbidden_dependency_is_found() {
-        let tree =
-            "proxier v0.1.0 (/x/proxier)\nipnet v2.11.0\ntokio v1.0.0\nfutures v0.3.0\ntokio v1.0.0 (*)\n";
+        let tree = "proxier v0.1.0 (/x/proxier)\nipnet v2.11.0\ntokio v1.0.0\nfutures v0.3.0\ntokio v1.0.0 (*)\n";
         assert_eq!(layer_breaches("proxier", tree, &["tokio", "kube"]), ["proxier must not depend on tokio"]);
-        assert!(
-            layer_breaches("proxier", "proxier v0.1.0\nipnet v2.11.0\n", &["tokio", "proxier"]).is_empty()
-        );
+        assert!(layer_breaches("proxier", "proxier v0.1.0\nipnet v2.11.0\n", &["tokio", "proxier"]).is_empty());
     }
 
     #[test]
@@ -223,10 +218,7 @@ mod tests {
     fn unfinished_and_unsafe_code_is_found() {
         assert_eq!(source_breaches("tests/src/lib.rs", "fn a() { todo!() }\n").len(), 1);
         assert_eq!(source_breaches("crates/a/src/lib.rs", "unsafe { x() }\n").len(), 1);
-        assert!(
-            source_breaches("crates/a/src/lib.rs", "#![forbid(unsafe_code)]\n// todo! and unsafe\n")
-                .is_empty()
-        );
+        assert!(source_breaches("crates/a/src/lib.rs", "#![forbid(unsafe_code)]\n// todo! and unsafe\n").is_empty());
     }
 
     #[test]
@@ -241,10 +233,7 @@ mod tests {
             assert_eq!(source_breaches("crates/proxier/src/engine.rs", line).len(), 1, "{line}");
             assert!(source_breaches("crates/proxier/src/linux/ipvs.rs", line).is_empty(), "{line}");
         }
-        assert!(
-            source_breaches("crates/proxier/src/kernel.rs", "use std::net::IpAddr; let my_tokio = 1;")
-                .is_empty()
-        );
+        assert!(source_breaches("crates/proxier/src/kernel.rs", "use std::net::IpAddr; let my_tokio = 1;").is_empty());
     }
 
     #[test]
@@ -268,13 +257,10 @@ mod tests {
     #[test]
     fn a_dead_link_is_found() {
         let exists = |path: &Path| path == Path::new("/r/docs/a.md");
-        let text = "[a](a.md#x) [up](../docs/a.md) [web](https://x.y/z) [here](#there) [dead](b.md)\n```\n[code](c.md)\n```\n";
-        let breaches = link_breaches(
-            "docs/i.md",
-            text,
-            |path| exists(path) || path.ends_with("../docs/a.md"),
-            Path::new("/r"),
-        );
+        let text =
+            "[a](a.md#x) [up](../docs/a.md) [web](https://x.y/z) [here](#there) [dead](b.md)\n```\n[code](c.md)\n```\n";
+        let breaches =
+            link_breaches("docs/i.md", text, |path| exists(path) || path.ends_with("../docs/a.md"), Path::new("/r"));
         assert_eq!(breaches, ["docs/i.md:1: the link b.md leads nowhere"]);
     }
 }

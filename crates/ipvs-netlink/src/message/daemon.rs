@@ -35,8 +35,7 @@ impl Daemon {
     /// The attributes that start it.
     pub(crate) fn attributes(&self) -> Vec<DaemonAttribute> {
         use DaemonAttribute as A;
-        let mut attributes =
-            vec![A::State(self.role.number()), A::Interface(self.interface), A::SyncId(self.sync_id)];
+        let mut attributes = vec![A::State(self.role.number()), A::Interface(self.interface), A::SyncId(self.sync_id)];
         attributes.extend(self.max_length.map(A::MaxLength));
         attributes.extend(self.group.map(|group| match group {
             IpAddr::V4(group) => A::Group(group),

@@ -6,8 +6,8 @@ use super::{
     family_from_wire, missing,
 };
 use crate::{
-    Connections, Destination, DestinationEntry, DestinationKey, Family, Forwarding, Stats, Tunnel,
-    TunnelFlags, TunnelType,
+    Connections, Destination, DestinationEntry, DestinationKey, Family, Forwarding, Stats, Tunnel, TunnelFlags,
+    TunnelType,
 };
 
 attributes! {

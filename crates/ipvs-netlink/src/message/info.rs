@@ -35,8 +35,7 @@ impl TryFrom<&Message> for Info {
         }
         Ok(Self {
             version: version.ok_or_else(|| missing("the version of IPVS"))?,
-            connection_table_size: connection_table_size
-                .ok_or_else(|| missing("the size of the connection table"))?,
+            connection_table_size: connection_table_size.ok_or_else(|| missing("the size of the connection table"))?,
         })
     }
 }

@@ -7,8 +7,8 @@ use super::{
     family_from_wire, missing,
 };
 use crate::{
-    Netmask, Persistence, PersistenceEngine, Protocol, Scheduler, ServiceEntry, ServiceFlags, Stats,
-    VirtualServer, VirtualServerKey,
+    Netmask, Persistence, PersistenceEngine, Protocol, Scheduler, ServiceEntry, ServiceFlags, Stats, VirtualServer,
+    VirtualServerKey,
 };
 
 /// The two flags of `linux/ip_vs.h` that [`ServiceFlags`] leaves out.

@@ -7,9 +7,7 @@ use std::{
 };
 
 use anyhow::ensure;
-use ipvs_netlink::{
-    Batch, Client, Destination, Protocol, Request, Scheduler, VirtualServer, VirtualServerKey,
-};
+use ipvs_netlink::{Batch, Client, Destination, Protocol, Request, Scheduler, VirtualServer, VirtualServerKey};
 
 use scenarios::eventually;
 

@@ -70,8 +70,7 @@ fn every_encapsulation() {
     }
     // The kernel wants a port for GUE.
     let without_port = Destination::new(Forwarding::Tunnel(Tunnel::gue(0)), 1);
-    let error =
-        n.client.add_destination(tcp(service), destination("10.1.1.99:80"), without_port).unwrap_err();
+    let error = n.client.add_destination(tcp(service), destination("10.1.1.99:80"), without_port).unwrap_err();
     assert_eq!(error.kernel().unwrap().errno(), 22, "{error}");
 }
 

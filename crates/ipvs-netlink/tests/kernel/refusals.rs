@@ -19,10 +19,7 @@ fn a_scheduler_that_does_not_exist() {
     let engine = PersistenceEngine::new("nosuch").unwrap();
     let service = VirtualServer { persistence_engine: Some(engine), ..VirtualServer::new(Scheduler::RR) };
     let error = n.client.add_service(tcp("10.0.0.1:80"), service).unwrap_err();
-    assert!(
-        error.lacks_module() && error.to_string().ends_with("engine nosuch (module ip_vs_pe_nosuch)"),
-        "{error}"
-    );
+    assert!(error.lacks_module() && error.to_string().ends_with("engine nosuch (module ip_vs_pe_nosuch)"), "{error}");
     assert_eq!(n.client.services().unwrap(), []);
 }
 
@@ -33,11 +30,7 @@ fn what_exists_and_what_does_not() {
     let (real, masq) = (destination("10.1.1.1:80"), Destination::default());
 
     assert_eq!(n.client.service(key).unwrap(), None);
-    assert_eq!(
-        n.client.destinations(key).unwrap(),
-        [],
-        "an unknown virtual server has no destinations either"
-    );
+    assert_eq!(n.client.destinations(key).unwrap(), [], "an unknown virtual server has no destinations either");
     assert!(n.client.update_service(key, rr).unwrap_err().is_not_found());
     assert!(n.client.delete_service(key).unwrap_err().is_not_found());
     assert!(n.client.zero(Some(key)).unwrap_err().is_not_found());
@@ -51,10 +44,7 @@ fn what_exists_and_what_does_not() {
     n.client.add_destination(key, real, masq).unwrap();
     let error = n.client.add_destination(key, real, masq).unwrap_err();
     assert!(error.already_exists() && !error.is_not_found() && !error.is_permission_denied());
-    assert_eq!(
-        error.to_string(),
-        "add destination 10.1.1.1:80 to TCP 10.0.0.1:80: File exists (os error 17)"
-    );
+    assert_eq!(error.to_string(), "add destination 10.1.1.1:80 to TCP 10.0.0.1:80: File exists (os error 17)");
     n.client.delete_destination(key, real).unwrap();
     n.client.delete_service(key).unwrap();
     assert_eq!(n.rules(), Vec::<String>::new());

@@ -1,6 +1,5 @@
 use ipvs_netlink::{
-    Family, Netmask, Persistence, PersistenceEngine, Protocol, Scheduler, ServiceFlags, VirtualServer,
-    VirtualServerKey,
+    Family, Netmask, Persistence, PersistenceEngine, Protocol, Scheduler, ServiceFlags, VirtualServer, VirtualServerKey,
 };
 
 use crate::{Namespace, tcp, udp};
@@ -59,18 +58,12 @@ fn persistence_with_masks_of_both_families() {
         persistence: Some(Persistence { timeout: 10_800, netmask }),
         ..VirtualServer::new(Scheduler::RR)
     };
-    assert_eq!(
-        added(&mut n, tcp("10.0.0.1:80"), sticky(Netmask::HOST)),
-        ["-A -t 10.0.0.1:80 -s rr -p 10800"]
-    );
+    assert_eq!(added(&mut n, tcp("10.0.0.1:80"), sticky(Netmask::HOST)), ["-A -t 10.0.0.1:80 -s rr -p 10800"]);
     assert_eq!(
         added(&mut n, tcp("10.0.0.2:80"), sticky(Netmask::v4_prefix(24))),
         ["-A -t 10.0.0.2:80 -s rr -p 10800 -M 255.255.255.0"]
     );
-    assert_eq!(
-        added(&mut n, tcp("[fd00::1]:80"), sticky(Netmask::HOST)),
-        ["-A -t [fd00::1]:80 -s rr -p 10800"]
-    );
+    assert_eq!(added(&mut n, tcp("[fd00::1]:80"), sticky(Netmask::HOST)), ["-A -t [fd00::1]:80 -s rr -p 10800"]);
     let prefix = added(&mut n, tcp("[fd00::2]:80"), sticky(Netmask::v6_prefix(64)));
     assert_eq!(prefix.len(), 1);
     assert!(n.ipvsadm(&["-Ln"]).contains("[fd00::2]:80 rr persistent 10800 mask 64\n"));

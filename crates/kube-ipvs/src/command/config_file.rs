@@ -77,9 +77,7 @@ mod tests {
     use super::*;
 
     fn said(check: Option<anyhow::Result<()>>) -> String {
-        check.map_or("nothing".into(), |check| {
-            check.map_or_else(|error| error.to_string(), |()| "usable".into())
-        })
+        check.map_or("nothing".into(), |check| check.map_or_else(|error| error.to_string(), |()| "usable".into()))
     }
 
     #[test]

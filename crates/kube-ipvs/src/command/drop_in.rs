@@ -77,12 +77,9 @@ mod tests {
 
     #[test]
     fn the_name_decides() {
-        for (program, expected) in [
-            ("kube-proxy", true),
-            ("/usr/local/bin/kube-proxy", true),
-            ("/bin/kube-ipvs", false),
-            ("", false),
-        ] {
+        for (program, expected) in
+            [("kube-proxy", true), ("/usr/local/bin/kube-proxy", true), ("/bin/kube-ipvs", false), ("", false)]
+        {
             assert_eq!(is_meant(&[program.into()]), expected, "{program}");
         }
         assert!(!is_meant(&[]));

@@ -49,8 +49,7 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
     let desired = engine.desired(id);
     let mut text = format!("Service {id}\n");
     if service.cluster_ips.is_empty() {
-        text +=
-            "  has no ClusterIP (headless, ExternalName, or none assigned): nothing is programmed for it\n";
+        text += "  has no ClusterIP (headless, ExternalName, or none assigned): nothing is programmed for it\n";
     }
     for (key, server) in &desired.virtual_servers {
         let _ = writeln!(text, "  virtual server {key} {} for {}", server.config, server.owner);
@@ -68,8 +67,7 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
             };
             let _ = writeln!(text, "    {address} {what}");
         }
-        let any_serves =
-            server.real_servers.values().any(|server| matches!(server, RealServer::Serving { .. }));
+        let any_serves = server.real_servers.values().any(|server| matches!(server, RealServer::Serving { .. }));
         if !any_serves {
             text += if server.sets.contains(KeySet::NoLocalEndpoints) {
                 "    has no endpoints on this node: new connections are dropped\n"

@@ -45,19 +45,14 @@ pub(super) fn unwrap(arguments: Vec<OsString>) -> anyhow::Result<(LogFile, Vec<O
             break;
         }
         let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
-        let is_on =
-            || value.map_or(Ok(true), boolean::parse).map_err(|error| anyhow::anyhow!("--{name}: {error}"));
+        let is_on = || value.map_or(Ok(true), boolean::parse).map_err(|error| anyhow::anyhow!("--{name}: {error}"));
         match name {
             "also-stdout" => log.also_stdout = is_on()?,
             "redirect-stderr" => redirect = is_on()?,
             "log-file" | "log-file-size" | "log-file-age" | "flush-interval" => {
                 let value = match value {
                     Some(value) => value.to_owned(),
-                    None => words
-                        .next()
-                        .with_context(|| format!("--{name} needs a value"))?
-                        .to_string_lossy()
-                        .into(),
+                    None => words.next().with_context(|| format!("--{name} needs a value"))?.to_string_lossy().into(),
                 };
                 match name {
                     "log-file" => log.path = Some(PathBuf::from(value)).filter(|path| *path != Path::new("")),
@@ -115,14 +110,9 @@ mod tests {
             ("--log-file=/a --redirect-stderr=false", log("", false)),
             ("--log-file=", log("", false)),
         ] {
-            assert_eq!(
-                unwrapped(&format!("/go-runner {flags} {proxy}")),
-                Ok((expected, proxy.into())),
-                "{flags}"
-            );
+            assert_eq!(unwrapped(&format!("/go-runner {flags} {proxy}")), Ok((expected, proxy.into())), "{flags}");
         }
-        let (log, _) =
-            unwrapped(&format!("go-runner --log-file-size=1Mi --flush-interval 5s {proxy}")).unwrap();
+        let (log, _) = unwrapped(&format!("go-runner --log-file-size=1Mi --flush-interval 5s {proxy}")).unwrap();
         assert_eq!(log.without_effect, ["--log-file-size", "--flush-interval"]);
     }
 

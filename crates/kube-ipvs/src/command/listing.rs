@@ -75,15 +75,10 @@ pub(super) fn order(key: VirtualServerKey) -> impl Ord {
 }
 
 impl VirtualServer {
-    pub(super) fn new(
-        entry: &ServiceEntry,
-        destinations: &[DestinationEntry],
-        owner: Option<&impl ToString>,
-    ) -> Self {
+    pub(super) fn new(entry: &ServiceEntry, destinations: &[DestinationEntry], owner: Option<&impl ToString>) -> Self {
         let service = &entry.service;
         let persistence = service.persistence;
-        let netmask =
-            persistence.map(|persistence| persistence.netmask).filter(|mask| *mask != Netmask::HOST);
+        let netmask = persistence.map(|persistence| persistence.netmask).filter(|mask| *mask != Netmask::HOST);
         let mut real_servers: Vec<_> = destinations.iter().map(RealServer::new).collect();
         real_servers.sort_by_key(|server| (server.address, server.port));
         Self {
@@ -179,9 +174,6 @@ impl fmt::Display for RealServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, port, forwarding, weight, active_connections, inactive_connections } = self;
         let socket = SocketAddr::new(*address, *port).to_string();
-        writeln!(
-            f,
-            "  -> {socket:<28} {forwarding:<7} {weight:<6} {active_connections:<10} {inactive_connections:<10}"
-        )
+        writeln!(f, "  -> {socket:<28} {forwarding:<7} {weight:<6} {active_connections:<10} {inactive_connections:<10}")
     }
 }

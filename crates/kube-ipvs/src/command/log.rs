@@ -34,10 +34,7 @@ static IS_STARTED: OnceLock<()> = OnceLock::new();
 /// Services: it goes to standard error then.
 pub(super) fn to_file(log: &LogFile) {
     if !log.without_effect.is_empty() {
-        say(&format!(
-            "without effect here: {}; the log's file is not rotated",
-            log.without_effect.join(", ")
-        ));
+        say(&format!("without effect here: {}; the log's file is not rotated", log.without_effect.join(", ")));
     }
     let Some(path) = &log.path else { return };
     match open(path) {
@@ -103,9 +100,7 @@ fn usual(logging: &Logging) -> String {
     // What fails between us and the API server we say ourselves, with what comes of it.
     match logging.verbosity.get() {
         EVERYTHING.. => "debug,kube_client=off".into(),
-        DETAILS.. => {
-            "info,kube_ipvs=debug,proxier=debug,ipvs_netlink=debug,netlink_batch=debug,kube_client=off".into()
-        }
+        DETAILS.. => "info,kube_ipvs=debug,proxier=debug,ipvs_netlink=debug,netlink_batch=debug,kube_client=off".into(),
         _ => "info,kube_client=off".into(),
     }
 }
@@ -114,9 +109,9 @@ fn usual(logging: &Logging) -> String {
 fn filter(usual: String, variable: Option<&str>) -> (EnvFilter, Option<String>) {
     let refused = match variable.filter(|text| !text.trim().is_empty()).map(EnvFilter::try_new) {
         Some(Ok(filter)) => return (filter, None),
-        Some(Err(error)) => Some(format!(
-            "{VARIABLE} is ignored: {error}; allowed are such as debug, or info,kube_ipvs=debug"
-        )),
+        Some(Err(error)) => {
+            Some(format!("{VARIABLE} is ignored: {error}; allowed are such as debug, or info,kube_ipvs=debug"))
+        }
         None => None,
     };
     (EnvFilter::new(usual), refused)
@@ -141,8 +136,7 @@ mod tests {
 
     #[test]
     fn klog_s_levels_are_three() {
-        let usual =
-            |level: i64| usual(&Logging { verbosity: level.try_into().unwrap(), ..Logging::default() });
+        let usual = |level: i64| usual(&Logging { verbosity: level.try_into().unwrap(), ..Logging::default() });
         assert_eq!(usual(0), usual(3));
         assert_eq!(usual(4), usual(5));
         assert_eq!(usual(6), usual(10));

@@ -96,10 +96,7 @@ mod tests {
         let node_1 = Some("node-1".to_owned());
         assert_eq!(found("/usr/local/bin/kube-ipvs run --hostname-override=node-1 "), node_1);
         assert_eq!(found("kube-proxy --hostname_override=node-1"), node_1);
-        assert_eq!(
-            found("/go-runner --log-file=/a /usr/local/bin/kube-proxy --hostname-override=node-1 "),
-            node_1
-        );
+        assert_eq!(found("/go-runner --log-file=/a /usr/local/bin/kube-proxy --hostname-override=node-1 "), node_1);
         assert_eq!(found("kube-ipvs diff --hostname-override=node-1 "), None);
         assert_eq!(found("kube-proxy --cleanup "), None);
         assert_eq!(found("/sbin/init run "), None);

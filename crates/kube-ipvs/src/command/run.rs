@@ -50,13 +50,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         let owner = owner.clone();
         // An owner thread that has ended answers no call.
         let call = move |call| drop(owner.send(Input::Call(call)));
-        runtime::of_this_thread()?.block_on(serve::run(
-            &to_serve,
-            &flags,
-            published,
-            call,
-            serve::Limits::default(),
-        ))
+        runtime::of_this_thread()?.block_on(serve::run(&to_serve, &flags, published, call, serve::Limits::default()))
     })?;
     if let Some(file) = file.map(ConfigFile::new) {
         let args = args.clone();
@@ -78,8 +72,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         }
         Source::Kubernetes(kubernetes) => {
             let kubernetes = kubernetes.with_contact(status.contact());
-            let (for_events, of_version, published) =
-                (kubernetes.clone(), kubernetes.clone(), Arc::clone(&status));
+            let (for_events, of_version, published) = (kubernetes.clone(), kubernetes.clone(), Arc::clone(&status));
             follow("events", sender.clone(), move |_| {
                 runtime::of_this_thread()?.block_on(async {
                     tokio::select! {
@@ -89,8 +82,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
                 })
             })?;
             follow("kubernetes", to_owner, move |owner| {
-                runtime::of_this_thread()?
-                    .block_on(kubernetes.follow(|changes| deliver(owner, &inbox, changes)))
+                runtime::of_this_thread()?.block_on(kubernetes.follow(|changes| deliver(owner, &inbox, changes)))
             })?;
         }
     }

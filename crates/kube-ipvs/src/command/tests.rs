@@ -14,8 +14,7 @@ fn check(line: &str, config: &str, expected: Expect) {
     let path = folder.path().join("config.conf");
     fs::write(&path, config).unwrap();
     let path = path.to_string_lossy();
-    let mut words: Vec<OsString> =
-        line.split_whitespace().map(|word| word.replace("CONFIG", &path).into()).collect();
+    let mut words: Vec<OsString> = line.split_whitespace().map(|word| word.replace("CONFIG", &path).into()).collect();
     if go_runner::is_meant(&words) {
         words = go_runner::unwrap(words).unwrap().1;
     }

@@ -9,8 +9,7 @@ use super::{ClientConnection, Configuration, GoDuration, Ipvs, Listen, retired, 
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
-const OTHER_COMPONENTS: [&str; 3] =
-    ["kubeadm.k8s.io", "kubelet.config.k8s.io", "kubescheduler.config.k8s.io"];
+const OTHER_COMPONENTS: [&str; 3] = ["kubeadm.k8s.io", "kubelet.config.k8s.io", "kubescheduler.config.k8s.io"];
 
 /// What was read from a file.
 #[derive(Debug, Clone, PartialEq)]

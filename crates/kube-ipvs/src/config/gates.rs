@@ -80,11 +80,9 @@ impl FromStr for FeatureGates {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let gate = |item: &str| {
-            let (gate, value) = item
-                .split_once('=')
-                .ok_or_else(|| format!("{item:?} is not of the form GATE=true or GATE=false"))?;
-            let value =
-                boolean::parse(value.trim()).map_err(|error| format!("feature gate {gate}: {error}"))?;
+            let (gate, value) =
+                item.split_once('=').ok_or_else(|| format!("{item:?} is not of the form GATE=true or GATE=false"))?;
+            let value = boolean::parse(value.trim()).map_err(|error| format!("feature gate {gate}: {error}"))?;
             Ok((gate.trim().to_owned(), value))
         };
         Self::checked(items(text).map(gate).collect::<Result<_, String>>()?)
@@ -151,8 +149,7 @@ mod tests {
     fn what_cannot_be_had_is_refused_by_name() {
         let refused = |text| parse(text).unwrap_err();
         assert!(
-            refused("AllowServiceExternalIP=false")
-                .starts_with("unrecognized feature gate \"AllowServiceExternalIP\"")
+            refused("AllowServiceExternalIP=false").starts_with("unrecognized feature gate \"AllowServiceExternalIP\"")
         );
         assert_eq!(
             refused("PreferSameTrafficDistribution=false"),
@@ -161,10 +158,7 @@ mod tests {
         assert_eq!(refused("WinDSR"), "\"WinDSR\" is not of the form GATE=true or GATE=false");
         assert_eq!(refused("WinDSR=maybe"), "feature gate WinDSR: \"maybe\" is neither true nor false");
         let gates = parse("PreferSameTrafficDistribution=true,KubeProxyIPVS=true").unwrap();
-        assert_eq!(
-            gates.without_effect().collect::<Vec<_>>(),
-            ["KubeProxyIPVS", "PreferSameTrafficDistribution"]
-        );
+        assert_eq!(gates.without_effect().collect::<Vec<_>>(), ["KubeProxyIPVS", "PreferSameTrafficDistribution"]);
         assert_eq!(gates.to_string(), "KubeProxyIPVS=true,PreferSameTrafficDistribution=true");
     }
 }

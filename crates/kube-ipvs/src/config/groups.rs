@@ -81,12 +81,7 @@ pub struct Conntrack {
     pub min: BoundedInt<0, { i32::MAX }>,
 
     /// How long conntrack remembers an idle TCP connection; 0: leave it as it is
-    #[arg(
-        id = "conntrack-tcp-timeout-established",
-        long,
-        value_name = "DURATION",
-        default_value = "24h0m0s"
-    )]
+    #[arg(id = "conntrack-tcp-timeout-established", long, value_name = "DURATION", default_value = "24h0m0s")]
     #[serde(with = "text")]
     pub tcp_established_timeout: GoDuration,
 

@@ -198,8 +198,7 @@ impl Configuration {
             }
         };
         if name.0.is_empty() {
-            problems
-                .push(format!("detectLocal.{field} ({flag}) is missing: detectLocalMode {mode} needs it"));
+            problems.push(format!("detectLocal.{field} ({flag}) is missing: detectLocalMode {mode} needs it"));
         }
         problems
     }
@@ -239,9 +238,7 @@ impl Configuration {
             local_detector: match self.detect_local_mode {
                 LocalMode::ClusterCidr | LocalMode::NodeCidr => LocalDetector::Sources,
                 LocalMode::BridgeInterface => LocalDetector::Bridge(bridge_interface.0.clone()),
-                LocalMode::InterfaceNamePrefix => {
-                    LocalDetector::InterfacePrefix(interface_name_prefix.0.clone())
-                }
+                LocalMode::InterfaceNamePrefix => LocalDetector::InterfacePrefix(interface_name_prefix.0.clone()),
             },
             tcp_be_liberal: self.conntrack.tcp_be_liberal,
             vip_ping: self.own.vip_ping,
@@ -271,9 +268,9 @@ impl Configuration {
 fn parse_bind_address(text: &str) -> Result<IpAddr, String> {
     match text {
         "" => Ok(Ipv4Addr::UNSPECIFIED.into()),
-        _ => text.parse().map_err(|_| {
-            format!("{text:?} is not an IP address: allowed are such as 0.0.0.0, 192.168.0.1 or ::")
-        }),
+        _ => text
+            .parse()
+            .map_err(|_| format!("{text:?} is not an IP address: allowed are such as 0.0.0.0, 192.168.0.1 or ::")),
     }
 }
 

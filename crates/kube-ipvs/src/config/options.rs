@@ -18,9 +18,7 @@ fn counts_beside_file(flag: &str) -> bool {
 fn of_its_kind(arg: Arg) -> Arg {
     let value = arg.get_value_names().and_then(|names| names.first()).map(|name| name.to_string());
     match value.as_deref() {
-        Some("BOOL") => {
-            arg.num_args(0..=1).require_equals(true).default_missing_value("true").hide_default_value(true)
-        }
+        Some("BOOL") => arg.num_args(0..=1).require_equals(true).default_missing_value("true").hide_default_value(true),
         Some("NUMBER") => arg.allow_negative_numbers(true),
         _ if arg.get_default_values() == [""] => arg.hide_default_value(true),
         _ => arg,
@@ -102,8 +100,7 @@ impl Options {
             }
             (listen, _) => listen,
         };
-        let Configuration { healthz_bind_address: healthz, metrics_bind_address: metrics, .. } =
-            &mut configuration;
+        let Configuration { healthz_bind_address: healthz, metrics_bind_address: metrics, .. } = &mut configuration;
         *healthz = at(*healthz, self.flags.healthz_port, &listen::HEALTHZ);
         *metrics = at(*metrics, self.flags.metrics_port, &listen::METRICS);
         configuration

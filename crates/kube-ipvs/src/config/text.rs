@@ -38,10 +38,7 @@ pub(super) mod list {
         Vec::<String>::deserialize(deserializer)?.join(",").parse().map_err(D::Error::custom)
     }
 
-    pub(in super::super) fn serialize<S: Serializer>(
-        value: &impl Display,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(items(&value.to_string()))
     }
 }

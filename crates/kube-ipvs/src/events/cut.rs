@@ -9,9 +9,8 @@ pub(super) fn cut<'a>(text: &'a str, longest: usize, rest: &str) -> Cow<'a, str>
         return text.into();
     }
     let start = beginning(text, longest.saturating_sub(rest.len()));
-    let end = ["\n", ", ", " "]
-        .iter()
-        .find_map(|separator| start.rfind(separator).filter(|end| *end > start.len() / 2));
+    let end =
+        ["\n", ", ", " "].iter().find_map(|separator| start.rfind(separator).filter(|end| *end > start.len() / 2));
     format!("{}{rest}", &start[..end.unwrap_or(start.len())]).into()
 }
 

@@ -42,9 +42,7 @@ impl Limits {
     /// Whether all budgets have room for one more.
     pub(super) fn has_room(&self, object: &impl Hash, namespace: Option<&str>, now: Duration) -> bool {
         self.scopes(object, namespace).all(|(scope, budget)| {
-            self.whole
-                .get(&scope)
-                .is_none_or(|whole| *whole + budget.one_more <= now + budget.one_more * budget.burst)
+            self.whole.get(&scope).is_none_or(|whole| *whole + budget.one_more <= now + budget.one_more * budget.burst)
         })
     }
 

@@ -59,12 +59,7 @@ impl Pace {
     }
 }
 
-async fn post_one(
-    client: &Client,
-    node: &str,
-    patience: Duration,
-    event_note: &ToPost,
-) -> anyhow::Result<()> {
+async fn post_one(client: &Client, node: &str, patience: Duration, event_note: &ToPost) -> anyhow::Result<()> {
     let (namespace, event) = event(event_note, node, Timestamp::now());
     let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
     let request = Request::post(path).header("content-type", "application/json");

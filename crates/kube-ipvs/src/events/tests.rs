@@ -83,8 +83,7 @@ fn a_fact_has_the_same_name_on_every_node() {
     };
     let fact = of("1", "AddressTaken", "why");
     assert_eq!(name(&fact, "node-1"), name(&fact, "node-2"));
-    let others =
-        [of("2", "AddressTaken", "why"), of("1", "PartLeftOut", "why"), of("1", "AddressTaken", "other")];
+    let others = [of("2", "AddressTaken", "why"), of("1", "PartLeftOut", "why"), of("1", "AddressTaken", "other")];
     for other in others {
         assert_ne!(name(&fact, "node-1"), name(&other, "node-1"), "{other:?}");
     }
@@ -144,9 +143,7 @@ fn an_object_that_flaps_leaves_room_for_others() {
     let of = |namespace: &str, number: usize| About::Service(ServiceId::new(namespace, &format!("{number}")));
     let all = |namespace: String| (0..40).map(move |number| (namespace.clone(), number));
     let mut count = |namespace: &str| {
-        all(namespace.to_owned())
-            .map(|(namespace, number)| record(0, of(&namespace, number), 1000))
-            .sum::<usize>()
+        all(namespace.to_owned()).map(|(namespace, number)| record(0, of(&namespace, number), 1000)).sum::<usize>()
     };
     assert_eq!(["a", "b", "c", "d", "e"].map(&mut count), [30, 30, 30, 30, 0]);
     assert_eq!(record(1, About::Node, 1000), 1);
@@ -238,10 +235,7 @@ fn of_what_tenants_write_little_is_told_and_less_is_kept() {
             let told = lines.problems(&[problem], seconds(second));
             logged += told.len();
             bytes += told.iter().map(|line| line.to_string().len()).sum::<usize>();
-            recorder.record(
-                EventNote { about: About::Service(id), reason: "PartLeftOut", note },
-                seconds(second),
-            );
+            recorder.record(EventNote { about: About::Service(id), reason: "PartLeftOut", note }, seconds(second));
         }
         let told = received(&mut said);
         events += told.len();
@@ -259,9 +253,7 @@ fn of_what_tenants_write_little_is_told_and_less_is_kept() {
 fn a_hundred_thousand_refusals_are_a_few_lines() {
     let skipped = |number: u32| Skipped::Taken {
         port: port("http"),
-        claim: proxier::cluster::Claim::VirtualServer(
-            key(&std::net::Ipv4Addr::from_bits(number).to_string()),
-        ),
+        claim: proxier::cluster::Claim::VirtualServer(key(&std::net::Ipv4Addr::from_bits(number).to_string())),
         by: port("other"),
         is_of_node: false,
     };

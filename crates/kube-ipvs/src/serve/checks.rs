@@ -137,8 +137,7 @@ impl Check {
             match listen(at) {
                 Ok(listener) => {
                     let local_endpoints = Arc::clone(&self.local_endpoints);
-                    let site =
-                        CheckSite { service: service.clone(), local_endpoints, status: Arc::clone(status) };
+                    let site = CheckSite { service: service.clone(), local_endpoints, status: Arc::clone(status) };
                     let serve = serve(listener, Arc::new(site), Arc::clone(callers));
                     self.listeners.insert(*address, tokio::spawn(serve));
                 }

@@ -44,12 +44,7 @@ impl Measuring {
     /// Nothing has been measured yet.
     pub fn new(configuration: &Configuration) -> Self {
         let limit = configuration.own.service_metrics_limit.get();
-        Self {
-            limit: limit.unsigned_abs() as usize,
-            period: CACHE_TTL,
-            traffic: Traffic::default(),
-            last: None,
-        }
+        Self { limit: limit.unsigned_abs() as usize, period: CACHE_TTL, traffic: Traffic::default(), last: None }
     }
 
     /// The same, where what was measured is good for as long as this.

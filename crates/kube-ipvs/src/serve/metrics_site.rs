@@ -66,9 +66,7 @@ impl Site for MetricsSite {
                 text(StatusCode::OK, PLAIN, answer)
             }
             "/proxyMode" => text(StatusCode::OK, PLAIN, "ipvs"),
-            "/statusz" => {
-                text(StatusCode::OK, PLAIN, zpages::statusz(self.status.started, Timestamp::now(), &PATHS))
-            }
+            "/statusz" => text(StatusCode::OK, PLAIN, zpages::statusz(self.status.started, Timestamp::now(), &PATHS)),
             "/flagz" => text(StatusCode::OK, PLAIN, self.flags.clone()),
             "/configz" => text(StatusCode::OK, JSON, self.configuration.clone()),
             _ => not_found(),
@@ -76,8 +74,7 @@ impl Site for MetricsSite {
     }
 }
 
-const PATHS: [&str; 7] =
-    ["/configz", "/flagz", "/healthz", "/metrics", "/metrics/slis", "/proxyMode", "/statusz"];
+const PATHS: [&str; 7] = ["/configz", "/flagz", "/healthz", "/metrics", "/metrics/slis", "/proxyMode", "/statusz"];
 
 fn has_parameter(request: &Parts, name: &str) -> bool {
     let mut pairs = request.uri.query().unwrap_or_default().split('&');

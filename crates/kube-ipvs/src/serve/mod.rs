@@ -76,8 +76,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let owner = Arc::new(owner);
     let health = Arc::new(HealthSite(Arc::clone(&status)));
-    let metrics =
-        MetricsSite::new(configuration, flags, Arc::clone(&status), Arc::clone(&owner) as _, limits.owner)?;
+    let metrics = MetricsSite::new(configuration, flags, Arc::clone(&status), Arc::clone(&owner) as _, limits.owner)?;
     let published = Arc::clone(&status);
     let checks = async {
         checks::run(status, limits, &*owner).await;

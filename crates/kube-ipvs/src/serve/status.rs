@@ -121,19 +121,11 @@ impl Status {
     }
 
     /// A sync has ended, which began at `start`.
-    pub fn record_sync(
-        &self,
-        engine: &Engine,
-        report: &SyncReport,
-        taken: Taken,
-        start: Instant,
-        meter: Meter,
-    ) {
+    pub fn record_sync(&self, engine: &Engine, report: &SyncReport, taken: Taken, start: Instant, meter: Meter) {
         let now = self.now();
         let mut health = self.health.lock();
         health.node(engine.cluster().own_node().map(|node| !node.leaving));
-        let synced =
-            Family::ALL.map(|family| health.record_sync(family, outcome(engine, report, family), now));
+        let synced = Family::ALL.map(|family| health.record_sync(family, outcome(engine, report, family), now));
         drop(health);
         self.note_lacking(engine, report);
         let families = Family::ALL.into_iter().filter(|family| engine.is_about(report, *family));
@@ -152,10 +144,7 @@ impl Status {
 
     /// The kernel was asked.
     pub fn metered(&self, meter: Meter) {
-        meter
-            .spent
-            .iter()
-            .for_each(|((subsystem, operation), time)| self.own.spent(*subsystem, *operation, *time));
+        meter.spent.iter().for_each(|((subsystem, operation), time)| self.own.spent(*subsystem, *operation, *time));
         meter.flow_deletions.into_iter().for_each(|cleansing| self.kube_proxy.cleansed(cleansing));
     }
 

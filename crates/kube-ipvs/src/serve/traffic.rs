@@ -43,11 +43,7 @@ impl Traffic {
 
     /// What is to be told: of `limit` Services at most, the oldest ones. `created` says since when there has been a
     /// Service; those that are no more are forgotten.
-    pub(super) fn tell(
-        &mut self,
-        limit: usize,
-        created: impl Fn(&ServiceId) -> Option<Timestamp>,
-    ) -> OfServices {
+    pub(super) fn tell(&mut self, limit: usize, created: impl Fn(&ServiceId) -> Option<Timestamp>) -> OfServices {
         self.services.retain(|service, _| created(service).is_some());
         let mut oldest: Vec<_> = self.services.keys().map(|service| (created(service), service)).collect();
         oldest.sort_unstable();

@@ -53,8 +53,7 @@ mod tests {
             Paths: /configz /metrics
         "#]]
         .assert_eq(&page);
-        let flags =
-            [("v", "2"), ("cluster-cidr", "10.244.0.0/16")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        let flags = [("v", "2"), ("cluster-cidr", "10.244.0.0/16")].map(|(a, b)| (a.to_owned(), b.to_owned()));
         expect![[r#"
 
             kube-proxy flags

@@ -38,8 +38,7 @@ fn extend<T>(list: &mut Vec<T>, more: Vec<T>) {
 
 fn keep_last<T, K: Eq + Hash>(list: &mut Vec<T>, key: impl Fn(&T) -> K) {
     let mut seen = HashSet::with_capacity(list.len());
-    let mut last: Vec<T> =
-        std::mem::take(list).into_iter().rev().filter(|entry| seen.insert(key(entry))).collect();
+    let mut last: Vec<T> = std::mem::take(list).into_iter().rev().filter(|entry| seen.insert(key(entry))).collect();
     last.reverse();
     *list = last;
 }

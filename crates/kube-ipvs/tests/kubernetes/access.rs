@@ -144,10 +144,7 @@ fn an_exec_plugin_that_is_not_there_is_named() -> Result<()> {
                 installHint: 'See https://example.org/install'}}";
     let said = error(&kubeconfig(&folder, "{server: \"http://127.0.0.1:9\"}", user)?)?;
     ensure!(said.contains("\"no-such-plugin\" cannot be run"), "{said}");
-    ensure!(
-        said.contains("PATH=") && said.contains("tokenFile") && said.contains("example.org/install"),
-        "{said}"
-    );
+    ensure!(said.contains("PATH=") && said.contains("tokenFile") && said.contains("example.org/install"), "{said}");
     assert_eq!(said.matches("No such file").count(), 1, "{said}");
     Ok(())
 }

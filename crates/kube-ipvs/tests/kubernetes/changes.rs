@@ -10,8 +10,7 @@ fn follow(api: &ApiServer, streaming: StreamingLists) -> Follower {
     Follower::start_with(ClientConnection { master: api.url(), ..fast() }, limits(streaming))
 }
 
-const ALL_AGES: [StreamingLists; 3] =
-    [StreamingLists::Served, StreamingLists::Refused, StreamingLists::Unknown];
+const ALL_AGES: [StreamingLists; 3] = [StreamingLists::Served, StreamingLists::Refused, StreamingLists::Unknown];
 
 fn service(name: &str, address: &str) -> Service {
     Service::new(name).cluster_ip(address).port(80)
@@ -47,15 +46,12 @@ fn the_first_delivery_is_everything() -> Result<()> {
 fn only_what_is_ours_is_asked_for() -> Result<()> {
     let api = ApiServer::start()?;
     let foreign = "metadata: { name: foreign, labels: { service.kubernetes.io/service-proxy-name: other } }";
-    api.apply(&format!(
-        "kind: Service\n{foreign}\nspec: {{ clusterIP: 10.96.0.9, ports: [{{ port: 80 }}] }}\n"
-    ))?;
+    api.apply(&format!("kind: Service\n{foreign}\nspec: {{ clusterIP: 10.96.0.9, ports: [{{ port: 80 }}] }}\n"))?;
     api.apply(&service("web", "10.96.0.7"))?;
     let follower = Follower::start(&api);
     follower.eventually(|world| world.services.len() == 1)?;
     // Requests for the version alone are left out.
-    let requests: Vec<_> =
-        api.requests().into_iter().filter(|request| !request.contains("limit=1")).collect();
+    let requests: Vec<_> = api.requests().into_iter().filter(|request| !request.contains("limit=1")).collect();
     let selector = "labelSelector=!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
     for path in ["/api/v1/services?", "/apis/discovery.k8s.io/v1/endpointslices?"] {
         let mut all = requests.iter().filter(|request| request.starts_with(path));
@@ -64,10 +60,11 @@ fn only_what_is_ours_is_asked_for() -> Result<()> {
     let mut nodes = requests.iter().filter(|request| request.starts_with("/api/v1/nodes?"));
     ensure!(nodes.all(|request| request.contains("fieldSelector=metadata.name=node-1")), "{requests:#?}");
     // Another proxy takes one over: for us it is gone.
-    api.apply(&service("web", "10.96.0.7").to_string().replace(
-        "  namespace:",
-        "  labels: { service.kubernetes.io/service-proxy-name: other }\n  namespace:",
-    ))?;
+    api.apply(
+        &service("web", "10.96.0.7")
+            .to_string()
+            .replace("  namespace:", "  labels: { service.kubernetes.io/service-proxy-name: other }\n  namespace:"),
+    )?;
     follower.eventually(|world| world.services.is_empty())
 }
 
@@ -86,16 +83,14 @@ fn changes_are_followed() -> Result<()> {
         api.apply(&service("web", "10.96.0.8"))?;
         api.apply(&slice("api", "10.244.1.2").name("web-1"))?;
         follower.eventually(|world| {
-            world.services["default/web"] == ["10.96.0.8"]
-                && world.slices["default/web-1"] == "default/api: 10.244.1.2"
+            world.services["default/web"] == ["10.96.0.8"] && world.slices["default/web-1"] == "default/api: 10.244.1.2"
         })?;
         // It is deleted, and made again under the same name.
         api.delete(Kind::Service, "web")?;
         api.delete(Kind::EndpointSlice, "web-1")?;
         api.apply(&service("web", "10.96.0.9"))?;
         follower.eventually(|world| {
-            world.slices.is_empty()
-                && world.services.get("default/web").is_some_and(|ips| ips == &["10.96.0.9"])
+            world.slices.is_empty() && world.services.get("default/web").is_some_and(|ips| ips == &["10.96.0.9"])
         })?;
     }
     Ok(())
@@ -123,10 +118,7 @@ fn a_new_list_tells_what_has_vanished() -> Result<()> {
         follower.eventually(|world| world.services.contains_key("default/web-4"))?;
         let world = follower.world().clone();
         assert_eq!(world.services["default/web-2"], ["10.96.0.20"]);
-        assert_eq!(
-            world.log.iter().filter(|line| line.starts_with('-')).collect::<Vec<_>>(),
-            ["-default/web-1"]
-        );
+        assert_eq!(world.log.iter().filter(|line| line.starts_with('-')).collect::<Vec<_>>(), ["-default/web-1"]);
         assert_eq!(world.services.len(), 3);
     }
     Ok(())
@@ -157,10 +149,7 @@ fn lists_come_from_the_cache_and_else_in_pages() -> Result<()> {
     api.compact();
     api.back()?;
     follower.eventually(|world| world.services.len() == 1090)?;
-    assert_eq!(
-        (first_lists(&api, "resourceVersionMatch=NotOlderThan"), first_lists(&api, "continue=")),
-        (2, 0)
-    );
+    assert_eq!((first_lists(&api, "resourceVersionMatch=NotOlderThan"), first_lists(&api, "continue=")), (2, 0));
     api.away();
     api.restore(1050, false);
     api.back()?;
@@ -187,8 +176,7 @@ fn slices_may_say_the_same() -> Result<()> {
 fn times_of_changes_are_told() -> Result<()> {
     let api = ApiServer::start()?;
     let at = |address: &str, time: &str| {
-        let annotation =
-            format!("\n  annotations: {{ endpoints.kubernetes.io/last-change-trigger-time: {time:?} }}");
+        let annotation = format!("\n  annotations: {{ endpoints.kubernetes.io/last-change-trigger-time: {time:?} }}");
         slice("web", address).to_string().replace("\n  namespace:", &format!("{annotation}\n  namespace:"))
     };
     api.apply(&service("web", "10.96.0.7"))?;

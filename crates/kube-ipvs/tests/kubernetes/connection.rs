@@ -32,8 +32,7 @@ fn a_kubeconfig_says_where_and_who() -> Result<()> {
     fs::write(&token, "secret")?;
     fs::write(&file, api.kubeconfig(token.to_str()))?;
     let kubeconfig = file.to_str().context("a path")?.to_owned();
-    let follower =
-        Follower::start_with(ClientConnection { kubeconfig: kubeconfig.clone().into(), ..fast() }, LIMITS);
+    let follower = Follower::start_with(ClientConnection { kubeconfig: kubeconfig.clone().into(), ..fast() }, LIMITS);
     follower.eventually(|world| world.services.len() == 1)?;
     assert_eq!(api.last_token().as_deref(), Some("secret"));
     drop(follower);
@@ -41,10 +40,8 @@ fn a_kubeconfig_says_where_and_who() -> Result<()> {
     // --master comes before what the file says, and the credentials stay.
     let text = api.kubeconfig(token.to_str()).replace(&api.url(), "http://127.0.0.1:9");
     fs::write(&file, text)?;
-    let follower = Follower::start_with(
-        ClientConnection { kubeconfig: kubeconfig.into(), master: api.url(), ..fast() },
-        LIMITS,
-    );
+    let follower =
+        Follower::start_with(ClientConnection { kubeconfig: kubeconfig.into(), master: api.url(), ..fast() }, LIMITS);
     follower.eventually(|world| world.services.len() == 1)
 }
 
@@ -84,14 +81,10 @@ fn the_server_is_known_by_its_authority() -> Result<()> {
     for (known, reached) in [(&authority, true), (&tls::Authority::new()?, false)] {
         fs::write(path("ca.crt"), known.pem())?;
         let server = format!("{{ server: \"{}\", certificate-authority: {} }}", tls.url(), path("ca.crt"));
-        let text = api
-            .kubeconfig(Some(&path("token")))
-            .replace(&format!("{{ server: \"{}\" }}", api.url()), &server);
+        let text = api.kubeconfig(Some(&path("token"))).replace(&format!("{{ server: \"{}\" }}", api.url()), &server);
         fs::write(path("kubeconfig"), text)?;
-        let follower = Follower::start_with(
-            ClientConnection { kubeconfig: path("kubeconfig").into(), ..fast() },
-            LIMITS,
-        );
+        let follower =
+            Follower::start_with(ClientConnection { kubeconfig: path("kubeconfig").into(), ..fast() }, LIMITS);
         if reached {
             follower.eventually(|world| world.services.len() == 1)?;
         } else {
@@ -128,8 +121,7 @@ fn a_certificate_that_is_replaced_is_read_again() -> Result<()> {
         path("client.key"),
     );
     fs::write(path("kubeconfig"), text)?;
-    let follower =
-        Follower::start_with(ClientConnection { kubeconfig: path("kubeconfig").into(), ..fast() }, LIMITS);
+    let follower = Follower::start_with(ClientConnection { kubeconfig: path("kubeconfig").into(), ..fast() }, LIMITS);
     follower.eventually(|world| world.services.len() == 1)?;
     // All connections are made that there will be, until they are cut.
     let is_watched = |path: &str| asked(&api, |request| request.contains(path) && request.contains("watch="));

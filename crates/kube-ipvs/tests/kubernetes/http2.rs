@@ -55,8 +55,7 @@ impl Gateway {
                 let listener = TcpListener::from_std(socket)?;
                 loop {
                     let (stream, _) = listener.accept().await?;
-                    let (acceptor, open, mut frozen) =
-                        (acceptor.clone(), Arc::clone(&counted), freezes.subscribe());
+                    let (acceptor, open, mut frozen) = (acceptor.clone(), Arc::clone(&counted), freezes.subscribe());
                     tokio::spawn(async move {
                         let stream = TokioIo::new(acceptor.accept(stream).await?);
                         let client = Client::builder(TokioExecutor::new()).build_http::<Incoming>();

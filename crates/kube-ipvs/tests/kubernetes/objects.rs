@@ -28,10 +28,8 @@ fn an_object_that_cannot_be_read_is_told_and_costs_no_other() -> Result<()> {
         let world = follower.world().clone();
         assert_eq!(world.services.len(), 1);
         let said = |what: &str| world.problems.iter().filter(|problem| problem.contains(what)).count();
-        let expected = format!(
-            "{}/: Service default/broken: spec.ports[0].port: 70000 is not a port: 1 to 65535",
-            api.url()
-        );
+        let expected =
+            format!("{}/: Service default/broken: spec.ports[0].port: 70000 is not a port: 1 to 65535", api.url());
         assert_eq!(said(&expected), 1, "{:#?}", world.problems);
         assert_eq!(said("EndpointSlice default/odd: "), 1, "{:#?}", world.problems);
         // What it was for is not known, so nothing may be cleared away.
@@ -137,15 +135,9 @@ fn a_slice_with_a_port_that_is_none_is_followed() -> Result<()> {
         api.apply(&slice("web-1", "web", &ports, "10.244.1.3"))?;
         is_followed("10.244.1.3")?;
         let world = follower.world().clone();
-        let said = format!(
-            "EndpointSlice default/web-1: ports[1].port: {number} is not a port: 1 to 65535; it is left out"
-        );
-        assert_eq!(
-            world.problems.iter().filter(|problem| problem.contains(&said)).count(),
-            1,
-            "{:#?}",
-            world.problems
-        );
+        let said =
+            format!("EndpointSlice default/web-1: ports[1].port: {number} is not a port: 1 to 65535; it is left out");
+        assert_eq!(world.problems.iter().filter(|problem| problem.contains(&said)).count(), 1, "{:#?}", world.problems);
         assert!(world.complete);
     }
     Ok(())

@@ -24,15 +24,13 @@ fn forgetful(
     let backup = api.revision();
     api.delete(Kind::Service, "web-2")?;
     api.apply(&service(4))?;
-    follower
-        .eventually(|world| world.services.keys().eq(["default/web-1", "default/web-3", "default/web-4"]))?;
+    follower.eventually(|world| world.services.keys().eq(["default/web-1", "default/web-3", "default/web-4"]))?;
     restore(&mut api, backup)?;
     Ok((api, follower))
 }
 
 fn is_found_out(api: &ApiServer, follower: &Follower) -> Result<()> {
-    follower
-        .eventually(|world| world.services.keys().eq(["default/web-1", "default/web-2", "default/web-3"]))?;
+    follower.eventually(|world| world.services.keys().eq(["default/web-1", "default/web-2", "default/web-3"]))?;
     // Its versions are still lower than those that were known.
     api.apply(&service(5))?;
     follower.eventually(|world| world.services.contains_key("default/web-5"))

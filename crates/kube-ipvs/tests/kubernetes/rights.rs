@@ -57,7 +57,8 @@ const STANDING: usize = 8;
 /// An API server that has just started refuses what it allows a moment later: it has not read its roles yet.
 #[test]
 fn a_refusal_counts_when_it_stands() -> Result<()> {
-    let range = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: a}\nspec: {cidrs: [10.96.0.0/16]}\n";
+    let range =
+        "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: a}\nspec: {cidrs: [10.96.0.0/16]}\n";
     let (api, _follower) = loop {
         let api = ApiServer::start()?;
         api.apply(&service("web"))?;

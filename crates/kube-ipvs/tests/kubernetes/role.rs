@@ -35,8 +35,7 @@ fn words(value: &Value) -> impl Iterator<Item = String> {
 
 fn allowed() -> Result<BTreeSet<Right>> {
     let documents = manifest("rbac.yaml")?;
-    let role =
-        documents.iter().find(|document| document["kind"] == "ClusterRole").context("a ClusterRole")?;
+    let role = documents.iter().find(|document| document["kind"] == "ClusterRole").context("a ClusterRole")?;
     let mut rights = BTreeSet::new();
     for rule in role["rules"].as_array().context("rules")? {
         for group in words(&rule["apiGroups"]) {
@@ -103,9 +102,10 @@ fn post_on(node: &str, api: &ApiServer, event_notes: Vec<EventNote>) -> Result<(
     event_notes.into_iter().for_each(|event_note| recorder.record(event_note, Duration::ZERO));
     drop(recorder);
     let connection = ClientConnection { master: api.url(), ..fast() };
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        KubernetesSource::open(&connection, node).await?.with_limits(LIMITS).record(to_post).await
-    })
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async { KubernetesSource::open(&connection, node).await?.with_limits(LIMITS).record(to_post).await })
 }
 
 fn about(about: About, note: &str) -> EventNote {
@@ -119,9 +119,7 @@ fn the_cluster_role_allows_what_is_asked_for_and_nothing_else() -> Result<()> {
         let api = ApiServer::start()?;
         api.streaming(streaming);
         // An external IP may be the address of any Node.
-        api.apply(
-            &Service::new("web").cluster_ip("10.96.0.7").port(80).line("externalIPs: [\"192.168.0.2\"]"),
-        )?;
+        api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80).line("externalIPs: [\"192.168.0.2\"]"))?;
         let follower = Follower::start(&api);
         follower.eventually(|world| world.services.len() == 1)?;
         record(&api, vec![about(About::Node, "why")])?;
@@ -143,10 +141,7 @@ fn the_cluster_role_allows_what_is_asked_for_and_nothing_else() -> Result<()> {
 fn events_reach_the_api_server() -> Result<()> {
     let api = ApiServer::start()?;
     let service = About::Service(ServiceId::new("shop", "web"));
-    record(
-        &api,
-        vec![about(service.clone(), "first"), about(About::Node, "second"), about(service, "first")],
-    )?;
+    record(&api, vec![about(service.clone(), "first"), about(About::Node, "second"), about(service, "first")])?;
     let events = api.events();
     let made: Vec<_> = events.iter().map(|event| (&event["regarding"]["kind"], &event["note"])).collect();
     assert_eq!(made, [(&Value::from("Service"), &Value::from("first")), (&"Node".into(), &"second".into())]);

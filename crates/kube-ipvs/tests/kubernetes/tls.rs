@@ -116,8 +116,7 @@ impl<'a> Front<'a> {
 pub(crate) fn config(authority: &Authority, clients: Option<&[&Authority]>) -> Result<ServerConfig> {
     let (certificate, key) = authority.server()?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config =
-        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let config = match clients {
         None => config.with_no_client_auth(),
         Some(known) => {

@@ -31,10 +31,7 @@ fn await_answer(at: SocketAddr, name: &str, endpoints: u64) -> Result<()> {
         });
         ensure!(body == expected, "{body}");
         ensure!(answer.status == if endpoints > 0 { 200 } else { 503 }, "{answer:?}");
-        ensure!(
-            answer.header("x-load-balancing-endpoint-weight") == Some(&*endpoints.to_string()),
-            "{answer:?}"
-        );
+        ensure!(answer.header("x-load-balancing-endpoint-weight") == Some(&*endpoints.to_string()), "{answer:?}");
         ensure!(answer.header("content-type") == Some("application/json"), "{answer:?}");
         Ok(())
     })
@@ -75,15 +72,8 @@ fn a_port_that_somebody_else_has_is_tried_again() -> Result<()> {
     };
     daemon.events(vec![lb("a", "10.96.0.1", at)]);
     let said = daemon.recorded()?;
-    assert_eq!(
-        (said.about, said.reason),
-        (About::Service(ServiceId::new("default", "a")), "HealthCheckNodePortTaken")
-    );
-    ensure!(
-        said.note.contains(&format!(":{}, its healthCheckNodePort: Address", at.port())),
-        "{}",
-        said.note
-    );
+    assert_eq!((said.about, said.reason), (About::Service(ServiceId::new("default", "a")), "HealthCheckNodePortTaken"));
+    ensure!(said.note.contains(&format!(":{}, its healthCheckNodePort: Address", at.port())), "{}", said.note);
     unavailable(&mut daemon, 1)?;
     drop(taken);
     await_listener(at)?;

@@ -27,8 +27,8 @@ use proxier::{
     fake::FakeKernel,
     linux::Meter,
     model::{
-        Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol,
-        Service, ServiceId, ServicePort, SliceId, VirtualServerKey,
+        Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol, Service,
+        ServiceId, ServicePort, SliceId, VirtualServerKey,
     },
 };
 
@@ -160,13 +160,7 @@ impl Daemon {
         self.status.taken();
         let start = Instant::now();
         let report = self.engine.sync(&mut self.kernel, self.now);
-        self.status.record_sync(
-            &self.engine,
-            &report,
-            std::mem::take(&mut self.taken),
-            start,
-            Meter::default(),
-        );
+        self.status.record_sync(&self.engine, &report, std::mem::take(&mut self.taken), start, Meter::default());
         report
     }
 
@@ -180,11 +174,7 @@ impl Daemon {
     }
 
     /// All metrics, when virtual servers have these counters.
-    pub(crate) fn scrape(
-        &mut self,
-        header: &'static str,
-        counters: &[(VirtualServerKey, Stats)],
-    ) -> Result<Answer> {
+    pub(crate) fn scrape(&mut self, header: &'static str, counters: &[(VirtualServerKey, Stats)]) -> Result<Answer> {
         let at = self.metrics;
         let client = thread::spawn(move || get(at, "/metrics", header));
         let ask = self.asked()?;

@@ -25,8 +25,7 @@ fn texts<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
 fn asked(dashboard: &Value) -> BTreeSet<&str> {
     let mut all = Vec::new();
     texts(dashboard, &mut all);
-    let words =
-        all.into_iter().flat_map(|text| text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
+    let words = all.into_iter().flat_map(|text| text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
     words
         .filter(|word| ["kube_ipvs_", "kubeproxy_", "process_"].iter().any(|prefix| word.starts_with(prefix)))
         .collect()
@@ -39,10 +38,8 @@ fn it_asks_for_what_there_is() -> Result<()> {
     let asked = asked(&dashboard);
     ensure!(asked.len() > 10, "only {asked:?} are asked for");
     let mut daemon = Daemon::start(&[])?;
-    let applied = [
-        Event::ServiceApplied(service("web", "10.96.0.80")),
-        Event::SliceApplied(slice("web", &["10.244.1.1"])),
-    ];
+    let applied =
+        [Event::ServiceApplied(service("web", "10.96.0.80")), Event::SliceApplied(slice("web", &["10.244.1.1"]))];
     daemon.events(applied.into());
     let metrics = daemon.scrape("", &counters(&[("10.96.0.80", 5)]))?.body;
     let is_there = |name: &&&str| {

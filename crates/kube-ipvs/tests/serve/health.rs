@@ -114,8 +114,7 @@ fn what_fails_of_one_service_makes_nothing_late() -> Result<()> {
     let mut daemon = Daemon::start(&[SHORT])?;
     daemon.kernel.refuse = vec!["virtual server TCP [fd00::80]:80".into(), "vips { 10.96.0.80 }".into()];
     let six = Event::ServiceApplied(service("six", "fd00::80"));
-    let others =
-        (1..4).map(|n| Event::ServiceApplied(service(&format!("other-{n}"), &format!("10.96.0.{n}"))));
+    let others = (1..4).map(|n| Event::ServiceApplied(service(&format!("other-{n}"), &format!("10.96.0.{n}"))));
     let report = daemon.events(others.chain([web(), six]).collect());
     assert!(report.failures.len() >= 2, "{:?}", report.failures);
     daemon.later(Duration::from_secs(1));
@@ -125,8 +124,7 @@ fn what_fails_of_one_service_makes_nothing_late() -> Result<()> {
     assert_eq!(status, 200, "{json}");
     // Until most of them fail.
     daemon.kernel.refuse = vec!["+ real server".into(), "+ virtual server".into()];
-    let more =
-        (10..30).map(|n| Event::ServiceApplied(service(&format!("more-{n}"), &format!("10.96.0.{n}"))));
+    let more = (10..30).map(|n| Event::ServiceApplied(service(&format!("more-{n}"), &format!("10.96.0.{n}"))));
     daemon.events(more.collect());
     await_status(&daemon, "/healthz", 503).map(drop)
 }
@@ -218,10 +216,7 @@ fn a_port_that_somebody_else_has() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serving = serve::run(&hard, &[], Arc::clone(&status), drop, UNHURRIED);
     let error = runtime.block_on(serving).err().context("no error")?;
-    assert!(
-        format!("{error:#}").starts_with(&format!("cannot listen at {at} for health checks")),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").starts_with(&format!("cannot listen at {at} for health checks")), "{error:#}");
     drop(runtime);
     serve(configuration(&flags(false))?, &status);
     await_listener(other)?;

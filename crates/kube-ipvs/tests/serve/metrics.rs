@@ -129,8 +129,7 @@ fn kube_proxy_s_metrics() -> Result<()> {
 
 /// The buckets of IPv4, by their upper bounds, each with all that is below it.
 fn buckets(metrics: &str, name: &str) -> Result<BTreeMap<String, u64>> {
-    let lines =
-        metrics.lines().filter_map(|line| line.strip_prefix(name)).filter(|line| line.contains("IPv4"));
+    let lines = metrics.lines().filter_map(|line| line.strip_prefix(name)).filter(|line| line.contains("IPv4"));
     let bucket = |line: &str| {
         let (le, count) = line.strip_prefix("{ip_family=\"IPv4\",le=\"")?.split_once("\"} ")?;
         Some((le.to_owned(), count.parse().ok()?))

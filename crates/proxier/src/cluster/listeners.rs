@@ -83,9 +83,7 @@ pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr], limit: usi
                 // A node port has no rivals, and may be served where external IPs are not.
                 Kind::ExternalIp => Some(port.port).filter(|_| !is_node || port.node_port != Some(port.port)),
                 // A load-balancer IP that is an address of the node comes first: it can have source ranges.
-                Kind::NodePort | Kind::Loopback => {
-                    port.node_port.filter(|number| *number != port.port || !is_balanced)
-                }
+                Kind::NodePort | Kind::Loopback => port.node_port.filter(|number| *number != port.port || !is_balanced),
             };
             let Some(number) = number else { continue };
             if cost <= left {
@@ -110,7 +108,5 @@ pub(super) fn health_checks(service: &Service, node_addresses: &[IpAddr]) -> Vec
     ];
     let sites = by_kind.into_iter().flat_map(|(kind, addresses)| addresses.iter().map(move |at| (kind, *at)));
     let served = sites.filter(|(_, address)| service.has_family(Family::of(*address)));
-    served
-        .map(|(kind, address)| (kind, VirtualServerKey { address, protocol: Protocol::Tcp, port }))
-        .collect()
+    served.map(|(kind, address)| (kind, VirtualServerKey { address, protocol: Protocol::Tcp, port })).collect()
 }

@@ -27,8 +27,8 @@ pub(crate) use listeners::{Listener, Listeners};
 use crate::{
     config::{Config, NodePortAddresses, PodSources},
     model::{
-        Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Protocol, Service,
-        ServiceCidr, ServiceId, ServicePort, SliceId, TrafficPolicy, VirtualServerKey,
+        Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Protocol, Service, ServiceCidr,
+        ServiceId, ServicePort, SliceId, TrafficPolicy, VirtualServerKey,
     },
 };
 
@@ -141,8 +141,7 @@ impl Cluster {
     /// This host's kernel does not have a scheduler. Those that choose it have to do without.
     pub(crate) fn record_missing(&mut self, scheduler: Scheduler) {
         if self.missing_schedulers.insert(scheduler) {
-            let choosers =
-                self.services.values().filter(|service| service.options().scheduler == Some(scheduler));
+            let choosers = self.services.values().filter(|service| service.options().scheduler == Some(scheduler));
             self.changed.extend(choosers.map(|service| service.id.clone()));
         }
     }
@@ -281,8 +280,7 @@ impl Cluster {
 
     /// Whether we reach the API server there.
     pub(crate) fn is_api_server_at(&self, key: VirtualServerKey) -> bool {
-        key.protocol == Protocol::Tcp
-            && self.api_server.contains(&SocketAddr::new(key.address, key.port.get()))
+        key.protocol == Protocol::Tcp && self.api_server.contains(&SocketAddr::new(key.address, key.port.get()))
     }
 
     /// Whether this host has the address on a link of its own.
@@ -411,16 +409,12 @@ impl Cluster {
 
     /// What a Service asks for: each address and port, its node ports as such, and where it is asked for its health.
     fn claims_of(&self, service: &Service) -> BTreeSet<(Claim, Claimant)> {
-        let claimant = |kind, port: &ServicePort| Claimant {
-            kind,
-            created: service.created,
-            port: service.port_id(port),
-        };
+        let claimant =
+            |kind, port: &ServicePort| Claimant { kind, created: service.created, port: service.port_id(port) };
         let listeners = self.listeners(service).all;
         let ports = service.ports.iter().filter(|_| !service.cluster_ips.is_empty());
-        let node_ports = ports.filter_map(|port| {
-            Some((Claim::NodePort(port.protocol, port.node_port?), claimant(Kind::NodePort, port)))
-        });
+        let node_ports = ports
+            .filter_map(|port| Some((Claim::NodePort(port.protocol, port.node_port?), claimant(Kind::NodePort, port))));
         // No virtual server listens there, and none of another Service may: its endpoints would answer for the node.
         let health_checks = service.ports.first().into_iter().flat_map(|port| {
             let mut keys = self.health_checks(service);

@@ -37,8 +37,7 @@ impl Cluster {
         self.mark_users(&changed);
         if name == self.hostname {
             self.mark_endpoints(&changed);
-            let of_node =
-                |node: Option<Node>| node.map(|node| (node.zone, node.internal_ips)).unwrap_or_default();
+            let of_node = |node: Option<Node>| node.map(|node| (node.zone, node.internal_ips)).unwrap_or_default();
             let ((zone, internal_ips), (new_zone, new_internal_ips)) = (of_node(old), of_node(new));
             if zone != new_zone {
                 self.mark_hinted();

@@ -59,8 +59,7 @@ impl Backends {
                     protocol != Protocol::Udp
                         && matches!(
                             server,
-                            RealServer::Serving { terminating: true, .. }
-                                | RealServer::Draining { terminating: true }
+                            RealServer::Serving { terminating: true, .. } | RealServer::Draining { terminating: true }
                         )
                 });
                 for (address, _) in terminating {
@@ -102,8 +101,7 @@ enum Preference<'a> {
 /// The hints apply only if each ready endpoint has some, and one of them is for this node or its zone. Otherwise the
 /// hints are out of date, or they would leave no endpoint (KEP-2433, KEP-3015).
 fn preference<'a>(cluster: &'a Cluster, endpoints: &BTreeMap<EndpointAddress, &Endpoint>) -> Preference<'a> {
-    let ready =
-        || endpoints.values().filter(|endpoint| endpoint.conditions.ready).map(|endpoint| &endpoint.hints);
+    let ready = || endpoints.values().filter(|endpoint| endpoint.conditions.ready).map(|endpoint| &endpoint.hints);
     let node = cluster.hostname();
     let all_for_nodes = ready().all(|hints| !hints.nodes.is_empty());
     if all_for_nodes && ready().any(|hints| hints.nodes.iter().any(|hint| **hint == *node)) {

@@ -134,12 +134,7 @@ fn refusal(cluster: &Cluster, config: &Config, kind: Kind, address: IpAddr) -> O
 }
 
 /// Why a port is not served on node addresses of a family, if it has a node port.
-fn without_node_port(
-    cluster: &Cluster,
-    id: &ServicePortId,
-    port: &ServicePort,
-    family: Family,
-) -> Option<Skipped> {
+fn without_node_port(cluster: &Cluster, id: &ServicePortId, port: &ServicePort, family: Family) -> Option<Skipped> {
     let claim = Claim::NodePort(port.protocol, port.node_port?);
     if let Some(reason) = taken(cluster, id, claim) {
         return Some(reason);

@@ -17,11 +17,7 @@ use crate::{
 };
 
 /// The scheduler of a Service, and its flags.
-pub(super) fn scheduling(
-    cluster: &Cluster,
-    config: &Config,
-    options: &ServiceOptions,
-) -> (Scheduler, ServiceFlags) {
+pub(super) fn scheduling(cluster: &Cluster, config: &Config, options: &ServiceOptions) -> (Scheduler, ServiceFlags) {
     let scheduler = scheduler(cluster, config, options);
     // A client whose endpoint drains would be refused without the fall-back; and `mh` takes the client's port into
     // account, as under kube-proxy.
@@ -147,8 +143,7 @@ fn hindrance(
         }
         // What would be a link-layer neighbour here is that node. A tunnel ends at the pod.
         let is_elsewhere = |endpoint: &&Endpoint| endpoint.node.is_some() && !cluster.is_local(endpoint);
-        let is_behind_node =
-            options.forwarding == Forwarding::Direct && endpoints.get(&at).is_some_and(is_elsewhere);
+        let is_behind_node = options.forwarding == Forwarding::Direct && endpoints.get(&at).is_some_and(is_elsewhere);
         let is_node = cluster.other_node_with(at.address).is_some();
         (is_behind_node || is_node).then_some(NotForwardable::OtherNode(at))
     })

@@ -16,10 +16,7 @@ use super::{
 use crate::{
     cluster::{Cluster, EndpointAddress, Kind, Listener},
     config::Config,
-    model::{
-        Affinity, Endpoint, Family, Protocol, Service, ServiceId, ServicePort, TrafficPolicy,
-        VirtualServerKey,
-    },
+    model::{Affinity, Endpoint, Family, Protocol, Service, ServiceId, ServicePort, TrafficPolicy, VirtualServerKey},
     set::KeySet,
 };
 
@@ -42,8 +39,7 @@ pub(crate) fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> 
         let endpoints = cluster.endpoints(id, family);
         for (index, port) in service.ports.iter().enumerate() {
             let listeners = listeners.remove(&(family, index)).unwrap_or_default();
-            let frontends =
-                frontends(cluster, config, service, port, family, &listeners, &mut desired.skipped);
+            let frontends = frontends(cluster, config, service, port, family, &listeners, &mut desired.skipped);
             let endpoints = endpoints.of_port(port);
             local.extend(add_port(&mut desired, cluster, config, service, port, &frontends, &endpoints));
         }
@@ -76,8 +72,7 @@ fn add_port(
     desired.skipped.extend(options::without_effect(cluster, config, service, port, &backends));
     let target = short_circuit_target(service, frontends);
     let is_target = |frontend: &Frontend| target == Some(frontend.key);
-    let shortens =
-        |frontend: &Frontend| frontend.kind.is_external() && service.external_policy == TrafficPolicy::Local;
+    let shortens = |frontend: &Frontend| frontend.kind.is_external() && service.external_policy == TrafficPolicy::Local;
     for frontend in frontends {
         let mut server = virtual_server(cluster, config, service, port, frontend, &backends);
         if service.options.is_some() {
@@ -111,8 +106,7 @@ fn add_port(
     }
     if !frontends.is_empty() {
         // If an endpoint names no node, its place is unknown: it may be on this node.
-        let unplaced =
-            endpoints.iter().filter(|(_, endpoint)| endpoint.node.is_none()).map(|(address, _)| address);
+        let unplaced = endpoints.iter().filter(|(_, endpoint)| endpoint.node.is_none()).map(|(address, _)| address);
         let unplaced = unplaced.filter(|address| backends.cluster.contains_key(address));
         let here = backends.local.keys().chain(unplaced);
         let pods = here.filter(|address| !cluster.is_own_address(address.address));

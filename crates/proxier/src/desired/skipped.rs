@@ -188,9 +188,7 @@ impl Skipped {
     /// The Service that does not get what it asks for.
     pub fn service(&self) -> &ServiceId {
         match self {
-            Self::TooMany { service, .. } | Self::Refused { service, .. } | Self::More { service, .. } => {
-                service
-            }
+            Self::TooMany { service, .. } | Self::Refused { service, .. } | Self::More { service, .. } => service,
             Self::Taken { port, .. }
             | Self::Foreign { port, .. }
             | Self::NodeAddress { port, .. }
@@ -208,10 +206,9 @@ impl Skipped {
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooMany { service, limit, left_out } => write!(
-                f,
-                "Service {service} is served on {limit} addresses and ports; {left_out} more are left out"
-            ),
+            Self::TooMany { service, limit, left_out } => {
+                write!(f, "Service {service} is served on {limit} addresses and ports; {left_out} more are left out")
+            }
             Self::More { service, count } => {
                 write!(f, "Service {service} does not get {count} more things")
             }
@@ -238,10 +235,9 @@ impl fmt::Display for Skipped {
                 f,
                 "Service {port} is not served on {key}: it is an address of this node, which uses the port itself"
             ),
-            Self::NoNodeAddress { port, family } => write!(
-                f,
-                "Service {port} has a node port and no {family} address of this node serves node ports"
-            ),
+            Self::NoNodeAddress { port, family } => {
+                write!(f, "Service {port} has a node port and no {family} address of this node serves node ports")
+            }
             Self::Forwarding { port, key, why } => {
                 write!(f, "Service {port} is forwarded with NAT on {key}, not as it asks: {why}")
             }

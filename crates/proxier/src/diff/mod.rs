@@ -86,15 +86,9 @@ impl Differ<'_> {
     }
 
     /// Compares the ranges of one kind.
-    pub(crate) fn ranges(
-        &mut self,
-        element: fn(IpNet) -> Element,
-        known: &BTreeSet<IpNet>,
-        wanted: &BTreeSet<IpNet>,
-    ) {
+    pub(crate) fn ranges(&mut self, element: fn(IpNet) -> Element, known: &BTreeSet<IpNet>, wanted: &BTreeSet<IpNet>) {
         // A set rejects a range that overlaps with one that it has.
-        let is_in_the_way =
-            |range: &IpNet| wanted.iter().any(|other| other.contains(range) || range.contains(other));
+        let is_in_the_way = |range: &IpNet| wanted.iter().any(|other| other.contains(range) || range.contains(other));
         for range in known.difference(wanted) {
             if !self.keeps_ranges || is_in_the_way(range) {
                 self.element(element(*range), false, true);
@@ -254,8 +248,7 @@ impl Differ<'_> {
         };
         for set in KeySet::ALL {
             let element = Element::Key(set, key);
-            let owner =
-                wanted.filter(|_| set == KeySet::Served).map(|wanted| comment(&wanted.owner.to_string()));
+            let owner = wanted.filter(|_| set == KeySet::Served).map(|wanted| comment(&wanted.owner.to_string()));
             match (wanted_sets.contains(set), known.sets.contains(set)) {
                 (true, false) => {
                     self.changes.push(Change::AddElement { element, comment: owner, replace: false });

@@ -25,8 +25,7 @@ impl Engine {
     ) -> SyncReport {
         let had = |change: &&Change| believed.is_some_and(|believed| believed.has(change));
         let drifted = plan.changes().iter().filter(had).count();
-        let Report { failures, amended } =
-            if plan.is_empty() { Report::default() } else { kernel.apply(&plan) };
+        let Report { failures, amended } = if plan.is_empty() { Report::default() } else { kernel.apply(&plan) };
         let mut refusals: BTreeMap<usize, Failure> =
             failures.into_iter().map(|failure| (failure.change, failure)).collect();
         let (mut done, mut failures) = (Vec::with_capacity(plan.changes().len()), Vec::new());
@@ -51,10 +50,9 @@ impl Engine {
                     self.disowned.insert(*key);
                     taken = true;
                 }
-                (
-                    Cause::NoScheduler,
-                    Change::AddServer { config, .. } | Change::UpdateServer { config, .. },
-                ) if config.scheduler != self.config.scheduler => {
+                (Cause::NoScheduler, Change::AddServer { config, .. } | Change::UpdateServer { config, .. })
+                    if config.scheduler != self.config.scheduler =>
+                {
                     self.cluster.record_missing(config.scheduler);
                     taken = true;
                 }

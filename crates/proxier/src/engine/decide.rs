@@ -95,8 +95,7 @@ impl Engine {
 /// Takes out the virtual servers that another program made where we want ours, and what only they were wanted for. If
 /// an address has nothing of the Service left, it may be another host's, so the engine does not bind it.
 fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>) {
-    let clashes: BTreeMap<_, _> =
-        desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
+    let clashes: BTreeMap<_, _> = desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
     if clashes.is_empty() {
         return;
     }
@@ -107,11 +106,7 @@ fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>
         SharedResource::Hairpin(..) => true,
     });
     for (key, server) in &mut desired.virtual_servers {
-        let at = |to: &EndpointAddress| VirtualServerKey {
-            address: to.address,
-            protocol: key.protocol,
-            port: to.port,
-        };
+        let at = |to: &EndpointAddress| VirtualServerKey { address: to.address, protocol: key.protocol, port: to.port };
         server.short_circuit = server.short_circuit.filter(|to| !clashes.contains_key(&at(to)));
     }
     let reasons = clashes.into_iter().map(|(key, server)| Skipped::Foreign { port: server.owner, key });

@@ -52,8 +52,7 @@ fn serves(
     let short_circuit = known.short_circuits.get(&to);
     let target = short_circuit.map(|at| VirtualServerKey { address: at.address, port: at.port, ..to });
     [Some(to), target].into_iter().flatten().any(|server| {
-        let has =
-            known.virtual_servers.get(&server).is_some_and(|it| it.real_servers.contains_key(&endpoint));
+        let has = known.virtual_servers.get(&server).is_some_and(|it| it.real_servers.contains_key(&endpoint));
         after.get(&(server, endpoint)).copied().unwrap_or(has)
     })
 }

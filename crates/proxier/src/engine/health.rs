@@ -16,13 +16,11 @@ impl Engine {
         if report.unavailable.is_some() || failures().any(|failure| is_of_all(&failure.change)) {
             return true;
         }
-        let failing: BTreeSet<&ServiceId> =
-            failures().flat_map(|failure| self.affected_services(failure)).collect();
+        let failing: BTreeSet<&ServiceId> = failures().flat_map(|failure| self.affected_services(failure)).collect();
         if failing.len() < 2 {
             return false;
         }
-        let owner =
-            |key: &VirtualServerKey| Some(&self.cluster.holder(&Claim::VirtualServer(*key))?.port.service);
+        let owner = |key: &VirtualServerKey| Some(&self.cluster.holder(&Claim::VirtualServer(*key))?.port.service);
         let keys = self.known.iter().flat_map(|known| known.virtual_servers.keys());
         let made = keys.filter(|key| key.family() == family).filter_map(owner);
         let all: BTreeSet<&ServiceId> = made.chain(failing.iter().copied()).collect();

@@ -60,10 +60,8 @@ impl Engine {
         let nothing = State::default();
         let before = believed.as_ref().unwrap_or(&nothing);
         self.disowned.retain(|key| state.virtual_servers.contains_key(key));
-        let had =
-            |key: &VirtualServerKey| before.virtual_servers.contains_key(key) || before.owned.contains(key);
-        let ours =
-            |key: &VirtualServerKey| (state.is_recorded(key) || had(key)) && !self.disowned.contains(key);
+        let had = |key: &VirtualServerKey| before.virtual_servers.contains_key(key) || before.owned.contains(key);
+        let ours = |key: &VirtualServerKey| (state.is_recorded(key) || had(key)) && !self.disowned.contains(key);
         self.foreign = state.virtual_servers.keys().copied().filter(|key| !ours(key)).collect();
         state.virtual_servers.retain(|key, _| !self.foreign.contains(key));
         let mut leftovers = self.doubt.leftovers(&state, before);

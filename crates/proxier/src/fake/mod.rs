@@ -17,8 +17,7 @@ use ipvs_netlink::{Scheduler, VirtualServer};
 use crate::{
     cluster::EndpointAddress,
     kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report,
-        amends,
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report, amends,
     },
     model::VirtualServerKey,
     plan::{Change, Plan},
@@ -132,9 +131,7 @@ impl FakeKernel {
                 || believed.owned.contains(&key);
             if is_expected || is_listed(Change::RemoveServer(key)) {
                 let mut server = server.clone();
-                server
-                    .real_servers
-                    .retain(|&address, _| is_listed(Change::RemoveRealServer { key, address }));
+                server.real_servers.retain(|&address, _| is_listed(Change::RemoveRealServer { key, address }));
                 state.virtual_servers.insert(key, server);
             }
         }
@@ -197,12 +194,10 @@ impl FakeKernel {
                 server.config = *config;
             }
             Change::RemoveServer(key) => drop(self.virtual_servers.remove(key).ok_or(ESRCH)?),
-            Change::AddRealServer { key, address, destination } => {
-                match self.real_servers(key)?.entry(*address) {
-                    Entry::Occupied(_) => return Err(EEXIST),
-                    Entry::Vacant(place) => drop(place.insert(*destination)),
-                }
-            }
+            Change::AddRealServer { key, address, destination } => match self.real_servers(key)?.entry(*address) {
+                Entry::Occupied(_) => return Err(EEXIST),
+                Entry::Vacant(place) => drop(place.insert(*destination)),
+            },
             Change::UpdateRealServer { key, address, destination } => {
                 *self.real_servers(key)?.get_mut(address).ok_or(ENOENT)? = *destination;
             }

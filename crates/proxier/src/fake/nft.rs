@@ -16,12 +16,7 @@ type Comment = Option<Arc<str>>;
 
 /// Adds an element, as without `NLM_F_EXCL`: one that is there may be added again, which leaves its comment as it is.
 /// To replace it is to delete it first. Returns whether that made a difference.
-pub(super) fn add(
-    elements: &mut Elements,
-    element: Element,
-    comment: Comment,
-    replace: bool,
-) -> Result<bool, Errno> {
+pub(super) fn add(elements: &mut Elements, element: Element, comment: Comment, replace: bool) -> Result<bool, Errno> {
     if replace {
         delete(elements, &element)?;
     }

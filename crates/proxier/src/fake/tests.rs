@@ -41,8 +41,7 @@ fn last(kernel: &mut FakeKernel, changes: &[Change]) -> Option<(Cause, String)> 
     for change in changes {
         assert_eq!(outcome, None, "before {change}");
         let report = kernel.apply(&Plan::new(vec![change.clone()]));
-        outcome =
-            report.failures.into_iter().next().map(|failure| (failure.cause, failure.reason.to_string()));
+        outcome = report.failures.into_iter().next().map(|failure| (failure.cause, failure.reason.to_string()));
     }
     outcome
 }
@@ -54,9 +53,8 @@ fn refused(reason: &str) -> Option<(Cause, String)> {
 #[test]
 fn a_set_has_no_ranges_that_overlap() {
     let range = |text: &str| add(Element::PodSource(text.parse().unwrap()));
-    let allowed = |port: u16, text: &str| {
-        add(Element::Allowed(key(&format!("TCP 203.0.113.1:{port}")), text.parse().unwrap()))
-    };
+    let allowed =
+        |port: u16, text: &str| add(Element::Allowed(key(&format!("TCP 203.0.113.1:{port}")), text.parse().unwrap()));
     let exists = refused("File exists (os error 17)");
     let large = "10.0.0.0/8";
     for small in ["10.0.0.0/16", "10.1.0.0/16", "10.255.255.255/32"] {
@@ -71,11 +69,7 @@ fn a_set_has_no_ranges_that_overlap() {
     }
     let part = remove(Element::PodSource("10.0.0.0/16".parse().unwrap()));
     let mut kernel = ready();
-    assert_eq!(
-        last(&mut kernel, &[range(large), part]),
-        None,
-        "it is not there, and so nothing is to be done"
-    );
+    assert_eq!(last(&mut kernel, &[range(large), part]), None, "it is not there, and so nothing is to be done");
     assert_eq!(kernel.state().pod_sources.len(), 1);
 }
 
@@ -93,9 +87,8 @@ fn a_map_has_one_value_for_a_key() {
 #[test]
 fn an_element_that_is_there_keeps_its_comment_until_it_is_replaced() {
     let mut kernel = ready();
-    let comment = |kernel: &FakeKernel| {
-        kernel.state().elements[&key("TCP 10.0.0.1:80")].comment.as_deref().map(str::to_owned)
-    };
+    let comment =
+        |kernel: &FakeKernel| kernel.state().elements[&key("TCP 10.0.0.1:80")].comment.as_deref().map(str::to_owned);
     assert_eq!(last(&mut kernel, &[served("default/a", false), served("default/b", false)]), None);
     assert_eq!(comment(&kernel).as_deref(), Some("default/a"));
     assert_eq!(kernel.repeated, [served("default/b", false)]);
@@ -160,11 +153,7 @@ fn lists_have_gaps_once_and_what_another_source_names_is_asked_for() {
     let nothing = State::default();
     kernel.unlisted = vec!["virtual server TCP 10.0.0.1".into(), "element vips".into()];
     let listed = kernel.observe(&nothing).unwrap();
-    assert_eq!(
-        listed,
-        State { recorded_vips: [].into(), ..whole.clone() },
-        "served names the virtual server"
-    );
+    assert_eq!(listed, State { recorded_vips: [].into(), ..whole.clone() }, "served names the virtual server");
     kernel.unlisted = vec!["virtual server".into(), "element served".into()];
     let (empty, expected) = (State::default().virtual_servers, whole.virtual_servers.clone());
     assert_eq!(kernel.clone().observe(&nothing).unwrap().virtual_servers, empty);

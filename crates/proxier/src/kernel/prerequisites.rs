@@ -91,8 +91,7 @@ impl FailedPrerequisites {
 const OPEN: &str = "not tried: all clients could reach it, although loadBalancerSourceRanges limits them";
 const NOT_SILENT: &str = "not tried: this node would answer for it in ARP";
 const UNRECORDED: &str = "not tried: it could not be recorded as ours";
-const UNGUARDED: &str =
-    "not tried: a port on it could not be refused, and would lead to this node's own listener";
+const UNGUARDED: &str = "not tried: a port on it could not be refused, and would lead to this node's own listener";
 
 /// What is to be done at once about virtual servers that could not be made, before their addresses are bound. What the
 /// kernel does not have is not recorded as ours, and new connections to it are refused: on an address that others need,
@@ -121,9 +120,7 @@ pub fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
     }
     if !somebody_elses.is_empty() {
         let recorded = plan.changes().iter().filter_map(|change| match change {
-            Change::AddElement { element: Element::Key(KeySet::Served, key), replace: false, .. } => {
-                Some(*key)
-            }
+            Change::AddElement { element: Element::Key(KeySet::Served, key), replace: false, .. } => Some(*key),
             _ => None,
         });
         let taken = recorded.filter(|key| somebody_elses.contains(key));

@@ -113,11 +113,7 @@ impl Addresses {
     }
 
     /// Binds addresses and takes addresses off.
-    pub(super) fn apply(
-        &mut self,
-        changes: &[(usize, &Change)],
-        failures: &mut Vec<Failure>,
-    ) -> Result<(), Error> {
+    pub(super) fn apply(&mut self, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) -> Result<(), Error> {
         let mut batch = Batch::new();
         for (_, change) in changes {
             match change {

@@ -48,12 +48,7 @@ impl LinuxKernel {
         self.nft.observe(&mut ours).map_err(unavailable("nftables"))?;
         let chains = self.nft.foreign_chains().map_err(unavailable("nftables"))?;
         let theirs = takeover::served_by_kube_proxy(&chains);
-        Ok(ours
-            .elements
-            .keys()
-            .map(VirtualServerKey::family)
-            .filter(|family| !theirs.contains(family))
-            .collect())
+        Ok(ours.elements.keys().map(VirtualServerKey::family).filter(|family| !theirs.contains(family)).collect())
     }
 
     /// Leaves virtual servers and addresses to kube-proxy, which serves them again: removes our tables and our

@@ -115,9 +115,8 @@ pub(super) fn ask(
 fn add(client: &mut Client, state: &mut State, entry: ipvs_netlink::ServiceEntry) -> Result<(), Error> {
     let Some(key) = VirtualServerKey::from_ipvs(entry.key) else { return Ok(()) };
     let destinations = client.destinations(entry.key)?;
-    let real_servers = destinations
-        .iter()
-        .filter_map(|entry| Some((EndpointAddress::from_ipvs(entry.key)?, entry.destination)));
+    let real_servers =
+        destinations.iter().filter_map(|entry| Some((EndpointAddress::from_ipvs(entry.key)?, entry.destination)));
     let server = ServerState { config: entry.service, real_servers: real_servers.collect() };
     state.virtual_servers.insert(key, server);
     Ok(())
@@ -126,17 +125,11 @@ fn add(client: &mut Client, state: &mut State, entry: ipvs_netlink::ServiceEntry
 /// Reads the counters of the virtual servers on addresses.
 pub(super) fn traffic(client: &mut Client) -> Result<Vec<(VirtualServerKey, Stats)>, Error> {
     let entries = client.services()?;
-    Ok(entries
-        .into_iter()
-        .filter_map(|entry| Some((VirtualServerKey::from_ipvs(entry.key)?, entry.stats)))
-        .collect())
+    Ok(entries.into_iter().filter_map(|entry| Some((VirtualServerKey::from_ipvs(entry.key)?, entry.stats))).collect())
 }
 
 /// Counts the connections of real servers.
-pub(super) fn connections(
-    client: &mut Client,
-    servers: &[VirtualServerKey],
-) -> Result<ConnectionCounts, Error> {
+pub(super) fn connections(client: &mut Client, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, Error> {
     let mut counts = ConnectionCounts::new();
     for server in servers {
         for entry in client.destinations((*server).into())? {

@@ -8,8 +8,7 @@ use std::{
 use super::{LinuxKernel, Operation, Subsystem, ipvs, record, sysctl, timeouts, unavailable};
 use crate::{
     kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report,
-        amends,
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report, amends,
     },
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
@@ -81,10 +80,7 @@ impl Kernel for LinuxKernel {
 
 impl LinuxKernel {
     /// Reads the state, and what the copy of the record says; none where there is no such copy, or it cannot be read.
-    pub(super) fn read(
-        &mut self,
-        believed: &State,
-    ) -> Result<(State, Option<record::Owned>), KernelUnavailable> {
+    pub(super) fn read(&mut self, believed: &State) -> Result<(State, Option<record::Owned>), KernelUnavailable> {
         use Operation::Read;
         let mut state = State::default();
         let nft = |kernel: &mut Self| kernel.nft.observe(&mut state);
@@ -103,8 +99,7 @@ impl LinuxKernel {
         if let Some(record::Owned { servers, vips, .. }) = &recorded {
             // If the record names something that is not there, another program removed it. If a program makes it again,
             // that program owns it.
-            state.owned =
-                servers.iter().filter(|key| state.virtual_servers.contains_key(key)).copied().collect();
+            state.owned = servers.iter().filter(|key| state.virtual_servers.contains_key(key)).copied().collect();
             state.owned_vips = vips.intersection(&state.bound_vips).copied().collect();
         }
         self.inherit(&mut state)?;
@@ -125,15 +120,13 @@ impl LinuxKernel {
     /// Takes back from the record what was removed, and what could not be made, which may be another program's. A line
     /// that cannot be written is made good when the kernel is read, which has nothing there.
     fn confirm(&mut self, changes: &[(usize, &Change)], failures: &[Failure]) {
-        let causes: BTreeMap<usize, Cause> =
-            failures.iter().map(|failure| (failure.change, failure.cause)).collect();
+        let causes: BTreeMap<usize, Cause> = failures.iter().map(|failure| (failure.change, failure.cause)).collect();
         let gone: Vec<Change> = changes
             .iter()
             .filter_map(|(number, change)| match (change, causes.get(number)) {
-                (
-                    Change::AddServer { key, .. },
-                    Some(Cause::Exists | Cause::Refused | Cause::NoScheduler),
-                ) => Some(Change::RemoveServer(*key)),
+                (Change::AddServer { key, .. }, Some(Cause::Exists | Cause::Refused | Cause::NoScheduler)) => {
+                    Some(Change::RemoveServer(*key))
+                }
                 (Change::RemoveServer(_) | Change::Unbind(_), None) => Some((*change).clone()),
                 _ => None,
             })
@@ -161,10 +154,9 @@ impl LinuxKernel {
     /// Carries out changes of one phase.
     fn execute(&mut self, phase: Phase, changes: &[(usize, &Change)]) -> Vec<Failure> {
         let subsystem = match phase {
-            Phase::WriteElements
-            | Phase::AddShortCircuits
-            | Phase::RemoveShortCircuits
-            | Phase::RemoveElements => Subsystem::Nftables,
+            Phase::WriteElements | Phase::AddShortCircuits | Phase::RemoveShortCircuits | Phase::RemoveElements => {
+                Subsystem::Nftables
+            }
             Phase::WriteVirtualServers | Phase::WriteRealServers | Phase::RemoveServers => Subsystem::Ipvs,
             Phase::BindVips | Phase::UnbindVips => Subsystem::Addresses,
             Phase::DeleteFlows => Subsystem::Conntrack,

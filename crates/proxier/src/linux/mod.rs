@@ -123,8 +123,7 @@ impl LinuxKernel {
             record_trouble: None,
             ipvs: ipvs_netlink::Client::open().map_err(unavailable("IPVS"))?,
             conntrack: conntrack::Conntrack::open().map_err(unavailable("conntrack"))?,
-            addresses: addresses::Addresses::open(settings.names.clone())
-                .map_err(unavailable("rtnetlink"))?,
+            addresses: addresses::Addresses::open(settings.names.clone()).map_err(unavailable("rtnetlink"))?,
             ipsets: ipset::IpSets::open().map_err(unavailable("ipset"))?,
             nft: nft::Nft::open(settings.clone(), config.scoped_arp).map_err(unavailable("nftables"))?,
             config: config.clone(),
@@ -141,12 +140,7 @@ impl LinuxKernel {
         self.settings.names.device().to_owned()
     }
 
-    fn timed<T>(
-        &mut self,
-        subsystem: Subsystem,
-        operation: Operation,
-        work: impl FnOnce(&mut Self) -> T,
-    ) -> T {
+    fn timed<T>(&mut self, subsystem: Subsystem, operation: Operation, work: impl FnOnce(&mut Self) -> T) -> T {
         let start = Instant::now();
         let outcome = work(self);
         self.meter.add(subsystem, operation, start.elapsed());

@@ -25,9 +25,7 @@ pub struct Names {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The name of the tables.
-    #[error(
-        "{0:?} is no name for an nftables table: allowed are letters, digits, '-', '_' and '.', first a letter"
-    )]
+    #[error("{0:?} is no name for an nftables table: allowed are letters, digits, '-', '_' and '.', first a letter")]
     Table(String),
     /// Another program has tables of this name.
     #[error("the nftables table {0} is another program's: choose another name")]
@@ -53,8 +51,7 @@ impl Names {
     ///
     /// When a name is none, or another program's.
     pub fn new(table: &str, device: &str) -> Result<Self, NameError> {
-        let is_allowed =
-            |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        let is_allowed = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
         let has_letter = |name: &str| name.starts_with(|c: char| c.is_ascii_alphabetic());
         if !has_letter(table) || !is_allowed(table) || table.len() > LONGEST_TABLE {
             return Err(NameError::Table(table.into()));

@@ -56,8 +56,7 @@ impl LinuxKernel {
     /// When the kernel gives none.
     pub fn notices(&self) -> Result<[Notices; 2], KernelUnavailable> {
         let names = &self.settings.names;
-        let of_tables =
-            Notices::of_tables(self.nft.port(), names.clone()).map_err(unavailable("nftables"))?;
+        let of_tables = Notices::of_tables(self.nft.port(), names.clone()).map_err(unavailable("nftables"))?;
         let of_devices = Notices::of_devices(self.addresses.port(), names.clone());
         Ok([of_tables, of_devices.map_err(unavailable("rtnetlink"))?])
     }
@@ -88,18 +87,16 @@ impl LinuxKernel {
                 record.path().display()
             )
         });
-        let v6 = self.nft.without_v6().map(|error| {
-            format!("nftables has no table for IPv6: {error}. Services are served by IPv4 alone")
-        });
+        let v6 = self
+            .nft
+            .without_v6()
+            .map(|error| format!("nftables has no table for IPv6: {error}. Services are served by IPv4 alone"));
         record.into_iter().chain(v6).collect()
     }
 
     /// Shows `observer` every netlink datagram before it is sent, for benchmarks that replay them.
     #[doc(hidden)]
-    pub fn observe_sends(
-        &mut self,
-        observer: impl Fn(netlink_batch::Protocol, &[u8]) + Send + Clone + 'static,
-    ) {
+    pub fn observe_sends(&mut self, observer: impl Fn(netlink_batch::Protocol, &[u8]) + Send + Clone + 'static) {
         use netlink_batch::Protocol::{Generic, Netfilter, Route};
         let to = |protocol| {
             let observer = observer.clone();

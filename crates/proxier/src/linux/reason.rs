@@ -8,9 +8,7 @@ use super::addresses::DeviceError;
 use crate::kernel::{KernelUnavailable, Reason};
 
 /// Makes errors about a part of the kernel.
-pub(super) fn unavailable<E: Into<Reason>>(
-    what: impl Into<Cow<'static, str>>,
-) -> impl FnOnce(E) -> KernelUnavailable {
+pub(super) fn unavailable<E: Into<Reason>>(what: impl Into<Cow<'static, str>>) -> impl FnOnce(E) -> KernelUnavailable {
     move |error| KernelUnavailable::new(what, error)
 }
 

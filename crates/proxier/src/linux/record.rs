@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn what_was_appended_is_read() {
-        let text = "+TCP 10.0.0.1:80\n+UDP [fd00::1]:53\n+10.0.0.1\n-TCP 10.0.0.1:80\nnonsense\n\n+ä\n+fd00::1\n+10.0.0";
+        let text =
+            "+TCP 10.0.0.1:80\n+UDP [fd00::1]:53\n+10.0.0.1\n-TCP 10.0.0.1:80\nnonsense\n\n+ä\n+fd00::1\n+10.0.0";
         let owned = Owned::parse(text);
         assert_eq!(owned.servers, [testing::key("UDP [fd00::1]:53")].into());
         assert_eq!(owned.vips, vips(&["10.0.0.1", "fd00::1"]));

@@ -10,11 +10,7 @@ use crate::{config::Config, kernel::Reason};
 
 /// Each with what goes wrong without it.
 const NEEDED: [(&str, &str, &str); 4] = [
-    (
-        "net/ipv4/vs/conntrack",
-        "1",
-        "packets of a service would have no conntrack entry, and so no masquerade",
-    ),
+    ("net/ipv4/vs/conntrack", "1", "packets of a service would have no conntrack entry, and so no masquerade"),
     ("net/ipv4/vs/expire_nodest_conn", "1", "flows to a removed endpoint would be black holes"),
     ("net/ipv4/vs/expire_quiescent_template", "1", "clients with affinity would stick to a dead endpoint"),
     ("net/ipv4/ip_forward", "1", "the node would not forward to pods"),
@@ -56,12 +52,8 @@ impl From<SysctlError> for Reason {
 ///
 /// With the `consequence`, when it cannot be set.
 pub fn set(name: &str, value: &str, consequence: &str) -> Result<(), SysctlError> {
-    let not_set = |error| SysctlError {
-        name: name.into(),
-        value: value.into(),
-        consequence: consequence.into(),
-        error,
-    };
+    let not_set =
+        |error| SysctlError { name: name.into(), value: value.into(), consequence: consequence.into(), error };
     write(name, value).map_err(not_set)
 }
 

@@ -110,12 +110,7 @@ impl LinuxKernel {
         let Cleared { chains, sets } = self.cleared.take().unwrap_or_default();
         let adopted = std::mem::take(&mut self.adopted);
         self.adopted_state = Some(AdoptedState::default());
-        Ok(Some(CleanupReport {
-            adopted,
-            chains,
-            sets,
-            kept: leftovers.kept.into_iter().chain(in_use).collect(),
-        }))
+        Ok(Some(CleanupReport { adopted, chains, sets, kept: leftovers.kept.into_iter().chain(in_use).collect() }))
     }
 
     /// Whether kube-proxy serves this node, by its sets. After

@@ -19,10 +19,7 @@ pub(super) fn prepare(client: &mut Client, wanted: &Timeouts) -> Result<(), Erro
     let found = client.timeouts()?;
     // 0 leaves one as it is.
     let is_right = |wanted: u32, found: u32| wanted == 0 || wanted == found;
-    if is_right(wanted.tcp, found.tcp)
-        && is_right(wanted.tcp_fin, found.tcp_fin)
-        && is_right(wanted.udp, found.udp)
-    {
+    if is_right(wanted.tcp, found.tcp) && is_right(wanted.tcp_fin, found.tcp_fin) && is_right(wanted.udp, found.udp) {
         return Ok(());
     }
     client.set_timeouts(wanted)

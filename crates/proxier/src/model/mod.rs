@@ -72,12 +72,8 @@ impl Event {
     /// Which object it is about: the last event about it decides.
     pub fn object(&self) -> ObjectId {
         match self {
-            Self::ServiceApplied(Service { id, .. }) | Self::ServiceRemoved(id) => {
-                ObjectId::Service(id.clone())
-            }
-            Self::SliceApplied(EndpointSlice { id, .. }) | Self::SliceRemoved(id) => {
-                ObjectId::Slice(id.clone())
-            }
+            Self::ServiceApplied(Service { id, .. }) | Self::ServiceRemoved(id) => ObjectId::Service(id.clone()),
+            Self::SliceApplied(EndpointSlice { id, .. }) | Self::SliceRemoved(id) => ObjectId::Slice(id.clone()),
             Self::NodeApplied(Node { name, .. }) | Self::NodeRemoved(name) => ObjectId::Node(name.clone()),
             Self::ServiceCidrApplied(ServiceCidr { name, .. }) | Self::ServiceCidrRemoved(name) => {
                 ObjectId::ServiceCidr(name.clone())

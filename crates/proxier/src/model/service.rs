@@ -105,10 +105,8 @@ impl Service {
                 None => rest.push((port, inner)),
             }
         }
-        let opposites = self
-            .ports
-            .iter()
-            .filter_map(|port| Some((port.protocol, PortNumber::new(port.port.get() ^ 0x8000)?)));
+        let opposites =
+            self.ports.iter().filter_map(|port| Some((port.protocol, PortNumber::new(port.port.get() ^ 0x8000)?)));
         taken.extend(opposites);
         rest.sort_by_key(|(port, _)| port.port);
         for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {

@@ -40,10 +40,7 @@ impl KubeProxyState {
     /// Takes in an entry of one of its sets.
     pub(crate) fn add(&mut self, holds: IpsetKind, entry: Entry) {
         match (holds, entry) {
-            (
-                IpsetKind::Servers,
-                Entry { address: Some(address), protocol: Some(protocol), port: Some(port) },
-            ) => {
+            (IpsetKind::Servers, Entry { address: Some(address), protocol: Some(protocol), port: Some(port) }) => {
                 self.servers.insert(VirtualServerKey { address, protocol, port });
             }
             (IpsetKind::NodePorts(protocol), Entry { port: Some(port), .. }) => {

@@ -87,8 +87,7 @@ fn check(chains: &[Chain], has_sets: bool, expected: Expect) {
     for chain in chains.iter().filter(|chain| !goes(chain)) {
         for rule in &chain.rules {
             let Verdict::Jump(to) = &rule.verdict else { continue };
-            let dangles =
-                leftovers.chains.iter().any(|gone| gone.table == chain.id.table && gone.name == *to);
+            let dangles = leftovers.chains.iter().any(|gone| gone.table == chain.id.table && gone.name == *to);
             assert!(!dangles || leftovers.rules.contains(&(chain.id.clone(), rule.handle)), "{chain:?}");
         }
     }
@@ -186,16 +185,14 @@ fn a_last_rule_that_drops_is_as_good_as_a_policy() {
         (">KUBE-SOURCE-RANGES-FIREWALL", false),
     ] {
         let kept = Leftovers::among(&forward(rules), true).kept;
-        let is_forward =
-            |kept: &Kept| matches!(kept, Kept::LetsThrough { chain, .. } if &**chain == "KUBE-FORWARD");
+        let is_forward = |kept: &Kept| matches!(kept, Kept::LetsThrough { chain, .. } if &**chain == "KUBE-FORWARD");
         assert_eq!(kept.iter().any(is_forward), stays, "{rules}: {kept:?}");
     }
 }
 
 #[test]
 fn what_stayed_goes_when_nothing_drops_any_more() {
-    let kept =
-        "filter FORWARD forward: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other\n nat KUBE-MARK-MASQ: other";
+    let kept = "filter FORWARD forward: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other\n nat KUBE-MARK-MASQ: other";
     check(
         &chains(kept),
         false,
@@ -293,8 +290,7 @@ fn chains_of_the_iptables_mode_are_left_alone() {
     let leftovers = Leftovers::among(&mixed, true);
     assert!(leftovers.lookups.is_empty(), "{:?}", leftovers.lookups);
     // Without ipvs mode's sets it was never there.
-    let leftovers =
-        Leftovers::among(&chains("nat KUBE-NODEPORTS:\n nat KUBE-SERVICES: set >KUBE-NODEPORTS"), false);
+    let leftovers = Leftovers::among(&chains("nat KUBE-NODEPORTS:\n nat KUBE-SERVICES: set >KUBE-NODEPORTS"), false);
     assert_eq!((leftovers.rules, leftovers.chains), (vec![], vec![]));
 }
 
@@ -327,14 +323,9 @@ fn names_of_both_families() {
 /// Rules that kube-ipvs cannot remove must not block in between what they let through before.
 #[test]
 fn sets_go_in_an_order_that_refuses_nothing() {
-    let existing = [
-        "KUBE-CLUSTER-IP",
-        "others",
-        "KUBE-HEALTH-CHECK-NODE-PORT",
-        "KUBE-LOAD-BALANCER-FW",
-        "KUBE-IPVS-IPS",
-    ]
-    .map(str::to_owned);
+    let existing =
+        ["KUBE-CLUSTER-IP", "others", "KUBE-HEALTH-CHECK-NODE-PORT", "KUBE-LOAD-BALANCER-FW", "KUBE-IPVS-IPS"]
+            .map(str::to_owned);
     let all = ["KUBE-IPVS-IPS", "KUBE-LOAD-BALANCER-FW", "KUBE-HEALTH-CHECK-NODE-PORT", "KUBE-CLUSTER-IP"];
     assert_eq!(sets_to_destroy(&existing, &[]), all);
     assert_eq!(sets_to_destroy(&existing, &[Family::V6]), all);
@@ -392,8 +383,7 @@ fn kube_proxy_serves_when_its_rules_look_something_up() {
     let rules = chains(KUBE_PROXY);
     assert_eq!(served_by_kube_proxy(&rules), [Family::V4].into());
     // As in the middle of its first sync.
-    let chains_alone: Vec<Chain> =
-        rules.iter().map(|chain| Chain { rules: Vec::new(), ..chain.clone() }).collect();
+    let chains_alone: Vec<Chain> = rules.iter().map(|chain| Chain { rules: Vec::new(), ..chain.clone() }).collect();
     assert!(served_by_kube_proxy(&chains_alone).is_empty());
     // As its iptables mode has it.
     let iptables_mode = chains("nat KUBE-SERVICES: ?>KUBE-SVC-ERIFXISQEP7F7OF4 ?>KUBE-NODEPORTS");

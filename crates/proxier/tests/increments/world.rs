@@ -50,9 +50,7 @@ fn node_address() -> impl Strategy<Value = IpAddr> {
 }
 
 /// One or two in the main, sometimes none or more.
-fn some_of<T: std::fmt::Debug + 'static>(
-    one: impl Strategy<Value = T> + 'static,
-) -> impl Strategy<Value = Vec<T>> {
+fn some_of<T: std::fmt::Debug + 'static>(one: impl Strategy<Value = T> + 'static) -> impl Strategy<Value = Vec<T>> {
     let count = select(vec![0, 1, 1, 1, 2, 2, 3]);
     let one = one.boxed();
     count.prop_flat_map(move |count| prop::collection::vec(one.clone(), count))
@@ -60,10 +58,8 @@ fn some_of<T: std::fmt::Debug + 'static>(
 
 fn service() -> impl Strategy<Value = Service> {
     let vip = || select_address(VIPS);
-    let port =
-        (select(vec!["", "", "", "x"]), protocol(), number(), proptest::option::of(number())).prop_map(
-            |(name, protocol, port, node_port)| ServicePort { name: name.into(), protocol, port, node_port },
-        );
+    let port = (select(vec!["", "", "", "x"]), protocol(), number(), proptest::option::of(number()))
+        .prop_map(|(name, protocol, port, node_port)| ServicePort { name: name.into(), protocol, port, node_port });
     let affinity = select(vec![Affinity::None, Affinity::ClientIp(60.try_into().unwrap())]);
     let policy = || select(vec![TrafficPolicy::Cluster, TrafficPolicy::Local]);
     let ranges = select(vec!["10.1.0.0/16", "192.168.0.0/24", "192.168.0.2/32", "fd00::/8", "0.0.0.0/0"]);
@@ -108,8 +104,7 @@ fn options() -> impl Strategy<Value = ServiceOptions> {
     let scheduler = select(vec![None, Some(Scheduler::WRR), Some(Scheduler::SH), Some(Scheduler::MH)]);
     let hash_on = select(vec![None, Some(HashOn::Address), Some(HashOn::AddressAndPort)]);
     let udp = select(vec![UdpScheduling::Flow, UdpScheduling::Datagram, UdpScheduling::OneWayDatagram]);
-    let forwarding =
-        select(vec![Forwarding::Masq, Forwarding::Direct, Forwarding::Ipip, Forwarding::Gue(port(6080))]);
+    let forwarding = select(vec![Forwarding::Masq, Forwarding::Direct, Forwarding::Ipip, Forwarding::Gue(port(6080))]);
     let scheduling = (scheduler, hash_on, proptest::option::of(any::<bool>()), udp, forwarding);
     let weight = || select(vec![0, 1, 1, 7, u16::MAX]);
     let node_weights = prop::collection::vec((select(vec!["node-1", "node-2"]), weight()), 0..2);
@@ -136,8 +131,7 @@ fn port(number: u16) -> PortNumber {
 }
 
 /// Pods, and pods on the network of a node.
-const ENDPOINTS_V4: [&str; 6] =
-    ["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4", "192.168.0.1", "192.168.0.2"];
+const ENDPOINTS_V4: [&str; 6] = ["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4", "192.168.0.1", "192.168.0.2"];
 const ENDPOINTS_V6: [&str; 6] = ["fd01::1", "fd01::2", "fd01::3", "fd00::1", "fd02::1", "fe80::1"];
 
 fn slice() -> impl Strategy<Value = EndpointSlice> {
@@ -146,8 +140,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
         1 => Just(Conditions::NOT_READY),
         1 => Just(Conditions::SERVING_TERMINATING),
     ];
-    let place =
-        (select(vec![None, Some("node-1"), Some("node-2")]), select(vec![None, Some("z1"), Some("z2")]));
+    let place = (select(vec![None, Some("node-1"), Some("node-2")]), select(vec![None, Some("z1"), Some("z2")]));
     let endpoint = (0..6usize, conditions, place);
     use Protocol::{Sctp, Tcp, Udp};
     let protocols = select(vec![vec![Tcp], vec![Tcp, Udp], vec![Tcp, Udp, Sctp], vec![Udp]]);
@@ -187,8 +180,7 @@ fn host_addresses() -> impl Strategy<Value = BTreeSet<NodeAddress>> {
 }
 
 fn api_server() -> impl Strategy<Value = BTreeSet<SocketAddr>> {
-    let at = (select_address(VIPS), select(vec![80, 443]))
-        .prop_map(|(address, port)| SocketAddr::new(address, port));
+    let at = (select_address(VIPS), select(vec![80, 443])).prop_map(|(address, port)| SocketAddr::new(address, port));
     prop::collection::btree_set(at, 0..2)
 }
 

@@ -121,11 +121,7 @@ fn ipvsadm() -> Result<Duration> {
     let file = std::env::temp_dir().join("ipvsadm-rules");
     std::fs::write(&file, world::ipvsadm_rules(SERVICES))?;
     let start = Instant::now();
-    let status = Command::new("ipvsadm")
-        .arg("-R")
-        .stdin(std::fs::File::open(&file)?)
-        .stderr(Stdio::inherit())
-        .status();
+    let status = Command::new("ipvsadm").arg("-R").stdin(std::fs::File::open(&file)?).stderr(Stdio::inherit()).status();
     ensure!(status.context("cannot run ipvsadm")?.success(), "ipvsadm -R failed");
     Ok(start.elapsed())
 }

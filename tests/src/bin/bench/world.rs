@@ -3,8 +3,8 @@
 use std::{fmt::Write, net::Ipv4Addr};
 
 use proxier::model::{
-    Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol, Service,
-    ServiceId, ServicePort, SliceId,
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol, Service, ServiceId,
+    ServicePort, SliceId,
 };
 
 /// How many endpoints each Service has.
@@ -18,12 +18,7 @@ pub(crate) fn events(count: u32) -> Vec<Event> {
 fn service(number: u32) -> Service {
     Service {
         cluster_ips: vec![vip(number).into()],
-        ports: vec![ServicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: port(80),
-            node_port: None,
-        }],
+        ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: port(80), node_port: None }],
         ..Service::new(ServiceId::new("default", &format!("service-{number}")))
     }
 }

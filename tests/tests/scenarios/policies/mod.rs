@@ -14,14 +14,13 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use scenarios::{
-    Attempt, Cluster, Failure, Server, Service, Slice, TestResult, Transport, echo_here, eventually,
-    scenario, socket_address,
+    Attempt, Cluster, Failure, Server, Service, Slice, TestResult, Transport, echo_here, eventually, scenario,
+    socket_address,
 };
 use table::{
     Case,
     Condition::{Gone, NotReady, Ready, Terminating},
-    DROPS, Fate, Kind, PODS, POLICIES, Source, State, TRANSPORTS, cases, cases_of_pods_elsewhere, node_port,
-    port,
+    DROPS, Fate, Kind, PODS, POLICIES, Source, State, TRANSPORTS, cases, cases_of_pods_elsewhere, node_port, port,
 };
 
 /// How many cases at a time: enough to keep a small machine busy, where hardly any has to wait.
@@ -59,12 +58,8 @@ fn manifests(state: State) -> String {
                 let address = addresses.split(' ').nth(family).unwrap_or_default();
                 match condition {
                     Ready => slice.ready(address).on(node),
-                    NotReady => {
-                        slice.endpoint(address, "ready: false, serving: false, terminating: false").on(node)
-                    }
-                    Terminating => {
-                        slice.endpoint(address, "ready: false, serving: true, terminating: true").on(node)
-                    }
+                    NotReady => slice.endpoint(address, "ready: false, serving: false, terminating: false").on(node),
+                    Terminating => slice.endpoint(address, "ready: false, serving: true, terminating: true").on(node),
                     Gone => slice,
                 }
             })
@@ -116,9 +111,8 @@ fn route(cluster: &Cluster, client: &str, node: &str) -> Result<()> {
 type Owners = BTreeMap<&'static str, BTreeSet<IpAddr>>;
 
 fn owners(cluster: &Cluster) -> Result<Owners> {
-    let addresses = |name: &&'static str| -> Result<_> {
-        Ok((*name, cluster.at(name)?.addresses()?.into_iter().collect()))
-    };
+    let addresses =
+        |name: &&'static str| -> Result<_> { Ok((*name, cluster.at(name)?.addresses()?.into_iter().collect())) };
     let names: BTreeSet<&str> = cases().iter().flat_map(|case| [case.client, case.entry]).collect();
     names.iter().map(addresses).collect()
 }
@@ -149,11 +143,7 @@ fn answered(
 }
 
 /// Does something for many cases, some at a time, and gathers what fails.
-fn each<T: Send>(
-    cluster: &Cluster,
-    cases: &[Case],
-    work: impl Fn(Case) -> Result<T> + Sync,
-) -> Result<Vec<(Case, T)>> {
+fn each<T: Send>(cluster: &Cluster, cases: &[Case], work: impl Fn(Case) -> Result<T> + Sync) -> Result<Vec<(Case, T)>> {
     let next = AtomicUsize::new(0);
     let take = || -> Vec<(Case, Result<T>)> {
         std::iter::from_fn(|| cases.get(next.fetch_add(1, Ordering::Relaxed)))
@@ -273,8 +263,7 @@ fn in_every_state(cases: Vec<Case>, have_ranges: bool) -> TestResult {
         .pod("near", "node-1", "10.244.1.9 fd00:10:244:1::9")
         .pod("visitor", "node-3", "10.244.3.9 fd00:10:244:3::9")
         .host("far-client", "192.168.128.101 fd00:128::101");
-    let builder =
-        PODS.iter().fold(builder, |builder, (name, node, address)| builder.pod(name, node, address));
+    let builder = PODS.iter().fold(builder, |builder, (name, node, address)| builder.pod(name, node, address));
     scenario(builder, move |cluster| {
         let _servers = servers(cluster)?;
         route(cluster, "client", "node-1")?;
@@ -296,8 +285,7 @@ fn in_every_state(cases: Vec<Case>, have_ranges: bool) -> TestResult {
             [Gone, Gone],
             [NotReady, NotReady],
         ] {
-            check(cluster, &owners, state, &cases)
-                .with_context(|| format!("with the endpoints {state:?}"))?;
+            check(cluster, &owners, state, &cases).with_context(|| format!("with the endpoints {state:?}"))?;
         }
         Ok(())
     })

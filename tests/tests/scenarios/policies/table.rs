@@ -89,8 +89,7 @@ pub(super) enum Source {
 }
 
 const DROPPED_INSIDE: &str = "no endpoints on this node, and the policy is Local";
-const DROPPED_OUTSIDE: &str =
-    "no endpoints on this node, and the policy is Local: no short circuit has led here";
+const DROPPED_OUTSIDE: &str = "no endpoints on this node, and the policy is Local: no short circuit has led here";
 /// The comments of all rules that drop for a policy.
 pub(super) const DROPS: [&str; 2] = [DROPPED_INSIDE, DROPPED_OUTSIDE];
 
@@ -198,8 +197,7 @@ pub(super) fn cases() -> Vec<Case> {
                 for v6 in [false, true] {
                     for (transport, _) in TRANSPORTS {
                         let (entry, told_apart) = (node, false);
-                        let case =
-                            Case { client, who, node, told_apart, entry, kind, service, v6, transport };
+                        let case = Case { client, who, node, told_apart, entry, kind, service, v6, transport };
                         cases.push(case);
                         if kind == Kind::NodePort && who != Who::Outside {
                             // Node ports of another node, too.

@@ -205,10 +205,9 @@ pub(super) fn write_sets_and_rules(node: &Namespace, backend: Backend) -> Result
     }
     script.push_str("END\n");
     let kind = backend.name();
-    for (program, is_v6, local, pods) in [
-        ("iptables", false, "127.0.0.0/8", "10.244.0.0/16"),
-        ("ip6tables", true, "::1/128", "fd00:10:244::/56"),
-    ] {
+    for (program, is_v6, local, pods) in
+        [("iptables", false, "127.0.0.0/8", "10.244.0.0/16"), ("ip6tables", true, "::1/128", "fd00:10:244::/56")]
+    {
         let cut = set_name(is_v6, "LOAD-BALANCER-SOURCE-CIDR");
         let rules = RULES
             .replace("SET-LOAD-BALANCER-SOURCE-CID ", &format!("{cut} "))

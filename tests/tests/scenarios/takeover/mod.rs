@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kube_proxy::{Backend, prepare, sets, sh, write_sets_and_rules};
-use scenarios::{
-    Cluster, Namespace, Proxy, Service, Slice, TestResult, Transport, eventually, scenario, throughout,
-};
+use scenarios::{Cluster, Namespace, Proxy, Service, Slice, TestResult, Transport, eventually, scenario, throughout};
 use setup::{FLAGS, NODE, PODS, SERVED, TALK_PORT, WEB_PORT, cluster, deploy, objects, servers};
 use users::Users;
 
@@ -55,9 +53,7 @@ fn kube_proxys(rules: &str) -> Vec<&str> {
 }
 
 fn ensure_kubelets_are_there(rules: &str) -> Result<()> {
-    for line in
-        [":KUBE-KUBELET-CANARY", ":KUBE-IPTABLES-HINT", "-A INPUT -j KUBE-FIREWALL", "-A KUBE-FIREWALL"]
-    {
+    for line in [":KUBE-KUBELET-CANARY", ":KUBE-IPTABLES-HINT", "-A INPUT -j KUBE-FIREWALL", "-A KUBE-FIREWALL"] {
         let count = rules.lines().filter(|found| found.starts_with(line)).count();
         ensure!(count >= 2, "{line} should be there in both families:\n{rules}");
     }
@@ -97,10 +93,7 @@ fn nobody_notices_and_nothing_is_left() -> TestResult {
         ensure!(kube_proxys(&rules).is_empty(), "{rules}");
         ensure_kubelets_are_there(&rules)?;
         ensure!(rules.contains("-j CNI-HOSTPORT") && rules.contains("--match-set blocked src"), "{rules}");
-        assert_eq!(
-            node.ipvsadm()?.weights("TCP 192.168.128.3:5000").unwrap_or_default(),
-            ["10.244.1.2:8080 7"]
-        );
+        assert_eq!(node.ipvsadm()?.weights("TCP 192.168.128.3:5000").unwrap_or_default(), ["10.244.1.2:8080 7"]);
         ensure!(!log.contains("ERROR") && !log.contains("stay"), "{log}");
 
         // A new start has nothing to take over.
@@ -130,10 +123,7 @@ fn what_lets_services_through_stays() -> TestResult {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
         prepare(node, Backend::Nft)?;
-        sh(
-            node,
-            "iptables-nft -P FORWARD DROP; iptables-nft -A INPUT -j ACCEPT; iptables-nft -A INPUT -j DROP",
-        )?;
+        sh(node, "iptables-nft -P FORWARD DROP; iptables-nft -A INPUT -j ACCEPT; iptables-nft -A INPUT -j DROP")?;
         let users = Users::arrive(cluster)?;
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;
         let log = await_taken_over(&proxy)?;
@@ -144,10 +134,7 @@ fn what_lets_services_through_stays() -> TestResult {
         assert_eq!(sets(node)?, ["KUBE-HEALTH-CHECK-NODE-PORT"]);
         let rules = Backend::Nft.rules(node)?;
         for line in kube_proxys(&rules) {
-            ensure!(
-                line.contains("KUBE-FORWARD") || line.contains("KUBE-NODE-PORT"),
-                "{line} is there:\n{rules}"
-            );
+            ensure!(line.contains("KUBE-FORWARD") || line.contains("KUBE-NODE-PORT"), "{line} is there:\n{rules}");
         }
         ensure!(rules.contains("--mark 0x4000/0x4000 -j ACCEPT"), "{rules}");
         users.leave()?;
@@ -303,15 +290,13 @@ fn it_can_be_turned_off() -> TestResult {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
         prepare(node, Backend::Nft)?;
-        let before =
-            (sets(node)?, Backend::Nft.rules(node)?.lines().count(), node.ipvsadm()?.configuration());
+        let before = (sets(node)?, Backend::Nft.rules(node)?.lines().count(), node.ipvsadm()?.configuration());
         let flags = [&FLAGS[..], &["--takeover=false"]].concat();
         let proxy = cluster.start_proxy(NODE, &flags)?;
         await_said(&proxy, "TCP 10.96.0.80:80")?;
         // Over a sync of every two seconds.
         throughout(Duration::from_secs(3), || {
-            let now =
-                (sets(node)?, Backend::Nft.rules(node)?.lines().count(), node.ipvsadm()?.configuration());
+            let now = (sets(node)?, Backend::Nft.rules(node)?.lines().count(), node.ipvsadm()?.configuration());
             ensure!(now == before, "{now:?}");
             Ok(())
         })

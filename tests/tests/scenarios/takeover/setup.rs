@@ -5,14 +5,8 @@ use scenarios::{Cluster, ClusterBuilder, Server, Service, Slice, Transport};
 
 /// The node that is taken over: all tested traffic goes through it.
 pub(super) const NODE: &str = "node-3";
-pub(super) const FLAGS: [&str; 6] = [
-    "--cluster-cidr",
-    "10.244.0.0/16",
-    "--nodeport-addresses",
-    "192.168.128.0/24",
-    "--ipvs-sync-period",
-    "2s",
-];
+pub(super) const FLAGS: [&str; 6] =
+    ["--cluster-cidr", "10.244.0.0/16", "--nodeport-addresses", "192.168.128.0/24", "--ipvs-sync-period", "2s"];
 pub(super) const WEB_PORT: &str = "192.168.128.3:30080";
 pub(super) const TALK_PORT: &str = "192.168.128.3:30081";
 /// What ours and kube-proxy's have in common at the end.
@@ -44,14 +38,10 @@ pub(super) fn objects() -> [(&'static str, [String; 2]); 2] {
         .cluster_ip("10.96.0.81")
         .port_line("port: 7, targetPort: 9090, nodePort: 30081");
     let slice = |name, port| {
-        PODS.iter()
-            .fold(Slice::of(name).port(port), |slice, (_, node, address)| slice.ready(address).on(node))
+        PODS.iter().fold(Slice::of(name).port(port), |slice, (_, node, address)| slice.ready(address).on(node))
     };
     let (web_slice, talk_slice) = (slice("web", 8080), slice("talk", 9090));
-    [
-        ("web", [format!("{web}{status}"), web_slice.to_string()]),
-        ("talk", [talk.to_string(), talk_slice.to_string()]),
-    ]
+    [("web", [format!("{web}{status}"), web_slice.to_string()]), ("talk", [talk.to_string(), talk_slice.to_string()])]
 }
 
 /// These Services in the folder of manifests, and their servers.

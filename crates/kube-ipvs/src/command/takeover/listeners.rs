@@ -26,8 +26,7 @@ fn listeners(tables: &str, port: u16) -> BTreeSet<u64> {
 fn own_sockets() -> BTreeSet<u64> {
     let Ok(descriptors) = fs::read_dir("/proc/self/fd") else { return BTreeSet::new() };
     let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    let inode =
-        |link: std::path::PathBuf| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+    let inode = |link: std::path::PathBuf| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
     links.filter_map(inode).collect()
 }
 
@@ -37,7 +36,8 @@ mod tests {
 
     use super::*;
 
-    const TABLE: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+    const TABLE: &str =
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000:2810 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0
    1: 0100007F:2810 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0 20 4 30 10 -1
    2: 0100007F:2809 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0 100 0 0 10 0

@@ -96,9 +96,7 @@ impl Takeover {
                 self.next_look = now + POLL_INTERVAL;
                 self.stage = Stage::Over { has_warned: is_back(kernel, has_warned, &mut record) };
             }
-            (Stage::Waiting { .. }, _) if self.letting_go.is_some() => {
-                self.next_look = now + SET_RELEASE_POLL
-            }
+            (Stage::Waiting { .. }, _) if self.letting_go.is_some() => self.next_look = now + SET_RELEASE_POLL,
             (Stage::Waiting { .. } | Stage::Idle, _) => {}
         }
     }
@@ -169,9 +167,7 @@ fn report_wait(kernel: &mut LinuxKernel, unread: &[Box<str>], record: &mut Recor
 
 fn waiting_note(unread: &[Box<str>]) -> String {
     let what = match unread {
-        [] => {
-            "what the kernel refuses is made good, or a manifest can be read: the log says which".to_owned()
-        }
+        [] => "what the kernel refuses is made good, or a manifest can be read: the log says which".to_owned(),
         names => format!("these objects can be read: {}", names.join(", ")),
     };
     format!(
@@ -183,12 +179,7 @@ fn waiting_note(unread: &[Box<str>]) -> String {
 fn log_removed(done: &CleanupReport) {
     let CleanupReport { adopted, chains, sets, kept, .. } = done;
     if adopted + chains + sets > 0 {
-        tracing::info!(
-            adopted,
-            chains,
-            sets,
-            "taken over from kube-proxy; its chains and ipsets are removed"
-        );
+        tracing::info!(adopted, chains, sets, "taken over from kube-proxy; its chains and ipsets are removed");
     }
     kept.iter().for_each(|kept| tracing::warn!("{}", with_hint(kept)));
 }
@@ -230,10 +221,7 @@ mod tests {
     fn what_is_waited_for_is_named() {
         let names = ["Service shop/web".into(), "EndpointSlice shop/web-1".into()];
         let note = waiting_note(&names);
-        assert!(
-            note.contains("can be read: Service shop/web, EndpointSlice shop/web-1. All other"),
-            "{note}"
-        );
+        assert!(note.contains("can be read: Service shop/web, EndpointSlice shop/web-1. All other"), "{note}");
         assert!(waiting_note(&[]).contains("refuses"), "{}", waiting_note(&[]));
     }
 }

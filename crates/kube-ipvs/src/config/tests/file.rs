@@ -8,9 +8,8 @@ const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProx
 
 fn check(fields: &str, expected: Expect) {
     let File { configuration, unknown, retired, without_effect } = read(&format!("{HEAD}{fields}")).unwrap();
-    let lines = |what: &str, items: Vec<String>| {
-        items.iter().map(|item| format!("{what}: {item}\n")).collect::<String>()
-    };
+    let lines =
+        |what: &str, items: Vec<String>| items.iter().map(|item| format!("{what}: {item}\n")).collect::<String>();
     expected.assert_eq(
         &[
             beyond_defaults(&configuration),
@@ -297,11 +296,9 @@ clusterDNS: [169.254.25.10]
     assert_eq!(without_effect, ["the document ClusterConfiguration", "the document KubeletConfiguration"]);
 
     let mut said = String::new();
-    for text in [
-        others.to_owned(),
-        format!("{HEAD}---\n{HEAD}"),
-        format!("{HEAD}---\napiVersion: v1\nkind: ConfigMap\n"),
-    ] {
+    for text in
+        [others.to_owned(), format!("{HEAD}---\n{HEAD}"), format!("{HEAD}---\napiVersion: v1\nkind: ConfigMap\n")]
+    {
         said += &format!("{}\n", read(&text).unwrap_err());
     }
     expect![[r#"
@@ -373,9 +370,7 @@ fn a_file_that_is_not_there_or_says_what_does_not_go_together() {
     assert!(error.starts_with("cannot read /nowhere/config.conf: No such file"), "{error}");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.conf");
-    for fields in
-        ["ipvs: {minSyncPeriod: 2s, syncPeriod: 1s}", "detectLocalMode: BridgeInterface", "mode: no"]
-    {
+    for fields in ["ipvs: {minSyncPeriod: 2s, syncPeriod: 1s}", "detectLocalMode: BridgeInterface", "mode: no"] {
         fs::write(&path, format!("{HEAD}{fields}")).unwrap();
         let error = resolve(&format!("--config={}", path.display())).unwrap_err();
         assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");

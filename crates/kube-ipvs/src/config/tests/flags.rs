@@ -237,12 +237,7 @@ fn node_port_addresses() {
         ("localhost", chosen(false, &[]), true, "localhost"),
         ("primary,localhost", chosen(true, &[]), true, "primary,localhost"),
         ("10.1.2.3/8, primary", chosen(true, &["10.0.0.0/8"]), false, "primary,10.0.0.0/8"),
-        (
-            "192.168.0.0/16,fd00::/8",
-            chosen(false, &["192.168.0.0/16", "fd00::/8"]),
-            false,
-            "192.168.0.0/16,fd00::/8",
-        ),
+        ("192.168.0.0/16,fd00::/8", chosen(false, &["192.168.0.0/16", "fd00::/8"]), false, "192.168.0.0/16,fd00::/8"),
     ] {
         let found: NodePorts = given.parse().unwrap();
         assert_eq!(found, NodePorts { addresses: expected, localhost }, "{given}");
@@ -268,8 +263,7 @@ fn node_ports_on_localhost_by_the_word_or_by_our_own_flag() {
 fn lists_that_are_given_twice_are_joined() {
     let flags = parse("--ipvs-exclude-cidrs=10.0.0.0/24 --ipvs-exclude-cidrs=10.0.1.0/24,fd00::/64");
     assert_eq!(flags.ipvs.exclude_cidrs.to_string(), "10.0.0.0/24,10.0.1.0/24,fd00::/64");
-    let flags =
-        parse("--feature-gates=WinDSR=true --feature-gates=AllowServiceExternalIPs=false,WinDSR=false");
+    let flags = parse("--feature-gates=WinDSR=true --feature-gates=AllowServiceExternalIPs=false,WinDSR=false");
     assert_eq!(flags.feature_gates.to_string(), "AllowServiceExternalIPs=false,WinDSR=false");
     // No list for kube-proxy: the last one counts.
     let flags = parse("--cluster-cidr=10.0.0.0/8 --cluster-cidr=11.0.0.0/8");

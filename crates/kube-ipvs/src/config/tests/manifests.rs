@@ -18,8 +18,7 @@ fn flags(folder: &Path) -> Vec<String> {
     let containers = ["initContainers", "containers"].map(|kind| pod[kind].as_array().unwrap().clone());
     let line = |container: &Value| {
         let words = container["command"].as_array().unwrap().iter().filter_map(Value::as_str);
-        let flags: Vec<&str> =
-            words.filter(|word| word.starts_with("--") && *word != "--init-only").collect();
+        let flags: Vec<&str> = words.filter(|word| word.starts_with("--") && *word != "--init-only").collect();
         flags.join(" ").replace("$(NODE_NAME)", "node-1").replace("/etc/kube-ipvs", folder.to_str().unwrap())
     };
     containers.concat().iter().map(line).collect()

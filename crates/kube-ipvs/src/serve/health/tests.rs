@@ -35,9 +35,7 @@ fn check(what: &str, steps: &[(i64, Step)]) {
             }
             Is(v4, v6) => {
                 let report = health.report(now);
-                let is = |family: Family| {
-                    report.status.get(&family.to_string()).is_none_or(|status| status.healthy)
-                };
+                let is = |family: Family| report.status.get(&family.to_string()).is_none_or(|status| status.healthy);
                 assert_eq!((is(V4), is(V6)), (v4, v6), "{what}: at {at} s: {report:?}");
                 assert_eq!(report.healthy, v4 && v6, "{what}: at {at} s");
             }
@@ -50,22 +48,13 @@ fn an_update_may_wait_for_twice_the_sync_period() {
     check("nothing has happened", &[(0, Is(true, true)), (86_400, Is(true, true))]);
     check(
         "nothing is to be done for a long time",
-        &[
-            (0, Queued),
-            (0, Taken),
-            (1, Synced(V4, Settled)),
-            (1, Synced(V6, Settled)),
-            (86_400, Is(true, true)),
-        ],
+        &[(0, Queued), (0, Taken), (1, Synced(V4, Settled)), (1, Synced(V6, Settled)), (86_400, Is(true, true))],
     );
     check(
         "no sync takes it in",
         &[(0, Queued), (59, Is(true, true)), (60, Is(false, false)), (61, Taken), (61, Is(false, false))],
     );
-    check(
-        "it is taken in and not done",
-        &[(0, Queued), (1, Taken), (59, Is(true, true)), (60, Is(false, false))],
-    );
+    check("it is taken in and not done", &[(0, Queued), (1, Taken), (59, Is(true, true)), (60, Is(false, false))]);
     check(
         "later updates do not put it off",
         &[(0, Queued), (30, Queued), (40, Taken), (50, Queued), (55, Taken), (60, Is(false, false))],
@@ -161,8 +150,7 @@ fn the_answers_are_kube_proxy_s() {
 #[test]
 fn a_node_that_leaves_is_not_to_be_chosen_and_its_proxy_lives() {
     let mut health = Health::new(SYNC_PERIOD);
-    for (stays, eligible) in
-        [(None, true), (Some(true), true), (Some(false), false), (Some(true), true), (None, false)]
+    for (stays, eligible) in [(None, true), (Some(true), true), (Some(false), false), (Some(true), true), (None, false)]
     {
         health.node(stays);
         let report = health.report(moment(1));

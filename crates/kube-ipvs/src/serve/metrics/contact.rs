@@ -37,10 +37,8 @@ impl Contact {
         );
         // Those of `k8s.io/component-base/metrics/prometheus/restclient`.
         let buckets = vec![0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
-        let connected = Opts::new(
-            "kube_ipvs_watch_connected",
-            "Whether changes of a resource are heard of from the API server",
-        );
+        let connected =
+            Opts::new("kube_ipvs_watch_connected", "Whether changes of a resource are heard of from the API server");
         let last = Opts::new(
             "kube_ipvs_watch_last_contact_timestamp_seconds",
             "When the API server last sent anything about a resource",

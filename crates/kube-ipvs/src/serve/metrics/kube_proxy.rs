@@ -46,10 +46,7 @@ impl KubeProxy {
             let opts = HistogramOpts { common_opts: opts(name, help), buckets };
             whole(add(registry, HistogramVec::new(opts, &[FAMILY])))
         };
-        by_family(
-            "sync_proxy_rules_iptables_restore_failures_total",
-            "Always 0: there is no iptables-restore here",
-        );
+        by_family("sync_proxy_rules_iptables_restore_failures_total", "Always 0: there is no iptables-restore here");
         let no_local_endpoints = opts(
             "sync_proxy_rules_no_local_endpoints_total",
             "How many Services have traffic that is to stay on this node, and no endpoint on it that takes any",
@@ -71,10 +68,7 @@ impl KubeProxy {
                 "sync_proxy_rules_last_timestamp_seconds",
                 "When the last sync ended that left nothing undone",
             ),
-            last_queued: times(
-                "sync_proxy_rules_last_queued_timestamp_seconds",
-                "When the last change arrived",
-            ),
+            last_queued: times("sync_proxy_rules_last_queued_timestamp_seconds", "When the last change arrived"),
             endpoint_changes: counter(
                 "sync_proxy_rules_endpoint_changes_total",
                 "How many changes of EndpointSlices have arrived",
@@ -119,12 +113,7 @@ impl KubeProxy {
     }
 
     /// A sync that took `seconds` and was about these families has taken changes in.
-    pub(crate) fn record_sync(
-        &self,
-        changes: ChangeCounts,
-        seconds: f64,
-        families: impl Iterator<Item = Family>,
-    ) {
+    pub(crate) fn record_sync(&self, changes: ChangeCounts, seconds: f64, families: impl Iterator<Item = Family>) {
         families.for_each(|family| self.sync_duration.with_label_values(&of(family)).observe(seconds));
         self.service_changes_pending.sub(changes.services.into());
         self.endpoint_changes_pending.sub(changes.endpoints.into());
@@ -146,9 +135,7 @@ impl KubeProxy {
     /// `internalTrafficPolicy` and `externalTrafficPolicy`, and by family.
     pub(crate) fn no_local_endpoints(&self, counts: NoLocalEndpoints) {
         for family in Family::ALL {
-            for (policy, count) in
-                [("internal", counts.internal(family)), ("external", counts.external(family))]
-            {
+            for (policy, count) in [("internal", counts.internal(family)), ("external", counts.external(family))] {
                 let labels = [policy, &family.to_string()];
                 self.no_local_endpoints.with_label_values(&labels).set(count as i64);
             }

@@ -31,10 +31,8 @@ impl KubeIpvs {
         let build = add(registry, IntGaugeVec::new(build, &["version"]));
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let gauge = |name: &str, help: &str| add(registry, IntGauge::new(name, help));
-        let plan_changes = HistogramOpts::new(
-            "kube_ipvs_plan_changes",
-            "How many changes of the kernel a sync had to make, if any",
-        );
+        let plan_changes =
+            HistogramOpts::new("kube_ipvs_plan_changes", "How many changes of the kernel a sync had to make, if any");
         // From one change to what a first sync of a large cluster has.
         let plan_changes = plan_changes.buckets((0..10).map(|power| 4_f64.powi(power)).collect());
         let apply_errors = Opts::new(
@@ -128,9 +126,7 @@ fn kind(change: &Change) -> &'static str {
     let [virtual_server, real_server, address, element, flows, _] = KINDS;
     match change {
         Change::AddServer { .. } | Change::UpdateServer { .. } | Change::RemoveServer(_) => virtual_server,
-        Change::AddRealServer { .. } | Change::UpdateRealServer { .. } | Change::RemoveRealServer { .. } => {
-            real_server
-        }
+        Change::AddRealServer { .. } | Change::UpdateRealServer { .. } | Change::RemoveRealServer { .. } => real_server,
         Change::Bind(_) | Change::Unbind(_) => address,
         Change::AddElement { .. } | Change::RemoveElement { .. } => element,
         Change::DeleteFlows { .. } => flows,

@@ -30,16 +30,11 @@ impl Services {
 
 fn families(OfServices { told, left_out }: OfServices) -> Vec<MetricFamily> {
     let registry = Registry::new();
-    let counters = |name: &str, help: &str, labels: &[&str]| {
-        add(&registry, IntCounterVec::new(Opts::new(name, help), labels))
-    };
-    let connections =
-        counters("kube_ipvs_service_connections_total", "Connections to a Service", &LABELS[..2]);
-    let packets = counters(
-        "kube_ipvs_service_packets_total",
-        "Packets from (in) and to (out) clients of a Service",
-        &LABELS,
-    );
+    let counters =
+        |name: &str, help: &str, labels: &[&str]| add(&registry, IntCounterVec::new(Opts::new(name, help), labels));
+    let connections = counters("kube_ipvs_service_connections_total", "Connections to a Service", &LABELS[..2]);
+    let packets =
+        counters("kube_ipvs_service_packets_total", "Packets from (in) and to (out) clients of a Service", &LABELS);
     let bytes = counters(
         "kube_ipvs_service_bytes_total",
         "Bytes from (in) and to (out) clients of a Service, with IP headers",

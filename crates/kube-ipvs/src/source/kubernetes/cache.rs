@@ -94,8 +94,7 @@ impl Cache {
                 changes.events.extend(collection.remove(&key));
             }
             Update::Applied(mut object) => {
-                if let (Some(since), Ok(Some(Event::SliceApplied(slice)))) = (object.trigger, &object.content)
-                {
+                if let (Some(since), Ok(Some(Event::SliceApplied(slice)))) = (object.trigger, &object.content) {
                     changes.triggers.push((slice.family, since));
                 }
                 changes.uids.extend(uid(resource, &object.key, object.uid.take()));
@@ -170,11 +169,7 @@ impl Collection {
         self.unreadable.keys().filter(|key| !self.followed.contains(*key))
     }
 
-    fn apply(
-        &mut self,
-        object: Object,
-        report: &mut impl FnMut(&Key, &Invalid, &'static str),
-    ) -> Option<Event> {
+    fn apply(&mut self, object: Object, report: &mut impl FnMut(&Key, &Invalid, &'static str)) -> Option<Event> {
         let Object { key, content, ignored, .. } = object;
         // What was wrong before is not said again.
         match content {

@@ -108,12 +108,7 @@ impl Connections {
 }
 
 impl Making {
-    fn start(
-        files: &[PathBuf],
-        access: &Access,
-        limits: &Limits,
-        resolver: &Resolver,
-    ) -> anyhow::Result<Self> {
+    fn start(files: &[PathBuf], access: &Access, limits: &Limits, resolver: &Resolver) -> anyhow::Result<Self> {
         // Before they are used: what is replaced in between is read again.
         let content = read(files);
         let (access, limits, resolver) = (access.clone(), *limits, resolver.clone());
@@ -140,9 +135,7 @@ fn no_answer(access: &Access, limits: &Limits) -> anyhow::Error {
     let exec = access.config.auth_info.exec.as_ref();
     let command = exec.and_then(|exec| exec.command.as_deref()).unwrap_or_default();
     let time = limits.plugin;
-    anyhow!(
-        "the kubeconfig's exec plugin {command:?} has not answered for {time:?}; run it by hand on this node"
-    )
+    anyhow!("the kubeconfig's exec plugin {command:?} has not answered for {time:?}; run it by hand on this node")
 }
 
 fn read(files: &[PathBuf]) -> Content {
@@ -156,14 +149,12 @@ fn connect(access: &Access, limits: &Limits, resolver: &Resolver) -> anyhow::Res
         // As for kubectl: the file comes first.
         config.auth_info.token = None;
     }
-    let auth =
-        config.auth_layer().map_err(|error| credentials_error(&error, config.auth_info.exec.as_ref()))?;
+    let auth = config.auth_layer().map_err(|error| credentials_error(&error, config.auth_info.exec.as_ref()))?;
     if let Some(path) = config.root_cert_file.take() {
         let text = fs::read(&path).with_context(|| format!("certificate-authority {}", path.display()))?;
         let certificates = CertificateDer::pem_slice_iter(&text).map(|found| anyhow::Ok(found?.to_vec()));
         let certificates = certificates.collect::<anyhow::Result<Vec<_>>>();
-        config.root_cert =
-            Some(certificates.with_context(|| format!("certificate-authority {}", path.display()))?);
+        config.root_cert = Some(certificates.with_context(|| format!("certificate-authority {}", path.display()))?);
     }
     let (time, interval, retries, unconfirmed) = KEEPALIVE;
     let mut connector = HttpConnector::new_with_resolver(resolver.clone());
@@ -233,9 +224,7 @@ fn credentials_error(error: &kube::Error, exec: Option<&ExecConfig>) -> anyhow::
 
 /// Adds the token that the file holds now. kube's client would read it once a minute, and not bear the end of a line
 /// in it; but a token that was replaced may be worth nothing from one moment to the next, and requests are few.
-fn token_from(
-    path: String,
-) -> anyhow::Result<MapRequestLayer<impl FnMut(Request<Body>) -> Request<Body> + Clone>> {
+fn token_from(path: String) -> anyhow::Result<MapRequestLayer<impl FnMut(Request<Body>) -> Request<Body> + Clone>> {
     let token = fs::read_to_string(&path).with_context(|| format!("cannot read the token in {path}"))?;
     // Each request has a copy of the layer, and all of them have the last token.
     let token = Arc::new(Mutex::new(token));

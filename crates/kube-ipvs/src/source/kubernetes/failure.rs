@@ -41,10 +41,7 @@ impl Failure {
     pub(super) fn needs_list(&self) -> bool {
         match self {
             // What the version is still good for is not known; and an event that cannot be read is lost.
-            Self::Ended(_)
-            | Self::NoVersion
-            | Self::GoneBack { .. }
-            | Self::Kube(kube::Error::SerdeError(_)) => true,
+            Self::Ended(_) | Self::NoVersion | Self::GoneBack { .. } | Self::Kube(kube::Error::SerdeError(_)) => true,
             _ => self.code() == Some(GONE),
         }
     }
@@ -74,10 +71,7 @@ impl Failure {
 
     /// Whether it may happen to a watch at any time.
     pub(super) fn is_usual(&self) -> bool {
-        matches!(
-            self,
-            Self::Closed | Self::Ended(_) | Self::Silent(_) | Self::Kube(kube::Error::ReadEvents(_))
-        )
+        matches!(self, Self::Closed | Self::Ended(_) | Self::Silent(_) | Self::Kube(kube::Error::ReadEvents(_)))
     }
 
     /// How long the API server wants to be left alone.

@@ -119,8 +119,7 @@ fn mended(file: Kubeconfig, master: &str) -> anyhow::Result<Kubeconfig> {
     let mut has_certificate = false;
     for user in named(&mut file, "users", "user") {
         ["client-certificate-data", "client-key-data"].iter().for_each(|field| join_lines(user, field));
-        has_certificate |=
-            ["client-certificate", "client-certificate-data"].iter().any(|field| has(user, field));
+        has_certificate |= ["client-certificate", "client-certificate-data"].iter().any(|field| has(user, field));
     }
     for cluster in named(&mut file, "clusters", "cluster") {
         join_lines(cluster, "certificate-authority-data");
@@ -200,9 +199,6 @@ mod tests {
         );
         assert_eq!(file["clusters"][0]["cluster"]["certificate-authority-data"], "TFMwdA==");
         let user = &file["users"][0]["user"];
-        assert_eq!(
-            (&user["client-certificate-data"], &user["client-key-data"]),
-            (&"YQ==".into(), &"Yg==".into())
-        );
+        assert_eq!((&user["client-certificate-data"], &user["client-key-data"]), (&"YQ==".into(), &"Yg==".into()));
     }
 }

@@ -176,8 +176,7 @@ impl Collection {
             bookmarks: true,
             send_initial_events: with_list,
         };
-        let request =
-            Request::new(self.resource.path()).watch(&params, version).map_err(kube::Error::BuildRequest)?;
+        let request = Request::new(self.resource.path()).watch(&params, version).map_err(kube::Error::BuildRequest)?;
         let end = Instant::now() + Duration::from_secs(seconds);
         let answer = timeout(self.limits.answer, self.client.request_events(request)).await;
         let events = answer.map_err(|_| Failure::Unanswered(self.limits.answer))??.boxed();

@@ -40,8 +40,8 @@ use tokio::{
 };
 
 use self::{
-    cache::Cache, connect::Connector, kubeconfig::Access, list::Collection, nodes::OtherNodes,
-    resource::Resource, retry::Retry, watch::Watch,
+    cache::Cache, connect::Connector, kubeconfig::Access, list::Collection, nodes::OtherNodes, resource::Resource,
+    retry::Retry, watch::Watch,
 };
 use crate::{
     config::ClientConnection,

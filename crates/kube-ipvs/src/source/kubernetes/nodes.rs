@@ -93,11 +93,8 @@ impl OtherNodes {
     pub(super) fn pass(&mut self, events: Vec<Event>) -> Vec<Event> {
         let events = events.into_iter().filter_map(|event| self.pass_one(event)).collect();
         if !self.held.is_empty() && self.listing.is_none() {
-            let nodes =
-                u32::try_from(self.known.len()).ok().filter(|count| *count > 0).unwrap_or(ASSUMED_NODES);
-            self.list_after(
-                DELAY_PER_NODE.saturating_mul(nodes).min(self.limits.spread).mul_f64(fastrand::f64()),
-            );
+            let nodes = u32::try_from(self.known.len()).ok().filter(|count| *count > 0).unwrap_or(ASSUMED_NODES);
+            self.list_after(DELAY_PER_NODE.saturating_mul(nodes).min(self.limits.spread).mul_f64(fastrand::f64()));
         }
         events
     }
@@ -178,8 +175,7 @@ impl OtherNodes {
                          cut that Node off from this one"
                     );
                 }
-                let pause =
-                    pause(self.failures).max(failure.retry_after().unwrap_or_default().min(CACHE_TTL));
+                let pause = pause(self.failures).max(failure.retry_after().unwrap_or_default().min(CACHE_TTL));
                 self.list_after(pause.mul_f64(1.0 + fastrand::f64()));
                 self.failures += 1;
             }

@@ -17,11 +17,7 @@ use super::connect::{Resolver, Stream};
 
 /// As for client-go: `proxy-url` of the kubeconfig comes before the environment (`HTTPS_PROXY`, `NO_PROXY`), and for
 /// what is on this host the environment does not count.
-pub(super) fn choose(
-    server: &Uri,
-    field: Option<&str>,
-    environment: &Matcher,
-) -> anyhow::Result<Option<Intercept>> {
+pub(super) fn choose(server: &Uri, field: Option<&str>, environment: &Matcher) -> anyhow::Result<Option<Intercept>> {
     let (proxy, origin) = match field.filter(|url| !url.is_empty()) {
         Some(url) => {
             let proxy = Matcher::builder().all(url).build().intercept(server);
@@ -107,10 +103,7 @@ mod tests {
     #[test]
     fn a_proxy_that_is_not_supported_is_refused_by_name() {
         let said = check("https://192.0.2.1", Some("https://u:secret@field:3128"));
-        assert!(
-            said.starts_with("proxy-url: ") && said.contains("https://") && !said.contains("secret"),
-            "{said}"
-        );
+        assert!(said.starts_with("proxy-url: ") && said.contains("https://") && !said.contains("secret"), "{said}");
         let said = check("https://192.0.2.1", Some("ftp://field"));
         assert!(said.starts_with("proxy-url"), "{said}");
     }

@@ -60,8 +60,7 @@ struct HeadMeta {
 }
 
 impl Resource {
-    pub(super) const ALL: [Self; 4] =
-        [Self::Services, Self::EndpointSlices, Self::OwnNode, Self::ServiceCidrs];
+    pub(super) const ALL: [Self; 4] = [Self::Services, Self::EndpointSlices, Self::OwnNode, Self::ServiceCidrs];
 
     fn kind(self) -> Kind {
         match self {
@@ -104,11 +103,10 @@ impl Resource {
     /// Reads an object, of which Services may choose what the policy allows.
     pub(super) fn read(self, json: &RawValue, policy: &AnnotationPolicy) -> Object {
         let Head { key, version, uid } = self.head(json);
-        let (content, ignored, trigger) =
-            match proxier_kubernetes::Object::read(self.kind(), json.get(), policy) {
-                Ok((object, remarks)) => (Ok(object.event), remarks.told().collect(), object.trigger_time),
-                Err(invalid) => (Err(invalid), Vec::new(), None),
-            };
+        let (content, ignored, trigger) = match proxier_kubernetes::Object::read(self.kind(), json.get(), policy) {
+            Ok((object, remarks)) => (Ok(object.event), remarks.told().collect(), object.trigger_time),
+            Err(invalid) => (Err(invalid), Vec::new(), None),
+        };
         Object { key, version, content, uid, ignored, trigger }
     }
 

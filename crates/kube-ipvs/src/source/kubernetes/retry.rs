@@ -47,11 +47,7 @@ impl Retry {
     pub(super) fn answered(&mut self) {
         self.heard();
         if let Some(outage) = self.outage.take().filter(|outage| outage.told.is_some()) {
-            tracing::info!(
-                "{}: the API server answers again, after {:.1?}",
-                self.resource,
-                outage.since.elapsed()
-            );
+            tracing::info!("{}: the API server answers again, after {:.1?}", self.resource, outage.since.elapsed());
         }
     }
 
@@ -93,9 +89,7 @@ impl Retry {
         let is_over = self.limits.contact.is_some_and(|limit| time >= limit);
         (is_over && !std::mem::replace(&mut outage.is_recorded, is_over)).then(|| {
             let time = format_go_duration(Duration::from_secs(time.as_secs()));
-            format!(
-                "no contact with the API server for {time}: {resource} stay as they were known: {failure}"
-            )
+            format!("no contact with the API server for {time}: {resource} stay as they were known: {failure}")
         })
     }
 

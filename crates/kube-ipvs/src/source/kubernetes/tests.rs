@@ -152,9 +152,7 @@ fn a_node_with_thousands_of_addresses_is_read() {
     let addresses: Vec<Value> =
         (0..2_000).map(|number| json!({"type": "ExternalIP", "address": address(number)})).collect();
     let node = json!({"metadata": {"name": "node-1"}, "status": {"addresses": addresses}});
-    let Ok(Some(Event::NodeApplied(node))) = read(Resource::OwnNode, &node).content else {
-        panic!("it is not read")
-    };
+    let Ok(Some(Event::NodeApplied(node))) = read(Resource::OwnNode, &node).content else { panic!("it is not read") };
     assert_eq!(node.addresses.len(), 2_000);
 }
 
@@ -204,9 +202,8 @@ fn reading_takes_time_in_proportion_to_the_object() {
     };
     let node_addresses = |count: usize| {
         let ip = |number| std::net::Ipv4Addr::from_bits(0x0a60_0000 + number as u32);
-        let addresses: Vec<_> = (0..count)
-            .map(|number| json!({"type": "ExternalIP", "address": ip(number).to_string()}))
-            .collect();
+        let addresses: Vec<_> =
+            (0..count).map(|number| json!({"type": "ExternalIP", "address": ip(number).to_string()})).collect();
         json!({"metadata": {"name": "node-1"}, "status": {"addresses": addresses}})
     };
     let growths = [

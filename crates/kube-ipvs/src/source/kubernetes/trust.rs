@@ -26,9 +26,7 @@ impl Trust {
     pub(super) fn new(known: Vec<CertificateDer<'static>>) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         for certificate in &known {
-            roots
-                .add(certificate.clone())
-                .context("the certificate-authority has a certificate that is none")?;
+            roots.add(certificate.clone()).context("the certificate-authority has a certificate that is none")?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
@@ -61,8 +59,7 @@ impl ServerCertVerifier for Trust {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verdict =
-            self.authorities.verify_server_cert(certificate, intermediates, name, ocsp_response, now);
+        let verdict = self.authorities.verify_server_cert(certificate, intermediates, name, ocsp_response, now);
         match verdict {
             Err(error) if is_without_issuer(&error) && self.is_known(certificate) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
@@ -114,11 +111,7 @@ mod tests {
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().into()
     }
 
-    fn check(
-        known: &CertificateDer<'static>,
-        shown: &CertificateDer<'_>,
-        name: &'static str,
-    ) -> Result<(), Error> {
+    fn check(known: &CertificateDer<'static>, shown: &CertificateDer<'_>, name: &'static str) -> Result<(), Error> {
         let trust = Trust::new(vec![known.clone()]).unwrap();
         trust.verify_server_cert(shown, &[], &name.try_into().unwrap(), &[], NOW).map(drop)
     }

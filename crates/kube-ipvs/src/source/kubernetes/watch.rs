@@ -35,11 +35,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(
-        collection: Collection,
-        retry: Retry,
-        updates: mpsc::Sender<(Resource, Update)>,
-    ) -> Self {
+    pub(super) fn new(collection: Collection, retry: Retry, updates: mpsc::Sender<(Resource, Update)>) -> Self {
         Self { collection, updates, retry, age: Age::Any, is_missed: false }
     }
 
@@ -97,11 +93,7 @@ impl Watch {
     }
 
     /// Tells what changes, by one watch after the other, until everything has to be listed again; says why.
-    async fn follow(
-        &mut self,
-        version: &mut String,
-        mut watch: Option<Opened>,
-    ) -> Result<Failure, ReceiverGone> {
+    async fn follow(&mut self, version: &mut String, mut watch: Option<Opened>) -> Result<Failure, ReceiverGone> {
         // Whether the API server may have lost what we know of, as by a restore of etcd. It would accept our version
         // and tell nothing until its own has come as far. One that works ends no watch early and sends bookmarks.
         let mut is_suspect = false;
@@ -223,9 +215,7 @@ struct Ended {
 /// are none, nothing is known.
 fn goes_on(known: &str, now: &str) -> Result<(), Failure> {
     match (known.parse::<u64>(), now.parse::<u64>()) {
-        (Ok(before), Ok(after)) if after < before => {
-            Err(Failure::GoneBack { known: known.into(), now: now.into() })
-        }
+        (Ok(before), Ok(after)) if after < before => Err(Failure::GoneBack { known: known.into(), now: now.into() }),
         _ => Ok(()),
     }
 }

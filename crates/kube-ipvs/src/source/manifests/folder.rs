@@ -107,13 +107,7 @@ impl Folder {
     }
 
     /// Reads one file and notes the objects that it holds or held.
-    fn load_file(
-        &mut self,
-        name: Arc<str>,
-        content: Content<'_>,
-        touched: &mut BTreeSet<Key>,
-        changes: &mut Changes,
-    ) {
+    fn load_file(&mut self, name: Arc<str>, content: Content<'_>, touched: &mut BTreeSet<Key>, changes: &mut Changes) {
         let objects = match content {
             Content::Gone => match self.files.remove(&name) {
                 Some(file) => {
@@ -198,9 +192,8 @@ impl Folder {
 
     fn report_doubles(&mut self, key: &Key, problems: &mut Vec<Problem>) {
         let names: Vec<_> = self.claims.get(key).into_iter().flatten().cloned().collect();
-        let stale = |((of, name), _): &(&(Key, Arc<str>), &Problem)| {
-            of == key && !names.iter().skip(1).any(|n| n == name)
-        };
+        let stale =
+            |((of, name), _): &(&(Key, Arc<str>), &Problem)| of == key && !names.iter().skip(1).any(|n| n == name);
         let first_of_key = (key.clone(), Arc::from(""));
         let gone: Vec<_> = self
             .doubles

@@ -82,8 +82,7 @@ impl<'a> Header<'a> {
     fn read(json: &'a str) -> Result<Self, Invalid> {
         // A struct can be read from a list as well, which no Kubernetes object is.
         if json.starts_with('[') {
-            let message =
-                "this is a list, not a Kubernetes object: fields such as apiVersion, kind and metadata";
+            let message = "this is a list, not a Kubernetes object: fields such as apiVersion, kind and metadata";
             return Err(Invalid { field: String::new(), message: message.into() });
         }
         from_json(json)

@@ -111,8 +111,7 @@ impl Reader<'_> {
             match item {
                 Ok(Item { kind: Err(kind), .. }) => foreign.push(kind),
                 Ok(Item { kind: Ok(kind), json, name, prefix }) => {
-                    let problem =
-                        |rule| self.problem(Broken { object: name.clone(), rule: within(&prefix, rule) });
+                    let problem = |rule| self.problem(Broken { object: name.clone(), rule: within(&prefix, rule) });
                     match Object::read(kind, json, self.annotations) {
                         Ok((object, remarks)) => self.take(object, remarks, problem, parsed),
                         Err(rule) => parsed.errors.push(problem(rule)),
@@ -124,13 +123,7 @@ impl Reader<'_> {
     }
 
     /// Adds an object to what the file holds.
-    fn take(
-        &self,
-        object: Object,
-        remarks: Remarks,
-        problem: impl Fn(Invalid) -> Problem,
-        parsed: &mut Parsed,
-    ) {
+    fn take(&self, object: Object, remarks: Remarks, problem: impl Fn(Invalid) -> Problem, parsed: &mut Parsed) {
         // kube-ipvs leaves nothing out of a file. It tells the author, and the last good content stays in force.
         if let Some(rule) = remarks.left_out.told().next() {
             return parsed.errors.push(problem(rule));

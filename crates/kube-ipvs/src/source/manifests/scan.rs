@@ -92,16 +92,11 @@ impl ManifestSource {
     fn list(&self) -> io::Result<BTreeSet<String>> {
         let names = fs::read_dir(&self.dir)?.map(|entry| entry.map(|entry| entry.file_name()));
         let names: Vec<_> = names.collect::<Result<_, _>>()?;
-        Ok(names
-            .into_iter()
-            .filter_map(|name| name.into_string().ok())
-            .filter(|name| is_manifest(name))
-            .collect())
+        Ok(names.into_iter().filter_map(|name| name.into_string().ok()).filter(|name| is_manifest(name)).collect())
     }
 
     fn scan_files(&mut self, names: &BTreeSet<String>) -> Changes {
-        let gone: Vec<String> =
-            self.folder.files().filter(|name| !names.contains(*name)).map(String::from).collect();
+        let gone: Vec<String> = self.folder.files().filter(|name| !names.contains(*name)).map(String::from).collect();
         let mut seen: Vec<(String, Seen)> = Vec::new();
         for name in gone {
             self.stamps.remove(&name);
@@ -116,9 +111,7 @@ impl ManifestSource {
                     seen.push((name.clone(), content));
                 }
                 // Gone since it was listed; a link that leads nowhere is still there itself.
-                Err(error)
-                    if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&path).is_err() =>
-                {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&path).is_err() => {
                     self.stamps.remove(name);
                     seen.push((name.clone(), Seen::Gone));
                 }
@@ -160,8 +153,7 @@ fn look(path: &Path, known: Option<&Stamp>) -> io::Result<Option<(Stamp, Seen)>>
         return Ok(Some((stamp, Seen::Unreadable("is not a file".into()))));
     }
     let too_large = |size: u64| {
-        let message =
-            format!("is too large: {} MiB of at most {} MiB", size.div_ceil(1 << 20), MAX_FILE_SIZE >> 20);
+        let message = format!("is too large: {} MiB of at most {} MiB", size.div_ceil(1 << 20), MAX_FILE_SIZE >> 20);
         Ok(Some((stamp, Seen::Unreadable(message))))
     };
     if metadata.len() > MAX_FILE_SIZE {

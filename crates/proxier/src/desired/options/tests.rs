@@ -12,8 +12,7 @@ use crate::{
 /// A Service that listens where its endpoints do, which are on this node (`10.1.1.…`) and another (`10.1.2.…`), or
 /// behind none.
 fn web(options: ServiceOptions, endpoints: &[&str]) -> [Event; 2] {
-    let service =
-        Service { options: Some(Box::new(options)), ..service("web", &["10.0.0.1"], &[(80, None)]) };
+    let service = Service { options: Some(Box::new(options)), ..service("web", &["10.0.0.1"], &[(80, None)]) };
     let mut slice = slice("web-1", "web", 80, endpoints);
     for endpoint in &mut slice.endpoints {
         endpoint.node = match endpoint.address.to_string() {
@@ -39,8 +38,7 @@ fn check(events: impl IntoIterator<Item = Event>, expected: Expect) {
 
 fn told(report: &crate::SyncReport) -> String {
     let plan = report.plan.to_string();
-    let of_interest =
-        |line: &&str| !line.contains("served") && !line.contains("vips") && !line.contains("+ address");
+    let of_interest = |line: &&str| !line.contains("served") && !line.contains("vips") && !line.contains("+ address");
     let plan: String = plan.lines().filter(of_interest).map(|line| format!("{line}\n")).collect();
     plan + &report.skipped.iter().map(|reason| format!("! {reason}\n")).collect::<String>()
 }
@@ -98,10 +96,8 @@ fn a_scheduler_that_the_kernel_lacks() {
     assert!(!first.failures.is_empty());
     assert_eq!(engine.next_sync(), Default::default(), "at once");
     let second = sync(&mut engine, &mut kernel, 0, []);
-    let [another, _] = web(
-        ServiceOptions { scheduler: Some(Scheduler::TWOS), local_weight: 2, ..ServiceOptions::DEFAULT },
-        &[],
-    );
+    let [another, _] =
+        web(ServiceOptions { scheduler: Some(Scheduler::TWOS), local_weight: 2, ..ServiceOptions::DEFAULT }, &[]);
     let third = sync(&mut engine, &mut kernel, 1, [another]);
     assert!(engine.is_healthy());
     expect![[r#"
@@ -312,8 +308,7 @@ fn node_ports_and_short_circuits_stay_nat() {
 
 #[test]
 fn single_datagrams() {
-    let options =
-        |udp_scheduling, forwarding| ServiceOptions { udp_scheduling, forwarding, ..ServiceOptions::DEFAULT };
+    let options = |udp_scheduling, forwarding| ServiceOptions { udp_scheduling, forwarding, ..ServiceOptions::DEFAULT };
     let one_way = options(UdpScheduling::OneWayDatagram, Masq);
     check(
         udp(web(one_way.clone(), &["10.1.1.1"])),
@@ -361,22 +356,15 @@ fn a_changed_choice_changes_what_is_there() {
     let (mut engine, mut kernel) = start();
     let endpoints = ["10.1.1.1", "192.168.0.7"];
     sync(&mut engine, &mut kernel, 0, web(ServiceOptions::DEFAULT, &endpoints));
-    sync(
-        &mut engine,
-        &mut kernel,
-        0,
-        [Event::ServiceApplied(service("other", &["10.0.0.2"], &[(80, None)]))],
-    );
+    sync(&mut engine, &mut kernel, 0, [Event::ServiceApplied(service("other", &["10.0.0.2"], &[(80, None)]))]);
     let steps = [
         forwarded(Direct),
         forwarded(Gre),
         ServiceOptions { scheduler: Some(Scheduler::SH), local_weight: 3, ..forwarded(Gre) },
         ServiceOptions::DEFAULT,
     ];
-    let told: Vec<String> = steps
-        .into_iter()
-        .map(|options| told(&sync(&mut engine, &mut kernel, 1, web(options, &endpoints))))
-        .collect();
+    let told: Vec<String> =
+        steps.into_iter().map(|options| told(&sync(&mut engine, &mut kernel, 1, web(options, &endpoints)))).collect();
     expect![[r#"
         + element direct-return { 10.0.0.1 . tcp . 80 }
         ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Route 1

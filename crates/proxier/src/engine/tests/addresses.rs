@@ -148,10 +148,7 @@ fn an_address_goes_by_its_kind_before_the_age_of_a_service() {
     );
     let mut thief = thief;
     thief.ports[1].name = "node-port".into();
-    let web = young(with_load_balancer_ips(
-        service("web", &["10.96.0.80"], &[(80, Some(30080))]),
-        &["203.0.113.7"],
-    ));
+    let web = young(with_load_balancer_ips(service("web", &["10.96.0.80"], &[(80, Some(30080))]), &["203.0.113.7"]));
     let events = [addresses(&["192.168.128.1"]), Event::ServiceApplied(thief), Event::ServiceApplied(web)];
     let report = sync(&mut engine, &mut kernel, 0, events);
     expect![[r#"
@@ -193,13 +190,10 @@ fn an_external_ip_within_a_service_cidr_is_refused() {
 fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
     let (mut engine, mut kernel) = start();
     let ports: Vec<(u16, Option<u16>)> =
-        [22, 80, 2379, 2380, 6443, 10248, 10249, 10250, 10256, 10257, 10258, 10259]
-            .map(|port| (port, None))
-            .into();
+        [22, 80, 2379, 2380, 6443, 10248, 10249, 10250, 10256, 10257, 10258, 10259].map(|port| (port, None)).into();
     let mut web = with_external_ips(service("web", &["10.96.0.80"], &ports), &["192.168.128.1"]);
     web.ports.iter_mut().for_each(|port| port.name = format!("p{}", port.port).into());
-    let report =
-        sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
+    let report = sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
     expect![[r#"
         Service default/web:p10249 is not served on TCP 192.168.128.1:10249: it is an address of this node, which uses the port itself
         Service default/web:p10250 is not served on TCP 192.168.128.1:10250: it is an address of this node, which uses the port itself
@@ -228,8 +222,7 @@ fn a_node_port_does_not_depend_on_an_external_ip_of_the_same_number() {
     let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
     let web = service("web", &["10.96.0.80"], &[(30080, Some(30080))]);
     let web = with_external_ips(web, &["192.168.128.1"]);
-    let report =
-        sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
+    let report = sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
     assert_eq!(skipped(&report), "");
     assert!(kernel.virtual_servers.contains_key(&key("TCP 192.168.128.1:30080")));
 }
@@ -290,8 +283,7 @@ fn a_health_check_that_another_service_answers_is_told() {
 fn a_load_balancer_ip_that_is_the_node_takes_any_port() {
     let (mut engine, mut kernel) = start();
     let web = with_load_balancer_ips(service("web", &["10.96.0.80"], &[(6443, None)]), &["192.168.128.1"]);
-    let report =
-        sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
+    let report = sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
     assert_eq!(report.skipped, []);
     assert!(kernel.virtual_servers.contains_key(&key("TCP 192.168.128.1:6443")));
 }
@@ -299,10 +291,7 @@ fn a_load_balancer_ip_that_is_the_node_takes_any_port() {
 #[test]
 fn external_ips_are_served_where_the_operator_allows_them() {
     let web = || {
-        let web = with_external_ips(
-            service("web", &["10.96.0.80"], &[(80, None)]),
-            &["203.0.113.7", "198.51.100.7"],
-        );
+        let web = with_external_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["203.0.113.7", "198.51.100.7"]);
         Event::ServiceApplied(with_load_balancer_ips(web, &["192.0.2.7"]))
     };
     let check = |change: fn(&mut Config), expected: Expect| {

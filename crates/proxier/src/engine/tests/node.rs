@@ -142,9 +142,7 @@ fn an_address_that_would_be_answered_for_is_not_bound() {
     assert_eq!(reasons, ["refused by the test", "not tried: this node would answer for it in ARP"]);
     kernel.refuse.clear();
     sync(&mut engine, &mut kernel, 100, []);
-    assert!(
-        engine.is_healthy() && kernel.state().bound_vips.len() == 1 && kernel.state().arp_ignore.len() == 1
-    );
+    assert!(engine.is_healthy() && kernel.state().bound_vips.len() == 1 && kernel.state().arp_ignore.len() == 1);
 }
 
 #[test]

@@ -177,13 +177,7 @@ fn what_a_list_leaves_out_stays_ours() {
     assert!(misled.plan.to_string().contains("+ virtual server"), "{}", misled.plan);
     now = engine.next_sync().as_secs() + 1;
     let again = sync(&mut engine, &mut kernel, now, []);
-    assert_eq!(
-        (again.skipped.len(), again.failures.len()),
-        (0, 0),
-        "{:?} {:?}",
-        again.skipped,
-        again.failures
-    );
+    assert_eq!((again.skipped.len(), again.failures.len()), (0, 0), "{:?} {:?}", again.skipped, again.failures);
     assert!(again.plan.is_empty(), "{}", again.plan);
     assert_eq!(kernel.state(), before);
 }
@@ -222,8 +216,7 @@ fn a_port_that_goes_moves_no_other_one_behind_its_short_circuit() {
     // What the Service uses itself is left to it, and so is port 0, which there is not.
     let report = sync(&mut engine, &mut kernel, 2, [web(&[80, 0x8050, 0x8000])]);
     let inner = report.plan.to_string();
-    let inner: Vec<&str> =
-        inner.lines().filter(|line| line.contains("element short-circuit-targets")).collect();
+    let inner: Vec<&str> = inner.lines().filter(|line| line.contains("element short-circuit-targets")).collect();
     expect![[r#"
         + element short-circuit-targets { 10.0.0.1 . tcp . 65533 }
         + element short-circuit-targets { 10.0.0.1 . tcp . 65534 }

@@ -94,13 +94,11 @@ fn sync_report_names_affected_services() {
     let names = |engine: &Engine, report: &SyncReport| {
         engine.services_of(report).into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     };
-    let both =
-        |engine: &Engine, report: &SyncReport| Family::ALL.map(|family| engine.is_about(report, family));
+    let both = |engine: &Engine, report: &SyncReport| Family::ALL.map(|family| engine.is_about(report, family));
     let first = sync(&mut engine, &mut kernel, 0, myapp().into_iter().chain([Event::ServiceApplied(lb())]));
     assert_eq!(names(&engine, &first), "default/lb, default/myapp");
     assert_eq!(both(&engine, &first), [true, true]);
-    let endpoint =
-        sync(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice("a", "myapp", 80, &["10.9.9.9"]))]);
+    let endpoint = sync(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice("a", "myapp", 80, &["10.9.9.9"]))]);
     assert_eq!(names(&engine, &endpoint), "default/myapp");
     assert_eq!(both(&engine, &endpoint), [true, false]);
     let gone = sync(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "lb"))]);

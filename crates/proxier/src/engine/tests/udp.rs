@@ -68,9 +68,7 @@ fn flows_by_a_short_circuit_go_with_a_udp_service() {
         load_balancer_ips: ["203.0.113.1".parse().unwrap()].into(),
         ..service("web", &["10.0.0.1"], &[(80, None)])
     };
-    let with = |addresses: &[&str]| {
-        with_protocol(web.clone(), slice("web-1", "web", 8080, addresses), Protocol::Udp)
-    };
+    let with = |addresses: &[&str]| with_protocol(web.clone(), slice("web-1", "web", 8080, addresses), Protocol::Udp);
     sync(&mut engine, &mut kernel, 0, with(&["10.1.0.2"]));
     sync(&mut engine, &mut kernel, 1, with(&[]));
     let gone = sync(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "web"))]);

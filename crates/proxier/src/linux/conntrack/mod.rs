@@ -42,9 +42,7 @@ impl Conntrack {
         for family in wanted.families() {
             let start = Instant::now();
             match self.cleanse(family, &wanted) {
-                Ok(forgotten) => {
-                    flow_deletions.push(FlowDeletion { family, took: start.elapsed(), forgotten })
-                }
+                Ok(forgotten) => flow_deletions.push(FlowDeletion { family, took: start.elapsed(), forgotten }),
                 Err(error) => outcome = Err(error),
             }
         }
@@ -182,8 +180,7 @@ mod tests {
 
     #[test]
     fn a_flow_that_is_gone_and_a_kernel_without_conntrack_are_fine() {
-        let failure =
-            |errno: Errno| Failure { request: 0, error: KernelError::from_errno(errno.raw_os_error()) };
+        let failure = |errno: Errno| Failure { request: 0, error: KernelError::from_errno(errno.raw_os_error()) };
         assert!(refusal(vec![]).is_ok());
         assert!(refusal(vec![failure(Errno::NOENT)]).is_ok());
         assert!(refusal(vec![failure(Errno::NOENT), failure(Errno::BUSY)]).is_err());

@@ -91,9 +91,7 @@ impl IpSets {
 
     fn list(&mut self, command: Command) -> Result<Vec<Part>, Error> {
         match self.socket.dump_with(command.message_type(), &command.bytes(), reply::part) {
-            Err(Error::Rejected(error)) if error.is_not_found() || error.errno() == NO_SUBSYSTEM => {
-                Ok(Vec::new())
-            }
+            Err(Error::Rejected(error)) if error.is_not_found() || error.errno() == NO_SUBSYSTEM => Ok(Vec::new()),
             outcome => outcome,
         }
     }

@@ -19,12 +19,7 @@ pub(super) fn chains() -> Vec<Chain> {
     let asked = Rule::new("who asks for a VIP gets no answer", [about_vip(ArpField::Target), drop()]);
     // Who is asked notes the sender as the way to the sender's address. A probe has none (RFC 5227).
     let no_sender = set_arp_field(ArpField::Sender, [0; 4]);
-    let asking = Rule::new(
-        "an ARP request does not announce a VIP",
-        [about_vip(ArpField::Sender), counter(), no_sender],
-    );
-    vec![
-        Chain::hooked("input", "filter", IN, 0, vec![asked]),
-        Chain::hooked("output", "filter", OUT, 0, vec![asking]),
-    ]
+    let asking =
+        Rule::new("an ARP request does not announce a VIP", [about_vip(ArpField::Sender), counter(), no_sender]);
+    vec![Chain::hooked("input", "filter", IN, 0, vec![asked]), Chain::hooked("output", "filter", OUT, 0, vec![asking])]
 }

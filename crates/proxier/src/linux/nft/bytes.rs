@@ -129,11 +129,7 @@ fn the_tables_of_both_families() {
     let all = Settings { masquerade_bit: 0, masquerade_all: true, ..Settings::default() };
     let variants = [
         Settings::default(),
-        Settings {
-            local_detector: LocalDetector::Bridge("cni0".into()),
-            tcp_be_liberal: true,
-            ..all.clone()
-        },
+        Settings { local_detector: LocalDetector::Bridge("cni0".into()), tcp_be_liberal: true, ..all.clone() },
         Settings {
             local_detector: LocalDetector::InterfacePrefix("veth".into()),
             vip_ping: false,

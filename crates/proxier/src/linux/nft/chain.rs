@@ -65,13 +65,7 @@ impl Chain {
     }
 
     /// One that the kernel goes to, at a hook.
-    pub(super) fn hooked(
-        name: &'static str,
-        kind: &'static str,
-        hook: Hook,
-        priority: i32,
-        rules: Vec<Rule>,
-    ) -> Self {
+    pub(super) fn hooked(name: &'static str, kind: &'static str, hook: Hook, priority: i32, rules: Vec<Rule>) -> Self {
         Self::new(name, Some(Base { kind, hook, priority }), rules)
     }
 

@@ -206,8 +206,7 @@ mod tests {
     #[test]
     fn ranges_come_back_whether_they_touch_or_not() {
         let all = ["10.0.0.0/8", "11.0.0.0/16", "192.168.0.1/32", "240.0.0.0/4"];
-        let ranges_of =
-            |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
+        let ranges_of = |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
         let raws = |ranges: &[IpNet]| {
             let mut bytes = Vec::new();
             ranges.iter().for_each(|range| append_range(&mut bytes, range));

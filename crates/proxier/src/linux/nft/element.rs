@@ -46,10 +46,7 @@ pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>
                 });
             }
             Element::ArpIgnore(address) => data(out, kind::KEY, |out| push_address(out, (*address).into())),
-            Element::ServiceRange(_)
-            | Element::PodSource(_)
-            | Element::RemotePod(_)
-            | Element::Outside(_) => {}
+            Element::ServiceRange(_) | Element::PodSource(_) | Element::RemotePod(_) | Element::Outside(_) => {}
         }
         if let Some(comment) = comment {
             put(out, kind::USER_DATA, userdata::comment(userdata::COMMENT, comment));

@@ -69,11 +69,7 @@ impl Nft {
             let mut found: BTreeMap<(String, String), Chain> = BTreeMap::new();
             for head in self.chains(family_number(family))? {
                 if TABLES.contains(&head.table.as_str()) {
-                    let id = ChainId {
-                        family,
-                        table: head.table.as_str().into(),
-                        name: head.name.as_str().into(),
-                    };
+                    let id = ChainId { family, table: head.table.as_str().into(), name: head.name.as_str().into() };
                     found.insert((head.table, head.name), Chain { id, base: head.base, rules: Vec::new() });
                 }
             }
@@ -92,8 +88,7 @@ impl Nft {
     /// The chains of others that drop what they forward, unless a rule accepts it: `ip filter FORWARD`. Those of
     /// iptables-legacy are not in nftables.
     pub(in crate::linux) fn dropping_at_forward(&mut self) -> Result<Vec<String>, Error> {
-        let families =
-            [(family_number(Family::V4), "ip"), (family_number(Family::V6), "ip6"), (INET, "inet")];
+        let families = [(family_number(Family::V4), "ip"), (family_number(Family::V6), "ip6"), (INET, "inet")];
         let own = self.settings.names.clone();
         let mut dropping = Vec::new();
         for (family, name) in families {

@@ -226,10 +226,8 @@ impl Nft {
                 }
                 Err(error) => return fail_all(&changes, Cause::Unknown, error.into(), failures),
             };
-            let culprits: BTreeSet<usize> = refused
-                .iter()
-                .filter_map(|failure| numbers.iter().rposition(|n| *n <= failure.request))
-                .collect();
+            let culprits: BTreeSet<usize> =
+                refused.iter().filter_map(|failure| numbers.iter().rposition(|n| *n <= failure.request)).collect();
             if culprits.is_empty() {
                 return fail_all(&changes, Cause::Refused, (&refused[0].error).into(), failures);
             }
@@ -239,8 +237,7 @@ impl Nft {
                     continue;
                 };
                 let (change, what) = changes[at];
-                let gone_already =
-                    failure.error.is_not_found() && matches!(what, Change::RemoveElement { .. });
+                let gone_already = failure.error.is_not_found() && matches!(what, Change::RemoveElement { .. });
                 if !gone_already && named.insert(change) {
                     let reason = (&failure.error).into();
                     failures.push(Failure { change, cause: Cause::Refused, reason });

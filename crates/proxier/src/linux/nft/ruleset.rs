@@ -98,10 +98,9 @@ impl Rules<'_> {
         let mut rules = self.nobody_there();
         let comment = "no endpoints on this node, and the policy is Local: no short circuit has led here";
         rules.push(Rule::new(comment, [self.key_in(KeySet::NoLocalEndpointsExternal), state_new(), drop()]));
-        rules.push(self.mark_if(
-            "the endpoint sees this node, whichever client asks",
-            self.key_in(KeySet::MasqueradeAlways),
-        ));
+        rules.push(
+            self.mark_if("the endpoint sees this node, whichever client asks", self.key_in(KeySet::MasqueradeAlways)),
+        );
         if self.settings.masquerade_all {
             rules.push(self.mark_if("masquerade-all", self.key_in(KeySet::ClusterIps)));
         }
@@ -131,10 +130,7 @@ impl Rules<'_> {
                 "reached by a short circuit only",
                 [self.key_in(KeySet::ShortCircuitTarget), not_diverted(), goto("refuse")],
             ),
-            Rule::new(
-                "no endpoints: refuse at once",
-                [self.key_in(KeySet::NoEndpoints), state_new(), goto("refuse")],
-            ),
+            Rule::new("no endpoints: refuse at once", [self.key_in(KeySet::NoEndpoints), state_new(), goto("refuse")]),
             Rule::new(
                 "no endpoints on this node, and the policy is Local",
                 [self.key_in(KeySet::NoLocalEndpoints), state_new(), drop()],
@@ -173,16 +169,8 @@ impl Rules<'_> {
         let closed = || dnat_to_port(self.family, CLOSED_PORT);
         let not_served = all([self.key_not_in(KeySet::Served), self.key_not_in(KeySet::Foreign)]);
         let mut rules = vec![
-            abort(
-                "SCTP without endpoints: aborted by the node itself",
-                self.key_in(KeySet::NoEndpoints),
-                closed(),
-            ),
-            abort(
-                "SCTP to what is reached by a short circuit only",
-                self.key_in(KeySet::ShortCircuitTarget),
-                closed(),
-            ),
+            abort("SCTP without endpoints: aborted by the node itself", self.key_in(KeySet::NoEndpoints), closed()),
+            abort("SCTP to what is reached by a short circuit only", self.key_in(KeySet::ShortCircuitTarget), closed()),
             abort("SCTP to a port without a virtual server", all([self.to_vip(), not_served]), closed()),
         ];
         if self.settings.refuse_unallocated {
@@ -193,16 +181,12 @@ impl Rules<'_> {
         }
         if !inside.is_empty() {
             let elsewhere = [self.source_in(REMOTE_PODS), return_()];
-            rules.push(Rule::new(
-                "a pod of another node is outside: the policy Local is for it too",
-                elsewhere,
-            ));
+            rules.push(Rule::new("a pod of another node is outside: the policy Local is for it too", elsewhere));
         }
         let to_node = all([inside.clone(), self.key_in(KeySet::MasqueradeInside)]);
         rules.push(self.mark_if("a pod of another node gets its answer by way of this one", to_node));
         let divert = dnat_by(self.family, SHORT_CIRCUITS);
-        rules
-            .push(Rule::new("the policy Local is for outsiders: others get all endpoints", [inside, divert]));
+        rules.push(Rule::new("the policy Local is for outsiders: others get all endpoints", [inside, divert]));
         rules
     }
 

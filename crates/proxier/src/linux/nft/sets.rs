@@ -59,18 +59,8 @@ pub(super) fn sets(table: Table, names: &Names) -> Vec<Request> {
         set(SERVICE_RANGES, &[address], kind::INTERVAL, "where ClusterIPs are taken from"),
         set(GATEWAYS, &[address], PLAIN, "where this node sends what it knows no other way to"),
         set(POD_SOURCES, &[address], kind::INTERVAL, "pods"),
-        set(
-            REMOTE_PODS,
-            &[address],
-            kind::INTERVAL,
-            "pods of other nodes, if they can be told from those of this one",
-        ),
-        set(
-            OUTSIDE,
-            &[address],
-            kind::INTERVAL,
-            "clients outside the cluster: all but pods, if pod ranges are known",
-        ),
+        set(REMOTE_PODS, &[address], kind::INTERVAL, "pods of other nodes, if they can be told from those of this one"),
+        set(OUTSIDE, &[address], kind::INTERVAL, "clients outside the cluster: all but pods, if pod ranges are known"),
         map(SHORT_CIRCUITS, &key, &[address, PORT], "where clients in the cluster are sent instead"),
     ]);
     sets
@@ -82,9 +72,7 @@ fn comment(kind: KeySet) -> &'static str {
         KeySet::MasqueradeAlways => "on addresses of this node, policy Cluster",
         KeySet::MasqueradeInside => "on addresses of this node, policy Local",
         KeySet::ClusterIps => "masqueraded from outside the cluster",
-        KeySet::External => {
-            "external and load-balancer IPs of the policy Cluster: pods alone are not masqueraded"
-        }
+        KeySet::External => "external and load-balancer IPs of the policy Cluster: pods alone are not masqueraded",
         KeySet::NoEndpoints => "new connections are refused",
         KeySet::NoLocalEndpoints => "new connections are dropped",
         KeySet::NoLocalEndpointsExternal => {

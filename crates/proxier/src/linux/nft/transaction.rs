@@ -199,13 +199,8 @@ mod tests {
             engine.apply(Event::SliceApplied(slice(&name, &name, 8080, &[&at([10, 128, 0, 1])])));
         }
         let report = engine.sync(&mut kernel, Duration::ZERO);
-        let elements: Vec<(usize, &Change)> = report
-            .plan
-            .changes()
-            .iter()
-            .enumerate()
-            .filter(|(_, change)| destination(change).is_some())
-            .collect();
+        let elements: Vec<(usize, &Change)> =
+            report.plan.changes().iter().enumerate().filter(|(_, change)| destination(change).is_some()).collect();
         // served, cluster-ips, vips, hairpin, and for every second one no-local.
         assert_eq!(elements.len(), 225_000);
         let no_local = |(_, change): &&(usize, &Change)| {

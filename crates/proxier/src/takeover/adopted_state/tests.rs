@@ -37,8 +37,7 @@ fn inherited(entries: &[(&str, &str)], exclude: &[&str]) -> (Vec<String>, Vec<St
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::RR);
     let server = ServerState { config, real_servers: BTreeMap::new() };
     let servers = SERVERS.iter().map(|text| (key(text), server.clone())).collect();
-    let bound =
-        BTreeSet::from(["10.96.0.1", "10.96.0.10", "203.0.113.5", "fe80::1"].map(|ip| ip.parse().unwrap()));
+    let bound = BTreeSet::from(["10.96.0.1", "10.96.0.10", "203.0.113.5", "fe80::1"].map(|ip| ip.parse().unwrap()));
     let host = BTreeSet::from(["192.168.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()]);
     let exclude_cidrs = exclude.iter().map(|range| range.parse().unwrap()).collect();
     let config = Config { exclude_cidrs, ..Config::new("node-1") };

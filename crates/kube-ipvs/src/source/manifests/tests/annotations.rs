@@ -25,8 +25,7 @@ fn folder(annotations: Annotations) -> Folder {
 
 /// A Service with these annotations, which start on line 6; and another.
 fn service(annotations: &[&str]) -> String {
-    let annotations: String =
-        annotations.iter().map(|annotation| format!("    kube-ipvs.io/{annotation}\n")).collect();
+    let annotations: String = annotations.iter().map(|annotation| format!("    kube-ipvs.io/{annotation}\n")).collect();
     format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  annotations:\n{annotations}    example.com/a: b\n\
          spec: {{clusterIP: 10.96.0.1, ports: [{{port: 80}}]}}\n"
@@ -36,8 +35,7 @@ fn service(annotations: &[&str]) -> String {
 /// A slice with one endpoint and this annotation.
 fn slice(annotation: &str) -> String {
     let annotations = format!("metadata:\n  annotations: {{kube-ipvs.io/{annotation}}}\n");
-    broken::slice("addressType: IPv4\nendpoints:\n- addresses: [10.0.0.1]\n")
-        .replace("metadata:\n", &annotations)
+    broken::slice("addressType: IPv4\nendpoints:\n- addresses: [10.0.0.1]\n").replace("metadata:\n", &annotations)
 }
 
 #[test]
@@ -118,8 +116,7 @@ fn every_value() {
 #[test]
 fn defaults() {
     check(
-        ["forwarding: masq", "udp-scheduling: flow", "local-endpoint-weight: \"1\""]
-            .map(|value| service(&[value])),
+        ["forwarding: masq", "udp-scheduling: flow", "local-endpoint-weight: \"1\""].map(|value| service(&[value])),
         expect![[r#"
             Service default/web [10.96.0.1] [TCP 80 ""]
             Service default/web [10.96.0.1] [TCP 80 ""]
@@ -272,8 +269,7 @@ fn what_the_operator_does_not_allow() {
           10.0.0.1 ready serving weight 5
     "#]],
     );
-    let safe =
-        ["rr", "wrr", "lc", "wlc", "sh", "mh"].map(|name| self::service(&[&format!("scheduler: {name}")]));
+    let safe = ["rr", "wrr", "lc", "wlc", "sh", "mh"].map(|name| self::service(&[&format!("scheduler: {name}")]));
     check_with(
         Annotations::Safe,
         safe,

@@ -49,8 +49,7 @@ pub(super) fn slice(rest: &str) -> String {
 
 #[test]
 fn numbers_of_ports() {
-    let values =
-        ["70000", "0", "-1", "\"80\"", "http", "80.5", "", "1e30", "999999999999999999999", "true", "[80]"];
+    let values = ["70000", "0", "-1", "\"80\"", "http", "80.5", "", "1e30", "999999999999999999999", "true", "[80]"];
     check(
         values.map(|value| port(&format!("port: {value}"))),
         expect![[r#"
@@ -276,9 +275,7 @@ fn fields_of_slices() {
     );
     let numbers = ["0", "70000", "-1", "http"];
     check(
-        numbers.map(|number| {
-            slice(&format!("addressType: IPv4\nports:\n- {{name: a, port: 80}}\n- port: {number}\n"))
-        }),
+        numbers.map(|number| slice(&format!("addressType: IPv4\nports:\n- {{name: a, port: 80}}\n- port: {number}\n"))),
         expect![[r#"
             f.yaml:10:9: EndpointSlice default/web-1: ports[1].port: 0 is not a port: 1 to 65535
             f.yaml:10:9: EndpointSlice default/web-1: ports[1].port: 70000 is not a port: 1 to 65535

@@ -41,8 +41,7 @@ fn what_it_is() {
             f.yaml:2:7: kind: this is a list, not a string
         "#]],
     );
-    let whole =
-        ["- apiVersion: v1\n", "just words\n", "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"];
+    let whole = ["- apiVersion: v1\n", "just words\n", "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"];
     check(
         whole,
         expect![[r#"

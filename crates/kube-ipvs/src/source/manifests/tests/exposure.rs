@@ -19,10 +19,7 @@ fn with_metadata(metadata: &str, spec: &str) -> String {
 /// A Service of type LoadBalancer whose ingress entries start on line 14.
 fn balanced(ingress: &[&str]) -> String {
     let entries: String = ingress.iter().map(|entry| format!("    - {entry}\n")).collect();
-    format!(
-        "{}status:\n  conditions: []\n  loadBalancer:\n    ingress:\n{entries}",
-        service("type: LoadBalancer")
-    )
+    format!("{}status:\n  conditions: []\n  loadBalancer:\n    ingress:\n{entries}", service("type: LoadBalancer"))
 }
 
 fn check<T: AsRef<str>>(files: impl IntoIterator<Item = T>, expected: Expect) {

@@ -39,8 +39,7 @@ fn no_objects_at_all() {
 #[test]
 fn other_kinds_are_left_aside() {
     let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {app: web}}\n  ports: none\n";
-    let knative =
-        "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: web}\nspec: {template: {}}\n";
+    let knative = "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: web}\nspec: {template: {}}\n";
     check(
         &format!("{GOOD}---\n{deployment}---\n{deployment}---\n{knative}"),
         expect![[r#"
@@ -162,11 +161,7 @@ fn slices_of_no_concern() {
         expect![""],
     );
     check(
-        &slice(
-            "kubernetes.io/service-name: web, service.kubernetes.io/service-proxy-name: x",
-            "IPv4",
-            "10.0.0.1",
-        ),
+        &slice("kubernetes.io/service-name: web, service.kubernetes.io/service-proxy-name: x", "IPv4", "10.0.0.1"),
         expect![""],
     );
 }
@@ -210,9 +205,7 @@ fn endpoints_that_stand_for_a_lock() {
 #[test]
 fn many_ports() {
     let ports = |count: u32| -> String {
-        (10_000..10_000 + count)
-            .map(|port| format!("  - {{name: p{port}, port: {port}, protocol: UDP}}\n"))
-            .collect()
+        (10_000..10_000 + count).map(|port| format!("  - {{name: p{port}, port: {port}, protocol: UDP}}\n")).collect()
     };
     let service = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec:\n  clusterIP: 10.96.0.1\n  ports:\n{}",
@@ -275,7 +268,10 @@ fn endpoints_beyond_a_thousand_are_left_out_and_it_is_said() {
     );
     let changes = read(content.as_bytes());
     let text: Vec<_> = changes.problems.iter().map(ToString::to_string).collect();
-    expect!["f.yaml:10:3: Endpoints default/db: subsets[0]: more than 1000 addresses: 10 are left out, as in Kubernetes"].assert_eq(&text.join("\n"));
+    expect![
+        "f.yaml:10:3: Endpoints default/db: subsets[0]: more than 1000 addresses: 10 are left out, as in Kubernetes"
+    ]
+    .assert_eq(&text.join("\n"));
     let Event::SliceApplied(slice) = &changes.events[1] else { panic!("{}", render(&changes)) };
     assert_eq!(slice.endpoints.len(), 1000);
     assert!(slice.endpoints.iter().all(|endpoint| endpoint.conditions.ready));

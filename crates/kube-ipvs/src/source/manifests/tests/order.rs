@@ -34,14 +34,13 @@ impl World {
 /// A document about one of few objects, so that they meet each other.
 fn document() -> impl Strategy<Value = String> {
     let name = prop::sample::select(vec!["a", "b"]);
-    let service = (name.clone(), 1..4u8, prop::sample::select(vec!["{}", "{app: x}"])).prop_map(
-        |(name, ip, selector)| {
+    let service =
+        (name.clone(), 1..4u8, prop::sample::select(vec!["{}", "{app: x}"])).prop_map(|(name, ip, selector)| {
             format!(
                 "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
              spec: {{clusterIP: 10.96.0.{ip}, selector: {selector}, ports: [{{port: 80}}]}}\n"
             )
-        },
-    );
+        });
     let endpoints = (name.clone(), 1..4u8).prop_map(|(name, ip)| {
         format!(
             "apiVersion: v1\nkind: Endpoints\nmetadata: {{name: {name}}}\n\

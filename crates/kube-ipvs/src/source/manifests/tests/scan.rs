@@ -30,9 +30,7 @@ fn files_come_change_and_go() {
     let dir = tempfile::tempdir().unwrap();
     let mut source = ManifestSource::open(dir.path()).unwrap();
     check(&mut source, expect![""]);
-    for left_behind in
-        [".web.yaml.swp", "web.yaml~", "#web.yaml#", ".hidden.yaml", "readme.txt", "web.yaml.bak"]
-    {
+    for left_behind in [".web.yaml.swp", "web.yaml~", "#web.yaml#", ".hidden.yaml", "readme.txt", "web.yaml.bak"] {
         fs::write(dir.path().join(left_behind), "no: manifest").unwrap();
     }
     fs::create_dir(dir.path().join("sub")).unwrap();

@@ -88,8 +88,7 @@ fn nodes() {
     "#]],
     );
     let zones = ["topology.kubernetes.io/zone: eu-1a", "topology.kubernetes.io/zone: null", "zone: eu-1a"];
-    let labelled =
-        |label| node("").replace("{name: node-1}", &format!("{{name: node-1, labels: {{{label}}}}}"));
+    let labelled = |label| node("").replace("{name: node-1}", &format!("{{name: node-1, labels: {{{label}}}}}"));
     check(
         zones.map(labelled),
         expect![[r#"
@@ -99,9 +98,7 @@ fn nodes() {
     "#]],
     );
     let leaving = [
-        node(
-            "spec: {taints: [{key: a, effect: NoSchedule}, {key: ToBeDeletedByClusterAutoscaler, value: \"1\"}]}",
-        ),
+        node("spec: {taints: [{key: a, effect: NoSchedule}, {key: ToBeDeletedByClusterAutoscaler, value: \"1\"}]}"),
         node("spec: {taints: [{key: DeletionCandidateOfClusterAutoscaler}]}"),
         node("").replace("{name: node-1}", "{name: node-1, deletionTimestamp: \"2026-01-31T12:00:00Z\"}"),
         node("").replace("{name: node-1}", "{name: node-1, deletionTimestamp: null}"),

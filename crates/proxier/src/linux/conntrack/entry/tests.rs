@@ -24,11 +24,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 
 fn udp() -> Entry {
     Entry {
-        to: VirtualServerKey {
-            address: [10, 96, 0, 10].into(),
-            protocol: Protocol::Udp,
-            port: 53.try_into().unwrap(),
-        },
+        to: VirtualServerKey { address: [10, 96, 0, 10].into(), protocol: Protocol::Udp, port: 53.try_into().unwrap() },
         source: [10, 9, 9, 9].into(),
         source_port: 1001,
         endpoint: Some(EndpointAddress { address: [10, 1, 0, 1].into(), port: 5353.try_into().unwrap() }),
@@ -97,8 +93,7 @@ fn a_list_is_asked_for_by_family() {
     for family in Family::ALL {
         batch.push_with(GET, 0, |out| out.extend(header(family)));
     }
-    let expected =
-        "14000000 0101 0100 00000000 00000000 02000000 14000000 0101 0100 00000000 00000000 0a000000";
+    let expected = "14000000 0101 0100 00000000 00000000 02000000 14000000 0101 0100 00000000 00000000 0a000000";
     assert_eq!(batch.as_bytes(), bytes(expected));
 }
 

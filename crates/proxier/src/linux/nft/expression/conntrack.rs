@@ -3,8 +3,7 @@
 use netlink_batch::attribute::put;
 
 use super::{
-    Expressions, FIRST, all, by, differs, equals, expression, load_protocol, mask, numbers, put_numbers,
-    register,
+    Expressions, FIRST, all, by, differs, equals, expression, load_protocol, mask, numbers, put_numbers, register,
 };
 use crate::model::Family;
 
