@@ -160,8 +160,14 @@ impl FakeKernel {
         match self.ask(change) {
             _ if is_unconfirmed => Err((Cause::Unknown, "its answer was lost".into())),
             Ok(true) => Ok(()),
-            Ok(false) => Ok(self.repeated.push(change.clone())),
-            Err(errno) if is_done_already(change, errno) => Ok(self.repeated.push(change.clone())),
+            Ok(false) => {
+                self.repeated.push(change.clone());
+                Ok(())
+            }
+            Err(errno) if is_done_already(change, errno) => {
+                self.repeated.push(change.clone());
+                Ok(())
+            }
             Err(errno) => Err((cause(change, errno), errno.into())),
         }
     }

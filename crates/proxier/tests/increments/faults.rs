@@ -165,7 +165,7 @@ impl Others {
     }
 }
 
-fn pick<T>(index: &Index, all: impl ExactSizeIterator<Item = T>) -> Option<T> {
+fn pick<T>(index: &Index, mut all: impl ExactSizeIterator<Item = T>) -> Option<T> {
     let count = all.len();
-    all.skip(index.index(count.max(1))).next()
+    all.nth(index.index(count.max(1)))
 }
