@@ -9,8 +9,7 @@ use serde::{
 
 use crate::Invalid;
 
-/// A list of at most `MAX` entries. One more is an error at once, before the rest is even read; `null` is
-/// the empty list.
+/// A list of at most `MAX` entries. One more is an error. `null` is the empty list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bounded<T, const MAX: usize>(Vec<T>);
 
@@ -29,33 +28,10 @@ impl<T, const MAX: usize> Deref for Bounded<T, MAX> {
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries<T, const MAX: usize>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Entries<T, MAX> {
-            type Value = Bounded<T, MAX>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-                Ok(Bounded::default())
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-                let mut list = Vec::new();
-                while list.len() < MAX {
-                    match entries.next_element()? {
-                        Some(entry) => list.push(entry),
-                        None => return Ok(Bounded(list)),
-                    }
-                }
-                match entries.next_element::<IgnoredAny>()? {
-                    Some(IgnoredAny) => {
-                        Err(A::Error::custom(format_args!("too many entries: at most {MAX} are allowed")))
-                    }
-                    None => Ok(Bounded(list)),
-                }
-            }
+        match FirstOf::<T, MAX>::deserialize(deserializer)? {
+            FirstOf { entries, more: 0 } => Ok(Self(entries)),
+            _ => Err(D::Error::custom(format_args!("too many entries: at most {MAX} are allowed"))),
         }
-        deserializer.deserialize_any(Entries(PhantomData))
     }
 }
 
