@@ -36,6 +36,8 @@ pub struct Config {
     pub exclude_cidrs: Vec<IpNet>,
     /// How often the kernel is read again and repaired where it drifted.
     pub sync_period: Duration,
+    /// How long a sync that changed something delays the next one, if a [`Runner`](crate::Runner) decides.
+    pub min_sync_period: Duration,
     /// How long a real server that left without terminating may keep its connections.
     pub drain_cap: Duration,
 }
@@ -61,6 +63,7 @@ impl Config {
             missing_schedulers: BTreeSet::new(),
             exclude_cidrs: Vec::new(),
             sync_period: Duration::from_secs(30),
+            min_sync_period: Duration::ZERO,
             drain_cap: Duration::from_secs(600),
         }
     }

@@ -11,6 +11,7 @@
 //! | in which order? | [`plan`] | a [`Plan`], which prints as text |
 //! | do it | [`kernel`], [`linux`] | one batched netlink send a subsystem, and a [`Report`](kernel::Report) |
 //! | again? | [`Engine`] | retry, audit, drain |
+//! | when? | [`Runner`] | at an event, when the kernel reports drift, or when the engine says |
 //!
 //! Everything but [`linux`] is pure: no sockets, no files, no clock, no threads.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
@@ -27,6 +28,7 @@ pub mod kernel;
 pub mod linux;
 pub mod model;
 pub mod plan;
+mod schedule;
 pub mod set;
 mod state;
 pub mod takeover;
@@ -38,5 +40,6 @@ pub use ipvs_netlink;
 
 pub use config::{Config, NodePortAddresses, PodSources, RESERVED_PORTS};
 pub use engine::{Completeness, Counts, Engine, FailedChange, NoLocalEndpoints, SyncReport};
+pub use linux::{Runner, Update};
 pub use plan::Plan;
 pub use state::{Membership, ServerState, State};

@@ -17,6 +17,7 @@ mod dns;
 mod drift;
 mod drop_in;
 mod dual_stack;
+mod embedders;
 mod examples;
 mod fail_over;
 mod hairpin;

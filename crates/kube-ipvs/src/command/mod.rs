@@ -11,7 +11,6 @@ mod inbox;
 mod listing;
 mod log;
 mod ls;
-mod pace;
 mod query;
 mod run;
 mod sync_loop;

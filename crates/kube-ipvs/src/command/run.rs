@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
+use proxier::Runner;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
@@ -99,7 +100,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     follow("host", sender, follow_host)?;
     let recorder = EventRecorder::new(to_post);
     let pulse = watchdog::watch(watchdog::HANG_TIMEOUT, watchdog::end_process)?;
-    let owner = SyncLoop::new(engine, kernel, &inputs, pulse, &configuration, &status, recorder);
+    let owner = SyncLoop::new(Runner::new(engine, kernel), &inputs, pulse, &configuration, &status, recorder);
     let outcome = owner.run();
     finish(&status, &serving);
     outcome

@@ -11,14 +11,13 @@ use std::{
 
 use anyhow::Context;
 use proxier::{
-    Engine, SyncReport,
-    linux::{Drift, LinuxKernel, sysctl},
+    Runner, SyncReport,
+    linux::{Drift, sysctl},
     model::Event,
 };
 
 use super::{
     inbox::{Delivery, Inbox},
-    pace::Pace,
     takeover::{Progress, Takeover},
     watchdog::Pulse,
 };
@@ -33,17 +32,16 @@ use crate::{
 pub(super) enum Input {
     Changes(Inbox),
     Addresses(Event),
-    /// The kernel reports that another program may have changed what is ours.
+    /// The kernel reports that another program may have changed something of ours.
     Drift(Vec<Drift>),
     Call(Call),
     Stop,
     Failed(anyhow::Error),
 }
 
-/// The thread that owns the kernel, with all that it decides by.
+/// The thread that owns the kernel.
 pub(super) struct SyncLoop<'a> {
-    engine: Engine,
-    kernel: LinuxKernel,
+    runner: Runner,
     inputs: &'a Receiver<Input>,
     pulse: Pulse,
     status: &'a Status,
@@ -51,38 +49,25 @@ pub(super) struct SyncLoop<'a> {
     lines: Lines,
     measuring: Measuring,
     takeover: Takeover,
-    start: Instant,
-    /// How long a sync that changed something keeps the next one away (`ipvs.minSyncPeriod`), and until when.
-    pause: Duration,
-    earliest: Duration,
-    /// How soon the kernel is read when it tells of drift.
-    pace: Pace,
-    /// The same for default routes: one that comes and goes does not delay the repair of what filters.
-    gateways_pace: Pace,
-    /// Whether the source has delivered all that exists, as far as it can be read. Nothing is synced before.
-    has_source: bool,
-    /// Whether it was said that pods of other nodes cannot be told apart.
+    /// Whether the log has the warning that pods of other nodes cannot be distinguished.
     has_warned_about_pods: bool,
-    /// Whether IPVS was told to take up connections that another node had before.
+    /// Whether `sloppy_tcp` is on, with which IPVS takes up connections that another node had before.
     takes_up_connections: bool,
-    /// Whether something has come that no sync has seen.
-    has_input: bool,
-    /// Of what has come since the last sync, what health and metrics need.
+    /// For health and metrics: the changes since the last sync.
     taken: Taken,
     asks: Vec<Ask>,
-    /// The objects that could never be read.
+    /// The objects of which no version was ever readable.
     unread: Vec<Box<str>>,
-    /// The troubles that were told last, and when.
+    /// The troubles that were logged last, and when.
     logged_troubles: (Vec<String>, Duration),
 }
 
-/// How long a trouble that stays is not told again.
+/// A trouble that lasts is logged again after this time.
 const REMINDER_INTERVAL: Duration = Duration::from_secs(600);
 
 impl<'a> SyncLoop<'a> {
     pub(super) fn new(
-        engine: Engine,
-        kernel: LinuxKernel,
+        runner: Runner,
         inputs: &'a Receiver<Input>,
         pulse: Pulse,
         configuration: &Configuration,
@@ -90,8 +75,7 @@ impl<'a> SyncLoop<'a> {
         recorder: EventRecorder,
     ) -> Self {
         Self {
-            engine,
-            kernel,
+            runner,
             inputs,
             pulse,
             status,
@@ -99,15 +83,8 @@ impl<'a> SyncLoop<'a> {
             lines: Lines::default(),
             measuring: Measuring::new(configuration),
             takeover: Takeover::new(configuration),
-            start: Instant::now(),
-            pause: configuration.ipvs.min_sync_period.0,
-            earliest: Duration::ZERO,
-            pace: Pace::default(),
-            gateways_pace: Pace::default(),
-            has_source: false,
             has_warned_about_pods: false,
             takes_up_connections: false,
-            has_input: false,
             taken: Taken::default(),
             asks: Vec::new(),
             unread: Vec::new(),
@@ -115,7 +92,7 @@ impl<'a> SyncLoop<'a> {
         }
     }
 
-    /// Waits for input, takes all of it in, syncs; until it is to stop.
+    /// Waits for input, takes all of it in, and syncs. Ends when told to stop.
     ///
     /// # Errors
     ///
@@ -131,10 +108,7 @@ impl<'a> SyncLoop<'a> {
                     return Ok(ExitCode::SUCCESS);
                 }
             }
-            let has_synced = self.is_sync_due();
-            if has_synced {
-                self.sync();
-            }
+            let has_synced = self.sync_if_due();
             if has_synced || self.takeover.due().is_some() {
                 self.advance_takeover();
             }
@@ -142,49 +116,30 @@ impl<'a> SyncLoop<'a> {
         }
     }
 
-    /// The next input; none when something is due before one comes.
+    /// The next input. None if a sync or a step of the takeover is due before one comes.
     fn wait(&self) -> anyhow::Result<Option<Input>> {
         const ENDED: &str = "all sources have ended";
-        if !self.has_source {
+        let Some(until_sync) = self.runner.until_sync() else {
             return Ok(Some(self.inputs.recv().context(ENDED)?));
-        }
-        let due = if self.has_input { Duration::ZERO } else { self.engine.next_sync() };
-        let due = self.takeover.due().unwrap_or(Duration::MAX).min(due.max(self.earliest));
-        match self.inputs.recv_timeout(due.saturating_sub(self.now())) {
+        };
+        let until_takeover = self.takeover.due().map_or(Duration::MAX, |due| due.saturating_sub(self.now()));
+        match self.inputs.recv_timeout(until_sync.min(until_takeover)) {
             Err(RecvTimeoutError::Timeout) => Ok(None),
             input => Ok(Some(input.context(ENDED)?)),
         }
     }
 
-    /// Takes one input in; breaks off when it says so.
+    /// Takes in one input. Breaks off if it is [`Input::Stop`].
     fn take(&mut self, input: Input) -> anyhow::Result<ControlFlow<()>> {
         match input {
             Input::Changes(inbox) => {
                 if let Some(Delivery { changes, taken, .. }) = inbox.take() {
-                    (self.has_input, self.has_source) = (true, true);
                     self.taken.join(taken);
                     self.take_in(changes);
                 }
             }
-            Input::Addresses(event) => {
-                self.has_input = true;
-                self.engine.apply(event);
-            }
-            Input::Drift(drifts) => {
-                let is_ours = |drift: &Drift| match drift {
-                    Drift::Any => true,
-                    Drift::Gateways => false,
-                    // What we take off ourselves is not ours any more when its notice comes.
-                    Drift::Unbound(address) => self.engine.has_bound(*address),
-                };
-                let now = self.now();
-                if drifts.iter().any(is_ours) {
-                    self.engine.verify_at(self.pace.noticed(now));
-                }
-                if drifts.contains(&Drift::Gateways) {
-                    self.engine.verify_at(self.gateways_pace.noticed(now));
-                }
-            }
+            Input::Addresses(event) => self.runner.apply(event),
+            Input::Drift(drifts) => self.runner.notice(&drifts),
             Input::Call(Call::Measure(ask)) => self.asks.push(ask),
             Input::Call(Call::Record(event_note)) => {
                 self.lines.recorded(&event_note, self.now()).iter().for_each(Line::log);
@@ -208,27 +163,19 @@ impl<'a> SyncLoop<'a> {
                 tracing::debug!("{note}");
             }
         }
-        self.engine.set_complete(complete);
-        events.into_iter().for_each(|event| self.engine.apply(event));
+        events.into_iter().for_each(|event| self.runner.apply(event));
+        self.runner.set_complete(complete);
     }
 
-    fn is_sync_due(&self) -> bool {
-        let now = self.now();
-        self.has_source && now >= self.earliest && (self.has_input || self.engine.next_sync() <= now)
-    }
-
-    fn sync(&mut self) {
-        self.has_input = false;
-        let (start, now) = (Instant::now(), self.now());
-        let report = self.engine.sync(&mut self.kernel, now);
-        let (taken, meter) = (take(&mut self.taken), self.kernel.take_meter());
-        self.status.record_sync(&self.engine, &report, taken, start, meter);
-        if !report.plan.is_empty() {
-            self.earliest = self.now() + self.pause;
-        }
+    /// Syncs if a sync is due, and reports what it did.
+    fn sync_if_due(&mut self) -> bool {
+        let start = Instant::now();
+        let Some(report) = self.runner.sync_if_due() else { return false };
+        let (taken, meter) = (take(&mut self.taken), self.runner.kernel().take_meter());
+        self.status.record_sync(self.runner.engine(), &report, taken, start, meter);
         self.lines.record_sync(&report, self.now()).iter().for_each(Line::log);
         self.log_report(&report);
-        if !self.takes_up_connections && self.engine.takes_up_connections() {
+        if !self.takes_up_connections && self.runner.engine().takes_up_connections() {
             self.take_up_connections();
         }
         if report.whole && !self.has_warned_about_pods {
@@ -236,9 +183,10 @@ impl<'a> SyncLoop<'a> {
         }
         self.log_troubles();
         self.recorder.record_sync(&report, self.now());
+        true
     }
 
-    /// Has IPVS take up connections that another node had before, once a Service asks for it.
+    /// Makes IPVS take up connections that another node had before. A Service asks for it.
     fn take_up_connections(&mut self) {
         self.takes_up_connections = true;
         let consequence = "connections end when an address moves to this node, also those of Services with the scheduler \
@@ -249,7 +197,7 @@ impl<'a> SyncLoop<'a> {
     }
 
     fn warn_about_pods(&mut self) {
-        for family in self.engine.cluster().untold_pods() {
+        for family in self.runner.engine().cluster().untold_pods() {
             self.has_warned_about_pods = true;
             tracing::warn!(
                 "{family} pods of other nodes are taken for pods of this one where a Service has externalTrafficPolicy: \
@@ -259,9 +207,9 @@ impl<'a> SyncLoop<'a> {
         }
     }
 
-    /// Tells of what does not stop everything and yet needs an operator: at once, and again while it stays.
+    /// Logs the troubles that need an operator and do not stop syncs: at once, and again while they last.
     fn log_troubles(&mut self) {
-        let (now, troubles) = (self.now(), self.kernel.troubles());
+        let (now, troubles) = (self.now(), self.runner.kernel().troubles());
         let (told, at) = &self.logged_troubles;
         if *told != troubles || !troubles.is_empty() && now.saturating_sub(*at) >= REMINDER_INTERVAL {
             troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
@@ -271,14 +219,14 @@ impl<'a> SyncLoop<'a> {
 
     fn advance_takeover(&mut self) {
         let now = self.now();
-        let progress = match self.engine.is_converged() {
+        let progress = match self.runner.engine().is_converged() {
             true => Progress::Settled,
             false => Progress::Unsettled(&self.unread),
         };
-        self.takeover.advance(&mut self.kernel, progress, now, &mut self.recorder);
+        self.takeover.advance(self.runner.kernel(), progress, now, &mut self.recorder);
     }
 
-    /// Says what a sync did. The changes themselves are for the debug log: a first sync has thousands.
+    /// Logs a sync. The plan goes to the debug log: that of a first sync has thousands of changes.
     fn log_report(&mut self, report: &SyncReport) {
         if let Some(unavailable) = &report.unavailable {
             tracing::error!("{unavailable}; trying again");
@@ -288,7 +236,7 @@ impl<'a> SyncLoop<'a> {
             return;
         }
         let (changes, failed) = (report.plan.changes().len(), report.failures.len());
-        let services = self.engine.services_of(report);
+        let services = self.runner.engine().services_of(report);
         match names(&services) {
             Some(services_text) if self.lines.synced(&services, self.now()) => {
                 tracing::info!(services = %services_text, changes, failed, "synced");
@@ -298,20 +246,20 @@ impl<'a> SyncLoop<'a> {
         tracing::debug!("plan:\n{}", report.plan);
     }
 
-    /// Time since the start: the engine has no clock of its own.
     fn now(&self) -> Duration {
-        self.start.elapsed()
+        self.runner.now()
     }
 
     fn serve_queries(&mut self) {
         for ask in self.asks.drain(..) {
-            self.measuring.measure(ask, &self.engine, || self.kernel.traffic(), self.status);
-            self.status.metered(self.kernel.take_meter());
+            let (engine, kernel) = self.runner.parts();
+            self.measuring.measure(ask, engine, || kernel.traffic(), self.status);
+            self.status.metered(kernel.take_meter());
         }
     }
 }
 
-/// The first names, and how many more there are; none if there are none.
+/// The first names, and the number of the others. None if there is no name.
 fn names<T: ToString>(all: &BTreeSet<T>) -> Option<String> {
     const MAX_NAMES: usize = 5;
     let first: Vec<String> = all.iter().take(MAX_NAMES).map(ToString::to_string).collect();

@@ -225,6 +225,7 @@ impl Configuration {
         config.reserved_ports = self.own.reserved_ports.0.clone();
         config.max_virtual_servers = self.own.max_virtual_servers.get() as usize;
         config.sync_period = self.ipvs.sync_period.0;
+        config.min_sync_period = self.ipvs.min_sync_period.0;
         config.drain_cap = self.own.drain_cap.0;
         Ok(config)
     }

@@ -33,6 +33,7 @@ mod reads;
 mod reason;
 mod record;
 mod routes;
+mod runner;
 mod settings;
 pub mod sysctl;
 mod takeover;
@@ -48,6 +49,7 @@ pub use meter::{FlowDeletion, Meter, Operation, Subsystem};
 pub use names::{NameError, Names};
 pub use notices::{Drift, Notices};
 use reason::unavailable;
+pub use runner::{Runner, Update};
 pub use settings::{LocalDetector, Settings, Timeouts};
 
 /// The kernel of one network namespace. One owner, no other writer of what it records as its own.
@@ -133,6 +135,11 @@ impl LinuxKernel {
             adopted: 0,
             cleared: None,
         })
+    }
+
+    /// The names of the table and the device.
+    pub fn names(&self) -> &Names {
+        &self.settings.names
     }
 
     /// The name of our device, for errors.

@@ -183,6 +183,7 @@ fn flags_and_fields_reach_the_engine() {
     let own = "--hostname-override=n --external-ip-ranges=203.0.113.0/24 --reserved-ports=22 \
                --max-virtual-servers-per-service=5 --drain-cap=1h --scoped-arp";
     let flags = "--feature-gates=AllowServiceExternalIPs=false --ipvs-scheduler=lc --ipvs-sync-period=7s \
+                 --ipvs-min-sync-period=3s \
                  --ipvs-exclude-cidrs=10.9.0.0/16";
     for line in [format!("{own} {flags}"), format!("{own} --config={}", path.display())] {
         let resolved = resolve(&line).unwrap();
@@ -194,8 +195,8 @@ fn flags_and_fields_reach_the_engine() {
         assert_eq!(engine.max_virtual_servers, 5);
         assert_eq!(engine.scheduler.to_string(), "lc");
         assert_eq!(engine.exclude_cidrs, ["10.9.0.0/16".parse().unwrap()]);
-        let times = [engine.sync_period, engine.drain_cap].map(|time| time.as_secs());
-        assert_eq!(times, [7, 3600]);
+        let times = [engine.sync_period, engine.min_sync_period, engine.drain_cap].map(|time| time.as_secs());
+        assert_eq!(times, [7, 3, 3600]);
     }
     assert!(parse("--hostname-override=n").engine().unwrap().allow_external_ips);
 }

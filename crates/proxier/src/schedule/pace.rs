@@ -1,15 +1,16 @@
+//! How soon the kernel is read when it reports that another program changed something.
+
 use std::time::Duration;
 
-/// Another program may need several steps to change the kernel: kube-ipvs reads it when this has passed.
+/// Another program can need several steps to change the kernel. The engine reads the kernel this long after a notice.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// How far apart two reads are at first, and at most.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const MAX_DELAY: Duration = Duration::from_secs(30);
-/// After so long without a notice, kube-ipvs treats the next one as the first.
+/// After so long without a notice, the next one counts as the first.
 const RESET_AFTER: Duration = Duration::from_secs(60);
 
-/// When to read the kernel because it tells that others change what is ours: at once, but where they go on, less and
-/// less often.
+/// Decides when to read the kernel after a notice: soon, and less and less often while another program goes on.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     last: Option<Duration>,
@@ -17,10 +18,10 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// A notice has come. When the kernel is to be read.
-    pub(super) fn noticed(&mut self, now: Duration) -> Duration {
+    /// Takes a notice, and returns when to read the kernel.
+    pub(super) fn notice(&mut self, now: Duration) -> Duration {
         match self.last {
-            // It is read for that one too.
+            // The read that is due covers this notice.
             Some(last) if now < last => return last,
             Some(last) if now < last + RESET_AFTER => self.gap = (self.gap * 2).min(MAX_DELAY),
             _ => self.gap = FIRST_DELAY,
@@ -40,18 +41,18 @@ mod tests {
     }
 
     #[test]
-    fn notices_that_come_together_are_one() {
+    fn notices_within_the_debounce_cause_one_read() {
         let mut pace = Pace::default();
-        let due = pace.noticed(milliseconds(5_000));
+        let due = pace.notice(milliseconds(5_000));
         assert_eq!(due, milliseconds(5_200));
-        assert_eq!(pace.noticed(milliseconds(5_100)), due);
+        assert_eq!(pace.notice(milliseconds(5_100)), due);
     }
 
     #[test]
-    fn a_fight_is_fought_less_and_less_often() {
+    fn repeated_notices_double_the_delay_up_to_half_a_minute() {
         let (mut pace, mut now, mut waits) = (Pace::default(), milliseconds(5_000), Vec::new());
         for _ in 0..10 {
-            let due = pace.noticed(now);
+            let due = pace.notice(now);
             waits.push((due - now).as_millis());
             now = due;
         }
@@ -59,13 +60,13 @@ mod tests {
     }
 
     #[test]
-    fn calm_starts_over() {
+    fn a_minute_without_notices_resets_the_delay() {
         let mut pace = Pace::default();
         for second in 0..5 {
-            pace.noticed(milliseconds(second * 10_000));
+            pace.notice(milliseconds(second * 10_000));
         }
         let later = milliseconds(200_000);
-        assert_eq!(pace.noticed(later), later + DEBOUNCE);
-        assert_eq!(pace.noticed(later + FIRST_DELAY), later + DEBOUNCE + FIRST_DELAY * 2);
+        assert_eq!(pace.notice(later), later + DEBOUNCE);
+        assert_eq!(pace.notice(later + FIRST_DELAY), later + DEBOUNCE + FIRST_DELAY * 2);
     }
 }

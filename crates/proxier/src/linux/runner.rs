@@ -1,0 +1,234 @@
+//! The loop around an engine and its kernel.
+
+use std::{
+    iter,
+    sync::mpsc::{self, Receiver, Sender},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{Drift, HostAddresses, LinuxKernel, Settings};
+use crate::{
+    config::Config,
+    engine::{Completeness, Engine, SyncReport},
+    kernel::KernelUnavailable,
+    model::Event,
+    schedule::Schedule,
+};
+
+/// An [`Engine`] and the [`LinuxKernel`] of one network namespace, with a clock: it knows when a sync is due.
+///
+/// [`run`](Self::run) is the whole loop, for a program that needs nothing else on its thread:
+///
+/// ```no_run
+/// use std::{sync::mpsc, thread};
+///
+/// use proxier::{Completeness, Config, Runner, Update, linux::Settings, model::{Event, Service, ServiceId}};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let runner = Runner::open(Config::new("node-1"), Settings::default())?;
+/// let (sender, updates) = mpsc::channel();
+/// // In real life, this thread watches Services and EndpointSlices.
+/// thread::spawn(move || {
+///     let web = Service::new(ServiceId::new("default", "web"));
+///     sender.send(Event::ServiceApplied(web).into())?;
+///     sender.send(Update::Complete(Completeness::Complete))
+/// });
+/// runner.run(updates, |_, report| report.failures.iter().for_each(|failure| eprintln!("{failure}")))?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A program with a loop of its own gives the runner each input, waits for at most
+/// [`until_sync`](Self::until_sync), and calls [`sync_if_due`](Self::sync_if_due). It also follows
+/// [`HostAddresses`] and the kernel's [`Notices`](super::Notices), as `run` does.
+pub struct Runner {
+    engine: Engine,
+    kernel: LinuxKernel,
+    schedule: Schedule,
+    start: Instant,
+}
+
+impl Runner {
+    /// Reads the addresses of this host, and opens the kernel, in the network namespace of the calling thread. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel lacks a subsystem, or gives no sockets.
+    pub fn open(config: Config, settings: Settings) -> Result<Self, KernelUnavailable> {
+        let addresses = HostAddresses::open(&settings.names)?.read()?;
+        let engine = Engine::new(config, addresses);
+        let kernel = LinuxKernel::open(engine.config(), settings)?;
+        Ok(Self::new(engine, kernel))
+    }
+
+    /// A runner of an engine and a kernel that was opened with the engine's [`Config`].
+    pub fn new(engine: Engine, kernel: LinuxKernel) -> Self {
+        let schedule = Schedule::new(engine.config().min_sync_period);
+        Self { engine, kernel, schedule, start: Instant::now() }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The kernel, to measure it or to take it over.
+    pub fn kernel(&mut self) -> &mut LinuxKernel {
+        &mut self.kernel
+    }
+
+    /// Both, for a program that reads the one with the other.
+    pub fn parts(&mut self) -> (&Engine, &mut LinuxKernel) {
+        (&self.engine, &mut self.kernel)
+    }
+
+    /// The time since the runner was made, as its engine counts it.
+    pub fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Takes in an event. The next sync is due at once, or after [`Config::min_sync_period`].
+    pub fn apply(&mut self, event: Event) {
+        self.schedule.input();
+        self.engine.apply(event);
+    }
+
+    /// Sets whether all objects that exist are known: see [`Engine::set_complete`]. Nothing is synced before the first
+    /// call, so that no sync sees a Service without its EndpointSlices. Call it after the events of the first lists.
+    pub fn set_complete(&mut self, completeness: Completeness) {
+        self.schedule.set_source();
+        self.schedule.input();
+        self.engine.set_complete(completeness);
+    }
+
+    /// Takes in that another program may have changed the kernel. A sync reads the kernel soon, and less often while
+    /// such notices go on.
+    pub fn notice(&mut self, drifts: &[Drift]) {
+        let is_ours = |drift: &Drift| match drift {
+            Drift::Any => true,
+            Drift::Gateways => false,
+            // An address that a sync unbound is bound no more when the notice of it comes.
+            Drift::Unbound(address) => self.engine.has_bound(*address),
+        };
+        let now = self.now();
+        if drifts.iter().any(is_ours) {
+            self.engine.verify_at(self.schedule.drift(now));
+        }
+        if drifts.contains(&Drift::Gateways) {
+            self.engine.verify_at(self.schedule.gateways(now));
+        }
+    }
+
+    /// How long until the next sync if no input comes. None until the first [`set_complete`](Self::set_complete).
+    pub fn until_sync(&self) -> Option<Duration> {
+        Some(self.schedule.due(self.engine.next_sync())?.saturating_sub(self.now()))
+    }
+
+    /// Syncs if a sync is due.
+    pub fn sync_if_due(&mut self) -> Option<SyncReport> {
+        if self.until_sync()? > Duration::ZERO {
+            return None;
+        }
+        self.schedule.begin();
+        let now = self.now();
+        let report = self.engine.sync(&mut self.kernel, now);
+        if !report.plan.is_empty() {
+            self.schedule.changed(self.now());
+        }
+        Some(report)
+    }
+
+    /// Takes in updates, follows the kernel, and syncs when that is due. `synced` gets each report. Returns after the
+    /// last sender of `updates` is dropped: the state stays in the kernel and goes on serving.
+    ///
+    /// Four threads wait for the updates and for the kernel. Those for the kernel end with the process.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel reports no changes any more. Start the program again, or drift stays unseen.
+    pub fn run(
+        mut self,
+        updates: Receiver<Update>,
+        mut synced: impl FnMut(&Engine, SyncReport),
+    ) -> Result<(), KernelUnavailable> {
+        let (sender, inputs) = mpsc::channel();
+        self.follow_kernel(&sender)?;
+        spawn("updates", move || {
+            let all_taken = updates.into_iter().all(|update| sender.send(Input::Update(update)).is_ok());
+            let _ = all_taken && sender.send(Input::End).is_ok();
+        })?;
+        loop {
+            let first = self.wait(&inputs);
+            for input in first.into_iter().chain(inputs.try_iter()) {
+                match input {
+                    Input::Update(Update::Event(event)) => self.apply(event),
+                    Input::Update(Update::Complete(completeness)) => self.set_complete(completeness),
+                    Input::Drift(drifts) => self.notice(&drifts),
+                    Input::Failed(unavailable) => return Err(unavailable),
+                    Input::End => return Ok(()),
+                }
+            }
+            if let Some(report) = self.sync_if_due() {
+                synced(&self.engine, report);
+            }
+        }
+    }
+
+    /// The next input. None if a sync is due before one comes.
+    fn wait(&self, inputs: &Receiver<Input>) -> Option<Input> {
+        match self.until_sync() {
+            Some(time) => inputs.recv_timeout(time).ok(),
+            // It fails only if all threads have ended, and each of them would have sent why.
+            None => inputs.recv().ok(),
+        }
+    }
+
+    /// Starts the threads that follow the addresses of this host and the kernel's notices.
+    fn follow_kernel(&mut self, sender: &Sender<Input>) -> Result<(), KernelUnavailable> {
+        let mut host = HostAddresses::open(self.kernel.names())?;
+        let (mut addresses, to_loop) = (host.read()?, sender.clone());
+        spawn("addresses", move || {
+            while to_loop.send(Input::Update(Event::NodeAddresses(addresses).into())).is_ok() {
+                // If a read fails, the addresses read last stay in force, and the next wait tries again.
+                addresses = iter::repeat_with(|| host.wait()).find_map(Result::ok).unwrap_or_default();
+            }
+        })?;
+        for mut notices in self.kernel.notices()? {
+            let to_loop = sender.clone();
+            spawn("notices", move || {
+                let mut input = || notices.wait().map_or_else(Input::Failed, Input::Drift);
+                while to_loop.send(input()).is_ok() {}
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What a program tells its [`Runner`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Update {
+    /// As [`Runner::apply`].
+    Event(Event),
+    /// As [`Runner::set_complete`].
+    Complete(Completeness),
+}
+
+impl From<Event> for Update {
+    fn from(event: Event) -> Self {
+        Self::Event(event)
+    }
+}
+
+enum Input {
+    Update(Update),
+    Drift(Vec<Drift>),
+    Failed(KernelUnavailable),
+    End,
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), KernelUnavailable> {
+    let spawned = thread::Builder::new().name(name.into()).spawn(work);
+    spawned.map(drop).map_err(|error| KernelUnavailable::new("cannot start a thread", error))
+}
