@@ -123,7 +123,6 @@ impl Conversation {
         self.socket.local_addr()?.as_socket().context("a socket without an address")
     }
 
-    /// Waits for the echo of the last message.
     fn hear(&mut self) -> Result<Answer, Failure> {
         let content = format!("message-{}", self.said);
         let mut buffer = [0; 512];

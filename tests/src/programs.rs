@@ -31,12 +31,10 @@ impl Program {
         Ok(Self { child })
     }
 
-    /// The exit status, if the program has ended.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Waits until the program accepts connections on its TCP port.
     pub(crate) fn await_port(mut self, namespace: &Arc<Namespace>, port: u16, log: &Path) -> Result<Self> {
         let local = format!("127.0.0.1:{port}");
         let ready = eventually(|| {

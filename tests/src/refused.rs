@@ -45,7 +45,6 @@ impl Namespace {
     }
 }
 
-/// How many first packets the namespace of the calling thread has retransmitted.
 fn first_packets_resent(transport: Transport) -> Result<u64> {
     match transport {
         // UDP sends each datagram once.

@@ -184,7 +184,6 @@ fn bound(namespace: &Namespace, transport: Transport, at: SocketAddr) -> Result<
     })
 }
 
-/// Converts an IPv4-mapped IPv6 address back to IPv4.
 fn plain(peer: SocketAddr) -> SocketAddr {
     let address = match peer.ip() {
         IpAddr::V6(address) => address.to_canonical(),

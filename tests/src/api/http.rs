@@ -66,7 +66,6 @@ pub(super) fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Reque
     Ok(Some(request))
 }
 
-/// Decodes percent-encoding, and `+` as a space.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -102,13 +101,11 @@ pub(super) fn chunk(stream: &mut TcpStream, text: &str) -> io::Result<()> {
     stream.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes())
 }
 
-/// Sends half a chunk, as a broken connection would.
 pub(super) fn half_a_chunk(stream: &mut TcpStream, text: &str) -> io::Result<()> {
     let half = text.get(..text.len() / 2).unwrap_or_default();
     stream.write_all(format!("{:x}\r\n{half}", text.len()).as_bytes())
 }
 
-/// Ends a chunked response.
 pub(super) fn end(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(b"0\r\n\r\n")
 }

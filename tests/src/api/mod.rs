@@ -73,7 +73,6 @@ struct State {
     half_events: u32,
     slowness: Duration,
     doubled: bool,
-    /// Open connections by number.
     open: BTreeMap<u64, TcpStream>,
     accepted: u64,
 }

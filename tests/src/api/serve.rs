@@ -10,7 +10,6 @@ use super::http::{self, Request};
 use super::store::{Event, Kind, Selection};
 use super::{Fault, Shared, State, StreamingLists};
 
-/// Registers a connection, so that `cut` closes it. Returns its number.
 pub(super) fn register(shared: &Shared, stream: &TcpStream) -> io::Result<u64> {
     let mut state = shared.lock();
     state.accepted += 1;
@@ -74,7 +73,6 @@ fn answer_all(shared: &Shared, mut stream: TcpStream) -> io::Result<Next> {
     Ok(Next::Cut)
 }
 
-/// The fate of a connection.
 enum Next {
     Request,
     Cut,
@@ -188,7 +186,6 @@ fn wrong_with_event(event: &Value, namespace: &str) -> Option<&'static str> {
     checks.into_iter().find(|(holds, _)| !holds).map(|(_, wrong)| wrong)
 }
 
-/// Answers a list, in pages if the client asks for them.
 fn list(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
     let selection = Selection::of(request);
     let (body, drip) = {
@@ -240,7 +237,6 @@ fn list(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) 
     Ok(Next::Request)
 }
 
-/// Answers a watch, preceded by a streaming list if the client asks for it.
 fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
     let selection = Selection::of(request);
     let with_list = request.is_set("sendInitialEvents");
@@ -336,7 +332,6 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
     }
 }
 
-/// The changes since a revision, with the events that this watch sees.
 fn new_events(state: &State, kind: Kind, selection: &Selection, seen: u64) -> Vec<(u64, Option<Event>)> {
     let new = state.store.history.iter().skip(usize::try_from(seen).unwrap_or(usize::MAX));
     new.map(|change| (change.revision, change.event(selection).filter(|_| change.key.0 == kind))).collect()

@@ -71,14 +71,12 @@ impl Store {
         self.history.len() as u64
     }
 
-    /// Drops every change after `revision`.
     pub(super) fn restore(&mut self, revision: u64) {
         self.history.truncate(usize::try_from(revision).unwrap_or(usize::MAX));
         self.objects = Kind::ALL.into_iter().flat_map(|kind| self.all_at(kind, revision)).collect();
         self.compacted = self.compacted.min(revision);
     }
 
-    /// Creates or replaces an object.
     pub(super) fn apply(&mut self, mut object: Value) -> Result<()> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let kind = text(&object["kind"]).and_then(|kind| Kind::of_name(&kind)).context("a kind of ours")?;

@@ -146,7 +146,6 @@ fn ask(namespace: &Namespace, from: &str, url: &str, pods: &[&str]) -> Result<()
     Ok(())
 }
 
-/// Opens a shell for the user in the running cluster.
 fn play(cluster: &Cluster) -> Result<()> {
     let manifest = cluster.manifests.path(EXAMPLE);
     println!(

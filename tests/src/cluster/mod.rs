@@ -264,7 +264,6 @@ fn tail(text: &str, limit: usize) -> &str {
     &text[line..]
 }
 
-/// Parses addresses separated by spaces.
 fn parse_addresses(text: &str) -> Result<Vec<IpAddr>> {
     let parse = |word: &str| word.parse().with_context(|| format!("{word} is no address"));
     let addresses: Vec<IpAddr> = text.split_whitespace().map(parse).collect::<Result<_>>()?;

@@ -61,7 +61,6 @@ impl Wiring {
         self.inside(namespace, &lines);
     }
 
-    /// Creates all devices, then configures each namespace.
     pub(super) fn run(self) -> Result<()> {
         if !self.links.is_empty() {
             batch(&[], &self.links)?;
@@ -105,7 +104,6 @@ fn network_of(address: IpAddr) -> (String, IpAddr, u8) {
 }
 
 impl Cluster {
-    /// Adds the lines for one pod, and for its network if the node does not have it yet.
     pub(super) fn wire_pod(
         &mut self,
         wiring: &mut Wiring,

@@ -82,7 +82,6 @@ impl Client {
         self.send("PATCH", &format!("{path}?fieldManager=scenarios&force=true"), APPLY, Some(body))
     }
 
-    /// Deletes an object. A 404 is no error.
     pub(super) fn delete(&self, path: &str) -> Result<()> {
         let response = self.send("DELETE", path, JSON, None)?;
         if response.status == 404 { Ok(()) } else { response.expect("DELETE", path).map(drop) }

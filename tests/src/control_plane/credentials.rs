@@ -21,7 +21,6 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Creates the credentials for a server at these addresses.
     pub(super) fn create(directory: &Path, addresses: &[&str]) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         certificates::write(directory, addresses)?;

@@ -52,7 +52,6 @@ impl Object {
     }
 }
 
-/// Parses the objects of a manifest, in order.
 pub(super) fn objects(manifest: &str) -> Result<Vec<Object>> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(manifest).with_context(|| format!("reading the manifest\n{manifest}"))?;

@@ -115,7 +115,6 @@ fn sync(
     Ok(())
 }
 
-/// The time that `ipvsadm -R` takes for the same rules.
 fn ipvsadm() -> Result<Duration> {
     let file = std::env::temp_dir().join("ipvsadm-rules");
     std::fs::write(&file, world::ipvsadm_rules(SERVICES))?;

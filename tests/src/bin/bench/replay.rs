@@ -9,7 +9,6 @@ use anyhow::{Result, bail};
 use netlink_batch::Protocol;
 use netlink_sys::{Socket, SocketAddr, protocols};
 
-/// One datagram as kube-ipvs sent it.
 pub(crate) type Datagram = (Protocol, Vec<u8>);
 
 /// Sends the datagrams unchanged and discards the replies. Returns the time for sending and receiving.

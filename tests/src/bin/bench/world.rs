@@ -7,7 +7,6 @@ use proxier::model::{
     ServicePort, SliceId,
 };
 
-/// Endpoints per Service.
 pub(crate) const ENDPOINTS: u32 = 10;
 
 /// `count` Services with a ClusterIP and ten endpoints each.
@@ -23,7 +22,6 @@ fn service(number: u32) -> Service {
     }
 }
 
-/// The EndpointSlice of a Service with its first `endpoints` endpoints.
 pub(crate) fn slice(number: u32, endpoints: u32) -> Event {
     let name = format!("service-{number}");
     let endpoint = |index| Endpoint {
@@ -42,7 +40,6 @@ pub(crate) fn slice(number: u32, endpoints: u32) -> Event {
     })
 }
 
-/// The same virtual and real servers, as input of `ipvsadm -R`.
 pub(crate) fn ipvsadm_rules(count: u32) -> String {
     let mut rules = String::new();
     for number in 0..count {
