@@ -1,4 +1,4 @@
-//! A connection attempt that the test does not wait for: a counter proves a drop, so the test waits for no time-out.
+//! A connection attempt that a test does not wait for. A counter proves the drop, so the test needs no time-out.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use crate::client::Failure;
 use crate::namespace::Namespace;
 use crate::servers::Transport;
 
-/// A first packet that is on its way.
+/// A first packet in flight.
 #[derive(Debug)]
 pub struct Attempt {
     socket: Socket,
@@ -29,7 +29,8 @@ impl Attempt {
             }
             if transport == Transport::Udp {
                 match socket.write_all(b"anybody?") {
-                    // A host that drops its own datagram says so at once; the counter says whether it was dropped.
+                    // The kernel reports a local drop at once, as EPERM. The counter proves whether it dropped the
+                    // datagram.
                     Err(error) if error.kind() != ErrorKind::PermissionDenied => return Err(error.into()),
                     _ => {}
                 }
@@ -38,7 +39,7 @@ impl Attempt {
         })
     }
 
-    /// What has come of it so far: nothing, or a connection, or a refusal.
+    /// The outcome so far: none yet, a connection, or a refusal.
     pub fn outcome(&mut self) -> Result<Option<Result<(), Failure>>> {
         if let Some(error) = self.socket.take_error()? {
             return Ok(Some(Err(error.into())));

@@ -1,4 +1,4 @@
-//! Clients in any namespace: HTTP and echo, with every way to fail told apart.
+//! HTTP and echo clients in any namespace, which distinguish every kind of failure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,14 +17,14 @@ use crate::wait::{patience, time_out};
 /// Why a request got no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// A reset, an abort or an ICMP port unreachable in answer to the first packet. A host that rejects its own UDP
-    /// tells the sender at once, as "operation not permitted".
+    /// A reset, an abort or an ICMP port unreachable in answer to the first packet. If a host rejects its own UDP
+    /// datagram, the kernel reports EPERM to the sender at once.
     Refused,
-    /// Nothing came back.
+    /// The time-out passed without an answer.
     TimedOut,
-    /// An established connection was reset or closed.
+    /// The peer reset or closed an established connection.
     Reset,
-    /// Something else, such as no route.
+    /// Another error, such as no route.
     Other(String),
 }
 
@@ -55,7 +55,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// An answer: who gave it and whom they saw asking.
+/// An answer: the pod that gave it and the client address that the pod saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The name of the pod that answered.
@@ -64,7 +64,7 @@ pub struct Answer {
     pub peer: SocketAddr,
 }
 
-/// An open connection (for UDP: a connected socket, whose port stays the same).
+/// An open connection. For UDP, a connected socket with a fixed port.
 #[derive(Debug)]
 pub struct Conversation {
     socket: Socket,
@@ -93,18 +93,18 @@ impl Conversation {
         Ok(Self { socket, said: 0 })
     }
 
-    /// Closes the connection by a reset, so that nothing of it lingers.
+    /// Closes the connection with a reset, so that it does not linger in TIME_WAIT.
     pub fn reset(self) -> Result<()> {
         self.socket.set_linger(Some(Duration::ZERO)).context("asking for a reset at close")
     }
 
-    /// Sends something new and waits for its echo.
+    /// Sends a new message and waits for its echo.
     pub fn say(&mut self) -> Result<Answer, Failure> {
         self.send()?;
         self.hear()
     }
 
-    /// The same for a client that does not wait for long before it says something else.
+    /// Sends a new message and waits for its echo, at most this long.
     pub fn say_within(&mut self, time: Duration) -> Result<Answer, Failure> {
         self.socket.set_read_timeout(Some(time))?;
         let answer = self.say();
@@ -112,18 +112,17 @@ impl Conversation {
         answer
     }
 
-    /// Sends something new and waits for nothing.
+    /// Sends a new message without waiting for the echo.
     pub fn send(&mut self) -> Result<(), Failure> {
         self.said += 1;
         Ok(self.socket.write_all(format!("message-{}", self.said).as_bytes())?)
     }
 
-    /// The address that it is known by.
+    /// The local address of the socket.
     pub fn own_address(&self) -> Result<SocketAddr> {
         self.socket.local_addr()?.as_socket().context("a socket without an address")
     }
 
-    /// Waits for the echo of what was sent last.
     fn hear(&mut self) -> Result<Answer, Failure> {
         let content = format!("message-{}", self.said);
         let mut buffer = [0; 512];
@@ -147,7 +146,7 @@ impl Conversation {
     }
 }
 
-/// One HTTP request over a new connection, from the namespace of the calling thread.
+/// Sends one HTTP request over a new connection, from the namespace of the calling thread.
 pub fn get_here(to: SocketAddr) -> Result<Answer, Failure> {
     let Conversation { mut socket, .. } = Conversation::open_here(Transport::Tcp, to)?;
     write!(socket, "GET / HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n")?;
@@ -166,16 +165,16 @@ fn parse_response(response: &str) -> Option<Answer> {
     head.starts_with("HTTP/1.1 200 ").then_some(Answer { name, peer })
 }
 
-/// One echo over a new socket, from the namespace of the calling thread.
+/// Sends one echo over a new socket, from the namespace of the calling thread.
 pub fn echo_here(transport: Transport, to: SocketAddr) -> Result<Answer, Failure> {
     Conversation::by(from_a_port_of_its_own(transport, to)?, to)?.say()
 }
 
-/// A socket at a port that no other echo of this process has had for long. The kernel gives one port to connections
-/// to different addresses, and IPVS cannot tell their answers apart where both lead to one endpoint
-/// (docs/dataplane.md): a table of many addresses with few endpoints would see it now and then.
+/// Binds a socket to a port that no other echo of this process has used for long. The kernel can give one port to
+/// connections to different addresses. If both lead to one endpoint, IPVS cannot tell their answers apart
+/// (docs/dataplane.md). A test with many addresses and few endpoints would fail now and then.
 fn from_a_port_of_its_own(transport: Transport, to: SocketAddr) -> io::Result<Socket> {
-    /// Behind the node ports.
+    /// Above the node ports.
     const FIRST: u16 = 33_000;
     const COUNT: u16 = 28_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -185,7 +184,7 @@ fn from_a_port_of_its_own(transport: Transport, to: SocketAddr) -> io::Result<So
         let socket = transport.socket(Domain::for_address(to))?;
         let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         outcome = socket.bind(&SockAddr::from(SocketAddr::new(address, port))).map(|()| socket);
-        // Another socket has the port, or it is still in TIME_WAIT.
+        // Another socket has the port, or the port is in TIME_WAIT.
         if !outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
             break;
         }
@@ -193,52 +192,52 @@ fn from_a_port_of_its_own(transport: Transport, to: SocketAddr) -> io::Result<So
     outcome
 }
 
-/// The address that a client's socket is bound to: any, or for SCTP the one that the kernel would choose as source. An
-/// SCTP socket that is bound to any address announces all addresses of its host to the server, a node's VIPs among
-/// them. The server takes packets from those addresses for the same connection. No NAT translates them
-/// (docs/dataplane.md).
+/// The address to bind a client's socket to: the wildcard, or for SCTP the kernel's choice of source address. An SCTP
+/// socket on the wildcard announces all addresses of its host to the server, including a node's VIPs. The server then
+/// takes packets from those addresses for the same association, and no NAT translates them (docs/dataplane.md).
 fn own_address(transport: Transport, to: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     if transport != Transport::Sctp {
         return Ok(any);
     }
-    // It sends nothing.
+    // A UDP connect sends no packet.
     let asks = UdpSocket::bind((any, 0))?;
     asks.connect(to)?;
     Ok(asks.local_addr()?.ip())
 }
 
-/// What clients do, as methods of the namespace that they are in. Addresses are text, as users write them.
+/// Clients in this namespace. Addresses are text, as users write them.
 impl Namespace {
-    /// One HTTP request; `Ok(Err(_))` when it got no answer.
+    /// Sends one HTTP request; `Ok(Err(_))` if it gets no answer.
     pub fn try_get(&self, to: &str) -> Result<Result<Answer, Failure>> {
         let to = socket_address(to)?;
         self.enter(|| Ok(get_here(to)))
     }
 
-    /// One HTTP request that must be answered.
+    /// Sends one HTTP request. Fails if it gets no answer.
     pub fn get(&self, to: &str) -> Result<Answer> {
         self.try_get(to)?.with_context(|| format!("GET http://{to}/ from {}", self.name()))
     }
 
-    /// One echo; `Ok(Err(_))` when it got no answer.
+    /// Sends one echo; `Ok(Err(_))` if it gets no answer.
     pub fn try_echo(&self, transport: Transport, to: &str) -> Result<Result<Answer, Failure>> {
         let to = socket_address(to)?;
         self.enter(|| Ok(echo_here(transport, to)))
     }
 
-    /// One echo that must be answered.
+    /// Sends one echo. Fails if it gets no answer.
     pub fn echo(&self, transport: Transport, to: &str) -> Result<Answer> {
         self.try_echo(transport, to)?.with_context(|| format!("{transport:?} echo of {to} from {}", self.name()))
     }
 
-    /// Opens a connection that must succeed.
+    /// Opens a connection. Fails if the connection fails.
     pub fn connect(&self, transport: Transport, to: &str) -> Result<Conversation> {
         let opened = Conversation::open(self, transport, socket_address(to)?)?;
         opened.with_context(|| format!("{transport:?} connection to {to} from {}", self.name()))
     }
 
-    /// `count` HTTP requests one after the other, all of which must be answered: the names, in order.
+    /// Sends `count` HTTP requests in sequence and returns the names that answered, in order. Fails if one gets no
+    /// answer.
     pub fn get_many(&self, to: &str, count: usize) -> Result<Vec<String>> {
         let address = socket_address(to)?;
         self.enter(|| {
@@ -251,12 +250,12 @@ impl Namespace {
         })
     }
 
-    /// The literal user's client.
+    /// Fetches a URL with curl, as a user would.
     pub fn curl(&self, url: &str) -> Result<String> {
         Ok(self.run("curl", &["-sS", "--max-time", &time_out(), url])?.trim_end().to_owned())
     }
 
-    /// The value of a metric of the daemon here, given with its labels.
+    /// The value of a metric of the daemon in this namespace. `name` includes the labels.
     pub fn metric(&self, name: &str) -> Result<f64> {
         let metrics = self.curl("http://127.0.0.1:10249/metrics")?;
         let values = metrics.lines().filter_map(|line| line.rsplit_once(' '));
@@ -270,7 +269,7 @@ pub fn socket_address(text: &str) -> Result<SocketAddr> {
     text.parse().with_context(|| format!("{text} is no address with a port"))
 }
 
-/// How often each name occurs.
+/// Counts how often each name occurs.
 pub fn tally(names: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
     let mut tally = BTreeMap::new();
     for name in names {
@@ -284,13 +283,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_tells_name_and_peer() {
+    fn http_response_yields_pod_name_and_peer() {
         let answer = parse_response("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nPeer: 10.1.1.1:4711\r\n\r\nweb\n");
         assert_eq!(answer, Some(Answer { name: "web".into(), peer: "10.1.1.1:4711".parse().unwrap() }));
     }
 
     #[test]
-    fn half_an_answer_is_none() {
+    fn truncated_http_response_is_not_parsed() {
         assert_eq!(parse_response("HTTP/1.1 200 OK\r\nPeer: 10.1.1.1:4711\r\n\r\nwe"), None);
         assert_eq!(parse_response("HTTP/1.1 200 OK\r\nPeer: 10.1."), None);
     }

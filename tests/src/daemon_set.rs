@@ -1,5 +1,5 @@
-//! A DaemonSet's pod on a node, started from its manifest as a container runtime would: in a root of its own that
-//! holds the image, which is one static binary, and what the manifest mounts.
+//! Runs a DaemonSet's pod on a node from its manifest, as a container runtime would. The container's root holds the
+//! image, which is one static binary, and the mounts of the manifest.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,13 +16,13 @@ use crate::namespace::Namespace;
 use crate::proxy::{Proxy, located};
 
 const PROGRAMS: &str = "usr/local/bin";
-/// Where the kubelet puts what tells the API server who a pod is.
+/// The mount point of the ServiceAccount's token and CA.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// A certificate authority; nothing is ever verified by it.
+/// A CA certificate, which verifies nothing.
 const AUTHORITY: &str = include_str!("../data/ca.crt");
-/// The node's own names, which the kubelet gives to pods on its network.
+/// The node's /etc/hosts, which the kubelet gives to pods on the host network.
 const HOSTS: &str = "127.0.0.1 localhost\n192.168.128.100 control-plane.test\n";
-/// What the kubelet gives the processes of a node-critical pod.
+/// The kubelet's `oom_score_adj` for node-critical pods.
 const OOM_SCORE: i32 = -997;
 
 /// A pod of a DaemonSet.
@@ -30,7 +30,7 @@ const OOM_SCORE: i32 = -997;
 pub struct DaemonPod {
     namespace: Arc<Namespace>,
     node: String,
-    /// Where its volumes and its containers' roots are.
+    /// The pod's volumes and its containers' roots.
     directory: PathBuf,
     log: PathBuf,
     spec: Value,
@@ -38,7 +38,7 @@ pub struct DaemonPod {
 }
 
 impl DaemonPod {
-    /// The pod that the DaemonSet among these manifests has on a node; ConfigMaps that it mounts are among them too.
+    /// The pod on this node of the DaemonSet in these manifests. They must include the ConfigMaps that it mounts.
     pub fn new(cluster: &Cluster, node: &str, manifests: &str) -> Result<Self> {
         let mut config_maps = BTreeMap::new();
         let mut spec = Value::Null;
@@ -58,7 +58,7 @@ impl DaemonPod {
         Ok(Self { namespace, node: node.into(), directory, log, spec, config_maps })
     }
 
-    /// Runs the init containers, each to its end. Returns what they said.
+    /// Runs the init containers in sequence. Returns their output.
     pub fn initialise(&self) -> Result<String> {
         let mut said = String::new();
         for container in list(&self.spec["initContainers"]) {
@@ -76,7 +76,7 @@ impl DaemonPod {
         Proxy::launch(self.command(container)?, &self.log)
     }
 
-    /// What becomes the container's process: a shell that mounts, gives up rights and replaces itself.
+    /// Builds the container's process: a shell that mounts, drops capabilities and then execs the binary.
     fn command(&self, container: &Value) -> Result<Command> {
         let root = self.directory.join(text(&container["name"])).join("root");
         lay_image(&root)?;
@@ -102,7 +102,8 @@ impl DaemonPod {
             script.push(format!("mount -o remount,bind,ro {shown}"));
         }
         script.push(format!("echo {OOM_SCORE} > /proc/self/oom_score_adj"));
-        // One that is privileged has everything. chroot needs its own right, which a container's process would not.
+        // A privileged container keeps all capabilities. chroot needs CAP_SYS_CHROOT, which a real container would not
+        // need.
         let rights = if is_privileged { String::new() } else { restricted_to(&security["capabilities"]) };
         script.push(format!("exec {rights} chroot {shown} \"$@\""));
         let mut command = Command::new("ip");
@@ -112,7 +113,7 @@ impl DaemonPod {
         Ok(command)
     }
 
-    /// What is mounted: where it is on the node, where in the container, and whether it is read-only.
+    /// The mounts: path on the node, path in the container, and whether it is read-only.
     fn mounts(&self, container: &Value) -> Result<Vec<(PathBuf, String, bool)>> {
         let mut mounts = vec![(self.service_account()?, SERVICE_ACCOUNT.to_owned(), true)];
         for mount in list(&container["volumeMounts"]) {
@@ -133,7 +134,8 @@ impl DaemonPod {
         Ok(folder)
     }
 
-    /// A volume's place on the node. The paths of a node are this pod's own: nodes do not share them, as they do here.
+    /// Creates a volume and returns its path on the node. hostPath volumes are private to this pod: real nodes do not
+    /// share them, although these nodes share one file system.
     fn volume(&self, volume: &Value) -> Result<PathBuf> {
         let place = self.directory.join("volumes").join(text(&volume["name"]));
         if let Some(map) = volume["configMap"]["name"].as_str() {
@@ -153,7 +155,7 @@ impl DaemonPod {
     }
 }
 
-/// The image: see `cargo xtask image`.
+/// Creates the files of the image that `cargo xtask image` builds.
 fn lay_image(root: &Path) -> Result<()> {
     if root.exists() {
         return Ok(());
@@ -178,7 +180,7 @@ fn make_mount_point(host: &Path, place: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The words that give up all rights but these, of which a container's manifest says which it keeps.
+/// The command that drops all capabilities except those that the manifest adds.
 fn restricted_to(capabilities: &Value) -> String {
     let kept: Vec<String> =
         list(&capabilities["add"]).iter().map(|name| format!("+{}", text(name).to_lowercase())).collect();

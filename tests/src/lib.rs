@@ -1,9 +1,9 @@
-//! A Kubernetes cluster out of network namespaces on one real kernel, for packet-level tests of kube-ipvs.
+//! A Kubernetes cluster of network namespaces on one real kernel, for packet-level tests of kube-ipvs.
 //!
 //! IPVS, nftables, conntrack and network devices all belong to a network namespace, so a whole cluster fits into one
-//! kernel: nodes, pods and outside hosts are namespaces joined by veth pairs and bridges, and every node runs its own
-//! kube-ipvs. The servers in the pods and the clients are real ones; what the daemon wrote is read back by `ipvsadm`,
-//! `ip` and `nft`, which share no code with it.
+//! kernel. Nodes, pods and outside hosts are namespaces, connected by veth pairs and bridges. Every node runs its own
+//! kube-ipvs. The servers in the pods and the clients are real. `ipvsadm`, `ip` and `nft`, which share no code with the
+//! daemon, read back its work.
 //!
 //! ```no_run
 //! use scenarios::{Cluster, Service, Slice, TestResult, scenario};

@@ -1,4 +1,4 @@
-//! A steady load of requests: the users who must not notice what is done to the cluster.
+//! A steady load of requests, for users who must not notice a change in the cluster.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use crate::client::{get_here, socket_address};
 use crate::namespace::Namespace;
 use crate::wait::eventually;
 
-/// Requests one after the other, each over a new connection, until stopped.
+/// Requests in sequence, each over a new connection, until stopped.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
-    /// How many requests have ended, one way or the other.
+    /// How many requests have ended, with or without an answer.
     ended: Arc<AtomicUsize>,
     thread: Option<JoinHandle<Result<Report>>>,
 }
 
-/// What a load has seen.
+/// The outcome of a load.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// How many answers each pod gave.
+    /// Answers by pod.
     pub answers: BTreeMap<String, usize>,
-    /// Every request without an answer: when, and why.
+    /// Every request without an answer: its time and its failure.
     pub failures: Vec<String>,
-    /// How long the slowest answer took.
+    /// The time of the slowest answer.
     pub slowest: Duration,
 }
 
@@ -50,7 +50,7 @@ impl Load {
     }
 
     /// Starts requests of any kind from inside a namespace, with a pause between them. `ask` gets the number of
-    /// requests so far, and returns who answered.
+    /// requests so far and returns the name that answered.
     pub fn of(
         namespace: &Arc<Namespace>,
         pause: Duration,
@@ -78,7 +78,7 @@ impl Load {
                     }
                 }
                 counted.fetch_add(1, Ordering::SeqCst);
-                // On a slow machine users come more slowly: what they look at needs its time too.
+                // On a slow machine the daemon needs CPU time between requests.
                 thread::sleep(pause.max(asked.elapsed() * 2));
             }
             report
@@ -86,9 +86,9 @@ impl Load {
         Ok(Self { stop, ended, thread: Some(thread) })
     }
 
-    /// Waits until some more requests have ended that began after this call.
+    /// Waits until `count` requests that began after this call have ended.
     pub fn go_on(&self, count: usize) -> Result<()> {
-        // The first of them may have begun before.
+        // The first of them can have begun before this call.
         self.await_ended(self.ended.load(Ordering::SeqCst) + 1 + count)
     }
 
@@ -100,8 +100,7 @@ impl Load {
         })
     }
 
-    /// Goes on until there were enough requests to say anything, and one that began after this call; ends the load,
-    /// and fails where a request failed.
+    /// Stops the load after `at_least` requests and after one that began after this call. Fails if a request failed.
     pub fn stop(mut self, at_least: usize, who: &str) -> Result<Report> {
         self.go_on(1).and_then(|()| self.await_ended(at_least)).with_context(|| format!("{who} asks"))?;
         self.stop.store(true, Ordering::SeqCst);

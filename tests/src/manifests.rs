@@ -1,4 +1,4 @@
-//! The folder of manifests that stands for the API server, and short ways to write what goes into it.
+//! The folder of manifests that replaces the API server, and builders for its content.
 
 use std::fmt::{self, Display, Write as _};
 use std::fs;
@@ -8,23 +8,22 @@ use anyhow::{Context, Result, ensure};
 
 use crate::control_plane::ControlPlane;
 
-/// A folder of YAML files, and what they say in a control plane where there is one; files change atomically, as they
-/// do where a ConfigMap is mounted.
+/// A folder of YAML files. Each file changes atomically, as in a mounted ConfigMap. If there is a control plane, its
+/// objects follow the files.
 #[derive(Debug, Clone)]
 pub struct Manifests {
     directory: PathBuf,
-    /// The control plane that is kept in step with the files, if there is one.
+    /// The control plane that follows the files.
     control_plane: Option<&'static ControlPlane>,
 }
 
 impl Manifests {
-    /// Makes the folder.
     pub(crate) fn create(directory: &Path, control_plane: Option<&'static ControlPlane>) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         Ok(Self { directory: directory.to_owned(), control_plane })
     }
 
-    /// Where the files are.
+    /// The folder.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -34,9 +33,9 @@ impl Manifests {
         self.directory.join(format!("{name}.yaml"))
     }
 
-    /// Writes (or replaces) the file `name`.yaml: the daemon sees the old content or the new, never a part.
+    /// Writes or replaces the file `name`.yaml. The daemon sees the old or the new content, never a part.
     pub fn write(&self, name: &str, content: &impl Display) -> Result<()> {
-        // Beside the folder, not in it: a file that is being written must not be watched.
+        // Outside the folder: the daemon must not see an unfinished file.
         let draft = self.directory.with_extension(format!("draft-{name}"));
         let content = content.to_string();
         let before = fs::read_to_string(self.path(name)).unwrap_or_default();
@@ -52,7 +51,7 @@ impl Manifests {
         self.control_plane.map_or(Ok(()), |control_plane| control_plane.delete(&before))
     }
 
-    /// Takes all that the files have out of the control plane.
+    /// Deletes the objects of all files from the control plane.
     pub(crate) fn withdraw(&self) -> Result<()> {
         let Some(control_plane) = self.control_plane else { return Ok(()) };
         for file in fs::read_dir(&self.directory)? {
@@ -61,19 +60,19 @@ impl Manifests {
         Ok(())
     }
 
-    /// Copies an example of the project, manifests/examples/`name`.yaml, as users would apply it.
+    /// Copies the example manifests/examples/`name`.yaml, as a user would apply it.
     pub fn example(&self, name: &str) -> Result<()> {
         self.write(name, &of_project(&format!("examples/{name}.yaml"))?)
     }
 
-    /// Replaces a text in the file `name`.yaml, which must hold it.
+    /// Replaces a text in the file `name`.yaml. Fails if the file does not contain it.
     pub fn edit(&self, name: &str, from: &str, to: &str) -> Result<()> {
         let text = self.read(name)?;
         ensure!(text.contains(from), "{} does not hold {from:?}", self.path(name).display());
         self.write(name, &text.replace(from, to))
     }
 
-    /// Takes the endpoint of an address out of the slices in the file `name`.yaml.
+    /// Removes the endpoint with this address from the slices in the file `name`.yaml.
     pub fn remove_endpoint(&self, name: &str, address: &str) -> Result<()> {
         let text = without_endpoint(&self.read(name)?, address);
         self.write(name, &text.with_context(|| format!("{} has no endpoint {address}", self.path(name).display()))?)
@@ -85,7 +84,7 @@ impl Manifests {
     }
 }
 
-/// A slice's text without the list entry that holds an address; `None` where there is no such entry.
+/// A slice's text without the list entry of an address; `None` if no entry has it.
 fn without_endpoint(text: &str, address: &str) -> Option<String> {
     let indentation = |line: &str| line.len() - line.trim_start().len();
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
@@ -98,8 +97,8 @@ fn without_endpoint(text: &str, address: &str) -> Option<String> {
     Some([&lines[..start], &lines[start + 1 + rest..]].concat().concat())
 }
 
-/// A file below the project's folder `manifests`, which `KUBE_IPVS_MANIFESTS` names where the source tree is not at
-/// hand.
+/// Reads a file below the project's folder `manifests`. Without the source tree, `KUBE_IPVS_MANIFESTS` names that
+/// folder.
 pub fn of_project(name: &str) -> Result<String> {
     let manifests = std::env::var_os("KUBE_IPVS_MANIFESTS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests"), PathBuf::from);
@@ -134,52 +133,52 @@ impl Service {
         }
     }
 
-    /// An annotation `kube-ipvs.io/…`.
+    /// Adds an annotation `kube-ipvs.io/…`.
     pub fn annotation(mut self, name: &str, value: &str) -> Self {
         self.annotations.push(format!("kube-ipvs.io/{name}: {value:?}"));
         self
     }
 
-    /// One more IP that its load balancer has given it.
+    /// Adds an IP to the status, as a load balancer does.
     pub fn load_balancer_ip(mut self, address: &str) -> Self {
         self.ingress.push(format!("{{ ip: \"{address}\" }}"));
         self
     }
 
-    /// Its creationTimestamp.
+    /// Sets the creationTimestamp.
     pub fn created(mut self, time: &str) -> Self {
         self.created = time.into();
         self
     }
 
-    /// One more cluster IP; the second makes it dual-stack.
+    /// Adds a ClusterIP. A second one makes the Service dual-stack.
     pub fn cluster_ip(mut self, address: &str) -> Self {
         self.cluster_ips.push(address.into());
         self
     }
 
-    /// A line of its spec, such as `type: NodePort`.
+    /// Adds a line to the spec, such as `type: NodePort`.
     pub fn line(mut self, line: &str) -> Self {
         let _ = writeln!(self.spec, "  {line}");
         self
     }
 
-    /// Its type becomes NodePort.
+    /// Sets the type NodePort.
     pub fn node_port_type(self) -> Self {
         self.line("type: NodePort")
     }
 
-    /// An unnamed TCP port.
+    /// Adds an unnamed TCP port.
     pub fn port(self, port: u16) -> Self {
         self.port_line(&format!("port: {port}"))
     }
 
-    /// A named port of a protocol.
+    /// Adds a named port of a protocol.
     pub fn named_port(self, name: &str, protocol: &str, port: u16) -> Self {
         self.port_line(&format!("name: {name}, protocol: {protocol}, port: {port}"))
     }
 
-    /// A port as a list of its fields, such as `port: 80, nodePort: 30080`.
+    /// Adds a port as a list of its fields, such as `port: 80, nodePort: 30080`.
     pub fn port_line(mut self, fields: &str) -> Self {
         let _ = writeln!(self.ports, "  - {{ {fields} }}");
         self
@@ -238,42 +237,42 @@ impl Slice {
         }
     }
 
-    /// Another name than `SERVICE-1`, for the second slice of a Service.
+    /// Sets another name than `SERVICE-1`, for the second slice of a Service.
     pub fn name(mut self, name: &str) -> Self {
         self.name = name.into();
         self
     }
 
-    /// An annotation `kube-ipvs.io/…`.
+    /// Adds an annotation `kube-ipvs.io/…`.
     pub fn annotation(mut self, name: &str, value: &str) -> Self {
         self.annotations.push(format!("kube-ipvs.io/{name}: {value:?}"));
         self
     }
 
-    /// The port of the pods, unnamed and TCP.
+    /// Adds an unnamed TCP port.
     pub fn port(self, port: u16) -> Self {
         self.named_port("\"\"", "TCP", port)
     }
 
-    /// A named port of the pods.
+    /// Adds a named port.
     pub fn named_port(mut self, name: &str, protocol: &str, port: u16) -> Self {
         let _ = writeln!(self.ports, "- {{ name: {name}, protocol: {protocol}, port: {port} }}");
         self
     }
 
-    /// A ready endpoint.
+    /// Adds a ready endpoint.
     pub fn ready(self, address: &str) -> Self {
         self.endpoint(address, "ready: true, serving: true, terminating: false")
     }
 
-    /// An endpoint with its conditions written out.
+    /// Adds an endpoint with these conditions.
     pub fn endpoint(mut self, address: &str, conditions: &str) -> Self {
         self.ipv6 = address.contains(':');
         let _ = writeln!(self.endpoints, "- addresses: [\"{address}\"]\n  conditions: {{ {conditions} }}");
         self
     }
 
-    /// The node of the endpoint added last.
+    /// Sets the node of the last endpoint.
     pub fn on(mut self, node: &str) -> Self {
         let _ = writeln!(self.endpoints, "  nodeName: {node}");
         self
@@ -299,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_is_written_as_a_user_would() {
+    fn service_builder_writes_a_valid_manifest() {
         let text = Service::new("web").cluster_ip("10.96.0.7").cluster_ip("fd00:96::7").port(80).to_string();
         assert_eq!(
             text,
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_cut_out() {
+    fn endpoint_is_removed_from_slice_text_by_exact_address() {
         let text = "endpoints:\n  - addresses: [10.1.1.1]\n    nodeName: a\n  - addresses: [10.1.1.11]\n    nodeName: \
                     b\n---\nkind: Service\n";
         let without = without_endpoint(text, "10.1.1.1").unwrap();
@@ -322,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_is_written_as_the_control_plane_would() {
+    fn slice_builder_writes_a_valid_manifest() {
         let text = Slice::of("web").port(8080).ready("10.244.1.2").on("node-1").to_string();
         assert_eq!(
             text,

@@ -1,4 +1,4 @@
-//! One named network namespace: made, configured, entered, and gone with everything that ran in it.
+//! A named network namespace. Deleting it also kills every process in it.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -15,10 +15,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::wait::eventually;
 
-/// Where `ip netns` keeps the names.
+/// The directory in which `ip netns` keeps the names.
 const NAMES: &str = "/run/netns";
 
-/// A network namespace with a name that `ip netns` knows; deleted, with its processes killed, when dropped.
+/// A network namespace with a name that `ip netns` knows. Dropping it kills its processes and deletes it.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -27,7 +27,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes all of `names` by one run of `ip`: under emulation a process costs more than anything it does.
+    /// Creates all of `names` with one run of `ip`, because under emulation starting a process is expensive.
     pub fn create_all(names: &[String]) -> Result<Vec<Arc<Self>>> {
         let lines: String = names.iter().map(|name| format!("netns add {name}\n")).collect();
         batch(&[], &lines)?;
@@ -41,13 +41,13 @@ impl Namespace {
             .collect()
     }
 
-    /// Makes one.
+    /// Creates one namespace.
     pub fn create(name: &str) -> Result<Arc<Self>> {
         let mut all = Self::create_all(&[name.to_owned()])?;
         all.pop().context("ip made no namespace")
     }
 
-    /// Kills what runs in them and deletes all of them by one run of `ip`.
+    /// Kills the processes in the namespaces and deletes all of them with one run of `ip`.
     pub fn delete_all<'a>(namespaces: impl IntoIterator<Item = &'a Self>) -> Result<()> {
         let mut lines = String::new();
         for namespace in namespaces {
@@ -64,8 +64,8 @@ impl Namespace {
         &self.name
     }
 
-    /// Runs `work` on a thread inside the namespace and waits for it. Sockets opened by `work` stay in the namespace
-    /// and may be used from any thread afterwards; processes started by it stay there too.
+    /// Runs `work` on a thread inside the namespace and waits for it. Sockets and processes that `work` creates stay in
+    /// the namespace. Any thread can use such a socket later.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             let thread = thread::Builder::new().name(self.name.clone()).spawn_scoped(scope, || {
@@ -79,7 +79,7 @@ impl Namespace {
         })
     }
 
-    /// Starts a thread that lives inside the namespace.
+    /// Starts a thread inside the namespace.
     pub fn spawn<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce() -> T + Send + 'static,
@@ -97,12 +97,12 @@ impl Namespace {
             .with_context(|| format!("entering the network namespace {}", self.name))
     }
 
-    /// Runs lines of `ip` commands inside, by one process.
+    /// Runs lines of `ip` commands inside the namespace, in one process.
     pub fn ip(&self, lines: &str) -> Result<()> {
         batch(&["-n", &self.name], lines)
     }
 
-    /// Its addresses, without the loopback and link-local ones.
+    /// The namespace's addresses, without loopback and link-local ones.
     pub fn addresses(&self) -> Result<Vec<IpAddr>> {
         let listing = self.run("ip", &["-br", "addr", "show", "scope", "global"])?;
         let words = listing.split_whitespace().filter_map(|word| word.split('/').next()?.parse().ok());
@@ -120,10 +120,10 @@ impl Namespace {
         })
     }
 
-    /// Reads the beginning of a file of the namespace under /proc/net, such as `ip_vs`: as much as the kernel gives at
-    /// once, which is a page at most.
+    /// Reads the beginning of a file of the namespace under /proc/net, such as `ip_vs`. One read returns at most a
+    /// page.
     pub fn proc_net_page(&self, file: &str) -> Result<String> {
-        // Not /proc/net: that is the main thread's, which stays outside.
+        // /proc/net belongs to the main thread, which stays outside the namespace.
         let path = format!("/proc/thread-self/net/{file}");
         self.enter(|| {
             let mut page = vec![0; 65_536];
@@ -133,7 +133,7 @@ impl Namespace {
         })
     }
 
-    /// Runs a program inside and hands back what it said, whatever its exit status.
+    /// Runs a program inside the namespace. Returns its output and exit status.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Result<Output> {
         self.enter(|| {
             Command::new(program)
@@ -144,7 +144,7 @@ impl Namespace {
         })
     }
 
-    /// Runs a program inside that must succeed, and returns its standard output.
+    /// Runs a program inside the namespace and returns its standard output. Fails if the program fails.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let output = self.output(program, arguments)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -160,7 +160,7 @@ impl Namespace {
         Ok(text)
     }
 
-    /// Kills every process whose main thread is inside.
+    /// Kills every process whose main thread is inside the namespace.
     fn kill_processes(&self) {
         use std::os::unix::fs::MetadataExt;
         let Ok(own) = self.file.metadata().map(|data| data.ino()) else { return };
@@ -194,7 +194,6 @@ impl Drop for Namespace {
     }
 }
 
-/// Runs `ip OPTIONS -batch -` over `lines`.
 pub(crate) fn batch(options: &[&str], lines: &str) -> Result<()> {
     let mut child = Command::new("ip")
         .args(options)
@@ -205,7 +204,7 @@ pub(crate) fn batch(options: &[&str], lines: &str) -> Result<()> {
         .spawn()
         .context("running ip (iproute2)")?;
     if let Some(mut input) = child.stdin.take() {
-        // An ip that stops at a bad line closes its input; what it says about the line is the better message.
+        // If ip stops at a bad line, it closes its input. Its error message says more than EPIPE.
         let _ = input.write_all(lines.as_bytes());
     }
     let output = child.wait_with_output()?;

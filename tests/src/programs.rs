@@ -1,4 +1,4 @@
-//! Servers that are programs of their own: dnsmasq as a cluster's DNS server, MariaDB as the database.
+//! Servers that are separate programs: dnsmasq as the cluster's DNS server, MariaDB as the database.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::namespace::Namespace;
 use crate::servers::Transport;
 use crate::wait::{eventually, time_out};
 
-/// A program that serves in a namespace; killed when dropped.
+/// A program that runs in a namespace. Dropping it kills it.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
 }
 
 impl Program {
-    /// Starts a program inside a namespace, its output in `log`.
+    /// Starts a program inside a namespace. Its output goes to `log`.
     pub(crate) fn start(namespace: &Namespace, program: &str, arguments: &[String], log: &Path) -> Result<Self> {
         let output = File::create(log)?;
         let errors = output.try_clone()?;
@@ -31,12 +31,10 @@ impl Program {
         Ok(Self { child })
     }
 
-    /// How it has ended, if it has.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Waits until the program answers on its TCP port.
     pub(crate) fn await_port(mut self, namespace: &Arc<Namespace>, port: u16, log: &Path) -> Result<Self> {
         let local = format!("127.0.0.1:{port}");
         let ready = eventually(|| {
@@ -64,7 +62,7 @@ impl Drop for Program {
     }
 }
 
-/// A DNS server (dnsmasq) on port 53, UDP and TCP, that knows `records` (name, address) and answers the TXT question
+/// Starts a DNS server (dnsmasq) on port 53, UDP and TCP. It serves `records` (name, address) and answers the TXT query
 /// for `whoami.cluster.local` with its own name.
 pub fn dns_server(
     namespace: &Arc<Namespace>,
@@ -91,28 +89,28 @@ pub fn dns_server(
     server.await_port(namespace, 53, &log)
 }
 
-/// Asks a DNS server with `dig` and returns what it answers, a line a record.
+/// Queries a DNS server with `dig` and returns its answer, one record a line.
 pub fn dig(namespace: &Namespace, server: &str, question: &[&str]) -> Result<String> {
     let (server, time) = (format!("@{server}"), format!("+time={}", time_out()));
-    // One try: a question that is lost must not be made good by asking again.
+    // One try: a retry would hide a lost query.
     let mut arguments = vec!["+short", &time, "+tries=1", server.as_str()];
     arguments.extend(question);
     Ok(namespace.run("dig", &arguments)?.trim_end().to_owned())
 }
 
-/// A database server (MariaDB) on port 3306 with an empty data directory and without passwords.
+/// Starts a database server (MariaDB) on port 3306 with an empty data directory and without passwords.
 pub fn database(namespace: &Arc<Namespace>, name: &str, directory: &Path) -> Result<Program> {
     let data = directory.join(format!("{name}.data"));
     fs::create_dir_all(&data)?;
     let data = data.display();
     let arguments = [
         "--no-defaults".to_owned(),
-        // No system tables: nothing to bootstrap, so it is up at once.
+        // Without system tables there is no bootstrap, so the server starts at once.
         "--skip-grant-tables".to_owned(),
         "--skip-networking=0".to_owned(),
         "--port=3306".to_owned(),
         "--user=root".to_owned(),
-        // The light storage engine only: InnoDB would first write hundreds of megabytes.
+        // InnoDB would first write hundreds of megabytes.
         "--innodb=OFF".to_owned(),
         "--default-storage-engine=Aria".to_owned(),
         format!("--datadir={data}"),
@@ -125,7 +123,7 @@ pub fn database(namespace: &Arc<Namespace>, name: &str, directory: &Path) -> Res
     server.await_port(namespace, 3306, &log)
 }
 
-/// Runs one statement with the database's own command-line client and returns the table that it prints.
+/// Runs one statement with the database's command-line client and returns the table that it prints.
 pub fn sql(namespace: &Namespace, host: &str, port: u16, statement: &str) -> Result<String> {
     let (host, port) = (format!("--host={host}"), format!("--port={port}"));
     let limit = format!("--connect-timeout={}", time_out());

@@ -1,4 +1,4 @@
-//! kube-ipvs on a node of the cluster, or an example of the libraries: one-shot commands and daemons.
+//! Runs kube-ipvs, or an example of the libraries, on a node of the cluster: one-shot commands and daemons.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::namespace::Namespace;
 use crate::wait::eventually;
 
-/// Where the daemon keeps its record of what it made; real nodes do not share it, so neither do ours.
+/// The daemon's directory for its record. Each node gets its own, as on real nodes.
 const RUNTIME: &str = "/run/kube-ipvs";
 
 /// The program under test: `KUBE_IPVS_BIN`, or `kube-ipvs` on the PATH.
@@ -20,7 +20,6 @@ fn program() -> String {
     std::env::var("KUBE_IPVS_BIN").unwrap_or_else(|_| "kube-ipvs".into())
 }
 
-/// Where it is.
 pub(crate) fn located() -> Result<PathBuf> {
     let program = PathBuf::from(program());
     if program.components().count() > 1 {
@@ -39,7 +38,7 @@ pub struct ProxyCommand {
     runtime: PathBuf,
     log: PathBuf,
     program: PathBuf,
-    /// What the shell does before the node's directory lies over /run/kube-ipvs, and after that.
+    /// Shell commands that run before, and after, the node's directory is mounted over /run/kube-ipvs.
     before: &'static str,
     then: &'static str,
 }
@@ -54,12 +53,11 @@ impl ProxyCommand {
         Ok(Self { namespace, node, runtime, log, program: program().into(), before: "", then: "" })
     }
 
-    /// Another program than kube-ipvs.
     pub(crate) fn of(self, program: &str) -> Self {
         Self { program: program.into(), ..self }
     }
 
-    /// Under kube-proxy's name, and so with its command line.
+    /// Runs it under kube-proxy's name, and so with kube-proxy's command line.
     pub fn as_kube_proxy(mut self) -> Result<Self> {
         let directory = self.runtime.with_extension("bin");
         fs::create_dir_all(&directory)?;
@@ -70,29 +68,29 @@ impl ProxyCommand {
         Ok(self)
     }
 
-    /// In a container whose /proc/sys is read-only.
+    /// Runs it in a container with a read-only /proc/sys.
     #[must_use]
     pub fn without_sysctls(mut self) -> Self {
         self.before = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && ";
         self
     }
 
-    /// On a node whose /run is read-only.
+    /// Runs it on a node with a read-only /run.
     #[must_use]
     pub fn with_read_only_run(mut self) -> Self {
         self.then = "mount -o remount,bind,ro /run/kube-ipvs && ";
         self
     }
 
-    /// On a node whose /run is full.
+    /// Runs it on a node with a full /run.
     #[must_use]
     pub fn with_full_run(mut self) -> Self {
         self.then = "mount -t tmpfs -o size=4k none /run/kube-ipvs && head -c 4096 /dev/zero > /run/kube-ipvs/fill && ";
         self
     }
 
-    /// `ip netns exec` gives the process the node's network and a mount namespace of its own, in which the node's own
-    /// directory lies over /run/kube-ipvs. Each step replaces the process, so its id is the daemon's.
+    /// `ip netns exec` gives the process the node's network and a private mount namespace. There the node's directory
+    /// is mounted over /run/kube-ipvs. Each step execs the next, so the process id is the daemon's.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.namespace.name(), "sh", "-c"]);
@@ -102,14 +100,14 @@ impl ProxyCommand {
         command
     }
 
-    /// Runs a one-shot command (`ls`, `diff`, `cleanup` ...) and hands back what it said and its exit status.
+    /// Runs a one-shot command (`ls`, `diff`, `cleanup` ...). Returns its output and exit status.
     pub fn output(&self, arguments: &[&str]) -> Result<Output> {
         self.command(arguments)
             .output()
             .with_context(|| format!("running {} {}", self.program.display(), arguments.join(" ")))
     }
 
-    /// Runs a one-shot command that must succeed; returns its standard output.
+    /// Runs a one-shot command and returns its standard output. Fails if the command fails.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let output = self.output(arguments)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -143,7 +141,7 @@ impl ProxyCommand {
     }
 }
 
-/// A running daemon; killed when dropped.
+/// A running daemon. Dropping it kills it.
 #[derive(Debug)]
 pub struct Proxy {
     child: Child,
@@ -152,7 +150,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Runs a command that becomes the daemon.
+    /// Runs a command that execs the daemon.
     pub(crate) fn launch(mut command: Command, log: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log)?;
         let log_start = file.metadata()?.len();
@@ -166,22 +164,22 @@ impl Proxy {
         kill_process(pid, signal).context("signalling the daemon")
     }
 
-    /// Has it stand still (SIGSTOP).
+    /// Stops the process (SIGSTOP).
     pub fn stand_still(&mut self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Has it go on after that.
+    /// Continues the process (SIGCONT).
     pub fn go_on(&mut self) -> Result<()> {
         self.signal(Signal::CONT)
     }
 
-    /// The id of its process.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// SIGTERM, and waits for the daemon's end.
+    /// Sends SIGTERM and waits until the daemon ends.
     pub fn terminate(mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         eventually(|| {
@@ -189,21 +187,21 @@ impl Proxy {
         })
     }
 
-    /// SIGKILL: no chance to tidy up.
+    /// Sends SIGKILL, so that the daemon cannot clean up.
     pub fn kill_nine(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Waits for the daemon to end by itself.
+    /// Waits until the daemon ends by itself.
     pub fn await_end(mut self) -> Result<(ExitStatus, String)> {
         let status =
             eventually(|| self.child.try_wait()?.with_context(|| format!("the daemon goes on; {}", self.log_text())))?;
         Ok((status, self.log_text()))
     }
 
-    /// Fails where the daemon has ended.
+    /// Fails if the daemon has ended.
     pub fn check_alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -211,7 +209,7 @@ impl Proxy {
         }
     }
 
-    /// What this run of the daemon has logged so far.
+    /// The log of this run of the daemon.
     pub fn log_text(&self) -> String {
         let read = || -> Result<String> {
             let mut file = File::open(&self.log)?;

@@ -7,9 +7,9 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::namespace::Namespace;
 
-/// Sends IPv4 TCP segments with a byte of data, from inside a namespace, whose sequence numbers are all round the
-/// circle: near those of the connection is none, and what is beyond them conntrack calls INVALID. What is behind them
-/// it takes for late.
+/// Sends IPv4 TCP segments with a byte of data from inside a namespace. Their sequence numbers are spread over the
+/// whole sequence space, and none is near those of the connection. conntrack marks numbers beyond the window as
+/// INVALID. It takes numbers below the window for retransmissions.
 pub fn send_out_of_window(namespace: &Namespace, from: SocketAddr, to: SocketAddr) -> Result<()> {
     let (SocketAddr::V4(from), SocketAddr::V4(to)) = (from, to) else {
         bail!("{from} to {to}: IPv4 only");
@@ -25,7 +25,7 @@ pub fn send_out_of_window(namespace: &Namespace, from: SocketAddr, to: SocketAdd
     })
 }
 
-/// Sends the first segment of a TCP connection over IPv4, from inside a namespace, as a packet of another protocol.
+/// Sends the first segment of a TCP connection from inside a namespace, with another IPv4 protocol number.
 pub fn send_syn_as(namespace: &Namespace, protocol: u8, from: SocketAddrV4, to: SocketAddrV4) -> Result<()> {
     namespace.enter(|| {
         let number = Some(Protocol::from(i32::from(protocol)));
@@ -48,14 +48,14 @@ fn segment(from: SocketAddrV4, to: SocketAddrV4, sequence: u32, flags: u8) -> Ve
     segment.extend(sequence.to_be_bytes());
     segment.extend(ACKNOWLEDGEMENT);
     segment.extend([WORDS, flags]);
-    // Window, and room for the checksum; no urgent data; one byte of data.
+    // Window, placeholder for the checksum, no urgent pointer, one byte of data.
     segment.extend([0x20, 0, 0, 0, 0, 0, b'!']);
     let sum = checksum(*from.ip(), *to.ip(), &segment);
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
     segment
 }
 
-/// RFC 9293's, over the pseudo header and the segment.
+/// The checksum of RFC 9293, over the pseudo header and the segment.
 fn checksum(from: Ipv4Addr, to: Ipv4Addr, segment: &[u8]) -> u16 {
     let length = u16::try_from(segment.len()).unwrap_or(u16::MAX).to_be_bytes();
     let pseudo = [&from.octets()[..], &to.octets(), &[0, 6], &length].concat();
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_with_its_checksum_sums_up_to_nothing() {
+    fn tcp_checksum_of_a_checksummed_segment_is_zero() {
         let (from, to) = (SocketAddrV4::new([10, 0, 0, 1].into(), 80), SocketAddrV4::new([10, 0, 0, 2].into(), 81));
         assert_eq!(checksum(*from.ip(), *to.ip(), &segment(from, to, 1 << 31, ACK_AND_PUSH)), 0);
     }

@@ -1,4 +1,4 @@
-//! How a scenario runs: on a cluster of its own, with an end to every hang and a full account when it fails.
+//! Runs a scenario on its own cluster, with a limit for hangs and a full report of a failure.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -10,11 +10,11 @@ use crate::cluster::{Cluster, ClusterBuilder};
 use crate::mark;
 use crate::wait::patience_of_scenario;
 
-/// What a scenario ends with.
+/// The result of a scenario.
 pub type TestResult = Result<()>;
 
-/// Makes the cluster, runs `work` on it and takes it down. When `work` fails, panics or hangs, the
-/// daemons' logs and the kernel's state are printed first.
+/// Creates the cluster, runs `work` on it and deletes it. If `work` fails, panics or hangs, the daemons' logs and the
+/// kernel's state are printed first.
 pub fn scenario(builder: ClusterBuilder, work: impl FnOnce(&mut Cluster) -> TestResult + Send + 'static) -> TestResult {
     mark::begun();
     let result = run(builder, work);
@@ -29,10 +29,10 @@ fn run(builder: ClusterBuilder, work: impl FnOnce(&mut Cluster) -> TestResult + 
     let mut cluster = builder.build()?;
     let diagnosis = cluster.diagnosis();
     let (tell, told) = channel();
-    // Its own thread, so that the limit holds whatever the scenario waits for.
+    // A separate thread, so that the limit holds whatever the scenario waits for.
     let thread = thread::Builder::new().name("scenario".into()).spawn(move || {
         let result = catch_unwind(AssertUnwindSafe(|| work(&mut cluster)));
-        // The reason comes first: what follows it is long, and who keeps the output may keep only its beginning.
+        // The error comes first: the rest is long, and CI can keep only the beginning of the output.
         if let Ok(Err(error)) = &result {
             eprintln!("════ failed: {error:?}");
         }

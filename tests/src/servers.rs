@@ -1,7 +1,7 @@
-//! Real servers: HTTP and echo, over TCP, UDP and SCTP. Each says who it is and whom it sees as its client.
+//! Real servers: HTTP and echo, over TCP, UDP and SCTP.
 //!
-//! The answer to everything is `NAME PEER CONTENT`, so that a test sees which pod answered and with which source
-//! address the packets reached it.
+//! An echo server answers `NAME PEER CONTENT`, so that a test sees which pod answered and the source address of the
+//! packets.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
@@ -15,9 +15,9 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::namespace::Namespace;
 
-/// How often a waiting thread looks whether it shall stop: no answer waits for it.
+/// How often a thread checks for the stop flag. No answer waits for it.
 const PULSE: Duration = Duration::from_millis(100);
-/// The same for threads that are woken to stop: under emulation each look costs CPU time.
+/// The same for threads that a shutdown wakes. Under emulation each check costs CPU time.
 const SLOW_PULSE: Duration = Duration::from_secs(1);
 
 /// A transport protocol.
@@ -46,18 +46,19 @@ impl Transport {
 pub struct Server {
     listening: Arc<AtomicBool>,
     serving: Arc<AtomicBool>,
-    /// One for each listening socket, which is here to be shut.
+    /// One thread per listening socket. The socket is kept to shut it down.
     threads: Vec<(Socket, JoinHandle<()>)>,
 }
 
 impl Server {
-    /// An HTTP/1.1 server: every path answers with the server's name; the header `Peer` tells the client's address.
+    /// Starts an HTTP/1.1 server. Every path answers with the server's name; the header `Peer` holds the client's
+    /// address.
     pub fn http(namespace: &Namespace, name: &str, port: u16) -> Result<Self> {
         Self::stream(namespace, name, Transport::Tcp, &[anywhere(port)], http_connection)
     }
 
-    /// An echo server, asked at any address. Over SCTP it has a socket for each: one for all would tell each client all
-    /// of them, and none is the VIP that the client has asked (docs/dataplane.md).
+    /// Starts an echo server on all addresses. For SCTP it opens a socket for each address. A single socket would
+    /// announce all addresses to each client, and none is the VIP that the client uses (docs/dataplane.md).
     pub fn echo(namespace: &Namespace, name: &str, transport: Transport, port: u16) -> Result<Self> {
         let at: Vec<SocketAddr> = match transport {
             Transport::Tcp | Transport::Udp => vec![anywhere(port)],
@@ -68,8 +69,8 @@ impl Server {
         Self::echo_on(namespace, name, transport, &at)
     }
 
-    /// An echo server at one address only. Over UDP that is the address that it answers from too, which need not be
-    /// the one that it is asked at otherwise.
+    /// Starts an echo server at one address only. Over UDP it also answers from that address, even if the client used
+    /// another one.
     pub fn echo_at(namespace: &Namespace, name: &str, transport: Transport, at: SocketAddr) -> Result<Self> {
         Self::echo_on(namespace, name, transport, &[at])
     }
@@ -81,12 +82,12 @@ impl Server {
         }
     }
 
-    /// Refuses new connections from now on, and serves the established ones further: what a pod does that terminates.
+    /// Refuses new connections and keeps the established ones, as a terminating pod does.
     pub fn close_listener(&mut self) {
         self.listening.store(false, Ordering::SeqCst);
         for (socket, _) in &self.threads {
-            // It wakes the thread that waits there, except for SCTP. A UDP socket has no peer: the call fails, and
-            // wakes its thread all the same.
+            // The shutdown wakes the waiting thread, except for SCTP. On a UDP socket, which has no peer, it fails and
+            // still wakes the thread.
             let _ = socket.shutdown(Shutdown::Both);
         }
         for (_, thread) in self.threads.drain(..) {
@@ -163,12 +164,10 @@ impl Drop for Server {
     }
 }
 
-/// A port on all addresses of both families.
 fn anywhere(port: u16) -> SocketAddr {
     SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)
 }
 
-/// A socket in the namespace, bound to an address.
 fn bound(namespace: &Namespace, transport: Transport, at: SocketAddr) -> Result<Socket> {
     namespace.enter(|| {
         let domain = Domain::for_address(at);
@@ -177,7 +176,7 @@ fn bound(namespace: &Namespace, transport: Transport, at: SocketAddr) -> Result<
             socket.set_only_v6(false)?;
         }
         if transport != Transport::Udp {
-            // A pod that comes back listens at once, whatever connections of its predecessor are still in TIME_WAIT.
+            // A restarted pod must listen at once, even if connections of its predecessor are in TIME_WAIT.
             socket.set_reuse_address(true)?;
         }
         socket.bind(&SockAddr::from(at)).with_context(|| format!("listening on {transport:?} {at}"))?;
@@ -185,7 +184,6 @@ fn bound(namespace: &Namespace, transport: Transport, at: SocketAddr) -> Result<
     })
 }
 
-/// The peer without the disguise that a socket for both families gives to IPv4.
 fn plain(peer: SocketAddr) -> SocketAddr {
     let address = match peer.ip() {
         IpAddr::V6(address) => address.to_canonical(),
@@ -200,11 +198,11 @@ fn answer(name: &str, peer: SocketAddr, content: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// Reads once; `None` when the connection is over or the server stops.
+/// Reads once; `None` if the connection has ended or the server stops.
 fn read_some(socket: &mut Socket, buffer: &mut [u8], serving: &AtomicBool) -> Option<usize> {
     while serving.load(Ordering::SeqCst) {
         match socket.read(buffer) {
-            // What comes after the server was stopped gets no answer.
+            // A stopped server does not answer.
             Ok(_) if !serving.load(Ordering::SeqCst) => return None,
             Ok(0) => return None,
             Ok(length) => return Some(length),

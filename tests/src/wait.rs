@@ -1,5 +1,5 @@
-//! Waiting for what the daemon does in its own time. No limit here says how fast anything has to be: each only ends a
-//! hang, and is longer on a slower machine.
+//! Waiting for the daemon. No limit here sets a required speed: each limit only ends a hang, and grows on a slower
+//! machine.
 
 use std::sync::OnceLock;
 use std::thread;
@@ -7,43 +7,42 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-/// When a wait is given up: what is seen has been the same for this long, on a machine of usual speed. A first sync of
-/// hundreds of Services shows nothing for a minute where the machine became slow after its speed was measured.
+/// Give up if the observed state has not changed for this long, on a machine of usual speed. If a machine slows down
+/// after its speed was measured, a first sync of hundreds of Services can show nothing for a minute.
 const HANG: Duration = Duration::from_secs(300);
-/// When a wait is given up although what is seen still changes, such as a log that goes on.
+/// Give up after this time even if the observed state still changes, such as a growing log.
 const RESTLESS: Duration = Duration::from_secs(3600);
-/// When a whole scenario is given up.
+/// The limit for a whole scenario.
 const SCENARIO: Duration = Duration::from_secs(3 * 3600);
-/// How often the same must be seen before it counts as a hang. A machine that stood still has not looked, and one
-/// that has become slow since it was measured looks slowly.
+/// How many equal observations count as a hang. A machine that was suspended has made none, and one that has slowed
+/// down makes few.
 const LOOKS: u32 = 600;
-/// The longest pause between two looks.
+/// The longest pause between two checks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many times slower than usual this machine is, as `cargo xtask` has measured when the bench started.
+/// How many times slower than usual this machine is, as `cargo xtask` measured at the start of the run.
 pub fn slowness() -> u32 {
     static SLOWNESS: OnceLock<u32> = OnceLock::new();
     let measured = || std::env::var("KUBE_IPVS_SLOWNESS").ok().and_then(|text| text.parse().ok());
     *SLOWNESS.get_or_init(|| measured().unwrap_or(1).max(1))
 }
 
-/// How long a single answer is waited for. It only ends a hang: what works never takes so long.
+/// The limit for a single answer. It only ends a hang.
 pub fn patience() -> Duration {
     HANG * slowness()
 }
 
-/// The same for programs that take whole seconds.
+/// The same limit in whole seconds, for programs.
 pub fn time_out() -> String {
     patience().as_secs().to_string()
 }
 
-/// How long a whole scenario may take. It only ends a hang.
 pub(crate) fn patience_of_scenario() -> Duration {
     SCENARIO * slowness()
 }
 
-/// Repeats `check` until it succeeds. Fails with the last error once every try of a long time has failed with the same
-/// one, or after an hour: while the error still changes, the fact may still come.
+/// Repeats `check` until it succeeds. Fails with the last error if that error has stayed the same for a long time, or
+/// after an hour. While the error still changes, the check can still succeed.
 pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     let (mut seen, mut since, mut looks) = (String::new(), start, 0);
@@ -63,14 +62,13 @@ pub fn eventually<T>(mut check: impl FnMut() -> Result<T>) -> Result<T> {
         if looks > LOOKS && same > patience() || total > RESTLESS * slowness() {
             return Err(error.context(anyhow!("not so after {total:.1?}, the same for the last {same:.1?}")));
         }
-        // Looking must not take away the time of what is waited for: under emulation a process costs much.
+        // Checking must not starve the daemon: under emulation a process is expensive.
         thread::sleep(pause.max(looked.elapsed().min(PAUSE * 5)));
         pause = (pause * 2).min(PAUSE);
     }
 }
 
-/// Repeats `check` for the whole of `time`: what it says must hold throughout. A slow machine looks less often, and a
-/// check must hold on it for as long as it takes.
+/// Repeats `check` for the whole of `time`; it must hold throughout. On a slow machine, checks are rarer.
 pub fn throughout(time: Duration, mut check: impl FnMut() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     loop {
@@ -79,7 +77,7 @@ pub fn throughout(time: Duration, mut check: impl FnMut() -> Result<()>) -> Resu
         if start.elapsed() >= time {
             return Ok(());
         }
-        // Here too looking must leave the daemon time to do what it should not.
+        // Checking must leave the daemon time to do the wrong thing.
         thread::sleep((looked.elapsed() * 2).clamp(Duration::from_millis(50), PAUSE * 5).min(time / 8));
     }
 }
@@ -89,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_ends_with_the_fact() -> Result<()> {
+    fn eventually_returns_when_the_check_succeeds() -> Result<()> {
         let mut tries = 0;
         let found = eventually(|| {
             tries += 1;

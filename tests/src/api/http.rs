@@ -1,22 +1,21 @@
-//! As much of HTTP/1.1 as clients of an API server need.
+//! The subset of HTTP/1.1 that clients of an API server need.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
-/// A request.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) path: String,
     pub(super) query: BTreeMap<String, String>,
-    /// By their names in lower case; of several of one name all values, with commas between.
+    /// Keys are lower-case names. Repeated headers are joined with commas.
     pub(super) headers: BTreeMap<String, String>,
-    /// What is posted; `None` where something is asked for.
+    /// The body of a POST; `None` for a GET.
     pub(super) posted: Option<Vec<u8>>,
 }
 
 impl Request {
-    /// A parameter that is there and not empty.
+    /// Returns a query parameter, if it is present and not empty.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -30,7 +29,7 @@ impl Request {
     }
 }
 
-/// The next request of a connection; `None` when the client has closed it.
+/// Reads the next request of a connection; `None` when the client has closed it.
 pub(super) fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
@@ -67,7 +66,6 @@ pub(super) fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Reque
     Ok(Some(request))
 }
 
-/// Percent-encoding, and `+` for a blank.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -85,34 +83,29 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A whole answer.
 pub(super) fn answer(stream: &mut TcpStream, status: u16, body: &str) -> io::Result<()> {
     answer_with(stream, status, "Content-Type: application/json", body)
 }
 
-/// A whole answer with these headers.
 pub(super) fn answer_with(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> io::Result<()> {
     let head = format!("HTTP/1.1 {status} Status\r\n{headers}\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all((head + body).as_bytes())
 }
 
-/// The head of an answer whose end is not known yet.
+/// Starts a chunked response.
 pub(super) fn begin(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
 }
 
-/// A piece of it.
 pub(super) fn chunk(stream: &mut TcpStream, text: &str) -> io::Result<()> {
     stream.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes())
 }
 
-/// Half of a piece, as a connection leaves it that breaks.
 pub(super) fn half_a_chunk(stream: &mut TcpStream, text: &str) -> io::Result<()> {
     let half = text.get(..text.len() / 2).unwrap_or_default();
     stream.write_all(format!("{:x}\r\n{half}", text.len()).as_bytes())
 }
 
-/// Its end.
 pub(super) fn end(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(b"0\r\n\r\n")
 }
@@ -122,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_selector_is_decoded() {
+    fn percent_encoded_selector_is_decoded() {
         assert_eq!(decode("%21a.io%2Fheadless%2C%21b+c%3D1"), "!a.io/headless,!b c=1");
     }
 }

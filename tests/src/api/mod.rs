@@ -1,5 +1,4 @@
-//! A small API server over real HTTP: lists, watches, bookmarks, streaming lists, and everything that goes wrong with
-//! them.
+//! A small API server over real HTTP: lists, watches, bookmarks, streaming lists, and their failures.
 
 mod http;
 mod serve;
@@ -20,63 +19,60 @@ use store::Store;
 
 pub use store::Kind;
 
-/// What goes wrong with the next request.
+/// A failure to inject into the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is refused with this HTTP status.
+    /// Refuses the request with this HTTP status.
     Status(u16),
-    /// Its connection is closed without an answer.
+    /// Closes the connection without an answer.
     Close,
-    /// It is never answered, and its connection stays open.
+    /// Never answers, and keeps the connection open.
     Silence,
-    /// It is answered as a watch that ends at once.
+    /// Answers as a watch that ends at once.
     EmptyWatch,
-    /// The next streaming list begins and then says nothing. Other requests are answered.
+    /// Starts the next streaming list and then stalls. Other requests get answers.
     Stalled,
-    /// It is refused in plain text, and may be tried again after so many seconds (429 with `Retry-After`).
+    /// Refuses the request in plain text with 429 and this `Retry-After`, in seconds.
     Busy(u32),
-    /// A gateway before the server refuses it, in JSON of its own.
+    /// A gateway in front of the server refuses the request, with a JSON body that is not a Status.
     Gateway,
 }
 
-/// What the server knows of streaming lists (`sendInitialEvents`).
+/// How the server handles streaming lists (`sendInitialEvents`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamingLists {
-    /// They are served, as by default since Kubernetes 1.34.
+    /// It serves them, the default since Kubernetes 1.34.
     Served,
-    /// They are refused, as since 1.27 where the feature gate is off.
+    /// It refuses them, as since 1.27 with the feature gate off.
     Refused,
-    /// The server does not know the word and passes over it.
+    /// It ignores the parameter, as an older server.
     Unknown,
 }
 
 #[derive(Debug)]
 struct State {
     store: Store,
-    /// Every request so far, with its headers.
     requests: Vec<(String, BTreeMap<String, String>)>,
-    /// The Events that were made.
     events: Vec<serde_json::Value>,
     faults: VecDeque<Fault>,
     streaming: StreamingLists,
     bookmark_every: Duration,
-    /// The tokens that the server accepts. If there are none, it accepts every client.
+    /// The accepted bearer tokens. If the set is empty, the server accepts every client.
     tokens: BTreeSet<String>,
     forbidden: BTreeSet<Kind>,
     absent: BTreeSet<Kind>,
-    /// How often all connections were cut, all watches have fallen silent, and all watches were ended.
+    /// How often all connections were cut, all watches went silent, and all watches were ended.
     cuts: u64,
     silences: u64,
     ends: u64,
-    /// Whether bookmarks of watches from a later version than the server's say that version.
+    /// Whether a watch from a revision later than the server's gets bookmarks with the server's revision.
     tells_of_restore: bool,
-    /// How long lists pause after each kibibyte.
+    /// The pause after each KiB of a list.
     drip: Duration,
-    /// How many of the next events are sent by half.
+    /// How many of the next events are cut off in the middle.
     half_events: u32,
     slowness: Duration,
     doubled: bool,
-    /// The connections that are open, by numbers.
     open: BTreeMap<u64, TcpStream>,
     accepted: u64,
 }
@@ -104,7 +100,7 @@ impl Shared {
     }
 }
 
-/// A running API server. Dropped, it is away.
+/// A running API server. Dropping it stops it.
 #[derive(Debug)]
 pub struct ApiServer {
     shared: Arc<Shared>,
@@ -120,12 +116,12 @@ struct Listener {
 }
 
 impl ApiServer {
-    /// Starts it here, at a port of 127.0.0.1.
+    /// Starts the server in this process's network namespace, on a free port of 127.0.0.1.
     pub fn start() -> Result<Self> {
         Self::start_at(None, "127.0.0.1:0".parse()?)
     }
 
-    /// Starts it in a namespace.
+    /// Starts the server in a network namespace.
     pub fn start_in(namespace: &Arc<Namespace>, address: SocketAddr) -> Result<Self> {
         Self::start_at(Some(Arc::clone(namespace)), address)
     }
@@ -158,17 +154,17 @@ impl ApiServer {
         Ok(server)
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it is.
+    /// The server's URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// A kubeconfig for it. The token is read from a file, if one is given.
+    /// Returns a kubeconfig for this server. The client reads its token from `token_file`, if given.
     pub fn kubeconfig(&self, token_file: Option<&str>) -> String {
         let user = token_file.map_or("{}".to_owned(), |file| format!("{{ tokenFile: {file} }}"));
         format!(
@@ -178,14 +174,14 @@ impl ApiServer {
         )
     }
 
-    /// Makes or replaces the objects of a manifest.
+    /// Creates or replaces the objects of a manifest.
     pub fn apply(&self, manifest: &impl Display) -> Result<()> {
         let text = manifest.to_string();
         let objects = serde_saphyr::from_multiple(&text).with_context(|| format!("reading the manifest\n{text}"))?;
         self.put(objects).with_context(|| format!("of the manifest\n{text}"))
     }
 
-    /// Makes or replaces objects.
+    /// Creates or replaces objects.
     pub fn put(&self, objects: Vec<serde_json::Value>) -> Result<()> {
         let mut state = self.shared.lock();
         objects.into_iter().try_for_each(|object| state.store.apply(object))?;
@@ -194,7 +190,7 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Deletes an object of the namespace `default`, or of none.
+    /// Deletes an object, which is in the namespace `default` if it is namespaced.
     pub fn delete(&self, kind: Kind, name: &str) -> Result<()> {
         let namespace = if matches!(kind, Kind::Service | Kind::EndpointSlice) { "default" } else { "" };
         let was_there = self.shared.lock().store.delete((kind, namespace.into(), name.into()));
@@ -203,20 +199,19 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Forgets all that has happened so far. If a client goes on from an earlier version, the server answers that the
-    /// version is gone.
+    /// Compacts the history. If a client resumes a watch from an earlier version, the server answers 410 Gone.
     pub fn compact(&self) {
         let mut state = self.shared.lock();
         state.store.compacted = state.store.revision();
     }
 
-    /// The version of all that happened so far.
+    /// The current resource version.
     pub fn revision(&self) -> u64 {
         self.shared.lock().store.revision()
     }
 
-    /// Goes back to what it was at a version, as after a restore of etcd. Watches from a later version hear nothing
-    /// until its own is later still, as on real servers; if `tells`, they hear bookmarks.
+    /// Returns to an earlier version, as after a restore of etcd. A watch from a later version gets no events until the
+    /// server has passed that version, as on a real server. If `tells` is set, such a watch gets bookmarks.
     pub fn restore(&self, revision: u64, tells: bool) {
         self.set(|state| {
             state.store.restore(revision);
@@ -224,17 +219,17 @@ impl ApiServer {
         });
     }
 
-    /// Ends all watches in good order.
+    /// Ends all watches cleanly.
     pub fn end_watches(&self) {
         self.set(|state| state.ends += 1);
     }
 
-    /// Sends lists slowly: pauses after each kibibyte.
+    /// Pauses after each KiB of a list.
     pub fn drip(&self, pause: Duration) {
         self.set(|state| state.drip = pause);
     }
 
-    /// Lets this happen to the next requests, in the place of what else was to happen to them.
+    /// Injects these faults into the next requests, and discards the faults left from an earlier call.
     pub fn fault(&self, faults: &[Fault]) {
         self.set(|state| state.faults = faults.iter().copied().collect());
     }
@@ -247,17 +242,17 @@ impl ApiServer {
         });
     }
 
-    /// Says nothing more on the watches that are open, and does not close them either.
+    /// Sends nothing more on the open watches and keeps their connections open.
     pub fn fall_silent(&self) {
         self.set(|state| state.silences += 1);
     }
 
-    /// Breaks off in the middle of the next events.
+    /// Breaks the connection in the middle of each of the next `count` events.
     pub fn half_events(&self, count: u32) {
         self.set(|state| state.half_events = count);
     }
 
-    /// Waits before each event.
+    /// Pauses before each event.
     pub fn slow(&self, pause: Duration) {
         self.set(|state| state.slowness = pause);
     }
@@ -267,22 +262,22 @@ impl ApiServer {
         self.set(|state| state.doubled = doubled);
     }
 
-    /// What it knows of streaming lists.
+    /// Sets how the server handles streaming lists.
     pub fn streaming(&self, streaming: StreamingLists) {
         self.set(|state| state.streaming = streaming);
     }
 
-    /// Has no objects of these kinds, as an older server.
+    /// Answers 404 for these kinds, as an older server.
     pub fn without(&self, kinds: &[Kind]) {
         self.set(|state| state.absent = kinds.iter().copied().collect());
     }
 
-    /// Forbids these kinds.
+    /// Answers 403 for these kinds.
     pub fn forbid(&self, kinds: &[Kind]) {
         self.set(|state| state.forbidden = kinds.iter().copied().collect());
     }
 
-    /// Lets only these tokens in.
+    /// Accepts only these tokens.
     pub fn tokens(&self, tokens: &[&str]) {
         self.set(|state| state.tokens = tokens.iter().map(|token| (*token).to_owned()).collect());
     }
@@ -292,22 +287,22 @@ impl ApiServer {
         self.shared.changed.notify_all();
     }
 
-    /// The Events that were made so far.
+    /// The Events posted so far.
     pub fn events(&self) -> Vec<serde_json::Value> {
         self.shared.lock().events.clone()
     }
 
-    /// The requests so far, as `path?parameters`, after `POST ` where something was made.
+    /// The requests so far, as `path?parameters`. A POST is prefixed with `POST `.
     pub fn requests(&self) -> Vec<String> {
         self.shared.lock().requests.iter().map(|(line, _)| line.clone()).collect()
     }
 
-    /// A header of each request so far, by its name in lower case.
+    /// The value of this header in each request so far. `name` is in lower case.
     pub fn headers(&self, name: &str) -> Vec<Option<String>> {
         self.shared.lock().requests.iter().map(|(_, headers)| headers.get(name).cloned()).collect()
     }
 
-    /// The same of the last request.
+    /// The value of this header in the last request.
     pub fn last_header(&self, name: &str) -> Option<String> {
         self.headers(name).pop().flatten()
     }
@@ -317,21 +312,21 @@ impl ApiServer {
         self.last_header("authorization")?.strip_prefix("Bearer ").map(str::to_owned)
     }
 
-    /// Goes away: closes all connections and no longer listens.
+    /// Closes all connections and stops listening.
     pub fn away(&mut self) {
         let Some(listener) = self.listener.take() else { return };
-        // Wakes the thread from `accept`; the port is free when it has ended.
+        // The shutdown wakes the thread from `accept`. The port is free when the thread has ended.
         let _ = rustix::net::shutdown(&listener.socket, rustix::net::Shutdown::Both);
         drop(listener.socket);
         let _ = listener.thread.join();
         self.cut();
     }
 
-    /// Comes back, with all that it had.
+    /// Listens again, with the same objects.
     pub fn back(&mut self) -> Result<()> {
         ensure!(self.listener.is_none(), "it is not away");
         let bind = || TcpListener::bind(self.address).with_context(|| format!("listening at {}", self.address));
-        // Connections of before may hold the port for a moment.
+        // Connections from before can still hold the port for a moment.
         let socket = eventually(|| match &self.namespace {
             Some(namespace) => namespace.enter(bind),
             None => bind(),
@@ -341,7 +336,7 @@ impl ApiServer {
         let thread = thread::Builder::new().name("api".into()).spawn(move || {
             while let Ok((stream, _)) = accepting.accept() {
                 let _ = stream.set_nodelay(true);
-                // A client that goes is no failure, and what it misses it asks for again.
+                // A client that disconnects is no failure: it repeats its request.
                 let Ok(number) = serve::register(&shared, &stream) else { continue };
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || serve::connection(&shared, number, stream));

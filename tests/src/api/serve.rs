@@ -1,4 +1,4 @@
-//! One connection of a client: lists and watches, and what goes wrong with them.
+//! One client connection: lists, watches, and injected faults.
 
 use std::io::{self, BufReader};
 use std::net::{Shutdown, TcpStream};
@@ -10,7 +10,6 @@ use super::http::{self, Request};
 use super::store::{Event, Kind, Selection};
 use super::{Fault, Shared, State, StreamingLists};
 
-/// Registers a connection, so that it is among those that are cut from now on. Returns its number.
 pub(super) fn register(shared: &Shared, stream: &TcpStream) -> io::Result<u64> {
     let mut state = shared.lock();
     state.accepted += 1;
@@ -19,7 +18,7 @@ pub(super) fn register(shared: &Shared, stream: &TcpStream) -> io::Result<u64> {
     Ok(number)
 }
 
-/// Answers requests until the connection of this number ends, or falls silent for ever.
+/// Answers requests until the connection ends or falls silent for good.
 pub(super) fn connection(shared: &Shared, number: u64, stream: TcpStream) -> io::Result<()> {
     let outcome = answer_all(shared, stream);
     if !matches!(outcome, Ok(Next::Silence)) {
@@ -74,11 +73,10 @@ fn answer_all(shared: &Shared, mut stream: TcpStream) -> io::Result<Next> {
     Ok(Next::Cut)
 }
 
-/// What becomes of a connection.
 enum Next {
     Request,
     Cut,
-    /// It stays open, and nothing is ever said again.
+    /// The connection stays open, and the server sends nothing more.
     Silence,
 }
 
@@ -87,7 +85,6 @@ fn join(request: &Request) -> String {
     pairs.join("&")
 }
 
-/// The body of a refusal.
 fn status(code: u16, message: &str) -> Value {
     let reason = match code {
         401 => "Unauthorized",
@@ -134,7 +131,7 @@ fn answer(shared: &Shared, request: &Request, stream: &mut TcpStream) -> io::Res
     if request.is_set("watch") { watch(shared, kind, request, stream) } else { list(shared, kind, request, stream) }
 }
 
-/// Takes an Event in: nothing else is made by those who come here.
+/// Accepts an Event, the only object that the daemon creates.
 fn take_event(shared: &Shared, request: &Request, body: &[u8], stream: &mut TcpStream) -> io::Result<Next> {
     let namespace =
         request.path.strip_prefix("/apis/events.k8s.io/v1/namespaces/").and_then(|rest| rest.strip_suffix("/events"));
@@ -162,11 +159,10 @@ fn take_event(shared: &Shared, request: &Request, body: &[u8], stream: &mut TcpS
     Ok(Next::Request)
 }
 
-/// What an API server would not take of an Event (`ValidateEventCreate` of Kubernetes).
+/// Returns why an API server would reject an Event (`ValidateEventCreate` in Kubernetes).
 fn wrong_with_event(event: &Value, namespace: &str) -> Option<&'static str> {
     let text = |name: &str| event[name].as_str().unwrap_or_default();
     let is_short = |name: &str, longest: usize| (1..=longest).contains(&text(name).len());
-    // A DNS subdomain.
     let name = event["metadata"]["name"].as_str().unwrap_or_default();
     let is_alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let is_label = |label: &str| {
@@ -190,7 +186,6 @@ fn wrong_with_event(event: &Value, namespace: &str) -> Option<&'static str> {
     checks.into_iter().find(|(holds, _)| !holds).map(|(_, wrong)| wrong)
 }
 
-/// A list, in pages if it is asked for.
 fn list(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
     let selection = Selection::of(request);
     let (body, drip) = {
@@ -235,14 +230,13 @@ fn list(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) 
     http::begin(stream)?;
     for piece in body.as_bytes().chunks(1024) {
         http::chunk(stream, &String::from_utf8_lossy(piece))?;
-        // As slow as a test has asked for.
+        // A test asked for a slow list.
         std::thread::sleep(drip);
     }
     http::end(stream)?;
     Ok(Next::Request)
 }
 
-/// A watch, with the list before it if it is asked for.
 fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream) -> io::Result<Next> {
     let selection = Selection::of(request);
     let with_list = request.is_set("sendInitialEvents");
@@ -255,7 +249,7 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
         return Ok(Next::Request);
     }
     let limit = request.parameter("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(3600);
-    // As long as the client wants it, as API servers do.
+    // API servers honour the client's `timeoutSeconds`.
     let deadline = Instant::now() + Duration::from_secs(limit);
     let (mut seen, first, gone, cuts, silences, ends, slowness) = {
         let state = shared.lock();
@@ -318,7 +312,6 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
                 http::half_a_chunk(stream, &line)?;
                 return Ok(Next::Cut);
             }
-            // As slow as a test has asked for.
             std::thread::sleep(slowness);
             http::chunk(stream, &line)?;
             if doubled {
@@ -339,13 +332,12 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
     }
 }
 
-/// What has happened since a revision, with the events of it that this watch sees.
 fn new_events(state: &State, kind: Kind, selection: &Selection, seen: u64) -> Vec<(u64, Option<Event>)> {
     let new = state.store.history.iter().skip(usize::try_from(seen).unwrap_or(usize::MAX));
     new.map(|change| (change.revision, change.event(selection).filter(|_| change.key.0 == kind))).collect()
 }
 
-/// An event as a line. Its type comes first, as API servers write it.
+/// An event as one line. The type comes first, as API servers write it.
 fn line(kind: &str, object: &Value) -> String {
     format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }

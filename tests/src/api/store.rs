@@ -1,4 +1,4 @@
-//! What the API server has: objects with their history, as etcd keeps them.
+//! The objects of the API server and their history, as in etcd.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::http::Request;
 
-/// A kind of object that proxies watch.
+/// A kind that proxies watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// `v1`
@@ -32,7 +32,7 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.words().0 == name)
     }
 
-    /// Its name, its version and its path.
+    /// The kind, its API version and its path.
     pub(super) fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Service => ("Service", "v1", "/api/v1/services"),
@@ -43,13 +43,12 @@ impl Kind {
     }
 }
 
-/// What an object is known by: its kind, namespace and name.
+/// Kind, namespace and name.
 pub(super) type Key = (Kind, String, String);
 
-/// What a watch tells: `ADDED`, `MODIFIED` or `DELETED`, and the object.
+/// `ADDED`, `MODIFIED` or `DELETED`, and the object.
 pub(super) type Event = (&'static str, Value);
 
-/// One change of one object: what it was and what it is.
 #[derive(Debug, Clone)]
 pub(super) struct Change {
     pub(super) revision: u64,
@@ -60,10 +59,10 @@ pub(super) struct Change {
 
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    /// All changes there ever were; the revision of each is one more than its index.
+    /// Every change. Its revision is one more than its index.
     pub(super) history: Vec<Change>,
     objects: BTreeMap<Key, Arc<Value>>,
-    /// What happened before this revision is forgotten.
+    /// Revisions before this one are compacted.
     pub(super) compacted: u64,
 }
 
@@ -72,14 +71,12 @@ impl Store {
         self.history.len() as u64
     }
 
-    /// Goes back to an earlier state, as if nothing had happened since.
     pub(super) fn restore(&mut self, revision: u64) {
         self.history.truncate(usize::try_from(revision).unwrap_or(usize::MAX));
         self.objects = Kind::ALL.into_iter().flat_map(|kind| self.all_at(kind, revision)).collect();
         self.compacted = self.compacted.min(revision);
     }
 
-    /// Makes or replaces an object.
     pub(super) fn apply(&mut self, mut object: Value) -> Result<()> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let kind = text(&object["kind"]).and_then(|kind| Kind::of_name(&kind)).context("a kind of ours")?;
@@ -94,7 +91,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes an object; whether it was there.
+    /// Deletes an object. Returns whether it existed.
     pub(super) fn delete(&mut self, key: Key) -> bool {
         let was_there = self.objects.contains_key(&key);
         if was_there {
@@ -116,13 +113,12 @@ impl Store {
         self.history.push(Change { revision, key, before, after });
     }
 
-    /// All objects of a kind, by namespace and name.
+    /// All objects of a kind, sorted by namespace and name.
     pub(super) fn all(&self, kind: Kind) -> Vec<(Key, Arc<Value>)> {
         let of_kind = self.objects.iter().filter(|((of, ..), _)| *of == kind);
         of_kind.map(|(key, object)| (key.clone(), Arc::clone(object))).collect()
     }
 
-    /// As they were at a revision.
     pub(super) fn all_at(&self, kind: Kind, revision: u64) -> Vec<(Key, Arc<Value>)> {
         let mut objects = BTreeMap::new();
         for change in self.history.iter().filter(|change| change.key.0 == kind && change.revision <= revision) {
@@ -136,7 +132,8 @@ impl Store {
 }
 
 impl Change {
-    /// The event that a watch with this selection sees, if any: what leaves the selection is deleted for it.
+    /// The event that a watch with this selection sees. An object that leaves the selection is `DELETED` for that
+    /// watch.
     pub(super) fn event(&self, selection: &Selection) -> Option<Event> {
         let selected = |object: &Option<Arc<Value>>| object.clone().filter(|object| selection.has(object));
         let (kind, object) = match (selected(&self.before), selected(&self.after)) {
@@ -151,7 +148,7 @@ impl Change {
     }
 }
 
-/// What of a kind was asked for.
+/// The label and field selectors of a request.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
     labels: Vec<String>,

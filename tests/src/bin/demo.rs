@@ -1,17 +1,16 @@
-//! A small cluster of network namespaces with kube-ipvs on its three nodes, to watch and, with `--shell`, to play with.
+//! A small cluster of network namespaces that runs kube-ipvs on its three nodes. With `--shell`, it ends in a shell.
 //!
-//! What it shows it also checks: the exit status says whether all answers were right.
+//! The demo checks every answer: its exit status says whether all answers were right.
 
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use scenarios::{Cluster, Namespace, Node, Proxy, Server};
 
-/// The example that is deployed, with a node port added.
+/// The example manifest. The demo adds a node port.
 const EXAMPLE: &str = "01-hostnames";
 const SERVICE: &str = "10.0.91.192";
 const NODE_PORT: &str = "30376";
-/// The pods of the example.
 const PODS: [(&str, &str, &str); 3] = [
     ("hostnames-632524106-bbpiw", "node-1", "10.1.161.47"),
     ("hostnames-632524106-ly40y", "node-2", "10.1.166.146"),
@@ -63,7 +62,7 @@ fn run(shell: bool) -> Result<()> {
     if shell { play(&cluster) } else { Ok(()) }
 }
 
-/// The tour. What it started goes on while its result is kept.
+/// Runs the tour. Its processes run until the returned values are dropped.
 fn show(cluster: &Cluster) -> Result<(Vec<Proxy>, Vec<Server>)> {
     let servers = PODS.iter().map(|(name, ..)| cluster.http(name, 9376)).collect::<Result<Vec<_>>>()?;
 
@@ -123,7 +122,6 @@ fn await_endpoints(cluster: &Cluster, addresses: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Prints what a command says on a node.
 fn listing(node: &Node, command: &[&str]) -> Result<()> {
     println!("\n{}$ {}", node.name(), command.join(" "));
     let (program, arguments) = command.split_first().context("no command")?;
@@ -131,7 +129,7 @@ fn listing(node: &Node, command: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Asks six times with curl: every pod must answer, in turn.
+/// Asks twice per pod with curl. Every pod must answer twice.
 fn ask(namespace: &Namespace, from: &str, url: &str, pods: &[&str]) -> Result<()> {
     println!("\n{from}$ curl {url}   # {} times", 2 * pods.len());
     let mut answers = Vec::new();
@@ -148,7 +146,6 @@ fn ask(namespace: &Namespace, from: &str, url: &str, pods: &[&str]) -> Result<()
     Ok(())
 }
 
-/// A shell for the user, with the cluster running.
 fn play(cluster: &Cluster) -> Result<()> {
     let manifest = cluster.manifests.path(EXAMPLE);
     println!(
@@ -165,14 +162,13 @@ fn play(cluster: &Cluster) -> Result<()> {
         cluster.directory().display(),
     );
     let status = Command::new("sh").arg("-i").current_dir(cluster.manifests.directory()).status()?;
-    // The status of the last command that the user typed says nothing about the demo.
+    // The status of the user's last command says nothing about the demo.
     if status.code().is_none() {
         bail!("the shell ended: {status}");
     }
     Ok(())
 }
 
-/// The title of a step.
 fn caption(text: &str) {
     println!("\n━━ {text}");
 }

@@ -1,4 +1,4 @@
-//! What a cluster shall consist of, and its making.
+//! The description of a cluster, and its construction.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +15,9 @@ use crate::control_plane::{self, ControlPlane};
 use crate::manifests::Manifests;
 use crate::namespace::Namespace;
 
-/// How many nodes a cluster has.
 const NODES: u8 = 3;
 
-/// Describes a cluster; [`build`](Self::build) makes it.
+/// Describes a cluster; [`build`](Self::build) creates it.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ClusterBuilder {
@@ -38,31 +37,31 @@ impl ClusterBuilder {
         }
     }
 
-    /// Names the namespaces plainly (`node-1`, not `t123-4-node-1`): for people, and for one cluster at a time.
+    /// Uses plain namespace names (`node-1`, not `t123-4-node-1`), for people. Only one such cluster can run at a time.
     pub fn plain_names(mut self) -> Self {
         self.prefix.clear();
         self
     }
 
-    /// A pod on a node, with its addresses separated by blanks. The network of each address (/24, or /64 for IPv6)
+    /// Adds a pod on a node, with addresses separated by spaces. The network of each address (/24, or /64 for IPv6)
     /// becomes a pod network of that node, with `.1` as its gateway.
     pub fn pod(mut self, name: &str, node: &str, addresses: &str) -> Self {
         self.pods.push([name.into(), node.into(), addresses.into()]);
         self
     }
 
-    /// A host on the LAN that is no part of the cluster; there is always one called `client` at 192.168.128.100.
+    /// Adds a host on the LAN outside the cluster. The host `client` at 192.168.128.100 always exists.
     pub fn host(mut self, name: &str, addresses: &str) -> Self {
         self.hosts.push([name.into(), addresses.into()]);
         self
     }
 
-    /// Makes the cluster.
+    /// Creates the cluster.
     pub fn build(self) -> Result<Cluster> {
         load_bridge_filter()?;
         let directory = std::env::temp_dir().join(format!("{}kube-ipvs-cluster", self.prefix));
         if self.prefix.is_empty() {
-            // Left by an earlier one of the same plain name.
+            // An earlier cluster with plain names can have left it.
             let _ = fs::remove_dir_all(&directory);
         }
         let control_plane = ControlPlane::of_process()?;
@@ -155,7 +154,7 @@ impl Cluster {
         wiring.run()
     }
 
-    /// Nodes as their kubelets would, where there is an API server to register with.
+    /// Registers the Nodes, as their kubelets would, if the cluster has an API server.
     fn register_nodes(&self) -> Result<()> {
         if self.control_plane.is_none() {
             return Ok(());
@@ -173,12 +172,12 @@ impl Cluster {
     }
 }
 
-/// No duplicate address detection: link-local addresses would stay tentative, and unavailable, for a second or two.
+/// Without this, link-local addresses stay tentative and unusable for a second or two.
 pub(super) const QUICK_IPV6: [(&str, &str); 2] =
     [("ipv6.conf.all.accept_dad", "0"), ("ipv6.conf.default.accept_dad", "0")];
 
-/// Without br_netfilter packets between two pods of one bridge pass by IPVS's reply hook, and a node is expected to
-/// have it loaded before its proxy starts.
+/// Without br_netfilter, packets between two pods of one bridge bypass the reply hook of IPVS. A node must load it
+/// before its proxy starts.
 fn load_bridge_filter() -> Result<()> {
     static LOADED: Once = Once::new();
     const SETTING: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";

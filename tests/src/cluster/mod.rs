@@ -23,7 +23,7 @@ use crate::servers::{Server, Transport};
 use crate::wait::eventually;
 use wiring::Wiring;
 
-/// A node: its namespace, its addresses on the LAN and the device names that it has given out.
+/// A node: its namespace, its LAN addresses and its pod networks.
 #[derive(Debug)]
 pub struct Node {
     name: String,
@@ -33,28 +33,28 @@ pub struct Node {
 }
 
 impl Node {
-    /// Its name.
+    /// The node's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its namespace.
+    /// The node's network namespace.
     pub fn namespace(&self) -> &Arc<Namespace> {
         &self.namespace
     }
 
-    /// Its IPv4 address on the LAN.
+    /// The node's IPv4 address on the LAN.
     pub fn ipv4(&self) -> IpAddr {
         self.addresses[0]
     }
 
-    /// Its IPv6 address on the LAN.
+    /// The node's IPv6 address on the LAN.
     pub fn ipv6(&self) -> IpAddr {
         self.addresses[1]
     }
 }
 
-/// A pod: a namespace at the end of a veth pair into its node's bridge.
+/// A pod: a namespace whose veth pair ends in its node's bridge.
 #[derive(Debug)]
 struct Pod {
     namespace: Arc<Namespace>,
@@ -66,7 +66,7 @@ struct Pod {
 /// A whole cluster. Dropping it ends every process in it and deletes all namespaces.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The folder that all daemons of the cluster read in place of an API server, or what is put into a real one.
+    /// The folder that all daemons read instead of an API server. With a real API server, its content goes there.
     pub manifests: Manifests,
     control_plane: Option<&'static ControlPlane>,
     prefix: String,
@@ -92,7 +92,7 @@ impl Cluster {
         node().or_else(pod).or_else(host).with_context(|| format!("the cluster has no {name}"))
     }
 
-    /// A node by its name.
+    /// Returns a node by name.
     pub fn node(&self, name: &str) -> Result<&Node> {
         self.nodes.iter().find(|node| node.name == name).with_context(|| format!("the cluster has no node {name}"))
     }
@@ -102,7 +102,7 @@ impl Cluster {
         &self.nodes
     }
 
-    /// The directory of this cluster's files: manifests, logs, what servers keep.
+    /// The directory of this cluster's files: manifests, logs, data of servers.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -113,7 +113,7 @@ impl Cluster {
         pod.addresses.first().copied().context("a pod without an address")
     }
 
-    /// Adds a pod at `addresses` (separated by blanks), as the kubelet and the CNI plugin do.
+    /// Adds a pod at `addresses` (separated by spaces), as the kubelet and the CNI plugin do.
     pub fn add_pod(&mut self, name: &str, node: &str, addresses: &str) -> Result<()> {
         let namespace = Namespace::create(&format!("{}{name}", self.prefix))?;
         namespace.sysctls(&builder::QUICK_IPV6)?;
@@ -122,40 +122,40 @@ impl Cluster {
         wiring.run()
     }
 
-    /// Takes a pod away: its device goes at once, even while sockets in it are still open.
+    /// Removes a pod. Its device disappears at once, even if sockets in the pod are still open.
     pub fn remove_pod(&mut self, name: &str) -> Result<()> {
         let pod = self.pods.remove(name).with_context(|| format!("the cluster has no pod {name}"))?;
         self.nodes[pod.node].namespace.ip(&format!("link del {}", pod.device))?;
         Namespace::delete_all([&*pod.namespace])
     }
 
-    /// An HTTP server in a pod (or node, or host) that answers with that pod's name.
+    /// Starts an HTTP server in a pod, node or host. It answers with that name.
     pub fn http(&self, name: &str, port: u16) -> Result<Server> {
         Server::http(self.at(name)?, name, port)
     }
 
-    /// An echo server that puts its pod's name before what it echoes.
+    /// Starts an echo server, which prefixes each echo with the name of its pod.
     pub fn echo(&self, name: &str, transport: Transport, port: u16) -> Result<Server> {
         Server::echo(self.at(name)?, name, transport, port)
     }
 
-    /// The same at one address only, such as a VIP that the pod has too.
+    /// Starts an echo server at one address only, such as a VIP that the pod also has.
     pub fn echo_at(&self, name: &str, transport: Transport, at: &str) -> Result<Server> {
         Server::echo_at(self.at(name)?, name, transport, socket_address(at)?)
     }
 
-    /// A kube-ipvs command line that runs on a node.
+    /// Returns a kube-ipvs command to run on a node.
     pub fn kube_ipvs(&self, node: &str) -> Result<ProxyCommand> {
         let node = self.node(node)?;
         ProxyCommand::new(&node.namespace, &node.name, &self.directory)
     }
 
-    /// The command line of an example of the libraries, which runs on a node as kube-ipvs does.
+    /// Returns a command that runs an example of the libraries on a node, as kube-ipvs runs.
     pub fn example(&self, node: &str, name: &str) -> Result<ProxyCommand> {
         Ok(self.kube_ipvs(node)?.of(name))
     }
 
-    /// The flag, and its value, that tells kube-ipvs of whom to learn what the cluster shall be.
+    /// The flag, and its value, that names the source of Services and endpoints for kube-ipvs.
     pub fn source(&self) -> [String; 2] {
         let (flag, path) = match self.control_plane {
             None => ("--manifests", self.manifests.directory()),
@@ -164,12 +164,12 @@ impl Cluster {
         [flag.to_owned(), path.to_string_lossy().into_owned()]
     }
 
-    /// Its control plane; an error where there is none.
+    /// Returns the control plane. Fails if the cluster has none.
     pub fn control_plane(&self) -> Result<&'static ControlPlane> {
         self.control_plane.context("there is no control plane: `cargo xtask e2e --cluster envtest` brings one")
     }
 
-    /// Starts the daemon of one node on what the cluster shall be.
+    /// Starts the daemon of one node on this cluster's source.
     pub fn start_proxy(&self, node: &str, extra: &[&str]) -> Result<Proxy> {
         let [flag, path] = self.source();
         let own = ["run", &flag, &path, "--hostname-override", node];
@@ -181,8 +181,8 @@ impl Cluster {
         self.nodes.iter().map(|node| self.start_proxy(&node.name, extra)).collect()
     }
 
-    /// Waits until a node's kernel has all that the manifests ask for: `kube-ipvs diff` finds nothing to do. `extra`
-    /// are the flags that its daemon runs with.
+    /// Waits until `kube-ipvs diff` finds no difference between the manifests and a node's kernel. `extra` are the
+    /// flags of the node's daemon.
     pub fn await_settled(&self, node: &str, extra: &[&str]) -> Result<()> {
         let [flag, path] = self.source();
         let command = ["diff", &flag, &path, "--hostname-override", node];
@@ -194,7 +194,7 @@ impl Cluster {
         })
     }
 
-    /// Returns the diagnosis that a developer reads to find the cause of a failure.
+    /// Returns the state to print when a test fails.
     pub fn diagnosis(&self) -> Diagnosis {
         let nodes = self.nodes.iter().map(|node| (node.name.clone(), Arc::clone(&node.namespace)));
         Diagnosis { directory: self.directory.clone(), nodes: nodes.collect() }
@@ -219,7 +219,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Reads the state of all nodes, for the output of a failed test.
+/// Reads the state of all nodes for the output of a failed test.
 #[derive(Debug, Clone)]
 pub struct Diagnosis {
     directory: PathBuf,
@@ -227,7 +227,7 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// The daemons' logs, and IPVS, VIPs and nftables of every node on which a daemon ran.
+    /// Prints the daemon's log, IPVS, VIPs and nftables of every node that ran a daemon.
     pub fn print(&self) {
         for (name, namespace) in &self.nodes {
             let Ok(log) = fs::read_to_string(self.directory.join(format!("{name}.log"))) else { continue };
@@ -254,7 +254,7 @@ impl Diagnosis {
     }
 }
 
-/// The last `limit` bytes of a text, from a whole line on.
+/// The last `limit` bytes of a text, starting at a whole line.
 fn tail(text: &str, limit: usize) -> &str {
     let start = text.len().saturating_sub(limit);
     if start == 0 {
@@ -264,7 +264,6 @@ fn tail(text: &str, limit: usize) -> &str {
     &text[line..]
 }
 
-/// Splits `10.1.2.3 fd00::3` into addresses.
 fn parse_addresses(text: &str) -> Result<Vec<IpAddr>> {
     let parse = |word: &str| word.parse().with_context(|| format!("{word} is no address"));
     let addresses: Vec<IpAddr> = text.split_whitespace().map(parse).collect::<Result<_>>()?;

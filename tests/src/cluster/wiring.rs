@@ -1,4 +1,4 @@
-//! The `ip` commands that wire namespaces together, gathered so that each namespace costs one process.
+//! The `ip` commands that connect namespaces. They are collected, so that each namespace costs one process.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,11 +10,11 @@ use anyhow::{Context, Result, bail};
 use super::{Cluster, Pod, parse_addresses};
 use crate::namespace::{Namespace, batch};
 
-/// The router of the LAN, the default gateway of nodes and hosts.
+/// The LAN's router: the default gateway of nodes and hosts.
 const ROUTER: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 168, 128, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x128, 0, 0, 0, 0, 0, 0xfe))];
 
-/// Lines of `ip` for devices between namespaces, and lines inside each namespace.
+/// Lines of `ip` for devices between namespaces, and lines for inside each namespace.
 pub(super) struct Wiring {
     links: String,
     inside: BTreeMap<String, (Arc<Namespace>, String)>,
@@ -25,14 +25,14 @@ impl Wiring {
         Self { links: String::new(), inside: BTreeMap::new() }
     }
 
-    /// A device of `namespace` whose other end is `port` in the namespace `other`.
+    /// Adds a veth pair: `device` in `namespace`, `port` in `other`.
     fn veth(&mut self, namespace: &Namespace, device: &str, other: &Namespace, port: &str) {
         let (namespace, other) = (namespace.name(), other.name());
         let _ =
             writeln!(self.links, "link add name {device} netns {namespace} type veth peer name {port} netns {other}");
     }
 
-    /// Adds lines to run inside a namespace once all devices are there.
+    /// Adds lines to run inside a namespace after all devices exist.
     pub(super) fn inside(&mut self, namespace: &Arc<Namespace>, lines: &str) {
         let entry = self.inside.entry(namespace.name().to_owned());
         let (_, text) = entry.or_insert_with(|| (Arc::clone(namespace), String::new()));
@@ -40,7 +40,7 @@ impl Wiring {
         text.push('\n');
     }
 
-    /// Joins `namespace` to the LAN: `port` is the number of its socket on the switch.
+    /// Connects `namespace` to the LAN at this port of the switch.
     pub(super) fn join_lan(
         &mut self,
         namespace: &Arc<Namespace>,
@@ -61,7 +61,6 @@ impl Wiring {
         self.inside(namespace, &lines);
     }
 
-    /// Runs everything: devices first, then the inside of each namespace.
     pub(super) fn run(self) -> Result<()> {
         if !self.links.is_empty() {
             batch(&[], &self.links)?;
@@ -71,12 +70,12 @@ impl Wiring {
 }
 
 fn add_address(address: IpAddr, length: u8, device: &str) -> String {
-    // No duplicate address detection: an address must be usable at once.
+    // Duplicate address detection would delay the use of the address.
     let option = if address.is_ipv6() { " nodad" } else { "" };
     format!("addr add {address}/{length} dev {device}{option}")
 }
 
-/// The lines of the switch: a bridge that is the LAN and, with an address of its own, the LAN's router.
+/// The lines of the switch: a bridge that is the LAN and also its router.
 pub(super) fn lan() -> String {
     let mut lines =
         "link set lo up\nlink add name lan address 02:00:00:00:01:fe type bridge\nlink set lan up\n".to_owned();
@@ -86,10 +85,10 @@ pub(super) fn lan() -> String {
     lines
 }
 
-/// The bridge of a node's pods. Its hardware address is fixed, since it would change with every pod that comes.
+/// The bridge of a node's pods. Its hardware address is fixed, because it would change with every new pod.
 pub(super) const POD_BRIDGE: &str = "link add name cni0 address 02:00:00:00:02:01 type bridge\nlink set cni0 up";
 
-/// The network of a pod and the gateway's address in it: the /24 or /64 around the pod.
+/// The /24 or /64 network of a pod, with its gateway and prefix length.
 fn network_of(address: IpAddr) -> (String, IpAddr, u8) {
     match address {
         IpAddr::V4(address) => {
@@ -105,7 +104,6 @@ fn network_of(address: IpAddr) -> (String, IpAddr, u8) {
 }
 
 impl Cluster {
-    /// Adds the lines for one pod, and for its network where the node has none of that kind yet.
     pub(super) fn wire_pod(
         &mut self,
         wiring: &mut Wiring,
@@ -130,7 +128,7 @@ impl Cluster {
             self.wire_network(wiring, index, &network, gateway, length)?;
         }
         wiring.inside(&namespace, &inside);
-        // Hairpin: a pod that reaches itself through its Service gets its own packet back on the same port.
+        // Hairpin mode: a pod that reaches itself through its Service gets its packet back on the same bridge port.
         let node = &self.nodes[index].namespace;
         wiring
             .inside(node, &format!("link set {device} master cni0 up\nlink set {device} type bridge_slave hairpin on"));
@@ -141,7 +139,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Gives a pod network to a node and tells all other nodes and the router the way there.
+    /// Assigns a pod network to a node and adds the routes to it on all other nodes and the router.
     fn wire_network(
         &mut self,
         wiring: &mut Wiring,

@@ -1,18 +1,17 @@
-//! The certificates and keys of a control plane. Only the feature `control-plane` brings what makes them: a demo needs
-//! none.
+//! The certificates and keys of a control plane. They need the feature `control-plane`, which the demo does without.
 
 use std::path::Path;
 
 use anyhow::Result;
 
-/// Writes an authority, a server's certificate for these addresses, and the key of ServiceAccounts' tokens.
+/// Writes a CA, a server certificate for these addresses, and the key that signs ServiceAccount tokens.
 #[cfg(feature = "control-plane")]
 pub(super) fn write(directory: &Path, addresses: &[&str]) -> Result<()> {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // With the name of what it signs, the authority would count as signed by itself.
+    // If issuer and subject had the same name, the server certificate would count as self-signed.
     params.distinguished_name.push(DnType::CommonName, "authority");
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     let key = KeyPair::generate()?;

@@ -1,4 +1,4 @@
-//! Requests to the API server, by curl.
+//! Requests to the API server, through curl.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,6 @@ const APPLY: &str = "application/apply-patch+yaml";
 const MERGE: &str = "application/merge-patch+json";
 const JSON: &str = "application/json";
 
-/// A client of an API server.
 #[derive(Debug)]
 pub(super) struct Client {
     namespace: Arc<Namespace>,
@@ -23,7 +22,6 @@ pub(super) struct Client {
     token: String,
 }
 
-/// An answer: its HTTP status and its body.
 struct Response {
     status: u16,
     body: String,
@@ -50,7 +48,7 @@ impl Client {
         Ok(Response { status: status.parse()?, body: body.to_owned() })
     }
 
-    /// Reads what there must be. What is no JSON comes as text.
+    /// Reads an existing resource. A body that is not JSON becomes a string.
     pub(super) fn get(&self, path: &str) -> Result<Value> {
         let body = self.send("GET", path, JSON, None)?.expect("GET", path)?;
         Ok(serde_json::from_str(&body).unwrap_or(Value::String(body)))
@@ -60,7 +58,7 @@ impl Client {
         self.send("PATCH", path, MERGE, Some(patch))?.expect("PATCH", path).map(drop)
     }
 
-    /// Makes or changes an object, and its status where its manifest has one.
+    /// Creates or updates an object, and its status if the manifest has one.
     pub(super) fn apply(&self, object: &Object) -> Result<()> {
         if let Some(namespace) = object.namespace.as_deref().filter(|name| !["default", "kube-system"].contains(name)) {
             let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
@@ -68,14 +66,14 @@ impl Client {
         }
         let first = self.patch(&object.path, &object.body)?;
         if first.status == 422 {
-            // Some fields never change. A user deletes the object and creates it again.
+            // Some fields are immutable. A user deletes the object and creates it again.
             self.delete(&object.path)?;
             let again = self.patch(&object.path, &object.body)?;
             again.expect("PATCH", &object.path).with_context(|| format!("before: {}", first.body))?;
         } else {
             first.expect("PATCH", &object.path)?;
         }
-        // Not by server-side apply, which does not take a Node's two addresses of one type.
+        // Server-side apply rejects a Node with two addresses of one type.
         let path = format!("{}/status", object.path);
         object.status.as_ref().map_or(Ok(()), |status| self.merge(&path, status))
     }
@@ -84,13 +82,12 @@ impl Client {
         self.send("PATCH", &format!("{path}?fieldManager=scenarios&force=true"), APPLY, Some(body))
     }
 
-    /// Deletes an object that may be gone already.
     pub(super) fn delete(&self, path: &str) -> Result<()> {
         let response = self.send("DELETE", path, JSON, None)?;
         if response.status == 404 { Ok(()) } else { response.expect("DELETE", path).map(drop) }
     }
 
-    /// A token for a ServiceAccount, bound to a Secret of its namespace if one is named.
+    /// Requests a token for a ServiceAccount, bound to a Secret of its namespace if one is named.
     pub(super) fn token(&self, namespace: &str, account: &str, bound_to: Option<&str>) -> Result<String> {
         let bound = bound_to.map(|name| json!({"apiVersion": "v1", "kind": "Secret", "name": name}));
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
@@ -103,7 +100,7 @@ impl Client {
 }
 
 impl Response {
-    /// The body of an answer that says yes.
+    /// Returns the body of a successful response.
     fn expect(self, method: &str, path: &str) -> Result<String> {
         let Self { status, body } = self;
         ensure!(status < 500, "{method} {path}: {status} {body}");

@@ -1,4 +1,4 @@
-//! What a control plane is recognised by, and whom it recognises: certificates, keys, an administrator's token.
+//! The credentials of a control plane: certificates, keys, and an administrator's token.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,21 +7,20 @@ use anyhow::{Context, Result};
 
 use super::certificates;
 
-/// The administrator's token. A client that has it may do everything. Only the tests can reach the API server.
+/// The administrator's token. It grants every right. Only the tests can reach the API server.
 pub(super) const ADMINISTRATOR: &str = "administrator";
 
-/// The API server logs the daemons' requests and no others: which user asked for what, and what the answer was.
+/// The audit policy. The API server logs only the daemons' requests, with their verbs and response codes.
 const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n- level: Metadata\n  users: \
                      [\"system:serviceaccount:kube-system:kube-ipvs\"]\n- level: None\n";
 
-/// The files of a control plane, in a folder of their own.
+/// The folder of a control plane's credentials.
 #[derive(Debug)]
 pub(super) struct Credentials {
     directory: PathBuf,
 }
 
 impl Credentials {
-    /// Makes them, for a server at these addresses.
     pub(super) fn create(directory: &Path, addresses: &[&str]) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         certificates::write(directory, addresses)?;
@@ -35,12 +34,11 @@ impl Credentials {
         Ok(made)
     }
 
-    /// One of the files.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// Writes a kubeconfig of this name for the server at `url`; `user` are the fields of its user.
+    /// Writes a kubeconfig for the server at `url`. `user` holds the fields of its user.
     pub(super) fn kubeconfig(&self, name: &str, url: &str, user: &str) -> Result<PathBuf> {
         let path = self.path(name);
         let authority = self.path("ca.crt");

@@ -1,8 +1,8 @@
-//! A real control plane: etcd and kube-apiserver, as controller developers have them for envtest, and of
-//! kube-controller-manager the one controller that mirrors Endpoints into EndpointSlices.
+//! A real control plane: etcd and kube-apiserver, as envtest runs them. kube-controller-manager adds the one controller
+//! that mirrors Endpoints into EndpointSlices.
 //!
-//! Where there is one, scenarios put their manifests into it and daemons follow it, with no more rights than
-//! `manifests/rbac.yaml` gives. It starts once a process and belongs to one cluster at a time.
+//! If it is configured, scenarios apply their manifests to it and daemons watch it, with the rights of
+//! `manifests/rbac.yaml`. It starts once per process and serves one cluster at a time.
 
 mod certificates;
 mod client;
@@ -23,21 +23,21 @@ use client::Client;
 use credentials::{ADMINISTRATOR, Credentials};
 use objects::objects;
 
-/// The variable that names the folder with etcd and kube-apiserver. `cargo xtask e2e --cluster envtest` sets it.
+/// The environment variable with the folder of etcd and kube-apiserver. `cargo xtask e2e --cluster envtest` sets it.
 const PROGRAMS: &str = "KUBE_IPVS_CONTROL_PLANE";
-/// Its host on the LAN.
+/// The control plane's address on the LAN.
 pub(crate) const ADDRESS: &str = "192.168.128.250";
 const URL: &str = "https://192.168.128.250:6443";
 const LOCAL_URL: &str = "https://127.0.0.1:6443";
 const ETCD: &str = "http://127.0.0.1:2379";
-/// What ClusterIPs of the scenarios are from; the second line in ServiceCIDRs beside the API server's own.
+/// The ranges of the scenarios' ClusterIPs: the API server's flag, and further ServiceCIDRs.
 const SERVICE_RANGES: &str = "10.96.0.0/12,fd00:10:96::/112";
 const MORE_SERVICE_RANGES: [(&str, &str); 2] = [("hostnames", "10.0.91.0/24"), ("my-nginx", "10.10.0.0/16")];
 
-/// A request of a daemon, as the API server has recorded it.
+/// A daemon's request from the API server's audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What was to be done, such as `watch` or `create`.
+    /// The verb, such as `watch` or `create`.
     pub verb: String,
     /// The path with its parameters.
     pub uri: String,
@@ -45,7 +45,7 @@ pub struct Request {
     pub status: u64,
 }
 
-/// A control plane that runs.
+/// A running control plane.
 #[derive(Debug)]
 pub struct ControlPlane {
     namespace: Arc<Namespace>,
@@ -54,13 +54,13 @@ pub struct ControlPlane {
     client: Client,
     kubeconfig: PathBuf,
     server: Mutex<Option<Program>>,
-    /// What runs beside the API server for as long as the process.
+    /// Programs that run beside the API server until the process ends.
     _others: Vec<Program>,
     occupied: AtomicBool,
 }
 
 impl ControlPlane {
-    /// The one of this process, if it is to have one.
+    /// Returns the control plane of this process, if one is configured.
     pub fn of_process() -> Result<Option<&'static Self>> {
         static STARTED: OnceLock<Result<Option<ControlPlane>>> = OnceLock::new();
         let started = STARTED.get_or_init(|| {
@@ -80,7 +80,7 @@ impl ControlPlane {
         namespace.ip("link set lo up")?;
         let etcd = [
             format!("--data-dir={}", directory.join("etcd").display()),
-            // It lives as long as the test: nothing need survive a power cut.
+            // The data need not survive a power cut.
             "--unsafe-no-fsync".to_owned(),
             format!("--listen-client-urls={ETCD}"),
             format!("--advertise-client-urls={ETCD}"),
@@ -108,7 +108,7 @@ impl ControlPlane {
         Ok(made)
     }
 
-    /// Makes what every cluster needs: the daemon's rights, the ranges, and no ClusterIP except those of the scenarios.
+    /// Creates the daemon's rights and the ServiceCIDRs, and hides the API server's Service from the daemons.
     fn prepare(&self) -> Result<()> {
         eventually(|| self.client.get("/api/v1/namespaces/kube-system"))?;
         self.apply(&of_project("rbac.yaml")?)?;
@@ -117,10 +117,10 @@ impl ControlPlane {
                 "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {{name: {name}}}\nspec: {{cidrs: [{range}]}}\n"
             ))?;
         }
-        // The API server makes a Service for itself. Scenarios count what is served: here it is another proxy's.
+        // The API server creates a Service for itself. Scenarios count the served Services, so another proxy gets it.
         eventually(|| self.serve_own_service(false))?;
         std::fs::write(self.token_file(), self.token(None)?)?;
-        // The authorizer learns of new rights by a watch of its own.
+        // The authorizer sees new rules only after its watch delivers them.
         let daemon = Client::new(&self.namespace, LOCAL_URL, &self.credentials.path("ca.crt"), &self.token(None)?);
         eventually(|| daemon.get("/apis/networking.k8s.io/v1/servicecidrs")).map(drop)
     }
@@ -133,7 +133,7 @@ impl ControlPlane {
         let kubeconfig = self.credentials.kubeconfig("controllers.kubeconfig", LOCAL_URL, &user)?;
         let flags = [
             format!("--kubeconfig={}", kubeconfig.display()),
-            // That of EndpointSlices would take away the slices that scenarios write by hand.
+            // The EndpointSlice controller would delete the slices that scenarios write by hand.
             "--controllers=endpointslice-mirroring-controller".to_owned(),
             "--leader-elect=false".to_owned(),
             "--secure-port=0".to_owned(),
@@ -144,7 +144,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Starts the real kube-proxy in its ipvs mode on a node, with more flags. It ends when it is dropped.
+    /// Starts the real kube-proxy in ipvs mode on a node, with extra flags. Dropping the program kills it.
     pub fn kube_proxy(&self, node: &Namespace, name: &str, flags: &[&str]) -> Result<Program> {
         let user = format!("token: {ADMINISTRATOR}");
         let kubeconfig = self.credentials.kubeconfig("kube-proxy.kubeconfig", URL, &user)?;
@@ -152,7 +152,7 @@ impl ControlPlane {
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--hostname-override={name}"),
             "--proxy-mode=ipvs".to_owned(),
-            // These are the machine's, not the node's: the node is a network namespace.
+            // These limits apply to the machine. The node is only a network namespace.
             "--conntrack-max-per-core=0".to_owned(),
             "--conntrack-min=0".to_owned(),
         ];
@@ -161,7 +161,7 @@ impl ControlPlane {
         Program::start(node, &program(&self.programs, "kube-proxy")?, &all, &log)
     }
 
-    /// Whether Endpoints are mirrored into EndpointSlices.
+    /// Whether this control plane mirrors Endpoints into EndpointSlices.
     pub fn has_controllers(&self) -> bool {
         self.programs.join("kube-controller-manager").is_file()
     }
@@ -186,7 +186,7 @@ impl ControlPlane {
         ];
         let log = self.credentials.path("kube-apiserver.log");
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        // First the old one ends: there is one port.
+        // The old server must free the port first.
         server.take();
         let program = program(&self.programs, "kube-apiserver")?;
         let server = server.insert(Program::start(&self.namespace, &program, &flags, &log)?);
@@ -198,12 +198,12 @@ impl ControlPlane {
         ready.flatten().map(drop).with_context(|| format!("kube-apiserver says:\n{}", said()))
     }
 
-    /// Ends the API server, as by a crash.
+    /// Kills the API server, as in a crash.
     pub fn away(&self) {
         self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Makes or changes the objects of a manifest, as `kubectl apply --server-side`.
+    /// Creates or updates the objects of a manifest, as `kubectl apply --server-side`.
     pub fn apply(&self, manifest: &str) -> Result<()> {
         objects(manifest)?.iter().try_for_each(|object| self.client.apply(object))
     }
@@ -213,7 +213,7 @@ impl ControlPlane {
         objects(manifest)?.iter().try_for_each(|object| self.client.delete(&object.path))
     }
 
-    /// Does what has become of a manifest: what it no longer has is deleted, and the rest made or changed.
+    /// Applies a changed manifest: deletes the objects that it dropped, and creates or updates the rest.
     pub(crate) fn replace(&self, before: &str, after: &str) -> Result<()> {
         let (before, after) = (objects(before)?, objects(after)?);
         let is_gone = |object: &&objects::Object| !after.iter().any(|kept| kept.path == object.path);
@@ -221,15 +221,15 @@ impl ControlPlane {
         after.iter().try_for_each(|object| self.client.apply(object))
     }
 
-    /// What a GET of this path says, such as `/api/v1/namespaces/default/services/web`.
+    /// Sends a GET for a path such as `/api/v1/namespaces/default/services/web`.
     pub fn get(&self, path: &str) -> Result<serde_json::Value> {
         self.client.get(path)
     }
 
-    /// What daemons have asked for so far, and the HTTP status of each answer: the API server's own record.
+    /// The daemons' requests so far with their HTTP statuses, from the API server's audit log.
     pub fn requests(&self) -> Result<Vec<Request>> {
         let log = std::fs::read_to_string(self.credentials.path("audit.log")).unwrap_or_default();
-        // The last line may not be whole yet.
+        // The last line can be incomplete.
         let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let read = |line: &str| -> Result<(String, Request)> {
             let entry: serde_json::Value = serde_json::from_str(line)?;
@@ -239,7 +239,7 @@ impl ControlPlane {
             Ok((text(&entry["stage"]), request))
         };
         let all = whole.lines().map(read).collect::<Result<Vec<_>>>()?;
-        // A watch is written down when it starts, and again at its end.
+        // The audit log has a watch twice: when it starts and when it ends.
         let is_end = |(stage, request): &(String, Request)| {
             request.verb == "watch" && request.status == 200 && stage == "ResponseComplete"
         };
@@ -256,26 +256,27 @@ impl ControlPlane {
         self.credentials.path("daemon.token")
     }
 
-    /// A new token for the daemons' ServiceAccount, which ends with the Secret of that name in kube-system.
+    /// Requests a new token for the daemons' ServiceAccount. If bound to a Secret in kube-system, it expires with the
+    /// Secret.
     pub fn token(&self, bound_to: Option<&str>) -> Result<String> {
         self.client.token("kube-system", "kube-ipvs", bound_to)
     }
 
-    /// Whether daemons serve the Service `kubernetes`, which the API server makes for itself.
+    /// Sets whether daemons serve the Service `kubernetes`, which the API server creates for itself.
     pub fn serve_own_service(&self, served: bool) -> Result<()> {
         let label = (!served).then_some("no-proxy");
         let patch = serde_json::json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": label}}});
         self.client.merge("/api/v1/namespaces/default/services/kubernetes", &patch)
     }
 
-    /// Its host, which a cluster joins to its LAN, and which is then that cluster's alone.
+    /// Reserves the control plane for one cluster and returns its namespace, which that cluster connects to its LAN.
     pub(crate) fn occupy(&self) -> Result<&Arc<Namespace>> {
         let was_occupied = self.occupied.swap(true, Ordering::SeqCst);
         ensure!(!was_occupied, "two clusters at a time have one control plane: --test-threads=1 is missing");
         Ok(&self.namespace)
     }
 
-    /// Makes room for the next cluster.
+    /// Frees the control plane for the next cluster.
     pub(crate) fn leave(&self) -> Result<()> {
         let left = self.namespace.ip("link del eth0");
         self.occupied.store(false, Ordering::SeqCst);
@@ -283,7 +284,6 @@ impl ControlPlane {
     }
 }
 
-/// One of the programs.
 fn program(programs: &Path, name: &str) -> Result<String> {
     let path = programs.join(name);
     ensure!(path.is_file(), "there is no {}", path.display());

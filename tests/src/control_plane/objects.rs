@@ -1,23 +1,22 @@
-//! Manifests as requests to an API server: where each object lives there. No input, no output.
+//! Maps manifests to API paths. This module does no I/O.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-/// An object and where the API server has it.
+/// An object and its API path.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Object {
     /// Such as `/api/v1/namespaces/default/services/web`.
     pub(super) path: String,
-    /// The namespace that it needs.
+    /// The namespace that must exist first.
     pub(super) namespace: Option<String>,
-    /// What it is, as a user would write it.
+    /// The object as a user would apply it.
     pub(super) body: Value,
-    /// What a controller or a kubelet would write into its status, if anything: a request of its own, as the API
-    /// server has it.
+    /// The status that a controller or a kubelet would write. The API server takes it in a separate request.
     pub(super) status: Option<Value>,
 }
 
-/// The kinds that manifests of the tests have: kind, API, resource, and whether it is in a namespace.
+/// The kinds in the tests' manifests: kind, API, resource, and whether it is namespaced.
 const KINDS: [(&str, &str, &str, bool); 10] = [
     ("Service", "/api/v1", "services", true),
     ("EndpointSlice", "/apis/discovery.k8s.io/v1", "endpointslices", true),
@@ -53,7 +52,6 @@ impl Object {
     }
 }
 
-/// The objects of a manifest, in their order.
 pub(super) fn objects(manifest: &str) -> Result<Vec<Object>> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(manifest).with_context(|| format!("reading the manifest\n{manifest}"))?;
@@ -67,7 +65,7 @@ mod tests {
     use crate::manifests::of_project;
 
     #[test]
-    fn every_object_has_its_place() {
+    fn object_path_follows_from_kind_and_namespace() {
         let manifest = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nstatus: {loadBalancer: {}}\n---\n\
                         apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n---\n\
                         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a, namespace: other}\n";
@@ -88,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_project_ships_is_known() {
+    fn shipped_rbac_manifest_has_only_known_kinds() {
         assert_eq!(objects(&of_project("rbac.yaml").unwrap()).unwrap().len(), 3);
         assert!(objects("kind: Pod\nmetadata: {name: a}\n").is_err());
     }

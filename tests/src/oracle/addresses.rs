@@ -1,4 +1,4 @@
-//! `ip -j addr show`, parsed.
+//! Parses `ip -j addr show`.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ pub(super) fn vips(namespace: &Namespace) -> Result<Vec<IpAddr>> {
     parse(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// All addresses, sorted; one that is not the whole of its prefix is an error, for a VIP is a /32 or a /128.
+/// All addresses, sorted. A VIP is a /32 or a /128; any other prefix length is an error.
 fn parse(text: &str) -> Result<Vec<IpAddr>> {
     let devices: Value = serde_json::from_str(text).context("the output of ip -j")?;
     let mut vips = Vec::new();
@@ -52,19 +52,19 @@ mod tests {
         {"family":"inet6","local":"fd00:96::a","prefixlen":128,"scope":"global"}]}]"#;
 
     #[test]
-    fn addresses_are_sorted() {
+    fn vips_from_ip_json_are_sorted() {
         let expected: Vec<IpAddr> =
             ["10.96.0.1", "10.96.0.10", "fd00:96::a"].map(|address| address.parse().unwrap()).to_vec();
         assert_eq!(parse(IP).unwrap(), expected);
     }
 
     #[test]
-    fn a_vip_with_a_network_is_an_error() {
+    fn vip_with_a_short_prefix_is_an_error() {
         assert!(parse(&IP.replace(":32", ":24")).is_err());
     }
 
     #[test]
-    fn a_device_without_addresses_has_none() {
+    fn device_without_addresses_has_no_vips() {
         assert_eq!(parse(r#"[{"ifname":"kube-ipvs0","addr_info":[]}]"#).unwrap(), Vec::<IpAddr>::new());
     }
 }

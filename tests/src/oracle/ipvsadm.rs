@@ -1,4 +1,4 @@
-//! `ipvsadm -Ln` and /proc/net/ip_vs, parsed.
+//! Parses `ipvsadm -Ln` and /proc/net/ip_vs.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,15 +8,15 @@ use anyhow::{Context, Result, bail};
 /// A real server of a virtual server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RealServer {
-    /// Its address and port.
+    /// Address and port.
     pub address: SocketAddr,
     /// `Masq`, `Route` or `Tunnel`.
     pub forward: String,
-    /// Its weight.
+    /// The weight.
     pub weight: u32,
-    /// Connections in use.
+    /// Active connections.
     pub active: u32,
-    /// Connections that are over, or datagrams' flows.
+    /// Inactive connections, or UDP flows.
     pub inactive: u32,
 }
 
@@ -25,23 +25,23 @@ pub struct RealServer {
 pub struct VirtualServer {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
-    /// Its address and port.
+    /// Address and port.
     pub address: SocketAddr,
     /// The scheduler's name.
     pub scheduler: String,
-    /// What stands behind the scheduler, such as `persistent 10800`.
+    /// The text after the scheduler, such as `persistent 10800`.
     pub flags: String,
-    /// Its real servers, in the order of the kernel.
+    /// The real servers, in the kernel's order.
     pub real_servers: Vec<RealServer>,
 }
 
 impl VirtualServer {
-    /// The key by which tests name it: `TCP 10.96.0.7:80`.
+    /// The key by which tests name a virtual server: `TCP 10.96.0.7:80`.
     pub fn key(&self) -> String {
         format!("{} {}", self.protocol, self.address)
     }
 
-    /// Its real servers with their weights, sorted: `10.244.1.2:80 1`.
+    /// The real servers with their weights, sorted: `10.244.1.2:80 1`.
     pub fn weights(&self) -> Vec<String> {
         let mut weights: Vec<String> =
             self.real_servers.iter().map(|real| format!("{} {}", real.address, real.weight)).collect();
@@ -60,7 +60,7 @@ impl Table {
         Self::parse_lines(text, |address| address.parse().with_context(|| format!("{address} is no address:port")))
     }
 
-    /// Parses /proc/net/ip_vs, where addresses and ports are hexadecimal.
+    /// Parses /proc/net/ip_vs, which has hexadecimal addresses and ports.
     pub fn parse_proc(text: &str) -> Result<Self> {
         Self::parse_lines(text, hexadecimal)
     }
@@ -70,7 +70,7 @@ impl Table {
         for line in text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             let parsed: Result<()> = match words.as_slice() {
-                // The three lines at the top.
+                // The three header lines.
                 [] | ["IP", ..] | ["Prot", ..] | ["->", "RemoteAddress:Port", ..] => continue,
                 ["->", to, forward, weight, active, inactive] => (|| {
                     let service = table.0.last_mut().context("a real server before the first virtual server")?;
@@ -100,12 +100,12 @@ impl Table {
         Ok(table)
     }
 
-    /// The virtual server `TCP 10.96.0.7:80`.
+    /// The virtual server with this key, such as `TCP 10.96.0.7:80`.
     pub fn service(&self, key: &str) -> Option<&VirtualServer> {
         self.0.iter().find(|service| service.key() == key)
     }
 
-    /// The real servers of a virtual server with their weights, sorted; `None` where it does not exist.
+    /// The real servers of a virtual server with their weights, sorted; `None` if it does not exist.
     pub fn weights(&self, key: &str) -> Option<Vec<String>> {
         self.service(key).map(VirtualServer::weights)
     }
@@ -117,7 +117,7 @@ impl Table {
         keys
     }
 
-    /// The configured state, sorted and without counters: equal texts mean equal configurations.
+    /// The configuration, sorted and without counters. Equal texts mean equal configurations.
     pub fn configuration(&self) -> String {
         let mut services: Vec<String> = self.0.iter().map(configuration).collect();
         services.sort();
@@ -136,7 +136,7 @@ fn configuration(service: &VirtualServer) -> String {
     text
 }
 
-/// `0A60000A:0035` or `[fd00:0096:0000:0000:0000:0000:0000:000a]:0035`.
+/// Parses `0A60000A:0035` or `[fd00:0096:0000:0000:0000:0000:0000:000a]:0035`.
 fn hexadecimal(text: &str) -> Result<SocketAddr> {
     let (address, port) = text.rsplit_once(':').with_context(|| format!("{text} has no port"))?;
     let address: IpAddr = match address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
@@ -175,7 +175,7 @@ TCP  [fd00:0096:0000:0000:0000:0000:0000:000a]:0050 rr
 ";
 
     #[test]
-    fn ipvsadm_is_understood() {
+    fn ipvsadm_listing_is_parsed() {
         let table = Table::parse(IPVSADM).unwrap();
         assert_eq!(table.keys(), ["TCP 10.111.98.163:80", "TCP [fd00:96::a]:80", "UDP 10.96.0.10:53"]);
         assert_eq!(
@@ -188,13 +188,13 @@ TCP  [fd00:0096:0000:0000:0000:0000:0000:000a]:0050 rr
     }
 
     #[test]
-    fn proc_says_the_same() {
+    fn proc_ip_vs_parses_to_the_same_table_as_ipvsadm() {
         let (proc, ipvsadm) = (Table::parse_proc(PROC).unwrap(), Table::parse(IPVSADM).unwrap());
         assert_eq!(proc.configuration().replace(" FFFFFFFF", ""), ipvsadm.configuration());
     }
 
     #[test]
-    fn what_is_not_understood_is_an_error() {
+    fn unknown_ipvsadm_lines_are_errors() {
         assert!(Table::parse("FWM  1 rr\n").is_err());
         assert!(Table::parse("  -> 10.0.0.1:80 Masq 1 0 0\n").is_err());
         assert!(Table::parse("TCP  10.0.0.1 rr\n").is_err());

@@ -1,4 +1,4 @@
-//! The independent judge: what `ipvsadm`, `ip` and `nft` say is in the kernel, parsed just enough to compare.
+//! The independent oracle: reads the kernel's state through `ipvsadm`, `ip` and `nft`, and parses enough to compare it.
 
 mod addresses;
 mod ipvsadm;
@@ -15,15 +15,15 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::namespace::Namespace;
 use crate::wait::eventually;
 
-/// Reading back a node's state, as methods of its namespace.
+/// Reads a node's state back, as methods of its namespace.
 impl Namespace {
-    /// What `ipvsadm -Ln` prints.
+    /// The table from `ipvsadm -Ln`.
     pub fn ipvsadm(&self) -> Result<Table> {
         Table::parse(&self.run("ipvsadm", &["-Ln"])?)
     }
 
-    /// What `ipvsadm -Ln` prints of one virtual server, given as `TCP 10.96.0.7:80`, or nothing if there is none. The
-    /// kernel looks that one up, where all of them are a list that other namespaces can shift.
+    /// The one virtual server `key`, given as `TCP 10.96.0.7:80`, or an empty table. The kernel looks up a single one
+    /// directly. The list of all can shift while other namespaces change theirs.
     pub fn ipvsadm_of(&self, key: &str) -> Result<Table> {
         let (protocol, at) = key.split_once(' ').context("a key is a protocol and an address")?;
         let option = match protocol {
@@ -38,40 +38,41 @@ impl Namespace {
         Table::parse(&String::from_utf8_lossy(&output.stdout))
     }
 
-    /// The same as [`Self::ipvsadm`], for polling: from /proc/net/ip_vs, without a process, while the table is small.
+    /// The same as [`Self::ipvsadm`], for polling: reads /proc/net/ip_vs without a process while the table is small.
     ///
-    /// The kernel hands that file out a page at a time, and where several namespaces have virtual servers it does not
-    /// find its place again: it counts those of all of them when it goes on, and its own only when it resumes. So what
-    /// did not come with the first read is not to be had there.
+    /// The kernel returns that file a page at a time. If several namespaces have virtual servers, it loses its
+    /// position: it advances over those of all namespaces, and resumes over its own only. Only the first read is
+    /// therefore reliable.
     pub fn ip_vs(&self) -> Result<Table> {
         const SURELY_ALL: usize = 3000;
         let page = self.proc_net_page("ip_vs")?;
         if page.len() <= SURELY_ALL { Table::parse_proc(&page) } else { self.ipvsadm() }
     }
 
-    /// Whether it has a network device, without a process: quick enough to catch the moment.
+    /// Whether the namespace has a network device. It starts no process, so it is quick enough to catch a short-lived
+    /// state.
     pub fn has_device(&self, device: &str) -> Result<bool> {
         let devices = self.proc_net_page("dev")?;
         Ok(devices.lines().any(|line| line.trim_start().starts_with(&format!("{device}:"))))
     }
 
-    /// The VIPs, as `ip addr show kube-ipvs0` prints them: sorted, and none where the device is missing.
+    /// The VIPs on kube-ipvs0, sorted. The list is empty if the device does not exist.
     pub fn vips(&self) -> Result<Vec<IpAddr>> {
         addresses::vips(self)
     }
 
-    /// The sets and maps of kube-ipvs's nft tables, as `nft -j list` prints them.
+    /// The sets and maps in the nft tables of kube-ipvs.
     pub fn nft_sets(&self) -> Result<Sets> {
         nft::sets(self)
     }
 
-    /// How many packets kube-ipvs's rules with this comment have counted, in both families.
+    /// How many packets the kube-ipvs rules with this comment have counted, in both families.
     pub fn nft_packets(&self, comment: &str) -> Result<u64> {
         nft::packets(self, comment)
     }
 
-    /// Waits for a virtual server, given as `TCP 10.96.0.7:80`, to have exactly these real servers, given as
-    /// `10.244.1.2:80 1` with their weights, and its address to be bound; ipvsadm and ip confirm it.
+    /// Waits until a virtual server such as `TCP 10.96.0.7:80` has exactly these real servers, given with weights as
+    /// `10.244.1.2:80 1`, and until its address is bound. ipvsadm and ip confirm it.
     pub fn await_service(&self, key: &str, real_servers: &[&str]) -> Result<VirtualServer> {
         let mut wanted: Vec<String> = real_servers.iter().map(|&real| real.to_owned()).collect();
         wanted.sort();
@@ -83,15 +84,15 @@ impl Namespace {
             Ok(())
         };
         eventually(|| check(&self.ip_vs()?))?;
-        // Between two reads the state may only move on where the test itself changes something, so one look decides.
+        // Between two reads only the test itself can change the state, so one look decides.
         let table = self.ipvsadm()?;
         check(&table).context("/proc/net/ip_vs had it, ipvsadm has not")?;
         self.await_bound(key)?;
         table.service(key).cloned().context("a virtual server went away between two looks")
     }
 
-    /// Waits for a virtual server to send new connections to exactly these real servers, each with weight 1, and its
-    /// address to be bound. Others may still be there with weight 0: they are draining.
+    /// Waits until a virtual server sends new connections to exactly these real servers, each with weight 1, and until
+    /// its address is bound. Draining real servers with weight 0 can still exist.
     pub fn await_serving(&self, key: &str, real_servers: &[&str]) -> Result<()> {
         let mut wanted: Vec<String> = real_servers.iter().map(|real| format!("{real} 1")).collect();
         wanted.sort();
@@ -108,8 +109,8 @@ impl Namespace {
         self.await_bound(key)
     }
 
-    /// Waits until the address of a virtual server is the node's own. It is bound last: until then packets to it are
-    /// forwarded like any others.
+    /// Waits until the address of a virtual server is local. kube-ipvs binds it last; until then, the node forwards
+    /// packets to it.
     fn await_bound(&self, key: &str) -> Result<()> {
         let (_, at) = key.split_once(' ').context("a key is a protocol and an address")?;
         let address = at.parse::<SocketAddr>().with_context(|| format!("{key}: not an address with a port"))?.ip();
@@ -120,7 +121,7 @@ impl Namespace {
         })
     }
 
-    /// Waits until a virtual server is gone, then has ipvsadm confirm it.
+    /// Waits until a virtual server is gone. ipvsadm confirms it.
     pub fn await_no_service(&self, key: &str) -> Result<()> {
         let check = |table: &Table| match table.service(key) {
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! `nft -j list table`, parsed: sets and maps with their elements as lines of text.
+//! Parses `nft -j list table`: sets and maps with their elements as lines of text.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::namespace::Namespace;
 
-/// The elements of every set and map, by `FAMILY SET`; sorted.
+/// The elements of every set and map, sorted. The key is `FAMILY SET`.
 pub type Sets = BTreeMap<String, Vec<String>>;
 
 pub(super) fn sets(namespace: &Namespace) -> Result<Sets> {
@@ -26,9 +26,8 @@ pub(super) fn sets(namespace: &Namespace) -> Result<Sets> {
     Ok(sets)
 }
 
-/// How many packets the rules with this comment have counted, in both families.
 pub(super) fn packets(namespace: &Namespace, comment: &str) -> Result<u64> {
-    // Without what is in the sets, which can be much.
+    // `-t` omits the elements of sets, which can be many.
     let rules = namespace.run("nft", &["-t", "list", "ruleset"])?;
     let comment = format!("comment \"{comment}\"");
     let counted = rules.lines().filter(|line| line.ends_with(&comment)).map(|line| {
@@ -53,12 +52,11 @@ fn parse(family: &str, text: &str, sets: &mut Sets) -> Result<()> {
     Ok(())
 }
 
-/// One element as nft's own text form writes it.
+/// One element, as nft's text output writes it.
 fn element(value: &Value) -> Result<String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
-        // The value of a map's element.
         Value::Array(pair) if pair.len() == 2 => Ok(format!("{} : {}", element(&pair[0])?, element(&pair[1])?)),
         Value::Object(object) => {
             if let Some(Value::Array(parts)) = object.get("concat") {
@@ -71,7 +69,7 @@ fn element(value: &Value) -> Result<String> {
             } else if let Some(Value::Array(range)) = object.get("range") {
                 Ok(range.iter().map(element).collect::<Result<Vec<_>>>()?.join("-"))
             } else {
-                // Verdicts and whatever else nft may print.
+                // Verdicts and other expressions.
                 Ok(value.to_string())
             }
         }
@@ -98,7 +96,7 @@ mod tests {
         {"chain": {"family": "ip", "table": "kube-ipvs", "name": "input", "handle": 9}}]}"#;
 
     #[test]
-    fn sets_and_maps_are_understood() {
+    fn nft_sets_and_maps_are_parsed() {
         let mut sets = Sets::new();
         parse("ip", NFT, &mut sets).unwrap();
         let lines: Vec<String> =

@@ -1,4 +1,4 @@
-//! What only a real API server can show: its answers to the daemon's rights, its Events, its own restarts, its tokens.
+//! Scenarios that need a real API server: RBAC, Events, restarts, and tokens.
 
 use std::fs;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluster, web_service, web_slice};
 
-/// The node whose daemon is tested: the requests come from a pod on it.
+/// The node under test. The requests come from a pod on it.
 const NODE: &str = "node-3";
 
-/// Waits until a node serves `web` with these pods' addresses, for as long as a new start of the API server may take.
+/// Waits until a node serves `web` with these pods' addresses. A restart of the API server can delay this.
 fn await_pods(cluster: &Cluster, addresses: &[&str]) -> TestResult {
     let mut wanted: Vec<String> = addresses.iter().map(|address| format!("{address}:8080 1")).collect();
     wanted.sort();
@@ -28,20 +28,20 @@ fn await_pods(cluster: &Cluster, addresses: &[&str]) -> TestResult {
     })
 }
 
-/// Fails if the daemon logs a warning or an error. The usual lines of a start are neither.
+/// Fails if the daemon logs a warning or an error.
 fn ensure_no_complaint(proxy: &Proxy) -> TestResult {
     let log = proxy.log_text();
-    // On a machine that stood still the API server has not answered for a while.
+    // If the machine was suspended, the API server has not answered for a while.
     let lines = log.lines().filter(|line| !line.contains("keeping the last known state"));
     let complaint = lines.into_iter().find(|line| line.contains("WARN") || line.contains("ERROR"));
     ensure!(complaint.is_none(), "it complains: {complaint:?}\n{log}");
     Ok(())
 }
 
-/// Services, slices, its Node and ServiceCIDRs are followed with the rights of manifests/rbac.yaml, and by streaming
-/// lists alone: no request is refused, and the log has no complaint.
+/// The daemon watches Services, EndpointSlices, its Node and ServiceCIDRs with the rights of manifests/rbac.yaml. It
+/// uses only streaming lists. The API server refuses no request, and the daemon logs no complaint.
 #[test]
-fn the_cluster_role_is_enough() -> TestResult {
+fn shipped_cluster_role_is_sufficient() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let api = cluster.control_plane()?;
         let before = api.requests()?.len();
@@ -49,9 +49,9 @@ fn the_cluster_role_is_enough() -> TestResult {
         let proxy = cluster.start_proxy(NODE, &["--cluster-cidr", "10.244.0.0/16", "--watch-timeout", "5s"])?;
         await_web(cluster, NODE)?;
         cluster.at("visitor")?.get(WEB_ADDRESS)?;
-        // The ServiceCIDRs tell kube-ipvs that no Service has this address. It refuses the address at once.
+        // The ServiceCIDRs tell kube-ipvs that no Service has this address, so it rejects the connection at once.
         eventually(|| cluster.at("visitor")?.expect_refused(Transport::Tcp, "10.96.7.7:80"))?;
-        // Each watch ends, and the daemon starts it again from where it was.
+        // Each watch ends, and the daemon resumes it from the last resource version.
         const RESOURCES: [&str; 4] = ["services", "endpointslices", "nodes", "servicecidrs"];
         let of = |asked: &[Request], resource: &str| -> Vec<Request> {
             let is_of = |request: &&Request| request.uri.contains(&format!("/{resource}?"));
@@ -75,10 +75,10 @@ fn the_cluster_role_is_enough() -> TestResult {
     })
 }
 
-/// If a cluster needs more ClusterIPs, it gets another ServiceCIDR. kube-ipvs refuses its unallocated addresses at once
-/// and serves the others. When the ServiceCIDR is deleted, its addresses are nothing special any more.
+/// A second ServiceCIDR extends the ClusterIPs of a cluster. kube-ipvs rejects its unallocated addresses at once and
+/// serves the others. When the ServiceCIDR is deleted, kube-ipvs stops rejecting its addresses.
 #[test]
-fn a_range_of_cluster_ips_comes_and_goes() -> TestResult {
+fn service_cidr_takes_effect_until_it_is_deleted() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let api = cluster.control_plane()?;
         let _servers = deploy_web(cluster)?;
@@ -94,7 +94,7 @@ fn a_range_of_cluster_ips_comes_and_goes() -> TestResult {
         api.apply(range)?;
         eventually(|| cluster.at("visitor")?.expect_refused(Transport::Tcp, "10.200.0.9:80"))?;
         ensure!(is_known()?, "refused, and not for the range");
-        // The API server takes the new range into use some time after it has it.
+        // The API server starts to allocate from a new ServiceCIDR some time after its creation.
         let service = Service::new("more").cluster_ip("10.200.0.9").port_line("port: 80, targetPort: 8080");
         eventually(|| cluster.manifests.write("more", &service))?;
         let slice = web_slice(&["web-1"]).to_string().replace("web-1", "more-1").replace("name: web ", "name: more ");
@@ -111,9 +111,9 @@ fn a_range_of_cluster_ips_comes_and_goes() -> TestResult {
     })
 }
 
-/// The API server's own Service, with the slice that it keeps of itself: clients of the API come by way of it.
+/// In-cluster clients reach the API server through the Service `kubernetes`, whose slice the API server itself writes.
 #[test]
-fn the_api_is_reached_through_its_own_service() -> TestResult {
+fn api_server_is_reached_through_the_kubernetes_service() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let api = cluster.control_plane()?;
         let _proxy = cluster.start_proxy(NODE, &["--cluster-cidr", "10.244.0.0/16"])?;
@@ -137,9 +137,8 @@ fn ask_by_service(cluster: &Cluster, api: &ControlPlane) -> TestResult {
     Ok(())
 }
 
-/// An API server that crashes and comes back: all goes on meanwhile, and what changed afterwards is followed.
 #[test]
-fn the_api_server_starts_anew() -> TestResult {
+fn services_stay_served_while_the_api_server_restarts() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let api = cluster.control_plane()?;
         let _servers = deploy_web(cluster)?;
@@ -147,7 +146,7 @@ fn the_api_server_starts_anew() -> TestResult {
         await_web(cluster, NODE)?;
         let load = Load::start(cluster.at("visitor")?, WEB_ADDRESS, Duration::from_millis(50))?;
         api.away();
-        // It tries to reach the API server again and again meanwhile.
+        // Meanwhile the daemon retries its connection to the API server.
         throughout(Duration::from_secs(5), || await_web(cluster, NODE))?;
         api.back()?;
         cluster.manifests.write("web-slice", &web_slice(&["web-1"]))?;
@@ -157,9 +156,9 @@ fn the_api_server_starts_anew() -> TestResult {
     })
 }
 
-/// A ServiceAccount's token is replaced in its file, and the old one ends: the daemon goes on by the new one.
+/// A new token replaces the old one in the file, and the old one expires.
 #[test]
-fn a_service_account_s_token_is_replaced() -> TestResult {
+fn daemon_uses_a_replaced_service_account_token() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let api = cluster.control_plane()?;
         let secret =
@@ -171,7 +170,7 @@ fn a_service_account_s_token_is_replaced() -> TestResult {
         await_web(cluster, NODE)?;
         fs::write(api.token_file(), api.token(None)?)?;
         api.delete(&secret("first"))?;
-        // Longer than the API server remembers a token that was good, and than a watch of the daemon lasts.
+        // Longer than the API server caches a valid token, and longer than a watch of the daemon lasts.
         std::thread::sleep(Duration::from_secs(30));
         cluster.manifests.write("web-slice", &web_slice(&["web-2"]))?;
         await_pods(cluster, &["10.244.2.2"])?;
@@ -180,16 +179,15 @@ fn a_service_account_s_token_is_replaced() -> TestResult {
     })
 }
 
-/// If two Services want the same external IP and port, kube-ipvs posts an Event about the younger one. The API server
-/// accepts the Event.
+/// If two Services want the same external IP and port, kube-ipvs posts an Event about the younger one.
 #[test]
-fn events_are_accepted() -> TestResult {
+fn event_about_a_disputed_address_is_accepted() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let api = cluster.control_plane()?;
         for (name, ip) in [("older", "10.96.0.21"), ("younger", "10.96.0.22")] {
             let service = Service::new(name).cluster_ip(ip).line("externalIPs: [203.0.113.9]").port(80);
             cluster.manifests.write(name, &service)?;
-            // Their age counts, and an API server tells it in seconds.
+            // Creation times decide, and the API server stores them in whole seconds.
             std::thread::sleep(Duration::from_millis(1100));
         }
         let proxy = cluster.start_proxy(NODE, &[])?;
@@ -207,9 +205,9 @@ fn events_are_accepted() -> TestResult {
     })
 }
 
-/// A Service that never says its address gets one from the API server's ranges, and a node port too.
+/// A Service without a ClusterIP gets one from the API server's ranges, and a node port too.
 #[test]
-fn what_the_api_server_allocates_is_served() -> TestResult {
+fn allocated_cluster_ip_and_node_port_are_served() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let api = cluster.control_plane()?;
         let _servers = deploy_web(cluster)?;

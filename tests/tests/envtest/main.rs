@@ -1,5 +1,5 @@
-//! Scenarios on a real API server: those that ask for nothing else are the same code as on the bench's own;
-//! `control_plane` has those that only a real one can show.
+//! Scenarios on a real API server. Most are shared with tests/scenarios; `control_plane`, `objects` and `takeover` need
+//! a real one.
 //!
 //! `cargo xtask e2e --cluster envtest` runs them, one at a time, with etcd and kube-apiserver.
 

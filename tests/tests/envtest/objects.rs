@@ -1,4 +1,4 @@
-//! Odd objects that a real API server accepts, and the Events that the daemons post about them.
+//! Odd objects that a real API server accepts, and the daemons' Events about them.
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Request, Service, TestResult, eventually, scenario};
@@ -7,7 +7,7 @@ use crate::common::{WEB, WEB_ADDRESS, deploy_web, web_cluster};
 
 const NODE: &str = "node-3";
 
-/// The slice of `web` with one endpoint, which is terminating and has no `serving` condition. Two ports are invalid.
+/// A slice of `web` with one endpoint, which is terminating and has no `serving` condition. Two ports are invalid.
 fn odd_slice(address: &str) -> String {
     format!(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: web-1\n  labels: {{ \
@@ -17,7 +17,8 @@ fn odd_slice(address: &str) -> String {
     )
 }
 
-/// Slices with such ports, of no Service that can exist, and a Service with 1,600 ports cost no more than themselves.
+/// Slices with invalid ports, slices of a Service that cannot exist, and a Service with 1,600 ports affect no other
+/// Service.
 #[test]
 fn odd_objects_are_served_as_far_as_they_can_be() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -47,15 +48,14 @@ fn odd_objects_are_served_as_far_as_they_can_be() -> TestResult {
     })
 }
 
-/// What the daemons have posted as Events.
 fn events(cluster: &Cluster, before: usize) -> Result<Vec<Request>> {
     let all = cluster.control_plane()?.requests()?.split_off(before);
     Ok(all.into_iter().filter(|request| request.verb == "create" && request.uri.contains("/events")).collect())
 }
 
-/// All nodes find the same. One writes it, and the API server has nothing to store of the others.
+/// One node's Event is stored. The API server rejects the same Event of the other nodes as a duplicate.
 #[test]
-fn a_fact_that_all_nodes_find_is_one_event() -> TestResult {
+fn finding_of_all_nodes_is_stored_as_one_event() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let before = cluster.control_plane()?.requests()?.len();
         for (name, ip) in [("first", "10.96.0.21"), ("second", "10.96.0.22")] {
@@ -63,7 +63,7 @@ fn a_fact_that_all_nodes_find_is_one_event() -> TestResult {
             cluster.manifests.write(name, &service)?;
         }
         let _proxies = cluster.start_proxies(&[])?;
-        // Each waits by chance, half a minute at most.
+        // Each daemon waits for a random time, at most half a minute.
         let mut statuses: Vec<u64> = eventually(|| {
             let posted = events(cluster, before)?;
             ensure!(posted.len() >= cluster.nodes().len(), "{posted:?}");

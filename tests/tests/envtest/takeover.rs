@@ -1,4 +1,4 @@
-//! The real kube-proxy in its ipvs mode, and then kube-ipvs in its place, and back.
+//! The real kube-proxy in ipvs mode hands over to kube-ipvs, and back.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use scenarios::{
     Cluster, Conversation, Load, Namespace, Server, Service, Slice, TestResult, Transport, eventually, scenario,
 };
 
-/// The node that is taken over: all tested traffic goes through it.
+/// The node under test: all tested traffic passes through it.
 const NODE: &str = "node-3";
 const FLAGS: [&str; 4] =
     ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48", "--nodeport-addresses", "192.168.128.0/24,fd00:128::/64"];
@@ -66,7 +66,6 @@ fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
     Ok(servers)
 }
 
-/// Every virtual server is there with both pods.
 fn await_served(node: &Namespace) -> TestResult {
     eventually(|| {
         let table = node.ipvsadm()?;
@@ -79,7 +78,7 @@ fn await_served(node: &Namespace) -> TestResult {
     })
 }
 
-/// The ways of those who must not notice.
+/// Clients and the addresses that they use.
 const TALKS: [(&str, &str); 6] = [
     ("visitor", "10.96.0.81:7"),
     (NODE, "10.96.0.81:7"),
@@ -116,13 +115,13 @@ fn still_talk(held: &mut [(Conversation, String)]) -> TestResult {
     Ok(())
 }
 
-/// What kube-proxy left of iptables and ipset. The kubelet's chains are not there: no kubelet made them.
+/// The rules in iptables and sets in ipset that kube-proxy left. No kubelet runs here, so its chains are missing.
 fn leftovers(node: &Namespace) -> Result<String> {
     let script = "iptables-save | grep KUBE- || true; ip6tables-save | grep KUBE- || true; ipset list -name";
     node.run("sh", &["-c", script])
 }
 
-/// kube-proxy has ended its first sync in both families: these rules come last.
+/// kube-proxy writes these rules last in its first sync of each family.
 fn ensure_rules_are_written(node: &Namespace) -> TestResult {
     let rules = leftovers(node)?;
     for set in ["KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"] {
@@ -131,10 +130,9 @@ fn ensure_rules_are_written(node: &Namespace) -> TestResult {
     Ok(())
 }
 
-/// No request fails and no connection ends in either family, from kube-proxy to kube-ipvs, and from there back to
-/// kube-proxy.
+/// No request fails and no connection ends in either family.
 #[test]
-fn from_kube_proxy_and_back() -> TestResult {
+fn takeover_from_kube_proxy_and_back_drops_no_connection() -> TestResult {
     let builder = Cluster::builder().pod("visitor", NODE, "10.244.3.9 fd00:10:244:3::9");
     let builder =
         PODS.iter().fold(builder, |builder, (name, node, addresses)| builder.pod(name, node, &addresses.join(" ")));
@@ -168,10 +166,10 @@ fn from_kube_proxy_and_back() -> TestResult {
         }
         cluster.at("visitor")?.echo(Transport::Udp, "10.96.0.53:53")?;
 
-        // And back, as docs/migrating-from-kube-proxy.md has it.
+        // And back, as docs/migrating-from-kube-proxy.md describes it.
         ensure!(proxy.terminate()?.success());
         let _kube_proxy = api.kube_proxy(node, NODE, &FLAGS)?;
-        // Refused until its rules are there.
+        // Refused until kube-proxy has written its rules.
         eventually(|| cluster.kube_ipvs(NODE)?.run(&["cleanup", "--handover"]))?;
         ensure_rules_are_written(node)?;
         let tables = node.run("nft", &["list", "tables"])?;

@@ -9,11 +9,9 @@ use scenarios::{Cluster, Service, Slice, TestResult, Transport, eventually, scen
 
 use Transport::{Tcp, Udp};
 
-/// The two pods of `app`, by family, and what real servers they are.
 const PODS: [(&str, [&str; 2]); 2] =
     [("app-1", ["10.244.3.2", "fd00:10:244:3::2"]), ("app-2", ["10.244.3.3", "fd00:10:244:3::3"])];
 
-/// Who asks how, by every kind of address.
 const WAYS: [(&str, Transport, &str); 10] = [
     ("visitor", Tcp, "10.96.0.7:80"),
     ("visitor", Tcp, "203.0.113.7:80"),
@@ -27,7 +25,6 @@ const WAYS: [(&str, Transport, &str); 10] = [
     ("client", Udp, "[fd00:128::3]:30080"),
 ];
 
-/// `app` with these of its pods, for TCP and UDP in both families.
 fn dual_stack(policy: &str, pods: &[usize]) -> String {
     let service = Service::new("app")
         .line("type: LoadBalancer")
@@ -47,10 +44,10 @@ fn dual_stack(policy: &str, pods: &[usize]) -> String {
     format!("{service}---\n{}---\n{}", slice(0), slice(1))
 }
 
-/// One client stays on one pod, by every kind of address, in both families, over TCP and UDP; a pod that is gone is
-/// left at once.
+/// A client stays on one pod, with every kind of address, in both families, over TCP and UDP. If that pod leaves, the
+/// client moves at once.
 #[test]
-fn a_client_stays_until_its_pod_is_gone() -> TestResult {
+fn client_ip_affinity_holds_until_the_pod_is_gone() -> TestResult {
     let builder = Cluster::builder().pod("visitor", "node-3", "10.244.3.9 fd00:10:244:3::9");
     let builder =
         PODS.iter().fold(builder, |builder, (pod, addresses)| builder.pod(pod, "node-3", &addresses.join(" ")));
@@ -89,7 +86,7 @@ fn a_client_stays_until_its_pod_is_gone() -> TestResult {
                     ensure!(next == *first, "{policy}: {way:?} moved from {first} to {next}");
                 }
             }
-            // Each pod goes once: clients that it had move at once, all others stay.
+            // Each pod leaves once: its clients move at once, and all others stay.
             for (gone, left) in [(0, 1), (1, 0)] {
                 put(policy, &[left])?;
                 for way in &WAYS {
@@ -107,14 +104,13 @@ fn a_client_stays_until_its_pod_is_gone() -> TestResult {
     })
 }
 
-/// "should have session affinity timeout work for service with type clusterIP", and for the other kinds: if a client
-/// was silent for long enough, IPVS schedules it again. IPVS keeps the bond while any connection of the client is still
-/// in its table, and looks again once a minute.
+/// "should have session affinity timeout work for service with type clusterIP", and for the other kinds. IPVS schedules
+/// a client again after the timeout. It keeps the persistence template while its table has a connection of the client,
+/// and checks again once a minute.
 #[test]
 fn affinity_ends_after_its_timeout() -> TestResult {
-    // A little longer than IPVS remembers a connection that was reset.
+    // A little longer than IPVS remembers a reset connection.
     const TIMEOUT: Duration = Duration::from_secs(12);
-    // Long enough for any test.
     const LONG: &str = "86400";
     let builder = Cluster::builder()
         .pod("app-1", "node-3", "10.244.3.2 fd00:10:244:3::2")
@@ -149,7 +145,7 @@ fn affinity_ends_after_its_timeout() -> TestResult {
             assert_eq!(flags, Some(format!("persistent {seconds}")));
         }
         cluster.await_settled("node-3", &flags)?;
-        // A connection that ends with a reset leaves IPVS's table soon.
+        // IPVS drops a reset connection from its table soon.
         let ask = |from: &str, to: &str| -> Result<String> {
             let mut conversation = cluster.at(from)?.connect(Transport::Tcp, to)?;
             let name = conversation.say()?.name;
@@ -172,18 +168,18 @@ fn affinity_ends_after_its_timeout() -> TestResult {
         let bond = ask_all(7)?;
         let lasting = ask_all(6)?;
         assert_eq!(ask_all(6)?, lasting, "within the timeout each client stays");
-        // Silent all the while: each question would renew the bond.
+        // No requests meanwhile: each request would renew the template.
         let long_ones = lasting.len();
         eventually(|| {
             let templates = node.run("ipvsadm", &["-Lnc"])?;
-            // A template is for all ports of a client: it has port 0.
+            // A template stands for all ports of a client, so its port is 0.
             let templates = templates.lines().filter(|line| line.contains(":0 ")).count();
             ensure!(templates == long_ones, "{templates} bonds are left, {long_ones} of them for long");
             Ok(())
         })?;
-        // None was made before the start. A slow machine sees the end only later.
+        // Every template was created after the start. A slow machine sees the end later.
         ensure!(start.elapsed() >= TIMEOUT, "too soon: {:?}", start.elapsed());
-        // Round robin goes on where it was: the next client comes to the other pod.
+        // Round robin continues where it was, so the next client gets the other pod.
         for ((case, before), now) in cases(7).into_iter().zip(bond).zip(ask_all(7)?) {
             ensure!(now != before, "{case:?} is still bound to {before}");
         }
@@ -194,7 +190,7 @@ fn affinity_ends_after_its_timeout() -> TestResult {
 
 /// "should be able to switch session affinity for LoadBalancer service with ESIPP on".
 #[test]
-fn affinity_is_switched_on_and_off() -> TestResult {
+fn switched_affinity_applies_to_new_connections_only() -> TestResult {
     let builder = Cluster::builder().pod("app-1", "node-3", "10.244.3.2").pod("app-2", "node-3", "10.244.3.3");
     scenario(builder, |cluster| {
         let _servers = [cluster.echo("app-1", Transport::Tcp, 8080)?, cluster.echo("app-2", Transport::Tcp, 8080)?];
@@ -221,7 +217,7 @@ fn affinity_is_switched_on_and_off() -> TestResult {
             let names = (0..6).map(|_| Ok(client.echo(Transport::Tcp, "203.0.113.7:80")?.name));
             let names = names.collect::<Result<BTreeSet<_>>>()?;
             ensure!(names.len() == pods, "{affinity}: {names:?} answer");
-            // No change of affinity ends a connection.
+            // A change of affinity ends no connection.
             let conversation = match &mut lasting {
                 Some(conversation) => conversation,
                 none => none.insert(client.connect(Transport::Tcp, "203.0.113.7:80")?),

@@ -1,4 +1,4 @@
-//! The daemon on an API server that goes, comes back, and changes its mind about who we are.
+//! The daemon on an API server that goes away, returns, and rejects its token.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use scenarios::{
 
 use crate::common::{WEB, WEB_ADDRESS, WEB_PODS, all_web, await_web, web_cluster, web_service, web_slice};
 
-/// The node whose daemon is tested: the requests come from a pod on it.
+/// The node under test. The requests come from a pod on it.
 const NODE: &str = "node-3";
 
-/// An API server on the host outside, and the kubeconfig for it.
+/// Starts an API server on the host `client`. Returns it with its kubeconfig.
 pub(crate) fn api_server(cluster: &Cluster, token: Option<&str>) -> Result<(ApiServer, PathBuf)> {
     let api = ApiServer::start_in(cluster.at("client")?, "192.168.128.100:6443".parse()?)?;
     let token_file = cluster.directory().join("token");
@@ -27,7 +27,6 @@ pub(crate) fn api_server(cluster: &Cluster, token: Option<&str>) -> Result<(ApiS
     Ok((api, kubeconfig))
 }
 
-/// `web` with its servers, and a second Service on one of its pods.
 fn deploy(cluster: &Cluster, api: &ApiServer) -> Result<Vec<scenarios::Server>> {
     api.apply(&web_service())?;
     api.apply(&web_slice(&all_web()))?;
@@ -36,16 +35,16 @@ fn deploy(cluster: &Cluster, api: &ApiServer) -> Result<Vec<scenarios::Server>> 
     WEB_PODS.iter().map(|(name, ..)| cluster.http(name, 8080)).collect()
 }
 
-/// What the daemon wrote, as the tools read it back.
+/// The state that the daemon wrote, as the tools read it back.
 fn written(cluster: &Cluster) -> Result<(String, Vec<std::net::IpAddr>, scenarios::Sets)> {
     let node = cluster.at(NODE)?;
     Ok((node.ipvsadm()?.configuration(), node.vips()?, node.nft_sets()?))
 }
 
-/// The API server is away: all goes on, whether the daemon runs or starts, and nothing is touched. It comes back:
-/// what has changed in the meantime is done.
+/// If the API server is away, the daemon changes nothing, whether it runs or starts. When the API server returns, the
+/// daemon applies the missed changes.
 #[test]
-fn without_the_api_server_all_goes_on() -> TestResult {
+fn services_stay_served_while_the_api_server_is_away() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let (mut api, kubeconfig) = api_server(cluster, None)?;
         let _servers = deploy(cluster, &api)?;
@@ -76,9 +75,9 @@ fn without_the_api_server_all_goes_on() -> TestResult {
         })?;
         api.delete(Kind::Service, "second")?;
         api.delete(Kind::EndpointSlice, "second-1")?;
-        // Over several of its syncs, which come each second.
+        // Longer than several sync periods of one second.
         throughout(Duration::from_secs(5), unchanged)?;
-        // A new start knows nothing of the cluster yet, and so does nothing. What drifts is not repaired either.
+        // A restarted daemon does not know the cluster yet, so it changes nothing and repairs no drift.
         let status = proxy.terminate()?;
         ensure!(status.success(), "SIGTERM ended it with {status}");
         let mut proxy = start()?;
@@ -95,7 +94,7 @@ fn without_the_api_server_all_goes_on() -> TestResult {
         node.await_vips(&["10.96.0.80"])?;
         load.stop(200, "a pod")?;
 
-        // Away, and back after its history was forgotten.
+        // The API server returns after it has compacted its history.
         api.away();
         api.apply(&Service::new("third").cluster_ip("10.96.0.82").port(80))?;
         api.apply(&web_slice(&["web-1"]))?;
@@ -107,9 +106,9 @@ fn without_the_api_server_all_goes_on() -> TestResult {
     })
 }
 
-/// The token in the file is replaced, and the old one is worth nothing any more.
+/// The file gets a new token, and the API server no longer accepts the old one.
 #[test]
-fn a_token_is_replaced() -> TestResult {
+fn daemon_reads_a_replaced_token_from_its_file() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let (api, kubeconfig) = api_server(cluster, Some("first"))?;
         let _servers = deploy(cluster, &api)?;
@@ -121,7 +120,7 @@ fn a_token_is_replaced() -> TestResult {
         api.apply(&web_slice(&["web-1"]))?;
         cluster.at(NODE)?.await_serving(WEB, &["10.244.1.2:8080"])?;
         assert_eq!(api.last_token().as_deref(), Some("second"));
-        // If the API server does not know a token, the daemon logs the refusal. All stays in force.
+        // If the API server rejects a token, the daemon logs the refusal and keeps the state.
         fs::write(cluster.directory().join("token"), "unknown")?;
         api.cut();
         eventually(|| {
@@ -133,9 +132,8 @@ fn a_token_is_replaced() -> TestResult {
     })
 }
 
-/// `diff` and `explain` ask the API server too.
 #[test]
-fn the_commands_ask_the_api_server() -> TestResult {
+fn diff_and_explain_read_from_the_api_server() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let (api, kubeconfig) = api_server(cluster, None)?;
         let _servers = deploy(cluster, &api)?;

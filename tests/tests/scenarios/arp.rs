@@ -1,13 +1,13 @@
-//! Who answers in ARP for a VIP, and what a node gives as its own address when it asks.
+//! ARP: which host answers for a VIP, and the source address of a node's own ARP requests.
 
 use anyhow::{Context, Result};
 use scenarios::{Cluster, Namespace, Service, Slice, TestResult, scenario};
 
 const VIP: &str = "203.0.113.10";
 
-/// A node answers for a VIP as for each of its addresses. A flag can turn that off, by a sysctl or for VIPs alone.
+/// A node answers for a VIP as for its own addresses. Flags turn that off, by a sysctl or for VIPs alone.
 #[test]
-fn who_answers_for_a_vip() -> TestResult {
+fn node_answers_arp_for_a_vip_unless_a_flag_forbids_it() -> TestResult {
     let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2");
     scenario(builder, |cluster| {
         let _server = cluster.http("web-1", 8080)?;
@@ -32,11 +32,11 @@ fn who_answers_for_a_vip() -> TestResult {
             client.run("ip", &["neigh", "flush", "all"])?;
             let answer = client.try_get(&format!("{VIP}:80"))?;
             assert_eq!(answer.is_err(), is_silent, "{flag}: {answer:?}");
-            // The node's own address is another matter.
+            // The flags do not affect the node's own address.
             client.run("ip", &["neigh", "flush", "all"])?;
             client.get("192.168.128.1:30080")?;
 
-            // The node asks where the client is because of a packet from the VIP.
+            // A packet from the VIP makes the node send an ARP request for the client.
             let learnt = neighbour_after_answer(node, client)?;
             assert_eq!(learnt.is_empty(), is_silent, "{flag}: {learnt}");
             proxy.terminate()?;
@@ -48,7 +48,7 @@ fn who_answers_for_a_vip() -> TestResult {
     })
 }
 
-/// What the client has learnt of the VIP from an answer that comes by way of a node which has to look for the client.
+/// The ARP entry of the VIP that the client learns from a node. The node must resolve the client to send its answer.
 fn neighbour_after_answer(node: &Namespace, client: &Namespace) -> Result<String> {
     let links = node.run("ip", &["-br", "link", "show", "eth0"])?;
     let hardware = links.split_whitespace().nth(2).context("eth0 has no address")?;
@@ -63,9 +63,9 @@ fn neighbour_after_answer(node: &Namespace, client: &Namespace) -> Result<String
     Ok(learnt)
 }
 
-/// The switch from one to the other and back while VIPs are bound.
+/// The flag changes while VIPs are bound.
 #[test]
-fn silence_comes_and_goes_with_a_restart() -> TestResult {
+fn arp_table_follows_the_scoped_arp_flag_at_each_restart() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.80").port(80))?;
         let node = cluster.at("node-1")?;

@@ -1,4 +1,4 @@
-//! Broken manifests: each is named in the log, and nothing that was good suffers.
+//! Broken manifests: the log names each of them, and valid objects stay in force.
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Namespace, Proxy, Service, Slice, TestResult, eventually, scenario, throughout};
@@ -22,8 +22,8 @@ fn slice(rest: &str) -> String {
     )
 }
 
-/// What is broken, and what the log must name: the place within the file (after its name), then the object, the
-/// field, the wrong value.
+/// Broken manifests, each with the texts that the log must contain: the line in the file, the object, the field, the
+/// wrong value.
 fn broken() -> Vec<(String, Vec<&'static str>)> {
     let endpoint =
         |text: &str| slice(&format!("addressType: IPv4\nports:\n- port: 80\nendpoints:\n- addresses:\n  - {text}\n"));
@@ -66,7 +66,7 @@ fn broken() -> Vec<(String, Vec<&'static str>)> {
     ]
 }
 
-/// The part of the log since `from` must have one line that names all of `needles`.
+/// Waits until the log since `from` has one line with all of `needles`.
 fn await_message(proxy: &mut Proxy, from: usize, needles: &[&str]) -> Result<()> {
     eventually(|| {
         proxy.check_alive()?;
@@ -87,9 +87,10 @@ fn unharmed(cluster: &Cluster, node: &Namespace, configuration: &str) -> Result<
     Ok(())
 }
 
-/// Each alone beside good ones, and each as the only change to a good one, whose last good content stays in force.
+/// Each broken manifest appears once as a new file, and once as the only change of a valid file. The last valid content
+/// of that file stays in force.
 #[test]
-fn broken_manifests_are_named_and_harm_nothing() -> TestResult {
+fn broken_manifests_are_logged_and_change_nothing() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let other = Service::new("other").cluster_ip("10.96.0.81").port(80);
@@ -118,16 +119,16 @@ fn broken_manifests_are_named_and_harm_nothing() -> TestResult {
             cluster.manifests.remove(&alone)?;
             cluster.manifests.write("web", &good)?;
         }
-        // All is mended, and a change is followed again.
+        // All files are valid again, and the daemon applies further changes.
         cluster.manifests.edit("web", "10.244.2.3", "10.244.2.4")?;
         node.await_serving(WEB, &["10.244.1.2:8080", "10.244.2.2:8080", "10.244.2.4:8080"])
     })
 }
 
-/// The same address, or the same node port, twice: the older Service has it, and the log names both. When the older
-/// goes, the younger gets it.
+/// Two Services want the same address or node port. The older one gets it, and the log names both. When the older one
+/// is deleted, the younger one gets it.
 #[test]
-fn of_two_that_want_the_same_the_older_wins() -> TestResult {
+fn older_service_wins_a_disputed_address_or_node_port() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let twin = |name: &str, created: &str, ip: &str, node_port: u16| {
@@ -138,7 +139,7 @@ fn of_two_that_want_the_same_the_older_wins() -> TestResult {
             format!("{service}---\n{}", Slice::of(name).port(8080).ready(address))
         };
         let (old, young) = ("2023-05-01T00:00:00Z", "2024-05-01T00:00:00Z");
-        // The younger stands first in the folder, and first by name: only its age decides.
+        // The younger one comes first in the folder and by name, so only its age decides.
         let clash = twin("a-young-ip", young, "10.96.0.90", 30090);
         cluster.manifests.write("a-young-ip", &with_slice(clash, "a-young-ip", "10.244.2.2"))?;
         let clash = twin("b-young-port", young, "10.96.0.92", 30091);
@@ -159,12 +160,12 @@ fn of_two_that_want_the_same_the_older_wins() -> TestResult {
         node.await_serving("TCP 192.168.128.3:30091", &["10.244.1.2:8080"])?;
         await_message(&mut proxy, from, &["default/b-young-port", "default/old-port", "30091"])?;
 
-        // What is not disputed works for all four, and `web` knows nothing of it.
+        // Undisputed addresses work for all four, and `web` is not affected.
         node.await_serving("TCP 192.168.128.3:30090", &["10.244.2.2:8080"])?;
         node.await_serving("TCP 10.96.0.92:80", &["10.244.2.3:8080"])?;
         await_web(cluster, NODE)?;
         let (visitor, client) = (cluster.at("visitor")?, cluster.at("client")?);
-        // Nothing moves to and fro between those that want the same.
+        // The disputed addresses do not flap.
         throughout(Duration::from_millis(500), || {
             assert_eq!(visitor.get("10.96.0.90:80")?.name, "web-1");
             assert_eq!(client.get("192.168.128.3:30091")?.name, "web-1");

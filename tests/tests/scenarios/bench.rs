@@ -1,4 +1,4 @@
-//! The bench itself, without any daemon: what fails here is the cluster's wiring, not kube-ipvs.
+//! The test bench itself, without a daemon. A failure here is in the cluster's wiring, not in kube-ipvs.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn pods() -> ClusterBuilder {
         .pod("far", "node-2", "10.1.166.146 fd00:10:1:166::146")
 }
 
-/// Everything reaches everything that it reaches in a real cluster, with its own address.
+/// Pods, nodes and hosts reach each other as in a real cluster, with their own source addresses.
 #[test]
 fn pods_nodes_and_hosts_reach_each_other() -> TestResult {
     scenario(pods().host("database", "192.168.128.11 fd00:128::11"), |cluster| {
@@ -40,7 +40,6 @@ fn pods_nodes_and_hosts_reach_each_other() -> TestResult {
     })
 }
 
-/// The echo servers tell their clients apart and end when they are told to.
 #[test]
 fn servers_echo_and_refuse_when_closed() -> TestResult {
     scenario(pods(), |cluster| {
@@ -60,12 +59,12 @@ fn servers_echo_and_refuse_when_closed() -> TestResult {
         drop(tcp);
         ensure!(held.say().is_err(), "a stopped server still answers");
         drop(udp);
-        // It reads its last datagrams before it ends.
+        // The server reads its last datagrams before it ends.
         eventually(|| same.expect_refused(Transport::Udp, "10.1.166.146:7"))
     })
 }
 
-/// SCTP, which the kernel must have: a bench without it proves nothing about it.
+/// The kernel must have SCTP: without it, the SCTP scenarios prove nothing.
 #[test]
 fn sctp_reaches_pods() -> TestResult {
     scenario(pods(), |cluster| {
@@ -77,9 +76,8 @@ fn sctp_reaches_pods() -> TestResult {
     })
 }
 
-/// A pod goes without a trace and comes back with another address.
 #[test]
-fn pods_come_and_go() -> TestResult {
+fn bench_pod_is_unreachable_until_it_returns_at_a_new_address() -> TestResult {
     scenario(pods(), |cluster| {
         let server = cluster.http("far", 80)?;
         let load = Load::start(cluster.at("client")?, "10.1.166.146:80", Duration::from_millis(1))?;
@@ -96,7 +94,7 @@ fn pods_come_and_go() -> TestResult {
     })
 }
 
-/// The programs that some scenarios use as their pods.
+/// The programs that some scenarios use as servers.
 #[test]
 fn dns_and_database_serve() -> TestResult {
     scenario(pods().host("database", "192.168.128.11"), |cluster| {

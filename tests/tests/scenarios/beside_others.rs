@@ -1,11 +1,11 @@
-//! kube-ipvs beside rules of others: nothing of theirs is touched, and what they do still works.
+//! kube-ipvs beside other programs: it leaves their rules alone, and their rules still work.
 
 use anyhow::{Result, ensure};
 use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, eventually, scenario};
 
 const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16"];
 
-/// What an administrator, a CNI plugin and an old node agent may have put there.
+/// Rules that an administrator, a CNI plugin and an old node agent could have added.
 const OF_OTHERS: [&str; 10] = [
     "nft add table inet admin",
     "nft 'add set inet admin blocked { type ipv4_addr; flags interval; elements = { 198.18.0.0/15 }; }'",
@@ -19,7 +19,6 @@ const OF_OTHERS: [&str; 10] = [
     "ip6tables-legacy -A FORWARD -s 2001:db8:dead::/48 -j DROP",
 ];
 
-/// All of it as its own tools list it.
 fn rules_of_others(node: &Namespace) -> Result<String> {
     let listings = [
         "nft list table inet admin",
@@ -28,7 +27,7 @@ fn rules_of_others(node: &Namespace) -> Result<String> {
         "ip6tables-legacy-save",
         "nft list tables",
     ];
-    // Counters and times change by themselves; so do our own tables, which are no table of others.
+    // Counters and timestamps change by themselves. The tables of kube-ipvs are left out.
     let lines = |listing: &str| -> Result<String> {
         let text =
             node.run("sh", &["-c", &format!("{listing} | sed 's/packets [0-9]* bytes [0-9]*//; s/\\[.*\\]//'")])?;
@@ -38,10 +37,10 @@ fn rules_of_others(node: &Namespace) -> Result<String> {
     listings.into_iter().map(|listing| Ok(format!("==> {listing}\n{}\n", lines(listing)?))).collect()
 }
 
-/// Rules in nftables and in both kinds of iptables stay as they are through a Service's life and `cleanup`. A hostPort,
-/// which is a DNAT rule of another program, works beside node ports, from outside, from a pod and from the node.
+/// Rules in nftables and in both kinds of iptables survive a Service's lifetime and `cleanup`. A hostPort is a DNAT
+/// rule of a CNI plugin. It works beside node ports, from outside, from a pod and from the node.
 #[test]
-fn rules_of_others_stay_and_a_host_port_works() -> TestResult {
+fn foreign_rules_stay_and_a_host_port_works() -> TestResult {
     let builder = Cluster::builder().pod("web", "node-1", "10.244.1.2").pod("host-port", "node-3", "10.244.3.8").pod(
         "visitor",
         "node-1",
@@ -82,9 +81,9 @@ fn rules_of_others_stay_and_a_host_port_works() -> TestResult {
     })
 }
 
-/// A firewall that drops what is forwarded is named by the daemon, `diff` and `explain`.
+/// The daemon, `diff` and `explain` name the firewall.
 #[test]
-fn a_firewall_that_drops_what_is_forwarded_is_named() -> TestResult {
+fn firewall_that_drops_forwarded_packets_is_reported() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         let node = cluster.at("node-3")?;
         node.run("iptables-nft", &["-P", "FORWARD", "DROP"])?;
@@ -110,9 +109,8 @@ fn a_firewall_that_drops_what_is_forwarded_is_named() -> TestResult {
     })
 }
 
-/// A Service's own port may have the number of another Service's node port.
 #[test]
-fn a_cluster_ip_and_a_node_port_of_one_number() -> TestResult {
+fn service_port_and_node_port_with_one_number_both_work() -> TestResult {
     let builder = Cluster::builder().pod("one", "node-1", "10.244.1.2").pod("other", "node-2", "10.244.2.2").pod(
         "visitor",
         "node-3",
@@ -148,9 +146,10 @@ fn a_cluster_ip_and_a_node_port_of_one_number() -> TestResult {
     })
 }
 
-/// A load balancer of `ipMode: Proxy` serves its address itself: kube-ipvs does not bind it, and pods go to it.
+/// A load balancer with `ipMode: Proxy` serves its address itself. kube-ipvs does not bind it, and pods connect to the
+/// load balancer.
 #[test]
-fn an_ip_that_its_load_balancer_serves_itself() -> TestResult {
+fn load_balancer_ip_with_ip_mode_proxy_is_not_bound() -> TestResult {
     let builder = Cluster::builder()
         .pod("web", "node-1", "10.244.1.2")
         .pod("visitor", "node-3", "10.244.3.9")
@@ -181,10 +180,10 @@ fn an_ip_that_its_load_balancer_serves_itself() -> TestResult {
     })
 }
 
-/// Another program's virtual server has an address that is a VIP of ours too. Clients reach it as before, even if a
-/// Service asks for its port and cannot have it. When it goes, kube-ipvs serves the Service.
+/// Another program's virtual server has an address that is also a VIP of kube-ipvs. Clients still reach it, even if a
+/// Service wants its port. When that virtual server is deleted, kube-ipvs serves the Service.
 #[test]
-fn a_virtual_server_of_others_on_a_vip() -> TestResult {
+fn foreign_virtual_server_on_a_vip_stays_reachable() -> TestResult {
     let builder = Cluster::builder().pod("web", "node-3", "10.244.3.2").pod("theirs", "node-3", "10.244.3.8").pod(
         "visitor",
         "node-3",
@@ -225,11 +224,10 @@ fn a_virtual_server_of_others_on_a_vip() -> TestResult {
     })
 }
 
-/// Others have put something at addresses of the service range: a virtual server, on an address that the node has and
-/// on one that it has not, and a rule of NAT. Clients reach all of it as before. kube-ipvs refuses unallocated
-/// addresses.
+/// Another program uses addresses of the service range: virtual servers on a local and on a foreign address, and a DNAT
+/// rule. Clients still reach all of them. kube-ipvs rejects unallocated addresses.
 #[test]
-fn what_others_have_within_the_service_range() -> TestResult {
+fn foreign_addresses_within_the_service_range_stay_reachable() -> TestResult {
     const NAT: [&str; 2] = ["PREROUTING", "OUTPUT"];
     let builder = Cluster::builder().pod("theirs", "node-3", "10.244.3.8").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {

@@ -1,4 +1,4 @@
-//! A thousand Services come, change and go while everything goes wrong between the API server and the daemon.
+//! A thousand Services are created, changed and deleted while the watch fails in every way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,28 +15,25 @@ use scenarios::{
 use crate::api_server::api_server;
 use crate::common::{WEB_ADDRESS, WEB_PODS, all_web, await_web, web_cluster, web_service, web_slice};
 
-/// How many Services there are at most.
 const SERVICES: usize = 1000;
-/// The first of them are never touched: they must be served all the time.
+/// The test never changes the first ones, so the node must serve them all the time.
 const STEADY: usize = 50;
-/// Addresses are fewer than names and addresses in use together would need, so that they go from one Service to
-/// another.
+/// Few addresses, so that they move from one Service to another.
 const ADDRESSES: usize = SERVICES + 20;
 const NODE: &str = "node-3";
 
-/// The time for which all this goes on, whatever comes of it in that time: short in CI, ten minutes and more by the
-/// environment.
+/// The duration of the test: short in CI, ten minutes and more through the environment.
 fn duration() -> Result<Duration> {
     let seconds = std::env::var("KUBE_IPVS_CHURN_SECONDS").unwrap_or_else(|_| "30".into());
     Ok(Duration::from_secs(seconds.parse().context("KUBE_IPVS_CHURN_SECONDS")?))
 }
 
-/// What the API server holds, as far as it matters to IPVS.
+/// The API server's objects that affect IPVS.
 struct Objects {
     random: fastrand::Rng,
-    /// Address and protocol.
+    /// Address index, and whether the protocol is UDP.
     services: BTreeMap<usize, (usize, bool)>,
-    /// By number and whether it is the second: its Service and its endpoints.
+    /// The key is the number and whether it is the second slice. The value is its Service and its endpoints.
     slices: BTreeMap<(usize, bool), (usize, BTreeSet<u8>)>,
     free: Vec<usize>,
 }
@@ -51,7 +48,7 @@ impl Objects {
         }
     }
 
-    /// Any Service that may be touched.
+    /// Any Service that the test can change.
     fn any(&mut self) -> Option<usize> {
         let all: Vec<usize> = self.services.keys().copied().filter(|number| *number >= STEADY).collect();
         self.random.choice(all)
@@ -62,14 +59,12 @@ impl Objects {
         (0..count).map(|_| self.random.u8(1..9)).collect()
     }
 
-    /// Makes a Service with its slice.
     fn make(&mut self, number: usize, api: &ApiServer) -> Result<()> {
         let chosen = self.random.usize(..self.free.len());
         let address = self.free.swap_remove(chosen);
         self.services.insert(number, (address, number % 5 == 4));
         let endpoints = self.endpoints();
         self.slices.insert((number, false), (number, endpoints));
-        // In any order.
         if self.random.bool() {
             self.apply_service(number, api)?;
             self.apply_slice((number, false), api)
@@ -104,13 +99,11 @@ impl Objects {
         let (service, endpoints) = &self.slices[&key];
         let slice = Slice::of(&service_name(*service)).name(&slice_name(key));
         let slice = [false, true].iter().fold(slice, |slice, is_udp| {
-            // A port of each protocol: which one is used the Service says. Names of ports are unique.
             if *is_udp == (*service % 5 == 4) { slice.named_port("p", protocol(*is_udp), 8080) } else { slice }
         });
         api.apply(&endpoints.iter().fold(slice, |slice, host| slice.ready(&endpoint(*service, *host))))
     }
 
-    /// One random change.
     fn change(&mut self, api: &ApiServer) -> Result<()> {
         let Some(number) = self.any() else { return self.make(STEADY, api) };
         match self.random.u32(0..100) {
@@ -127,12 +120,12 @@ impl Objects {
                 Some(number) => self.make(number, api),
                 None => Ok(()),
             },
-            // The same name, another address.
+            // The same name with another address.
             78..86 => {
                 self.remove_service(number, api)?;
                 self.make(number, api)
             }
-            // A second slice that names the same endpoints, and others.
+            // A second slice with the same endpoints and others.
             86..93 => {
                 let mut endpoints = self.endpoints();
                 endpoints.extend(self.slices.get(&(number, false)).into_iter().flat_map(|(_, first)| first));
@@ -140,7 +133,6 @@ impl Objects {
                 self.apply_slice((number, true), api)
             }
             93..97 => self.remove_slice((number, true), api),
-            // A slice moves to another Service.
             _ => {
                 let Some(other) = self.any() else { return Ok(()) };
                 let Some((_, endpoints)) = self.slices.get(&(number, true)).cloned() else { return Ok(()) };
@@ -150,7 +142,6 @@ impl Objects {
         }
     }
 
-    /// What IPVS should have: the keys with their real servers.
     fn wanted(&self) -> BTreeMap<String, Vec<String>> {
         let reals = |number: &usize| -> Vec<String> {
             let of_service = self.slices.values().filter(|(service, _)| service == number);
@@ -189,7 +180,7 @@ fn endpoint(service: usize, host: u8) -> String {
     format!("10.{}.{}.{host}", 245 + service / 250, service % 250)
 }
 
-/// Something goes wrong. Says what.
+/// Injects a random failure. Returns its description.
 fn disturb(random: &mut fastrand::Rng, api: &mut ApiServer, away_until: &mut Option<Instant>) -> String {
     let refusals = [Fault::Status(500), Fault::Status(429), Fault::Status(410), Fault::Close, Fault::EmptyWatch];
     match random.u32(0..10) {
@@ -234,7 +225,7 @@ fn disturb(random: &mut fastrand::Rng, api: &mut ApiServer, away_until: &mut Opt
     }
 }
 
-/// Reads IPVS again and again: Services that the test does not touch have to be there every time.
+/// Reads IPVS repeatedly. The Services that the test never changes must be complete every time.
 struct Witness {
     stop: Arc<AtomicBool>,
     looks: Arc<AtomicUsize>,
@@ -253,14 +244,14 @@ impl Witness {
                 for (key, reals) in &steady {
                     let mut found = table.weights(key);
                     if found.as_ref() != Some(reals) {
-                        // The kernel's list is one for all namespaces: what is removed in another one makes it leave
-                        // out some of ours.
+                        // All namespaces share the kernel's list. A deletion in another namespace can hide entries of
+                        // this one.
                         found = node.ipvsadm_of(key)?.weights(key);
                     }
                     ensure!(found.as_ref() == Some(reals), "look {looks}: {key} is {found:?} instead of {reals:?}");
                 }
                 counted.fetch_add(1, Ordering::SeqCst);
-                // Looking must leave the daemon time to do wrong.
+                // Reading must leave the daemon time to do the wrong thing.
                 thread::sleep(Duration::from_millis(200));
             }
             Ok(())
@@ -268,7 +259,6 @@ impl Witness {
         Self { stop, looks, thread }
     }
 
-    /// Ends it when it has looked often enough to say anything.
     fn stop(self) -> Result<()> {
         eventually(|| {
             let looks = self.looks.load(Ordering::SeqCst);
@@ -280,7 +270,6 @@ impl Witness {
     }
 }
 
-/// Fails unless IPVS has exactly this, and `web`.
 fn ensure_exactly(table: &Table, wanted: &BTreeMap<String, Vec<String>>) -> Result<()> {
     let found: BTreeMap<String, Vec<String>> =
         table.0.iter().map(|service| (service.key(), service.weights())).collect();
@@ -300,7 +289,7 @@ fn await_exactly(node: &Namespace, wanted: &BTreeMap<String, Vec<String>>) -> Re
 }
 
 #[test]
-fn a_thousand_services_come_and_go_while_everything_goes_wrong() -> TestResult {
+fn thousand_changing_services_stay_in_sync_despite_watch_failures() -> TestResult {
     let duration = duration()?;
     scenario(web_cluster(), move |cluster| churn(cluster, duration))
 }
@@ -321,7 +310,7 @@ fn churn(cluster: &Cluster, duration: Duration) -> TestResult {
     let web: Vec<String> = WEB_PODS.iter().map(|(_, _, address)| format!("{address}:8080 1")).collect();
     steady.insert("TCP 10.96.0.80:80".into(), web.clone());
 
-    // A dead connection is noticed after 5 s and what is allowed beside.
+    // The daemon detects a dead connection after 5 s plus its tolerance.
     let extra = ["--watch-timeout", "5s", "--kube-api-qps", "50", "--kube-api-burst", "100"];
     let mut proxy = cluster.kube_ipvs(NODE)?.start_with_kubeconfig(&kubeconfig, &extra)?;
     let node = cluster.at(NODE)?;
@@ -341,7 +330,7 @@ fn churn(cluster: &Cluster, duration: Duration) -> TestResult {
             api.back()?;
             away_until = None;
         }
-        // Now and then, so that there is time to recover in between, and sometimes not enough.
+        // The pauses are usually long enough to recover, and sometimes not.
         if away_until.is_none() && disturbed.elapsed() > Duration::from_secs(2) {
             let what = disturb(&mut random, &mut api, &mut away_until);
             let kind = what.split([' ', '(']).next().unwrap_or_default().to_owned();
@@ -349,7 +338,6 @@ fn churn(cluster: &Cluster, duration: Duration) -> TestResult {
             disturbed = Instant::now();
         }
         proxy.check_alive()?;
-        // Changes come alone and together.
         thread::sleep(Duration::from_millis(random.u64(0..30)));
     }
     println!("{changes} changes, and what went wrong: {mishaps:?}");
@@ -370,7 +358,7 @@ fn churn(cluster: &Cluster, duration: Duration) -> TestResult {
     let addresses: Vec<String> =
         wanted.keys().filter_map(|key| key.split([' ', ':']).nth(1)).map(str::to_owned).collect();
     node.await_vips(&addresses.iter().map(String::as_str).collect::<Vec<_>>())?;
-    // A daemon that starts afresh on another node gives nftables the same content.
+    // A new daemon on another node produces the same nftables content.
     let other = cluster.at("node-1")?;
     let _fresh = cluster.kube_ipvs("node-1")?.start_with_kubeconfig(&kubeconfig, &extra)?;
     await_exactly(other, &wanted)?;
@@ -378,7 +366,7 @@ fn churn(cluster: &Cluster, duration: Duration) -> TestResult {
     eventually(|| {
         let (sets, fresh) = (node.nft_sets()?, other.nft_sets()?);
         ensure!(sets.get("ip served").is_some_and(|served| served.len() == wanted.len()), "served: {sets:?}");
-        // The set `hairpin` is not compared. It has a node's own pods, which are on that node and not on this one.
+        // The set `hairpin` holds a node's own pods, so it differs between nodes.
         for (name, elements) in fresh.iter().filter(|(name, _)| *name != "ip hairpin") {
             let found = sets.get(name);
             ensure!(found == Some(elements), "nft set {name}: {found:?} instead of {elements:?}");

@@ -1,5 +1,5 @@
-//! DaemonSets as they stand, in a root that holds the image and nothing else: kubeadm's for kube-proxy, with our
-//! image in the place of its own, and ours.
+//! DaemonSets run unchanged in a root that holds only the image: kubeadm's for kube-proxy with the kube-ipvs image, and
+//! the shipped one.
 
 use anyhow::ensure;
 use scenarios::{Cluster, DaemonPod, Proxy, TestResult, eventually, of_project, scenario};
@@ -8,15 +8,14 @@ use crate::api_server::api_server;
 use crate::common::{WEB_ADDRESS, WEB_PODS, all_web, await_web, web_cluster, web_service, web_slice};
 
 const KUBEADM: &str = include_str!("../../data/kubeadm.yaml");
-/// The node whose pod is tested: requests come from a pod on it.
+/// The node under test. The requests come from a pod on it.
 const NODE: &str = "node-3";
 
-/// The API server, by a name that the node's /etc/hosts has. Those of the tests speak no TLS.
+/// Replaces the API server by a name from the node's /etc/hosts. The test's API server does not speak TLS.
 fn with_api_server(manifests: &str) -> String {
     manifests.replace("https://API-SERVER:6443", "http://control-plane.test:6443")
 }
 
-/// Serves a cluster from a DaemonSet's pod, and again after a restart.
 fn serve(cluster: &mut Cluster, manifests: &str, check: fn(&Cluster, &Proxy) -> TestResult) -> TestResult {
     let (api, _) = api_server(cluster, Some("secret"))?;
     api.apply(&web_service())?;
@@ -43,25 +42,25 @@ fn serve(cluster: &mut Cluster, manifests: &str, check: fn(&Cluster, &Proxy) -> 
 }
 
 #[test]
-fn kubeadm_s_with_another_image() -> TestResult {
+fn kubeadm_daemon_set_works_with_the_kube_ipvs_image() -> TestResult {
     scenario(web_cluster(), |cluster| serve(cluster, KUBEADM, |_, _| Ok(())))
 }
 
-/// With a read-only root, without sysctls that could be set, and with CAP_NET_ADMIN for all rights.
+/// The root is read-only, sysctls cannot be set, and CAP_NET_ADMIN is the only capability.
 #[test]
-fn ours_with_the_least_rights() -> TestResult {
+fn shipped_daemon_set_works_with_cap_net_admin_alone() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let manifests = ["configmap.yaml", "daemonset.yaml"].map(of_project);
         let [config, set] = manifests;
         let config = config?.replace("clusterCIDR: \"\"", "clusterCIDR: 10.244.0.0/16");
         serve(cluster, &format!("{config}\n---\n{}", set?), |_, proxy| {
-            // CAP_NET_ADMIN, and CAP_SYS_CHROOT, by which it came to its root.
+            // CAP_NET_ADMIN, and CAP_SYS_CHROOT, which the bench's chroot needs.
             let rights = 1_u64 << 12 | 1 << 18;
             let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.id()))?;
             let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map(str::trim);
             ensure!(effective == Some(&*format!("{rights:016x}")), "its rights are {effective:?}");
             let log = proxy.log_text();
-            // On a machine that stood still the API server has not answered for a while.
+            // If the machine was suspended, the API server has not answered for a while.
             let is_warning = |line: &&str| line.contains("WARN") && !line.contains("keeping the last known state");
             let warning = log.lines().find(is_warning);
             ensure!(warning.is_none(), "it warns: {warning:?}\n{log}");

@@ -1,14 +1,14 @@
-//! Who counts as a pod: `--detect-local-mode`, with `--masquerade-all` and without.
+//! Detection of local pods: `--detect-local-mode`, with and without `--masquerade-all`.
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{Attempt, Cluster, Service, Slice, TestResult, Transport, eventually, scenario, socket_address};
 
-/// Where to ask in a family, and who is who there.
+/// The addresses of one family.
 #[derive(Clone, Copy)]
 struct Family {
     cluster_ip: &'static str,
     load_balancer_ip: &'static str,
-    /// A load-balancer IP of the policy Local, on a node without an endpoint.
+    /// A load-balancer IP with the policy Local, on a node without an endpoint.
     local: &'static str,
     pod: &'static str,
     node: &'static str,
@@ -38,7 +38,7 @@ const VIPS: [&str; 8] = [
     "2001:db8:1::10",
     "2001:db8:1::11",
 ];
-/// The comment of the rule that drops what comes to `local`.
+/// The comment of the rule that drops packets to `local`.
 const DROPPED: &str = "no endpoints on this node, and the policy is Local: no short circuit has led here";
 
 fn services() -> String {
@@ -65,12 +65,11 @@ fn node(pods: &str) -> String {
     format!("apiVersion: v1\nkind: Node\nmetadata: {{name: node-3}}\nspec: {{podCIDRs: [{pods}]}}\n")
 }
 
-/// Whose address the pod sees that `from` reaches.
 fn source(cluster: &Cluster, from: &str, to: &str) -> Result<String> {
     Ok(cluster.at(from)?.get(to)?.peer.ip().to_string())
 }
 
-/// No pod is reached: the rule on node-3 counts the first packet, so the test waits for no time-out.
+/// The rule on node-3 counts the first packet, so the test waits for no time-out.
 fn ensure_dropped(cluster: &Cluster, from: &str, to: &str) -> Result<()> {
     let node = cluster.at("node-3")?;
     let before = node.nft_packets(DROPPED)?;
@@ -84,7 +83,6 @@ fn ensure_dropped(cluster: &Cluster, from: &str, to: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a pod, a host outside and a process of the node are taken for.
 fn ensure_sources(cluster: &Cluster, family: Family, is_blind: bool, masquerades_all: bool) -> Result<()> {
     let Family { cluster_ip, load_balancer_ip, local, pod, node } = family;
     let of_local = match (is_blind, masquerades_all) {
@@ -109,16 +107,15 @@ fn ensure_sources(cluster: &Cluster, family: Family, is_blind: bool, masquerades
         let found = source(cluster, from, to)?;
         ensure!(found == expected, "from {from} to {to}: {found}, not {expected}");
     }
-    // Without masquerade the pod would answer past the node, and a client outside would get nothing.
+    // Without masquerade the pod would bypass the node with its answer, and an outside client would get none.
     if !is_blind || masquerades_all {
         ensure!(source(cluster, "client", cluster_ip)? == node, "from the client to {cluster_ip}");
     }
     Ok(())
 }
 
-/// All ways to detect pods, and none, in both families.
 #[test]
-fn who_is_a_pod_and_who_is_masqueraded() -> TestResult {
+fn every_detect_local_mode_masquerades_the_right_clients() -> TestResult {
     let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2 fd00:10:244:1::2").pod(
         "visitor",
         "node-3",
@@ -141,7 +138,7 @@ fn who_is_a_pod_and_who_is_masqueraded() -> TestResult {
             "--detect-local-mode=NodeCIDR",
             "--detect-local-mode=BridgeInterface --pod-bridge-interface=cni0",
             "--detect-local-mode=InterfaceNamePrefix --pod-interface-name-prefix=cn",
-            // kube-ipvs cannot tell which addresses are inside or outside.
+            // kube-ipvs cannot tell inside addresses from outside ones.
             "--detect-local-mode=ClusterCIDR",
         ] {
             let is_blind = detector == "--detect-local-mode=ClusterCIDR";
@@ -162,9 +159,9 @@ fn who_is_a_pod_and_who_is_masqueraded() -> TestResult {
     })
 }
 
-/// The Node gets its range of pods after the proxy has started, and another one later.
+/// The Node gets its podCIDR after the daemon has started, and another one later.
 #[test]
-fn the_ranges_of_the_node_are_followed() -> TestResult {
+fn node_cidr_detection_follows_changes_of_the_pod_cidr() -> TestResult {
     let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.http("web-1", 8080)?;

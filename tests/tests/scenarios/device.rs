@@ -1,4 +1,4 @@
-//! The device kube-ipvs0, when a network manager takes charge of it.
+//! The device kube-ipvs0, if a network manager sets it up.
 
 use anyhow::{Result, ensure};
 use scenarios::{Namespace, TestResult, VIP_DEVICE, eventually, scenario};
@@ -7,9 +7,9 @@ use crate::common::{WEB_ADDRESS, await_web, deploy_web, web_cluster};
 
 const NODE: &str = "node-3";
 
-/// Set up, it is down again at the next check; and what the kernel gave it does not keep it from being removed.
+/// The next check sets the device down. A link-local address from the kernel does not prevent its removal.
 #[test]
-fn a_device_that_was_set_up_is_down_again_and_goes_with_us() -> TestResult {
+fn vip_device_set_up_by_others_is_set_down_and_can_be_removed() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let node = cluster.at(NODE)?;

@@ -1,4 +1,4 @@
-//! Scenario 10: DNS. UDP and TCP port 53 of one ClusterIP, real servers, replaced one by one.
+//! Scenario 10: DNS. Port 53 of one ClusterIP over UDP and TCP, with real servers that are replaced one by one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,6 @@ const EXAMPLE: &str = "10-dns";
 const RECORD: (&str, &str) = ("hostnames.default.svc.cluster.local", "10.0.91.192");
 const KEYS: [&str; 2] = ["UDP 10.96.0.10:53", "TCP 10.96.0.10:53"];
 
-/// The example with these endpoints in place of its own.
 fn with_endpoints(example: &str, addresses: &[&str]) -> Result<String> {
     let (before, _) = example.split_once("endpoints:\n").context("the example ends with its endpoints")?;
     let endpoints: String = addresses.iter().map(|address| format!("  - addresses: [{address}]\n")).collect();
@@ -22,7 +21,6 @@ fn server(cluster: &Cluster, pod: &str) -> Result<Program> {
     dns_server(cluster.at(pod)?, pod, cluster.directory(), &[RECORD])
 }
 
-/// Puts exactly these servers behind the Service and waits until all nodes have it so.
 fn put(cluster: &Cluster, example: &str, addresses: &[&str]) -> Result<()> {
     cluster.manifests.write(EXAMPLE, &with_endpoints(example, addresses)?)?;
     let reals: Vec<String> = addresses.iter().map(|address| format!("{address}:53")).collect();
@@ -35,8 +33,8 @@ fn put(cluster: &Cluster, example: &str, addresses: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Asks one question after the other, every fourth of them over TCP. One that gets no answer is asked once more, and
-/// counted: a server that leaves is given two seconds for its last answers, which a slow machine may need for one.
+/// Sends queries in sequence, every fourth over TCP. A query without an answer is repeated once and counted: a leaving
+/// server gets two seconds for its last answers, which can be too short on a slow machine.
 fn questions(visitor: &Arc<Namespace>, repeated: &Arc<AtomicUsize>) -> Result<Load> {
     let (from, repeated) = (Arc::clone(visitor), Arc::clone(repeated));
     Load::of(visitor, Duration::ZERO, move |number| {
@@ -52,9 +50,8 @@ fn questions(visitor: &Arc<Namespace>, repeated: &Arc<AtomicUsize>) -> Result<Lo
     })
 }
 
-/// Names resolve over both protocols, and go on to while every server is replaced.
 #[test]
-fn names_resolve_while_servers_are_replaced() -> TestResult {
+fn dns_names_resolve_while_servers_are_replaced() -> TestResult {
     let builder = Cluster::builder()
         .pod("dns-1", "node-1", "10.244.1.2")
         .pod("dns-2", "node-2", "10.244.2.2")
@@ -80,13 +77,13 @@ fn names_resolve_while_servers_are_replaced() -> TestResult {
         names.sort();
         assert_eq!(names, ["\"dns-1\"", "\"dns-2\""]);
 
-        // One asks all the time, and dig asks each but once.
+        // The visitor sends queries all the time, and dig never retries.
         let repeated = Arc::default();
         let load = questions(cluster.at("visitor")?, &repeated)?;
         let third = server(cluster, "dns-3")?;
         put(cluster, &example, &["10.244.1.2", "10.244.2.2", "10.244.2.54"])?;
         put(cluster, &example, &["10.244.2.2", "10.244.2.54"])?;
-        // A server ends after it has left the endpoints, and has answered, as in a rolling update.
+        // As in a rolling update, a server ends after it has left the endpoints and has answered.
         load.go_on(1)?;
         drop(first);
         let fourth = server(cluster, "dns-4")?;
@@ -94,7 +91,6 @@ fn names_resolve_while_servers_are_replaced() -> TestResult {
         put(cluster, &example, &["10.244.2.54", "10.244.1.54"])?;
         load.go_on(1)?;
         drop(second);
-        // Over both protocols, to both servers.
         load.go_on(8)?;
         load.stop(8, "the visitor")?;
         let repeated = repeated.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What others change of ours while the daemon runs, and the kernel tells of.
+//! Drift: other programs change the daemon's objects while it runs, and the kernel reports it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,12 +13,12 @@ use crate::{
 };
 
 const NODE: &str = "node-3";
-/// The kernel is never read in time by this.
+/// The sync period is too long to find the drift.
 const FLAGS: [&str; 2] = ["--ipvs-sync-period", "1h"];
-/// A rule that is to stand at all times.
+/// A rule that must always exist.
 const RANGES: &str = "loadBalancerSourceRanges";
 
-/// Of addresses, the device and tables the kernel tells, of IPVS it does not.
+/// The kernel reports changes of addresses, devices and nftables, and none of IPVS.
 const DRIFTS: [&str; 8] = [
     "nft flush ruleset",
     "ip addr flush dev kube-ipvs0",
@@ -30,7 +30,6 @@ const DRIFTS: [&str; 8] = [
     "ip addr del fd00:10:96::80/128 dev kube-ipvs0",
 ];
 
-/// `web` with source ranges and a VIP of each family.
 fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {
     let servers = deploy_web(cluster)?;
     let service = web_service()
@@ -42,7 +41,6 @@ fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {
     Ok(servers)
 }
 
-/// Waits until a node has its rules, and the device is down.
 fn await_whole(node: &Namespace) -> Result<()> {
     eventually(|| {
         let rules = node.run("nft", &["-s", "-t", "list", "ruleset"])?;
@@ -54,10 +52,9 @@ fn await_whole(node: &Namespace) -> Result<()> {
     })
 }
 
-/// One request of the load, whose answer does not count. While there are no rules and no VIP, conntrack takes a first
-/// packet for a connection to another host, and the client's next ones hang on it.
+/// One request of the load; its answer does not count. While the rules and the VIP are missing, conntrack tracks a
+/// first packet as a connection to another host. The client's next packets then belong to that connection.
 fn request(to: SocketAddr) -> Result<String> {
-    /// It only ends a hang.
     const LIMIT: Duration = Duration::from_secs(10);
     let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
@@ -67,10 +64,10 @@ fn request(to: SocketAddr) -> Result<String> {
     Ok(answer.lines().last().unwrap_or_default().to_owned())
 }
 
-/// Repaired at once, under load, however long the sync period is. With a period of an
-/// hour it is the kernel's own notices that tell.
+/// kube-ipvs repairs the drift under load. With a sync period of one hour, only the kernel's notifications can reveal
+/// it.
 #[test]
-fn what_the_kernel_tells_of_is_repaired() -> TestResult {
+fn drift_that_netlink_reports_is_repaired_at_once() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
@@ -87,7 +84,7 @@ fn what_the_kernel_tells_of_is_repaired() -> TestResult {
             await_repaired(node, &wanted)
                 .and_then(|()| await_whole(node))
                 .with_context(|| format!("after `{commands}`"))?;
-            // kube-ipvs repairs each further drift less soon than the last one: another program might fight.
+            // kube-ipvs repairs each further drift later than the last one, in case another program fights it.
             println!("{:.1?} after `{commands}` all is repaired", drifted.elapsed());
         }
         load.go_on(1)?;
@@ -98,10 +95,10 @@ fn what_the_kernel_tells_of_is_repaired() -> TestResult {
     })
 }
 
-/// The kernel notifies kube-ipvs of its own changes too. They are no reason to read the kernel.
+/// The kernel also notifies kube-ipvs of its own changes. They cause no read of the kernel.
 #[test]
-fn own_changes_are_no_drift() -> TestResult {
-    /// Read with everything else, and never otherwise.
+fn own_changes_cause_no_read_of_the_kernel() -> TestResult {
+    /// This operation runs only in a full read.
     const READING: &str = r#"kube_ipvs_netlink_seconds_total{operation="read",subsystem="addresses"}"#;
     scenario(web_cluster(), |cluster| {
         let _servers = deploy(cluster)?;
@@ -119,7 +116,7 @@ fn own_changes_are_no_drift() -> TestResult {
         cluster.manifests.write("web", &web_service())?;
         node.await_vips(&["10.96.0.80"])?;
         cluster.await_settled(NODE, &[])?;
-        // A notice of our own change would have come by then; a slow machine only sees less.
+        // The kernel would have reported the daemon's own change by then. A slow machine checks less often.
         throughout(Duration::from_secs(3), || {
             let after = node.metric(READING)?;
             ensure!(after == before, "the kernel was read: {after} s of reading, {before} s before");

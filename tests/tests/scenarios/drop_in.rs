@@ -1,4 +1,4 @@
-//! In kube-proxy's place: its name, its flags, its file.
+//! Drop-in replacement of kube-proxy: its name, its flags, its configuration file.
 
 use std::fs;
 
@@ -15,9 +15,9 @@ hostnameOverride: another-node
 modes: none
 ";
 
-/// The command line that kubeadm's DaemonSet has, with a folder in the place of an API server.
+/// The command line of kubeadm's DaemonSet, with a folder instead of an API server.
 #[test]
-fn the_command_line_of_a_daemon_set() -> TestResult {
+fn kubeadm_command_line_and_config_file_take_effect() -> TestResult {
     let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.http("web-1", 8080)?;
@@ -31,7 +31,7 @@ fn the_command_line_of_a_daemon_set() -> TestResult {
         let kube_proxy = cluster.kube_ipvs("node-3")?.as_kube_proxy()?;
         let node = cluster.at("node-3")?;
 
-        // The init container, with all privileges.
+        // The privileged init container.
         kube_proxy.run(&[&config, "--hostname-override=node-3", "--init-only"])?;
         assert!(node.has_device("kube-ipvs0")?);
         assert_eq!(node.run("cat", &["/proc/sys/net/ipv4/conf/all/arp_announce"])?.trim(), "2");
@@ -41,7 +41,7 @@ fn the_command_line_of_a_daemon_set() -> TestResult {
         let server = node.await_service("TCP 10.96.0.80:80", &["10.244.1.2:8080 1"])?;
         assert_eq!(server.scheduler, "lc");
         node.await_vips(&["10.96.0.80"])?;
-        // masqueradeAll
+        // The effect of `masqueradeAll`.
         assert_eq!(cluster.at("visitor")?.get("10.96.0.80:80")?.peer.ip(), cluster.node("node-3")?.ipv4());
         let log = proxy.log_text();
         for said in [
@@ -52,14 +52,14 @@ fn the_command_line_of_a_daemon_set() -> TestResult {
             assert!(log.contains(said), "{said} is not in: {log}");
         }
 
-        // A slip in the ConfigMap reaches all nodes, and ends no proxy.
+        // A mistake in the ConfigMap reaches all nodes, and must end no proxy.
         fs::write(&file, FILE.replace("lc", "least-conn"))?;
         scenarios::eventually(|| {
             let log = proxy.log_text();
             anyhow::ensure!(log.contains("ipvs.scheduler: \"least-conn\"") && log.contains("going on with"), "{log}");
             Ok(())
         })?;
-        // A DaemonSet starts it again, with the new file.
+        // A DaemonSet restarts the daemon with the new file.
         fs::write(&file, FILE.replace("lc", "sed"))?;
         let (status, log) = proxy.await_end()?;
         assert!(!status.success() && log.contains("config.conf has changed"), "{status}: {log}");

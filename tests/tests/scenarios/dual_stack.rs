@@ -53,7 +53,6 @@ fn deploy(cluster: &Cluster, cluster_ips: &[&str]) -> anyhow::Result<Vec<Server>
     Ok(servers)
 }
 
-/// Checks all ports on an address: both pods answer.
 fn ask(cluster: &Cluster, from: &str, address: &str, node_ports: bool) -> TestResult {
     for (name, transport, port, node_port, _) in PORTS {
         let to = format!("{address}:{}", if node_ports { node_port } else { port });
@@ -79,9 +78,9 @@ fn await_all(cluster: &Cluster, node: &str, cluster_ip: &str, pods: [&str; 2]) -
 const V4: [&str; 2] = ["10.244.1.2", "10.244.2.2"];
 const V6: [&str; 2] = ["[fd00:10:244:1::2]", "[fd00:10:244:2::2]"];
 
-/// Dual-stack: TCP, UDP and SCTP, on the cluster IPs and the node ports of both families.
+/// TCP, UDP and SCTP on the ClusterIPs and the node ports of both families.
 #[test]
-fn a_dual_stack_service_with_all_protocols() -> TestResult {
+fn dual_stack_service_serves_all_protocols() -> TestResult {
     scenario(cluster(), |cluster| {
         let _servers = deploy(cluster, &["10.96.0.7", "fd00:10:96::7"])?;
         let _proxies = cluster.start_proxies(&["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"])?;
@@ -109,16 +108,15 @@ fn a_dual_stack_service_with_all_protocols() -> TestResult {
     })
 }
 
-/// A process of a node goes on talking over SCTP to pods of two families, whatever heartbeats there are. It takes
-/// servers with a socket an address: one for both would tell the client addresses that are not the VIP.
+/// A process of a node keeps its SCTP associations with pods of two families across heartbeats. The servers have one
+/// socket per address: a single socket would announce addresses other than the VIP to the client.
 #[test]
-fn associations_stay() -> TestResult {
+fn sctp_associations_survive_heartbeats() -> TestResult {
     scenario(cluster(), |cluster| {
         let _servers = deploy(cluster, &["10.96.0.7", "fd00:10:96::7"])?;
         let _proxy = cluster.start_proxy("node-1", &[])?;
         await_all(cluster, "node-1", "10.96.0.7", V4)?;
-        // One for each pod. Heartbeats come by the kernel's clock, the first within three seconds; so for more than
-        // that.
+        // One association per pod. The kernel sends the first heartbeat within three seconds.
         let open = || cluster.at("node-1")?.connect(Transport::Sctp, "10.96.0.7:9");
         let mut conversations = [open()?, open()?];
         let mut names = BTreeSet::new();
@@ -133,9 +131,9 @@ fn associations_stay() -> TestResult {
     })
 }
 
-/// IPv6 alone: nothing of the Service is in IPv4, although it has slices of both families.
+/// The Service is IPv6-only, although it has slices of both families.
 #[test]
-fn a_service_of_one_family() -> TestResult {
+fn ipv6_only_service_has_nothing_in_ipv4() -> TestResult {
     scenario(cluster(), |cluster| {
         let _servers = deploy(cluster, &["fd00:10:96::7"])?;
         let _proxy = cluster.start_proxy("node-3", &[])?;
@@ -148,9 +146,8 @@ fn a_service_of_one_family() -> TestResult {
     })
 }
 
-/// Without endpoints IPv6 is refused as fast as IPv4, for all protocols.
 #[test]
-fn refused_without_endpoints() -> TestResult {
+fn dual_stack_service_without_endpoints_refuses_all_protocols() -> TestResult {
     scenario(cluster(), |cluster| {
         deploy(cluster, &["10.96.0.7", "fd00:10:96::7"])?.clear();
         cluster.manifests.remove("app-v4")?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, ClusterBuilder, Load, Namespace, TestResult, eventually, scenario, tally};
 
-/// The address of the virtual server: node-1's own. The pods behind it have the node as their gateway.
+/// The address of the virtual server is node-1's own. The node is the gateway of its pods.
 const ADDRESS: &str = "192.168.128.1:80";
 const KEY: &str = "TCP 192.168.128.1:80";
 
@@ -16,9 +16,8 @@ fn pods() -> ClusterBuilder {
     PODS.iter().fold(Cluster::builder(), |cluster, (name, address)| cluster.pod(name, "node-1", address))
 }
 
-/// A server that dies gets no connections, and gets its share again when it lives: no client sees it.
 #[test]
-fn a_dead_server_is_taken_out_and_back_in() -> TestResult {
+fn balancer_example_removes_and_restores_a_dead_server() -> TestResult {
     const ALL: [&str; 3] = ["10.244.1.2:8080 1", "10.244.1.3:8080 2", "10.244.1.4:8080 1"];
     const WITHOUT_SECOND: [&str; 3] = ["10.244.1.2:8080 1", "10.244.1.3:8080 0", "10.244.1.4:8080 1"];
     const REQUESTS: usize = 12;
@@ -34,7 +33,6 @@ fn a_dead_server_is_taken_out_and_back_in() -> TestResult {
 
         drop(second);
         node.await_service(KEY, &WITHOUT_SECOND)?;
-        // A client for whom no request may fail from now on.
         let load = Load::start(client, ADDRESS, Duration::from_millis(5))?;
         let answers = tally(client.get_many(ADDRESS, REQUESTS)?);
         ensure!(answers.len() == 2 && !answers.contains_key("web-2"), "a dead pod is asked: {answers:?}");
@@ -46,7 +44,7 @@ fn a_dead_server_is_taken_out_and_back_in() -> TestResult {
         let report = load.stop(2 * REQUESTS, "the client")?;
         ensure!(report.answers.len() == PODS.len(), "not all pods answer again: {:?}", report.answers);
 
-        // Another one at the same address removes nothing of the first.
+        // A second balancer for the same address leaves the virtual server of the first alone.
         let another = balancer.output(&[ADDRESS, "10.244.1.2:8080"])?;
         let said = String::from_utf8_lossy(&another.stderr);
         ensure!(!another.status.success() && said.contains("there is a virtual server already"), "{said}");
@@ -61,7 +59,7 @@ fn a_dead_server_is_taken_out_and_back_in() -> TestResult {
 /// Counters of each virtual server: connections, packets in and out, bytes in and out.
 type Counters = BTreeMap<String, Vec<u64>>;
 
-/// As `ipvsadm -Ln --stats` has them, in the order of its columns.
+/// Reads the counters from `ipvsadm -Ln --stats`, in the order of its columns.
 fn of_ipvsadm(node: &Namespace) -> Result<Counters> {
     let listing = node.run("ipvsadm", &["-Ln", "--stats", "--exact"])?;
     let rows = listing.lines().filter(|line| line.starts_with("TCP ") || line.starts_with("UDP "));
@@ -73,7 +71,7 @@ fn of_ipvsadm(node: &Namespace) -> Result<Counters> {
     rows.map(row).collect::<Result<_>>().with_context(|| format!("not understood:\n{listing}"))
 }
 
-/// As Prometheus reads them, in the same order.
+/// Reads the counters from the Prometheus text, in the same order.
 fn of_exporter(text: &str) -> Result<Counters> {
     let metrics = ["connections", "incoming_packets", "outgoing_packets", "incoming_bytes", "outgoing_bytes"];
     let mut counters = Counters::new();
@@ -89,9 +87,8 @@ fn of_exporter(text: &str) -> Result<Counters> {
     Ok(counters)
 }
 
-/// Printed and served, the figures are those of `ipvsadm -Ln --stats`.
 #[test]
-fn the_exporter_shows_what_ipvsadm_shows() -> TestResult {
+fn exporter_example_shows_the_counters_of_ipvsadm() -> TestResult {
     const REQUESTS: usize = 5;
     const IDLE: [&str; 2] = ["TCP [fd00:128::1]:80", "UDP 192.168.128.1:53"];
     scenario(pods(), |cluster| {
@@ -108,7 +105,7 @@ fn the_exporter_shows_what_ipvsadm_shows() -> TestResult {
         let exporter = cluster.example("node-1", "export")?;
         let _serving = exporter.spawn(&["127.0.0.1:9108"])?;
         cluster.at("client")?.get_many(ADDRESS, REQUESTS)?;
-        // The kernel adds up its counters every two seconds, also between two of these looks.
+        // The kernel updates its counters every two seconds, possibly between two of these reads.
         eventually(|| {
             let wanted = of_ipvsadm(node)?;
             let used = wanted.get(KEY).with_context(|| format!("no {KEY}: {wanted:?}"))?;

@@ -1,4 +1,4 @@
-//! An address moves to another node while connections are open.
+//! A VIP moves to another node while connections are open.
 
 use anyhow::{Result, ensure};
 use scenarios::{Conversation, Failure, TestResult, Transport, scenario};
@@ -6,13 +6,12 @@ use scenarios::{Conversation, Failure, TestResult, Transport, scenario};
 use crate::without_nat::{FLAGS, VIPS, accept_answers, await_forwarding, lan, route_vips, serve, service, slices};
 
 const CONNECTIONS: usize = 100;
-/// How many of them must go on.
+/// How many connections must survive.
 const ENOUGH: usize = 99;
 
-/// With Maglev hashing and without NAT every node sends a connection to the same endpoint, from the
-/// middle of it too.
+/// With Maglev hashing and without NAT, every node sends the packets of a connection to the same endpoint.
 #[test]
-fn open_connections_outlive_the_move_of_an_address() -> TestResult {
+fn open_connections_survive_the_move_of_a_vip_to_another_node() -> TestResult {
     scenario(lan(), |cluster| {
         let _servers = [serve(cluster, "real-1")?, serve(cluster, "real-2")?];
         accept_answers(cluster)?;

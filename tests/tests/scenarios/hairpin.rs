@@ -1,4 +1,4 @@
-//! A pod that asks for a Service of its own may be the one that answers.
+//! Hairpin: a pod connects to its own Service and can be the endpoint.
 
 use scenarios::{Cluster, Service, Slice, TestResult, Transport, scenario};
 
@@ -8,7 +8,7 @@ fn a_pod_reaches_itself_through_its_service() -> TestResult {
     reaches_itself(|slice| slice.on("node-1"))
 }
 
-/// A hand-written EndpointSlice seldom says on which node an endpoint is.
+/// A hand-written EndpointSlice rarely names the node of an endpoint.
 #[test]
 fn a_pod_reaches_itself_by_an_endpoint_without_a_node() -> TestResult {
     reaches_itself(|slice| slice)

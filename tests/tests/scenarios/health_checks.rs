@@ -1,9 +1,9 @@
-//! A load balancer asks each node whether it has endpoints, some of them at the VIP itself.
+//! Load balancers check on each node whether it has endpoints. Some send the check to the VIP.
 
 use scenarios::{Cluster, Service, Slice, TestResult, Transport, scenario};
 
-/// The node's own answer on the healthCheckNodePort is had through the load-balancer IP and the external IP, as long as
-/// the policy is Local; no other listener is reached there.
+/// While the policy is Local, the node answers on the healthCheckNodePort at the load-balancer IP and the external IP.
+/// Those addresses reach no other listener of the node.
 #[test]
 fn the_health_check_node_port_is_reached_through_vips() -> TestResult {
     scenario(Cluster::builder().pod("web", "node-3", "10.244.3.2"), |cluster| {
@@ -31,7 +31,6 @@ fn the_health_check_node_port_is_reached_through_vips() -> TestResult {
             })?;
             for vip in ["203.0.113.7", "203.0.113.8"] {
                 if is_asked {
-                    // The port is opened at about the same time.
                     scenarios::eventually(|| {
                         let answer = client.curl(&format!("http://{vip}:32000/"))?;
                         anyhow::ensure!(answer.contains(r#""localEndpoints":1"#), "{answer}");

@@ -2,10 +2,10 @@
 
 use scenarios::{Cluster, Service, Slice, TestResult, Transport, scenario};
 
-/// From a pod, from nodes and from outside, over TCP and UDP, by every kind of address; on the node that the client
-/// reaches and on another one.
+/// From a pod, from nodes and from outside, over TCP and UDP. The endpoint is on the node that the client reaches, or
+/// on another one.
 #[test]
-fn a_process_of_a_node_is_an_endpoint() -> TestResult {
+fn host_network_endpoint_is_reached_by_every_kind_of_address() -> TestResult {
     scenario(Cluster::builder().pod("visitor", "node-3", "10.244.3.9"), |cluster| {
         let transports = [Transport::Tcp, Transport::Udp];
         let mut servers = Vec::new();
@@ -13,7 +13,7 @@ fn a_process_of_a_node_is_an_endpoint() -> TestResult {
             servers.push(cluster.echo("node-3", transport, 8080)?);
             servers.push(cluster.echo("node-1", transport, 8080)?);
         }
-        // A UDP server that listens on all addresses answers from the one that its route names.
+        // A UDP server on the wildcard address answers from the source address of its route.
         cluster.at("node-3")?.ip("route replace 10.244.3.0/24 dev cni0 src 192.168.128.3")?;
         cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
         let flags = ["--cluster-cidr", "10.244.0.0/16"];

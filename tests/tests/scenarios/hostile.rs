@@ -1,4 +1,4 @@
-//! One namespace, with all that `edit` allows in it, whose objects are made to hurt all other tenants.
+//! A tenant with the role `edit` in one namespace creates objects to harm all other tenants.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,40 +12,39 @@ use crate::common::{WEB, web_service, web_slice};
 use crate::memory::memory;
 
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
-/// How many objects the tenant has.
 const OBJECTS: usize = 200;
 /// How often all of them change.
 const ROUNDS: usize = 3;
-/// By how much the tenant may have a daemon grow, in KiB.
+/// The limit for the growth of a daemon's memory, in KiB.
 const MOST_MEMORY: u64 = 32 * 1024;
-/// How much a daemon may log of it, in bytes.
+/// The limit for the growth of a daemon's log, in bytes.
 const MOST_LOG: usize = 512 * 1024;
-/// How often a daemon may list all Nodes meanwhile.
+/// The limit for lists of all Nodes per daemon.
 const MOST_LISTS: usize = 2;
-/// How many times longer than beside harmless objects the changes of others may take.
+/// The limit for the delay of others' changes, as a multiple of that beside harmless objects.
 const MOST_TIMES: u32 = 2;
-/// How many times the work of harmless objects of the same size hostile ones may cost. They have more ports, for one.
+/// The limit for the CPU time, as a multiple of that for harmless objects of the same size. Hostile ones have more
+/// ports.
 const MOST_WORK: u32 = 8;
-/// How often that is measured at most: what else runs here makes a measurement worse, and none better.
+/// The maximum number of measurements. Other load on the machine can only make a measurement worse.
 const MEASUREMENTS: usize = 5;
-/// What of its objects has the scheduler that would load a module.
+/// The virtual server of the tenant whose scheduler would load a kernel module.
 const WITH_MODULE: &str = "10.96.20.9:80";
 
-/// What the tenant's objects do: all of it, or nothing of it in as many bytes.
+/// Whether the tenant's objects are hostile, or harmless with the same size.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Intent {
     Harmless,
     Hostile,
 }
 
-/// The tenant's objects, as they are in one round.
 struct Tenant {
     intent: Intent,
     round: usize,
 }
 
 impl Tenant {
-    /// Annotations: ours, or another program's.
+    /// Annotations of kube-ipvs if hostile, of another program if harmless.
     fn annotations(&self, annotations: impl IntoIterator<Item = (String, String)>) -> Value {
         let prefix = if self.intent == Intent::Hostile { "kube-ipvs.io" } else { "example.com" };
         let named = annotations.into_iter().map(|(name, value)| (format!("{prefix}/{name}"), value.into()));
@@ -61,7 +60,7 @@ impl Tenant {
                 "name": name,
                 "namespace": "tenant",
                 "uid": format!("uid-of-{name}"),
-                // It is older than all other Services.
+                // The tenant's Services are older than all others.
                 "creationTimestamp": "2020-01-01T00:00:00Z",
                 "annotations": annotations,
                 "labels": {"round": self.round.to_string()},
@@ -81,7 +80,7 @@ impl Tenant {
         (0..count).map(|port| json!({"name": format!("p{port}"), "port": port + 80})).collect()
     }
 
-    /// External IPs, where they hurt.
+    /// Adds external IPs if the intent is hostile.
     fn outer(&self, mut service: Value, count: usize) -> Value {
         if self.intent == Intent::Hostile {
             let addresses: Vec<String> = (1..=count).map(|host| format!("198.51.100.{host}")).collect();
@@ -90,9 +89,9 @@ impl Tenant {
         service
     }
 
-    /// A slice of many ports, of which one endpoint comes and goes.
+    /// A slice with many ports and one endpoint, which comes and goes.
     fn wide_slice(&self, ports: usize) -> Value {
-        // As many bytes in one name are no work.
+        // The same number of bytes in one name causes no work.
         let ports: Value = match self.intent {
             Intent::Hostile => (0..ports)
                 .map(|port| json!({"name": format!("p{port}"), "protocol": "TCP", "port": port + 80}))
@@ -118,9 +117,9 @@ impl Tenant {
         let round = self.round;
         let one = |name: String, value: String| self.annotations([(name, value)]);
         let port = || Self::ports(1);
-        // The first of them, which never changes, is the fact that all nodes find.
+        // The first one never changes: all nodes report the same finding about it.
         let mut objects = vec![self.service("typo", 0, one("scheduler".into(), "round".into()), port())];
-        // Two who ask for the same addresses and ports: the second has none of them.
+        // Two Services want the same addresses and ports, so the second gets none.
         for (name, host) in [("many-a", 1), ("many-b", 2)] {
             objects.push(self.outer(self.service(name, host, json!({}), Self::ports(50)), 60));
         }
@@ -131,7 +130,7 @@ impl Tenant {
             local["spec"]["internalTrafficPolicy"] = "Local".into();
         }
         objects.push(local);
-        // Thousands of annotations that do not exist, with other names each time.
+        // Thousands of unknown annotations, with new names in each round.
         let renamed = (0..2000).map(|number| (format!("r{round}-{number}"), String::new()));
         objects.push(self.service("renamed", 4, self.annotations(renamed), port()));
         objects.push(self.service("wide", 5, json!({}), port()));
@@ -139,13 +138,13 @@ impl Tenant {
         let for_ever = self.annotations([("max-drain-time".into(), "2562047h".into())]);
         objects.push(self.service("drains", 6, for_ever, port()));
         objects.push(self.service("module", 8, one("scheduler".into(), "dh".into()), port()));
-        // Values of all that the API allows, and small ones; each time others.
+        // Values of the maximum size and small ones, new in each round.
         for number in 0..40 {
             let length = if number < 3 { 200_000 } else { 100 };
             let value = format!("{round}{}", "\u{1b}".repeat(length));
             objects.push(self.service(&format!("noisy-{number}"), 10 + number, one("scheduler".into(), value), port()));
         }
-        // Addresses that might be those of Nodes, touched each time.
+        // Addresses that could belong to Nodes, changed in each round.
         for number in 0..20 {
             objects.push(self.outer(self.service(&format!("outer-{number}"), 60 + number, json!({}), port()), 3));
         }
@@ -157,7 +156,7 @@ impl Tenant {
     }
 }
 
-/// Gives another tenant's Service other endpoints. Returns how long that took until every node's kernel has them.
+/// Changes the endpoints of another tenant's Service. Returns the time until every node's kernel has them.
 fn flip(cluster: &Cluster, api: &ApiServer, round: usize) -> Result<Duration> {
     let (pods, address) = if round.is_multiple_of(2) { (["web-1"], "10.244.1.2") } else { (["web-2"], "10.244.2.2") };
     let start = Instant::now();
@@ -179,17 +178,17 @@ fn flip(cluster: &Cluster, api: &ApiServer, round: usize) -> Result<Duration> {
 /// The cost of the tenant's objects, summed over the rounds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
-    /// How long changes of others took while the daemons took in the tenant's changes. Only printed: if the machine has
-    /// no processor left, it is the work.
+    /// The delay of others' changes while the daemons process the tenant's changes. It is only printed, because on a
+    /// fully loaded machine it equals the work.
     meanwhile: Duration,
-    /// How long changes of others took beside the tenant's objects.
+    /// The delay of others' changes after that.
     beside: Duration,
-    /// The processor time of the daemons.
+    /// The CPU time of the daemons.
     work: Duration,
 }
 
-/// Hostile objects delay the changes of others at most so many times longer than harmless objects of the same size, and
-/// cost the daemons at most so many times their work. Both sides are of this run: the machine's speed does not count.
+/// Fails if hostile objects exceed the limits for delay and CPU time, relative to harmless objects of the same size.
+/// Both costs are from this run, so the machine's speed does not matter.
 fn check_costs(
     cluster: &Cluster,
     api: &ApiServer,
@@ -210,7 +209,7 @@ fn check_costs(
     Ok(())
 }
 
-/// The tenant changes all its objects, and others change their endpoints meanwhile and afterwards.
+/// The tenant changes all its objects. Others change their endpoints meanwhile and afterwards.
 fn rounds(cluster: &Cluster, api: &ApiServer, proxies: &[Proxy], intent: Intent) -> Result<Cost> {
     let mut sum = Cost::default();
     for round in 0..ROUNDS {
@@ -218,7 +217,7 @@ fn rounds(cluster: &Cluster, api: &ApiServer, proxies: &[Proxy], intent: Intent)
         api.put(Tenant { intent, round }.objects())?;
         let meanwhile = flip(cluster, api, 2 * round)?;
         let beside = flip(cluster, api, 2 * round + 1)?;
-        // To have them the first time is work that counts for itself.
+        // The first round creates the objects, which is other work.
         if round > 0 {
             sum.meanwhile += meanwhile;
             sum.beside += beside;
@@ -229,9 +228,8 @@ fn rounds(cluster: &Cluster, api: &ApiServer, proxies: &[Proxy], intent: Intent)
     Ok(sum)
 }
 
-/// The processor time of the daemons so far.
 fn work(proxies: &[Proxy]) -> Result<Duration> {
-    /// Of the fields of /proc/PID/stat behind the name of the program: `utime` and `stime`, in hundredths of a second.
+    /// `utime` and `stime` in /proc/PID/stat, counted after the program's name, in hundredths of a second.
     const TIMES: std::ops::RangeInclusive<usize> = 11..=12;
     let mut sum = Duration::ZERO;
     for proxy in proxies {
@@ -245,7 +243,7 @@ fn work(proxies: &[Proxy]) -> Result<Duration> {
     Ok(sum)
 }
 
-/// A node is healthy beside the tenant's objects, which stay. It is not for a moment where the machine stood still.
+/// Waits until a node is healthy with the tenant's objects. A suspended machine is unhealthy for a moment.
 fn await_health(cluster: &Cluster, node: &str) -> Result<()> {
     let arguments = ["-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:10256/healthz"];
     eventually(|| {
@@ -263,7 +261,6 @@ fn logged(proxies: &[Proxy]) -> Vec<usize> {
     proxies.iter().map(|proxy| proxy.log_text().len()).collect()
 }
 
-/// How often a list of all Nodes was asked for.
 fn node_lists(api: &ApiServer) -> usize {
     let requests = api.requests();
     requests
@@ -272,14 +269,15 @@ fn node_lists(api: &ApiServer) -> usize {
         .count()
 }
 
-/// A fact is what an Event says, and about what: three nodes find all of it and one stores it.
+/// Each finding is stored as one Event, although three nodes report it. A finding is an object with a reason and a
+/// note.
 fn check_events(api: &ApiServer) -> Result<()> {
     eventually(|| {
         let events = api.events();
         let asked = api.requests().iter().filter(|request| request.starts_with("POST ")).count();
         let of_typo = events.iter().filter(|event| event["regarding"]["name"] == "typo").count();
         ensure!(of_typo == 1, "{of_typo} Events are about one typo");
-        // Who came second and third stored nothing.
+        // The API server stores none of the second and third reports.
         ensure!(asked >= events.len() + 2, "{asked} requests for {} Events", events.len());
         Ok(())
     })?;
@@ -288,7 +286,7 @@ fn check_events(api: &ApiServer) -> Result<()> {
     for event in &events {
         let note = event["note"].as_str().unwrap_or_default();
         ensure!(note.len() <= 1024, "a note of {} bytes", note.len());
-        // What stands behind is which node has found it.
+        // The suffix names the node.
         let note = note.split("; found on node").next().unwrap_or_default();
         *stored.entry(format!("{} {} {note}", event["regarding"], event["reason"])).or_default() += 1;
     }
@@ -304,7 +302,7 @@ fn a_hostile_tenant_harms_no_other() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         let (api, kubeconfig) = api_server(cluster, None)?;
         api.apply(&web_service())?;
-        // What waits for twice as long makes a node unhealthy. A slower machine needs longer for the same.
+        // A node becomes unhealthy if a change waits for twice this period. A slower machine needs longer.
         let period = format!("{}s", 30 * slowness());
         let flags = ["--ipvs-sync-period", &period];
         let start = |node| cluster.kube_ipvs(node)?.start_with_kubeconfig(&kubeconfig, &flags);
@@ -324,7 +322,7 @@ fn a_hostile_tenant_harms_no_other() -> TestResult {
             ensure!(now - before < MOST_LOG, "{node} has logged {} bytes", now - before);
         }
         let lists = node_lists(&api) - lists_before;
-        // A list is used for ten minutes.
+        // Each daemon caches a list for ten minutes.
         let most = MOST_LISTS + start_of_lists.elapsed().as_secs() as usize / 600;
         ensure!(lists <= most * NODES.len(), "all Nodes were listed {lists} times");
         check_events(&api)?;

@@ -16,7 +16,6 @@ fn cluster() -> ClusterBuilder {
         .pod("visitor", "node-3", "10.1.170.9")
 }
 
-/// Repeated requests rotate. If a pod fails, kube-ipvs sends it no more requests, and no client notices.
 #[test]
 fn requests_rotate_and_go_on_when_a_pod_fails() -> TestResult {
     scenario(cluster(), |cluster| {
@@ -30,7 +29,7 @@ fn requests_rotate_and_go_on_when_a_pod_fails() -> TestResult {
             let all = ["10.1.161.47:9376 1", "10.1.166.146:9376 1", "10.1.166.166:9376 1"];
             node.namespace().await_service("TCP 10.0.91.192:80", &all)?;
         }
-        // The pods themselves too: each is one of those that answer it.
+        // The pods are clients too, and each can be its own endpoint.
         for from in [&["node-1", "node-2", "node-3", "visitor"][..], &PODS].concat() {
             let from = cluster.at(from)?;
             ensure_rotation(&from.get_many("10.0.91.192:80", 9)?, &PODS)?;

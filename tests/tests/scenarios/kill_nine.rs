@@ -1,4 +1,4 @@
-//! kill -9 at any moment of a first sync; the next start ends in the right state.
+//! kill -9 at any moment of a first sync.
 
 use std::fmt::Write as _;
 use std::thread;
@@ -12,12 +12,13 @@ use scenarios::{
 use crate::common::await_first_sync;
 
 const SERVICES: usize = 200;
-/// At how many moments of a full sync the daemon is killed: by turns some time after it has made its device, and as
-/// soon as the kernel has a virtual server, or a little later. At more, until one came while it was writing.
+/// How many moments of a full sync are tried. They alternate: some time after the daemon has created its device, and
+/// when the kernel has a virtual server, or a little later. If no kill hits the daemon while it writes, more moments
+/// are tried.
 const MOMENTS: u32 = 8;
-/// As many, if none of them came while it was writing.
+/// The maximum number of moments.
 const MOST_MOMENTS: u32 = 24;
-/// Between the daemon's first sign and the latest kill pass at most these.
+/// The maximum time from the daemon's first sign to the latest kill.
 const LONGEST_WRITING: Duration = Duration::from_secs(10);
 
 fn manifests() -> String {
@@ -33,7 +34,6 @@ fn manifests() -> String {
     text
 }
 
-/// Everything that the daemon writes, as the tools read it back.
 struct State {
     ipvs: String,
     vips: Vec<std::net::IpAddr>,
@@ -45,8 +45,8 @@ impl State {
         Ok(Self { ipvs: node.ipvsadm()?.configuration(), vips: node.vips()?, sets: node.nft_sets()? })
     }
 
-    /// With all Services: Linux 6.1 lists a large table in parts, and leaves some out while other namespaces change
-    /// theirs.
+    /// Reads the state with all Services. Linux 6.1 lists a large table in parts, and omits entries while other
+    /// namespaces change theirs.
     fn read_complete(node: &Namespace) -> Result<Self> {
         let state = Self::read(node)?;
         let lines = state.ipvs.lines().count();
@@ -82,19 +82,18 @@ fn await_all_services(node: &Namespace) -> Result<()> {
     })
 }
 
-/// Whether some of the virtual servers and VIPs are there, and not all.
 fn is_midway(node: &Namespace) -> Result<bool> {
     let found = node.ipvsadm()?.0.len() + node.vips()?.len();
     Ok((1..SERVICES * 2).contains(&found))
 }
 
-/// Waits for the first thing that a sync makes. Read in a hurry: the rest follows at once.
+/// Waits for the first object that a sync creates. It polls fast, because the rest follows at once.
 fn await_device(node: &Namespace) -> Result<()> {
     await_in_a_hurry("device", || node.has_device(VIP_DEVICE))
 }
 
-/// Waits for the first virtual server, and leaves the daemon standing still. So it stands each time that is looked, so
-/// that the rest has not followed, however slow looking is.
+/// Waits for the first virtual server and leaves the daemon stopped. The daemon is stopped during each check, so it
+/// makes no progress, however slow the check is.
 fn stop_at_a_virtual_server(node: &Namespace, proxy: &mut Proxy) -> Result<()> {
     await_in_a_hurry("virtual server", || {
         proxy.stand_still()?;
@@ -109,9 +108,8 @@ fn stop_at_a_virtual_server(node: &Namespace, proxy: &mut Proxy) -> Result<()> {
 fn await_in_a_hurry(what: &str, mut is_there: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !is_there()? {
-        // It only ends a hang.
         ensure!(start.elapsed() < patience(), "there is no {what}");
-        // Short, so that the sign is seen before the rest has followed.
+        // Short, so that the test sees the first sign before the rest follows.
         thread::sleep(Duration::from_millis(2));
     }
     Ok(())
@@ -125,9 +123,9 @@ fn clean_up(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// At every moment: killed, started again, and everything is as after an undisturbed sync.
+/// After each kill, a restarted daemon reaches the state of an undisturbed sync.
 #[test]
-fn a_first_sync_survives_being_killed() -> TestResult {
+fn first_sync_killed_at_any_moment_is_completed_by_the_next() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         cluster.manifests.write("many", &manifests())?;
         let node = cluster.at("node-1")?;
@@ -135,7 +133,7 @@ fn a_first_sync_survives_being_killed() -> TestResult {
         await_device(node)?;
         let start = Instant::now();
         await_all_services(node)?;
-        // Beside others it may have taken long, and would not again.
+        // The first sync can be slow because of other tests.
         let writing = start.elapsed().min(LONGEST_WRITING);
         proxy.terminate()?;
         let wanted = eventually(|| State::read_complete(node))?;
@@ -155,7 +153,7 @@ fn a_first_sync_survives_being_killed() -> TestResult {
                 }
                 Duration::from_millis(u64::from(eighths / 2))
             };
-            // The moment is what is varied: how much is done by then does not matter.
+            // The test varies the moment of the kill. The progress at that moment does not matter.
             thread::sleep(delay);
             proxy.kill_nine()?;
             midway += usize::from(is_midway(node)?);

@@ -1,11 +1,11 @@
-//! Node ports on 127.0.0.1, which are asked for by a flag.
+//! Node ports on 127.0.0.1, which a flag enables.
 
 use scenarios::{Attempt, Cluster, Service, Slice, TestResult, Transport, eventually, scenario, socket_address};
 
-/// Processes of the node reach pods here and elsewhere by 127.0.0.1, TCP and UDP; hosts of the LAN do not, whatever
-/// listens there.
+/// Processes of the node reach local and remote pods through 127.0.0.1, over TCP and UDP. Hosts on the LAN do not,
+/// whatever listens there.
 #[test]
-fn node_ports_on_localhost() -> TestResult {
+fn node_ports_on_localhost_serve_the_node_and_not_the_lan() -> TestResult {
     let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("web-3", "node-3", "10.244.3.2");
     scenario(builder, |cluster| {
         let _servers = [
@@ -32,10 +32,9 @@ fn node_ports_on_localhost() -> TestResult {
         for transport in [Transport::Tcp, Transport::Udp] {
             let answer = node.echo(transport, "127.0.0.1:30080")?;
             assert_eq!((&*answer.name, answer.peer.ip()), ("web-1", cluster.node("node-3")?.ipv4()));
-            // By the node's own address as ever.
             assert_eq!(node.echo(transport, "192.168.128.3:30080")?.name, "web-1");
         }
-        // One on this node is nearer. Who is connected stays where it is.
+        // An endpoint on this node is preferred. Established connections stay where they are.
         let mut held = node.connect(Transport::Tcp, "127.0.0.1:30080")?;
         assert_eq!(held.say()?.name, "web-1");
         cluster.manifests.write("slice", &elsewhere.ready("10.244.3.2").on("node-3"))?;
@@ -47,7 +46,6 @@ fn node_ports_on_localhost() -> TestResult {
             })?;
         }
         assert_eq!(held.say()?.name, "web-1");
-        // First a process of this node itself is the endpoint, then the Service has none.
         cluster.manifests.write("slice", &slice().ready("192.168.128.3").on("node-3"))?;
         eventually(|| {
             let answer = node.echo(Transport::Tcp, "127.0.0.1:30080")?;
@@ -57,7 +55,7 @@ fn node_ports_on_localhost() -> TestResult {
         cluster.manifests.write("slice", &slice())?;
         eventually(|| node.expect_refused(Transport::Tcp, "127.0.0.1:30080"))?;
 
-        // A client on the LAN sends to 127.0.0.1 by way of the node.
+        // A client on the LAN routes 127.0.0.1 through the node.
         let client = cluster.at("client")?;
         client.sysctls(&[("ipv4.conf.all.route_localnet", "1")])?;
         for route in ["127.0.0.0/8", "127.0.0.1"] {

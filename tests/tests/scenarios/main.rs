@@ -1,6 +1,6 @@
 //! All packet-level scenarios, one module each, in one executable.
 //!
-//! They need root and a kernel with ip_vs: `cargo xtask test` gives them both.
+//! They need root and a kernel with ip_vs, which `cargo xtask test` provides.
 
 mod affinity;
 mod api_server;

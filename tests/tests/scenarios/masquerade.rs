@@ -1,12 +1,12 @@
-//! Whose address the pods see.
+//! The source addresses that pods see.
 
 use scenarios::{Service, TestResult, scenario};
 
 use crate::common::{await_web, deploy_web, web_cluster};
 
-/// A pod keeps its address; a node's process and hosts outside come with the address of the node that forwards.
+/// A pod keeps its address. Processes of nodes and outside hosts get the address of the forwarding node.
 #[test]
-fn sources_as_pods_see_them() -> TestResult {
+fn clients_other_than_pods_are_masqueraded() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let service = Service::new("web").node_port_type().cluster_ip("10.96.0.80");
@@ -19,7 +19,6 @@ fn sources_as_pods_see_them() -> TestResult {
                 &["10.244.1.2:8080", "10.244.2.2:8080", "10.244.2.3:8080"],
             )?;
         }
-        // A client outside has a route to the cluster's addresses.
         cluster.at("client")?.ip("route add 10.96.0.0/16 via 192.168.128.3")?;
         for (from, to, expected) in [
             ("visitor", "10.96.0.80:80", ["10.244.3.9"; 3]),
@@ -29,7 +28,6 @@ fn sources_as_pods_see_them() -> TestResult {
             ("client", "192.168.128.1:30080", ["10.244.1.1", "192.168.128.1", "192.168.128.1"]),
             ("client", "10.96.0.80:80", ["192.168.128.3"; 3]),
         ] {
-            // Three requests, one to each pod.
             let mut seen = Vec::new();
             for _ in 0..3 {
                 seen.push(cluster.at(from)?.get(to)?.peer.ip().to_string());

@@ -1,4 +1,4 @@
-//! What the daemon keeps in memory, beside thousands of endpoints.
+//! The daemon's memory with thousands of endpoints.
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Proxy, Service, Slice, TestResult, eventually, scenario};
@@ -8,7 +8,7 @@ use crate::api_server::api_server;
 const NODE: &str = "node-3";
 const SERVICES: usize = 1000;
 const ENDPOINTS: usize = 10;
-/// In KiB. What is resident of the program itself comes on top: little of the image's, more of a build for tests.
+/// In KiB. The resident pages of the program itself are extra: few for the image, more for a test build.
 const MOST: u64 = 16 * 1024;
 
 /// A line of `/proc/PID/status`, in KiB.
@@ -18,9 +18,8 @@ pub(crate) fn memory(proxy: &Proxy, name: &str) -> Result<u64> {
     Ok(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?)
 }
 
-/// A thousand Services with ten endpoints each.
 #[test]
-fn ten_thousand_endpoints_take_little() -> TestResult {
+fn ten_thousand_endpoints_take_less_than_sixteen_mib() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         let (api, kubeconfig) = api_server(cluster, None)?;
         for number in 0..SERVICES {

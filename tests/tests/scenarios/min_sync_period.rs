@@ -1,4 +1,4 @@
-//! `--ipvs-min-sync-period`: changes of the kernel come no closer than that.
+//! `--ipvs-min-sync-period`: the minimum time between two changes of the kernel.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ fn service(name: &str, ip: &str) -> Service {
     Service::new(name).cluster_ip(ip).port(80)
 }
 
-/// How many changes of Services the daemon has heard of.
+/// How many changes of Services the daemon has received.
 const HEARD: &str = "kubeproxy_sync_proxy_rules_service_changes_total";
 
-/// The first change is made at once. The next one is heard of and waits; a wish to stop does not.
+/// The first change is applied at once. The next one waits; SIGTERM does not.
 #[test]
-fn the_second_change_waits() -> TestResult {
+fn second_change_waits_for_the_min_sync_period() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         cluster.manifests.write("a", &service("a", "10.96.0.1"))?;
         let node = cluster.at("node-1")?;
-        // Longer than any wait of the test lasts.
+        // Longer than the test lasts.
         let proxy = cluster.start_proxy("node-1", &["--ipvs-min-sync-period=24h", "--ipvs-sync-period=24h"])?;
         node.await_vips(&["10.96.0.1"])?;
         let before = eventually(|| node.metric(HEARD))?;
@@ -27,7 +27,7 @@ fn the_second_change_waits() -> TestResult {
             ensure!(node.metric(HEARD)? > before, "it has not heard of it");
             Ok(())
         })?;
-        // Without the flag it would be there as soon as it is heard of.
+        // Without the flag the daemon would apply the change at once.
         throughout(Duration::from_secs(2), || {
             ensure!(node.vips()?.len() == 1, "it has not waited");
             Ok(())
@@ -35,7 +35,7 @@ fn the_second_change_waits() -> TestResult {
         proxy.terminate()?;
         node.await_vips(&["10.96.0.1"])?;
 
-        // Where it is short the wait ends, and not before its time.
+        // A short period delays the second change until its end, and not longer.
         let start = Instant::now();
         let _proxy = cluster.start_proxy("node-1", &["--ipvs-min-sync-period=3s"])?;
         node.await_vips(&["10.96.0.1", "10.96.0.2"])?;

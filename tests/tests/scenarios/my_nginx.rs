@@ -1,4 +1,4 @@
-//! Scenario 3: the Service `my-nginx` as a ClusterIP; one of its pods is deleted and comes back elsewhere.
+//! Scenario 3: the Service `my-nginx` with a ClusterIP. One of its pods is deleted and returns at another address.
 
 use std::time::Duration;
 
@@ -7,9 +7,8 @@ use scenarios::{Cluster, Load, TestResult, scenario};
 const EXAMPLE: &str = "03-my-nginx";
 const KEY: &str = "TCP 10.10.178.9:80";
 
-/// The same answer through the Service as from the pods; a pod's new address needs no failed request.
 #[test]
-fn a_pod_comes_back_with_another_address() -> TestResult {
+fn pod_with_a_new_address_causes_no_failed_request() -> TestResult {
     let builder = Cluster::builder()
         .pod("my-nginx-1", "node-1", "10.244.58.199")
         .pod("my-nginx-2", "node-2", "10.244.85.197")
@@ -40,8 +39,7 @@ fn a_pod_comes_back_with_another_address() -> TestResult {
         for node in cluster.nodes() {
             node.namespace().await_serving(KEY, &["10.244.58.199:80"])?;
         }
-        // Requests that were on their way to the pod when it left the endpoints are answered first, as by a server
-        // that ends gracefully.
+        // The pod first answers its pending requests, as a server that shuts down gracefully.
         load.go_on(1)?;
         drop(second);
         cluster.remove_pod("my-nginx-2")?;

@@ -1,4 +1,4 @@
-//! Scenario 2: `ipvsadm -Ln` reads as users of kube-proxy's ipvs mode know it.
+//! Scenario 2: the output of `ipvsadm -Ln` is familiar to users of kube-proxy's ipvs mode.
 
 use anyhow::Context;
 use scenarios::{Cluster, TestResult, VIP_DEVICE, scenario};
@@ -8,9 +8,9 @@ use crate::common::ensure_rotation;
 const PODS: [(&str, &str, &str); 3] =
     [("myapp-1", "node-1", "10.244.1.57"), ("myapp-2", "node-1", "10.244.1.58"), ("myapp-3", "node-2", "10.244.2.50")];
 
-/// The listing, field for field, before any traffic; the VIP on its device; then the traffic.
+/// The listing field for field before any traffic, and the VIP on its device.
 #[test]
-fn ipvsadm_reads_as_ever() -> TestResult {
+fn ipvsadm_listing_is_that_of_kube_proxy() -> TestResult {
     let builder = PODS
         .iter()
         .fold(Cluster::builder().pod("visitor", "node-3", "10.244.3.9"), |cluster, (name, node, address)| {

@@ -1,17 +1,15 @@
-//! Scenario 7: a Service without selector, hand-made Endpoints, a real database outside the cluster.
+//! Scenario 7: a Service without selector, hand-written Endpoints, a real database outside the cluster.
 
 use anyhow::Context;
 use scenarios::{Cluster, TestResult, Transport, database, scenario, sql};
 
 const EXAMPLE: &str = "07-mysql-endpoints";
 
-/// Refused without endpoints; then a real client works with a real database through the Service.
 #[test]
-fn a_database_outside_the_cluster() -> TestResult {
+fn service_without_selector_reaches_an_outside_database() -> TestResult {
     let builder = Cluster::builder().host("database", "192.168.128.11").pod("visitor", "node-1", "10.244.1.9");
     scenario(builder, |cluster| {
         let _database = database(cluster.at("database")?, "database", cluster.directory())?;
-        // The Service first, alone; its Endpoints later.
         cluster.manifests.example(EXAMPLE)?;
         let whole = cluster.manifests.read(EXAMPLE)?;
         let (service, _) = whole.split_once("\n---\n").context("the example has two documents")?;

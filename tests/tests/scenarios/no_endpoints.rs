@@ -1,12 +1,12 @@
-//! Scenario 8: the selector matches nothing. Refused at once, and `explain` says why.
+//! Scenario 8: the selector matches no pod.
 
 use scenarios::{Cluster, TestResult, Transport, scenario};
 
 const EXAMPLE: &str = "08-no-match";
 
-/// Refused within a moment, never a time-out; works once pods carry the right label.
+/// The refusal is immediate, never a time-out. After the pods get the right label, the Service works.
 #[test]
-fn refused_at_once_and_explained() -> TestResult {
+fn service_without_endpoints_is_refused_at_once_and_explained() -> TestResult {
     let builder = Cluster::builder().pod("web", "node-1", "10.244.1.16").pod("visitor", "node-2", "10.244.2.9");
     scenario(builder, |cluster| {
         let _server = cluster.http("web", 80)?;
@@ -24,18 +24,18 @@ fn refused_at_once_and_explained() -> TestResult {
         for from in ["visitor", "web", "node-1", "node-3"] {
             let from = cluster.at(from)?;
             from.expect_refused(Transport::Tcp, "10.102.249.165:80")?;
-            // A port that the Service does not have, on an address that it has.
+            // A port that the Service does not have.
             from.expect_refused(Transport::Tcp, "10.102.249.165:81")?;
             from.expect_refused(Transport::Udp, "10.102.249.165:80")?;
         }
-        // IPVS would write a line for each connection; it has seen none.
+        // IPVS would log a line for each connection that it saw.
         assert_eq!(complaints()?, before);
         let [flag, source] = cluster.source();
         let explain = ["explain", "default/web-clusterip-svc", &flag, &source];
         let explanation = cluster.kube_ipvs("node-1")?.run(&explain)?;
         assert!(explanation.to_lowercase().contains("no endpoints"), "{explanation}");
 
-        // The pods are relabelled: the control plane puts them into the slice.
+        // The pods get the right label: the control plane adds them to the slice.
         cluster.manifests.edit(EXAMPLE, "ports: []", "ports: [{port: 80}]")?;
         cluster.manifests.edit(EXAMPLE, "endpoints: []", "endpoints: [{addresses: [10.244.1.16]}]")?;
         for node in cluster.nodes() {

@@ -12,12 +12,12 @@ fn deploy(cluster: &Cluster) -> anyhow::Result<Server> {
     cluster.http("web", 8080)
 }
 
-/// A new address serves node ports at once, without waiting for any sync; one that goes no longer does.
+/// A new address serves node ports at once, without a sync. A removed address stops serving them.
 #[test]
-fn addresses_come_and_go() -> TestResult {
+fn node_ports_follow_added_and_removed_node_addresses() -> TestResult {
     scenario(Cluster::builder().pod("web", "node-1", "10.244.1.2"), |cluster| {
         let _server = deploy(cluster)?;
-        // So rare a full sync that it cannot be what finds the address.
+        // The sync period is too long to find the address.
         let _proxy = cluster.start_proxy("node-2", &["--ipvs-sync-period", "10m"])?;
         let (node, client) = (cluster.at("node-2")?, cluster.at("client")?);
         node.await_service("TCP 192.168.128.2:30080", &["10.244.1.2:8080 1"])?;
@@ -31,7 +31,7 @@ fn addresses_come_and_go() -> TestResult {
         node.ip("addr del 192.168.128.51/24 dev eth0")?;
         node.await_no_service("TCP 192.168.128.51:30080")?;
         assert_eq!(client.get("192.168.128.2:30080")?.name, "web");
-        // And again, on a device that comes with it.
+        // And again, on a new device.
         node.ip("link add name extra type bridge\nlink set extra up\naddr add 192.168.129.1/24 dev extra")?;
         node.await_service("TCP 192.168.129.1:30080", &["10.244.1.2:8080 1"])?;
         node.ip("link del extra")?;
@@ -39,9 +39,8 @@ fn addresses_come_and_go() -> TestResult {
     })
 }
 
-/// `--nodeport-addresses` says which addresses take part.
 #[test]
-fn only_chosen_addresses_serve() -> TestResult {
+fn node_ports_serve_only_the_chosen_addresses() -> TestResult {
     scenario(Cluster::builder().pod("web", "node-1", "10.244.1.2"), |cluster| {
         let _server = deploy(cluster)?;
         let node = cluster.at("node-2")?;
@@ -50,7 +49,7 @@ fn only_chosen_addresses_serve() -> TestResult {
         node.await_service("TCP 192.168.128.2:30080", &["10.244.1.2:8080 1"])?;
         node.ip("addr add 172.16.6.1/24 dev eth0\naddr add 192.168.128.52/24 dev eth0")?;
         node.await_service("TCP 192.168.128.52:30080", &["10.244.1.2:8080 1"])?;
-        // The other address came first: had it been taken it would be there by now, or a little later.
+        // The other address came first: if kube-ipvs served it, it would appear by now or a little later.
         throughout(Duration::from_secs(1), || {
             let keys = node.ip_vs()?.keys();
             let expected = ["TCP 10.96.0.80:80", "TCP 192.168.128.2:30080", "TCP 192.168.128.52:30080"];
@@ -62,10 +61,10 @@ fn only_chosen_addresses_serve() -> TestResult {
     })
 }
 
-/// A process asks for a node port at an address that other nodes have no way back to, such as that of `docker0`: the
-/// endpoint sees an address of the node that they have.
+/// A process uses a node port at an address without a route back from other nodes, such as that of `docker0`. The
+/// endpoint sees an address of the node to which it has a route.
 #[test]
-fn a_process_asks_at_an_address_that_only_its_node_knows() -> TestResult {
+fn node_port_at_an_unrouted_node_address_reaches_remote_pods() -> TestResult {
     scenario(Cluster::builder().pod("web", "node-1", "10.244.1.2"), |cluster| {
         let _servers = [cluster.echo("web", Transport::Tcp, 8080)?, cluster.echo("web", Transport::Udp, 8080)?];
         let node = cluster.at("node-2")?;

@@ -1,4 +1,4 @@
-//! A node joins a large cluster: everything on it waits for the API server's Service.
+//! A node joins a large cluster: every program on it waits for the API server's Service.
 
 use anyhow::ensure;
 use scenarios::{Cluster, Service, Slice, TestResult, Transport, eventually, scenario};
@@ -6,10 +6,10 @@ use scenarios::{Cluster, Service, Slice, TestResult, Transport, eventually, scen
 use crate::api_server::api_server;
 use crate::common::await_first_sync;
 
-/// Two thousand Services, and the API answers by its ClusterIP, from the node and from a pod, as soon as the daemon has
-/// done its first sync: with nothing that had to be tried again.
+/// With two thousand Services, the node and a pod reach the API's ClusterIP right after the daemon's first sync,
+/// without a retry.
 #[test]
-fn the_api_is_reached_at_once() -> TestResult {
+fn api_service_is_reachable_right_after_the_first_sync() -> TestResult {
     let builder = Cluster::builder().pod("api", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.echo("api", Transport::Tcp, 6443)?;

@@ -1,4 +1,4 @@
-//! Scenario 4: node ports, from outside on every node's address, and the ClusterIP from inside.
+//! Scenario 4: node ports from outside on every node's address, and the ClusterIP from inside.
 
 use scenarios::{Cluster, TestResult, Transport, scenario};
 
@@ -6,7 +6,7 @@ use crate::common::ensure_rotation;
 
 const EXAMPLE: &str = "04-nodeport";
 
-/// Every node's address answers on the node port, whether it runs a pod or not.
+/// Nodes answer whether or not they run a pod.
 #[test]
 fn every_node_answers_on_the_node_port() -> TestResult {
     let builder = Cluster::builder()
@@ -30,7 +30,7 @@ fn every_node_answers_on_the_node_port() -> TestResult {
         for inside in ["node-1", "node-3", "visitor"] {
             let inside = cluster.at(inside)?;
             ensure_rotation(&inside.get_many("10.10.228.115:80", 4)?, &["my-nginx-1", "my-nginx-2"])?;
-            // Node ports are for insiders too, their own node's included.
+            // Inside clients can use node ports too, even those of their own node.
             ensure_rotation(&inside.get_many("192.168.128.1:30380", 4)?, &["my-nginx-1", "my-nginx-2"])?;
             ensure_rotation(&inside.get_many("192.168.128.3:30380", 4)?, &["my-nginx-1", "my-nginx-2"])?;
         }
@@ -40,7 +40,7 @@ fn every_node_answers_on_the_node_port() -> TestResult {
 
 /// `web-nodeport-svc` and `ssh-service1`, whose port differs from its target.
 #[test]
-fn several_node_ports_and_a_target_port() -> TestResult {
+fn node_ports_and_target_ports_lead_to_the_right_pods() -> TestResult {
     let builder = Cluster::builder()
         .pod("web-1", "node-1", "10.244.1.16")
         .pod("web-2", "node-2", "10.244.2.20")
@@ -71,7 +71,7 @@ fn several_node_ports_and_a_target_port() -> TestResult {
         }
         let answer = cluster.at("web-2")?.echo(Transport::Tcp, "10.109.102.60:2222")?;
         assert!(answer.name.starts_with("ssh-"), "{answer:?}");
-        // The port of the Service is not a port of the nodes, nor the other way round.
+        // The Service's port is not open on the nodes, nor the node port on the ClusterIP.
         client.expect_refused(Transport::Tcp, "192.168.128.3:2222")?;
         cluster.at("web-2")?.expect_refused(Transport::Tcp, "10.109.102.60:30239")
     })

@@ -1,11 +1,11 @@
-//! Scenario 6: ExternalName and headless Services are DNS's business: nothing is programmed, nothing complains.
+//! Scenario 6: DNS serves ExternalName and headless Services. kube-ipvs programs nothing for them and logs no
+//! complaint.
 
 use anyhow::ensure;
 use scenarios::{TestResult, scenario};
 
 use crate::common::{WEB, all_web, await_web, deploy_web, web_cluster, web_service, web_slice};
 
-/// Only `web` is in the kernel, and the log has no warning.
 #[test]
 fn external_names_and_headless_services_are_left_alone() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -25,8 +25,8 @@ fn external_names_and_headless_services_are_left_alone() -> TestResult {
     })
 }
 
-/// "should implement service.kubernetes.io/service-proxy-name" and ".../headless": kube-ipvs serves the Service while
-/// the label is not there. While it is, kube-ipvs neither refuses nor serves the Service.
+/// "should implement service.kubernetes.io/service-proxy-name" and ".../headless": with the label, kube-ipvs neither
+/// serves nor rejects the Service. Without it, kube-ipvs serves the Service.
 #[test]
 fn services_of_other_proxies_and_headless_ones_are_left_alone() -> TestResult {
     scenario(web_cluster(), |cluster| {

@@ -1,4 +1,4 @@
-//! What an API server takes and no node can serve as it is: it costs no more than itself.
+//! Objects that an API server accepts and that no node can serve completely. They affect nothing else.
 
 use anyhow::ensure;
 use scenarios::{Kind, Service, Slice, TestResult, eventually, scenario};
@@ -22,7 +22,7 @@ fn odd_slice(address: &str) -> String {
 }
 
 #[test]
-fn what_an_api_server_takes_costs_no_more_than_itself() -> TestResult {
+fn odd_objects_affect_no_other_service() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let (api, kubeconfig) = api_server(cluster, None)?;
         let _servers = [cluster.http("web-1", 8080)?, cluster.http("web-2", 8080)?];
@@ -47,14 +47,14 @@ fn what_an_api_server_takes_costs_no_more_than_itself() -> TestResult {
         let mut proxy = start()?;
         node.await_serving(WEB, &["10.244.1.2:8080"])?;
         ensure!(cluster.at("visitor")?.get(WEB_ADDRESS)?.name == "web-1");
-        // Nothing holds up the removal of what is left of others.
+        // The odd objects do not delay the removal of leftovers.
         node.await_no_service("TCP 10.96.0.81:80")?;
         eventually(|| {
             let served = node.ip_vs()?.keys().iter().filter(|key| key.starts_with("UDP 10.96.0.82:")).count();
             ensure!(served == 1600, "{served} of 1600 ports");
             Ok(())
         })?;
-        // It goes on being followed.
+        // The daemon still applies changes of such a slice.
         api.apply(&odd_slice("10.244.2.2"))?;
         node.await_serving(WEB, &["10.244.2.2:8080"])?;
         ensure!(cluster.at("visitor")?.get(WEB_ADDRESS)?.name == "web-2");

@@ -1,4 +1,4 @@
-//! Connections of the node's own that leave from a node port.
+//! Connections of the node itself whose local port is a node port.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -9,10 +9,9 @@ use scenarios::{
 };
 
 const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
-/// Of TCP, from port 80 on. A port that a connection has left from is not free again for a while.
+/// Node ports for TCP, from port 80 on. A used local port is not free again for a while.
 const NODE_PORTS: [&str; 4] = ["30080", "30081", "30082", "30083"];
 
-/// `web` with node ports of TCP and one of UDP, in both families.
 fn services() -> String {
     let web = Service::new("web").node_port_type().cluster_ip("10.96.0.80").cluster_ip("fd00:10:96::80");
     let web = NODE_PORTS.iter().zip(80..).fold(web, |web, (node_port, port)| {
@@ -27,7 +26,7 @@ fn services() -> String {
     format!("{web}---\n{}---\n{}", slice("web-v4", "10.244.1.2"), slice("web-v6", "fd00:10:244:1::2"))
 }
 
-/// `curl`, by a port of its own or by one that the kernel chooses.
+/// Runs `curl` from this local port, or from one that the kernel chooses if `port` is empty.
 fn curl(from: &Namespace, port: &str, to: &str) -> Result<()> {
     let (url, time) = (format!("http://{to}/"), time_out());
     let mut arguments = vec!["-sS", "--max-time", &time, &url];
@@ -39,7 +38,6 @@ fn curl(from: &Namespace, port: &str, to: &str) -> Result<()> {
     Ok(())
 }
 
-/// One question by UDP, from a socket that is bound to a port, and who answers.
 fn ask(from: &Namespace, at: &str, to: &str, who: &str) -> Result<()> {
     let socket = from.enter(|| Ok(UdpSocket::bind(at)?))?;
     socket.set_read_timeout(Some(patience()))?;
@@ -52,7 +50,6 @@ fn ask(from: &Namespace, at: &str, to: &str, who: &str) -> Result<()> {
     Ok(())
 }
 
-/// The answer reaches the process, and the node ports are served as before.
 #[test]
 fn a_connection_that_leaves_from_a_node_port_is_answered() -> TestResult {
     let builder = Cluster::builder().pod("web", "node-1", "10.244.1.2 fd00:10:244:1::2").pod(
@@ -76,9 +73,8 @@ fn a_connection_that_leaves_from_a_node_port_is_answered() -> TestResult {
         curl(node, "30081", "[fd00:128::100]:80")?;
         ask(node, "192.168.128.3:30053", "192.168.128.100:53", "client")?;
         ask(node, "[fd00:128::3]:30053", "[fd00:128::100]:53", "client")?;
-        // A process that asks a Service from there is answered by IPVS.
+        // If the process sends a query to a Service from that port, IPVS delivers the answer.
         ask(node, "0.0.0.0:30053", "10.96.0.80:53", "web")?;
-        // The node's range of ports for connections has node ports.
         node.sysctls(&[("ipv4.ip_local_port_range", "30082 30083")])?;
         curl(node, "", "192.168.128.100:80")?;
         node.sysctls(&[("ipv4.ip_local_port_range", "32768 60999")])?;
@@ -95,7 +91,7 @@ fn a_connection_that_leaves_from_a_node_port_is_answered() -> TestResult {
     })
 }
 
-/// One request over a port that the kernel chooses, and who answers.
+/// Sends one request from a port that the kernel chooses. Returns the answer.
 fn request(from: &Namespace, to: &str) -> Result<String> {
     let mut stream = from.enter(|| Ok(TcpStream::connect(to)?))?;
     stream.set_read_timeout(Some(patience()))?;
@@ -105,10 +101,10 @@ fn request(from: &Namespace, to: &str) -> Result<String> {
     Ok(answer.lines().last().unwrap_or_default().to_owned())
 }
 
-/// Every port that the kernel may choose on the node and on its client is a node port: connections of the node's own,
-/// and those that come by a node port and are masqueraded, are answered all the same.
+/// Every port that the kernel can choose on the node and its client is a node port. The node's own connections and
+/// masqueraded connections through node ports still get their answers.
 #[test]
-fn connections_from_nothing_but_node_ports_are_answered() -> TestResult {
+fn connections_are_answered_if_all_local_ports_are_node_ports() -> TestResult {
     const PORTS: std::ops::Range<u16> = 30000..30200;
     let builder = Cluster::builder().pod("web", "node-1", "10.244.1.2");
     scenario(builder, |cluster| {
@@ -129,7 +125,7 @@ fn connections_from_nothing_but_node_ports_are_answered() -> TestResult {
         for namespace in [node, client] {
             namespace.sysctls(&[("ipv4.ip_local_port_range", &range)])?;
         }
-        // Fewer than there are ports: a port that was used is not free again for a while.
+        // Fewer requests than ports, because a used port is not free again for a while.
         for _ in 0..60 {
             for (from, to, who) in [
                 (node, "192.168.128.100:80", "client"),
@@ -147,17 +143,17 @@ fn connections_from_nothing_but_node_ports_are_answered() -> TestResult {
 /// The comment of the rules that drop.
 const NUMBERS: &str = "a protocol number of the chain hide, from outside";
 
-/// The number that hides an answer of TCP from IPVS hides nothing for those who send it themselves: behind rules that
-/// look for TCP, the packet would be TCP.
+/// kube-ipvs hides an answer of TCP from IPVS with a special protocol number. A sender outside must not use that
+/// number: its packet would pass rules for TCP and then become TCP.
 #[test]
-fn nobody_hides_a_packet_from_the_rules_of_the_node() -> TestResult {
+fn outside_packets_with_a_hiding_protocol_number_are_dropped() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         let (node, client) = (cluster.at("node-3")?, cluster.at("client")?);
         let _server = cluster.echo("node-3", Transport::Tcp, 2379)?;
         cluster.manifests.write("web", &services())?;
         let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
         cluster.await_settled("node-3", &FLAGS)?;
-        // It knows of no connection, and would reset what comes back.
+        // The client has no such connection, and would answer with a reset.
         client.run(
             "nft",
             &["add table ip quiet; add chain ip quiet out { type filter hook output priority 0; }; \

@@ -1,4 +1,4 @@
-//! Ports that are used twice: again at once, as by a client behind a NAT gateway, and by two nodes that masquerade.
+//! Reused ports: at once, as by a client behind a NAT gateway, and by two nodes that masquerade.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,20 +8,20 @@ use scenarios::{Cluster, Conversation, Namespace, Service, Slice, TestResult, Tr
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 const VIP: &str = "10.96.0.7:80";
-/// How often a connection's first packet is to be sent again, one time after the other, until that is no accident.
+/// If the first packet of this many connections in a row is retransmitted, that is no accident.
 const TRIES: usize = 5;
 
-/// Counts first packets of connections to pods' port or to the VIP's, where they are sent and where they arrive.
+/// Counts first packets to the port of the pods or of the VIP, where they are sent and where they arrive.
 const COUNT: &str = "table inet count { chain HOOK { type filter hook HOOK priority 0; \
     tcp dport { 80, 8080 } tcp flags & (syn | ack) == syn counter comment \"first packets\"; }; }";
 
-/// One connection from a fixed port, closed by the client in the orderly way, so that every table on the way keeps it
-/// in TIME_WAIT; the name of who answered.
+/// Opens one connection from a fixed port. The client closes it normally, so every table on the way keeps it in
+/// TIME_WAIT. Returns the name of the server.
 fn once(namespace: &Namespace, port: u16) -> Result<String> {
     namespace.enter(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        // The client itself forgets at once; those on the way do not.
+        // The client itself forgets the connection at once; the tables on the way do not.
         socket.bind(&SockAddr::from(SocketAddr::from(([0, 0, 0, 0], port))))?;
         let to: SocketAddr = VIP.parse()?;
         socket.connect_timeout(&SockAddr::from(to), patience()).context("connecting")?;
@@ -31,15 +31,15 @@ fn once(namespace: &Namespace, port: u16) -> Result<String> {
         let mut buffer = [0; 256];
         let length = stream.read(&mut buffer).context("no answer")?;
         let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
-        // Until the server's end has come too the client has not forgotten, and could not use the port again.
+        // Before the server's FIN arrives, the client cannot reuse the port.
         stream.shutdown(Shutdown::Write).context("closing")?;
         ensure!(stream.read(&mut buffer).context("no end")? == 0, "more than one answer");
         Ok(answer.split(' ').next().unwrap_or_default().to_owned())
     })
 }
 
-/// One connection whose first packet is answered: a second later it would be sent again. Where the machine stands still
-/// that happens too, but not every time.
+/// Opens a connection whose first packet must be answered; otherwise it is retransmitted after a second. That also
+/// happens on a suspended machine, and not every time.
 fn at_once(namespace: &Namespace, port: u16) -> Result<String> {
     for _ in 0..TRIES {
         let before = namespace.first_packets_resent(Transport::Tcp)?;
@@ -51,10 +51,10 @@ fn at_once(namespace: &Namespace, port: u16) -> Result<String> {
     bail!("port {port}: each of {TRIES} connections had to send its first packet again")
 }
 
-/// No connection waits for a second, as where a first packet is dropped or an old entry has to expire first, and none
-/// goes to a pod that has left since the port was last used.
+/// No connection waits for a retransmission, as after a drop or while an old entry expires. None reaches a pod that has
+/// left since the last use of the port.
 #[test]
-fn a_port_that_is_used_again_neither_waits_nor_goes_to_a_dead_pod() -> TestResult {
+fn reused_client_port_neither_waits_nor_reaches_a_dead_pod() -> TestResult {
     let builder = Cluster::builder().pod("app-1", "node-1", "10.244.1.2").pod("app-2", "node-2", "10.244.2.2").pod(
         "visitor",
         "node-3",
@@ -62,7 +62,7 @@ fn a_port_that_is_used_again_neither_waits_nor_goes_to_a_dead_pod() -> TestResul
     );
     scenario(builder, |cluster| {
         let _servers = [cluster.echo("app-1", Transport::Tcp, 8080)?, cluster.echo("app-2", Transport::Tcp, 8080)?];
-        // Else the client itself would not let its port be used again so soon.
+        // Otherwise the client itself would not reuse its port so soon.
         cluster.at("visitor")?.sysctls(&[("ipv4.tcp_tw_reuse", "1"), ("ipv4.tcp_max_tw_buckets", "0")])?;
         let put = |endpoints: &[(&str, &str)]| {
             let service = Service::new("app").cluster_ip("10.96.0.7").port_line("port: 80, targetPort: 8080");
@@ -99,14 +99,14 @@ fn a_port_that_is_used_again_neither_waits_nor_goes_to_a_dead_pod() -> TestResul
     })
 }
 
-/// What masquerades two nodes' connections to one port by chance, always.
+/// Two nodes can masquerade to one port by chance. This rule makes them always do so.
 const ONE_PORT: &str = "table inet one-port { chain out { type nat hook postrouting priority srcnat - 10; \
     sctp dport 8100 oifname eth0 masquerade to :40000; }; }";
 
-/// Connections of SCTP by processes of two nodes that are masqueraded to the same port are two to the endpoint. It
-/// takes clients with one address: those bound to any would tell it the VIPs, which both nodes have.
+/// Processes of two nodes have SCTP connections that are masqueraded to the same port. The endpoint must see two
+/// connections. The clients bind one address: on the wildcard they would announce the VIPs, which both nodes have.
 #[test]
-fn two_nodes_ask_over_sctp_from_one_port() -> TestResult {
+fn sctp_connections_of_two_nodes_from_one_port_stay_apart() -> TestResult {
     scenario(Cluster::builder().pod("app-2", "node-2", "10.244.2.2"), |cluster| {
         let _server = cluster.echo("app-2", Transport::Sctp, 8100)?;
         let service = Service::new("app").cluster_ip("10.96.0.7");

@@ -1,4 +1,4 @@
-//! The daemon's own ports: kube-proxy's, and those at which load balancers ask about one Service.
+//! The daemon's own ports: those of kube-proxy, and the health check node ports.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,16 @@ use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluste
 
 const NODE: &str = "node-3";
 
-/// What curl gets: the status and the body.
 fn ask(from: &Namespace, url: &str) -> Result<(String, String)> {
     let text = from.run("curl", &["-sS", "-g", "--max-time", &time_out(), "-w", "\n%{http_code}", url])?;
     let (body, status) = text.rsplit_once('\n').context("curl says nothing")?;
     Ok((status.to_owned(), body.to_owned()))
 }
 
-/// Every path of kube-proxy's ports, asked from the node itself and from outside. The health port answers every client,
-/// the metrics port only the node.
+/// Every path on kube-proxy's ports, from the node itself and from outside. The health port answers every client, the
+/// metrics port only the node.
 #[test]
-fn what_kube_proxy_answers_on_its_ports() -> TestResult {
+fn health_and_metrics_ports_answer_as_kube_proxy_does() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let mut proxy = cluster.start_proxy(NODE, &["--ipvs-scheduler=lc"])?;
@@ -54,7 +53,6 @@ fn what_kube_proxy_answers_on_its_ports() -> TestResult {
                 })?;
             }
         }
-        // A node that the autoscaler is about to delete.
         let taints = "[{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]";
         let leaves = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {NODE}}}\nspec: {{taints: {taints}}}\n");
         cluster.manifests.write("node", &leaves)?;
@@ -68,19 +66,18 @@ fn what_kube_proxy_answers_on_its_ports() -> TestResult {
             ensure!(status == "200", "{status} {body}");
             Ok(())
         })?;
-        // Whatever the health check answers, kube-ipvs serves every client.
+        // Even while the health check fails, kube-ipvs serves every client.
         cluster.at("visitor")?.get(WEB_ADDRESS)?;
         proxy.check_alive()
     })
 }
 
-/// If kube-ipvs cannot do something, the log and the health checks report it. kube-ipvs tries again until it can.
 #[test]
-fn what_fails_is_told_and_tried_again() -> TestResult {
+fn failed_sync_is_reported_and_retried() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let (node, client) = (cluster.at(NODE)?, cluster.at("client")?);
-        // Another program has a set of that name in a table of that name, for something else.
+        // Another program has a set with the same name and another type.
         node.run("nft", &["add", "table", "ip", "kube-ipvs"])?;
         node.run("nft", &["add", "set", "ip", "kube-ipvs", "served", "{ type ipv4_addr; }"])?;
         let mut proxy = cluster.start_proxy(NODE, &["--ipvs-sync-period", "1s"])?;
@@ -95,7 +92,7 @@ fn what_fails_is_told_and_tried_again() -> TestResult {
             })
         };
         await_status("503")?;
-        // A daemon that is late for want of speed is not well either, before it has found the table.
+        // A slow daemon can also be unhealthy before it has found the table.
         eventually(|| {
             let log = proxy.log_text();
             ensure!(log.contains("ERROR") && log.contains("nftables"), "{log}");
@@ -109,13 +106,12 @@ fn what_fails_is_told_and_tried_again() -> TestResult {
     })
 }
 
-/// If a kernel takes no rules for IPv6, kube-ipvs serves IPv4 and logs what is wrong.
 #[test]
 fn ipv4_is_served_where_nftables_has_no_ipv6() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let node = cluster.at(NODE)?;
-        // nftables refuses our table, as such a kernel would: another program has a set of another type in it.
+        // nftables rejects the table, as on such a kernel: another program has a set of another type in it.
         node.run("nft", &["add", "table", "ip6", "kube-ipvs"])?;
         node.run("nft", &["add", "set", "ip6", "kube-ipvs", "served", "{ type ipv6_addr; }"])?;
         let proxy = cluster.start_proxy(NODE, &[])?;
@@ -129,9 +125,9 @@ fn ipv4_is_served_where_nftables_has_no_ipv6() -> TestResult {
     })
 }
 
-/// A port asked from outside goes from 503 to 200 and back as the Service's only endpoint on the node comes and goes.
+/// From outside, the port answers 503, then 200, then 503, as the Service's only local endpoint comes and goes.
 #[test]
-fn a_load_balancer_learns_which_nodes_have_endpoints() -> TestResult {
+fn health_check_node_port_follows_the_local_endpoints() -> TestResult {
     scenario(Cluster::builder().pod("web", NODE, "10.244.3.2"), |cluster| {
         let _proxies = [cluster.start_proxy(NODE, &[])?, cluster.start_proxy("node-2", &[])?];
         let service = Service::new("web")
@@ -173,7 +169,7 @@ fn a_load_balancer_learns_which_nodes_have_endpoints() -> TestResult {
     })
 }
 
-/// What `ipvsadm -Ln --stats --exact` says of a virtual server: connections, packets and bytes in and out.
+/// The counters of a virtual server in `ipvsadm -Ln --stats --exact`: connections, packets and bytes in and out.
 fn counters(node: &Namespace, key: &str) -> Result<[u64; 5]> {
     let text = node.run("ipvsadm", &["-Ln", "--stats", "--exact"])?;
     let (protocol, address) = key.split_once(' ').context("a key")?;
@@ -186,7 +182,6 @@ fn counters(node: &Namespace, key: &str) -> Result<[u64; 5]> {
     Ok([connections, packets_in, packets_out, bytes_in, bytes_out])
 }
 
-/// The samples of a scrape, by their names with labels.
 fn scrape(node: &Namespace) -> Result<BTreeMap<String, f64>> {
     let text = node.curl("http://127.0.0.1:10249/metrics")?;
     let samples = text.lines().filter(|line| !line.starts_with('#'));
@@ -198,9 +193,9 @@ fn scrape(node: &Namespace) -> Result<BTreeMap<String, f64>> {
         .collect()
 }
 
-/// The metrics agree with the kernel's own tools. They also count the repairs of what another program undid.
+/// The metrics also count the repairs of drift.
 #[test]
-fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
+fn metrics_agree_with_the_kernels_tools() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let _proxy = cluster.start_proxy(NODE, &["--ipvs-sync-period=2s"])?;
@@ -210,7 +205,7 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
         let of = |kind: &str, direction: &str| {
             format!(r#"kube_ipvs_service_{kind}_total{{{direction}service_name="web",service_namespace="default"}}"#)
         };
-        // The kernel adds up every two seconds, and connections may still close: in the end both say the same.
+        // The kernel updates its counters every two seconds, and connections can still close. In the end both agree.
         let metrics = eventually(|| {
             let (before, metrics) = (counters(node, WEB)?, scrape(node)?);
             let (inwards, outwards) = (r#"direction="in","#, r#"direction="out","#);
@@ -236,10 +231,8 @@ fn metrics_are_what_the_kernel_s_tools_say() -> TestResult {
             let labels = format!(r#"{{operation="{operation}",subsystem="{subsystem}"}}"#);
             ensure!(of_metric(&format!("kube_ipvs_netlink_seconds_total{labels}"))? > 0.0);
         }
-        // A connection to each pod, which stays.
         let held = || cluster.at("visitor")?.connect(Transport::Tcp, WEB_ADDRESS);
         let _held = [held()?, held()?, held()?];
-        // Another program undoes something, and a Service changes.
         node.run("ipvsadm", &["-d", "-t", WEB_ADDRESS, "-r", "10.244.1.2:8080"])?;
         await_web(cluster, NODE)?;
         cluster.manifests.write("web", &web_service())?;

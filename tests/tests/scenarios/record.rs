@@ -1,4 +1,4 @@
-//! The copy of the record in /run: where it cannot be kept, who may write it, and who may only read.
+//! The copy of the record in /run: failures to write it, and which processes write it.
 
 use std::fs;
 
@@ -9,10 +9,9 @@ use crate::common::{WEB_ADDRESS, await_web, deploy_web, web_cluster};
 
 const NODE: &str = "node-3";
 
-/// A node whose /run is full, or read-only, has enough trouble. kube-ipvs still serves all Services, those that come
-/// later too, and logs the failure.
+/// kube-ipvs serves all Services, also those that are created later, and logs the failure.
 #[test]
-fn a_full_or_read_only_run_keeps_no_service_from_being_served() -> TestResult {
+fn services_are_served_if_run_is_full_or_read_only() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let node = cluster.at(NODE)?;
@@ -42,10 +41,10 @@ fn a_full_or_read_only_run_keeps_no_service_from_being_served() -> TestResult {
     })
 }
 
-/// One process changes a node. `diff` and `ls` look beside it, and leave the record as it is also where they see less
-/// than it says.
+/// A second daemon and `cleanup` are refused. `diff` and `ls` do not change the record, even if they find less in the
+/// kernel than it holds.
 #[test]
-fn one_process_changes_a_node_and_others_only_look() -> TestResult {
+fn second_daemon_is_refused_and_diff_leaves_the_record_alone() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let node = cluster.at(NODE)?;
@@ -59,7 +58,7 @@ fn one_process_changes_a_node_and_others_only_look() -> TestResult {
         ensure!(refused.contains("another kube-ipvs serves this node"), "{refused}");
         await_web(cluster, NODE)?;
 
-        // It stands still, so that nothing but diff could write.
+        // The daemon is stopped, so only diff could write.
         proxy.stand_still()?;
         node.run("ipvsadm", &["-D", "-t", "10.96.0.80:80"])?;
         let directory = cluster.directory().join(format!("{NODE}.run"));
@@ -79,7 +78,7 @@ fn one_process_changes_a_node_and_others_only_look() -> TestResult {
         assert_eq!(files()?, before);
         proxy.go_on()?;
 
-        // A new one may start as soon as the old one is gone, however it went.
+        // A new daemon can start as soon as the old one has ended, even by SIGKILL.
         proxy.kill_nine()?;
         let _proxy = cluster.start_proxy(NODE, &[])?;
         await_web(cluster, NODE)?;

@@ -1,4 +1,4 @@
-//! Ends and new starts, drift, what is foreign, and the commands that look.
+//! Restarts, drift, foreign objects, and the read-only commands.
 
 use anyhow::{Result, ensure};
 use scenarios::{
@@ -8,10 +8,10 @@ use scenarios::{
 
 use crate::common::{WEB, WEB_ADDRESS, all_web, await_first_sync, await_web, deploy_web, web_cluster, web_slice};
 
-/// The node whose daemon is restarted: all tested traffic goes through it.
+/// The node under test: all tested traffic passes through it.
 const NODE: &str = "node-3";
 
-/// `web`, as echo servers and with a node port, and a second Service on its pods.
+/// `web`, as echo servers and with a node port, and a second Service on one of its pods.
 fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {
     let service = Service::new("web").node_port_type().cluster_ip("10.96.0.80");
     cluster.manifests.write("web", &service.port_line("port: 80, targetPort: 8080, nodePort: 30080"))?;
@@ -25,7 +25,7 @@ fn await_state(cluster: &Cluster) -> Result<()> {
     await_state_with(cluster, &[])
 }
 
-/// The state, and other VIPs.
+/// Waits for the state of `deploy`, with further VIPs.
 fn await_state_with(cluster: &Cluster, others: &[&str]) -> Result<()> {
     let node = cluster.at(NODE)?;
     let all = ["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 1"];
@@ -35,7 +35,6 @@ fn await_state_with(cluster: &Cluster, others: &[&str]) -> Result<()> {
     node.await_vips(&[&["10.96.0.80", "10.96.0.81"], others].concat())
 }
 
-/// Connections of all kinds of clients.
 fn hold(cluster: &Cluster) -> Result<Vec<(Conversation, String)>> {
     let ways = [("visitor", WEB_ADDRESS), (NODE, WEB_ADDRESS), ("client", "192.168.128.3:30080")];
     let mut held = Vec::new();
@@ -55,9 +54,9 @@ fn still_held(held: &mut [(Conversation, String)]) -> Result<()> {
     Ok(())
 }
 
-/// After SIGTERM everything goes on; a new start changes nothing and drops no connection.
+/// After SIGTERM the kernel keeps serving. A restart drops no connection.
 #[test]
-fn an_end_and_a_new_start_are_not_noticed() -> TestResult {
+fn restart_keeps_connections_and_applies_missed_changes() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let proxy = cluster.start_proxy(NODE, &[])?;
@@ -71,7 +70,7 @@ fn an_end_and_a_new_start_are_not_noticed() -> TestResult {
         still_held(&mut held)?;
         cluster.at("visitor")?.echo(Transport::Tcp, WEB_ADDRESS)?;
 
-        // What changed while it was away is seen at the start.
+        // The daemon applies at its start the changes that it missed.
         cluster.manifests.write("second-slice", &Slice::of("second").port(8080).ready("10.244.2.2").on("node-2"))?;
         let _proxy = cluster.start_proxy(NODE, &[])?;
         node.await_serving("TCP 10.96.0.81:80", &["10.244.2.2:8080"])?;
@@ -81,7 +80,7 @@ fn an_end_and_a_new_start_are_not_noticed() -> TestResult {
     })
 }
 
-/// Changes that another program may make to what is ours.
+/// Changes that another program could make to objects of kube-ipvs.
 const DRIFTS: [&str; 12] = [
     "ipvsadm -e -t 10.96.0.80:80 -r 10.244.2.2:8080 -m -w 5",
     "ipvsadm -e -t 10.96.0.80:80 -r 10.244.2.2:8080 -m -w 0",
@@ -97,7 +96,6 @@ const DRIFTS: [&str; 12] = [
     "nft flush ruleset",
 ];
 
-/// Does it.
 pub(crate) fn drift(node: &Namespace, commands: &str) -> Result<()> {
     for command in commands.split("; ") {
         let mut words = command.split(' ');
@@ -106,15 +104,15 @@ pub(crate) fn drift(node: &Namespace, commands: &str) -> Result<()> {
     Ok(())
 }
 
-/// All that there is to be repaired: IPVS, VIPs, sets of nftables.
+/// The state that kube-ipvs repairs: IPVS, VIPs, sets of nftables.
 pub(crate) type Everything = (String, Vec<std::net::IpAddr>, scenarios::Sets);
 
 pub(crate) fn everything(node: &Namespace) -> Result<Everything> {
     Ok((node.ipvsadm()?.configuration(), node.vips()?, node.nft_sets()?))
 }
 
-/// Waits until everything is as it was. It may look right for a moment before the daemon has even started: all of it
-/// at once must.
+/// Waits until everything is as before. Parts can look right before the daemon has started, so all parts must be right
+/// at once.
 pub(crate) fn await_repaired(node: &Namespace, wanted: &Everything) -> Result<()> {
     eventually(|| {
         let found = everything(node)?;
@@ -125,9 +123,9 @@ pub(crate) fn await_repaired(node: &Namespace, wanted: &Everything) -> Result<()
     })
 }
 
-/// Whatever drifted while the daemon was away is repaired at its start, and no connection is dropped.
+/// The repair drops no connection.
 #[test]
-fn a_start_repairs_what_drifted() -> TestResult {
+fn drift_while_the_daemon_was_away_is_repaired_at_start() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
@@ -149,9 +147,8 @@ fn a_start_repairs_what_drifted() -> TestResult {
     })
 }
 
-/// The same while it runs, by its regular look at the kernel.
 #[test]
-fn what_drifts_while_it_runs_is_repaired() -> TestResult {
+fn drift_while_the_daemon_runs_is_repaired_at_the_next_sync() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
@@ -170,9 +167,8 @@ fn what_drifts_while_it_runs_is_repaired() -> TestResult {
     })
 }
 
-/// `cleanup` removes what is ours, and nothing else.
 #[test]
-fn cleanup_removes_ours_and_nothing_else() -> TestResult {
+fn cleanup_removes_only_objects_of_kube_ipvs() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let node = cluster.at(NODE)?;
@@ -198,18 +194,17 @@ fn cleanup_removes_ours_and_nothing_else() -> TestResult {
         assert!(node.run("nft", &["list", "set", "ip", "foreign", "kept"])?.contains("10.96.0.80"));
         assert!(node.run("ip", &["addr", "show", "dummy-foreign"])?.contains("inet 203.0.113.9/32"));
         ensure!(!node.output("ip", &["link", "show", VIP_DEVICE])?.status.success(), "{VIP_DEVICE} is left");
-        // Once more: there is nothing left to do, and that is no error.
+        // A second run finds no objects, which is no error.
         cluster.kube_ipvs(NODE)?.run(&["cleanup"])?;
-        // And a new start begins from nothing.
         let _proxy = cluster.start_proxy(NODE, &[])?;
         await_web(cluster, NODE)
     })
 }
 
-/// While the daemon runs, it never touches foreign virtual servers, inside `--ipvs-exclude-cidrs` or not. Nor does it
-/// touch addresses that another program put on our device.
+/// The daemon never changes foreign virtual servers, inside `--ipvs-exclude-cidrs` or not. It also leaves foreign
+/// addresses on its device alone.
 #[test]
-fn what_is_foreign_stays() -> TestResult {
+fn foreign_virtual_servers_and_addresses_stay() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let node = cluster.at(NODE)?;
@@ -221,7 +216,7 @@ fn what_is_foreign_stays() -> TestResult {
         let proxy = cluster.start_proxy(NODE, &arguments)?;
         await_web(cluster, NODE)?;
         node.run("ip", &["addr", "add", "10.96.0.99/32", "dev", VIP_DEVICE])?;
-        // Over several full syncs, each of which puts right what has drifted, and over a Service that goes.
+        // Over several full syncs, each of which repairs drift, and over the deletion of a Service.
         for _ in 0..3 {
             node.run("ipvsadm", &["-d", "-t", WEB_ADDRESS, "-r", "10.244.1.2:8080"])?;
             await_web(cluster, NODE)?;
@@ -239,9 +234,9 @@ fn what_is_foreign_stays() -> TestResult {
     })
 }
 
-/// `diff` exits with 0 where there is nothing to do, 1 where there is, and 2 where it cannot tell.
+/// Exit status 0: no difference. 1: a difference. 2: `diff` cannot tell.
 #[test]
-fn diff_tells_by_its_exit_status() -> TestResult {
+fn diff_exit_status_tells_whether_the_kernel_differs() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let node = cluster.at(NODE)?;
@@ -271,15 +266,15 @@ fn diff_tells_by_its_exit_status() -> TestResult {
     })
 }
 
-/// `ls` says what `ipvsadm -Ln` says, and besides the names of Services.
+/// `ls` also shows the names of Services.
 #[test]
-fn ls_says_what_ipvsadm_says() -> TestResult {
+fn ls_lists_every_line_of_ipvsadm() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let _proxy = cluster.start_proxy(NODE, &[])?;
         await_state(cluster)?;
         let listing = cluster.kube_ipvs(NODE)?.run(&["ls"])?;
-        // Each line of ipvsadm is there, its words in their order, with a name between or behind them.
+        // A line of `ls` has the words of the ipvsadm line in order, with a name between or after them.
         let contains = |line: &str, words: &[&str]| {
             let mut rest = line.split_whitespace();
             words.iter().all(|word| rest.any(|found| found == *word))
@@ -299,9 +294,9 @@ fn ls_says_what_ipvsadm_says() -> TestResult {
     })
 }
 
-/// A daemon that starts beside a broken manifest cannot know what that one wants: what the kernel has stays.
+/// If a manifest is broken at the start, the daemon cannot know its objects, so it keeps the kernel's state.
 #[test]
-fn a_start_with_a_broken_manifest_removes_nothing() -> TestResult {
+fn start_with_a_broken_manifest_removes_nothing() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
@@ -315,20 +310,20 @@ fn a_start_with_a_broken_manifest_removes_nothing() -> TestResult {
         cluster.manifests.write("third", &third)?;
         let _proxy = cluster.start_proxy(NODE, &["--ipvs-sync-period", "1s"])?;
         node.await_service("TCP 10.96.0.82:80", &[])?;
-        // Over some of its syncs; where something went the state would not come back.
+        // Over some sync periods: a removed object would not return.
         throughout(std::time::Duration::from_secs(3), || await_state_with(cluster, &["10.96.0.82"]))?;
         still_held(&mut held)?;
-        // It is mended by removing it: now all is known, and what it left goes.
+        // Removing the file completes the daemon's view, so it deletes the leftovers.
         cluster.manifests.remove("web")?;
         node.await_no_service(WEB)?;
         node.await_vips(&["10.96.0.81", "10.96.0.82"])
     })
 }
 
-/// The daemon was killed, nftables was emptied, and with it the record of what is ours; and a Service is gone. What
-/// was for it is still known to be ours, and what is not ours is still left alone.
+/// The daemon was killed, nftables was flushed together with the record, and a Service was deleted. kube-ipvs still
+/// recognises its objects for that Service, and still leaves foreign ones alone.
 #[test]
-fn what_is_ours_is_known_after_nftables_was_emptied() -> TestResult {
+fn own_objects_are_recognised_after_an_nftables_flush() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;

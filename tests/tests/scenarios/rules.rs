@@ -1,4 +1,4 @@
-//! The rules themselves: how many there are, and what a packet of an established connection pays.
+//! The number of rules, and the cost for a packet of an established connection.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,7 +15,7 @@ use scenarios::{Cluster, Namespace, Slice, TestResult, eventually, scenario};
 
 const FAMILIES: [&str; 2] = ["ip", "ip6"];
 
-/// Chains and rules, without their counters (`-s`), and without what is in the sets (`-t`).
+/// Chains and rules, without their counters (`-s`) and without the elements of sets (`-t`).
 fn chains(node: &Namespace) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for family in FAMILIES {
@@ -26,7 +26,6 @@ fn chains(node: &Namespace) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Services of all kinds, each with two endpoints.
 fn services(count: usize) -> String {
     let one = |number: usize| {
         let (high, low) = (number / 250, number % 250 + 1);
@@ -44,10 +43,10 @@ fn services(count: usize) -> String {
     (0..count).map(one).collect()
 }
 
-/// "Constant number of rules": one Service and five hundred have the same chains, and a packet of an established
-/// connection meets one rule in each.
+/// "Constant number of rules": one Service and five hundred have the same chains. A packet of an established connection
+/// meets one rule in each.
 #[test]
-fn their_number_does_not_depend_on_that_of_services() -> TestResult {
+fn rule_count_is_the_same_for_one_and_five_hundred_services() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         let node = cluster.at("node-3")?;
         cluster.manifests.write("all", &services(1))?;
@@ -59,7 +58,7 @@ fn their_number_does_not_depend_on_that_of_services() -> TestResult {
         cluster.manifests.write("all", &services(500))?;
         node.await_service("TCP 10.96.1.250:80", &["10.244.1.250:8080 1", "10.245.1.250:8080 1"])?;
         cluster.await_settled("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
-        // Linux 6.1 lists a large table in parts, and leaves some out while other namespaces change theirs.
+        // Linux 6.1 lists a large table in parts, and omits entries while other namespaces change theirs.
         eventually(|| {
             let virtual_servers = node.ipvsadm()?.keys().len();
             ensure!(virtual_servers >= 1500, "only {virtual_servers} virtual servers");
@@ -72,8 +71,8 @@ fn their_number_does_not_depend_on_that_of_services() -> TestResult {
             let (Some(name), Some(kind), Some(first)) = (lines.next(), lines.next(), lines.next()) else {
                 continue;
             };
-            // What nat chains and the mark's end decide is for first packets, or one rule long. Answers are what
-            // `own-answers` is for, and `show` looks for what that one has hidden.
+            // nat chains see only first packets, and `clear-mark` is one rule long. `own-answers` exists for answers,
+            // and `show` restores the packets that it has hidden.
             let of_all = ["clear-mark", "own-answers", "show"].iter().any(|chain| name.contains(chain));
             if kind.starts_with("type filter") && !of_all {
                 hooked += 1;
@@ -85,7 +84,6 @@ fn their_number_does_not_depend_on_that_of_services() -> TestResult {
     })
 }
 
-/// The Service of this number, as another proxy that embeds the library would say it.
 fn embedded(number: u32) -> [Event; 2] {
     let id = ServiceId::new("default", &format!("app-{number}"));
     let at = |base: [u8; 4], number: u32| IpAddr::from(Ipv4Addr::from_bits(u32::from_be_bytes(base) + number));
@@ -104,11 +102,10 @@ fn embedded(number: u32) -> [Event; 2] {
     [Event::ServiceApplied(service), Event::SliceApplied(slice)]
 }
 
-/// The same by way of the library, which has no daemon's manifests to read: one Service and five thousand. That fifty
-/// thousand are no more than elements of sets is seen in proxier's own tests: here their virtual servers would be in
-/// the way of all other scenarios, as one table of the kernel has those of all namespaces.
+/// The same through the library, with one Service and five thousand. proxier's own tests cover fifty thousand. Here
+/// their virtual servers would slow down all other scenarios, because all namespaces share one table in the kernel.
 #[test]
-fn nor_for_a_proxy_that_embeds_the_library() -> TestResult {
+fn rule_count_stays_when_an_embedder_serves_more_services() -> TestResult {
     const MANY: u32 = 5_000;
     scenario(Cluster::builder(), |cluster| {
         let node = cluster.at("node-3")?;

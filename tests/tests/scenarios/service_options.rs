@@ -1,4 +1,4 @@
-//! What a Service chooses by annotations: scheduler, hashing, weights, time to drain.
+//! Annotations of a Service: scheduler, hashing, weights, drain time.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,7 +12,6 @@ use crate::common::{WEB, WEB_ADDRESS, WEB_PODS, all_web, web_cluster, web_servic
 
 const NODE: &str = "node-1";
 
-/// `web` with these annotations; its pods serve.
 fn deploy(cluster: &Cluster, annotations: &[(&str, &str)]) -> Result<Vec<Server>> {
     cluster.manifests.write("web", &annotated(annotations))?;
     cluster.manifests.write("web-slice", &web_slice(&all_web()))?;
@@ -23,7 +22,6 @@ fn annotated(annotations: &[(&str, &str)]) -> Service {
     annotations.iter().fold(web_service(), |service, (name, value)| service.annotation(name, value))
 }
 
-/// Waits until ipvsadm says this of the scheduler and its flags.
 fn await_scheduler(node: &Namespace, wanted: &str) -> Result<()> {
     eventually(|| {
         let table = node.ipvsadm()?;
@@ -36,11 +34,12 @@ fn await_scheduler(node: &Namespace, wanted: &str) -> Result<()> {
 #[test]
 fn every_scheduler_and_flag_is_read_back() -> TestResult {
     scenario(web_cluster(), |cluster| {
-        // While a namespace goes the kernel would wait for itself.
+        // kube-ipvs honours these two schedulers only if they are loaded. A kernel that loads them while it removes a
+        // namespace can hang.
         Command::new("modprobe").args(["-a", "ip_vs_lblc", "ip_vs_lblcr"]).status()?;
         let _servers = deploy(cluster, &[("scheduler", "fo")])?;
         let node = cluster.at(NODE)?;
-        // By default only those are taken that need nothing of the kernel that is not there anyway.
+        // By default kube-ipvs accepts only schedulers that need no further kernel module.
         let proxy = cluster.start_proxy(NODE, &[])?;
         await_scheduler(node, "rr")?;
         let log = proxy.log_text();
@@ -67,7 +66,7 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
             await_scheduler(node, wanted)?;
             node.get(WEB_ADDRESS)?;
         }
-        // Some kernels lack this scheduler. kube-ipvs then uses the node's own for the Service, and logs that.
+        // Some kernels lack this scheduler. kube-ipvs then uses the node's default for the Service, and logs that.
         cluster.manifests.write("web", &annotated(&[("scheduler", "twos")]))?;
         eventually(|| {
             let table = node.ipvsadm()?;
@@ -77,7 +76,7 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
             Ok(())
         })?;
         node.get(WEB_ADDRESS)?;
-        // What cannot be followed is reported, and the Service is served as without it.
+        // kube-ipvs reports an invalid annotation and serves the Service without it.
         cluster.manifests.write("web", &annotated(&[("scheduler", "fastest")]))?;
         let message =
             "Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: \"fastest\" is not";
@@ -91,7 +90,7 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
     })
 }
 
-/// `web-1` is on the node that is asked, the others on another.
+/// `web-1` is on the client's node, the others are on another one.
 #[test]
 fn connections_are_spread_by_weight() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -110,7 +109,7 @@ fn connections_are_spread_by_weight() -> TestResult {
             Ok(())
         };
         counts([60, 20, 20])?;
-        // By node; and a drifted one is repaired by a new start.
+        // Weights by node. A restart repairs a drifted weight.
         cluster.manifests.write("web", &annotated(&[wrr, ("node-weights", "node-2=2,node-1=1")]))?;
         let by_node = ["10.244.1.2:8080 1", "10.244.2.2:8080 2", "10.244.2.3:8080 2"];
         node.await_service(WEB, &by_node)?;
@@ -119,7 +118,7 @@ fn connections_are_spread_by_weight() -> TestResult {
         node.run("ipvsadm", &["-e", "-t", WEB_ADDRESS, "-r", "10.244.2.2:8080", "-m", "-w", "9"])?;
         let proxy = cluster.start_proxy(NODE, &[])?;
         node.await_service(WEB, &by_node)?;
-        // By slice. One that drains has weight 0, and its own again when it is ready again.
+        // Weights by slice. A draining endpoint has weight 0, and gets its weight back when it is ready again.
         cluster.manifests.write("web", &annotated(&[wrr]))?;
         let heavy = |conditions: &str| {
             let slice = scenarios::Slice::of("web").name("web-heavy").port(8080).annotation("weight", "8");
@@ -133,7 +132,7 @@ fn connections_are_spread_by_weight() -> TestResult {
         node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 0"])?;
         heavy("ready: true")?;
         node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 8"])?;
-        // The annotation asks for weight 0: no new connections get there.
+        // The annotation sets weight 0: such endpoints get no new connections.
         cluster.manifests.write("web", &annotated(&[wrr, ("node-weights", "node-2=0")]))?;
         node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 0", "10.244.2.3:8080 0"])?;
         counts([100, 0, 0])?;
@@ -154,7 +153,7 @@ fn connections_are_spread_by_weight() -> TestResult {
 }
 
 #[test]
-fn a_hashed_client_stays_and_falls_back() -> TestResult {
+fn hashed_client_keeps_its_pod_and_falls_back_while_it_drains() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy(cluster, &[("scheduler", "sh")])?;
         let _proxy = cluster.start_proxy("node-3", &[])?;
@@ -168,7 +167,7 @@ fn a_hashed_client_stays_and_falls_back() -> TestResult {
             names.into_keys().next().ok_or_else(|| anyhow::anyhow!("no answer"))
         };
         let favourite = one_pod(20)?;
-        // By address and port its connections are spread.
+        // Hashing on address and port spreads the client's connections.
         cluster.manifests.write("web", &annotated(&[("scheduler", "mh")]))?;
         await_scheduler(node, "mh (mh-fallback,mh-port)")?;
         let spread = tally(visitor.get_many(WEB_ADDRESS, 60)?);
@@ -205,7 +204,6 @@ fn a_hashed_client_stays_and_falls_back() -> TestResult {
     })
 }
 
-/// A connection of the visitor that has come to a certain pod.
 fn connection_to(cluster: &Cluster, pod: &str) -> Result<Conversation> {
     loop {
         let mut connection = cluster.at("visitor")?.connect(Transport::Tcp, WEB_ADDRESS)?;
@@ -215,9 +213,9 @@ fn connection_to(cluster: &Cluster, pod: &str) -> Result<Conversation> {
     }
 }
 
-/// It left the slice without a word, with a connection that does not end.
+/// The endpoint vanished from the slice, and its connection does not end.
 #[test]
-fn a_draining_endpoint_is_gone_after_its_time() -> TestResult {
+fn draining_endpoint_is_removed_after_max_drain_time() -> TestResult {
     const TIME: Duration = Duration::from_secs(3);
     scenario(web_cluster(), |cluster| {
         let may_drain = |time: &str| cluster.manifests.write("web", &annotated(&[("max-drain-time", time)]));
@@ -229,7 +227,7 @@ fn a_draining_endpoint_is_gone_after_its_time() -> TestResult {
         let node = cluster.at("node-3")?;
         let both = ["10.244.1.2:8080 1", "10.244.2.2:8080 1"];
         node.await_service(WEB, &both)?;
-        // While there is time it keeps its connection.
+        // While it drains it keeps its connection.
         let mut held = connection_to(cluster, "web-2")?;
         put(&["web-1"])?;
         node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 0"])?;
@@ -237,7 +235,7 @@ fn a_draining_endpoint_is_gone_after_its_time() -> TestResult {
         put(&["web-1", "web-2"])?;
         node.await_service(WEB, &both)?;
         ensure!(held.say()?.name == "web-2", "it keeps its connection when it comes back");
-        // When its time is over it is gone, and not before; for ever it would keep the connection.
+        // After the drain time the endpoint is gone, and not before; otherwise the connection would keep it.
         may_drain("3s")?;
         cluster.await_settled("node-3", &[])?;
         let start = Instant::now();
@@ -245,7 +243,6 @@ fn a_draining_endpoint_is_gone_after_its_time() -> TestResult {
         node.await_service(WEB, &["10.244.1.2:8080 1"])?;
         ensure!(start.elapsed() >= TIME, "gone after {:?}", start.elapsed());
         ensure!(held.say() == Err(Failure::Reset), "what goes through it is reset");
-        // No time at all.
         may_drain("0s")?;
         put(&["web-1", "web-2"])?;
         node.await_service(WEB, &both)?;

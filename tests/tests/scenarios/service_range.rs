@@ -1,5 +1,5 @@
-//! A ServiceCIDR that holds more than ClusterIPs: kubeadm's 10.96.0.0/12 has a million addresses, and pods, Nodes or
-//! hosts of an office may be among them.
+//! A ServiceCIDR that holds more than ClusterIPs. kubeadm's 10.96.0.0/12 has a million addresses, which can include
+//! pods, Nodes or office hosts.
 
 use anyhow::{Result, ensure};
 use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, eventually, scenario};
@@ -7,11 +7,10 @@ use scenarios::{Cluster, Namespace, Service, Slice, TestResult, Transport, event
 const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
 const RANGES: &str = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\n\
                       spec: {cidrs: [10.96.0.0/12, \"fd00:10:96::/48\"]}\n";
-/// Hosts outside: one that a route of its own leads to, one that only the default route leads to, and one that is an
-/// endpoint.
+/// Outside hosts: one behind a specific route, one behind the default route only, and one that is an endpoint.
 const HOSTS: [&str; 3] = ["10.105.0.10", "10.106.0.10", "10.107.0.10"];
 
-/// `web`, with a pod within the range, and `far`, with a host outside.
+/// `web` with a pod within the range, and `far` with an outside host.
 fn services() -> String {
     let service = |name: &str, ip: &str, node_port: u16| {
         let service = Service::new(name).node_port_type().cluster_ip(ip);
@@ -39,7 +38,6 @@ fn answers(from: &Namespace, to: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Clients reach the pods and hosts that exist, by the VIP and directly. kube-ipvs refuses unallocated addresses.
 #[test]
 fn pods_and_hosts_within_the_service_range_are_reached() -> TestResult {
     let builder = Cluster::builder().pod("web", "node-1", "10.100.1.2 fd00:10:96:1::2").pod(
@@ -66,7 +64,7 @@ fn pods_and_hosts_within_the_service_range_are_reached() -> TestResult {
         let proxies = cluster.start_proxies(&FLAGS)?;
         for node in ["node-2", "node-3"] {
             await_ready(cluster, node, &FLAGS)?;
-            // One client gets more errors in a second than a kernel sends to one peer.
+            // One client gets more ICMP errors per second than a kernel sends to one peer by default.
             cluster.at(node)?.sysctls(&[("ipv4.icmp_ratemask", "0")])?;
         }
         for from in ["node-2", "node-3", "visitor"] {
@@ -77,7 +75,6 @@ fn pods_and_hosts_within_the_service_range_are_reached() -> TestResult {
             answers(from, "[fd00:10:96:f::80]:80", "web")?;
             answers(from, "10.105.0.10:8080", "client")?;
             from.echo(Transport::Udp, "10.105.0.10:53")?;
-            // The default route leads to the endpoint, and IPVS has chosen it.
             answers(from, "10.96.0.81:80", "client")?;
             answers(from, "192.168.128.3:30081", "client")?;
         }
@@ -100,9 +97,9 @@ fn pods_and_hosts_within_the_service_range_are_reached() -> TestResult {
     })
 }
 
-/// The default route changes while it runs: another gateway, and none.
+/// The default route changes to another gateway, and then is deleted.
 #[test]
-fn the_default_route_is_followed() -> TestResult {
+fn refusal_of_unallocated_addresses_follows_the_default_route() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         let client = cluster.at("client")?;
         client.ip("addr add 10.106.0.10/32 dev lo")?;

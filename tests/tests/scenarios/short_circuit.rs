@@ -1,4 +1,5 @@
-//! Connections by the short circuit of a Service of the policy Local: IPVS does not see their packets, conntrack does.
+//! Connections through the short circuit of a Service with the policy Local. conntrack handles their packets, IPVS does
+//! not see them.
 
 use anyhow::{Result, ensure};
 use scenarios::{Cluster, Failure, Service, Slice, TestResult, Transport, eventually, scenario};
@@ -28,10 +29,10 @@ fn put(cluster: &Cluster, conditions: &[(&str, &str, &str)]) -> Result<()> {
 const READY: &str = "ready: true, serving: true, terminating: false";
 const TERMINATING: &str = "ready: false, serving: true, terminating: true";
 
-/// The endpoint is terminating, keeps its connections, and leaves while its server still runs. Its clients learn of
-/// that at once, over TCP and SCTP, from a pod and from the node.
+/// The endpoint terminates, keeps its connections, and leaves while its server still runs. Its clients learn of it at
+/// once, over TCP and SCTP, from a pod and from the node.
 #[test]
-fn connections_end_with_their_endpoint() -> TestResult {
+fn short_circuit_connections_end_with_their_endpoint() -> TestResult {
     let builder = Cluster::builder().pod("old", "node-1", "10.244.1.2").pod("new", "node-2", "10.244.2.2").pod(
         "visitor",
         "node-3",
@@ -48,7 +49,7 @@ fn connections_end_with_their_endpoint() -> TestResult {
         let node = cluster.at("node-3")?;
         node.await_service("SCTP 10.96.0.7:80", &["10.244.1.2:8080 1"])?;
         cluster.await_settled("node-3", &FLAGS)?;
-        // No Node object says where its pods are.
+        // No Node object has a podCIDR.
         let log = proxy.log_text();
         ensure!(log.contains("IPv4 pods of other nodes are taken for pods of this one"), "{log}");
         let mut conversations = Vec::new();
@@ -79,10 +80,10 @@ fn connections_end_with_their_endpoint() -> TestResult {
     })
 }
 
-/// The only endpoint is not ready for a moment, and then is in no list for a moment: new connections are refused, and
-/// those that there are go on, as they do by the ClusterIP.
+/// The only endpoint is briefly not ready, and then is briefly in no slice. kube-ipvs rejects new connections and keeps
+/// the established ones, as on the ClusterIP.
 #[test]
-fn connections_outlive_a_moment_without_endpoints() -> TestResult {
+fn short_circuit_connections_survive_a_moment_without_endpoints() -> TestResult {
     const NOT_READY: &str = "ready: false, serving: false, terminating: false";
     let builder = Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
@@ -122,11 +123,11 @@ fn connections_outlive_a_moment_without_endpoints() -> TestResult {
     })
 }
 
-/// "proxy implementation should not be vulnerable to the invalid conntrack state bug": a packet that belongs to no
-/// connection, as conntrack sees it, is not let through with the pod's own address, at which the client would answer
-/// with a reset.
+/// "proxy implementation should not be vulnerable to the invalid conntrack state bug": conntrack does not assign such a
+/// packet to a connection, so NAT does not translate it. With the pod's own address as source, it would make the client
+/// reset the connection.
 #[test]
-fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
+fn out_of_window_packet_does_not_reset_the_connection() -> TestResult {
     const INVALID: &str = "no part of any connection";
     let builder = Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
@@ -152,10 +153,10 @@ fn a_packet_out_of_window_does_not_kill_the_connection() -> TestResult {
     })
 }
 
-/// If both policies are Local, a short circuit leads to a virtual server on a port of its own. Clients that ask for
-/// that port do not get there.
+/// If both policies are Local, a short circuit leads to a virtual server on a separate port. Direct connections to that
+/// port are rejected.
 #[test]
-fn nobody_else_gets_where_a_short_circuit_leads() -> TestResult {
+fn inner_port_of_a_short_circuit_refuses_direct_clients() -> TestResult {
     let builder = Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let transports = [(Transport::Tcp, "TCP"), (Transport::Udp, "UDP"), (Transport::Sctp, "SCTP")];

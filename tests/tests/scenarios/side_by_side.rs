@@ -1,4 +1,4 @@
-//! Two proxies in one network namespace: the daemon, and a program that embeds the library under names of its own.
+//! Two proxies in one network namespace: the daemon, and a program that embeds the library with its own names.
 
 use std::time::Duration;
 
@@ -17,7 +17,6 @@ const NODE: &str = "node-3";
 const FLAGS: [&str; 4] = ["--cluster-cidr", "10.244.0.0/16", "--nodeport-addresses", "primary"];
 const DEVICE: &str = "embedded0";
 
-/// The Service `other` at 10.97.0.7, as the embedding program would say it.
 fn other() -> Result<[Event; 2]> {
     let id = ServiceId::new("default", "other");
     let port = |number| PortNumber::new(number).context("a port");
@@ -56,7 +55,7 @@ fn embedded() -> Result<(Engine, LinuxKernel)> {
 }
 
 #[test]
-fn each_serves_and_removes_its_own() -> TestResult {
+fn two_proxies_in_one_namespace_manage_only_their_own_objects() -> TestResult {
     let builder = Cluster::builder().pod("web", "node-1", "10.244.1.2").pod("other", "node-1", "10.244.1.3").pod(
         "visitor",
         NODE,
@@ -78,7 +77,7 @@ fn each_serves_and_removes_its_own() -> TestResult {
             ensure!(!report.plan.is_empty(), "there was nothing to do");
             Ok(())
         })?;
-        // Neither finds anything of the other's to change.
+        // Neither proxy wants to change the other's objects.
         cluster.await_settled(NODE, &FLAGS)?;
         node.await_vips(&["10.96.0.7"])?;
         node.enter(|| {

@@ -1,4 +1,4 @@
-//! Scenario 5: loadBalancerSourceRanges, for clients outside, pods and the node itself.
+//! Scenario 5: loadBalancerSourceRanges, for outside clients, pods and the node itself.
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{
@@ -11,8 +11,8 @@ const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
 const NODE: &str = "node-3";
 const CLIENTS: [&str; 4] = ["client", "other", "visitor", NODE];
 
-/// Exactly these get through to a load-balancer IP. The rule on the node drops the first packet of each other client,
-/// and its counter shows that: the test waits for no time-out.
+/// Checks that exactly these clients reach a load-balancer IP. The rule on the node drops and counts the first packet
+/// of every other client, so the test waits for no time-out.
 fn ensure_let_through(cluster: &Cluster, transport: Transport, vip: &str, expected: &[&str]) -> Result<()> {
     let node = cluster.at(NODE)?;
     let mut counted = node.nft_packets(RULE)?;
@@ -26,12 +26,12 @@ fn ensure_let_through(cluster: &Cluster, transport: Transport, vip: &str, expect
         })?;
         match attempt.outcome()? {
             None => {}
-            // The kernel tells a process at once that its own datagram was dropped.
+            // The kernel reports a local drop to the process at once.
             Some(Err(Failure::Refused)) if *client == NODE && transport == Transport::Udp => {}
             Some(outcome) => anyhow::bail!("{who}: dropped, and yet {outcome:?}"),
         }
         drop(attempt);
-        // It may have sent a second one before it ended.
+        // The client can have retransmitted before it ended.
         counted = counted.max(node.nft_packets(RULE)?);
     }
     for client in expected {
@@ -42,12 +42,11 @@ fn ensure_let_through(cluster: &Cluster, transport: Transport, vip: &str, expect
     Ok(())
 }
 
-/// The bridge of node-3's pods has an address of the pods' range; the Node says which one is the node's.
+/// The bridge of node-3's pods has an address in the pods' range, so the Node must name the node's address.
 const NODE_OBJECT: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: node-3}\n\
                            status: {addresses: [{type: InternalIP, address: 192.168.128.3}, \
                            {type: InternalIP, address: \"fd00:128::3\"}]}\n";
 
-/// The comment of the rules that drop.
 const RULE: &str = "loadBalancerSourceRanges";
 
 #[test]
@@ -77,10 +76,10 @@ fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
         }
         let node = cluster.at("node-3")?;
         let without_visitor: Vec<_> = CLIENTS.into_iter().filter(|client| *client != "visitor").collect();
-        // The ranges, and who is in them in each family. A process of the node takes the VIP for its source.
+        // The ranges, and the clients within them in each family. A process of the node uses the VIP as source.
         for (ranges, v4, v6) in [
             ("192.168.128.100/32, \"fd00:128::101/128\"", vec!["client"], vec!["other"]),
-            // Ranges of one family say nothing about the other.
+            // Ranges of one family do not restrict the other.
             ("10.244.0.0/16, 10.244.3.0/24", vec!["visitor"], CLIENTS.to_vec()),
             ("192.168.128.0/25, \"fd00:10:244::/48\"", without_visitor.clone(), vec!["visitor"]),
             ("\"192.168.128.101/32\", \"fd00:128::/64\", \"fd00:128::/96\"", vec!["other"], without_visitor),
@@ -93,7 +92,6 @@ fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
                 ensure_let_through(cluster, Transport::Tcp, vip, &expected)
                     .with_context(|| format!("with {ranges}"))?;
             }
-            // All clients reach everything else as before.
             for client in CLIENTS {
                 cluster.at(client)?.echo(Transport::Tcp, "192.168.128.3:30080")?;
                 cluster.at(client)?.echo(Transport::Tcp, "[fd00:128::3]:30080")?;
@@ -108,10 +106,10 @@ fn only_sources_in_the_ranges_reach_a_load_balancer_ip() -> TestResult {
     })
 }
 
-/// The ranges change while the daemon runs, over every protocol: to others, to none at all, and back. They hold for
-/// new connections; the ones that there are go on.
+/// The ranges change, for every protocol: to others, to none, and back. They apply to new connections, and established
+/// ones continue.
 #[test]
-fn ranges_change_while_clients_come() -> TestResult {
+fn changed_source_ranges_apply_to_new_connections_only() -> TestResult {
     let builder = Cluster::builder()
         .pod("web-1", "node-1", "10.244.1.2")
         .pod("visitor", "node-3", "10.244.3.9")

@@ -1,13 +1,12 @@
-//! Requests are spread evenly.
+//! Even distribution of requests.
 
 use anyhow::ensure;
 use scenarios::{Service, Slice, TestResult, scenario, tally};
 
 use crate::common::{WEB_ADDRESS, WEB_PODS, await_web, deploy_web, web_cluster, web_reals};
 
-/// 300 requests one after the other over three pods: 100 each, give or take two.
 #[test]
-fn three_hundred_requests_over_three_pods() -> TestResult {
+fn three_hundred_requests_are_spread_evenly_over_three_pods() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;
         let _proxies = cluster.start_proxies(&[])?;
@@ -21,9 +20,9 @@ fn three_hundred_requests_over_three_pods() -> TestResult {
     })
 }
 
-/// The first connections go to no common endpoint: not those of several nodes, and not those to several Services.
+/// Neither different nodes nor different Services send their first connections to one common endpoint.
 #[test]
-fn first_connections_are_spread() -> TestResult {
+fn first_connections_of_nodes_and_services_are_spread() -> TestResult {
     const SERVICES: usize = 10;
     scenario(web_cluster(), |cluster| {
         let _servers = deploy_web(cluster)?;

@@ -7,10 +7,9 @@ use scenarios::{Cluster, Load, Service, TestResult, eventually, scenario};
 
 use crate::common::{WEB, WEB_ADDRESS, all_web, await_web, deploy_web, web_cluster, web_slice};
 
-/// How often an endpoint is removed and added again.
 const ROUNDS: usize = 300;
 
-/// Waits until `web-2` is in the kernel of all nodes as it should be: with weight 1, or with 0 or gone.
+/// Waits until all nodes serve `web-2` with weight 1, or else have it with weight 0 or not at all.
 fn await_second(cluster: &Cluster, serving: bool) -> Result<()> {
     for node in cluster.nodes() {
         eventually(|| {
@@ -23,8 +22,8 @@ fn await_second(cluster: &Cluster, serving: bool) -> Result<()> {
     Ok(())
 }
 
-/// 300 removals and additions of an endpoint, each read back from the kernel, with clients in a pod, on a node and
-/// outside: every request is answered.
+/// 300 removals and additions of an endpoint, each read back from the kernel. Clients in a pod, on a node and outside
+/// get an answer to every request.
 #[test]
 fn no_request_fails_while_an_endpoint_comes_and_goes() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -51,7 +50,7 @@ fn no_request_fails_while_an_endpoint_comes_and_goes() -> TestResult {
             await_second(cluster, true)?;
         }
         for (who, load) in loads {
-            // Each answers one more that began after the last round.
+            // Each load ends with a request that began after the last round.
             let report = load.stop(ROUNDS, who)?;
             println!("{who}: {} answers, the slowest after {:?}", report.answered(), report.slowest);
         }

@@ -1,4 +1,4 @@
-//! What is set beside rules: timeouts of IPVS and conntrack.
+//! Kernel settings other than rules: timeouts of IPVS and conntrack.
 
 use anyhow::{Context, Result};
 use scenarios::{Cluster, Namespace, Service, TestResult, eventually, scenario};
@@ -17,9 +17,8 @@ fn await_timeouts(node: &Namespace, expected: [&str; 3]) -> Result<()> {
     })
 }
 
-/// IPVS remembers a connection as long as conntrack does, unless a flag says how long.
 #[test]
-fn timeouts_of_ipvs() -> TestResult {
+fn ipvs_timeouts_follow_conntrack_unless_flags_set_them() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.80").port(80))?;
         let node = cluster.at("node-1")?;
@@ -41,9 +40,9 @@ fn timeouts_of_ipvs() -> TestResult {
     })
 }
 
-/// Of two timeouts the shorter one counts, so that conntrack gets those of IPVS where these are longer.
+/// The shorter timeout decides, so kube-ipvs raises those of conntrack to those of IPVS.
 #[test]
-fn conntrack_remembers_as_long_as_ipvs_is_told_to() -> TestResult {
+fn conntrack_timeouts_are_raised_to_those_of_ipvs() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.80").port(80))?;
         let node = cluster.at("node-1")?;
@@ -64,9 +63,9 @@ fn conntrack_remembers_as_long_as_ipvs_is_told_to() -> TestResult {
     })
 }
 
-/// What kube-proxy sets of conntrack: raised, never lowered.
+/// The conntrack timeouts that kube-proxy sets.
 #[test]
-fn timeouts_of_conntrack() -> TestResult {
+fn conntrack_timeouts_are_raised_and_never_lowered() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.80").port(80))?;
         let node = cluster.at("node-1")?;
@@ -92,14 +91,14 @@ fn timeouts_of_conntrack() -> TestResult {
     })
 }
 
-/// A container has a read-only /proc/sys. If kube-ipvs can do without a sysctl, it logs a warning. If it cannot, it
-/// logs an error that says what to do.
+/// A container has a read-only /proc/sys. If kube-ipvs can do without a sysctl, it logs a warning. Otherwise it logs an
+/// error with the command for the host.
 #[test]
-fn sysctls_that_cannot_be_set() -> TestResult {
+fn read_only_sysctls_cause_a_warning_or_an_error_with_advice() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.80").port(80))?;
         let node = cluster.at("node-1")?;
-        // What the data plane stands on is right already.
+        // The sysctls that the data plane needs are already set.
         node.run("modprobe", &["ip_vs"])?;
         node.sysctls(&[
             ("ipv4.vs.conntrack", "1"),

@@ -1,4 +1,4 @@
-//! Endpoints that are on their way out.
+//! Terminating and vanished endpoints.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ const NOT_READY: &str = "ready: false, serving: false, terminating: false";
 const SERVING_TERMINATING: &str = "ready: false, serving: true, terminating: true";
 const TERMINATING: &str = "ready: false, serving: false, terminating: true";
 
-/// Lists pods with their conditions.
 fn put(cluster: &Cluster, endpoints: &[(&str, &str)]) -> Result<()> {
     let mut slice = Slice::of("web").port(8080);
     for (name, conditions) in endpoints {
@@ -28,7 +27,6 @@ fn deploy(cluster: &Cluster, endpoints: &[(&str, &str)]) -> Result<Vec<Server>> 
     WEB_PODS.iter().map(|(name, ..)| cluster.echo(name, Transport::Tcp, 8080)).collect()
 }
 
-/// A connection from `visitor` through the Service that has come to a certain pod.
 fn connection_to(cluster: &Cluster, pod: &str) -> Result<Conversation> {
     for _ in 0..6 {
         let mut connection = cluster.at("visitor")?.connect(Transport::Tcp, WEB_ADDRESS)?;
@@ -48,9 +46,9 @@ fn new_connections_go_to(cluster: &Cluster, pods: &[&str]) -> TestResult {
     Ok(())
 }
 
-/// Where nothing is ready, what terminates and still serves has to do; never what serves no longer.
+/// Terminating endpoints that no longer serve get no connections, even then.
 #[test]
-fn serving_terminating_endpoints_are_the_fall_back() -> TestResult {
+fn serving_terminating_endpoints_serve_if_none_is_ready() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let leaving = [("web-1", SERVING_TERMINATING), ("web-2", SERVING_TERMINATING), ("web-3", TERMINATING)];
         let _servers = deploy(cluster, &leaving)?;
@@ -67,9 +65,9 @@ fn serving_terminating_endpoints_are_the_fall_back() -> TestResult {
     })
 }
 
-/// Not ready, or terminating, but listed: weight 0, and its established connection lives.
+/// An endpoint that is not ready or terminating, and still listed, has weight 0. Its established connection survives.
 #[test]
-fn a_listed_endpoint_drains() -> TestResult {
+fn listed_endpoint_that_is_not_ready_keeps_its_connections() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = deploy(cluster, &[("web-1", READY), ("web-2", READY)])?;
         let _proxy = cluster.start_proxy("node-3", &[])?;
@@ -79,14 +77,14 @@ fn a_listed_endpoint_drains() -> TestResult {
         for conditions in [NOT_READY, SERVING_TERMINATING, TERMINATING] {
             put(cluster, &[("web-1", READY), ("web-2", conditions)])?;
             node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 0"])?;
-            // Nothing of the daemon's or the kernel's ends it: neither now nor a little later.
+            // Neither the daemon nor the kernel ends the connection, now or a little later.
             throughout(Duration::from_secs(1), || {
                 assert_eq!(held.say()?.name, "web-2");
                 Ok(())
             })?;
             new_connections_go_to(cluster, &["web-1"])?;
         }
-        // Ready again: back in the rotation, with its connection.
+        // When it is ready again it returns to the rotation, with its connection.
         put(cluster, &[("web-1", READY), ("web-2", READY)])?;
         node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1"])?;
         assert_eq!(held.say()?.name, "web-2");
@@ -94,7 +92,7 @@ fn a_listed_endpoint_drains() -> TestResult {
     })
 }
 
-/// Left the slice without a word: no new connections, but the established one lives until it ends; then it is gone.
+/// An endpoint that vanished from the slice gets no new connections. Its established connection lives until it ends.
 #[test]
 fn an_endpoint_that_vanishes_drains_until_idle() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -105,7 +103,7 @@ fn an_endpoint_that_vanishes_drains_until_idle() -> TestResult {
         let mut held = connection_to(cluster, "web-2")?;
         put(cluster, &[("web-1", READY)])?;
         node.await_serving(WEB, &["10.244.1.2:8080"])?;
-        // A real server without connections would be gone at the change; this one has one.
+        // A real server without connections would be removed at once; this one has a connection.
         throughout(Duration::from_secs(3), || {
             assert_eq!(held.say()?.name, "web-2");
             Ok(())
@@ -114,7 +112,7 @@ fn an_endpoint_that_vanishes_drains_until_idle() -> TestResult {
         let weights = node.ipvsadm()?.weights(WEB);
         ensure!(weights == Some(vec!["10.244.1.2:8080 1".into(), "10.244.2.2:8080 0".into()]), "{weights:?}");
         held.reset()?;
-        // IPVS itself forgets a connection that was reset after ten seconds.
+        // IPVS forgets a reset connection after ten seconds.
         eventually(|| {
             let weights = node.ip_vs()?.weights(WEB);
             ensure!(weights == Some(vec!["10.244.1.2:8080 1".into()]), "{weights:?}");
@@ -123,7 +121,7 @@ fn an_endpoint_that_vanishes_drains_until_idle() -> TestResult {
     })
 }
 
-/// One that was seen terminating has had its time: when it leaves the slice it is gone at once.
+/// An endpoint that was listed as terminating has had its time to drain.
 #[test]
 fn a_terminating_endpoint_that_leaves_is_gone_at_once() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -135,7 +133,7 @@ fn a_terminating_endpoint_that_leaves_is_gone_at_once() -> TestResult {
         put(cluster, &[("web-1", READY), ("web-2", SERVING_TERMINATING)])?;
         node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 0"])?;
         assert_eq!(held.say()?.name, "web-2");
-        // What a server does on SIGTERM: no new connections, the old ones to their end.
+        // As a server on SIGTERM: no new connections, and the established ones continue.
         servers[1].close_listener();
         assert_eq!(held.say()?.name, "web-2");
         put(cluster, &[("web-1", READY)])?;

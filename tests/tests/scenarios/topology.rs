@@ -1,4 +1,4 @@
-//! Hints of EndpointSlices: endpoints in the node's own zone, or on the node itself, are preferred.
+//! Topology hints of EndpointSlices: kube-ipvs prefers endpoints in the node's zone, or on the node itself.
 
 use std::collections::BTreeSet;
 
@@ -48,11 +48,11 @@ fn hints_are_followed_where_all_endpoints_have_them() -> TestResult {
         // One endpoint has no hints: the hints are out of date, and kube-ipvs ignores them.
         cluster.manifests.write("slice", &slice([&a, &b, ""]))?;
         serving("node-1", &[1, 2, 3])?;
-        // None for this zone: better far than nowhere.
+        // No endpoint has a hint for this zone: a distant endpoint is better than none.
         cluster.manifests.write("slice", &slice([&c, &b, &b]))?;
         serving("node-1", &[1, 2, 3])?;
         serving("node-2", &[2, 3])?;
-        // For nodes: those of the node itself, else those of the zone.
+        // Hints for nodes: the node's own endpoints, otherwise those of the zone.
         let both = |node: &str, zone: &str| format!("forNodes: [{{name: {node}}}], {zone}");
         let (first, second, third) = (both("node-1", &a), both("node-2", &b), both("node-2", &b));
         cluster.manifests.write("slice", &slice([&first, &second, &third]))?;

@@ -30,10 +30,11 @@ fn manifests(policy: &str, endpoint: Option<(&str, &str)>) -> String {
     format!("{service}---\n{slice}")
 }
 
-/// `pod` answers the next datagrams of all clients. One may be lost on the way from one server to the other.
+/// Waits until `pod` answers the datagrams of all clients. One datagram can be lost while the servers change.
 fn answered_by(sockets: &mut [Conversation], ways: &[(&str, &str)], pod: &str) -> Result<()> {
     for (socket, (from, to)) in sockets.iter_mut().zip(ways) {
-        // A client asks again when it has waited in vain; then longer, so that a slow machine has its answer too.
+        // A client sends another query after a time-out. The next wait is longer, so that it suffices on a slow
+        // machine.
         let mut wait = Duration::from_millis(500);
         let result = eventually(|| {
             let answer = socket.say_within(wait);
@@ -71,7 +72,7 @@ fn one_socket_follows(policy: &'static str) -> TestResult {
             cluster.manifests.write("udp", &manifests(policy, Some((address, "node-3"))))?;
             answered_by(&mut sockets, &ALL, pod)?;
         }
-        // The Service has no endpoint for a while: clients go on asking, and the refusals do not last.
+        // While the Service has no endpoint, clients continue to send queries. The refusals end with the next endpoint.
         cluster.manifests.write("udp", &manifests(policy, None))?;
         node.await_service("UDP 203.0.113.53:53", &[])?;
         for socket in &mut sockets {
@@ -84,20 +85,20 @@ fn one_socket_follows(policy: &'static str) -> TestResult {
 }
 
 #[test]
-fn one_socket_follows_the_servers() -> TestResult {
+fn udp_socket_follows_the_changing_servers() -> TestResult {
     one_socket_follows("Cluster")
 }
 
-/// Here pods and processes of the node come by the short circuit, which IPVS does not see.
+/// Pods and processes of the node use the short circuit, which IPVS does not see.
 #[test]
-fn one_socket_follows_the_servers_of_a_local_service() -> TestResult {
+fn udp_socket_follows_the_changing_servers_of_a_local_service() -> TestResult {
     one_socket_follows("Local")
 }
 
-/// All clients ask before the Service is there, and go on asking from the same socket. The conntrack entries of the
-/// first datagrams do not keep the next ones from the Service.
+/// All clients send queries from one socket before the Service exists, and again afterwards. The conntrack entries of
+/// the first datagrams do not keep the next ones from the Service.
 #[test]
-fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult {
+fn udp_client_from_before_the_service_is_answered_once_it_exists() -> TestResult {
     let builder = Cluster::builder().pod("dns-1", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.echo("dns-1", Transport::Udp, 8053)?;
@@ -105,7 +106,7 @@ fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult
         let node = cluster.at("node-3")?;
         for policy in ["Cluster", "Local"] {
             let proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
-            // With the daemon's rules the node has conntrack.
+            // conntrack is active only with the daemon's rules.
             await_first_sync(node)?;
             // With the policy Local, the outside client finds no endpoint on this node.
             let asked = |(from, _): &(&str, &str)| policy == "Cluster" || *from != "client";
@@ -137,12 +138,12 @@ fn who_asked_too_early_is_answered_as_soon_as_there_is_a_service() -> TestResult
     })
 }
 
-/// The server that leaves, as a real server that takes no new clients, and who comes in its place.
+/// The leaving server with weight 0, and its replacement.
 const LEAVES: &str = "10.244.3.2:8053 0";
 const COMES: &str = "10.244.3.3:8053 1";
 
-/// All clients ask a server that leaves before it answers. Returns the clients that the answer does not reach. If the
-/// server's time was over before it had answered, returns `None`: that says nothing.
+/// All clients send a query to a server, and it leaves before it answers. Returns the clients that get no answer. If
+/// the drain time ended before the server answered, the result means nothing and is `None`.
 fn without_answer(
     cluster: &Cluster,
     policy: &str,
@@ -180,14 +181,14 @@ fn without_answer(
         let waits = asked.into_iter().filter(|(_, _, socket, _)| socket.recv(&mut [0; 8]).is_err());
         waits.map(|(from, vip, ..)| (from, vip)).collect()
     });
-    // And not for longer than that.
+    // The server drains no longer than its time.
     node.await_service("UDP 10.96.0.53:53", &[COMES])?;
     Ok(waiting)
 }
 
-/// A DNS query that is under way when its server goes must not cost its client a time-out.
+/// If a server leaves with a DNS query pending, the client must not run into a time-out.
 #[test]
-fn what_a_server_was_asked_it_may_still_answer_when_it_leaves() -> TestResult {
+fn leaving_udp_server_still_answers_pending_queries() -> TestResult {
     let builder = Cluster::builder().pod("dns-1", "node-3", "10.244.3.2").pod("dns-2", "node-3", "10.244.3.3").pod(
         "visitor",
         "node-3",
@@ -200,7 +201,7 @@ fn what_a_server_was_asked_it_may_still_answer_when_it_leaves() -> TestResult {
         cluster.at("client")?.ip("route add 203.0.113.0/24 via 192.168.128.3")?;
         let _proxy = cluster.start_proxy("node-3", &["--cluster-cidr", "10.244.0.0/16"])?;
         for policy in ["Cluster", "Local"] {
-            // Its time is two seconds, which a machine may stand still for.
+            // The drain time is two seconds. A machine can be suspended for longer.
             let waiting =
                 eventually(|| without_answer(cluster, policy, &slow)?.context("it was gone before it had answered"))?;
             ensure!(waiting.is_empty(), "with the policy {policy} {waiting:?} wait in vain");
@@ -209,13 +210,13 @@ fn what_a_server_was_asked_it_may_still_answer_when_it_leaves() -> TestResult {
     })
 }
 
-/// How long conntrack keeps a question without an answer.
+/// How long conntrack keeps a query without an answer.
 const UNANSWERED: &str = "net.netfilter.nf_conntrack_udp_timeout";
 
-/// An answer that comes after conntrack has forgotten the question is the first packet of another flow, in which the
-/// client's next questions are answers. They still go to the virtual server.
+/// An answer that comes after conntrack has forgotten the query is the first packet of a new flow. The client's next
+/// queries look like answers in that flow. They must still reach the virtual server.
 #[test]
-fn a_late_answer_does_not_stop_the_next_question() -> TestResult {
+fn late_udp_answer_does_not_keep_the_next_query_from_the_vip() -> TestResult {
     let builder = Cluster::builder().pod("dns-1", "node-3", "10.244.3.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let slow = cluster.at("dns-1")?.enter(|| Ok(UdpSocket::bind("10.244.3.2:8053")?))?;
@@ -238,7 +239,7 @@ fn a_late_answer_does_not_stop_the_next_question() -> TestResult {
                 ensure!(!flows.contains(&question), "conntrack keeps the question:\n{flows}");
                 Ok(())
             })?;
-            // What is made of the answer must outlive the next questions.
+            // The flow of the answer must outlive the next queries.
             node.run("sysctl", &["-w", &format!("{UNANSWERED}=600")])?;
             slow.send_to(b"I", peer)?;
             let answer = format!("sport=8053 dport={}", peer.port());

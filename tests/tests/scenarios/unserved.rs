@@ -1,4 +1,4 @@
-//! What a VIP does not serve: ports of the node that listen on every address, and unallocated ClusterIPs.
+//! Ports that a VIP does not serve: those of node processes on the wildcard address, and unallocated ClusterIPs.
 
 use std::net::SocketAddr;
 
@@ -16,15 +16,14 @@ const RANGES: [(&str, &str); 6] = [
     ("2001:db8:2::/64", "fd00:128::3"),
 ];
 
-/// A pod behind a Service, and one that asks.
 fn builder() -> ClusterBuilder {
     let cluster = Cluster::builder().pod("web-1", "node-1", "10.244.1.2 fd00:10:244:1::2");
     cluster.pod("visitor", "node-3", "10.244.3.9 fd00:10:244:3::9")
 }
 
-/// `sshd` of a node is not to be had through a VIP, and stays where it is. VIPs answer pings.
+/// A node's `sshd` is not reachable through a VIP, and stays reachable at the node. VIPs answer pings.
 #[test]
-fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
+fn ports_of_the_node_are_not_reached_through_vips() -> TestResult {
     scenario(builder(), |cluster| {
         let _servers = [
             cluster.echo("web-1", Transport::Tcp, 8080)?,
@@ -47,7 +46,7 @@ fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
         let flags = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
         let _proxy = cluster.start_proxy("node-3", &flags)?;
         let node = cluster.at("node-3")?;
-        // One client gets more errors in a second than a kernel sends to one peer.
+        // One client gets more ICMP errors per second than a kernel sends to one peer by default.
         node.sysctls(&[("ipv4.icmp_ratemask", "0"), ("ipv6.icmp.ratemask", "128")])?;
         node.await_vips(&VIPS)?;
         cluster.await_settled("node-3", &flags)?;
@@ -64,13 +63,12 @@ fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
                 from.expect_refused(Transport::Sctp, &at(22))?;
                 from.run("ping", &["-c", "1", "-W", &time_out(), vip])?;
             }
-            // Unallocated ClusterIPs: packets to them do not circle between the nodes and their router.
+            // Packets to unallocated ClusterIPs do not loop between the nodes and their router.
             for unallocated in ["10.96.99.99:80", "[fd00:10:96::9999]:80"] {
                 from.expect_refused(Transport::Tcp, unallocated)?;
                 from.expect_refused(Transport::Udp, unallocated)?;
                 from.expect_refused(Transport::Sctp, unallocated)?;
             }
-            // The node itself stays as it is.
             from.echo(Transport::Tcp, "192.168.128.3:22")?;
             from.echo(Transport::Tcp, "[fd00:128::3]:22")?;
         }
@@ -78,13 +76,14 @@ fn a_node_s_own_ports_are_not_reached_through_vips() -> TestResult {
     })
 }
 
-/// The exit code of curl when a connection is refused; one that times out is 28.
+/// curl's exit code for a refused connection. A time-out is 28.
 const COULD_NOT_CONNECT: i32 = 7;
 
-/// A process of the node that listens on all addresses is not reached where IPVS passes on what is for a Service. It
-/// does so without a virtual server, as while one is made or refused, and from port 20, which it takes for FTP data.
+/// IPVS can pass a packet for a Service on to the node: without a virtual server, as while one is being created or is
+/// refused, and from port 20, which IPVS takes for FTP data. Such a packet must not reach a process of the node on the
+/// wildcard address.
 #[test]
-fn a_node_s_own_listener_gets_nothing_that_ipvs_does_not_schedule() -> TestResult {
+fn node_listener_gets_no_packet_that_ipvs_does_not_schedule() -> TestResult {
     scenario(builder(), |cluster| {
         let _servers = [
             cluster.echo("web-1", Transport::Tcp, 8080)?,
@@ -134,7 +133,7 @@ fn a_node_s_own_listener_gets_nothing_that_ipvs_does_not_schedule() -> TestResul
     })
 }
 
-/// Some do not want pings of VIPs to be answered: they are refused as all else that is not served.
+/// Without ping answers, kube-ipvs rejects pings as any other unserved packet.
 #[test]
 fn pings_of_vips_can_be_turned_off() -> TestResult {
     scenario(Cluster::builder().pod("visitor", "node-3", "10.244.3.9"), |cluster| {
@@ -144,7 +143,7 @@ fn pings_of_vips_can_be_turned_off() -> TestResult {
         let visitor = cluster.at("visitor")?;
         let icmp = |name| visitor.counter("snmp", "Icmp:", name);
         let (unreachable, answered) = (icmp("InDestUnreachs")?, icmp("InEchoReps")?);
-        // ping gets the ICMP error at once, and waits for an answer all the same: one second is enough.
+        // ping gets the ICMP error at once, and still waits for an answer: one second is enough.
         visitor.output("ping", &["-c", "1", "-W", "1", "10.96.0.80"])?;
         eventually(|| {
             anyhow::ensure!(icmp("InDestUnreachs")? > unreachable, "no ICMP error came back");
@@ -156,10 +155,10 @@ fn pings_of_vips_can_be_turned_off() -> TestResult {
     })
 }
 
-/// An external IP is the address of a node. Clients reach that node as before, from everywhere. No node binds the
-/// address to kube-ipvs0.
+/// An external IP is the address of a node. Clients everywhere still reach that node. No node binds the address to
+/// kube-ipvs0.
 #[test]
-fn an_external_ip_that_is_a_node_s_address() -> TestResult {
+fn external_ip_equal_to_a_node_address_is_not_bound() -> TestResult {
     let builder = Cluster::builder().pod("web-1", "node-1", "10.244.1.2").pod("visitor", "node-2", "10.244.2.9");
     scenario(builder, |cluster| {
         let _servers = [cluster.echo("web-1", Transport::Tcp, 8080)?, cluster.echo("node-3", Transport::Tcp, 22)?];

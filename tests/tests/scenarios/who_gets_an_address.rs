@@ -1,8 +1,8 @@
-//! What is allocated is served, whatever a Node's status or another Service says of the address.
+//! kube-ipvs serves allocated addresses, whatever a Node's status or another Service claims.
 
 use scenarios::{Cluster, ClusterBuilder, Node, Server, Service, Slice, TestResult, Transport, scenario};
 
-/// The Nodes, of which `node-3` names one more address.
+/// The Nodes. `node-3` has these further addresses in its status.
 fn nodes(cluster: &Cluster, of_node_3: &str) -> String {
     let node = |node: &Node| {
         let more = if node.name() == "node-3" { of_node_3 } else { "" };
@@ -31,9 +31,9 @@ fn builder() -> ClusterBuilder {
     cluster.pod("visitor", "node-3", "10.244.3.9")
 }
 
-/// An agent that enumerates interfaces publishes what is on `kube-ipvs0` as an address of its Node.
+/// An agent that enumerates interfaces publishes the addresses of `kube-ipvs0` in its Node's status.
 #[test]
-fn a_cluster_ip_in_the_status_of_a_node() -> TestResult {
+fn cluster_ip_in_the_status_of_a_node_is_still_served() -> TestResult {
     scenario(builder(), |cluster| {
         let _servers = deploy(cluster)?;
         let of_node_3 = "  - type: ExternalIP\n    address: 10.96.0.80\n";
@@ -49,9 +49,10 @@ fn a_cluster_ip_in_the_status_of_a_node() -> TestResult {
     })
 }
 
-/// An older Service names the ClusterIP of a younger one, and the port of a node's ssh, as external IPs of its own.
+/// An older Service lists the ClusterIP of a younger one and a node's address as its external IPs. It has a port 22
+/// too.
 #[test]
-fn external_ips_of_an_older_service() -> TestResult {
+fn cluster_ip_claimed_by_an_older_service_stays_with_its_owner() -> TestResult {
     scenario(builder(), |cluster| {
         let _servers = [deploy(cluster)?, vec![cluster.echo("node-3", Transport::Tcp, 22)?]];
         cluster.manifests.write("nodes", &nodes(cluster, ""))?;

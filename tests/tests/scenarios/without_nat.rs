@@ -13,7 +13,6 @@ pub(crate) const VIPS: [&str; 2] = ["203.0.113.80", "2001:db8:e::80"];
 const CLUSTER_IPS: [&str; 2] = ["10.96.0.80", "fd00:10:96::80"];
 pub(crate) const FLAGS: [&str; 3] = ["--annotations=all", "--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
 
-/// `address:80`, as it is written in the family.
 fn at_port_80(address: &str) -> String {
     if address.contains(':') { format!("[{address}]:80") } else { format!("{address}:80") }
 }
@@ -31,7 +30,7 @@ pub(crate) fn service(annotations: &[(&str, &str)], policy: &str) -> Service {
     annotations.iter().fold(service, |service, (name, value)| service.annotation(name, value))
 }
 
-/// Its slices, one of each family; endpoints with the node that they are on, or none.
+/// The slices of the Service, one per family. Each endpoint has its node, or none.
 pub(crate) fn slices(endpoints: &[(&str, Option<&str>)]) -> String {
     let of_family = |name: &str, v6: bool| {
         let slice = Slice::of("app").name(name).named_port("tcp", "TCP", 80).named_port("udp", "UDP", 80);
@@ -44,7 +43,6 @@ pub(crate) fn slices(endpoints: &[(&str, Option<&str>)]) -> String {
     format!("{}---\n{}", of_family("app-4", false), of_family("app-6", true))
 }
 
-/// Gives an endpoint the Service's addresses, and has it serve there.
 pub(crate) fn serve(cluster: &Cluster, name: &str) -> Result<Vec<Server>> {
     let namespace = cluster.at(name)?;
     let mut servers = vec![cluster.echo(name, Transport::Tcp, 80)?];
@@ -56,7 +54,7 @@ pub(crate) fn serve(cluster: &Cluster, name: &str) -> Result<Vec<Server>> {
     Ok(servers)
 }
 
-/// Lets nodes pass on packets whose source is an address that they have too: the answers of endpoints.
+/// Makes nodes forward packets whose source is one of their own addresses: the answers of endpoints.
 pub(crate) fn accept_answers(cluster: &Cluster) -> TestResult {
     cluster.nodes().iter().try_for_each(|node| {
         node.namespace().sysctls(&[("ipv4.conf.all.accept_local", "1"), ("ipv4.conf.all.rp_filter", "0")])
@@ -69,7 +67,7 @@ pub(crate) fn route_vips(cluster: &Cluster, node: u8) -> TestResult {
     ))
 }
 
-/// All answers come from `names`, each at least once, and each sees the client's own address.
+/// Checks that exactly `names` answer, each at least once, and that each sees the client's own address.
 fn answered(from: &Namespace, own: [&str; 2], ips: [&str; 2], names: &[&str]) -> TestResult {
     for (ip, own) in ips.into_iter().zip(own) {
         for transport in [Transport::Tcp, Transport::Udp] {
@@ -87,7 +85,7 @@ fn answered(from: &Namespace, own: [&str; 2], ips: [&str; 2], names: &[&str]) ->
     Ok(())
 }
 
-/// Waits until all real servers of a virtual server are forwarded to in this way, and until the VIPs are bound.
+/// Waits until all real servers of a virtual server use this forwarding method, and until the VIPs are bound.
 pub(crate) fn await_forwarding(node: &Namespace, key: &str, forward: &str, count: usize) -> TestResult {
     node.await_vips(&[VIPS, CLUSTER_IPS].concat())?;
     eventually(|| {
@@ -110,9 +108,9 @@ pub(crate) fn lan() -> ClusterBuilder {
     )
 }
 
-/// The classic one: servers on the LAN, which answer past the node.
+/// The classic setup: the servers are on the LAN and answer clients directly.
 #[test]
-fn direct_routing_to_servers_on_the_lan() -> TestResult {
+fn direct_routing_to_lan_servers_keeps_client_addresses() -> TestResult {
     scenario(lan(), |cluster| {
         let mut servers = serve(cluster, "real-1")?;
         servers.extend(serve(cluster, "real-2")?);
@@ -124,12 +122,12 @@ fn direct_routing_to_servers_on_the_lan() -> TestResult {
         let _proxy = cluster.start_proxy("node-3", &FLAGS)?;
         let (node, client, visitor) = (cluster.at("node-3")?, cluster.at("client")?, cluster.at("visitor")?);
         await_forwarding(node, "TCP 203.0.113.80:80", "Masq", 2)?;
-        // By NAT the servers see the node.
+        // With NAT the servers see the node's address.
         let mut held = client.connect(Transport::Tcp, "203.0.113.80:80")?;
         let before = held.say()?;
         ensure!(before.peer.ip().to_string() == "192.168.128.3", "{before:?}");
 
-        // The method changes while connections are open: those go on as they began.
+        // The method changes while connections are open. They keep the old one.
         cluster.manifests.write("app", &service(&[("forwarding", "direct")], "Cluster"))?;
         for key in ["TCP 203.0.113.80:80", "UDP [2001:db8:e::80]:80", "TCP 10.96.0.80:80", "UDP 10.96.0.80:80"] {
             await_forwarding(node, key, "Route", 2)?;
@@ -141,14 +139,14 @@ fn direct_routing_to_servers_on_the_lan() -> TestResult {
         })?;
         let both = ["real-1", "real-2"];
         answered(client, CLIENT, VIPS, &both)?;
-        // Last: the kernel keeps one route a real server. With that of a connection by NAT it would ask for the VIP in
-        // ARP, and both servers have it.
+        // Checked last: the kernel caches one route per real server. The route of a NAT connection would send ARP
+        // requests for the VIP, which both servers have.
         ensure!(held.say()? == before, "an open connection has changed");
         answered(visitor, VISITOR, CLUSTER_IPS, &both)?;
-        // A process of the node has the VIP for its source, and so it is masqueraded all the same.
+        // A process of the node has the VIP as source, so it is masqueraded nevertheless.
         node.echo(Transport::Tcp, "10.96.0.80:80")?;
 
-        // One socket, and every datagram is scheduled by itself.
+        // IPVS schedules every datagram of one socket separately.
         let annotations = [("forwarding", "direct"), ("udp-scheduling", "datagram")];
         cluster.manifests.write("app", &service(&annotations, "Cluster"))?;
         eventually(|| {
@@ -163,7 +161,6 @@ fn direct_routing_to_servers_on_the_lan() -> TestResult {
             let first = names.iter().filter(|name| *name == "real-1").count();
             ensure!(first == 5, "{vip}: one socket's ten datagrams go to {names:?}");
         }
-        // And back.
         cluster.manifests.write("app", &service(&[], "Cluster"))?;
         await_forwarding(node, "UDP 203.0.113.80:80", "Masq", 2)?;
         ensure!(held.say()? == before, "an open connection has changed");
@@ -173,10 +170,10 @@ fn direct_routing_to_servers_on_the_lan() -> TestResult {
     })
 }
 
-/// kube-ipvs routes directly to pods of the node itself. It cannot do so for pods of other nodes. If a VIP has one of
-/// those, kube-ipvs forwards with NAT to all its pods.
+/// kube-ipvs cannot route directly to pods of other nodes. If a VIP has such a pod, kube-ipvs uses NAT for all its
+/// pods.
 #[test]
-fn direct_routing_to_pods_of_the_node() -> TestResult {
+fn direct_routing_is_used_only_if_all_pods_are_on_the_node() -> TestResult {
     let builder = Cluster::builder()
         .pod("near-1", "node-3", "10.244.3.2 fd00:10:244:3::2")
         .pod("near-2", "node-3", "10.244.3.3 fd00:10:244:3::3")
@@ -198,13 +195,13 @@ fn direct_routing_to_pods_of_the_node() -> TestResult {
         let proxies = cluster.start_proxies(&FLAGS)?;
         let (node, client) = (cluster.at("node-3")?, cluster.at("client")?);
         await_forwarding(node, "TCP 203.0.113.80:80", "Route", 2)?;
-        // Here pods come from the VIPs, by NAT.
+        // This VIP has pods of other nodes, so it uses NAT.
         await_forwarding(node, "TCP 10.96.0.80:80", "Masq", 3)?;
-        // Linux drops what comes from an address of its own, in IPv4, and docs/annotations.md says what to do.
+        // Linux drops IPv4 packets from one of its own addresses. docs/annotations.md has the remedy.
         let before = client.first_packets_resent(Transport::Tcp)?;
         let mut attempt = Attempt::start(client, Transport::Tcp, socket_address("203.0.113.80:80")?)?;
         eventually(|| {
-            // Twice: on a busy machine an answer may be a little late.
+            // Twice, because on a busy machine an answer can be a little late.
             let resent = client.first_packets_resent(Transport::Tcp)? - before;
             ensure!(resent >= 2, "the first packet was sent again {resent} times");
             Ok(())
@@ -235,7 +232,7 @@ fn direct_routing_to_pods_of_the_node() -> TestResult {
     })
 }
 
-/// What receives a tunnel in a pod: the kernel's devices that take packets from anywhere.
+/// Sets up the kernel's tunnel devices in a pod, which accept packets from any peer.
 fn open_tunnels(pod: &Namespace) -> TestResult {
     pod.sysctls(&[("ipv4.conf.all.rp_filter", "0"), ("ipv4.conf.default.rp_filter", "0")])?;
     pod.ip("link set tunl0 up\nlink set gre0 up\nlink set ip6tnl0 up\nlink set ip6gre0 up")?;
@@ -247,7 +244,7 @@ fn open_tunnels(pod: &Namespace) -> TestResult {
 
 /// Tunnels end in pods of other nodes. Those nodes see only the answers.
 #[test]
-fn tunnels_to_pods_of_other_nodes() -> TestResult {
+fn tunnels_reach_pods_of_other_nodes() -> TestResult {
     let builder = Cluster::builder()
         .pod("app-1", "node-1", "10.244.1.2 fd00:10:244:1::2")
         .pod("app-2", "node-2", "10.244.2.2 fd00:10:244:2::2")
@@ -289,9 +286,9 @@ fn tunnels_to_pods_of_other_nodes() -> TestResult {
     })
 }
 
-/// With NAT only where there are no answers.
+/// With NAT, kube-ipvs schedules datagrams separately only if the Service declares that there are no answers.
 #[test]
-fn single_datagrams_without_answers() -> TestResult {
+fn datagram_scheduling_with_nat_requires_one_way_datagrams() -> TestResult {
     let builder = Cluster::builder().pod("log-1", "node-1", "10.244.1.2 fd00:10:244:1::2").pod(
         "log-2",
         "node-2",
@@ -304,7 +301,6 @@ fn single_datagrams_without_answers() -> TestResult {
         cluster.manifests.write("app", &service(&[("udp-scheduling", "datagram")], "Cluster"))?;
         let listen = |pod: &str| {
             let socket = cluster.at(pod)?.enter(|| Ok(UdpSocket::bind("[::]:514")?))?;
-            // It only ends a hang: each line that is waited for comes.
             socket.set_read_timeout(Some(patience()))?;
             anyhow::Ok(socket)
         };

@@ -18,16 +18,16 @@ use crate::{
 };
 
 const SERVICES: u32 = 1_000;
-/// Each measurement is taken so often, each time in a new network namespace; the median counts.
+/// Each measurement runs this often, each time in a new network namespace. The median counts.
 const ROUNDS: usize = 9;
-/// What comes before them: modules are loaded, and an emulator translates each instruction when it first meets it.
+/// Discarded rounds: the kernel loads modules, and an emulator translates each instruction at its first use.
 const WARM_UP: usize = 2;
-/// How often an endpoint is taken away and brought back.
+/// How often an endpoint leaves and returns.
 const CHANGES: u32 = 200;
 
-/// Prints the figures and whether they are as promised.
+/// Prints the figures. Returns whether every ratio keeps its bound.
 pub(crate) fn run() -> Result<bool> {
-    // Each load is measured once in each round, so that a slower or faster minute hits all alike.
+    // Each round measures every load once, so that a slow or fast minute affects all loads alike.
     let (mut ours, mut raw, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut few, mut many) = (Vec::new(), Vec::new());
     let datagrams = in_namespace("recorded", datagrams)?;
@@ -56,14 +56,13 @@ pub(crate) fn run() -> Result<bool> {
     Ok(floor && rival && flat)
 }
 
-/// An engine that knows all that exists: nothing yet.
+/// An engine with a complete, empty view of the cluster.
 fn new_engine(config: Config) -> Engine {
     let mut engine = Engine::new(config, BTreeSet::new());
     engine.set_complete(Completeness::Complete);
     engine
 }
 
-/// The first sync of an engine that knows nothing.
 fn first_sync() -> Result<Duration> {
     let events = world::events(SERVICES);
     let start = Instant::now();
@@ -73,7 +72,7 @@ fn first_sync() -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// Every datagram that a first sync sends. Apart from the measured ones, as copying them takes time.
+/// Records every datagram of a first sync. The measured syncs do not record, because copying takes time.
 fn datagrams() -> Result<Vec<Datagram>> {
     let (sender, sent) = channel();
     let mut engine = new_engine(Config::new("node"));
@@ -86,7 +85,7 @@ fn datagrams() -> Result<Vec<Datagram>> {
     Ok(sent.into_iter().collect())
 }
 
-/// The median time of one changed endpoint among so many Services.
+/// The median time to sync one changed endpoint among this many Services.
 fn endpoint_change(services: u32) -> Result<Duration> {
     let mut engine = new_engine(Config { sync_period: Duration::from_secs(3600), ..Config::new("node") });
     let mut kernel = LinuxKernel::open(engine.config(), Settings::default())?;
@@ -95,7 +94,7 @@ fn endpoint_change(services: u32) -> Result<Duration> {
     for number in 0..CHANGES {
         let event = world::slice(0, world::ENDPOINTS - (number + 1) % 2);
         let start = Instant::now();
-        // One second a change: what drains is counted too, as it would be.
+        // One second apart: the time includes the bookkeeping of draining endpoints, as on a real node.
         sync(&mut engine, &mut kernel, [event], Duration::from_secs(number.into()))?;
         times.push(start.elapsed());
     }
@@ -116,7 +115,6 @@ fn sync(
     Ok(())
 }
 
-/// What `ipvsadm -R` takes for the same rules.
 fn ipvsadm() -> Result<Duration> {
     let file = std::env::temp_dir().join("ipvsadm-rules");
     std::fs::write(&file, world::ipvsadm_rules(SERVICES))?;
@@ -128,7 +126,7 @@ fn ipvsadm() -> Result<Duration> {
 
 fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let namespace = Namespace::create(&format!("bench-{name}"))?;
-    // Where no address has ever been local, the kernel takes every real server for a broadcast address.
+    // If no address has ever been local, the kernel takes every real server for a broadcast address.
     namespace.ip("link set lo up")?;
     let outcome = namespace.enter(work);
     Namespace::delete_all([&*namespace])?;

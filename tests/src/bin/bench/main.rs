@@ -1,5 +1,5 @@
-//! Benchmarks on a real kernel: `cargo xtask bench NAME`. They print ratios within one run; absolute times
-//! say as much about the machine.
+//! Benchmarks on a real kernel: `cargo xtask bench NAME`. They print ratios within one run, because absolute times
+//! depend on the machine.
 
 mod first_sync;
 mod replay;

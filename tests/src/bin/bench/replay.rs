@@ -1,4 +1,4 @@
-//! The floor: the same netlink messages, ready-made, and the kernel's own time for them.
+//! The lower bound: the kernel's time for the same netlink messages, built in advance.
 
 use std::{
     io::ErrorKind,
@@ -9,10 +9,9 @@ use anyhow::{Result, bail};
 use netlink_batch::Protocol;
 use netlink_sys::{Socket, SocketAddr, protocols};
 
-/// One datagram as it was sent.
 pub(crate) type Datagram = (Protocol, Vec<u8>);
 
-/// Sends datagrams as they are, and throws the replies away. Returns the time of sending and receiving.
+/// Sends the datagrams unchanged and discards the replies. Returns the time for sending and receiving.
 pub(crate) fn replay(datagrams: &[Datagram]) -> Result<Duration> {
     let route = open(protocols::NETLINK_ROUTE)?;
     let netfilter = open(protocols::NETLINK_NETFILTER)?;

@@ -1,4 +1,4 @@
-//! The Services that are synced, as events and as rules for `ipvsadm -R`.
+//! The benchmark's Services, as events and as rules for `ipvsadm -R`.
 
 use std::{fmt::Write, net::Ipv4Addr};
 
@@ -7,7 +7,6 @@ use proxier::model::{
     ServicePort, SliceId,
 };
 
-/// How many endpoints each Service has.
 pub(crate) const ENDPOINTS: u32 = 10;
 
 /// `count` Services with a ClusterIP and ten endpoints each.
@@ -23,7 +22,6 @@ fn service(number: u32) -> Service {
     }
 }
 
-/// The EndpointSlice of a Service with its first endpoints.
 pub(crate) fn slice(number: u32, endpoints: u32) -> Event {
     let name = format!("service-{number}");
     let endpoint = |index| Endpoint {
@@ -42,7 +40,6 @@ pub(crate) fn slice(number: u32, endpoints: u32) -> Event {
     })
 }
 
-/// The same virtual servers and real servers as `ipvsadm -R` reads them.
 pub(crate) fn ipvsadm_rules(count: u32) -> String {
     let mut rules = String::new();
     for number in 0..count {

@@ -1,9 +1,9 @@
-//! Traffic policies, as a table: for every kind of client, of VIP and of policy, in every state of the endpoints, who
-//! answers and which source it sees.
+//! Traffic policies, as a table: for every kind of client, VIP and policy, in every state of the endpoints, which
+//! endpoint answers and which source address it sees.
 //!
-//! The field's own tests that this covers: "should respect internalTrafficPolicy=Local Pod and Node", "should
-//! fallback to local terminating endpoints when there are no ready endpoints with externalTrafficPolicy=Local" with its
-//! variants for `Cluster` and inside, "should be rejected when no endpoints exist", ESIPP "should work from pods".
+//! Kubernetes e2e tests that this covers: "should respect internalTrafficPolicy=Local Pod and Node", "should fallback
+//! to local terminating endpoints when there are no ready endpoints with externalTrafficPolicy=Local" with its variants
+//! for `Cluster` and inside, "should be rejected when no endpoints exist", ESIPP "should work from pods".
 
 mod table;
 
@@ -23,11 +23,11 @@ use table::{
     DROPS, Fate, Kind, PODS, POLICIES, Source, State, TRANSPORTS, cases, cases_of_pods_elsewhere, node_port, port,
 };
 
-/// How many cases at a time: enough to keep a small machine busy, where hardly any has to wait.
+/// The number of concurrent cases: enough to use a small machine fully, and few enough that hardly any waits.
 const AT_ONCE: usize = 8;
 const FLAGS: [&str; 2] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"];
 
-/// A Service of each combination of policies, with all kinds of addresses in both families, and its slices.
+/// A Service for each combination of policies, with all kinds of addresses in both families, and its slices.
 fn manifests(state: State) -> String {
     let one = |(index, (internal, external)): (usize, &(&str, &str))| {
         let number = index + 1;
@@ -69,7 +69,6 @@ fn manifests(state: State) -> String {
     POLICIES.iter().enumerate().map(one).collect()
 }
 
-/// The Nodes, with the ranges of their pods.
 fn nodes(cluster: &Cluster) -> String {
     let one = |(node, number): (&scenarios::Node, usize)| {
         let (v4, v6) = (format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64"));
@@ -90,8 +89,7 @@ fn servers(cluster: &Cluster) -> Result<Vec<Server>> {
     all.map(|(pod, transport)| cluster.echo(pod, transport, 8000 + port(transport))).collect()
 }
 
-/// Clients outside reach VIPs by way of the node that they enter at, as a router in front of the cluster would send
-/// them.
+/// Routes VIPs from an outside client through one node, as a router in front of the cluster would.
 fn route(cluster: &Cluster, client: &str, node: &str) -> Result<()> {
     let node = cluster.node(node)?;
     let (v4, v6) = (node.ipv4().to_string(), node.ipv6().to_string());
@@ -107,7 +105,6 @@ fn route(cluster: &Cluster, client: &str, node: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whose addresses are whose.
 type Owners = BTreeMap<&'static str, BTreeSet<IpAddr>>;
 
 fn owners(cluster: &Cluster) -> Result<Owners> {
@@ -117,7 +114,7 @@ fn owners(cluster: &Cluster) -> Result<Owners> {
     names.iter().map(addresses).collect()
 }
 
-/// Asks four times. Each time a pod that may answer does, and sees the expected source address.
+/// Sends four requests. Each time a permitted pod must answer and see the expected source address.
 fn answered(
     cluster: &Cluster,
     owners: &Owners,
@@ -142,7 +139,7 @@ fn answered(
     Ok(names)
 }
 
-/// Does something for many cases, some at a time, and gathers what fails.
+/// Runs `work` for many cases concurrently and collects the failures.
 fn each<T: Send>(cluster: &Cluster, cases: &[Case], work: impl Fn(Case) -> Result<T> + Sync) -> Result<Vec<(Case, T)>> {
     let next = AtomicUsize::new(0);
     let take = || -> Vec<(Case, Result<T>)> {
@@ -169,13 +166,12 @@ fn each<T: Send>(cluster: &Cluster, cases: &[Case], work: impl Fn(Case) -> Resul
     Ok(done)
 }
 
-/// How many packets each node has dropped for each reason.
 fn drops(cluster: &Cluster) -> Result<BTreeMap<(&'static str, &'static str), u64>> {
     let all = ["node-1", "node-3"].into_iter().flat_map(|node| DROPS.map(|reason| (node, reason)));
     all.map(|(node, reason)| Ok(((node, reason), cluster.at(node)?.nft_packets(reason)?))).collect()
 }
 
-/// Sends all first packets. The counters say that each was dropped for the right reason, so the test waits for no
+/// Sends all first packets. The counters prove that each was dropped for the right reason, so the test waits for no
 /// time-out.
 fn dropped(cluster: &Cluster, state: State, cases: &[Case]) -> Result<()> {
     let before = drops(cluster)?;
@@ -198,7 +194,7 @@ fn dropped(cluster: &Cluster, state: State, cases: &[Case]) -> Result<()> {
     for (case, mut attempt) in attempts {
         match attempt.outcome()? {
             None => {}
-            // The kernel tells a process at once that its own datagram was dropped.
+            // The kernel reports a local drop to the process at once.
             Some(Err(Failure::Refused)) if case.transport == Transport::Udp && case.is_at_home() => {}
             Some(outcome) => bail!("{case:?} should be dropped: {outcome:?}"),
         }
@@ -211,13 +207,12 @@ fn dropped(cluster: &Cluster, state: State, cases: &[Case]) -> Result<()> {
     Ok(())
 }
 
-/// What becomes of these cases in one state of the endpoints.
 fn check(cluster: &Cluster, owners: &Owners, state: State, cases: &[Case]) -> Result<()> {
     cluster.manifests.write("all", &manifests(state))?;
-    // The first of them may still see the old state as settled.
+    // A settled check right after the write could still see the old state.
     let weight = |condition| match condition {
         Ready => Some("1"),
-        // Beside one that is ready they drain. Who is not ready and was not there before is never added.
+        // Beside a ready endpoint they drain. kube-ipvs never adds an endpoint that is not ready.
         Terminating | NotReady if state.contains(&Ready) => Some("0"),
         Terminating => Some("1"),
         NotReady | Gone => None,
@@ -242,7 +237,7 @@ fn check(cluster: &Cluster, owners: &Owners, state: State, cases: &[Case]) -> Re
             Ok(BTreeSet::new())
         }
     })?;
-    // Where several may answer, each does.
+    // Each permitted pod must answer at least once.
     let mut reached: BTreeMap<(Kind, usize, &str, &str), BTreeSet<String>> = BTreeMap::new();
     for (case, names) in results {
         reached.entry((case.kind, case.service, case.client, case.entry)).or_default().extend(names);
@@ -256,8 +251,8 @@ fn check(cluster: &Cluster, owners: &Owners, state: State, cases: &[Case]) -> Re
     Ok(())
 }
 
-/// What becomes of these cases in every state of the endpoints, on a cluster of their own. Its Nodes say which pods are
-/// theirs, or do not.
+/// Checks these cases in every state of the endpoints, on a separate cluster. `have_ranges` says whether its Nodes have
+/// podCIDRs.
 fn in_every_state(cases: Vec<Case>, have_ranges: bool) -> TestResult {
     let builder = Cluster::builder()
         .pod("near", "node-1", "10.244.1.9 fd00:10:244:1::9")
@@ -273,7 +268,7 @@ fn in_every_state(cases: Vec<Case>, have_ranges: bool) -> TestResult {
             cluster.manifests.write("nodes", &nodes(cluster))?;
         }
         for node in cluster.nodes() {
-            // Kernels send one peer a few ICMP errors a second; here it asks hundreds of times in one.
+            // Kernels limit the ICMP errors to one peer to a few per second, and this test needs hundreds.
             node.namespace().sysctls(&[("ipv4.icmp_ratemask", "0"), ("ipv6.icmp.ratemask", "128")])?;
         }
         let _proxies = cluster.start_proxies(&FLAGS)?;
@@ -292,19 +287,19 @@ fn in_every_state(cases: Vec<Case>, have_ranges: bool) -> TestResult {
 }
 
 #[test]
-fn every_client_every_address_every_policy_in_every_state() -> TestResult {
+fn traffic_policies_hold_for_every_client_address_and_state() -> TestResult {
     in_every_state(cases().into_iter().filter(|case| !case.node_3_asks_node_1()).collect(), false)
 }
 
 #[test]
-fn a_node_asks_at_the_node_ports_of_one_with_an_endpoint() -> TestResult {
+fn traffic_policies_hold_for_a_node_at_node_ports_elsewhere() -> TestResult {
     in_every_state(cases().into_iter().filter(Case::node_3_asks_node_1).collect(), false)
 }
 
 /// "should fallback to local terminating endpoints when there are no ready endpoints with externalTrafficPolicy=Local"
-/// asks from a pod at the node port of another node: there it is outside, keeps its address, and gets an answer where
-/// an endpoint is local only.
+/// connects from a pod to the node port of another node. For that node the pod is an outside client: it keeps its
+/// address, and only a local endpoint answers.
 #[test]
-fn a_pod_asks_at_the_node_ports_of_a_node_that_is_not_its_own() -> TestResult {
+fn traffic_policies_hold_for_a_pod_at_node_ports_elsewhere() -> TestResult {
     in_every_state(cases_of_pods_elsewhere(), true)
 }

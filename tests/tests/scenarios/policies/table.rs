@@ -1,4 +1,4 @@
-//! The table: every client, every address, every policy, whatever the state of the endpoints.
+//! The table: every client, address and policy, in any state of the endpoints.
 
 use std::collections::BTreeSet;
 
@@ -39,49 +39,45 @@ pub(super) enum Kind {
 
 const KINDS: [Kind; 4] = [Kind::ClusterIp, Kind::ExternalIp, Kind::LoadBalancerIp, Kind::NodePort];
 
-/// What the control plane says of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
     Ready,
-    /// It is there, and its readiness probe fails.
+    /// The pod exists, and its readiness probe fails.
     NotReady,
     Terminating,
     Gone,
 }
 
-/// The condition of each of `PODS`.
 pub(super) type State = [Condition; 2];
 
-/// One line of the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Case {
     pub(super) client: &'static str,
     who: Who,
-    /// The node that the client is on, or that it enters at.
+    /// The node of the client, or the node at which it enters.
     node: &'static str,
-    /// Whether pods of other nodes are told from those of a node.
+    /// Whether nodes can tell their own pods from those of other nodes.
     told_apart: bool,
     /// The node that the packets reach first.
     pub(super) entry: &'static str,
     pub(super) kind: Kind,
-    /// The number of the Service, and so of its policies.
+    /// The index of the Service in `POLICIES`.
     pub(super) service: usize,
     v6: bool,
     pub(super) transport: Transport,
 }
 
-/// What is to become of a connection.
+/// The expected outcome of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// One of these answers, and sees this address.
+    /// One of these pods answers and sees this source address.
     Answered(BTreeSet<&'static str>, Source),
-    /// It is refused at once.
     Refused,
-    /// The node that it reaches first drops it, and its rule of this comment counts it.
+    /// The entry node drops the packet. The rule with this comment counts it.
     Dropped(&'static str),
 }
 
-/// Which address the endpoint is to see.
+/// The source address that the endpoint sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     Client,
@@ -94,7 +90,6 @@ const DROPPED_OUTSIDE: &str = "no endpoints on this node, and the policy is Loca
 pub(super) const DROPS: [&str; 2] = [DROPPED_INSIDE, DROPPED_OUTSIDE];
 
 impl Case {
-    /// The address that the client asks.
     pub(super) fn address(&self, cluster: &Cluster) -> Result<String> {
         let number = self.service + 1;
         let port = port(self.transport);
@@ -112,30 +107,28 @@ impl Case {
         })
     }
 
-    /// Whether the client is a process of the node that its packets reach first.
     pub(super) fn is_at_home(&self) -> bool {
         self.client == self.entry
     }
 
-    /// Whether node-3 asks at a node port of node-1. IPVS there knows the answers by node-3's address and port, and for
-    /// minutes afterwards it takes for them what app-1, beside it, answers to a connection that node-3 has masqueraded
-    /// to the same port (docs/dataplane.md).
+    /// Whether node-3 connects to a node port of node-1. IPVS on node-1 knows the connection by node-3's address and
+    /// port. For minutes it also matches answers of the local app-1 to a connection that node-3 masqueraded to the same
+    /// port (docs/dataplane.md).
     pub(super) fn node_3_asks_node_1(&self) -> bool {
         self.client == "node-3" && !self.is_at_home()
     }
 
-    /// What is to become of it.
     pub(super) fn fate(&self, state: State) -> Fate {
         let (internal, external) = POLICIES[self.service];
-        // A process is known by its own node only; so is a pod where its node's range of addresses is known, and where
-        // it is not, a pod is known by every node.
+        // A node knows only its own processes. If its podCIDR is known, it also knows only its own pods. Otherwise
+        // every node treats all pods as local.
         let is_inside = match self.who {
             Who::Pod => !self.told_apart || self.node == self.entry,
             Who::Node | Who::Outside => self.is_at_home(),
         };
         let policy = match self.kind {
             Kind::ClusterIp => internal,
-            // Who is inside does not go out to come in again.
+            // Inside clients use all endpoints, whatever the external policy.
             _ if is_inside => "Cluster",
             _ => external,
         };
@@ -151,7 +144,7 @@ impl Case {
         let keeps = match (self.who, self.kind) {
             (Who::Pod, Kind::NodePort) => !is_inside && external == "Local",
             (Who::Pod, _) => true,
-            // A process takes the VIP for its source, or an address of its node.
+            // A process uses the VIP, or an address of its node, as source.
             (Who::Node, _) if self.is_at_home() => false,
             (_, Kind::ClusterIp) => false,
             _ => external == "Local",
@@ -160,7 +153,7 @@ impl Case {
     }
 }
 
-/// Who takes connections of those on some nodes: the ready ones, and where none is ready those that are terminating.
+/// The pods on some nodes that get connections: the ready ones, or the terminating ones if none is ready.
 fn serving(state: State, here: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
     let of = |wanted: Condition| -> BTreeSet<&'static str> {
         let pods = PODS.iter().zip(state).filter(|(pod, condition)| *condition == wanted && here(pod.1));
@@ -182,13 +175,12 @@ pub(super) fn node_port(service: usize, transport: Transport) -> usize {
     30_001 + service + usize::from(port(transport))
 }
 
-/// The lines of pods that ask at the node ports of the other node, where that one tells them from its own.
+/// The cases of pods that connect to node ports of another node, which can tell them from its own pods.
 pub(super) fn cases_of_pods_elsewhere() -> Vec<Case> {
     let elsewhere = cases().into_iter().filter(|case| case.who == Who::Pod && case.node != case.entry);
     elsewhere.map(|case| Case { told_apart: true, ..case }).collect()
 }
 
-/// All lines.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (client, who, node) in CLIENTS {
@@ -200,7 +192,6 @@ pub(super) fn cases() -> Vec<Case> {
                         let case = Case { client, who, node, told_apart, entry, kind, service, v6, transport };
                         cases.push(case);
                         if kind == Kind::NodePort && who != Who::Outside {
-                            // Node ports of another node, too.
                             let entry = if entry == "node-1" { "node-3" } else { "node-1" };
                             cases.push(Case { entry, ..case });
                         }

@@ -1,11 +1,10 @@
-//! A node as kube-proxy 1.36 leaves it in ipvs mode, made with the tools that kube-proxy runs.
+//! A node as kube-proxy 1.36 leaves it in ipvs mode, created with the tools that kube-proxy runs.
 
 use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
 use scenarios::Namespace;
 
-/// By which kind of iptables kube-proxy wrote its rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Backend {
     Nft,
@@ -20,7 +19,6 @@ impl Backend {
         }
     }
 
-    /// All rules of both families, without counters.
     pub(super) fn rules(self, node: &Namespace) -> Result<String> {
         let name = self.name();
         sh(node, &format!("iptables-{name}-save; ip6tables-{name}-save"))
@@ -31,12 +29,10 @@ pub(super) fn sh(node: &Namespace, script: &str) -> Result<String> {
     node.run("sh", &["-ec", script])
 }
 
-/// The names of all ipsets.
 pub(super) fn sets(node: &Namespace) -> Result<Vec<String>> {
     Ok(sh(node, "ipset list -name | sort")?.lines().map(str::to_owned).collect())
 }
 
-/// kube-proxy's ipsets: name, type.
 const SETS: [(&str, &str); 17] = [
     ("LOOP-BACK", "hash:ip,port,ip"),
     ("CLUSTER-IP", "hash:ip,port"),
@@ -57,8 +53,8 @@ const SETS: [(&str, &str); 17] = [
     ("IPVS-IPS", "hash:ip"),
 ];
 
-/// What they hold: `web` with a node port, `talk` with a node port, a load balancer's address, and a Service that is
-/// gone.
+/// The elements of the ipsets: `web` with a node port, `talk` with a node port, a load balancer's address, and a
+/// deleted Service.
 const ENTRIES: [(&str, &str); 13] = [
     ("CLUSTER-IP", "10.96.0.80,tcp:80"),
     ("CLUSTER-IP", "10.96.0.81,tcp:7"),
@@ -75,7 +71,7 @@ const ENTRIES: [(&str, &str); 13] = [
     ("IPVS-IPS", "203.0.113.80"),
 ];
 
-/// Its virtual servers on node-3, which follow the pods not quite: a pod is missing and another is on its way out.
+/// kube-proxy's virtual servers on node-3. They are out of date: a pod is missing and another is draining.
 const SERVERS: [&str; 18] = [
     "-A -t 10.96.0.80:80 -s rr",
     "-a -t 10.96.0.80:80 -r 10.244.1.2:8080 -m -w 1",
@@ -94,13 +90,13 @@ const SERVERS: [&str; 18] = [
     "-a -t 192.168.128.3:30081 -r 10.244.2.2:9090 -m -w 1",
     "-A -t 10.96.0.99:80 -s rr",
     "-a -t 10.96.0.99:80 -r 10.244.1.2:8080 -m -w 1",
-    // Of no Service: kube-proxy ended between making it and writing the sets.
+    // Belongs to no Service: kube-proxy ended after creating it and before writing the sets.
     "-A -t 10.96.0.81:9 -s rr",
 ];
 
 const VIPS: [&str; 4] = ["10.96.0.80", "10.96.0.81", "10.96.0.99", "203.0.113.80"];
 
-/// What the kubelet has beside: `-N` in each table, and its chain in `filter`.
+/// The kubelet's chains: the canary in each table, and its firewall in `filter`.
 const KUBELET: &str = "*mangle\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-IPTABLES-HINT - [0:0]\nCOMMIT\n\
                        *nat\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n\
                        *filter\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-FIREWALL - [0:0]\n\
@@ -108,7 +104,7 @@ const KUBELET: &str = "*mangle\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-IPTABLES-HIN
                        -A KUBE-FIREWALL -m comment --comment \"block incoming localnet connections\" ! -s LO -d LO \
                        -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\nCOMMIT\n";
 
-/// kube-proxy's rules. `SET-` stands before the names of sets.
+/// kube-proxy's rules. `SET-` prefixes the names of sets.
 const RULES: &str = r#"*nat
 :KUBE-SERVICES - [0:0]
 :KUBE-POSTROUTING - [0:0]
@@ -160,13 +156,13 @@ COMMIT
 COMMIT
 "#;
 
-/// The name that kube-proxy gives a set; it cuts long ones off.
+/// kube-proxy's name for a set. It truncates long ones.
 fn set_name(is_v6: bool, name: &str) -> String {
     let name = format!("KUBE-{}{name}", if is_v6 { "6-" } else { "" });
     name.chars().take(31).collect()
 }
 
-/// Makes all that kube-proxy and the kubelet make, and the sysctls. Both families, as kube-proxy always does.
+/// Creates the state of kube-proxy and the kubelet, with sysctls, in both families.
 pub(super) fn prepare(node: &Namespace, backend: Backend) -> Result<()> {
     let mut script = String::new();
     let name = backend.name();
@@ -186,7 +182,7 @@ pub(super) fn prepare(node: &Namespace, backend: Backend) -> Result<()> {
     Ok(())
 }
 
-/// What kube-proxy writes at each sync, beside IPVS.
+/// Writes the state that kube-proxy writes at each sync, except IPVS.
 pub(super) fn write_sets_and_rules(node: &Namespace, backend: Backend) -> Result<()> {
     let mut script = String::from("ipset -exist restore <<'END'\n");
     for is_v6 in [false, true] {

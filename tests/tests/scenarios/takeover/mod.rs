@@ -1,5 +1,5 @@
-//! kube-ipvs takes a live node over from kube-proxy's ipvs mode. No client notices, and kube-ipvs removes what
-//! kube-proxy left.
+//! kube-ipvs takes over a live node from kube-proxy's ipvs mode. No client notices, and kube-ipvs removes kube-proxy's
+//! leftovers.
 
 mod kube_proxy;
 mod setup;
@@ -14,7 +14,6 @@ use scenarios::{Cluster, Namespace, Proxy, Service, Slice, TestResult, Transport
 use setup::{FLAGS, NODE, PODS, SERVED, TALK_PORT, WEB_PORT, cluster, deploy, objects, servers};
 use users::Users;
 
-/// Waits until the daemon says that it took the node over.
 fn await_taken_over(proxy: &Proxy) -> Result<String> {
     await_said(proxy, "taken over from kube-proxy")
 }
@@ -27,7 +26,7 @@ fn await_said(proxy: &Proxy, what: &str) -> Result<String> {
     })
 }
 
-/// Every Service has its virtual servers with all pods, they are ours, and no more are there but these.
+/// Fails unless IPVS has exactly the virtual servers of the Services with all pods, and those in `others`.
 fn ensure_ours(cluster: &Cluster, others: &[&str]) -> Result<()> {
     let node = cluster.at(NODE)?;
     let mut expected: Vec<String> = SERVED.iter().chain(others).map(|&key| key.to_owned()).collect();
@@ -45,7 +44,7 @@ fn ensure_ours(cluster: &Cluster, others: &[&str]) -> Result<()> {
     cluster.await_settled(NODE, &FLAGS)
 }
 
-/// The lines of iptables that are kube-proxy's: the kubelet's chains have names that begin alike.
+/// kube-proxy's lines in iptables, without the kubelet's chains, whose names begin alike.
 fn kube_proxys(rules: &str) -> Vec<&str> {
     let kubelets = ["KUBE-FIREWALL", "KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT"];
     let is_its = |line: &&str| line.contains("KUBE-") && !kubelets.iter().any(|chain| line.contains(chain));
@@ -60,7 +59,7 @@ fn ensure_kubelets_are_there(rules: &str) -> Result<()> {
     Ok(())
 }
 
-/// Rules, an ipset and a virtual server of another program, which kube-proxy was told to leave alone.
+/// Adds rules, an ipset and a virtual server of another program, which kube-proxy excluded.
 fn add_others(node: &Namespace) -> Result<()> {
     sh(
         node,
@@ -73,10 +72,9 @@ fn add_others(node: &Namespace) -> Result<()> {
     .map(drop)
 }
 
-/// No request fails and no connection ends; then everything of kube-proxy's that is wanted is ours, and the rest is
-/// gone.
+/// No request fails. kube-ipvs adopts the virtual servers and VIPs that are still needed, and removes the rest.
 #[test]
-fn nobody_notices_and_nothing_is_left() -> TestResult {
+fn takeover_drops_no_connection_and_leaves_no_kube_proxy_rules() -> TestResult {
     scenario(cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
@@ -96,18 +94,16 @@ fn nobody_notices_and_nothing_is_left() -> TestResult {
         assert_eq!(node.ipvsadm()?.weights("TCP 192.168.128.3:5000").unwrap_or_default(), ["10.244.1.2:8080 7"]);
         ensure!(!log.contains("ERROR") && !log.contains("stay"), "{log}");
 
-        // A new start has nothing to take over.
         ensure!(proxy.terminate()?.success());
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;
         cluster.await_settled(NODE, &FLAGS)?;
-        // Over a sync of every two seconds.
+        // Longer than the sync period of two seconds.
         throughout(Duration::from_secs(3), || {
             ensure!(!proxy.log_text().contains("kube-proxy"), "{}", proxy.log_text());
             Ok(())
         })?;
         users.leave()?;
 
-        // And what was kube-proxy's goes as ours.
         proxy.terminate()?;
         cluster.kube_ipvs(NODE)?.run(&["cleanup"])?;
         assert_eq!(node.ipvsadm()?.keys(), ["TCP 192.168.128.3:5000"]);
@@ -116,9 +112,10 @@ fn nobody_notices_and_nothing_is_left() -> TestResult {
     })
 }
 
-/// What lets services through where FORWARD drops stays, and says so; it goes when nothing drops any more.
+/// If FORWARD or INPUT drops packets, kube-ipvs keeps the chains that let Services through, and logs that. It removes
+/// them when nothing drops any more.
 #[test]
-fn what_lets_services_through_stays() -> TestResult {
+fn takeover_keeps_accept_chains_while_the_firewall_drops() -> TestResult {
     scenario(cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
@@ -139,13 +136,12 @@ fn what_lets_services_through_stays() -> TestResult {
         ensure!(rules.contains("--mark 0x4000/0x4000 -j ACCEPT"), "{rules}");
         users.leave()?;
 
-        // Said again at each start, until it is no longer so.
         proxy.terminate()?;
         let users = Users::arrive(cluster)?;
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;
         await_said(&proxy, "KUBE-FORWARD stays")?;
         proxy.terminate()?;
-        // A last rule with a condition may be about services as well.
+        // A conditional last rule can also affect Services.
         let last = "FORWARD ! -s 198.18.0.0/15 -m conntrack --ctstate NEW -j DROP";
         sh(node, &format!("iptables-nft -P FORWARD ACCEPT; iptables-nft -A {last}"))?;
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;
@@ -162,9 +158,10 @@ fn what_lets_services_through_stays() -> TestResult {
     })
 }
 
-/// Rules of legacy iptables cannot be removed by netlink: they find nothing any more, and the log has the commands.
+/// Netlink cannot remove rules of legacy iptables. kube-ipvs empties ipsets so that the rules match nothing, and logs
+/// the commands that remove them.
 #[test]
-fn legacy_rules_are_made_harmless_and_named() -> TestResult {
+fn takeover_disarms_legacy_iptables_rules_and_logs_commands() -> TestResult {
     scenario(cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
@@ -178,7 +175,7 @@ fn legacy_rules_are_made_harmless_and_named() -> TestResult {
         assert_eq!(entries.trim(), "add KUBE-HEALTH-CHECK-NODE-PORT 32000");
         users.still_talk()?;
 
-        // A new port of an address that kube-proxy knew: its filter would have refused it.
+        // A new port of an address that kube-proxy knew: its filter would have rejected it.
         let more = Service::new("more")
             .cluster_ip("10.96.0.90")
             .line("externalIPs: [203.0.113.80]")
@@ -191,14 +188,13 @@ fn legacy_rules_are_made_harmless_and_named() -> TestResult {
         }
         cluster.manifests.remove("more")?;
 
-        // The commands, as an operator copies them.
         let is_command = |line: &&str| {
             ["iptables-legacy ", "ip6tables-legacy ", "ipset "].iter().any(|start| line.starts_with(start))
         };
         let commands: Vec<&str> = log.lines().filter(is_command).collect();
         ensure!(commands.len() > 50, "{commands:?}");
         for command in commands {
-            // Those about chains and rules that were not there fail.
+            // Commands for missing chains and rules fail.
             let _ = node.run("sh", &["-c", command]);
         }
         assert_eq!(sets(node)?, [""; 0]);
@@ -211,13 +207,13 @@ fn legacy_rules_are_made_harmless_and_named() -> TestResult {
     })
 }
 
-/// Kills the daemon again and again, each time a little later, until it has removed kube-proxy's sets before. How
-/// often.
+/// Kills the daemon repeatedly, each time a little later, until it has removed kube-proxy's sets before the kill.
+/// Returns the number of kills.
 fn killed_until_taken_over(cluster: &Cluster, first: Duration) -> Result<usize> {
     let mut wait = first;
     for kills in 1.. {
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;
-        // The moment matters, and comes in every one of its work's parts.
+        // The delays cover every phase of the takeover.
         std::thread::sleep(wait);
         proxy.kill_nine()?;
         if sets(cluster.at(NODE)?)?.is_empty() {
@@ -228,18 +224,16 @@ fn killed_until_taken_over(cluster: &Cluster, first: Duration) -> Result<usize> 
     Ok(usize::MAX)
 }
 
-/// Killed anywhere on the way and started again, it ends the same.
 #[test]
-fn killed_on_the_way_it_ends_the_same() -> TestResult {
+fn takeover_killed_midway_is_completed_by_the_next_start() -> TestResult {
     scenario(cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
         prepare(node, Backend::Nft)?;
         let users = Users::arrive(cluster)?;
-        // The first kills come before anything is done, later ones in the middle, on a slow machine too.
+        // On any machine, the first kills come before the takeover begins, and later ones in the middle.
         let mut first = Duration::from_millis(100);
         while killed_until_taken_over(cluster, first)? <= 2 {
-            // The takeover ended before the third kill: once more, with earlier kills.
             first /= 4;
             write_sets_and_rules(node, Backend::Nft)?;
         }
@@ -252,10 +246,10 @@ fn killed_on_the_way_it_ends_the_same() -> TestResult {
     })
 }
 
-/// kube-ipvs does not fight a kube-proxy that still runs. Before the takeover kube-proxy's leftovers stay. After it,
-/// kube-ipvs logs that they are back.
+/// While another process holds kube-proxy's health port, kube-ipvs keeps kube-proxy's leftovers. If kube-proxy's sets
+/// return after the takeover, kube-ipvs logs that and leaves them.
 #[test]
-fn a_kube_proxy_that_runs_is_not_fought() -> TestResult {
+fn takeover_does_not_fight_a_running_kube_proxy() -> TestResult {
     scenario(cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
@@ -273,7 +267,7 @@ fn a_kube_proxy_that_runs_is_not_fought() -> TestResult {
 
         write_sets_and_rules(node, Backend::Nft)?;
         await_said(&proxy, "kube-proxy's ipsets are back")?;
-        // Over several syncs of every two seconds.
+        // Longer than several sync periods.
         throughout(Duration::from_secs(15), || {
             ensure!(sets(node)? == before, "they are gone");
             Ok(())
@@ -282,10 +276,10 @@ fn a_kube_proxy_that_runs_is_not_fought() -> TestResult {
     })
 }
 
-/// If the takeover is turned off, kube-proxy's virtual servers count as another program's. kube-ipvs touches nothing of
-/// kube-proxy's.
+/// With `--takeover=false`, kube-proxy's virtual servers count as foreign. kube-ipvs changes none of kube-proxy's
+/// objects.
 #[test]
-fn it_can_be_turned_off() -> TestResult {
+fn takeover_turned_off_leaves_kube_proxys_objects_alone() -> TestResult {
     scenario(cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
@@ -294,7 +288,7 @@ fn it_can_be_turned_off() -> TestResult {
         let flags = [&FLAGS[..], &["--takeover=false"]].concat();
         let proxy = cluster.start_proxy(NODE, &flags)?;
         await_said(&proxy, "TCP 10.96.0.80:80")?;
-        // Over a sync of every two seconds.
+        // Longer than the sync period of two seconds.
         throughout(Duration::from_secs(3), || {
             let now = (sets(node)?, Backend::Nft.rules(node)?.lines().count(), node.ipvsadm()?.configuration());
             ensure!(now == before, "{now:?}");
@@ -303,9 +297,9 @@ fn it_can_be_turned_off() -> TestResult {
     })
 }
 
-/// The way back: kube-proxy serves again, and only our rules go.
+/// kube-proxy serves again, and only the rules of kube-ipvs are removed.
 #[test]
-fn the_way_back() -> TestResult {
+fn handover_to_kube_proxy_keeps_connections() -> TestResult {
     scenario(cluster(), |cluster| {
         let _servers = deploy(cluster)?;
         let node = cluster.at(NODE)?;
@@ -314,7 +308,7 @@ fn the_way_back() -> TestResult {
         await_taken_over(&proxy)?;
         let users = Users::arrive(cluster)?;
         proxy.terminate()?;
-        // Before kube-proxy has its rules nothing is handed over.
+        // Without kube-proxy's rules, kube-ipvs refuses the handover.
         let (rules, kube_ipvs) = (node.nft_sets()?, cluster.kube_ipvs(NODE)?);
         let refused = kube_ipvs.run(&["cleanup", "--handover"]).unwrap_err().to_string();
         ensure!(refused.contains("no rules of kube-proxy that serve IPv4."), "{refused}");
@@ -328,7 +322,6 @@ fn the_way_back() -> TestResult {
         ensure!(!tables.contains("kube-ipvs"), "{tables}");
         users.leave()?;
 
-        // And forth again.
         let users = Users::arrive(cluster)?;
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;
         await_taken_over(&proxy)?;

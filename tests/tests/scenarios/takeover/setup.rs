@@ -1,15 +1,15 @@
-//! The cluster whose node is taken over: its Services, their pods, and the daemon's flags.
+//! The cluster for takeovers: its Services, their pods, and the daemon's flags.
 
 use anyhow::Result;
 use scenarios::{Cluster, ClusterBuilder, Server, Service, Slice, Transport};
 
-/// The node that is taken over: all tested traffic goes through it.
+/// The node under test: all tested traffic passes through it.
 pub(super) const NODE: &str = "node-3";
 pub(super) const FLAGS: [&str; 6] =
     ["--cluster-cidr", "10.244.0.0/16", "--nodeport-addresses", "192.168.128.0/24", "--ipvs-sync-period", "2s"];
 pub(super) const WEB_PORT: &str = "192.168.128.3:30080";
 pub(super) const TALK_PORT: &str = "192.168.128.3:30081";
-/// What ours and kube-proxy's have in common at the end.
+/// The virtual servers that both kube-proxy and kube-ipvs serve.
 pub(super) const SERVED: [&str; 5] = [
     "TCP 10.96.0.80:80",
     "TCP 10.96.0.81:7",
@@ -25,8 +25,7 @@ pub(super) fn cluster() -> ClusterBuilder {
     PODS.iter().fold(cluster, |cluster, (name, node, address)| cluster.pod(name, node, address))
 }
 
-/// The Services that kube-proxy served, as the API server has them, each with its slice: `web` over HTTP, `talk` for
-/// long connections.
+/// The Services that kube-proxy served, each with its slice: `web` over HTTP, `talk` for long connections.
 pub(super) fn objects() -> [(&'static str, [String; 2]); 2] {
     let web = Service::new("web")
         .line("type: LoadBalancer")
@@ -44,7 +43,6 @@ pub(super) fn objects() -> [(&'static str, [String; 2]); 2] {
     [("web", [format!("{web}{status}"), web_slice.to_string()]), ("talk", [talk.to_string(), talk_slice.to_string()])]
 }
 
-/// These Services in the folder of manifests, and their servers.
 pub(super) fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
     for (name, [service, slice]) in objects() {
         cluster.manifests.write(name, &format!("{service}---\n{slice}"))?;

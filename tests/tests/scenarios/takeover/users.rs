@@ -5,7 +5,7 @@ use scenarios::{Cluster, Conversation, Load, Transport};
 
 use super::{NODE, TALK_PORT, WEB_PORT};
 
-/// Those who must not notice.
+/// Clients that must not notice the takeover.
 pub(super) struct Users {
     loads: Vec<(Load, String)>,
     held: Vec<(Conversation, String)>,

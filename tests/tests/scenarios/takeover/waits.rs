@@ -1,4 +1,4 @@
-//! What a takeover waits for, and what not.
+//! Objects that delay a takeover, and objects that do not.
 
 use anyhow::ensure;
 use scenarios::{Kind, Service, TestResult, eventually, scenario};
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::api_server::api_server;
 
-/// What no node can have of an object holds nothing up, and what an object says that cannot be read is named until it
-/// can.
+/// If an object has a field that no node can serve, the takeover does not wait. If an object cannot be read, the
+/// takeover waits and the log names the object.
 #[test]
-fn it_says_what_it_waits_for() -> TestResult {
+fn takeover_logs_the_unreadable_object_that_it_waits_for() -> TestResult {
     scenario(cluster(), |cluster| {
         let _servers = servers(cluster)?;
         let node = cluster.at(NODE)?;
@@ -33,7 +33,7 @@ fn it_says_what_it_waits_for() -> TestResult {
             Ok(())
         })?;
         ensure!(!sets(node)?.is_empty(), "kube-proxy's sets are gone");
-        // Until here a minute has gone by, in which they would ask for nothing.
+        // The clients start only now: requests during the minute before would test nothing.
         let users = Users::arrive(cluster)?;
         api.delete(Kind::EndpointSlice, "odd-1")?;
         await_taken_over(&proxy)?;
