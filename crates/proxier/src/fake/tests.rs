@@ -1,4 +1,4 @@
-//! Linux refuses these changes, and so does the fake kernel.
+//! The fake kernel rejects the changes that Linux rejects.
 
 use std::net::IpAddr;
 
@@ -35,7 +35,7 @@ fn endpoint(text: &str) -> EndpointAddress {
     EndpointAddress { address: at.address, port: at.port }
 }
 
-/// Makes changes one after the other. Returns why the last one failed, if it did; it is to be the only one.
+/// Applies changes one by one, and returns the failure of the last one. The others must succeed.
 fn last(kernel: &mut FakeKernel, changes: &[Change]) -> Option<(Cause, String)> {
     let mut outcome = None;
     for change in changes {

@@ -1,4 +1,4 @@
-//! Our keys as IPVS has them, and back.
+//! Conversion of keys to and from those of IPVS.
 
 use ipvs_netlink::{DestinationKey, Protocol as IpvsProtocol, VirtualServerKey as IpvsKey};
 
@@ -19,8 +19,8 @@ impl From<VirtualServerKey> for IpvsKey {
 }
 
 impl VirtualServerKey {
-    /// The key of a virtual server that IPVS lists. `None` for those that no Service can have: on a firewall mark, on
-    /// port 0, of another protocol.
+    /// The key of a virtual server that IPVS lists. `None` for a firewall mark, port 0 or a protocol that no Service
+    /// can have.
     pub fn from_ipvs(key: IpvsKey) -> Option<Self> {
         let IpvsKey::Address { address, port, protocol } = key else { return None };
         let protocol = match protocol {

@@ -3,9 +3,9 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::model::Family;
 
-/// What kube-proxy 1.36 writes in ipvs mode, with the kubelet's own chains. A line is a chain: table, name, hook
-/// (`!`: its policy drops), and behind the colon its rules: `>CHAIN` jumps, `drop`, `set` and `set>CHAIN` look
-/// something up in an ipset, `?` stands before what asks for something.
+/// The chains of kube-proxy 1.36 in ipvs mode, with those of the kubelet. A line is a chain: table, name, hook (`!`:
+/// the policy is drop), then its rules. `>CHAIN` jumps, `drop` drops, `set` and `set>CHAIN` look up an ipset, and `?`
+/// precedes a rule with a match.
 const KUBE_PROXY: &str = "
     nat PREROUTING other: >KUBE-SERVICES
     nat OUTPUT other: >KUBE-SERVICES
@@ -60,7 +60,7 @@ fn chains(text: &str) -> Vec<Chain> {
         .collect()
 }
 
-/// KUBE_PROXY with lines replaced (those of a chain of the same name) and added.
+/// `KUBE_PROXY` with additional chains, which replace those of the same name.
 fn with(changes: &str) -> Vec<Chain> {
     let names: Vec<_> = chains(changes).into_iter().map(|chain| chain.id).collect();
     let mut all = chains(KUBE_PROXY);
@@ -69,7 +69,7 @@ fn with(changes: &str) -> Vec<Chain> {
     all
 }
 
-/// Lists what stays, because that matters, and only counts what goes.
+/// Lists the chains that stay, and counts those that go.
 fn check(chains: &[Chain], has_sets: bool, expected: Expect) {
     let leftovers = Leftovers::among(chains, has_sets);
     let mut text = String::new();
@@ -83,7 +83,7 @@ fn check(chains: &[Chain], has_sets: bool, expected: Expect) {
         line(format!("{}: {gone} of {} rules go", id(&chain.id), chain.rules.len()));
     }
     leftovers.kept.iter().for_each(|kept| line(kept.to_string()));
-    // Nothing is left that jumps to what is gone, and every rule named is there.
+    // No remaining rule jumps to a removed chain.
     for chain in chains.iter().filter(|chain| !goes(chain)) {
         for rule in &chain.rules {
             let Verdict::Jump(to) = &rule.verdict else { continue };
@@ -114,7 +114,7 @@ fn all_of_kube_proxys_goes_and_the_kubelets_stays() {
     );
 }
 
-/// Where nothing is left to do, nothing is done.
+/// A second cleanup removes nothing.
 #[test]
 fn twice_is_as_once() {
     for text in [KUBE_PROXY, "filter FORWARD forward!: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other"] {
@@ -157,7 +157,7 @@ fn where_the_policy_drops_what_lets_services_through_stays() {
     );
 }
 
-/// Such as firewalld's, ufw's and an administrator's.
+/// Such last rules are firewalld's, ufw's or an administrator's.
 #[test]
 fn a_last_rule_that_drops_is_as_good_as_a_policy() {
     let forward = |rules: &str| {
@@ -172,16 +172,16 @@ fn a_last_rule_that_drops_is_as_good_as_a_policy() {
     for (rules, stays) in [
         ("drop", true),
         (">ufw-after", true),
-        // kube-ipvs does not know what the condition is about.
+        // kube-ipvs does not interpret the condition.
         ("?drop", true),
         ("?>by-interface", true),
         ("?drop >KUBE-PROXY-FIREWALL", true),
-        // The author of the rules has considered what comes after the drop.
+        // The author of the rules handled the packets after the drop.
         ("?drop ?other", false),
         ("?>by-interface other", false),
         (">loop", false),
         ("other", false),
-        // kube-proxy's own last rule is none that its chain would have to save anything from.
+        // A drop by kube-proxy's last rule does not require kube-proxy's accepting chain.
         (">KUBE-SOURCE-RANGES-FIREWALL", false),
     ] {
         let kept = Leftovers::among(&forward(rules), true).kept;
@@ -255,7 +255,7 @@ fn an_old_kubelets_chains_stay_without_kube_proxys_rule() {
     );
 }
 
-/// They were there before ipvs mode was, whose own chains go.
+/// The node ran the iptables mode before the ipvs mode. Only the chains of the ipvs mode go.
 #[test]
 fn chains_of_the_iptables_mode_are_left_alone() {
     let mixed = with(
@@ -289,12 +289,12 @@ fn chains_of_the_iptables_mode_are_left_alone() {
     );
     let leftovers = Leftovers::among(&mixed, true);
     assert!(leftovers.lookups.is_empty(), "{:?}", leftovers.lookups);
-    // Without ipvs mode's sets it was never there.
+    // Without sets of the ipvs mode, that mode never ran.
     let leftovers = Leftovers::among(&chains("nat KUBE-NODEPORTS:\n nat KUBE-SERVICES: set >KUBE-NODEPORTS"), false);
     assert_eq!((leftovers.rules, leftovers.chains), (vec![], vec![]));
 }
 
-/// Rules that kube-ipvs does not see are legacy iptables'. It sees those that stay in nftables.
+/// kube-ipvs sees remaining rules in nftables. Rules that it does not see belong to legacy iptables.
 #[test]
 fn sets_in_use_say_by_whom() {
     let busy = || ["KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"].map(str::to_owned).to_vec();
@@ -302,7 +302,7 @@ fn sets_in_use_say_by_whom() {
     let kept = seen.sets_in_use(busy());
     let in_use = Kept::InUse { sets: vec!["KUBE-CLUSTER-IP".into()] };
     assert_eq!(kept, [in_use, Kept::Legacy { sets: vec!["KUBE-6-CLUSTER-IP".into()] }]);
-    // The set of health checks stays with its chain, and is no reason for other sets to stay.
+    // The set of health-check ports stays with its chain, and does not keep other sets.
     let drops = Leftovers::among(&with("filter INPUT input!: >KUBE-NODE-PORT"), true);
     assert_eq!(drops.sets_in_use(busy()), [Kept::Legacy { sets: busy() }]);
     assert_eq!(drops.sets_in_use(Vec::new()), []);
@@ -312,7 +312,7 @@ fn sets_in_use_say_by_whom() {
 fn names_of_both_families() {
     assert_eq!(holds("KUBE-CLUSTER-IP"), Some(IpsetKind::Servers));
     assert_eq!(holds("KUBE-6-IPVS-IPS"), Some(IpsetKind::Vips));
-    // Cut off by kube-proxy.
+    // kube-proxy truncates these names.
     assert_eq!(holds("KUBE-6-LOAD-BALANCER-SOURCE-CID"), Some(IpsetKind::Other));
     assert_eq!(holds("KUBE-6-NODE-PORT-LOCAL-SCTP-HAS"), Some(IpsetKind::Servers));
     for others in ["KUBE-DST-VBSGQ5UKBBSPLXXL", "KUBE-ROUTER-SVIP", "cali40all-vxlan-net", ""] {
@@ -320,7 +320,7 @@ fn names_of_both_families() {
     }
 }
 
-/// Rules that kube-ipvs cannot remove must not block in between what they let through before.
+/// Rules that kube-ipvs cannot remove must not block traffic while the sets go.
 #[test]
 fn sets_go_in_an_order_that_refuses_nothing() {
     let existing =
@@ -382,10 +382,10 @@ fn commands_for_legacy_iptables() {
 fn kube_proxy_serves_when_its_rules_look_something_up() {
     let rules = chains(KUBE_PROXY);
     assert_eq!(served_by_kube_proxy(&rules), [Family::V4].into());
-    // As in the middle of its first sync.
+    // kube-proxy during its first sync.
     let chains_alone: Vec<Chain> = rules.iter().map(|chain| Chain { rules: Vec::new(), ..chain.clone() }).collect();
     assert!(served_by_kube_proxy(&chains_alone).is_empty());
-    // As its iptables mode has it.
+    // kube-proxy's iptables mode.
     let iptables_mode = chains("nat KUBE-SERVICES: ?>KUBE-SVC-ERIFXISQEP7F7OF4 ?>KUBE-NODEPORTS");
     assert!(served_by_kube_proxy(&iptables_mode).is_empty());
 }

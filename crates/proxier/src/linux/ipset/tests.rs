@@ -1,4 +1,4 @@
-//! Bytes as `ipset` 7.17 and Linux 6.1 exchanged them.
+//! Bytes captured between `ipset` 7.17 and Linux 6.1.
 
 use super::*;
 use crate::testing::key;
@@ -9,12 +9,12 @@ fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// A message of a list: the header of nfnetlink, the protocol, a name, and what follows.
+/// Reads a message of a dump: the nfnetlink header, the protocol, the name and more attributes.
 fn read(hex: &str) -> Part {
     reply::part(request::LIST, &bytes(hex)).unwrap()
 }
 
-/// Requests as the ipset tool sends them, except for the family and the version of the protocol, which is older here.
+/// The requests equal those of the ipset tool, except for the family and the older protocol version.
 #[test]
 fn requests_are_as_the_tools() {
     for (command, kind, sent) in [

@@ -1,5 +1,5 @@
-//! The bytes of the requests, as they are sent. If the bytes of a rule change, every node writes its tables again after
-//! an upgrade. So they change on purpose only: `UPDATE_EXPECT=1 cargo test -p proxier` then writes down the new ones.
+//! Snapshots of the request bytes. If the bytes of a rule change, every node rewrites its tables after an upgrade.
+//! After an intended change, `UPDATE_EXPECT=1 cargo test -p proxier` updates the snapshots.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -14,7 +14,7 @@ use crate::{
     testing::key,
 };
 
-/// Each request: its type, its flags, and what stands behind the header of netlink.
+/// The type, flags and payload of each request.
 fn requests<'a>(transaction: &'a Transaction<'_>) -> impl Iterator<Item = (u16, u16, &'a [u8])> {
     let batch = &transaction.batch;
     (0..batch.len()).map(|number| {
@@ -36,7 +36,7 @@ pub(super) fn hex(transaction: &Transaction<'_>) -> String {
     text
 }
 
-/// How many requests of each type there are, and a fingerprint of all their bytes.
+/// The number of requests of each type, and a fingerprint of their bytes.
 fn summary(transaction: &Transaction<'_>) -> String {
     let mut types: BTreeMap<u16, (usize, Vec<u8>)> = BTreeMap::new();
     for (kind, flags, payload) in requests(transaction) {
@@ -55,7 +55,6 @@ fn table(table: Table, settings: &Settings) -> Transaction<'_> {
     rewrite(table, [String::from("old")].iter(), &table.chains(settings), &settings.names)
 }
 
-/// The whole table, as it is sent.
 #[test]
 fn the_table_of_arp() {
     expect![[r#"
@@ -286,7 +285,7 @@ fn elements_of_all_kinds() {
     .assert_eq(&hex(&Transaction::of(&changes, &Names::default())));
 }
 
-/// Two proxies beside each other change their own tables only.
+/// Two proxies side by side change only their own tables.
 #[test]
 fn each_request_names_our_table() {
     const BEGIN: u16 = 16;

@@ -10,7 +10,6 @@ use netlink_packet_route::{
 
 use super::*;
 
-/// What is heard of a message, as the kernel would send it.
 fn heard(
     message: &impl NetlinkSerializable,
     hears: fn(&Names, u16, &[u8]) -> Option<Drift>,
@@ -78,7 +77,7 @@ fn an_address_is_taken_off() {
     check(DelAddress(address("10.96.0.10")), expect!["Some(Unbound(10.96.0.10))"]);
     check(DelAddress(address("fd00::10")), expect!["Some(Unbound(fd00::10))"]);
     check(NewAddress(address("10.96.0.10")), expect!["None"]);
-    // Of a point-to-point link `Address` is the peer's.
+    // On a point-to-point link, `Address` is the peer's address.
     let mut to_peer = address("10.0.0.1");
     to_peer.attributes.push(AddressAttribute::Local("10.96.0.10".parse().unwrap()));
     check(DelAddress(to_peer), expect!["Some(Unbound(10.96.0.10))"]);

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Entries as Linux 6.1 lists them. Except for the id, they are cut after the attributes that kube-ipvs reads.
+/// Entries as Linux 6.1 dumps them. Except for the ID, they are cut after the attributes that kube-ipvs reads.
 const UDP: &str = "02000000 \
     34000180 14000180 080001000a090909 080002000a60000a \
     1c000280 0500010011000000 0600020003e90000 0600030000350000 \

@@ -1,4 +1,4 @@
-//! Messages of Linux 6.18 about what iptables 1.8.9 made in `filter`:
+//! Messages of Linux 6.18 about the following commands of iptables 1.8.9, table `filter`:
 //!
 //! ```text
 //! iptables-nft -N KUBE-X; iptables-nft -P FORWARD DROP
@@ -69,7 +69,6 @@ fn rules_with_their_verdicts() {
     );
 }
 
-/// Whatever is cut off is read as far as it goes.
 #[test]
 fn messages_that_are_cut_off() {
     for (_, bytes) in captured() {
@@ -80,7 +79,6 @@ fn messages_that_are_cut_off() {
     }
 }
 
-/// The bytes of what kube-ipvs asks for.
 #[test]
 fn removals() {
     let chain = ChainId { family: Family::V6, table: "filter".into(), name: "KUBE-X".into() };
