@@ -59,7 +59,7 @@ fn first_sync(config: Config, events: Vec<Event>) -> (Engine, FakeKernel, SyncRe
 
 /// The largest number of ports that a user reported for one Service (kubernetes#102972).
 #[test]
-fn a_service_with_1600_ports_is_served() {
+fn service_with_1600_ports_is_served() {
     let web = service("web", "10.96.0.80", 1600);
     let events = vec![Event::SliceApplied(slice(&web)), Event::ServiceApplied(web)];
     let (_, kernel, report) = first_sync(Config::new("node-1"), events);
@@ -69,7 +69,7 @@ fn a_service_with_1600_ports_is_served() {
 
 /// The addresses that the API server allocated come first, and the choice is the same on every node.
 #[test]
-fn beyond_the_budget_external_ips_are_left_out() {
+fn external_ips_beyond_the_virtual_server_budget_are_skipped() {
     let web = Service { external_ips: external_ips(100), ..service("web", "10.96.0.80", 1600) };
     let (_, kernel, report) = first_sync(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
     let addresses: BTreeSet<IpAddr> = kernel.virtual_servers.keys().map(|key| key.address).collect();
@@ -98,7 +98,7 @@ fn ranges_of_a_load_balancer_ip_count_as_virtual_servers() {
 /// Both Services ask for the same 160,000 keys. The younger one keeps its ClusterIP. The engine reports the rest in a
 /// few lines, and reports no line twice.
 #[test]
-fn of_two_services_with_the_same_100_external_ips_each_is_told_in_a_few_lines() {
+fn conflicting_external_ips_are_reported_in_a_few_lines() {
     let both = [("old", "10.96.0.1"), ("young", "10.96.0.2")];
     let both = both.map(|(name, ip)| Service { external_ips: external_ips(100), ..service(name, ip, 1600) });
     let (mut engine, mut kernel, report) = first_sync(Config::new("node-1"), both.map(Event::ServiceApplied).into());

@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_of_a_device_with_its_scope() {
+    fn address_message_gives_local_address_and_scope() {
         let found = |scope, attributes: &[AddressAttribute]| {
             let mut message = AddressMessage::default();
             message.header.scope = scope;

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_our_own_device_are_no_change() {
+    fn address_notices_of_own_device_are_ignored() {
         let mut own = OwnDevice { names: Names::new("two", "proxy0").unwrap(), index: 0 };
         assert!(is_change(&mut own, NewAddress(address_on(7))), "the device is not known yet");
         assert!(is_change(&mut own, NewLink(link(3, "kube-ipvs0"))));
@@ -195,7 +195,7 @@ mod tests {
 
     /// A malformed notice may be a change.
     #[test]
-    fn nonsense_is_a_change() {
+    fn malformed_notice_counts_as_address_change() {
         let mut own = OwnDevice { names: Names::default(), index: 7 };
         for (kind, length) in (0..40).flat_map(|kind| (0..8).map(move |length| (kind, length))) {
             assert!(own.is_change_of_others(kind, &[0xff; 8][..length]), "{kind} {length}");

@@ -144,7 +144,7 @@ mod tests {
     use crate::testing::key;
 
     #[test]
-    fn whoever_knows_of_a_virtual_server_has_it_asked_for() {
+    fn unlisted_virtual_server_is_queried_if_another_source_names_it() {
         let keys = [1, 2, 3, 4, 5].map(|number| key(&format!("TCP 10.96.0.{number}:80")));
         let [listed, element, believed, owned, known] = keys;
         let server = || ServerState {

@@ -52,7 +52,7 @@ mod tests {
     use crate::testing::key;
 
     #[test]
-    fn our_keys_come_back_and_others_are_none() {
+    fn service_keys_round_trip_through_ipvs_and_others_are_none() {
         for ours in ["TCP 10.96.0.1:80", "UDP [fd00::1]:53", "SCTP 10.96.0.1:65535"].map(key) {
             assert_eq!(VirtualServerKey::from_ipvs(ours.into()), Some(ours));
         }

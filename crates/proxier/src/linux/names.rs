@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_the_kernel_and_nft_take() {
+    fn names_valid_for_kernel_and_nft_are_accepted() {
         assert_eq!(Names::new(TABLE, DEVICE), Ok(Names::default()));
         for (table, device) in [("a", "0"), ("Proxy_2.b", "proxy-2.b_c-d.e"), (&"t".repeat(255), ".d")] {
             let names = Names::new(table, device).unwrap();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_refused_with_what_is_allowed() {
+    fn invalid_names_are_rejected_with_the_allowed_characters() {
         for table in ["", "2a", "-a", "a b", "a/b", "a{", "ä", "a\n", &"t".repeat(256)] {
             assert_eq!(Names::new(table, DEVICE), Err(NameError::Table(table.into())));
         }

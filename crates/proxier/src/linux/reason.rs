@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_module_and_a_missing_right_are_told_apart() {
+    fn missing_ipvs_module_and_missing_capability_give_different_errnos() {
         let missing = unavailable("IPVS")(ipvs_netlink::Error::NoIpvs);
         assert_eq!((missing.subject(), missing.errno()), ("IPVS", Some(2)));
         let text = missing.to_string();

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_is_read() {
+    fn record_lines_parse_to_owned_servers_and_vips() {
         let text =
             "+TCP 10.0.0.1:80\n+UDP [fd00::1]:53\n+10.0.0.1\n-TCP 10.0.0.1:80\nnonsense\n\n+ä\n+fd00::1\n+10.0.0";
         let owned = Owned::parse(text);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_off_takes_no_other_with_it() {
+    fn truncated_record_line_does_not_corrupt_the_next() {
         let directory = directory("cut");
         let mut record = Record::at(&directory.join("owned"));
         fs::write(&record.path, "+10.0.0.1\n+TCP 10.0.0.1:8").unwrap();
@@ -215,7 +215,7 @@ mod tests {
 
     /// A full disk truncates a line. Lines written once there is room again are complete.
     #[test]
-    fn half_a_line_that_could_not_be_written_takes_no_other_with_it() {
+    fn partly_written_record_line_does_not_corrupt_the_next() {
         let directory = directory("full");
         let mut record = Record::at(&directory.join("owned"));
         record.intend([bind("10.0.0.1")].iter()).unwrap();
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_kept_in_a_file() {
+    fn record_file_keeps_changes_and_is_compacted() {
         let directory = directory("record");
         let mut record = Record::at(&directory.join("later").join("owned"));
         assert_eq!(record.read().unwrap(), Owned::default());
@@ -257,7 +257,7 @@ mod tests {
     /// At a read of the kernel, the record gains objects whose write failed, and loses those that another program
     /// removed.
     #[test]
-    fn it_follows_what_the_kernel_has() {
+    fn record_follows_kernel_state_on_read() {
         let directory = directory("follow");
         let mut record = Record::at(&directory.join("owned"));
         fs::write(&record.path, b"+TCP 10.0.0.1:80\n+10.0.0.1\n\xff\n").unwrap();

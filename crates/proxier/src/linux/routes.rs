@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn default_routes_and_others() {
+    fn only_default_unicast_routes_give_gateways() {
         assert_eq!(found(&route(0, vec![via("192.0.2.1")])).unwrap(), ["192.0.2.1"]);
         assert_eq!(found(&route(0, vec![via("fe80::1")])).unwrap(), ["fe80::1"]);
         assert_eq!(found(&route(8, vec![via("192.0.2.1")])), None);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn several_next_hops() {
+    fn multipath_default_route_gives_all_gateways() {
         let hop = |address| {
             let mut hop = RouteNextHop::default();
             hop.attributes.push(via(address));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_passed_over() {
+    fn malformed_route_gives_no_gateway() {
         for length in 0..40 {
             let mut bytes = vec![0xff; length];
             bytes.iter_mut().skip(1).take(1).for_each(|byte| *byte = 0);

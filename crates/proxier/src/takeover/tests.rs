@@ -95,7 +95,7 @@ fn check(chains: &[Chain], has_sets: bool, expected: Expect) {
 }
 
 #[test]
-fn all_of_kube_proxys_goes_and_the_kubelets_stays() {
+fn cleanup_removes_kube_proxy_chains_and_keeps_kubelet_chains() {
     check(
         &chains(KUBE_PROXY),
         true,
@@ -116,7 +116,7 @@ fn all_of_kube_proxys_goes_and_the_kubelets_stays() {
 
 /// A second cleanup removes nothing.
 #[test]
-fn twice_is_as_once() {
+fn second_cleanup_removes_nothing() {
     for text in [KUBE_PROXY, "filter FORWARD forward!: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other"] {
         let mut chains = chains(text);
         let leftovers = Leftovers::among(&chains, true);
@@ -131,7 +131,7 @@ fn twice_is_as_once() {
 }
 
 #[test]
-fn where_the_policy_drops_what_lets_services_through_stays() {
+fn accepting_chains_stay_if_the_base_policy_drops() {
     check(
         &with(
             "filter INPUT input!: >KUBE-IPVS-FILTER >KUBE-PROXY-FIREWALL >KUBE-NODE-PORT
@@ -159,7 +159,7 @@ fn where_the_policy_drops_what_lets_services_through_stays() {
 
 /// Such last rules are firewalld's, ufw's or an administrator's.
 #[test]
-fn a_last_rule_that_drops_is_as_good_as_a_policy() {
+fn accepting_chain_stays_if_the_last_rule_may_drop() {
     let forward = |rules: &str| {
         with(&format!(
             "filter FORWARD forward: >KUBE-FORWARD {rules}
@@ -191,7 +191,7 @@ fn a_last_rule_that_drops_is_as_good_as_a_policy() {
 }
 
 #[test]
-fn what_stayed_goes_when_nothing_drops_any_more() {
+fn kept_accepting_chain_goes_once_nothing_drops() {
     let kept = "filter FORWARD forward: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other\n nat KUBE-MARK-MASQ: other";
     check(
         &chains(kept),
@@ -205,7 +205,7 @@ fn what_stayed_goes_when_nothing_drops_any_more() {
 }
 
 #[test]
-fn a_chain_that_others_jump_to_stays_with_what_it_needs() {
+fn chain_used_by_other_programs_stays_with_its_targets() {
     check(
         &with("nat CNI-HOSTPORT-SNAT: ?>KUBE-MARK-MASQ\n nat LOCAL: ?>KUBE-LOAD-BALANCER"),
         true,
@@ -231,7 +231,7 @@ fn a_chain_that_others_jump_to_stays_with_what_it_needs() {
 }
 
 #[test]
-fn an_old_kubelets_chains_stay_without_kube_proxys_rule() {
+fn shared_chains_of_old_kubelets_stay_without_kube_proxy_rules() {
     check(
         &with("nat KUBE-MARK-DROP: other"),
         true,
@@ -257,7 +257,7 @@ fn an_old_kubelets_chains_stay_without_kube_proxys_rule() {
 
 /// The node ran the iptables mode before the ipvs mode. Only the chains of the ipvs mode go.
 #[test]
-fn chains_of_the_iptables_mode_are_left_alone() {
+fn iptables_mode_chains_stay_when_ipvs_mode_chains_go() {
     let mixed = with(
         "nat KUBE-NODEPORTS:\n filter KUBE-NODEPORTS:
          nat KUBE-SERVICES: ?other set>KUBE-MARK-MASQ ?>KUBE-NODE-PORT ?>KUBE-LOAD-BALANCER set",
@@ -296,7 +296,7 @@ fn chains_of_the_iptables_mode_are_left_alone() {
 
 /// kube-ipvs sees remaining rules in nftables. Rules that it does not see belong to legacy iptables.
 #[test]
-fn sets_in_use_say_by_whom() {
+fn busy_sets_are_attributed_to_nftables_or_legacy_iptables() {
     let busy = || ["KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"].map(str::to_owned).to_vec();
     let seen = Leftovers::among(&with("nat LOCAL: ?>KUBE-LOAD-BALANCER\n nat KUBE-LOAD-BALANCER: set"), true);
     let kept = seen.sets_in_use(busy());
@@ -309,7 +309,7 @@ fn sets_in_use_say_by_whom() {
 }
 
 #[test]
-fn names_of_both_families() {
+fn ipset_names_of_both_families_are_recognized() {
     assert_eq!(holds("KUBE-CLUSTER-IP"), Some(IpsetKind::Servers));
     assert_eq!(holds("KUBE-6-IPVS-IPS"), Some(IpsetKind::Vips));
     // kube-proxy truncates these names.
@@ -322,7 +322,7 @@ fn names_of_both_families() {
 
 /// Rules that kube-ipvs cannot remove must not block traffic while the sets go.
 #[test]
-fn sets_go_in_an_order_that_refuses_nothing() {
+fn sets_are_destroyed_in_an_order_that_rejects_no_traffic() {
     let existing =
         ["KUBE-CLUSTER-IP", "others", "KUBE-HEALTH-CHECK-NODE-PORT", "KUBE-LOAD-BALANCER-FW", "KUBE-IPVS-IPS"]
             .map(str::to_owned);
@@ -335,7 +335,7 @@ fn sets_go_in_an_order_that_refuses_nothing() {
 }
 
 #[test]
-fn commands_for_legacy_iptables() {
+fn legacy_commands_remove_jumps_chains_and_sets() {
     let sets = ["KUBE-IPVS-IPS", "KUBE-HEALTH-CHECK-NODE-PORT", "KUBE-CLUSTER-IP"].map(str::to_owned);
     expect![[r#"
         iptables-legacy -t nat -D OUTPUT -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES
@@ -379,7 +379,7 @@ fn commands_for_legacy_iptables() {
 }
 
 #[test]
-fn kube_proxy_serves_when_its_rules_look_something_up() {
+fn kube_proxy_counts_as_serving_once_rules_look_up_ipsets() {
     let rules = chains(KUBE_PROXY);
     assert_eq!(served_by_kube_proxy(&rules), [Family::V4].into());
     // kube-proxy during its first sync.

@@ -95,7 +95,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn increments_end_where_a_full_pass_ends(
+    fn incremental_syncs_end_in_the_state_of_a_full_sync(
         syncs in prop::collection::vec(events(), 1..20),
         order in any::<u64>(),
         compares in any::<bool>(),
@@ -138,7 +138,7 @@ proptest! {
 
     /// After any faults, a kernel without faults ends in the same state, without leftovers.
     #[test]
-    fn failures_are_made_good(
+    fn failed_changes_are_repaired_once_the_kernel_works(
         steps in prop::collection::vec((events(), faults::faults(3), Just(None)), 1..12),
     ) {
         ends_well(steps)?;
@@ -147,7 +147,7 @@ proptest! {
     /// The same with changes by other programs. Dumps have no gaps here: only the record's file can repair that
     /// combination.
     #[test]
-    fn what_others_change_is_repaired(
+    fn changes_by_other_programs_are_repaired(
         steps in prop::collection::vec((events(), faults::faults(0), faults::others()), 1..12),
     ) {
         ends_well(steps)?;

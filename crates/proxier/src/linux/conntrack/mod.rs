@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_endpoint_all_flows_to_a_server_are_meant() {
+    fn flow_deletion_without_endpoint_matches_all_flows_to_the_server() {
         for (to, other) in [("10.96.0.10:53", "10.96.0.11:53"), ("[fd00::10]:53", "[fd00::10]:54")] {
             let wanted = wanted(&[(key(Protocol::Udp, to), None)]);
             assert!(wanted.includes(&entry(key(Protocol::Udp, to), None)));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn with_an_endpoint_only_flows_that_go_there_are_meant() {
+    fn flow_deletion_with_endpoint_matches_only_flows_to_it() {
         let cases = [
             ("10.96.0.10:53", ["10.1.0.1:5353", "10.1.0.2:5353", "10.1.0.1:53"]),
             ("[fd00::10]:53", ["[fd01::1]:5353", "[fd01::2]:5353", "[fd01::1]:53"]),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_families_that_occur_are_listed() {
+    fn conntrack_is_listed_only_for_families_of_deleted_flows() {
         let (v4, v6) = (key(Protocol::Udp, "10.96.0.10:53"), key(Protocol::Udp, "[fd00::10]:53"));
         assert_eq!(wanted(&[]).families(), [].into());
         assert_eq!(wanted(&[(v6, None), (v6, Some("[fd01::1]:53"))]).families(), [Family::V6].into());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_that_is_gone_and_a_kernel_without_conntrack_are_fine() {
+    fn missing_flow_and_missing_conntrack_are_no_errors() {
         let failure = |errno: Errno| Failure { request: 0, error: KernelError::from_errno(errno.raw_os_error()) };
         assert!(refusal(vec![]).is_ok());
         assert!(refusal(vec![failure(Errno::NOENT)]).is_ok());

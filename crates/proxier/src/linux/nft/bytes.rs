@@ -56,7 +56,7 @@ fn table(table: Table, settings: &Settings) -> Transaction<'_> {
 }
 
 #[test]
-fn the_table_of_arp() {
+fn arp_table_requests_match_snapshot() {
     expect![[r#"
         010 001
             0000000a
@@ -124,7 +124,7 @@ fn the_table_of_arp() {
 }
 
 #[test]
-fn the_tables_of_both_families() {
+fn ipv4_and_ipv6_table_requests_match_fingerprints() {
     let all = Settings { masquerade_bit: 0, masquerade_all: true, ..Settings::default() };
     let variants = [
         Settings::default(),
@@ -192,7 +192,7 @@ fn the_tables_of_both_families() {
 }
 
 #[test]
-fn elements_of_all_kinds() {
+fn element_requests_of_all_kinds_match_snapshot() {
     let server = key("TCP 10.96.0.1:80");
     let endpoint = EndpointAddress { address: [10, 1, 0, 1].into(), port: server.port };
     let added = |element| Change::AddElement { element, comment: None, replace: false };
@@ -287,7 +287,7 @@ fn elements_of_all_kinds() {
 
 /// Two proxies side by side change only their own tables.
 #[test]
-fn each_request_names_our_table() {
+fn table_requests_name_only_the_configured_table() {
     const BEGIN: u16 = 16;
     let settings = Settings { names: Names::new("two", "two0").unwrap(), ..Settings::default() };
     for kind in Table::ALL {

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_come_back() {
+    fn elements_of_all_kinds_round_trip_through_decode() {
         for text in ["TCP 10.0.0.1:80", "UDP [fd00::1]:53", "SCTP [::ffff:1.2.3.4]:65535"] {
             let key = testing::key(text);
             let endpoint = EndpointAddress { address: key.address, port: key.port };
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_left_out() {
+    fn malformed_elements_are_not_decoded() {
         let contents = [
             Content::Keys(KeySet::Served),
             Content::Vips,
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_come_back_whether_they_touch_or_not() {
+    fn adjacent_and_separate_ranges_round_trip() {
         let all = ["10.0.0.0/8", "11.0.0.0/16", "192.168.0.1/32", "240.0.0.0/4"];
         let ranges_of = |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
         let raws = |ranges: &[IpNet]| {

@@ -69,7 +69,7 @@ mod tests {
 
     /// A datagram holds at most 2000 elements. A start with ten thousand Services reads twenty times as many.
     #[test]
-    fn each_attribute_is_read_once_however_long_the_list_is() {
+    fn long_element_list_reads_each_attribute_once() {
         for length in [1, 1000, 2000] {
             let list = list(length);
             READ.set(0);

@@ -333,7 +333,7 @@ mod tests {
     use crate::testing::key;
 
     #[test]
-    fn what_is_about_one_virtual_server_is_not_cut_in_two() {
+    fn cut_keeps_changes_of_one_virtual_server_together() {
         let element = |text| Element::Key(KeySet::Firewall, key(text));
         let [one, other] = ["TCP 10.96.0.1:80", "TCP 10.96.0.2:80"]
             .map(|text| Change::RemoveElement { element: element(text), with_server: true });

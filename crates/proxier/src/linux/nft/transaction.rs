@@ -176,7 +176,7 @@ mod tests {
 
     /// The number of rules and chains does not depend on the number of Services.
     #[test]
-    fn fifty_thousand_services_are_elements() {
+    fn fifty_thousand_services_add_only_set_elements() {
         const NEW_SET_ELEMENT: u16 = 10 << 8 | 12;
         const SERVICES: u32 = 50_000;
         let (mut engine, mut kernel) = start();

@@ -45,20 +45,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comment_comes_back() {
+    fn element_comment_round_trips_through_user_data() {
         assert_eq!(element_comment(&comment(COMMENT, "default/web:http")), Some("default/web:http"));
         let both = [&[9, 2, 1, 1][..], &rule("why", 7)].concat();
         assert_eq!(element_comment(&both), Some("why"));
     }
 
     #[test]
-    fn a_long_one_is_cut_between_characters() {
+    fn long_comment_is_cut_between_characters() {
         let long = comment(COMMENT, &"ä".repeat(100));
         assert_eq!(element_comment(&long).unwrap(), "ä".repeat(63));
     }
 
     #[test]
-    fn nonsense_is_no_comment() {
+    fn malformed_user_data_has_no_comment() {
         for bytes in [&[][..], &[0], &[0, 9, 1], &[1, 1, 1, 0], &[0, 1, 0xff]] {
             assert_eq!(element_comment(bytes), None, "{bytes:?}");
         }

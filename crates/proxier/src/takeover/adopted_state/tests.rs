@@ -46,7 +46,7 @@ fn inherited(entries: &[(&str, &str)], exclude: &[&str]) -> (Vec<String>, Vec<St
 }
 
 #[test]
-fn what_kube_proxy_made_is_told_by_its_sets_and_its_device() {
+fn takeover_adopts_servers_named_by_ipsets_or_on_the_device() {
     let entries = [("KUBE-CLUSTER-IP", "10.96.0.1,tcp:443"), ("KUBE-NODE-PORT-TCP", "30080")];
     let (servers, vips) = inherited(&entries, &[]);
     // The virtual server of DNS is in no set yet: kube-proxy was killed during a sync. 192.168.0.99 is keepalived's.
@@ -64,7 +64,7 @@ fn what_kube_proxy_made_is_told_by_its_sets_and_its_device() {
 }
 
 #[test]
-fn in_excluded_ranges_only_the_sets_tell() {
+fn takeover_adopts_only_ipset_entries_in_excluded_ranges() {
     let entries = [("KUBE-LOAD-BALANCER-LOCAL", "203.0.113.5,tcp:80")];
     let (servers, vips) = inherited(&entries, &["203.0.113.0/24"]);
     assert_eq!(servers, ["TCP 10.96.0.1:443", "UDP 10.96.0.10:53", "TCP 203.0.113.5:80"]);
@@ -72,7 +72,7 @@ fn in_excluded_ranges_only_the_sets_tell() {
 }
 
 #[test]
-fn without_its_sets_nothing_is_kube_proxys() {
+fn takeover_adopts_nothing_without_kube_proxy_ipsets() {
     assert_eq!(inherited(&[], &[]), (vec![], vec![]));
     // These sets can stay on a node after a takeover.
     let stays = [("KUBE-HEALTH-CHECK-NODE-PORT", "32000"), ("KUBE-LOOP-BACK", "10.244.0.5")];

@@ -37,7 +37,7 @@ fn read<T>(kind: u8, read: fn(&[u8]) -> T) -> Vec<T> {
 }
 
 #[test]
-fn chains_with_their_hooks_and_policies() {
+fn iptables_chains_are_read_with_hook_and_policy() {
     let head = |name: &str, base: Option<(Hook, bool)>| ChainHead {
         table: "filter".into(),
         name: name.into(),
@@ -49,7 +49,7 @@ fn chains_with_their_hooks_and_policies() {
 }
 
 #[test]
-fn rules_with_their_verdicts() {
+fn iptables_rules_are_read_with_verdict_and_conditions() {
     let rule = |chain: &str, handle, verdict, is_conditional, uses_set| RuleHead {
         table: "filter".into(),
         chain: chain.into(),
@@ -70,7 +70,7 @@ fn rules_with_their_verdicts() {
 }
 
 #[test]
-fn messages_that_are_cut_off() {
+fn truncated_chain_and_rule_messages_do_not_panic() {
     for (_, bytes) in captured() {
         for end in 0..bytes.len() {
             let bytes = netfilter::attributes(&bytes[..end]);
@@ -80,7 +80,7 @@ fn messages_that_are_cut_off() {
 }
 
 #[test]
-fn removals() {
+fn removal_requests_of_foreign_chains_match_snapshot() {
     let chain = ChainId { family: Family::V6, table: "filter".into(), name: "KUBE-X".into() };
     let names = Names::default();
     let mut transaction = Transaction::new(&names);
