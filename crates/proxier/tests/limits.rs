@@ -24,7 +24,6 @@ fn service(name: &str, cluster_ip: &str, ports: usize) -> Service {
     }
 }
 
-/// A slice of the Service with all its ports and two endpoints on `node-1`.
 fn slice(service: &Service) -> EndpointSlice {
     let endpoint = |address: &str| Endpoint {
         address: address.parse().unwrap(),
@@ -47,7 +46,6 @@ fn external_ips(count: usize) -> Vec<IpAddr> {
     (1..=count).map(|number| IpAddr::from([203, 0, 113, number.try_into().unwrap()])).collect()
 }
 
-/// The first sync of a new node after these events.
 fn first_sync(config: Config, events: Vec<Event>) -> (Engine, FakeKernel, SyncReport) {
     let (mut engine, mut kernel) = (Engine::new(config, BTreeSet::new()), FakeKernel::default());
     engine.set_complete(Completeness::Complete);

@@ -55,7 +55,6 @@ impl Addresses {
         self.socket.observe_sends(observer);
     }
 
-    /// Makes the device if it does not exist, and sets it down if it is up.
     pub(super) fn prepare(&mut self) -> Result<(), DeviceError> {
         if self.find()? {
             return if self.is_up { Ok(self.set_down()?) } else { Ok(()) };
@@ -83,7 +82,6 @@ impl Addresses {
         self.socket.request(RouteNetlinkMessage::SetLink(device), 0)
     }
 
-    /// Reads the addresses on the device; empty if it does not exist.
     pub(super) fn observe(&mut self) -> Result<BTreeSet<IpAddr>, DeviceError> {
         if !self.find()? {
             return Ok(BTreeSet::new());

@@ -91,7 +91,6 @@ impl HostAddresses {
         }
     }
 
-    /// Whether a notice of a change arrives within this time.
     fn hears_within(&mut self, time: Duration) -> bool {
         let Self { listener, own, .. } = self;
         let start = Instant::now();
@@ -193,7 +192,6 @@ mod tests {
         assert!(is_change(&mut own, DelLink(link(7, "proxy0"))));
     }
 
-    /// A malformed notice may be a change.
     #[test]
     fn malformed_notice_counts_as_address_change() {
         let mut own = OwnDevice { names: Names::default(), index: 7 };

@@ -12,7 +12,6 @@ use crate::{
     state::{ServerState, State},
 };
 
-/// Applies the changes of IPVS in one batch.
 pub(super) fn apply(
     client: &mut Client,
     changes: &[(usize, &Change)],

@@ -22,7 +22,6 @@ use crate::{
     state::State,
 };
 
-/// The objects of kube-ipvs according to the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Owned {
     pub(super) servers: BTreeSet<VirtualServerKey>,
@@ -46,7 +45,6 @@ impl Record {
         &self.path
     }
 
-    /// Reads the file; empty if it does not exist.
     pub(super) fn read(&self) -> io::Result<Owned> {
         match fs::read(&self.path) {
             Ok(text) => Ok(Owned::parse(&String::from_utf8_lossy(&text))),
@@ -239,7 +237,6 @@ mod tests {
         assert_eq!(record.read().unwrap().vips, vips(&["10.0.0.1"]));
         record.forget([unbind.clone()].iter()).unwrap();
         assert_eq!(record.read().unwrap().vips, vips(&[]));
-        // The file does not grow forever.
         for _ in 0..600 {
             record.intend([bind("10.0.0.1")].iter()).unwrap();
             record.forget([unbind.clone()].iter()).unwrap();

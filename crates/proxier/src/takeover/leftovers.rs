@@ -25,7 +25,6 @@ pub(crate) struct ChainId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Base {
     pub(crate) hook: Hook,
-    /// Whether the policy is drop.
     pub(crate) drops: bool,
 }
 
@@ -41,9 +40,7 @@ pub(crate) struct Rule {
     /// The kernel never reuses a handle within a table.
     pub(crate) handle: u64,
     pub(crate) verdict: Verdict,
-    /// Whether the rule has a match.
     pub(crate) is_conditional: bool,
-    /// Whether the rule looks up an ipset.
     pub(crate) uses_set: bool,
 }
 
@@ -142,7 +139,6 @@ impl<'a> Search<'a> {
         leftovers.kept.extend(self.kept.into_values());
     }
 
-    /// Whether kube-proxy owns a chain.
     fn is_its(&self, chain: &str) -> bool {
         let is_its = names::is_chain(self.name, chain) && self.table.contains_key(chain);
         let is_its = is_its && !(self.is_mixed && names::is_of_both_modes(chain));

@@ -69,7 +69,6 @@ fn with(changes: &str) -> Vec<Chain> {
     all
 }
 
-/// Lists the chains that stay, and counts those that go.
 fn check(chains: &[Chain], has_sets: bool, expected: Expect) {
     let leftovers = Leftovers::among(chains, has_sets);
     let mut text = String::new();
@@ -114,7 +113,6 @@ fn cleanup_removes_kube_proxy_chains_and_keeps_kubelet_chains() {
     );
 }
 
-/// A second cleanup removes nothing.
 #[test]
 fn second_cleanup_removes_nothing() {
     for text in [KUBE_PROXY, "filter FORWARD forward!: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other"] {

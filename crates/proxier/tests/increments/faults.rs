@@ -86,7 +86,6 @@ pub(crate) fn faults(gaps: usize) -> impl Strategy<Value = Faults> {
     )
 }
 
-/// A change by another program.
 #[derive(Debug, Clone)]
 pub(crate) enum Others {
     /// `ipvsadm --clear`

@@ -136,7 +136,6 @@ proptest! {
         prop_assert!(plan.is_empty(), "{}", plan);
     }
 
-    /// After any faults, a kernel without faults ends in the same state, without leftovers.
     #[test]
     fn failed_changes_are_repaired_once_the_kernel_works(
         steps in prop::collection::vec((events(), faults::faults(3), Just(None)), 1..12),
@@ -144,8 +143,7 @@ proptest! {
         ends_well(steps)?;
     }
 
-    /// The same with changes by other programs. Dumps have no gaps here: only the record's file can repair that
-    /// combination.
+    /// Dumps have no gaps here. Only the record's file can repair gaps together with changes by other programs.
     #[test]
     fn changes_by_other_programs_are_repaired(
         steps in prop::collection::vec((events(), faults::faults(0), faults::others()), 1..12),

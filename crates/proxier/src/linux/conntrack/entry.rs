@@ -15,7 +15,6 @@ use crate::{
 
 // `IPCTNL_MSG_CT_*`.
 const NEW: u16 = message_type(CONNTRACK, 0);
-/// Lists the entries of a family.
 pub(super) const GET: u16 = message_type(CONNTRACK, 1);
 const DELETE: u16 = message_type(CONNTRACK, 2);
 

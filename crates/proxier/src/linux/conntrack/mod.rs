@@ -48,7 +48,6 @@ impl Conntrack {
         outcome
     }
 
-    /// Deletes the matching flows of a family, and returns their number.
     fn cleanse(&mut self, family: Family, wanted: &Wanted) -> Result<usize, Error> {
         let mut batch = Batch::new();
         let mut count = 0;

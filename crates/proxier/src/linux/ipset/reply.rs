@@ -16,7 +16,6 @@ mod kind {
     pub(super) const ADDRESS_V6: u16 = 2;
     pub(super) const PORT: u16 = 4;
     pub(super) const PROTOCOL: u16 = 7;
-    /// The number of entries, in the header of a set.
     pub(super) const SIZE: u16 = 24;
 }
 

@@ -9,7 +9,6 @@ fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// Reads a message of a dump: the nfnetlink header, the protocol, the name and more attributes.
 fn read(hex: &str) -> Part {
     reply::part(request::LIST, &bytes(hex)).unwrap()
 }

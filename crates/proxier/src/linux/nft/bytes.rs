@@ -14,7 +14,6 @@ use crate::{
     testing::key,
 };
 
-/// The type, flags and payload of each request.
 fn requests<'a>(transaction: &'a Transaction<'_>) -> impl Iterator<Item = (u16, u16, &'a [u8])> {
     let batch = &transaction.batch;
     (0..batch.len()).map(|number| {
@@ -285,7 +284,6 @@ fn element_requests_of_all_kinds_match_snapshot() {
     .assert_eq(&hex(&Transaction::of(&changes, &Names::default())));
 }
 
-/// Two proxies side by side change only their own tables.
 #[test]
 fn table_requests_name_only_the_configured_table() {
     const BEGIN: u16 = 16;

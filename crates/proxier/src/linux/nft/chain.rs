@@ -57,7 +57,6 @@ pub(super) struct Rule {
 }
 
 impl Chain {
-    /// A chain that other chains jump to.
     pub(super) fn plain(name: &'static str, rules: Vec<Rule>) -> Self {
         Self::new(name, None, rules)
     }
@@ -128,7 +127,6 @@ pub(super) fn delete_chain(name: &str) -> Request {
     Request::new(kind::DELETE_CHAIN, |out| put_text(out, kind::CHAIN_NAME, name))
 }
 
-/// The request that removes the table with its chains and sets.
 pub(super) fn delete_table() -> Request {
     Request::new(kind::DELETE_TABLE, |_| {})
 }

@@ -148,7 +148,6 @@ mod tests {
     };
     use crate::testing;
 
-    /// Encodes the list as the kernel would, and reads it.
     fn list(elements: &[u8]) -> Vec<Raw> {
         list::elements(&Request::of_elements(NEW_ELEMENTS, "a-set", elements).attributes)
     }

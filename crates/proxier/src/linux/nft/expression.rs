@@ -25,7 +25,6 @@ impl Expressions {
     }
 }
 
-/// Concatenates expressions.
 pub(super) fn all<const N: usize>(parts: [Expressions; N]) -> Expressions {
     Expressions(parts.map(|part| part.0).concat())
 }
@@ -56,7 +55,6 @@ fn expression(name: &str, write: impl FnOnce(&mut Vec<u8>)) -> Expressions {
     Expressions(bytes)
 }
 
-/// An expression with 32-bit attributes.
 fn numbers(name: &str, attributes: &[(u16, u32)]) -> Expressions {
     expression(name, |out| put_numbers(out, attributes))
 }
@@ -69,12 +67,10 @@ fn put_data(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     nest(out, kind, |out| put(out, kind::DATA_VALUE, value));
 }
 
-/// Whether the bytes from the first register on are in a set.
 pub(super) fn is_in(set: &str) -> Expressions {
     lookup(set, &[])
 }
 
-/// Whether the bytes from the first register on are not in a set.
 pub(super) fn is_not_in(set: &str) -> Expressions {
     const INVERT: u32 = 1;
     lookup(set, &[(5, INVERT)])
@@ -186,13 +182,11 @@ pub(super) fn drop() -> Expressions {
     all([counter(), verdict(kind::DROP, None)])
 }
 
-/// `return`: continue in the calling chain.
 pub(super) fn return_() -> Expressions {
     const RETURN: i32 = -5;
     verdict(RETURN.cast_unsigned(), None)
 }
 
-/// `accept`: end the evaluation of this base chain.
 pub(super) fn accept() -> Expressions {
     const NF_ACCEPT: u32 = 1;
     verdict(NF_ACCEPT, None)

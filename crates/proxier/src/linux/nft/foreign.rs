@@ -41,7 +41,6 @@ pub(super) struct ChainHead {
     base: Option<Base>,
 }
 
-/// A rule with its table and chain.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RuleHead {
     pub(super) table: String,

@@ -4,7 +4,6 @@ use netlink_batch::attribute::{self, array};
 
 use super::{decode::Raw, kind, userdata};
 
-/// The elements in the attributes of a `NEW_ELEMENTS` message.
 pub(super) fn elements(list: &[u8]) -> Vec<Raw> {
     let lists = attributes(list).filter(|(kind, _)| *kind == kind::ELEMENTS);
     lists.flat_map(|(_, elements)| attributes(elements)).map(|(_, element)| raw(element)).collect()
@@ -33,7 +32,6 @@ fn data(nest: &[u8]) -> Vec<u8> {
     values.next().map(|(_, value)| value.to_vec()).unwrap_or_default()
 }
 
-/// The attributes of a nest; counted in tests.
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let all = attribute::attributes(bytes);
     #[cfg(test)]

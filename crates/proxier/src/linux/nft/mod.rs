@@ -78,7 +78,6 @@ pub(super) struct Nft {
     socket: Socket,
     settings: super::Settings,
     scoped_arp: bool,
-    /// Why the kernel has no table for IPv6.
     without_v6: Option<KernelError>,
 }
 
@@ -256,7 +255,6 @@ impl Nft {
         Ok(decode::ranges(family, &self.elements(Table::Ip(family), set)?))
     }
 
-    /// The elements of a set; empty if it does not exist.
     fn elements(&mut self, table: Table, set: &str) -> Result<Vec<Raw>, Error> {
         let mut request = about(table, self.settings.names.table());
         put_text(&mut request, kind::OF_SET, set);

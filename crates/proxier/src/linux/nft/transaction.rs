@@ -147,7 +147,6 @@ fn destination(change: &Change) -> Option<(&'static str, Family, std::mem::Discr
 const BEGIN: u16 = 16;
 const END: u16 = 17;
 
-/// Adds the message that begins or ends a transaction.
 fn control(batch: &mut Batch, message_type: u16) -> usize {
     batch.push_with(message_type, 0, |out| out.extend([0, 0, 0, NFTABLES]))
 }
@@ -174,7 +173,6 @@ mod tests {
         types
     }
 
-    /// The number of rules and chains does not depend on the number of Services.
     #[test]
     fn fifty_thousand_services_add_only_set_elements() {
         const NEW_SET_ELEMENT: u16 = 10 << 8 | 12;

@@ -1,7 +1,6 @@
 use super::{super::holds, *};
 use crate::testing::key;
 
-/// Parses entries in the format of `ipset save`.
 fn kube_proxy(entries: &[(&str, &str)]) -> KubeProxyState {
     let mut kube_proxy = KubeProxyState::default();
     for (set, entry) in entries {

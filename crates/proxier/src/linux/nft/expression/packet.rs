@@ -81,7 +81,6 @@ pub(in super::super) fn comes_not_by(name: &str) -> Expressions {
     all([load_meta(INTERFACE_NAME, FIRST), differs(&whole(name))])
 }
 
-/// An interface name padded to `IFNAMSIZ`.
 fn whole(name: &str) -> Vec<u8> {
     const LENGTH: usize = 16;
     let mut bytes = name.as_bytes().to_vec();
