@@ -1,13 +1,12 @@
-//! The edge between what is decided and what is done.
+//! The boundary between the decisions of the engine and their execution.
 //!
-//! [`LinuxKernel`](crate::linux::LinuxKernel) is a [`Kernel`], and another program can write one of its own. A plan
-//! stands in its order, and most of its changes rest on earlier ones. So [`Kernel::apply`] has three duties, and the
-//! engine relies on them:
+//! [`LinuxKernel`](crate::linux::LinuxKernel) implements [`Kernel`], and an embedder can implement it too. A plan is
+//! ordered, and most of its changes depend on earlier ones. So the engine relies on three duties of [`Kernel::apply`]:
 //!
-//! * It tries no change that [`FailedPrerequisites::stops`], and reports it as [`Cause::NotTried`].
-//! * It gives every change that it did not make to [`FailedPrerequisites::note`].
-//! * After the failures of one [`Phase`](crate::plan::Phase) it carries out what [`amends`] returns for them, and
-//!   reports what it did of that as `amended`.
+//! * It tries no change that [`FailedPrerequisites::stops`], and reports such a change as [`Cause::NotTried`].
+//! * It passes every change that it did not make to [`FailedPrerequisites::note`].
+//! * After the failures of one [`Phase`](crate::plan::Phase), it applies the changes that [`amends`] returns for them.
+//!   It reports those that succeeded as `amended`.
 
 mod prerequisites;
 
@@ -22,38 +21,39 @@ use crate::{
     state::State,
 };
 
-/// A kernel that can be read and changed. Synchronous: one owner calls it, one call at a time.
+/// A kernel that the engine reads and changes. Calls are synchronous: one owner makes one call at a time.
 pub trait Kernel {
-    /// Makes what every plan stands on, where it is not there: the device, the tables, the sysctls.
+    /// Makes the prerequisites of every plan if they are missing: the device, the tables, the sysctls.
     ///
     /// # Errors
     ///
-    /// When a plan could not work at all, with what is missing and what to do.
+    /// If no plan could work: names the missing prerequisite and the remedy.
     fn prepare(&mut self) -> Result<(), KernelUnavailable>;
 
-    /// Reads the state. A list of the kernel's can lack what is there: what of `believed` it lacks is asked for by
-    /// itself.
+    /// Reads the state. A dump of the kernel can be incomplete, so the implementation queries each virtual server of
+    /// `believed` that the dump lacks.
     ///
     /// # Errors
     ///
-    /// When any part of it cannot be read: an unreadable state is never an empty one.
+    /// If any part cannot be read: an unreadable state is never an empty one.
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable>;
 
-    /// Counts the connections of the real servers of some virtual servers. One that is gone has none.
+    /// Counts the connections of the real servers of the given virtual servers. A virtual server that does not exist
+    /// has none.
     ///
     /// # Errors
     ///
-    /// When they cannot be read.
+    /// If the connections cannot be read.
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable>;
 
-    /// Carries out a plan, going on past what fails. It has the three duties that the [module](self) names.
+    /// Applies a plan, and continues after a failure. It has the three duties that the [module](self) lists.
     fn apply(&mut self, plan: &Plan) -> Report;
 }
 
-/// How many connections go through a real server, established and dying ones together.
+/// The connections through each real server, active and inactive ones together.
 pub type ConnectionCounts = BTreeMap<(VirtualServerKey, EndpointAddress), u64>;
 
-/// The kernel cannot be used at all, for now. `Display` says what of it, and why.
+/// The kernel cannot be used at the moment. `Display` names the subject and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{subject}: {reason}")]
 pub struct KernelUnavailable {
@@ -62,17 +62,17 @@ pub struct KernelUnavailable {
 }
 
 impl KernelUnavailable {
-    /// Says what cannot be used, or was not done, and why.
+    /// An error about a subject that cannot be used, or about a step that was not done.
     pub fn new(subject: impl Into<Cow<'static, str>>, reason: impl Into<Reason>) -> Self {
         Self { subject: subject.into(), reason: reason.into() }
     }
 
-    /// What cannot be used, or was not done: mostly a part of the kernel such as `IPVS`, `nftables` or `sysctl`.
+    /// The unusable part of the kernel, such as `IPVS`, `nftables` or `sysctl`, or the step that was not done.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Why, without the subject.
+    /// The reason, without the subject.
     pub fn reason(&self) -> &Reason {
         &self.reason
     }
@@ -84,8 +84,7 @@ impl KernelUnavailable {
     }
 }
 
-/// Why the kernel did not do something: a text, in the kernel's words where it has any, and its errno. `Display` prints
-/// the text.
+/// The reason for a failure: a text, in the kernel's words if it gave any, and its errno. `Display` prints the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Reason {
@@ -94,7 +93,7 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// A text, and the errno (positive, as in `errno.h`) if there is one.
+    /// A text, with the errno (positive, as in `errno.h`) if there is one.
     pub fn new(text: impl Into<Cow<'static, str>>, errno: Option<i32>) -> Self {
         Self { text: text.into(), errno }
     }
@@ -105,7 +104,6 @@ impl Reason {
     }
 }
 
-/// Without an errno.
 impl From<&'static str> for Reason {
     fn from(text: &'static str) -> Self {
         Self::new(text, None)
@@ -118,39 +116,39 @@ impl From<io::Error> for Reason {
     }
 }
 
-/// What became of a plan. Everything that is not listed was done.
+/// The outcome of a plan. Every change that is not listed as a failure was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What failed.
+    /// The changes that were not made.
     pub failures: Vec<Failure>,
-    /// What was done besides, because something failed: see [`amends`].
+    /// The changes of [`amends`] that were made because of the failures.
     pub amended: Vec<Change>,
 }
 
 /// One change that was not made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Its place in the plan.
+    /// Its index in the plan.
     pub change: usize,
-    /// What that means for what is known of the kernel.
+    /// The consequence for the engine's knowledge of the kernel.
     pub cause: Cause,
-    /// Why.
+    /// The reason, in the kernel's words if it gave any.
     pub reason: Reason,
 }
 
-/// What a failure means for what is known of the kernel.
+/// The consequence of a failure for the engine's knowledge of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
-    /// It was not made, and that is all.
+    /// The change was not made.
     Refused,
-    /// It was not tried, because of what failed before it.
+    /// The change was not tried, because an earlier change failed.
     NotTried,
-    /// It was not made: the kernel does not have its scheduler.
+    /// The change was not made, because the kernel does not have its scheduler.
     NoScheduler,
-    /// The kernel did not make it because it exists. Another program made it, unless it is recorded as ours: then a
-    /// list left it out.
+    /// The change was not made, because the object exists. Another program made it, unless kube-ipvs has recorded it:
+    /// then a dump omitted it.
     Exists,
-    /// It is unknown whether the kernel made it. The engine must read the kernel.
+    /// It is unknown if the kernel made the change. The engine must read the kernel.
     Unknown,
 }

@@ -1,4 +1,4 @@
-//! Objects as large as the API server takes: what the engine serves of them, what it reports, and how the work grows.
+//! Objects as large as the API server accepts: which part the engine serves, what it reports, and how its work grows.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -10,7 +10,6 @@ fn port(number: usize) -> PortNumber {
     PortNumber::new(number.try_into().unwrap()).unwrap()
 }
 
-/// `default/NAME` with so many ports of UDP.
 fn service(name: &str, cluster_ip: &str, ports: usize) -> Service {
     let port = |number: usize| ServicePort {
         name: format!("p{number}").into(),
@@ -25,7 +24,6 @@ fn service(name: &str, cluster_ip: &str, ports: usize) -> Service {
     }
 }
 
-/// A slice of it with all its ports and two endpoints on `node-1`.
 fn slice(service: &Service) -> EndpointSlice {
     let endpoint = |address: &str| Endpoint {
         address: address.parse().unwrap(),
@@ -48,7 +46,6 @@ fn external_ips(count: usize) -> Vec<IpAddr> {
     (1..=count).map(|number| IpAddr::from([203, 0, 113, number.try_into().unwrap()])).collect()
 }
 
-/// A fresh node to which this happens, and the sync that follows.
 fn first_sync(config: Config, events: Vec<Event>) -> (Engine, FakeKernel, SyncReport) {
     let (mut engine, mut kernel) = (Engine::new(config, BTreeSet::new()), FakeKernel::default());
     engine.set_complete(Completeness::Complete);
@@ -58,9 +55,9 @@ fn first_sync(config: Config, events: Vec<Event>) -> (Engine, FakeKernel, SyncRe
     (engine, kernel, report)
 }
 
-/// The most ports that a user has reported for one Service (kubernetes#102972).
+/// The largest number of ports that a user reported for one Service (kubernetes#102972).
 #[test]
-fn a_service_with_1600_ports_is_served() {
+fn service_with_1600_ports_is_served() {
     let web = service("web", "10.96.0.80", 1600);
     let events = vec![Event::SliceApplied(slice(&web)), Event::ServiceApplied(web)];
     let (_, kernel, report) = first_sync(Config::new("node-1"), events);
@@ -68,9 +65,9 @@ fn a_service_with_1600_ports_is_served() {
     assert_eq!((served.count(), report.skipped.len()), (1600, 0));
 }
 
-/// What the API server has allocated is served first, and it is the same on every node.
+/// The addresses that the API server allocated come first, and the choice is the same on every node.
 #[test]
-fn beyond_the_budget_external_ips_are_left_out() {
+fn external_ips_beyond_the_virtual_server_budget_are_skipped() {
     let web = Service { external_ips: external_ips(100), ..service("web", "10.96.0.80", 1600) };
     let (_, kernel, report) = first_sync(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
     let addresses: BTreeSet<IpAddr> = kernel.virtual_servers.keys().map(|key| key.address).collect();
@@ -81,7 +78,7 @@ fn beyond_the_budget_external_ips_are_left_out() {
     assert_eq!(said, ["Service default/web is served on 10000 addresses and ports; 151600 more are left out"]);
 }
 
-/// Ports times ranges is a product that one object could make of 300 KB.
+/// One object of 300 KB can ask for ports times ranges.
 #[test]
 fn ranges_of_a_load_balancer_ip_count_as_virtual_servers() {
     let ranges = (0..1000u32).map(|number| std::net::Ipv4Addr::from_bits(0x0b00_0000 + number * 2));
@@ -96,10 +93,10 @@ fn ranges_of_a_load_balancer_ip_count_as_virtual_servers() {
     assert!(matches!(report.skipped.first(), Some(Skipped::TooMany { .. })), "{:?}", report.skipped);
 }
 
-/// Two objects that ask for the same 160,000 things. The younger one keeps what is its own. A few lines report what it
-/// does not get, and the engine reports nothing twice.
+/// Both Services ask for the same 160,000 keys. The younger one keeps its ClusterIP. The engine reports the rest in a
+/// few lines, and reports no line twice.
 #[test]
-fn of_two_services_with_the_same_100_external_ips_each_is_told_in_a_few_lines() {
+fn conflicting_external_ips_are_reported_in_a_few_lines() {
     let both = [("old", "10.96.0.1"), ("young", "10.96.0.2")];
     let both = both.map(|(name, ip)| Service { external_ips: external_ips(100), ..service(name, ip, 1600) });
     let (mut engine, mut kernel, report) = first_sync(Config::new("node-1"), both.map(Event::ServiceApplied).into());
@@ -112,13 +109,13 @@ fn of_two_services_with_the_same_100_external_ips_each_is_told_in_a_few_lines() 
     assert!(again.whole && again.skipped.is_empty() && again.plan.is_empty(), "{:?}", again.skipped);
 }
 
-/// How long this thread has been on a processor, as the kernel counts it: who else is on the machine does not count.
+/// The CPU time of this thread in nanoseconds, which other programs on the machine do not affect.
 fn processor_time() -> u64 {
     let counts = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     counts.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// Asserts that eight times as much is not much more than eight times the work: half of what its square would be.
+/// Asserts that eight times the size takes less than 32 times the work: half of a quadratic growth.
 #[track_caller]
 fn grows_with_its_size(large: usize, work: impl Fn(usize)) {
     let cost = |size: usize| {
@@ -134,8 +131,8 @@ fn grows_with_its_size(large: usize, work: impl Fn(usize)) {
     assert!(large < small * 32, "{small} ns, and for eight times as much {large} ns");
 }
 
-/// No limit in the way, and all that can be there twice: ports behind short circuits, and a look at the whole. Then all
-/// goes.
+/// Serves the Services without a limit, with ports behind short circuits, and verifies the whole state. Then removes
+/// them.
 fn serve(services: Vec<Service>) {
     let gone: Vec<Event> = services.iter().map(|service| Event::ServiceRemoved(service.id.clone())).collect();
     let config = Config { max_virtual_servers: usize::MAX, ..Config::new("node-1") };

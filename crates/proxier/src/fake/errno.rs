@@ -1,4 +1,4 @@
-//! How Linux refuses, and what that means for a plan.
+//! The errnos with which Linux rejects a change, and their meaning for a plan.
 
 use std::fmt;
 
@@ -7,7 +7,6 @@ use crate::{
     plan::Change,
 };
 
-/// A number of `errno.h`, and its words.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Errno(i32, &'static str);
 
@@ -23,14 +22,13 @@ impl fmt::Display for Errno {
     }
 }
 
-/// As an answer of Linux tells it.
 impl From<Errno> for Reason {
     fn from(errno: Errno) -> Self {
         Self::new(errno.to_string(), Some(errno.0))
     }
 }
 
-/// Whether a refusal says that there is nothing to do.
+/// Whether the errno says that the kernel already has the state that the change asks for.
 pub(super) fn is_done_already(change: &Change, errno: Errno) -> bool {
     match change {
         Change::Bind(_) => errno == EEXIST,
@@ -41,7 +39,6 @@ pub(super) fn is_done_already(change: &Change, errno: Errno) -> bool {
     }
 }
 
-/// What a refusal means for what is known of the kernel.
 pub(super) fn cause(change: &Change, errno: Errno) -> Cause {
     match (change, errno) {
         (Change::AddServer { .. } | Change::AddRealServer { .. }, EEXIST) => Cause::Exists,

@@ -1,4 +1,4 @@
-//! A kernel in memory, for tests of this crate and of those who embed it.
+//! An in-memory kernel, for the tests of this crate and of embedders.
 
 mod errno;
 mod nft;
@@ -25,11 +25,11 @@ use crate::{
     state::{ServerState, State},
 };
 
-/// A kernel that answers as Linux does, and a [`Kernel`] that takes these answers as
-/// [`LinuxKernel`](crate::linux::LinuxKernel) does. It starts without the device `kube-ipvs0` and without tables.
+/// A [`Kernel`] that answers as Linux does. It interprets the answers as [`LinuxKernel`](crate::linux::LinuxKernel)
+/// does. It starts without the device `kube-ipvs0` and without tables.
 ///
-/// It keeps what it has in its own way, and decides without the engine's code what a change makes of that. So a test
-/// can compare [`state`](Self::state) with [`Engine::known`](crate::Engine::known), which is what the engine predicts.
+/// It has its own data model, and does not use the engine's code to predict the effect of a change. So a test can
+/// compare [`state`](Self::state) with [`Engine::known`](crate::Engine::known), the engine's prediction.
 ///
 /// ```
 /// use proxier::{Config, Engine, fake::FakeKernel, model::Event};
@@ -44,32 +44,31 @@ use crate::{
 pub struct FakeKernel {
     /// The virtual servers. Change them to act as `ipvsadm`.
     pub virtual_servers: BTreeMap<VirtualServerKey, ServerState>,
-    /// The addresses on `kube-ipvs0`; none: there is no such device. Change them to act as `ip`.
+    /// The addresses on `kube-ipvs0`; `None` if the device does not exist. Change them to act as `ip`.
     pub addresses: Option<BTreeSet<IpAddr>>,
-    /// The elements of our nftables sets, with their comments; none: our tables are not there, as after `nft flush
+    /// The elements of the nftables sets, with their comments. `None` if the tables do not exist, as after `nft flush
     /// ruleset`. Change them to act as `nft`.
     pub elements: Option<BTreeMap<Element, Option<Arc<str>>>>,
-    /// The number of connections of each real server. A real server without an entry has none.
+    /// The number of connections of each real server; 0 for a real server without an entry.
     pub connections: BTreeMap<(VirtualServerKey, EndpointAddress), u64>,
-    /// Changes that it refuses although it could make them: those that print with one of these texts in them.
+    /// Rejects each change whose `Display` contains one of these texts.
     pub refuse: Vec<String>,
-    /// Changes of which it does not say whether it made them: those that print with one of these texts in them. It
-    /// makes none of them.
+    /// Fails each change whose `Display` contains one of these texts with [`Cause::Unknown`], and does not make it.
     pub unanswered: Vec<String>,
-    /// Changes that it makes without saying so, as when answers are lost: those that print with one of these texts in
-    /// them.
+    /// Makes each change whose `Display` contains one of these texts, and fails it with [`Cause::Unknown`]: the answer
+    /// is lost.
     pub unconfirmed: Vec<String>,
-    /// Schedulers that it does not have.
+    /// Schedulers that this kernel does not have.
     pub missing_schedulers: Vec<Scheduler>,
-    /// Whether it cannot be read.
+    /// Whether [`observe`](Kernel::observe) fails.
     pub unreadable: bool,
-    /// What its lists leave out when it is read next: virtual servers, real servers and elements whose removal prints
-    /// with one of these texts in it. Lists of IPVS and of elements are no snapshots. If another source names a virtual
-    /// server, it is asked for by itself.
+    /// The next [`observe`](Kernel::observe) omits each virtual server, real server and element whose removal prints
+    /// one of these texts. Dumps of IPVS and of set elements are no snapshots. A virtual server that another source
+    /// names is queried individually, and is not omitted.
     pub unlisted: Vec<String>,
-    /// How often it was read.
+    /// How often [`observe`](Kernel::observe) was called.
     pub observations: usize,
-    /// Changes that were made already when they were asked for. Like Linux it counts them as made.
+    /// Changes that asked for a state that the kernel already had. As with Linux, they succeed.
     pub repeated: Vec<Change>,
 }
 
@@ -111,12 +110,12 @@ impl Kernel for FakeKernel {
 }
 
 impl FakeKernel {
-    /// What it has, as complete lists show it.
+    /// The whole state, as complete dumps show it.
     pub fn state(&self) -> State {
         self.list(&[], &State::default())
     }
 
-    /// What lists with gaps show, and the answers about what is believed to be there.
+    /// The state as incomplete dumps show it, with the believed virtual servers queried individually.
     fn list(&self, unlisted: &[String], believed: &State) -> State {
         let is_listed = |removal: Change| !unlisted.iter().any(|text| removal.to_string().contains(text));
         let mut state = State { bound_vips: self.addresses.clone().unwrap_or_default(), ..State::default() };
@@ -147,7 +146,6 @@ impl FakeKernel {
         }
     }
 
-    /// Makes a change, unless a test or the state that it has is in the way.
     fn make(&mut self, change: &Change) -> Result<(), (Cause, Reason)> {
         let named = |texts: &[String]| texts.iter().any(|text| change.to_string().contains(text));
         if named(&self.refuse) {
@@ -172,7 +170,7 @@ impl FakeKernel {
         }
     }
 
-    /// Answers as Linux does: whether the change made a difference.
+    /// Answers as Linux does. `Ok(false)` if the change made no difference.
     fn ask(&mut self, change: &Change) -> Result<bool, Errno> {
         let missing = &self.missing_schedulers;
         let has_scheduler = |config: &VirtualServer| match missing.contains(&config.scheduler) {

@@ -1,4 +1,4 @@
-//! Elements of sets as nftables keeps them.
+//! Set elements, with the semantics of nftables.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,12 +10,11 @@ use crate::{
     state::State,
 };
 
-/// The elements of our tables, with their comments.
 type Elements = BTreeMap<Element, Comment>;
 type Comment = Option<Arc<str>>;
 
-/// Adds an element, as without `NLM_F_EXCL`: one that is there may be added again, which leaves its comment as it is.
-/// To replace it is to delete it first. Returns whether that made a difference.
+/// Adds an element as nftables does without `NLM_F_EXCL`: an existing element stays, and keeps its comment. `replace`
+/// deletes the element first. Returns whether the call made a difference.
 pub(super) fn add(elements: &mut Elements, element: Element, comment: Comment, replace: bool) -> Result<bool, Errno> {
     if replace {
         delete(elements, &element)?;
@@ -28,7 +27,7 @@ pub(super) fn add(elements: &mut Elements, element: Element, comment: Comment, r
     }
 }
 
-/// Deletes an element by its key.
+/// Deletes an element by its key, which for a map excludes the value.
 pub(super) fn delete(elements: &mut Elements, element: &Element) -> Result<(), Errno> {
     let found = neighbours(elements, element).find(|there| match (there, element) {
         (Element::ShortCircuit(there, _), Element::ShortCircuit(key, _)) => there == key,
@@ -38,13 +37,14 @@ pub(super) fn delete(elements: &mut Elements, element: &Element) -> Result<(), E
     Ok(())
 }
 
-/// The elements before and behind a place. No two of a set clash, so only these can clash with one that comes between.
+/// The elements directly before and after a place. No two elements of a set clash, so a new element can only clash with
+/// these.
 fn neighbours(elements: &Elements, place: &Element) -> impl Iterator<Item = Element> {
     let before = elements.range(..=place).next_back();
     before.into_iter().chain(elements.range(place..).next()).map(|(element, _)| *element)
 }
 
-/// Whether a set cannot have both. Ranges must not overlap, and a map has one value for a key.
+/// Whether a set rejects the second of both: ranges must not overlap, and a map has one value for each key.
 fn clash(one: &Element, other: &Element) -> bool {
     let overlap = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
     match (one, other) {
@@ -57,7 +57,6 @@ fn clash(one: &Element, other: &Element) -> bool {
     }
 }
 
-/// Adds an element to what lists show.
 pub(super) fn show(element: Element, comment: &Comment, state: &mut State) {
     match element {
         Element::Key(set, key) => {

@@ -1,4 +1,4 @@
-//! Linux refuses these changes, and so does the fake kernel.
+//! The fake kernel rejects the changes that Linux rejects.
 
 use std::net::IpAddr;
 
@@ -35,7 +35,7 @@ fn endpoint(text: &str) -> EndpointAddress {
     EndpointAddress { address: at.address, port: at.port }
 }
 
-/// Makes changes one after the other. Returns why the last one failed, if it did; it is to be the only one.
+/// Applies changes one by one, and returns the failure of the last one. The others must succeed.
 fn last(kernel: &mut FakeKernel, changes: &[Change]) -> Option<(Cause, String)> {
     let mut outcome = None;
     for change in changes {
@@ -51,7 +51,7 @@ fn refused(reason: &str) -> Option<(Cause, String)> {
 }
 
 #[test]
-fn a_set_has_no_ranges_that_overlap() {
+fn overlapping_ranges_in_a_set_are_rejected() {
     let range = |text: &str| add(Element::PodSource(text.parse().unwrap()));
     let allowed =
         |port: u16, text: &str| add(Element::Allowed(key(&format!("TCP 203.0.113.1:{port}")), text.parse().unwrap()));
@@ -74,7 +74,7 @@ fn a_set_has_no_ranges_that_overlap() {
 }
 
 #[test]
-fn a_map_has_one_value_for_a_key() {
+fn second_value_for_a_map_key_is_rejected() {
     let to = |target| Element::ShortCircuit(key("TCP 203.0.113.1:80"), endpoint(target));
     let (one, other) = (to("TCP 10.0.0.1:80"), to("TCP 10.0.0.2:80"));
     assert_eq!(last(&mut ready(), &[add(one), add(other)]), refused("File exists (os error 17)"));
@@ -85,7 +85,7 @@ fn a_map_has_one_value_for_a_key() {
 }
 
 #[test]
-fn an_element_that_is_there_keeps_its_comment_until_it_is_replaced() {
+fn existing_element_keeps_its_comment_until_replaced() {
     let mut kernel = ready();
     let comment =
         |kernel: &FakeKernel| kernel.state().elements[&key("TCP 10.0.0.1:80")].comment.as_deref().map(str::to_owned);
@@ -97,7 +97,7 @@ fn an_element_that_is_there_keeps_its_comment_until_it_is_replaced() {
 }
 
 #[test]
-fn nothing_is_added_where_neither_tables_nor_the_device_are() {
+fn additions_fail_without_tables_or_device() {
     let address: IpAddr = "10.0.0.1".parse().unwrap();
     let missing = refused("No such file or directory (os error 2)");
     let mut kernel = FakeKernel::default();
@@ -113,7 +113,7 @@ fn nothing_is_added_where_neither_tables_nor_the_device_are() {
 }
 
 #[test]
-fn ipvs_tells_what_is_missing_and_what_is_there() {
+fn ipvs_rejects_missing_and_duplicate_servers_with_linux_errnos() {
     let key = key("TCP 10.0.0.1:80");
     let address = endpoint("TCP 10.1.0.2:8080");
     let destination = Destination::new(Forwarding::Masq, 1);
@@ -143,7 +143,7 @@ fn ipvs_tells_what_is_missing_and_what_is_there() {
 }
 
 #[test]
-fn lists_have_gaps_once_and_what_another_source_names_is_asked_for() {
+fn dump_gap_lasts_one_read_and_named_servers_are_queried() {
     let at = key("TCP 10.0.0.1:80");
     let mut kernel = ready();
     let config = VirtualServer::new(Scheduler::RR);

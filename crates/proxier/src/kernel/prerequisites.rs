@@ -1,4 +1,4 @@
-//! What of a plan must not be tried, or must be done besides, because something of it failed.
+//! The consequences of failed changes for the rest of a plan.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -9,9 +9,10 @@ use crate::{
     set::{Element, KeySet},
 };
 
-/// What failed of a plan so far, and so what must not be tried of the rest. Nothing is made that could not be recorded
-/// as ours. No real server goes where another program's virtual server may be. If something is still there, neither its
-/// record nor its protection is removed.
+/// The changes of a plan that failed so far. From them follows which other changes must not be tried.
+///
+/// An object that kube-ipvs could not record is not made. No real server is added to a virtual server that another
+/// program may own. If an object could not be removed, its record and its protection stay.
 #[derive(Debug, Default)]
 pub struct FailedPrerequisites {
     unrecorded: BTreeSet<Element>,
@@ -22,7 +23,7 @@ pub struct FailedPrerequisites {
 }
 
 impl FailedPrerequisites {
-    /// Takes note of a change that failed.
+    /// Records a failed change.
     pub fn note(&mut self, change: &Change) {
         match change {
             Change::AddElement { element, .. } => {
@@ -46,7 +47,7 @@ impl FailedPrerequisites {
         }
     }
 
-    /// Why a change must not be tried, if it must not.
+    /// The reason why a change must not be tried, if there is one.
     pub fn stops(&self, change: &Change) -> Option<&'static str> {
         let unrecorded = |element| self.unrecorded.contains(&element);
         match change {
@@ -77,7 +78,7 @@ impl FailedPrerequisites {
         }
     }
 
-    /// Whether an element is about something that could not be removed.
+    /// Whether the element records or protects an object that could not be removed.
     fn is_still_needed(&self, element: &Element) -> bool {
         match element {
             Element::Key(_, key) | Element::Allowed(key, _) => self.unremoved.contains(key),
@@ -93,10 +94,11 @@ const NOT_SILENT: &str = "not tried: this node would answer for it in ARP";
 const UNRECORDED: &str = "not tried: it could not be recorded as ours";
 const UNGUARDED: &str = "not tried: a port on it could not be refused, and would lead to this node's own listener";
 
-/// What is to be done at once about virtual servers that could not be made, before their addresses are bound. What the
-/// kernel does not have is not recorded as ours, and new connections to it are refused: on an address that others need,
-/// they would reach this node's own listener. A virtual server that another program made is not ours, unless it was
-/// recorded before this plan.
+/// The changes that must follow at once for virtual servers that could not be made, before their addresses are bound.
+///
+/// Such a virtual server loses its record, unless the outcome is unknown. New connections to it are rejected. Otherwise
+/// they would reach a listener of this node if the address is bound for another virtual server. If another program made
+/// the virtual server, that program owns it, unless kube-ipvs had recorded it before this plan.
 pub fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
     let add = |set, key| {
         let element = Element::Key(set, key);
@@ -113,7 +115,7 @@ pub fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
             Cause::Refused | Cause::NoScheduler | Cause::NotTried => {
                 amends.extend([add(KeySet::NoEndpoints, *key), unrecord(*key)]);
             }
-            // Whether it is there is seen at the next reading, and is refused until then.
+            // The next read shows if the kernel made it. Until then, new connections are rejected.
             Cause::Unknown => amends.push(add(KeySet::NoEndpoints, *key)),
             Cause::Exists => drop(somebody_elses.insert(*key)),
         }

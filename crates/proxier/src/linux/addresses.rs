@@ -1,4 +1,4 @@
-//! The device of the VIPs and the addresses on it.
+//! The device of the VIPs, and its addresses.
 
 use std::{
     collections::BTreeSet,
@@ -21,21 +21,20 @@ use crate::{
     takeover::is_of_the_link,
 };
 
-/// The dummy device that holds the VIPs, and its addresses. It stays down: its addresses are local all the same, and
-/// nothing is ever sent or answered through it.
+/// The dummy device that holds the VIPs. It stays down: its addresses are local anyway, and the kernel sends and
+/// answers nothing through it.
 pub(super) struct Addresses {
     socket: Socket,
     names: Names,
-    /// The device's index, as `prepare` or `observe` saw it last; 0 where there was no device.
+    /// The interface index from the last lookup; 0 if there was no device.
     index: u32,
     /// Whether another program, such as NetworkManager, set the device up.
     is_up: bool,
 }
 
-/// Why the device cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DeviceError {
-    /// Set down, removed or filled with VIPs, it would serve its owner no more.
+    /// kube-ipvs would break the device for its owner: it sets its device down, removes it and fills it with VIPs.
     #[error("{0} is no dummy device, so another program made it: choose another name for ours")]
     NotDummy(Box<str>),
     #[error(transparent)]
@@ -47,7 +46,7 @@ impl Addresses {
         Ok(Self { socket: Socket::open(Protocol::Route)?, names, index: 0, is_up: false })
     }
 
-    /// The number by which the kernel knows our changes.
+    /// The netlink port, by which the kernel marks changes of this socket.
     pub(super) fn port(&self) -> u32 {
         self.socket.port()
     }
@@ -56,7 +55,6 @@ impl Addresses {
         self.socket.observe_sends(observer);
     }
 
-    /// Makes the device, if it is not there, and sets it down, if it is up.
     pub(super) fn prepare(&mut self) -> Result<(), DeviceError> {
         if self.find()? {
             return if self.is_up { Ok(self.set_down()?) } else { Ok(()) };
@@ -75,8 +73,8 @@ impl Addresses {
         self.find().map(drop)
     }
 
-    /// Up, it would have routes of its own, ask for neighbours and listen to routers. The kernel takes its IPv6
-    /// addresses off with that; they are bound again by the comparison that follows.
+    /// A device that is up gets routes, sends neighbour solicitations and accepts router advertisements. When it goes
+    /// down, the kernel removes its IPv6 addresses. The engine binds them again in the reconcile that follows.
     fn set_down(&mut self) -> Result<(), Error> {
         let mut device = LinkMessage::default();
         device.header.index = self.index;
@@ -84,7 +82,6 @@ impl Addresses {
         self.socket.request(RouteNetlinkMessage::SetLink(device), 0)
     }
 
-    /// Reads the addresses on the device; none if there is no device.
     pub(super) fn observe(&mut self) -> Result<BTreeSet<IpAddr>, DeviceError> {
         if !self.find()? {
             return Ok(BTreeSet::new());
@@ -94,12 +91,10 @@ impl Addresses {
         Ok(ours.filter_map(local_address).collect())
     }
 
-    /// The index of the device, as it was seen last; 0 where there was no device.
     pub(super) fn index(&self) -> u32 {
         self.index
     }
 
-    /// Reads the addresses on all other devices.
     pub(super) fn of_other_devices(&mut self) -> Result<BTreeSet<NodeAddress>, DeviceError> {
         self.find()?;
         let list = self.list()?;
@@ -107,12 +102,10 @@ impl Addresses {
         Ok(others.filter_map(node_address).collect())
     }
 
-    /// Reads where the default routes lead.
     pub(super) fn default_gateways(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
         routes::default_gateways(&mut self.socket)
     }
 
-    /// Binds addresses and takes addresses off.
     pub(super) fn apply(&mut self, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) -> Result<(), Error> {
         let mut batch = Batch::new();
         for (_, change) in changes {
@@ -142,8 +135,8 @@ impl Addresses {
         Ok(())
     }
 
-    /// Removes the device, if it has no address any more: others may have put theirs on it. Not those that the kernel
-    /// gives a device which is up.
+    /// Removes the device, unless it has addresses: another program may have added some. Link-local addresses do not
+    /// count, because the kernel adds them to a device that is up.
     pub(super) fn remove(&mut self) -> Result<(), DeviceError> {
         if !self.find()? || self.observe()?.into_iter().any(|address| !is_of_the_link(address)) {
             return Ok(());
@@ -158,7 +151,6 @@ impl Addresses {
         Ok(list.into_iter().filter_map(address_message).collect())
     }
 
-    /// Looks for the device and remembers its index.
     fn find(&mut self) -> Result<bool, DeviceError> {
         let mut device = LinkMessage::default();
         device.attributes = vec![LinkAttribute::IfName(self.names.device().into())];
@@ -186,7 +178,7 @@ impl Addresses {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
             IpAddr::V6(_) => (AddressFamily::Inet6, 128),
         };
-        // No other host can have the address, so the kernel needs no duplicate address detection.
+        // No other host can have the address, so duplicate address detection is not needed.
         message.header.flags = AddressHeaderFlags::Nodad;
         message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
         if address.is_ipv6() {
@@ -216,7 +208,7 @@ fn node_address(message: &AddressMessage) -> Option<NodeAddress> {
     Some(NodeAddress { address: local_address(message)?, global })
 }
 
-/// The address itself: of a point-to-point link `Address` is the peer's.
+/// On a point-to-point link, `Address` is the peer's address and `Local` the device's.
 fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     let mut address = None;
     for attribute in &message.attributes {
@@ -234,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_of_a_device_with_its_scope() {
+    fn address_message_gives_local_address_and_scope() {
         let found = |scope, attributes: &[AddressAttribute]| {
             let mut message = AddressMessage::default();
             message.header.scope = scope;
@@ -250,7 +242,7 @@ mod tests {
         assert_eq!(found(Site, &[address("fec0::1")]), is("fec0::1", true));
         assert_eq!(found(Host, &[local("127.0.0.1")]), is("127.0.0.1", false));
         assert_eq!(found(Link, &[address("fe80::1")]), is("fe80::1", false));
-        // Of a point-to-point link.
+        // A point-to-point link.
         assert_eq!(found(Universe, &[address("192.0.2.2"), local("192.0.2.1")]), is("192.0.2.1", true));
         assert_eq!(found(Universe, &[address("0.0.0.0")]), None);
         assert_eq!(found(Universe, &[]), None);

@@ -1,4 +1,4 @@
-//! The end of our service: all of ours goes, or kube-proxy goes on with it.
+//! The end of kube-ipvs on a node: it removes its state, or hands it over to kube-proxy.
 
 use std::collections::BTreeSet;
 
@@ -12,14 +12,14 @@ use crate::{
 };
 
 impl LinuxKernel {
-    /// Removes what is ours and nothing else: the virtual servers and addresses that our record names, and our tables.
-    /// The device is removed too if no other program has an address on it.
+    /// Removes only the state of kube-ipvs: the virtual servers and addresses in its record, and its tables. It also
+    /// removes the device if no other program has an address on it.
     ///
     /// # Errors
     ///
-    /// The first thing that could not be read or removed. Calling it again goes on from there.
+    /// The first object that could not be read or removed. A second call continues from there.
     pub fn clean_up(&mut self) -> Result<Plan, KernelUnavailable> {
-        // What kube-proxy made and we never served is not ours.
+        // Objects of kube-proxy that kube-ipvs never served belong to kube-proxy.
         self.adopted_state = Some(AdoptedState::default());
         let state = self.observe(&State::default())?;
         let recorded = |key: &VirtualServerKey| state.is_recorded(key);
@@ -36,13 +36,12 @@ impl LinuxKernel {
         Ok(plan)
     }
 
-    /// The families in which we serve and kube-proxy does not yet, as far as nftables says: there
-    /// [`handover`](Self::handover) would leave Services without masquerade. Rules of legacy iptables cannot be
-    /// seen.
+    /// The families that kube-ipvs serves and kube-proxy does not yet, according to nftables. In these families,
+    /// [`handover`](Self::handover) would leave Services without masquerade. Rules of legacy iptables are not visible.
     ///
     /// # Errors
     ///
-    /// When nftables cannot be read.
+    /// If nftables cannot be read.
     pub fn not_served_by_kube_proxy(&mut self) -> Result<BTreeSet<Family>, KernelUnavailable> {
         let mut ours = State::default();
         self.nft.observe(&mut ours).map_err(unavailable("nftables"))?;
@@ -51,12 +50,12 @@ impl LinuxKernel {
         Ok(ours.elements.keys().map(VirtualServerKey::family).filter(|family| !theirs.contains(family)).collect())
     }
 
-    /// Leaves virtual servers and addresses to kube-proxy, which serves them again: removes our tables and our
-    /// record, and nothing else.
+    /// Leaves virtual servers and addresses to kube-proxy, which serves them again. Removes only the tables and the
+    /// record.
     ///
     /// # Errors
     ///
-    /// The first thing that could not be removed. Calling it again goes on from there.
+    /// The first object that could not be removed. A second call continues from there.
     pub fn handover(&mut self) -> Result<(), KernelUnavailable> {
         self.nft.remove().map_err(unavailable("nftables"))?;
         let Some(record) = &mut self.record else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! The addresses of this host, and when they change.
+//! The addresses of this host, and notices of their changes.
 
 use std::{
     collections::BTreeSet,
@@ -13,15 +13,15 @@ use crate::{kernel::KernelUnavailable, model::NodeAddress};
 
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV6_IFADDR`.
 const GROUPS: [u32; 3] = [1, 5, 9];
-/// Addresses often change several at a time; they are read once it has been quiet for so long.
+/// Addresses often change several at a time. kube-ipvs reads them after a pause of this length.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// How long changes without a rest are waited for.
+/// The longest wait for that pause.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
-/// They are read again this often whatever the kernel tells: its notices can be lost.
+/// kube-ipvs rereads the addresses at this interval, because notices can get lost.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The addresses of this host for [`Event::NodeAddresses`](crate::model::Event::NodeAddresses), those of our own device
-/// left out. Its wait blocks: give it a thread.
+/// The addresses of this host for [`Event::NodeAddresses`](crate::model::Event::NodeAddresses), without those on the
+/// kube-ipvs device. [`wait`](Self::wait) blocks: give it a thread.
 ///
 /// ```no_run
 /// use proxier::{linux::{HostAddresses, Names}, model::Event};
@@ -43,14 +43,15 @@ pub struct HostAddresses {
 }
 
 impl HostAddresses {
-    /// Opens the sockets, in the network namespace of the calling thread. `names` are those of the kernel's settings.
+    /// Opens the sockets in the network namespace of the calling thread. `names` are those of the kernel's
+    /// [`Settings`](super::Settings).
     ///
     /// # Errors
     ///
-    /// When the kernel gives no sockets, or no notices.
+    /// If the kernel rejects a socket or a subscription to notices.
     pub fn open(names: &Names) -> Result<Self, KernelUnavailable> {
         Ok(Self {
-            // First, so that no change is missed between the reading and the notices.
+            // Before the first read, so that no change falls between the read and the subscription.
             listener: Listener::open(Protocol::Route, &GROUPS).map_err(unavailable("rtnetlink"))?,
             addresses: Addresses::open(names.clone()).map_err(unavailable("rtnetlink"))?,
             own: OwnDevice { names: names.clone(), index: 0 },
@@ -62,7 +63,7 @@ impl HostAddresses {
     ///
     /// # Errors
     ///
-    /// When they cannot be read.
+    /// If rtnetlink cannot be read.
     pub fn read(&mut self) -> Result<BTreeSet<NodeAddress>, KernelUnavailable> {
         let read = self.addresses.of_other_devices();
         self.last = read.map_err(unavailable("cannot read the addresses of this host"))?;
@@ -70,11 +71,11 @@ impl HostAddresses {
         Ok(self.last.clone())
     }
 
-    /// Waits until the addresses are others than those read last, and returns them.
+    /// Waits until the addresses differ from those of the last read, and returns them.
     ///
     /// # Errors
     ///
-    /// When they cannot be read. Those read last stay in force, and waiting again tries again: at the next notice, or
+    /// If the addresses cannot be read. The last ones stay in force. The next call tries again at the next notice, or
     /// after half a minute.
     pub fn wait(&mut self) -> Result<BTreeSet<NodeAddress>, KernelUnavailable> {
         let last = self.last.clone();
@@ -90,7 +91,6 @@ impl HostAddresses {
         }
     }
 
-    /// Whether a notice of a change comes within this time.
     fn hears_within(&mut self, time: Duration) -> bool {
         let Self { listener, own, .. } = self;
         let start = Instant::now();
@@ -103,7 +103,7 @@ impl HostAddresses {
             match heard {
                 Ok(()) => {}
                 Err(Error::Overrun | Error::Decode(_)) => is_change = true,
-                // Without notices the addresses are read often.
+                // Without notices, kube-ipvs polls the addresses.
                 Err(_) => {
                     thread::sleep(left.min(MAX_DEBOUNCE));
                     is_change = true;
@@ -114,16 +114,17 @@ impl HostAddresses {
     }
 }
 
-/// Our device, whose addresses are none of the host's. We change them ourselves: with many Services there are thousands
-/// of notices of that.
+/// The kube-ipvs device, whose addresses do not count as the host's. kube-ipvs changes them itself: with many Services,
+/// that causes thousands of notices.
 struct OwnDevice {
     names: Names,
-    /// 0 where there is no device.
+    /// 0 if there is no device.
     index: u32,
 }
 
 impl OwnDevice {
-    /// Whether a notice says that an address may have changed on another device. Learns the index of ours.
+    /// Whether a notice can concern an address on another device. Learns the index of the kube-ipvs device from link
+    /// notices.
     fn is_change_of_others(&mut self, kind: u16, payload: &[u8]) -> bool {
         /// `RTM_NEWLINK`, `RTM_NEWADDR` and `RTM_DELADDR`.
         const NEW_LINK: u16 = 16;
@@ -142,7 +143,7 @@ impl OwnDevice {
     }
 }
 
-/// The index of the device that a `struct ifinfomsg` or a `struct ifaddrmsg` is about.
+/// The interface index in a `struct ifinfomsg` or a `struct ifaddrmsg`.
 fn index(message: &[u8]) -> Option<u32> {
     const AT: usize = 4;
     Some(u32::from_ne_bytes(*message.get(AT..)?.first_chunk()?))
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_our_own_device_are_no_change() {
+    fn address_notices_of_own_device_are_ignored() {
         let mut own = OwnDevice { names: Names::new("two", "proxy0").unwrap(), index: 0 };
         assert!(is_change(&mut own, NewAddress(address_on(7))), "the device is not known yet");
         assert!(is_change(&mut own, NewLink(link(3, "kube-ipvs0"))));
@@ -191,9 +192,8 @@ mod tests {
         assert!(is_change(&mut own, DelLink(link(7, "proxy0"))));
     }
 
-    /// What makes no sense may be a change.
     #[test]
-    fn nonsense_is_a_change() {
+    fn malformed_notice_counts_as_address_change() {
         let mut own = OwnDevice { names: Names::default(), index: 7 };
         for (kind, length) in (0..40).flat_map(|kind| (0..8).map(move |length| (kind, length))) {
             assert!(own.is_change_of_others(kind, &[0xff; 8][..length]), "{kind} {length}");

@@ -12,7 +12,6 @@ use crate::{
     state::{ServerState, State},
 };
 
-/// Carries out changes that are about IPVS, in one batch.
 pub(super) fn apply(
     client: &mut Client,
     changes: &[(usize, &Change)],
@@ -46,8 +45,8 @@ pub(super) fn apply(
     Ok(())
 }
 
-/// Whether what was to be removed is gone. A real server whose virtual server is gone is another matter: that one
-/// is missed.
+/// Whether the object to remove does not exist. If a real server's virtual server does not exist, that is a failure:
+/// kube-ipvs expects the virtual server.
 fn is_done_already(failure: &RequestFailure) -> bool {
     match failure.request {
         Request::DeleteService { .. } => failure.is_not_found(),
@@ -56,7 +55,7 @@ fn is_done_already(failure: &RequestFailure) -> bool {
     }
 }
 
-/// How the kernel says that a virtual server has no such real server, and that there is no such scheduler.
+/// The errno for a missing real server, and for a missing scheduler.
 const ENOENT: i32 = 2;
 
 fn request(change: &Change) -> Option<Request> {
@@ -77,17 +76,16 @@ fn request(change: &Change) -> Option<Request> {
     })
 }
 
-/// Reads all virtual servers on addresses, with their real servers.
+/// Dumps all virtual servers on addresses, with their real servers.
 ///
-/// A list of IPVS is no snapshot: it goes on by index, so that an entry can be passed over while others come or go.
-/// What is expected and the list does not have was perhaps [passed over](passed_over), and is to be [asked for](ask) by
-/// itself.
+/// A dump of IPVS is no snapshot: the kernel continues by index, so concurrent changes can make it skip entries.
+/// kube-ipvs [finds](passed_over) the expected entries that a dump lacks, and [queries](ask) them individually.
 pub(super) fn list(client: &mut Client, state: &mut State) -> Result<(), Error> {
     client.services()?.into_iter().try_for_each(|entry| add(client, state, entry))
 }
 
-/// The virtual servers that a list does not have, although another source names them: the nftables sets, what was
-/// believed before, or `known`.
+/// The virtual servers that a dump lacks although another source names them: the nftables sets, the believed state, or
+/// `known`.
 pub(super) fn passed_over<'a>(
     listed: &'a State,
     believed: &'a State,
@@ -98,7 +96,7 @@ pub(super) fn passed_over<'a>(
     expected.filter(|key| !listed.virtual_servers.contains_key(key)).copied().collect()
 }
 
-/// Reads these virtual servers, as far as they are there.
+/// Queries virtual servers individually, and adds those that exist.
 pub(super) fn ask(
     client: &mut Client,
     state: &mut State,
@@ -122,13 +120,11 @@ fn add(client: &mut Client, state: &mut State, entry: ipvs_netlink::ServiceEntry
     Ok(())
 }
 
-/// Reads the counters of the virtual servers on addresses.
 pub(super) fn traffic(client: &mut Client) -> Result<Vec<(VirtualServerKey, Stats)>, Error> {
     let entries = client.services()?;
     Ok(entries.into_iter().filter_map(|entry| Some((VirtualServerKey::from_ipvs(entry.key)?, entry.stats))).collect())
 }
 
-/// Counts the connections of real servers.
 pub(super) fn connections(client: &mut Client, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, Error> {
     let mut counts = ConnectionCounts::new();
     for server in servers {
@@ -147,7 +143,7 @@ mod tests {
     use crate::testing::key;
 
     #[test]
-    fn whoever_knows_of_a_virtual_server_has_it_asked_for() {
+    fn unlisted_virtual_server_is_queried_if_another_source_names_it() {
         let keys = [1, 2, 3, 4, 5].map(|number| key(&format!("TCP 10.96.0.{number}:80")));
         let [listed, element, believed, owned, known] = keys;
         let server = || ServerState {

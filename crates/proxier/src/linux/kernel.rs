@@ -1,4 +1,4 @@
-//! What the engine asks of the kernel: prepare, read, carry out a plan.
+//! [`Kernel`] for Linux.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +29,7 @@ impl Kernel for LinuxKernel {
             kernel.nft.prepare()?;
             match kernel.addresses.default_gateways() {
                 Ok(gateways) => kernel.nft.set_gateways(&gateways),
-                // Those known so far stay: they change seldom, and only what is refused goes by them.
+                // The last known gateways stay in force: they change seldom, and only reject rules use them.
                 Err(_) => Ok(()),
             }
         };
@@ -66,7 +66,7 @@ impl Kernel for LinuxKernel {
                     }
                 }
             }
-            // Where it cannot be written, that is made good when the kernel is read.
+            // If the write fails, the next read of the kernel repairs the record.
             self.with_record(|record| record.intend(possible.iter().map(|(_, change)| *change)));
             failures.extend(self.execute(run[0].1.phase(), &possible));
             self.confirm(&possible, &failures);
@@ -79,7 +79,7 @@ impl Kernel for LinuxKernel {
 }
 
 impl LinuxKernel {
-    /// Reads the state, and what the copy of the record says; none where there is no such copy, or it cannot be read.
+    /// Reads the state, and the file of the record. `None` if there is no such file or it cannot be read.
     pub(super) fn read(&mut self, believed: &State) -> Result<(State, Option<record::Owned>), KernelUnavailable> {
         use Operation::Read;
         let mut state = State::default();
@@ -97,8 +97,7 @@ impl LinuxKernel {
         let bound = self.timed(Subsystem::Addresses, Read, |kernel| kernel.addresses.observe());
         state.bound_vips = bound.map_err(unavailable(self.device()))?;
         if let Some(record::Owned { servers, vips, .. }) = &recorded {
-            // If the record names something that is not there, another program removed it. If a program makes it again,
-            // that program owns it.
+            // If a recorded object does not exist, another program removed it. A program that makes it again owns it.
             state.owned = servers.iter().filter(|key| state.virtual_servers.contains_key(key)).copied().collect();
             state.owned_vips = vips.intersection(&state.bound_vips).copied().collect();
         }
@@ -106,7 +105,7 @@ impl LinuxKernel {
         Ok((state, recorded))
     }
 
-    /// Does something with the record. A failure stops nothing: it is a copy.
+    /// A failure of the record stops nothing: it is a copy.
     fn with_record<T>(&mut self, work: impl FnOnce(&mut record::Record) -> io::Result<T>) -> Option<T> {
         match work(self.record.as_mut()?) {
             Ok(outcome) => Some(outcome),
@@ -117,8 +116,8 @@ impl LinuxKernel {
         }
     }
 
-    /// Takes back from the record what was removed, and what could not be made, which may be another program's. A line
-    /// that cannot be written is made good when the kernel is read, which has nothing there.
+    /// Removes from the record the objects that are gone, and the virtual servers that were not made: another program
+    /// may own those. If the write fails, the next read of the kernel repairs the record.
     fn confirm(&mut self, changes: &[(usize, &Change)], failures: &[Failure]) {
         let causes: BTreeMap<usize, Cause> = failures.iter().map(|failure| (failure.change, failure.cause)).collect();
         let gone: Vec<Change> = changes
@@ -134,7 +133,6 @@ impl LinuxKernel {
         self.with_record(|record| record.forget(gone.iter()));
     }
 
-    /// Does what is to be done at once about what failed.
     fn amend(&mut self, amends: &Plan, failed_before: &mut FailedPrerequisites, report: &mut Report) {
         let changes: Vec<_> = amends.changes().iter().enumerate().collect();
         if changes.is_empty() {
@@ -151,7 +149,6 @@ impl LinuxKernel {
         }
     }
 
-    /// Carries out changes of one phase.
     fn execute(&mut self, phase: Phase, changes: &[(usize, &Change)]) -> Vec<Failure> {
         let subsystem = match phase {
             Phase::WriteElements | Phase::AddShortCircuits | Phase::RemoveShortCircuits | Phase::RemoveElements => {
@@ -175,7 +172,7 @@ impl LinuxKernel {
                 .map_err(|error| Reason::new(format!("conntrack: {error}"), error.errno())),
         });
         if let Err(reason) = outcome {
-            // Flows are nothing that is read.
+            // The engine's state does not contain flows, so a reread would not help.
             let cause = if phase == Phase::DeleteFlows { Cause::Refused } else { Cause::Unknown };
             let failure = |(change, _): &_| Failure { change: *change, cause, reason: reason.clone() };
             failures = changes.iter().map(failure).collect();

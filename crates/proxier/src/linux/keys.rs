@@ -1,4 +1,4 @@
-//! Our keys as IPVS has them, and back.
+//! Conversion of keys to and from those of IPVS.
 
 use ipvs_netlink::{DestinationKey, Protocol as IpvsProtocol, VirtualServerKey as IpvsKey};
 
@@ -19,8 +19,8 @@ impl From<VirtualServerKey> for IpvsKey {
 }
 
 impl VirtualServerKey {
-    /// The key of a virtual server that IPVS lists. `None` for those that no Service can have: on a firewall mark, on
-    /// port 0, of another protocol.
+    /// The key of a virtual server that IPVS lists. `None` for a firewall mark, port 0 or a protocol that no Service
+    /// can have.
     pub fn from_ipvs(key: IpvsKey) -> Option<Self> {
         let IpvsKey::Address { address, port, protocol } = key else { return None };
         let protocol = match protocol {
@@ -52,7 +52,7 @@ mod tests {
     use crate::testing::key;
 
     #[test]
-    fn our_keys_come_back_and_others_are_none() {
+    fn service_keys_round_trip_through_ipvs_and_others_are_none() {
         for ours in ["TCP 10.96.0.1:80", "UDP [fd00::1]:53", "SCTP 10.96.0.1:65535"].map(key) {
             assert_eq!(VirtualServerKey::from_ipvs(ours.into()), Some(ours));
         }

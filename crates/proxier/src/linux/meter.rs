@@ -1,10 +1,10 @@
-//! How long the kernel takes.
+//! Durations of kernel operations.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::Family;
 
-/// A part of the kernel, by the netlink protocol that it speaks.
+/// A part of the kernel, by its netlink protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Subsystem {
@@ -12,41 +12,41 @@ pub enum Subsystem {
     Ipvs,
     /// Rules and sets.
     Nftables,
-    /// The device and its addresses.
+    /// The device and its addresses, over rtnetlink.
     Addresses,
-    /// Flows.
+    /// Conntrack entries.
     Conntrack,
 }
 
-/// What was done with it.
+/// The kind of a kernel operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// What every plan stands on was looked at, and made where it was not there.
+    /// Verify the prerequisites of every plan, and make those that are missing.
     Prepare,
-    /// It was read.
+    /// Read state.
     Read,
-    /// A plan was carried out.
+    /// Apply a plan.
     Apply,
 }
 
-/// Flows of one family were looked through for those that are to be forgotten.
+/// One pass over the conntrack entries of one family, to delete flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowDeletion {
-    /// The family.
+    /// The family of the entries.
     pub family: Family,
-    /// How long that took.
+    /// The duration of the pass.
     pub took: Duration,
-    /// How many flows were forgotten.
+    /// The number of deleted flows.
     pub forgotten: usize,
 }
 
-/// What was asked of the kernel.
+/// The kernel operations of a period.
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
-    /// How long it took to answer.
+    /// The total duration by subsystem and operation.
     pub spent: BTreeMap<(Subsystem, Operation), Duration>,
-    /// What was forgotten.
+    /// The passes over conntrack.
     pub flow_deletions: Vec<FlowDeletion>,
 }
 

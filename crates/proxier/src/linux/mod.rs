@@ -1,8 +1,7 @@
-//! The real kernel: IPVS, the device of the VIPs, nftables and sysctls, over netlink.
+//! The Linux kernel over netlink: IPVS, the device of the VIPs, nftables and sysctls.
 //!
-//! All of these belong to a network namespace: that of the thread which called [`LinuxKernel::open`]. Use the
-//! kernel on that thread. Several kernels can live in one process, each on a thread that entered its
-//! namespace first:
+//! All of these belong to the network namespace of the thread that called [`LinuxKernel::open`]. Use the kernel on that
+//! thread. Several kernels can live in one process, each on a thread that entered its namespace first:
 //!
 //! ```no_run
 //! use proxier::{Config, linux::{LinuxKernel, Settings, netlink_batch::in_namespace}};
@@ -52,14 +51,14 @@ use reason::unavailable;
 pub use runner::{Runner, Update};
 pub use settings::{LocalDetector, Settings, Timeouts};
 
-/// The kernel of one network namespace. One owner, no other writer of what it records as its own.
+/// The kernel of one network namespace. It has one owner, and no other program writes to the state that it records.
 ///
 /// # What it changes
 ///
 /// [`open`](Self::open) makes the kernel load IPVS and conntrack, and changes nothing else. The engine calls
-/// [`prepare`](crate::kernel::Kernel::prepare) before it reads the kernel, and that sets, makes or repairs:
+/// [`prepare`](crate::kernel::Kernel::prepare) before it reads the kernel. This call sets, makes or repairs:
 ///
-/// | what | decided by |
+/// | state | decided by |
 /// |---|---|
 /// | `net.ipv4.ip_forward` = 1 | nothing: without these sysctls, packets end in black holes |
 /// | `net.ipv4.vs.conntrack` = 1 | nothing |
@@ -68,23 +67,23 @@ pub use settings::{LocalDetector, Settings, Timeouts};
 /// | `net.ipv4.vs.conn_reuse_mode` = 1, before Linux 5.9 = 0 | nothing |
 /// | `net.ipv4.conf.all.arp_ignore` = 1, `arp_announce` = 2 | [`Settings::strict_arp`], off by default |
 /// | `net.ipv4.conf.all.route_localnet` = 1 | [`Config::localhost_node_ports`], off by default |
-/// | the timeouts of IPVS | [`Settings::timeouts`], by default as conntrack has them |
+/// | the timeouts of IPVS | [`Settings::timeouts`], by default those of conntrack |
 /// | a dummy device, which is down | [`Settings::names`] has its name |
 /// | the nftables tables `ip` and `ip6` | [`Settings::names`] has their name |
 /// | the nftables table `arp` | [`Config::scoped_arp`], off by default |
 ///
-/// A plan changes elements of the tables, virtual servers with their real servers, and addresses of the device. It
-/// deletes conntrack entries that lead to removed endpoints. Beyond that:
+/// A plan changes set elements, virtual servers with their real servers, and addresses of the device. It deletes
+/// conntrack entries that lead to removed endpoints. Other effects:
 ///
-/// | what | decided by |
+/// | effect | decided by |
 /// |---|---|
 /// | the kernel loads the modules of schedulers | [`Config::missing_schedulers`] excludes some |
 /// | unallocated addresses of a ServiceCIDR are rejected | [`Settings::refuse_unallocated`], on by default |
-/// | what kube-proxy made is adopted | [`Settings::takeover`], off by default |
+/// | state of kube-proxy is adopted | [`Settings::takeover`], off by default |
 /// | kube-proxy's chains and ipsets go | [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers) alone |
 /// | a file is written | [`Settings::record`], none by default |
 ///
-/// All of that stays when the process ends, and goes on serving. [`clean_up`](Self::clean_up) removes it, except for
+/// This state stays when the process ends, and continues to serve. [`clean_up`](Self::clean_up) removes it, except for
 /// sysctls, timeouts and modules.
 pub struct LinuxKernel {
     ipvs: ipvs_netlink::Client,
@@ -92,28 +91,28 @@ pub struct LinuxKernel {
     conntrack: conntrack::Conntrack,
     ipsets: ipset::IpSets,
     record: Option<record::Record>,
-    /// Why the record could not be read or written when that was tried last.
+    /// The error of the last attempt to read or write the record.
     record_trouble: Option<io::Error>,
     nft: nft::Nft,
     config: Config,
     settings: Settings,
     meter: Meter,
-    /// What kube-proxy made and our record in nftables may not have yet; `None` before anybody looked.
+    /// Objects of kube-proxy that the record in nftables may not contain yet; `None` before the first read.
     adopted_state: Option<AdoptedState>,
-    /// How many things that were at first.
+    /// The number of objects in `adopted_state` at the first read.
     adopted: usize,
-    /// What was removed of kube-proxy's leftovers, while some are still to go.
+    /// The leftovers of kube-proxy removed so far, while a cleanup is incomplete.
     cleared: Option<takeover::Cleared>,
 }
 
 impl LinuxKernel {
-    /// Opens the sockets, in the network namespace of the calling thread. Nothing is changed yet. `config` is that of
-    /// the engine: [`Engine::config`](crate::Engine::config).
+    /// Opens the sockets in the network namespace of the calling thread. `config` is
+    /// [`Engine::config`](crate::Engine::config).
     ///
     /// # Errors
     ///
-    /// When the kernel has no IPVS, or no netlink at all, with what to do. When a takeover is asked for and the device
-    /// has another name than kube-proxy's.
+    /// If the kernel has no IPVS or no netlink: with the remedy. If a takeover is configured and the device does not
+    /// have kube-proxy's name.
     pub fn open(config: &Config, settings: Settings) -> Result<Self, KernelUnavailable> {
         let names = &settings.names;
         if settings.takeover && !names.has_device_of_kube_proxy() {
@@ -142,7 +141,6 @@ impl LinuxKernel {
         &self.settings.names
     }
 
-    /// The name of our device, for errors.
     fn device(&self) -> String {
         self.settings.names.device().to_owned()
     }

@@ -1,5 +1,5 @@
-//! What the messages of nftables, conntrack and ipset have in common (`linux/netfilter/nfnetlink.h`): a subsystem in
-//! their type, and `struct nfgenmsg` before their attributes.
+//! The common parts of nftables, conntrack and ipset messages (`linux/netfilter/nfnetlink.h`): a subsystem in the type,
+//! and `struct nfgenmsg` before the attributes.
 
 use crate::model::Family;
 
@@ -8,7 +8,6 @@ pub(super) const CONNTRACK: u8 = 1;
 pub(super) const IPSET: u8 = 6;
 pub(super) const NFTABLES: u8 = 10;
 
-/// The type of a message, from its number within its subsystem.
 pub(super) const fn message_type(subsystem: u8, number: u8) -> u16 {
     u16::from_be_bytes([subsystem, number])
 }
@@ -21,12 +20,12 @@ pub(super) const fn family_number(family: Family) -> u8 {
     }
 }
 
-/// `struct nfgenmsg`: a family, version 0, and no resource.
+/// `struct nfgenmsg`: a family, version 0, resource 0.
 pub(super) const fn header(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
 }
 
-/// What stands behind `struct nfgenmsg`.
+/// The attributes after `struct nfgenmsg`.
 pub(super) fn attributes(payload: &[u8]) -> &[u8] {
     payload.get(header(0).len()..).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
-//! The kernel's notices of changes that other programs made to our state. nftables reports changes of our tables.
-//! rtnetlink reports changes of the addresses, the device and default routes. IPVS sends no notices: kube-ipvs sees
-//! what another program does to a virtual server when it reads the kernel.
+//! The kernel's notices of changes by other programs. nftables reports changes of the kube-ipvs tables. rtnetlink
+//! reports changes of addresses, of the device and of default routes. IPVS sends no notices: kube-ipvs sees changes of
+//! virtual servers when it reads the kernel.
 
 #[cfg(test)]
 mod tests;
@@ -20,49 +20,49 @@ const NFTABLES: u32 = 7;
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR`, `RTNLGRP_IPV6_ROUTE`.
 const DEVICES: [u32; 5] = [1, 5, 7, 9, 11];
 
-/// What another program may have changed.
+/// State that another program may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drift {
-    /// One of our tables, or our device itself. If notices were lost, it is unknown what changed.
+    /// A table or the device of kube-ipvs. After lost notices, any state may have changed.
     Any,
-    /// A default route, and so perhaps a gateway that our rules know.
+    /// A default route, and with it possibly a gateway in the rules.
     Gateways,
-    /// This address was taken off a device. It is drift where it should be on ours.
+    /// This address was removed from a device. It is drift if the address belongs on the kube-ipvs device.
     Unbound(IpAddr),
 }
 
-/// The notices of one part of the kernel. Its wait blocks: give it a thread.
+/// The notices of one part of the kernel. [`wait`](Self::wait) blocks: give it a thread.
 pub struct Notices {
     listener: Listener,
     hears: fn(&Names, u16, &[u8]) -> Option<Drift>,
     names: Names,
-    /// The socket by which we make changes ourselves.
+    /// The netlink port of the socket through which kube-ipvs makes changes.
     own: u32,
 }
 
 impl Notices {
-    /// Those of nftables, except of what the socket `own` changed.
+    /// Notices of nftables, except for changes by the socket `own`.
     pub(super) fn of_tables(own: u32, names: Names) -> Result<Self, Error> {
         let listener = Listener::open(Protocol::Netfilter, &[NFTABLES])?;
         Ok(Self { listener, hears: in_nftables, names, own })
     }
 
-    /// Those of rtnetlink, except of what the socket `own` changed.
+    /// Notices of rtnetlink, except for changes by the socket `own`.
     pub(super) fn of_devices(own: u32, names: Names) -> Result<Self, Error> {
         let listener = Listener::open(Protocol::Route, &DEVICES)?;
         Ok(Self { listener, hears: in_devices, names, own })
     }
 
-    /// Waits for the next notices, and returns what they say of ours, which may be nothing.
+    /// Waits for the next notices, and returns the drift. The result can be empty.
     ///
     /// # Errors
     ///
-    /// When there can be no more of them.
+    /// If the kernel delivers no more notices.
     pub fn wait(&mut self) -> Result<Vec<Drift>, KernelUnavailable> {
         let mut drifts = Vec::new();
         let Self { listener, hears, names, own } = self;
         let heard = listener.wait(None, |header, payload| {
-            // Of IPv6 addresses the kernel does not say who changed them.
+            // The kernel does not report who changed an IPv6 address, so kube-ipvs also receives its own changes.
             if header.port_number != *own {
                 drifts.extend(hears(names, header.message_type, payload));
             }
@@ -77,7 +77,7 @@ impl Notices {
     }
 }
 
-/// Whatever is about a table of ours: it names the table in its first attribute.
+/// Any change of a kube-ipvs table, whose name is the first attribute.
 fn in_nftables(names: &Names, kind: u16, payload: &[u8]) -> Option<Drift> {
     let [subsystem, _] = kind.to_be_bytes();
     let is_ours = |(attribute, value): (u16, &[u8])| attribute == OF_TABLE && text(value) == names.table();
@@ -85,7 +85,7 @@ fn in_nftables(names: &Names, kind: u16, payload: &[u8]) -> Option<Drift> {
     told.then_some(Drift::Any)
 }
 
-/// An address that was taken off, our device set up or removed, a default route that came or went.
+/// A removed address, the kube-ipvs device set up or removed, or a changed default route.
 fn in_devices(names: &Names, kind: u16, payload: &[u8]) -> Option<Drift> {
     /// `RTM_NEWLINK`, `RTM_DELLINK`, `RTM_DELADDR`, `RTM_NEWROUTE`, `RTM_DELROUTE`.
     const NEW_LINK: u16 = 16;
@@ -97,14 +97,14 @@ fn in_devices(names: &Names, kind: u16, payload: &[u8]) -> Option<Drift> {
         NEW_LINK => is_device(names, payload)? && is_up(payload)?,
         DEL_LINK => is_device(names, payload)?,
         DEL_ADDRESS => return address(payload).map(Drift::Unbound),
-        // The length of a route's prefix is the second byte of `struct rtmsg`.
+        // The second byte of `struct rtmsg` is the prefix length.
         NEW_ROUTE | DEL_ROUTE => return (payload.get(1) == Some(&0)).then_some(Drift::Gateways),
         _ => false,
     };
     told.then_some(Drift::Any)
 }
 
-/// Whether a link (`struct ifinfomsg`) is our device.
+/// Whether a link (`struct ifinfomsg`) is the kube-ipvs device.
 pub(super) fn is_device(names: &Names, link: &[u8]) -> Option<bool> {
     const HEADER: usize = 16;
     const NAME: u16 = 3;
@@ -119,7 +119,7 @@ fn is_up(link: &[u8]) -> Option<bool> {
     Some(flags & UP != 0)
 }
 
-/// The address of a `struct ifaddrmsg`: `IFA_LOCAL`, or `IFA_ADDRESS` where there is no such.
+/// The address in a `struct ifaddrmsg`: `IFA_LOCAL`, or else `IFA_ADDRESS`.
 fn address(message: &[u8]) -> Option<IpAddr> {
     const HEADER: usize = 8;
     const ADDRESS: u16 = 1;

@@ -1,4 +1,4 @@
-//! What commands and metrics read. Nothing here changes anything.
+//! Read-only calls for commands and metrics.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,20 +11,20 @@ use crate::{
 
 impl LinuxKernel {
     /// Reads the state as [`observe`](crate::kernel::Kernel::observe) does, and writes nothing, not even to the record.
-    /// Use it to look while another process owns the kernel.
+    /// Use it while another process owns the kernel.
     ///
     /// # Errors
     ///
-    /// When any part of it cannot be read.
+    /// If any part cannot be read.
     pub fn look(&mut self) -> Result<State, KernelUnavailable> {
         Ok(self.read(&State::default())?.0)
     }
 
-    /// The Service port behind each virtual server of ours, as our record in nftables has it.
+    /// The Service port behind each virtual server of kube-ipvs, from the record in nftables.
     ///
     /// # Errors
     ///
-    /// When nftables cannot be read.
+    /// If nftables cannot be read.
     pub fn owners(&mut self) -> Result<BTreeMap<VirtualServerKey, Arc<str>>, KernelUnavailable> {
         let mut state = State::default();
         self.nft.observe(&mut state).map_err(unavailable("nftables"))?;
@@ -32,28 +32,27 @@ impl LinuxKernel {
         Ok(state.elements.into_iter().filter_map(owner).collect())
     }
 
-    /// The counters of all virtual servers on addresses, including those of other programs. One can be missing: lists
-    /// of IPVS are no snapshots.
+    /// The counters of all virtual servers on addresses, including those of other programs. A virtual server can be
+    /// missing, because dumps of IPVS are no snapshots.
     ///
     /// # Errors
     ///
-    /// When they cannot be read.
+    /// If IPVS cannot be read.
     pub fn traffic(&mut self) -> Result<Vec<(VirtualServerKey, ipvs_netlink::Stats)>, KernelUnavailable> {
         let traffic = self.timed(Subsystem::Ipvs, Operation::Read, |kernel| ipvs::traffic(&mut kernel.ipvs));
         traffic.map_err(unavailable("IPVS"))
     }
 
-    /// What was asked of the kernel since the last call.
+    /// The kernel operations since the last call.
     pub fn take_meter(&mut self) -> Meter {
         std::mem::take(&mut self.meter)
     }
 
-    /// The notices of what others change of ours, from now on, those of each part of the kernel for a thread of its
-    /// own.
+    /// Notices of changes by other programs from now on. Give each of the two a thread.
     ///
     /// # Errors
     ///
-    /// When the kernel gives none.
+    /// If the kernel rejects a subscription.
     pub fn notices(&self) -> Result<[Notices; 2], KernelUnavailable> {
         let names = &self.settings.names;
         let of_tables = Notices::of_tables(self.nft.port(), names.clone()).map_err(unavailable("nftables"))?;
@@ -61,12 +60,12 @@ impl LinuxKernel {
         Ok([of_tables, of_devices.map_err(unavailable("rtnetlink"))?])
     }
 
-    /// What stands in the way of packets to endpoints: chains of others at `forward` whose policy is to drop. One
-    /// message each.
+    /// Chains of other programs at the forward hook with the policy drop, which can block packets to endpoints. One
+    /// message for each.
     ///
     /// # Errors
     ///
-    /// When nftables cannot be read.
+    /// If nftables cannot be read.
     pub fn hindrances(&mut self) -> Result<Vec<String>, KernelUnavailable> {
         let chains = self.nft.dropping_at_forward().map_err(unavailable("nftables"))?;
         let message = |chain| {
@@ -78,7 +77,7 @@ impl LinuxKernel {
         Ok(chains.into_iter().map(message).collect())
     }
 
-    /// What the operator has to know though it does not stop everything.
+    /// Problems that the operator must know, although Services are served.
     pub fn troubles(&self) -> Vec<String> {
         let record = self.record.as_ref().zip(self.record_trouble.as_ref()).map(|(record, error)| {
             format!(
@@ -94,7 +93,7 @@ impl LinuxKernel {
         record.into_iter().chain(v6).collect()
     }
 
-    /// Shows `observer` every netlink datagram before it is sent, for benchmarks that replay them.
+    /// Passes every netlink datagram to `observer` before it is sent, for benchmarks that replay them.
     #[doc(hidden)]
     pub fn observe_sends(&mut self, observer: impl Fn(netlink_batch::Protocol, &[u8]) + Send + Clone + 'static) {
         use netlink_batch::Protocol::{Generic, Netfilter, Route};

@@ -1,4 +1,4 @@
-//! Why something failed, from the errors of the netlink crates: their text and the kernel's errno.
+//! Conversion of errors of the netlink crates to a [`Reason`]: their text and the kernel's errno.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,6 @@ use netlink_batch::KernelError;
 use super::addresses::DeviceError;
 use crate::kernel::{KernelUnavailable, Reason};
 
-/// Makes errors about a part of the kernel.
 pub(super) fn unavailable<E: Into<Reason>>(what: impl Into<Cow<'static, str>>) -> impl FnOnce(E) -> KernelUnavailable {
     move |error| KernelUnavailable::new(what, error)
 }
@@ -44,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_module_and_a_missing_right_are_told_apart() {
+    fn missing_ipvs_module_and_missing_capability_give_different_errnos() {
         let missing = unavailable("IPVS")(ipvs_netlink::Error::NoIpvs);
         assert_eq!((missing.subject(), missing.errno()), ("IPVS", Some(2)));
         let text = missing.to_string();

@@ -1,9 +1,10 @@
-//! A copy of the record of ownership, in a file. With it, kube-ipvs knows what is ours even if another program emptied
+//! A copy of the record of ownership in a file. With it, kube-ipvs knows its objects even if another program flushed
 //! nftables while kube-ipvs was not running.
 //!
-//! Lines are appended: `+` before something is made, `-` after it was removed. A line that was cut off by a crash is
-//! passed over. The file is to be where it ends with the kernel's state, such as /run. Where it cannot be written,
-//! Services are served all the same, and it is made good when the kernel is read next.
+//! kube-ipvs appends a line `+` before it makes an object, and a line `-` after it removed one. It skips a line that a
+//! crash truncated. The file belongs in a directory that a reboot clears, such as /run, because the kernel's state ends
+//! then too. If kube-ipvs cannot write the file, it serves Services anyway, and repairs the file at the next read of
+//! the kernel.
 
 use std::{
     collections::BTreeSet,
@@ -21,16 +22,14 @@ use crate::{
     state::State,
 };
 
-/// What the file says is ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Owned {
     pub(super) servers: BTreeSet<VirtualServerKey>,
     pub(super) vips: BTreeSet<IpAddr>,
-    /// How many lines say so.
+    /// The number of lines in the file.
     lines: usize,
 }
 
-/// The file. Whatever reads or writes it may fail: it is a copy, and Services are served without it.
 #[derive(Debug)]
 pub(super) struct Record {
     path: PathBuf,
@@ -46,7 +45,6 @@ impl Record {
         &self.path
     }
 
-    /// Reads it; nothing is ours where there is no file.
     pub(super) fn read(&self) -> io::Result<Owned> {
         match fs::read(&self.path) {
             Ok(text) => Ok(Owned::parse(&String::from_utf8_lossy(&text))),
@@ -55,9 +53,9 @@ impl Record {
         }
     }
 
-    /// Brings the record to what the kernel has. It takes back what another program removed: a program that makes it
-    /// again owns it. It adds what is recorded in nftables alone, as after a write that failed. The file is written
-    /// afresh once most of its lines have been taken back.
+    /// Aligns the record with the kernel. It drops objects that another program removed: a program that makes them
+    /// again owns them. It adds objects that only nftables records, as after a failed write. It rewrites the file once
+    /// most of its lines are obsolete.
     pub(super) fn follow(&mut self, before: &Owned, state: &State) -> io::Result<()> {
         const LONG: usize = 1_000;
         let served = state.elements.iter().filter(|(_, entry)| entry.sets.contains(KeySet::Served));
@@ -86,7 +84,7 @@ impl Record {
         Ok(())
     }
 
-    /// Notes what is about to be made.
+    /// Records objects before they are made.
     pub(super) fn intend<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) -> io::Result<()> {
         self.append(changes.filter_map(|change| match change {
             Change::AddServer { key, .. } => Some(line('+', key)),
@@ -95,7 +93,7 @@ impl Record {
         }))
     }
 
-    /// Notes what was removed.
+    /// Removes objects from the record after they were removed.
     pub(super) fn forget<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) -> io::Result<()> {
         self.append(changes.filter_map(|change| match change {
             Change::RemoveServer(key) => Some(line('-', key)),
@@ -104,7 +102,6 @@ impl Record {
         }))
     }
 
-    /// Removes the file: nothing is ours any more.
     pub(super) fn remove(&mut self) -> io::Result<()> {
         self.file = None;
         match fs::remove_file(&self.path) {
@@ -124,7 +121,7 @@ impl Record {
         };
         let written = file.write_all(lines.as_bytes());
         if written.is_err() {
-            // Half a line may stand there: the next one is not to become one with it.
+            // The file may end in a partial line. Reopening it keeps the next line apart from that one.
             self.file = None;
         }
         written
@@ -137,7 +134,7 @@ fn open(path: &Path) -> io::Result<File> {
     }
     let mut file = OpenOptions::new().append(true).create(true).open(path)?;
     if file.metadata()?.len() > 0 {
-        // The last line may have been cut off: it is neither to become one with the next, nor to mean anything.
+        // The last line may be truncated. The `?` keeps it apart from the next line and makes it invalid.
         file.write_all(b"?\n")?;
     }
     Ok(file)
@@ -150,7 +147,7 @@ fn line(sign: char, what: impl Display) -> String {
 impl Owned {
     fn parse(text: &str) -> Self {
         let mut owned = Self::default();
-        // The last line may have been cut off; a whole one ends.
+        // The last line may be truncated: only a complete line ends in a newline.
         for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
             owned.lines += 1;
             let Some((sign, what)) = line.split_at_checked(1) else { continue };
@@ -166,7 +163,6 @@ impl Owned {
     }
 }
 
-/// Reads `TCP 10.0.0.1:80`.
 fn key(text: &str) -> Option<VirtualServerKey> {
     let (protocol, address) = text.split_once(' ')?;
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
@@ -195,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_is_read() {
+    fn record_lines_parse_to_owned_servers_and_vips() {
         let text =
             "+TCP 10.0.0.1:80\n+UDP [fd00::1]:53\n+10.0.0.1\n-TCP 10.0.0.1:80\nnonsense\n\n+ä\n+fd00::1\n+10.0.0";
         let owned = Owned::parse(text);
@@ -204,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_off_takes_no_other_with_it() {
+    fn truncated_record_line_does_not_corrupt_the_next() {
         let directory = directory("cut");
         let mut record = Record::at(&directory.join("owned"));
         fs::write(&record.path, "+10.0.0.1\n+TCP 10.0.0.1:8").unwrap();
@@ -215,13 +211,13 @@ mod tests {
         fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// A disk that is full takes half of a line. What is written when there is room again is whole.
+    /// A full disk truncates a line. Lines written once there is room again are complete.
     #[test]
-    fn half_a_line_that_could_not_be_written_takes_no_other_with_it() {
+    fn partly_written_record_line_does_not_corrupt_the_next() {
         let directory = directory("full");
         let mut record = Record::at(&directory.join("owned"));
         record.intend([bind("10.0.0.1")].iter()).unwrap();
-        // What cannot be written to, in the place of what is full.
+        // A read-only file stands for a full disk.
         record.file = Some(File::open(&record.path).unwrap());
         assert!(record.intend([bind("10.0.0.2")].iter()).is_err());
         let mut file = OpenOptions::new().append(true).open(&record.path).unwrap();
@@ -232,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_kept_in_a_file() {
+    fn record_file_keeps_changes_and_is_compacted() {
         let directory = directory("record");
         let mut record = Record::at(&directory.join("later").join("owned"));
         assert_eq!(record.read().unwrap(), Owned::default());
@@ -241,7 +237,6 @@ mod tests {
         assert_eq!(record.read().unwrap().vips, vips(&["10.0.0.1"]));
         record.forget([unbind.clone()].iter()).unwrap();
         assert_eq!(record.read().unwrap().vips, vips(&[]));
-        // It does not grow for ever.
         for _ in 0..600 {
             record.intend([bind("10.0.0.1")].iter()).unwrap();
             record.forget([unbind.clone()].iter()).unwrap();
@@ -256,10 +251,10 @@ mod tests {
         fs::remove_dir_all(&directory).unwrap();
     }
 
-    /// When the kernel is read, the record writes what could not be written before, and takes back what another program
+    /// At a read of the kernel, the record gains objects whose write failed, and loses those that another program
     /// removed.
     #[test]
-    fn it_follows_what_the_kernel_has() {
+    fn record_follows_kernel_state_on_read() {
         let directory = directory("follow");
         let mut record = Record::at(&directory.join("owned"));
         fs::write(&record.path, b"+TCP 10.0.0.1:80\n+10.0.0.1\n\xff\n").unwrap();

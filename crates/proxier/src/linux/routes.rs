@@ -1,5 +1,5 @@
-//! Where the default routes lead. kube-ipvs parses routes itself, because another program's route can have attributes
-//! that the library does not understand. Such a route would cost the whole list.
+//! Default gateways. kube-ipvs parses routes itself, because the library rejects a whole dump if it cannot decode an
+//! attribute of one route.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -11,12 +11,12 @@ use netlink_batch::{
 /// `RTM_NEWROUTE` and `RTM_GETROUTE`.
 const NEW_ROUTE: u16 = 24;
 const GET_ROUTE: u16 = 26;
-/// Length of `struct rtmsg`, whose first byte is the family.
+/// The length of `struct rtmsg`, whose first byte is the family.
 const HEADER: usize = 12;
 /// `AF_INET` and `AF_INET6`.
 const FAMILIES: [u8; 2] = [2, 10];
 
-/// The gateways of all default routes, in whatever table they are.
+/// The gateways of the default routes in all routing tables.
 pub(super) fn default_gateways(socket: &mut Socket) -> Result<BTreeSet<IpAddr>, Error> {
     let mut all = BTreeSet::new();
     for family in FAMILIES {
@@ -28,9 +28,9 @@ pub(super) fn default_gateways(socket: &mut Socket) -> Result<BTreeSet<IpAddr>, 
     Ok(all)
 }
 
-/// The gateways of a route (`struct rtmsg`), if it is a default route.
+/// The gateways of a default route (`struct rtmsg`). `None` for other routes.
 fn gateways(route: &[u8]) -> Option<Vec<IpAddr>> {
-    /// Where the length of the prefix stands, and where the type.
+    /// Offsets of the prefix length and of the type.
     const LENGTH: usize = 1;
     const TYPE: usize = 7;
     const UNICAST: u8 = 1;
@@ -92,11 +92,11 @@ mod tests {
     }
 
     #[test]
-    fn default_routes_and_others() {
+    fn only_default_unicast_routes_give_gateways() {
         assert_eq!(found(&route(0, vec![via("192.0.2.1")])).unwrap(), ["192.0.2.1"]);
         assert_eq!(found(&route(0, vec![via("fe80::1")])).unwrap(), ["fe80::1"]);
         assert_eq!(found(&route(8, vec![via("192.0.2.1")])), None);
-        // On the link: nothing is sent to a gateway.
+        // A route without a gateway: the destinations are on the link.
         assert_eq!(found(&route(0, Vec::new())).unwrap(), Vec::<String>::new());
         let mut blackhole = route(0, Vec::new());
         blackhole.header.kind = RouteType::BlackHole;
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn several_next_hops() {
+    fn multipath_default_route_gives_all_gateways() {
         let hop = |address| {
             let mut hop = RouteNextHop::default();
             hop.attributes.push(via(address));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_passed_over() {
+    fn malformed_route_gives_no_gateway() {
         for length in 0..40 {
             let mut bytes = vec![0xff; length];
             bytes.iter_mut().skip(1).take(1).for_each(|byte| *byte = 0);

@@ -2,62 +2,63 @@ use std::{path::PathBuf, time::Duration};
 
 use super::Names;
 
-/// What [`LinuxKernel`](super::LinuxKernel) needs to know beyond its engine's [`Config`](crate::Config).
+/// The settings of [`LinuxKernel`](super::LinuxKernel) beyond the engine's [`Config`](crate::Config).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How our tables and our device are called.
+    /// The names of the tables and of the device.
     pub names: Names,
-    /// The bit of the packet mark that asks for masquerade, 0 to 31. kube-proxy's is 14.
+    /// The bit of the packet mark for masquerade, 0 to 31. kube-proxy's is 14.
     pub masquerade_bit: u8,
     /// Whether all traffic to ClusterIPs is masqueraded.
     pub masquerade_all: bool,
-    /// How kube-ipvs tells packets of pods from others.
+    /// How kube-ipvs distinguishes packets of pods from others.
     pub local_detector: LocalDetector,
-    /// Whether packets that conntrack takes for no part of any connection may pass.
+    /// Whether the forward chain lets packets in conntrack's state invalid pass.
     pub tcp_be_liberal: bool,
     /// Whether VIPs answer pings.
     pub vip_ping: bool,
-    /// Whether kube-ipvs rejects connections to unallocated addresses of a ServiceCIDR to which only a default route
-    /// leads.
+    /// Whether kube-ipvs rejects connections to unallocated addresses of a ServiceCIDR that only a default route
+    /// covers.
     pub refuse_unallocated: bool,
-    /// kube-proxy's `strictARP`: no device answers for another one's address, whatever it is for.
+    /// kube-proxy's `strictARP`: no device answers ARP for an address of another device, including addresses that are
+    /// not VIPs.
     pub strict_arp: bool,
-    /// How long IPVS remembers an idle connection.
+    /// The timeouts of idle connections in IPVS.
     pub timeouts: Timeouts,
-    /// A file for a copy of the record of what is ours, one for each network namespace, where it ends with the kernel's
-    /// state, such as in /run. Without it, kube-ipvs does not know what is ours after another program emptied nftables.
+    /// A file for a copy of the record of ownership, one for each network namespace. Use a directory that a reboot
+    /// clears, such as /run. Without the file, kube-ipvs does not recognize its objects after another program flushed
+    /// nftables.
     pub record: Option<PathBuf>,
-    /// Whether the kernel adopts what kube-proxy's ipvs mode made. Otherwise that is another program's. It takes
-    /// kube-proxy's own name of the device, `kube-ipvs0`.
+    /// Whether kube-ipvs adopts the objects of kube-proxy's ipvs mode. Otherwise they belong to another program. A
+    /// takeover requires kube-proxy's device name, `kube-ipvs0`.
     pub takeover: bool,
 }
 
-/// How kube-ipvs tells packets of pods from others (kube-proxy's `detectLocal`).
+/// How kube-ipvs distinguishes packets of pods from others (kube-proxy's `detectLocal`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalDetector {
-    /// By its source: [`Config::pod_sources`](crate::Config::pod_sources). Where there are none, traffic to ClusterIPs
-    /// is never masqueraded, and pods are treated as outsiders elsewhere.
+    /// By the source address: [`Config::pod_sources`](crate::Config::pod_sources). Without pod sources, traffic to
+    /// ClusterIPs is never masqueraded, and other rules treat pods as clients outside the cluster.
     Sources,
-    /// By the bridge that it comes in by.
+    /// By this bridge as the input interface.
     Bridge(String),
-    /// By how the name of the interface begins that it comes in by.
+    /// By this prefix of the input interface's name.
     InterfacePrefix(String),
 }
 
-/// How long IPVS remembers an idle connection. None: as long as conntrack does, which knows each of them too. If IPVS
-/// forgot one first, its next packet would be a stranger's.
+/// The timeouts of idle connections in IPVS. `None`: the timeout of conntrack, which tracks each connection too. If
+/// IPVS forgot a connection first, its next packet would match no connection of IPVS.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timeouts {
-    /// TCP, established; SCTP has none of its own.
+    /// Established TCP connections, and SCTP, which has no separate timeout.
     pub tcp: Option<Duration>,
-    /// TCP, after a FIN.
+    /// TCP connections after a FIN.
     pub tcp_fin: Option<Duration>,
-    /// UDP.
+    /// UDP flows.
     pub udp: Option<Duration>,
 }
 
 impl Settings {
-    /// The bit of the packet mark that asks for masquerade, as a mark.
     pub(super) fn masquerade_mark(&self) -> u32 {
         1 << (self.masquerade_bit & 31)
     }

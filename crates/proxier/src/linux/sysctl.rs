@@ -8,7 +8,7 @@ use std::{
 use super::Settings;
 use crate::{config::Config, kernel::Reason};
 
-/// Each with what goes wrong without it.
+/// Name, value, and the consequence of a missing setting.
 const NEEDED: [(&str, &str, &str); 4] = [
     ("net/ipv4/vs/conntrack", "1", "packets of a service would have no conntrack entry, and so no masquerade"),
     ("net/ipv4/vs/expire_nodest_conn", "1", "flows to a removed endpoint would be black holes"),
@@ -16,20 +16,20 @@ const NEEDED: [(&str, &str, &str); 4] = [
     ("net/ipv4/ip_forward", "1", "the node would not forward to pods"),
 ];
 
-/// What `strict_arp` asks for.
+/// For [`Settings::strict_arp`].
 const STRICT_ARP: [(&str, &str, &str); 2] = [
     ("net/ipv4/conf/all/arp_ignore", "1", "this node would answer for VIPs, and strict ARP was asked for"),
     ("net/ipv4/conf/all/arp_announce", "2", "this node would announce VIPs, and strict ARP was asked for"),
 ];
 
-/// What [`Config::localhost_node_ports`] asks for.
+/// For [`Config::localhost_node_ports`].
 const LOCALHOST: [(&str, &str, &str); 1] = [(
     "net/ipv4/conf/all/route_localnet",
     "1",
     "nothing leads from 127.0.0.1 to pods, and node ports on localhost were asked for",
 )];
 
-/// A parameter that is not as it should be, and cannot be changed.
+/// A sysctl that has the wrong value and cannot be changed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set {} = {value}: {error}; without it {consequence}; set it on the host: sysctl -w {}={value}", name.replace('/', "."), name.replace('/', "."))]
 pub struct SysctlError {
@@ -45,19 +45,18 @@ impl From<SysctlError> for Reason {
     }
 }
 
-/// Sets a parameter such as `net/ipv4/ip_forward`, if it is not set yet. A read-only /proc/sys is no obstacle where all
-/// is right already.
+/// Sets a sysctl such as `net/ipv4/ip_forward`, unless it has the value already. So a read-only /proc/sys is no
+/// obstacle if the values are right.
 ///
 /// # Errors
 ///
-/// With the `consequence`, when it cannot be set.
+/// If the sysctl cannot be set: with the `consequence`.
 pub fn set(name: &str, value: &str, consequence: &str) -> Result<(), SysctlError> {
     let not_set =
         |error| SysctlError { name: name.into(), value: value.into(), consequence: consequence.into(), error };
     write(name, value).map_err(not_set)
 }
 
-/// Sets what the data plane stands on.
 pub(super) fn prepare(config: &Config, settings: &Settings) -> Result<(), SysctlError> {
     let strict_arp: &[_] = if settings.strict_arp { &STRICT_ARP } else { &[] };
     let localhost: &[_] = if config.localhost_node_ports { &LOCALHOST } else { &[] };
@@ -71,10 +70,10 @@ pub(super) fn prepare(config: &Config, settings: &Settings) -> Result<(), Sysctl
     }
 }
 
-/// Before 5.9 mode 1 delayed a connection from a re-used port by a second.
+/// Before Linux 5.9, mode 1 delayed a connection from a re-used port by a second.
 const REUSE: &str = "net/ipv4/vs/conn_reuse_mode";
 
-/// The file of a parameter.
+/// The file of a sysctl under /proc/sys.
 #[must_use]
 pub fn path(name: &str) -> PathBuf {
     Path::new("/proc/sys").join(name)

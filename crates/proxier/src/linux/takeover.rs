@@ -1,4 +1,4 @@
-//! Taking the node over from kube-proxy's ipvs mode: see [`crate::takeover`] for what is decided.
+//! The takeover of a node from kube-proxy's ipvs mode. [`crate::takeover`] makes the decisions.
 
 use netlink_batch::Error;
 
@@ -10,11 +10,9 @@ use crate::{
     takeover::{self, AdoptedState, CleanupReport, IpsetKind, KubeProxyState, Leftovers},
 };
 
-/// How many times kube-ipvs tries to remove chains that another program changes meanwhile. The kubelet writes rules
-/// too.
+/// The attempts to remove chains if another program, such as the kubelet, changes them concurrently.
 const ATTEMPTS: usize = 3;
 
-/// What was removed so far of kube-proxy's leftovers.
 #[derive(Debug, Default)]
 pub(super) struct Cleared {
     chains: usize,
@@ -22,9 +20,10 @@ pub(super) struct Cleared {
 }
 
 impl LinuxKernel {
-    /// Takes in what kube-proxy made, the first time that the kernel is read. It is ours from then on. kube-proxy's
-    /// sets, which say so, go when everything is in our own record. So if kube-ipvs is killed in between, it finds the
-    /// sets again.
+    /// Adopts kube-proxy's objects at the first read of the kernel.
+    ///
+    /// kube-proxy's ipsets identify these objects, and go only when kube-ipvs has recorded all of them. So if kube-ipvs
+    /// is killed before that, it finds the sets again.
     pub(super) fn inherit(&mut self, state: &mut State) -> Result<(), KernelUnavailable> {
         if !self.settings.takeover {
             return Ok(());
@@ -35,7 +34,7 @@ impl LinuxKernel {
             self.adopted_state = Some(adopted_state);
         }
         if let Some(AdoptedState { servers, vips }) = &mut self.adopted_state {
-            // What is gone has no owner: a program that makes it again owns it.
+            // A program that makes a removed object again owns it.
             servers.retain(|key| state.virtual_servers.contains_key(key));
             vips.retain(|address| state.bound_vips.contains(address));
             state.owned.extend(servers.iter().copied());
@@ -57,19 +56,18 @@ impl LinuxKernel {
         Ok(kube_proxy.leaves(&state.virtual_servers, &state.bound_vips, &host, &self.config))
     }
 
-    /// Removes what kube-proxy left: its chains in nftables, then its ipsets. To be called when the kernel has all
-    /// that is wanted: until then its rules go on doing their part, and they do no harm beside ours.
+    /// Removes kube-proxy's leftovers: its chains in nftables, then its ipsets. Call it when the kernel has the whole
+    /// desired state. Until then kube-proxy's rules still do their work, and do not conflict with those of kube-ipvs.
     ///
-    /// What stays is in the result, with the reasons. Calling it again, also after having been killed, goes on from
-    /// there.
+    /// The report lists the objects that stay, with the reasons. After an error or a crash, another call continues.
     ///
-    /// None: some sets are still in use, and it is to be called again soon, as nf_tables lets go of what a rule held
-    /// some time after the rule is gone. Nothing is waited for here: services come first. Unless `is_patient`, such
-    /// sets count as another program's.
+    /// `None` if some sets are still in use: call it again soon, because nf_tables releases a rule's references some
+    /// time after the rule is removed. It does not wait, because Services come first. Unless `is_patient`, sets in use
+    /// count as another program's.
     ///
     /// # Errors
     ///
-    /// When something could not be read or removed, in the kernel's words.
+    /// If an object could not be read or removed: with the kernel's reason.
     pub fn remove_kube_proxy_leftovers(
         &mut self,
         is_patient: bool,
@@ -81,8 +79,7 @@ impl LinuxKernel {
             if sets.is_empty() && leftovers.chains.is_empty() && leftovers.kept.is_empty() {
                 return Ok(Some(CleanupReport::default()));
             }
-            // Our record in nftables is copied to its file: what was inherited is in the one since the first sync, and
-            // may not be in the other yet.
+            // Adopted objects are in nftables since the first sync. This call also writes them to the record's file.
             self.observe(&State::default())?;
         }
         for attempt in 1.. {
@@ -113,12 +110,12 @@ impl LinuxKernel {
         Ok(Some(CleanupReport { adopted, chains, sets, kept: leftovers.kept.into_iter().chain(in_use).collect() }))
     }
 
-    /// Whether kube-proxy serves this node, by its sets. After
-    /// [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers), whether it is back.
+    /// Whether kube-proxy serves this node, according to its ipsets. After
+    /// [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers): whether it is back.
     ///
     /// # Errors
     ///
-    /// When the sets cannot be read.
+    /// If the ipsets cannot be read.
     pub fn is_kube_proxy_active(&mut self) -> Result<bool, KernelUnavailable> {
         let sizes = self.ipsets.sizes().map_err(unavailable("ipset"))?;
         Ok(sizes.iter().any(|(name, size)| *size > 0 && tells(name)))
@@ -130,7 +127,6 @@ impl LinuxKernel {
     }
 }
 
-/// What kube-proxy's sets say.
 fn kube_proxy(ipsets: &mut IpSets) -> Result<KubeProxyState, Error> {
     let mut kube_proxy = KubeProxyState::default();
     for (name, size) in ipsets.sizes()? {
@@ -143,7 +139,7 @@ fn kube_proxy(ipsets: &mut IpSets) -> Result<KubeProxyState, Error> {
     Ok(kube_proxy)
 }
 
-/// Whether a set is one of kube-proxy's that say what it serves.
+/// Whether a set identifies objects that kube-proxy serves.
 fn tells(name: &str) -> bool {
     takeover::holds(name).is_some_and(|holds| holds != IpsetKind::Other)
 }

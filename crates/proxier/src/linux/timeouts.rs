@@ -1,4 +1,4 @@
-//! How long IPVS remembers idle connections.
+//! Timeouts of idle connections in IPVS.
 
 use std::{fs, time::Duration};
 
@@ -6,10 +6,9 @@ use ipvs_netlink::{Client, Error};
 
 use super::Timeouts;
 
-/// The most that every kernel takes: it counts ticks in 31 bits, up to 1,000 a second.
+/// The longest timeout that every kernel accepts: it counts up to 1,000 ticks a second in 31 bits.
 const LONGEST: u32 = (i32::MAX / 1000) as u32;
 
-/// Sets the timeouts, where they are not as they should be.
 pub(super) fn prepare(client: &mut Client, wanted: &Timeouts) -> Result<(), Error> {
     let wanted = ipvs_netlink::Timeouts {
         tcp: choose(wanted.tcp, "tcp_timeout_established"),
@@ -17,7 +16,7 @@ pub(super) fn prepare(client: &mut Client, wanted: &Timeouts) -> Result<(), Erro
         udp: choose(wanted.udp, "udp_timeout_stream"),
     };
     let found = client.timeouts()?;
-    // 0 leaves one as it is.
+    // 0 leaves a timeout unchanged.
     let is_right = |wanted: u32, found: u32| wanted == 0 || wanted == found;
     if is_right(wanted.tcp, found.tcp) && is_right(wanted.tcp_fin, found.tcp_fin) && is_right(wanted.udp, found.udp) {
         return Ok(());
@@ -25,7 +24,7 @@ pub(super) fn prepare(client: &mut Client, wanted: &Timeouts) -> Result<(), Erro
     client.set_timeouts(wanted)
 }
 
-/// What is asked for, or else what conntrack has, in seconds; 0 where conntrack says nothing.
+/// The configured timeout, or else conntrack's, in seconds. 0 if conntrack has none.
 fn choose(asked: Option<Duration>, name: &str) -> u32 {
     let seconds = match asked {
         Some(asked) => asked.as_secs().max(1),

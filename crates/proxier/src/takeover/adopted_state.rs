@@ -13,7 +13,7 @@ use crate::{
     state::ServerState,
 };
 
-/// One entry of an ipset. Which of its parts are there depends on the type of the set.
+/// An entry of an ipset. The type of the set determines which fields are present.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) address: Option<IpAddr>,
@@ -21,7 +21,7 @@ pub(crate) struct Entry {
     pub(crate) port: Option<PortNumber>,
 }
 
-/// What kube-proxy's ipsets say that it serves.
+/// The objects that kube-proxy serves, according to its ipsets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct KubeProxyState {
     servers: BTreeSet<VirtualServerKey>,
@@ -29,7 +29,7 @@ pub(crate) struct KubeProxyState {
     vips: BTreeSet<IpAddr>,
 }
 
-/// What kube-proxy made and we go on with.
+/// Objects of kube-proxy that kube-ipvs takes over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct AdoptedState {
     pub(crate) servers: BTreeSet<VirtualServerKey>,
@@ -37,7 +37,6 @@ pub(crate) struct AdoptedState {
 }
 
 impl KubeProxyState {
-    /// Takes in an entry of one of its sets.
     pub(crate) fn add(&mut self, holds: IpsetKind, entry: Entry) {
         match (holds, entry) {
             (IpsetKind::Servers, Entry { address: Some(address), protocol: Some(protocol), port: Some(port) }) => {
@@ -53,22 +52,22 @@ impl KubeProxyState {
         }
     }
 
-    /// Whether it served this node: its sets are there, and they hold something. Sets that could not be removed when
-    /// the node was taken over have been emptied since.
+    /// Whether kube-proxy served this node: its sets exist and have entries. A takeover empties the sets that it cannot
+    /// remove.
     pub(crate) fn is_there(&self) -> bool {
         !(self.servers.is_empty() && self.node_ports.is_empty() && self.vips.is_empty())
     }
 
-    /// The virtual servers that its sets name.
     pub(crate) fn servers(&self) -> impl Iterator<Item = VirtualServerKey> {
         self.servers.iter().copied()
     }
 
-    /// What it made of all that there is. `bound` are the addresses on `kube-ipvs0`, `host` those on other devices.
+    /// The objects that kube-proxy made. `bound` are the addresses on `kube-ipvs0`, `host` those on other devices.
     ///
-    /// The device is its own: at every sync it takes off what it does not know. So an address that is on it is its,
-    /// and a virtual server on such an address too, also where it was ended between making them and writing its sets.
-    /// Only in the ranges of `exclude_cidrs`, which it leaves alone, can there be virtual servers of others on them.
+    /// `kube-ipvs0` belongs to kube-proxy, which removes unknown addresses from it at every sync. So kube-proxy made
+    /// each address on the device, and each virtual server on such an address. This holds even if kube-proxy was killed
+    /// before it wrote its sets. Other programs can have virtual servers on these addresses only in the ranges of
+    /// `exclude_cidrs`, which kube-proxy does not touch.
     pub(crate) fn leaves(
         &self,
         there: &BTreeMap<VirtualServerKey, ServerState>,
@@ -91,7 +90,7 @@ impl KubeProxyState {
     }
 }
 
-/// Whether the kernel gave a device this address by itself.
+/// Link-local: the kernel adds such addresses to a device by itself.
 pub(crate) fn is_of_the_link(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

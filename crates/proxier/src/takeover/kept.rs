@@ -3,51 +3,52 @@ use std::fmt;
 use super::legacy_commands;
 use crate::model::Family;
 
-/// Something of kube-proxy's that stays, and why. `Display` says what it means and what to do.
+/// An object of kube-proxy that stays, and why. `Display` gives the consequences and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kept {
-    /// A chain that accepts what a policy or a last rule would drop: without it services would be cut off.
+    /// A chain that accepts packets which a policy or a last rule would drop. Without it, Services would be
+    /// unreachable.
     LetsThrough {
-        /// Whose packets it is about.
+        /// The family of its packets.
         family: Family,
         /// The chain.
         chain: Box<str>,
-        /// The chain of `filter` that drops.
+        /// The chain of `filter` that drops packets.
         dropping: Box<str>,
     },
     /// A chain that another program's rules jump to.
     Used {
-        /// Whose packets it is about.
+        /// The family of its packets.
         family: Family,
-        /// Its table.
+        /// The table.
         table: Box<str>,
         /// The chain.
         chain: Box<str>,
-        /// The chain with the rule that jumps to it.
+        /// The chain with the rule that jumps to `chain`.
         by: Box<str>,
     },
-    /// A chain that the kubelet keeps too.
+    /// A chain that the kubelet also maintains.
     Kubelets {
-        /// Whose packets it is about.
+        /// The family of its packets.
         family: Family,
         /// The chain.
         chain: Box<str>,
     },
-    /// All that kube-proxy has in a table, as it is from its iptables mode.
+    /// All chains of kube-proxy in a table, because they belong to its iptables mode.
     IptablesMode {
-        /// Whose packets it is about.
+        /// The family of its packets.
         family: Family,
         /// The table.
         table: Box<str>,
     },
-    /// Sets that rules look things up in which stay. The sets have been emptied.
+    /// Sets that rules of remaining chains look up. The sets are empty.
     InUse {
         /// The sets.
         sets: Vec<String>,
     },
-    /// Sets that rules still look things up in, though none in nftables: those are legacy iptables'. The sets have
-    /// been emptied, so that these rules find nothing.
+    /// Sets that rules outside nftables look up, which are those of legacy iptables. The sets are empty, so these rules
+    /// match nothing.
     Legacy {
         /// The sets.
         sets: Vec<String>,
@@ -55,7 +56,7 @@ pub enum Kept {
 }
 
 impl Kept {
-    /// The commands that remove it, one a line, where there are any that are right everywhere.
+    /// The shell commands that remove the object; empty if no commands are right on every node.
     pub fn commands(&self) -> Vec<String> {
         match self {
             Self::Legacy { sets } => legacy_commands(sets),

@@ -6,16 +6,15 @@ use super::{
 };
 use crate::model::Family;
 
-/// A chain that iptables made in nftables.
+/// A chain of iptables-nft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chain {
     pub(crate) id: ChainId,
-    /// Where it is hooked in, if it is.
+    /// `None` for a chain without a hook.
     pub(crate) base: Option<Base>,
     pub(crate) rules: Vec<Rule>,
 }
 
-/// Which chain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ChainId {
     pub(crate) family: Family,
@@ -23,15 +22,12 @@ pub(crate) struct ChainId {
     pub(crate) name: Box<str>,
 }
 
-/// Where a chain is hooked in, and what becomes of a packet at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Base {
     pub(crate) hook: Hook,
-    /// Whether its policy is to drop.
     pub(crate) drops: bool,
 }
 
-/// The hooks that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hook {
     Input,
@@ -39,44 +35,38 @@ pub(crate) enum Hook {
     Other,
 }
 
-/// A rule, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// Its number in its table, which the kernel never gives again.
+    /// The kernel never reuses a handle within a table.
     pub(crate) handle: u64,
     pub(crate) verdict: Verdict,
-    /// Whether it asks for anything.
     pub(crate) is_conditional: bool,
-    /// Whether it looks something up in an ipset.
     pub(crate) uses_set: bool,
 }
 
-/// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It goes on in another chain.
     Jump(Box<str>),
-    /// It is dropped or refused.
+    /// Drop or reject.
     Refuse,
-    /// Anything else.
     Other,
 }
 
-/// What is to be removed in one transaction, and what stays.
+/// The objects to remove in one transaction, and those that stay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Leftovers {
-    /// Rules of kube-proxy's in chains that stay, by their handles.
+    /// Rules of kube-proxy in chains that stay, by handle.
     pub(crate) rules: Vec<(ChainId, u64)>,
-    /// Chains, to be emptied first: they refer to each other.
+    /// Chains to flush and then delete. They refer to each other.
     pub(crate) chains: Vec<ChainId>,
     pub(crate) kept: Vec<Kept>,
-    /// The families in which rules that stay look something up in an ipset.
+    /// The families in which remaining rules look up an ipset.
     pub(crate) lookups: BTreeSet<Family>,
 }
 
 impl Leftovers {
-    /// What kube-proxy left among these chains. `has_sets`: whether there is an ipset of its; without any, nothing of
-    /// its ipvs mode is there but what had to stay when the node was taken over.
+    /// The leftovers of kube-proxy among these chains. `has_sets` is whether any ipset of kube-proxy exists. Without
+    /// ipsets, the only chains from ipvs mode are those that a takeover had to keep.
     pub(crate) fn among(chains: &[Chain], has_sets: bool) -> Self {
         let mut leftovers = Self::default();
         let mut tables: BTreeMap<_, Table> = BTreeMap::new();
@@ -91,8 +81,8 @@ impl Leftovers {
         leftovers
     }
 
-    /// Why sets stay that are in use: by rules in nftables that stay, or else by some that cannot be seen, which are
-    /// legacy iptables'.
+    /// Why busy sets stay: remaining rules in nftables look them up. If no such rule is visible, it belongs to legacy
+    /// iptables.
     pub(crate) fn sets_in_use(&self, busy: Vec<String>) -> Vec<Kept> {
         let (here, legacy): (Vec<String>, Vec<String>) =
             busy.into_iter().partition(|set| self.lookups.contains(&names::family_of(set)));
@@ -101,7 +91,7 @@ impl Leftovers {
         here.into_iter().chain(legacy).collect()
     }
 
-    /// The families in which the set of ports for health checks is still looked up.
+    /// The families in which a remaining chain looks up the set of health-check ports.
     pub(crate) fn health_checks(&self) -> Vec<Family> {
         let family = |kept: &Kept| match kept {
             Kept::LetsThrough { family, chain, .. } if &**chain == NODE_PORT => Some(*family),
@@ -111,19 +101,16 @@ impl Leftovers {
     }
 }
 
-/// The chains of one table, by name.
 type Table<'a> = BTreeMap<&'a str, &'a Chain>;
 
-/// Looks through one table.
 struct Search<'a> {
     family: Family,
     name: &'a str,
     table: &'a Table<'a>,
     has_sets: bool,
-    /// Whether chains of kube-proxy's iptables mode are in it too. Those that both modes have stay then, without the
-    /// rules of ipvs mode.
+    /// Whether the table also has chains of kube-proxy's iptables mode. Then the chains that both modes use stay,
+    /// without the rules of ipvs mode.
     is_mixed: bool,
-    /// kube-proxy's chains that stay.
     kept: BTreeMap<&'a str, Kept>,
 }
 
@@ -143,7 +130,7 @@ impl<'a> Search<'a> {
                 let (its, stay): (Vec<&Rule>, Vec<&Rule>) =
                     chain.rules.iter().partition(|rule| self.rule_goes(name, rule));
                 leftovers.rules.extend(its.iter().map(|rule| (chain.id.clone(), rule.handle)));
-                // The set that these look up stays with them.
+                // The accepting chains look up the set of health-check ports, which stays with them.
                 if !names::is_accept_chain(self.name, name) && stay.iter().any(|rule| rule.uses_set) {
                     leftovers.lookups.insert(self.family);
                 }
@@ -152,23 +139,20 @@ impl<'a> Search<'a> {
         leftovers.kept.extend(self.kept.into_values());
     }
 
-    /// Whether a chain is kube-proxy's.
     fn is_its(&self, chain: &str) -> bool {
         let is_its = names::is_chain(self.name, chain) && self.table.contains_key(chain);
         let is_its = is_its && !(self.is_mixed && names::is_of_both_modes(chain));
         is_its && (self.has_sets || names::is_accept_chain(self.name, chain))
     }
 
-    /// Whether a chain is to be removed.
     fn goes(&self, chain: &str) -> bool {
         self.is_its(chain) && !self.kept.contains_key(chain)
     }
 
-    /// Whether a rule of a chain that stays is to be removed.
     fn rule_goes(&self, chain: &str, rule: &Rule) -> bool {
         let is_shared = self.is_mixed && self.has_sets && names::is_of_both_modes(chain);
         match &rule.verdict {
-            // In the iptables mode none looks anything up.
+            // The iptables mode uses no ipsets.
             _ if is_shared && rule.uses_set => true,
             Verdict::Jump(to) => self.goes(to),
             // The kubelet's version of this chain has no such rule.
@@ -195,8 +179,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether a chain drops what none of its rules accepts: by its policy, by a rule that every packet reaches, or by
-    /// its last rule. kube-ipvs does not understand the condition of that last rule.
+    /// Whether a base chain drops packets that no rule accepts: by its policy, by an unconditional rule or by its last
+    /// rule. kube-ipvs ignores the condition of the last rule, because it cannot interpret it.
     fn drops(&self, base: &Chain) -> bool {
         if self.ends_in_refusal(base, &mut BTreeSet::new()) {
             return true;
@@ -219,12 +203,13 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Whether the last rule that is not kube-proxy's, or that of a chain to which it jumps, drops something.
+    /// Whether the last rule drops or rejects packets, directly or at the end of a chain that it jumps to. Jumps to
+    /// chains of kube-proxy do not count.
     fn ends_in_refusal(&self, chain: &Chain, seen: &mut BTreeSet<Box<str>>) -> bool {
         let is_its = |rule: &&Rule| matches!(&rule.verdict, Verdict::Jump(to) if self.is_its(to));
         match chain.rules.iter().rfind(|rule| !is_its(rule)).map(|rule| &rule.verdict) {
             Some(Verdict::Refuse) => true,
-            // The kubelet's own, which drops what comes for 127.0.0.0/8 from outside.
+            // The kubelet's chain drops packets from outside to 127.0.0.0/8.
             Some(Verdict::Jump(to)) if **to != *names::KUBELETS_FIREWALL && seen.insert(to.clone()) => {
                 self.table.get(&**to).is_some_and(|chain| self.ends_in_refusal(chain, seen))
             }
@@ -232,7 +217,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Kubelets before 1.28 made two of kube-proxy's chains themselves, and do not notice when they are gone.
+    /// Kubelets before 1.28 made two chains that kube-proxy also uses. They do not notice if these chains are removed.
     fn keep_what_the_kubelet_has(&mut self) {
         if self.name == "nat" && self.table.contains_key(KUBELETS_MARK) {
             for chain in [POSTROUTING, MARK_MASQ] {
@@ -258,7 +243,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// A chain that stays keeps those that it jumps to.
+    /// A chain that stays keeps the chains that it jumps to.
     fn keep_what_these_need(&mut self) {
         let mut ahead: Vec<&str> = self.kept.keys().copied().collect();
         while let Some(by) = ahead.pop() {

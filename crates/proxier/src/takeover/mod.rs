@@ -1,9 +1,9 @@
-//! Taking a node over from kube-proxy's ipvs mode: what of all that is there kube-proxy made, what of it must go and
-//! in which order, and what stays and why. Nothing here touches the kernel: see
+//! The takeover of a node from kube-proxy's ipvs mode: which objects kube-proxy made, which of them must go and in
+//! which order, and which stay and why. This module does not touch the kernel: see
 //! [`LinuxKernel`](crate::linux::LinuxKernel) for that.
 //!
-//! kube-proxy says by itself what is its own: its ipsets name every port that it serves, `kube-ipvs0` is its device
-//! alone, and its chains have names of their own (`pkg/proxy/ipvs` of Kubernetes).
+//! kube-proxy identifies its objects (`pkg/proxy/ipvs` of Kubernetes). Its ipsets name every port that it serves. It
+//! alone uses `kube-ipvs0`. Its chains have unique names.
 
 mod adopted_state;
 mod kept;
@@ -19,22 +19,22 @@ pub(crate) use leftovers::{Base, Chain, ChainId, Hook, Leftovers, Rule, Verdict}
 pub(crate) use names::{IpsetKind, TABLES, holds, legacy_commands, sets_to_destroy, sets_to_empty};
 pub(crate) use way_back::served_by_kube_proxy;
 
-/// What was removed of kube-proxy's leftovers, and what was not.
+/// The result of removing kube-proxy's leftovers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CleanupReport {
-    /// How many virtual servers and addresses were kube-proxy's when we started.
+    /// The number of virtual servers and addresses that kube-ipvs adopted from kube-proxy when it started.
     pub adopted: usize,
-    /// How many of its chains were removed.
+    /// The number of kube-proxy's chains that were removed.
     pub chains: usize,
-    /// How many of its ipsets were removed.
+    /// The number of kube-proxy's ipsets that were removed.
     pub sets: usize,
-    /// What stays, each with the reason.
+    /// The objects that stay, each with the reason.
     pub kept: Vec<Kept>,
 }
 
 impl CleanupReport {
-    /// Whether there was nothing of kube-proxy's at all.
+    /// Whether the node had no leftovers of kube-proxy.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

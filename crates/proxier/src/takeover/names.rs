@@ -1,37 +1,37 @@
-//! The names that kube-proxy's ipvs mode gives its ipsets and chains (`ipsetInfo`, `iptablesJumpChain` and
-//! `iptablesCleanupChains` of `pkg/proxy/ipvs`), of all versions since 1.20.
+//! The names of ipsets and chains in kube-proxy's ipvs mode, for all versions since 1.20 (`ipsetInfo`,
+//! `iptablesJumpChain` and `iptablesCleanupChains` of `pkg/proxy/ipvs`).
 
 use crate::model::{Family, Protocol};
 
 /// The tables in which kube-proxy has chains.
 pub(crate) const TABLES: [&str; 2] = ["nat", "filter"];
 
-/// The longest name of an ipset that the kernel takes (`IPSET_MAXNAMELEN` without its NUL). kube-proxy cuts its names
-/// there.
+/// The longest name of an ipset in the kernel (`IPSET_MAXNAMELEN` without its NUL). kube-proxy truncates its names to
+/// it.
 const LONGEST_SET: usize = 31;
 
-/// What the entries of an ipset of kube-proxy say.
+/// The meaning of the entries in an ipset of kube-proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IpsetKind {
-    /// Each is a virtual server: address, protocol and port.
+    /// Virtual servers: address, protocol and port.
     Servers,
-    /// Each is a port, of this protocol, that is served on addresses of the node.
+    /// Ports of this protocol that kube-proxy serves on addresses of the node.
     NodePorts(Protocol),
-    /// Each is an address on `kube-ipvs0`.
+    /// Addresses on `kube-ipvs0`.
     Vips,
-    /// Nothing that a virtual server could be told by.
+    /// Entries that do not identify a virtual server.
     Other,
 }
 
-/// The set of ports on which load balancers ask for health.
+/// The set of ports on which load balancers check the health of Services.
 pub(super) const HEALTH_CHECKS: &str = "KUBE-HEALTH-CHECK-NODE-PORT";
 
-/// The set of endpoints that reach themselves, and the comment of its rule.
+/// The set of endpoints for hairpin traffic, and the comment of its rule.
 const LOOP_BACK: &str = "KUBE-LOOP-BACK";
 const LOOP_BACK_COMMENT: &str = "Kubernetes endpoints dst ip:port, source ip for solving hairpin purpose";
 
-/// kube-proxy's ipsets, in the order in which they can be emptied while rules still look things up in them: those
-/// first that have packets dropped or refused. The last one is the mark of a node that was not taken over to the end.
+/// kube-proxy's ipsets, in the order in which they can be flushed while rules still look them up: first the sets whose
+/// entries are dropped or rejected. The last set marks a node with an incomplete takeover.
 const SETS: [(&str, IpsetKind); 17] = [
     ("KUBE-IPVS-IPS", IpsetKind::Vips),
     ("KUBE-LOAD-BALANCER-FW", IpsetKind::Servers),
@@ -52,7 +52,7 @@ const SETS: [(&str, IpsetKind); 17] = [
     ("KUBE-CLUSTER-IP", IpsetKind::Servers),
 ];
 
-/// kube-proxy's chains: table, name.
+/// kube-proxy's chains: table and name.
 const CHAINS: [(&str, &str); 12] = [
     SERVICES,
     ("nat", POSTROUTING),
@@ -68,23 +68,23 @@ const CHAINS: [(&str, &str); 12] = [
     ("filter", "KUBE-IPVS-OUT-FILTER"),
 ];
 
-/// What all packets to Services come by: table, name.
+/// The chain for all packets to Services: table and name.
 pub(super) const SERVICES: (&str, &str) = ("nat", "KUBE-SERVICES");
 pub(super) const FORWARD: &str = "KUBE-FORWARD";
 pub(super) const NODE_PORT: &str = "KUBE-NODE-PORT";
 pub(super) const POSTROUTING: &str = "KUBE-POSTROUTING";
 pub(super) const MARK_MASQ: &str = "KUBE-MARK-MASQ";
 
-/// What kubelets before 1.28 keep in `nat`, beside chains that kube-proxy has too.
+/// A chain in `nat` of kubelets before 1.28. These kubelets also make chains that kube-proxy uses.
 pub(super) const KUBELETS_MARK: &str = "KUBE-MARK-DROP";
 
-/// What kube-proxy's iptables mode has in both tables, and its ipvs mode in none.
+/// A chain that kube-proxy's iptables mode has in both tables, and its ipvs mode in neither.
 pub(super) const IPTABLES_MODE: &str = "KUBE-NODEPORTS";
 
 /// The kubelet's chain in `filter`.
 pub(super) const KUBELETS_FIREWALL: &str = "KUBE-FIREWALL";
 
-/// kube-proxy's rules in chains that are not its own: table, chain, chain that is jumped to, comment.
+/// kube-proxy's rules in chains of other programs: table, chain, target chain, comment.
 const JUMPS: [(&str, &str, &str, &str); 9] = [
     ("nat", "OUTPUT", "KUBE-SERVICES", "kubernetes service portals"),
     ("nat", "PREROUTING", "KUBE-SERVICES", "kubernetes service portals"),
@@ -97,7 +97,6 @@ const JUMPS: [(&str, &str, &str, &str); 9] = [
     ("filter", "OUTPUT", "KUBE-IPVS-OUT-FILTER", "kubernetes ipvs access filter"),
 ];
 
-/// Whether a chain is one of kube-proxy's.
 pub(super) fn is_chain(table: &str, name: &str) -> bool {
     CHAINS.contains(&(table, name))
 }
@@ -107,17 +106,16 @@ pub(super) fn is_of_both_modes(name: &str) -> bool {
     ["KUBE-SERVICES", POSTROUTING, MARK_MASQ, FORWARD, "KUBE-PROXY-FIREWALL"].contains(&name)
 }
 
-/// Whether a chain accepts what others may drop.
+/// Whether a chain accepts packets that other chains may drop.
 pub(super) fn is_accept_chain(table: &str, name: &str) -> bool {
     table == "filter" && (name == FORWARD || name == NODE_PORT)
 }
 
-/// Whether kube-proxy has a rule in a chain that jumps to one of its own.
+/// Whether kube-proxy itself has a rule in `from` that jumps to its chain `to`.
 pub(super) fn is_jump(table: &str, from: &str, to: &str) -> bool {
     JUMPS.iter().any(|(of, chain, target, _)| (*of, *chain, *target) == (table, from, to))
 }
 
-/// The name of a set for a family.
 pub(super) fn set_name(family: Family, name: &str) -> String {
     match (family, name.strip_prefix("KUBE-")) {
         (Family::V6, Some(rest)) => format!("KUBE-6-{rest}").chars().take(LONGEST_SET).collect(),
@@ -125,7 +123,7 @@ pub(super) fn set_name(family: Family, name: &str) -> String {
     }
 }
 
-/// kube-proxy's sets of both families, in order.
+/// kube-proxy's sets of both families, in the order of `SETS`.
 fn sets() -> impl Iterator<Item = (String, IpsetKind)> {
     Family::ALL
         .into_iter()
@@ -133,29 +131,30 @@ fn sets() -> impl Iterator<Item = (String, IpsetKind)> {
         .flat_map(|family| SETS.into_iter().map(move |(name, holds)| (set_name(family, name), holds)))
 }
 
-/// What a set of this name holds, if it is one of kube-proxy's.
+/// The meaning of a set's entries; `None` if the set is not kube-proxy's.
 pub(crate) fn holds(name: &str) -> Option<IpsetKind> {
     sets().find(|(known, _)| known == name).map(|(_, holds)| holds)
 }
 
-/// kube-proxy's sets among those that exist, in the order in which they are to go. `health_checks` are the families
-/// in which that set stays, for a chain that stays.
+/// kube-proxy's existing sets, in the order of removal. In the families of `health_checks`, a chain that stays needs
+/// the set of health-check ports, so that set stays.
 pub(crate) fn sets_to_destroy(existing: &[String], health_checks: &[Family]) -> Vec<String> {
     let stays = |name: &String| health_checks.iter().any(|family| *name == set_name(*family, HEALTH_CHECKS));
     sets().map(|(name, _)| name).filter(|name| existing.contains(name) && !stays(name)).collect()
 }
 
-/// Those of kube-proxy's sets that are emptied, in order, if rules that kube-ipvs cannot remove still look things up in
-/// them. Rules that refuse what such a set does not have would soon be wrong. Ports for health checks are only ever
-/// accepted.
+/// The sets to flush, in order, if rules that kube-ipvs cannot remove still look them up. Stale entries would soon make
+/// rules wrong that reject packets missing in a set. The set of health-check ports stays, because rules only accept
+/// packets by it.
 pub(crate) fn sets_to_empty(busy: &[String]) -> Vec<String> {
     sets_to_destroy(busy, &Family::ALL)
 }
 
-/// What removes kube-proxy's rules from legacy iptables, and then the sets, as a script for a shell. The kernel offers
-/// no netlink for these tables, so kube-ipvs does not know what is in them. What others may use stays: `KUBE-MARK-MASQ`
-/// and, except for one rule, `KUBE-POSTROUTING`. What lets services through where others drop comes last, to be left
-/// out there.
+/// A shell script that removes kube-proxy's rules from legacy iptables, and then the sets. The kernel offers no netlink
+/// for these tables, so kube-ipvs does not know their rules.
+///
+/// Chains that other programs may use stay: `KUBE-MARK-MASQ` and, except for one rule, `KUBE-POSTROUTING`. The
+/// accepting chains come last, so that the operator can omit them on nodes where other chains drop packets.
 pub(crate) fn legacy_commands(sets: &[String]) -> Vec<String> {
     let mut lines = Vec::new();
     for is_last in [false, true] {
@@ -194,7 +193,7 @@ fn legacy_rules(family: Family, program: &str, is_last: bool) -> Vec<String> {
             set_name(family, LOOP_BACK)
         ));
     }
-    // All are emptied before any is removed: they refer to each other.
+    // Chains refer to each other, so the script flushes all before it deletes any.
     for action in ["-F", "-X"] {
         let chains = CHAINS.iter().filter(|(table, chain)| is_due(table, chain));
         lines.extend(chains.map(|(table, chain)| format!("{program} -t {table} {action} {chain}")));
@@ -202,7 +201,6 @@ fn legacy_rules(family: Family, program: &str, is_last: bool) -> Vec<String> {
     lines
 }
 
-/// The family that a set of kube-proxy's is for.
 pub(super) fn family_of(set: &str) -> Family {
     if set.starts_with("KUBE-6-") { Family::V6 } else { Family::V4 }
 }

@@ -3,9 +3,9 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::model::Family;
 
-/// What kube-proxy 1.36 writes in ipvs mode, with the kubelet's own chains. A line is a chain: table, name, hook
-/// (`!`: its policy drops), and behind the colon its rules: `>CHAIN` jumps, `drop`, `set` and `set>CHAIN` look
-/// something up in an ipset, `?` stands before what asks for something.
+/// The chains of kube-proxy 1.36 in ipvs mode, with those of the kubelet. A line is a chain: table, name, hook (`!`:
+/// the policy is drop), then its rules. `>CHAIN` jumps, `drop` drops, `set` and `set>CHAIN` look up an ipset, and `?`
+/// precedes a rule with a match.
 const KUBE_PROXY: &str = "
     nat PREROUTING other: >KUBE-SERVICES
     nat OUTPUT other: >KUBE-SERVICES
@@ -60,7 +60,7 @@ fn chains(text: &str) -> Vec<Chain> {
         .collect()
 }
 
-/// KUBE_PROXY with lines replaced (those of a chain of the same name) and added.
+/// `KUBE_PROXY` with additional chains, which replace those of the same name.
 fn with(changes: &str) -> Vec<Chain> {
     let names: Vec<_> = chains(changes).into_iter().map(|chain| chain.id).collect();
     let mut all = chains(KUBE_PROXY);
@@ -69,7 +69,6 @@ fn with(changes: &str) -> Vec<Chain> {
     all
 }
 
-/// Lists what stays, because that matters, and only counts what goes.
 fn check(chains: &[Chain], has_sets: bool, expected: Expect) {
     let leftovers = Leftovers::among(chains, has_sets);
     let mut text = String::new();
@@ -83,7 +82,7 @@ fn check(chains: &[Chain], has_sets: bool, expected: Expect) {
         line(format!("{}: {gone} of {} rules go", id(&chain.id), chain.rules.len()));
     }
     leftovers.kept.iter().for_each(|kept| line(kept.to_string()));
-    // Nothing is left that jumps to what is gone, and every rule named is there.
+    // No remaining rule jumps to a removed chain.
     for chain in chains.iter().filter(|chain| !goes(chain)) {
         for rule in &chain.rules {
             let Verdict::Jump(to) = &rule.verdict else { continue };
@@ -95,7 +94,7 @@ fn check(chains: &[Chain], has_sets: bool, expected: Expect) {
 }
 
 #[test]
-fn all_of_kube_proxys_goes_and_the_kubelets_stays() {
+fn cleanup_removes_kube_proxy_chains_and_keeps_kubelet_chains() {
     check(
         &chains(KUBE_PROXY),
         true,
@@ -114,9 +113,8 @@ fn all_of_kube_proxys_goes_and_the_kubelets_stays() {
     );
 }
 
-/// Where nothing is left to do, nothing is done.
 #[test]
-fn twice_is_as_once() {
+fn second_cleanup_removes_nothing() {
     for text in [KUBE_PROXY, "filter FORWARD forward!: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other"] {
         let mut chains = chains(text);
         let leftovers = Leftovers::among(&chains, true);
@@ -131,7 +129,7 @@ fn twice_is_as_once() {
 }
 
 #[test]
-fn where_the_policy_drops_what_lets_services_through_stays() {
+fn accepting_chains_stay_if_the_base_policy_drops() {
     check(
         &with(
             "filter INPUT input!: >KUBE-IPVS-FILTER >KUBE-PROXY-FIREWALL >KUBE-NODE-PORT
@@ -157,9 +155,9 @@ fn where_the_policy_drops_what_lets_services_through_stays() {
     );
 }
 
-/// Such as firewalld's, ufw's and an administrator's.
+/// Such last rules are firewalld's, ufw's or an administrator's.
 #[test]
-fn a_last_rule_that_drops_is_as_good_as_a_policy() {
+fn accepting_chain_stays_if_the_last_rule_may_drop() {
     let forward = |rules: &str| {
         with(&format!(
             "filter FORWARD forward: >KUBE-FORWARD {rules}
@@ -172,16 +170,16 @@ fn a_last_rule_that_drops_is_as_good_as_a_policy() {
     for (rules, stays) in [
         ("drop", true),
         (">ufw-after", true),
-        // kube-ipvs does not know what the condition is about.
+        // kube-ipvs does not interpret the condition.
         ("?drop", true),
         ("?>by-interface", true),
         ("?drop >KUBE-PROXY-FIREWALL", true),
-        // The author of the rules has considered what comes after the drop.
+        // The author of the rules handled the packets after the drop.
         ("?drop ?other", false),
         ("?>by-interface other", false),
         (">loop", false),
         ("other", false),
-        // kube-proxy's own last rule is none that its chain would have to save anything from.
+        // A drop by kube-proxy's last rule does not require kube-proxy's accepting chain.
         (">KUBE-SOURCE-RANGES-FIREWALL", false),
     ] {
         let kept = Leftovers::among(&forward(rules), true).kept;
@@ -191,7 +189,7 @@ fn a_last_rule_that_drops_is_as_good_as_a_policy() {
 }
 
 #[test]
-fn what_stayed_goes_when_nothing_drops_any_more() {
+fn kept_accepting_chain_goes_once_nothing_drops() {
     let kept = "filter FORWARD forward: >KUBE-FORWARD\n filter KUBE-FORWARD: ?other\n nat KUBE-MARK-MASQ: other";
     check(
         &chains(kept),
@@ -205,7 +203,7 @@ fn what_stayed_goes_when_nothing_drops_any_more() {
 }
 
 #[test]
-fn a_chain_that_others_jump_to_stays_with_what_it_needs() {
+fn chain_used_by_other_programs_stays_with_its_targets() {
     check(
         &with("nat CNI-HOSTPORT-SNAT: ?>KUBE-MARK-MASQ\n nat LOCAL: ?>KUBE-LOAD-BALANCER"),
         true,
@@ -231,7 +229,7 @@ fn a_chain_that_others_jump_to_stays_with_what_it_needs() {
 }
 
 #[test]
-fn an_old_kubelets_chains_stay_without_kube_proxys_rule() {
+fn shared_chains_of_old_kubelets_stay_without_kube_proxy_rules() {
     check(
         &with("nat KUBE-MARK-DROP: other"),
         true,
@@ -255,9 +253,9 @@ fn an_old_kubelets_chains_stay_without_kube_proxys_rule() {
     );
 }
 
-/// They were there before ipvs mode was, whose own chains go.
+/// The node ran the iptables mode before the ipvs mode. Only the chains of the ipvs mode go.
 #[test]
-fn chains_of_the_iptables_mode_are_left_alone() {
+fn iptables_mode_chains_stay_when_ipvs_mode_chains_go() {
     let mixed = with(
         "nat KUBE-NODEPORTS:\n filter KUBE-NODEPORTS:
          nat KUBE-SERVICES: ?other set>KUBE-MARK-MASQ ?>KUBE-NODE-PORT ?>KUBE-LOAD-BALANCER set",
@@ -289,30 +287,30 @@ fn chains_of_the_iptables_mode_are_left_alone() {
     );
     let leftovers = Leftovers::among(&mixed, true);
     assert!(leftovers.lookups.is_empty(), "{:?}", leftovers.lookups);
-    // Without ipvs mode's sets it was never there.
+    // Without sets of the ipvs mode, that mode never ran.
     let leftovers = Leftovers::among(&chains("nat KUBE-NODEPORTS:\n nat KUBE-SERVICES: set >KUBE-NODEPORTS"), false);
     assert_eq!((leftovers.rules, leftovers.chains), (vec![], vec![]));
 }
 
-/// Rules that kube-ipvs does not see are legacy iptables'. It sees those that stay in nftables.
+/// kube-ipvs sees remaining rules in nftables. Rules that it does not see belong to legacy iptables.
 #[test]
-fn sets_in_use_say_by_whom() {
+fn busy_sets_are_attributed_to_nftables_or_legacy_iptables() {
     let busy = || ["KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"].map(str::to_owned).to_vec();
     let seen = Leftovers::among(&with("nat LOCAL: ?>KUBE-LOAD-BALANCER\n nat KUBE-LOAD-BALANCER: set"), true);
     let kept = seen.sets_in_use(busy());
     let in_use = Kept::InUse { sets: vec!["KUBE-CLUSTER-IP".into()] };
     assert_eq!(kept, [in_use, Kept::Legacy { sets: vec!["KUBE-6-CLUSTER-IP".into()] }]);
-    // The set of health checks stays with its chain, and is no reason for other sets to stay.
+    // The set of health-check ports stays with its chain, and does not keep other sets.
     let drops = Leftovers::among(&with("filter INPUT input!: >KUBE-NODE-PORT"), true);
     assert_eq!(drops.sets_in_use(busy()), [Kept::Legacy { sets: busy() }]);
     assert_eq!(drops.sets_in_use(Vec::new()), []);
 }
 
 #[test]
-fn names_of_both_families() {
+fn ipset_names_of_both_families_are_recognized() {
     assert_eq!(holds("KUBE-CLUSTER-IP"), Some(IpsetKind::Servers));
     assert_eq!(holds("KUBE-6-IPVS-IPS"), Some(IpsetKind::Vips));
-    // Cut off by kube-proxy.
+    // kube-proxy truncates these names.
     assert_eq!(holds("KUBE-6-LOAD-BALANCER-SOURCE-CID"), Some(IpsetKind::Other));
     assert_eq!(holds("KUBE-6-NODE-PORT-LOCAL-SCTP-HAS"), Some(IpsetKind::Servers));
     for others in ["KUBE-DST-VBSGQ5UKBBSPLXXL", "KUBE-ROUTER-SVIP", "cali40all-vxlan-net", ""] {
@@ -320,9 +318,9 @@ fn names_of_both_families() {
     }
 }
 
-/// Rules that kube-ipvs cannot remove must not block in between what they let through before.
+/// Rules that kube-ipvs cannot remove must not block traffic while the sets go.
 #[test]
-fn sets_go_in_an_order_that_refuses_nothing() {
+fn sets_are_destroyed_in_an_order_that_rejects_no_traffic() {
     let existing =
         ["KUBE-CLUSTER-IP", "others", "KUBE-HEALTH-CHECK-NODE-PORT", "KUBE-LOAD-BALANCER-FW", "KUBE-IPVS-IPS"]
             .map(str::to_owned);
@@ -335,7 +333,7 @@ fn sets_go_in_an_order_that_refuses_nothing() {
 }
 
 #[test]
-fn commands_for_legacy_iptables() {
+fn legacy_commands_remove_jumps_chains_and_sets() {
     let sets = ["KUBE-IPVS-IPS", "KUBE-HEALTH-CHECK-NODE-PORT", "KUBE-CLUSTER-IP"].map(str::to_owned);
     expect![[r#"
         iptables-legacy -t nat -D OUTPUT -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES
@@ -379,13 +377,13 @@ fn commands_for_legacy_iptables() {
 }
 
 #[test]
-fn kube_proxy_serves_when_its_rules_look_something_up() {
+fn kube_proxy_counts_as_serving_once_rules_look_up_ipsets() {
     let rules = chains(KUBE_PROXY);
     assert_eq!(served_by_kube_proxy(&rules), [Family::V4].into());
-    // As in the middle of its first sync.
+    // kube-proxy during its first sync.
     let chains_alone: Vec<Chain> = rules.iter().map(|chain| Chain { rules: Vec::new(), ..chain.clone() }).collect();
     assert!(served_by_kube_proxy(&chains_alone).is_empty());
-    // As its iptables mode has it.
+    // kube-proxy's iptables mode.
     let iptables_mode = chains("nat KUBE-SERVICES: ?>KUBE-SVC-ERIFXISQEP7F7OF4 ?>KUBE-NODEPORTS");
     assert!(served_by_kube_proxy(&iptables_mode).is_empty());
 }

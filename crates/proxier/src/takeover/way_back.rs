@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use super::{Chain, names::SERVICES};
 use crate::model::Family;
 
-/// The families in which kube-proxy's ipvs mode serves by rules in nftables. It makes its chains and its empty ipsets
-/// first; rules that look ports up in them come at the end of its first sync, and where it has Services only.
+/// The families that kube-proxy's ipvs mode serves by rules in nftables. kube-proxy first makes its chains and empty
+/// ipsets. If it has Services, the rules that look up ports follow at the end of its first sync.
 pub(crate) fn served_by_kube_proxy(chains: &[Chain]) -> BTreeSet<Family> {
     let of_services = chains.iter().filter(|chain| (&*chain.id.table, &*chain.id.name) == SERVICES);
     let at_work = of_services.filter(|chain| chain.rules.iter().any(|rule| rule.uses_set));

@@ -1,4 +1,4 @@
-//! What can go wrong in the kernel.
+//! Faults of the kernel, and changes by other programs.
 
 use proptest::{
     prelude::*,
@@ -12,7 +12,6 @@ use proxier::{
     set::Element,
 };
 
-/// What a kernel does not do for a while.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults {
     refuse: Vec<String>,
@@ -29,7 +28,7 @@ impl Faults {
     }
 }
 
-/// Lists leave out what `gaps` texts at most tell.
+/// Faults with at most `gaps` texts whose objects dumps omit.
 pub(crate) fn faults(gaps: usize) -> impl Strategy<Value = Faults> {
     let changes = [
         "- address",
@@ -87,7 +86,6 @@ pub(crate) fn faults(gaps: usize) -> impl Strategy<Value = Faults> {
     )
 }
 
-/// What another program does.
 #[derive(Debug, Clone)]
 pub(crate) enum Others {
     /// `ipvsadm --clear`
@@ -106,7 +104,7 @@ pub(crate) enum Others {
     AddElement(Element),
 }
 
-/// Seldom anything.
+/// `None` in most cases.
 pub(crate) fn others() -> impl Strategy<Value = Option<Others>> {
     let range = select(vec!["10.1.0.0/28", "10.0.0.0/9", "fd01::/80", "0.0.0.0/1"]);
     let range = range.prop_map(|range| range.parse().unwrap());

@@ -1,5 +1,5 @@
-//! Whatever happens, in whatever order: increments end where one full pass over the same world ends. And whatever the
-//! kernel answers, what the engine knows of it is what the kernel has.
+//! Incremental syncs, in any order, end in the state of one full sync of the same objects. Whatever the kernel answers,
+//! the engine knows the kernel's state.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -28,20 +28,19 @@ fn config() -> Config {
     }
 }
 
-/// An engine that knows all that exists.
+/// An engine with complete caches.
 fn new_engine() -> Engine {
     let mut engine = Engine::new(config(), BTreeSet::new());
     engine.set_complete(Completeness::Complete);
     engine
 }
 
-/// An engine and its kernel.
 struct Node {
     engine: Engine,
     kernel: FakeKernel,
     now: Duration,
-    /// Whether the engine cannot know what the kernel has: a list was not complete, an answer was lost, or another
-    /// program has changed it since the engine read it.
+    /// Whether the engine cannot know the kernel's state. Since the last complete read, a dump had gaps, an answer was
+    /// lost, or another program changed the state.
     is_misled: bool,
 }
 
@@ -51,7 +50,7 @@ impl Node {
         Self { engine, kernel, now: Duration::ZERO, is_misled: false }
     }
 
-    /// Takes in events and syncs, a second after the last sync.
+    /// Applies events and syncs, a second after the last sync.
     fn sync(&mut self, events: &[Event]) -> Result<SyncReport, TestCaseError> {
         events.iter().cloned().for_each(|event| self.engine.apply(event));
         let has_gaps = !self.kernel.unlisted.is_empty();
@@ -62,14 +61,14 @@ impl Node {
         }
         self.is_misled |= !report.failures.is_empty() && !self.kernel.unconfirmed.is_empty();
         if let Some(known) = self.engine.known().filter(|_| !self.is_misled) {
-            // What is ours beside the record is no part of any list.
+            // Dumps do not show ownership that only the engine remembers.
             let known = State { owned: [].into(), owned_vips: [].into(), ..known.clone() };
             prop_assert_eq!(known, self.kernel.state(), "after\n{}", report.plan);
         }
         Ok(report)
     }
 
-    /// What the kernel has, less what only drains: that depends on what was there before.
+    /// The kernel's state without draining real servers, which depend on the history.
     fn settled(&self) -> State {
         let mut state = self.kernel.state();
         for server in state.virtual_servers.values_mut() {
@@ -83,7 +82,6 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(world::event(), 1..4)
 }
 
-/// The last event about each object.
 fn last_events(syncs: impl IntoIterator<Item = Vec<Event>>) -> Vec<Event> {
     let mut last: Vec<Event> = Vec::new();
     for event in syncs.into_iter().flatten() {
@@ -97,7 +95,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn increments_end_where_a_full_pass_ends(
+    fn incremental_syncs_end_in_the_state_of_a_full_sync(
         syncs in prop::collection::vec(events(), 1..20),
         order in any::<u64>(),
         compares in any::<bool>(),
@@ -107,16 +105,16 @@ proptest! {
             let report = node.sync(events)?;
             prop_assert_eq!(&report.failures, &[]);
             if compares {
-                // No Service was passed over that the events touch.
+                // The sync skipped no Service that the events affect.
                 let (left, _) = node.engine.plan(node.kernel.state(), node.now);
                 prop_assert!(left.is_empty(), "{}", left);
             }
         }
         prop_assert_eq!(node.kernel.observations, 1);
-        // Nothing is made twice, and nothing is changed or removed that is not there.
+        // The engine makes no object twice, and changes or removes no missing object.
         prop_assert_eq!(&node.kernel.repeated, &[]);
 
-        // The same world in one pass, its objects in another order.
+        // One full sync of the same objects in another order.
         let mut last = last_events(syncs);
         let hasher = BuildHasherDefault::<DefaultHasher>::new();
         last.sort_by_cached_key(|event| hasher.hash_one((order, event.object())));
@@ -124,41 +122,40 @@ proptest! {
         full.sync(&last)?;
         prop_assert_eq!(node.settled(), full.settled());
 
-        // And object by object.
+        // One sync for each object.
         let mut single = Node::new();
         for event in &last {
             single.sync(slice::from_ref(event))?;
         }
         prop_assert_eq!(single.settled(), full.settled());
 
-        // A restarted engine finds nothing to do but what drains.
+        // A restarted engine changes nothing, except for draining real servers.
         let mut restarted = new_engine();
         last.into_iter().for_each(|event| restarted.apply(event));
         let (plan, _) = restarted.plan(full.kernel.state(), Duration::ZERO);
         prop_assert!(plan.is_empty(), "{}", plan);
     }
 
-    /// Whatever fails on the way, once nothing does the end is the same, and nothing is left behind.
     #[test]
-    fn failures_are_made_good(
+    fn failed_changes_are_repaired_once_the_kernel_works(
         steps in prop::collection::vec((events(), faults::faults(3), Just(None)), 1..12),
     ) {
         ends_well(steps)?;
     }
 
-    /// So it is whatever other programs do. Lists have no gaps meanwhile: a copy of the record is for that.
+    /// Dumps have no gaps here. Only the record's file can repair gaps together with changes by other programs.
     #[test]
-    fn what_others_change_is_repaired(
+    fn changes_by_other_programs_are_repaired(
         steps in prop::collection::vec((events(), faults::faults(0), faults::others()), 1..12),
     ) {
         ends_well(steps)?;
     }
 }
 
-/// Events, what fails when they are taken in, and what another program does before.
+/// Events, the faults during their sync, and another program's change before it.
 type Step = (Vec<Event>, Faults, Option<Others>);
 
-/// After all steps, a kernel without faults comes to what a full pass makes of the same world.
+/// After all steps, a kernel without faults ends in the state of one full sync of the same objects.
 fn ends_well(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut node = Node::new();
     for (events, faults, others) in &steps {
@@ -176,7 +173,7 @@ fn ends_well(steps: Vec<Step>) -> Result<(), TestCaseError> {
         let report = node.sync(&[])?;
         prop_assert!(report.failures.is_empty() || node.is_misled, "{:?}", report.failures);
     }
-    // And once more, as an audit does.
+    // An audit.
     node.engine.verify_at(node.now);
     let audit = node.sync(&[])?;
     prop_assert!(audit.whole && audit.failures.is_empty(), "{:?}", audit.failures);

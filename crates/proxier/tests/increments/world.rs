@@ -1,5 +1,3 @@
-//! Events of a small world.
-
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -9,7 +7,7 @@ use std::{
 use proptest::{prelude::*, sample::select};
 use proxier::model::*;
 
-/// A small world, so that Services, Nodes and this host often meet: few names, addresses and ports.
+/// The world has few names, addresses and ports, so that Services, Nodes and this host often conflict.
 pub(crate) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => service().prop_map(Event::ServiceApplied),
@@ -41,15 +39,15 @@ fn select_address(list: &[&str]) -> impl Strategy<Value = IpAddr> + use<> {
     select(list.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>())
 }
 
-/// What can be a VIP, and of Nodes, this host and endpoints on the host's network too.
+/// Possible VIPs. Nodes, this host and endpoints on the host network use some of them too.
 const VIPS: &[&str] = &["10.0.0.1", "10.0.0.2", "fd00::1", "192.168.0.1"];
 
-/// Of this host, of a Node or of the API server. An endpoint may have it, and some are VIPs.
+/// Addresses of this host, of Nodes and of the API server. Endpoints use some of them, and some are VIPs.
 fn node_address() -> impl Strategy<Value = IpAddr> {
     select_address(&["192.168.0.1", "192.168.0.2", "10.0.0.2", "fd00::1", "fd02::1", "10.1.0.1", "10.1.0.2"])
 }
 
-/// One or two in the main, sometimes none or more.
+/// Mostly one or two, sometimes none or three.
 fn some_of<T: std::fmt::Debug + 'static>(one: impl Strategy<Value = T> + 'static) -> impl Strategy<Value = Vec<T>> {
     let count = select(vec![0, 1, 1, 1, 2, 2, 3]);
     let one = one.boxed();
@@ -76,7 +74,7 @@ fn service() -> impl Strategy<Value = Service> {
         let (external_ips, load_balancer_ips, source_ranges) = external;
         let (name, created, cluster_ips, mut ports, affinity) = common;
         let (internal_policy, external_policy, health_check_port) = policies;
-        // The API server refuses two ports of one name, or of one protocol and number.
+        // The API server rejects two ports with the same name, or with the same protocol and number.
         let mut seen = BTreeSet::new();
         ports.retain(|port| seen.insert(format!("{} {}", port.protocol, port.port)));
         let mut names = BTreeSet::new();
@@ -130,7 +128,7 @@ fn port(number: u16) -> PortNumber {
     number.try_into().unwrap()
 }
 
-/// Pods, and pods on the network of a node.
+/// Pods, and pods on the host network.
 const ENDPOINTS_V4: [&str; 6] = ["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4", "192.168.0.1", "192.168.0.2"];
 const ENDPOINTS_V6: [&str; 6] = ["fd01::1", "fd01::2", "fd01::3", "fd00::1", "fd02::1", "fe80::1"];
 

@@ -1,4 +1,4 @@
-//! An entry of conntrack: read, and forgotten.
+//! Conntrack entries: reading and deletion.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,6 @@ use crate::{
 
 // `IPCTNL_MSG_CT_*`.
 const NEW: u16 = message_type(CONNTRACK, 0);
-/// The request for the entries of a family.
 pub(super) const GET: u16 = message_type(CONNTRACK, 1);
 const DELETE: u16 = message_type(CONNTRACK, 2);
 
@@ -38,26 +37,25 @@ const PROTOCOL_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
 
-/// A flow that conntrack knows: what tells which it is, and what it takes to name it to the kernel.
+/// A conntrack entry, with the fields that identify it in a delete request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Where the client sends to.
+    /// The destination of the client's packets.
     pub(super) to: VirtualServerKey,
-    /// The client.
     pub(super) source: IpAddr,
     pub(super) source_port: u16,
-    /// Where the flow goes: who answers.
+    /// The real server, which is the source of the reply direction.
     pub(super) endpoint: Option<EndpointAddress>,
-    /// As the kernel wrote it. Another flow with the same addresses and ports has another.
+    /// The kernel's ID, as raw bytes. It tells apart flows with the same addresses and ports.
     pub(super) id: Option<[u8; 4]>,
-    /// The zone, big-endian, of both directions...
+    /// The zone of both directions, big-endian.
     pub(super) zone: Option<[u8; 2]>,
-    /// ... or of the original one alone.
+    /// The zone of the original direction alone, big-endian.
     pub(super) original_zone: Option<[u8; 2]>,
 }
 
 impl Entry {
-    /// Reads a message of a list. `None`: it is no flow of a protocol that Services can have, or makes no sense.
+    /// Reads one message of a dump. `None` for protocols that a Service cannot have, and for malformed messages.
     pub(super) fn read(message_type: u16, payload: &[u8]) -> Option<Self> {
         if message_type != NEW {
             return None;
@@ -85,7 +83,7 @@ impl Entry {
         })
     }
 
-    /// Adds the request to forget it. It must never lack the tuple: without one, the kernel forgets all flows.
+    /// Appends the delete request. It must always contain the tuple: without one, the kernel deletes all entries.
     pub(super) fn delete(&self, batch: &mut Batch) {
         batch.push_with(DELETE, 0, |out| {
             out.extend(header(self.to.family()));
@@ -107,7 +105,7 @@ impl Entry {
     }
 }
 
-/// What stands before the attributes. Of the request for a list it is all.
+/// `struct nfgenmsg`, which is the whole payload of a dump request.
 pub(super) fn header(family: Family) -> [u8; 4] {
     netfilter::header(netfilter::family_number(family))
 }
@@ -119,7 +117,6 @@ fn put_address(out: &mut Vec<u8>, v4: u16, v6: u16, address: IpAddr) {
     }
 }
 
-/// One direction of a flow.
 struct Direction {
     source: (IpAddr, u16),
     destination: (IpAddr, u16),

@@ -1,7 +1,7 @@
-//! Conntrack: flows that are to be forgotten.
+//! Deletion of conntrack entries.
 //!
-//! A flow that conntrack knows keeps going where its first packet went, whatever rules and virtual servers
-//! say by now. Forgetting it makes its next packet the first of a new flow.
+//! A known flow keeps its first packet's destination, even if rules and virtual servers have changed since. After
+//! conntrack forgets it, its next packet starts a new flow.
 
 mod entry;
 
@@ -21,7 +21,6 @@ use crate::{
     plan::Change,
 };
 
-/// The kernel's connection tracking.
 pub(super) struct Conntrack {
     socket: Socket,
 }
@@ -31,7 +30,7 @@ impl Conntrack {
         Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
     }
 
-    /// Forgets flows. A flow that is not there is forgotten already.
+    /// Deletes flows. A flow that does not exist counts as deleted.
     pub(super) fn apply(
         &mut self,
         changes: &[(usize, &Change)],
@@ -49,7 +48,6 @@ impl Conntrack {
         outcome
     }
 
-    /// Forgets the flows of a family that are to be forgotten; returns how many there were.
     fn cleanse(&mut self, family: Family, wanted: &Wanted) -> Result<usize, Error> {
         let mut batch = Batch::new();
         let mut count = 0;
@@ -63,7 +61,6 @@ impl Conntrack {
         Ok(forgotten)
     }
 
-    /// The entries of a family, as far as they can be of interest.
     fn list(&mut self, family: Family) -> Result<Vec<Entry>, Error> {
         match self.socket.dump_with(entry::GET, &entry::header(family), Entry::read) {
             Err(error) if is_without_conntrack(&error) => Ok(Vec::new()),
@@ -72,7 +69,7 @@ impl Conntrack {
     }
 }
 
-/// The flows that are to be forgotten: where they are sent to, and where they go if only those are meant.
+/// The flows to delete, by destination, and by real server if only flows to that one are meant.
 struct Wanted(HashSet<(VirtualServerKey, Option<EndpointAddress>)>);
 
 impl Wanted {
@@ -88,22 +85,22 @@ impl Wanted {
         self.0.iter().map(|(to, _)| to.family()).collect()
     }
 
-    /// Two lookups, however much is wanted: the table can hold a million entries.
+    /// Two lookups for each entry, because the table can hold a million entries.
     fn includes(&self, entry: &Entry) -> bool {
         let goes_to = |endpoint| self.0.contains(&(entry.to, endpoint));
         goes_to(None) || entry.endpoint.is_some() && goes_to(entry.endpoint)
     }
 }
 
-/// Whether the kernel refused to list because it has no connection tracking, and so no flows either.
+/// Whether the kernel rejected the dump because it has no conntrack, and therefore no flows.
 fn is_without_conntrack(error: &Error) -> bool {
-    // EINVAL: nfnetlink knows no such subsystem, and found no module for it.
+    // EINVAL: nfnetlink does not know the subsystem, and found no module for it.
     let refusals = [Errno::INVAL, Errno::NOENT, Errno::OPNOTSUPP, Errno::PROTONOSUPPORT];
     let errno = error.kernel().map(|refusal| refusal.errno());
     refusals.iter().any(|refusal| Some(refusal.raw_os_error()) == errno)
 }
 
-/// The first refusal to forget that matters: a flow may end by itself before we get to it.
+/// The first rejected deletion. A flow that ended by itself in the meantime is no failure.
 fn refusal(failures: Vec<Failure>) -> Result<(), Error> {
     match failures.into_iter().find(|failure| !failure.error.is_not_found()) {
         Some(failure) => Err(failure.error.into()),
@@ -142,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_endpoint_all_flows_to_a_server_are_meant() {
+    fn flow_deletion_without_endpoint_matches_all_flows_to_the_server() {
         for (to, other) in [("10.96.0.10:53", "10.96.0.11:53"), ("[fd00::10]:53", "[fd00::10]:54")] {
             let wanted = wanted(&[(key(Protocol::Udp, to), None)]);
             assert!(wanted.includes(&entry(key(Protocol::Udp, to), None)));
@@ -153,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn with_an_endpoint_only_flows_that_go_there_are_meant() {
+    fn flow_deletion_with_endpoint_matches_only_flows_to_it() {
         let cases = [
             ("10.96.0.10:53", ["10.1.0.1:5353", "10.1.0.2:5353", "10.1.0.1:53"]),
             ("[fd00::10]:53", ["[fd01::1]:5353", "[fd01::2]:5353", "[fd01::1]:53"]),
@@ -169,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_families_that_occur_are_listed() {
+    fn conntrack_is_listed_only_for_families_of_deleted_flows() {
         let (v4, v6) = (key(Protocol::Udp, "10.96.0.10:53"), key(Protocol::Udp, "[fd00::10]:53"));
         assert_eq!(wanted(&[]).families(), [].into());
         assert_eq!(wanted(&[(v6, None), (v6, Some("[fd01::1]:53"))]).families(), [Family::V6].into());
@@ -179,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_that_is_gone_and_a_kernel_without_conntrack_are_fine() {
+    fn missing_flow_and_missing_conntrack_are_no_errors() {
         let failure = |errno: Errno| Failure { request: 0, error: KernelError::from_errno(errno.raw_os_error()) };
         assert!(refusal(vec![]).is_ok());
         assert!(refusal(vec![failure(Errno::NOENT)]).is_ok());

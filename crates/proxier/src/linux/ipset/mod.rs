@@ -1,5 +1,5 @@
-//! ipset over netlink (`linux/netfilter/ipset/ip_set.h`), as far as a takeover from kube-proxy needs it: which sets
-//! there are, what they hold, and that they go. We make none.
+//! ipset over netlink (`linux/netfilter/ipset/ip_set.h`), limited to the needs of a takeover from kube-proxy: list,
+//! flush and destroy. kube-ipvs makes no sets.
 
 mod reply;
 mod request;
@@ -14,20 +14,19 @@ use crate::takeover::Entry;
 use reply::Part;
 use request::Command;
 
-/// What the kernel answers for a subsystem that it does not have and cannot load.
+/// `EINVAL`: the kernel does not have the subsystem and cannot load it.
 const NO_SUBSYSTEM: i32 = 22;
-/// `IPSET_ERR_BUSY`: rules still look things up in it.
+/// `IPSET_ERR_BUSY`: rules still refer to the set.
 const BUSY: i32 = 4100;
 
-/// Where the kernel shows which of its modules are loaded, or built in.
+/// Lists the kernel modules that are loaded or built in.
 const MODULES: &str = "/sys/module";
 
-/// Whether there can be any ipsets. If kube-ipvs cannot see which modules there are, there can.
+/// Whether there can be ipsets. If `modules` is not readable, there can be.
 fn may_exist(modules: &Path) -> bool {
     modules.join("ip_set").exists() || !modules.exists()
 }
 
-/// The ipsets of one network namespace.
 pub(super) struct IpSets {
     socket: Socket,
 }
@@ -37,8 +36,8 @@ impl IpSets {
         Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
     }
 
-    /// The number of entries of each set, by name. The result is empty if the kernel has no ipsets at all, or has not
-    /// loaded their module. A request would make the kernel load it, on every node that never had any ipsets.
+    /// The number of entries of each set, by name. Empty if the kernel has no ipsets or has not loaded their module. A
+    /// request would load that module on nodes that never had ipsets.
     pub(super) fn sizes(&mut self) -> Result<BTreeMap<String, u32>, Error> {
         if !may_exist(Path::new(MODULES)) {
             return Ok(BTreeMap::new());
@@ -47,13 +46,12 @@ impl IpSets {
         Ok(headers.into_iter().map(|part| (part.set, part.size.unwrap_or_default())).collect())
     }
 
-    /// The entries of a set; none if there is no such set.
+    /// The entries of a set; empty if it does not exist.
     pub(super) fn entries(&mut self, set: &str) -> Result<Vec<Entry>, Error> {
         let parts = self.list(Command::List(set.into()))?;
         Ok(parts.into_iter().flat_map(|part| part.entries).collect())
     }
 
-    /// Empties sets, in this order.
     pub(super) fn flush(&mut self, sets: &[String]) -> Result<(), Error> {
         match self.execute(sets, Command::Flush)?.into_iter().next() {
             Some((_, error)) => Err(error.into()),
@@ -61,7 +59,7 @@ impl IpSets {
         }
     }
 
-    /// Removes sets, in this order. Returns those that are in use.
+    /// Destroys sets in this order. Returns those that are in use.
     pub(super) fn destroy(&mut self, sets: &[String]) -> Result<Vec<String>, Error> {
         let mut busy = Vec::new();
         for (set, error) in self.execute(sets, Command::Destroy)? {
@@ -73,7 +71,7 @@ impl IpSets {
         Ok(busy)
     }
 
-    /// Carries out a command for each set. Returns what failed; that a set is gone is no failure.
+    /// Sends a command for each set, and returns the failures. A set that does not exist is no failure.
     fn execute(
         &mut self,
         sets: &[String],

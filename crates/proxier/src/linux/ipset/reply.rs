@@ -9,18 +9,17 @@ use crate::{
     takeover::Entry,
 };
 
-/// The attributes within `DATA` (`IPSET_ATTR_*`, `IPSET_ATTR_IPADDR_*`).
+/// Attributes within `DATA` (`IPSET_ATTR_*`, `IPSET_ATTR_IPADDR_*`).
 mod kind {
     pub(super) const ADDRESS: u16 = 1;
     pub(super) const ADDRESS_V4: u16 = 1;
     pub(super) const ADDRESS_V6: u16 = 2;
     pub(super) const PORT: u16 = 4;
     pub(super) const PROTOCOL: u16 = 7;
-    /// How many entries, in the header of a set.
     pub(super) const SIZE: u16 = 24;
 }
 
-/// A set, or a part of it: the entries of a large one come in several messages, of which the first has the header.
+/// A set or a part of it. The entries of a large set span several messages, and only the first has the header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) set: String,
@@ -28,7 +27,7 @@ pub(super) struct Part {
     pub(super) entries: Vec<Entry>,
 }
 
-/// Reads a message of a list; `None` if it names no set.
+/// Reads one message of a dump; `None` if it names no set.
 pub(super) fn part(message_type: u16, payload: &[u8]) -> Option<Part> {
     if message_type != LIST {
         return None;

@@ -3,12 +3,12 @@ use netlink_packet_core::NLA_F_NET_BYTEORDER;
 
 use crate::linux::netfilter::{self, IPSET, message_type};
 
-/// The oldest protocol (`IPSET_PROTOCOL_MIN`), which every kernel speaks. Nothing that came later is needed.
+/// The oldest protocol version (`IPSET_PROTOCOL_MIN`), which every kernel supports. kube-ipvs needs nothing newer.
 const PROTOCOL: u8 = 6;
-/// `IPSET_FLAG_LIST_HEADER`: no entries.
+/// `IPSET_FLAG_LIST_HEADER`: list without entries.
 const LIST_HEADER: u32 = 1 << 2;
 
-/// The attributes of a command (`IPSET_ATTR_*`).
+/// Attributes of a command (`IPSET_ATTR_*`).
 pub(super) mod attribute {
     pub(in super::super) const PROTOCOL: u16 = 1;
     pub(in super::super) const SET_NAME: u16 = 2;
@@ -17,24 +17,20 @@ pub(super) mod attribute {
     pub(in super::super) const ENTRIES: u16 = 8;
 }
 
-/// The type of what answers a list (`IPSET_CMD_LIST`).
+/// The message type of a list and of its answer (`IPSET_CMD_LIST`).
 pub(super) const LIST: u16 = message_type(IPSET, 7);
 
-/// What the kernel is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
-    /// All sets, without their entries.
+    /// Lists all sets without their entries.
     ListHeaders,
-    /// One set with its entries.
     List(String),
-    /// Takes all entries out of a set.
     Flush(String),
-    /// Removes a set.
     Destroy(String),
 }
 
 impl Command {
-    /// The type of the message (`IPSET_CMD_*`).
+    /// `IPSET_CMD_*`.
     pub(super) fn message_type(&self) -> u16 {
         match self {
             Self::Destroy(_) => message_type(IPSET, 3),
@@ -43,7 +39,7 @@ impl Command {
         }
     }
 
-    /// What stands behind the header of netlink. The kernel wants the flag of network byte order on numbers.
+    /// The payload. ipset requires the flag of network byte order on numbers.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = netfilter::header(0).to_vec();
         put(&mut bytes, attribute::PROTOCOL, [PROTOCOL]);

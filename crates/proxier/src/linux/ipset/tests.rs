@@ -1,4 +1,4 @@
-//! Bytes as `ipset` 7.17 and Linux 6.1 exchanged them.
+//! Bytes captured between `ipset` 7.17 and Linux 6.1.
 
 use super::*;
 use crate::testing::key;
@@ -9,14 +9,13 @@ fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// A message of a list: the header of nfnetlink, the protocol, a name, and what follows.
 fn read(hex: &str) -> Part {
     reply::part(request::LIST, &bytes(hex)).unwrap()
 }
 
-/// Requests as the ipset tool sends them, except for the family and the version of the protocol, which is older here.
+/// The requests equal those of the ipset tool, except for the family and the older protocol version.
 #[test]
-fn requests_are_as_the_tools() {
+fn ipset_requests_match_bytes_of_the_ipset_tool() {
     for (command, kind, sent) in [
         (Command::ListHeaders, 0x607, "00000000 0500010006000000 0800064000000004"),
         (
@@ -37,13 +36,13 @@ const HEADER: &str = "3c000780 0800124000000400 0800134000010000 050015000c00000
                       08001a4000000128 0800184000000002";
 
 #[test]
-fn headers() {
+fn ipset_header_message_gives_name_and_size() {
     let part = read(&format!("{NAME}{TYPE}{HEADER}"));
     assert_eq!(part, Part { set: "KUBE-CLUSTER-IP".into(), size: Some(2), entries: vec![] });
 }
 
 #[test]
-fn entries_of_all_types() {
+fn ipset_entries_of_all_types_are_read() {
     let entry = |text: &str| {
         let key = key(text);
         Entry { address: Some(key.address), protocol: Some(key.protocol), port: Some(key.port) }
@@ -87,7 +86,7 @@ fn entries_of_all_types() {
 }
 
 #[test]
-fn nonsense_is_no_set() {
+fn malformed_ipset_message_gives_no_set() {
     let part = |bytes: &[u8]| reply::part(request::LIST, bytes);
     let whole = bytes(&format!("{NAME}{TYPE}{HEADER}"));
     for end in 0..whole.len() {
@@ -98,7 +97,7 @@ fn nonsense_is_no_set() {
 }
 
 #[test]
-fn sets_exist_only_where_their_module_does() {
+fn ipsets_may_exist_only_if_their_module_is_loaded() {
     let modules = std::env::temp_dir().join(format!("kube-ipvs-modules-{}", std::process::id()));
     assert!(may_exist(&modules), "without /sys it is unknown");
     std::fs::create_dir_all(modules.join("ip_tables")).unwrap();

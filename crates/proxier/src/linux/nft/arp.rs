@@ -1,8 +1,8 @@
-//! The rules that keep this node silent in ARP about the addresses on our device.
+//! ARP rules for the addresses on the kube-ipvs device.
 //!
-//! Linux answers on every device for every address that it has, and gives the source of a packet that waits for an
-//! answer as its own. So each node would claim each VIP, whichever node announces it. The sysctls `arp_ignore` and
-//! `arp_announce` stop that, for all addresses of the node and all programs on it. These rules are about VIPs alone.
+//! By default, Linux answers ARP on every device for every local address. It also names a packet's source address in
+//! the ARP request for the packet's next hop. So each node would claim each VIP, regardless of which node announces it.
+//! The sysctls `arp_ignore` and `arp_announce` stop that for all addresses of the node. These rules apply only to VIPs.
 
 use super::{
     chain::{Chain, Hook, Rule},
@@ -17,7 +17,7 @@ const OUT: Hook = Hook::Other(1);
 pub(super) fn chains() -> Vec<Chain> {
     let about_vip = |field| all([is_arp_request(), arp_field(field), is_in(ARP_IGNORE)]);
     let asked = Rule::new("who asks for a VIP gets no answer", [about_vip(ArpField::Target), drop()]);
-    // Who is asked notes the sender as the way to the sender's address. A probe has none (RFC 5227).
+    // The receiver of an ARP request learns the way to the sender's address. A probe has no sender address (RFC 5227).
     let no_sender = set_arp_field(ArpField::Sender, [0; 4]);
     let asking =
         Rule::new("an ARP request does not announce a VIP", [about_vip(ArpField::Sender), counter(), no_sender]);

@@ -1,5 +1,5 @@
-//! The bytes of the requests, as they are sent. If the bytes of a rule change, every node writes its tables again after
-//! an upgrade. So they change on purpose only: `UPDATE_EXPECT=1 cargo test -p proxier` then writes down the new ones.
+//! Snapshots of the request bytes. If the bytes of a rule change, every node rewrites its tables after an upgrade.
+//! After an intended change, `UPDATE_EXPECT=1 cargo test -p proxier` updates the snapshots.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -14,7 +14,6 @@ use crate::{
     testing::key,
 };
 
-/// Each request: its type, its flags, and what stands behind the header of netlink.
 fn requests<'a>(transaction: &'a Transaction<'_>) -> impl Iterator<Item = (u16, u16, &'a [u8])> {
     let batch = &transaction.batch;
     (0..batch.len()).map(|number| {
@@ -36,7 +35,7 @@ pub(super) fn hex(transaction: &Transaction<'_>) -> String {
     text
 }
 
-/// How many requests of each type there are, and a fingerprint of all their bytes.
+/// The number of requests of each type, and a fingerprint of their bytes.
 fn summary(transaction: &Transaction<'_>) -> String {
     let mut types: BTreeMap<u16, (usize, Vec<u8>)> = BTreeMap::new();
     for (kind, flags, payload) in requests(transaction) {
@@ -55,9 +54,8 @@ fn table(table: Table, settings: &Settings) -> Transaction<'_> {
     rewrite(table, [String::from("old")].iter(), &table.chains(settings), &settings.names)
 }
 
-/// The whole table, as it is sent.
 #[test]
-fn the_table_of_arp() {
+fn arp_table_requests_match_snapshot() {
     expect![[r#"
         010 001
             0000000a
@@ -125,7 +123,7 @@ fn the_table_of_arp() {
 }
 
 #[test]
-fn the_tables_of_both_families() {
+fn ipv4_and_ipv6_table_requests_match_fingerprints() {
     let all = Settings { masquerade_bit: 0, masquerade_all: true, ..Settings::default() };
     let variants = [
         Settings::default(),
@@ -193,7 +191,7 @@ fn the_tables_of_both_families() {
 }
 
 #[test]
-fn elements_of_all_kinds() {
+fn element_requests_of_all_kinds_match_snapshot() {
     let server = key("TCP 10.96.0.1:80");
     let endpoint = EndpointAddress { address: [10, 1, 0, 1].into(), port: server.port };
     let added = |element| Change::AddElement { element, comment: None, replace: false };
@@ -286,9 +284,8 @@ fn elements_of_all_kinds() {
     .assert_eq(&hex(&Transaction::of(&changes, &Names::default())));
 }
 
-/// Two proxies beside each other change their own tables only.
 #[test]
-fn each_request_names_our_table() {
+fn table_requests_name_only_the_configured_table() {
     const BEGIN: u16 = 16;
     let settings = Settings { names: Names::new("two", "two0").unwrap(), ..Settings::default() };
     for kind in Table::ALL {

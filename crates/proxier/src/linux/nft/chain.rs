@@ -1,4 +1,4 @@
-//! Chains and rules as values, and the requests that make and remove them.
+//! Chains and rules, and the requests that make and remove them.
 
 use netlink_batch::attribute::{nest, put, put_text};
 
@@ -10,16 +10,15 @@ use super::{
 };
 use crate::linux::Names;
 
-/// One chain with its rules.
 pub(super) struct Chain {
     pub(super) name: &'static str,
     base: Option<Base>,
     rules: Vec<Rule>,
-    /// What the kernel keeps of its rules for us, in order: a chain that has it is this chain.
+    /// The expected user data of its rules, in order. A chain in the kernel with this user data is up to date.
     pub(super) userdata: Vec<Vec<u8>>,
 }
 
-/// Where a base chain is hooked in. The fingerprints of its rules cover how this prints.
+/// The hook of a base chain. The fingerprints of its rules cover its `Debug` output.
 #[derive(Debug)]
 struct Base {
     kind: &'static str,
@@ -27,7 +26,7 @@ struct Base {
     priority: i32,
 }
 
-/// A hook of the kernel (`NF_INET_*`).
+/// `NF_INET_*`.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Hook {
     PreRouting,
@@ -35,7 +34,7 @@ pub(super) enum Hook {
     Forward,
     LocalOut,
     PostRouting,
-    /// One of another family than IPv4 and IPv6.
+    /// A hook of another family than IPv4 and IPv6.
     Other(u32),
 }
 
@@ -52,19 +51,16 @@ impl Hook {
     }
 }
 
-/// One rule: what it does and why.
 pub(super) struct Rule {
     expressions: Expressions,
     comment: &'static str,
 }
 
 impl Chain {
-    /// One that others go to.
     pub(super) fn plain(name: &'static str, rules: Vec<Rule>) -> Self {
         Self::new(name, None, rules)
     }
 
-    /// One that the kernel goes to, at a hook.
     pub(super) fn hooked(name: &'static str, kind: &'static str, hook: Hook, priority: i32, rules: Vec<Rule>) -> Self {
         Self::new(name, Some(Base { kind, hook, priority }), rules)
     }
@@ -75,7 +71,6 @@ impl Chain {
         Self { name, base, rules, userdata }
     }
 
-    /// The request that makes it, if it is not there.
     pub(super) fn message(&self) -> Request {
         Request::new(kind::NEW_CHAIN, |out| {
             put_text(out, kind::CHAIN_NAME, self.name);
@@ -89,7 +84,6 @@ impl Chain {
         })
     }
 
-    /// The requests that add its rules, in order.
     pub(super) fn rules(&self) -> impl Iterator<Item = Request> {
         self.rules.iter().zip(&self.userdata).map(|(rule, userdata)| {
             Request::new(kind::NEW_RULE, |out| {
@@ -106,17 +100,16 @@ impl Rule {
         Self { expressions: all(expressions), comment }
     }
 
-    /// Its comment and its fingerprint, which covers where its chain is hooked in too: a rule in the kernel that has
-    /// both is this rule in this place.
+    /// The comment and the fingerprint, which also covers the hook of the chain. A rule in the kernel with both is this
+    /// rule at this hook.
     fn userdata(&self, place: &[u8]) -> Vec<u8> {
         let bytes = [self.expressions.bytes(), place].concat();
         userdata::rule(self.comment, userdata::fingerprint(&bytes))
     }
 }
 
-/// The request that makes the table, if it is not there.
 pub(super) fn table(names: &Names) -> Request {
-    // The command knows the default names only.
+    // The command `kube-ipvs cleanup` knows only the default names.
     let comment = match *names == Names::default() {
         true => "made by kube-ipvs; remove with: kube-ipvs cleanup",
         false => "made by a program that embeds proxier",
@@ -125,17 +118,15 @@ pub(super) fn table(names: &Names) -> Request {
     Request::new(kind::NEW_TABLE, |out| put(out, kind::TABLE_USER_DATA, comment))
 }
 
-/// The request that empties all chains.
+/// The request that removes all rules of the table.
 pub(super) fn flush() -> Request {
     Request::new(kind::DELETE_RULE, |_| {})
 }
 
-/// The request that removes an empty chain.
 pub(super) fn delete_chain(name: &str) -> Request {
     Request::new(kind::DELETE_CHAIN, |out| put_text(out, kind::CHAIN_NAME, name))
 }
 
-/// The request that removes the table with all that is in it.
 pub(super) fn delete_table() -> Request {
     Request::new(kind::DELETE_TABLE, |_| {})
 }

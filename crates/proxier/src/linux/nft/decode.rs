@@ -1,4 +1,4 @@
-//! What the kernel says of the elements of a set.
+//! Decoding of set elements.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ use crate::{
     set::{Element, KeySet},
 };
 
-/// What a set holds.
+/// The type of the elements in a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
     Keys(KeySet),
@@ -22,11 +22,10 @@ pub(super) enum Content {
     Silent,
 }
 
-/// One element as the kernel sent it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Raw {
     pub(super) key: Vec<u8>,
-    /// The last key of a range of them.
+    /// The last key of a range.
     pub(super) key_end: Vec<u8>,
     pub(super) data: Vec<u8>,
     pub(super) comment: Option<String>,
@@ -34,7 +33,7 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    /// The element, with its comment. `None` for what we would not write into such a set.
+    /// The element and its comment. `None` if kube-ipvs would not write such an element into a set of this type.
     pub(super) fn decode(self, family: Family, content: Content) -> Option<(Element, Option<String>)> {
         let mut bytes = self.key.as_slice();
         let element = match content {
@@ -68,13 +67,13 @@ impl Raw {
     }
 }
 
-/// The ranges of an interval set, which lists the first address of each and the first one behind each.
+/// The ranges of an interval set, which lists the first address of each range and the first address after it.
 pub(super) fn ranges(family: Family, elements: &[Raw]) -> Vec<IpNet> {
     let mut ends: Vec<(IpAddr, bool)> = elements
         .iter()
         .filter_map(|raw| Some((take_address(family, &mut raw.key.as_slice())?, !raw.is_interval_end)))
         .collect();
-    // Where one range follows another, its end comes before the start of the next.
+    // If two ranges are adjacent, the end of the first sorts before the start of the second.
     ends.sort();
     let (mut ranges, mut open) = (Vec::new(), None);
     for (address, starts) in ends {
@@ -149,7 +148,6 @@ mod tests {
     };
     use crate::testing;
 
-    /// Through the bytes in which the kernel would send them.
     fn list(elements: &[u8]) -> Vec<Raw> {
         list::elements(&Request::of_elements(NEW_ELEMENTS, "a-set", elements).attributes)
     }
@@ -163,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_come_back() {
+    fn elements_of_all_kinds_round_trip_through_decode() {
         for text in ["TCP 10.0.0.1:80", "UDP [fd00::1]:53", "SCTP [::ffff:1.2.3.4]:65535"] {
             let key = testing::key(text);
             let endpoint = EndpointAddress { address: key.address, port: key.port };
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_left_out() {
+    fn malformed_elements_are_not_decoded() {
         let contents = [
             Content::Keys(KeySet::Served),
             Content::Vips,
@@ -204,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_come_back_whether_they_touch_or_not() {
+    fn adjacent_and_separate_ranges_round_trip() {
         let all = ["10.0.0.0/8", "11.0.0.0/16", "192.168.0.1/32", "240.0.0.0/4"];
         let ranges_of = |texts: &[&str]| -> Vec<IpNet> { texts.iter().map(|text| text.parse().unwrap()).collect() };
         let raws = |ranges: &[IpNet]| {

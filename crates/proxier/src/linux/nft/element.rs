@@ -1,4 +1,4 @@
-//! Set elements as the kernel keeps them: fields one after the other, each filled up to four bytes.
+//! Encoding of set elements: concatenated fields, each padded to four bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,9 +12,10 @@ use crate::{
     set::{Element, every_address},
 };
 
-/// Appends an element, with its comment. A range is two of them.
+/// Appends an element with its comment. A range takes two elements.
 ///
-/// Straight to bytes: a first sync writes several elements for each Service and one for each endpoint on this node.
+/// Written directly as bytes for speed: a first sync writes several elements for each Service and one for each endpoint
+/// on this node.
 pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>) {
     match element {
         Element::ServiceRange(range) | Element::PodSource(range) | Element::RemotePod(range) => {
@@ -54,8 +55,8 @@ pub(super) fn append(out: &mut Vec<u8>, element: &Element, comment: Option<&str>
     });
 }
 
-/// Appends a range, as an interval set keeps it: its first address, and the first one behind it as its end. The last
-/// range of the address space has no end.
+/// Appends a range as an interval set stores it: its first address, and as its end the first address after it. A range
+/// at the end of the address space has no end element.
 pub(super) fn append_range(out: &mut Vec<u8>, range: &IpNet) {
     let mut element = |address, flags: u32| {
         nest(out, kind::LIST_ELEMENT, |out| {
@@ -76,7 +77,6 @@ fn next(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-/// The bytes of a key or of what a map has for it.
 fn data(out: &mut Vec<u8>, kind: u16, push: impl FnOnce(&mut Vec<u8>)) {
     nest(out, kind, |out| put_with(out, kind::DATA_VALUE, push));
 }

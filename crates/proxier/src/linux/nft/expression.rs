@@ -1,6 +1,5 @@
-//! The few nftables expressions that our rules are made of, written the way `nft` writes them, so that
-//! `nft list ruleset` can read them back. The numbers of their attributes and values are those of `NFTA_*` and `NFT_*`
-//! in `linux/netfilter/nf_tables.h`.
+//! The nftables expressions of the kube-ipvs rules, encoded as `nft` encodes them, so that `nft list ruleset` can
+//! decode them. The numbers are those of `NFTA_*` and `NFT_*` in `linux/netfilter/nf_tables.h`.
 
 mod conntrack;
 mod packet;
@@ -13,12 +12,10 @@ pub(super) use packet::*;
 use super::kind;
 use crate::{linux::netfilter::family_number, model::Family};
 
-/// Expressions as a rule has them, one behind the other.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Expressions(Vec<u8>);
 
 impl Expressions {
-    /// The list of a rule.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -28,22 +25,20 @@ impl Expressions {
     }
 }
 
-/// All of them, in this order.
 pub(super) fn all<const N: usize>(parts: [Expressions; N]) -> Expressions {
     Expressions(parts.map(|part| part.0).concat())
 }
 
-/// Registers, in which an expression leaves bytes for those behind it.
+/// Registers, which pass bytes from one expression to the next.
 const VERDICT: u32 = 0;
 const FIRST: u32 = 1;
 
-/// The register that begins so many words of four bytes behind the start of the first one.
+/// The register that starts `words` four-byte words after the start of the first one.
 fn register(words: u32) -> u32 {
     const FIRST_WORD: u32 = 8;
     if words == 0 { FIRST } else { FIRST_WORD + words }
 }
 
-/// One of two values, by the family.
 pub(super) fn by<T>(family: Family, v4: T, v6: T) -> T {
     match family {
         Family::V4 => v4,
@@ -60,7 +55,6 @@ fn expression(name: &str, write: impl FnOnce(&mut Vec<u8>)) -> Expressions {
     Expressions(bytes)
 }
 
-/// An expression with 32-bit attributes.
 fn numbers(name: &str, attributes: &[(u16, u32)]) -> Expressions {
     expression(name, |out| put_numbers(out, attributes))
 }
@@ -73,18 +67,15 @@ fn put_data(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     nest(out, kind, |out| put(out, kind::DATA_VALUE, value));
 }
 
-/// Whether what is in the first register (and the following) is in a set.
 pub(super) fn is_in(set: &str) -> Expressions {
     lookup(set, &[])
 }
 
-/// Whether what is in the first register (and the following) is not in a set.
 pub(super) fn is_not_in(set: &str) -> Expressions {
     const INVERT: u32 = 1;
     lookup(set, &[(5, INVERT)])
 }
 
-/// Looks up what is in the first register.
 fn lookup(set: &str, more: &[(u16, u32)]) -> Expressions {
     expression("lookup", |out| {
         put_text(out, 1, set);
@@ -93,12 +84,10 @@ fn lookup(set: &str, more: &[(u16, u32)]) -> Expressions {
     })
 }
 
-/// Whether what is in the first register is this.
 fn equals(value: &[u8]) -> Expressions {
     compare(0, value)
 }
 
-/// Whether what is in the first register is anything else.
 fn differs(value: &[u8]) -> Expressions {
     compare(1, value)
 }
@@ -119,7 +108,6 @@ fn mask(mask: &[u8], xor: &[u8]) -> Expressions {
     })
 }
 
-/// First register = value.
 fn immediate(value: &[u8]) -> Expressions {
     expression("immediate", |out| {
         put_numbers(out, &[(1, FIRST)]);
@@ -127,7 +115,7 @@ fn immediate(value: &[u8]) -> Expressions {
     })
 }
 
-/// `KEY map @MAP` as the new destination, address and port.
+/// `dnat to KEY map @MAP`, with address and port from the map.
 pub(super) fn dnat_by(family: Family, map: &str) -> Expressions {
     let nat = destination_nat(family, &[(3, FIRST), (5, register(by(family, 1, 4)))]);
     all([load(family, KEY), lookup(map, &[(3, FIRST)]), nat])
@@ -138,7 +126,7 @@ pub(super) fn dnat_to_port(family: Family, port: u16) -> Expressions {
     all([immediate(&port.to_be_bytes()), destination_nat(family, &[(5, FIRST)])])
 }
 
-/// `dnat`, with the attributes that say in which registers the address (3) and the port (5) are.
+/// `dnat`, with the attributes for the registers of the address (3) and the port (5).
 fn destination_nat(family: Family, to: &[(u16, u32)]) -> Expressions {
     const DESTINATION: u32 = 1;
     expression("nat", |out| {
@@ -147,7 +135,7 @@ fn destination_nat(family: Family, to: &[(u16, u32)]) -> Expressions {
     })
 }
 
-/// `redirect to :PORT`: a port of this node itself.
+/// `redirect to :PORT`: a port of this node.
 pub(super) fn redirect_to_port(port: u16) -> Expressions {
     all([immediate(&port.to_be_bytes()), numbers("redir", &[(1, FIRST)])])
 }
@@ -165,7 +153,7 @@ pub(super) fn reset() -> Expressions {
     reject_with(TCP_RESET, 0)
 }
 
-/// `counter reject`: an ICMP or ICMPv6 port-unreachable, which a client sees as connection refused.
+/// `counter reject`: an ICMP or ICMPv6 port-unreachable, which a client reports as connection refused.
 pub(super) fn reject(family: Family) -> Expressions {
     const ICMP_UNREACHABLE: u32 = 0;
     let port_unreachable = by(family, 3, 4);
@@ -180,12 +168,10 @@ fn reject_with(kind: u32, code: u8) -> Expressions {
     all([counter(), reject])
 }
 
-/// `counter`.
 pub(super) fn counter() -> Expressions {
     numbers("counter", &[])
 }
 
-/// `goto CHAIN`.
 pub(super) fn goto(chain: &str) -> Expressions {
     const GOTO: i32 = -4;
     verdict(GOTO.cast_unsigned(), Some(chain))
@@ -196,13 +182,11 @@ pub(super) fn drop() -> Expressions {
     all([counter(), verdict(kind::DROP, None)])
 }
 
-/// `return`: on with the chain that called this one.
 pub(super) fn return_() -> Expressions {
     const RETURN: i32 = -5;
     verdict(RETURN.cast_unsigned(), None)
 }
 
-/// `accept`: this chain is done with the packet.
 pub(super) fn accept() -> Expressions {
     const NF_ACCEPT: u32 = 1;
     verdict(NF_ACCEPT, None)

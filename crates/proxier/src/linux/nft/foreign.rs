@@ -1,5 +1,5 @@
-//! Chains that iptables made in nftables, read and removed, and the reading of our own. Another program's rule can
-//! contain any expression: kube-ipvs reads of it what it knows.
+//! Chains and rules in nftables: reads those of kube-ipvs and of iptables-nft, and removes those of iptables-nft. Rules
+//! of other programs can contain any expression. kube-ipvs skips those that it does not know.
 
 #[cfg(test)]
 mod tests;
@@ -31,10 +31,9 @@ const INET: u8 = 1;
 /// `NF_INET_LOCAL_IN` and `NF_INET_FORWARD`.
 const LOCAL_IN: u32 = 1;
 const FORWARD: u32 = 2;
-/// The name of what iptables calls a match or a target (`NFTA_MATCH_NAME`, `NFTA_TARGET_NAME`).
+/// The name of an iptables match or target (`NFTA_MATCH_NAME`, `NFTA_TARGET_NAME`).
 const EXTENSION: u16 = 1;
 
-/// A chain without its rules.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ChainHead {
     pub(super) table: String,
@@ -42,7 +41,6 @@ pub(super) struct ChainHead {
     base: Option<Base>,
 }
 
-/// A rule and where it stands.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RuleHead {
     pub(super) table: String,
@@ -52,17 +50,15 @@ pub(super) struct RuleHead {
 }
 
 impl Nft {
-    /// All chains of a family.
     pub(super) fn chains(&mut self, family: u8) -> Result<Vec<ChainHead>, Error> {
         self.list(kind::GET_CHAIN, &netfilter::header(family), kind::NEW_CHAIN, read_chain)
     }
 
-    /// The rules of a table.
     pub(super) fn rules_of(&mut self, table: Table, name: &str) -> Result<Vec<RuleHead>, Error> {
         self.list(kind::GET_RULE, &about(table, name), kind::NEW_RULE, read_rule)
     }
 
-    /// The chains of the tables that kube-proxy has chains in, with their rules.
+    /// The chains, with their rules, of the tables in which kube-proxy has chains.
     pub(in crate::linux) fn foreign_chains(&mut self) -> Result<Vec<Chain>, Error> {
         let mut chains = Vec::new();
         for family in Family::ALL {
@@ -85,7 +81,7 @@ impl Nft {
         Ok(chains)
     }
 
-    /// The chains of others that drop what they forward, unless a rule accepts it: `ip filter FORWARD`. Those of
+    /// Base chains of other programs at the forward hook with the policy drop, such as `ip filter FORWARD`. Chains of
     /// iptables-legacy are not in nftables.
     pub(in crate::linux) fn dropping_at_forward(&mut self) -> Result<Vec<String>, Error> {
         let families = [(family_number(Family::V4), "ip"), (family_number(Family::V6), "ip6"), (INET, "inet")];
@@ -102,8 +98,8 @@ impl Nft {
         Ok(dropping)
     }
 
-    /// Removes rules and chains: all, or none and the kernel says why. Where there are so many that they do not fit
-    /// one send, the rules that lead to the chains go first.
+    /// Removes rules and chains. A transaction is atomic. If they exceed one send, the rules that jump to the chains go
+    /// first.
     pub(in crate::linux) fn remove_foreign(&mut self, leftovers: &Leftovers) -> Result<(), Error> {
         let rules = leftovers.rules.iter().map(|(chain, handle)| (chain, delete_rule(chain, *handle)));
         let emptied = leftovers.chains.iter().map(|chain| (chain, flush(chain)));
@@ -195,7 +191,7 @@ fn read_expression(expression: &[u8], rule: &mut Rule) {
     }
 }
 
-/// The verdict of an `immediate`, if it has one: it can also load a register.
+/// The verdict of an `immediate`; `None` if it loads a register.
 fn verdict(data: &[u8]) -> Option<Verdict> {
     let verdict = find(find(data, kind::IMMEDIATE_DATA)?, kind::DATA_VERDICT)?;
     if let Some(chain) = find(verdict, kind::VERDICT_CHAIN) {

@@ -1,4 +1,4 @@
-//! The set of default gateways. No plan has it: they are the host's, whatever the Services say.
+//! The set of default gateways. It is not part of a plan, because it depends only on the host's routes.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -16,7 +16,6 @@ use crate::{
 };
 
 impl Nft {
-    /// Makes the set what it should be.
     pub(in crate::linux) fn set_gateways(&mut self, all: &BTreeSet<IpAddr>) -> Result<(), Error> {
         let is_there = |family: &Family| *family == Family::V4 || self.without_v6.is_none();
         let families: Vec<Family> = Family::ALL.into_iter().filter(is_there).collect();
@@ -40,7 +39,7 @@ impl Nft {
 
     fn gateways(&mut self, family: Family) -> Result<BTreeSet<IpAddr>, Error> {
         let raws = self.elements(Table::Ip(family), GATEWAYS)?.into_iter();
-        // It holds addresses, as `vips` does.
+        // The set has the same element type as `vips`.
         let decoded = raws.filter_map(|raw| raw.decode(family, Content::Vips));
         let addresses = decoded.filter_map(|(element, _)| match element {
             Element::Vip(address) => Some(address),
@@ -50,7 +49,7 @@ impl Nft {
     }
 }
 
-/// The requests for the elements that one set has and another one lacks.
+/// The requests for the elements of `of` that are not in `without`.
 fn elements(kind: u8, of: &BTreeSet<IpAddr>, without: &BTreeSet<IpAddr>) -> Vec<Request> {
     let addresses: Vec<_> = of.difference(without).collect();
     let request = |addresses: &[&IpAddr]| {

@@ -1,4 +1,4 @@
-//! The numbers of messages, attributes and flags, as far as kube-ipvs uses them (`linux/netfilter/nf_tables.h`).
+//! Message, attribute and flag numbers of nftables (`linux/netfilter/nf_tables.h`).
 
 // `NFT_MSG_*`.
 pub(super) const NEW_TABLE: u8 = 0;

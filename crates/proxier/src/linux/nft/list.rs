@@ -1,10 +1,9 @@
-//! Lists of elements, as the kernel sends them.
+//! Decoding of element lists.
 
 use netlink_batch::attribute::{self, array};
 
 use super::{decode::Raw, kind, userdata};
 
-/// The elements among the attributes of a list.
 pub(super) fn elements(list: &[u8]) -> Vec<Raw> {
     let lists = attributes(list).filter(|(kind, _)| *kind == kind::ELEMENTS);
     lists.flat_map(|(_, elements)| attributes(elements)).map(|(_, element)| raw(element)).collect()
@@ -28,13 +27,11 @@ fn raw(element: &[u8]) -> Raw {
     raw
 }
 
-/// The bytes of a key or of what a map has for it.
 fn data(nest: &[u8]) -> Vec<u8> {
     let mut values = attributes(nest).filter(|(kind, _)| *kind == kind::DATA_VALUE);
     values.next().map(|(_, value)| value.to_vec()).unwrap_or_default()
 }
 
-/// Attributes, which the tests count.
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let all = attribute::attributes(bytes);
     #[cfg(test)]
@@ -51,7 +48,6 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// How many attributes were read.
         static READ: Cell<usize> = const { Cell::new(0) };
     }
 
@@ -69,16 +65,16 @@ mod tests {
         list
     }
 
-    /// 2000 are as many as a datagram can hold: a start with ten thousand Services reads twenty times as much.
+    /// A datagram holds at most 2000 elements. A start with ten thousand Services reads twenty times as many.
     #[test]
-    fn each_attribute_is_read_once_however_long_the_list_is() {
+    fn long_element_list_reads_each_attribute_once() {
         for length in [1, 1000, 2000] {
             let list = list(length);
             READ.set(0);
             let elements = elements(&list);
             assert_eq!(elements.len(), length);
             assert!(elements.iter().all(|element| element.key == [7; 12]));
-            // The list, and of each element itself, its key and the bytes of that.
+            // The list, and for each element its nest, its key and the key's bytes.
             assert_eq!(READ.get(), 1 + 3 * length);
         }
     }

@@ -1,4 +1,4 @@
-//! Filter, masquerade and the record of ownership, in nftables over netlink.
+//! Filter rules, masquerade and the record of ownership, over netlink to nftables.
 
 mod arp;
 #[cfg(test)]
@@ -40,18 +40,17 @@ use decode::{Content, Raw};
 pub(super) use kind::OF_TABLE;
 use transaction::Transaction;
 
-/// A table of ours. They have one name, and each is of another family.
+/// One of the kube-ipvs tables. They have the same name, and each has its family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Table {
     Ip(Family),
-    /// There only where we keep silent in ARP.
+    /// Exists only with [`Config::scoped_arp`](crate::Config::scoped_arp).
     Arp,
 }
 
 impl Table {
     const ALL: [Self; 3] = [Self::Ip(Family::V4), Self::Ip(Family::V6), Self::Arp];
 
-    /// The table that has the set of an element.
     fn of(element: &Element) -> Self {
         match element {
             Element::ArpIgnore(_) => Self::Arp,
@@ -59,7 +58,7 @@ impl Table {
         }
     }
 
-    /// The number of its family (`NFPROTO_*`).
+    /// `NFPROTO_*`.
     fn family_number(self) -> u8 {
         match self {
             Self::Ip(family) => family_number(family),
@@ -67,7 +66,6 @@ impl Table {
         }
     }
 
-    /// What it consists of.
     fn chains(self, settings: &super::Settings) -> Vec<Chain> {
         match self {
             Self::Ip(family) => ruleset::chains(family, settings),
@@ -76,13 +74,10 @@ impl Table {
     }
 }
 
-/// What we have in nftables.
 pub(super) struct Nft {
     socket: Socket,
     settings: super::Settings,
-    /// [`Config::scoped_arp`](crate::Config::scoped_arp).
     scoped_arp: bool,
-    /// Why there is no table for IPv6.
     without_v6: Option<KernelError>,
 }
 
@@ -91,7 +86,7 @@ impl Nft {
         Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings, scoped_arp, without_v6: None })
     }
 
-    /// The number by which the kernel knows our changes.
+    /// The netlink port, by which the kernel marks changes of this socket.
     pub(super) fn port(&self) -> u32 {
         self.socket.port()
     }
@@ -100,8 +95,8 @@ impl Nft {
         self.socket.observe_sends(observer);
     }
 
-    /// Makes tables, sets, chains and rules, where they are not there as they should be. A kernel that has no nftables
-    /// for IPv6 serves IPv4: each change of IPv6 fails by itself.
+    /// Makes or repairs tables, sets, chains and rules. On a kernel without nftables for IPv6, IPv4 works, and each
+    /// IPv6 change fails individually.
     pub(super) fn prepare(&mut self) -> Result<(), Error> {
         self.without_v6 = None;
         for table in Table::ALL {
@@ -115,7 +110,6 @@ impl Nft {
         Ok(())
     }
 
-    /// Why there is no table for IPv6, if there is none.
     pub(super) fn without_v6(&self) -> Option<&KernelError> {
         self.without_v6.as_ref()
     }
@@ -133,7 +127,6 @@ impl Nft {
         rewrite(table, found.keys(), &chains, &self.settings.names).commit(&mut self.socket)
     }
 
-    /// Reads the elements of our sets.
     pub(super) fn observe(&mut self, state: &mut State) -> Result<(), Error> {
         let keys = KeySet::ALL.map(|set| (set.name(), Content::Keys(set)));
         let others = [
@@ -166,8 +159,8 @@ impl Nft {
         Ok(())
     }
 
-    /// Writes and takes out elements. An nftables transaction is atomic, so that one bad element rejects all
-    /// of it: then they are tried again one a message, and those that the kernel names are left out.
+    /// Adds and removes elements. An nftables transaction is atomic, so one bad element rejects all. kube-ipvs then
+    /// retries with one message for each element, and leaves out the elements that the kernel rejects.
     pub(super) fn apply(&mut self, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) {
         let mut rest = changes;
         while !rest.is_empty() {
@@ -182,7 +175,7 @@ impl Nft {
     fn apply_part(&mut self, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) {
         match self.commit_together(changes) {
             Ok(()) => {}
-            // Where buffers cannot be forced, as in a user namespace, less fits into a send.
+            // Without the right to force buffer sizes, as in a user namespace, a send takes less.
             Err(Error::TooLarge { .. }) if changes.len() > 1 => {
                 let (one, other) = changes.split_at(cut(changes, changes.len() / 2));
                 self.apply_part(one, failures);
@@ -192,7 +185,6 @@ impl Nft {
         }
     }
 
-    /// Removes our tables.
     pub(super) fn remove(&mut self) -> Result<(), Error> {
         Table::ALL.into_iter().try_for_each(|table| self.remove_table(table))
     }
@@ -217,7 +209,7 @@ impl Nft {
             let refused = match transaction.try_commit(&mut self.socket) {
                 Ok(refused) if refused.is_empty() => return,
                 Ok(refused) => refused,
-                // One message an element takes more room than many in one: half of them may fit.
+                // One message for each element needs more room than many in one. Half of them may fit.
                 Err(Error::TooLarge { .. }) if changes.len() > 1 => {
                     let rest = changes.split_off(changes.len() / 2);
                     self.commit_one_by_one(changes, failures);
@@ -248,7 +240,7 @@ impl Nft {
         }
     }
 
-    /// Our chains that are there, each with the user data of its rules in order.
+    /// The existing chains of a table, each with the user data of its rules in order.
     fn rules(&mut self, table: Table) -> Result<BTreeMap<String, Vec<Vec<u8>>>, Error> {
         let name = self.settings.names.table().to_owned();
         let ours = self.chains(table.family_number())?.into_iter().filter(|chain| chain.table == name);
@@ -263,7 +255,6 @@ impl Nft {
         Ok(decode::ranges(family, &self.elements(Table::Ip(family), set)?))
     }
 
-    /// The elements of a set; none if there is no such set.
     fn elements(&mut self, table: Table, set: &str) -> Result<Vec<Raw>, Error> {
         let mut request = about(table, self.settings.names.table());
         put_text(&mut request, kind::OF_SET, set);
@@ -271,13 +262,12 @@ impl Nft {
         Ok(parts.into_iter().flatten().collect())
     }
 
-    /// Lists what `read` makes of the attributes of each answer, which is a message of that kind. The list is empty if
-    /// the kernel has no such table or set.
+    /// Dumps messages of type `kind`, and decodes the attributes of each with `read`. Empty if the table or set does
+    /// not exist.
     ///
-    /// The kernel does not say when elements change meanwhile, and a set that grows or shrinks beneath the list can
-    /// have some of them passed over. The next comparison heals what comes of that: an element is written again, which
-    /// changes nothing where it is there, and that a virtual server is ours is known by the record's copy and by
-    /// ourselves.
+    /// The kernel does not report that elements changed during a dump. If a set grows or shrinks meanwhile, the dump
+    /// can skip elements. The next reconcile repairs this: it writes a skipped element again, which changes nothing in
+    /// the kernel. A skipped record of ownership is also in the record's file and in the engine's memory.
     fn list<T>(
         &mut self,
         request: u8,
@@ -294,15 +284,15 @@ impl Nft {
     }
 }
 
-/// What a message about a table begins with, behind the header of netlink.
+/// `struct nfgenmsg` and the table's name, which start the payload of each request about a table.
 fn about(table: Table, name: &str) -> Vec<u8> {
     let mut bytes = netfilter::header(table.family_number()).to_vec();
     put_text(&mut bytes, OF_TABLE, name);
     bytes
 }
 
-/// Writes a whole table again, in one transaction: an older version may have had other chains, or the same ones
-/// elsewhere. Sets stay, with their elements.
+/// Rewrites a whole table in one transaction, because another version may have had other chains or hooks. Sets stay,
+/// with their elements.
 fn rewrite<'a, 'n>(
     table: Table,
     old: impl Iterator<Item = &'a String>,
@@ -312,7 +302,7 @@ fn rewrite<'a, 'n>(
     let mut transaction = Transaction::new(names);
     transaction.create(table, chain::table(names));
     sets::sets(table, names).into_iter().for_each(|set| transaction.create(table, set));
-    // Rules first: they refer to chains.
+    // Rules first, because they refer to chains.
     transaction.delete(table, chain::flush());
     old.for_each(|chain| transaction.delete(table, chain::delete_chain(chain)));
     chains.iter().for_each(|chain| transaction.create(table, chain.message()));
@@ -322,8 +312,8 @@ fn rewrite<'a, 'n>(
     transaction
 }
 
-/// Where changes can be cut in two, at `most` from the start. What is about one virtual server stays together, unless
-/// it is more than that: source ranges and the element that makes them count go in one transaction.
+/// The largest index up to `most` at which changes can be split. Changes of one virtual server stay together unless
+/// they exceed `most`: source ranges and the element that enforces them belong in one transaction.
 fn cut(changes: &[(usize, &Change)], most: usize) -> usize {
     let key = |at: usize| changes[at].1.key();
     let is_between = |at: &usize| key(*at).is_none() || key(*at) != key(at - 1);
@@ -341,7 +331,7 @@ mod tests {
     use crate::testing::key;
 
     #[test]
-    fn what_is_about_one_virtual_server_is_not_cut_in_two() {
+    fn cut_keeps_changes_of_one_virtual_server_together() {
         let element = |text| Element::Key(KeySet::Firewall, key(text));
         let [one, other] = ["TCP 10.96.0.1:80", "TCP 10.96.0.2:80"]
             .map(|text| Change::RemoveElement { element: element(text), with_server: true });

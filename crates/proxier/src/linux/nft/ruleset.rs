@@ -1,4 +1,4 @@
-//! The rules. They are the same whatever the number of Services: all that varies are set elements.
+//! The rules. They do not depend on the number of Services: only set elements do.
 
 use super::{
     chain::{Chain, Hook, Rule},
@@ -13,10 +13,10 @@ use crate::{
     },
 };
 
-/// A port that no program listens on, `tcpmux`.
+/// A port on which no program listens (`tcpmux`).
 const CLOSED_PORT: u16 = 1;
 
-/// The number that stands for a protocol between two hooks. No protocol has this number.
+/// The placeholder for a protocol between the chains `hide` and `show`. No protocol has this number.
 fn hidden(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 250,
@@ -25,12 +25,12 @@ fn hidden(protocol: Protocol) -> u8 {
     }
 }
 
-/// All chains of one family, those first that others refer to.
+/// All chains of one family. A chain comes after the chains that it refers to.
 ///
-/// IPVS sits at 98 and 99 in input and at -99 and -98 in output. Our chains come before, except those that see what
-/// IPVS has left: `show`, `unscheduled` and `unallocated`. The kernel runs all nat chains of a hook at one place, -100
-/// in prerouting and output, whatever their priority, which orders them among themselves. So `input` sees where a short
-/// cut has led, and `output` sees what the process asked for.
+/// IPVS has the priorities 98 and 99 in input, and -99 and -98 in output. In these hooks, the chains `show`,
+/// `unscheduled` and `unallocated` come after IPVS, the others before it. The kernel runs all nat chains of a hook at
+/// one priority, -100 in prerouting and output. Their own priorities only order them among each other. So `input` sees
+/// the destination after a short circuit, and `output` sees the destination that the process chose.
 pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
     use Hook::{Forward, LocalIn, LocalOut, PostRouting, PreRouting};
     let rules = Rules { family, settings };
@@ -55,7 +55,6 @@ pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
     ]
 }
 
-/// The rules of one family.
 struct Rules<'a> {
     family: Family,
     settings: &'a Settings,
@@ -68,8 +67,8 @@ impl Rules<'_> {
                 "SCTP goes on: the node itself aborts it, see nat-in and nat-out",
                 [protocol_is(Protocol::Sctp.number()), accept()],
             ),
-            // TCP ignores an ICMP error while the client's own connect() is still on the stack, as between two
-            // namespaces of one host, and then tries again after a second; hosts also limit their rate.
+            // TCP ignores an ICMP error while the client's connect() is still on the stack, as between two namespaces
+            // of one host. It would then retry after a second. Hosts also limit the rate of ICMP errors.
             Rule::new("TCP by a reset", [protocol_is(Protocol::Tcp.number()), reset()]),
             Rule::new("everything else by ICMP", [reject(self.family)]),
         ]
@@ -123,7 +122,7 @@ impl Rules<'_> {
         rules
     }
 
-    /// The rules that reject or drop new connections that no endpoint takes.
+    /// The rules that reject or drop new connections for lack of endpoints.
     fn nobody_there(&self) -> Vec<Rule> {
         vec![
             Rule::new(
@@ -141,8 +140,8 @@ impl Rules<'_> {
     fn firewall_in(&self) -> Vec<Rule> {
         let mut rules = vec![self.established()];
         if self.family == Family::V4 {
-            // Where 127.0.0.1 is routed, hosts of the LAN would reach what listens there (CVE-2020-8558). The rule is
-            // there always: the sysctl outlives the program that needed it.
+            // With `route_localnet`, hosts of the LAN would reach listeners on 127.0.0.1 (CVE-2020-8558). The rule is
+            // always present, because the sysctl outlives the program that set it.
             rules.push(Rule::new(
                 "127.0.0.1 is for processes of this node",
                 [to_localhost(), comes_not_by("lo"), drop()],
@@ -158,11 +157,11 @@ impl Rules<'_> {
         Rule::new("loadBalancerSourceRanges", [self.key_in(KeySet::Firewall), not_allowed, drop()])
     }
 
-    /// `inside`: what tells that a packet comes from within the cluster. `lost`: what tells that it goes by a default
-    /// route, where that is known.
+    /// `inside` matches packets from within the cluster. `lost` matches packets that take a default route, in hooks
+    /// that know the route.
     fn nat(&self, inside: Expressions, lost: Expressions) -> Vec<Rule> {
-        // Linux's SCTP does not listen to ICMP errors about ports, but to an abort, which the node's own stack
-        // gives at a port that is closed.
+        // Linux's SCTP ignores ICMP port errors and obeys an ABORT. The node's own stack sends an ABORT for a closed
+        // port.
         let abort = |comment, condition, to_closed| {
             Rule::new(comment, [protocol_is(Protocol::Sctp.number()), condition, counter(), to_closed])
         };
@@ -174,7 +173,7 @@ impl Rules<'_> {
             abort("SCTP to a port without a virtual server", all([self.to_vip(), not_served]), closed()),
         ];
         if self.settings.refuse_unallocated {
-            // The address is not this node's, so that the port alone would not lead to its stack.
+            // A DNAT of the port alone would not reach the node's stack, because the address is not local.
             let unallocated = all([self.has_not_in([Field::Destination], VIPS), self.unallocated(), lost]);
             let closed = redirect_to_port(CLOSED_PORT);
             rules.push(abort("SCTP to an unallocated ClusterIP", unallocated, closed));
@@ -190,7 +189,7 @@ impl Rules<'_> {
         rules
     }
 
-    /// `served`: the chain for what is to a virtual server.
+    /// `served` is the chain for packets to a virtual server.
     fn to_own_addresses(&self, served: &str) -> Vec<Rule> {
         vec![
             self.established(),
@@ -199,13 +198,14 @@ impl Rules<'_> {
         ]
     }
 
-    /// Answers to the node's own connections. IPVS takes a SYN+ACK and any datagram for a first packet, and so the
-    /// answer to a connection that left from a node port for a client of that. What conntrack calls an answer may be a
-    /// client's question too: after a server's late answer, which conntrack took for a first packet. So it counts
-    /// where the connection was opened from.
+    /// Hides replies to this node's own connections from IPVS. IPVS takes a SYN+ACK or any datagram for a first packet.
+    /// So it would treat a reply to a connection from a node port as a client's packet to that node port.
+    ///
+    /// The direction in conntrack does not identify a reply: after a server's late packet, conntrack takes a client's
+    /// packet for the reply. So the rule matches the source of the connection.
     fn own_answers(&self) -> Vec<Rule> {
         let from_node_port = all([original_source(self.family), is_in(KeySet::Served.name())]);
-        // The chain `show` would turn them into TCP, UDP or SCTP, behind all rules that match these protocols.
+        // Otherwise `show` would turn them into TCP, UDP or SCTP after all rules that match these protocols.
         let from_outside = Protocol::ALL.map(|protocol| {
             let numbered = next_header_is(self.family, hidden(protocol));
             Rule::new("a protocol number of the chain hide, from outside", [numbered, drop()])
@@ -219,7 +219,7 @@ impl Rules<'_> {
         rules
     }
 
-    /// IPVS lets pass what is of a protocol that it does not know.
+    /// IPVS ignores packets of unknown protocols.
     fn hide(&self) -> Vec<Rule> {
         let hide = |protocol: Protocol| {
             let (known, unknown) = (protocol.number(), hidden(protocol));
@@ -236,18 +236,18 @@ impl Rules<'_> {
         Protocol::ALL.into_iter().map(show).collect()
     }
 
-    /// Rejects packets that IPVS was to schedule and did not. Their virtual server is not made yet, the kernel rejected
-    /// it, or another program removed it. Or the client sends from port 20, which IPVS ignores. Without these rules,
-    /// the node's own listeners would get the packets.
+    /// Rejects packets that IPVS did not schedule. Their virtual server is not made yet, the kernel rejected it, or
+    /// another program removed it. Or the client sends from port 20, which IPVS ignores. Without these rules, the
+    /// packets would reach listeners of this node.
     ///
-    /// What is part of no connection the node itself resets: its reset goes back the way that the packet came, by a
-    /// short circuit too.
+    /// The node's own stack resets TCP packets that belong to no connection. Its reset takes the reverse path of the
+    /// packet, also through a short circuit.
     fn unscheduled(&self) -> [Rule; 2] {
         let first_packets =
             [all([protocol_is(Protocol::Tcp.number()), opens_tcp()]), protocol_is(Protocol::Udp.number())];
         first_packets.map(|first_packet| {
             let to_server = all([self.to_vip(), self.key_in(KeySet::Served)]);
-            // Without NAT a packet keeps the VIP also when IPVS has scheduled it.
+            // Without NAT, a packet that IPVS scheduled still has the VIP as its destination.
             let by_nat = self.key_not_in(KeySet::DirectReturn);
             let comment = "IPVS did not schedule it: no listener of this node gets what is for a Service";
             Rule::new(comment, [first_packet, to_server, by_nat, goto("refuse")])
@@ -276,17 +276,17 @@ impl Rules<'_> {
             let answer = self.has_in(from, KeySet::DirectReturn.name());
             let comment = "an answer to what came another way, as by a tunnel";
             rules.push(Rule::new(comment, [answer, accept()]));
-            // Else a late packet that conntrack does not know would reach the client with the pod's address, and the
-            // client would reset the connection.
+            // Otherwise a late packet that conntrack does not know would reach the client with the pod's address, and
+            // the client would reset the connection.
             rules.push(Rule::new("no part of any connection", [state_invalid(), drop()]));
         }
         rules.extend(self.refuse_unallocated());
         rules
     }
 
-    /// Rejects packets that are not handled yet, if the node would send them to a router that sends them back. If
-    /// another route leads to an address, that address is in use, whatever the ServiceCIDR says. So is an address that
-    /// a virtual server has chosen.
+    /// Rejects new connections to unallocated ClusterIPs that the node would send to a router, which sends them back.
+    /// An address to which another route leads is in use, regardless of the ServiceCIDR. So is an address that a
+    /// virtual server selected.
     fn refuse_unallocated(&self) -> Option<Rule> {
         let lost = all([self.unallocated(), state_new(), self.lost()]);
         let refused = [lost, self.originally_not_served(), goto("refuse")];
@@ -294,13 +294,13 @@ impl Rules<'_> {
         self.settings.refuse_unallocated.then(|| Rule::new(comment, refused))
     }
 
-    /// To an address of a ServiceCIDR that no pod has.
+    /// Matches a destination in a ServiceCIDR that is not a pod's address.
     fn unallocated(&self) -> Expressions {
         let to = [Field::Destination];
         all([self.has_in(to, SERVICE_RANGES), self.has_not_in(to, POD_SOURCES)])
     }
 
-    /// By way of a default gateway.
+    /// Matches a default gateway as the next hop.
     fn lost(&self) -> Expressions {
         all([next_hop(self.family), is_in(GATEWAYS)])
     }
@@ -315,8 +315,8 @@ impl Rules<'_> {
     }
 
     fn clear_mark(&self) -> Vec<Rule> {
-        // In a chain of its own: the nat chain sees the first packet of a connection only, and later ones would
-        // leave the node marked.
+        // A separate filter chain, because the nat chain sees only the first packet of a connection. Later packets
+        // would leave the node with the mark.
         let mark = self.settings.masquerade_mark();
         vec![Rule::new("ours alone to see", [mark_has(mark), clear_mark(mark)])]
     }
@@ -337,7 +337,7 @@ impl Rules<'_> {
         self.has_not_in(KEY, set.name())
     }
 
-    /// What the first packet of the connection was sent to is no virtual server.
+    /// Matches a connection whose first packet was not sent to a virtual server.
     fn originally_not_served(&self) -> Expressions {
         let not_in = |set: KeySet| all([original_key(self.family), is_not_in(set.name())]);
         all([not_in(KeySet::Served), not_in(KeySet::Foreign)])
@@ -359,7 +359,6 @@ impl Rules<'_> {
         all([load(self.family, fields), is_not_in(set)])
     }
 
-    /// What tells that a packet comes from within the cluster.
     fn inside(&self) -> Expressions {
         match &self.settings.local_detector {
             LocalDetector::Sources => self.source_in(POD_SOURCES),
@@ -368,7 +367,7 @@ impl Rules<'_> {
         }
     }
 
-    /// What tells that a packet which does not come from within the cluster comes from outside.
+    /// Matches a packet from outside the cluster, after a rule for packets from within it.
     fn outside(&self) -> Expressions {
         match &self.settings.local_detector {
             LocalDetector::Sources => self.source_in(OUTSIDE),

@@ -1,4 +1,4 @@
-//! The sets and the map that the rules look things up in.
+//! The sets and the map that the rules look up.
 
 use netlink_batch::attribute::{nest, put, put_text, put_with};
 
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// The type of a field: nft's number for it, by which its tool knows how to print it, and its length in bytes.
+/// nft's number of a data type, by which `nft` prints values, and the length in bytes.
 #[derive(Clone, Copy)]
 struct Type(u32, u32);
 
@@ -21,13 +21,11 @@ const ADDRESS_V6: Type = Type(8, 16);
 const PROTOCOL: Type = Type(12, 1);
 const PORT: Type = Type(13, 2);
 
-/// A set without flags.
 const PLAIN: u32 = 0;
 
-/// How many bits nft's number of a type takes in the number of a concatenation.
+/// The bits of each field's type in the type number of a concatenation.
 const TYPE_BITS: u32 = 6;
 
-/// The requests that make them, if they are not there.
 pub(super) fn sets(table: Table, names: &Names) -> Vec<Request> {
     let device = names.device();
     let address = match table {
@@ -102,7 +100,7 @@ fn put_set(out: &mut Vec<u8>, name: &str, key: &[Type], flags: u32, comment: &st
     put(out, kind::SET_FLAGS, flags.to_be_bytes());
     put(out, kind::SET_KEY_TYPE, number(key).to_be_bytes());
     put(out, kind::SET_KEY_LENGTH, length(key).to_be_bytes());
-    // Any number tells sets of one transaction apart; they are referred to by name.
+    // The kernel needs an ID only to tell sets of one transaction apart. The requests refer to sets by name.
     put(out, kind::SET_ID, 1u32.to_be_bytes());
     put(out, kind::SET_USER_DATA, userdata::comment(userdata::SET_COMMENT, comment));
     if flags & kind::CONCATENATION != 0 {
@@ -119,7 +117,7 @@ fn number(types: &[Type]) -> u32 {
     types.iter().fold(0, |number, Type(kind, _)| number << TYPE_BITS | kind)
 }
 
-/// Fields of a concatenation are filled up to four bytes each.
+/// Each field of a concatenation is padded to four bytes.
 fn length(types: &[Type]) -> u32 {
     types.iter().map(|Type(_, length)| length.next_multiple_of(4)).sum()
 }

@@ -14,7 +14,7 @@ use crate::{
     plan::Change,
 };
 
-/// What is asked for: a number of `NFT_MSG_*`, and the attributes behind the name of the table.
+/// A request: its number of `NFT_MSG_*`, and the attributes after the table's name.
 pub(super) struct Request {
     kind: u8,
     pub(super) attributes: Vec<u8>,
@@ -27,7 +27,6 @@ impl Request {
         Self { kind, attributes }
     }
 
-    /// One about elements of a set, which are given as bytes.
     pub(super) fn of_elements(kind: u8, set: &str, elements: &[u8]) -> Self {
         Self::new(kind, |out| {
             put_text(out, kind::OF_SET, set);
@@ -36,15 +35,13 @@ impl Request {
     }
 }
 
-/// The most elements in one message: their list is one attribute, and that ends at 64 KiB.
+/// The most elements in one message: their list is one attribute, which is limited to 64 KiB.
 pub(super) const MOST_ELEMENTS: usize = 256;
 /// The most changes in one transaction, so that it fits one send.
 pub(super) const LARGEST: usize = 10_000;
 
-/// Changes of nftables that are made all together or not at all.
 pub(super) struct Transaction<'a> {
     pub(super) batch: Batch,
-    /// The name of our tables.
     name: &'a str,
 }
 
@@ -55,7 +52,7 @@ impl<'a> Transaction<'a> {
         Self { batch, name: names.table() }
     }
 
-    /// Changes of elements, as many in a message as can be.
+    /// A transaction with as many elements as possible in each message.
     pub(super) fn of(changes: &[(usize, &Change)], names: &'a Names) -> Self {
         let mut transaction = Self::new(names);
         for run in changes.chunk_by(|(_, one), (_, other)| destination(one) == destination(other)) {
@@ -66,22 +63,18 @@ impl<'a> Transaction<'a> {
         transaction
     }
 
-    /// Makes something that may be there already.
     pub(super) fn create(&mut self, table: Table, request: Request) {
         self.push(NLM_F_CREATE, table, self.name, &request);
     }
 
-    /// Adds a rule behind the others of its chain.
     pub(super) fn append(&mut self, table: Table, request: Request) {
         self.push(NLM_F_CREATE | NLM_F_APPEND, table, self.name, &request);
     }
 
-    /// Removes something.
     pub(super) fn delete(&mut self, table: Table, request: Request) {
         self.push(0, table, self.name, &request);
     }
 
-    /// Removes something from another program's table.
     pub(super) fn delete_foreign(&mut self, family: Family, table: &str, request: &Request) {
         self.push(0, Table::Ip(family), table, request);
     }
@@ -93,8 +86,8 @@ impl<'a> Transaction<'a> {
         });
     }
 
-    /// Adds the requests for changes of elements, all of one set and one direction, or a single replacement.
-    /// Returns the number of the first.
+    /// Adds the requests for several changes of one [`destination`], or for one replacement. Returns the index of the
+    /// first request.
     pub(super) fn elements(&mut self, changes: &[(usize, &Change)]) -> usize {
         let first = self.batch.len();
         let (mut added, mut removed) = (Vec::new(), Vec::new());
@@ -126,7 +119,6 @@ impl<'a> Transaction<'a> {
         first
     }
 
-    /// Makes the changes.
     pub(super) fn commit(self, socket: &mut Socket) -> Result<(), Error> {
         match self.try_commit(socket)?.into_iter().next() {
             Some(failure) => Err(failure.error.into()),
@@ -134,14 +126,14 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Makes the changes, or none of them and says which requests the kernel refused.
+    /// Commits all requests or none, and returns those that the kernel rejected.
     pub(super) fn try_commit(mut self, socket: &mut Socket) -> Result<Vec<Failure>, Error> {
         let end = control(&mut self.batch, END);
         socket.transaction(self.batch, end - 1)
     }
 }
 
-/// Changes of one destination can go in one message: those of the same set and family, of the same kind.
+/// Changes with the same destination fit in one message: the same set, family and operation.
 fn destination(change: &Change) -> Option<(&'static str, Family, std::mem::Discriminant<Change>, bool)> {
     let (element, replaces) = match change {
         Change::AddElement { element, replace, .. } => (element, *replace),
@@ -155,7 +147,6 @@ fn destination(change: &Change) -> Option<(&'static str, Family, std::mem::Discr
 const BEGIN: u16 = 16;
 const END: u16 = 17;
 
-/// Adds the message that begins or ends what nftables commits as a whole.
 fn control(batch: &mut Batch, message_type: u16) -> usize {
     batch.push_with(message_type, 0, |out| out.extend([0, 0, 0, NFTABLES]))
 }
@@ -173,7 +164,6 @@ mod tests {
         testing::*,
     };
 
-    /// How many messages of each type there are in what these changes take.
     fn message_types(changes: &[(usize, &Change)]) -> BTreeMap<u16, usize> {
         let batch = Transaction::of(changes, &Names::default()).batch;
         let mut types = BTreeMap::new();
@@ -183,10 +173,8 @@ mod tests {
         types
     }
 
-    /// However many Services there are: what they take of nftables is elements of sets. No rule is made for them, and
-    /// no chain.
     #[test]
-    fn fifty_thousand_services_are_elements() {
+    fn fifty_thousand_services_add_only_set_elements() {
         const NEW_SET_ELEMENT: u16 = 10 << 8 | 12;
         const SERVICES: u32 = 50_000;
         let (mut engine, mut kernel) = start();
@@ -201,7 +189,7 @@ mod tests {
         let report = engine.sync(&mut kernel, Duration::ZERO);
         let elements: Vec<(usize, &Change)> =
             report.plan.changes().iter().enumerate().filter(|(_, change)| destination(change).is_some()).collect();
-        // served, cluster-ips, vips, hairpin, and for every second one no-local.
+        // served, cluster-ips, vips and hairpin for each Service, no-local for every second one.
         assert_eq!(elements.len(), 225_000);
         let no_local = |(_, change): &&(usize, &Change)| {
             matches!(change, Change::AddElement { element: Element::Key(KeySet::NoLocalEndpoints, _), .. })

@@ -1,15 +1,14 @@
-//! What `nft` keeps in the user data of tables, sets, rules and elements: type, length, value, a byte each
-//! for the first two. The kernel does not look at it.
+//! The user data format of `nft` for tables, sets, rules and elements: a byte for the type, a byte for the length, and
+//! the value. The kernel does not interpret it.
 
-/// The types under which comments stand. Those of sets differ from all others.
+/// The types of comments. Sets have another type than tables, rules and elements.
 pub(super) const COMMENT: u8 = 0;
 pub(super) const SET_COMMENT: u8 = 7;
-/// A type that nft does not know, and so skips.
+/// `nft` skips this type because it does not know it.
 const FINGERPRINT: u8 = 200;
-/// What nft's tool takes for a comment, with its final NUL.
+/// The longest comment that `nft` accepts, with its final NUL.
 const LONGEST: usize = 128;
 
-/// A comment.
 pub(super) fn comment(kind: u8, text: &str) -> Vec<u8> {
     let end = (0..=text.len().min(LONGEST - 1)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     let mut bytes = vec![kind, end as u8 + 1];
@@ -18,7 +17,6 @@ pub(super) fn comment(kind: u8, text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The comment and the fingerprint of a rule.
 pub(super) fn rule(text: &str, fingerprint: u64) -> Vec<u8> {
     let mut bytes = comment(COMMENT, text);
     bytes.extend_from_slice(&[FINGERPRINT, 8]);
@@ -26,7 +24,6 @@ pub(super) fn rule(text: &str, fingerprint: u64) -> Vec<u8> {
     bytes
 }
 
-/// Reads the comment of an element.
 pub(super) fn element_comment(mut bytes: &[u8]) -> Option<&str> {
     while let [kind, length, rest @ ..] = bytes {
         let value = rest.get(..usize::from(*length))?;
@@ -38,7 +35,7 @@ pub(super) fn element_comment(mut bytes: &[u8]) -> Option<&str> {
     None
 }
 
-/// Tells one rule from another: FNV-1a, 64 bits.
+/// FNV-1a, 64 bits.
 pub(super) fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
@@ -48,20 +45,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comment_comes_back() {
+    fn element_comment_round_trips_through_user_data() {
         assert_eq!(element_comment(&comment(COMMENT, "default/web:http")), Some("default/web:http"));
         let both = [&[9, 2, 1, 1][..], &rule("why", 7)].concat();
         assert_eq!(element_comment(&both), Some("why"));
     }
 
     #[test]
-    fn a_long_one_is_cut_between_characters() {
+    fn long_comment_is_cut_between_characters() {
         let long = comment(COMMENT, &"ä".repeat(100));
         assert_eq!(element_comment(&long).unwrap(), "ä".repeat(63));
     }
 
     #[test]
-    fn nonsense_is_no_comment() {
+    fn malformed_user_data_has_no_comment() {
         for bytes in [&[][..], &[0], &[0, 9, 1], &[1, 1, 1, 0], &[0, 1, 0xff]] {
             assert_eq!(element_comment(bytes), None, "{bytes:?}");
         }

@@ -10,7 +10,6 @@ use netlink_packet_route::{
 
 use super::*;
 
-/// What is heard of a message, as the kernel would send it.
 fn heard(
     message: &impl NetlinkSerializable,
     hears: fn(&Names, u16, &[u8]) -> Option<Drift>,
@@ -39,7 +38,7 @@ fn route(length: u8) -> RouteMessage {
 }
 
 #[test]
-fn tables_of_ours_and_of_others() {
+fn table_notice_is_drift_only_for_own_table() {
     const DELETE_TABLE: u16 = 0xa02;
     let of = |name: &str, names: &Names| {
         let mut payload = netfilter::header(10).to_vec();
@@ -55,7 +54,7 @@ fn tables_of_ours_and_of_others() {
 }
 
 #[test]
-fn our_device_is_set_up_or_removed() {
+fn device_notice_is_drift_only_if_own_device_is_set_up_or_removed() {
     use RouteNetlinkMessage::{DelLink, NewLink};
     check(NewLink(link("kube-ipvs0", LinkFlags::Up)), expect!["Some(Any)"]);
     check(NewLink(link("kube-ipvs0", LinkFlags::Noarp)), expect!["None"]);
@@ -68,7 +67,7 @@ fn our_device_is_set_up_or_removed() {
 }
 
 #[test]
-fn an_address_is_taken_off() {
+fn address_removal_notice_is_unbound_drift() {
     use RouteNetlinkMessage::{DelAddress, NewAddress};
     let address = |text: &str| {
         let mut message = AddressMessage::default();
@@ -78,21 +77,21 @@ fn an_address_is_taken_off() {
     check(DelAddress(address("10.96.0.10")), expect!["Some(Unbound(10.96.0.10))"]);
     check(DelAddress(address("fd00::10")), expect!["Some(Unbound(fd00::10))"]);
     check(NewAddress(address("10.96.0.10")), expect!["None"]);
-    // Of a point-to-point link `Address` is the peer's.
+    // On a point-to-point link, `Address` is the peer's address.
     let mut to_peer = address("10.0.0.1");
     to_peer.attributes.push(AddressAttribute::Local("10.96.0.10".parse().unwrap()));
     check(DelAddress(to_peer), expect!["Some(Unbound(10.96.0.10))"]);
 }
 
 #[test]
-fn default_routes() {
+fn default_route_notice_is_gateway_drift() {
     check(RouteNetlinkMessage::NewRoute(route(0)), expect!["Some(Gateways)"]);
     check(RouteNetlinkMessage::DelRoute(route(0)), expect!["Some(Gateways)"]);
     check(RouteNetlinkMessage::NewRoute(route(24)), expect!["None"]);
 }
 
 #[test]
-fn nonsense_is_passed_over() {
+fn malformed_notices_do_not_panic() {
     let names = Names::default();
     let attribute = DefaultNla::new(3, vec![0xff; 3]);
     let mut bytes = vec![0; attribute.buffer_len()];

@@ -1,7 +1,6 @@
 use super::{super::holds, *};
 use crate::testing::key;
 
-/// Entries as `ipset save` writes them.
 fn kube_proxy(entries: &[(&str, &str)]) -> KubeProxyState {
     let mut kube_proxy = KubeProxyState::default();
     for (set, entry) in entries {
@@ -32,7 +31,7 @@ const SERVERS: [&str; 8] = [
     "TCP 203.0.113.5:9999",
 ];
 
-/// What of SERVERS kube-proxy made, on a node with the address 192.168.0.1 and these on kube-ipvs0.
+/// Those of `SERVERS` that kube-proxy made, on a node with the address 192.168.0.1 and these addresses on kube-ipvs0.
 fn inherited(entries: &[(&str, &str)], exclude: &[&str]) -> (Vec<String>, Vec<String>) {
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::RR);
     let server = ServerState { config, real_servers: BTreeMap::new() };
@@ -46,10 +45,10 @@ fn inherited(entries: &[(&str, &str)], exclude: &[&str]) -> (Vec<String>, Vec<St
 }
 
 #[test]
-fn what_kube_proxy_made_is_told_by_its_sets_and_its_device() {
+fn takeover_adopts_servers_named_by_ipsets_or_on_the_device() {
     let entries = [("KUBE-CLUSTER-IP", "10.96.0.1,tcp:443"), ("KUBE-NODE-PORT-TCP", "30080")];
     let (servers, vips) = inherited(&entries, &[]);
-    // The one for DNS is in no set yet: kube-proxy was ended in the middle. 192.168.0.99 is keepalived's.
+    // The virtual server of DNS is in no set yet: kube-proxy was killed during a sync. 192.168.0.99 is keepalived's.
     assert_eq!(
         servers,
         [
@@ -64,7 +63,7 @@ fn what_kube_proxy_made_is_told_by_its_sets_and_its_device() {
 }
 
 #[test]
-fn in_excluded_ranges_only_the_sets_tell() {
+fn takeover_adopts_only_ipset_entries_in_excluded_ranges() {
     let entries = [("KUBE-LOAD-BALANCER-LOCAL", "203.0.113.5,tcp:80")];
     let (servers, vips) = inherited(&entries, &["203.0.113.0/24"]);
     assert_eq!(servers, ["TCP 10.96.0.1:443", "UDP 10.96.0.10:53", "TCP 203.0.113.5:80"]);
@@ -72,9 +71,9 @@ fn in_excluded_ranges_only_the_sets_tell() {
 }
 
 #[test]
-fn without_its_sets_nothing_is_kube_proxys() {
+fn takeover_adopts_nothing_without_kube_proxy_ipsets() {
     assert_eq!(inherited(&[], &[]), (vec![], vec![]));
-    // What stays where a policy drops does not make a node kube-proxy's.
+    // These sets can stay on a node after a takeover.
     let stays = [("KUBE-HEALTH-CHECK-NODE-PORT", "32000"), ("KUBE-LOOP-BACK", "10.244.0.5")];
     assert_eq!(inherited(&stays, &[]), (vec![], vec![]));
 }

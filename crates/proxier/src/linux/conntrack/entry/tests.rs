@@ -1,6 +1,6 @@
 use super::*;
 
-/// Entries as Linux 6.1 lists them. Except for the id, they are cut after the attributes that kube-ipvs reads.
+/// Entries as Linux 6.1 dumps them. Except for the ID, they are cut after the attributes that kube-ipvs reads.
 const UDP: &str = "02000000 \
     34000180 14000180 080001000a090909 080002000a60000a \
     1c000280 0500010011000000 0600020003e90000 0600030000350000 \
@@ -47,7 +47,7 @@ fn tcp_v6() -> Entry {
 }
 
 #[test]
-fn entries_of_both_families_are_read() {
+fn conntrack_entries_of_both_families_are_read() {
     assert_eq!(Entry::read(0x100, &bytes(UDP)), Some(udp()));
     assert_eq!(Entry::read(0x100, &bytes(TCP_V6)), Some(tcp_v6()));
     let zoned = Entry { id: Some([0xbf, 0x5f, 0x75, 0xa1]), zone: Some([0, 7]), ..udp() };
@@ -55,7 +55,7 @@ fn entries_of_both_families_are_read() {
 }
 
 #[test]
-fn other_messages_and_protocols_and_port_0_are_passed_over() {
+fn conntrack_entries_of_other_types_protocols_and_port_0_are_skipped() {
     assert_eq!(Entry::read(0x102, &bytes(UDP)), None);
     assert_eq!(Entry::read(0x100, &bytes(ICMP)), None);
     assert_eq!(Entry::read(0x100, &bytes(&UDP.replace("0500010011", "0500010088"))), None);
@@ -63,7 +63,7 @@ fn other_messages_and_protocols_and_port_0_are_passed_over() {
 }
 
 #[test]
-fn without_sense_in_the_reply_only_the_endpoint_is_unknown() {
+fn malformed_reply_tuple_leaves_only_the_endpoint_unknown() {
     let nonsense = bytes(&UDP.replace("080001000a010001", "09000100ff010001"));
     assert_eq!(Entry::read(0x100, &nonsense), Some(Entry { endpoint: None, ..udp() }));
     let no_port = bytes(&UDP.replace("0600020014e9", "060002000000"));
@@ -71,7 +71,7 @@ fn without_sense_in_the_reply_only_the_endpoint_is_unknown() {
 }
 
 #[test]
-fn nonsense_is_passed_over() {
+fn malformed_conntrack_entries_do_not_panic() {
     for whole in [bytes(UDP), bytes(TCP_V6), bytes(ICMP), vec![0; 64], vec![0xff; 64]] {
         for end in 0..whole.len() {
             Entry::read(0x100, &whole[..end]);
@@ -88,7 +88,7 @@ fn nonsense_is_passed_over() {
 }
 
 #[test]
-fn a_list_is_asked_for_by_family() {
+fn conntrack_list_request_names_the_family() {
     let mut batch = Batch::new();
     for family in Family::ALL {
         batch.push_with(GET, 0, |out| out.extend(header(family)));
@@ -98,7 +98,7 @@ fn a_list_is_asked_for_by_family() {
 }
 
 #[test]
-fn a_deletion_names_the_original_tuple_the_id_and_the_zone() {
+fn conntrack_deletion_names_tuple_id_and_zone() {
     let mut batch = Batch::new();
     Entry { id: Some([1, 2, 3, 4]), zone: Some([0, 7]), ..udp() }.delete(&mut batch);
     let tuple = "14000180 080001000a090909 080002000a60000a \
@@ -114,7 +114,7 @@ fn a_deletion_names_the_original_tuple_the_id_and_the_zone() {
 }
 
 #[test]
-fn a_deletion_repeats_what_was_listed() {
+fn conntrack_deletion_repeats_the_listed_entry() {
     for listed in [TCP_V6.to_owned(), format!("{UDP}{ZONE_AND_ID}")] {
         let listed = Entry::read(0x100, &bytes(&listed)).unwrap();
         let mut batch = Batch::new();

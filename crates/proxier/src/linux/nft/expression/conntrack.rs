@@ -1,4 +1,4 @@
-//! What conntrack says of a packet.
+//! Expressions that read conntrack.
 
 use netlink_batch::attribute::put;
 
@@ -22,10 +22,9 @@ const CT_DESTINATION_V4: u32 = 20;
 const CT_SOURCE_V6: u32 = 21;
 const CT_DESTINATION_V6: u32 = 22;
 const CT_STATUS: u32 = 2;
-/// The bit of `ct status` that says that the destination was changed.
+/// The bit of `ct status` for a changed destination.
 const CT_STATUS_DNAT: u32 = 1 << 5;
 
-/// `ct state new`.
 pub(in super::super) fn state_new() -> Expressions {
     has(CT_STATE, NEW)
 }
@@ -35,7 +34,6 @@ pub(in super::super) fn state_established() -> Expressions {
     has(CT_STATE, ESTABLISHED | RELATED)
 }
 
-/// `ct state invalid`.
 pub(in super::super) fn state_invalid() -> Expressions {
     has(CT_STATE, INVALID)
 }
@@ -45,14 +43,14 @@ pub(in super::super) fn not_diverted() -> Expressions {
     all([load_ct(CT_STATUS), mask(&CT_STATUS_DNAT.to_ne_bytes(), &[0; 4]), equals(&[0; 4])])
 }
 
-/// Loads the key that the first packet of the connection had when it came: `ct original ip daddr . meta l4proto . ct
+/// Loads the key to which the first packet of the connection was sent: `ct original ip daddr . meta l4proto . ct
 /// original proto-dst`.
 pub(in super::super) fn original_key(family: Family) -> Expressions {
     original_end(family, by(family, CT_DESTINATION_V4, CT_DESTINATION_V6), CT_DESTINATION_PORT)
 }
 
-/// Loads where the connection was opened from, like the key of a virtual server: `ct original ip saddr . meta l4proto
-/// . ct original proto-src`.
+/// Loads the source of the connection in the format of a virtual server's key: `ct original ip saddr . meta l4proto .
+/// ct original proto-src`.
 pub(in super::super) fn original_source(family: Family) -> Expressions {
     original_end(family, by(family, CT_SOURCE_V4, CT_SOURCE_V6), CT_SOURCE_PORT)
 }
@@ -62,7 +60,6 @@ fn original_end(family: Family, address: u32, port: u32) -> Expressions {
     all([original(address, FIRST), load_protocol(register(words)), original(port, register(words + 1))])
 }
 
-/// Loads what conntrack knows of the direction in which the connection was opened.
 fn original(key: u32, into: u32) -> Expressions {
     /// `NFTA_CT_DIRECTION`, and `IP_CT_DIR_ORIGINAL`.
     const DIRECTION: u16 = 3;
@@ -73,14 +70,12 @@ fn original(key: u32, into: u32) -> Expressions {
     })
 }
 
-/// `ct direction original`.
 pub(in super::super) fn in_original_direction() -> Expressions {
     const ORIGINAL: u8 = 0;
     all([load_ct(CT_DIRECTION), equals(&[ORIGINAL])])
 }
 
-/// Whether conntrack says one of these. The bits are in the host's byte order, unlike everything that comes from a
-/// packet.
+/// Whether any of these bits is set. Conntrack's bits are in host byte order, unlike packet fields.
 fn has(key: u32, bits: u32) -> Expressions {
     all([load_ct(key), mask(&bits.to_ne_bytes(), &[0; 4]), differs(&[0; 4])])
 }

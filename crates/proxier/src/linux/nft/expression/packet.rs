@@ -1,4 +1,4 @@
-//! What a packet says: its fields, the mark on it, and the interface that it came in by.
+//! Expressions that read and write a packet: its fields, its mark and its input interface.
 
 use super::{Expressions, FIRST, all, by, differs, equals, immediate, mask, numbers, register};
 use crate::model::Family;
@@ -11,12 +11,9 @@ const MARK: u32 = 3;
 const INTERFACE_NAME: u32 = 6;
 const PROTOCOL: u32 = 16;
 
-/// A field of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Field {
-    /// `ip saddr` or `ip6 saddr`.
     Source,
-    /// `ip daddr` or `ip6 daddr`.
     Destination,
     /// `meta l4proto`.
     Protocol,
@@ -26,10 +23,10 @@ pub(in super::super) enum Field {
     SourcePort,
 }
 
-/// The fields of a key: `ip daddr . meta l4proto . th dport`.
+/// The key of a virtual server: `ip daddr . meta l4proto . th dport`.
 pub(in super::super) const KEY: [Field; 3] = [Field::Destination, Field::Protocol, Field::Port];
 
-/// Loads fields, one behind the other, from the first register on.
+/// Loads concatenated fields from the first register on.
 pub(in super::super) fn load<const N: usize>(family: Family, fields: [Field; N]) -> Expressions {
     let (source, destination, length) = by(family, (12, 16, 4), (8, 24, 16));
     let mut words = 0;
@@ -49,7 +46,7 @@ pub(in super::super) fn load<const N: usize>(family: Family, fields: [Field; N])
     }))
 }
 
-/// Loads where the packet is sent next: `rt ip nexthop`. It has been routed in forward and output, and not before.
+/// `rt ip nexthop`. Only valid after routing: in forward and output.
 pub(in super::super) fn next_hop(family: Family) -> Expressions {
     // `NFT_RT_NEXTHOP4` and `NFT_RT_NEXTHOP6`.
     numbers("rt", &[(1, FIRST), (2, by(family, 1, 2))])
@@ -60,7 +57,7 @@ pub(in super::super) fn next_header_is(family: Family, number: u8) -> Expression
     field_is(next_header(family), &[number])
 }
 
-/// `ip protocol set NUMBER` or `ip6 nexthdr set NUMBER`. Checksums stay as they are.
+/// `ip protocol set NUMBER` or `ip6 nexthdr set NUMBER`, without a checksum update.
 pub(in super::super) fn set_next_header(family: Family, number: u8) -> Expressions {
     set_in_network_header(next_header(family), &[number])
 }
@@ -84,7 +81,6 @@ pub(in super::super) fn comes_not_by(name: &str) -> Expressions {
     all([load_meta(INTERFACE_NAME, FIRST), differs(&whole(name))])
 }
 
-/// A name as the kernel's field has it, which is as long as `IFNAMSIZ`.
 fn whole(name: &str) -> Vec<u8> {
     const LENGTH: usize = 16;
     let mut bytes = name.as_bytes().to_vec();
@@ -97,18 +93,15 @@ pub(in super::super) fn to_localhost() -> Expressions {
     field_is(16, &[127])
 }
 
-/// `meta mark & BIT == BIT`.
 pub(in super::super) fn mark_has(bit: u32) -> Expressions {
     let bit = bit.to_ne_bytes();
     all([load_meta(MARK, FIRST), mask(&bit, &[0; 4]), equals(&bit)])
 }
 
-/// `meta mark set meta mark | BIT`.
 pub(in super::super) fn set_mark(bit: u32) -> Expressions {
     all([load_meta(MARK, FIRST), mask(&(!bit).to_ne_bytes(), &bit.to_ne_bytes()), store_mark()])
 }
 
-/// `meta mark set meta mark & ~BIT`.
 pub(in super::super) fn clear_mark(bit: u32) -> Expressions {
     all([load_meta(MARK, FIRST), mask(&(!bit).to_ne_bytes(), &[0; 4]), store_mark()])
 }
@@ -117,7 +110,7 @@ fn store_mark() -> Expressions {
     numbers("meta", &[(2, MARK), (3, FIRST)])
 }
 
-/// A field of an ARP packet about IPv4 on Ethernet.
+/// A field of an ARP packet for IPv4 over Ethernet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum ArpField {
     /// `arp saddr ip`.
@@ -126,7 +119,6 @@ pub(in super::super) enum ArpField {
     Target = 24,
 }
 
-/// Loads a field into the first register.
 pub(in super::super) fn arp_field(field: ArpField) -> Expressions {
     payload(NETWORK_HEADER, field as u32, 4, FIRST)
 }
@@ -147,12 +139,11 @@ fn set_in_network_header(offset: u32, value: &[u8]) -> Expressions {
     all([immediate(value), numbers("payload", &store)])
 }
 
-/// `meta l4proto PROTOCOL`.
 pub(in super::super) fn protocol_is(number: u8) -> Expressions {
     all([load_protocol(FIRST), equals(&[number])])
 }
 
-/// `tcp flags syn / fin,syn,rst,ack`: the first packet of a connection. Of TCP only.
+/// `tcp flags syn / fin,syn,rst,ack`: the first packet of a connection. Only valid for TCP.
 pub(in super::super) fn opens_tcp() -> Expressions {
     const FLAGS: u32 = 13;
     const FIN_SYN_RST_ACK: u8 = 0b1_0111;

@@ -1,4 +1,4 @@
-//! Messages of Linux 6.18 about what iptables 1.8.9 made in `filter`:
+//! Messages of Linux 6.18 about the following commands of iptables 1.8.9, table `filter`:
 //!
 //! ```text
 //! iptables-nft -N KUBE-X; iptables-nft -P FORWARD DROP
@@ -37,7 +37,7 @@ fn read<T>(kind: u8, read: fn(&[u8]) -> T) -> Vec<T> {
 }
 
 #[test]
-fn chains_with_their_hooks_and_policies() {
+fn iptables_chains_are_read_with_hook_and_policy() {
     let head = |name: &str, base: Option<(Hook, bool)>| ChainHead {
         table: "filter".into(),
         name: name.into(),
@@ -49,7 +49,7 @@ fn chains_with_their_hooks_and_policies() {
 }
 
 #[test]
-fn rules_with_their_verdicts() {
+fn iptables_rules_are_read_with_verdict_and_conditions() {
     let rule = |chain: &str, handle, verdict, is_conditional, uses_set| RuleHead {
         table: "filter".into(),
         chain: chain.into(),
@@ -69,9 +69,8 @@ fn rules_with_their_verdicts() {
     );
 }
 
-/// Whatever is cut off is read as far as it goes.
 #[test]
-fn messages_that_are_cut_off() {
+fn truncated_chain_and_rule_messages_do_not_panic() {
     for (_, bytes) in captured() {
         for end in 0..bytes.len() {
             let bytes = netfilter::attributes(&bytes[..end]);
@@ -80,9 +79,8 @@ fn messages_that_are_cut_off() {
     }
 }
 
-/// The bytes of what kube-ipvs asks for.
 #[test]
-fn removals() {
+fn removal_requests_of_foreign_chains_match_snapshot() {
     let chain = ChainId { family: Family::V6, table: "filter".into(), name: "KUBE-X".into() };
     let names = Names::default();
     let mut transaction = Transaction::new(&names);
