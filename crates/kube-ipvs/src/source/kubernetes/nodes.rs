@@ -1,4 +1,4 @@
-//! The addresses of the other Nodes: an external or load-balancer IP that is one of them must not be bound here.
+//! The addresses of the other Nodes. If an external or load-balancer IP is one of them, this node must not bind it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,37 +21,36 @@ use super::{
     resource::Resource,
 };
 
-/// How long what is known of other Nodes is good for.
+/// How long a list of the other Nodes stays valid.
 const CACHE_TTL: Duration = Duration::from_secs(600);
-/// When a list that failed is asked for again.
+/// The pause before a failed list is retried.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
-/// How much each known Node adds to the time by which a list is put off: what all nodes of a cluster ask for together
-/// grows with the square of their number.
+/// How much each known Node adds to the longest delay of a list. Every node lists all Nodes, so the load on the API
+/// server grows with the square of their number.
 const DELAY_PER_NODE: Duration = Duration::from_millis(10);
-/// How many Nodes there may be as long as none are known.
+/// The number of Nodes that kube-ipvs assumes before the first list.
 const ASSUMED_NODES: u32 = 500;
 
 type Listed = Result<Vec<Node>, Failure>;
 
-/// Nodes are many, and each changes every few minutes: they are never watched. They are listed when a Service has an
-/// address from outside that it did not have before, which in most clusters is seldom or never. Until then that Service
-/// is held back, and nothing else is.
+/// Clusters have many Nodes, and each changes every few minutes, so kube-ipvs never watches them. It lists them when a
+/// Service gets a new external or load-balancer IP, which is rare. Until then it holds back that Service only.
 pub(super) struct OtherNodes {
     client: Client,
     own: Box<str>,
     limits: Limits,
     known: BTreeSet<Box<str>>,
-    /// The addresses from outside of Services that went on.
+    /// The external and load-balancer IPs of delivered Services.
     outer: HashMap<ServiceId, BTreeSet<IpAddr>>,
     /// Services that wait for the list.
     held: BTreeMap<ServiceId, Event>,
-    /// The list that is under way or put off.
+    /// The running or delayed list.
     listing: Option<JoinHandle<Listed>>,
-    /// Until when what is known is good enough.
+    /// Until when the last list stays valid.
     fresh: Option<Instant>,
-    /// Whether the last list failed: until one succeeds, Services are not held back.
+    /// Whether the last list failed. kube-ipvs holds back no Service until a list succeeds.
     is_failing: bool,
-    /// How many lists have failed since one succeeded.
+    /// Failed lists in a row.
     failures: u32,
 }
 
@@ -71,15 +70,15 @@ impl OtherNodes {
         }
     }
 
-    /// The first delivery, with the Nodes before the Services: all is delivered at once, so that it waits for the list,
-    /// but not for long.
+    /// Puts the Nodes before the Services. The first delivery is atomic, so all of it waits for the list, up to a
+    /// limit.
     pub(super) async fn first(&mut self, events: Vec<Event>) -> Vec<Event> {
         let mut events = self.pass(events);
         if !self.held.is_empty() {
             self.list_after(Duration::ZERO);
             match timeout(self.limits.nodes, self.listed()).await {
                 Ok(listed) => events.extend(self.learn(listed)),
-                // The list goes on: an API server that is slow would only get more to do by another one.
+                // The list continues: another one would only add load to a slow API server.
                 Err(_) => {
                     self.is_failing = true;
                     events.extend(self.release());
@@ -89,7 +88,7 @@ impl OtherNodes {
         events
     }
 
-    /// Which events go on now.
+    /// Returns the events that need not wait for a list.
     pub(super) fn pass(&mut self, events: Vec<Event>) -> Vec<Event> {
         let events = events.into_iter().filter_map(|event| self.pass_one(event)).collect();
         if !self.held.is_empty() && self.listing.is_none() {
@@ -143,7 +142,7 @@ impl OtherNodes {
         }));
     }
 
-    /// The outcome of the list that is under way, when it is there. It can be waited for again and again.
+    /// Waits for the running list. Cancel safe.
     pub(super) async fn listed(&mut self) -> Listed {
         let Some(listing) = &mut self.listing else { return pending().await };
         let outcome: Result<Listed, JoinError> = listing.await;
@@ -155,7 +154,7 @@ impl OtherNodes {
         }
     }
 
-    /// What follows from a list: the Nodes, and the Services that waited for them.
+    /// Returns the Nodes, and then the Services that waited for them.
     pub(super) fn learn(&mut self, listed: Listed) -> Vec<Event> {
         self.is_failing = listed.is_err();
         let mut events = Vec::new();
@@ -196,12 +195,12 @@ impl OtherNodes {
     }
 }
 
-/// How long to wait after so many failures before the next list, and chance adds as much at most.
+/// Without the random part, which can double it.
 fn pause(failures: u32) -> Duration {
     RETRY_INTERVAL.saturating_mul(2_u32.saturating_pow(failures)).min(CACHE_TTL)
 }
 
-/// All Nodes but our own.
+/// Lists the Nodes other than this one.
 async fn list(mut nodes: Collection, own: &str) -> Listed {
     let listed = nodes.list(&Age::Any).await?;
     let read = listed.objects.into_iter().filter_map(|object| match object.content {
@@ -233,7 +232,6 @@ mod tests {
         Event::ServiceApplied(service)
     }
 
-    /// The names of Services and Nodes.
     fn names(events: Vec<Event>) -> Vec<String> {
         let name = |event: Event| match event {
             Event::ServiceApplied(service) => format!("+{}", service.id.name),
@@ -244,7 +242,7 @@ mod tests {
         events.into_iter().map(name).collect()
     }
 
-    /// With an API server that never answers.
+    /// Its API server never answers.
     fn nodes() -> OtherNodes {
         let silent = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, BoxError>>());
         OtherNodes::new(Client::new(silent, "default"), "node-1", Limits::default())
@@ -255,7 +253,7 @@ mod tests {
         let mut nodes = nodes();
         let mut check = |events: Vec<Event>| names(nodes.pass(events));
         assert_eq!(check(vec![service("web", &[]), service("outer", &["192.0.2.1"])]), ["+web"]);
-        // It waits on, as it is by then; and what is gone does not wait.
+        // A held Service waits on in its new version. A deleted Service no longer waits.
         assert!(check(vec![service("outer", &["192.0.2.2"]), service("gone", &["192.0.2.3"])]).is_empty());
         assert_eq!(check(vec![Event::ServiceRemoved(ServiceId::new("default", "gone"))]), ["-gone"]);
         let node = Node {
@@ -268,7 +266,7 @@ mod tests {
         };
         assert_eq!(names(nodes.learn(Ok(vec![node]))), ["+node-2", "+outer"]);
         let mut check = |events: Vec<Event>| names(nodes.pass(events));
-        // What is known is good for a while, and what has not changed was looked at.
+        // A list stays valid for a while. Known addresses need no other list.
         assert_eq!(check(vec![service("late", &["192.0.2.4"])]), ["+late"]);
         nodes.fresh = None;
         let mut check = |events: Vec<Event>| names(nodes.pass(events));
