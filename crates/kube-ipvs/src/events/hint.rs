@@ -1,6 +1,6 @@
 use proxier::desired::{Refusal, Skipped};
 
-/// What a Service does not get, why, and which flag or annotation of ours decides that.
+/// The reason why a part of a Service is not served, with the flag or annotation that decides it.
 pub fn with_hint(skipped: &Skipped) -> String {
     format!("{skipped}{}", hint(skipped))
 }

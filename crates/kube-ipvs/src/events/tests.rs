@@ -69,7 +69,6 @@ fn an_event_is_about_its_object() {
     assert_eq!((namespace.as_str(), &made["regarding"]["name"]), ("default", &"node-1".into()));
 }
 
-/// The name of the Event that a node makes.
 fn name(to_post: &ToPost, node: &str) -> String {
     let (_, made) = event(to_post, node, Timestamp::UNIX_EPOCH);
     made["metadata"]["name"].as_str().unwrap().to_owned()
@@ -87,10 +86,10 @@ fn a_fact_has_the_same_name_on_every_node() {
     for other in others {
         assert_ne!(name(&fact, "node-1"), name(&other, "node-1"), "{other:?}");
     }
-    // What is wrong with a node is its own.
+    // A problem of a node is a fact of that node only.
     let node = to_post(EventNote { about: About::Node, ..event_note("why") });
     assert_ne!(name(&node, "node-1")["node-1".len()..], name(&node, "node-2")["node-2".len()..]);
-    // Each node has other words: one of them is stored, and says whose they are.
+    // The text differs between nodes. The API server stores one of them, and it names its node.
     let words = |note: &str| ToPost { fact: Some("http".into()), ..to_post(event_note(note)) };
     assert_eq!(name(&words("at 10.0.0.1"), "node-1"), name(&words("at 10.0.0.2"), "node-2"));
     let (_, made) = event(&words("at 10.0.0.1"), "node-1", Timestamp::UNIX_EPOCH);
@@ -102,7 +101,7 @@ fn a_fact_has_the_same_name_on_every_node() {
 fn a_name_is_no_longer_than_the_api_allows() {
     let slice = SliceId::new("shop", &format!("{}.{}", "a".repeat(235), "b".repeat(17)));
     let name = name(&to_post(EventNote { about: About::Slice(slice), ..event_note("why") }), "node-1");
-    // It ends where a label may end.
+    // The cut leaves a valid name.
     assert_eq!(name.len(), 235 + 17);
     assert!(name.starts_with(&format!("{}.", "a".repeat(235))), "{name}");
 }
@@ -119,7 +118,7 @@ fn an_event_carries_its_services_uid() {
         made["regarding"]["uid"].as_str().map(str::to_owned)
     };
     assert_eq!(uid(Some("4711"), "why").as_deref(), Some("4711"));
-    // Made again under the same name, and gone.
+    // The Service is recreated under the same name, and then deleted.
     assert_eq!(uid(Some("4712"), "why").as_deref(), Some("4712"));
     assert_eq!(uid(None, "gone"), None);
 }
@@ -134,12 +133,12 @@ fn an_object_that_flaps_leaves_room_for_others() {
         notes(&mut said).len()
     };
     assert_eq!((0..40).map(|number| record(number, web(), 0)).sum::<usize>(), 10);
-    // That is about no other object, and after five minutes there is one more.
+    // The budgets of other objects are untouched. After five minutes there is room for one more.
     assert_eq!(record(0, About::Node, 0), 1);
     assert_eq!(record(100, web(), 4), 0);
     assert_eq!((record(101, web(), 5), record(102, web(), 5)), (1, 0));
     assert_eq!((0..40).map(|number| record(1000 + number, web(), 500)).sum::<usize>(), 10);
-    // All Services of one namespace leave room for those of another, and all of them for the Node.
+    // The Services of one namespace leave room for another namespace, and all of them for the Node.
     let of = |namespace: &str, number: usize| About::Service(ServiceId::new(namespace, &format!("{number}")));
     let all = |namespace: String| (0..40).map(move |number| (namespace.clone(), number));
     let mut count = |namespace: &str| {
@@ -161,7 +160,7 @@ fn nothing_is_said_twice_within_an_hour() {
     assert_eq!(notes, ["why", "why", "another"]);
 }
 
-/// Repeats take nothing of the budget.
+/// Repeats use up no budget.
 #[test]
 fn what_was_said_leaves_room_for_what_is_new() {
     let (sender, mut said) = channel(10);
@@ -200,7 +199,7 @@ fn skipping(skipped: impl IntoIterator<Item = Skipped>) -> SyncReport {
 
 #[test]
 fn failed_change_is_recorded_on_its_service() {
-    // All is well there.
+    // `NodeAddress` is no problem, so it causes no Event.
     let (address, node) = ("192.0.2.1".parse().unwrap(), "a".into());
     let elsewhere = Skipped::NodeAddress { port: port("http"), address, node };
     let mut report = skipping([Skipped::Foreign { port: port("http"), key: key("10.96.0.1") }, elsewhere]);
@@ -215,7 +214,7 @@ fn failed_change_is_recorded_on_its_service() {
     assert_eq!(said, [(About::Node, "KernelUnavailable", None), foreign]);
 }
 
-/// 40 Services whose annotations change all the time, each with values of 256 KiB.
+/// 40 Services whose annotations keep changing, each with values of 256 KiB.
 #[test]
 fn of_what_tenants_write_little_is_told_and_less_is_kept() {
     let (sender, mut said) = channel(QUEUE_CAPACITY);
@@ -241,14 +240,14 @@ fn of_what_tenants_write_little_is_told_and_less_is_kept() {
         events += told.len();
         assert!(told.iter().all(|said| said.event_note.note.capacity() <= 1024), "{second}");
     }
-    // 30 Events, one more each minute; 50 lines, one more every five seconds, and the sums.
+    // 30 Events and one more each minute; 50 lines, one more every five seconds, and the sums.
     assert_eq!((events, logged), (31, 50 + 19 + 4));
     assert!(bytes < 150_000, "{bytes}");
     let kept = recorder.repeats.kept() + recorder.limits.kept() + lines.kept();
     assert!(kept < 200, "{kept} hashes with their times are kept");
 }
 
-/// One Service that is refused 100,000 times says so in a few lines, and how many there would have been.
+/// A Service with 100,000 rejected addresses costs a few lines, and one line counts the rest.
 #[test]
 fn a_hundred_thousand_refusals_are_a_few_lines() {
     let skipped = |number: u32| Skipped::Taken {
@@ -266,7 +265,7 @@ fn a_hundred_thousand_refusals_are_a_few_lines() {
     assert_eq!(told.len(), 11);
     let last = told[10].to_string();
     assert!(last.starts_with("99990 lines about Services and EndpointSlices were left out"), "{last}");
-    // Another one is heard, and the sum comes once in a while.
+    // Another Service still has a line, and the sum appears only once per interval.
     let other = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
     let failed = Skipped::Foreign { port: other, key: key("10.96.0.1") };
     let report = skipping([failed, skipped(1)]);
@@ -275,7 +274,7 @@ fn a_hundred_thousand_refusals_are_a_few_lines() {
     assert!(told[0].to_string().starts_with("1 lines about"), "{}", told[0]);
 }
 
-/// Each node names an address of its own: what they find is one fact all the same.
+/// Each node names another address, and all of them find the same fact.
 #[test]
 fn an_address_of_the_node_makes_no_fact_of_its_own() {
     let skipped = |address: &str| {
@@ -297,20 +296,20 @@ fn an_address_of_the_node_makes_no_fact_of_its_own() {
     assert_eq!(said_on("192.168.128.1"), said_on("192.168.128.2"));
 }
 
-/// A pod that comes and goes makes a sync each time; the log does not grow with it.
+/// A flapping pod causes a sync each time. The log does not grow with it.
 #[test]
 fn thousands_of_syncs_of_one_service_are_a_few_lines() {
     let mut lines = Lines::default();
     let (web, others) = (ServiceId::new("tenant", "web"), ServiceId::new("bank", "web"));
     let of_flapping = (0..3000).filter(|sync| lines.synced(&[&web].into(), seconds(1) * *sync / 100)).count();
     assert_eq!(of_flapping, 10);
-    // Another one has lines of its own, also together with it.
+    // Another Service has a separate budget, also in a sync together with the first one.
     assert!(lines.synced(&[&others, &web].into(), seconds(31)));
     let told = lines.record_sync(&SyncReport::default(), seconds(31));
     assert!(told[0].to_string().starts_with("2990 lines about"), "{}", told[0]);
 }
 
-/// Who lets a health check's port change again and again writes a few lines, too.
+/// A tenant who keeps changing the health check port causes only a few lines.
 #[test]
 fn what_is_announced_of_a_service_is_logged_a_few_times() {
     let mut lines = Lines::default();

@@ -1,5 +1,4 @@
-//! Annotations `kube-ipvs.io/…`: what they choose; and that one which cannot be followed is reported, and costs nothing
-//! but itself.
+//! Annotations `kube-ipvs.io/…`. kube-ipvs reports an invalid annotation and ignores only that one.
 
 use std::time::Duration;
 
@@ -17,13 +16,13 @@ fn check_with<T: AsRef<str>>(annotations: Annotations, files: impl IntoIterator<
     expected.assert_eq(&files.into_iter().map(read).collect::<String>());
 }
 
-/// A folder where Services may choose what they like, as long as that lasts no longer than a day.
+/// A folder with a drain cap of a day.
 fn folder(annotations: Annotations) -> Folder {
     let drain_cap = Duration::from_secs(24 * 3600);
     Folder::new().with_annotations(AnnotationPolicy { annotations, drain_cap })
 }
 
-/// A Service with these annotations, which start on line 6; and another.
+/// A Service with these annotations, which start on line 6, and one foreign annotation.
 fn service(annotations: &[&str]) -> String {
     let annotations: String = annotations.iter().map(|annotation| format!("    kube-ipvs.io/{annotation}\n")).collect();
     format!(
@@ -32,7 +31,6 @@ fn service(annotations: &[&str]) -> String {
     )
 }
 
-/// A slice with one endpoint and this annotation.
 fn slice(annotation: &str) -> String {
     let annotations = format!("metadata:\n  annotations: {{kube-ipvs.io/{annotation}}}\n");
     broken::slice("addressType: IPv4\nendpoints:\n- addresses: [10.0.0.1]\n").replace("metadata:\n", &annotations)
@@ -214,7 +212,8 @@ fn what_cannot_be_followed() {
     );
 }
 
-/// A Service's own business, by default: what the kernel and other hosts have to do with is the operator's to allow.
+/// By default a Service chooses only for its own traffic. The operator must allow choices that involve the kernel or
+/// other hosts.
 #[test]
 fn what_the_operator_does_not_allow() {
     let service = service(&[
@@ -284,7 +283,7 @@ fn what_the_operator_does_not_allow() {
     );
 }
 
-/// An object of the largest size that the API takes costs no more lines than one with a few mistakes.
+/// An object of the API's maximum size costs no more lines than one with a few mistakes.
 #[test]
 fn many_mistakes_are_counted() {
     let names: Vec<String> = (0..14_000).map(|number| format!("a{number:05}: \"\"")).collect();
@@ -297,7 +296,7 @@ fn many_mistakes_are_counted() {
     assert!(said.contains(&format!("\"{}\"… is too long", "x".repeat(64))) && said.len() < 1000, "{said}");
 }
 
-/// The good ones count beside bad ones, and a mended one takes effect.
+/// Valid annotations count beside an invalid one, and a corrected one takes effect.
 #[test]
 fn each_for_itself() {
     let mut folder = folder(Annotations::All);
@@ -357,7 +356,7 @@ fn weights_of_slices_and_endpoints() {
     );
 }
 
-/// However many annotations of a file are ignored, all its objects count.
+/// All objects of a file count, however many annotations kube-ipvs ignores.
 #[test]
 fn ignored_annotations_cost_no_object() {
     let one = |number: usize| {

@@ -1,10 +1,10 @@
-//! Fields that cannot be followed: what kube-ipvs reports, and that nothing else suffers.
+//! Invalid fields: kube-ipvs reports them, and other files are not affected.
 
 use expect_test::{Expect, expect};
 
 use super::*;
 
-/// Checks what kube-ipvs reports about broken files, each alone and as the only change to a good one.
+/// Checks the report about each broken file, alone and as the only change to a good file.
 pub(super) fn check<T: AsRef<[u8]>>(files: impl IntoIterator<Item = T>, expected: Expect) {
     let said: String = files.into_iter().map(|file| what_is_said(file.as_ref())).collect();
     expected.assert_eq(&said);

@@ -1,4 +1,4 @@
-//! Files that cannot be followed as a whole: no objects, no YAML, no text, or far too much of it.
+//! Files that kube-ipvs rejects as a whole: no objects, no YAML, no text, or too large.
 
 use expect_test::{Expect, expect};
 
@@ -193,7 +193,7 @@ fn a_slice_with_too_many_endpoints_is_refused() {
         problem: f.yaml:9:3: EndpointSlice default/web-1: endpoints: too many entries: at most 1000 are allowed
     "#]],
     );
-    // As `kubectl get -o yaml` sorts it: what it is comes after the endpoints.
+    // `kubectl get -o yaml` sorts `kind` after the endpoints.
     let head = "addressType: IPv4\napiVersion: discovery.k8s.io/v1\n";
     check(
         format!("{head}{endpoints}kind: EndpointSlice\nmetadata: {{name: web-1}}\n"),

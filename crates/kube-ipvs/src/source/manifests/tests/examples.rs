@@ -1,4 +1,4 @@
-//! The manifests that the project shows its users.
+//! The example manifests of the project.
 
 use std::path::Path;
 

@@ -1,10 +1,10 @@
-//! Services that are reached from outside of the cluster, and to which endpoints they lead.
+//! Services with external addresses, and their traffic policies.
 
 use expect_test::{Expect, expect};
 
 use super::{broken, *};
 
-/// A Service with this in its spec, which starts on line 6, and one port.
+/// A Service with one port and these further fields in its spec, which start on line 6.
 fn service(spec: &str) -> String {
     with_metadata("", spec)
 }
@@ -45,7 +45,7 @@ fn all_at_once() {
 #[test]
 fn external_ips() {
     let specs = [
-        // Twice the same, also where it is written otherwise.
+        // Duplicates, one of them in another notation.
         "externalIPs: [198.51.100.1, 198.51.100.2, 198.51.100.1, \"::ffff:198.51.100.2\"]",
         "externalIPs: [\"2001:db8::1\"]",
         "externalIPs: []",
@@ -64,7 +64,7 @@ fn external_ips() {
         Service default/web []
     "#]],
     );
-    // What to do with an address that has no ClusterIP of its family is for the proxy to say.
+    // The engine decides about an external IP without a ClusterIP of its family.
     let headless = service("externalIPs: [198.51.100.1]").replace("10.96.0.1", "None");
     let other_family = service("externalIPs: [198.51.100.1]").replace("10.96.0.1", "\"fd00::1\"");
     check(
@@ -116,7 +116,7 @@ fn traffic_policies() {
         "type: NodePort\nexternalTrafficPolicy: Local",
         "type: LoadBalancer\nexternalTrafficPolicy: Local",
         "externalIPs: [198.51.100.1]\nexternalTrafficPolicy: Local",
-        // Nothing leads there from outside: the policy means nothing.
+        // Without an external address the policy has no effect.
         "externalTrafficPolicy: Local",
         "internalTrafficPolicy: Local",
         "type: ExternalName\ninternalTrafficPolicy: Local\nexternalTrafficPolicy: Local",

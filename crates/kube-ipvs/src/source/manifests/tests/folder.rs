@@ -1,4 +1,4 @@
-//! What comes of files that change one after the other.
+//! Files that change one after the other.
 
 use expect_test::{Expect, expect};
 use proxier::Completeness;
@@ -231,7 +231,7 @@ fn a_file_that_cannot_be_read_keeps_what_it_said() {
     );
 }
 
-/// Whether all that the folder holds is known: a file that never could be followed leaves that open.
+/// If a file could never be followed, the state of the folder is incomplete.
 #[test]
 fn complete_once_every_file_could_be_followed() {
     let mut folder = Folder::new();
@@ -243,6 +243,6 @@ fn complete_once_every_file_could_be_followed() {
     assert!(!complete("b.yaml", Some("kind: [")));
     assert!(!complete("c.yaml", Some(&service("c", "10.96.0.3", "{}"))));
     assert!(complete("b.yaml", None));
-    // Its last good content is known.
+    // The last good content of the file is known.
     assert!(complete("a.yaml", Some("")));
 }

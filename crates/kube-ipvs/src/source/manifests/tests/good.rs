@@ -1,4 +1,4 @@
-//! Manifests as they should be, and the liberties that the API allows.
+//! Valid manifests, and the variants that the API allows.
 
 use expect_test::{Expect, expect};
 
@@ -166,7 +166,7 @@ fn slices_of_no_concern() {
     );
 }
 
-/// As kube-proxy, which does not even ask the API server for these.
+/// As kube-proxy, which excludes these in its list request.
 #[test]
 fn services_of_another_proxy_and_headless_ones() {
     for label in ["service-proxy-name", "headless"] {
@@ -179,7 +179,7 @@ fn services_of_another_proxy_and_headless_ones() {
     }
 }
 
-/// As leader election left them in clusters for years. A dump of all Endpoints has them.
+/// Leader election left such locks in clusters for years. A dump of all Endpoints contains them.
 #[test]
 fn endpoints_that_stand_for_a_lock() {
     let lock = |annotations: &str| {
@@ -201,7 +201,7 @@ fn endpoints_that_stand_for_a_lock() {
     }
 }
 
-/// A thousand and more are nothing unusual: for SIP, RTP, FTP and games.
+/// SIP, RTP, FTP and games use a thousand ports and more.
 #[test]
 fn many_ports() {
     let ports = |count: u32| -> String {
@@ -332,7 +332,7 @@ fn json() {
 
 #[test]
 fn ways_to_write_it() {
-    // Windows line ends, a byte order mark, a directive, anchors, and what an object is at its end.
+    // Windows line ends, a byte order mark, a directive, anchors, and `kind` as the last field.
     check(
         &GOOD.replace('\n', "\r\n"),
         expect![[r#"

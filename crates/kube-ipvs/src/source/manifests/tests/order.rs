@@ -1,4 +1,4 @@
-//! Whatever the order in which files come and go, the same objects are in force in the end.
+//! The final state does not depend on the order in which files come and go.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use proxier::model::ObjectId;
 
 use super::*;
 
-/// The world as the receiver of the events sees it.
+/// The state as the receiver of the events sees it.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct World(BTreeMap<ObjectId, Event>);
 
@@ -31,7 +31,7 @@ impl World {
     }
 }
 
-/// A document about one of few objects, so that they meet each other.
+/// Documents share few names, so that they collide.
 fn document() -> impl Strategy<Value = String> {
     let name = prop::sample::select(vec!["a", "b"]);
     let service =
@@ -63,7 +63,7 @@ fn document() -> impl Strategy<Value = String> {
     prop_oneof![service, endpoints, slice, cidr]
 }
 
-/// A file's content, or that it goes away.
+/// `None` deletes the file.
 fn content() -> impl Strategy<Value = Option<String>> {
     prop_oneof![
         4 => prop::collection::vec(document(), 0..3).prop_map(|documents| Some(documents.join("---\n"))),
@@ -115,7 +115,7 @@ proptest! {
         fresh.take(Folder::new().load(last_good.iter().map(|(name, text)| (*name, given(text)))));
         prop_assert_eq!(&world, &fresh);
 
-        // One file at a time, from the last to the first.
+        // One file at a time, in reverse order.
         let (mut folder, mut one_by_one) = (Folder::new(), World::default());
         for (name, text) in last_good.iter().rev() {
             one_by_one.take(folder.load([(*name, given(text))]));

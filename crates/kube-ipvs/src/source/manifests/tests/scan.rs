@@ -1,4 +1,4 @@
-//! A real folder.
+//! A folder on disk.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ fn check(source: &mut ManifestSource, expected: Expect) {
     expected.assert_eq(&render(&source.scan()).replace(&source.dir().display().to_string(), "DIR"));
 }
 
-/// Puts a file in place as careful programs do.
+/// Replaces a file atomically.
 fn replace(dir: &Path, name: &str, text: &str) {
     fs::write(dir.join(".new"), text).unwrap();
     fs::rename(dir.join(".new"), dir.join(name)).unwrap();
@@ -102,7 +102,7 @@ fn a_mounted_config_map_is_swapped_at_once() {
           10.244.1.9 ready serving
     "#]],
     );
-    // A link that leads nowhere is no absence.
+    // A dangling link does not count as a deleted file.
     fs::remove_dir_all(dir.path().join("..2026_02")).unwrap();
     check(
         &mut source,
@@ -163,7 +163,7 @@ fn what_is_no_folder_is_refused() {
     assert!(unreadable.contains("/none: No such file"), "{unreadable}");
 }
 
-/// Follows a folder in a thread that ends with the receiver.
+/// Follows a folder on a thread that ends with the receiver.
 fn followed(dir: &Path) -> Receiver<Changes> {
     let source = ManifestSource::open(dir).unwrap();
     let (sender, receiver) = channel();
@@ -178,7 +178,7 @@ fn followed(dir: &Path) -> Receiver<Changes> {
 
 fn next(receiver: &Receiver<Changes>) -> Changes {
     loop {
-        // It only ends a hang.
+        // The timeout only ends a hanging test.
         let changes = receiver.recv_timeout(scenarios::patience()).expect("something changed");
         if !changes.is_empty() {
             return changes;
@@ -204,7 +204,7 @@ fn changes_are_followed() {
     "#]]
     .assert_eq(&render(&next(&receiver)));
 
-    // In several steps, as editors do: a scan in between removes no Service.
+    // Editors write in several steps. A scan in between must remove no Service.
     fs::write(dir.join("web.yaml"), "").unwrap();
     fs::write(dir.join("web.yaml"), GOOD.replace("10.244.1.1", "10.244.1.3")).unwrap();
     let mut looks = std::iter::repeat_with(|| next(&receiver));
@@ -215,7 +215,7 @@ fn changes_are_followed() {
     "#]]
     .assert_eq(&render(&changes));
 
-    // Each in one step, or what is there in between would be followed.
+    // Each change is atomic: kube-ipvs would follow an intermediate state.
     fs::rename(&dir, place("away")).unwrap();
     assert_eq!(next(&receiver).problems.len(), 1);
     fs::create_dir(place("new")).unwrap();
