@@ -64,8 +64,8 @@ fn name(ToPost { event_note, uid, fact }: &ToPost, regarding: &Value) -> String 
     format!("{}.{hash:016x}", object.trim_end_matches(['.', '-']))
 }
 
-/// FNV-1a is the same on every node and in every build. A tenant who constructs a collision mutes only an Event of the
-/// same object, since the object's name and UID are part of the input.
+/// FNV-1a is the same on every node and in every build. A tenant who constructs a collision mutes only their own
+/// Events, since the name of the Event begins with the object's name.
 fn hash(parts: &[&str]) -> u64 {
     // No UTF-8 text contains this byte.
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));

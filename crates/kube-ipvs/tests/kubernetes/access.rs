@@ -1,4 +1,4 @@
-//! What a kubeconfig may say beyond an address and a token.
+//! Kubeconfig fields beyond the address and the token.
 
 use std::{
     fs,
@@ -22,7 +22,6 @@ use crate::{
     tls,
 };
 
-/// A kubeconfig with these fields of its cluster and its user.
 fn kubeconfig(folder: &TempDir, cluster: &str, user: &str) -> Result<ClientConnection> {
     let file = folder.path().join("kubeconfig");
     let text = format!(
@@ -52,7 +51,7 @@ fn error_within(flags: &ClientConnection, limits: Limits) -> Result<String> {
     Ok(outcome.err().map(|error| format!("{error:#}")).unwrap_or_default())
 }
 
-/// A proxy that takes everything that is asked for to one place. Returns its address and what it was asked for.
+/// A proxy that connects every request to one server. Returns its address and the request heads.
 fn proxy(to: SocketAddr) -> Result<(SocketAddr, Arc<Mutex<Vec<String>>>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let (address, asked) = (listener.local_addr()?, Arc::default());
@@ -83,7 +82,7 @@ fn proxy(to: SocketAddr) -> Result<(SocketAddr, Arc<Mutex<Vec<String>>>)> {
 fn the_proxy_of_the_kubeconfig_is_used() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);
     let (address, asked) = proxy(api.address())?;
-    // There is no other way to that address.
+    // The address is reachable only through the proxy.
     let cluster = format!("{{server: \"http://192.0.2.1:6443\", proxy-url: \"http://me:secret@{address}\"}}");
     let follower = Follower::start_with(kubeconfig(&folder, &cluster, "{}")?, LIMITS);
     follower.eventually(|world| world.services.len() == 1)?;
@@ -91,7 +90,7 @@ fn the_proxy_of_the_kubeconfig_is_used() -> Result<()> {
     let first = asked.first().context("a request")?;
     ensure!(first.starts_with("CONNECT 192.0.2.1:6443 "), "{first}");
     ensure!(first.to_lowercase().contains("proxy-authorization: basic "), "{first}");
-    // Both addresses are the API server's for all that we know.
+    // kube-ipvs cannot tell which of the two is the API server, so it reports both.
     assert_eq!(follower.world().servers, [address.to_string(), "192.0.2.1:6443".into()]);
     Ok(())
 }
@@ -105,7 +104,7 @@ fn a_proxy_of_another_kind_is_refused_by_the_name_of_its_field() -> Result<()> {
     Ok(())
 }
 
-/// We act as the file says, and with no more rights.
+/// kube-ipvs impersonates the user of the kubeconfig, with that user's rights only.
 #[test]
 fn who_acts_for_somebody_else_says_so() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);
@@ -129,7 +128,7 @@ fn requests_say_who_asks_and_take_compressed_answers() -> Result<()> {
     let agent = api.last_header("user-agent").unwrap_or_default();
     let start = format!("kube-ipvs/{} (linux/", env!("CARGO_PKG_VERSION"));
     ensure!(agent.starts_with(&start) && agent.contains(") kubernetes/"), "{agent}");
-    // Lists may be compressed. Watches may not: each event is to be read when it comes.
+    // Lists may be compressed. A watch must deliver each event at once.
     let encodings = api.headers("accept-encoding");
     for encoding in ["gzip", "identity"] {
         ensure!(encodings.iter().flatten().any(|found| found == encoding), "{encodings:?}");
@@ -149,11 +148,11 @@ fn an_exec_plugin_that_is_not_there_is_named() -> Result<()> {
     Ok(())
 }
 
-/// kube-ipvs waits for the plugin no longer than for the API server, and its error names the plugin.
+/// kube-ipvs limits its wait for the plugin, and the error names the plugin.
 #[test]
 fn an_exec_plugin_that_hangs_is_named() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    // It ends with this process.
+    // The plugin ends with this process.
     let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sh, args: [\"-c\", 'while kill -0 $PPID; do \
                 sleep 1; done'], interactiveMode: Never}}";
     let flags = kubeconfig(&folder, "{server: \"http://127.0.0.1:9\"}", user)?;
@@ -162,7 +161,7 @@ fn an_exec_plugin_that_hangs_is_named() -> Result<()> {
     Ok(())
 }
 
-/// What a plugin gave is worth nothing any more, although it said nothing of an end: it is asked again.
+/// The API server rejects the plugin's token, although the token named no expiry. kube-ipvs runs the plugin again.
 #[test]
 fn an_exec_plugin_is_asked_again_when_its_token_is_refused() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);
@@ -190,7 +189,7 @@ fn an_exec_plugin_is_asked_again_when_its_token_is_refused() -> Result<()> {
     follower.eventually(|world| world.services.len() == 2)
 }
 
-/// The cluster's authority is replaced: what is signed by the new one is known without a new start.
+/// The cluster's CA is replaced. kube-ipvs accepts certificates of the new one without a restart.
 #[test]
 fn an_authority_that_is_replaced_is_read_again() -> Result<()> {
     let (mut api, folder) = (api()?, tempfile::tempdir()?);
@@ -211,7 +210,7 @@ fn an_authority_that_is_replaced_is_read_again() -> Result<()> {
     follower.eventually(|world| world.services.len() == 2)
 }
 
-/// Data with line breaks, as `base64 ca.crt` writes them, and an address alone.
+/// kubectl accepts wrapped base64 data, as from `base64 ca.crt`, and an address without a scheme.
 #[test]
 fn what_kubectl_reads_is_read() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);

@@ -1,4 +1,4 @@
-//! What there is and what changes, on servers of all ages.
+//! The first state and its changes, on API servers of all ages.
 
 use anyhow::{Result, ensure};
 use scenarios::{ApiServer, Kind, Service, Slice, StreamingLists};
@@ -35,7 +35,7 @@ fn the_first_delivery_is_everything() -> Result<()> {
         let what = (&world.services["default/web"], world.slices["default/web-1"].as_str());
         assert_eq!(what, (&vec!["10.96.0.7".to_owned()], "default/web: 10.244.1.2"), "{streaming:?}");
         assert_eq!(world.ranges["kubernetes"], ["10.96.0.0/12"]);
-        // Other Nodes are of no interest as long as no Service has an address from outside.
+        // Other Nodes do not matter while no Service has an external or load-balancer IP.
         assert_eq!(world.nodes.into_iter().collect::<Vec<_>>(), ["node-1"]);
         assert!(world.complete);
     }
@@ -50,7 +50,7 @@ fn only_what_is_ours_is_asked_for() -> Result<()> {
     api.apply(&service("web", "10.96.0.7"))?;
     let follower = Follower::start(&api);
     follower.eventually(|world| world.services.len() == 1)?;
-    // Requests for the version alone are left out.
+    // Without the requests for the version only.
     let requests: Vec<_> = api.requests().into_iter().filter(|request| !request.contains("limit=1")).collect();
     let selector = "labelSelector=!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
     for path in ["/api/v1/services?", "/apis/discovery.k8s.io/v1/endpointslices?"] {
@@ -59,7 +59,7 @@ fn only_what_is_ours_is_asked_for() -> Result<()> {
     }
     let mut nodes = requests.iter().filter(|request| request.starts_with("/api/v1/nodes?"));
     ensure!(nodes.all(|request| request.contains("fieldSelector=metadata.name=node-1")), "{requests:#?}");
-    // Another proxy takes one over: for us it is gone.
+    // Another proxy takes the Service over.
     api.apply(
         &service("web", "10.96.0.7")
             .to_string()
@@ -79,13 +79,11 @@ fn changes_are_followed() -> Result<()> {
         api.apply(&service("web", "10.96.0.7"))?;
         api.apply(&slice("web", "10.244.1.2"))?;
         follower.eventually(|world| world.services.len() == 1 && world.slices.len() == 1)?;
-        // Its address changes, its slice moves to another Service.
         api.apply(&service("web", "10.96.0.8"))?;
         api.apply(&slice("api", "10.244.1.2").name("web-1"))?;
         follower.eventually(|world| {
             world.services["default/web"] == ["10.96.0.8"] && world.slices["default/web-1"] == "default/api: 10.244.1.2"
         })?;
-        // It is deleted, and made again under the same name.
         api.delete(Kind::Service, "web")?;
         api.delete(Kind::EndpointSlice, "web-1")?;
         api.apply(&service("web", "10.96.0.9"))?;
@@ -96,7 +94,7 @@ fn changes_are_followed() -> Result<()> {
     Ok(())
 }
 
-/// If an object vanished while kube-ipvs did not watch, it is gone, and no other object is.
+/// If an object vanished while kube-ipvs did not watch, it is removed, and no other object is.
 #[test]
 fn a_new_list_tells_what_has_vanished() -> Result<()> {
     for streaming in ALL_AGES {
@@ -124,8 +122,8 @@ fn a_new_list_tells_what_has_vanished() -> Result<()> {
     Ok(())
 }
 
-/// Lists come from the server's cache, in one. Where it has not seen what we have, etcd is asked, in pages. A list in
-/// pages is one list.
+/// The API server lists from its watch cache in one page. If the cache has not reached the known version, kube-ipvs
+/// lists from etcd in pages. The pages form one list.
 #[test]
 fn lists_come_from_the_cache_and_else_in_pages() -> Result<()> {
     let mut api = ApiServer::start()?;
@@ -140,7 +138,6 @@ fn lists_come_from_the_cache_and_else_in_pages() -> Result<()> {
         let is_list = |request: &str| request.contains("services?") && !request.contains("watch=");
         asked(api, |request| is_list(request) && request.contains(part))
     };
-    // From the server's cache, at once.
     assert_eq!((first_lists(&api, "resourceVersion=0"), first_lists(&api, "continue=")), (1, 0));
     api.away();
     for number in 0..10 {
@@ -158,7 +155,6 @@ fn lists_come_from_the_cache_and_else_in_pages() -> Result<()> {
     Ok(())
 }
 
-/// Objects that several slices of a Service name, and slices that move.
 #[test]
 fn slices_may_say_the_same() -> Result<()> {
     let api = ApiServer::start()?;
@@ -170,8 +166,8 @@ fn slices_may_say_the_same() -> Result<()> {
     follower.eventually(|world| world.slices.keys().eq(["default/web-b"]))
 }
 
-/// Slices say what change of the world they follow from. What there was from the start does not count, and nor does
-/// what says no time.
+/// A slice can name the time of the change behind it. Slices of the first list do not count, nor do slices without a
+/// valid time.
 #[test]
 fn times_of_changes_are_told() -> Result<()> {
     let api = ApiServer::start()?;
