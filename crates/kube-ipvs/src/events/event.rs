@@ -12,7 +12,6 @@ const MAX_NOTE: usize = 1024;
 /// The API's limit for a name, in bytes.
 const MAX_NAME: usize = 253;
 
-/// Marks a note that was cut.
 const CUT_MARK: &str = " … the log of kube-ipvs on this node has more of it";
 
 /// The namespace and the Event in `events.k8s.io/v1`. The namespace is that of the object, or `default` for a Node.

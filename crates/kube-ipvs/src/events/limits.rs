@@ -89,7 +89,6 @@ mod tests {
         Limits::new(Budgets { object: budget(2, 10), namespace: budget(4, 5), all: budget(6, 1) })
     }
 
-    /// How many of ten attempts are allowed.
     fn of_ten(limits: &mut Limits, object: u32, namespace: Option<&str>, second: u64) -> usize {
         (0..10).filter(|_| limits.allow(&object, namespace, Duration::from_secs(second))).count()
     }

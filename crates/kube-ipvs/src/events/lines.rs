@@ -145,7 +145,6 @@ impl Lines {
         self.limits.kept()
     }
 
-    /// The line with the number of omitted lines, if it is due.
     fn sum(&mut self, now: Duration) -> Option<Line> {
         if self.left_out == 0 || now < self.next_sum {
             return None;
@@ -160,7 +159,6 @@ impl Lines {
     }
 }
 
-/// The namespace in a name such as `Service default/web`.
 fn namespace(object: &str) -> Option<&str> {
     let (_, name) = object.split_once(' ')?;
     Some(name.split_once('/')?.0)

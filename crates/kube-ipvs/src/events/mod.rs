@@ -85,7 +85,6 @@ const REPEATS: Budget = Budget { burst: 1, one_more: Duration::from_secs(70 * 60
 #[derive(Debug)]
 pub struct EventRecorder {
     to_post: Sender<ToPost>,
-    /// The budget of each fact.
     repeats: Limits,
     limits: Limits,
     uids: HashMap<ServiceId, Box<str>>,

@@ -71,5 +71,4 @@ async fn post_one(client: &Client, node: &str, patience: Duration, event_note: &
     }
 }
 
-/// HTTP status: the Event exists already.
 const CONFLICT: u16 = 409;

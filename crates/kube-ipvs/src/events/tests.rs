@@ -160,7 +160,6 @@ fn nothing_is_said_twice_within_an_hour() {
     assert_eq!(notes, ["why", "why", "another"]);
 }
 
-/// Repeats use up no budget.
 #[test]
 fn what_was_said_leaves_room_for_what_is_new() {
     let (sender, mut said) = channel(10);
@@ -296,7 +295,6 @@ fn an_address_of_the_node_makes_no_fact_of_its_own() {
     assert_eq!(said_on("192.168.128.1"), said_on("192.168.128.2"));
 }
 
-/// A flapping pod causes a sync each time. The log does not grow with it.
 #[test]
 fn thousands_of_syncs_of_one_service_are_a_few_lines() {
     let mut lines = Lines::default();
@@ -309,7 +307,6 @@ fn thousands_of_syncs_of_one_service_are_a_few_lines() {
     assert!(told[0].to_string().starts_with("2990 lines about"), "{}", told[0]);
 }
 
-/// A tenant who keeps changing the health check port causes only a few lines.
 #[test]
 fn what_is_announced_of_a_service_is_logged_a_few_times() {
     let mut lines = Lines::default();

@@ -148,7 +148,6 @@ fn an_exec_plugin_that_is_not_there_is_named() -> Result<()> {
     Ok(())
 }
 
-/// kube-ipvs limits its wait for the plugin, and the error names the plugin.
 #[test]
 fn an_exec_plugin_that_hangs_is_named() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -189,7 +188,6 @@ fn an_exec_plugin_is_asked_again_when_its_token_is_refused() -> Result<()> {
     follower.eventually(|world| world.services.len() == 2)
 }
 
-/// The cluster's CA is replaced. kube-ipvs accepts certificates of the new one without a restart.
 #[test]
 fn an_authority_that_is_replaced_is_read_again() -> Result<()> {
     let (mut api, folder) = (api()?, tempfile::tempdir()?);

@@ -50,7 +50,6 @@ fn only_what_is_ours_is_asked_for() -> Result<()> {
     api.apply(&service("web", "10.96.0.7"))?;
     let follower = Follower::start(&api);
     follower.eventually(|world| world.services.len() == 1)?;
-    // Without the requests for the version only.
     let requests: Vec<_> = api.requests().into_iter().filter(|request| !request.contains("limit=1")).collect();
     let selector = "labelSelector=!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
     for path in ["/api/v1/services?", "/apis/discovery.k8s.io/v1/endpointslices?"] {
@@ -59,7 +58,6 @@ fn only_what_is_ours_is_asked_for() -> Result<()> {
     }
     let mut nodes = requests.iter().filter(|request| request.starts_with("/api/v1/nodes?"));
     ensure!(nodes.all(|request| request.contains("fieldSelector=metadata.name=node-1")), "{requests:#?}");
-    // Another proxy takes the Service over.
     api.apply(
         &service("web", "10.96.0.7")
             .to_string()
@@ -94,7 +92,6 @@ fn changes_are_followed() -> Result<()> {
     Ok(())
 }
 
-/// If an object vanished while kube-ipvs did not watch, it is removed, and no other object is.
 #[test]
 fn a_new_list_tells_what_has_vanished() -> Result<()> {
     for streaming in ALL_AGES {

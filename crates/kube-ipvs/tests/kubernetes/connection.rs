@@ -45,7 +45,6 @@ fn a_kubeconfig_says_where_and_who() -> Result<()> {
     follower.eventually(|world| world.services.len() == 1)
 }
 
-/// kube-ipvs uses any address that answers.
 #[test]
 fn a_name_may_have_several_addresses() -> Result<()> {
     let api = ApiServer::start()?;
@@ -141,7 +140,6 @@ fn a_certificate_that_is_replaced_is_read_again() -> Result<()> {
     follower.eventually(|world| world.services.len() == 2)
 }
 
-/// A pod without flags uses the kubelet's defaults.
 #[test]
 fn a_pod_finds_its_api_server() -> Result<()> {
     let api = ApiServer::start()?;
@@ -169,7 +167,6 @@ fn a_pod_finds_its_api_server() -> Result<()> {
     fs::write(account.path().join("ca.crt"), authority.pem())?;
     fs::write(account.path().join("token"), "of-the-pod\n")?;
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
-    // The Service and the addresses of the API server.
     assert_eq!(list(&pod)?, 2);
     assert_eq!(api.last_token().as_deref(), Some("of-the-pod"));
     let elsewhere = Pod { server: None, ..pod };

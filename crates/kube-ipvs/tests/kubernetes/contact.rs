@@ -51,7 +51,6 @@ fn no_contact_is_said_after_the_limit() -> Result<()> {
     })
 }
 
-/// The log of a source that delivers once.
 fn log_of(connection: &ClientConnection, node: &str) -> Result<String> {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);

@@ -117,7 +117,6 @@ fn the_server_comes_and_goes() -> Result<()> {
     })
 }
 
-/// kube-ipvs delivers nothing without an API server at the start, and everything once it is up.
 #[test]
 fn the_server_is_away_at_the_start() -> Result<()> {
     let mut api = ApiServer::start()?;
@@ -163,7 +162,6 @@ fn a_server_that_is_busy_is_left_alone_for_as_long_as_it_says() -> Result<()> {
     Ok(())
 }
 
-/// An error of a gateway must not cause new lists.
 #[test]
 fn a_gateway_that_fails_makes_no_lists() -> Result<()> {
     let api = ApiServer::start()?;
@@ -200,13 +198,11 @@ fn streaming_lists_are_tried_again_after_one_stalled() -> Result<()> {
     follower.eventually(|world| world.services.len() == 1)?;
     let is_list = |request: &str| request.contains("services?") && request.contains("sendInitialEvents");
     assert_eq!(asked(&api, is_list), 1);
-    // Everything must be listed again.
     api.fault(&[Fault::Status(410); 12]);
     api.cut();
     await_asked(&api, 2, is_list)
 }
 
-/// A list that makes progress can take any time.
 #[test]
 fn a_list_that_is_slow_and_alive_is_not_cut() -> Result<()> {
     for streaming in [StreamingLists::Served, StreamingLists::Refused] {

@@ -67,7 +67,6 @@ pub(crate) fn limits(streaming: StreamingLists) -> Limits {
     }
 }
 
-/// The delivered state.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct World {
     pub(crate) services: BTreeMap<String, Vec<String>>,
@@ -144,7 +143,6 @@ impl World {
     }
 }
 
-/// Follows on a thread until dropped.
 pub(crate) struct Follower {
     world: Arc<Mutex<World>>,
     _stop: oneshot::Sender<()>,

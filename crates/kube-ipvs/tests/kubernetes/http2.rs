@@ -86,7 +86,6 @@ impl Gateway {
         Ok(Self { url, open, frozen })
     }
 
-    /// Writes a kubeconfig for the gateway.
     fn flags(&self, authority: &tls::Authority, folder: &tempfile::TempDir) -> Result<ClientConnection> {
         let (file, authority_file) = (folder.path().join("kubeconfig"), folder.path().join("ca.crt"));
         fs::write(&authority_file, authority.pem())?;

@@ -141,7 +141,6 @@ fn a_slice_with_a_port_that_is_none_is_followed() -> Result<()> {
     Ok(())
 }
 
-/// Slices of other controllers can have any labels.
 #[test]
 fn slices_of_no_service_hold_nothing_up() -> Result<()> {
     let api = ApiServer::start()?;

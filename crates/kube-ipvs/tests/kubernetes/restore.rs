@@ -82,7 +82,6 @@ fn an_empty_server_is_followed() -> Result<()> {
     follower.eventually(|world| world.services.contains_key("default/web-6"))
 }
 
-/// If the API server lost nothing, kube-ipvs resumes without a list.
 #[test]
 fn a_server_that_has_lost_nothing_is_asked_for_no_list() -> Result<()> {
     let mut api = ApiServer::start()?;

@@ -103,7 +103,6 @@ fn nodes_are_listed_for_external_addresses() -> Result<()> {
     let log = follower.world().log.clone();
     let place = |what: &str| log.iter().position(|line| line == what);
     ensure!(place("+node node-2").is_some() && place("+node node-2") < place("+default/outer"), "{log:#?}");
-    // The list of Nodes is still valid.
     api.apply(&service("outer-2").line("externalIPs: [\"192.168.0.3\"]"))?;
     follower.eventually(|world| world.services.contains_key("default/outer-2"))?;
     assert_eq!(lists(), 1);

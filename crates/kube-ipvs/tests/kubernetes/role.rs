@@ -64,7 +64,6 @@ fn right(request: &str) -> Right {
         _ => ("", &[path][..]),
     };
     let (verb, resource) = match rest {
-        // A name at the end: a request for a single object.
         [resource, _] => ("get", (*resource).to_owned()),
         [resource, _, part] => ("get", format!("{resource}/{part}")),
         _ => (verb, rest.join("/")),
@@ -72,7 +71,6 @@ fn right(request: &str) -> Right {
     (verb.into(), group.into(), resource)
 }
 
-/// A request for a single object needs the right `get`.
 #[test]
 fn requests_need_the_rights_that_an_api_server_asks_for() {
     let needs = |request: &str| {

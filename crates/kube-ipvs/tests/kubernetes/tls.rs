@@ -22,7 +22,6 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Signs certificates of servers and clients.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -36,7 +35,6 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A client certificate and its key, in PEM.
     pub(crate) fn client(&self) -> Result<(String, String)> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
@@ -65,7 +63,6 @@ impl Listener {
         &self.url
     }
 
-    /// Waits for more refused handshakes.
     pub(crate) fn await_refusals(&self, count: usize) -> Result<()> {
         let before = self.refused.load(Ordering::SeqCst);
         scenarios::eventually(|| {
@@ -83,7 +80,6 @@ pub(crate) fn serve(authority: &Authority, to: SocketAddr) -> Result<Listener> {
     listen(config, to)
 }
 
-/// A TLS listener that verifies client certificates.
 pub(crate) struct Front<'a> {
     authority: &'a Authority,
     config: watch::Sender<Arc<ServerConfig>>,

@@ -18,10 +18,8 @@ use crate::{
     source::{Changes, Problem},
 };
 
-/// A report of a watch.
 #[derive(Debug)]
 pub(super) enum Update {
-    /// The complete list of objects.
     Listed(Vec<Object>),
     Applied(Box<Object>),
     Deleted(Key),
@@ -157,7 +155,6 @@ fn uid(resource: Resource, key: &Key, uid: Option<Box<str>>) -> Option<(ServiceI
 }
 
 impl Collection {
-    /// The objects that kube-ipvs could never parse.
     fn unread(&self) -> impl Iterator<Item = &Key> {
         self.unreadable.keys().filter(|key| !self.followed.contains(*key))
     }

@@ -78,7 +78,6 @@ impl Connector {
         });
         let mut config = access.config.clone();
         config.headers.push((USER_AGENT, HeaderValue::from_str(&user_agent())?));
-        // Lets the burst through at once, then holds the mean rate.
         let limit = request_limit(connection).map(|(burst, time)| RateLimitLayer::new(burst, time));
         let service = ServiceBuilder::new()
             .option_layer(limit)

@@ -6,7 +6,6 @@ const GONE: u16 = 410;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// The API server rejected the request, or the connection failed.
     #[error("{}", describe(.0))]
     Kube(#[from] kube::Error),
     #[error("the API server ended the watch: {}", .0.message)]
@@ -74,7 +73,6 @@ impl Failure {
         matches!(self, Self::Closed | Self::Ended(_) | Self::Silent(_) | Self::Kube(kube::Error::ReadEvents(_)))
     }
 
-    /// The pause that the API server asked for.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Kube(kube::Error::Api(status)) | Self::Ended(status) => {

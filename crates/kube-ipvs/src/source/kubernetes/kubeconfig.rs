@@ -18,7 +18,6 @@ use crate::config::ClientConnection;
 
 #[derive(Debug, Clone)]
 pub(super) struct Access {
-    /// If the kubeconfig names the CA as a file, `root_cert_file` holds its path.
     pub(super) config: Config,
     pub(super) proxy: Option<Intercept>,
 }

@@ -56,11 +56,9 @@ pub(super) struct Opened {
 pub(super) struct Collection {
     client: Client,
     pub(super) resource: Resource,
-    /// Selects a single object.
     pub(super) name: Option<String>,
     pub(super) limits: Limits,
     policy: AnnotationPolicy,
-    /// The page size; `None` for a list in one page.
     page: Option<u32>,
 }
 

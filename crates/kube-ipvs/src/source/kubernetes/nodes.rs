@@ -21,9 +21,7 @@ use super::{
     resource::Resource,
 };
 
-/// How long a list of the other Nodes stays valid.
 const CACHE_TTL: Duration = Duration::from_secs(600);
-/// The pause before a failed list is retried.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// How much each known Node adds to the longest delay of a list. Every node lists all Nodes, so the load on the API
 /// server grows with the square of their number.
@@ -44,13 +42,11 @@ pub(super) struct OtherNodes {
     outer: HashMap<ServiceId, BTreeSet<IpAddr>>,
     /// Services that wait for the list.
     held: BTreeMap<ServiceId, Event>,
-    /// The running or delayed list.
     listing: Option<JoinHandle<Listed>>,
     /// Until when the last list stays valid.
     fresh: Option<Instant>,
     /// Whether the last list failed. kube-ipvs holds back no Service until a list succeeds.
     is_failing: bool,
-    /// Failed lists in a row.
     failures: u32,
 }
 
@@ -70,8 +66,7 @@ impl OtherNodes {
         }
     }
 
-    /// Puts the Nodes before the Services. The first delivery is atomic, so all of it waits for the list, up to a
-    /// limit.
+    /// Puts the Nodes before the Services. The first delivery is atomic, so all of it waits for the list, with a limit.
     pub(super) async fn first(&mut self, events: Vec<Event>) -> Vec<Event> {
         let mut events = self.pass(events);
         if !self.held.is_empty() {
@@ -200,7 +195,6 @@ fn pause(failures: u32) -> Duration {
     RETRY_INTERVAL.saturating_mul(2_u32.saturating_pow(failures)).min(CACHE_TTL)
 }
 
-/// Lists the Nodes other than this one.
 async fn list(mut nodes: Collection, own: &str) -> Listed {
     let listed = nodes.list(&Age::Any).await?;
     let read = listed.objects.into_iter().filter_map(|object| match object.content {
@@ -242,7 +236,6 @@ mod tests {
         events.into_iter().map(name).collect()
     }
 
-    /// Its API server never answers.
     fn nodes() -> OtherNodes {
         let silent = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, BoxError>>());
         OtherNodes::new(Client::new(silent, "default"), "node-1", Limits::default())

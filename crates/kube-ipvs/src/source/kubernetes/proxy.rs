@@ -46,7 +46,6 @@ fn is_on_this_host(server: &Uri) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Connects through the proxy if one is set.
 pub(super) fn connector(
     direct: HttpConnector<Resolver>,
     proxy: Option<&Intercept>,

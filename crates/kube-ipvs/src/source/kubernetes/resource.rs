@@ -19,7 +19,6 @@ pub(super) enum Resource {
     ServiceCidrs,
 }
 
-/// A parsed object of the API server.
 #[derive(Debug)]
 pub(super) struct Object {
     pub(super) key: Key,
@@ -81,8 +80,7 @@ impl Resource {
         self.path().rsplit('/').next().unwrap_or_default()
     }
 
-    /// The selector of kube-proxy. The API server does not send objects labelled as headless or as served by another
-    /// proxy.
+    /// As in kube-proxy. The API server omits objects labelled as headless or as served by another proxy.
     pub(super) fn label_selector(self) -> Option<String> {
         match self {
             Self::Services | Self::EndpointSlices => Some(format!("!{HEADLESS},!{SERVICE_PROXY_NAME}")),
@@ -115,7 +113,6 @@ impl Resource {
         Head { key: Key::new(self.kind(), &namespace, &name), version, uid }
     }
 
-    /// The object that an Event regards.
     pub(super) fn about(self, key: &Key) -> Option<About> {
         let (namespace, name) = (key.namespace.clone(), key.name.clone());
         match self {

@@ -29,9 +29,7 @@ struct Outage {
     since: Instant,
     /// When the log last reported the outage.
     told: Option<Instant>,
-    /// Whether an Event was requested.
     is_recorded: bool,
-    /// 403 answers in a row.
     forbidden: u32,
 }
 

@@ -121,7 +121,6 @@ mod tests {
         for is_ca in [false, true] {
             let good = certificate(is_ca, 2040);
             assert_eq!(check(&good, &good, "api"), Ok(()), "{is_ca}");
-            // The name, the validity period and the exact certificate all count.
             assert!(check(&good, &good, "other").is_err(), "{is_ca}");
             assert!(check(&good, &certificate(is_ca, 2040), "api").is_err(), "{is_ca}");
             let expired = certificate(is_ca, 2021);

@@ -31,8 +31,7 @@ pub(crate) fn platform() -> String {
 /// How often kube-ipvs asks for the version. Alerts on version skew wait longer than this.
 const POLL_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Reports the version and each change. If the API server does not answer, the next poll retries: only a metric uses
-/// it.
+/// Reports the version and each change. Only a metric uses it, so the next poll is soon enough for a retry.
 pub(super) async fn follow(client: &Client, patience: Duration, mut tell: impl FnMut(&Version)) {
     let mut known = None;
     loop {

@@ -202,13 +202,11 @@ impl Watch {
 
 /// The end of a watch that did not fail.
 struct Ended {
-    /// Whether the watch received an event.
     heard: bool,
     early: bool,
 }
 
-/// Fails if the API server went back in time. Versions are numbers if etcd stores the objects. Others cannot be
-/// compared.
+/// Fails if the API server went back in time. Only versions that are numbers, as with etcd, can be compared.
 fn goes_on(known: &str, now: &str) -> Result<(), Failure> {
     match (known.parse::<u64>(), now.parse::<u64>()) {
         (Ok(before), Ok(after)) if after < before => Err(Failure::GoneBack { known: known.into(), now: now.into() }),

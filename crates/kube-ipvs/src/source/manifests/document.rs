@@ -2,7 +2,6 @@
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Document<'a> {
-    /// The number of the document in the file, from 1.
     pub(super) number: usize,
     /// Lines of the file before the document.
     pub(super) lines_before: usize,

@@ -42,9 +42,7 @@ pub struct Folder {
     /// The files that hold an object. The first one decides.
     claims: BTreeMap<Key, BTreeSet<Arc<str>>>,
     in_force: BTreeMap<Key, Arc<Object>>,
-    /// The slices that kube-ipvs derives from Endpoints, by Service.
     mirrored: BTreeMap<Key, Vec<EndpointSlice>>,
-    /// Objects that an earlier file holds as well.
     doubles: BTreeMap<(Key, Arc<str>), Problem>,
 }
 
@@ -52,7 +50,6 @@ pub struct Folder {
 struct File {
     /// The digest of the last content. kube-ipvs does not parse and report the same content twice.
     seen: Option<u64>,
-    /// Whether the file could be followed at least once.
     followed: bool,
     objects: BTreeMap<Key, Arc<Object>>,
     problems: Vec<Problem>,
@@ -170,7 +167,6 @@ impl Folder {
         }
     }
 
-    /// Puts the object of the first file in force, and emits the event if the object changed.
     fn settle(&mut self, key: &Key, changes: &mut Changes) {
         self.report_doubles(key, &mut changes.problems);
         let winner = self.claims.get(key).and_then(BTreeSet::first);

@@ -6,7 +6,6 @@ use serde_json::value::RawValue;
 
 use super::kind::{Sort, is_cluster_wide, sort};
 
-/// The type and name of a document or list item.
 #[derive(Debug, Default, Deserialize)]
 #[serde(
     default,
@@ -43,7 +42,6 @@ pub(super) struct Item<'a> {
 
 #[derive(Debug)]
 pub(super) struct Broken {
-    /// The name in messages.
     pub(super) object: Option<Box<str>>,
     /// The violated rule. Its field is a path in the document.
     pub(super) rule: Invalid,

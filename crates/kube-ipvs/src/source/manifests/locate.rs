@@ -16,7 +16,6 @@ pub(super) enum Step {
     Index(usize),
 }
 
-/// Parses a path such as `spec.ports[0].name`.
 pub(super) fn steps(path: &str) -> Vec<Step> {
     let parts = path.split(['.', '[']).filter(|part| !part.is_empty());
     parts

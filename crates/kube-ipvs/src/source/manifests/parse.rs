@@ -24,11 +24,8 @@ const MAX_PROBLEMS: usize = 20;
 pub(super) struct Parsed {
     /// Not to be used if the file has errors.
     pub(super) objects: BTreeMap<Key, Arc<Object>>,
-    /// The reasons why the file cannot be followed.
     pub(super) errors: Vec<Problem>,
-    /// Problems that do not keep kube-ipvs from following the file.
     pub(super) warnings: Vec<Problem>,
-    /// Valid input that may surprise an operator.
     pub(super) notes: Vec<Note>,
 }
 
@@ -121,8 +118,7 @@ impl Reader<'_> {
     }
 
     fn take(&self, object: Object, remarks: Remarks, problem: impl Fn(Invalid) -> Problem, parsed: &mut Parsed) {
-        // kube-ipvs applies no object of a file in part. It reports the error, and the last good content stays in
-        // force.
+        // kube-ipvs applies no object of a file in part. The last good content stays in force.
         if let Some(rule) = remarks.left_out.told().next() {
             return parsed.errors.push(problem(rule));
         }

@@ -25,7 +25,6 @@ pub struct ManifestSource {
     dir: PathBuf,
     folder: Folder,
     stamps: BTreeMap<String, Stamp>,
-    /// The reason why the last scan could not read the folder.
     failure: Option<String>,
 }
 

@@ -34,7 +34,6 @@ fn load(folder: &mut Folder, files: &[(&str, &str)]) -> Changes {
     folder.load(files.iter().map(|(name, text)| (*name, Content::Bytes(text.as_bytes()))))
 }
 
-/// The changes from a single file called `f.yaml`.
 fn read(content: &[u8]) -> Changes {
     Folder::new().load([("f.yaml", Content::Bytes(content))])
 }
@@ -123,7 +122,6 @@ fn render_event(event: &Event) -> String {
     }
 }
 
-/// The options that differ from the default.
 fn render_options(options: &ServiceOptions) -> String {
     let default = format!("{:?}", ServiceOptions::DEFAULT);
     let default: Vec<&str> = default.split_inclusive(", ").collect();

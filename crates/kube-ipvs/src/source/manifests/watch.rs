@@ -17,11 +17,9 @@ pub const RESCAN_INTERVAL: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy)]
 struct Pace {
-    /// The interval of scans without a notice.
     rescan: Duration,
     /// How long the folder must be quiet: editors write a file in several steps.
     quiet: Duration,
-    /// How long to wait for a quiet folder.
     patience: Duration,
 }
 
@@ -56,7 +54,6 @@ fn wait(receiver: &Receiver<()>, pace: Pace) {
     while receiver.recv_timeout(pace.quiet).is_ok() && Instant::now() < deadline {}
 }
 
-/// The watcher, with the device and inode of the folder.
 #[derive(Default)]
 struct Watch {
     watched: Option<(RecommendedWatcher, (u64, u64))>,
@@ -101,7 +98,6 @@ mod tests {
     /// Longer than any test runs.
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// An editor's steps count as one change.
     #[test]
     fn a_change_is_waited_for_until_it_rests() {
         let (sender, receiver) = channel();

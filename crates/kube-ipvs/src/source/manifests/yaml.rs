@@ -45,7 +45,6 @@ fn options() -> Options {
     }
 }
 
-/// The reason and the position of a YAML error.
 pub(super) fn reason(error: &Error) -> (Option<Location>, String) {
     let error = error.without_snippet();
     let message = UserMessageFormatter.format_message(error).into_owned();

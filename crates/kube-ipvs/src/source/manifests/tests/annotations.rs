@@ -110,7 +110,6 @@ fn every_value() {
     );
 }
 
-/// If an annotation sets the default, kube-ipvs treats it as absent.
 #[test]
 fn defaults() {
     check(
@@ -356,7 +355,6 @@ fn weights_of_slices_and_endpoints() {
     );
 }
 
-/// All objects of a file count, however many annotations kube-ipvs ignores.
 #[test]
 fn ignored_annotations_cost_no_object() {
     let one = |number: usize| {

@@ -231,7 +231,6 @@ fn a_file_that_cannot_be_read_keeps_what_it_said() {
     );
 }
 
-/// If a file could never be followed, the state of the folder is incomplete.
 #[test]
 fn complete_once_every_file_could_be_followed() {
     let mut folder = Folder::new();

@@ -19,7 +19,6 @@ fn check(source: &mut ManifestSource, expected: Expect) {
     expected.assert_eq(&render(&source.scan()).replace(&source.dir().display().to_string(), "DIR"));
 }
 
-/// Replaces a file atomically.
 fn replace(dir: &Path, name: &str, text: &str) {
     fs::write(dir.join(".new"), text).unwrap();
     fs::rename(dir.join(".new"), dir.join(name)).unwrap();
