@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_text_is_cut_where_something_ends() {
+    fn long_text_is_cut_at_the_end_of_a_line_item_or_word() {
         let cut = |text: &str| {
             let cut = cut(text, 1024, " … more");
             assert!(cut.len() <= 1024, "{}", cut.len());

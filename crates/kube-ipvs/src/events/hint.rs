@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_flag_stands_behind_the_reason() {
+    fn skipped_reason_names_the_flag_that_decides_it() {
         let service = ServiceId::new("default", "web");
         let address = "203.0.113.7".parse().unwrap();
         let refused = |why| with_hint(&Skipped::Refused { service: service.clone(), address, why });

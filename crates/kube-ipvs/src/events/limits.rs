@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn one_object_leaves_room_for_others_and_so_does_one_namespace() {
+    fn object_and_namespace_budgets_leave_room_for_others() {
         let mut limits = limits();
         assert_eq!(of_ten(&mut limits, 1, Some("a"), 0), 2);
         assert_eq!(of_ten(&mut limits, 2, Some("a"), 0), 2);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_whole_again_is_forgotten() {
+    fn full_budgets_are_removed_from_memory() {
         let mut limits = limits();
         for object in 0..1000_u64 {
             limits.allow(&object, None, Duration::from_secs(object));

@@ -38,7 +38,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 #[test]
-fn an_event_is_about_its_object() {
+fn event_regards_its_object() {
     let (namespace, made) = event(&to_post(event_note("why")), "node-1", Timestamp::UNIX_EPOCH);
     assert_eq!(namespace, "shop");
     expect![[r#"
@@ -75,7 +75,7 @@ fn name(to_post: &ToPost, node: &str) -> String {
 }
 
 #[test]
-fn a_fact_has_the_same_name_on_every_node() {
+fn event_name_of_a_fact_is_the_same_on_every_node() {
     let of = |uid: &str, reason, note: &str| {
         let event_note = EventNote { reason, ..event_note(note) };
         ToPost { event_note, uid: Some(uid.into()), fact: None }
@@ -98,7 +98,7 @@ fn a_fact_has_the_same_name_on_every_node() {
 }
 
 #[test]
-fn a_name_is_no_longer_than_the_api_allows() {
+fn event_name_is_cut_to_the_limit_of_the_api() {
     let slice = SliceId::new("shop", &format!("{}.{}", "a".repeat(235), "b".repeat(17)));
     let name = name(&to_post(EventNote { about: About::Slice(slice), ..event_note("why") }), "node-1");
     // The cut leaves a valid name.
@@ -108,7 +108,7 @@ fn a_name_is_no_longer_than_the_api_allows() {
 
 /// `kubectl describe service` looks for Events by the UID.
 #[test]
-fn an_event_carries_its_services_uid() {
+fn event_carries_the_uid_of_its_service() {
     let (sender, mut said) = channel(10);
     let mut recorder = EventRecorder::new(sender);
     let web = ServiceId::new("shop", "web");
@@ -124,7 +124,7 @@ fn an_event_carries_its_services_uid() {
 }
 
 #[test]
-fn an_object_that_flaps_leaves_room_for_others() {
+fn flapping_object_leaves_budget_for_others() {
     let (sender, mut said) = channel(200);
     let mut recorder = EventRecorder::new(sender);
     let mut record = |number: usize, about: About, minute: u64| {
@@ -149,7 +149,7 @@ fn an_object_that_flaps_leaves_room_for_others() {
 }
 
 #[test]
-fn nothing_is_said_twice_within_an_hour() {
+fn same_fact_is_recorded_once_within_an_hour() {
     let (sender, mut said) = channel(10);
     let mut recorder = EventRecorder::new(sender);
     for minute in 0..=70 {
@@ -161,7 +161,7 @@ fn nothing_is_said_twice_within_an_hour() {
 }
 
 #[test]
-fn what_was_said_leaves_room_for_what_is_new() {
+fn repeated_facts_use_up_no_budget() {
     let (sender, mut said) = channel(10);
     let mut recorder = EventRecorder::new(sender);
     (0..1000).for_each(|_| recorder.record(event_note("why"), Duration::ZERO));
@@ -170,7 +170,7 @@ fn what_was_said_leaves_room_for_what_is_new() {
 }
 
 #[test]
-fn who_announces_never_waits_and_the_node_has_places_of_its_own() {
+fn full_queue_drops_facts_and_reserves_places_for_the_node() {
     let (sender, mut said) = channel(8);
     let mut recorder = EventRecorder::new(sender);
     for number in 0..5000 {
@@ -197,7 +197,7 @@ fn skipping(skipped: impl IntoIterator<Item = Skipped>) -> SyncReport {
 }
 
 #[test]
-fn failed_change_is_recorded_on_its_service() {
+fn sync_report_is_recorded_on_node_and_service() {
     // `NodeAddress` is no problem, so it causes no Event.
     let (address, node) = ("192.0.2.1".parse().unwrap(), "a".into());
     let elsewhere = Skipped::NodeAddress { port: port("http"), address, node };
@@ -215,7 +215,7 @@ fn failed_change_is_recorded_on_its_service() {
 
 /// 40 Services whose annotations keep changing, each with values of 256 KiB.
 #[test]
-fn of_what_tenants_write_little_is_told_and_less_is_kept() {
+fn reports_and_memory_per_tenant_are_bounded() {
     let (sender, mut said) = channel(QUEUE_CAPACITY);
     let (mut recorder, mut lines) = (EventRecorder::new(sender), Lines::default());
     let (mut events, mut logged, mut bytes) = (0, 0, 0);
@@ -248,7 +248,7 @@ fn of_what_tenants_write_little_is_told_and_less_is_kept() {
 
 /// A Service with 100,000 rejected addresses costs a few lines, and one line counts the rest.
 #[test]
-fn a_hundred_thousand_refusals_are_a_few_lines() {
+fn hundred_thousand_rejected_addresses_cost_a_few_lines() {
     let skipped = |number: u32| Skipped::Taken {
         port: port("http"),
         claim: proxier::cluster::Claim::VirtualServer(key(&std::net::Ipv4Addr::from_bits(number).to_string())),
@@ -275,7 +275,7 @@ fn a_hundred_thousand_refusals_are_a_few_lines() {
 
 /// Each node names another address, and all of them find the same fact.
 #[test]
-fn an_address_of_the_node_makes_no_fact_of_its_own() {
+fn fact_with_a_node_address_has_the_same_name_on_every_node() {
     let skipped = |address: &str| {
         let by = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
         let claim = proxier::cluster::Claim::VirtualServer(key(address));
@@ -296,7 +296,7 @@ fn an_address_of_the_node_makes_no_fact_of_its_own() {
 }
 
 #[test]
-fn thousands_of_syncs_of_one_service_are_a_few_lines() {
+fn thousands_of_syncs_of_one_service_cost_a_few_lines() {
     let mut lines = Lines::default();
     let (web, others) = (ServiceId::new("tenant", "web"), ServiceId::new("bank", "web"));
     let of_flapping = (0..3000).filter(|sync| lines.synced(&[&web].into(), seconds(1) * *sync / 100)).count();
@@ -308,7 +308,7 @@ fn thousands_of_syncs_of_one_service_are_a_few_lines() {
 }
 
 #[test]
-fn what_is_announced_of_a_service_is_logged_a_few_times() {
+fn repeated_health_check_notes_of_a_service_cost_a_few_lines() {
     let mut lines = Lines::default();
     let taken = event_note("cannot listen");
     let told: Vec<_> = (0..100).flat_map(|_| lines.recorded(&taken, Duration::ZERO)).collect();

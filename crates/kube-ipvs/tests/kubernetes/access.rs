@@ -79,7 +79,7 @@ fn proxy(to: SocketAddr) -> Result<(SocketAddr, Arc<Mutex<Vec<String>>>)> {
 }
 
 #[test]
-fn the_proxy_of_the_kubeconfig_is_used() -> Result<()> {
+fn proxy_url_of_the_kubeconfig_is_used() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);
     let (address, asked) = proxy(api.address())?;
     // The address is reachable only through the proxy.
@@ -96,7 +96,7 @@ fn the_proxy_of_the_kubeconfig_is_used() -> Result<()> {
 }
 
 #[test]
-fn a_proxy_of_another_kind_is_refused_by_the_name_of_its_field() -> Result<()> {
+fn unsupported_proxy_is_rejected_by_the_name_of_its_field() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let flags = kubeconfig(&folder, "{server: \"https://192.0.2.1\", proxy-url: \"https://p:1\"}", "{}")?;
     let said = error(&flags)?;
@@ -106,7 +106,7 @@ fn a_proxy_of_another_kind_is_refused_by_the_name_of_its_field() -> Result<()> {
 
 /// kube-ipvs impersonates the user of the kubeconfig, with that user's rights only.
 #[test]
-fn who_acts_for_somebody_else_says_so() -> Result<()> {
+fn impersonation_headers_follow_the_kubeconfig() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);
     let cluster = format!("{{server: \"{}\"}}", api.url());
     let flags = kubeconfig(&folder, &cluster, "{as: proxy-user, as-uid: '7', as-groups: [a, b]}")?;
@@ -120,7 +120,7 @@ fn who_acts_for_somebody_else_says_so() -> Result<()> {
 }
 
 #[test]
-fn requests_say_who_asks_and_take_compressed_answers() -> Result<()> {
+fn requests_send_a_user_agent_and_accept_compression() -> Result<()> {
     let api = api()?;
     api.streaming(StreamingLists::Refused);
     let follower = Follower::start(&api);
@@ -137,7 +137,7 @@ fn requests_say_who_asks_and_take_compressed_answers() -> Result<()> {
 }
 
 #[test]
-fn an_exec_plugin_that_is_not_there_is_named() -> Result<()> {
+fn missing_exec_plugin_is_named_in_the_error() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: no-such-plugin, interactiveMode: Never, \
                 installHint: 'See https://example.org/install'}}";
@@ -149,7 +149,7 @@ fn an_exec_plugin_that_is_not_there_is_named() -> Result<()> {
 }
 
 #[test]
-fn an_exec_plugin_that_hangs_is_named() -> Result<()> {
+fn hanging_exec_plugin_is_named_in_the_error() -> Result<()> {
     let folder = tempfile::tempdir()?;
     // The plugin ends with this process.
     let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sh, args: [\"-c\", 'while kill -0 $PPID; do \
@@ -162,7 +162,7 @@ fn an_exec_plugin_that_hangs_is_named() -> Result<()> {
 
 /// The API server rejects the plugin's token, although the token named no expiry. kube-ipvs runs the plugin again.
 #[test]
-fn an_exec_plugin_is_asked_again_when_its_token_is_refused() -> Result<()> {
+fn exec_plugin_runs_again_when_its_token_is_rejected() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);
     let path = |name: &str| folder.path().join(name);
     let script = format!(
@@ -189,7 +189,7 @@ fn an_exec_plugin_is_asked_again_when_its_token_is_refused() -> Result<()> {
 }
 
 #[test]
-fn an_authority_that_is_replaced_is_read_again() -> Result<()> {
+fn replaced_authority_is_read_again() -> Result<()> {
     let (mut api, folder) = (api()?, tempfile::tempdir()?);
     let (old, new) = (tls::Authority::new()?, tls::Authority::new()?);
     let front = tls::Front::start(&old, &[], api.address())?;
@@ -210,7 +210,7 @@ fn an_authority_that_is_replaced_is_read_again() -> Result<()> {
 
 /// kubectl accepts wrapped base64 data, as from `base64 ca.crt`, and an address without a scheme.
 #[test]
-fn what_kubectl_reads_is_read() -> Result<()> {
+fn kubeconfig_with_wrapped_data_and_bare_address_is_read() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);
     let authority = tls::Authority::new()?;
     let tls = tls::serve(&authority, api.address())?;

@@ -21,7 +21,7 @@ fn slice(service: &str, address: &str) -> Slice {
 }
 
 #[test]
-fn the_first_delivery_is_everything() -> Result<()> {
+fn first_delivery_holds_the_whole_state() -> Result<()> {
     for streaming in ALL_AGES {
         let api = ApiServer::start()?;
         api.streaming(streaming);
@@ -43,7 +43,7 @@ fn the_first_delivery_is_everything() -> Result<()> {
 }
 
 #[test]
-fn only_what_is_ours_is_asked_for() -> Result<()> {
+fn requests_select_only_objects_that_kube_ipvs_serves() -> Result<()> {
     let api = ApiServer::start()?;
     let foreign = "metadata: { name: foreign, labels: { service.kubernetes.io/service-proxy-name: other } }";
     api.apply(&format!("kind: Service\n{foreign}\nspec: {{ clusterIP: 10.96.0.9, ports: [{{ port: 80 }}] }}\n"))?;
@@ -67,7 +67,7 @@ fn only_what_is_ours_is_asked_for() -> Result<()> {
 }
 
 #[test]
-fn changes_are_followed() -> Result<()> {
+fn watched_changes_are_delivered() -> Result<()> {
     for streaming in ALL_AGES {
         let api = ApiServer::start()?;
         api.streaming(streaming);
@@ -93,7 +93,7 @@ fn changes_are_followed() -> Result<()> {
 }
 
 #[test]
-fn a_new_list_tells_what_has_vanished() -> Result<()> {
+fn new_list_removes_objects_that_vanished() -> Result<()> {
     for streaming in ALL_AGES {
         let mut api = ApiServer::start()?;
         api.streaming(streaming);
@@ -122,7 +122,7 @@ fn a_new_list_tells_what_has_vanished() -> Result<()> {
 /// The API server lists from its watch cache in one page. If the cache has not reached the known version, kube-ipvs
 /// lists from etcd in pages. The pages form one list.
 #[test]
-fn lists_come_from_the_cache_and_else_in_pages() -> Result<()> {
+fn lists_come_from_the_watch_cache_or_from_etcd_in_pages() -> Result<()> {
     let mut api = ApiServer::start()?;
     api.streaming(StreamingLists::Refused);
     for number in 0..1100 {
@@ -153,7 +153,7 @@ fn lists_come_from_the_cache_and_else_in_pages() -> Result<()> {
 }
 
 #[test]
-fn slices_may_say_the_same() -> Result<()> {
+fn slices_with_the_same_endpoint_are_removed_separately() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&slice("web", "10.244.1.2").name("web-a"))?;
     api.apply(&slice("web", "10.244.1.2").name("web-b"))?;
@@ -166,7 +166,7 @@ fn slices_may_say_the_same() -> Result<()> {
 /// A slice can name the time of the change behind it. Slices of the first list do not count, nor do slices without a
 /// valid time.
 #[test]
-fn times_of_changes_are_told() -> Result<()> {
+fn slice_change_times_are_delivered_after_the_first_list() -> Result<()> {
     let api = ApiServer::start()?;
     let at = |address: &str, time: &str| {
         let annotation = format!("\n  annotations: {{ endpoints.kubernetes.io/last-change-trigger-time: {time:?} }}");

@@ -23,7 +23,7 @@ fn error(flags: &ClientConnection) -> String {
 }
 
 #[test]
-fn a_kubeconfig_says_where_and_who() -> Result<()> {
+fn kubeconfig_gives_address_and_token_and_master_overrides_the_address() -> Result<()> {
     let api = ApiServer::start()?;
     api.tokens(&["secret"]);
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
@@ -46,7 +46,7 @@ fn a_kubeconfig_says_where_and_who() -> Result<()> {
 }
 
 #[test]
-fn a_name_may_have_several_addresses() -> Result<()> {
+fn server_name_with_several_addresses_is_reached() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
     let master = api.url().replace("127.0.0.1", "localhost");
@@ -55,7 +55,7 @@ fn a_name_may_have_several_addresses() -> Result<()> {
 }
 
 #[test]
-fn what_is_wrong_with_the_flags_is_said() -> Result<()> {
+fn invalid_flags_are_reported_by_name() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let missing = folder.path().join("missing");
     let flags = ClientConnection { kubeconfig: missing.clone(), ..fast() };
@@ -68,7 +68,7 @@ fn what_is_wrong_with_the_flags_is_said() -> Result<()> {
 
 /// With TLS kube-ipvs trusts only an API server whose certificate the CA in the file signed.
 #[test]
-fn the_server_is_known_by_its_authority() -> Result<()> {
+fn api_server_is_trusted_only_by_its_authority() -> Result<()> {
     let api = ApiServer::start()?;
     api.tokens(&["secret"]);
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
@@ -96,7 +96,7 @@ fn the_server_is_known_by_its_authority() -> Result<()> {
 
 /// The kubelet replaces a client certificate before it expires. kube-ipvs uses the new one for later connections.
 #[test]
-fn a_certificate_that_is_replaced_is_read_again() -> Result<()> {
+fn replaced_client_certificate_is_read_again() -> Result<()> {
     let mut api = ApiServer::start()?;
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
     let folder = tempfile::tempdir()?;
@@ -141,7 +141,7 @@ fn a_certificate_that_is_replaced_is_read_again() -> Result<()> {
 }
 
 #[test]
-fn a_pod_finds_its_api_server() -> Result<()> {
+fn pod_without_flags_finds_its_api_server() -> Result<()> {
     let api = ApiServer::start()?;
     api.tokens(&["of-the-pod"]);
     let authority = tls::Authority::new()?;

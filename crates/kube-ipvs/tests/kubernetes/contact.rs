@@ -23,7 +23,7 @@ fn service(name: &str) -> Service {
 
 /// The API server rejects the token. The state stays in force, and each watch requests one Event.
 #[test]
-fn no_contact_is_said_after_the_limit() -> Result<()> {
+fn lost_contact_is_reported_after_the_limit() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&service("web"))?;
     let contact = Contact::default();
@@ -77,7 +77,7 @@ fn log_of(connection: &ClientConnection, node: &str) -> Result<String> {
 
 /// Without its Node no endpoint is local, so every Service with a policy `Local` would lose its traffic silently.
 #[test]
-fn a_node_name_that_no_node_has_is_said_once() -> Result<()> {
+fn unknown_node_name_is_logged_once() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&"kind: Node\nmetadata: { name: node-1 }\n")?;
     let connection = ClientConnection { master: api.url(), ..fast() };
@@ -91,7 +91,7 @@ fn a_node_name_that_no_node_has_is_said_once() -> Result<()> {
 
 /// kube-ipvs delivers the addresses of the API server, so that no Service takes them.
 #[test]
-fn the_addresses_of_the_api_server_are_delivered() -> Result<()> {
+fn api_server_addresses_are_delivered() -> Result<()> {
     let api = ApiServer::start()?;
     for host in ["127.0.0.1", "localhost"] {
         let (master, at) = (api.url().replace("127.0.0.1", host), api.address().to_string());

@@ -43,7 +43,7 @@ fn disturbed(limits: Limits, disturb: impl Fn(&mut ApiServer, u8) -> Result<()>)
 }
 
 #[test]
-fn connections_are_cut() -> Result<()> {
+fn changes_survive_cut_connections() -> Result<()> {
     disturbed(LIMITS, |api, _| {
         api.cut();
         Ok(())
@@ -51,7 +51,7 @@ fn connections_are_cut() -> Result<()> {
 }
 
 #[test]
-fn connections_break_in_the_middle_of_an_event() -> Result<()> {
+fn changes_survive_connections_cut_within_an_event() -> Result<()> {
     disturbed(LIMITS, |api, _| {
         api.half_events(1);
         Ok(())
@@ -59,7 +59,7 @@ fn connections_break_in_the_middle_of_an_event() -> Result<()> {
 }
 
 #[test]
-fn connections_fall_silent() -> Result<()> {
+fn changes_survive_silent_connections() -> Result<()> {
     disturbed(HURRIED, |api, number| {
         if number == 5 {
             api.fall_silent();
@@ -69,7 +69,7 @@ fn connections_fall_silent() -> Result<()> {
 }
 
 #[test]
-fn events_come_twice_and_late() -> Result<()> {
+fn changes_survive_duplicate_and_late_events() -> Result<()> {
     disturbed(LIMITS, |api, _| {
         api.double(true);
         api.slow(Duration::from_millis(5));
@@ -78,7 +78,7 @@ fn events_come_twice_and_late() -> Result<()> {
 }
 
 #[test]
-fn versions_are_gone() -> Result<()> {
+fn changes_survive_compacted_versions() -> Result<()> {
     disturbed(LIMITS, |api, _| {
         api.compact();
         api.cut();
@@ -87,7 +87,7 @@ fn versions_are_gone() -> Result<()> {
 }
 
 #[test]
-fn requests_are_refused_closed_and_never_answered() -> Result<()> {
+fn changes_survive_rejected_closed_and_unanswered_requests() -> Result<()> {
     disturbed(HURRIED, |api, number| {
         let faults = [
             Fault::Status(500),
@@ -105,7 +105,7 @@ fn requests_are_refused_closed_and_never_answered() -> Result<()> {
 }
 
 #[test]
-fn the_server_comes_and_goes() -> Result<()> {
+fn changes_survive_api_server_restarts() -> Result<()> {
     disturbed(LIMITS, |api, number| {
         if number % 3 == 0 {
             api.away();
@@ -118,7 +118,7 @@ fn the_server_comes_and_goes() -> Result<()> {
 }
 
 #[test]
-fn the_server_is_away_at_the_start() -> Result<()> {
+fn nothing_is_delivered_until_the_api_server_is_up() -> Result<()> {
     let mut api = ApiServer::start()?;
     api.apply(&service(1))?;
     api.away();
@@ -132,7 +132,7 @@ fn the_server_is_away_at_the_start() -> Result<()> {
 
 /// Pauses between attempts grow, with a random part.
 #[test]
-fn a_server_that_fails_is_not_stormed() -> Result<()> {
+fn failing_api_server_is_retried_with_growing_pauses() -> Result<()> {
     for fault in [Fault::Status(500), Fault::EmptyWatch] {
         let api = ApiServer::start()?;
         let follower = Follower::start(&api);
@@ -152,7 +152,7 @@ fn a_server_that_fails_is_not_stormed() -> Result<()> {
 
 /// API priority and fairness asks for a pause in plain text.
 #[test]
-fn a_server_that_is_busy_is_left_alone_for_as_long_as_it_says() -> Result<()> {
+fn busy_api_server_is_retried_after_its_retry_after() -> Result<()> {
     let api = ApiServer::start()?;
     api.fault(&[Fault::Busy(1); 4]);
     let start = Instant::now();
@@ -163,7 +163,7 @@ fn a_server_that_is_busy_is_left_alone_for_as_long_as_it_says() -> Result<()> {
 }
 
 #[test]
-fn a_gateway_that_fails_makes_no_lists() -> Result<()> {
+fn gateway_error_causes_no_new_list() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&service(1))?;
     let follower = Follower::start(&api);
@@ -188,7 +188,7 @@ fn a_gateway_that_fails_makes_no_lists() -> Result<()> {
 
 /// If a streaming list stalls, kube-ipvs falls back to a plain list. The next list tries streaming again.
 #[test]
-fn streaming_lists_are_tried_again_after_one_stalled() -> Result<()> {
+fn streaming_list_is_tried_again_after_one_stalled() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&service(1))?;
     api.fault(&[Fault::Stalled; 4]);
@@ -204,7 +204,7 @@ fn streaming_lists_are_tried_again_after_one_stalled() -> Result<()> {
 }
 
 #[test]
-fn a_list_that_is_slow_and_alive_is_not_cut() -> Result<()> {
+fn slow_list_that_makes_progress_is_not_cut() -> Result<()> {
     for streaming in [StreamingLists::Served, StreamingLists::Refused] {
         let api = ApiServer::start()?;
         api.streaming(streaming);
@@ -220,7 +220,7 @@ fn a_list_that_is_slow_and_alive_is_not_cut() -> Result<()> {
 
 /// After a long outage the API server may be back with an older state, in which the known version means another state.
 #[test]
-fn after_a_long_time_all_is_listed_anew() -> Result<()> {
+fn watch_lists_again_after_a_long_outage() -> Result<()> {
     let is_of_services = |request: &str| request.contains("services?");
     let is_list = |request: &str| request.contains("services?") && request.contains("sendInitialEvents");
     for (stale, is_long) in [(Duration::from_millis(200), true), (LIMITS.stale, false)] {

@@ -121,7 +121,7 @@ fn all_watches_share_one_connection() -> Result<()> {
 
 /// The server behind a load balancer is gone. The connection stays open, so only pings detect that.
 #[test]
-fn a_connection_without_a_sign_of_life_is_given_up() -> Result<()> {
+fn silent_http2_connection_is_given_up() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
     let (authority, folder) = (tls::Authority::new()?, tempfile::tempdir()?);

@@ -16,7 +16,7 @@ fn bad(name: &str) -> String {
 }
 
 #[test]
-fn an_object_that_cannot_be_read_is_told_and_costs_no_other() -> Result<()> {
+fn unreadable_object_is_reported_and_the_others_are_followed() -> Result<()> {
     for streaming in [StreamingLists::Served, StreamingLists::Refused] {
         let api = ApiServer::start()?;
         api.streaming(streaming);
@@ -42,7 +42,7 @@ fn an_object_that_cannot_be_read_is_told_and_costs_no_other() -> Result<()> {
 }
 
 #[test]
-fn what_was_good_before_stays_in_force() -> Result<()> {
+fn last_good_version_of_a_broken_object_stays_in_force() -> Result<()> {
     let mut api = ApiServer::start()?;
     api.apply(&good("web"))?;
     let follower = Follower::start(&api);
@@ -63,7 +63,7 @@ fn what_was_good_before_stays_in_force() -> Result<()> {
 
 /// The API server accepts values that no node can serve. kube-ipvs omits and reports them, and serves the rest.
 #[test]
-fn a_part_that_cannot_be_had_costs_no_more_than_itself() -> Result<()> {
+fn invalid_part_of_an_object_is_omitted_and_the_rest_followed() -> Result<()> {
     let api = ApiServer::start()?;
     let many: Vec<String> = (1..=101).map(|number| format!("\"198.51.101.{number}\"")).collect();
     let addresses = r#"externalIPs: ["198.051.100.001", "224.0.1.1", "198.51.100.2"]"#;
@@ -118,7 +118,7 @@ fn slice(name: &str, service: &str, ports: &str, address: &str) -> String {
 
 /// The API server does not validate the port numbers of a slice. kube-ipvs follows the other ports.
 #[test]
-fn a_slice_with_a_port_that_is_none_is_followed() -> Result<()> {
+fn slice_with_an_invalid_port_is_followed_without_that_port() -> Result<()> {
     for number in ["0", "70000", "-1"] {
         let ports = format!("{{ name: http, port: 8080 }}, {{ name: bad, port: {number} }}");
         let api = ApiServer::start()?;
@@ -142,7 +142,7 @@ fn a_slice_with_a_port_that_is_none_is_followed() -> Result<()> {
 }
 
 #[test]
-fn slices_of_no_service_hold_nothing_up() -> Result<()> {
+fn slices_with_foreign_labels_do_not_keep_the_state_incomplete() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&good("web"))?;
     for (number, name) in ["\"\"", "My_Service", "a.b"].iter().enumerate() {
@@ -160,7 +160,7 @@ fn slices_of_no_service_hold_nothing_up() -> Result<()> {
 }
 
 #[test]
-fn a_service_of_many_ports_is_followed() -> Result<()> {
+fn service_with_many_ports_is_followed() -> Result<()> {
     let api = ApiServer::start()?;
     let many = (10_000..11_600).fold(Service::new("many").cluster_ip("10.96.0.7"), |service, port| {
         service.port_line(&format!("name: p{port}, port: {port}, protocol: UDP"))

@@ -38,7 +38,7 @@ fn is_found_out(api: &ApiServer, follower: &Follower) -> Result<()> {
 
 /// A watch would not reveal the restore: the API server accepts a future version and waits until it reaches it.
 #[test]
-fn a_restore_is_found_out_when_the_server_is_back() -> Result<()> {
+fn etcd_restore_is_detected_when_the_api_server_is_back() -> Result<()> {
     for streaming in [StreamingLists::Served, StreamingLists::Refused] {
         let (api, follower) = forgetful(streaming, |api, backup| {
             api.away();
@@ -52,7 +52,7 @@ fn a_restore_is_found_out_when_the_server_is_back() -> Result<()> {
 
 /// Only etcd was down. The API server stays up and ends its watches.
 #[test]
-fn a_restore_is_found_out_when_watches_end() -> Result<()> {
+fn etcd_restore_is_detected_when_watches_end() -> Result<()> {
     let (api, follower) = forgetful(StreamingLists::Served, |api, backup| {
         api.restore(backup, false);
         api.end_watches();
@@ -62,7 +62,7 @@ fn a_restore_is_found_out_when_watches_end() -> Result<()> {
 }
 
 #[test]
-fn a_restore_is_found_out_by_a_bookmark() -> Result<()> {
+fn etcd_restore_is_detected_by_a_bookmark() -> Result<()> {
     let (api, follower) = forgetful(StreamingLists::Served, |api, backup| {
         api.restore(backup, true);
         Ok(())
@@ -71,7 +71,7 @@ fn a_restore_is_found_out_by_a_bookmark() -> Result<()> {
 }
 
 #[test]
-fn an_empty_server_is_followed() -> Result<()> {
+fn empty_api_server_after_a_reset_is_followed() -> Result<()> {
     let (api, follower) = forgetful(StreamingLists::Refused, |api, _| {
         api.away();
         api.restore(0, false);
@@ -83,7 +83,7 @@ fn an_empty_server_is_followed() -> Result<()> {
 }
 
 #[test]
-fn a_server_that_has_lost_nothing_is_asked_for_no_list() -> Result<()> {
+fn api_server_that_lost_nothing_is_resumed_without_a_list() -> Result<()> {
     let mut api = ApiServer::start()?;
     api.apply(&service(1))?;
     let flags = ClientConnection { master: api.url(), ..crate::follower::fast() };

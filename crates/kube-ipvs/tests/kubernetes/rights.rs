@@ -11,7 +11,7 @@ fn service(name: &str) -> Service {
 
 /// kube-ipvs must not clean up before it knows both.
 #[test]
-fn services_without_endpoints_are_not_enough() -> Result<()> {
+fn first_delivery_waits_for_services_and_endpoint_slices() -> Result<()> {
     let kinds = [(Kind::Service, "/services?"), (Kind::EndpointSlice, "/endpointslices?")];
     for ((kind, refused), (_, known)) in [(kinds[0], kinds[1]), (kinds[1], kinds[0])] {
         let api = ApiServer::start()?;
@@ -35,7 +35,7 @@ fn is_of_node(request: &str) -> bool {
 
 /// Older API servers have no ServiceCIDRs, and older ClusterRoles do not allow them.
 #[test]
-fn the_rest_can_be_done_without() -> Result<()> {
+fn source_works_without_service_cidrs_and_nodes() -> Result<()> {
     let api = ApiServer::start()?;
     api.without(&[Kind::ServiceCidr]);
     api.forbid(&[Kind::Node]);
@@ -55,7 +55,7 @@ const STANDING: usize = 8;
 
 /// An API server that has just started has not read its roles, and denies requests that it allows a moment later.
 #[test]
-fn a_refusal_counts_when_it_stands() -> Result<()> {
+fn resource_is_given_up_after_repeated_denials() -> Result<()> {
     let range =
         "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: a}\nspec: {cidrs: [10.96.0.0/16]}\n";
     let (api, _follower) = loop {
@@ -85,7 +85,7 @@ fn a_refusal_counts_when_it_stands() -> Result<()> {
 
 /// kube-ipvs lists the other Nodes when a Service needs them, and delivers them before that Service.
 #[test]
-fn nodes_are_listed_for_external_addresses() -> Result<()> {
+fn nodes_are_listed_before_a_service_with_an_external_ip_is_delivered() -> Result<()> {
     let api = ApiServer::start()?;
     for number in 1..=2 {
         api.apply(&format!(

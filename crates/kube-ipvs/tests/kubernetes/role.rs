@@ -72,7 +72,7 @@ fn right(request: &str) -> Right {
 }
 
 #[test]
-fn requests_need_the_rights_that_an_api_server_asks_for() {
+fn right_of_a_request_is_the_one_an_api_server_checks() {
     let needs = |request: &str| {
         let (verb, group, resource) = right(request);
         format!("{verb} {group} {resource}")
@@ -109,7 +109,7 @@ fn about(about: About, note: &str) -> EventNote {
 }
 
 #[test]
-fn the_cluster_role_allows_what_is_asked_for_and_nothing_else() -> Result<()> {
+fn cluster_role_allows_exactly_the_requests_of_the_daemon() -> Result<()> {
     let mut asked = BTreeSet::new();
     for streaming in [StreamingLists::Served, StreamingLists::Refused] {
         let api = ApiServer::start()?;
@@ -147,7 +147,7 @@ fn events_reach_the_api_server() -> Result<()> {
 /// All nodes find the same typo in a Service, and the API server stores one Event. A problem of a node is a fact of
 /// that node only.
 #[test]
-fn a_fact_is_stored_once_whatever_the_number_of_nodes() -> Result<()> {
+fn fact_of_a_service_is_stored_once_for_all_nodes() -> Result<()> {
     let api = ApiServer::start()?;
     for node in ["node-1", "node-2", "node-3"] {
         let facts = [
@@ -167,7 +167,7 @@ fn a_fact_is_stored_once_whatever_the_number_of_nodes() -> Result<()> {
 }
 
 #[test]
-fn a_fact_that_is_stored_already_is_no_failure() -> Result<()> {
+fn event_that_is_stored_already_is_no_failure() -> Result<()> {
     let api = ApiServer::start()?;
     let fact = || about(About::Service(ServiceId::new("shop", &"x".repeat(63))), &"long ".repeat(10_000));
     record(&api, vec![fact()])?;
@@ -178,7 +178,7 @@ fn a_fact_that_is_stored_already_is_no_failure() -> Result<()> {
 
 /// kube-ipvs drops a rejected Event and posts the next one.
 #[test]
-fn an_event_that_is_refused_stops_no_other() -> Result<()> {
+fn rejected_event_does_not_stop_the_next_one() -> Result<()> {
     let api = ApiServer::start()?;
     api.fault(&[scenarios::Fault::Status(403)]);
     record(&api, vec![about(About::Node, "first"), about(About::Node, "second")])?;
@@ -189,7 +189,7 @@ fn an_event_that_is_refused_stops_no_other() -> Result<()> {
 
 /// The ClusterRole `system:public-info-viewer` allows it to every client.
 #[test]
-fn the_version_is_told() -> Result<()> {
+fn api_server_version_is_reported() -> Result<()> {
     let api = ApiServer::start()?;
     let connection = ClientConnection { master: api.url(), ..fast() };
     let (sender, mut told) = channel(1);

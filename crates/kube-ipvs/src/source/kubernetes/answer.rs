@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_becomes_a_status_with_its_pause() {
+    fn plain_text_error_becomes_a_status_with_its_retry_after() {
         let said = check(429, Some("7"), "Too many requests, please try again later.\n");
         assert_eq!(said["code"], 429);
         assert_eq!(said["message"], "Too many requests, please try again later.");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn json_of_a_gateway_is_no_status() {
+    fn gateway_json_is_replaced_by_a_status() {
         let said = check(503, None, r#"{"message": "no upstream", "code": 7}"#);
         assert_eq!((&said["code"], &said["kind"]), (&503.into(), &"Status".into()));
         assert!(said.get("details").is_none(), "{said}");
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_says_stays() {
+    fn status_of_the_api_server_keeps_its_details() {
         let text = r#"{"kind": "Status", "code": 504, "reason": "Timeout", "details": {"retryAfterSeconds": 1,
             "causes": [{"reason": "ResourceVersionTooLarge"}]}}"#;
         let said = check(504, Some("9"), text);

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_limited_as_by_kube_proxy() {
+    fn request_rate_is_limited_as_in_kube_proxy() {
         let limit = |qps, burst: &str| {
             let burst = burst.parse().unwrap();
             request_limit(&ClientConnection { qps, burst, ..ClientConnection::default() })

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_a_scheme_is_read_as_by_client_go() {
+    fn server_without_a_scheme_gets_the_scheme_client_go_would_choose() {
         let server = |cluster: &str, user: &str, master: &str| {
             mend(cluster, user, master)["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned()
         };
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn line_breaks_in_data_are_read_over() {
+    fn line_breaks_in_base64_data_are_ignored() {
         let file = mend(
             "{server: 'https://a', certificate-authority-data: \"TFM\\nwdA==\\n\"}",
             "{client-certificate-data: \"YQ\\r\\n==\", client-key-data: \"Y g==\"}",

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_service_with_a_new_outer_address_waits_for_the_nodes() {
+    async fn only_service_with_a_new_external_ip_waits_for_the_nodes() {
         let mut nodes = nodes();
         let mut check = |events: Vec<Event>| names(nodes.pass(events));
         assert_eq!(check(vec![service("web", &[]), service("outer", &["192.0.2.1"])]), ["+web"]);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_list_that_fails_holds_nothing_back() {
+    async fn failed_node_list_holds_back_no_service() {
         let mut nodes = nodes();
         assert!(nodes.pass(vec![service("outer", &["192.0.2.1"])]).is_empty());
         assert_eq!(names(nodes.learn(Err(Failure::Closed))), ["+outer"]);

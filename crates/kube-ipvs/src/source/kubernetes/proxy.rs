@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kubeconfig_comes_before_the_environment() {
+    fn proxy_url_of_the_kubeconfig_precedes_the_environment() {
         assert_eq!(check("https://192.0.2.1:6443", None), "http://env:3128/");
         assert_eq!(check("https://192.0.2.1:6443", Some("")), "http://env:3128/");
         assert_eq!(check("https://10.0.0.1:6443", None), "none");
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_not_supported_is_refused_by_name() {
+    fn unsupported_proxy_is_rejected_with_its_scheme_and_no_password() {
         let said = check("https://192.0.2.1", Some("https://u:secret@field:3128"));
         assert!(said.starts_with("proxy-url: ") && said.contains("https://") && !said.contains("secret"), "{said}");
         let said = check("https://192.0.2.1", Some("ftp://field"));

@@ -65,7 +65,7 @@ fn unknown(count: usize, prefix: &str) -> Value {
 }
 
 #[test]
-fn the_operators_policy_is_reported_at_the_service() {
+fn disallowed_annotation_is_reported_on_its_service() {
     let annotations = json!({"kube-ipvs.io/forwarding": "ipip", "kube-ipvs.io/scheduler": "wrr"});
     let mut cache = cache();
     let changes = apply(&mut cache, Resource::Services, &service(annotations.clone()));
@@ -80,7 +80,7 @@ fn the_operators_policy_is_reported_at_the_service() {
 }
 
 #[test]
-fn weights_of_slices_count_unless_no_annotation_does() {
+fn slice_weight_annotation_counts_unless_annotations_are_off() {
     for (annotations, weight) in [(Annotations::Safe, 5), (Annotations::Off, 1)] {
         let policy = AnnotationPolicy { annotations, ..AnnotationPolicy::default() };
         let mut weighted = slice(1);
@@ -95,7 +95,7 @@ fn weights_of_slices_count_unless_no_annotation_does() {
 
 /// A tenant who keeps renaming 14,000 invalid annotations costs ten lines each time.
 #[test]
-fn what_is_said_of_one_object_is_bounded() {
+fn report_about_one_object_is_bounded() {
     let mut cache = cache();
     // The line with the count of the others is not repeated.
     for (prefix, lines) in [("a", 11), ("b", 10), ("c", 10)] {
@@ -117,7 +117,7 @@ fn what_is_said_of_one_object_is_bounded() {
 
 /// Only the Service that cannot be parsed is excluded from completeness.
 #[test]
-fn a_service_that_cannot_be_read_is_named() {
+fn unparsed_service_is_excluded_from_completeness() {
     let mut cache = cache();
     let mut broken = service(json!({}));
     broken["spec"]["type"] = json!("Wormhole");
@@ -131,7 +131,7 @@ fn a_service_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn what_is_gone_is_forgotten_with_all_that_was_said_of_it() {
+fn problem_of_a_recreated_object_is_reported_again() {
     let mut stray = slice(1);
     stray["metadata"]["labels"] = json!({"kubernetes.io/service-name": "My_Service"});
     let mut cache = cache();
@@ -144,7 +144,7 @@ fn what_is_gone_is_forgotten_with_all_that_was_said_of_it() {
 
 /// An agent can publish all VIPs of a large cluster as addresses of its Node. That Node still has a zone.
 #[test]
-fn a_node_with_thousands_of_addresses_is_read() {
+fn node_with_thousands_of_addresses_is_parsed() {
     let address = |number: u32| std::net::Ipv4Addr::from_bits(0x0a60_0000 + number).to_string();
     let addresses: Vec<Value> =
         (0..2_000).map(|number| json!({"type": "ExternalIP", "address": address(number)})).collect();
@@ -179,7 +179,7 @@ fn growth(resource: Resource, of: impl Fn(usize) -> Value, most: usize) -> f64 {
 }
 
 #[test]
-fn reading_takes_time_in_proportion_to_the_object() {
+fn parse_time_grows_linearly_with_the_object() {
     let ports = |count| {
         let port = |port: usize| json!({"name": format!("p{port}"), "port": port + 1, "nodePort": port + 1});
         json!({
@@ -295,7 +295,7 @@ fn whole() -> [(Resource, Value); 4] {
 }
 
 #[test]
-fn whole_objects_are_read_whole() {
+fn object_with_every_field_is_parsed_without_problems() {
     for (resource, object) in whole() {
         assert!(matches!(read(resource, &object).content, Ok(Some(_))), "{object}");
     }
@@ -304,7 +304,7 @@ fn whole_objects_are_read_whole() {
 proptest! {
     /// Whatever the API server sends, kube-ipvs does not panic and reports a bounded amount.
     #[test]
-    fn no_object_upsets_it(
+    fn arbitrary_object_causes_no_panic_and_a_bounded_report(
         kind in 0..4usize,
         grafts in prop::collection::vec((value(), prop::collection::vec(any::<prop::sample::Index>(), 8)), 0..4),
     ) {

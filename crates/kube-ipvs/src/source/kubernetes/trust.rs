@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_self_signed_certificate_is_trusted_if_it_is_the_one_in_the_file() {
+    fn self_signed_certificate_is_trusted_only_if_the_ca_file_holds_it() {
         for is_ca in [false, true] {
             let good = certificate(is_ca, 2040);
             assert_eq!(check(&good, &good, "api"), Ok(()), "{is_ca}");

@@ -219,7 +219,7 @@ mod tests {
     use super::goes_on;
 
     #[test]
-    fn versions_are_compared_as_numbers() {
+    fn resource_versions_are_compared_as_numbers() {
         let is_proof = |known, now| goes_on(known, now).is_err();
         assert!(is_proof("1200", "1001"));
         assert!(is_proof("10", "9"));

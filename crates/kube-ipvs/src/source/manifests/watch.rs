@@ -99,7 +99,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn a_change_is_waited_for_until_it_rests() {
+    fn change_in_several_steps_is_scanned_once_it_rests() {
         let (sender, receiver) = channel();
         let (looks, looked) = channel();
         let pace = Pace { rescan: HOUR, quiet: HOUR, patience: HOUR };
@@ -118,14 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn changes_that_never_rest_are_looked_at_in_the_end() {
+    fn changes_that_never_rest_are_scanned_after_the_patience() {
         let (sender, receiver) = channel();
         (0..2).for_each(|_| sender.send(()).unwrap());
         wait(&receiver, Pace { rescan: HOUR, quiet: HOUR, patience: Duration::ZERO });
     }
 
     #[test]
-    fn without_a_change_it_is_time_to_look_in_the_end() {
+    fn folder_without_a_notice_is_scanned_after_the_rescan_interval() {
         let (_sender, receiver) = channel();
         wait(&receiver, Pace { rescan: Duration::ZERO, quiet: HOUR, patience: HOUR });
     }

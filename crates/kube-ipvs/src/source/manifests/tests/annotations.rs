@@ -37,7 +37,7 @@ fn slice(annotation: &str) -> String {
 }
 
 #[test]
-fn all_at_once() {
+fn service_with_every_annotation_is_parsed() {
     check(
         [service(&[
             "scheduler: mh",
@@ -56,7 +56,7 @@ fn all_at_once() {
 }
 
 #[test]
-fn every_value() {
+fn every_annotation_value_is_parsed() {
     let values = [
         "scheduler: rr",
         "scheduler: wrr",
@@ -111,7 +111,7 @@ fn every_value() {
 }
 
 #[test]
-fn defaults() {
+fn annotation_that_sets_the_default_counts_as_absent() {
     check(
         ["forwarding: masq", "udp-scheduling: flow", "local-endpoint-weight: \"1\""].map(|value| service(&[value])),
         expect![[r#"
@@ -123,7 +123,7 @@ fn defaults() {
 }
 
 #[test]
-fn what_cannot_be_followed() {
+fn invalid_annotation_is_reported_and_ignored() {
     let values = [
         "scheduler: fastest",
         "scheduler: \"\"",
@@ -214,7 +214,7 @@ fn what_cannot_be_followed() {
 /// By default a Service chooses only for its own traffic. The operator must allow choices that involve the kernel or
 /// other hosts.
 #[test]
-fn what_the_operator_does_not_allow() {
+fn annotation_the_operator_disallows_is_reported_and_ignored() {
     let service = service(&[
         "scheduler: fo",
         "hash-on: address",
@@ -284,7 +284,7 @@ fn what_the_operator_does_not_allow() {
 
 /// An object of the API's maximum size costs no more lines than one with a few mistakes.
 #[test]
-fn many_mistakes_are_counted() {
+fn report_about_many_invalid_annotations_is_bounded() {
     let names: Vec<String> = (0..14_000).map(|number| format!("a{number:05}: \"\"")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let many = render(&read(service(&names).as_bytes()));
@@ -297,7 +297,7 @@ fn many_mistakes_are_counted() {
 
 /// Valid annotations count beside an invalid one, and a corrected one takes effect.
 #[test]
-fn each_for_itself() {
+fn valid_annotation_counts_beside_an_invalid_one() {
     let mut folder = folder(Annotations::All);
     let mixed = service(&["scheduler: fastest", "max-drain-time: 30s"]);
     let mended = service(&["scheduler: wrr", "max-drain-time: 30s"]);
@@ -314,7 +314,7 @@ fn each_for_itself() {
 }
 
 #[test]
-fn weights_of_slices_and_endpoints() {
+fn weight_annotation_of_slices_and_endpoints_is_parsed() {
     let endpoints = "apiVersion: v1\nkind: Endpoints\nmetadata:\n  name: web\n  annotations: {kube-ipvs.io/weight: \"3\"}\n\
         subsets:\n- addresses: [{ip: 10.0.0.1}]\n  ports: [{port: 80}]\n";
     check(
@@ -356,7 +356,7 @@ fn weights_of_slices_and_endpoints() {
 }
 
 #[test]
-fn ignored_annotations_cost_no_object() {
+fn ignored_annotations_keep_no_object_from_being_followed() {
     let one = |number: usize| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: s{number}, annotations: {{kube-ipvs.io/nothing: x}}}}\n\

@@ -28,7 +28,7 @@ fn check<T: AsRef<str>>(files: impl IntoIterator<Item = T>, expected: Expect) {
 }
 
 #[test]
-fn all_at_once() {
+fn service_with_every_external_field_is_parsed() {
     check(
         [service(
             "type: LoadBalancer\nexternalIPs: [198.51.100.1, \"2001:db8::1\"]\nexternalTrafficPolicy: Local\n\
@@ -43,7 +43,7 @@ fn all_at_once() {
 }
 
 #[test]
-fn external_ips() {
+fn external_ips_are_parsed_without_duplicates() {
     let specs = [
         // Duplicates, one of them in another notation.
         "externalIPs: [198.51.100.1, 198.51.100.2, 198.51.100.1, \"::ffff:198.51.100.2\"]",
@@ -77,7 +77,7 @@ fn external_ips() {
 }
 
 #[test]
-fn broken_external_ips() {
+fn invalid_external_ips_are_reported_with_their_place() {
     let many: Vec<String> = (1..=101).map(|n| format!("198.51.100.{n}")).collect();
     let specs = [
         "externalIPs: 198.51.100.1",
@@ -109,7 +109,7 @@ fn broken_external_ips() {
 }
 
 #[test]
-fn traffic_policies() {
+fn external_traffic_policy_without_external_traffic_is_ignored() {
     let specs = [
         "externalTrafficPolicy: Cluster\ninternalTrafficPolicy: Cluster",
         "externalTrafficPolicy: null\ninternalTrafficPolicy: \"\"",
@@ -152,7 +152,7 @@ fn traffic_policies() {
 }
 
 #[test]
-fn source_ranges() {
+fn load_balancer_source_ranges_are_parsed() {
     let specs = [
         "type: LoadBalancer\nloadBalancerSourceRanges: [10.1.2.3/8, 10.0.0.0/8, \" 203.0.113.7/32 \", \"2001:db8::1/32\"]",
         "type: LoadBalancer\nloadBalancerSourceRanges: [0.0.0.0/0]",
@@ -192,7 +192,7 @@ fn source_ranges() {
 }
 
 #[test]
-fn source_ranges_in_an_annotation() {
+fn source_ranges_annotation_counts_without_the_spec_field() {
     let with = |value: &str, spec: &str| {
         let key = "service.beta.kubernetes.io/load-balancer-source-ranges";
         with_metadata(&format!("  annotations:\n    {key}: {value}\n"), spec)
@@ -231,7 +231,7 @@ fn source_ranges_in_an_annotation() {
 }
 
 #[test]
-fn load_balancer_ips() {
+fn load_balancer_ips_of_the_status_are_parsed() {
     let files = [
         balanced(&["{ip: 192.0.2.1}", "{ip: 192.0.2.2, ipMode: VIP}", "{ip: 192.0.2.3, ipMode: Proxy}"]),
         balanced(&["{hostname: lb.example.com}", "{hostname: a, ip: \"\"}", "{ip: 192.0.2.1, ipMode: null}"]),
@@ -254,7 +254,7 @@ fn load_balancer_ips() {
 }
 
 #[test]
-fn broken_load_balancer_ips() {
+fn invalid_load_balancer_ips_are_reported_with_their_place() {
     let entries = [
         "{ip: lb.example.com}",
         "{ip: 192.0.2.1/32}",
@@ -277,7 +277,7 @@ fn broken_load_balancer_ips() {
 }
 
 #[test]
-fn changes_are_said() {
+fn exposure_changes_emit_events_only_if_they_matter() {
     let mut folder = Folder::new();
     let mut said = String::new();
     for text in [

@@ -23,7 +23,7 @@ fn step(folder: &mut Folder, file: &str, text: Option<&str>, expected: Expect) {
 }
 
 #[test]
-fn only_what_changed_is_said() {
+fn only_changed_objects_emit_events() {
     let mut folder = Folder::new();
     step(
         &mut folder,
@@ -84,7 +84,7 @@ fn only_what_changed_is_said() {
 }
 
 #[test]
-fn the_first_file_decides() {
+fn object_in_two_files_follows_the_first_by_name() {
     let mut folder = Folder::new();
     step(
         &mut folder,
@@ -125,7 +125,7 @@ fn the_first_file_decides() {
 }
 
 #[test]
-fn an_object_moves_to_another_file() {
+fn object_moved_to_another_file_emits_no_event() {
     let mut folder = Folder::new();
     load(&mut folder, &[("a.yaml", GOOD)]);
     let changes = folder.load([("a.yaml", Content::Gone), ("b.yaml", Content::Bytes(GOOD.as_bytes()))]);
@@ -133,7 +133,7 @@ fn an_object_moves_to_another_file() {
 }
 
 #[test]
-fn hand_made_endpoints_are_for_services_without_a_selector() {
+fn endpoints_are_mirrored_only_for_services_without_a_selector() {
     let mut folder = Folder::new();
     step(&mut folder, "e.yaml", Some(&endpoints("db", "10.0.0.1", "")), expect![""]);
     step(
@@ -211,7 +211,7 @@ fn hand_made_endpoints_are_for_services_without_a_selector() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_keeps_what_it_said() {
+fn unreadable_file_keeps_its_last_good_content_in_force() {
     let mut folder = Folder::new();
     load(&mut folder, &[("a.yaml", GOOD)]);
     let changes = folder.load([("a.yaml", Content::Unreadable("cannot be read: permission denied"))]);
@@ -232,7 +232,7 @@ fn a_file_that_cannot_be_read_keeps_what_it_said() {
 }
 
 #[test]
-fn complete_once_every_file_could_be_followed() {
+fn folder_is_complete_once_every_file_could_be_followed() {
     let mut folder = Folder::new();
     let mut complete = |name, text: Option<&str>| {
         let content = text.map_or(Content::Gone, |text| Content::Bytes(text.as_bytes()));

@@ -78,7 +78,7 @@ fn given(text: &Option<String>) -> Content<'_> {
 
 proptest! {
     #[test]
-    fn no_content_upsets_it(
+    fn arbitrary_file_content_causes_no_panic_and_no_partial_result(
         edits in prop::collection::vec((0..GOOD.len(), any::<prop::sample::Index>()), 1..6),
         cut in 0..GOOD.len(),
     ) {
@@ -94,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn any_history_ends_as_one_look_would(
+    fn final_state_does_not_depend_on_the_order_of_changes(
         steps in prop::collection::vec(
             prop::collection::btree_map(prop::sample::select(vec!["1.yaml", "2.yaml", "3.yaml"]), content(), 1..3),
             1..12,

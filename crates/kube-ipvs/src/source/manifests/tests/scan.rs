@@ -25,7 +25,7 @@ fn replace(dir: &Path, name: &str, text: &str) {
 }
 
 #[test]
-fn files_come_change_and_go() {
+fn scan_follows_files_that_are_added_changed_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let mut source = ManifestSource::open(dir.path()).unwrap();
     check(&mut source, expect![""]);
@@ -74,7 +74,7 @@ fn files_come_change_and_go() {
 }
 
 #[test]
-fn a_mounted_config_map_is_swapped_at_once() {
+fn mounted_config_map_update_is_followed_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let version = |name: &str, text: &str| {
         fs::create_dir(dir.path().join(name)).unwrap();
@@ -113,7 +113,7 @@ fn a_mounted_config_map_is_swapped_at_once() {
 }
 
 #[test]
-fn a_folder_that_is_gone_is_no_empty_folder() {
+fn missing_folder_keeps_the_state_in_force() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("manifests");
     fs::create_dir(&dir).unwrap();
@@ -139,7 +139,7 @@ fn a_folder_that_is_gone_is_no_empty_folder() {
 }
 
 #[test]
-fn a_file_too_large_is_not_read() {
+fn too_large_file_is_rejected_without_reading_it() {
     let dir = tempfile::tempdir().unwrap();
     fs::File::create(dir.path().join("big.yaml")).unwrap().set_len(MAX_FILE_SIZE + 1).unwrap();
     check(
@@ -151,7 +151,7 @@ fn a_file_too_large_is_not_read() {
 }
 
 #[test]
-fn what_is_no_folder_is_refused() {
+fn source_on_a_path_that_is_no_folder_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
@@ -186,7 +186,7 @@ fn next(receiver: &Receiver<Changes>) -> Changes {
 }
 
 #[test]
-fn changes_are_followed() {
+fn folder_changes_are_followed_without_a_restart() {
     let parent = tempfile::tempdir().unwrap();
     let place = |name: &str| parent.path().join(name);
     let dir = place("manifests");

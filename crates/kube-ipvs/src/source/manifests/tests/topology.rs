@@ -25,7 +25,7 @@ fn cidr(rest: &str) -> String {
 }
 
 #[test]
-fn hints_of_endpoints() {
+fn endpoint_hints_are_parsed_or_reported() {
     let good = [
         "{forZones: [{name: eu-1_a.B}, {name: b}], forNodes: [{name: node-1}]}",
         "{forNodes: [{name: node-1}, {name: node-2.example.com}]}",
@@ -70,7 +70,7 @@ fn hints_of_endpoints() {
 }
 
 #[test]
-fn nodes() {
+fn node_zone_addresses_and_pod_cidrs_are_parsed_or_reported() {
     let rest = [
         "spec: {podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24, \"fd00:1::/64\"]}",
         "spec: {podCIDR: 10.244.1.5/24, providerID: a}",
@@ -134,7 +134,7 @@ fn nodes() {
 }
 
 #[test]
-fn service_cidrs() {
+fn service_cidrs_are_parsed_or_reported() {
     let good = [
         cidr("spec: {cidrs: [10.96.0.0/12]}\nstatus: {conditions: [{type: Ready}]}"),
         cidr("spec: {cidrs: [\"fd00::1/108\", 10.96.0.1/12]}"),
@@ -181,7 +181,7 @@ fn service_cidrs() {
 }
 
 #[test]
-fn service_cidrs_come_change_and_go() {
+fn service_cidr_changes_emit_events() {
     let mut folder = Folder::new();
     let one = cidr("spec: {cidrs: [10.96.0.0/12]}");
     let other = cidr("spec: {cidrs: [10.96.0.0/12, \"fd00::/108\"]}");
