@@ -31,8 +31,7 @@ pub enum Content<'a> {
 /// - If a file cannot be followed, its last good content stays in force. No other file is affected.
 /// - If several files hold an object, the first file by name decides. If that file goes away, the next one takes over.
 /// - The order in which files come and go does not matter. The objects in force depend only on the content of the
-///   files,
-/// and on the last good content of a broken file.
+///   files, and on the last good content of a broken file.
 #[derive(Debug, Default)]
 pub struct Folder {
     annotations: AnnotationPolicy,
