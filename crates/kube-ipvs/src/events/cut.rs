@@ -1,9 +1,9 @@
-//! Texts that tenants write have no end of their own.
+//! Tenants can write texts of any length, so kube-ipvs cuts them.
 
 use std::borrow::Cow;
 
-/// A text of so many bytes at most: a longer one is cut where a line, or else an item of a list, or else a word ends,
-/// and `rest` is put behind it.
+/// Cuts a text to at most `longest` bytes, including `rest`, which marks the cut. Prefers the end of a line, then of a
+/// list item, then of a word.
 pub(super) fn cut<'a>(text: &'a str, longest: usize, rest: &str) -> Cow<'a, str> {
     if text.len() <= longest {
         return text.into();
@@ -14,7 +14,7 @@ pub(super) fn cut<'a>(text: &'a str, longest: usize, rest: &str) -> Cow<'a, str>
     format!("{}{rest}", &start[..end.unwrap_or(start.len())]).into()
 }
 
-/// The first characters of a text, of so many bytes at most.
+/// At most `longest` bytes, cut between characters.
 pub(super) fn beginning(text: &str, longest: usize) -> &str {
     &text[..text.floor_char_boundary(longest)]
 }
@@ -24,14 +24,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_text_is_cut_where_something_ends() {
+    fn long_text_is_cut_at_the_end_of_a_line_item_or_word() {
         let cut = |text: &str| {
             let cut = cut(text, 1024, " … more");
             assert!(cut.len() <= 1024, "{}", cut.len());
             cut.into_owned()
         };
         assert_eq!(cut(&"x".repeat(1024)), "x".repeat(1024));
-        // After a whole line, a whole item, a whole word, a whole character.
+        // Cut after a line, a list item, a word, a character.
         let lines = cut(&"iptables-legacy -t nat -D OUTPUT, and more\n".repeat(50));
         assert!(lines.ends_with("-D OUTPUT, and more … more"), "{lines}");
         let items = cut(&"KUBE-CLUSTER-IP, ".repeat(100));
@@ -40,7 +40,7 @@ mod tests {
         assert!(words.ends_with("refused … more"), "{words}");
         let letters = cut(&"ä".repeat(2000));
         assert!(letters.strip_suffix(" … more").unwrap().chars().all(|letter| letter == 'ä'), "{letters}");
-        // A blank at its start is no end.
+        // A space near the start is no place to cut.
         assert!(cut(&format!("a {}", "x".repeat(2000))).len() > 1000);
     }
 }

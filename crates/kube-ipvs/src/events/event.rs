@@ -7,16 +7,14 @@ use super::{
 };
 
 const CONTROLLER: &str = "kube-ipvs";
-/// The most bytes of a note, by the API's rules.
+/// The API's limit for a note, in bytes.
 const MAX_NOTE: usize = 1024;
-/// The most bytes of a name, by the API's rules.
+/// The API's limit for a name, in bytes.
 const MAX_NAME: usize = 253;
 
-/// How a note ends of which a part is left out.
 const CUT_MARK: &str = " … the log of kube-ipvs on this node has more of it";
 
-/// Where an Event is made, and the Event of `events.k8s.io/v1`. The namespace is that of its object, or `default` for a
-/// Node, which has none.
+/// The namespace and the Event in `events.k8s.io/v1`. The namespace is that of the object, or `default` for a Node.
 pub(super) fn event(to_post: &ToPost, node: &str, at: Timestamp) -> (String, Value) {
     let ToPost { event_note, uid, .. } = to_post;
     let object = |version: &str, kind: &str, namespace: &str, name: &str| {
@@ -26,13 +24,13 @@ pub(super) fn event(to_post: &ToPost, node: &str, at: Timestamp) -> (String, Val
     let (namespace, mut regarding, action) = match &event_note.about {
         About::Service(id) => object("v1", "Service", &id.namespace, &id.name),
         About::Slice(id) => object("discovery.k8s.io/v1", "EndpointSlice", &id.namespace, &id.name),
-        // As for events of the kubelet, a Node's UID is its name: by it `kubectl describe node` finds them.
+        // The kubelet also uses a Node's name as its UID in Events. `kubectl describe node` finds Events by it.
         About::Node => {
             let node = json!({"apiVersion": "v1", "kind": "Node", "name": node, "uid": node});
             ("default".to_owned(), node, "Prepare")
         }
     };
-    // Without it `kubectl describe` does not find the Event.
+    // `kubectl describe` finds an Event by this UID.
     if let Some(uid) = uid {
         regarding["uid"] = (**uid).into();
     }
@@ -52,10 +50,10 @@ pub(super) fn event(to_post: &ToPost, node: &str, at: Timestamp) -> (String, Val
     (namespace, event)
 }
 
-/// The name of an Event: its object's, and a hash of the fact. Every node gives the same name to the same fact, so that
-/// the API server stores it once and answers all others with a 409.
+/// The name of the object, and a hash of the fact. All nodes derive the same name from the same fact. The API server
+/// stores the first Event and answers the others with a 409.
 ///
-/// An Event about a Node has that Node's name in its own: two nodes with the same trouble have two Events.
+/// An Event about a Node carries the name of that Node, so two nodes with the same problem have two Events.
 fn name(ToPost { event_note, uid, fact }: &ToPost, regarding: &Value) -> String {
     let text = |field: &str| regarding[field].as_str().unwrap_or_default();
     let EventNote { reason, note, .. } = event_note;
@@ -65,16 +63,15 @@ fn name(ToPost { event_note, uid, fact }: &ToPost, regarding: &Value) -> String 
     format!("{}.{hash:016x}", object.trim_end_matches(['.', '-']))
 }
 
-/// FNV-1a: the same on every node and for every build. A tenant who finds two facts with the same hash mutes an Event
-/// of their own only: the object's name and UID are in the Event's name.
+/// FNV-1a is the same on every node and in every build. A tenant who constructs a collision mutes only their own
+/// Events, since the name of the Event begins with the object's name.
 fn hash(parts: &[&str]) -> u64 {
-    // No text has such a byte.
+    // No UTF-8 text contains this byte.
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// What an Event says. Where other nodes have other words for it, it says which node this one is: the Events of others
-/// are taken for the same.
+/// If the text differs between nodes, the note names this node: the API server stores the Event of one node only.
 fn note(ToPost { event_note, fact, .. }: &ToPost, node: &str) -> String {
     let EventNote { note, .. } = event_note;
     if fact.is_none() {

@@ -1,6 +1,6 @@
 use proxier::desired::{Refusal, Skipped};
 
-/// What a Service does not get, why, and which flag or annotation of ours decides that.
+/// The reason why a part of a Service is not served, with the flag or annotation that decides it.
 pub fn with_hint(skipped: &Skipped) -> String {
     format!("{skipped}{}", hint(skipped))
 }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_flag_stands_behind_the_reason() {
+    fn skipped_reason_names_the_flag_that_decides_it() {
         let service = ServiceId::new("default", "web");
         let address = "203.0.113.7".parse().unwrap();
         let refused = |why| with_hint(&Skipped::Refused { service: service.clone(), address, why });

@@ -4,17 +4,17 @@ use std::{
     time::Duration,
 };
 
-/// How much can be told at once, and how long it takes until there can be one more.
+/// A token bucket: its size, and the time until one more is allowed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget {
     pub(super) burst: u32,
     pub(super) one_more: Duration,
 }
 
-/// The budgets of one object, of all objects of one namespace, and of all namespaces.
+/// The budgets per object, per namespace, and over all namespaces.
 ///
-/// A tenant can use up the budget of their namespace. What has no namespace, such as the Node, has the first budget
-/// only: nothing that a namespace holds can use it up.
+/// A tenant can exhaust the budget of a namespace. An object without a namespace, such as the Node, has only the first
+/// budget, so no namespace can exhaust it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budgets {
     pub(super) object: Budget,
@@ -24,11 +24,11 @@ pub(super) struct Budgets {
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What is left of budgets. Of names only hashes are kept.
+/// The remaining budgets. Stores hashes instead of names.
 #[derive(Debug)]
 pub(super) struct Limits {
     budgets: Budgets,
-    /// When each budget that was used will be whole again.
+    /// When each used budget will be full again.
     whole: HashMap<u64, Duration>,
     hasher: RandomState,
     next_look: Duration,
@@ -39,14 +39,13 @@ impl Limits {
         Self { budgets, whole: HashMap::new(), hasher: RandomState::new(), next_look: Duration::ZERO }
     }
 
-    /// Whether all budgets have room for one more.
     pub(super) fn has_room(&self, object: &impl Hash, namespace: Option<&str>, now: Duration) -> bool {
         self.scopes(object, namespace).all(|(scope, budget)| {
             self.whole.get(&scope).is_none_or(|whole| *whole + budget.one_more <= now + budget.one_more * budget.burst)
         })
     }
 
-    /// The same, and takes one from each if they have.
+    /// Takes one from each budget if all of them have room.
     pub(super) fn allow(&mut self, object: &impl Hash, namespace: Option<&str>, now: Duration) -> bool {
         if now >= self.next_look {
             self.next_look = now + SWEEP_INTERVAL;
@@ -90,29 +89,28 @@ mod tests {
         Limits::new(Budgets { object: budget(2, 10), namespace: budget(4, 5), all: budget(6, 1) })
     }
 
-    /// How many of ten are allowed.
     fn of_ten(limits: &mut Limits, object: u32, namespace: Option<&str>, second: u64) -> usize {
         (0..10).filter(|_| limits.allow(&object, namespace, Duration::from_secs(second))).count()
     }
 
     #[test]
-    fn one_object_leaves_room_for_others_and_so_does_one_namespace() {
+    fn object_and_namespace_budgets_leave_room_for_others() {
         let mut limits = limits();
         assert_eq!(of_ten(&mut limits, 1, Some("a"), 0), 2);
         assert_eq!(of_ten(&mut limits, 2, Some("a"), 0), 2);
-        // That was all of the namespace, and not all of everything.
+        // The namespace is exhausted, and the overall budget is not.
         assert_eq!(of_ten(&mut limits, 3, Some("a"), 0), 0);
         assert_eq!(of_ten(&mut limits, 11, Some("b"), 0), 2);
         assert_eq!(of_ten(&mut limits, 12, Some("b"), 0), 0);
-        // What has no namespace has a budget that is its own.
+        // An object without a namespace has a separate budget.
         assert_eq!(of_ten(&mut limits, 4, None, 0), 2);
-        // What was refused by one budget has used up no other: after 5 s the namespace has one more.
+        // A rejected attempt uses up no other budget: after 5 s the namespace has one more.
         assert_eq!(of_ten(&mut limits, 3, Some("a"), 5), 1);
         assert_eq!(of_ten(&mut limits, 4, None, 10), 1);
     }
 
     #[test]
-    fn what_is_whole_again_is_forgotten() {
+    fn full_budgets_are_removed_from_memory() {
         let mut limits = limits();
         for object in 0..1000_u64 {
             limits.allow(&object, None, Duration::from_secs(object));

@@ -1,4 +1,4 @@
-//! What the log says of objects and syncs. Pure: it decides which lines there are.
+//! Selects the log lines about objects and syncs. Pure: no I/O and no clock.
 
 use std::{collections::BTreeSet, fmt, hash::Hash, time::Duration};
 
@@ -13,21 +13,21 @@ use super::{
 };
 use crate::source::Problem;
 
-/// How many lines there are: at most 86,400 a day, and 17,280 of one namespace, whatever it holds.
+/// At most 86,400 lines a day, and 17,280 of one namespace.
 const BUDGETS: Budgets = Budgets {
     object: Budget { burst: 10, one_more: Duration::from_secs(60) },
     namespace: Budget { burst: 50, one_more: Duration::from_secs(5) },
     all: Budget { burst: 200, one_more: Duration::from_secs(1) },
 };
-/// How many of them say what was synced: who has a pod that comes and goes writes them on every node.
+/// The budget for lines about synced Services. A pod that flaps causes them on every node.
 const SYNCED: Budgets = Budgets {
     object: Budget { burst: 10, one_more: Duration::from_secs(60) },
     namespace: Budget { burst: 50, one_more: Duration::from_secs(30) },
     all: Budget { burst: 200, one_more: Duration::from_secs(10) },
 };
-/// The most bytes of a line.
+/// The longest line, in bytes.
 const MAX_LINE: usize = 2048;
-/// How often a line counts those that were left out.
+/// How often kube-ipvs logs the number of omitted lines.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A line of the log.
@@ -43,7 +43,7 @@ impl Line {
         Self { level, text: cut(text, MAX_LINE, &rest).into_owned() }
     }
 
-    /// Writes it.
+    /// Writes the line to the log.
     pub fn log(&self) {
         match self.level {
             Level::WARN => tracing::warn!("{}", self.text),
@@ -58,7 +58,7 @@ impl fmt::Display for Line {
     }
 }
 
-/// Decides which lines there are. What is left out is counted.
+/// Selects log lines, and counts the omitted ones.
 #[derive(Debug)]
 pub struct Lines {
     limits: Limits,
@@ -75,11 +75,11 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// What is wrong with objects. `now` is the time since any fixed moment.
+    /// Lines about problems of objects. `now` is the time since any fixed moment.
     pub fn problems(&mut self, problems: &[Problem], now: Duration) -> Vec<Line> {
         let mut lines = Vec::new();
         for problem in problems {
-            // A file is the operator's own, who writes and reads.
+            // The operator who reads the log wrote the file, so there is no limit.
             if problem.place.is_some() {
                 lines.push(Line::new(Level::ERROR, &problem.to_string()));
                 continue;
@@ -92,7 +92,7 @@ impl Lines {
         lines
     }
 
-    /// What Services do not get, and what the kernel refused.
+    /// Lines about parts of Services that are not served, and about errors of the kernel.
     pub fn record_sync(&mut self, report: &SyncReport, now: Duration) -> Vec<Line> {
         let mut lines = Vec::new();
         for skipped in &report.skipped {
@@ -110,7 +110,7 @@ impl Lines {
         lines
     }
 
-    /// What is recorded of a Service while it is answered for over HTTP.
+    /// Lines about notes on a Service from its health check server.
     pub fn recorded(&mut self, what: &EventNote, now: Duration) -> Vec<Line> {
         let About::Service(service) = &what.about else { return Vec::new() };
         let text = || format!("Service {service}: {}", what.note);
@@ -118,7 +118,7 @@ impl Lines {
         line.into_iter().chain(self.sum(now)).collect()
     }
 
-    /// Whether a line names these Services as synced: if one of them has a line left.
+    /// Whether the log names these Services as synced: one of them must have budget left.
     pub fn synced(&mut self, services: &BTreeSet<&ServiceId>, now: Duration) -> bool {
         let has_line = services.iter().any(|one| self.synced.allow(one, Some(&*one.namespace), now));
         self.left_out += u64::from(!has_line && !services.is_empty());
@@ -145,7 +145,6 @@ impl Lines {
         self.limits.kept()
     }
 
-    /// How many lines were left out since that was said.
     fn sum(&mut self, now: Duration) -> Option<Line> {
         if self.left_out == 0 || now < self.next_sum {
             return None;
@@ -160,7 +159,6 @@ impl Lines {
     }
 }
 
-/// The namespace of an object that is named as `Service default/web`.
 fn namespace(object: &str) -> Option<&str> {
     let (_, name) = object.split_once(' ')?;
     Some(name.split_once('/')?.0)

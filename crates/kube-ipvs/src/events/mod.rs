@@ -1,7 +1,7 @@
-//! What an operator must know: Events at the Service or the Node that they are about, and lines of the log.
+//! Reports facts to operators, as Events about a Service or Node and as log lines.
 //!
-//! Tenants decide what kube-ipvs has to report. So this is the one place that limits it: how much kube-ipvs reports
-//! about one object, how long a report may be, and what kube-ipvs keeps of it.
+//! Tenants decide how much kube-ipvs has to report. This module limits the number of reports per object, their length,
+//! and the memory that kube-ipvs spends on them.
 
 mod cut;
 mod event;
@@ -28,77 +28,76 @@ use limits::{Budget, Budgets, Limits};
 pub use lines::{Line, Lines};
 pub use post::{Pace, post};
 
-/// What an event_note is about.
+/// The object that an Event regards.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum About {
     /// A Service.
     Service(ServiceId),
     /// An EndpointSlice.
     Slice(SliceId),
-    /// The Node that we run on.
+    /// The Node that kube-ipvs runs on.
     Node,
 }
 
-/// Something that an operator must know.
+/// A fact for operators, which becomes an Event.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EventNote {
-    /// What it is about.
+    /// The object that it regards.
     pub about: About,
-    /// What has happened, in one word for machines, such as `AddressTaken`.
+    /// The machine-readable reason, such as `AddressTaken`.
     pub reason: &'static str,
-    /// The same for people.
+    /// The human-readable text.
     pub note: String,
 }
 
-/// An event_note that is to be posted.
+/// A note to post as an Event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToPost {
     pub(crate) event_note: EventNote,
-    /// The UID of its object where that is known.
+    /// The UID of a Service, if it is known.
     pub(crate) uid: Option<Box<str>>,
-    /// What makes it the same fact for every node, where that is not the note.
+    /// Identifies the fact if its note differs between nodes.
     pub(crate) fact: Option<String>,
 }
 
-/// A `healthCheckNodePort` that is in use. Its note differs from node to node: it may name an address.
+/// A `healthCheckNodePort` that is in use. Its note can name an address, so it differs between nodes.
 pub(crate) const PORT_TAKEN: &str = "HealthCheckNodePortTaken";
 
-/// How many may wait to be posted. What comes then is in the log only.
+/// How many notes can queue up for posting. If the queue is full, only the log has the fact.
 pub const QUEUE_CAPACITY: usize = 100;
 
-/// How many Events are made. Every node has these budgets, and all of them record the same facts of Services.
+/// The budgets for Events. Each node has these budgets, and all nodes record the same facts of a Service.
 ///
-/// client-go allows 25 for an object, each of its own node, and nothing limits how many objects a tenant has.
+/// client-go allows 25 Events per object and source, and does not limit the objects of a tenant.
 const BUDGETS: Budgets = Budgets {
     object: Budget { burst: 10, one_more: Duration::from_secs(300) },
     namespace: Budget { burst: 30, one_more: Duration::from_secs(60) },
     all: Budget { burst: 120, one_more: Duration::from_secs(10) },
 };
 
-/// How long a fact is not told again: a little longer than an API server keeps an Event by default. Told earlier it
-/// would find the Event of before still there, which goes soon after.
+/// How long a fact is not repeated: a little longer than an API server keeps an Event by default. An earlier repeat
+/// would meet the old Event, which expires soon after.
 const REPEATS: Budget = Budget { burst: 1, one_more: Duration::from_secs(70 * 60) };
 
-/// Decides what is recorded, and hands it to who posts it.
+/// Decides which facts to record, and queues them for posting.
 ///
-/// It records no fact twice within an hour, because kube-ipvs retries a failed change again and again.
+/// kube-ipvs keeps retrying a failed change, so a fact is recorded once in 70 minutes.
 #[derive(Debug)]
 pub struct EventRecorder {
     to_post: Sender<ToPost>,
-    /// What room there is for each fact.
     repeats: Limits,
     limits: Limits,
     uids: HashMap<ServiceId, Box<str>>,
 }
 
 impl EventRecorder {
-    /// Records through a channel. [`post()`] may read from it, or no task at all.
+    /// Queues notes in a channel. A receiver such as [`post()`] is optional.
     pub fn new(to_post: Sender<ToPost>) -> Self {
         let repeats = Limits::new(Budgets { object: REPEATS, namespace: REPEATS, all: REPEATS });
         Self { to_post, repeats, limits: Limits::new(BUDGETS), uids: HashMap::new() }
     }
 
-    /// Takes in what a source tells: UIDs of Services, and what there is to be recorded.
+    /// Stores the UIDs of Services, and records the notes of a source.
     pub fn told(&mut self, uids: Vec<(ServiceId, Option<Box<str>>)>, what: Vec<EventNote>, now: Duration) {
         for (service, uid) in uids {
             match uid {
@@ -109,13 +108,13 @@ impl EventRecorder {
         what.into_iter().for_each(|event_note| self.record(event_note, now));
     }
 
-    /// Records something. `now` is the time since any fixed moment.
+    /// Records a note. `now` is the time since any fixed moment.
     pub fn record(&mut self, EventNote { about, reason, note }: EventNote, now: Duration) {
         let fact = (reason == PORT_TAKEN).then(String::new);
         self.tell(about, reason, || (note, fact), now);
     }
 
-    /// Records what came of a sync.
+    /// Records the outcome of a sync.
     pub fn record_sync(&mut self, report: &SyncReport, now: Duration) {
         if let Some(unavailable) = &report.unavailable {
             self.tell(About::Node, "KernelUnavailable", || (unavailable.to_string(), None), now);
@@ -129,13 +128,13 @@ impl EventRecorder {
         for failure in &report.failures {
             let port = failure.service.as_ref();
             let about = port.map_or(About::Node, |port| About::Service(port.service.clone()));
-            // The kernel of each node has its own words.
+            // The error text can differ between nodes.
             self.tell(about, "SyncFailed", || (failure.to_string(), port.map(ToString::to_string)), now);
         }
     }
 
-    /// Records a fact, unless that was done not long ago or there is no room for it. Its words, and what makes it the
-    /// same fact for every node where that is not the note, are only asked for where there may be.
+    /// Records a fact, unless it is a repeat or a budget is exhausted. `words` builds the note, and the identity of the
+    /// fact if the note differs between nodes. It runs only if there is room.
     fn tell(
         &mut self,
         about: About,
@@ -144,9 +143,9 @@ impl EventRecorder {
         now: Duration,
     ) {
         let namespace = about.namespace();
-        // The last quarter is the Node's own: no Service keeps it silent.
+        // The last quarter of the queue is reserved for the Node, so that no Service can silence it.
         let reserve = if about == About::Node { 0 } else { self.to_post.max_capacity() / 4 };
-        // Where the channel is full, or where there is no API server, it does not wait.
+        // If the queue is full, for example without an API server, the fact is dropped.
         if self.to_post.capacity() <= reserve || !self.limits.has_room(&about, namespace, now) {
             return;
         }
@@ -175,7 +174,7 @@ impl About {
     }
 }
 
-/// Under which reason something is recorded that a Service does not get.
+/// The reason of the Event; `None` if no Event is due.
 fn reason(skipped: &Skipped) -> Option<&'static str> {
     Some(match skipped {
         Skipped::Taken { .. } => "AddressTaken",
@@ -188,17 +187,17 @@ fn reason(skipped: &Skipped) -> Option<&'static str> {
         | Skipped::Scheduler { .. }
         | Skipped::Weights { .. }
         | Skipped::Hash { .. } => "AnnotationNotHonoured",
-        // All is well: that Node serves it.
+        // No problem: another Node serves the address.
         Skipped::NodeAddress { .. } => return None,
-        // The reasons before it are Events; these are in the log.
+        // The earlier reasons are Events. These are in the log.
         Skipped::More { .. } => return None,
-        // It is in the log.
+        // The log has it.
         _ => return None,
     })
 }
 
-/// What makes it the same fact for every node, where each has its own words for it: with a node port the address is
-/// the node's own, and which endpoints are elsewhere depends on where one is.
+/// Identifies a fact whose text differs between nodes. A node port has another address on each node, and which
+/// endpoints are remote depends on the node.
 fn fact(skipped: &Skipped) -> Option<String> {
     match skipped {
         Skipped::Foreign { port, .. } => Some(port.to_string()),

@@ -10,20 +10,19 @@ use tokio::{
 
 use super::{About, QUEUE_CAPACITY, ToPost, event::event};
 
-/// How long things may take.
+/// Time limits of posting.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// How long the API server may take for an Event.
+    /// How long the API server may take to store an Event.
     pub patience: Duration,
-    /// All nodes find the same at the same moment. Each waits for some part of this time, by chance, before it posts
-    /// what they all would: the first one has it stored, and the requests of the others are spread.
+    /// All nodes find a fact at the same moment. Each waits for a random part of this time before it posts the Event.
+    /// The first node stores it, and the requests of the others are spread out.
     pub spread: Duration,
 }
 
-/// Posts event_notes as Events, until no sender is left. If kube-ipvs cannot post one, it gives that one up: the log
-/// has it.
+/// Posts notes as Events until all senders are gone. kube-ipvs does not retry a failed post: the log has the fact.
 pub async fn post(client: Client, node: &str, pace: Pace, mut event_notes: Receiver<ToPost>) {
-    // Sorted by when they are due. A number distinguishes those that are due at the same time.
+    // By due time. The number separates entries with the same due time.
     let mut waiting: BTreeMap<(Instant, u64), ToPost> = BTreeMap::new();
     let (mut number, mut is_open, mut could) = (0, true, true);
     loop {
@@ -50,7 +49,7 @@ pub async fn post(client: Client, node: &str, pace: Pace, mut event_notes: Recei
 }
 
 impl Pace {
-    /// How long an event_note waits. Only this node posts Events about its own Node, so these do not wait.
+    /// Only this node posts Events about its Node, so they need no delay.
     fn delay(&self, ToPost { event_note, .. }: &ToPost) -> Duration {
         match event_note.about {
             About::Node => Duration::ZERO,
@@ -66,11 +65,10 @@ async fn post_one(client: &Client, node: &str, patience: Duration, event_note: &
     let posting = client.request_text(request.body(serde_json::to_vec(&event)?)?);
     match timeout(patience, posting).await {
         Err(_) => anyhow::bail!("no answer for {patience:?}"),
-        // Another node has posted it, or this one before a restart.
+        // Another node has posted the Event, or this node before a restart.
         Ok(Err(kube::Error::Api(status))) if status.code == CONFLICT => Ok(()),
         Ok(outcome) => outcome.map(drop).map_err(Into::into),
     }
 }
 
-/// The status of an answer where there is such an object already.
 const CONFLICT: u16 = 409;

@@ -38,7 +38,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 #[test]
-fn an_event_is_about_its_object() {
+fn event_regards_its_object() {
     let (namespace, made) = event(&to_post(event_note("why")), "node-1", Timestamp::UNIX_EPOCH);
     assert_eq!(namespace, "shop");
     expect![[r#"
@@ -69,14 +69,13 @@ fn an_event_is_about_its_object() {
     assert_eq!((namespace.as_str(), &made["regarding"]["name"]), ("default", &"node-1".into()));
 }
 
-/// The name of the Event that a node makes.
 fn name(to_post: &ToPost, node: &str) -> String {
     let (_, made) = event(to_post, node, Timestamp::UNIX_EPOCH);
     made["metadata"]["name"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn a_fact_has_the_same_name_on_every_node() {
+fn event_name_of_a_fact_is_the_same_on_every_node() {
     let of = |uid: &str, reason, note: &str| {
         let event_note = EventNote { reason, ..event_note(note) };
         ToPost { event_note, uid: Some(uid.into()), fact: None }
@@ -87,10 +86,10 @@ fn a_fact_has_the_same_name_on_every_node() {
     for other in others {
         assert_ne!(name(&fact, "node-1"), name(&other, "node-1"), "{other:?}");
     }
-    // What is wrong with a node is its own.
+    // A problem of a node is a fact of that node only.
     let node = to_post(EventNote { about: About::Node, ..event_note("why") });
     assert_ne!(name(&node, "node-1")["node-1".len()..], name(&node, "node-2")["node-2".len()..]);
-    // Each node has other words: one of them is stored, and says whose they are.
+    // The text differs between nodes. The API server stores one of them, and it names its node.
     let words = |note: &str| ToPost { fact: Some("http".into()), ..to_post(event_note(note)) };
     assert_eq!(name(&words("at 10.0.0.1"), "node-1"), name(&words("at 10.0.0.2"), "node-2"));
     let (_, made) = event(&words("at 10.0.0.1"), "node-1", Timestamp::UNIX_EPOCH);
@@ -99,17 +98,17 @@ fn a_fact_has_the_same_name_on_every_node() {
 }
 
 #[test]
-fn a_name_is_no_longer_than_the_api_allows() {
+fn event_name_is_cut_to_the_limit_of_the_api() {
     let slice = SliceId::new("shop", &format!("{}.{}", "a".repeat(235), "b".repeat(17)));
     let name = name(&to_post(EventNote { about: About::Slice(slice), ..event_note("why") }), "node-1");
-    // It ends where a label may end.
+    // The cut leaves a valid name.
     assert_eq!(name.len(), 235 + 17);
     assert!(name.starts_with(&format!("{}.", "a".repeat(235))), "{name}");
 }
 
 /// `kubectl describe service` looks for Events by the UID.
 #[test]
-fn an_event_carries_its_services_uid() {
+fn event_carries_the_uid_of_its_service() {
     let (sender, mut said) = channel(10);
     let mut recorder = EventRecorder::new(sender);
     let web = ServiceId::new("shop", "web");
@@ -119,13 +118,13 @@ fn an_event_carries_its_services_uid() {
         made["regarding"]["uid"].as_str().map(str::to_owned)
     };
     assert_eq!(uid(Some("4711"), "why").as_deref(), Some("4711"));
-    // Made again under the same name, and gone.
+    // The Service is recreated under the same name, and then deleted.
     assert_eq!(uid(Some("4712"), "why").as_deref(), Some("4712"));
     assert_eq!(uid(None, "gone"), None);
 }
 
 #[test]
-fn an_object_that_flaps_leaves_room_for_others() {
+fn flapping_object_leaves_budget_for_others() {
     let (sender, mut said) = channel(200);
     let mut recorder = EventRecorder::new(sender);
     let mut record = |number: usize, about: About, minute: u64| {
@@ -134,12 +133,12 @@ fn an_object_that_flaps_leaves_room_for_others() {
         notes(&mut said).len()
     };
     assert_eq!((0..40).map(|number| record(number, web(), 0)).sum::<usize>(), 10);
-    // That is about no other object, and after five minutes there is one more.
+    // The budgets of other objects are untouched. After five minutes there is room for one more.
     assert_eq!(record(0, About::Node, 0), 1);
     assert_eq!(record(100, web(), 4), 0);
     assert_eq!((record(101, web(), 5), record(102, web(), 5)), (1, 0));
     assert_eq!((0..40).map(|number| record(1000 + number, web(), 500)).sum::<usize>(), 10);
-    // All Services of one namespace leave room for those of another, and all of them for the Node.
+    // The Services of one namespace leave room for another namespace, and all of them for the Node.
     let of = |namespace: &str, number: usize| About::Service(ServiceId::new(namespace, &format!("{number}")));
     let all = |namespace: String| (0..40).map(move |number| (namespace.clone(), number));
     let mut count = |namespace: &str| {
@@ -150,7 +149,7 @@ fn an_object_that_flaps_leaves_room_for_others() {
 }
 
 #[test]
-fn nothing_is_said_twice_within_an_hour() {
+fn same_fact_is_recorded_once_within_an_hour() {
     let (sender, mut said) = channel(10);
     let mut recorder = EventRecorder::new(sender);
     for minute in 0..=70 {
@@ -161,9 +160,8 @@ fn nothing_is_said_twice_within_an_hour() {
     assert_eq!(notes, ["why", "why", "another"]);
 }
 
-/// Repeats take nothing of the budget.
 #[test]
-fn what_was_said_leaves_room_for_what_is_new() {
+fn repeated_facts_use_up_no_budget() {
     let (sender, mut said) = channel(10);
     let mut recorder = EventRecorder::new(sender);
     (0..1000).for_each(|_| recorder.record(event_note("why"), Duration::ZERO));
@@ -172,7 +170,7 @@ fn what_was_said_leaves_room_for_what_is_new() {
 }
 
 #[test]
-fn who_announces_never_waits_and_the_node_has_places_of_its_own() {
+fn full_queue_drops_facts_and_reserves_places_for_the_node() {
     let (sender, mut said) = channel(8);
     let mut recorder = EventRecorder::new(sender);
     for number in 0..5000 {
@@ -199,8 +197,8 @@ fn skipping(skipped: impl IntoIterator<Item = Skipped>) -> SyncReport {
 }
 
 #[test]
-fn failed_change_is_recorded_on_its_service() {
-    // All is well there.
+fn sync_report_is_recorded_on_node_and_service() {
+    // `NodeAddress` is no problem, so it causes no Event.
     let (address, node) = ("192.0.2.1".parse().unwrap(), "a".into());
     let elsewhere = Skipped::NodeAddress { port: port("http"), address, node };
     let mut report = skipping([Skipped::Foreign { port: port("http"), key: key("10.96.0.1") }, elsewhere]);
@@ -215,9 +213,9 @@ fn failed_change_is_recorded_on_its_service() {
     assert_eq!(said, [(About::Node, "KernelUnavailable", None), foreign]);
 }
 
-/// 40 Services whose annotations change all the time, each with values of 256 KiB.
+/// 40 Services whose annotations keep changing, each with values of 256 KiB.
 #[test]
-fn of_what_tenants_write_little_is_told_and_less_is_kept() {
+fn reports_and_memory_per_tenant_are_bounded() {
     let (sender, mut said) = channel(QUEUE_CAPACITY);
     let (mut recorder, mut lines) = (EventRecorder::new(sender), Lines::default());
     let (mut events, mut logged, mut bytes) = (0, 0, 0);
@@ -241,16 +239,16 @@ fn of_what_tenants_write_little_is_told_and_less_is_kept() {
         events += told.len();
         assert!(told.iter().all(|said| said.event_note.note.capacity() <= 1024), "{second}");
     }
-    // 30 Events, one more each minute; 50 lines, one more every five seconds, and the sums.
+    // 30 Events and one more each minute; 50 lines, one more every five seconds, and the sums.
     assert_eq!((events, logged), (31, 50 + 19 + 4));
     assert!(bytes < 150_000, "{bytes}");
     let kept = recorder.repeats.kept() + recorder.limits.kept() + lines.kept();
     assert!(kept < 200, "{kept} hashes with their times are kept");
 }
 
-/// One Service that is refused 100,000 times says so in a few lines, and how many there would have been.
+/// A Service with 100,000 rejected addresses costs a few lines, and one line counts the rest.
 #[test]
-fn a_hundred_thousand_refusals_are_a_few_lines() {
+fn hundred_thousand_rejected_addresses_cost_a_few_lines() {
     let skipped = |number: u32| Skipped::Taken {
         port: port("http"),
         claim: proxier::cluster::Claim::VirtualServer(key(&std::net::Ipv4Addr::from_bits(number).to_string())),
@@ -266,7 +264,7 @@ fn a_hundred_thousand_refusals_are_a_few_lines() {
     assert_eq!(told.len(), 11);
     let last = told[10].to_string();
     assert!(last.starts_with("99990 lines about Services and EndpointSlices were left out"), "{last}");
-    // Another one is heard, and the sum comes once in a while.
+    // Another Service still has a line, and the sum appears only once per interval.
     let other = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
     let failed = Skipped::Foreign { port: other, key: key("10.96.0.1") };
     let report = skipping([failed, skipped(1)]);
@@ -275,9 +273,9 @@ fn a_hundred_thousand_refusals_are_a_few_lines() {
     assert!(told[0].to_string().starts_with("1 lines about"), "{}", told[0]);
 }
 
-/// Each node names an address of its own: what they find is one fact all the same.
+/// Each node names another address, and all of them find the same fact.
 #[test]
-fn an_address_of_the_node_makes_no_fact_of_its_own() {
+fn fact_with_a_node_address_has_the_same_name_on_every_node() {
     let skipped = |address: &str| {
         let by = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
         let claim = proxier::cluster::Claim::VirtualServer(key(address));
@@ -297,22 +295,20 @@ fn an_address_of_the_node_makes_no_fact_of_its_own() {
     assert_eq!(said_on("192.168.128.1"), said_on("192.168.128.2"));
 }
 
-/// A pod that comes and goes makes a sync each time; the log does not grow with it.
 #[test]
-fn thousands_of_syncs_of_one_service_are_a_few_lines() {
+fn thousands_of_syncs_of_one_service_cost_a_few_lines() {
     let mut lines = Lines::default();
     let (web, others) = (ServiceId::new("tenant", "web"), ServiceId::new("bank", "web"));
     let of_flapping = (0..3000).filter(|sync| lines.synced(&[&web].into(), seconds(1) * *sync / 100)).count();
     assert_eq!(of_flapping, 10);
-    // Another one has lines of its own, also together with it.
+    // Another Service has a separate budget, also in a sync together with the first one.
     assert!(lines.synced(&[&others, &web].into(), seconds(31)));
     let told = lines.record_sync(&SyncReport::default(), seconds(31));
     assert!(told[0].to_string().starts_with("2990 lines about"), "{}", told[0]);
 }
 
-/// Who lets a health check's port change again and again writes a few lines, too.
 #[test]
-fn what_is_announced_of_a_service_is_logged_a_few_times() {
+fn repeated_health_check_notes_of_a_service_cost_a_few_lines() {
     let mut lines = Lines::default();
     let taken = event_note("cannot listen");
     let told: Vec<_> = (0..100).flat_map(|_| lines.recorded(&taken, Duration::ZERO)).collect();

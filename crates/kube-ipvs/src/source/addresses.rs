@@ -11,16 +11,16 @@ use proxier::{
 ///
 /// # Errors
 ///
-/// When the kernel cannot be asked.
+/// If the kernel does not answer.
 pub fn list() -> anyhow::Result<BTreeSet<NodeAddress>> {
     Ok(HostAddresses::open(&Names::default())?.read()?)
 }
 
-/// Delivers the addresses now and whenever they change, until `deliver` says false.
+/// Delivers the addresses now and after each change, until `deliver` returns false.
 ///
 /// # Errors
 ///
-/// When the kernel cannot be asked at the start; later failures are logged and tried again.
+/// If the kernel does not answer at the start. Later failures are logged and retried.
 pub fn follow(mut deliver: impl FnMut(Event) -> bool) -> anyhow::Result<()> {
     let mut host = HostAddresses::open(&Names::default())?;
     let mut addresses = host.read()?;

@@ -12,34 +12,34 @@ use crate::events::EventNote;
 /// The differences since the source last delivered changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// What is different in the world now.
+    /// Changes of the state, in order.
     pub events: Vec<Event>,
-    /// What is wrong since now; what was wrong before is not said again.
+    /// New problems. kube-ipvs does not report a problem again while it lasts.
     pub problems: Vec<Problem>,
-    /// What an operator must know of it.
+    /// Facts that kube-ipvs records as Events.
     pub event_notes: Vec<EventNote>,
-    /// The UIDs of the Services that are new; none of those that are gone.
+    /// The UIDs of applied Services. `None` for a Service that is gone or has no UID.
     pub uids: Vec<(ServiceId, Option<Box<str>>)>,
-    /// The first of the objects because of which not all that exists is known, as messages name them.
+    /// The first objects that kube-ipvs could never read, as messages name them. They keep the state incomplete.
     pub unread: Vec<Box<str>>,
-    /// What is as it should be and yet may surprise.
+    /// Valid input that may surprise an operator.
     pub notes: Vec<Note>,
-    /// Whether all that exists is known: the folder can be read and each of its files could be followed at some time;
-    /// or the API server has listed everything, and each object could be followed at some time.
+    /// Whether the state is complete. A folder is complete if every file could be read and parsed at least once. An API
+    /// server is complete if it listed all Services and EndpointSlices, and each of them could be parsed at least once.
     pub complete: Completeness,
-    /// When that changed in the world from which changes of EndpointSlices follow, as far as these say so, and of which
-    /// family they are.
+    /// When the changes behind EndpointSlice updates happened, and the family of each slice. Slices without that
+    /// annotation have no entry.
     pub triggers: Vec<(Family, Timestamp)>,
 }
 
 impl Changes {
-    /// Whether there is nothing to do and nothing to say.
+    /// Whether there is no event, no problem and no note.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty() && self.problems.is_empty() && self.notes.is_empty()
     }
 }
 
-/// Something that cannot be followed, and where it stands.
+/// A file or object that kube-ipvs cannot follow, and its place.
 ///
 /// ```text
 /// services.yaml:12:13: Service default/web: spec.ports[0].port: 70000 is not a port: 1 to 65535
@@ -47,22 +47,22 @@ impl Changes {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Problem {
-    /// The file, by its name in the folder; or the folder itself; or the URL of the API server.
+    /// The name of the file in the folder, the folder itself, or the URL of the API server.
     pub path: Arc<str>,
-    /// The place within the file, where there is one.
+    /// The place within a file.
     pub place: Option<Place>,
-    /// The object, such as `Service default/web`, as far as it is known.
+    /// The object, such as `Service default/web`, if it is known.
     pub object: Option<Box<str>>,
     /// The path of the field within the object, such as `spec.ports[0].port`.
     pub field: Option<Box<str>>,
-    /// What is wrong.
+    /// The reason, for the log.
     pub message: Box<str>,
 }
 
-/// A place in a file. All count from 1, lines from the start of the file.
+/// A place in a file. All numbers count from 1, and lines from the start of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
-    /// Which of the file's YAML documents.
+    /// The number of the YAML document in the file.
     pub document: usize,
     /// The line.
     pub line: usize,
@@ -75,7 +75,6 @@ impl Problem {
         Self { path: path.clone(), place: None, object: None, field: None, message: message.into() }
     }
 
-    /// An object, or a part of it, breaks this rule.
     pub(super) fn of_object(path: &Arc<str>, object: Option<Box<str>>, rule: Invalid) -> Self {
         let field = Some(rule.field).filter(|field| !field.is_empty()).map(Into::into);
         Self { object, field, ..Self::of_file(path, rule.message) }
@@ -95,22 +94,22 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Something that is no error and yet may surprise.
+/// A fact that is no error and may surprise an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
-    /// A file holds no object at all (worth an info).
+    /// A file holds no object at all. Logged as info.
     Empty {
         /// The file.
         path: Arc<str>,
     },
-    /// A file holds objects that a proxy has nothing to do with, such as a Deployment (worth a debug).
+    /// A file holds objects that a proxy ignores, such as a Deployment. Logged as debug.
     Ignored {
         /// The file.
         path: Arc<str>,
-        /// Their kinds, each once.
+        /// The kinds of these objects, each once.
         kinds: Vec<Box<str>>,
     },
-    /// A Service has no ClusterIP and is not headless: only an API server would give it one (worth an info).
+    /// A Service has no ClusterIP and is not headless. Only an API server would allocate one. Logged as info.
     NoClusterIp {
         /// The file.
         path: Arc<str>,
@@ -120,7 +119,7 @@ pub enum Note {
 }
 
 impl Note {
-    /// Whether users should see it without asking for details.
+    /// Whether an operator should see the note at the default log level.
     pub fn is_prominent(&self) -> bool {
         !matches!(self, Self::Ignored { .. })
     }

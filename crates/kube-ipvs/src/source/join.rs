@@ -4,11 +4,11 @@ use proxier::model::Event;
 
 use super::Changes;
 
-/// The most messages and event_notes that join what waits. More than that are lost: they only say what is wrong.
+/// How many problems, notes and triggers can queue up. kube-ipvs drops the rest: they are diagnostics, not state.
 const MAX_EVENTS: usize = 1_000;
 
 impl Changes {
-    /// Joins what came later. The owner thread has taken in nothing of that yet.
+    /// Appends later changes to changes that the owner thread has not applied yet.
     pub fn join(&mut self, later: Self) {
         self.events.extend(later.events);
         self.uids.extend(later.uids);
@@ -19,7 +19,7 @@ impl Changes {
         (self.unread, self.complete) = (later.unread, later.complete);
     }
 
-    /// Leaves of each object its last state, which alone counts.
+    /// Keeps only the last event of each object.
     pub fn compact(&mut self) {
         keep_last(&mut self.events, Event::object);
         keep_last(&mut self.uids, |(service, _)| service.clone());
@@ -27,7 +27,7 @@ impl Changes {
 }
 
 fn extend<T>(list: &mut Vec<T>, more: Vec<T>) {
-    // What comes first is as long as it is: who is in it first takes no place from others.
+    // The first batch is kept in full: it takes no room from another.
     if list.is_empty() {
         *list = more;
         return;

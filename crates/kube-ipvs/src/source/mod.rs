@@ -1,4 +1,4 @@
-//! Where events come from: a Kubernetes API server or a folder of manifests, and the host itself.
+//! The sources of events: a Kubernetes API server or a folder of manifests, and the addresses of this host.
 
 pub mod addresses;
 mod changes;

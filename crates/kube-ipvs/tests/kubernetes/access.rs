@@ -1,4 +1,4 @@
-//! What a kubeconfig may say beyond an address and a token.
+//! Kubeconfig fields beyond the address and the token.
 
 use std::{
     fs,
@@ -22,7 +22,6 @@ use crate::{
     tls,
 };
 
-/// A kubeconfig with these fields of its cluster and its user.
 fn kubeconfig(folder: &TempDir, cluster: &str, user: &str) -> Result<ClientConnection> {
     let file = folder.path().join("kubeconfig");
     let text = format!(
@@ -52,7 +51,7 @@ fn error_within(flags: &ClientConnection, limits: Limits) -> Result<String> {
     Ok(outcome.err().map(|error| format!("{error:#}")).unwrap_or_default())
 }
 
-/// A proxy that takes everything that is asked for to one place. Returns its address and what it was asked for.
+/// A proxy that connects every request to one server. Returns its address and the request heads.
 fn proxy(to: SocketAddr) -> Result<(SocketAddr, Arc<Mutex<Vec<String>>>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let (address, asked) = (listener.local_addr()?, Arc::default());
@@ -80,10 +79,10 @@ fn proxy(to: SocketAddr) -> Result<(SocketAddr, Arc<Mutex<Vec<String>>>)> {
 }
 
 #[test]
-fn the_proxy_of_the_kubeconfig_is_used() -> Result<()> {
+fn proxy_url_of_the_kubeconfig_is_used() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);
     let (address, asked) = proxy(api.address())?;
-    // There is no other way to that address.
+    // The address is reachable only through the proxy.
     let cluster = format!("{{server: \"http://192.0.2.1:6443\", proxy-url: \"http://me:secret@{address}\"}}");
     let follower = Follower::start_with(kubeconfig(&folder, &cluster, "{}")?, LIMITS);
     follower.eventually(|world| world.services.len() == 1)?;
@@ -91,13 +90,13 @@ fn the_proxy_of_the_kubeconfig_is_used() -> Result<()> {
     let first = asked.first().context("a request")?;
     ensure!(first.starts_with("CONNECT 192.0.2.1:6443 "), "{first}");
     ensure!(first.to_lowercase().contains("proxy-authorization: basic "), "{first}");
-    // Both addresses are the API server's for all that we know.
+    // kube-ipvs cannot tell which of the two is the API server, so it reports both.
     assert_eq!(follower.world().servers, [address.to_string(), "192.0.2.1:6443".into()]);
     Ok(())
 }
 
 #[test]
-fn a_proxy_of_another_kind_is_refused_by_the_name_of_its_field() -> Result<()> {
+fn unsupported_proxy_is_rejected_by_the_name_of_its_field() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let flags = kubeconfig(&folder, "{server: \"https://192.0.2.1\", proxy-url: \"https://p:1\"}", "{}")?;
     let said = error(&flags)?;
@@ -105,9 +104,9 @@ fn a_proxy_of_another_kind_is_refused_by_the_name_of_its_field() -> Result<()> {
     Ok(())
 }
 
-/// We act as the file says, and with no more rights.
+/// kube-ipvs impersonates the user of the kubeconfig, with that user's rights only.
 #[test]
-fn who_acts_for_somebody_else_says_so() -> Result<()> {
+fn impersonation_headers_follow_the_kubeconfig() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);
     let cluster = format!("{{server: \"{}\"}}", api.url());
     let flags = kubeconfig(&folder, &cluster, "{as: proxy-user, as-uid: '7', as-groups: [a, b]}")?;
@@ -121,7 +120,7 @@ fn who_acts_for_somebody_else_says_so() -> Result<()> {
 }
 
 #[test]
-fn requests_say_who_asks_and_take_compressed_answers() -> Result<()> {
+fn requests_send_a_user_agent_and_accept_compression() -> Result<()> {
     let api = api()?;
     api.streaming(StreamingLists::Refused);
     let follower = Follower::start(&api);
@@ -129,7 +128,7 @@ fn requests_say_who_asks_and_take_compressed_answers() -> Result<()> {
     let agent = api.last_header("user-agent").unwrap_or_default();
     let start = format!("kube-ipvs/{} (linux/", env!("CARGO_PKG_VERSION"));
     ensure!(agent.starts_with(&start) && agent.contains(") kubernetes/"), "{agent}");
-    // Lists may be compressed. Watches may not: each event is to be read when it comes.
+    // Lists may be compressed. A watch must deliver each event at once.
     let encodings = api.headers("accept-encoding");
     for encoding in ["gzip", "identity"] {
         ensure!(encodings.iter().flatten().any(|found| found == encoding), "{encodings:?}");
@@ -138,7 +137,7 @@ fn requests_say_who_asks_and_take_compressed_answers() -> Result<()> {
 }
 
 #[test]
-fn an_exec_plugin_that_is_not_there_is_named() -> Result<()> {
+fn missing_exec_plugin_is_named_in_the_error() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: no-such-plugin, interactiveMode: Never, \
                 installHint: 'See https://example.org/install'}}";
@@ -149,11 +148,10 @@ fn an_exec_plugin_that_is_not_there_is_named() -> Result<()> {
     Ok(())
 }
 
-/// kube-ipvs waits for the plugin no longer than for the API server, and its error names the plugin.
 #[test]
-fn an_exec_plugin_that_hangs_is_named() -> Result<()> {
+fn hanging_exec_plugin_is_named_in_the_error() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    // It ends with this process.
+    // The plugin ends with this process.
     let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sh, args: [\"-c\", 'while kill -0 $PPID; do \
                 sleep 1; done'], interactiveMode: Never}}";
     let flags = kubeconfig(&folder, "{server: \"http://127.0.0.1:9\"}", user)?;
@@ -162,9 +160,9 @@ fn an_exec_plugin_that_hangs_is_named() -> Result<()> {
     Ok(())
 }
 
-/// What a plugin gave is worth nothing any more, although it said nothing of an end: it is asked again.
+/// The API server rejects the plugin's token, although the token named no expiry. kube-ipvs runs the plugin again.
 #[test]
-fn an_exec_plugin_is_asked_again_when_its_token_is_refused() -> Result<()> {
+fn exec_plugin_runs_again_when_its_token_is_rejected() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);
     let path = |name: &str| folder.path().join(name);
     let script = format!(
@@ -190,9 +188,8 @@ fn an_exec_plugin_is_asked_again_when_its_token_is_refused() -> Result<()> {
     follower.eventually(|world| world.services.len() == 2)
 }
 
-/// The cluster's authority is replaced: what is signed by the new one is known without a new start.
 #[test]
-fn an_authority_that_is_replaced_is_read_again() -> Result<()> {
+fn replaced_authority_is_read_again() -> Result<()> {
     let (mut api, folder) = (api()?, tempfile::tempdir()?);
     let (old, new) = (tls::Authority::new()?, tls::Authority::new()?);
     let front = tls::Front::start(&old, &[], api.address())?;
@@ -211,9 +208,9 @@ fn an_authority_that_is_replaced_is_read_again() -> Result<()> {
     follower.eventually(|world| world.services.len() == 2)
 }
 
-/// Data with line breaks, as `base64 ca.crt` writes them, and an address alone.
+/// kubectl accepts wrapped base64 data, as from `base64 ca.crt`, and an address without a scheme.
 #[test]
-fn what_kubectl_reads_is_read() -> Result<()> {
+fn kubeconfig_with_wrapped_data_and_bare_address_is_read() -> Result<()> {
     let (api, folder) = (api()?, tempfile::tempdir()?);
     let authority = tls::Authority::new()?;
     let tls = tls::serve(&authority, api.address())?;

@@ -1,4 +1,4 @@
-//! What there is and what changes, on servers of all ages.
+//! The first state and its changes, on API servers of all ages.
 
 use anyhow::{Result, ensure};
 use scenarios::{ApiServer, Kind, Service, Slice, StreamingLists};
@@ -21,7 +21,7 @@ fn slice(service: &str, address: &str) -> Slice {
 }
 
 #[test]
-fn the_first_delivery_is_everything() -> Result<()> {
+fn first_delivery_holds_the_whole_state() -> Result<()> {
     for streaming in ALL_AGES {
         let api = ApiServer::start()?;
         api.streaming(streaming);
@@ -35,7 +35,7 @@ fn the_first_delivery_is_everything() -> Result<()> {
         let what = (&world.services["default/web"], world.slices["default/web-1"].as_str());
         assert_eq!(what, (&vec!["10.96.0.7".to_owned()], "default/web: 10.244.1.2"), "{streaming:?}");
         assert_eq!(world.ranges["kubernetes"], ["10.96.0.0/12"]);
-        // Other Nodes are of no interest as long as no Service has an address from outside.
+        // Other Nodes do not matter while no Service has an external or load-balancer IP.
         assert_eq!(world.nodes.into_iter().collect::<Vec<_>>(), ["node-1"]);
         assert!(world.complete);
     }
@@ -43,14 +43,13 @@ fn the_first_delivery_is_everything() -> Result<()> {
 }
 
 #[test]
-fn only_what_is_ours_is_asked_for() -> Result<()> {
+fn requests_select_only_objects_that_kube_ipvs_serves() -> Result<()> {
     let api = ApiServer::start()?;
     let foreign = "metadata: { name: foreign, labels: { service.kubernetes.io/service-proxy-name: other } }";
     api.apply(&format!("kind: Service\n{foreign}\nspec: {{ clusterIP: 10.96.0.9, ports: [{{ port: 80 }}] }}\n"))?;
     api.apply(&service("web", "10.96.0.7"))?;
     let follower = Follower::start(&api);
     follower.eventually(|world| world.services.len() == 1)?;
-    // Requests for the version alone are left out.
     let requests: Vec<_> = api.requests().into_iter().filter(|request| !request.contains("limit=1")).collect();
     let selector = "labelSelector=!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
     for path in ["/api/v1/services?", "/apis/discovery.k8s.io/v1/endpointslices?"] {
@@ -59,7 +58,6 @@ fn only_what_is_ours_is_asked_for() -> Result<()> {
     }
     let mut nodes = requests.iter().filter(|request| request.starts_with("/api/v1/nodes?"));
     ensure!(nodes.all(|request| request.contains("fieldSelector=metadata.name=node-1")), "{requests:#?}");
-    // Another proxy takes one over: for us it is gone.
     api.apply(
         &service("web", "10.96.0.7")
             .to_string()
@@ -69,7 +67,7 @@ fn only_what_is_ours_is_asked_for() -> Result<()> {
 }
 
 #[test]
-fn changes_are_followed() -> Result<()> {
+fn watched_changes_are_delivered() -> Result<()> {
     for streaming in ALL_AGES {
         let api = ApiServer::start()?;
         api.streaming(streaming);
@@ -79,13 +77,11 @@ fn changes_are_followed() -> Result<()> {
         api.apply(&service("web", "10.96.0.7"))?;
         api.apply(&slice("web", "10.244.1.2"))?;
         follower.eventually(|world| world.services.len() == 1 && world.slices.len() == 1)?;
-        // Its address changes, its slice moves to another Service.
         api.apply(&service("web", "10.96.0.8"))?;
         api.apply(&slice("api", "10.244.1.2").name("web-1"))?;
         follower.eventually(|world| {
             world.services["default/web"] == ["10.96.0.8"] && world.slices["default/web-1"] == "default/api: 10.244.1.2"
         })?;
-        // It is deleted, and made again under the same name.
         api.delete(Kind::Service, "web")?;
         api.delete(Kind::EndpointSlice, "web-1")?;
         api.apply(&service("web", "10.96.0.9"))?;
@@ -96,9 +92,8 @@ fn changes_are_followed() -> Result<()> {
     Ok(())
 }
 
-/// If an object vanished while kube-ipvs did not watch, it is gone, and no other object is.
 #[test]
-fn a_new_list_tells_what_has_vanished() -> Result<()> {
+fn new_list_removes_objects_that_vanished() -> Result<()> {
     for streaming in ALL_AGES {
         let mut api = ApiServer::start()?;
         api.streaming(streaming);
@@ -124,10 +119,10 @@ fn a_new_list_tells_what_has_vanished() -> Result<()> {
     Ok(())
 }
 
-/// Lists come from the server's cache, in one. Where it has not seen what we have, etcd is asked, in pages. A list in
-/// pages is one list.
+/// The API server lists from its watch cache in one page. If the cache has not reached the known version, kube-ipvs
+/// lists from etcd in pages. The pages form one list.
 #[test]
-fn lists_come_from_the_cache_and_else_in_pages() -> Result<()> {
+fn lists_come_from_the_watch_cache_or_from_etcd_in_pages() -> Result<()> {
     let mut api = ApiServer::start()?;
     api.streaming(StreamingLists::Refused);
     for number in 0..1100 {
@@ -140,7 +135,6 @@ fn lists_come_from_the_cache_and_else_in_pages() -> Result<()> {
         let is_list = |request: &str| request.contains("services?") && !request.contains("watch=");
         asked(api, |request| is_list(request) && request.contains(part))
     };
-    // From the server's cache, at once.
     assert_eq!((first_lists(&api, "resourceVersion=0"), first_lists(&api, "continue=")), (1, 0));
     api.away();
     for number in 0..10 {
@@ -158,9 +152,8 @@ fn lists_come_from_the_cache_and_else_in_pages() -> Result<()> {
     Ok(())
 }
 
-/// Objects that several slices of a Service name, and slices that move.
 #[test]
-fn slices_may_say_the_same() -> Result<()> {
+fn slices_with_the_same_endpoint_are_removed_separately() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&slice("web", "10.244.1.2").name("web-a"))?;
     api.apply(&slice("web", "10.244.1.2").name("web-b"))?;
@@ -170,10 +163,10 @@ fn slices_may_say_the_same() -> Result<()> {
     follower.eventually(|world| world.slices.keys().eq(["default/web-b"]))
 }
 
-/// Slices say what change of the world they follow from. What there was from the start does not count, and nor does
-/// what says no time.
+/// A slice can name the time of the change behind it. Slices of the first list do not count, nor do slices without a
+/// valid time.
 #[test]
-fn times_of_changes_are_told() -> Result<()> {
+fn slice_change_times_are_delivered_after_the_first_list() -> Result<()> {
     let api = ApiServer::start()?;
     let at = |address: &str, time: &str| {
         let annotation = format!("\n  annotations: {{ endpoints.kubernetes.io/last-change-trigger-time: {time:?} }}");

@@ -1,4 +1,4 @@
-//! How the API server is found, and who we are to it.
+//! The address of the API server, and the credentials.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn error(flags: &ClientConnection) -> String {
 }
 
 #[test]
-fn a_kubeconfig_says_where_and_who() -> Result<()> {
+fn kubeconfig_gives_address_and_token_and_master_overrides_the_address() -> Result<()> {
     let api = ApiServer::start()?;
     api.tokens(&["secret"]);
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
@@ -37,7 +37,7 @@ fn a_kubeconfig_says_where_and_who() -> Result<()> {
     assert_eq!(api.last_token().as_deref(), Some("secret"));
     drop(follower);
 
-    // --master comes before what the file says, and the credentials stay.
+    // `--master` precedes the server in the file, and the credentials still apply.
     let text = api.kubeconfig(token.to_str()).replace(&api.url(), "http://127.0.0.1:9");
     fs::write(&file, text)?;
     let follower =
@@ -45,9 +45,8 @@ fn a_kubeconfig_says_where_and_who() -> Result<()> {
     follower.eventually(|world| world.services.len() == 1)
 }
 
-/// A name with several addresses: whichever answers is taken.
 #[test]
-fn a_name_may_have_several_addresses() -> Result<()> {
+fn server_name_with_several_addresses_is_reached() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
     let master = api.url().replace("127.0.0.1", "localhost");
@@ -56,7 +55,7 @@ fn a_name_may_have_several_addresses() -> Result<()> {
 }
 
 #[test]
-fn what_is_wrong_with_the_flags_is_said() -> Result<()> {
+fn invalid_flags_are_reported_by_name() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let missing = folder.path().join("missing");
     let flags = ClientConnection { kubeconfig: missing.clone(), ..fast() };
@@ -67,9 +66,9 @@ fn what_is_wrong_with_the_flags_is_said() -> Result<()> {
     Ok(())
 }
 
-/// TLS as in every real cluster: the server is known by the authority in the file, and by no other.
+/// With TLS kube-ipvs trusts only an API server whose certificate the CA in the file signed.
 #[test]
-fn the_server_is_known_by_its_authority() -> Result<()> {
+fn api_server_is_trusted_only_by_its_authority() -> Result<()> {
     let api = ApiServer::start()?;
     api.tokens(&["secret"]);
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
@@ -95,9 +94,9 @@ fn the_server_is_known_by_its_authority() -> Result<()> {
     Ok(())
 }
 
-/// The kubelet replaces a client's certificate before it expires. kube-ipvs uses the new one for later connections.
+/// The kubelet replaces a client certificate before it expires. kube-ipvs uses the new one for later connections.
 #[test]
-fn a_certificate_that_is_replaced_is_read_again() -> Result<()> {
+fn replaced_client_certificate_is_read_again() -> Result<()> {
     let mut api = ApiServer::start()?;
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
     let folder = tempfile::tempdir()?;
@@ -123,14 +122,14 @@ fn a_certificate_that_is_replaced_is_read_again() -> Result<()> {
     fs::write(path("kubeconfig"), text)?;
     let follower = Follower::start_with(ClientConnection { kubeconfig: path("kubeconfig").into(), ..fast() }, LIMITS);
     follower.eventually(|world| world.services.len() == 1)?;
-    // All connections are made that there will be, until they are cut.
+    // Until they are cut, no other connections will be made.
     let is_watched = |path: &str| asked(&api, |request| request.contains(path) && request.contains("watch="));
     eventually(|| {
         let watched = ["/services?", "/endpointslices?", "/nodes?", "/servicecidrs?"].map(is_watched);
         ensure!(!watched.contains(&0), "{watched:?} are watched");
         Ok(())
     })?;
-    // From now on the old one is worth nothing, as after it has expired.
+    // The server rejects the old certificate, as after its expiry.
     front.know(&[&new])?;
     api.away();
     api.back()?;
@@ -141,9 +140,8 @@ fn a_certificate_that_is_replaced_is_read_again() -> Result<()> {
     follower.eventually(|world| world.services.len() == 2)
 }
 
-/// In a pod, without any flag, by what the kubelet gives to each.
 #[test]
-fn a_pod_finds_its_api_server() -> Result<()> {
+fn pod_without_flags_finds_its_api_server() -> Result<()> {
     let api = ApiServer::start()?;
     api.tokens(&["of-the-pod"]);
     let authority = tls::Authority::new()?;
@@ -169,7 +167,6 @@ fn a_pod_finds_its_api_server() -> Result<()> {
     fs::write(account.path().join("ca.crt"), authority.pem())?;
     fs::write(account.path().join("token"), "of-the-pod\n")?;
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
-    // The Service, and where the API server is.
     assert_eq!(list(&pod)?, 2);
     assert_eq!(api.last_token().as_deref(), Some("of-the-pod"));
     let elsewhere = Pod { server: None, ..pod };

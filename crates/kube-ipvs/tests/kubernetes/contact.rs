@@ -1,4 +1,4 @@
-//! The log, Events and metrics tell of lost contact with the API server.
+//! The log, Events and metrics report lost contact with the API server.
 
 use std::{
     io::{self, Write},
@@ -21,9 +21,9 @@ fn service(name: &str) -> Service {
     Service::new(name).cluster_ip("10.96.0.7").port(80)
 }
 
-/// A server that knows us no more: what was known stays, and an Event is asked for once a watch.
+/// The API server rejects the token. The state stays in force, and each watch requests one Event.
 #[test]
-fn no_contact_is_said_after_the_limit() -> Result<()> {
+fn lost_contact_is_reported_after_the_limit() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&service("web"))?;
     let contact = Contact::default();
@@ -42,7 +42,6 @@ fn no_contact_is_said_after_the_limit() -> Result<()> {
     ensure!(said.iter().all(|said| said.starts_with("OutOfContact: ") && said.contains("401")), "{said:#?}");
     ensure!(contact.lost_for().is_some_and(|time| time >= Duration::from_millis(100)), "no contact is lost");
     assert_eq!(follower.world().services.len(), 1);
-    // It comes back.
     api.tokens(&[]);
     api.apply(&service("late"))?;
     follower.eventually(|world| world.services.len() == 2)?;
@@ -52,7 +51,6 @@ fn no_contact_is_said_after_the_limit() -> Result<()> {
     })
 }
 
-/// What the log says while `source` delivers once.
 fn log_of(connection: &ClientConnection, node: &str) -> Result<String> {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -77,9 +75,9 @@ fn log_of(connection: &ClientConnection, node: &str) -> Result<String> {
     Ok(String::from_utf8(text)?)
 }
 
-/// Without its Node no endpoint is local: every Service with a policy `Local` would lose its traffic in silence.
+/// Without its Node no endpoint is local, so every Service with a policy `Local` would lose its traffic silently.
 #[test]
-fn a_node_name_that_no_node_has_is_said_once() -> Result<()> {
+fn unknown_node_name_is_logged_once() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&"kind: Node\nmetadata: { name: node-1 }\n")?;
     let connection = ClientConnection { master: api.url(), ..fast() };
@@ -91,9 +89,9 @@ fn a_node_name_that_no_node_has_is_said_once() -> Result<()> {
     Ok(())
 }
 
-/// kube-ipvs delivers where it found the API server, so that no Service takes that address.
+/// kube-ipvs delivers the addresses of the API server, so that no Service takes them.
 #[test]
-fn the_addresses_of_the_api_server_are_delivered() -> Result<()> {
+fn api_server_addresses_are_delivered() -> Result<()> {
     let api = ApiServer::start()?;
     for host in ["127.0.0.1", "localhost"] {
         let (master, at) = (api.url().replace("127.0.0.1", host), api.address().to_string());

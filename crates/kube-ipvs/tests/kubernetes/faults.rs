@@ -1,4 +1,4 @@
-//! Everything that can go wrong on the way, and nothing is lost.
+//! Faults of the network and of the API server must not lose a change.
 
 use std::{
     thread,
@@ -19,7 +19,7 @@ fn follow(api: &ApiServer, limits: Limits) -> Follower {
     Follower::start_with(ClientConnection { master: api.url(), ..fast() }, limits)
 }
 
-/// Applies one Service after the other while something goes wrong, and waits for all of them.
+/// Applies Services while `disturb` causes faults, and waits for all of them.
 fn disturbed(limits: Limits, disturb: impl Fn(&mut ApiServer, u8) -> Result<()>) -> Result<()> {
     for streaming in [StreamingLists::Served, StreamingLists::Refused] {
         let mut api = ApiServer::start()?;
@@ -32,11 +32,10 @@ fn disturbed(limits: Limits, disturb: impl Fn(&mut ApiServer, u8) -> Result<()>)
             if number > 2 {
                 api.delete(Kind::Service, &format!("web-{}", number - 2))?;
             }
-            // As long as the first pause: some attempts are under way when the next thing goes wrong, and some are not.
+            // As long as the first pause, so that the next fault meets some attempts under way and some not.
             thread::sleep(LIMITS.first_pause);
         }
         follower.eventually(|world| world.services.keys().eq(["default/web-10", "default/web-9"]))?;
-        // And it goes on as if nothing had been.
         api.apply(&service(11))?;
         follower.eventually(|world| world.services.contains_key("default/web-11"))?;
     }
@@ -44,7 +43,7 @@ fn disturbed(limits: Limits, disturb: impl Fn(&mut ApiServer, u8) -> Result<()>)
 }
 
 #[test]
-fn connections_are_cut() -> Result<()> {
+fn changes_survive_cut_connections() -> Result<()> {
     disturbed(LIMITS, |api, _| {
         api.cut();
         Ok(())
@@ -52,7 +51,7 @@ fn connections_are_cut() -> Result<()> {
 }
 
 #[test]
-fn connections_break_in_the_middle_of_an_event() -> Result<()> {
+fn changes_survive_connections_cut_within_an_event() -> Result<()> {
     disturbed(LIMITS, |api, _| {
         api.half_events(1);
         Ok(())
@@ -60,7 +59,7 @@ fn connections_break_in_the_middle_of_an_event() -> Result<()> {
 }
 
 #[test]
-fn connections_fall_silent() -> Result<()> {
+fn changes_survive_silent_connections() -> Result<()> {
     disturbed(HURRIED, |api, number| {
         if number == 5 {
             api.fall_silent();
@@ -70,7 +69,7 @@ fn connections_fall_silent() -> Result<()> {
 }
 
 #[test]
-fn events_come_twice_and_late() -> Result<()> {
+fn changes_survive_duplicate_and_late_events() -> Result<()> {
     disturbed(LIMITS, |api, _| {
         api.double(true);
         api.slow(Duration::from_millis(5));
@@ -79,7 +78,7 @@ fn events_come_twice_and_late() -> Result<()> {
 }
 
 #[test]
-fn versions_are_gone() -> Result<()> {
+fn changes_survive_compacted_versions() -> Result<()> {
     disturbed(LIMITS, |api, _| {
         api.compact();
         api.cut();
@@ -88,7 +87,7 @@ fn versions_are_gone() -> Result<()> {
 }
 
 #[test]
-fn requests_are_refused_closed_and_never_answered() -> Result<()> {
+fn changes_survive_rejected_closed_and_unanswered_requests() -> Result<()> {
     disturbed(HURRIED, |api, number| {
         let faults = [
             Fault::Status(500),
@@ -106,11 +105,11 @@ fn requests_are_refused_closed_and_never_answered() -> Result<()> {
 }
 
 #[test]
-fn the_server_comes_and_goes() -> Result<()> {
+fn changes_survive_api_server_restarts() -> Result<()> {
     disturbed(LIMITS, |api, number| {
         if number % 3 == 0 {
             api.away();
-            // Most watches have found it away by then; for the others it is a connection that was cut.
+            // Most watches have noticed the outage by then. The others see a broken connection.
             thread::sleep(Duration::from_millis(50));
             api.back()?;
         }
@@ -118,9 +117,8 @@ fn the_server_comes_and_goes() -> Result<()> {
     })
 }
 
-/// Without a server at the start nothing is delivered; when it comes, everything is.
 #[test]
-fn the_server_is_away_at_the_start() -> Result<()> {
+fn nothing_is_delivered_until_the_api_server_is_up() -> Result<()> {
     let mut api = ApiServer::start()?;
     api.apply(&service(1))?;
     api.away();
@@ -132,9 +130,9 @@ fn the_server_is_away_at_the_start() -> Result<()> {
     follower.eventually(|world| world.services.len() == 1 && world.complete)
 }
 
-/// A server that is away is left alone: attempts come later and later, and each has its share of chance.
+/// Pauses between attempts grow, with a random part.
 #[test]
-fn a_server_that_fails_is_not_stormed() -> Result<()> {
+fn failing_api_server_is_retried_with_growing_pauses() -> Result<()> {
     for fault in [Fault::Status(500), Fault::EmptyWatch] {
         let api = ApiServer::start()?;
         let follower = Follower::start(&api);
@@ -142,19 +140,19 @@ fn a_server_that_fails_is_not_stormed() -> Result<()> {
         api.fault(&[fault; 1000]);
         api.cut();
         let (start, before) = (Instant::now(), api.requests().len());
-        // Attempts go on. A slow machine makes them later, which is no storm.
+        // A slow machine makes fewer attempts, which is no storm.
         await_asked(&api, before + 40, |_| true)?;
         let (made, time) = (api.requests().len() - before, start.elapsed());
-        // Four watches; 20, 40, 80, 160, then 200 ms apart at least.
+        // Four watches, with pauses of at least 20, 40, 80, 160 and then 200 ms.
         let most = 4 * (4 + time.as_millis() / 200 + 1);
         ensure!(made as u128 <= most, "{made} requests in {time:?} of {fault:?}, {most} are allowed");
     }
     Ok(())
 }
 
-/// Flow control says in plain text how long to stay away.
+/// API priority and fairness asks for a pause in plain text.
 #[test]
-fn a_server_that_is_busy_is_left_alone_for_as_long_as_it_says() -> Result<()> {
+fn busy_api_server_is_retried_after_its_retry_after() -> Result<()> {
     let api = ApiServer::start()?;
     api.fault(&[Fault::Busy(1); 4]);
     let start = Instant::now();
@@ -164,15 +162,14 @@ fn a_server_that_is_busy_is_left_alone_for_as_long_as_it_says() -> Result<()> {
     Ok(())
 }
 
-/// What a gateway says is no reason to list everything.
 #[test]
-fn a_gateway_that_fails_makes_no_lists() -> Result<()> {
+fn gateway_error_causes_no_new_list() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&service(1))?;
     let follower = Follower::start(&api);
     follower.eventually(|world| world.services.len() == 1)?;
     let is_list = |request: &str| request.contains("sendInitialEvents");
-    // Each was listed before it is watched from a version on.
+    // A watch from a version on proves that its list is done.
     let goes_on = |path: &str| asked(&api, |request| request.contains(path) && !is_list(request));
     eventually(|| {
         let watched = ["/services?", "/endpointslices?", "/nodes?", "/servicecidrs?"].map(goes_on);
@@ -189,32 +186,30 @@ fn a_gateway_that_fails_makes_no_lists() -> Result<()> {
     Ok(())
 }
 
-/// A list that stalls is asked for in the older way, and the next one as before.
+/// If a streaming list stalls, kube-ipvs falls back to a plain list. The next list tries streaming again.
 #[test]
-fn streaming_lists_are_tried_again_after_one_stalled() -> Result<()> {
+fn streaming_list_is_tried_again_after_one_stalled() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&service(1))?;
     api.fault(&[Fault::Stalled; 4]);
-    // If kube-ipvs receives nothing for so long, it asks in the older way. Too early does no harm here.
+    // A timeout that comes too early does no harm here.
     let silence = Duration::from_millis(50);
     let follower = follow(&api, Limits { silence, ..LIMITS });
     follower.eventually(|world| world.services.len() == 1)?;
     let is_list = |request: &str| request.contains("services?") && request.contains("sendInitialEvents");
     assert_eq!(asked(&api, is_list), 1);
-    // Everything has to be listed again.
     api.fault(&[Fault::Status(410); 12]);
     api.cut();
     await_asked(&api, 2, is_list)
 }
 
-/// However long a list takes, it comes to its end as long as anything of it comes.
 #[test]
-fn a_list_that_is_slow_and_alive_is_not_cut() -> Result<()> {
+fn slow_list_that_makes_progress_is_not_cut() -> Result<()> {
     for streaming in [StreamingLists::Served, StreamingLists::Refused] {
         let api = ApiServer::start()?;
         api.streaming(streaming);
         (1..=40).try_for_each(|number| api.apply(&service(number)))?;
-        // Two seconds as a stream, and some as a list, where a watch lasts one.
+        // Two seconds for the streaming list, and some for the plain list. A watch lasts one second.
         api.slow(Duration::from_millis(50));
         api.drip(Duration::from_millis(200));
         let follower = follow(&api, Limits { list: Duration::from_secs(1), ..LIMITS });
@@ -223,9 +218,9 @@ fn a_list_that_is_slow_and_alive_is_not_cut() -> Result<()> {
     Ok(())
 }
 
-/// A server that was away for long may have come back with an older state, where our version means something else.
+/// After a long outage the API server may be back with an older state, in which the known version means another state.
 #[test]
-fn after_a_long_time_all_is_listed_anew() -> Result<()> {
+fn watch_lists_again_after_a_long_outage() -> Result<()> {
     let is_of_services = |request: &str| request.contains("services?");
     let is_list = |request: &str| request.contains("services?") && request.contains("sendInitialEvents");
     for (stale, is_long) in [(Duration::from_millis(200), true), (LIMITS.stale, false)] {
@@ -239,7 +234,7 @@ fn after_a_long_time_all_is_listed_anew() -> Result<()> {
         if is_long {
             await_asked(&api, lists + 1, is_list)?;
         } else {
-            // Until then it goes on from where it was, as often as it tries.
+            // Every retry resumes from the known version.
             await_asked(&api, requests + 10, is_of_services)?;
             ensure!(asked(&api, is_list) == lists, "{:#?}", api.requests());
         }

@@ -1,4 +1,4 @@
-//! Follows a test API server as the daemon does, and keeps what was delivered.
+//! Follows a test API server as the daemon does, and records the deliveries.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,11 +22,10 @@ use scenarios::{ApiServer, StreamingLists, eventually};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
-/// So long that it is over in no test.
+/// Longer than any test runs.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Nothing is given up for taking long, so that a slow machine asks for nothing twice. Watches end soon, as they do all
-/// the time, and what failed is tried again soon.
+/// No timeouts, so that a slow machine repeats no request. Watches are short and retries quick.
 pub(crate) const LIMITS: Limits = Limits {
     watch: Duration::from_secs(1),
     overtime: HOUR,
@@ -48,8 +47,8 @@ pub(crate) const LIMITS: Limits = Limits {
     contact: None,
 };
 
-/// For a server that falls silent: only a time-out shows that. A slow machine may time out too early; that costs one
-/// attempt, and no test with these limits counts attempts.
+/// For an API server that falls silent, which only a timeout detects. An early timeout on a slow machine costs one
+/// attempt, so tests with these limits must not count attempts.
 pub(crate) const HURRIED: Limits = Limits {
     overtime: Duration::from_millis(300),
     answer: Duration::from_secs(1),
@@ -59,8 +58,8 @@ pub(crate) const HURRIED: Limits = Limits {
     ..LIMITS
 };
 
-/// For a server of this age. One that does not know streaming lists begins a watch that never sends the bookmark: only
-/// a time-out shows that, and an early one gives the same result.
+/// An API server without streaming lists opens a watch that never sends the bookmark. Only a timeout detects that, and
+/// an early one gives the same result.
 pub(crate) fn limits(streaming: StreamingLists) -> Limits {
     match streaming {
         StreamingLists::Unknown => Limits { silence: Duration::from_millis(50), ..LIMITS },
@@ -68,25 +67,21 @@ pub(crate) fn limits(streaming: StreamingLists) -> Limits {
     }
 }
 
-/// What is known of the world, by the names of things.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct World {
-    /// Services with their addresses.
     pub(crate) services: BTreeMap<String, Vec<String>>,
-    /// Slices, as `service: addresses`.
+    /// As `service: addresses`.
     pub(crate) slices: BTreeMap<String, String>,
     pub(crate) nodes: BTreeSet<String>,
     pub(crate) ranges: BTreeMap<String, Vec<String>>,
     pub(crate) problems: Vec<String>,
-    /// What Events are to say, as `reason: note`.
+    /// As `reason: note`.
     pub(crate) event_notes: Vec<String>,
-    /// The addresses of the API server.
     pub(crate) servers: Vec<String>,
     pub(crate) complete: bool,
-    /// Everything that was delivered, in its order.
     pub(crate) log: Vec<String>,
     pub(crate) deliveries: usize,
-    /// Since when what has changed is to be in the kernel.
+    /// When the changes behind EndpointSlices happened.
     pub(crate) triggers: Vec<String>,
 }
 
@@ -148,7 +143,6 @@ impl World {
     }
 }
 
-/// A thread that follows, until this is dropped.
 pub(crate) struct Follower {
     world: Arc<Mutex<World>>,
     _stop: oneshot::Sender<()>,
@@ -193,7 +187,6 @@ impl Follower {
         lock(&self.world)
     }
 
-    /// Waits until what is known is as it should be.
     pub(crate) fn eventually(&self, what: impl Fn(&World) -> bool) -> Result<()> {
         eventually(|| {
             let world = self.world().clone();
@@ -207,12 +200,10 @@ fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
     world.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many requests so far are like this.
 pub(crate) fn asked(api: &ApiServer, like: impl Fn(&str) -> bool) -> usize {
     api.requests().iter().filter(|request| like(request)).count()
 }
 
-/// Waits until there are so many of them.
 pub(crate) fn await_asked(api: &ApiServer, count: usize, like: impl Fn(&str) -> bool) -> Result<()> {
     eventually(|| {
         let found = asked(api, &like);
@@ -221,7 +212,7 @@ pub(crate) fn await_asked(api: &ApiServer, count: usize, like: impl Fn(&str) -> 
     })
 }
 
-/// Flags without a limit of requests.
+/// Without a rate limit.
 pub(crate) fn fast() -> ClientConnection {
     ClientConnection { qps: -1.0, ..ClientConnection::default() }
 }

@@ -1,4 +1,4 @@
-//! HTTP/2, as every real API server speaks it: one connection for everything.
+//! HTTP/2, as real API servers speak it: all watches share one connection.
 
 use std::{
     fs,
@@ -30,10 +30,9 @@ use crate::{
     tls,
 };
 
-/// Speaks HTTP/2 over TLS before a test API server, for as long as the test lasts.
+/// Speaks HTTP/2 over TLS in front of a test API server, until the test ends.
 struct Gateway {
     url: String,
-    /// How many connections are open.
     open: Arc<AtomicUsize>,
     frozen: watch::Sender<()>,
 }
@@ -75,7 +74,7 @@ impl Gateway {
                         let mut served = pin!(server.serve_connection(stream, service));
                         tokio::select! {
                             _ = served.as_mut() => {}
-                            // It stays open, and nothing is ever said again.
+                            // The connection stays open and silent.
                             _ = frozen.changed() => pending::<()>().await,
                         }
                         open.fetch_sub(1, Ordering::SeqCst);
@@ -87,7 +86,6 @@ impl Gateway {
         Ok(Self { url, open, frozen })
     }
 
-    /// A kubeconfig for it, in a folder.
     fn flags(&self, authority: &tls::Authority, folder: &tempfile::TempDir) -> Result<ClientConnection> {
         let (file, authority_file) = (folder.path().join("kubeconfig"), folder.path().join("ca.crt"));
         fs::write(&authority_file, authority.pem())?;
@@ -109,7 +107,7 @@ fn all_watches_share_one_connection() -> Result<()> {
     let gateway = Gateway::start(&authority, api.address())?;
     let follower = Follower::start_with(gateway.flags(&authority, &folder)?, LIMITS);
     follower.eventually(|world| world.services.len() == 1)?;
-    // Each is watched for the second time: those that were made at the same moment as another one are closed by then.
+    // By the second round of watches, connections opened in parallel at the start are closed.
     let paths = ["/services?", "/endpointslices?", "/nodes?", "/servicecidrs?"];
     eventually(|| {
         let watches = |path| asked(&api, |request| request.contains(path) && request.contains("watch=true"));
@@ -121,14 +119,14 @@ fn all_watches_share_one_connection() -> Result<()> {
     })
 }
 
-/// A server that is gone behind a balancer: the connection stays, and nothing else would tell.
+/// The server behind a load balancer is gone. The connection stays open, so only pings detect that.
 #[test]
-fn a_connection_without_a_sign_of_life_is_given_up() -> Result<()> {
+fn silent_http2_connection_is_given_up() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80))?;
     let (authority, folder) = (tls::Authority::new()?, tempfile::tempdir()?);
     let gateway = Gateway::start(&authority, api.address())?;
-    // A slow machine may give up a living connection too; that costs one attempt.
+    // On a slow machine a ping can time out on a healthy connection. That costs one attempt.
     let (ping, pong) = (Duration::from_millis(100), Duration::from_secs(1));
     let limits = Limits { watch: Duration::from_secs(200), ping, pong, ..LIMITS };
     let follower = Follower::start_with(gateway.flags(&authority, &folder)?, limits);

@@ -1,4 +1,4 @@
-//! The Kubernetes source against an API server of the tests, over real HTTP.
+//! Tests of the Kubernetes source against a test API server, over real HTTP.
 
 mod access;
 mod changes;

@@ -1,4 +1,4 @@
-//! Objects that cannot be followed cost nothing but themselves.
+//! kube-ipvs skips an object that it cannot follow, and follows the others.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ fn bad(name: &str) -> String {
 }
 
 #[test]
-fn an_object_that_cannot_be_read_is_told_and_costs_no_other() -> Result<()> {
+fn unreadable_object_is_reported_and_the_others_are_followed() -> Result<()> {
     for streaming in [StreamingLists::Served, StreamingLists::Refused] {
         let api = ApiServer::start()?;
         api.streaming(streaming);
@@ -32,7 +32,7 @@ fn an_object_that_cannot_be_read_is_told_and_costs_no_other() -> Result<()> {
             format!("{}/: Service default/broken: spec.ports[0].port: 70000 is not a port: 1 to 65535", api.url());
         assert_eq!(said(&expected), 1, "{:#?}", world.problems);
         assert_eq!(said("EndpointSlice default/odd: "), 1, "{:#?}", world.problems);
-        // What it was for is not known, so nothing may be cleared away.
+        // The purpose of the broken slice is unknown, so kube-ipvs must not clean up.
         assert!(!world.complete);
         api.delete(Kind::EndpointSlice, "odd")?;
         api.apply(&good("broken"))?;
@@ -42,14 +42,14 @@ fn an_object_that_cannot_be_read_is_told_and_costs_no_other() -> Result<()> {
 }
 
 #[test]
-fn what_was_good_before_stays_in_force() -> Result<()> {
+fn last_good_version_of_a_broken_object_stays_in_force() -> Result<()> {
     let mut api = ApiServer::start()?;
     api.apply(&good("web"))?;
     let follower = Follower::start(&api);
     follower.eventually(|world| world.services.len() == 1)?;
     api.apply(&bad("web"))?;
     follower.eventually(|world| world.problems.len() == 1)?;
-    // Listed again it is no news, and it has not vanished.
+    // kube-ipvs does not report the object again after another list, and keeps it.
     api.away();
     api.apply(&good("other"))?;
     api.compact();
@@ -57,14 +57,13 @@ fn what_was_good_before_stays_in_force() -> Result<()> {
     follower.eventually(|world| world.services.contains_key("default/other"))?;
     let world = follower.world().clone();
     assert_eq!((world.services.len(), world.problems.len(), world.complete), (2, 1, true));
-    // When it goes, it is gone.
     api.delete(Kind::Service, "web")?;
     follower.eventually(|world| world.services.keys().eq(["default/other"]))
 }
 
-/// The API server accepts what no node can serve. kube-ipvs leaves that part out, reports it, and serves all else.
+/// The API server accepts values that no node can serve. kube-ipvs omits and reports them, and serves the rest.
 #[test]
-fn a_part_that_cannot_be_had_costs_no_more_than_itself() -> Result<()> {
+fn invalid_part_of_an_object_is_omitted_and_the_rest_followed() -> Result<()> {
     let api = ApiServer::start()?;
     let many: Vec<String> = (1..=101).map(|number| format!("\"198.51.101.{number}\"")).collect();
     let addresses = r#"externalIPs: ["198.051.100.001", "224.0.1.1", "198.51.100.2"]"#;
@@ -105,7 +104,7 @@ fn a_part_that_cannot_be_had_costs_no_more_than_itself() -> Result<()> {
         ),
     ];
     assert_eq!(said, expected.iter().map(String::as_str).collect());
-    // All that exists is known: what kube-proxy left may go.
+    // The state is complete, so kube-ipvs can remove the entries of kube-proxy.
     assert!(world.complete);
     Ok(())
 }
@@ -117,10 +116,9 @@ fn slice(name: &str, service: &str, ports: &str, address: &str) -> String {
     )
 }
 
-/// The API server does not look at the numbers of a slice's ports. Beside such a one the others are followed, and go on
-/// being followed.
+/// The API server does not validate the port numbers of a slice. kube-ipvs follows the other ports.
 #[test]
-fn a_slice_with_a_port_that_is_none_is_followed() -> Result<()> {
+fn slice_with_an_invalid_port_is_followed_without_that_port() -> Result<()> {
     for number in ["0", "70000", "-1"] {
         let ports = format!("{{ name: http, port: 8080 }}, {{ name: bad, port: {number} }}");
         let api = ApiServer::start()?;
@@ -143,9 +141,8 @@ fn a_slice_with_a_port_that_is_none_is_followed() -> Result<()> {
     Ok(())
 }
 
-/// Other controllers have slices too, and whatever their labels say is no business of ours.
 #[test]
-fn slices_of_no_service_hold_nothing_up() -> Result<()> {
+fn slices_with_foreign_labels_do_not_keep_the_state_incomplete() -> Result<()> {
     let api = ApiServer::start()?;
     api.apply(&good("web"))?;
     for (number, name) in ["\"\"", "My_Service", "a.b"].iter().enumerate() {
@@ -163,7 +160,7 @@ fn slices_of_no_service_hold_nothing_up() -> Result<()> {
 }
 
 #[test]
-fn a_service_of_many_ports_is_followed() -> Result<()> {
+fn service_with_many_ports_is_followed() -> Result<()> {
     let api = ApiServer::start()?;
     let many = (10_000..11_600).fold(Service::new("many").cluster_ip("10.96.0.7"), |service, port| {
         service.port_line(&format!("name: p{port}, port: {port}, protocol: UDP"))

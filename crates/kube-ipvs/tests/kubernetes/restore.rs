@@ -1,4 +1,4 @@
-//! An API server whose past is gone: its etcd was restored from a backup, or is a new one.
+//! The etcd of the API server is restored from a backup, or replaced by an empty one.
 
 use anyhow::{Result, ensure};
 use scenarios::{ApiServer, Kind, Service, StreamingLists};
@@ -10,7 +10,7 @@ fn service(number: u8) -> Service {
     Service::new(&format!("web-{number}")).cluster_ip(&format!("10.96.0.{number}")).port(80)
 }
 
-/// A server with three Services, which has forgotten the fourth when it was changed last.
+/// The follower knows web-1, web-3 and web-4. Then `restore` makes the API server forget the last changes.
 fn forgetful(
     streaming: StreamingLists,
     restore: impl FnOnce(&mut ApiServer, u64) -> Result<()>,
@@ -31,14 +31,14 @@ fn forgetful(
 
 fn is_found_out(api: &ApiServer, follower: &Follower) -> Result<()> {
     follower.eventually(|world| world.services.keys().eq(["default/web-1", "default/web-2", "default/web-3"]))?;
-    // Its versions are still lower than those that were known.
+    // The versions after the restore are still lower than the known one.
     api.apply(&service(5))?;
     follower.eventually(|world| world.services.contains_key("default/web-5"))
 }
 
-/// No watch would ever tell: a server accepts a version that it has not come to, and waits.
+/// A watch would not reveal the restore: the API server accepts a future version and waits until it reaches it.
 #[test]
-fn a_restore_is_found_out_when_the_server_is_back() -> Result<()> {
+fn etcd_restore_is_detected_when_the_api_server_is_back() -> Result<()> {
     for streaming in [StreamingLists::Served, StreamingLists::Refused] {
         let (api, follower) = forgetful(streaming, |api, backup| {
             api.away();
@@ -50,9 +50,9 @@ fn a_restore_is_found_out_when_the_server_is_back() -> Result<()> {
     Ok(())
 }
 
-/// Only etcd was away: the API server stays and ends its watches.
+/// Only etcd was down. The API server stays up and ends its watches.
 #[test]
-fn a_restore_is_found_out_when_watches_end() -> Result<()> {
+fn etcd_restore_is_detected_when_watches_end() -> Result<()> {
     let (api, follower) = forgetful(StreamingLists::Served, |api, backup| {
         api.restore(backup, false);
         api.end_watches();
@@ -62,7 +62,7 @@ fn a_restore_is_found_out_when_watches_end() -> Result<()> {
 }
 
 #[test]
-fn a_restore_is_found_out_by_a_bookmark() -> Result<()> {
+fn etcd_restore_is_detected_by_a_bookmark() -> Result<()> {
     let (api, follower) = forgetful(StreamingLists::Served, |api, backup| {
         api.restore(backup, true);
         Ok(())
@@ -71,7 +71,7 @@ fn a_restore_is_found_out_by_a_bookmark() -> Result<()> {
 }
 
 #[test]
-fn an_empty_server_is_followed() -> Result<()> {
+fn empty_api_server_after_a_reset_is_followed() -> Result<()> {
     let (api, follower) = forgetful(StreamingLists::Refused, |api, _| {
         api.away();
         api.restore(0, false);
@@ -82,9 +82,8 @@ fn an_empty_server_is_followed() -> Result<()> {
     follower.eventually(|world| world.services.contains_key("default/web-6"))
 }
 
-/// Where nothing is lost, a server that comes back is not asked for lists.
 #[test]
-fn a_server_that_has_lost_nothing_is_asked_for_no_list() -> Result<()> {
+fn api_server_that_lost_nothing_is_resumed_without_a_list() -> Result<()> {
     let mut api = ApiServer::start()?;
     api.apply(&service(1))?;
     let flags = ClientConnection { master: api.url(), ..crate::follower::fast() };

@@ -1,4 +1,4 @@
-//! What the API server does not have, or not for us.
+//! Resources that the API server lacks or denies.
 
 use anyhow::{Result, ensure};
 use scenarios::{ApiServer, Fault, Kind, Service};
@@ -9,9 +9,9 @@ fn service(name: &str) -> Service {
     Service::new(name).cluster_ip("10.96.0.7").port(80)
 }
 
-/// Nothing may be cleared away before both are known.
+/// kube-ipvs must not clean up before it knows both.
 #[test]
-fn services_without_endpoints_are_not_enough() -> Result<()> {
+fn first_delivery_waits_for_services_and_endpoint_slices() -> Result<()> {
     let kinds = [(Kind::Service, "/services?"), (Kind::EndpointSlice, "/endpointslices?")];
     for ((kind, refused), (_, known)) in [(kinds[0], kinds[1]), (kinds[1], kinds[0])] {
         let api = ApiServer::start()?;
@@ -19,7 +19,7 @@ fn services_without_endpoints_are_not_enough() -> Result<()> {
         api.forbid(&[kind]);
         let follower = Follower::start(&api);
         await_asked(&api, 4, |request| request.contains(refused))?;
-        // What is watched from a version on was listed before.
+        // A watch from a version on proves that its list is done.
         let goes_on = |request: &str| request.contains(known) && !request.contains("sendInitialEvents");
         await_asked(&api, 1, goes_on)?;
         assert_eq!(follower.world().deliveries, 0);
@@ -29,34 +29,33 @@ fn services_without_endpoints_are_not_enough() -> Result<()> {
     Ok(())
 }
 
-/// Of the own Node.
 fn is_of_node(request: &str) -> bool {
     request.contains("/nodes?")
 }
 
-/// An older server has no ServiceCIDRs, and an older ClusterRole does not allow them.
+/// Older API servers have no ServiceCIDRs, and older ClusterRoles do not allow them.
 #[test]
-fn the_rest_can_be_done_without() -> Result<()> {
+fn source_works_without_service_cidrs_and_nodes() -> Result<()> {
     let api = ApiServer::start()?;
     api.without(&[Kind::ServiceCidr]);
     api.forbid(&[Kind::Node]);
     api.apply(&service("web"))?;
     let follower = Follower::start(&api);
     follower.eventually(|world| world.services.len() == 1 && world.complete)?;
-    // The time in which what may be allowed a moment later is asked for as often as that takes.
+    // kube-ipvs retries a denied resource this often before it gives up.
     await_asked(&api, STANDING, is_of_node)?;
     let asked = asked(&api, |request| request.contains("servicecidrs"));
-    // A streaming list, which is refused. It is not asked for again soon.
+    // The API server rejects the streaming list. The next attempt comes much later.
     ensure!(asked <= 2, "asked {asked} times for what is not there");
     Ok(())
 }
 
-/// So many refusals in a row mean that a right is not given.
+/// How many 403 answers in a row mean that RBAC denies a resource.
 const STANDING: usize = 8;
 
-/// An API server that has just started refuses what it allows a moment later: it has not read its roles yet.
+/// An API server that has just started has not read its roles, and denies requests that it allows a moment later.
 #[test]
-fn a_refusal_counts_when_it_stands() -> Result<()> {
+fn resource_is_given_up_after_repeated_denials() -> Result<()> {
     let range =
         "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: a}\nspec: {cidrs: [10.96.0.0/16]}\n";
     let (api, _follower) = loop {
@@ -64,17 +63,17 @@ fn a_refusal_counts_when_it_stands() -> Result<()> {
         api.apply(&service("web"))?;
         api.apply(&range)?;
         api.forbid(&[Kind::Node]);
-        // The first requests are refused, whatever they ask for: too few for any kind to be given up.
+        // The API server denies the first requests of any kind, too few to give up one.
         api.fault(&[Fault::Status(403); STANDING - 1]);
         let follower = Follower::start(&api);
         follower.eventually(|world| world.services.len() == 1 && world.ranges.contains_key("a"))?;
-        // Where none of them was for ServiceCIDRs, which is chance, nothing was shown: once more.
+        // Retries the setup if no denied request was for ServiceCIDRs, which is random.
         if api.requests().iter().take(STANDING - 1).any(|request| request.contains("servicecidrs")) {
             break (api, follower);
         }
     };
     await_asked(&api, STANDING, is_of_node)?;
-    // What is never allowed is asked for less and less: not any more while what has to be is asked for often.
+    // kube-ipvs stops asking for a denied optional resource, and keeps asking for a required one.
     let is_vital = |request: &str| request.contains("/endpointslices?");
     api.forbid(&[Kind::Node, Kind::EndpointSlice]);
     api.cut();
@@ -84,10 +83,9 @@ fn a_refusal_counts_when_it_stands() -> Result<()> {
     Ok(())
 }
 
-/// kube-ipvs asks for the addresses of other Nodes when a Service needs them. It knows them before it delivers that
-/// Service.
+/// kube-ipvs lists the other Nodes when a Service needs them, and delivers them before that Service.
 #[test]
-fn nodes_are_listed_for_external_addresses() -> Result<()> {
+fn nodes_are_listed_before_a_service_with_an_external_ip_is_delivered() -> Result<()> {
     let api = ApiServer::start()?;
     for number in 1..=2 {
         api.apply(&format!(
@@ -105,7 +103,6 @@ fn nodes_are_listed_for_external_addresses() -> Result<()> {
     let log = follower.world().log.clone();
     let place = |what: &str| log.iter().position(|line| line == what);
     ensure!(place("+node node-2").is_some() && place("+node node-2") < place("+default/outer"), "{log:#?}");
-    // The next one finds them known.
     api.apply(&service("outer-2").line("externalIPs: [\"192.168.0.3\"]"))?;
     follower.eventually(|world| world.services.contains_key("default/outer-2"))?;
     assert_eq!(lists(), 1);

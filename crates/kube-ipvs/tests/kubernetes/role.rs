@@ -1,4 +1,4 @@
-//! The ClusterRole of manifests/rbac.yaml allows what the daemon asks for, and nothing else. What it says by Events.
+//! The ClusterRole of manifests/rbac.yaml allows exactly the requests of the daemon. Events reach the API server.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,6 @@ use tokio::sync::mpsc::channel;
 
 use crate::follower::{Follower, LIMITS, asked, fast};
 
-/// A verb, an API group and a resource.
 type Right = (String, String, String);
 
 fn manifest(name: &str) -> Result<Vec<Value>> {
@@ -47,7 +46,7 @@ fn allowed() -> Result<BTreeSet<Right>> {
     Ok(rights)
 }
 
-/// The right that a request needs, as an API server reads it.
+/// The right that the API server checks for a request.
 fn right(request: &str) -> Right {
     let (verb, request) = match request.strip_prefix("POST ") {
         Some(rest) => ("create", rest),
@@ -65,7 +64,6 @@ fn right(request: &str) -> Right {
         _ => ("", &[path][..]),
     };
     let (verb, resource) = match rest {
-        // A name: a single object is asked for.
         [resource, _] => ("get", (*resource).to_owned()),
         [resource, _, part] => ("get", format!("{resource}/{part}")),
         _ => (verb, rest.join("/")),
@@ -73,9 +71,8 @@ fn right(request: &str) -> Right {
     (verb.into(), group.into(), resource)
 }
 
-/// What the rights of requests are told by: a request for a single object would need another one.
 #[test]
-fn requests_need_the_rights_that_an_api_server_asks_for() {
+fn right_of_a_request_is_the_one_an_api_server_checks() {
     let needs = |request: &str| {
         let (verb, group, resource) = right(request);
         format!("{verb} {group} {resource}")
@@ -91,7 +88,6 @@ fn requests_need_the_rights_that_an_api_server_asks_for() {
     assert_eq!(needs(event), "create events.k8s.io events");
 }
 
-/// Has Events made by the thread that makes them in the daemon.
 fn record(api: &ApiServer, event_notes: Vec<EventNote>) -> Result<()> {
     post_on("node-1", api, event_notes)
 }
@@ -113,18 +109,18 @@ fn about(about: About, note: &str) -> EventNote {
 }
 
 #[test]
-fn the_cluster_role_allows_what_is_asked_for_and_nothing_else() -> Result<()> {
+fn cluster_role_allows_exactly_the_requests_of_the_daemon() -> Result<()> {
     let mut asked = BTreeSet::new();
     for streaming in [StreamingLists::Served, StreamingLists::Refused] {
         let api = ApiServer::start()?;
         api.streaming(streaming);
-        // An external IP may be the address of any Node.
+        // An external IP can be the address of any Node, so kube-ipvs lists all Nodes.
         api.apply(&Service::new("web").cluster_ip("10.96.0.7").port(80).line("externalIPs: [\"192.168.0.2\"]"))?;
         let follower = Follower::start(&api);
         follower.eventually(|world| world.services.len() == 1)?;
         record(&api, vec![about(About::Node, "why")])?;
         let rights = || api.requests().iter().map(|request| right(request)).collect::<BTreeSet<_>>();
-        // After a list there is a watch, which may take a moment.
+        // The watch opens a moment after the list.
         let all = ["services", "endpointslices", "servicecidrs", "nodes"];
         eventually(|| {
             let watched = rights().iter().filter(|(verb, ..)| verb == "watch").count();
@@ -148,10 +144,10 @@ fn events_reach_the_api_server() -> Result<()> {
     Ok(())
 }
 
-/// Each node finds a typo in a Service: the API server stores one Event of it. What is wrong with a node is a matter of
-/// that node.
+/// All nodes find the same typo in a Service, and the API server stores one Event. A problem of a node is a fact of
+/// that node only.
 #[test]
-fn a_fact_is_stored_once_whatever_the_number_of_nodes() -> Result<()> {
+fn fact_of_a_service_is_stored_once_for_all_nodes() -> Result<()> {
     let api = ApiServer::start()?;
     for node in ["node-1", "node-2", "node-3"] {
         let facts = [
@@ -170,9 +166,8 @@ fn a_fact_is_stored_once_whatever_the_number_of_nodes() -> Result<()> {
     Ok(())
 }
 
-/// That others have stored it already is no trouble.
 #[test]
-fn a_fact_that_is_stored_already_is_no_failure() -> Result<()> {
+fn event_that_is_stored_already_is_no_failure() -> Result<()> {
     let api = ApiServer::start()?;
     let fact = || about(About::Service(ServiceId::new("shop", &"x".repeat(63))), &"long ".repeat(10_000));
     record(&api, vec![fact()])?;
@@ -181,9 +176,9 @@ fn a_fact_that_is_stored_already_is_no_failure() -> Result<()> {
     Ok(())
 }
 
-/// What cannot be said is in the log, and what comes next is tried again.
+/// kube-ipvs drops a rejected Event and posts the next one.
 #[test]
-fn an_event_that_is_refused_stops_no_other() -> Result<()> {
+fn rejected_event_does_not_stop_the_next_one() -> Result<()> {
     let api = ApiServer::start()?;
     api.fault(&[scenarios::Fault::Status(403)]);
     record(&api, vec![about(About::Node, "first"), about(About::Node, "second")])?;
@@ -192,9 +187,9 @@ fn an_event_that_is_refused_stops_no_other() -> Result<()> {
     Ok(())
 }
 
-/// Every client that the API server lets in may ask for it (`system:public-info-viewer`).
+/// The ClusterRole `system:public-info-viewer` allows it to every client.
 #[test]
-fn the_version_is_told() -> Result<()> {
+fn api_server_version_is_reported() -> Result<()> {
     let api = ApiServer::start()?;
     let connection = ClientConnection { master: api.url(), ..fast() };
     let (sender, mut told) = channel(1);

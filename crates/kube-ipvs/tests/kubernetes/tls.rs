@@ -22,7 +22,6 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Signs the certificates of servers and clients.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -36,7 +35,6 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A client's certificate and its key, as files have them.
     pub(crate) fn client(&self) -> Result<(String, String)> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
@@ -53,7 +51,7 @@ impl Authority {
     }
 }
 
-/// Where TLS connections are taken, and how many could not be made, as one side did not know the other.
+/// A TLS listener. `refused` counts failed handshakes.
 #[derive(Debug)]
 pub(crate) struct Listener {
     url: String,
@@ -65,7 +63,6 @@ impl Listener {
         &self.url
     }
 
-    /// Waits until so many more were refused.
     pub(crate) fn await_refusals(&self, count: usize) -> Result<()> {
         let before = self.refused.load(Ordering::SeqCst);
         scenarios::eventually(|| {
@@ -76,14 +73,13 @@ impl Listener {
     }
 }
 
-/// Takes TLS connections and hands on what is in them, for as long as the test lasts.
+/// Terminates TLS until the test ends.
 pub(crate) fn serve(authority: &Authority, to: SocketAddr) -> Result<Listener> {
     let config = config(authority, None)?;
     let (_, config) = watch::channel(Arc::new(config));
     listen(config, to)
 }
 
-/// The same for clients that it knows by their certificates.
 pub(crate) struct Front<'a> {
     authority: &'a Authority,
     config: watch::Sender<Arc<ServerConfig>>,
@@ -91,7 +87,7 @@ pub(crate) struct Front<'a> {
 }
 
 impl<'a> Front<'a> {
-    /// For clients with a certificate of one of these authorities; for all if there are none.
+    /// Accepts clients with a certificate of one of these authorities, or any client if there are none.
     pub(crate) fn start(authority: &'a Authority, clients: &[&Authority], to: SocketAddr) -> Result<Self> {
         let known = Some(clients).filter(|clients| !clients.is_empty());
         let (sender, receiver) = watch::channel(Arc::new(config(authority, known)?));
@@ -102,12 +98,11 @@ impl<'a> Front<'a> {
         &self.listener
     }
 
-    /// From now on its certificate is signed by this authority.
     pub(crate) fn become_signed_by(&self, authority: &Authority) -> Result<()> {
         Ok(self.config.send(Arc::new(config(authority, None)?))?)
     }
 
-    /// From now on it knows these, and accepts new connections from no other client.
+    /// Applies to new connections.
     pub(crate) fn know(&self, clients: &[&Authority]) -> Result<()> {
         Ok(self.config.send(Arc::new(config(self.authority, Some(clients))?))?)
     }

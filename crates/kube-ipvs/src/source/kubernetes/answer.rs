@@ -1,5 +1,5 @@
-//! Refusals in one form: those of the API server, of its flow control, which writes plain text, and of a gateway before
-//! it.
+//! Error answers in one form. The API server sends a `Status`, its flow control plain text, and a gateway may send
+//! anything.
 
 use http::{
     Response, StatusCode,
@@ -10,14 +10,14 @@ use hyper::body::{Body, Bytes};
 use serde_json::{Value, json};
 use tower::BoxError;
 
-/// The most bytes of a refusal that are read.
+/// How many bytes of an error answer kube-ipvs reads.
 const MAX_BODY: usize = 64 * 1024;
-/// The most characters of a refusal's text that go into a message.
+/// How many characters of an error answer a message quotes.
 const MAX_MESSAGE: usize = 200;
 
 pub(super) type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// Makes a `Status` of a refusal: with the code of the answer, and the pause that its header `Retry-After` asks for.
+/// Turns an error answer into a `Status` with the HTTP code and the pause from `Retry-After`.
 pub(super) async fn unified<B>(answer: Response<B>) -> Result<Response<AnswerBody>, BoxError>
 where
     B: Body<Data = Bytes> + Send + 'static,
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_text_becomes_a_status_with_its_pause() {
+    fn plain_text_error_becomes_a_status_with_its_retry_after() {
         let said = check(429, Some("7"), "Too many requests, please try again later.\n");
         assert_eq!(said["code"], 429);
         assert_eq!(said["message"], "Too many requests, please try again later.");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn json_of_a_gateway_is_no_status() {
+    fn gateway_json_is_replaced_by_a_status() {
         let said = check(503, None, r#"{"message": "no upstream", "code": 7}"#);
         assert_eq!((&said["code"], &said["kind"]), (&503.into(), &"Status".into()));
         assert!(said.get("details").is_none(), "{said}");
@@ -90,13 +90,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_says_stays() {
+    fn status_of_the_api_server_keeps_its_details() {
         let text = r#"{"kind": "Status", "code": 504, "reason": "Timeout", "details": {"retryAfterSeconds": 1,
             "causes": [{"reason": "ResourceVersionTooLarge"}]}}"#;
         let said = check(504, Some("9"), text);
         assert_eq!(said["details"]["retryAfterSeconds"], 1);
         assert_eq!(said["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
-        // A date, which no API server sends, is passed over.
+        // kube-ipvs ignores a date: no API server sends one.
         assert!(check(503, Some("Wed, 21 Oct 2015 07:28:00 GMT"), "").get("details").is_none());
     }
 }

@@ -1,4 +1,5 @@
-//! What the API server has said so far, and what that changes. No input, no output, no clock.
+//! The objects that the API server has reported, and the changes that follow from each report. Pure: no I/O and no
+//! clock.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -17,25 +18,21 @@ use crate::{
     source::{Changes, Problem},
 };
 
-/// What a watch has to tell.
 #[derive(Debug)]
 pub(super) enum Update {
-    /// These are all the objects that there are.
     Listed(Vec<Object>),
-    /// An object is new or has changed.
     Applied(Box<Object>),
-    /// An object is gone.
     Deleted(Key),
-    /// The API server was asked and had no list to give. Only of interest before there was one.
+    /// A list failed. This matters only before the first list.
     Unanswered,
-    /// There is no contact with the API server for so long that an Event is to say so.
+    /// kube-ipvs lost contact with the API server for longer than the limit. The text becomes the note of an Event.
     OutOfContact(String),
 }
 
-/// The known objects, with no more of each than kube-ipvs needs to find two sets: the objects that have gone when it
-/// lists all again, and those that it cannot follow. The objects themselves are the engine's.
+/// The keys that kube-ipvs needs to detect objects that vanished between two lists, and objects that it cannot parse.
+/// The engine keeps the objects themselves.
 ///
-/// An object that cannot be followed keeps its last good content in force, and touches no other one.
+/// If kube-ipvs cannot parse an object, the last good version stays in force. No other object is affected.
 #[derive(Debug)]
 pub(super) struct Cache {
     server: Arc<str>,
@@ -46,23 +43,22 @@ pub(super) struct Cache {
 struct Collection {
     listed: bool,
     answered: bool,
-    /// The objects that the engine knows.
     followed: HashSet<Key>,
-    /// The objects that exist and cannot be followed as they are now.
+    /// Objects that exist and that kube-ipvs cannot parse in their present version.
     unreadable: BTreeMap<Key, Invalid>,
-    /// What is passed over of objects that are followed.
+    /// Fields that kube-ipvs ignores in objects that it follows.
     ignored: BTreeMap<Key, Vec<Invalid>>,
 }
 
 impl Cache {
-    /// Nothing is known of what is on this server.
     pub(super) fn new(server: &str) -> Self {
         let collections = Resource::ALL.map(|resource| (resource, Collection::default()));
         Self { server: server.into(), collections: collections.into() }
     }
 
-    /// Whether enough is known to act: all Services and EndpointSlices. The rest is waited for until the API server has
-    /// said anything about it, since what it says may change what is made of every Service.
+    /// Whether the engine can start: all Services and EndpointSlices are listed, and each optional resource was
+    /// requested. An optional resource can change the rules of every Service, so kube-ipvs waits for the outcome of the
+    /// first request.
     pub(super) fn is_synced(&self) -> bool {
         let is_synced = |(resource, collection): (&Resource, &Collection)| {
             if resource.is_vital() { collection.listed } else { collection.answered }
@@ -70,7 +66,6 @@ impl Cache {
         self.collections.iter().all(is_synced)
     }
 
-    /// Takes in what a watch tells, and adds what it changes.
     pub(super) fn take(&mut self, resource: Resource, update: Update, changes: &mut Changes) {
         let Some(collection) = self.collections.get_mut(&resource) else { return };
         collection.answered = true;
@@ -106,7 +101,7 @@ impl Cache {
                 let known = collection.followed.iter().chain(collection.unreadable.keys());
                 let known = known.chain(collection.ignored.keys());
                 let gone: BTreeSet<Key> = known.filter(|key| !listed.contains(*key)).cloned().collect();
-                // What was removed and made again under another name may use the same address: first it goes.
+                // A new object can use the address of a vanished one, so removals come first.
                 changes.events.extend(gone.iter().filter_map(|key| collection.remove(key)));
                 changes.uids.extend(gone.iter().filter_map(|key| uid(resource, key, None)));
                 for mut object in objects {
@@ -118,15 +113,13 @@ impl Cache {
         self.conclude(changes);
     }
 
-    /// Says of changes how much is known.
     pub(super) fn conclude(&self, changes: &mut Changes) {
         changes.unread = self.unread();
         changes.complete = self.completeness();
     }
 
-    /// Whether all that exists is known: each Service and EndpointSlice could be followed at some time. If kube-ipvs
-    /// could never follow a Service, what the kernel has of it belongs to no other Service. A slice has nothing there
-    /// but by its Service.
+    /// Whether each Service and EndpointSlice could be parsed at least once. If kube-ipvs could never parse a Service,
+    /// the kernel's entries for it belong to no other Service. A slice has entries only through its Service.
     fn completeness(&self) -> Completeness {
         let unread = |(_, collection): (&Resource, &Collection)| collection.unread().next().is_some();
         if !self.vital().all(|(_, collection)| collection.listed) {
@@ -139,7 +132,6 @@ impl Cache {
         Completeness::Except(services.map(service).collect())
     }
 
-    /// The first of the objects that could never be followed.
     fn unread(&self) -> Vec<Box<str>> {
         let all = self.vital().flat_map(|(_, collection)| collection.unread());
         all.take(MAX_UNREAD).map(|key| key.to_string().into()).collect()
@@ -150,28 +142,26 @@ impl Cache {
     }
 }
 
-/// How many objects are named that could never be followed: the log has said all of them.
+/// How many unparsed objects are listed by name. The log has named all of them.
 const MAX_UNREAD: usize = 10;
 
-/// The Service that this is the key of.
 fn service(key: &Key) -> ServiceId {
     ServiceId { namespace: key.namespace.clone(), name: key.name.clone() }
 }
 
-/// What an Event about a Service has to say, so that `kubectl describe` finds it.
+/// `kubectl describe service` finds an Event only by the UID of the Service.
 fn uid(resource: Resource, key: &Key, uid: Option<Box<str>>) -> Option<(ServiceId, Option<Box<str>>)> {
     (resource == Resource::Services).then(|| (service(key), uid))
 }
 
 impl Collection {
-    /// The objects that could never be followed.
     fn unread(&self) -> impl Iterator<Item = &Key> {
         self.unreadable.keys().filter(|key| !self.followed.contains(*key))
     }
 
     fn apply(&mut self, object: Object, report: &mut impl FnMut(&Key, &Invalid, &'static str)) -> Option<Event> {
         let Object { key, content, ignored, .. } = object;
-        // What was wrong before is not said again.
+        // A known problem is not reported again.
         match content {
             Ok(event) => {
                 self.unreadable.remove(&key);

@@ -1,4 +1,4 @@
-//! A client of the API server.
+//! The HTTP client of the API server.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,10 +30,9 @@ use crate::{config::ClientConnection, serve::Contact};
 
 pub(super) type Stream = TokioIo<TcpStream>;
 
-/// The addresses of the API server, and of the proxy before it, by their names.
+/// The addresses of the API server and of the HTTP proxy before it, by host name.
 pub(super) type Addresses = BTreeMap<Box<str>, BTreeSet<IpAddr>>;
 
-/// A client, and where it finds the API server.
 pub(super) struct Connector {
     pub(super) client: Client,
     addresses: watch::Receiver<Addresses>,
@@ -41,7 +40,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// A client that sends no more requests than the configuration allows. Has to be called within a runtime.
+    /// Limits the request rate as configured. Call it within a Tokio runtime.
     pub(super) async fn new(
         access: &Access,
         connection: &ClientConnection,
@@ -79,7 +78,6 @@ impl Connector {
         });
         let mut config = access.config.clone();
         config.headers.push((USER_AGENT, HeaderValue::from_str(&user_agent())?));
-        // As many as the burst at once, and then no more than the rate allows in the mean.
         let limit = request_limit(connection).map(|(burst, time)| RateLimitLayer::new(burst, time));
         let service = ServiceBuilder::new()
             .option_layer(limit)
@@ -91,7 +89,7 @@ impl Connector {
         Ok(Self { client: ClientBuilder::new(service, "default").build(), addresses, ports })
     }
 
-    /// Waits until the API server is found elsewhere.
+    /// Waits until the API server's name resolves to other addresses.
     pub(super) async fn moved(&mut self) {
         if self.addresses.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -114,12 +112,12 @@ fn port(url: &Uri) -> u16 {
     url.port_u16().unwrap_or(usual)
 }
 
-/// As components of Kubernetes name themselves, so that audit logs and flow control can tell us from others.
+/// The format of Kubernetes components, so that audit logs and API priority and fairness can tell kube-ipvs apart.
 fn user_agent() -> String {
     format!("kube-ipvs/{} ({}) kubernetes/unknown", env!("CARGO_PKG_VERSION"), platform())
 }
 
-/// Looks names up as the system does, and publishes what it finds: these addresses are the API server's.
+/// Resolves names with the system's resolver, and publishes the addresses as those of the API server.
 #[derive(Clone)]
 pub(super) struct Resolver(Arc<watch::Sender<Addresses>>);
 
@@ -146,8 +144,8 @@ impl Service<Name> for Resolver {
     }
 }
 
-/// How many requests may be sent in which time; none if there is no limit. As for kube-proxy 0 means the default, and
-/// less than that no limit.
+/// The burst and the time it refills in; `None` for no limit. As in kube-proxy, 0 means the default and a negative
+/// value no limit.
 fn request_limit(connection: &ClientConnection) -> Option<(u64, Duration)> {
     let default = ClientConnection::default();
     let or = |value: f64, default: f64| if value == 0.0 { default } else { value };
@@ -162,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_limited_as_by_kube_proxy() {
+    fn request_rate_is_limited_as_in_kube_proxy() {
         let limit = |qps, burst: &str| {
             let burst = burst.parse().unwrap();
             request_limit(&ClientConnection { qps, burst, ..ClientConnection::default() })

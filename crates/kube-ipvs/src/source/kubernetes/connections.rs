@@ -1,4 +1,4 @@
-//! The connections to the API server, and the credentials that go with them.
+//! The connections to the API server and their credentials.
 
 use std::{env, fs, path::PathBuf, sync::Arc, thread, time::Duration};
 
@@ -28,19 +28,18 @@ use tower::{
 
 use super::{connect::Resolver, kubeconfig::Access, limits::Limits, proxy, trust::Trust};
 
-/// How long a connection may take to be made, for all of the server's addresses.
+/// How long connecting may take, over all addresses of the API server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A peer that is gone without a word is noticed after the first time and three times the second: on an idle watch
-/// nothing else would tell. What was sent may stay unconfirmed for the third.
+/// TCP keepalive idle time, probe interval and probe count, and `TCP_USER_TIMEOUT`. On an idle watch only keepalive
+/// detects a peer that vanished, after 10 s and three probes 5 s apart.
 const KEEPALIVE: (Duration, Duration, u32, Duration) =
     (Duration::from_secs(10), Duration::from_secs(5), 3, Duration::from_secs(20));
 pub(super) type Http = BoxCloneService<Request<Body>, Response<Incoming>, BoxError>;
 
-/// What the files of our certificate, of its key and of the authority said.
+/// The content of the client certificate, its key and the CA file.
 type Content = Vec<Option<Vec<u8>>>;
 
-/// Connections to the API server, none of which is made with a certificate, of ours or of its authority, that has been
-/// replaced since.
+/// Opens connections to the API server with the present client certificate and CA, and never with replaced ones.
 pub(super) struct Connections {
     access: Access,
     limits: Limits,
@@ -49,13 +48,12 @@ pub(super) struct Connections {
     content: Content,
     http: Http,
     made: Instant,
-    /// Whether the API server has refused the credentials since.
+    /// Whether the API server has rejected the credentials since `made`.
     is_refused: bool,
-    /// The next client, as long as it is being made.
     next: Option<Making>,
 }
 
-/// A client that is being made, on a thread of its own: an exec plugin takes as long as it likes.
+/// A client in the making. An exec plugin can take long, so a separate thread waits for it.
 struct Making {
     content: Content,
     start: Instant,
@@ -73,14 +71,15 @@ impl Connections {
         Ok(Self { access, limits, resolver, files, content, http, made, is_refused: false, next: None })
     }
 
-    /// The client with the certificates that the files hold now. Where they cannot be used, as between the writing of
-    /// one and of the other, the last ones may still be good.
+    /// The client with the certificates that the files hold now. If they do not fit together, as between the writes of
+    /// certificate and key, the last client stays in use.
     ///
     /// # Errors
     ///
-    /// When the credentials were refused and an exec plugin gives no others for too long. It is not started twice.
+    /// If the API server rejected the credentials and the exec plugin returns no others in time. kube-ipvs never runs
+    /// the plugin twice at a time.
     pub(super) async fn now(&mut self) -> anyhow::Result<Http> {
-        // What an exec plugin gave may have expired.
+        // The plugin's credentials may have expired.
         let is_plugin_due = self.is_refused
             && self.access.config.auth_info.exec.is_some()
             && self.made.elapsed() >= self.limits.longest_pause;
@@ -101,7 +100,7 @@ impl Connections {
         Ok(self.http.clone())
     }
 
-    /// The API server does not know us, or not any more.
+    /// The API server answered 401.
     pub(super) fn refused(&mut self) {
         self.is_refused = true;
     }
@@ -109,22 +108,21 @@ impl Connections {
 
 impl Making {
     fn start(files: &[PathBuf], access: &Access, limits: &Limits, resolver: &Resolver) -> anyhow::Result<Self> {
-        // Before they are used: what is replaced in between is read again.
+        // Read before use, so that kube-ipvs detects a file that is replaced meanwhile.
         let content = read(files);
         let (access, limits, resolver) = (access.clone(), *limits, resolver.clone());
         let (done, http) = oneshot::channel();
         let runtime = Handle::current();
-        // Not one of the runtime's threads: it would wait for the plugin when it ends.
+        // A blocking thread of the runtime would delay its shutdown until the plugin ends.
         thread::Builder::new().name("credentials".into()).spawn(move || {
             let _runtime = runtime.enter();
-            // The receiver may be gone.
             let _ = done.send(connect(&access, &limits, &resolver));
         })?;
         Ok(Self { content, start: Instant::now(), http })
     }
 
-    /// Waits until the client is made. Nothing if that takes longer than an exec plugin may, counted from its start: so
-    /// all who wait are told at the same time.
+    /// `None` if the client takes longer than an exec plugin may. The time counts from the start, so that all waiting
+    /// requests fail together.
     async fn end(&mut self, limits: &Limits) -> Option<anyhow::Result<Http>> {
         let outcome = timeout_at(self.start + limits.plugin, &mut self.http).await.ok()?;
         Some(outcome.unwrap_or_else(|_| Err(anyhow!("the thread that makes a client has ended"))))
@@ -146,7 +144,7 @@ fn connect(access: &Access, limits: &Limits, resolver: &Resolver) -> anyhow::Res
     let mut config = access.config.clone();
     let token_file = config.auth_info.token_file.take();
     if token_file.is_some() {
-        // As for kubectl: the file comes first.
+        // As in kubectl, the token file takes precedence.
         config.auth_info.token = None;
     }
     let auth = config.auth_layer().map_err(|error| credentials_error(&error, config.auth_info.exec.as_ref()))?;
@@ -172,12 +170,12 @@ fn connect(access: &Access, limits: &Limits, resolver: &Resolver) -> anyhow::Res
         )),
         None => tls,
     };
-    // All watches share one connection where the server speaks HTTP/2. Its pings find a server that is gone behind a
-    // balancer, too.
+    // With HTTP/2 all watches share one connection. Its pings also detect a dead server behind a load balancer.
     let client = HttpClient::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        // Longer than a watch lasts, which takes the connection once: else each new one would make another connection.
+        // A watch takes its connection from the pool once. If the pool dropped it within the life of a watch, each new
+        // watch would open another connection.
         .pool_idle_timeout(limits.watch.saturating_mul(3))
         .http2_keep_alive_interval(limits.ping)
         .http2_keep_alive_timeout(limits.pong)
@@ -204,7 +202,7 @@ fn tls(config: &Config) -> anyhow::Result<rustls::ClientConfig> {
     Ok(tls)
 }
 
-/// Why there are no credentials, each cause once.
+/// Names each cause once.
 fn credentials_error(error: &kube::Error, exec: Option<&ExecConfig>) -> anyhow::Error {
     let (kube::Error::Auth(AuthError::AuthExecStart(cause)), Some(exec)) = (error, exec) else {
         return anyhow!("the credentials cannot be used: {error}");
@@ -222,15 +220,15 @@ fn credentials_error(error: &kube::Error, exec: Option<&ExecConfig>) -> anyhow::
     )
 }
 
-/// Adds the token that the file holds now. kube's client would read it once a minute, and not bear the end of a line
-/// in it; but a token that was replaced may be worth nothing from one moment to the next, and requests are few.
+/// Adds the token that the file holds now. kube's client reads the file once a minute and rejects a trailing newline. A
+/// replaced token can become invalid at once, and requests are rare, so kube-ipvs reads the file for each.
 fn token_from(path: String) -> anyhow::Result<MapRequestLayer<impl FnMut(Request<Body>) -> Request<Body> + Clone>> {
     let token = fs::read_to_string(&path).with_context(|| format!("cannot read the token in {path}"))?;
-    // Each request has a copy of the layer, and all of them have the last token.
+    // All copies of the layer share the last token.
     let token = Arc::new(Mutex::new(token));
     Ok(MapRequestLayer::new(move |mut request: Request<Body>| {
         let mut token = token.lock();
-        // Where it cannot be read any more, the last one may still be good.
+        // If the file is unreadable, the last token may still be valid.
         if let Ok(new) = fs::read_to_string(&path) {
             *token = new;
         }

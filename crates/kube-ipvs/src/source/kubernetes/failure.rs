@@ -6,7 +6,6 @@ const GONE: u16 = 410;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// It was refused, or the connection has failed.
     #[error("{}", describe(.0))]
     Kube(#[from] kube::Error),
     #[error("the API server ended the watch: {}", .0.message)]
@@ -37,16 +36,16 @@ impl Failure {
         }
     }
 
-    /// Whether the watch cannot go on from where it was: everything has to be listed again.
+    /// Whether the watch cannot resume, so that everything must be listed again.
     pub(super) fn needs_list(&self) -> bool {
         match self {
-            // What the version is still good for is not known; and an event that cannot be read is lost.
+            // It is unknown whether the version is still valid. An event that cannot be parsed is lost.
             Self::Ended(_) | Self::NoVersion | Self::GoneBack { .. } | Self::Kube(kube::Error::SerdeError(_)) => true,
             _ => self.code() == Some(GONE),
         }
     }
 
-    /// Whether the API server has not seen the version that a list was to have, or has forgotten it.
+    /// Whether the API server has not reached the requested version yet, or has compacted it.
     pub(super) fn is_unknown_version(&self) -> bool {
         let Self::Kube(kube::Error::Api(status)) = self else { return false };
         let mut causes = status.details.iter().flat_map(|details| &details.causes);
@@ -55,12 +54,12 @@ impl Failure {
             || status.message.contains("Too large resource version")
     }
 
-    /// Whether the API server has understood the request and will not have it, in its present form.
+    /// Whether the API server rejected the form of the request.
     pub(super) fn is_invalid(&self) -> bool {
         matches!(self.code(), Some(400 | 422))
     }
 
-    /// Whether the API server does not have such objects, or not for us.
+    /// Whether the API server lacks the resource, or denies access to it.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self.code(), Some(403 | 404))
     }
@@ -69,12 +68,11 @@ impl Failure {
         self.code() == Some(403)
     }
 
-    /// Whether it may happen to a watch at any time.
+    /// Whether a healthy watch can fail like this.
     pub(super) fn is_usual(&self) -> bool {
         matches!(self, Self::Closed | Self::Ended(_) | Self::Silent(_) | Self::Kube(kube::Error::ReadEvents(_)))
     }
 
-    /// How long the API server wants to be left alone.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Kube(kube::Error::Api(status)) | Self::Ended(status) => {
@@ -86,7 +84,7 @@ impl Failure {
     }
 }
 
-/// In words: of a connection that fails only the innermost error says why.
+/// If a connection failed, only the innermost error names the reason.
 fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => {

@@ -1,4 +1,4 @@
-//! Where the API server is and who we are to it, as the flags, the kubeconfig or the pod say.
+//! The address of the API server and the credentials, from flags, kubeconfig or pod.
 
 use std::{
     env,
@@ -18,13 +18,12 @@ use crate::config::ClientConnection;
 
 #[derive(Debug, Clone)]
 pub(super) struct Access {
-    /// With the file of the authority in `root_cert_file`, where it is a file.
     pub(super) config: Config,
     pub(super) proxy: Option<Intercept>,
 }
 
-/// As kube-proxy and kubectl look for it: the file, its server replaced by `--master` if that is given; without a file
-/// `--master` alone; without either what the kubelet gives to every pod.
+/// Follows kube-proxy and kubectl. The kubeconfig comes first, with its server replaced by `--master` if that is set.
+/// Without a kubeconfig `--master` alone counts, and without both the pod's service account.
 pub(super) async fn access(connection: &ClientConnection, pod: &Pod) -> anyhow::Result<Access> {
     let master = connection.master.as_str();
     let mut access = if !connection.kubeconfig.as_os_str().is_empty() {
@@ -45,13 +44,13 @@ pub(super) async fn access(connection: &ClientConnection, pod: &Pod) -> anyhow::
     let config = &mut access.config;
     let is_verified = config.cluster_url.scheme_str() == Some("https") && !config.accept_invalid_certs;
     if config.root_cert.is_none() && !is_verified {
-        // Those of the system would be looked for, which a small image does not have, and it would be an error.
+        // Otherwise kube would load the system's certificates. A small image has none, and loading would fail.
         config.root_cert = Some(Vec::new());
     }
     Ok(access)
 }
 
-/// What the kubelet gives to every pod: by it a pod without any flag finds its API server.
+/// The kubelet's defaults for every pod, by which a pod without flags finds its API server.
 #[derive(Debug, Clone)]
 pub struct Pod {
     /// `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT` of its environment.
@@ -61,7 +60,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// What this process was given.
+    /// Reads the environment of this process.
     pub fn of_this_process() -> Self {
         let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
         Self {
@@ -91,7 +90,7 @@ impl Pod {
 }
 
 async fn from_file(path: &Path, master: &str) -> anyhow::Result<Access> {
-    // Its errors name their causes themselves.
+    // These errors already name their causes.
     let file = Kubeconfig::read_from(path).map_err(|error| anyhow!("{error}"))?;
     from_kubeconfig(mended(file, master)?).await
 }
@@ -113,7 +112,7 @@ fn current_cluster(file: &Kubeconfig) -> Option<&Cluster> {
     file.clusters.iter().find(|named| named.name == context.cluster)?.cluster.as_ref()
 }
 
-/// The same file in the form that kube takes, where client-go takes more than that.
+/// client-go accepts more than kube does. Returns the file in kube's form.
 fn mended(file: Kubeconfig, master: &str) -> anyhow::Result<Kubeconfig> {
     let mut file = serde_json::to_value(file)?;
     let mut has_certificate = false;
@@ -143,14 +142,14 @@ fn has(fields: &Value, field: &str) -> bool {
     !matches!(fields.get(field), None | Some(Value::Null | Value::Bool(false)))
 }
 
-/// `base64 ca.crt` breaks lines, and Go reads over that.
+/// `base64 ca.crt` wraps lines, and Go ignores line breaks.
 fn join_lines(fields: &mut Value, field: &str) {
     if let Some(Value::String(data)) = fields.get_mut(field) {
         data.retain(|c| !c.is_ascii_whitespace());
     }
 }
 
-/// An address alone is a URL too, as for client-go.
+/// As in client-go, an address without a scheme is a URL too.
 fn with_scheme(server: &str, is_tls: bool) -> String {
     match (server.contains("://"), is_tls) {
         (true, _) => server.to_owned(),
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_a_scheme_is_read_as_by_client_go() {
+    fn server_without_a_scheme_gets_the_scheme_client_go_would_choose() {
         let server = |cluster: &str, user: &str, master: &str| {
             mend(cluster, user, master)["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned()
         };
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn line_breaks_in_data_are_read_over() {
+    fn line_breaks_in_base64_data_are_ignored() {
         let file = mend(
             "{server: 'https://a', certificate-authority-data: \"TFM\\nwdA==\\n\"}",
             "{client-certificate-data: \"YQ\\r\\n==\", client-key-data: \"Y g==\"}",

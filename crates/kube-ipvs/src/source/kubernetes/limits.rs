@@ -1,49 +1,47 @@
 use std::time::Duration;
 
-/// How long things may take. The defaults are for the field; tests are in more of a hurry.
+/// Time limits of the Kubernetes source. The defaults are for production; tests use shorter ones.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long a watch lasts before kube-ipvs starts a new one. Up to a quarter is added, so that the nodes of a
-    /// cluster do not all do it at once. If a connection died behind a proxy that keeps it open, kube-ipvs notices that
-    /// then, and not before.
+    /// How long a watch lasts before kube-ipvs starts a new one. Up to a quarter is added at random, so that the nodes
+    /// of a cluster do not reconnect together. If a connection dies behind a proxy that keeps it open, kube-ipvs
+    /// detects that only then.
     pub watch: Duration,
-    /// By how much a watch may outlast what was asked for before its connection counts as dead.
+    /// How much longer than requested a watch can last before its connection counts as dead.
     pub overtime: Duration,
-    /// How long the answer to a watch may take to begin.
+    /// How long the API server may take to start answering a watch.
     pub answer: Duration,
-    /// How long the API server may take to make a list, until the answer begins.
+    /// How long the API server may take to start answering a list.
     pub list: Duration,
-    /// How long nothing of a list may come. As long as anything comes, a list takes as long as it likes.
+    /// How long the body of a list may stall. A list that makes progress can take any time.
     pub body: Duration,
-    /// How long a streaming list may say nothing.
+    /// How long a streaming list may stall.
     pub silence: Duration,
-    /// After such a time without a sign of life on an HTTP/2 connection it is asked for one.
+    /// How long an HTTP/2 connection can be idle before kube-ipvs sends a ping.
     pub ping: Duration,
-    /// How long the sign may take.
+    /// How long the answer to a ping may take.
     pub pong: Duration,
-    /// How long the first delivery may wait for a list of the other Nodes.
+    /// How long the first delivery waits for a list of the other Nodes.
     pub nodes: Duration,
     /// How long the kubeconfig's exec plugin may take before kube-ipvs reports that it does not answer.
     pub plugin: Duration,
-    /// By how much a list of the other Nodes is put off at most. How much it is, chance decides: the nodes of a cluster
-    /// must not all ask at once.
+    /// The longest random delay of a list of the other Nodes. It keeps the nodes of a cluster from listing together.
     pub spread: Duration,
-    /// How long the API server may take to store an Event. Events are posted on a task of their own, so nothing else
-    /// waits.
+    /// How long the API server may take to store an Event. A separate task posts Events, so nothing else waits.
     pub event: Duration,
-    /// For up to how long, by chance, an Event waits that all nodes would post: one of them is first, and the requests
-    /// of the others, which store nothing, are spread.
+    /// The longest random delay of an Event that all nodes would post. The first node stores it, and the requests of
+    /// the others are spread out.
     pub event_spread: Duration,
-    /// The first pause after a failure. Each is twice as long as the one before, and up to as much again by chance.
+    /// The first pause after a failure. Each pause doubles the one before, plus up to as much again at random.
     pub first_pause: Duration,
     /// The longest pause between two attempts, without the random part.
     pub longest_pause: Duration,
-    /// After such a time without an API server nothing is resumed, and all is listed: it may have come back with an
-    /// older state, restored from a backup, which would accept our version and yet never tell what has changed.
+    /// After an outage of this length kube-ipvs lists everything instead of resuming. The API server may have been
+    /// restored from a backup: it would accept the old version and never report the differences.
     pub stale: Duration,
-    /// How often the log says again that there is no contact with the API server.
+    /// How often the log repeats that contact with the API server is lost.
     pub repeat: Duration,
-    /// After such a time without contact an Event says so; none: never.
+    /// After this time without contact kube-ipvs posts an Event; `None` for never.
     pub contact: Option<Duration>,
 }
 
@@ -64,9 +62,9 @@ impl Default for Limits {
             event: Duration::from_secs(10),
             event_spread: Duration::from_secs(30),
             first_pause: Duration::from_millis(250),
-            // With what chance adds, an API server that comes back is asked within 20 s.
+            // With the random part, kube-ipvs reaches an API server that comes back within 20 s.
             longest_pause: Duration::from_secs(10),
-            // A restore by a script takes 30 to 90 s.
+            // A scripted restore takes 30 to 90 s.
             stale: Duration::from_secs(60),
             repeat: Duration::from_secs(300),
             contact: None,

@@ -1,4 +1,4 @@
-//! One collection of objects: how it is listed, and how a watch of it begins.
+//! Lists a collection of objects, and opens watches of it.
 
 use std::{pin::Pin, time::Duration};
 
@@ -19,51 +19,46 @@ use super::{
     resource::{Object, Resource},
 };
 
-/// The annotation of the bookmark at the end of a streaming list.
+/// The annotation of the bookmark that ends a streaming list.
 const END_OF_LIST: &str = "k8s.io/initial-events-end";
-/// How many objects are asked for at a time where the API server cannot list from its cache.
+/// The page size if the API server cannot list from its watch cache.
 const PAGE_SIZE: u32 = 500;
-/// How long a watch may last that begins with a list: a list that is slow and alive must not be cut.
+/// The duration of a watch that starts with a streaming list. It must not cut off a slow list that makes progress.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(3600);
 
 pub(super) type Events = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<Box<RawValue>>>> + Send>>;
 
-/// How old a list may be.
+/// How old a list can be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Age {
-    /// Whatever the API server has at hand.
+    /// Any version in the watch cache.
     Any,
-    /// Not older than what we have seen.
+    /// At least the last version that kube-ipvs has seen.
     NotOlderThan(String),
-    /// As of now: what we have seen does not count any more.
+    /// The present state in etcd. The last seen version is void.
     Now,
 }
 
-/// All objects, the version to go on from, and the watch from there on where it comes by the same connection.
+/// All objects, the version to resume from, and the open watch if the list was a streaming list.
 pub(super) struct Listed {
     pub(super) objects: Vec<Object>,
     pub(super) version: String,
     pub(super) watch: Option<Opened>,
 }
 
-/// A watch that has begun.
 pub(super) struct Opened {
     pub(super) events: Events,
-    /// When it is to end.
     pub(super) end: Instant,
-    /// By how much the API server may be late with the end; none if it does not know of it, so that we end the watch.
+    /// How late the API server can end the watch. `None` if it does not know `end`, so that kube-ipvs ends the watch.
     pub(super) overtime: Option<Duration>,
 }
 
-/// A collection of objects that can be listed.
 pub(super) struct Collection {
     client: Client,
     pub(super) resource: Resource,
-    /// Only the object of this name.
     pub(super) name: Option<String>,
     pub(super) limits: Limits,
     policy: AnnotationPolicy,
-    /// How many objects are asked for at a time.
     page: Option<u32>,
 }
 
@@ -73,7 +68,6 @@ impl Collection {
         Self { client, resource, name, limits, policy, page: Some(PAGE_SIZE) }
     }
 
-    /// The same, where Services may choose this by annotations.
     pub(super) fn with_annotations(self, policy: AnnotationPolicy) -> Self {
         Self { policy, ..self }
     }
@@ -82,11 +76,10 @@ impl Collection {
         self.resource.read(json, &self.policy)
     }
 
-    /// Lists all objects.
     pub(super) async fn list(&mut self, age: &Age) -> Result<Listed, Failure> {
         match self.list_by_stream().await {
-            // As servers before 1.27 answer, and later ones that have streaming lists switched off. Or it does not know
-            // them, or has stalled. The next list is asked for in this way again: much can have changed until then.
+            // API servers before 1.27, and later ones with streaming lists disabled, reject the request. Others ignore
+            // the parameter, or stall. Each list tries streaming first, since the API server may support it by then.
             Err(failure) if failure.is_invalid() => {}
             Err(Failure::Endless) => {}
             outcome => return outcome,
@@ -98,20 +91,20 @@ impl Collection {
         };
         if version.is_some() {
             match self.list_by_pages(version).await {
-                // This server has not seen that version, and perhaps never will.
+                // This API server has not reached the version, and perhaps never will.
                 Err(failure) if failure.is_unknown_version() => {}
                 outcome => return outcome,
             }
         }
         let outcome = self.list_by_pages(None).await;
         if outcome.as_ref().is_err_and(Failure::needs_list) {
-            // The next page was too late. One that holds all cannot be.
+            // The continue token expired. A list in one page needs none.
             self.page = None;
         }
         outcome
     }
 
-    /// By a watch that begins with all there is. The server needs no memory for the list as a whole, nor do we.
+    /// A streaming list: neither the API server nor kube-ipvs holds the encoded list in memory.
     async fn list_by_stream(&mut self) -> Result<Listed, Failure> {
         let mut watch = self.open(true, "").await?;
         let mut objects: Vec<Object> = Vec::new();
@@ -135,8 +128,7 @@ impl Collection {
         }
     }
 
-    /// By requests. From this version on the server's cache has it, and it comes whole; without a version it is etcd
-    /// that is asked, and it comes in pages.
+    /// With a version, the API server lists from its watch cache in one page. Without one, it reads etcd in pages.
     async fn list_by_pages(&self, version: Option<&str>) -> Result<Listed, Failure> {
         let mut params = ListParams {
             label_selector: self.resource.label_selector(),
@@ -158,7 +150,7 @@ impl Collection {
         }
     }
 
-    /// The version that etcd has now, by the cheapest list that there is.
+    /// The present version in etcd, from the cheapest possible list.
     pub(super) async fn current_version(&self) -> Result<String, Failure> {
         let field_selector = self.field_selector();
         let params = ListParams { limit: Some(1), field_selector, ..ListParams::default() };
@@ -166,7 +158,6 @@ impl Collection {
         get_page(&self.client, request, &self.limits).await?.version()
     }
 
-    /// Begins a watch.
     pub(super) async fn open(&self, with_list: bool, version: &str) -> Result<Opened, Failure> {
         let seconds = if with_list { WATCH_TIMEOUT } else { self.time_of_watch() }.as_secs().max(1);
         let params = WatchParams {
@@ -183,7 +174,7 @@ impl Collection {
         Ok(Opened { events, end, overtime: Some(self.limits.overtime) })
     }
 
-    /// How long a watch is to last, with its share of chance.
+    /// With a random part, so that watches do not end together.
     fn time_of_watch(&self) -> Duration {
         self.limits.watch.mul_f64(1.0 + fastrand::f64() / 4.0)
     }

@@ -1,10 +1,9 @@
-//! A Kubernetes API server: everything is listed, then watched, by no more rights than the ClusterRole
-//! `system:node-proxier` gives.
+//! Lists and watches a Kubernetes API server, with no more rights than the ClusterRole `system:node-proxier`.
 //!
-//! `watch` is one task a collection of objects, which lists and watches for ever; `cache` is the pure core that
-//! makes events of what the watches tell; [`KubernetesSource::follow`] brings both together.
+//! `watch` runs one task per collection of objects. `cache` is the pure core that turns their updates into events.
+//! [`KubernetesSource::follow`] connects both.
 //!
-//! Not kube-runtime's `watcher`: see docs/adr/0007-kube-ipvs-has-its-own-watch.md.
+//! docs/adr/0007-kube-ipvs-has-its-own-watch.md explains why this is not kube-runtime's `watcher`.
 
 mod answer;
 mod cache;
@@ -50,10 +49,10 @@ use crate::{
     source::Changes,
 };
 
-/// How many changes of one collection may wait until they are taken in. Then its watch waits too.
+/// How many updates can queue up. A watch waits while the queue is full.
 const QUEUE_CAPACITY: usize = 1024;
 
-/// The API server that the configuration names.
+/// The configured API server.
 #[derive(Debug, Clone)]
 pub struct KubernetesSource {
     access: Access,
@@ -65,16 +64,16 @@ pub struct KubernetesSource {
 }
 
 impl KubernetesSource {
-    /// The API server that the configuration names, for the Node `node`. Nothing is sent yet.
+    /// Uses the configured API server, for the Node `node`. Sends no request yet.
     ///
     /// # Errors
     ///
-    /// When it, or the files that it names, do not say where it is or who we are.
+    /// If the configuration names no API server or no usable credentials.
     pub async fn open(connection: &ClientConnection, node: &str) -> anyhow::Result<Self> {
         Self::open_in(connection, node, &Pod::of_this_process()).await
     }
 
-    /// The same, in this pod.
+    /// As [`open`](Self::open), with the given pod environment.
     ///
     /// # Errors
     ///
@@ -87,19 +86,19 @@ impl KubernetesSource {
         Ok(Self { access, connection, node, limits, annotations, contact })
     }
 
-    /// The same, with other limits.
+    /// Replaces the time limits.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }
 
-    /// The same, where Services may choose this by annotations.
+    /// Sets which annotations Services can use.
     #[must_use]
     pub fn with_annotations(self, annotations: AnnotationPolicy) -> Self {
         Self { annotations, ..self }
     }
 
-    /// The same, which writes down here what contact it has with the API server.
+    /// Sets where the source records its contact with the API server.
     #[must_use]
     pub fn with_contact(self, contact: Contact) -> Self {
         Self { contact, ..self }
@@ -109,11 +108,11 @@ impl KubernetesSource {
         Connector::new(&self.access, &self.connection, &self.limits, &self.contact).await
     }
 
-    /// Posts event_notes as Events, until all senders are gone.
+    /// Posts notes as Events until all senders are gone.
     ///
     /// # Errors
     ///
-    /// When there can be no client with these credentials.
+    /// If no client can be built with these credentials.
     pub async fn record(self, event_notes: Receiver<ToPost>) -> anyhow::Result<()> {
         let client = self.connector().await?.client;
         let pace = Pace { patience: self.limits.event, spread: self.limits.event_spread };
@@ -121,25 +120,25 @@ impl KubernetesSource {
         Ok(())
     }
 
-    /// Tells the version of the API server, and tells it again when it changes. It never ends.
+    /// Reports the version of the API server, and each later change of it. Runs forever.
     ///
     /// # Errors
     ///
-    /// When there can be no client with these credentials.
+    /// If no client can be built with these credentials.
     pub async fn follow_version(self, tell: impl FnMut(&Version)) -> anyhow::Result<()> {
         let client = self.connector().await?.client;
         version::follow(&client, self.limits.answer, tell).await;
         Ok(())
     }
 
-    /// Delivers what there is and what changes, until `deliver` breaks off.
+    /// Delivers the state and its changes, until `deliver` breaks.
     ///
-    /// The first delivery is everything that there is, in one, and comes when all Services and EndpointSlices have been
-    /// listed, however long that takes. Later the API server may be away: nothing is delivered, so all stays in force.
+    /// The first delivery holds the whole state. It waits until all Services and EndpointSlices are listed. During a
+    /// later outage the source delivers nothing, so the state stays in force.
     ///
     /// # Errors
     ///
-    /// When there can be no client with these credentials. Failures of the API server are no errors.
+    /// If no client can be built with these credentials. Failures of the API server are retried.
     pub async fn follow(self, mut deliver: impl FnMut(Changes) -> ControlFlow<()>) -> anyhow::Result<()> {
         let mut connector = self.connector().await?;
         let (sender, mut updates) = mpsc::channel(QUEUE_CAPACITY);
@@ -155,12 +154,12 @@ impl KubernetesSource {
         let mut cache = Cache::new(&self.access.config.cluster_url.to_string());
         let mut changes = Changes::default();
         let mut is_first = true;
-        // How long the changes may become before the first delivery until only the last of each object is kept.
+        // How many events queue up before the first delivery until only the last of each object is kept.
         let mut room = 100_000;
         loop {
             let mut is_moved = is_first;
             tokio::select! {
-                // They end by a panic only, as long as we listen. It goes on here: who follows us must know.
+                // While this receiver exists, a watch ends only by a panic. The caller must see it.
                 ended = watches.join_next() => {
                     if let Some(Err(error)) = ended && error.is_panic() {
                         std::panic::resume_unwind(error.into_panic());
@@ -174,7 +173,7 @@ impl KubernetesSource {
                     }
                     if is_first {
                         if !cache.is_synced() {
-                            // It can last for long, such as without a right.
+                            // The first sync can take long, for example without the right to list.
                             if changes.events.len() > room {
                                 changes.compact();
                                 room = 2 * changes.events.len();

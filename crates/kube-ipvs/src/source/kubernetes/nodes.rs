@@ -1,4 +1,4 @@
-//! The addresses of the other Nodes: an external or load-balancer IP that is one of them must not be bound here.
+//! The addresses of the other Nodes. If an external or load-balancer IP is one of them, this node must not bind it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,37 +21,32 @@ use super::{
     resource::Resource,
 };
 
-/// How long what is known of other Nodes is good for.
 const CACHE_TTL: Duration = Duration::from_secs(600);
-/// When a list that failed is asked for again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
-/// How much each known Node adds to the time by which a list is put off: what all nodes of a cluster ask for together
-/// grows with the square of their number.
+/// How much each known Node adds to the longest delay of a list. Every node lists all Nodes, so the load on the API
+/// server grows with the square of their number.
 const DELAY_PER_NODE: Duration = Duration::from_millis(10);
-/// How many Nodes there may be as long as none are known.
+/// The number of Nodes that kube-ipvs assumes before the first list.
 const ASSUMED_NODES: u32 = 500;
 
 type Listed = Result<Vec<Node>, Failure>;
 
-/// Nodes are many, and each changes every few minutes: they are never watched. They are listed when a Service has an
-/// address from outside that it did not have before, which in most clusters is seldom or never. Until then that Service
-/// is held back, and nothing else is.
+/// Clusters have many Nodes, and each changes every few minutes, so kube-ipvs never watches them. It lists them when a
+/// Service gets a new external or load-balancer IP, which is rare. Until then it holds back that Service only.
 pub(super) struct OtherNodes {
     client: Client,
     own: Box<str>,
     limits: Limits,
     known: BTreeSet<Box<str>>,
-    /// The addresses from outside of Services that went on.
+    /// The external and load-balancer IPs of delivered Services.
     outer: HashMap<ServiceId, BTreeSet<IpAddr>>,
     /// Services that wait for the list.
     held: BTreeMap<ServiceId, Event>,
-    /// The list that is under way or put off.
     listing: Option<JoinHandle<Listed>>,
-    /// Until when what is known is good enough.
+    /// Until when the last list stays valid.
     fresh: Option<Instant>,
-    /// Whether the last list failed: until one succeeds, Services are not held back.
+    /// Whether the last list failed. kube-ipvs holds back no Service until a list succeeds.
     is_failing: bool,
-    /// How many lists have failed since one succeeded.
     failures: u32,
 }
 
@@ -71,15 +66,14 @@ impl OtherNodes {
         }
     }
 
-    /// The first delivery, with the Nodes before the Services: all is delivered at once, so that it waits for the list,
-    /// but not for long.
+    /// Puts the Nodes before the Services. The first delivery is atomic, so all of it waits for the list, with a limit.
     pub(super) async fn first(&mut self, events: Vec<Event>) -> Vec<Event> {
         let mut events = self.pass(events);
         if !self.held.is_empty() {
             self.list_after(Duration::ZERO);
             match timeout(self.limits.nodes, self.listed()).await {
                 Ok(listed) => events.extend(self.learn(listed)),
-                // The list goes on: an API server that is slow would only get more to do by another one.
+                // The list continues: another one would only add load to a slow API server.
                 Err(_) => {
                     self.is_failing = true;
                     events.extend(self.release());
@@ -89,7 +83,7 @@ impl OtherNodes {
         events
     }
 
-    /// Which events go on now.
+    /// Returns the events that need not wait for a list.
     pub(super) fn pass(&mut self, events: Vec<Event>) -> Vec<Event> {
         let events = events.into_iter().filter_map(|event| self.pass_one(event)).collect();
         if !self.held.is_empty() && self.listing.is_none() {
@@ -143,7 +137,7 @@ impl OtherNodes {
         }));
     }
 
-    /// The outcome of the list that is under way, when it is there. It can be waited for again and again.
+    /// Waits for the running list. Cancel safe.
     pub(super) async fn listed(&mut self) -> Listed {
         let Some(listing) = &mut self.listing else { return pending().await };
         let outcome: Result<Listed, JoinError> = listing.await;
@@ -155,7 +149,7 @@ impl OtherNodes {
         }
     }
 
-    /// What follows from a list: the Nodes, and the Services that waited for them.
+    /// Returns the Nodes, and then the Services that waited for them.
     pub(super) fn learn(&mut self, listed: Listed) -> Vec<Event> {
         self.is_failing = listed.is_err();
         let mut events = Vec::new();
@@ -196,12 +190,11 @@ impl OtherNodes {
     }
 }
 
-/// How long to wait after so many failures before the next list, and chance adds as much at most.
+/// Without the random part, which can double it.
 fn pause(failures: u32) -> Duration {
     RETRY_INTERVAL.saturating_mul(2_u32.saturating_pow(failures)).min(CACHE_TTL)
 }
 
-/// All Nodes but our own.
 async fn list(mut nodes: Collection, own: &str) -> Listed {
     let listed = nodes.list(&Age::Any).await?;
     let read = listed.objects.into_iter().filter_map(|object| match object.content {
@@ -233,7 +226,6 @@ mod tests {
         Event::ServiceApplied(service)
     }
 
-    /// The names of Services and Nodes.
     fn names(events: Vec<Event>) -> Vec<String> {
         let name = |event: Event| match event {
             Event::ServiceApplied(service) => format!("+{}", service.id.name),
@@ -244,18 +236,17 @@ mod tests {
         events.into_iter().map(name).collect()
     }
 
-    /// With an API server that never answers.
     fn nodes() -> OtherNodes {
         let silent = service_fn(|_: Request<Body>| pending::<Result<Response<Body>, BoxError>>());
         OtherNodes::new(Client::new(silent, "default"), "node-1", Limits::default())
     }
 
     #[tokio::test]
-    async fn only_a_service_with_a_new_outer_address_waits_for_the_nodes() {
+    async fn only_service_with_a_new_external_ip_waits_for_the_nodes() {
         let mut nodes = nodes();
         let mut check = |events: Vec<Event>| names(nodes.pass(events));
         assert_eq!(check(vec![service("web", &[]), service("outer", &["192.0.2.1"])]), ["+web"]);
-        // It waits on, as it is by then; and what is gone does not wait.
+        // A held Service waits on in its new version. A deleted Service no longer waits.
         assert!(check(vec![service("outer", &["192.0.2.2"]), service("gone", &["192.0.2.3"])]).is_empty());
         assert_eq!(check(vec![Event::ServiceRemoved(ServiceId::new("default", "gone"))]), ["-gone"]);
         let node = Node {
@@ -268,7 +259,7 @@ mod tests {
         };
         assert_eq!(names(nodes.learn(Ok(vec![node]))), ["+node-2", "+outer"]);
         let mut check = |events: Vec<Event>| names(nodes.pass(events));
-        // What is known is good for a while, and what has not changed was looked at.
+        // A list stays valid for a while. Known addresses need no other list.
         assert_eq!(check(vec![service("late", &["192.0.2.4"])]), ["+late"]);
         nodes.fresh = None;
         let mut check = |events: Vec<Event>| names(nodes.pass(events));
@@ -277,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_list_that_fails_holds_nothing_back() {
+    async fn failed_node_list_holds_back_no_service() {
         let mut nodes = nodes();
         assert!(nodes.pass(vec![service("outer", &["192.0.2.1"])]).is_empty());
         assert_eq!(names(nodes.learn(Err(Failure::Closed))), ["+outer"]);

@@ -1,4 +1,4 @@
-//! One page of a list, by one request.
+//! Requests one page of a list.
 
 use std::{pin::pin, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::{failure::Failure, limits::Limits};
 
-/// Objects are kept as JSON text until each is read by itself: one that cannot be read must not cost the whole list.
+/// Items stay JSON text until each is parsed separately: an invalid item must not cost the whole list.
 #[derive(Deserialize)]
 pub(super) struct Page {
     metadata: PageMeta,
@@ -39,7 +39,7 @@ impl Page {
     }
 }
 
-/// Asks for one page of a list. It may take as long as it likes to arrive, as long as anything of it does.
+/// Requests one page. Its body can take any time while it makes progress.
 pub(super) async fn get_page(
     client: &Client,
     request: Result<Request<Vec<u8>>, request::Error>,
@@ -57,7 +57,7 @@ pub(super) async fn get_page(
     Err(kube::Error::Api(Box::new(status)).into())
 }
 
-/// Reads a body to its end, unless nothing of it comes for so long.
+/// Fails if the body stalls for longer than `silence`.
 async fn read(body: Body, silence: Duration) -> Result<Vec<u8>, Failure> {
     let mut body = pin!(body);
     let mut text = Vec::new();

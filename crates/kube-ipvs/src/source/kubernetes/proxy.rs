@@ -1,4 +1,4 @@
-//! The proxy between us and the API server, if there is one.
+//! The HTTP or SOCKS5 proxy between kube-ipvs and the API server.
 
 use std::net::IpAddr;
 
@@ -15,8 +15,8 @@ use tower::{BoxError, Service, ServiceBuilder, util::BoxCloneSyncService};
 
 use super::connect::{Resolver, Stream};
 
-/// As for client-go: `proxy-url` of the kubeconfig comes before the environment (`HTTPS_PROXY`, `NO_PROXY`), and for
-/// what is on this host the environment does not count.
+/// As in client-go, `proxy-url` of the kubeconfig precedes the environment (`HTTPS_PROXY`, `NO_PROXY`). The environment
+/// does not apply to an API server on a loopback address.
 pub(super) fn choose(server: &Uri, field: Option<&str>, environment: &Matcher) -> anyhow::Result<Option<Intercept>> {
     let (proxy, origin) = match field.filter(|url| !url.is_empty()) {
         Some(url) => {
@@ -36,7 +36,7 @@ pub(super) fn choose(server: &Uri, field: Option<&str>, environment: &Matcher) -
     Ok(proxy)
 }
 
-/// The name or the address, without the brackets of IPv6.
+/// Without the brackets of an IPv6 address.
 pub(super) fn host(url: &Uri) -> &str {
     url.host().unwrap_or_default().trim_matches(['[', ']'])
 }
@@ -46,7 +46,6 @@ fn is_on_this_host(server: &Uri) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Makes connections by way of a proxy, if there is one.
 pub(super) fn connector(
     direct: HttpConnector<Resolver>,
     proxy: Option<&Intercept>,
@@ -88,20 +87,20 @@ mod tests {
     }
 
     #[test]
-    fn the_kubeconfig_comes_before_the_environment() {
+    fn proxy_url_of_the_kubeconfig_precedes_the_environment() {
         assert_eq!(check("https://192.0.2.1:6443", None), "http://env:3128/");
         assert_eq!(check("https://192.0.2.1:6443", Some("")), "http://env:3128/");
         assert_eq!(check("https://10.0.0.1:6443", None), "none");
         assert_eq!(check("https://api.internal", None), "none");
         assert_eq!(check("https://localhost:6443", None), "none");
         assert_eq!(check("https://[::1]:6443", None), "none");
-        // What the file names is used for everything.
+        // `proxy-url` applies to every API server.
         assert_eq!(check("https://10.0.0.1:6443", Some("http://field:3128")), "http://field:3128/");
         assert_eq!(check("https://127.0.0.1:6443", Some("socks5://u:p@field:1080")), "socks5://field:1080/");
     }
 
     #[test]
-    fn a_proxy_that_is_not_supported_is_refused_by_name() {
+    fn unsupported_proxy_is_rejected_with_its_scheme_and_no_password() {
         let said = check("https://192.0.2.1", Some("https://u:secret@field:3128"));
         assert!(said.starts_with("proxy-url: ") && said.contains("https://") && !said.contains("secret"), "{said}");
         let said = check("https://192.0.2.1", Some("ftp://field"));

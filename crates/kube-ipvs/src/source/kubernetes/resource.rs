@@ -1,4 +1,4 @@
-//! What is watched, and how one object of each kind is read.
+//! The watched resources, and how kube-ipvs parses their objects.
 
 use std::fmt;
 
@@ -10,33 +10,28 @@ use serde_json::value::RawValue;
 
 use crate::events::About;
 
-/// A collection of objects that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Resource {
     Services,
     EndpointSlices,
-    /// The Node that we run on, and no other one: all of them would be too many, and they change all the time.
+    /// The Node that kube-ipvs runs on. Watching all Nodes would be too much: they are many and change often.
     OwnNode,
     ServiceCidrs,
 }
 
-/// An object as the API server has sent it, read.
 #[derive(Debug)]
 pub(super) struct Object {
     pub(super) key: Key,
-    /// `metadata.resourceVersion`.
     pub(super) version: Option<String>,
-    /// The event that makes it known; none if a proxy like this one has nothing to do with it.
+    /// The event that applies the object; `None` if kube-ipvs ignores it.
     pub(super) content: Result<Option<Event>, Invalid>,
-    /// `metadata.uid`.
     pub(super) uid: Option<Box<str>>,
-    /// What of it is passed over, although it can be followed.
+    /// Fields that kube-ipvs ignores although it follows the object.
     pub(super) ignored: Vec<Invalid>,
-    /// Of an EndpointSlice: when that changed which made the control plane write it.
+    /// For an EndpointSlice, when the change happened that made the control plane write it.
     pub(super) trigger: Option<Timestamp>,
 }
 
-/// What an object is known by.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) key: Key,
@@ -71,7 +66,6 @@ impl Resource {
         }
     }
 
-    /// Where the API server has it.
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Services => "/api/v1/services",
@@ -81,12 +75,12 @@ impl Resource {
         }
     }
 
-    /// As the API and metrics call it: `endpointslices`.
+    /// The name in the API and in metrics, such as `endpointslices`.
     pub(super) fn word(self) -> &'static str {
         self.path().rsplit('/').next().unwrap_or_default()
     }
 
-    /// As kube-proxy selects: what is headless, or served by another proxy, is not even sent.
+    /// As in kube-proxy. The API server omits objects labelled as headless or as served by another proxy.
     pub(super) fn label_selector(self) -> Option<String> {
         match self {
             Self::Services | Self::EndpointSlices => Some(format!("!{HEADLESS},!{SERVICE_PROXY_NAME}")),
@@ -94,13 +88,12 @@ impl Resource {
         }
     }
 
-    /// Whether nothing can be done before all of it is known. The others refine what is done, and an API server may
-    /// lack them or refuse them to us.
+    /// Whether the engine needs the complete list to start. The other resources are optional: an API server can lack
+    /// them or deny access.
     pub(super) fn is_vital(self) -> bool {
         matches!(self, Self::Services | Self::EndpointSlices)
     }
 
-    /// Reads an object, of which Services may choose what the policy allows.
     pub(super) fn read(self, json: &RawValue, policy: &AnnotationPolicy) -> Object {
         let Head { key, version, uid } = self.head(json);
         let (content, ignored, trigger) = match proxier_kubernetes::Object::read(self.kind(), json.get(), policy) {
@@ -110,17 +103,16 @@ impl Resource {
         Object { key, version, content, uid, ignored, trigger }
     }
 
-    /// What an object is known by, and its version. Whatever else is wrong with it, these can be read.
+    /// These fields can be read from an otherwise invalid object.
     pub(super) fn head(self, json: &RawValue) -> Head {
         let HeadMeta { name, namespace, uid, resource_version } =
             serde_json::from_str::<WithHead>(json.get()).unwrap_or_default().metadata;
         let version = resource_version.filter(|version| !version.is_empty());
-        // Nothing is made Events of about the others.
+        // Only Events about Services carry this UID.
         let uid = uid.filter(|_| self == Self::Services);
         Head { key: Key::new(self.kind(), &namespace, &name), version, uid }
     }
 
-    /// What an Event about one of it is about.
     pub(super) fn about(self, key: &Key) -> Option<About> {
         let (namespace, name) = (key.namespace.clone(), key.name.clone());
         match self {

@@ -7,14 +7,14 @@ use tokio::time::{Instant, sleep};
 use super::{failure::Failure, limits::Limits, resource::Resource};
 use crate::serve::Contact;
 
-/// When a refusal of what we can do without is asked about again.
+/// How long kube-ipvs waits after the API server denied an optional resource.
 const FORBIDDEN_DELAY: Duration = Duration::from_secs(300);
 
-/// How often in a row a right must be missing until it counts as not given, which is half a minute at least: an API
-/// server that has just started knows of no roles for some seconds, and refuses what it allows then.
+/// How many 403 answers in a row mean that RBAC denies a resource. They span at least 25 s. An API server that has just
+/// started knows no roles for some seconds, and denies requests that it allows later.
 const FORBIDDEN_ATTEMPTS: u32 = 8;
 
-/// Retries one watch for ever, at longer and longer intervals, and reports about that.
+/// Retries one watch forever with growing pauses, and logs the outage.
 #[derive(Debug)]
 pub(super) struct Retry {
     resource: Resource,
@@ -27,11 +27,9 @@ pub(super) struct Retry {
 #[derive(Debug, Clone, Copy)]
 struct Outage {
     since: Instant,
-    /// When the log told of it last.
+    /// When the log last reported the outage.
     told: Option<Instant>,
-    /// Whether an Event was asked for.
     is_recorded: bool,
-    /// How many of the last failures in a row were for want of a right.
     forbidden: u32,
 }
 
@@ -51,17 +49,17 @@ impl Retry {
         }
     }
 
-    /// A watch does what it should: the next failure is the first one again.
+    /// The watch is healthy, so the next pause is the first one again.
     pub(super) fn works(&mut self) {
         self.pauses = pauses(&self.limits);
     }
 
-    /// Whether the API server has been away for so long that it may come back with an older state.
+    /// Whether the outage was so long that the API server may come back with an older state.
     pub(super) fn is_stale(&self) -> bool {
         self.outage.is_some_and(|outage| outage.since.elapsed() > self.limits.stale)
     }
 
-    /// Something has failed: says so, and again from time to time. Returns what an Event is to say, once an outage.
+    /// Logs a failure, and repeats it from time to time. Returns the note of an Event once per outage.
     pub(super) fn failed(&mut self, failure: &Failure) -> Option<String> {
         let resource = self.resource;
         let is_first = self.outage.is_none();
@@ -77,7 +75,7 @@ impl Retry {
         }
         self.contact.lost(resource.word());
         let is_due = outage.told.is_none_or(|told| told.elapsed() >= self.limits.repeat);
-        // Connections break, and versions age: that alone means nothing.
+        // A broken connection or an expired version is normal.
         if !is_due || (is_first && failure.is_usual()) {
             tracing::debug!("{resource}: {failure}; will retry");
         } else if outage.told.replace(Instant::now()).is_none() {
@@ -95,7 +93,7 @@ impl Retry {
 
     pub(super) async fn pause(&mut self, failure: &Failure) {
         let pause = self.pauses.next().unwrap_or(self.limits.longest_pause);
-        // All nodes may have been told the same time: up to a quarter more, by chance. The pause stays
+        // The API server may have sent all nodes the same time, so up to a quarter is added at random. The pause stays
         // shorter than `stale`.
         let asked = failure.retry_after().unwrap_or_default().min(self.limits.stale * 3 / 4);
         let pause = pause.max(asked.mul_f64(1.0 + fastrand::f64() / 4.0));

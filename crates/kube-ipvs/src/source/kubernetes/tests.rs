@@ -1,4 +1,4 @@
-//! What kube-ipvs makes of objects as the API server sends them, and what it reports about them.
+//! How kube-ipvs parses objects of the API server, and the problems it reports about them.
 
 use std::time::Duration;
 
@@ -25,7 +25,6 @@ fn cache() -> Cache {
     Cache::new("https://api")
 }
 
-/// What a change of an object changes.
 fn apply(cache: &mut Cache, resource: Resource, object: &Value) -> Changes {
     let mut changes = Changes::default();
     cache.take(resource, Update::Applied(Box::new(read(resource, object))), &mut changes);
@@ -50,7 +49,6 @@ fn service(annotations: Value) -> Value {
     })
 }
 
-/// A slice with so many ports, and one endpoint.
 fn slice(ports: usize) -> Value {
     let ports: Vec<Value> = (0..ports).map(|port| json!({"name": format!("p{port}"), "port": 80})).collect();
     json!({
@@ -61,14 +59,13 @@ fn slice(ports: usize) -> Value {
     })
 }
 
-/// This many annotations that kube-ipvs does not know.
 fn unknown(count: usize, prefix: &str) -> Value {
     let named = |number| (format!("kube-ipvs.io/{prefix}{number:05}"), json!(""));
     Value::Object((0..count).map(named).collect())
 }
 
 #[test]
-fn the_operators_policy_is_reported_at_the_service() {
+fn disallowed_annotation_is_reported_on_its_service() {
     let annotations = json!({"kube-ipvs.io/forwarding": "ipip", "kube-ipvs.io/scheduler": "wrr"});
     let mut cache = cache();
     let changes = apply(&mut cache, Resource::Services, &service(annotations.clone()));
@@ -78,12 +75,12 @@ fn the_operators_policy_is_reported_at_the_service() {
     let [event_note] = &changes.event_notes[..] else { panic!("{changes:?}") };
     assert_eq!(event_note.reason, "PartLeftOut");
     assert!(event_note.note.contains("--annotations=all"), "{}", event_note.note);
-    // The same once more is no updates.
+    // kube-ipvs reports nothing about an unchanged object.
     assert_eq!(said(&apply(&mut cache, Resource::Services, &service(annotations))), [""; 0]);
 }
 
 #[test]
-fn weights_of_slices_count_unless_no_annotation_does() {
+fn slice_weight_annotation_counts_unless_annotations_are_off() {
     for (annotations, weight) in [(Annotations::Safe, 5), (Annotations::Off, 1)] {
         let policy = AnnotationPolicy { annotations, ..AnnotationPolicy::default() };
         let mut weighted = slice(1);
@@ -96,11 +93,11 @@ fn weights_of_slices_count_unless_no_annotation_does() {
     }
 }
 
-/// A tenant who renames 14,000 bad annotations all the time costs ten lines a time.
+/// A tenant who keeps renaming 14,000 invalid annotations costs ten lines each time.
 #[test]
-fn what_is_said_of_one_object_is_bounded() {
+fn report_about_one_object_is_bounded() {
     let mut cache = cache();
-    // How many more there are is no updates where it was said before.
+    // The line with the count of the others is not repeated.
     for (prefix, lines) in [("a", 11), ("b", 10), ("c", 10)] {
         let changes = apply(&mut cache, Resource::Services, &service(unknown(14_000, prefix)));
         let said = said(&changes);
@@ -111,16 +108,16 @@ fn what_is_said_of_one_object_is_bounded() {
     let long = "\u{1}".repeat(1 << 18);
     let changes = apply(&mut cache, Resource::Services, &service(json!({"kube-ipvs.io/scheduler": long})));
     assert!(said(&changes)[0].len() < 1000, "{:?}", said(&changes));
-    // The parser quotes what it finds where it wants something else.
+    // The parser quotes a value of the wrong type.
     let mut broken = service(json!({}));
     broken["spec"]["ports"] = json!(long);
     let changes = apply(&mut cache, Resource::Services, &broken);
     assert!(said(&changes)[0].len() < 4000, "{}", said(&changes)[0].len());
 }
 
-/// What it is made of may be anybody's. All else is known.
+/// Only the Service that cannot be parsed is excluded from completeness.
 #[test]
-fn a_service_that_cannot_be_read_is_named() {
+fn unparsed_service_is_excluded_from_completeness() {
     let mut cache = cache();
     let mut broken = service(json!({}));
     broken["spec"]["type"] = json!("Wormhole");
@@ -134,7 +131,7 @@ fn a_service_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn what_is_gone_is_forgotten_with_all_that_was_said_of_it() {
+fn problem_of_a_recreated_object_is_reported_again() {
     let mut stray = slice(1);
     stray["metadata"]["labels"] = json!({"kubernetes.io/service-name": "My_Service"});
     let mut cache = cache();
@@ -145,9 +142,9 @@ fn what_is_gone_is_forgotten_with_all_that_was_said_of_it() {
     }
 }
 
-/// An agent may publish all VIPs of a large cluster as addresses of its Node, which is still a Node with a zone.
+/// An agent can publish all VIPs of a large cluster as addresses of its Node. That Node still has a zone.
 #[test]
-fn a_node_with_thousands_of_addresses_is_read() {
+fn node_with_thousands_of_addresses_is_parsed() {
     let address = |number: u32| std::net::Ipv4Addr::from_bits(0x0a60_0000 + number).to_string();
     let addresses: Vec<Value> =
         (0..2_000).map(|number| json!({"type": "ExternalIP", "address": address(number)})).collect();
@@ -156,14 +153,14 @@ fn a_node_with_thousands_of_addresses_is_read() {
     assert_eq!(node.addresses.len(), 2_000);
 }
 
-/// How long this thread has been on a processor: who else is on the machine does not count.
+/// The CPU time of this thread, independent of other load on the machine.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.try_into().unwrap()
 }
 
-/// The work that reading takes at the limits of the API, against an eighth of it. Whatever is compared with whatever
-/// else takes 64 times as much.
+/// The cost of parsing an object at the limits of the API, relative to an eighth of it. A quadratic parser takes 64
+/// times as long.
 fn growth(resource: Resource, of: impl Fn(usize) -> Value, most: usize) -> f64 {
     let work = |size| {
         let object = raw(&of(size));
@@ -182,7 +179,7 @@ fn growth(resource: Resource, of: impl Fn(usize) -> Value, most: usize) -> f64 {
 }
 
 #[test]
-fn reading_takes_time_in_proportion_to_the_object() {
+fn parse_time_grows_linearly_with_the_object() {
     let ports = |count| {
         let port = |port: usize| json!({"name": format!("p{port}"), "port": port + 1, "nodePort": port + 1});
         json!({
@@ -219,7 +216,7 @@ fn reading_takes_time_in_proportion_to_the_object() {
     }
 }
 
-/// Values of all shapes, some of which belong somewhere.
+/// Values of all shapes, some of them valid in a field.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -239,7 +236,6 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Puts a value somewhere within another one.
 fn graft(into: &mut Value, place: &mut impl FnMut(usize) -> usize, value: Value) {
     let children: Vec<&mut Value> = match into {
         Value::Array(items) => items.iter_mut().collect(),
@@ -254,7 +250,7 @@ fn graft(into: &mut Value, place: &mut impl FnMut(usize) -> usize, value: Value)
     }
 }
 
-/// One object of each kind, with every field that is read.
+/// One object of each kind, with every field that kube-ipvs parses.
 fn whole() -> [(Resource, Value); 4] {
     let meta = json!({
         "name": "web", "namespace": "shop", "uid": "1", "resourceVersion": "7",
@@ -299,16 +295,16 @@ fn whole() -> [(Resource, Value); 4] {
 }
 
 #[test]
-fn whole_objects_are_read_whole() {
+fn object_with_every_field_is_parsed_without_problems() {
     for (resource, object) in whole() {
         assert!(matches!(read(resource, &object).content, Ok(Some(_))), "{object}");
     }
 }
 
 proptest! {
-    /// Whatever the API server may come to send: nothing panics, and kube-ipvs reports a bounded amount about it.
+    /// Whatever the API server sends, kube-ipvs does not panic and reports a bounded amount.
     #[test]
-    fn no_object_upsets_it(
+    fn arbitrary_object_causes_no_panic_and_a_bounded_report(
         kind in 0..4usize,
         grafts in prop::collection::vec((value(), prop::collection::vec(any::<prop::sample::Index>(), 8)), 0..4),
     ) {

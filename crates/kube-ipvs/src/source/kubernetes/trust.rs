@@ -1,4 +1,4 @@
-//! Whom we take for the API server.
+//! Verifies the certificate of the API server.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-/// Trusts a server that an authority of the kubeconfig has signed, or whose own certificate is in that file: Go does
-/// so too, and a self-signed certificate is often given as the authority.
+/// Trusts a certificate that a CA of the kubeconfig signed, or that is itself in the CA file. Go does so too, and
+/// self-signed certificates often serve as the CA.
 #[derive(Debug)]
 pub(super) struct Trust {
     authorities: Arc<WebPkiServerVerifier>,
@@ -38,8 +38,8 @@ impl Trust {
     }
 }
 
-/// Whether only the way from the certificate to an authority is missing: whether it is valid now is looked at before
-/// that, which the test with an expired one watches over.
+/// Whether only the chain to a CA is missing. rustls checks the validity period first; the test with an expired
+/// certificate guards this.
 fn is_without_issuer(error: &Error) -> bool {
     match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
@@ -102,7 +102,7 @@ mod tests {
 
     const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
 
-    /// A certificate for `api`, signed by itself, valid until the end of that year.
+    /// Self-signed for `api`, and valid until the end of that year.
     fn certificate(is_ca: bool, until: i32) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec!["api".to_owned()]).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -117,11 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn a_self_signed_certificate_is_trusted_if_it_is_the_one_in_the_file() {
+    fn self_signed_certificate_is_trusted_only_if_the_ca_file_holds_it() {
         for is_ca in [false, true] {
             let good = certificate(is_ca, 2040);
             assert_eq!(check(&good, &good, "api"), Ok(()), "{is_ca}");
-            // Its name counts, and its time, and that it is the very same.
             assert!(check(&good, &good, "other").is_err(), "{is_ca}");
             assert!(check(&good, &certificate(is_ca, 2040), "api").is_err(), "{is_ca}");
             let expired = certificate(is_ca, 2021);

@@ -1,4 +1,4 @@
-//! Which Kubernetes it is.
+//! The version of the API server.
 
 use std::{
     env::consts::{ARCH, OS},
@@ -10,15 +10,15 @@ use kube::Client;
 /// The version of an API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
-    /// All of it, such as `v1.36.0`.
+    /// The full version, such as `v1.36.0`.
     pub git: String,
-    /// Its first number.
+    /// The major number.
     pub major: String,
-    /// Its second number, which some vendors write as `36+`.
+    /// The minor number, which some vendors write as `36+`.
     pub minor: String,
 }
 
-/// This program's, as Go names it.
+/// The platform of this binary, in Go's names.
 pub(crate) fn platform() -> String {
     let architecture = match ARCH {
         "x86_64" => "amd64",
@@ -28,11 +28,10 @@ pub(crate) fn platform() -> String {
     format!("{OS}/{architecture}")
 }
 
-/// How often it is asked for. Alerts on versions that differ wait for longer.
+/// How often kube-ipvs asks for the version. Alerts on version skew wait longer than this.
 const POLL_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Tells the version, and tells it again when it is another one. Without an answer it is asked for later: nothing
-/// depends on it but a metric.
+/// Reports the version and each change. Only a metric uses it, so the next poll is soon enough for a retry.
 pub(super) async fn follow(client: &Client, patience: Duration, mut tell: impl FnMut(&Version)) {
     let mut known = None;
     loop {
@@ -44,7 +43,7 @@ pub(super) async fn follow(client: &Client, patience: Duration, mut tell: impl F
                 known = Some(version);
             }
         }
-        // Nodes that start together do not go on asking together.
+        // Nodes that start together must not keep polling together.
         tokio::time::sleep(POLL_INTERVAL.mul_f64(1.0 + fastrand::f64())).await;
     }
 }

@@ -1,4 +1,4 @@
-//! One collection of objects, listed and then watched, for ever.
+//! Lists and watches one collection of objects forever.
 
 use std::time::Duration;
 
@@ -17,20 +17,18 @@ use super::{
     retry::Retry,
 };
 
-/// A watch that ends sooner, without having told anything, counts as a failure: without a pause it would be made again
-/// and again, as fast as the network goes.
+/// A watch that ends sooner, without an event, counts as a failure. Otherwise kube-ipvs would reopen it without a
+/// pause, as fast as the network allows.
 const MIN_WATCH_TIME: Duration = Duration::from_secs(1);
 
-/// The receiver of updates is gone.
 pub(super) struct ReceiverGone;
 
 pub(super) struct Watch {
     collection: Collection,
     updates: mpsc::Sender<(Resource, Update)>,
     retry: Retry,
-    /// How old the next list may be.
     age: Age,
-    /// Whether the only object that is watched does not exist, which is logged once.
+    /// Whether the single watched object does not exist. Logged once.
     is_missed: bool,
 }
 
@@ -39,7 +37,6 @@ impl Watch {
         Self { collection, updates, retry, age: Age::Any, is_missed: false }
     }
 
-    /// Tells what there is and what changes, as long as there is a receiver.
     pub(super) async fn run(mut self) -> ReceiverGone {
         loop {
             match self.list_and_follow().await {
@@ -53,7 +50,7 @@ impl Watch {
         }
     }
 
-    /// Lists, and follows from there on until everything has to be listed again; says why.
+    /// Lists, then watches until everything must be listed again. Returns the reason.
     async fn list_and_follow(&mut self) -> Result<Failure, ReceiverGone> {
         let Listed { objects, mut version, watch } = match self.collection.list(&self.age).await {
             Ok(listed) => listed,
@@ -72,7 +69,6 @@ impl Watch {
         self.updates.send((self.collection.resource, updates)).await.map_err(|_| ReceiverGone)
     }
 
-    /// Waits after a failure.
     async fn pause(&mut self, failure: &Failure) -> Result<(), ReceiverGone> {
         if let Some(note) = self.retry.failed(failure) {
             self.tell(Update::OutOfContact(note)).await?;
@@ -92,10 +88,11 @@ impl Watch {
         self.is_missed = is_empty;
     }
 
-    /// Tells what changes, by one watch after the other, until everything has to be listed again; says why.
+    /// Runs one watch after the other until everything must be listed again. Returns the reason.
     async fn follow(&mut self, version: &mut String, mut watch: Option<Opened>) -> Result<Failure, ReceiverGone> {
-        // Whether the API server may have lost what we know of, as by a restore of etcd. It would accept our version
-        // and tell nothing until its own has come as far. One that works ends no watch early and sends bookmarks.
+        // Whether the API server may have lost state that kube-ipvs knows, for example by a restore of etcd. It would
+        // accept the known version and stay silent until it reaches it. A healthy API server ends no watch early and
+        // sends bookmarks.
         let mut is_suspect = false;
         loop {
             let start = Instant::now();
@@ -128,7 +125,7 @@ impl Watch {
         }
     }
 
-    /// Looks whether the API server still has the state of that version, if there is doubt.
+    /// If in doubt, checks that the API server still has the state of that version.
     async fn check(&mut self, is_suspect: &mut bool, version: &str) -> Result<(), Failure> {
         if *is_suspect {
             let current = self.collection.current_version().await?;
@@ -139,7 +136,7 @@ impl Watch {
         Ok(())
     }
 
-    /// One watch. Brings `version` up to the last that was seen.
+    /// Runs one watch, and moves `version` on to the last one seen.
     async fn watch(
         &mut self,
         version: &mut String,
@@ -156,7 +153,7 @@ impl Watch {
         self.retry.answered();
         let mut heard = false;
         loop {
-            // It may have told something a moment before it died, so this counts from the start.
+            // The deadline is fixed at the start: an event can arrive just before the connection dies.
             let next = match timeout_at(end + overtime.unwrap_or_default(), events.next()).await {
                 Ok(next) => next,
                 Err(_) if overtime.is_none() => None,
@@ -177,7 +174,7 @@ impl Watch {
         }
     }
 
-    /// What an event says. Brings `version` up to it.
+    /// Parses an event, and moves `version` on to it.
     fn read(
         &self,
         version: &mut String,
@@ -203,16 +200,13 @@ impl Watch {
     }
 }
 
-/// How a watch has ended that did not fail.
+/// The end of a watch that did not fail.
 struct Ended {
-    /// Whether it has told anything.
     heard: bool,
-    /// Whether it was to last longer.
     early: bool,
 }
 
-/// Fails where the API server has gone back in time. Versions are numbers wherever etcd stores the objects; where they
-/// are none, nothing is known.
+/// Fails if the API server went back in time. Only versions that are numbers, as with etcd, can be compared.
 fn goes_on(known: &str, now: &str) -> Result<(), Failure> {
     match (known.parse::<u64>(), now.parse::<u64>()) {
         (Ok(before), Ok(after)) if after < before => Err(Failure::GoneBack { known: known.into(), now: now.into() }),
@@ -225,13 +219,13 @@ mod tests {
     use super::goes_on;
 
     #[test]
-    fn versions_are_compared_as_numbers() {
+    fn resource_versions_are_compared_as_numbers() {
         let is_proof = |known, now| goes_on(known, now).is_err();
         assert!(is_proof("1200", "1001"));
         assert!(is_proof("10", "9"));
         assert!(!is_proof("9", "10"));
         assert!(!is_proof("9", "9"));
-        // From an API server that does not keep objects in etcd.
+        // An API server that does not store objects in etcd.
         assert!(!is_proof("b", "a"));
         assert!(!is_proof("", "5"));
     }

@@ -1,25 +1,24 @@
-//! Cuts a file into its YAML documents.
+//! Splits a file into its YAML documents.
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Document<'a> {
-    /// Which of the file's documents, from 1.
     pub(super) number: usize,
-    /// How many lines of the file stand before it.
+    /// Lines of the file before the document.
     pub(super) lines_before: usize,
     pub(super) text: &'a str,
 }
 
-/// The documents of a text, those without content left out.
+/// Returns the documents of a text without the empty ones.
 ///
-/// In YAML, three hyphens at the start of a line always start a document, whatever stands around them: not even a
-/// quoted text or a block can contain such a line. In JSON no such line can stand at all.
+/// In YAML, three hyphens at the start of a line always start a document. Neither a quoted string nor a block scalar
+/// can contain such a line, and neither can JSON.
 pub(super) fn documents(text: &str) -> Vec<Document<'_>> {
     let mut documents: Vec<Document<'_>> = Vec::new();
     let (mut start, mut start_line, mut has_content, mut number) = (0, 0, false, 1);
     let mut offset = 0;
     for (index, line) in text.split_inclusive('\n').enumerate() {
         let marker = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with(is_space));
-        // Comments and directives before a marker belong to the document that it starts.
+        // Comments and directives before a marker belong to the document after it.
         if marker.is_some() && has_content {
             documents.push(Document { number, lines_before: start_line, text: &text[start..offset] });
             (start, start_line, has_content) = (offset, index, false);

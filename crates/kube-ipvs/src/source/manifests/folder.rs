@@ -15,44 +15,40 @@ use super::{
     parse::{Parsed, parse},
 };
 
-/// What is known of a file now.
+/// The present content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Content<'a> {
-    /// It holds these bytes.
+    /// The bytes of the file.
     Bytes(&'a [u8]),
-    /// It is there and cannot be read, for this reason.
+    /// The file exists and cannot be read, with the reason.
     Unreadable(&'a str),
-    /// It is not there.
+    /// The file does not exist.
     Gone,
 }
 
-/// The manifests of a folder and what they amount to. No input, no output, no clock.
+/// The manifests of a folder and the state they describe. Pure: no I/O and no clock.
 ///
-/// - A file that cannot be followed keeps its last good content in force, and touches no other file.
-/// - Of an object that stands in several files the first file by name decides; when that one goes, the next
-///   takes over.
-/// - In whatever order files come and go, the objects in force depend only on what the files hold (and held last,
-///   for those that cannot be followed).
+/// - If a file cannot be followed, its last good content stays in force. No other file is affected.
+/// - If several files hold an object, the first file by name decides. If that file goes away, the next one takes over.
+/// - The order in which files come and go does not matter. The objects in force depend only on the content of the
+///   files, and on the last good content of a broken file.
 #[derive(Debug, Default)]
 pub struct Folder {
     annotations: AnnotationPolicy,
-    /// With a key of its own, so that no author of a file can make two contents that look alike.
+    /// Hashes with a random key, so that the author of a file cannot construct a collision.
     digests: RandomState,
     files: BTreeMap<Arc<str>, File>,
-    /// Which files hold an object: the first one decides.
+    /// The files that hold an object. The first one decides.
     claims: BTreeMap<Key, BTreeSet<Arc<str>>>,
     in_force: BTreeMap<Key, Arc<Object>>,
-    /// The slices made of Endpoints, by Service.
     mirrored: BTreeMap<Key, Vec<EndpointSlice>>,
-    /// The objects that an earlier file has too.
     doubles: BTreeMap<(Key, Arc<str>), Problem>,
 }
 
 #[derive(Debug, Default)]
 struct File {
-    /// What was last seen of it, so that the same content is not read and reported twice.
+    /// The digest of the last content. kube-ipvs does not parse and report the same content twice.
     seen: Option<u64>,
-    /// Whether it could ever be followed.
     followed: bool,
     objects: BTreeMap<Key, Arc<Object>>,
     problems: Vec<Problem>,
@@ -64,13 +60,13 @@ impl Folder {
         Self::default()
     }
 
-    /// The same, where Services may choose this by annotations.
+    /// Sets which annotations Services can use.
     #[must_use]
     pub fn with_annotations(self, annotations: AnnotationPolicy) -> Self {
         Self { annotations, ..self }
     }
 
-    /// Takes in what these files, known by their names, hold now.
+    /// Loads the present content of the files with these names.
     pub fn load<'a>(&mut self, files: impl IntoIterator<Item = (&'a str, Content<'a>)>) -> Changes {
         let mut changes = Changes::default();
         let mut touched = BTreeSet::new();
@@ -87,13 +83,13 @@ impl Folder {
         for service in services {
             self.mirror(service, &mut changes.events);
         }
-        // If kube-ipvs could never read a file, it does not know what the file is about.
+        // The objects of a file that kube-ipvs could never read are unknown.
         let is_whole = self.files.values().all(|file| file.followed);
         changes.complete = if is_whole { Completeness::Complete } else { Completeness::Unknown };
         changes
     }
 
-    /// Everything that is wrong at present, by file.
+    /// All present problems, sorted by file.
     pub fn problems(&self) -> Vec<&Problem> {
         let mut problems: Vec<_> =
             self.files.values().flat_map(|file| &file.problems).chain(self.doubles.values()).collect();
@@ -101,12 +97,11 @@ impl Folder {
         problems
     }
 
-    /// The names of the files that are known.
+    /// The names of the known files.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(|name| &**name)
     }
 
-    /// Reads one file and notes the objects that it holds or held.
     fn load_file(&mut self, name: Arc<str>, content: Content<'_>, touched: &mut BTreeSet<Key>, changes: &mut Changes) {
         let objects = match content {
             Content::Gone => match self.files.remove(&name) {
@@ -171,7 +166,6 @@ impl Folder {
         }
     }
 
-    /// Puts the object of the first file in force and says what that changes.
     fn settle(&mut self, key: &Key, changes: &mut Changes) {
         self.report_doubles(key, &mut changes.problems);
         let winner = self.claims.get(key).and_then(BTreeSet::first);
@@ -216,10 +210,10 @@ impl Folder {
         }
     }
 
-    /// Makes the slices of a Service's hand-made Endpoints what they should be.
+    /// Updates the slices that mirror a Service's hand-made Endpoints.
     fn mirror(&mut self, service: Key, events: &mut Vec<Event>) {
         let endpoints = self.in_force.get(&Key { kind: Kind::Endpoints, ..service.clone() });
-        // It has to exist, and to select no pods.
+        // Mirrors only for an existing Service without a pod selector.
         let wants = |service: &Arc<Object>| service.event.is_some() && !service.selects_pods;
         let endpoints = endpoints.filter(|_| self.in_force.get(&service).is_some_and(wants));
         let new = endpoints.map(|endpoints| endpoints.mirrored.clone()).unwrap_or_default();

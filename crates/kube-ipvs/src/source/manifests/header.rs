@@ -1,4 +1,4 @@
-//! Which objects a document holds.
+//! Finds the objects of a document.
 
 use proxier_kubernetes::{Invalid, Kind, from_json};
 use serde::Deserialize;
@@ -6,7 +6,6 @@ use serde_json::value::RawValue;
 
 use super::kind::{Sort, is_cluster_wide, sort};
 
-/// What a document or an item of a list says about itself.
 #[derive(Debug, Default, Deserialize)]
 #[serde(
     default,
@@ -17,7 +16,7 @@ pub(super) struct Header<'a> {
     api_version: Option<String>,
     kind: Option<String>,
     metadata: Option<HeaderMeta>,
-    /// The items of a list. Other kinds may have `items` of any shape.
+    /// The items of a list. In other kinds `items` can have any shape.
     #[serde(borrow)]
     items: Option<&'a RawValue>,
 }
@@ -29,29 +28,25 @@ struct HeaderMeta {
     namespace: Option<String>,
 }
 
-/// An object: a document, or an item of the list that a document is.
+/// A document, or an item if the document is a list.
 #[derive(Debug)]
 pub(super) struct Item<'a> {
-    /// The object as JSON.
     pub(super) json: &'a str,
-    /// The object as messages name it: `Service default/web`.
+    /// The name in messages, such as `Service default/web`.
     pub(super) name: Option<Box<str>>,
-    /// The path of its fields: `items[0].`, or nothing.
+    /// The path prefix of its fields, such as `items[0].`; empty for a document.
     pub(super) prefix: String,
-    /// The kind of the object, or else the name of a kind that kube-ipvs ignores.
+    /// The kind, or the name of a kind that kube-ipvs ignores.
     pub(super) kind: Result<Kind, Box<str>>,
 }
 
-/// A rule that an object breaks.
 #[derive(Debug)]
 pub(super) struct Broken {
-    /// The object as messages name it.
     pub(super) object: Option<Box<str>>,
-    /// The rule. Its field is a path in the document.
+    /// The violated rule. Its field is a path in the document.
     pub(super) rule: Invalid,
 }
 
-/// The objects of a document.
 pub(super) fn items<'a>(json: &'a str) -> Result<Vec<Result<Item<'a>, Broken>>, Broken> {
     let of_document = |header: &Header<'_>, rule| Broken { object: header.describe(), rule };
     let header = Header::read(json).map_err(|rule| of_document(&Header::default(), rule))?;
@@ -72,7 +67,7 @@ pub(super) fn items<'a>(json: &'a str) -> Result<Vec<Result<Item<'a>, Broken>>, 
     Ok(items.iter().enumerate().map(item).collect())
 }
 
-/// A rule of an object as one of the document.
+/// Turns a field path of the object into one of the document.
 pub(super) fn within(prefix: &str, Invalid { field, message }: Invalid) -> Invalid {
     let field = format!("{prefix}{field}");
     Invalid { field: field.trim_end_matches('.').into(), message }
@@ -80,7 +75,7 @@ pub(super) fn within(prefix: &str, Invalid { field, message }: Invalid) -> Inval
 
 impl<'a> Header<'a> {
     fn read(json: &'a str) -> Result<Self, Invalid> {
-        // A struct can be read from a list as well, which no Kubernetes object is.
+        // serde can also read a struct from a list. No Kubernetes object is a list.
         if json.starts_with('[') {
             let message = "this is a list, not a Kubernetes object: fields such as apiVersion, kind and metadata";
             return Err(Invalid { field: String::new(), message: message.into() });
@@ -88,7 +83,7 @@ impl<'a> Header<'a> {
         from_json(json)
     }
 
-    /// The object with this header. `list_of` says which list it is in: of one kind, or of any.
+    /// `list_of` is the list around the object: of one kind, or of any kind.
     fn item(&self, json: &'a str, prefix: String, list_of: Option<Option<Kind>>) -> Result<Item<'a>, Broken> {
         let broken = |rule| Broken { object: self.describe(), rule: within(&prefix, rule) };
         let kind = match self.sort(list_of.flatten()).map_err(broken)? {
@@ -103,7 +98,7 @@ impl<'a> Header<'a> {
 
     fn sort(&self, list_of: Option<Kind>) -> Result<Sort, Invalid> {
         match (&self.api_version, &self.kind, list_of) {
-            // Lists of one kind, as the API server writes them, leave both out.
+            // The API server omits both in a list of one kind.
             (None, None, Some(kind)) => Ok(Sort::Known(kind)),
             (_, None, _) => Err(invalid("kind", "is missing")),
             (None, ..) => Err(invalid("apiVersion", "is missing")),

@@ -1,25 +1,24 @@
 use proxier_kubernetes::Kind;
 
-/// What `apiVersion` and `kind` say about an object.
+/// The kind of an object by its `apiVersion` and `kind`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sort {
-    /// One of ours.
+    /// A kind that kube-ipvs follows.
     Known(Kind),
-    /// `List`, or a list of one kind, whose items may leave out theirs.
+    /// `List`, or a list of one kind, whose items may omit their kind.
     List(Option<Kind>),
-    /// None of our business.
+    /// A kind that kube-ipvs ignores.
     Foreign,
-    /// One of ours in a version that is not supported: here is the right one.
+    /// A followed kind in an unsupported version, with the supported one.
     WrongVersion(&'static str),
 }
 
-/// Whether objects of the kind with this name are in no namespace.
 pub(super) fn is_cluster_wide(name: &str) -> bool {
     Kind::ALL.iter().any(|kind| kind.name() == name && !kind.is_namespaced())
 }
 
-/// Other API groups have kinds of the same names (Knative's Service): those are none of ours. But the same kind
-/// in the same group in another version, or an EndpointSlice without its group, is a mistake.
+/// Other API groups have kinds of the same name, such as Knative's Service; kube-ipvs ignores them. Another version of
+/// the right group is a mistake, and so is an EndpointSlice without its group.
 pub(super) fn sort(api_version: &str, kind: &str) -> Sort {
     if kind == "List" {
         return if api_version == "v1" { Sort::List(None) } else { Sort::WrongVersion("v1") };

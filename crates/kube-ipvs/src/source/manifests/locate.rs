@@ -1,4 +1,4 @@
-//! Where in a document a field stands.
+//! Finds the position of a field in a document.
 
 use std::fmt;
 
@@ -16,7 +16,6 @@ pub(super) enum Step {
     Index(usize),
 }
 
-/// The steps of a path such as `spec.ports[0].name`.
 pub(super) fn steps(path: &str) -> Vec<Step> {
     let parts = path.split(['.', '[']).filter(|part| !part.is_empty());
     parts
@@ -27,11 +26,11 @@ pub(super) fn steps(path: &str) -> Vec<Step> {
         .collect()
 }
 
-/// The place of a field; of the nearest field around it where it is not there.
+/// The position of the field, or of the nearest enclosing field if it is missing.
 pub(super) fn locate(text: &str, path: &[Step]) -> Option<Location> {
     (0..=path.len()).rev().find_map(|length| {
         let mut found = None;
-        // The seed ends the parser with an error once it has found its place: the result says nothing.
+        // The seed stops the parser with an error at the field, so the result carries no information.
         let _ = yaml::parse(text, |deserializer| {
             Locate { path: &path[..length], found: &mut found }.deserialize(deserializer)
         });
@@ -39,7 +38,7 @@ pub(super) fn locate(text: &str, path: &[Step]) -> Option<Location> {
     })
 }
 
-/// A value that is not read: it may be large, and its place is known without.
+/// Skips the value. It can be large, and its position is enough.
 struct Untouched;
 
 impl<'de> Deserialize<'de> for Untouched {

@@ -1,7 +1,7 @@
-//! A folder of manifests: the files that one would give to `kubectl apply`, without an API server.
+//! A folder of manifests, as for `kubectl apply`, without an API server.
 //!
-//! [`Folder`] is the pure core: contents of files in, [`Changes`] out. [`ManifestSource`] is the thin edge that
-//! reads the files that changed, and [`follow`] does so whenever something happens in the folder.
+//! [`Folder`] is the pure core: file contents in, [`Changes`] out. [`ManifestSource`] is the thin edge that reads
+//! changed files. [`follow`] scans again after each change in the folder.
 
 mod document;
 mod folder;

@@ -1,4 +1,4 @@
-//! A file's content to objects and problems.
+//! Parses the content of a file into objects and problems.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -17,23 +17,19 @@ use super::{
     yaml,
 };
 
-/// A file with more problems than this needs no longer list.
+/// How many problems kube-ipvs reports per file.
 const MAX_PROBLEMS: usize = 20;
 
-/// What a file says.
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
-    /// Its objects. Those of a file with errors are not to be used.
+    /// Not to be used if the file has errors.
     pub(super) objects: BTreeMap<Key, Arc<Object>>,
-    /// Why it cannot be followed.
     pub(super) errors: Vec<Problem>,
-    /// What is wrong although it can be followed.
     pub(super) warnings: Vec<Problem>,
-    /// What may surprise.
     pub(super) notes: Vec<Note>,
 }
 
-/// Reads a file, all or nothing: half a file is never in force.
+/// Accepts a file completely or not at all: half a file is never in force.
 pub(super) fn parse(path: &Arc<str>, content: &[u8], annotations: &AnnotationPolicy) -> Parsed {
     let mut parsed = Parsed::default();
     let text = match text_of(content) {
@@ -59,7 +55,7 @@ pub(super) fn parse(path: &Arc<str>, content: &[u8], annotations: &AnnotationPol
         foreign.dedup();
         parsed.notes.push(Note::Ignored { path: path.clone(), kinds: foreign });
     } else if text.trim().is_empty() {
-        // As a file is for a moment while something writes it.
+        // A file is empty for a moment while a program writes it.
         parsed.errors.push(Problem::of_file(path, "is empty; to remove what it held, remove the file"));
     } else if parsed.objects.is_empty() && parsed.errors.is_empty() {
         parsed.notes.push(Note::Empty { path: path.clone() });
@@ -85,7 +81,6 @@ fn text_of(content: &[u8]) -> Result<&str, (Option<Place>, String)> {
     })
 }
 
-/// Reads one document.
 struct Reader<'a> {
     path: &'a Arc<str>,
     document: &'a Document<'a>,
@@ -104,7 +99,7 @@ impl Reader<'_> {
             Err(broken) => return parsed.errors.push(self.problem(broken)),
         };
         for item in items {
-            // Each problem costs another look at the text, for its place.
+            // Each problem parses the text once more for its position.
             if parsed.errors.len() >= MAX_PROBLEMS {
                 break;
             }
@@ -122,9 +117,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Adds an object to what the file holds.
     fn take(&self, object: Object, remarks: Remarks, problem: impl Fn(Invalid) -> Problem, parsed: &mut Parsed) {
-        // kube-ipvs leaves nothing out of a file. It tells the author, and the last good content stays in force.
+        // kube-ipvs applies no object of a file in part. The last good content stays in force.
         if let Some(rule) = remarks.left_out.told().next() {
             return parsed.errors.push(problem(rule));
         }
@@ -152,7 +146,6 @@ impl Reader<'_> {
         Problem { place, ..Problem::of_object(self.path, object, rule) }
     }
 
-    /// Why the document is no YAML.
     fn malformed(&self, error: &serde_saphyr::Error) -> Problem {
         let (location, message) = yaml::reason(error);
         let place = location.and_then(|location| self.place(location));

@@ -12,11 +12,11 @@ use proxier_kubernetes::AnnotationPolicy;
 
 use super::{Changes, Content, Folder, Problem};
 
-/// A file larger than this is refused before it is read: 64 MiB.
+/// kube-ipvs rejects a larger file without reading it: 64 MiB.
 pub const MAX_FILE_SIZE: u64 = 64 << 20;
 
-/// A file that was changed so shortly before it was read may have been changed again within the same tick of the
-/// file system's clock, so its stamp proves nothing yet.
+/// A file that changed just before the read can change again within the same tick of the file system's clock. Until
+/// this time has passed, its stamp proves nothing.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// A folder of manifests on disk.
@@ -25,11 +25,10 @@ pub struct ManifestSource {
     dir: PathBuf,
     folder: Folder,
     stamps: BTreeMap<String, Stamp>,
-    /// Why the folder could not be read at the last scan.
     failure: Option<String>,
 }
 
-/// What changes when a file does, and whether it has been so for long enough.
+/// The identity and times of a file, and whether the last change is older than `SETTLE_TIME`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     times: [i64; 4],
@@ -38,11 +37,11 @@ struct Stamp {
 }
 
 impl ManifestSource {
-    /// The manifests in `dir`, none of which is read yet.
+    /// Opens the manifests in `dir`. Reads no file yet.
     ///
     /// # Errors
     ///
-    /// When it is no folder, or cannot be read.
+    /// If `dir` is no folder, or cannot be read.
     pub fn open(dir: &Path) -> anyhow::Result<Self> {
         let unreadable = || format!("cannot read the folder {}", dir.display());
         let is_folder = fs::metadata(dir).with_context(unreadable)?.is_dir();
@@ -51,25 +50,25 @@ impl ManifestSource {
         Ok(Self { dir: dir.into(), folder: Folder::new(), stamps: BTreeMap::new(), failure: None })
     }
 
-    /// The same, where Services may choose this by annotations.
+    /// Sets which annotations Services can use.
     #[must_use]
     pub fn with_annotations(self, annotations: AnnotationPolicy) -> Self {
         Self { folder: self.folder.with_annotations(annotations), ..self }
     }
 
-    /// The folder.
+    /// The path of the folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// What the files amount to, and what is wrong with them.
+    /// The state that the files describe, and their problems.
     pub fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// Reads the files that changed since the last scan; the first one reads them all.
+    /// Reads the files that changed since the last scan. The first scan reads all files.
     ///
-    /// A folder that cannot be read, or is gone, is a problem and not an empty folder: all stays in force.
+    /// If the folder is gone or unreadable, this is a problem, and the state stays in force.
     pub fn scan(&mut self) -> Changes {
         match self.list() {
             Ok(names) => {
@@ -110,13 +109,13 @@ impl ManifestSource {
                     self.stamps.insert(name.clone(), stamp);
                     seen.push((name.clone(), content));
                 }
-                // Gone since it was listed; a link that leads nowhere is still there itself.
+                // The file is gone since it was listed. A dangling link still exists itself.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&path).is_err() => {
                     self.stamps.remove(name);
                     seen.push((name.clone(), Seen::Gone));
                 }
                 Err(error) => {
-                    // Without a stamp it is read again as soon as it can be.
+                    // Without a stamp, the next scan reads the file again.
                     self.stamps.remove(name);
                     seen.push((name.clone(), Seen::Unreadable(format!("cannot be read: {error}"))));
                 }
@@ -142,7 +141,7 @@ impl Seen {
     }
 }
 
-/// What a file holds, unless it is as it was. Links are followed.
+/// Follows links. `None` if the stamp is settled and unchanged.
 fn look(path: &Path, known: Option<&Stamp>) -> io::Result<Option<(Stamp, Seen)>> {
     let metadata = fs::metadata(path)?;
     let stamp = Stamp::of(&metadata);
@@ -160,7 +159,7 @@ fn look(path: &Path, known: Option<&Stamp>) -> io::Result<Option<(Stamp, Seen)>>
         return too_large(metadata.len());
     }
     let mut content = Vec::with_capacity(metadata.len() as usize);
-    // It may grow while it is read.
+    // The file may grow during the read.
     File::open(path)?.take(MAX_FILE_SIZE + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_FILE_SIZE {
         return too_large(content.len() as u64);
@@ -179,7 +178,7 @@ impl Stamp {
     }
 }
 
-/// Whether a file of this name is a manifest, and not hidden, nor what an editor leaves behind.
+/// Whether the name is that of a manifest, and not of a hidden file or an editor's leftover.
 fn is_manifest(name: &str) -> bool {
     let extension = name.rsplit_once('.').map(|(_, extension)| extension);
     matches!(extension, Some("yaml" | "yml" | "json")) && !name.starts_with(['.', '#'])

@@ -15,7 +15,7 @@ use proxier::model::{Affinity, Event, Service, ServiceOptions, TrafficPolicy};
 
 use super::{Changes, Content, Folder};
 
-/// A Service with a slice, as a good neighbour of what is tested.
+/// A valid Service with a slice, beside which the tests put other objects.
 const GOOD: &str = "\
 apiVersion: v1
 kind: Service
@@ -30,12 +30,10 @@ ports: [{port: 8080}]
 endpoints: [{addresses: [10.244.1.1]}]
 ";
 
-/// Loads files that hold these texts.
 fn load(folder: &mut Folder, files: &[(&str, &str)]) -> Changes {
     folder.load(files.iter().map(|(name, text)| (*name, Content::Bytes(text.as_bytes()))))
 }
 
-/// What a file called `f.yaml` alone counts to.
 fn read(content: &[u8]) -> Changes {
     Folder::new().load([("f.yaml", Content::Bytes(content))])
 }
@@ -124,7 +122,6 @@ fn render_event(event: &Event) -> String {
     }
 }
 
-/// What a Service chooses, as far as it chooses something.
 fn render_options(options: &ServiceOptions) -> String {
     let default = format!("{:?}", ServiceOptions::DEFAULT);
     let default: Vec<&str> = default.split_inclusive(", ").collect();
@@ -133,7 +130,6 @@ fn render_options(options: &ServiceOptions) -> String {
     format!(" chooses {}", chosen.trim_start_matches("ServiceOptions { ").trim_end_matches([' ', '}', ',']))
 }
 
-/// How a Service is reached from outside, as far as it says so.
 fn render_outside(service: &Service) -> String {
     let mut text = String::new();
     for (ips, word) in [(&service.external_ips, "external"), (&service.load_balancer_ips, "balancer")] {

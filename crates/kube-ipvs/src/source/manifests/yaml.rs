@@ -1,4 +1,4 @@
-//! A YAML document as JSON, as the API server sees what `kubectl apply` sends, and the places of its fields.
+//! Converts a YAML document to JSON, as `kubectl apply` sends it, and finds the positions of its fields.
 
 use std::fmt;
 
@@ -23,8 +23,7 @@ pub(super) fn parse<'de, R>(
     serde_saphyr::with_deserializer_from_str_with_options(text, options(), read)
 }
 
-/// Aliases can make little text into much data, so they are bounded tightly; all else is bounded by the size
-/// of the file.
+/// Aliases can expand a small text into much data, so their limits are tight. The file size bounds everything else.
 fn options() -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -46,7 +45,6 @@ fn options() -> Options {
     }
 }
 
-/// Why a document is no YAML, and where.
 pub(super) fn reason(error: &Error) -> (Option<Location>, String) {
     let error = error.without_snippet();
     let message = UserMessageFormatter.format_message(error).into_owned();
@@ -54,7 +52,7 @@ pub(super) fn reason(error: &Error) -> (Option<Location>, String) {
         (Error::Budget { breach: BudgetBreach::Depth { .. }, .. }, _) | (_, "recursion limit exceeded") => {
             "is nested too deeply".into()
         }
-        // An error within an alias is wrapped, so only its words show it.
+        // serde_saphyr wraps an error within an alias, so only its text identifies it.
         (_, text) if text.starts_with("YAML document too large or too complex") => {
             "is too large or too complex: do aliases make much of little?".into()
         }
@@ -132,7 +130,7 @@ impl<'de> Visitor<'de> for Json<'_> {
     }
 }
 
-/// Ends a list or a mapping. No comma goes before the end.
+/// Replaces the trailing comma.
 fn close(json: &mut Vec<u8>, end: u8) {
     json.pop_if(|last| *last == b',');
     json.push(end);

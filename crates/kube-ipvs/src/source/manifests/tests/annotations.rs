@@ -1,5 +1,4 @@
-//! Annotations `kube-ipvs.io/…`: what they choose; and that one which cannot be followed is reported, and costs nothing
-//! but itself.
+//! Annotations `kube-ipvs.io/…`. kube-ipvs reports an invalid annotation and ignores only that one.
 
 use std::time::Duration;
 
@@ -17,13 +16,13 @@ fn check_with<T: AsRef<str>>(annotations: Annotations, files: impl IntoIterator<
     expected.assert_eq(&files.into_iter().map(read).collect::<String>());
 }
 
-/// A folder where Services may choose what they like, as long as that lasts no longer than a day.
+/// A folder with a drain cap of a day.
 fn folder(annotations: Annotations) -> Folder {
     let drain_cap = Duration::from_secs(24 * 3600);
     Folder::new().with_annotations(AnnotationPolicy { annotations, drain_cap })
 }
 
-/// A Service with these annotations, which start on line 6; and another.
+/// A Service with these annotations, which start on line 6, and one foreign annotation.
 fn service(annotations: &[&str]) -> String {
     let annotations: String = annotations.iter().map(|annotation| format!("    kube-ipvs.io/{annotation}\n")).collect();
     format!(
@@ -32,14 +31,13 @@ fn service(annotations: &[&str]) -> String {
     )
 }
 
-/// A slice with one endpoint and this annotation.
 fn slice(annotation: &str) -> String {
     let annotations = format!("metadata:\n  annotations: {{kube-ipvs.io/{annotation}}}\n");
     broken::slice("addressType: IPv4\nendpoints:\n- addresses: [10.0.0.1]\n").replace("metadata:\n", &annotations)
 }
 
 #[test]
-fn all_at_once() {
+fn service_with_every_annotation_is_parsed() {
     check(
         [service(&[
             "scheduler: mh",
@@ -58,7 +56,7 @@ fn all_at_once() {
 }
 
 #[test]
-fn every_value() {
+fn every_annotation_value_is_parsed() {
     let values = [
         "scheduler: rr",
         "scheduler: wrr",
@@ -112,9 +110,8 @@ fn every_value() {
     );
 }
 
-/// If an annotation sets the default, kube-ipvs treats it as absent.
 #[test]
-fn defaults() {
+fn annotation_that_sets_the_default_counts_as_absent() {
     check(
         ["forwarding: masq", "udp-scheduling: flow", "local-endpoint-weight: \"1\""].map(|value| service(&[value])),
         expect![[r#"
@@ -126,7 +123,7 @@ fn defaults() {
 }
 
 #[test]
-fn what_cannot_be_followed() {
+fn invalid_annotation_is_reported_and_ignored() {
     let values = [
         "scheduler: fastest",
         "scheduler: \"\"",
@@ -214,9 +211,10 @@ fn what_cannot_be_followed() {
     );
 }
 
-/// A Service's own business, by default: what the kernel and other hosts have to do with is the operator's to allow.
+/// By default a Service chooses only for its own traffic. The operator must allow choices that involve the kernel or
+/// other hosts.
 #[test]
-fn what_the_operator_does_not_allow() {
+fn annotation_the_operator_disallows_is_reported_and_ignored() {
     let service = service(&[
         "scheduler: fo",
         "hash-on: address",
@@ -284,9 +282,9 @@ fn what_the_operator_does_not_allow() {
     );
 }
 
-/// An object of the largest size that the API takes costs no more lines than one with a few mistakes.
+/// An object of the API's maximum size costs no more lines than one with a few mistakes.
 #[test]
-fn many_mistakes_are_counted() {
+fn report_about_many_invalid_annotations_is_bounded() {
     let names: Vec<String> = (0..14_000).map(|number| format!("a{number:05}: \"\"")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let many = render(&read(service(&names).as_bytes()));
@@ -297,9 +295,9 @@ fn many_mistakes_are_counted() {
     assert!(said.contains(&format!("\"{}\"… is too long", "x".repeat(64))) && said.len() < 1000, "{said}");
 }
 
-/// The good ones count beside bad ones, and a mended one takes effect.
+/// Valid annotations count beside an invalid one, and a corrected one takes effect.
 #[test]
-fn each_for_itself() {
+fn valid_annotation_counts_beside_an_invalid_one() {
     let mut folder = folder(Annotations::All);
     let mixed = service(&["scheduler: fastest", "max-drain-time: 30s"]);
     let mended = service(&["scheduler: wrr", "max-drain-time: 30s"]);
@@ -316,7 +314,7 @@ fn each_for_itself() {
 }
 
 #[test]
-fn weights_of_slices_and_endpoints() {
+fn weight_annotation_of_slices_and_endpoints_is_parsed() {
     let endpoints = "apiVersion: v1\nkind: Endpoints\nmetadata:\n  name: web\n  annotations: {kube-ipvs.io/weight: \"3\"}\n\
         subsets:\n- addresses: [{ip: 10.0.0.1}]\n  ports: [{port: 80}]\n";
     check(
@@ -357,9 +355,8 @@ fn weights_of_slices_and_endpoints() {
     );
 }
 
-/// However many annotations of a file are ignored, all its objects count.
 #[test]
-fn ignored_annotations_cost_no_object() {
+fn ignored_annotations_keep_no_object_from_being_followed() {
     let one = |number: usize| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: s{number}, annotations: {{kube-ipvs.io/nothing: x}}}}\n\

@@ -1,10 +1,10 @@
-//! Fields that cannot be followed: what kube-ipvs reports, and that nothing else suffers.
+//! Invalid fields: kube-ipvs reports them, and other files are not affected.
 
 use expect_test::{Expect, expect};
 
 use super::*;
 
-/// Checks what kube-ipvs reports about broken files, each alone and as the only change to a good one.
+/// Checks the report about each broken file, alone and as the only change to a good file.
 pub(super) fn check<T: AsRef<[u8]>>(files: impl IntoIterator<Item = T>, expected: Expect) {
     let said: String = files.into_iter().map(|file| what_is_said(file.as_ref())).collect();
     expected.assert_eq(&said);
@@ -48,7 +48,7 @@ pub(super) fn slice(rest: &str) -> String {
 }
 
 #[test]
-fn numbers_of_ports() {
+fn invalid_port_numbers_are_reported() {
     let values = ["70000", "0", "-1", "\"80\"", "http", "80.5", "", "1e30", "999999999999999999999", "true", "[80]"];
     check(
         values.map(|value| port(&format!("port: {value}"))),
@@ -69,7 +69,7 @@ fn numbers_of_ports() {
 }
 
 #[test]
-fn shapes_of_ports() {
+fn ports_of_the_wrong_shape_are_reported() {
     let shapes = [
         "ports: 80",
         "ports:\n  port: 80",
@@ -99,7 +99,7 @@ fn shapes_of_ports() {
 }
 
 #[test]
-fn fields_of_ports() {
+fn invalid_port_fields_are_reported() {
     let fields = [
         "{port: 80, protocol: tcp}",
         "{port: 80, protocol: 6}",
@@ -122,7 +122,7 @@ fn fields_of_ports() {
 }
 
 #[test]
-fn doubles_within_a_service() {
+fn duplicate_ports_of_a_service_are_reported() {
     let pairs = [
         "- {name: a, port: 80}\n- {name: b, port: 80}",
         "- {name: a, port: 80}\n- {name: a, port: 81}",
@@ -141,7 +141,7 @@ fn doubles_within_a_service() {
 }
 
 #[test]
-fn words() {
+fn invalid_words_in_a_service_are_reported() {
     let words = ["type: Nodeport", "type: 1", "sessionAffinity: ClientIp", "selector: web"];
     check(
         words.map(|word| service(&format!("{word}\nports:\n- port: 80"))),
@@ -155,7 +155,7 @@ fn words() {
 }
 
 #[test]
-fn cluster_ips() {
+fn invalid_cluster_ips_are_reported() {
     let fields = [
         "clusterIP: 10.96.0",
         "clusterIP: 10.96.0.1/32",
@@ -184,7 +184,7 @@ fn cluster_ips() {
 }
 
 #[test]
-fn time_outs() {
+fn session_affinity_timeouts_out_of_range_are_reported() {
     let with = |seconds: &str| {
         let config = format!("sessionAffinityConfig:\n  clientIP:\n    timeoutSeconds: {seconds}");
         service(&format!("sessionAffinity: ClientIP\n{config}\nports:\n- port: 80"))
@@ -201,7 +201,7 @@ fn time_outs() {
 }
 
 #[test]
-fn addresses_of_slices() {
+fn invalid_slice_addresses_are_reported() {
     let addresses = [
         "10.244.1",
         "fd00::1",
@@ -245,7 +245,7 @@ fn addresses_of_slices() {
 }
 
 #[test]
-fn fields_of_slices() {
+fn invalid_slice_fields_are_reported() {
     let rest = [
         "addressType: IPv4\nendpoints:\n- addresses: []\n",
         "addressType: IPv4\nendpoints:\n- addresses: [10.0.0.1]\n  conditions: {ready: maybe}\n",
@@ -286,7 +286,7 @@ fn fields_of_slices() {
 }
 
 #[test]
-fn hand_made_endpoints() {
+fn invalid_endpoints_are_reported() {
     let subsets = [
         "- addresses:\n  - ip: db.example.com\n  ports:\n  - port: 3306\n",
         "- addresses:\n  - ip: 127.0.0.1\n  ports:\n  - port: 3306\n",
@@ -306,7 +306,7 @@ fn hand_made_endpoints() {
 }
 
 #[test]
-fn nodes() {
+fn invalid_node_addresses_are_reported() {
     let head = "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\nstatus:\n  addresses:\n  ";
     check(
         ["- {type: InternalIP, address: node-1}\n", "- {address: 10.0.0.1}\n"].map(|a| format!("{head}{a}")),

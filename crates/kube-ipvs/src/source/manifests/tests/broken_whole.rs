@@ -1,4 +1,4 @@
-//! Files that cannot be followed as a whole: no objects, no YAML, no text, or far too much of it.
+//! Files that kube-ipvs rejects as a whole: no objects, no YAML, no text, or too large.
 
 use expect_test::{Expect, expect};
 
@@ -8,7 +8,7 @@ use super::{
 };
 
 #[test]
-fn what_it_is() {
+fn invalid_type_or_metadata_rejects_the_file() {
     let spec = "spec: {ports: [{port: 80}]}\n";
     let heads = [
         "kind: Service\nmetadata: {name: web}\n",
@@ -59,7 +59,7 @@ fn what_it_is() {
 }
 
 #[test]
-fn lists() {
+fn invalid_lists_are_reported_with_their_place() {
     let lists = [
         "kind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: web}\n  spec: {ports: [{port: 0}]}\n",
         "kind: List\nitems:\n- kind: Service\n  metadata: {name: web}\n",
@@ -80,7 +80,7 @@ fn lists() {
 }
 
 #[test]
-fn syntax() {
+fn yaml_syntax_errors_are_reported_with_their_place() {
     let rest = [
         "metadata:\n\tname: web\n",
         "metadata: {name: \"web}\nspec:\n  ports:\n  - port: 80\n",
@@ -111,7 +111,7 @@ fn syntax() {
 }
 
 #[test]
-fn every_document_is_looked_at() {
+fn every_document_of_a_file_is_checked_up_to_the_problem_limit() {
     check(
         [format!("{}---\n{GOOD}---\nkind: [\n", port("port: 0"))],
         expect![[r#"
@@ -147,7 +147,7 @@ fn every_document_is_looked_at() {
 }
 
 #[test]
-fn not_text() {
+fn binary_file_is_rejected_as_no_text() {
     let files: [&[u8]; 2] =
         [b"\x7fELF\x02\x01\x01\0\0\0\0", b"apiVersion: v1\nkind: Service\nmetadata: {name: caf\xe9}\n"];
     check(
@@ -160,7 +160,7 @@ fn not_text() {
 }
 
 #[test]
-fn bombs() {
+fn yaml_bombs_are_rejected() {
     let head = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n";
     let mut laughs = format!("{head}a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
     for level in 1..=9 {
@@ -184,7 +184,7 @@ fn bombs() {
 }
 
 #[test]
-fn a_slice_with_too_many_endpoints_is_refused() {
+fn slice_with_too_many_endpoints_is_rejected() {
     let check = |content: String, expected: Expect| expected.assert_eq(&render(&read(content.as_bytes())));
     let endpoints = format!("endpoints:\n{}", "- addresses: [10.244.1.1]\n".repeat(10_000));
     check(
@@ -193,7 +193,7 @@ fn a_slice_with_too_many_endpoints_is_refused() {
         problem: f.yaml:9:3: EndpointSlice default/web-1: endpoints: too many entries: at most 1000 are allowed
     "#]],
     );
-    // As `kubectl get -o yaml` sorts it: what it is comes after the endpoints.
+    // `kubectl get -o yaml` sorts `kind` after the endpoints.
     let head = "addressType: IPv4\napiVersion: discovery.k8s.io/v1\n";
     check(
         format!("{head}{endpoints}kind: EndpointSlice\nmetadata: {{name: web-1}}\n"),

@@ -1,4 +1,4 @@
-//! The manifests that the project shows its users.
+//! The example manifests of the project.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ fn check(name: &str, expected: Expect) {
 }
 
 #[test]
-fn hostnames() {
+fn example_hostnames_is_parsed() {
     check(
         "01-hostnames.yaml",
         expect![[r#"
@@ -29,7 +29,7 @@ fn hostnames() {
 }
 
 #[test]
-fn myapp() {
+fn example_myapp_is_parsed() {
     check(
         "02-myapp.yaml",
         expect![[r#"
@@ -43,7 +43,7 @@ fn myapp() {
 }
 
 #[test]
-fn my_nginx() {
+fn example_my_nginx_is_parsed() {
     check(
         "03-my-nginx.yaml",
         expect![[r#"
@@ -56,7 +56,7 @@ fn my_nginx() {
 }
 
 #[test]
-fn node_port() {
+fn example_nodeport_is_parsed() {
     check(
         "04-nodeport.yaml",
         expect![[r#"
@@ -78,7 +78,7 @@ fn node_port() {
 }
 
 #[test]
-fn load_balancer() {
+fn example_load_balancer_is_parsed() {
     check(
         "05-load-balancer.yaml",
         expect![[r#"
@@ -91,7 +91,7 @@ fn load_balancer() {
 }
 
 #[test]
-fn external_name_and_headless() {
+fn example_external_name_and_headless_has_no_cluster_ip() {
     check(
         "06-external-name-headless.yaml",
         expect![[r#"
@@ -101,7 +101,7 @@ fn external_name_and_headless() {
 }
 
 #[test]
-fn mysql_endpoints() {
+fn example_mysql_endpoints_are_mirrored() {
     check(
         "07-mysql-endpoints.yaml",
         expect![[r#"
@@ -113,7 +113,7 @@ fn mysql_endpoints() {
 }
 
 #[test]
-fn no_match() {
+fn example_no_match_has_an_empty_slice() {
     check(
         "08-no-match.yaml",
         expect![[r#"
@@ -124,7 +124,7 @@ fn no_match() {
 }
 
 #[test]
-fn session_affinity() {
+fn example_session_affinity_is_parsed() {
     check(
         "09-session-affinity.yaml",
         expect![[r#"
@@ -137,7 +137,7 @@ fn session_affinity() {
 }
 
 #[test]
-fn dns() {
+fn example_dns_is_parsed() {
     check(
         "10-dns.yaml",
         expect![[r#"
@@ -150,7 +150,7 @@ fn dns() {
 }
 
 #[test]
-fn they_stand_side_by_side() {
+fn examples_in_one_folder_do_not_conflict() {
     let changes = ManifestSource::open(&folder()).unwrap().scan();
     assert_eq!(changes.problems, []);
     assert!(changes.events.len() >= 22, "{}", render(&changes));

@@ -1,10 +1,10 @@
-//! Services that are reached from outside of the cluster, and to which endpoints they lead.
+//! Services with external addresses, and their traffic policies.
 
 use expect_test::{Expect, expect};
 
 use super::{broken, *};
 
-/// A Service with this in its spec, which starts on line 6, and one port.
+/// A Service with one port and these further fields in its spec, which start on line 6.
 fn service(spec: &str) -> String {
     with_metadata("", spec)
 }
@@ -28,7 +28,7 @@ fn check<T: AsRef<str>>(files: impl IntoIterator<Item = T>, expected: Expect) {
 }
 
 #[test]
-fn all_at_once() {
+fn service_with_every_external_field_is_parsed() {
     check(
         [service(
             "type: LoadBalancer\nexternalIPs: [198.51.100.1, \"2001:db8::1\"]\nexternalTrafficPolicy: Local\n\
@@ -43,9 +43,9 @@ fn all_at_once() {
 }
 
 #[test]
-fn external_ips() {
+fn external_ips_are_parsed_without_duplicates() {
     let specs = [
-        // Twice the same, also where it is written otherwise.
+        // Duplicates, one of them in another notation.
         "externalIPs: [198.51.100.1, 198.51.100.2, 198.51.100.1, \"::ffff:198.51.100.2\"]",
         "externalIPs: [\"2001:db8::1\"]",
         "externalIPs: []",
@@ -64,7 +64,7 @@ fn external_ips() {
         Service default/web []
     "#]],
     );
-    // What to do with an address that has no ClusterIP of its family is for the proxy to say.
+    // The engine decides about an external IP without a ClusterIP of its family.
     let headless = service("externalIPs: [198.51.100.1]").replace("10.96.0.1", "None");
     let other_family = service("externalIPs: [198.51.100.1]").replace("10.96.0.1", "\"fd00::1\"");
     check(
@@ -77,7 +77,7 @@ fn external_ips() {
 }
 
 #[test]
-fn broken_external_ips() {
+fn invalid_external_ips_are_reported_with_their_place() {
     let many: Vec<String> = (1..=101).map(|n| format!("198.51.100.{n}")).collect();
     let specs = [
         "externalIPs: 198.51.100.1",
@@ -109,14 +109,14 @@ fn broken_external_ips() {
 }
 
 #[test]
-fn traffic_policies() {
+fn external_traffic_policy_without_external_traffic_is_ignored() {
     let specs = [
         "externalTrafficPolicy: Cluster\ninternalTrafficPolicy: Cluster",
         "externalTrafficPolicy: null\ninternalTrafficPolicy: \"\"",
         "type: NodePort\nexternalTrafficPolicy: Local",
         "type: LoadBalancer\nexternalTrafficPolicy: Local",
         "externalIPs: [198.51.100.1]\nexternalTrafficPolicy: Local",
-        // Nothing leads there from outside: the policy means nothing.
+        // Without an external address the policy has no effect.
         "externalTrafficPolicy: Local",
         "internalTrafficPolicy: Local",
         "type: ExternalName\ninternalTrafficPolicy: Local\nexternalTrafficPolicy: Local",
@@ -152,7 +152,7 @@ fn traffic_policies() {
 }
 
 #[test]
-fn source_ranges() {
+fn load_balancer_source_ranges_are_parsed() {
     let specs = [
         "type: LoadBalancer\nloadBalancerSourceRanges: [10.1.2.3/8, 10.0.0.0/8, \" 203.0.113.7/32 \", \"2001:db8::1/32\"]",
         "type: LoadBalancer\nloadBalancerSourceRanges: [0.0.0.0/0]",
@@ -192,7 +192,7 @@ fn source_ranges() {
 }
 
 #[test]
-fn source_ranges_in_an_annotation() {
+fn source_ranges_annotation_counts_without_the_spec_field() {
     let with = |value: &str, spec: &str| {
         let key = "service.beta.kubernetes.io/load-balancer-source-ranges";
         with_metadata(&format!("  annotations:\n    {key}: {value}\n"), spec)
@@ -231,7 +231,7 @@ fn source_ranges_in_an_annotation() {
 }
 
 #[test]
-fn load_balancer_ips() {
+fn load_balancer_ips_of_the_status_are_parsed() {
     let files = [
         balanced(&["{ip: 192.0.2.1}", "{ip: 192.0.2.2, ipMode: VIP}", "{ip: 192.0.2.3, ipMode: Proxy}"]),
         balanced(&["{hostname: lb.example.com}", "{hostname: a, ip: \"\"}", "{ip: 192.0.2.1, ipMode: null}"]),
@@ -254,7 +254,7 @@ fn load_balancer_ips() {
 }
 
 #[test]
-fn broken_load_balancer_ips() {
+fn invalid_load_balancer_ips_are_reported_with_their_place() {
     let entries = [
         "{ip: lb.example.com}",
         "{ip: 192.0.2.1/32}",
@@ -277,7 +277,7 @@ fn broken_load_balancer_ips() {
 }
 
 #[test]
-fn changes_are_said() {
+fn exposure_changes_emit_events_only_if_they_matter() {
     let mut folder = Folder::new();
     let mut said = String::new();
     for text in [

@@ -1,4 +1,4 @@
-//! What comes of files that change one after the other.
+//! Files that change one after the other.
 
 use expect_test::{Expect, expect};
 use proxier::Completeness;
@@ -23,7 +23,7 @@ fn step(folder: &mut Folder, file: &str, text: Option<&str>, expected: Expect) {
 }
 
 #[test]
-fn only_what_changed_is_said() {
+fn only_changed_objects_emit_events() {
     let mut folder = Folder::new();
     step(
         &mut folder,
@@ -84,7 +84,7 @@ fn only_what_changed_is_said() {
 }
 
 #[test]
-fn the_first_file_decides() {
+fn object_in_two_files_follows_the_first_by_name() {
     let mut folder = Folder::new();
     step(
         &mut folder,
@@ -125,7 +125,7 @@ fn the_first_file_decides() {
 }
 
 #[test]
-fn an_object_moves_to_another_file() {
+fn object_moved_to_another_file_emits_no_event() {
     let mut folder = Folder::new();
     load(&mut folder, &[("a.yaml", GOOD)]);
     let changes = folder.load([("a.yaml", Content::Gone), ("b.yaml", Content::Bytes(GOOD.as_bytes()))]);
@@ -133,7 +133,7 @@ fn an_object_moves_to_another_file() {
 }
 
 #[test]
-fn hand_made_endpoints_are_for_services_without_a_selector() {
+fn endpoints_are_mirrored_only_for_services_without_a_selector() {
     let mut folder = Folder::new();
     step(&mut folder, "e.yaml", Some(&endpoints("db", "10.0.0.1", "")), expect![""]);
     step(
@@ -211,7 +211,7 @@ fn hand_made_endpoints_are_for_services_without_a_selector() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_keeps_what_it_said() {
+fn unreadable_file_keeps_its_last_good_content_in_force() {
     let mut folder = Folder::new();
     load(&mut folder, &[("a.yaml", GOOD)]);
     let changes = folder.load([("a.yaml", Content::Unreadable("cannot be read: permission denied"))]);
@@ -231,9 +231,8 @@ fn a_file_that_cannot_be_read_keeps_what_it_said() {
     );
 }
 
-/// Whether all that the folder holds is known: a file that never could be followed leaves that open.
 #[test]
-fn complete_once_every_file_could_be_followed() {
+fn folder_is_complete_once_every_file_could_be_followed() {
     let mut folder = Folder::new();
     let mut complete = |name, text: Option<&str>| {
         let content = text.map_or(Content::Gone, |text| Content::Bytes(text.as_bytes()));
@@ -243,6 +242,6 @@ fn complete_once_every_file_could_be_followed() {
     assert!(!complete("b.yaml", Some("kind: [")));
     assert!(!complete("c.yaml", Some(&service("c", "10.96.0.3", "{}"))));
     assert!(complete("b.yaml", None));
-    // Its last good content is known.
+    // The last good content of the file is known.
     assert!(complete("a.yaml", Some("")));
 }

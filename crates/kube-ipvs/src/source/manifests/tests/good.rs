@@ -1,4 +1,4 @@
-//! Manifests as they should be, and the liberties that the API allows.
+//! Valid manifests, and the variants that the API allows.
 
 use expect_test::{Expect, expect};
 
@@ -9,7 +9,7 @@ fn check(content: &str, expected: Expect) {
 }
 
 #[test]
-fn no_objects_at_all() {
+fn file_without_objects_is_noted() {
     check(
         "",
         expect![[r#"
@@ -37,7 +37,7 @@ fn no_objects_at_all() {
 }
 
 #[test]
-fn other_kinds_are_left_aside() {
+fn foreign_kinds_are_ignored_with_a_note() {
     let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {app: web}}\n  ports: none\n";
     let knative = "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: web}\nspec: {template: {}}\n";
     check(
@@ -52,7 +52,7 @@ fn other_kinds_are_left_aside() {
 }
 
 #[test]
-fn every_field_of_a_service() {
+fn service_with_every_field_is_parsed() {
     check(
         "apiVersion: v1
 kind: Service
@@ -86,7 +86,7 @@ status:
 }
 
 #[test]
-fn nulls_are_as_good_as_absent() {
+fn null_fields_count_as_absent() {
     check(
         "apiVersion: v1
 kind: Service
@@ -116,7 +116,7 @@ subsets: null
 }
 
 #[test]
-fn conditions_and_ports_of_a_slice() {
+fn slice_conditions_and_ports_are_parsed() {
     check(
         "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -146,7 +146,7 @@ endpoints:
 }
 
 #[test]
-fn slices_of_no_concern() {
+fn slices_of_no_service_or_another_proxy_are_ignored() {
     let slice = |labels: &str, address_type: &str, address: &str| {
         format!(
             "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s, labels: {{{labels}}}}}\n\
@@ -166,9 +166,9 @@ fn slices_of_no_concern() {
     );
 }
 
-/// As kube-proxy, which does not even ask the API server for these.
+/// As kube-proxy, which excludes these in its list request.
 #[test]
-fn services_of_another_proxy_and_headless_ones() {
+fn services_labelled_headless_or_for_another_proxy_are_ignored() {
     for label in ["service-proxy-name", "headless"] {
         let labels = format!("labels: {{service.kubernetes.io/{label}: \"\"}}");
         let foreign = format!(
@@ -179,9 +179,9 @@ fn services_of_another_proxy_and_headless_ones() {
     }
 }
 
-/// As leader election left them in clusters for years. A dump of all Endpoints has them.
+/// Leader election left such locks in clusters for years. A dump of all Endpoints contains them.
 #[test]
-fn endpoints_that_stand_for_a_lock() {
+fn endpoints_of_a_leader_election_lock_are_ignored() {
     let lock = |annotations: &str| {
         format!(
             "{GOOD}---\napiVersion: v1\nkind: Endpoints\n\
@@ -201,9 +201,9 @@ fn endpoints_that_stand_for_a_lock() {
     }
 }
 
-/// A thousand and more are nothing unusual: for SIP, RTP, FTP and games.
+/// SIP, RTP, FTP and games use a thousand ports and more.
 #[test]
-fn many_ports() {
+fn service_and_endpoints_with_many_ports_are_followed() {
     let ports = |count: u32| -> String {
         (10_000..10_000 + count).map(|port| format!("  - {{name: p{port}, port: {port}, protocol: UDP}}\n")).collect()
     };
@@ -224,7 +224,7 @@ fn many_ports() {
 }
 
 #[test]
-fn endpoints_become_slices() {
+fn endpoints_are_mirrored_as_slices_by_family() {
     check(
         "apiVersion: v1
 kind: Service
@@ -256,7 +256,7 @@ subsets:
 }
 
 #[test]
-fn endpoints_beyond_a_thousand_are_left_out_and_it_is_said() {
+fn endpoints_beyond_a_thousand_are_omitted_and_reported() {
     let addresses = |from: u32, count: u32| -> String {
         (from..from + count).map(|n| format!("  - ip: 10.0.{}.{}\n", n >> 8, n & 255)).collect()
     };
@@ -278,7 +278,7 @@ fn endpoints_beyond_a_thousand_are_left_out_and_it_is_said() {
 }
 
 #[test]
-fn a_node() {
+fn node_addresses_are_parsed() {
     check(
         "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\nstatus: {addresses: [{type: Hostname, address: node-1}, \
          {type: InternalIP, address: 192.168.0.1}, {type: ExternalIP, address: 192.0.2.1}, {type: InternalIP, address: \"fd00::1\"}]}\n",
@@ -289,7 +289,7 @@ fn a_node() {
 }
 
 #[test]
-fn lists_of_objects() {
+fn items_of_lists_are_parsed() {
     let service = "metadata: {name: web}, spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}";
     check(
         &format!(
@@ -321,7 +321,7 @@ fn lists_of_objects() {
 }
 
 #[test]
-fn json() {
+fn json_manifest_is_parsed() {
     check(
         "{\n\t\"kind\": \"Service\",\n\t\"apiVersion\": \"v1\",\n\t\"metadata\": {\"name\": \"web\", \"annotations\": {\"note\": \"caf\\u00e9 \\/ \\ud83d\\ude00\"}},\n\t\"spec\": {\"clusterIP\": \"10.96.0.1\", \"ports\": [{\"port\": 80}]}\n}\n",
         expect![[r#"
@@ -331,8 +331,8 @@ fn json() {
 }
 
 #[test]
-fn ways_to_write_it() {
-    // Windows line ends, a byte order mark, a directive, anchors, and what an object is at its end.
+fn yaml_variants_are_parsed() {
+    // Windows line ends, a byte order mark, a directive, anchors, and `kind` as the last field.
     check(
         &GOOD.replace('\n', "\r\n"),
         expect![[r#"

@@ -1,4 +1,4 @@
-//! Whatever the order in which files come and go, the same objects are in force in the end.
+//! The final state does not depend on the order in which files come and go.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use proxier::model::ObjectId;
 
 use super::*;
 
-/// The world as the receiver of the events sees it.
+/// The state as the receiver of the events sees it.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct World(BTreeMap<ObjectId, Event>);
 
@@ -31,7 +31,7 @@ impl World {
     }
 }
 
-/// A document about one of few objects, so that they meet each other.
+/// Documents share few names, so that they collide.
 fn document() -> impl Strategy<Value = String> {
     let name = prop::sample::select(vec!["a", "b"]);
     let service =
@@ -63,7 +63,7 @@ fn document() -> impl Strategy<Value = String> {
     prop_oneof![service, endpoints, slice, cidr]
 }
 
-/// A file's content, or that it goes away.
+/// `None` deletes the file.
 fn content() -> impl Strategy<Value = Option<String>> {
     prop_oneof![
         4 => prop::collection::vec(document(), 0..3).prop_map(|documents| Some(documents.join("---\n"))),
@@ -78,7 +78,7 @@ fn given(text: &Option<String>) -> Content<'_> {
 
 proptest! {
     #[test]
-    fn no_content_upsets_it(
+    fn arbitrary_file_content_causes_no_panic_and_no_partial_result(
         edits in prop::collection::vec((0..GOOD.len(), any::<prop::sample::Index>()), 1..6),
         cut in 0..GOOD.len(),
     ) {
@@ -94,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn any_history_ends_as_one_look_would(
+    fn final_state_does_not_depend_on_the_order_of_changes(
         steps in prop::collection::vec(
             prop::collection::btree_map(prop::sample::select(vec!["1.yaml", "2.yaml", "3.yaml"]), content(), 1..3),
             1..12,
@@ -115,7 +115,7 @@ proptest! {
         fresh.take(Folder::new().load(last_good.iter().map(|(name, text)| (*name, given(text)))));
         prop_assert_eq!(&world, &fresh);
 
-        // One file at a time, from the last to the first.
+        // One file at a time, in reverse order.
         let (mut folder, mut one_by_one) = (Folder::new(), World::default());
         for (name, text) in last_good.iter().rev() {
             one_by_one.take(folder.load([(*name, given(text))]));

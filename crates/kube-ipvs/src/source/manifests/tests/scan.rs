@@ -1,4 +1,4 @@
-//! A real folder.
+//! A folder on disk.
 
 use std::{
     fs,
@@ -19,14 +19,13 @@ fn check(source: &mut ManifestSource, expected: Expect) {
     expected.assert_eq(&render(&source.scan()).replace(&source.dir().display().to_string(), "DIR"));
 }
 
-/// Puts a file in place as careful programs do.
 fn replace(dir: &Path, name: &str, text: &str) {
     fs::write(dir.join(".new"), text).unwrap();
     fs::rename(dir.join(".new"), dir.join(name)).unwrap();
 }
 
 #[test]
-fn files_come_change_and_go() {
+fn scan_follows_files_that_are_added_changed_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let mut source = ManifestSource::open(dir.path()).unwrap();
     check(&mut source, expect![""]);
@@ -75,7 +74,7 @@ fn files_come_change_and_go() {
 }
 
 #[test]
-fn a_mounted_config_map_is_swapped_at_once() {
+fn mounted_config_map_update_is_followed_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let version = |name: &str, text: &str| {
         fs::create_dir(dir.path().join(name)).unwrap();
@@ -102,7 +101,7 @@ fn a_mounted_config_map_is_swapped_at_once() {
           10.244.1.9 ready serving
     "#]],
     );
-    // A link that leads nowhere is no absence.
+    // A dangling link does not count as a deleted file.
     fs::remove_dir_all(dir.path().join("..2026_02")).unwrap();
     check(
         &mut source,
@@ -114,7 +113,7 @@ fn a_mounted_config_map_is_swapped_at_once() {
 }
 
 #[test]
-fn a_folder_that_is_gone_is_no_empty_folder() {
+fn missing_folder_keeps_the_state_in_force() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("manifests");
     fs::create_dir(&dir).unwrap();
@@ -140,7 +139,7 @@ fn a_folder_that_is_gone_is_no_empty_folder() {
 }
 
 #[test]
-fn a_file_too_large_is_not_read() {
+fn too_large_file_is_rejected_without_reading_it() {
     let dir = tempfile::tempdir().unwrap();
     fs::File::create(dir.path().join("big.yaml")).unwrap().set_len(MAX_FILE_SIZE + 1).unwrap();
     check(
@@ -152,7 +151,7 @@ fn a_file_too_large_is_not_read() {
 }
 
 #[test]
-fn what_is_no_folder_is_refused() {
+fn source_on_a_path_that_is_no_folder_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
@@ -163,7 +162,7 @@ fn what_is_no_folder_is_refused() {
     assert!(unreadable.contains("/none: No such file"), "{unreadable}");
 }
 
-/// Follows a folder in a thread that ends with the receiver.
+/// Follows a folder on a thread that ends with the receiver.
 fn followed(dir: &Path) -> Receiver<Changes> {
     let source = ManifestSource::open(dir).unwrap();
     let (sender, receiver) = channel();
@@ -178,7 +177,7 @@ fn followed(dir: &Path) -> Receiver<Changes> {
 
 fn next(receiver: &Receiver<Changes>) -> Changes {
     loop {
-        // It only ends a hang.
+        // The timeout only ends a hanging test.
         let changes = receiver.recv_timeout(scenarios::patience()).expect("something changed");
         if !changes.is_empty() {
             return changes;
@@ -187,7 +186,7 @@ fn next(receiver: &Receiver<Changes>) -> Changes {
 }
 
 #[test]
-fn changes_are_followed() {
+fn folder_changes_are_followed_without_a_restart() {
     let parent = tempfile::tempdir().unwrap();
     let place = |name: &str| parent.path().join(name);
     let dir = place("manifests");
@@ -204,7 +203,7 @@ fn changes_are_followed() {
     "#]]
     .assert_eq(&render(&next(&receiver)));
 
-    // In several steps, as editors do: a scan in between removes no Service.
+    // Editors write in several steps. A scan in between must remove no Service.
     fs::write(dir.join("web.yaml"), "").unwrap();
     fs::write(dir.join("web.yaml"), GOOD.replace("10.244.1.1", "10.244.1.3")).unwrap();
     let mut looks = std::iter::repeat_with(|| next(&receiver));
@@ -215,7 +214,7 @@ fn changes_are_followed() {
     "#]]
     .assert_eq(&render(&changes));
 
-    // Each in one step, or what is there in between would be followed.
+    // Each change is atomic: kube-ipvs would follow an intermediate state.
     fs::rename(&dir, place("away")).unwrap();
     assert_eq!(next(&receiver).problems.len(), 1);
     fs::create_dir(place("new")).unwrap();

@@ -1,4 +1,4 @@
-//! Where things are: Nodes, their zones and ranges, hints of endpoints, and the ranges of ClusterIPs.
+//! Topology: Nodes with zones and pod CIDRs, hints of endpoints, and ServiceCIDRs.
 
 use expect_test::{Expect, expect};
 
@@ -9,30 +9,30 @@ fn check<T: AsRef<str>>(files: impl IntoIterator<Item = T>, expected: Expect) {
     expected.assert_eq(&said);
 }
 
-/// A slice of one endpoint whose hints stand on line 10.
+/// A slice of one endpoint with these hints on line 10.
 fn hints(hints: &str) -> String {
     broken::slice(&format!("addressType: IPv4\nendpoints:\n- addresses: [10.0.0.1]\n  hints: {hints}\n"))
 }
 
-/// A Node whose other fields start on line 4.
+/// A Node with these further fields from line 4.
 fn node(rest: &str) -> String {
     format!("apiVersion: v1\nkind: Node\nmetadata: {{name: node-1}}\n{rest}\n")
 }
 
-/// A ServiceCIDR whose other fields start on line 4.
+/// A ServiceCIDR with these further fields from line 4.
 fn cidr(rest: &str) -> String {
     format!("apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {{name: kubernetes}}\n{rest}\n")
 }
 
 #[test]
-fn hints_of_endpoints() {
+fn endpoint_hints_are_parsed_or_reported() {
     let good = [
         "{forZones: [{name: eu-1_a.B}, {name: b}], forNodes: [{name: node-1}]}",
         "{forNodes: [{name: node-1}, {name: node-2.example.com}]}",
         "{forZones: [], forNodes: null}",
         "{}",
         "null",
-        // kube-ipvs accepts names that no zone and no Node can have: they lead no traffic anywhere.
+        // kube-ipvs accepts names that no zone and no Node can have. They attract no traffic.
         "{forZones: [{name: \"\"}], forNodes: [{name: Node_1}]}",
     ];
     check(
@@ -70,7 +70,7 @@ fn hints_of_endpoints() {
 }
 
 #[test]
-fn nodes() {
+fn node_zone_addresses_and_pod_cidrs_are_parsed_or_reported() {
     let rest = [
         "spec: {podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24, \"fd00:1::/64\"]}",
         "spec: {podCIDR: 10.244.1.5/24, providerID: a}",
@@ -134,13 +134,13 @@ fn nodes() {
 }
 
 #[test]
-fn service_cidrs() {
+fn service_cidrs_are_parsed_or_reported() {
     let good = [
         cidr("spec: {cidrs: [10.96.0.0/12]}\nstatus: {conditions: [{type: Ready}]}"),
         cidr("spec: {cidrs: [\"fd00::1/108\", 10.96.0.1/12]}"),
         cidr("spec: {cidrs: [10.96.0.0/12]}").replace("/v1", "/v1beta1"),
         "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDRList\nitems:\n- metadata: {name: a}\n  spec: {cidrs: [10.96.0.0/12]}\n".into(),
-        // Of another group: none of our business.
+        // A foreign API group, which kube-ipvs ignores.
         cidr("spec: cidrs").replace("networking.k8s.io", "example.com"),
     ];
     check(
@@ -181,14 +181,14 @@ fn service_cidrs() {
 }
 
 #[test]
-fn service_cidrs_come_change_and_go() {
+fn service_cidr_changes_emit_events() {
     let mut folder = Folder::new();
     let one = cidr("spec: {cidrs: [10.96.0.0/12]}");
     let other = cidr("spec: {cidrs: [10.96.0.0/12, \"fd00::/108\"]}");
     let mut said = String::new();
     for (name, text) in [
         ("b.yaml", Some(&one)),
-        // The same once more, in other words.
+        // The same content in another notation.
         ("b.yaml", Some(&one.replace("10.96.0.0", "10.100.0.0"))),
         ("b.yaml", Some(&other)),
         ("a.yaml", Some(&one)),
