@@ -1,5 +1,5 @@
-//! What kube-proxy sets on its host, once, at the start. None of it is needed to serve, so that what cannot be set is
-//! only said.
+//! Host settings that kube-proxy applies once, at start. kube-ipvs can serve without them, so it only reports those
+//! that it cannot set.
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
@@ -12,27 +12,26 @@ use crate::config::{Configuration, Conntrack};
 const CONNTRACK_MAX: &str = "net/netfilter/nf_conntrack_max";
 const HASH_SIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 
-/// Sets conntrack's limits and timeouts, and how this process fares when memory runs out. Returns what could not be
-/// set.
+/// Sets conntrack's limits and timeouts, the limit of open files and this process's OOM score. Returns the failures.
 #[must_use]
 pub fn prepare(configuration: &Configuration) -> Vec<String> {
     let mut failures = Vec::new();
     let mut failed = |failure: String| failures.push(failure);
     let conntrack = &configuration.conntrack;
-    // Other network namespaces than the first can read the limit, which is the host's.
+    // The limit is the host's. Network namespaces other than the first can only read it.
     let is_ours = !fs::metadata(sysctl::path(CONNTRACK_MAX)).is_ok_and(|limit| limit.permissions().readonly());
     if let Some(most) = most_connections(conntrack).filter(|_| is_ours) {
         let consequence = "conntrack may be full before, and drop new connections";
         raise(CONNTRACK_MAX, most, consequence).unwrap_or_else(&mut failed);
-        // Four connections in a slot of its table, on average.
+        // Four connections per hash bucket, on average.
         raise_hash_size(most / 4).unwrap_or_else(&mut failed);
     }
     const EARLIER: &str = "conntrack forgets idle connections earlier";
     const BEFORE_IPVS: &str = "conntrack forgets idle connections before IPVS does, and endpoints see their packets come \
                                from another port";
     let ipvs = &configuration.ipvs;
-    // Conntrack's must not be shorter than those of IPVS: the shorter one counts. That of single datagrams stays: every
-    // question to a DNS server would be kept for so long.
+    // A connection ends with the shorter timeout of IPVS and conntrack, so conntrack's must not be the shorter one.
+    // kube-ipvs does not raise `udp_timeout` to that of IPVS: conntrack would keep every DNS query for that long.
     for (name, timeout, consequence) in [
         ("tcp_timeout_established", conntrack.tcp_established_timeout, EARLIER),
         ("tcp_timeout_close_wait", conntrack.tcp_close_wait_timeout, EARLIER),
@@ -60,31 +59,29 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
     failures
 }
 
-/// The schedulers that a Service is not to make the kernel load. Loading them takes a lock of network namespaces under
-/// the lock of IPVS, and the end of a namespace takes the two the other way round: the kernel can wait for itself for
-/// ever (seen on 6.1). Those that are there already, as modules or built in, do no harm.
+/// The schedulers that no Service can make the kernel load. Loading them takes the lock of network namespaces under the
+/// lock of IPVS. The end of a network namespace takes both in reverse order, so the kernel can deadlock (seen on 6.1).
+/// A scheduler that is already loaded or built in is harmless.
 pub fn hazardous_schedulers() -> BTreeSet<Scheduler> {
     hazardous_schedulers_of(Path::new("/sys/module"), &sysctl::path("net/ipv4/vs"))
 }
 
-/// The same of a kernel that shows its modules and the sysctls of IPVS in these folders.
 fn hazardous_schedulers_of(modules: &Path, sysctls: &Path) -> BTreeSet<Scheduler> {
     let is_there = |scheduler: &Scheduler| {
-        // One that is built in has no directory of a module. Both have a sysctl.
+        // A built-in scheduler has no module directory. Both kinds have a sysctl.
         modules.join(format!("ip_vs_{scheduler}")).exists() || sysctls.join(format!("{scheduler}_expiration")).exists()
     };
     [Scheduler::LBLC, Scheduler::LBLCR].into_iter().filter(|scheduler| !is_there(scheduler)).collect()
 }
 
-/// As many files as this process may have: a container starts with 1024, and each Service with a health check takes
-/// one or two.
+/// A container starts with a limit of 1024 open files. Each Service with a health check takes one or two.
 fn allow_open_files() {
     let limits = getrlimit(Resource::Nofile);
-    // Any process may raise its limit up to the hard limit. If the limit is that high already, nothing is lost.
+    // Every process can raise its soft limit up to the hard limit. If it is that high already, a failure does no harm.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits });
 }
 
-/// How many connections conntrack is to hold, if the configuration sets a limit.
+/// The limit of connections to set for conntrack. None: the configuration leaves it unchanged.
 fn most_connections(conntrack: &Conntrack) -> Option<u64> {
     let number = |number: i32| u64::try_from(number).unwrap_or(0);
     match number(conntrack.max_per_core.get()) {
@@ -93,13 +90,13 @@ fn most_connections(conntrack: &Conntrack) -> Option<u64> {
     }
 }
 
-/// How many processors the host has; this process may have fewer.
+/// The number of the host's processors. This process can have fewer.
 fn processors() -> u64 {
     let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
     count(&online).max(1)
 }
 
-/// Counts what a list of the kernel such as `0-3,6` has.
+/// Counts the processors of a kernel list such as `0-3,6`.
 fn count(list: &str) -> u64 {
     let one = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -109,7 +106,6 @@ fn count(list: &str) -> u64 {
     list.trim().split(',').filter_map(one).sum()
 }
 
-/// Sets a parameter of conntrack, unless the host has more already.
 fn raise(name: &str, value: u64, consequence: &str) -> Result<(), String> {
     if read(sysctl::path(name)).is_ok_and(|found| found >= value) {
         return Ok(());
@@ -136,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scheduler_that_is_there_already_is_no_hazard() {
+    fn scheduler_already_in_the_kernel_is_not_hazardous() {
         let folder = tempfile::tempdir().unwrap();
         let hazardous = || hazardous_schedulers_of(&folder.path().join("module"), &folder.path().join("vs"));
         assert_eq!(hazardous(), [Scheduler::LBLC, Scheduler::LBLCR].into());
@@ -149,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_processors() {
+    fn processor_list_counts_single_numbers_and_ranges() {
         for (list, expected) in [("0\n", 1), ("0-3\n", 4), ("0-3,6,8-9", 7), ("", 0), ("what", 0), ("3-1", 0)] {
             assert_eq!(count(list), expected, "{list:?}");
         }
     }
 
     #[test]
-    fn a_limit_for_each_processor_and_no_less_than_the_least() {
+    fn conntrack_limit_scales_with_processors_and_has_a_minimum() {
         let conntrack = |per_core: i64, min: i64| Conntrack {
             max_per_core: per_core.try_into().unwrap(),
             min: min.try_into().unwrap(),

@@ -1,5 +1,5 @@
-//! The node daemon and its commands. kube-ipvs turns the objects of an API server or of manifests into
-//! [`proxier::model::Event`]s. A [`proxier::Engine`], which the flags configure, syncs the kernel with them.
+//! The kube-ipvs daemon and its commands. kube-ipvs turns objects from an API server or from manifests into
+//! [`proxier::model::Event`]s. A [`proxier::Engine`], configured by flags, syncs them to the kernel.
 
 pub mod command;
 pub mod config;

@@ -1,4 +1,4 @@
-//! The program as it is started, as far as no kernel and no API server is needed.
+//! Starts the program where it needs neither the kernel nor a real API server.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,8 +20,8 @@ fn run(program: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn an_api_server_that_does_not_answer_is_named_and_ends_the_command() {
-    // No program listens there.
+fn unreachable_api_server_is_named_and_ends_the_command() {
+    // No program listens on this port.
     let server = "--master=http://127.0.0.1:1";
     for command in [&["diff"][..], &["explain", "web"]] {
         let ask = |timeout| {
@@ -30,7 +30,7 @@ fn an_api_server_that_does_not_answer_is_named_and_ends_the_command() {
             assert_eq!(code, Some(2), "{said}");
             said
         };
-        // A machine that stands still for the whole time has not even asked.
+        // A machine that stalls for the whole timeout has not even sent a request.
         let mut said = String::new();
         for timeout in ["--timeout=2s", "--timeout=1m", "--timeout=10m"] {
             if !said.contains("refused") {
@@ -43,7 +43,7 @@ fn an_api_server_that_does_not_answer_is_named_and_ends_the_command() {
     }
 }
 
-/// A host name that is not the Node's: kops, clouds with full host names.
+/// The host's name is not the Node's, as with kops and in clouds with full host names.
 #[test]
 fn explain_says_that_there_is_no_node_of_this_name() {
     let api = ApiServer::start().unwrap();
@@ -61,7 +61,7 @@ fn explain_says_that_there_is_no_node_of_this_name() {
     assert!(!explain("node-1").contains("is known"));
 }
 
-/// The reason says which clients it is about, and whether the node rejects or drops their packets.
+/// The reason names the affected clients, and says whether the node rejects or drops their packets.
 #[test]
 fn explain_says_what_happens_without_endpoints_on_this_node() {
     let api = ApiServer::start().unwrap();
@@ -82,7 +82,7 @@ fn explain_says_what_happens_without_endpoints_on_this_node() {
 }
 
 #[test]
-fn the_last_error_is_in_the_log_s_format() {
+fn last_error_uses_the_log_format() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = format!("--manifests={}", folder.path().join("nowhere").display());
     let (code, said) = run(Path::new(PROGRAM), &["run", &nowhere, "--logging-format=json"]);
@@ -95,7 +95,7 @@ fn the_last_error_is_in_the_log_s_format() {
 }
 
 #[test]
-fn under_go_runner_s_name_the_log_is_a_file() {
+fn go_runner_name_sends_the_log_to_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let [program, log, nowhere] = ["go-runner", "kube-proxy.log", "nowhere"].map(|name| folder.path().join(name));
     symlink(PROGRAM, &program).unwrap();

@@ -6,11 +6,11 @@ use std::{
 
 use anyhow::bail;
 
-/// Where the files are that live as long as the kernel's state.
+/// Files here live as long as the kernel's state.
 const DIRECTORY: &str = "/run/kube-ipvs";
 
-/// A file about this network namespace, by its number. The kernel may give the number to another namespace after the
-/// end of this one. The host's own ends with the boot, and what `/run` holds too.
+/// A file of this network namespace, named by its inode number. After the namespace ends, the kernel can give the
+/// number to another one. The host's namespace ends with the boot, and so does `/run`.
 pub(super) fn file(name: &str) -> io::Result<PathBuf> {
     use std::os::unix::fs::MetadataExt;
     let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
@@ -18,8 +18,8 @@ pub(super) fn file(name: &str) -> io::Result<PathBuf> {
 }
 
 /// Claims this network namespace for this process, because two processes would undo each other's work. The claim ends
-/// with the process. None: the namespace cannot be claimed, which is logged; a second process is not refused. An error:
-/// another process has the claim.
+/// with the process. Returns an error if another process has the claim. If claiming fails, kube-ipvs logs that and
+/// returns None, so a second process is not rejected.
 pub(super) fn claim() -> anyhow::Result<Option<File>> {
     let lock = file("lock").and_then(|path| {
         fs::create_dir_all(DIRECTORY)?;
@@ -49,9 +49,9 @@ fn open(path: &Path) -> io::Result<File> {
 mod tests {
     use super::*;
 
-    /// The file itself stays: removing it would let a third process lock another one of its name.
+    /// The file itself stays: otherwise a third process could lock a new file with its name.
     #[test]
-    fn a_claim_ends_with_its_holder() {
+    fn claim_ends_with_its_holder() {
         let folder = tempfile::tempdir().unwrap();
         let open = || open(&folder.path().join("lock")).unwrap();
         let first = open();

@@ -3,13 +3,12 @@ use std::{collections::BTreeSet, process::ExitCode};
 use anyhow::{Context, ensure};
 use proxier::model::Family;
 
-/// What of it all goes.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Cleanup {
-    /// Leave virtual servers and their addresses to kube-proxy, which serves them again; remove the rules only
+    /// Leave virtual servers and their addresses to kube-proxy, which serves them again; remove only the rules
     #[arg(long)]
     handover: bool,
-    /// Hand over although rules of kube-proxy cannot be seen, as where they are legacy iptables'
+    /// Hand over although kube-proxy's rules cannot be seen, for example because they are those of legacy iptables
     #[arg(long, requires = "handover")]
     force: bool,
 }
@@ -17,7 +16,7 @@ pub(super) struct Cleanup {
 impl Cleanup {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         const RETRY_HINT: &str = "what is left is removed by the next try";
-        // A daemon would put back what is removed.
+        // A running daemon would restore everything that cleanup removes.
         let _claim = super::claim::claim()?;
         let mut kernel = super::kernel_as_it_is()?;
         if self.handover {

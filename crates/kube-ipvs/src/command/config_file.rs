@@ -1,5 +1,5 @@
-//! The file of `--config` while the daemon runs: with a new content that can be used the process ends, so that it is
-//! started again with it. Of one that cannot be used nothing comes but a complaint: a slip in a ConfigMap reaches all
+//! Watches the file of `--config` while the daemon runs. If a new content is usable, the process ends, so that it is
+//! started again with it. If the content is unusable, kube-ipvs only reports it: a slip in a ConfigMap reaches all
 //! nodes at once, and must not end their proxies.
 
 use std::{fs, path::PathBuf, sync::mpsc::Sender, thread, time::Duration};
@@ -11,16 +11,16 @@ use crate::{
 };
 
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
-/// After how many looks a content that cannot be used is tried again: a kubeconfig that it names may have come since.
+/// After this many polls kube-ipvs tries a rejected content again: the kubeconfig that it names can exist by then.
 const POLLS_TO_REMINDER: u32 = 20;
 
 pub(super) struct ConfigFile {
     path: PathBuf,
-    /// What it said when the daemon started.
+    /// The content when the daemon started.
     running: String,
-    /// What it said last.
+    /// The content at the last poll.
     seen: String,
-    /// Why that cannot be used.
+    /// Why kube-ipvs rejected that content.
     refused: Option<String>,
     looks: u32,
 }
@@ -51,9 +51,9 @@ impl ConfigFile {
         }
     }
 
-    /// Whether a new content can be used. Nothing if that is known, or if the file has its first content.
+    /// Checks whether a new content is usable. None if that is known, or if the file has its first content.
     fn look(&mut self, check: impl FnOnce() -> anyhow::Result<()>) -> Option<anyhow::Result<()>> {
-        // It may be gone for a moment while it is replaced.
+        // The file can be missing for a moment while it is replaced.
         let content = fs::read_to_string(&self.path).ok()?;
         let is_new = content != self.seen;
         self.looks += 1;
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn each_new_content_is_judged_once() {
+    fn new_file_content_is_checked_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.conf");
         let mut file = ConfigFile::new((path.clone(), "good".into()));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_that_can_be_used_later_is_used_then() {
+    fn rejected_content_is_used_once_it_becomes_usable() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.conf");
         fs::write(&path, "names a kubeconfig").unwrap();

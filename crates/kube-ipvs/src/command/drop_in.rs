@@ -1,4 +1,4 @@
-//! In kube-proxy's place: under its name, with its flags and without a subcommand.
+//! Runs in kube-proxy's place: under its name, with its flags and without a subcommand.
 
 use std::{ffi::OsString, fs, path::PathBuf, process::ExitCode};
 
@@ -12,15 +12,15 @@ use crate::{config, host};
 #[derive(Debug, Parser)]
 #[command(name = "kube-proxy", version, about = "kube-ipvs in the place of kube-proxy --proxy-mode=ipvs")]
 struct DropIn {
-    /// Remove from the kernel what kube-ipvs made, and end
+    /// Remove from the kernel everything that kube-ipvs made, and exit
     #[arg(id = "cleanup", long)]
     cleanup: bool,
 
-    /// Do what needs all privileges, and end
+    /// Do the work that needs all privileges, and exit
     #[arg(id = "init-only", long)]
     init_only: bool,
 
-    /// Write the configuration to this file, and end
+    /// Write the configuration to this file, and exit
     #[arg(id = "write-config-to", long, value_name = "FILE")]
     write_config_to: Option<PathBuf>,
 
@@ -32,7 +32,7 @@ pub(super) fn is_meant(arguments: &[OsString]) -> bool {
     go_runner::name(arguments).is_some_and(|name| name == "kube-proxy")
 }
 
-/// The arguments of a daemon with this command line; none if it is to do something else.
+/// The arguments of a daemon with this command line. None if it requests something else.
 pub(super) fn run_args(arguments: Vec<OsString>) -> Option<RunArgs> {
     let parsed = DropIn::try_parse_from(arguments.into_iter().map(with_dashes)).ok()?;
     (!parsed.cleanup && !parsed.init_only && parsed.write_config_to.is_none()).then_some(parsed.run)
@@ -60,7 +60,7 @@ pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     run::run(&run)
 }
 
-/// kube-proxy's flag library takes `--cluster_cidr` for `--cluster-cidr`.
+/// kube-proxy's flag library accepts `--cluster_cidr` for `--cluster-cidr`.
 fn with_dashes(argument: OsString) -> OsString {
     match argument.to_str() {
         Some(text) if text.starts_with("--") => {
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_decides() {
+    fn program_name_kube_proxy_selects_the_drop_in() {
         for (program, expected) in
             [("kube-proxy", true), ("/usr/local/bin/kube-proxy", true), ("/bin/kube-ipvs", false), ("", false)]
         {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn underscores_of_names_alone_are_dashes() {
+    fn underscores_in_flag_names_become_dashes() {
         for (given, expected) in [
             ("--cluster_cidr=a_b", "--cluster-cidr=a_b"),
             ("--masquerade_all", "--masquerade-all"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_of_a_daemon_set() {
+    fn daemon_set_command_line_is_parsed() {
         let line = "kube-proxy --config=/var/lib/kube-proxy/config.conf --hostname-override=node-1 -v 2 --v=4 \
                     --logging_format=json --profiling --feature-gates=WinDSR=true --write-config-to=/dev/null";
         let line = line.split_whitespace().map(|word| with_dashes(word.into()));

@@ -12,7 +12,7 @@ use crate::events::with_hint;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
-    /// The Service, as NAMESPACE/NAME, or NAME in the namespace default
+    /// The Service, as NAMESPACE/NAME, or NAME for the namespace default
     service: String,
     #[command(flatten)]
     query: Query,
@@ -21,7 +21,7 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let Answer { configuration, engine, is_of_an_api_server } = self.query.ask()?;
-        // If the user may not read the kernel, the command still prints the rest.
+        // If the user cannot read the kernel, the command still prints the rest.
         let kernel = LinuxKernel::open(engine.config(), configuration.kernel());
         let hindrances = kernel.and_then(|mut kernel| kernel.hindrances());
         hindrances.iter().flatten().for_each(|hindrance| eprintln!("kube-ipvs: {hindrance}"));

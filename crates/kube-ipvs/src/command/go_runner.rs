@@ -1,6 +1,6 @@
-//! Under the name of go-runner (kube-log-runner), by which kops and others start kube-proxy: its flags say where the
-//! log goes, and the rest of its command line is kube-proxy's. Both are this program, so it goes on as kube-proxy in
-//! the same process.
+//! Runs under the name of go-runner (kube-log-runner), by which kops and others start kube-proxy. Its flags give the
+//! destination of the log, and the rest of the command line is kube-proxy's. Both programs are kube-ipvs, so it goes on
+//! as kube-proxy in the same process.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -13,7 +13,7 @@ use crate::config::boolean;
 
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct LogFile {
-    /// Where the log goes; nowhere but to standard error if not given.
+    /// The log file. None: the log goes only to standard error.
     pub(super) path: Option<PathBuf>,
     pub(super) also_stdout: bool,
     pub(super) without_effect: Vec<String>,
@@ -27,14 +27,14 @@ pub(super) fn name(arguments: &[OsString]) -> Option<&OsStr> {
     arguments.first().and_then(|program| Path::new(program).file_name())
 }
 
-/// The command line that go-runner was to start, and where its log goes.
+/// Returns the destination of the log, and the command line that go-runner would start.
 pub(super) fn unwrap(arguments: Vec<OsString>) -> anyhow::Result<(LogFile, Vec<OsString>)> {
     let mut log = LogFile::default();
     let mut redirect = true;
     let mut words = arguments.into_iter().skip(1);
     let mut command = Vec::new();
     while let Some(word) = words.next() {
-        // As Go reads flags: with one dash or two, up to the first word that is none.
+        // Go parses flags with one dash or two, up to the first word that is not a flag.
         let flag = word.to_str().and_then(|text| text.strip_prefix('-')).filter(|flag| !flag.is_empty());
         let Some(flag) = flag else {
             command.push(word);
@@ -64,7 +64,7 @@ pub(super) fn unwrap(arguments: Vec<OsString>) -> anyhow::Result<(LogFile, Vec<O
     }
     command.extend(words);
     if !redirect {
-        // Only what kube-proxy prints to standard output would go to the file, which is nothing.
+        // Only kube-proxy's standard output would go to the file, and kube-proxy prints nothing there.
         log.path = None;
     }
     let program = self::name(&command).context("go-runner is not told what to run")?;
@@ -93,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn the_name_decides() {
+    fn program_name_selects_go_runner() {
         let is_meant = |program: &str| is_meant(&[program.into()]);
         assert!(is_meant("/go-runner") && is_meant("kube-log-runner"));
         assert!(!is_meant("kube-proxy") && !is_meant(""));
     }
 
     #[test]
-    fn the_rest_of_the_command_line_is_kube_proxy_s() {
+    fn go_runner_flags_end_where_the_kube_proxy_command_begins() {
         let proxy = "/usr/local/bin/kube-proxy --v=2 --log-file=x";
         for (flags, expected) in [
             ("", log("", false)),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_is_named() {
+    fn go_runner_names_the_flag_or_command_that_it_rejects() {
         for (line, expected) in [
             ("go-runner --log-file=/a", "go-runner is not told what to run"),
             ("go-runner --log-file", "--log-file needs a value"),

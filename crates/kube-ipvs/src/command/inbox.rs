@@ -7,8 +7,8 @@ use crate::{
     source::Changes,
 };
 
-/// Where changes wait for the owner of the kernel. While it is busy they are joined, so that what waits does not grow
-/// beyond what there is in the cluster: of each object its last state alone counts.
+/// Changes that wait for the sync loop. While it is busy, they are merged, so the queue does not outgrow the cluster:
+/// only the last state of each object counts.
 #[derive(Clone)]
 pub(super) struct Inbox {
     status: Arc<Status>,
@@ -18,9 +18,9 @@ pub(super) struct Inbox {
 #[derive(Default)]
 pub(super) struct Delivery {
     pub(super) changes: Changes,
-    /// What was delivered, before it was joined.
+    /// The counts of the delivered changes, before they were merged.
     pub(super) taken: Taken,
-    /// How long the changes may become until they are looked through.
+    /// The number of changes up to which the delivery is not compacted.
     room: usize,
 }
 
@@ -29,7 +29,7 @@ impl Inbox {
         Self { status, waiting: Arc::default() }
     }
 
-    /// Puts changes in. Returns whether there was nothing in it: then the owner is to be told.
+    /// Puts changes in. Returns whether the inbox was empty, so that the caller must notify the sync loop.
     pub(super) fn put(&self, changes: Changes) -> bool {
         let mut waiting = self.waiting.lock();
         self.status.queued(&changes);
@@ -40,7 +40,7 @@ impl Inbox {
 
     pub(super) fn take(&self) -> Option<Delivery> {
         let mut waiting = self.waiting.lock();
-        // As long as it is locked: what is put in next has not been taken.
+        // Under the lock: a later `put` belongs to the next delivery.
         if waiting.is_some() {
             self.status.taken();
         }
@@ -50,7 +50,7 @@ impl Inbox {
 
 impl Delivery {
     fn join(&mut self, changes: Changes) {
-        /// Looking through costs work for each: so many may come before the first time.
+        /// Compaction costs work for each change, so it starts only above this number.
         const MAX_MERGED: usize = 1_000;
         self.taken.add(&changes);
         self.changes.join(changes);
@@ -74,9 +74,9 @@ mod tests {
         Event::ServiceApplied(Service { created, ..service })
     }
 
-    /// A tenant whose objects come first in the alphabet takes no place from what comes after them.
+    /// A tenant whose objects come first in the alphabet does not displace objects that come after them.
     #[test]
-    fn the_first_delivery_is_whole() {
+    fn first_delivery_keeps_all_problems() {
         let inbox = Inbox::new(Arc::new(Status::new(&Configuration::default())));
         let problem = |number: u32| Problem {
             path: "https://10.0.0.1".into(),
@@ -91,9 +91,9 @@ mod tests {
         assert!(inbox.take().unwrap().changes.problems == problems);
     }
 
-    /// While the owner hangs, the same three thousand Services change a hundred times.
+    /// While the sync loop hangs, the same 3,000 Services change 100 times.
     #[test]
-    fn what_waits_does_not_grow_beyond_what_there_is() {
+    fn inbox_of_a_busy_sync_loop_stays_as_small_as_the_cluster() {
         let inbox = Inbox::new(Arc::new(Status::new(&Configuration::default())));
         for round in 0..100 {
             for part in 0..30 {

@@ -22,7 +22,6 @@ pub(super) struct VirtualServer {
     #[serde(flatten)]
     place: Place,
     scheduler: String,
-    /// As ipvsadm names them.
     #[serde(skip_serializing_if = "Option::is_none")]
     scheduler_flags: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,7 +32,7 @@ pub(super) struct VirtualServer {
     persistence_engine: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     one_packet: bool,
-    /// The Service port, where kube-ipvs made it.
+    /// The Service port, if kube-ipvs made the virtual server.
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<String>,
     real_servers: Vec<RealServer>,
@@ -64,7 +63,7 @@ impl Listing {
     }
 }
 
-/// In the order of ipvsadm: IPv4 first, then by mark, protocol, address and port.
+/// ipvsadm's order: IPv4 first, then by mark, protocol, address and port.
 pub(super) fn order(key: VirtualServerKey) -> impl Ord {
     match key {
         VirtualServerKey::Address { address, port, protocol } => {
@@ -102,7 +101,7 @@ impl VirtualServer {
     }
 }
 
-/// The three flags that a scheduler can give a meaning to; sh and mh do.
+/// A scheduler can give a meaning to these three flags. Only sh and mh do.
 fn scheduler_flags(scheduler: &str, flags: ServiceFlags) -> Option<String> {
     let names = match scheduler {
         "sh" => ["sh-fallback", "sh-port", "flag-3"],
@@ -137,7 +136,7 @@ impl fmt::Display for Listing {
     }
 }
 
-/// The line of ipvsadm and, three spaces behind it, the Service; then a line a real server.
+/// ipvsadm's line and, after three spaces, the Service; then one line per real server.
 impl fmt::Display for VirtualServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {

@@ -1,5 +1,3 @@
-//! Where the log goes, and how much of it.
-
 use std::{
     env,
     fs::{File, OpenOptions},
@@ -16,22 +14,22 @@ use tracing_subscriber::{
 use super::go_runner::LogFile;
 use crate::config::{LogFormat, Logging};
 
-/// From which of klog's levels on each change is logged.
+/// The klog level from which kube-ipvs logs each change.
 const DETAILS: i32 = 4;
-/// From which on the libraries' own lines are too, such as those about connections.
+/// The klog level from which libraries log too, for example about connections.
 const EVERYTHING: i32 = 6;
 
-/// The environment variable that has the last word on how much is logged.
+/// The environment variable that overrides the verbosity.
 const VARIABLE: &str = "KUBE_IPVS_LOG";
 
-/// Where go-runner's flags have the log go.
+/// The log file by go-runner's flags, and whether standard output gets the log too.
 static FILE: OnceLock<(Arc<File>, bool)> = OnceLock::new();
 
-/// Set once there is a log. Earlier messages go to standard error as they are.
+/// Set once the log has started. Earlier messages are written without its format.
 static IS_STARTED: OnceLock<()> = OnceLock::new();
 
-/// Has the log go to a file, as go-runner does. A file that cannot be written is no reason to leave a node without
-/// Services: it goes to standard error then.
+/// Makes the log go to a file, as go-runner does. If the file cannot be written, the log goes to standard error,
+/// because a node must not lose its Services for that.
 pub(super) fn to_file(log: &LogFile) {
     if !log.without_effect.is_empty() {
         say(&format!("without effect here: {}; the log's file is not rotated", log.without_effect.join(", ")));
@@ -65,7 +63,7 @@ pub(super) fn start(logging: &Logging) {
     }
 }
 
-/// For commands that are not the daemon: errors go to standard error, and nothing else does.
+/// Starts the log of commands other than the daemon: only warnings and errors, on standard error.
 pub(super) fn start_for_a_command() {
     let (filter, refused) = filter("warn,kube_client=off".into(), env::var(VARIABLE).ok().as_deref());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
@@ -75,7 +73,7 @@ pub(super) fn start_for_a_command() {
     }
 }
 
-/// Says what the process ends with: in the log, in its format, if there is one.
+/// Reports the error that ends the process: in the log and its format, if it has started.
 pub(super) fn fail(error: &anyhow::Error) {
     match IS_STARTED.get() {
         Some(()) => tracing::error!("{error:#}"),
@@ -83,7 +81,7 @@ pub(super) fn fail(error: &anyhow::Error) {
     }
 }
 
-/// Says something before there is a log, where the log will be.
+/// Writes a message to the log's destination before the log has started.
 fn say(what: &str) {
     if let Some((mut file, also_stdout)) = FILE.get().map(|(file, also)| (&**file, *also)) {
         // If the disk is full, kube-ipvs has no place to report that.
@@ -95,9 +93,8 @@ fn say(what: &str) {
     eprintln!("kube-ipvs: {what}");
 }
 
-/// The filter that applies unless the environment variable sets one.
 fn usual(logging: &Logging) -> String {
-    // What fails between us and the API server we say ourselves, with what comes of it.
+    // kube-ipvs itself reports failures between it and the API server, with their consequences.
     match logging.verbosity.get() {
         EVERYTHING.. => "debug,kube_client=off".into(),
         DETAILS.. => "info,kube_ipvs=debug,proxier=debug,ipvs_netlink=debug,netlink_batch=debug,kube_client=off".into(),
@@ -105,7 +102,6 @@ fn usual(logging: &Logging) -> String {
     }
 }
 
-/// What the variable says, and else the usual; and what is wrong with the variable.
 fn filter(usual: String, variable: Option<&str>) -> (EnvFilter, Option<String>) {
     let refused = match variable.filter(|text| !text.trim().is_empty()).map(EnvFilter::try_new) {
         Some(Ok(filter)) => return (filter, None),
@@ -122,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_that_cannot_be_read_is_said() {
+    fn invalid_log_variable_is_ignored_and_reported() {
         let check = |variable| {
             let (filter, refused) = filter("info".into(), variable);
             (filter.to_string(), refused.is_some())
@@ -135,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn klog_s_levels_are_three() {
+    fn klog_levels_map_to_three_filters() {
         let usual = |level: i64| usual(&Logging { verbosity: level.try_into().unwrap(), ..Logging::default() });
         assert_eq!(usual(0), usual(3));
         assert_eq!(usual(4), usual(5));

@@ -11,16 +11,16 @@ use super::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Ls {
-    /// How to print it
+    /// Output format
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Output {
-    /// As `ipvsadm -Ln` prints it, with Service names
+    /// Like `ipvsadm -Ln`, with Service names
     Table,
-    /// For programs
+    /// JSON, for programs
     Json,
 }
 

@@ -47,15 +47,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the Services, until SIGTERM; what is in the kernel stays and goes on serving
+    /// Serve the Services until SIGTERM; the state in the kernel stays and keeps serving
     Run(RunArgs),
-    /// List virtual servers as `ipvsadm -Ln` does, with the Service that each is for
+    /// List virtual servers as `ipvsadm -Ln` does, with the Service of each
     Ls(ls::Ls),
-    /// Print what `run` would change now, and change nothing; exit status 0: nothing, 1: something, 2: error
+    /// Print the changes that `run` would make now, and make none; exit status 0: no changes, 1: changes, 2: error
     Diff(query::Query),
-    /// Say what is made of a Service, what it does not get, and why
+    /// Explain how a Service is programmed, which parts of it are left out, and why
     Explain(explain::Explain),
-    /// Remove from the kernel what kube-ipvs made, and nothing else
+    /// Remove from the kernel everything that kube-ipvs made, and nothing else
     Cleanup(cleanup::Cleanup),
 }
 
@@ -71,29 +71,24 @@ impl Cli {
     }
 }
 
-/// Where the Services come from, and how they are served.
+/// The source of the Services, and how to serve them.
 #[derive(Debug, Clone, clap::Args)]
 struct RunArgs {
-    /// A folder of YAML or JSON files with Services, EndpointSlices, Endpoints and Nodes, instead of an API server;
-    /// changes are followed
+    /// A directory of YAML or JSON files with Services, EndpointSlices, Endpoints and Nodes, instead of an API server;
+    /// kube-ipvs follows changes
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
     #[command(flatten)]
     options: Options,
 }
 
-/// What is followed, as the arguments of `run` say.
 enum Source {
     Manifests(Box<ManifestSource>),
     Kubernetes(Box<KubernetesSource>),
 }
 
 impl Source {
-    /// All that there is, once.
-    ///
-    /// # Errors
-    ///
-    /// When the API server has not told all of it within this time.
+    /// Reads all objects once. Fails if the API server has not sent all of them within `timeout`.
     fn look(self, timeout: Duration) -> anyhow::Result<Changes> {
         let mut first = None;
         match self {
@@ -134,7 +129,7 @@ impl RunArgs {
         self.manifests.is_some() || self.options.is_given()
     }
 
-    /// Whether a daemon could start with what the flags and the file say now.
+    /// Checks that a daemon could start with the current flags and file.
     fn check(&self) -> anyhow::Result<()> {
         let configuration = self.options.resolve()?.configuration;
         self.open(&configuration)?;
@@ -142,7 +137,7 @@ impl RunArgs {
         Ok(())
     }
 
-    /// What is to be done, for commands that are not the daemon: what is to be said goes to standard error.
+    /// The configuration, for commands other than the daemon. Warnings go to standard error.
     fn configuration(&self) -> anyhow::Result<Configuration> {
         let resolved = self.options.resolve()?;
         resolved.warnings.iter().for_each(|warning| eprintln!("kube-ipvs: {warning}"));
@@ -162,7 +157,7 @@ fn kernel(config: &Config, settings: Settings) -> anyhow::Result<LinuxKernel> {
     LinuxKernel::open(config, settings).context("cannot use this kernel")
 }
 
-/// The kernel for a command that serves nothing, and so needs no configuration.
+/// The kernel, for commands that serve nothing and so need no configuration.
 fn kernel_as_it_is() -> anyhow::Result<LinuxKernel> {
     kernel(&Config::new(""), Settings::default())
 }
@@ -187,7 +182,7 @@ fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints to standard output. A reader that has seen enough, such as `head`, is no error.
+/// Prints to standard output. A reader that closes early, such as `head`, is not an error.
 fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
     use std::io::{ErrorKind, Write};
     match write!(std::io::stdout(), "{text}") {
@@ -196,7 +191,7 @@ fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
     }
 }
 
-/// Says on standard error what is wrong with what was read, and what of it may surprise.
+/// Reports problems in the objects, and prominent notes, on standard error.
 fn tell(changes: &Changes) {
     changes.problems.iter().for_each(|problem| eprintln!("kube-ipvs: {problem}"));
     let prominent = changes.notes.iter().filter(|note| note.is_prominent());

@@ -1,4 +1,4 @@
-//! What `diff` and `explain` ask: what there is now, once, and what the daemon would make of it.
+//! The query of `diff` and `explain`: it reads the objects once, and computes the daemon's state from them.
 
 use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, time::Duration};
 
@@ -19,15 +19,13 @@ pub(super) struct Query {
 
 pub(super) struct Answer {
     pub(super) configuration: Configuration,
-    /// It knows all that there is.
     pub(super) engine: Engine,
     pub(super) is_of_an_api_server: bool,
 }
 
 impl Query {
-    /// # Errors
-    ///
-    /// When the configuration cannot be used, or the API server does not answer in time. Why is on standard error then.
+    /// Fails if the configuration is unusable, or if the API server does not answer in time. Then standard error has
+    /// the reason.
     pub(super) fn ask(&self) -> anyhow::Result<Answer> {
         log::start_for_a_command();
         let args = self.args();
@@ -40,7 +38,7 @@ impl Query {
         Ok(Answer { configuration, engine, is_of_an_api_server: args.manifests.is_none() })
     }
 
-    /// Where to look, and by which configuration: without any flag by the daemon's own, where this is its container.
+    /// The arguments of this command. Without flags, those of the daemon, if this is its container.
     fn args(&self) -> RunArgs {
         if self.run.is_given() {
             if !self.run.options.has_file() {
@@ -59,13 +57,12 @@ impl Query {
     }
 }
 
-/// The words of a command line as /proc has it.
 fn words(line: &[u8]) -> Vec<OsString> {
     let line = line.strip_suffix(&[0]).unwrap_or(line);
     line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
-/// The arguments of a daemon with this command line; none if it is something else.
+/// The arguments of a daemon with this command line. None for another program or command.
 fn daemon(mut line: Vec<OsString>) -> Option<RunArgs> {
     if go_runner::is_meant(&line) {
         (_, line) = go_runner::unwrap(line).ok()?;
@@ -87,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_daemon_s_own_flags_are_found() {
+    fn daemon_flags_are_found_in_its_command_line() {
         let found = |line: &str| {
             let args = daemon(words(line.replace(' ', "\0").as_bytes()))?;
             let configuration = args.options.resolve().unwrap().configuration;

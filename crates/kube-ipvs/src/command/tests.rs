@@ -1,5 +1,5 @@
-//! What installers start kube-proxy with, as it is found on nodes: it starts under kube-ipvs too, or the refusal names
-//! the flag or the field.
+//! Command lines and files with which installers start kube-proxy, as found on nodes. They start kube-ipvs too, or the
+//! error names the flag or the field.
 
 use std::{ffi::OsString, fs};
 
@@ -8,7 +8,7 @@ use expect_test::{Expect, expect};
 use super::{drop_in, go_runner};
 use crate::config::{LoadedConfig, write};
 
-/// The words of a container's command and arguments; `CONFIG` stands for a file with this content.
+/// `line` is a container's command with its arguments. `CONFIG` in it stands for a file with the content `config`.
 fn check(line: &str, config: &str, expected: Expect) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.conf");
@@ -35,9 +35,9 @@ fn check(line: &str, config: &str, expected: Expect) {
     expected.assert_eq(&said.replace(&*path, "CONFIG"));
 }
 
-/// kubeadm's DaemonSet; the ConfigMap has every field, most of them empty.
+/// kubeadm's DaemonSet. The ConfigMap has every field, most of them empty.
 #[test]
-fn kubeadm() {
+fn kubeadm_command_line_is_accepted() {
     check(
         "/usr/local/bin/kube-proxy --config=CONFIG --hostname-override=node-1",
         r#"apiVersion: kubeproxy.config.k8s.io/v1alpha1
@@ -73,9 +73,9 @@ winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", roo
     );
 }
 
-/// What `kubeadm init --config` was given, in the ConfigMap as it is.
+/// The file of `kubeadm init --config`, unchanged in the ConfigMap.
 #[test]
-fn kubeadm_s_own_file() {
+fn kubeadm_file_with_all_its_documents_is_accepted() {
     check(
         "kube-proxy --config=CONFIG --hostname-override=node-1",
         r#"apiVersion: kubeadm.k8s.io/v1beta4
@@ -105,9 +105,9 @@ ipvs: {strictARP: true}
     );
 }
 
-/// kubespray's values, with the gates that it gives to all components.
+/// kubespray's values, with the feature gates that it sets for all components.
 #[test]
-fn kubespray() {
+fn kubespray_command_line_is_accepted() {
     check(
         "/usr/local/bin/kube-proxy --config=CONFIG --hostname-override=node-1",
         r#"---
@@ -160,9 +160,9 @@ featureGates:
     );
 }
 
-/// kops' static pod, which has no shell and lets go-runner write the log.
+/// kops' static pod. It has no shell, so go-runner writes the log.
 #[test]
-fn kops() {
+fn kops_command_line_is_accepted() {
     check(
         "/go-runner --log-file=/var/log/kube-proxy.log --also-stdout /usr/local/bin/kube-proxy --cluster-cidr=100.96.0.0/11 \
          --conntrack-max-per-core=131072 --feature-gates=AllAlpha=false,WatchListClient=true --hostname-override=i-0abc \
@@ -186,7 +186,7 @@ fn kops() {
 
 /// kops' static pod before Kubernetes 1.23.
 #[test]
-fn kops_with_klog_s_flags() {
+fn kops_command_line_with_klog_flags_is_accepted() {
     check(
         "/usr/local/bin/kube-proxy --cluster-cidr=100.96.0.0/11 --ipvs-scheduler=lc --proxy-mode=ipvs --v=2 \
          --resource-container= --logtostderr=false --alsologtostderr --log-file=/var/log/kube-proxy.log",
@@ -203,9 +203,9 @@ fn kops_with_klog_s_flags() {
     );
 }
 
-/// A static pod that is found by PATH, as of RKE2, and a node port list of Kubernetes 1.37.
+/// A static pod whose command is found by PATH, as in RKE2, and a node port list of Kubernetes 1.37.
 #[test]
-fn a_static_pod_without_a_path() {
+fn static_pod_command_without_a_path_is_accepted() {
     check(
         "kube-proxy --cluster-cidr=10.42.0.0/16 --conntrack-max-per-core=0 --conntrack-tcp-timeout-close-wait=0s \
          --conntrack-tcp-timeout-established=0s --healthz-bind-address=127.0.0.1 --hostname-override=node-1 \
@@ -227,9 +227,9 @@ fn a_static_pod_without_a_path() {
     );
 }
 
-/// EKS' add-on: the command is found by PATH, and the file has a field that has gone.
+/// EKS' add-on: the command is found by PATH, and the file has a retired field.
 #[test]
-fn eks() {
+fn eks_command_line_is_accepted() {
     check(
         "kube-proxy --v=2 --config=CONFIG",
         r#"apiVersion: kubeproxy.config.k8s.io/v1alpha1
@@ -254,9 +254,8 @@ udpIdleTimeout: 250ms
     );
 }
 
-/// A unit of bare binaries.
 #[test]
-fn a_unit_of_systemd() {
+fn systemd_unit_command_line_is_accepted() {
     check(
         "/usr/local/bin/kube-proxy --logtostderr=true --v=2 --kubeconfig=/etc/kubernetes/kube-proxy.kubeconfig \
          --cluster-cidr=10.244.0.0/16 --proxy-mode=ipvs --masquerade-all=true --ipvs-min-sync-period=5s",
@@ -273,7 +272,7 @@ fn a_unit_of_systemd() {
 }
 
 #[test]
-fn what_is_refused_is_named() {
+fn rejected_configuration_names_its_field() {
     let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
     let refused = [
         (

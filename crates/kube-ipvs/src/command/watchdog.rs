@@ -7,11 +7,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// How long the owner of the kernel may be busy with one sync. The first sync of the largest clusters takes a minute;
-/// one that takes ten has come across a lock that the kernel will not give back.
+/// How long the sync loop can be busy with one sync. The first sync of the largest clusters takes a minute. A sync of
+/// ten minutes waits for a lock that the kernel will not release.
 pub(super) const HANG_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Says when the owner of the kernel began to do what it does; nothing while it waits for something to do.
+/// When the sync loop began its current work. None while it waits for work.
 #[derive(Clone, Default)]
 pub(super) struct Pulse(Arc<Mutex<Option<Instant>>>);
 
@@ -29,7 +29,7 @@ impl Pulse {
     }
 }
 
-/// Watches over the thread that has the pulse: calls `end` when it has done one thing for longer than `limit`.
+/// Watches the thread with the pulse. Calls `end` when one piece of its work takes longer than `limit`.
 pub(super) fn watch(limit: Duration, end: impl FnOnce() + Send + 'static) -> io::Result<Pulse> {
     let pulse = Pulse::default();
     let watched = pulse.clone();
@@ -42,10 +42,10 @@ pub(super) fn watch(limit: Duration, end: impl FnOnce() + Send + 'static) -> io:
     Ok(pulse)
 }
 
-/// Ends the process. A new one may come through, and the kubelet or another supervisor sees that this one ended.
+/// Ends the process. A new one can succeed, and the kubelet or another supervisor sees that this one ended.
 pub(super) fn end_process() {
     let (said, is_said) = channel();
-    // If no program reads the log, the log may be what hangs: it does not delay the end.
+    // If no program reads the log, the log itself can hang. It must not delay the end.
     let log = move || {
         tracing::error!(
             "the kernel has kept a sync for more than {} minutes: ending, to be started again. What is in the kernel goes \
@@ -60,7 +60,7 @@ pub(super) fn end_process() {
     std::process::exit(2);
 }
 
-/// How long the log may take for the reason of the end.
+/// How long the log can take to write the reason of the end.
 const EXIT_DELAY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -70,8 +70,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_hangs_is_noticed_and_one_that_waits_is_not() {
-        // It waits for thrice the limit, whatever the machine does meanwhile.
+    fn hanging_thread_is_noticed_and_waiting_thread_is_not() {
+        // The thread waits three times the limit, however slow the machine is.
         let limit = Duration::from_millis(60);
         let (ended, end) = channel();
         let pulse = watch(limit, move || {
@@ -80,12 +80,12 @@ mod tests {
         .unwrap();
         assert_eq!(end.recv_timeout(limit * 3), Err(RecvTimeoutError::Timeout), "it waits");
         pulse.works();
-        // No limit: it only has to come.
+        // Without a timeout: the end only has to come.
         end.recv().unwrap();
     }
 
     #[test]
-    fn what_counts_is_how_long_one_thing_takes() {
+    fn pulse_stops_when_one_piece_of_work_exceeds_the_limit() {
         let pulse = Pulse::default();
         pulse.works();
         assert!(pulse.has_stopped(Duration::ZERO));

@@ -1,4 +1,4 @@
-/// A flag that is on or off, as Go reads it: `--flag` and `--flag=true` are the same.
+/// Parses a boolean flag as Go does. `--flag` alone is the same as `--flag=true`.
 pub(crate) fn parse(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),

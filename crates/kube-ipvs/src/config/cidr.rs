@@ -23,7 +23,7 @@ impl fmt::Display for Ranges {
     }
 }
 
-/// `--cluster-cidr`: the pods' address ranges, at most one of each family.
+/// `--cluster-cidr`: the address ranges of pods, at most one per family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClusterCidrs(pub Vec<IpNet>);
 
@@ -46,13 +46,13 @@ impl fmt::Display for ClusterCidrs {
     }
 }
 
-/// `--nodeport-addresses`: ranges and the words `primary`, `localhost` and `all` in any mixture. Empty is all
-/// addresses.
+/// `--nodeport-addresses`: ranges and the words `primary`, `localhost` and `all`, in any combination. An empty list
+/// means all addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodePorts {
-    /// The addresses that other hosts reach.
+    /// The addresses at which other hosts reach node ports.
     pub addresses: NodePortAddresses,
-    /// Whether 127.0.0.1 serves them too, for processes of this node.
+    /// Whether 127.0.0.1 serves node ports too, for local processes.
     pub localhost: bool,
 }
 
@@ -102,7 +102,7 @@ impl fmt::Display for NodePorts {
     }
 }
 
-/// Bits beyond the prefix are dropped, as Go's `net.ParseCIDR` does: `10.1.2.3/8` is `10.0.0.0/8`.
+/// Drops the bits beyond the prefix, as Go's `net.ParseCIDR` does: `10.1.2.3/8` is `10.0.0.0/8`.
 fn parse_range(item: &str) -> Result<IpNet, String> {
     item.parse::<IpNet>().map(|range| range.trunc()).map_err(|_| {
         format!("{item:?} is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64")

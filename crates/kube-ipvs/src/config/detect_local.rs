@@ -4,17 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use super::text;
 
-/// `--detect-local-mode`: how kube-ipvs distinguishes a packet from a pod from other packets.
+/// `--detect-local-mode`: how kube-ipvs recognizes packets from pods.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LocalMode {
-    /// By its source, one of `--cluster-cidr`.
+    /// By source: a range of `--cluster-cidr`.
     #[default]
     ClusterCidr,
-    /// By its source, one of our own Node's `spec.podCIDRs`.
+    /// By source: one of this Node's `spec.podCIDRs`.
     NodeCidr,
-    /// By the bridge that it comes by.
+    /// By input interface: the pods' bridge.
     BridgeInterface,
-    /// By how the name of the interface begins that it comes by.
+    /// By input interface: the prefix of its name.
     InterfaceNamePrefix,
 }
 
@@ -26,22 +26,22 @@ words! {
     InterfaceNamePrefix = "InterfaceNamePrefix"
 }
 
-/// The names for the modes `BridgeInterface` and `InterfaceNamePrefix`.
+/// The interface names for the modes `BridgeInterface` and `InterfaceNamePrefix`.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DetectLocal {
-    /// The bridge of the pods, for --detect-local-mode BridgeInterface
+    /// The pods' bridge, for --detect-local-mode BridgeInterface
     #[arg(id = "pod-bridge-interface", long, value_name = "NAME", default_value = "")]
     #[serde(with = "text")]
     pub bridge_interface: InterfaceName,
 
-    /// How the names of the pods' interfaces begin, for --detect-local-mode InterfaceNamePrefix
+    /// Prefix of the pods' interface names, for --detect-local-mode InterfaceNamePrefix
     #[arg(id = "pod-interface-name-prefix", long, value_name = "PREFIX", default_value = "")]
     #[serde(with = "text")]
     pub interface_name_prefix: InterfaceName,
 }
 
-/// The name of a network device, or how one begins; may be empty.
+/// The name of a network interface, or a prefix of names. It can be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InterfaceName(pub String);
 
@@ -49,7 +49,7 @@ impl FromStr for InterfaceName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // What the kernel takes (IFNAMSIZ less the final NUL, and `dev_valid_name`).
+        // The kernel's rules: IFNAMSIZ less the final NUL, and `dev_valid_name`.
         if text.len() > 15 || text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) {
             return Err(format!(
                 "{text:?} is not the name of an interface: at most 15 bytes, without '/', ':' and blanks"

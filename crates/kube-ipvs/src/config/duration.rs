@@ -2,17 +2,17 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use proxier_kubernetes::{format_go_duration, parse_go_duration};
 
-/// A duration that is read and written as Go does.
+/// A duration in Go's notation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GoDuration(pub Duration);
 
 impl GoDuration {
-    /// So many seconds.
+    /// A duration of whole seconds.
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// None for 0, which leaves things as they are.
+    /// None for 0, which leaves a setting unchanged.
     pub fn if_set(self) -> Option<Duration> {
         (self.0 != Duration::ZERO).then_some(self.0)
     }

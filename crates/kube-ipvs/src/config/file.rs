@@ -1,4 +1,4 @@
-//! The file: `KubeProxyConfiguration` of `kubeproxy.config.k8s.io/v1alpha1`.
+//! The configuration file: `KubeProxyConfiguration` of `kubeproxy.config.k8s.io/v1alpha1`.
 
 use std::fmt;
 
@@ -11,25 +11,25 @@ const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
 const OTHER_COMPONENTS: [&str; 3] = ["kubeadm.k8s.io", "kubelet.config.k8s.io", "kubescheduler.config.k8s.io"];
 
-/// What was read from a file.
+/// The content of a configuration file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct File {
-    /// What it says, and defaults for all else.
+    /// The configuration, with defaults for the fields that the file leaves out.
     pub configuration: Configuration,
     /// Fields that kube-proxy does not have.
     pub unknown: Vec<String>,
-    /// What there is to say of fields that kube-proxy had once.
+    /// Warnings about fields that only older releases of kube-proxy have.
     pub retired: Vec<String>,
-    /// Fields and documents that have no effect here.
+    /// Fields and documents that have no effect in kube-ipvs.
     pub without_effect: Vec<String>,
 }
 
-/// Reads a file.
+/// Parses a configuration file.
 ///
 /// # Errors
 ///
-/// What is wrong with it: it is no YAML, something else, twice what it should be once, or has a value that is not
-/// allowed, after the path of its field.
+/// When the text is neither YAML nor JSON, lacks a single `KubeProxyConfiguration`, or has an unknown kind or an
+/// invalid value. The error for a value begins with the path of its field.
 pub fn read(text: &str) -> Result<File, String> {
     let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins };
     let documents = serde_saphyr::from_multiple_with_options(text, options)
@@ -49,11 +49,11 @@ pub fn read(text: &str) -> Result<File, String> {
     Ok(File { configuration, unknown, retired, without_effect })
 }
 
-/// Writes a file that says the same.
+/// Writes a configuration as a file.
 ///
 /// # Errors
 ///
-/// Never, as far as is known: every value can be written.
+/// When a value cannot be serialized. No such value is known.
 pub fn write(configuration: &Configuration) -> Result<String, serde_saphyr::SerializeError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -67,7 +67,7 @@ pub fn write(configuration: &Configuration) -> Result<String, serde_saphyr::Seri
     serde_saphyr::to_string(&Document { api_version: API_VERSION, kind: KIND, configuration })
 }
 
-/// serde's words, with plain words for its names of types.
+/// Replaces serde's type names in an error by plain words.
 fn words(message: &str) -> String {
     let mismatch = message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
     let Some((found, wanted)) = mismatch else { return message.to_owned() };
@@ -83,7 +83,7 @@ fn words(message: &str) -> String {
     format!("this is {found}: it must be {wanted}")
 }
 
-/// The document that is for us, and the names of those that are for others: kubeadm's file has them side by side.
+/// Returns kube-proxy's document, and the names of documents for other components: kubeadm's file holds them together.
 fn pick(documents: Vec<Value>) -> Result<(Value, Vec<String>), String> {
     let (mut ours, mut others) = (None, Vec::new());
     for mut document in documents {
@@ -109,14 +109,13 @@ fn other(found: impl fmt::Display) -> String {
     format!("holds {found}: it must be {KIND} of {API_VERSION}")
 }
 
-/// What a document is.
 struct Kind {
     api_version: String,
     name: String,
 }
 
 impl Kind {
-    /// Takes it out of the document, where it is no setting.
+    /// Removes both fields from the document, so that they do not count as unknown settings.
     fn take(document: &mut Value) -> Result<Self, String> {
         let Some(fields) = document.as_object_mut() else {
             return Err(other("no fields"));
@@ -132,7 +131,6 @@ impl Kind {
         self.api_version == API_VERSION && self.name == KIND
     }
 
-    /// Whether it is one of those that people keep in one file with kube-proxy's.
     fn is_of_another_component(&self) -> bool {
         let group = self.api_version.split('/').next();
         group.is_some_and(|group| OTHER_COMPONENTS.contains(&group))
@@ -145,7 +143,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Removes what Go treats as unset: null, and empty texts.
+/// Removes the values that Go treats as unset: null and empty strings.
 fn prune(value: &mut Value) {
     let Some(fields) = value.as_object_mut() else { return };
     fields.retain(|_, value| !value.is_null() && value.as_str() != Some(""));
@@ -153,7 +151,7 @@ fn prune(value: &mut Value) {
 }
 
 impl Configuration {
-    /// The same, with the addresses that are to be listened at written out.
+    /// Returns the configuration with its default listen addresses written out.
     pub fn spelled_out(&self) -> Self {
         let listen = |address: Option<_>| address.map_or(Listen::Disabled, Listen::Socket);
         Self {
@@ -163,7 +161,7 @@ impl Configuration {
         }
     }
 
-    /// Puts defaults where kube-proxy takes 0 for nothing.
+    /// Sets the defaults where kube-proxy treats 0 as unset.
     fn fill_in(&mut self) {
         let Self { ipvs, client_connection: client, .. } = self;
         if ipvs.sync_period == GoDuration::default() {

@@ -1,4 +1,4 @@
-//! Kubernetes' feature gates. kube-proxy is given those of the whole cluster, and each has a verdict here.
+//! Kubernetes' feature gates. kube-proxy gets the gates of the whole cluster, so each one has a verdict here.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -9,34 +9,33 @@ use super::{
     text::{items, join},
 };
 
-/// Those that are taken and change nothing.
+/// Gates that kube-ipvs accepts and ignores.
 const WITHOUT_EFFECT: &str = include_str!("gates.txt");
 
 fn without_effect() -> impl Iterator<Item = &'static str> {
     WITHOUT_EFFECT.lines().filter(|line| !line.starts_with('#'))
 }
 
-/// `--feature-gates`: what is set of them.
+/// `--feature-gates`: the gates that the user sets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FeatureGates(BTreeMap<String, bool>);
 
-/// What comes of a gate that is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// It changes what is served.
+    /// The gate changes how kube-ipvs serves.
     Effect,
-    /// It is about another component, another mode, or how kube-proxy itself works.
+    /// The gate concerns another component, another mode, or kube-proxy's internals.
     None,
-    /// Only this value can be had.
+    /// The gate accepts only this value.
     Locked(bool),
-    /// kube-proxy does not know it either.
+    /// kube-proxy does not know the gate either.
     Unknown,
 }
 
 fn verdict(gate: &str) -> Verdict {
     match gate {
         "AllowServiceExternalIPs" => Verdict::Effect,
-        // kube-proxy 1.36 refuses to turn it off too: `forNodes` hints are always followed.
+        // kube-proxy 1.36 refuses to turn it off too: it always follows `forNodes` hints.
         "PreferSameTrafficDistribution" => Verdict::Locked(true),
         _ if without_effect().any(|known| known == gate) => Verdict::None,
         _ => Verdict::Unknown,
@@ -44,18 +43,18 @@ fn verdict(gate: &str) -> Verdict {
 }
 
 impl FeatureGates {
-    /// Whether external IPs of Services are served.
+    /// Whether kube-ipvs serves external IPs of Services.
     pub fn allow_service_external_ips(&self) -> bool {
         self.0.get("AllowServiceExternalIPs").copied().unwrap_or(true)
     }
 
-    /// The gates that are set and change nothing here.
+    /// The gates that are set and have no effect.
     pub(super) fn without_effect(&self) -> impl Iterator<Item = &str> {
         let gates = self.0.keys().map(String::as_str);
         gates.filter(|gate| matches!(verdict(gate), Verdict::None | Verdict::Locked(_)))
     }
 
-    /// Refuses as kube-proxy does, which starts with no gate that it does not know: it may be a misspelt one.
+    /// Rejects unknown gates as kube-proxy does: an unknown name can be a typo.
     fn checked(gates: BTreeMap<String, bool>) -> Result<Self, String> {
         for (gate, value) in &gates {
             match verdict(gate) {
@@ -74,7 +73,7 @@ impl FeatureGates {
     }
 }
 
-/// As kube-proxy's flag: `A=true,B=false`.
+/// kube-proxy's notation: `A=true,B=false`.
 impl FromStr for FeatureGates {
     type Err = String;
 
@@ -116,7 +115,7 @@ mod tests {
         assert_eq!(distinct.len(), names.len(), "a gate is listed twice");
         assert!(names.iter().all(|name| name.chars().all(|letter| letter.is_ascii_alphanumeric())));
         assert!(names.iter().all(|name| verdict(name) == Verdict::None));
-        // Those that kube-proxy 1.36 itself asks about.
+        // The gates that kube-proxy 1.36 itself reads.
         for (gate, expected) in [
             ("AllowServiceExternalIPs", Verdict::Effect),
             ("PreferSameTrafficDistribution", Verdict::Locked(true)),
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_refused_by_name() {
+    fn unknown_or_locked_gate_is_rejected_by_name() {
         let refused = |text| parse(text).unwrap_err();
         assert!(
             refused("AllowServiceExternalIP=false").starts_with("unrecognized feature gate \"AllowServiceExternalIP\"")

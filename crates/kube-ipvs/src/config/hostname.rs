@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-/// Why this node's name is unknown.
+/// The reason why this node's name is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostnameError {
     /// The host has no name.
@@ -11,14 +11,14 @@ pub enum HostnameError {
     NotUtf8(String),
 }
 
-/// `--hostname-override`: the node's name where it is given.
+/// `--hostname-override`: the node's name, if given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeName(Option<Box<str>>);
 
 impl NodeName {
-    /// The name that was given, lower-cased, or else this host's own.
+    /// Returns the given name, or else the host's name, in lower case.
     ///
-    /// Endpoints whose `nodeName` is this one are local.
+    /// Endpoints with this `nodeName` are local.
     pub fn resolve(&self) -> Result<Box<str>, HostnameError> {
         match &self.0 {
             Some(name) => Ok(name.clone()),
@@ -26,7 +26,7 @@ impl NodeName {
         }
     }
 
-    /// The name that was given, if any.
+    /// The given name, if any.
     pub fn given(&self) -> Option<&str> {
         self.0.as_deref()
     }

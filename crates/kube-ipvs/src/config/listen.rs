@@ -4,22 +4,22 @@ use std::{
     str::FromStr,
 };
 
-/// Where a server listens: an address, with its port or without.
+/// The address at which a server listens, with or without a port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Listen {
-    /// At the default address and port.
+    /// The default address and port.
     #[default]
     Default,
-    /// Nowhere.
+    /// The server is off.
     Disabled,
-    /// At the default port of an address.
+    /// This address, at the default port.
     Address(IpAddr),
-    /// At an address and port.
+    /// This address and port.
     Socket(SocketAddr),
 }
 
 impl Listen {
-    /// The address, if it listens at all. `bind` says of which family the default one is.
+    /// Returns the listen address, unless the server is off. The family of `bind` selects the default address.
     pub(super) fn resolve(self, bind: IpAddr, defaults: &[SocketAddr; 2]) -> Option<SocketAddr> {
         let default = defaults[usize::from(bind.is_ipv6())];
         match self {
@@ -31,7 +31,7 @@ impl Listen {
     }
 }
 
-/// Where servers listen by default: of IPv4 and of IPv6.
+/// Default listen addresses, for IPv4 and IPv6.
 pub(super) const HEALTHZ: [SocketAddr; 2] = both(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, 10256);
 pub(super) const METRICS: [SocketAddr; 2] = both(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, 10249);
 
@@ -39,7 +39,7 @@ const fn both(v4: Ipv4Addr, v6: Ipv6Addr, port: u16) -> [SocketAddr; 2] {
     [SocketAddr::new(IpAddr::V4(v4), port), SocketAddr::new(IpAddr::V6(v6), port)]
 }
 
-/// What stands for nothing said, since an empty flag says something.
+/// Stands for an unset flag, because an empty flag turns the server off.
 const DEFAULT: &str = "default";
 
 /// An empty flag turns the server off. In the file, an empty value means unset.

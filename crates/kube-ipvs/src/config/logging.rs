@@ -2,27 +2,27 @@ use serde::{Deserialize, Serialize};
 
 use super::{BoundedInt, text};
 
-/// `logging`. The flags win over the file.
+/// `logging`. Flags override the file.
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Logging {
-    /// How log lines look: text or json
+    /// Log format: text or json
     #[arg(id = "logging-format", long, value_name = "text|json", default_value = "text")]
     #[serde(with = "text")]
     pub format: LogFormat,
 
-    /// How much is logged: from 4 on each change that is made
+    /// Log verbosity; from 4 on, kube-ipvs logs each change that it makes
     #[arg(id = "v", long, short, value_name = "NUMBER", default_value = "0")]
     pub verbosity: BoundedInt<0, { i32::MAX }>,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// For programs: an object a line.
+    /// One JSON object per line, for programs.
     Json,
 }
 

@@ -1,9 +1,9 @@
-//! The configuration: kube-proxy's, from its flags or from its file, and a few settings of our own.
+//! The configuration: settings of kube-proxy from flags or a file, and settings that only kube-ipvs has.
 //!
-//! [`Configuration`] is both: each field says which flag sets it (clap) and how the file calls it (serde). If the
-//! value of a flag is empty (`--cluster-cidr=`, as templates of DaemonSets often end up), the flag counts as unset, as
-//! in kube-proxy. An empty address for health checks or metrics is the exception: it turns that server off. If a flag
-//! is repeated, the last one counts. Flags of lists join theirs, except `--cluster-cidr`.
+//! Each field of [`Configuration`] has a flag (clap) and a name in the file (serde). An empty flag (`--cluster-cidr=`,
+//! as templates of DaemonSets often render it) counts as unset, as in kube-proxy. An empty address for health checks or
+//! metrics is the exception: it turns that server off. If a flag is repeated, its last value counts. Repeated list
+//! flags are joined, except `--cluster-cidr`.
 
 #[macro_use]
 mod words;
@@ -58,12 +58,12 @@ use proxier::{
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-/// kube-proxy's configuration, as far as it has an effect here, and our own settings.
+/// The settings of kube-proxy that affect kube-ipvs, and those that only kube-ipvs has.
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
 #[command(next_help_heading = "As kube-proxy's flags say it")]
 #[serde(rename_all = "camelCase", default)]
 pub struct Configuration {
-    /// Name of this node, instead of the host's own name
+    /// Name of this node; if not given, the host's name
     #[arg(id = "hostname-override", long, value_name = "NAME", default_value = "")]
     #[serde(with = "text")]
     pub hostname_override: NodeName,
@@ -73,28 +73,29 @@ pub struct Configuration {
     #[serde(with = "text")]
     pub mode: Mode,
 
-    /// Which of the node's addresses serve node ports: ranges, `primary`, `localhost` and `all` in any mixture; all of
-    /// them, without localhost, if not given
+    /// Which of the node's addresses serve node ports: ranges, `primary`, `localhost` and `all`, in any combination; if
+    /// not given, all addresses except localhost
     #[arg(id = "nodeport-addresses", long, value_name = "CIDR|primary|localhost|all[,...]", default_value = "", action = Append)]
     #[serde(with = "text::list")]
     pub node_port_addresses: NodePorts,
 
-    /// Feature gates of Kubernetes. AllowServiceExternalIPs has an effect here; others of kube-proxy's are taken
+    /// Feature gates of Kubernetes. AllowServiceExternalIPs has an effect; kube-ipvs accepts and ignores the others of
+    /// kube-proxy
     #[arg(id = "feature-gates", long, value_name = "GATE=BOOL[,...]", default_value = "", action = Append)]
     pub feature_gates: FeatureGates,
 
-    /// How to distinguish pods from other clients: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
+    /// How to recognize traffic from pods: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
     #[arg(id = "detect-local-mode", long, value_name = "MODE", default_value = "ClusterCIDR")]
     #[serde(with = "text")]
     pub detect_local_mode: LocalMode,
 
-    /// Address ranges of the pods, for --detect-local-mode ClusterCIDR: traffic to a ClusterIP from anywhere else is
-    /// masqueraded
+    /// Address ranges of the pods, for --detect-local-mode ClusterCIDR: kube-ipvs masquerades traffic to a ClusterIP
+    /// from any other source
     #[arg(id = "cluster-cidr", long, value_name = "CIDR[,CIDR]", default_value = "")]
     #[serde(rename = "clusterCIDR", with = "text")]
     pub cluster_cidr: ClusterCidrs,
 
-    /// What `--detect-local-mode` needs.
+    /// Parameters of `--detect-local-mode`.
     #[command(flatten)]
     pub detect_local: DetectLocal,
 
@@ -119,7 +120,7 @@ pub struct Configuration {
     #[serde(deserialize_with = "read_bind_address")]
     pub bind_address: IpAddr,
 
-    /// Where health checks are answered: 0.0.0.0:10256 if not given; nowhere if given empty
+    /// Address for health checks: 0.0.0.0:10256 if not given; off if empty
     #[arg(
         id = "healthz-bind-address",
         long,
@@ -130,7 +131,7 @@ pub struct Configuration {
     #[serde(with = "text")]
     pub healthz_bind_address: Listen,
 
-    /// Where metrics are served: 127.0.0.1:10249 if not given; nowhere if given empty
+    /// Address for metrics: 127.0.0.1:10249 if not given; off if empty
     #[arg(
         id = "metrics-bind-address",
         long,
@@ -141,11 +142,11 @@ pub struct Configuration {
     #[serde(with = "text")]
     pub metrics_bind_address: Listen,
 
-    /// End if kube-ipvs cannot listen at one of these addresses
+    /// Exit if kube-ipvs cannot listen at one of these addresses
     #[arg(id = "bind-address-hard-fail", long, value_name = "BOOL", default_value = "false", action = Set, value_parser = boolean::parse)]
     pub bind_address_hard_fail: bool,
 
-    /// How reluctant the kernel is to end this process when memory runs out, from -1000 (never) to 1000
+    /// How reluctant the kernel is to kill this process when memory runs out, from -1000 (never) to 1000
     #[arg(id = "oom-score-adj", long, value_name = "NUMBER", default_value = "-999")]
     pub oom_score_adj: BoundedInt<-1000, 1000>,
 
@@ -153,13 +154,13 @@ pub struct Configuration {
     #[command(flatten)]
     pub logging: Logging,
 
-    /// What kube-proxy does not have.
+    /// Settings that only kube-ipvs has.
     #[command(flatten)]
     #[serde(skip)]
     pub own: OwnFlags,
 }
 
-/// Has flags say each default once.
+/// Takes defaults from the flags, so that each default is written once.
 macro_rules! default_by_flags {
     ($($flags:ident),*) => {$(
         impl Default for $flags {
@@ -174,7 +175,7 @@ macro_rules! default_by_flags {
 default_by_flags!(ClientConnection, Configuration, Conntrack, Iptables, Ipvs, Logging, OwnFlags);
 
 impl Configuration {
-    /// What is wrong with values that are right by themselves.
+    /// Conflicts between values that are valid on their own.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let Ipvs { sync_period, min_sync_period, .. } = &self.ipvs;
@@ -203,7 +204,7 @@ impl Configuration {
         problems
     }
 
-    /// What decides what is programmed.
+    /// The settings that decide the desired state.
     ///
     /// # Errors
     ///
@@ -230,7 +231,7 @@ impl Configuration {
         Ok(config)
     }
 
-    /// What decides how it is programmed.
+    /// The settings that decide how kube-ipvs programs the kernel.
     pub fn kernel(&self) -> Settings {
         let DetectLocal { bridge_interface, interface_name_prefix } = &self.detect_local;
         Settings {
@@ -255,12 +256,12 @@ impl Configuration {
         }
     }
 
-    /// Where health checks are answered, if anywhere.
+    /// The listen address for health checks, unless they are off.
     pub fn healthz_listen(&self) -> Option<SocketAddr> {
         self.healthz_bind_address.resolve(self.bind_address, &listen::HEALTHZ)
     }
 
-    /// Where metrics are served, if anywhere.
+    /// The listen address for metrics, unless they are off.
     pub fn metrics_listen(&self) -> Option<SocketAddr> {
         self.metrics_bind_address.resolve(self.bind_address, &listen::METRICS)
     }

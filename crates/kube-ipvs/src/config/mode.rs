@@ -1,7 +1,7 @@
-/// `--proxy-mode`: what there is.
+/// `--proxy-mode`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// IPVS, which is also what an empty mode means here.
+    /// IPVS. An empty mode also means IPVS.
     #[default]
     Ipvs,
 }

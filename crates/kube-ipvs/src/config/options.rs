@@ -1,4 +1,4 @@
-//! The command line: kube-proxy's flags, our own, and the file that stands for kube-proxy's.
+//! The command line: flags of kube-proxy and kube-ipvs, and the file that replaces kube-proxy's flags.
 
 use std::{fmt::Display, fs, net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -7,14 +7,14 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 
 use super::{Configuration, Listen, OwnFlags, file, listen, retired, text::join, without_effect};
 
-/// Whether a flag counts beside a file: some of kube-proxy's, and all of ours, which have no field in it.
+/// Whether a flag counts beside `--config`. All flags that only kube-ipvs has do, because the file has no field for
+/// them.
 fn counts_beside_file(flag: &str) -> bool {
     let own = OwnFlags::augment_args(Command::new("own"));
     ["config", "hostname-override", "master", "logging-format", "v"].contains(&flag)
         || own.get_arguments().any(|arg| arg.get_long() == Some(flag))
 }
 
-/// What all flags of one kind have in common, so that none has to say it.
 fn of_its_kind(arg: Arg) -> Arg {
     let value = arg.get_value_names().and_then(|names| names.first()).map(|name| name.to_string());
     match value.as_deref() {
@@ -25,7 +25,7 @@ fn of_its_kind(arg: Arg) -> Arg {
     }
 }
 
-/// The flags, as given.
+/// The parsed flags.
 #[derive(Debug, Clone)]
 pub struct Options {
     flags: Flags,
@@ -34,7 +34,7 @@ pub struct Options {
 
 #[derive(Debug, Clone, clap::Args)]
 struct Flags {
-    /// A file of the kind KubeProxyConfiguration; it takes the place of kube-proxy's flags
+    /// A file of kind KubeProxyConfiguration; it replaces kube-proxy's flags
     #[arg(id = "config", long, value_name = "FILE")]
     file: Option<PathBuf>,
 
@@ -50,27 +50,27 @@ struct Flags {
     metrics_port: Option<u16>,
 }
 
-/// What is to be done, and what there is to say about how it was said.
+/// The configuration, and messages about the flags and the file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadedConfig {
-    /// What is to be done.
+    /// The configuration.
     pub configuration: Configuration,
-    /// What may surprise the author of the flags or of the file.
+    /// Warnings that can surprise the author of the flags or of the file.
     pub warnings: Vec<String>,
-    /// What has no effect here.
+    /// Flags, fields, documents and feature gates that have no effect in kube-ipvs.
     pub without_effect: Vec<String>,
-    /// The flags with their values, or their defaults, whatever a file says.
+    /// All flags with their given or default values. A file does not change them.
     pub flags: Vec<(String, String)>,
-    /// The file and its content, if there is one.
+    /// The path and content of the file, if given.
     pub file: Option<(PathBuf, String)>,
 }
 
 impl Options {
-    /// Reads the file, if there is one, and puts the two together.
+    /// Reads the file, if given, and merges it with the flags.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or something that it or the flags say is not allowed.
+    /// When the file cannot be read, or when a value in it or in the flags is not allowed.
     pub fn resolve(&self) -> anyhow::Result<LoadedConfig> {
         let mut resolved = match &self.flags.file {
             Some(path) => self.by_file(path.clone())?,
@@ -90,7 +90,7 @@ impl Options {
     fn by_flags(&self) -> Configuration {
         let mut configuration = self.flags.configuration.clone();
         let bind = configuration.bind_address;
-        // The port of the address itself wins, as under kube-proxy.
+        // The port in the address wins, as in kube-proxy.
         let at = |listen: Listen, port, usual| match (listen, port) {
             (_, Some(0)) => Listen::Disabled,
             (Listen::Address(address), Some(port)) => Listen::Socket(SocketAddr::new(address, port)),
@@ -141,12 +141,12 @@ impl Options {
         })
     }
 
-    /// Whether any flag is given that has an effect.
+    /// Whether a flag with an effect is given.
     pub fn is_given(&self) -> bool {
         self.given().next().is_some()
     }
 
-    /// Whether a file is given.
+    /// Whether `--config` is given.
     pub fn has_file(&self) -> bool {
         self.flags.file.is_some()
     }
@@ -156,18 +156,17 @@ impl Options {
     }
 }
 
-/// The names of kube-proxy's flags and of our own.
+/// The names of all flags with an effect.
 fn names() -> impl Iterator<Item = String> {
     let command = Flags::augment_args(Command::new("kube-proxy"));
     command.get_arguments().map(|arg| arg.get_id().to_string()).collect::<Vec<_>>().into_iter()
 }
 
-/// The text of a flag; of one that is given several times all of them.
 fn value(matches: &ArgMatches, flag: &str) -> String {
     join(matches.get_raw(flag).into_iter().flatten().map(|text| text.to_string_lossy()))
 }
 
-/// A list that is given several times is one list, as for kube-proxy.
+/// Parses a repeated list flag as one list, as kube-proxy does.
 fn joined<T: FromStr<Err: Display>>(matches: &ArgMatches, flag: &str) -> Result<T, clap::Error> {
     value(matches, flag).parse().map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, error))
 }

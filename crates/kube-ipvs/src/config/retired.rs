@@ -1,19 +1,16 @@
-//! What older releases of kube-proxy knew and today's refuse. It is accepted with a warning that names its successor:
-//! a node must not come up without Services for a flag that has no effect.
+//! Flags and fields of older kube-proxy releases that current ones reject. kube-ipvs accepts them with a warning that
+//! names the successor. A flag without effect must not leave a node without Services.
 
 use clap::{ArgMatches, Command};
 use serde_json::Value;
 
 use super::without_effect;
 
-/// What became of klog's flags.
 const LOG: &str = "kube-ipvs logs to standard error; --logging-format and --v say how";
-/// What became of what only the userspace mode had.
 const USERSPACE: &str = "it was of the userspace mode, which is gone";
 const WINDOWS: &str = "it is of kube-proxy on Windows";
 const CLOUD: &str = "kube-proxy never used it";
 
-/// Flags with a value, and what to know about each.
 const FLAGS: [(&str, &str); 16] = [
     ("azure-container-registry-config", CLOUD),
     ("cloud-provider-gce-l7lb-src-cidrs", CLOUD),
@@ -33,7 +30,6 @@ const FLAGS: [(&str, &str); 16] = [
     ("udp-timeout", USERSPACE),
 ];
 
-/// Flags that are on or off.
 const SWITCHES: [(&str, &str); 11] = [
     ("add-dir-header", LOG),
     ("alsologtostderr", LOG),
@@ -48,7 +44,6 @@ const SWITCHES: [(&str, &str); 11] = [
     ("windows-service", WINDOWS),
 ];
 
-/// Fields of the file.
 const FIELDS: [(&[&str], &str); 3] = [
     (&["conntrack", "max"], "use conntrack.maxPerCore and conntrack.min"),
     (&["resourceContainer"], "the container runtime places the process in its cgroup"),
@@ -59,13 +54,12 @@ pub(super) fn augment(command: Command) -> Command {
     without_effect::hidden(command, FLAGS.map(|(name, _)| name), SWITCHES.map(|(name, _)| name))
 }
 
-/// What to say of the flags that were given.
 pub(super) fn given(matches: &ArgMatches) -> Vec<String> {
     let given = FLAGS.iter().chain(&SWITCHES).filter(|(name, _)| without_effect::is_given(matches, name));
     given.map(|(name, instead)| format!("--{name} has no effect: {instead}")).collect()
 }
 
-/// Takes the fields out of the file; returns what to say of those that say more than nothing.
+/// Removes retired fields from the file. Returns a warning for each one that is set.
 pub(super) fn take(file: &mut Value) -> Vec<String> {
     let take = |(path, instead): &(&[&str], &str)| {
         let name = without_effect::take_field(file, path)?;

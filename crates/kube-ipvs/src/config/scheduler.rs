@@ -3,7 +3,7 @@ use std::{fmt, str::FromStr};
 use ipvs_netlink::Scheduler;
 use proxier_kubernetes::parse_scheduler;
 
-/// `--ipvs-scheduler`: the name of a scheduler that Linux has; empty is kube-proxy's default.
+/// `--ipvs-scheduler`: the name of a kernel scheduler. Empty means kube-proxy's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DefaultScheduler(pub Scheduler);
 

@@ -16,7 +16,7 @@ struct Cli {
 fn resolve(line: &str) -> Result<LoadedConfig, String> {
     let words = std::iter::once("kube-ipvs").chain(line.split_whitespace());
     let cli = Cli::try_parse_from(words).map_err(|error| {
-        // clap ends every refusal with a pointer to --help.
+        // clap ends each error with a pointer to --help.
         error.to_string().split("\n\nFor more").next().unwrap().trim_end().to_owned()
     })?;
     cli.options.resolve().map_err(|error| format!("{error:#}"))
@@ -26,7 +26,7 @@ fn parse(line: &str) -> Configuration {
     resolve(line).unwrap().configuration
 }
 
-/// The lines by which what is written of a configuration differs from the defaults.
+/// The lines of the written configuration that differ from the defaults.
 fn beyond_defaults(configuration: &Configuration) -> String {
     let defaults = write(&Configuration::default()).unwrap();
     let defaults: Vec<&str> = defaults.lines().collect();

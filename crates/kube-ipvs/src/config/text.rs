@@ -1,4 +1,4 @@
-//! `#[serde(with = "text")]`: values that are texts in the file, read as the flag of the same name reads them.
+//! `#[serde(with = "text")]`: values that are strings in the file, parsed like the flag of the same name.
 
 use std::{fmt::Display, str::FromStr};
 
@@ -16,17 +16,15 @@ pub(super) fn serialize<S: Serializer>(value: &impl Display, serializer: S) -> R
     serializer.collect_str(value)
 }
 
-/// The items of a flag that is a list.
 pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-/// The flag of these items.
 pub(super) fn join(items: impl IntoIterator<Item: Display>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
 }
 
-/// The same for values that are lists of texts in the file, and one text with commas as a flag.
+/// The same for a list: several strings in the file, one string with commas as a flag.
 pub(super) mod list {
     use super::*;
 

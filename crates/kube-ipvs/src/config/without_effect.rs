@@ -1,9 +1,8 @@
-//! What kube-proxy knows and has no effect here: it is accepted, and said once.
+//! Flags and fields of kube-proxy that have no effect in kube-ipvs. kube-ipvs accepts them and reports them once.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use serde_json::Value;
 
-/// Flags with a value.
 const FLAGS: [&str; 10] = [
     "boot-id-file",
     "config-sync-period",
@@ -17,11 +16,9 @@ const FLAGS: [&str; 10] = [
     "vmodule",
 ];
 
-/// Flags that are on or off.
 const SWITCHES: [&str; 4] =
     ["iptables-localhost-nodeports", "log-json-split-stream", "log-text-split-stream", "profiling"];
 
-/// Fields of the file.
 const FIELDS: [&[&str]; 15] = [
     &["clientConnection", "acceptContentTypes"],
     &["configSyncPeriod"],
@@ -44,7 +41,6 @@ pub(super) fn augment(command: Command) -> Command {
     hidden(command, FLAGS, SWITCHES)
 }
 
-/// Lets a command take flags with a value, and flags that are on or off.
 pub(super) fn hidden<const F: usize, const S: usize>(
     command: Command,
     flags: [&'static str; F],
@@ -64,12 +60,11 @@ pub(super) fn is_given(matches: &ArgMatches, flag: &str) -> bool {
     matches.value_source(flag) == Some(ValueSource::CommandLine)
 }
 
-/// Takes the fields out of the file; returns those that say more than nothing.
 pub(super) fn take(file: &mut Value) -> Vec<String> {
     FIELDS.iter().filter_map(|path| take_field(file, path)).collect()
 }
 
-/// Takes a field out of the file; returns its name where it says more than nothing.
+/// Removes a field from the file. Returns its name if it is set.
 pub(super) fn take_field(file: &mut Value, path: &[&str]) -> Option<String> {
     let (last, parents) = path.split_last()?;
     let parent = parents.iter().try_fold(file, |value, key| value.get_mut(key))?;
@@ -77,7 +72,7 @@ pub(super) fn take_field(file: &mut Value, path: &[&str]) -> Option<String> {
     (!says_nothing(&value)).then(|| path.join("."))
 }
 
-/// Whether a value is one that stands in a file of which every field was written out.
+/// Whether a tool that writes every field out writes this value for an unset one.
 fn says_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

@@ -1,5 +1,4 @@
-/// Reads and writes an enum as words, one for each variant. An empty text is the default. `$what` names the enum in
-/// errors.
+/// Reads and writes an enum as words, one per variant. An empty text is the default.
 macro_rules! words {
     ($name:ident is $what:literal: $($variant:ident = $word:literal),+) => {
         impl std::str::FromStr for $name {

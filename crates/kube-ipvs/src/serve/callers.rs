@@ -1,4 +1,4 @@
-//! Who is being answered: a bounded number of callers, of which no peer can have all.
+//! Limits the number of connections, so that no peer can take them all.
 
 use std::{
     collections::BTreeMap,
@@ -11,12 +11,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 const MAX_CONNECTIONS: usize = 256;
-/// How many of them may call from one address, or one IPv6 network.
+/// The limit per IPv4 address or IPv6 network.
 const MAX_PER_PEER: usize = 64;
 
-/// The places of all callers at the same ports. If they are all taken, a new caller gets the oldest place of a peer
-/// that has the most. If its own peer has as many as it may, the new caller gets the oldest of those. So an idle
-/// caller keeps no other out.
+/// The places of all callers at the same ports. If all are taken, a new caller evicts the oldest caller of a peer that
+/// has the most. A peer at its limit evicts its oldest caller instead. So an idle caller keeps no other caller out.
 #[derive(Debug)]
 pub(super) struct Callers {
     places: Mutex<Places<Arc<Notify>>>,
@@ -25,18 +24,16 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    /// Without any caller. One that is silent for longer than `patience` is disconnected; `end` stops the admission.
+    /// A caller that is silent for longer than `patience` is disconnected. `end` stops the admission.
     pub(super) fn new(patience: Duration, end: watch::Receiver<bool>) -> Arc<Self> {
         Arc::new(Self { places: Mutex::default(), patience, end })
     }
 
-    /// Waits until the server is to let in no more callers.
     pub(super) async fn end(&self) {
-        // If the sender is gone, `wait_for` returns an error: that is the end too.
+        // If the sender is gone, `wait_for` returns an error, which also means the end.
         let _ = self.end.clone().wait_for(|is_end| *is_end).await;
     }
 
-    /// Lets a new caller in. If there are too many callers, another one has to leave.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Place {
         let leave = Arc::new(Notify::new());
         let (number, evicted) = self.places.lock().enter(peer(from), Arc::clone(&leave));
@@ -45,7 +42,6 @@ impl Callers {
     }
 }
 
-/// A caller's place, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) callers: Arc<Callers>,
@@ -54,7 +50,6 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Waits until another caller has this place.
     pub(super) async fn taken(&self) {
         self.leave.notified().await;
     }
@@ -66,7 +61,7 @@ impl Drop for Place {
     }
 }
 
-/// The places, by when they were taken: whose they are, and how to have that caller leave.
+/// The places in order of admission, each with its peer and a handle that evicts the caller.
 #[derive(Debug, Default)]
 struct Places<T> {
     next: u64,
@@ -86,8 +81,8 @@ impl<T> Places<T> {
         self.taken.remove(&number);
     }
 
-    /// Which place one more caller from this peer is to have, if none is free: the oldest of its own if it has as
-    /// many as it may, or else the oldest of those who have most.
+    /// The place that one more caller of this peer takes, if none is free. A peer at its limit loses its oldest place.
+    /// Otherwise a peer with the most places loses its oldest one.
     fn too_many(&self, peer: IpAddr) -> Option<u64> {
         let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
         self.taken.values().for_each(|(of, _)| *counts.entry(*of).or_default() += 1);
@@ -102,7 +97,7 @@ impl<T> Places<T> {
     }
 }
 
-/// The peer that a caller counts as: a client with IPv6 has 2^64 addresses.
+/// The peer that a caller counts as. An IPv6 client has 2^64 addresses, so its /64 counts.
 fn peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
@@ -119,27 +114,27 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_counts_as_its_network() {
+    fn ipv6_caller_counts_as_its_network() {
         let as_text = |address: &str| peer(address.parse().unwrap()).to_string();
         assert_eq!(as_text("2001:db8::1:2:3:4"), "2001:db8::");
         assert_eq!(as_text("::ffff:192.0.2.1"), "192.0.2.1");
     }
 
     #[test]
-    fn one_peer_has_no_more_than_its_part() {
+    fn peer_at_its_limit_loses_its_oldest_connection() {
         let mut places = Places::default();
         assert_eq!(places.enter(caller(1), 0).1, None);
         for number in 0..MAX_PER_PEER {
             assert_eq!(places.enter(caller(2), 1000 + number).1, None);
         }
-        // The next caller of this peer gets the peer's own oldest place, and no place of another peer.
+        // The next caller of this peer takes the peer's oldest place, and no place of another peer.
         assert_eq!(places.enter(caller(2), 9).1, Some(1000));
         assert_eq!(places.enter(caller(2), 9).1, Some(1001));
         assert_eq!(places.enter(caller(1), 9).1, None);
     }
 
     #[test]
-    fn when_all_are_taken_whoever_has_most_loses_its_oldest() {
+    fn full_server_evicts_the_oldest_connection_of_the_largest_peer() {
         let mut places = Places::default();
         let mut all = Vec::new();
         for number in 0..MAX_CONNECTIONS {
@@ -150,10 +145,10 @@ mod tests {
         }
         assert_eq!(places.enter(caller(501), 9).1, Some(3));
         assert_eq!(places.taken.len(), MAX_CONNECTIONS);
-        // One that has left makes room.
+        // A caller that has left makes room.
         places.leave(all[0]);
         assert_eq!(places.enter(caller(502), 9).1, None);
-        // One that was told to leave has no place any more to give back.
+        // An evicted caller has no place to give back.
         places.leave(all[3]);
         assert_eq!(places.taken.len(), MAX_CONNECTIONS);
     }

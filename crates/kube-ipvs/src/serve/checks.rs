@@ -1,4 +1,4 @@
-//! `healthCheckNodePort`: a load balancer asks each node about one Service, at a port of that Service's own
+//! `healthCheckNodePort`: a load balancer asks each node about one Service, at a port that only this Service has
 //! (`externalTrafficPolicy: Local`).
 
 use std::{
@@ -26,12 +26,11 @@ use super::{
 };
 use crate::events::{About, EventNote, PORT_TAKEN};
 
-/// What has changed since [`run`] last looked.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    /// By Service, what is to be answered from now on.
+    /// The new check of each changed Service. None closes its port.
     pub(super) checks: BTreeMap<ServiceId, Option<HealthCheck>>,
-    /// The addresses of the node to listen at, where they are others now.
+    /// The node addresses to listen at, if they changed.
     pub(super) addresses: Option<Vec<IpAddr>>,
 }
 
@@ -39,7 +38,7 @@ struct Checks {
     status: Arc<Status>,
     addresses: Vec<IpAddr>,
     open: BTreeMap<ServiceId, Check>,
-    /// Those of all ports together.
+    /// All ports share these places.
     callers: Arc<Callers>,
 }
 
@@ -51,7 +50,6 @@ struct Check {
     is_told: bool,
 }
 
-/// Opens, updates and closes ports as the owner of the kernel says, until the end.
 pub(super) async fn run(status: Arc<Status>, limits: Limits, owner: &(impl Fn(Call) + ?Sized)) {
     let mut checks = Checks {
         addresses: Vec::new(),
@@ -73,7 +71,7 @@ pub(super) async fn run(status: Arc<Status>, limits: Limits, owner: &(impl Fn(Ca
 
 impl Checks {
     async fn take(&mut self, news: News) {
-        // What goes is closed before anything is opened: the port of one Service can be another's the next moment.
+        // kube-ipvs closes ports before it opens others: another Service can take over a port at once.
         let mut closing = Vec::new();
         for (id, check) in news.checks {
             match (self.open.get_mut(&id), check) {
@@ -97,12 +95,12 @@ impl Checks {
         }
         for (_, listener) in closing {
             listener.abort();
-            // An error says that it was aborted.
+            // The error only reports that the task was aborted.
             let _ = listener.await;
         }
     }
 
-    /// Listens wherever a check does not listen yet. Returns how many ports could not be opened everywhere.
+    /// Returns the number of ports that could not be opened everywhere.
     fn open_all(&mut self, owner: &(impl Fn(Call) + ?Sized)) -> usize {
         let mut unavailable = 0;
         for (id, check) in &mut self.open {
@@ -120,7 +118,7 @@ impl Checks {
 }
 
 impl Check {
-    /// Listens wherever it does not yet. Returns why it cannot, if it cannot everywhere.
+    /// Returns the reason if the port cannot be opened at an address.
     fn open(
         &mut self,
         service: &ServiceId,
@@ -156,7 +154,7 @@ impl Check {
 
 pub(super) const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// The answer for load balancers about one Service, whatever path they request.
+/// Answers at every path.
 struct CheckSite {
     service: ServiceId,
     local_endpoints: Arc<AtomicUsize>,
@@ -166,7 +164,7 @@ struct CheckSite {
 impl Site for CheckSite {
     async fn answer(&self, _: &Parts) -> Response {
         let local_endpoints = self.local_endpoints.load(Ordering::Relaxed);
-        // The other Services of this node are none the worse for what this one lacks.
+        // If the kernel rejects a part of this Service, the other Services of the node stay healthy.
         let healthy = self.status.report().healthy && !self.status.lacks_something(&self.service);
         let body = json!({
             "service": { "namespace": &*self.service.namespace, "name": &*self.service.name },

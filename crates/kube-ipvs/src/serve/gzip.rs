@@ -2,18 +2,17 @@ use std::io::{self, Write};
 
 use flate2::{Compression, write::GzEncoder};
 
-/// Whether a caller takes gzip, by its header `Accept-Encoding`.
 pub(super) fn takes_gzip(accept: &str) -> bool {
     accept.split(',').any(|encoding| {
         let mut words = encoding.split(';').map(str::trim);
         let is_gzip = words.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-        // A weight of 0 is a refusal.
+        // A weight of 0 rejects the encoding.
         let weight = words.find_map(|word| word.strip_prefix("q=")?.parse::<f32>().ok());
         is_gzip && weight.is_none_or(|weight| weight > 0.0)
     })
 }
 
-/// A text in gzip. A little is enough: names and labels repeat.
+/// Fast compression is enough: names and labels repeat.
 pub(super) fn gzip(text: &str) -> io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
     encoder.write_all(text.as_bytes())?;
@@ -25,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_scrapers_take() {
+    fn accept_encoding_allows_gzip_unless_its_weight_is_zero() {
         for (accept, expected) in [
             ("gzip", true),
             ("deflate, gzip;q=0.5", true),

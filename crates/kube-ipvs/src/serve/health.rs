@@ -1,4 +1,4 @@
-//! Whether this proxy is healthy, as kube-proxy says it (`pkg/proxy/healthcheck`). Pure: time comes from outside.
+//! The health of this proxy, as kube-proxy reports it (`pkg/proxy/healthcheck`). Pure: the caller supplies the time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,21 +9,21 @@ use serde::Serialize;
 /// One moment, by two clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// Time since any fixed moment: what is waited for is measured by it.
+    /// Time since a fixed moment, which measures delays.
     pub elapsed: Duration,
-    /// What a wall clock shows: people read it.
+    /// Wall-clock time, for people.
     pub wall: Timestamp,
 }
 
-/// What is known of this proxy's health.
+/// The health of this proxy.
 ///
-/// An update that arrives waits until a sync has brought it into the kernel. It is late when it has waited for twice
-/// the sync period; what failed in the main waits on, from when it arrived. As long as an update of a family is late,
-/// that family is unhealthy. A Service that the kernel refuses makes nothing late but itself (docs/adr/0010).
+/// An update waits from its arrival until a sync has programmed it. It is late after twice the sync period. If most of
+/// an update fails, the update goes on waiting, counted from its arrival. While an update of a family is late, that
+/// family is unhealthy. If the kernel rejects a part of one Service, its family stays healthy (docs/adr/0010).
 #[derive(Debug)]
 pub struct Health {
     patience: Duration,
-    /// Since when the oldest update waits that no sync has taken in.
+    /// When the oldest update arrived that no sync has taken.
     queued: Option<Duration>,
     families: [OfFamily; 2],
     node: NodeState,
@@ -31,37 +31,36 @@ pub struct Health {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct OfFamily {
-    /// Since when the oldest update waits that a sync has taken in.
+    /// When the oldest update arrived that a sync has taken and not completed.
     taken: Option<Duration>,
-    /// When the last sync left nothing undone.
+    /// When a sync last left nothing undone.
     updated: Option<Timestamp>,
     /// Whether something is undone.
     failing: bool,
 }
 
-/// What a sync did for one family.
+/// The result of a sync for one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything is in the kernel, also what failed in earlier syncs. Services for which the kernel rejects something
-    /// are the exception.
+    /// The kernel holds everything, including earlier failures. The exception is Services for which the kernel rejects
+    /// something.
     Settled,
-    /// All that it had to do was done. What failed in earlier syncs, of whatever family, waits to be tried again.
+    /// The kernel holds the changes of this sync. Earlier failures, of any family, wait for a retry.
     Done,
-    /// Nothing could be done, or most of it failed, or something that all Services stand on.
+    /// The kernel could not be used, most changes failed, or a change failed that all Services depend on.
     Failed,
 }
 
-/// Whether load balancers may choose this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NodeState {
-    /// Nothing is known of it, and nothing speaks against it.
+    /// No Node is known, which does not exclude this node.
     Unknown,
     Stays,
     Leaves,
 }
 
 impl Health {
-    /// Nothing has happened yet.
+    /// Creates the health of a proxy that has just started.
     pub fn new(sync_period: Duration) -> Self {
         Self {
             patience: sync_period.saturating_mul(2),
@@ -71,12 +70,12 @@ impl Health {
         }
     }
 
-    /// An update has arrived.
+    /// Records the arrival of an update.
     pub fn queued(&mut self, now: Duration) {
         self.queued.get_or_insert(now);
     }
 
-    /// All updates that wait are taken in: the next sync is about them.
+    /// Records that the next sync takes all waiting updates.
     pub fn taken(&mut self) {
         let Some(since) = self.queued.take() else { return };
         for family in &mut self.families {
@@ -84,7 +83,7 @@ impl Health {
         }
     }
 
-    /// A sync has ended. Returns whether it left nothing undone of that family.
+    /// Records the end of a sync. Returns whether the family has nothing undone.
     pub fn record_sync(&mut self, family: Family, outcome: Outcome, now: Moment) -> bool {
         let family = &mut self.families[family as usize];
         match outcome {
@@ -100,7 +99,8 @@ impl Health {
         !family.failing
     }
 
-    /// What its Node says: whether the node is to stay, if it exists. A Node that was there and is gone leaves.
+    /// Records whether this node stays, by its Node. None means that it has no Node. If a known Node disappears, the
+    /// node leaves.
     pub fn node(&mut self, stays: Option<bool>) {
         self.node = match (stays, self.node) {
             (Some(true), _) => NodeState::Stays,
@@ -109,19 +109,19 @@ impl Health {
         };
     }
 
-    /// Whether everything has been in the kernel once.
+    /// Whether each family was completely in the kernel once.
     pub fn has_synced(&self) -> bool {
         self.families.iter().all(|family| family.updated.is_some())
     }
 
-    /// What is to be said.
+    /// Reports the health at a moment.
     pub fn report(&self, now: Moment) -> Report {
         let is_late = |since: Duration| now.elapsed.saturating_sub(since) >= self.patience;
         let mut status = BTreeMap::new();
         for family in Family::ALL {
             let OfFamily { taken, updated, .. } = self.families[family as usize];
             let healthy = ![self.queued, taken].into_iter().flatten().any(is_late);
-            // One that has not done anything yet is left out, unless it should have.
+            // The report leaves out a family without any sync, unless it is late.
             if updated.is_some() || !healthy {
                 let last_updated = updated.unwrap_or(NEVER);
                 status.insert(family.to_string(), OfFamilyReport { last_updated, healthy });
@@ -140,7 +140,7 @@ impl Health {
     }
 }
 
-/// The answer to a client that asks for this proxy's health. Its JSON is kube-proxy's.
+/// The answer to a health check. Its JSON is kube-proxy's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -148,7 +148,7 @@ pub struct Report {
     current_time: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     node_eligible: Option<bool>,
-    /// Whether everything is in the kernel, or not late yet.
+    /// Whether everything is in the kernel or not late yet.
     pub healthy: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     status: BTreeMap<String, OfFamilyReport>,
@@ -167,13 +167,13 @@ impl Report {
     /// For `/livez`: whether the proxy works.
     pub fn livez(mut self) -> (bool, Self) {
         if self.healthy {
-            // Such a proxy would have nothing to update.
+            // A healthy proxy has nothing left to update, so its last update is now.
             self.last_updated = self.current_time;
         }
         (self.healthy, self)
     }
 
-    /// For `/healthz`: whether it works, and load balancers may choose this node.
+    /// For `/healthz`: whether the proxy works and load balancers can choose this node.
     pub fn healthz(mut self) -> (bool, Self) {
         self.node_eligible = Some(self.eligible);
         let good = self.healthy && self.eligible;
@@ -184,7 +184,7 @@ impl Report {
     }
 }
 
-/// The first second of the year 1: Go's zero.
+/// The first second of the year 1, which is Go's zero time.
 const NEVER: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ impl Site for HealthSite {
                 self.0.kube_proxy.livez(good);
                 verdict(good, &report)
             }
-            // kube-proxy has no such path: to it one that has not done anything yet is healthy.
+            // kube-proxy lacks this path: it reports a proxy before its first sync as healthy.
             "/readyz" => match (self.0.has_synced(), self.0.out_of_contact()) {
                 (true, None) => text(StatusCode::OK, PLAIN, "ok"),
                 (false, _) => text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "the first sync is not done yet"),

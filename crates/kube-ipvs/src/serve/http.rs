@@ -1,4 +1,4 @@
-//! HTTP/1.1 for a few callers: probes and scrapers.
+//! An HTTP/1.1 server for few callers: probes and scrapers.
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -20,14 +20,14 @@ pub(super) trait Site: Send + Sync + 'static {
     fn answer(&self, request: &Parts) -> impl Future<Output = Response> + Send;
 }
 
-/// The most of a request that is kept, in bytes: the least that hyper can do with.
+/// Size of the request buffer in bytes: hyper's minimum.
 const MAX_REQUEST: usize = 8192;
-/// How long a caller may stay. It is answered to the end then.
+/// Maximum age of a connection. An answer in progress is still completed.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
-/// How long to wait where no caller can be let in, as with too many open files.
+/// Delay after a failed accept, for example with too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// Listens. An unspecified address means both families, as for Go's programs.
+/// Listens. An unspecified address means both families, as in Go programs.
 pub(super) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     if at.ip().is_unspecified() {
         let all = SocketAddr::from(([0u16; 8], at.port()));
@@ -52,8 +52,8 @@ fn bind(at: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Answers all callers until the server ends. Before it ends, it completes the answers that it has begun. If this
-/// future is dropped, it cuts them off.
+/// Answers all callers until the server ends. Before it ends, it completes answers in progress. Dropping this future
+/// cuts them off.
 pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>, callers: Arc<Callers>) {
     let mut conversations = tokio::task::JoinSet::new();
     loop {
@@ -72,7 +72,6 @@ pub(super) async fn serve(listener: TcpListener, site: Arc<impl Site>, callers: 
         while conversations.try_join_next().is_some() {}
         let (site, place) = (Arc::clone(&site), callers.enter(peer.ip()));
         conversations.spawn(async move {
-            // Another caller may get the place.
             tokio::select! {
                 () = place.taken() => {}
                 () = converse(stream, site, &place.callers) => {}
@@ -90,14 +89,14 @@ async fn converse(stream: TcpStream, site: Arc<impl Site>, callers: &Callers) {
     });
     let mut connection = http1::Builder::new();
     let patience = callers.patience;
-    // One that does not read its answer is disconnected by the kernel, and the answer is not kept any longer.
+    // If a caller does not read its answer, the kernel disconnects it and frees the answer.
     let reads = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
     if let Err(error) = reads {
         tracing::debug!(%error, "cannot limit how long a caller may take to read");
     }
     connection.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_REQUEST);
     let mut connection = pin!(connection.serve_connection(TokioIo::new(stream), answer));
-    // A caller that breaks off is its own business.
+    // A caller that disconnects early is not an error.
     tokio::select! {
         _ = connection.as_mut() => return,
         () = sleep(MAX_CONNECTION_AGE) => {}

@@ -1,5 +1,5 @@
-//! What the owner of the kernel measures, and only when a client asks for metrics. No other thread measures it: a list
-//! of IPVS must not be read between two of the owner's writes.
+//! Measurements of the sync loop, which it makes only when a client requests metrics. No other thread makes them: IPVS
+//! must not be dumped between two writes of the sync loop.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use tokio::sync::oneshot;
 use super::{status::Status, traffic::Traffic};
 use crate::config::Configuration;
 
-/// The kernel adds up its counters every two seconds: nothing is new before.
+/// The kernel updates its counters every two seconds.
 const CACHE_TTL: Duration = Duration::from_secs(2);
 
-/// A request that waits for a measurement. If the owner drops it, the requester learns that there is none.
+/// A request for a measurement. If the sync loop drops it, the requester gets no measurement.
 #[derive(Debug)]
 pub struct Ask(oneshot::Sender<()>);
 
@@ -29,31 +29,32 @@ impl Ask {
     }
 }
 
-/// Measures for those who ask.
+/// Makes measurements on request.
 #[derive(Debug)]
 pub struct Measuring {
-    /// How many Services have metrics of their own.
+    /// The number of Services with traffic metrics.
     limit: usize,
-    /// How long what was measured is good for.
+    /// How long a measurement is valid.
     period: Duration,
     traffic: Traffic,
     last: Option<Instant>,
 }
 
 impl Measuring {
-    /// Nothing has been measured yet.
+    /// Starts without a measurement.
     pub fn new(configuration: &Configuration) -> Self {
         let limit = configuration.own.service_metrics_limit.get();
         Self { limit: limit.unsigned_abs() as usize, period: CACHE_TTL, traffic: Traffic::default(), last: None }
     }
 
-    /// The same, where what was measured is good for as long as this.
+    /// Sets how long a measurement is valid.
     #[must_use]
     pub fn with_period(self, period: Duration) -> Self {
         Self { period, ..self }
     }
 
-    /// Measures, unless it just did, and publishes what it finds. `read` reads the counters of virtual servers.
+    /// Measures and publishes the result, unless the last measurement is still valid. `read` dumps the counters of
+    /// virtual servers.
     pub fn measure(
         &mut self,
         Ask(ask): Ask,
@@ -71,7 +72,7 @@ impl Measuring {
                 }
             }
         }
-        // Who asked may have gone.
+        // The requester can be gone by now.
         let _ = ask.send(());
     }
 

@@ -36,7 +36,7 @@ impl MetricsSite {
         owner: Arc<dyn Fn(Call) + Send + Sync>,
         patience: Duration,
     ) -> anyhow::Result<Self> {
-        // Under the group of the configuration's API, as every component of Kubernetes shows it.
+        // All Kubernetes components show their configuration under its API group.
         let configuration = json!({ "kubeproxy.config.k8s.io": configuration.spelled_out() });
         let configuration = serde_json::to_vec(&configuration).context("cannot write the configuration")?;
         let flags = zpages::flagz(flags).into();
@@ -46,7 +46,7 @@ impl MetricsSite {
     async fn measure(&self) {
         let (ask, measured) = Ask::new();
         (self.owner)(Call::Measure(ask));
-        // An owner that is going away does not answer.
+        // A sync loop that is ending does not answer.
         let _ = timeout(self.patience, measured).await;
     }
 }
@@ -81,11 +81,10 @@ fn has_parameter(request: &Parts, name: &str) -> bool {
     pairs.any(|pair| pair.split('=').next() == Some(name))
 }
 
-/// The format of metrics: Prometheus's, as kube-proxy's, and not OpenMetrics, which writes bounds of buckets otherwise
-/// (`le="1.0"`). In a fleet of both, a sum by `le` would have two bounds of one value.
+/// Prometheus' text format, as in kube-proxy. OpenMetrics writes bounds of buckets differently (`le="1.0"`). In a fleet
+/// of both, a sum by `le` would have two bounds of one value.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Metrics, in gzip for those who take it.
 fn expose(metrics: Vec<MetricFamily>, request: &Parts) -> Response {
     let metrics = match TextEncoder::new().encode_to_string(&metrics) {
         Ok(metrics) => metrics,
@@ -103,8 +102,8 @@ fn expose(metrics: Vec<MetricFamily>, request: &Parts) -> Response {
     response
 }
 
-/// What every component of Kubernetes says of its own health checks (`component-base/metrics/prometheus/slis`): here of
-/// `/healthz` beside the metrics, which says that the process answers.
+/// Health check metrics of every Kubernetes component (`component-base/metrics/prometheus/slis`). They cover `/healthz`
+/// beside the metrics, which reports that the process answers.
 struct Slis {
     registry: Registry,
     last: IntGaugeVec,
@@ -121,7 +120,7 @@ impl Slis {
         Self { registry, last, all }
     }
 
-    /// It was asked, and is well, or it would not answer.
+    /// Counts a success: a process that answers is healthy.
     fn asked(&self) {
         self.last.with_label_values(&["ping", "healthz"]).set(1);
         self.all.with_label_values(&["ping", "success", "healthz"]).inc();

@@ -1,7 +1,6 @@
-//! What the daemon answers over HTTP, on kube-proxy's ports: health, metrics, its configuration.
+//! The daemon's HTTP servers, on kube-proxy's ports: health, metrics, configuration.
 //!
-//! All of it runs on a thread of its own and reads what other threads have written into [`Status`]. No client keeps
-//! the owner of the kernel waiting.
+//! They run on a separate thread and read [`Status`], which other threads write. So no client delays the sync loop.
 
 pub mod health;
 
@@ -33,22 +32,22 @@ use self::{
 };
 use crate::{config::Configuration, events::EventNote};
 
-/// What only the owner of the kernel can do.
+/// A call that only the sync loop can handle, because it owns the kernel.
 #[derive(Debug)]
 pub enum Call {
-    /// Measure what is to be told.
+    /// Measure for a scrape.
     Measure(Ask),
-    /// Record something.
+    /// Record an Event.
     Record(EventNote),
 }
 
-/// The time-outs of the HTTP servers. Tests set longer ones, as their results must not depend on the machine's speed.
+/// The timeouts of the HTTP servers. Tests set longer ones, as their results must not depend on the machine's speed.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long a client may take to send its request, read none of its answer, and keep an idle connection: the number
+    /// How long a client can take to send its request, read none of its answer, or keep an idle connection. The number
     /// of connections is limited, and probes are quick.
     pub caller: Duration,
-    /// How long a scrape waits for the owner of the kernel to measure. After that it gets the last measurement.
+    /// How long a scrape waits for a measurement. After that it gets the last one.
     pub owner: Duration,
 }
 
@@ -58,15 +57,15 @@ impl Default for Limits {
     }
 }
 
-/// How long to wait before an address that could not be had is tried again, as kube-proxy does.
+/// How long to wait before listening at an unavailable address again, as kube-proxy does.
 const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Answers on the ports that the configuration and the Services name, until [`Status::finish`]. `owner` calls the
-/// owner of the kernel, and `flags` are what the command line says.
+/// Serves the ports of the configuration and of Services until [`Status::finish`]. `owner` calls the sync loop, and
+/// `flags` are the flags to show.
 ///
 /// # Errors
 ///
-/// When it cannot listen at an address and `--bind-address-hard-fail` is set.
+/// When kube-ipvs cannot listen at an address and `--bind-address-hard-fail` is set.
 pub async fn run(
     configuration: &Configuration,
     flags: &[(String, String)],

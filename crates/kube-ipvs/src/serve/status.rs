@@ -1,5 +1,3 @@
-//! What the daemon publishes of itself.
-
 use std::{
     collections::BTreeSet,
     net::IpAddr,
@@ -26,8 +24,8 @@ use crate::{
     source::{Changes, kubernetes::Version},
 };
 
-/// What the daemon publishes of itself. The sources and the owner of the kernel write it, and the HTTP server reads it
-/// for its clients. No lock is held for longer than it takes to copy a few numbers.
+/// The state that the daemon publishes. The sources and the sync loop write it, and the HTTP servers read it. No lock
+/// is held for longer than it takes to copy a few numbers.
 #[derive(Debug)]
 pub struct Status {
     start: Instant,
@@ -39,19 +37,19 @@ pub struct Status {
     kubernetes: Kubernetes,
     pub(super) services: Services,
     contact: Contact,
-    /// For how long there may be no contact with the API server.
+    /// The maximum time without contact with the API server, if limited.
     out_of_contact_limit: Option<Duration>,
     check_news: Mutex<News>,
     told: Notify,
-    /// Where health check node ports are, unless they are at every address.
+    /// The addresses of health check node ports, unless they are at every address.
     check_addresses: Mutex<Option<Vec<IpAddr>>>,
-    /// The Services of which the kernel refused something.
+    /// The Services for which the kernel rejected something.
     lacking: Mutex<BTreeSet<ServiceId>>,
-    /// Whether the HTTP server is to let in no more clients.
+    /// Whether the HTTP servers admit no more clients.
     pub(super) end: watch::Sender<bool>,
 }
 
-/// What the owner of the kernel has taken in for its next sync.
+/// The changes that the sync loop has taken for its next sync.
 #[derive(Debug, Default)]
 pub struct Taken {
     counts: ChangeCounts,
@@ -59,9 +57,9 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// These have been taken in too.
+    /// Adds changes that were taken later.
     pub fn join(&mut self, later: Self) {
-        /// One sync measures no more endpoints' delays than this.
+        /// The maximum number of endpoint changes whose delay one sync measures.
         const MAX_WAITING: usize = 10_000;
         self.counts.services += later.counts.services;
         self.counts.endpoints += later.counts.endpoints;
@@ -69,14 +67,14 @@ impl Taken {
         self.triggers.extend(later.triggers.into_iter().take(room));
     }
 
-    /// These changes are taken in.
+    /// Adds the counts of taken changes.
     pub fn add(&mut self, changes: &Changes) {
         self.join(Self { counts: count(changes), triggers: changes.triggers.clone() });
     }
 }
 
 impl Status {
-    /// Of a daemon that has just started.
+    /// Creates the state of a daemon that has just started.
     pub fn new(configuration: &Configuration) -> Self {
         let registry = Registry::new();
         let everywhere = configuration.node_port_addresses.addresses == NodePortAddresses::All;
@@ -100,12 +98,12 @@ impl Status {
         }
     }
 
-    /// The Kubernetes whose Services are served has this version.
+    /// Sets the version of the cluster.
     pub fn serves(&self, version: &Version) {
         self.kubernetes.set(version);
     }
 
-    /// Changes have arrived, and wait for the owner of the kernel.
+    /// Records that changes have arrived and wait for the sync loop.
     pub fn queued(&self, changes: &Changes) {
         if changes.events.is_empty() {
             return;
@@ -115,12 +113,12 @@ impl Status {
         self.kube_proxy.queued(count(changes), now.wall);
     }
 
-    /// The owner of the kernel takes in all changes that have arrived.
+    /// Records that the sync loop takes all changes that have arrived.
     pub fn taken(&self) {
         self.health.lock().taken();
     }
 
-    /// A sync has ended, which began at `start`.
+    /// Records the end of a sync that began at `start`.
     pub fn record_sync(&self, engine: &Engine, report: &SyncReport, taken: Taken, start: Instant, meter: Meter) {
         let now = self.now();
         let mut health = self.health.lock();
@@ -136,19 +134,19 @@ impl Status {
         self.metered(meter);
         for family in Family::ALL.into_iter().filter(|family| synced[*family as usize]) {
             self.kube_proxy.synced(family, now.wall);
-            // What changed before we were there was not ours to program.
+            // kube-ipvs did not program changes from before its start.
             let ours = taken.triggers.iter().filter(|(of, since)| *of == family && *since > self.started);
             ours.for_each(|(_, since)| self.kube_proxy.programmed(family, *since, now.wall));
         }
     }
 
-    /// The kernel was asked.
+    /// Records the time that the kernel took.
     pub fn metered(&self, meter: Meter) {
         meter.spent.iter().for_each(|((subsystem, operation), time)| self.own.spent(*subsystem, *operation, *time));
         meter.flow_deletions.into_iter().for_each(|cleansing| self.kube_proxy.cleansed(cleansing));
     }
 
-    /// What was refused is tried again when everything is compared: until then it lacks.
+    /// kube-ipvs retries rejected changes when it compares everything. Until then the Service lacks them.
     fn note_lacking(&self, engine: &Engine, report: &SyncReport) {
         let mut lacking = self.lacking.lock();
         if report.whole {
@@ -177,7 +175,7 @@ impl Status {
         self.told.notify_one();
     }
 
-    /// Makes the HTTP server complete the answers that it has begun, and let in no more clients.
+    /// Makes the HTTP servers complete the answers in progress and admit no more clients.
     pub fn finish(&self) {
         self.end.send_replace(true);
     }
@@ -198,12 +196,12 @@ impl Status {
         self.health.lock().has_synced()
     }
 
-    /// Where the source writes down what contact it has with the API server.
+    /// Returns the recorder of contact with the API server, for the source.
     pub fn contact(&self) -> Contact {
         self.contact.clone()
     }
 
-    /// For how long there has been no contact with the API server, where that is too long.
+    /// How long contact with the API server has been lost, if that is too long.
     pub(super) fn out_of_contact(&self) -> Option<Duration> {
         let limit = self.out_of_contact_limit?;
         self.contact.lost_for().filter(|time| *time >= limit)

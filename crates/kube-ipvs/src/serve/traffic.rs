@@ -1,5 +1,3 @@
-//! What goes through each Service, from the counters of its virtual servers. Pure.
-
 use std::collections::{BTreeMap, HashMap};
 
 use ipvs_netlink::Stats;
@@ -7,27 +5,26 @@ use proxier::model::{ServiceId, Timestamp, VirtualServerKey};
 
 /// Adds up the counters of virtual servers by Service.
 ///
-/// If a virtual server is created again, the kernel counts from 0 again. If one is removed, its counts go with it.
-/// The counters that kube-ipvs reports for a Service never decrease because of that.
+/// If a virtual server is created again, the kernel counts from 0 again. If one is removed, its counts are lost. The
+/// counters that kube-ipvs reports for a Service never decrease because of that.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    /// The counters as they were read last.
+    /// The counters of the last dump.
     servers: HashMap<VirtualServerKey, Stats>,
     services: BTreeMap<ServiceId, Stats>,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct OfServices {
-    /// The oldest Services, by name.
+    /// The oldest Services, sorted by name.
     pub(super) told: Vec<(ServiceId, Stats)>,
-    /// How many more there are.
     pub(super) left_out: usize,
 }
 
 impl Traffic {
-    /// Takes in the counters of virtual servers, as they were read.
+    /// Adds the counters of a dump.
     ///
-    /// `owner` says whose a virtual server is. A list of IPVS can lack one that is there.
+    /// `owner` returns the Service of a virtual server. A dump of IPVS can miss an existing virtual server.
     pub(super) fn take(
         &mut self,
         read: Vec<(VirtualServerKey, Stats)>,
@@ -41,8 +38,8 @@ impl Traffic {
         self.servers.retain(|key, _| owner(key).is_some());
     }
 
-    /// What is to be told: of `limit` Services at most, the oldest ones. `created` says since when there has been a
-    /// Service; those that are no more are forgotten.
+    /// Returns the counters of the `limit` oldest Services. `created` returns when a Service was created. If it returns
+    /// None, the Service is gone, and its counters are forgotten.
     pub(super) fn tell(&mut self, limit: usize, created: impl Fn(&ServiceId) -> Option<Timestamp>) -> OfServices {
         self.services.retain(|service, _| created(service).is_some());
         let mut oldest: Vec<_> = self.services.keys().map(|service| (created(service), service)).collect();
@@ -57,7 +54,7 @@ impl Traffic {
 }
 
 fn add(sum: &mut Stats, now: &Stats, before: &Stats) {
-    // All counters of a virtual server begin at 0 together.
+    // All counters of a virtual server start at 0 together, so a decrease of one means a new virtual server.
     let counters = |stats: &Stats| {
         let Stats { connections, packets_in, packets_out, bytes_in, bytes_out, rates: _ } = *stats;
         [connections, packets_in, packets_out, bytes_in, bytes_out]
@@ -88,13 +85,13 @@ mod tests {
         ServiceId::new("default", name)
     }
 
-    /// Virtual servers below port 100 are of `a`, below 200 of `b`, and the others are another program's.
+    /// Virtual servers below port 100 belong to `a`, below 200 to `b`, and the others to another program.
     fn owner(key: &VirtualServerKey) -> Option<ServiceId> {
         ["a", "b"].get(usize::from(key.port.get() / 100)).map(|name| service(name))
     }
 
     #[test]
-    fn counters_of_a_service_s_virtual_servers_are_added_up_and_never_get_less() {
+    fn service_counters_sum_virtual_servers_and_never_decrease() {
         let mut traffic = Traffic::default();
         let mut check = |read: &[(u16, Stats)], expected: (u64, u64)| {
             traffic.take(read.iter().map(|(port, stats)| (key(*port), *stats)).collect(), owner);
@@ -104,15 +101,15 @@ mod tests {
         };
         check(&[(1, stats(3, 30)), (2, stats(4, 40)), (200, stats(9, 9))], (7, 70));
         check(&[(1, stats(3, 30)), (2, stats(5, 50))], (8, 80));
-        // A list can lack one.
+        // A dump can miss a virtual server.
         check(&[(2, stats(5, 50))], (8, 80));
         check(&[(1, stats(4, 40)), (2, stats(5, 50))], (9, 90));
-        // One was created again.
+        // A virtual server was created again.
         check(&[(1, stats(2, 90)), (2, stats(5, 50))], (11, 180));
     }
 
     #[test]
-    fn the_oldest_are_told() {
+    fn traffic_reports_the_oldest_services_up_to_the_limit() {
         let mut traffic = Traffic::default();
         traffic.take(vec![(key(1), stats(1, 0)), (key(100), stats(2, 0))], owner);
         let created = |age: [Option<i64>; 2]| move |id: &ServiceId| age[usize::from(*id.name == *"b")];

@@ -1,4 +1,4 @@
-//! What every component of Kubernetes says of itself to people (`component-base/zpages`): `/statusz` and `/flagz`.
+//! `/statusz` and `/flagz`: pages for people that every Kubernetes component serves (`component-base/zpages`).
 
 use std::fmt::Write;
 
@@ -8,7 +8,6 @@ fn head(what: &str) -> String {
     format!("\nkube-proxy {what}\nWarning: this page is for people. Its format may change at any time.\n\n")
 }
 
-/// When the process started, for how long it has been up, its version, and the paths of this port.
 pub(super) fn statusz(started: Timestamp, now: Timestamp, paths: &[&str]) -> String {
     let up = now.duration_since(started).as_secs().max(0);
     let (hours, minutes, seconds) = (up / 3600, up / 60 % 60, up % 60);
@@ -21,7 +20,6 @@ pub(super) fn statusz(started: Timestamp, now: Timestamp, paths: &[&str]) -> Str
     )
 }
 
-/// All flags of the command line with their values, those that were not given with their defaults.
 pub(super) fn flagz(flags: &[(String, String)]) -> String {
     let mut sorted: Vec<_> = flags.iter().collect();
     sorted.sort();
@@ -38,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_for_people() {
+    fn statusz_and_flagz_follow_the_zpages_format() {
         let started = Timestamp::UNIX_EPOCH;
         let page = statusz(started, Timestamp::from_second(3723).unwrap(), &["/configz", "/metrics"]);
         let page = page.replace(env!("CARGO_PKG_VERSION"), "VERSION");

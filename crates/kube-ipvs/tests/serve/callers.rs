@@ -1,4 +1,4 @@
-//! Callers that say nothing do not keep others out.
+//! Silent callers do not keep other callers out.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -18,12 +18,12 @@ use crate::{
     metrics::counters,
 };
 
-/// Calls many times and says nothing.
+/// Opens 300 connections and sends nothing.
 fn silent(at: SocketAddr) -> Result<Vec<TcpStream>> {
     (0..300).map(|_| Ok(TcpStream::connect(at)?)).collect()
 }
 
-/// A caller is answered while the last of those who say nothing still has its place, and an hour of time.
+/// Gets an answer while the newest silent caller keeps its place. The timeout is an hour.
 fn is_answered_beside(waiting: &mut [TcpStream], at: SocketAddr, path: &str) -> Result<()> {
     ensure!(get(at, path, "")?.head.starts_with("HTTP/1.1"), "no answer");
     let last = &mut waiting[299];
@@ -36,14 +36,14 @@ fn is_answered_beside(waiting: &mut [TcpStream], at: SocketAddr, path: &str) -> 
 
 fn is_sent_away(caller: &mut TcpStream) -> Result<()> {
     caller.set_read_timeout(Some(soon()))?;
-    // To the end: that goes on where a machine that was stopped had interrupted it.
+    // If a stopped machine interrupts the read, `read_to_end` continues it.
     ensure!(caller.read_to_end(&mut Vec::new())? == 0, "it was answered");
     Ok(())
 }
 
-/// If a client has asked, the daemon answers it before it ends. It lets no other client in.
+/// Before the daemon ends, it answers the clients that have asked. It admits no other client.
 #[test]
-fn at_the_end_an_answer_is_given_to_the_end() -> Result<()> {
+fn ending_daemon_completes_answers_in_progress() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     let (at, health) = (daemon.metrics, daemon.health);
     let client = thread::spawn(move || get(at, "/metrics", ""));
@@ -58,23 +58,23 @@ fn at_the_end_an_answer_is_given_to_the_end() -> Result<()> {
     Ok(())
 }
 
-/// While the owner of the kernel is busy, a scrape gets the last measurement.
+/// While the sync loop is busy, a scrape gets the last measurement.
 #[test]
-fn a_scrape_does_not_wait_for_a_busy_owner() -> Result<()> {
+fn scrape_does_not_wait_for_a_busy_sync_loop() -> Result<()> {
     let limits = Limits { owner: Duration::from_millis(100), ..UNHURRIED };
     let mut daemon = Daemon::start_with(&[], limits)?;
     let answer = get(daemon.metrics, "/metrics", "")?;
     ensure!(answer.status == 200 && answer.body.contains("kube_ipvs_build_info"), "{answer:?}");
-    // It was asked for, and could still come.
+    // The measurement was requested, and could still come.
     daemon.asked().map(drop)
 }
 
-/// The answer to who asks and does not read is not kept.
+/// The daemon does not keep an answer that its client does not read.
 #[test]
-fn who_does_not_read_is_sent_away_in_the_end() -> Result<()> {
+fn client_that_does_not_read_is_disconnected() -> Result<()> {
     let limits = Limits { caller: Duration::from_secs(1), ..UNHURRIED };
     let mut daemon = Daemon::start_with(&["--service-metrics-limit=100000"], limits)?;
-    // More than sockets hold by default: 4 MiB at most on the way, and little here.
+    // More than sockets hold by default: at most 4 MiB in flight, and little on this side.
     let names: Vec<(String, String)> = (0..16_000_u32)
         .map(|number| (format!("{number:060}"), std::net::Ipv4Addr::from(0x0a60_0001 + number).to_string()))
         .collect();
@@ -93,16 +93,15 @@ fn who_does_not_read_is_sent_away_in_the_end() -> Result<()> {
         ensure!(!has_connection(at, from)?, "{from} is still being answered");
         Ok(())
     })?;
-    // It has what was on the way. Then it learns that the daemon has disconnected it.
+    // The client reads the data in flight. Then it learns that the daemon has disconnected it.
     let mut answer = Vec::new();
     let _ = caller.read_to_end(&mut answer);
     ensure!((1..8 << 20).contains(&answer.len()), "{} bytes", answer.len());
     Ok(())
 }
 
-/// Whether the kernel has the server's side of a connection.
 fn has_connection(server: SocketAddr, client: SocketAddr) -> Result<bool> {
-    // As /proc/net/tcp has them: the address, and the port in hexadecimal digits.
+    // /proc/net/tcp has the port in hexadecimal digits.
     let port = |at: SocketAddr| format!(":{:04X}", at.port());
     let table = std::fs::read_to_string("/proc/net/tcp")?;
     Ok(table.lines().any(|line| {
@@ -113,14 +112,14 @@ fn has_connection(server: SocketAddr, client: SocketAddr) -> Result<bool> {
 }
 
 #[test]
-fn who_says_nothing_is_sent_away_in_the_end() -> Result<()> {
+fn silent_client_is_disconnected_after_the_timeout() -> Result<()> {
     let daemon = Daemon::start_with(&[], Limits { caller: Duration::from_millis(100), ..UNHURRIED })?;
     is_sent_away(&mut TcpStream::connect(daemon.health)?)
 }
 
-/// The time-out is an hour here, so a client that is disconnected has lost its place to another.
+/// The timeout is an hour here, so a client that is disconnected has lost its place to another.
 #[test]
-fn who_says_nothing_gives_up_its_place_to_who_does() -> Result<()> {
+fn silent_client_loses_its_place_to_a_new_one() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     let (one, two) = (free()?, free()?);
     let lb = |name: &str, address: &str, at: SocketAddr| {
@@ -134,16 +133,16 @@ fn who_says_nothing_gives_up_its_place_to_who_does() -> Result<()> {
     }
     let mut callers = silent(daemon.health)?;
     is_answered_beside(&mut callers, daemon.health, "/livez")?;
-    // The one that has waited longest was sent away.
+    // The daemon evicted the oldest silent caller.
     is_sent_away(&mut callers[0])?;
     let mut metrics = silent(daemon.metrics)?;
     is_answered_beside(&mut metrics, daemon.metrics, "/healthz")?;
-    // All checks have their places together.
+    // All health check ports share their places.
     let mut of_one = silent(one)?;
     is_answered_beside(&mut of_one, one, "/")?;
     let mut of_two = silent(two)?;
     is_answered_beside(&mut of_two, two, "/")?;
     is_answered_beside(&mut of_two, one, "/")?;
-    // The other port's callers count too.
+    // Callers of the other port count too.
     is_sent_away(&mut of_one[299])
 }

@@ -1,4 +1,4 @@
-//! Ports at which load balancers ask about one Service.
+//! The ports at which load balancers ask about one Service.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -12,14 +12,12 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, await_listener, await_nobody, free, get, port, service, slice};
 
-/// A Service whose load balancer asks at a port.
 fn lb(name: &str, address: &str, at: SocketAddr) -> Event {
     let health_check_port = Some(port(at.port()));
     let service = service(name, address);
     Event::ServiceApplied(Service { health_check_port, external_policy: TrafficPolicy::Local, ..service })
 }
 
-/// Waits until a port answers so.
 fn await_answer(at: SocketAddr, name: &str, endpoints: u64) -> Result<()> {
     scenarios::eventually(|| {
         let answer = get(at, "/whatever/path?x", "")?;
@@ -38,7 +36,7 @@ fn await_answer(at: SocketAddr, name: &str, endpoints: u64) -> Result<()> {
 }
 
 #[test]
-fn they_come_change_and_go_with_their_services() -> Result<()> {
+fn health_check_port_follows_its_service() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     let (one, two) = (free()?, free()?);
     daemon.events(vec![lb("a", "10.96.0.1", one), lb("b", "10.96.0.2", two)]);
@@ -48,7 +46,7 @@ fn they_come_change_and_go_with_their_services() -> Result<()> {
     await_answer(two, "b", 0)?;
     daemon.events(vec![Event::SliceApplied(slice("a", &[]))]);
     await_answer(one, "a", 0)?;
-    // Another port, which another Service had until now.
+    // A new port, which another Service had until now.
     let gone = Event::ServiceRemoved(ServiceId::new("default", "b"));
     daemon.events(vec![gone, lb("a", "10.96.0.1", two)]);
     await_answer(two, "a", 0)?;
@@ -58,7 +56,7 @@ fn they_come_change_and_go_with_their_services() -> Result<()> {
 }
 
 #[test]
-fn a_port_that_somebody_else_has_is_tried_again() -> Result<()> {
+fn health_check_port_taken_by_another_program_is_retried() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     let at = free()?;
     let taken = TcpListener::bind(("0.0.0.0", at.port()))?;
@@ -81,9 +79,8 @@ fn a_port_that_somebody_else_has_is_tried_again() -> Result<()> {
     unavailable(&mut daemon, 0)
 }
 
-/// Where node ports are not served, load balancers are not answered either.
 #[test]
-fn they_are_where_node_ports_are() -> Result<()> {
+fn health_check_ports_listen_where_node_ports_are_served() -> Result<()> {
     let mut daemon = Daemon::start(&["--nodeport-addresses=127.0.0.0/30"])?;
     let address = |ip: &str| NodeAddress { address: ip.parse().expect("an address"), global: true };
     let addresses = |ips: &[&str]| Event::NodeAddresses(ips.iter().map(|ip| address(ip)).collect());
@@ -99,7 +96,7 @@ fn they_are_where_node_ports_are() -> Result<()> {
 }
 
 #[test]
-fn a_proxy_that_is_not_healthy_is_not_to_be_chosen() -> Result<()> {
+fn unhealthy_proxy_fails_the_health_checks_of_services() -> Result<()> {
     let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
     let at = free()?;
     daemon.events(vec![lb("a", "10.96.0.1", at), Event::SliceApplied(slice("a", &["10.244.1.1"]))]);
@@ -116,10 +113,10 @@ fn a_proxy_that_is_not_healthy_is_not_to_be_chosen() -> Result<()> {
     })
 }
 
-/// If something is wrong with one Service, the node reports only that one as unhealthy. It goes on taking traffic for
-/// all others.
+/// If the kernel rejects a part of one Service, the node reports only that Service as unhealthy. It goes on taking
+/// traffic for all others.
 #[test]
-fn a_service_that_the_kernel_refuses_takes_no_other_with_it() -> Result<()> {
+fn service_rejected_by_the_kernel_leaves_other_health_checks_good() -> Result<()> {
     let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
     daemon.kernel.refuse = vec!["+ virtual server TCP 10.96.0.2:80".into()];
     let (good, bad) = (free()?, free()?);
@@ -136,9 +133,9 @@ fn a_service_that_the_kernel_refuses_takes_no_other_with_it() -> Result<()> {
     await_answer(good, "a", 1)?;
     await_listener(bad)?;
     says(&daemon, 503)?;
-    // However long it lasts, and whatever else is done meanwhile.
+    // That holds over time and through other syncs.
     for _ in 0..3 {
-        // Together they are longer than twice the sync period: by then all shows that is late.
+        // Together they exceed twice the sync period, after which every late update shows.
         std::thread::sleep(Duration::from_millis(150));
         daemon.later(Duration::from_millis(150));
         daemon.events(vec![Event::SliceApplied(slice("c", &["10.244.1.9"]))]);

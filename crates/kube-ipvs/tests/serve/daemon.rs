@@ -1,4 +1,4 @@
-//! The daemon's HTTP side with an engine on a kernel in memory.
+//! The daemon's HTTP servers, with an engine on a kernel in memory.
 
 use std::{
     collections::BTreeSet,
@@ -32,18 +32,17 @@ use proxier::{
     },
 };
 
-/// So long that it is over in no test.
+/// Longer than any test takes.
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// The daemon gives up on no caller and no owner for taking long, unless a test is about that.
+/// The daemon times out no caller and no measurement, unless a test is about that.
 pub(crate) const UNHURRIED: Limits = Limits { caller: HOUR, owner: HOUR };
 
-/// It only ends a hang.
+/// This timeout only ends a hang.
 pub(crate) fn soon() -> Duration {
     scenarios::patience()
 }
 
-/// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -58,14 +57,12 @@ impl Answer {
     }
 }
 
-/// One request over a new connection.
 pub(crate) fn get(at: SocketAddr, path: &str, header: &str) -> Result<Answer> {
     let (head, body) = get_bytes(at, path, header)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("a status")?;
     Ok(Answer { status, head, body: String::from_utf8(body)? })
 }
 
-/// The head of an answer and its body.
 pub(crate) fn get_bytes(at: SocketAddr, path: &str, header: &str) -> Result<(String, Vec<u8>)> {
     const END: &[u8] = b"\r\n\r\n";
     let mut stream = TcpStream::connect(at)?;
@@ -79,7 +76,7 @@ pub(crate) fn get_bytes(at: SocketAddr, path: &str, header: &str) -> Result<(Str
     Ok((String::from_utf8(answer)?, body))
 }
 
-/// A port that is free, each once. Those from 32768 on the kernel gives to connections, also to those of other tests.
+/// Returns each free port once. The kernel gives ports from 32768 on to connections, also to those of other tests.
 pub(crate) fn free() -> Result<SocketAddr> {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + 200 * u16::try_from(std::process::id() % 100)?;
@@ -93,21 +90,18 @@ pub(crate) fn free() -> Result<SocketAddr> {
     }
 }
 
-/// A configuration by flags.
 pub(crate) fn configuration(flags: &[String]) -> Result<Configuration> {
     let words = ["daemon".to_owned(), "--hostname-override=node-1".to_owned()];
     let matches = Options::augment_args(Command::new("daemon")).get_matches_from(words.iter().chain(flags));
     Ok(Options::from_arg_matches(&matches)?.resolve()?.configuration)
 }
 
-/// The daemon, as far as HTTP is concerned.
 pub(crate) struct Daemon {
     pub(crate) health: SocketAddr,
     pub(crate) metrics: SocketAddr,
     pub(crate) engine: Engine,
     pub(crate) kernel: FakeKernel,
     pub(crate) status: Arc<Status>,
-    /// The engine's time.
     now: Duration,
     taken: Taken,
     measuring: Measuring,
@@ -138,20 +132,19 @@ impl Daemon {
         Ok(Self { health, metrics, engine, kernel, status, now, taken, measuring, calls })
     }
 
-    /// Something changes, and the owner does not take it in yet.
+    /// Records changes, and does not sync.
     pub(crate) fn queue(&mut self, changes: Changes) {
         self.status.queued(&changes);
         self.taken.add(&changes);
         changes.events.into_iter().for_each(|event| self.engine.apply(event));
     }
 
-    /// Something changes and kube-ipvs syncs.
     pub(crate) fn events(&mut self, events: Vec<Event>) -> SyncReport {
         self.queue(Changes { events, ..Changes::default() });
         self.sync()
     }
 
-    /// Time goes by for the engine, which tries again what failed and compares everything. Health has its own clock.
+    /// Advances the engine's clock, so that it retries failures and compares everything. Health has another clock.
     pub(crate) fn later(&mut self, time: Duration) {
         self.now += time;
     }
@@ -164,7 +157,6 @@ impl Daemon {
         report
     }
 
-    /// What is recorded next.
     pub(crate) fn recorded(&mut self) -> Result<EventNote> {
         loop {
             if let Call::Record(event_note) = self.calls.recv_timeout(soon())? {
@@ -173,7 +165,7 @@ impl Daemon {
         }
     }
 
-    /// All metrics, when virtual servers have these counters.
+    /// Gets all metrics, while virtual servers have these counters.
     pub(crate) fn scrape(&mut self, header: &'static str, counters: &[(VirtualServerKey, Stats)]) -> Result<Answer> {
         let at = self.metrics;
         let client = thread::spawn(move || get(at, "/metrics", header));
@@ -182,7 +174,6 @@ impl Daemon {
         client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
     }
 
-    /// Waits until a client wants to have something measured.
     pub(crate) fn asked(&mut self) -> Result<Ask> {
         loop {
             if let Call::Measure(ask) = self.calls.recv_timeout(soon())? {
@@ -191,13 +182,12 @@ impl Daemon {
         }
     }
 
-    /// Measures, unless it has before: what is measured is good for an hour.
+    /// Measures, unless it has before: a measurement is valid for an hour.
     pub(crate) fn measure(&mut self, ask: Ask, counters: &[(VirtualServerKey, Stats)]) {
         self.measuring.measure(ask, &self.engine, || Ok(counters.to_vec()), &self.status);
     }
 }
 
-/// Answers, for as long as the process lives.
 pub(crate) fn serve(configuration: Configuration, status: &Arc<Status>) {
     serve_with(configuration, status, UNHURRIED, drop);
 }
@@ -223,7 +213,6 @@ pub(crate) fn await_listener(at: SocketAddr) -> Result<()> {
     })
 }
 
-/// Fails unless the port refuses connections soon.
 pub(crate) fn await_nobody(at: SocketAddr) -> Result<()> {
     scenarios::eventually(|| {
         let refused = TcpStream::connect(at).err().map(|error| error.kind());
@@ -242,7 +231,7 @@ pub(crate) fn service(name: &str, address: &str) -> Service {
     }
 }
 
-/// The slice of such a Service, with ready endpoints on this node.
+/// The EndpointSlice of that Service, with ready endpoints on this node.
 pub(crate) fn slice(name: &str, endpoints: &[&str]) -> EndpointSlice {
     let endpoint = |address: &&str| Endpoint {
         address: address.parse().expect("an address"),

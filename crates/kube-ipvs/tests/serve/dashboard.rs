@@ -1,4 +1,4 @@
-//! The dashboard of the project asks for metrics that exist.
+//! The project's dashboard queries metrics that exist.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -11,7 +11,6 @@ use crate::{
     metrics::counters,
 };
 
-/// All texts in a document.
 fn texts<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
         Value::String(text) => found.push(text),
@@ -21,7 +20,6 @@ fn texts<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     }
 }
 
-/// The metrics that queries name.
 fn asked(dashboard: &Value) -> BTreeSet<&str> {
     let mut all = Vec::new();
     texts(dashboard, &mut all);
@@ -32,7 +30,7 @@ fn asked(dashboard: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn it_asks_for_what_there_is() -> Result<()> {
+fn dashboard_queries_only_existing_metrics() -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/dashboard.json");
     let dashboard: Value = serde_json::from_str(&fs::read_to_string(path)?)?;
     let asked = asked(&dashboard);

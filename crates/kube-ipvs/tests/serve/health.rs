@@ -17,12 +17,12 @@ fn web() -> Event {
     Event::ServiceApplied(service("web", "10.96.0.80"))
 }
 
-/// What is late soon.
+/// With this sync period, updates are soon late.
 const SHORT: &str = "--ipvs-sync-period=100ms";
-/// Longer than twice that: by then all shows that is late.
+/// Longer than twice that period, after which every late update shows.
 const LATE: Duration = Duration::from_millis(300);
 
-/// What the daemon answers at a path: the status, and of the JSON what does not change with time.
+/// The daemon's answer at a path: the status, and the JSON without its times.
 fn ask(daemon: &Daemon, path: &str) -> Result<(u16, Value)> {
     let answer = get(daemon.health, path, "")?;
     assert_eq!(answer.header("content-type"), Some("application/json"));
@@ -39,7 +39,7 @@ fn ask(daemon: &Daemon, path: &str) -> Result<(u16, Value)> {
 }
 
 #[test]
-fn a_proxy_that_does_its_work_is_healthy() -> Result<()> {
+fn working_proxy_is_healthy() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     assert_eq!(ask(&daemon, "/livez")?, (200, serde_json::json!({"healthy": true})));
     daemon.events(vec![web(), node(false)]);
@@ -54,7 +54,7 @@ fn a_proxy_that_does_its_work_is_healthy() -> Result<()> {
 }
 
 #[test]
-fn a_node_that_leaves_is_not_to_be_chosen() -> Result<()> {
+fn leaving_node_fails_healthz_and_passes_livez() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     for (event, status) in [(node(false), 200), (node(true), 503), (node(false), 200)] {
         daemon.events(vec![event]);
@@ -67,7 +67,7 @@ fn a_node_that_leaves_is_not_to_be_chosen() -> Result<()> {
     Ok(())
 }
 
-/// A daemon that could not bring two Services into the kernel, which is late after twice this period.
+/// A daemon that failed to program two Services. They are late after twice this period.
 fn failing(sync_period: &str) -> Result<Daemon> {
     let mut daemon = Daemon::start(&[sync_period])?;
     daemon.kernel.refuse = vec!["virtual server".into()];
@@ -76,7 +76,6 @@ fn failing(sync_period: &str) -> Result<Daemon> {
     Ok(daemon)
 }
 
-/// Waits until a path says this.
 fn await_status(daemon: &Daemon, path: &str, status: u16) -> Result<Value> {
     scenarios::eventually(|| {
         let (found, json) = ask(daemon, path)?;
@@ -86,21 +85,21 @@ fn await_status(daemon: &Daemon, path: &str, status: u16) -> Result<Value> {
 }
 
 #[test]
-fn what_fails_does_not_show_before_it_is_late() -> Result<()> {
+fn failed_sync_keeps_the_proxy_healthy_until_it_is_late() -> Result<()> {
     let daemon = failing("--ipvs-sync-period=1h")?;
     assert_eq!((ask(&daemon, "/healthz")?.0, ask(&daemon, "/livez")?.0), (200, 200));
     Ok(())
 }
 
 #[test]
-fn what_fails_shows_when_it_is_late() -> Result<()> {
+fn late_failed_sync_makes_the_proxy_unhealthy() -> Result<()> {
     let mut daemon = failing(SHORT)?;
     let json = await_status(&daemon, "/healthz", 503)?;
     assert_eq!(json["healthy"], Value::Bool(false));
     assert_eq!(json["status"]["IPv4"]["healthy"], Value::Bool(false));
     assert_eq!(json["status"]["IPv6"]["healthy"], Value::Bool(true));
     assert_eq!(ask(&daemon, "/livez")?.0, 503);
-    // Others do not make it good; the next try does.
+    // The next retry repairs it.
     daemon.kernel.refuse.clear();
     daemon.later(Duration::from_secs(1));
     daemon.sync();
@@ -108,9 +107,9 @@ fn what_fails_shows_when_it_is_late() -> Result<()> {
     Ok(())
 }
 
-/// What the kernel refuses of one Service for good is that Service's own, also where it is the only one of its family.
+/// If the kernel always rejects a part of one Service, only this Service fails, even as the only one of its family.
 #[test]
-fn what_fails_of_one_service_makes_nothing_late() -> Result<()> {
+fn failure_of_one_service_keeps_the_proxy_healthy() -> Result<()> {
     let mut daemon = Daemon::start(&[SHORT])?;
     daemon.kernel.refuse = vec!["virtual server TCP [fd00::80]:80".into(), "vips { 10.96.0.80 }".into()];
     let six = Event::ServiceApplied(service("six", "fd00::80"));
@@ -122,17 +121,17 @@ fn what_fails_of_one_service_makes_nothing_late() -> Result<()> {
     thread::sleep(LATE);
     let (status, json) = ask(&daemon, "/healthz")?;
     assert_eq!(status, 200, "{json}");
-    // Until most of them fail.
+    // The proxy becomes unhealthy when most Services fail.
     daemon.kernel.refuse = vec!["+ real server".into(), "+ virtual server".into()];
     let more = (10..30).map(|n| Event::ServiceApplied(service(&format!("more-{n}"), &format!("10.96.0.{n}"))));
     daemon.events(more.collect());
     await_status(&daemon, "/healthz", 503).map(drop)
 }
 
-/// A roll-out goes on when a node has been brought up to date, and not before. For all others a proxy that has
-/// nothing to do is healthy, as kube-proxy says.
+/// A roll-out goes on only after a node has been brought up to date. For all other checks a proxy without work is
+/// healthy, as in kube-proxy.
 #[test]
-fn it_is_ready_when_everything_was_in_the_kernel_once() -> Result<()> {
+fn readyz_succeeds_after_the_first_complete_sync() -> Result<()> {
     let mut daemon = Daemon::start(&[SHORT])?;
     let ready = |daemon: &Daemon| Ok::<_, anyhow::Error>(get(daemon.health, "/readyz", "")?.status);
     assert_eq!((ready(&daemon)?, ask(&daemon, "/livez")?.0, ask(&daemon, "/healthz")?.0), (503, 200, 200));
@@ -148,7 +147,7 @@ fn it_is_ready_when_everything_was_in_the_kernel_once() -> Result<()> {
     daemon.later(Duration::from_secs(2));
     daemon.sync();
     assert_eq!(ready(&daemon)?, 200);
-    // Whether it is well later is for /livez to say.
+    // `/livez` reports later failures.
     daemon.kernel.unreadable = true;
     daemon.later(Duration::from_millis(100));
     daemon.sync();
@@ -157,10 +156,10 @@ fn it_is_ready_when_everything_was_in_the_kernel_once() -> Result<()> {
     Ok(())
 }
 
-/// Without contact with the API server everything is served as it was: no node is worse than another one, and load
-/// balancers are not to lose them all at once.
+/// Without contact with the API server, kube-ipvs serves the last known state. All nodes are equally good, and load
+/// balancers must not lose them all at once.
 #[test]
-fn it_is_not_ready_after_long_without_contact() -> Result<()> {
+fn readyz_fails_after_long_without_api_server_contact() -> Result<()> {
     for (limit, after) in [("--out-of-contact-limit=100ms", 503), ("--out-of-contact-limit=0", 200)] {
         let mut daemon = Daemon::start(&[limit])?;
         daemon.events(vec![web()]);
@@ -180,7 +179,7 @@ fn it_is_not_ready_after_long_without_contact() -> Result<()> {
 }
 
 #[test]
-fn a_kernel_that_cannot_be_read_shows_too() -> Result<()> {
+fn unreadable_kernel_makes_the_proxy_unhealthy() -> Result<()> {
     let mut daemon = Daemon::start(&[SHORT])?;
     daemon.kernel.unreadable = true;
     daemon.events(vec![web()]);
@@ -188,7 +187,7 @@ fn a_kernel_that_cannot_be_read_shows_too() -> Result<()> {
 }
 
 #[test]
-fn an_owner_that_takes_nothing_in_shows_too() -> Result<()> {
+fn stuck_sync_loop_makes_the_proxy_unhealthy() -> Result<()> {
     let mut daemon = Daemon::start(&[SHORT])?;
     daemon.sync();
     let changes = kube_ipvs::source::Changes { events: vec![web()], ..Default::default() };
@@ -201,7 +200,7 @@ fn an_owner_that_takes_nothing_in_shows_too() -> Result<()> {
 
 /// If another program has the port, the daemon ends, or it retries until the port is free.
 #[test]
-fn a_port_that_somebody_else_has() -> Result<()> {
+fn taken_health_port_ends_the_daemon_or_is_retried() -> Result<()> {
     let (at, other) = (free()?, free()?);
     let taken = TcpListener::bind(at)?;
     let flags = |fail: bool| {
@@ -227,7 +226,7 @@ fn a_port_that_somebody_else_has() -> Result<()> {
 }
 
 #[test]
-fn all_addresses_are_those_of_both_families() -> Result<()> {
+fn unspecified_address_listens_on_both_families() -> Result<()> {
     let port = free()?.port();
     let configuration =
         configuration(&[format!("--healthz-bind-address=0.0.0.0:{port}"), "--metrics-bind-address=".into()])?;

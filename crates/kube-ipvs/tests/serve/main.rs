@@ -1,4 +1,4 @@
-//! What the daemon answers over HTTP, asked over real sockets by a client of our own.
+//! Queries the daemon's HTTP servers over real sockets, with a client that belongs to the tests.
 
 mod callers;
 mod checks;

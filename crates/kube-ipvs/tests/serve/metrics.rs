@@ -1,5 +1,3 @@
-//! The port for monitoring.
-
 use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -12,7 +10,7 @@ use serde_json::Value;
 use crate::daemon::{Daemon, get, get_bytes, port, service, slice};
 
 #[test]
-fn what_kube_proxy_answers() -> Result<()> {
+fn metrics_port_answers_like_kube_proxy() -> Result<()> {
     let daemon = Daemon::start(&["--ipvs-scheduler=lc", "--cluster-cidr=10.244.0.0/16"])?;
     let at = |path| get(daemon.metrics, path, "");
     assert_eq!(at("/proxyMode")?.body, "ipvs");
@@ -61,9 +59,9 @@ fn expect_lines(metrics: &str, lines: &[&str]) {
     }
 }
 
-/// Dashboards and alerts for kube-proxy ask for these.
+/// Dashboards and alerts for kube-proxy query these metrics.
 #[test]
-fn kube_proxy_s_metrics() -> Result<()> {
+fn kube_proxy_metrics_keep_their_names_and_buckets() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     let service = service("web", "10.96.0.80");
     let slice = slice("web", &["10.244.1.1"]);
@@ -118,7 +116,7 @@ fn kube_proxy_s_metrics() -> Result<()> {
             r#"kubeproxy_proxy_livez_total{code="200"} 2"#,
         ],
     );
-    // And +Inf; and kube-proxy's 0. How long it took is the machine's business.
+    // The buckets include +Inf and kube-proxy's 0. The times depend on the machine.
     let syncs = buckets(&metrics, "kubeproxy_sync_proxy_rules_duration_seconds_bucket")?;
     assert_eq!((syncs.len(), syncs["16.384"] <= 2, syncs["+Inf"]), (15 + 1, true, 2));
     let changes = buckets(&metrics, "kubeproxy_network_programming_duration_seconds_bucket")?;
@@ -127,7 +125,7 @@ fn kube_proxy_s_metrics() -> Result<()> {
     Ok(())
 }
 
-/// The buckets of IPv4, by their upper bounds, each with all that is below it.
+/// The cumulative buckets of IPv4, by their upper bounds.
 fn buckets(metrics: &str, name: &str) -> Result<BTreeMap<String, u64>> {
     let lines = metrics.lines().filter_map(|line| line.strip_prefix(name)).filter(|line| line.contains("IPv4"));
     let bucket = |line: &str| {
@@ -140,14 +138,14 @@ fn buckets(metrics: &str, name: &str) -> Result<BTreeMap<String, u64>> {
 }
 
 #[test]
-fn our_own_metrics() -> Result<()> {
+fn kube_ipvs_metrics_show_state_and_service_traffic() -> Result<()> {
     let mut daemon = Daemon::start(&["--service-metrics-limit=2"])?;
     let services = [("new", "10.96.0.1", 30), ("old", "10.96.0.2", 10), ("mid", "10.96.0.3", 20)]
         .map(|(name, ip, created)| Event::ServiceApplied(Service { created, ..service(name, ip) }));
     daemon.kernel.refuse = vec!["10.96.0.1:80 rr".into()];
     daemon.events(services.into_iter().chain([Event::SliceApplied(slice("old", &["10.1.1.1"]))]).collect());
     let read = counters(&[("10.96.0.1", 1), ("10.96.0.2", 2), ("10.96.0.3", 3), ("10.99.9.9", 4)]);
-    // kube-proxy does not speak OpenMetrics either.
+    // kube-proxy does not support OpenMetrics either.
     let metrics = daemon.scrape("Accept: application/openmetrics-text;version=1.0.0\r\n", &read)?;
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     expect_lines(
@@ -173,18 +171,18 @@ fn our_own_metrics() -> Result<()> {
         ],
     );
     assert!(!metrics.body.contains(r#"service_name="new""#), "{}", metrics.body);
-    // `rate()` has them.
+    // PromQL's `rate()` computes them.
     assert!(!metrics.body.contains("_per_second"), "{}", metrics.body);
-    // The kernel is not read again as long as that is good.
+    // While a measurement is valid, kube-ipvs does not read the kernel again.
     let metrics = daemon.scrape("", &counters(&[("10.96.0.2", 99)]))?.body;
     let line = r#"kube_ipvs_service_connections_total{service_name="old",service_namespace="default"} 2"#;
     expect_lines(&metrics, &[line]);
     Ok(())
 }
 
-/// What a node of a large cluster adds by default is less than what kube-proxy has.
+/// By default, a node of a large cluster adds fewer series than kube-proxy has.
 #[test]
-fn by_default_few_services_have_metrics() -> Result<()> {
+fn service_metrics_are_limited_by_default() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     let names: Vec<(String, String)> =
         (1..=200).map(|number| (format!("s{number:03}"), format!("10.96.1.{number}"))).collect();
@@ -198,9 +196,9 @@ fn by_default_few_services_have_metrics() -> Result<()> {
     Ok(())
 }
 
-/// Alerts compare this with what other components say: it is the cluster's version.
+/// Alerts compare this with other components, so it is the cluster's version.
 #[test]
-fn the_version_of_kubernetes() -> Result<()> {
+fn build_info_shows_the_cluster_version() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     for version in ["v1.35.2", "v1.36.0"] {
         let (git, major, minor) = (version.to_owned(), "1".to_owned(), version[3..5].to_owned());
@@ -214,9 +212,9 @@ fn the_version_of_kubernetes() -> Result<()> {
     Ok(())
 }
 
-/// As Prometheus asks.
+/// With the header that Prometheus sends.
 #[test]
-fn metrics_in_gzip() -> Result<()> {
+fn metrics_are_compressed_for_a_client_that_accepts_gzip() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     let (at, plain) = (daemon.metrics, daemon.scrape("", &[])?);
     assert_eq!(plain.header("content-encoding"), None);
@@ -241,9 +239,9 @@ fn metrics_of_services_can_be_turned_off() -> Result<()> {
     Ok(())
 }
 
-/// Dashboards and alerts for clients of the API server ask for the first, and ours for the last.
+/// Dashboards and alerts for clients of the API server query the first metrics. Those of kube-ipvs query the last.
 #[test]
-fn contact_with_the_api_server() -> Result<()> {
+fn contact_metrics_count_requests_and_watches() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     let contact = daemon.status.contact();
     contact.heard("services");

@@ -1,8 +1,6 @@
-//! Whether kube-proxy still has its ports.
-
 use std::{collections::BTreeSet, fs};
 
-/// Whether another process than this one listens on a TCP port, in this network namespace.
+/// Whether another process listens on a TCP port in this network namespace.
 pub(super) fn somebody_else_listens(port: u16) -> bool {
     let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
     let tables: String = tables.iter().filter_map(|table| fs::read_to_string(table).ok()).collect();
@@ -10,7 +8,7 @@ pub(super) fn somebody_else_listens(port: u16) -> bool {
     !listeners.is_empty() && !listeners.is_subset(&own_sockets())
 }
 
-/// The inodes of the sockets that listen on a port, as the kernel's tables of TCP sockets have them.
+/// The inodes of sockets that listen on a port, by the kernel's tables of TCP sockets.
 fn listeners(tables: &str, port: u16) -> BTreeSet<u64> {
     const LISTEN: &str = "0A";
     let listener = |line: &str| {
@@ -22,7 +20,6 @@ fn listeners(tables: &str, port: u16) -> BTreeSet<u64> {
     tables.lines().filter_map(listener).collect()
 }
 
-/// The inodes of this process's own sockets.
 fn own_sockets() -> BTreeSet<u64> {
     let Ok(descriptors) = fs::read_dir("/proc/self/fd") else { return BTreeSet::new() };
     let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
@@ -44,14 +41,14 @@ mod tests {
 ";
 
     #[test]
-    fn listeners_of_one_port() {
+    fn listeners_are_found_by_their_port() {
         assert_eq!(listeners(TABLE, 10256), [4711].into());
         assert_eq!(listeners(TABLE, 10249), [4713].into());
         assert_eq!(listeners(TABLE, 80), [].into());
     }
 
     #[test]
-    fn our_own_listener_is_not_somebody_else() {
+    fn own_listener_does_not_count_as_another_process() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(!somebody_else_listens(listener.local_addr().unwrap().port()));
     }

@@ -1,4 +1,4 @@
-//! When kube-ipvs removes kube-proxy's leftovers, and what it reports about that.
+//! When kube-ipvs removes kube-proxy's leftovers, and how it reports that.
 
 mod listeners;
 
@@ -18,38 +18,36 @@ use crate::{
 type Record<'a> = dyn FnMut(&'static str, String) + 'a;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a node may take until all that is wanted is there. After that, kube-ipvs reports what it waits for.
+/// How long a node can take to reach the desired state. After that, kube-ipvs reports why it waits.
 const STARTUP_GRACE: Duration = Duration::from_secs(60);
-/// How long nf_tables may hold on to the sets of rules that are gone, and when to look again meanwhile.
+/// How long nf_tables can hold the sets of removed rules, and how often to look meanwhile.
 const SET_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 const SET_RELEASE_POLL: Duration = Duration::from_millis(100);
 
-/// Follows the end of kube-proxy on this node.
 pub(super) struct Takeover {
     stage: Stage,
-    /// On which kube-proxy answers, with the configuration that was ours to take over.
+    /// The ports of kube-proxy, if it has the configuration that kube-ipvs takes over.
     ports: BTreeSet<u16>,
     next_look: Duration,
     has_reported_wait: bool,
-    /// Since when nf_tables is waited for.
+    /// When kube-ipvs began to wait for nf_tables.
     letting_go: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// What it left is there, if there is any.
+    /// kube-proxy's leftovers are there, if any.
     Waiting { has_warned: bool },
-    /// What it left is gone, except for what has to stay.
+    /// kube-proxy's leftovers are gone, except those that must stay.
     Over { has_warned: bool },
-    /// It was never here, or it is none of our business.
+    /// kube-proxy left nothing here, or takeover is off.
     Idle,
 }
 
-/// What the kernel has of what is wanted.
 pub(super) enum Progress<'a> {
-    /// All, and nothing else of ours.
+    /// All of it, and nothing else of kube-ipvs.
     Settled,
-    /// Not all: these objects could never be read, or, where there are none, the kernel refuses something.
+    /// Not all of it. These objects could never be read. If there are none, the kernel rejects something.
     Unsettled(&'a [Box<str>]),
 }
 
@@ -64,12 +62,12 @@ impl Takeover {
         Self { stage, ports, next_look: Duration::ZERO, has_reported_wait: false, letting_go: None }
     }
 
-    /// When to be called although no sync is due: soon, while something is waited for that needs no sync.
+    /// When to call `advance` although no sync is due: soon, while it waits for something other than a sync.
     pub(super) fn due(&self) -> Option<Duration> {
         self.letting_go.map(|_| self.next_look)
     }
 
-    /// To be called after each sync, and when it is [due](Self::due).
+    /// Call this after each sync, and when it is [due](Self::due).
     pub(super) fn advance(
         &mut self,
         kernel: &mut LinuxKernel,
@@ -153,9 +151,9 @@ impl Takeover {
     }
 }
 
-/// Says why what kube-proxy left does not go, if it left anything. Returns whether that was said.
+/// Reports why kube-proxy's leftovers stay, if there are any. Returns whether it did.
 fn report_wait(kernel: &mut LinuxKernel, unread: &[Box<str>], record: &mut Record<'_>) -> bool {
-    // Where it cannot be read, the next look says so.
+    // If they cannot be read, the next look reports that.
     let is_there = kernel.is_kube_proxy_active().unwrap_or_default();
     if is_there {
         let note = waiting_note(unread);
@@ -184,7 +182,6 @@ fn log_removed(done: &CleanupReport) {
     kept.iter().for_each(|kept| tracing::warn!("{}", with_hint(kept)));
 }
 
-/// What stays, why, and where our pages say more.
 fn with_hint(kept: &Kept) -> String {
     match kept {
         Kept::LetsThrough { .. } => {
@@ -218,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_waited_for_is_named() {
+    fn waiting_note_names_unread_objects_or_the_kernel() {
         let names = ["Service shop/web".into(), "EndpointSlice shop/web-1".into()];
         let note = waiting_note(&names);
         assert!(note.contains("can be read: Service shop/web, EndpointSlice shop/web-1. All other"), "{note}");

@@ -21,7 +21,7 @@ fn check(fields: &str, expected: Expect) {
     );
 }
 
-/// What tools write that write every field out, such as kubeadm.
+/// The output of tools that write every field out, such as kubeadm.
 const ALL_FIELDS: &str = "
 bindAddress: 0.0.0.0
 bindAddressHardFail: false
@@ -91,7 +91,7 @@ winkernel:
 ";
 
 #[test]
-fn a_file_with_every_field_written_out() {
+fn unset_fields_written_out_by_tools_mean_defaults() {
     check(
         ALL_FIELDS,
         expect![[r#"
@@ -102,7 +102,7 @@ fn a_file_with_every_field_written_out() {
 }
 
 #[test]
-fn a_file_without_a_field() {
+fn file_without_fields_gives_the_defaults() {
     check("", expect![""]);
 }
 
@@ -258,7 +258,7 @@ fn wrong_values_are_named_by_their_paths() {
 }
 
 #[test]
-fn something_else() {
+fn text_other_than_a_kube_proxy_configuration_is_rejected() {
     let mut said = String::new();
     for text in ["", "- a", "kind: KubeProxyConfiguration", "apiVersion: v1\nkind: Node", "a: [", "\t"] {
         said += &format!("{}\n", read(text).unwrap_err());
@@ -277,9 +277,9 @@ fn something_else() {
     "#]].assert_eq(&said);
 }
 
-/// kubeadm's own file, the kubelet's settings and the last `---` that tools write included.
+/// kubeadm's file, including the kubelet's settings and the last `---` that tools write.
 #[test]
-fn one_document_among_those_of_others() {
+fn documents_of_other_components_are_skipped() {
     let others = "---
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
@@ -322,7 +322,7 @@ fn fields_of_older_releases_name_their_successors() {
 }
 
 #[test]
-fn what_is_written_says_the_same() {
+fn configuration_survives_writing_and_reading() {
     for fields in ["", "mode: ipvs", ALL_FIELDS] {
         let configuration = read(&format!("{HEAD}{fields}")).unwrap().configuration;
         let again = read(&write(&configuration).unwrap()).unwrap();
@@ -333,7 +333,7 @@ fn what_is_written_says_the_same() {
 }
 
 #[test]
-fn which_flags_count_beside_a_file() {
+fn flags_beside_a_file_override_it_or_are_ignored_with_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.conf");
     let fields = "hostnameOverride: from-file\nmode: ipvs\nlogging: {verbosity: 1}\nportRange: 1-2\nmod: 1\n\
@@ -365,7 +365,7 @@ fn which_flags_count_beside_a_file() {
 }
 
 #[test]
-fn a_file_that_is_not_there_or_says_what_does_not_go_together() {
+fn missing_or_contradictory_file_is_rejected_by_name() {
     let error = resolve("--config=/nowhere/config.conf").unwrap_err();
     assert!(error.starts_with("cannot read /nowhere/config.conf: No such file"), "{error}");
     let folder = tempfile::tempdir().unwrap();

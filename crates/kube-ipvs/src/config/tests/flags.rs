@@ -65,7 +65,7 @@ fn no_flag_gives_the_defaults() {
 }
 
 #[test]
-fn an_empty_flag_is_as_good_as_absent() {
+fn empty_flag_counts_as_absent() {
     let line = "--hostname-override= --cluster-cidr= --nodeport-addresses= --ipvs-scheduler= --proxy-mode= \
                 --ipvs-exclude-cidrs= --detect-local-mode= --pod-bridge-interface= --bind-address= --kubeconfig= \
                 --pod-interface-name-prefix= --logging-format= --feature-gates=";
@@ -143,7 +143,7 @@ fn every_flag_of_kube_proxy_has_its_field() {
 }
 
 #[test]
-fn our_own_flags() {
+fn flags_that_only_kube_ipvs_has_are_parsed() {
     let own = parse(
         "--scoped-arp --vip-ping=false --refuse-unallocated=false --localhost-nodeports --takeover=false --annotations=all \
          --drain-cap=1h --watch-timeout=30s --out-of-contact-limit=1h \
@@ -171,7 +171,7 @@ fn our_own_flags() {
     );
 }
 
-/// What they decide reaches the engine, whether they stand beside a file or alone.
+/// Settings reach the engine from flags alone and from flags beside a file.
 #[test]
 fn flags_and_fields_reach_the_engine() {
     let folder = tempfile::tempdir().unwrap();
@@ -202,7 +202,7 @@ fn flags_and_fields_reach_the_engine() {
 }
 
 #[test]
-fn reserved_ports() {
+fn reserved_ports_have_a_default_and_reject_invalid_ranges() {
     assert_eq!(parse("").own.reserved_ports.to_string(), "22,2379-2380,6443,10249-10250,10256-10259");
     assert_eq!(parse("--reserved-ports=").own.reserved_ports, PortRanges(Vec::new()));
     for bad in ["0", "22-21", "70000", "ssh", "-1", "1-", "1-2-3"] {
@@ -215,14 +215,14 @@ fn reserved_ports() {
 }
 
 #[test]
-fn both_spellings_and_the_last_one_counts() {
+fn flag_accepts_both_spellings_and_its_last_value_counts() {
     let flags = parse("--ipvs-scheduler wrr --masquerade-all --ipvs-scheduler=lc --masquerade-all=F");
     assert_eq!((flags.ipvs.scheduler.0.as_str(), flags.iptables.masquerade_all), ("lc", false));
     assert_eq!(parse("--oom-score-adj -1 -v 2 --v=7").oom_score_adj.get(), -1);
 }
 
 #[test]
-fn node_port_addresses() {
+fn node_port_addresses_combine_words_and_ranges() {
     let addresses = |line: &str| parse(line).node_port_addresses;
     let chosen = |primary, ranges: &[&str]| NodePortAddresses::Chosen {
         primary,
@@ -250,7 +250,7 @@ fn node_port_addresses() {
 }
 
 #[test]
-fn node_ports_on_localhost_by_the_word_or_by_our_own_flag() {
+fn localhost_node_ports_follow_the_word_or_the_flag() {
     let localhost = |line: &str| {
         let configuration = parse(&format!("--hostname-override=n {line}"));
         configuration.engine().unwrap().localhost_node_ports
@@ -261,17 +261,17 @@ fn node_ports_on_localhost_by_the_word_or_by_our_own_flag() {
 }
 
 #[test]
-fn lists_that_are_given_twice_are_joined() {
+fn repeated_list_flags_are_joined() {
     let flags = parse("--ipvs-exclude-cidrs=10.0.0.0/24 --ipvs-exclude-cidrs=10.0.1.0/24,fd00::/64");
     assert_eq!(flags.ipvs.exclude_cidrs.to_string(), "10.0.0.0/24,10.0.1.0/24,fd00::/64");
     let flags = parse("--feature-gates=WinDSR=true --feature-gates=AllowServiceExternalIPs=false,WinDSR=false");
     assert_eq!(flags.feature_gates.to_string(), "AllowServiceExternalIPs=false,WinDSR=false");
-    // No list for kube-proxy: the last one counts.
+    // This flag is not a list in kube-proxy: the last value counts.
     let flags = parse("--cluster-cidr=10.0.0.0/8 --cluster-cidr=11.0.0.0/8");
     assert_eq!(flags.cluster_cidr.to_string(), "11.0.0.0/8");
 }
 
-/// klog's, and those that kube-proxy had once.
+/// klog's flags, and flags of older kube-proxy releases.
 #[test]
 fn flags_of_older_releases_name_their_successors() {
     let line = "--logtostderr=true --alsologtostderr --log-file=/var/log/kube-proxy.log --log-dir= --stderrthreshold INFO \
@@ -294,7 +294,7 @@ fn flags_of_older_releases_name_their_successors() {
 }
 
 #[test]
-fn the_node_s_name_is_lower_cased() {
+fn node_name_is_lower_cased() {
     let name = parse("--hostname-override=Node-1.Example").hostname_override;
     assert_eq!(&*name.resolve().unwrap(), "node-1.example");
     let own = NodeName::default().resolve().unwrap();
@@ -302,7 +302,7 @@ fn the_node_s_name_is_lower_cased() {
 }
 
 #[test]
-fn where_servers_listen() {
+fn listen_addresses_follow_the_flags_and_their_defaults() {
     for (line, healthz, metrics) in [
         ("", "0.0.0.0:10256", "127.0.0.1:10249"),
         ("--bind-address=::", "[::]:10256", "[::1]:10249"),
@@ -321,7 +321,7 @@ fn where_servers_listen() {
 }
 
 #[test]
-fn what_has_no_effect_is_taken_and_named() {
+fn flags_without_effect_are_accepted_and_named() {
     let line = "--profiling --iptables-sync-period 30s --iptables-localhost-nodeports=false --feature-gates=WinDSR=true \
                 --boot-id-file=/x --vmodule=a=1 --log-flush-frequency=5s";
     let resolved = resolve(line).unwrap();
@@ -335,7 +335,7 @@ fn what_has_no_effect_is_taken_and_named() {
 }
 
 #[test]
-fn what_pods_are_told_from_others_by() {
+fn detect_local_mode_selects_the_local_detector() {
     let detector = |line: &str| {
         let configuration = parse(&format!("--hostname-override=n {line}"));
         (configuration.kernel().local_detector, configuration.engine().unwrap().pod_sources)
@@ -354,7 +354,7 @@ fn what_pods_are_told_from_others_by() {
 }
 
 #[test]
-fn refusals_name_the_flag_and_what_is_allowed() {
+fn rejected_value_names_the_flag_and_the_allowed_values() {
     let mut said = String::new();
     for line in [
         "--cluster-cidr=10.0.0.0/33",
@@ -407,7 +407,7 @@ fn refusals_name_the_flag_and_what_is_allowed() {
 }
 
 #[test]
-fn values_that_do_not_go_together() {
+fn contradictory_values_are_rejected() {
     check_error(
         "--ipvs-sync-period=1s --ipvs-min-sync-period=2s",
         expect![

@@ -1,4 +1,4 @@
-//! The manifests of the project are taken without a complaint.
+//! kube-ipvs accepts the project's manifests without a warning.
 
 use std::{fs, path::Path};
 
@@ -11,7 +11,7 @@ fn manifest(name: &str) -> Value {
     serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The flags that each container of the DaemonSet is started with, its configuration read from `folder`.
+/// The flags of each container of the DaemonSet, which reads its configuration from `folder`.
 fn flags(folder: &Path) -> Vec<String> {
     let set = manifest("daemonset.yaml");
     let pod = &set["spec"]["template"]["spec"];
@@ -25,7 +25,7 @@ fn flags(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_daemon_set_with_its_config_map() {
+fn daemon_set_and_config_map_resolve_without_warnings() {
     let folder = tempfile::tempdir().unwrap();
     let data = manifest("configmap.yaml")["data"].as_object().unwrap().clone();
     for (name, text) in &data {

@@ -2,13 +2,13 @@ use super::*;
 
 const SYNC_PERIOD: Duration = Duration::from_secs(30);
 
-/// What happens, each at its second.
+/// An event at a given second.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Queued,
     Taken,
     Synced(Family, Outcome),
-    /// How it should be then: IPv4, IPv6.
+    /// The expected health of IPv4 and IPv6.
     Is(bool, bool),
 }
 
@@ -44,7 +44,7 @@ fn check(what: &str, steps: &[(i64, Step)]) {
 }
 
 #[test]
-fn an_update_may_wait_for_twice_the_sync_period() {
+fn update_is_late_after_twice_the_sync_period() {
     check("nothing has happened", &[(0, Is(true, true)), (86_400, Is(true, true))]);
     check(
         "nothing is to be done for a long time",
@@ -78,7 +78,7 @@ fn an_update_may_wait_for_twice_the_sync_period() {
 }
 
 #[test]
-fn what_failed_waits_on() {
+fn failed_sync_keeps_its_update_waiting() {
     check(
         "of one family",
         &[
@@ -121,7 +121,7 @@ fn json(report: &Report) -> String {
 }
 
 #[test]
-fn the_answers_are_kube_proxy_s() {
+fn health_answers_match_the_json_of_kube_proxy() {
     let mut health = Health::new(SYNC_PERIOD);
     let (good, report) = health.report(moment(5)).livez();
     assert!(good);
@@ -148,7 +148,7 @@ fn the_answers_are_kube_proxy_s() {
 }
 
 #[test]
-fn a_node_that_leaves_is_not_to_be_chosen_and_its_proxy_lives() {
+fn leaving_node_is_ineligible_while_its_proxy_stays_live() {
     let mut health = Health::new(SYNC_PERIOD);
     for (stays, eligible) in [(None, true), (Some(true), true), (Some(false), false), (Some(true), true), (None, false)]
     {

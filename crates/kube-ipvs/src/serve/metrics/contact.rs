@@ -1,5 +1,3 @@
-//! What contact there is with the API server: of each watch, and of all requests as client-go counts them.
-
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -12,10 +10,11 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeV
 
 use super::add;
 
-/// What contact there is with the API server. All clones are of the same.
+/// Contact with the API server: the state of each watch, and requests as client-go counts them. All clones share one
+/// state.
 #[derive(Debug, Clone)]
 pub struct Contact {
-    /// Since when watches fail.
+    /// When each failing watch began to fail.
     lost: Arc<Mutex<BTreeMap<&'static str, Instant>>>,
     connected: IntGaugeVec,
     last: GaugeVec,
@@ -35,7 +34,7 @@ impl Contact {
             "rest_client_request_duration_seconds",
             "How long answers of the API server took to begin; watches are left out",
         );
-        // Those of `k8s.io/component-base/metrics/prometheus/restclient`.
+        // The buckets of `k8s.io/component-base/metrics/prometheus/restclient`.
         let buckets = vec![0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
         let connected =
             Opts::new("kube_ipvs_watch_connected", "Whether changes of a resource are heard of from the API server");
@@ -56,7 +55,7 @@ impl Contact {
         }
     }
 
-    /// The API server has sent something about a resource.
+    /// Records that the API server has sent data about a resource.
     pub fn heard(&self, resource: &'static str) {
         self.lost.lock().remove(resource);
         self.connected.with_label_values(&[resource]).set(1);
@@ -64,24 +63,24 @@ impl Contact {
         self.last.with_label_values(&[resource]).set(now.as_secs_f64());
     }
 
-    /// It cannot be asked about it, or says nothing any more.
+    /// Records that the watch of a resource fails or is silent.
     pub fn lost(&self, resource: &'static str) {
         self.lost.lock().entry(resource).or_insert_with(Instant::now);
         self.connected.with_label_values(&[resource]).set(0);
     }
 
-    /// It does not have such a resource, or not for us.
+    /// Records that the API server lacks a resource, or denies it to kube-ipvs.
     pub fn without(&self, resource: &'static str) {
         self.lost.lock().remove(resource);
-        // An error says that there was none.
+        // The error only reports a series that did not exist.
         let _ = self.connected.remove_label_values(&[resource]);
         let _ = self.last.remove_label_values(&[resource]);
     }
 
-    /// A request was answered; without a code it was not.
+    /// Records a request. It has no code if it had no answer.
     pub fn asked(&self, method: &Method, url: &Uri, code: Option<StatusCode>, time: Duration) {
         let host = url.authority().map(ToString::to_string).unwrap_or_default();
-        // As client-go writes it.
+        // The label that client-go writes.
         let code = code.as_ref().map_or("<error>", StatusCode::as_str);
         let is_watch = url.query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
         if !is_watch {
@@ -90,7 +89,7 @@ impl Contact {
         self.requests.with_label_values(&[code, &host, method.as_str()]).inc();
     }
 
-    /// For how long a watch has been failing, the longest of them.
+    /// How long watches have been failing, by the longest failure.
     pub fn lost_for(&self) -> Option<Duration> {
         self.lost.lock().values().min().map(Instant::elapsed)
     }

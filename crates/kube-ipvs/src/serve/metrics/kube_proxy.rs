@@ -1,5 +1,5 @@
-//! The metrics of kube-proxy (`pkg/proxy/metrics`), by its names, labels and buckets: its dashboards and alerts are
-//! to go on working.
+//! The metrics of kube-proxy (`pkg/proxy/metrics`), with its names, labels and buckets, so that its dashboards and
+//! alerts go on working.
 
 use jiff::Timestamp;
 use prometheus::{
@@ -27,7 +27,6 @@ pub(crate) struct KubeProxy {
     forgotten: IntCounterVec,
 }
 
-/// How many changes of each kind there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ChangeCounts {
     pub(crate) services: u32,
@@ -112,27 +111,23 @@ impl KubeProxy {
         self.endpoint_changes_pending.add(changes.endpoints.into());
     }
 
-    /// A sync that took `seconds` and was about these families has taken changes in.
     pub(crate) fn record_sync(&self, changes: ChangeCounts, seconds: f64, families: impl Iterator<Item = Family>) {
         families.for_each(|family| self.sync_duration.with_label_values(&of(family)).observe(seconds));
         self.service_changes_pending.sub(changes.services.into());
         self.endpoint_changes_pending.sub(changes.endpoints.into());
     }
 
-    /// A sync left nothing undone.
     pub(crate) fn synced(&self, family: Family, now: Timestamp) {
         self.last_synced.with_label_values(&of(family)).set(now.as_duration().as_secs_f64());
     }
 
-    /// What changed at `since` is in the kernel.
     pub(crate) fn programmed(&self, family: Family, since: Timestamp, now: Timestamp) {
-        // Clocks of other hosts may be ahead.
+        // Clocks of other hosts can be ahead.
         let seconds = now.duration_since(since).as_secs_f64().max(0.0);
         self.programming_duration.with_label_values(&of(family)).observe(seconds);
     }
 
-    /// So many Services have no endpoint on this node although their traffic is to stay on it: by
-    /// `internalTrafficPolicy` and `externalTrafficPolicy`, and by family.
+    /// Sets the number of Services that lack an endpoint on this node although their traffic must stay on it.
     pub(crate) fn no_local_endpoints(&self, counts: NoLocalEndpoints) {
         for family in Family::ALL {
             for (policy, count) in [("internal", counts.internal(family)), ("external", counts.external(family))] {
@@ -162,7 +157,7 @@ fn of(family: Family) -> [String; 1] {
     [family.to_string()]
 }
 
-/// The same with a value of each family, as long as nothing has happened.
+/// Gives the metric a value for each family before the first event.
 fn whole<T: MetricVecBuilder>(metric: MetricVec<T>) -> MetricVec<T> {
     for family in Family::ALL {
         metric.with_label_values(&of(family));
@@ -178,7 +173,7 @@ fn sync_buckets() -> Vec<f64> {
     (0..15).map(|power| 0.001 * 2_f64.powi(power)).collect()
 }
 
-/// The first one is kube-proxy's too: it joins its lists of bounds to one that holds a 0.
+/// The bound 0 is kube-proxy's too: it appends its bounds to a list that holds a 0.
 fn programming_buckets() -> Vec<f64> {
     let every = |from: u16, to: u16, step: u16| (from..=to).step_by(step.into()).map(f64::from);
     let bounds = [0.0, 0.25, 0.5].into_iter().chain(every(1, 59, 1));

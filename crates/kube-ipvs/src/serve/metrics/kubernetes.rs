@@ -1,14 +1,12 @@
-//! What every component of Kubernetes says of its version.
-
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::add;
 use crate::source::kubernetes::{Version, platform};
 
-/// `kubernetes_build_info`, of the Kubernetes that is served.
+/// `kubernetes_build_info`, with the version of the cluster.
 ///
-/// The version of kube-ipvs is in `kube_ipvs_build_info`. The alert `KubeVersionMismatch` compares this metric of all
-/// components, and would fire.
+/// The version of kube-ipvs is in `kube_ipvs_build_info`. The alert `KubeVersionMismatch` compares
+/// `kubernetes_build_info` of all components, and would fire for a version of kube-ipvs.
 #[derive(Debug)]
 pub(crate) struct Kubernetes(IntGaugeVec);
 

@@ -1,5 +1,3 @@
-//! What is measured.
-
 mod contact;
 mod kube_proxy;
 mod kubernetes;
@@ -16,7 +14,7 @@ pub(super) use services::Services;
 
 use prometheus::{Registry, core::Collector};
 
-/// Registers a new metric. All names and labels are constants: the first start would fail on a wrong one.
+/// Registers a metric. Names and labels are constants, so an invalid one would already fail the first start.
 pub(super) fn add<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
     let registered = metric.and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric));
     registered.expect("each metric has a valid name of its own")

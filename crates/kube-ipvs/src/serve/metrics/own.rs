@@ -1,4 +1,4 @@
-//! Our own metrics.
+//! Metrics that only kube-ipvs has.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl KubeIpvs {
         let gauge = |name: &str, help: &str| add(registry, IntGauge::new(name, help));
         let plan_changes =
             HistogramOpts::new("kube_ipvs_plan_changes", "How many changes of the kernel a sync had to make, if any");
-        // From one change to what a first sync of a large cluster has.
+        // From one change to the first sync of a large cluster.
         let plan_changes = plan_changes.buckets((0..10).map(|power| 4_f64.powi(power)).collect());
         let apply_errors = Opts::new(
             "kube_ipvs_apply_errors_total",
@@ -87,7 +87,6 @@ impl KubeIpvs {
         }
     }
 
-    /// The kernel has taken its time.
     pub(crate) fn spent(&self, subsystem: Subsystem, operation: Operation, time: Duration) {
         let subsystem = match subsystem {
             Subsystem::Ipvs => "ipvs",
@@ -111,7 +110,6 @@ impl KubeIpvs {
         self.draining.set(counts.draining as i64);
     }
 
-    /// So many healthCheckNodePorts cannot be listened at.
     pub(crate) fn unavailable(&self, count: usize) {
         self.unavailable.set(count as i64);
     }

@@ -1,5 +1,5 @@
-//! The metrics of this process (`process_*`), as every Prometheus client has them: dashboards for kube-proxy show them.
-//! The library's own count the processor's time in whole seconds, of which an idle proxy needs one in minutes.
+//! The metrics of this process (`process_*`), as every Prometheus client exposes them; dashboards for kube-proxy show
+//! them. The prometheus crate counts processor time in whole seconds, and an idle proxy needs minutes for one.
 
 use std::fs;
 
@@ -35,12 +35,12 @@ pub(crate) fn process() -> Vec<MetricFamily> {
     registry.gather()
 }
 
-/// What /proc/PID/stat says, by proc_pid_stat(5).
+/// Fields of /proc/PID/stat, by proc_pid_stat(5).
 #[derive(Debug, PartialEq)]
 struct Stat {
     /// Seconds of processor time.
     cpu: f64,
-    /// Seconds after the boot.
+    /// Seconds after boot.
     start: f64,
     virtual_bytes: u64,
     resident_bytes: u64,
@@ -48,9 +48,9 @@ struct Stat {
 
 impl Stat {
     fn parse(text: &str, ticks: u64, page: u64) -> Option<Self> {
-        // The name of the program, in brackets, can hold anything.
+        // The program name, in parentheses, can contain anything.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-        // The first of these is the third one of the page.
+        // The first of these fields is number 3 in the manual page.
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         let seconds = |field| Some(number(field)? as f64 / ticks as f64);
         Some(Self {
@@ -62,7 +62,7 @@ impl Stat {
     }
 }
 
-/// When the host was booted, in seconds since 1970.
+/// In seconds since 1970.
 fn boot_time() -> Option<f64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_proc() {
+    fn proc_stat_line_is_parsed_after_the_program_name() {
         let line = "4711 (a) (b c) S 1 4711 4711 0 -1 4194560 1 2 3 4 150 50 7 8 20 0 6 0 12345 1000000 250 1844 1 1";
         let stat = Stat { cpu: 2.0, start: 123.45, virtual_bytes: 1_000_000, resident_bytes: 1_024_000 };
         assert_eq!(Stat::parse(line, 100, 4096), Some(stat));

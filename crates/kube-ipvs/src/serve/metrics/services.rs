@@ -1,16 +1,14 @@
-//! The metrics of each Service.
-
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry, proto::MetricFamily};
 
 use super::add;
 use crate::serve::traffic::OfServices;
 
-/// The labels are not called `namespace` and `service`: those are what scrapers call what they scrape.
+/// Scrapers already use the labels `namespace` and `service` for their target.
 const LABELS: [&str; 3] = ["service_namespace", "service_name", "direction"];
 
-/// What goes through each Service, as it was told last. It is replaced as a whole: a scrape finds no counter at 0
-/// between two measurements.
+/// The last published traffic of Services. kube-ipvs replaces it as a whole, so a scrape finds no counter at 0 between
+/// two measurements.
 #[derive(Debug)]
 pub(crate) struct Services(Mutex<Vec<MetricFamily>>);
 
