@@ -1,4 +1,4 @@
-//! What an operator decides once, for the whole node.
+//! The operator's settings for the whole node.
 
 use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, time::Duration};
 
@@ -7,47 +7,48 @@ use ipvs_netlink::Scheduler;
 
 use crate::model::{Family, Node, NodeAddress, PortNumber};
 
-/// The settings of an [`Engine`](crate::Engine), which its kernel reads too.
+/// The settings of an [`Engine`](crate::Engine). Its kernel reads them too.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The name of the Node that we run on.
+    /// The name of this host's Node.
     pub hostname: Box<str>,
-    /// On which addresses node ports are served.
+    /// The addresses on which node ports are served.
     pub node_ports: NodePortAddresses,
-    /// Whether node ports are served on 127.0.0.1 too, for processes of this node.
+    /// Whether node ports are also served on 127.0.0.1, for processes of this node.
     pub localhost_node_ports: bool,
-    /// Which sources are pods, for a [`LocalDetector`](crate::linux::LocalDetector) that goes by them.
+    /// The sources that are pods, for [`LocalDetector::Sources`](crate::linux::LocalDetector::Sources).
     pub pod_sources: PodSources,
-    /// Whether this node keeps silent in ARP for the addresses that are bound to the device of the VIPs.
+    /// Whether this node ignores ARP requests for the addresses that are bound to the VIP device.
     pub scoped_arp: bool,
-    /// The scheduler of every virtual server. kube-proxy's default is round robin.
+    /// The default scheduler of virtual servers. kube-proxy's default is round robin.
     pub scheduler: Scheduler,
     /// Whether external IPs are served at all.
     pub allow_external_ips: bool,
-    /// The only ranges in which external IPs are served; none: in all.
+    /// The ranges in which external IPs are served. Empty: external IPs are served in all ranges.
     pub external_ip_ranges: Vec<IpNet>,
-    /// Ports that no external IP takes where it is an address of this node.
+    /// Ports that an external IP does not get if it is an address of this node.
     pub reserved_ports: Vec<RangeInclusive<u16>>,
-    /// How many virtual servers one Service can have. 1,600 ports in both families and on a few addresses are fewer.
+    /// The maximum number of virtual servers of one Service. A Service with 1,600 ports, both families and a few
+    /// addresses stays below the default.
     pub max_virtual_servers: usize,
     /// Schedulers that no Service gets, as if the kernel did not have them.
     pub missing_schedulers: BTreeSet<Scheduler>,
-    /// Virtual servers on these addresses are never removed.
+    /// The engine never removes virtual servers on these addresses.
     pub exclude_cidrs: Vec<IpNet>,
-    /// How often the kernel is read again and repaired where it drifted.
+    /// The interval at which the engine reads the kernel again and repairs drift.
     pub sync_period: Duration,
     /// How long a sync that changed something delays the next one, if a [`Runner`](crate::Runner) decides.
     pub min_sync_period: Duration,
-    /// How long a real server that left without terminating may keep its connections.
+    /// The maximum time for which a real server that left without terminating keeps its connections.
     pub drain_cap: Duration,
 }
 
-/// What a node lives by: ssh, etcd, the API server, metrics and health of the proxy, the kubelet, the controller
-/// managers and the scheduler.
+/// The ports of a node's vital services: ssh, etcd, the API server, metrics and health of the proxy, the kubelet, the
+/// controller managers and the scheduler.
 pub const RESERVED_PORTS: [RangeInclusive<u16>; 5] = [22..=22, 2379..=2380, 6443..=6443, 10249..=10250, 10256..=10259];
 
 impl Config {
-    /// The defaults of kube-proxy, for the Node `hostname`.
+    /// kube-proxy's defaults, for the Node `hostname`.
     pub fn new(hostname: &str) -> Self {
         Self {
             hostname: hostname.into(),
@@ -68,18 +69,18 @@ impl Config {
         }
     }
 
-    /// Whether an external IP may be served, as far as its range goes.
+    /// Whether `external_ip_ranges` allows an external IP.
     pub fn allows_external_ip(&self, address: IpAddr) -> bool {
         let ranges = &self.external_ip_ranges;
         ranges.is_empty() || ranges.iter().any(|range| range.contains(&address))
     }
 
-    /// Whether a port is one of `reserved_ports`.
+    /// Whether a port is in `reserved_ports`.
     pub fn reserves(&self, port: PortNumber) -> bool {
         self.reserved_ports.iter().any(|range| range.contains(&port.get()))
     }
 
-    /// Whether an address lies in one of `exclude_cidrs`.
+    /// Whether an address is in one of `exclude_cidrs`.
     pub fn excludes(&self, address: IpAddr) -> bool {
         self.exclude_cidrs.iter().any(|cidr| cidr.contains(&address))
     }
@@ -89,9 +90,9 @@ impl Config {
 /// pods from clients outside the cluster in that family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodSources {
-    /// These ranges, all the pods of the cluster.
+    /// These ranges, which contain all pods of the cluster.
     Ranges(Vec<IpNet>),
-    /// `spec.podCIDRs` of our own Node: the pods of this node.
+    /// `spec.podCIDRs` of this host's Node: the pods of this node.
     OwnNode,
 }
 
@@ -102,7 +103,7 @@ impl Default for PodSources {
 }
 
 impl PodSources {
-    /// The ranges, none within another one: a set of nftables takes such a range and stores nothing.
+    /// The pod ranges. None lies within another one: an nftables set accepts such a range and stores nothing.
     pub fn select(&self, node: Option<&Node>) -> BTreeSet<IpNet> {
         let ranges = match self {
             Self::Ranges(ranges) => ranges,
@@ -115,7 +116,7 @@ impl PodSources {
         IpNet::aggregate(&ranges).into_iter().collect()
     }
 
-    /// The ranges of pods without those of this node, as far as these are known.
+    /// The pod ranges of other nodes, for the families in which this node's pod ranges are known.
     pub(crate) fn elsewhere(&self, node: Option<&Node>, host: &BTreeSet<NodeAddress>) -> BTreeSet<IpNet> {
         let own = self.own(node, host);
         let is_told = |range: &IpNet| has_family(&own, Family::of(range.addr()));
@@ -125,7 +126,7 @@ impl PodSources {
         })
     }
 
-    /// The families that have pod ranges, if the engine does not know which of these pods are on this node.
+    /// The families with pod ranges in which the engine does not know this node's pods.
     pub(crate) fn untold(&self, node: Option<&Node>, host: &BTreeSet<NodeAddress>) -> Vec<Family> {
         let Self::Ranges(all) = self else { return Vec::new() };
         let own = self.own(node, host);
@@ -133,8 +134,8 @@ impl PodSources {
         Family::ALL.into_iter().filter(is_untold).collect()
     }
 
-    /// The ranges of this node's pods, one of many nodes' ranges. Not every network keeps to `spec.podCIDRs`, and then
-    /// they say nothing; where it does, the node has an address in them, such as that of the pods' bridge.
+    /// This node's pod ranges. Some networks do not follow `spec.podCIDRs`. If the network does, the node has an
+    /// address in each range, such as that of the pod bridge.
     fn own(&self, node: Option<&Node>, host: &BTreeSet<NodeAddress>) -> Vec<IpNet> {
         let is_kept_to = |cidr: &IpNet| host.iter().any(|host| cidr.contains(&host.address));
         match self {
@@ -151,7 +152,6 @@ fn has_family(ranges: &[IpNet], family: Family) -> bool {
     ranges.iter().any(|range| Family::of(range.addr()) == family)
 }
 
-/// What is left of a range without a part of it.
 fn without(range: IpNet, part: &IpNet) -> Vec<IpNet> {
     match (part.contains(&range), range.contains(part)) {
         (true, _) => Vec::new(),
@@ -163,23 +163,23 @@ fn without(range: IpNet, part: &IpNet) -> Vec<IpNet> {
     }
 }
 
-/// On which addresses of the node its node ports are served (kube-proxy's `--nodeport-addresses`).
+/// The node addresses on which node ports are served (kube-proxy's `--nodeport-addresses`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum NodePortAddresses {
-    /// On every address that can be reached from other hosts.
+    /// Every address that other hosts can reach.
     #[default]
     All,
-    /// On these of them.
+    /// Only these addresses.
     Chosen {
-        /// The first `InternalIP` of each family that the Node object names.
+        /// Whether to select the first `InternalIP` of each family in the Node object.
         primary: bool,
-        /// The addresses within these ranges.
+        /// Selects the host's addresses in these ranges.
         ranges: Vec<IpNet>,
     },
 }
 
 impl NodePortAddresses {
-    /// The addresses of the host that this selects, in ascending order.
+    /// The selected addresses, in ascending order.
     pub fn select(&self, host: &BTreeSet<NodeAddress>, node: Option<&Node>) -> Vec<IpAddr> {
         let global = host.iter().filter(|address| address.global).map(|address| address.address);
         let Self::Chosen { primary, ranges } = self else { return global.collect() };
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn node_ports_are_on_the_primary_addresses_and_on_those_in_ranges() {
+    fn node_ports_listen_on_primary_addresses_and_addresses_in_ranges() {
         let ips = |texts: &str| -> Vec<IpAddr> { texts.split_whitespace().map(|text| text.parse().unwrap()).collect() };
         let addresses = "10.0.0.1 10.0.0.2 192.168.0.1 fd00::1 fd01::1";
         let host = ips(addresses).into_iter().map(|address| NodeAddress { address, global: true }).collect();

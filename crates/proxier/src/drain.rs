@@ -1,4 +1,4 @@
-//! Graceful removal: how long a real server keeps its connections after its Service no longer wants it.
+//! Graceful removal: how long a real server keeps its connections after its Service stops listing it.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
@@ -8,23 +8,21 @@ use crate::{
     model::{PortNumber, Protocol, VirtualServerKey},
 };
 
-/// How often the connections of draining real servers are counted.
+/// The interval at which the engine counts the connections of draining real servers.
 pub(crate) const POLL: Duration = Duration::from_secs(5);
 
-/// How long a real server of UDP may answer what it was asked before it left. Longer than nearly all answers take, and
-/// shorter than clients wait before they ask again (five seconds, `resolv.conf(5)`): by then they get to another one.
+/// How long a UDP real server can answer earlier requests after it left. Nearly all answers take less. Clients retry
+/// after five seconds (`resolv.conf(5)`), and the retry must reach another endpoint.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// What is to become of a real server that the kernel has and that takes no new connections.
+/// The next step for a real server that is in the kernel and takes no new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It keeps its connections, at weight 0.
+    /// Keep its connections, at weight 0.
     Quiesce,
-    /// It goes now.
     Remove,
 }
 
-/// The real servers that drain.
 #[derive(Debug, Default)]
 pub(crate) struct Drains {
     entries: BTreeMap<(VirtualServerKey, EndpointAddress), Drain>,
@@ -34,23 +32,22 @@ pub(crate) struct Drains {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Drain {
-    /// It is still listed. Whether it was terminating decides what happens when it leaves the list.
+    /// Still listed. `terminating` decides between removal and draining when it leaves the list.
     Listed { terminating: bool },
-    /// It has left the list, and how long it may stay.
+    /// Left the list at `since`, and can stay for `cap`.
     Unlisted { since: Duration, cap: Duration },
-    /// UDP: it serves no longer, and until when it may answer.
+    /// UDP: takes no new flows, and can answer until `until`.
     LastAnswers { until: Duration },
-    /// It has left the list and no connection goes through it, or its time is over.
+    /// Left the list, and has no connections or no time left.
     Idle,
 }
 
 impl Drains {
-    /// It takes connections (again), or is gone.
+    /// The real server takes connections again, or the kernel does not have it any more.
     pub(crate) fn forget(&mut self, key: VirtualServerKey, address: EndpointAddress) {
         self.entries.remove(&(key, address));
     }
 
-    /// Its virtual server is gone, and with it all that drained there.
     pub(crate) fn forget_server(&mut self, key: VirtualServerKey) {
         let first = EndpointAddress { address: Ipv4Addr::UNSPECIFIED.into(), port: PortNumber::MIN };
         let from_first = self.entries.range((key, first)..).map(|(at, _)| *at);
@@ -60,20 +57,19 @@ impl Drains {
         }
     }
 
-    /// Keeps the real servers that the kernel has. Another program may have removed some.
+    /// Keeps only real servers that the kernel has, because another program can remove some.
     pub(crate) fn retain(&mut self, has: impl Fn(&VirtualServerKey, &EndpointAddress) -> bool) {
         self.entries.retain(|(key, address), _| has(key, address));
     }
 
-    /// It is listed and takes no new connections.
     pub(crate) fn listed(&mut self, key: VirtualServerKey, address: EndpointAddress, terminating: bool) {
         self.entries.insert((key, address), Drain::Listed { terminating });
     }
 
-    /// It is not listed (any more), or is of UDP and does not serve: what is to become of it?
+    /// The real server is not listed, or is a UDP one that does not serve. Returns its fate.
     ///
-    /// One that was terminating when it left is gone: nothing answers there. Any other keeps its connections until
-    /// idle, for `cap` at most. A cap that has changed counts at once.
+    /// If it was terminating while listed, it does not answer any more, so it is removed. Otherwise it keeps its
+    /// connections until idle, for at most `cap`. A changed cap takes effect at once.
     pub(crate) fn unlisted(
         &mut self,
         key: VirtualServerKey,
@@ -85,7 +81,7 @@ impl Drains {
             return self.last_answers(key, address, cap.min(LAST_ANSWERS), now);
         }
         let since = match self.entries.get(&(key, address)) {
-            // It stays noted until it is gone: the removal may fail.
+            // The entry stays until the kernel has removed the real server, because the removal can fail.
             Some(Drain::Listed { terminating: true } | Drain::Idle) => return Fate::Remove,
             Some(Drain::Unlisted { since, .. }) => *since,
             Some(Drain::Listed { terminating: false } | Drain::LastAnswers { .. }) | None => now,
@@ -101,7 +97,7 @@ impl Drains {
         Fate::Quiesce
     }
 
-    /// A flow of UDP would stay with its endpoint for ever; it has the time of some last answers, listed or not.
+    /// A UDP flow would stay with its endpoint for ever. So a UDP real server gets a fixed time for its last answers.
     fn last_answers(&mut self, key: VirtualServerKey, address: EndpointAddress, time: Duration, now: Duration) -> Fate {
         let until = match self.entries.get(&(key, address)) {
             Some(Drain::Idle) => return Fate::Remove,
@@ -117,7 +113,7 @@ impl Drains {
         Fate::Quiesce
     }
 
-    /// The virtual servers of UDP that have something to remove now.
+    /// The UDP virtual servers with a real server to remove now.
     pub(crate) fn ended(&mut self, now: Duration) -> Vec<VirtualServerKey> {
         if self.next_end.is_none_or(|at| at > now) {
             return Vec::new();
@@ -138,7 +134,7 @@ impl Drains {
         over
     }
 
-    /// The virtual servers whose connections are to be counted now.
+    /// The virtual servers whose connections the engine must count now.
     pub(crate) fn due(&mut self, now: Duration) -> Vec<VirtualServerKey> {
         if self.next_poll.is_none_or(|at| at > now) {
             return Vec::new();
@@ -157,7 +153,7 @@ impl Drains {
         servers
     }
 
-    /// Takes in counted connections, and returns the virtual servers that have something to remove now.
+    /// Takes in connection counts. Returns the virtual servers with a real server to remove now.
     pub(crate) fn counted(&mut self, counts: &ConnectionCounts, now: Duration) -> Vec<VirtualServerKey> {
         let mut over = Vec::new();
         for (at, drain) in &mut self.entries {
@@ -171,12 +167,12 @@ impl Drains {
         over
     }
 
-    /// When [`ended`](Self::ended) or [`due`](Self::due) has something next.
+    /// When [`ended`](Self::ended) or [`due`](Self::due) next has work.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.next_end.into_iter().chain(self.next_poll).min()
     }
 
-    /// How many have left the list and still drain.
+    /// The number of real servers that left the list and keep their connections.
     pub(crate) fn len(&self) -> usize {
         self.entries.values().filter(|drain| matches!(drain, Drain::Unlisted { .. })).count()
     }
@@ -198,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_leaves_keeps_its_connections_until_idle() {
+    fn unlisted_real_server_keeps_connections_until_idle() {
         let (key, address) = at(Protocol::Tcp);
         let mut drains = Drains::default();
         assert_eq!(drains.unlisted(key, address, CAP, seconds(0)), Fate::Quiesce);
@@ -212,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn no_longer_than_the_cap_and_the_cap_does_not_start_anew() {
+    fn drain_cap_counts_from_the_first_unlisting() {
         let (key, address) = at(Protocol::Sctp);
         let mut drains = Drains::default();
         for now in [0, 300, 599] {
@@ -223,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_terminating_goes_when_it_leaves() {
+    fn terminating_real_server_is_removed_when_it_leaves_the_list() {
         let (key, address) = at(Protocol::Tcp);
         let mut drains = Drains::default();
         drains.listed(key, address, true);
@@ -233,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn udp_has_two_seconds_for_its_last_answers_listed_or_not() {
+    fn udp_real_server_has_two_seconds_for_last_answers_listed_or_not() {
         let (key, address) = at(Protocol::Udp);
         let mut drains = Drains::default();
         drains.listed(key, address, true);
@@ -249,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_cap_counts_for_udp_too() {
+    fn udp_real_server_is_removed_at_a_cap_below_two_seconds() {
         let (key, address) = at(Protocol::Udp);
         let mut drains = Drains::default();
         assert_eq!(drains.unlisted(key, address, seconds(1), seconds(0)), Fate::Quiesce);
@@ -258,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_serves_again_starts_anew_later() {
+    fn drain_time_restarts_after_a_real_server_served_again() {
         let (key, address) = at(Protocol::Tcp);
         let mut drains = Drains::default();
         drains.unlisted(key, address, CAP, seconds(0));

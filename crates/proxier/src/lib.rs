@@ -1,19 +1,19 @@
-//! Kubernetes Services to IPVS virtual servers: a pure core and one Linux back end.
+//! Turns Kubernetes Services into IPVS virtual servers: a pure core and one Linux backend.
 //!
-//! The path of the data, one module a step:
+//! Data passes through these modules in order:
 //!
 //! | step | module | |
 //! |---|---|---|
-//! | something changed | [`model`] | an [`Event`](model::Event) with the whole new object |
-//! | which Services does it touch? | [`cluster`] | indexes and claims |
-//! | what do these need? | [`desired`] | virtual servers, real servers, VIPs, set memberships |
-//! | what is missing, what is too much? | `diff` | against the [`State`] that the kernel is known to have |
-//! | in which order? | [`plan`] | a [`Plan`], which prints as text |
-//! | do it | [`kernel`], [`linux`] | one batched netlink send a subsystem, and a [`Report`](kernel::Report) |
-//! | again? | [`Engine`] | retry, audit, drain |
-//! | when? | [`Runner`] | at an event, when the kernel reports drift, or when the engine says |
+//! | an object changes | [`model`] | an [`Event`](model::Event) with the whole new object |
+//! | find the Services that it touches | [`cluster`] | indexes and claims |
+//! | compute the desired state of these Services | [`desired`] | virtual servers, real servers, VIPs, set memberships |
+//! | compare it with the kernel | `diff` | against the last known [`State`] of the kernel |
+//! | order the changes | [`plan`] | a [`Plan`], which prints as text |
+//! | apply them | [`kernel`], [`linux`] | one batched netlink send per subsystem, and a [`Report`](kernel::Report) |
+//! | repeat | [`Engine`] | retry, audit, drain |
+//! | when? | [`Runner`] | after an event, after drift, or when the engine says so |
 //!
-//! Everything but [`linux`] is pure: no sockets, no files, no clock, no threads.
+//! All modules except [`linux`] are pure: no sockets, no files, no clock, no threads.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 pub mod cluster;

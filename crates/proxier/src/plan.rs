@@ -1,4 +1,4 @@
-//! What is to be done to the kernel, in order.
+//! Changes to the kernel, in the order in which they are made.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::{
     set::{Element, KeySet},
 };
 
-/// One change of the kernel's state.
+/// One change to the kernel's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
@@ -18,29 +18,29 @@ pub enum Change {
     AddElement {
         /// The set and the element.
         element: Element,
-        /// The comment that it gets.
+        /// Its comment.
         comment: Option<Arc<str>>,
-        /// Whether it is there already, with another comment.
+        /// Whether the element exists with another comment.
         replace: bool,
     },
-    /// Takes an element out of its set.
+    /// Removes an element from its set.
     RemoveElement {
         /// The set and the element.
         element: Element,
-        /// Whether the virtual server goes that the element protects, or asks for nothing of its kind any more: then
-        /// the element goes after all real servers that do.
+        /// Whether the virtual server that the element protects is removed, or needs no element of this kind any more.
+        /// The plan then removes the element after real servers and virtual servers.
         with_server: bool,
     },
-    /// Makes a virtual server.
+    /// Creates a virtual server.
     AddServer {
-        /// Where it listens.
+        /// Its address, protocol and port.
         key: VirtualServerKey,
         /// Scheduler, flags and persistence.
         config: VirtualServer,
     },
-    /// Changes a virtual server; its connections live on.
+    /// Changes a virtual server. Its connections continue.
     UpdateServer {
-        /// Where it listens.
+        /// Its address, protocol and port.
         key: VirtualServerKey,
         /// Scheduler, flags and persistence.
         config: VirtualServer,
@@ -56,7 +56,7 @@ pub enum Change {
         /// Forwarding method, weight, thresholds.
         destination: Destination,
     },
-    /// Changes a real server; its connections live on.
+    /// Changes a real server. Its connections continue.
     UpdateRealServer {
         /// The virtual server.
         key: VirtualServerKey,
@@ -65,7 +65,7 @@ pub enum Change {
         /// Forwarding method, weight, thresholds.
         destination: Destination,
     },
-    /// Removes a real server; what still goes through it is reset.
+    /// Removes a real server. Its remaining connections are reset.
     RemoveRealServer {
         /// The virtual server.
         key: VirtualServerKey,
@@ -74,41 +74,41 @@ pub enum Change {
     },
     /// Binds an address to `kube-ipvs0`.
     Bind(IpAddr),
-    /// Takes an address off `kube-ipvs0`.
+    /// Unbinds an address from `kube-ipvs0`.
     Unbind(IpAddr),
-    /// Makes conntrack forget flows that would stay where they are, though they are wanted elsewhere now.
+    /// Deletes conntrack entries, so that their flows move to the endpoint that now serves them.
     DeleteFlows {
-        /// Where their clients send to.
+        /// The virtual server that clients send to.
         to: VirtualServerKey,
-        /// Where they go; none: wherever.
+        /// The endpoint of the flows. None: any endpoint.
         endpoint: Option<EndpointAddress>,
     },
 }
 
-/// When in a plan a change is made. Adding: the record of ownership and the filter, then virtual servers with
-/// their real servers, then what sends traffic to them. Removing: the other way round.
+/// The place of a change in a plan. Additions: the record of ownership and the filter, then virtual servers with their
+/// real servers, then addresses and short circuits, which send traffic to them. Removals: the reverse order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Phase {
     /// Elements are written.
     WriteElements,
-    /// Virtual servers are made or changed.
+    /// Virtual servers are created or changed.
     WriteVirtualServers,
-    /// Real servers are made or changed.
+    /// Real servers are created or changed.
     WriteRealServers,
     /// Addresses are bound.
     BindVips,
-    /// Short circuits are made.
+    /// Short circuits are added.
     AddShortCircuits,
-    /// Short circuits are undone.
+    /// Short circuits are removed.
     RemoveShortCircuits,
-    /// Addresses are taken off.
+    /// Addresses are unbound.
     UnbindVips,
     /// Real servers and virtual servers are removed.
     RemoveServers,
-    /// Elements are taken out.
+    /// Elements are removed.
     RemoveElements,
-    /// Flows are forgotten.
+    /// Conntrack entries are deleted.
     DeleteFlows,
 }
 
@@ -117,16 +117,16 @@ impl Phase {
 }
 
 impl Change {
-    /// When in a plan it is made.
+    /// The phase in which a plan makes this change.
     pub fn phase(&self) -> Phase {
         match self {
             Self::AddElement { element: Element::ShortCircuit(..), .. } => Phase::AddShortCircuits,
             Self::RemoveElement { element: Element::ShortCircuit(..), .. } => Phase::RemoveShortCircuits,
-            // Source ranges protect a virtual server for as long as it is there, and its endpoints if another Service
-            // takes its key.
+            // Source ranges protect a virtual server until it is removed. If another Service takes its key, they
+            // protect the old endpoints.
             Self::RemoveElement { with_server: true, .. }
             | Self::RemoveElement { element: Element::Key(KeySet::Firewall, _), .. } => Phase::RemoveElements,
-            // A set refuses a range that overlaps with one that is still to be taken out.
+            // A set rejects overlapping ranges, so old ranges go in the phase of the new ones.
             Self::RemoveElement {
                 element:
                     Element::Allowed(..)
@@ -147,7 +147,7 @@ impl Change {
         }
     }
 
-    /// The virtual server whose real server it is about, if it is about one.
+    /// The virtual server, if this change is about one of its real servers.
     pub(crate) fn real_server_of(&self) -> Option<VirtualServerKey> {
         match self {
             Self::AddRealServer { key, .. }
@@ -157,7 +157,7 @@ impl Change {
         }
     }
 
-    /// The virtual server that it is about, if it is about one.
+    /// The virtual server that this change is about.
     pub fn key(&self) -> Option<VirtualServerKey> {
         match self {
             Self::AddElement { element, .. } | Self::RemoveElement { element, .. } => match element {
@@ -184,7 +184,7 @@ impl Change {
 }
 
 impl Change {
-    /// The address on `kube-ipvs0` that it is about, if it is about one and no virtual server.
+    /// The VIP, if this change is about a VIP and no virtual server.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Bind(address) | Self::Unbind(address) => Some(*address),
@@ -197,7 +197,7 @@ impl Change {
         }
     }
 
-    /// The family of the addresses that it is about.
+    /// The family of its addresses.
     pub fn family(&self) -> Family {
         match self {
             Self::AddElement { element, .. } | Self::RemoveElement { element, .. } => element.family(),
@@ -213,7 +213,7 @@ impl Change {
     }
 }
 
-/// `+` makes, `~` changes, `-` removes; then what it is, in the words of `ipvsadm` and `nft`.
+/// `+` adds, `~` changes, `-` removes. The rest uses the words of `ipvsadm` and `nft`.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -241,7 +241,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// Changes in the order in which they are made. Prints one a line.
+/// Changes in the order in which the kernel makes them. Prints one per line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     // Invariant: sorted by phase.
@@ -249,9 +249,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Puts changes in order. Within a phase they stay as they come.
+    /// Sorts changes by phase. Within a phase they keep their order.
     pub fn new(mut changes: Vec<Change>) -> Self {
-        // By counting, and in place: a first sync has tens of thousands of changes, megabytes of them.
+        // Counting sort in place: a first sync has tens of thousands of changes, which take megabytes.
         let mut next = [0; Phase::COUNT];
         changes.iter().for_each(|change| next[change.phase() as usize] += 1);
         let mut start = 0;
@@ -279,7 +279,7 @@ impl Plan {
         &self.changes
     }
 
-    /// Whether there is nothing to do.
+    /// Whether the plan has no changes.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }

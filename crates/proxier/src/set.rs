@@ -1,4 +1,4 @@
-//! The nftables sets whose elements vary with the Services. The rules that use them never change.
+//! The nftables sets whose elements depend on the Services. The rules that use these sets never change.
 
 use std::{
     fmt,
@@ -16,37 +16,36 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum KeySet {
-    /// Every virtual server of ours, with the name of its Service as the comment. This is also the record of what we
-    /// own: a virtual server that is not in it is another program's.
+    /// Every virtual server of kube-ipvs. The comment names its Service. This is also the record of ownership: a
+    /// virtual server that is not in this set belongs to another program.
     Served,
-    /// Addresses of this node, with the policy `Cluster`: for every client, the endpoint sees this node. A pod of
-    /// another node may ask, and the answer has to come back by way of this one.
+    /// Node addresses with the policy `Cluster`. All clients are masqueraded: a pod of another node can be the client,
+    /// and the answer must come back through this node.
     MasqueradeAlways,
-    /// The same with the policy `Local`, where those outside the cluster keep their address.
+    /// Node addresses with the policy `Local`. Only clients in the cluster are masqueraded.
     MasqueradeInside,
-    /// ClusterIPs: traffic from outside the cluster's own sources is masqueraded.
+    /// ClusterIPs. Clients outside the cluster are masqueraded.
     ClusterIps,
-    /// External and load-balancer IPs of the policy `Cluster`: all but the cluster's own sources are masqueraded.
+    /// External and load-balancer IPs with the policy `Cluster`. Clients outside the cluster are masqueraded.
     External,
-    /// No endpoint takes connections: kube-ipvs rejects new ones.
+    /// No endpoint takes connections. kube-ipvs rejects new ones.
     NoEndpoints,
-    /// Some endpoint takes connections, but none on this node, as the policy `Local` wants: kube-ipvs drops new ones.
+    /// Endpoints take connections, none of them local, as the policy `Local` requires. kube-ipvs drops new ones.
     NoLocalEndpoints,
-    /// The same, for clients outside the cluster alone, so that their load balancer tries another node. Those inside
-    /// have a short circuit.
+    /// The same for external clients only: their load balancer then tries another node. Others take a short circuit.
     NoLocalEndpointsExternal,
-    /// Only from some sources: see [`Element::Allowed`].
+    /// Only some sources can connect: see [`Element::Allowed`].
     Firewall,
-    /// Only for what a short circuit sends there: see [`Element::ShortCircuit`].
+    /// Only packets from a short circuit can connect: see [`Element::ShortCircuit`].
     ShortCircuitTarget,
-    /// Forwarded without NAT, by this node or by another one: a node can see the answers without the questions.
+    /// Forwarded without NAT, by this node or another one. A node can then see answers without their requests.
     DirectReturn,
-    /// Virtual servers that another program made: clients reach them as before, on VIPs of ours too.
+    /// Virtual servers of another program. Clients still reach them, also on VIPs of kube-ipvs.
     Foreign,
 }
 
 impl KeySet {
-    /// All of them, in the order in which elements are written: the record of ownership first.
+    /// All sets, in the order in which elements are written: the record of ownership first.
     pub(crate) const ALL: [Self; 12] = [
         Self::Served,
         Self::MasqueradeAlways,
@@ -81,27 +80,27 @@ impl KeySet {
     }
 }
 
-/// The sets that one key belongs to.
+/// The sets that contain a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct KeySets(u16);
 
 impl KeySets {
-    /// In no set at all.
+    /// No set.
     pub const NONE: Self = Self(0);
 
-    /// With one more set.
+    /// Adds a set.
     #[must_use]
     pub fn with(self, set: KeySet) -> Self {
         Self(self.0 | 1 << set as u8)
     }
 
-    /// Without a set.
+    /// Removes a set.
     #[must_use]
     pub fn without(self, set: KeySet) -> Self {
         Self(self.0 & !(1 << set as u8))
     }
 
-    /// Whether it has a set.
+    /// Whether the key is in a set.
     pub fn contains(self, set: KeySet) -> bool {
         self.0 & 1 << set as u8 != 0
     }
@@ -118,34 +117,29 @@ impl KeySets {
 pub enum Element {
     /// A key in a [`KeySet`].
     Key(KeySet, VirtualServerKey),
-    /// An address that we bound to `kube-ipvs0`, in the set `vips`.
+    /// An address that kube-ipvs bound to `kube-ipvs0`, in the set `vips`.
     Vip(IpAddr),
-    /// Sources that may reach a key of [`KeySet::Firewall`], in the set `firewall-allowed`.
+    /// Sources that can reach a key of [`KeySet::Firewall`], in the set `firewall-allowed`.
     Allowed(VirtualServerKey, IpNet),
-    /// An endpoint on this node, or on an unknown node, in the set `hairpin`: what it sends to itself through a Service
-    /// is masqueraded.
+    /// An endpoint that can be on this node, in the set `hairpin`: traffic to itself through a Service is masqueraded.
     Hairpin(Protocol, EndpointAddress),
-    /// Where a load balancer asks for the health of a Service on a VIP, in the set `health-checks`: it reaches the
-    /// node's own listener.
+    /// The health check of a Service on a VIP, in the set `health-checks`. It reaches the node's own listener.
     HealthCheck(VirtualServerKey),
-    /// A range of ClusterIPs, in the set `service-ranges`: what is not served there is refused.
+    /// A range of ClusterIPs, in the set `service-ranges`. kube-ipvs rejects traffic to unallocated addresses in it.
     ServiceRange(IpNet),
-    /// Pods, in the set `pod-sources`.
+    /// A range of pods, in the set `pod-sources`.
     PodSource(IpNet),
-    /// Pods of other nodes, in the set `remote-pods`: for the external policy `Local` of this node they are outside.
+    /// Pods of other nodes, in the set `remote-pods`. The external policy `Local` treats them as outside the cluster.
     RemotePod(IpNet),
-    /// Sources that are outside the cluster unless they are pods, in the set `outside`. These are all addresses of a
-    /// family whose pods are known.
+    /// All addresses of a family with pod ranges, in the set `outside`: outside the cluster unless they are pods.
     Outside(Family),
-    /// An address bound to `kube-ipvs0` for which this node keeps silent in ARP, in the set `arp-ignore` of the table
-    /// `arp`.
+    /// A bound address for which this node ignores ARP requests, in the set `arp-ignore` of the table `arp`.
     ArpIgnore(Ipv4Addr),
-    /// In the map `short-circuits`: where clients in the cluster are sent instead, with the same protocol. Since node
-    /// ports, external and load-balancer IPs of the policy `Local` lead to this node's endpoints only.
+    /// A short circuit to this endpoint for clients in the cluster, in the map `short-circuits`. The protocol stays the
+    /// same. Without it, addresses with the policy `Local` lead only to this node's endpoints.
     ShortCircuit(VirtualServerKey, EndpointAddress),
 }
 
-/// The names of the other sets, and of the map, in nftables.
 pub(crate) const VIPS: &str = "vips";
 pub(crate) const ALLOWED: &str = "firewall-allowed";
 pub(crate) const HAIRPIN: &str = "hairpin";
@@ -158,7 +152,6 @@ pub(crate) const ARP_IGNORE: &str = "arp-ignore";
 pub(crate) const GATEWAYS: &str = "default-gateways";
 pub(crate) const SHORT_CIRCUITS: &str = "short-circuits";
 
-/// All addresses of a family.
 pub(crate) fn every_address(family: Family) -> IpNet {
     match family {
         Family::V4 => IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
@@ -167,7 +160,7 @@ pub(crate) fn every_address(family: Family) -> IpNet {
 }
 
 impl Element {
-    /// The name of its set in nftables.
+    /// The nftables name of its set.
     pub fn set_name(&self) -> &'static str {
         match self {
             Self::Key(set, _) => set.name(),
@@ -184,7 +177,7 @@ impl Element {
         }
     }
 
-    /// The family of its address. The table that its set is in is of that family, except for [`Element::ArpIgnore`].
+    /// The family of its address. Its set is in the table of that family, except for [`Element::ArpIgnore`].
     pub fn family(&self) -> Family {
         match self {
             Self::Key(_, key) | Self::Allowed(key, _) | Self::HealthCheck(key) | Self::ShortCircuit(key, _) => {
@@ -199,7 +192,7 @@ impl Element {
     }
 }
 
-/// Prints as `nft add element` takes it: `served { 10.96.0.10 . udp . 53 }`.
+/// Prints in the syntax of `nft add element`: `served { 10.96.0.10 . udp . 53 }`.
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = |VirtualServerKey { address, protocol, port }: &VirtualServerKey| {

@@ -1,4 +1,4 @@
-//! What the kernel has.
+//! The known state of the kernel.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,10 +17,10 @@ use crate::{
     set::{Element, KeySet, KeySets},
 };
 
-/// What the kernel has of the things that we program, as it was read or as our changes left it.
+/// The objects in the kernel that kube-ipvs manages, as the engine last read them or as later changes left them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
-    /// The virtual servers on addresses. Those on firewall marks are never ours and are not here.
+    /// Virtual servers on addresses. Virtual servers on firewall marks are never ours, so they are not here.
     pub virtual_servers: BTreeMap<VirtualServerKey, ServerState>,
     /// The elements of the key sets, by key.
     pub elements: BTreeMap<VirtualServerKey, Membership>,
@@ -44,9 +44,9 @@ pub struct State {
     pub outside: BTreeSet<Family>,
     /// The elements of the set `arp-ignore`.
     pub arp_ignore: BTreeSet<Ipv4Addr>,
-    /// Virtual servers that are ours although nftables does not say so (any more).
+    /// Virtual servers that are ours although nftables has no record of them.
     pub owned: BTreeSet<VirtualServerKey>,
-    /// Addresses that are ours although nftables does not say so (any more).
+    /// Addresses that are ours although nftables has no record of them.
     pub owned_vips: BTreeSet<IpAddr>,
     /// The addresses on `kube-ipvs0`.
     pub bound_vips: BTreeSet<IpAddr>,
@@ -62,7 +62,6 @@ pub struct ServerState {
 }
 
 impl ServerState {
-    /// What a change of a real server makes of it.
     fn apply(&mut self, change: &Change) {
         match change {
             Change::AddRealServer { address, destination, .. }
@@ -77,7 +76,7 @@ impl ServerState {
     }
 }
 
-/// In which sets a key is.
+/// The sets that contain a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Membership {
     /// The sets.
@@ -87,19 +86,19 @@ pub struct Membership {
 }
 
 impl State {
-    /// Every key that something is there for.
+    /// Every key with a virtual server, an element, a range or a short circuit. Keys repeat.
     pub(crate) fn keys(&self) -> impl Iterator<Item = VirtualServerKey> {
         let servers = self.virtual_servers.keys().chain(self.elements.keys());
         servers.chain(self.allowed.keys()).chain(self.short_circuits.keys()).copied()
     }
 
-    /// Whether the record, in nftables or in its copy, says that a virtual server is ours.
+    /// Whether a virtual server is recorded as ours, in nftables or in the copy of the record.
     pub(crate) fn is_recorded(&self, key: &VirtualServerKey) -> bool {
         let served = |entry: &Membership| entry.sets.contains(KeySet::Served);
         self.owned.contains(key) || self.elements.get(key).is_some_and(served)
     }
 
-    /// What Services can share and is recorded as ours.
+    /// The recorded resources that several Services can share.
     pub(crate) fn shared(&self) -> impl Iterator<Item = SharedResource> {
         let hairpins = self.hairpins.iter().map(|(protocol, endpoint)| SharedResource::Hairpin(*protocol, *endpoint));
         let health_checks = self.health_checks.iter().copied().map(SharedResource::HealthCheck);
@@ -113,8 +112,8 @@ impl State {
             .chain(health_checks)
     }
 
-    /// What changes make of it, if the kernel carries them out. Those of one virtual server usually stand together: it
-    /// is looked up once.
+    /// Applies changes that the kernel made. Changes of one virtual server usually follow each other, so it is looked
+    /// up once per run.
     pub(crate) fn apply_all(&mut self, changes: &[&Change]) {
         for run in changes.chunk_by(|one, other| one.real_server_of() == other.real_server_of()) {
             match run[0].real_server_of() {
@@ -128,7 +127,7 @@ impl State {
         }
     }
 
-    /// What a change makes of it, if the kernel carries the change out.
+    /// Applies a change that the kernel made.
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::AddElement { element, comment, .. } => self.add(*element, comment),
@@ -164,7 +163,7 @@ impl State {
         }
     }
 
-    /// Whether it is already as a change would make it. Flows are no part of it.
+    /// Whether a change is already in effect. Deletions of flows never are.
     pub(crate) fn has(&self, change: &Change) -> bool {
         let server = |key: &VirtualServerKey| self.virtual_servers.get(key);
         match change {
@@ -203,7 +202,6 @@ impl State {
         }
     }
 
-    /// Takes in an element that is there.
     pub(crate) fn add(&mut self, element: Element, comment: &Option<Arc<str>>) {
         match element {
             Element::Key(set, key) => {

@@ -1,4 +1,4 @@
-//! Short ways to write engines, Services and EndpointSlices in tests.
+//! Helpers that build engines, Services and EndpointSlices in tests.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -9,14 +9,14 @@ use crate::{
     model::*,
 };
 
-/// An engine that knows all that exists: nothing yet, and a host without addresses.
+/// An engine with a complete view of an empty cluster, on a host without addresses.
 pub(crate) fn engine_with(config: Config) -> Engine {
     let mut engine = Engine::new(config, BTreeSet::new());
     engine.set_complete(Completeness::Complete);
     engine
 }
 
-/// Such an engine with the defaults for `node-1`, and an empty kernel.
+/// An engine with the defaults for `node-1`, and an empty kernel.
 pub(crate) fn start() -> (Engine, FakeKernel) {
     (engine_with(Config::new("node-1")), FakeKernel::default())
 }
@@ -31,7 +31,7 @@ pub(crate) fn key(text: &str) -> VirtualServerKey {
     VirtualServerKey { address: socket.ip(), protocol: protocol.parse().unwrap(), port: port(socket.port()) }
 }
 
-/// `default/NAME` with one unnamed TCP port per number; a second number is its node port.
+/// `default/NAME` with one unnamed TCP port per number. A second number is its node port.
 pub(crate) fn service(name: &str, ips: &[&str], ports: &[(u16, Option<u16>)]) -> Service {
     Service {
         cluster_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
@@ -46,8 +46,8 @@ pub(crate) fn service(name: &str, ips: &[&str], ports: &[(u16, Option<u16>)]) ->
     }
 }
 
-/// A slice of `default/SERVICE` with an unnamed TCP port. Endpoints are ready; one with a `!` behind it is
-/// not, one with a `~` is terminating and still answers.
+/// A slice of `default/SERVICE` with an unnamed TCP port. Endpoints are ready. A `!` after the address makes one not
+/// ready, and a `~` makes it terminating and serving.
 pub(crate) fn slice(name: &str, service: &str, target: u16, endpoints: &[&str]) -> EndpointSlice {
     let endpoint = |text: &&str| {
         let conditions = match text.chars().last() {
@@ -78,7 +78,7 @@ pub(crate) fn addresses(addresses: &[&str]) -> Event {
     Event::NodeAddresses(addresses.iter().map(global).collect::<BTreeSet<_>>())
 }
 
-/// Feeds events in and syncs that must do all it wants to.
+/// Applies events and syncs. Every change must succeed.
 pub(crate) fn sync(
     engine: &mut Engine,
     kernel: &mut FakeKernel,

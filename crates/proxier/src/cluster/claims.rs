@@ -5,12 +5,12 @@ use foldhash::HashMap;
 use super::Kind;
 use crate::model::{PortNumber, Protocol, ServicePortId, Timestamp, VirtualServerKey};
 
-/// Something that only one port of one Service can have.
+/// A resource that only one port of one Service can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Claim {
     /// An address, a protocol and a port to listen on.
     VirtualServer(VirtualServerKey),
-    /// A node port, on all addresses of the node at once.
+    /// A node port, on all addresses of the node.
     NodePort(Protocol, PortNumber),
 }
 
@@ -23,32 +23,31 @@ impl fmt::Display for Claim {
     }
 }
 
-/// Who asks for a claim. The order decides who gets it: by the kind of address, then the oldest Service, then the first
-/// by name.
+/// A Service port that asks for a claim. The order decides who gets it: by the kind of address, then the oldest
+/// Service, then the first by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claimant {
-    /// The kind of address for which it asks.
+    /// The kind of address that the claim is for.
     pub kind: Kind,
     /// When its Service was created.
     pub created: Timestamp,
-    /// The Service port that asks.
+    /// The Service port.
     pub port: ServicePortId,
 }
 
-/// All claims and who asks for them: the one place where Services meet.
+/// All claims and their claimants: the only place where Services affect each other.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    // Invariant: no list is empty, each is sorted; nearly all have one entry.
+    // Invariant: no list is empty, and each is sorted. Nearly all have one entry.
     claimants: HashMap<Claim, Vec<Claimant>>,
 }
 
 impl Claims {
-    /// Who has the claim.
     pub(super) fn holder(&self, claim: &Claim) -> Option<&Claimant> {
         self.claimants.get(claim)?.first()
     }
 
-    /// Adds a claimant and returns those for whom it makes a difference: all others, where it is the first now.
+    /// Adds a claimant. Returns all claimants if it is the first now, because the holder has changed.
     pub(super) fn add(&mut self, claim: Claim, claimant: Claimant) -> &[Claimant] {
         let list = self.claimants.entry(claim).or_insert_with(|| Vec::with_capacity(1));
         let Err(place) = list.binary_search(&claimant) else { return &[] };
@@ -56,7 +55,7 @@ impl Claims {
         if place == 0 { list } else { &[] }
     }
 
-    /// Takes a claimant away and returns those for whom it makes a difference: all others, where it was the first.
+    /// Removes a claimant. Returns the remaining ones if it was the first, because the holder has changed.
     pub(super) fn remove(&mut self, claim: &Claim, claimant: &Claimant) -> &[Claimant] {
         let Some(list) = self.claimants.get_mut(claim) else { return &[] };
         let Ok(place) = list.binary_search(claimant) else { return &[] };
@@ -75,9 +74,9 @@ mod tests {
 
     use crate::{cluster::Cluster, config::Config, model::*, testing::service};
 
-    /// A tenant whose Service has an address that thousands of others ask for changes it again and again.
+    /// A tenant can change a Service again and again while thousands of others ask for the same address.
     #[test]
-    fn a_change_that_leaves_the_claims_touches_no_rival() {
+    fn service_change_that_keeps_its_claims_marks_no_rival() {
         let mut cluster = Cluster::new(&Config::new("node-1"));
         let asking = |name, ip| Service {
             external_ips: vec!["203.0.113.7".parse().unwrap()],

@@ -6,7 +6,7 @@ use crate::model::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, Family, Hints, PortNumber, Protocol, ServicePort,
 };
 
-/// Where one endpoint of a Service port listens.
+/// The address and port of one endpoint of a Service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointAddress {
     /// The pod's address.
@@ -21,13 +21,12 @@ impl std::fmt::Display for EndpointAddress {
     }
 }
 
-/// The endpoints of a Service in one family, by port: each slice is looked at once, however many ports there are.
+/// The endpoints of a Service in one family, by port. Each slice is visited once for all ports.
 #[derive(Debug)]
 pub(crate) struct Endpoints<'a> {
     targets: HashMap<(&'a str, Protocol), Vec<Target<'a>>>,
 }
 
-/// A target port, and who listens there.
 type Target<'a> = (PortNumber, &'a [Endpoint]);
 
 impl<'a> Endpoints<'a> {
@@ -41,10 +40,8 @@ impl<'a> Endpoints<'a> {
         Self { targets }
     }
 
-    /// The endpoints of one port, each once, in the order of their addresses.
-    ///
-    /// An endpoint can stand in two slices while the control plane moves it from one to the other. The one with the
-    /// better conditions counts, so that no order of slices makes a difference.
+    /// An endpoint can be in two slices while the control plane moves it between them. The entry with the better
+    /// conditions counts, so the order of the slices makes no difference.
     pub(crate) fn of_port(&self, port: &ServicePort) -> BTreeMap<EndpointAddress, &'a Endpoint> {
         let mut endpoints = BTreeMap::new();
         for (port, listed) in self.targets.get(&(&*port.name, port.protocol)).into_iter().flatten() {
@@ -60,7 +57,7 @@ impl<'a> Endpoints<'a> {
     }
 }
 
-/// Better conditions first; what else differs decides only so that something does.
+/// Better conditions rank higher. The other fields only make the order total.
 fn rank(endpoint: &Endpoint) -> impl Ord + '_ {
     let Conditions { ready, serving, terminating } = endpoint.conditions;
     let Hints { zones, nodes } = &endpoint.hints;

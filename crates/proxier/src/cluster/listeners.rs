@@ -2,13 +2,13 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::model::{Family, Protocol, Service, VirtualServerKey};
 
-/// The kind of an address that a Service port listens on. The order decides who gets an address and port: what the API
-/// server has allocated comes before what a load balancer reports, and that before what a Service just names.
+/// The kind of an address that a Service port listens on. The order decides who gets an address and port: first
+/// addresses that the API server allocated, then those of load balancers, then those that a Service only names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `spec.clusterIPs`.
     ClusterIp,
-    /// Behind the short circuits of a Service whose ClusterIPs lead to local endpoints only.
+    /// A port of the ClusterIP behind short circuits, for a Service whose ClusterIPs lead only to local endpoints.
     ShortCircuitTarget,
     /// An address of the node.
     NodePort,
@@ -23,29 +23,24 @@ pub enum Kind {
 /// One address and port that a Service asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Listener {
-    /// Of which kind its address is.
     pub kind: Kind,
-    /// The place of the port in `spec.ports`.
+    /// The index of the port in `spec.ports`.
     pub port: usize,
-    /// Where it listens.
     pub key: VirtualServerKey,
 }
 
-/// What a Service asks for: by kind, then in the Service's own order of addresses and ports.
+/// The listeners that a Service asks for, by kind, then in the Service's order of addresses and ports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Listeners {
-    /// As many as one Service can have.
     pub all: Vec<Listener>,
-    /// How many there are beyond that.
+    /// The number of listeners beyond the limit.
     pub left_out: usize,
 }
 
-/// How many source ranges of a virtual server count as one more virtual server: each range is an element of its own.
+/// The number of source ranges that count as one virtual server: each range is a set element.
 const RANGES: usize = 10;
 
-/// What a Service asks for, up to a limit.
-///
-/// A family in which it has no ClusterIP is left out: what it could not serve it does not keep from others.
+/// Families without a ClusterIP are left out: the Service cannot serve their addresses, so it must not block others.
 pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr], limit: usize) -> Listeners {
     let serves = |address: &IpAddr| service.has_family(Family::of(*address));
     let mut vips = BTreeSet::new();
@@ -80,9 +75,9 @@ pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr], limit: usi
             let number = match kind {
                 Kind::ClusterIp | Kind::LoadBalancerIp => Some(port.port),
                 Kind::ShortCircuitTarget => inner_ports.get(index).copied().flatten(),
-                // A node port has no rivals, and may be served where external IPs are not.
+                // A node port has no rivals, and can be served where external IPs are not.
                 Kind::ExternalIp => Some(port.port).filter(|_| !is_node || port.node_port != Some(port.port)),
-                // A load-balancer IP that is an address of the node comes first: it can have source ranges.
+                // A load-balancer IP that is a node address comes first: it can have source ranges.
                 Kind::NodePort | Kind::Loopback => port.node_port.filter(|number| *number != port.port || !is_balanced),
             };
             let Some(number) = number else { continue };
@@ -98,7 +93,6 @@ pub(super) fn listeners(service: &Service, node_addresses: &[IpAddr], limit: usi
     listeners
 }
 
-/// Where a Service's load balancer asks for its health: on each address by which it comes.
 pub(super) fn health_checks(service: &Service, node_addresses: &[IpAddr]) -> Vec<(Kind, VirtualServerKey)> {
     let Some(port) = service.asked_health_port() else { return Vec::new() };
     let by_kind = [

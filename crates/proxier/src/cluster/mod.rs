@@ -1,8 +1,8 @@
-//! Everything that is known of the world, indexed, and which Services a change of it touches.
+//! An index of all known objects, which determines the Services that a change touches.
 //!
-//! Services are coupled in one place only: the *claims*. A claim is something that one Service port alone can have,
-//! such as `TCP 10.96.0.10:53` or a node port. When a Service gains or loses a claim, the cluster also marks the other
-//! Services that ask for it as changed, and no others.
+//! Services affect each other only through *claims*. A claim is a resource that only one Service port can have, such as
+//! `TCP 10.96.0.10:53` or a node port. When a Service gains or loses a claim, the cluster also marks the other Services
+//! that ask for it as changed, and no others.
 
 mod claims;
 mod endpoints;
@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// The state of the world.
+/// The known objects of the cluster and the addresses of this host.
 ///
 /// The order of events never matters: the same set of objects gives the same `Cluster`.
 #[derive(Debug)]
@@ -46,40 +46,34 @@ pub struct Cluster {
     slices: HashMap<SliceId, EndpointSlice>,
     slices_of: HashMap<ServiceId, BTreeSet<SliceId>>,
     nodes: BTreeMap<Box<str>, Node>,
-    /// Which Nodes have an address.
     node_addresses: HashMap<IpAddr, BTreeSet<Box<str>>>,
     service_cidrs: BTreeMap<Box<str>, Vec<IpNet>>,
-    /// All service CIDRs together. Invariant: no range lies within another one.
+    /// Invariant: no range lies within another one.
     service_ranges: BTreeSet<IpNet>,
-    /// Where pods are. Invariant: what `pod_source_policy` selects.
+    /// Invariant: the selection of `pod_source_policy`.
     pod_sources: BTreeSet<IpNet>,
-    /// Where pods of other nodes are. Invariant: what `pod_source_policy` selects.
+    /// Invariant: the selection of `pod_source_policy`.
     remote_pods: BTreeSet<IpNet>,
     host_addresses: BTreeSet<NodeAddress>,
-    /// Where we reach the API server.
     api_server: BTreeSet<SocketAddr>,
-    /// Schedulers that this host's kernel was seen not to have, or is not to be asked for.
+    /// Schedulers that the kernel lacks, or that the configuration disables.
     missing_schedulers: BTreeSet<Scheduler>,
-    /// The addresses on which node ports are served. Invariant: what `node_port_policy` selects, and 127.0.0.1 if
-    /// `localhost_node_ports`.
+    /// Invariant: the selection of `node_port_policy`, and 127.0.0.1 if `localhost_node_ports`.
     node_port_addresses: Vec<IpAddr>,
-    /// Which Services have an address: those that are touched when the host gets or loses it.
+    /// The Services with a VIP at an address.
     on_address: HashMap<IpAddr, BTreeSet<ServiceId>>,
-    /// Which slices have an endpoint that may be on this node, by its address: those that are touched when this node
-    /// gets or loses the address.
+    /// The slices with an endpoint at an address, if the endpoint can be on this node.
     endpoints_here: HashMap<IpAddr, BTreeSet<SliceId>>,
-    /// Services with a port on node addresses: those that a change of the addresses touches.
+    /// Services with a port on node addresses. A change of these addresses touches them.
     with_node_port: BTreeSet<ServiceId>,
-    /// Services with source ranges.
     filtered: BTreeSet<ServiceId>,
-    /// Services that are to be forwarded without NAT, which endpoints that are Nodes stand in the way of.
+    /// Services that ask for forwarding without NAT. Endpoints that are Nodes prevent it.
     forwarded: BTreeSet<ServiceId>,
     claims: claims::Claims,
     changed: HashSet<ServiceId>,
 }
 
 impl Cluster {
-    /// Nothing is known yet.
     pub(crate) fn new(config: &Config) -> Self {
         let mut cluster = Self {
             hostname: config.hostname.clone(),
@@ -112,7 +106,7 @@ impl Cluster {
         cluster
     }
 
-    /// Takes in one event. What it touches is in [`drain_dirty`](Self::drain_dirty) afterwards.
+    /// Applies one event. [`drain_dirty`](Self::drain_dirty) then returns the Services that it touched.
     pub(crate) fn apply(&mut self, event: Event) {
         match event {
             Event::ServiceApplied(service) => self.apply_service(service),
@@ -138,7 +132,7 @@ impl Cluster {
         }
     }
 
-    /// This host's kernel does not have a scheduler. Those that choose it have to do without.
+    /// Records that the kernel lacks a scheduler, and marks the Services that chose it.
     pub(crate) fn record_missing(&mut self, scheduler: Scheduler) {
         if self.missing_schedulers.insert(scheduler) {
             let choosers = self.services.values().filter(|service| service.options().scheduler == Some(scheduler));
@@ -146,31 +140,28 @@ impl Cluster {
         }
     }
 
-    /// Whether this host's kernel has a scheduler, as far as is known.
     pub(crate) fn has_scheduler(&self, scheduler: Scheduler) -> bool {
         !self.missing_schedulers.contains(&scheduler)
     }
 
-    /// The Services that have to be computed again since the last call, gone ones included, by namespace and name.
+    /// The Services to compute again since the last call, including removed ones, sorted by namespace and name.
     pub(crate) fn drain_dirty(&mut self) -> Vec<ServiceId> {
         let mut changed: Vec<ServiceId> = self.changed.drain().collect();
         changed.sort_unstable();
         changed
     }
 
-    /// Marks every Service changed: the next pass is a full one.
     pub(crate) fn mark_all(&mut self) {
         self.changed.extend(self.services.keys().cloned());
     }
 
-    /// Marks the Service changed that has a claim.
     pub(crate) fn mark_owner_dirty(&mut self, claim: &Claim) {
         if let Some(holder) = self.claims.holder(claim) {
             self.changed.insert(holder.port.service.clone());
         }
     }
 
-    /// A Service.
+    /// The Service with this name.
     pub fn service(&self, id: &ServiceId) -> Option<&Service> {
         self.services.get(id)
     }
@@ -180,17 +171,16 @@ impl Cluster {
         self.on_address.get(&address).into_iter().flatten()
     }
 
-    /// Who has a claim: the first in order of those who ask for it.
+    /// The holder of a claim: the first of its claimants.
     pub fn holder(&self, claim: &Claim) -> Option<&Claimant> {
         self.claims.holder(claim)
     }
 
-    /// What a Service asks for, whether or not it gets it.
+    /// The listeners that a Service asks for, including those that it does not get.
     pub(crate) fn listeners(&self, service: &Service) -> Listeners {
         listeners::listeners(service, &self.node_port_addresses, self.max_virtual_servers)
     }
 
-    /// Where a Service's load balancer asks for its health.
     pub(crate) fn health_checks(&self, service: &Service) -> Vec<(Kind, VirtualServerKey)> {
         listeners::health_checks(service, &self.node_port_addresses)
     }
@@ -200,29 +190,27 @@ impl Cluster {
         &self.node_port_addresses
     }
 
-    /// The name of the Node that we run on.
+    /// The name of this host's Node.
     pub fn hostname(&self) -> &str {
         &self.hostname
     }
 
-    /// The Node that we run on.
+    /// This host's Node.
     pub fn own_node(&self) -> Option<&Node> {
         self.nodes.get(&self.hostname)
     }
 
-    /// Whether an endpoint is on this node.
     pub(crate) fn is_local(&self, endpoint: &Endpoint) -> bool {
         endpoint.node.as_deref() == Some(&*self.hostname)
     }
 
-    /// Another Node that has the address. Bound here, that Node could not be reached any more.
+    /// Another Node with this address. If the address were bound here, this host could not reach that Node.
     pub(crate) fn other_node_with(&self, address: IpAddr) -> Option<&str> {
         let mut names = self.node_addresses.get(&address).into_iter().flatten().map(|name| &**name);
         names.find(|name| *name != &*self.hostname)
     }
 
-    /// Whether one of the ranges has this node: an `InternalIP` of its Node, or where none is known an address of this
-    /// host.
+    /// Whether a range contains an `InternalIP` of this node or, if none is known, an address of this host.
     pub(crate) fn any_holds_this_node(&self, ranges: &[IpNet]) -> bool {
         let holds = |address: &IpAddr| ranges.iter().any(|range| range.contains(address));
         match self.own_internal_ips() {
@@ -231,28 +219,27 @@ impl Cluster {
         }
     }
 
-    /// The ranges from which ClusterIPs are taken.
+    /// The ranges of ClusterIPs.
     pub fn service_ranges(&self) -> &BTreeSet<IpNet> {
         &self.service_ranges
     }
 
-    /// The range from which ClusterIPs are taken that has an address.
     pub(crate) fn service_range_of(&self, address: IpAddr) -> Option<IpNet> {
         self.service_ranges.iter().copied().find(|range| range.contains(&address))
     }
 
-    /// The sources of pods.
+    /// The pod ranges.
     pub fn pod_sources(&self) -> &BTreeSet<IpNet> {
         &self.pod_sources
     }
 
-    /// Where pods of other nodes are, as far as they can be told from those of this one.
+    /// The pod ranges of other nodes, for the families in which this node's pod ranges are known.
     pub fn remote_pods(&self) -> &BTreeSet<IpNet> {
         &self.remote_pods
     }
 
-    /// The families whose pods of other nodes cannot be told from those of this one, if any Service asks for it: one
-    /// whose external policy is `Local`.
+    /// The families in which the engine cannot tell pods of other nodes from pods of this node. Empty unless a Service
+    /// has the external policy `Local`, which depends on it.
     pub fn untold_pods(&self) -> Vec<Family> {
         if !self.services.values().any(|service| service.external_policy == TrafficPolicy::Local) {
             return Vec::new();
@@ -260,35 +247,31 @@ impl Cluster {
         self.pod_source_policy.untold(self.own_node(), &self.host_addresses)
     }
 
-    /// Whether a Service asks that its connections outlive a move of its addresses to another node: every node chooses
-    /// the same endpoint for a client, and none translates.
+    /// Whether a Service's connections survive a failover of its addresses: it uses `mh` without NAT.
     pub(crate) fn any_fails_over(&self, scheduler: Scheduler) -> bool {
         let mut options = self.forwarded.iter().filter_map(|id| self.services.get(id)).map(Service::options);
         options.any(|options| options.scheduler.unwrap_or(scheduler) == Scheduler::MH)
     }
 
-    /// Whether the address is one of this node, on a link of this host or not.
+    /// Whether an address belongs to this node, by a link of this host or by the status of its Node.
     pub(crate) fn is_own_address(&self, address: IpAddr) -> bool {
         let of_own_node = |names: &BTreeSet<Box<str>>| names.contains(&self.hostname);
         self.is_host_address(address) || self.node_addresses.get(&address).is_some_and(of_own_node)
     }
 
-    /// Whether we reach the API server at the address.
     pub(crate) fn is_api_server(&self, address: IpAddr) -> bool {
         self.api_server.iter().any(|server| server.ip() == address)
     }
 
-    /// Whether we reach the API server there.
     pub(crate) fn is_api_server_at(&self, key: VirtualServerKey) -> bool {
         key.protocol == Protocol::Tcp && self.api_server.contains(&SocketAddr::new(key.address, key.port.get()))
     }
 
-    /// Whether this host has the address on a link of its own.
+    /// Whether an address is on a link of this host other than `kube-ipvs0`.
     pub(crate) fn is_host_address(&self, address: IpAddr) -> bool {
         [true, false].iter().any(|&global| self.host_addresses.contains(&NodeAddress { address, global }))
     }
 
-    /// The endpoints of a Service in one family.
     pub(crate) fn endpoints(&self, service: &ServiceId, family: Family) -> Endpoints<'_> {
         let ids = self.slices_of.get(service).into_iter().flatten();
         Endpoints::new(ids.filter_map(|id| self.slices.get(id)), family)
@@ -329,7 +312,7 @@ impl Cluster {
         self.release(id, &claims);
     }
 
-    /// Removes a Service from all but the claims.
+    /// Removes a Service from all indexes except the claims.
     fn unindex(&mut self, id: &ServiceId) {
         let Some(old) = self.services.remove(id) else { return };
         self.with_node_port.remove(id);
@@ -348,7 +331,7 @@ impl Cluster {
         let all: Vec<IpNet> = self.service_cidrs.values().flatten().copied().collect();
         let ranges = IpNet::aggregate(&all).into_iter().collect();
         if std::mem::replace(&mut self.service_ranges, ranges) != self.service_ranges {
-            // Whether an external IP is in one of them may have changed.
+            // An external IP can now be in one of the ranges, or out of them.
             let with_external_ips = self.services.values().filter(|service| !service.external_ips.is_empty());
             self.changed.extend(with_external_ips.map(|service| service.id.clone()));
         }
@@ -358,7 +341,7 @@ impl Cluster {
         if self.slices.get(&slice.id) == Some(&slice) {
             return;
         }
-        // A slice can move to another Service: the one that it leaves changes too.
+        // A slice can move to another Service. The Service that it leaves changes too.
         self.remove_slice(&slice.id);
         self.changed.insert(slice.service.clone());
         self.slices_of.entry(slice.service.clone()).or_default().insert(slice.id.clone());
@@ -386,7 +369,7 @@ impl Cluster {
         self.changed.insert(old.service);
     }
 
-    /// The addresses of endpoints that are on this node, or may be, as they name no node.
+    /// The addresses of endpoints that are on this node, or can be because they name no node.
     fn may_be_here(&self, slice: &EndpointSlice) -> BTreeSet<IpAddr> {
         let endpoints = slice.endpoints.iter();
         let here = endpoints.filter(|endpoint| endpoint.node.is_none() || self.is_local(endpoint));
@@ -407,7 +390,6 @@ impl Cluster {
         }
     }
 
-    /// What a Service asks for: each address and port, its node ports as such, and where it is asked for its health.
     fn claims_of(&self, service: &Service) -> BTreeSet<(Claim, Claimant)> {
         let claimant =
             |kind, port: &ServicePort| Claimant { kind, created: service.created, port: service.port_id(port) };
@@ -415,7 +397,7 @@ impl Cluster {
         let ports = service.ports.iter().filter(|_| !service.cluster_ips.is_empty());
         let node_ports = ports
             .filter_map(|port| Some((Claim::NodePort(port.protocol, port.node_port?), claimant(Kind::NodePort, port))));
-        // No virtual server listens there, and none of another Service may: its endpoints would answer for the node.
+        // No virtual server listens at a health check. One of another Service would answer in place of the node.
         let health_checks = service.ports.first().into_iter().flat_map(|port| {
             let mut keys = self.health_checks(service);
             if !keys.is_empty() {
@@ -431,7 +413,6 @@ impl Cluster {
     }
 }
 
-/// Marks those that share a claim with a Service that gained or lost it.
 fn mark_rivals(changed: &mut HashSet<ServiceId>, service: &ServiceId, rivals: &[Claimant]) {
     let others = rivals.iter().map(|rival| &rival.port.service).filter(|id| *id != service);
     changed.extend(others.cloned());

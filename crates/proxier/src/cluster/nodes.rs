@@ -1,4 +1,4 @@
-//! What Nodes and the addresses of this host change, and which Services that touches.
+//! Changes of Nodes and of the host's addresses, and the Services that they touch.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,7 @@ use super::Cluster;
 use crate::model::{EndpointSlice, Node, NodeAddress, Service};
 
 impl Cluster {
-    /// Takes in what a Node says now; `None` when it is gone.
+    /// Applies a Node event. `None`: the Node was deleted.
     pub(super) fn apply_node(&mut self, name: Box<str>, new: Option<Node>) {
         let old = match new.clone() {
             Some(node) => self.nodes.insert(name.clone(), node),
@@ -50,14 +50,13 @@ impl Cluster {
         }
     }
 
-    /// Takes in all the addresses of this host.
     pub(super) fn apply_host_addresses(&mut self, addresses: BTreeSet<NodeAddress>) {
         let global: BTreeSet<IpAddr> = self.global_host_addresses().collect();
         let old = std::mem::replace(&mut self.host_addresses, addresses);
         let changed = old.symmetric_difference(&self.host_addresses).map(|changed| changed.address).collect();
         self.mark_users(&changed);
         self.mark_endpoints(&changed);
-        // A pod that starts brings a link-local address, which makes no difference.
+        // A starting pod adds a link-local address, which makes no difference.
         if self.own_internal_ips().is_empty() && !self.global_host_addresses().eq(global) {
             self.mark_filtered();
         }
@@ -65,50 +64,48 @@ impl Cluster {
         self.select_pods();
     }
 
-    /// The addresses of this host that others can reach, in ascending order.
+    /// The host's addresses that other hosts can reach, in ascending order.
     pub(super) fn global_host_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.host_addresses.iter().filter(|host| host.global).map(|host| host.address)
     }
 
-    /// What our Node names as its `InternalIP`.
     pub(super) fn own_internal_ips(&self) -> &[IpAddr] {
         self.own_node().map_or(&[], |node| &node.internal_ips)
     }
 
-    /// Selects the sources of pods again.
     pub(super) fn select_pods(&mut self) {
         let node = self.nodes.get(&self.hostname);
         self.pod_sources = self.pod_source_policy.select(node);
         self.remote_pods = self.pod_source_policy.elsewhere(node, &self.host_addresses);
     }
 
-    /// Marks the Services that have one of these addresses.
+    /// Marks the Services with a VIP at one of these addresses.
     pub(super) fn mark_users(&mut self, addresses: &BTreeSet<IpAddr>) {
         for address in addresses {
             self.changed.extend(self.on_address.get(address).into_iter().flatten().cloned());
         }
     }
 
-    /// Marks the Services with an endpoint on this node that has one of these addresses: if the node itself has the
-    /// address, it needs no hairpin.
+    /// Marks the Services with an endpoint on this node at one of these addresses. An endpoint that is the node itself
+    /// needs no hairpin.
     fn mark_endpoints(&mut self, addresses: &BTreeSet<IpAddr>) {
         let slices = addresses.iter().filter_map(|address| self.endpoints_here.get(address)).flatten();
         self.changed.extend(slices.filter_map(|id| Some(self.slices.get(id)?.service.clone())));
     }
 
-    /// Marks the Services with source ranges: whether this node is in one of them may have changed.
+    /// Marks the Services with source ranges: different ranges can contain this node now.
     fn mark_filtered(&mut self) {
         self.changed.extend(self.filtered.iter().cloned());
     }
 
-    /// Marks the Services with endpoints that are for some zone: this node is in another one now.
+    /// Marks the Services with zone hints: the zone of this node has changed.
     fn mark_hinted(&mut self) {
         let is_hinted =
             |slice: &&EndpointSlice| slice.endpoints.iter().any(|endpoint| !endpoint.hints.zones.is_empty());
         self.changed.extend(self.slices.values().filter(is_hinted).map(|slice| slice.service.clone()));
     }
 
-    /// Selects the addresses of node ports again, and moves the claims of the Services that have one.
+    /// Selects the addresses of node ports again, and moves the claims of the Services that use them.
     pub(super) fn select_node_port_addresses(&mut self) {
         let node = self.nodes.get(&self.hostname);
         let mut selected = self.node_port_policy.select(&self.host_addresses, node);

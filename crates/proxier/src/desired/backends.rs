@@ -1,4 +1,4 @@
-//! Which endpoints of a Service port take connections.
+//! The endpoints of a Service port that take connections.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -10,14 +10,12 @@ use crate::{
     model::{Conditions, Endpoint, Protocol, Service, TrafficPolicy, Weight},
 };
 
-/// The real servers of one Service port in one family.
 pub(super) type RealServers = BTreeMap<EndpointAddress, RealServer>;
 
-/// The endpoints of one Service port in one family, as each traffic policy sees them.
 pub(super) struct Backends {
-    /// For the policy `Cluster`: all of them, or those that are to be preferred from this node.
+    /// `Cluster`: all endpoints, or those that this node prefers.
     pub(super) cluster: RealServers,
-    /// For the policy `Local`: those on this node.
+    /// `Local`: the endpoints on this node.
     pub(super) local: RealServers,
 }
 
@@ -48,8 +46,8 @@ impl Backends {
 }
 
 impl Backends {
-    /// The real servers of a virtual server with this policy. One that terminates elsewhere keeps what it has, such as
-    /// from before the policy was `Local`, until it leaves the list; none is added for it.
+    /// The real servers of a virtual server with this policy. A terminating endpoint on another node drains until it
+    /// leaves the list: it can have connections from before the policy was `Local`.
     pub(super) fn of(&self, policy: TrafficPolicy, protocol: Protocol) -> RealServers {
         match policy {
             TrafficPolicy::Cluster => self.cluster.clone(),
@@ -76,7 +74,7 @@ impl Backends {
         self.local.iter().filter(move |(_, server)| is_well(server)).map(|(at, _)| at.address)
     }
 
-    /// An endpoint that takes connections, on this node if there is one that is to get any.
+    /// An endpoint that takes connections, preferably on this node.
     pub(super) fn nearest(&self) -> Option<EndpointAddress> {
         let serves = |(_, server): &(&EndpointAddress, &RealServer)| match server {
             RealServer::Serving { destination, .. } => destination.weight > 0,
@@ -86,20 +84,18 @@ impl Backends {
     }
 }
 
-/// Whether anybody takes connections.
 pub(super) fn any_serves(real_servers: &RealServers) -> bool {
     real_servers.values().any(|server| matches!(server, RealServer::Serving { .. }))
 }
 
-/// Which endpoints are to be preferred from this node.
 enum Preference<'a> {
     None,
     Node(&'a str),
     Zone(&'a str),
 }
 
-/// The hints apply only if each ready endpoint has some, and one of them is for this node or its zone. Otherwise the
-/// hints are out of date, or they would leave no endpoint (KEP-2433, KEP-3015).
+/// The hints apply only if every ready endpoint has hints, and one of them names this node or its zone. Otherwise the
+/// hints are out of date, or would exclude all endpoints (KEP-2433, KEP-3015).
 fn preference<'a>(cluster: &'a Cluster, endpoints: &BTreeMap<EndpointAddress, &Endpoint>) -> Preference<'a> {
     let ready = || endpoints.values().filter(|endpoint| endpoint.conditions.ready).map(|endpoint| &endpoint.hints);
     let node = cluster.hostname();
@@ -117,9 +113,9 @@ fn preference<'a>(cluster: &'a Cluster, endpoints: &BTreeMap<EndpointAddress, &E
     Preference::None
 }
 
-/// Which endpoints take connections: the ready ones that are preferred; where none is ready, those that are
-/// terminating and still answer (KEP-1669), but none of weight 0. The rest drains; of UDP it counts as gone, as a flow
-/// would stay with its endpoint for as long as it is listed.
+/// Ready endpoints that this node prefers take connections. If no endpoint is ready, terminating endpoints that still
+/// answer take them (KEP-1669). An endpoint of weight 0 takes none. All others drain, except for UDP: a UDP flow would
+/// stay with its endpoint for as long as the endpoint is listed.
 fn real_servers<'a>(
     endpoints: impl Iterator<Item = (EndpointAddress, &'a Endpoint)> + Clone,
     prefers: impl Fn(&Endpoint) -> bool,

@@ -1,4 +1,4 @@
-//! Where a Service port is to be reached.
+//! The addresses and ports at which a Service port is reached.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -11,7 +11,6 @@ use crate::{
 };
 
 impl Kind {
-    /// To which endpoints it leads.
     pub(super) fn policy(self, service: &Service) -> TrafficPolicy {
         match self {
             Self::ClusterIp => service.internal_policy,
@@ -20,45 +19,41 @@ impl Kind {
         }
     }
 
-    /// Whether it is a node port.
     fn is_node_port(self) -> bool {
         matches!(self, Self::NodePort | Self::Loopback)
     }
 
-    /// Whether clients outside the cluster come by it.
     pub(super) fn is_external(self) -> bool {
         matches!(self, Self::ExternalIp | Self::LoadBalancerIp | Self::NodePort)
     }
 }
 
-/// Where a Service port is to be reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Frontend {
     pub(super) kind: Kind,
     pub(super) key: VirtualServerKey,
-    /// Whether its address is to be bound.
     pub(super) bind: bool,
 }
 
 impl Frontend {
-    /// Which packets to it are masqueraded, and which may come.
+    /// The sets that decide which packets to it are masqueraded, and which are accepted.
     pub(super) fn sets(&self, policy: TrafficPolicy) -> KeySets {
         let served = KeySets::NONE.with(KeySet::Served);
         match (self.kind, policy) {
             (Kind::ClusterIp, _) => served.with(KeySet::ClusterIps),
             (Kind::ShortCircuitTarget, _) => served.with(KeySet::ShortCircuitTarget),
             (Kind::Loopback, _) => served.with(KeySet::MasqueradeInside),
-            // Pods of other nodes come to a node's own address only.
+            // Only a node address has pods of other nodes as clients.
             (_, TrafficPolicy::Cluster) if !self.bind => served.with(KeySet::MasqueradeAlways),
             (_, TrafficPolicy::Cluster) => served.with(KeySet::External),
-            // The address of clients outside is kept: that is what the policy is for.
+            // The policy `Local` preserves the address of clients outside the cluster.
             (_, TrafficPolicy::Local) if !self.bind => served.with(KeySet::MasqueradeInside),
             (_, TrafficPolicy::Local) => served,
         }
     }
 }
 
-/// Where a port is to be reached in one family, less what it cannot have of `listeners`.
+/// The frontends of a port in one family: the `listeners` that it can have.
 pub(super) fn frontends(
     cluster: &Cluster,
     config: &Config,
@@ -84,7 +79,7 @@ pub(super) fn frontends(
     frontends
 }
 
-/// Whether an address is to be bound for a frontend, or why it cannot be served at all.
+/// Whether a frontend's address must be bound, or why the frontend cannot be served.
 fn place(
     cluster: &Cluster,
     config: &Config,
@@ -100,11 +95,11 @@ fn place(
     if let Some(reason) = taken(cluster, id, Claim::VirtualServer(key)) {
         return Err(reason);
     }
-    // What our Node's status says does not count: an agent may have read it from our own device.
+    // The status of this host's Node does not count: an agent can have published the addresses of `kube-ipvs0` there.
     let bind = !cluster.is_host_address(address);
     match kind {
         Kind::NodePort | Kind::Loopback => Ok(false),
-        // The API server has allocated it: it is no Node's, whatever a Node's status says.
+        // The API server allocated it, so it is no Node's address, even if a Node's status names it.
         Kind::ClusterIp | Kind::ShortCircuitTarget => Ok(bind),
         Kind::LoadBalancerIp | Kind::ExternalIp => {
             let is_own = cluster.is_own_address(address);
@@ -123,7 +118,7 @@ fn place(
     }
 }
 
-/// Why no node serves an address for a Service that asks for it.
+/// Why no node serves the address.
 fn refusal(cluster: &Cluster, config: &Config, kind: Kind, address: IpAddr) -> Option<Refusal> {
     match kind {
         Kind::ExternalIp if !config.allow_external_ips => Some(Refusal::Disallowed),
@@ -143,7 +138,7 @@ fn without_node_port(cluster: &Cluster, id: &ServicePortId, port: &ServicePort, 
     (!has_address).then(|| Skipped::NoNodeAddress { port: id.clone(), family })
 }
 
-/// Where another Service answers those who ask this one for its health.
+/// The health checks of a Service that another Service's virtual server would answer.
 pub(super) fn taken_health_checks<'a>(
     cluster: &'a Cluster,
     service: &'a Service,
@@ -156,7 +151,6 @@ pub(super) fn taken_health_checks<'a>(
     taken.filter(|skipped| !matches!(skipped, Skipped::Taken { port, by, .. } if port.service == by.service))
 }
 
-/// Why a Service port does not have a claim that it asks for.
 fn taken(cluster: &Cluster, id: &ServicePortId, claim: Claim) -> Option<Skipped> {
     let holder = cluster.holder(&claim).filter(|holder| holder.port != *id)?;
     let is_of_node = match claim {

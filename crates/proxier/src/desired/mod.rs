@@ -1,7 +1,7 @@
-//! What the Services need: virtual servers with their real servers, VIPs and set memberships.
+//! The desired state of Services: virtual servers with their real servers, VIPs and set memberships.
 //!
-//! Pure: no I/O, no clock, no failure. What a Service asks for and cannot have is returned as a reasoned
-//! [`Skipped`], beside everything that it can have.
+//! Pure: no I/O, no clock, no errors. If a Service cannot have something that it asks for, the result contains a
+//! [`Skipped`] with the reason, beside everything that it can have.
 
 mod backends;
 mod frontends;
@@ -25,32 +25,31 @@ use crate::{
     set::KeySets,
 };
 
-/// What one Service needs, or several together.
+/// The desired state of one Service, or of several.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// Its virtual servers. Claims see to it that no two Services have the same key.
+    /// Its virtual servers. Claims ensure that no two Services have the same key.
     pub virtual_servers: BTreeMap<VirtualServerKey, VirtualServer>,
-    /// What others may need too.
+    /// The resources that other Services can need too.
     pub shared: BTreeSet<SharedResource>,
-    /// What it asks for and cannot have.
+    /// The requests that cannot be fulfilled.
     pub skipped: BTreeSet<Skipped>,
-    /// What load balancers are to be told that ask this node.
+    /// The answers to load balancers that ask this node for its health.
     pub health_checks: BTreeMap<ServiceId, HealthCheck>,
 }
 
-/// Where load balancers ask this node whether it has endpoints of a Service, and what they are told.
+/// The port on which load balancers ask this node whether it has endpoints of a Service, and the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HealthCheck {
     /// `spec.healthCheckNodePort`.
     pub port: PortNumber,
-    /// How many endpoints of the Service on this node take connections and do not terminate. One with an address of
-    /// each family counts once.
+    /// The number of local endpoints that take connections and do not terminate. A dual-stack endpoint counts once.
     pub local_endpoints: usize,
 }
 
 impl Desired {
-    /// Leaves the first reasons, and of the others their number: one object is not to fill a log.
+    /// Keeps the first reasons and counts the others, so that one object cannot fill the log.
     pub(crate) fn cap_reasons(&mut self, service: &ServiceId) {
         const MOST: usize = 20;
         let count = self.skipped.len().saturating_sub(MOST);
@@ -62,7 +61,6 @@ impl Desired {
         }
     }
 
-    /// Adds what another Service needs.
     pub(crate) fn merge(&mut self, other: Self) {
         self.virtual_servers.extend(other.virtual_servers);
         self.shared.extend(other.shared);
@@ -71,53 +69,52 @@ impl Desired {
     }
 }
 
-/// Something that several Services can need; it stays while any does.
+/// A resource that several Services can need. It stays while any of them needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SharedResource {
     /// An address that `kube-ipvs0` must have.
     Vip(IpAddr),
-    /// Where a load balancer asks for a Service's health, on a VIP of its own.
+    /// A health check of a Service on one of its VIPs.
     HealthCheck(VirtualServerKey),
-    /// An endpoint that may reach itself through a Service: it is on this node, or its node is unknown.
+    /// An endpoint that can reach itself through a Service: it is on this node, or its node is unknown.
     Hairpin(Protocol, EndpointAddress),
 }
 
-/// One virtual server as it should be.
+/// The desired state of one virtual server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtualServer {
     /// The Service port that it serves.
     pub owner: ServicePortId,
     /// Scheduler, flags and persistence.
     pub config: ipvs_netlink::VirtualServer,
-    /// Where connections go.
+    /// Its real servers.
     pub real_servers: BTreeMap<EndpointAddress, RealServer>,
     /// The nftables sets that its key belongs to.
     pub sets: KeySets,
-    /// Who may reach it, where only some may: no range lies within another one.
+    /// The sources that can reach it. Empty: all sources. No range lies within another one.
     pub allowed: BTreeSet<IpNet>,
-    /// Where clients in the cluster are sent instead.
+    /// The address to which a short circuit sends clients in the cluster instead.
     pub short_circuit: Option<EndpointAddress>,
-    /// The virtual servers whose clients in the cluster are sent here.
+    /// The virtual servers whose short circuits lead to this one or to its endpoints.
     pub short_circuited: Vec<VirtualServerKey>,
-    /// How long a real server that left without terminating may keep its connections; none: the node's default.
+    /// The maximum drain time of a real server that left without terminating. None: the node's default.
     pub max_drain_time: Option<Duration>,
 }
 
-/// One real server as it should be.
+/// The desired state of one real server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RealServer {
     /// Takes connections.
     Serving {
-        /// How.
+        /// Forwarding method, weight, thresholds.
         destination: ipvs_netlink::Destination,
-        /// It is going away, and there is no better one. When it leaves the list nothing answers there any more. (One
-        /// of UDP leaves as soon as there is a better one, too.)
+        /// It is terminating, and no better endpoint exists. After it leaves the list, it does not answer. (A UDP real
+        /// server is also removed as soon as a better endpoint exists.)
         terminating: bool,
     },
-    /// Is listed and takes no new connections: one that the kernel has keeps its established ones at weight
-    /// 0; one that the kernel does not have is not added.
+    /// Is listed and takes no new connections. It keeps its connections at weight 0, and is not added if missing.
     Draining {
-        /// It is going away. When it leaves the list nothing answers there any more.
+        /// It is terminating. After it leaves the list, it does not answer.
         terminating: bool,
     },
 }

@@ -1,4 +1,4 @@
-//! What becomes of a Service's own options, and which of them cannot be.
+//! Applies a Service's annotations, and reports those that cannot take effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +16,10 @@ use crate::{
     set::KeySet,
 };
 
-/// The scheduler of a Service, and its flags.
 pub(super) fn scheduling(cluster: &Cluster, config: &Config, options: &ServiceOptions) -> (Scheduler, ServiceFlags) {
     let scheduler = scheduler(cluster, config, options);
-    // A client whose endpoint drains would be refused without the fall-back; and `mh` takes the client's port into
-    // account, as under kube-proxy.
+    // Without the fallback flag, IPVS would reject a client whose endpoint drains. `mh` also hashes the client's port,
+    // as under kube-proxy.
     let (fallback, port, hashes_port) = match scheduler {
         Scheduler::SH => (ServiceFlags::SH_FALLBACK, ServiceFlags::SH_PORT, false),
         Scheduler::MH => (ServiceFlags::MH_FALLBACK, ServiceFlags::MH_PORT, true),
@@ -36,7 +35,7 @@ fn scheduler(cluster: &Cluster, config: &Config, options: &ServiceOptions) -> Sc
     options.scheduler.filter(|chosen| cluster.has_scheduler(*chosen)).unwrap_or(config.scheduler)
 }
 
-/// What of the options about scheduling comes to nothing.
+/// A scheduling option that has no effect, if there is one.
 pub(super) fn without_effect(
     cluster: &Cluster,
     config: &Config,
@@ -58,7 +57,7 @@ pub(super) fn without_effect(
     (is_blind && differ(&backends.cluster)).then(|| Skipped::Weights { port: port(), scheduler })
 }
 
-/// Whether some of those that take connections are to get more of them than others.
+/// Whether the serving real servers have different weights.
 fn differ(real_servers: &RealServers) -> bool {
     let mut weights = real_servers.values().filter_map(|server| match server {
         RealServer::Serving { destination, .. } => Some(destination.weight),
@@ -68,9 +67,7 @@ fn differ(real_servers: &RealServers) -> bool {
     weights.any(|weight| Some(weight) != first)
 }
 
-/// Changes a virtual server as its Service chooses, as far as that can be.
-///
-/// `is_diverted_to`: whether short circuits lead to it.
+/// `is_diverted_to`: whether short circuits lead to `server`.
 pub(super) fn apply(
     server: &mut VirtualServer,
     cluster: &Cluster,
@@ -103,25 +100,23 @@ pub(super) fn apply(
     };
     server.config.flags.set(ServiceFlags::ONE_PACKET, per_datagram);
     if options.forwarding != Forwarding::Masq && can_be_endpoints(frontend) {
-        // Even where this node has reasons to translate: another one may not, and answers may come by this one.
+        // This holds even if this node uses NAT: answers to another node's packets can pass here.
         server.sets = server.sets.with(KeySet::DirectReturn);
     }
     if forwarding != Forwarding::Masq {
-        // An endpoint that answers its client itself has to see who that is.
+        // An endpoint that answers its clients directly must see their addresses.
         server.sets = server.sets.without(KeySet::ClusterIps).without(KeySet::External);
         forward(&mut server.real_servers, forwarding);
     }
 }
 
-/// Whether an endpoint can have the address of a frontend for its own.
+/// Whether endpoints can have the frontend's address on their own interfaces.
 fn can_be_endpoints(frontend: &Frontend) -> bool {
     frontend.bind && !matches!(frontend.kind, Kind::NodePort | Kind::ShortCircuitTarget)
 }
 
-/// Why a virtual server cannot forward as its Service chooses, if something is in the way.
-///
-/// All its real servers or none: whom the endpoints see is a matter of the virtual server, and none of them is left out
-/// for how it can be reached.
+/// All real servers forward in the same way: masquerading is decided per virtual server, and no endpoint is left out
+/// because only NAT reaches it.
 fn hindrance(
     server: &VirtualServer,
     cluster: &Cluster,
@@ -141,7 +136,7 @@ fn hindrance(
         if at.port != frontend.key.port {
             return Some(NotForwardable::Port(at));
         }
-        // What would be a link-layer neighbour here is that node. A tunnel ends at the pod.
+        // For direct routing, the link-layer neighbour would be the other node. A tunnel ends at the pod.
         let is_elsewhere = |endpoint: &&Endpoint| endpoint.node.is_some() && !cluster.is_local(endpoint);
         let is_behind_node = options.forwarding == Forwarding::Direct && endpoints.get(&at).is_some_and(is_elsewhere);
         let is_node = cluster.other_node_with(at.address).is_some();

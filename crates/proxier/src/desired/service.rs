@@ -20,7 +20,7 @@ use crate::{
     set::KeySet,
 };
 
-/// What one Service needs. A Service that does not exist (any more) needs nothing.
+/// The desired state of one Service. Empty if the Service does not exist.
 pub(crate) fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> Desired {
     let mut desired = Desired::default();
     let Some(service) = cluster.service(id) else { return desired };
@@ -52,13 +52,12 @@ pub(crate) fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> 
     desired
 }
 
-/// A Service has the families of its ClusterIPs; one without any is headless, or has no address yet.
+/// A Service has the families of its ClusterIPs. A Service without any is headless, or has no address yet.
 fn families(service: &Service) -> impl Iterator<Item = Family> {
     Family::ALL.into_iter().filter(|family| service.has_family(*family))
 }
 
-/// Adds what one port needs in one family, where it is reached by `frontends`; returns its endpoints on this node that
-/// are well.
+/// Returns the port's endpoints on this node that take connections and do not terminate.
 fn add_port(
     desired: &mut Desired,
     cluster: &Cluster,
@@ -81,8 +80,8 @@ fn add_port(
             options::apply(&mut server, cluster, service, frontend, is_diverted_to, endpoints, skipped);
         }
         if frontend.kind == Kind::Loopback {
-            // IPVS lets nothing go from 127.0.0.1 to another host, so an endpoint is reached past it. The virtual
-            // server is there for the endpoints that go.
+            // IPVS does not forward from 127.0.0.1 to another host, so a short circuit bypasses IPVS. The virtual
+            // server exists for endpoints that drain.
             server.short_circuit = backends.nearest();
             server.short_circuited = vec![frontend.key];
         }
@@ -91,8 +90,8 @@ fn add_port(
                 server.short_circuited =
                     frontends.iter().filter(|other| shortens(other)).map(|other| other.key).collect();
             }
-            // If no endpoint serves, the address itself rejects the connection: a reset from behind the short circuit
-            // would not look like its own.
+            // If no endpoint serves, the address itself must reject the connection. A reset from behind the short
+            // circuit would not come from this address.
             Some(target) if shortens(frontend) && any_serves(&backends.cluster) => {
                 server.short_circuit = Some(EndpointAddress { address: target.address, port: target.port });
             }
@@ -105,7 +104,7 @@ fn add_port(
         desired.shared.extend(health_check(service, frontend).map(SharedResource::HealthCheck));
     }
     if !frontends.is_empty() {
-        // If an endpoint names no node, its place is unknown: it may be on this node.
+        // An endpoint that names no node can be on this node.
         let unplaced = endpoints.iter().filter(|(_, endpoint)| endpoint.node.is_none()).map(|(address, _)| address);
         let unplaced = unplaced.filter(|address| backends.cluster.contains_key(address));
         let here = backends.local.keys().chain(unplaced);
@@ -115,14 +114,13 @@ fn add_port(
     backends.well_on_this_node().collect()
 }
 
-/// Where a load balancer asks for health by an address that would refuse it: one that we bind. Node addresses are no
-/// business of ours.
+/// The health check on a frontend's address, if kube-ipvs binds the address and would otherwise reject the check.
 fn health_check(service: &Service, frontend: &Frontend) -> Option<VirtualServerKey> {
     let port = service.asked_health_port().filter(|_| frontend.bind && frontend.kind.is_external())?;
     Some(VirtualServerKey { address: frontend.key.address, protocol: Protocol::Tcp, port })
 }
 
-/// The virtual server that has all endpoints, whatever the external policy is.
+/// The virtual server that has all endpoints under any external policy.
 fn short_circuit_target(service: &Service, frontends: &[Frontend]) -> Option<VirtualServerKey> {
     let kind = match service.internal_policy {
         TrafficPolicy::Cluster => Kind::ClusterIp,
@@ -131,7 +129,7 @@ fn short_circuit_target(service: &Service, frontends: &[Frontend]) -> Option<Vir
     frontends.iter().find(|frontend| frontend.kind == kind).map(|frontend| frontend.key)
 }
 
-/// The one constructor of virtual servers, for every kind of address.
+/// The only constructor of virtual servers, for every kind of address.
 fn virtual_server(
     cluster: &Cluster,
     config: &Config,
@@ -173,9 +171,8 @@ fn virtual_server(
     }
 }
 
-/// The sources that may reach a load-balancer IP. The set is empty if every source may. Kubernetes applies the ranges
-/// by family. A process of this node takes the IP itself for its source, and so that has to be allowed where this node
-/// is.
+/// The sources that can reach a load-balancer IP. Empty: all sources. Kubernetes applies the ranges by family. A
+/// process of this node uses the IP itself as its source, so the IP is allowed if the ranges contain this node.
 fn allowed(cluster: &Cluster, service: &Service, address: IpAddr) -> BTreeSet<IpNet> {
     let family = Family::of(address);
     let mut ranges: Vec<IpNet> =

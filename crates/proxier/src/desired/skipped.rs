@@ -8,115 +8,113 @@ use crate::{
     model::{Family, ServiceId, ServicePortId, VirtualServerKey},
 };
 
-/// Something that a Service asks for and does not get, with the reason. `Display` says both, and what to do.
+/// A request of a Service that is not fulfilled, with the reason. `Display` prints both, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Skipped {
-    /// It asks for more virtual servers than one Service can have. The last ones by kind of address are left out:
-    /// external IPs first.
+    /// It asks for more virtual servers than one Service can have. External IPs are left out first.
     TooMany {
-        /// Who asks.
+        /// The Service.
         service: ServiceId,
-        /// How many it can have.
+        /// The limit of one Service.
         limit: usize,
-        /// How many are left out.
+        /// The number that is left out.
         left_out: usize,
     },
-    /// Another Service has it: one that asks for it as a ClusterIP, a node port, a load-balancer IP or an external IP,
-    /// in this order; then the oldest one, then the first by name.
+    /// Another Service has the claim: by kind (ClusterIP, node port, load-balancer IP, external IP), age or name.
     Taken {
-        /// Who asks.
+        /// The Service port.
         port: ServicePortId,
-        /// For what.
+        /// The claim.
         claim: Claim,
-        /// Who has it.
+        /// The Service port that has it.
         by: ServicePortId,
-        /// Whether its address is this node's own: every node has another one.
+        /// Whether its address belongs to this node: it differs between nodes.
         is_of_node: bool,
     },
-    /// Another program made a virtual server there.
+    /// Another program has a virtual server at this key.
     Foreign {
-        /// Who asks.
+        /// The Service port.
         port: ServicePortId,
-        /// For what.
+        /// The key.
         key: VirtualServerKey,
     },
-    /// An address of it is another Node's, which could not be reached from here if it were bound.
+    /// One of its addresses belongs to another Node. If it were bound here, this host could not reach that Node.
     NodeAddress {
-        /// Who asks.
+        /// The Service port.
         port: ServicePortId,
-        /// For what.
+        /// The address.
         address: IpAddr,
-        /// Whose it is.
+        /// The Node that has it.
         node: Box<str>,
     },
-    /// One of its external or load-balancer IPs is served on no node.
+    /// No node serves one of its external or load-balancer IPs.
     Refused {
-        /// Who asks.
+        /// The Service.
         service: ServiceId,
-        /// For what.
+        /// The address.
         address: IpAddr,
-        /// Why not.
+        /// The reason.
         why: Refusal,
     },
     /// One of its external IPs is an address of this node, which uses the port itself.
     ReservedPort {
-        /// Who asks.
+        /// The Service port.
         port: ServicePortId,
-        /// For what.
+        /// The key.
         key: VirtualServerKey,
     },
-    /// It has a node port, and no address of this node is to serve node ports of that family.
+    /// It has a node port, and no address of this node serves node ports in this family.
     NoNodeAddress {
-        /// Who asks.
+        /// The Service port.
         port: ServicePortId,
-        /// The family that the Service has.
+        /// The family.
         family: Family,
     },
-    /// It is to be forwarded without NAT, and that cannot be: it is forwarded with it.
+    /// It asks for forwarding without NAT, which is impossible. It is forwarded with NAT.
     Forwarding {
-        /// Who asks.
+        /// The Service port.
         port: ServicePortId,
-        /// Where.
+        /// The virtual server.
         key: VirtualServerKey,
-        /// Why it cannot be.
+        /// The reason.
         why: NotForwardable,
     },
-    /// Every datagram is to be scheduled by itself, and answers would not reach their client: flows are scheduled.
+    /// It asks for separate scheduling of datagrams, and answers would not reach their client. Flows are scheduled.
     OnePacket {
-        /// Who asks.
+        /// The Service port.
         port: ServicePortId,
-        /// Where.
+        /// The virtual server.
         key: VirtualServerKey,
     },
-    /// The kernel does not have its scheduler.
+    /// The kernel lacks its scheduler.
     Scheduler {
-        /// Who asks.
+        /// The Service port.
         port: ServicePortId,
-        /// For what.
+        /// The missing scheduler.
         missing: Scheduler,
-        /// What it gets.
+        /// The scheduler that it gets.
         instead: Scheduler,
     },
-    /// Its endpoints have weights of which its scheduler takes no notice.
+    /// Its endpoints have weights that its scheduler ignores.
     Weights {
-        /// Who asks.
+        /// The Service port.
         port: ServicePortId,
         /// The scheduler.
         scheduler: Scheduler,
     },
-    /// It says how clients are hashed, and its scheduler does not hash.
+    /// It configures hashing, and its scheduler does not hash.
     Hash {
-        /// Who asks.
+        /// The Service port.
         port: ServicePortId,
         /// The scheduler.
         scheduler: Scheduler,
     },
-    /// There is more that it does not get, and enough has been said.
+    /// More requests are not fulfilled, and their reasons are omitted.
     More {
-        /// Who asks.
+        /// The Service.
         service: ServiceId,
-        /// How many reasons are not said.
+        /// The number of omitted reasons.
         count: usize,
     },
 }
@@ -125,13 +123,13 @@ pub enum Skipped {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The API server is there. Bound here, it could not be reached any more.
+    /// The API server has this address. If it were bound here, this node could not reach the API server.
     ApiServer,
-    /// An external IP in a range from which ClusterIPs are taken. It is another Service's, or will be.
+    /// An external IP in a range of ClusterIPs. Another Service has it, or can get it.
     ServiceRange(IpNet),
-    /// External IPs are not served.
+    /// External IPs are not allowed.
     Disallowed,
-    /// External IPs are served in some ranges only, and it is in none of them.
+    /// External IPs are allowed only in some ranges, and none of them contains it.
     OutOfRange,
 }
 
@@ -152,15 +150,13 @@ impl fmt::Display for Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum NotForwardable {
-    /// Its address is this node's, and no endpoint can have that.
+    /// Its address belongs to this node, so no endpoint can have it.
     NodeAddress,
-    /// Clients in the cluster come to it by NAT from other addresses of the Service, those of
-    /// `externalTrafficPolicy: Local`.
+    /// Clients in the cluster come to it by NAT, from addresses with `externalTrafficPolicy: Local`.
     ShortCircuit,
-    /// The endpoint listens on another port, and without NAT ports stay as they are.
+    /// The endpoint listens on another port. Without NAT, ports stay the same.
     Port(EndpointAddress),
-    /// The endpoint is behind another node, or is one. That node takes the VIP for its own and would schedule the
-    /// packet again.
+    /// The endpoint is on another node, or is one. That node has the VIP too, and would schedule the packet again.
     OtherNode(EndpointAddress),
 }
 
@@ -185,7 +181,7 @@ impl fmt::Display for NotForwardable {
 }
 
 impl Skipped {
-    /// The Service that does not get what it asks for.
+    /// The Service whose request is not fulfilled.
     pub fn service(&self) -> &ServiceId {
         match self {
             Self::TooMany { service, .. } | Self::Refused { service, .. } | Self::More { service, .. } => service,

@@ -1,7 +1,7 @@
-//! The difference between what is wanted and what the kernel has, as [`Change`]s.
+//! Compares the desired state with the kernel's state, and returns the difference as [`Change`]s.
 //!
-//! Each function looks at one thing that we own and visits the union of both sides, so that
-//! `diff(desired, after(plan))` is empty and applying twice does nothing.
+//! Each function visits the union of both sides of one kind of object. So `diff(desired, after(plan))` is empty, and
+//! applying a plan twice changes nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,27 +24,25 @@ use crate::{
     state::{Membership, State},
 };
 
-/// What every comparison needs besides its two sides.
 pub(crate) struct Differ<'a> {
     pub(crate) config: &'a Config,
     pub(crate) known: &'a State,
-    /// Virtual servers that another program made. None of them is wanted.
+    /// Virtual servers of other programs. None of them is wanted.
     pub(crate) foreign: &'a BTreeSet<VirtualServerKey>,
     pub(crate) drains: &'a mut Drains,
     pub(crate) now: Duration,
-    /// Whether ranges stay that no known object asks for.
+    /// Whether to keep ranges that no known object asks for.
     pub(crate) keeps_ranges: bool,
     pub(crate) changes: Vec<Change>,
 }
 
 impl Differ<'_> {
-    /// Compares one virtual server of ours, its real servers and its set memberships.
     pub(crate) fn virtual_server(&mut self, key: VirtualServerKey, wanted: Option<&VirtualServer>) {
         let known = self.known.virtual_servers.get(&key);
         match (wanted, known) {
             (Some(wanted), None) => {
                 self.changes.push(Change::AddServer { key, config: wanted.config });
-                // What clients sent before is on its way to nowhere, and conntrack would keep it there.
+                // Earlier datagrams went to no endpoint, and conntrack would keep their flows there.
                 if key.protocol == Protocol::Udp {
                     self.forget_flows(key, None);
                 }
@@ -59,7 +57,7 @@ impl Differ<'_> {
             (None, Some(_)) if self.config.excludes(key.address) => return,
             (None, Some(_)) => {
                 self.changes.push(Change::RemoveServer(key));
-                // Some flows may still use a short circuit that the engine removed when no endpoint served.
+                // Some flows can still use a short circuit that the engine removed when no endpoint served.
                 if key.protocol == Protocol::Udp && !self.known.short_circuits.contains_key(&key) {
                     self.forget_flows(key, None);
                 }
@@ -71,7 +69,6 @@ impl Differ<'_> {
         self.short_circuit(key, wanted);
     }
 
-    /// Compares what Services can share.
     pub(crate) fn shared(&mut self, shared: SharedResource, wanted: bool) {
         match shared {
             SharedResource::Vip(address) => self.vip(address, wanted),
@@ -85,9 +82,8 @@ impl Differ<'_> {
         }
     }
 
-    /// Compares the ranges of one kind.
     pub(crate) fn ranges(&mut self, element: fn(IpNet) -> Element, known: &BTreeSet<IpNet>, wanted: &BTreeSet<IpNet>) {
-        // A set rejects a range that overlaps with one that it has.
+        // A set rejects a range that overlaps with one of its elements.
         let is_in_the_way = |range: &IpNet| wanted.iter().any(|other| other.contains(range) || range.contains(other));
         for range in known.difference(wanted) {
             if !self.keeps_ranges || is_in_the_way(range) {
@@ -97,7 +93,7 @@ impl Differ<'_> {
         wanted.difference(known).for_each(|range| self.element(element(*range), true, false));
     }
 
-    /// Compares whether sources are outside the cluster unless they are pods.
+    /// The set `outside` of a family has its element if the family has pod ranges.
     pub(crate) fn outside(&mut self, pod_sources: &BTreeSet<IpNet>) {
         for family in Family::ALL {
             let is_known = self.known.outside.contains(&family);
@@ -106,7 +102,6 @@ impl Differ<'_> {
         }
     }
 
-    /// Compares one address of ours.
     fn vip(&mut self, address: IpAddr, wanted: bool) {
         let recorded = self.known.recorded_vips.contains(&address);
         let bound = self.known.bound_vips.contains(&address);
@@ -187,7 +182,7 @@ impl Differ<'_> {
         // The last ranges go in one transaction with the firewall element, which alone would drop all clients.
         let with_server = wanted.is_none_or(|wanted| wanted.allowed.is_empty());
         let wanted = wanted.map_or(&nothing, |wanted| &wanted.allowed);
-        // Taken out first: a set refuses a range that overlaps with one that it has.
+        // Removals come first: a set rejects a range that overlaps with one of its elements.
         for source in known.difference(wanted) {
             let element = Element::Allowed(key, *source);
             self.changes.push(Change::RemoveElement { element, with_server });
@@ -211,9 +206,9 @@ impl Differ<'_> {
             (None, Some(known)) => self.element(Element::ShortCircuit(key, known), false, true),
             (None, None) => {}
         }
-        // If the short circuit leads to an endpoint of this very server, the engine deletes its flows together with
-        // that endpoint. The same holds if the engine removes it only because no endpoint serves. Endpoints that drain,
-        // or come back, keep their flows.
+        // If the short circuit leads to an endpoint of this virtual server, the engine deletes its flows together with
+        // that endpoint. The same holds if the engine removes the short circuit only because no endpoint serves.
+        // Endpoints that drain or come back keep their flows.
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
         let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
         let nobody_serves = server.is_some_and(|server| server.sets.contains(KeySet::NoEndpoints));
@@ -266,10 +261,10 @@ impl Differ<'_> {
     }
 }
 
-/// The order in which a node adds the real servers of a virtual server: practically random, and always the same.
+/// Sorts the real servers of a virtual server: practically at random, and always the same on one node.
 ///
-/// `rr` begins with the real server that was made last. Where all nodes made them in one order, the first connection of
-/// every node would go to the same endpoint.
+/// `rr` begins with the real server that was added last. If all nodes used one order, the first connection of every
+/// node would go to the same endpoint.
 fn place_on(node: &str, key: VirtualServerKey) -> impl Fn(EndpointAddress) -> u64 + use<> {
     let mut of_server = DefaultHasher::new();
     (node, key).hash(&mut of_server);
@@ -280,7 +275,7 @@ fn place_on(node: &str, key: VirtualServerKey) -> impl Fn(EndpointAddress) -> u6
     }
 }
 
-/// A name as `nft` can print it: its tool shows comments of up to 128 bytes.
+/// Cuts a name to a length that `nft` prints: comments of up to 128 bytes.
 fn comment(name: &str) -> std::sync::Arc<str> {
     let end = (0..=name.len().min(127)).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
     name[..end].into()

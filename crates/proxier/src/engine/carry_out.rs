@@ -1,4 +1,4 @@
-//! Carrying out a plan, and what its report teaches.
+//! Applies a plan, and learns from its report.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,8 +14,7 @@ use crate::{
 };
 
 impl Engine {
-    /// Executes what was decided, and learns from the report. `believed` is what the kernel was believed to have before
-    /// it was read, if it was read.
+    /// `believed`: the state that the engine expected before it read the kernel, if it did.
     pub(super) fn carry_out(
         &mut self,
         Decision { plan, skipped, health_checks, given_up, whole }: Decision,
@@ -37,15 +36,15 @@ impl Engine {
             };
             self.pending_flow_deletes.note(change);
             match (cause, change) {
-                // It was recorded before this plan, or was there before, so it is ours: Linux has one table for all
-                // network namespaces, and a list leaves some out while another namespace changes its own.
+                // The virtual server was recorded or known before this plan, so it is ours. Linux has one IPVS table
+                // for all network namespaces, and a list can omit entries while another namespace makes changes.
                 (Cause::Exists, Change::AddServer { key, .. })
                     if self.known.as_ref().is_some_and(|known| known.is_recorded(key))
                         || believed.is_some_and(|before| before.virtual_servers.contains_key(key)) =>
                 {
                     unlisted.insert(*key);
                 }
-                // Another program has this key. The engine takes its own record of it back at once.
+                // Another program has this key. The engine removes its record of it at once.
                 (Cause::Exists, Change::AddServer { key, .. }) => {
                     self.disowned.insert(*key);
                     taken = true;
@@ -56,8 +55,8 @@ impl Engine {
                     self.cluster.record_missing(config.scheduler);
                     taken = true;
                 }
-                // If it is there at the next reading, it is ours. Until then, its Service may go and take its record
-                // along, or another program may empty nftables.
+                // If the next read finds the virtual server, it is ours. Until then its Service can go together with
+                // its record, or another program can empty nftables.
                 (Cause::Unknown, Change::AddServer { key, .. }) => {
                     self.known.iter_mut().for_each(|known| known.owned.extend([*key]));
                 }
@@ -85,7 +84,6 @@ impl Engine {
         SyncReport { plan, failures, skipped, unavailable: None, health_checks, whole, drifted, given_up }
     }
 
-    /// The kernel carried these changes out.
     fn done(&mut self, changes: &[&Change]) {
         for change in changes {
             match change {

@@ -9,11 +9,11 @@ use crate::{
     set::KeySet,
 };
 
-/// What each Service has asked for so far, so that it can be taken back.
+/// The resources that each Service has asked for, so that the engine can remove them later.
 #[derive(Debug, Default)]
 pub(super) struct Contributions {
     of: HashMap<ServiceId, Contribution>,
-    /// How many Services need what can be shared. Invariant: no count is 0.
+    /// The number of Services that need a resource. Invariant: no count is 0.
     users: HashMap<SharedResource, usize>,
     no_local: NoLocalEndpoints,
 }
@@ -24,7 +24,7 @@ pub(super) struct Contribution {
     pub(super) shared: Vec<SharedResource>,
     pub(super) skipped: BTreeSet<Skipped>,
     pub(super) health_check: Option<HealthCheck>,
-    /// Whether the Service is to be counted: 0 or 1.
+    /// Whether the Service counts: 0 or 1.
     no_local: NoLocalEndpoints,
 }
 
@@ -46,14 +46,13 @@ impl Contribution {
         }
     }
 
-    /// Whether nothing of it has ever to be taken back.
     fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.skipped.is_empty() && self.health_check.is_none()
     }
 }
 
 impl Contributions {
-    /// Remembers what a Service asks for now, and returns what it asked for before.
+    /// Stores the requests of a Service, and returns its previous ones.
     pub(super) fn replace(&mut self, id: &ServiceId, desired: &Desired) -> Contribution {
         let new = Contribution::of(id, desired);
         for shared in &new.shared {
@@ -71,12 +70,10 @@ impl Contributions {
         old
     }
 
-    /// Whether any Service needs it.
     pub(super) fn need(&self, shared: SharedResource) -> bool {
         self.users.contains_key(&shared)
     }
 
-    /// How many Services have traffic that is to stay on this node, where none of their endpoints takes it.
     pub(super) fn no_local(&self) -> NoLocalEndpoints {
         self.no_local
     }

@@ -1,4 +1,4 @@
-//! What is to be done next: the changed Services and the leftovers, compared with what the kernel has.
+//! Decides the next changes: compares the changed Services and the leftovers with the kernel's state.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,18 +16,17 @@ use crate::{
     set::Element,
 };
 
-/// What is to be done next.
 #[derive(Debug, Default)]
 pub(super) struct Decision {
     pub(super) plan: Plan,
     pub(super) skipped: BTreeSet<Skipped>,
     pub(super) health_checks: Vec<(ServiceId, Option<HealthCheck>)>,
     pub(super) given_up: BTreeMap<VirtualServerKey, ServiceId>,
-    /// Whether the kernel was read and is compared as a whole.
+    /// Whether the engine read the kernel and compares all of it.
     pub(super) whole: bool,
 }
 
-/// The parts of the state that a plan may touch.
+/// The parts of the state that a plan can touch.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
     pub(super) keys: BTreeSet<VirtualServerKey>,
@@ -42,7 +41,6 @@ impl Scope {
 }
 
 impl Engine {
-    /// Compares what the changed Services want, and the leftovers, with what the kernel has.
     pub(super) fn decide(&mut self, leftovers: Scope, whole: bool, now: Duration) -> Decision {
         let mut scope = leftovers;
         let mut wanted = Desired::default();
@@ -92,8 +90,8 @@ impl Engine {
     }
 }
 
-/// Takes out the virtual servers that another program made where we want ours, and what only they were wanted for. If
-/// an address has nothing of the Service left, it may be another host's, so the engine does not bind it.
+/// Leaves out virtual servers whose key another program has, and resources that only they needed. If the Service has
+/// nothing else on an address, the address can be another host's, so the engine does not bind it.
 fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>) {
     let clashes: BTreeMap<_, _> = desired.virtual_servers.extract_if(.., |key, _| foreign.contains(key)).collect();
     if clashes.is_empty() {

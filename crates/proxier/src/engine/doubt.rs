@@ -1,4 +1,4 @@
-//! What is kept in the kernel because not all that exists could be read.
+//! Keeps state in the kernel while some objects are unknown.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -13,37 +13,35 @@ use crate::{
     state::State,
 };
 
-/// How long anything waits for objects that cannot be read. The state that the kernel has of these Services waits
-/// without limit.
+/// How long the engine waits for unreadable objects. The state of the Services among them stays without limit.
 const UNREADABLE_GRACE: Duration = Duration::from_secs(24 * 3600);
 
-/// Whether all Services and EndpointSlices that exist are known.
+/// Whether the engine knows all Services and EndpointSlices that exist.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Completeness {
-    /// All of them are.
+    /// It knows all of them.
     Complete,
-    /// Some cannot be read, and these Services are all the Services among them.
+    /// Some objects are unreadable, and these are all the Services among them.
     Except(BTreeSet<ServiceId>),
-    /// Anything may exist.
+    /// Any object can exist.
     #[default]
     Unknown,
 }
 
-/// What may exist and is not known.
 #[derive(Debug, Default)]
 pub(super) struct Doubt {
     completeness: Completeness,
-    /// Whether all that can be read was known once.
+    /// Whether the engine once knew all readable objects.
     has_known: bool,
-    /// Since when some objects cannot be read.
+    /// When objects became unreadable.
     since: Option<Duration>,
-    /// Whether that has been so for long enough.
+    /// Whether `UNREADABLE_GRACE` is over.
     is_over: bool,
 }
 
 impl Doubt {
-    /// Takes in how things are. Returns whether all is known now and was not.
+    /// Sets the completeness. Returns whether it has just become complete.
     pub(super) fn set(&mut self, completeness: Completeness) -> bool {
         let before = std::mem::replace(&mut self.completeness, completeness);
         self.has_known |= self.completeness != Completeness::Unknown;
@@ -53,7 +51,6 @@ impl Doubt {
         self.completeness == Completeness::Complete && before != Completeness::Complete
     }
 
-    /// A sync begins.
     pub(super) fn sync(&mut self, now: Duration) {
         if let Completeness::Except(_) = self.completeness {
             let since = *self.since.get_or_insert(now);
@@ -61,18 +58,18 @@ impl Doubt {
         }
     }
 
-    /// Whether there is nothing more to wait for.
+    /// Whether the engine has stopped waiting for unknown objects.
     pub(super) fn is_over(&self) -> bool {
         self.is_over || self.completeness == Completeness::Complete
     }
 
-    /// Whether all that can be read was known once, so that ranges of the kernel's can be compared with it.
+    /// Whether the engine once knew all readable objects, so that it can compare the kernel's ranges with theirs.
     pub(super) fn has_known(&self) -> bool {
         self.has_known
     }
 
-    /// Our state in the kernel that the engine may remove if no Service wants it. `before` is the state that the engine
-    /// believed to be there.
+    /// State of kube-ipvs in the kernel that the engine can remove if no Service wants it. `before` is the state that
+    /// the engine expected.
     pub(super) fn leftovers(&self, state: &State, before: &State) -> Scope {
         let shared = state.shared().chain(before.shared());
         let unread = match &self.completeness {
@@ -84,7 +81,7 @@ impl Doubt {
         };
         let may_go = |key: &VirtualServerKey| match owner(state, key) {
             Some(owner) => !unread.contains(&owner),
-            // Our record names no Service for it, as for what kube-proxy made.
+            // The record names no Service for this key, as for virtual servers that kube-proxy made.
             None => self.is_over,
         };
         let (keys, kept): (HashSet<_>, HashSet<_>) = state.keys().partition(may_go);
@@ -98,7 +95,7 @@ impl Doubt {
     }
 }
 
-/// The Service that our record names for a virtual server.
+/// The Service that the record names for a virtual server.
 fn owner(state: &State, key: &VirtualServerKey) -> Option<ServiceId> {
     let comment = state.elements.get(key)?.comment.as_deref()?;
     let (service, _) = comment.split_once(':').unwrap_or((comment, ""));

@@ -4,20 +4,19 @@ use foldhash::HashMap;
 
 use crate::{cluster::EndpointAddress, model::VirtualServerKey, plan::Change, state::State};
 
-/// Flows that conntrack could not be made to forget. No list of what the kernel has shows them, so they are kept here
-/// until they are forgotten.
+/// Flows that conntrack failed to delete. No list of the kernel's state shows them, so the engine keeps them until the
+/// deletion succeeds.
 #[derive(Debug, Default)]
 pub(super) struct PendingFlowDeletes(BTreeSet<(VirtualServerKey, Option<EndpointAddress>)>);
 
 impl PendingFlowDeletes {
-    /// A change failed.
     pub(super) fn note(&mut self, change: &Change) {
         if let Change::DeleteFlows { to, endpoint } = change {
             self.0.insert((*to, *endpoint));
         }
     }
 
-    /// Adds them to a plan again, except flows whose endpoint has come back: these are where they should be.
+    /// Adds the deletions to a plan again, except for flows whose endpoint has come back.
     pub(super) fn plan(&mut self, known: &State, changes: &mut Vec<Change>) {
         if self.0.is_empty() {
             return;
@@ -31,7 +30,7 @@ impl PendingFlowDeletes {
     }
 }
 
-/// The real servers that changes add or remove, and whether they are there in the end.
+/// The real servers that changes add (true) or remove (false).
 fn real_servers(changes: &[Change]) -> HashMap<(VirtualServerKey, EndpointAddress), bool> {
     let is_added = changes.iter().filter_map(|change| match change {
         Change::AddRealServer { key, address, .. } => Some(((*key, *address), true)),
@@ -41,8 +40,7 @@ fn real_servers(changes: &[Change]) -> HashMap<(VirtualServerKey, EndpointAddres
     is_added.collect()
 }
 
-/// Whether clients of a virtual server come to an endpoint, by it or by its short circuit, when the real servers are as
-/// `after` says.
+/// Whether a virtual server leads clients to an endpoint, directly or by its short circuit, once `after` is applied.
 fn serves(
     known: &State,
     after: &HashMap<(VirtualServerKey, EndpointAddress), bool>,

@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Engine {
-    /// Whether what failed in a sync is more than a few Services' own: the kernel cannot be used at all, or a change
-    /// failed that all Services of the family stand on, or one for each of most of them. One Service alone never is.
+    /// Whether a sync failed for a family as a whole: the kernel cannot be used, a change failed that all Services of
+    /// the family need, or changes failed for most of its Services. One failing Service is never enough.
     pub fn is_family_unhealthy(&self, report: &SyncReport, family: Family) -> bool {
         let failures = || report.failures.iter().filter(|failure| failure.change.family() == family);
         if report.unavailable.is_some() || failures().any(|failure| is_of_all(&failure.change)) {
@@ -27,7 +27,7 @@ impl Engine {
         failing.len() * 2 > all.len()
     }
 
-    /// The Services that lack something because a change failed.
+    /// The Services that a failed change affects.
     pub fn affected_services(&self, failure: &FailedChange) -> impl Iterator<Item = &ServiceId> {
         let at = failure.change.address().filter(|_| failure.service.is_none());
         let key = failure.change.key().map(Claim::VirtualServer);

@@ -1,4 +1,4 @@
-//! The one loop body: events in, a plan out, its report back in.
+//! The reconcile loop: takes events, makes a plan, and takes in its report.
 
 mod carry_out;
 mod contribution;
@@ -34,11 +34,10 @@ use read::Reading;
 pub use report::{Counts, FailedChange, NoLocalEndpoints, SyncReport};
 use retry::Retry;
 
-/// Decides what the kernel should have, and keeps it so.
+/// Decides the kernel's desired state, and keeps the kernel in it.
 ///
-/// Time is given from outside, as the time since any fixed moment: the engine has no clock. Feed it events
-/// with [`apply`](Self::apply), then call [`sync`](Self::sync), and again when
-/// [`next_sync`](Self::next_sync) says.
+/// The engine has no clock: the caller passes the time since any fixed moment. Feed it events with
+/// [`apply`](Self::apply), then call [`sync`](Self::sync). Call it again when [`next_sync`](Self::next_sync) says.
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,45 +63,44 @@ use retry::Retry;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # What a sync removes
+/// # Removal
 ///
-/// A new engine does not know what exists ([`Completeness::Unknown`]). In that state a sync serves the Services that it
-/// knows, and removes only two kinds of things:
+/// A new engine does not know which objects exist ([`Completeness::Unknown`]). In that state a sync serves the known
+/// Services, and removes only two kinds of state:
 ///
-/// * What a Service asked for in an earlier sync of this engine, and does not ask for any more.
-/// * From a virtual server of a known Service, what the Service does not ask for. A real server without an endpoint
-///   drains. So feed in the EndpointSlices of a Service before the sync that first serves it.
+/// * State that a Service asked for in an earlier sync of this engine, and does not ask for any more.
+/// * From a virtual server of a known Service, any state that the Service does not ask for. A real server without an
+///   endpoint drains. So feed in the EndpointSlices of a Service before the sync that first serves it.
 ///
-/// Everything else stays that a previous process made: virtual servers, addresses, and elements of sets. A range stays
-/// too, such as that of a ServiceCIDR, unless it overlaps with a range that is wanted.
+/// All other state of a previous process stays: virtual servers, addresses, and elements of sets. A range, such as that
+/// of a ServiceCIDR, also stays unless it overlaps with a wanted range.
 ///
-/// After [`set_complete`](Self::set_complete) with [`Completeness::Complete`], the next sync removes all of ours that
-/// no known object asks for. Feed in first the full lists of Services, EndpointSlices and ServiceCIDRs, and our own
-/// Node. If Services have external or load-balancer IPs, feed in the other Nodes too, or the engine binds their
-/// addresses.
+/// After [`set_complete`](Self::set_complete) with [`Completeness::Complete`], the next sync removes all state of
+/// kube-ipvs that no known object asks for. Before that, feed in the full lists of Services, EndpointSlices and
+/// ServiceCIDRs, and this host's Node. If Services have external or load-balancer IPs, feed in the other Nodes too.
+/// Otherwise the engine binds their addresses.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
     cluster: Cluster,
-    /// What the kernel has of ours, as far as we know. `None` until it was read.
+    /// The last known state of kube-ipvs in the kernel. `None` until the first read.
     known: Option<State>,
-    /// Virtual servers that another program made.
+    /// Virtual servers of other programs.
     foreign: BTreeSet<VirtualServerKey>,
-    /// Virtual servers that we recorded and could not make. If they exist, another program made them.
+    /// Virtual servers that the engine recorded and could not create. If they exist, another program created them.
     disowned: BTreeSet<VirtualServerKey>,
     contributions: Contributions,
     drains: Drains,
     pending_flow_deletes: PendingFlowDeletes,
     retry: Retry,
     next_audit: Duration,
-    /// What may exist and is not known.
     doubt: Doubt,
-    /// When to read the kernel because another program may have changed it.
+    /// When to read the kernel because another program can have changed it.
     verify: Option<Duration>,
 }
 
 impl Engine {
-    /// An engine that knows only the addresses of this host, without those of `kube-ipvs0`. Node ports are served on
+    /// An engine that knows only the addresses of this host, except those of `kube-ipvs0`. It serves node ports on
     /// them. Feed in later changes as [`Event::NodeAddresses`].
     pub fn new(config: Config, host_addresses: BTreeSet<NodeAddress>) -> Self {
         let mut cluster = Cluster::new(&config);
@@ -123,65 +121,64 @@ impl Engine {
         }
     }
 
-    /// Makes the engine read the kernel again at `due`, before the sync period is over: another program may have
-    /// changed it.
+    /// Makes the engine read the kernel again at `due`, because another program can have changed it.
     pub fn verify_at(&mut self, due: Duration) {
         self.verify = Some(self.verify.map_or(due, |before| before.min(due)));
     }
 
-    /// Whether IPVS must take up connections that it has not seen the beginning of (`net.ipv4.vs.sloppy_tcp`).
+    /// Whether IPVS must accept connections whose beginning it has not seen (`net.ipv4.vs.sloppy_tcp`).
     pub fn takes_up_connections(&self) -> bool {
         self.cluster.any_fails_over(self.config.scheduler)
     }
 
-    /// Whether an address is bound to `kube-ipvs0`, as far as is known.
+    /// Whether the last known state has an address bound to `kube-ipvs0`.
     pub fn has_bound(&self, address: IpAddr) -> bool {
         self.known.as_ref().is_some_and(|known| known.bound_vips.contains(&address))
     }
 
-    /// Sets whether all Services and endpoints that exist are known. Until they are, the engine keeps state that no
-    /// known object asks for, if it may belong to an unknown one ([what a sync removes](Self#what-a-sync-removes)). A
-    /// new engine does not know.
+    /// Sets whether the engine knows all Services and EndpointSlices. Until it does, it keeps state that no known
+    /// object asks for, if the state can belong to an unknown object ([removal](Self#removal)). A new engine starts
+    /// with [`Completeness::Unknown`].
     ///
-    /// If some objects are unreadable, the engine keeps a day later only the state that our record names as theirs.
+    /// If some objects stay unreadable for a day, the engine then keeps only the state that its record names as theirs.
     pub fn set_complete(&mut self, completeness: Completeness) {
         if self.doubt.set(completeness) {
             self.next_audit = Duration::ZERO;
         }
     }
 
-    /// Takes in an event. It takes effect with the next sync.
+    /// Applies an event. It takes effect with the next sync.
     pub fn apply(&mut self, event: Event) {
         self.cluster.apply(event);
     }
 
-    /// What the kernel has, as far as is known: as it was read last, and as the changes since then left it. Virtual
-    /// servers of other programs are not in it. None: it was not read yet.
+    /// The last known state of the kernel: as the engine last read it, with the changes since then. Virtual servers of
+    /// other programs are not in it. `None` until the first read.
     pub fn known(&self) -> Option<&State> {
         self.known.as_ref()
     }
 
-    /// By what it decides.
+    /// The engine's settings.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What is known of the world.
+    /// The known objects.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
 
-    /// What a Service needs, as it is computed now.
+    /// The desired state of a Service, computed now.
     pub fn desired(&self, service: &ServiceId) -> Desired {
         desired::of_service(&self.cluster, &self.config, service)
     }
 
-    /// How many real servers have left the endpoints and keep their last connections.
+    /// The number of real servers that left the endpoints and keep their last connections.
     pub fn draining(&self) -> usize {
         self.drains.len()
     }
 
-    /// How much there is in the kernel of ours. Costs a look at every virtual server.
+    /// Counts the state of kube-ipvs in the kernel. The cost is linear in the number of virtual servers.
     pub fn counts(&self) -> Counts {
         let servers = || self.known.iter().flat_map(|known| known.virtual_servers.values());
         Counts {
@@ -191,28 +188,28 @@ impl Engine {
         }
     }
 
-    /// How many Services have traffic that is to stay on this node, where none of their endpoints takes it.
+    /// The number of Services whose traffic must stay on this node, where none of their endpoints takes it.
     pub fn without_local_endpoints(&self) -> NoLocalEndpoints {
         self.contributions.no_local()
     }
 
-    /// Whether the kernel has all that is wanted, as far as is known.
+    /// Whether the kernel has the whole desired state, as far as the engine knows.
     pub fn is_healthy(&self) -> bool {
         self.known.is_some() && !self.retry.is_pending()
     }
 
-    /// Whether the kernel has all that is wanted and nothing of ours that is not, as far as is known: all that exists
-    /// was known in the last sync, or was waited for long enough, and nothing failed.
+    /// Whether the kernel has exactly the desired state, as far as the engine knows: nothing failed, and the engine
+    /// knew all objects in the last sync or has waited for them long enough.
     pub fn is_converged(&self) -> bool {
         self.doubt.is_over() && self.is_healthy()
     }
 
-    /// Brings the kernel to what is wanted. Costs work in proportion to what changed since the last sync;
-    /// once every `sync_period`, and after a failure, the kernel is read again and compared as a whole.
+    /// Reconciles the kernel with the desired state. The cost is proportional to the changes since the last sync. Once
+    /// every `sync_period`, and after a failure, the engine reads the kernel again and compares all of it.
     pub fn sync(&mut self, kernel: &mut impl Kernel, now: Duration) -> SyncReport {
         self.doubt.sync(now);
         match self.read_where_due(kernel, now) {
-            // Until the kernel could be read once, there is nothing to compare with.
+            // Before the first successful read, the engine has nothing to compare with.
             Ok(_) if self.known.is_none() => SyncReport::default(),
             Ok(Reading { leftovers, believed, whole }) => {
                 let decision = self.decide(leftovers, whole, now);
@@ -225,14 +222,14 @@ impl Engine {
         }
     }
 
-    /// When the next sync is due if no event comes before.
+    /// When the next sync is due if no event comes first.
     pub fn next_sync(&self) -> Duration {
         let read = self.retry.due().unwrap_or(self.next_audit);
         let read = self.verify.map_or(read, |verify| verify.min(read));
         self.drains.next().map_or(read, |next| next.min(read))
     }
 
-    /// What the next sync would do to a kernel in this state, and what Services could not have.
+    /// The plan of the next sync for a kernel in this state, and the requests of Services that cannot be fulfilled.
     pub fn plan(&mut self, observed: State, now: Duration) -> (Plan, Vec<Skipped>) {
         let Reading { leftovers, whole, .. } = self.observed(observed);
         let Decision { plan, skipped, .. } = self.decide(leftovers, whole, now);

@@ -1,4 +1,4 @@
-//! When the engine reads the kernel, and what it learns from that.
+//! When the engine reads the kernel, and how it learns from the result.
 
 use std::time::Duration;
 
@@ -10,29 +10,26 @@ use crate::{
     state::State,
 };
 
-/// The kernel is not read more often than this while nothing fails.
+/// The shortest interval between reads of the kernel while nothing fails.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
 
-/// What reading the kernel has shown.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    /// What may be left in it of Services that are gone.
+    /// State in the kernel that can be left over from removed Services.
     pub(super) leftovers: Scope,
-    /// What it was believed to have, if it was read.
+    /// The state that the engine expected, if it read the kernel.
     pub(super) believed: Option<State>,
-    /// Whether it was read.
     pub(super) whole: bool,
 }
 
 impl Engine {
-    /// Reads the kernel, if it is time to.
     pub(super) fn read_where_due(
         &mut self,
         kernel: &mut impl Kernel,
         now: Duration,
     ) -> Result<Reading, KernelUnavailable> {
         let mut reading = Reading::default();
-        // After a failure the kernel is read when the retry is due, and not before.
+        // After a failure the engine reads the kernel when the retry is due, and not before.
         let due = self.retry.due().unwrap_or(self.next_audit) <= now;
         if due || self.verify.is_some_and(|verify| verify <= now) {
             self.verify = None;
@@ -54,7 +51,7 @@ impl Engine {
         Ok(reading)
     }
 
-    /// Takes in what the kernel has. Every Service is to be compared with it.
+    /// Takes in the kernel's state, and marks every Service for comparison with it.
     pub(super) fn observed(&mut self, mut state: State) -> Reading {
         let believed = self.known.take();
         let nothing = State::default();

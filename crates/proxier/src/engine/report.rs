@@ -1,4 +1,4 @@
-//! What a sync tells.
+//! The result of a sync.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,33 +11,33 @@ use crate::{
     plan::{Change, Plan},
 };
 
-/// What a sync did.
+/// The result of a sync.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct SyncReport {
-    /// The changes that the engine asked for. The kernel made all of them, except those in `failures` and those about a
-    /// virtual server that exists although a list left it out: the engine reads the kernel again for these.
+    /// The changes that the engine asked for. The kernel made all of them, with two exceptions: those in `failures`,
+    /// and those about a virtual server that exists although a list omitted it. For the latter the engine reads the
+    /// kernel again.
     pub plan: Plan,
-    /// What failed. It is tried again, later and later.
+    /// The changes that failed. The engine retries them with increasing delays.
     pub failures: Vec<FailedChange>,
-    /// What Services ask for and cannot have, as far as it was not reported before.
+    /// The requests of Services that cannot be fulfilled, without those that an earlier sync reported.
     pub skipped: Vec<Skipped>,
-    /// Why nothing could be done, if nothing could.
+    /// Why the kernel could not be used, if it could not.
     pub unavailable: Option<KernelUnavailable>,
-    /// What load balancers are to be told from now on that ask this node about a Service, where that has changed; none:
-    /// they are not answered any more.
+    /// The changed answers to load balancers that ask this node about a Service. None: the health check has ended.
     pub health_checks: Vec<(ServiceId, Option<HealthCheck>)>,
-    /// Whether the kernel was read and compared as a whole: all that failed before was tried again.
+    /// Whether the engine read the kernel and compared all of it, which retries all earlier failures.
     pub whole: bool,
-    /// How many of the changes had been made already: the kernel had it otherwise when it was read.
+    /// The number of changes that repair drift: the kernel differed from the state that the engine expected.
     pub drifted: usize,
-    /// What Services had asked for and do not any more.
+    /// The virtual servers that Services do not ask for any more.
     pub given_up: BTreeMap<VirtualServerKey, ServiceId>,
 }
 
 impl Engine {
-    /// The Services that changes of a sync are for, those that are gone included. Some changes are for none: addresses
-    /// of pods, ranges of ClusterIPs.
+    /// The Services that the changes of a sync are for, including removed ones. Some changes are for no Service, such
+    /// as pod ranges and ranges of ClusterIPs.
     pub fn services_of<'a>(&'a self, report: &'a SyncReport) -> BTreeSet<&'a ServiceId> {
         let mut services = BTreeSet::new();
         let about = |change: &Change| (change.key(), change.address());
@@ -53,7 +53,7 @@ impl Engine {
         services
     }
 
-    /// Whether a sync was about a family: it changed something of it, or compared what there is of it.
+    /// Whether a sync was about a family: it changed state of the family, or compared it.
     pub fn is_about(&self, report: &SyncReport, family: Family) -> bool {
         let has_any = || {
             let servers = self.known.iter().flat_map(|known| {
@@ -66,19 +66,19 @@ impl Engine {
     }
 }
 
-/// How much there is in the kernel of ours, as far as is known.
+/// The amount of kube-ipvs's state in the kernel, as far as the engine knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
     /// Virtual servers.
     pub virtual_servers: usize,
-    /// Real servers, each as often as virtual servers have it.
+    /// Real servers, counted once for each virtual server.
     pub real_servers: usize,
-    /// Real servers that have left the endpoints and keep their last connections.
+    /// Real servers that left the endpoints and keep their last connections.
     pub draining: usize,
 }
 
-/// How many Services have traffic that is to stay on this node, where none of their endpoints takes it.
+/// The number of Services whose traffic must stay on this node, where none of their endpoints takes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NoLocalEndpoints {
     pub(super) internal: [usize; 2],
@@ -86,26 +86,26 @@ pub struct NoLocalEndpoints {
 }
 
 impl NoLocalEndpoints {
-    /// Those whose `internalTrafficPolicy` says so, in one family.
+    /// Services with `internalTrafficPolicy: Local`, in one family.
     pub fn internal(&self, family: Family) -> usize {
         self.internal[family as usize]
     }
 
-    /// Those whose `externalTrafficPolicy` says so, in one family.
+    /// Services with `externalTrafficPolicy: Local`, in one family.
     pub fn external(&self, family: Family) -> usize {
         self.external[family as usize]
     }
 }
 
-/// A change that the kernel refused. `Display` says for which Service, what, and why.
+/// A change that the kernel did not make. `Display` prints the Service, the change and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {change}: {reason}", service.as_ref().map_or("all Services".into(), |port| format!("Service {port}")))]
 #[non_exhaustive]
 pub struct FailedChange {
     /// The Service that it was for.
     pub service: Option<ServicePortId>,
-    /// What was to be done.
+    /// The change.
     pub change: Change,
-    /// Why it was not, in the kernel's words, and its errno.
+    /// The kernel's reason, and its errno.
     pub reason: Reason,
 }

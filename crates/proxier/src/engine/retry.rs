@@ -3,7 +3,7 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// When to try again what failed: after one second, then twice as long each time, up to a minute.
+/// The time of the next retry: one second after the first failure, then twice as long each time, up to a minute.
 #[derive(Debug, Default)]
 pub(super) struct Retry {
     due: Option<Duration>,
@@ -11,8 +11,7 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    /// Something failed. An attempt that is already set stays where it is, or new failures could put it
-    /// off for ever.
+    /// Schedules a retry. A scheduled retry keeps its time, or new failures could delay it for ever.
     pub(super) fn failed(&mut self, now: Duration) {
         if self.due.is_none_or(|due| due <= now) {
             self.due = Some(now + (FIRST * 2u32.saturating_pow(self.attempts.min(6))).min(LONGEST));
@@ -20,29 +19,26 @@ impl Retry {
         }
     }
 
-    /// What failed can be made good now.
+    /// Schedules a retry now, because the cause of the failure is gone.
     pub(super) fn at_once(&mut self, now: Duration) {
         self.due = Some(now);
     }
 
-    /// The attempt is being made.
     pub(super) fn started(&mut self) {
         self.due = None;
     }
 
-    /// Everything went well; but what failed before is still to be tried.
+    /// A sync made all its changes. A scheduled retry stays, because earlier failures remain.
     pub(super) fn done(&mut self) {
         if self.due.is_none() {
             self.attempts = 0;
         }
     }
 
-    /// Whether something failed and was not made good yet.
     pub(super) fn is_pending(&self) -> bool {
         self.due.is_some()
     }
 
-    /// When the next attempt is due.
     pub(super) fn due(&self) -> Option<Duration> {
         self.due
     }
@@ -57,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn later_and_later_up_to_a_minute() {
+    fn retry_delay_doubles_up_to_a_minute() {
         let (mut retry, mut now, mut waits) = (Retry::default(), Duration::ZERO, Vec::new());
         for _ in 0..9 {
             retry.started();
@@ -69,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn new_failures_do_not_put_an_attempt_off() {
+    fn scheduled_retry_keeps_its_time_after_new_failures() {
         let mut retry = Retry::default();
         retry.failed(seconds(0));
         retry.failed(seconds(0));
@@ -79,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn success_starts_over() {
+    fn retry_delay_starts_over_after_success() {
         let mut retry = Retry::default();
         retry.failed(seconds(0));
         retry.started();

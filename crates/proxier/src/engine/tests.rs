@@ -34,7 +34,7 @@ fn check(report: &SyncReport, expected: Expect) {
     expected.assert_eq(&format!("{}{lines}", report.plan));
 }
 
-/// A kernel whose lists leave out all virtual servers, and that does not ask for them.
+/// A kernel whose lists omit all virtual servers, and that does not ask for them one by one.
 struct Forgetful<'a>(&'a mut FakeKernel);
 
 impl Kernel for Forgetful<'_> {
@@ -56,7 +56,7 @@ impl Kernel for Forgetful<'_> {
 }
 
 #[test]
-fn a_service_comes_changes_and_goes() {
+fn service_lifecycle_creates_updates_and_removes_state() {
     let (mut engine, mut kernel) = start();
     check(
         &sync(&mut engine, &mut kernel, 0, myapp()),
@@ -99,7 +99,7 @@ fn a_service_comes_changes_and_goes() {
 }
 
 #[test]
-fn an_event_that_changes_nothing_costs_nothing() {
+fn repeated_event_plans_no_changes() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     check(&sync(&mut engine, &mut kernel, 1, myapp()), expect![""]);
@@ -108,7 +108,7 @@ fn an_event_that_changes_nothing_costs_nothing() {
 }
 
 #[test]
-fn serving_terminating_endpoints_serve_only_where_none_is_ready() {
+fn serving_terminating_endpoints_take_traffic_only_if_none_is_ready() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     let half = slice("myapp-1", "myapp", 80, &["10.244.1.57~", "10.244.1.58"]);
@@ -129,7 +129,7 @@ fn serving_terminating_endpoints_serve_only_where_none_is_ready() {
 }
 
 #[test]
-fn a_real_server_that_left_goes_when_it_is_idle() {
+fn unlisted_real_server_is_removed_when_idle() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     let one = slice("myapp-1", "myapp", 80, &["10.244.1.58"]);
@@ -191,7 +191,7 @@ fn node_ports_follow_the_addresses_of_the_node() {
 }
 
 #[test]
-fn of_two_services_with_one_address_and_port_the_older_serves_and_the_other_takes_over() {
+fn older_service_has_a_shared_key_until_it_is_removed() {
     let (mut engine, mut kernel) = start();
     let young = Service { created: 20, ..service("a-young", &["10.0.0.1"], &[(80, Some(30080))]) };
     let old = Service { created: 10, ..service("old", &["10.0.0.1"], &[(80, Some(30080))]) };
@@ -216,7 +216,7 @@ fn of_two_services_with_one_address_and_port_the_older_serves_and_the_other_take
 }
 
 #[test]
-fn an_address_stays_while_any_service_wants_it() {
+fn shared_vip_stays_bound_while_any_service_uses_it() {
     let (mut engine, mut kernel) = start();
     let tcp = service("tcp", &["10.96.0.10"], &[(53, None)]);
     let mut udp = service("udp", &["10.96.0.10"], &[(53, None)]);
@@ -229,7 +229,7 @@ fn an_address_stays_while_any_service_wants_it() {
 }
 
 #[test]
-fn a_restart_repairs_what_drifted_and_removes_only_what_is_ours() {
+fn restart_repairs_drift_and_removes_only_own_state() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     let gone = Event::ServiceApplied(service("gone", &["10.0.0.9"], &[(80, None)]));
@@ -264,7 +264,7 @@ fn a_restart_repairs_what_drifted_and_removes_only_what_is_ours() {
 }
 
 #[test]
-fn what_is_ours_is_known_even_if_the_record_is_lost_while_we_run() {
+fn running_engine_knows_its_state_after_the_record_is_lost() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     kernel.elements = None;
@@ -275,7 +275,7 @@ fn what_is_ours_is_known_even_if_the_record_is_lost_while_we_run() {
 }
 
 #[test]
-fn somebody_elses_virtual_server_is_a_reported_clash() {
+fn foreign_virtual_server_is_reported_and_left_alone() {
     let (mut engine, mut kernel) = start();
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
@@ -283,9 +283,9 @@ fn somebody_elses_virtual_server_is_a_reported_clash() {
     let first = sync(&mut engine, &mut kernel, 0, myapp());
     assert_eq!(first.skipped.len(), 1);
     assert_eq!(kernel.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
-    // Our rules let through what is for it, on a VIP of ours too.
+    // The rules accept its traffic, also on a VIP of kube-ipvs.
     assert_eq!(sets_of_myapp(&kernel), [KeySet::Foreign]);
-    // It is not reported again, and we serve when it is gone.
+    // The engine does not report it again, and serves once it is gone.
     assert_eq!(sync(&mut engine, &mut kernel, 30, []).skipped, []);
     kernel.virtual_servers.clear();
     sync(&mut engine, &mut kernel, 60, []);
@@ -298,7 +298,7 @@ fn sets_of_myapp(kernel: &FakeKernel) -> Vec<KeySet> {
 }
 
 #[test]
-fn one_that_appears_between_two_readings_is_not_adopted_either() {
+fn foreign_virtual_server_made_between_two_reads_is_not_adopted() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, []);
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
@@ -313,7 +313,7 @@ fn one_that_appears_between_two_readings_is_not_adopted_either() {
 }
 
 #[test]
-fn what_failed_is_tried_again_and_the_rest_is_done() {
+fn failed_change_is_retried_and_the_others_are_made() {
     let (mut engine, mut kernel) = start();
     kernel.refuse.push("+ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1".into());
     myapp().into_iter().for_each(|event| engine.apply(event));
@@ -333,13 +333,13 @@ fn what_failed_is_tried_again_and_the_rest_is_done() {
 }
 
 #[test]
-fn an_unreadable_kernel_is_never_an_empty_one() {
+fn unreadable_kernel_is_not_treated_as_empty() {
     let (mut engine, mut kernel) = start();
     kernel.unreadable = true;
     myapp().into_iter().for_each(|event| engine.apply(event));
     let failed = engine.sync(&mut kernel, Duration::ZERO);
     assert!(failed.unavailable.is_some() && failed.plan.is_empty() && !engine.is_healthy());
-    // Not at once again, and an event does not hurry it: it backs off.
+    // The engine backs off: it does not retry at once, and an event does not change that.
     assert_eq!(engine.next_sync(), Duration::from_secs(1));
     let waiting = sync(&mut engine, &mut kernel, 0, []);
     assert!(waiting.unavailable.is_none() && waiting.plan.is_empty());
@@ -349,7 +349,7 @@ fn an_unreadable_kernel_is_never_an_empty_one() {
 }
 
 #[test]
-fn excluded_ranges_are_never_removed() {
+fn virtual_servers_in_excluded_cidrs_are_never_removed() {
     let mut config = Config::new("node-1");
     config.exclude_cidrs = vec!["10.111.0.0/16".parse().unwrap()];
     let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
@@ -358,9 +358,9 @@ fn excluded_ranges_are_never_removed() {
     assert_eq!(kernel.virtual_servers.len(), 1);
 }
 
-/// The only endpoint serves while it terminates, and clients would hang on it once it is gone.
+/// The only endpoint serves while it terminates. Once it is gone, clients would hang on it.
 #[test]
-fn the_last_terminating_endpoint_goes_when_it_leaves() {
+fn last_terminating_endpoint_is_removed_when_it_leaves_the_list() {
     let (mut engine, mut kernel) = start();
     let [service, Event::SliceApplied(mut slice)] = myapp() else { panic!() };
     slice.endpoints.truncate(1);
@@ -378,9 +378,9 @@ fn the_last_terminating_endpoint_goes_when_it_leaves() {
     );
 }
 
-/// A module that is missing, or a reply that is lost, says nothing about whose a virtual server is.
+/// A missing module or a lost reply says nothing about the owner of a virtual server.
 #[test]
-fn one_that_could_not_be_made_is_ours_when_it_can() {
+fn virtual_server_is_ours_after_its_creation_failed_at_first() {
     let (mut engine, mut kernel) = start();
     kernel.refuse.push("+ virtual server".into());
     myapp().into_iter().for_each(|event| engine.apply(event));
@@ -393,14 +393,14 @@ fn one_that_could_not_be_made_is_ours_when_it_can() {
 }
 
 #[test]
-fn an_address_that_could_not_be_taken_off_is_not_forgotten() {
+fn address_is_unbound_after_a_failed_unbind_and_a_restart() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     kernel.refuse.push("- address".into());
     engine.apply(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
     assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
     kernel.refuse.clear();
-    // Not even by the next start.
+    // A restarted engine unbinds it too.
     sync(&mut engine_with(Config::new("node-1")), &mut kernel, 2, []);
     assert_eq!(kernel.state(), State::default());
 }

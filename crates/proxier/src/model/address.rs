@@ -5,7 +5,7 @@ use std::{
     str::FromStr,
 };
 
-/// A port that one can connect to: 1 to 65535.
+/// A port number, 1 to 65535.
 pub type PortNumber = NonZeroU16;
 
 /// The transport protocols that a Service can have.
@@ -20,7 +20,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them.
+    /// All protocols.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 
     /// Its number in the IP header (`IPPROTO_*`).
@@ -32,7 +32,7 @@ impl Protocol {
         }
     }
 
-    /// The protocol of a number in the IP header, if Services can have it.
+    /// The protocol with this number in the IP header, if a Service can have it.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| protocol.number() == number)
     }
@@ -48,7 +48,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A name that is no protocol of a Service.
+/// A name that is not a protocol of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown protocol {0:?}: a Service has TCP, UDP or SCTP")]
 pub struct UnknownProtocol(Box<str>);
@@ -61,7 +61,7 @@ impl FromStr for Protocol {
     }
 }
 
-/// IPv4 or IPv6. The two never mix: a virtual server and its real servers are of one family.
+/// IPv4 or IPv6. A virtual server and its real servers are always of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
@@ -71,7 +71,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both, in the order in which everything is done.
+    /// Both families, in the order in which the engine processes them.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     /// The family of an address.
@@ -89,7 +89,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// What a virtual server answers to: an address, a protocol and a port.
+/// The address, protocol and port of a virtual server.
 ///
 /// ```
 /// use proxier::model::{Protocol, VirtualServerKey};
@@ -123,11 +123,11 @@ impl fmt::Display for VirtualServerKey {
     }
 }
 
-/// An address that this host has on one of its own links.
+/// An address of this host on a link other than `kube-ipvs0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeAddress {
     /// The address.
     pub address: IpAddr,
-    /// Whether it can be reached from other hosts (scope global or site), unlike `127.0.0.1` and `fe80::/10`.
+    /// Whether other hosts can reach it (scope global or site), unlike `127.0.0.1` and `fe80::/10`.
     pub global: bool,
 }

@@ -2,23 +2,23 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{Family, PortNumber, Protocol, ServiceId, SliceId, Weight};
 
-/// An EndpointSlice (`discovery.k8s.io/v1`), as far as a proxy acts on it.
+/// The fields of an EndpointSlice (`discovery.k8s.io/v1`) that a proxy acts on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSlice {
     /// `metadata.namespace` and `metadata.name`.
     pub id: SliceId,
     /// The Service named by the label `kubernetes.io/service-name`.
     pub service: ServiceId,
-    /// `addressType`. Invariant: the family of every endpoint's address.
+    /// `addressType`. Invariant: every endpoint's address has this family.
     pub family: Family,
-    /// `ports`: they hold for every endpoint of the slice.
+    /// `ports`, which apply to every endpoint of the slice.
     pub ports: Vec<EndpointPort>,
     /// `endpoints`.
     pub endpoints: Vec<Endpoint>,
 }
 
 impl EndpointSlice {
-    /// A slice of this name that lists nothing yet.
+    /// A slice without ports and endpoints.
     pub fn new(id: SliceId, service: ServiceId, family: Family) -> Self {
         Self { id, service, family, ports: Vec::new(), endpoints: Vec::new() }
     }
@@ -27,11 +27,11 @@ impl EndpointSlice {
 /// One entry of a slice's `ports`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointPort {
-    /// `name`: the Service port that it belongs to.
+    /// `name` of the Service port.
     pub name: Arc<str>,
     /// `protocol`.
     pub protocol: Protocol,
-    /// `port`: where the endpoint listens.
+    /// `port` on which the endpoint listens.
     pub port: PortNumber,
 }
 
@@ -45,7 +45,7 @@ impl EndpointPort {
 /// One entry of a slice's `endpoints`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The first of `addresses`, the only one that has a meaning.
+    /// The first of `addresses`, the only one with a meaning.
     pub address: IpAddr,
     /// `conditions`.
     pub conditions: Conditions,
@@ -53,42 +53,42 @@ pub struct Endpoint {
     pub node: Option<Arc<str>>,
     /// `hints`.
     pub hints: Hints,
-    /// The annotation `kube-ipvs.io/weight` of its slice, by default 1.
+    /// The annotation `kube-ipvs.io/weight` of its slice. Default: 1.
     pub weight: Weight,
 }
 
 impl Endpoint {
-    /// An endpoint that takes connections, of weight 1. On which node it is, is unknown.
+    /// A ready endpoint of weight 1 on an unknown node.
     pub fn ready(address: IpAddr) -> Self {
         Self { address, conditions: Conditions::READY, node: None, hints: Hints::default(), weight: 1 }
     }
 }
 
-/// From where an endpoint is to be preferred, as the control plane works out of `spec.trafficDistribution`.
+/// The zones and nodes that prefer an endpoint. The control plane computes them from `spec.trafficDistribution`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hints {
-    /// `forZones[].name`: zones, as the Node's label `topology.kubernetes.io/zone` has them.
+    /// `forZones[].name`, as in the Node label `topology.kubernetes.io/zone`.
     pub zones: Vec<Arc<str>>,
     /// `forNodes[].name`: names of Nodes.
     pub nodes: Vec<Arc<str>>,
 }
 
-/// An endpoint's `conditions`. The API's nulls are resolved: `ready` and `serving` unknown count as true.
+/// An endpoint's `conditions` without the API's nulls: unknown `ready` and `serving` count as true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conditions {
-    /// May take new connections. Never set on a terminating endpoint, except with `publishNotReadyAddresses`.
+    /// Can take new connections. Never set on a terminating endpoint, except with `publishNotReadyAddresses`.
     pub ready: bool,
-    /// Answers, whether or not it is terminating.
+    /// Answers, terminating or not.
     pub serving: bool,
-    /// Is going away.
+    /// Is terminating.
     pub terminating: bool,
 }
 
 impl Conditions {
     /// A healthy endpoint.
     pub const READY: Self = Self { ready: true, serving: true, terminating: false };
-    /// An endpoint that exists and does not answer (yet).
+    /// An endpoint that does not answer.
     pub const NOT_READY: Self = Self { ready: false, serving: false, terminating: false };
-    /// An endpoint that is going away and still answers.
+    /// A terminating endpoint that still answers.
     pub const SERVING_TERMINATING: Self = Self { ready: false, serving: true, terminating: true };
 }

@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc};
 
-/// Names a Service: `namespace/name`. Cheap to clone.
+/// The name of a Service: `namespace/name`. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId {
     /// The Kubernetes namespace.
@@ -22,7 +22,7 @@ impl fmt::Display for ServiceId {
     }
 }
 
-/// Names an EndpointSlice: `namespace/name`.
+/// The name of an EndpointSlice: `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SliceId {
     /// The Kubernetes namespace.
@@ -44,13 +44,13 @@ impl fmt::Display for SliceId {
     }
 }
 
-/// Names one port of a Service: `namespace/name:port-name`, or `namespace/name` where the only port has no
-/// name. This is what stands beside a virtual server in `kube-ipvs ls` and in `nft list ruleset`.
+/// The name of a Service port: `namespace/name:port-name`, or `namespace/name` if the only port has no name. It stands
+/// beside a virtual server in `kube-ipvs ls` and in `nft list ruleset`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServicePortId {
     /// The Service.
     pub service: ServiceId,
-    /// The name of the port, empty where it has none.
+    /// The name of the port. Empty if it has none.
     pub port: Arc<str>,
 }
 

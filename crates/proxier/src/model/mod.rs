@@ -1,8 +1,8 @@
-//! What the world says: Services, EndpointSlices and Nodes, slim and already valid.
+//! The engine's input: Services, EndpointSlices and Nodes, reduced and validated.
 //!
-//! These are not the Kubernetes API types. They hold what a proxy acts on and nothing else, and a value that exists is
-//! valid: a port is never 0, an address is an address. The program that feeds the [`Engine`](crate::Engine) turns API
-//! objects or files into them, and rejects the invalid ones.
+//! These are not the Kubernetes API types. They hold only the fields that a proxy acts on, and every value is valid: a
+//! port is never 0, an address is an address. The program that feeds the [`Engine`](crate::Engine) converts API objects
+//! or files, and rejects invalid ones.
 
 mod address;
 mod endpoint;
@@ -20,37 +20,37 @@ pub use service::{Affinity, Service, ServicePort, Timestamp, TrafficPolicy};
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-/// One thing that changed in the world.
+/// One change of an input object.
 ///
-/// An event carries the whole new object, never a difference, so a repeated or a re-ordered event does no
-/// harm: the last one about an object decides.
+/// An event carries the whole new object, never a difference. The last event about an object decides, so repeated and
+/// reordered events do no harm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A Service exists and looks like this.
+    /// A Service was created or updated.
     ServiceApplied(Service),
-    /// A Service is gone.
+    /// A Service was deleted.
     ServiceRemoved(ServiceId),
-    /// An EndpointSlice exists and looks like this.
+    /// An EndpointSlice was created or updated.
     SliceApplied(EndpointSlice),
-    /// An EndpointSlice is gone.
+    /// An EndpointSlice was deleted.
     SliceRemoved(SliceId),
-    /// A Node exists and looks like this.
+    /// A Node was created or updated.
     NodeApplied(Node),
-    /// A Node is gone.
+    /// A Node was deleted.
     NodeRemoved(Box<str>),
-    /// A ServiceCIDR exists and looks like this.
+    /// A ServiceCIDR was created or updated.
     ServiceCidrApplied(ServiceCidr),
-    /// A ServiceCIDR is gone.
+    /// A ServiceCIDR was deleted.
     ServiceCidrRemoved(Box<str>),
-    /// These are all the addresses that this host has, those of `kube-ipvs0` left out.
+    /// All addresses of this host, except those of `kube-ipvs0`.
     NodeAddresses(BTreeSet<NodeAddress>),
-    /// This is where we reach the API server. No external or load-balancer IP takes such an address from another host,
-    /// and no external IP such a port of this one.
+    /// The addresses at which this node reaches the API server. No external or load-balancer IP takes such an address
+    /// of another host. No external IP takes such a port of this host.
     ApiServerAddresses(BTreeSet<SocketAddr>),
 }
 
-/// Which object an event is about.
+/// The object that an event is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ObjectId {
@@ -69,7 +69,7 @@ pub enum ObjectId {
 }
 
 impl Event {
-    /// Which object it is about: the last event about it decides.
+    /// The object that this event is about. The last event about it decides.
     pub fn object(&self) -> ObjectId {
         match self {
             Self::ServiceApplied(Service { id, .. }) | Self::ServiceRemoved(id) => ObjectId::Service(id.clone()),

@@ -2,26 +2,26 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// A Node, as far as a proxy acts on it.
+/// The fields of a Node that a proxy acts on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// `metadata.name`.
     pub name: Box<str>,
-    /// `status.addresses` of type `InternalIP`, in their order: the first of each family is its primary one.
+    /// `status.addresses` of type `InternalIP`, in order. The first of each family is the primary one.
     pub internal_ips: Vec<IpAddr>,
-    /// All of `status.addresses` that are IP addresses, of whatever type.
+    /// All IP addresses in `status.addresses`, of any type.
     pub addresses: Vec<IpAddr>,
     /// The label `topology.kubernetes.io/zone`.
     pub zone: Option<Box<str>>,
     /// `spec.podCIDRs`.
     pub pod_cidrs: Vec<IpNet>,
-    /// Whether it is being deleted (`metadata.deletionTimestamp`), or the cluster autoscaler is about to (a taint
-    /// `ToBeDeletedByClusterAutoscaler`): no load balancer should choose it any more.
+    /// Whether the Node is being deleted (`metadata.deletionTimestamp`), or the cluster autoscaler will delete it
+    /// (taint `ToBeDeletedByClusterAutoscaler`). Load balancers should then avoid it.
     pub leaving: bool,
 }
 
 impl Node {
-    /// A Node of this name of which nothing else is known.
+    /// A Node with only a name.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -34,7 +34,7 @@ impl Node {
     }
 }
 
-/// A ServiceCIDR (`networking.k8s.io/v1`): ranges from which ClusterIPs are taken.
+/// A ServiceCIDR (`networking.k8s.io/v1`): ranges of ClusterIPs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceCidr {
     /// `metadata.name`.

@@ -4,30 +4,29 @@ use ipvs_netlink::Scheduler;
 
 use super::{Endpoint, PortNumber};
 
-/// What a Service chooses beyond the fields that Kubernetes has for it: its annotations `kube-ipvs.io/…`, which
-/// docs/annotations.md describes. The default is a Service without annotations.
+/// A Service's annotations `kube-ipvs.io/…`, as docs/annotations.md describes them. Default: no annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceOptions {
-    /// `scheduler`; none: the node's default.
+    /// `scheduler`. None: the node's default.
     pub scheduler: Option<Scheduler>,
-    /// `hash-on`; none: as the scheduler does by default.
+    /// `hash-on`. None: the scheduler's default.
     pub hash_on: Option<HashOn>,
-    /// `hash-fallback`; none: yes.
+    /// `hash-fallback`. None: yes.
     pub hash_fallback: Option<bool>,
     /// `udp-scheduling`.
     pub udp_scheduling: UdpScheduling,
     /// `forwarding`.
     pub forwarding: Forwarding,
-    /// `local-endpoint-weight`: by which factor endpoints on this node are preferred.
+    /// `local-endpoint-weight`: the weight factor of endpoints on this node.
     pub local_weight: Weight,
-    /// `node-weights`: by which factor those on certain nodes are; on all others by 1.
+    /// `node-weights`: the weight factors of endpoints on these nodes. It is 1 on all others.
     pub node_weights: BTreeMap<Arc<str>, Weight>,
-    /// `max-drain-time`; none: the node's default.
+    /// `max-drain-time`. None: the node's default.
     pub max_drain_time: Option<Duration>,
 }
 
 impl ServiceOptions {
-    /// Of a Service without annotations.
+    /// The options of a Service without annotations.
     pub const DEFAULT: Self = Self {
         scheduler: None,
         hash_on: None,
@@ -39,8 +38,7 @@ impl ServiceOptions {
         max_drain_time: None,
     };
 
-    /// The weight of an endpoint: its own, times the factor of its node, times that of this node. With 0 it takes no
-    /// new connections.
+    /// The weight of an endpoint times the factors of its node and of this node. At 0 it takes no new connections.
     pub fn weight(&self, endpoint: &Endpoint, is_local: bool) -> Weight {
         let node = endpoint.node.as_ref().and_then(|node| self.node_weights.get(node)).copied().unwrap_or(1);
         let local = if is_local { self.local_weight } else { 1 };
@@ -54,44 +52,43 @@ impl Default for ServiceOptions {
     }
 }
 
-/// The weight of a real server, or a factor of it: how many new connections it gets, relative to the others. IPVS can
-/// have more than 65535; ipvsadm cannot.
+/// A real server's share of new connections, or a factor of it. IPVS accepts more than 65535; ipvsadm does not.
 pub type Weight = u16;
 
-/// What a hashing scheduler (`sh`, `mh`) knows a client by.
+/// The part of a client's socket that a hashing scheduler (`sh`, `mh`) hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashOn {
-    /// Its address: all its connections go to one endpoint.
+    /// The address: all connections of a client go to one endpoint.
     Address,
-    /// Its address and its port: each connection goes where it goes for itself, on every node to the same endpoint.
+    /// The address and the port: each connection is hashed separately. Every node chooses the same endpoint.
     AddressAndPort,
 }
 
-/// What of UDP is scheduled.
+/// The unit in which UDP is scheduled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UdpScheduling {
-    /// A flow: what comes from one socket goes to one endpoint while it goes on.
+    /// A flow: datagrams from one socket go to one endpoint while the flow lasts.
     #[default]
     Flow,
-    /// Every datagram by itself (`IP_VS_SVC_F_ONEPACKET`). IPVS keeps nothing by which it could translate an answer,
-    /// and so the endpoint has to answer the client itself.
+    /// Every datagram separately (`IP_VS_SVC_F_ONEPACKET`). IPVS keeps no connection with which it could translate an
+    /// answer, so the endpoint must answer the client directly.
     Datagram,
-    /// Every datagram by itself, for there are no answers.
+    /// Every datagram separately, for protocols without answers.
     OneWayDatagram,
 }
 
 /// How packets reach the endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Forwarding {
-    /// Their destination is rewritten, and the answers come back by way of this node.
+    /// With destination NAT. Answers come back through this node.
     #[default]
     Masq,
-    /// As they are, to the endpoint's link-layer address ("direct routing"). It answers the client itself.
+    /// Unchanged, to the endpoint's link-layer address ("direct routing"). The endpoint answers the client directly.
     Direct,
-    /// Within IP packets to the endpoint. It answers the client itself.
+    /// In IP packets to the endpoint. The endpoint answers the client directly.
     Ipip,
-    /// Within GRE packets to the endpoint.
+    /// In GRE packets to the endpoint.
     Gre,
-    /// Within UDP packets to this port of the endpoint (Generic UDP Encapsulation).
+    /// In UDP packets to this port of the endpoint (Generic UDP Encapsulation).
     Gue(PortNumber),
 }

@@ -5,17 +5,17 @@ use ipnet::IpNet;
 
 use super::{Family, PortNumber, Protocol, ServiceId, ServiceOptions, ServicePortId};
 
-/// Seconds since 1970, as `metadata.creationTimestamp` says.
+/// Seconds since 1970, as in `metadata.creationTimestamp`.
 pub type Timestamp = i64;
 
-/// A Service, as far as a proxy acts on it.
+/// The fields of a Service that a proxy acts on.
 ///
-/// Headless and `ExternalName` Services have no `cluster_ips`, and so nothing is programmed for them.
+/// Headless and `ExternalName` Services have no `cluster_ips`, so the engine programs nothing for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// `metadata.namespace` and `metadata.name`.
     pub id: ServiceId,
-    /// `metadata.creationTimestamp`: of two Services that ask for the same kind of thing the older one gets it.
+    /// `metadata.creationTimestamp`. If two Services claim one key by the same kind of address, the older one gets it.
     pub created: Timestamp,
     /// `spec.clusterIPs`, at most one of each family.
     pub cluster_ips: Vec<IpAddr>,
@@ -25,22 +25,22 @@ pub struct Service {
     pub affinity: Affinity,
     /// `spec.externalIPs`.
     pub external_ips: Vec<IpAddr>,
-    /// `status.loadBalancer.ingress[].ip`, except those of `ipMode: Proxy`, which the load balancer serves itself.
+    /// `status.loadBalancer.ingress[].ip`, without those of `ipMode: Proxy`, which the load balancer serves itself.
     pub load_balancer_ips: Vec<IpAddr>,
-    /// `spec.loadBalancerSourceRanges`: the sources that may reach the load-balancer IPs. Empty: all sources.
+    /// `spec.loadBalancerSourceRanges`: the sources that can reach the load-balancer IPs. Empty: all sources.
     pub source_ranges: Vec<IpNet>,
-    /// `spec.healthCheckNodePort`: where a load balancer asks a node over HTTP whether it has endpoints of its own.
+    /// `spec.healthCheckNodePort`: where load balancers ask over HTTP whether this node has local endpoints.
     pub health_check_port: Option<PortNumber>,
-    /// `spec.internalTrafficPolicy`: to which endpoints the ClusterIPs lead.
+    /// `spec.internalTrafficPolicy`: the endpoints of the ClusterIPs.
     pub internal_policy: TrafficPolicy,
-    /// `spec.externalTrafficPolicy`: to which endpoints node ports, external and load-balancer IPs lead.
+    /// `spec.externalTrafficPolicy`: the endpoints of node ports, external and load-balancer IPs.
     pub external_policy: TrafficPolicy,
-    /// What it chooses by annotations; none where it has none.
+    /// Its choices by annotations. None: it has no annotations.
     pub options: Option<Box<ServiceOptions>>,
 }
 
 impl Service {
-    /// A Service of this name that asks for nothing.
+    /// A Service with only a name.
     pub fn new(id: ServiceId) -> Self {
         Self {
             id,
@@ -58,35 +58,35 @@ impl Service {
         }
     }
 
-    /// What it chooses by annotations.
+    /// Its choices by annotations, or the defaults.
     pub fn options(&self) -> &ServiceOptions {
         static NONE: ServiceOptions = ServiceOptions::DEFAULT;
         self.options.as_deref().unwrap_or(&NONE)
     }
 
-    /// Whether it has a ClusterIP of a family: in others nothing of it is served.
+    /// Whether it has a ClusterIP of a family. It is not served in other families.
     pub fn has_family(&self, family: Family) -> bool {
         self.cluster_ips.iter().any(|ip| Family::of(*ip) == family)
     }
 
-    /// Its addresses that are not those of nodes, each once.
+    /// Its ClusterIPs, external and load-balancer IPs, each once.
     pub fn vips(&self) -> impl Iterator<Item = IpAddr> + use<> {
         let all = [&self.cluster_ips, &self.external_ips, &self.load_balancer_ips];
         all.into_iter().flatten().copied().collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// Where load balancers ask each node for its health, if they do: `spec.healthCheckNodePort`. It has a meaning with
-    /// the external policy `Local` only.
+    /// `spec.healthCheckNodePort`, if load balancers use it: only with the external policy `Local`.
     pub(crate) fn asked_health_port(&self) -> Option<PortNumber> {
         let is_asked = self.external_policy == TrafficPolicy::Local && !self.cluster_ips.is_empty();
         self.health_check_port.filter(|_| is_asked)
     }
 
-    /// The ports of its ClusterIPs behind which all endpoints are, in the order of `ports`: where these lead to local
-    /// ones only and clients in the cluster are still to reach all of them by way of an external address.
+    /// For each port, in the order of `ports`: a port of the ClusterIPs that leads to all endpoints. It is needed if
+    /// the ClusterIPs lead only to local endpoints, and clients in the cluster must reach all endpoints by an external
+    /// address.
     ///
-    /// Such a port is half of all ports away from the Service's own, so that it does not depend on the other ports.
-    /// Only where the Service uses that one itself is it another, from the top.
+    /// It is the Service's port with the top bit flipped, so it does not depend on the other ports. If the Service uses
+    /// that port itself, or it is 0, a free port from the top replaces it.
     pub(crate) fn inner_ports(&self) -> Vec<Option<PortNumber>> {
         use TrafficPolicy::Local;
         let has_external = !self.external_ips.is_empty() || !self.load_balancer_ips.is_empty();
@@ -127,16 +127,16 @@ impl Service {
 
 /// One entry of `spec.ports`.
 ///
-/// `targetPort` is not here: EndpointSlices say, under the same port name, which number each endpoint uses.
+/// `targetPort` is not here: EndpointSlices give each endpoint's port number under the same port name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePort {
-    /// `name`, empty where it has none.
+    /// `name`. Empty if the port has none.
     pub name: Arc<str>,
     /// `protocol`.
     pub protocol: Protocol,
-    /// `port`: where the Service listens on its VIPs.
+    /// `port` on the Service's VIPs.
     pub port: PortNumber,
-    /// `nodePort`: where it listens on node addresses.
+    /// `nodePort` on node addresses.
     pub node_port: Option<PortNumber>,
 }
 
@@ -147,22 +147,22 @@ impl ServicePort {
     }
 }
 
-/// To which endpoints traffic is sent.
+/// The endpoints that traffic is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TrafficPolicy {
-    /// To all.
+    /// All endpoints.
     #[default]
     Cluster,
-    /// To those on the node that the traffic reaches, and nowhere else.
+    /// Only endpoints on the node that the traffic reaches.
     Local,
 }
 
-/// `spec.sessionAffinity`: whether one client stays on one endpoint.
+/// `spec.sessionAffinity`: whether a client stays on one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Affinity {
     /// `None`: IPVS schedules every connection independently.
     #[default]
     None,
-    /// `ClientIP`: an address stays on its endpoint until it has been silent for so many seconds.
+    /// `ClientIP`: a client address stays on its endpoint until it is idle for this many seconds.
     ClientIp(NonZeroU32),
 }

@@ -9,8 +9,7 @@ use crate::{
     testing::{addresses, engine_with, port, service, slice, start, sync, with_protocol},
 };
 
-/// A Service that listens where its endpoints do, which are on this node (`10.1.1.…`) and another (`10.1.2.…`), or
-/// behind none.
+/// Endpoints listen on the Service's port, on this node (`10.1.1.…`), another (`10.1.2.…`) or an unknown one.
 fn web(options: ServiceOptions, endpoints: &[&str]) -> [Event; 2] {
     let service = Service { options: Some(Box::new(options)), ..service("web", &["10.0.0.1"], &[(80, None)]) };
     let mut slice = slice("web-1", "web", 80, endpoints);
@@ -29,7 +28,7 @@ fn udp([service, slice]: [Event; 2]) -> [Event; 2] {
     with_protocol(service, slice, Protocol::Udp)
 }
 
-/// What of the plan for a fresh kernel is about IPVS and about masquerade, and what is skipped.
+/// Compares the IPVS and masquerade changes of the first plan for an empty kernel, and the skipped reasons.
 fn check(events: impl IntoIterator<Item = Event>, expected: Expect) {
     let (mut engine, mut kernel) = start();
     let report = sync(&mut engine, &mut kernel, 0, events);
@@ -44,7 +43,7 @@ fn told(report: &crate::SyncReport) -> String {
 }
 
 #[test]
-fn schedulers_and_their_flags() {
+fn scheduler_options_set_the_scheduler_and_its_hash_flags() {
     let options = |scheduler, hash_on, hash_fallback| ServiceOptions {
         scheduler: Some(scheduler),
         hash_on,
@@ -84,10 +83,9 @@ fn schedulers_and_their_flags() {
     .assert_eq(&lines);
 }
 
-/// If the kernel lacks a scheduler, the node's own scheduler takes its place. Once the engine knows this, it does not
-/// ask for the missing one again.
+/// Once the engine knows that the kernel lacks a scheduler, it does not ask for it again.
 #[test]
-fn a_scheduler_that_the_kernel_lacks() {
+fn missing_scheduler_is_replaced_by_the_node_default() {
     let (mut engine, mut kernel) = start();
     kernel.missing_schedulers.push(Scheduler::TWOS);
     let twos = ServiceOptions { scheduler: Some(Scheduler::TWOS), ..ServiceOptions::DEFAULT };
@@ -110,9 +108,8 @@ fn a_scheduler_that_the_kernel_lacks() {
     "#]].assert_eq(&[told(&second), told(&third)].join("-\n"));
 }
 
-/// One that the kernel is not to be asked for is never tried, and the node's own may be.
 #[test]
-fn a_scheduler_that_no_service_may_load() {
+fn disabled_scheduler_is_never_requested_from_the_kernel() {
     let missing_schedulers = [Scheduler::LBLC].into();
     let mut engine = engine_with(Config { missing_schedulers, ..Config::new("node-1") });
     let mut kernel = FakeKernel::default();
@@ -123,7 +120,7 @@ fn a_scheduler_that_no_service_may_load() {
 }
 
 #[test]
-fn weights() {
+fn endpoint_weights_are_multiplied_by_node_and_local_factors() {
     let weighted = ServiceOptions {
         scheduler: Some(Scheduler::WRR),
         local_weight: 10,
@@ -142,7 +139,7 @@ fn weights() {
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 20
         "#]],
     );
-    // Of weight 0: as one that is not ready.
+    // Weight 0 has the same effect as not ready.
     let none_here = ServiceOptions { local_weight: 0, ..ServiceOptions::DEFAULT };
     check(
         web(none_here.clone(), &["10.1.1.1", "10.1.2.1"]),
@@ -162,7 +159,6 @@ fn weights() {
         + virtual server TCP 10.0.0.1:80 rr
     "#]],
     );
-    // The node's scheduler takes no notice.
     let heavy = ServiceOptions {
         node_weights: [("node-2".into(), u16::MAX)].into(),
         local_weight: 2,
@@ -182,7 +178,7 @@ fn weights() {
 }
 
 #[test]
-fn weights_of_slices_count_without_annotations_of_the_service() {
+fn slice_weights_apply_to_a_service_without_annotations() {
     let [service, slice] = web(ServiceOptions::DEFAULT, &["10.1.1.1", "10.1.2.1"]);
     let Event::SliceApplied(mut slice) = slice else { panic!() };
     slice.endpoints[1].weight = 5;
@@ -204,7 +200,7 @@ fn forwarded(forwarding: Forwarding) -> ServiceOptions {
 }
 
 #[test]
-fn without_nat_nobody_is_masqueraded() {
+fn service_forwarded_without_nat_is_not_masqueraded() {
     check(
         web(forwarded(Direct), &["10.1.1.1", "192.168.0.7"]),
         expect![[r#"
@@ -216,7 +212,7 @@ fn without_nat_nobody_is_masqueraded() {
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Route 1
         "#]],
     );
-    // Which tunnel it is the plan does not say.
+    // The plan does not print the kind of tunnel.
     let (gre, gue) = (Tunnel::GRE, Tunnel::gue(6080));
     for (choice, tunnel) in [(Ipip, Tunnel::IPIP), (Gre, gre), (Gue(port(6080)), gue)] {
         let (mut engine, mut kernel) = start();
@@ -229,7 +225,7 @@ fn without_nat_nobody_is_masqueraded() {
 }
 
 #[test]
-fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
+fn endpoint_unreachable_without_nat_is_forwarded_by_nat() {
     check(
         web(forwarded(Direct), &["10.1.1.1", "10.1.2.1"]),
         expect![[r#"
@@ -257,9 +253,9 @@ fn what_cannot_be_reached_without_nat_is_reached_by_nat() {
     );
 }
 
-/// Its node would take the VIP for its own and schedule the packet again.
+/// The other node has the VIP too, and would schedule the packet again.
 #[test]
-fn an_endpoint_that_is_another_node_is_reached_by_nat() {
+fn endpoint_that_is_another_node_is_forwarded_by_nat() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, web(forwarded(Ipip), &["192.168.0.2"]));
     let node = Node { addresses: vec!["192.168.0.2".parse().unwrap()], ..Node::new("node-2") };
@@ -276,7 +272,7 @@ fn an_endpoint_that_is_another_node_is_reached_by_nat() {
     .assert_eq(&format!("{}-\n{}", told(&known), told(&gone)));
 }
 
-/// A pod cannot have the node's address, and at the ClusterIP short circuits end, which are NAT.
+/// A pod cannot have the node's address. Short circuits use NAT, and end at the ClusterIP.
 #[test]
 fn node_ports_and_short_circuits_stay_nat() {
     let [service, slice] = web(forwarded(Direct), &["10.1.1.1"]);
@@ -307,7 +303,7 @@ fn node_ports_and_short_circuits_stay_nat() {
 }
 
 #[test]
-fn single_datagrams() {
+fn datagram_scheduling_applies_only_to_udp_without_translated_answers() {
     let options = |udp_scheduling, forwarding| ServiceOptions { udp_scheduling, forwarding, ..ServiceOptions::DEFAULT };
     let one_way = options(UdpScheduling::OneWayDatagram, Masq);
     check(
@@ -350,9 +346,9 @@ fn single_datagrams() {
     );
 }
 
-/// And only that Service is computed again.
+/// The engine also recomputes only this Service.
 #[test]
-fn a_changed_choice_changes_what_is_there() {
+fn changed_service_options_update_existing_virtual_servers() {
     let (mut engine, mut kernel) = start();
     let endpoints = ["10.1.1.1", "192.168.0.7"];
     sync(&mut engine, &mut kernel, 0, web(ServiceOptions::DEFAULT, &endpoints));
@@ -387,7 +383,7 @@ fn a_changed_choice_changes_what_is_there() {
 }
 
 #[test]
-fn a_service_has_its_own_time_to_drain() {
+fn service_option_max_drain_time_limits_draining() {
     let (mut engine, mut kernel) = start();
     let within = |seconds| ServiceOptions {
         max_drain_time: Some(std::time::Duration::from_secs(seconds)),
@@ -399,11 +395,11 @@ fn a_service_has_its_own_time_to_drain() {
     let endpoint = crate::cluster::EndpointAddress { address: endpoint.address, port: endpoint.port };
     kernel.connections.insert((server, endpoint), 1);
     let left = told(&sync(&mut engine, &mut kernel, 1, web(within(3), &both[..1])));
-    // Sooner than connections are counted otherwise.
+    // Sooner than the usual count of connections.
     assert_eq!(engine.next_sync().as_secs(), 4);
     let early = told(&sync(&mut engine, &mut kernel, 3, []));
     let over = told(&sync(&mut engine, &mut kernel, 4, []));
-    // Back, and away again: a shorter time counts at once, and 0 is none at all.
+    // The endpoint returns and leaves again. A shorter time takes effect at once, and 0 removes it at once.
     sync(&mut engine, &mut kernel, 5, web(within(600), &both));
     sync(&mut engine, &mut kernel, 6, web(within(600), &both[..1]));
     let shorter = told(&sync(&mut engine, &mut kernel, 10, web(within(2), &both[..1])));

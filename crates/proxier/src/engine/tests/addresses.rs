@@ -1,5 +1,3 @@
-//! Who gets an address, and which address no Service gets.
-
 use std::net::SocketAddr;
 
 use expect_test::{Expect, expect};
@@ -15,7 +13,6 @@ fn with_load_balancer_ips(service: Service, ips: &[&str]) -> Service {
     Service { load_balancer_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(), ..service }
 }
 
-/// A Node whose status names these addresses.
 fn node(name: &str, addresses: &[&str]) -> Event {
     let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
     Event::NodeApplied(Node { addresses, ..Node::new(name) })
@@ -31,7 +28,7 @@ fn bound(kernel: &FakeKernel) -> String {
     addresses.join(" ")
 }
 
-/// Which Service port has each virtual server, by the comment beside it.
+/// The Service port of each virtual server, from the comment in the record.
 fn owners(kernel: &FakeKernel) -> String {
     let owner = |key| kernel.state().elements.get(key).and_then(|element| element.comment.clone());
     let keys = kernel.virtual_servers.keys();
@@ -46,7 +43,7 @@ fn api_server(ips: &[&str]) -> Event {
     Event::ApiServerAddresses(ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 8443)).collect())
 }
 
-/// Bound on every node, no node could reach the API server any more, not even to learn of a correction.
+/// If every node bound the address, no node could reach the API server, not even to learn of a correction.
 #[test]
 fn an_external_ip_never_takes_the_address_of_the_api_server() {
     let (mut engine, mut kernel) = start();
@@ -69,7 +66,7 @@ fn an_external_ip_never_takes_the_address_of_the_api_server() {
             ! Service default/web is not served on 192.168.128.201: this node reaches the API server at that address
         "#]],
     );
-    // When the API server is elsewhere, nothing stands in the way.
+    // Once the API server is elsewhere, the address is served.
     sync(&mut engine, &mut kernel, 1, [api_server(&["192.168.128.201"])]);
     let bound = ["10.0.0.1", "192.168.128.200"].map(|ip| ip.parse().unwrap());
     assert_eq!(kernel.state().bound_vips, bound.into());
@@ -77,7 +74,7 @@ fn an_external_ip_never_takes_the_address_of_the_api_server() {
 
 /// A control plane of one node: its address is on a link, is not bound, and its other ports stay reachable.
 #[test]
-fn the_address_of_the_api_server_is_served_where_it_is_this_node() {
+fn api_server_address_is_served_on_the_node_that_has_it() {
     let (mut engine, mut kernel) = start();
     let mut web = service("web", &["10.0.0.1"], &[(80, None), (8443, None)]);
     web.ports[1].name = "api".into();
@@ -92,9 +89,9 @@ fn the_address_of_the_api_server_is_served_where_it_is_this_node() {
     assert_eq!(kernel.state().bound_vips, ["10.0.0.1".parse().unwrap()].into());
 }
 
-/// A pod reaches the API server at the ClusterIP of `kubernetes`, which has to be served all the same.
+/// Pods reach the API server at the ClusterIP of `kubernetes`, so it must be served.
 #[test]
-fn a_cluster_ip_is_served_although_the_api_server_is_reached_at_it() {
+fn cluster_ip_is_served_if_the_api_server_is_reached_at_it() {
     let (mut engine, mut kernel) = start();
     let kubernetes = Event::ServiceApplied(service("kubernetes", &["10.96.0.1"], &[(443, None)]));
     let report = sync(&mut engine, &mut kernel, 0, [api_server(&["10.96.0.1"]), kubernetes]);
@@ -102,9 +99,9 @@ fn a_cluster_ip_is_served_although_the_api_server_is_reached_at_it() {
     assert_eq!(kernel.state().bound_vips, ["10.96.0.1".parse().unwrap()].into());
 }
 
-/// A cloud agent publishes what is on `kube-ipvs0` as addresses of its Node.
+/// A cloud agent publishes the addresses of `kube-ipvs0` in the status of its Node.
 #[test]
-fn a_cluster_ip_that_a_node_names_is_bound_everywhere() {
+fn cluster_ip_in_a_node_status_is_bound_on_every_node() {
     let web = || Event::ServiceApplied(service("web", &["10.96.0.80"], &[(80, None)]));
     for named_by in ["node-1", "node-2"] {
         let (mut engine, mut kernel) = start();
@@ -114,10 +111,10 @@ fn a_cluster_ip_that_a_node_names_is_bound_everywhere() {
     }
 }
 
-/// What our own device has comes back by the status of our Node. Were it taken off then, it would go from the status
-/// too, and be bound again, for ever.
+/// The status of this host's Node repeats the addresses of `kube-ipvs0`. If the engine unbound the address for that
+/// reason, it would vanish from the status, and the engine would bind it again, for ever.
 #[test]
-fn a_load_balancer_ip_that_comes_back_by_the_own_node_stays_bound() {
+fn load_balancer_ip_in_the_own_node_status_stays_bound() {
     let (mut engine, mut kernel) = start();
     let web = with_load_balancer_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["203.0.113.7"]);
     sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
@@ -125,7 +122,7 @@ fn a_load_balancer_ip_that_comes_back_by_the_own_node_stays_bound() {
     let again = sync(&mut engine, &mut kernel, 1, [node("node-1", &published), node("node-2", &published)]);
     check(&again, expect![""]);
     assert_eq!(bound(&kernel), "10.96.0.80 203.0.113.7");
-    // On a link of this host it is that link's, and another Node's it is where only that one names it.
+    // An address on a link of this host is not bound. An address that only another Node names belongs to that Node.
     sync(&mut engine, &mut kernel, 2, [addresses(&["192.168.128.1", "203.0.113.7"])]);
     assert_eq!(bound(&kernel), "10.96.0.80");
     let moved = [addresses(&["192.168.128.1"]), node("node-1", &["192.168.128.1"])];
@@ -137,9 +134,9 @@ fn a_load_balancer_ip_that_comes_back_by_the_own_node_stays_bound() {
     .assert_eq(&skipped(&report));
 }
 
-/// Whatever the order in which they were made: what is allocated comes before what is only named.
+/// In any order of creation, allocated addresses come before addresses that a Service only names.
 #[test]
-fn an_address_goes_by_its_kind_before_the_age_of_a_service() {
+fn address_kind_decides_a_claim_before_service_age() {
     let (mut engine, mut kernel) = start();
     let young = |service: Service| Service { created: 20, ..service };
     let thief = with_external_ips(
@@ -185,9 +182,9 @@ fn an_external_ip_within_a_service_cidr_is_refused() {
     assert_eq!(bound(&kernel), "10.96.0.80 10.97.0.1 10.98.0.1");
 }
 
-/// One object of one namespace would take the API server, etcd or the kubelet of a node off the network.
+/// Otherwise one object of one namespace could take the API server, etcd or the kubelet of a node off the network.
 #[test]
-fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
+fn external_ip_on_a_node_address_gets_no_reserved_port() {
     let (mut engine, mut kernel) = start();
     let ports: Vec<(u16, Option<u16>)> =
         [22, 80, 2379, 2380, 6443, 10248, 10249, 10250, 10256, 10257, 10258, 10259].map(|port| (port, None)).into();
@@ -214,9 +211,9 @@ fn an_external_ip_that_is_the_node_takes_no_port_that_the_node_uses() {
     .assert_eq(&served.join("\n"));
 }
 
-/// The API server allocates node ports: an external IP that is refused does not take the node port with it.
+/// The API server allocates node ports, so they do not depend on external IPs.
 #[test]
-fn a_node_port_does_not_depend_on_an_external_ip_of_the_same_number() {
+fn node_port_is_served_if_an_external_ip_with_its_number_is_refused() {
     let mut config = Config::new("node-1");
     config.allow_external_ips = false;
     let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
@@ -227,7 +224,7 @@ fn a_node_port_does_not_depend_on_an_external_ip_of_the_same_number() {
     assert!(kernel.virtual_servers.contains_key(&key("TCP 192.168.128.1:30080")));
 }
 
-/// Its endpoints would tell another Service's load balancer that every node is well.
+/// Its endpoints would tell the load balancer of another Service that every node is healthy.
 #[test]
 fn an_external_ip_takes_no_health_check_port_of_another_service() {
     let (mut engine, mut kernel) = start();
@@ -259,9 +256,9 @@ fn an_external_ip_takes_no_health_check_port_of_another_service() {
     .assert_eq(&owners(&kernel));
 }
 
-/// A load-balancer IP that two Services share, and the older one has the port.
+/// Two Services share a load-balancer IP, and the older one has the port.
 #[test]
-fn a_health_check_that_another_service_answers_is_told() {
+fn health_check_taken_by_another_service_is_reported() {
     let (mut engine, mut kernel) = start();
     let old = with_load_balancer_ips(service("old", &["10.96.0.66"], &[(32000, None)]), &["203.0.113.7"]);
     let web = with_load_balancer_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["203.0.113.7"]);
@@ -278,9 +275,9 @@ fn a_health_check_that_another_service_answers_is_told() {
     .assert_eq(&skipped(&report));
 }
 
-/// A load balancer's address is written by who may write the status of a Service: the cloud's controller.
+/// A load-balancer IP comes from the cloud's controller, which can write the status of Services.
 #[test]
-fn a_load_balancer_ip_that_is_the_node_takes_any_port() {
+fn load_balancer_ip_on_a_node_address_gets_reserved_ports() {
     let (mut engine, mut kernel) = start();
     let web = with_load_balancer_ips(service("web", &["10.96.0.80"], &[(6443, None)]), &["192.168.128.1"]);
     let report = sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);

@@ -1,4 +1,4 @@
-//! State in the kernel while not all objects are known: before the first list, and beside objects that cannot be read.
+//! State in the kernel while not all objects are known: before the first list, and while objects are unreadable.
 
 use expect_test::expect;
 
@@ -6,7 +6,7 @@ use super::{super::*, check, myapp};
 use crate::{fake::FakeKernel, model::*, testing::*};
 
 #[test]
-fn leftovers_stay_until_all_that_exists_is_known() {
+fn leftovers_stay_until_all_objects_are_known() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     let mut restarted = Engine::new(Config::new("node-1"), BTreeSet::new());
@@ -17,9 +17,9 @@ fn leftovers_stay_until_all_that_exists_is_known() {
     assert_eq!(kernel.state(), State::default());
 }
 
-/// Ranges too, unless a set has no place for both. What an engine made itself goes later on, whatever it knows then.
+/// A leftover range goes early only if the set cannot hold both. An engine always removes its own outdated ranges.
 #[test]
-fn leftover_ranges_stay_until_all_that_exists_is_known() {
+fn leftover_ranges_stay_until_all_objects_are_known() {
     let service_cidr = |ranges: &[&str]| {
         let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
         Event::ServiceCidrApplied(ServiceCidr { name: "kubernetes".into(), ranges })
@@ -56,9 +56,9 @@ fn leftover_ranges_stay_until_all_that_exists_is_known() {
     );
 }
 
-/// Until then an engine serves the Services that it knows, and takes back what it made itself.
+/// Until then an engine serves the known Services, and removes state that it made itself.
 #[test]
-fn an_engine_that_may_not_know_all_follows_what_it_knows() {
+fn incomplete_engine_serves_known_services_and_removes_own_state() {
     let (mut engine, mut kernel) = start();
     let web = |node_port| Event::ServiceApplied(service("web", &["10.0.0.1"], &[(80, node_port)]));
     let events = [addresses(&["192.168.128.1"]), web(Some(30080))];
@@ -79,9 +79,9 @@ fn an_engine_that_may_not_know_all_follows_what_it_knows() {
     assert!(kernel.virtual_servers.contains_key(&key("TCP 10.111.98.163:80")));
 }
 
-/// A Service that cannot be read keeps what is its, for as long as it takes; all else goes at once.
+/// An unreadable Service keeps its state without limit. All other state goes at once.
 #[test]
-fn leftovers_stay_only_for_the_service_that_cannot_be_read() {
+fn leftovers_stay_only_for_the_unreadable_service() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     let all_but = |name: &str| Completeness::Except([ServiceId::new("default", name)].into());
@@ -98,9 +98,9 @@ fn leftovers_stay_only_for_the_service_that_cannot_be_read() {
     assert_eq!(kernel.state(), State::default());
 }
 
-/// What nothing says about for whom it is, as of what kube-proxy made, stays for a day; so does the takeover wait.
+/// State without a recorded Service, such as kube-proxy's, stays for a day. The takeover waits as long.
 #[test]
-fn an_object_that_cannot_be_read_holds_nothing_up_for_good() {
+fn unreadable_object_delays_removal_for_at_most_a_day() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     kernel.elements.as_mut().unwrap().values_mut().for_each(|comment| *comment = None);
@@ -112,7 +112,7 @@ fn an_object_that_cannot_be_read_holds_nothing_up_for_good() {
     sync(&mut restarted, &mut kernel, 24 * 3600 + 60, []);
     assert_eq!(kernel.state(), State::default());
     assert!(restarted.is_converged());
-    // If objects cannot even be listed, the engine does not know which exist, however long that lasts.
+    // If objects cannot even be listed, the engine never knows which exist.
     restarted.set_complete(Completeness::Unknown);
     sync(&mut restarted, &mut kernel, 48 * 3600, []);
     assert!(!restarted.is_converged());

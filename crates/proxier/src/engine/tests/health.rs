@@ -1,9 +1,7 @@
-//! What fails of a node, and what of single Services.
-
 use super::super::*;
 use crate::{fake::FakeKernel, model::*, testing::*};
 
-/// Ten Services with an address of each family, on a kernel that refuses some changes: which families fail in the main.
+/// Ten dual-stack Services on a kernel that rejects some changes. Returns the unhealthy families.
 fn failing(refuse: &[&str]) -> Vec<Family> {
     let (mut engine, kernel) = start();
     let refuse = refuse.iter().map(|&text| text.to_owned()).collect();
@@ -22,14 +20,14 @@ fn failing(refuse: &[&str]) -> Vec<Family> {
 }
 
 #[test]
-fn a_few_services_are_not_the_node() {
+fn family_stays_healthy_if_few_services_fail() {
     assert_eq!(failing(&[]), []);
     assert_eq!(failing(&["virtual server TCP 10.96.0.7:"]), []);
     assert_eq!(failing(&["10.96.0.7:80", "10.96.0.8:443", "+ address 10.96.0.9"]), []);
 }
 
 #[test]
-fn most_of_a_family_is() {
+fn family_is_unhealthy_if_most_of_its_services_fail() {
     assert_eq!(failing(&["+ virtual server TCP [fd00"]), [Family::V6]);
     assert_eq!(failing(&["+ virtual server TCP 10.", "+ virtual server TCP [fd00"]), Family::ALL);
     // Without their addresses, clients could not reach these Services.
@@ -37,12 +35,12 @@ fn most_of_a_family_is() {
 }
 
 #[test]
-fn what_all_services_stand_on_is() {
+fn family_is_unhealthy_if_a_service_range_fails() {
     assert_eq!(failing(&["10.96.0.0/16"]), [Family::V4]);
 }
 
 #[test]
-fn a_kernel_that_cannot_be_read_fails_as_a_whole() {
+fn unreadable_kernel_makes_all_families_unhealthy() {
     let (mut engine, kernel) = start();
     let mut kernel = FakeKernel { unreadable: true, ..kernel };
     let report = engine.sync(&mut kernel, Duration::ZERO);

@@ -1,5 +1,3 @@
-//! What the node's own configuration asks for: which sources are pods, and for which VIPs it is silent in ARP.
-
 use expect_test::expect;
 
 use super::{super::*, check, myapp};
@@ -17,7 +15,7 @@ fn node(name: &str, pod_cidrs: &[&str]) -> Event {
 }
 
 #[test]
-fn ranges_of_pods_are_there_from_the_start_and_none_lies_within_another() {
+fn pod_ranges_are_written_by_the_first_sync_and_do_not_nest() {
     let ranges = ["10.244.0.0/16", "10.244.1.0/24", "10.245.1.2/16"].map(|range| range.parse().unwrap());
     let (mut engine, mut kernel) = start(|config| config.pod_sources = PodSources::Ranges(Vec::from(ranges)));
     check(
@@ -31,7 +29,7 @@ fn ranges_of_pods_are_there_from_the_start_and_none_lies_within_another() {
 }
 
 #[test]
-fn the_ranges_of_the_own_node_come_change_and_go() {
+fn own_node_pod_ranges_follow_the_node_object() {
     let (mut engine, mut kernel) = start(|config| config.pod_sources = PodSources::OwnNode);
     check(&sync(&mut engine, &mut kernel, 0, [node("node-2", &["10.244.2.0/24"])]), expect![""]);
     check(
@@ -61,16 +59,16 @@ fn the_ranges_of_the_own_node_come_change_and_go() {
     );
 }
 
-/// For the policy `Local` a pod of another node is outside.
+/// The policy `Local` treats a pod of another node as outside the cluster.
 #[test]
-fn pods_of_other_nodes_are_told_apart_where_the_network_keeps_to_the_own_node_s_ranges() {
+fn remote_pods_are_known_if_the_network_uses_the_node_pod_cidrs() {
     let ranges = ["10.244.0.0/22", "fd00:244::/63"].map(|range| range.parse().unwrap());
     let (mut engine, mut kernel) = start(|config| config.pod_sources = PodSources::Ranges(Vec::from(ranges)));
     let policy = TrafficPolicy::Local;
     let web = Service { external_policy: policy, ..service("web", &["10.0.0.1"], &[(80, None)]) };
     sync(&mut engine, &mut kernel, 0, [Event::ServiceApplied(web), node("node-2", &["10.244.2.0/24"])]);
     assert_eq!(engine.cluster().untold_pods(), [Family::V4, Family::V6]);
-    // What the controller manager gave the Node, and the network of pods does not use.
+    // The controller manager gave the Node these ranges, and the pod network does not use them.
     let own = node("node-1", &["10.244.1.0/24", "fd00:244:0:1::/64"]);
     check(&sync(&mut engine, &mut kernel, 1, [own, addresses(&["10.244.7.1"])]), expect![""]);
     assert_eq!(engine.cluster().untold_pods(), [Family::V4, Family::V6]);
@@ -100,7 +98,7 @@ fn pods_of_other_nodes_are_told_apart_where_the_network_keeps_to_the_own_node_s_
 }
 
 #[test]
-fn silence_is_kept_before_an_address_is_bound_and_until_it_is_gone() {
+fn arp_ignore_is_set_before_bind_and_removed_after_unbind() {
     let (mut engine, mut kernel) = start(|config| config.scoped_arp = true);
     check(
         &sync(&mut engine, &mut kernel, 0, myapp()),
@@ -133,7 +131,7 @@ fn silence_is_kept_before_an_address_is_bound_and_until_it_is_gone() {
 }
 
 #[test]
-fn an_address_that_would_be_answered_for_is_not_bound() {
+fn vip_is_not_bound_if_its_arp_ignore_element_fails() {
     let (mut engine, mut kernel) = start(|config| config.scoped_arp = true);
     kernel.refuse = vec!["+ element arp-ignore".into()];
     myapp().into_iter().for_each(|event| engine.apply(event));
@@ -146,7 +144,7 @@ fn an_address_that_would_be_answered_for_is_not_bound() {
 }
 
 #[test]
-fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
+fn localhost_node_port_bypasses_ipvs_to_one_endpoint() {
     let (mut engine, mut kernel) = start(|config| config.localhost_node_ports = true);
     let endpoints = |all: &[&str]| Event::SliceApplied(slice("web-1", "web", 8080, all));
     let web = Event::ServiceApplied(service("web", &["10.0.0.1"], &[(80, Some(30080))]));
@@ -154,7 +152,7 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
     sync(&mut engine, &mut kernel, 0, events);
     let localhost = key("TCP 127.0.0.1:30080");
     assert_eq!(kernel.state().short_circuits[&localhost].to_string(), "10.1.0.2:8080");
-    // Flows stay where they are as long as their endpoint does.
+    // Flows stay with their endpoint for as long as it exists.
     check(
         &sync(&mut engine, &mut kernel, 1, [endpoints(&["10.1.0.1", "10.1.0.2", "10.1.0.3"])]),
         expect![[r#"
@@ -203,9 +201,9 @@ fn a_node_port_on_localhost_leads_past_ipvs_to_one_endpoint() {
     );
 }
 
-/// An endpoint that is this node itself needs no hairpin: that comes and goes with the addresses of the node.
+/// An endpoint that is this node itself needs no hairpin.
 #[test]
-fn an_endpoint_becomes_an_address_of_the_node() {
+fn endpoint_that_becomes_a_node_address_loses_its_hairpin() {
     let (mut engine, mut kernel) = start(|_| {});
     sync(&mut engine, &mut kernel, 0, myapp());
     check(
@@ -232,9 +230,9 @@ fn an_endpoint_becomes_an_address_of_the_node() {
     );
 }
 
-/// A pod that starts brings a link-local address to the node, and is no reason to look at Services with source ranges.
+/// A starting pod adds a link-local address to the node. Services with source ranges do not depend on it.
 #[test]
-fn services_with_source_ranges_are_computed_again_only_where_it_can_make_a_difference() {
+fn services_with_source_ranges_are_marked_only_if_the_node_ip_changes() {
     let mut cluster = crate::cluster::Cluster::new(&Config::new("node-1"));
     let mut web = service("web", &["10.0.0.1"], &[(80, None)]);
     web.source_ranges = vec!["192.168.0.0/24".parse().unwrap()];
@@ -260,14 +258,13 @@ fn services_with_source_ranges_are_computed_again_only_where_it_can_make_a_diffe
     };
     assert!(touches(with_ip(false)));
     assert!(!touches(with_ip(true)));
-    // What our Node says counts, and not what the host has.
+    // The status of this host's Node counts, and not the host's addresses.
     assert!(!touches(addresses(&["192.168.0.2"])));
     assert!(touches(Event::NodeRemoved("node-1".into())));
 }
 
-/// Of all Services with endpoints, the cluster marks only those with an endpoint at the address that came or went.
 #[test]
-fn an_address_of_the_node_touches_only_services_with_an_endpoint_there() {
+fn node_address_change_marks_only_services_with_an_endpoint_there() {
     let mut cluster = crate::cluster::Cluster::new(&Config::new("node-1"));
     let at = |name: &str, address: &str, node: Option<&str>| {
         let mut slice = slice(name, name, 80, &[address]);

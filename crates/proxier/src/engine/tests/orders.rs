@@ -1,4 +1,4 @@
-//! What must not happen even for a moment, and what must not happen when another program is in the way.
+//! Orders of changes that must hold at every moment, and conflicts with other programs.
 
 use expect_test::expect;
 use ipnet::IpNet;
@@ -19,9 +19,9 @@ fn with_ranges(ranges: &[&str]) -> Event {
     Event::ServiceApplied(Service { source_ranges, ..outer(&["203.0.113.1"]) })
 }
 
-/// Who is connected by a short circuit stays so while the last endpoint drains.
+/// Clients that are connected by a short circuit stay connected while the last endpoint drains.
 #[test]
-fn flows_by_a_short_circuit_outlive_a_moment_without_endpoints() {
+fn short_circuit_flows_survive_a_moment_without_endpoints() {
     let (mut engine, mut kernel) = start();
     let endpoints = |all: &[&str]| Event::SliceApplied(slice("web-1", "web", 8080, all));
     let web = Event::ServiceApplied(local(outer(&["203.0.113.1"])));
@@ -39,9 +39,9 @@ fn flows_by_a_short_circuit_outlive_a_moment_without_endpoints() {
     );
 }
 
-/// An empty set of ranges lets no client in, so the engine removes the block together with the ranges.
+/// An empty set of ranges admits no client, so the engine removes the firewall element together with the ranges.
 #[test]
-fn ranges_go_together_with_what_asks_for_them() {
+fn source_ranges_go_in_one_transaction_with_the_firewall_element() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, [with_ranges(&["10.0.0.0/8"])]);
     let report = sync(&mut engine, &mut kernel, 1, [with_ranges(&[])]);
@@ -52,12 +52,11 @@ fn ranges_go_together_with_what_asks_for_them() {
             - element firewall-allowed { 203.0.113.1 . tcp . 80 . 10.0.0.0/8 }
         "#]],
     );
-    // One transaction.
     assert!(report.plan.changes().iter().all(|change| change.phase() == crate::plan::Phase::RemoveElements));
 }
 
 #[test]
-fn nothing_is_open_to_everybody_where_it_is_to_be_closed() {
+fn virtual_server_is_not_created_if_its_firewall_element_fails() {
     let (mut engine, mut kernel) = start();
     kernel.refuse = vec!["+ element firewall {".into()];
     engine.apply(with_ranges(&["10.0.0.0/8"]));
@@ -67,8 +66,7 @@ fn nothing_is_open_to_everybody_where_it_is_to_be_closed() {
     assert!(kernel.virtual_servers.contains_key(&key("TCP 10.0.0.1:80")), "this one is for all");
 }
 
-/// A Service that is being removed is never open to all clients. The engine removes its source ranges after its virtual
-/// server.
+/// A Service is never open to all clients during its removal: its source ranges outlast its virtual server.
 #[test]
 fn source_ranges_protect_a_service_until_it_is_gone() {
     let (mut engine, mut kernel) = start();
@@ -97,7 +95,7 @@ fn source_ranges_protect_a_service_until_it_is_gone() {
     );
     assert_eq!(kernel.state(), State::default());
 
-    // Nor while the kernel will not remove it, also after a restart.
+    // The ranges also stay while the kernel rejects the removal, and after a restart.
     let mut kernel = before;
     kernel.refuse = vec!["- virtual server TCP 203".into()];
     let mut restarted = engine_with(Config::new("node-1"));
@@ -109,9 +107,9 @@ fn source_ranges_protect_a_service_until_it_is_gone() {
     assert_eq!(kernel.state(), State::default());
 }
 
-/// The node would answer in ARP for an address that is still on it.
+/// The node would answer ARP requests for an address that is still bound.
 #[test]
-fn an_address_that_could_not_be_taken_off_stays_silent() {
+fn vip_keeps_arp_ignore_after_a_failed_unbind() {
     let config = Config { scoped_arp: true, ..Config::new("node-1") };
     let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
     sync(&mut engine, &mut kernel, 0, myapp());
@@ -124,10 +122,9 @@ fn an_address_that_could_not_be_taken_off_stays_silent() {
     assert_eq!(kernel.state(), State::default());
 }
 
-/// If another program has all that we want on an address, the address may be another host's. This is so for keepalived
-/// on a backup host.
+/// Keepalived on a backup host has such virtual servers. The address then belongs to another host.
 #[test]
-fn an_address_of_somebody_elses_virtual_servers_is_not_bound() {
+fn address_with_only_foreign_virtual_servers_is_not_bound() {
     let (mut engine, mut kernel) = start();
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
@@ -141,7 +138,7 @@ fn an_address_of_somebody_elses_virtual_servers_is_not_bound() {
 
 /// A virtual server of another program does not lead to our endpoints.
 #[test]
-fn no_short_circuit_leads_to_somebody_elses_virtual_server() {
+fn short_circuit_to_a_foreign_virtual_server_is_not_made() {
     let (mut engine, mut kernel) = start();
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
     let theirs = crate::ServerState { config, real_servers: Default::default() };
@@ -152,9 +149,9 @@ fn no_short_circuit_leads_to_somebody_elses_virtual_server() {
     assert!(kernel.state().short_circuits.is_empty(), "{:?}", kernel.state().short_circuits);
 }
 
-/// An older Service keeps nothing from others that it cannot serve itself.
+/// An older Service does not block a key that it cannot serve itself.
 #[test]
-fn an_address_of_a_family_that_a_service_lacks_is_free() {
+fn external_ip_of_a_family_that_a_service_lacks_stays_free() {
     let (mut engine, mut kernel) = start();
     let external = |service: Service| Service { external_ips: vec!["fd00::9".parse().unwrap()], ..service };
     let older = external(service("older", &["10.0.0.1"], &[(80, None)]));
@@ -164,10 +161,10 @@ fn an_address_of_a_family_that_a_service_lacks_is_free() {
     assert!(kernel.virtual_servers.contains_key(&key("TCP [fd00::9]:80")));
 }
 
-/// The kernel's list omits a virtual server, and then the kernel rejects its creation. The virtual server is ours as
-/// before. It would be another program's only if it had been made after we recorded that we make it.
+/// The kernel's list omits a virtual server, and the kernel then rejects its creation. The virtual server is still
+/// ours. Only one that was created after the engine recorded the key would be another program's.
 #[test]
-fn what_a_list_leaves_out_stays_ours() {
+fn virtual_server_omitted_from_a_list_stays_ours() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     let before = kernel.state();
@@ -182,9 +179,9 @@ fn what_a_list_leaves_out_stays_ours() {
     assert_eq!(kernel.state(), before);
 }
 
-/// Connections in the cluster by the other ports would break.
+/// Otherwise connections in the cluster to the other ports would break.
 #[test]
-fn a_port_that_goes_moves_no_other_one_behind_its_short_circuit() {
+fn removed_port_does_not_move_other_short_circuit_targets() {
     let (mut engine, mut kernel) = start();
     let web = |ports: &[u16]| {
         let ports: Vec<_> = ports.iter().map(|port| (*port, None)).collect();
@@ -213,7 +210,7 @@ fn a_port_that_goes_moves_no_other_one_behind_its_short_circuit() {
         - element no-endpoints { 203.0.113.1 . tcp . 443 }
     "#]],
     );
-    // What the Service uses itself is left to it, and so is port 0, which there is not.
+    // The Service keeps the ports that it uses itself. Port 0 does not exist.
     let report = sync(&mut engine, &mut kernel, 2, [web(&[80, 0x8050, 0x8000])]);
     let inner = report.plan.to_string();
     let inner: Vec<&str> = inner.lines().filter(|line| line.contains("element short-circuit-targets")).collect();
@@ -226,9 +223,9 @@ fn a_port_that_goes_moves_no_other_one_behind_its_short_circuit() {
     .assert_eq(&inner.join("\n"));
 }
 
-/// Its connections end when it does, and not before.
+/// The connections of an endpoint end when it leaves, and not before.
 #[test]
-fn a_policy_that_changes_cuts_nobody_off_an_endpoint_that_terminates() {
+fn policy_change_keeps_connections_to_a_terminating_endpoint() {
     let (mut engine, mut kernel) = start();
     let endpoints = |all: &[&str]| Event::SliceApplied(slice("web-1", "web", 8080, all));
     let web = Event::ServiceApplied(outer(&["203.0.113.1"]));

@@ -1,14 +1,14 @@
-//! What becomes of a virtual server that the kernel refuses, and of what stands on it.
+//! Virtual servers that the kernel rejects, and the state that depends on them.
 
 use super::{
     orders::{local, outer},
     *,
 };
 
-/// On an address that another port needs, a port whose virtual server the kernel refuses would lead to what listens on
-/// this node: its SSH server. It is refused, also while it is tried again.
+/// If the kernel rejects one port's virtual server on an address that another port needs, clients could reach a
+/// listener of the node, such as its SSH server. kube-ipvs rejects these clients, also between retries.
 #[test]
-fn a_port_that_the_kernel_refuses_does_not_lead_to_the_node() {
+fn port_with_a_refused_virtual_server_does_not_reach_the_node() {
     let (mut engine, mut kernel) = start();
     kernel.refuse = vec!["+ virtual server TCP 10.0.0.1:22".into()];
     let mut web = service("web", &["10.0.0.1"], &[(80, None), (22, None)]);
@@ -28,7 +28,7 @@ fn a_port_that_the_kernel_refuses_does_not_lead_to_the_node() {
     let sets: Vec<KeySet> = kernel.state().elements[&refused].sets.iter().collect();
     assert_eq!(sets, [KeySet::Served, KeySet::ClusterIps]);
 
-    // Where not even that can be said, the address is not bound.
+    // If kube-ipvs cannot reject them, it does not bind the address.
     let (mut engine, mut kernel) = start();
     kernel.refuse = vec!["+ virtual server".into(), "+ element no-endpoints".into()];
     myapp().into_iter().for_each(|event| engine.apply(event));
@@ -36,9 +36,8 @@ fn a_port_that_the_kernel_refuses_does_not_lead_to_the_node() {
     assert_eq!(kernel.state().bound_vips, [].into());
 }
 
-/// Nor does a port of which the kernel has not said whether it made the virtual server.
 #[test]
-fn a_port_of_which_nothing_is_known_does_not_lead_to_the_node() {
+fn port_with_an_unanswered_virtual_server_does_not_reach_the_node() {
     let (mut engine, mut kernel) = start();
     kernel.unanswered = vec!["+ virtual server TCP 10.0.0.1:80".into()];
     let web = Event::ServiceApplied(service("web", &["10.0.0.1"], &[(80, None)]));
@@ -53,9 +52,9 @@ fn a_port_of_which_nothing_is_known_does_not_lead_to_the_node() {
     assert!(!sets.contains(KeySet::NoEndpoints) && sets.contains(KeySet::Served), "{sets:?}");
 }
 
-/// Clients would be led to a port where nothing is.
+/// Otherwise clients would reach a port without a virtual server.
 #[test]
-fn no_short_circuit_leads_to_what_the_kernel_refuses() {
+fn short_circuit_to_a_refused_virtual_server_is_not_made() {
     let (mut engine, mut kernel) = start();
     kernel.refuse = vec!["+ virtual server TCP 10.0.0.1:80".into()];
     let endpoints = Event::SliceApplied(slice("web-1", "web", 8080, &["10.1.0.2"]));
@@ -68,9 +67,9 @@ fn no_short_circuit_leads_to_what_the_kernel_refuses() {
     assert_eq!(kernel.state().short_circuits.len(), 1);
 }
 
-/// If kube-ipvs is killed right after a clash, it must not find another program's virtual server recorded as ours.
+/// If kube-ipvs is killed right after a clash, it must not find another program's virtual server in its record.
 #[test]
-fn somebody_elses_virtual_server_is_not_recorded_beyond_the_plan_that_met_it() {
+fn foreign_virtual_server_is_not_recorded_after_the_plan_that_met_it() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, []);
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
@@ -78,7 +77,7 @@ fn somebody_elses_virtual_server_is_not_recorded_beyond_the_plan_that_met_it() {
     kernel.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs.clone());
     myapp().into_iter().for_each(|event| engine.apply(event));
     assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
-    // Killed now.
+    // kube-ipvs is killed here.
     let restarted = sync(&mut engine_with(Config::new("node-1")), &mut kernel, 0, myapp());
     assert!(matches!(restarted.skipped[..], [Skipped::Foreign { .. }]), "{:?}", restarted.skipped);
     assert_eq!(kernel.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
@@ -90,10 +89,9 @@ fn two_ports() -> EndpointSlice {
     slice
 }
 
-/// A cause that stays, such as answers that do not fit a small buffer, must not have the whole kernel read at every
-/// event.
+/// A permanent cause, such as replies larger than a small buffer, must not cause a read at every event.
 #[test]
-fn the_kernel_is_read_later_and_later_whatever_failed() {
+fn kernel_reads_back_off_after_any_failure() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, []);
     kernel.unanswered = vec!["+ real server".into(), "- flows".into()];
@@ -109,7 +107,7 @@ fn the_kernel_is_read_later_and_later_whatever_failed() {
         let flows = report.plan.to_string().matches("- flows").count();
         assert!(number == 1 || report.whole || flows == 0, "looked for at every event:\n{}", report.plan);
     }
-    // After 1, 2, and 4 seconds.
+    // Reads after 1, 2, and 4 seconds.
     assert_eq!(kernel.observations - read, 3);
     kernel.unanswered.clear();
     while !engine.is_healthy() {
@@ -121,7 +119,7 @@ fn the_kernel_is_read_later_and_later_whatever_failed() {
 
 /// Another program empties nftables, and at that moment the kernel's list omits a virtual server of ours.
 #[test]
-fn what_was_there_stays_ours_though_neither_list_nor_record_has_it() {
+fn virtual_server_stays_ours_without_record_and_list_entry() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     let before = kernel.state();
@@ -133,9 +131,9 @@ fn what_was_there_stays_ours_though_neither_list_nor_record_has_it() {
     assert_eq!(kernel.state(), before);
 }
 
-/// Another program empties nftables while an address cannot be taken off.
+/// Another program empties nftables while the kernel rejects the unbind.
 #[test]
-fn an_address_that_stays_without_its_record_is_taken_off_later() {
+fn address_without_a_record_is_unbound_after_a_failed_unbind() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     kernel.elements = None;
@@ -150,9 +148,9 @@ fn an_address_that_stays_without_its_record_is_taken_off_later() {
     assert_eq!(kernel.state(), State::default());
 }
 
-/// Nothing tells whether the virtual server and its address are there, and the Service goes before the kernel is read.
+/// The kernel confirms neither the virtual server nor its address, and the Service goes before the next read.
 #[test]
-fn what_was_made_without_an_answer_goes_with_its_service() {
+fn unconfirmed_virtual_server_is_removed_with_its_service() {
     let (mut engine, mut kernel) = start();
     kernel.unconfirmed = vec!["+ virtual server".into(), "+ address".into()];
     myapp().into_iter().for_each(|event| engine.apply(event));
@@ -165,7 +163,7 @@ fn what_was_made_without_an_answer_goes_with_its_service() {
 }
 
 #[test]
-fn any_sync_period_will_do() {
+fn sync_period_of_zero_or_max_schedules_a_later_sync() {
     for period in [Duration::ZERO, Duration::MAX] {
         let config = Config { sync_period: period, ..Config::new("node-1") };
         let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
@@ -174,9 +172,8 @@ fn any_sync_period_will_do() {
     }
 }
 
-/// They would be kept for ever.
 #[test]
-fn drains_of_what_somebody_else_removed_are_forgotten() {
+fn drains_of_real_servers_removed_by_others_are_forgotten() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     sync(&mut engine, &mut kernel, 1, [Event::SliceApplied(slice("myapp-1", "myapp", 80, &["10.244.1.57"]))]);

@@ -1,12 +1,9 @@
-//! Which endpoint the first connections go to.
-
 use std::collections::BTreeMap;
 
 use super::super::*;
 use crate::{cluster::EndpointAddress, fake::FakeKernel, model::*, plan::Change, testing::*};
 
-/// The real servers of one virtual server in the order in which `rr` takes them on a node: it begins with the one that
-/// was made last.
+/// The real servers of a virtual server in the order in which `rr` uses them: the last one added comes first.
 fn syncs(node: &str, virtual_server: &str) -> Vec<EndpointAddress> {
     let (mut engine, mut kernel) = (engine_with(Config::new(node)), FakeKernel::default());
     let endpoints: Vec<String> = (1..=10).map(|last| format!("10.244.1.{last}")).collect();
@@ -27,10 +24,9 @@ fn syncs(node: &str, virtual_server: &str) -> Vec<EndpointAddress> {
     added
 }
 
-/// 50 nodes with a connection each, over ten endpoints: none gets more than three times its share. The same for the
-/// second connection of each node.
+/// For the first and second connections of 50 nodes, none of ten endpoints gets more than three times its share.
 #[test]
-fn the_first_connections_of_all_nodes_are_spread() {
+fn first_connections_of_all_nodes_spread_over_the_endpoints() {
     for connection in [0, 1] {
         let mut connections = BTreeMap::<EndpointAddress, usize>::new();
         for node in 1..=50 {
@@ -42,9 +38,9 @@ fn the_first_connections_of_all_nodes_are_spread() {
     }
 }
 
-/// It is no matter of chance: `kube-ipvs diff` prints the same plan each time.
+/// `kube-ipvs diff` prints the same plan each time.
 #[test]
-fn the_order_is_the_same_each_time_and_another_one_for_each_virtual_server() {
+fn real_server_order_is_stable_and_differs_per_virtual_server() {
     let first = syncs("node-1", "TCP 10.96.0.80:80");
     assert_eq!(syncs("node-1", "TCP 10.96.0.80:80"), first);
     assert_ne!(syncs("node-1", "TCP 192.168.128.1:30080"), first);

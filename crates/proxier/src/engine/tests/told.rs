@@ -1,5 +1,3 @@
-//! What a sync tells beside its plan: health checks, drift, and Services without local endpoints.
-
 use super::{super::*, myapp};
 use crate::{
     desired::HealthCheck,
@@ -8,7 +6,7 @@ use crate::{
     testing::*,
 };
 
-/// A Service with the policy `Local` and a health check, dual-stack.
+/// A dual-stack Service with the policy `Local` and a health check.
 fn lb() -> Service {
     let mut service = service("lb", &["10.96.0.7", "fd00:96::7"], &[(80, Some(30080)), (443, None)]);
     service.ports[1].name = "tls".into();
@@ -17,7 +15,7 @@ fn lb() -> Service {
     service
 }
 
-/// A slice whose endpoints are on this node, both ports of it.
+/// A slice with both ports, whose endpoints are on this node.
 fn here(name: &str, endpoints: &[&str]) -> EndpointSlice {
     let mut slice = slice(name, "lb", 8080, endpoints);
     slice.endpoints.iter_mut().for_each(|endpoint| endpoint.node = Some("node-1".into()));
@@ -26,7 +24,7 @@ fn here(name: &str, endpoints: &[&str]) -> EndpointSlice {
 }
 
 #[test]
-fn health_checks_are_told_when_they_change() {
+fn sync_report_has_health_checks_only_when_they_change() {
     let (mut engine, mut kernel) = start();
     let id = || ServiceId::new("default", "lb");
     let told = |count| vec![(id(), Some(HealthCheck { port: port(32000), local_endpoints: count }))];
@@ -38,13 +36,13 @@ fn health_checks_are_told_when_they_change() {
     };
     check(myapp().into(), vec![]);
     check(vec![Event::ServiceApplied(lb())], told(0));
-    // A pod with an address of each family, and two ports, counts once.
+    // A pod with an address of each family and two ports counts once.
     let v4 = here("lb-4", &["10.244.1.1", "10.244.1.2"]);
     check(vec![Event::SliceApplied(v4), Event::SliceApplied(here("lb-6", &["fd00::1"]))], told(2));
     check(vec![], vec![]);
     check(vec![Event::SliceApplied(slice("lb-4b", "lb", 8080, &["10.244.2.1"]))], vec![]);
     check(vec![Event::SliceApplied(here("lb-4", &["10.244.1.1", "10.244.1.2!", "10.244.1.3~"]))], told(1));
-    // One that terminates and is the last to serve is no reason to send anybody here.
+    // A terminating endpoint that still serves is no reason to send clients to this node.
     let v4 = here("lb-4", &["10.244.1.3~"]);
     check(vec![Event::SliceApplied(v4), Event::SliceRemoved(SliceId::new("default", "lb-6"))], told(0));
     let cluster = Service { external_policy: TrafficPolicy::Cluster, ..lb() };
@@ -72,7 +70,7 @@ fn services_without_local_endpoints_are_counted() {
 }
 
 #[test]
-fn what_drifted_is_counted_and_what_changed_is_not() {
+fn sync_report_counts_drift_without_new_changes() {
     let (mut engine, mut kernel) = start();
     assert_eq!(sync(&mut engine, &mut kernel, 0, myapp()).drifted, 0, "nothing was there before");
     let at = key("TCP 10.111.98.163:80");
@@ -104,7 +102,7 @@ fn sync_report_names_affected_services() {
     let gone = sync(&mut engine, &mut kernel, 2, [Event::ServiceRemoved(ServiceId::new("default", "lb"))]);
     assert_eq!(names(&engine, &gone), "default/lb");
     // If another program unbinds an address, the sync names the Services of that address. A comparison is about the
-    // families of which the kernel has virtual servers.
+    // families in which the kernel has virtual servers.
     kernel.addresses = Some(BTreeSet::new());
     let drift = sync(&mut engine, &mut kernel, 40, []);
     assert_eq!(names(&engine, &drift), "default/myapp");

@@ -1,11 +1,9 @@
-//! UDP: last answers, and flows that conntrack is to forget.
-
 use expect_test::expect;
 
 use super::*;
 
 #[test]
-fn without_endpoints_new_connections_are_rejected_before_the_last_real_server_goes() {
+fn udp_service_rejects_clients_before_its_last_real_server_goes() {
     let (mut engine, mut kernel) = start();
     sync(
         &mut engine,
@@ -36,7 +34,7 @@ fn without_endpoints_new_connections_are_rejected_before_the_last_real_server_go
 }
 
 #[test]
-fn flows_that_could_not_be_forgotten_are_tried_again() {
+fn failed_flow_deletion_is_retried() {
     let (mut engine, mut kernel) = start();
     let dns = |addresses| {
         let slice = slice("dns-1", "dns", 53, addresses);
@@ -47,7 +45,7 @@ fn flows_that_could_not_be_forgotten_are_tried_again() {
     kernel.refuse.push("- flows".into());
     assert_eq!(engine.sync(&mut kernel, Duration::from_secs(3)).failures.len(), 2);
     kernel.refuse.clear();
-    // One of the endpoints has come back meanwhile: its flows are where they should be.
+    // One of the endpoints has come back, and its flows are correct.
     check(
         &sync(&mut engine, &mut kernel, 4, dns(&["10.244.1.3", "10.244.1.4"])),
         expect![[r#"
@@ -59,9 +57,9 @@ fn flows_that_could_not_be_forgotten_are_tried_again() {
     check(&sync(&mut engine, &mut kernel, 60, []), expect![""]);
 }
 
-/// When the Service goes before a UDP server's last answers are over, nothing stays that its clients go by.
+/// If the Service goes during the last answers of a UDP endpoint, its clients' flows must not stay.
 #[test]
-fn flows_by_a_short_circuit_go_with_a_udp_service() {
+fn short_circuit_flows_are_deleted_with_a_udp_service() {
     let (mut engine, mut kernel) = start();
     let web = Service {
         external_policy: TrafficPolicy::Local,

@@ -1,4 +1,4 @@
-//! The engine repairs what other programs changed, when its caller reports that they may have changed it.
+//! The engine repairs changes of other programs when its caller reports that they are possible.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -8,7 +8,7 @@ use super::{check, myapp};
 use crate::testing::*;
 
 #[test]
-fn the_kernel_is_read_when_it_is_due_and_once() {
+fn requested_verification_reads_the_kernel_once_when_due() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     assert!(engine.has_bound("10.111.98.163".parse().unwrap()));
