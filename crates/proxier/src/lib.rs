@@ -11,7 +11,7 @@
 //! | order the changes | [`plan`] | a [`Plan`], which prints as text |
 //! | apply them | [`kernel`], [`linux`] | one batched netlink send per subsystem, and a [`Report`](kernel::Report) |
 //! | repeat | [`Engine`] | retry, audit, drain |
-//! | when? | [`Runner`] | after an event, after drift, or when the engine says so |
+//! | decide when to sync | [`Runner`] | after an event, after drift, or when the engine asks for it |
 //!
 //! All modules except [`linux`] are pure: no sockets, no files, no clock, no threads.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
