@@ -1,4 +1,4 @@
-//! Whatever is written is read back, and no bytes make the decoders panic.
+//! Encoded values decode to the same values, and no bytes make the decoders panic.
 
 #![allow(clippy::unwrap_used)]
 
@@ -75,13 +75,13 @@ fn daemon() -> impl Strategy<Value = Daemon> {
     })
 }
 
-/// An attribute of a number that no list knows.
+/// An attribute whose number no table knows.
 fn unknown() -> impl Strategy<Value = DefaultNla> {
     (20..0x4000u16, any::<bool>(), vec(any::<u8>(), 0..40))
         .prop_map(|(kind, nested, value)| DefaultNla::new(if nested { kind | NLA_F_NESTED } else { kind }, value))
 }
 
-/// Any list of the attributes given, in any order and number.
+/// Any list of the given attributes, in any order and number.
 macro_rules! list {
     ($type:ident: $($variant:ident($value:expr)),* $(,)?) => {
         vec(prop_oneof![$($value.prop_map($type::$variant),)* unknown().prop_map($type::Other)], 0..12)
@@ -145,7 +145,7 @@ fn encode(message: &Message) -> Vec<u8> {
     bytes
 }
 
-/// The attributes as the library writes them.
+/// The attributes as netlink_packet_core encodes them.
 fn by_the_library(bytes: &[u8]) -> Vec<u8> {
     let attribute = NlasIterator::new(bytes).map(|attribute| DefaultNla::parse(&attribute.unwrap()).unwrap());
     let attributes: Vec<_> = attribute.collect();
@@ -154,7 +154,7 @@ fn by_the_library(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What the kernel would read of a request.
+/// A request as the kernel would decode it.
 fn sent(request: Request) -> Message {
     let message = Message::from(&request);
     Message::parse(message.command, &encode(&message)).unwrap()
@@ -236,7 +236,7 @@ proptest! {
     }
 }
 
-/// The longest attribute there can be, as a nest: what is in it must not grow when it is written again.
+/// The longest possible attribute as a nest: its content must not grow when it is encoded again.
 #[test]
 fn the_longest_nests_survive() {
     for inner in [65_524u16, 65_525, 65_526, 65_527, 65_528, 65_529, 65_530, 65_531] {

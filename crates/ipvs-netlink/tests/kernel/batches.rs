@@ -22,8 +22,8 @@ fn services(ports: impl Iterator<Item = u16>) -> Batch {
     ports.map(|port| Request::AddService { key: key(port), service }).collect()
 }
 
-/// The keys that are listed, all of so many. Namespaces of earlier tests are still being taken down, and what is taken
-/// out of the table that all share can hide entries of a list that is read meanwhile.
+/// The listed keys, once there are `count` of them. The kernel still deletes namespaces of earlier tests. Deletions
+/// from the shared table can hide entries of a concurrent list.
 fn listed(n: &mut Namespace, count: usize) -> BTreeSet<VirtualServerKey> {
     let look = || {
         let keys: BTreeSet<_> = n.client.services().unwrap().iter().map(|entry| entry.key).collect();

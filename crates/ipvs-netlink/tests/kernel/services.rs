@@ -4,7 +4,7 @@ use ipvs_netlink::{
 
 use crate::{Namespace, tcp, udp};
 
-/// Adds it, reads it back alone and in the list, and returns ipvsadm's word for it.
+/// Adds it, reads it back alone and in the list, and returns the new rules that ipvsadm shows.
 fn added(namespace: &mut Namespace, key: VirtualServerKey, service: VirtualServer) -> Vec<String> {
     let before = namespace.rules();
     namespace.client.add_service(key, service).unwrap();
@@ -67,7 +67,7 @@ fn persistence_with_masks_of_both_families() {
     let prefix = added(&mut n, tcp("[fd00::2]:80"), sticky(Netmask::v6_prefix(64)));
     assert_eq!(prefix.len(), 1);
     assert!(n.ipvsadm(&["-Ln"]).contains("[fd00::2]:80 rr persistent 10800 mask 64\n"));
-    // Port 0, every port, is for persistent services only.
+    // Port 0 (every port) is for persistent services only.
     added(&mut n, tcp("10.0.0.3:0"), sticky(Netmask::HOST));
 }
 

@@ -11,7 +11,7 @@ fn timeouts() {
     assert_eq!(n.ipvsadm(&["-L", "--timeout"]), "Timeout (tcp tcpfin udp): 1000 120 50\n");
     let error = n.client.set_timeouts(Timeouts { tcp: u32::MAX, ..Timeouts::default() }).unwrap_err();
     assert_eq!(error.kernel().unwrap().errno(), 22, "{error}");
-    // Nothing to set is fine.
+    // Setting no timeout succeeds.
     n.client.set_timeouts(Timeouts::default()).unwrap();
 }
 
