@@ -1,4 +1,5 @@
-//! What an embedder gets for an object of each kind. The manifests of kube-ipvs test the fields and messages.
+//! The results for an object of each kind, as an embedder sees them. The manifests of kube-ipvs test the fields and
+//! messages.
 
 use expect_test::{Expect, expect};
 use k8s_openapi::{
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 type Outcome = Result<(Object, Remarks), Invalid>;
 
-/// Reads the object's JSON, and the same object of `k8s_openapi`'s type.
+/// Reads the object from JSON and from `k8s_openapi`'s type: both results are equal.
 fn read<T: Resource + Serialize + DeserializeOwned>(object: Value) -> Outcome {
     let policy = AnnotationPolicy::default();
     let kind = Kind::of(T::API_VERSION, T::KIND).expect("a kind that a proxy acts on");
