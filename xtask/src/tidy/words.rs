@@ -1,4 +1,4 @@
-//! Words that hide who does something. A reader of this field would not use them.
+//! Words that hide the actor. A reader of this field would not use them.
 
 use super::mentions;
 
@@ -17,12 +17,12 @@ const BANNED: &[&str] = &[
     "what nobody",
 ];
 
-/// The list itself.
+/// The list itself is here.
 const LEFT_ALONE: &str = "xtask/src/tidy/";
-/// A line of /etc/passwd, whose user has this name.
+/// A line of /etc/passwd for the user with this name.
 const USER: &str = "nobody:x:";
 
-/// The banned forms of a page or a source file, comments and messages alike.
+/// The banned forms of a page or a source file, in comments and in messages.
 pub(super) fn breaches(name: &str, text: &str) -> Vec<String> {
     if name.starts_with(LEFT_ALONE) {
         return Vec::new();
