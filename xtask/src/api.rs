@@ -25,7 +25,6 @@ pub(crate) fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fails if the record differs from the sources.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let records = Record::make_all(workspace)?;
     let differences: Vec<String> = records.iter().filter_map(Record::difference).collect();

@@ -14,9 +14,7 @@ use crate::workspace::Workspace;
 
 /// The maximum size of the image in bytes.
 const LIMIT: u64 = 15_000_000;
-/// Cargo's profile of the daemon in the image.
 pub(crate) const PROFILE: &[&str] = &["--profile", "image"];
-/// The image's only program.
 const PROGRAM: &str = "usr/local/bin/kube-ipvs";
 /// Other names of the program, and their link targets. kubeadm and kops start kube-proxy by its path. kops also starts
 /// go-runner, which runs it.
@@ -27,7 +25,6 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Without this file glibc asks DNS first, and reads /etc/hosts only if there is no DNS.
 const RESOLVING: &str = "etc/nsswitch.conf";
 
-/// The image that the manifests name.
 pub(crate) const USUAL_TAG: &str = concat!("kube-ipvs:", env!("CARGO_PKG_VERSION"));
 
 /// Makes the container image, as a folder for `docker build` and as an archive for `docker load` or `ctr images import`
@@ -136,7 +133,6 @@ fn digest(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// The paths in an archive, with the targets of links.
     fn entries(archive: &[u8]) -> Vec<String> {
         let mut archive = tar::Archive::new(archive);
         let entries = archive.entries().unwrap().map(|entry| {
@@ -158,7 +154,6 @@ mod tests {
         fs::write(&daemon, "a program").unwrap();
         fill(&root, &daemon).unwrap();
         let layer = layer(&root).unwrap();
-        // Each name leads to the program.
         for (name, _) in LINKS {
             assert_eq!(fs::read_to_string(root.join(name)).unwrap(), "a program", "{name}");
         }

@@ -36,7 +36,6 @@ impl Janitor {
         Self::new(&words)
     }
 
-    /// Cleans up now, and reports a failure.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.clean()
     }
@@ -93,7 +92,6 @@ mod tests {
         assert!(!file.exists());
         owner.kill().unwrap();
         owner.wait().unwrap();
-        // The janitor ends after the cleanup.
         waiting.wait().unwrap();
         assert!(file.exists());
         fs::remove_file(file).unwrap();

@@ -15,7 +15,6 @@ pub(crate) struct Needs {
     pub(crate) disk: u64,
     /// GB for the compiler and the bench's machine.
     pub(crate) memory: u64,
-    /// The servers that scenarios put behind Services.
     pub(crate) servers: bool,
 }
 
@@ -97,7 +96,6 @@ fn check_disk(workspace: &Workspace, needed: u64) -> Result<()> {
     Ok(())
 }
 
-/// The first number that a program prints about a path.
 fn kilobytes(program: &str, flags: &[&str], path: &Path) -> Result<u64> {
     let output = Command::new(program).args(flags).arg(path).output();
     let output = output.with_context(|| format!("starting {program}"))?;

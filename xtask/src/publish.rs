@@ -10,7 +10,6 @@ use crate::workspace::{OF_OUR_OWN, Package, Workspace};
 /// Fields that a registry shows, beyond those that cargo requires.
 const TEXTS: [&str; 6] = ["description", "documentation", "license", "readme", "repository", "rust_version"];
 const LISTS: [&str; 2] = ["categories", "keywords"];
-/// Files of every package.
 const FILES: [&str; 3] = ["LICENSE", "README.md", "src/lib.rs"];
 
 /// Builds each library from its package and the other libraries' packages, as its users do.

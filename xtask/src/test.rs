@@ -15,7 +15,6 @@ use crate::steps::Steps;
 use crate::testbench::{Bench, Job, copy_output};
 use crate::workspace::{Executable, SCENARIOS, Sort, Workspace, cargo};
 
-/// The maximum number of steps.
 pub(crate) const STEPS: usize = 4;
 /// GB, measured from an empty target directory and rounded up.
 const NEEDS: Needs = Needs { disk: 4, memory: 5, servers: true };
@@ -86,12 +85,10 @@ impl Test {
         STEPS - usize::from(self.host) * 2 - usize::from(self.kernel_only)
     }
 
-    /// The arguments that select tests of an executable.
     fn choice(&self) -> impl Iterator<Item = String> {
         self.filters.iter().cloned().chain(self.exact.then(|| "--exact".to_owned()))
     }
 
-    /// How many tests of an executable are selected.
     fn count(&self, executable: &Executable) -> Result<usize> {
         let mut command = Command::new(&executable.path);
         let output = command.arg("--list").args(self.choice()).output();

@@ -42,7 +42,6 @@ pub(crate) struct Executable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sort {
     Program,
-    /// With libtest's main function.
     Test,
     Example,
 }
@@ -59,7 +58,6 @@ impl Workspace {
         Ok(Self { root: path("workspace_root")?, target: path("target_directory")?, packages })
     }
 
-    /// The bench's directory of kernels, logs and scratch files.
     pub(crate) fn bench_directory(&self) -> Result<PathBuf> {
         let directory = self.target.join("bench");
         fs::create_dir_all(&directory)?;
@@ -72,7 +70,6 @@ impl Workspace {
         self.build(&[&["build"], &packages[..], &["--bin", "demo", "--bin", "kube-ipvs"]].concat())
     }
 
-    /// The libraries' examples, for the PATH of jobs.
     pub(crate) fn build_examples(&self) -> Result<Vec<Executable>> {
         self.build(&["build", "--workspace", "--examples"])
     }
@@ -99,7 +96,6 @@ impl Workspace {
         parse_executables(&String::from_utf8(output.stdout)?)
     }
 
-    /// The packages without `publish = false`.
     pub(crate) fn libraries(&self) -> impl Iterator<Item = &Package> {
         self.packages.iter().filter(|package| package.manifest["publish"].is_null())
     }
@@ -129,7 +125,6 @@ impl Workspace {
 /// script that reads it would see a change, and cargo would compile the dependents again.
 pub(crate) const OF_OUR_OWN: &str = "CARGO_MANIFEST_DIR";
 
-/// Cargo, as from the command line.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new("cargo");
     cargo.env_remove(OF_OUR_OWN);
@@ -191,7 +186,6 @@ impl Executable {
         self.path.file_name().map_or(Path::new(""), Path::new)
     }
 
-    /// The path on the bench.
     pub(crate) fn place(&self) -> PathBuf {
         let directory = match self.sort {
             Sort::Program => "bin",

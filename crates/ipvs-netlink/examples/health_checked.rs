@@ -107,7 +107,6 @@ async fn accepts(address: SocketAddr) -> bool {
     timeout(SECOND, TcpStream::connect(address)).await.is_ok_and(|connected| connected.is_ok())
 }
 
-/// Parses `10.0.0.3:8080=2` or `10.0.0.3:8080`.
 fn parse(text: &str) -> Option<RealServer> {
     let (address, weight) = text.rsplit_once('=').unwrap_or((text, "1"));
     Some(RealServer { address: address.parse().ok()?, weight: weight.parse().ok()?, healthy: false })

@@ -75,7 +75,6 @@ fn daemon() -> impl Strategy<Value = Daemon> {
     })
 }
 
-/// An attribute whose number no table knows.
 fn unknown() -> impl Strategy<Value = DefaultNla> {
     (20..0x4000u16, any::<bool>(), vec(any::<u8>(), 0..40))
         .prop_map(|(kind, nested, value)| DefaultNla::new(if nested { kind | NLA_F_NESTED } else { kind }, value))

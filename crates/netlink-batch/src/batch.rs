@@ -144,7 +144,6 @@ impl Batch {
 mod tests {
     use super::*;
 
-    /// A message of any size, for tests of limits and alignment.
     struct Blob(usize);
 
     impl NetlinkSerializable for Blob {

@@ -23,7 +23,6 @@ pub(crate) fn receive(socket: &netlink_sys::Socket, incoming: &mut Vec<u8>, flag
 const TRUNCATED: i32 = rustix::net::RecvFlags::TRUNC.bits() as i32;
 
 pub(crate) enum Reply<'a> {
-    /// The payload behind the header.
     Message(&'a [u8]),
     /// An acknowledgement is an error with errno 0.
     Error(KernelError),

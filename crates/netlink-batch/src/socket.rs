@@ -65,7 +65,6 @@ type Observer = Box<dyn FnMut(&[u8]) + Send>;
 /// Limits of one send, so that neither buffer can overrun even if every request fails.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// Maximum bytes of one send.
     send: usize,
     /// Maximum number of rejections that fit the receive buffer.
     requests: usize,

@@ -17,7 +17,6 @@ use crate::{
 const PREFIX: &str = "kube-ipvs.io/";
 /// The only annotation of EndpointSlices and of Endpoints.
 pub(crate) const WEIGHT: &str = "weight";
-/// How many Nodes a Service can give a weight to.
 const MAX_NODE_WEIGHTS: usize = 1000;
 /// The longest value that is a word or a duration.
 const MAX_NAME: usize = 64;

@@ -50,7 +50,6 @@ impl<'de> Deserialize<'de> for AddressType {
     }
 }
 
-/// A port of a slice or of Endpoints.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct EndpointPort {
     pub(crate) name: Option<PortName>,

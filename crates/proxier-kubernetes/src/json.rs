@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use crate::{Invalid, remarks::cut_to};
 
-/// Maximum characters of a message or a path.
 const MAX_MESSAGE: usize = 256;
 
 /// Decodes a value of another type as [`Object::read`](crate::Object::read) decodes objects: an error names the field,

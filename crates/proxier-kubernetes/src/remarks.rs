@@ -6,7 +6,6 @@ use crate::Invalid;
 
 /// How many reasons are reported for one object. The others are counted.
 const MAX_REASONS: usize = 10;
-/// How many characters of a value a message quotes.
 const MAX_QUOTED: usize = 64;
 
 /// Parts of a valid object that have no effect, and why. Report them to the operator.
@@ -73,7 +72,6 @@ pub(crate) fn cut(value: &str) -> Cow<'_, str> {
     cut_to(MAX_QUOTED, value)
 }
 
-/// The text, shortened to `longest` characters.
 pub(crate) fn cut_to(longest: usize, text: &str) -> Cow<'_, str> {
     match beginning(text, longest) {
         whole if whole.len() == text.len() => text.into(),

@@ -219,7 +219,6 @@ pub(crate) fn parse_range(text: &str) -> Result<IpNet, String> {
     })
 }
 
-/// The ranges of a field that allows one range of each family.
 pub(crate) fn one_of_each_family(ranges: &[Range], field: &str) -> Result<Vec<IpNet>, Invalid> {
     let is_v4 = |range: &Range| range.0.addr().is_ipv4();
     if let [first, second] = ranges

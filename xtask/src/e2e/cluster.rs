@@ -30,7 +30,6 @@ impl Cluster {
         Ok(Self { kubeconfig: path.with_context(|| format!("--kubeconfig {}", kubeconfig.display()))? })
     }
 
-    /// Runs the scenarios that have `filter` in their names.
     pub(super) fn run(&self, filter: Option<&str>) -> Result<()> {
         let all = scenarios::all();
         let chosen: Vec<&Scenario> =

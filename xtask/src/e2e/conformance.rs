@@ -38,7 +38,6 @@ pub(super) fn run(kubeconfig: &Path, e2e_test: &Path, filter: Option<&str>) -> R
 const LOG: &str = "e2e-test.log";
 const REPORT: &str = "e2e-test.json";
 
-/// Runs the tests and writes their output to a file.
 fn run_in(directory: &Path, kubeconfig: &Path, e2e_test: &Path, flags: &[String]) -> Result<Vec<Spec>> {
     let report = directory.join(REPORT);
     if report.exists() {
@@ -105,7 +104,6 @@ impl List {
     }
 }
 
-/// Escapes a text for a regular expression.
 fn quoted(text: &str) -> String {
     let mut quoted = String::new();
     for letter in text.chars() {

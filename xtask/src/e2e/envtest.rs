@@ -19,7 +19,6 @@ const NEEDED: [&str; 2] = ["etcd", "kube-apiserver"];
 const OPTIONAL: [(&str, &str); 2] = [("kube-controller-manager", "mysql::"), ("kube-proxy", "takeover::")];
 /// When the machine is given up. Each scenario has a much shorter timeout.
 const HANG: Duration = Duration::from_secs(6 * 3600);
-/// Cargo's name of the tests.
 const TESTS: &str = "envtest";
 const SCRIPT: &str =
     "KUBE_IPVS_CONTROL_PLANE=\"$KUBE_IPVS_ROOT/control-plane\" exec \"$KUBE_IPVS_ROOT/tests/$0\" \"$@\"";

@@ -46,7 +46,6 @@ const READY: [&[&str]; 3] = [
     &["--namespace=kube-system", "rollout", "status", "deployment", "coredns", "--timeout=30m"],
 ];
 
-/// The commands that create the cluster and load the image into its nodes.
 fn creation(manifests: &Path, kubeconfig: &Path, archive: &Path) -> [Words; 2] {
     let [config, kubeconfig, archive] =
         [&manifests.join("kind.yaml"), kubeconfig, archive].map(|path| path.to_string_lossy().into_owned());

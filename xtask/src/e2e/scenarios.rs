@@ -8,7 +8,6 @@ pub(super) struct Scenario {
     pub(super) steps: Vec<Step>,
 }
 
-/// The pods of all scenarios.
 pub(super) fn pods() -> Vec<Step> {
     vec![
         // A new namespace has no service account yet. Without it the API server admits no pod.

@@ -12,7 +12,6 @@ pub(super) type Known = BTreeMap<&'static str, String>;
 pub(super) struct Step {
     /// Arguments without the namespace and the kubeconfig.
     pub(super) words: Vec<String>,
-    /// Standard input.
     pub(super) input: Option<String>,
     pub(super) expected: Expected,
 }
@@ -45,14 +44,12 @@ pub(super) fn kubectl(words: &str, expected: Expected) -> Step {
     Step { words: words.split(' ').map(str::to_owned).collect(), input: None, expected }
 }
 
-/// A shell script in the pod `visitor`.
 pub(super) fn visitor(script: &str, expected: Expected) -> Step {
     let words = ["exec", "visitor", "--", "sh", "-c", script].map(str::to_owned).to_vec();
     Step { words, input: None, expected }
 }
 
 impl Step {
-    /// Replaces names by their known values.
     pub(super) fn with(&self, known: &Known) -> Result<Self> {
         let fill = |text: &String| {
             known.iter().fold(text.clone(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))

@@ -11,7 +11,6 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// `None` if the line is no closing line.
     pub(super) fn parse(line: &str) -> Option<Self> {
         let result = line.strip_prefix("test result: ")?;
         let mut counts = Self::default();

@@ -40,7 +40,6 @@ pub(crate) struct Progress {
     part: Part,
 }
 
-/// The tests in progress.
 struct Part {
     /// The command that runs one of them, without the test's name.
     again: &'static str,
@@ -74,7 +73,6 @@ impl Part {
 }
 
 impl Progress {
-    /// The complete output of the tests goes to `log`.
     pub(crate) fn new(log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("creating {}", log.display()))?;
         Ok(Self {
@@ -143,7 +141,6 @@ impl Progress {
         Ok(())
     }
 
-    /// Failures, then the slowest tests.
     pub(crate) fn print_table(&mut self) {
         for failure in &self.failures {
             println!("\n{}", failure.describe(&self.log_path));

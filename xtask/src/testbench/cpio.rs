@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-/// Files by their path in the initramfs.
 #[derive(Default)]
 pub(crate) struct Tree {
     entries: BTreeMap<PathBuf, Entry>,
@@ -49,7 +48,6 @@ impl Tree {
         Ok(())
     }
 
-    /// Adds a directory of the host with its content.
     pub(crate) fn copy_directory(&mut self, source: &Path, guest: &Path) -> Result<()> {
         for entry in fs::read_dir(source).with_context(|| format!("reading {}", source.display()))? {
             let source = entry?.path();

@@ -20,13 +20,10 @@ const HANDY: &[&str] = &[
     "ethtool", "strace",
 ];
 
-/// Names of the iptables commands.
 const IPTABLES: &[&str] = &["iptables", "ip6tables"];
 
-/// Small files of the host that programs read.
 const CONFIGURATION: &[&str] = &["/etc/protocols", "/etc/services", "/etc/iproute2", "/etc/ethertypes"];
 
-/// The directory of the job's files in the machine.
 pub(crate) const ROOT: &str = "/kube-ipvs";
 
 pub(crate) fn write(kernel: &Kernel, cache: &Path, job: &Job, scratch: &Path, image: &Path) -> Result<()> {

@@ -80,7 +80,6 @@ impl Job {
         Ok(())
     }
 
-    /// The shell script that sets the environment and executes the command.
     pub(crate) fn script(&self, root: &str) -> String {
         let mut script = String::from("#!/bin/sh\n");
         let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/busybox";
@@ -106,13 +105,11 @@ impl Job {
     }
 }
 
-/// Variables of the user that reach the command.
 fn is_passed_on(name: &str) -> bool {
     name == "TERM"
         || ["RUST_LOG", "RUST_BACKTRACE", "PROPTEST_", "KUBE_IPVS_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Quotes a word for the shell.
 pub(crate) fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

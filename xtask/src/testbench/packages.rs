@@ -29,7 +29,6 @@ pub(crate) const ORACLES: &[Needed] = &[
 pub(crate) const SERVERS: &[Needed] =
     &[("dnsmasq", "dnsmasq-base"), ("mariadbd", "mariadb-server-core"), ("mariadb", "mariadb-client-core")];
 
-/// Programs that only the virtual machine needs.
 pub(crate) const MACHINE: &[Needed] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
@@ -40,7 +39,6 @@ pub(crate) const MACHINE: &[Needed] = &[
     ("zstd", "zstd"),
 ];
 
-/// Installs the missing programs and reports that.
 pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
     let mut packages: Vec<&str> =
         needed.iter().filter(|(program, _)| find(program).is_none()).map(|&(_, package)| package).collect();
@@ -68,7 +66,6 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
     Ok(())
 }
 
-/// Advice if apt fails.
 pub(crate) const MIRRORS: &str = "check this machine's network, its proxy settings and the mirrors in \
                                   /etc/apt/sources.list*, then try again\n";
 

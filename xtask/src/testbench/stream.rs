@@ -13,7 +13,6 @@ use anyhow::{Context, Result};
 /// After this long without output, [`Output::tick`] is called.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The destination of a job's output.
 pub(crate) trait Output {
     fn stdout(&mut self, bytes: &[u8]) -> Result<()>;
     fn stderr(&mut self, bytes: &[u8]) -> Result<()>;
@@ -24,7 +23,6 @@ pub(crate) trait Output {
     }
 }
 
-/// Passes the output on unchanged.
 pub(crate) struct Terminal;
 
 impl Output for Terminal {

@@ -22,7 +22,6 @@ const LEFT_ALONE: &str = "xtask/src/tidy/";
 /// A line of /etc/passwd for the user with this name.
 const USER: &str = "nobody:x:";
 
-/// The banned forms of a page or a source file, in comments and in messages.
 pub(super) fn breaches(name: &str, text: &str) -> Vec<String> {
     if name.starts_with(LEFT_ALONE) {
         return Vec::new();
