@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn of_traits_only_the_implementation_is_recorded() {
+    fn trait_implementations_are_recorded_without_their_methods() {
         let lines = [
             "pub struct a::A<'a>",
             "impl a::A<'_>",
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_shown_by_its_lines() {
+    fn api_change_is_shown_as_changed_lines() {
         let recorded = Record::parse(&record("pub a\npub b\n").text()).unwrap();
         assert_eq!(recorded, ("1.95".to_owned(), "pub a\npub b\n".to_owned()));
         let same_rust = record("pub a\npub c\n").difference_from("1.95", "pub a\npub b\n");

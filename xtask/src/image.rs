@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_image_has_the_names_by_which_kube_proxy_is_started() {
+    fn image_has_the_paths_that_start_kube_proxy() {
         let root = std::env::temp_dir().join(format!("kube-ipvs-image-{}", std::process::id()));
         fs::create_dir_all(&root).unwrap();
         let daemon = root.join("built");
@@ -174,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn the_dockerfile_makes_the_same_image() {
+    fn dockerfile_matches_the_image_of_xtask() {
         let text = include_str!("../../manifests/image/Dockerfile");
         assert!(text.contains(&format!("\nENV {PATH}\n")), "{text}");
         assert!(text.contains(&format!("\nENTRYPOINT [\"/{PROGRAM}\"]\n")), "{text}");
     }
 
     #[test]
-    fn the_manifests_name_the_image_of_this_version() {
+    fn manifests_name_the_image_of_this_version() {
         let text = include_str!("../../manifests/daemonset.yaml");
         assert_eq!(text.matches(&format!("image: {USUAL_TAG}\n")).count(), text.matches("image: ").count());
         let version = env!("CARGO_PKG_VERSION");

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn it_cleans_up_when_it_is_dropped_and_not_before() {
+    fn janitor_cleans_up_on_drop_and_not_before() {
         let (file, words) = place("dropped");
         let janitor = Janitor::new(&words).unwrap();
         assert!(!file.exists());
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn it_cleans_up_after_somebody_who_was_killed() {
+    fn janitor_cleans_up_after_its_owner_is_killed() {
         let (file, words) = place("killed");
         // Kills a process that has a janitor, as this process would have one.
         let mut janitor = Janitor::new(&words).unwrap();

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn systems_that_are_not_supported_are_named() {
+    fn unsupported_distributions_are_rejected_by_name() {
         let debian = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n";
         assert_eq!(distribution(debian, true), "");
         assert_eq!(distribution("PRETTY_NAME=\"Debian GNU/Linux forky/sid\"\nID=debian\n", true), "");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_memory_is_said() {
+    fn too_little_memory_is_rejected() {
         let meminfo = "MemTotal:       24000000 kB\nMemAvailable:    2100000 kB\n";
         let error = check_memory(meminfo, None, 5).unwrap_err().to_string();
         assert!(error.starts_with("2.1 GB of memory are available and this command needs 5 GB"), "{error}");

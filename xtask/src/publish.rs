@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_package_lacks_is_named() {
+    fn missing_package_fields_and_files_are_named() {
         let mut manifest = json!({
             "description": "d", "documentation": "d", "license": "l", "readme": "r", "repository": "r",
             "rust_version": "1.91", "categories": ["c"], "keywords": ["k"],

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_remembered() {
+    fn step_durations_survive_printing_and_parsing() {
         let known = BTreeMap::from([
             ("building".to_owned(), Duration::from_secs(185)),
             ("tests of this host".to_owned(), Duration::from_secs(4)),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_said_as_people_do() {
+    fn durations_print_in_seconds_or_minutes() {
         assert_eq!(human(Duration::from_millis(59_900)), "59 s");
         assert_eq!(human(Duration::from_secs(185)), "3 min 05 s");
     }

@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_executables_among_cargos_messages() {
+    fn executables_are_found_in_cargo_messages() {
         let messages = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":null}
 {"reason":"compiler-artifact","package_id":"path+file:///x/tests#scenarios@0.1.0","target":{"kind":["bin"],"name":"demo"},"profile":{"test":false},"executable":"/t/debug/demo"}
 {"reason":"compiler-artifact","package_id":"path+file:///x/a#0.1.0","target":{"kind":["example"],"name":"b"},"profile":{"test":false},"executable":"/t/debug/examples/b"}

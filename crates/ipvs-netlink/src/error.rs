@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_what_was_asked_of_whom() {
+    fn request_failure_names_the_request_and_its_object() {
         let address: std::net::SocketAddr = "10.1.1.1:80".parse().unwrap();
         let (service, key, destination) = (key(), address.into(), Destination::default());
         let present = failure(Request::AddDestination { service, key, destination }, 17);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn enoent_is_about_the_scheduler_or_about_a_destination() {
+    fn enoent_means_a_missing_module_or_a_missing_destination() {
         let service = VirtualServer::new(Scheduler::RR);
         let add = failure(Request::AddService { key: key(), service }, 2);
         assert!(add.lacks_module() && !add.is_not_found());
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_module_says_what_to_do() {
+    fn no_ipvs_error_names_the_module_to_load() {
         let said = Error::NoIpvs.to_string();
         assert!(said.contains("modprobe ip_vs") && said.contains("CONFIG_IP_VS"), "{said}");
         assert!(!Error::NoIpvs.is_not_found());

@@ -91,7 +91,7 @@ macro_rules! captured {
         )*
 
         #[test]
-        fn every_file_is_looked_at() {
+        fn every_captured_file_has_a_test() {
             let known = [$(concat!($file, ".hex")),*];
             let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/captured");
             for file in std::fs::read_dir(directory).unwrap() {

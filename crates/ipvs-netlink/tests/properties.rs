@@ -161,12 +161,12 @@ fn sent(request: Request) -> Message {
 
 proptest! {
     #[test]
-    fn every_message_is_read_back(message in message()) {
+    fn encoded_message_decodes_to_itself(message in message()) {
         prop_assert_eq!(Message::parse(message.command, &encode(&message)).unwrap(), message);
     }
 
     #[test]
-    fn what_is_appended_is_what_is_emitted(message in message()) {
+    fn appended_message_equals_emitted_message(message in message()) {
         let mut appended = Vec::new();
         message.append_to(&mut appended);
         prop_assert_eq!(&appended[..4], &[message.command.number(), 1, 0, 0]);
@@ -175,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn a_request_is_appended_as_its_message_is(service in key(), (key, destination) in destination()) {
+    fn appended_request_equals_its_message(service in key(), (key, destination) in destination()) {
         for request in [
             Request::AddDestination { service, key, destination },
             Request::UpdateDestination { service, key, destination },
@@ -221,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200)) {
+    fn decoders_never_panic_on_arbitrary_bytes(bytes in vec(any::<u8>(), 0..200)) {
         check::check(&bytes);
     }
 
@@ -237,7 +237,7 @@ proptest! {
 
 /// The longest possible attribute as a nest: its content must not grow when it is encoded again.
 #[test]
-fn the_longest_nests_survive() {
+fn longest_nests_decode_and_encode_without_growth() {
     for inner in [65_524u16, 65_525, 65_526, 65_527, 65_528, 65_529, 65_530, 65_531] {
         for outer in [inner + 4, (inner + 4).max(65_532), u16::MAX] {
             let mut bytes = vec![Command::NewService.number()];

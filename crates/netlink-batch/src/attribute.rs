@@ -134,7 +134,7 @@ mod tests {
     const KINDS: [u16; 4] = [0, 7, 7 | NLA_F_NET_BYTEORDER, 0x3fff | NLA_F_NESTED];
 
     #[test]
-    fn attributes_are_written_as_the_library_writes_them() {
+    fn written_attributes_equal_those_of_netlink_packet_core() {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for (kind, length) in KINDS.into_iter().flat_map(|kind| (0..40).map(move |length| (kind, length))) {
             put(&mut ours, kind, vec![0xaa; length]);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn written_attributes_are_read_back() {
         let mut bytes = Vec::new();
         nest(&mut bytes, 1, |out| put(out, 2 | NLA_F_NET_BYTEORDER, [1, 2, 3]));
         put(&mut bytes, 1, []);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_and_addresses() {
+    fn text_and_address_values_are_decoded() {
         for (value, expected) in [(&b""[..], ""), (b"a\0b", "a"), (b"ab", "ab"), (b"\xff\0", "\u{fffd}")] {
             assert_eq!(text(value), expected);
         }
@@ -179,7 +179,7 @@ mod tests {
     /// All sequences of seven bytes that are typical of headers. None panics, and no value is longer than the remaining
     /// bytes.
     #[test]
-    fn no_bytes_panic() {
+    fn attribute_readers_never_panic_on_header_bytes() {
         const BYTES: [u8; 6] = [0, 1, 4, 5, 8, 0xff];
         for mut number in 0..BYTES.len().pow(7) {
             let bytes: [u8; 7] = std::array::from_fn(|_| {
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "shorter than 64 KiB")]
-    fn the_longest_attribute() {
+    fn attribute_longer_than_65531_bytes_panics() {
         let mut bytes = Vec::new();
         put(&mut bytes, 1, vec![0; 65_531]);
         assert_eq!(find(&bytes, 1).map(<[u8]>::len), Some(65_531));

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_to_push_write_the_same() {
+    fn push_and_push_with_write_the_same_bytes() {
         let (mut encoded, mut appended) = (Batch::new(), Batch::new());
         for size in [5, 8] {
             encoded.push(Blob(size), NLM_F_ACK);
@@ -185,20 +185,20 @@ mod tests {
     }
 
     #[test]
-    fn chunks_hold_both_limits() {
+    fn chunks_respect_the_byte_and_the_request_limit() {
         let batch = batch(&[4; 10]);
         assert_eq!(batch.chunks(1 << 20, 4), [0..4, 4..8, 8..10]);
         assert_eq!(batch.chunks(60, 100), [0..3, 3..6, 6..9, 9..10]);
     }
 
     #[test]
-    fn an_oversized_request_is_a_chunk_of_its_own() {
+    fn oversized_request_becomes_a_separate_chunk() {
         assert_eq!(batch(&[4, 400, 4]).chunks(60, 100), [0..1, 1..2, 2..3]);
         assert_eq!(batch(&[]).chunks(60, 100), []);
     }
 
     #[test]
-    fn only_the_request_that_is_to_be_acknowledged_asks_for_it() {
+    fn only_the_chosen_request_asks_for_an_acknowledgement() {
         let mut batch = batch(&[4; 3]);
         batch.ask_acknowledgement(1);
         let bytes = batch.numbered(0..2, u32::MAX).to_vec();

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_offset_are_read() {
+    fn extended_ack_text_and_offset_are_read() {
         let rest = capped(b"\x0a\0\x01\0oops!\0\0\0\x08\0\x02\0\x2a\0\0\0");
         let error = KernelError::parse(-22, NLM_F_CAPPED | NLM_F_ACK_TLVS, &rest);
         assert_eq!((error.errno(), error.text(), error.offset()), (22, Some("oops!"), Some(42)));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_request_before_the_attributes_is_skipped() {
+    fn uncapped_request_before_the_attributes_is_skipped() {
         let mut rest = vec![0u8; 20];
         rest[..4].copy_from_slice(&18u32.to_ne_bytes());
         rest.extend_from_slice(b"\x08\0\x01\0abc\0");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_costs_the_text_only() {
+    fn malformed_extended_ack_loses_only_the_text() {
         for rest in [&b""[..], b"\xff\xff\xff\xff", &[0xff; 40], &capped(b"\xff\xff\x01\0")] {
             let error = KernelError::parse(i32::MIN, NLM_F_ACK_TLVS, rest);
             assert_eq!(error.text(), None);

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_notice_the_wait_ends_with_its_timeout() {
+    fn listener_wait_without_notifications_ends_at_the_timeout() {
         let mut listener = Listener::open(Protocol::Route, &[]).unwrap();
         for timeout in [Duration::ZERO, Duration::from_millis(2)] {
             let mut count = 0;

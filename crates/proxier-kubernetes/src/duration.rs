@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_as_go_reads_and_writes_them() {
+    fn go_durations_parse_and_format_as_in_go() {
         let cases = [
             ("0", 0, "0s"),
             ("-0s", 0, "0s"),

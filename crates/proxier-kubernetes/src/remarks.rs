@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_reasons_are_told_and_the_others_counted() {
+    fn reasons_beyond_ten_are_only_counted() {
         assert!(reasons([]).is_empty());
         let told = reasons((0..10).map(|number| format!("a[{number}]")));
         assert_eq!((told.len(), told[9].as_str()), (10, "a[9]: is wrong"));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn long_values_are_cut() {
+    fn quoted_values_are_cut_after_64_characters() {
         assert_eq!(quoted(&"x".repeat(64)), format!("{:?}", "x".repeat(64)));
         assert_eq!(quoted(&"ä".repeat(65)), format!("{:?}…", "ä".repeat(64)));
         assert!(quoted(&"\u{1}".repeat(1 << 18)).len() < 1000);

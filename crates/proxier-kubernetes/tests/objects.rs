@@ -55,7 +55,7 @@ fn service(labels: Value, annotations: Value, external: &str) -> Value {
 }
 
 #[test]
-fn services() {
+fn services_become_events_with_remarks_or_are_invalid() {
     check(
         read::<Service>(service(json!({}), json!({}), "192.0.2.1")),
         expect![[r#"
@@ -83,7 +83,7 @@ fn services() {
 }
 
 #[test]
-fn slices_and_endpoints() {
+fn slices_become_events_and_endpoints_become_mirrored_slices() {
     let slice = |labels| {
         json!({
             "metadata": meta(labels, json!({"endpoints.kubernetes.io/last-change-trigger-time": "2026-01-31T12:00:00Z"})),
@@ -110,7 +110,7 @@ fn slices_and_endpoints() {
 }
 
 #[test]
-fn objects_in_no_namespace() {
+fn cluster_scoped_objects_become_events() {
     let status = json!({"addresses": [{"type": "InternalIP", "address": "10.0.0.256"}]});
     check(
         read::<Node>(json!({"metadata": {"name": "node-1"}, "status": status})),
@@ -125,7 +125,7 @@ fn objects_in_no_namespace() {
 }
 
 #[test]
-fn what_is_no_object_of_a_proxy() {
+fn objects_of_other_kinds_and_non_mappings_are_rejected() {
     let policy = AnnotationPolicy::default();
     check(Object::from_resource(&Pod::default(), &policy), expect!["invalid: kind: a Service proxy acts on no Pod"]);
     check(

@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_skip_has_its_reason() {
+    fn every_skipped_conformance_test_has_a_reason() {
         let list = List::parse(LIST).unwrap();
         assert_eq!(list.focus.len(), 6);
         assert!(!list.skips.is_empty());
@@ -184,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn the_lists_become_flags() {
+    fn conformance_lists_become_ginkgo_flags() {
         let list = List::parse("focus \\[a\\]\nskip b\n  why\n").unwrap();
         assert_eq!(list.flags(None), ["--ginkgo.focus=\\[a\\]", "--ginkgo.skip=b"]);
         assert_eq!(list.flags(Some("x [y]")), ["--ginkgo.focus=x \\[y\\]", "--ginkgo.skip=b"]);
     }
 
     #[test]
-    fn one_line_a_spec() {
+    fn conformance_run_reports_each_spec_with_its_outcome() {
         let directory = std::env::temp_dir().join(format!("kube-ipvs-e2e-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/e2e/fake_e2e_test.sh");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_without_a_report_has_failed() {
+    fn conformance_run_without_a_report_fails() {
         let directory = std::env::temp_dir().join(format!("kube-ipvs-e2e-none-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let error = run_in(&directory, Path::new("/k"), Path::new("/bin/false"), &[]).unwrap_err();

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_missing_is_named_at_once() {
+    fn missing_control_plane_programs_are_all_named_in_one_error() {
         let error = Programs::among(Path::new("/assets"), |_| false).unwrap_err().to_string();
         assert!(error.starts_with("/assets does not have etcd and kube-apiserver."), "{error}");
         let error = Programs::among(Path::new("/assets"), |path| path.ends_with("etcd")).unwrap_err();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_a_program_that_is_absent_is_left_out() {
+    fn scenarios_of_absent_optional_programs_are_skipped() {
         let some = Programs::among(Path::new("/a"), |path| !path.ends_with("kube-controller-manager")).unwrap();
         assert_eq!(some.flags(Some("web")), ["--test-threads=1", "--skip", "mysql::", "web"]);
         assert_eq!(some.all().collect::<Vec<_>>(), ["etcd", "kube-apiserver", "kube-proxy"]);

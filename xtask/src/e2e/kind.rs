@@ -91,7 +91,7 @@ mod tests {
     const CONFIG_MAP: &str = include_str!("../../../manifests/configmap.yaml");
 
     #[test]
-    fn the_commands_are_about_one_cluster() {
+    fn kind_commands_name_the_same_cluster() {
         let made = creation(Path::new("/m"), Path::new("/t/kubeconfig"), Path::new("/t/kube-ipvs.tar"));
         let lines = [made[0].join(" "), made[1].join(" "), deletion().join(" ")];
         assert_eq!(
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cluster_has_no_kube_proxy() {
+    fn kind_cluster_has_no_kube_proxy() {
         let config: serde_json::Value = serde_saphyr::from_str(CONFIG).unwrap();
         assert_eq!(config["networking"]["kubeProxyMode"], "none");
         assert!(config["networking"]["podSubnet"].is_null(), "POD_RANGES are kind's own");
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_fills_in_is_filled_in() {
+    fn manifests_get_the_server_address_and_the_pod_ranges() {
         let map: serde_json::Value = serde_saphyr::from_str(&fitted(CONFIG_MAP).unwrap()).unwrap();
         let config: serde_json::Value = serde_saphyr::from_str(map["data"]["config.conf"].as_str().unwrap()).unwrap();
         assert_eq!(config["clusterCIDR"], POD_RANGES);

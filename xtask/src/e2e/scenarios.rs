@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn every_step_knows_what_it_needs_and_every_manifest_is_one() {
+    fn scenario_steps_have_known_values_and_valid_manifests() {
         let mut known = Known::new();
         filled(&pods(), &mut known);
         for Scenario { name, steps } in all() {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_are_made_once_their_account_is_there() {
+    fn pods_are_created_after_their_service_account_exists() {
         // Only a step with an expected output is repeated until it is right.
         let before: Vec<Step> = pods().into_iter().take_while(|step| step.input.is_none()).collect();
         let [account] = before.as_slice() else { panic!("{before:?}") };
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pods_are_what_the_services_select() {
+    fn scenario_pods_have_the_labels_that_services_select() {
         let objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(include_str!("web.yaml")).unwrap();
         assert_eq!(objects[0]["spec"]["template"]["metadata"]["labels"]["app"], "web");
         assert_eq!(objects[1]["metadata"]["name"], "visitor");

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_filled_in() {
+    fn known_values_replace_names_in_steps() {
         let step = visitor("curl {ip}; echo ${ip}", Expected::Success).with(&known()).unwrap();
         assert_eq!(step.words.last().unwrap(), "curl 10.96.0.7; echo $10.96.0.7");
         assert!(visitor("curl {port}", Expected::Success).with(&known()).is_err());
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_judged_by_who_gave_them() {
+    fn step_output_is_judged_by_the_names_in_it() {
         assert_eq!(judge(Expected::All("pods"), "web-2\nweb-1\nweb-2\n"), Ok(()));
         assert!(judge(Expected::All("pods"), "web-2\nweb-2\n").unwrap_err().contains("web-1"));
         assert!(judge(Expected::All("pods"), "web-1\nweb-2\nother\n").is_err());
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_known_later() {
+    fn kept_output_is_known_to_later_steps() {
         let mut known = known();
         kubectl("get svc", Expected::Kept("port")).judge("30080\n", &mut known).unwrap();
         assert_eq!(known["port"], "30080");

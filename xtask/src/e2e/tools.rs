@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_missing_is_named_at_once() {
+    fn missing_tools_are_all_named_in_one_error() {
         let error = ensure_all(&[DOCKER, KIND, KUBECTL], |name| name == "docker").unwrap_err().to_string();
         assert_eq!(
             error,

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_read_whatever_the_chunks() {
+    fn lines_parse_the_same_for_every_chunk_size() {
         let text = "\nrunning 2 tests\ntest a::b ... ok\ntest src/lib.rs - c (line 3) ... FAILED\nfailures:\n\
                     test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out\n";
         let expected = [
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_test_has_printed_is_repeated() {
+    fn output_of_a_failed_test_is_repeated() {
         let text = "failures:\n\n---- a::b stdout ----\nlogged\n\npanicked at src/lib.rs:1:2:\nleft: 1\n\n---- c stdout ----\nno\n\n\nfailures:\n    \
                     a::b\n";
         let printed: Vec<Event> =
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_say_what_has_begun_and_why_it_fails() {
+    fn scenario_marks_become_begun_and_why_events() {
         let text = "\u{1}begun a::b\n\u{1}why a::b expected 1\u{1}seen 2\n";
         let expected = [Event::Begun("a::b".into()), Event::Why("a::b".into(), "expected 1\nseen 2".into())];
         assert_eq!(all(text, 5), expected);

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_ldd() {
+    fn ldd_output_yields_library_paths() {
         let listed = "\tlinux-vdso.so.1 (0x00007ffd)\n\
                       \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
                       \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shell_reads_back_every_word() {
+    fn quoted_words_survive_the_shell() {
         let words = ["plain", "two words", "it's", "$HOME `x` \"y\" \\", "", "line\nbreak"];
         let script = format!("printf '%s|' {}", words.map(quote).join(" "));
         let output = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_script_names_the_surroundings() {
+    fn job_script_exports_the_environment_and_executes_the_command() {
         let script = Job::new(vec!["ipvsadm".into(), "-Ln".into()]).script("/kube-ipvs");
         assert!(script.contains("export KUBE_IPVS_BIN='/kube-ipvs/bin/kube-ipvs'\n"));
         assert!(script.ends_with("cd '/kube-ipvs'\nexec 'ipvsadm' '-Ln'\n"));

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_versioned_image() {
+    fn versioned_kernel_image_is_found_among_dependencies() {
         let shown = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n |Depends: kmod\n";
         assert_eq!(parse_depends(shown), ["linux-image-6.1.0-56-cloud-amd64", "kmod"]);
         assert!(is_versioned_image("linux-image-6.1.0-56-cloud-amd64"));

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_counts_until_the_host_boots_again() {
+    fn kvm_answer_is_remembered_until_the_next_boot() {
         assert_eq!(remembered("works\nboot-1\n", "boot-1\n"), Some("works"));
         assert_eq!(remembered("a guest is silent\nboot-1\n", "boot-1\n"), Some("a guest is silent"));
         assert_eq!(remembered("works\nboot-1\n", "boot-2\n"), None);

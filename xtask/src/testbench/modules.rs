@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_the_wanted_modules_and_what_they_need() {
+    fn module_closure_has_the_wanted_modules_and_dependencies() {
         let index = "kernel/net/netfilter/ipvs/ip_vs.ko: kernel/lib/libcrc32c.ko\n\
                      kernel/lib/libcrc32c.ko:\n\
                      kernel/drivers/net/veth.ko.xz:\n\

@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exit_status_counts_when_its_line_is_complete() {
+    fn exit_status_is_read_only_from_a_complete_line() {
         assert_eq!(parse_exit("").unwrap(), None);
         assert_eq!(parse_exit("up\n").unwrap(), None);
         assert_eq!(parse_exit("up\nexit 1").unwrap(), None);

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crate_with_other_features_is_found() {
+    fn crate_built_with_other_features_is_reported() {
         let whole = parse(
             "proxier v0.1.0 (/x/proxier) [fake]\nlibc v0.2.1 [std]\nlibc v0.2.1 [default,std] (*)\nserde v1.0.0 [std]\n",
         );

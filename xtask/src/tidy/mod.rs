@@ -201,27 +201,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_forbidden_dependency_is_found() {
+    fn forbidden_dependency_is_reported() {
         let tree = "proxier v0.1.0 (/x/proxier)\nipnet v2.11.0\ntokio v1.0.0\nfutures v0.3.0\ntokio v1.0.0 (*)\n";
         assert_eq!(layer_breaches("proxier", tree, &["tokio", "kube"]), ["proxier must not depend on tokio"]);
         assert!(layer_breaches("proxier", "proxier v0.1.0\nipnet v2.11.0\n", &["tokio", "proxier"]).is_empty());
     }
 
     #[test]
-    fn a_long_file_is_found() {
+    fn overlong_file_is_reported() {
         assert_eq!(source_breaches("xtask/src/a.rs", &"\n".repeat(LONGEST_FILE)).len(), 0);
         assert_eq!(source_breaches("xtask/src/a.rs", &"\n".repeat(LONGEST_FILE + 1)).len(), 1);
     }
 
     #[test]
-    fn unfinished_and_unsafe_code_is_found() {
+    fn unfinished_and_unsafe_code_is_reported() {
         assert_eq!(source_breaches("tests/src/lib.rs", "fn a() { todo!() }\n").len(), 1);
         assert_eq!(source_breaches("crates/a/src/lib.rs", "unsafe { x() }\n").len(), 1);
         assert!(source_breaches("crates/a/src/lib.rs", "#![forbid(unsafe_code)]\n// todo! and unsafe\n").is_empty());
     }
 
     #[test]
-    fn the_pure_part_of_proxier_is_pure() {
+    fn impure_code_in_pure_proxier_is_reported() {
         for line in [
             "let now = Instant::now();",
             "use std::fs;",
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_of_text_are_found() {
+    fn overlong_lines_of_text_are_reported() {
         let long = "word ".repeat(30);
         let page = format!("{long}\n| {long} |\n```\n{long}\n```\nshort\n");
         assert_eq!(width_breaches("a.md", &page, prose()), ["a.md:1: longer than 120 characters"]);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_that_pages_name_exist() {
+    fn tests_that_pages_name_must_exist() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let check = |text| shown_by_breaches("docs/page.md", text, &root);
         assert_eq!(check("| `spread::three_hundred_requests_over_three_pods`, `nothing` |"), [""; 0]);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_link_is_found() {
+    fn dead_link_is_reported() {
         let exists = |path: &Path| path == Path::new("/r/docs/a.md");
         let text =
             "[a](a.md#x) [up](../docs/a.md) [web](https://x.y/z) [here](#there) [dead](b.md)\n```\n[code](c.md)\n```\n";

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forms_are_found_by_their_line_and_names_are_none() {
+    fn banned_forms_are_reported_by_line_except_in_identifiers() {
         let text = "The kernel rejects it.\n// Nobody serves it, but for you.\nfn nobody_there() {}\n";
         let expected = ["a.rs:2: \"nobody\": name the actor", "a.rs:2: \"but for\": name the actor"];
         assert_eq!(breaches("a.rs", text), expected);

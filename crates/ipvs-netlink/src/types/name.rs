@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_checked() {
+    fn kernel_names_the_kernel_would_reject_are_invalid() {
         for wrong in ["", "1234567890123456", "r r", "a\0", "a/b", "\u{7f}"] {
             assert_eq!(Scheduler::new(wrong), Err(InvalidName), "{wrong:?}");
         }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_ordered_as_strings() {
+    fn kernel_names_are_ordered_as_strings() {
         let mut names = ["wrr", "r", "rr", "mh", "ovf"].map(|name| Scheduler::new(name).unwrap());
         names.sort();
         assert_eq!(names.map(|name| name.to_string()), ["mh", "ovf", "r", "rr", "wrr"]);

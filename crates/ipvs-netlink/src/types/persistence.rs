@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wire_form_depends_on_the_family() {
+    fn netmask_wire_form_depends_on_the_family() {
         assert_eq!(Netmask::HOST.to_wire(Family::V4), [255; 4]);
         assert_eq!(Netmask::HOST.to_wire(Family::V6), 128u32.to_ne_bytes());
         assert_eq!(Netmask::v4_prefix(20).to_wire(Family::V4), [255, 255, 240, 0]);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_that_mean_the_same_are_equal() {
+    fn equivalent_netmasks_compare_equal() {
         for length in 0..=200 {
             let v4 = Netmask::v4_prefix(length);
             assert_eq!(Netmask::from_wire(Family::V4, v4.to_wire(Family::V4)), v4);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_of_the_wrong_family_is_harmless() {
+    fn netmask_of_the_other_family_becomes_zero_or_an_ipv4_prefix() {
         assert_eq!(Netmask::v4_prefix(24).to_wire(Family::V6), [0; 4]);
         assert_eq!(Netmask::v6_prefix(24).to_wire(Family::V4), [255, 255, 255, 0]);
         assert_eq!(Netmask::v6_prefix(64).to_wire(Family::V4), [255; 4]);

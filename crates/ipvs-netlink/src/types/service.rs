@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_prints_much_as_ipvsadm_does() {
+    fn virtual_server_displays_similar_to_ipvsadm() {
         let flags = ServiceFlags::SH_FALLBACK | ServiceFlags::SH_PORT | ServiceFlags::ONE_PACKET;
         let persistence_engine = PersistenceEngine::new("sip").ok();
         let persistence = Some(Persistence::seconds(360));

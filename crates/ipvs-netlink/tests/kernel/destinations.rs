@@ -13,7 +13,7 @@ fn added(n: &mut Namespace, service: &str, key: DestinationKey, how: Destination
 }
 
 #[test]
-fn every_forwarding_method() {
+fn destinations_of_every_forwarding_method_match_ipvsadm() {
     let mut n = Namespace::with_interface();
     for (service, mark) in [("10.0.0.1:80", "10.1.1."), ("[fd00::1]:80", "[fd00:1::")] {
         n.client.add_service(tcp(service), VirtualServer::new(Scheduler::WRR)).unwrap();
@@ -39,7 +39,7 @@ fn every_forwarding_method() {
 }
 
 #[test]
-fn every_encapsulation() {
+fn tunnels_of_every_encapsulation_are_read_back() {
     let mut n = Namespace::with_interface();
     let service = "10.0.0.1:80";
     n.client.add_service(tcp(service), VirtualServer::new(Scheduler::RR)).unwrap();
@@ -75,7 +75,7 @@ fn every_encapsulation() {
 }
 
 #[test]
-fn weights_and_thresholds() {
+fn weights_and_thresholds_out_of_range_are_rejected() {
     let mut n = Namespace::with_interface();
     let service = "10.0.0.1:80";
     n.client.add_service(tcp(service), VirtualServer::new(Scheduler::RR)).unwrap();
@@ -102,7 +102,7 @@ fn weights_and_thresholds() {
 }
 
 #[test]
-fn destinations_of_the_other_family() {
+fn destinations_of_the_other_family_need_a_tunnel() {
     let mut n = Namespace::with_interface();
     let tunnel = Destination::new(Forwarding::Tunnel(Tunnel::IPIP), 1);
     for (service, key) in [("10.0.0.1:80", "[fd00:1::1]:80"), ("[fd00::1]:80", "10.1.1.1:80")] {

@@ -20,7 +20,7 @@ fn assert_same(namespace: &mut Namespace, key: VirtualServerKey, service: Virtua
 }
 
 #[test]
-fn both_families_and_all_protocols() {
+fn services_of_all_families_and_protocols_match_ipvsadm() {
     let mut n = Namespace::new();
     let rr = VirtualServer::new(Scheduler::RR);
     assert_eq!(added(&mut n, tcp("10.0.0.1:80"), rr), ["-A -t 10.0.0.1:80 -s rr"]);
@@ -35,7 +35,7 @@ fn both_families_and_all_protocols() {
 }
 
 #[test]
-fn firewall_marks() {
+fn firewall_mark_services_of_both_families_match_ipvsadm() {
     let mut n = Namespace::new();
     let key = |mark, family| VirtualServerKey::FirewallMark { mark, family };
     let wrr = VirtualServer::new(Scheduler::WRR);
@@ -52,7 +52,7 @@ fn firewall_marks() {
 }
 
 #[test]
-fn persistence_with_masks_of_both_families() {
+fn persistence_netmasks_of_both_families_match_ipvsadm() {
     let mut n = Namespace::new();
     let sticky = |netmask| VirtualServer {
         persistence: Some(Persistence { timeout: 10_800, netmask }),
@@ -72,7 +72,7 @@ fn persistence_with_masks_of_both_families() {
 }
 
 #[test]
-fn flags_of_services_and_schedulers() {
+fn service_and_scheduler_flags_match_ipvsadm() {
     let mut n = Namespace::new();
     let flags = |scheduler, flags| VirtualServer { flags, ..VirtualServer::new(scheduler) };
     let sh = flags(Scheduler::SH, ServiceFlags::SH_FALLBACK | ServiceFlags::SH_PORT);
@@ -86,7 +86,7 @@ fn flags_of_services_and_schedulers() {
 }
 
 #[test]
-fn a_persistence_engine() {
+fn persistence_engine_of_a_service_is_read_back() {
     let mut n = Namespace::new();
     let sip = VirtualServer {
         persistence: Some(Persistence::seconds(60)),
@@ -101,7 +101,7 @@ fn a_persistence_engine() {
 }
 
 #[test]
-fn every_scheduler_of_the_kernel() {
+fn every_scheduler_of_the_kernel_is_accepted() {
     let mut n = Namespace::new();
     let schedulers = [
         Scheduler::RR,
@@ -128,7 +128,7 @@ fn every_scheduler_of_the_kernel() {
 }
 
 #[test]
-fn an_update_replaces_everything() {
+fn service_update_replaces_the_whole_configuration() {
     let mut n = Namespace::new();
     let key = udp("[fd00::1]:53");
     let full = VirtualServer {

@@ -29,7 +29,7 @@ fn summed(n: &mut Namespace, key: VirtualServerKey, packets: u64) {
 }
 
 #[test]
-fn datagrams_are_counted_and_zeroed() {
+fn datagram_counters_count_and_reset_to_zero() {
     let mut n = with_addresses();
     let (key, real) = (udp("10.0.0.1:53"), destination("10.1.1.1:5353"));
     n.client.add_service(key, VirtualServer::new(Scheduler::RR)).unwrap();
@@ -61,7 +61,7 @@ fn datagrams_are_counted_and_zeroed() {
 }
 
 #[test]
-fn connections_are_active_and_templates_persistent() {
+fn connections_count_as_active_and_templates_as_persistent() {
     let mut n = with_addresses();
     let (key, real) = (tcp("10.0.0.1:80"), destination("10.1.1.1:8080"));
     let persistence = Some(Persistence::seconds(60));

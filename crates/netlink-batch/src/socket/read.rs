@@ -164,7 +164,7 @@ mod tests {
     use crate::KernelError;
 
     #[test]
-    fn an_interrupted_list_is_read_ten_times() {
+    fn interrupted_dump_is_read_up_to_ten_times() {
         let mut reads = 0;
         let mut interrupted = |times| {
             reads = 0;
