@@ -30,7 +30,7 @@ pub(crate) const USUAL_TAG: &str = concat!("kube-ipvs:", env!("CARGO_PKG_VERSION
 /// Makes the container image, as a folder for `docker build` and as an archive for `docker load` or `ctr images import`
 #[derive(Args)]
 pub(crate) struct Image {
-    /// What the image in the archive is called
+    /// The name of the image in the archive
     #[arg(long, default_value = USUAL_TAG)]
     tag: String,
 }

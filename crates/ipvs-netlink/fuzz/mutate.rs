@@ -104,7 +104,7 @@ impl Random {
                 input.extend_from_slice(other.get(self.below(other.len())..).unwrap_or_default());
             }
             3 => drop(input.drain(at..(at + count).min(input.len()))),
-            // Small numbers in the places of lengths and types.
+            // Small numbers in the places of lengths, which follow the command's byte.
             4 => self.replace(input, at & !3 | 1, self.0 as u8 % 32),
             5 => self.replace(input, at, [0, 1, 3, 4, 0x7f, 0x80, 0xff][self.0 as usize % 7]),
             _ => {

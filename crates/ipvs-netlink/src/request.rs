@@ -73,8 +73,8 @@ pub enum Request {
     Flush,
     /// Set timeouts.
     SetTimeouts(Timeouts),
-    /// Start a synchronisation daemon. Fails if a daemon of that role runs (`EEXIST`), if the interface does not exist
-    /// (`ENODEV`), or while a virtual server has destinations of the other family (`EINVAL`).
+    /// Start a synchronisation daemon. Fails if a daemon of that role runs (`EEXIST`), or if the interface does not
+    /// exist (`ENODEV`). Also fails while a virtual server has destinations of the other family (`EINVAL`).
     StartDaemon(Daemon),
     /// Stop the synchronisation daemon of that role. Fails if none runs (`ESRCH`).
     StopDaemon(DaemonRole),
