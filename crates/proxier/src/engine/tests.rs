@@ -163,7 +163,7 @@ fn node_ports_follow_the_addresses_of_the_node() {
             + element vips { 10.109.102.59 }
             + virtual server TCP 10.109.102.59:80 rr
             + address 10.109.102.59
-            ! Service default/web has a node port and no IPv4 address of this node serves node ports
+            ! Service default/web has a node port, and no IPv4 address of this node serves node ports
         "#]],
     );
     check(
@@ -202,8 +202,8 @@ fn older_service_has_a_shared_key_until_it_is_removed() {
         expect![[r#"
             ~ element served { 10.0.0.1 . tcp . 80 } comment "default/old"
             ~ element served { 192.168.128.1 . tcp . 30080 } comment "default/old"
-            ! Service default/a-young does not get TCP 10.0.0.1:80: Service default/old comes first, by the kind of address, by age or by name
-            ! Service default/a-young does not get node port TCP 30080: Service default/old comes first, by the kind of address, by age or by name
+            ! Service default/a-young does not get TCP 10.0.0.1:80: Service default/old has priority by kind of address, age or name
+            ! Service default/a-young does not get node port TCP 30080: Service default/old has priority by kind of address, age or name
         "#]],
     );
     check(

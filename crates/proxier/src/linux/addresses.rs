@@ -35,7 +35,7 @@ pub(super) struct Addresses {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DeviceError {
     /// kube-ipvs would break the device for its owner: it sets its device down, removes it and fills it with VIPs.
-    #[error("{0} is no dummy device, so another program made it: choose another name for ours")]
+    #[error("the device {0} is not a dummy device, so another program made it: choose another device name")]
     NotDummy(Box<str>),
     #[error(transparent)]
     Netlink(#[from] Error),
