@@ -51,17 +51,17 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
     ensure!(find("apt-get").is_some(), "the test bench needs these Debian packages, and there is no apt-get: {list}");
     ensure!(
         is_root(),
-        "the test bench lacks packages, and only root can install them: run this as root, or first \
-         `sudo apt-get install --no-install-recommends {list}`"
+        "the test bench lacks packages, and only root can install them. Run this command as root, or run `sudo apt-get \
+         install --no-install-recommends {list}` first"
     );
-    eprintln!("bench: installing {list}, and nothing into this machine's kernel");
+    eprintln!("bench: installing {list}, without a change of this machine's kernel");
     if apt_install(&packages).is_err() {
         eprintln!("bench: refreshing apt's package lists first");
         let complaints = update_lists()?;
-        apt_install(&packages).with_context(|| format!("apt cannot bring {list}: {MIRRORS}{complaints}"))?;
+        apt_install(&packages).with_context(|| format!("apt cannot install {list}: {MIRRORS}{complaints}"))?;
     }
     for (program, package) in needed {
-        ensure!(find(program).is_some(), "{package} is installed, yet brought no {program}");
+        ensure!(find(program).is_some(), "the package {package} is installed, and {program} is missing");
     }
     Ok(())
 }
