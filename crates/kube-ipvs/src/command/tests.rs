@@ -248,7 +248,7 @@ udpIdleTimeout: 250ms
             metricsBindAddress: 0.0.0.0:10249
             oomScoreAdj: -998
             verbosity: 2
-            warning: CONFIG: udpIdleTimeout has no effect: it was of the userspace mode, which is gone
+            warning: CONFIG: udpIdleTimeout has no effect: only kube-proxy's former userspace mode used it
             without effect: configSyncPeriod
         "#]],
     );
@@ -278,14 +278,14 @@ fn rejected_configuration_names_its_field() {
         (
             "mode: iptables\n",
             expect![[r#"
-            refused: CONFIG: mode: "iptables" is not what kube-ipvs does: allowed is ipvs, or nothing
-        "#]],
+                refused: CONFIG: mode: "iptables" is not a mode of kube-ipvs: use ipvs, or leave it empty
+            "#]],
         ),
         (
             "mode: nftables\n",
             expect![[r#"
-            refused: CONFIG: mode: "nftables" is not what kube-ipvs does: allowed is ipvs, or nothing
-        "#]],
+                refused: CONFIG: mode: "nftables" is not a mode of kube-ipvs: use ipvs, or leave it empty
+            "#]],
         ),
         (
             "featureGates: {ServiceAwsome: true}\n",

@@ -90,7 +90,7 @@ fn pick(documents: Vec<Value>) -> Result<(Value, Vec<String>), String> {
         let kind = Kind::take(&mut document)?;
         if kind.is_ours() {
             if ours.replace(document).is_some() {
-                return Err(format!("holds {KIND} more than once: one must remain"));
+                return Err(format!("has more than one {KIND}: keep one"));
             }
         } else if kind.is_of_another_component() {
             others.push(format!("the document {}", kind.name));
@@ -106,7 +106,7 @@ fn pick(documents: Vec<Value>) -> Result<(Value, Vec<String>), String> {
 }
 
 fn other(found: impl fmt::Display) -> String {
-    format!("holds {found}: it must be {KIND} of {API_VERSION}")
+    format!("has {found}: it must have one {KIND} of {API_VERSION}")
 }
 
 struct Kind {
