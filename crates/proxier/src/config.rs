@@ -35,7 +35,8 @@ pub struct Config {
     pub missing_schedulers: BTreeSet<Scheduler>,
     /// The engine never removes virtual servers on these addresses.
     pub exclude_cidrs: Vec<IpNet>,
-    /// The interval at which the engine reads the kernel again and repairs drift.
+    /// Within this time the engine compares all of the kernel with its last known state, and repairs drift. It reads a
+    /// few virtual servers at a time. Drift that the kernel reports is repaired sooner.
     pub sync_period: Duration,
     /// How long a sync that changed something delays the next one, if a [`Runner`](crate::Runner) decides.
     pub min_sync_period: Duration,

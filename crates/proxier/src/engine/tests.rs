@@ -38,8 +38,19 @@ fn check(report: &SyncReport, expected: Expect) {
 struct Forgetful<'a>(&'a mut FakeKernel);
 
 impl Kernel for Forgetful<'_> {
-    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
+    fn prepare(&mut self) -> Result<Prepared, KernelUnavailable> {
         self.0.prepare()
+    }
+
+    fn servers(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
+        self.0.servers(keys)
+    }
+
+    fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable> {
+        self.0.differs(known)
     }
 
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
