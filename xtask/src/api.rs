@@ -1,6 +1,6 @@
-//! `cargo xtask api`: the libraries' public API, recorded in docs/api, so that a review shows each change of it.
+//! `cargo xtask api`: the libraries' public API, recorded in docs/api, so that a review shows each change.
 //!
-//! It is read from rustdoc's JSON, whose format is unstable. public-api 0.52 reads that of Rust 1.95 to 1.97.
+//! The source is rustdoc's JSON, whose format is unstable. public-api 0.52 reads the format of Rust 1.95 to 1.97.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,10 +11,9 @@ use xshell::{Shell, cmd};
 
 use crate::workspace::{OF_OUR_OWN, Package, Workspace};
 
-/// Before the Rust that a record was made with, in its first line.
+/// The first line of a record, before the version of Rust.
 const MADE_WITH: &str = "# The public API, as `cargo xtask api` writes it with Rust ";
 
-/// Writes the record.
 pub(crate) fn run() -> Result<ExitCode> {
     let workspace = Workspace::load()?;
     for record in Record::make_all(&workspace)? {
@@ -26,7 +25,6 @@ pub(crate) fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fails if the record differs from the sources.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let records = Record::make_all(workspace)?;
     let differences: Vec<String> = records.iter().filter_map(Record::difference).collect();
@@ -34,10 +32,10 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// What a library's record shall be.
+/// The record of a library, as computed from its sources.
 struct Record {
     path: PathBuf,
-    /// The Rust that it is made with, such as `1.95`. Paths of the standard library can differ between them.
+    /// The version of Rust, such as `1.95`. Paths of the standard library can differ between versions.
     rust: String,
     items: String,
 }
@@ -50,7 +48,7 @@ impl Record {
         let chosen = packages.iter().flat_map(|package| ["--package", &package.name]);
         cmd!(sh, "cargo doc --no-deps --all-features {chosen...}")
             .env_remove(OF_OUR_OWN)
-            // A library chooses no version of the Kubernetes API, and k8s-openapi does not compile without one.
+            // A library does not choose a version of the Kubernetes API, and k8s-openapi does not compile without one.
             .env("K8S_OPENAPI_ENABLED_VERSION", "1.33")
             .env("RUSTDOC", workspace.root.join("xtask/src/rustdoc.sh"))
             .env("RUSTDOCFLAGS", "-Z unstable-options --output-format json")
@@ -77,7 +75,7 @@ impl Record {
         format!("{MADE_WITH}{}\n{}", self.rust, self.items)
     }
 
-    /// What is recorded: the Rust that it was made with, and the items. Nothing where there is no record yet.
+    /// The version of Rust and the items in the file. Both are empty if there is no record yet.
     fn recorded(&self) -> (String, String) {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
         Self::parse(&text).unwrap_or_default()
@@ -108,7 +106,7 @@ impl Record {
     }
 }
 
-/// An item a line. Of the implementation of a trait the methods are left out, as the trait has them.
+/// One item a line. The methods of trait implementations are left out: the trait lists them.
 fn items(lines: impl Iterator<Item = String>) -> String {
     let mut methods_of_trait = None;
     let mut text = String::new();
@@ -117,7 +115,7 @@ fn items(lines: impl Iterator<Item = String>) -> String {
             methods_of_trait = line.split_once(" for ").map(|(_, implementor)| format!("pub fn {implementor}::"));
         }
         let of_trait = methods_of_trait.as_ref().is_some_and(|methods| line.starts_with(methods));
-        // Each derived PartialEq has this one beside it.
+        // Each derived PartialEq also derives this trait.
         if !of_trait && !line.starts_with("impl core::marker::StructuralPartialEq for ") {
             text.push_str(&line);
             text.push('\n');
@@ -135,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn of_traits_only_the_implementation_is_recorded() {
+    fn trait_implementations_are_recorded_without_their_methods() {
         let lines = [
             "pub struct a::A<'a>",
             "impl a::A<'_>",
@@ -150,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_shown_by_its_lines() {
+    fn api_change_is_shown_as_changed_lines() {
         let recorded = Record::parse(&record("pub a\npub b\n").text()).unwrap();
         assert_eq!(recorded, ("1.95".to_owned(), "pub a\npub b\n".to_owned()));
         let same_rust = record("pub a\npub c\n").difference_from("1.95", "pub a\npub b\n");

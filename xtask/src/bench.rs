@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the benchmarks, built for release, on the bench's kernel.
+//! `cargo xtask bench`: the benchmarks in a release build, on the test bench's kernel.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

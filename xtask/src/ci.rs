@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: what must hold before a change is merged.
+//! `cargo xtask ci`: all checks before a merge.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             .env_remove(OF_OUR_OWN)
             .quiet()
             .run()?;
-        // Tests that are not for `cargo test` are not among all targets.
+        // All targets exclude the tests that `cargo test` does not run.
         for (package, name) in workspace.untested() {
             cmd!(sh, "cargo clippy --package {package} --all-features --test {name} -- -D warnings")
                 .env_remove(OF_OUR_OWN)
@@ -36,7 +36,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Ok(doc.env_remove(OF_OUR_OWN).env("RUSTDOCFLAGS", "-D warnings").quiet().run()?)
     })?;
     steps.run("public API", || api::check(&workspace))?;
-    // Without building from the packages: that compiles each dependency again, and takes minutes.
+    // No build from the packages: it compiles each dependency again and takes minutes.
     steps.run("packages", || publish::check(&workspace, &["--no-verify"]))?;
     test::steps(&Test::default(), &workspace, &mut steps)?;
     Ok(ExitCode::SUCCESS)

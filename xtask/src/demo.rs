@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a small cluster of namespaces with kube-ipvs on its nodes, to watch and to play with.
+//! `cargo xtask demo`: a small cluster of network namespaces with kube-ipvs on its nodes.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use crate::steps::Steps;
 use crate::testbench::{Job, Terminal};
 use crate::workspace::Workspace;
 
-/// Measured from an empty target directory, and rounded up.
+/// GB, measured from an empty target directory and rounded up.
 const NEEDS: Needs = Needs { disk: 3, memory: 5, servers: false };
 
 /// Shows kube-ipvs at work in a small cluster of network namespaces

@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: random and mutated bytes through the decoders of ipvs-netlink, which must never panic.
 //!
-//! The fuzzers are in crates/ipvs-netlink/fuzz and build with the stable toolchain; `messages` is the one there is.
+//! The fuzzers are in crates/ipvs-netlink/fuzz and build with the stable toolchain. `messages` is the only one.
 
 use std::process::ExitCode;
 

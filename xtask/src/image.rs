@@ -12,28 +12,25 @@ use sha2::{Digest, Sha256};
 
 use crate::workspace::Workspace;
 
-/// What the image must not grow beyond, in bytes.
+/// The maximum size of the image in bytes.
 const LIMIT: u64 = 15_000_000;
-/// How its daemon is built.
 pub(crate) const PROFILE: &[&str] = &["--profile", "image"];
-/// The only program.
 const PROGRAM: &str = "usr/local/bin/kube-ipvs";
-/// Its other names, by which kube-proxy's image is started, and where they lead: kubeadm and kops name the path, and
-/// kops starts go-runner, which runs it.
+/// Other names of the program, and their link targets. kubeadm and kops start kube-proxy by its path. kops also starts
+/// go-runner, which runs it.
 const LINKS: [(&str, &str); 2] = [("usr/local/bin/kube-proxy", "kube-ipvs"), ("go-runner", "usr/local/bin/kube-ipvs")];
-/// Where a command without a path is looked for, such as EKS' `kube-proxy`.
+/// Finds a command without a path, such as EKS' `kube-proxy`.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Without this file glibc would ask DNS first, and go by /etc/hosts only where there is no DNS at all.
+/// Without this file glibc asks DNS first, and reads /etc/hosts only if there is no DNS.
 const RESOLVING: &str = "etc/nsswitch.conf";
 
-/// The image that the manifests name.
 pub(crate) const USUAL_TAG: &str = concat!("kube-ipvs:", env!("CARGO_PKG_VERSION"));
 
 /// Makes the container image, as a folder for `docker build` and as an archive for `docker load` or `ctr images import`
 #[derive(Args)]
 pub(crate) struct Image {
-    /// What the image in the archive is called
+    /// The name of the image in the archive
     #[arg(long, default_value = USUAL_TAG)]
     tag: String,
 }
@@ -44,15 +41,14 @@ pub(crate) fn run(args: &Image) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An image that was made.
 pub(crate) struct Made {
-    /// As `docker save` would write it.
+    /// In the format of `docker save`.
     pub(crate) archive: PathBuf,
-    /// The bytes of its only layer.
+    /// The size of its only layer in bytes.
     size: u64,
 }
 
-/// Makes the image. Nothing in it depends on when or by whom, so that the same source gives the same image.
+/// Makes the image. It depends on neither the time nor the user, so the same source gives the same image.
 pub(crate) fn make(workspace: &Workspace, tag: &str) -> Result<Made> {
     let daemon = workspace.build_daemon(PROFILE)?;
     let directory = workspace.target.join("container");
@@ -69,7 +65,7 @@ pub(crate) fn make(workspace: &Workspace, tag: &str) -> Result<Made> {
     Ok(Made { archive, size })
 }
 
-/// One binary under its names, and where it looks names up.
+/// One binary under its names, and the configuration of name lookups.
 fn fill(root: &Path, daemon: &Path) -> Result<()> {
     let place = |name: &str| -> Result<PathBuf> {
         let path = root.join(name);
@@ -95,7 +91,7 @@ fn layer(root: &Path) -> Result<Vec<u8>> {
     Ok(layer.into_inner()?)
 }
 
-/// The layer and what describes it, in the format of `docker save`, which every container tool reads.
+/// The layer and its description in the format of `docker save`, which every container tool reads.
 fn archived(layer: &[u8], tag: &str) -> Result<Vec<u8>> {
     let config = serde_json::to_vec(&config(&digest(layer)))?;
     let config_name = format!("{}.json", digest(&config));
@@ -114,7 +110,7 @@ fn archived(layer: &[u8], tag: &str) -> Result<Vec<u8>> {
     Ok(archive.into_inner()?)
 }
 
-/// The image's configuration, as the OCI image specification has it.
+/// The configuration in the format of the OCI image specification.
 fn config(layer: &str) -> Value {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -137,7 +133,6 @@ fn digest(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// The paths in an archive, each with where it leads if it is a link.
     fn entries(archive: &[u8]) -> Vec<String> {
         let mut archive = tar::Archive::new(archive);
         let entries = archive.entries().unwrap().map(|entry| {
@@ -152,14 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn the_image_has_the_names_by_which_kube_proxy_is_started() {
+    fn image_has_the_paths_that_start_kube_proxy() {
         let root = std::env::temp_dir().join(format!("kube-ipvs-image-{}", std::process::id()));
         fs::create_dir_all(&root).unwrap();
         let daemon = root.join("built");
         fs::write(&daemon, "a program").unwrap();
         fill(&root, &daemon).unwrap();
         let layer = layer(&root).unwrap();
-        // Through each of them the kernel finds the program.
         for (name, _) in LINKS {
             assert_eq!(fs::read_to_string(root.join(name)).unwrap(), "a program", "{name}");
         }
@@ -180,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn the_dockerfile_makes_the_same_image() {
+    fn dockerfile_matches_the_image_of_xtask() {
         let text = include_str!("../../manifests/image/Dockerfile");
         assert!(text.contains(&format!("\nENV {PATH}\n")), "{text}");
         assert!(text.contains(&format!("\nENTRYPOINT [\"/{PROGRAM}\"]\n")), "{text}");
     }
 
     #[test]
-    fn the_manifests_name_the_image_of_this_version() {
+    fn manifests_name_the_image_of_this_version() {
         let text = include_str!("../../manifests/daemonset.yaml");
         assert_eq!(text.matches(&format!("image: {USUAL_TAG}\n")).count(), text.matches("image: ").count());
         let version = env!("CARGO_PKG_VERSION");

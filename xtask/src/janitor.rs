@@ -1,4 +1,4 @@
-//! Cleaning up, whatever happens to us: by a process that waits for our end.
+//! Cleans up however this process ends, with a second process that waits for the end.
 
 use std::io::Read;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub(crate) struct Janitor {
 
 impl Janitor {
     pub(crate) fn new(words: &[String]) -> Result<Self> {
-        // A Ctrl-C at the terminal is for all its processes; this one and what it starts go on.
+        // Ctrl-C at a terminal signals all its processes. The janitor and its command ignore it.
         let mut waiting = Command::new("sh")
             .args(["-c", "trap '' INT TERM HUP; echo; cat >/dev/null; exec \"$@\" >&2", "janitor"])
             .args(words)
@@ -24,19 +24,18 @@ impl Janitor {
             .stdout(Stdio::piped())
             .spawn()
             .context("starting sh")?;
-        // Only when it has said something it is deaf to Ctrl-C.
+        // The janitor ignores Ctrl-C from its first output on.
         let mut said = [0; 1];
         waiting.stdout.take().context("a pipe")?.read_exact(&mut said).context("sh ended")?;
         Ok(Self { waiting: Some(waiting), does: words.join(" ") })
     }
 
-    /// Removes a directory, which need not be there yet.
+    /// Removes a directory, which can be created later.
     pub(crate) fn removing(directory: &Path) -> Result<Self> {
         let words = ["rm", "-rf", "--", &directory.to_string_lossy()].map(str::to_owned);
         Self::new(&words)
     }
 
-    /// Cleans up now, and says whether it worked.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.clean()
     }
@@ -72,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn it_cleans_up_when_it_is_dropped_and_not_before() {
+    fn janitor_cleans_up_on_drop_and_not_before() {
         let (file, words) = place("dropped");
         let janitor = Janitor::new(&words).unwrap();
         assert!(!file.exists());
@@ -83,9 +82,9 @@ mod tests {
     }
 
     #[test]
-    fn it_cleans_up_after_somebody_who_was_killed() {
+    fn janitor_cleans_up_after_its_owner_is_killed() {
         let (file, words) = place("killed");
-        // A process that has a janitor, as this process would, is killed.
+        // Kills a process that has a janitor, as this process would have one.
         let mut janitor = Janitor::new(&words).unwrap();
         let mut waiting = janitor.waiting.take().unwrap();
         let pipe = waiting.stdin.take().unwrap();
@@ -93,7 +92,6 @@ mod tests {
         assert!(!file.exists());
         owner.kill().unwrap();
         owner.wait().unwrap();
-        // It ends when it has cleaned up.
         waiting.wait().unwrap();
         assert!(file.exists());
         fs::remove_file(file).unwrap();

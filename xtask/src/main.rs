@@ -1,4 +1,4 @@
-//! The project's own commands, run as `cargo xtask COMMAND`. One file a command; `testbench` is the kernel that
+//! The project's own commands, run as `cargo xtask COMMAND`. Each command is one file; `testbench` is the kernel that
 //! several of them run on.
 
 mod api;

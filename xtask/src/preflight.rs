@@ -1,5 +1,4 @@
-//! Checks the machine before anything is compiled. Each refusal is one sentence that names what is missing and what to
-//! do.
+//! Checks the machine before anything is compiled. Each error is one sentence that names the problem and the remedy.
 
 use std::fs;
 use std::path::Path;
@@ -10,17 +9,16 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::testbench::{Bench, is_installed};
 use crate::workspace::Workspace;
 
-/// What a command needs besides a supported system.
+/// Requirements of a command besides a supported system.
 pub(crate) struct Needs {
-    /// On the disk of the target directory, in GB, when nothing is there yet.
+    /// GB on the disk of the target directory, if that is empty.
     pub(crate) disk: u64,
-    /// In GB, for the compiler and the bench's machine.
+    /// GB for the compiler and the bench's machine.
     pub(crate) memory: u64,
-    /// The servers that scenarios put behind Services.
     pub(crate) servers: bool,
 }
 
-/// Checks the machine and brings what it lacks; the bench that comes of it is ready to run jobs.
+/// Checks the machine, installs missing packages, and returns a bench that can run jobs.
 pub(crate) fn run(workspace: &Workspace, kernel: Option<&str>, needs: &Needs) -> Result<Bench> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     check_distribution(&release, is_installed("apt-get"))?;
@@ -29,7 +27,7 @@ pub(crate) fn run(workspace: &Workspace, kernel: Option<&str>, needs: &Needs) ->
     Bench::prepare(workspace, kernel, needs.servers)
 }
 
-/// The packages' names are Debian's, and so is the kernel. Where there is no apt at all the bench says what it lacks.
+/// The names of the packages, and the kernel, are Debian's. Without apt the bench reports missing programs itself.
 fn check_distribution(release: &str, has_apt: bool) -> Result<()> {
     let value = |key: &str| {
         let line = release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
@@ -47,7 +45,7 @@ fn check_distribution(release: &str, has_apt: bool) -> Result<()> {
         ),
     };
     ensure!(has_apt, "{name} without apt-get: install it (package apt), it brings the programs of the test bench");
-    // A Debian that is still being tested has no version.
+    // Debian testing has no version.
     let known = version.parse::<f64>().ok();
     ensure!(
         known.is_none_or(|version| version >= oldest),
@@ -56,7 +54,7 @@ fn check_distribution(release: &str, has_apt: bool) -> Result<()> {
     Ok(())
 }
 
-/// What a container may use, in bytes, by either version of cgroups.
+/// The memory limit of a container in bytes, from either version of cgroups.
 fn memory_limit() -> Option<u64> {
     let files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     files.iter().find_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
@@ -83,7 +81,7 @@ fn check_memory(meminfo: &str, limit: Option<u64>, needed: u64) -> Result<()> {
     Ok(())
 }
 
-/// What was built before needs no place again, so a target directory that is there counts.
+/// A build reuses the target directory, so its size counts as free.
 fn check_disk(workspace: &Workspace, needed: u64) -> Result<()> {
     let disk = workspace.target.ancestors().find(|directory| directory.is_dir()).unwrap_or(&workspace.root);
     let free = kilobytes("df", &["--output=avail", "-k"], disk)?;
@@ -98,7 +96,6 @@ fn check_disk(workspace: &Workspace, needed: u64) -> Result<()> {
     Ok(())
 }
 
-/// The first number that a program says of a path.
 fn kilobytes(program: &str, flags: &[&str], path: &Path) -> Result<u64> {
     let output = Command::new(program).args(flags).arg(path).output();
     let output = output.with_context(|| format!("starting {program}"))?;
@@ -116,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn systems_that_are_not_supported_are_named() {
+    fn unsupported_distributions_are_rejected_by_name() {
         let debian = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n";
         assert_eq!(distribution(debian, true), "");
         assert_eq!(distribution("PRETTY_NAME=\"Debian GNU/Linux forky/sid\"\nID=debian\n", true), "");
@@ -129,13 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn too_little_memory_is_said() {
+    fn too_little_memory_is_rejected() {
         let meminfo = "MemTotal:       24000000 kB\nMemAvailable:    2100000 kB\n";
         let error = check_memory(meminfo, None, 5).unwrap_err().to_string();
         assert!(error.starts_with("2.1 GB of memory are available and this command needs 5 GB"), "{error}");
         assert!(check_memory(meminfo, None, 2).is_ok());
         assert!(check_memory("", None, 5).is_ok());
-        // A container may have less than its machine, or no limit, which cgroups write as a very large one.
+        // A container can have less memory than its machine. Without a limit, cgroups report a very large number.
         assert!(check_memory(meminfo, Some(1_000_000_000), 2).is_err());
         assert!(check_memory(meminfo, Some(i64::MAX as u64), 2).is_ok());
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask publish`: whether the libraries can be published. It publishes nothing.
+//! `cargo xtask publish`: checks whether the libraries can be published. It publishes nothing.
 
 use std::process::ExitCode;
 
@@ -7,20 +7,19 @@ use xshell::{Shell, cmd};
 
 use crate::workspace::{OF_OUR_OWN, Package, Workspace};
 
-/// What a registry shows of a library, beyond what cargo asks for.
+/// Fields that a registry shows, beyond those that cargo requires.
 const TEXTS: [&str; 6] = ["description", "documentation", "license", "readme", "repository", "rust_version"];
 const LISTS: [&str; 2] = ["categories", "keywords"];
-/// The files that each package has.
 const FILES: [&str; 3] = ["LICENSE", "README.md", "src/lib.rs"];
 
-/// Builds each library from its package, with the others' packages, as its users will.
+/// Builds each library from its package and the other libraries' packages, as its users do.
 pub(crate) fn run() -> Result<ExitCode> {
     check(&Workspace::load()?, &[])?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Packages the libraries in the order of their dependencies, with cargo's own checks and ours. `flags` are cargo's:
-/// with `--no-verify` it compiles nothing.
+/// Packages the libraries in the order of their dependencies, with cargo's checks and ours. `flags` are cargo's: with
+/// `--no-verify` it compiles nothing.
 pub(crate) fn check(workspace: &Workspace, flags: &[&str]) -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(&workspace.root);
@@ -35,7 +34,7 @@ pub(crate) fn check(workspace: &Workspace, flags: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What a package lacks, by its manifest and the list of its files.
+/// The fields and files that a package lacks, by its manifest and the list of its files.
 fn lacks(package: &Package, files: &str) -> Vec<String> {
     let manifest = &package.manifest;
     let texts = TEXTS.into_iter().filter(|field| manifest[field].as_str().is_none_or(str::is_empty));
@@ -59,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_package_lacks_is_named() {
+    fn missing_package_fields_and_files_are_named() {
         let mut manifest = json!({
             "description": "d", "documentation": "d", "license": "l", "readme": "r", "repository": "r",
             "rust_version": "1.91", "categories": ["c"], "keywords": ["k"],

@@ -1,4 +1,4 @@
-//! The steps of a long run: what is done now, which of how many, the time so far, and how long it took last time.
+//! The steps of a long run: the current step, its number, the elapsed time, and the duration of the step's last run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,12 +14,11 @@ pub(crate) struct Steps {
     started: Instant,
     done: Vec<(String, Duration)>,
     memory: PathBuf,
-    /// How long each step took when it was last done here.
+    /// The duration of each step in its last run here.
     known: BTreeMap<String, Duration>,
 }
 
 impl Steps {
-    /// A run of so many steps.
     pub(crate) fn new(workspace: &Workspace, total: usize) -> Result<Self> {
         let memory = workspace.bench_directory()?.join("steps");
         let known = parse(&fs::read_to_string(&memory).unwrap_or_default());
@@ -38,13 +37,12 @@ impl Steps {
         eprintln!("<== {name}: {} after {}", if result.is_ok() { "done" } else { "failed" }, human(took));
         if result.is_ok() {
             self.known.insert(name.to_owned(), took);
-            // Only the next run's guess is lost where this cannot be written.
+            // If this fails, only the next run's estimate is lost.
             let _ = fs::write(&self.memory, print(&self.known));
         }
         result.with_context(|| format!("step failed: {name}"))
     }
 
-    /// Where the time went.
     pub(crate) fn print(&self) {
         eprintln!();
         for (name, took) in &self.done {
@@ -54,7 +52,7 @@ impl Steps {
     }
 }
 
-/// A line a step: its seconds, its name.
+/// One step a line: its seconds and its name.
 fn parse(text: &str) -> BTreeMap<String, Duration> {
     let line = |line: &str| {
         let (seconds, name) = line.split_once(' ')?;
@@ -67,7 +65,7 @@ fn print(known: &BTreeMap<String, Duration>) -> String {
     known.iter().map(|(name, took)| format!("{} {name}\n", took.as_secs())).collect()
 }
 
-/// A duration as people say it: `12 s`, `3 min 05 s`.
+/// A duration such as `12 s` or `3 min 05 s`.
 pub(crate) fn human(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
@@ -80,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_remembered() {
+    fn step_durations_survive_printing_and_parsing() {
         let known = BTreeMap::from([
             ("building".to_owned(), Duration::from_secs(185)),
             ("tests of this host".to_owned(), Duration::from_secs(4)),
@@ -90,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_said_as_people_do() {
+    fn durations_print_in_seconds_or_minutes() {
         assert_eq!(human(Duration::from_millis(59_900)), "59 s");
         assert_eq!(human(Duration::from_secs(185)), "3 min 05 s");
     }

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: every test there is. The ordinary ones run here; those that need a kernel with ip_vs run on
-//! the bench, in one boot. Where the bench cannot start this fails: a skipped test would look like a passed one.
+//! `cargo xtask test`: all tests. Ordinary tests run here; tests that need a kernel with ip_vs run on the bench, in one
+//! boot. If the bench cannot start, the command fails: a skipped test would look like a passed one.
 
 use std::process::{Command, ExitCode};
 use std::thread;
@@ -15,13 +15,12 @@ use crate::steps::Steps;
 use crate::testbench::{Bench, Job, copy_output};
 use crate::workspace::{Executable, SCENARIOS, Sort, Workspace, cargo};
 
-/// How many steps a run has at most.
 pub(crate) const STEPS: usize = 4;
-/// Measured from an empty target directory, and rounded up.
+/// GB, measured from an empty target directory and rounded up.
 const NEEDS: Needs = Needs { disk: 4, memory: 5, servers: true };
-/// How many tests of this host run at a time on a processor: most of them wait most of the time.
+/// How many tests of this host run in parallel on each processor: most tests wait most of the time.
 const WAITING: usize = 4;
-/// When the machine is given up. Each scenario ends its own hang long before.
+/// When the machine is given up. Each scenario has a much shorter timeout.
 const HANG: Duration = Duration::from_secs(6 * 3600);
 
 /// Runs all tests: the ordinary ones here, those that need a kernel on the bench
@@ -55,7 +54,7 @@ pub(crate) fn run(args: &Test) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The tests as steps of a larger run, closed by where the time went and a table of all results.
+/// Runs the tests as steps of a larger run, and prints the time of each step and a table of all results.
 pub(crate) fn steps(args: &Test, workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut progress = Progress::new(&workspace.bench_directory()?.join("tests.log"))?;
     let result = all(args, workspace, steps, &mut progress);
@@ -86,12 +85,10 @@ impl Test {
         STEPS - usize::from(self.host) * 2 - usize::from(self.kernel_only)
     }
 
-    /// What tells a test executable which of its tests to run.
     fn choice(&self) -> impl Iterator<Item = String> {
         self.filters.iter().cloned().chain(self.exact.then(|| "--exact".to_owned()))
     }
 
-    /// How many tests of an executable have names that were asked for.
     fn count(&self, executable: &Executable) -> Result<usize> {
         let mut command = Command::new(&executable.path);
         let output = command.arg("--list").args(self.choice()).output();
@@ -105,16 +102,16 @@ impl Test {
     }
 }
 
-/// All that cargo makes for the tests.
 struct Built {
     for_host: Vec<Executable>,
     for_bench: Vec<Executable>,
-    /// What the tests on the bench find on their PATH: programs and examples.
+    /// Programs and examples on the PATH of the tests on the bench.
     programs: Vec<Executable>,
 }
 
 impl Built {
-    /// By one command as far as that goes: each choice of packages has features of its own, and so crates to compile.
+    /// Uses one cargo command where possible: each choice of packages has other features, and so more crates to
+    /// compile.
     fn build(args: &Test, workspace: &Workspace) -> Result<Self> {
         let all = workspace.build(&["test", "--workspace", "--no-run"])?;
         let (tests, mut programs): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.sort == Sort::Test);
@@ -151,7 +148,7 @@ impl Built {
     }
 }
 
-/// Runs all executables, whatever fails.
+/// Runs all executables, even if one of them fails.
 fn script(tests: &[Executable]) -> String {
     let mut script = String::from("failed=\n");
     for test in tests {

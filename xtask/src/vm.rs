@@ -10,7 +10,8 @@ use clap::Args;
 use crate::testbench::{Bench, Job, Terminal};
 use crate::workspace::Workspace;
 
-/// Runs a command on the test bench: a kernel with ip_vs, in a virtual machine unless this host's own will do
+/// Runs a command on the test bench: a kernel with ip_vs, in a virtual machine unless this host's own kernel is
+/// suitable
 #[derive(Args)]
 pub(crate) struct Vm {
     /// A file or directory to take along, as /with/NAME and on PATH
@@ -19,7 +20,7 @@ pub(crate) struct Vm {
     /// Build the libraries' examples too, and put them on its PATH
     #[arg(long, conflicts_with = "no_build")]
     examples: bool,
-    /// Give it a way out: the host is 10.0.2.2
+    /// Give it network access to the outside: the host is 10.0.2.2
     #[arg(long)]
     net: bool,
     /// How long the command may take

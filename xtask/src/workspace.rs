@@ -1,4 +1,4 @@
-//! The workspace as cargo describes it, and what cargo builds.
+//! The workspace as cargo describes it, and cargo's builds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub(crate) struct Workspace {
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) targets: Vec<Target>,
-    /// Everything that cargo knows of it.
+    /// Cargo's metadata of the package.
     pub(crate) manifest: Value,
 }
 
@@ -32,20 +32,16 @@ pub(crate) struct Target {
     pub(crate) tested: bool,
 }
 
-/// An executable that cargo built.
 pub(crate) struct Executable {
-    /// The name of the package that it is of.
     pub(crate) package: String,
     pub(crate) target: String,
     pub(crate) path: PathBuf,
     pub(crate) sort: Sort,
 }
 
-/// What an executable is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sort {
     Program,
-    /// With libtest's main function.
     Test,
     Example,
 }
@@ -62,33 +58,31 @@ impl Workspace {
         Ok(Self { root: path("workspace_root")?, target: path("target_directory")?, packages })
     }
 
-    /// Where the bench keeps its kernels, logs and scratch files.
     pub(crate) fn bench_directory(&self) -> Result<PathBuf> {
         let directory = self.target.join("bench");
         fs::create_dir_all(&directory)?;
         Ok(directory)
     }
 
-    /// The programs that jobs get on their PATH: the demo and the daemon.
+    /// The demo and the daemon, for the PATH of jobs.
     pub(crate) fn build_programs(&self) -> Result<Vec<Executable>> {
         let packages = ["--package", SCENARIOS, "--package", "kube-ipvs"];
         self.build(&[&["build"], &packages[..], &["--bin", "demo", "--bin", "kube-ipvs"]].concat())
     }
 
-    /// The libraries' examples, which jobs get on their PATH too.
     pub(crate) fn build_examples(&self) -> Result<Vec<Executable>> {
         self.build(&["build", "--workspace", "--examples"])
     }
 
-    /// The daemon: one static file, which needs nothing else on the machine (.cargo/config.toml says how).
+    /// The daemon: one static file without dependencies on the machine (see .cargo/config.toml).
     ///
-    /// The C library is that of the host, whose resolver is part of it since glibc 2.34. No other toolchain is needed.
+    /// The C library is the host's, which contains the resolver since glibc 2.34. No other toolchain is needed.
     pub(crate) fn build_daemon(&self, profile: &[&str]) -> Result<Executable> {
         let command = ["build", "--package", "kube-ipvs", "--bins"];
         self.build(&[&command, profile].concat())?.pop().context("cargo built no kube-ipvs")
     }
 
-    /// Runs cargo and collects the executables that it made; its progress and errors go to standard error.
+    /// Runs cargo and returns the executables that it made. Cargo's progress and errors go to standard error.
     pub(crate) fn build(&self, args: &[&str]) -> Result<Vec<Executable>> {
         eprintln!("xtask: cargo {}", args.join(" "));
         let output = cargo()
@@ -102,7 +96,6 @@ impl Workspace {
         parse_executables(&String::from_utf8(output.stdout)?)
     }
 
-    /// The packages that can be published: those without `publish = false`.
     pub(crate) fn libraries(&self) -> impl Iterator<Item = &Package> {
         self.packages.iter().filter(|package| package.manifest["publish"].is_null())
     }
@@ -128,11 +121,10 @@ impl Workspace {
     }
 }
 
-/// Cargo tells each program that it runs, as it runs this one, whose manifest it is of. For a build script that looks
-/// at it that is a change, and what depends on it would be compiled again.
+/// Cargo sets this variable in the programs that it runs, such as this one, to the program's own manifest. A build
+/// script that reads it would see a change, and cargo would compile the dependents again.
 pub(crate) const OF_OUR_OWN: &str = "CARGO_MANIFEST_DIR";
 
-/// Cargo, as from the command line.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new("cargo");
     cargo.env_remove(OF_OUR_OWN);
@@ -157,7 +149,7 @@ fn package(value: &Value) -> Package {
     Package { name: text(&value["name"]), targets, manifest: value.clone() }
 }
 
-/// `path+file:///x/tests#scenarios@0.1.0`, or without a name where that is the directory's:
+/// `path+file:///x/tests#scenarios@0.1.0`, or without the name if that is the directory's:
 /// `path+file:///x/xtask#0.1.0`.
 fn package_of(id: &str) -> String {
     let (place, version) = id.rsplit_once('#').unwrap_or((id, ""));
@@ -189,12 +181,11 @@ fn parse_executables(messages: &str) -> Result<Vec<Executable>> {
 }
 
 impl Executable {
-    /// Its file's name; for tests it has a hash, so it is unique.
+    /// Unique, because the file names of tests have a hash.
     pub(crate) fn file_name(&self) -> &Path {
         self.path.file_name().map_or(Path::new(""), Path::new)
     }
 
-    /// Where the bench has it.
     pub(crate) fn place(&self) -> PathBuf {
         let directory = match self.sort {
             Sort::Program => "bin",
@@ -210,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_executables_among_cargos_messages() {
+    fn executables_are_found_in_cargo_messages() {
         let messages = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":null}
 {"reason":"compiler-artifact","package_id":"path+file:///x/tests#scenarios@0.1.0","target":{"kind":["bin"],"name":"demo"},"profile":{"test":false},"executable":"/t/debug/demo"}
 {"reason":"compiler-artifact","package_id":"path+file:///x/a#0.1.0","target":{"kind":["example"],"name":"b"},"profile":{"test":false},"executable":"/t/debug/examples/b"}

@@ -1,11 +1,11 @@
-//! Shows Prometheus what each virtual server has done so far. It only reads.
+//! Exports the counters of each virtual server to Prometheus. It only reads.
 //!
 //! ```sh
 //! export                    # prints the counters once
 //! export 127.0.0.1:9108     # serves them over HTTP, such as to `curl http://127.0.0.1:9108/metrics`
 //! ```
 //!
-//! In a shell `export` is a command of its own: name the path of the program.
+//! In a shell `export` is a builtin: run the program by its path.
 
 use std::{
     env,
@@ -19,7 +19,7 @@ use std::{
 
 use ipvs_netlink::{Client, ServiceEntry, Stats};
 
-/// A metric's name, its meaning, and its value among the kernel's counters.
+/// The metric's name, its help text, and its value among the kernel's counters.
 type Counter = (&'static str, &'static str, fn(&Stats) -> u64);
 
 const COUNTERS: [Counter; 5] = [
@@ -30,7 +30,7 @@ const COUNTERS: [Counter; 5] = [
     ("ipvs_outgoing_bytes_total", "Bytes to clients through this host.", |stats| stats.bytes_out),
 ];
 
-/// How long a client may take for its request.
+/// Timeout of a client's request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -47,13 +47,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Answers every request, whatever its path, one at a time.
+/// Answers every request, regardless of its path, one at a time.
 fn serve(address: &str) -> Result<(), Box<dyn Error>> {
     let listener =
         TcpListener::bind(address).map_err(|error| format!("{address}: {error}. usage: export [ADDRESS:PORT]"))?;
     println!("serving http://{}/metrics", listener.local_addr()?);
     for connection in listener.incoming() {
-        // A client that goes away is its own matter.
+        // A client that disconnects early does not end the exporter.
         if let Err(error) = connection.and_then(answer) {
             eprintln!("export: {error}");
         }
@@ -63,7 +63,7 @@ fn serve(address: &str) -> Result<(), Box<dyn Error>> {
 
 fn answer(mut connection: TcpStream) -> io::Result<()> {
     connection.set_read_timeout(Some(PATIENCE))?;
-    // The request ends with an empty line. It has no content.
+    // An empty line ends the request: it has no body.
     for line in BufReader::new(connection.try_clone()?).lines() {
         if line?.is_empty() {
             break;
@@ -80,21 +80,21 @@ fn answer(mut connection: TcpStream) -> io::Result<()> {
     )
 }
 
-/// Reads all virtual servers of this network namespace. To open a client for each reading is cheap, and survives that
-/// the module ip_vs is loaded again.
+/// Opens a client for each scrape. That is cheap, and it still works after the module ip_vs was reloaded.
 fn metrics() -> Result<String, Box<dyn Error>> {
-    // The kernel's list is no snapshot: it can lack a virtual server while others come and go. The next one has it.
+    // The kernel's list is no snapshot: it can miss a virtual server while others are added or deleted. The next list
+    // has it.
     match Client::open().and_then(|mut client| client.services()) {
         Ok(services) => Ok(exposition(&services)),
         Err(error) if error.is_permission_denied() => {
             Err(format!("{error}: run this as root, or with CAP_NET_ADMIN").into())
         }
-        // If the kernel has no IPVS, the error says what to do.
+        // If the kernel has no IPVS, the error names the remedy.
         Err(error) => Err(error.into()),
     }
 }
 
-/// Prometheus' text format: for each metric its meaning, its type, and a line for each virtual server.
+/// Prometheus' text format: the help text and type of each metric, then one line for each virtual server.
 fn exposition(services: &[ServiceEntry]) -> String {
     let mut text = String::new();
     for (name, meaning, value) in COUNTERS {

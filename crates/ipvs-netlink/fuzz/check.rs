@@ -1,4 +1,4 @@
-//! What must hold for any bytes at all; shared by the fuzzers and the property tests.
+//! Invariants of the decoders for arbitrary bytes, shared by the fuzzers and the property tests.
 
 use ipvs_netlink::{
     Daemon, DestinationEntry, Family, Info, Request, ServiceEntry, Timeouts, VirtualServerKey,
@@ -8,9 +8,9 @@ use netlink_batch::attribute::{address, array, attributes, text};
 use netlink_packet_core::{Emitable, NetlinkMessage};
 use netlink_packet_generic::GenlMessage;
 
-/// Takes the bytes as a whole netlink message, and as the attributes of the command that their first byte names.
+/// Decodes the bytes as a netlink message, and as attributes of the command that the first byte names.
 pub(crate) fn check(bytes: &[u8]) {
-    // Whether it can be read does not matter; reading it must not panic.
+    // Malformed bytes can cause an error. They must not panic.
     let _ = NetlinkMessage::<GenlMessage<Message>>::deserialize(bytes);
     check_attributes(bytes, 4);
     let Some((command, attributes)) = bytes.split_first() else { return };
@@ -24,7 +24,7 @@ pub(crate) fn check(bytes: &[u8]) {
     check_typed(&message);
 }
 
-/// Reads bytes as attributes and each value as a nest. All that is read lies within the bytes.
+/// Reads bytes as attributes and each value as a nest. Every value lies within the bytes.
 fn check_attributes(bytes: &[u8], depth: usize) {
     let mut read = 0;
     for (_, value) in attributes(bytes).filter(|_| depth > 0) {
@@ -35,7 +35,7 @@ fn check_attributes(bytes: &[u8], depth: usize) {
     assert!(read <= bytes.len());
 }
 
-/// What a message says in our types survives being asked for.
+/// A value that was decoded from a message survives a round trip through a request.
 fn check_typed(message: &Message) {
     let (_, _) = (Info::try_from(message), Timeouts::from(message));
     if let Ok(entry) = ServiceEntry::try_from(message) {

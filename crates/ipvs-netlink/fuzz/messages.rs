@@ -1,7 +1,7 @@
-//! Any bytes through every decoder, which must neither panic nor lose anything.
+//! Feeds arbitrary bytes to every decoder. The decoders must neither panic nor lose data.
 //!
 //! * `cargo xtask fuzz` mutates captured messages, on stable Rust.
-//! * `cargo +nightly fuzz run messages` in crates/ipvs-netlink is guided by coverage. It needs libFuzzer.
+//! * `cargo +nightly fuzz run messages` in crates/ipvs-netlink is coverage-guided. It needs libFuzzer.
 
 #![cfg_attr(fuzzing, no_main)]
 

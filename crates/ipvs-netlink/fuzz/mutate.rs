@@ -1,4 +1,4 @@
-//! Mutated messages, without a compiler's help: `messages [--seconds N] [--seed N]`.
+//! Mutates messages without compiler instrumentation: `messages [--seconds N] [--seed N]`.
 
 use std::{
     process::ExitCode,
@@ -69,7 +69,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Xorshift: enough to spread inputs, and the same on every machine.
+/// Xorshift spreads inputs well enough, and gives the same sequence on every machine.
 struct Random(u64);
 
 impl Random {
@@ -104,7 +104,7 @@ impl Random {
                 input.extend_from_slice(other.get(self.below(other.len())..).unwrap_or_default());
             }
             3 => drop(input.drain(at..(at + count).min(input.len()))),
-            // Small numbers where lengths and kinds are.
+            // Small numbers in the places of lengths, which follow the command's byte.
             4 => self.replace(input, at & !3 | 1, self.0 as u8 % 32),
             5 => self.replace(input, at, [0, 1, 3, 4, 0x7f, 0x80, 0xff][self.0 as usize % 7]),
             _ => {

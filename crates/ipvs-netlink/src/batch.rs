@@ -1,11 +1,11 @@
 use crate::{Daemon, DaemonRole, Destination, DestinationKey, Request, Timeouts, VirtualServer, VirtualServerKey};
 
-/// Requests to be carried out together by [`Client::execute`](crate::Client::execute).
+/// Requests that [`Client::execute`](crate::Client::execute) sends together.
 ///
-/// A batch is plain data: it can be built without a socket, printed, compared and executed again. Requests are
-/// numbered from 0 in the order in which they were added. They are carried out in that order, so a virtual
-/// server and its destinations fit one batch; but it is no transaction: a refused request does not stop those
-/// after it.
+/// A batch is plain data: a program can build it without a socket, print it, compare it and execute it again. Requests
+/// are numbered from 0 in the order in which they were added. The kernel executes them in that order, so a batch can
+/// add a virtual server and its destinations. A batch is no transaction: if the kernel rejects a request, the requests
+/// after it still run.
 ///
 /// ```
 /// use ipvs_netlink::{Batch, Destination, Protocol, Scheduler, VirtualServer, VirtualServerKey};
@@ -29,7 +29,7 @@ impl Batch {
         Self { requests: Vec::new() }
     }
 
-    /// An empty batch with room for so many requests.
+    /// An empty batch with room for this many requests.
     pub fn with_capacity(requests: usize) -> Self {
         Self { requests: Vec::with_capacity(requests) }
     }
@@ -50,7 +50,7 @@ impl Batch {
         self.requests.len()
     }
 
-    /// Whether there is nothing to do.
+    /// Whether the batch has no requests.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }

@@ -10,22 +10,21 @@ use crate::{
     message::{Command, Message},
 };
 
-/// How many requests are encoded before they are sent: it bounds the memory of a large batch and fills
-/// the largest send of the transport (5,000 virtual servers take 520 KB).
+/// How many requests are encoded before a send. It bounds the memory of a large batch and still fills the transport's
+/// largest send (5,000 virtual servers take 520 KB).
 const REQUESTS: usize = 8192;
-/// About how many bytes a request has.
+/// Approximate size of a request in bytes.
 const REQUEST: usize = 128;
 
 /// A connection to the IPVS of one network namespace.
 ///
-/// All methods block for as long as the kernel works, which is microseconds a request. Every change takes
-/// CAP_NET_ADMIN, and so does reading.
+/// All methods block while the kernel works: microseconds for each request. Reads and changes both need CAP_NET_ADMIN.
 ///
-/// Lists are not snapshots. The kernel answers in parts of 100 or so virtual servers, resumes by position, and does
-/// not say when a list changed in between: entries may then be missing (`ip_vs_genl_dump_services`). Being the only
-/// writer of a namespace does not help: on most kernels the position is one in the table of *all* network namespaces,
-/// and those that have a table for each resize it some time after it has grown. What a list lacks is absent only if
-/// [`Client::service`] says so too. Repeated entries are left out here.
+/// Lists are not snapshots. The kernel answers in parts of about 100 virtual servers, resumes by position, and does not
+/// report changes in between (`ip_vs_genl_dump_services`). So a list can miss entries, even if the caller is the only
+/// writer in the namespace. On most kernels the position counts in one table that *all* network namespaces share.
+/// Kernels with a table for each namespace resize it some time after it has grown. If a list lacks an entry, ask
+/// [`Client::service`] whether the virtual server exists. The client removes repeated entries.
 ///
 /// ```no_run
 /// use ipvs_netlink::{Client, Protocol, Scheduler, VirtualServer, VirtualServerKey};
@@ -44,17 +43,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// Opens the IPVS of the calling thread's network namespace. The kernel loads the module `ip_vs` if it has to.
+    /// Opens the IPVS of the calling thread's network namespace. If necessary, the kernel loads the module `ip_vs`.
     ///
     /// # Errors
     ///
-    /// [`Error::NoIpvs`] when the kernel has none, [`Error::Transport`] when there is no socket to be had.
+    /// [`Error::NoIpvs`] if the kernel has no IPVS, [`Error::Transport`] if no socket can be opened.
     pub fn open() -> Result<Self, Error> {
         Self::with_socket(Socket::open(Protocol::Generic)?)
     }
 
-    /// Opens the IPVS of another network namespace, given by an open file of it, such as
-    /// `/run/netns/NAME` or `/proc/PID/ns/net`. It takes CAP_SYS_ADMIN; the calling thread stays where it is.
+    /// Opens the IPVS of another network namespace, given an open file of that namespace, such as `/run/netns/NAME` or
+    /// `/proc/PID/ns/net`. Needs CAP_SYS_ADMIN. The calling thread stays in its namespace.
     ///
     /// ```no_run
     /// let namespace = std::fs::File::open("/run/netns/blue")?;
@@ -69,8 +68,8 @@ impl Client {
         Self::with_socket(Socket::open_in(Protocol::Generic, namespace)?)
     }
 
-    /// Looks again for the number by which the kernel knows IPVS. It is another one after the module `ip_vs` was
-    /// removed and loaded, and what is asked by the old one is refused.
+    /// Looks up the kernel's family number of IPVS again. When the module `ip_vs` is reloaded, the number changes, and
+    /// the kernel rejects requests with the old one.
     ///
     /// # Errors
     ///
@@ -85,13 +84,13 @@ impl Client {
         Ok(Self { socket, family })
     }
 
-    /// Shows `observer` every datagram before it is sent: for benchmarks that replay them and for traces.
+    /// Calls `observer` with every datagram before it is sent: for traces, and for benchmarks that replay datagrams.
     pub fn observe_sends(&mut self, observer: impl FnMut(&[u8]) + Send + 'static) {
         self.socket.observe_sends(observer);
     }
 
-    /// Carries out a batch in as few sends as the socket's buffers allow. The result lists the requests that the
-    /// kernel refused, by ascending number; all others were carried out.
+    /// Executes a batch in as few sends as the socket's buffers allow. The result lists the requests that the kernel
+    /// rejected, by ascending number. The kernel executed all others.
     ///
     /// ```no_run
     /// # use ipvs_netlink::{Batch, Client, Protocol, Scheduler, VirtualServer, VirtualServerKey};
@@ -109,7 +108,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Transport`] when it is unknown what was carried out: the state must be read again.
+    /// [`Error::Transport`] if it is unknown which requests the kernel executed: read the state again.
     pub fn execute(&mut self, batch: &Batch) -> Result<Vec<RequestFailure>, Error> {
         let mut failures = Vec::new();
         let mut first = 0;
@@ -129,11 +128,11 @@ impl Client {
         Ok(failures)
     }
 
-    /// Carries out one request.
+    /// Executes one request.
     ///
     /// # Errors
     ///
-    /// [`Error::Rejected`] when the kernel refuses it; otherwise those of [`Client::execute`].
+    /// [`Error::Rejected`] if the kernel rejects it; otherwise those of [`Client::execute`].
     pub fn request(&mut self, request: Request) -> Result<(), Error> {
         match self.socket.request(self.address((&request).into()), 0) {
             Ok(()) => Ok(()),
@@ -151,7 +150,7 @@ impl Client {
         self.request(Request::AddService { key, service })
     }
 
-    /// Changes a virtual server; its connections, destinations and counters stay.
+    /// Changes a virtual server. It keeps its connections, destinations and counters.
     ///
     /// # Errors
     ///
@@ -169,11 +168,11 @@ impl Client {
         self.request(Request::DeleteService { key })
     }
 
-    /// Reads one virtual server; `None` when there is no such one.
+    /// Reads one virtual server; `None` if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`Error::Read`] when it is unknown whether there is.
+    /// [`Error::Read`] if it is unknown whether the virtual server exists.
     pub fn service(&mut self, key: VirtualServerKey) -> Result<Option<ServiceEntry>, Error> {
         let attributes = vec![key.attribute()];
         let answers = self.socket.query(self.address(Message::new(Command::GetService, attributes)));
@@ -185,7 +184,7 @@ impl Client {
         }
     }
 
-    /// Lists the virtual servers, of both families and of all kinds. No snapshot: see [`Client`].
+    /// Lists the virtual servers of both families and of all kinds. The list is no snapshot: see [`Client`].
     ///
     /// # Errors
     ///
@@ -213,7 +212,7 @@ impl Client {
         self.request(Request::AddDestination { service, key, destination })
     }
 
-    /// Changes a destination; its connections and counters stay.
+    /// Changes a destination. It keeps its connections and counters.
     ///
     /// # Errors
     ///
@@ -236,11 +235,11 @@ impl Client {
         self.request(Request::DeleteDestination { service, key })
     }
 
-    /// Lists the destinations of a virtual server. No snapshot either, but here only changes of this virtual
-    /// server count.
+    /// Lists the destinations of a virtual server. The list is no snapshot either; only changes of this virtual server
+    /// can disturb it.
     ///
-    /// The kernel answers with an empty list too when there is no such virtual server: [`Client::service`] tells
-    /// the two apart.
+    /// If the virtual server does not exist, the kernel answers with an empty list. [`Client::service`] distinguishes
+    /// the two cases.
     ///
     /// # Errors
     ///
@@ -261,11 +260,11 @@ impl Client {
         self.request(Request::Flush)
     }
 
-    /// Sets the counters of a virtual server and of its destinations to zero, or all there are.
+    /// Sets the counters of a virtual server and of its destinations to zero; `None` resets all virtual servers.
     ///
     /// # Errors
     ///
-    /// [`Error::Rejected`] when there is no such virtual server; otherwise those of [`Client::request`].
+    /// [`Error::Rejected`] if the virtual server does not exist; otherwise those of [`Client::request`].
     pub fn zero(&mut self, service: Option<VirtualServerKey>) -> Result<(), Error> {
         self.request(Request::Zero(service))
     }
@@ -297,7 +296,7 @@ impl Client {
         self.one("read the version of IPVS", Command::GetInfo, |message| Info::try_from(message))
     }
 
-    /// Lists the synchronisation daemons that run.
+    /// Lists the running synchronisation daemons.
     ///
     /// # Errors
     ///
@@ -326,7 +325,7 @@ impl Client {
         self.request(Request::StopDaemon(role))
     }
 
-    /// Asks for what there is one of.
+    /// Sends a query that has exactly one answer.
     fn one<T>(
         &mut self,
         what: &str,

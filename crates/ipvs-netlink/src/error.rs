@@ -7,27 +7,27 @@ use crate::Request;
 /// `errno.h`; the same on every architecture of Linux.
 const ENOENT: i32 = 2;
 
-/// A request that the kernel refused; the others of its batch were carried out.
+/// A request that the kernel rejected. The kernel executed the others of its batch.
 ///
-/// `Display` says which request on what, the kernel's errno with its own words where it has any, and what an
-/// errno stands for where it misleads.
+/// `Display` names the request, its object, the errno, and the kernel's own text if there is one. It explains an errno
+/// that misleads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestFailure {
-    /// The number of the request in its batch; 0 for a single one.
+    /// The number of the request in its batch; 0 for a single request.
     pub number: usize,
     /// The request.
     pub request: Request,
-    /// Why.
+    /// The kernel's error.
     pub error: KernelError,
 }
 
 impl RequestFailure {
-    /// The virtual server, the destination or the daemon that the request is about does not exist.
+    /// The virtual server, destination or daemon of the request does not exist.
     pub fn is_not_found(&self) -> bool {
         self.error.is_not_found() && !self.lacks_module()
     }
 
-    /// What was to be added exists already.
+    /// The object to add exists already.
     pub fn already_exists(&self) -> bool {
         self.error.already_exists()
     }
@@ -37,7 +37,7 @@ impl RequestFailure {
         self.error.is_permission_denied()
     }
 
-    /// The kernel has no such scheduler, or no such persistence engine, and found no module of it to load.
+    /// The kernel lacks the scheduler or the persistence engine, and found no module of it to load.
     pub fn lacks_module(&self) -> bool {
         use Request::{AddService, UpdateService};
         self.error.errno() == ENOENT && matches!(self.request, AddService { .. } | UpdateService { .. })
@@ -64,35 +64,35 @@ impl fmt::Display for RequestFailure {
 
 impl std::error::Error for RequestFailure {}
 
-/// What can go wrong between us and IPVS.
+/// An error of IPVS or of the connection to it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel does not know IPVS, and could not load it.
+    /// The kernel has no IPVS and could not load it.
     #[error(
         "the kernel has no IPVS: load the module ip_vs (modprobe ip_vs; from a container, on the host), or use a \
          kernel built with CONFIG_IP_VS"
     )]
     NoIpvs,
-    /// The kernel refused a request.
+    /// The kernel rejected a request.
     #[error("{0}")]
     Rejected(Box<RequestFailure>),
-    /// Something could not be read. That says nothing about whether it exists.
+    /// A read failed. It is unknown whether the object exists.
     #[error("cannot {what}: {error}")]
     Read {
-        /// What was to be read, such as `list services`.
+        /// The operation, such as `list services`.
         what: String,
-        /// Why.
+        /// The cause.
         #[source]
         error: netlink_batch::Error,
     },
-    /// The socket failed. Whether requests were carried out is unknown: read the state again.
+    /// The socket failed. It is unknown which requests the kernel executed: read the state again.
     #[error("{0}")]
     Transport(#[from] netlink_batch::Error),
 }
 
 impl Error {
-    /// The kernel's refusal, if that is what this is.
+    /// The kernel's error, if the kernel rejected the request.
     pub fn kernel(&self) -> Option<&KernelError> {
         match self {
             Self::Rejected(failure) => Some(&failure.error),
@@ -101,8 +101,8 @@ impl Error {
         }
     }
 
-    /// The errno of the kernel's refusal, or of the system call that failed: `ENOENT` for [`NoIpvs`](Self::NoIpvs).
-    /// Some errors have none.
+    /// The errno of the kernel's rejection or of the failed system call; `ENOENT` for [`NoIpvs`](Self::NoIpvs). Some
+    /// errors have none.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::NoIpvs => Some(ENOENT),
@@ -111,7 +111,7 @@ impl Error {
         }
     }
 
-    /// The virtual server, the destination or the daemon that the request is about does not exist.
+    /// The virtual server, destination or daemon of the request does not exist.
     pub fn is_not_found(&self) -> bool {
         match self {
             Self::Rejected(failure) => failure.is_not_found(),
@@ -119,7 +119,7 @@ impl Error {
         }
     }
 
-    /// What was to be added exists already.
+    /// The object to add exists already.
     pub fn already_exists(&self) -> bool {
         self.kernel().is_some_and(KernelError::already_exists)
     }
@@ -129,7 +129,7 @@ impl Error {
         self.kernel().is_some_and(KernelError::is_permission_denied)
     }
 
-    /// The kernel has no such scheduler, or no such persistence engine, and found no module of it to load.
+    /// The kernel lacks the scheduler or the persistence engine, and found no module of it to load.
     pub fn lacks_module(&self) -> bool {
         matches!(self, Self::Rejected(failure) if failure.lacks_module())
     }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_what_was_asked_of_whom() {
+    fn request_failure_names_the_request_and_its_object() {
         let address: std::net::SocketAddr = "10.1.1.1:80".parse().unwrap();
         let (service, key, destination) = (key(), address.into(), Destination::default());
         let present = failure(Request::AddDestination { service, key, destination }, 17);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn enoent_is_about_the_scheduler_or_about_a_destination() {
+    fn enoent_means_a_missing_module_or_a_missing_destination() {
         let service = VirtualServer::new(Scheduler::RR);
         let add = failure(Request::AddService { key: key(), service }, 2);
         assert!(add.lacks_module() && !add.is_not_found());
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_module_says_what_to_do() {
+    fn no_ipvs_error_names_the_module_to_load() {
         let said = Error::NoIpvs.to_string();
         assert!(said.contains("modprobe ip_vs") && said.contains("CONFIG_IP_VS"), "{said}");
         assert!(!Error::NoIpvs.is_not_found());

@@ -1,4 +1,4 @@
-//! Which number the generic-netlink family "IPVS" has in the running kernel.
+//! Looks up the number of the generic-netlink family "IPVS" in the running kernel.
 
 use netlink_batch::{
     Socket,
@@ -8,7 +8,7 @@ use netlink_packet_generic::GenlFamily;
 
 use crate::{Error, message::Message};
 
-/// The controller is the one family with a fixed number (`GENL_ID_CTRL`).
+/// The controller has a fixed number (`GENL_ID_CTRL`).
 const CONTROLLER: u16 = 16;
 /// `struct genlmsghdr`: `CTRL_CMD_GETFAMILY`, version 2.
 const GET_FAMILY: [u8; 4] = [3, 2, 0, 0];
@@ -16,8 +16,7 @@ const GET_FAMILY: [u8; 4] = [3, 2, 0, 0];
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
 
-/// Asks the kernel. If it has no such family it tries to load a module of that alias first, whatever the rights of
-/// the caller.
+/// If the kernel lacks the family, it first tries to load a module of that alias, regardless of the caller's rights.
 pub(crate) fn resolve(socket: &mut Socket) -> Result<u16, Error> {
     let mut question = GET_FAMILY.to_vec();
     put_text(&mut question, FAMILY_NAME, Message::family_name());

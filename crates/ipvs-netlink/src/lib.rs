@@ -1,16 +1,16 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # What the kernel does
+//! # Kernel behaviour
 //!
-//! * State belongs to a network namespace and ends with it. [`Client::open_in`] reaches any.
-//! * Changing a virtual server or a destination takes its whole configuration, never the difference.
-//! * Lists are no snapshots (see [`Client`]), and the destinations of a virtual server that does not exist are an
-//!   empty list.
-//! * `ESRCH` says that a virtual server is missing, `ENOENT` a destination, a scheduler or a persistence engine.
-//!   [`RequestFailure::is_not_found`] and [`RequestFailure::lacks_module`] tell them apart.
+//! * State belongs to a network namespace and ends with it. [`Client::open_in`] opens any namespace.
+//! * A change of a virtual server or a destination carries its whole configuration, never the difference.
+//! * Lists are no snapshots (see [`Client`]). The destinations of a virtual server that does not exist are an empty
+//!   list.
+//! * `ESRCH` means a missing virtual server. `ENOENT` means a missing destination, scheduler or persistence engine:
+//!   [`RequestFailure::is_not_found`] and [`RequestFailure::lacks_module`] distinguish them.
 //!
-//! The meaning of everything here is that of `net/netfilter/ipvs/ip_vs_ctl.c` in the kernel's source. Bytes and
-//! values are turned into each other in [`message`], which no socket touches.
+//! `net/netfilter/ipvs/ip_vs_ctl.c` in the kernel's source defines the meaning of all values. [`message`] encodes and
+//! decodes them, without a socket.
 
 mod batch;
 mod client;

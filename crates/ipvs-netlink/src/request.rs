@@ -11,78 +11,78 @@ use crate::{
 const SERVICE: u16 = 1;
 const DESTINATION: u16 = 2;
 
-/// One change to the kernel's state, as a value.
+/// One change of the kernel's state.
 ///
-/// `Display` says it as an operator would: `add destination 10.1.1.1:80 to TCP 10.0.0.1:80`.
+/// `Display` prints it in an operator's words: `add destination 10.1.1.1:80 to TCP 10.0.0.1:80`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Request {
-    /// Add a virtual server. Fails if it exists (`EEXIST`), or if the scheduler or the persistence engine does
-    /// not (`ENOENT`).
+    /// Add a virtual server. Fails if it exists (`EEXIST`), or if the scheduler or the persistence engine does not
+    /// exist (`ENOENT`).
     AddService {
-        /// Which one.
+        /// The virtual server.
         key: VirtualServerKey,
-        /// How it is to work.
+        /// Its configuration.
         service: VirtualServer,
     },
-    /// Change a virtual server; its connections, destinations and counters stay. Fails if it does not exist
-    /// (`ESRCH`), or if the scheduler or the persistence engine does not (`ENOENT`).
+    /// Change a virtual server. It keeps its connections, destinations and counters. Fails if it does not exist
+    /// (`ESRCH`), or if the scheduler or the persistence engine does not exist (`ENOENT`).
     UpdateService {
-        /// Which one.
+        /// The virtual server.
         key: VirtualServerKey,
-        /// How it is to work: the whole of it, not the difference.
+        /// Its whole configuration, not the difference.
         service: VirtualServer,
     },
     /// Delete a virtual server with its destinations. Fails if it does not exist (`ESRCH`).
     DeleteService {
-        /// Which one.
+        /// The virtual server.
         key: VirtualServerKey,
     },
-    /// Add a destination. Fails if it exists (`EEXIST`), if its virtual server does not (`ESRCH`), or if it is no
-    /// unicast address (`EINVAL`).
+    /// Add a destination. Fails if it exists (`EEXIST`), if its virtual server does not exist (`ESRCH`), or if its
+    /// address is not unicast (`EINVAL`).
     AddDestination {
-        /// Of which virtual server.
+        /// The virtual server of the destination.
         service: VirtualServerKey,
-        /// Which one.
+        /// The destination.
         key: DestinationKey,
-        /// How it is to be used.
+        /// Its configuration.
         destination: Destination,
     },
-    /// Change a destination; its connections and counters stay. Fails if it (`ENOENT`) or its virtual server
+    /// Change a destination. It keeps its connections and counters. Fails if it (`ENOENT`) or its virtual server
     /// (`ESRCH`) does not exist.
     UpdateDestination {
-        /// Of which virtual server.
+        /// The virtual server of the destination.
         service: VirtualServerKey,
-        /// Which one.
+        /// The destination.
         key: DestinationKey,
-        /// How it is to be used: the whole of it, not the difference.
+        /// Its whole configuration, not the difference.
         destination: Destination,
     },
-    /// Delete a destination. Fails if it (`ENOENT`) or its virtual server (`ESRCH`) does not exist. Its
-    /// connections stay until they time out, and their packets are dropped, unless the sysctl
-    /// `net.ipv4.vs.expire_nodest_conn` is set.
+    /// Delete a destination. Fails if it (`ENOENT`) or its virtual server (`ESRCH`) does not exist. Its connections
+    /// stay until they time out. The kernel drops their packets, unless the sysctl `net.ipv4.vs.expire_nodest_conn` is
+    /// set.
     DeleteDestination {
-        /// Of which virtual server.
+        /// The virtual server of the destination.
         service: VirtualServerKey,
-        /// Which one.
+        /// The destination.
         key: DestinationKey,
     },
-    /// Set the counters of a virtual server and of its destinations to zero, or all there are.
+    /// Set the counters of a virtual server and of its destinations to zero; `None` resets all virtual servers.
     Zero(Option<VirtualServerKey>),
     /// Delete all virtual servers of the network namespace, with their destinations.
     Flush,
     /// Set timeouts.
     SetTimeouts(Timeouts),
-    /// Start a synchronisation daemon. Fails if one of that role runs (`EEXIST`), if there is no such interface
-    /// (`ENODEV`), or while a virtual server has destinations of the other family (`EINVAL`).
+    /// Start a synchronisation daemon. Fails if a daemon of that role runs (`EEXIST`), or if the interface does not
+    /// exist (`ENODEV`). Also fails while a virtual server has destinations of the other family (`EINVAL`).
     StartDaemon(Daemon),
     /// Stop the synchronisation daemon of that role. Fails if none runs (`ESRCH`).
     StopDaemon(DaemonRole),
 }
 
 impl Request {
-    /// Appends what follows the netlink header: the bytes of the [`Message`] that it is. Nearly all of a large batch
-    /// adds or changes destinations, and those are written without making the message first.
+    /// Appends the payload behind the netlink header: the bytes of the request's [`Message`]. A large batch mostly adds
+    /// or changes destinations, so these are encoded without an intermediate message.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         let (command, service, key, destination) = match self {
             Self::AddDestination { service, key, destination } => (Command::NewDestination, service, key, destination),
@@ -101,7 +101,6 @@ impl Request {
     }
 }
 
-/// Writes the request.
 impl From<&Request> for Message {
     fn from(request: &Request) -> Self {
         let with_service = |command, key: &VirtualServerKey, service: &VirtualServer| {

@@ -1,4 +1,4 @@
-//! Messages of ipvsadm and of a real kernel, captured as the files in tests/captured say.
+//! Messages of ipvsadm and of a real kernel, captured as the files in tests/captured describe.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ use ipvs_netlink::{
 };
 use netlink_packet_core::{Emitable, NLA_F_NESTED};
 
-/// One captured message, behind the netlink header.
+/// A captured message without the netlink header.
 struct Captured {
     direction: char,
     message: Message,
@@ -32,7 +32,7 @@ fn captured(text: &str) -> Vec<Captured> {
         .collect()
 }
 
-/// Checks that each message is written as it was read, and what it says.
+/// Checks that each message is encoded as it was captured, and compares its decoded values.
 fn check(text: &str, expected: Expect) {
     let mut said = String::new();
     for Captured { direction, message, bytes } in captured(text) {
@@ -44,7 +44,7 @@ fn check(text: &str, expected: Expect) {
     expected.assert_eq(&said);
 }
 
-/// libnl sets `NLA_F_NESTED` on the outermost attributes; the kernel does not look at it, and we do not write it.
+/// libnl sets `NLA_F_NESTED` on the outermost attributes. The kernel ignores it, and this crate does not write it.
 fn without_nested_flag(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let mut at = 0;
@@ -65,7 +65,7 @@ fn describe(message: &Message) -> String {
             format!("{key} {service:?}{}", if stats == Default::default() { "" } else { " with traffic" })
         }
         Command::NewDestination | Command::SetDestination => {
-            // Which virtual server it is of, only a request says.
+            // Only a request names the virtual server of a destination.
             let entry = DestinationEntry::from_message(message, Family::V4).unwrap();
             let DestinationEntry { key, destination, connections, .. } = entry;
             let service = VirtualServerKey::FirewallMark { mark: 1, family: Family::V4 };
@@ -91,7 +91,7 @@ macro_rules! captured {
         )*
 
         #[test]
-        fn every_file_is_looked_at() {
+        fn every_captured_file_has_a_test() {
             let known = [$(concat!($file, ".hex")),*];
             let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/captured");
             for file in std::fs::read_dir(directory).unwrap() {

@@ -1,4 +1,4 @@
-//! Whatever is written is read back, and no bytes make the decoders panic.
+//! Encoded values decode to the same values, and no bytes make the decoders panic.
 
 #![allow(clippy::unwrap_used)]
 
@@ -75,13 +75,12 @@ fn daemon() -> impl Strategy<Value = Daemon> {
     })
 }
 
-/// An attribute of a number that no list knows.
 fn unknown() -> impl Strategy<Value = DefaultNla> {
     (20..0x4000u16, any::<bool>(), vec(any::<u8>(), 0..40))
         .prop_map(|(kind, nested, value)| DefaultNla::new(if nested { kind | NLA_F_NESTED } else { kind }, value))
 }
 
-/// Any list of the attributes given, in any order and number.
+/// Any list of the given attributes, in any order and number.
 macro_rules! list {
     ($type:ident: $($variant:ident($value:expr)),* $(,)?) => {
         vec(prop_oneof![$($value.prop_map($type::$variant),)* unknown().prop_map($type::Other)], 0..12)
@@ -145,7 +144,7 @@ fn encode(message: &Message) -> Vec<u8> {
     bytes
 }
 
-/// The attributes as the library writes them.
+/// The attributes as netlink_packet_core encodes them.
 fn by_the_library(bytes: &[u8]) -> Vec<u8> {
     let attribute = NlasIterator::new(bytes).map(|attribute| DefaultNla::parse(&attribute.unwrap()).unwrap());
     let attributes: Vec<_> = attribute.collect();
@@ -154,7 +153,7 @@ fn by_the_library(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What the kernel would read of a request.
+/// A request as the kernel would decode it.
 fn sent(request: Request) -> Message {
     let message = Message::from(&request);
     Message::parse(message.command, &encode(&message)).unwrap()
@@ -162,12 +161,12 @@ fn sent(request: Request) -> Message {
 
 proptest! {
     #[test]
-    fn every_message_is_read_back(message in message()) {
+    fn encoded_message_decodes_to_itself(message in message()) {
         prop_assert_eq!(Message::parse(message.command, &encode(&message)).unwrap(), message);
     }
 
     #[test]
-    fn what_is_appended_is_what_is_emitted(message in message()) {
+    fn appended_message_equals_emitted_message(message in message()) {
         let mut appended = Vec::new();
         message.append_to(&mut appended);
         prop_assert_eq!(&appended[..4], &[message.command.number(), 1, 0, 0]);
@@ -176,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn a_request_is_appended_as_its_message_is(service in key(), (key, destination) in destination()) {
+    fn appended_request_equals_its_message(service in key(), (key, destination) in destination()) {
         for request in [
             Request::AddDestination { service, key, destination },
             Request::UpdateDestination { service, key, destination },
@@ -222,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200)) {
+    fn decoders_never_panic_on_arbitrary_bytes(bytes in vec(any::<u8>(), 0..200)) {
         check::check(&bytes);
     }
 
@@ -236,9 +235,9 @@ proptest! {
     }
 }
 
-/// The longest attribute there can be, as a nest: what is in it must not grow when it is written again.
+/// The longest possible attribute as a nest: its content must not grow when it is encoded again.
 #[test]
-fn the_longest_nests_survive() {
+fn longest_nests_decode_and_encode_without_growth() {
     for inner in [65_524u16, 65_525, 65_526, 65_527, 65_528, 65_529, 65_530, 65_531] {
         for outer in [inner + 4, (inner + 4).max(65_532), u16::MAX] {
             let mut bytes = vec![Command::NewService.number()];

@@ -1,7 +1,7 @@
-//! Attributes, in which netlink messages have their values: read and written as bytes.
+//! Reads and writes netlink attributes as bytes.
 //!
 //! An attribute (`struct nlattr` of `linux/netlink.h`) is a value behind a header of four bytes. The header has the
-//! length and the type, both in the byte order of the host:
+//! length and the type, both in host byte order:
 //!
 //! ```text
 //!  0        2        4                     length    the next multiple of 4
@@ -10,16 +10,16 @@
 //!  └────────┴────────┴─────────────────────┴─────────┘
 //! ```
 //!
-//! * The length counts the header and the value. Zeros fill the value up to a multiple of four bytes. There the next
+//! * The length counts the header and the value. Zeros pad the value to a multiple of four bytes, where the next
 //!   attribute begins.
-//! * The value can be a *nest*: attributes, one after the other.
+//! * The value can be a *nest*: a sequence of attributes.
 //! * The two highest bits of the type are flags. `NLA_F_NESTED` marks a nest, and `NLA_F_NET_BYTEORDER` a number in
 //!   network byte order. Some subsystems require them, and others never set them.
-//! * Each subsystem has its own types and decides on the byte order: `NFTA_*` of `linux/netfilter/nf_tables.h` in
-//!   network byte order, `RTA_*` of `linux/rtnetlink.h` in that of the host. Each nest has types of its own.
+//! * Each subsystem defines its types and their byte order. `NFTA_*` of `linux/netfilter/nf_tables.h` is in network
+//!   byte order, `RTA_*` of `linux/rtnetlink.h` in host byte order. Each nest has separate types.
 //!
-//! [`attributes`] and [`find`] read, [`put`], [`put_text`] and [`nest`] write. Numbers are arrays of bytes, which
-//! `from_be_bytes` and its like turn into numbers:
+//! [`attributes`] and [`find`] read; [`put`], [`put_text`] and [`nest`] write. Numbers are arrays of bytes, which
+//! `from_be_bytes` and similar methods convert:
 //!
 //! ```
 //! use netlink_batch::attribute::{array, find, nest, put, put_text, text};
@@ -39,15 +39,14 @@
 //! assert_eq!(port.and_then(array).map(u16::from_be_bytes), Some(443));
 //! ```
 //!
-//! No bytes make the readers panic. They read nothing outside the slice, and end at an attribute whose length makes
-//! no sense. To have that as an error, use [`netlink_packet_core::NlasIterator`], on which they are built.
+//! No bytes make the readers panic. They read nothing outside the slice, and stop at an attribute with an impossible
+//! length. To get an error there, use [`netlink_packet_core::NlasIterator`], on which they are built.
 
 use std::{borrow::Cow, net::IpAddr};
 
 use netlink_packet_core::{NLA_F_NESTED, NLA_HEADER_SIZE, NlasIterator};
 
-/// The types, without flags, and the values of attributes that stand one after the other. It ends where a length makes
-/// no sense.
+/// The types, without flags, and the values of consecutive attributes. It stops at an impossible length.
 pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(|attribute| {
         let attribute = attribute.ok()?;
@@ -61,33 +60,33 @@ pub fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
-/// A value of exactly that many bytes, such as those of a number.
+/// A value of exactly `N` bytes, such as a number.
 pub fn array<const N: usize>(value: &[u8]) -> Option<[u8; N]> {
     value.try_into().ok()
 }
 
-/// An address: four bytes are of IPv4, and sixteen of IPv6.
+/// An address: four bytes are IPv4, and sixteen are IPv6.
 pub fn address(value: &[u8]) -> Option<IpAddr> {
     array::<4>(value).map(IpAddr::from).or_else(|| array::<16>(value).map(IpAddr::from))
 }
 
-/// A C string, up to its NUL. What is not UTF-8 is replaced.
+/// A C string up to its NUL. Invalid UTF-8 is replaced.
 pub fn text(value: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(value.split(|byte| *byte == 0).next().unwrap_or_default())
 }
 
-/// Appends an attribute. The type may have flags.
+/// Appends an attribute. The type can have flags.
 ///
 /// # Panics
 ///
-/// On a value of more than 65,531 bytes, as the length does not fit the header.
+/// If the value has more than 65,531 bytes: the length does not fit the header.
 #[inline]
 pub fn put(out: &mut Vec<u8>, kind: u16, value: impl AsRef<[u8]>) {
     let value = value.as_ref();
     if value.len() > 16 {
         return put_with(out, kind, |out| out.extend_from_slice(value));
     }
-    // Nearly all are numbers and addresses. Their length is known when this is compiled: one write is all that is left.
+    // Most values are numbers and addresses of a length known at compile time. For these only one write remains.
     let length = NLA_HEADER_SIZE + value.len();
     let mut attribute = [0; NLA_HEADER_SIZE + 16];
     attribute[..NLA_HEADER_SIZE].copy_from_slice(&header(length, kind));
@@ -95,7 +94,7 @@ pub fn put(out: &mut Vec<u8>, kind: u16, value: impl AsRef<[u8]>) {
     out.extend_from_slice(&attribute[..length.next_multiple_of(4)]);
 }
 
-/// Appends an attribute with a C string. [Panics](put#panics) on one that is too long.
+/// Appends an attribute with a C string. [Panics](put#panics) if the string is too long.
 pub fn put_text(out: &mut Vec<u8>, kind: u16, text: &str) {
     put_with(out, kind, |out| {
         out.extend_from_slice(text.as_bytes());
@@ -109,7 +108,7 @@ pub fn nest(out: &mut Vec<u8>, kind: u16, write: impl FnOnce(&mut Vec<u8>)) {
     put_with(out, kind | NLA_F_NESTED, write);
 }
 
-/// Appends an attribute whose value is what `write` appends. [Panics](put#panics) if that is too long.
+/// Appends an attribute whose value `write` appends. [Panics](put#panics) if the value is too long.
 #[inline]
 pub fn put_with(out: &mut Vec<u8>, kind: u16, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
@@ -135,7 +134,7 @@ mod tests {
     const KINDS: [u16; 4] = [0, 7, 7 | NLA_F_NET_BYTEORDER, 0x3fff | NLA_F_NESTED];
 
     #[test]
-    fn attributes_are_written_as_the_library_writes_them() {
+    fn written_attributes_equal_those_of_netlink_packet_core() {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for (kind, length) in KINDS.into_iter().flat_map(|kind| (0..40).map(move |length| (kind, length))) {
             put(&mut ours, kind, vec![0xaa; length]);
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn written_attributes_are_read_back() {
         let mut bytes = Vec::new();
         nest(&mut bytes, 1, |out| put(out, 2 | NLA_F_NET_BYTEORDER, [1, 2, 3]));
         put(&mut bytes, 1, []);
@@ -161,14 +160,14 @@ mod tests {
         assert_eq!(find(&bytes, 4).and_then(array).map(u64::from_be_bytes), Some(258));
         assert_eq!(find(&bytes, 4).and_then(array).map(u32::from_be_bytes), None, "it has eight bytes");
         assert_eq!(find(&bytes, 5), None);
-        // The last one may lack its padding.
+        // The last attribute can lack its padding.
         bytes.clear();
         put_text(&mut bytes, 3, "lo");
         assert_eq!(find(&bytes[..7], 3).map(text).as_deref(), Some("lo"));
     }
 
     #[test]
-    fn texts_and_addresses() {
+    fn text_and_address_values_are_decoded() {
         for (value, expected) in [(&b""[..], ""), (b"a\0b", "a"), (b"ab", "ab"), (b"\xff\0", "\u{fffd}")] {
             assert_eq!(text(value), expected);
         }
@@ -177,10 +176,10 @@ mod tests {
         assert_eq!([0, 3, 5, 15, 17].map(|length| address(&[1; 32][..length])), [None; 5]);
     }
 
-    /// All of seven bytes out of a few that a header is made of: none of them panics, and no value is longer than what
-    /// is left.
+    /// All sequences of seven bytes that are typical of headers. None panics, and no value is longer than the remaining
+    /// bytes.
     #[test]
-    fn no_bytes_panic() {
+    fn attribute_readers_never_panic_on_header_bytes() {
         const BYTES: [u8; 6] = [0, 1, 4, 5, 8, 0xff];
         for mut number in 0..BYTES.len().pow(7) {
             let bytes: [u8; 7] = std::array::from_fn(|_| {
@@ -197,7 +196,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "shorter than 64 KiB")]
-    fn the_longest_attribute() {
+    fn attribute_longer_than_65531_bytes_panics() {
         let mut bytes = Vec::new();
         put(&mut bytes, 1, vec![0; 65_531]);
         assert_eq!(find(&bytes, 1).map(<[u8]>::len), Some(65_531));

@@ -1,14 +1,14 @@
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
 
-/// Where a header keeps its flags and its sequence number (`struct nlmsghdr`).
+/// Offsets of the flags and of the sequence number in a header (`struct nlmsghdr`).
 const FLAGS: std::ops::Range<usize> = 6..8;
 const SEQUENCE: std::ops::Range<usize> = 8..12;
 
-/// Requests, already encoded, waiting to be sent together.
+/// Encoded requests to send together.
 ///
-/// A batch is plain bytes: building it needs no socket, so what would be sent can be inspected, counted or
-/// stored. Requests are numbered from 0 in the order in which they were pushed; a [`Failure`](crate::Failure)
-/// names its request by that number.
+/// A batch is plain bytes: a program can build it without a socket, and inspect, count or store it. Requests are
+/// numbered from 0 in the order in which they were pushed. A [`Failure`](crate::Failure) names its request by that
+/// number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     bytes: Vec<u8>,
@@ -22,18 +22,18 @@ impl Batch {
         Self::default()
     }
 
-    /// An empty batch with room for so many requests of about so many bytes each.
+    /// An empty batch with room for this many requests of about `size` bytes each.
     pub fn with_capacity(requests: usize, size: usize) -> Self {
         Self { bytes: Vec::with_capacity(requests * size), starts: Vec::with_capacity(requests) }
     }
 
-    /// Adds a request and returns its number. `flags` are the `NLM_F_*` flags beyond `NLM_F_REQUEST`, such
-    /// as `NLM_F_CREATE`; acknowledgements are asked by [`Socket`](crate::Socket), not here.
+    /// Adds a request and returns its number. `flags` are the `NLM_F_*` flags beyond `NLM_F_REQUEST`, such as
+    /// `NLM_F_CREATE`. [`Socket`](crate::Socket) asks for acknowledgements, not the batch.
     ///
     /// # Panics
     ///
-    /// The encoders of `netlink_packet_core` panic on an attribute of 64 KiB or more, as its length field
-    /// could not hold it. Split such lists over several requests.
+    /// The encoders of `netlink_packet_core` panic on an attribute of 64 KiB or more, because its length field has 16
+    /// bits. Split such lists over several requests.
     pub fn push<M: NetlinkSerializable>(&mut self, message: M, flags: u16) -> usize {
         let mut message = NetlinkMessage::new(Default::default(), NetlinkPayload::InnerMessage(message));
         message.header.flags = NLM_F_REQUEST | flags;
@@ -47,7 +47,7 @@ impl Batch {
         self.starts.len() - 1
     }
 
-    /// Adds a request whose payload is what `write` appends, for those who encode without the traits of
+    /// Adds a request whose payload `write` appends, for callers that encode without the traits of
     /// `netlink_packet_core`. Returns its number, as [`push`](Self::push) does.
     ///
     /// ```
@@ -61,7 +61,7 @@ impl Batch {
     ///
     /// # Panics
     ///
-    /// On a payload of 4 GiB or more.
+    /// If the payload has 4 GiB or more.
     pub fn push_with(&mut self, message_type: u16, flags: u16, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         let start = self.bytes.len();
         self.bytes.extend([0; 16]);
@@ -81,7 +81,7 @@ impl Batch {
         self.starts.len()
     }
 
-    /// Whether there is nothing to send.
+    /// Whether the batch has no requests.
     pub fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }
@@ -95,13 +95,13 @@ impl Batch {
     ///
     /// # Panics
     ///
-    /// When there is no request of that number.
+    /// If no request has this number.
     pub fn request(&self, number: usize) -> &[u8] {
         &self.bytes[self.starts[number]..self.end(number)]
     }
 
-    /// Cuts the requests into runs of at most `bytes` bytes and `requests` requests, each as a range of
-    /// request numbers. A request that is larger than `bytes` is a run of its own.
+    /// Splits the requests into ranges of at most `bytes` bytes and `requests` requests. A request that is larger than
+    /// `bytes` becomes a separate range.
     pub(crate) fn chunks(&self, bytes: usize, requests: usize) -> Vec<std::ops::Range<usize>> {
         let mut chunks = Vec::new();
         let mut first = 0;
@@ -118,7 +118,7 @@ impl Batch {
         chunks
     }
 
-    /// The bytes of a run of requests, numbered from `sequence`.
+    /// The bytes of a range of requests, with sequence numbers from `sequence` on.
     pub(crate) fn numbered(&mut self, requests: std::ops::Range<usize>, sequence: u32) -> &[u8] {
         let (start, end) = (self.starts[requests.start], self.end(requests.end - 1));
         for (offset, &at) in self.starts[requests.clone()].iter().enumerate() {
@@ -128,7 +128,7 @@ impl Batch {
         &self.bytes[start..end]
     }
 
-    /// Asks the kernel to acknowledge a request even if all is well with it.
+    /// The kernel then acknowledges the request even if it succeeds.
     pub(crate) fn ask_acknowledgement(&mut self, number: usize) {
         let flags = &mut self.bytes[self.starts[number]..][FLAGS];
         let with_ack = u16::from_ne_bytes([flags[0], flags[1]]) | NLM_F_ACK;
@@ -144,7 +144,6 @@ impl Batch {
 mod tests {
     use super::*;
 
-    /// A message of any size, for the arithmetic of batches.
     struct Blob(usize);
 
     impl NetlinkSerializable for Blob {
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_to_push_write_the_same() {
+    fn push_and_push_with_write_the_same_bytes() {
         let (mut encoded, mut appended) = (Batch::new(), Batch::new());
         for size in [5, 8] {
             encoded.push(Blob(size), NLM_F_ACK);
@@ -186,20 +185,20 @@ mod tests {
     }
 
     #[test]
-    fn chunks_hold_both_limits() {
+    fn chunks_respect_the_byte_and_the_request_limit() {
         let batch = batch(&[4; 10]);
         assert_eq!(batch.chunks(1 << 20, 4), [0..4, 4..8, 8..10]);
         assert_eq!(batch.chunks(60, 100), [0..3, 3..6, 6..9, 9..10]);
     }
 
     #[test]
-    fn an_oversized_request_is_a_chunk_of_its_own() {
+    fn oversized_request_becomes_a_separate_chunk() {
         assert_eq!(batch(&[4, 400, 4]).chunks(60, 100), [0..1, 1..2, 2..3]);
         assert_eq!(batch(&[]).chunks(60, 100), []);
     }
 
     #[test]
-    fn only_the_request_that_is_to_be_acknowledged_asks_for_it() {
+    fn only_the_chosen_request_asks_for_an_acknowledgement() {
         let mut batch = batch(&[4; 3]);
         batch.ask_acknowledgement(1);
         let bytes = batch.numbered(0..2, u32::MAX).to_vec();

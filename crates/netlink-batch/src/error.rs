@@ -8,7 +8,7 @@ use crate::attribute::{array, attributes, text};
 const ATTRIBUTE_TEXT: u16 = 1;
 const ATTRIBUTE_OFFSET: u16 = 2;
 
-/// Why the kernel refused a request: its errno and, where the subsystem says more, its own words.
+/// Why the kernel rejected a request: its errno and, if the subsystem provides it, its text.
 ///
 /// `Display` prints both: `Invalid argument (os error 22): Unsupported persistence engine`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct KernelError {
 }
 
 impl KernelError {
-    /// An error with an errno (positive, as in `errno.h`) and no further text; for fakes and tests.
+    /// An error with an errno (positive, as in `errno.h`) and no text; for fakes and tests.
     pub fn from_errno(errno: i32) -> Self {
         Self { errno: errno.abs(), text: None, offset: None }
     }
@@ -29,17 +29,17 @@ impl KernelError {
         self.errno
     }
 
-    /// The kernel's own words, from the extended acknowledgement.
+    /// The kernel's text, from the extended acknowledgement.
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
 
-    /// Where in the request the attribute stands that the kernel disliked, in bytes from its header.
+    /// The offset of the attribute that the kernel rejected, in bytes from the request's header.
     pub fn offset(&self) -> Option<u32> {
         self.offset
     }
 
-    /// There is no such object (`ENOENT`, `ESRCH`, `ENODEV`, `EADDRNOTAVAIL`).
+    /// The object does not exist (`ENOENT`, `ESRCH`, `ENODEV`, `EADDRNOTAVAIL`).
     pub fn is_not_found(&self) -> bool {
         use rustix::io::Errno;
         [Errno::NOENT, Errno::SRCH, Errno::NODEV, Errno::ADDRNOTAVAIL].iter().any(|e| e.raw_os_error() == self.errno)
@@ -50,16 +50,15 @@ impl KernelError {
         self.errno == rustix::io::Errno::EXIST.raw_os_error()
     }
 
-    /// The caller may not do this (`EPERM`, `EACCES`): CAP_NET_ADMIN is missing in this namespace.
+    /// The caller lacks permission (`EPERM`, `EACCES`): CAP_NET_ADMIN is missing in this namespace.
     pub fn is_permission_denied(&self) -> bool {
         use rustix::io::Errno;
         [Errno::PERM, Errno::ACCESS].iter().any(|e| e.raw_os_error() == self.errno)
     }
 
-    /// Reads the payload of an `NLMSG_ERROR`: `code` (negative errno, 0 for an acknowledgement), then what
-    /// follows it: the request's header, capped or whole, and the attributes of the extended
-    /// acknowledgement. `flags` are those of the reply's own header. Bytes that make no sense cost the text,
-    /// never the errno.
+    /// Reads the payload of an `NLMSG_ERROR`. `code` is a negative errno, or 0 for an acknowledgement. `rest` has the
+    /// request's header, capped or with its payload, and the attributes of the extended acknowledgement. `flags` are
+    /// those of the reply's header. Malformed bytes cost the text, never the errno.
     pub(crate) fn parse(code: i32, flags: u16, rest: &[u8]) -> Self {
         let mut error = Self { errno: code.saturating_abs(), text: None, offset: None };
         if flags & NLM_F_ACK_TLVS == 0 {
@@ -73,7 +72,7 @@ impl KernelError {
         error
     }
 
-    /// Reads extended-acknowledgement attributes (`enum nlmsgerr_attrs`).
+    /// `enum nlmsgerr_attrs`.
     pub(crate) fn read_attributes(&mut self, bytes: &[u8]) {
         for (kind, value) in attributes(bytes) {
             match kind {
@@ -97,58 +96,58 @@ impl fmt::Display for KernelError {
 
 impl std::error::Error for KernelError {}
 
-/// One request of a [`Batch`](crate::Batch) that the kernel refused. The others were carried out.
+/// A request of a [`Batch`](crate::Batch) that the kernel rejected. The kernel executed the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The number of the request, as [`Batch::push`](crate::Batch::push) returned it.
     pub request: usize,
-    /// Why.
+    /// The kernel's error.
     pub error: KernelError,
 }
 
-/// What can go wrong between us and the kernel.
+/// An error of a netlink socket.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The socket could not be opened or set up.
     #[error("cannot open a netlink socket: {0}")]
     Open(#[source] io::Error),
-    /// The network namespace could not be entered (it takes CAP_SYS_ADMIN).
+    /// The network namespace could not be entered (this needs CAP_SYS_ADMIN).
     #[error("cannot enter the network namespace: {0}")]
     Namespace(#[source] io::Error),
-    /// The kernel took none of what was sent.
+    /// The kernel accepted no part of the send.
     #[error("cannot send to the kernel: {0}")]
     Send(#[source] io::Error),
-    /// No reply could be read. What was asked may or may not have been done: read the state again.
+    /// No reply could be read. It is unknown whether the kernel executed the requests: read the state again.
     #[error("cannot receive from the kernel: {0}")]
     Receive(#[source] io::Error),
-    /// Replies were lost (`ENOBUFS`). What was asked may or may not have been done: read the state again.
+    /// Replies were lost (`ENOBUFS`). It is unknown whether the kernel executed the requests: read the state again.
     #[error("the kernel's replies did not fit the receive buffer: state must be read again")]
     Overrun,
-    /// The transaction is larger than one send can be.
+    /// The transaction is too large for one send.
     #[error("a transaction of {size} bytes does not fit the send buffer of {limit}: split it")]
     TooLarge {
-        /// What was to be sent, in bytes.
+        /// The size of the transaction in bytes.
         size: usize,
-        /// The most that one send can carry, in bytes.
+        /// The maximum size of one send in bytes.
         limit: usize,
     },
-    /// The kernel changed each time that it was listed (`NLM_F_DUMP_INTR`): list again.
+    /// The kernel's state changed during every attempt to list it (`NLM_F_DUMP_INTR`): list again.
     #[error("the kernel's state changed while it was listed: list again")]
     Interrupted,
-    /// The kernel answered nothing to a request that asked for an acknowledgement.
+    /// The kernel did not answer a request that asked for an acknowledgement.
     #[error("the kernel did not acknowledge the request: state must be read again")]
     NoReply,
-    /// The kernel refused the request.
+    /// The kernel rejected the request.
     #[error("{0}")]
     Rejected(#[from] KernelError),
-    /// A reply could not be understood.
+    /// A reply could not be decoded.
     #[error("cannot understand the kernel's reply: {0}")]
     Decode(String),
 }
 
 impl Error {
-    /// The kernel's refusal, if that is what this is.
+    /// The kernel's error, if the kernel rejected the request.
     pub fn kernel(&self) -> Option<&KernelError> {
         match self {
             Self::Rejected(error) => Some(error),
@@ -156,7 +155,7 @@ impl Error {
         }
     }
 
-    /// The errno of the kernel's refusal, or of the system call that failed. Some errors have none.
+    /// The errno of the kernel's rejection or of the failed system call. Some errors have none.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Open(error) | Self::Namespace(error) | Self::Send(error) | Self::Receive(error) => {
@@ -178,8 +177,8 @@ impl From<DecodeError> for Error {
 mod tests {
     use super::*;
 
-    /// The payload behind the code of a refusal with NETLINK_CAP_ACK and NETLINK_EXT_ACK set, as `struct nlmsgerr` has
-    /// it: the header of the request, here zeros, and the attributes.
+    /// The payload behind the code of a rejection (`struct nlmsgerr`) with NETLINK_CAP_ACK and NETLINK_EXT_ACK set: the
+    /// request's header, here zeros, and the attributes.
     fn capped(attributes: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0u8; 16];
         bytes.extend_from_slice(attributes);
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_offset_are_read() {
+    fn extended_ack_text_and_offset_are_read() {
         let rest = capped(b"\x0a\0\x01\0oops!\0\0\0\x08\0\x02\0\x2a\0\0\0");
         let error = KernelError::parse(-22, NLM_F_CAPPED | NLM_F_ACK_TLVS, &rest);
         assert_eq!((error.errno(), error.text(), error.offset()), (22, Some("oops!"), Some(42)));
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_request_before_the_attributes_is_skipped() {
+    fn uncapped_request_before_the_attributes_is_skipped() {
         let mut rest = vec![0u8; 20];
         rest[..4].copy_from_slice(&18u32.to_ne_bytes());
         rest.extend_from_slice(b"\x08\0\x01\0abc\0");
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_costs_the_text_only() {
+    fn malformed_extended_ack_loses_only_the_text() {
         for rest in [&b""[..], b"\xff\xff\xff\xff", &[0xff; 40], &capped(b"\xff\xff\x01\0")] {
             let error = KernelError::parse(i32::MIN, NLM_F_ACK_TLVS, rest);
             assert_eq!(error.text(), None);

@@ -1,21 +1,20 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # What it gives
+//! # Features
 //!
-//! * [`Socket::execute`]: a [`Batch`] of requests in as few sends as the buffers allow, one acknowledgement
-//!   asked at the end of each, every failure reported with the index of its request and the kernel's own
-//!   words ([`KernelError`]);
-//! * [`Socket::transaction`]: the same in exactly one send, for subsystems that commit as a whole;
-//! * [`Socket::query`] and [`Socket::dump`]: typed replies; a dump that the kernel marks as interrupted is read
-//!   again, and is an error in the end, never a short list;
-//! * [`Batch::push_with`], [`Socket::query_with`] and [`Socket::dump_with`]: the same for messages as bytes, which
-//!   [`attribute`] writes and reads;
-//! * [`Listener`]: the notices of multicast groups, on a socket of its own;
-//! * [`Socket::open_in`]: a socket that lives in another network namespace, and [`in_namespace`] for the
-//!   rest of what one wants to do there.
+//! * [`Socket::execute`] executes a [`Batch`] of requests in as few sends as the buffers allow, with one
+//!   acknowledgement for each send. It reports every failure with the number of its request and the kernel's text
+//!   ([`KernelError`]).
+//! * [`Socket::transaction`] uses exactly one send, for subsystems that commit a send as a whole.
+//! * [`Socket::query`] and [`Socket::dump`] return typed replies. If the kernel marks a dump as interrupted, the socket
+//!   reads it again. A dump that stays interrupted is an error, never a short list.
+//! * [`Batch::push_with`], [`Socket::query_with`] and [`Socket::dump_with`] do the same for messages as bytes, which
+//!   [`attribute`] writes and reads.
+//! * [`Listener`] receives the notifications of multicast groups on a separate socket.
+//! * [`Socket::open_in`] opens a socket in another network namespace, and [`in_namespace`] runs other code there.
 //!
-//! Sockets hold no shared state: two sockets never disturb each other. One socket serves one caller at a
-//! time (`&mut self`), which is what matching replies by sequence number rests on.
+//! Sockets share no state, so two sockets never disturb each other. One socket serves one caller at a time (`&mut
+//! self`): it matches replies by sequence number.
 
 pub mod attribute;
 mod batch;

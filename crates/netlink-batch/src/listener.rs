@@ -9,10 +9,10 @@ use crate::{
     socket::{DATAGRAM, RECEIVE_BUFFER},
 };
 
-/// The kernel takes a time of 0 for none.
+/// The kernel treats a timeout of 0 as no timeout.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// A socket that receives the notices that the kernel sends to multicast groups.
+/// A socket that receives the kernel's notifications to multicast groups.
 pub struct Listener {
     // Never cloned: netlink_sys closes the descriptor once per clone.
     inner: netlink_sys::Socket,
@@ -24,7 +24,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`Error::Open`], for example when the kernel lacks the protocol or a group.
+    /// [`Error::Open`], for example if the kernel lacks the protocol or a group.
     pub fn open(protocol: Protocol, groups: &[u32]) -> Result<Self, Error> {
         let mut inner = netlink_sys::Socket::new(protocol.number()).map_err(Error::Open)?;
         let mut join = || {
@@ -38,13 +38,13 @@ impl Listener {
         Ok(Self { inner, incoming: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Waits for the next datagram and shows each notice in it to `hear`: its header and what stands behind that. The
-    /// header says on whose request it was made: [`Socket::port`](crate::Socket::port). If none comes within `timeout`,
-    /// that is no error. Without a timeout, it waits for ever.
+    /// Waits for the next datagram and calls `hear` with the header and the payload of each notification in it. The
+    /// header has the port of the socket whose request caused the notification: [`Socket::port`](crate::Socket::port).
+    /// If none comes within `timeout`, that is no error. Without a timeout, it waits forever.
     ///
     /// # Errors
     ///
-    /// [`Error::Overrun`] where notices were lost, [`Error::Decode`] where one makes no sense, [`Error::Receive`].
+    /// [`Error::Overrun`] if notifications were lost, [`Error::Decode`] if one is malformed, [`Error::Receive`].
     pub fn wait(
         &mut self,
         timeout: Option<Duration>,
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_notice_the_wait_ends_with_its_timeout() {
+    fn listener_wait_without_notifications_ends_at_the_timeout() {
         let mut listener = Listener::open(Protocol::Route, &[]).unwrap();
         for timeout in [Duration::ZERO, Duration::from_millis(2)] {
             let mut count = 0;

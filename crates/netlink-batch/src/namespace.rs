@@ -6,9 +6,9 @@ use crate::Error;
 
 /// Runs `work` in a network namespace and returns its result.
 ///
-/// The namespace is given by an open file of it: `/run/netns/NAME`, `/proc/PID/ns/net`. Entering needs
-/// CAP_SYS_ADMIN. The caller's own thread stays where it is: the work is done on a thread of its own that
-/// ends afterwards. A socket opened by `work` belongs to the namespace for as long as it lives.
+/// `namespace` is an open file of the namespace: `/run/netns/NAME`, `/proc/PID/ns/net`. Entering it needs
+/// CAP_SYS_ADMIN. `work` runs on a temporary thread, so the caller's thread stays in its namespace. A socket that
+/// `work` opens belongs to the namespace for its lifetime.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,7 +22,7 @@ use crate::Error;
 ///
 /// # Errors
 ///
-/// [`Error::Namespace`] when the namespace cannot be entered or no thread can be started.
+/// [`Error::Namespace`] if the namespace cannot be entered or no thread can be started.
 pub fn in_namespace<T: Send>(namespace: impl AsFd, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
     let namespace = namespace.as_fd();
     let enter_and_work = move || {

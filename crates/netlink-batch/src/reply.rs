@@ -1,4 +1,4 @@
-//! What the kernel sends: datagrams, and the messages in them.
+//! Receives the kernel's datagrams and decodes the messages in them.
 
 use std::{convert::Infallible, io};
 
@@ -6,7 +6,7 @@ use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkMessage, 
 
 use crate::{Error, KernelError};
 
-/// Reads one datagram; `None` when there is none.
+/// `None` if the queue is empty.
 pub(crate) fn receive(socket: &netlink_sys::Socket, incoming: &mut Vec<u8>, flags: i32) -> Result<Option<()>, Error> {
     incoming.clear();
     match retry_interrupted(|| socket.recv(incoming, flags | TRUNCATED)) {
@@ -22,9 +22,7 @@ pub(crate) fn receive(socket: &netlink_sys::Socket, incoming: &mut Vec<u8>, flag
 
 const TRUNCATED: i32 = rustix::net::RecvFlags::TRUNC.bits() as i32;
 
-/// What a netlink message says to us.
 pub(crate) enum Reply<'a> {
-    /// What stands behind the header.
     Message(&'a [u8]),
     /// An acknowledgement is an error with errno 0.
     Error(KernelError),
@@ -41,8 +39,8 @@ impl NetlinkDeserializable for Undecoded {
     }
 }
 
-/// Hands every message of a datagram to `handle`, with its header. The first error is returned, but all messages are
-/// read.
+/// Calls `handle` with the header and the reply of every message of a datagram. It reads all messages, and returns the
+/// first error.
 pub(crate) fn read_datagram(
     mut bytes: &[u8],
     mut handle: impl FnMut(&NetlinkHeader, Reply<'_>) -> Result<(), Error>,
@@ -74,7 +72,7 @@ pub(crate) fn read_datagram(
     outcome
 }
 
-/// Calls again what a signal interrupted.
+/// Repeats a system call that a signal interrupted.
 pub(crate) fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {

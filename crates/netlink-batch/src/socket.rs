@@ -11,21 +11,21 @@ use crate::{
     reply::{self, Reply, read_datagram, retry_interrupted},
 };
 
-/// The buffers we ask for. The kernel doubles the number and counts its own overhead against it.
+/// Requested sizes. The kernel doubles them and counts its overhead against them.
 const SEND_BUFFER: usize = 4 << 20;
 pub(crate) const RECEIVE_BUFFER: usize = 8 << 20;
-/// What the kernel charges for one refusal in the receive buffer: the reply itself (about 150 bytes), its
-/// text, and the overhead of an skb. Seen: 768; the rest is margin.
+/// Bytes that the kernel charges to the receive buffer for one rejection: the reply (about 150 bytes), its text, and
+/// the overhead of an skb. Seen: 768; the rest is margin.
 const REPLY_COST: usize = 2048;
-/// One send is cut here although the buffer would allow more: larger ones are not faster.
+/// Larger sends are not faster, even if the buffer allows them.
 const SEND_CHUNK: usize = 512 << 10;
 /// The largest datagram that the kernel builds for a dump is 32 KiB, for a single reply 64 KiB.
 pub(crate) const DATAGRAM: usize = 128 << 10;
 const DONT_WAIT: i32 = rustix::net::RecvFlags::DONTWAIT.bits() as i32;
-/// The kernel answers a dump at once; this only bounds the wait if it ever did not.
+/// The kernel answers a dump at once. The timeout only ends a hang.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which part of the kernel a socket speaks to.
+/// The kernel subsystem that a socket talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -49,7 +49,7 @@ impl Protocol {
 
 /// A netlink socket with forced buffers and extended acknowledgements.
 ///
-/// Invariant: between two calls nothing of an earlier request is left unread in its queue.
+/// Invariant: between two calls the queue has no unread replies.
 pub struct Socket {
     // Never cloned: netlink_sys closes the descriptor once per clone.
     inner: netlink_sys::Socket,
@@ -62,12 +62,11 @@ pub struct Socket {
 
 type Observer = Box<dyn FnMut(&[u8]) + Send>;
 
-/// What one send may hold so that neither buffer can overrun even if every request in it fails.
+/// Limits of one send, so that neither buffer can overrun even if every request fails.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// The most the kernel takes in one send.
     send: usize,
-    /// The most refusals that fit the receive buffer.
+    /// Maximum number of rejections that fit the receive buffer.
     requests: usize,
 }
 
@@ -76,7 +75,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`Error::Open`], for example when the kernel lacks the protocol.
+    /// [`Error::Open`], for example if the kernel lacks the protocol.
     pub fn open(protocol: Protocol) -> Result<Self, Error> {
         let mut inner = netlink_sys::Socket::new(protocol.number()).map_err(Error::Open)?;
         let (port, limits) = set_up(&mut inner).map_err(Error::Open)?;
@@ -84,12 +83,12 @@ impl Socket {
         Ok(Self { inner, port, sequence: 1, limits, incoming, observer: None })
     }
 
-    /// The number by which the kernel knows this socket. Notices of what it changed have it in their header.
+    /// The kernel's number of this socket. Notifications of its changes have this number in their header.
     pub fn port(&self) -> u32 {
         self.port
     }
 
-    /// Opens a socket in another network namespace, given by an open file of it. See [`in_namespace`].
+    /// Opens a socket in another network namespace, given an open file of that namespace. See [`in_namespace`].
     ///
     /// # Errors
     ///
@@ -98,20 +97,20 @@ impl Socket {
         in_namespace(namespace, || Self::open(protocol))?
     }
 
-    /// Shows `observer` every datagram before it is sent: for benchmarks that replay them and for traces.
+    /// Calls `observer` with every datagram before it is sent: for traces, and for benchmarks that replay datagrams.
     pub fn observe_sends(&mut self, observer: impl FnMut(&[u8]) + Send + 'static) {
         self.observer = Some(Box::new(observer));
     }
 
-    /// Carries out a batch in as few sends as the buffers allow.
+    /// Executes a batch in as few sends as the buffers allow.
     ///
-    /// The kernel goes on past a request that it refuses: the result lists the refused ones, and all others
-    /// were carried out. An empty list means that everything was.
+    /// The kernel continues after a request that it rejects. The result lists the rejected requests; the kernel
+    /// executed all others.
     ///
     /// # Errors
     ///
-    /// When it is unknown what was carried out ([`Error::Overrun`], [`Error::NoReply`], [`Error::Send`]): the
-    /// state must be read again.
+    /// If it is unknown which requests the kernel executed ([`Error::Overrun`], [`Error::NoReply`], [`Error::Send`]):
+    /// read the state again.
     pub fn execute(&mut self, mut batch: Batch) -> Result<Vec<Failure>, Error> {
         let mut failures = Vec::new();
         for chunk in batch.chunks(SEND_CHUNK.min(self.limits.send), self.limits.requests) {
@@ -121,11 +120,11 @@ impl Socket {
         Ok(failures)
     }
 
-    /// Carries out a batch in exactly one send, for subsystems that commit one send as a whole.
+    /// Executes a batch in exactly one send, for subsystems that commit one send as a whole.
     ///
-    /// `acknowledged` is the request whose acknowledgement tells that the batch was read to the end. It is
-    /// the last one that the kernel acknowledges: for nfnetlink the one before `NFNL_MSG_BATCH_END`, which
-    /// kernels before 6.10 pass over in silence.
+    /// `acknowledged` is the request whose acknowledgement shows that the kernel read the whole batch. It is the last
+    /// request that the kernel acknowledges. For nfnetlink that is the one before `NFNL_MSG_BATCH_END`, which kernels
+    /// before 6.10 do not acknowledge.
     ///
     /// # Errors
     ///
@@ -143,11 +142,11 @@ impl Socket {
         Ok(failures)
     }
 
-    /// Carries out one request. `flags` are `NLM_F_*` beyond `NLM_F_REQUEST` and `NLM_F_ACK`.
+    /// Executes one request. `flags` are `NLM_F_*` beyond `NLM_F_REQUEST` and `NLM_F_ACK`.
     ///
     /// # Errors
     ///
-    /// [`Error::Rejected`] when the kernel refuses; otherwise those of [`Socket::execute`].
+    /// [`Error::Rejected`] if the kernel rejects the request; otherwise those of [`Socket::execute`].
     pub fn request<M: NetlinkSerializable>(&mut self, message: M, flags: u16) -> Result<(), Error> {
         let mut batch = Batch::new();
         batch.push(message, flags);
@@ -173,8 +172,8 @@ impl Socket {
             let offset = header.sequence_number.wrapping_sub(sequence);
             let Reply::Error(error) = reply else { return Ok(()) };
             if offset < count {
-                // nfnetlink reports a transaction that it would not even start, or could not commit, on
-                // its first message, and answers nothing else.
+                // If nfnetlink cannot start or commit a transaction, it reports that on the first message and answers
+                // nothing else.
                 answered |= first + offset as usize == acknowledged || offset == 0 && error.errno() != 0;
                 if error.errno() != 0 {
                     failures.push(Failure { request: first + offset as usize, error });
@@ -185,7 +184,7 @@ impl Socket {
         if answered { Ok(()) } else { Err(Error::NoReply) }
     }
 
-    /// Sends a run of requests and returns the sequence number of its first.
+    /// Returns the sequence number of the first request.
     fn send(&mut self, batch: &mut Batch, requests: std::ops::Range<usize>) -> Result<u32, Error> {
         let sequence = self.sequence;
         self.sequence = self.sequence.wrapping_add(requests.len() as u32);
@@ -198,7 +197,7 @@ impl Socket {
         Ok(sequence)
     }
 
-    /// Reads what the kernel queued while it handled the send.
+    /// Reads the replies that the kernel queued while it handled the send.
     fn drain(&mut self, mut handle: impl FnMut(&NetlinkHeader, Reply<'_>) -> Result<(), Error>) -> Result<(), Error> {
         let mut outcome = Ok(());
         while let Some(()) = self.receive(DONT_WAIT)? {
@@ -207,7 +206,7 @@ impl Socket {
         outcome
     }
 
-    /// Reads one datagram into `incoming`; `None` when there is none.
+    /// `None` if the queue is empty.
     fn receive(&mut self, flags: i32) -> Result<Option<()>, Error> {
         reply::receive(&self.inner, &mut self.incoming, flags)
     }
@@ -219,8 +218,8 @@ fn set_up(socket: &mut netlink_sys::Socket) -> io::Result<(u32, Limits)> {
     socket.set_cap_ack(true)?;
     socket.set_ext_ack(true)?;
     sockopt::set_socket_timeout(&*socket, sockopt::Timeout::Recv, Some(DUMP_TIMEOUT))?;
-    // Without CAP_NET_ADMIN in the first user namespace the forced sizes are refused; then the limits of
-    // net.core.{w,r}mem_max hold, and our chunks become smaller.
+    // Without CAP_NET_ADMIN in the initial user namespace the kernel rejects the forced sizes. Then
+    // net.core.{w,r}mem_max limit the buffers, and chunks become smaller.
     if sockopt::set_socket_send_buffer_size_force(&*socket, SEND_BUFFER).is_err() {
         sockopt::set_socket_send_buffer_size(&*socket, SEND_BUFFER)?;
     }
@@ -228,7 +227,7 @@ fn set_up(socket: &mut netlink_sys::Socket) -> io::Result<(u32, Limits)> {
         sockopt::set_socket_recv_buffer_size(&*socket, RECEIVE_BUFFER)?;
     }
     let limits = Limits {
-        // The kernel refuses a send of sk_sndbuf - 32 bytes and more.
+        // The kernel rejects a send of sk_sndbuf - 32 bytes or more.
         send: sockopt::socket_send_buffer_size(&*socket)?.saturating_sub(64),
         requests: (sockopt::socket_recv_buffer_size(&*socket)? / REPLY_COST).max(1),
     };

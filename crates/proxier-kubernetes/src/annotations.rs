@@ -1,4 +1,4 @@
-//! The annotations `kube-ipvs.io/…`, by which users choose what Kubernetes has no field for.
+//! The annotations `kube-ipvs.io/…`, with which users choose options that Kubernetes has no field for.
 //!
 //! An annotation that is invalid, or that the policy does not allow, counts as absent. The remarks have the reason.
 
@@ -15,14 +15,13 @@ use crate::{
 };
 
 const PREFIX: &str = "kube-ipvs.io/";
-/// The one annotation of EndpointSlices and of Endpoints.
+/// The only annotation of EndpointSlices and of Endpoints.
 pub(crate) const WEIGHT: &str = "weight";
-/// How many Nodes a Service can give a weight to.
 const MAX_NODE_WEIGHTS: usize = 1000;
-/// The longest value that says a word or a time.
+/// The longest value that is a word or a duration.
 const MAX_NAME: usize = 64;
 
-/// What a Service chooses, if it chooses anything. What of that is ignored is added to `ignored`.
+/// The options that a Service chooses, if any. Ignored annotations are added to `ignored`.
 pub(crate) fn options(meta: &Meta, policy: &AnnotationPolicy, ignored: &mut Reasons) -> Option<Box<ServiceOptions>> {
     let mut options: Option<Box<ServiceOptions>> = None;
     for (name, value) in meta.annotations_of(PREFIX) {
@@ -35,7 +34,7 @@ pub(crate) fn options(meta: &Meta, policy: &AnnotationPolicy, ignored: &mut Reas
     options.filter(|options| **options != ServiceOptions::DEFAULT)
 }
 
-/// The weight that a slice gives its endpoints. What is ignored is added to `ignored`.
+/// The weight that a slice gives its endpoints. Ignored annotations are added to `ignored`.
 pub(crate) fn weight(meta: &Meta, policy: &AnnotationPolicy, ignored: &mut Reasons) -> Weight {
     let mut weight = 1;
     for (name, value) in meta.annotations_of(PREFIX) {
@@ -90,7 +89,7 @@ fn choose(options: &mut ServiceOptions, name: &str, value: &str) -> Result<(), S
     Ok(())
 }
 
-/// A value that parsers may quote.
+/// A value that is short enough for parsers to quote it.
 fn short(value: &str) -> Result<&str, String> {
     if value.len() > MAX_NAME { Err(format!("{} is too long", quoted(value))) } else { Ok(value) }
 }
@@ -119,7 +118,7 @@ fn parse_weight(value: &str) -> Result<Weight, String> {
     weight.ok_or_else(|| format!("{} is not a weight: 0 to 65535", quoted(value)))
 }
 
-/// `big-1=4, big-2=4`.
+/// Parses `big-1=4, big-2=4`.
 fn parse_node_weights(value: &str) -> Result<BTreeMap<Arc<str>, Weight>, String> {
     let mut weights = BTreeMap::new();
     for entry in value.split(',') {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-/// The units of Go's `time.ParseDuration` in nanoseconds. The two-letter ones stand first, so that `ms` is
-/// not taken for minutes.
+/// The units of Go's `time.ParseDuration` in nanoseconds. Units of two letters come first, so that `ms` is not parsed
+/// as minutes.
 const UNITS: [(&str, u128); 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -13,18 +13,19 @@ const UNITS: [(&str, u128); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Reads a duration as Go writes it, and Kubernetes with Go: `30s`, `1m30s`, `1h2m3.5s`, `500ms`, `0`.
+/// Parses a duration as Go and Kubernetes write it: `30s`, `1m30s`, `1h2m3.5s`, `500ms`, `0`.
 ///
-/// Not kube's `Duration`: that panics on a long one, calculates with fractions, and takes an empty text for 0.
+/// kube's `Duration` is unsuitable: it panics on a long duration, calculates with fractions, and accepts an empty text
+/// as 0.
 ///
 /// # Errors
 ///
-/// What is wrong with it, and what is allowed.
+/// The reason, and the allowed syntax.
 pub fn parse_go_duration(text: &str) -> Result<Duration, String> {
     let syntax = || {
         Err(format!("{text:?} is not a duration: allowed are numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms"))
     };
-    // The same bound as Go's, whose duration is a signed 64-bit number of nanoseconds.
+    // Go has the same limit: its duration is a signed 64-bit number of nanoseconds.
     let too_long = || format!("{text:?} is too long: at most 2562047h47m16s");
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if unsigned.is_empty() {
@@ -54,7 +55,7 @@ pub fn parse_go_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Writes a duration as Go's `Duration.String` does: `1m30s`, `500ms`, `0s`.
+/// Formats a duration as Go's `Duration.String` does: `1m30s`, `500ms`, `0s`.
 pub fn format_go_duration(duration: Duration) -> String {
     let minutes = duration.as_secs() / 60;
     let rest = Duration::new(duration.as_secs() % 60, duration.subsec_nanos());
@@ -72,7 +73,7 @@ fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// `whole.fraction` times `scale`; digits below a nanosecond are cut off, as in Go.
+/// `whole.fraction` times `scale`. Digits below a nanosecond are cut off, as in Go.
 fn scaled(whole: &str, fraction: &str, scale: u128) -> Option<u128> {
     let number = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u128>().ok() };
     let fraction = &fraction[..fraction.len().min(18)];
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_as_go_reads_and_writes_them() {
+    fn go_durations_parse_and_format_as_in_go() {
         let cases = [
             ("0", 0, "0s"),
             ("-0s", 0, "0s"),

@@ -12,13 +12,12 @@ use crate::{
     scalar::{Address, AnyPort, Protocol, text},
 };
 
-/// The label that names the Service of a slice.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// The annotation that says what change of the world its latest change follows from.
+/// The time of the Service or pod change that led to the slice's latest change.
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
-/// How many ports a slice can have, as in the API.
+/// The API's limit for ports of a slice.
 pub(crate) const MAX_PORTS: usize = 20_000;
 
 /// An EndpointSlice (`discovery.k8s.io/v1`).
@@ -51,7 +50,6 @@ impl<'de> Deserialize<'de> for AddressType {
     }
 }
 
-/// A port, in slices and in Endpoints.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct EndpointPort {
     pub(crate) name: Option<PortName>,
@@ -64,8 +62,7 @@ impl EndpointPort {
         self.name.clone().map(|name| name.0).unwrap_or_default()
     }
 
-    /// The port, or else why it is none. None at all if it has no number, which means all ports: there is nothing that
-    /// a proxy could do with it.
+    /// The port, or why it is invalid. `None` if it has no number: that means all ports, which a proxy cannot serve.
     pub(crate) fn to_model(&self) -> Option<Result<model::EndpointPort, String>> {
         let port =
             |port| model::EndpointPort { name: self.name(), protocol: self.protocol.unwrap_or_default().0, port };
@@ -83,7 +80,7 @@ struct Endpoint {
     hints: Option<Hints>,
 }
 
-/// As in the API, 8 of each at most.
+/// At most 8 of each, as in the API.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Hints {
@@ -93,8 +90,8 @@ struct Hints {
     for_nodes: Bounded<Hint, 8>,
 }
 
-/// The name of a zone or of a Node. The API server accepts a name that none can have, such as an empty one. Such a
-/// name leads no traffic anywhere.
+/// The name of a zone or of a Node. The API server accepts names that no zone or Node can have, such as an empty one.
+/// Such a hint routes no traffic.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 struct Hint {
     name: Box<str>,
@@ -108,11 +105,7 @@ struct Conditions {
 }
 
 impl EndpointSlice {
-    /// What it says. What of it counts for nothing is added to `remarks`.
-    ///
-    /// # Errors
-    ///
-    /// The rule that it breaks, if nothing can be made of it.
+    /// Adds parts of the slice that have no effect to `remarks`. An error names the violated rule.
     pub(crate) fn convert(self, policy: &AnnotationPolicy, remarks: &mut Remarks) -> Result<Object, Invalid> {
         let meta = self.metadata.unwrap_or_default();
         let key = meta.key(Kind::EndpointSlice)?;
@@ -168,8 +161,8 @@ fn ports(entries: &[EndpointPort], left_out: &mut Reasons) -> Result<Vec<model::
 }
 
 impl Endpoint {
-    /// The endpoint by its first address, as for kube-proxy: the API does not say which of several to take. None if
-    /// that is left out.
+    /// Uses the first address, as kube-proxy does: the API does not define which of several addresses to use. `None` if
+    /// that address is left out.
     fn to_model(
         &self,
         index: usize,
@@ -194,7 +187,7 @@ impl Endpoint {
             return None;
         };
         let address = address.ok()?;
-        // What is not known of an endpoint counts as good, by the API's own words.
+        // The API defines that unknown conditions count as good.
         let conditions = self.conditions.unwrap_or_default();
         Some(model::Endpoint {
             address,

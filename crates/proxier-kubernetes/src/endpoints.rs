@@ -12,10 +12,10 @@ use crate::{
     scalar::Address,
 };
 
-/// How many addresses of a subset are mirrored, as in Kubernetes.
+/// How many addresses of a subset Kubernetes mirrors.
 const MAX_MIRRORED: usize = 1000;
 
-/// Endpoints (`v1`), the older form of an EndpointSlice.
+/// Endpoints (`v1`), the predecessor of EndpointSlices.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Endpoints {
     #[serde(default)]
@@ -43,15 +43,12 @@ struct EndpointAddress {
 }
 
 impl Endpoints {
-    /// What they say, in the shape of slices. What of them counts for nothing is added to `remarks`.
-    ///
-    /// # Errors
-    ///
-    /// The rule that they break, if nothing can be made of them.
+    /// Converts Endpoints into slices. Parts that have no effect are added to `remarks`. An error names the violated
+    /// rule.
     pub(crate) fn convert(self, policy: &AnnotationPolicy, remarks: &mut Remarks) -> Result<Object, Invalid> {
         let meta = self.metadata.unwrap_or_default();
         let mut object = Object::new(meta.key(Kind::Endpoints)?);
-        // Those that stand for a lock have no Service, whatever their name.
+        // Endpoints of a leader-election lock have no Service, even if a Service has their name.
         if !is_mirrored(&meta) {
             return Ok(object);
         }
@@ -74,15 +71,15 @@ impl Endpoints {
     }
 }
 
-/// Names the slice that stands for a part of some Endpoints. No real slice has a colon in its name.
+/// The name of a mirrored slice. No real slice has a colon in its name.
 fn mirror_id(service: &ServiceId, subset: usize, family: Family) -> SliceId {
     let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
     let name = format!("{}:endpoints-{subset}-{family}", service.name);
     SliceId { namespace: service.namespace.clone(), name: name.into() }
 }
 
-/// What keeps Endpoints from being mirrored whatever their Service says. The labels of foreign ones would be copied to
-/// the slice, where they keep every proxy like this one away.
+/// Whether Kubernetes mirrors these Endpoints if their Service allows it. Mirroring would copy foreign labels to the
+/// slice, and these labels exclude the slice from this proxy.
 fn is_mirrored(meta: &Meta) -> bool {
     meta.label("endpointslice.kubernetes.io/skip-mirror") != Some("true")
         && meta.annotation("control-plane.alpha.kubernetes.io/leader").is_none()
@@ -90,7 +87,7 @@ fn is_mirrored(meta: &Meta) -> bool {
 }
 
 impl Subset {
-    /// The first [`MAX_MIRRORED`] addresses, the ready ones before the others.
+    /// The first [`MAX_MIRRORED`] addresses, the ready ones first.
     fn endpoints(&self, index: usize, weight: Weight, ignored: &mut Reasons) -> Result<Vec<model::Endpoint>, Invalid> {
         let lists = [
             (&self.addresses, "addresses", Conditions::READY),
@@ -116,8 +113,8 @@ impl Subset {
                 }
             }
         }
-        // Sorted by address, so that looking for one that is listed twice stays cheap. The order of endpoints
-        // means nothing; a ready one stands before its not-ready double and wins.
+        // Sorted by address, so that the search for duplicates stays cheap. The order of endpoints has no meaning. A
+        // ready endpoint comes before its not-ready duplicate and wins.
         endpoints.sort_by_key(|endpoint| endpoint.address);
         endpoints.dedup_by_key(|endpoint| endpoint.address);
         if left_out > 0 {

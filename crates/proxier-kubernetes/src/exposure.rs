@@ -1,4 +1,4 @@
-//! How a Service is reached from outside of the cluster.
+//! The addresses of a Service outside of the cluster, and the clients that can use them.
 
 use std::{collections::HashSet, net::IpAddr};
 
@@ -13,14 +13,13 @@ use crate::{
     scalar::{Address, Range, parse_range, text},
 };
 
-/// How many external IPs and how many load-balancer IPs a Service can have. The API has no limit.
+/// Limit for external IPs and for load-balancer IPs of a Service. The API has no limit.
 pub(crate) const MAX_OUTER_IPS: usize = 100;
-/// How many ranges of clients a Service can have. The API has no limit.
+/// Limit for source ranges of a Service. The API has no limit.
 pub(crate) const MAX_SOURCE_RANGES: usize = 1000;
-/// The annotation that stood for `spec.loadBalancerSourceRanges` before there was that field.
+/// The predecessor of the field `spec.loadBalancerSourceRanges`.
 pub(crate) const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
-/// `Cluster` or `Local`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TrafficPolicy(pub(crate) model::TrafficPolicy);
 
@@ -34,7 +33,6 @@ impl<'de> Deserialize<'de> for TrafficPolicy {
     }
 }
 
-/// A Service's `status`: what its load balancer says.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
@@ -47,7 +45,7 @@ struct LoadBalancer {
     ingress: FirstOf<Ingress, MAX_OUTER_IPS>,
 }
 
-/// An entry without `ip` has a host name only: whatever it resolves to is not known here.
+/// An entry without `ip` has only a host name, which this crate does not resolve.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Ingress {
@@ -72,8 +70,8 @@ impl<'de> Deserialize<'de> for IpMode {
 }
 
 impl Status {
-    /// The addresses at which packets for the Service arrive as the client sent them. Where `ipMode` is `Proxy` the
-    /// load balancer sends them on to a node port or to a pod, and its address is not for the nodes to take.
+    /// The addresses at which packets arrive as the client sent them. With `ipMode` `Proxy` the load balancer forwards
+    /// packets to a node port or a pod, so the nodes must not claim its address.
     pub(crate) fn load_balancer_ips(self, left_out: &mut Reasons) -> Vec<IpAddr> {
         let ingress = self.load_balancer.unwrap_or_default().ingress;
         left_out.extend(ingress.cut("status.loadBalancer.ingress"));
@@ -86,7 +84,6 @@ impl Status {
     }
 }
 
-/// `spec.externalIPs`.
 pub(crate) fn external_ips(list: &FirstOf<Address, MAX_OUTER_IPS>, left_out: &mut Reasons) -> Vec<IpAddr> {
     left_out.extend(list.cut("spec.externalIPs"));
     let fields = list.entries.iter().enumerate();
@@ -105,8 +102,8 @@ fn distinct_ips<'a>(entries: impl Iterator<Item = (String, &'a Address)>, left_o
     ips
 }
 
-/// `spec.loadBalancerSourceRanges`, or else those of the annotation [`SOURCE_RANGES`]. Leaving some out lets fewer
-/// clients in, and never more.
+/// `spec.loadBalancerSourceRanges`, or else the ranges of the annotation [`SOURCE_RANGES`]. A range that is left out
+/// only lets fewer clients in.
 pub(crate) fn source_ranges(
     spec: &FirstOf<Range, MAX_SOURCE_RANGES>,
     annotation: Option<&str>,
@@ -118,7 +115,7 @@ pub(crate) fn source_ranges(
         let invalid =
             |message: String| Invalid::new("metadata.annotations", format!("annotation {SOURCE_RANGES}: {message}"));
         let text = annotation.unwrap_or_default();
-        // Kubernetes takes one that is blank as not set, and of others refuses blank items.
+        // Kubernetes treats a blank annotation as unset, and rejects blank items in others.
         let items = text.split(',').filter(|_| !text.trim().is_empty());
         ranges = items.map(|item| parse_range(item).map_err(invalid)).collect::<Result<_, _>>()?;
         if ranges.len() > MAX_SOURCE_RANGES {

@@ -13,15 +13,15 @@ pub enum Kind {
     Service,
     /// An EndpointSlice (`discovery.k8s.io/v1`).
     EndpointSlice,
-    /// Endpoints (`v1`), the older form of EndpointSlices.
+    /// Endpoints (`v1`), the predecessor of EndpointSlices.
     Endpoints,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 5] = [Self::Node, Self::ServiceCidr, Self::Service, Self::EndpointSlice, Self::Endpoints];
 
-    /// The kind that `apiVersion` and `kind` of an object name; none if a proxy acts on no such objects.
+    /// The kind of an object with this `apiVersion` and `kind`; `None` if a proxy acts on no such objects.
     ///
     /// ```
     /// use proxier_kubernetes::Kind;
@@ -30,7 +30,7 @@ impl Kind {
     /// assert_eq!(Kind::of("serving.knative.dev/v1", "Service"), None);
     /// ```
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
-        // This earlier version has the same fields.
+        // v1beta1 has the same fields.
         let is_of = |known: &Self| {
             api_version == known.api_version()
                 || (*known == Self::ServiceCidr && api_version == "networking.k8s.io/v1beta1")
@@ -38,7 +38,7 @@ impl Kind {
         Self::ALL.into_iter().find(|known| known.name() == kind).filter(is_of)
     }
 
-    /// `kind`, as objects have it.
+    /// The `kind` of such an object.
     pub fn name(self) -> &'static str {
         match self {
             Self::Node => "Node",
@@ -49,7 +49,7 @@ impl Kind {
         }
     }
 
-    /// `apiVersion`, as objects have it.
+    /// The `apiVersion` of such an object.
     pub fn api_version(self) -> &'static str {
         match self {
             Self::EndpointSlice => "discovery.k8s.io/v1",
@@ -58,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// Whether its objects are in namespaces.
+    /// Whether its objects belong to namespaces.
     pub fn is_namespaced(self) -> bool {
         !matches!(self, Self::Node | Self::ServiceCidr)
     }
@@ -70,24 +70,24 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What an object is known by. It displays as messages name the object: `Service default/web`, `Node node-1`.
+/// Identifies an object. `Display` prints it as messages name the object: `Service default/web`, `Node node-1`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// The kind of the object.
     pub kind: Kind,
-    /// `metadata.namespace`, empty for an object that is in none.
+    /// `metadata.namespace`; empty for a cluster-scoped object.
     pub namespace: Arc<str>,
     /// `metadata.name`.
     pub name: Arc<str>,
 }
 
 impl Key {
-    /// The key of this object. The namespace of an object that is in none is empty.
+    /// The key of an object. The namespace of a cluster-scoped object is empty.
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
         Self { kind, namespace: namespace.into(), name: name.into() }
     }
 
-    /// The event that removes the object. None for Endpoints, which no event is about.
+    /// The event that removes the object. `None` for Endpoints, which have no event.
     ///
     /// ```
     /// use proxier::model::{Event, ServiceId};

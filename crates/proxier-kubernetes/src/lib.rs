@@ -1,12 +1,12 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # What comes back
+//! # Results
 //!
 //! * If the object is valid: the [`Object`], with the [event](Object::event) that applies it. Let the engine
 //!   [sync](proxier::Engine::sync) the kernel afterwards.
-//! * The [`Remarks`]: what of the object has no effect, and why.
-//! * Otherwise [`Invalid`]. Keep the last valid content of the object in force. If there never was one, name the
-//!   Service in [`Engine::set_complete`](proxier::Engine::set_complete), so that the engine keeps its state.
+//! * The [`Remarks`]: the parts of the object that have no effect, and why.
+//! * If the object is invalid: [`Invalid`]. Keep the last valid content of the object in force. If there was none, name
+//!   the Service in [`Engine::set_complete`](proxier::Engine::set_complete), so that the engine keeps its state.
 
 mod annotations;
 mod duration;
@@ -38,12 +38,12 @@ pub use scheduler::parse_scheduler;
 
 use std::fmt;
 
-/// A rule that an object breaks.
+/// A rule that an object violates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
     /// The path of the field within the object, such as `spec.ports[1].name`; empty for the object as a whole.
     pub field: String,
-    /// What is wrong with it.
+    /// Why the field is invalid.
     pub message: String,
 }
 

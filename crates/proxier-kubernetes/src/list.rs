@@ -1,4 +1,4 @@
-//! Lists that stop growing.
+//! Lists of a limited length.
 
 use std::{fmt, marker::PhantomData, ops::Deref};
 
@@ -9,7 +9,7 @@ use serde::{
 
 use crate::Invalid;
 
-/// A list of at most `MAX` entries. One more is an error. `null` is the empty list.
+/// A list of at most `MAX` entries. A longer list is an error. `null` is the empty list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bounded<T, const MAX: usize>(Vec<T>);
 
@@ -38,9 +38,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T,
 /// The first `MAX` entries of a list, and how many more there were.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FirstOf<T, const MAX: usize> {
-    /// The first `MAX` entries.
     pub(crate) entries: Vec<T>,
-    /// How many were left out.
     pub(crate) more: usize,
 }
 
@@ -51,7 +49,7 @@ impl<T, const MAX: usize> Default for FirstOf<T, MAX> {
 }
 
 impl<T, const MAX: usize> FirstOf<T, MAX> {
-    /// What is to be said of a list in this field, if there is more of it.
+    /// The reason to report for this field, if entries were left out.
     pub(crate) fn cut(&self, field: &str) -> Option<Invalid> {
         let too_many = || Invalid::new(field, format!("too many entries: at most {MAX} are allowed"));
         (self.more > 0).then(too_many)

@@ -14,10 +14,9 @@ use crate::{
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// The label of headless Services and of their EndpointSlices.
 ///
-/// A proxy can leave both out of its lists and watches: `!{HEADLESS},!{SERVICE_PROXY_NAME}` as label selector.
+/// A proxy can exclude both from its lists and watches with the label selector `!{HEADLESS},!{SERVICE_PROXY_NAME}`.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 
-/// `metadata`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Meta {
@@ -33,7 +32,7 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    /// `name`, which has to be there: only an API server generates one.
+    /// Only an API server generates a name, so `name` is required.
     fn name(&self) -> Result<&Subdomain, Invalid> {
         match (&self.name, &self.generate_name) {
             (Some(name), _) => Ok(name),
@@ -45,7 +44,7 @@ impl Meta {
         }
     }
 
-    /// The key of an object of this kind. The name of a Service has to be a DNS label.
+    /// The name of a Service must be a DNS label.
     pub(crate) fn key(&self, kind: Kind) -> Result<Key, Invalid> {
         let name = self.name()?;
         if kind == Kind::Service && !is_label(name) {
@@ -61,19 +60,17 @@ impl Meta {
         Ok(Key { kind, namespace, name: name.0.clone() })
     }
 
-    /// The value of a label.
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
         let value = self.labels.as_ref()?.get(key)?;
         Some(value.as_deref().unwrap_or_default())
     }
 
-    /// The value of an annotation.
     pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
         let value = self.annotations.as_ref()?.get(key)?;
         Some(value.as_deref().unwrap_or_default())
     }
 
-    /// The annotations whose names begin with `prefix`: the rest of their names, and their values.
+    /// The annotations whose names begin with `prefix`: the rest of each name, and the value.
     pub(crate) fn annotations_of(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
         let from = (Bound::Included(prefix), Bound::Unbounded);
         let annotations = self.annotations.iter().flat_map(move |all| all.range::<str, _>(from));
@@ -81,17 +78,17 @@ impl Meta {
             .map_while(move |(name, value)| Some((name.strip_prefix(prefix)?, value.as_deref().unwrap_or_default())))
     }
 
-    /// Whether its labels keep it from proxies like this one.
+    /// Whether its labels exclude it from this proxy.
     pub(crate) fn is_foreign(&self) -> bool {
         [SERVICE_PROXY_NAME, HEADLESS].iter().any(|label| self.label(label).is_some())
     }
 
-    /// Whether it is being deleted, and waits for finalizers.
+    /// Whether it is being deleted and waits for finalizers.
     pub(crate) fn is_being_deleted(&self) -> bool {
         self.deletion_timestamp.is_some()
     }
 
-    /// `creationTimestamp`, 0 where there is none.
+    /// `creationTimestamp`; 0 if it is absent.
     pub(crate) fn created(&self) -> Timestamp {
         self.creation_timestamp.as_ref().map_or(0, |moment| moment.0)
     }

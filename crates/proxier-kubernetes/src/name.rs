@@ -1,4 +1,4 @@
-//! Names of objects and of ports.
+//! Names of objects and of ports, as Kubernetes validates them.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -79,7 +79,7 @@ pub(crate) fn is_label(name: &str) -> bool {
 }
 
 pub(crate) fn is_subdomain(name: &str) -> bool {
-    // Its labels may be longer than 63: Kubernetes bounds the whole only.
+    // Labels can be longer than 63: Kubernetes limits only the whole name.
     let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     (1..=253).contains(&name.len())
         && name.as_bytes().iter().all(allowed)

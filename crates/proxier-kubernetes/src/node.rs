@@ -10,17 +10,15 @@ use crate::{
     scalar::{Range, not_an_address, one_of_each_family, parse_ip},
 };
 
-/// The label with the zone of a Node.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// The taint of Nodes that the cluster autoscaler is about to delete.
+/// The cluster autoscaler sets this taint on Nodes that it is about to delete.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
-/// How many taints and addresses a Node can have: more than an object of 1.5 MB has room for. The API has no limit, and
-/// an agent may publish all VIPs of a large cluster.
+/// Limits for taints and addresses of a Node. An object of 1.5 MB has no room for more. The API has no limit, and an
+/// agent can publish all VIPs of a large cluster.
 const MAX_TAINTS: usize = 50_000;
 const MAX_ADDRESSES: usize = 50_000;
 
-/// A Node (`v1`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Node {
     #[serde(default)]
@@ -58,11 +56,7 @@ struct NodeAddress {
 }
 
 impl Node {
-    /// What it says. The addresses that are none, as the API server does not look at them, are added to `remarks`.
-    ///
-    /// # Errors
-    ///
-    /// The rule that it breaks, if nothing can be made of it.
+    /// Adds invalid addresses to `remarks`: the API server does not validate them. An error names the violated rule.
     pub(crate) fn convert(self, remarks: &mut Remarks) -> Result<Object, Invalid> {
         let Self { metadata, spec, status } = self;
         let meta = metadata.unwrap_or_default();
@@ -71,7 +65,7 @@ impl Node {
         let mut addresses = Vec::new();
         let mut seen = BTreeSet::new();
         for (index, entry) in status.unwrap_or_default().addresses.iter().enumerate() {
-            // The other types are names.
+            // Addresses of other types are names.
             if !matches!(&*entry.r#type, "InternalIP" | "ExternalIP") {
                 continue;
             }
@@ -88,7 +82,7 @@ impl Node {
                 addresses.push(ip);
             }
         }
-        // A zone without a name is none.
+        // An empty name means no zone.
         let zone = meta.label(ZONE).filter(|zone| !zone.is_empty()).map(Into::into);
         let spec = spec.unwrap_or_default();
         let leaving = meta.is_being_deleted() || spec.taints.iter().any(|taint| taint.key == TO_BE_DELETED);

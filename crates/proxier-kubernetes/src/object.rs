@@ -9,33 +9,33 @@ use crate::{
 /// A valid object, converted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// What it is known by.
+    /// Identifies the object.
     pub key: Key,
-    /// The event that applies it. None if it is not for a proxy like this one:
+    /// The event that applies it. `None` if this proxy does not serve the object:
     ///
     /// * The label `service.kubernetes.io/service-proxy-name` or `service.kubernetes.io/headless` is set.
     /// * The slice has host names instead of addresses, or names no Service that can exist.
     /// * The object is Endpoints. Kubernetes mirrors them into EndpointSlices.
     ///
-    /// If an earlier content of the object was applied, [`Key::removed`] takes it back.
+    /// If an earlier content of the object was applied, [`Key::removed`] reverts it.
     pub event: Option<Event>,
-    /// Of a Service: whether it selects pods. If it does, Kubernetes does not mirror Endpoints of its name.
+    /// For a Service: whether it selects pods. If it does, Kubernetes does not mirror Endpoints of its name.
     pub selects_pods: bool,
-    /// Of a Service: whether it needs a ClusterIP and has none. Only an API server allocates one.
+    /// For a Service: whether it needs a ClusterIP and has none. Only an API server allocates a ClusterIP.
     pub lacks_cluster_ip: bool,
-    /// Of Endpoints: the slices into which Kubernetes mirrors them, if their Service exists and selects no pods. Their
+    /// For Endpoints: the slices into which Kubernetes mirrors them, if their Service exists and selects no pods. Their
     /// names have a colon, which no real slice has.
     pub mirrored: Vec<EndpointSlice>,
-    /// Of an EndpointSlice: when the Service or pod changed because of which the control plane wrote the slice
+    /// For an EndpointSlice: the time of the Service or pod change that made the control plane write the slice
     /// (`endpoints.kubernetes.io/last-change-trigger-time`).
     pub trigger_time: Option<Timestamp>,
 }
 
 impl Object {
-    /// Reads an object of this kind from its JSON. Unknown fields are ignored, as are `apiVersion` and `kind`.
+    /// Decodes an object of this kind from JSON. Unknown fields are ignored, as are `apiVersion` and `kind`.
     ///
     /// If a part of the object is invalid for every node, or an annotation is invalid or not allowed, that part is left
-    /// out, and the [`Remarks`] have the reason.
+    /// out. The [`Remarks`] have the reason.
     ///
     /// ```
     /// use proxier_kubernetes::{AnnotationPolicy, Kind, Object};
@@ -47,7 +47,7 @@ impl Object {
     ///
     /// # Errors
     ///
-    /// If the object as a whole is invalid: the first field that is, and why.
+    /// If the object as a whole is invalid: its first invalid field, and why.
     pub fn read(kind: Kind, json: &str, policy: &AnnotationPolicy) -> Result<(Self, Remarks), Invalid> {
         let mut remarks = Remarks::default();
         let object = match kind {
@@ -60,11 +60,11 @@ impl Object {
         Ok((object?, remarks))
     }
 
-    /// Converts an object of one of [`k8s_openapi`]'s types, such as `k8s_openapi::api::core::v1::Service`. It needs
-    /// the feature `k8s-openapi`.
+    /// Converts an object of a type of [`k8s_openapi`], such as `k8s_openapi::api::core::v1::Service`. Needs the
+    /// feature `k8s-openapi`.
     ///
-    /// It writes the object as JSON and [reads](Self::read) that JSON. That costs about as much again as your client's
-    /// work to read the object. If it is too much, let your client deliver raw JSON.
+    /// It encodes the object as JSON and [reads](Self::read) that JSON. This costs about as much as your client's
+    /// decoding of the object. If that is too much, let your client deliver raw JSON.
     ///
     /// ```
     /// use k8s_openapi::api::core::v1::Node;
@@ -80,7 +80,7 @@ impl Object {
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read); and if a proxy acts on no objects of the type.
+    /// Those of [`read`](Self::read), and an error if a proxy acts on no objects of this type.
     #[cfg(feature = "k8s-openapi")]
     pub fn from_resource<T>(object: &T, policy: &AnnotationPolicy) -> Result<(Self, Remarks), Invalid>
     where
@@ -92,7 +92,6 @@ impl Object {
         Self::read(kind, &json, policy)
     }
 
-    /// An object that says nothing.
     pub(crate) fn new(key: Key) -> Self {
         Self {
             key,

@@ -1,4 +1,4 @@
-//! Which annotations the operator allows.
+//! The annotations that the operator allows.
 
 use std::{fmt, mem::take, str::FromStr, time::Duration};
 
@@ -11,24 +11,24 @@ use crate::{
     format_go_duration,
 };
 
-/// The schedulers that any Service may choose: kube-proxy's own examples, whose modules the kernel loads without harm.
+/// The schedulers that any Service can choose: kube-proxy's own examples, whose modules the kernel loads without harm.
 const SAFE_SCHEDULERS: [Scheduler; 6] =
     [Scheduler::RR, Scheduler::WRR, Scheduler::LC, Scheduler::WLC, Scheduler::SH, Scheduler::MH];
 
-/// Which of the annotations `kube-ipvs.io/…` count on this node.
+/// Which of the annotations `kube-ipvs.io/…` have an effect on this node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Annotations {
-    /// Those that concern nothing but their own Service.
+    /// Annotations that affect only their own Service.
     #[default]
     Safe,
-    /// All of them. Then users who can write Services make every node load scheduler modules, and send packets in
-    /// tunnels.
+    /// All annotations. Users who can write Services can then make every node load scheduler modules and tunnel
+    /// packets.
     All,
-    /// None.
+    /// No annotations.
     Off,
 }
 
-/// As `--annotations` of kube-ipvs: `safe`, `all` or `off`. Empty is the default.
+/// The values of kube-ipvs' `--annotations`: `safe`, `all` or `off`. Empty is the default.
 impl FromStr for Annotations {
     type Err = String;
 
@@ -52,12 +52,13 @@ impl fmt::Display for Annotations {
     }
 }
 
-/// What the operator lets Services choose by annotations. Messages name the flags by which kube-ipvs sets it.
+/// The choices that the operator allows Services to make by annotations. Messages name the flags by which kube-ipvs
+/// sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnnotationPolicy {
-    /// Which annotations count: `--annotations`.
+    /// Which annotations have an effect: `--annotations`.
     pub annotations: Annotations,
-    /// The longest `max-drain-time` that counts: `--drain-cap`. It should be that of
+    /// The longest allowed `max-drain-time`: `--drain-cap`. It should equal
     /// [`Config::drain_cap`](proxier::Config::drain_cap).
     pub drain_cap: Duration,
 }
@@ -70,7 +71,7 @@ impl Default for AnnotationPolicy {
 }
 
 impl AnnotationPolicy {
-    /// Takes out of a Service's choices what it may not choose.
+    /// Removes the options that the Service is not allowed to choose.
     pub(crate) fn restrict(&self, options: &mut ServiceOptions, ignored: &mut Reasons) {
         let mut refuse = |name: &str, message: String| ignored.extend([invalid(name, message)]);
         if options.max_drain_time.take_if(|time| *time > self.drain_cap).is_some() {
@@ -103,7 +104,6 @@ impl AnnotationPolicy {
         }
     }
 
-    /// The same of the weight of endpoints.
     pub(crate) fn restrict_weight(&self, weight: &mut Weight, ignored: &mut Reasons) {
         if self.annotations == Annotations::Off && *weight != 1 {
             *weight = 1;

@@ -1,18 +1,17 @@
-//! What is reported about a valid object, however large the object is.
+//! Remarks about a valid object. Their length is bounded, however large the object is.
 
 use std::borrow::Cow;
 
 use crate::Invalid;
 
-/// How many reasons are told of one object. The others are counted.
+/// How many reasons are reported for one object. The others are counted.
 const MAX_REASONS: usize = 10;
-/// How many characters of a value a message quotes.
 const MAX_QUOTED: usize = 64;
 
-/// What of a valid object has no effect, and why. Report it to the operator.
+/// Parts of a valid object that have no effect, and why. Report them to the operator.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remarks {
-    /// Annotations that are invalid or not allowed. The object counts as if it did not have them.
+    /// Annotations that are invalid or not allowed. They count as absent.
     pub ignored: Reasons,
     /// Parts that are invalid for every node, such as an external IP 127.0.0.1. A program that reads files can reject
     /// the object instead.
@@ -20,7 +19,7 @@ pub struct Remarks {
 }
 
 impl Remarks {
-    /// What is to be told, as sentences of a log. Its length is bounded.
+    /// Sentences for a log. Their length is bounded.
     pub fn told(self) -> impl Iterator<Item = Invalid> {
         let left_out = self.left_out.told().map(|Invalid { field, message }| {
             let message = message + "; it is left out, and the rest is followed";
@@ -30,8 +29,8 @@ impl Remarks {
     }
 }
 
-/// Reasons why parts of an object count for nothing. There can be one for each entry of the object: the first few are
-/// kept, the others counted.
+/// Reasons why parts of an object have no effect. Each entry of the object can have one: the first few are kept, the
+/// others counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reasons {
     first: Vec<Invalid>,
@@ -39,9 +38,9 @@ pub struct Reasons {
 }
 
 impl Reasons {
-    /// What is to be told: the first reasons, and how many more there are.
+    /// The first reasons, and how many more there are.
     pub fn told(self) -> impl Iterator<Item = Invalid> {
-        // About one field they are all, or about none that can be named.
+        // If all reasons are about one field, the count names it.
         let field = self.first.first().map(|reason| reason.field.clone()).unwrap_or_default();
         let is_one = self.first.iter().all(|reason| reason.field == field);
         let field = if is_one { field } else { String::new() };
@@ -62,19 +61,17 @@ impl Extend<Invalid> for Reasons {
     }
 }
 
-/// A value as messages quote it.
+/// Quotes a value for a message, and shortens it.
 pub(crate) fn quoted(value: &str) -> String {
     let beginning = beginning(value, MAX_QUOTED);
     let rest = if beginning.len() < value.len() { "…" } else { "" };
     format!("{beginning:?}{rest}")
 }
 
-/// A value, or its beginning.
 pub(crate) fn cut(value: &str) -> Cow<'_, str> {
     cut_to(MAX_QUOTED, value)
 }
 
-/// A text, or its beginning of so many characters.
 pub(crate) fn cut_to(longest: usize, text: &str) -> Cow<'_, str> {
     match beginning(text, longest) {
         whole if whole.len() == text.len() => text.into(),
@@ -97,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_reasons_are_told_and_the_others_counted() {
+    fn reasons_beyond_ten_are_only_counted() {
         assert!(reasons([]).is_empty());
         let told = reasons((0..10).map(|number| format!("a[{number}]")));
         assert_eq!((told.len(), told[9].as_str()), (10, "a[9]: is wrong"));
@@ -108,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn long_values_are_cut() {
+    fn quoted_values_are_cut_after_64_characters() {
         assert_eq!(quoted(&"x".repeat(64)), format!("{:?}", "x".repeat(64)));
         assert_eq!(quoted(&"ä".repeat(65)), format!("{:?}…", "ä".repeat(64)));
         assert!(quoted(&"\u{1}".repeat(1 << 18)).len() < 1000);

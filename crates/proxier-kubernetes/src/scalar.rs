@@ -1,4 +1,4 @@
-//! Values that are one word: ports, protocols, addresses, seconds.
+//! Scalar values: ports, protocols, addresses, seconds.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use serde::{
 
 use crate::{Invalid, remarks::quoted};
 
-/// Reads a whole number and says of anything else what it is. `describe` says what is wanted.
+/// Reads a whole number. An error names the value that was found, and `describe` names the expected one.
 fn number<'de, D: Deserializer<'de>>(deserializer: D, describe: &'static str) -> Result<i64, D::Error> {
     struct Number(&'static str);
     impl Visitor<'_> for Number {
@@ -48,7 +48,6 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D, describe: &'static str) ->
     deserializer.deserialize_any(Number(describe))
 }
 
-/// Reads a text that `parse` accepts.
 pub(crate) fn text<'de, D, T>(
     deserializer: D,
     describe: &'static str,
@@ -71,10 +70,8 @@ where
     deserializer.deserialize_str(Text(describe, parse))
 }
 
-/// What a port is to be.
 const A_PORT: &str = "a port: 1 to 65535";
 
-/// A port: 1 to 65535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Port(pub(crate) NonZeroU16);
 
@@ -84,12 +81,12 @@ impl<'de> Deserialize<'de> for Port {
     }
 }
 
-/// A port in a field that the API server does not check: any number.
+/// A port in a field that the API server does not validate: any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AnyPort(i64);
 
 impl AnyPort {
-    /// The port, or else why it is none.
+    /// The port, or why it is invalid.
     pub(crate) fn usable(self) -> Result<NonZeroU16, String> {
         let port = u16::try_from(self.0).ok().and_then(NonZeroU16::new);
         port.ok_or_else(|| format!("{} is not {A_PORT}", self.0))
@@ -102,7 +99,7 @@ impl<'de> Deserialize<'de> for AnyPort {
     }
 }
 
-/// A node port, where 0 means the same as none: 0 to 65535.
+/// A node port: 0 to 65535, where 0 means none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NodePort(pub(crate) Option<NonZeroU16>);
 
@@ -116,7 +113,7 @@ impl<'de> Deserialize<'de> for NodePort {
     }
 }
 
-/// How long an affinity lasts: 1 to 86400 seconds.
+/// The timeout of an affinity: 1 to 86400 seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seconds(pub(crate) NonZeroU32);
 
@@ -133,7 +130,6 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
-/// `TCP`, `UDP` or `SCTP`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Protocol(pub(crate) model::Protocol);
 
@@ -152,15 +148,14 @@ impl<'de> Deserialize<'de> for Protocol {
     }
 }
 
-/// An address that a Service or an endpoint can have, or else a text that is no address at all (a host name
-/// in a slice of type `FQDN`, `None` as a clusterIP): what that means depends on the field.
+/// An address of a Service or an endpoint, or a text that is no address: a host name in a slice of type `FQDN`, or
+/// `None` as a clusterIP. The field decides about the meaning of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
-    /// An address. IPv4 addresses mapped into IPv6 are IPv4 addresses here, as they are for Kubernetes.
+    /// An IPv4 address mapped into IPv6 is an IPv4 address here, as in Kubernetes.
     Ip(IpAddr),
-    /// An address that means something else on every host, and what it is.
+    /// An address with a different meaning on every host, and its kind.
     Reserved(IpAddr, &'static str),
-    /// Anything else.
     Text(Box<str>),
 }
 
@@ -175,7 +170,7 @@ impl<'de> Deserialize<'de> for Address {
 }
 
 impl Address {
-    /// The address, for fields where it has to be one that a Service or an endpoint can have; or else why it is none.
+    /// For fields that require an address of a Service or an endpoint: the address, or why it is invalid.
     pub(crate) fn usable(&self) -> Result<IpAddr, String> {
         match self {
             Self::Ip(address) => Ok(*address),
@@ -187,8 +182,8 @@ impl Address {
     }
 }
 
-/// Zeros in front of an IPv4 address's numbers mean nothing, as in the fields that the API server checks by Go's former
-/// rules (`k8s.io/utils/net.ParseIPSloppy`).
+/// Ignores leading zeros in the numbers of an IPv4 address. The API server does so in fields that it validates by Go's
+/// former rules (`k8s.io/utils/net.ParseIPSloppy`).
 pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(|| {
         let numbers = text.split('.').map(|number| match number.trim_start_matches('0') {
@@ -199,7 +194,6 @@ pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
     })
 }
 
-/// A range of addresses, such as `10.244.0.0/16`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Range(pub(crate) IpNet);
 
@@ -209,8 +203,8 @@ impl<'de> Deserialize<'de> for Range {
     }
 }
 
-/// Bits beyond the prefix are dropped, as Go's `net.ParseCIDR` does: `10.1.2.3/8` is `10.0.0.0/8`. Blanks around it are
-/// allowed, as the API server allows them in some of its fields.
+/// Drops bits beyond the prefix, as Go's `net.ParseCIDR` does: `10.1.2.3/8` is `10.0.0.0/8`. Allows surrounding blanks,
+/// as the API server does in some of its fields.
 pub(crate) fn parse_range(text: &str) -> Result<IpNet, String> {
     let range = || {
         let (address, length) = text.trim().split_once('/')?;
@@ -225,7 +219,6 @@ pub(crate) fn parse_range(text: &str) -> Result<IpNet, String> {
     })
 }
 
-/// The ranges of a field that can have one of each family.
 pub(crate) fn one_of_each_family(ranges: &[Range], field: &str) -> Result<Vec<IpNet>, Invalid> {
     let is_v4 = |range: &Range| range.0.addr().is_ipv4();
     if let [first, second] = ranges
@@ -237,8 +230,8 @@ pub(crate) fn one_of_each_family(ranges: &[Range], field: &str) -> Result<Vec<Ip
     Ok(ranges.iter().map(|range| range.0).collect())
 }
 
-/// What an address is that no Service and no endpoint can have, as it means something else on every host. The API
-/// server refuses most of these in most of its fields.
+/// The kind of an address that no Service and no endpoint can have, because it has a different meaning on every host.
+/// The API server rejects most of these in most of its fields.
 fn reserved(address: IpAddr) -> Option<&'static str> {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -254,7 +247,7 @@ fn reserved(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Why a text is not an address, for fields where it has to be one.
+/// For fields that require an address: why the text is not one.
 pub(crate) fn not_an_address(text: &str) -> String {
     let hint = match text.split_once(['/', '%']) {
         Some((address, _)) if address.parse::<Ipv4Addr>().is_ok() || address.parse::<Ipv6Addr>().is_ok() => {

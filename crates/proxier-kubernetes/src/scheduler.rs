@@ -1,6 +1,6 @@
 use ipvs_netlink::Scheduler;
 
-/// What Linux has, each as module `ip_vs_NAME`.
+/// The schedulers of Linux, each a module `ip_vs_NAME`.
 const KNOWN: [Scheduler; 14] = [
     Scheduler::RR,
     Scheduler::WRR,
@@ -18,11 +18,11 @@ const KNOWN: [Scheduler; 14] = [
     Scheduler::TWOS,
 ];
 
-/// The scheduler of this name, as the annotation `kube-ipvs.io/scheduler` takes it.
+/// The scheduler of this name, as in the annotation `kube-ipvs.io/scheduler`.
 ///
 /// # Errors
 ///
-/// If Linux has no such scheduler, with the names of those that it has.
+/// If Linux has no such scheduler. The error lists the schedulers of Linux.
 pub fn parse_scheduler(name: &str) -> Result<Scheduler, String> {
     KNOWN.into_iter().find(|known| known.as_str() == name).ok_or_else(|| {
         let known = KNOWN.map(|known| known.to_string()).join(", ");

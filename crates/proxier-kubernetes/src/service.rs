@@ -17,10 +17,9 @@ use crate::{
     scalar::{Address, NodePort, Port, Protocol, Range, Seconds, text},
 };
 
-/// How many ports a Service can have. The API has no limit; this is that of the slices which have to follow it.
+/// Limit for ports of a Service, equal to that of the slices, which have to follow it. The API has no limit.
 const MAX_PORTS: usize = 20_000;
 
-/// A Service (`v1`).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Service {
     #[serde(default)]
@@ -112,15 +111,11 @@ struct ClientIpConfig {
     timeout_seconds: Option<Seconds>,
 }
 
-/// The API's default of `sessionAffinityConfig.clientIP.timeoutSeconds`: three hours.
+/// The API's default: three hours.
 const DEFAULT_TIMEOUT: Seconds = Seconds(NonZeroU32::new(10_800).unwrap());
 
 impl Service {
-    /// What it says. What of it counts for nothing is added to `remarks`.
-    ///
-    /// # Errors
-    ///
-    /// The rule that it breaks, if nothing can be made of it.
+    /// Adds parts of the Service that have no effect to `remarks`. An error names the violated rule.
     pub(crate) fn convert(self, policy: &AnnotationPolicy, remarks: &mut Remarks) -> Result<Object, Invalid> {
         let Self { metadata, spec, status } = self;
         let meta = metadata.unwrap_or_default();
@@ -156,7 +151,7 @@ impl Service {
             service.source_ranges = source_ranges(&spec.load_balancer_source_ranges, annotation, left_out)?;
             service.health_check_port = spec.health_check_node_port.and_then(|port| port.0);
         }
-        // Kubernetes calls these Services externally accessible; of others the policy means nothing.
+        // Kubernetes calls these Services externally accessible. For others the policy has no meaning.
         if spec.has_node_ports() || !service.external_ips.is_empty() {
             service.external_policy = spec.external_traffic_policy.unwrap_or_default().0;
         }
@@ -166,11 +161,10 @@ impl Service {
     }
 }
 
-/// What `clusterIP` and `clusterIPs` say together.
+/// The combined meaning of `clusterIP` and `clusterIPs`.
 enum Cluster {
-    /// Nothing: no API server has given it an address.
+    /// No API server has allocated an address.
     Unset,
-    /// `None`.
     Headless,
     /// One address, or one of each family.
     Ips(Vec<IpAddr>),
@@ -273,7 +267,7 @@ fn is_text(address: &Address, wanted: &str) -> bool {
     matches!(address, Address::Text(text) if **text == *wanted)
 }
 
-/// A ClusterIP; none if it is left out.
+/// `None` if the ClusterIP is left out.
 fn address_of(address: &Address, field: &str, left_out: &mut Reasons) -> Result<Option<IpAddr>, Invalid> {
     match (address, address.usable()) {
         (_, Ok(ip)) => Ok(Some(ip)),

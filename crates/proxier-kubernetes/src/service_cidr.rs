@@ -23,11 +23,6 @@ struct Spec {
 }
 
 impl ServiceCidr {
-    /// What it says.
-    ///
-    /// # Errors
-    ///
-    /// The rule that it breaks.
     pub(crate) fn convert(self) -> Result<Object, Invalid> {
         let key = self.metadata.unwrap_or_default().key(Kind::ServiceCidr)?;
         let ranges = one_of_each_family(&self.spec.unwrap_or_default().cidrs, "spec.cidrs")?;

@@ -1,4 +1,5 @@
-//! What an embedder gets for an object of each kind. The manifests of kube-ipvs test the fields and messages.
+//! The results for an object of each kind, as an embedder sees them. The manifests of kube-ipvs test the fields and
+//! messages.
 
 use expect_test::{Expect, expect};
 use k8s_openapi::{
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 type Outcome = Result<(Object, Remarks), Invalid>;
 
-/// Reads the object's JSON, and the same object of `k8s_openapi`'s type.
+/// Reads the object from JSON and from `k8s_openapi`'s type: both results are equal.
 fn read<T: Resource + Serialize + DeserializeOwned>(object: Value) -> Outcome {
     let policy = AnnotationPolicy::default();
     let kind = Kind::of(T::API_VERSION, T::KIND).expect("a kind that a proxy acts on");
@@ -54,7 +55,7 @@ fn service(labels: Value, annotations: Value, external: &str) -> Value {
 }
 
 #[test]
-fn services() {
+fn services_become_events_with_remarks_or_are_invalid() {
     check(
         read::<Service>(service(json!({}), json!({}), "192.0.2.1")),
         expect![[r#"
@@ -82,7 +83,7 @@ fn services() {
 }
 
 #[test]
-fn slices_and_endpoints() {
+fn slices_become_events_and_endpoints_become_mirrored_slices() {
     let slice = |labels| {
         json!({
             "metadata": meta(labels, json!({"endpoints.kubernetes.io/last-change-trigger-time": "2026-01-31T12:00:00Z"})),
@@ -109,7 +110,7 @@ fn slices_and_endpoints() {
 }
 
 #[test]
-fn objects_in_no_namespace() {
+fn cluster_scoped_objects_become_events() {
     let status = json!({"addresses": [{"type": "InternalIP", "address": "10.0.0.256"}]});
     check(
         read::<Node>(json!({"metadata": {"name": "node-1"}, "status": status})),
@@ -124,7 +125,7 @@ fn objects_in_no_namespace() {
 }
 
 #[test]
-fn what_is_no_object_of_a_proxy() {
+fn objects_of_other_kinds_and_non_mappings_are_rejected() {
     let policy = AnnotationPolicy::default();
     check(Object::from_resource(&Pod::default(), &policy), expect!["invalid: kind: a Service proxy acts on no Pod"]);
     check(

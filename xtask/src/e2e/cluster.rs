@@ -1,4 +1,4 @@
-//! Running the scenarios on a cluster, by kubectl.
+//! Runs the scenarios on a cluster with kubectl.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,13 @@ use super::scenarios::{self, Scenario};
 use super::step::{Expected, Known, Step};
 use crate::janitor::Janitor;
 
-/// The only thing that is made, and removed again.
+/// All objects of the scenarios are in this namespace, which is deleted at the end.
 const NAMESPACE: &str = "kube-ipvs-e2e";
-/// When a step that is still wrong is given up: what was applied takes its way to all nodes. It only ends a hang.
+/// When a failing step is given up. A change takes time to reach all nodes, so this only ends a hang.
 const HANG: Duration = Duration::from_secs(600);
-/// Between two tries: each of them asks the API server.
+/// Between two tries: each of them queries the API server.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A cluster that exists.
 #[derive(Debug)]
 pub(super) struct Cluster {
     kubeconfig: PathBuf,
@@ -31,13 +30,12 @@ impl Cluster {
         Ok(Self { kubeconfig: path.with_context(|| format!("--kubeconfig {}", kubeconfig.display()))? })
     }
 
-    /// Runs those of the scenarios that have `filter` in their names, in a namespace of their own.
     pub(super) fn run(&self, filter: Option<&str>) -> Result<()> {
         let all = scenarios::all();
         let chosen: Vec<&Scenario> =
             all.iter().filter(|scenario| filter.is_none_or(|filter| scenario.name.contains(filter))).collect();
         ensure!(!chosen.is_empty(), "no scenario has that in its name");
-        // It fails if the namespace exists already: then another user owns it.
+        // It fails if the namespace exists: then another user owns it.
         self.kubectl(&["create", "namespace", NAMESPACE], None)?;
         let away = ["delete", "namespace", NAMESPACE, "--wait=false"];
         let janitor = Janitor::new(&[&["kubectl".to_owned()], &*self.flags(), &away.map(str::to_owned)].concat())?;
@@ -57,7 +55,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Takes a step, as often as it takes until it is right.
+    /// Repeats a step until its output is as expected.
     fn take(&self, step: &Step, known: &mut Known) -> Result<()> {
         let step = step.with(known)?;
         let own = ["--namespace", NAMESPACE];
@@ -80,7 +78,7 @@ impl Cluster {
         vec!["--kubeconfig".to_owned(), self.kubeconfig.to_string_lossy().into_owned()]
     }
 
-    /// Runs kubectl, which must succeed; returns what it said.
+    /// Runs kubectl, which must succeed, and returns its output.
     pub(super) fn kubectl(&self, words: &[&str], input: Option<&str>) -> Result<String> {
         let mut child = Command::new("kubectl")
             .args(self.flags())
@@ -91,7 +89,7 @@ impl Cluster {
             .spawn()
             .context("starting kubectl")?;
         if let Some(mut stdin) = child.stdin.take() {
-            // One that ends before it has read says why.
+            // If kubectl ends before it has read its input, its own error says why.
             let _ = stdin.write_all(input.unwrap_or_default().as_bytes());
         }
         let output = child.wait_with_output()?;

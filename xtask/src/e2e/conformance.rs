@@ -12,9 +12,9 @@ use serde_json::Value;
 use crate::steps::human;
 use crate::workspace::Workspace;
 
-/// What is run, and what is not and why.
+/// The tests to run, and the tests to skip with the reasons.
 const LIST: &str = include_str!("conformance.txt");
-/// When ginkgo gives up. It only ends a hang.
+/// Ginkgo's timeout. It only ends a hang.
 const HANG: &str = "24h";
 
 pub(super) fn run(kubeconfig: &Path, e2e_test: &Path, filter: Option<&str>) -> Result<()> {
@@ -38,7 +38,6 @@ pub(super) fn run(kubeconfig: &Path, e2e_test: &Path, filter: Option<&str>) -> R
 const LOG: &str = "e2e-test.log";
 const REPORT: &str = "e2e-test.json";
 
-/// Runs the tests; what they say goes to a file.
 fn run_in(directory: &Path, kubeconfig: &Path, e2e_test: &Path, flags: &[String]) -> Result<Vec<Spec>> {
     let report = directory.join(REPORT);
     if report.exists() {
@@ -62,7 +61,6 @@ fn run_in(directory: &Path, kubeconfig: &Path, e2e_test: &Path, flags: &[String]
     specs(&serde_json::from_str(&text).with_context(|| format!("reading {}", report.display()))?)
 }
 
-/// The lists that the repository keeps.
 #[derive(Debug, PartialEq)]
 struct List {
     focus: Vec<String>,
@@ -94,7 +92,7 @@ impl List {
         Ok(list)
     }
 
-    /// As ginkgo takes them. A filter takes the place of all focuses.
+    /// Flags for ginkgo. A filter replaces all focuses.
     fn flags(&self, filter: Option<&str>) -> Vec<String> {
         let focus = match filter {
             Some(filter) => vec![quoted(filter)],
@@ -106,7 +104,6 @@ impl List {
     }
 }
 
-/// A text as a regular expression that finds it.
 fn quoted(text: &str) -> String {
     let mut quoted = String::new();
     for letter in text.chars() {
@@ -118,13 +115,12 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// A test, and what came of it.
 #[derive(Debug, PartialEq)]
 struct Spec {
     name: String,
     outcome: Outcome,
     took: Duration,
-    /// The beginning of what it complains of.
+    /// The beginning of the failure message.
     message: String,
 }
 
@@ -132,7 +128,7 @@ struct Spec {
 enum Outcome {
     Passed,
     Failed,
-    /// It found that this cluster lacks what it needs.
+    /// The cluster lacks a requirement of the test.
     Impossible,
 }
 
@@ -148,7 +144,7 @@ impl Spec {
     }
 }
 
-/// The tests in ginkgo's JSON report that were begun.
+/// The started tests in ginkgo's JSON report.
 fn specs(report: &Value) -> Result<Vec<Spec>> {
     let suites = report.as_array().context("ginkgo's report is a list of suites")?;
     let reports = suites.iter().filter_map(|suite| suite["SpecReports"].as_array()).flatten();
@@ -160,7 +156,7 @@ fn spec(report: &Value) -> Option<Spec> {
     let message = report["Failure"]["Message"].as_str().unwrap_or_default();
     let outcome = match report["State"].as_str()? {
         "passed" => Outcome::Passed,
-        // Those that the focus leaves out have no message.
+        // Tests outside the focus have no message.
         "skipped" | "pending" if message.is_empty() => return None,
         "skipped" | "pending" => Outcome::Impossible,
         _ => Outcome::Failed,
@@ -178,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_skip_has_its_reason() {
+    fn every_skipped_conformance_test_has_a_reason() {
         let list = List::parse(LIST).unwrap();
         assert_eq!(list.focus.len(), 6);
         assert!(!list.skips.is_empty());
@@ -188,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn the_lists_become_flags() {
+    fn conformance_lists_become_ginkgo_flags() {
         let list = List::parse("focus \\[a\\]\nskip b\n  why\n").unwrap();
         assert_eq!(list.flags(None), ["--ginkgo.focus=\\[a\\]", "--ginkgo.skip=b"]);
         assert_eq!(list.flags(Some("x [y]")), ["--ginkgo.focus=x \\[y\\]", "--ginkgo.skip=b"]);
     }
 
     #[test]
-    fn one_line_a_spec() {
+    fn conformance_run_reports_each_spec_with_its_outcome() {
         let directory = std::env::temp_dir().join(format!("kube-ipvs-e2e-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/e2e/fake_e2e_test.sh");
@@ -216,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_without_a_report_has_failed() {
+    fn conformance_run_without_a_report_fails() {
         let directory = std::env::temp_dir().join(format!("kube-ipvs-e2e-none-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let error = run_in(&directory, Path::new("/k"), Path::new("/bin/false"), &[]).unwrap_err();

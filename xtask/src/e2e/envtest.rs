@@ -1,5 +1,5 @@
-//! `cargo xtask e2e --cluster envtest`: the bench's scenarios on a real etcd and kube-apiserver, which run on the
-//! bench too.
+//! `cargo xtask e2e --cluster envtest`: the bench's scenarios on a real etcd and kube-apiserver, which also run on the
+//! bench.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,13 @@ use crate::progress::Progress;
 use crate::testbench::{Bench, Job};
 use crate::workspace::{SCENARIOS, Workspace};
 
-/// Where envtest looks by default.
+/// envtest's default directory.
 const USUAL_PLACE: &str = "/usr/local/kubebuilder/bin";
 const NEEDED: [&str; 2] = ["etcd", "kube-apiserver"];
-/// What can be there besides, and the scenarios that take it.
+/// Optional programs, and the scenarios that need them.
 const OPTIONAL: [(&str, &str); 2] = [("kube-controller-manager", "mysql::"), ("kube-proxy", "takeover::")];
-/// When the machine is given up. Each scenario ends its own hang long before.
+/// When the machine is given up. Each scenario has a much shorter timeout.
 const HANG: Duration = Duration::from_secs(6 * 3600);
-/// The tests, as cargo names them.
 const TESTS: &str = "envtest";
 const SCRIPT: &str =
     "KUBE_IPVS_CONTROL_PLANE=\"$KUBE_IPVS_ROOT/control-plane\" exec \"$KUBE_IPVS_ROOT/tests/$0\" \"$@\"";
@@ -62,10 +61,9 @@ pub(super) fn run(args: &E2e) -> Result<()> {
     Ok(())
 }
 
-/// What of a control plane there is.
 #[derive(Debug)]
 struct Programs {
-    /// Of [`OPTIONAL`], what is not there.
+    /// The entries of [`OPTIONAL`] that are not installed.
     absent: Vec<(&'static str, &'static str)>,
 }
 
@@ -88,7 +86,7 @@ impl Programs {
         NEEDED.into_iter().chain(optional.map(|(name, _)| name))
     }
 
-    /// The flags of the tests. There is one API server, which belongs to one test at a time.
+    /// Flags of the tests. One API server serves one test at a time.
     fn flags(&self, filter: Option<&str>) -> Vec<String> {
         let skipped = self.absent.iter().flat_map(|(_, scenarios)| ["--skip", scenarios]);
         let flags = ["--test-threads=1"].into_iter().chain(skipped).chain(filter);
@@ -101,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_missing_is_named_at_once() {
+    fn missing_control_plane_programs_are_all_named_in_one_error() {
         let error = Programs::among(Path::new("/assets"), |_| false).unwrap_err().to_string();
         assert!(error.starts_with("/assets does not have etcd and kube-apiserver."), "{error}");
         let error = Programs::among(Path::new("/assets"), |path| path.ends_with("etcd")).unwrap_err();
@@ -109,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_a_program_that_is_absent_is_left_out() {
+    fn scenarios_of_absent_optional_programs_are_skipped() {
         let some = Programs::among(Path::new("/a"), |path| !path.ends_with("kube-controller-manager")).unwrap();
         assert_eq!(some.flags(Some("web")), ["--test-threads=1", "--skip", "mysql::", "web"]);
         assert_eq!(some.all().collect::<Vec<_>>(), ["etcd", "kube-apiserver", "kube-proxy"]);

@@ -1,4 +1,4 @@
-//! `cargo xtask e2e --cluster kind`: a cluster in containers, without kube-proxy, with our image and our manifests.
+//! `cargo xtask e2e --cluster kind`: a cluster in containers without kube-proxy, with this tree's image and manifests.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,13 +11,12 @@ use crate::janitor::Janitor;
 use crate::workspace::Workspace;
 
 const NAME: &str = "kube-ipvs-e2e";
-/// kind's own, of both families; `manifests/kind.yaml` leaves them as they are.
+/// kind's defaults of both families; `manifests/kind.yaml` does not change them.
 const POD_RANGES: &str = "10.244.0.0/16,fd00:10:244::/56";
 
-/// A command as its words.
 type Words = Vec<String>;
 
-/// Makes the cluster, runs the scenarios on it and deletes it, also when they fail or are interrupted.
+/// Creates the cluster, runs the scenarios and deletes the cluster, also after a failure or an interrupt.
 pub(super) fn run(filter: Option<&str>) -> Result<()> {
     let workspace = Workspace::load()?;
     let directory = workspace.target.join("e2e");
@@ -39,15 +38,14 @@ pub(super) fn run(filter: Option<&str>) -> Result<()> {
     janitor.finish()
 }
 
-/// Nodes are ready when their pods have a network, and DNS answers when kube-ipvs serves its ClusterIP. The times only
-/// end a hang: images may have to be pulled.
+/// Nodes are ready when their pods have a network. DNS answers when kube-ipvs serves its ClusterIP. The timeouts only
+/// end a hang: nodes can have to pull images.
 const READY: [&[&str]; 3] = [
     &["--namespace=kube-system", "rollout", "status", "daemonset", "kube-ipvs", "--timeout=30m"],
     &["wait", "node", "--all", "--for=condition=Ready", "--timeout=30m"],
     &["--namespace=kube-system", "rollout", "status", "deployment", "coredns", "--timeout=30m"],
 ];
 
-/// What makes the cluster and brings the image to its nodes.
 fn creation(manifests: &Path, kubeconfig: &Path, archive: &Path) -> [Words; 2] {
     let [config, kubeconfig, archive] =
         [&manifests.join("kind.yaml"), kubeconfig, archive].map(|path| path.to_string_lossy().into_owned());
@@ -65,7 +63,7 @@ fn words(words: &[&str]) -> Words {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// The manifests with what an operator fills in: where the API server is without any Service, and where pods are.
+/// Fills in an operator's values: the API server's address that needs no Service, and the pod ranges.
 fn fitted(manifests: &str) -> Result<String> {
     let server = format!("https://{NAME}-control-plane:6443");
     let ranges = format!("clusterCIDR: {POD_RANGES}");
@@ -93,7 +91,7 @@ mod tests {
     const CONFIG_MAP: &str = include_str!("../../../manifests/configmap.yaml");
 
     #[test]
-    fn the_commands_are_about_one_cluster() {
+    fn kind_commands_name_the_same_cluster() {
         let made = creation(Path::new("/m"), Path::new("/t/kubeconfig"), Path::new("/t/kube-ipvs.tar"));
         let lines = [made[0].join(" "), made[1].join(" "), deletion().join(" ")];
         assert_eq!(
@@ -107,16 +105,16 @@ mod tests {
     }
 
     #[test]
-    fn the_cluster_has_no_kube_proxy() {
+    fn kind_cluster_has_no_kube_proxy() {
         let config: serde_json::Value = serde_saphyr::from_str(CONFIG).unwrap();
         assert_eq!(config["networking"]["kubeProxyMode"], "none");
         assert!(config["networking"]["podSubnet"].is_null(), "POD_RANGES are kind's own");
-        // The control plane's container, by whose name the API server is reached, is called after it.
+        // The API server is reached by the name of the control plane's container, which has the role in it.
         assert_eq!(config["nodes"][0]["role"], "control-plane");
     }
 
     #[test]
-    fn what_an_operator_fills_in_is_filled_in() {
+    fn manifests_get_the_server_address_and_the_pod_ranges() {
         let map: serde_json::Value = serde_saphyr::from_str(&fitted(CONFIG_MAP).unwrap()).unwrap();
         let config: serde_json::Value = serde_saphyr::from_str(map["data"]["config.conf"].as_str().unwrap()).unwrap();
         assert_eq!(config["clusterCIDR"], POD_RANGES);

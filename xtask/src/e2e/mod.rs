@@ -1,4 +1,4 @@
-//! `cargo xtask e2e`: what users run, on a real API server or a real cluster.
+//! `cargo xtask e2e`: users' scenarios on a real API server or a real cluster.
 
 mod cluster;
 mod conformance;
@@ -21,14 +21,14 @@ use crate::testbench::is_installed;
 pub(crate) struct E2e {
     /// Only scenarios whose name contains this
     filter: Option<String>,
-    /// The cluster to make for it, and to delete afterwards
+    /// The cluster to create for the run and to delete afterwards
     #[arg(long, value_enum, required_unless_present = "kubeconfig", conflicts_with = "kubeconfig")]
     cluster: Option<Kind>,
-    /// The kubeconfig of a cluster that exists, which kube-ipvs serves: the namespace kube-ipvs-e2e is made there,
-    /// and deleted
+    /// The kubeconfig of an existing cluster that kube-ipvs serves: the run creates the namespace kube-ipvs-e2e there,
+    /// and deletes it
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// A Kubernetes release's e2e.test, to run its own tests of Services on that cluster instead of our scenarios
+    /// A Kubernetes release's e2e.test, to run its tests of Services on that cluster instead of our scenarios
     #[arg(long, value_name = "PATH", requires = "kubeconfig")]
     e2e_test: Option<PathBuf>,
     /// The bench's kernel for envtest: a package, or a directory with boot/vmlinuz* and lib/modules/*

@@ -1,18 +1,16 @@
-//! The scenarios of the field on a cluster with real pods, as steps.
+//! The scenarios on a cluster with real pods, as steps.
 
 use super::step::{Expected, Step, apply, kubectl, visitor};
 
-/// A scenario by its name.
 #[derive(Debug)]
 pub(super) struct Scenario {
     pub(super) name: &'static str,
     pub(super) steps: Vec<Step>,
 }
 
-/// The pods that all scenarios share.
 pub(super) fn pods() -> Vec<Step> {
     vec![
-        // A namespace that has just been made has no account yet, without which no pod is admitted.
+        // A new namespace has no service account yet. Without it the API server admits no pod.
         kubectl("get serviceaccount default -o jsonpath={.metadata.name}", Expected::Kept("account")),
         apply(include_str!("web.yaml")),
         kubectl("rollout status deployment web --timeout=30m", Expected::Success),
@@ -32,7 +30,7 @@ fn cluster_ip(service: &str) -> Step {
     kubectl(&format!("get service {service} -o jsonpath={{.spec.clusterIP}}"), Expected::Kept("ip"))
 }
 
-/// A Service of the pods `web`, with more lines of its spec.
+/// A Service of the pods `web`; `more` extends its spec.
 fn service(name: &str, more: &str) -> Step {
     apply(&format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  selector: {{app: web}}\n  ports:\n  - {{port: 80, \
@@ -40,7 +38,7 @@ fn service(name: &str, more: &str) -> Step {
     ))
 }
 
-/// So many requests, each answered by a line with a name; none may fail.
+/// Sends `times` requests, each answered by a line with a name. No request can fail.
 fn ask(times: u32, url: &str, expected: Expected) -> Step {
     visitor(
         &format!("for i in $(seq {times}); do curl -sS --max-time 5 {url}/hostname || exit 1; echo; done"),
@@ -48,12 +46,12 @@ fn ask(times: u32, url: &str, expected: Expected) -> Step {
     )
 }
 
-/// What curl ends with when a connection is refused at once, and not when it waits.
+/// curl's exit status is 7 if the connection is rejected at once, and another if curl times out.
 fn refused(url: &str) -> Step {
     visitor(&format!("curl -sS --max-time 3 {url} 2>/dev/null; echo $?"), Expected::Exactly("7"))
 }
 
-/// All of them. What needs a kernel to be read, as `ipvsadm -Ln` of every node, is left to the bench.
+/// Checks of a node's kernel, such as `ipvsadm -Ln`, belong to the bench.
 pub(super) fn all() -> Vec<Scenario> {
     let scenario = |name, steps| Scenario { name, steps };
     vec![
@@ -69,7 +67,7 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-/// Requests go round; by the Service's name too, which asks the cluster's DNS by its ClusterIP. A pod is replaced.
+/// Requests spread over the pods, also by the Service's name, which the cluster's DNS resolves. Then a pod is replaced.
 fn hostnames() -> Vec<Step> {
     vec![
         service("hostnames", ""),
@@ -84,7 +82,7 @@ fn hostnames() -> Vec<Step> {
     ]
 }
 
-/// By each of its ClusterIPs: on a cluster of one family that is one.
+/// Requests to each ClusterIP: a cluster of one family has one.
 fn both_families() -> Vec<Step> {
     let each = "for ip in {ips}; do case $ip in *:*) ip=\"[$ip]\";; esac; for i in $(seq 6); do \
                 curl -sS --max-time 5 http://$ip/hostname || exit 1; echo; done; done";
@@ -107,7 +105,7 @@ fn node_port() -> Vec<Step> {
     ]
 }
 
-/// Its class keeps the load balancers of the cluster, if it has any, away from it.
+/// The class keeps the cluster's load-balancer controllers away from the Service.
 fn load_balancer() -> Vec<Step> {
     let status = "{\"status\":{\"loadBalancer\":{\"ingress\":[{\"ip\":\"203.0.113.10\"}]}}}";
     vec![
@@ -117,7 +115,7 @@ fn load_balancer() -> Vec<Step> {
     ]
 }
 
-/// Nothing complains of them.
+/// ExternalName and headless Services cause no events.
 fn nothing_to_serve() -> Vec<Step> {
     let external = "apiVersion: v1\nkind: Service\nmetadata: {name: baidu}\nspec: {type: ExternalName, externalName: www.baidu.com}\n";
     vec![
@@ -130,7 +128,7 @@ fn nothing_to_serve() -> Vec<Step> {
     ]
 }
 
-/// Refused without endpoints; then kube-ipvs serves a hand-written EndpointSlice.
+/// Without endpoints connections are rejected; then kube-ipvs serves a hand-written EndpointSlice.
 fn no_selector() -> Vec<Step> {
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: database}\nspec:\n  ports: [{port: 3306}]\n";
     let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: database-1\n  labels: \
@@ -146,7 +144,7 @@ fn no_selector() -> Vec<Step> {
     ]
 }
 
-/// A selector that matches nothing, until a pod gets the label.
+/// The selector matches no pod until a pod gets the label.
 fn no_endpoints() -> Vec<Step> {
     vec![
         apply(
@@ -168,7 +166,7 @@ fn affinity() -> Vec<Step> {
     ]
 }
 
-/// The visitor's own server asks over UDP, and says who answered: `{"responses":["web-1"]}`.
+/// The visitor's server sends a request over UDP and reports who answered: `{"responses":["web-1"]}`.
 fn udp() -> Vec<Step> {
     let dial = "curl -sS --max-time 20 'http://127.0.0.1:8080/dial?request=hostname&protocol=udp&host={ip}&port=80&tries=1' \
                 | cut -d '\"' -f 4";
@@ -187,7 +185,7 @@ mod tests {
     use super::*;
     use crate::e2e::step::Known;
 
-    /// Runs through all steps of a scenario with a made-up value for whatever is read.
+    /// Fills in all steps of a scenario with a made-up value for each value that a step reads.
     fn filled(steps: &[Step], known: &mut Known) -> Vec<Step> {
         let fill = |step: &Step| {
             let step = step.with(known).unwrap();
@@ -200,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn every_step_knows_what_it_needs_and_every_manifest_is_one() {
+    fn scenario_steps_have_known_values_and_valid_manifests() {
         let mut known = Known::new();
         filled(&pods(), &mut known);
         for Scenario { name, steps } in all() {
@@ -221,8 +219,8 @@ mod tests {
     }
 
     #[test]
-    fn pods_are_made_once_their_account_is_there() {
-        // Only what is expected of an output is asked again until it is right.
+    fn pods_are_created_after_their_service_account_exists() {
+        // Only a step with an expected output is repeated until it is right.
         let before: Vec<Step> = pods().into_iter().take_while(|step| step.input.is_none()).collect();
         let [account] = before.as_slice() else { panic!("{before:?}") };
         assert_eq!(account.words[..3], ["get", "serviceaccount", "default"]);
@@ -230,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pods_are_what_the_services_select() {
+    fn scenario_pods_have_the_labels_that_services_select() {
         let objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(include_str!("web.yaml")).unwrap();
         assert_eq!(objects[0]["spec"]["template"]["metadata"]["labels"]["app"], "web");
         assert_eq!(objects[1]["metadata"]["name"], "visitor");

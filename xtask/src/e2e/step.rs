@@ -1,41 +1,36 @@
-//! What a scenario on a cluster consists of: calls of kubectl as values, and what is expected of their output.
-//! Nothing here runs anything.
+//! The steps of a scenario on a cluster: calls of kubectl and their expected output, as plain values.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-/// What earlier steps have read, by name; `{name}` stands for it in the words of later ones.
+/// Values that earlier steps have read, by name. They replace `{name}` in the arguments of later steps.
 pub(super) type Known = BTreeMap<&'static str, String>;
 
 /// A call of kubectl in the scenarios' namespace.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Step {
-    /// Its arguments, without the namespace and the kubeconfig.
+    /// Arguments without the namespace and the kubeconfig.
     pub(super) words: Vec<String>,
-    /// What it reads from standard input.
     pub(super) input: Option<String>,
     pub(super) expected: Expected,
 }
 
-/// What its output must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// Anything, as long as it succeeds.
+    /// Any output of a successful call.
     Success,
-    /// Something, which is known by this name from then on.
+    /// Any output, which is kept under this name.
     Kept(&'static str),
-    /// Lines, each one of these names, and every name among them.
+    /// Lines: each is one of these names, and every name occurs.
     All(&'static str),
-    /// Lines, each one of these names.
+    /// Lines: each is one of these names.
     Some(&'static str),
-    /// Lines that are all the same one of these names.
+    /// Lines: all are the same one of these names.
     One(&'static str),
-    /// Exactly this.
     Exactly(&'static str),
 }
 
-/// Makes or changes objects.
 pub(super) fn apply(manifest: &str) -> Step {
     Step {
         words: ["apply", "--filename", "-"].map(str::to_owned).to_vec(),
@@ -44,19 +39,17 @@ pub(super) fn apply(manifest: &str) -> Step {
     }
 }
 
-/// Any other call, its words parted by blanks.
+/// A call with arguments separated by blanks.
 pub(super) fn kubectl(words: &str, expected: Expected) -> Step {
     Step { words: words.split(' ').map(str::to_owned).collect(), input: None, expected }
 }
 
-/// A script of the shell in the pod `visitor`.
 pub(super) fn visitor(script: &str, expected: Expected) -> Step {
     let words = ["exec", "visitor", "--", "sh", "-c", script].map(str::to_owned).to_vec();
     Step { words, input: None, expected }
 }
 
 impl Step {
-    /// The same with what is known in the place of names.
     pub(super) fn with(&self, known: &Known) -> Result<Self> {
         let fill = |text: &String| {
             known.iter().fold(text.clone(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
@@ -69,7 +62,7 @@ impl Step {
         Ok(filled)
     }
 
-    /// Whether it is right that kubectl says this; what is to be kept is then known.
+    /// Compares the output with the expected one, and keeps it if the step says so.
     pub(super) fn judge(&self, output: &str, known: &mut Known) -> Result<()> {
         let output = output.trim();
         let names = |name: &'static str| -> Result<Vec<String>> {
@@ -110,7 +103,7 @@ impl Step {
     }
 }
 
-/// The first `{name}` in a text. Braces of JSONPath and YAML hold more than lower-case letters.
+/// The first `{name}` in a text. Braces of JSONPath and YAML contain other characters than lower-case letters.
 fn unknown(text: &str) -> Option<&str> {
     text.split('{').skip(1).find_map(|rest| {
         let (name, _) = rest.split_once('}')?;
@@ -132,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_filled_in() {
+    fn known_values_replace_names_in_steps() {
         let step = visitor("curl {ip}; echo ${ip}", Expected::Success).with(&known()).unwrap();
         assert_eq!(step.words.last().unwrap(), "curl 10.96.0.7; echo $10.96.0.7");
         assert!(visitor("curl {port}", Expected::Success).with(&known()).is_err());
@@ -140,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_judged_by_who_gave_them() {
+    fn step_output_is_judged_by_the_names_in_it() {
         assert_eq!(judge(Expected::All("pods"), "web-2\nweb-1\nweb-2\n"), Ok(()));
         assert!(judge(Expected::All("pods"), "web-2\nweb-2\n").unwrap_err().contains("web-1"));
         assert!(judge(Expected::All("pods"), "web-1\nweb-2\nother\n").is_err());
@@ -155,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_known_later() {
+    fn kept_output_is_known_to_later_steps() {
         let mut known = known();
         kubectl("get svc", Expected::Kept("port")).judge("30080\n", &mut known).unwrap();
         assert_eq!(known["port"], "30080");

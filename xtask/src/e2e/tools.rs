@@ -1,15 +1,15 @@
-//! The programs that a cluster is made and asked with.
+//! The programs that a test on a cluster needs.
 
 use anyhow::{Result, ensure};
 
-/// A program and where it is to be had.
+/// A program and its installation instructions.
 pub(super) type Tool = (&'static str, &'static str);
 
 pub(super) const KUBECTL: Tool = ("kubectl", "https://kubernetes.io/docs/tasks/tools/");
 pub(super) const KIND: Tool = ("kind", "https://kind.sigs.k8s.io/docs/user/quick-start/#installation");
 pub(super) const DOCKER: Tool = ("docker", "https://docs.docker.com/engine/install/");
 
-/// Fails where some are missing, and names all of them.
+/// Fails if programs are missing, and names all of them.
 pub(super) fn ensure_all(needed: &[Tool], exists: impl Fn(&str) -> bool) -> Result<()> {
     let missing = needed.iter().filter(|(name, _)| !exists(name));
     let missing: Vec<String> = missing.map(|(name, place)| format!("  {name}: {place}")).collect();
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_missing_is_named_at_once() {
+    fn missing_tools_are_all_named_in_one_error() {
         let error = ensure_all(&[DOCKER, KIND, KUBECTL], |name| name == "docker").unwrap_err().to_string();
         assert_eq!(
             error,

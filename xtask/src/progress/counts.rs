@@ -11,11 +11,10 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// What a closing line says, if the line is one.
     pub(super) fn parse(line: &str) -> Option<Self> {
         let result = line.strip_prefix("test result: ")?;
         let mut counts = Self::default();
-        // "ok. 12 passed; 0 failed; …": the number stands before its word.
+        // "ok. 12 passed; 0 failed; …": the number comes before its word.
         let words: Vec<&str> = result.split([' ', ';']).filter(|word| !word.is_empty()).collect();
         for pair in words.windows(2) {
             let count = pair[0].parse().unwrap_or(0);

@@ -1,39 +1,36 @@
-//! What a test executable prints, line by line.
+//! Parses the output of a test executable, line by line.
 
 use super::Counts;
 
-/// The marks that scenarios make, see tests/src/mark.rs.
+/// The marks of scenarios, see tests/src/mark.rs.
 const BEGUN: &str = "\u{1}begun ";
 const WHY: &str = "\u{1}why ";
 
-/// What a line says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A test has begun.
     Begun(String),
-    /// Why a test is about to fail.
+    /// A test is about to fail, with the reason.
     Why(String, String),
-    /// What a test that failed has printed: some lines from its panic or error on.
+    /// The output of a failed test: some lines from its panic or error on.
     Printed(String, String),
-    /// A test has ended, with libtest's word for it: ok, FAILED, ignored.
+    /// A test has ended, with libtest's result: ok, FAILED, ignored.
     Ended(String, String),
-    /// An executable has ended.
     Counted(Counts),
-    /// What stands around the tests of an executable, and says nothing.
+    /// Lines around the tests of an executable that carry no information.
     Frame,
-    /// Anything else, with its end of line.
+    /// Any other line, with its end of line.
     Other(Vec<u8>),
 }
 
-/// Cuts a stream into lines, whatever its chunks.
+/// Splits a stream into lines. A chunk can end anywhere.
 #[derive(Default)]
 pub(super) struct Lines {
     begun: Vec<u8>,
-    /// The test of which libtest repeats what it has printed, and its lines so far.
+    /// The test whose output libtest repeats, and its lines so far.
     printed: Option<(String, Vec<String>)>,
 }
 
-/// How many lines of a test that failed are repeated at the end: the panic's place and message.
+/// How many lines of a failed test are repeated at the end: the location and the message of the panic.
 const REPEATED: usize = 8;
 
 impl Lines {
@@ -50,7 +47,7 @@ impl Lines {
         events
     }
 
-    /// Keeps what libtest repeats of a test that failed, from `---- NAME stdout ----` on.
+    /// Collects the output that libtest repeats of a failed test, from `---- NAME stdout ----` on.
     fn print(&mut self, line: &str) -> Option<Event> {
         let line = line.trim_end();
         let name = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
@@ -105,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_read_whatever_the_chunks() {
+    fn lines_parse_the_same_for_every_chunk_size() {
         let text = "\nrunning 2 tests\ntest a::b ... ok\ntest src/lib.rs - c (line 3) ... FAILED\nfailures:\n\
                     test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out\n";
         let expected = [
@@ -122,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_test_has_printed_is_repeated() {
+    fn output_of_a_failed_test_is_repeated() {
         let text = "failures:\n\n---- a::b stdout ----\nlogged\n\npanicked at src/lib.rs:1:2:\nleft: 1\n\n---- c stdout ----\nno\n\n\nfailures:\n    \
                     a::b\n";
         let printed: Vec<Event> =
@@ -135,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_say_what_has_begun_and_why_it_fails() {
+    fn scenario_marks_become_begun_and_why_events() {
         let text = "\u{1}begun a::b\n\u{1}why a::b expected 1\u{1}seen 2\n";
         let expected = [Event::Begun("a::b".into()), Event::Why("a::b".into(), "expected 1\nseen 2".into())];
         assert_eq!(all(text, 5), expected);

@@ -1,5 +1,5 @@
-//! Progress of a test run: the count, the time so far and left, failures with their reasons, and a table at the end.
-//! It reads the output of test executables, and the marks of scenarios (tests/src/mark.rs).
+//! Progress of a test run: the count, the elapsed and the remaining time, failures with their reasons, and a table at
+//! the end. It reads the output of test executables and the marks of scenarios (tests/src/mark.rs).
 
 mod counts;
 mod lines;
@@ -17,16 +17,15 @@ use crate::testbench::Output;
 pub(crate) use counts::Counts;
 use lines::{Event, Lines};
 
-/// After so long without a result the names of the running tests are printed.
+/// After this long without a result, the names of the running tests are printed.
 const QUIET: Duration = Duration::from_secs(30);
 const SLOWEST: usize = 10;
 
-/// A test that failed.
 struct Failure {
     name: String,
-    /// What was expected and what was seen, where the test says it.
+    /// The expected and the actual value, if the test reports them.
     why: String,
-    /// The command that runs only this one.
+    /// The command that runs only this test.
     again: String,
 }
 
@@ -41,9 +40,8 @@ pub(crate) struct Progress {
     part: Part,
 }
 
-/// The tests that run now.
 struct Part {
-    /// The command that runs one of them, without its name.
+    /// The command that runs one of them, without the test's name.
     again: &'static str,
     total: usize,
     done: usize,
@@ -60,7 +58,7 @@ impl Part {
         Self { again, total, done: 0, started: now, heard: now, begun, why }
     }
 
-    /// The time so far, and a guess at the rest from the pace so far.
+    /// The elapsed time, and an estimate of the remaining time from the pace so far.
     fn time(&self) -> String {
         let so_far = self.started.elapsed();
         let left = self.total.saturating_sub(self.done);
@@ -75,7 +73,6 @@ impl Part {
 }
 
 impl Progress {
-    /// The complete output of the tests goes into this file.
     pub(crate) fn new(log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("creating {}", log.display()))?;
         Ok(Self {
@@ -90,7 +87,7 @@ impl Progress {
         })
     }
 
-    /// So many tests come now, each of which can be run alone by the command `again` and its name.
+    /// `total` tests follow. The command `again` with a name runs one of them.
     pub(crate) fn begin(&mut self, again: &'static str, total: usize) {
         self.part = Part::new(again, total);
     }
@@ -106,7 +103,7 @@ impl Progress {
                 self.part.begun.insert(name, Instant::now());
             }
             Event::Why(name, why) => {
-                // Late, where the streams overtook each other: the table at the end has it.
+                // The streams can overtake each other. Then only the table at the end has the reason.
                 if let Some(failure) = self.failures.iter_mut().find(|failure| failure.name == name) {
                     failure.why.clone_from(&why);
                 }
@@ -120,7 +117,7 @@ impl Progress {
             }
             Event::Ended(name, result) => self.ended(&name, &result, out)?,
             Event::Counted(counts) => self.counts += counts,
-            // Of each executable, also where none of its tests was asked for.
+            // Each executable prints these lines, even if none of its tests was selected.
             Event::Frame => {}
             Event::Other(line) => out.write_all(&line)?,
         }
@@ -144,7 +141,6 @@ impl Progress {
         Ok(())
     }
 
-    /// The table at the end: failures, then the slowest tests.
     pub(crate) fn print_table(&mut self) {
         for failure in &self.failures {
             println!("\n{}", failure.describe(&self.log_path));

@@ -1,7 +1,7 @@
 //! A file tree for an initramfs, and its archive in the `newc` format that the kernel unpacks at boot.
 //!
-//! Written here rather than by cpio(1): a tree in memory needs no staging directory, no root for its owners, and
-//! gives the same bytes each time.
+//! cpio(1) would need a staging directory, and root for the owners of files. A tree in memory needs neither, and gives
+//! the same bytes each time.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-/// The files of an initramfs, by their path in it.
 #[derive(Default)]
 pub(crate) struct Tree {
     entries: BTreeMap<PathBuf, Entry>,
@@ -40,7 +39,7 @@ impl Tree {
         Self::default()
     }
 
-    /// A host's file under its permission bits; a symbolic link is followed.
+    /// Adds a file of the host with its permission bits. A symbolic link is followed.
     pub(crate) fn file(&mut self, source: &Path, guest: impl AsRef<Path>) -> Result<()> {
         let metadata = fs::metadata(source).with_context(|| format!("reading {}", source.display()))?;
         ensure!(metadata.is_file(), "{} is not a file", source.display());
@@ -49,7 +48,6 @@ impl Tree {
         Ok(())
     }
 
-    /// A directory of the host with all that is in it.
     pub(crate) fn copy_directory(&mut self, source: &Path, guest: &Path) -> Result<()> {
         for entry in fs::read_dir(source).with_context(|| format!("reading {}", source.display()))? {
             let source = entry?.path();
@@ -91,7 +89,7 @@ impl Tree {
         self.entries.insert(guest, entry);
     }
 
-    /// Writes the archive. Parents sort before what is in them, which is the order that the kernel needs.
+    /// Parents sort before their content: the kernel needs this order.
     pub(crate) fn write(&self, out: &mut impl Write) -> Result<()> {
         for (inode, (guest, entry)) in (1..).zip(&self.entries) {
             let name = guest.strip_prefix("/").unwrap_or(guest).to_str().context("a path is not UTF-8")?;
@@ -115,7 +113,7 @@ impl Tree {
     }
 }
 
-/// Everything lives under /usr, as in Debian; [`super::image`] adds the links /bin, /sbin, /lib and /lib64.
+/// Everything is under /usr, as in Debian. [`super::image`] adds the links /bin, /sbin, /lib and /lib64.
 fn in_usr(guest: &Path) -> PathBuf {
     let merged =
         ["/bin", "/sbin", "/lib", "/lib64"].iter().any(|top| guest.starts_with(top) && guest != Path::new(top));
@@ -126,7 +124,7 @@ fn in_usr(guest: &Path) -> PathBuf {
 fn record(out: &mut impl Write, inode: u32, mode: u32, name: &str, length: u64, content: &mut impl Read) -> Result<()> {
     ensure!(length <= u64::from(u32::MAX), "{name} is too large for an initramfs");
     write!(out, "070701{inode:08x}{mode:08x}")?;
-    // uid, gid, links, modification time; the size; the device's numbers twice; the name's size; no checksum.
+    // uid, gid, links, modification time; the size; the device numbers twice; the size of the name; no checksum.
     write!(out, "{:08x}{:08x}{:08x}{:08x}{length:08x}", 0, 0, 1, 0)?;
     write!(out, "{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}", 0, 0, 0, 0, name.len() + 1, 0)?;
     out.write_all(name.as_bytes())?;

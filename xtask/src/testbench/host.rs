@@ -1,5 +1,5 @@
-//! The bench on a host whose own kernel has ip_vs: the job runs as root in network, mount and process namespaces of
-//! its own, so nothing that it does to IPVS, nftables or addresses stays.
+//! The bench on a host whose own kernel has ip_vs. The job runs as root in separate network, mount and process
+//! namespaces, so its changes to IPVS, nftables and addresses do not stay.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -21,14 +21,14 @@ pub(crate) struct Host {
     directory: PathBuf,
 }
 
-/// Whether jobs can run here: we are root and the kernel has ip_vs, perhaps as a module still to be loaded.
+/// Whether jobs can run here: this needs root and a kernel with ip_vs, which can be a module that is not loaded yet.
 pub(crate) fn has_ip_vs() -> bool {
     let loaded = || Path::new("/proc/net/ip_vs").exists();
     let load = || {
         let sh = Shell::new()?;
         cmd!(sh, "modprobe --quiet ip_vs").quiet().ignore_stderr().run()
     };
-    // Root in a container may see the module and still not be allowed namespaces of its own.
+    // Root in a container can see the module and still lack the permission to create namespaces.
     let allowed = || {
         let sh = Shell::new()?;
         cmd!(sh, "unshare --net --mount --pid --fork true").quiet().ignore_stderr().run()
@@ -36,7 +36,7 @@ pub(crate) fn has_ip_vs() -> bool {
     packages::is_root() && (loaded() || (load().is_ok() && loaded())) && allowed().is_ok()
 }
 
-/// Private mounts for what belongs to a network namespace: /sys, and /run with its named namespaces.
+/// Private mounts of directories that show a network namespace: /sys, and /run with its named namespaces.
 const SURROUNDINGS: &str =
     "mount -t sysfs sys /sys && mount -t tmpfs tmpfs /run && ip link set lo up && exec sh \"$1\"";
 
@@ -69,7 +69,7 @@ impl Host {
         if job.interactive {
             command.args(&unshare[1..]);
         } else {
-            // In the foreground, so that Ctrl-C reaches the job too; killing unshare ends all that is in it.
+            // In the foreground, so that Ctrl-C reaches the job too. Killing unshare ends all processes in it.
             command.args(["--foreground", "--signal=KILL", &seconds]).args(unshare);
         }
         command.args(["sh", "-c", SURROUNDINGS, "sh"]).arg(&script);
@@ -80,7 +80,7 @@ impl Host {
         };
         janitor.finish()?;
         ensure!(job.interactive || started.elapsed() < job.timeout, "not done after {seconds} s");
-        // As a shell says it: a signal is 128 and its number.
+        // As in a shell: 128 plus the number of the signal.
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         Ok(u8::try_from(code).unwrap_or(1))
     }

@@ -1,5 +1,5 @@
-//! The initramfs: a small Debian-like root made of the host's own programs and libraries, the kernel's modules, and
-//! what the job brings.
+//! The initramfs: a small Debian-like root of the host's own programs and libraries, the kernel's modules, and the
+//! job's files.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
@@ -13,23 +13,19 @@ use super::job::Job;
 use super::kernel::Kernel;
 use super::{modules, packages};
 
-/// Taken along where the host has them. The first ones stand in for applets of busybox that would run other applets
-/// instead of the real `ip` and `ping`; bash is for the interactive shell, the rest for looking around.
+/// Optional programs of the host. The first ones replace applets of busybox that would run other applets instead of the
+/// real `ip` and `ping`. bash is for the interactive shell, the rest for debugging.
 const HANDY: &[&str] = &[
     "date", "env", "setpriv", "timeout", "nohup", "xargs", "setsid", "unshare", "nsenter", "ping", "bash", "tcpdump",
     "ethtool", "strace",
 ];
 
-/// Names that iptables goes by.
 const IPTABLES: &[&str] = &["iptables", "ip6tables"];
 
-/// Small files of the host that programs look into.
 const CONFIGURATION: &[&str] = &["/etc/protocols", "/etc/services", "/etc/iproute2", "/etc/ethertypes"];
 
-/// Where the job's files are in the machine.
 pub(crate) const ROOT: &str = "/kube-ipvs";
 
-/// Writes the initramfs for a job.
 pub(crate) fn write(kernel: &Kernel, cache: &Path, job: &Job, scratch: &Path, image: &Path) -> Result<()> {
     let mut tree = Tree::new();
     base(&mut tree)?;
@@ -87,7 +83,7 @@ fn base(tree: &mut Tree) -> Result<()> {
     add_busybox(tree)
 }
 
-/// The servers of scenarios; the database wants its messages and character sets.
+/// The servers of scenarios. The database needs its messages and character sets.
 fn servers(tree: &mut Tree) -> Result<()> {
     for (program, _) in packages::SERVERS {
         let found = packages::find(program).with_context(|| format!("{program} is not installed"))?;
@@ -101,7 +97,7 @@ fn servers(tree: &mut Tree) -> Result<()> {
     Ok(())
 }
 
-/// iptables in both kinds, and its extensions, which it opens as libraries at run time.
+/// Both kinds of iptables, and the extensions that iptables loads as libraries at run time.
 fn add_iptables(tree: &mut Tree) -> Result<()> {
     for kind in ["nft", "legacy"] {
         let Some(multi) = packages::find(&format!("xtables-{kind}-multi")) else { continue };
@@ -122,7 +118,7 @@ fn add_iptables(tree: &mut Tree) -> Result<()> {
     Ok(())
 }
 
-/// Busybox's applets come last on PATH: they fill in for what the real programs above do not cover.
+/// Busybox's applets come last on PATH: they replace only missing programs.
 fn add_busybox(tree: &mut Tree) -> Result<()> {
     let busybox = packages::find("busybox").context("busybox is not installed")?;
     add_program(tree, &busybox, Path::new("/usr/bin/busybox"))?;
@@ -131,7 +127,7 @@ fn add_busybox(tree: &mut Tree) -> Result<()> {
     for applet in applets.lines() {
         tree.symlink(format!("/usr/lib/busybox/{applet}"), "/usr/bin/busybox");
     }
-    // Scripts name these by path.
+    // Scripts use these paths.
     for applet in ["cat", "sleep", "true", "false", "env"] {
         let place = format!("/usr/bin/{applet}");
         if !tree.contains(&place) {
@@ -141,7 +137,7 @@ fn add_busybox(tree: &mut Tree) -> Result<()> {
     Ok(())
 }
 
-/// A program that the host has outside the usual directories moves to /usr/bin, so that PATH finds it.
+/// A program outside the usual directories moves to /usr/bin, so that PATH finds it.
 fn standard_place(program: &Path) -> PathBuf {
     let name = program.file_name().unwrap_or_default();
     let system = program.parent().is_some_and(|directory| directory.ends_with("sbin"));
@@ -180,7 +176,7 @@ fn add_directory(tree: &mut Tree, host: &Path, guest: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A copy without debug information: symbols stay, so back traces can still be read.
+/// A copy without debug information. Symbols stay, so that backtraces are readable.
 fn strip(program: &Path, stripped: &Path) -> Result<()> {
     let sh = Shell::new()?;
     cmd!(sh, "strip --strip-debug -o {stripped} {program}").quiet().run()?;
@@ -192,7 +188,7 @@ fn add_program(tree: &mut Tree, host: &Path, guest: &Path) -> Result<()> {
     add_libraries(tree, host)
 }
 
-/// The shared libraries of an executable, at the places where the host has them.
+/// Adds the shared libraries of an executable at the host's paths.
 fn add_libraries(tree: &mut Tree, program: &Path) -> Result<()> {
     let mut magic = [0; 4];
     let short = File::open(program)?.read_exact(&mut magic).is_err();
@@ -200,7 +196,7 @@ fn add_libraries(tree: &mut Tree, program: &Path) -> Result<()> {
         return Ok(());
     }
     let sh = Shell::new()?;
-    // Fails for a static executable, which needs nothing.
+    // ldd fails for a static executable, which needs no libraries.
     let listed = cmd!(sh, "ldd {program}").quiet().ignore_status().ignore_stderr().read()?;
     for library in parse_ldd(&listed) {
         if !tree.contains(library) {
@@ -222,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_ldd() {
+    fn ldd_output_yields_library_paths() {
         let listed = "\tlinux-vdso.so.1 (0x00007ffd)\n\
                       \tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
                       \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";

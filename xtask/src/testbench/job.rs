@@ -1,4 +1,4 @@
-//! What is to run on the bench, and the files that it needs there.
+//! A command to run on the bench, and the files that it needs there.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,28 +8,27 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Executable;
 
-/// A command with its surroundings. The bench shows its files in one directory, the root; the command starts there with
-/// KUBE_IPVS_ROOT naming it, KUBE_IPVS_BIN the daemon's binary and KUBE_IPVS_MANIFESTS the example manifests.
+/// A command with its environment. Its files are in one directory, the root, where the command starts. KUBE_IPVS_ROOT
+/// names the root, KUBE_IPVS_BIN the daemon's binary and KUBE_IPVS_MANIFESTS the example manifests.
 pub(crate) struct Job {
     command: Vec<String>,
     files: Vec<Payload>,
-    /// A way out to the host and beyond.
+    /// Network access to the host and beyond.
     pub(crate) net: bool,
-    /// A DNS server and a database to put behind Services.
+    /// A DNS server and a database for Services.
     pub(crate) servers: bool,
-    /// Whether scenarios mark on standard error when they begin and why they fail, for [`crate::progress`].
+    /// Scenarios mark on standard error when they begin and why they fail, for [`crate::progress`].
     pub(crate) marks: bool,
-    /// Whether the command is for a person at a terminal: it gets one, and no time limit.
+    /// The command gets the user's terminal, and no timeout.
     pub(crate) interactive: bool,
     pub(crate) timeout: Duration,
 }
 
-/// One file or directory of the host for the bench.
 pub(crate) struct Payload {
     pub(crate) host: PathBuf,
-    /// Its path below the root.
+    /// The path below the root.
     pub(crate) guest: PathBuf,
-    /// Whether debug information may go, to keep the image small.
+    /// Remove debug information, to keep the image small.
     pub(crate) strip: bool,
 }
 
@@ -46,12 +45,11 @@ impl Job {
         }
     }
 
-    /// Whether it is an interactive shell, for want of a command.
+    /// A job without a command is an interactive shell.
     pub(crate) fn is_shell(&self) -> bool {
         self.command.is_empty()
     }
 
-    /// The example manifests, where the project has them.
     pub(crate) fn manifests(&mut self, workspace: &Path) {
         let manifests = workspace.join("manifests");
         if manifests.is_dir() {
@@ -63,18 +61,17 @@ impl Job {
         &self.files
     }
 
-    /// Executables of the workspace: programs and examples, which are on the PATH, and tests.
+    /// Adds executables of the workspace: programs and examples, which are on the PATH, and tests.
     pub(crate) fn executables<'a>(&mut self, executables: impl IntoIterator<Item = &'a Executable>) {
         let payload = |one: &Executable| Payload { host: one.path.clone(), guest: one.place(), strip: true };
         self.files.extend(executables.into_iter().map(payload));
     }
 
-    /// A file or directory as it is.
     pub(crate) fn file(&mut self, host: &Path, guest: impl Into<PathBuf>) {
         self.files.push(Payload { host: host.to_owned(), guest: guest.into(), strip: false });
     }
 
-    /// A file of the user's, as with/NAME.
+    /// Adds a file of the user as with/NAME.
     pub(crate) fn with(&mut self, host: &Path) -> Result<()> {
         let host = host.canonicalize().with_context(|| format!("--with {}", host.display()))?;
         let name = host.file_name().with_context(|| format!("--with {} has no name", host.display()))?;
@@ -83,7 +80,6 @@ impl Job {
         Ok(())
     }
 
-    /// The shell script that sets the surroundings and becomes the command.
     pub(crate) fn script(&self, root: &str) -> String {
         let mut script = String::from("#!/bin/sh\n");
         let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/busybox";
@@ -109,13 +105,11 @@ impl Job {
     }
 }
 
-/// Settings of the user's that reach the command.
 fn is_passed_on(name: &str) -> bool {
     name == "TERM"
         || ["RUST_LOG", "RUST_BACKTRACE", "PROPTEST_", "KUBE_IPVS_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// A word as the shell reads it back unchanged.
 pub(crate) fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
@@ -125,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shell_reads_back_every_word() {
+    fn quoted_words_survive_the_shell() {
         let words = ["plain", "two words", "it's", "$HOME `x` \"y\" \\", "", "line\nbreak"];
         let script = format!("printf '%s|' {}", words.map(quote).join(" "));
         let output = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
@@ -133,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_script_names_the_surroundings() {
+    fn job_script_exports_the_environment_and_executes_the_command() {
         let script = Job::new(vec!["ipvsadm".into(), "-Ln".into()]).script("/kube-ipvs");
         assert!(script.contains("export KUBE_IPVS_BIN='/kube-ipvs/bin/kube-ipvs'\n"));
         assert!(script.ends_with("cd '/kube-ipvs'\nexec 'ipvsadm' '-Ln'\n"));

@@ -9,18 +9,17 @@ use xshell::{Shell, cmd};
 use super::packages;
 use crate::janitor::Janitor;
 
-/// An unpacked kernel.
 pub(crate) struct Kernel {
-    /// What `uname -r` will say.
+    /// The output of `uname -r`.
     pub(crate) version: String,
     pub(crate) image: PathBuf,
-    /// The directory that holds lib/modules.
+    /// The directory with lib/modules.
     pub(crate) root: PathBuf,
 }
 
 impl Kernel {
-    /// The kernel of `package` (or of the directory, if it has a slash), or the distribution's small one for virtual
-    /// machines.
+    /// The kernel of `package`, or of a directory if `package` has a slash. The default is the distribution's small
+    /// kernel for virtual machines.
     pub(crate) fn get(cache: &Path, package: Option<&str>) -> Result<Self> {
         if let Some(directory) = package.filter(|package| package.contains('/')) {
             return Self::in_directory(Path::new(directory));
@@ -31,7 +30,7 @@ impl Kernel {
         };
         let root = cache.join(format!("kernel-{package}"));
         if !root.exists() {
-            // Unpacked beside its place and moved there whole: an interrupted download leaves nothing half done.
+            // Unpacked beside its final path and renamed as a whole: an interrupted download leaves no partial kernel.
             let unpacking = cache.join(format!("kernel-{package}.unpacking-{}", std::process::id()));
             let janitor = Janitor::removing(&unpacking)?;
             download(package, &unpacking)?;
@@ -72,7 +71,7 @@ fn default_package() -> Result<&'static str> {
             })
         })
     };
-    // Ubuntu says ID_LIKE=debian, so it is asked for first.
+    // Ubuntu has ID_LIKE=debian, so it is checked first.
     if is("ubuntu") {
         Ok("linux-image-virtual")
     } else if is("debian") {
@@ -99,7 +98,7 @@ fn download(package: &str, unpacking: &Path) -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(unpacking);
     eprintln!("bench: downloading {}", packages.join(" "));
-    // As root apt would drop to a user that cannot write here.
+    // As root, apt would switch to a user that cannot write here.
     let names = &packages;
     let get = || cmd!(sh, "apt-get -qq -o APT::Sandbox::User=root download {names...}").quiet().ignore_stdout().run();
     if get().is_err() {
@@ -112,7 +111,7 @@ fn download(package: &str, unpacking: &Path) -> Result<()> {
         cmd!(sh, "dpkg-deb -x {deb} {unpacking}").quiet().run()?;
         fs::remove_file(&deb)?;
     }
-    // Newer packages have their modules under /usr/lib only; depmod wants them in /lib.
+    // Newer packages have their modules only under /usr/lib; depmod expects them in /lib.
     if !unpacking.join("lib").exists() {
         std::os::unix::fs::symlink("usr/lib", unpacking.join("lib"))?;
     }
@@ -122,8 +121,8 @@ fn download(package: &str, unpacking: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The packages with the files: a name such as linux-image-cloud-amd64 only depends on the one of the current
-/// version, and Ubuntu has the modules in packages of their own.
+/// The packages with the files. A name such as linux-image-cloud-amd64 only depends on the package of the current
+/// version. Ubuntu has the modules in separate packages.
 fn concrete_packages(package: &str) -> Result<Vec<String>> {
     let dependencies = depends(package)?;
     if let Some(concrete) = dependencies.iter().find(|name| is_versioned_image(name)) {
@@ -169,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_versioned_image() {
+    fn versioned_kernel_image_is_found_among_dependencies() {
         let shown = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n |Depends: kmod\n";
         assert_eq!(parse_depends(shown), ["linux-image-6.1.0-56-cloud-amd64", "kmod"]);
         assert!(is_versioned_image("linux-image-6.1.0-56-cloud-amd64"));

@@ -1,5 +1,5 @@
-//! Whether KVM boots a guest here. That `/dev/kvm` can be opened says little: in many virtual machines qemu starts,
-//! and the guest never does.
+//! Tests whether KVM boots a guest here. Access to `/dev/kvm` is not enough: in many virtual machines qemu starts, and
+//! the guest never boots.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -11,15 +11,15 @@ use anyhow::{Context, Result};
 
 use super::kernel::Kernel;
 
-/// A guest that boots says its first word within a second.
+/// A working guest prints its first line within a second.
 const FIRST_WORD: Duration = Duration::from_secs(5);
-/// Without a root file system it panics, and so ends, within a few more.
+/// Without a root file system it panics, and so ends, within a few more seconds.
 const END: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
 
 const WORKS: &str = "works";
 
-/// Tries it once, and remembers the answer in `cache` for as long as the host runs this kernel.
+/// Tries it once, and keeps the answer in `cache` until the host boots again.
 pub(crate) fn works(kernel: &Kernel, cache: &Path) -> Result<bool> {
     if File::options().read(true).write(true).open("/dev/kvm").is_err() {
         return Ok(false);
@@ -44,13 +44,13 @@ pub(crate) fn works(kernel: &Kernel, cache: &Path) -> Result<bool> {
     Ok(answer == WORKS)
 }
 
-/// The answer in the file, where it was found out since this host was booted.
+/// The answer in the file, if it is from the current boot of the host.
 fn remembered<'a>(file: &'a str, host: &str) -> Option<&'a str> {
     let (answer, known) = file.split_once('\n')?;
     (known == host).then_some(answer)
 }
 
-/// Boots the kernel without anything to run, or says why not.
+/// Boots the kernel without an init, or returns why it did not boot.
 fn boots(kernel: &Kernel, cache: &Path) -> Result<Result<(), String>> {
     let console = cache.join(format!("kvm-console-{}", std::process::id()));
     let qemu = Command::new("setpriv")
@@ -70,7 +70,7 @@ fn boots(kernel: &Kernel, cache: &Path) -> Result<Result<(), String>> {
 }
 
 fn watch(mut qemu: Child, console: &Path) -> Result<Result<(), String>> {
-    // A host that stood still itself has not looked.
+    // Counts looks instead of time: a host that stalled has not looked.
     let mut looks = 0;
     let outcome = loop {
         let ended = qemu.try_wait()?;
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_counts_until_the_host_boots_again() {
+    fn kvm_answer_is_remembered_until_the_next_boot() {
         assert_eq!(remembered("works\nboot-1\n", "boot-1\n"), Some("works"));
         assert_eq!(remembered("a guest is silent\nboot-1\n", "boot-1\n"), Some("a guest is silent"));
         assert_eq!(remembered("works\nboot-1\n", "boot-2\n"), None);

@@ -1,8 +1,8 @@
 //! The test bench: a real kernel with ip_vs, anywhere.
 //!
-//! Where the host's own kernel has ip_vs and we are root, a job runs in namespaces of its own. Everywhere else it
-//! runs in a virtual machine under qemu, with a distribution's kernel and an initramfs made on the spot; KVM is used
-//! where it works. KUBE_IPVS_BENCH=host or =vm decides otherwise.
+//! If the host's own kernel has ip_vs and the user is root, a job runs in separate namespaces. Otherwise it runs in a
+//! virtual machine under qemu, with a distribution's kernel and a generated initramfs. The machine uses KVM if that
+//! works. KUBE_IPVS_BENCH=host or =vm overrides the choice.
 
 mod cpio;
 mod host;
@@ -24,19 +24,18 @@ pub(crate) use stream::{Output, Terminal, copy_output};
 
 use crate::workspace::Workspace;
 
-/// Whether a program is there, also in the directories of system programs.
+/// Also looks in the directories of system programs.
 pub(crate) fn is_installed(program: &str) -> bool {
     packages::find(program).is_some()
 }
 
-/// Where jobs run.
 pub(crate) enum Bench {
     Host(host::Host),
     Vm(vm::Vm),
 }
 
 impl Bench {
-    /// Chooses the bench and brings all that it takes, with the servers of scenarios or without. `kernel` names a
+    /// Chooses the bench and installs its requirements, with the servers of scenarios or without. `kernel` names a
     /// kernel package for the virtual machine.
     pub(crate) fn prepare(workspace: &Workspace, kernel: Option<&str>, servers: bool) -> Result<Self> {
         let wish = env::var("KUBE_IPVS_BENCH").ok();
@@ -62,8 +61,8 @@ impl Bench {
         })
     }
 
-    /// How many scenarios run at a time. They wait more than they work. Under emulation they work all the time and slow
-    /// each other down: eight at a time on two processors take a quarter longer than three.
+    /// How many scenarios run in parallel. They wait more than they work. Under emulation they work all the time and
+    /// slow each other down: on two processors eight take a quarter longer than three.
     pub(crate) fn tests_at_once(&self) -> usize {
         match self {
             Self::Host(_) => 4 * std::thread::available_parallelism().map_or(1, usize::from),
@@ -72,7 +71,7 @@ impl Bench {
         }
     }
 
-    /// Runs a job, shows what it writes to `out` and gives its exit status.
+    /// Runs a job, passes its output to `out` and returns its exit status.
     pub(crate) fn run(&self, job: &Job, out: &mut dyn Output) -> Result<u8> {
         match self {
             Self::Host(host) => host.run(job, out),

@@ -1,6 +1,6 @@
-//! The kernel's modules for the initramfs: networking as a whole, with what it depends on, and depmod's indexes, by
-//! which the kernel loads them by itself (the IPVS family on its first use, a scheduler by its name, nft's
-//! expressions).
+//! The kernel's modules for the initramfs: all of networking with its dependencies, and depmod's indexes. With the
+//! indexes the kernel loads modules itself: the IPVS family on its first use, a scheduler by its name, nft's
+//! expressions.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -14,7 +14,7 @@ use super::cpio::Tree;
 use super::kernel::Kernel;
 use crate::janitor::Janitor;
 
-/// Directories and files below the modules' `kernel/`; a name without its suffix stands for the file or the directory.
+/// Paths below the modules' `kernel/`. A name without a suffix is a file or a directory.
 const WANTED: &[&str] = &[
     "arch/x86/crypto",
     "crypto",
@@ -48,7 +48,7 @@ const WANTED: &[&str] = &[
     "net/xfrm",
 ];
 
-/// Where the modules of `kernel` are, decompressed and indexed as under /lib/modules; made once for each kernel.
+/// The directory of the modules, decompressed and indexed as under /lib/modules. It is made once for each kernel.
 pub(crate) fn staged(kernel: &Kernel, cache: &Path) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     (WANTED, &kernel.root).hash(&mut hasher);
@@ -58,7 +58,7 @@ pub(crate) fn staged(kernel: &Kernel, cache: &Path) -> Result<PathBuf> {
         let unfinished = cache.join(format!("modules-{}.unfinished-{}", kernel.version, std::process::id()));
         let janitor = Janitor::removing(&unfinished)?;
         collect(kernel, &unfinished)?;
-        // Another xtask may have been faster; its result is as good, and this one is removed.
+        // If another xtask was faster, its result is equivalent, and this one is removed.
         let _ = fs::rename(&unfinished, &stage);
         janitor.finish()?;
     }
@@ -101,8 +101,8 @@ fn collect(kernel: &Kernel, stage: &Path) -> Result<()> {
             other => bail!("modules compressed as .{other} are not understood"),
         }
     }
-    // Their signatures go too, for checking them takes longer than loading when emulated; the kernel notes it and
-    // goes on.
+    // This also removes signatures: under emulation, checking them takes longer than loading. The kernel logs that and
+    // continues.
     let modules = &staged;
     cmd!(sh, "strip --strip-debug {modules...}").quiet().run()?;
     let version = &kernel.version;
@@ -111,7 +111,7 @@ fn collect(kernel: &Kernel, stage: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The wanted modules of a modules.dep and all that they depend on.
+/// The wanted modules of a modules.dep with all their dependencies.
 fn closure(index: &str) -> BTreeSet<&str> {
     let dependencies: HashMap<&str, &str> = index.lines().filter_map(|line| line.split_once(':')).collect();
     let mut pending: Vec<&str> = dependencies.keys().copied().filter(|module| is_wanted(module)).collect();
@@ -129,7 +129,6 @@ fn is_wanted(module: &str) -> bool {
     WANTED.iter().any(|wanted| module.strip_prefix(wanted).is_some_and(|rest| rest.starts_with(['/', '.'])))
 }
 
-/// Adds the staged modules to an initramfs.
 pub(crate) fn add(tree: &mut Tree, stage: &Path) -> Result<()> {
     tree.copy_directory(stage, Path::new("/"))
 }
@@ -139,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_the_wanted_modules_and_what_they_need() {
+    fn module_closure_has_the_wanted_modules_and_dependencies() {
         let index = "kernel/net/netfilter/ipvs/ip_vs.ko: kernel/lib/libcrc32c.ko\n\
                      kernel/lib/libcrc32c.ko:\n\
                      kernel/drivers/net/veth.ko.xz:\n\

@@ -1,4 +1,4 @@
-//! The programs of the distribution that the bench needs, installed where they are missing.
+//! The distribution's programs that the bench needs. Missing ones are installed.
 
 use std::env;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -7,10 +7,10 @@ use std::{fs, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A program and the Debian or Ubuntu package that brings it.
+/// A program and its Debian or Ubuntu package.
 type Needed = (&'static str, &'static str);
 
-/// What a command under test may call: the independent oracles that read back what we wrote, and real clients.
+/// Programs for commands under test: independent tools that read back the kernel's state, and real clients.
 pub(crate) const ORACLES: &[Needed] = &[
     ("ipvsadm", "ipvsadm"),
     ("nft", "nftables"),
@@ -25,11 +25,10 @@ pub(crate) const ORACLES: &[Needed] = &[
     ("dig", "bind9-dnsutils"),
 ];
 
-/// Real servers that scenarios put behind Services, and their clients; large, so only jobs that ask for them get them.
+/// Real servers for scenarios, and their clients. They are large, so only jobs that request them get them.
 pub(crate) const SERVERS: &[Needed] =
     &[("dnsmasq", "dnsmasq-base"), ("mariadbd", "mariadb-server-core"), ("mariadb", "mariadb-client-core")];
 
-/// What only the virtual machine needs.
 pub(crate) const MACHINE: &[Needed] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
@@ -40,7 +39,6 @@ pub(crate) const MACHINE: &[Needed] = &[
     ("zstd", "zstd"),
 ];
 
-/// Installs what is missing, saying so.
 pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
     let mut packages: Vec<&str> =
         needed.iter().filter(|(program, _)| find(program).is_none()).map(|&(_, package)| package).collect();
@@ -68,11 +66,10 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
     Ok(())
 }
 
-/// What to do when apt cannot bring something.
 pub(crate) const MIRRORS: &str = "check this machine's network, its proxy settings and the mirrors in \
                                   /etc/apt/sources.list*, then try again\n";
 
-/// Hands back what apt complains of: a mirror that it does not reach is no failure to it, as other lists may do.
+/// Returns apt's complaints. An unreachable mirror is no failure for apt, because other lists can be enough.
 pub(crate) fn update_lists() -> Result<String> {
     apt_get(&["update"])
 }
@@ -81,10 +78,10 @@ fn apt_install(packages: &[&str]) -> Result<String> {
     apt_get(&[&["install", "--yes", "--no-install-recommends"], packages].concat())
 }
 
-/// Runs apt-get quietly, and hands back its complaints.
+/// Runs apt-get quietly and returns its complaints.
 fn apt_get(args: &[&str]) -> Result<String> {
     let output = Command::new("apt-get")
-        // The system's own upgrades may have the lock, for as long as they take.
+        // The system's own upgrades can hold the lock for a long time.
         .args(["-qq", "-o", "DPkg::Lock::Timeout=3600"])
         .args(args)
         .env("DEBIAN_FRONTEND", "noninteractive")
@@ -97,12 +94,11 @@ fn apt_get(args: &[&str]) -> Result<String> {
     Ok(complaints.into_owned())
 }
 
-/// A program to run, found as [`find`] does.
 pub(crate) fn program(name: &str) -> Result<PathBuf> {
     find(name).with_context(|| format!("there is no {name}"))
 }
 
-/// Where a program is: on PATH, or in the directories of system programs, which a user's PATH often lacks.
+/// Looks on PATH and in the directories of system programs, which a user's PATH often lacks.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! Output that is shown while it is written.
+//! Shows a program's output while it is written.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,21 +10,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// How often it is seen whether anything has come at all.
+/// After this long without output, [`Output::tick`] is called.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Where the output of a job goes.
 pub(crate) trait Output {
     fn stdout(&mut self, bytes: &[u8]) -> Result<()>;
     fn stderr(&mut self, bytes: &[u8]) -> Result<()>;
 
-    /// Called now and then while nothing comes.
+    /// Called now and then while there is no output.
     fn tick(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// The output as it is.
 pub(crate) struct Terminal;
 
 impl Output for Terminal {
@@ -45,13 +43,13 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// Starts at the beginning of the file, which is created: its writer may come later.
+    /// Creates the file, because its writer can start later.
     pub(crate) fn create(path: &Path) -> Result<Self> {
         File::create(path).with_context(|| format!("creating {}", path.display()))?;
         Ok(Self { file: File::open(path)? })
     }
 
-    /// Hands on what has come since the last call.
+    /// Passes on the bytes since the last call.
     pub(crate) fn copy(&mut self, mut out: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -64,14 +62,13 @@ impl Tail {
     }
 }
 
-/// Which of a program's streams something came from.
 #[derive(Clone, Copy)]
 enum Stream {
     Stdout,
     Stderr,
 }
 
-/// Runs a program, handing on what it writes while it comes.
+/// Runs a program and passes its output on immediately.
 pub(crate) fn copy_output(command: &mut Command, out: &mut dyn Output) -> Result<ExitStatus> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child =

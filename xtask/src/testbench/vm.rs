@@ -1,5 +1,5 @@
-//! The bench as a virtual machine under qemu, with every way to hang noticed: a boot that does not come up, a panic,
-//! a job that does not end.
+//! The bench as a virtual machine under qemu. It detects every hang: a boot that does not come up, a panic, a job that
+//! does not end.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
@@ -18,11 +18,11 @@ use super::{image, kvm};
 use crate::janitor::Janitor;
 use crate::workspace::Workspace;
 
-/// When a boot is given up: its console has not grown for so long. Emulated, its longest silence is three seconds.
+/// A boot is given up if its console has not grown for this long. Under emulation the longest silence is three seconds.
 const BOOT_HANG: Duration = Duration::from_secs(60);
-/// How often the console is looked through.
+/// Interval between two scans of the console.
 const SCAN: Duration = Duration::from_secs(1);
-/// How often the machine's files are looked at.
+/// Interval between two reads of the machine's files.
 const POLL: Duration = Duration::from_millis(10);
 
 pub(crate) struct Vm {
@@ -32,12 +32,11 @@ pub(crate) struct Vm {
     pub(super) processors: usize,
 }
 
-/// How one boot went.
 enum Outcome {
     Exit(u8),
-    /// The machine did not come up; the job has not run.
+    /// The machine did not come up, and the job did not run.
     NoBoot(String),
-    /// The machine ended, or had to be ended, while the job ran.
+    /// The machine ended, or was killed, while the job ran.
     Died(String),
 }
 
@@ -47,7 +46,7 @@ impl Vm {
         remove_leftovers(&cache)?;
         let kernel = Kernel::get(&cache, kernel)?;
         let kvm = kvm::works(&kernel, &cache)?;
-        // Emulated ones disturb each other more, the more they are.
+        // More emulated processors disturb each other more.
         let processors = thread::available_parallelism().map_or(1, usize::from).min(4);
         Ok(Self { cache, kernel, kvm, processors })
     }
@@ -58,11 +57,12 @@ impl Vm {
         let janitor = Janitor::removing(&directory)?;
         let image = directory.join("initramfs.cpio");
         image::write(&self.kernel, &self.cache, job, &directory, &image)?;
-        // Beside the rest, so that it goes with it where we are interrupted; after a failure it is kept.
+        // In the run's directory, so that an interrupt removes both. After a failure the console is kept.
         let console = directory.join("console");
         let kept = self.cache.join(format!("console-{}.log", std::process::id()));
 
-        // A boot is tried twice, for emulated clocks can stumble, and without KVM if KVM was the trouble.
+        // A boot is tried twice, because emulated clocks can stumble. The second try is without KVM, in case KVM is the
+        // problem.
         let attempts: &[bool] = if self.kvm { &[true, false] } else { &[false, false] };
         let mut result = Err(anyhow::anyhow!("no boot was tried"));
         for &kvm in attempts {
@@ -92,7 +92,7 @@ impl Vm {
     }
 }
 
-/// Removes what interrupted runs left behind, and the console logs of runs long past.
+/// Removes the files of interrupted runs, and old console logs.
 fn remove_leftovers(cache: &Path) -> Result<()> {
     const KEPT: Duration = Duration::from_secs(24 * 3600);
     for entry in fs::read_dir(cache)? {
@@ -111,7 +111,7 @@ fn remove_leftovers(cache: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The end of a console, and where it will be kept.
+/// The end of a console, and the path where it is kept.
 fn console_tail(console: &Path, kept: &Path) -> String {
     let text = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -121,7 +121,7 @@ fn console_tail(console: &Path, kept: &Path) -> String {
     format!("\nthe end of its console ({}):\n{shown}", kept.display())
 }
 
-/// A running qemu, which does not outlive this value.
+/// A running qemu, which ends with this value.
 struct Machine {
     qemu: Child,
     started: Instant,
@@ -129,7 +129,7 @@ struct Machine {
     reports: PathBuf,
     stdout: Tail,
     stderr: Tail,
-    /// Whether qemu has our terminal, which it sets to raw mode.
+    /// Whether qemu uses our terminal, which it sets to raw mode.
     terminal: bool,
 }
 
@@ -153,9 +153,10 @@ impl Machine {
         File::create(console)?;
         let terminal = job.interactive && io::stdin().is_terminal() && io::stdout().is_terminal();
         let mut parameters = String::from(
-            // A panic or an oops ends the machine. The emulated timer may fail its check on a busy host. A program at
-            // the same addresses every time is translated once: without norandmaps emulation takes thrice the time.
-            // The last three save a tenth: shorter waits for all processors, no profiles, no accounts of memory.
+            // A panic or an oops ends the machine. The emulated timer can fail its check on a busy host. With
+            // norandmaps a program has the same addresses every time and is translated once; without it emulation takes
+            // three times as long. The last three options save a tenth: shorter waits for all processors, no profiles,
+            // no accounts of memory.
             "console=ttyS0 loglevel=7 panic=-1 oops=panic reboot=t no_timer_check net.ifnames=0 mitigations=off \
              norandmaps rcupdate.rcu_expedited=1 apparmor=0 cgroup_disable=memory",
         );
@@ -166,10 +167,10 @@ impl Machine {
             parameters.push_str(&format!(" bench.terminal={}", terminal_size()));
         }
 
-        // setpriv: should we be killed, the kernel kills qemu.
+        // setpriv: if this process is killed, the kernel kills qemu.
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none"]);
-        // As qemu 7.2 emulates cmpxchg16b, Linux 6.12 panics before it is up: flags and free lists are damaged. With
+        // As qemu 7.2 emulates cmpxchg16b, Linux 6.12 panics during the boot: flags and free lists are damaged. With
         // erms and fsrm Linux copies and clears memory byte by byte, which takes a third of the emulator's time.
         let cpu = if kvm { "max" } else { "max,-cx16,-erms,-fsrm" };
         qemu.args(["-M", "q35", "-cpu", cpu, "-smp", &vm.processors.to_string()]);
@@ -184,7 +185,7 @@ impl Machine {
         if job.net {
             qemu.args(["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]);
         }
-        // Without ioeventfd a write has reached its file when it returns, so nothing is lost when the machine ends.
+        // Without ioeventfd a write has reached its file when it returns, so no output is lost when the machine ends.
         qemu.args(["-device", "virtio-serial-pci,ioeventfd=off,max_ports=8"]);
         let file = |path: &Path| format!("file,path={}", path.display());
         let stdin = if terminal { "null" } else { "stdio,signal=off" }.to_owned();
@@ -201,13 +202,13 @@ impl Machine {
         Ok(Self { qemu, started: Instant::now(), console: console.to_owned(), reports, stdout, stderr, terminal })
     }
 
-    /// Shows the job's output until it ends, one way or another.
+    /// Shows the job's output until the job or the machine ends.
     fn follow(&mut self, job: &Job, out: &mut dyn Output) -> Result<Outcome> {
         let mut up = None;
         let mut scanned = Instant::now();
         let (mut silent, mut size) = (Duration::ZERO, 0);
         loop {
-            // Asked before the last look at what it wrote: after its end nothing comes any more.
+            // Checked before the last read of the output: after its end the machine writes nothing.
             let ended = self.qemu.try_wait()?;
             self.copy(out)?;
             let reports = fs::read_to_string(&self.reports)?;
@@ -216,14 +217,14 @@ impl Machine {
                 eprintln!("bench: up after {:.1} s", self.started.elapsed().as_secs_f32());
             }
             if let Some(status) = parse_exit(&reports)? {
-                // It was written last; so all output is there by now.
+                // The status is written last, so all output is in the files by now.
                 self.copy(out)?;
                 return Ok(Outcome::Exit(status));
             }
             let mut failed = None;
-            // Once a second is enough to look through the console, and to see whether anything has come at all.
+            // Once a second is enough to scan the console and to notice silence.
             if ended.is_some() || scanned.elapsed() > SCAN {
-                // A host that stood still itself counts for one look.
+                // If the host itself stalled, that counts as one scan.
                 silent += scanned.elapsed().min(2 * SCAN);
                 scanned = Instant::now();
                 out.tick()?;
@@ -251,15 +252,14 @@ impl Machine {
         }
     }
 
-    /// Hands on what the job has written since the last call.
     fn copy(&mut self, out: &mut dyn Output) -> Result<()> {
-        // Standard error first: a scenario writes there why it fails, before libtest prints that it failed.
+        // Standard error first: a scenario writes the reason there before libtest reports the failure.
         self.stderr.copy(|bytes| out.stderr(bytes))?;
         self.stdout.copy(|bytes| out.stdout(bytes))
     }
 
-    /// Returns the kernel's panic message, if it panicked. The bench configures it to end the machine then, but it may
-    /// be too broken for that.
+    /// The kernel's panic message, if it panicked. A panic should end the machine, and the kernel can be too broken for
+    /// that.
     fn panic(&self) -> Result<Option<String>> {
         let console = fs::read(&self.console)?;
         let console = String::from_utf8_lossy(&console);
@@ -268,7 +268,7 @@ impl Machine {
     }
 }
 
-/// Finds the line "exit STATUS", once it is complete.
+/// The status in the line "exit STATUS", once that line is complete.
 fn parse_exit(reports: &str) -> Result<Option<u8>> {
     let complete = reports.rsplit_once('\n').map_or("", |(complete, _)| complete);
     match complete.lines().find_map(|line| line.strip_prefix("exit ")) {
@@ -280,7 +280,7 @@ fn parse_exit(reports: &str) -> Result<Option<u8>> {
     }
 }
 
-/// Whether standard input is a pipe or a file, which the job may read. A terminal belongs to interactive jobs.
+/// Whether standard input is a pipe or a file that the job can read. A terminal belongs to interactive jobs.
 fn stdin_is_data() -> bool {
     fs::metadata("/dev/stdin").is_ok_and(|stdin| stdin.file_type().is_fifo() || stdin.is_file())
 }
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exit_status_counts_when_its_line_is_complete() {
+    fn exit_status_is_read_only_from_a_complete_line() {
         assert_eq!(parse_exit("").unwrap(), None);
         assert_eq!(parse_exit("up\n").unwrap(), None);
         assert_eq!(parse_exit("up\nexit 1").unwrap(), None);

@@ -1,17 +1,17 @@
-//! No crate is compiled twice: what the project's commands build has the same features each time.
+//! Ensures that no crate is compiled twice: the project's commands build it with the same features each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
-/// What is built by a command of its own, as cargo's flags. All tests are built as the whole workspace.
+/// Separate builds, as cargo's flags. All tests are built as the whole workspace.
 const PARTS: [&[&str]; 2] = [&["--package", "xtask"], &["--package", "scenarios", "--package", "kube-ipvs"]];
 
-/// The sets of features of each package; build scripts may want another one than programs do.
+/// The sets of features of each package. Build scripts can have another set than programs.
 type Features = BTreeMap<String, BTreeSet<String>>;
 
-/// Packages that a part builds with features that the whole does not have.
+/// Packages that a part builds with features that the whole lacks.
 pub(super) fn breaches(sh: &Shell) -> Result<Vec<String>> {
     let whole = features(sh, &["--workspace"], "normal,build,dev")?;
     let mut breaches = Vec::new();
@@ -26,7 +26,8 @@ fn features(sh: &Shell, packages: &[&str], edges: &str) -> Result<Features> {
     Ok(parse(&tree.quiet().read()?))
 }
 
-/// A line is `name version [features]`, with a path where it is the workspace's own: those are compiled in seconds.
+/// A line is `name version [features]`. The workspace's own packages have a path too; they compile in seconds and are
+/// skipped.
 fn parse(tree: &str) -> Features {
     let mut all = Features::new();
     for line in tree.lines() {
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crate_with_other_features_is_found() {
+    fn crate_built_with_other_features_is_reported() {
         let whole = parse(
             "proxier v0.1.0 (/x/proxier) [fake]\nlibc v0.2.1 [std]\nlibc v0.2.1 [default,std] (*)\nserde v1.0.0 [std]\n",
         );

@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: the layering and the house rules that the compiler does not know.
+//! `cargo xtask tidy`: the layering and the house rules that the compiler does not check.
 
 mod features;
 mod words;
@@ -12,13 +12,13 @@ use xshell::{Shell, cmd};
 
 use crate::workspace::Workspace;
 
-/// The libraries, the lowest first: dependencies, direct or not, point down.
+/// The libraries, the lowest first: direct and indirect dependencies point down.
 const LAYERS: [&str; 4] = ["netlink-batch", "ipvs-netlink", "proxier", "proxier-kubernetes"];
 
-/// What no library depends on: a program that embeds one gets no runtime.
+/// No library depends on these: a program that embeds a library gets no runtime.
 const ABOVE: [&str; 5] = ["kube-ipvs", "tokio", "kube", "k8s-openapi", "rtnetlink"];
 
-/// What the pure part of proxier (all but linux/) never mentions: it does no I/O and has no clock.
+/// Forbidden in the pure part of proxier (outside linux/), which does no I/O and has no clock.
 const IMPURE: &[&str] = &[
     "TcpStream",
     "TcpListener",
@@ -38,11 +38,11 @@ const IMPURE: &[&str] = &[
 
 const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "dbg!"];
 
-/// Where the scenarios are that pages name as `module::test`.
+/// The scenarios that pages name as `module::test`.
 const SCENARIOS: &str = "tests/tests/scenarios";
 
 const LONGEST_FILE: usize = 500;
-/// Of comments and of text in pages, in characters. Code has rustfmt for that.
+/// Maximum characters of a line in comments and in the text of pages. rustfmt limits code.
 const WIDEST: usize = 120;
 
 pub(crate) fn run() -> Result<ExitCode> {
@@ -50,7 +50,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reports every breach, not the first only.
+/// Reports every breach, not only the first.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(&workspace.root);
@@ -63,7 +63,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let listed = cmd!(sh, "git ls-files --cached --others --exclude-standard").quiet().read()?;
     for name in listed.lines() {
         let path = workspace.root.join(name);
-        // A file that is deleted and not yet committed is listed still.
+        // git lists a deleted file until the deletion is committed.
         if path.is_file() && name.ends_with(".rs") {
             let text = fs::read_to_string(&path).with_context(|| format!("reading {name}"))?;
             breaches.extend(source_breaches(name, &text));
@@ -85,7 +85,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// `tree` is what cargo tree prints: "name version (…)" a line, the crate itself first.
+/// `tree` is the output of cargo tree: "name version (…)" a line, the crate itself first.
 fn layer_breaches(krate: &str, tree: &str, forbidden: &[&str]) -> Vec<String> {
     let mut found: Vec<&str> = tree
         .lines()
@@ -98,7 +98,7 @@ fn layer_breaches(krate: &str, tree: &str, forbidden: &[&str]) -> Vec<String> {
     found.into_iter().map(|name| format!("{krate} must not depend on {name}")).collect()
 }
 
-/// Which lines of a page are text: neither code nor a table's, which cannot be broken.
+/// Tells which lines of a page are text: neither code nor a table, whose lines cannot be wrapped.
 fn prose() -> impl FnMut(&str) -> bool {
     let mut is_code = false;
     move |line| {
@@ -120,7 +120,7 @@ fn source_breaches(name: &str, text: &str) -> Vec<String> {
     if lines > LONGEST_FILE {
         breaches.push(format!("{name} has {lines} lines; {LONGEST_FILE} is the limit"));
     }
-    // These rules are about the project's code; here the words stand in rules and tests.
+    // These rules are about the project's code. In xtask the words occur in rules and tests.
     if name.starts_with("xtask/") {
         return breaches;
     }
@@ -143,8 +143,7 @@ fn source_breaches(name: &str, text: &str) -> Vec<String> {
     breaches
 }
 
-/// What a table of `name` shows is shown by tests that exist: `module::test` of the scenarios, or `file.rs::test` of
-/// any crate.
+/// Tests that a table of `name` names must exist: `module::test` of the scenarios, or `file.rs::test` of any crate.
 fn shown_by_breaches(name: &str, text: &str, root: &Path) -> Vec<String> {
     let rows = text.lines().filter(|line| name.starts_with("docs/") && line.starts_with('|'));
     let named = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter_map(|code| code.split_once("::"));
@@ -160,7 +159,7 @@ fn shown_by_breaches(name: &str, text: &str, root: &Path) -> Vec<String> {
     missing.map(|(place, test)| format!("{name}: there is no test {place}::{test}")).collect()
 }
 
-/// Whether `word` stands in the code, not as the end of a longer name (nor, for `unsafe`, as the start of one).
+/// Whether `word` occurs in the code, not as the end of a longer name (nor, for `unsafe`, as the start of one).
 fn mentions(code: &str, word: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     code.match_indices(word).any(|(at, _)| {
@@ -170,7 +169,7 @@ fn mentions(code: &str, word: &str) -> bool {
     })
 }
 
-/// Links of a Markdown page that lead to no file. `[text](path#anchor)`; what is in code blocks is not looked at.
+/// Links `[text](path#anchor)` of a Markdown page to missing files. Code blocks are skipped.
 fn link_breaches(name: &str, text: &str, exists: impl Fn(&Path) -> bool, root: &Path) -> Vec<String> {
     let directory = Path::new(name).parent().unwrap_or(Path::new(""));
     let mut breaches = Vec::new();
@@ -202,27 +201,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_forbidden_dependency_is_found() {
+    fn forbidden_dependency_is_reported() {
         let tree = "proxier v0.1.0 (/x/proxier)\nipnet v2.11.0\ntokio v1.0.0\nfutures v0.3.0\ntokio v1.0.0 (*)\n";
         assert_eq!(layer_breaches("proxier", tree, &["tokio", "kube"]), ["proxier must not depend on tokio"]);
         assert!(layer_breaches("proxier", "proxier v0.1.0\nipnet v2.11.0\n", &["tokio", "proxier"]).is_empty());
     }
 
     #[test]
-    fn a_long_file_is_found() {
+    fn overlong_file_is_reported() {
         assert_eq!(source_breaches("xtask/src/a.rs", &"\n".repeat(LONGEST_FILE)).len(), 0);
         assert_eq!(source_breaches("xtask/src/a.rs", &"\n".repeat(LONGEST_FILE + 1)).len(), 1);
     }
 
     #[test]
-    fn unfinished_and_unsafe_code_is_found() {
+    fn unfinished_and_unsafe_code_is_reported() {
         assert_eq!(source_breaches("tests/src/lib.rs", "fn a() { todo!() }\n").len(), 1);
         assert_eq!(source_breaches("crates/a/src/lib.rs", "unsafe { x() }\n").len(), 1);
         assert!(source_breaches("crates/a/src/lib.rs", "#![forbid(unsafe_code)]\n// todo! and unsafe\n").is_empty());
     }
 
     #[test]
-    fn the_pure_part_of_proxier_is_pure() {
+    fn impure_code_in_pure_proxier_is_reported() {
         for line in [
             "let now = Instant::now();",
             "use std::fs;",
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_of_text_are_found() {
+    fn overlong_lines_of_text_are_reported() {
         let long = "word ".repeat(30);
         let page = format!("{long}\n| {long} |\n```\n{long}\n```\nshort\n");
         assert_eq!(width_breaches("a.md", &page, prose()), ["a.md:1: longer than 120 characters"]);
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_that_pages_name_exist() {
+    fn tests_that_pages_name_must_exist() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let check = |text| shown_by_breaches("docs/page.md", text, &root);
         assert_eq!(check("| `spread::three_hundred_requests_over_three_pods`, `nothing` |"), [""; 0]);
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_link_is_found() {
+    fn dead_link_is_reported() {
         let exists = |path: &Path| path == Path::new("/r/docs/a.md");
         let text =
             "[a](a.md#x) [up](../docs/a.md) [web](https://x.y/z) [here](#there) [dead](b.md)\n```\n[code](c.md)\n```\n";

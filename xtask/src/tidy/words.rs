@@ -1,4 +1,4 @@
-//! Words that hide who does something. A reader of this field would not use them.
+//! Words that hide the actor. A reader of this field would not use them.
 
 use super::mentions;
 
@@ -17,12 +17,11 @@ const BANNED: &[&str] = &[
     "what nobody",
 ];
 
-/// The list itself.
+/// The list itself is here.
 const LEFT_ALONE: &str = "xtask/src/tidy/";
-/// A line of /etc/passwd, whose user has this name.
+/// A line of /etc/passwd for the user with this name.
 const USER: &str = "nobody:x:";
 
-/// The banned forms of a page or a source file, comments and messages alike.
 pub(super) fn breaches(name: &str, text: &str) -> Vec<String> {
     if name.starts_with(LEFT_ALONE) {
         return Vec::new();
@@ -41,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forms_are_found_by_their_line_and_names_are_none() {
+    fn banned_forms_are_reported_by_line_except_in_identifiers() {
         let text = "The kernel rejects it.\n// Nobody serves it, but for you.\nfn nobody_there() {}\n";
         let expected = ["a.rs:2: \"nobody\": name the actor", "a.rs:2: \"but for\": name the actor"];
         assert_eq!(breaches("a.rs", text), expected);

@@ -1,37 +1,33 @@
-//! How the values of attributes look as bytes, and the macro that makes an attribute enum out of a table.
+//! Encodes and decodes the values of attributes. A macro makes an attribute enum from a table.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use netlink_batch::attribute::{array, put, put_text, put_with};
 use netlink_packet_core::{DecodeError, DefaultNla, Nla, NlaBuffer, NlasIterator};
 
-/// One way to write values of type `T`.
+/// One encoding of values of type `T`.
 pub(super) trait Codec<T> {
-    /// Whether `NLA_F_NESTED` may stand on such an attribute.
+    /// Whether `NLA_F_NESTED` can be set on such an attribute.
     const NESTED: bool = false;
 
-    /// Appends the value as an attribute of this kind.
     fn append(kind: u16, value: &T, out: &mut Vec<u8>);
-    /// `None` when the bytes are no such value: they are then kept as they are.
+    /// `None` if the bytes are no such value: the caller keeps them unchanged.
     fn read(bytes: &[u8]) -> Result<Option<T>, DecodeError>;
 }
 
 /// An enum of the attributes of one level.
 ///
-/// They are appended to what is there already. Attributes are nested, and each level's length stands before it:
-/// `Emitable` has to ask for it at every level, and so looks at every attribute several times. This looks once, which
-/// halves the time of a large batch.
+/// `append` writes an attribute in one pass. `Emitable` asks for the length at every level before it writes, so it
+/// visits each attribute several times. One pass halves the time of a large batch.
 pub(crate) trait Attribute: Sized {
     fn append(&self, out: &mut Vec<u8>);
     fn read(attribute: &NlaBuffer<&[u8]>) -> Result<Self, DecodeError>;
 }
 
-/// Appends a list of attributes.
 pub(super) fn append(attributes: &[impl Attribute], out: &mut Vec<u8>) {
     attributes.iter().for_each(|attribute| attribute.append(out));
 }
 
-/// Reads a list of attributes.
 pub(super) fn parse<A: Attribute>(bytes: &[u8]) -> Result<Vec<A>, DecodeError> {
     NlasIterator::new(bytes).map(|attribute| A::read(&attribute?)).collect()
 }
@@ -40,11 +36,10 @@ pub(super) fn parse<A: Attribute>(bytes: &[u8]) -> Result<Vec<A>, DecodeError> {
 pub(super) struct Native;
 /// Integers in network byte order.
 pub(super) struct Network;
-/// Bytes as they are.
 pub(super) struct Bytes;
 /// A NUL-terminated string.
 pub(super) struct Text;
-/// Attributes in an attribute. IPVS ignores `NLA_F_NESTED`, so nests are written without it.
+/// A nest. IPVS ignores `NLA_F_NESTED`, so nests are written without it.
 pub(super) struct Nest;
 
 macro_rules! fixed {
@@ -92,8 +87,8 @@ impl<A: Attribute> Codec<Vec<A>> for Nest {
     }
 
     fn read(bytes: &[u8]) -> Result<Option<Vec<A>>, DecodeError> {
-        // The kernel and libnl pad every attribute. What is not padded would grow when written again, and
-        // might then exceed what a length field can say.
+        // The kernel and libnl pad every attribute. An unpadded nest would grow when it is written again, and could
+        // then exceed its length field.
         if !bytes.len().is_multiple_of(4) {
             return Ok(None);
         }
@@ -101,7 +96,6 @@ impl<A: Attribute> Codec<Vec<A>> for Nest {
     }
 }
 
-/// Appends an attribute as it was read.
 pub(super) fn append_other(other: &DefaultNla, out: &mut Vec<u8>) {
     put_with(out, other.kind(), |out| {
         let start = out.len();
@@ -110,8 +104,8 @@ pub(super) fn append_other(other: &DefaultNla, out: &mut Vec<u8>) {
     });
 }
 
-/// Makes an attribute enum with its encoder and decoder. A line is a variant, its type, the number of the kernel
-/// and the codec.
+/// Makes an attribute enum with its encoder and decoder. Each line has the variant, its type, the kernel's number and
+/// the codec.
 macro_rules! attributes {
     ($(#[$meta:meta])* $name:ident {
         $($(#[$doc:meta])* $variant:ident($type:ty) = $kind:literal as $codec:ident,)*
@@ -121,13 +115,13 @@ macro_rules! attributes {
         #[non_exhaustive]
         pub enum $name {
             $($(#[$doc])* $variant($type),)*
-            /// An attribute that this version does not know, or one whose value has another shape than
-            /// expected. It survives a round trip as it is.
+            /// An attribute that this version does not know, or one with an unexpected value. A round trip keeps it
+            /// unchanged.
             Other(netlink_packet_core::DefaultNla),
         }
 
         impl $crate::message::codec::Attribute for $name {
-            // Where the variant is known when this is compiled, so is what is left of the match.
+            // If the variant is known at compile time, inlining removes the match.
             #[inline(always)]
             fn append(&self, out: &mut Vec<u8>) {
                 match self {

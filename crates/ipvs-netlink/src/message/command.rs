@@ -6,27 +6,27 @@ use super::{
     codec::{self, Codec, Native, Nest, attributes},
 };
 
-/// One message of the IPVS family, either way.
+/// One message of the IPVS family, in either direction.
 ///
-/// The kernel answers with the command that would set what was asked for: `NewService` to `GetService`,
-/// `SetConfig` to `GetConfig`, `SetInfo` to `GetInfo`.
+/// The kernel answers with the command that sets the requested object: `NewService` to `GetService`, `SetConfig` to
+/// `GetConfig`, `SetInfo` to `GetInfo`.
 ///
 /// # Panics
 ///
-/// Attributes of 64 KiB or more cannot be written: their length field has 16 bits. Nothing that this crate
-/// builds, and nothing that was read, is that long.
+/// An attribute of 64 KiB or more cannot be encoded: its length field has 16 bits. This crate neither builds nor
+/// decodes such attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// What is asked, or what the answer is about.
+    /// The command of the request or of the answer.
     pub command: Command,
-    /// The rest.
+    /// The attributes of the command.
     pub attributes: Attributes,
 }
 
-/// The attributes of a [`Message`]; their numbers have two meanings.
+/// The attributes of a [`Message`]; [`Command::SetInfo`] numbers them differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attributes {
-    /// Of every command but [`Command::SetInfo`].
+    /// Of every command except [`Command::SetInfo`].
     Command(Vec<CommandAttribute>),
     /// Of [`Command::SetInfo`].
     Info(Vec<InfoAttribute>),
@@ -42,11 +42,11 @@ impl Message {
         Self { command, attributes: Attributes::Command(attributes) }
     }
 
-    /// Reads what follows the generic-netlink header.
+    /// Decodes the bytes behind the generic-netlink header.
     ///
     /// # Errors
     ///
-    /// When the lengths of the attributes contradict each other. What an attribute says is not looked at.
+    /// If the lengths of the attributes contradict each other. Values are not checked.
     pub fn parse(command: Command, bytes: &[u8]) -> Result<Self, DecodeError> {
         let attributes = match command {
             Command::SetInfo => Attributes::Info(codec::parse(bytes)?),
@@ -55,8 +55,8 @@ impl Message {
         Ok(Self { command, attributes })
     }
 
-    /// Appends what follows the netlink header, the generic-netlink header and the attributes: faster than the
-    /// traits, and made for `netlink_batch::Batch::push_with`.
+    /// Appends the generic-netlink header and the attributes. It is faster than the traits, and fits
+    /// `netlink_batch::Batch::push_with`.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         self.command.append_header(out);
         self.append_attributes(out);
@@ -69,7 +69,7 @@ impl Message {
         }
     }
 
-    /// The attributes of every command but [`Command::SetInfo`].
+    /// Empty for [`Command::SetInfo`].
     pub(crate) fn command_attributes(&self) -> &[CommandAttribute] {
         match &self.attributes {
             Attributes::Command(attributes) => attributes,
@@ -112,11 +112,10 @@ impl GenlFamily for Message {
     }
 }
 
-/// The version of the family (`IPVS_GENL_VERSION`).
+/// `IPVS_GENL_VERSION`.
 const VERSION: u8 = 1;
 
 impl Command {
-    /// Appends the generic-netlink header.
     pub(crate) fn append_header(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[self.number(), VERSION, 0, 0]);
     }
@@ -124,17 +123,17 @@ impl Command {
 
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
-        /// What a message asks for or is about (`IPVS_CMD_*`).
+        /// The command of a message (`IPVS_CMD_*`).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Command {
             $($(#[$doc])* $name,)*
-            /// One that this version does not know.
+            /// A command that this version does not know.
             Other(u8),
         }
 
         impl Command {
-            /// The number of the kernel.
+            /// The kernel's number.
             pub const fn number(self) -> u8 {
                 match self {
                     $(Self::$name => $number,)*
@@ -142,7 +141,7 @@ macro_rules! commands {
                 }
             }
 
-            /// The command with a number.
+            /// The command with this number.
             pub const fn from_number(number: u8) -> Self {
                 match number {
                     $($number => Self::$name,)*
@@ -182,11 +181,11 @@ commands! {
     GetConfig = 13,
     /// The answer to [`Command::GetInfo`].
     SetInfo = 14,
-    /// Ask for the version and the size of the connection table.
+    /// Read the version and the size of the connection table.
     GetInfo = 15,
-    /// Set counters to zero, of one virtual server or of all.
+    /// Set the counters of one virtual server or of all to zero.
     Zero = 16,
-    /// Delete everything.
+    /// Delete all virtual servers.
     Flush = 17,
 }
 
@@ -203,7 +202,7 @@ attributes! {
         TimeoutTcp(u32) = 4 as Native,
         /// Timeout of TCP connections after a FIN, seconds.
         TimeoutTcpFin(u32) = 5 as Native,
-        /// Timeout of UDP, seconds.
+        /// Timeout of UDP connections, seconds.
         TimeoutUdp(u32) = 6 as Native,
     }
 }

@@ -18,11 +18,11 @@ attributes! {
         Interface(InterfaceName) = 2 as Text,
         /// The group of directors.
         SyncId(u32) = 3 as Native,
-        /// The most bytes in a UDP payload.
+        /// Maximum size of a UDP payload in bytes.
         MaxLength(u16) = 4 as Native,
-        /// The multicast group, if it is of IPv4.
+        /// The multicast group of IPv4.
         Group(Ipv4Addr) = 5 as Network,
-        /// The multicast group, if it is of IPv6.
+        /// The multicast group of IPv6.
         Group6(Ipv6Addr) = 6 as Network,
         /// The first UDP port; unlike all other ports in host byte order.
         Port(u16) = 7 as Native,
@@ -32,7 +32,6 @@ attributes! {
 }
 
 impl Daemon {
-    /// The attributes that start it.
     pub(crate) fn attributes(&self) -> Vec<DaemonAttribute> {
         use DaemonAttribute as A;
         let mut attributes = vec![A::State(self.role.number()), A::Interface(self.interface), A::SyncId(self.sync_id)];

@@ -13,21 +13,21 @@ use crate::{
 attributes! {
     /// A destination (`IPVS_DEST_ATTR_*`).
     DestinationAttribute {
-        /// The address; of IPv4 the first four bytes.
+        /// The address; IPv4 uses the first four bytes.
         Address([u8; 16]) = 1 as Bytes,
         /// The port.
         Port(u16) = 2 as Network,
-        /// How packets reach it (`IP_VS_CONN_F_*`, of which three bits count).
+        /// How packets reach it (`IP_VS_CONN_F_*`; three bits count).
         Forwarding(u32) = 3 as Native,
         /// Its share of new connections.
         Weight(u32) = 4 as Native,
-        /// With this many connections it gets no more.
+        /// With this many connections it gets no new ones.
         UpperThreshold(u32) = 5 as Native,
         /// Below this many connections it gets new ones again.
         LowerThreshold(u32) = 6 as Native,
         /// Established connections.
         ActiveConnections(u32) = 7 as Native,
-        /// Other connections.
+        /// All other connections.
         InactiveConnections(u32) = 8 as Native,
         /// Persistence templates.
         PersistentConnections(u32) = 9 as Native,
@@ -47,7 +47,6 @@ attributes! {
 }
 
 impl DestinationKey {
-    /// Gives the attributes that name it, one after the other.
     #[inline]
     pub(crate) fn attributes(&self, mut give: impl FnMut(DestinationAttribute)) {
         give(DestinationAttribute::Address(address_to_wire(self.address)));
@@ -57,15 +56,13 @@ impl DestinationKey {
 }
 
 impl Destination {
-    /// The attribute of a message that names and configures it.
     pub(crate) fn attribute(&self, key: &DestinationKey) -> CommandAttribute {
         let mut attributes = Vec::new();
         self.attributes(key, |attribute| attributes.push(attribute));
         CommandAttribute::Destination(attributes)
     }
 
-    /// Gives the attributes that name and configure it. `SetDestination` takes the whole configuration, as
-    /// `NewDestination` does.
+    /// `SetDestination` takes the whole configuration, as `NewDestination` does.
     #[inline]
     pub(crate) fn attributes(&self, key: &DestinationKey, mut give: impl FnMut(DestinationAttribute)) {
         key.attributes(&mut give);
@@ -82,12 +79,12 @@ impl Destination {
 }
 
 impl DestinationEntry {
-    /// Reads one destination of the answer to `GetDestination`. Old kernels do not say of which family it is:
-    /// it is then that of its virtual server.
+    /// Reads one destination of the answer to `GetDestination`. If an old kernel does not report its family, it has the
+    /// family of its virtual server.
     ///
     /// # Errors
     ///
-    /// When an attribute is missing without which it would be no destination.
+    /// If a required attribute is missing.
     pub fn from_message(message: &Message, service: Family) -> Result<Self, DecodeError> {
         let nest = message.command_attributes().iter().find_map(|attribute| match attribute {
             CommandAttribute::Destination(nest) => Some(nest.as_slice()),

@@ -8,7 +8,7 @@ use super::{
 use crate::{Info, Version};
 
 attributes! {
-    /// What IPVS says of itself (`IPVS_INFO_ATTR_*`).
+    /// The version of IPVS and the size of its connection table (`IPVS_INFO_ATTR_*`).
     InfoAttribute {
         /// The version, one byte a number: 0x010201 is 1.2.1.
         Version(u32) = 1 as Native,

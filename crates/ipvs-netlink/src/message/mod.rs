@@ -1,12 +1,12 @@
-//! Bytes to values and back, one file a kind of message; no sockets.
+//! Encodes and decodes messages, one file for each kind of message, without sockets.
 //!
-//! Only who needs more than [`Client`](crate::Client) gives comes here: a [`Message`] is what travels behind
-//! the netlink header, in the terms of `linux/ip_vs.h`. It implements the traits of
-//! [`netlink_packet_generic`], so every netlink transport can carry it.
+//! Most programs need only [`Client`](crate::Client). A [`Message`] is the payload behind the netlink header, in the
+//! terms of `linux/ip_vs.h`. It implements the traits of [`netlink_packet_generic`], so every netlink transport can
+//! carry it.
 //!
-//! Reading never loses anything: an attribute that is unknown, or has an unexpected shape, stays as it is in an `Other`
-//! variant. Writing what was read gives the same bytes, except for padding and for the flag `NLA_F_NESTED`, which IPVS
-//! ignores and its replies lack.
+//! Decoding loses nothing: an attribute that is unknown or has an unexpected shape stays unchanged in an `Other`
+//! variant. Encoding a decoded message gives the same bytes, except for padding and the flag `NLA_F_NESTED`. IPVS
+//! ignores that flag and does not set it in replies.
 //!
 //! ```
 //! use ipvs_netlink::message::{Attributes, Command, CommandAttribute, Message};
@@ -42,12 +42,12 @@ pub use stats::{Stats64Attribute, StatsAttribute};
 
 use netlink_packet_core::DecodeError;
 
-/// The error for a reply that lacks an attribute that this kind of reply always has.
+/// The error for a reply without an attribute that the kernel always sends.
 fn missing(attribute: &str) -> DecodeError {
     DecodeError::from(format!("the kernel's reply lacks {attribute}"))
 }
 
-/// The 16 bytes of the kernel's `union nf_inet_addr`: IPv4 takes the first four.
+/// The 16 bytes of the kernel's `union nf_inet_addr`: IPv4 uses the first four.
 fn address_to_wire(address: std::net::IpAddr) -> [u8; 16] {
     match address {
         std::net::IpAddr::V6(address) => address.octets(),
@@ -65,7 +65,6 @@ fn address_from_wire(family: crate::Family, wire: [u8; 16]) -> std::net::IpAddr 
     }
 }
 
-/// The family that an attribute says.
 fn family_from_wire(number: u16) -> Result<crate::Family, DecodeError> {
     crate::Family::from_number(number).ok_or_else(|| DecodeError::from(format!("address family {number}")))
 }

@@ -22,7 +22,7 @@ attributes! {
         Family(u16) = 1 as Native,
         /// The IP protocol number.
         Protocol(u16) = 2 as Native,
-        /// The address; of IPv4 the first four bytes.
+        /// The address; IPv4 uses the first four bytes.
         Address([u8; 16]) = 3 as Bytes,
         /// The port.
         Port(u16) = 4 as Network,
@@ -30,11 +30,11 @@ attributes! {
         FirewallMark(u32) = 5 as Native,
         /// The scheduler.
         Scheduler(Scheduler) = 6 as Text,
-        /// Flags, and which of them are meant.
+        /// The flags, and the mask of flags to change.
         Flags(FlagsAndMask) = 7 as Native,
         /// The persistence timeout, seconds.
         Timeout(u32) = 8 as Native,
-        /// For IPv4 a mask in network byte order, for IPv6 a prefix length in host byte order.
+        /// For IPv4 a mask in network byte order; for IPv6 a prefix length in host byte order.
         Netmask([u8; 4]) = 9 as Bytes,
         /// Counters.
         Stats(Vec<StatsAttribute>) = 10 as Nest,
@@ -51,7 +51,7 @@ attributes! {
 pub struct FlagsAndMask {
     /// The flags (`IP_VS_SVC_F_*`).
     pub flags: u32,
-    /// Which of them are meant.
+    /// The flags to change.
     pub mask: u32,
 }
 
@@ -71,14 +71,12 @@ impl Codec<FlagsAndMask> for Native {
 }
 
 impl VirtualServerKey {
-    /// The attribute of a message that names it.
     pub(crate) fn attribute(&self) -> CommandAttribute {
         let mut attributes = Vec::new();
         self.attributes(|attribute| attributes.push(attribute));
         CommandAttribute::Service(attributes)
     }
 
-    /// Gives the attributes that name it, one after the other.
     #[inline]
     pub(crate) fn attributes(&self, mut give: impl FnMut(ServiceAttribute)) {
         give(ServiceAttribute::Family(self.family().number()));
@@ -88,8 +86,8 @@ impl VirtualServerKey {
                 give(ServiceAttribute::Address(address_to_wire(address)));
                 give(ServiceAttribute::Port(port));
             }
-            // With mark 0 the kernel would go on to a service of address 0.0.0.0 and port 0. Without the attribute it
-            // refuses.
+            // With mark 0 the kernel would look up a service of address 0.0.0.0 and port 0. Without the attribute it
+            // rejects the request.
             Self::FirewallMark { mark: 0, .. } => {}
             Self::FirewallMark { mark, .. } => give(ServiceAttribute::FirewallMark(mark)),
         }
@@ -97,8 +95,7 @@ impl VirtualServerKey {
 }
 
 impl VirtualServer {
-    /// Gives the attributes that name and configure it. `SetService` takes the whole configuration, as `NewService`
-    /// does.
+    /// `SetService` takes the whole configuration, as `NewService` does.
     pub(crate) fn attributes(&self, key: &VirtualServerKey, mut give: impl FnMut(ServiceAttribute)) {
         let persistent = if self.persistence.is_some() { PERSISTENT } else { 0 };
         let flags = self.flags.bits() & !(PERSISTENT | HASHED) | persistent;

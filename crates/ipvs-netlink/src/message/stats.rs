@@ -2,8 +2,8 @@ use super::codec::{Codec, Native, attributes};
 use crate::Stats;
 
 attributes! {
-    /// Counters as all kernels report them (`IPVS_STATS_ATTR_*` in `IPVS_SVC_ATTR_STATS`): all but the bytes
-    /// in 32 bits, cut off by newer kernels.
+    /// Counters as all kernels report them (`IPVS_STATS_ATTR_*` in `IPVS_SVC_ATTR_STATS`). All except the bytes have 32
+    /// bits; newer kernels truncate them.
     StatsAttribute {
         /// Connections scheduled.
         Connections(u32) = 1 as Native,
@@ -29,8 +29,8 @@ attributes! {
 }
 
 attributes! {
-    /// Counters in 64 bits (`IPVS_STATS_ATTR_*` in `IPVS_SVC_ATTR_STATS64`, Linux 4.1). Where the processor needs
-    /// it, the kernel aligns them with empty attributes of number 11, kept as `Other`.
+    /// Counters in 64 bits (`IPVS_STATS_ATTR_*` in `IPVS_SVC_ATTR_STATS64`, Linux 4.1). If the processor needs
+    /// alignment, the kernel inserts empty attributes of number 11, which stay `Other`.
     Stats64Attribute {
         /// Connections scheduled.
         Connections(u64) = 1 as Native,
@@ -57,7 +57,7 @@ attributes! {
 
 macro_rules! collect {
     ($($attribute:ident)*) => {$(
-        /// What is missing is 0.
+        /// A missing counter is 0.
         impl From<&[$attribute]> for Stats {
             fn from(attributes: &[$attribute]) -> Self {
                 use $attribute as A;

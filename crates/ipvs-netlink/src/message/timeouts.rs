@@ -1,7 +1,7 @@
 use super::{Command, CommandAttribute, Message};
 use crate::Timeouts;
 
-/// Writes the `SetConfig` that sets these timeouts. What is 0 is left out: the kernel would leave it alone.
+/// Encodes the `SetConfig` that sets these timeouts. A timeout of 0 is left out: the kernel keeps its value.
 impl From<&Timeouts> for Message {
     fn from(timeouts: &Timeouts) -> Self {
         let attributes = [
@@ -13,7 +13,7 @@ impl From<&Timeouts> for Message {
     }
 }
 
-/// Reads the answer to `GetConfig`. A kernel without one of the protocols leaves its timeouts out.
+/// Reads the answer to `GetConfig`. A kernel without a protocol does not report the timeouts of that protocol.
 impl From<&Message> for Timeouts {
     fn from(message: &Message) -> Self {
         let mut timeouts = Self::default();

@@ -2,23 +2,23 @@ use std::{fmt, net::IpAddr};
 
 use crate::InterfaceName;
 
-/// A synchronisation daemon: a kernel thread that sends connections to, or takes them from, another director.
+/// A synchronisation daemon: a kernel thread that sends connections to another director, or receives them.
 ///
-/// A namespace can have one of each role. The optional fields are the kernel's to choose when they are `None`
-/// (Linux 4.3; older kernels ignore them); when read back they say what it chose.
+/// A namespace can have one of each role. If an optional field is `None`, the kernel chooses the value and reports it
+/// when the daemon is read back. Kernels before 4.3 ignore the optional fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Daemon {
     /// Whether it sends or receives.
     pub role: DaemonRole,
-    /// The interface of the multicast. The kernel refuses one that does not exist (`ENODEV`).
+    /// The interface of the multicast. If it does not exist, the kernel rejects the daemon (`ENODEV`).
     pub interface: InterfaceName,
-    /// Which group of directors this is, 0 to 255: a backup ignores messages of others; 0 takes all.
+    /// The group of directors, 0 to 255. A backup ignores messages of other groups; with 0 it accepts all.
     pub sync_id: u32,
-    /// The most bytes in a UDP payload; by default what fits the interface's MTU.
+    /// Maximum size of a UDP payload in bytes. The default fits the interface's MTU.
     pub max_length: Option<u16>,
-    /// The multicast group, of either family; by default 224.0.0.81.
+    /// The multicast group of either family; by default 224.0.0.81.
     pub group: Option<IpAddr>,
-    /// The first UDP port, further threads take those after it; by default 8848.
+    /// The first UDP port; by default 8848. Further threads use the ports after it.
     pub port: Option<u16>,
     /// The multicast TTL; by default 1.
     pub ttl: Option<u8>,
@@ -31,12 +31,12 @@ impl Daemon {
     }
 }
 
-/// What a synchronisation daemon does (`IP_VS_STATE_*`).
+/// The role of a synchronisation daemon (`IP_VS_STATE_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DaemonRole {
-    /// It sends this host's connections.
+    /// Sends this host's connections.
     Master,
-    /// It takes another host's connections.
+    /// Receives another host's connections.
     Backup,
 }
 
@@ -49,7 +49,7 @@ impl DaemonRole {
         }
     }
 
-    /// The role with a number, if it is one.
+    /// The role with this number.
     pub const fn from_number(number: u32) -> Option<Self> {
         match number {
             1 => Some(Self::Master),

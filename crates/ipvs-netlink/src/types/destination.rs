@@ -1,18 +1,17 @@
 use crate::{DestinationKey, Forwarding, Stats};
 
-/// How a destination is used: everything that can be changed without deleting it.
+/// The configuration of a destination: everything that can change without deleting it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Destination {
     /// How packets reach it.
     pub forwarding: Forwarding,
-    /// Its share of new connections, relative to the others. With 0 it gets none but keeps those it has. The
-    /// kernel refuses more than 2³¹ − 1 (`ERANGE`).
+    /// Its share of new connections, relative to the others. With 0 it keeps its connections and gets no new ones. The
+    /// kernel rejects more than 2³¹ − 1 (`ERANGE`).
     pub weight: u32,
-    /// With this many connections it gets no more; 0 for no limit. The kernel refuses more than 2³¹ − 1
-    /// (`EINVAL`).
+    /// With this many connections it gets no new ones; 0 for no limit. The kernel rejects more than 2³¹ − 1 (`EINVAL`).
     pub upper_threshold: u32,
-    /// Below this many connections it gets new ones again; 0 for three quarters of the upper threshold. The
-    /// kernel refuses more than the upper threshold (`ERANGE`).
+    /// Below this many connections it gets new ones again; 0 for three quarters of the upper threshold. The kernel
+    /// rejects more than the upper threshold (`ERANGE`).
     pub lower_threshold: u32,
 }
 
@@ -30,13 +29,13 @@ impl Default for Destination {
     }
 }
 
-/// How many connections a destination has now.
+/// The current connections of a destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct Connections {
-    /// Established ones.
+    /// Established connections.
     pub active: u32,
-    /// All others: those being closed, and UDP. A connection counts here until its timeout passed.
+    /// All others: closing connections, and UDP. A connection counts until it times out.
     pub inactive: u32,
     /// Persistence templates: clients bound to this destination.
     pub persistent: u32,
@@ -46,12 +45,12 @@ pub struct Connections {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DestinationEntry {
-    /// Which one.
+    /// The destination.
     pub key: DestinationKey,
-    /// How it is used.
+    /// Its configuration.
     pub destination: Destination,
-    /// How many connections it has.
+    /// Its current connections.
     pub connections: Connections,
-    /// What it did so far.
+    /// Its counters.
     pub stats: Stats,
 }

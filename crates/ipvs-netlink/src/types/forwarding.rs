@@ -2,23 +2,23 @@ use std::fmt;
 
 /// How packets reach a destination.
 ///
-/// `Display` prints it as `ipvsadm -Ln` does: `Masq`, `Local`, `Tunnel`, `Route`; and `Bypass`, for which ipvsadm
-/// has no name.
+/// `Display` prints it as `ipvsadm -Ln` does: `Masq`, `Local`, `Tunnel`, `Route`; and `Bypass`, for which ipvsadm has
+/// no name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Forwarding {
-    /// The destination address and port are rewritten; replies must come back through this host.
+    /// The kernel rewrites the destination address and port; replies must come back through this host.
     #[default]
     Masq,
-    /// The destination is a process of this host. The kernel finds that out by itself with every other method
-    /// too, so there is seldom a reason to ask for it.
+    /// The destination is a process of this host. The kernel detects that with every other method too, so callers
+    /// seldom need this one.
     LocalNode,
-    /// The packet is encapsulated; the destination answers the client directly.
+    /// The kernel encapsulates the packet; the destination answers the client directly.
     Tunnel(Tunnel),
-    /// The packet is sent to the destination's link-layer address ("direct routing", ipvsadm's "gatewaying");
+    /// The kernel sends the packet to the destination's link-layer address ("direct routing", ipvsadm's "gatewaying");
     /// the destination answers the client directly.
     Direct,
-    /// The packet goes to where it was addressed. The kernel uses this for transparent cache clusters.
+    /// The packet goes to its original address. The kernel uses this for transparent cache clusters.
     Bypass,
     /// A method that this version does not know (5 to 7).
     Other(u8),
@@ -37,8 +37,8 @@ impl Forwarding {
         }
     }
 
-    /// The method with a number, of which the kernel looks at the lower three bits; `tunnel` says how if it is
-    /// tunnelling.
+    /// The method with this number, of which the kernel reads the lower three bits. `tunnel` is the encapsulation of
+    /// the tunnelling method.
     pub const fn from_number(number: u32, tunnel: Tunnel) -> Self {
         match number & 7 {
             0 => Self::Masq,
@@ -64,8 +64,8 @@ impl fmt::Display for Forwarding {
     }
 }
 
-/// How packets are encapsulated. Kernels before 5.3 know IPIP only and ignore all of this; GRE and checksums
-/// came with 5.4.
+/// How packets are encapsulated. Kernels before 5.3 support IPIP only and ignore all of this; GRE and checksums came
+/// with 5.4.
 ///
 /// ```
 /// use ipvs_netlink::{Forwarding, Tunnel, TunnelFlags};
@@ -77,10 +77,9 @@ impl fmt::Display for Forwarding {
 pub struct Tunnel {
     /// The encapsulation.
     pub kind: TunnelType,
-    /// The UDP port of [`TunnelType::Gue`], which the kernel refuses to be 0 (`EINVAL`); otherwise without
-    /// meaning, and 0.
+    /// The UDP port of [`TunnelType::Gue`]; the kernel rejects 0 (`EINVAL`). Other types ignore the port, which is 0.
     pub port: u16,
-    /// What is done about checksums.
+    /// The checksums of the encapsulation.
     pub flags: TunnelFlags,
 }
 
@@ -107,7 +106,7 @@ pub enum TunnelType {
     Gue,
     /// Generic routing encapsulation.
     Gre,
-    /// One that this version does not know.
+    /// An encapsulation that this version does not know.
     Other(u8),
 }
 
@@ -122,7 +121,7 @@ impl TunnelType {
         }
     }
 
-    /// The encapsulation with a number.
+    /// The encapsulation with this number.
     pub const fn from_number(number: u8) -> Self {
         match number {
             0 => Self::Ipip,
@@ -134,12 +133,12 @@ impl TunnelType {
 }
 
 bitflags::bitflags! {
-    /// Checksums of the encapsulation (`IP_VS_TUNNEL_ENCAP_FLAG_*`); none of them is "nocsum".
+    /// Checksums of the encapsulation (`IP_VS_TUNNEL_ENCAP_FLAG_*`); no flag means "nocsum".
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub struct TunnelFlags: u16 {
-        /// The encapsulation has a checksum of its own. GUE and GRE.
+        /// The encapsulation has a checksum. GUE and GRE.
         const CHECKSUM = 1;
-        /// The inner checksum is left to the receiver ("remote checksum offload"). GUE only.
+        /// The receiver handles the inner checksum ("remote checksum offload"). GUE only.
         const REMOTE_CHECKSUM = 2;
         const _ = !0;
     }

@@ -1,12 +1,12 @@
 use std::fmt;
 
-/// What IPVS says of itself.
+/// The version of IPVS and the size of its connection table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct Info {
-    /// The version of IPVS, which has been 1.2.1 since 2004: no sign of what the kernel can do.
+    /// The version of IPVS. It has been 1.2.1 since 2004, so it does not reveal the kernel's features.
     pub version: Version,
-    /// How many rows the connection hash table has. It is set when the module is loaded (`conn_tab_bits`).
+    /// How many rows the connection hash table has; set when the module is loaded (`conn_tab_bits`).
     pub connection_table_size: u32,
 }
 
@@ -22,7 +22,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// From the kernel's code, one byte a number.
+    /// Decodes the kernel's code, which has one byte for each number.
     pub const fn from_code(code: u32) -> Self {
         Self { major: (code >> 16) as u8, minor: (code >> 8) as u8, patch: code as u8 }
     }

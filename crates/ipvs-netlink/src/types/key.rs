@@ -5,10 +5,9 @@ use std::{
 
 use crate::{Family, Protocol};
 
-/// What identifies a virtual server in one network namespace.
+/// Identifies a virtual server in one network namespace.
 ///
-/// `Display` prints it as `ipvsadm -Ln` does: `TCP 10.0.0.1:80`, `UDP [2001:db8::1]:53`, `FWM 1`,
-/// `FWM 1 IPv6`.
+/// `Display` prints it as `ipvsadm -Ln` does: `TCP 10.0.0.1:80`, `UDP [2001:db8::1]:53`, `FWM 1`, `FWM 1 IPv6`.
 ///
 /// ```
 /// use ipvs_netlink::{Protocol, VirtualServerKey};
@@ -23,29 +22,29 @@ pub enum VirtualServerKey {
     Address {
         /// The virtual address. It need not be an address of this host.
         address: IpAddr,
-        /// The virtual port. 0 means every port; the kernel takes it only for persistent services, and a
-        /// packet meets it only when no virtual server has its own port.
+        /// The virtual port. 0 means every port; the kernel accepts it only for persistent services. Such a service
+        /// gets a packet only if no virtual server has the packet's port.
         port: u16,
         /// The transport protocol.
         protocol: Protocol,
     },
     /// Packets that a firewall rule marked.
     FirewallMark {
-        /// The mark, compared on all 32 bits. Never 0, which the kernel takes for "no mark": requests for it
-        /// are made such that the kernel refuses them (`EINVAL`).
+        /// The mark; all 32 bits count. Mark 0 means "no mark" to the kernel: requests with it are encoded so that the
+        /// kernel rejects them (`EINVAL`).
         mark: u32,
-        /// The family of the packets: one mark is two virtual servers.
+        /// The family of the packets. One mark can have a virtual server of each family.
         family: Family,
     },
 }
 
 impl VirtualServerKey {
-    /// The key of an address and a port.
+    /// The key of a protocol, an address and a port.
     pub const fn new(protocol: Protocol, address: SocketAddr) -> Self {
         Self::Address { address: address.ip(), port: address.port(), protocol }
     }
 
-    /// The family of the packets that it takes.
+    /// The family of its packets.
     pub const fn family(&self) -> Family {
         match self {
             Self::Address { address, .. } => Family::of(*address),
@@ -66,14 +65,14 @@ impl fmt::Display for VirtualServerKey {
     }
 }
 
-/// What identifies a destination (a "real server") within its virtual server.
+/// Identifies a destination (a "real server") within its virtual server.
 ///
 /// `Display` prints it as `ipvsadm -Ln` does: `10.1.1.1:80`, `[2001:db8::1]:80`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationKey {
-    /// Its address. Of the virtual server's family, or of the other one if it is reached through a tunnel.
+    /// Its address. If its family differs from the virtual server's, only a tunnel reaches it.
     pub address: IpAddr,
-    /// Its port. Only masquerading can use another than the virtual server's.
+    /// Its port. Only masquerading can translate the virtual server's port.
     pub port: u16,
 }
 

@@ -1,7 +1,7 @@
-//! What IPVS is made of, as plain values: no bytes, no sockets.
+//! Configuration and state of IPVS as plain values, without bytes or sockets.
 //!
 //! Everything that a caller sets (keys, [`VirtualServer`], [`Destination`], [`Daemon`], [`Timeouts`]) is `Copy`,
-//! ordered and hashable, so that it can serve as a map key and be compared with what the kernel reports.
+//! ordered and hashable. So callers can use it as a map key and compare it with the kernel's state.
 
 mod daemon;
 mod destination;

@@ -1,18 +1,18 @@
 use std::{fmt, str::FromStr};
 
-/// The kernel's limit for the names of schedulers, persistence engines and interfaces: 16 bytes with the
-/// terminating NUL (`IP_VS_SCHEDNAME_MAXLEN` and its siblings).
+/// The kernel's limit for names of schedulers, persistence engines and interfaces: 16 bytes with the terminating NUL
+/// (`IP_VS_SCHEDNAME_MAXLEN` and similar constants).
 const MAX: usize = 15;
 
-/// A name that the kernel would refuse, or would silently cut.
+/// A name that the kernel would reject or silently truncate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a kernel name has 1 to {MAX} bytes, without NUL, white space, control characters or slashes")]
 pub struct InvalidName;
 
-/// A short name stored in place, so that everything that contains one is `Copy`.
+/// A short name stored in place, so that every type with a name is `Copy`.
 ///
-/// Invariant: the first `length` bytes are UTF-8 without NUL; the rest are 0. The derived order is therefore
-/// that of the strings.
+/// Invariant: the first `length` bytes are UTF-8 without NUL; the rest are 0. So the derived order is that of the
+/// strings.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Name {
     bytes: [u8; MAX],
@@ -20,7 +20,6 @@ struct Name {
 }
 
 impl Name {
-    /// For constants of this crate, which are all short enough.
     const fn literal(text: &str) -> Self {
         let text = text.as_bytes();
         let mut bytes = [0; MAX];
@@ -56,8 +55,8 @@ macro_rules! kernel_name {
             ///
             /// # Errors
             ///
-            /// [`InvalidName`] when it is empty, longer than 15 bytes, or has NUL, white space, control
-            /// characters or slashes in it. Whether the kernel knows the name shows only when it is used.
+            /// [`InvalidName`] if it is empty, longer than 15 bytes, or contains NUL, white space, control characters
+            /// or slashes. The constructor does not check whether the kernel knows the name.
             pub fn new(name: &str) -> Result<Self, InvalidName> {
                 Name::new(name).map(Self)
             }
@@ -103,8 +102,8 @@ macro_rules! kernel_name {
 }
 
 kernel_name! {
-    /// How a virtual server picks a destination for a new connection. The kernel loads the module
-    /// `ip_vs_NAME` by itself; one that it cannot find is `ENOENT`.
+    /// How a virtual server chooses a destination for a new connection. The kernel loads the module `ip_vs_NAME`
+    /// itself. If it finds no module, it returns `ENOENT`.
     ///
     /// ```
     /// use ipvs_netlink::Scheduler;
@@ -127,8 +126,8 @@ impl Scheduler {
     pub const WLC: Self = Self(Name::literal("wlc"));
     /// Locality-based least connections.
     ///
-    /// Load the modules of this one and of [`LBLCR`](Self::LBLCR) before: where the kernel has to load them by itself
-    /// while a network namespace is taken down, it can wait for itself for ever (seen on Linux 6.1).
+    /// Load the modules of this scheduler and of [`LBLCR`](Self::LBLCR) in advance. If the kernel loads them itself
+    /// while it deletes a network namespace, it can deadlock (seen on Linux 6.1).
     pub const LBLC: Self = Self(Name::literal("lblc"));
     /// Locality-based least connections with replication.
     pub const LBLCR: Self = Self(Name::literal("lblcr"));
@@ -142,17 +141,17 @@ impl Scheduler {
     pub const NQ: Self = Self(Name::literal("nq"));
     /// Weighted fail-over: the destination of the highest weight.
     pub const FO: Self = Self(Name::literal("fo"));
-    /// Weighted overflow: the highest weight until it has as many connections, then the next.
+    /// Weighted overflow: the destination of the highest weight until its connections reach the weight, then the next.
     pub const OVF: Self = Self(Name::literal("ovf"));
     /// Maglev hashing; see [`ServiceFlags::MH_PORT`](crate::ServiceFlags::MH_PORT).
     pub const MH: Self = Self(Name::literal("mh"));
     /// Power of two random choices (Linux 5.1).
     pub const TWOS: Self = Self(Name::literal("twos"));
-    /// No scheduler at all: existing connections go on, new ones are refused (Linux 4.3).
+    /// No scheduler: existing connections continue, and the kernel rejects new ones (Linux 4.3).
     pub const NONE: Self = Self(Name::literal("none"));
 }
 
-/// The scheduler that ipvsadm uses if the command names none.
+/// ipvsadm's default.
 impl Default for Scheduler {
     fn default() -> Self {
         Self::WLC
@@ -160,13 +159,14 @@ impl Default for Scheduler {
 }
 
 kernel_name! {
-    /// A persistence engine: what identifies a client beyond its address. The kernel loads the module
-    /// `ip_vs_pe_NAME` by itself; one that it cannot find is `ENOENT`.
+    /// A persistence engine: identifies a client by more than its address. The kernel loads the module `ip_vs_pe_NAME`
+    /// itself. If it finds no module, it returns `ENOENT`.
     PersistenceEngine
 }
 
 impl PersistenceEngine {
-    /// By the Call-ID of SIP messages, the only engine in the kernel's own tree. For persistent UDP services.
+    /// Identifies clients by the Call-ID of SIP messages; the only engine in the kernel's tree. For persistent UDP
+    /// services.
     pub const SIP: Self = Self(Name::literal("sip"));
 }
 
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_checked() {
+    fn kernel_names_the_kernel_would_reject_are_invalid() {
         for wrong in ["", "1234567890123456", "r r", "a\0", "a/b", "\u{7f}"] {
             assert_eq!(Scheduler::new(wrong), Err(InvalidName), "{wrong:?}");
         }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_ordered_as_strings() {
+    fn kernel_names_are_ordered_as_strings() {
         let mut names = ["wrr", "r", "rr", "mh", "ovf"].map(|name| Scheduler::new(name).unwrap());
         names.sort();
         assert_eq!(names.map(|name| name.to_string()), ["mh", "ovf", "r", "rr", "wrr"]);

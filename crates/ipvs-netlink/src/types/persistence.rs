@@ -2,27 +2,27 @@ use std::{fmt, net::Ipv4Addr};
 
 use crate::Family;
 
-/// Later connections of a client go to the destination of its first one.
+/// Sends later connections of a client to the destination of its first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Persistence {
-    /// For how long after its last connection ended, in seconds. The kernel counts in timer ticks held in 32
-    /// bits, so more than about 49 days (at 1,000 ticks a second) wraps around.
+    /// Seconds after the client's last connection ended. The kernel counts timer ticks in 32 bits, so more than about
+    /// 49 days (at 1,000 ticks a second) wraps around.
     pub timeout: u32,
     /// Which clients count as one.
     pub netmask: Netmask,
 }
 
 impl Persistence {
-    /// Persistence of each client address by itself.
+    /// Persistence for each client address separately.
     pub const fn seconds(timeout: u32) -> Self {
         Self { timeout, netmask: Netmask::HOST }
     }
 }
 
-/// Which clients of a persistent virtual server count as one: those equal under this mask.
+/// Which clients of a persistent virtual server count as one: those with equal addresses under this mask.
 ///
-/// On the wire it is a 32-bit mask for IPv4 and a prefix length for IPv6; an IPv4 mask may have holes. Two
-/// masks that mean the same compare equal: a /32 of IPv4 and a /128 of IPv6 are [`Netmask::HOST`].
+/// The kernel uses a 32-bit mask for IPv4 and a prefix length for IPv6; an IPv4 mask can have holes. Equivalent masks
+/// compare equal: a /32 of IPv4 and a /128 of IPv6 are [`Netmask::HOST`].
 ///
 /// ```
 /// use ipvs_netlink::Netmask;
@@ -33,7 +33,7 @@ impl Persistence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Netmask(Kind);
 
-/// Invariant: what means the same is the same, so that the derived comparisons hold.
+/// Invariant: equivalent masks have one representation, so that the derived comparisons hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Kind {
     Host,
@@ -42,7 +42,7 @@ enum Kind {
 }
 
 impl Netmask {
-    /// Every client address by itself, in both families.
+    /// Each client address separately, in both families.
     pub const HOST: Self = Self(Kind::Host);
 
     /// A mask of IPv4.
@@ -53,7 +53,7 @@ impl Netmask {
         }
     }
 
-    /// A prefix length of IPv4; more than 32 is 32.
+    /// A prefix length of IPv4; more than 32 counts as 32.
     pub const fn v4_prefix(length: u8) -> Self {
         match u32::MAX.checked_shr(length as u32) {
             Some(rest) => Self::v4(Ipv4Addr::from_bits(!rest)),
@@ -61,7 +61,7 @@ impl Netmask {
         }
     }
 
-    /// A prefix length of IPv6. The kernel refuses 0 and more than 128 (`EINVAL`).
+    /// A prefix length of IPv6. The kernel rejects 0 and more than 128 (`EINVAL`).
     pub const fn v6_prefix(length: u8) -> Self {
         match length {
             128 => Self::HOST,
@@ -69,9 +69,9 @@ impl Netmask {
         }
     }
 
-    /// The value of `IPVS_SVC_ATTR_NETMASK`: for IPv4 the mask in network byte order, for IPv6 the prefix length
-    /// in host byte order. A mask of IPv4 for an IPv6 service becomes 0, which the kernel refuses; a prefix
-    /// of IPv6 for an IPv4 service counts as an IPv4 prefix.
+    /// The value of `IPVS_SVC_ATTR_NETMASK`: for IPv4 the mask in network byte order, for IPv6 the prefix length in
+    /// host byte order. A mask of IPv4 for an IPv6 service becomes 0, which the kernel rejects. A prefix length of IPv6
+    /// for an IPv4 service counts as one of IPv4.
     pub const fn to_wire(self, family: Family) -> [u8; 4] {
         match (family, self.0) {
             (Family::V4, Kind::Host) => [0xff; 4],
@@ -86,7 +86,7 @@ impl Netmask {
         }
     }
 
-    /// The mask that `IPVS_SVC_ATTR_NETMASK` of a service of this family says.
+    /// Decodes `IPVS_SVC_ATTR_NETMASK` of a service of this family.
     pub const fn from_wire(family: Family, wire: [u8; 4]) -> Self {
         match family {
             Family::V4 => Self::v4(Ipv4Addr::from_bits(u32::from_be_bytes(wire))),
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wire_form_depends_on_the_family() {
+    fn netmask_wire_form_depends_on_the_family() {
         assert_eq!(Netmask::HOST.to_wire(Family::V4), [255; 4]);
         assert_eq!(Netmask::HOST.to_wire(Family::V6), 128u32.to_ne_bytes());
         assert_eq!(Netmask::v4_prefix(20).to_wire(Family::V4), [255, 255, 240, 0]);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_that_mean_the_same_are_equal() {
+    fn equivalent_netmasks_compare_equal() {
         for length in 0..=200 {
             let v4 = Netmask::v4_prefix(length);
             assert_eq!(Netmask::from_wire(Family::V4, v4.to_wire(Family::V4)), v4);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_of_the_wrong_family_is_harmless() {
+    fn netmask_of_the_other_family_becomes_zero_or_an_ipv4_prefix() {
         assert_eq!(Netmask::v4_prefix(24).to_wire(Family::V6), [0; 4]);
         assert_eq!(Netmask::v6_prefix(24).to_wire(Family::V4), [255, 255, 255, 0]);
         assert_eq!(Netmask::v6_prefix(64).to_wire(Family::V4), [255; 4]);

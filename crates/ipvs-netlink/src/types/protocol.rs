@@ -9,8 +9,8 @@ pub enum Protocol {
     Udp,
     /// SCTP, number 132.
     Sctp,
-    /// Another protocol by its IP number. The kernel stores it but balances none of them; AH (51) and ESP
-    /// (50) it only associates.
+    /// Another protocol by its IP number. The kernel stores it and balances none of them; AH (51) and ESP (50) it only
+    /// associates.
     Other(u8),
 }
 
@@ -25,7 +25,7 @@ impl Protocol {
         }
     }
 
-    /// The protocol with an IP protocol number.
+    /// The protocol with this IP protocol number.
     pub const fn from_number(number: u8) -> Self {
         match number {
             6 => Self::Tcp,
@@ -58,7 +58,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address. An IPv4-mapped IPv6 address is IPv6, as it is for the kernel.
+    /// The family of an address. An IPv4-mapped IPv6 address is IPv6, as for the kernel.
     pub const fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,
@@ -66,7 +66,7 @@ impl Family {
         }
     }
 
-    /// The number of Linux: 2 or 10.
+    /// Linux' number: 2 or 10.
     pub const fn number(self) -> u16 {
         match self {
             Self::V4 => 2,
@@ -74,7 +74,7 @@ impl Family {
         }
     }
 
-    /// The family with a number of Linux, if it is one of the two.
+    /// The family with this number of Linux.
     pub const fn from_number(number: u16) -> Option<Self> {
         match number {
             2 => Some(Self::V4),

@@ -2,10 +2,10 @@ use std::fmt;
 
 use crate::{Persistence, PersistenceEngine, Scheduler, Stats, VirtualServerKey};
 
-/// How a virtual server works: everything that can be changed without deleting it.
+/// The configuration of a virtual server: everything that can change without deleting it.
 ///
-/// What was set compares equal to what is read back: flags that the kernel keeps for itself are left out, and
-/// the netmask counts only with persistence.
+/// A configuration compares equal to the one read back: internal flags of the kernel are left out, and the netmask
+/// counts only with persistence.
 ///
 /// ```
 /// use ipvs_netlink::{Persistence, Scheduler, VirtualServer};
@@ -18,24 +18,24 @@ use crate::{Persistence, PersistenceEngine, Scheduler, Stats, VirtualServerKey};
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VirtualServer {
-    /// How it picks a destination for a new connection.
+    /// How it chooses a destination for a new connection.
     pub scheduler: Scheduler,
     /// One-packet scheduling and flags of the scheduler.
     pub flags: ServiceFlags,
-    /// Whether, and for how long, later connections of a client go where its first one went.
+    /// Whether, and how long, later connections of a client go to the destination of its first one.
     pub persistence: Option<Persistence>,
-    /// What identifies a client beyond its address.
+    /// Identifies a client by more than its address.
     pub persistence_engine: Option<PersistenceEngine>,
 }
 
 impl VirtualServer {
-    /// A virtual server with a scheduler and nothing else.
+    /// A virtual server with a scheduler and no options.
     pub const fn new(scheduler: Scheduler) -> Self {
         Self { scheduler, flags: ServiceFlags::empty(), persistence: None, persistence_engine: None }
     }
 }
 
-/// Much as `ipvsadm -Ln` prints it: `rr persistent 10800`, `sh (sh-fallback)`. The netmask is left out.
+/// Similar to `ipvsadm -Ln`, without the netmask: `rr persistent 10800`, `sh (sh-fallback)`.
 impl fmt::Display for VirtualServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { scheduler, flags, persistence, persistence_engine } = self;
@@ -60,12 +60,11 @@ impl fmt::Display for VirtualServer {
 bitflags::bitflags! {
     /// Flags of a virtual server (`IP_VS_SVC_F_*` of `linux/ip_vs.h`).
     ///
-    /// Two flags of the kernel are not here. `PERSISTENT` (1) is [`VirtualServer::persistence`], and `HASHED`
-    /// (2) is the kernel's own. Both bits are left out when a request is written and when a reply is read;
-    /// unknown bits are kept.
+    /// Two flags of the kernel are missing here. `PERSISTENT` (1) is [`VirtualServer::persistence`], and `HASHED` (2)
+    /// is internal to the kernel. Encoding and decoding leave out both bits and keep unknown ones.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub struct ServiceFlags: u32 {
-        /// Every datagram is scheduled by itself. UDP only.
+        /// The kernel schedules each datagram separately. UDP only.
         const ONE_PACKET = 0x4;
         /// First flag of the scheduler.
         const SCHEDULER_1 = 0x8;
@@ -73,11 +72,11 @@ bitflags::bitflags! {
         const SCHEDULER_2 = 0x10;
         /// Third flag of the scheduler.
         const SCHEDULER_3 = 0x20;
-        /// With [`Scheduler::SH`]: if the destination has weight 0 or is overloaded, take another one.
+        /// With [`Scheduler::SH`]: if the destination has weight 0 or is overloaded, choose another one.
         const SH_FALLBACK = Self::SCHEDULER_1.bits();
         /// With [`Scheduler::SH`]: the source port counts too.
         const SH_PORT = Self::SCHEDULER_2.bits();
-        /// With [`Scheduler::MH`]: if the destination has weight 0 or is overloaded, take another one.
+        /// With [`Scheduler::MH`]: if the destination has weight 0 or is overloaded, choose another one.
         const MH_FALLBACK = Self::SCHEDULER_1.bits();
         /// With [`Scheduler::MH`]: the source port counts too.
         const MH_PORT = Self::SCHEDULER_2.bits();
@@ -89,11 +88,11 @@ bitflags::bitflags! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServiceEntry {
-    /// Which one.
+    /// The virtual server.
     pub key: VirtualServerKey,
-    /// How it works.
+    /// Its configuration.
     pub service: VirtualServer,
-    /// What it did so far.
+    /// Its counters.
     pub stats: Stats,
 }
 
@@ -102,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_prints_much_as_ipvsadm_does() {
+    fn virtual_server_displays_similar_to_ipvsadm() {
         let flags = ServiceFlags::SH_FALLBACK | ServiceFlags::SH_PORT | ServiceFlags::ONE_PACKET;
         let persistence_engine = PersistenceEngine::new("sip").ok();
         let persistence = Some(Persistence::seconds(360));

@@ -1,7 +1,7 @@
-/// After how many idle seconds IPVS forgets a connection, by its state; of the whole network namespace.
+/// How many idle seconds IPVS keeps a connection, by its state; for the whole network namespace.
 ///
-/// 0 leaves a timeout as it is when set. The kernel refuses more than 2³¹ − 1 timer ticks (`EINVAL`), which is
-/// 24 days at 1,000 ticks a second. A protocol that the kernel is built without reads as 0.
+/// 0 keeps a timeout unchanged when set. The kernel rejects more than 2³¹ − 1 timer ticks (`EINVAL`), which is 24 days
+/// at 1,000 ticks a second. If the kernel lacks a protocol, its timeouts read as 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timeouts {
     /// Established TCP connections; the kernel's default is 900.

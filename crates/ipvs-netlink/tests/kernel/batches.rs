@@ -22,8 +22,8 @@ fn services(ports: impl Iterator<Item = u16>) -> Batch {
     ports.map(|port| Request::AddService { key: key(port), service }).collect()
 }
 
-/// The keys that are listed, all of so many. Namespaces of earlier tests are still being taken down, and what is taken
-/// out of the table that all share can hide entries of a list that is read meanwhile.
+/// The listed keys, once there are `count` of them. The kernel still deletes namespaces of earlier tests. Deletions
+/// from the shared table can hide entries of a concurrent list.
 fn listed(n: &mut Namespace, count: usize) -> BTreeSet<VirtualServerKey> {
     let look = || {
         let keys: BTreeSet<_> = n.client.services().unwrap().iter().map(|entry| entry.key).collect();
@@ -34,7 +34,7 @@ fn listed(n: &mut Namespace, count: usize) -> BTreeSet<VirtualServerKey> {
 }
 
 #[test]
-fn five_thousand_services_in_one_batch() {
+fn batch_of_5000_services_needs_at_most_two_sends() {
     let mut n = Namespace::alone();
     let sends = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sends);
@@ -60,7 +60,7 @@ fn five_thousand_services_in_one_batch() {
 }
 
 #[test]
-fn every_third_request_fails_and_is_named() {
+fn failed_requests_of_a_batch_are_reported_by_number() {
     let mut n = Namespace::alone();
     assert_eq!(n.client.execute(&services((1..=10_000).step_by(3))).unwrap(), []);
     let batch = services(1..=10_000);
@@ -76,7 +76,7 @@ fn every_third_request_fails_and_is_named() {
 }
 
 #[test]
-fn services_with_their_destinations_in_order() {
+fn batch_executes_requests_in_the_order_of_addition() {
     let mut n = Namespace::with_interface();
     let web = tcp("10.0.0.1:80");
     let mut batch = Batch::new();
@@ -101,13 +101,13 @@ fn services_with_their_destinations_in_order() {
 }
 
 #[test]
-fn an_empty_batch_is_nothing() {
+fn empty_batch_executes_without_failures() {
     let mut n = Namespace::new();
     assert_eq!(n.client.execute(&Batch::new()).unwrap(), []);
 }
 
 #[test]
-fn changes_elsewhere_repeat_nothing() {
+fn list_has_no_duplicates_while_another_namespace_changes() {
     let mut n = Namespace::alone();
     assert_eq!(n.client.execute(&services(1..=3000)).unwrap(), []);
     let elsewhere = n.another();

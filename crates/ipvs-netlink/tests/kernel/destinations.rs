@@ -2,7 +2,7 @@ use ipvs_netlink::{Destination, DestinationKey, Forwarding, Scheduler, Tunnel, T
 
 use crate::{Namespace, destination, tcp};
 
-/// Adds, lists and returns what ipvsadm says of it.
+/// Adds the destination, checks the list, and returns ipvsadm's output for it.
 fn added(n: &mut Namespace, service: &str, key: DestinationKey, how: Destination) -> String {
     n.client.add_destination(tcp(service), key, how).unwrap();
     let list = n.client.destinations(tcp(service)).unwrap();
@@ -13,7 +13,7 @@ fn added(n: &mut Namespace, service: &str, key: DestinationKey, how: Destination
 }
 
 #[test]
-fn every_forwarding_method() {
+fn destinations_of_every_forwarding_method_match_ipvsadm() {
     let mut n = Namespace::with_interface();
     for (service, mark) in [("10.0.0.1:80", "10.1.1."), ("[fd00::1]:80", "[fd00:1::")] {
         n.client.add_service(tcp(service), VirtualServer::new(Scheduler::WRR)).unwrap();
@@ -39,7 +39,7 @@ fn every_forwarding_method() {
 }
 
 #[test]
-fn every_encapsulation() {
+fn tunnels_of_every_encapsulation_are_read_back() {
     let mut n = Namespace::with_interface();
     let service = "10.0.0.1:80";
     n.client.add_service(tcp(service), VirtualServer::new(Scheduler::RR)).unwrap();
@@ -60,7 +60,7 @@ fn every_encapsulation() {
         let said = added(&mut n, service, key, Destination::new(Forwarding::Tunnel(tunnel), 1));
         assert!(said.starts_with("-i -w 1") && said.contains(rule), "{said}");
     }
-    // Back to what has no tunnel, and into one again.
+    // Change to a destination without a tunnel, and to a tunnel again.
     let key = destination("10.1.1.2:80");
     for forwarding in [Forwarding::Masq, Forwarding::Tunnel(Tunnel::gue(7000)), Forwarding::Direct] {
         let how = Destination::new(forwarding, 1);
@@ -68,14 +68,14 @@ fn every_encapsulation() {
         let list = n.client.destinations(tcp(service)).unwrap();
         assert_eq!(list.iter().find(|entry| entry.key == key).unwrap().destination, how);
     }
-    // The kernel wants a port for GUE.
+    // The kernel requires a port for GUE.
     let without_port = Destination::new(Forwarding::Tunnel(Tunnel::gue(0)), 1);
     let error = n.client.add_destination(tcp(service), destination("10.1.1.99:80"), without_port).unwrap_err();
     assert_eq!(error.kernel().unwrap().errno(), 22, "{error}");
 }
 
 #[test]
-fn weights_and_thresholds() {
+fn weights_and_thresholds_out_of_range_are_rejected() {
     let mut n = Namespace::with_interface();
     let service = "10.0.0.1:80";
     n.client.add_service(tcp(service), VirtualServer::new(Scheduler::RR)).unwrap();
@@ -102,7 +102,7 @@ fn weights_and_thresholds() {
 }
 
 #[test]
-fn destinations_of_the_other_family() {
+fn destinations_of_the_other_family_need_a_tunnel() {
     let mut n = Namespace::with_interface();
     let tunnel = Destination::new(Forwarding::Tunnel(Tunnel::IPIP), 1);
     for (service, key) in [("10.0.0.1:80", "[fd00:1::1]:80"), ("[fd00::1]:80", "10.1.1.1:80")] {

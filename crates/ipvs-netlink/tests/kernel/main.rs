@@ -1,6 +1,6 @@
-//! Every verb against a real kernel, read back by ipvsadm too. Needs root and IPVS: `cargo xtask test`.
+//! Every command against a real kernel, verified with ipvsadm. Needs root and IPVS: `cargo xtask test`.
 //!
-//! Each test has a network namespace of its own, so they run side by side and leave nothing behind.
+//! Each test has a separate network namespace, so tests run in parallel and leave nothing behind.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,15 +23,14 @@ use std::{
 
 use ipvs_netlink::{Client, DestinationKey, Protocol, VirtualServerKey};
 
-/// A network namespace and a client in it.
 struct Namespace {
     name: String,
     client: Client,
     _turn: Turn,
 }
 
-/// The kernel resumes a list at a position in the table of all namespaces, so changes in one namespace can repeat
-/// or hide entries in a long list of another. Tests with long lists run alone.
+/// The kernel resumes a list at a position in the table of all namespaces. So changes in one namespace can repeat or
+/// hide entries in a long list of another. Tests with long lists run alone.
 static TURNS: RwLock<()> = RwLock::new(());
 
 enum Turn {
@@ -45,19 +44,18 @@ impl Namespace {
         Self::at(Turn::WithOthers { _guard: TURNS.read().unwrap_or_else(PoisonError::into_inner) })
     }
 
-    /// While no other test runs.
     fn alone() -> Self {
         Self::at(Turn::Alone { _guard: TURNS.write().unwrap_or_else(PoisonError::into_inner) })
     }
 
-    /// One more, for a test that has its turn already.
+    /// Another namespace, for a test that already has its turn.
     fn another(&self) -> Self {
         Self::at(Turn::Entered)
     }
 
     fn at(turn: Turn) -> Self {
-        // Seen on 6.1: the kernel loads these two under the lock of IPVS, and their loading waits for namespaces that
-        // are being taken down, which wait for that lock. They are there before anybody needs them.
+        // Loading these two on demand can deadlock (seen on Linux 6.1). The kernel loads them under the lock of IPVS,
+        // and the load waits for namespaces in deletion, which wait for that lock. So they are loaded in advance.
         static LOADED: Once = Once::new();
         LOADED.call_once(|| {
             run("modprobe", &["-a", "ip_vs", "ip_vs_lblc", "ip_vs_lblcr"]);
@@ -69,7 +67,7 @@ impl Namespace {
         Self { name, client, _turn: turn }
     }
 
-    /// With a dummy interface `d0` and routes over it, as destinations must be reachable unicast addresses.
+    /// Has a dummy interface `d0` and routes over it: destinations must be reachable unicast addresses.
     fn with_interface() -> Self {
         let this = Self::new();
         this.ip(&["link", "set", "lo", "up"]);
@@ -84,13 +82,13 @@ impl Namespace {
         run("ip", &[&["-netns", &self.name], arguments].concat())
     }
 
-    /// What ipvsadm says, without white space at the ends of lines.
+    /// The output of ipvsadm, without white space at the ends of lines.
     fn ipvsadm(&self, options: &[&str]) -> String {
         let said = run("ip", &[&["netns", "exec", &self.name, "ipvsadm"], options].concat());
         said.lines().map(|line| format!("{}\n", line.trim_end())).collect()
     }
 
-    /// The rules, sorted, in the form in which ipvsadm would take them.
+    /// The sorted rules in ipvsadm's input format.
     fn rules(&self) -> Vec<String> {
         let mut rules: Vec<String> = self.ipvsadm(&["-Sn"]).lines().map(String::from).collect();
         rules.sort();

@@ -5,7 +5,7 @@ use ipvs_netlink::{
 use crate::{Namespace, destination, tcp};
 
 #[test]
-fn a_scheduler_that_does_not_exist() {
+fn unknown_scheduler_or_engine_is_reported_as_a_missing_module() {
     let mut n = Namespace::new();
     let nosuch = VirtualServer::new("nosuch".parse().unwrap());
     let error = n.client.add_service(tcp("10.0.0.1:80"), nosuch).unwrap_err();
@@ -24,7 +24,7 @@ fn a_scheduler_that_does_not_exist() {
 }
 
 #[test]
-fn what_exists_and_what_does_not() {
+fn missing_and_existing_objects_cause_distinct_errors() {
     let mut n = Namespace::with_interface();
     let (key, rr) = (tcp("10.0.0.1:80"), VirtualServer::new(Scheduler::RR));
     let (real, masq) = (destination("10.1.1.1:80"), Destination::default());
@@ -68,7 +68,7 @@ fn firewall_mark_0_never_touches_another_service() {
 }
 
 #[test]
-fn masks_that_are_none() {
+fn invalid_netmasks_are_rejected() {
     let mut n = Namespace::new();
     for netmask in [Netmask::v6_prefix(0), Netmask::v6_prefix(129), Netmask::v4_prefix(24)] {
         let persistence = Some(Persistence { timeout: 1, netmask });
@@ -79,7 +79,7 @@ fn masks_that_are_none() {
 }
 
 #[test]
-fn addresses_that_nothing_can_be_sent_to() {
+fn destinations_with_unusable_addresses_are_rejected() {
     let mut n = Namespace::with_interface();
     let key = tcp("10.0.0.1:80");
     n.client.add_service(key, VirtualServer::new(Scheduler::RR)).unwrap();

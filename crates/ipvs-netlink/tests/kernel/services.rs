@@ -4,7 +4,7 @@ use ipvs_netlink::{
 
 use crate::{Namespace, tcp, udp};
 
-/// Adds it, reads it back alone and in the list, and returns ipvsadm's word for it.
+/// Adds it, reads it back alone and in the list, and returns the new rules that ipvsadm shows.
 fn added(namespace: &mut Namespace, key: VirtualServerKey, service: VirtualServer) -> Vec<String> {
     let before = namespace.rules();
     namespace.client.add_service(key, service).unwrap();
@@ -20,7 +20,7 @@ fn assert_same(namespace: &mut Namespace, key: VirtualServerKey, service: Virtua
 }
 
 #[test]
-fn both_families_and_all_protocols() {
+fn services_of_all_families_and_protocols_match_ipvsadm() {
     let mut n = Namespace::new();
     let rr = VirtualServer::new(Scheduler::RR);
     assert_eq!(added(&mut n, tcp("10.0.0.1:80"), rr), ["-A -t 10.0.0.1:80 -s rr"]);
@@ -35,7 +35,7 @@ fn both_families_and_all_protocols() {
 }
 
 #[test]
-fn firewall_marks() {
+fn firewall_mark_services_of_both_families_match_ipvsadm() {
     let mut n = Namespace::new();
     let key = |mark, family| VirtualServerKey::FirewallMark { mark, family };
     let wrr = VirtualServer::new(Scheduler::WRR);
@@ -52,7 +52,7 @@ fn firewall_marks() {
 }
 
 #[test]
-fn persistence_with_masks_of_both_families() {
+fn persistence_netmasks_of_both_families_match_ipvsadm() {
     let mut n = Namespace::new();
     let sticky = |netmask| VirtualServer {
         persistence: Some(Persistence { timeout: 10_800, netmask }),
@@ -67,12 +67,12 @@ fn persistence_with_masks_of_both_families() {
     let prefix = added(&mut n, tcp("[fd00::2]:80"), sticky(Netmask::v6_prefix(64)));
     assert_eq!(prefix.len(), 1);
     assert!(n.ipvsadm(&["-Ln"]).contains("[fd00::2]:80 rr persistent 10800 mask 64\n"));
-    // Port 0, every port, is for persistent services only.
+    // Port 0 (every port) is for persistent services only.
     added(&mut n, tcp("10.0.0.3:0"), sticky(Netmask::HOST));
 }
 
 #[test]
-fn flags_of_services_and_schedulers() {
+fn service_and_scheduler_flags_match_ipvsadm() {
     let mut n = Namespace::new();
     let flags = |scheduler, flags| VirtualServer { flags, ..VirtualServer::new(scheduler) };
     let sh = flags(Scheduler::SH, ServiceFlags::SH_FALLBACK | ServiceFlags::SH_PORT);
@@ -86,7 +86,7 @@ fn flags_of_services_and_schedulers() {
 }
 
 #[test]
-fn a_persistence_engine() {
+fn persistence_engine_of_a_service_is_read_back() {
     let mut n = Namespace::new();
     let sip = VirtualServer {
         persistence: Some(Persistence::seconds(60)),
@@ -101,7 +101,7 @@ fn a_persistence_engine() {
 }
 
 #[test]
-fn every_scheduler_of_the_kernel() {
+fn every_scheduler_of_the_kernel_is_accepted() {
     let mut n = Namespace::new();
     let schedulers = [
         Scheduler::RR,
@@ -128,7 +128,7 @@ fn every_scheduler_of_the_kernel() {
 }
 
 #[test]
-fn an_update_replaces_everything() {
+fn service_update_replaces_the_whole_configuration() {
     let mut n = Namespace::new();
     let key = udp("[fd00::1]:53");
     let full = VirtualServer {

@@ -3,7 +3,7 @@ use ipvs_netlink::{Daemon, DaemonRole, Scheduler, Timeouts, Version, VirtualServ
 use crate::{Namespace, tcp, udp};
 
 #[test]
-fn timeouts() {
+fn timeouts_of_zero_stay_unchanged_when_set() {
     let mut n = Namespace::new();
     assert_eq!(n.client.timeouts().unwrap(), Timeouts { tcp: 900, tcp_fin: 120, udp: 300 });
     n.client.set_timeouts(Timeouts { tcp: 1000, tcp_fin: 0, udp: 50 }).unwrap();
@@ -11,12 +11,12 @@ fn timeouts() {
     assert_eq!(n.ipvsadm(&["-L", "--timeout"]), "Timeout (tcp tcpfin udp): 1000 120 50\n");
     let error = n.client.set_timeouts(Timeouts { tcp: u32::MAX, ..Timeouts::default() }).unwrap_err();
     assert_eq!(error.kernel().unwrap().errno(), 22, "{error}");
-    // Nothing to set is fine.
+    // Setting no timeout succeeds.
     n.client.set_timeouts(Timeouts::default()).unwrap();
 }
 
 #[test]
-fn info() {
+fn info_matches_the_version_and_table_size_of_ipvsadm() {
     let mut n = Namespace::new();
     let info = n.client.info().unwrap();
     assert_eq!(info.version, Version { major: 1, minor: 2, patch: 1 });
@@ -25,7 +25,7 @@ fn info() {
 }
 
 #[test]
-fn daemons() {
+fn sync_daemons_start_list_and_stop() {
     let mut n = Namespace::with_interface();
     assert_eq!(n.client.daemons().unwrap(), []);
     let interface = "d0".parse().unwrap();

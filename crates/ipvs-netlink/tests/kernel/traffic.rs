@@ -18,7 +18,7 @@ fn with_addresses() -> Namespace {
     n
 }
 
-/// Waits until the kernel has added up its counters, which it does every two seconds.
+/// The kernel sums its counters every two seconds.
 fn summed(n: &mut Namespace, key: VirtualServerKey, packets: u64) {
     let look = || {
         let found = n.client.service(key).unwrap().unwrap().stats.packets_in;
@@ -29,7 +29,7 @@ fn summed(n: &mut Namespace, key: VirtualServerKey, packets: u64) {
 }
 
 #[test]
-fn datagrams_are_counted_and_zeroed() {
+fn datagram_counters_count_and_reset_to_zero() {
     let mut n = with_addresses();
     let (key, real) = (udp("10.0.0.1:53"), destination("10.1.1.1:5353"));
     n.client.add_service(key, VirtualServer::new(Scheduler::RR)).unwrap();
@@ -61,7 +61,7 @@ fn datagrams_are_counted_and_zeroed() {
 }
 
 #[test]
-fn connections_are_active_and_templates_persistent() {
+fn connections_count_as_active_and_templates_as_persistent() {
     let mut n = with_addresses();
     let (key, real) = (tcp("10.0.0.1:80"), destination("10.1.1.1:8080"));
     let persistence = Some(Persistence::seconds(60));
@@ -79,7 +79,7 @@ fn connections_are_active_and_templates_persistent() {
     assert_eq!((entry.connections.active, entry.connections.persistent), (1, 1), "{entry:?}");
     assert!(entry.stats.packets_in >= 3 && entry.stats.bytes_out > 5, "{entry:?}");
 
-    // Weight 0 takes no new connection and keeps the one there is.
+    // With weight 0 the destination gets no new connections and keeps the existing one.
     n.client.update_destination(key, real, Destination { weight: 0, ..Destination::default() }).unwrap();
     server.write_all(b"again").unwrap();
     client.read_exact(&mut [0; 5]).unwrap();

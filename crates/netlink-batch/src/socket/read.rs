@@ -1,4 +1,4 @@
-//! What the kernel is asked: single questions, and lists.
+//! Queries and dumps.
 
 use std::iter;
 
@@ -12,15 +12,15 @@ use crate::{
     reply::{Reply, read_datagram},
 };
 
-/// How often a list that changes while it is read is read.
+/// Maximum number of reads of a dump that is interrupted each time.
 const READS: usize = 10;
 
 impl Socket {
-    /// Asks one question and returns the messages that answer it.
+    /// Sends one query and returns the messages that answer it.
     ///
     /// # Errors
     ///
-    /// [`Error::Rejected`] when the kernel refuses, [`Error::Decode`] when an answer makes no sense.
+    /// [`Error::Rejected`] if the kernel rejects the query, [`Error::Decode`] if an answer is malformed.
     pub fn query<M>(&mut self, message: M) -> Result<Vec<M>, Error>
     where
         M: NetlinkSerializable + NetlinkDeserializable,
@@ -30,13 +30,13 @@ impl Socket {
         self.ask(batch, decode)
     }
 
-    /// Asks one question, as [`query`](Self::query) does, for those who encode without the traits of
-    /// `netlink_packet_core`. `payload` is what stands behind the header of netlink. `read` gets the type and the
-    /// payload of each answer.
+    /// Sends one query, as [`query`](Self::query) does, for callers that encode without the traits of
+    /// `netlink_packet_core`. `payload` follows the netlink header. `read` gets the type and the payload of each
+    /// answer.
     ///
     /// # Errors
     ///
-    /// [`Error::Rejected`] when the kernel refuses.
+    /// [`Error::Rejected`] if the kernel rejects the query.
     pub fn query_with<T>(
         &mut self,
         message_type: u16,
@@ -71,13 +71,13 @@ impl Socket {
         if acknowledged { Ok(answers) } else { Err(Error::NoReply) }
     }
 
-    /// Lists what the kernel has (`NLM_F_DUMP`). If the kernel says that the list is not one consistent state, it is
-    /// read again, a few times. Not every subsystem says so: IPVS does not.
+    /// Lists the kernel's objects (`NLM_F_DUMP`). If the kernel reports that the list is not one consistent state, it
+    /// is read again, a few times. Not every subsystem reports that: IPVS does not.
     ///
     /// # Errors
     ///
-    /// [`Error::Rejected`] when the kernel refuses, [`Error::Decode`] when an answer makes no sense,
-    /// [`Error::Interrupted`] when there was no consistent list.
+    /// [`Error::Rejected`] if the kernel rejects the request, [`Error::Decode`] if an answer is malformed,
+    /// [`Error::Interrupted`] if no list was consistent.
     pub fn dump<M>(&mut self, message: M) -> Result<Vec<M>, Error>
     where
         M: NetlinkSerializable + NetlinkDeserializable,
@@ -87,12 +87,12 @@ impl Socket {
         self.list(batch, |header, payload| decode(header, payload).map(Some))
     }
 
-    /// Lists what the kernel has, as [`dump`](Self::dump) does, with bytes as in [`query_with`](Self::query_with). The
-    /// list has what `read` returns.
+    /// Lists the kernel's objects, as [`dump`](Self::dump) does, with bytes as in [`query_with`](Self::query_with). The
+    /// list has the values that `read` returns.
     ///
     /// # Errors
     ///
-    /// [`Error::Rejected`] when the kernel refuses, [`Error::Interrupted`] when there was no consistent list.
+    /// [`Error::Rejected`] if the kernel rejects the request, [`Error::Interrupted`] if no list was consistent.
     pub fn dump_with<T>(
         &mut self,
         message_type: u16,
@@ -140,7 +140,7 @@ impl Socket {
                 }
                 Ok(())
             });
-            // Read on to the end, so that nothing is left in the queue.
+            // Read to the end, so that the queue is empty afterwards.
             outcome = outcome.and(read);
         }
         outcome?;
@@ -153,7 +153,6 @@ fn decode<M: NetlinkDeserializable>(header: &NetlinkHeader, payload: &[u8]) -> R
     M::deserialize(header, payload).map_err(because)
 }
 
-/// Reads again what changed while it was read, a few times.
 fn until_consistent<T>(mut read: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     let mut reads = iter::repeat_with(&mut read).take(READS);
     reads.find(|outcome| !matches!(outcome, Err(Error::Interrupted))).unwrap_or(Err(Error::Interrupted))
@@ -165,7 +164,7 @@ mod tests {
     use crate::KernelError;
 
     #[test]
-    fn an_interrupted_list_is_read_ten_times() {
+    fn interrupted_dump_is_read_up_to_ten_times() {
         let mut reads = 0;
         let mut interrupted = |times| {
             reads = 0;
