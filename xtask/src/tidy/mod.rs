@@ -247,9 +247,9 @@ mod tests {
     fn tests_that_pages_name_must_exist() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let check = |text| shown_by_breaches("docs/page.md", text, &root);
-        assert_eq!(check("| `spread::three_hundred_requests_over_three_pods`, `nothing` |"), [""; 0]);
+        assert_eq!(check("| `spread::three_hundred_requests_are_spread_evenly_over_three_pods`, `nothing` |"), [""; 0]);
         assert_eq!(check("| `a::b` |"), ["docs/page.md: there is no test a::b"]);
-        assert_eq!(check("| `crates/kube-ipvs/src/command/tests.rs::kops` |"), [""; 0]);
+        assert_eq!(check("| `crates/kube-ipvs/src/command/tests.rs::kops_command_line_is_accepted` |"), [""; 0]);
         assert_eq!(check("| `xtask/a.rs::b` |"), ["docs/page.md: there is no test xtask/a.rs::b"]);
     }
 

@@ -106,7 +106,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     outcome
 }
 
-/// Starts a thread that tells the owner of something.
+/// Starts a thread that sends inputs to the sync loop.
 fn follow(
     name: &str,
     owner: Sender<Input>,
@@ -121,10 +121,10 @@ fn follow(
     Ok(thread)
 }
 
-/// How long the HTTP server may take at the end for the answers that it has begun.
+/// At the end, the HTTP server has so much time for the responses that it has begun.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Lets those be answered who are being answered, and then ends whatever they do.
+/// Waits for responses in progress, up to [`SHUTDOWN_TIMEOUT`].
 fn finish(status: &Status, serving: &JoinHandle<()>) {
     status.finish();
     let start = Instant::now();
@@ -140,8 +140,7 @@ fn deliver(owner: &Sender<Input>, inbox: &Inbox, changes: Changes) -> ControlFlo
     ControlFlow::Continue(())
 }
 
-/// A way to the owner that tells it when the thread which has it panics. Otherwise the daemon would go on, look
-/// healthy, and follow nothing.
+/// A sender that reports a panic of its thread. Otherwise the daemon would go on, look healthy, and follow nothing.
 struct TellsOfPanic(Sender<Input>);
 
 impl Drop for TellsOfPanic {
@@ -161,7 +160,7 @@ fn follow_signals(owner: &Sender<Input>) -> anyhow::Result<()> {
     runtime::of_this_thread()?.block_on(obey(owner))
 }
 
-/// Told to stop once, the owner finishes what it does; told twice, the process ends.
+/// At the first signal, the sync loop finishes its sync and ends. At the second one, the process ends at once.
 async fn obey(owner: &Sender<Input>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

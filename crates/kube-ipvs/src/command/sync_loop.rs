@@ -28,7 +28,7 @@ use crate::{
     source::Changes,
 };
 
-/// What reaches the thread that owns the kernel.
+/// An input of the thread that owns the kernel.
 pub(super) enum Input {
     Changes(Inbox),
     Addresses(Event),
@@ -167,7 +167,7 @@ impl<'a> SyncLoop<'a> {
         self.runner.set_complete(complete);
     }
 
-    /// Syncs if a sync is due, and reports what it did.
+    /// Syncs if a sync is due, and reports the result.
     fn sync_if_due(&mut self) -> bool {
         let start = Instant::now();
         let Some(report) = self.runner.sync_if_due() else { return false };

@@ -203,7 +203,7 @@ impl Runner {
     }
 }
 
-/// What a program tells its [`Runner`].
+/// An input of a [`Runner`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Update {
