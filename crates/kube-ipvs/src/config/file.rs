@@ -163,10 +163,7 @@ impl Configuration {
 
     /// Sets the defaults where kube-proxy treats 0 as unset.
     fn fill_in(&mut self) {
-        let Self { ipvs, client_connection: client, .. } = self;
-        if ipvs.sync_period == GoDuration::default() {
-            ipvs.sync_period = Ipvs::default().sync_period;
-        }
+        let client = &mut self.client_connection;
         if client.qps == 0.0 {
             client.qps = ClientConnection::default().qps;
         }
