@@ -17,7 +17,8 @@ use ipvs_netlink::{Scheduler, VirtualServer};
 use crate::{
     cluster::EndpointAddress,
     kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report, amends,
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Prepared, Reason, Report,
+        amends,
     },
     model::VirtualServerKey,
     plan::{Change, Plan},
@@ -73,10 +74,11 @@ pub struct FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
+    fn prepare(&mut self) -> Result<Prepared, KernelUnavailable> {
+        let is_intact = self.addresses.is_some() && self.elements.is_some();
         self.addresses.get_or_insert_default();
         self.elements.get_or_insert_default();
-        Ok(())
+        Ok(if is_intact { Prepared::Intact } else { Prepared::Repaired })
     }
 
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
@@ -86,6 +88,18 @@ impl Kernel for FakeKernel {
         }
         let unlisted = std::mem::take(&mut self.unlisted);
         Ok(self.list(&unlisted, believed))
+    }
+
+    fn servers(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
+        let found = |key: &VirtualServerKey| Some((*key, self.virtual_servers.get(key)?.clone()));
+        Ok(keys.iter().filter_map(found).collect())
+    }
+
+    fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable> {
+        Ok(!self.state().is_same_beside_servers(known))
     }
 
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {
