@@ -83,9 +83,7 @@ impl Kernel for FakeKernel {
 
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
         self.observations += 1;
-        if self.unreadable {
-            return Err(KernelUnavailable::new("the fake kernel", "it cannot be read"));
-        }
+        self.check_readable()?;
         let unlisted = std::mem::take(&mut self.unlisted);
         Ok(self.list(&unlisted, believed))
     }
@@ -94,11 +92,13 @@ impl Kernel for FakeKernel {
         &mut self,
         keys: &[VirtualServerKey],
     ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
+        self.check_readable()?;
         let found = |key: &VirtualServerKey| Some((*key, self.virtual_servers.get(key)?.clone()));
         Ok(keys.iter().filter_map(found).collect())
     }
 
     fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable> {
+        self.check_readable()?;
         Ok(!self.state().is_same_beside_servers(known))
     }
 
@@ -127,6 +127,13 @@ impl FakeKernel {
     /// The whole state, as complete dumps show it.
     pub fn state(&self) -> State {
         self.list(&[], &State::default())
+    }
+
+    fn check_readable(&self) -> Result<(), KernelUnavailable> {
+        match self.unreadable {
+            true => Err(KernelUnavailable::new("the fake kernel", "it cannot be read")),
+            false => Ok(()),
+        }
     }
 
     /// The state as incomplete dumps show it, with the believed virtual servers queried individually.

@@ -46,7 +46,7 @@ fn foreign_kinds_are_ignored_with_a_note() {
             Service default/web [10.96.0.1] [TCP 80 ""]
             Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
               10.244.1.1 ready serving
-            note: f.yaml: kube-ipvs ignores objects of these kinds: Deployment, Service
+            note: f.yaml: kube-ipvs ignores objects that a proxy does not use: Deployment, Service
         "#]],
     );
 }
@@ -297,7 +297,7 @@ fn items_of_lists_are_parsed() {
         ),
         expect![[r#"
             Service default/web [10.96.0.1] [TCP 80 ""]
-            note: f.yaml: kube-ipvs ignores objects of these kinds: Deployment
+            note: f.yaml: kube-ipvs ignores objects that a proxy does not use: Deployment
         "#]],
     );
     check(
@@ -309,7 +309,7 @@ fn items_of_lists_are_parsed() {
     check(
         "apiVersion: apps/v1\nkind: DeploymentList\nitems: {any: thing}\n",
         expect![[r#"
-            note: f.yaml: kube-ipvs ignores objects of these kinds: DeploymentList
+            note: f.yaml: kube-ipvs ignores objects that a proxy does not use: DeploymentList
         "#]],
     );
     check(

@@ -150,7 +150,7 @@ fn service_cidrs_are_parsed_or_reported() {
             ServiceCIDR kubernetes [fd00::/108, 10.96.0.0/12]
             ServiceCIDR kubernetes [10.96.0.0/12]
             ServiceCIDR a [10.96.0.0/12]
-            note: f.yaml: kube-ipvs ignores objects of these kinds: ServiceCIDR
+            note: f.yaml: kube-ipvs ignores objects that a proxy does not use: ServiceCIDR
         "#]],
     );
     let bad = [
