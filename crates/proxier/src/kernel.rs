@@ -23,8 +23,8 @@ use crate::{
 
 /// A kernel that the engine reads and changes. Calls are synchronous: one owner makes one call at a time.
 pub trait Kernel {
-    /// Makes the prerequisites of every plan if they are missing: the device, the tables, the sysctls. The cost does not
-    /// depend on the number of Services.
+    /// Makes the prerequisites of every plan if they are missing: the device, the tables, the sysctls. The cost does
+    /// not depend on the number of Services.
     ///
     /// # Errors
     ///

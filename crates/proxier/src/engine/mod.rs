@@ -209,9 +209,10 @@ impl Engine {
         self.doubt.is_over() && self.is_healthy()
     }
 
-    /// Reconciles the kernel with the desired state. The cost is proportional to the changes since the last sync. Within
-    /// every `sync_period` the engine verifies the whole kernel, a few virtual servers at a time. After a failure, and
-    /// if the verification finds a difference, it reads the kernel at once and compares all of it.
+    /// Reconciles the kernel with the desired state. The cost is proportional to the changes since the last sync.
+    ///
+    /// Within every `sync_period` the engine verifies the whole kernel, a few virtual servers at a time. After a
+    /// failure, and if the verification finds a difference, it reads the whole kernel and compares all of it.
     pub fn sync(&mut self, kernel: &mut impl Kernel, now: Duration) -> SyncReport {
         self.needs_reading |= self.doubt.sync(now);
         match self.read_where_due(kernel, now) {
