@@ -50,10 +50,6 @@ impl Kernel for Forgetful<'_> {
         self.0.servers(keys)
     }
 
-    fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable> {
-        self.0.differs(known)
-    }
-
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
         Ok(State { virtual_servers: BTreeMap::new(), ..self.0.observe(believed)? })
     }
