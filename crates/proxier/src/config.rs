@@ -36,7 +36,7 @@ pub struct Config {
     /// The engine never removes virtual servers on these addresses.
     pub exclude_cidrs: Vec<IpNet>,
     /// The interval at which the engine reads the whole kernel and repairs drift. It repairs drift sooner if the kernel
-    /// reports it, or if one of the virtual servers that it reads every two seconds shows it.
+    /// reports it, or if a spot check shows it.
     pub sync_period: Duration,
     /// How long a sync that changed something delays the next one, if a [`Runner`](crate::Runner) decides.
     pub min_sync_period: Duration,

@@ -23,13 +23,12 @@ use crate::{
 
 /// A kernel that the engine reads and changes. Calls are synchronous: one owner makes one call at a time.
 pub trait Kernel {
-    /// Makes the prerequisites of every plan if they are missing: the device, the tables, the sysctls. The cost does
-    /// not depend on the number of Services.
+    /// Makes the prerequisites of every plan if they are missing: the device, the tables, the sysctls.
     ///
     /// # Errors
     ///
     /// If no plan could work: names the missing prerequisite and the remedy.
-    fn prepare(&mut self) -> Result<Prepared, KernelUnavailable>;
+    fn prepare(&mut self) -> Result<(), KernelUnavailable>;
 
     /// Reads the state. A dump of the kernel can be incomplete, so the implementation queries each virtual server of
     /// `believed` that the dump lacks.
@@ -59,22 +58,6 @@ pub trait Kernel {
 
     /// Applies a plan, and continues after a failure. It has the three duties that the [module](self) lists.
     fn apply(&mut self, plan: &Plan) -> Report;
-}
-
-/// The result of [`Kernel::prepare`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prepared {
-    /// All prerequisites were there.
-    Intact,
-    /// Some were missing or changed, and are there now. State that they held can be missing, so it must be read.
-    Repaired,
-}
-
-impl Prepared {
-    /// Of two parts together.
-    pub(crate) fn and(self, other: Self) -> Self {
-        if self == Self::Intact { other } else { self }
-    }
 }
 
 /// The connections through each real server, active and inactive ones together.

@@ -18,8 +18,7 @@ pub(crate) fn engine_with(config: Config) -> Engine {
 
 /// An engine with the defaults for `node-1`, and an empty kernel.
 pub(crate) fn start() -> (Engine, FakeKernel) {
-    let config = Config { sync_period: Duration::from_secs(30), ..Config::new("node-1") };
-    (engine_with(config), FakeKernel::default())
+    (engine_with(Config::new("node-1")), FakeKernel::default())
 }
 
 pub(crate) fn port(number: u16) -> PortNumber {

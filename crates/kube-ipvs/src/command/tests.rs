@@ -153,7 +153,6 @@ featureGates:
             NodeSwap: true
             RotateKubeletServerCertificate: true
             clusterCIDR: 10.233.64.0/18
-            syncPeriod: 30s
             strictARP: true
             without effect: configSyncPeriod
             without effect: iptables.syncPeriod

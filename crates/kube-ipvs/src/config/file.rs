@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ClientConnection, Configuration, Listen, retired, without_effect};
+use super::{ClientConnection, Configuration, GoDuration, Ipvs, Listen, retired, without_effect};
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
@@ -163,7 +163,10 @@ impl Configuration {
 
     /// Sets the defaults where kube-proxy treats 0 as unset.
     fn fill_in(&mut self) {
-        let client = &mut self.client_connection;
+        let Self { ipvs, client_connection: client, .. } = self;
+        if ipvs.sync_period == GoDuration::default() {
+            ipvs.sync_period = Ipvs::default().sync_period;
+        }
         if client.qps == 0.0 {
             client.qps = ClientConnection::default().qps;
         }

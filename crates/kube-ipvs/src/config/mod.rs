@@ -178,12 +178,11 @@ impl Configuration {
     /// Conflicts between values that are valid on their own.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let (min_sync_period, sync_period) = (self.ipvs.min_sync_period, self.ipvs.verification_period());
-        if min_sync_period.0 > sync_period {
+        let Ipvs { sync_period, min_sync_period, .. } = &self.ipvs;
+        if min_sync_period > sync_period {
             problems.push(format!(
                 "ipvs.minSyncPeriod (--ipvs-min-sync-period) is {min_sync_period}: it must not exceed ipvs.syncPeriod \
-                 (--ipvs-sync-period), which is {}",
-                GoDuration(sync_period)
+                 (--ipvs-sync-period), which is {sync_period}"
             ));
         }
         let watch = self.own.watch_timeout;
@@ -226,7 +225,7 @@ impl Configuration {
         config.external_ip_ranges = self.own.external_ip_ranges.0.clone();
         config.reserved_ports = self.own.reserved_ports.0.clone();
         config.max_virtual_servers = self.own.max_virtual_servers.get() as usize;
-        config.sync_period = self.ipvs.verification_period();
+        config.sync_period = self.ipvs.sync_period.0;
         config.min_sync_period = self.ipvs.min_sync_period.0;
         config.drain_cap = self.own.drain_cap.0;
         Ok(config)

@@ -51,12 +51,11 @@ impl Doubt {
         self.completeness == Completeness::Complete && before != Completeness::Complete
     }
 
-    /// Returns whether the engine has just stopped waiting for unreadable objects.
-    pub(super) fn sync(&mut self, now: Duration) -> bool {
-        let Completeness::Except(_) = self.completeness else { return false };
-        let since = *self.since.get_or_insert(now);
-        let was_over = std::mem::replace(&mut self.is_over, now >= since + UNREADABLE_GRACE);
-        self.is_over && !was_over
+    pub(super) fn sync(&mut self, now: Duration) {
+        if let Completeness::Except(_) = self.completeness {
+            let since = *self.since.get_or_insert(now);
+            self.is_over = now >= since + UNREADABLE_GRACE;
+        }
     }
 
     /// Whether the engine has stopped waiting for unknown objects.

@@ -9,7 +9,7 @@ mod health;
 mod read;
 mod report;
 mod retry;
-mod verification;
+mod spot_check;
 
 #[cfg(test)]
 mod tests;
@@ -34,7 +34,7 @@ use flows::PendingFlowDeletes;
 use read::Reading;
 pub use report::{Counts, FailedChange, NoLocalEndpoints, SyncReport};
 use retry::Retry;
-use verification::Verification;
+use spot_check::SpotCheck;
 
 /// Decides the kernel's desired state, and keeps the kernel in it.
 ///
@@ -95,9 +95,8 @@ pub struct Engine {
     drains: Drains,
     pending_flow_deletes: PendingFlowDeletes,
     retry: Retry,
-    /// Whether the engine reads the whole kernel at the next sync.
-    needs_reading: bool,
-    verification: Verification,
+    next_audit: Duration,
+    spot_check: SpotCheck,
     doubt: Doubt,
     /// When to read the kernel because another program can have changed it.
     verify: Option<Duration>,
@@ -111,7 +110,6 @@ impl Engine {
         cluster.apply(Event::NodeAddresses(host_addresses));
         Self {
             cluster,
-            verification: Verification::new(config.sync_period),
             config,
             known: None,
             foreign: BTreeSet::new(),
@@ -120,7 +118,8 @@ impl Engine {
             drains: Drains::default(),
             pending_flow_deletes: PendingFlowDeletes::default(),
             retry: Retry::default(),
-            needs_reading: true,
+            next_audit: Duration::ZERO,
+            spot_check: SpotCheck::default(),
             doubt: Doubt::default(),
             verify: None,
         }
@@ -129,6 +128,12 @@ impl Engine {
     /// Makes the engine read the kernel again at `due`, because another program can have changed it.
     pub fn verify_at(&mut self, due: Duration) {
         self.verify = Some(self.verify.map_or(due, |before| before.min(due)));
+    }
+
+    /// Delays the next periodic read of the whole kernel until `until`. A read of a large state takes long, and the
+    /// caller can so limit the share of its time. Retries, spot checks and [`verify_at`](Self::verify_at) stay.
+    pub fn delay_audit(&mut self, until: Duration) {
+        self.next_audit = self.next_audit.max(until);
     }
 
     /// Whether IPVS must accept connections whose beginning it has not seen (`net.ipv4.vs.sloppy_tcp`).
@@ -148,7 +153,7 @@ impl Engine {
     /// If some objects stay unreadable for a day, the engine then keeps only the state that its record names as theirs.
     pub fn set_complete(&mut self, completeness: Completeness) {
         if self.doubt.set(completeness) {
-            self.needs_reading = true;
+            self.next_audit = Duration::ZERO;
         }
     }
 
@@ -211,10 +216,10 @@ impl Engine {
 
     /// Reconciles the kernel with the desired state. The cost is proportional to the changes since the last sync.
     ///
-    /// Within every `sync_period` the engine verifies the whole kernel, a few virtual servers at a time. After a
-    /// failure, and if the verification finds a difference, it reads the whole kernel and compares all of it.
+    /// Once every `sync_period`, and after a failure, the engine reads the kernel again and compares all of it. It also
+    /// does so if a spot check of a few virtual servers, every two seconds, finds a difference.
     pub fn sync(&mut self, kernel: &mut impl Kernel, now: Duration) -> SyncReport {
-        self.needs_reading |= self.doubt.sync(now);
+        self.doubt.sync(now);
         match self.read_where_due(kernel, now) {
             // Before the first successful read, the engine has nothing to compare with.
             Ok(_) if self.known.is_none() => SyncReport::default(),
@@ -231,8 +236,7 @@ impl Engine {
 
     /// When the next sync is due if no event comes first.
     pub fn next_sync(&self) -> Duration {
-        let rest = if self.needs_reading { Duration::ZERO } else { self.verification.due() };
-        let read = self.retry.due().unwrap_or(rest);
+        let read = self.retry.due().unwrap_or(self.next_audit.min(self.spot_check.due()));
         let read = self.verify.map_or(read, |verify| verify.min(read));
         self.drains.next().map_or(read, |next| next.min(read))
     }

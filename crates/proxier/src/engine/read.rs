@@ -10,6 +10,9 @@ use crate::{
     state::State,
 };
 
+/// The shortest interval between reads of the kernel while nothing fails.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     /// State in the kernel that can be left over from removed Services.
@@ -29,7 +32,7 @@ impl Engine {
         let due = match self.retry.due() {
             // After a failure the engine reads the kernel when the retry is due, and not before.
             Some(retry) => retry <= now,
-            None => self.needs_reading || self.verify_step(kernel, now)?,
+            None => self.next_audit <= now || self.spot_check(kernel, now)?,
         };
         if due || self.verify.is_some_and(|verify| verify <= now) {
             self.verify = None;
@@ -37,8 +40,8 @@ impl Engine {
             let nothing = State::default();
             let state = kernel.observe(self.known.as_ref().unwrap_or(&nothing))?;
             reading = self.observed(state);
-            self.needs_reading = false;
-            self.verification.restart(now);
+            self.next_audit = now.saturating_add(self.config.sync_period.max(SHORTEST_PERIOD));
+            self.spot_check.restart(now);
             self.retry.started();
         }
         let mut over = self.drains.ended(now);
@@ -52,10 +55,9 @@ impl Engine {
         Ok(reading)
     }
 
-    /// Takes a step of the verification. Returns whether the kernel differs from the last known state.
-    fn verify_step(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<bool, KernelUnavailable> {
+    fn spot_check(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<bool, KernelUnavailable> {
         match &self.known {
-            Some(known) => self.verification.step(kernel, known, now),
+            Some(known) => self.spot_check.finds_difference(kernel, known, now),
             None => Ok(true),
         }
     }

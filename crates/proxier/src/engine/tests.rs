@@ -16,7 +16,7 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::{
     fake::FakeKernel,
-    kernel::{ConnectionCounts, KernelUnavailable, Prepared, Report},
+    kernel::{ConnectionCounts, KernelUnavailable, Report},
     model::*,
     set::KeySet,
     state::ServerState,
@@ -39,7 +39,7 @@ fn check(report: &SyncReport, expected: Expect) {
 struct Forgetful<'a>(&'a mut FakeKernel);
 
 impl Kernel for Forgetful<'_> {
-    fn prepare(&mut self) -> Result<Prepared, KernelUnavailable> {
+    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
         self.0.prepare()
     }
 
@@ -103,7 +103,7 @@ fn service_lifecycle_creates_updates_and_removes_state() {
         "#]],
     );
     assert_eq!(kernel.state(), State::default());
-    assert_eq!(kernel.observations, 2);
+    assert_eq!(kernel.observations, 1);
 }
 
 #[test]

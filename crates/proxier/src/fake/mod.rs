@@ -17,8 +17,7 @@ use ipvs_netlink::{Scheduler, VirtualServer};
 use crate::{
     cluster::EndpointAddress,
     kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Prepared, Reason, Report,
-        amends,
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report, amends,
     },
     model::VirtualServerKey,
     plan::{Change, Plan},
@@ -74,11 +73,10 @@ pub struct FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    fn prepare(&mut self) -> Result<Prepared, KernelUnavailable> {
-        let is_intact = self.addresses.is_some() && self.elements.is_some();
+    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
         self.addresses.get_or_insert_default();
         self.elements.get_or_insert_default();
-        Ok(if is_intact { Prepared::Intact } else { Prepared::Repaired })
+        Ok(())
     }
 
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {

@@ -15,7 +15,7 @@ use netlink_packet_route::{
 
 use super::{Names, routes};
 use crate::{
-    kernel::{Cause, Failure, Prepared, Reason},
+    kernel::{Cause, Failure, Reason},
     model::NodeAddress,
     plan::Change,
     takeover::is_of_the_link,
@@ -55,13 +55,9 @@ impl Addresses {
         self.socket.observe_sends(observer);
     }
 
-    pub(super) fn prepare(&mut self) -> Result<Prepared, DeviceError> {
+    pub(super) fn prepare(&mut self) -> Result<(), DeviceError> {
         if self.find()? {
-            if !self.is_up {
-                return Ok(Prepared::Intact);
-            }
-            self.set_down()?;
-            return Ok(Prepared::Repaired);
+            return if self.is_up { Ok(self.set_down()?) } else { Ok(()) };
         }
         let mut device = LinkMessage::default();
         device.header.flags = LinkFlags::Noarp;
@@ -74,8 +70,7 @@ impl Addresses {
             Err(Error::Rejected(error)) if error.already_exists() => {}
             outcome => outcome?,
         }
-        self.find()?;
-        Ok(Prepared::Repaired)
+        self.find().map(drop)
     }
 
     /// A device that is up gets routes, sends neighbour solicitations and accepts router advertisements. When it goes

@@ -8,8 +8,7 @@ use std::{
 use super::{LinuxKernel, Operation, Subsystem, ipvs, record, sysctl, timeouts, unavailable};
 use crate::{
     kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Prepared, Reason, Report,
-        amends,
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report, amends,
     },
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
@@ -17,26 +16,24 @@ use crate::{
 };
 
 impl Kernel for LinuxKernel {
-    fn prepare(&mut self) -> Result<Prepared, KernelUnavailable> {
+    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
         sysctl::prepare(&self.config, &self.settings).map_err(unavailable("sysctl"))?;
         use Operation::Prepare;
         self.ipvs.refresh().map_err(unavailable("IPVS"))?;
         let timeouts = |kernel: &mut Self| timeouts::prepare(&mut kernel.ipvs, &kernel.settings.timeouts);
         self.timed(Subsystem::Ipvs, Prepare, timeouts).map_err(unavailable("IPVS"))?;
         let addresses = |kernel: &mut Self| kernel.addresses.prepare();
-        let device = self.timed(Subsystem::Addresses, Prepare, addresses).map_err(unavailable(self.device()))?;
+        let prepared = self.timed(Subsystem::Addresses, Prepare, addresses);
+        prepared.map_err(unavailable(self.device()))?;
         let nft = |kernel: &mut Self| {
-            let tables = kernel.nft.prepare()?;
-            // If the routes cannot be read, the last known gateways stay in force: only reject rules use them.
-            if let Ok(gateways) = kernel.addresses.default_gateways() {
-                kernel.nft.set_gateways(&gateways)?;
+            kernel.nft.prepare()?;
+            match kernel.addresses.default_gateways() {
+                Ok(gateways) => kernel.nft.set_gateways(&gateways),
+                // The last known gateways stay in force: they change seldom, and only reject rules use them.
+                Err(_) => Ok(()),
             }
-            Ok::<_, netlink_batch::Error>(tables)
         };
-        let tables = self.timed(Subsystem::Nftables, Prepare, nft).map_err(unavailable("nftables"))?;
-        // A read of the whole state writes the record again.
-        let record = if self.record_trouble.is_some() { Prepared::Repaired } else { Prepared::Intact };
-        Ok(device.and(tables).and(record))
+        self.timed(Subsystem::Nftables, Prepare, nft).map_err(unavailable("nftables"))
     }
 
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {

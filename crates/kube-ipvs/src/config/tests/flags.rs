@@ -27,7 +27,7 @@ fn no_flag_gives_the_defaults() {
           bridgeInterface: ""
           interfaceNamePrefix: ""
         ipvs:
-          syncPeriod: 0s
+          syncPeriod: 30s
           minSyncPeriod: 0s
           scheduler: rr
           excludeCIDRs: []
@@ -364,6 +364,7 @@ fn rejected_value_names_the_flag_and_the_allowed_values() {
         "--ipvs-scheduler=random",
         "--ipvs-exclude-cidrs=10.0.0.1",
         "--ipvs-sync-period=30",
+        "--ipvs-sync-period=0s",
         "--ipvs-sync-period=-5s",
         "--hostname-override=a_b",
         "--proxy-mode=iptables",
@@ -388,6 +389,7 @@ fn rejected_value_names_the_flag_and_the_allowed_values() {
         error: invalid value 'random' for '--ipvs-scheduler <NAME>': "random" is not a scheduler of IPVS: use one of rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos
         error: invalid value '10.0.0.1' for '--ipvs-exclude-cidrs <CIDR[,CIDR...]>': "10.0.0.1" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64
         error: invalid value '30' for '--ipvs-sync-period <DURATION>': "30" has no unit: use ns, us, ms, s, m or h, as in 30s
+        error: invalid value '0s' for '--ipvs-sync-period <DURATION>': "0s" is too short: it must be greater than 0
         error: invalid value '-5s' for '--ipvs-sync-period <DURATION>': "-5s" is negative: a duration is 0 or more
         error: invalid value 'a_b' for '--hostname-override <NAME>': "a_b" is not a valid name of a node: use at most 253 letters, digits, '-' and '.'
         error: invalid value 'iptables' for '--proxy-mode <ipvs>': "iptables" is not a mode of kube-ipvs: use ipvs, or leave it empty

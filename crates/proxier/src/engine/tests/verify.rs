@@ -29,7 +29,7 @@ fn requested_verification_reads_the_kernel_once_when_due() {
 
 /// IPVS reports no changes.
 #[test]
-fn verification_repairs_a_changed_real_server_without_a_report() {
+fn spot_check_leads_to_the_repair_of_a_removed_real_server() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     let key = key("TCP 10.111.98.163:80");
@@ -47,7 +47,7 @@ fn verification_repairs_a_changed_real_server_without_a_report() {
 
 /// Another program removes its virtual server from the key of a Service.
 #[test]
-fn verification_serves_a_key_that_another_program_gave_up() {
+fn next_audit_serves_a_key_that_another_program_gave_up() {
     let (mut engine, mut kernel) = start();
     let key = key("TCP 10.111.98.163:80");
     let foreign = ServerState { config: VirtualServer::new(Scheduler::WLC), real_servers: [].into() };
@@ -57,4 +57,17 @@ fn verification_serves_a_key_that_another_program_gave_up() {
     kernel.virtual_servers.clear();
     check(&sync(&mut engine, &mut kernel, 29, []), expect![""]);
     assert!(sync(&mut engine, &mut kernel, 31, []).plan.to_string().contains("+ virtual server TCP 10.111.98.163:80"));
+}
+
+/// A delay holds back only the periodic read of the whole kernel.
+#[test]
+fn delayed_audit_holds_back_no_repair_of_reported_drift() {
+    let (mut engine, mut kernel) = start();
+    sync(&mut engine, &mut kernel, 0, myapp());
+    engine.delay_audit(Duration::from_secs(90));
+    assert!(!sync(&mut engine, &mut kernel, 60, []).whole);
+    engine.verify_at(Duration::from_secs(70));
+    assert!(sync(&mut engine, &mut kernel, 70, []).whole);
+    assert!(!sync(&mut engine, &mut kernel, 99, []).whole);
+    assert!(sync(&mut engine, &mut kernel, 100, []).whole);
 }

@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use netlink_batch::{Error, KernelError, Protocol, Socket, attribute::put_text};
 
 use crate::{
-    kernel::{Cause, Failure, Prepared, Reason},
+    kernel::{Cause, Failure, Reason},
     linux::{
         Names,
         netfilter::{self, NFTABLES, family_number, message_type},
@@ -97,39 +97,34 @@ impl Nft {
 
     /// Makes or repairs tables, sets, chains and rules. On a kernel without nftables for IPv6, IPv4 works, and each
     /// IPv6 change fails individually.
-    pub(super) fn prepare(&mut self) -> Result<Prepared, Error> {
+    pub(super) fn prepare(&mut self) -> Result<(), Error> {
         self.without_v6 = None;
-        let mut prepared = Prepared::Intact;
         for table in Table::ALL {
             match self.prepare_table(table) {
                 Err(Error::Rejected(error)) if table == Table::Ip(Family::V6) => {
                     self.without_v6 = Some(error);
                 }
-                outcome => prepared = prepared.and(outcome?),
+                outcome => outcome?,
             }
         }
-        Ok(prepared)
+        Ok(())
     }
 
     pub(super) fn without_v6(&self) -> Option<&KernelError> {
         self.without_v6.as_ref()
     }
 
-    fn prepare_table(&mut self, table: Table) -> Result<Prepared, Error> {
+    fn prepare_table(&mut self, table: Table) -> Result<(), Error> {
         let found = self.rules(table)?;
         if table == Table::Arp && !self.scoped_arp {
-            if !found.is_empty() {
-                self.remove_table(table)?;
-            }
-            return Ok(Prepared::Intact);
+            return if found.is_empty() { Ok(()) } else { self.remove_table(table) };
         }
         let chains = table.chains(&self.settings);
         let expected: BTreeMap<_, _> = chains.iter().map(|chain| (chain.name, &chain.userdata)).collect();
         if found.iter().map(|(name, rules)| (name.as_str(), rules)).eq(expected) {
-            return Ok(Prepared::Intact);
+            return Ok(());
         }
-        rewrite(table, found.keys(), &chains, &self.settings.names).commit(&mut self.socket)?;
-        Ok(Prepared::Repaired)
+        rewrite(table, found.keys(), &chains, &self.settings.names).commit(&mut self.socket)
     }
 
     pub(super) fn observe(&mut self, state: &mut State) -> Result<(), Error> {
