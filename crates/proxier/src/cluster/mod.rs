@@ -11,6 +11,7 @@ mod nodes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::{IpAddr, SocketAddr},
 };
 
@@ -146,7 +147,8 @@ impl Cluster {
 
     /// The Services to compute again since the last call, including removed ones, sorted by namespace and name.
     pub(crate) fn drain_dirty(&mut self) -> Vec<ServiceId> {
-        let mut changed: Vec<ServiceId> = self.changed.drain().collect();
+        // Not `drain`: it would keep the capacity of the largest sync, and clear all of it at each later one.
+        let mut changed: Vec<ServiceId> = mem::take(&mut self.changed).into_iter().collect();
         changed.sort_unstable();
         changed
     }
