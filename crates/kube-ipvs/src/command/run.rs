@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use proxier::Runner;
+use proxier::{Runner, linux::TrafficReader};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
@@ -47,11 +47,13 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (sender, inputs) = channel();
     let status = Arc::new(Status::new(&configuration));
     let (to_serve, published) = (configuration.clone(), Arc::clone(&status));
+    let mut traffic = TrafficReader::open().context("cannot read the counters of Services")?;
     let serving = follow("serve", sender.clone(), move |owner| {
         let owner = owner.clone();
         // An owner thread that has ended answers no call.
         let call = move |call| drop(owner.send(Input::Call(call)));
-        runtime::of_this_thread()?.block_on(serve::run(&to_serve, &flags, published, call, serve::Limits::default()))
+        let (read, limits) = (move |keys: &[_]| traffic.read(keys), serve::Limits::default());
+        runtime::of_this_thread()?.block_on(serve::run(&to_serve, &flags, published, call, read, limits))
     })?;
     if let Some(file) = file.map(ConfigFile::new) {
         let args = args.clone();

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::Configuration,
     events::{EventRecorder, Line, Lines},
-    serve::{Ask, Call, Measuring, Status, Taken},
+    serve::{Ask, Call, Status, Taken},
     source::Changes,
 };
 
@@ -47,7 +47,6 @@ pub(super) struct SyncLoop<'a> {
     status: &'a Status,
     recorder: EventRecorder,
     lines: Lines,
-    measuring: Measuring,
     takeover: Takeover,
     /// Whether the log has the warning that pods of other nodes cannot be distinguished.
     has_warned_about_pods: bool,
@@ -81,7 +80,6 @@ impl<'a> SyncLoop<'a> {
             status,
             recorder,
             lines: Lines::default(),
-            measuring: Measuring::new(configuration),
             takeover: Takeover::new(configuration),
             has_warned_about_pods: false,
             takes_up_connections: false,
@@ -112,7 +110,7 @@ impl<'a> SyncLoop<'a> {
             if has_synced || self.takeover.due().is_some() {
                 self.advance_takeover();
             }
-            self.serve_queries();
+            self.answer_scrapes();
         }
     }
 
@@ -250,12 +248,8 @@ impl<'a> SyncLoop<'a> {
         self.runner.now()
     }
 
-    fn serve_queries(&mut self) {
-        for ask in self.asks.drain(..) {
-            let (engine, kernel) = self.runner.parts();
-            self.measuring.measure(ask, engine, || kernel.traffic(), self.status);
-            self.status.metered(kernel.take_meter());
-        }
+    fn answer_scrapes(&mut self) {
+        self.asks.drain(..).for_each(|ask| ask.answer(self.runner.engine()));
     }
 }
 

@@ -1,88 +1,258 @@
-//! Measurements of the sync loop, which it makes only when a client requests metrics. No other thread makes them: IPVS
-//! must not be dumped between two writes of the sync loop.
+//! Measurements for scrapes.
+//!
+//! The sync loop only says which virtual servers belong to the Services with metrics of their own. The counters come
+//! from the kernel, over another socket than that of the sync loop, so that a scrape keeps no sync waiting.
 
-use std::time::{Duration, Instant};
+use std::{collections::BinaryHeap, sync::Arc, time::Instant};
 
 use ipvs_netlink::Stats;
 use proxier::{
-    Engine,
-    cluster::Claim,
+    Counts, Engine,
     kernel::KernelUnavailable,
-    model::{ServiceId, VirtualServerKey},
+    linux::{Operation, Subsystem},
+    model::{Service, ServiceId, VirtualServerKey},
 };
-use tokio::sync::oneshot;
+use tokio::{
+    sync::{Mutex, oneshot},
+    task::spawn_blocking,
+    time::timeout,
+};
 
-use super::{status::Status, traffic::Traffic};
-use crate::config::Configuration;
+use super::{
+    Call, Limits,
+    status::Status,
+    traffic::{OfServices, Traffic},
+};
 
-/// The kernel updates its counters every two seconds.
-const CACHE_TTL: Duration = Duration::from_secs(2);
+/// The counters of virtual servers.
+pub type Counters = Vec<(VirtualServerKey, Stats)>;
 
-/// A request for a measurement. If the sync loop drops it, the requester gets no measurement.
-#[derive(Debug)]
-pub struct Ask(oneshot::Sender<()>);
+/// What the sync loop knows without the kernel.
+#[derive(Debug, Default)]
+struct Facts {
+    counts: Counts,
+    /// The oldest Services, with the keys of their virtual servers.
+    services: Vec<(ServiceId, Vec<VirtualServerKey>)>,
+    /// The number of all other Services.
+    left_out: usize,
+}
 
-impl Ask {
-    pub(super) fn new() -> (Self, oneshot::Receiver<()>) {
-        let (sender, receiver) = oneshot::channel();
-        (Self(sender), receiver)
+impl Facts {
+    fn of(engine: &Engine, limit: usize) -> Self {
+        let mut facts = Self { counts: engine.counts(), ..Self::default() };
+        if limit == 0 {
+            return facts;
+        }
+        // Headless Services have no virtual servers.
+        let served = |service: &&Service| !service.cluster_ips.is_empty() && !service.ports.is_empty();
+        let services = engine.cluster().services().filter(served);
+        let mut oldest = BinaryHeap::new();
+        for service in services.map(|service| (service.created, &service.id)) {
+            if oldest.len() < limit {
+                oldest.push(service);
+                continue;
+            }
+            facts.left_out += 1;
+            if let Some(mut newest) = oldest.peek_mut()
+                && service < *newest
+            {
+                *newest = service;
+            }
+        }
+        // Before its first sync, the counters of a Service are unknown. They can be high already.
+        let known = oldest.into_iter().map(|(_, id)| (id.clone(), engine.keys_of(id).to_vec()));
+        facts.services = known.filter(|(_, keys)| !keys.is_empty()).collect();
+        facts
     }
 }
 
-/// Makes measurements on request.
+/// A question of a scrape to the sync loop. If the sync loop drops it, the scrape goes on without an answer.
 #[derive(Debug)]
-pub struct Measuring {
-    /// The number of Services with traffic metrics.
+pub struct Ask {
+    /// The number of Services with metrics of their own.
     limit: usize,
-    /// How long a measurement is valid.
-    period: Duration,
-    traffic: Traffic,
-    last: Option<Instant>,
+    answer: oneshot::Sender<Facts>,
+}
+
+impl Ask {
+    /// Answers from what the engine knows. The cost is linear in the number of Services and virtual servers.
+    pub fn answer(self, engine: &Engine) {
+        // The sync loop was busy for so long that the scrape does not wait any more.
+        if !self.answer.is_closed() {
+            let _ = self.answer.send(Facts::of(engine, self.limit));
+        }
+    }
+}
+
+/// Measures for scrapes.
+pub(super) struct Measuring {
+    limit: usize,
+    owner: Arc<dyn Fn(Call) + Send + Sync>,
+    status: Arc<Status>,
+    limits: Limits,
+    last: Arc<Mutex<Last>>,
 }
 
 impl Measuring {
-    /// Starts without a measurement.
-    pub fn new(configuration: &Configuration) -> Self {
-        let limit = configuration.own.service_metrics_limit.get();
-        Self { limit: limit.unsigned_abs() as usize, period: CACHE_TTL, traffic: Traffic::default(), last: None }
+    /// Starts without a measurement. `owner` calls the sync loop, and `read` reads the counters of the virtual servers
+    /// that exist.
+    pub(super) fn new(
+        limit: usize,
+        owner: Arc<dyn Fn(Call) + Send + Sync>,
+        read: impl FnMut(&[VirtualServerKey]) -> Result<Counters, KernelUnavailable> + Send + 'static,
+        status: Arc<Status>,
+        limits: Limits,
+    ) -> Self {
+        let last = Arc::new(Mutex::new(Last::new(Box::new(read))));
+        Self { limit, owner, status, limits, last }
     }
 
-    /// Sets how long a measurement is valid.
-    #[must_use]
-    pub fn with_period(self, period: Duration) -> Self {
-        Self { period, ..self }
+    /// Measures and publishes the result, unless the last measurement is still valid.
+    pub(super) async fn measure(&self) {
+        // One for the sync loop, and one for the kernel. If the kernel takes longer, the next scrape gets its answer.
+        let _ = timeout(self.limits.owner * 2, self.measure_once()).await;
     }
 
-    /// Measures and publishes the result, unless the last measurement is still valid. `read` dumps the counters of
-    /// virtual servers.
-    pub fn measure(
-        &mut self,
-        Ask(ask): Ask,
-        engine: &Engine,
-        read: impl FnOnce() -> Result<Vec<(VirtualServerKey, Stats)>, KernelUnavailable>,
-        status: &Status,
-    ) {
-        if self.last.is_none_or(|last| last.elapsed() >= self.period) {
-            self.last = Some(Instant::now());
-            status.own.counts(engine.counts());
-            if self.limit > 0 {
-                match read() {
-                    Ok(counters) => self.publish(counters, engine, status),
-                    Err(error) => tracing::warn!("cannot read the counters of Services: {error}"),
-                }
-            }
+    async fn measure_once(&self) {
+        // Scrapes wait in line here. The reading thread keeps the lock to its end, so there is only one.
+        let mut last = Arc::clone(&self.last).lock_owned().await;
+        if last.at.is_some_and(|at| at.elapsed() < self.limits.measurement) {
+            return;
         }
-        // The requester can be gone by now.
-        let _ = ask.send(());
+        let (answer, facts) = oneshot::channel();
+        (self.owner)(Call::Measure(Ask { limit: self.limit, answer }));
+        // A sync loop that is busy or ending does not answer. Its last answer still says where most counters are.
+        if let Ok(Ok(facts)) = timeout(self.limits.owner, facts).await {
+            last.facts = facts;
+        }
+        let status = Arc::clone(&self.status);
+        // A query waits for a lock of the kernel, and the other callers must not.
+        let _ = spawn_blocking(move || last.measure(&status)).await;
+    }
+}
+
+type Read = Box<dyn FnMut(&[VirtualServerKey]) -> Result<Counters, KernelUnavailable> + Send>;
+
+/// The last measurement, and what the next one needs.
+struct Last {
+    at: Option<Instant>,
+    facts: Facts,
+    traffic: Traffic,
+    read: Read,
+    is_unreadable: bool,
+}
+
+impl Last {
+    fn new(read: Read) -> Self {
+        Self { at: None, facts: Facts::default(), traffic: Traffic::default(), read, is_unreadable: false }
     }
 
-    fn publish(&mut self, counters: Vec<(VirtualServerKey, Stats)>, engine: &Engine, status: &Status) {
-        let cluster = engine.cluster();
-        let owner = |key: &VirtualServerKey| {
-            cluster.holder(&Claim::VirtualServer(*key)).map(|holder| holder.port.service.clone())
+    fn measure(&mut self, status: &Status) {
+        let Facts { counts, services, left_out } = &self.facts;
+        status.own.counts(*counts);
+        let keys: Vec<VirtualServerKey> = services.iter().flat_map(|(_, keys)| keys).copied().collect();
+        let start = Instant::now();
+        let read = (self.read)(&keys);
+        status.own.spent(Subsystem::Ipvs, Operation::Read, start.elapsed());
+        match &read {
+            Err(error) if !self.is_unreadable => {
+                tracing::warn!("cannot read the counters of Services, so their metrics stay as they are: {error}");
+            }
+            Ok(_) if self.is_unreadable => tracing::info!("the counters of Services can be read again"),
+            _ => {}
+        }
+        self.is_unreadable = read.is_err();
+        if let Ok(counters) = read {
+            let told = self.traffic.take(services, counters);
+            status.services.set(OfServices { told, left_out: *left_out });
+        }
+        self.at = Some(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        io::{self, Write},
+        time::Duration,
+    };
+
+    use parking_lot::Mutex;
+    use proxier::{
+        Completeness, Config,
+        fake::FakeKernel,
+        model::{Event, Protocol, ServicePort},
+    };
+
+    use super::*;
+
+    fn service(name: &str, created: i64, ports: &[u16]) -> Event {
+        let port = |number: &u16| ServicePort::new(number.to_string(), Protocol::Tcp, (*number).try_into().unwrap());
+        Event::ServiceApplied(Service {
+            created,
+            cluster_ips: vec![format!("10.96.0.{}", name.len()).parse().unwrap()],
+            ports: ports.iter().map(port).collect(),
+            ..Service::new(ServiceId::new("default", name))
+        })
+    }
+
+    #[test]
+    fn oldest_services_up_to_the_limit_are_chosen_with_their_keys() {
+        let mut engine = Engine::new(Config::new("node-1"), BTreeSet::new());
+        engine.set_complete(Completeness::Complete);
+        let headless = Service::new(ServiceId::new("default", "headless"));
+        let services = [service("a", 5, &[80]), service("bb", 4, &[80, 81]), service("ccc", 5, &[80])];
+        services.into_iter().chain([Event::ServiceApplied(headless)]).for_each(|event| engine.apply(event));
+        let check = |engine: &Engine, limit, expected: &[&str], left_out| {
+            let Facts { mut services, left_out: found, .. } = Facts::of(engine, limit);
+            services.sort_unstable();
+            let text = |(id, keys): &(ServiceId, Vec<VirtualServerKey>)| {
+                keys.iter().fold(id.name.to_string(), |text, key| format!("{text} {key}"))
+            };
+            let services: Vec<String> = services.iter().map(text).collect();
+            assert_eq!((&*services, found), (&*expected.iter().map(ToString::to_string).collect::<Vec<_>>(), left_out));
         };
-        self.traffic.take(counters, owner);
-        let created = |id: &ServiceId| cluster.service(id).map(|service| service.created);
-        status.services.set(self.traffic.tell(self.limit, created));
+        check(&engine, 2, &[], 1);
+        engine.sync(&mut FakeKernel::default(), Duration::ZERO);
+        let (a, b, c) = ("a TCP 10.96.0.1:80", "bb TCP 10.96.0.2:80 TCP 10.96.0.2:81", "ccc TCP 10.96.0.3:80");
+        check(&engine, 3, &[a, b, c], 0);
+        check(&engine, 2, &[a, b], 1);
+        check(&engine, 1, &[b], 2);
+        check(&engine, 0, &[], 0);
+        engine.apply(Event::ServiceRemoved(ServiceId::new("default", "bb")));
+        check(&engine, 1, &[a], 1);
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn unreadable_kernel_is_logged_when_it_begins_and_when_it_ends() {
+        let mut outcomes = [true, false, false, true, true, false].into_iter();
+        let mut last = Last::new(Box::new(move |_| match outcomes.next() {
+            Some(true) => Ok(Vec::new()),
+            _ => Err(KernelUnavailable::new("IPVS", "gone")),
+        }));
+        let status = Status::new(&crate::config::Configuration::default());
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).without_time().with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, || (0..6).for_each(|_| last.measure(&status)));
+        let log = String::from_utf8(log.0.lock().clone()).unwrap();
+        let levels: Vec<_> = log.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(levels, ["WARN", "INFO", "WARN"], "{log}");
+        assert!(log.contains("IPVS: gone"), "{log}");
     }
 }

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context;
 use http::{HeaderValue, StatusCode, header, request::Parts};
@@ -6,13 +6,11 @@ use hyper::body::Bytes;
 use jiff::Timestamp;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, proto::MetricFamily};
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::{
-    Call,
     gzip::{gzip, takes_gzip},
     http::{JSON, PLAIN, Response, Site, not_found, text},
-    measure::Ask,
+    measure::Measuring,
     metrics::add,
     status::Status,
     zpages,
@@ -24,8 +22,7 @@ pub(super) struct MetricsSite {
     configuration: Bytes,
     flags: Bytes,
     slis: Slis,
-    owner: Arc<dyn Fn(Call) + Send + Sync>,
-    patience: Duration,
+    measuring: Measuring,
 }
 
 impl MetricsSite {
@@ -33,21 +30,13 @@ impl MetricsSite {
         configuration: &Configuration,
         flags: &[(String, String)],
         status: Arc<Status>,
-        owner: Arc<dyn Fn(Call) + Send + Sync>,
-        patience: Duration,
+        measuring: Measuring,
     ) -> anyhow::Result<Self> {
         // All Kubernetes components show their configuration under its API group.
         let configuration = json!({ "kubeproxy.config.k8s.io": configuration.spelled_out() });
         let configuration = serde_json::to_vec(&configuration).context("cannot write the configuration")?;
         let flags = zpages::flagz(flags).into();
-        Ok(Self { status, configuration: configuration.into(), flags, slis: Slis::new(), owner, patience })
-    }
-
-    async fn measure(&self) {
-        let (ask, measured) = Ask::new();
-        (self.owner)(Call::Measure(ask));
-        // A sync loop that is ending does not answer.
-        let _ = timeout(self.patience, measured).await;
+        Ok(Self { status, configuration: configuration.into(), flags, slis: Slis::new(), measuring })
     }
 }
 
@@ -55,7 +44,7 @@ impl Site for MetricsSite {
     async fn answer(&self, request: &Parts) -> Response {
         match request.uri.path() {
             "/metrics" => {
-                self.measure().await;
+                self.measuring.measure().await;
                 expose(self.status.metrics(), request)
             }
             "/metrics/slis" => expose(self.slis.registry.gather(), request),

@@ -1,6 +1,7 @@
 //! The daemon's HTTP servers, on kube-proxy's ports: health, metrics, configuration.
 //!
-//! They run on a separate thread and read [`Status`], which other threads write. So no client delays the sync loop.
+//! They run on a separate thread and read [`Status`], which other threads write. So no client delays the sync loop. A
+//! scrape also reads the counters of Services from the kernel.
 
 pub mod health;
 
@@ -16,26 +17,28 @@ mod status;
 mod traffic;
 mod zpages;
 
-pub use measure::{Ask, Measuring};
+pub use measure::{Ask, Counters};
 pub use metrics::Contact;
 pub use status::{Status, Taken};
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use proxier::{kernel::KernelUnavailable, model::VirtualServerKey};
 
 use self::{
     callers::Callers,
     health_site::HealthSite,
     http::{Site, listen, serve},
+    measure::Measuring,
     metrics_site::MetricsSite,
 };
 use crate::{config::Configuration, events::EventNote};
 
-/// A call that only the sync loop can handle, because it owns the kernel.
+/// A call that only the sync loop can handle.
 #[derive(Debug)]
 pub enum Call {
-    /// Measure for a scrape.
+    /// Answer a scrape.
     Measure(Ask),
     /// Record an Event.
     Record(EventNote),
@@ -47,21 +50,26 @@ pub struct Limits {
     /// How long a client can take to send its request, read none of its answer, or keep an idle connection. The number
     /// of connections is limited, and probes are quick.
     pub caller: Duration,
-    /// How long a scrape waits for a measurement. After that it gets the last one.
+    /// How long a scrape waits for the sync loop, and then for the kernel. If one of them is late, the scrape gets what
+    /// was there before.
     pub owner: Duration,
+    /// How long a measurement is valid.
+    pub measurement: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { caller: Duration::from_secs(5), owner: Duration::from_secs(2) }
+        // The kernel updates its counters every two seconds.
+        let measurement = Duration::from_secs(2);
+        Self { caller: Duration::from_secs(5), owner: Duration::from_secs(2), measurement }
     }
 }
 
 /// How long to wait before listening at an unavailable address again, as kube-proxy does.
 const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Serves the ports of the configuration and of Services until [`Status::finish`]. `owner` calls the sync loop, and
-/// `flags` are the flags to show.
+/// Serves the ports of the configuration and of Services until [`Status::finish`]. `owner` calls the sync loop, `read`
+/// reads the counters of the virtual servers that exist, and `flags` are the flags to show.
 ///
 /// # Errors
 ///
@@ -71,11 +79,14 @@ pub async fn run(
     flags: &[(String, String)],
     status: Arc<Status>,
     owner: impl Fn(Call) + Send + Sync + 'static,
+    read: impl FnMut(&[VirtualServerKey]) -> Result<Counters, KernelUnavailable> + Send + 'static,
     limits: Limits,
 ) -> anyhow::Result<()> {
     let owner = Arc::new(owner);
     let health = Arc::new(HealthSite(Arc::clone(&status)));
-    let metrics = MetricsSite::new(configuration, flags, Arc::clone(&status), Arc::clone(&owner) as _, limits.owner)?;
+    let with_metrics = configuration.own.service_metrics_limit.get().unsigned_abs() as usize;
+    let measuring = Measuring::new(with_metrics, Arc::clone(&owner) as _, read, Arc::clone(&status), limits);
+    let metrics = MetricsSite::new(configuration, flags, Arc::clone(&status), measuring)?;
     let published = Arc::clone(&status);
     let checks = async {
         checks::run(status, limits, &*owner).await;

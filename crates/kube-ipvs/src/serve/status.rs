@@ -141,7 +141,7 @@ impl Status {
     }
 
     /// Records the time that the kernel took.
-    pub fn metered(&self, meter: Meter) {
+    fn metered(&self, meter: Meter) {
         meter.spent.iter().for_each(|((subsystem, operation), time)| self.own.spent(*subsystem, *operation, *time));
         meter.flow_deletions.into_iter().for_each(|cleansing| self.kube_proxy.cleansed(cleansing));
     }

@@ -1,7 +1,10 @@
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem::take,
+};
 
 use ipvs_netlink::Stats;
-use proxier::model::{ServiceId, Timestamp, VirtualServerKey};
+use proxier::model::{ServiceId, VirtualServerKey};
 
 /// Adds up the counters of virtual servers by Service.
 ///
@@ -9,7 +12,7 @@ use proxier::model::{ServiceId, Timestamp, VirtualServerKey};
 /// counters that kube-ipvs reports for a Service never decrease because of that.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    /// The counters of the last dump.
+    /// The counters of the last read.
     servers: HashMap<VirtualServerKey, Stats>,
     services: BTreeMap<ServiceId, Stats>,
 }
@@ -22,34 +25,23 @@ pub(super) struct OfServices {
 }
 
 impl Traffic {
-    /// Adds the counters of a dump.
-    ///
-    /// `owner` returns the Service of a virtual server. A dump of IPVS can miss an existing virtual server.
+    /// Adds the counters of the virtual servers that exist, and forgets all Services but these. Returns the sums,
+    /// sorted by name.
     pub(super) fn take(
         &mut self,
+        services: &[(ServiceId, Vec<VirtualServerKey>)],
         read: Vec<(VirtualServerKey, Stats)>,
-        owner: impl Fn(&VirtualServerKey) -> Option<ServiceId>,
-    ) {
-        for (key, now) in read {
-            let Some(service) = owner(&key) else { continue };
-            let before = self.servers.insert(key, now).unwrap_or_default();
-            add(self.services.entry(service).or_default(), &now, &before);
+    ) -> Vec<(ServiceId, Stats)> {
+        let before = std::mem::replace(&mut self.servers, read.into_iter().collect());
+        let mut sums = take(&mut self.services);
+        for (service, keys) in services {
+            let mut sum = sums.remove(service).unwrap_or_default();
+            for (key, now) in keys.iter().filter_map(|key| self.servers.get_key_value(key)) {
+                add(&mut sum, now, before.get(key).unwrap_or(&Stats::default()));
+            }
+            self.services.insert(service.clone(), sum);
         }
-        self.servers.retain(|key, _| owner(key).is_some());
-    }
-
-    /// Returns the counters of the `limit` oldest Services. `created` returns when a Service was created. If it returns
-    /// None, the Service is gone, and its counters are forgotten.
-    pub(super) fn tell(&mut self, limit: usize, created: impl Fn(&ServiceId) -> Option<Timestamp>) -> OfServices {
-        self.services.retain(|service, _| created(service).is_some());
-        let mut oldest: Vec<_> = self.services.keys().map(|service| (created(service), service)).collect();
-        oldest.sort_unstable();
-        let left_out = oldest.len().saturating_sub(limit);
-        oldest.truncate(limit);
-        let mut told: Vec<_> =
-            oldest.into_iter().map(|(_, service)| (service.clone(), self.services[service])).collect();
-        told.sort_unstable();
-        OfServices { told, left_out }
+        self.services.iter().map(|(service, sum)| (service.clone(), *sum)).collect()
     }
 }
 
@@ -85,43 +77,52 @@ mod tests {
         ServiceId::new("default", name)
     }
 
-    /// Virtual servers below port 100 belong to `a`, below 200 to `b`, and the others to another program.
-    fn owner(key: &VirtualServerKey) -> Option<ServiceId> {
-        ["a", "b"].get(usize::from(key.port.get() / 100)).map(|name| service(name))
+    /// The virtual servers of `a` and `b`.
+    const KEYS: [(&str, &[u16]); 2] = [("a", &[1, 2]), ("b", &[101])];
+
+    fn services(names: &[&str]) -> Vec<(ServiceId, Vec<VirtualServerKey>)> {
+        let services = KEYS.into_iter().filter(|(name, _)| names.contains(name));
+        services.map(|(name, ports)| (service(name), ports.iter().copied().map(key).collect())).collect()
+    }
+
+    fn take(traffic: &mut Traffic, names: &[&str], read: &[(u16, Stats)]) -> Vec<(ServiceId, (u64, u64))> {
+        let read = read.iter().map(|(port, stats)| (key(*port), *stats)).collect();
+        let told = traffic.take(&services(names), read).into_iter();
+        told.map(|(id, Stats { connections, bytes_in, .. })| (id, (connections, bytes_in))).collect()
     }
 
     #[test]
     fn service_counters_sum_virtual_servers_and_never_decrease() {
         let mut traffic = Traffic::default();
         let mut check = |read: &[(u16, Stats)], expected: (u64, u64)| {
-            traffic.take(read.iter().map(|(port, stats)| (key(*port), *stats)).collect(), owner);
-            let told = traffic.tell(10, |_| Some(0)).told;
-            let (id, Stats { connections, bytes_in, .. }) = told[0].clone();
-            assert_eq!((id, (connections, bytes_in)), (service("a"), expected), "{read:?}");
+            assert_eq!(take(&mut traffic, &["a"], read), [(service("a"), expected)], "{read:?}");
         };
-        check(&[(1, stats(3, 30)), (2, stats(4, 40)), (200, stats(9, 9))], (7, 70));
+        check(&[], (0, 0));
+        check(&[(1, stats(3, 30)), (2, stats(4, 40))], (7, 70));
         check(&[(1, stats(3, 30)), (2, stats(5, 50))], (8, 80));
-        // A dump can miss a virtual server.
-        check(&[(2, stats(5, 50))], (8, 80));
-        check(&[(1, stats(4, 40)), (2, stats(5, 50))], (9, 90));
         // A virtual server was created again.
-        check(&[(1, stats(2, 90)), (2, stats(5, 50))], (11, 180));
+        check(&[(1, stats(2, 90)), (2, stats(5, 50))], (10, 170));
+        // It is gone, and comes back with more than it had.
+        check(&[(2, stats(5, 50))], (10, 170));
+        check(&[(1, stats(3, 100)), (2, stats(6, 60))], (14, 280));
     }
 
     #[test]
-    fn traffic_reports_the_oldest_services_up_to_the_limit() {
+    fn removed_service_is_forgotten() {
         let mut traffic = Traffic::default();
-        traffic.take(vec![(key(1), stats(1, 0)), (key(100), stats(2, 0))], owner);
-        let created = |age: [Option<i64>; 2]| move |id: &ServiceId| age[usize::from(*id.name == *"b")];
-        let mut check = |limit, ages, expected: &[&str], left_out| {
-            let OfServices { told, left_out: found } = traffic.tell(limit, created(ages));
-            let names: Vec<_> = told.iter().map(|(id, _)| &*id.name).collect();
-            assert_eq!((&*names, found), (expected, left_out));
-        };
-        check(2, [Some(5), Some(4)], &["a", "b"], 0);
-        check(1, [Some(5), Some(4)], &["b"], 1);
-        check(1, [Some(4), Some(4)], &["a"], 1);
-        check(2, [None, Some(4)], &["b"], 0);
-        check(2, [Some(5), Some(4)], &["b"], 0);
+        let (a, b) = ((1, stats(1, 10)), (101, stats(2, 20)));
+        let (of_a, of_b) = ((service("a"), (1, 10)), (service("b"), (2, 20)));
+        assert_eq!(take(&mut traffic, &["a", "b"], &[a, b]), [of_a.clone(), of_b.clone()]);
+        assert_eq!(take(&mut traffic, &["b"], &[b]), [of_b]);
+        assert_eq!(take(&mut traffic, &["a"], &[a]), [of_a]);
+    }
+
+    #[test]
+    fn virtual_server_that_changes_its_service_keeps_its_past_with_the_former_one() {
+        let mut traffic = Traffic::default();
+        let of = |name: &str, port| (service(name), vec![key(port)]);
+        traffic.take(&[of("a", 1), of("b", 2)], vec![(key(1), stats(7, 70))]);
+        let told = traffic.take(&[of("b", 1)], vec![(key(1), stats(8, 80))]);
+        assert_eq!(told, [(service("b"), stats(1, 10))]);
     }
 }

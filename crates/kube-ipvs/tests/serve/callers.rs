@@ -13,10 +13,7 @@ use proxier::model::{Event, TrafficPolicy};
 use scenarios::eventually;
 use socket2::{Domain, Socket, Type};
 
-use crate::{
-    daemon::{Daemon, UNHURRIED, await_listener, await_nobody, free, get, port, service, soon},
-    metrics::counters,
-};
+use crate::daemon::{Daemon, UNHURRIED, await_listener, await_nobody, free, get, port, service, soon};
 
 /// Opens 300 connections and sends nothing.
 fn silent(at: SocketAddr) -> Result<Vec<TcpStream>> {
@@ -52,7 +49,7 @@ fn ending_daemon_completes_answers_in_progress() -> Result<()> {
     await_nobody(at)?;
     await_nobody(health)?;
     ensure!(!client.is_finished(), "nothing was measured yet");
-    daemon.measure(ask, &[]);
+    daemon.answer(ask);
     let answer = client.join().map_err(|_| anyhow!("the client panicked"))??;
     ensure!(answer.status == 200 && answer.body.contains("kube_ipvs_build_info"), "{answer:?}");
     Ok(())
@@ -86,8 +83,7 @@ fn client_that_does_not_read_is_disconnected() -> Result<()> {
     let mut caller = TcpStream::from(socket);
     write!(caller, "GET /metrics HTTP/1.1\r\nHost: {at}\r\n\r\n")?;
     let ask = daemon.asked()?;
-    let read: Vec<_> = names.iter().map(|(_, ip)| (&**ip, 1)).collect();
-    daemon.measure(ask, &counters(&read));
+    daemon.answer(ask);
     let from = caller.local_addr()?;
     eventually(|| {
         ensure!(!has_connection(at, from)?, "{from} is still being answered");

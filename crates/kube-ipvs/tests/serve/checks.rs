@@ -62,7 +62,7 @@ fn health_check_port_taken_by_another_program_is_retried() -> Result<()> {
     let taken = TcpListener::bind(("0.0.0.0", at.port()))?;
     let unavailable = |daemon: &mut Daemon, count: u32| {
         scenarios::eventually(|| {
-            let metrics = daemon.scrape("", &[])?.body;
+            let metrics = daemon.scrape("", Vec::new())?.body;
             let line = format!("kube_ipvs_health_check_ports_unavailable {count}\n");
             ensure!(metrics.contains(&line), "{line} is not in:\n{metrics}");
             Ok(())

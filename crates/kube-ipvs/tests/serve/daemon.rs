@@ -15,16 +15,17 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Command, FromArgMatches};
-use ipvs_netlink::Stats;
 use kube_ipvs::{
     config::{Configuration, Options},
     events::EventNote,
-    serve::{self, Ask, Call, Limits, Measuring, Status, Taken},
+    serve::{self, Ask, Call, Counters, Limits, Status, Taken},
     source::Changes,
 };
+use parking_lot::Mutex;
 use proxier::{
     Completeness, Engine, SyncReport,
     fake::FakeKernel,
+    kernel::KernelUnavailable,
     linux::Meter,
     model::{
         Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol, Service,
@@ -35,8 +36,8 @@ use proxier::{
 /// Longer than any test takes.
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// The daemon times out no caller and no measurement, unless a test is about that.
-pub(crate) const UNHURRIED: Limits = Limits { caller: HOUR, owner: HOUR };
+/// The daemon times out no caller and no measurement, unless a test is about that. A measurement stays valid.
+pub(crate) const UNHURRIED: Limits = Limits { caller: HOUR, owner: HOUR, measurement: HOUR };
 
 /// This timeout only ends a hang.
 pub(crate) fn soon() -> Duration {
@@ -96,6 +97,25 @@ pub(crate) fn configuration(flags: &[String]) -> Result<Configuration> {
     Ok(Options::from_arg_matches(&matches)?.resolve()?.configuration)
 }
 
+/// The kernel's counters, for scrapes.
+#[derive(Default)]
+pub(crate) struct Ipvs {
+    pub(crate) counters: Counters,
+    pub(crate) is_gone: bool,
+    /// The keys of all reads so far.
+    pub(crate) queried: Vec<Vec<VirtualServerKey>>,
+}
+
+impl Ipvs {
+    fn read(&mut self, keys: &[VirtualServerKey]) -> Result<Counters, KernelUnavailable> {
+        self.queried.push(keys.to_vec());
+        if self.is_gone {
+            return Err(KernelUnavailable::new("IPVS", "gone"));
+        }
+        Ok(self.counters.iter().filter(|(key, _)| keys.contains(key)).copied().collect())
+    }
+}
+
 pub(crate) struct Daemon {
     pub(crate) health: SocketAddr,
     pub(crate) metrics: SocketAddr,
@@ -104,7 +124,7 @@ pub(crate) struct Daemon {
     pub(crate) status: Arc<Status>,
     now: Duration,
     taken: Taken,
-    measuring: Measuring,
+    pub(crate) ipvs: Arc<Mutex<Ipvs>>,
     calls: Receiver<Call>,
 }
 
@@ -122,14 +142,14 @@ impl Daemon {
         let status = Arc::new(Status::new(&configuration));
         let mut engine = Engine::new(configuration.engine()?, BTreeSet::new());
         engine.set_complete(Completeness::Complete);
-        let measuring = Measuring::new(&configuration).with_period(HOUR);
+        let ipvs = Arc::new(Mutex::new(Ipvs::default()));
         let (owner, calls) = channel();
-        serve_with(configuration, &status, limits, move |call| drop(owner.send(call)));
+        serve_with(configuration, &status, limits, move |call| drop(owner.send(call)), Arc::clone(&ipvs));
         for at in [health, metrics] {
             await_listener(at)?;
         }
         let (kernel, now, taken) = (FakeKernel::default(), Duration::ZERO, Taken::default());
-        Ok(Self { health, metrics, engine, kernel, status, now, taken, measuring, calls })
+        Ok(Self { health, metrics, engine, kernel, status, now, taken, ipvs, calls })
     }
 
     /// Records changes, and does not sync.
@@ -166,11 +186,24 @@ impl Daemon {
     }
 
     /// Gets all metrics, while virtual servers have these counters.
-    pub(crate) fn scrape(&mut self, header: &'static str, counters: &[(VirtualServerKey, Stats)]) -> Result<Answer> {
+    pub(crate) fn scrape(&mut self, header: &'static str, counters: Counters) -> Result<Answer> {
+        self.ipvs.lock().counters = counters;
+        self.answer_while(|at| get(at, "/metrics", header))
+    }
+
+    /// Answers what the client's scrape asks the sync loop. Nothing, if a measurement is still valid.
+    pub(crate) fn answer_while<T: Send + 'static>(
+        &mut self,
+        client: impl FnOnce(SocketAddr) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let at = self.metrics;
-        let client = thread::spawn(move || get(at, "/metrics", header));
-        let ask = self.asked()?;
-        self.measure(ask, counters);
+        let client = thread::spawn(move || client(at));
+        while !client.is_finished() {
+            // The timeout only makes it look at the client again.
+            if let Ok(Call::Measure(ask)) = self.calls.recv_timeout(Duration::from_millis(10)) {
+                self.answer(ask);
+            }
+        }
         client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
     }
 
@@ -182,14 +215,13 @@ impl Daemon {
         }
     }
 
-    /// Measures, unless it has before: a measurement is valid for an hour.
-    pub(crate) fn measure(&mut self, ask: Ask, counters: &[(VirtualServerKey, Stats)]) {
-        self.measuring.measure(ask, &self.engine, || Ok(counters.to_vec()), &self.status);
+    pub(crate) fn answer(&self, ask: Ask) {
+        ask.answer(&self.engine);
     }
 }
 
 pub(crate) fn serve(configuration: Configuration, status: &Arc<Status>) {
-    serve_with(configuration, status, UNHURRIED, drop);
+    serve_with(configuration, status, UNHURRIED, drop, Arc::default());
 }
 
 fn serve_with(
@@ -197,12 +229,14 @@ fn serve_with(
     status: &Arc<Status>,
     limits: Limits,
     owner: impl Fn(Call) + Send + Sync + 'static,
+    ipvs: Arc<Mutex<Ipvs>>,
 ) {
     let status = Arc::clone(status);
     thread::spawn(move || -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let flags = [("v".to_owned(), "2".to_owned())];
-        runtime.block_on(serve::run(&configuration, &flags, status, owner, limits))
+        let read = move |keys: &[_]| ipvs.lock().read(keys);
+        runtime.block_on(serve::run(&configuration, &flags, status, owner, read, limits))
     });
 }
 

@@ -213,7 +213,7 @@ fn taken_health_port_ends_the_daemon_or_is_retried() -> Result<()> {
     let hard = configuration(&flags(true))?;
     let status = Arc::new(Status::new(&hard));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let serving = serve::run(&hard, &[], Arc::clone(&status), drop, UNHURRIED);
+    let serving = serve::run(&hard, &[], Arc::clone(&status), drop, |_| Ok(Vec::new()), UNHURRIED);
     let error = runtime.block_on(serving).err().context("no error")?;
     assert!(format!("{error:#}").starts_with(&format!("cannot listen on {at} for health checks")), "{error:#}");
     drop(runtime);

@@ -3,11 +3,14 @@ use std::{collections::BTreeMap, thread, time::Duration};
 use anyhow::{Context, Result, anyhow, ensure};
 use http::{Method, StatusCode};
 use ipvs_netlink::Stats;
-use kube_ipvs::source::{Changes, kubernetes::Version};
+use kube_ipvs::{
+    serve::{Counters, Limits},
+    source::{Changes, kubernetes::Version},
+};
 use proxier::model::{Event, Family, Protocol, Service, TrafficPolicy, VirtualServerKey};
 use serde_json::Value;
 
-use crate::daemon::{Daemon, get, get_bytes, port, service, slice};
+use crate::daemon::{Daemon, UNHURRIED, get, get_bytes, port, service, slice};
 
 #[test]
 fn metrics_port_answers_like_kube_proxy() -> Result<()> {
@@ -44,7 +47,7 @@ fn stats(connections: u64) -> Stats {
     Stats { connections, packets_in: 20, packets_out: 30, bytes_in: 400, bytes_out: 500, ..Stats::default() }
 }
 
-pub(crate) fn counters(counters: &[(&str, u64)]) -> Vec<(VirtualServerKey, Stats)> {
+pub(crate) fn counters(counters: &[(&str, u64)]) -> Counters {
     let key = |ip: &str| VirtualServerKey {
         address: ip.parse().expect("an address"),
         protocol: Protocol::Tcp,
@@ -70,7 +73,7 @@ fn kube_proxy_metrics_keep_their_names_and_buckets() -> Result<()> {
     let old = (Family::V4, jiff::Timestamp::from_second(1_000_000_000)?);
     daemon.queue(Changes { events, triggers: vec![trigger, old], ..Changes::default() });
     expect_lines(
-        &daemon.scrape("", &[])?.body,
+        &daemon.scrape("", Vec::new())?.body,
         &[
             "kubeproxy_sync_proxy_rules_endpoint_changes_pending 1",
             "kubeproxy_sync_proxy_rules_service_changes_pending 1",
@@ -85,7 +88,7 @@ fn kube_proxy_metrics_keep_their_names_and_buckets() -> Result<()> {
     for path in ["/healthz", "/livez", "/livez"] {
         get(daemon.health, path, "")?;
     }
-    let metrics = daemon.scrape("", &[])?;
+    let metrics = daemon.scrape("", Vec::new())?;
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let metrics = metrics.body;
     expect_lines(
@@ -146,7 +149,7 @@ fn kube_ipvs_metrics_show_state_and_service_traffic() -> Result<()> {
     daemon.events(services.into_iter().chain([Event::SliceApplied(slice("old", &["10.1.1.1"]))]).collect());
     let read = counters(&[("10.96.0.1", 1), ("10.96.0.2", 2), ("10.96.0.3", 3), ("10.99.9.9", 4)]);
     // kube-proxy does not support OpenMetrics either.
-    let metrics = daemon.scrape("Accept: application/openmetrics-text;version=1.0.0\r\n", &read)?;
+    let metrics = daemon.scrape("Accept: application/openmetrics-text;version=1.0.0\r\n", read)?;
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     expect_lines(
         &metrics.body,
@@ -174,8 +177,59 @@ fn kube_ipvs_metrics_show_state_and_service_traffic() -> Result<()> {
     // PromQL's `rate()` computes them.
     assert!(!metrics.body.contains("_per_second"), "{}", metrics.body);
     // While a measurement is valid, kube-ipvs does not read the kernel again.
-    let metrics = daemon.scrape("", &counters(&[("10.96.0.2", 99)]))?.body;
+    let metrics = daemon.scrape("", counters(&[("10.96.0.2", 99)]))?.body;
     let line = r#"kube_ipvs_service_connections_total{service_name="old",service_namespace="default"} 2"#;
+    expect_lines(&metrics, &[line]);
+    Ok(())
+}
+
+/// However many Services there are, a scrape asks the kernel only for what it shows.
+#[test]
+fn scrape_queries_only_the_virtual_servers_of_services_with_metrics() -> Result<()> {
+    let mut daemon = Daemon::start(&["--service-metrics-limit=2"])?;
+    let services = [("new", "10.96.0.1", 30), ("old", "10.96.0.2", 10), ("mid", "10.96.0.3", 20)]
+        .map(|(name, ip, created)| Event::ServiceApplied(Service { created, ..service(name, ip) }));
+    daemon.events(services.into());
+    for _ in 0..2 {
+        daemon.scrape("", Vec::new())?;
+    }
+    let mut queried = daemon.ipvs.lock().queried.clone();
+    queried.iter_mut().for_each(|keys| keys.sort_unstable());
+    let expected: Vec<_> = counters(&[("10.96.0.2", 0), ("10.96.0.3", 0)]).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(queried, [expected], "the second scrape comes while the first measurement is valid");
+    Ok(())
+}
+
+#[test]
+fn scrape_shows_the_last_counters_while_ipvs_cannot_be_read() -> Result<()> {
+    let mut daemon = Daemon::start_with(&[], Limits { measurement: Duration::ZERO, ..UNHURRIED })?;
+    daemon.events(vec![Event::ServiceApplied(service("web", "10.96.0.80"))]);
+    let connections = |count: u64| {
+        format!(r#"kube_ipvs_service_connections_total{{service_name="web",service_namespace="default"}} {count}"#)
+    };
+    let mut check = |is_gone, connected, expected| {
+        daemon.ipvs.lock().is_gone = is_gone;
+        let metrics = daemon.scrape("", counters(&[("10.96.0.80", connected)]))?.body;
+        expect_lines(&metrics, &[&connections(expected)]);
+        anyhow::Ok(())
+    };
+    check(false, 1, 1)?;
+    check(true, 2, 1)?;
+    check(false, 3, 3)
+}
+
+/// The kernel still answers, and the Services of the last answer have hardly changed.
+#[test]
+fn scrape_shows_new_counters_although_the_sync_loop_does_not_answer() -> Result<()> {
+    let mut daemon = Daemon::start_with(&[], Limits { measurement: Duration::ZERO, ..UNHURRIED })?;
+    daemon.events(vec![Event::ServiceApplied(service("web", "10.96.0.80"))]);
+    daemon.scrape("", counters(&[("10.96.0.80", 1)]))?;
+    daemon.ipvs.lock().counters = counters(&[("10.96.0.80", 2)]);
+    let at = daemon.metrics;
+    let client = thread::spawn(move || get(at, "/metrics", ""));
+    drop(daemon.asked()?);
+    let metrics = client.join().map_err(|_| anyhow!("the client panicked"))??.body;
+    let line = r#"kube_ipvs_service_connections_total{service_name="web",service_namespace="default"} 2"#;
     expect_lines(&metrics, &[line]);
     Ok(())
 }
@@ -189,7 +243,7 @@ fn service_metrics_are_limited_by_default() -> Result<()> {
     let applied = names.iter().map(|(name, ip)| Event::ServiceApplied(service(name, ip)));
     daemon.events(applied.collect());
     let read: Vec<_> = names.iter().map(|(_, ip)| (&**ip, 1)).collect();
-    let metrics = daemon.scrape("", &counters(&read))?.body;
+    let metrics = daemon.scrape("", counters(&read))?.body;
     let series = metrics.lines().filter(|line| line.starts_with("kube_ipvs_service_")).count();
     assert_eq!(series, 50 * 5 + 1);
     expect_lines(&metrics, &["kube_ipvs_service_metrics_left_out 150"]);
@@ -204,7 +258,7 @@ fn build_info_shows_the_cluster_version() -> Result<()> {
         let (git, major, minor) = (version.to_owned(), "1".to_owned(), version[3..5].to_owned());
         daemon.status.serves(&Version { git, major, minor });
     }
-    let metrics = daemon.scrape("", &[])?.body;
+    let metrics = daemon.scrape("", Vec::new())?.body;
     let lines: Vec<_> = metrics.lines().filter(|line| line.starts_with("kubernetes_build_info{")).collect();
     ensure!(lines.len() == 1, "{lines:?}");
     let start = r#"kubernetes_build_info{git_version="v1.36.0",major="1",minor="36",platform="linux/"#;
@@ -216,12 +270,9 @@ fn build_info_shows_the_cluster_version() -> Result<()> {
 #[test]
 fn metrics_are_compressed_for_a_client_that_accepts_gzip() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
-    let (at, plain) = (daemon.metrics, daemon.scrape("", &[])?);
+    let plain = daemon.scrape("", Vec::new())?;
     assert_eq!(plain.header("content-encoding"), None);
-    let client = thread::spawn(move || get_bytes(at, "/metrics", "Accept-Encoding: gzip\r\n"));
-    let ask = daemon.asked()?;
-    daemon.measure(ask, &[]);
-    let (head, body) = client.join().map_err(|_| anyhow!("the client panicked"))??;
+    let (head, body) = daemon.answer_while(|at| get_bytes(at, "/metrics", "Accept-Encoding: gzip\r\n"))?;
     assert!(head.to_ascii_lowercase().contains("content-encoding: gzip"), "{head}");
     let text = std::io::read_to_string(flate2::read::GzDecoder::new(&*body))?;
     expect_lines(&text, &["kube_ipvs_virtual_servers 0"]);
@@ -233,7 +284,7 @@ fn metrics_are_compressed_for_a_client_that_accepts_gzip() -> Result<()> {
 fn metrics_of_services_can_be_turned_off() -> Result<()> {
     let mut daemon = Daemon::start(&["--service-metrics-limit=0"])?;
     daemon.events(vec![Event::ServiceApplied(service("web", "10.96.0.80"))]);
-    let metrics = daemon.scrape("", &counters(&[("10.96.0.80", 1)]))?.body;
+    let metrics = daemon.scrape("", counters(&[("10.96.0.80", 1)]))?.body;
     expect_lines(&metrics, &["kube_ipvs_virtual_servers 1", "kube_ipvs_service_metrics_left_out 0"]);
     assert!(!metrics.contains("kube_ipvs_service_connections"), "{metrics}");
     Ok(())
@@ -254,7 +305,7 @@ fn contact_metrics_count_requests_and_watches() -> Result<()> {
     contact.asked(&Method::GET, &list, Some(StatusCode::OK), time);
     contact.asked(&Method::GET, &list, None, time);
     contact.asked(&Method::GET, &watch, Some(StatusCode::TOO_MANY_REQUESTS), time);
-    let metrics = daemon.scrape("", &[])?.body;
+    let metrics = daemon.scrape("", Vec::new())?.body;
     expect_lines(
         &metrics,
         &[

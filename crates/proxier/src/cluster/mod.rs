@@ -168,6 +168,11 @@ impl Cluster {
         self.services.get(id)
     }
 
+    /// All Services, in any order.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
     /// The Services that have an address.
     pub fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &ServiceId> {
         self.on_address.get(&address).into_iter().flatten()

@@ -70,6 +70,10 @@ impl Contributions {
         old
     }
 
+    pub(super) fn keys_of(&self, id: &ServiceId) -> &[VirtualServerKey] {
+        self.of.get(id).map_or(&[], |contribution| &contribution.keys)
+    }
+
     pub(super) fn need(&self, shared: SharedResource) -> bool {
         self.users.contains_key(&shared)
     }

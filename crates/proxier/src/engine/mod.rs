@@ -14,7 +14,11 @@ mod spot_check;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use crate::{
     cluster::Cluster,
@@ -188,12 +192,17 @@ impl Engine {
         self.drains.len()
     }
 
+    /// The keys of a Service's virtual servers, as the last sync wanted them. The kernel can have rejected some.
+    pub fn keys_of(&self, service: &ServiceId) -> &[VirtualServerKey] {
+        self.contributions.keys_of(service)
+    }
+
     /// Counts the state of kube-ipvs in the kernel. The cost is linear in the number of virtual servers.
     pub fn counts(&self) -> Counts {
-        let servers = || self.known.iter().flat_map(|known| known.virtual_servers.values());
+        let servers = self.known.as_ref().map(|known| &known.virtual_servers);
         Counts {
-            virtual_servers: servers().count(),
-            real_servers: servers().map(|server| server.real_servers.len()).sum(),
+            virtual_servers: servers.map_or(0, BTreeMap::len),
+            real_servers: servers.into_iter().flatten().map(|(_, server)| server.real_servers.len()).sum(),
             draining: self.draining(),
         }
     }

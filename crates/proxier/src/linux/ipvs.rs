@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ipvs_netlink::{Batch, Client, Error, Request, RequestFailure, Stats};
+use ipvs_netlink::{Batch, Client, Error, Request, RequestFailure};
 
 use crate::{
     cluster::EndpointAddress,
@@ -118,11 +118,6 @@ fn add(client: &mut Client, state: &mut State, entry: ipvs_netlink::ServiceEntry
     let server = ServerState { config: entry.service, real_servers: real_servers.collect() };
     state.virtual_servers.insert(key, server);
     Ok(())
-}
-
-pub(super) fn traffic(client: &mut Client) -> Result<Vec<(VirtualServerKey, Stats)>, Error> {
-    let entries = client.services()?;
-    Ok(entries.into_iter().filter_map(|entry| Some((VirtualServerKey::from_ipvs(entry.key)?, entry.stats))).collect())
 }
 
 pub(super) fn connections(client: &mut Client, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, Error> {

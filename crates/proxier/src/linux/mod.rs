@@ -37,6 +37,7 @@ mod settings;
 pub mod sysctl;
 mod takeover;
 mod timeouts;
+mod traffic;
 
 use std::{io, time::Instant};
 
@@ -50,6 +51,7 @@ pub use notices::{Drift, Notices};
 use reason::unavailable;
 pub use runner::{Runner, Update};
 pub use settings::{LocalDetector, Settings, Timeouts};
+pub use traffic::TrafficReader;
 
 /// The kernel of one network namespace. It has one owner, and no other program writes to the state that it records.
 ///

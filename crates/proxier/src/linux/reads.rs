@@ -1,8 +1,8 @@
-//! Read-only calls for commands and metrics.
+//! Read-only calls for commands.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{LinuxKernel, Meter, Notices, Operation, Subsystem, ipvs, unavailable};
+use super::{LinuxKernel, Meter, Notices, unavailable};
 use crate::{
     kernel::KernelUnavailable,
     model::VirtualServerKey,
@@ -30,17 +30,6 @@ impl LinuxKernel {
         self.nft.observe(&mut state).map_err(unavailable("nftables"))?;
         let owner = |(key, entry): (_, Membership)| Some((key, entry.comment?));
         Ok(state.elements.into_iter().filter_map(owner).collect())
-    }
-
-    /// The counters of all virtual servers on addresses, including those of other programs. A virtual server can be
-    /// missing, because dumps of IPVS are no snapshots.
-    ///
-    /// # Errors
-    ///
-    /// If IPVS cannot be read.
-    pub fn traffic(&mut self) -> Result<Vec<(VirtualServerKey, ipvs_netlink::Stats)>, KernelUnavailable> {
-        let traffic = self.timed(Subsystem::Ipvs, Operation::Read, |kernel| ipvs::traffic(&mut kernel.ipvs));
-        traffic.map_err(unavailable("IPVS"))
     }
 
     /// The kernel operations since the last call.
