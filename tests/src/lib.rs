@@ -28,6 +28,7 @@ mod client;
 mod cluster;
 mod control_plane;
 mod daemon_set;
+mod flows;
 mod load;
 mod manifests;
 mod mark;
@@ -47,6 +48,7 @@ pub use client::{Answer, Conversation, Failure, echo_here, get_here, socket_addr
 pub use cluster::{Cluster, ClusterBuilder, Diagnosis, Node};
 pub use control_plane::{ControlPlane, Request};
 pub use daemon_set::DaemonPod;
+pub use flows::Flow;
 pub use load::{Load, Report};
 pub use manifests::{Manifests, Service, Slice, of_project};
 pub use namespace::Namespace;

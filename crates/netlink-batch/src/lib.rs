@@ -8,6 +8,7 @@
 //! * [`Socket::transaction`] uses exactly one send, for subsystems that commit a send as a whole.
 //! * [`Socket::query`] and [`Socket::dump`] return typed replies. If the kernel marks a dump as interrupted, the socket
 //!   reads it again. A dump that stays interrupted is an error, never a short list.
+//! * [`Socket::dump_each`] hands over each message of a dump as it arrives, for lists of any length.
 //! * [`Batch::push_with`], [`Socket::query_with`] and [`Socket::dump_with`] do the same for messages as bytes, which
 //!   [`attribute`] writes and reads.
 //! * [`Listener`] receives the notifications of multicast groups on a separate socket.

@@ -27,6 +27,7 @@ mod hostile;
 mod hostnames;
 mod kill_nine;
 mod localhost;
+mod many_flows;
 mod masquerade;
 mod memory;
 mod min_sync_period;

@@ -104,21 +104,52 @@ impl Socket {
         self.list(batch, |header, payload| Ok(read(header.message_type, payload)))
     }
 
+    /// Lists the kernel's objects and hands each message to `read` as it arrives, so that the list needs no memory. The
+    /// bytes are as in [`query_with`](Self::query_with).
+    ///
+    /// What was handed over cannot be taken back, so the list is read once: if the kernel reports that it is not one
+    /// consistent state, the error comes after the last message. Even a list without an error can have an object twice,
+    /// or lack one that came or went meanwhile. While `read` runs, the list waits. It can send requests on another
+    /// socket, also such that delete listed objects.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] if the kernel rejects the request, [`Error::Interrupted`] if the list is not consistent.
+    pub fn dump_each(
+        &mut self,
+        message_type: u16,
+        payload: &[u8],
+        mut read: impl FnMut(u16, &[u8]),
+    ) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        batch.push_with(message_type, NLM_F_DUMP, |out| out.extend_from_slice(payload));
+        self.list_once(&mut batch, |header, payload| {
+            read(header.message_type, payload);
+            Ok(())
+        })
+    }
+
     fn list<T>(
         &mut self,
         mut batch: Batch,
         mut read: impl FnMut(&NetlinkHeader, &[u8]) -> Result<Option<T>, Error>,
     ) -> Result<Vec<T>, Error> {
-        until_consistent(|| self.list_once(&mut batch, &mut read))
+        until_consistent(|| {
+            let mut list = Vec::new();
+            self.list_once(&mut batch, |header, payload| {
+                list.extend(read(header, payload)?);
+                Ok(())
+            })?;
+            Ok(list)
+        })
     }
 
-    fn list_once<T>(
+    fn list_once(
         &mut self,
         batch: &mut Batch,
-        mut read: impl FnMut(&NetlinkHeader, &[u8]) -> Result<Option<T>, Error>,
-    ) -> Result<Vec<T>, Error> {
+        mut read: impl FnMut(&NetlinkHeader, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let sequence = self.send(batch, 0..1)?;
-        let mut list = Vec::new();
         let (mut ended, mut interrupted) = (false, false);
         let mut outcome = Ok(());
         while !ended {
@@ -129,7 +160,7 @@ impl Socket {
                 }
                 interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
                 match reply {
-                    Reply::Message(payload) => list.extend(read(header, payload)?),
+                    Reply::Message(payload) => read(header, payload)?,
                     Reply::End => ended = true,
                     Reply::Error(error) => {
                         ended = true;
@@ -144,7 +175,7 @@ impl Socket {
             outcome = outcome.and(read);
         }
         outcome?;
-        if interrupted { Err(Error::Interrupted) } else { Ok(list) }
+        if interrupted { Err(Error::Interrupted) } else { Ok(()) }
     }
 }
 
@@ -161,7 +192,23 @@ fn until_consistent<T>(mut read: impl FnMut() -> Result<T, Error>) -> Result<T, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::KernelError;
+    use crate::{KernelError, Protocol};
+
+    #[test]
+    fn dump_each_hands_over_what_dump_with_lists() {
+        const RTM_GETLINK: u16 = 18;
+        const UNKNOWN: u16 = 2000;
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        // The index in `struct ifinfomsg`: counters change between the lists.
+        let index = |message_type, payload: &[u8]| (message_type, payload[4..8].to_vec());
+        let list = socket.dump_with(RTM_GETLINK, &[0; 16], |kind, payload| Some(index(kind, payload))).unwrap();
+        let mut each = Vec::new();
+        socket.dump_each(RTM_GETLINK, &[0; 16], |kind, payload| each.push(index(kind, payload))).unwrap();
+        assert!(!list.is_empty(), "every namespace has lo");
+        assert_eq!(each, list);
+        let rejected = socket.dump_each(UNKNOWN, &[0; 16], |_, _| panic!("no list")).unwrap_err();
+        assert!(rejected.kernel().is_some(), "{rejected}");
+    }
 
     #[test]
     fn interrupted_dump_is_read_up_to_ten_times() {

@@ -30,12 +30,12 @@ pub enum Operation {
     Apply,
 }
 
-/// One pass over the conntrack entries of one family, to delete flows.
+/// One deletion of flows of one family, with all lists of conntrack entries that it needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowDeletion {
     /// The family of the entries.
     pub family: Family,
-    /// The duration of the pass.
+    /// The duration.
     pub took: Duration,
     /// The number of deleted flows.
     pub forgotten: usize,
@@ -46,7 +46,7 @@ pub struct FlowDeletion {
 pub struct Meter {
     /// The total duration by subsystem and operation.
     pub spent: BTreeMap<(Subsystem, Operation), Duration>,
-    /// The passes over conntrack.
+    /// The deletions of flows.
     pub flow_deletions: Vec<FlowDeletion>,
 }
 

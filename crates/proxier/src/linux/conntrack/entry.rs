@@ -19,23 +19,23 @@ pub(super) const GET: u16 = message_type(CONNTRACK, 1);
 const DELETE: u16 = message_type(CONNTRACK, 2);
 
 // `enum ctattr_*` of `linux/netfilter/nfnetlink_conntrack.h`.
-const TUPLE_ORIGINAL: u16 = 1;
+pub(super) const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 
-const TUPLE_IP: u16 = 1;
-const TUPLE_PROTOCOL: u16 = 2;
+pub(super) const TUPLE_IP: u16 = 1;
+pub(super) const TUPLE_PROTOCOL: u16 = 2;
 const TUPLE_ZONE: u16 = 3;
 
 const IPV4_SOURCE: u16 = 1;
-const IPV4_DESTINATION: u16 = 2;
+pub(super) const IPV4_DESTINATION: u16 = 2;
 const IPV6_SOURCE: u16 = 3;
 const IPV6_DESTINATION: u16 = 4;
 
-const PROTOCOL_NUMBER: u16 = 1;
+pub(super) const PROTOCOL_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
-const DESTINATION_PORT: u16 = 3;
+pub(super) const DESTINATION_PORT: u16 = 3;
 
 /// A conntrack entry, with the fields that identify it in a delete request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Entry {
     }
 }
 
-/// `struct nfgenmsg`, which is the whole payload of a dump request.
+/// `struct nfgenmsg`, with which every payload begins.
 pub(super) fn header(family: Family) -> [u8; 4] {
     netfilter::header(netfilter::family_number(family))
 }

@@ -2,18 +2,23 @@
 //!
 //! A known flow keeps its first packet's destination, even if rules and virtual servers have changed since. After
 //! conntrack forgets it, its next packet starts a new flow.
+//!
+//! The table can hold a million entries. So the kernel lists few of them, if it knows [filters](filter::Filter), and
+//! none is kept: each is read, compared, and forgotten. Only the deletions are collected, a bounded number of them.
 
+mod deletions;
 mod entry;
+mod filter;
 
 use std::{
     collections::{BTreeSet, HashSet},
     time::Instant,
 };
 
-use netlink_batch::{Batch, Error, Failure, Protocol, Socket};
+use netlink_batch::{Error, Protocol, Socket};
 use rustix::io::Errno;
 
-use self::entry::Entry;
+use self::{deletions::Deletions, entry::Entry, filter::Filter};
 use super::meter::FlowDeletion;
 use crate::{
     cluster::EndpointAddress,
@@ -22,12 +27,16 @@ use crate::{
 };
 
 pub(super) struct Conntrack {
-    socket: Socket,
+    lists: Socket,
+    /// A separate socket, because deletions are sent while a list is read.
+    deletions: Socket,
+    kernel_filters: bool,
 }
 
 impl Conntrack {
     pub(super) fn open() -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(Protocol::Netfilter)? })
+        let open = || Socket::open(Protocol::Netfilter);
+        Ok(Self { lists: open()?, deletions: open()?, kernel_filters: true })
     }
 
     /// Deletes flows. A flow that does not exist counts as deleted.
@@ -40,32 +49,76 @@ impl Conntrack {
         let mut outcome = Ok(());
         for family in wanted.families() {
             let start = Instant::now();
-            match self.cleanse(family, &wanted) {
+            let Self { lists, deletions, kernel_filters } = self;
+            let pass = |filter: &Filter| pass(lists, deletions, filter, &wanted);
+            match cleanse(kernel_filters, family, &wanted, pass) {
                 Ok(forgotten) => flow_deletions.push(FlowDeletion { family, took: start.elapsed(), forgotten }),
                 Err(error) => outcome = Err(error),
             }
         }
         outcome
     }
+}
 
-    fn cleanse(&mut self, family: Family, wanted: &Wanted) -> Result<usize, Error> {
-        let mut batch = Batch::new();
-        let mut count = 0;
-        for entry in self.list(family)?.iter().filter(|entry| wanted.includes(entry)) {
-            entry.delete(&mut batch);
-            count += 1;
+/// Deletes the wanted flows of one family: with one pass for each filter, or with one pass over all entries if the
+/// kernel does not filter.
+fn cleanse(
+    kernel_filters: &mut bool,
+    family: Family,
+    wanted: &Wanted,
+    mut pass: impl FnMut(&Filter) -> Result<Pass, Error>,
+) -> Result<usize, Error> {
+    let all = Filter::all(family);
+    let filters = if *kernel_filters { Filter::to(family, &wanted.destinations(family)) } else { vec![all] };
+    let mut outcome = Ok(0);
+    for filter in filters {
+        let mut done = pass(&filter)?;
+        let is_refused = matches!(done, Pass::Refused);
+        if is_refused {
+            done = pass(&all)?;
         }
-        let failures = self.socket.execute(batch)?;
-        let forgotten = count - failures.len();
-        refusal(failures)?;
-        Ok(forgotten)
+        let Pass::Done { forgotten, is_filtered } = done else {
+            // It is not the filter that the kernel does not know: it has no conntrack, and therefore no flows.
+            break;
+        };
+        // A rejected deletion does not stop the others.
+        outcome = outcome.and_then(|before| Ok(before + forgotten?));
+        if is_refused || !is_filtered {
+            // All entries were listed.
+            *kernel_filters = false;
+            break;
+        }
     }
+    outcome
+}
 
-    fn list(&mut self, family: Family) -> Result<Vec<Entry>, Error> {
-        match self.socket.dump_with(entry::GET, &entry::header(family), Entry::read) {
-            Err(error) if is_without_conntrack(&error) => Ok(Vec::new()),
-            outcome => outcome,
+enum Pass {
+    /// The kernel rejected the request for the list.
+    Refused,
+    Done {
+        /// The number of deleted flows.
+        forgotten: Result<usize, Error>,
+        /// Whether the list had only entries that the filter chooses.
+        is_filtered: bool,
+    },
+}
+
+/// Deletes the wanted flows of one list. If the kernel lists an entry twice, the second deletion finds nothing.
+fn pass(lists: &mut Socket, deletions: &mut Socket, filter: &Filter, wanted: &Wanted) -> Result<Pass, Error> {
+    let mut deletions = Deletions::new(|batch| deletions.execute(batch));
+    let mut is_filtered = true;
+    let listed = lists.dump_each(entry::GET, &filter.request(), |message_type, payload| {
+        let Some(entry) = Entry::read(message_type, payload) else { return };
+        is_filtered &= filter.can_list(&entry);
+        if wanted.includes(&entry) {
+            deletions.push(&entry);
         }
+    });
+    let forgotten = deletions.finish();
+    match listed {
+        Err(error) if is_refusal(&error) => Ok(Pass::Refused),
+        Err(error) => Err(error),
+        Ok(()) => Ok(Pass::Done { forgotten, is_filtered }),
     }
 }
 
@@ -85,6 +138,10 @@ impl Wanted {
         self.0.iter().map(|(to, _)| to.family()).collect()
     }
 
+    fn destinations(&self, family: Family) -> BTreeSet<VirtualServerKey> {
+        self.0.iter().map(|(to, _)| *to).filter(|to| to.family() == family).collect()
+    }
+
     /// Two lookups for each entry, because the table can hold a million entries.
     fn includes(&self, entry: &Entry) -> bool {
         let goes_to = |endpoint| self.0.contains(&(entry.to, endpoint));
@@ -92,97 +149,13 @@ impl Wanted {
     }
 }
 
-/// Whether the kernel rejected the dump because it has no conntrack, and therefore no flows.
-fn is_without_conntrack(error: &Error) -> bool {
-    // EINVAL: nfnetlink does not know the subsystem, and found no module for it.
+/// Whether the kernel rejected the request for a list, because it does not know the filter or has no conntrack.
+fn is_refusal(error: &Error) -> bool {
+    // EINVAL is also the answer if nfnetlink does not know the subsystem and found no module for it.
     let refusals = [Errno::INVAL, Errno::NOENT, Errno::OPNOTSUPP, Errno::PROTONOSUPPORT];
     let errno = error.kernel().map(|refusal| refusal.errno());
     refusals.iter().any(|refusal| Some(refusal.raw_os_error()) == errno)
 }
 
-/// The first rejected deletion. A flow that ended by itself in the meantime is no failure.
-fn refusal(failures: Vec<Failure>) -> Result<(), Error> {
-    match failures.into_iter().find(|failure| !failure.error.is_not_found()) {
-        Some(failure) => Err(failure.error.into()),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::net::{IpAddr, SocketAddr};
-
-    use netlink_batch::KernelError;
-
-    use super::*;
-    use crate::model::Protocol;
-
-    fn key(protocol: Protocol, to: &str) -> VirtualServerKey {
-        let to: SocketAddr = to.parse().unwrap();
-        VirtualServerKey { address: to.ip(), protocol, port: to.port().try_into().unwrap() }
-    }
-
-    fn endpoint(at: &str) -> EndpointAddress {
-        let at: SocketAddr = at.parse().unwrap();
-        EndpointAddress { address: at.ip(), port: at.port().try_into().unwrap() }
-    }
-
-    fn entry(to: VirtualServerKey, endpoint: Option<EndpointAddress>) -> Entry {
-        let source = IpAddr::from([10, 9, 9, 9]);
-        Entry { to, source, source_port: 4000, endpoint, id: None, zone: None, original_zone: None }
-    }
-
-    fn wanted(flows: &[(VirtualServerKey, Option<&str>)]) -> Wanted {
-        let change = |(to, at): &(_, Option<_>)| Change::DeleteFlows { to: *to, endpoint: at.map(endpoint) };
-        let changes: Vec<_> = flows.iter().map(change).collect();
-        Wanted::new(&changes.iter().enumerate().collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn flow_deletion_without_endpoint_matches_all_flows_to_the_server() {
-        for (to, other) in [("10.96.0.10:53", "10.96.0.11:53"), ("[fd00::10]:53", "[fd00::10]:54")] {
-            let wanted = wanted(&[(key(Protocol::Udp, to), None)]);
-            assert!(wanted.includes(&entry(key(Protocol::Udp, to), None)));
-            assert!(wanted.includes(&entry(key(Protocol::Udp, to), Some(endpoint(to)))));
-            assert!(!wanted.includes(&entry(key(Protocol::Tcp, to), None)));
-            assert!(!wanted.includes(&entry(key(Protocol::Udp, other), None)));
-        }
-    }
-
-    #[test]
-    fn flow_deletion_with_endpoint_matches_only_flows_to_it() {
-        let cases = [
-            ("10.96.0.10:53", ["10.1.0.1:5353", "10.1.0.2:5353", "10.1.0.1:53"]),
-            ("[fd00::10]:53", ["[fd01::1]:5353", "[fd01::2]:5353", "[fd01::1]:53"]),
-        ];
-        for (to, [there, elsewhere, other_port]) in cases {
-            let to = key(Protocol::Sctp, to);
-            let wanted = wanted(&[(to, Some(there))]);
-            assert!(wanted.includes(&entry(to, Some(endpoint(there)))));
-            assert!(!wanted.includes(&entry(to, Some(endpoint(elsewhere)))));
-            assert!(!wanted.includes(&entry(to, Some(endpoint(other_port)))));
-            assert!(!wanted.includes(&entry(to, None)), "where it goes is unknown");
-        }
-    }
-
-    #[test]
-    fn conntrack_is_listed_only_for_families_of_deleted_flows() {
-        let (v4, v6) = (key(Protocol::Udp, "10.96.0.10:53"), key(Protocol::Udp, "[fd00::10]:53"));
-        assert_eq!(wanted(&[]).families(), [].into());
-        assert_eq!(wanted(&[(v6, None), (v6, Some("[fd01::1]:53"))]).families(), [Family::V6].into());
-        assert_eq!(wanted(&[(v6, None), (v4, None)]).families(), Family::ALL.into());
-        let other = Change::RemoveServer(v4);
-        assert_eq!(Wanted::new(&[(0, &other)]).families(), [].into());
-    }
-
-    #[test]
-    fn missing_flow_and_missing_conntrack_are_no_errors() {
-        let failure = |errno: Errno| Failure { request: 0, error: KernelError::from_errno(errno.raw_os_error()) };
-        assert!(refusal(vec![]).is_ok());
-        assert!(refusal(vec![failure(Errno::NOENT)]).is_ok());
-        assert!(refusal(vec![failure(Errno::NOENT), failure(Errno::BUSY)]).is_err());
-        assert!(is_without_conntrack(&failure(Errno::INVAL).error.into()));
-        assert!(!is_without_conntrack(&failure(Errno::PERM).error.into()));
-        assert!(!is_without_conntrack(&Error::Interrupted));
-    }
-}
+mod tests;
