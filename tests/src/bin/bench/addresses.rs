@@ -4,12 +4,7 @@ mod way;
 
 use anyhow::Result;
 
-use crate::{
-    node::Place,
-    report::Report,
-    rounds::rounds,
-    shape::Shape,
-};
+use crate::{node::Place, report::Report, rounds::rounds, shape::Shape};
 use way::Way;
 
 const SIZES: [u32; 7] = [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000];

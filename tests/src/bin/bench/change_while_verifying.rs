@@ -26,7 +26,7 @@ pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
     let mut sample = || {
         let (now, is_away) = (&mut now, &mut is_away);
         node.enter(|engine, kernel| {
-            let mut change = |now| {
+            let mut change = |now| -> Result<f64> {
                 *is_away = !*is_away;
                 let spent = sync(engine, kernel, vec![shape.moved(0, *is_away)], now)?;
                 Ok(milliseconds(spent.wall))

@@ -26,8 +26,10 @@ use anyhow::{Context, Result, ensure};
 use report::Report;
 use shape::Shape;
 
+type Benchmark = fn(Shape, &mut Report) -> Result<()>;
+
 /// In the order in which they run.
-const BENCHMARKS: [(&str, fn(Shape, &mut Report) -> Result<()>); 7] = [
+const BENCHMARKS: [(&str, Benchmark); 7] = [
     ("first-sync", first_sync::run),
     ("change", change::run),
     ("change-while-verifying", change_while_verifying::run),
