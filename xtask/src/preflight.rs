@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::testbench::{Bench, is_installed};
+use crate::testbench::{Bench, Needed, ensure_installed, is_installed};
 use crate::workspace::Workspace;
 
 /// Requirements of a command besides a supported system.
@@ -25,6 +25,13 @@ pub(crate) fn run(workspace: &Workspace, kernel: Option<&str>, needs: &Needs) ->
     check_memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), memory_limit(), needs.memory)?;
     check_disk(workspace, needs.disk)?;
     Bench::prepare(workspace, kernel, needs.servers)
+}
+
+/// Installs the missing ones of a command's programs.
+pub(crate) fn install(needed: &[Needed]) -> Result<()> {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    check_distribution(&release, is_installed("apt-get"))?;
+    ensure_installed(needed)
 }
 
 /// The names of the packages, and the kernel, are Debian's. Without apt the bench reports missing programs itself.

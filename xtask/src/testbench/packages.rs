@@ -8,7 +8,7 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result, bail, ensure};
 
 /// A program and its Debian or Ubuntu package.
-type Needed = (&'static str, &'static str);
+pub(crate) type Needed = (&'static str, &'static str);
 
 /// Programs for commands under test: independent tools that read back the kernel's state, and real clients.
 pub(crate) const ORACLES: &[Needed] = &[

@@ -1,64 +1,96 @@
-//! The benchmark's Services, as events and as rules for `ipvsadm -R`.
+//! The benchmark's Services and endpoints, as events.
 
-use std::{fmt::Write, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use proxier::model::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, Event, Family, Hints, PortNumber, Protocol, Service, ServiceId,
     ServicePort, SliceId,
 };
 
-pub(crate) const ENDPOINTS: u32 = 10;
+use crate::shape::Shape;
 
-/// `count` Services with a ClusterIP and ten endpoints each.
-pub(crate) fn events(count: u32) -> Vec<Event> {
-    (0..count).flat_map(|number| [Event::ServiceApplied(service(number)), slice(number, ENDPOINTS)]).collect()
+/// As many endpoints as Kubernetes puts into one EndpointSlice.
+const SLICE: u32 = 100;
+
+impl Shape {
+    /// All Services, each with a ClusterIP, and their endpoints.
+    pub(crate) fn events(self) -> Vec<Event> {
+        let slices = move |number| (0..self.slices()).map(move |slice| self.slice(number, slice, false));
+        (0..self.services)
+            .flat_map(|number| [Event::ServiceApplied(service(number))].into_iter().chain(slices(number)))
+            .collect()
+    }
+
+    /// All Services and endpoints are deleted.
+    pub(crate) fn removal(self) -> Vec<Event> {
+        let slices = move |number| (0..self.slices()).map(move |slice| Event::SliceRemoved(slice_id(number, slice)));
+        (0..self.services)
+            .flat_map(|number| [Event::ServiceRemoved(service_id(number))].into_iter().chain(slices(number)))
+            .collect()
+    }
+
+    /// The first endpoint of a Service moves to another address, as when its pod is replaced, or back.
+    pub(crate) fn moved(self, number: u32, is_away: bool) -> Event {
+        self.slice(number, 0, is_away)
+    }
+
+    fn slices(self) -> u32 {
+        self.endpoints.div_ceil(SLICE)
+    }
+
+    fn slice(self, number: u32, slice: u32, is_first_away: bool) -> Event {
+        let endpoint = |index| Endpoint {
+            address: if index == 0 && is_first_away { away(number) } else { self.pod(number, index) }.into(),
+            conditions: Conditions::READY,
+            node: Some(format!("node-{}", (number + index) % 100).as_str().into()),
+            hints: Hints::default(),
+            weight: 1,
+        };
+        let first = slice * SLICE;
+        Event::SliceApplied(EndpointSlice {
+            id: slice_id(number, slice),
+            service: service_id(number),
+            family: Family::V4,
+            ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: port(8080) }],
+            endpoints: (first..self.endpoints.min(first + SLICE)).map(endpoint).collect(),
+        })
+    }
+
+    fn pod(self, number: u32, index: u32) -> Ipv4Addr {
+        after([10, 244, 0, 0], number * self.endpoints + index)
+    }
 }
 
 fn service(number: u32) -> Service {
     Service {
         cluster_ips: vec![vip(number).into()],
         ports: vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: port(80), node_port: None }],
-        ..Service::new(ServiceId::new("default", &format!("service-{number}")))
+        ..Service::new(service_id(number))
     }
 }
 
-pub(crate) fn slice(number: u32, endpoints: u32) -> Event {
-    let name = format!("service-{number}");
-    let endpoint = |index| Endpoint {
-        address: pod(number, index).into(),
-        conditions: Conditions::READY,
-        node: Some(format!("node-{}", (number + index) % 100).as_str().into()),
-        hints: Hints::default(),
-        weight: 1,
-    };
-    Event::SliceApplied(EndpointSlice {
-        id: SliceId::new("default", &name),
-        service: ServiceId::new("default", &name),
-        family: Family::V4,
-        ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: port(8080) }],
-        endpoints: (0..endpoints).map(endpoint).collect(),
-    })
+fn service_id(number: u32) -> ServiceId {
+    ServiceId::new("default", &format!("service-{number}"))
 }
 
-pub(crate) fn ipvsadm_rules(count: u32) -> String {
-    let mut rules = String::new();
-    for number in 0..count {
-        let _ = writeln!(rules, "-A -t {}:80 -s rr", vip(number));
-        for index in 0..ENDPOINTS {
-            let _ = writeln!(rules, "-a -t {}:80 -r {}:8080 -m -w 1", vip(number), pod(number, index));
-        }
-    }
-    rules
+fn slice_id(number: u32, slice: u32) -> SliceId {
+    SliceId::new("default", &format!("service-{number}-{slice}"))
 }
 
 fn port(number: u16) -> PortNumber {
     PortNumber::new(number).unwrap_or(PortNumber::MIN)
 }
 
-fn vip(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(Ipv4Addr::new(10, 96, 0, 1).to_bits() + number)
+/// The ClusterIP of a Service.
+pub(crate) fn vip(number: u32) -> Ipv4Addr {
+    after([10, 96, 0, 0], number)
 }
 
-fn pod(number: u32, index: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(Ipv4Addr::new(10, 244, 0, 1).to_bits() + number * ENDPOINTS + index)
+/// Where the first endpoint of a Service moves to.
+fn away(number: u32) -> Ipv4Addr {
+    after([10, 252, 0, 0], number)
+}
+
+fn after(base: [u8; 4], number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::from_be_bytes(base) + 1 + number)
 }

@@ -1,0 +1,131 @@
+//! Statistics, the printed table, and the rows for other programs.
+
+use std::{fs, thread::available_parallelism};
+
+use serde_json::json;
+
+/// A line of standard output that starts with this character is a row of the report as JSON.
+const ROW: char = '\u{1}';
+
+/// All figures of a run.
+pub(crate) struct Report {
+    machine: String,
+    prints_rows: bool,
+    holds: bool,
+}
+
+/// The figures of one benchmark.
+pub(crate) struct Table<'a> {
+    report: &'a mut Report,
+    benchmark: &'static str,
+    shape: String,
+}
+
+impl Report {
+    pub(crate) fn new(prints_rows: bool) -> Self {
+        let machine = machine();
+        println!("{machine}");
+        Self { machine, prints_rows, holds: true }
+    }
+
+    /// Whether every ratio reaches its goal.
+    pub(crate) fn holds(&self) -> bool {
+        self.holds
+    }
+
+    /// Starts the table of a benchmark. `shape` is the short name, and `heading` says the rest.
+    pub(crate) fn table(&mut self, benchmark: &'static str, shape: &str, heading: &str) -> Table<'_> {
+        println!("\n{benchmark}, {heading}");
+        println!("  {:<58} {:>10} {:>10} {:>10} {:>8}", "", "median", "least", "most", "samples");
+        Table { report: self, benchmark, shape: shape.to_owned() }
+    }
+}
+
+impl Table<'_> {
+    /// Adds a figure without a goal.
+    pub(crate) fn figure(&mut self, name: &str, unit: &str, samples: &[f64]) {
+        self.row(name, unit, samples, None);
+    }
+
+    /// Adds the ratio of two figures, round by round.
+    pub(crate) fn ratio(&mut self, name: &str, ours: &[f64], theirs: &[f64], goal: f64) {
+        let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+        self.row(name, "ratio", &ratios, Some(goal));
+    }
+
+    fn row(&mut self, name: &str, unit: &str, samples: &[f64], goal: Option<f64>) {
+        let (median, least, most) = (quantile(samples, 0.5), quantile(samples, 0.0), quantile(samples, 1.0));
+        let holds = goal.map(|goal| median <= goal);
+        let verdict = match (goal, holds) {
+            (Some(goal), Some(true)) => format!("  goal {goal}: holds"),
+            (Some(goal), _) => format!("  goal {goal}: DOES NOT HOLD"),
+            (None, _) => String::new(),
+        };
+        let [shown, low, high] = [median, least, most].map(number);
+        let count = samples.len();
+        println!("  {:<58} {shown:>10} {low:>10} {high:>10} {count:>8}{verdict}", format!("{name}, {unit}"));
+        self.report.holds &= holds.unwrap_or(true);
+        if self.report.prints_rows {
+            let row = json!({
+                "name": format!("{}: {name}", self.benchmark),
+                "shape": self.shape,
+                "machine": self.report.machine,
+                "unit": unit,
+                "median": median,
+                "min": least,
+                "max": most,
+                "samples": samples,
+                "ratio": goal.map(|_| median),
+                "goal": goal,
+                "holds": holds,
+            });
+            println!("{ROW}{row}");
+        }
+    }
+}
+
+/// The kernel and the processors, such as `Linux 6.1.0, 2 processors: QEMU TCG CPU version 2.5+`.
+fn machine() -> String {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let processors = available_parallelism().map_or(1, usize::from);
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("unknown", |(_, model)| model);
+    format!("Linux {release}, {processors} processors: {model}")
+}
+
+/// The smallest sample that is not below this part of all samples; 0.5 is the median, of an even number the lower one.
+pub(crate) fn quantile(samples: &[f64], part: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+/// Four significant digits.
+fn number(value: f64) -> String {
+    let digits = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
+    let decimals = (3.0 - digits).clamp(0.0, 6.0) as usize;
+    format!("{value:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantile_is_one_of_the_samples() {
+        let samples: Vec<f64> = (1..=500).rev().map(f64::from).collect();
+        assert_eq!([0.0, 0.5, 0.99, 1.0].map(|part| quantile(&samples, part)), [1.0, 250.0, 495.0, 500.0]);
+        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), 2.0);
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn numbers_print_with_four_digits() {
+        assert_eq!(
+            [0.0, 0.083_21, 1.4567, 345.67, 12_345.6].map(number),
+            ["0.000", "0.08321", "1.457", "345.7", "12346"]
+        );
+    }
+}

@@ -1,0 +1,57 @@
+//! The same state, loaded by the field's own programs: `nft -f`, `ipvsadm -R` and `ip -batch`.
+
+use std::{
+    env,
+    fmt::Write,
+    fs::{self, File},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use scenarios::VIP_DEVICE;
+
+use crate::node::Place;
+
+/// The files that the programs load.
+pub(crate) struct Rivals {
+    ruleset: PathBuf,
+    servers: PathBuf,
+    addresses: PathBuf,
+}
+
+impl Rivals {
+    /// Lets the programs dump the state of a namespace.
+    pub(crate) fn of(place: &Place) -> Result<Self> {
+        let run = |program, arguments: &[&str]| place.namespace().run(program, arguments);
+        let [ruleset, servers, addresses] =
+            ["ruleset", "servers", "addresses"].map(|name| env::temp_dir().join(format!("bench-{name}")));
+        fs::write(&ruleset, run("nft", &["list", "ruleset"])?)?;
+        fs::write(&servers, run("ipvsadm", &["-S", "-n"])?)?;
+        let listed = run("ip", &["-oneline", "address", "show", "dev", VIP_DEVICE])?;
+        let mut lines = format!("link add {VIP_DEVICE} type dummy\n");
+        for line in listed.lines() {
+            // 2: kube-ipvs0    inet 10.96.0.1/32 scope global kube-ipvs0 ...
+            let address = line.split_whitespace().nth(3).context("ip prints no address")?;
+            writeln!(lines, "address add {address} dev {VIP_DEVICE}")?;
+        }
+        fs::write(&addresses, lines)?;
+        Ok(Self { ruleset, servers, addresses })
+    }
+
+    /// Loads the files in the namespace of this thread, and returns the time of the three programs together.
+    pub(crate) fn load(&self) -> Result<Duration> {
+        let start = Instant::now();
+        run(Command::new("nft").arg("-f").arg(&self.ruleset))?;
+        run(Command::new("ipvsadm").arg("-R").stdin(File::open(&self.servers)?))?;
+        run(Command::new("ip").arg("-batch").arg(&self.addresses))?;
+        Ok(start.elapsed())
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.stderr(Stdio::inherit()).status().with_context(|| format!("starting {command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
