@@ -17,7 +17,8 @@ fn flags(folder: &Path) -> Vec<String> {
     let pod = &set["spec"]["template"]["spec"];
     let containers = ["initContainers", "containers"].map(|kind| pod[kind].as_array().unwrap().clone());
     let line = |container: &Value| {
-        let words = container["command"].as_array().unwrap().iter().filter_map(Value::as_str);
+        let words = ["command", "args"].into_iter().flat_map(|key| container[key].as_array().unwrap());
+        let words = words.filter_map(Value::as_str);
         let flags: Vec<&str> = words.filter(|word| word.starts_with("--") && *word != "--init-only").collect();
         flags.join(" ").replace("$(NODE_NAME)", "node-1").replace("/etc/kube-ipvs", folder.to_str().unwrap())
     };
@@ -33,6 +34,7 @@ fn daemon_set_and_config_map_resolve_without_warnings() {
     }
     let lines = flags(folder.path());
     assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0], lines[1], "both containers have the same flags");
     for line in lines {
         let resolved = resolve(&line).unwrap();
         assert_eq!((resolved.warnings, resolved.without_effect), (vec![], vec![]), "{line}");
