@@ -25,6 +25,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Without this file glibc asks DNS first, and reads /etc/hosts only if there is no DNS.
 const RESOLVING: &str = "etc/nsswitch.conf";
 
+pub(crate) const NAME: &str = "kube-ipvs";
 pub(crate) const USUAL_TAG: &str = concat!("kube-ipvs:", env!("CARGO_PKG_VERSION"));
 
 /// Makes the container image, as a folder for `docker build` and as an archive for `docker load` or `ctr images import`
@@ -112,20 +113,24 @@ fn archived(layer: &[u8], tag: &str) -> Result<Vec<u8>> {
 
 /// The configuration in the format of the OCI image specification.
 fn config(layer: &str) -> Value {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
     json!({
-        "architecture": architecture,
+        "architecture": architecture(),
         "os": "linux",
         "config": {"Entrypoint": [format!("/{PROGRAM}")], "Env": [PATH]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
     })
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// The architecture that the image is for, in the words of containers and of Debian.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -3,6 +3,7 @@
 
 mod api;
 mod bench;
+mod chart;
 mod ci;
 mod demo;
 mod e2e;
@@ -12,6 +13,7 @@ mod janitor;
 mod preflight;
 mod progress;
 mod publish;
+mod release;
 mod steps;
 mod test;
 mod testbench;
@@ -37,6 +39,8 @@ enum Command {
     Bench(bench::Bench),
     Fuzz(fuzz::Fuzz),
     Image(image::Image),
+    Chart(chart::Chart),
+    Release(release::Release),
     /// Records the public API of the libraries in docs/api
     Api,
     /// Shows that the libraries can be published: builds them from their packages. It publishes nothing
@@ -54,6 +58,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Fuzz(args) => fuzz::run(args),
         Command::Image(args) => image::run(&args),
+        Command::Chart(args) => chart::run(&args),
+        Command::Release(args) => release::run(&args),
         Command::Api => api::run(),
         Command::Publish => publish::run(),
     };

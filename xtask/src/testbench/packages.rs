@@ -48,15 +48,15 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
         return Ok(());
     }
     let list = packages.join(" ");
-    ensure!(find("apt-get").is_some(), "the test bench needs these Debian packages, and there is no apt-get: {list}");
+    ensure!(find("apt-get").is_some(), "these Debian packages are needed, and there is no apt-get: {list}");
     ensure!(
         is_root(),
-        "the test bench lacks packages, and only root can install them: run this as root, or first \
+        "packages are missing, and only root can install them: run this as root, or first \
          `sudo apt-get install --no-install-recommends {list}`"
     );
-    eprintln!("bench: installing {list}, and nothing into this machine's kernel");
+    eprintln!("xtask: installing {list}, and nothing into this machine's kernel");
     if apt_install(&packages).is_err() {
-        eprintln!("bench: refreshing apt's package lists first");
+        eprintln!("xtask: refreshing apt's package lists first");
         let complaints = update_lists()?;
         apt_install(&packages).with_context(|| format!("apt cannot bring {list}: {MIRRORS}{complaints}"))?;
     }
