@@ -193,4 +193,15 @@ mod tests {
         let text = include_str!("../../manifests/kustomization.yaml");
         assert!(text.contains(&format!("newTag: \"{version}\"\n")), "{text}");
     }
+    #[test]
+    fn pages_about_installing_name_this_version() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let pages = fs::read_dir(root.join("docs/install")).unwrap().map(|entry| entry.unwrap().path());
+        for page in pages.chain([root.join("README.md")]) {
+            let text = fs::read_to_string(&page).unwrap();
+            let mut versions = text.lines().filter_map(|line| line.strip_prefix("VERSION=")?.split(' ').next());
+            let version = versions.next();
+            assert_eq!((version, versions.next()), (Some(env!("CARGO_PKG_VERSION")), None), "{}", page.display());
+        }
+    }
 }

@@ -6,9 +6,12 @@ use serde_json::Value;
 
 use super::resolve;
 
+fn of_project(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)).unwrap()
+}
+
 fn manifest(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests").join(name);
-    serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    serde_saphyr::from_str(&of_project(&format!("manifests/{name}"))).unwrap()
 }
 
 /// The flags of each container of the DaemonSet, which reads its configuration from `folder`.
@@ -41,4 +44,16 @@ fn daemon_set_and_config_map_resolve_without_warnings() {
         let connection = resolved.configuration.client_connection;
         assert_eq!(connection.kubeconfig, Path::new("/etc/kube-ipvs/kubeconfig.conf"));
     }
+}
+
+#[test]
+fn unit_and_its_file_resolve_without_warnings() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.conf"), of_project("packaging/config.conf")).unwrap();
+    let unit = of_project("packaging/kube-ipvs.service");
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/sbin/kube-ipvs run ")).unwrap();
+    let command = command.replace("/etc/kube-ipvs", folder.path().to_str().unwrap()).replace("$KUBE_IPVS_FLAGS", "");
+    let resolved = resolve(command.trim()).unwrap();
+    assert_eq!((resolved.warnings, resolved.without_effect), (vec![], vec![]));
+    assert!(unit.contains(&format!("OOMScoreAdjust={}\n", resolved.configuration.oom_score_adj.get())), "{unit}");
 }
