@@ -51,7 +51,7 @@ pub(crate) struct Made {
 
 /// Makes the image. It depends on neither the time nor the user, so the same source gives the same image.
 pub(crate) fn make(workspace: &Workspace, tag: &str) -> Result<Made> {
-    let daemon = workspace.build_daemon(PROFILE)?;
+    let daemon = workspace.build_published_daemon(PROFILE)?;
     let directory = workspace.target.join("container");
     let root = directory.join("rootfs");
     if root.exists() {

@@ -126,7 +126,7 @@ impl Built {
         for_bench.extend(workspace.build(&["test", "--workspace", "--no-run", "--test", "kernel*"])?);
         if args.image {
             programs.retain(|program| program.target != "kube-ipvs");
-            programs.push(workspace.build_daemon(image::PROFILE)?);
+            programs.push(workspace.build_published_daemon(image::PROFILE)?);
         }
         Ok(Self { for_host, for_bench, programs })
     }

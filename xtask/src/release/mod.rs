@@ -1,5 +1,5 @@
-//! `cargo xtask release`: everything that a release publishes, in one folder. The same source gives the same files, with
-//! the same Rust and C compiler.
+//! `cargo xtask release`: everything that a release publishes, in one folder. With the same Rust and C compiler, the
+//! same source gives the same files.
 
 mod archive;
 mod contents;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Release) -> Result<ExitCode> {
 
     let image = image::make(&workspace, &format!("{}:{VERSION}", args.image))?;
     fs::copy(&image.archive, place(format!("kube-ipvs-{VERSION}-image-{architecture}.tar")))?;
-    let binary = workspace.build_daemon(PROFILE)?.path;
+    let binary = workspace.build_published_daemon(PROFILE)?.path;
     let manifests = contents::manifests(&workspace.root, &args.image)?;
     let folder = format!("kube-ipvs-{VERSION}");
     let files = contents::tarball(&workspace.root, &binary, &manifests)?;
