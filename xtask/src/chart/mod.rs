@@ -37,12 +37,33 @@ pub(crate) fn run(args: &Chart) -> Result<ExitCode> {
 }
 
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    check_dashboard(workspace)?;
     let mut differences = Vec::new();
     for golden in Golden::render_all(workspace)? {
         let recorded = fs::read_to_string(&golden.path).unwrap_or_default();
         differences.extend(golden.difference(&recorded));
     }
     ensure!(differences.is_empty(), "{}If the change is meant: cargo xtask chart --write", differences.concat());
+    Ok(())
+}
+
+/// The dashboard is in no golden file, so that it exists once.
+fn check_dashboard(workspace: &Workspace) -> Result<()> {
+    let helm = helm::find_or_download(&workspace.target)?;
+    let chart = workspace.root.join(CHART);
+    let sh = Shell::new()?;
+    let template = cmd!(sh, "{helm} template kube-ipvs {chart} --show-only templates/dashboard.yaml");
+    let rendered = template
+        .args(["--set", "dashboard.enabled=true,apiServer.server=https://unused"])
+        .quiet()
+        .ignore_stderr()
+        .read()?;
+    let source = fs::read_to_string(workspace.root.join("manifests/dashboard.json"))?;
+    let expected: String = source.lines().map(|line| format!("    {line}\n")).collect();
+    ensure!(
+        rendered.contains(expected.trim_end()),
+        "the chart's dashboard is not manifests/dashboard.json:\n{rendered}"
+    );
     Ok(())
 }
 

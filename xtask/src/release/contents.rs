@@ -44,7 +44,11 @@ pub(super) fn tarball(root: &Path, binary: &Path, manifests: &[File]) -> Result<
         files.push(File::text(name, read(&root.join(place))?));
     }
     let manifests = manifests.iter();
-    files.extend(manifests.map(|file| File { name: format!("manifests/{}", file.name), bytes: file.bytes.clone(), ..*file }));
+    files.extend(manifests.map(|file| File {
+        name: format!("manifests/{}", file.name),
+        bytes: file.bytes.clone(),
+        ..*file
+    }));
     Ok(files)
 }
 
