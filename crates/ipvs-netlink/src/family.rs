@@ -4,6 +4,7 @@ use netlink_batch::{
     Socket,
     attribute::{array, find, put_text},
 };
+use netlink_packet_core::DecodeError;
 use netlink_packet_generic::GenlFamily;
 
 use crate::{Error, message::Message};
@@ -16,6 +17,8 @@ const GET_FAMILY: [u8; 4] = [3, 2, 0, 0];
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
 
+const NO_NUMBER: &str = "the kernel's answer has no number of the family";
+
 /// If the kernel lacks the family, it first tries to load a module of that alias, regardless of the caller's rights.
 pub(crate) fn resolve(socket: &mut Socket) -> Result<u16, Error> {
     let mut question = GET_FAMILY.to_vec();
@@ -25,8 +28,13 @@ pub(crate) fn resolve(socket: &mut Socket) -> Result<u16, Error> {
         find(attributes, FAMILY_ID).and_then(array).map(u16::from_ne_bytes)
     };
     match socket.query_with(CONTROLLER, &question, number) {
-        Ok(numbers) => numbers.into_iter().flatten().next().ok_or(Error::NoIpvs),
+        Ok(numbers) if numbers.is_empty() => Err(Error::NoIpvs),
+        Ok(numbers) => numbers.into_iter().flatten().next().ok_or_else(|| unreadable(DecodeError::from(NO_NUMBER).into())),
         Err(error) if error.kernel().is_some_and(netlink_batch::KernelError::is_not_found) => Err(Error::NoIpvs),
-        Err(error) => Err(Error::Read { what: "look up the IPVS family".into(), error }),
+        Err(error) => Err(unreadable(error)),
     }
+}
+
+fn unreadable(error: netlink_batch::Error) -> Error {
+    Error::Read { what: "look up the IPVS family".into(), error }
 }

@@ -207,7 +207,7 @@ impl State {
             Element::Key(set, key) => {
                 let membership = self.elements.entry(key).or_default();
                 membership.sets = membership.sets.with(set);
-                if comment.is_some() {
+                if set == KeySet::Served && comment.is_some() {
                     membership.comment.clone_from(comment);
                 }
             }
