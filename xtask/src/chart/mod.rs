@@ -1,4 +1,4 @@
-//! `cargo xtask chart`: checks the Helm chart with helm, and compares what it renders with the golden files.
+//! `cargo xtask chart`: checks the Helm chart with helm, and compares its output with the golden files.
 
 mod helm;
 #[cfg(test)]
@@ -19,7 +19,7 @@ pub(crate) const CHART: &str = "charts/kube-ipvs";
 pub(crate) const GOLDEN: &str = "golden";
 const VALUES: &str = ".values.yaml";
 
-/// Checks the Helm chart, and compares what it renders with charts/kube-ipvs/golden
+/// Checks the Helm chart, and compares its output with charts/kube-ipvs/golden
 #[derive(Args)]
 pub(crate) struct Chart {
     /// Write the golden files instead of comparing them

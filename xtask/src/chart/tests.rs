@@ -1,4 +1,4 @@
-//! What can be checked without helm: the chart against its values and schema, and against the manifests.
+//! Checks without helm: the chart against its values and schema, and against the manifests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -106,7 +106,7 @@ fn templates_values_and_schema_name_the_same_values() {
     assert!(unused.is_empty(), "no template uses {unused:?}");
 }
 
-/// What the schema language of `values.schema.json` demands, in as far as that file uses it.
+/// The breaches of a schema. It knows only the words that `values.schema.json` has, and skips patterns.
 fn breaches(value: &Value, schema: &Value, at: &str) -> Vec<String> {
     let mut breaches = Vec::new();
     let is_of = |name: &str| match name {
@@ -160,7 +160,7 @@ fn schema_accepts_the_defaults_and_the_golden_values() {
     assert_eq!(breaches(&wrong, &schema, "values").len(), 3);
 }
 
-/// The object without what only the chart adds, and with its configuration files parsed.
+/// The object without the additions of the chart, and with its configuration files parsed.
 fn plain(mut object: Value) -> Value {
     let of_pods = |object: &mut Value| object.pointer_mut("/spec/template/metadata").map(Value::take);
     let (mut own, pods) = (object["metadata"].take(), of_pods(&mut object));

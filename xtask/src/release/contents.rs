@@ -10,7 +10,7 @@ use super::archive::File;
 use crate::chart::{CHART, GOLDEN};
 use crate::image;
 
-/// What `kubectl apply` needs, in the order of `manifests/kustomization.yaml`.
+/// The files for `kubectl apply`, in the order of `manifests/kustomization.yaml`.
 const MANIFESTS: [&str; 3] = ["rbac.yaml", "configmap.yaml", "daemonset.yaml"];
 
 pub(super) fn manifests(root: &Path, image: &str) -> Result<Vec<File>> {
