@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::platform::Platform;
 use crate::workspace::Workspace;
 
 /// The maximum size of the image in bytes.
@@ -37,7 +38,7 @@ pub(crate) struct Image {
 }
 
 pub(crate) fn run(args: &Image) -> Result<ExitCode> {
-    let made = make(&Workspace::load()?, &args.tag)?;
+    let made = make(&Workspace::load()?, &args.tag, Platform::Host)?;
     println!("{} ({:.1} MB)", made.archive.display(), made.size as f64 / 1e6);
     Ok(ExitCode::SUCCESS)
 }
@@ -50,9 +51,12 @@ pub(crate) struct Made {
 }
 
 /// Makes the image. It depends on neither the time nor the user, so the same source gives the same image.
-pub(crate) fn make(workspace: &Workspace, tag: &str) -> Result<Made> {
-    let daemon = workspace.build_published_daemon(PROFILE)?;
-    let directory = workspace.target.join("container");
+pub(crate) fn make(workspace: &Workspace, tag: &str, platform: Platform) -> Result<Made> {
+    let daemon = workspace.build_published_daemon(platform)?;
+    let directory = workspace.target.join(match platform {
+        Platform::Host => "container",
+        Platform::Arm64 => "container-arm64",
+    });
     let root = directory.join("rootfs");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -62,7 +66,7 @@ pub(crate) fn make(workspace: &Workspace, tag: &str) -> Result<Made> {
     let size = layer.len() as u64;
     ensure!(size < LIMIT, "the image has {size} bytes; at most {LIMIT} are allowed");
     let archive = directory.join("kube-ipvs.tar");
-    fs::write(&archive, archived(&layer, tag)?).with_context(|| format!("writing {}", archive.display()))?;
+    fs::write(&archive, archived(&layer, tag, platform)?).with_context(|| format!("writing {}", archive.display()))?;
     Ok(Made { archive, size })
 }
 
@@ -93,8 +97,8 @@ fn layer(root: &Path) -> Result<Vec<u8>> {
 }
 
 /// The layer and its description in the format of `docker save`, which every container tool reads.
-fn archived(layer: &[u8], tag: &str) -> Result<Vec<u8>> {
-    let config = serde_json::to_vec(&config(&digest(layer)))?;
+fn archived(layer: &[u8], tag: &str, platform: Platform) -> Result<Vec<u8>> {
+    let config = serde_json::to_vec(&config(&digest(layer), platform))?;
     let config_name = format!("{}.json", digest(&config));
     let manifest = json!([{"Config": config_name, "RepoTags": [tag], "Layers": ["layer.tar"]}]);
     let mut archive = tar::Builder::new(Vec::new());
@@ -112,22 +116,13 @@ fn archived(layer: &[u8], tag: &str) -> Result<Vec<u8>> {
 }
 
 /// The configuration in the format of the OCI image specification.
-fn config(layer: &str) -> Value {
+fn config(layer: &str, platform: Platform) -> Value {
     json!({
-        "architecture": architecture(),
+        "architecture": platform.architecture(),
         "os": "linux",
         "config": {"Entrypoint": [format!("/{PROGRAM}")], "Env": [PATH]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
     })
-}
-
-/// The architecture that the image is for, in the words of containers and of Debian.
-pub(crate) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -172,7 +167,7 @@ mod tests {
                 "etc/nsswitch.conf",
             ]
         );
-        let config = &config("0")["config"];
+        let config = &config("0", Platform::Host)["config"];
         assert_eq!(config["Entrypoint"][0], "/usr/local/bin/kube-ipvs");
         let path = config["Env"][0].as_str().unwrap().strip_prefix("PATH=").unwrap();
         assert!(path.split(':').any(|folder| folder == "/usr/local/bin"), "{path}");

@@ -10,6 +10,7 @@ mod e2e;
 mod fuzz;
 mod image;
 mod janitor;
+mod platform;
 mod preflight;
 mod progress;
 mod publish;

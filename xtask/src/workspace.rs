@@ -9,6 +9,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
+use crate::image::PROFILE;
+use crate::platform::Platform;
+
 /// The crate with the packet-level scenarios, which run on the bench only.
 pub(crate) const SCENARIOS: &str = "scenarios";
 
@@ -84,7 +87,7 @@ impl Workspace {
     }
 
     /// The daemon as it is published: it does not name the folders of this machine, so it does not depend on them.
-    pub(crate) fn build_published_daemon(&self, profile: &[&str]) -> Result<Executable> {
+    pub(crate) fn build_published_daemon(&self, platform: Platform) -> Result<Executable> {
         let home = env::home_dir().context("no home directory")?;
         let cargo = env::var_os("CARGO_HOME").map_or(home.join(".cargo"), PathBuf::from);
         let flags = [(&cargo, "/cargo"), (&self.root, "/kube-ipvs")]
@@ -92,7 +95,7 @@ impl Workspace {
             .join(", ");
         // Cargo adds these to the flags of .cargo/config.toml.
         let config = format!("target.'cfg(target_env = \"gnu\")'.rustflags=[{flags}]");
-        self.build_daemon(&[profile, &["--config", &config]].concat())
+        self.build_daemon(&[PROFILE, platform.flags(), &["--config", &config]].concat())
     }
 
     /// Runs cargo and returns the executables that it made. Cargo's progress and errors go to standard error.

@@ -15,7 +15,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use xshell::{Shell, cmd};
 
-use crate::image::{self, PROFILE};
+use crate::image;
+use crate::platform::Platform;
 use crate::workspace::Workspace;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -32,31 +33,41 @@ pub(crate) struct Release {
     /// The name of the image in its archive, the manifests and the chart, such as REGISTRY/kube-ipvs
     #[arg(long, default_value = image::NAME)]
     image: String,
+    /// Also the binary, the packages and the image for arm64, by Debian's cross compiler. They are not run
+    #[arg(long)]
+    arm64: bool,
     /// A secret key of minisign, which signs SHA256SUMS
     #[arg(long)]
     sign_key: Option<PathBuf>,
 }
 
+impl Release {
+    fn platforms(&self) -> impl Iterator<Item = Platform> {
+        [Platform::Host].into_iter().chain(self.arm64.then_some(Platform::Arm64))
+    }
+}
+
 pub(crate) fn run(args: &Release) -> Result<ExitCode> {
     ensure!(args.version == VERSION, "the workspace has the version {VERSION}: set it in Cargo.toml first");
+    args.platforms().try_for_each(Platform::prepare)?;
     let workspace = Workspace::load()?;
     let out = new_folder(&args.out)?;
     let time = time(&workspace)?;
     let place = |name: String| out.join(name);
-    let architecture = image::architecture();
-
-    let image = image::make(&workspace, &format!("{}:{VERSION}", args.image))?;
-    fs::copy(&image.archive, place(format!("kube-ipvs-{VERSION}-image-{architecture}.tar")))?;
-    let binary = workspace.build_published_daemon(PROFILE)?.path;
     let manifests = contents::manifests(&workspace.root, &args.image)?;
-    let folder = format!("kube-ipvs-{VERSION}");
-    let files = contents::tarball(&workspace.root, &binary, &manifests)?;
-    let name = format!("kube-ipvs-{VERSION}-linux-{architecture}.tar.gz");
-    fs::write(place(name), archive::pack(&folder, &files, time)?)?;
+    for platform in args.platforms() {
+        let architecture = platform.architecture();
+        let image = image::make(&workspace, &format!("{}:{VERSION}", args.image), platform)?;
+        fs::copy(&image.archive, place(format!("kube-ipvs-{VERSION}-image-{architecture}.tar")))?;
+        let binary = workspace.build_published_daemon(platform)?.path;
+        let files = contents::tarball(&workspace.root, &binary, &manifests)?;
+        let name = format!("kube-ipvs-{VERSION}-linux-{architecture}.tar.gz");
+        fs::write(place(name), archive::pack(&format!("kube-ipvs-{VERSION}"), &files, time)?)?;
+        packages::make(&workspace, &binary, &out, time)?;
+    }
     let chart = contents::chart(&workspace.root, &args.image)?;
     fs::write(place(format!("kube-ipvs-{VERSION}.tgz")), archive::pack("kube-ipvs", &chart, time)?)?;
     fs::write(place(format!("kube-ipvs-{VERSION}.yaml")), contents::one_file(&manifests))?;
-    packages::make(&workspace, &binary, &out, time)?;
     fs::write(place(format!("kube-ipvs-{VERSION}.cdx.json")), sbom::make(&workspace, time)?)?;
     sums::write(&out)?;
     if let Some(key) = &args.sign_key {

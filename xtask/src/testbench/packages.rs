@@ -40,8 +40,17 @@ pub(crate) const MACHINE: &[Needed] = &[
 ];
 
 pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
-    let mut packages: Vec<&str> =
-        needed.iter().filter(|(program, _)| find(program).is_none()).map(|&(_, package)| package).collect();
+    ensure_all(needed, |program| find(program).is_some())
+}
+
+/// As [`ensure_installed`], for files by their paths.
+pub(crate) fn ensure_files(needed: &[Needed]) -> Result<()> {
+    ensure_all(needed, |file| Path::new(file).exists())
+}
+
+fn ensure_all(needed: &[Needed], is_there: impl Fn(&str) -> bool) -> Result<()> {
+    let missing = needed.iter().filter(|(program, _)| !is_there(program));
+    let mut packages: Vec<&str> = missing.map(|&(_, package)| package).collect();
     packages.sort_unstable();
     packages.dedup();
     if packages.is_empty() {
@@ -61,7 +70,7 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
         apt_install(&packages).with_context(|| format!("apt cannot bring {list}: {MIRRORS}{complaints}"))?;
     }
     for (program, package) in needed {
-        ensure!(find(program).is_some(), "{package} is installed, yet brought no {program}");
+        ensure!(is_there(program), "{package} is installed, yet brought no {program}");
     }
     Ok(())
 }
