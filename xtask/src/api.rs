@@ -28,7 +28,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let records = Record::make_all(workspace)?;
     let differences: Vec<String> = records.iter().filter_map(Record::difference).collect();
-    ensure!(differences.is_empty(), "{}If the change is meant: cargo xtask api", differences.concat());
+    ensure!(differences.is_empty(), "{}If you intended the change, run: cargo xtask api", differences.concat());
     Ok(())
 }
 
@@ -64,7 +64,9 @@ impl Record {
                 .omit_blanket_impls(true)
                 .omit_auto_trait_impls(true)
                 .build()
-                .with_context(|| format!("reading the JSON of Rust {rust}: another Rust may do, or public-api"))?;
+                .with_context(|| {
+                    format!("reading the JSON of Rust {rust}: try another version of Rust or of public-api")
+                })?;
             let path = workspace.root.join(format!("docs/api/{}.txt", package.name));
             Ok(Self { path, rust: rust.to_owned(), items: items(api.items().map(ToString::to_string)) })
         };

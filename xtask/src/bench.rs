@@ -21,7 +21,7 @@ pub(crate) struct Bench {
     kernel: Option<String>,
     /// The benchmark's name
     name: String,
-    /// Its arguments
+    /// The benchmark's arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }

@@ -12,10 +12,10 @@ use crate::workspace::{Workspace, cargo};
 /// Feeds random bytes to the message decoders
 #[derive(Args)]
 pub(crate) struct Fuzz {
-    /// Which fuzzer
+    /// The name of the fuzzer
     #[arg(default_value = "messages")]
     target: String,
-    /// How long to go on
+    /// How long to run, in seconds
     #[arg(long, default_value_t = 60)]
     seconds: u64,
 }

@@ -29,10 +29,10 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands")]
 enum Command {
-    /// Everything that must hold before a change is merged: format, tidy, clippy, documentation, tests
+    /// Checks everything that a change must pass before it is merged: format, tidy, clippy, documentation, tests
     Ci,
     Test(test::Test),
-    /// Checks the layering and the house rules that the compiler does not know
+    /// Checks the layering and the project's rules that the compiler does not check
     Tidy,
     E2e(e2e::E2e),
     Demo(demo::Demo),
@@ -44,7 +44,7 @@ enum Command {
     Release(release::Release),
     /// Records the public API of the libraries in docs/api
     Api,
-    /// Shows that the libraries can be published: builds them from their packages. It publishes nothing
+    /// Builds the libraries from their packages, and publishes nothing
     Publish,
 }
 

@@ -39,12 +39,16 @@ fn check_distribution(release: &str, has_apt: bool) -> Result<()> {
         "ubuntu" => 24.04,
         _ if has_apt => return Ok(()),
         _ => bail!(
-            "{} has no apt-get, by which this command installs ipvsadm, nft, qemu and others: run it on Debian 12 or \
-             Ubuntu 24.04 or newer, in a virtual machine or a privileged container of it",
+            "{} has no apt-get, with which this command installs ipvsadm, nft, qemu and others. Run it on Debian 12 or \
+             Ubuntu 24.04 or newer, for example in a virtual machine or a privileged container",
             if name.is_empty() { "this system" } else { &name }
         ),
     };
-    ensure!(has_apt, "{name} without apt-get: install it (package apt), it brings the programs of the test bench");
+    ensure!(
+        has_apt,
+        "{name} has no apt-get, with which this command installs the programs of the test bench: install \
+                      the package apt"
+    );
     // Debian testing has no version.
     let known = version.parse::<f64>().ok();
     ensure!(
@@ -69,7 +73,7 @@ fn check_memory(meminfo: &str, limit: Option<u64>, needed: u64) -> Result<()> {
     let limit = limit.map_or(u64::MAX, |limit| limit / 1024);
     ensure!(
         limit >= needed * 1_000_000,
-        "this container may use {:.1} GB of memory and this command needs {needed} GB: give it a higher limit",
+        "this container can use {:.1} GB of memory and this command needs {needed} GB: raise its limit",
         limit as f64 / 1e6
     );
     ensure!(
@@ -101,7 +105,7 @@ fn kilobytes(program: &str, flags: &[&str], path: &Path) -> Result<u64> {
     let output = output.with_context(|| format!("starting {program}"))?;
     let said = String::from_utf8_lossy(&output.stdout);
     let number = said.split_whitespace().find_map(|word| word.parse().ok());
-    number.with_context(|| format!("{program} says nothing of {}", path.display()))
+    number.with_context(|| format!("{program} printed no number for {}", path.display()))
 }
 
 #[cfg(test)]
@@ -121,7 +125,7 @@ mod tests {
         assert!(old.starts_with("Ubuntu 22.04.5 LTS is too old"), "{old}");
         let fedora = distribution("PRETTY_NAME=\"Fedora Linux 42\"\nID=fedora\nVERSION_ID=42\n", false);
         assert!(fedora.starts_with("Fedora Linux 42 has no apt-get"), "{fedora}");
-        assert!(distribution(debian, false).contains("without apt-get"));
+        assert!(distribution(debian, false).contains("install the package apt"));
         assert!(distribution("", false).starts_with("this system has no apt-get"));
     }
 

@@ -37,10 +37,10 @@ pub(crate) struct Test {
     /// Only the tests that need a kernel
     #[arg(long)]
     kernel_only: bool,
-    /// With the daemon as its image has it: optimised for size, and a panic ends it
+    /// Use the daemon as its image has it: optimised for size, and a panic ends it
     #[arg(long)]
     image: bool,
-    /// How many tests of one executable run at a time on the bench; without it, as many as its processors bear
+    /// How many tests of one executable run at a time on the bench; if not given, as many as its processors can run
     #[arg(long)]
     test_threads: Option<usize>,
     /// The bench's kernel: a package, or a directory with boot/vmlinuz* and lib/modules/*
@@ -61,7 +61,7 @@ pub(crate) fn steps(args: &Test, workspace: &Workspace, steps: &mut Steps) -> Re
     steps.print();
     progress.print_table();
     result?;
-    ensure!(progress.counts().passed > 0, "no test has that in its name");
+    ensure!(progress.counts().passed > 0, "no test matches the filter");
     Ok(())
 }
 
@@ -117,11 +117,7 @@ impl Built {
         let (tests, mut programs): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| one.sort == Sort::Test);
         let (mut for_bench, for_host): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.package == SCENARIOS);
         for (package, test) in workspace.kernel_tests() {
-            ensure!(
-                !test.tested,
-                "{package}: `cargo test` would run {} without a kernel; give it test = false",
-                test.name
-            );
+            ensure!(!test.tested, "{package}: `cargo test` would run {} without a kernel: set test = false", test.name);
         }
         for_bench.extend(workspace.build(&["test", "--workspace", "--no-run", "--test", "kernel*"])?);
         if args.image {

@@ -17,13 +17,13 @@ pub(crate) struct Vm {
     /// A file or directory to take along, as /with/NAME and on PATH
     #[arg(long, value_name = "FILE")]
     with: Vec<PathBuf>,
-    /// Build the libraries' examples too, and put them on its PATH
+    /// Build the libraries' examples too, and put them on the command's PATH
     #[arg(long, conflicts_with = "no_build")]
     examples: bool,
-    /// Give it network access to the outside: the host is 10.0.2.2
+    /// Give the command network access to the outside: the host is 10.0.2.2
     #[arg(long)]
     net: bool,
-    /// How long the command may take
+    /// How long the command can take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     timeout: u64,
     /// The kernel's package, or a directory with boot/vmlinuz* and lib/modules/*
@@ -32,7 +32,7 @@ pub(crate) struct Vm {
     /// Take only the command's own files along, and do not build the workspace's binaries
     #[arg(long)]
     no_build: bool,
-    /// The command; without one, an interactive shell
+    /// The command; if not given, an interactive shell
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }

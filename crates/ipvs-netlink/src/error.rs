@@ -70,8 +70,8 @@ impl std::error::Error for RequestFailure {}
 pub enum Error {
     /// The kernel has no IPVS and could not load it.
     #[error(
-        "the kernel has no IPVS: load the module ip_vs (modprobe ip_vs; from a container, on the host), or use a \
-         kernel built with CONFIG_IP_VS"
+        "the kernel has no IPVS: load the module ip_vs on the host (modprobe ip_vs), or use a kernel built with \
+         CONFIG_IP_VS"
     )]
     NoIpvs,
     /// The kernel rejected a request.

@@ -21,13 +21,13 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
     // The limit is the host's. Network namespaces other than the first can only read it.
     let is_ours = !fs::metadata(sysctl::path(CONNTRACK_MAX)).is_ok_and(|limit| limit.permissions().readonly());
     if let Some(most) = most_connections(conntrack).filter(|_| is_ours) {
-        let consequence = "conntrack may be full before, and drop new connections";
+        let consequence = "conntrack can become full, and then drops new connections";
         raise(CONNTRACK_MAX, most, consequence).unwrap_or_else(&mut failed);
         // Four connections per hash bucket, on average.
         raise_hash_size(most / 4).unwrap_or_else(&mut failed);
     }
-    const EARLIER: &str = "conntrack forgets idle connections earlier";
-    const BEFORE_IPVS: &str = "conntrack forgets idle connections before IPVS does, and endpoints see their packets come \
+    const EARLIER: &str = "conntrack forgets idle connections earlier than configured";
+    const BEFORE_IPVS: &str = "conntrack forgets idle connections before IPVS does, and their packets reach endpoints \
                                from another port";
     let ipvs = &configuration.ipvs;
     // A connection ends with the shorter timeout of IPVS and conntrack, so conntrack's must not be the shorter one.
@@ -47,7 +47,7 @@ pub fn prepare(configuration: &Configuration) -> Vec<String> {
         }
     }
     if conntrack.tcp_be_liberal {
-        let consequence = "packets outside the window of a connection are not translated";
+        let consequence = "the kernel does not translate packets outside the window of a connection";
         let set = sysctl::set("net/netfilter/nf_conntrack_tcp_be_liberal", "1", consequence);
         set.map_err(|error| error.to_string()).unwrap_or_else(&mut failed);
     }
@@ -118,7 +118,10 @@ fn raise_hash_size(slots: u64) -> Result<(), String> {
         return Ok(());
     }
     fs::write(HASH_SIZE, slots.to_string()).map_err(|error| {
-        format!("cannot set {HASH_SIZE} = {slots}: {error}; without it conntrack is slower with many connections")
+        format!(
+            "cannot set {HASH_SIZE} = {slots}: {error}. Without it, conntrack is slower with many connections. Set \
+                 it on the host: echo {slots} > {HASH_SIZE}"
+        )
     })
 }
 

@@ -122,10 +122,10 @@ pub enum Error {
     #[error("cannot receive from the kernel: {0}")]
     Receive(#[source] io::Error),
     /// Replies were lost (`ENOBUFS`). It is unknown whether the kernel executed the requests: read the state again.
-    #[error("the kernel's replies did not fit the receive buffer: state must be read again")]
+    #[error("the kernel's replies did not fit the receive buffer: read the state again")]
     Overrun,
     /// The transaction is too large for one send.
-    #[error("a transaction of {size} bytes does not fit the send buffer of {limit}: split it")]
+    #[error("a transaction of {size} bytes does not fit the send buffer of {limit} bytes: split it")]
     TooLarge {
         /// The size of the transaction in bytes.
         size: usize,
@@ -133,16 +133,16 @@ pub enum Error {
         limit: usize,
     },
     /// The kernel's state changed during every attempt to list it (`NLM_F_DUMP_INTR`): list again.
-    #[error("the kernel's state changed while it was listed: list again")]
+    #[error("the kernel's state changed while it was listed: list it again")]
     Interrupted,
     /// The kernel did not answer a request that asked for an acknowledgement.
-    #[error("the kernel did not acknowledge the request: state must be read again")]
+    #[error("the kernel did not acknowledge the request: read the state again")]
     NoReply,
     /// The kernel rejected the request.
     #[error("{0}")]
     Rejected(#[from] KernelError),
     /// A reply could not be decoded.
-    #[error("cannot understand the kernel's reply: {0}")]
+    #[error("cannot decode the kernel's reply: {0}")]
     Decode(String),
 }
 

@@ -11,7 +11,7 @@ pub(crate) fn receive(socket: &netlink_sys::Socket, incoming: &mut Vec<u8>, flag
     incoming.clear();
     match retry_interrupted(|| socket.recv(incoming, flags | TRUNCATED)) {
         Ok(size) if size > incoming.len() => {
-            Err(Error::Decode(format!("a reply of {size} bytes is larger than any we know")))
+            Err(Error::Decode(format!("a reply of {size} bytes is larger than the receive buffer")))
         }
         Ok(_) => Ok(Some(())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -49,7 +49,11 @@ pub(crate) fn read_datagram(
     while !bytes.is_empty() {
         let length = bytes.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize);
         let Some(body) = bytes.get(16..length) else {
-            return outcome.and(Err(Error::Decode(format!("a message of {length} bytes in {}", bytes.len()))));
+            return outcome.and(Err(Error::Decode(format!(
+                "a message has the invalid length {length}: the datagram has \
+                                                          {} bytes left",
+                bytes.len()
+            ))));
         };
         let message = NetlinkMessage::<Undecoded>::deserialize(bytes).map_err(Error::from);
         let handled = message.and_then(|NetlinkMessage { header, payload, .. }| match payload {

@@ -22,11 +22,10 @@ const UNITS: [(&str, u128); 8] = [
 ///
 /// The reason, and the allowed syntax.
 pub fn parse_go_duration(text: &str) -> Result<Duration, String> {
-    let syntax = || {
-        Err(format!("{text:?} is not a duration: allowed are numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms"))
-    };
+    let syntax =
+        || Err(format!("{text:?} is not a duration: use numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms"));
     // Go has the same limit: its duration is a signed 64-bit number of nanoseconds.
-    let too_long = || format!("{text:?} is too long: at most 2562047h47m16s");
+    let too_long = || format!("{text:?} is too long: the maximum is 2562047h47m16s");
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if unsigned.is_empty() {
         return syntax();
@@ -42,7 +41,7 @@ pub fn parse_go_duration(text: &str) -> Result<Duration, String> {
         let Some((unit, scale)) = UNITS.iter().find(|(unit, _)| after.starts_with(unit)) else {
             return match after.starts_with(|c: char| !c.is_ascii_digit() && c != '.') {
                 true => syntax(),
-                false => Err(format!("{text:?} has no unit: allowed are ns, us, ms, s, m and h, as in 30s")),
+                false => Err(format!("{text:?} has no unit: use ns, us, ms, s, m or h, as in 30s")),
             };
         };
         let more = scaled(whole, fraction, *scale);

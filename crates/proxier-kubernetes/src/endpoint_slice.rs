@@ -41,11 +41,11 @@ enum AddressType {
 
 impl<'de> Deserialize<'de> for AddressType {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer, "a type of address", |name| match name {
+        text(deserializer, "an address type", |name| match name {
             "IPv4" => Ok(Self::Ip(Family::V4)),
             "IPv6" => Ok(Self::Ip(Family::V6)),
             "FQDN" => Ok(Self::Fqdn),
-            _ => Err(format!("{} is not a type of address: IPv4, IPv6 or FQDN", quoted(name))),
+            _ => Err(format!("{} is not an address type: use IPv4, IPv6 or FQDN", quoted(name))),
         })
     }
 }
@@ -113,7 +113,7 @@ impl EndpointSlice {
         let id = SliceId { namespace: key.namespace.clone(), name: key.name.clone() };
         let object = Object { trigger_time, ..Object::new(key) };
         let Some(address_type) = self.address_type else {
-            return Err(Invalid::new("addressType", "is missing: IPv4, IPv6 or FQDN"));
+            return Err(Invalid::new("addressType", "is missing: use IPv4, IPv6 or FQDN"));
         };
         let AddressType::Ip(family) = address_type else { return Ok(object) };
         let service = meta.label(SERVICE_NAME).unwrap_or_default();
@@ -146,7 +146,7 @@ fn ports(entries: &[EndpointPort], left_out: &mut Reasons) -> Result<Vec<model::
     for (index, entry) in entries.iter().enumerate() {
         let name = entry.name();
         if !names.insert(name.clone()) {
-            let message = format!("{name:?} is the name of an earlier port too");
+            let message = format!("an earlier port has the name {name:?} too");
             return Err(Invalid::new(format!("ports[{index}]"), message));
         }
         match entry.to_model() {
@@ -171,7 +171,10 @@ impl Endpoint {
         left_out: &mut Reasons,
     ) -> Option<model::Endpoint> {
         let of_family = |address: &Address| match address.usable() {
-            Ok(ip) if Family::of(ip) != family => Err(format!("{ip} is not of the slice's addressType, {family}")),
+            Ok(ip) if Family::of(ip) != family => Err(format!(
+                "{ip} is not an {family} address, as the slice's \
+                                                               addressType requires"
+            )),
             outcome => outcome,
         };
         let mut addresses = self.addresses.iter().enumerate().map(|(position, address)| {
@@ -183,7 +186,7 @@ impl Endpoint {
         addresses.for_each(drop);
         let Some(address) = first else {
             let field = format!("endpoints[{index}].addresses");
-            left_out.extend([Invalid::new(field, "an endpoint has an address")]);
+            left_out.extend([Invalid::new(field, "an endpoint needs an address")]);
             return None;
         };
         let address = address.ok()?;

@@ -28,7 +28,7 @@ impl<'de> Deserialize<'de> for TrafficPolicy {
         text(deserializer, "a traffic policy", |name| match name {
             "Cluster" | "" => Ok(Self(model::TrafficPolicy::Cluster)),
             "Local" => Ok(Self(model::TrafficPolicy::Local)),
-            _ => Err(format!("{} is not a traffic policy: Cluster or Local", quoted(name))),
+            _ => Err(format!("{} is not a traffic policy: use Cluster or Local", quoted(name))),
         })
     }
 }
@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for IpMode {
         text(deserializer, "an ipMode", |name| match name {
             "VIP" => Ok(Self::Vip),
             "Proxy" => Ok(Self::Proxy),
-            _ => Err(format!("{} is not an ipMode: VIP or Proxy", quoted(name))),
+            _ => Err(format!("{} is not an ipMode: use VIP or Proxy", quoted(name))),
         })
     }
 }

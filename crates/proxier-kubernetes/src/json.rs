@@ -45,8 +45,8 @@ fn plain(message: &str) -> String {
     };
     let wanted = match wanted {
         "a sequence" => "a list",
-        "a map" => "a mapping: fields such as `name: value`",
-        wanted if wanted.starts_with("struct ") => "a mapping: fields such as `name: value`",
+        "a map" => "a mapping with fields such as `name: value`",
+        wanted if wanted.starts_with("struct ") => "a mapping with fields such as `name: value`",
         wanted => wanted,
     };
     format!("this is {found}, not {wanted}")

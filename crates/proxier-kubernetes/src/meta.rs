@@ -38,7 +38,7 @@ impl Meta {
             (Some(name), _) => Ok(name),
             (None, Some(_)) => Err(Invalid::new(
                 "metadata.generateName",
-                "is not supported here: only an API server can generate names; give metadata.name",
+                "is not supported here: only an API server can generate names. Set metadata.name",
             )),
             (None, None) => Err(Invalid::new("metadata.name", "is missing")),
         }
@@ -48,8 +48,10 @@ impl Meta {
     pub(crate) fn key(&self, kind: Kind) -> Result<Key, Invalid> {
         let name = self.name()?;
         if kind == Kind::Service && !is_label(name) {
-            let message =
-                format!("{} is not the name of a Service: at most 63 lower-case letters, digits and '-'", quoted(name));
+            let message = format!(
+                "{} is not a valid name of a Service: use at most 63 lower-case letters, digits and '-'",
+                quoted(name)
+            );
             return Err(Invalid::new("metadata.name", message));
         }
         let namespace = match &self.namespace {

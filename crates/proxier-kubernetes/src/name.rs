@@ -15,7 +15,7 @@ impl<'de> Deserialize<'de> for Label {
         text(deserializer, "a name", |name| match is_label(name) {
             true => Ok(Self(name.into())),
             false => Err(format!(
-                "{} is not a name: 1 to 63 lower-case letters, digits and '-', with '-' at neither end",
+                "{} is not a valid name: use 1 to 63 lower-case letters, digits and '-', without '-' at either end",
                 quoted(name)
             )),
         })
@@ -31,8 +31,8 @@ impl<'de> Deserialize<'de> for Subdomain {
         text(deserializer, "a name", |name| match is_subdomain(name) {
             true => Ok(Self(name.into())),
             false => Err(format!(
-                "{} is not a name: 1 to 253 lower-case letters, digits, '-' and '.', \
-                 with '-' and '.' at neither end",
+                "{} is not a valid name: use 1 to 253 lower-case letters, digits, '-' and '.', without '-' or '.' at \
+                 either end",
                 quoted(name)
             )),
         })
@@ -48,8 +48,8 @@ impl<'de> Deserialize<'de> for PortName {
         text(deserializer, "the name of a port", |name| match name.is_empty() || is_label(name) {
             true => Ok(Self(name.into())),
             false => Err(format!(
-                "{} is not the name of a port: lower-case letters, digits and '-', at most 63, \
-                 with '-' at neither end",
+                "{} is not a valid name of a port: use at most 63 lower-case letters, digits and '-', without '-' at \
+                 either end",
                 quoted(name)
             )),
         })

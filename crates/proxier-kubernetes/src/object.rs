@@ -86,7 +86,7 @@ impl Object {
     where
         T: k8s_openapi::Resource + serde::Serialize,
     {
-        let unknown = || Invalid::new("kind", format!("a Service proxy acts on no {}", T::KIND));
+        let unknown = || Invalid::new("kind", format!("a Service proxy does not use objects of the kind {}", T::KIND));
         let kind = Kind::of(T::API_VERSION, T::KIND).ok_or_else(unknown)?;
         let json = serde_json::to_string(object).map_err(|error| Invalid::new("", error.to_string()))?;
         Self::read(kind, &json, policy)

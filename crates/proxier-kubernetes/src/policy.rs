@@ -1,19 +1,8 @@
 //! The annotations that the operator allows.
 
-use std::{fmt, mem::take, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
-use ipvs_netlink::Scheduler;
-use proxier::model::{Forwarding, ServiceOptions, UdpScheduling, Weight};
-
-use crate::{
-    Reasons,
-    annotations::{WEIGHT, invalid},
-    format_go_duration,
-};
-
-/// The schedulers that any Service can choose: kube-proxy's own examples, whose modules the kernel loads without harm.
-const SAFE_SCHEDULERS: [Scheduler; 6] =
-    [Scheduler::RR, Scheduler::WRR, Scheduler::LC, Scheduler::WLC, Scheduler::SH, Scheduler::MH];
+use crate::format_go_duration;
 
 /// Which of the annotations `kube-ipvs.io/…` have an effect on this node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,7 +26,7 @@ impl FromStr for Annotations {
             "safe" | "" => Ok(Self::Safe),
             "all" => Ok(Self::All),
             "off" => Ok(Self::Off),
-            _ => Err(format!("{text:?} is none of safe, all, off")),
+            _ => Err(format!("{text:?} is not one of safe, all, off")),
         }
     }
 }
@@ -70,55 +59,39 @@ impl Default for AnnotationPolicy {
     }
 }
 
+/// The value of `--annotations` that an annotation needs at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// It affects only its own Service.
+    Safe,
+    /// It affects the kernel or other hosts.
+    All,
+}
+
 impl AnnotationPolicy {
-    /// Removes the options that the Service is not allowed to choose.
-    pub(crate) fn restrict(&self, options: &mut ServiceOptions, ignored: &mut Reasons) {
-        let mut refuse = |name: &str, message: String| ignored.extend([invalid(name, message)]);
-        if options.max_drain_time.take_if(|time| *time > self.drain_cap).is_some() {
+    /// Sets an option, which has its default so far. The default itself needs no level.
+    pub(crate) fn set<T: PartialEq>(&self, option: &mut T, value: T, level: Level) -> Result<(), String> {
+        if *option == value {
+            return Ok(());
+        }
+        match (self.annotations, level) {
+            (Annotations::All, _) | (Annotations::Safe, Level::Safe) => {
+                *option = value;
+                Ok(())
+            }
+            (Annotations::Off, _) => Err("this node allows no annotations (--annotations=off)".into()),
+            (Annotations::Safe, Level::All) => {
+                Err("this value needs --annotations=all, and this node has --annotations=safe".into())
+            }
+        }
+    }
+
+    /// A drain time, unless it is longer than the drain cap.
+    pub(crate) fn capped(&self, time: Duration) -> Result<Duration, String> {
+        if time > self.drain_cap {
             let cap = format_go_duration(self.drain_cap);
-            refuse("max-drain-time", format!("is longer than --drain-cap, {cap}, which counts instead"));
+            return Err(format!("is longer than --drain-cap, {cap}, which applies instead"));
         }
-        if self.annotations == Annotations::All {
-            return;
-        }
-        let mut refuse = |name| refuse(name, self.refusal());
-        if options.scheduler.take_if(|scheduler| !self.allows(*scheduler)).is_some() {
-            refuse("scheduler");
-        }
-        if take(&mut options.forwarding) != Forwarding::Masq {
-            refuse("forwarding");
-        }
-        if take(&mut options.udp_scheduling) != UdpScheduling::Flow {
-            refuse("udp-scheduling");
-        }
-        if self.annotations == Annotations::Off {
-            let weights = [
-                (options.hash_on.is_some(), "hash-on"),
-                (options.hash_fallback.is_some(), "hash-fallback"),
-                (options.local_weight != 1, "local-endpoint-weight"),
-                (!options.node_weights.is_empty(), "node-weights"),
-                (options.max_drain_time.is_some(), "max-drain-time"),
-            ];
-            weights.iter().filter(|(is_chosen, _)| *is_chosen).for_each(|(_, name)| refuse(name));
-            *options = ServiceOptions::DEFAULT;
-        }
-    }
-
-    pub(crate) fn restrict_weight(&self, weight: &mut Weight, ignored: &mut Reasons) {
-        if self.annotations == Annotations::Off && *weight != 1 {
-            *weight = 1;
-            ignored.extend([invalid(WEIGHT, self.refusal())]);
-        }
-    }
-
-    fn allows(&self, scheduler: Scheduler) -> bool {
-        self.annotations == Annotations::Safe && SAFE_SCHEDULERS.contains(&scheduler)
-    }
-
-    fn refusal(&self) -> String {
-        match self.annotations {
-            Annotations::Off => "no annotation counts on this node (--annotations=off)".into(),
-            annotations => format!("this node allows it only with --annotations=all, and has {annotations}"),
-        }
+        Ok(time)
     }
 }

@@ -22,7 +22,7 @@ impl Remarks {
     /// Sentences for a log. Their length is bounded.
     pub fn told(self) -> impl Iterator<Item = Invalid> {
         let left_out = self.left_out.told().map(|Invalid { field, message }| {
-            let message = message + "; it is left out, and the rest is followed";
+            let message = message + "; it is left out, and the rest is applied";
             Invalid { field, message }
         });
         self.ignored.told().chain(left_out)

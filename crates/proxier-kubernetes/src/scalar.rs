@@ -32,17 +32,17 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D, describe: &'static str) ->
         }
         fn visit_f64<E: Error>(self, value: f64) -> Result<i64, E> {
             if value.abs() >= u64::MAX as f64 {
-                return Err(E::custom(format_args!("a number as large as this is not {}", self.0)));
+                return Err(E::custom(format_args!("a number this large is not {}", self.0)));
             }
             Err(E::custom(format_args!("{value} is not {}", self.0)))
         }
         fn visit_str<E: Error>(self, value: &str) -> Result<i64, E> {
             let is_number = value.parse::<i64>().is_ok();
-            let hint = if is_number { ", written without quotes" } else { "" };
+            let hint = if is_number { "; write it without quotes" } else { "" };
             Err(E::custom(format_args!("{} is not {}{hint}", quoted(value), self.0)))
         }
         fn visit_unit<E: Error>(self) -> Result<i64, E> {
-            Err(E::custom(format_args!("there is no value here: wanted is {}", self.0)))
+            Err(E::custom(format_args!("the value is missing: it must be {}", self.0)))
         }
     }
     deserializer.deserialize_any(Number(describe))
@@ -119,7 +119,7 @@ pub(crate) struct Seconds(pub(crate) NonZeroU32);
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const WANTED: &str = "a time-out: 1 to 86400 seconds";
+        const WANTED: &str = "a timeout: 1 to 86400 seconds";
         let value = number(deserializer, WANTED)?;
         u32::try_from(value)
             .ok()
@@ -142,7 +142,7 @@ impl Default for Protocol {
 impl<'de> Deserialize<'de> for Protocol {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "a protocol: TCP, UDP or SCTP", |name| {
-            let unknown = |_| format!("unknown protocol {}: a Service has TCP, UDP or SCTP", quoted(name));
+            let unknown = |_| format!("unknown protocol {}: use TCP, UDP or SCTP", quoted(name));
             name.parse().map(Self).map_err(unknown)
         })
     }
@@ -212,8 +212,8 @@ pub(crate) fn parse_range(text: &str) -> Result<IpNet, String> {
     };
     range().map(|range| range.trunc()).ok_or_else(|| {
         let hint = match parse_ip(text.trim()) {
-            Some(address) => format!("it has no length; this address alone is {}", IpNet::from(address)),
-            None => "allowed are ranges such as 10.244.0.0/16 or fd00:10::/64".into(),
+            Some(address) => format!("it has no prefix length. For this address alone, write {}", IpNet::from(address)),
+            None => "use a range such as 10.244.0.0/16 or fd00:10::/64".into(),
         };
         format!("{} is not an address range: {hint}", quoted(text))
     })
@@ -224,7 +224,7 @@ pub(crate) fn one_of_each_family(ranges: &[Range], field: &str) -> Result<Vec<Ip
     if let [first, second] = ranges
         && is_v4(first) == is_v4(second)
     {
-        let message = "is of the same family as the first: at most one of each";
+        let message = "has the same family as the first: use at most one of each";
         return Err(Invalid::new(format!("{field}[1]"), message));
     }
     Ok(ranges.iter().map(|range| range.0).collect())

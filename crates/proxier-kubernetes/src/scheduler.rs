@@ -26,6 +26,6 @@ const KNOWN: [Scheduler; 14] = [
 pub fn parse_scheduler(name: &str) -> Result<Scheduler, String> {
     KNOWN.into_iter().find(|known| known.as_str() == name).ok_or_else(|| {
         let known = KNOWN.map(|known| known.to_string()).join(", ");
-        format!("{name:?} is not a scheduler of IPVS: allowed are {known}")
+        format!("{name:?} is not a scheduler of IPVS: use one of {known}")
     })
 }

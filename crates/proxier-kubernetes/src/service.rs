@@ -69,13 +69,13 @@ enum Type {
 
 impl<'de> Deserialize<'de> for Type {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer, "a type of Service", |name| match name {
+        text(deserializer, "a Service type", |name| match name {
             "ClusterIP" | "" => Ok(Self::ClusterIp),
             "NodePort" => Ok(Self::NodePort),
             "LoadBalancer" => Ok(Self::LoadBalancer),
             "ExternalName" => Ok(Self::ExternalName),
             _ => Err(format!(
-                "{} is not a type of Service: ClusterIP, NodePort, LoadBalancer or ExternalName",
+                "{} is not a Service type: use ClusterIP, NodePort, LoadBalancer or ExternalName",
                 quoted(name)
             )),
         })
@@ -90,10 +90,10 @@ enum SessionAffinity {
 
 impl<'de> Deserialize<'de> for SessionAffinity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer, "an affinity", |name| match name {
+        text(deserializer, "a session affinity", |name| match name {
             "None" | "" => Ok(Self::None),
             "ClientIP" => Ok(Self::ClientIp),
-            _ => Err(format!("{} is not an affinity: None or ClientIP", quoted(name))),
+            _ => Err(format!("{} is not a session affinity: use None or ClientIP", quoted(name))),
         })
     }
 }
@@ -128,7 +128,7 @@ impl Service {
         let is_external_name = spec.r#type == Some(Type::ExternalName);
         let cluster_ips = if is_external_name { Cluster::Unset } else { spec.cluster_ips(left_out)? };
         if spec.ports.entries.is_empty() && !is_external_name && !matches!(cluster_ips, Cluster::Headless) {
-            return Err(Invalid::new("spec.ports", "a Service has at least one port"));
+            return Err(Invalid::new("spec.ports", "a Service needs at least one port"));
         }
         left_out.extend(spec.ports.cut("spec.ports"));
         let ports = if is_external_name { Vec::new() } else { spec.ports()? };
@@ -193,7 +193,7 @@ impl Spec {
             };
         };
         if single.is_some_and(|single| single != first) {
-            return Err(Invalid::new("spec.clusterIP", "is another than the first of spec.clusterIPs"));
+            return Err(Invalid::new("spec.clusterIP", "differs from the first of spec.clusterIPs"));
         }
         if self.cluster_ips.len() == 1 && is_text(first, "None") {
             return Ok(Cluster::Headless);
@@ -203,7 +203,7 @@ impl Spec {
             let field = format!("spec.clusterIPs[{index}]");
             let Some(ip) = address_of(address, &field, left_out)? else { continue };
             if ips.iter().any(|other: &IpAddr| other.is_ipv4() == ip.is_ipv4()) {
-                return Err(Invalid::new(field, "is of the same family as the first: at most one of each"));
+                return Err(Invalid::new(field, "has the same family as the first: use at most one of each"));
             }
             ips.push(ip);
         }
@@ -229,23 +229,23 @@ impl Spec {
             };
             let model::ServicePort { name, protocol, port: number, .. } = &port;
             if name.is_empty() && entries.len() > 1 {
-                return invalid("", "has no name: where there are several ports each needs one".into());
+                return invalid("", "has no name: if a Service has several ports, each needs a name".into());
             }
             if !names.insert(name.clone()) {
-                return invalid(".name", format!("{name:?} is the name of an earlier port too"));
+                return invalid(".name", format!("an earlier port has the name {name:?} too"));
             }
             if !numbers.insert((*protocol, *number)) {
-                return invalid(".port", format!("{protocol} {number} is an earlier port too"));
+                return invalid(".port", format!("an earlier port is {protocol} {number} too"));
             }
             if let Some(node_port) = port.node_port {
                 if !self.has_node_ports() {
                     return invalid(
                         ".nodePort",
-                        "is for Services of type NodePort or LoadBalancer only: set spec.type".into(),
+                        "is only for Services of type NodePort or LoadBalancer: set spec.type".into(),
                     );
                 }
                 if !node_ports.insert((*protocol, node_port)) {
-                    let message = format!("{protocol} {node_port} is an earlier port's nodePort too");
+                    let message = format!("an earlier port has the nodePort {protocol} {node_port} too");
                     return invalid(".nodePort", message);
                 }
             }
@@ -273,7 +273,7 @@ fn address_of(address: &Address, field: &str, left_out: &mut Reasons) -> Result<
         (_, Ok(ip)) => Ok(Some(ip)),
         (Address::Text(text), _) if text.eq_ignore_ascii_case("none") => Err(Invalid::new(
             field,
-            format!("{} is not an IP address; a headless Service has \"None\", and that alone", quoted(text)),
+            format!("{} is not an IP address. For a headless Service, write \"None\" and no address", quoted(text)),
         )),
         (Address::Text(_), Err(message)) => Err(Invalid::new(field, message)),
         (_, Err(message)) => {

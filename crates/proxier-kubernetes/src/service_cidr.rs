@@ -27,7 +27,7 @@ impl ServiceCidr {
         let key = self.metadata.unwrap_or_default().key(Kind::ServiceCidr)?;
         let ranges = one_of_each_family(&self.spec.unwrap_or_default().cidrs, "spec.cidrs")?;
         if ranges.is_empty() {
-            return Err(Invalid::new("spec.cidrs", "a ServiceCIDR has a range, or one of each family"));
+            return Err(Invalid::new("spec.cidrs", "a ServiceCIDR needs a range, or one range of each family"));
         }
         let range = model::ServiceCidr { name: (*key.name).into(), ranges };
         Ok(Object { event: Some(Event::ServiceCidrApplied(range)), ..Object::new(key) })

@@ -66,9 +66,9 @@ fn services_become_events_with_remarks_or_are_invalid() {
         read::<Service>(service(json!({}), annotations, "127.0.0.1")),
         expect![[r#"
             Service shop/web: ServiceApplied, then Some(ServiceRemoved(ServiceId { namespace: "shop", name: "web" }))
-            metadata.annotations: annotation kube-ipvs.io/scheduler: "fastest" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos; it is ignored
-            metadata.annotations: annotation kube-ipvs.io/forwarding: this node allows it only with --annotations=all, and has safe; it is ignored
-            spec.externalIPs[0]: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it; it is left out, and the rest is followed"#]],
+            metadata.annotations: annotation kube-ipvs.io/forwarding: this value needs --annotations=all, and this node has --annotations=safe; it is ignored
+            metadata.annotations: annotation kube-ipvs.io/scheduler: "fastest" is not a scheduler of IPVS: use one of rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos; it is ignored
+            spec.externalIPs[0]: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it; it is left out, and the rest is applied"#]],
     );
     let labels = json!({"service.kubernetes.io/service-proxy-name": "other"});
     check(
@@ -78,7 +78,7 @@ fn services_become_events_with_remarks_or_are_invalid() {
     );
     check(
         read::<Service>(json!({"metadata": {"name": "web"}, "spec": {"ports": []}})),
-        expect!["invalid: spec.ports: a Service has at least one port"],
+        expect!["invalid: spec.ports: a Service needs at least one port"],
     );
 }
 
@@ -116,7 +116,7 @@ fn cluster_scoped_objects_become_events() {
         read::<Node>(json!({"metadata": {"name": "node-1"}, "status": status})),
         expect![[r#"
             Node node-1: NodeApplied, then Some(NodeRemoved("node-1"))
-            status.addresses[0].address: "10.0.0.256" is not an IP address; it is left out, and the rest is followed"#]],
+            status.addresses[0].address: "10.0.0.256" is not an IP address; it is left out, and the rest is applied"#]],
     );
     check(
         read::<ServiceCIDR>(json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12"]}})),
@@ -127,10 +127,13 @@ fn cluster_scoped_objects_become_events() {
 #[test]
 fn objects_of_other_kinds_and_non_mappings_are_rejected() {
     let policy = AnnotationPolicy::default();
-    check(Object::from_resource(&Pod::default(), &policy), expect!["invalid: kind: a Service proxy acts on no Pod"]);
+    check(
+        Object::from_resource(&Pod::default(), &policy),
+        expect!["invalid: kind: a Service proxy does not use objects of the kind Pod"],
+    );
     check(
         Object::read(Kind::Node, "7", &policy),
-        expect!["invalid: this is integer `7`, not a mapping: fields such as `name: value`"],
+        expect!["invalid: this is integer `7`, not a mapping with fields such as `name: value`"],
     );
     assert_eq!(Kind::of("v1", <Service as ListableResource>::LIST_KIND), None);
 }

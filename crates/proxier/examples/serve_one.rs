@@ -4,8 +4,8 @@
 //! serve_one 10.96.0.80:80 10.244.1.2:8080 10.244.2.2:8080
 //! ```
 //!
-//! The first address is the ClusterIP and port of the Service. The others are its endpoints. This host routes packets to
-//! the endpoints (`sysctl net.ipv4.ip_forward=1`).
+//! The first address is the ClusterIP and port of the Service. The others are its endpoints. This host routes packets
+//! to the endpoints (`sysctl net.ipv4.ip_forward=1`).
 //!
 //! Run it as root. Look at the result with `ipvsadm -Ln`, `ip addr show kube-ipvs0` and `nft list ruleset`. SIGINT
 //! (Ctrl-C) ends it, and the Service stays in the kernel: a proxy can restart without an interruption. `kube-ipvs
@@ -16,9 +16,7 @@ use std::{env, error::Error, net::SocketAddr, num::NonZero, sync::mpsc};
 use proxier::{
     Completeness, Config, Runner, Update,
     linux::Settings,
-    model::{
-        Endpoint, EndpointPort, EndpointSlice, Event, Family, Protocol, Service, ServiceId, ServicePort, SliceId,
-    },
+    model::{Endpoint, EndpointPort, EndpointSlice, Event, Family, Protocol, Service, ServiceId, ServicePort, SliceId},
 };
 
 const USAGE: &str = "usage: serve_one CLUSTER_IP:PORT ENDPOINT:PORT...";

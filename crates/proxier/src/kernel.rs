@@ -18,17 +18,18 @@ use crate::{
     cluster::EndpointAddress,
     model::VirtualServerKey,
     plan::{Change, Plan},
-    state::State,
+    state::{ServerState, State},
 };
 
 /// A kernel that the engine reads and changes. Calls are synchronous: one owner makes one call at a time.
 pub trait Kernel {
-    /// Makes the prerequisites of every plan if they are missing: the device, the tables, the sysctls.
+    /// Makes the prerequisites of every plan if they are missing: the device, the tables, the sysctls. The cost does
+    /// not depend on the number of Services.
     ///
     /// # Errors
     ///
     /// If no plan could work: names the missing prerequisite and the remedy.
-    fn prepare(&mut self) -> Result<(), KernelUnavailable>;
+    fn prepare(&mut self) -> Result<Prepared, KernelUnavailable>;
 
     /// Reads the state. A dump of the kernel can be incomplete, so the implementation queries each virtual server of
     /// `believed` that the dump lacks.
@@ -37,6 +38,24 @@ pub trait Kernel {
     ///
     /// If any part cannot be read: an unreadable state is never an empty one.
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable>;
+
+    /// Reads the given virtual servers, each by itself. One that does not exist is not in the result.
+    ///
+    /// # Errors
+    ///
+    /// If one of them cannot be read.
+    fn servers(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable>;
+
+    /// Whether anything except the virtual servers differs from `known`, as far as the kernel shows that cheaply. The
+    /// engine then reads the whole state.
+    ///
+    /// # Errors
+    ///
+    /// If the state cannot be read.
+    fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable>;
 
     /// Counts the connections of the real servers of the given virtual servers. A virtual server that does not exist
     /// has none.
@@ -48,6 +67,22 @@ pub trait Kernel {
 
     /// Applies a plan, and continues after a failure. It has the three duties that the [module](self) lists.
     fn apply(&mut self, plan: &Plan) -> Report;
+}
+
+/// The result of [`Kernel::prepare`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prepared {
+    /// All prerequisites were there.
+    Intact,
+    /// Some were missing or changed, and are there now. State that they held can be missing, so it must be read.
+    Repaired,
+}
+
+impl Prepared {
+    /// Of two parts together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        if self == Self::Intact { other } else { self }
+    }
 }
 
 /// The connections through each real server, active and inactive ones together.

@@ -32,7 +32,7 @@ fn await_pods(cluster: &Cluster, addresses: &[&str]) -> TestResult {
 fn ensure_no_complaint(proxy: &Proxy) -> TestResult {
     let log = proxy.log_text();
     // If the machine was suspended, the API server has not answered for a while.
-    let lines = log.lines().filter(|line| !line.contains("keeping the last known state"));
+    let lines = log.lines().filter(|line| !line.contains("keeps the last known state"));
     let complaint = lines.into_iter().find(|line| line.contains("WARN") || line.contains("ERROR"));
     ensure!(complaint.is_none(), "it complains: {complaint:?}\n{log}");
     Ok(())

@@ -152,7 +152,7 @@ fn takeover_from_kube_proxy_and_back_drops_no_connection() -> TestResult {
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;
         eventually(|| {
             let log = proxy.log_text();
-            ensure!(log.contains("taken over from kube-proxy"), "{log}");
+            ensure!(log.contains("took over from kube-proxy"), "{log}");
             ensure!(!log.contains("ERROR"), "{log}");
             Ok(())
         })?;

@@ -93,7 +93,7 @@ fn firewall_that_drops_forwarded_packets_is_reported() -> TestResult {
         cluster.manifests.write("web", &Service::new("web").cluster_ip("10.96.0.7").port(80))?;
         let proxy = cluster.start_proxy("node-3", &FLAGS)?;
         node.await_vips(&["10.96.0.7"])?;
-        let named = "the chain ip filter FORWARD drops what none of its rules accepts";
+        let named = "the chain ip filter FORWARD drops packets that none of its rules accepts";
         let is_said = |said: &str| {
             ensure!(said.contains(named) && !said.contains("firewalld"), "{said}");
             Ok(())

@@ -61,7 +61,7 @@ fn shipped_daemon_set_works_with_cap_net_admin_alone() -> TestResult {
             ensure!(effective == Some(&*format!("{rights:016x}")), "its rights are {effective:?}");
             let log = proxy.log_text();
             // If the machine was suspended, the API server has not answered for a while.
-            let is_warning = |line: &&str| line.contains("WARN") && !line.contains("keeping the last known state");
+            let is_warning = |line: &&str| line.contains("WARN") && !line.contains("keeps the last known state");
             let warning = log.lines().find(is_warning);
             ensure!(warning.is_none(), "it warns: {warning:?}\n{log}");
             Ok(())

@@ -39,7 +39,7 @@ const VIPS: [&str; 8] = [
     "2001:db8:1::11",
 ];
 /// The comment of the rule that drops packets to `local`.
-const DROPPED: &str = "no endpoints on this node, and the policy is Local: no short circuit has led here";
+const DROPPED: &str = "policy Local, no endpoint on this node, and no short circuit";
 
 fn services() -> String {
     let service = |name: &str, number: usize| {

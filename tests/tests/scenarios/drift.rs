@@ -45,7 +45,7 @@ fn await_whole(node: &Namespace) -> Result<()> {
     eventually(|| {
         let rules = node.run("nft", &["-s", "-t", "list", "ruleset"])?;
         ensure!(rules.contains(RANGES), "no source ranges:\n{rules}");
-        ensure!(rules.contains("a VIP, and nothing that it serves"), "no chain input:\n{rules}");
+        ensure!(rules.contains("a VIP, on a port that kube-ipvs does not serve"), "no chain input:\n{rules}");
         let device = node.run("ip", &["-br", "link", "show", VIP_DEVICE])?;
         ensure!(!device.contains("UP"), "{device}");
         Ok(())

@@ -45,9 +45,9 @@ fn kubeadm_command_line_and_config_file_take_effect() -> TestResult {
         assert_eq!(cluster.at("visitor")?.get("10.96.0.80:80")?.peer.ip(), cluster.node("node-3")?.ipv4());
         let log = proxy.log_text();
         for said in [
-            "ignored, since --config is given: --ipvs-scheduler",
-            "config.conf: ignored, since unknown: modes",
-            "without effect here: iptables.syncPeriod, --profiling",
+            "ignores these flags because --config is set: --ipvs-scheduler",
+            "config.conf: kube-ipvs ignores these unknown fields: modes",
+            "no effect in kube-ipvs: iptables.syncPeriod, --profiling",
         ] {
             assert!(log.contains(said), "{said} is not in: {log}");
         }
@@ -56,7 +56,10 @@ fn kubeadm_command_line_and_config_file_take_effect() -> TestResult {
         fs::write(&file, FILE.replace("lc", "least-conn"))?;
         scenarios::eventually(|| {
             let log = proxy.log_text();
-            anyhow::ensure!(log.contains("ipvs.scheduler: \"least-conn\"") && log.contains("going on with"), "{log}");
+            anyhow::ensure!(
+                log.contains("ipvs.scheduler: \"least-conn\"") && log.contains("keeps the configuration"),
+                "{log}"
+            );
             Ok(())
         })?;
         // A DaemonSet restarts the daemon with the new file.

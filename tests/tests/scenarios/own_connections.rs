@@ -141,7 +141,7 @@ fn connections_are_answered_if_all_local_ports_are_node_ports() -> TestResult {
 }
 
 /// The comment of the rules that drop.
-const NUMBERS: &str = "a protocol number of the chain hide, from outside";
+const NUMBERS: &str = "drop packets from outside with a protocol number of the chain hide";
 
 /// kube-ipvs hides an answer of TCP from IPVS with a special protocol number. A sender outside must not use that
 /// number: its packet would pass rules for TCP and then become TCP.

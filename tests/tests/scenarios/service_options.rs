@@ -43,7 +43,7 @@ fn every_scheduler_and_flag_is_read_back() -> TestResult {
         let proxy = cluster.start_proxy(NODE, &[])?;
         await_scheduler(node, "rr")?;
         let log = proxy.log_text();
-        ensure!(log.contains("kube-ipvs.io/scheduler: this node allows it only with --annotations=all"), "{log}");
+        ensure!(log.contains("kube-ipvs.io/scheduler: this value needs --annotations=all"), "{log}");
         proxy.terminate()?;
         cluster.manifests.write("web", &annotated(&[]))?;
         let proxy = cluster.start_proxy(NODE, &["--annotations=all"])?;
@@ -142,11 +142,11 @@ fn connections_are_spread_by_weight() -> TestResult {
         await_scheduler(node, "rr")?;
         let explain = ["explain", "web", "--manifests", &manifests, "--hostname-override", NODE];
         let explained = cluster.kube_ipvs(NODE)?.run(&explain)?;
-        ensure!(explained.contains("has weights, and its scheduler rr takes no notice"), "{explained}");
+        ensure!(explained.contains("has weights, and its scheduler rr ignores them"), "{explained}");
         ensure!(explained.contains("10.244.2.3:8080 weight 8"), "{explained}");
         eventually(|| {
             let log = proxy.log_text();
-            ensure!(log.contains("has weights, and its scheduler rr takes no notice"), "{log}");
+            ensure!(log.contains("has weights, and its scheduler rr ignores them"), "{log}");
             Ok(())
         })
     })

@@ -51,7 +51,7 @@ fn short_circuit_connections_end_with_their_endpoint() -> TestResult {
         cluster.await_settled("node-3", &FLAGS)?;
         // No Node object has a podCIDR.
         let log = proxy.log_text();
-        ensure!(log.contains("IPv4 pods of other nodes are taken for pods of this one"), "{log}");
+        ensure!(log.contains("cannot distinguish IPv4 pods of other nodes"), "{log}");
         let mut conversations = Vec::new();
         for from in ["visitor", "node-3"] {
             for transport in transports {
@@ -128,7 +128,7 @@ fn short_circuit_connections_survive_a_moment_without_endpoints() -> TestResult 
 /// reset the connection.
 #[test]
 fn out_of_window_packet_does_not_reset_the_connection() -> TestResult {
-    const INVALID: &str = "no part of any connection";
+    const INVALID: &str = "drop packets that conntrack calls invalid";
     let builder = Cluster::builder().pod("app", "node-1", "10.244.1.2").pod("visitor", "node-3", "10.244.3.9");
     scenario(builder, |cluster| {
         let _server = cluster.echo("app", Transport::Tcp, 8080)?;

@@ -118,7 +118,7 @@ fn read_only_sysctls_cause_a_warning_or_an_error_with_advice() -> TestResult {
         let error = "sysctl: cannot set net.ipv4.conf.all.arp_ignore = 1: Read-only file system";
         eventually(|| {
             let log = proxy.log_text();
-            let says_what_to_do = log.contains("set it on the host: sysctl -w net.ipv4.conf.all.arp_ignore=1");
+            let says_what_to_do = log.contains("Set it on the host: sysctl -w net.ipv4.conf.all.arp_ignore=1");
             (log.contains(error) && says_what_to_do).then_some(()).context(log)
         })
     })

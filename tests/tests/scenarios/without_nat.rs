@@ -221,8 +221,8 @@ fn direct_routing_is_used_only_if_all_pods_are_on_the_node() -> TestResult {
         names.dedup();
         ensure!(names == ["far", "near-1", "near-2"], "{names:?}");
         let log = proxies[2].log_text();
-        let reason = "Service default/app:tcp is forwarded with NAT on TCP 203.0.113.80:80, not as it asks: \
-                      endpoint 10.244.2.2:80 is at another node";
+        let reason = "Service default/app:tcp asks for forwarding without NAT, and is forwarded with NAT on TCP \
+                      203.0.113.80:80: endpoint 10.244.2.2:80 is on another node";
         ensure!(log.contains(reason), "{log}");
         let manifests = cluster.manifests.directory().to_string_lossy().into_owned();
         let explain = ["explain", "app", "--manifests", &manifests, "--hostname-override", "node-3"];
@@ -320,7 +320,7 @@ fn datagram_scheduling_with_nat_requires_one_way_datagrams() -> TestResult {
         await_forwarding(node, keys[0], "Masq", 2)?;
         await_flags("")?;
         let log = proxy.log_text();
-        let refused = "Service default/app:udp does not get each datagram scheduled by itself on UDP 203.0.113.80:80";
+        let refused = "Service default/app:udp is scheduled by flow on UDP 203.0.113.80:80, not by datagram";
         ensure!(log.contains(refused), "{log}");
 
         cluster.manifests.write("app", &service(&[("udp-scheduling", "one-way-datagram")], "Cluster"))?;

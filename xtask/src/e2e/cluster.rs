@@ -34,13 +34,13 @@ impl Cluster {
         let all = scenarios::all();
         let chosen: Vec<&Scenario> =
             all.iter().filter(|scenario| filter.is_none_or(|filter| scenario.name.contains(filter))).collect();
-        ensure!(!chosen.is_empty(), "no scenario has that in its name");
+        ensure!(!chosen.is_empty(), "no scenario matches the filter");
         // It fails if the namespace exists: then another user owns it.
         self.kubectl(&["create", "namespace", NAMESPACE], None)?;
         let away = ["delete", "namespace", NAMESPACE, "--wait=false"];
         let janitor = Janitor::new(&[&["kubectl".to_owned()], &*self.flags(), &away.map(str::to_owned)].concat())?;
         let mut known = Known::new();
-        scenarios::pods().iter().try_for_each(|step| self.take(step, &mut known)).context("making the pods")?;
+        scenarios::pods().iter().try_for_each(|step| self.take(step, &mut known)).context("creating the pods")?;
         let mut failed = Vec::new();
         for Scenario { name, steps } in chosen {
             let result = steps.iter().try_for_each(|step| self.take(step, &mut known));

@@ -24,7 +24,7 @@ pub(super) fn run(kubeconfig: &Path, e2e_test: &Path, filter: Option<&str>) -> R
     for skip in &list.skips {
         println!("not run: {}\n  {}", skip.pattern, skip.reason);
     }
-    println!("running {}, for hours; its log is {}", e2e_test.display(), directory.join(LOG).display());
+    println!("running {}, which takes hours; its log is {}", e2e_test.display(), directory.join(LOG).display());
     let specs = run_in(&directory, kubeconfig, e2e_test, &list.flags(filter))?;
     specs.iter().for_each(|spec| println!("{}", spec.line()));
     let failed = specs.iter().filter(|spec| spec.outcome == Outcome::Failed).count();
@@ -83,7 +83,7 @@ impl List {
                 list.skips.push(Skip { pattern: pattern.to_owned(), reason: String::new() });
             } else {
                 let last = list.skips.last_mut().filter(|_| line.starts_with(' '));
-                let skip = last.with_context(|| format!("{line:?} is no focus, no skip and no reason"))?;
+                let skip = last.with_context(|| format!("{line:?} is neither a focus, a skip nor a reason"))?;
                 skip.reason = line.trim().to_owned();
             }
         }

@@ -31,7 +31,7 @@ pub(super) fn run(args: &E2e) -> Result<()> {
     let features = ["--features", "control-plane"];
     let tests =
         workspace.build(&[&["test", "--package", SCENARIOS, "--test", TESTS, "--no-run"], &features[..]].concat())?;
-    let tests = tests.iter().find(|test| test.target == TESTS).context("cargo built no such test")?;
+    let tests = tests.iter().find(|test| test.target == TESTS).context("cargo did not build this test")?;
     let daemon = workspace.build_daemon(&[])?;
 
     let mut job = Job::new(
@@ -50,14 +50,14 @@ pub(super) fn run(args: &E2e) -> Result<()> {
     }
     job.manifests(&workspace.root);
     for (program, scenarios) in &programs.absent {
-        println!("not run: {scenarios} takes {program}, which {} does not have", place.display());
+        println!("not run: {scenarios} needs {program}, which {} does not have", place.display());
     }
     let mut progress = Progress::new(&workspace.bench_directory()?.join("envtest.log"))?;
     progress.begin("cargo xtask e2e --cluster envtest", 0);
     let status = bench.run(&job, &mut progress);
     progress.print_table();
     ensure!(status? == 0, "some scenarios failed on the real API server");
-    ensure!(progress.counts().passed > 0, "no scenario has that in its name");
+    ensure!(progress.counts().passed > 0, "no scenario matches the filter");
     Ok(())
 }
 
@@ -72,9 +72,8 @@ impl Programs {
         let missing: Vec<&str> = NEEDED.into_iter().filter(|name| !exists(&place.join(name))).collect();
         ensure!(
             missing.is_empty(),
-            "{} does not have {}. Kubernetes' controller developers have both: `go run \
-             sigs.k8s.io/controller-runtime/tools/setup-envtest@latest use -p path` brings them and says where they are; \
-             KUBEBUILDER_ASSETS names that folder",
+            "{} does not have {}. Run `go run sigs.k8s.io/controller-runtime/tools/setup-envtest@latest use -p path`, \
+             which downloads both and prints their folder. Set KUBEBUILDER_ASSETS to that folder",
             place.display(),
             missing.join(" and ")
         );

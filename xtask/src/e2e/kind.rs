@@ -70,7 +70,7 @@ fn fitted(manifests: &str) -> Result<String> {
     let ranges = format!("clusterCIDR: {POD_RANGES}");
     let mut fitted = manifests.to_owned();
     for (from, to) in [("https://API-SERVER:6443", &server), ("clusterCIDR: \"\"", &ranges)] {
-        ensure!(fitted.contains(from), "manifests/configmap.yaml does not have {from} to be filled in");
+        ensure!(fitted.contains(from), "manifests/configmap.yaml does not have {from}, which this command replaces");
         fitted = fitted.replace(from, to);
     }
     Ok(fitted)

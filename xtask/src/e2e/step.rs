@@ -58,7 +58,7 @@ impl Step {
             Self { words: self.words.iter().map(fill).collect(), input: self.input.as_ref().map(fill), ..self.clone() };
         let open = |text: &String| unknown(text).map(str::to_owned);
         let unknown = filled.words.iter().chain(&filled.input).find_map(open);
-        ensure!(unknown.is_none(), "nothing is known of {unknown:?}");
+        ensure!(unknown.is_none(), "no earlier step has set {unknown:?}");
         Ok(filled)
     }
 
@@ -66,13 +66,17 @@ impl Step {
     pub(super) fn judge(&self, output: &str, known: &mut Known) -> Result<()> {
         let output = output.trim();
         let names = |name: &'static str| -> Result<Vec<String>> {
-            let names = known.get(name).with_context(|| format!("nothing is known of {name}"))?;
+            let names = known.get(name).with_context(|| format!("no earlier step has set {name}"))?;
             Ok(names.split_whitespace().map(str::to_owned).collect())
         };
         let lines: Vec<&str> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let all_of = |names: &[String]| {
             ensure!(!lines.is_empty(), "no pod answers");
-            ensure!(lines.iter().all(|line| names.iter().any(|name| name == line)), "{lines:?} answer, of {names:?}");
+            ensure!(
+                lines.iter().all(|line| names.iter().any(|name| name == line)),
+                "expected answers of {names:?}, \
+                                                                                     and {lines:?} answer"
+            );
             Ok(())
         };
         match self.expected {
@@ -83,20 +87,20 @@ impl Step {
                 Ok(())
             }
             Expected::Exactly(wanted) => {
-                ensure!(output == wanted, "it says {output:?}, not {wanted:?}");
+                ensure!(output == wanted, "expected {wanted:?}, and the output is {output:?}");
                 Ok(())
             }
             Expected::Some(name) => all_of(&names(name)?),
             Expected::One(name) => {
                 all_of(&names(name)?)?;
-                ensure!(lines.iter().all(|line| *line == lines[0]), "not one answers, but {lines:?}");
+                ensure!(lines.iter().all(|line| *line == lines[0]), "expected one pod to answer, and {lines:?} answer");
                 Ok(())
             }
             Expected::All(name) => {
                 let names = names(name)?;
                 all_of(&names)?;
                 let silent: Vec<&String> = names.iter().filter(|name| !lines.contains(&name.as_str())).collect();
-                ensure!(silent.is_empty(), "{silent:?} never answer; {lines:?} do");
+                ensure!(silent.is_empty(), "{silent:?} do not answer, and {lines:?} do");
                 Ok(())
             }
         }

@@ -47,7 +47,11 @@ impl Host {
     }
 
     pub(crate) fn run(&self, job: &Job, out: &mut dyn Output) -> Result<u8> {
-        ensure!(!job.net, "on the host's own kernel a job has no way out of its namespace; try KUBE_IPVS_BENCH=vm");
+        ensure!(
+            !job.net,
+            "on the host's own kernel, a job cannot reach the network outside its namespace: set \
+                           KUBE_IPVS_BENCH=vm"
+        );
         let root = self.directory.join(std::process::id().to_string());
         let janitor = Janitor::removing(&root)?;
         for file in job.files() {
@@ -61,7 +65,7 @@ impl Host {
         let script = root.join("job");
         fs::write(&script, job.script(&root.to_string_lossy()))?;
 
-        eprintln!("bench: on this host's own kernel, in private namespaces");
+        eprintln!("bench: using this host's own kernel, in private namespaces");
         let started = Instant::now();
         let seconds = job.timeout.as_secs().to_string();
         let unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
@@ -79,7 +83,7 @@ impl Host {
             copy_output(&mut command, out)?
         };
         janitor.finish()?;
-        ensure!(job.interactive || started.elapsed() < job.timeout, "not done after {seconds} s");
+        ensure!(job.interactive || started.elapsed() < job.timeout, "the command was not done after {seconds} s");
         // As in a shell: 128 plus the number of the signal.
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         Ok(u8::try_from(code).unwrap_or(1))

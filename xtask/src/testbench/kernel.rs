@@ -78,8 +78,8 @@ fn default_package() -> Result<&'static str> {
         Ok("linux-image-cloud-amd64")
     } else {
         bail!(
-            "the bench takes its kernel from Debian or Ubuntu; on other systems give a directory that holds \
-             boot/vmlinuz* and lib/modules/* as --kernel DIRECTORY or KUBE_IPVS_BENCH_KERNEL"
+            "the bench takes its kernel from Debian or Ubuntu. On other systems, pass a directory with boot/vmlinuz* \
+             and lib/modules/* as --kernel DIRECTORY or KUBE_IPVS_BENCH_KERNEL"
         )
     }
 }
@@ -102,7 +102,7 @@ fn download(package: &str, unpacking: &Path) -> Result<()> {
     let names = &packages;
     let get = || cmd!(sh, "apt-get -qq -o APT::Sandbox::User=root download {names...}").quiet().ignore_stdout().run();
     if get().is_err() {
-        ensure!(packages::is_root(), "apt could not download {package}; try again after: sudo apt-get update");
+        ensure!(packages::is_root(), "apt could not download {package}: run `sudo apt-get update`, and try again");
         eprintln!("bench: the package lists are out of date; refreshing them");
         packages::update_lists()?;
         get().with_context(|| format!("apt cannot download {package}: {}", packages::MIRRORS))?;
@@ -151,7 +151,7 @@ fn depends(package: &str) -> Result<Vec<String>> {
         .quiet()
         .ignore_stderr()
         .read()
-        .with_context(|| format!("apt knows no kernel package {package}; name another with --kernel"))?;
+        .with_context(|| format!("apt does not know the kernel package {package}: pass another one with --kernel"))?;
     Ok(parse_depends(&shown))
 }
 

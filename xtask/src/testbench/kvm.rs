@@ -33,8 +33,8 @@ pub(crate) fn works(kernel: &Kernel, cache: &Path) -> Result<bool> {
         Ok(()) => WORKS.to_owned(),
         Err(why) => {
             eprintln!(
-                "bench: this machine has KVM, but {why}; the bench's machine is emulated instead, which is slower. \
-                 Remembered in {} until the next boot",
+                "bench: this machine has KVM, but {why}. The bench emulates its machine instead, which is slower. {} \
+                 keeps this result until the next boot",
                 memory.display()
             );
             why

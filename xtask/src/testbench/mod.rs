@@ -44,7 +44,7 @@ impl Bench {
         let on_host = match wish.as_deref() {
             Some("host") => true,
             Some("vm") => false,
-            Some(other) => bail!("KUBE_IPVS_BENCH={other}: it is host or vm"),
+            Some(other) => bail!("KUBE_IPVS_BENCH={other} is invalid: use host or vm"),
             None => kernel.is_none() && host::has_ip_vs(),
         };
         ensure!(

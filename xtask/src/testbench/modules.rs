@@ -71,7 +71,7 @@ fn collect(kernel: &Kernel, stage: &Path) -> Result<()> {
     let index = from.join("modules.dep");
     let index = fs::read_to_string(&index).with_context(|| {
         let (root, version) = (kernel.root.display(), &kernel.version);
-        format!("reading {}, which is made by: depmod -b {root} {version}", index.display())
+        format!("reading {}: to create it, run depmod -b {root} {version}", index.display())
     })?;
     let mut compressed: HashMap<String, Vec<PathBuf>> = HashMap::new();
     let mut staged = Vec::new();
@@ -98,7 +98,7 @@ fn collect(kernel: &Kernel, stage: &Path) -> Result<()> {
             "xz" => cmd!(sh, "xz --decompress {files...}").quiet().run()?,
             "zst" => cmd!(sh, "zstd --decompress --rm --quiet {files...}").quiet().run()?,
             "gz" => cmd!(sh, "gzip --decompress {files...}").quiet().run()?,
-            other => bail!("modules compressed as .{other} are not understood"),
+            other => bail!("the bench cannot decompress modules with the extension .{other}"),
         }
     }
     // This also removes signatures: under emulation, checking them takes longer than loading. The kernel logs that and

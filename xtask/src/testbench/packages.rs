@@ -60,17 +60,17 @@ fn ensure_all(needed: &[Needed], is_there: impl Fn(&str) -> bool) -> Result<()> 
     ensure!(find("apt-get").is_some(), "these Debian packages are needed, and there is no apt-get: {list}");
     ensure!(
         is_root(),
-        "packages are missing, and only root can install them: run this as root, or first \
-         `sudo apt-get install --no-install-recommends {list}`"
+        "packages are missing, and only root can install them. Run this command as root, or run `sudo apt-get install \
+         --no-install-recommends {list}` first"
     );
-    eprintln!("xtask: installing {list}, and nothing into this machine's kernel");
+    eprintln!("xtask: installing {list}, without a change of this machine's kernel");
     if apt_install(&packages).is_err() {
         eprintln!("xtask: refreshing apt's package lists first");
         let complaints = update_lists()?;
-        apt_install(&packages).with_context(|| format!("apt cannot bring {list}: {MIRRORS}{complaints}"))?;
+        apt_install(&packages).with_context(|| format!("apt cannot install {list}: {MIRRORS}{complaints}"))?;
     }
     for (program, package) in needed {
-        ensure!(is_there(program), "{package} is installed, yet brought no {program}");
+        ensure!(is_there(program), "the package {package} is installed, and {program} is missing");
     }
     Ok(())
 }

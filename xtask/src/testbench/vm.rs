@@ -64,7 +64,7 @@ impl Vm {
         // A boot is tried twice, because emulated clocks can stumble. The second try is without KVM, in case KVM is the
         // problem.
         let attempts: &[bool] = if self.kvm { &[true, false] } else { &[false, false] };
-        let mut result = Err(anyhow::anyhow!("no boot was tried"));
+        let mut result = Err(anyhow::anyhow!("the bench tried no boot"));
         for &kvm in attempts {
             let mut machine = Machine::start(self, job, &directory, &image, &console, kvm)?;
             match machine.follow(job, out)? {
@@ -233,19 +233,22 @@ impl Machine {
                     (silent, size) = (Duration::ZERO, now);
                 }
                 failed =
-                    self.panic()?.or_else(|| ended.map(|status| format!("the machine ended by itself ({status})")));
+                    self.panic()?.or_else(|| ended.map(|status| format!("the machine ended on its own ({status})")));
             }
             match (failed, up) {
-                (Some(why), None) => return Ok(Outcome::NoBoot(format!("{why} before it was up"))),
+                (Some(why), None) => return Ok(Outcome::NoBoot(format!("{why} before the machine had booted"))),
                 (Some(why), Some(_)) => {
                     return Ok(Outcome::Died(format!("{why} before the command was done")));
                 }
                 (None, None) if silent > BOOT_HANG => {
                     let silent = silent.as_secs();
-                    return Ok(Outcome::NoBoot(format!("it is not up, and has printed nothing for {silent} s")));
+                    return Ok(Outcome::NoBoot(format!(
+                        "the machine has not booted, and has printed nothing for \
+                                                       {silent} s"
+                    )));
                 }
                 (None, Some(up)) if !job.interactive && up.elapsed() > job.timeout => {
-                    return Ok(Outcome::Died(format!("not done after {} s", job.timeout.as_secs())));
+                    return Ok(Outcome::Died(format!("the command was not done after {} s", job.timeout.as_secs())));
                 }
                 _ => thread::sleep(POLL),
             }

@@ -43,8 +43,7 @@ fn differences(part: &str, built: &Features, whole: &Features) -> Vec<String> {
     let differs = |(package, sets): (&String, &BTreeSet<String>)| {
         let known = whole.get(package)?;
         let other = sets.iter().find(|set| !known.contains(*set))?;
-        let why =
-            format!("{package} is compiled twice, as {part} builds it with [{other}], and the tests with {known:?}");
+        let why = format!("{package} is compiled twice: {part} builds it with [{other}], and the tests with {known:?}");
         Some(why + "; choose its features in the workspace's dependencies")
     };
     built.iter().filter_map(differs).collect()
@@ -64,7 +63,7 @@ mod tests {
         let found = check("serde v1.0.0 [alloc]\n");
         assert_eq!(found.len(), 1);
         assert!(
-            found[0].starts_with("serde v1.0.0 is compiled twice, as --package a builds it with [alloc]"),
+            found[0].starts_with("serde v1.0.0 is compiled twice: --package a builds it with [alloc]"),
             "{found:?}"
         );
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the layering and the house rules that the compiler does not check.
 
 mod features;
+mod surface;
 mod words;
 
 use std::fs;
@@ -60,6 +61,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         breaches.extend(layer_breaches(krate, &tree, &[&LAYERS[higher..], &ABOVE].concat()));
     }
     breaches.extend(features::breaches(&sh)?);
+    breaches.extend(surface::breaches(&workspace.root)?);
     let listed = cmd!(sh, "git ls-files --cached --others --exclude-standard").quiet().read()?;
     for name in listed.lines() {
         let path = workspace.root.join(name);
@@ -81,7 +83,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     for breach in &breaches {
         eprintln!("tidy: {breach}");
     }
-    ensure!(breaches.is_empty(), "{} things are not tidy", breaches.len());
+    ensure!(breaches.is_empty(), "{} breaches of the project's rules", breaches.len());
     Ok(())
 }
 
@@ -189,7 +191,7 @@ fn link_breaches(name: &str, text: &str, exists: impl Fn(&Path) -> bool, root: &
                 None => root.join(directory).join(path),
             };
             if !exists(&file) {
-                breaches.push(format!("{name}:{number}: the link {target} leads nowhere"));
+                breaches.push(format!("{name}:{number}: the link {target} is dead"));
             }
         }
     }
@@ -260,6 +262,6 @@ mod tests {
             "[a](a.md#x) [up](../docs/a.md) [web](https://x.y/z) [here](#there) [dead](b.md)\n```\n[code](c.md)\n```\n";
         let breaches =
             link_breaches("docs/i.md", text, |path| exists(path) || path.ends_with("../docs/a.md"), Path::new("/r"));
-        assert_eq!(breaches, ["docs/i.md:1: the link b.md leads nowhere"]);
+        assert_eq!(breaches, ["docs/i.md:1: the link b.md is dead"]);
     }
 }

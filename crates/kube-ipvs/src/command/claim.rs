@@ -29,7 +29,7 @@ pub(super) fn claim() -> anyhow::Result<Option<File>> {
         Ok((lock, path)) => match lock.try_lock() {
             Ok(()) => return Ok(Some(lock)),
             Err(TryLockError::WouldBlock) => bail!(
-                "another kube-ipvs serves this node and holds {}: stop it first. `fuser {0}` names its process; in a \
+                "another kube-ipvs serves this node and holds {}: stop it first. `fuser {0}` names its process. In a \
                  cluster, look for a second DaemonSet or a systemd unit",
                 path.display()
             ),
@@ -37,7 +37,7 @@ pub(super) fn claim() -> anyhow::Result<Option<File>> {
         },
         Err(error) => error,
     };
-    tracing::warn!("cannot see to it that no other kube-ipvs serves this node, in {DIRECTORY}: {error}");
+    tracing::warn!("cannot lock a file in {DIRECTORY}: {error}. Make sure that no other kube-ipvs serves this node");
     Ok(None)
 }
 

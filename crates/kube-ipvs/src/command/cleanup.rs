@@ -8,14 +8,14 @@ pub(super) struct Cleanup {
     /// Leave virtual servers and their addresses to kube-proxy, which serves them again; remove only the rules
     #[arg(long)]
     handover: bool,
-    /// Hand over although kube-proxy's rules cannot be seen, for example because they are those of legacy iptables
+    /// Hand over even if kube-ipvs cannot see kube-proxy's rules, for example those of legacy iptables
     #[arg(long, requires = "handover")]
     force: bool,
 }
 
 impl Cleanup {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
-        const RETRY_HINT: &str = "what is left is removed by the next try";
+        const RETRY_HINT: &str = "run the command again to remove the rest";
         // A running daemon would restore everything that cleanup removes.
         let _claim = super::claim::claim()?;
         let mut kernel = super::kernel_as_it_is()?;
@@ -36,8 +36,9 @@ fn ensure_served(lacking: &BTreeSet<Family>) -> anyhow::Result<()> {
     let lacking: Vec<String> = lacking.iter().map(Family::to_string).collect();
     ensure!(
         lacking.is_empty(),
-        "not handed over, and nothing is changed: nftables has no rules of kube-proxy that serve {}. Its first sync is not over, so try again \
-         soon; or it writes legacy iptables', which cannot be seen here: then look for them yourself, and give --force",
+        "kube-ipvs handed over nothing: nftables has no rules of kube-proxy that serve {}. If kube-proxy has just \
+         started, try again after its first sync. If kube-proxy writes legacy iptables, kube-ipvs cannot see its \
+         rules. Check them yourself, and then use --force",
         lacking.join(" and ")
     );
     Ok(())

@@ -37,13 +37,13 @@ impl ConfigFile {
             match self.look(|| args.check()) {
                 None => {}
                 Some(Err(error)) => {
-                    let note = format!("{error:#}; going on with the configuration from before this change");
+                    let note = format!("{error:#}. kube-ipvs keeps the configuration from before this change");
                     tracing::error!("{note}");
                     let event_note = EventNote { about: About::Node, reason: "InvalidConfiguration", note };
                     let _ = owner.send(Input::Call(Call::Record(event_note)));
                 }
                 Some(Ok(())) => {
-                    let end = anyhow::anyhow!("{path} has changed: ending, to be started again with it");
+                    let end = anyhow::anyhow!("{path} has changed: kube-ipvs exits, to restart with the new content");
                     let _ = owner.send(Input::Failed(end));
                     return;
                 }

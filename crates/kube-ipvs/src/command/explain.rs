@@ -39,8 +39,8 @@ impl Explain {
 
 fn without_node(name: &str) -> String {
     format!(
-        "  no Node {name} is known: endpoints on this node are not known as local, and traffic policies Local find \
-         none. --hostname-override must be the name of this Node as `kubectl get nodes` has it\n"
+        "  the API server has no Node {name}: kube-ipvs treats no endpoint as local, so traffic policies Local find no \
+         endpoints. Set --hostname-override to the name of this Node in `kubectl get nodes`\n"
     )
 }
 
@@ -49,20 +49,20 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
     let desired = engine.desired(id);
     let mut text = format!("Service {id}\n");
     if service.cluster_ips.is_empty() {
-        text += "  has no ClusterIP (headless, ExternalName, or none assigned): nothing is programmed for it\n";
+        text += "  has no ClusterIP (headless, ExternalName, or none assigned): kube-ipvs programs nothing for it\n";
     }
     for (key, server) in &desired.virtual_servers {
         let _ = writeln!(text, "  virtual server {key} {} for {}", server.config, server.owner);
         for (address, real_server) in &server.real_servers {
             let what = match real_server {
                 RealServer::Serving { destination: Destination { forwarding, weight, .. }, terminating } => {
-                    let why = if *terminating { ": terminating, and there is no ready one" } else { "" };
+                    let why = if *terminating { ": terminating, and used because no endpoint is ready" } else { "" };
                     let how = if *forwarding == Forwarding::Masq { "" } else { &format!(" {forwarding}") };
                     format!("weight {weight}{how}{why}")
                 }
                 RealServer::Draining { terminating: true } => "takes no new connections: terminating".into(),
                 RealServer::Draining { terminating: false } => {
-                    "takes no new connections: not ready, or of weight 0".into()
+                    "takes no new connections: not ready, or weight 0".into()
                 }
             };
             let _ = writeln!(text, "    {address} {what}");
@@ -70,11 +70,11 @@ fn explain(engine: &Engine, id: &ServiceId) -> Option<String> {
         let any_serves = server.real_servers.values().any(|server| matches!(server, RealServer::Serving { .. }));
         if !any_serves {
             text += if server.sets.contains(KeySet::NoLocalEndpoints) {
-                "    has no endpoints on this node: new connections are dropped\n"
+                "    has no endpoints on this node: kube-ipvs drops new connections\n"
             } else if server.sets.contains(KeySet::NoLocalEndpointsExternal) {
-                "    has no endpoints on this node: new connections from outside the cluster are dropped\n"
+                "    has no endpoints on this node: kube-ipvs drops new connections from outside the cluster\n"
             } else {
-                "    has no endpoints: new connections are refused\n"
+                "    has no endpoints: kube-ipvs rejects new connections\n"
             };
         }
     }

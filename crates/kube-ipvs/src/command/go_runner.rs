@@ -67,10 +67,10 @@ pub(super) fn unwrap(arguments: Vec<OsString>) -> anyhow::Result<(LogFile, Vec<O
         // Only kube-proxy's standard output would go to the file, and kube-proxy prints nothing there.
         log.path = None;
     }
-    let program = self::name(&command).context("go-runner is not told what to run")?;
+    let program = self::name(&command).context("go-runner has no command to run")?;
     ensure!(
         program == "kube-proxy" || program == "kube-ipvs",
-        "this image has kube-proxy and kube-ipvs to run, not {}",
+        "this image can run only kube-proxy and kube-ipvs, not {}",
         program.display()
     );
     Ok((log, command))
@@ -119,13 +119,13 @@ mod tests {
     #[test]
     fn go_runner_names_the_flag_or_command_that_it_rejects() {
         for (line, expected) in [
-            ("go-runner --log-file=/a", "go-runner is not told what to run"),
+            ("go-runner --log-file=/a", "go-runner has no command to run"),
             ("go-runner --log-file", "--log-file needs a value"),
             ("go-runner --quiet kube-proxy", "go-runner has no flag --quiet"),
             ("go-runner --also-stdout=x kube-proxy", "--also-stdout: \"x\" is neither true nor false"),
             (
                 "go-runner /usr/local/bin/kube-apiserver",
-                "this image has kube-proxy and kube-ipvs to run, not kube-apiserver",
+                "this image can run only kube-proxy and kube-ipvs, not kube-apiserver",
             ),
         ] {
             assert_eq!(unwrapped(line), Err(expected.into()));

@@ -32,12 +32,17 @@ static IS_STARTED: OnceLock<()> = OnceLock::new();
 /// because a node must not lose its Services for that.
 pub(super) fn to_file(log: &LogFile) {
     if !log.without_effect.is_empty() {
-        say(&format!("without effect here: {}; the log's file is not rotated", log.without_effect.join(", ")));
+        say(&format!(
+            "kube-ipvs does not rotate its log file, so these flags have no effect: {}",
+            log.without_effect.join(", ")
+        ));
     }
     let Some(path) = &log.path else { return };
     match open(path) {
         Ok(file) => drop(FILE.set((Arc::new(file), log.also_stdout))),
-        Err(error) => say(&format!("cannot log to {}: {error}; logging to standard error", path.display())),
+        Err(error) => {
+            say(&format!("cannot log to {}: {error}. kube-ipvs logs to standard error instead", path.display()))
+        }
     }
 }
 
@@ -106,7 +111,7 @@ fn filter(usual: String, variable: Option<&str>) -> (EnvFilter, Option<String>) 
     let refused = match variable.filter(|text| !text.trim().is_empty()).map(EnvFilter::try_new) {
         Some(Ok(filter)) => return (filter, None),
         Some(Err(error)) => {
-            Some(format!("{VARIABLE} is ignored: {error}; allowed are such as debug, or info,kube_ipvs=debug"))
+            Some(format!("kube-ipvs ignores {VARIABLE}: {error}. Use a filter such as debug, or info,kube_ipvs=debug"))
         }
         None => None,
     };

@@ -36,7 +36,7 @@ impl Ls {
 }
 
 fn read() -> anyhow::Result<Listing> {
-    let owners = super::kernel_as_it_is()?.owners().context("cannot read which virtual servers are ours")?;
+    let owners = super::kernel_as_it_is()?.owners().context("cannot read which virtual servers kube-ipvs owns")?;
     let mut client = Client::open()?;
     let info = client.info()?;
     let mut servers = Vec::new();

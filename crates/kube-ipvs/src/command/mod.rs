@@ -100,10 +100,10 @@ impl Source {
                     ControlFlow::Break(())
                 });
                 let timeout = tokio::time::timeout(timeout, follow).await;
-                timeout.context("the API server has not told everything within --timeout")?
+                timeout.context("the API server has not sent all objects within --timeout")?
             })?,
         }
-        first.context("the API server has said nothing")
+        first.context("the API server has sent nothing")
     }
 }
 
@@ -153,7 +153,7 @@ fn engine(configuration: &Configuration) -> anyhow::Result<Engine> {
 }
 
 fn kernel(config: &Config, settings: Settings) -> anyhow::Result<LinuxKernel> {
-    let record = claim::file("owned").context("cannot tell this network namespace from others")?;
+    let record = claim::file("owned").context("cannot identify this network namespace")?;
     let settings = Settings { record: Some(record), ..settings };
     LinuxKernel::open(config, settings).context("cannot use this kernel")
 }

@@ -42,17 +42,17 @@ impl Query {
     fn args(&self) -> RunArgs {
         if self.run.is_given() {
             if !self.run.options.has_file() {
-                eprintln!("kube-ipvs: without --config: by the flags given here, and defaults for all else");
+                eprintln!("kube-ipvs: --config is not set: using these flags, and the defaults of all others");
             }
             return self.run.clone();
         }
         let line = words(&fs::read("/proc/1/cmdline").unwrap_or_default());
         let Some(daemon) = daemon(line.clone()) else {
-            eprintln!("kube-ipvs: no flags are given, and process 1 is no kube-ipvs: by the defaults");
+            eprintln!("kube-ipvs: no flags are set, and process 1 is not kube-ipvs: using the defaults");
             return self.run.clone();
         };
         let line: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
-        eprintln!("kube-ipvs: by the flags of the daemon here: {}", line.join(" "));
+        eprintln!("kube-ipvs: using the flags of the daemon in this container: {}", line.join(" "));
         daemon
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     log::start(&configuration.logging);
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if !without_effect.is_empty() {
-        tracing::info!("without effect here: {}", without_effect.join(", "));
+        tracing::info!("these settings have no effect in kube-ipvs: {}", without_effect.join(", "));
     }
     let _claim = super::claim::claim()?;
     let source = args.open(&configuration)?;
@@ -87,7 +87,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             })?;
         }
     }
-    for mut notices in kernel.notices().context("cannot follow what others change")? {
+    for mut notices in kernel.notices().context("cannot subscribe to the kernel's notices")? {
         follow("drift", sender.clone(), move |owner| {
             loop {
                 let drifts = notices.wait()?;
@@ -173,6 +173,6 @@ async fn obey(owner: &Sender<Input>) -> anyhow::Result<()> {
     next().await;
     owner.send(Input::Stop)?;
     let second = next().await;
-    tracing::warn!("told to stop twice: ending at once; what is in the kernel stays and goes on serving");
+    tracing::warn!("kube-ipvs received a second signal and exits at once. The kernel's state stays and keeps serving");
     std::process::exit(128 + second.as_raw_value())
 }

@@ -109,7 +109,7 @@ impl<'a> SyncLoop<'a> {
             for input in first.into_iter().chain(self.inputs.try_iter()) {
                 if self.take(input)?.is_break() {
                     notify::send(State::Stopping);
-                    tracing::info!("stopping; what is in the kernel stays and goes on serving");
+                    tracing::info!("kube-ipvs stops. The kernel's state stays and keeps serving");
                     return Ok(ExitCode::SUCCESS);
                 }
             }
@@ -198,8 +198,8 @@ impl<'a> SyncLoop<'a> {
     /// Makes IPVS take up connections that another node had before. A Service asks for it.
     fn take_up_connections(&mut self) {
         self.takes_up_connections = true;
-        let consequence = "connections end when an address moves to this node, also those of Services with the scheduler \
-                           mh and forwarding without NAT";
+        let consequence = "connections end when an address moves to this node, even for Services with the scheduler mh \
+                           and forwarding without NAT";
         if let Err(error) = sysctl::set("net/ipv4/vs/sloppy_tcp", "1", consequence) {
             tracing::warn!("{error}");
         }
@@ -209,9 +209,9 @@ impl<'a> SyncLoop<'a> {
         for family in self.runner.engine().cluster().untold_pods() {
             self.has_warned_about_pods = true;
             tracing::warn!(
-                "{family} pods of other nodes are taken for pods of this one where a Service has externalTrafficPolicy: \
-                 Local: this Node has no range in spec.podCIDRs in which this host has an address; they reach all \
-                 endpoints, and not with their own address"
+                "kube-ipvs cannot distinguish {family} pods of other nodes from pods of this node. This host has no \
+                 address in a range of its Node's spec.podCIDRs. If a Service has externalTrafficPolicy: Local, pods \
+                 of other nodes reach all its endpoints, and kube-ipvs masquerades them"
             );
         }
     }
@@ -238,7 +238,7 @@ impl<'a> SyncLoop<'a> {
     /// Logs a sync. The plan goes to the debug log: that of a first sync has thousands of changes.
     fn log_report(&mut self, report: &SyncReport) {
         if let Some(unavailable) = &report.unavailable {
-            tracing::error!("{unavailable}; trying again");
+            tracing::error!("{unavailable}; kube-ipvs retries");
             return;
         }
         if report.plan.is_empty() {

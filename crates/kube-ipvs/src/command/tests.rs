@@ -1,6 +1,8 @@
 //! Command lines and files with which installers start kube-proxy, as found on nodes. They start kube-ipvs too, or the
 //! error names the flag or the field.
 
+mod surface;
+
 use std::{ffi::OsString, fs};
 
 use expect_test::{Expect, expect};
@@ -151,6 +153,7 @@ featureGates:
             NodeSwap: true
             RotateKubeletServerCertificate: true
             clusterCIDR: 10.233.64.0/18
+            syncPeriod: 30s
             strictARP: true
             without effect: configSyncPeriod
             without effect: iptables.syncPeriod
@@ -248,7 +251,7 @@ udpIdleTimeout: 250ms
             metricsBindAddress: 0.0.0.0:10249
             oomScoreAdj: -998
             verbosity: 2
-            warning: CONFIG: udpIdleTimeout has no effect: it was of the userspace mode, which is gone
+            warning: CONFIG: udpIdleTimeout has no effect: only kube-proxy's former userspace mode used it
             without effect: configSyncPeriod
         "#]],
     );
@@ -278,14 +281,14 @@ fn rejected_configuration_names_its_field() {
         (
             "mode: iptables\n",
             expect![[r#"
-            refused: CONFIG: mode: "iptables" is not what kube-ipvs does: allowed is ipvs, or nothing
-        "#]],
+                refused: CONFIG: mode: "iptables" is not a mode of kube-ipvs: use ipvs, or leave it empty
+            "#]],
         ),
         (
             "mode: nftables\n",
             expect![[r#"
-            refused: CONFIG: mode: "nftables" is not what kube-ipvs does: allowed is ipvs, or nothing
-        "#]],
+                refused: CONFIG: mode: "nftables" is not a mode of kube-ipvs: use ipvs, or leave it empty
+            "#]],
         ),
         (
             "featureGates: {ServiceAwsome: true}\n",

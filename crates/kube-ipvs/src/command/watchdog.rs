@@ -53,9 +53,8 @@ pub(super) fn end_process() {
     // If no program reads the log, the log itself can hang. It must not delay the end.
     let log = move || {
         tracing::error!(
-            "the kernel has kept a sync for more than {} minutes: ending, to be started again. What is in the kernel goes \
-             on serving. Where this comes again, `cat /proc/PID/stack` of the hung process and the kernel's log say what it \
-             waits for",
+            "a sync has hung in the kernel for more than {} minutes: kube-ipvs exits, to restart. The kernel's state \
+             keeps serving. If a sync hangs again, read the kernel's log and `cat /proc/PID/stack` of the hung process",
             HANG_TIMEOUT.as_secs() / 60
         );
         let _ = said.send(());

@@ -73,7 +73,7 @@ impl FromStr for NodePorts {
                 PRIMARY => primary = true,
                 _ => match parse_range(item) {
                     Ok(range) => ranges.push(range),
-                    Err(error) => return Err(format!("{error}; or {PRIMARY}, {LOCALHOST}, {ALL}")),
+                    Err(error) => return Err(format!("{error}, or {PRIMARY}, {LOCALHOST} or {ALL}")),
                 },
             }
         }
@@ -104,7 +104,7 @@ impl fmt::Display for NodePorts {
 
 /// Drops the bits beyond the prefix, as Go's `net.ParseCIDR` does: `10.1.2.3/8` is `10.0.0.0/8`.
 fn parse_range(item: &str) -> Result<IpNet, String> {
-    item.parse::<IpNet>().map(|range| range.trunc()).map_err(|_| {
-        format!("{item:?} is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64")
-    })
+    item.parse::<IpNet>()
+        .map(|range| range.trunc())
+        .map_err(|_| format!("{item:?} is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64"))
 }

@@ -19,7 +19,7 @@ pub enum LocalMode {
 }
 
 words! {
-    LocalMode is "no way to detect local traffic: allowed are ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix":
+    LocalMode is "not a detect-local mode: use ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix":
     ClusterCidr = "ClusterCIDR",
     NodeCidr = "NodeCIDR",
     BridgeInterface = "BridgeInterface",
@@ -52,7 +52,7 @@ impl FromStr for InterfaceName {
         // The kernel's rules: IFNAMSIZ less the final NUL, and `dev_valid_name`.
         if text.len() > 15 || text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) {
             return Err(format!(
-                "{text:?} is not the name of an interface: at most 15 bytes, without '/', ':' and blanks"
+                "{text:?} is not a valid name of an interface: use at most 15 bytes, without '/', ':' and blanks"
             ));
         }
         Ok(Self(text.into()))

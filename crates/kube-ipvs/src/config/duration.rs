@@ -31,10 +31,3 @@ impl fmt::Display for GoDuration {
         f.write_str(&format_go_duration(self.0))
     }
 }
-
-pub(super) fn parse_positive(text: &str) -> Result<GoDuration, String> {
-    match text.parse()? {
-        GoDuration(Duration::ZERO) => Err(format!("{text:?} is too short: it must be greater than 0")),
-        duration => Ok(duration),
-    }
-}

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ClientConnection, Configuration, GoDuration, Ipvs, Listen, retired, without_effect};
+use super::{ClientConnection, Configuration, Listen, retired, without_effect};
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
@@ -90,7 +90,7 @@ fn pick(documents: Vec<Value>) -> Result<(Value, Vec<String>), String> {
         let kind = Kind::take(&mut document)?;
         if kind.is_ours() {
             if ours.replace(document).is_some() {
-                return Err(format!("holds {KIND} more than once: one must remain"));
+                return Err(format!("has more than one {KIND}: keep one"));
             }
         } else if kind.is_of_another_component() {
             others.push(format!("the document {}", kind.name));
@@ -106,7 +106,7 @@ fn pick(documents: Vec<Value>) -> Result<(Value, Vec<String>), String> {
 }
 
 fn other(found: impl fmt::Display) -> String {
-    format!("holds {found}: it must be {KIND} of {API_VERSION}")
+    format!("has {found}: it must have one {KIND} of {API_VERSION}")
 }
 
 struct Kind {
@@ -163,10 +163,7 @@ impl Configuration {
 
     /// Sets the defaults where kube-proxy treats 0 as unset.
     fn fill_in(&mut self) {
-        let Self { ipvs, client_connection: client, .. } = self;
-        if ipvs.sync_period == GoDuration::default() {
-            ipvs.sync_period = Ipvs::default().sync_period;
-        }
+        let client = &mut self.client_connection;
         if client.qps == 0.0 {
             client.qps = ClientConnection::default().qps;
         }

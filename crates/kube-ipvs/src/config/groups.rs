@@ -1,6 +1,6 @@
 //! The sections of the configuration file, each with its equivalent flags.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{
     ArgAction::{Append, Set},
@@ -8,14 +8,14 @@ use clap::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{BoundedInt, DefaultScheduler, GoDuration, Ranges, boolean, duration, text};
+use super::{BoundedInt, DefaultScheduler, GoDuration, Ranges, boolean, text};
 
 /// `ipvs`.
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Ipvs {
-    /// How often kube-ipvs compares everything with the kernel, such as `30s` or `1m30s`
-    #[arg(id = "ipvs-sync-period", long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse_positive)]
+    /// Compare the whole kernel with the desired state within this time, such as `30s` or `1m30s`; 0: within an hour
+    #[arg(id = "ipvs-sync-period", long, value_name = "DURATION", default_value = "0s")]
     #[serde(with = "text")]
     pub sync_period: GoDuration,
 
@@ -53,6 +53,21 @@ pub struct Ipvs {
     #[arg(id = "ipvs-udp-timeout", long, value_name = "DURATION", default_value = "0s")]
     #[serde(with = "text")]
     pub udp_timeout: GoDuration,
+}
+
+impl Ipvs {
+    /// Within this time kube-ipvs verifies the whole kernel.
+    pub fn verification_period(&self) -> Duration {
+        /// kube-proxy's nftables mode writes everything again once in an hour, too.
+        const DEFAULT: Duration = Duration::from_secs(3600);
+        if self.sync_period.0.is_zero() { DEFAULT } else { self.sync_period.0 }
+    }
+
+    /// The sync period by which health checks judge whether an update is late: kube-proxy's default, if none is set.
+    pub fn health_period(&self) -> Duration {
+        const DEFAULT: Duration = Duration::from_secs(30);
+        if self.sync_period.0.is_zero() { DEFAULT } else { self.sync_period.0 }
+    }
 }
 
 /// `iptables`: the fields that ipvs mode reads.

@@ -4,10 +4,10 @@ use std::{fmt, str::FromStr};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostnameError {
     /// The host has no name.
-    #[error("this host has no name: give the node's name with --hostname-override")]
+    #[error("this host has no name: set the node's name with --hostname-override")]
     Empty,
     /// The host's name is not text.
-    #[error("this host's name {0:?} is not UTF-8: give the node's name with --hostname-override")]
+    #[error("this host's name {0:?} is not UTF-8: set the node's name with --hostname-override")]
     NotUtf8(String),
 }
 
@@ -50,7 +50,7 @@ impl FromStr for NodeName {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         if name.len() > 253 || !name.chars().all(allowed) {
             return Err(format!(
-                "{text:?} is not the name of a node: allowed are letters, digits, '-' and '.', at most 253"
+                "{text:?} is not a valid name of a node: use at most 253 letters, digits, '-' and '.'"
             ));
         }
         Ok(Self(Some(name.into())))

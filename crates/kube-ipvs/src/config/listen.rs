@@ -57,7 +57,7 @@ impl FromStr for Listen {
             return Ok(Self::Socket(at));
         }
         text.trim_start_matches('[').trim_end_matches(']').parse().map(Self::Address).map_err(|_| {
-            format!("{text:?} is not an address to listen at: allowed are such as 0.0.0.0:10256 or [::1]:10249")
+            format!("{text:?} is not an address to listen on: use an address such as 0.0.0.0:10256 or [::1]:10249")
         })
     }
 }

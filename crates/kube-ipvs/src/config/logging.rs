@@ -26,4 +26,4 @@ pub enum LogFormat {
     Json,
 }
 
-words!(LogFormat is "not a format of logs: allowed are text and json": Text = "text", Json = "json");
+words!(LogFormat is "not a log format: use text or json": Text = "text", Json = "json");

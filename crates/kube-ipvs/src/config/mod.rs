@@ -60,7 +60,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 /// The settings of kube-proxy that affect kube-ipvs, and those that only kube-ipvs has.
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
-#[command(next_help_heading = "As kube-proxy's flags say it")]
+#[command(next_help_heading = "Flags of kube-proxy")]
 #[serde(rename_all = "camelCase", default)]
 pub struct Configuration {
     /// Name of this node; if not given, the host's name
@@ -178,16 +178,17 @@ impl Configuration {
     /// Conflicts between values that are valid on their own.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let Ipvs { sync_period, min_sync_period, .. } = &self.ipvs;
-        if min_sync_period > sync_period {
+        let (min_sync_period, sync_period) = (self.ipvs.min_sync_period, self.ipvs.verification_period());
+        if min_sync_period.0 > sync_period {
             problems.push(format!(
-                "ipvs.minSyncPeriod (--ipvs-min-sync-period) is {min_sync_period}: allowed is up to ipvs.syncPeriod \
-                 (--ipvs-sync-period), which is {sync_period}"
+                "ipvs.minSyncPeriod (--ipvs-min-sync-period) is {min_sync_period}: it must not exceed ipvs.syncPeriod \
+                 (--ipvs-sync-period), which is {}",
+                GoDuration(sync_period)
             ));
         }
         let watch = self.own.watch_timeout;
         if !(GoDuration::seconds(1)..=GoDuration::seconds(230)).contains(&watch) {
-            problems.push(format!("--watch-timeout is {watch}: allowed is from 1s to 230s"));
+            problems.push(format!("--watch-timeout is {watch}: it must be from 1s to 230s"));
         }
         let DetectLocal { bridge_interface, interface_name_prefix } = &self.detect_local;
         let mode = self.detect_local_mode;
@@ -225,7 +226,7 @@ impl Configuration {
         config.external_ip_ranges = self.own.external_ip_ranges.0.clone();
         config.reserved_ports = self.own.reserved_ports.0.clone();
         config.max_virtual_servers = self.own.max_virtual_servers.get() as usize;
-        config.sync_period = self.ipvs.sync_period.0;
+        config.sync_period = self.ipvs.verification_period();
         config.min_sync_period = self.ipvs.min_sync_period.0;
         config.drain_cap = self.own.drain_cap.0;
         Ok(config)
@@ -272,7 +273,7 @@ fn parse_bind_address(text: &str) -> Result<IpAddr, String> {
         "" => Ok(Ipv4Addr::UNSPECIFIED.into()),
         _ => text
             .parse()
-            .map_err(|_| format!("{text:?} is not an IP address: allowed are such as 0.0.0.0, 192.168.0.1 or ::")),
+            .map_err(|_| format!("{text:?} is not an IP address: use an address such as 0.0.0.0, 192.168.0.1 or ::")),
     }
 }
 

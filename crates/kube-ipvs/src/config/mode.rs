@@ -6,4 +6,4 @@ pub enum Mode {
     Ipvs,
 }
 
-words!(Mode is "not what kube-ipvs does: allowed is ipvs, or nothing": Ipvs = "ipvs");
+words!(Mode is "not a mode of kube-ipvs: use ipvs, or leave it empty": Ipvs = "ipvs");

@@ -126,11 +126,11 @@ impl Options {
         let ignored = self.given().filter(|flag| !counts_beside_file(flag));
         let ignored: Vec<String> = ignored.map(|flag| format!("--{flag}")).collect();
         if !ignored.is_empty() {
-            warnings.push(format!("ignored, since --config is given: {}", ignored.join(", ")));
+            warnings.push(format!("kube-ipvs ignores these flags because --config is set: {}", ignored.join(", ")));
         }
         warnings.extend(file.retired.iter().map(|retired| format!("{name}: {retired}")));
         if !file.unknown.is_empty() {
-            warnings.push(format!("{name}: ignored, since unknown: {}", file.unknown.join(", ")));
+            warnings.push(format!("{name}: kube-ipvs ignores these unknown fields: {}", file.unknown.join(", ")));
         }
         Ok(LoadedConfig {
             configuration,

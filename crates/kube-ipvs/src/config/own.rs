@@ -5,13 +5,13 @@ use super::{BoundedInt, GoDuration, PortRanges, Ranges, boolean};
 
 /// Settings that kube-proxy does not have. They are flags only, and count beside a file too.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-#[command(next_help_heading = "What kube-proxy does not have")]
+#[command(next_help_heading = "Flags that kube-proxy does not have")]
 pub struct OwnFlags {
     /// Suppress ARP for the addresses on kube-ipvs0, regardless of the sysctls
     #[arg(id = "scoped-arp", long, value_name = "BOOL", default_value = "false", action = Set, value_parser = boolean::parse)]
     pub scoped_arp: bool,
 
-    /// Whether VIPs answer pings
+    /// Let VIPs answer pings
     #[arg(id = "vip-ping", long, value_name = "BOOL", default_value = "true", action = Set, value_parser = boolean::parse)]
     pub vip_ping: bool,
 
@@ -27,7 +27,8 @@ pub struct OwnFlags {
     #[arg(id = "takeover", long, value_name = "BOOL", default_value = "true", action = Set, value_parser = boolean::parse)]
     pub takeover: bool,
 
-    /// Which annotations kube-ipvs.io/… count: those that concern only their own Service (safe), all, or none (off)
+    /// Which annotations kube-ipvs.io/… have an effect: those that affect only their own Service (safe), all, or none
+    /// (off)
     #[arg(id = "annotations", long, value_name = "safe|all|off", default_value = "safe")]
     pub annotations: Annotations,
 
@@ -40,11 +41,11 @@ pub struct OwnFlags {
     #[arg(id = "watch-timeout", long, value_name = "DURATION", default_value = "2m0s")]
     pub watch_timeout: GoDuration,
 
-    /// The only ranges in which kube-ipvs serves external IPs; all if not given
+    /// Address ranges in which kube-ipvs serves external IPs; if not given, all addresses
     #[arg(id = "external-ip-ranges", long, value_name = "CIDR[,CIDR...]", default_value = "")]
     pub external_ip_ranges: Ranges,
 
-    /// Ports of this node's addresses that no external IP can take
+    /// Ports of this node's addresses that kube-ipvs does not serve for external IPs
     #[arg(id = "reserved-ports", long, value_name = "PORT[-PORT][,...]", default_value_t = PortRanges::default())]
     pub reserved_ports: PortRanges,
 

@@ -37,6 +37,6 @@ fn parse_range(item: &str) -> Result<RangeInclusive<u16>, String> {
     let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
     match (port(start), port(end)) {
         (Some(start), Some(end)) if start <= end => Ok(start..=end),
-        _ => Err(format!("{item:?} is not a port or a range of ports: allowed are such as 22 or 10256-10259")),
+        _ => Err(format!("{item:?} is not a port or a range of ports: use a value such as 22 or 10256-10259")),
     }
 }

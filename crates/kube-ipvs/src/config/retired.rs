@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::without_effect;
 
 const LOG: &str = "kube-ipvs logs to standard error; --logging-format and --v say how";
-const USERSPACE: &str = "it was of the userspace mode, which is gone";
-const WINDOWS: &str = "it is of kube-proxy on Windows";
+const USERSPACE: &str = "only kube-proxy's former userspace mode used it";
+const WINDOWS: &str = "only kube-proxy on Windows uses it";
 const CLOUD: &str = "kube-proxy never used it";
 
 const FLAGS: [(&str, &str); 16] = [

@@ -12,7 +12,7 @@ const MAX_NOTE: usize = 1024;
 /// The API's limit for a name, in bytes.
 const MAX_NAME: usize = 253;
 
-const CUT_MARK: &str = " … the log of kube-ipvs on this node has more of it";
+const CUT_MARK: &str = " … the log of kube-ipvs on this node has the rest";
 
 /// The namespace and the Event in `events.k8s.io/v1`. The namespace is that of the object, or `default` for a Node.
 pub(super) fn event(to_post: &ToPost, node: &str, at: Timestamp) -> (String, Value) {
@@ -77,7 +77,7 @@ fn note(ToPost { event_note, fact, .. }: &ToPost, node: &str) -> String {
     if fact.is_none() {
         return note.clone();
     }
-    let found = format!("; found on node {}, and perhaps on others: their logs say", beginning(node, 128));
+    let found = format!("; found on node {}. Other nodes can have it too: see their logs", beginning(node, 128));
     cut(note, MAX_NOTE - found.len(), CUT_MARK).into_owned() + &found
 }
 

@@ -11,13 +11,13 @@ fn hint(skipped: &Skipped) -> &'static str {
         Skipped::More { .. } => "; `kube-ipvs explain` lists them",
         Skipped::Refused { why: Refusal::Disallowed, .. } => " (feature gate AllowServiceExternalIPs)",
         Skipped::Refused { why: Refusal::OutOfRange, .. } => " (--external-ip-ranges)",
-        Skipped::ReservedPort { .. } => " (--reserved-ports, or the API server's)",
+        Skipped::ReservedPort { .. } => " (--reserved-ports, or the API server's port)",
         Skipped::NoNodeAddress { .. } => " (--nodeport-addresses)",
         Skipped::Forwarding { .. } => " (annotation kube-ipvs.io/forwarding)",
         Skipped::OnePacket { .. } => {
             " (annotations kube-ipvs.io/forwarding, or kube-ipvs.io/udp-scheduling: one-way-datagram)"
         }
-        Skipped::Weights { .. } => "; annotate for example kube-ipvs.io/scheduler: wrr",
+        Skipped::Weights { .. } => ". Set for example the annotation kube-ipvs.io/scheduler: wrr",
         Skipped::Hash { .. } => " (annotation kube-ipvs.io/scheduler)",
         _ => "",
     }
@@ -51,7 +51,7 @@ mod tests {
         let port = ServicePortId { service: service.clone(), port: "".into() };
         assert_eq!(
             with_hint(&Skipped::NoNodeAddress { port, family: Family::V4 }),
-            "Service default/web has a node port and no IPv4 address of this node serves node ports \
+            "Service default/web has a node port, and no IPv4 address of this node serves node ports \
              (--nodeport-addresses)"
         );
         assert_eq!(
@@ -61,7 +61,7 @@ mod tests {
         );
         assert_eq!(
             with_hint(&Skipped::More { service, count: 3 }),
-            "Service default/web does not get 3 more things; `kube-ipvs explain` lists them"
+            "Service default/web has 3 more parts that are not served as specified; `kube-ipvs explain` lists them"
         );
     }
 }

@@ -103,7 +103,7 @@ impl Lines {
         for failure in &report.failures {
             let service = failure.service.as_ref().map(|port| &port.service);
             let namespace = service.map(|service| &*service.namespace);
-            let text = || format!("{failure}; trying again");
+            let text = || format!("{failure}; kube-ipvs retries");
             lines.extend(self.line(Level::ERROR, &service, namespace, now, text));
         }
         lines.extend(self.sum(now));
@@ -151,8 +151,8 @@ impl Lines {
         }
         self.next_sum = now + SUMMARY_INTERVAL;
         let text = format!(
-            "{} lines about Services and EndpointSlices were left out: there are too many of one object, of one namespace or \
-             in all; `kube-ipvs explain NAMESPACE/NAME` says all of one Service",
+            "kube-ipvs left out {} lines about Services and EndpointSlices: one object, one namespace or all together \
+             had too many. For all lines of one Service, run `kube-ipvs explain NAMESPACE/NAME`",
             std::mem::take(&mut self.left_out)
         );
         Some(Line { level: Level::WARN, text })

@@ -39,7 +39,7 @@ pub async fn post(client: Client, node: &str, pace: Pace, mut event_notes: Recei
                 let Some((_, event_note)) = waiting.pop_first() else { continue };
                 let error = post_one(&client, node, pace.patience, &event_note).await.err();
                 if let (Some(error), true) = (&error, could) {
-                    tracing::warn!("Events cannot be made, so that the log alone says what they would: {error:#}");
+                    tracing::warn!("kube-ipvs cannot write Events: {error:#}. Only the log has these reports");
                 }
                 could = error.is_none();
             }
@@ -64,7 +64,7 @@ async fn post_one(client: &Client, node: &str, patience: Duration, event_note: &
     let request = Request::post(path).header("content-type", "application/json");
     let posting = client.request_text(request.body(serde_json::to_vec(&event)?)?);
     match timeout(patience, posting).await {
-        Err(_) => anyhow::bail!("no answer for {patience:?}"),
+        Err(_) => anyhow::bail!("the API server did not answer within {patience:?}"),
         // Another node has posted the Event, or this node before a restart.
         Ok(Err(kube::Error::Api(status))) if status.code == CONFLICT => Ok(()),
         Ok(outcome) => outcome.map(drop).map_err(Into::into),

@@ -93,7 +93,7 @@ fn event_name_of_a_fact_is_the_same_on_every_node() {
     let words = |note: &str| ToPost { fact: Some("http".into()), ..to_post(event_note(note)) };
     assert_eq!(name(&words("at 10.0.0.1"), "node-1"), name(&words("at 10.0.0.2"), "node-2"));
     let (_, made) = event(&words("at 10.0.0.1"), "node-1", Timestamp::UNIX_EPOCH);
-    let note = "at 10.0.0.1; found on node node-1, and perhaps on others: their logs say";
+    let note = "at 10.0.0.1; found on node node-1. Other nodes can have it too: see their logs";
     assert_eq!(made["note"], note);
 }
 
@@ -263,14 +263,14 @@ fn hundred_thousand_rejected_addresses_cost_a_few_lines() {
     let told = lines.record_sync(&report, Duration::ZERO);
     assert_eq!(told.len(), 11);
     let last = told[10].to_string();
-    assert!(last.starts_with("99990 lines about Services and EndpointSlices were left out"), "{last}");
+    assert!(last.starts_with("kube-ipvs left out 99990 lines about Services and EndpointSlices"), "{last}");
     // Another Service still has a line, and the sum appears only once per interval.
     let other = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
     let failed = Skipped::Foreign { port: other, key: key("10.96.0.1") };
     let report = skipping([failed, skipped(1)]);
     assert_eq!(lines.record_sync(&report, seconds(1)).len(), 1);
     let told = lines.record_sync(&SyncReport::default(), seconds(31));
-    assert!(told[0].to_string().starts_with("1 lines about"), "{}", told[0]);
+    assert!(told[0].to_string().starts_with("kube-ipvs left out 1 lines"), "{}", told[0]);
 }
 
 /// Each node names another address, and all of them find the same fact.
@@ -304,7 +304,7 @@ fn thousands_of_syncs_of_one_service_cost_a_few_lines() {
     // Another Service has a separate budget, also in a sync together with the first one.
     assert!(lines.synced(&[&others, &web].into(), seconds(31)));
     let told = lines.record_sync(&SyncReport::default(), seconds(31));
-    assert!(told[0].to_string().starts_with("2990 lines about"), "{}", told[0]);
+    assert!(told[0].to_string().starts_with("kube-ipvs left out 2990 lines"), "{}", told[0]);
 }
 
 #[test]

@@ -144,8 +144,8 @@ impl Check {
         }
         failure.map(|(at, error)| {
             format!(
-                "cannot listen at {at}, its healthCheckNodePort: {error}; its load balancer does not choose this node; trying \
-                 again every {} s",
+                "cannot listen on {at}, its healthCheckNodePort: {error}. Its load balancer does not choose this node. \
+                 kube-ipvs retries every {} s",
                 BIND_RETRY_INTERVAL.as_secs()
             )
         })

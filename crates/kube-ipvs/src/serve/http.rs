@@ -92,7 +92,7 @@ async fn converse(stream: TcpStream, site: Arc<impl Site>, callers: &Callers) {
     // If a caller does not read its answer, the kernel disconnects it and frees the answer.
     let reads = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
     if let Err(error) = reads {
-        tracing::debug!(%error, "cannot limit how long a caller may take to read");
+        tracing::debug!(%error, "cannot limit how long a client can take to read");
     }
     connection.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_REQUEST);
     let mut connection = pin!(connection.serve_connection(TokioIo::new(stream), answer));

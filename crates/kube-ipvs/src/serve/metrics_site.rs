@@ -113,8 +113,8 @@ struct Slis {
 impl Slis {
     fn new() -> Self {
         let registry = Registry::new();
-        let last = Opts::new("kubernetes_healthcheck", "The last result of a health check");
-        let all = Opts::new("kubernetes_healthchecks_total", "All results of health checks");
+        let last = Opts::new("kubernetes_healthcheck", "Last result of a health check");
+        let all = Opts::new("kubernetes_healthchecks_total", "Results of health checks");
         let last = add(&registry, IntGaugeVec::new(last, &["name", "type"]));
         let all = add(&registry, IntCounterVec::new(all, &["name", "status", "type"]));
         Self { registry, last, all }

@@ -105,12 +105,12 @@ async fn stay(
         match listen(at) {
             Ok(listener) => break listener,
             Err(error) if hard_fail => {
-                return Err(error).with_context(|| format!("cannot listen at {at} for {what}"));
+                return Err(error).with_context(|| format!("cannot listen on {at} for {what}"));
             }
             Err(error) => {
                 if !is_told {
                     tracing::error!(
-                        "cannot listen at {at} for {what}: {error}; trying again every {} s",
+                        "cannot listen on {at} for {what}: {error}. kube-ipvs retries every {} s",
                         BIND_RETRY_INTERVAL.as_secs()
                     );
                 }
@@ -122,7 +122,7 @@ async fn stay(
             }
         }
     };
-    tracing::info!("listening at {at} for {what}");
+    tracing::info!("listening on {at} for {what}");
     serve(listener, site, callers).await;
     Ok(())
 }

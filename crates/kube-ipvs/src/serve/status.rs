@@ -82,7 +82,7 @@ impl Status {
         Self {
             start: Instant::now(),
             started: Timestamp::now(),
-            health: Mutex::new(Health::new(configuration.ipvs.sync_period.0)),
+            health: Mutex::new(Health::new(configuration.ipvs.health_period())),
             kube_proxy: KubeProxy::register(&registry),
             own: KubeIpvs::register(&registry),
             kubernetes: Kubernetes::register(&registry),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::{Timestamp, tz::TimeZone};
 
 fn head(what: &str) -> String {
-    format!("\nkube-proxy {what}\nWarning: this page is for people. Its format may change at any time.\n\n")
+    format!("\nkube-proxy {what}\nWarning: this page is for people. Its format can change at any time.\n\n")
 }
 
 pub(super) fn statusz(started: Timestamp, now: Timestamp, paths: &[&str]) -> String {
@@ -43,7 +43,7 @@ mod tests {
         expect![[r#"
 
             kube-proxy statusz
-            Warning: this page is for people. Its format may change at any time.
+            Warning: this page is for people. Its format can change at any time.
 
             Started: Thu Jan  1 00:00:00 UTC 1970
             Up: 1 hr 02 min 03 sec
@@ -55,7 +55,7 @@ mod tests {
         expect![[r#"
 
             kube-proxy flags
-            Warning: this page is for people. Its format may change at any time.
+            Warning: this page is for people. Its format can change at any time.
 
             cluster-cidr=10.244.0.0/16
             v=2

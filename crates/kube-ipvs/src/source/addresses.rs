@@ -28,7 +28,7 @@ pub fn follow(mut deliver: impl FnMut(Event) -> bool) -> anyhow::Result<()> {
         addresses = loop {
             match host.wait() {
                 Ok(addresses) => break addresses,
-                Err(error) => tracing::warn!("{error}; the addresses known so far stay in force"),
+                Err(error) => tracing::warn!("{error}. kube-ipvs keeps the last known addresses"),
             }
         };
     }

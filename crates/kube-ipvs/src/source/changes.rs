@@ -128,13 +128,14 @@ impl Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty { path } => write!(f, "{path}: holds no objects"),
+            Self::Empty { path } => write!(f, "{path}: has no objects"),
             Self::Ignored { path, kinds } => {
-                write!(f, "{path}: left aside, no business of a proxy: {}", kinds.join(", "))
+                write!(f, "{path}: kube-ipvs ignores objects that a proxy does not use: {}", kinds.join(", "))
             }
             Self::NoClusterIp { path, service } => write!(
                 f,
-                "{path}: Service {service}: has no spec.clusterIP, and there is no API server here to give it one"
+                "{path}: Service {service}: has no spec.clusterIP, and only an API server allocates one. Set \
+                 spec.clusterIP"
             ),
         }
     }

@@ -82,10 +82,10 @@ fn unknown_node_name_is_logged_once() -> Result<()> {
     api.apply(&"kind: Node\nmetadata: { name: node-1 }\n")?;
     let connection = ClientConnection { master: api.url(), ..fast() };
     let said = log_of(&connection, "node-x")?;
-    assert_eq!(said.matches("there is no Node node-x").count(), 1, "{said}");
+    assert_eq!(said.matches("the API server has no Node node-x").count(), 1, "{said}");
     ensure!(said.contains("--hostname-override"), "{said}");
     let said = log_of(&connection, "node-1")?;
-    ensure!(!said.contains("there is no Node"), "{said}");
+    ensure!(!said.contains("the API server has no Node"), "{said}");
     Ok(())
 }
 

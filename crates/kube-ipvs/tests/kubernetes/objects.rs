@@ -87,7 +87,7 @@ fn invalid_part_of_an_object_is_omitted_and_the_rest_followed() -> Result<()> {
     assert_eq!(world.slices["default/web-1"], "default/web: 10.244.1.2");
     let said: BTreeSet<&str> =
         world.problems.iter().filter_map(|problem| problem.split_once("/: ")).map(|(_, said)| said).collect();
-    let left_out = "neither a Service nor an endpoint can have it; it is left out, and the rest is followed";
+    let left_out = "neither a Service nor an endpoint can have it; it is left out, and the rest is applied";
     let expected = [
         format!(
             "EndpointSlice default/web-1: endpoints[0].addresses[0]: 255.255.255.255 is the broadcast address: {left_out}"
@@ -97,7 +97,7 @@ fn invalid_part_of_an_object_is_omitted_and_the_rest_followed() -> Result<()> {
              ::1): {left_out}"
         ),
         "Service default/many: spec.externalIPs: too many entries: at most 100 are allowed; it is left out, and the rest is \
-         followed"
+         applied"
             .to_owned(),
         format!(
             "Service default/web: spec.externalIPs[1]: 224.0.1.1 is a multicast address (224.0.0.0/4, ff00::/8): {left_out}"

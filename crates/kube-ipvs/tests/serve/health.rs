@@ -215,7 +215,7 @@ fn taken_health_port_ends_the_daemon_or_is_retried() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serving = serve::run(&hard, &[], Arc::clone(&status), drop, UNHURRIED);
     let error = runtime.block_on(serving).err().context("no error")?;
-    assert!(format!("{error:#}").starts_with(&format!("cannot listen at {at} for health checks")), "{error:#}");
+    assert!(format!("{error:#}").starts_with(&format!("cannot listen on {at} for health checks")), "{error:#}");
     drop(runtime);
     serve(configuration(&flags(false))?, &status);
     await_listener(other)?;

@@ -138,7 +138,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::ApiServer => f.write_str("this node reaches the API server at that address"),
             Self::ServiceRange(range) => {
-                write!(f, "the ServiceCIDR {range} is for ClusterIPs, and it is no ClusterIP of this Service")
+                write!(f, "it is in the ServiceCIDR {range} and is not a ClusterIP of this Service")
             }
             Self::Disallowed => f.write_str("external IPs are not allowed"),
             Self::OutOfRange => f.write_str("no range for external IPs contains it"),
@@ -163,18 +163,18 @@ pub enum NotForwardable {
 impl fmt::Display for NotForwardable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NodeAddress => f.write_str("it is an address of this node, which no endpoint can have"),
+            Self::NodeAddress => f.write_str("it is an address of this node, so no endpoint can have it"),
             Self::ShortCircuit => f.write_str(
-                "with externalTrafficPolicy Local clients in the cluster come there by NAT from the Service's \
-                 external addresses",
+                "with externalTrafficPolicy: Local, clients in the cluster reach it by NAT from the Service's external \
+                 addresses",
             ),
             Self::Port(endpoint) => {
-                write!(f, "ports are not translated, and endpoint {endpoint} listens on another one")
+                write!(f, "endpoint {endpoint} listens on another port, and only NAT translates ports")
             }
             Self::OtherNode(endpoint) => write!(
                 f,
-                "endpoint {endpoint} is at another node, which takes this address for its own; pods there can be \
-                 reached by a tunnel, nodes themselves cannot"
+                "endpoint {endpoint} is on another node, which has the VIP too. A tunnel reaches pods there. Only \
+                 NAT reaches an endpoint with the address of a node"
             ),
         }
     }
@@ -206,54 +206,52 @@ impl fmt::Display for Skipped {
                 write!(f, "Service {service} is served on {limit} addresses and ports; {left_out} more are left out")
             }
             Self::More { service, count } => {
-                write!(f, "Service {service} does not get {count} more things")
+                write!(f, "Service {service} has {count} more parts that are not served as specified")
             }
             Self::Taken { port, claim, by, .. } => {
                 write!(
                     f,
-                    "Service {port} does not get {claim}: Service {by} comes first, by the kind of address, by age or by \
-                     name"
+                    "Service {port} does not get {claim}: Service {by} has priority by kind of address, age or name"
                 )
             }
             Self::Foreign { port, key } => write!(
                 f,
-                "Service {port} does not get {key}: the kernel has a virtual server there that another program \
-                 made; remove it with ipvsadm -D, or give the Service another address or port"
+                "Service {port} does not get {key}: another program has a virtual server there. Remove it with ipvsadm \
+                 -D, or give the Service another address or port"
             ),
-            Self::NodeAddress { port, address, node } => write!(
-                f,
-                "Service {port} is not served on {address} here: it is an address of Node {node}, which serves it"
-            ),
+            Self::NodeAddress { port, address, node } => {
+                write!(f, "Service {port} is not served on {address} here: Node {node} has this address and serves it")
+            }
             Self::Refused { service, address, why } => {
                 write!(f, "Service {service} is not served on {address}: {why}")
             }
             Self::ReservedPort { port, key } => write!(
                 f,
-                "Service {port} is not served on {key}: it is an address of this node, which uses the port itself"
+                "Service {port} is not served on {key}: it is an address of this node, and the node uses the port \
+                 itself"
             ),
             Self::NoNodeAddress { port, family } => {
-                write!(f, "Service {port} has a node port and no {family} address of this node serves node ports")
+                write!(f, "Service {port} has a node port, and no {family} address of this node serves node ports")
             }
             Self::Forwarding { port, key, why } => {
-                write!(f, "Service {port} is forwarded with NAT on {key}, not as it asks: {why}")
+                write!(f, "Service {port} asks for forwarding without NAT, and is forwarded with NAT on {key}: {why}")
             }
             Self::OnePacket { port, key } => write!(
                 f,
-                "Service {port} does not get each datagram scheduled by itself on {key}: with NAT no answer would \
-                 reach its client; forward without NAT, or declare that there are no answers"
+                "Service {port} is scheduled by flow on {key}, not by datagram: with NAT, no answer would reach its \
+                 client. Forward without NAT, or declare that there are no answers"
             ),
             Self::Scheduler { port, missing, instead } => write!(
                 f,
-                "Service {port} is scheduled by {instead}: the kernel has no scheduler {missing}; load the module \
+                "Service {port} is scheduled by {instead}: the kernel has no scheduler {missing}. Load the module \
                  ip_vs_{missing} and restart this proxy"
             ),
             Self::Weights { port, scheduler } => {
-                write!(f, "Service {port} has weights, and its scheduler {scheduler} takes no notice of them")
+                write!(f, "Service {port} has weights, and its scheduler {scheduler} ignores them")
             }
             Self::Hash { port, scheduler } => write!(
                 f,
-                "Service {port} says how clients are hashed, and its scheduler {scheduler} hashes none: that is for sh \
-                 and mh"
+                "Service {port} configures hashing, and its scheduler {scheduler} does not hash. Only sh and mh do"
             ),
         }
     }

@@ -51,11 +51,12 @@ impl Doubt {
         self.completeness == Completeness::Complete && before != Completeness::Complete
     }
 
-    pub(super) fn sync(&mut self, now: Duration) {
-        if let Completeness::Except(_) = self.completeness {
-            let since = *self.since.get_or_insert(now);
-            self.is_over = now >= since + UNREADABLE_GRACE;
-        }
+    /// Returns whether the engine has just stopped waiting for unreadable objects.
+    pub(super) fn sync(&mut self, now: Duration) -> bool {
+        let Completeness::Except(_) = self.completeness else { return false };
+        let since = *self.since.get_or_insert(now);
+        let was_over = std::mem::replace(&mut self.is_over, now >= since + UNREADABLE_GRACE);
+        self.is_over && !was_over
     }
 
     /// Whether the engine has stopped waiting for unknown objects.

@@ -9,6 +9,7 @@ mod health;
 mod read;
 mod report;
 mod retry;
+mod verification;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use flows::PendingFlowDeletes;
 use read::Reading;
 pub use report::{Counts, FailedChange, NoLocalEndpoints, SyncReport};
 use retry::Retry;
+use verification::Verification;
 
 /// Decides the kernel's desired state, and keeps the kernel in it.
 ///
@@ -93,7 +95,9 @@ pub struct Engine {
     drains: Drains,
     pending_flow_deletes: PendingFlowDeletes,
     retry: Retry,
-    next_audit: Duration,
+    /// Whether the engine reads the whole kernel at the next sync.
+    needs_reading: bool,
+    verification: Verification,
     doubt: Doubt,
     /// When to read the kernel because another program can have changed it.
     verify: Option<Duration>,
@@ -107,6 +111,7 @@ impl Engine {
         cluster.apply(Event::NodeAddresses(host_addresses));
         Self {
             cluster,
+            verification: Verification::new(config.sync_period),
             config,
             known: None,
             foreign: BTreeSet::new(),
@@ -115,7 +120,7 @@ impl Engine {
             drains: Drains::default(),
             pending_flow_deletes: PendingFlowDeletes::default(),
             retry: Retry::default(),
-            next_audit: Duration::ZERO,
+            needs_reading: true,
             doubt: Doubt::default(),
             verify: None,
         }
@@ -143,7 +148,7 @@ impl Engine {
     /// If some objects stay unreadable for a day, the engine then keeps only the state that its record names as theirs.
     pub fn set_complete(&mut self, completeness: Completeness) {
         if self.doubt.set(completeness) {
-            self.next_audit = Duration::ZERO;
+            self.needs_reading = true;
         }
     }
 
@@ -204,10 +209,12 @@ impl Engine {
         self.doubt.is_over() && self.is_healthy()
     }
 
-    /// Reconciles the kernel with the desired state. The cost is proportional to the changes since the last sync. Once
-    /// every `sync_period`, and after a failure, the engine reads the kernel again and compares all of it.
+    /// Reconciles the kernel with the desired state. The cost is proportional to the changes since the last sync.
+    ///
+    /// Within every `sync_period` the engine verifies the whole kernel, a few virtual servers at a time. After a
+    /// failure, and if the verification finds a difference, it reads the whole kernel and compares all of it.
     pub fn sync(&mut self, kernel: &mut impl Kernel, now: Duration) -> SyncReport {
-        self.doubt.sync(now);
+        self.needs_reading |= self.doubt.sync(now);
         match self.read_where_due(kernel, now) {
             // Before the first successful read, the engine has nothing to compare with.
             Ok(_) if self.known.is_none() => SyncReport::default(),
@@ -224,7 +231,8 @@ impl Engine {
 
     /// When the next sync is due if no event comes first.
     pub fn next_sync(&self) -> Duration {
-        let read = self.retry.due().unwrap_or(self.next_audit);
+        let rest = if self.needs_reading { Duration::ZERO } else { self.verification.due() };
+        let read = self.retry.due().unwrap_or(rest);
         let read = self.verify.map_or(read, |verify| verify.min(read));
         self.drains.next().map_or(read, |next| next.min(read))
     }

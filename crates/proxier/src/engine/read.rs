@@ -10,9 +10,6 @@ use crate::{
     state::State,
 };
 
-/// The shortest interval between reads of the kernel while nothing fails.
-const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
-
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     /// State in the kernel that can be left over from removed Services.
@@ -29,15 +26,19 @@ impl Engine {
         now: Duration,
     ) -> Result<Reading, KernelUnavailable> {
         let mut reading = Reading::default();
-        // After a failure the engine reads the kernel when the retry is due, and not before.
-        let due = self.retry.due().unwrap_or(self.next_audit) <= now;
+        let due = match self.retry.due() {
+            // After a failure the engine reads the kernel when the retry is due, and not before.
+            Some(retry) => retry <= now,
+            None => self.needs_reading || self.verify_step(kernel, now)?,
+        };
         if due || self.verify.is_some_and(|verify| verify <= now) {
             self.verify = None;
             kernel.prepare()?;
             let nothing = State::default();
             let state = kernel.observe(self.known.as_ref().unwrap_or(&nothing))?;
             reading = self.observed(state);
-            self.next_audit = now.saturating_add(self.config.sync_period.max(SHORTEST_PERIOD));
+            self.needs_reading = false;
+            self.verification.restart(now);
             self.retry.started();
         }
         let mut over = self.drains.ended(now);
@@ -49,6 +50,14 @@ impl Engine {
             self.cluster.mark_owner_dirty(&Claim::VirtualServer(key));
         }
         Ok(reading)
+    }
+
+    /// Takes a step of the verification. Returns whether the kernel differs from the last known state.
+    fn verify_step(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<bool, KernelUnavailable> {
+        match &self.known {
+            Some(known) => self.verification.step(kernel, known, &self.foreign, now),
+            None => Ok(true),
+        }
     }
 
     /// Takes in the kernel's state, and marks every Service for comparison with it.

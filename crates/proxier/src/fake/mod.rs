@@ -17,7 +17,8 @@ use ipvs_netlink::{Scheduler, VirtualServer};
 use crate::{
     cluster::EndpointAddress,
     kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report, amends,
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Prepared, Reason, Report,
+        amends,
     },
     model::VirtualServerKey,
     plan::{Change, Plan},
@@ -73,19 +74,32 @@ pub struct FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
+    fn prepare(&mut self) -> Result<Prepared, KernelUnavailable> {
+        let is_intact = self.addresses.is_some() && self.elements.is_some();
         self.addresses.get_or_insert_default();
         self.elements.get_or_insert_default();
-        Ok(())
+        Ok(if is_intact { Prepared::Intact } else { Prepared::Repaired })
     }
 
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
         self.observations += 1;
-        if self.unreadable {
-            return Err(KernelUnavailable::new("the fake kernel", "it cannot be read"));
-        }
+        self.check_readable()?;
         let unlisted = std::mem::take(&mut self.unlisted);
         Ok(self.list(&unlisted, believed))
+    }
+
+    fn servers(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
+        self.check_readable()?;
+        let found = |key: &VirtualServerKey| Some((*key, self.virtual_servers.get(key)?.clone()));
+        Ok(keys.iter().filter_map(found).collect())
+    }
+
+    fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable> {
+        self.check_readable()?;
+        Ok(!self.state().is_same_beside_servers(known))
     }
 
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {
@@ -113,6 +127,13 @@ impl FakeKernel {
     /// The whole state, as complete dumps show it.
     pub fn state(&self) -> State {
         self.list(&[], &State::default())
+    }
+
+    fn check_readable(&self) -> Result<(), KernelUnavailable> {
+        match self.unreadable {
+            true => Err(KernelUnavailable::new("the fake kernel", "it cannot be read")),
+            false => Ok(()),
+        }
     }
 
     /// The state as incomplete dumps show it, with the believed virtual servers queried individually.

@@ -64,15 +64,15 @@ impl FailedPrerequisites {
             | Change::RemoveElement { element: Element::Key(KeySet::NoEndpoints, key), .. }
                 if self.unmade.contains(key) =>
             {
-                Some("not tried: its virtual server could not be made")
+                Some("not tried: the kernel did not make its virtual server")
             }
             Change::AddElement { element: Element::ShortCircuit(key, to), .. }
                 if self.unmade.contains(&VirtualServerKey { address: to.address, port: to.port, ..*key }) =>
             {
-                Some("not tried: the virtual server that it leads to could not be made")
+                Some("not tried: the kernel did not make the virtual server that it leads to")
             }
             Change::RemoveElement { element, .. } if self.is_still_needed(element) => {
-                Some("not tried: what it records or protects is still there")
+                Some("not tried: the object that it records or protects still exists")
             }
             _ => None,
         }
@@ -89,10 +89,11 @@ impl FailedPrerequisites {
     }
 }
 
-const OPEN: &str = "not tried: all clients could reach it, although loadBalancerSourceRanges limits them";
-const NOT_SILENT: &str = "not tried: this node would answer for it in ARP";
-const UNRECORDED: &str = "not tried: it could not be recorded as ours";
-const UNGUARDED: &str = "not tried: a port on it could not be refused, and would lead to this node's own listener";
+const OPEN: &str = "not tried: without its loadBalancerSourceRanges, all clients could reach it";
+const NOT_SILENT: &str = "not tried: this node would answer ARP requests for it";
+const UNRECORDED: &str = "not tried: this proxy could not record that it owns it";
+const UNGUARDED: &str = "not tried: this proxy could not reject a port on it, so connections would reach this node's \
+                         own listener";
 
 /// The changes that must follow at once for virtual servers that could not be made, before their addresses are bound.
 ///

@@ -15,7 +15,7 @@ use netlink_packet_route::{
 
 use super::{Names, routes};
 use crate::{
-    kernel::{Cause, Failure, Reason},
+    kernel::{Cause, Failure, Prepared, Reason},
     model::NodeAddress,
     plan::Change,
     takeover::is_of_the_link,
@@ -35,7 +35,7 @@ pub(super) struct Addresses {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DeviceError {
     /// kube-ipvs would break the device for its owner: it sets its device down, removes it and fills it with VIPs.
-    #[error("{0} is no dummy device, so another program made it: choose another name for ours")]
+    #[error("the device {0} is not a dummy device, so another program made it: choose another device name")]
     NotDummy(Box<str>),
     #[error(transparent)]
     Netlink(#[from] Error),
@@ -55,9 +55,13 @@ impl Addresses {
         self.socket.observe_sends(observer);
     }
 
-    pub(super) fn prepare(&mut self) -> Result<(), DeviceError> {
+    pub(super) fn prepare(&mut self) -> Result<Prepared, DeviceError> {
         if self.find()? {
-            return if self.is_up { Ok(self.set_down()?) } else { Ok(()) };
+            if !self.is_up {
+                return Ok(Prepared::Intact);
+            }
+            self.set_down()?;
+            return Ok(Prepared::Repaired);
         }
         let mut device = LinkMessage::default();
         device.header.flags = LinkFlags::Noarp;
@@ -70,7 +74,8 @@ impl Addresses {
             Err(Error::Rejected(error)) if error.already_exists() => {}
             outcome => outcome?,
         }
-        self.find().map(drop)
+        self.find()?;
+        Ok(Prepared::Repaired)
     }
 
     /// A device that is up gets routes, sends neighbour solicitations and accepts router advertisements. When it goes

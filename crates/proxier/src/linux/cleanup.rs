@@ -59,6 +59,6 @@ impl LinuxKernel {
     pub fn handover(&mut self) -> Result<(), KernelUnavailable> {
         self.nft.remove().map_err(unavailable("nftables"))?;
         let Some(record) = &mut self.record else { return Ok(()) };
-        record.remove().map_err(unavailable("the record of what is ours"))
+        record.remove().map_err(unavailable("the copy of the record of ownership"))
     }
 }

@@ -8,32 +8,35 @@ use std::{
 use super::{LinuxKernel, Operation, Subsystem, ipvs, record, sysctl, timeouts, unavailable};
 use crate::{
     kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report, amends,
+        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Prepared, Reason, Report,
+        amends,
     },
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
-    state::State,
+    state::{ServerState, State},
 };
 
 impl Kernel for LinuxKernel {
-    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
+    fn prepare(&mut self) -> Result<Prepared, KernelUnavailable> {
         sysctl::prepare(&self.config, &self.settings).map_err(unavailable("sysctl"))?;
         use Operation::Prepare;
         self.ipvs.refresh().map_err(unavailable("IPVS"))?;
         let timeouts = |kernel: &mut Self| timeouts::prepare(&mut kernel.ipvs, &kernel.settings.timeouts);
         self.timed(Subsystem::Ipvs, Prepare, timeouts).map_err(unavailable("IPVS"))?;
         let addresses = |kernel: &mut Self| kernel.addresses.prepare();
-        let prepared = self.timed(Subsystem::Addresses, Prepare, addresses);
-        prepared.map_err(unavailable(self.device()))?;
+        let device = self.timed(Subsystem::Addresses, Prepare, addresses).map_err(unavailable(self.device()))?;
         let nft = |kernel: &mut Self| {
-            kernel.nft.prepare()?;
-            match kernel.addresses.default_gateways() {
-                Ok(gateways) => kernel.nft.set_gateways(&gateways),
-                // The last known gateways stay in force: they change seldom, and only reject rules use them.
-                Err(_) => Ok(()),
+            let tables = kernel.nft.prepare()?;
+            // If the routes cannot be read, the last known gateways stay in force: only reject rules use them.
+            if let Ok(gateways) = kernel.addresses.default_gateways() {
+                kernel.nft.set_gateways(&gateways)?;
             }
+            Ok::<_, netlink_batch::Error>(tables)
         };
-        self.timed(Subsystem::Nftables, Prepare, nft).map_err(unavailable("nftables"))
+        let tables = self.timed(Subsystem::Nftables, Prepare, nft).map_err(unavailable("nftables"))?;
+        // A read of the whole state writes the record again.
+        let record = if self.record_trouble.is_some() { Prepared::Repaired } else { Prepared::Intact };
+        Ok(device.and(tables).and(record))
     }
 
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
@@ -43,6 +46,31 @@ impl Kernel for LinuxKernel {
             self.record_trouble = self.record_trouble.take().filter(|_| followed.is_none());
         }
         Ok(state)
+    }
+
+    fn servers(
+        &mut self,
+        keys: &[VirtualServerKey],
+    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
+        let mut state = State::default();
+        let query = |kernel: &mut Self| ipvs::ask(&mut kernel.ipvs, &mut state, keys.iter().copied());
+        self.timed(Subsystem::Ipvs, Operation::Read, query).map_err(unavailable("IPVS"))?;
+        Ok(state.virtual_servers)
+    }
+
+    /// Lists the addresses. Lists the sets only if another program has committed to nftables.
+    fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable> {
+        let bound = self.timed(Subsystem::Addresses, Operation::Read, |kernel| kernel.addresses.observe());
+        let bound_vips = bound.map_err(unavailable(self.device()))?;
+        if bound_vips != known.bound_vips {
+            return Ok(true);
+        }
+        let mut state = State { bound_vips, ..State::default() };
+        let nft = |kernel: &mut Self| match kernel.nft.has_foreign_commit()? {
+            true => kernel.nft.observe(&mut state).map(|()| !state.is_same_beside_servers(known)),
+            false => Ok(false),
+        };
+        self.timed(Subsystem::Nftables, Operation::Read, nft).map_err(unavailable("nftables"))
     }
 
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {

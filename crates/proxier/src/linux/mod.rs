@@ -116,7 +116,8 @@ impl LinuxKernel {
     pub fn open(config: &Config, settings: Settings) -> Result<Self, KernelUnavailable> {
         let names = &settings.names;
         if settings.takeover && !names.has_device_of_kube_proxy() {
-            const REASON: &str = "a takeover needs the device name kube-ipvs0, where kube-proxy has its VIPs";
+            const REASON: &str = "to take over from kube-proxy, use the device name kube-ipvs0: kube-proxy binds its \
+                                  VIPs there";
             return Err(KernelUnavailable::new(names.device().to_owned(), REASON));
         }
         Ok(Self {

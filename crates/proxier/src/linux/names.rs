@@ -25,13 +25,16 @@ pub struct Names {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The name of the tables is invalid.
-    #[error("{0:?} is no name for an nftables table: allowed are letters, digits, '-', '_' and '.', first a letter")]
+    #[error(
+        "{0:?} is not a valid name for an nftables table: begin with a letter, and use letters, digits, '-', '_' \
+             and '.'"
+    )]
     Table(String),
     /// Another program has tables of this name.
-    #[error("the nftables table {0} is another program's: choose another name")]
+    #[error("another program uses the nftables table {0}: choose another name")]
     TableOfOthers(String),
     /// The name of the device is invalid.
-    #[error("{0:?} is no name for a device: allowed are up to 15 letters, digits, '-', '_' and '.'")]
+    #[error("{0:?} is not a valid name for a device: use up to 15 letters, digits, '-', '_' and '.'")]
     Device(String),
 }
 
@@ -111,11 +114,11 @@ mod tests {
         }
         assert_eq!(
             Names::new(TABLE, "sixteen-bytes-16").unwrap_err().to_string(),
-            "\"sixteen-bytes-16\" is no name for a device: allowed are up to 15 letters, digits, '-', '_' and '.'"
+            "\"sixteen-bytes-16\" is not a valid name for a device: use up to 15 letters, digits, '-', '_' and '.'"
         );
         assert_eq!(
             Names::new("filter", DEVICE).unwrap_err().to_string(),
-            "the nftables table filter is another program's: choose another name"
+            "another program uses the nftables table filter: choose another name"
         );
     }
 }

@@ -70,7 +70,7 @@ impl Notices {
         match heard {
             Ok(()) => {}
             Err(Error::Overrun | Error::Decode(_)) => drifts.push(Drift::Any),
-            Err(error) => return Err(super::unavailable("notices of the kernel")(error)),
+            Err(error) => return Err(super::unavailable("the kernel's notices")(error)),
         }
         drifts.dedup();
         Ok(drifts)

@@ -70,8 +70,8 @@ impl LinuxKernel {
         let chains = self.nft.dropping_at_forward().map_err(unavailable("nftables"))?;
         let message = |chain| {
             format!(
-                "the chain {chain} drops what none of its rules accepts: where they do not accept packets to and from \
-                 endpoints, as kube-proxy's KUBE-FORWARD did, Services with endpoints on other nodes time out"
+                "the chain {chain} drops packets that none of its rules accepts. If no rule accepts packets to and \
+                 from endpoints, as kube-proxy's KUBE-FORWARD did, Services with endpoints on other nodes time out"
             )
         };
         Ok(chains.into_iter().map(message).collect())
@@ -81,15 +81,16 @@ impl LinuxKernel {
     pub fn troubles(&self) -> Vec<String> {
         let record = self.record.as_ref().zip(self.record_trouble.as_ref()).map(|(record, error)| {
             format!(
-                "cannot keep the copy of the record of what is ours in {}: {error}. Services are served all the same; \
-                 but what is ours is forgotten if another program empties nftables while this proxy is not running",
+                "cannot write the copy of the record of ownership to {}: {error}. Services are served. If another \
+                 program empties nftables while this proxy is not running, this proxy forgets which virtual servers \
+                 and addresses it owns",
                 record.path().display()
             )
         });
         let v6 = self
             .nft
             .without_v6()
-            .map(|error| format!("nftables has no table for IPv6: {error}. Services are served by IPv4 alone"));
+            .map(|error| format!("nftables has no table for IPv6: {error}. This proxy serves Services over IPv4 only"));
         record.into_iter().chain(v6).collect()
     }
 

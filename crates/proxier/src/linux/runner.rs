@@ -130,12 +130,10 @@ impl Runner {
         if self.until_sync()? > Duration::ZERO {
             return None;
         }
-        self.schedule.begin();
         let now = self.now();
+        self.schedule.begin(now);
         let report = self.engine.sync(&mut self.kernel, now);
-        if !report.plan.is_empty() {
-            self.schedule.changed(self.now());
-        }
+        self.schedule.end(self.now(), !report.plan.is_empty());
         Some(report)
     }
 

@@ -10,28 +10,35 @@ use crate::{config::Config, kernel::Reason};
 
 /// Name, value, and the consequence of a missing setting.
 const NEEDED: [(&str, &str, &str); 4] = [
-    ("net/ipv4/vs/conntrack", "1", "packets of a service would have no conntrack entry, and so no masquerade"),
-    ("net/ipv4/vs/expire_nodest_conn", "1", "flows to a removed endpoint would be black holes"),
-    ("net/ipv4/vs/expire_quiescent_template", "1", "clients with affinity would stick to a dead endpoint"),
-    ("net/ipv4/ip_forward", "1", "the node would not forward to pods"),
+    (
+        "net/ipv4/vs/conntrack",
+        "1",
+        "packets to a Service would have no conntrack entry, so the kernel would not \
+                                    masquerade them",
+    ),
+    ("net/ipv4/vs/expire_nodest_conn", "1", "IPVS would silently drop the packets of flows to a removed endpoint"),
+    (
+        "net/ipv4/vs/expire_quiescent_template",
+        "1",
+        "clients with session affinity would stay on an endpoint that has \
+                                                    left",
+    ),
+    ("net/ipv4/ip_forward", "1", "this node would not forward packets to pods"),
 ];
 
 /// For [`Settings::strict_arp`].
 const STRICT_ARP: [(&str, &str, &str); 2] = [
-    ("net/ipv4/conf/all/arp_ignore", "1", "this node would answer for VIPs, and strict ARP was asked for"),
-    ("net/ipv4/conf/all/arp_announce", "2", "this node would announce VIPs, and strict ARP was asked for"),
+    ("net/ipv4/conf/all/arp_ignore", "1", "this node would answer ARP requests for VIPs, despite strict ARP"),
+    ("net/ipv4/conf/all/arp_announce", "2", "this node would announce VIPs in ARP requests, despite strict ARP"),
 ];
 
 /// For [`Config::localhost_node_ports`].
-const LOCALHOST: [(&str, &str, &str); 1] = [(
-    "net/ipv4/conf/all/route_localnet",
-    "1",
-    "nothing leads from 127.0.0.1 to pods, and node ports on localhost were asked for",
-)];
+const LOCALHOST: [(&str, &str, &str); 1] =
+    [("net/ipv4/conf/all/route_localnet", "1", "node ports on 127.0.0.1 would not reach pods")];
 
 /// A sysctl that has the wrong value and cannot be changed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot set {} = {value}: {error}; without it {consequence}; set it on the host: sysctl -w {}={value}", name.replace('/', "."), name.replace('/', "."))]
+#[error("cannot set {} = {value}: {error}. Without it, {consequence}. Set it on the host: sysctl -w {}={value}", name.replace('/', "."), name.replace('/', "."))]
 pub struct SysctlError {
     name: String,
     value: String,
@@ -64,7 +71,8 @@ pub(super) fn prepare(config: &Config, settings: &Settings) -> Result<(), Sysctl
         set(name, value, consequence)?;
     }
     let reuse = if kernel_is_at_least(5, 9) { "1" } else { "0" };
-    match set(REUSE, reuse, "re-used client ports would wait for a second, or reach dead endpoints") {
+    match set(REUSE, reuse, "connections from reused client ports would wait for a second, or go to removed endpoints")
+    {
         Err(error) if error.error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
     }

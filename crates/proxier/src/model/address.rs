@@ -50,7 +50,7 @@ impl fmt::Display for Protocol {
 
 /// A name that is not a protocol of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown protocol {0:?}: a Service has TCP, UDP or SCTP")]
+#[error("unknown protocol {0:?}: use TCP, UDP or SCTP")]
 pub struct UnknownProtocol(Box<str>);
 
 impl FromStr for Protocol {

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use pace::Pace;
 
+/// After a verification, the engine rests so many times as long as that took. So verification takes at most a tenth of
+/// a processor, however large the state and however short the sync period.
+const REST: u32 = 9;
+
 /// When the owner of an engine syncs.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
@@ -17,6 +21,10 @@ pub(crate) struct Schedule {
     has_source: bool,
     /// Whether input came after the last sync.
     has_input: bool,
+    /// When the current sync began, and whether it has input.
+    begun: (Duration, bool),
+    /// No sync without input starts before.
+    rested: Duration,
     drift: Pace,
     /// Default routes have a pace of their own: one that flaps does not delay the repair of a table.
     gateways: Pace,
@@ -49,18 +57,24 @@ impl Schedule {
 
     /// When to sync. The engine is to sync at `of_engine` if no input comes. None: the source has not delivered yet.
     pub(crate) fn due(&self, of_engine: Duration) -> Option<Duration> {
-        let due = if self.has_input { Duration::ZERO } else { of_engine };
+        let due = if self.has_input { Duration::ZERO } else { of_engine.max(self.rested) };
         self.has_source.then(|| due.max(self.earliest))
     }
 
     /// A sync begins, which takes in all input so far.
-    pub(crate) fn begin(&mut self) {
-        self.has_input = false;
+    pub(crate) fn begin(&mut self, now: Duration) {
+        self.begun = (now, std::mem::take(&mut self.has_input));
     }
 
-    /// A sync that changed something has ended.
-    pub(crate) fn changed(&mut self, now: Duration) {
-        self.earliest = now + self.min_sync_period;
+    /// The sync has ended.
+    pub(crate) fn end(&mut self, now: Duration, has_changed: bool) {
+        let (begun, had_input) = self.begun;
+        if has_changed {
+            self.earliest = now + self.min_sync_period;
+        }
+        if !had_input {
+            self.rested = now + now.saturating_sub(begun) * REST;
+        }
     }
 }
 
@@ -85,7 +99,8 @@ mod tests {
         let mut schedule = Schedule::default();
         schedule.set_source();
         schedule.input();
-        schedule.begin();
+        schedule.begin(NOW);
+        schedule.end(NOW + NOW, true);
         assert_eq!(schedule.due(ENGINE), Some(ENGINE));
     }
 
@@ -93,11 +108,24 @@ mod tests {
     fn a_change_delays_the_next_sync_by_the_minimum_period() {
         let mut schedule = Schedule::new(Duration::from_secs(2));
         schedule.set_source();
-        schedule.changed(NOW);
+        schedule.input();
+        schedule.begin(NOW);
+        schedule.end(NOW, true);
         schedule.input();
         assert_eq!(schedule.due(ENGINE), Some(Duration::from_secs(5)));
         assert_eq!(schedule.due(Duration::ZERO), Some(Duration::from_secs(5)));
         assert_eq!(Schedule { has_input: false, ..schedule }.due(ENGINE), Some(ENGINE));
+    }
+
+    #[test]
+    fn a_long_verification_delays_the_next_one_and_no_input() {
+        let mut schedule = Schedule::default();
+        schedule.set_source();
+        schedule.begin(NOW);
+        schedule.end(2 * NOW, false);
+        assert_eq!(schedule.due(2 * NOW), Some(11 * NOW));
+        schedule.input();
+        assert_eq!(schedule.due(2 * NOW), Some(Duration::ZERO));
     }
 
     #[test]

@@ -70,31 +70,31 @@ impl fmt::Display for Kept {
         match self {
             Self::LetsThrough { family, chain, dropping } => write!(
                 f,
-                "kube-proxy's chain {chain} stays ({family}): {dropping} drops what no rule accepts, and this chain is \
-                 what lets services through. This proxy does not update it"
+                "kube-proxy's chain {chain} stays ({family}): {dropping} drops packets that no rule accepts, and this \
+                 chain accepts those of Services. This proxy does not update it"
             ),
             Self::Used { family, table, chain, by } => write!(
                 f,
                 "kube-proxy's chain {chain} in {table} stays ({family}): the chain {by}, which this proxy does not remove, jumps to it"
             ),
             Self::Kubelets { family, chain } => {
-                write!(f, "the chain {chain} in nat stays ({family}): the kubelet keeps it too")
+                write!(f, "the chain {chain} in nat stays ({family}): the kubelet maintains it too")
             }
             Self::IptablesMode { family, table } => write!(
                 f,
-                "kube-proxy's chains in {table} stay ({family}): they are of its iptables mode, and go with \
-                 the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers"
+                "kube-proxy's chains in {table} stay ({family}): they belong to its iptables mode. The next boot \
+                 of this node removes them. Do not run `kube-proxy --cleanup`: it removes all virtual servers"
             ),
             Self::InUse { sets } => write!(
                 f,
-                "kube-proxy's ipsets {} stay, emptied: rules of chains that stay look things up in them",
+                "kube-proxy's ipsets {} stay, and are empty: rules of chains that stay refer to them",
                 sets.join(", ")
             ),
             Self::Legacy { sets } => {
                 write!(
                     f,
-                    "kube-proxy's ipsets {} stay, emptied: rules of legacy iptables refer to them. \
-                     To remove both, run on this node:",
+                    "kube-proxy's ipsets {} stay, and are empty: rules of legacy iptables refer to them. To remove \
+                     both, run on this node:",
                     sets.join(", ")
                 )?;
                 self.commands().iter().try_for_each(|command| write!(f, "\n{command}"))

@@ -175,7 +175,7 @@ pub(crate) fn legacy_commands(sets: &[String]) -> Vec<String> {
 }
 
 const LAST: &str =
-    "# Only where neither INPUT nor FORWARD drops, by its policy or by a last rule (iptables-legacy -S):";
+    "# Only if neither INPUT nor FORWARD drops packets, by its policy or by a last rule (iptables-legacy -S):";
 
 fn legacy_rules(family: Family, program: &str, is_last: bool) -> Vec<String> {
     let is_shared = |chain: &str| chain == POSTROUTING || chain == MARK_MASQ;

@@ -149,8 +149,8 @@ fn accepting_chains_stay_if_the_base_policy_drops() {
             filter KUBE-KUBELET-CANARY: 0 of 0 rules go
             filter INPUT: 2 of 3 rules go
             filter FORWARD: 1 of 2 rules go
-            kube-proxy's chain KUBE-FORWARD stays (IPv4): FORWARD drops what no rule accepts, and this chain is what lets services through. This proxy does not update it
-            kube-proxy's chain KUBE-NODE-PORT stays (IPv4): INPUT drops what no rule accepts, and this chain is what lets services through. This proxy does not update it
+            kube-proxy's chain KUBE-FORWARD stays (IPv4): FORWARD drops packets that no rule accepts, and this chain accepts those of Services. This proxy does not update it
+            kube-proxy's chain KUBE-NODE-PORT stays (IPv4): INPUT drops packets that no rule accepts, and this chain accepts those of Services. This proxy does not update it
         "#]],
     );
 }
@@ -247,8 +247,8 @@ fn shared_chains_of_old_kubelets_stay_without_kube_proxy_rules() {
             filter KUBE-FIREWALL: 0 of 1 rules go
             filter KUBE-KUBELET-CANARY: 0 of 0 rules go
             nat KUBE-MARK-DROP: 0 of 1 rules go
-            the chain KUBE-MARK-MASQ in nat stays (IPv4): the kubelet keeps it too
-            the chain KUBE-POSTROUTING in nat stays (IPv4): the kubelet keeps it too
+            the chain KUBE-MARK-MASQ in nat stays (IPv4): the kubelet maintains it too
+            the chain KUBE-POSTROUTING in nat stays (IPv4): the kubelet maintains it too
         "#]],
     );
 }
@@ -281,8 +281,8 @@ fn iptables_mode_chains_stay_when_ipvs_mode_chains_go() {
             nat KUBE-NODEPORTS: 0 of 0 rules go
             filter KUBE-NODEPORTS: 0 of 0 rules go
             nat KUBE-SERVICES: 4 of 5 rules go
-            kube-proxy's chains in filter stay (IPv4): they are of its iptables mode, and go with the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers
-            kube-proxy's chains in nat stay (IPv4): they are of its iptables mode, and go with the next boot of this node. Do not run `kube-proxy --cleanup`, which removes all virtual servers
+            kube-proxy's chains in filter stay (IPv4): they belong to its iptables mode. The next boot of this node removes them. Do not run `kube-proxy --cleanup`: it removes all virtual servers
+            kube-proxy's chains in nat stay (IPv4): they belong to its iptables mode. The next boot of this node removes them. Do not run `kube-proxy --cleanup`: it removes all virtual servers
         "#]],
     );
     let leftovers = Leftovers::among(&mixed, true);
@@ -361,7 +361,7 @@ fn legacy_commands_remove_jumps_chains_and_sets() {
         iptables-legacy -t filter -X KUBE-IPVS-OUT-FILTER
         ipset destroy KUBE-IPVS-IPS
         ipset destroy KUBE-CLUSTER-IP
-        # Only where neither INPUT nor FORWARD drops, by its policy or by a last rule (iptables-legacy -S):
+        # Only if neither INPUT nor FORWARD drops packets, by its policy or by a last rule (iptables-legacy -S):
         iptables-legacy -t filter -D FORWARD -m comment --comment 'kubernetes forwarding rules' -j KUBE-FORWARD
         iptables-legacy -t filter -D INPUT -m comment --comment 'kubernetes health check rules' -j KUBE-NODE-PORT
         iptables-legacy -t filter -F KUBE-FORWARD

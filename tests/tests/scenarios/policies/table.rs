@@ -84,8 +84,8 @@ pub(super) enum Source {
     Node,
 }
 
-const DROPPED_INSIDE: &str = "no endpoints on this node, and the policy is Local";
-const DROPPED_OUTSIDE: &str = "no endpoints on this node, and the policy is Local: no short circuit has led here";
+const DROPPED_INSIDE: &str = "policy Local, and no endpoint on this node";
+const DROPPED_OUTSIDE: &str = "policy Local, no endpoint on this node, and no short circuit";
 /// The comments of all rules that drop for a policy.
 pub(super) const DROPS: [&str; 2] = [DROPPED_INSIDE, DROPPED_OUTSIDE];
 

@@ -15,7 +15,7 @@ use setup::{FLAGS, NODE, PODS, SERVED, TALK_PORT, WEB_PORT, cluster, deploy, obj
 use users::Users;
 
 fn await_taken_over(proxy: &Proxy) -> Result<String> {
-    await_said(proxy, "taken over from kube-proxy")
+    await_said(proxy, "took over from kube-proxy")
 }
 
 fn await_said(proxy: &Proxy, what: &str) -> Result<String> {

@@ -28,7 +28,7 @@ fn takeover_logs_the_unreadable_object_that_it_waits_for() -> TestResult {
         let proxy = cluster.kube_ipvs(NODE)?.start_with_kubeconfig(&kubeconfig, &FLAGS)?;
         eventually(|| {
             let log = proxy.log_text();
-            let wait = "stay until these objects can be read: EndpointSlice default/odd-1.";
+            let wait = "stay until kube-ipvs can read these objects: EndpointSlice default/odd-1.";
             ensure!(log.contains(wait), "the log does not say {wait:?}:\n{log}");
             Ok(())
         })?;

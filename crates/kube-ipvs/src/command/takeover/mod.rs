@@ -115,8 +115,8 @@ impl Takeover {
                 if let Some(port) = self.ports.iter().find(|port| somebody_else_listens(**port)) {
                     if !has_warned {
                         let note = format!(
-                            "port {port} is taken: kube-proxy seems to be running beside kube-ipvs. What it has in iptables \
-                             and ipset stays until it is stopped; see docs/migrating-from-kube-proxy.md"
+                            "another process listens on port {port}: kube-proxy seems to run beside kube-ipvs. Its \
+                             iptables rules and ipsets stay until you stop it; see docs/migrating-from-kube-proxy.md"
                         );
                         tracing::warn!("{note}");
                         record("KubeProxyRunning", note);
@@ -126,7 +126,7 @@ impl Takeover {
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::error!("{error}; trying again");
+                tracing::error!("{error}; kube-ipvs retries");
                 return Stage::Waiting { has_warned };
             }
         }
@@ -144,7 +144,7 @@ impl Takeover {
                 Stage::Over { has_warned: false }
             }
             Err(error) => {
-                tracing::error!("what kube-proxy left: {error}; trying again");
+                tracing::error!("kube-proxy's leftovers: {error}; kube-ipvs retries");
                 Stage::Waiting { has_warned }
             }
         }
@@ -165,8 +165,10 @@ fn report_wait(kernel: &mut LinuxKernel, unread: &[Box<str>], record: &mut Recor
 
 fn waiting_note(unread: &[Box<str>]) -> String {
     let what = match unread {
-        [] => "what the kernel refuses is made good, or a manifest can be read: the log says which".to_owned(),
-        names => format!("these objects can be read: {}", names.join(", ")),
+        [] => {
+            "the kernel accepts all changes and kube-ipvs can read all manifests: the log names the failures".to_owned()
+        }
+        names => format!("kube-ipvs can read these objects: {}", names.join(", ")),
     };
     format!(
         "kube-proxy's chains and ipsets stay until {what}. All other Services are served; see \
@@ -177,7 +179,7 @@ fn waiting_note(unread: &[Box<str>]) -> String {
 fn log_removed(done: &CleanupReport) {
     let CleanupReport { adopted, chains, sets, kept, .. } = done;
     if adopted + chains + sets > 0 {
-        tracing::info!(adopted, chains, sets, "taken over from kube-proxy; its chains and ipsets are removed");
+        tracing::info!(adopted, chains, sets, "kube-ipvs took over from kube-proxy, and removed its chains and ipsets");
     }
     kept.iter().for_each(|kept| tracing::warn!("{}", with_hint(kept)));
 }
@@ -185,7 +187,7 @@ fn log_removed(done: &CleanupReport) {
 fn with_hint(kept: &Kept) -> String {
     match kept {
         Kept::LetsThrough { .. } => {
-            format!("{kept}: docs/migrating-from-kube-proxy.md says how to do without it")
+            format!("{kept}. docs/migrating-from-kube-proxy.md says how to replace it")
         }
         _ => kept.to_string(),
     }
@@ -196,8 +198,9 @@ fn is_back(kernel: &mut LinuxKernel, has_warned: bool, record: &mut Record<'_>) 
     match kernel.is_kube_proxy_active() {
         Ok(is_back) => {
             if is_back && !has_warned {
-                let note = "kube-proxy's ipsets are back: it runs on this node beside kube-ipvs, and each undoes what the \
-                            other does. Stop one of them, and restart kube-ipvs; its rules are left alone until then";
+                let note = "kube-proxy's ipsets are back: kube-proxy runs on this node beside kube-ipvs, and each \
+                            undoes the changes of the other. Stop one of them, and restart kube-ipvs. Until then, \
+                            kube-ipvs leaves kube-proxy's rules in place";
                 tracing::error!("{note}");
                 record("KubeProxyRunning", note.to_owned());
             }
@@ -218,7 +221,10 @@ mod tests {
     fn waiting_note_names_unread_objects_or_the_kernel() {
         let names = ["Service shop/web".into(), "EndpointSlice shop/web-1".into()];
         let note = waiting_note(&names);
-        assert!(note.contains("can be read: Service shop/web, EndpointSlice shop/web-1. All other"), "{note}");
-        assert!(waiting_note(&[]).contains("refuses"), "{}", waiting_note(&[]));
+        assert!(
+            note.contains("can read these objects: Service shop/web, EndpointSlice shop/web-1. All other"),
+            "{note}"
+        );
+        assert!(waiting_note(&[]).contains("accepts"), "{}", waiting_note(&[]));
     }
 }

@@ -232,28 +232,28 @@ fn wrong_values_are_named_by_their_paths() {
         said += &format!("{}\n", read(&format!("{HEAD}{fields}")).unwrap_err());
     }
     expect![[r#"
-        mode: "iptables" is not what kube-ipvs does: allowed is ipvs, or nothing
-        ipvs.scheduler: "random" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos
+        mode: "iptables" is not a mode of kube-ipvs: use ipvs, or leave it empty
+        ipvs.scheduler: "random" is not a scheduler of IPVS: use one of rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos
         ipvs.syncPeriod: this is integer `30`: it must be a text
-        ipvs.syncPeriod: "fast" is not a duration: allowed are numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms
-        ipvs.excludeCIDRs: "10.0.0.0" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
+        ipvs.syncPeriod: "fast" is not a duration: use numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms
+        ipvs.excludeCIDRs: "10.0.0.0" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64
         ipvs.strictARP: this is string "maybe": it must be true or false
         conntrack.min: -1 is not allowed: it must be a whole number, 0 or more
         conntrack: this is integer `1`: it must be a mapping of fields
         iptables.masqueradeBit: 32 is not allowed: it must be a whole number from 0 to 31
         oomScoreAdj: 1001 is not allowed: it must be a whole number from -1000 to 1000
-        detectLocalMode: "Pod" is no way to detect local traffic: allowed are ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix
-        detectLocal.bridgeInterface: "a-very-long-name-0" is not the name of an interface: at most 15 bytes, without '/', ':' and blanks
+        detectLocalMode: "Pod" is not a detect-local mode: use ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
+        detectLocal.bridgeInterface: "a-very-long-name-0" is not a valid name of an interface: use at most 15 bytes, without '/', ':' and blanks
         clusterCIDR: this is sequence: it must be a text
         nodePortAddresses: this is string "10.0.0.0/8": it must be a list
-        healthzBindAddress: "here" is not an address to listen at: allowed are such as 0.0.0.0:10256 or [::1]:10249
-        bindAddress: "here" is not an IP address: allowed are such as 0.0.0.0, 192.168.0.1 or ::
+        healthzBindAddress: "here" is not an address to listen on: use an address such as 0.0.0.0:10256 or [::1]:10249
+        bindAddress: "here" is not an IP address: use an address such as 0.0.0.0, 192.168.0.1 or ::
         clientConnection.qps: this is string "fast": it must be a number
-        logging.format: "xml" is not a format of logs: allowed are text and json
-        hostnameOverride: "a_b" is not the name of a node: allowed are letters, digits, '-' and '.', at most 253
+        logging.format: "xml" is not a log format: use text or json
+        hostnameOverride: "a_b" is not a valid name of a node: use at most 253 letters, digits, '-' and '.'
         featureGates: unrecognized feature gate "AllowServiceExternalIP": kube-proxy 1.36 does not know it either; correct or remove it
         featureGates.WinDSR: this is integer `1`: it must be true or false
-        nodePortAddresses: "secondary" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64; or primary, localhost, all
+        nodePortAddresses: "secondary" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64, or primary, localhost or all
     "#]].assert_eq(&said);
 }
 
@@ -264,16 +264,16 @@ fn text_other_than_a_kube_proxy_configuration_is_rejected() {
         said += &format!("{}\n", read(text).unwrap_err());
     }
     expect![[r#"
-        holds no fields: it must be KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
-        holds no fields: it must be KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
-        holds the kind "KubeProxyConfiguration" of the API version "": it must be KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
-        holds the kind "Node" of the API version "v1": it must be KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
+        has no fields: it must have one KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
+        has no fields: it must have one KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
+        has the kind "KubeProxyConfiguration" of the API version "": it must have one KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
+        has the kind "Node" of the API version "v1": it must have one KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
         is neither YAML nor JSON: error: line 1 column 4: unclosed bracket '['
          --> <input>:1:4
           |
         1 | a: [
           |    ^ unclosed bracket '['
-        holds no fields: it must be KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
+        has no fields: it must have one KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
     "#]].assert_eq(&said);
 }
 
@@ -302,9 +302,9 @@ clusterDNS: [169.254.25.10]
         said += &format!("{}\n", read(&text).unwrap_err());
     }
     expect![[r#"
-        holds only the document ClusterConfiguration, the document KubeletConfiguration: it must be KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
-        holds KubeProxyConfiguration more than once: one must remain
-        holds the kind "ConfigMap" of the API version "v1": it must be KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
+        has only the document ClusterConfiguration, the document KubeletConfiguration: it must have one KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
+        has more than one KubeProxyConfiguration: keep one
+        has the kind "ConfigMap" of the API version "v1": it must have one KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1
     "#]].assert_eq(&said);
 }
 
@@ -315,7 +315,7 @@ fn fields_of_older_releases_name_their_successors() {
         expect![[r#"
             retired: conntrack.max has no effect: use conntrack.maxPerCore and conntrack.min
             retired: resourceContainer has no effect: the container runtime places the process in its cgroup
-            retired: udpIdleTimeout has no effect: it was of the userspace mode, which is gone
+            retired: udpIdleTimeout has no effect: only kube-proxy's former userspace mode used it
         "#]],
     );
     check("resourceContainer: \"\"\nudpIdleTimeout: 0s\nconntrack: {max: null}\n", expect![""]);
@@ -356,9 +356,9 @@ fn flags_beside_a_file_override_it_or_are_ignored_with_a_warning() {
     let name = path.display().to_string();
     let warnings = resolved.warnings.join("\n").replace(&name, "FILE");
     expect![[r#"
-        ignored, since --config is given: --ipvs-scheduler, --masquerade-all
-        FILE: udpIdleTimeout has no effect: it was of the userspace mode, which is gone
-        FILE: ignored, since unknown: mod"#]]
+        kube-ipvs ignores these flags because --config is set: --ipvs-scheduler, --masquerade-all
+        FILE: udpIdleTimeout has no effect: only kube-proxy's former userspace mode used it
+        FILE: kube-ipvs ignores these unknown fields: mod"#]]
     .assert_eq(&warnings);
     assert_eq!(resolved.without_effect, ["portRange", "--profiling", "the feature gate WatchListClient"]);
     assert_eq!(resolved.file.unwrap().0, path);

@@ -27,7 +27,7 @@ fn no_flag_gives_the_defaults() {
           bridgeInterface: ""
           interfaceNamePrefix: ""
         ipvs:
-          syncPeriod: 30s
+          syncPeriod: 0s
           minSyncPeriod: 0s
           scheduler: rr
           excludeCIDRs: []
@@ -178,7 +178,7 @@ fn flags_and_fields_reach_the_engine() {
     let path = folder.path().join("config.conf");
     let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
     let fields = "featureGates: {AllowServiceExternalIPs: false}\nipvs: {scheduler: lc, syncPeriod: 7s, \
-                  excludeCIDRs: [10.9.0.0/16]}\n";
+                  minSyncPeriod: 3s, excludeCIDRs: [10.9.0.0/16]}\n";
     std::fs::write(&path, format!("{head}{fields}")).unwrap();
     let own = "--hostname-override=n --external-ip-ranges=203.0.113.0/24 --reserved-ports=22 \
                --max-virtual-servers-per-service=5 --drain-cap=1h --scoped-arp";
@@ -209,7 +209,7 @@ fn reserved_ports_have_a_default_and_reject_invalid_ranges() {
         let refused = bad.parse::<PortRanges>().unwrap_err();
         assert_eq!(
             refused,
-            format!("{bad:?} is not a port or a range of ports: allowed are such as 22 or 10256-10259")
+            format!("{bad:?} is not a port or a range of ports: use a value such as 22 or 10256-10259")
         );
     }
 }
@@ -282,10 +282,10 @@ fn flags_of_older_releases_name_their_successors() {
         --conntrack-max has no effect: use --conntrack-max-per-core and --conntrack-min
         --log-dir has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
         --log-file has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
-        --proxy-port-range has no effect: it was of the userspace mode, which is gone
+        --proxy-port-range has no effect: only kube-proxy's former userspace mode used it
         --resource-container has no effect: the container runtime places the process in its cgroup
         --stderrthreshold has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
-        --udp-timeout has no effect: it was of the userspace mode, which is gone
+        --udp-timeout has no effect: only kube-proxy's former userspace mode used it
         --alsologtostderr has no effect: kube-ipvs logs to standard error; --logging-format and --v say how
         --cleanup-iptables has no effect: use --cleanup
         --logtostderr has no effect: kube-ipvs logs to standard error; --logging-format and --v say how"#]]
@@ -364,7 +364,6 @@ fn rejected_value_names_the_flag_and_the_allowed_values() {
         "--ipvs-scheduler=random",
         "--ipvs-exclude-cidrs=10.0.0.1",
         "--ipvs-sync-period=30",
-        "--ipvs-sync-period=0s",
         "--ipvs-sync-period=-5s",
         "--hostname-override=a_b",
         "--proxy-mode=iptables",
@@ -382,26 +381,25 @@ fn rejected_value_names_the_flag_and_the_allowed_values() {
         said += &format!("{}\n", resolve(line).unwrap_err());
     }
     expect![[r#"
-        error: invalid value '10.0.0.0/33' for '--cluster-cidr <CIDR[,CIDR]>': "10.0.0.0/33" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
+        error: invalid value '10.0.0.0/33' for '--cluster-cidr <CIDR[,CIDR]>': "10.0.0.0/33" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64
         error: invalid value '10.0.0.0/8,11.0.0.0/8' for '--cluster-cidr <CIDR[,CIDR]>': at most one IPv4 and one IPv6 range are allowed
         error: invalid value 'AllowServiceExternalIP=false' for '--feature-gates <GATE=BOOL[,...]>': unrecognized feature gate "AllowServiceExternalIP": kube-proxy 1.36 does not know it either; correct or remove it
-        error: invalid value 'secondary' for '--nodeport-addresses <CIDR|primary|localhost|all[,...]>': "secondary" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64; or primary, localhost, all
-        error: invalid value 'random' for '--ipvs-scheduler <NAME>': "random" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos
-        error: invalid value '10.0.0.1' for '--ipvs-exclude-cidrs <CIDR[,CIDR...]>': "10.0.0.1" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
-        error: invalid value '30' for '--ipvs-sync-period <DURATION>': "30" has no unit: allowed are ns, us, ms, s, m and h, as in 30s
-        error: invalid value '0s' for '--ipvs-sync-period <DURATION>': "0s" is too short: it must be greater than 0
+        error: invalid value 'secondary' for '--nodeport-addresses <CIDR|primary|localhost|all[,...]>': "secondary" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64, or primary, localhost or all
+        error: invalid value 'random' for '--ipvs-scheduler <NAME>': "random" is not a scheduler of IPVS: use one of rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos
+        error: invalid value '10.0.0.1' for '--ipvs-exclude-cidrs <CIDR[,CIDR...]>': "10.0.0.1" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64
+        error: invalid value '30' for '--ipvs-sync-period <DURATION>': "30" has no unit: use ns, us, ms, s, m or h, as in 30s
         error: invalid value '-5s' for '--ipvs-sync-period <DURATION>': "-5s" is negative: a duration is 0 or more
-        error: invalid value 'a_b' for '--hostname-override <NAME>': "a_b" is not the name of a node: allowed are letters, digits, '-' and '.', at most 253
-        error: invalid value 'iptables' for '--proxy-mode <ipvs>': "iptables" is not what kube-ipvs does: allowed is ipvs, or nothing
-        error: invalid value 'nodecidr' for '--detect-local-mode <MODE>': "nodecidr" is no way to detect local traffic: allowed are ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix
-        error: invalid value 'a-very-long-name-0' for '--pod-bridge-interface <NAME>': "a-very-long-name-0" is not the name of an interface: at most 15 bytes, without '/', ':' and blanks
+        error: invalid value 'a_b' for '--hostname-override <NAME>': "a_b" is not a valid name of a node: use at most 253 letters, digits, '-' and '.'
+        error: invalid value 'iptables' for '--proxy-mode <ipvs>': "iptables" is not a mode of kube-ipvs: use ipvs, or leave it empty
+        error: invalid value 'nodecidr' for '--detect-local-mode <MODE>': "nodecidr" is not a detect-local mode: use ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
+        error: invalid value 'a-very-long-name-0' for '--pod-bridge-interface <NAME>': "a-very-long-name-0" is not a valid name of an interface: use at most 15 bytes, without '/', ':' and blanks
         error: invalid value 'maybe' for '--masquerade-all[=<BOOL>]': "maybe" is neither true nor false
         error: invalid value '32' for '--iptables-masquerade-bit <0..31>': 32 is not allowed: it must be a whole number from 0 to 31
         error: invalid value '5000' for '--oom-score-adj <NUMBER>': 5000 is not allowed: it must be a whole number from -1000 to 1000
         error: invalid value '-1' for '--conntrack-min <NUMBER>': -1 is not allowed: it must be a whole number, 0 or more
-        error: invalid value 'here' for '--bind-address <IP>': "here" is not an IP address: allowed are such as 0.0.0.0, 192.168.0.1 or ::
-        error: invalid value 'host:1' for '--healthz-bind-address <IP[:PORT]>': "host:1" is not an address to listen at: allowed are such as 0.0.0.0:10256 or [::1]:10249
-        error: invalid value 'xml' for '--logging-format <text|json>': "xml" is not a format of logs: allowed are text and json
+        error: invalid value 'here' for '--bind-address <IP>': "here" is not an IP address: use an address such as 0.0.0.0, 192.168.0.1 or ::
+        error: invalid value 'host:1' for '--healthz-bind-address <IP[:PORT]>': "host:1" is not an address to listen on: use an address such as 0.0.0.0:10256 or [::1]:10249
+        error: invalid value 'xml' for '--logging-format <text|json>': "xml" is not a log format: use text or json
         error: invalid value 'fast' for '--kube-api-qps <NUMBER>': invalid float literal
     "#]].assert_eq(&said);
 }
@@ -411,7 +409,7 @@ fn contradictory_values_are_rejected() {
     check_error(
         "--ipvs-sync-period=1s --ipvs-min-sync-period=2s",
         expect![
-            "ipvs.minSyncPeriod (--ipvs-min-sync-period) is 2s: allowed is up to ipvs.syncPeriod (--ipvs-sync-period), which is 1s"
+            "ipvs.minSyncPeriod (--ipvs-min-sync-period) is 2s: it must not exceed ipvs.syncPeriod (--ipvs-sync-period), which is 1s"
         ],
     );
     check_error(

@@ -93,7 +93,7 @@ fn failed_sync_keeps_its_update_waiting() {
         ],
     );
     check(
-        "although nothing had arrived: what drifted cannot be repaired",
+        "although nothing had arrived: kube-ipvs cannot repair the drift",
         &[(0, Synced(V4, Settled)), (100, Synced(V4, Failed)), (159, Is(true, true)), (160, Is(false, true))],
     );
     check(

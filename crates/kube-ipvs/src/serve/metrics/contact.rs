@@ -32,20 +32,20 @@ impl Contact {
     pub(crate) fn register(registry: &Registry) -> Self {
         let durations = HistogramOpts::new(
             "rest_client_request_duration_seconds",
-            "How long answers of the API server took to begin; watches are left out",
+            "Seconds until the API server began to answer a request, without watches",
         );
         // The buckets of `k8s.io/component-base/metrics/prometheus/restclient`.
         let buckets = vec![0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
-        let connected =
-            Opts::new("kube_ipvs_watch_connected", "Whether changes of a resource are heard of from the API server");
+        let connected = Opts::new(
+            "kube_ipvs_watch_connected",
+            "Whether the watch of a resource is connected to the API server (1) \
+                                                    or not (0)",
+        );
         let last = Opts::new(
             "kube_ipvs_watch_last_contact_timestamp_seconds",
-            "When the API server last sent anything about a resource",
+            "Unix time at which the API server last sent data about a resource",
         );
-        let requests = Opts::new(
-            "rest_client_requests_total",
-            "How many requests were sent to the API server, by the code of the answer",
-        );
+        let requests = Opts::new("rest_client_requests_total", "Requests to the API server, by the code of the answer");
         Self {
             lost: Arc::default(),
             connected: add(registry, IntGaugeVec::new(connected, &["resource"])),

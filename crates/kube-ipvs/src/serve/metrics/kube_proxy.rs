@@ -45,56 +45,61 @@ impl KubeProxy {
             let opts = HistogramOpts { common_opts: opts(name, help), buckets };
             whole(add(registry, HistogramVec::new(opts, &[FAMILY])))
         };
-        by_family("sync_proxy_rules_iptables_restore_failures_total", "Always 0: there is no iptables-restore here");
+        by_family(
+            "sync_proxy_rules_iptables_restore_failures_total",
+            "Always 0: kube-ipvs does not use \
+                                                                       iptables-restore",
+        );
         let no_local_endpoints = opts(
             "sync_proxy_rules_no_local_endpoints_total",
-            "How many Services have traffic that is to stay on this node, and no endpoint on it that takes any",
+            "Services with the traffic policy Local and no endpoint on this node that takes traffic",
         );
         let labels = ["traffic_policy", FAMILY];
         let metrics = Self {
             sync_duration: histograms(
                 "sync_proxy_rules_duration_seconds",
-                "How long a sync took that brings the kernel to what is wanted",
+                "Seconds that a sync of the kernel took",
                 sync_buckets(),
             ),
             programming_duration: histograms(
                 "network_programming_duration_seconds",
-                "How long it took from a change of an endpoint to the kernel, by the annotation \
+                "Seconds from a change of an endpoint to its sync, by the annotation \
                  endpoints.kubernetes.io/last-change-trigger-time",
                 programming_buckets(),
             ),
             last_synced: times(
                 "sync_proxy_rules_last_timestamp_seconds",
-                "When the last sync ended that left nothing undone",
+                "Unix time at which the last sync without failures ended",
             ),
-            last_queued: times("sync_proxy_rules_last_queued_timestamp_seconds", "When the last change arrived"),
+            last_queued: times(
+                "sync_proxy_rules_last_queued_timestamp_seconds",
+                "Unix time at which the last change \
+                                                                                  arrived",
+            ),
             endpoint_changes: counter(
                 "sync_proxy_rules_endpoint_changes_total",
-                "How many changes of EndpointSlices have arrived",
+                "Changes of EndpointSlices that have arrived",
             ),
             endpoint_changes_pending: gauge(
                 "sync_proxy_rules_endpoint_changes_pending",
-                "How many changes of EndpointSlices no sync has taken in yet",
+                "Changes of EndpointSlices that wait for a sync",
             ),
-            service_changes: counter(
-                "sync_proxy_rules_service_changes_total",
-                "How many changes of Services have arrived",
-            ),
+            service_changes: counter("sync_proxy_rules_service_changes_total", "Changes of Services that have arrived"),
             service_changes_pending: gauge(
                 "sync_proxy_rules_service_changes_pending",
-                "How many changes of Services no sync has taken in yet",
+                "Changes of Services that wait for a sync",
             ),
-            healthz: counters("proxy_healthz_total", "Answers to /healthz, by their status", "code"),
-            livez: counters("proxy_livez_total", "Answers to /livez, by their status", "code"),
+            healthz: counters("proxy_healthz_total", "Answers to /healthz, by status code", "code"),
+            livez: counters("proxy_livez_total", "Answers to /livez, by status code", "code"),
             no_local_endpoints: add(registry, IntGaugeVec::new(no_local_endpoints, &labels)),
             cleansing_duration: histograms(
                 "conntrack_reconciler_sync_duration_seconds",
-                "How long it took to look through conntrack for flows that are to be forgotten",
+                "Seconds that the deletion of stale conntrack entries took",
                 sync_buckets(),
             ),
             forgotten: by_family(
                 "conntrack_reconciler_deleted_entries_total",
-                "Flows that conntrack was made to forget",
+                "Conntrack entries that kube-ipvs deleted",
             ),
         };
         metrics.no_local_endpoints(Default::default());

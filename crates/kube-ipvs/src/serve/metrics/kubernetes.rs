@@ -12,7 +12,7 @@ pub(crate) struct Kubernetes(IntGaugeVec);
 
 impl Kubernetes {
     pub(crate) fn register(registry: &Registry) -> Self {
-        let help = "A constant 1, with the version of the Kubernetes that is served";
+        let help = "Constant 1, with the version of Kubernetes as a label";
         let info = Opts::new("kubernetes_build_info", help);
         Self(add(registry, IntGaugeVec::new(info, &["git_version", "major", "minor", "platform"])))
     }

@@ -27,28 +27,32 @@ pub(crate) struct KubeIpvs {
 
 impl KubeIpvs {
     pub(crate) fn register(registry: &Registry) -> Self {
-        let build = Opts::new("kube_ipvs_build_info", "The version of kube-ipvs");
+        let build = Opts::new("kube_ipvs_build_info", "Constant 1, with the version of kube-ipvs as a label");
         let build = add(registry, IntGaugeVec::new(build, &["version"]));
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let gauge = |name: &str, help: &str| add(registry, IntGauge::new(name, help));
-        let plan_changes =
-            HistogramOpts::new("kube_ipvs_plan_changes", "How many changes of the kernel a sync had to make, if any");
+        let plan_changes = HistogramOpts::new("kube_ipvs_plan_changes", "Changes of the kernel in a sync that had any");
         // From one change to the first sync of a large cluster.
         let plan_changes = plan_changes.buckets((0..10).map(|power| 4_f64.powi(power)).collect());
         let apply_errors = Opts::new(
             "kube_ipvs_apply_errors_total",
-            "Changes that the kernel refused, by what they were about; kernel: it could not be used at all",
+            "Changes that the kernel rejected, by kind. The kind kernel counts the times that the kernel could not be \
+             used at all",
         );
-        let netlink = Opts::new("kube_ipvs_netlink_seconds_total", "How long the kernel took");
+        let netlink = Opts::new(
+            "kube_ipvs_netlink_seconds_total",
+            "Seconds that the kernel took, by subsystem and \
+                                                                    operation",
+        );
         let metrics = Self {
-            virtual_servers: gauge("kube_ipvs_virtual_servers", "Virtual servers of ours"),
+            virtual_servers: gauge("kube_ipvs_virtual_servers", "Virtual servers of kube-ipvs"),
             real_servers: gauge(
                 "kube_ipvs_real_servers",
-                "Real servers of ours, each as often as virtual servers have it",
+                "Real servers of kube-ipvs, counted once for each virtual server",
             ),
             draining: gauge(
                 "kube_ipvs_draining_endpoints",
-                "Real servers that have left the endpoints and keep their last connections",
+                "Real servers that drain: their endpoints have left, and they keep their last connections",
             ),
             plan_changes: add(registry, Histogram::with_opts(plan_changes)),
             apply_errors: add(registry, IntCounterVec::new(apply_errors, &["kind"])),
@@ -57,12 +61,12 @@ impl KubeIpvs {
                 registry,
                 IntCounter::new(
                     "kube_ipvs_drift_repaired_total",
-                    "Changes that kube-ipvs made again because another program had undone them",
+                    "Changes that kube-ipvs repeated because another program had undone them",
                 ),
             ),
             unavailable: gauge(
                 "kube_ipvs_health_check_ports_unavailable",
-                "healthCheckNodePorts that cannot be opened",
+                "healthCheckNodePorts on which kube-ipvs cannot listen",
             ),
         };
         for kind in KINDS {

@@ -17,16 +17,16 @@ pub(crate) fn process() -> Vec<MetricFamily> {
     let Some(stat) = Stat::parse(&text, clock_ticks_per_second(), page_size() as u64) else {
         return Vec::new();
     };
-    add(&registry, Counter::new("process_cpu_seconds_total", "Processor time")).inc_by(stat.cpu);
+    add(&registry, Counter::new("process_cpu_seconds_total", "Processor time in seconds")).inc_by(stat.cpu);
     let start = boot_time().map(|boot| boot + stat.start);
     let open = fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64);
     let most = getrlimit(Resource::Nofile).current.map(|most| most as f64);
     for (name, help, value) in [
-        ("process_resident_memory_bytes", "Memory in use", Some(stat.resident_bytes as f64)),
-        ("process_virtual_memory_bytes", "Address space", Some(stat.virtual_bytes as f64)),
-        ("process_start_time_seconds", "When the process started", start),
-        ("process_open_fds", "Open files", open),
-        ("process_max_fds", "How many files may be open", most),
+        ("process_resident_memory_bytes", "Resident memory in bytes", Some(stat.resident_bytes as f64)),
+        ("process_virtual_memory_bytes", "Virtual memory in bytes", Some(stat.virtual_bytes as f64)),
+        ("process_start_time_seconds", "Unix time at which the process started", start),
+        ("process_open_fds", "Open file descriptors", open),
+        ("process_max_fds", "Maximum number of open file descriptors", most),
     ] {
         if let Some(value) = value {
             add(&registry, Gauge::new(name, help)).set(value);

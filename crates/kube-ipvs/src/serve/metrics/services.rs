@@ -51,7 +51,7 @@ fn families(OfServices { told, left_out }: OfServices) -> Vec<MetricFamily> {
     }
     let left = IntGauge::new(
         "kube_ipvs_service_metrics_left_out",
-        "Services that have no metrics of their own: there are more than --service-metrics-limit",
+        "Services without traffic metrics because --service-metrics-limit is reached",
     );
     add(&registry, left).set(left_out as i64);
     registry.gather()

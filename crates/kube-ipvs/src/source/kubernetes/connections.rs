@@ -92,7 +92,7 @@ impl Connections {
                 None => return Ok(self.http.clone()),
                 Some(Ok(http)) => (self.http, self.content) = (http, std::mem::take(&mut making.content)),
                 Some(Err(error)) => {
-                    tracing::debug!("the credentials have changed and cannot be used: {error:#}");
+                    tracing::debug!("cannot use the changed credentials: {error:#}");
                 }
             }
             (self.next, self.made, self.is_refused) = (None, Instant::now(), false);
@@ -133,7 +133,7 @@ fn no_answer(access: &Access, limits: &Limits) -> anyhow::Error {
     let exec = access.config.auth_info.exec.as_ref();
     let command = exec.and_then(|exec| exec.command.as_deref()).unwrap_or_default();
     let time = limits.plugin;
-    anyhow!("the kubeconfig's exec plugin {command:?} has not answered for {time:?}; run it by hand on this node")
+    anyhow!("the kubeconfig's exec plugin {command:?} has not answered for {time:?}: run it by hand on this node")
 }
 
 fn read(files: &[PathBuf]) -> Content {
@@ -192,7 +192,8 @@ fn connect(access: &Access, limits: &Limits, resolver: &Resolver) -> anyhow::Res
 fn tls(config: &Config) -> anyhow::Result<rustls::ClientConfig> {
     let mut tls = config.rustls_client_config().map_err(|error| {
         anyhow!(
-            "TLS cannot be set up; is a certificate-authority named in the kubeconfig, or has this system any of its own? {error}"
+            "cannot set up TLS: {error}. Set certificate-authority in the kubeconfig, or install CA certificates on \
+             this system"
         )
     })?;
     let known = config.root_cert.iter().flatten().cloned().map(CertificateDer::from).collect::<Vec<_>>();
@@ -205,18 +206,18 @@ fn tls(config: &Config) -> anyhow::Result<rustls::ClientConfig> {
 /// Names each cause once.
 fn credentials_error(error: &kube::Error, exec: Option<&ExecConfig>) -> anyhow::Error {
     let (kube::Error::Auth(AuthError::AuthExecStart(cause)), Some(exec)) = (error, exec) else {
-        return anyhow!("the credentials cannot be used: {error}");
+        return anyhow!("cannot use the credentials: {error}");
     };
     let command = exec.command.as_deref().unwrap_or_default();
     let place = if command.contains('/') {
         String::new()
     } else {
-        format!(", looked for in PATH={}", env::var("PATH").unwrap_or_default())
+        format!(", searched in PATH={}", env::var("PATH").unwrap_or_default())
     };
     let hint = exec.install_hint.iter().map(|hint| format!(" ({})", hint.trim())).collect::<String>();
     anyhow!(
-        "the kubeconfig's exec plugin {command:?} cannot be run: {cause}{place}. Mount or install it there, or give the user \
-         a tokenFile or a client-certificate instead{hint}"
+        "cannot run the kubeconfig's exec plugin {command:?}: {cause}{place}. Mount or install it there, or give the \
+         user a tokenFile or a client-certificate instead{hint}"
     )
 }
 

@@ -10,21 +10,25 @@ pub(super) enum Failure {
     Kube(#[from] kube::Error),
     #[error("the API server ended the watch: {}", .0.message)]
     Ended(Box<Status>),
-    #[error("nothing came for {0:?}: the connection is dead")]
+    #[error("the API server sent nothing for {0:?}: the connection is dead")]
     Silent(Duration),
-    #[error("no answer for {0:?}: the API server is busy, or too many requests wait here (--kube-api-qps)")]
+    #[error(
+        "the API server did not answer within {0:?}: it is busy, or too many requests of kube-ipvs wait \
+             (--kube-api-qps)"
+    )]
     Unanswered(Duration),
-    #[error("the answer is not what an API server would say: {0}")]
+    #[error("the API server's answer is invalid: {0}")]
     Unreadable(serde_json::Error),
     #[error(
-        "the API server has gone back from version {known} to {now}, as after a restore of etcd: everything is listed again"
+        "the API server went back from version {known} to {now}, as after a restore of etcd. kube-ipvs lists \
+         everything again"
     )]
     GoneBack { known: String, now: String },
-    #[error("the API server has begun a streaming list and does not end it")]
+    #[error("the API server began a streaming list and does not end it")]
     Endless,
-    #[error("the connection was closed at once")]
+    #[error("the connection closed at once")]
     Closed,
-    #[error("the API server says no resourceVersion")]
+    #[error("the API server sent no resourceVersion")]
     NoVersion,
 }
 
@@ -89,8 +93,8 @@ fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => {
             let hint = match status.code {
-                401 => ": does the API server know the token, and is it still valid?",
-                403 => ": is the ClusterRole system:node-proxier bound to this account?",
+                401 => ": check that the API server knows the token and that it has not expired",
+                403 => ": bind the ClusterRole system:node-proxier to this account",
                 _ => "",
             };
             let said = if status.message.is_empty() { &status.reason } else { &status.message };
@@ -110,7 +114,7 @@ fn outline(error: &kube::Error) -> &'static str {
     match error {
         kube::Error::Service(_) | kube::Error::HyperError(_) => "cannot reach the API server",
         kube::Error::ReadEvents(_) => "the connection broke",
-        kube::Error::SerdeError(_) => "the answer is not what an API server would say",
+        kube::Error::SerdeError(_) => "the API server's answer is invalid",
         _ => "the request failed",
     }
 }

@@ -31,8 +31,8 @@ pub(super) async fn access(connection: &ClientConnection, pod: &Pod) -> anyhow::
         from_file(path, master).await.with_context(|| format!("--kubeconfig {}", path.display()))?
     } else if master.is_empty() {
         pod.access().await.context(
-            "there is no API server to watch: not in a pod with a service account, and neither --kubeconfig nor --manifests is \
-             given",
+            "kube-ipvs has no API server to watch: it runs in no pod with a service account, and neither --kubeconfig \
+             nor --manifests is set",
         )?
     } else {
         let url = with_scheme(master, false);

@@ -165,8 +165,8 @@ impl OtherNodes {
             Err(failure) => {
                 if self.failures == 0 {
                     tracing::warn!(
-                        "cannot list the Nodes: {failure}; will retry. An external IP that is the address of another Node would \
-                         cut that Node off from this one"
+                        "cannot list the Nodes: {failure}. kube-ipvs retries. Until then, an external IP that is the \
+                         address of another Node cuts that Node off from this one"
                     );
                 }
                 let pause = pause(self.failures).max(failure.retry_after().unwrap_or_default().min(CACHE_TTL));
@@ -201,7 +201,7 @@ async fn list(mut nodes: Collection, own: &str) -> Listed {
         Ok(Some(Event::NodeApplied(node))) => Some(node),
         Ok(_) => None,
         Err(reason) => {
-            tracing::debug!("a Node that cannot be read: {}", reason.message);
+            tracing::debug!("kube-ipvs ignores an invalid Node: {}", reason.message);
             None
         }
     });

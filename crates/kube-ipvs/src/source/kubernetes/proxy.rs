@@ -30,7 +30,7 @@ pub(super) fn choose(server: &Uri, field: Option<&str>, environment: &Matcher) -
         let scheme = proxy.uri().scheme_str().unwrap_or_default();
         ensure!(
             matches!(scheme, "http" | "socks5" | "socks5h"),
-            "{origin}: a proxy of the kind {scheme}:// is not supported: allowed are http:// and socks5://"
+            "{origin}: a proxy with {scheme}:// is not supported: use http:// or socks5://"
         );
     }
     Ok(proxy)

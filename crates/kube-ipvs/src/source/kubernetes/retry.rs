@@ -45,7 +45,7 @@ impl Retry {
     pub(super) fn answered(&mut self) {
         self.heard();
         if let Some(outage) = self.outage.take().filter(|outage| outage.told.is_some()) {
-            tracing::info!("{}: the API server answers again, after {:.1?}", self.resource, outage.since.elapsed());
+            tracing::info!("{}: the API server answers again after {:.1?}", self.resource, outage.since.elapsed());
         }
     }
 
@@ -69,7 +69,7 @@ impl Retry {
         if !resource.is_vital() && failure.is_refusal() {
             self.contact.without(resource.word());
             if outage.told.replace(Instant::now()).is_none() {
-                tracing::info!("{resource}: {failure}; going on without");
+                tracing::info!("{resource}: {failure}. kube-ipvs continues without this resource");
             }
             return None;
         }
@@ -77,17 +77,23 @@ impl Retry {
         let is_due = outage.told.is_none_or(|told| told.elapsed() >= self.limits.repeat);
         // A broken connection or an expired version is normal.
         if !is_due || (is_first && failure.is_usual()) {
-            tracing::debug!("{resource}: {failure}; will retry");
+            tracing::debug!("{resource}: {failure}; kube-ipvs retries");
         } else if outage.told.replace(Instant::now()).is_none() {
-            tracing::warn!("{resource}: {failure}; keeping the last known state; will retry");
+            tracing::warn!("{resource}: {failure}. kube-ipvs keeps the last known state and retries");
         } else {
             let time = format_go_duration(Duration::from_secs(time.as_secs()));
-            tracing::warn!("{resource}: no contact for {time}: {failure}; keeping the last known state");
+            tracing::warn!(
+                "{resource}: no contact for {time}: {failure}. kube-ipvs keeps the last known state and \
+                            retries"
+            );
         }
         let is_over = self.limits.contact.is_some_and(|limit| time >= limit);
         (is_over && !std::mem::replace(&mut outage.is_recorded, is_over)).then(|| {
             let time = format_go_duration(Duration::from_secs(time.as_secs()));
-            format!("no contact with the API server for {time}: {resource} stay as they were known: {failure}")
+            format!(
+                "no contact with the API server for {time}: {failure}. kube-ipvs keeps the last known state of \
+                     {resource}"
+            )
         })
     }
 

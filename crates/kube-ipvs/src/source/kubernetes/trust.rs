@@ -26,7 +26,7 @@ impl Trust {
     pub(super) fn new(known: Vec<CertificateDer<'static>>) -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         for certificate in &known {
-            roots.add(certificate.clone()).context("the certificate-authority has a certificate that is none")?;
+            roots.add(certificate.clone()).context("certificate-authority contains an invalid certificate")?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;

@@ -81,8 +81,9 @@ impl Watch {
         let Some(name) = &self.collection.name else { return };
         if is_empty && !self.is_missed {
             tracing::warn!(
-                "there is no Node {name}: no endpoint counts as local to this node, and nothing is known of its zone and its \
-                 pods' ranges. Set --hostname-override (hostnameOverride in a file) to the name of this node's Node"
+                "the API server has no Node {name}: kube-ipvs treats no endpoint as local, and does not know this \
+                 node's zone and pod ranges. Set --hostname-override (hostnameOverride in a file) to the name of this \
+                 Node"
             );
         }
         self.is_missed = is_empty;

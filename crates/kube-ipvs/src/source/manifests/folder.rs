@@ -202,7 +202,7 @@ impl Folder {
         for name in names.iter().skip(1) {
             let problem = Problem {
                 object: Some(key.to_string().into()),
-                ..Problem::of_file(name, format!("stands in {} too, which comes first and decides", names[0]))
+                ..Problem::of_file(name, format!("is also in {}, which comes first and takes precedence", names[0]))
             };
             if self.doubles.insert((key.clone(), name.clone()), problem.clone()).as_ref() != Some(&problem) {
                 problems.push(problem);

@@ -10,7 +10,7 @@ use super::kind::{Sort, is_cluster_wide, sort};
 #[serde(
     default,
     rename_all = "camelCase",
-    expecting = "a Kubernetes object: fields such as apiVersion, kind and metadata"
+    expecting = "a Kubernetes object with fields such as apiVersion, kind and metadata"
 )]
 pub(super) struct Header<'a> {
     api_version: Option<String>,
@@ -77,7 +77,7 @@ impl<'a> Header<'a> {
     fn read(json: &'a str) -> Result<Self, Invalid> {
         // serde can also read a struct from a list. No Kubernetes object is a list.
         if json.starts_with('[') {
-            let message = "this is a list, not a Kubernetes object: fields such as apiVersion, kind and metadata";
+            let message = "this is a list, not a Kubernetes object with fields such as apiVersion, kind and metadata";
             return Err(Invalid { field: String::new(), message: message.into() });
         }
         from_json(json)
@@ -89,7 +89,7 @@ impl<'a> Header<'a> {
         let kind = match self.sort(list_of.flatten()).map_err(broken)? {
             Sort::Known(kind) => Ok(kind),
             Sort::List(_) if list_of.is_some() => {
-                return Err(broken(invalid("kind", "a list cannot be in a list")));
+                return Err(broken(invalid("kind", "a list cannot contain a list")));
             }
             _ => Err(self.kind.as_deref().unwrap_or_default().into()),
         };
@@ -104,7 +104,7 @@ impl<'a> Header<'a> {
             (None, ..) => Err(invalid("apiVersion", "is missing")),
             (Some(version), Some(kind), _) => match sort(version, kind) {
                 Sort::WrongVersion(right) => {
-                    Err(invalid("apiVersion", &format!("{version:?} is not supported: {kind} is of {right}")))
+                    Err(invalid("apiVersion", &format!("{version:?} is not supported: for {kind}, use {right}")))
                 }
                 sort => Ok(sort),
             },

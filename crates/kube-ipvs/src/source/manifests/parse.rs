@@ -56,7 +56,7 @@ pub(super) fn parse(path: &Arc<str>, content: &[u8], annotations: &AnnotationPol
         parsed.notes.push(Note::Ignored { path: path.clone(), kinds: foreign });
     } else if text.trim().is_empty() {
         // A file is empty for a moment while a program writes it.
-        parsed.errors.push(Problem::of_file(path, "is empty; to remove what it held, remove the file"));
+        parsed.errors.push(Problem::of_file(path, "is empty. To remove its objects, remove the file"));
     } else if parsed.objects.is_empty() && parsed.errors.is_empty() {
         parsed.notes.push(Note::Empty { path: path.clone() });
     }
@@ -65,7 +65,7 @@ pub(super) fn parse(path: &Arc<str>, content: &[u8], annotations: &AnnotationPol
 
 fn text_of(content: &[u8]) -> Result<&str, (Option<Place>, String)> {
     if content.contains(&0) {
-        return Err((None, "is not a text file: it holds NUL bytes".into()));
+        return Err((None, "is not a text file: it has NUL bytes".into()));
     }
     str::from_utf8(content).map_err(|error| {
         let (valid, rest) = content.split_at(error.valid_up_to());
@@ -77,7 +77,7 @@ fn text_of(content: &[u8]) -> Result<&str, (Option<Place>, String)> {
             column: valid[line_start..].chars().count() + 1,
         };
         let byte = rest.first().copied().unwrap_or_default();
-        (Some(place), format!("is not UTF-8 text: byte 0x{byte:02x} cannot stand here"))
+        (Some(place), format!("is not UTF-8 text: byte 0x{byte:02x} is invalid here"))
     })
 }
 
@@ -135,7 +135,7 @@ impl Reader<'_> {
             }
             Entry::Occupied(_) => parsed.errors.push(problem(Invalid {
                 field: "metadata.name".into(),
-                message: "this object stands in this file already".into(),
+                message: "the file has this object already".into(),
             })),
         }
     }

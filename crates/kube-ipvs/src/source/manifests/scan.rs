@@ -45,7 +45,7 @@ impl ManifestSource {
     pub fn open(dir: &Path) -> anyhow::Result<Self> {
         let unreadable = || format!("cannot read the folder {}", dir.display());
         let is_folder = fs::metadata(dir).with_context(unreadable)?.is_dir();
-        ensure!(is_folder, "{} is not a folder: give the folder that holds the manifests", dir.display());
+        ensure!(is_folder, "{} is not a folder: pass the folder with the manifests", dir.display());
         fs::read_dir(dir).with_context(unreadable)?;
         Ok(Self { dir: dir.into(), folder: Folder::new(), stamps: BTreeMap::new(), failure: None })
     }
@@ -76,7 +76,7 @@ impl ManifestSource {
                 self.scan_files(&names)
             }
             Err(error) => {
-                let failure = format!("cannot read the folder: {error}; what it held stays in force");
+                let failure = format!("cannot read the folder: {error}. kube-ipvs keeps its last known objects");
                 if self.failure.as_ref() == Some(&failure) {
                     return Changes::default();
                 }
@@ -152,7 +152,11 @@ fn look(path: &Path, known: Option<&Stamp>) -> io::Result<Option<(Stamp, Seen)>>
         return Ok(Some((stamp, Seen::Unreadable("is not a file".into()))));
     }
     let too_large = |size: u64| {
-        let message = format!("is too large: {} MiB of at most {} MiB", size.div_ceil(1 << 20), MAX_FILE_SIZE >> 20);
+        let message = format!(
+            "is too large: it has {} MiB, and the maximum is {} MiB",
+            size.div_ceil(1 << 20),
+            MAX_FILE_SIZE >> 20
+        );
         Ok(Some((stamp, Seen::Unreadable(message))))
     };
     if metadata.len() > MAX_FILE_SIZE {

@@ -73,7 +73,8 @@ impl Watch {
         self.watched = match watch(dir, sender.clone()) {
             Ok(watcher) => Some((watcher, identity)),
             Err(error) => {
-                tracing::warn!(folder = %dir.display(), %error, "no watch: looking every few seconds instead");
+                tracing::warn!(folder = %dir.display(), %error, "cannot watch the folder: kube-ipvs looks at it every \
+                                                                 few seconds instead");
                 None
             }
         };

@@ -54,7 +54,7 @@ pub(super) fn reason(error: &Error) -> (Option<Location>, String) {
         }
         // serde_saphyr wraps an error within an alias, so only its text identifies it.
         (_, text) if text.starts_with("YAML document too large or too complex") => {
-            "is too large or too complex: do aliases make much of little?".into()
+            "is too large or too complex: check its aliases".into()
         }
         _ => message,
     };

@@ -77,9 +77,9 @@ fn scheduler_options_set_the_scheduler_and_its_hash_flags() {
         + virtual server TCP 10.0.0.1:80 mh (mh-fallback)
         + virtual server TCP 10.0.0.1:80 mh (mh-port)
         + virtual server TCP 10.0.0.1:80 wrr
-        ! Service default/web says how clients are hashed, and its scheduler wrr hashes none: that is for sh and mh
+        ! Service default/web configures hashing, and its scheduler wrr does not hash. Only sh and mh do
         + virtual server TCP 10.0.0.1:80 rr
-        ! Service default/web says how clients are hashed, and its scheduler rr hashes none: that is for sh and mh"#]]
+        ! Service default/web configures hashing, and its scheduler rr does not hash. Only sh and mh do"#]]
     .assert_eq(&lines);
 }
 
@@ -102,7 +102,7 @@ fn missing_scheduler_is_replaced_by_the_node_default() {
         + virtual server TCP 10.0.0.1:80 rr
         + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
         - element no-endpoints { 10.0.0.1 . tcp . 80 }
-        ! Service default/web is scheduled by rr: the kernel has no scheduler twos; load the module ip_vs_twos and restart this proxy
+        ! Service default/web is scheduled by rr: the kernel has no scheduler twos. Load the module ip_vs_twos and restart this proxy
         -
         ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
     "#]].assert_eq(&[told(&second), told(&third)].join("-\n"));
@@ -116,7 +116,7 @@ fn disabled_scheduler_is_never_requested_from_the_kernel() {
     let lblc = ServiceOptions { scheduler: Some(Scheduler::LBLC), ..ServiceOptions::DEFAULT };
     let report = sync(&mut engine, &mut kernel, 0, web(lblc, &["10.1.1.1"]));
     assert!(!told(&report).contains(":80 lblc"), "{}", told(&report));
-    assert!(told(&report).contains("load the module ip_vs_lblc"), "{}", told(&report));
+    assert!(told(&report).contains("Load the module ip_vs_lblc"), "{}", told(&report));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn endpoint_weights_are_multiplied_by_node_and_local_factors() {
             + virtual server TCP 10.0.0.1:80 rr
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 65535
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
-            ! Service default/web has weights, and its scheduler rr takes no notice of them
+            ! Service default/web has weights, and its scheduler rr ignores them
         "#]],
     );
 }
@@ -190,7 +190,7 @@ fn slice_weights_apply_to_a_service_without_annotations() {
             + virtual server TCP 10.0.0.1:80 rr
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 5
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
-            ! Service default/web has weights, and its scheduler rr takes no notice of them
+            ! Service default/web has weights, and its scheduler rr ignores them
         "#]],
     );
 }
@@ -235,7 +235,7 @@ fn endpoint_unreachable_without_nat_is_forwarded_by_nat() {
             + virtual server TCP 10.0.0.1:80 rr
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
-            ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: endpoint 10.1.2.1:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
+            ! Service default/web asks for forwarding without NAT, and is forwarded with NAT on TCP 10.0.0.1:80: endpoint 10.1.2.1:80 is on another node, which has the VIP too. A tunnel reaches pods there. Only NAT reaches an endpoint with the address of a node
         "#]],
     );
     let [service, slice] = web(forwarded(Ipip), &["10.1.2.1"]);
@@ -244,12 +244,12 @@ fn endpoint_unreachable_without_nat_is_forwarded_by_nat() {
     check(
         [service, Event::SliceApplied(slice)],
         expect![[r#"
-        + element cluster-ips { 10.0.0.1 . tcp . 80 }
-        + element direct-return { 10.0.0.1 . tcp . 80 }
-        + virtual server TCP 10.0.0.1:80 rr
-        + real server TCP 10.0.0.1:80 -> 10.1.2.1:8080 Masq 1
-        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: ports are not translated, and endpoint 10.1.2.1:8080 listens on another one
-    "#]],
+            + element cluster-ips { 10.0.0.1 . tcp . 80 }
+            + element direct-return { 10.0.0.1 . tcp . 80 }
+            + virtual server TCP 10.0.0.1:80 rr
+            + real server TCP 10.0.0.1:80 -> 10.1.2.1:8080 Masq 1
+            ! Service default/web asks for forwarding without NAT, and is forwarded with NAT on TCP 10.0.0.1:80: endpoint 10.1.2.1:8080 listens on another port, and only NAT translates ports
+        "#]],
     );
 }
 
@@ -264,7 +264,7 @@ fn endpoint_that_is_another_node_is_forwarded_by_nat() {
     expect![[r#"
         + element cluster-ips { 10.0.0.1 . tcp . 80 }
         ~ real server TCP 10.0.0.1:80 -> 192.168.0.2:80 Masq 1
-        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: endpoint 192.168.0.2:80 is at another node, which takes this address for its own; pods there can be reached by a tunnel, nodes themselves cannot
+        ! Service default/web asks for forwarding without NAT, and is forwarded with NAT on TCP 10.0.0.1:80: endpoint 192.168.0.2:80 is on another node, which has the VIP too. A tunnel reaches pods there. Only NAT reaches an endpoint with the address of a node
         -
         ~ real server TCP 10.0.0.1:80 -> 192.168.0.2:80 Tunnel 1
         - element cluster-ips { 10.0.0.1 . tcp . 80 }
@@ -283,22 +283,22 @@ fn node_ports_and_short_circuits_stay_nat() {
     check(
         [addresses(&["192.168.0.1"]), Event::ServiceApplied(service), slice],
         expect![[r#"
-        + element cluster-ips { 10.0.0.1 . tcp . 80 }
-        + element direct-return { 10.0.0.1 . tcp . 80 }
-        + element masquerade-inside { 192.168.0.1 . tcp . 30080 }
-        + element direct-return { 203.0.113.1 . tcp . 80 }
-        + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
-        + virtual server TCP 10.0.0.1:80 rr
-        + virtual server TCP 192.168.0.1:30080 rr
-        + virtual server TCP 203.0.113.1:80 rr
-        + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
-        + real server TCP 192.168.0.1:30080 -> 10.1.1.1:80 Masq 1
-        + real server TCP 203.0.113.1:80 -> 10.1.1.1:80 Route 1
-        + element short-circuits { 192.168.0.1 . tcp . 30080 : 10.0.0.1 . 80 }
-        + element short-circuits { 203.0.113.1 . tcp . 80 : 10.0.0.1 . 80 }
-        ! Service default/web is forwarded with NAT on TCP 10.0.0.1:80, not as it asks: with externalTrafficPolicy Local clients in the cluster come there by NAT from the Service's external addresses
-        ! Service default/web is forwarded with NAT on TCP 192.168.0.1:30080, not as it asks: it is an address of this node, which no endpoint can have
-    "#]],
+            + element cluster-ips { 10.0.0.1 . tcp . 80 }
+            + element direct-return { 10.0.0.1 . tcp . 80 }
+            + element masquerade-inside { 192.168.0.1 . tcp . 30080 }
+            + element direct-return { 203.0.113.1 . tcp . 80 }
+            + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
+            + virtual server TCP 10.0.0.1:80 rr
+            + virtual server TCP 192.168.0.1:30080 rr
+            + virtual server TCP 203.0.113.1:80 rr
+            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+            + real server TCP 192.168.0.1:30080 -> 10.1.1.1:80 Masq 1
+            + real server TCP 203.0.113.1:80 -> 10.1.1.1:80 Route 1
+            + element short-circuits { 192.168.0.1 . tcp . 30080 : 10.0.0.1 . 80 }
+            + element short-circuits { 203.0.113.1 . tcp . 80 : 10.0.0.1 . 80 }
+            ! Service default/web asks for forwarding without NAT, and is forwarded with NAT on TCP 10.0.0.1:80: with externalTrafficPolicy: Local, clients in the cluster reach it by NAT from the Service's external addresses
+            ! Service default/web asks for forwarding without NAT, and is forwarded with NAT on TCP 192.168.0.1:30080: it is an address of this node, so no endpoint can have it
+        "#]],
     );
 }
 
@@ -328,12 +328,12 @@ fn datagram_scheduling_applies_only_to_udp_without_translated_answers() {
     check(
         udp(web(options(UdpScheduling::Datagram, Masq), &["10.1.2.1"])),
         expect![[r#"
-        + element cluster-ips { 10.0.0.1 . udp . 80 }
-        + virtual server UDP 10.0.0.1:80 rr
-        + real server UDP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
-        - flows UDP 10.0.0.1:80
-        ! Service default/web does not get each datagram scheduled by itself on UDP 10.0.0.1:80: with NAT no answer would reach its client; forward without NAT, or declare that there are no answers
-    "#]],
+            + element cluster-ips { 10.0.0.1 . udp . 80 }
+            + virtual server UDP 10.0.0.1:80 rr
+            + real server UDP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
+            - flows UDP 10.0.0.1:80
+            ! Service default/web is scheduled by flow on UDP 10.0.0.1:80, not by datagram: with NAT, no answer would reach its client. Forward without NAT, or declare that there are no answers
+        "#]],
     );
     check(
         web(one_way, &["10.1.1.1"]),
@@ -395,9 +395,9 @@ fn service_option_max_drain_time_limits_draining() {
     let endpoint = crate::cluster::EndpointAddress { address: endpoint.address, port: endpoint.port };
     kernel.connections.insert((server, endpoint), 1);
     let left = told(&sync(&mut engine, &mut kernel, 1, web(within(3), &both[..1])));
+    let early = told(&sync(&mut engine, &mut kernel, 3, []));
     // Sooner than the usual count of connections.
     assert_eq!(engine.next_sync().as_secs(), 4);
-    let early = told(&sync(&mut engine, &mut kernel, 3, []));
     let over = told(&sync(&mut engine, &mut kernel, 4, []));
     // The endpoint returns and leaves again. A shorter time takes effect at once, and 0 removes it at once.
     sync(&mut engine, &mut kernel, 5, web(within(600), &both));

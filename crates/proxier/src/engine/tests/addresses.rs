@@ -82,7 +82,7 @@ fn api_server_address_is_served_on_the_node_that_has_it() {
     let (host, api_server) = (addresses(&["192.168.128.1"]), api_server(&["192.168.128.1"]));
     let report = sync(&mut engine, &mut kernel, 0, [host, api_server, Event::ServiceApplied(web)]);
     expect![[r#"
-        Service default/web:api is not served on TCP 192.168.128.1:8443: it is an address of this node, which uses the port itself
+        Service default/web:api is not served on TCP 192.168.128.1:8443: it is an address of this node, and the node uses the port itself
     "#]]
     .assert_eq(&skipped(&report));
     assert!(kernel.virtual_servers.contains_key(&key("TCP 192.168.128.1:80")));
@@ -129,7 +129,7 @@ fn load_balancer_ip_in_the_own_node_status_stays_bound() {
     let report = sync(&mut engine, &mut kernel, 3, moved);
     assert_eq!(bound(&kernel), "10.96.0.80");
     expect![[r#"
-        Service default/web is not served on 203.0.113.7 here: it is an address of Node node-2, which serves it
+        Service default/web is not served on 203.0.113.7 here: Node node-2 has this address and serves it
     "#]]
     .assert_eq(&skipped(&report));
 }
@@ -160,9 +160,9 @@ fn address_kind_decides_a_claim_before_service_age() {
     "#]]
     .assert_eq(&owners(&kernel));
     expect![[r#"
-        Service default/a-thief does not get TCP 10.96.0.80:80: Service default/web comes first, by the kind of address, by age or by name
-        Service default/a-thief does not get TCP 203.0.113.7:80: Service default/web comes first, by the kind of address, by age or by name
-        Service default/a-thief:node-port does not get TCP 192.168.128.1:30080: Service default/web comes first, by the kind of address, by age or by name
+        Service default/a-thief does not get TCP 10.96.0.80:80: Service default/web has priority by kind of address, age or name
+        Service default/a-thief does not get TCP 203.0.113.7:80: Service default/web has priority by kind of address, age or name
+        Service default/a-thief:node-port does not get TCP 192.168.128.1:30080: Service default/web has priority by kind of address, age or name
     "#]].assert_eq(&skipped(&report));
 }
 
@@ -174,7 +174,7 @@ fn an_external_ip_within_a_service_cidr_is_refused() {
     assert_eq!(bound(&kernel), "10.96.0.80 10.97.0.1 10.98.0.1");
     let wider = sync(&mut engine, &mut kernel, 1, [service_cidr(&["10.96.0.0/15"])]);
     expect![[r#"
-        Service default/web is not served on 10.97.0.1: the ServiceCIDR 10.96.0.0/15 is for ClusterIPs, and it is no ClusterIP of this Service
+        Service default/web is not served on 10.97.0.1: it is in the ServiceCIDR 10.96.0.0/15 and is not a ClusterIP of this Service
     "#]]
     .assert_eq(&skipped(&wider));
     assert_eq!(bound(&kernel), "10.96.0.80 10.98.0.1");
@@ -192,16 +192,16 @@ fn external_ip_on_a_node_address_gets_no_reserved_port() {
     web.ports.iter_mut().for_each(|port| port.name = format!("p{}", port.port).into());
     let report = sync(&mut engine, &mut kernel, 0, [addresses(&["192.168.128.1"]), Event::ServiceApplied(web)]);
     expect![[r#"
-        Service default/web:p10249 is not served on TCP 192.168.128.1:10249: it is an address of this node, which uses the port itself
-        Service default/web:p10250 is not served on TCP 192.168.128.1:10250: it is an address of this node, which uses the port itself
-        Service default/web:p10256 is not served on TCP 192.168.128.1:10256: it is an address of this node, which uses the port itself
-        Service default/web:p10257 is not served on TCP 192.168.128.1:10257: it is an address of this node, which uses the port itself
-        Service default/web:p10258 is not served on TCP 192.168.128.1:10258: it is an address of this node, which uses the port itself
-        Service default/web:p10259 is not served on TCP 192.168.128.1:10259: it is an address of this node, which uses the port itself
-        Service default/web:p22 is not served on TCP 192.168.128.1:22: it is an address of this node, which uses the port itself
-        Service default/web:p2379 is not served on TCP 192.168.128.1:2379: it is an address of this node, which uses the port itself
-        Service default/web:p2380 is not served on TCP 192.168.128.1:2380: it is an address of this node, which uses the port itself
-        Service default/web:p6443 is not served on TCP 192.168.128.1:6443: it is an address of this node, which uses the port itself
+        Service default/web:p10249 is not served on TCP 192.168.128.1:10249: it is an address of this node, and the node uses the port itself
+        Service default/web:p10250 is not served on TCP 192.168.128.1:10250: it is an address of this node, and the node uses the port itself
+        Service default/web:p10256 is not served on TCP 192.168.128.1:10256: it is an address of this node, and the node uses the port itself
+        Service default/web:p10257 is not served on TCP 192.168.128.1:10257: it is an address of this node, and the node uses the port itself
+        Service default/web:p10258 is not served on TCP 192.168.128.1:10258: it is an address of this node, and the node uses the port itself
+        Service default/web:p10259 is not served on TCP 192.168.128.1:10259: it is an address of this node, and the node uses the port itself
+        Service default/web:p22 is not served on TCP 192.168.128.1:22: it is an address of this node, and the node uses the port itself
+        Service default/web:p2379 is not served on TCP 192.168.128.1:2379: it is an address of this node, and the node uses the port itself
+        Service default/web:p2380 is not served on TCP 192.168.128.1:2380: it is an address of this node, and the node uses the port itself
+        Service default/web:p6443 is not served on TCP 192.168.128.1:6443: it is an address of this node, and the node uses the port itself
     "#]].assert_eq(&skipped(&report));
     let served = owners(&kernel);
     let served: Vec<&str> = served.lines().filter(|line| line.contains("192.168.128.1")).collect();
@@ -270,7 +270,7 @@ fn health_check_taken_by_another_service_is_reported() {
     };
     let report = sync(&mut engine, &mut kernel, 0, [old, web].map(Event::ServiceApplied));
     expect![[r#"
-        Service default/web does not get TCP 203.0.113.7:32000: Service default/old comes first, by the kind of address, by age or by name
+        Service default/web does not get TCP 203.0.113.7:32000: Service default/old has priority by kind of address, age or name
     "#]]
     .assert_eq(&skipped(&report));
 }

@@ -137,7 +137,7 @@ fn vip_is_not_bound_if_its_arp_ignore_element_fails() {
     myapp().into_iter().for_each(|event| engine.apply(event));
     let failed = engine.sync(&mut kernel, std::time::Duration::ZERO);
     let reasons: Vec<_> = failed.failures.iter().map(|failure| failure.reason.to_string()).collect();
-    assert_eq!(reasons, ["refused by the test", "not tried: this node would answer for it in ARP"]);
+    assert_eq!(reasons, ["refused by the test", "not tried: this node would answer ARP requests for it"]);
     kernel.refuse.clear();
     sync(&mut engine, &mut kernel, 100, []);
     assert!(engine.is_healthy() && kernel.state().bound_vips.len() == 1 && kernel.state().arp_ignore.len() == 1);

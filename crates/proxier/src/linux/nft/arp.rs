@@ -16,10 +16,9 @@ const OUT: Hook = Hook::Other(1);
 
 pub(super) fn chains() -> Vec<Chain> {
     let about_vip = |field| all([is_arp_request(), arp_field(field), is_in(ARP_IGNORE)]);
-    let asked = Rule::new("who asks for a VIP gets no answer", [about_vip(ArpField::Target), drop()]);
+    let asked = Rule::new("do not answer ARP requests for VIPs", [about_vip(ArpField::Target), drop()]);
     // The receiver of an ARP request learns the way to the sender's address. A probe has no sender address (RFC 5227).
     let no_sender = set_arp_field(ArpField::Sender, [0; 4]);
-    let asking =
-        Rule::new("an ARP request does not announce a VIP", [about_vip(ArpField::Sender), counter(), no_sender]);
+    let asking = Rule::new("do not announce VIPs in ARP requests", [about_vip(ArpField::Sender), counter(), no_sender]);
     vec![Chain::hooked("input", "filter", IN, 0, vec![asked]), Chain::hooked("output", "filter", OUT, 0, vec![asking])]
 }

@@ -9,6 +9,7 @@ mod element;
 mod expression;
 mod foreign;
 mod gateways;
+mod generation;
 mod kind;
 mod list;
 mod ruleset;
@@ -22,7 +23,7 @@ use ipnet::IpNet;
 use netlink_batch::{Error, KernelError, Protocol, Socket, attribute::put_text};
 
 use crate::{
-    kernel::{Cause, Failure, Reason},
+    kernel::{Cause, Failure, Prepared, Reason},
     linux::{
         Names,
         netfilter::{self, NFTABLES, family_number, message_type},
@@ -79,11 +80,19 @@ pub(super) struct Nft {
     settings: super::Settings,
     scoped_arp: bool,
     without_v6: Option<KernelError>,
+    /// The generation of nftables after the last read, or after the last commit by this socket.
+    generation: Option<u32>,
 }
 
 impl Nft {
     pub(super) fn open(settings: super::Settings, scoped_arp: bool) -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings, scoped_arp, without_v6: None })
+        Ok(Self {
+            socket: Socket::open(Protocol::Netfilter)?,
+            settings,
+            scoped_arp,
+            without_v6: None,
+            generation: None,
+        })
     }
 
     /// The netlink port, by which the kernel marks changes of this socket.
@@ -97,37 +106,44 @@ impl Nft {
 
     /// Makes or repairs tables, sets, chains and rules. On a kernel without nftables for IPv6, IPv4 works, and each
     /// IPv6 change fails individually.
-    pub(super) fn prepare(&mut self) -> Result<(), Error> {
+    pub(super) fn prepare(&mut self) -> Result<Prepared, Error> {
         self.without_v6 = None;
+        let mut prepared = Prepared::Intact;
         for table in Table::ALL {
             match self.prepare_table(table) {
                 Err(Error::Rejected(error)) if table == Table::Ip(Family::V6) => {
                     self.without_v6 = Some(error);
                 }
-                outcome => outcome?,
+                outcome => prepared = prepared.and(outcome?),
             }
         }
-        Ok(())
+        Ok(prepared)
     }
 
     pub(super) fn without_v6(&self) -> Option<&KernelError> {
         self.without_v6.as_ref()
     }
 
-    fn prepare_table(&mut self, table: Table) -> Result<(), Error> {
+    fn prepare_table(&mut self, table: Table) -> Result<Prepared, Error> {
         let found = self.rules(table)?;
         if table == Table::Arp && !self.scoped_arp {
-            return if found.is_empty() { Ok(()) } else { self.remove_table(table) };
+            if !found.is_empty() {
+                self.remove_table(table)?;
+            }
+            return Ok(Prepared::Intact);
         }
         let chains = table.chains(&self.settings);
         let expected: BTreeMap<_, _> = chains.iter().map(|chain| (chain.name, &chain.userdata)).collect();
         if found.iter().map(|(name, rules)| (name.as_str(), rules)).eq(expected) {
-            return Ok(());
+            return Ok(Prepared::Intact);
         }
-        rewrite(table, found.keys(), &chains, &self.settings.names).commit(&mut self.socket)
+        rewrite(table, found.keys(), &chains, &self.settings.names).commit(&mut self.socket)?;
+        Ok(Prepared::Repaired)
     }
 
     pub(super) fn observe(&mut self, state: &mut State) -> Result<(), Error> {
+        // Before the lists: a commit in between must be noticed.
+        self.note_generation()?;
         let keys = KeySet::ALL.map(|set| (set.name(), Content::Keys(set)));
         let others = [
             (VIPS, Content::Vips),
@@ -169,6 +185,10 @@ impl Nft {
             let (part, later) = rest.split_at(at);
             self.apply_part(part, failures);
             rest = later;
+        }
+        // If it cannot be read, the next verification lists the sets.
+        if self.note_generation().is_err() {
+            self.generation = None;
         }
     }
 

@@ -64,13 +64,13 @@ impl Rules<'_> {
     fn refuse(&self) -> Vec<Rule> {
         vec![
             Rule::new(
-                "SCTP goes on: the node itself aborts it, see nat-in and nat-out",
+                "accept SCTP: the node itself aborts it, see nat-in and nat-out",
                 [protocol_is(Protocol::Sctp.number()), accept()],
             ),
             // TCP ignores an ICMP error while the client's connect() is still on the stack, as between two namespaces
             // of one host. It would then retry after a second. Hosts also limit the rate of ICMP errors.
-            Rule::new("TCP by a reset", [protocol_is(Protocol::Tcp.number()), reset()]),
-            Rule::new("everything else by ICMP", [reject(self.family)]),
+            Rule::new("reject TCP by a reset", [protocol_is(Protocol::Tcp.number()), reset()]),
+            Rule::new("reject other protocols by ICMP", [reject(self.family)]),
         ]
     }
 
@@ -83,10 +83,10 @@ impl Rules<'_> {
             rules.push(Rule::new("VIPs answer pings", [protocol_is(icmp), accept()]));
         }
         rules.extend([
-            Rule::new("load balancers ask for health", [self.has_in(KEY, HEALTH_CHECKS), accept()]),
+            Rule::new("health checks of load balancers", [self.has_in(KEY, HEALTH_CHECKS), accept()]),
             Rule::new("a virtual server of another program", [self.key_in(KeySet::Foreign), accept()]),
             Rule::new(
-                "ports without a virtual server, this node's own listeners included",
+                "a port without a virtual server, even if this node listens on it",
                 [state_new(), goto("refuse")],
             ),
         ]);
@@ -95,26 +95,28 @@ impl Rules<'_> {
 
     fn to_service(&self) -> Vec<Rule> {
         let mut rules = self.nobody_there();
-        let comment = "no endpoints on this node, and the policy is Local: no short circuit has led here";
+        let comment = "policy Local, no endpoint on this node, and no short circuit";
         rules.push(Rule::new(comment, [self.key_in(KeySet::NoLocalEndpointsExternal), state_new(), drop()]));
         rules.push(
-            self.mark_if("the endpoint sees this node, whichever client asks", self.key_in(KeySet::MasqueradeAlways)),
+            self.mark_if("masquerade all clients: the endpoint sees this node", self.key_in(KeySet::MasqueradeAlways)),
         );
         if self.settings.masquerade_all {
             rules.push(self.mark_if("masquerade-all", self.key_in(KeySet::ClusterIps)));
         }
-        rules.push(Rule::new("pods keep their address", [self.inside(), return_()]));
-        let outside = "ClusterIPs: what comes from outside the cluster";
+        rules.push(Rule::new("pods keep their source address", [self.inside(), return_()]));
+        let outside = "masquerade clients outside the cluster that use a ClusterIP";
         rules.push(self.mark_if(outside, all([self.outside(), self.key_in(KeySet::ClusterIps)])));
-        rules.push(self.mark_if("external traffic that any node may answer", self.key_in(KeySet::External)));
+        rules.push(
+            self.mark_if("masquerade clients of external addresses with policy Cluster", self.key_in(KeySet::External)),
+        );
         rules
     }
 
     fn sent_by_node(&self) -> Vec<Rule> {
         let mut rules = vec![self.firewall()];
         rules.extend(self.nobody_there());
-        rules.push(self.mark_if("a node process takes the VIP itself as its source", self.source_in(VIPS)));
-        let own_address = "or the node's address, which others may have no way to";
+        rules.push(self.mark_if("masquerade node processes whose source is the VIP itself", self.source_in(VIPS)));
+        let own_address = "masquerade node processes: endpoints can lack a route to their source";
         rules.push(self.mark_if(own_address, self.key_in(KeySet::MasqueradeAlways)));
         if self.settings.masquerade_all {
             rules.push(self.mark_if("masquerade-all", self.key_in(KeySet::ClusterIps)));
@@ -126,12 +128,12 @@ impl Rules<'_> {
     fn nobody_there(&self) -> Vec<Rule> {
         vec![
             Rule::new(
-                "reached by a short circuit only",
+                "reject clients that took no short circuit",
                 [self.key_in(KeySet::ShortCircuitTarget), not_diverted(), goto("refuse")],
             ),
-            Rule::new("no endpoints: refuse at once", [self.key_in(KeySet::NoEndpoints), state_new(), goto("refuse")]),
+            Rule::new("no endpoints: reject at once", [self.key_in(KeySet::NoEndpoints), state_new(), goto("refuse")]),
             Rule::new(
-                "no endpoints on this node, and the policy is Local",
+                "policy Local, and no endpoint on this node",
                 [self.key_in(KeySet::NoLocalEndpoints), state_new(), drop()],
             ),
         ]
@@ -143,7 +145,7 @@ impl Rules<'_> {
             // With `route_localnet`, hosts of the LAN would reach listeners on 127.0.0.1 (CVE-2020-8558). The rule is
             // always present, because the sysctl outlives the program that set it.
             rules.push(Rule::new(
-                "127.0.0.1 is for processes of this node",
+                "only processes of this node reach 127.0.0.1",
                 [to_localhost(), comes_not_by("lo"), drop()],
             ));
         }
@@ -168,8 +170,8 @@ impl Rules<'_> {
         let closed = || dnat_to_port(self.family, CLOSED_PORT);
         let not_served = all([self.key_not_in(KeySet::Served), self.key_not_in(KeySet::Foreign)]);
         let mut rules = vec![
-            abort("SCTP without endpoints: aborted by the node itself", self.key_in(KeySet::NoEndpoints), closed()),
-            abort("SCTP to what is reached by a short circuit only", self.key_in(KeySet::ShortCircuitTarget), closed()),
+            abort("SCTP without endpoints: the node itself aborts it", self.key_in(KeySet::NoEndpoints), closed()),
+            abort("SCTP that took no short circuit", self.key_in(KeySet::ShortCircuitTarget), closed()),
             abort("SCTP to a port without a virtual server", all([self.to_vip(), not_served]), closed()),
         ];
         if self.settings.refuse_unallocated {
@@ -180,12 +182,15 @@ impl Rules<'_> {
         }
         if !inside.is_empty() {
             let elsewhere = [self.source_in(REMOTE_PODS), return_()];
-            rules.push(Rule::new("a pod of another node is outside: the policy Local is for it too", elsewhere));
+            rules.push(Rule::new("the policy Local applies to pods of other nodes", elsewhere));
         }
         let to_node = all([inside.clone(), self.key_in(KeySet::MasqueradeInside)]);
-        rules.push(self.mark_if("a pod of another node gets its answer by way of this one", to_node));
+        rules.push(self.mark_if("masquerade clients in the cluster: answers return through this node", to_node));
         let divert = dnat_by(self.family, SHORT_CIRCUITS);
-        rules.push(Rule::new("the policy Local is for outsiders: others get all endpoints", [inside, divert]));
+        rules.push(Rule::new(
+            "short circuit: clients in the cluster get all endpoints despite policy Local",
+            [inside, divert],
+        ));
         rules
     }
 
@@ -193,8 +198,8 @@ impl Rules<'_> {
     fn to_own_addresses(&self, served: &str) -> Vec<Rule> {
         vec![
             self.established(),
-            Rule::new("a virtual server of ours", [self.key_in(KeySet::Served), goto(served)]),
-            Rule::new("a VIP, and nothing that it serves", [self.to_vip(), goto("unserved")]),
+            Rule::new("a virtual server of kube-ipvs", [self.key_in(KeySet::Served), goto(served)]),
+            Rule::new("a VIP, on a port that kube-ipvs does not serve", [self.to_vip(), goto("unserved")]),
         ]
     }
 
@@ -208,12 +213,12 @@ impl Rules<'_> {
         // Otherwise `show` would turn them into TCP, UDP or SCTP after all rules that match these protocols.
         let from_outside = Protocol::ALL.map(|protocol| {
             let numbered = next_header_is(self.family, hidden(protocol));
-            Rule::new("a protocol number of the chain hide, from outside", [numbered, drop()])
+            Rule::new("drop packets from outside with a protocol number of the chain hide", [numbered, drop()])
         });
         let mut rules = Vec::from(from_outside);
-        rules.push(Rule::new("no answer", [in_original_direction(), accept()]));
+        rules.push(Rule::new("not an answer", [in_original_direction(), accept()]));
         rules.push(Rule::new(
-            "an answer to a node port that no virtual server sent there: IPVS must not see it",
+            "an answer to this node's own connection from a node port: hide it from IPVS",
             [from_node_port, self.originally_not_served(), goto("hide")],
         ));
         rules
@@ -223,7 +228,7 @@ impl Rules<'_> {
     fn hide(&self) -> Vec<Rule> {
         let hide = |protocol: Protocol| {
             let (known, unknown) = (protocol.number(), hidden(protocol));
-            Rule::new("until it is past IPVS", self.replace_protocol(known, unknown))
+            Rule::new("hide it from IPVS", self.replace_protocol(known, unknown))
         };
         Protocol::ALL.into_iter().map(hide).collect()
     }
@@ -231,7 +236,7 @@ impl Rules<'_> {
     fn show(&self) -> Vec<Rule> {
         let show = |protocol: Protocol| {
             let (known, unknown) = (protocol.number(), hidden(protocol));
-            Rule::new("it is past IPVS", self.replace_protocol(unknown, known))
+            Rule::new("restore it after IPVS", self.replace_protocol(unknown, known))
         };
         Protocol::ALL.into_iter().map(show).collect()
     }
@@ -249,7 +254,7 @@ impl Rules<'_> {
             let to_server = all([self.to_vip(), self.key_in(KeySet::Served)]);
             // Without NAT, a packet that IPVS scheduled still has the VIP as its destination.
             let by_nat = self.key_not_in(KeySet::DirectReturn);
-            let comment = "IPVS did not schedule it: no listener of this node gets what is for a Service";
+            let comment = "IPVS did not schedule it: no listener of this node gets packets for a Service";
             Rule::new(comment, [first_packet, to_server, by_nat, goto("refuse")])
         })
     }
@@ -264,7 +269,7 @@ impl Rules<'_> {
 
     fn unallocated_out(&self) -> Vec<Rule> {
         let mut rules = self.unscheduled_in();
-        rules.push(Rule::new("a VIP: it has been judged in output", [self.to_vip(), accept()]));
+        rules.push(Rule::new("a VIP: the chain output has handled it", [self.to_vip(), accept()]));
         rules.extend(self.refuse_unallocated());
         rules
     }
@@ -274,11 +279,11 @@ impl Rules<'_> {
         if !self.settings.tcp_be_liberal {
             let from = [Field::Source, Field::Protocol, Field::SourcePort];
             let answer = self.has_in(from, KeySet::DirectReturn.name());
-            let comment = "an answer to what came another way, as by a tunnel";
+            let comment = "an endpoint's direct answer, for example to a tunneled packet";
             rules.push(Rule::new(comment, [answer, accept()]));
             // Otherwise a late packet that conntrack does not know would reach the client with the pod's address, and
             // the client would reset the connection.
-            rules.push(Rule::new("no part of any connection", [state_invalid(), drop()]));
+            rules.push(Rule::new("drop packets that conntrack calls invalid", [state_invalid(), drop()]));
         }
         rules.extend(self.refuse_unallocated());
         rules
@@ -309,7 +314,7 @@ impl Rules<'_> {
         use Field::{Destination, Port, Protocol, Source};
         let to_itself = self.has_in([Source, Destination, Protocol, Port], HAIRPIN);
         vec![
-            Rule::new("asked for by the mark", [mark_has(self.settings.masquerade_mark()), masquerade()]),
+            Rule::new("masquerade by the mark", [mark_has(self.settings.masquerade_mark()), masquerade()]),
             Rule::new("a pod that reaches itself through a Service", [to_itself, masquerade()]),
         ]
     }
@@ -318,7 +323,7 @@ impl Rules<'_> {
         // A separate filter chain, because the nat chain sees only the first packet of a connection. Later packets
         // would leave the node with the mark.
         let mark = self.settings.masquerade_mark();
-        vec![Rule::new("ours alone to see", [mark_has(mark), clear_mark(mark)])]
+        vec![Rule::new("clear the masquerade mark", [mark_has(mark), clear_mark(mark)])]
     }
 
     fn established(&self) -> Rule {

@@ -32,7 +32,7 @@ pub(super) fn sets(table: Table, names: &Names) -> Vec<Request> {
         Table::Ip(Family::V4) => ADDRESS_V4,
         Table::Ip(Family::V6) => ADDRESS_V6,
         Table::Arp => {
-            let comment = format!("addresses on {device}: this node neither answers for them nor names them");
+            let comment = format!("addresses on {device}: this node neither answers ARP for them nor announces them");
             return vec![set(ARP_IGNORE, &[ADDRESS_V4], PLAIN, &comment)];
         }
     };
@@ -45,39 +45,44 @@ pub(super) fn sets(table: Table, names: &Names) -> Vec<Request> {
             ALLOWED,
             &[address, PROTOCOL, PORT, address],
             kind::INTERVAL | kind::CONCATENATION,
-            "who may reach what the set firewall has",
+            "allowed clients of the virtual servers in the set firewall",
         ),
         set(
             HAIRPIN,
             &[address, address, PROTOCOL, PORT],
             PLAIN,
-            "endpoints that may be on this node, as they reach themselves",
+            "endpoints on this node or on no named node, each with itself",
         ),
-        set(HEALTH_CHECKS, &key, PLAIN, "where load balancers ask this node for a Service's health"),
-        set(SERVICE_RANGES, &[address], kind::INTERVAL, "where ClusterIPs are taken from"),
-        set(GATEWAYS, &[address], PLAIN, "where this node sends what it knows no other way to"),
+        set(HEALTH_CHECKS, &key, PLAIN, "health check ports of Services on VIPs"),
+        set(SERVICE_RANGES, &[address], kind::INTERVAL, "ranges of ClusterIPs"),
+        set(GATEWAYS, &[address], PLAIN, "gateways of the default routes"),
         set(POD_SOURCES, &[address], kind::INTERVAL, "pods"),
-        set(REMOTE_PODS, &[address], kind::INTERVAL, "pods of other nodes, if they can be told from those of this one"),
-        set(OUTSIDE, &[address], kind::INTERVAL, "clients outside the cluster: all but pods, if pod ranges are known"),
-        map(SHORT_CIRCUITS, &key, &[address, PORT], "where clients in the cluster are sent instead"),
+        set(REMOTE_PODS, &[address], kind::INTERVAL, "pods of other nodes, if kube-ipvs can distinguish them"),
+        set(
+            OUTSIDE,
+            &[address],
+            kind::INTERVAL,
+            "clients outside the cluster: all except pods, if a pod range is known",
+        ),
+        map(SHORT_CIRCUITS, &key, &[address, PORT], "short circuits: new destinations for clients in the cluster"),
     ]);
     sets
 }
 
 fn comment(kind: KeySet) -> &'static str {
     match kind {
-        KeySet::Served => "virtual servers that kube-ipvs made, and for which Service port",
+        KeySet::Served => "virtual servers that kube-ipvs made, each with its Service port",
         KeySet::MasqueradeAlways => "on addresses of this node, policy Cluster",
         KeySet::MasqueradeInside => "on addresses of this node, policy Local",
-        KeySet::ClusterIps => "masqueraded from outside the cluster",
-        KeySet::External => "external and load-balancer IPs of the policy Cluster: pods alone are not masqueraded",
-        KeySet::NoEndpoints => "new connections are refused",
+        KeySet::ClusterIps => "ClusterIPs: clients outside the cluster are masqueraded",
+        KeySet::External => "external and load-balancer IPs, policy Cluster: all clients except pods are masqueraded",
+        KeySet::NoEndpoints => "new connections are rejected",
         KeySet::NoLocalEndpoints => "new connections are dropped",
         KeySet::NoLocalEndpointsExternal => {
             "new connections from outside are dropped: a load balancer tries another node"
         }
-        KeySet::Firewall => "only for some sources",
-        KeySet::ShortCircuitTarget => "only for what a short circuit sends here",
+        KeySet::Firewall => "only clients in source ranges reach them",
+        KeySet::ShortCircuitTarget => "only for clients that took a short circuit",
         KeySet::DirectReturn => "forwarded without NAT: endpoints answer clients themselves",
         KeySet::Foreign => "virtual servers of other programs",
     }

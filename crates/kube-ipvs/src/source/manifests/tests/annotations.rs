@@ -1,4 +1,4 @@
-//! Annotations `kube-ipvs.io/…`. kube-ipvs reports an invalid annotation and ignores only that one.
+//! Reports about annotations `kube-ipvs.io/…` in files. `proxier-kubernetes` tests their values.
 
 use std::time::Duration;
 
@@ -36,181 +36,6 @@ fn slice(annotation: &str) -> String {
     broken::slice("addressType: IPv4\nendpoints:\n- addresses: [10.0.0.1]\n").replace("metadata:\n", &annotations)
 }
 
-#[test]
-fn service_with_every_annotation_is_parsed() {
-    check(
-        [service(&[
-            "scheduler: mh",
-            "hash-on: address",
-            "hash-fallback: \"false\"",
-            "udp-scheduling: one-way-datagram",
-            "forwarding: gue:6080",
-            "local-endpoint-weight: \"10\"",
-            "node-weights: big-1=4, big-2=65535,small.example.com = 0",
-            "max-drain-time: 1m30s",
-        ])],
-        expect![[r#"
-            Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("mh")), hash_on: Some(Address), hash_fallback: Some(false), udp_scheduling: OneWayDatagram, forwarding: Gue(6080), local_weight: 10, node_weights: {"big-1": 4, "big-2": 65535, "small.example.com": 0}, max_drain_time: Some(90s)
-        "#]],
-    );
-}
-
-#[test]
-fn every_annotation_value_is_parsed() {
-    let values = [
-        "scheduler: rr",
-        "scheduler: wrr",
-        "scheduler: lc",
-        "scheduler: wlc",
-        "scheduler: lblc",
-        "scheduler: lblcr",
-        "scheduler: sh",
-        "scheduler: mh",
-        "scheduler: dh",
-        "scheduler: sed",
-        "scheduler: nq",
-        "scheduler: fo",
-        "scheduler: ovf",
-        "scheduler: twos",
-        "hash-on: address-and-port",
-        "hash-fallback: \"true\"",
-        "udp-scheduling: datagram",
-        "forwarding: direct",
-        "forwarding: ipip",
-        "forwarding: gre",
-        "max-drain-time: 0s",
-        "max-drain-time: 24h",
-    ];
-    check(
-        values.map(|value| service(&[value])),
-        expect![[r#"
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("rr"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("wrr"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("lc"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("wlc"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("lblc"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("lblcr"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("sh"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("mh"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("dh"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("sed"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("nq"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("fo"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("ovf"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("twos"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses hash_on: Some(AddressAndPort)
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses hash_fallback: Some(true)
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses udp_scheduling: Datagram
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses forwarding: Direct
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses forwarding: Ipip
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses forwarding: Gre
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses max_drain_time: Some(0ns)
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses max_drain_time: Some(86400s)
-    "#]],
-    );
-}
-
-#[test]
-fn annotation_that_sets_the_default_counts_as_absent() {
-    check(
-        ["forwarding: masq", "udp-scheduling: flow", "local-endpoint-weight: \"1\""].map(|value| service(&[value])),
-        expect![[r#"
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            Service default/web [10.96.0.1] [TCP 80 ""]
-        "#]],
-    );
-}
-
-#[test]
-fn invalid_annotation_is_reported_and_ignored() {
-    let values = [
-        "scheduler: fastest",
-        "scheduler: \"\"",
-        "scheduler: WRR",
-        "hash-on: port",
-        "hash-fallback: \"yes\"",
-        "udp-scheduling: packet",
-        "forwarding: tunnel",
-        "forwarding: gue",
-        "forwarding: gue:0",
-        "forwarding: gue:65536",
-        "local-endpoint-weight: \"-1\"",
-        "local-endpoint-weight: \"+1\"",
-        "local-endpoint-weight: \"65536\"",
-        "local-endpoint-weight: heavy",
-        "local-endpoint-weight:",
-        "node-weights: node-1",
-        "node-weights: node-1=a",
-        "node-weights: Node_1=1",
-        "node-weights: node-1=1,node-1=2",
-        "node-weights: \"\"",
-        "node-weights: node-1=1,",
-        "max-drain-time: \"30\"",
-        "max-drain-time: -1s",
-        "max-drain-time: forever",
-        "weight: \"5\"",
-        "schedular: wrr",
-    ];
-    check(
-        values.map(|value| service(&[value])),
-        expect![[r#"
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: "fastest" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: names no scheduler; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: "WRR" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/hash-on: "port" is none of address, address-and-port; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/hash-fallback: "yes" is none of true, false; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/udp-scheduling: "packet" is none of flow, datagram, one-way-datagram; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: "tunnel" is none of masq, direct, ipip, gre, gue:PORT such as gue:6080; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: "gue" is none of masq, direct, ipip, gre, gue:PORT such as gue:6080; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: "gue:0" is none of masq, direct, ipip, gre, gue:PORT such as gue:6080; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: "gue:65536" is none of masq, direct, ipip, gre, gue:PORT such as gue:6080; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: "-1" is not a weight: 0 to 65535; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: "+1" is not a weight: 0 to 65535; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: "65536" is not a weight: 0 to 65535; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: "heavy" is not a weight: 0 to 65535; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: "" is not a weight: 0 to 65535; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: "node-1" is not NODE=WEIGHT, as in "node-1=5,node-2=1"; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: "a" is not a weight: 0 to 65535; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: "Node_1" is not the name of a Node; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: Node node-1 has two weights; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: "" is not NODE=WEIGHT, as in "node-1=5,node-2=1"; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: "" is not NODE=WEIGHT, as in "node-1=5,node-2=1"; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: "30" has no unit: allowed are ns, us, ms, s, m and h, as in 30s; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: "-1s" is negative: a duration is 0 or more; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: "forever" is not a duration: allowed are numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/weight: is for EndpointSlices and Endpoints; Services have local-endpoint-weight and node-weights; it is ignored
-            Service default/web [10.96.0.1] [TCP 80 ""]
-            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/schedular: is nothing that a Service can have: allowed are scheduler, hash-on, hash-fallback, udp-scheduling, forwarding, local-endpoint-weight, node-weights and max-drain-time; it is ignored
-        "#]],
-    );
-}
-
 /// By default a Service chooses only for its own traffic. The operator must allow choices that involve the kernel or
 /// other hosts.
 #[test]
@@ -230,55 +55,42 @@ fn annotation_the_operator_disallows_is_reported_and_ignored() {
         Annotations::Safe,
         &files,
         expect![[r#"
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses hash_on: Some(Address), hash_fallback: Some(false), local_weight: 10, node_weights: {"big-1": 4
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: is longer than --drain-cap, 24h0m0s, which counts instead; it is ignored
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: this node allows it only with --annotations=all, and has safe; it is ignored
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: this node allows it only with --annotations=all, and has safe; it is ignored
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/udp-scheduling: this node allows it only with --annotations=all, and has safe; it is ignored
-        Slice default/web-1 of default/web IPv4
-          10.0.0.1 ready serving weight 5
-    "#]],
+            Service default/web [10.96.0.1] [TCP 80 ""] chooses hash_on: Some(Address), hash_fallback: Some(false), local_weight: 10, node_weights: {"big-1": 4
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: this value needs --annotations=all, and this node has --annotations=safe; it is ignored
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: is longer than --drain-cap, 24h0m0s, which applies instead; it is ignored
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: this value needs --annotations=all, and this node has --annotations=safe; it is ignored
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/udp-scheduling: this value needs --annotations=all, and this node has --annotations=safe; it is ignored
+            Slice default/web-1 of default/web IPv4
+              10.0.0.1 ready serving weight 5
+        "#]],
     );
     check_with(
         Annotations::Off,
         &files,
         expect![[r#"
-        Service default/web [10.96.0.1] [TCP 80 ""]
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: is longer than --drain-cap, 24h0m0s, which counts instead; it is ignored
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: no annotation counts on this node (--annotations=off); it is ignored
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: no annotation counts on this node (--annotations=off); it is ignored
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/udp-scheduling: no annotation counts on this node (--annotations=off); it is ignored
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/hash-on: no annotation counts on this node (--annotations=off); it is ignored
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/hash-fallback: no annotation counts on this node (--annotations=off); it is ignored
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: no annotation counts on this node (--annotations=off); it is ignored
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: no annotation counts on this node (--annotations=off); it is ignored
-        Slice default/web-1 of default/web IPv4
-          10.0.0.1 ready serving
-        problem: f.yaml:4:16: EndpointSlice default/web-1: metadata.annotations: annotation kube-ipvs.io/weight: no annotation counts on this node (--annotations=off); it is ignored
-    "#]],
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/forwarding: this node allows no annotations (--annotations=off); it is ignored
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/hash-fallback: this node allows no annotations (--annotations=off); it is ignored
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/hash-on: this node allows no annotations (--annotations=off); it is ignored
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/local-endpoint-weight: this node allows no annotations (--annotations=off); it is ignored
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: is longer than --drain-cap, 24h0m0s, which applies instead; it is ignored
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/node-weights: this node allows no annotations (--annotations=off); it is ignored
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: this node allows no annotations (--annotations=off); it is ignored
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/udp-scheduling: this node allows no annotations (--annotations=off); it is ignored
+            Slice default/web-1 of default/web IPv4
+              10.0.0.1 ready serving
+            problem: f.yaml:4:16: EndpointSlice default/web-1: metadata.annotations: annotation kube-ipvs.io/weight: this node allows no annotations (--annotations=off); it is ignored
+        "#]],
     );
     check_with(
         Annotations::All,
         &files,
         expect![[r#"
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("fo")), hash_on: Some(Address), hash_fallback: Some(false), udp_scheduling: OneWayDatagram, forwarding: Gue(6080), local_weight: 10, node_weights: {"big-1": 4
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: is longer than --drain-cap, 24h0m0s, which counts instead; it is ignored
-        Slice default/web-1 of default/web IPv4
-          10.0.0.1 ready serving weight 5
-    "#]],
-    );
-    let safe = ["rr", "wrr", "lc", "wlc", "sh", "mh"].map(|name| self::service(&[&format!("scheduler: {name}")]));
-    check_with(
-        Annotations::Safe,
-        safe,
-        expect![[r#"
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("rr"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("wrr"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("lc"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("wlc"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("sh"))
-        Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("mh"))
-    "#]],
+            Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("fo")), hash_on: Some(Address), hash_fallback: Some(false), udp_scheduling: OneWayDatagram, forwarding: Gue(6080), local_weight: 10, node_weights: {"big-1": 4
+            problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/max-drain-time: is longer than --drain-cap, 24h0m0s, which applies instead; it is ignored
+            Slice default/web-1 of default/web IPv4
+              10.0.0.1 ready serving weight 5
+        "#]],
     );
 }
 
@@ -305,7 +117,7 @@ fn valid_annotation_counts_beside_an_invalid_one() {
         [&mixed, &mixed, &mended].map(|text| render(&load(&mut folder, &[("f.yaml", text)]))).join("-\n");
     expect![[r#"
         Service default/web [10.96.0.1] [TCP 80 ""] chooses max_drain_time: Some(30s)
-        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: "fastest" is not a scheduler of IPVS: allowed are rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos; it is ignored
+        problem: f.yaml:6:5: Service default/web: metadata.annotations: annotation kube-ipvs.io/scheduler: "fastest" is not a scheduler of IPVS: use one of rr, wrr, lc, wlc, lblc, lblcr, sh, dh, sed, nq, mh, fo, ovf, twos; it is ignored
         -
         -
         Service default/web [10.96.0.1] [TCP 80 ""] chooses scheduler: Some(Scheduler("wrr")), max_drain_time: Some(30s)
@@ -339,7 +151,7 @@ fn weight_annotation_of_slices_and_endpoints_is_parsed() {
             problem: f.yaml:4:16: EndpointSlice default/web-1: metadata.annotations: annotation kube-ipvs.io/weight: "70000" is not a weight: 0 to 65535; it is ignored
             Slice default/web-1 of default/web IPv4
               10.0.0.1 ready serving
-            problem: f.yaml:4:16: EndpointSlice default/web-1: metadata.annotations: annotation kube-ipvs.io/scheduler: is nothing that endpoints can have: only kube-ipvs.io/weight; it is ignored
+            problem: f.yaml:4:16: EndpointSlice default/web-1: metadata.annotations: annotation kube-ipvs.io/scheduler: is unknown: endpoints can have only kube-ipvs.io/weight; it is ignored
             Service default/web [10.96.0.1] [TCP 80 ""]
             Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
               10.244.1.1 ready serving

@@ -56,12 +56,12 @@ fn invalid_port_numbers_are_reported() {
             f.yaml:7:11: Service default/web: spec.ports[0].port: 70000 is not a port: 1 to 65535
             f.yaml:7:11: Service default/web: spec.ports[0].port: 0 is not a port: 1 to 65535
             f.yaml:7:11: Service default/web: spec.ports[0].port: -1 is not a port: 1 to 65535
-            f.yaml:7:11: Service default/web: spec.ports[0].port: "80" is not a port: 1 to 65535, written without quotes
+            f.yaml:7:11: Service default/web: spec.ports[0].port: "80" is not a port: 1 to 65535; write it without quotes
             f.yaml:7:11: Service default/web: spec.ports[0].port: "http" is not a port: 1 to 65535
             f.yaml:7:11: Service default/web: spec.ports[0].port: 80.5 is not a port: 1 to 65535
-            f.yaml:7:9: Service default/web: spec.ports[0].port: there is no value here: wanted is a port: 1 to 65535
-            f.yaml:7:11: Service default/web: spec.ports[0].port: a number as large as this is not a port: 1 to 65535
-            f.yaml:7:11: Service default/web: spec.ports[0].port: a number as large as this is not a port: 1 to 65535
+            f.yaml:7:9: Service default/web: spec.ports[0].port: the value is missing: it must be a port: 1 to 65535
+            f.yaml:7:11: Service default/web: spec.ports[0].port: a number this large is not a port: 1 to 65535
+            f.yaml:7:11: Service default/web: spec.ports[0].port: a number this large is not a port: 1 to 65535
             f.yaml:7:11: Service default/web: spec.ports[0].port: this is boolean `true`, not a port: 1 to 65535
             f.yaml:7:11: Service default/web: spec.ports[0].port: this is a list, not a port: 1 to 65535
         "#]],
@@ -83,9 +83,9 @@ fn ports_of_the_wrong_shape_are_reported() {
         expect![[r#"
             f.yaml:6:10: Service default/web: spec.ports: this is integer `80`, not a list
             f.yaml:7:5: Service default/web: spec.ports: this is a mapping, not a list
-            f.yaml:6:10: Service default/web: spec.ports: a Service has at least one port
-            f.yaml:6:8: Service default/web: spec.ports: a Service has at least one port
-            f.yaml:7:5: Service default/web: spec.ports[0]: this is integer `80`, not a mapping: fields such as `name: value`
+            f.yaml:6:10: Service default/web: spec.ports: a Service needs at least one port
+            f.yaml:6:8: Service default/web: spec.ports: a Service needs at least one port
+            f.yaml:7:5: Service default/web: spec.ports[0]: this is integer `80`, not a mapping with fields such as `name: value`
             f.yaml:7:5: Service default/web: spec.ports[0]: missing field `port`
         "#]],
     );
@@ -111,11 +111,11 @@ fn invalid_port_fields_are_reported() {
     check(
         fields.map(port),
         expect![[r#"
-            f.yaml:7:26: Service default/web: spec.ports[0].protocol: unknown protocol "tcp": a Service has TCP, UDP or SCTP
+            f.yaml:7:26: Service default/web: spec.ports[0].protocol: unknown protocol "tcp": use TCP, UDP or SCTP
             f.yaml:7:26: Service default/web: spec.ports[0].protocol: this is integer `6`, not a protocol: TCP, UDP or SCTP
-            f.yaml:7:22: Service default/web: spec.ports[0].name: "HTTP_port" is not the name of a port: lower-case letters, digits and '-', at most 63, with '-' at neither end
+            f.yaml:7:22: Service default/web: spec.ports[0].name: "HTTP_port" is not a valid name of a port: use at most 63 lower-case letters, digits and '-', without '-' at either end
             f.yaml:7:22: Service default/web: spec.ports[0].name: this is a list, not the name of a port
-            f.yaml:7:26: Service default/web: spec.ports[0].nodePort: is for Services of type NodePort or LoadBalancer only: set spec.type
+            f.yaml:7:26: Service default/web: spec.ports[0].nodePort: is only for Services of type NodePort or LoadBalancer: set spec.type
             f.yaml:7:26: Service default/web: spec.ports[0].nodePort: 65536 is not a node port: 1 to 65535
         "#]],
     );
@@ -132,11 +132,11 @@ fn duplicate_ports_of_a_service_are_reported() {
     check(
         pairs.map(|ports| service(&format!("type: NodePort\nports:\n{ports}"))),
         expect![[r#"
-        f.yaml:9:21: Service default/web: spec.ports[1].port: TCP 80 is an earlier port too
-        f.yaml:9:12: Service default/web: spec.ports[1].name: "a" is the name of an earlier port too
-        f.yaml:9:5: Service default/web: spec.ports[1]: has no name: where there are several ports each needs one
-        f.yaml:9:35: Service default/web: spec.ports[1].nodePort: TCP 30000 is an earlier port's nodePort too
-    "#]],
+            f.yaml:9:21: Service default/web: spec.ports[1].port: an earlier port is TCP 80 too
+            f.yaml:9:12: Service default/web: spec.ports[1].name: an earlier port has the name "a" too
+            f.yaml:9:5: Service default/web: spec.ports[1]: has no name: if a Service has several ports, each needs a name
+            f.yaml:9:35: Service default/web: spec.ports[1].nodePort: an earlier port has the nodePort TCP 30000 too
+        "#]],
     );
 }
 
@@ -146,10 +146,10 @@ fn invalid_words_in_a_service_are_reported() {
     check(
         words.map(|word| service(&format!("{word}\nports:\n- port: 80"))),
         expect![[r#"
-            f.yaml:6:9: Service default/web: spec.type: "Nodeport" is not a type of Service: ClusterIP, NodePort, LoadBalancer or ExternalName
-            f.yaml:6:9: Service default/web: spec.type: this is integer `1`, not a type of Service
-            f.yaml:6:20: Service default/web: spec.sessionAffinity: "ClientIp" is not an affinity: None or ClientIP
-            f.yaml:6:13: Service default/web: spec.selector: this is string "web", not a mapping: fields such as `name: value`
+            f.yaml:6:9: Service default/web: spec.type: "Nodeport" is not a Service type: use ClusterIP, NodePort, LoadBalancer or ExternalName
+            f.yaml:6:9: Service default/web: spec.type: this is integer `1`, not a Service type
+            f.yaml:6:20: Service default/web: spec.sessionAffinity: "ClientIp" is not a session affinity: use None or ClientIP
+            f.yaml:6:13: Service default/web: spec.selector: this is string "web", not a mapping with fields such as `name: value`
         "#]],
     );
 }
@@ -172,13 +172,13 @@ fn invalid_cluster_ips_are_reported() {
         expect![[r#"
             f.yaml:6:14: Service default/web: spec.clusterIP: "10.96.0" is not an IP address
             f.yaml:6:14: Service default/web: spec.clusterIP: "10.96.0.1/32" is not an IP address: write 10.96.0.1 alone
-            f.yaml:6:14: Service default/web: spec.clusterIP: "none" is not an IP address; a headless Service has "None", and that alone
+            f.yaml:6:14: Service default/web: spec.clusterIP: "none" is not an IP address. For a headless Service, write "None" and no address
             f.yaml:6:14: Service default/web: spec.clusterIP: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it
             f.yaml:6:15: Service default/web: spec.clusterIPs: this is string "10.96.0.1", not a list
-            f.yaml:6:27: Service default/web: spec.clusterIPs[1]: is of the same family as the first: at most one of each
-            f.yaml:6:14: Service default/web: spec.clusterIP: is another than the first of spec.clusterIPs
+            f.yaml:6:27: Service default/web: spec.clusterIPs[1]: has the same family as the first: use at most one of each
+            f.yaml:6:14: Service default/web: spec.clusterIP: differs from the first of spec.clusterIPs
             f.yaml:6:15: Service default/web: spec.clusterIPs: too many entries: at most 2 are allowed
-            f.yaml:6:27: Service default/web: spec.clusterIPs[1]: "None" is not an IP address; a headless Service has "None", and that alone
+            f.yaml:6:27: Service default/web: spec.clusterIPs[1]: "None" is not an IP address. For a headless Service, write "None" and no address
         "#]],
     );
 }
@@ -192,11 +192,11 @@ fn session_affinity_timeouts_out_of_range_are_reported() {
     check(
         ["-5", "0", "86401", "3h"].map(with),
         expect![[r#"
-        f.yaml:9:23: Service default/web: spec.sessionAffinityConfig.clientIP.timeoutSeconds: -5 is not a time-out: 1 to 86400 seconds
-        f.yaml:9:23: Service default/web: spec.sessionAffinityConfig.clientIP.timeoutSeconds: 0 is not a time-out: 1 to 86400 seconds
-        f.yaml:9:23: Service default/web: spec.sessionAffinityConfig.clientIP.timeoutSeconds: 86401 is not a time-out: 1 to 86400 seconds
-        f.yaml:9:23: Service default/web: spec.sessionAffinityConfig.clientIP.timeoutSeconds: "3h" is not a time-out: 1 to 86400 seconds
-    "#]],
+            f.yaml:9:23: Service default/web: spec.sessionAffinityConfig.clientIP.timeoutSeconds: -5 is not a timeout: 1 to 86400 seconds
+            f.yaml:9:23: Service default/web: spec.sessionAffinityConfig.clientIP.timeoutSeconds: 0 is not a timeout: 1 to 86400 seconds
+            f.yaml:9:23: Service default/web: spec.sessionAffinityConfig.clientIP.timeoutSeconds: 86401 is not a timeout: 1 to 86400 seconds
+            f.yaml:9:23: Service default/web: spec.sessionAffinityConfig.clientIP.timeoutSeconds: "3h" is not a timeout: 1 to 86400 seconds
+        "#]],
     );
 }
 
@@ -221,26 +221,26 @@ fn invalid_slice_addresses_are_reported() {
     check(
         addresses.map(with),
         expect![[r#"
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: "10.244.1" is not an IP address
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: fd00::1 is not of the slice's addressType, IPv4
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 0.0.0.0 is the unspecified address: neither a Service nor an endpoint can have it
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 169.254.169.254 is a link-local address (169.254.0.0/16, fe80::/10): neither a Service nor an endpoint can have it
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 224.0.0.1 is a multicast address (224.0.0.0/4, ff00::/8): neither a Service nor an endpoint can have it
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 255.255.255.255 is the broadcast address: neither a Service nor an endpoint can have it
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: :: is the unspecified address: neither a Service nor an endpoint can have it
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: ::1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: fe80::1 is a link-local address (169.254.0.0/16, fe80::/10): neither a Service nor an endpoint can have it
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: ff02::1 is a multicast address (224.0.0.0/4, ff00::/8): neither a Service nor an endpoint can have it
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it
-        f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: "web.example.com" is not an IP address
-    "#]],
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: "10.244.1" is not an IP address
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: fd00::1 is not an IPv4 address, as the slice's addressType requires
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 0.0.0.0 is the unspecified address: neither a Service nor an endpoint can have it
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 169.254.169.254 is a link-local address (169.254.0.0/16, fe80::/10): neither a Service nor an endpoint can have it
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 224.0.0.1 is a multicast address (224.0.0.0/4, ff00::/8): neither a Service nor an endpoint can have it
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 255.255.255.255 is the broadcast address: neither a Service nor an endpoint can have it
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: :: is the unspecified address: neither a Service nor an endpoint can have it
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: ::1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: fe80::1 is a link-local address (169.254.0.0/16, fe80::/10): neither a Service nor an endpoint can have it
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: ff02::1 is a multicast address (224.0.0.0/4, ff00::/8): neither a Service nor an endpoint can have it
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it
+            f.yaml:10:5: EndpointSlice default/web-1: endpoints[0].addresses[0]: "web.example.com" is not an IP address
+        "#]],
     );
     check(
         [slice("addressType: IPv6\nendpoints:\n- addresses: [\"::ffff:10.0.0.1\"]\n")],
         expect![[r#"
-        f.yaml:9:15: EndpointSlice default/web-1: endpoints[0].addresses[0]: 10.0.0.1 is not of the slice's addressType, IPv6
-    "#]],
+            f.yaml:9:15: EndpointSlice default/web-1: endpoints[0].addresses[0]: 10.0.0.1 is not an IPv6 address, as the slice's addressType requires
+        "#]],
     );
 }
 
@@ -258,13 +258,13 @@ fn invalid_slice_fields_are_reported() {
     check(
         rest.map(slice),
         expect![[r#"
-            f.yaml:9:14: EndpointSlice default/web-1: endpoints[0].addresses: an endpoint has an address
+            f.yaml:9:14: EndpointSlice default/web-1: endpoints[0].addresses: an endpoint needs an address
             f.yaml:10:23: EndpointSlice default/web-1: endpoints[0].conditions.ready: this is string "maybe", not a boolean
-            f.yaml:10:13: EndpointSlice default/web-1: endpoints[0].nodeName: "Node_1" is not a name: 1 to 253 lower-case letters, digits, '-' and '.', with '-' and '.' at neither end
+            f.yaml:10:13: EndpointSlice default/web-1: endpoints[0].nodeName: "Node_1" is not a valid name: use 1 to 253 lower-case letters, digits, '-' and '.', without '-' or '.' at either end
             f.yaml:8:12: EndpointSlice default/web-1: endpoints: this is string "10.0.0.1", not a list
-            f.yaml:7:14: EndpointSlice default/web-1: addressType: "ipv4" is not a type of address: IPv4, IPv6 or FQDN
-            f.yaml:1:1: EndpointSlice default/web-1: addressType: is missing: IPv4, IPv6 or FQDN
-            f.yaml:10:3: EndpointSlice default/web-1: ports[1]: "" is the name of an earlier port too
+            f.yaml:7:14: EndpointSlice default/web-1: addressType: "ipv4" is not an address type: use IPv4, IPv6 or FQDN
+            f.yaml:1:1: EndpointSlice default/web-1: addressType: is missing: use IPv4, IPv6 or FQDN
+            f.yaml:10:3: EndpointSlice default/web-1: ports[1]: an earlier port has the name "" too
         "#]],
     );
     check(

@@ -29,14 +29,14 @@ fn invalid_type_or_metadata_rejects_the_file() {
         expect![[r#"
             f.yaml:1:1: Service default/web: apiVersion: is missing
             f.yaml:1:1: kind: is missing
-            f.yaml:1:13: Service default/web: apiVersion: "v2" is not supported: Service is of v1
-            f.yaml:1:13: EndpointSlice default/web-1: apiVersion: "discovery.k8s.io/v1beta1" is not supported: EndpointSlice is of discovery.k8s.io/v1
-            f.yaml:1:13: EndpointSlice default/web-1: apiVersion: "v1" is not supported: EndpointSlice is of discovery.k8s.io/v1
+            f.yaml:1:13: Service default/web: apiVersion: "v2" is not supported: for Service, use v1
+            f.yaml:1:13: EndpointSlice default/web-1: apiVersion: "discovery.k8s.io/v1beta1" is not supported: for EndpointSlice, use discovery.k8s.io/v1
+            f.yaml:1:13: EndpointSlice default/web-1: apiVersion: "v1" is not supported: for EndpointSlice, use discovery.k8s.io/v1
             f.yaml:1:1: Service: metadata.name: is missing
-            f.yaml:3:26: Service: metadata.generateName: is not supported here: only an API server can generate names; give metadata.name
-            f.yaml:3:18: Service default/Web: metadata.name: "Web" is not a name: 1 to 253 lower-case letters, digits, '-' and '.', with '-' and '.' at neither end
-            f.yaml:3:18: Service default/a.b: metadata.name: "a.b" is not the name of a Service: at most 63 lower-case letters, digits and '-'
-            f.yaml:3:34: Service a/b/web: metadata.namespace: "a/b" is not a name: 1 to 63 lower-case letters, digits and '-', with '-' at neither end
+            f.yaml:3:26: Service: metadata.generateName: is not supported here: only an API server can generate names. Set metadata.name
+            f.yaml:3:18: Service default/Web: metadata.name: "Web" is not a valid name: use 1 to 253 lower-case letters, digits, '-' and '.', without '-' or '.' at either end
+            f.yaml:3:18: Service default/a.b: metadata.name: "a.b" is not a valid name of a Service: use at most 63 lower-case letters, digits and '-'
+            f.yaml:3:34: Service a/b/web: metadata.namespace: "a/b" is not a valid name: use 1 to 63 lower-case letters, digits and '-', without '-' at either end
             f.yaml:3:42: Service default/web: metadata.creationTimestamp: "yesterday" is not a time such as 2026-01-31T12:00:00Z
             f.yaml:2:7: kind: this is a list, not a string
         "#]],
@@ -45,16 +45,16 @@ fn invalid_type_or_metadata_rejects_the_file() {
     check(
         whole,
         expect![[r#"
-            f.yaml:1:1: this is a list, not a Kubernetes object: fields such as apiVersion, kind and metadata
-            f.yaml:1:1: this is string "just words", not a Kubernetes object: fields such as apiVersion, kind and metadata
+            f.yaml:1:1: this is a list, not a Kubernetes object with fields such as apiVersion, kind and metadata
+            f.yaml:1:1: this is string "just words", not a Kubernetes object with fields such as apiVersion, kind and metadata
             f.yaml:1:1: Service default/web: spec: is missing
         "#]],
     );
     check(
         [format!("{GOOD}---\n{}", port("port: 80"))],
         expect![[r#"
-        f.yaml:16:9: Service default/web: metadata.name: this object stands in this file already
-    "#]],
+            f.yaml:16:9: Service default/web: metadata.name: the file has this object already
+        "#]],
     );
 }
 
@@ -72,7 +72,7 @@ fn invalid_lists_are_reported_with_their_place() {
         expect![[r#"
             f.yaml:7:25: Service default/web: items[0].spec.ports[0].port: 0 is not a port: 1 to 65535
             f.yaml:4:3: Service default/web: items[0].apiVersion: is missing
-            f.yaml:4:26: List: items[0].kind: a list cannot be in a list
+            f.yaml:4:26: List: items[0].kind: a list cannot contain a list
             f.yaml:5:21: items[0].spec.clusterIP: "1.2.3" is not an IP address
             f.yaml:3:8: List: items: this is string "Service", not a list
         "#]],
@@ -153,9 +153,9 @@ fn binary_file_is_rejected_as_no_text() {
     check(
         files,
         expect![[r#"
-        f.yaml: is not a text file: it holds NUL bytes
-        f.yaml:3:21: is not UTF-8 text: byte 0xe9 cannot stand here
-    "#]],
+            f.yaml: is not a text file: it has NUL bytes
+            f.yaml:3:21: is not UTF-8 text: byte 0xe9 is invalid here
+        "#]],
     );
 }
 
@@ -174,11 +174,11 @@ fn yaml_bombs_are_rejected() {
     check(
         [laughs, flat, brackets, format!("{deep}{head}"), format!("{head}{keys}")],
         expect![[r#"
-            f.yaml:9:10: is too large or too complex: do aliases make much of little?
-            f.yaml:5:401: is too large or too complex: do aliases make much of little?
+            f.yaml:9:10: is too large or too complex: check its aliases
+            f.yaml:5:401: is too large or too complex: check its aliases
             f.yaml:4:262: is nested too deeply
             f.yaml:65:65: is nested too deeply
-            f.yaml:1004:15: is too large or too complex: do aliases make much of little?
+            f.yaml:1004:15: is too large or too complex: check its aliases
         "#]],
     );
 }

@@ -143,9 +143,9 @@ fn external_traffic_policy_without_external_traffic_is_ignored() {
     broken::check(
         specs.map(service),
         expect![[r#"
-            f.yaml:6:26: Service default/web: spec.externalTrafficPolicy: "local" is not a traffic policy: Cluster or Local
+            f.yaml:6:26: Service default/web: spec.externalTrafficPolicy: "local" is not a traffic policy: use Cluster or Local
             f.yaml:6:26: Service default/web: spec.externalTrafficPolicy: this is integer `1`, not a traffic policy
-            f.yaml:6:26: Service default/web: spec.internalTrafficPolicy: "OnlyLocal" is not a traffic policy: Cluster or Local
+            f.yaml:6:26: Service default/web: spec.internalTrafficPolicy: "OnlyLocal" is not a traffic policy: use Cluster or Local
             f.yaml:6:26: Service default/web: spec.internalTrafficPolicy: this is a list, not a traffic policy
         "#]],
     );
@@ -181,11 +181,11 @@ fn load_balancer_source_ranges_are_parsed() {
         specs.map(|spec| service(&format!("type: LoadBalancer\n{spec}"))),
         expect![[r#"
             f.yaml:7:29: Service default/web: spec.loadBalancerSourceRanges: this is string "10.0.0.0/8", not a list
-            f.yaml:7:42: Service default/web: spec.loadBalancerSourceRanges[1]: "203.0.113.7" is not an address range: it has no length; this address alone is 203.0.113.7/32
-            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "10.0.0.0/33" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
-            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "fd00::1" is not an address range: it has no length; this address alone is fd00::1/128
-            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "10.0.0.0/8,10.1.0.0/16" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
-            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "office" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
+            f.yaml:7:42: Service default/web: spec.loadBalancerSourceRanges[1]: "203.0.113.7" is not an address range: it has no prefix length. For this address alone, write 203.0.113.7/32
+            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "10.0.0.0/33" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64
+            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "fd00::1" is not an address range: it has no prefix length. For this address alone, write fd00::1/128
+            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "10.0.0.0/8,10.1.0.0/16" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64
+            f.yaml:7:30: Service default/web: spec.loadBalancerSourceRanges[0]: "office" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64
             f.yaml:8:5: Service default/web: spec.loadBalancerSourceRanges[0]: this is null, not an address range
         "#]],
     );
@@ -221,9 +221,9 @@ fn source_ranges_annotation_counts_without_the_spec_field() {
     broken::check(
         values.map(|value| with(value, "type: LoadBalancer")),
         expect![[r#"
-            f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "10.0.0.1" is not an address range: it has no length; this address alone is 10.0.0.1/32
-            f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
-            f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "anyone" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
+            f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "10.0.0.1" is not an address range: it has no prefix length. For this address alone, write 10.0.0.1/32
+            f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64
+            f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: "anyone" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64
             f.yaml:6:5: Service default/web: metadata.annotations.service.beta.kubernetes.io/load-balancer-source-ranges: this is a list, not a string
             f.yaml:6:5: Service default/web: metadata.annotations: annotation service.beta.kubernetes.io/load-balancer-source-ranges: too many entries: at most 1000 are allowed
         "#]],
@@ -269,9 +269,9 @@ fn invalid_load_balancer_ips_are_reported_with_their_place() {
             f.yaml:15:12: Service default/web: status.loadBalancer.ingress[1].ip: "lb.example.com" is not an IP address
             f.yaml:15:12: Service default/web: status.loadBalancer.ingress[1].ip: "192.0.2.1/32" is not an IP address: write 192.0.2.1 alone
             f.yaml:15:12: Service default/web: status.loadBalancer.ingress[1].ip: 127.0.0.1 is a loopback address (127.0.0.0/8, ::1): neither a Service nor an endpoint can have it
-            f.yaml:15:31: Service default/web: status.loadBalancer.ingress[1].ipMode: "vip" is not an ipMode: VIP or Proxy
-            f.yaml:15:31: Service default/web: status.loadBalancer.ingress[1].ipMode: "NAT" is not an ipMode: VIP or Proxy
-            f.yaml:15:7: Service default/web: status.loadBalancer.ingress[1]: this is string "192.0.2.1", not a mapping: fields such as `name: value`
+            f.yaml:15:31: Service default/web: status.loadBalancer.ingress[1].ipMode: "vip" is not an ipMode: use VIP or Proxy
+            f.yaml:15:31: Service default/web: status.loadBalancer.ingress[1].ipMode: "NAT" is not an ipMode: use VIP or Proxy
+            f.yaml:15:7: Service default/web: status.loadBalancer.ingress[1]: this is string "192.0.2.1", not a mapping with fields such as `name: value`
         "#]],
     );
 }

@@ -78,7 +78,7 @@ fn only_changed_objects_emit_events() {
         "a.yaml",
         Some(""),
         expect![[r#"
-            problem: a.yaml: is empty; to remove what it held, remove the file
+            problem: a.yaml: is empty. To remove its objects, remove the file
         "#]],
     );
 }
@@ -99,9 +99,9 @@ fn object_in_two_files_follows_the_first_by_name() {
         "a.yaml",
         Some(&service("web", "10.96.0.1", "{}")),
         expect![[r#"
-        Service default/web [10.96.0.1] [TCP 80 ""]
-        problem: b.yaml: Service default/web: stands in a.yaml too, which comes first and decides
-    "#]],
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            problem: b.yaml: Service default/web: is also in a.yaml, which comes first and takes precedence
+        "#]],
     );
     step(&mut folder, "b.yaml", Some(&service("web", "10.96.0.3", "{}")), expect![""]);
     step(

@@ -13,26 +13,26 @@ fn file_without_objects_is_noted() {
     check(
         "",
         expect![[r#"
-            problem: f.yaml: is empty; to remove what it held, remove the file
+            problem: f.yaml: is empty. To remove its objects, remove the file
         "#]],
     );
     check(
         "# nothing yet\n",
         expect![[r#"
-        note: f.yaml: holds no objects
-    "#]],
+            note: f.yaml: has no objects
+        "#]],
     );
     check(
         "---\n---\n# nothing\n...\n",
         expect![[r#"
-        note: f.yaml: holds no objects
-    "#]],
+            note: f.yaml: has no objects
+        "#]],
     );
     check(
         "null\n---\n~\n",
         expect![[r#"
-        note: f.yaml: holds no objects
-    "#]],
+            note: f.yaml: has no objects
+        "#]],
     );
 }
 
@@ -43,11 +43,11 @@ fn foreign_kinds_are_ignored_with_a_note() {
     check(
         &format!("{GOOD}---\n{deployment}---\n{deployment}---\n{knative}"),
         expect![[r#"
-        Service default/web [10.96.0.1] [TCP 80 ""]
-        Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
-          10.244.1.1 ready serving
-        note: f.yaml: left aside, no business of a proxy: Deployment, Service
-    "#]],
+            Service default/web [10.96.0.1] [TCP 80 ""]
+            Slice default/web-1 of default/web IPv4 [TCP 8080 ""]
+              10.244.1.1 ready serving
+            note: f.yaml: kube-ipvs ignores objects that a proxy does not use: Deployment, Service
+        "#]],
     );
 }
 
@@ -110,7 +110,7 @@ subsets: null
         expect![[r#"
             Service default/web [] [TCP 80 ""]
             Slice default/web-1 of default/web IPv4
-            note: f.yaml: Service default/web: has no spec.clusterIP, and there is no API server here to give it one
+            note: f.yaml: Service default/web: has no spec.clusterIP, and only an API server allocates one. Set spec.clusterIP
         "#]],
     );
 }
@@ -297,7 +297,7 @@ fn items_of_lists_are_parsed() {
         ),
         expect![[r#"
             Service default/web [10.96.0.1] [TCP 80 ""]
-            note: f.yaml: left aside, no business of a proxy: Deployment
+            note: f.yaml: kube-ipvs ignores objects that a proxy does not use: Deployment
         "#]],
     );
     check(
@@ -309,14 +309,14 @@ fn items_of_lists_are_parsed() {
     check(
         "apiVersion: apps/v1\nkind: DeploymentList\nitems: {any: thing}\n",
         expect![[r#"
-        note: f.yaml: left aside, no business of a proxy: DeploymentList
-    "#]],
+            note: f.yaml: kube-ipvs ignores objects that a proxy does not use: DeploymentList
+        "#]],
     );
     check(
         "apiVersion: v1\nkind: List\nitems: null\n",
         expect![[r#"
-        note: f.yaml: holds no objects
-    "#]],
+            note: f.yaml: has no objects
+        "#]],
     );
 }
 

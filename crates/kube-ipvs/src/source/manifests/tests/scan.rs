@@ -124,8 +124,8 @@ fn missing_folder_keeps_the_state_in_force() {
     check(
         &mut source,
         expect![[r#"
-        problem: DIR: cannot read the folder: No such file or directory (os error 2); what it held stays in force
-    "#]],
+            problem: DIR: cannot read the folder: No such file or directory (os error 2). kube-ipvs keeps its last known objects
+        "#]],
     );
     check(&mut source, expect![""]);
     fs::create_dir(&dir).unwrap();
@@ -145,8 +145,8 @@ fn too_large_file_is_rejected_without_reading_it() {
     check(
         &mut ManifestSource::open(dir.path()).unwrap(),
         expect![[r#"
-        problem: big.yaml: is too large: 65 MiB of at most 64 MiB
-    "#]],
+            problem: big.yaml: is too large: it has 65 MiB, and the maximum is 64 MiB
+        "#]],
     );
 }
 
@@ -156,7 +156,7 @@ fn source_on_a_path_that_is_no_folder_is_rejected() {
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     let refused = |path: &Path| format!("{:#}", ManifestSource::open(path).unwrap_err());
-    assert!(refused(&file).ends_with("/file is not a folder: give the folder that holds the manifests"));
+    assert!(refused(&file).ends_with("/file is not a folder: pass the folder with the manifests"));
     let unreadable = refused(&dir.path().join("none"));
     assert!(unreadable.starts_with("cannot read the folder "), "{unreadable}");
     assert!(unreadable.contains("/none: No such file"), "{unreadable}");

@@ -61,7 +61,7 @@ fn endpoint_hints_are_parsed_or_reported() {
     broken::check(
         bad.map(hints),
         expect![[r#"
-            f.yaml:10:22: EndpointSlice default/web-1: endpoints[0].hints.forZones[0]: this is string "a", not a mapping: fields such as `name: value`
+            f.yaml:10:22: EndpointSlice default/web-1: endpoints[0].hints.forZones[0]: this is string "a", not a mapping with fields such as `name: value`
             f.yaml:10:21: EndpointSlice default/web-1: endpoints[0].hints.forZones: this is string "a", not a list
             f.yaml:10:22: EndpointSlice default/web-1: endpoints[0].hints.forZones[0]: missing field `name`
             f.yaml:10:21: EndpointSlice default/web-1: endpoints[0].hints.forZones: too many entries: at most 8 are allowed
@@ -123,13 +123,13 @@ fn node_zone_addresses_and_pod_cidrs_are_parsed_or_reported() {
     broken::check(
         bad.map(node),
         expect![[r#"
-        f.yaml:4:17: Node node-1: spec.podCIDR: "10.244.1.0" is not an address range: it has no length; this address alone is 10.244.1.0/32
-        f.yaml:4:18: Node node-1: spec.podCIDRs: this is string "10.244.1.0/24", not a list
-        f.yaml:4:34: Node node-1: spec.podCIDRs[1]: is of the same family as the first: at most one of each
-        f.yaml:4:18: Node node-1: spec.podCIDRs: too many entries: at most 2 are allowed
-        f.yaml:4:19: Node node-1: spec.podCIDRs[0]: "pods" is not an address range: allowed are ranges such as 10.244.0.0/16 or fd00:10::/64
-        f.yaml:4:50: Node node-1: status.addresses[0].address: "node-1" is not an IP address
-    "#]],
+            f.yaml:4:17: Node node-1: spec.podCIDR: "10.244.1.0" is not an address range: it has no prefix length. For this address alone, write 10.244.1.0/32
+            f.yaml:4:18: Node node-1: spec.podCIDRs: this is string "10.244.1.0/24", not a list
+            f.yaml:4:34: Node node-1: spec.podCIDRs[1]: has the same family as the first: use at most one of each
+            f.yaml:4:18: Node node-1: spec.podCIDRs: too many entries: at most 2 are allowed
+            f.yaml:4:19: Node node-1: spec.podCIDRs[0]: "pods" is not an address range: use a range such as 10.244.0.0/16 or fd00:10::/64
+            f.yaml:4:50: Node node-1: status.addresses[0].address: "node-1" is not an IP address
+        "#]],
     );
 }
 
@@ -146,12 +146,12 @@ fn service_cidrs_are_parsed_or_reported() {
     check(
         good,
         expect![[r#"
-        ServiceCIDR kubernetes [10.96.0.0/12]
-        ServiceCIDR kubernetes [fd00::/108, 10.96.0.0/12]
-        ServiceCIDR kubernetes [10.96.0.0/12]
-        ServiceCIDR a [10.96.0.0/12]
-        note: f.yaml: left aside, no business of a proxy: ServiceCIDR
-    "#]],
+            ServiceCIDR kubernetes [10.96.0.0/12]
+            ServiceCIDR kubernetes [fd00::/108, 10.96.0.0/12]
+            ServiceCIDR kubernetes [10.96.0.0/12]
+            ServiceCIDR a [10.96.0.0/12]
+            note: f.yaml: kube-ipvs ignores objects that a proxy does not use: ServiceCIDR
+        "#]],
     );
     let bad = [
         cidr("spec: {cidrs: [10.96.0.0]}"),
@@ -167,16 +167,16 @@ fn service_cidrs_are_parsed_or_reported() {
     broken::check(
         bad,
         expect![[r#"
-        f.yaml:4:16: ServiceCIDR kubernetes: spec.cidrs[0]: "10.96.0.0" is not an address range: it has no length; this address alone is 10.96.0.0/32
-        f.yaml:4:30: ServiceCIDR kubernetes: spec.cidrs[1]: is of the same family as the first: at most one of each
-        f.yaml:4:15: ServiceCIDR kubernetes: spec.cidrs: too many entries: at most 2 are allowed
-        f.yaml:4:15: ServiceCIDR kubernetes: spec.cidrs: a ServiceCIDR has a range, or one of each family
-        f.yaml:4:7: ServiceCIDR kubernetes: spec.cidrs: a ServiceCIDR has a range, or one of each family
-        f.yaml:4:7: ServiceCIDR kubernetes: spec.cidrs: a ServiceCIDR has a range, or one of each family
-        f.yaml:1:13: ServiceCIDR kubernetes: apiVersion: "networking.k8s.io/v1alpha1" is not supported: ServiceCIDR is of networking.k8s.io/v1
-        f.yaml:1:13: ServiceCIDR kubernetes: apiVersion: "v1" is not supported: ServiceCIDR is of networking.k8s.io/v1
-        f.yaml:3:11: ServiceCIDR: metadata.name: is missing
-    "#]],
+            f.yaml:4:16: ServiceCIDR kubernetes: spec.cidrs[0]: "10.96.0.0" is not an address range: it has no prefix length. For this address alone, write 10.96.0.0/32
+            f.yaml:4:30: ServiceCIDR kubernetes: spec.cidrs[1]: has the same family as the first: use at most one of each
+            f.yaml:4:15: ServiceCIDR kubernetes: spec.cidrs: too many entries: at most 2 are allowed
+            f.yaml:4:15: ServiceCIDR kubernetes: spec.cidrs: a ServiceCIDR needs a range, or one range of each family
+            f.yaml:4:7: ServiceCIDR kubernetes: spec.cidrs: a ServiceCIDR needs a range, or one range of each family
+            f.yaml:4:7: ServiceCIDR kubernetes: spec.cidrs: a ServiceCIDR needs a range, or one range of each family
+            f.yaml:1:13: ServiceCIDR kubernetes: apiVersion: "networking.k8s.io/v1alpha1" is not supported: for ServiceCIDR, use networking.k8s.io/v1
+            f.yaml:1:13: ServiceCIDR kubernetes: apiVersion: "v1" is not supported: for ServiceCIDR, use networking.k8s.io/v1
+            f.yaml:3:11: ServiceCIDR: metadata.name: is missing
+        "#]],
     );
 }
 
@@ -206,7 +206,7 @@ fn service_cidr_changes_emit_events() {
         ServiceCIDR kubernetes [10.96.0.0/12, fd00::/108]
         --
         ServiceCIDR kubernetes [10.96.0.0/12]
-        problem: b.yaml: ServiceCIDR kubernetes: stands in a.yaml too, which comes first and decides
+        problem: b.yaml: ServiceCIDR kubernetes: is also in a.yaml, which comes first and takes precedence
         --
         ServiceCIDR kubernetes [10.96.0.0/12, fd00::/108]
         --
