@@ -35,8 +35,8 @@ pub struct Config {
     pub missing_schedulers: BTreeSet<Scheduler>,
     /// The engine never removes virtual servers on these addresses.
     pub exclude_cidrs: Vec<IpNet>,
-    /// Within this time the engine compares all of the kernel with its last known state, and repairs drift. It reads a
-    /// few virtual servers at a time. Drift that the kernel reports is repaired sooner.
+    /// The interval at which the engine reads the whole kernel and repairs drift. It repairs drift sooner if the kernel
+    /// reports it, or if one of the virtual servers that it reads every two seconds shows it.
     pub sync_period: Duration,
     /// How long a sync that changed something delays the next one, if a [`Runner`](crate::Runner) decides.
     pub min_sync_period: Duration,
@@ -49,7 +49,7 @@ pub struct Config {
 pub const RESERVED_PORTS: [RangeInclusive<u16>; 5] = [22..=22, 2379..=2380, 6443..=6443, 10249..=10250, 10256..=10259];
 
 impl Config {
-    /// kube-proxy's defaults except for `sync_period`, which is an hour. For the Node `hostname`.
+    /// kube-proxy's defaults, for the Node `hostname`.
     pub fn new(hostname: &str) -> Self {
         Self {
             hostname: hostname.into(),
@@ -64,7 +64,7 @@ impl Config {
             max_virtual_servers: 10_000,
             missing_schedulers: BTreeSet::new(),
             exclude_cidrs: Vec::new(),
-            sync_period: Duration::from_secs(3600),
+            sync_period: Duration::from_secs(30),
             min_sync_period: Duration::ZERO,
             drain_cap: Duration::from_secs(600),
         }

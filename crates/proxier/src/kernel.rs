@@ -49,14 +49,6 @@ pub trait Kernel {
         keys: &[VirtualServerKey],
     ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable>;
 
-    /// Whether anything except the virtual servers differs from `known`, as far as the kernel shows that cheaply. The
-    /// engine then reads the whole state.
-    ///
-    /// # Errors
-    ///
-    /// If the state cannot be read.
-    fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable>;
-
     /// Counts the connections of the real servers of the given virtual servers. A virtual server that does not exist
     /// has none.
     ///

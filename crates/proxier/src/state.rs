@@ -85,10 +85,6 @@ pub struct Membership {
     pub comment: Option<Arc<str>>,
 }
 
-fn sets<'a>((key, membership): (&'a VirtualServerKey, &Membership)) -> (&'a VirtualServerKey, KeySets) {
-    (key, membership.sets)
-}
-
 impl State {
     /// Every key with a virtual server, an element, a range or a short circuit. Keys repeat.
     pub(crate) fn keys(&self) -> impl Iterator<Item = VirtualServerKey> {
@@ -114,42 +110,6 @@ impl State {
             .chain(silent)
             .chain(hairpins)
             .chain(health_checks)
-    }
-
-    /// Whether all sets and all addresses are the same as in another state, apart from the copy of the record.
-    pub(crate) fn is_same_beside_servers(&self, other: &Self) -> bool {
-        let Self {
-            virtual_servers: _,
-            owned: _,
-            owned_vips: _,
-            elements,
-            recorded_vips,
-            allowed,
-            short_circuits,
-            hairpins,
-            health_checks,
-            service_ranges,
-            pod_sources,
-            remote_pods,
-            outside,
-            arp_ignore,
-            bound_vips,
-        } = self;
-        // The kernel cuts long comments.
-        let is_same = |(one, other): (_, _)| sets(one) == sets(other);
-        elements.len() == other.elements.len()
-            && elements.iter().zip(&other.elements).all(is_same)
-            && *recorded_vips == other.recorded_vips
-            && *allowed == other.allowed
-            && *short_circuits == other.short_circuits
-            && *hairpins == other.hairpins
-            && *health_checks == other.health_checks
-            && *service_ranges == other.service_ranges
-            && *pod_sources == other.pod_sources
-            && *remote_pods == other.remote_pods
-            && *outside == other.outside
-            && *arp_ignore == other.arp_ignore
-            && *bound_vips == other.bound_vips
     }
 
     /// Applies changes that the kernel made. Changes of one virtual server usually follow each other, so it is looked

@@ -1,6 +1,6 @@
 //! The examples of `proxier` and `proxier-kubernetes`: programs that embed the proxy, on nodes without kube-ipvs.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
 use scenarios::{Kind, Load, Service, TestResult, scenario};
@@ -45,12 +45,16 @@ fn mini_proxy_follows_the_api_server_through_an_outage() -> TestResult {
     scenario(web_cluster(), |cluster| {
         let _servers = WEB_PODS.iter().map(|(name, ..)| cluster.http(name, 8080)).collect::<Result<Vec<_>>>()?;
         let (mut api, kubeconfig) = api_server(cluster, None)?;
+        // kube's client reads the host's certificates of authorities even for http, and the bench has none.
+        let authority = cluster.directory().join("authority.pem");
+        fs::write(&authority, include_str!("authority.pem"))?;
+        let authorities = format!("SSL_CERT_FILE={}", authority.display());
         api.apply(&web_service())?;
         api.apply(&web_slice(&all_web()))?;
         api.apply(&Service::new("second").cluster_ip("10.96.0.81").port(80))?;
         let (node, visitor) = (cluster.at(NODE)?, cluster.at("visitor")?);
         let environment = format!("KUBECONFIG={}", kubeconfig.display());
-        let mut proxy = cluster.example(NODE, "env")?.spawn(&[&environment, "mini_proxy", NODE])?;
+        let mut proxy = cluster.example(NODE, "env")?.spawn(&[&environment, &authorities, "mini_proxy", NODE])?;
         await_web(cluster, NODE)?;
         node.await_vips(&["10.96.0.80", "10.96.0.81"])?;
         ensure_rotation(&visitor.get_many(WEB_ADDRESS, REQUESTS)?, &all_web())?;

@@ -14,7 +14,7 @@ use super::{BoundedInt, DefaultScheduler, GoDuration, Ranges, boolean, text};
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Ipvs {
-    /// Compare the whole kernel with the desired state within this time, such as `30s` or `1m30s`; 0: within an hour
+    /// Compare the whole kernel with the desired state within this time, such as `30s` or `1m30s`; 0: 30s
     #[arg(id = "ipvs-sync-period", long, value_name = "DURATION", default_value = "0s")]
     #[serde(with = "text")]
     pub sync_period: GoDuration,
@@ -58,8 +58,7 @@ pub struct Ipvs {
 impl Ipvs {
     /// Within this time kube-ipvs verifies the whole kernel.
     pub fn verification_period(&self) -> Duration {
-        /// kube-proxy's nftables mode writes everything again once in an hour, too.
-        const DEFAULT: Duration = Duration::from_secs(3600);
+        const DEFAULT: Duration = Duration::from_secs(30);
         if self.sync_period.0.is_zero() { DEFAULT } else { self.sync_period.0 }
     }
 

@@ -55,7 +55,7 @@ impl Engine {
     /// Takes a step of the verification. Returns whether the kernel differs from the last known state.
     fn verify_step(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<bool, KernelUnavailable> {
         match &self.known {
-            Some(known) => self.verification.step(kernel, known, &self.foreign, now),
+            Some(known) => self.verification.step(kernel, known, now),
             None => Ok(true),
         }
     }

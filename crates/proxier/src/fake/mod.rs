@@ -97,11 +97,6 @@ impl Kernel for FakeKernel {
         Ok(keys.iter().filter_map(found).collect())
     }
 
-    fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable> {
-        self.check_readable()?;
-        Ok(!self.state().is_same_beside_servers(known))
-    }
-
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {
         let counted = self.connections.iter().filter(|((key, _), _)| servers.contains(key));
         Ok(counted.map(|(at, count)| (*at, *count)).collect())

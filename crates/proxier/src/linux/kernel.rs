@@ -58,21 +58,6 @@ impl Kernel for LinuxKernel {
         Ok(state.virtual_servers)
     }
 
-    /// Lists the addresses. Lists the sets only if another program has committed to nftables.
-    fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable> {
-        let bound = self.timed(Subsystem::Addresses, Operation::Read, |kernel| kernel.addresses.observe());
-        let bound_vips = bound.map_err(unavailable(self.device()))?;
-        if bound_vips != known.bound_vips {
-            return Ok(true);
-        }
-        let mut state = State { bound_vips, ..State::default() };
-        let nft = |kernel: &mut Self| match kernel.nft.has_foreign_commit()? {
-            true => kernel.nft.observe(&mut state).map(|()| !state.is_same_beside_servers(known)),
-            false => Ok(false),
-        };
-        self.timed(Subsystem::Nftables, Operation::Read, nft).map_err(unavailable("nftables"))
-    }
-
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {
         let count = |kernel: &mut Self| ipvs::connections(&mut kernel.ipvs, servers);
         self.timed(Subsystem::Ipvs, Operation::Read, count).map_err(unavailable("IPVS"))

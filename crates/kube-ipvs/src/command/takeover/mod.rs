@@ -115,7 +115,7 @@ impl Takeover {
                 if let Some(port) = self.ports.iter().find(|port| somebody_else_listens(**port)) {
                     if !has_warned {
                         let note = format!(
-                            "another process listens on port {port}: kube-proxy seems to run beside kube-ipvs. Its \
+                            "port {port} is taken: kube-proxy seems to run beside kube-ipvs. Its \
                              iptables rules and ipsets stay until you stop it; see docs/migrating-from-kube-proxy.md"
                         );
                         tracing::warn!("{note}");

@@ -13,7 +13,6 @@ pub(super) const NEW_SET: u8 = 9;
 pub(super) const NEW_ELEMENTS: u8 = 12;
 pub(super) const GET_ELEMENTS: u8 = 13;
 pub(super) const DELETE_ELEMENTS: u8 = 14;
-pub(super) const GET_GENERATION: u8 = 16;
 
 /// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE`, `NFTA_SET_TABLE`, `NFTA_SET_ELEM_LIST_TABLE`.
 pub(in crate::linux) const OF_TABLE: u16 = 1;

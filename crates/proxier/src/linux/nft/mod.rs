@@ -9,7 +9,6 @@ mod element;
 mod expression;
 mod foreign;
 mod gateways;
-mod generation;
 mod kind;
 mod list;
 mod ruleset;
@@ -80,19 +79,11 @@ pub(super) struct Nft {
     settings: super::Settings,
     scoped_arp: bool,
     without_v6: Option<KernelError>,
-    /// The generation of nftables after the last read, or after the last commit by this socket.
-    generation: Option<u32>,
 }
 
 impl Nft {
     pub(super) fn open(settings: super::Settings, scoped_arp: bool) -> Result<Self, Error> {
-        Ok(Self {
-            socket: Socket::open(Protocol::Netfilter)?,
-            settings,
-            scoped_arp,
-            without_v6: None,
-            generation: None,
-        })
+        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings, scoped_arp, without_v6: None })
     }
 
     /// The netlink port, by which the kernel marks changes of this socket.
@@ -142,8 +133,6 @@ impl Nft {
     }
 
     pub(super) fn observe(&mut self, state: &mut State) -> Result<(), Error> {
-        // Before the lists: a commit in between must be noticed.
-        self.note_generation()?;
         let keys = KeySet::ALL.map(|set| (set.name(), Content::Keys(set)));
         let others = [
             (VIPS, Content::Vips),
@@ -185,10 +174,6 @@ impl Nft {
             let (part, later) = rest.split_at(at);
             self.apply_part(part, failures);
             rest = later;
-        }
-        // If it cannot be read, the next verification lists the sets.
-        if self.note_generation().is_err() {
-            self.generation = None;
         }
     }
 
