@@ -8,13 +8,13 @@ use xshell::{Shell, cmd};
 use crate::steps::Steps;
 use crate::test::Test;
 use crate::workspace::{OF_OUR_OWN, Workspace};
-use crate::{api, publish, test, tidy};
+use crate::{api, chart, publish, test, tidy};
 
 pub(crate) fn run() -> Result<ExitCode> {
     let workspace = Workspace::load()?;
     let sh = Shell::new()?;
     sh.change_dir(&workspace.root);
-    let mut steps = Steps::new(&workspace, 6 + test::STEPS)?;
+    let mut steps = Steps::new(&workspace, 7 + test::STEPS)?;
     steps.run("format", || Ok(cmd!(sh, "cargo fmt --all --check").quiet().run()?))?;
     steps.run("tidy", || tidy::check(&workspace))?;
     steps.run("clippy", || {
@@ -36,6 +36,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Ok(doc.env_remove(OF_OUR_OWN).env("RUSTDOCFLAGS", "-D warnings").quiet().run()?)
     })?;
     steps.run("public API", || api::check(&workspace))?;
+    steps.run("chart", || chart::check(&workspace))?;
     // No build from the packages: it compiles each dependency again and takes minutes.
     steps.run("packages", || publish::check(&workspace, &["--no-verify"]))?;
     test::steps(&Test::default(), &workspace, &mut steps)?;

@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::platform::Platform;
 use crate::workspace::Workspace;
 
 /// The maximum size of the image in bytes.
@@ -25,6 +26,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Without this file glibc asks DNS first, and reads /etc/hosts only if there is no DNS.
 const RESOLVING: &str = "etc/nsswitch.conf";
 
+pub(crate) const NAME: &str = "kube-ipvs";
 pub(crate) const USUAL_TAG: &str = concat!("kube-ipvs:", env!("CARGO_PKG_VERSION"));
 
 /// Makes the container image, as a folder for `docker build` and as an archive for `docker load` or `ctr images import`
@@ -36,7 +38,7 @@ pub(crate) struct Image {
 }
 
 pub(crate) fn run(args: &Image) -> Result<ExitCode> {
-    let made = make(&Workspace::load()?, &args.tag)?;
+    let made = make(&Workspace::load()?, &args.tag, Platform::Host)?;
     println!("{} ({:.1} MB)", made.archive.display(), made.size as f64 / 1e6);
     Ok(ExitCode::SUCCESS)
 }
@@ -49,9 +51,12 @@ pub(crate) struct Made {
 }
 
 /// Makes the image. It depends on neither the time nor the user, so the same source gives the same image.
-pub(crate) fn make(workspace: &Workspace, tag: &str) -> Result<Made> {
-    let daemon = workspace.build_daemon(PROFILE)?;
-    let directory = workspace.target.join("container");
+pub(crate) fn make(workspace: &Workspace, tag: &str, platform: Platform) -> Result<Made> {
+    let daemon = workspace.build_published_daemon(platform)?;
+    let directory = workspace.target.join(match platform {
+        Platform::Host => "container",
+        Platform::Arm64 => "container-arm64",
+    });
     let root = directory.join("rootfs");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -61,7 +66,7 @@ pub(crate) fn make(workspace: &Workspace, tag: &str) -> Result<Made> {
     let size = layer.len() as u64;
     ensure!(size < LIMIT, "the image has {size} bytes; at most {LIMIT} are allowed");
     let archive = directory.join("kube-ipvs.tar");
-    fs::write(&archive, archived(&layer, tag)?).with_context(|| format!("writing {}", archive.display()))?;
+    fs::write(&archive, archived(&layer, tag, platform)?).with_context(|| format!("writing {}", archive.display()))?;
     Ok(Made { archive, size })
 }
 
@@ -92,8 +97,8 @@ fn layer(root: &Path) -> Result<Vec<u8>> {
 }
 
 /// The layer and its description in the format of `docker save`, which every container tool reads.
-fn archived(layer: &[u8], tag: &str) -> Result<Vec<u8>> {
-    let config = serde_json::to_vec(&config(&digest(layer)))?;
+fn archived(layer: &[u8], tag: &str, platform: Platform) -> Result<Vec<u8>> {
+    let config = serde_json::to_vec(&config(&digest(layer), platform))?;
     let config_name = format!("{}.json", digest(&config));
     let manifest = json!([{"Config": config_name, "RepoTags": [tag], "Layers": ["layer.tar"]}]);
     let mut archive = tar::Builder::new(Vec::new());
@@ -111,21 +116,16 @@ fn archived(layer: &[u8], tag: &str) -> Result<Vec<u8>> {
 }
 
 /// The configuration in the format of the OCI image specification.
-fn config(layer: &str) -> Value {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+fn config(layer: &str, platform: Platform) -> Value {
     json!({
-        "architecture": architecture,
+        "architecture": platform.architecture(),
         "os": "linux",
         "config": {"Entrypoint": [format!("/{PROGRAM}")], "Env": [PATH]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
     })
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -167,7 +167,7 @@ mod tests {
                 "etc/nsswitch.conf",
             ]
         );
-        let config = &config("0")["config"];
+        let config = &config("0", Platform::Host)["config"];
         assert_eq!(config["Entrypoint"][0], "/usr/local/bin/kube-ipvs");
         let path = config["Env"][0].as_str().unwrap().strip_prefix("PATH=").unwrap();
         assert!(path.split(':').any(|folder| folder == "/usr/local/bin"), "{path}");
@@ -187,5 +187,16 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         let text = include_str!("../../manifests/kustomization.yaml");
         assert!(text.contains(&format!("newTag: \"{version}\"\n")), "{text}");
+    }
+    #[test]
+    fn pages_about_installing_name_this_version() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let pages = fs::read_dir(root.join("docs/install")).unwrap().map(|entry| entry.unwrap().path());
+        for page in pages.chain([root.join("README.md")]) {
+            let text = fs::read_to_string(&page).unwrap();
+            let mut versions = text.lines().filter_map(|line| line.strip_prefix("VERSION=")?.split(' ').next());
+            let version = versions.next();
+            assert_eq!((version, versions.next()), (Some(env!("CARGO_PKG_VERSION")), None), "{}", page.display());
+        }
     }
 }

@@ -3,15 +3,18 @@
 
 mod api;
 mod bench;
+mod chart;
 mod ci;
 mod demo;
 mod e2e;
 mod fuzz;
 mod image;
 mod janitor;
+mod platform;
 mod preflight;
 mod progress;
 mod publish;
+mod release;
 mod steps;
 mod test;
 mod testbench;
@@ -37,6 +40,8 @@ enum Command {
     Bench(bench::Bench),
     Fuzz(fuzz::Fuzz),
     Image(image::Image),
+    Chart(chart::Chart),
+    Release(release::Release),
     /// Records the public API of the libraries in docs/api
     Api,
     /// Builds the libraries from their packages, and publishes nothing
@@ -54,6 +59,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Fuzz(args) => fuzz::run(args),
         Command::Image(args) => image::run(&args),
+        Command::Chart(args) => chart::run(&args),
+        Command::Release(args) => release::run(&args),
         Command::Api => api::run(),
         Command::Publish => publish::run(),
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::image;
+use crate::platform::Platform;
 use crate::preflight::{self, Needs};
 use crate::progress::Progress;
 use crate::steps::Steps;
@@ -122,7 +122,7 @@ impl Built {
         for_bench.extend(workspace.build(&["test", "--workspace", "--no-run", "--test", "kernel*"])?);
         if args.image {
             programs.retain(|program| program.target != "kube-ipvs");
-            programs.push(workspace.build_daemon(image::PROFILE)?);
+            programs.push(workspace.build_published_daemon(Platform::Host)?);
         }
         Ok(Self { for_host, for_bench, programs })
     }

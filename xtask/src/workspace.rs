@@ -1,5 +1,6 @@
 //! The workspace as cargo describes it, and cargo's builds.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,6 +8,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xshell::{Shell, cmd};
+
+use crate::image::PROFILE;
+use crate::platform::Platform;
 
 /// The crate with the packet-level scenarios, which run on the bench only.
 pub(crate) const SCENARIOS: &str = "scenarios";
@@ -80,6 +84,18 @@ impl Workspace {
     pub(crate) fn build_daemon(&self, profile: &[&str]) -> Result<Executable> {
         let command = ["build", "--package", "kube-ipvs", "--bins"];
         self.build(&[&command, profile].concat())?.pop().context("cargo built no kube-ipvs")
+    }
+
+    /// The daemon as it is published: it does not name the folders of this machine, so it does not depend on them.
+    pub(crate) fn build_published_daemon(&self, platform: Platform) -> Result<Executable> {
+        let home = env::home_dir().context("no home directory")?;
+        let cargo = env::var_os("CARGO_HOME").map_or(home.join(".cargo"), PathBuf::from);
+        let flags = [(&cargo, "/cargo"), (&self.root, "/kube-ipvs")]
+            .map(|(from, to)| format!("'--remap-path-prefix={}={to}'", from.display()))
+            .join(", ");
+        // Cargo adds these to the flags of .cargo/config.toml.
+        let config = format!("target.'cfg(target_env = \"gnu\")'.rustflags=[{flags}]");
+        self.build_daemon(&[PROFILE, platform.flags(), &["--config", &config]].concat())
     }
 
     /// Runs cargo and returns the executables that it made. Cargo's progress and errors go to standard error.

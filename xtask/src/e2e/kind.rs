@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::cluster::Cluster;
 use crate::image;
 use crate::janitor::Janitor;
+use crate::platform::Platform;
 use crate::workspace::Workspace;
 
 const NAME: &str = "kube-ipvs-e2e";
@@ -22,7 +23,7 @@ pub(super) fn run(filter: Option<&str>) -> Result<()> {
     let directory = workspace.target.join("e2e");
     std::fs::create_dir_all(&directory)?;
     let kubeconfig = directory.join("kubeconfig");
-    let image = image::make(&workspace, image::USUAL_TAG)?;
+    let image = image::make(&workspace, image::USUAL_TAG, Platform::Host)?;
     let janitor = Janitor::new(&deletion())?;
     for words in creation(&workspace.root.join("manifests"), &kubeconfig, &image.archive) {
         execute(&words)?;

@@ -20,7 +20,7 @@ use std::env;
 use anyhow::{Result, bail, ensure};
 
 pub(crate) use job::Job;
-pub(crate) use packages::{Needed, ensure_installed};
+pub(crate) use packages::{Needed, ensure_files, ensure_installed, find};
 pub(crate) use stream::{Output, Terminal, copy_output};
 
 use crate::workspace::Workspace;

@@ -40,28 +40,37 @@ pub(crate) const MACHINE: &[Needed] = &[
 ];
 
 pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
-    let mut packages: Vec<&str> =
-        needed.iter().filter(|(program, _)| find(program).is_none()).map(|&(_, package)| package).collect();
+    ensure_all(needed, |program| find(program).is_some())
+}
+
+/// As [`ensure_installed`], for files by their paths.
+pub(crate) fn ensure_files(needed: &[Needed]) -> Result<()> {
+    ensure_all(needed, |file| Path::new(file).exists())
+}
+
+fn ensure_all(needed: &[Needed], is_there: impl Fn(&str) -> bool) -> Result<()> {
+    let missing = needed.iter().filter(|(program, _)| !is_there(program));
+    let mut packages: Vec<&str> = missing.map(|&(_, package)| package).collect();
     packages.sort_unstable();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());
     }
     let list = packages.join(" ");
-    ensure!(find("apt-get").is_some(), "the test bench needs these Debian packages, and there is no apt-get: {list}");
+    ensure!(find("apt-get").is_some(), "these Debian packages are needed, and there is no apt-get: {list}");
     ensure!(
         is_root(),
-        "the test bench lacks packages, and only root can install them. Run this command as root, or run `sudo apt-get \
-         install --no-install-recommends {list}` first"
+        "packages are missing, and only root can install them. Run this command as root, or run `sudo apt-get install \
+         --no-install-recommends {list}` first"
     );
-    eprintln!("bench: installing {list}, without a change of this machine's kernel");
+    eprintln!("xtask: installing {list}, without a change of this machine's kernel");
     if apt_install(&packages).is_err() {
-        eprintln!("bench: refreshing apt's package lists first");
+        eprintln!("xtask: refreshing apt's package lists first");
         let complaints = update_lists()?;
         apt_install(&packages).with_context(|| format!("apt cannot install {list}: {MIRRORS}{complaints}"))?;
     }
     for (program, package) in needed {
-        ensure!(find(program).is_some(), "the package {package} is installed, and {program} is missing");
+        ensure!(is_there(program), "the package {package} is installed, and {program} is missing");
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod inbox;
 mod listing;
 mod log;
 mod ls;
+mod notify;
 mod query;
 mod run;
 mod sync_loop;

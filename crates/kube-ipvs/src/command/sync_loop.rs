@@ -18,6 +18,7 @@ use proxier::{
 
 use super::{
     inbox::{Delivery, Inbox},
+    notify::{self, State},
     takeover::{Progress, Takeover},
     watchdog::Pulse,
 };
@@ -50,6 +51,8 @@ pub(super) struct SyncLoop<'a> {
     takeover: Takeover,
     /// Whether the log has the warning that pods of other nodes cannot be distinguished.
     has_warned_about_pods: bool,
+    /// Whether the service manager knows that the first sync has succeeded.
+    has_reported_ready: bool,
     /// Whether `sloppy_tcp` is on, with which IPVS takes up connections that another node had before.
     takes_up_connections: bool,
     /// For health and metrics: the changes since the last sync.
@@ -82,6 +85,7 @@ impl<'a> SyncLoop<'a> {
             lines: Lines::default(),
             takeover: Takeover::new(configuration),
             has_warned_about_pods: false,
+            has_reported_ready: false,
             takes_up_connections: false,
             taken: Taken::default(),
             asks: Vec::new(),
@@ -102,6 +106,7 @@ impl<'a> SyncLoop<'a> {
             self.pulse.works();
             for input in first.into_iter().chain(self.inputs.try_iter()) {
                 if self.take(input)?.is_break() {
+                    notify::send(State::Stopping);
                     tracing::info!("kube-ipvs stops. The kernel's state stays and keeps serving");
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -171,6 +176,10 @@ impl<'a> SyncLoop<'a> {
         let Some(report) = self.runner.sync_if_due() else { return false };
         let (taken, meter) = (take(&mut self.taken), self.runner.kernel().take_meter());
         self.status.record_sync(self.runner.engine(), &report, taken, start, meter);
+        if !self.has_reported_ready && self.status.has_synced() {
+            self.has_reported_ready = true;
+            notify::send(State::Ready);
+        }
         self.lines.record_sync(&report, self.now()).iter().for_each(Line::log);
         self.log_report(&report);
         if !self.takes_up_connections && self.runner.engine().takes_up_connections() {

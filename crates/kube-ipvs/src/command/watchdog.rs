@@ -7,6 +7,8 @@ use std::{
 
 use parking_lot::Mutex;
 
+use super::notify::{self, State};
+
 /// How long the sync loop can be busy with one sync. The first sync of the largest clusters takes a minute. A sync of
 /// ten minutes waits for a lock that the kernel will not release.
 pub(super) const HANG_TIMEOUT: Duration = Duration::from_secs(600);
@@ -33,9 +35,12 @@ impl Pulse {
 pub(super) fn watch(limit: Duration, end: impl FnOnce() + Send + 'static) -> io::Result<Pulse> {
     let pulse = Pulse::default();
     let watched = pulse.clone();
+    // Half of the service manager's time is its own advice: a third leaves room for a slow machine.
+    let interval = notify::watchdog_timeout().map_or(limit / 60, |timeout| (timeout / 3).min(limit / 60));
     thread::Builder::new().name("watchdog".into()).spawn(move || {
         while !watched.has_stopped(limit) {
-            thread::sleep(limit / 60);
+            notify::send(State::Alive);
+            thread::sleep(interval);
         }
         end();
     })?;

@@ -192,7 +192,8 @@ impl Status {
         self.health.lock().report(self.now())
     }
 
-    pub(super) fn has_synced(&self) -> bool {
+    /// Whether a sync has succeeded since the start.
+    pub fn has_synced(&self) -> bool {
         self.health.lock().has_synced()
     }
 

@@ -1,4 +1,4 @@
-//! The project's dashboard queries metrics that exist.
+//! The project's dashboard and alerts query metrics that exist.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -20,21 +20,24 @@ fn texts<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     }
 }
 
-fn asked(dashboard: &Value) -> BTreeSet<&str> {
-    let mut all = Vec::new();
-    texts(dashboard, &mut all);
-    let words = all.into_iter().flat_map(|text| text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
+fn asked<'a>(all: &[&'a str]) -> BTreeSet<&'a str> {
+    let words = all.iter().flat_map(|text| text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
     words
         .filter(|word| ["kube_ipvs_", "kubeproxy_", "process_"].iter().any(|prefix| word.starts_with(prefix)))
         .collect()
 }
 
 #[test]
-fn dashboard_queries_only_existing_metrics() -> Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/dashboard.json");
-    let dashboard: Value = serde_json::from_str(&fs::read_to_string(path)?)?;
-    let asked = asked(&dashboard);
-    ensure!(asked.len() > 10, "only {asked:?} are asked for");
+fn dashboard_and_alerts_query_only_existing_metrics() -> Result<()> {
+    let of_project = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name));
+    let dashboard: Value = serde_json::from_str(&of_project("manifests/dashboard.json")?)?;
+    let alerts = of_project("charts/kube-ipvs/templates/prometheusrule.yaml")?;
+    let mut all = Vec::new();
+    texts(&dashboard, &mut all);
+    let (of_dashboard, of_alerts) = (asked(&all), asked(&[&alerts]));
+    ensure!(of_dashboard.len() > 10, "only {of_dashboard:?} are asked for");
+    ensure!(of_alerts.len() > 4, "only {of_alerts:?} are asked for");
+    let asked = &of_dashboard | &of_alerts;
     let mut daemon = Daemon::start(&[])?;
     let applied =
         [Event::ServiceApplied(service("web", "10.96.0.80")), Event::SliceApplied(slice("web", &["10.244.1.1"]))];

@@ -6,9 +6,12 @@ use serde_json::Value;
 
 use super::resolve;
 
+fn of_project(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)).unwrap()
+}
+
 fn manifest(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests").join(name);
-    serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    serde_saphyr::from_str(&of_project(&format!("manifests/{name}"))).unwrap()
 }
 
 /// The flags of each container of the DaemonSet, which reads its configuration from `folder`.
@@ -17,7 +20,8 @@ fn flags(folder: &Path) -> Vec<String> {
     let pod = &set["spec"]["template"]["spec"];
     let containers = ["initContainers", "containers"].map(|kind| pod[kind].as_array().unwrap().clone());
     let line = |container: &Value| {
-        let words = container["command"].as_array().unwrap().iter().filter_map(Value::as_str);
+        let words = ["command", "args"].into_iter().flat_map(|key| container[key].as_array().unwrap());
+        let words = words.filter_map(Value::as_str);
         let flags: Vec<&str> = words.filter(|word| word.starts_with("--") && *word != "--init-only").collect();
         flags.join(" ").replace("$(NODE_NAME)", "node-1").replace("/etc/kube-ipvs", folder.to_str().unwrap())
     };
@@ -33,10 +37,23 @@ fn daemon_set_and_config_map_resolve_without_warnings() {
     }
     let lines = flags(folder.path());
     assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0], lines[1], "both containers have the same flags");
     for line in lines {
         let resolved = resolve(&line).unwrap();
         assert_eq!((resolved.warnings, resolved.without_effect), (vec![], vec![]), "{line}");
         let connection = resolved.configuration.client_connection;
         assert_eq!(connection.kubeconfig, Path::new("/etc/kube-ipvs/kubeconfig.conf"));
     }
+}
+
+#[test]
+fn unit_and_its_file_resolve_without_warnings() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.conf"), of_project("packaging/config.conf")).unwrap();
+    let unit = of_project("packaging/kube-ipvs.service");
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/sbin/kube-ipvs run ")).unwrap();
+    let command = command.replace("/etc/kube-ipvs", folder.path().to_str().unwrap()).replace("$KUBE_IPVS_FLAGS", "");
+    let resolved = resolve(command.trim()).unwrap();
+    assert_eq!((resolved.warnings, resolved.without_effect), (vec![], vec![]));
+    assert!(unit.contains(&format!("OOMScoreAdjust={}\n", resolved.configuration.oom_score_adj.get())), "{unit}");
 }

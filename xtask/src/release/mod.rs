@@ -1,0 +1,102 @@
+//! `cargo xtask release`: everything that a release publishes, in one folder. With the same Rust and C compiler, the
+//! same source gives the same files.
+
+mod archive;
+mod contents;
+mod packages;
+mod sbom;
+mod sums;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use xshell::{Shell, cmd};
+
+use crate::image;
+use crate::platform::Platform;
+use crate::workspace::Workspace;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Makes everything that a release publishes: binary, packages, image, chart, manifests, SBOM, checksums
+#[derive(Args)]
+pub(crate) struct Release {
+    /// The version of the workspace. Cargo.toml, the manifests and the chart have to have it already
+    #[arg(long)]
+    version: String,
+    /// A new or empty folder
+    #[arg(long)]
+    out: PathBuf,
+    /// The name of the image in its archive, the manifests and the chart, such as REGISTRY/kube-ipvs
+    #[arg(long, default_value = image::NAME)]
+    image: String,
+    /// Also the binary, the packages and the image for arm64, by Debian's cross compiler. They are not run
+    #[arg(long)]
+    arm64: bool,
+    /// A secret key of minisign, which signs SHA256SUMS
+    #[arg(long)]
+    sign_key: Option<PathBuf>,
+}
+
+impl Release {
+    fn platforms(&self) -> impl Iterator<Item = Platform> {
+        [Platform::Host].into_iter().chain(self.arm64.then_some(Platform::Arm64))
+    }
+}
+
+pub(crate) fn run(args: &Release) -> Result<ExitCode> {
+    ensure!(args.version == VERSION, "the workspace has the version {VERSION}: set it in Cargo.toml first");
+    args.platforms().try_for_each(Platform::prepare)?;
+    let workspace = Workspace::load()?;
+    let out = new_folder(&args.out)?;
+    let time = time(&workspace)?;
+    let place = |name: String| out.join(name);
+    let manifests = contents::manifests(&workspace.root, &args.image)?;
+    for platform in args.platforms() {
+        let architecture = platform.architecture();
+        let image = image::make(&workspace, &format!("{}:{VERSION}", args.image), platform)?;
+        fs::copy(&image.archive, place(format!("kube-ipvs-{VERSION}-image-{architecture}.tar")))?;
+        let binary = workspace.build_published_daemon(platform)?.path;
+        let files = contents::tarball(&workspace.root, &binary, &manifests)?;
+        let name = format!("kube-ipvs-{VERSION}-linux-{architecture}.tar.gz");
+        fs::write(place(name), archive::pack(&format!("kube-ipvs-{VERSION}"), &files, time)?)?;
+        packages::make(&workspace, &binary, &out, time)?;
+    }
+    let chart = contents::chart(&workspace.root, &args.image)?;
+    fs::write(place(format!("kube-ipvs-{VERSION}.tgz")), archive::pack("kube-ipvs", &chart, time)?)?;
+    fs::write(place(format!("kube-ipvs-{VERSION}.yaml")), contents::one_file(&manifests))?;
+    fs::write(place(format!("kube-ipvs-{VERSION}.cdx.json")), sbom::make(&workspace, time)?)?;
+    sums::write(&out)?;
+    if let Some(key) = &args.sign_key {
+        sums::sign(&out, key)?;
+    }
+    for path in sums::files(&out)? {
+        println!("{}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The absolute path of a folder that exists and is empty.
+fn new_folder(path: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))?;
+    let is_empty = fs::read_dir(path)?.next().is_none();
+    ensure!(is_empty, "{} is not empty: SHA256SUMS would list the files of another release", path.display());
+    Ok(path.canonicalize()?)
+}
+
+/// Seconds since 1970, for each file in each archive: SOURCE_DATE_EPOCH, or else the time of the last commit.
+fn time(workspace: &Workspace) -> Result<u64> {
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok();
+    let text = match given {
+        Some(text) => text,
+        None => {
+            let sh = Shell::new()?;
+            sh.change_dir(&workspace.root);
+            cmd!(sh, "git log -1 --format=%ct").quiet().read().context("set SOURCE_DATE_EPOCH outside of git")?
+        }
+    };
+    text.trim().parse().with_context(|| format!("{text:?} is no number of seconds since 1970"))
+}
