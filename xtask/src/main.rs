@@ -12,6 +12,7 @@ mod janitor;
 mod preflight;
 mod progress;
 mod publish;
+mod simulate;
 mod steps;
 mod test;
 mod testbench;
@@ -36,6 +37,7 @@ enum Command {
     Vm(vm::Vm),
     Bench(bench::Bench),
     Fuzz(fuzz::Fuzz),
+    Simulate(simulate::Simulate),
     Image(image::Image),
     /// Records the public API of the libraries in docs/api
     Api,
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Vm(args) => vm::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Fuzz(args) => fuzz::run(args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Api => api::run(),
         Command::Publish => publish::run(),

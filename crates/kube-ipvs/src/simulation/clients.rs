@@ -1,0 +1,356 @@
+//! The model clients: connections, affinity and flows, and whether the daemon may end them.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use proxier::{
+    cluster::EndpointAddress,
+    fake::FakeKernel,
+    ipvs_netlink::Destination,
+    model::{Protocol, VirtualServerKey},
+    plan::Change,
+    set::{Element, KeySet},
+};
+
+use super::{
+    Violation,
+    cluster::{Cluster, PodId},
+    known::{Known, Place},
+    objects::host_ip,
+};
+
+/// How long a UDP endpoint may answer after it left.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// The facts by which a client's loss is judged.
+pub(super) struct Facts<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) known: &'a Known,
+    pub(super) now: Duration,
+    pub(super) drain: Duration,
+}
+
+/// How long an endpoint has been gone from a virtual server, as the daemon was told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Absence {
+    since: Option<Duration>,
+    /// Whether it terminated before.
+    terminating: bool,
+}
+
+impl Absence {
+    fn told(&mut self, place: Place, now: Duration) {
+        match place {
+            Place::Serving { terminating } | Place::Draining { terminating } => self.terminating |= terminating,
+            Place::Unlisted => drop(self.since.get_or_insert(now)),
+        }
+    }
+
+    /// The engine has seen the objects.
+    fn synced(&mut self, place: Place) {
+        if let Place::Serving { terminating } | Place::Draining { terminating } = place {
+            *self = Self { since: None, terminating };
+        }
+    }
+
+    fn is_over(&self, protocol: Protocol, facts: &Facts<'_>) -> bool {
+        let limit = if protocol == Protocol::Udp { LAST_ANSWERS.min(facts.drain) } else { facts.drain };
+        let is_dead = self.terminating && protocol != Protocol::Udp;
+        is_dead || self.since.is_some_and(|since| facts.now >= since + limit)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Connection {
+    client: (u8, bool),
+    /// The virtual server to which the client sends.
+    front: VirtualServerKey,
+    /// The virtual server by which IPVS chose the endpoint. `None` if a short circuit leads to the endpoint directly.
+    at: Option<VirtualServerKey>,
+    /// Whether a short circuit leads to it, so that conntrack alone sends its packets.
+    is_short: bool,
+    endpoint: EndpointAddress,
+    service: u8,
+    pod: PodId,
+    absence: Absence,
+}
+
+impl Connection {
+    fn server(&self) -> VirtualServerKey {
+        self.at.unwrap_or(self.front)
+    }
+
+    fn place(&self, known: &Known) -> Place {
+        known.place(&self.server(), self.endpoint)
+    }
+
+    /// Whether the connection cannot live, as far as the daemon can know.
+    fn may_end(&self, facts: &Facts<'_>) -> bool {
+        let Facts { cluster, known, .. } = facts;
+        if !cluster.lives(self.pod) {
+            return true;
+        }
+        if [self.front, self.server()].iter().any(|key| !known.claims().contains_key(key)) {
+            return !known.is_unread(self.service);
+        }
+        // A short circuit that changes moves its flows (docs/dataplane.md).
+        if self.is_short && known.short_circuit(&self.front) != self.at {
+            return true;
+        }
+        self.place(known) == Place::Unlisted && self.absence.is_over(self.front.protocol, facts)
+    }
+
+    /// Whether a change of the kernel ends it.
+    fn ends_by(&self, change: &Change) -> bool {
+        match change {
+            Change::RemoveServer(key) => !self.is_short && *key == self.front,
+            Change::RemoveRealServer { key, address } => {
+                !self.is_short && (*key, *address) == (self.front, self.endpoint)
+            }
+            Change::Unbind(address) => !self.is_short && *address == self.front.address,
+            Change::DeleteFlows { to, endpoint } => {
+                *to == self.front && endpoint.is_none_or(|endpoint| endpoint == self.endpoint)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The endpoint that IPVS remembers for a client.
+#[derive(Debug, Clone, Copy)]
+struct Template {
+    endpoint: EndpointAddress,
+    service: u8,
+    pod: PodId,
+    until: Duration,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    connections: Vec<Connection>,
+    templates: BTreeMap<((u8, bool), VirtualServerKey), Template>,
+    /// Flows of UDP in conntrack without a connection in IPVS.
+    stale: Vec<(VirtualServerKey, EndpointAddress)>,
+    pub(super) opened: usize,
+    pub(super) ended: usize,
+}
+
+impl Clients {
+    /// A client connects, as the kernel in this state lets it.
+    pub(super) fn open(&mut self, client: u8, pick: u8, is_inside: bool, kernel: &FakeKernel, facts: &Facts<'_>) {
+        let keys: Vec<_> = kernel.virtual_servers.keys().filter(|key| facts.known.claims().contains_key(key)).collect();
+        let Some(&&front) = keys.get(usize::from(pick) % keys.len().max(1)) else { return };
+        let client = (client % 4, is_inside);
+        let Some(target) = admitted(front, client, kernel) else { return };
+        let (at, is_short) = match target {
+            None => (Some(front), false),
+            Some(to) => {
+                let key = VirtualServerKey { address: to.address, port: to.port, ..front };
+                (kernel.virtual_servers.contains_key(&key).then_some(key), true)
+            }
+        };
+        let endpoint = match (at, target) {
+            (Some(key), _) => self.schedule(client, key, kernel, facts),
+            (None, target) => target,
+        };
+        let Some(endpoint) = endpoint else { return };
+        let Some(pod) = facts.cluster.pod_at(endpoint.address) else { return };
+        let Some(service) = facts.known.claims().get(&front).map(|claim| claim.service) else { return };
+        let mut connection =
+            Connection { client, front, at, is_short, endpoint, service, pod, absence: Absence::default() };
+        connection.absence.told(connection.place(facts.known), facts.now);
+        self.connections.push(connection);
+        self.opened += 1;
+    }
+
+    /// IPVS chooses an endpoint with a weight, the one of the client's template first.
+    fn schedule(
+        &mut self,
+        client: (u8, bool),
+        key: VirtualServerKey,
+        kernel: &FakeKernel,
+        facts: &Facts<'_>,
+    ) -> Option<EndpointAddress> {
+        let server = kernel.virtual_servers.get(&key)?;
+        let takes = |(_, destination): &(&EndpointAddress, &Destination)| destination.weight > 0;
+        let able: Vec<EndpointAddress> = server.real_servers.iter().filter(takes).map(|(address, _)| *address).collect();
+        let Some(persistence) = server.config.persistence else {
+            return able.get(self.opened % able.len().max(1)).copied();
+        };
+        let known = self.templates.get(&(client, key)).filter(|template| facts.now < template.until);
+        let endpoint = match known.filter(|template| able.contains(&template.endpoint)) {
+            Some(template) => template.endpoint,
+            None => *able.get(self.opened % able.len().max(1))?,
+        };
+        let pod = facts.cluster.pod_at(endpoint.address)?;
+        let service = facts.known.claims().get(&key)?.service;
+        let until = facts.now + Duration::from_secs(persistence.timeout.into());
+        self.templates.insert((client, key), Template { endpoint, service, pod, until });
+        Some(endpoint)
+    }
+
+    pub(super) fn close(&mut self, pick: u8) {
+        if !self.connections.is_empty() {
+            self.connections.swap_remove(usize::from(pick) % self.connections.len());
+        }
+    }
+
+    /// IPVS's count of connections.
+    pub(super) fn count(&self, kernel: &mut FakeKernel) {
+        kernel.connections.clear();
+        for connection in &self.connections {
+            if let Some(at) = connection.at {
+                *kernel.connections.entry((at, connection.endpoint)).or_default() += 1;
+            }
+        }
+    }
+
+    /// The daemon was told of objects.
+    pub(super) fn told(&mut self, known: &Known, now: Duration) {
+        for connection in &mut self.connections {
+            let place = connection.place(known);
+            connection.absence.told(place, now);
+        }
+    }
+
+    /// The engine has taken in all objects.
+    pub(super) fn synced(&mut self, known: &Known) {
+        for connection in &mut self.connections {
+            let place = connection.place(known);
+            connection.absence.synced(place);
+        }
+    }
+
+    /// A new daemon knows nothing of the past.
+    pub(super) fn restarted(&mut self) {
+        self.connections.iter_mut().for_each(|connection| connection.absence = Absence::default());
+    }
+
+    /// Another program made a change. The connections that it ends, and their flows, are not the daemon's affair.
+    pub(super) fn changed_by_others(&mut self, change: &Change) {
+        let is_touched = |connection: &Connection| match change {
+            Change::RemoveElement { element: Element::ShortCircuit(key, _), .. } => {
+                connection.is_short && connection.front == *key
+            }
+            Change::RemoveServer(key) => connection.server() == *key,
+            Change::RemoveRealServer { key, address } => (connection.server(), connection.endpoint) == (*key, *address),
+            _ => connection.ends_by(change),
+        };
+        self.connections.retain(|connection| !is_touched(connection));
+        match change {
+            Change::RemoveServer(key) => {
+                self.stale.retain(|(to, _)| to != key);
+                self.templates.retain(|(_, at), _| at != key);
+            }
+            Change::RemoveRealServer { key, address } | Change::UpdateRealServer { key, address, .. } => {
+                self.stale.retain(|at| *at != (*key, *address));
+                self.templates.retain(|(_, at), template| (at, template.endpoint) != (key, *address));
+            }
+            _ => {}
+        }
+    }
+
+    /// Another program flushed nftables, and with it the short circuits.
+    pub(super) fn lost_short_circuits(&mut self) {
+        self.connections.retain(|connection| !connection.is_short);
+    }
+
+    /// The daemon made a change.
+    pub(super) fn changed(&mut self, change: &Change, facts: &Facts<'_>) -> Result<(), Violation> {
+        let mut ended = Vec::new();
+        self.connections.retain(|connection| {
+            let ends = connection.ends_by(change);
+            ended.extend(ends.then(|| connection.clone()));
+            !ends
+        });
+        self.ended += ended.len();
+        for connection in ended {
+            if !connection.may_end(facts) {
+                let Connection { client, front, endpoint, .. } = &connection;
+                let text = format!("{client:?} to {front} at {endpoint} could live, and ended by {change}: {connection:?}");
+                return Err(Violation::new("connection", text));
+            }
+            let leaves_flow = matches!(change, Change::RemoveServer(_) | Change::RemoveRealServer { .. });
+            if leaves_flow && connection.front.protocol == Protocol::Udp {
+                self.stale.push((connection.front, connection.endpoint));
+            }
+        }
+        if let Change::DeleteFlows { to, endpoint } = change {
+            self.stale.retain(|(front, at)| front != to || endpoint.is_some_and(|endpoint| endpoint != *at));
+        }
+        self.check_templates(change, facts)
+    }
+
+    fn check_templates(&mut self, change: &Change, facts: &Facts<'_>) -> Result<(), Violation> {
+        let breaks = |key: &VirtualServerKey, template: &Template| match change {
+            Change::RemoveServer(of) => of == key,
+            Change::UpdateServer { key: of, config } => of == key && config.persistence.is_none(),
+            Change::UpdateRealServer { key: of, address, destination } => {
+                (of, *address) == (key, template.endpoint) && destination.weight == 0
+            }
+            Change::RemoveRealServer { key: of, address } => (of, *address) == (key, template.endpoint),
+            _ => false,
+        };
+        let may_break = |key: &VirtualServerKey, template: &Template| {
+            let is_served = facts.known.claims().contains_key(key) || facts.known.is_unread(template.service);
+            let serves = match facts.known.claims().contains_key(key) {
+                true => matches!(facts.known.place(key, template.endpoint), Place::Serving { .. }),
+                false => true,
+            };
+            let has_affinity = facts.known.has_affinity(key) || facts.known.is_unread(template.service);
+            !is_served || !serves || !has_affinity || !facts.cluster.lives(template.pod) || facts.now >= template.until
+        };
+        let mut lost = None;
+        self.templates.retain(|(client, key), template| {
+            let is_broken = breaks(key, template);
+            if is_broken && !may_break(key, template) {
+                lost = Some(format!("{client:?} loses its affinity to {} at {key} by {change}", template.endpoint));
+            }
+            !is_broken
+        });
+        lost.map_or(Ok(()), |text| Err(Violation::new("affinity", text)))
+    }
+
+    /// In the end, no flow leads to an endpoint that no virtual server has.
+    pub(super) fn check_flows(&self, kernel: &FakeKernel) -> Result<(), Violation> {
+        let leads = |key: &VirtualServerKey, endpoint: &EndpointAddress| {
+            kernel.virtual_servers.get(key).is_some_and(|server| server.real_servers.contains_key(endpoint))
+        };
+        let short = self.connections.iter().filter(|connection| connection.is_short);
+        let flows = short.map(|connection| (connection.server(), connection.endpoint));
+        match flows.chain(self.stale.iter().copied()).find(|(key, endpoint)| !leads(key, endpoint)) {
+            Some((key, endpoint)) => {
+                Err(Violation::new("flow", format!("conntrack still leads clients by {key} to {endpoint}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the rules let a client through to a virtual server. Its short circuit, if the client takes one.
+#[allow(clippy::option_option, reason = "outside: admitted; inside: the short circuit")]
+fn admitted(key: VirtualServerKey, client: (u8, bool), kernel: &FakeKernel) -> Option<Option<EndpointAddress>> {
+    let elements = kernel.elements.as_ref()?;
+    let is_in = |set| elements.contains_key(&Element::Key(set, key));
+    let is_host = [proxier::model::Family::V4, proxier::model::Family::V6].map(host_ip).contains(&key.address);
+    let is_bound = kernel.addresses.as_ref().is_some_and(|all| all.contains(&key.address));
+    let (_, is_inside) = client;
+    let source: IpAddr = if is_inside { [10, 244, 250, client.0].into() } else { [198, 18, 0, client.0].into() };
+    if !is_bound && !is_host && !key.address.is_loopback() {
+        return None;
+    }
+    let ranges = elements.keys().filter_map(|element| match element {
+        Element::Allowed(of, range) if *of == key => Some(range),
+        _ => None,
+    });
+    if is_in(KeySet::Firewall) && !ranges.into_iter().any(|range| range.contains(&source)) {
+        return None;
+    }
+    let short_circuit = elements.keys().find_map(|element| match element {
+        Element::ShortCircuit(of, to) if *of == key => Some(*to),
+        _ => None,
+    });
+    let short_circuit = short_circuit.filter(|_| is_inside);
+    let is_rejected = is_in(KeySet::NoEndpoints) || is_in(KeySet::NoLocalEndpoints) || is_in(KeySet::ShortCircuitTarget);
+    let is_dropped = is_in(KeySet::NoLocalEndpointsExternal) && short_circuit.is_none();
+    (!is_rejected && !is_dropped && is_in(KeySet::Served)).then_some(short_circuit)
+}

@@ -1,0 +1,93 @@
+//! The end of a run: without faults, and after some time, everything is as if nothing had happened.
+
+use std::time::Duration;
+
+use proxier::{State, fake::FakeKernel};
+
+use super::{
+    Violation,
+    daemon::Daemon,
+    known::Place,
+    objects::Which,
+    world::{Simulation, empty_kernel},
+};
+
+impl Simulation<'_> {
+    /// All faults end, and time passes. Then everything must be in order.
+    pub(super) fn settle(&mut self) -> Result<(), Violation> {
+        self.statistics.settled += 1;
+        self.calm_down();
+        self.cluster.api.is_down = false;
+        self.cluster.repair();
+        self.daemon.distrust();
+        Which::ALL.iter().for_each(|which| self.deliver(*which, usize::MAX));
+        // Drift is found within the sync period. After that, pauses between retries last up to a minute.
+        let period = Duration::from_secs(self.world.period.max(1));
+        self.advance(2 * period + Duration::from_secs(self.world.drain + 150))?;
+        self.check_settled()?;
+        self.is_idle = true;
+        let idle = self.advance(period + Duration::from_secs(5));
+        self.is_idle = false;
+        idle
+    }
+
+    fn check_settled(&mut self) -> Result<(), Violation> {
+        if !self.daemon.report(self.moment()).healthy {
+            return Err(Violation::new("health", "unhealthy at rest".into()));
+        }
+        if !self.daemon.looper.engine().is_converged() {
+            return Err(Violation::new("converged", "the engine is not converged".into()));
+        }
+        self.check_drained()?;
+        let expected = settled(self.fresh());
+        let actual = settled(self.kernel().state());
+        if actual != expected {
+            let text = format!("a new daemon makes\n{expected:#?}\nand this one has\n{actual:#?}");
+            return Err(Violation::new("converged", text));
+        }
+        let Self { clients, daemon, .. } = self;
+        clients.check_flows(daemon.looper.kernel())
+    }
+
+    /// Every real server without weight is still listed.
+    fn check_drained(&mut self) -> Result<(), Violation> {
+        let Self { daemon, foreign, .. } = self;
+        let Daemon { looper, known, .. } = daemon;
+        for (key, server) in &looper.kernel().virtual_servers {
+            let mut quiet = server.real_servers.iter().filter(|(_, destination)| destination.weight == 0);
+            let is_left = |address| !matches!(known.place(key, address), Place::Draining { .. });
+            if let Some((address, _)) = quiet.find(|(address, _)| is_left(**address))
+                && !foreign.servers.contains_key(key)
+            {
+                return Err(Violation::new("converged", format!("{key} still has {address}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The state that a new daemon makes on a kernel that has only the objects of other programs.
+    fn fresh(&mut self) -> State {
+        let kernel = FakeKernel {
+            virtual_servers: self.foreign.servers.clone(),
+            addresses: Some(self.foreign.addresses.clone()),
+            ..empty_kernel(self.world)
+        };
+        let mut daemon = Daemon::start(self.world, kernel, self.status);
+        for which in Which::ALL {
+            daemon.hear(&self.cluster.api, which, 0, self.now);
+        }
+        // A missing scheduler takes a second sync.
+        for second in 0..5 {
+            daemon.turn(self.now + Duration::from_secs(second));
+        }
+        daemon.looper.kernel().state()
+    }
+}
+
+/// The state without draining real servers, which depend on the history.
+fn settled(mut state: State) -> State {
+    for server in state.virtual_servers.values_mut() {
+        server.real_servers.retain(|_, destination| destination.weight > 0);
+    }
+    state
+}
