@@ -32,7 +32,7 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, WatchEvent, WatchParams},
 };
-use proxier::{Completeness, Config, Engine, Runner, SyncReport, Update, linux::Settings};
+use proxier::{Completeness, Config, Engine, Runner, SyncReport, Update, linux::Settings, model::Event};
 use proxier_kubernetes::{AnnotationPolicy, Key, Object};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -143,8 +143,7 @@ where
             Ok((object, remarks)) => {
                 remarks.told().for_each(|remark| eprintln!("{}: {remark}", object.key));
                 // An object without an event is not for this proxy. Its earlier version may have been.
-                let event = object.event.or_else(|| object.key.removed());
-                event.into_iter().try_for_each(|event| self.sender.send(event.into()))?;
+                self.send(object.event.or_else(|| object.key.removed()))?;
             }
             // The last valid version stays in force.
             Err(invalid) => eprintln!("{}: {invalid}", key(object)?),
@@ -153,7 +152,14 @@ where
     }
 
     fn remove(&self, key: &Key) -> Result<()> {
-        Ok(key.removed().into_iter().try_for_each(|event| self.sender.send(event.into()))?)
+        self.send(key.removed())
+    }
+
+    fn send(&self, event: Option<Event>) -> Result<()> {
+        if let Some(event) = event {
+            self.sender.send(event.into())?;
+        }
+        Ok(())
     }
 }
 

@@ -16,9 +16,10 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::{
     fake::FakeKernel,
-    kernel::{ConnectionCounts, KernelUnavailable, Report},
+    kernel::{ConnectionCounts, KernelUnavailable, Prepared, Report},
     model::*,
     set::KeySet,
+    state::ServerState,
     testing::*,
 };
 

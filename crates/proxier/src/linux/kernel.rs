@@ -31,7 +31,7 @@ impl Kernel for LinuxKernel {
             if let Ok(gateways) = kernel.addresses.default_gateways() {
                 kernel.nft.set_gateways(&gateways)?;
             }
-            Ok(tables)
+            Ok::<_, netlink_batch::Error>(tables)
         };
         let tables = self.timed(Subsystem::Nftables, Prepare, nft).map_err(unavailable("nftables"))?;
         // A read of the whole state writes the record again.
