@@ -31,4 +31,3 @@ impl fmt::Display for GoDuration {
         f.write_str(&format_go_duration(self.0))
     }
 }
-

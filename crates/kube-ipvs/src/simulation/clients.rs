@@ -172,7 +172,8 @@ impl Clients {
     ) -> Option<EndpointAddress> {
         let server = kernel.virtual_servers.get(&key)?;
         let takes = |(_, destination): &(&EndpointAddress, &Destination)| destination.weight > 0;
-        let able: Vec<EndpointAddress> = server.real_servers.iter().filter(takes).map(|(address, _)| *address).collect();
+        let able: Vec<EndpointAddress> =
+            server.real_servers.iter().filter(takes).map(|(address, _)| *address).collect();
         let Some(persistence) = server.config.persistence else {
             return able.get(self.opened % able.len().max(1)).copied();
         };
@@ -266,7 +267,8 @@ impl Clients {
         for connection in ended {
             if !connection.may_end(facts) {
                 let Connection { client, front, endpoint, .. } = &connection;
-                let text = format!("{client:?} to {front} at {endpoint} could live, and ended by {change}: {connection:?}");
+                let text =
+                    format!("{client:?} to {front} at {endpoint} could live, and ended by {change}: {connection:?}");
                 return Err(Violation::new("connection", text));
             }
             let leaves_flow = matches!(change, Change::RemoveServer(_) | Change::RemoveRealServer { .. });
@@ -350,7 +352,8 @@ fn admitted(key: VirtualServerKey, client: (u8, bool), kernel: &FakeKernel) -> O
         _ => None,
     });
     let short_circuit = short_circuit.filter(|_| is_inside);
-    let is_rejected = is_in(KeySet::NoEndpoints) || is_in(KeySet::NoLocalEndpoints) || is_in(KeySet::ShortCircuitTarget);
+    let is_rejected =
+        is_in(KeySet::NoEndpoints) || is_in(KeySet::NoLocalEndpoints) || is_in(KeySet::ShortCircuitTarget);
     let is_dropped = is_in(KeySet::NoLocalEndpointsExternal) && short_circuit.is_none();
     (!is_rejected && !is_dropped && is_in(KeySet::Served)).then_some(short_circuit)
 }

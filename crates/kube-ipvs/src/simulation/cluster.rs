@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::{
     api::{Api, Logged},
-    objects::{Content, Endpoint, OWN_NODE, PodState, Port, Service, Shape, Slice, Stored, Which, pod_ip, service_name},
+    objects::{
+        Content, Endpoint, OWN_NODE, PodState, Port, Service, Shape, Slice, Stored, Which, pod_ip, service_name,
+    },
 };
 
 /// The number of names that Services have, and of pods that one of them has.
@@ -118,7 +120,8 @@ impl Cluster {
     }
 
     pub(super) fn pod_at(&self, address: IpAddr) -> Option<PodId> {
-        let at = |(service, pod): &(u8, u8)| Family::ALL.iter().any(|family| pod_ip(*family, *service, *pod) == address);
+        let at =
+            |(service, pod): &(u8, u8)| Family::ALL.iter().any(|family| pod_ip(*family, *service, *pod) == address);
         let ((service, pod), found) = self.pods.iter().find(|(id, _)| at(id))?;
         Some(PodId { service: *service, pod: *pod, generation: found.generation })
     }

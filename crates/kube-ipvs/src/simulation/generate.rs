@@ -136,7 +136,8 @@ impl Source {
             7..18 => {
                 use PodState::{NotReady, Ready, Stopping, Terminating, Unselected};
                 let (service, pod) = source.pod();
-                let state = source.one(&[Ready, Ready, Ready, NotReady, Terminating, Terminating, Stopping, Unselected]);
+                let state =
+                    source.one(&[Ready, Ready, Ready, NotReady, Terminating, Terminating, Stopping, Unselected]);
                 Step::Pod { service, pod, local: source.random.bool(), state }
             }
             18..23 => {
@@ -145,9 +146,7 @@ impl Source {
             }
             23 | 24 => Step::Slices { service: source.service(), parts: source.random.u8(0..3) },
             25 => Step::DeleteSlices(source.service()),
-            26 => {
-                Step::Invalid { which: source.one(&[Which::Services, Which::Slices]), service: source.service() }
-            }
+            26 => Step::Invalid { which: source.one(&[Which::Services, Which::Slices]), service: source.service() },
             27 if source.one_in(3) => Step::DeleteNode,
             27 => Step::Node { pods: source.random.u8(0..3), leaving: source.one_in(3) },
             28 => Step::Cidr(source.random.u8(0..3)),

@@ -280,9 +280,7 @@ impl Endpoint {
 
 impl Slice {
     pub(super) fn json(&self, name: &str) -> Value {
-        let port = |port: &Port| {
-            json!({"name": port_name(*port), "protocol": Protocol::from(port.0).to_string(), "port": target(*port)})
-        };
+        let port = |port: &Port| json!({"name": port_name(*port), "protocol": Protocol::from(port.0).to_string(), "port": target(*port)});
         json!({
             "metadata": {
                 "name": name,

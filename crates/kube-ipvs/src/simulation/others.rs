@@ -53,7 +53,8 @@ impl Foreign {
     }
 
     pub(super) fn check(&self, kernel: &FakeKernel) -> Result<(), Violation> {
-        let is_changed = |(key, server): &(&VirtualServerKey, &ServerState)| kernel.virtual_servers.get(key) != Some(server);
+        let is_changed =
+            |(key, server): &(&VirtualServerKey, &ServerState)| kernel.virtual_servers.get(key) != Some(server);
         if let Some((key, server)) = self.servers.iter().find(is_changed) {
             let now = kernel.virtual_servers.get(key);
             return Err(Violation::new("foreign", format!("{key} of another program was {server:?} and is {now:?}")));
@@ -70,7 +71,8 @@ impl Foreign {
 pub(super) fn changes(act: Act, kernel: &FakeKernel, known: Option<&State>, foreign: &Foreign) -> Vec<Change> {
     let servers = &kernel.virtual_servers;
     let endpoints = || {
-        let all = servers.iter().flat_map(|(key, server)| server.real_servers.iter().map(move |(at, to)| (*key, *at, *to)));
+        let all =
+            servers.iter().flat_map(|(key, server)| server.real_servers.iter().map(move |(at, to)| (*key, *at, *to)));
         all.collect::<Vec<_>>()
     };
     let elements = || kernel.elements.iter().flat_map(|all| all.keys().copied()).collect::<Vec<Element>>();
@@ -91,8 +93,10 @@ pub(super) fn changes(act: Act, kernel: &FakeKernel, known: Option<&State>, fore
             one(&endpoints(), pick).map(removed).into_iter().collect()
         }
         Act::DisableRealServer(pick) => {
-            let disabled = |(key, address, destination)| {
-                Change::UpdateRealServer { key, address, destination: Destination { weight: 0, ..destination } }
+            let disabled = |(key, address, destination)| Change::UpdateRealServer {
+                key,
+                address,
+                destination: Destination { weight: 0, ..destination },
             };
             one(&endpoints(), pick).map(disabled).into_iter().collect()
         }
@@ -132,7 +136,8 @@ fn one<T: Copy>(all: &[T], pick: u8) -> Option<T> {
 
 /// Keys that Services often ask for.
 fn keys() -> Vec<VirtualServerKey> {
-    let key = |address, protocol, port: u16| VirtualServerKey { address, protocol, port: PortNumber::new(port).unwrap() };
+    let key =
+        |address, protocol, port: u16| VirtualServerKey { address, protocol, port: PortNumber::new(port).unwrap() };
     let cluster = (1..=SERVICES).flat_map(|number| {
         let address = cluster_ip(Family::V4, number);
         [key(address, Protocol::Tcp, 80), key(address, Protocol::Udp, 53), key(address, Protocol::Tcp, 443)]

@@ -38,25 +38,48 @@ pub(super) enum Step {
     Service(Shape),
     DeleteService(u8),
     /// A pod appears or changes. The controllers write the slices.
-    Pod { service: u8, pod: u8, local: bool, state: PodState },
+    Pod {
+        service: u8,
+        pod: u8,
+        local: bool,
+        state: PodState,
+    },
     /// A pod ends.
-    Gone { service: u8, pod: u8 },
+    Gone {
+        service: u8,
+        pod: u8,
+    },
     /// The controllers spread the endpoints of a Service over so many slices of each family.
-    Slices { service: u8, parts: u8 },
+    Slices {
+        service: u8,
+        parts: u8,
+    },
     DeleteSlices(u8),
     /// The stored object of a Service, or one of its slices, becomes invalid.
-    Invalid { which: Which, service: u8 },
-    Node { pods: u8, leaving: bool },
+    Invalid {
+        which: Which,
+        service: u8,
+    },
+    Node {
+        pods: u8,
+        leaving: bool,
+    },
     DeleteNode,
     Cidr(u8),
     DeleteCidr(u8),
 
     /// The API server sends so many events of a watch, or the list if the watch needs one.
-    Deliver { which: Which, count: u8 },
+    Deliver {
+        which: Which,
+        count: u8,
+    },
     /// The API server sends everything.
     DeliverAll,
     /// The API server repeats an event of the past.
-    Again { which: Which, back: u8 },
+    Again {
+        which: Which,
+        back: u8,
+    },
     /// An event is lost until the next list.
     Lose(Which),
     /// The watch has ended, and its version has expired.
@@ -76,7 +99,10 @@ pub(super) enum Step {
     Kill,
 
     /// An incident at this change of the next plan.
-    Strike { at: u8, blow: Blow },
+    Strike {
+        at: u8,
+        blow: Blow,
+    },
     /// The kernel rejects all changes with this text.
     Refuse(String),
     /// The kernel answers no change with this text, and makes none.
@@ -89,10 +115,17 @@ pub(super) enum Step {
     /// Another program acts.
     Others(Act),
     /// Another program acts at this change of the next plan.
-    During { at: u8, act: Act },
+    During {
+        at: u8,
+        act: Act,
+    },
 
     /// A client, inside or outside the cluster, connects to a virtual server.
-    Open { client: u8, server: u8, inside: bool },
+    Open {
+        client: u8,
+        server: u8,
+        inside: bool,
+    },
     Close(u8),
     /// All faults end, and time passes. Then everything must be in order.
     Settle,

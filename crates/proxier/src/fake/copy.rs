@@ -47,7 +47,8 @@ impl FakeKernel {
     /// Adds the objects that the copy names to a list, and lets the copy follow the list.
     pub(super) fn read_copy(&mut self, state: &mut State) {
         let Some(copy) = &mut self.record_copy else { return };
-        let is_served = |key: &VirtualServerKey| state.elements.get(key).is_some_and(|it| it.sets.contains(KeySet::Served));
+        let is_served =
+            |key: &VirtualServerKey| state.elements.get(key).is_some_and(|it| it.sets.contains(KeySet::Served));
         copy.servers.retain(|key| state.virtual_servers.contains_key(key));
         copy.vips.retain(|address| state.bound_vips.contains(address));
         state.owned = copy.servers.clone();
@@ -58,7 +59,8 @@ impl FakeKernel {
 
     /// Whether a virtual server is recorded, in nftables or in the copy.
     pub fn is_recorded(&self, key: VirtualServerKey) -> bool {
-        let is_served = || self.elements.as_ref().is_some_and(|all| all.contains_key(&Element::Key(KeySet::Served, key)));
+        let is_served =
+            || self.elements.as_ref().is_some_and(|all| all.contains_key(&Element::Key(KeySet::Served, key)));
         self.record_copy.as_ref().is_some_and(|copy| copy.servers.contains(&key)) || is_served()
     }
 
