@@ -29,9 +29,7 @@ pub(crate) fn resolve(socket: &mut Socket) -> Result<u16, Error> {
     };
     match socket.query_with(CONTROLLER, &question, number) {
         Ok(numbers) if numbers.is_empty() => Err(Error::NoIpvs),
-        Ok(numbers) => {
-            numbers.into_iter().flatten().next().ok_or_else(|| unreadable(DecodeError::from(NO_NUMBER).into()))
-        }
+        Ok(numbers) => numbers.into_iter().flatten().next().ok_or_else(|| unreadable(DecodeError::from(NO_NUMBER).into())),
         Err(error) if error.kernel().is_some_and(netlink_batch::KernelError::is_not_found) => Err(Error::NoIpvs),
         Err(error) => Err(unreadable(error)),
     }

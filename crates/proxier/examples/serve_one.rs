@@ -16,7 +16,9 @@ use std::{env, error::Error, net::SocketAddr, num::NonZero, sync::mpsc};
 use proxier::{
     Completeness, Config, Runner, Update,
     linux::Settings,
-    model::{Endpoint, EndpointPort, EndpointSlice, Event, Family, Protocol, Service, ServiceId, ServicePort, SliceId},
+    model::{
+        Endpoint, EndpointPort, EndpointSlice, Event, Family, Protocol, Service, ServiceId, ServicePort, SliceId,
+    },
 };
 
 const USAGE: &str = "usage: serve_one CLUSTER_IP:PORT ENDPOINT:PORT...";

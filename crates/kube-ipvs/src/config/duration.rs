@@ -31,3 +31,4 @@ impl fmt::Display for GoDuration {
         f.write_str(&format_go_duration(self.0))
     }
 }
+

@@ -105,7 +105,10 @@ impl Verification {
 }
 
 /// Whether a virtual server of another program is gone. Then a Service can have its key.
-fn is_any_gone(kernel: &mut impl Kernel, foreign: &BTreeSet<VirtualServerKey>) -> Result<bool, KernelUnavailable> {
+fn is_any_gone(
+    kernel: &mut impl Kernel,
+    foreign: &BTreeSet<VirtualServerKey>,
+) -> Result<bool, KernelUnavailable> {
     let foreign: Vec<_> = foreign.iter().copied().collect();
     Ok(!foreign.is_empty() && kernel.servers(&foreign)?.len() < foreign.len())
 }

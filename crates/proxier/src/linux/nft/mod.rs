@@ -86,13 +86,7 @@ pub(super) struct Nft {
 
 impl Nft {
     pub(super) fn open(settings: super::Settings, scoped_arp: bool) -> Result<Self, Error> {
-        Ok(Self {
-            socket: Socket::open(Protocol::Netfilter)?,
-            settings,
-            scoped_arp,
-            without_v6: None,
-            generation: None,
-        })
+        Ok(Self { socket: Socket::open(Protocol::Netfilter)?, settings, scoped_arp, without_v6: None, generation: None })
     }
 
     /// The netlink port, by which the kernel marks changes of this socket.
