@@ -49,7 +49,7 @@ pub struct Config {
 pub const RESERVED_PORTS: [RangeInclusive<u16>; 5] = [22..=22, 2379..=2380, 6443..=6443, 10249..=10250, 10256..=10259];
 
 impl Config {
-    /// kube-proxy's defaults, for the Node `hostname`.
+    /// kube-proxy's defaults except for `sync_period`, which is an hour. For the Node `hostname`.
     pub fn new(hostname: &str) -> Self {
         Self {
             hostname: hostname.into(),
@@ -64,7 +64,7 @@ impl Config {
             max_virtual_servers: 10_000,
             missing_schedulers: BTreeSet::new(),
             exclude_cidrs: Vec::new(),
-            sync_period: Duration::from_secs(30),
+            sync_period: Duration::from_secs(3600),
             min_sync_period: Duration::ZERO,
             drain_cap: Duration::from_secs(600),
         }

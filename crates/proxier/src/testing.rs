@@ -1,6 +1,6 @@
 //! Helpers that build engines, Services and EndpointSlices in tests.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use crate::{
     config::Config,
@@ -18,7 +18,8 @@ pub(crate) fn engine_with(config: Config) -> Engine {
 
 /// An engine with the defaults for `node-1`, and an empty kernel.
 pub(crate) fn start() -> (Engine, FakeKernel) {
-    (engine_with(Config::new("node-1")), FakeKernel::default())
+    let config = Config { sync_period: Duration::from_secs(30), ..Config::new("node-1") };
+    (engine_with(config), FakeKernel::default())
 }
 
 pub(crate) fn port(number: u16) -> PortNumber {
@@ -86,7 +87,7 @@ pub(crate) fn sync(
     events: impl IntoIterator<Item = Event>,
 ) -> SyncReport {
     events.into_iter().for_each(|event| engine.apply(event));
-    let report = engine.sync(kernel, std::time::Duration::from_secs(seconds));
+    let report = engine.sync(kernel, Duration::from_secs(seconds));
     assert_eq!(report.failures, []);
     assert_eq!(report.unavailable, None);
     report

@@ -105,7 +105,9 @@ fn conflicting_external_ips_are_reported_in_a_few_lines() {
     assert_eq!((report.skipped.len(), of_young.count()), (1 + 21, 21));
     let more = report.skipped.last().unwrap();
     assert!(matches!(more, Skipped::More { count: 8381, .. }), "{more}");
-    let again = engine.sync(&mut kernel, engine.next_sync());
+    let later = engine.next_sync();
+    engine.verify_at(later);
+    let again = engine.sync(&mut kernel, later);
     assert!(again.whole && again.skipped.is_empty() && again.plan.is_empty(), "{:?}", again.skipped);
 }
 
@@ -140,6 +142,7 @@ fn serve(services: Vec<Service>) {
     let services: Vec<Event> = services.into_iter().map(Event::ServiceApplied).collect();
     let (mut engine, mut kernel, _) = first_sync(config, [slices, services].concat());
     let later = engine.next_sync();
+    engine.verify_at(later);
     assert!(engine.sync(&mut kernel, later).plan.is_empty());
     gone.into_iter().for_each(|event| engine.apply(event));
     engine.sync(&mut kernel, later);

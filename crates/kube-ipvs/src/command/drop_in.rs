@@ -3,21 +3,26 @@
 use std::{ffi::OsString, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{ArgAction::Set, Parser};
 use proxier::kernel::Kernel;
 
 use super::{RunArgs, cleanup::Cleanup, go_runner, kernel, log, run};
-use crate::{config, host};
+use crate::{
+    config::{self, boolean},
+    host,
+};
 
 #[derive(Debug, Parser)]
 #[command(name = "kube-proxy", version, about = "kube-ipvs in the place of kube-proxy --proxy-mode=ipvs")]
-struct DropIn {
+pub(super) struct DropIn {
     /// Remove from the kernel everything that kube-ipvs made, and exit
-    #[arg(id = "cleanup", long)]
+    #[arg(id = "cleanup", long, value_name = "BOOL", default_value = "false", action = Set, value_parser = boolean::parse)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_default_value = true)]
     cleanup: bool,
 
     /// Do the work that needs all privileges, and exit
-    #[arg(id = "init-only", long)]
+    #[arg(id = "init-only", long, value_name = "BOOL", default_value = "false", action = Set, value_parser = boolean::parse)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_default_value = true)]
     init_only: bool,
 
     /// Write the configuration to this file, and exit
@@ -25,7 +30,13 @@ struct DropIn {
     write_config_to: Option<PathBuf>,
 
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
+}
+
+impl DropIn {
+    pub(super) fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(arguments.into_iter().map(with_dashes))
+    }
 }
 
 pub(super) fn is_meant(arguments: &[OsString]) -> bool {
@@ -34,13 +45,13 @@ pub(super) fn is_meant(arguments: &[OsString]) -> bool {
 
 /// The arguments of a daemon with this command line. None if it requests something else.
 pub(super) fn run_args(arguments: Vec<OsString>) -> Option<RunArgs> {
-    let parsed = DropIn::try_parse_from(arguments.into_iter().map(with_dashes)).ok()?;
+    let parsed = DropIn::from_arguments(arguments).ok()?;
     (!parsed.cleanup && !parsed.init_only && parsed.write_config_to.is_none()).then_some(parsed.run)
 }
 
 pub(super) fn run(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let DropIn { cleanup, init_only, write_config_to, run } =
-        DropIn::parse_from(arguments.into_iter().map(with_dashes));
+        DropIn::from_arguments(arguments).unwrap_or_else(|error| error.exit());
     if cleanup {
         return Cleanup::default().run();
     }
@@ -101,7 +112,18 @@ mod tests {
     fn daemon_set_command_line_is_parsed() {
         let line = "kube-proxy --config=/var/lib/kube-proxy/config.conf --hostname-override=node-1 -v 2 --v=4 \
                     --logging_format=json --profiling --feature-gates=WinDSR=true --write-config-to=/dev/null";
-        let line = line.split_whitespace().map(|word| with_dashes(word.into()));
-        DropIn::try_parse_from(line).unwrap();
+        DropIn::from_arguments(line.split_whitespace().map(Into::into)).unwrap();
+    }
+
+    #[test]
+    fn boolean_flags_take_a_value_as_in_kube_proxy() {
+        let parse = |line: &str| {
+            let parsed = DropIn::from_arguments(line.split_whitespace().map(Into::into)).unwrap();
+            (parsed.cleanup, parsed.init_only)
+        };
+        assert_eq!(parse("kube-proxy"), (false, false));
+        assert_eq!(parse("kube-proxy --cleanup --init_only"), (true, true));
+        assert_eq!(parse("kube-proxy --cleanup=true --init-only=false"), (true, false));
+        assert_eq!(parse("kube-proxy --cleanup --cleanup=F"), (false, false));
     }
 }

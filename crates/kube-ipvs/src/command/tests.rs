@@ -1,6 +1,8 @@
 //! Command lines and files with which installers start kube-proxy, as found on nodes. They start kube-ipvs too, or the
 //! error names the flag or the field.
 
+mod surface;
+
 use std::{ffi::OsString, fs};
 
 use expect_test::{Expect, expect};
@@ -151,6 +153,7 @@ featureGates:
             NodeSwap: true
             RotateKubeletServerCertificate: true
             clusterCIDR: 10.233.64.0/18
+            syncPeriod: 30s
             strictARP: true
             without effect: configSyncPeriod
             without effect: iptables.syncPeriod

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ClientConnection, Configuration, GoDuration, Ipvs, Listen, retired, without_effect};
+use super::{ClientConnection, Configuration, Listen, retired, without_effect};
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";

@@ -127,6 +127,9 @@ mod tests {
             ("ContextualLogging", Verdict::None),
             ("NativeHistograms", Verdict::None),
             ("AllAlpha", Verdict::None),
+            // The first is of 1.34, and the second of 1.37.
+            ("ComponentSLIs", Verdict::None),
+            ("CompositePodGroup", Verdict::None),
             ("allowserviceexternalips", Verdict::Unknown),
             ("", Verdict::Unknown),
             ("# Kubernetes 1.37, of kube-proxy.", Verdict::Unknown),

@@ -8,7 +8,7 @@ use clap::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{BoundedInt, DefaultScheduler, GoDuration, Ranges, boolean, duration, text};
+use super::{BoundedInt, DefaultScheduler, GoDuration, Ranges, boolean, text};
 
 /// `ipvs`.
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]

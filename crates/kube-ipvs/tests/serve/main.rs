@@ -6,3 +6,4 @@ mod daemon;
 mod dashboard;
 mod health;
 mod metrics;
+mod surface;

@@ -178,7 +178,7 @@ fn flags_and_fields_reach_the_engine() {
     let path = folder.path().join("config.conf");
     let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
     let fields = "featureGates: {AllowServiceExternalIPs: false}\nipvs: {scheduler: lc, syncPeriod: 7s, \
-                  excludeCIDRs: [10.9.0.0/16]}\n";
+                  minSyncPeriod: 3s, excludeCIDRs: [10.9.0.0/16]}\n";
     std::fs::write(&path, format!("{head}{fields}")).unwrap();
     let own = "--hostname-override=n --external-ip-ranges=203.0.113.0/24 --reserved-ports=22 \
                --max-virtual-servers-per-service=5 --drain-cap=1h --scoped-arp";

@@ -395,9 +395,9 @@ fn service_option_max_drain_time_limits_draining() {
     let endpoint = crate::cluster::EndpointAddress { address: endpoint.address, port: endpoint.port };
     kernel.connections.insert((server, endpoint), 1);
     let left = told(&sync(&mut engine, &mut kernel, 1, web(within(3), &both[..1])));
+    let early = told(&sync(&mut engine, &mut kernel, 3, []));
     // Sooner than the usual count of connections.
     assert_eq!(engine.next_sync().as_secs(), 4);
-    let early = told(&sync(&mut engine, &mut kernel, 3, []));
     let over = told(&sync(&mut engine, &mut kernel, 4, []));
     // The endpoint returns and leaves again. A shorter time takes effect at once, and 0 removes it at once.
     sync(&mut engine, &mut kernel, 5, web(within(600), &both));

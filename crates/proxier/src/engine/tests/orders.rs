@@ -168,7 +168,8 @@ fn virtual_server_omitted_from_a_list_stays_ours() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     let before = kernel.state();
-    let mut now = Config::new("node-1").sync_period.as_secs();
+    let mut now = 30;
+    engine.verify_at(Duration::from_secs(now));
     let misled = engine.sync(&mut Forgetful(&mut kernel), Duration::from_secs(now));
     assert_eq!((misled.failures, misled.unavailable), (vec![], None));
     assert!(misled.plan.to_string().contains("+ virtual server"), "{}", misled.plan);
