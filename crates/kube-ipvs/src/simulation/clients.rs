@@ -1,6 +1,10 @@
 //! The model clients: connections, affinity and flows, and whether the daemon may end them.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use proxier::{
     cluster::EndpointAddress,
@@ -71,7 +75,6 @@ struct Connection {
     endpoint: EndpointAddress,
     service: u8,
     pod: PodId,
-    absence: Absence,
 }
 
 impl Connection {
@@ -79,12 +82,8 @@ impl Connection {
         self.at.unwrap_or(self.front)
     }
 
-    fn place(&self, known: &Known) -> Place {
-        known.place(&self.server(), self.endpoint)
-    }
-
     /// Whether the connection cannot live, as far as the daemon can know.
-    fn may_end(&self, facts: &Facts<'_>) -> bool {
+    fn may_end(&self, absence: Absence, facts: &Facts<'_>) -> bool {
         let Facts { cluster, known, .. } = facts;
         if !cluster.lives(self.pod) {
             return true;
@@ -96,7 +95,8 @@ impl Connection {
         if self.is_short && known.short_circuit(&self.front) != self.at {
             return true;
         }
-        self.place(known) == Place::Unlisted && self.absence.is_over(self.front.protocol, facts)
+        let place = known.place(&self.server(), self.endpoint);
+        place == Place::Unlisted && absence.is_over(self.front.protocol, facts)
     }
 
     /// Whether a change of the kernel ends it.
@@ -127,9 +127,13 @@ struct Template {
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     connections: Vec<Connection>,
+    absences: BTreeMap<(VirtualServerKey, EndpointAddress), Absence>,
     templates: BTreeMap<((u8, bool), VirtualServerKey), Template>,
     /// Flows of UDP in conntrack without a connection in IPVS.
     stale: Vec<(VirtualServerKey, EndpointAddress)>,
+    /// Virtual servers all of whose flows conntrack failed to delete. The repetition cannot tell old flows from those
+    /// that began in the meantime.
+    undeleted: BTreeSet<VirtualServerKey>,
     pub(super) opened: usize,
     pub(super) ended: usize,
 }
@@ -155,10 +159,7 @@ impl Clients {
         let Some(endpoint) = endpoint else { return };
         let Some(pod) = facts.cluster.pod_at(endpoint.address) else { return };
         let Some(service) = facts.known.claims().get(&front).map(|claim| claim.service) else { return };
-        let mut connection =
-            Connection { client, front, at, is_short, endpoint, service, pod, absence: Absence::default() };
-        connection.absence.told(connection.place(facts.known), facts.now);
-        self.connections.push(connection);
+        self.connections.push(Connection { client, front, at, is_short, endpoint, service, pod });
         self.opened += 1;
     }
 
@@ -206,24 +207,39 @@ impl Clients {
     }
 
     /// The daemon was told of objects.
-    pub(super) fn told(&mut self, known: &Known, now: Duration) {
-        for connection in &mut self.connections {
-            let place = connection.place(known);
-            connection.absence.told(place, now);
+    pub(super) fn told(&mut self, kernel: &FakeKernel, known: &Known, now: Duration) {
+        for (key, server) in &kernel.virtual_servers {
+            for address in server.real_servers.keys() {
+                let absence = self.absences.entry((*key, *address)).or_default();
+                absence.told(known.place(key, *address), now);
+            }
         }
     }
 
     /// The engine has taken in all objects.
-    pub(super) fn synced(&mut self, known: &Known) {
-        for connection in &mut self.connections {
-            let place = connection.place(known);
-            connection.absence.synced(place);
+    pub(super) fn synced(&mut self, kernel: &FakeKernel, known: &Known) {
+        let has = |key: &VirtualServerKey, address: &EndpointAddress| {
+            kernel.virtual_servers.get(key).is_some_and(|server| server.real_servers.contains_key(address))
+        };
+        self.absences.retain(|(key, address), _| has(key, address));
+        for (key, server) in &kernel.virtual_servers {
+            for address in server.real_servers.keys() {
+                self.absences.entry((*key, *address)).or_default().synced(known.place(key, *address));
+            }
         }
     }
 
     /// A new daemon knows nothing of the past.
     pub(super) fn restarted(&mut self) {
-        self.connections.iter_mut().for_each(|connection| connection.absence = Absence::default());
+        self.absences.clear();
+        self.undeleted.clear();
+    }
+
+    /// The daemon failed to make a change, as far as it knows.
+    pub(super) fn failed(&mut self, change: &Change) {
+        if let Change::DeleteFlows { to, endpoint: None } = change {
+            self.undeleted.insert(*to);
+        }
     }
 
     /// Another program made a change. The connections that it ends, and their flows, are not the daemon's affair.
@@ -265,10 +281,12 @@ impl Clients {
         });
         self.ended += ended.len();
         for connection in ended {
-            if !connection.may_end(facts) {
+            let absence = self.absences.get(&(connection.server(), connection.endpoint)).copied().unwrap_or_default();
+            let is_repeated = matches!(change, Change::DeleteFlows { to, .. } if self.undeleted.contains(to));
+            if !is_repeated && !connection.may_end(absence, facts) {
                 let Connection { client, front, endpoint, .. } = &connection;
                 let text =
-                    format!("{client:?} to {front} at {endpoint} could live, and ended by {change}: {connection:?}");
+                    format!("{client:?} to {front} at {endpoint} could live, and ended by {change}: {connection:?} {absence:?}");
                 return Err(Violation::new("connection", text));
             }
             let leaves_flow = matches!(change, Change::RemoveServer(_) | Change::RemoveRealServer { .. });
@@ -277,6 +295,9 @@ impl Clients {
             }
         }
         if let Change::DeleteFlows { to, endpoint } = change {
+            if endpoint.is_none() {
+                self.undeleted.remove(to);
+            }
             self.stale.retain(|(front, at)| front != to || endpoint.is_some_and(|endpoint| endpoint != *at));
         }
         self.check_templates(change, facts)

@@ -167,9 +167,9 @@ impl Cluster {
     pub(super) fn spoil(&mut self, which: Which, service: u8) {
         let service = service_name(service % SERVICES);
         let is_meant = |name: &str| name == service || name.starts_with(&format!("{service}-"));
-        let mut stored = self.api.list(which).filter(|((_, name), _)| is_meant(name));
-        let Some(((_, name), object)) = stored.next() else { return };
-        let (name, mut json) = (name.clone(), serde_json::from_str::<Value>(&object.text).unwrap());
+        let found = self.api.list(which).find(|((_, name), _)| is_meant(name));
+        let Some((name, text)) = found.map(|((_, name), object)| (name.clone(), object.text.clone())) else { return };
+        let mut json = serde_json::from_str::<Value>(&text).unwrap();
         match which {
             Which::Services => json["spec"]["type"] = "Wormhole".into(),
             Which::Slices => json["addressType"] = "Wormhole".into(),

@@ -44,7 +44,9 @@ impl Foreign {
                 }
             }
             Change::RemoveRealServer { key, address } => {
-                self.servers.get_mut(key).into_iter().for_each(|server| drop(server.real_servers.remove(address)));
+                if let Some(server) = self.servers.get_mut(key) {
+                    server.real_servers.remove(address);
+                }
             }
             Change::Bind(address) => drop(self.addresses.insert(*address)),
             Change::Unbind(address) => drop(self.addresses.remove(address)),

@@ -43,7 +43,7 @@ const SIMPLER: [fn(&mut Shape); 9] = [
 
 /// Simplifies the settings and the Services.
 fn simplify(mut run: Run, fails: impl Fn(&Run) -> bool) -> Run {
-    let mut keep_if_fails = |run: &mut Run, simpler: Run| {
+    let keep_if_fails = |run: &mut Run, simpler: Run| {
         if simpler != *run && fails(&simpler) {
             *run = simpler;
         }

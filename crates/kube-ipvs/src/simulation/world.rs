@@ -48,6 +48,8 @@ pub(super) struct Simulation<'a> {
     calm: Duration,
     /// Since when the kernel cannot be read.
     unreadable: Option<Duration>,
+    /// Whether the engine has not taken in all objects that the daemon was told of.
+    has_news: bool,
     /// Whether every sync must find nothing to do.
     pub(super) is_idle: bool,
     pub(super) statistics: Statistics,
@@ -70,6 +72,7 @@ impl<'a> Simulation<'a> {
             has_gaps: false,
             calm: Duration::ZERO,
             unreadable: None,
+            has_news: false,
             is_idle: false,
             statistics: Statistics::default(),
         }
@@ -192,7 +195,9 @@ impl<'a> Simulation<'a> {
 
     fn told(&mut self, told: bool) {
         if told && self.daemon.has_source() {
-            self.clients.told(&self.daemon.known, self.now);
+            self.has_news = true;
+            let Self { clients, daemon, now, .. } = self;
+            clients.told(daemon.looper.kernel(), &daemon.known, *now);
         }
     }
 
@@ -231,6 +236,7 @@ impl<'a> Simulation<'a> {
         let failed = |change: &Change| report.failures.iter().any(|failure| failure.change == *change);
         self.is_misled |= made.iter().any(|made| made.by_others || failed(&made.change));
         self.check_made(report, &made)?;
+        report.failures.iter().for_each(|failure| self.clients.failed(&failure.change));
         if take(&mut self.kernel().is_killed) {
             self.statistics.kills += 1;
             // A virtual server that another program made in the middle of the plan can be in the record.
@@ -240,10 +246,15 @@ impl<'a> Simulation<'a> {
             self.restart();
             return Ok(());
         }
-        if report.unavailable.is_none() {
-            self.clients.synced(&self.daemon.known);
+        let has_changed = !report.plan.is_empty() || report.whole;
+        if has_changed || take(&mut self.has_news) {
+            self.has_news = report.unavailable.is_some();
+            if !self.has_news {
+                let Self { clients, daemon, .. } = self;
+                clients.synced(daemon.looper.kernel(), &daemon.known);
+            }
         }
-        if !report.plan.is_empty() || report.whole {
+        if has_changed {
             self.check_state(report)?;
         }
         let moment = self.moment();
