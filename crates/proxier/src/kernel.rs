@@ -10,7 +10,11 @@
 
 mod prerequisites;
 
-use std::{borrow::Cow, collections::BTreeMap, io};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 pub use prerequisites::{FailedPrerequisites, amends};
 
@@ -48,6 +52,14 @@ pub trait Kernel {
         &mut self,
         keys: &[VirtualServerKey],
     ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable>;
+
+    /// Lists the keys of all virtual servers on addresses, including those of other programs. A dump of the kernel can be
+    /// incomplete.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    fn server_keys(&mut self) -> Result<BTreeSet<VirtualServerKey>, KernelUnavailable>;
 
     /// Whether anything except the virtual servers differs from `known`, as far as the kernel shows that cheaply. The
     /// engine then reads the whole state.

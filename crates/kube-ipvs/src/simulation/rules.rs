@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use proxier::{
-    Plan,
+    SyncReport,
     fake::FakeKernel,
     model::VirtualServerKey,
     plan::Change,
@@ -57,16 +57,19 @@ impl Access {
     }
 }
 
-/// Checks a change of the daemon before it is made. `plan`: the plan that it is in, and `kernel`: the state before it.
+/// Checks a change of the daemon. `report`: the sync that made it, and `kernel`: the state before it.
 pub(super) fn check_order(
     change: &Change,
-    plan: &Plan,
+    report: &SyncReport,
     kernel: &FakeKernel,
     foreign: &Foreign,
 ) -> Result<(), Violation> {
     let has = |element| kernel.elements.as_ref().is_some_and(|all| all.contains_key(&element));
     let is_bound = |address: &IpAddr| kernel.addresses.as_ref().is_some_and(|all| all.contains(address));
-    let unbinds = |address| plan.changes().contains(&Change::Unbind(address));
+    let unbinds = |address| {
+        let change = Change::Unbind(address);
+        report.plan.changes().contains(&change) && report.failures.iter().all(|failure| failure.change != change)
+    };
     let broken = match change {
         Change::AddServer { key, .. } if !has(Element::Key(KeySet::Served, *key)) => "it is not recorded as ours",
         Change::RemoveElement { element: Element::Key(KeySet::Served, key), .. }

@@ -297,7 +297,7 @@ impl<'a> Simulation<'a> {
                 continue;
             }
             let Self { clients, cluster, daemon, now, world, foreign, shadow, .. } = self;
-            rules::check_order(change, &report.plan, shadow, foreign)?;
+            rules::check_order(change, report, shadow, foreign)?;
             let facts = Facts { cluster, known: &daemon.known, now: *now, drain: Duration::from_secs(world.drain) };
             clients.changed(change, &facts)?;
             let before = change.key().map(|key| (key, Access::to(key, shadow)));

@@ -9,7 +9,10 @@ mod told;
 mod udp;
 mod verify;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use expect_test::{Expect, expect};
 
@@ -48,6 +51,10 @@ impl Kernel for Forgetful<'_> {
         keys: &[VirtualServerKey],
     ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
         self.0.servers(keys)
+    }
+
+    fn server_keys(&mut self) -> Result<BTreeSet<VirtualServerKey>, KernelUnavailable> {
+        Ok(BTreeSet::new())
     }
 
     fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable> {

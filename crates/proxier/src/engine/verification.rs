@@ -80,7 +80,7 @@ impl Verification {
         }
         if now >= self.next_rest {
             self.next_rest = now.saturating_add(self.period);
-            differs |= kernel.differs(known)? || is_any_gone(kernel, foreign)?;
+            differs |= kernel.differs(known)? || has_others(kernel, known, foreign)?;
         }
         Ok(differs)
     }
@@ -104,13 +104,17 @@ impl Verification {
     }
 }
 
-/// Whether a virtual server of another program is gone. Then a Service can have its key.
-fn is_any_gone(
+/// Whether the kernel has other virtual servers than those that are known. If one of another program is new, clients must
+/// reach it on a VIP of kube-ipvs. If one is gone, a Service can have its key.
+fn has_others(
     kernel: &mut impl Kernel,
+    known: &State,
     foreign: &BTreeSet<VirtualServerKey>,
 ) -> Result<bool, KernelUnavailable> {
-    let foreign: Vec<_> = foreign.iter().copied().collect();
-    Ok(!foreign.is_empty() && kernel.servers(&foreign)?.len() < foreign.len())
+    let listed = kernel.server_keys()?;
+    let is_known = |key: &VirtualServerKey| known.virtual_servers.contains_key(key) || foreign.contains(key);
+    // The list can omit entries. A read of the whole kernel then finds them.
+    Ok(listed.len() != known.virtual_servers.len() + foreign.len() || !listed.iter().all(is_known))
 }
 
 #[cfg(test)]
@@ -217,5 +221,10 @@ mod tests {
         let mut step = |now| verification.step(&mut kernel, &state, &foreign, now).unwrap();
         assert!(!step(seconds(90)));
         assert!(step(seconds(120)), "a virtual server of another program is gone");
+        let new = key("TCP 192.0.2.2:80");
+        kernel.virtual_servers.insert(new, ServerState { config: RR, real_servers: [].into() });
+        let mut step = |now| verification.step(&mut kernel, &state, &BTreeSet::new(), now).unwrap();
+        assert!(!step(seconds(150)));
+        assert!(step(seconds(180)), "a virtual server of another program is new");
     }
 }

@@ -112,6 +112,11 @@ impl Kernel for FakeKernel {
         Ok(keys.iter().filter_map(found).collect())
     }
 
+    fn server_keys(&mut self) -> Result<BTreeSet<VirtualServerKey>, KernelUnavailable> {
+        self.check_readable()?;
+        Ok(self.virtual_servers.keys().copied().collect())
+    }
+
     fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable> {
         self.check_readable()?;
         Ok(!self.state().is_same_beside_servers(known))

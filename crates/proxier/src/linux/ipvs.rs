@@ -120,6 +120,11 @@ fn add(client: &mut Client, state: &mut State, entry: ipvs_netlink::ServiceEntry
     Ok(())
 }
 
+pub(super) fn keys(client: &mut Client) -> Result<BTreeSet<VirtualServerKey>, Error> {
+    let entries = client.services()?;
+    Ok(entries.into_iter().filter_map(|entry| VirtualServerKey::from_ipvs(entry.key)).collect())
+}
+
 pub(super) fn traffic(client: &mut Client) -> Result<Vec<(VirtualServerKey, Stats)>, Error> {
     let entries = client.services()?;
     Ok(entries.into_iter().filter_map(|entry| Some((VirtualServerKey::from_ipvs(entry.key)?, entry.stats))).collect())

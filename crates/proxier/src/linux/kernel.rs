@@ -58,6 +58,11 @@ impl Kernel for LinuxKernel {
         Ok(state.virtual_servers)
     }
 
+    fn server_keys(&mut self) -> Result<BTreeSet<VirtualServerKey>, KernelUnavailable> {
+        let list = |kernel: &mut Self| ipvs::keys(&mut kernel.ipvs);
+        self.timed(Subsystem::Ipvs, Operation::Read, list).map_err(unavailable("IPVS"))
+    }
+
     /// Lists the addresses. Lists the sets only if another program has committed to nftables.
     fn differs(&mut self, known: &State) -> Result<bool, KernelUnavailable> {
         let bound = self.timed(Subsystem::Addresses, Operation::Read, |kernel| kernel.addresses.observe());
