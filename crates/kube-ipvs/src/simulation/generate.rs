@@ -189,7 +189,8 @@ impl Source {
                 Step::Strike { at, blow: self.one(&blows) }
             }
             4 => Step::Refuse(self.one(&CHANGES).into()),
-            5 if self.one_in(2) => Step::Ignore(self.one(&CHANGES).into()),
+            // nftables answers all changes of a phase or none.
+            5 if self.one_in(2) => Step::Ignore(self.one(&CHANGES[..10]).replace("- flows", "element")),
             5 => Step::Unreadable,
             6 => Step::Unlist(self.one(&OBJECTS).into()),
             7..11 => Step::Calm,

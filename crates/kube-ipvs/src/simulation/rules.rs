@@ -63,6 +63,7 @@ pub(super) fn check_order(
     report: &SyncReport,
     kernel: &FakeKernel,
     foreign: &Foreign,
+    known: &Known,
 ) -> Result<(), Violation> {
     let has = |element| kernel.elements.as_ref().is_some_and(|all| all.contains_key(&element));
     let is_bound = |address: &IpAddr| kernel.addresses.as_ref().is_some_and(|all| all.contains(address));
@@ -89,7 +90,7 @@ pub(super) fn check_order(
         Change::RemoveServer(key) if is_bound(&key.address) && unbinds(key.address) => {
             "its address is still bound, and would lead to this node's own listener"
         }
-        Change::Bind(address) if opens_listener(*address, kernel) => {
+        Change::Bind(address) if opens_listener(*address, kernel, known) => {
             "a port without a virtual server would lead to this node's own listener"
         }
         _ => return Ok(()),
@@ -97,13 +98,15 @@ pub(super) fn check_order(
     Err(Violation::new("order", format!("{change}: {broken}")))
 }
 
-/// Whether an address has a port that the rules let through to this node itself.
-pub(super) fn opens_listener(address: IpAddr, kernel: &FakeKernel) -> bool {
+/// Whether an address has a port of a Service that the rules let through to this node itself. Ports that no Service has
+/// any more do not count: their elements go after their virtual servers, and the kernel can refuse that.
+pub(super) fn opens_listener(address: IpAddr, kernel: &FakeKernel, known: &Known) -> bool {
     let Some(elements) = &kernel.elements else { return false };
     elements.keys().any(|element| match element {
         Element::Key(KeySet::Served, key) => {
             let is_rejected = elements.contains_key(&Element::Key(KeySet::NoEndpoints, *key));
-            key.address == address && !kernel.virtual_servers.contains_key(key) && !is_rejected
+            let is_asked = key.address == address && known.claims().contains_key(key);
+            is_asked && !kernel.virtual_servers.contains_key(key) && !is_rejected
         }
         _ => false,
     })

@@ -42,7 +42,7 @@ impl Simulation<'_> {
         let expected = settled(self.fresh());
         let actual = settled(self.kernel().state());
         if actual != expected {
-            let text = format!("a new daemon makes\n{expected:#?}\nand this one has\n{actual:#?}");
+            let text = format!("a new daemon makes another state:\n{}", difference(&expected, &actual));
             return Err(Violation::new("converged", text));
         }
         let Self { clients, daemon, .. } = self;
@@ -76,8 +76,8 @@ impl Simulation<'_> {
         for which in Which::ALL {
             daemon.hear(&self.cluster.api, which, 0, self.now);
         }
-        // A missing scheduler takes a second sync.
-        for second in 0..5 {
+        // A missing scheduler takes a second sync, after the longest `--ipvs-min-sync-period`.
+        for second in 0..12 {
             daemon.turn(self.now + Duration::from_secs(second));
         }
         daemon.looper.kernel().state()
@@ -90,4 +90,25 @@ fn settled(mut state: State) -> State {
         server.real_servers.retain(|_, destination| destination.weight > 0);
     }
     state
+}
+
+/// The lines that only one of two states has: `-` the first one, `+` the second one.
+pub(super) fn difference(one: &State, other: &State) -> String {
+    let lines = |state: &State| {
+        let State { virtual_servers, elements, allowed, .. } = state;
+        let servers = virtual_servers.iter().flat_map(|(key, server)| {
+            let endpoints = server.real_servers.iter().map(move |(at, to)| format!("{key} -> {at} {}", to.weight));
+            endpoints.chain([format!("{key} {}", server.config)])
+        });
+        let elements = elements.iter().map(|(key, membership)| format!("{key} {membership:?}"));
+        let allowed = allowed.iter().map(|(key, ranges)| format!("{key} {ranges:?}"));
+        let rest = State { virtual_servers: [].into(), elements: [].into(), allowed: [].into(), ..state.clone() };
+        let rest = format!("{rest:?}").replace("}, ", "},\n");
+        let rest: Vec<String> = rest.lines().map(str::to_owned).collect();
+        servers.chain(elements).chain(allowed).chain(rest).collect::<Vec<String>>()
+    };
+    let (one, other) = (lines(one), lines(other));
+    let missing = one.iter().filter(|line| !other.contains(line)).map(|line| format!("- {line}\n"));
+    let added = other.iter().filter(|line| !one.contains(line)).map(|line| format!("+ {line}\n"));
+    missing.chain(added).collect()
 }

@@ -20,6 +20,7 @@ use super::{
     objects::Which,
     others::{self, Foreign},
     rules::{self, Access},
+    settle::difference,
     step::{Act, Blow, Step, World},
 };
 use crate::serve::{Status, health::Moment};
@@ -240,9 +241,11 @@ impl<'a> Simulation<'a> {
         if take(&mut self.kernel().is_killed) {
             self.statistics.kills += 1;
             // A virtual server that another program made in the middle of the plan can be in the record.
-            made.iter().filter(|made| made.by_others).for_each(|made| {
-                made.change.key().iter().for_each(|key| drop(self.foreign.servers.remove(key)));
-            });
+            for Made { change, by_others } in &made {
+                if let (Change::AddServer { key, .. }, true) = (change, by_others) {
+                    self.foreign.servers.remove(key);
+                }
+            }
             self.restart();
             return Ok(());
         }
@@ -278,8 +281,8 @@ impl<'a> Simulation<'a> {
     /// Checks each change that was made in a sync.
     fn check_made(&mut self, report: &SyncReport, all: &[Made]) -> Result<(), Violation> {
         // If the answer to the creation of a virtual server is lost, the next read takes it for ours.
-        let is_lost = |change: &Change| {
-            let mut failures = report.failures.iter().filter(|failure| failure.change.key() == change.key());
+        let is_lost = |key| {
+            let mut failures = report.failures.iter().filter(|failure| failure.change.key() == Some(key));
             failures.any(|failure| failure.reason.errno().is_none())
         };
         // The engine has made missing tables and a missing device.
@@ -291,13 +294,15 @@ impl<'a> Simulation<'a> {
                 self.clients.changed_by_others(change);
                 self.shadow.make_for_others(change);
                 self.foreign.made(change);
-                if is_lost(change) {
-                    change.key().iter().for_each(|key| drop(self.foreign.servers.remove(key)));
+                if let Change::AddServer { key, .. } = change
+                    && is_lost(*key)
+                {
+                    self.foreign.servers.remove(key);
                 }
                 continue;
             }
             let Self { clients, cluster, daemon, now, world, foreign, shadow, .. } = self;
-            rules::check_order(change, report, shadow, foreign)?;
+            rules::check_order(change, report, shadow, foreign, &daemon.known)?;
             let facts = Facts { cluster, known: &daemon.known, now: *now, drain: Duration::from_secs(world.drain) };
             clients.changed(change, &facts)?;
             let before = change.key().map(|key| (key, Access::to(key, shadow)));
@@ -315,9 +320,13 @@ impl<'a> Simulation<'a> {
             return Ok(());
         }
         let Self { daemon, foreign, .. } = self;
-        let (engine, kernel) = daemon.looper.parts();
-        let mut bound = kernel.addresses.iter().flatten().copied();
-        if let Some(address) = bound.find(|address| rules::opens_listener(*address, kernel)) {
+        let Daemon { looper, known, .. } = daemon;
+        let (engine, kernel) = looper.parts();
+        let rejects = |text: &String| "+ element no-endpoints {".contains(&**text);
+        // If the kernel takes no elements either, kube-ipvs can do nothing.
+        let is_helpless = kernel.refuse.iter().chain(&kernel.unanswered).any(rejects);
+        let mut bound = kernel.addresses.iter().flatten().copied().filter(|_| !is_helpless);
+        if let Some(address) = bound.find(|address| rules::opens_listener(*address, kernel, known)) {
             let text = format!("{address} has a port that leads to this node's own listener, after\n{}", report.plan);
             return Err(Violation::new("listener", text));
         }
@@ -329,7 +338,8 @@ impl<'a> Simulation<'a> {
         if known == state {
             return Ok(());
         }
-        let text = format!("the engine knows\n{known:#?}\nand the kernel has\n{state:#?}\nafter\n{}", report.plan);
+        let difference = difference(&known, &state);
+        let text = format!("the engine is wrong about the kernel:\n{difference}after\n{}", report.plan);
         Err(Violation::new("known", text))
     }
 

@@ -207,12 +207,12 @@ impl Differ<'_> {
             (None, None) => {}
         }
         // If the short circuit leads to an endpoint of this virtual server, the engine deletes its flows together with
-        // that endpoint. The same holds if the engine removes the short circuit only because no endpoint serves.
-        // Endpoints that drain or come back keep their flows.
+        // that endpoint. If the engine removes the short circuit only because no endpoint serves, endpoints that drain or
+        // come back keep their flows.
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
         let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
-        let nobody_serves = server.is_some_and(|server| server.sets.contains(KeySet::NoEndpoints));
-        if known.is_some_and(|known| !nobody_serves && !to_endpoint(known)) {
+        let is_paused = server.is_some_and(|server| server.paused_short_circuit == known);
+        if known.is_some_and(|known| !is_paused && !to_endpoint(known)) {
             self.forget_flows(key, None);
         }
     }

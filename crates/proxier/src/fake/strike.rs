@@ -13,14 +13,15 @@ use crate::{
 pub enum Strike {
     /// The kernel rejects the change with this errno.
     Refuse(i32),
-    /// The change is not made, and no answer comes.
+    /// The change is not made, and no answer comes. If it is an element, this holds for its whole phase, because nftables
+    /// commits a phase as a whole.
     Unanswered,
-    /// The change is made, and its answer is lost.
+    /// The change is made, and its answer is lost. If it is an element, this holds for its whole phase.
     Unconfirmed,
     /// The changes from here to the end of the phase are made, and their answers are lost.
     Deaf,
-    /// kube-ipvs is killed: neither this change nor a later one is made. If the change is an element, nothing of its
-    /// phase is made, because nftables commits a phase as a whole.
+    /// kube-ipvs is killed: neither this change nor a later one is made. If it is an element, nothing of its phase is
+    /// made.
     Kill,
     /// Another program makes these changes first.
     Others(Vec<Change>),
@@ -55,9 +56,17 @@ impl Aimed {
     pub(super) fn begin(&mut self, phase: Phase, run: &[(usize, &Change)]) -> bool {
         use Phase::{AddShortCircuits, RemoveElements, RemoveShortCircuits, WriteElements};
         self.is_deaf = false;
-        let is_of_nft = matches!(phase, WriteElements | AddShortCircuits | RemoveShortCircuits | RemoveElements);
-        let kills = |(number, _): &(usize, &Change)| self.at.get(number).is_some_and(|all| all.contains(&Strike::Kill));
-        is_of_nft && run.iter().any(kills)
+        if !matches!(phase, WriteElements | AddShortCircuits | RemoveShortCircuits | RemoveElements) {
+            return false;
+        }
+        let numbers = || run.iter().map(|(number, _)| number);
+        let hits = |strike| numbers().any(|number| self.at.get(number).is_some_and(|all| all.contains(&strike)));
+        let (is_killed, is_unanswered) = (hits(Strike::Kill), hits(Strike::Unanswered));
+        self.is_deaf = hits(Strike::Unconfirmed);
+        if is_unanswered {
+            self.at.extend(numbers().map(|number| (*number, vec![Strike::Unanswered])));
+        }
+        is_killed
     }
 }
 
