@@ -107,8 +107,10 @@ impl Connection {
                 !self.is_short && (*key, *address) == (self.front, self.endpoint)
             }
             Change::Unbind(address) => !self.is_short && *address == self.front.address,
-            Change::DeleteFlows { to, endpoint } => {
-                *to == self.front && endpoint.is_none_or(|endpoint| endpoint == self.endpoint)
+            Change::DeleteFlows { to, endpoint, by_short_circuit } => {
+                *to == self.front
+                    && (self.is_short || !by_short_circuit)
+                    && endpoint.is_none_or(|endpoint| endpoint == self.endpoint)
             }
             _ => false,
         }
@@ -134,8 +136,6 @@ pub(super) struct Clients {
     /// Virtual servers all of whose flows conntrack failed to delete. The repetition cannot tell old flows from those
     /// that began in the meantime.
     undeleted: BTreeSet<VirtualServerKey>,
-    /// Virtual servers whose short circuit has changed in this sync.
-    rerouted: BTreeSet<VirtualServerKey>,
     pub(super) opened: usize,
     pub(super) ended: usize,
 }
@@ -224,7 +224,6 @@ impl Clients {
             kernel.virtual_servers.get(key).is_some_and(|server| server.real_servers.contains_key(address))
         };
         self.absences.retain(|(key, address), _| has(key, address));
-        self.rerouted.clear();
         for (key, server) in &kernel.virtual_servers {
             for address in server.real_servers.keys() {
                 self.absences.entry((*key, *address)).or_default().synced(known.place(key, *address));
@@ -240,7 +239,7 @@ impl Clients {
 
     /// The daemon failed to make a change, as far as it knows.
     pub(super) fn failed(&mut self, change: &Change) {
-        if let Change::DeleteFlows { to, endpoint: None } = change {
+        if let Change::DeleteFlows { to, endpoint: None, .. } = change {
             self.undeleted.insert(*to);
         }
     }
@@ -276,11 +275,6 @@ impl Clients {
 
     /// The daemon made a change.
     pub(super) fn changed(&mut self, change: &Change, facts: &Facts<'_>) -> Result<(), Violation> {
-        if let Change::AddElement { element: Element::ShortCircuit(key, _), .. }
-        | Change::RemoveElement { element: Element::ShortCircuit(key, _), .. } = change
-        {
-            self.rerouted.insert(*key);
-        }
         let mut ended = Vec::new();
         self.connections.retain(|connection| {
             let ends = connection.ends_by(change);
@@ -290,9 +284,8 @@ impl Clients {
         self.ended += ended.len();
         for connection in ended {
             let absence = self.absences.get(&(connection.server(), connection.endpoint)).copied().unwrap_or_default();
-            let spares = |to: &VirtualServerKey| self.undeleted.contains(to) || self.rerouted.contains(to);
-            let is_spared = matches!(change, Change::DeleteFlows { to, endpoint: None } if spares(to));
-            if !is_spared && !connection.may_end(absence, facts) {
+            let is_repeated = matches!(change, Change::DeleteFlows { to, .. } if self.undeleted.contains(to));
+            if !is_repeated && !connection.may_end(absence, facts) {
                 let Connection { client, front, endpoint, .. } = &connection;
                 let text = format!(
                     "{client:?} to {front} at {endpoint} could live, and ended by {change}: {connection:?} {absence:?}"
@@ -304,7 +297,7 @@ impl Clients {
                 self.stale.push((connection.front, connection.endpoint));
             }
         }
-        if let Change::DeleteFlows { to, endpoint } = change {
+        if let Change::DeleteFlows { to, endpoint, by_short_circuit: false } = change {
             if endpoint.is_none() {
                 self.undeleted.remove(to);
             }

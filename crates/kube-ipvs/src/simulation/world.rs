@@ -301,8 +301,14 @@ impl<'a> Simulation<'a> {
                 }
                 continue;
             }
-            let Self { clients, cluster, daemon, now, world, foreign, shadow, .. } = self;
-            rules::check_order(change, report, shadow, foreign, &daemon.known)?;
+            let Self { clients, cluster, daemon, now, world, foreign, shadow, is_misled, .. } = self;
+            rules::check_order(change, report, shadow, foreign)?;
+            if let (Change::Bind(address), false) = (change, *is_misled)
+                && rules::opens_listener(*address, shadow, &daemon.known)
+            {
+                let text = format!("{change}: a port of it would lead to this node's own listener");
+                return Err(Violation::new("listener", text));
+            }
             let facts = Facts { cluster, known: &daemon.known, now: *now, drain: Duration::from_secs(world.drain) };
             clients.changed(change, &facts)?;
             let before = change.key().map(|key| (key, Access::to(key, shadow)));

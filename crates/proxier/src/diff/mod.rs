@@ -57,8 +57,8 @@ impl Differ<'_> {
             (None, Some(_)) if self.config.excludes(key.address) => return,
             (None, Some(_)) => {
                 self.changes.push(Change::RemoveServer(key));
-                // Some flows can still use a short circuit that the engine removed when no endpoint served.
-                if key.protocol == Protocol::Udp && !self.known.short_circuits.contains_key(&key) {
+                // Including those by a short circuit.
+                if key.protocol == Protocol::Udp {
                     self.forget_flows(key, None);
                 }
             }
@@ -158,14 +158,18 @@ impl Differ<'_> {
                         self.forget_flows(key, Some(address));
                     }
                     // IPVS does not see the packets that conntrack sends by the short circuit.
-                    server.short_circuited.iter().for_each(|from| self.forget_flows(*from, Some(address)));
+                    server.short_circuited.iter().for_each(|from| self.forget_short_circuited(*from, Some(address)));
                 }
             }
         }
     }
 
     fn forget_flows(&mut self, to: VirtualServerKey, endpoint: Option<EndpointAddress>) {
-        self.changes.push(Change::DeleteFlows { to, endpoint });
+        self.changes.push(Change::DeleteFlows { to, endpoint, by_short_circuit: false });
+    }
+
+    fn forget_short_circuited(&mut self, to: VirtualServerKey, endpoint: Option<EndpointAddress>) {
+        self.changes.push(Change::DeleteFlows { to, endpoint, by_short_circuit: true });
     }
 
     fn element(&mut self, element: Element, wanted: bool, known: bool) {
@@ -212,8 +216,9 @@ impl Differ<'_> {
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
         let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
         let is_paused = server.is_some_and(|server| server.paused_short_circuit == known);
-        if known.is_some_and(|known| !is_paused && !to_endpoint(known)) {
-            self.forget_flows(key, None);
+        let are_all_forgotten = server.is_none() && key.protocol == Protocol::Udp;
+        if known.is_some_and(|known| !is_paused && !are_all_forgotten && !to_endpoint(known)) {
+            self.forget_short_circuited(key, None);
         }
     }
 

@@ -90,6 +90,7 @@ impl Engine {
                 Change::AddServer { key, .. } => {
                     self.disowned.remove(key);
                 }
+                Change::DeleteFlows { .. } => self.pending_flow_deletes.done(change),
                 Change::RemoveServer(key) => self.drains.forget_server(*key),
                 Change::RemoveRealServer { key, address } => self.drains.forget(*key, *address),
                 _ => {}

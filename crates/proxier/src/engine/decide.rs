@@ -59,7 +59,7 @@ impl Engine {
                 server.is_some_and(|it| [it.short_circuit, it.paused_short_circuit].contains(&Some(*to)))
             };
             let ended = old.paused.iter().filter(|paused| !continues(paused)).map(|(key, _)| *key);
-            flows.extend(ended.map(|to| Change::DeleteFlows { to, endpoint: None }));
+            flows.extend(ended.map(|to| Change::DeleteFlows { to, endpoint: None, by_short_circuit: true }));
             scope.keys.extend(old.keys);
             scope.shared.extend(old.shared);
             desired.skipped.retain(|reason| !old.skipped.contains(reason));

@@ -69,25 +69,29 @@ impl Conntrack {
     }
 }
 
-/// The flows to delete, by destination, and by real server if only flows to that one are meant.
-struct Wanted(HashSet<(VirtualServerKey, Option<EndpointAddress>)>);
+/// The flows to delete, by destination, and by real server if only flows to that one are meant. Last: whether only flows
+/// by a short circuit are meant.
+struct Wanted(HashSet<(VirtualServerKey, Option<EndpointAddress>, bool)>);
 
 impl Wanted {
     fn new(changes: &[(usize, &Change)]) -> Self {
         let flows = changes.iter().filter_map(|(_, change)| match change {
-            Change::DeleteFlows { to, endpoint } => Some((*to, *endpoint)),
+            Change::DeleteFlows { to, endpoint, by_short_circuit } => Some((*to, *endpoint, *by_short_circuit)),
             _ => None,
         });
         Self(flows.collect())
     }
 
     fn families(&self) -> BTreeSet<Family> {
-        self.0.iter().map(|(to, _)| to.family()).collect()
+        self.0.iter().map(|(to, ..)| to.family()).collect()
     }
 
-    /// Two lookups for each entry, because the table can hold a million entries.
+    /// A few lookups for each entry, because the table can hold a million entries.
     fn includes(&self, entry: &Entry) -> bool {
-        let goes_to = |endpoint| self.0.contains(&(entry.to, endpoint));
+        let goes_to = |endpoint| {
+            let is_wanted = |by_short_circuit| self.0.contains(&(entry.to, endpoint, by_short_circuit));
+            is_wanted(false) || entry.is_translated && is_wanted(true)
+        };
         goes_to(None) || entry.endpoint.is_some() && goes_to(entry.endpoint)
     }
 }
@@ -129,11 +133,24 @@ mod tests {
 
     fn entry(to: VirtualServerKey, endpoint: Option<EndpointAddress>) -> Entry {
         let source = IpAddr::from([10, 9, 9, 9]);
-        Entry { to, source, source_port: 4000, endpoint, id: None, zone: None, original_zone: None }
+        Entry {
+            to,
+            source,
+            source_port: 4000,
+            endpoint,
+            is_translated: false,
+            id: None,
+            zone: None,
+            original_zone: None,
+        }
     }
 
     fn wanted(flows: &[(VirtualServerKey, Option<&str>)]) -> Wanted {
-        let change = |(to, at): &(_, Option<_>)| Change::DeleteFlows { to: *to, endpoint: at.map(endpoint) };
+        let change = |(to, at): &(_, Option<_>)| Change::DeleteFlows {
+            to: *to,
+            endpoint: at.map(endpoint),
+            by_short_circuit: false,
+        };
         let changes: Vec<_> = flows.iter().map(change).collect();
         Wanted::new(&changes.iter().enumerate().collect::<Vec<_>>())
     }
@@ -162,6 +179,19 @@ mod tests {
             assert!(!wanted.includes(&entry(to, Some(endpoint(elsewhere)))));
             assert!(!wanted.includes(&entry(to, Some(endpoint(other_port)))));
             assert!(!wanted.includes(&entry(to, None)), "where it goes is unknown");
+        }
+    }
+
+    /// The flows of clients outside, which IPVS handles, go on.
+    #[test]
+    fn flow_deletion_of_a_short_circuit_matches_only_translated_flows() {
+        let to = key(Protocol::Tcp, "203.0.113.1:80");
+        let at = Some(endpoint("10.1.0.1:8080"));
+        for of in [None, at] {
+            let change = Change::DeleteFlows { to, endpoint: of, by_short_circuit: true };
+            let wanted = Wanted::new(&[(0, &change)]);
+            assert!(!wanted.includes(&entry(to, at)));
+            assert!(wanted.includes(&Entry { is_translated: true, ..entry(to, at) }));
         }
     }
 
