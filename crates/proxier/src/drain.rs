@@ -158,7 +158,9 @@ impl Drains {
         let mut over = Vec::new();
         for (at, drain) in &mut self.entries {
             let Drain::Unlisted { since, cap } = *drain else { continue };
-            if since.saturating_add(cap) <= now || counts.get(at).copied().unwrap_or(0) == 0 {
+            // IPVS sees no connection to 127.0.0.1, because a short circuit leads past it.
+            let is_idle = !at.0.address.is_loopback() && counts.get(at).copied().unwrap_or(0) == 0;
+            if since.saturating_add(cap) <= now || is_idle {
                 *drain = Drain::Idle;
                 over.push(at.0);
             }
@@ -216,6 +218,17 @@ mod tests {
         }
         assert_eq!(drains.counted(&[((key, address), 7)].into(), seconds(600)), [key]);
         assert_eq!(drains.unlisted(key, address, CAP, seconds(600)), Fate::Remove);
+    }
+
+    /// A short circuit leads clients of 127.0.0.1 past IPVS, which then counts no connection.
+    #[test]
+    fn real_server_of_a_localhost_node_port_drains_by_time() {
+        let (key, address) = at(Protocol::Tcp);
+        let key = VirtualServerKey { address: Ipv4Addr::LOCALHOST.into(), ..key };
+        let mut drains = Drains::default();
+        assert_eq!(drains.unlisted(key, address, CAP, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.counted(&ConnectionCounts::new(), seconds(599)), []);
+        assert_eq!(drains.counted(&ConnectionCounts::new(), seconds(600)), [key]);
     }
 
     #[test]

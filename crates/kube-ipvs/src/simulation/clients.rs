@@ -31,6 +31,8 @@ pub(super) struct Facts<'a> {
     pub(super) known: &'a Known,
     pub(super) now: Duration,
     pub(super) drain: Duration,
+    /// Whether the engine cannot know the kernel's state.
+    pub(super) is_misled: bool,
 }
 
 /// How long an endpoint has been gone from a virtual server, as the daemon was told.
@@ -91,8 +93,10 @@ impl Connection {
         if [self.front, self.server()].iter().any(|key| !known.claims().contains_key(key)) {
             return !known.is_unread(self.service);
         }
-        // A short circuit that changes moves its flows (docs/dataplane.md).
-        if self.is_short && known.short_circuit(&self.front) != self.at {
+        // A short circuit that changes moves its flows (docs/dataplane.md). One of 127.0.0.1 leads to an endpoint, which a
+        // list of real servers can lack.
+        let is_moved = known.short_circuit(&self.front) != self.at || facts.is_misled && self.at.is_none();
+        if self.is_short && is_moved {
             return true;
         }
         let place = known.place(&self.server(), self.endpoint);
@@ -220,10 +224,7 @@ impl Clients {
 
     /// The engine has taken in all objects.
     pub(super) fn synced(&mut self, kernel: &FakeKernel, known: &Known) {
-        let has = |key: &VirtualServerKey, address: &EndpointAddress| {
-            kernel.virtual_servers.get(key).is_some_and(|server| server.real_servers.contains_key(address))
-        };
-        self.absences.retain(|(key, address), _| has(key, address));
+        self.absences.retain(|(key, address), _| has(kernel, key, address));
         for (key, server) in &kernel.virtual_servers {
             for address in server.real_servers.keys() {
                 self.absences.entry((*key, *address)).or_default().synced(known.place(key, *address));
@@ -231,8 +232,16 @@ impl Clients {
         }
     }
 
-    /// A new daemon knows nothing of the past.
-    pub(super) fn restarted(&mut self) {
+    /// A new daemon knows nothing of the past. If the old one was killed after it removed a real server or a short circuit
+    /// and before it deleted the flows, no daemon deletes them.
+    pub(super) fn restarted(&mut self, kernel: &FakeKernel) {
+        self.stale.clear();
+        self.connections.retain(|it| {
+            let to = |at: VirtualServerKey| EndpointAddress { address: at.address, port: at.port };
+            let is_shown = |element| kernel.elements.as_ref().is_some_and(|all| all.contains_key(&element));
+            let is_known = it.at.is_none_or(|at| is_shown(Element::ShortCircuit(it.front, to(at))));
+            !it.is_short || is_known && has(kernel, &it.server(), &it.endpoint)
+        });
         self.absences.clear();
         self.undeleted.clear();
     }
@@ -338,18 +347,19 @@ impl Clients {
 
     /// In the end, no flow leads to an endpoint that no virtual server has.
     pub(super) fn check_flows(&self, kernel: &FakeKernel) -> Result<(), Violation> {
-        let leads = |key: &VirtualServerKey, endpoint: &EndpointAddress| {
-            kernel.virtual_servers.get(key).is_some_and(|server| server.real_servers.contains_key(endpoint))
-        };
         let short = self.connections.iter().filter(|connection| connection.is_short);
         let flows = short.map(|connection| (connection.server(), connection.endpoint));
-        match flows.chain(self.stale.iter().copied()).find(|(key, endpoint)| !leads(key, endpoint)) {
+        match flows.chain(self.stale.iter().copied()).find(|(key, endpoint)| !has(kernel, key, endpoint)) {
             Some((key, endpoint)) => {
                 Err(Violation::new("flow", format!("conntrack still leads clients by {key} to {endpoint}")))
             }
             None => Ok(()),
         }
     }
+}
+
+fn has(kernel: &FakeKernel, key: &VirtualServerKey, endpoint: &EndpointAddress) -> bool {
+    kernel.virtual_servers.get(key).is_some_and(|server| server.real_servers.contains_key(endpoint))
 }
 
 /// Whether the rules let a client through to a virtual server. Its short circuit, if the client takes one.

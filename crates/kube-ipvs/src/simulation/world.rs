@@ -45,6 +45,8 @@ pub(super) struct Simulation<'a> {
     /// lost, or another program changed the state.
     is_misled: bool,
     has_gaps: bool,
+    /// Whether another program changed the state since the last complete read.
+    is_outdated: bool,
     /// Since when nothing disturbs the kernel and the loop.
     calm: Duration,
     /// Since when the kernel cannot be read.
@@ -71,6 +73,7 @@ impl<'a> Simulation<'a> {
             foreign: Foreign::default(),
             is_misled: false,
             has_gaps: false,
+            is_outdated: false,
             calm: Duration::ZERO,
             unreadable: None,
             has_news: false,
@@ -158,9 +161,10 @@ impl<'a> Simulation<'a> {
                 self.kernel().strikes.push((usize::from(*at), Strike::Others(changes)));
             }
             Step::Open { client, server, inside } => {
-                let Self { clients, cluster, daemon, now, world, .. } = self;
+                let Self { clients, cluster, daemon, now, world, is_misled, .. } = self;
                 let Daemon { looper, known, .. } = daemon;
-                let facts = Facts { cluster, known, now: *now, drain: Duration::from_secs(world.drain) };
+                let facts =
+                    Facts { cluster, known, now: *now, drain: Duration::from_secs(world.drain), is_misled: *is_misled };
                 clients.open(*client, *server, *inside, looper.kernel(), &facts);
             }
             Step::Close(pick) => self.clients.close(*pick),
@@ -232,6 +236,7 @@ impl<'a> Simulation<'a> {
         }
         if report.whole {
             self.is_misled = take(&mut self.has_gaps);
+            self.is_outdated = false;
         }
         let made = self.kernel().made.replace(Vec::new()).unwrap_or_default();
         let failed = |change: &Change| report.failures.iter().any(|failure| failure.change == *change);
@@ -241,11 +246,8 @@ impl<'a> Simulation<'a> {
         if take(&mut self.kernel().is_killed) {
             self.statistics.kills += 1;
             // A virtual server that another program made in the middle of the plan can be in the record.
-            for Made { change, by_others } in &made {
-                if let (Change::AddServer { key, .. }, true) = (change, by_others) {
-                    self.foreign.servers.remove(key);
-                }
-            }
+            let Self { daemon, foreign, .. } = self;
+            foreign.servers.retain(|key, _| !daemon.looper.kernel().is_recorded(*key));
             self.restart();
             return Ok(());
         }
@@ -289,6 +291,7 @@ impl<'a> Simulation<'a> {
         let (tables, device) = (self.kernel().elements.is_some(), self.kernel().addresses.is_some());
         self.shadow.elements = self.shadow.elements.take().or_else(|| tables.then(Default::default));
         self.shadow.addresses = self.shadow.addresses.take().or_else(|| device.then(Default::default));
+        self.is_outdated |= all.iter().any(|made| made.by_others);
         for Made { change, by_others } in all {
             if *by_others {
                 self.clients.changed_by_others(change);
@@ -301,19 +304,30 @@ impl<'a> Simulation<'a> {
                 }
                 continue;
             }
-            let Self { clients, cluster, daemon, now, world, foreign, shadow, is_misled, .. } = self;
-            rules::check_order(change, report, shadow, foreign)?;
-            if let (Change::Bind(address), false) = (change, *is_misled)
+            let Self { clients, cluster, daemon, now, world, foreign, shadow, is_misled, is_outdated, .. } = self;
+            // After another program acted, the engine could not know the state.
+            let is_informed = !*is_outdated;
+            if is_informed {
+                rules::check_order(change, report, shadow, foreign)?;
+            }
+            if let Change::Bind(address) = change
+                && is_informed
                 && rules::opens_listener(*address, shadow, &daemon.known)
             {
                 let text = format!("{change}: a port of it would lead to this node's own listener");
                 return Err(Violation::new("listener", text));
             }
-            let facts = Facts { cluster, known: &daemon.known, now: *now, drain: Duration::from_secs(world.drain) };
+            let facts = Facts {
+                cluster,
+                known: &daemon.known,
+                now: *now,
+                drain: Duration::from_secs(world.drain),
+                is_misled: *is_misled,
+            };
             clients.changed(change, &facts)?;
             let before = change.key().map(|key| (key, Access::to(key, shadow)));
             shadow.make_for_others(change);
-            if let Some((key, before)) = before {
+            if let Some((key, before)) = before.filter(|_| is_informed) {
                 rules::check_access(change, &before, &Access::to(key, shadow), key, &daemon.known)?;
             }
         }
@@ -371,8 +385,8 @@ impl<'a> Simulation<'a> {
     fn restart(&mut self) {
         let mut kernel = take(self.kernel());
         (kernel.is_killed, kernel.strikes) = (false, Vec::new());
+        self.clients.restarted(&kernel);
         self.daemon = Daemon::start(self.world, kernel, self.status);
-        self.clients.restarted();
         self.is_misled = false;
         self.unreadable = self.unreadable.map(|_| self.now);
         self.disturbed();
