@@ -259,7 +259,7 @@ impl Clients {
             Change::RemoveElement { element: Element::ShortCircuit(key, _), .. } => {
                 connection.is_short && connection.front == *key
             }
-            Change::RemoveServer(key) => connection.server() == *key,
+            Change::RemoveServer(key) => [connection.front, connection.server()].contains(key),
             Change::RemoveRealServer { key, address } => (connection.server(), connection.endpoint) == (*key, *address),
             _ => connection.ends_by(change),
         };

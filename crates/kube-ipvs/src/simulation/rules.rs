@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 use proxier::{
     SyncReport,
-    fake::FakeKernel,
+    fake::{FakeKernel, RecordCopy},
     model::VirtualServerKey,
     plan::Change,
     set::{Element, KeySet},
@@ -57,12 +57,14 @@ impl Access {
     }
 }
 
-/// Checks a change of the daemon. `report`: the sync that made it, and `kernel`: the state before it.
+/// Checks a change of the daemon. `report`: the sync that made it, `kernel`: the state before it, and `copy`: the copy of
+/// the record after the sync. The copy still names objects of which the daemon does not know if they are gone.
 pub(super) fn check_order(
     change: &Change,
     report: &SyncReport,
     kernel: &FakeKernel,
     foreign: &Foreign,
+    copy: &RecordCopy,
 ) -> Result<(), Violation> {
     let has = |element| kernel.elements.as_ref().is_some_and(|all| all.contains_key(&element));
     let is_bound = |address: &IpAddr| kernel.addresses.as_ref().is_some_and(|all| all.contains(address));
@@ -73,13 +75,15 @@ pub(super) fn check_order(
     let broken = match change {
         Change::AddServer { key, .. } if !has(Element::Key(KeySet::Served, *key)) => "it is not recorded as ours",
         Change::RemoveElement { element: Element::Key(KeySet::Served, key), .. }
-            if kernel.virtual_servers.contains_key(key) && !foreign.servers.contains_key(key) =>
+            if kernel.virtual_servers.contains_key(key)
+                && !foreign.servers.contains_key(key)
+                && !copy.servers.contains(key) =>
         {
             "its virtual server is still there"
         }
         Change::Bind(address) if !has(Element::Vip(*address)) => "it is not recorded as ours",
         Change::RemoveElement { element: Element::Vip(address), .. }
-            if is_bound(address) && !foreign.addresses.contains(address) =>
+            if is_bound(address) && !foreign.addresses.contains(address) && !copy.vips.contains(address) =>
         {
             "the address is still bound"
         }

@@ -47,6 +47,8 @@ pub(super) struct Simulation<'a> {
     has_gaps: bool,
     /// Whether another program changed the state since the last complete read.
     is_outdated: bool,
+    /// Whether the kernel has rejected elements since the last complete read.
+    is_helpless: bool,
     /// Since when nothing disturbs the kernel and the loop.
     calm: Duration,
     /// Since when the kernel cannot be read.
@@ -74,6 +76,7 @@ impl<'a> Simulation<'a> {
             is_misled: false,
             has_gaps: false,
             is_outdated: false,
+            is_helpless: false,
             calm: Duration::ZERO,
             unreadable: None,
             has_news: false,
@@ -241,13 +244,13 @@ impl<'a> Simulation<'a> {
         let made = self.kernel().made.replace(Vec::new()).unwrap_or_default();
         let failed = |change: &Change| report.failures.iter().any(|failure| failure.change == *change);
         self.is_misled |= made.iter().any(|made| made.by_others || failed(&made.change));
+        // The engine counts an element as removed if the answer is lost.
+        let is_removal = |change: &Change| matches!(change, Change::RemoveElement { .. });
+        self.is_misled |= report.failures.iter().any(|failure| is_removal(&failure.change));
         self.check_made(report, &made)?;
         report.failures.iter().for_each(|failure| self.clients.failed(&failure.change));
         if take(&mut self.kernel().is_killed) {
             self.statistics.kills += 1;
-            // A virtual server that another program made in the middle of the plan can be in the record.
-            let Self { daemon, foreign, .. } = self;
-            foreign.servers.retain(|key, _| !daemon.looper.kernel().is_recorded(*key));
             self.restart();
             return Ok(());
         }
@@ -282,11 +285,9 @@ impl<'a> Simulation<'a> {
 
     /// Checks each change that was made in a sync.
     fn check_made(&mut self, report: &SyncReport, all: &[Made]) -> Result<(), Violation> {
-        // If the answer to the creation of a virtual server is lost, the next read takes it for ours.
-        let is_lost = |key| {
-            let mut failures = report.failures.iter().filter(|failure| failure.change.key() == Some(key));
-            failures.any(|failure| failure.reason.errno().is_none())
-        };
+        // If the answer to the creation of a virtual server is lost, the engine takes it for ours.
+        let taken = self.daemon.looper.engine().known().map(|known| known.owned.clone()).unwrap_or_default();
+        let copy = self.kernel().record_copy.clone().unwrap_or_default();
         // The engine has made missing tables and a missing device.
         let (tables, device) = (self.kernel().elements.is_some(), self.kernel().addresses.is_some());
         self.shadow.elements = self.shadow.elements.take().or_else(|| tables.then(Default::default));
@@ -297,18 +298,14 @@ impl<'a> Simulation<'a> {
                 self.clients.changed_by_others(change);
                 self.shadow.make_for_others(change);
                 self.foreign.made(change);
-                if let Change::AddServer { key, .. } = change
-                    && is_lost(*key)
-                {
-                    self.foreign.servers.remove(key);
-                }
+                self.foreign.servers.retain(|key, _| !taken.contains(key));
                 continue;
             }
             let Self { clients, cluster, daemon, now, world, foreign, shadow, is_misled, is_outdated, .. } = self;
             // After another program acted, the engine could not know the state.
             let is_informed = !*is_outdated;
             if is_informed {
-                rules::check_order(change, report, shadow, foreign)?;
+                rules::check_order(change, report, shadow, foreign, &copy)?;
             }
             if let Change::Bind(address) = change
                 && is_informed
@@ -339,13 +336,13 @@ impl<'a> Simulation<'a> {
         if self.is_misled {
             return Ok(());
         }
-        let Self { daemon, foreign, .. } = self;
+        let Self { daemon, foreign, is_helpless, .. } = self;
         let Daemon { looper, known, .. } = daemon;
         let (engine, kernel) = looper.parts();
         let rejects = |text: &String| "+ element no-endpoints {".contains(&**text);
-        // If the kernel takes no elements either, kube-ipvs can do nothing.
-        let is_helpless = kernel.refuse.iter().chain(&kernel.unanswered).any(rejects);
-        let mut bound = kernel.addresses.iter().flatten().copied().filter(|_| !is_helpless);
+        // If the kernel took no elements either, kube-ipvs could do nothing.
+        *is_helpless = kernel.refuse.iter().chain(&kernel.unanswered).any(rejects) || *is_helpless && !report.whole;
+        let mut bound = kernel.addresses.iter().flatten().copied().filter(|_| !*is_helpless);
         if let Some(address) = bound.find(|address| rules::opens_listener(*address, kernel, known)) {
             let text = format!("{address} has a port that leads to this node's own listener, after\n{}", report.plan);
             return Err(Violation::new("listener", text));
@@ -385,6 +382,8 @@ impl<'a> Simulation<'a> {
     fn restart(&mut self) {
         let mut kernel = take(self.kernel());
         (kernel.is_killed, kernel.strikes) = (false, Vec::new());
+        // A virtual server that another program made in the middle of a plan can be in the record.
+        self.foreign.servers.retain(|key, _| !kernel.is_recorded(*key));
         self.clients.restarted(&kernel);
         self.daemon = Daemon::start(self.world, kernel, self.status);
         self.is_misled = false;

@@ -60,6 +60,11 @@ impl Engine {
                 (Cause::Unknown, Change::AddServer { key, .. }) => {
                     self.known.iter_mut().for_each(|known| known.owned.extend([*key]));
                 }
+                // If its Service comes back before the next read, the engine writes the element again, which does no harm.
+                // Otherwise a virtual server could be without its source ranges.
+                (Cause::Unknown, Change::RemoveElement { .. }) => {
+                    self.known.iter_mut().for_each(|known| known.apply(change));
+                }
                 (Cause::Unknown, Change::Bind(address)) | (_, Change::Unbind(address)) => {
                     self.known.iter_mut().for_each(|known| known.owned_vips.extend([*address]));
                 }
