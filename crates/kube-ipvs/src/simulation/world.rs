@@ -244,9 +244,9 @@ impl<'a> Simulation<'a> {
         let made = self.kernel().made.replace(Vec::new()).unwrap_or_default();
         let failed = |change: &Change| report.failures.iter().any(|failure| failure.change == *change);
         self.is_misled |= made.iter().any(|made| made.by_others || failed(&made.change));
-        // The engine counts an element as removed if the answer is lost.
-        let is_removal = |change: &Change| matches!(change, Change::RemoveElement { .. });
-        self.is_misled |= report.failures.iter().any(|failure| is_removal(&failure.change));
+        // If the answer is lost, the engine counts an element as removed, and an address as bound.
+        let is_assumed = |change: &Change| matches!(change, Change::RemoveElement { .. } | Change::Bind(_));
+        self.is_misled |= report.failures.iter().any(|failure| is_assumed(&failure.change));
         self.check_made(report, &made)?;
         report.failures.iter().for_each(|failure| self.clients.failed(&failure.change));
         if take(&mut self.kernel().is_killed) {

@@ -60,12 +60,20 @@ impl Engine {
                 (Cause::Unknown, Change::AddServer { key, .. }) => {
                     self.known.iter_mut().for_each(|known| known.owned.extend([*key]));
                 }
-                // If its Service comes back before the next read, the engine writes the element again, which does no harm.
-                // Otherwise a virtual server could be without its source ranges.
+                // The engine assumes the worse until the next read. If an element is wanted again, the engine writes it
+                // again. Otherwise a virtual server could be without its source ranges.
                 (Cause::Unknown, Change::RemoveElement { .. }) => {
                     self.known.iter_mut().for_each(|known| known.apply(change));
                 }
-                (Cause::Unknown, Change::Bind(address)) | (_, Change::Unbind(address)) => {
+                // If an address is not wanted any more, the engine unbinds it again. Otherwise this node could answer
+                // for it.
+                (Cause::Unknown, Change::Bind(address)) => {
+                    self.known.iter_mut().for_each(|known| {
+                        known.apply(change);
+                        known.owned_vips.insert(*address);
+                    });
+                }
+                (_, Change::Unbind(address)) => {
                     self.known.iter_mut().for_each(|known| known.owned_vips.extend([*address]));
                 }
                 _ => {}
