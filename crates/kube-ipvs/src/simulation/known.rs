@@ -186,6 +186,13 @@ impl Known {
         }
     }
 
+    /// The endpoints that take new connections.
+    pub(super) fn serving(&self, key: &VirtualServerKey) -> BTreeSet<EndpointAddress> {
+        let Some((claim, _)) = self.service_of(key) else { return BTreeSet::new() };
+        let all = self.endpoints(claim, key.family()).into_keys();
+        all.filter(|address| matches!(self.place(key, *address), Place::Serving { .. })).collect()
+    }
+
     /// An endpoint can be in two slices. The better entry counts.
     fn endpoints(&self, claim: &Claim, family: Family) -> BTreeMap<EndpointAddress, Endpoint> {
         let mut all: BTreeMap<EndpointAddress, Endpoint> = BTreeMap::new();

@@ -1,8 +1,11 @@
 //! The end of a run: without faults, and after some time, everything is as if nothing had happened.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use proxier::{State, fake::FakeKernel};
+use proxier::{State, cluster::EndpointAddress, fake::FakeKernel, set::Element};
 
 use super::{
     Violation,
@@ -38,7 +41,7 @@ impl Simulation<'_> {
         if !self.daemon.looper.engine().is_converged() {
             return Err(Violation::new("converged", "the engine is not converged".into()));
         }
-        self.check_drained()?;
+        self.check_endpoints()?;
         let expected = settled(self.fresh());
         let actual = settled(self.kernel().state());
         if actual != expected {
@@ -49,20 +52,31 @@ impl Simulation<'_> {
         clients.check_flows(daemon.looper.kernel())
     }
 
-    /// Every real server without weight is still listed.
-    fn check_drained(&mut self) -> Result<(), Violation> {
+    /// New connections go to the endpoints that serve, and real servers without weight are still listed.
+    fn check_endpoints(&mut self) -> Result<(), Violation> {
         let Self { daemon, foreign, .. } = self;
         let Daemon { looper, known, .. } = daemon;
-        for (key, server) in &looper.kernel().virtual_servers {
-            let mut quiet = server.real_servers.iter().filter(|(_, destination)| destination.weight == 0);
-            let is_left = |address| !matches!(known.place(key, address), Place::Draining { .. });
-            if let Some((address, _)) = quiet.find(|(address, _)| is_left(**address))
-                && !foreign.servers.contains_key(key)
-            {
+        let kernel = looper.kernel();
+        for (key, server) in kernel.virtual_servers.iter().filter(|(key, _)| !foreign.servers.contains_key(key)) {
+            let (able, quiet): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                server.real_servers.iter().partition(|(_, destination)| destination.weight > 0);
+            let (able, serving): (BTreeSet<_>, _) = (able.into_keys().copied().collect(), known.serving(key));
+            if able != serving {
+                return Err(Violation::new("converged", format!("{key} leads to {able:?}, and {serving:?} serve")));
+            }
+            let is_left = |address: &&EndpointAddress| !matches!(known.place(key, **address), Place::Draining { .. });
+            if let Some(address) = quiet.into_keys().find(is_left) {
                 return Err(Violation::new("converged", format!("{key} still has {address}")));
             }
         }
-        Ok(())
+        let unserved = kernel.elements.iter().flat_map(|all| all.keys()).find(|element| match element {
+            Element::ShortCircuit(key, to) => key.address.is_loopback() && !known.serving(key).contains(to),
+            _ => false,
+        });
+        match unserved {
+            Some(element) => Err(Violation::new("converged", format!("{element} leads to an endpoint that does not serve"))),
+            None => Ok(()),
+        }
     }
 
     /// The state that a new daemon makes on a kernel that has only the objects of other programs.
