@@ -58,7 +58,8 @@ impl Access {
 }
 
 /// Checks a change of the daemon. `report`: the sync that made it, `kernel`: the state before it, and `copy`: the copy of
-/// the record after the sync. The copy still names objects of which the daemon does not know if they are gone.
+/// the record after the sync, with the engine's memory. It still names objects of which the daemon does not know if they
+/// are gone.
 pub(super) fn check_order(
     change: &Change,
     report: &SyncReport,

@@ -287,7 +287,8 @@ impl<'a> Simulation<'a> {
     fn check_made(&mut self, report: &SyncReport, all: &[Made]) -> Result<(), Violation> {
         // If the answer to the creation of a virtual server is lost, the engine takes it for ours.
         let taken = self.daemon.looper.engine().known().map(|known| known.owned.clone()).unwrap_or_default();
-        let copy = self.kernel().record_copy.clone().unwrap_or_default();
+        let mut copy = self.kernel().record_copy.clone().unwrap_or_default();
+        copy.servers.extend(&taken);
         // The engine has made missing tables and a missing device.
         let (tables, device) = (self.kernel().elements.is_some(), self.kernel().addresses.is_some());
         self.shadow.elements = self.shadow.elements.take().or_else(|| tables.then(Default::default));

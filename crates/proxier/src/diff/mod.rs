@@ -150,7 +150,7 @@ impl Differ<'_> {
         let add = |(address, destination)| Change::AddRealServer { key, address, destination };
         self.changes.extend(added.into_iter().map(add));
         for (&address, known) in known.iter().filter(|(address, _)| !wanted.contains_key(address)) {
-            match self.drains.unlisted(key, address, cap, self.now) {
+            match self.drains.unlisted(key, address, cap, known.weight == 0, self.now) {
                 Fate::Quiesce => self.quiesce(key, address, known),
                 Fate::Remove => {
                     self.changes.push(Change::RemoveRealServer { key, address });
