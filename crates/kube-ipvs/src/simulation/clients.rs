@@ -31,8 +31,19 @@ pub(super) struct Facts<'a> {
     pub(super) known: &'a Known,
     pub(super) now: Duration,
     pub(super) drain: Duration,
+    /// The kernel's state.
+    pub(super) kernel: &'a FakeKernel,
     /// Whether the engine cannot know the kernel's state.
     pub(super) is_misled: bool,
+}
+
+impl Facts<'_> {
+    /// Whether the record names a Service for a key of which the daemon has read no version.
+    fn is_unread(&self, key: &VirtualServerKey) -> bool {
+        let served = Element::Key(KeySet::Served, *key);
+        let comment = self.kernel.elements.iter().find_map(|all| all.get(&served)).and_then(Option::as_deref);
+        comment.is_some_and(|comment| self.known.is_unread(comment))
+    }
 }
 
 /// How long an endpoint has been gone from a virtual server, as the daemon was told.
@@ -75,7 +86,6 @@ struct Connection {
     /// Whether a short circuit leads to it, so that conntrack alone sends its packets.
     is_short: bool,
     endpoint: EndpointAddress,
-    service: u8,
     pod: PodId,
 }
 
@@ -90,14 +100,14 @@ impl Connection {
         if !cluster.lives(self.pod) {
             return true;
         }
-        if [self.front, self.server()].iter().any(|key| !known.claims().contains_key(key)) {
-            return !known.is_unread(self.service);
-        }
         // A short circuit that changes moves its flows (docs/dataplane.md). One of 127.0.0.1 leads to an endpoint, which a
         // list of real servers can lack.
         let is_moved = known.short_circuit(&self.front) != self.at || facts.is_misled && self.at.is_none();
-        if self.is_short && is_moved {
+        if self.is_short && is_moved && known.claims().contains_key(&self.front) {
             return true;
+        }
+        if [self.front, self.server()].iter().any(|key| !known.claims().contains_key(key)) {
+            return !facts.is_unread(&self.front) && !facts.is_unread(&self.server());
         }
         let place = known.place(&self.server(), self.endpoint);
         place == Place::Unlisted && absence.is_over(self.front.protocol, facts)
@@ -125,7 +135,6 @@ impl Connection {
 #[derive(Debug, Clone, Copy)]
 struct Template {
     endpoint: EndpointAddress,
-    service: u8,
     pod: PodId,
     until: Duration,
 }
@@ -146,7 +155,8 @@ pub(super) struct Clients {
 
 impl Clients {
     /// A client connects, as the kernel in this state lets it.
-    pub(super) fn open(&mut self, client: u8, pick: u8, is_inside: bool, kernel: &FakeKernel, facts: &Facts<'_>) {
+    pub(super) fn open(&mut self, client: u8, pick: u8, is_inside: bool, facts: &Facts<'_>) {
+        let kernel = facts.kernel;
         let keys: Vec<_> = kernel.virtual_servers.keys().filter(|key| facts.known.claims().contains_key(key)).collect();
         let Some(&&front) = keys.get(usize::from(pick) % keys.len().max(1)) else { return };
         let client = (client % 4, is_inside);
@@ -164,8 +174,7 @@ impl Clients {
         };
         let Some(endpoint) = endpoint else { return };
         let Some(pod) = facts.cluster.pod_at(endpoint.address) else { return };
-        let Some(service) = facts.known.claims().get(&front).map(|claim| claim.service) else { return };
-        self.connections.push(Connection { client, front, at, is_short, endpoint, service, pod });
+        self.connections.push(Connection { client, front, at, is_short, endpoint, pod });
         self.opened += 1;
     }
 
@@ -190,9 +199,8 @@ impl Clients {
             None => *able.get(self.opened % able.len().max(1))?,
         };
         let pod = facts.cluster.pod_at(endpoint.address)?;
-        let service = facts.known.claims().get(&key)?.service;
         let until = facts.now + Duration::from_secs(persistence.timeout.into());
-        self.templates.insert((client, key), Template { endpoint, service, pod, until });
+        self.templates.insert((client, key), Template { endpoint, pod, until });
         Some(endpoint)
     }
 
@@ -326,12 +334,12 @@ impl Clients {
             _ => false,
         };
         let may_break = |key: &VirtualServerKey, template: &Template| {
-            let is_served = facts.known.claims().contains_key(key) || facts.known.is_unread(template.service);
+            let is_served = facts.known.claims().contains_key(key) || facts.is_unread(key);
             let serves = match facts.known.claims().contains_key(key) {
                 true => matches!(facts.known.place(key, template.endpoint), Place::Serving { .. }),
                 false => true,
             };
-            let has_affinity = facts.known.has_affinity(key) || facts.known.is_unread(template.service);
+            let has_affinity = facts.known.has_affinity(key) || facts.is_unread(key);
             !is_served || !serves || !has_affinity || !facts.cluster.lives(template.pod) || facts.now >= template.until
         };
         let mut lost = None;

@@ -127,9 +127,10 @@ impl Known {
         &self.claims
     }
 
-    /// Whether a Service exists of which the daemon has read no version.
-    pub(super) fn is_unread(&self, service: u8) -> bool {
-        self.unread.contains(&(Which::Services, super::objects::service_name(service)))
+    /// Whether a Service exists of which the daemon has read no version. `port`: the Service port as in the record.
+    pub(super) fn is_unread(&self, port: &str) -> bool {
+        let service = port.strip_prefix("default/").and_then(|port| port.split(':').next());
+        service.is_some_and(|name| self.unread.contains(&(Which::Services, name.to_owned())))
     }
 
     fn service_of(&self, key: &VirtualServerKey) -> Option<(&Claim, &Service)> {

@@ -74,7 +74,9 @@ impl Simulation<'_> {
             _ => false,
         });
         match unserved {
-            Some(element) => Err(Violation::new("converged", format!("{element} leads to an endpoint that does not serve"))),
+            Some(element) => {
+                Err(Violation::new("converged", format!("{element} leads to an endpoint that does not serve")))
+            }
             None => Ok(()),
         }
     }

@@ -166,9 +166,9 @@ impl<'a> Simulation<'a> {
             Step::Open { client, server, inside } => {
                 let Self { clients, cluster, daemon, now, world, is_misled, .. } = self;
                 let Daemon { looper, known, .. } = daemon;
-                let facts =
-                    Facts { cluster, known, now: *now, drain: Duration::from_secs(world.drain), is_misled: *is_misled };
-                clients.open(*client, *server, *inside, looper.kernel(), &facts);
+                let drain = Duration::from_secs(world.drain);
+                let facts = Facts { cluster, known, now: *now, drain, kernel: looper.kernel(), is_misled: *is_misled };
+                clients.open(*client, *server, *inside, &facts);
             }
             Step::Close(pick) => self.clients.close(*pick),
             Step::Settle => self.settle()?,
@@ -320,6 +320,7 @@ impl<'a> Simulation<'a> {
                 known: &daemon.known,
                 now: *now,
                 drain: Duration::from_secs(world.drain),
+                kernel: shadow,
                 is_misled: *is_misled,
             };
             clients.changed(change, &facts)?;
