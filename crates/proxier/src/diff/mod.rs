@@ -57,9 +57,11 @@ impl Differ<'_> {
             (None, Some(_)) if self.config.excludes(key.address) => return,
             (None, Some(_)) => {
                 self.changes.push(Change::RemoveServer(key));
-                // Including those by a short circuit.
-                if key.protocol == Protocol::Udp {
-                    self.forget_flows(key, None);
+                match key.protocol {
+                    Protocol::Udp => self.forget_flows(key, None),
+                    // Endpoints that drain keep their flows without a short circuit.
+                    _ if key.address.is_loopback() => self.forget_short_circuited(key, None),
+                    _ => {}
                 }
             }
             (None, None) => {}
@@ -216,7 +218,7 @@ impl Differ<'_> {
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
         let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
         let is_paused = server.is_some_and(|server| server.paused_short_circuit == known);
-        let are_all_forgotten = server.is_none() && key.protocol == Protocol::Udp;
+        let are_all_forgotten = server.is_none() && (key.protocol == Protocol::Udp || key.address.is_loopback());
         if known.is_some_and(|known| !is_paused && !are_all_forgotten && !to_endpoint(known)) {
             self.forget_short_circuited(key, None);
         }
