@@ -87,6 +87,8 @@ struct Connection {
     is_short: bool,
     endpoint: EndpointAddress,
     pod: PodId,
+    /// Whether the real server behind its short circuit is gone, so that its flow must go, too.
+    is_released: bool,
 }
 
 impl Connection {
@@ -111,6 +113,16 @@ impl Connection {
         }
         let place = known.place(&self.server(), self.endpoint);
         place == Place::Unlisted && absence.is_over(self.front.protocol, facts)
+    }
+
+    /// Whether a change removes the real server behind its short circuit.
+    fn loses_endpoint_by(&self, change: &Change) -> bool {
+        let removes = match change {
+            Change::RemoveServer(key) => *key == self.server(),
+            Change::RemoveRealServer { key, address } => (*key, *address) == (self.server(), self.endpoint),
+            _ => false,
+        };
+        self.is_short && removes
     }
 
     /// Whether a change of the kernel ends it.
@@ -174,7 +186,8 @@ impl Clients {
         };
         let Some(endpoint) = endpoint else { return };
         let Some(pod) = facts.cluster.pod_at(endpoint.address) else { return };
-        self.connections.push(Connection { client, front, at, is_short, endpoint, pod });
+        let is_released = false;
+        self.connections.push(Connection { client, front, at, is_short, endpoint, pod, is_released });
         self.opened += 1;
     }
 
@@ -293,12 +306,16 @@ impl Clients {
     /// The daemon made a change.
     pub(super) fn changed(&mut self, change: &Change, facts: &Facts<'_>) -> Result<(), Violation> {
         let mut ended = Vec::new();
-        self.connections.retain(|connection| {
-            let ends = connection.ends_by(change);
-            ended.extend(ends.then(|| connection.clone()));
+        self.connections.retain_mut(|connection| {
+            let (ends, loses_endpoint) = (connection.ends_by(change), connection.loses_endpoint_by(change));
+            ended.extend((ends && !connection.is_released || loses_endpoint).then(|| connection.clone()));
+            connection.is_released |= loses_endpoint;
+            if let Change::AddRealServer { key, address, .. } = change {
+                connection.is_released &= (*key, *address) != (connection.server(), connection.endpoint);
+            }
+            self.ended += usize::from(ends);
             !ends
         });
-        self.ended += ended.len();
         for connection in ended {
             let absence = self.absences.get(&(connection.server(), connection.endpoint)).copied().unwrap_or_default();
             let is_repeated = matches!(change, Change::DeleteFlows { to, .. } if self.undeleted.contains(to));
@@ -310,7 +327,7 @@ impl Clients {
                 return Err(Violation::new("connection", text));
             }
             let leaves_flow = matches!(change, Change::RemoveServer(_) | Change::RemoveRealServer { .. });
-            if leaves_flow && connection.front.protocol == Protocol::Udp {
+            if leaves_flow && !connection.is_short && connection.front.protocol == Protocol::Udp {
                 self.stale.push((connection.front, connection.endpoint));
             }
         }

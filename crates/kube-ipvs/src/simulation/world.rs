@@ -299,7 +299,9 @@ impl<'a> Simulation<'a> {
                 self.clients.changed_by_others(change);
                 self.shadow.make_for_others(change);
                 self.foreign.made(change);
-                self.foreign.servers.retain(|key, _| !taken.contains(key));
+                let mut unmade = report.failures.iter().map(|failure| &failure.change);
+                let is_unmade = unmade.any(|failed| failed.key() == change.key());
+                self.foreign.servers.retain(|key, _| !is_unmade || !taken.contains(key));
                 continue;
             }
             let Self { clients, cluster, daemon, now, world, foreign, shadow, is_misled, is_outdated, .. } = self;
