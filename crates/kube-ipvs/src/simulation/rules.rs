@@ -45,14 +45,17 @@ impl Access {
         }
     }
 
-    fn is_within(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Nobody, _) | (_, Self::All) => true,
-            (Self::Only(own), Self::Only(other)) => {
-                own.iter().all(|range| other.iter().any(|wide| wide.contains(range)))
-            }
-            (Self::Only(own), Self::Nobody) => own.is_empty(),
-            (Self::All, _) => false,
+    /// Whether each of its clients is one of others.
+    fn is_within(&self, others: [&Self; 2]) -> bool {
+        let holds = |other: &Self, range| match other {
+            Self::Nobody => false,
+            Self::Only(ranges) => ranges.iter().any(|wide| wide.contains(range)),
+            Self::All => true,
+        };
+        match self {
+            Self::Nobody => true,
+            Self::Only(own) => own.iter().all(|range| others.iter().any(|other| holds(other, range))),
+            Self::All => others.contains(&&Self::All),
         }
     }
 }
@@ -122,7 +125,7 @@ pub(super) fn check_access(
     known: &Known,
 ) -> Result<(), Violation> {
     let wanted = Access::wanted(key, known);
-    if after.is_within(before) || after.is_within(&wanted) {
+    if after.is_within([before, &wanted]) {
         return Ok(());
     }
     let text = format!("{change} opens {key} to {after:?}; before: {before:?}, wanted: {wanted:?}");

@@ -45,6 +45,8 @@ pub(super) struct Simulation<'a> {
     /// lost, or another program changed the state.
     is_misled: bool,
     has_gaps: bool,
+    /// Whether the last complete read had gaps.
+    is_gappy: bool,
     /// Whether another program changed the state since the last complete read.
     is_outdated: bool,
     /// Whether the kernel has rejected elements since the last complete read.
@@ -75,6 +77,7 @@ impl<'a> Simulation<'a> {
             foreign: Foreign::default(),
             is_misled: false,
             has_gaps: false,
+            is_gappy: false,
             is_outdated: false,
             is_helpless: false,
             calm: Duration::ZERO,
@@ -239,6 +242,7 @@ impl<'a> Simulation<'a> {
         }
         if report.whole {
             self.is_misled = take(&mut self.has_gaps);
+            self.is_gappy = self.is_misled;
             self.is_outdated = false;
         }
         let made = self.kernel().made.replace(Vec::new()).unwrap_or_default();
@@ -304,7 +308,9 @@ impl<'a> Simulation<'a> {
                 self.foreign.servers.retain(|key, _| !is_unmade || !taken.contains(key));
                 continue;
             }
-            let Self { clients, cluster, daemon, now, world, foreign, shadow, is_misled, is_outdated, .. } = self;
+            let Self {
+                clients, cluster, daemon, now, world, foreign, shadow, is_misled, is_outdated, is_gappy, ..
+            } = self;
             // After another program acted, the engine could not know the state.
             let is_informed = !*is_outdated;
             if is_informed {
@@ -312,6 +318,7 @@ impl<'a> Simulation<'a> {
             }
             if let Change::Bind(address) = change
                 && is_informed
+                && !*is_misled
                 && rules::opens_listener(*address, shadow, &daemon.known)
             {
                 let text = format!("{change}: a port of it would lead to this node's own listener");
@@ -328,7 +335,8 @@ impl<'a> Simulation<'a> {
             clients.changed(change, &facts)?;
             let before = change.key().map(|key| (key, Access::to(key, shadow)));
             shadow.make_for_others(change);
-            if let Some((key, before)) = before.filter(|_| is_informed) {
+            // A list can lack a range that is left from an earlier process.
+            if let Some((key, before)) = before.filter(|_| is_informed && !*is_gappy) {
                 rules::check_access(change, &before, &Access::to(key, shadow), key, &daemon.known)?;
             }
         }

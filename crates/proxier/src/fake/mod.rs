@@ -227,7 +227,7 @@ impl FakeKernel {
         if self.is_killed {
             return Err((Cause::Unknown, KILLED.into()));
         }
-        if named(&self.refuse) {
+        if named(&self.refuse) && !self.has_server_of(change) {
             return Err((Cause::Refused, "refused by the test".into()));
         }
         if named(&self.unanswered) {

@@ -81,6 +81,8 @@ impl FakeKernel {
         let mut is_unconfirmed = false;
         for strike in aimed.at.remove(&number).into_iter().flatten() {
             match strike {
+                // IPVS looks for the virtual server first.
+                Strike::Refuse(_) if self.has_server_of(change) => {}
                 Strike::Refuse(errno) => {
                     let reason = Reason::new(format!("refused by the test (os error {errno})"), Some(errno));
                     return Err((Cause::Refused, reason));
@@ -106,6 +108,11 @@ impl FakeKernel {
         if self.ask(change) == Ok(true) {
             self.note_made(change, true);
         }
+    }
+
+    /// Whether the change creates a virtual server that exists.
+    pub(super) fn has_server_of(&self, change: &Change) -> bool {
+        matches!(change, Change::AddServer { key, .. } if self.virtual_servers.contains_key(key))
     }
 
     pub(super) fn note_made(&mut self, change: &Change, by_others: bool) {

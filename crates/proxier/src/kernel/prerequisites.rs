@@ -20,6 +20,8 @@ pub struct FailedPrerequisites {
     unremoved: BTreeSet<VirtualServerKey>,
     still_bound: BTreeSet<IpAddr>,
     unguarded: BTreeSet<IpAddr>,
+    /// Virtual servers that old source ranges leave open.
+    open: BTreeSet<VirtualServerKey>,
 }
 
 impl FailedPrerequisites {
@@ -33,6 +35,9 @@ impl FailedPrerequisites {
                 {
                     self.unguarded.insert(key.address);
                 }
+            }
+            Change::RemoveElement { element: Element::Allowed(key, _), .. } => {
+                self.open.insert(*key);
             }
             Change::AddServer { key, .. } => {
                 self.unmade.insert(*key);
@@ -59,7 +64,11 @@ impl FailedPrerequisites {
             {
                 Some(UNRECORDED)
             }
-            Change::AddServer { key, .. } if unrecorded(Element::Key(KeySet::Firewall, *key)) => Some(OPEN),
+            Change::AddServer { key, .. }
+                if unrecorded(Element::Key(KeySet::Firewall, *key)) || self.open.contains(key) =>
+            {
+                Some(OPEN)
+            }
             Change::AddRealServer { key, .. }
             | Change::RemoveElement { element: Element::Key(KeySet::NoEndpoints, key), .. }
                 if self.unmade.contains(key) =>
@@ -89,7 +98,7 @@ impl FailedPrerequisites {
     }
 }
 
-const OPEN: &str = "not tried: all clients could reach it, although loadBalancerSourceRanges limits them";
+const OPEN: &str = "not tried: other clients could reach it than loadBalancerSourceRanges allow";
 const NOT_SILENT: &str = "not tried: this node would answer for it in ARP";
 const UNRECORDED: &str = "not tried: it could not be recorded as ours";
 const UNGUARDED: &str = "not tried: a port on it could not be refused, and would lead to this node's own listener";
