@@ -15,6 +15,7 @@ mod preflight;
 mod progress;
 mod publish;
 mod release;
+mod simulate;
 mod steps;
 mod test;
 mod testbench;
@@ -39,6 +40,7 @@ enum Command {
     Vm(vm::Vm),
     Bench(bench::Bench),
     Fuzz(fuzz::Fuzz),
+    Simulate(simulate::Simulate),
     Image(image::Image),
     Chart(chart::Chart),
     Release(release::Release),
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Vm(args) => vm::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Fuzz(args) => fuzz::run(args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Chart(args) => chart::run(&args),
         Command::Release(args) => release::run(&args),

@@ -7,4 +7,6 @@ pub mod events;
 pub mod host;
 mod runtime;
 pub mod serve;
+#[cfg(test)]
+mod simulation;
 pub mod source;

@@ -38,8 +38,8 @@ enum Drain {
     Unlisted { since: Duration, cap: Duration },
     /// UDP: takes no new flows, and can answer until `until`.
     LastAnswers { until: Duration },
-    /// Left the list, and has no connections or no time left.
-    Idle,
+    /// Left the list at `since`, and has no connections or no time left.
+    Idle { since: Duration },
 }
 
 impl Drains {
@@ -69,12 +69,14 @@ impl Drains {
     /// The real server is not listed, or is a UDP one that does not serve. Returns its fate.
     ///
     /// If it was terminating while listed, it does not answer any more, so it is removed. Otherwise it keeps its
-    /// connections until idle, for at most `cap`. A changed cap takes effect at once.
+    /// connections until idle, for at most `cap`. A changed cap takes effect at once. If the kernel did not set its weight
+    /// to 0 (`is_quiet`), it can have got connections since they were counted.
     pub(crate) fn unlisted(
         &mut self,
         key: VirtualServerKey,
         address: EndpointAddress,
         cap: Duration,
+        is_quiet: bool,
         now: Duration,
     ) -> Fate {
         if key.protocol == Protocol::Udp {
@@ -82,13 +84,14 @@ impl Drains {
         }
         let since = match self.entries.get(&(key, address)) {
             // The entry stays until the kernel has removed the real server, because the removal can fail.
-            Some(Drain::Listed { terminating: true } | Drain::Idle) => return Fate::Remove,
-            Some(Drain::Unlisted { since, .. }) => *since,
+            Some(Drain::Listed { terminating: true }) => return Fate::Remove,
+            Some(Drain::Idle { .. }) if is_quiet => return Fate::Remove,
+            Some(Drain::Unlisted { since, .. } | Drain::Idle { since }) => *since,
             Some(Drain::Listed { terminating: false } | Drain::LastAnswers { .. }) | None => now,
         };
         let until = since.saturating_add(cap);
         if until <= now {
-            self.entries.insert((key, address), Drain::Idle);
+            self.entries.insert((key, address), Drain::Idle { since });
             return Fate::Remove;
         }
         self.entries.insert((key, address), Drain::Unlisted { since, cap });
@@ -100,12 +103,12 @@ impl Drains {
     /// A UDP flow would stay with its endpoint for ever. So a UDP real server gets a fixed time for its last answers.
     fn last_answers(&mut self, key: VirtualServerKey, address: EndpointAddress, time: Duration, now: Duration) -> Fate {
         let until = match self.entries.get(&(key, address)) {
-            Some(Drain::Idle) => return Fate::Remove,
+            Some(Drain::Idle { .. }) => return Fate::Remove,
             Some(Drain::LastAnswers { until }) => *until,
             Some(Drain::Listed { .. } | Drain::Unlisted { .. }) | None => now + time,
         };
         if until <= now {
-            self.entries.insert((key, address), Drain::Idle);
+            self.entries.insert((key, address), Drain::Idle { since: now });
             return Fate::Remove;
         }
         self.entries.insert((key, address), Drain::LastAnswers { until });
@@ -122,7 +125,7 @@ impl Drains {
         for ((key, _), drain) in &mut self.entries {
             match *drain {
                 Drain::LastAnswers { until } if until <= now => {
-                    *drain = Drain::Idle;
+                    *drain = Drain::Idle { since: until };
                     over.push(*key);
                 }
                 Drain::LastAnswers { until } => next = Some(next.map_or(until, |next| until.min(next))),
@@ -158,8 +161,10 @@ impl Drains {
         let mut over = Vec::new();
         for (at, drain) in &mut self.entries {
             let Drain::Unlisted { since, cap } = *drain else { continue };
-            if since.saturating_add(cap) <= now || counts.get(at).copied().unwrap_or(0) == 0 {
-                *drain = Drain::Idle;
+            // IPVS sees no connection to 127.0.0.1, because a short circuit leads past it.
+            let is_idle = !at.0.address.is_loopback() && counts.get(at).copied().unwrap_or(0) == 0;
+            if since.saturating_add(cap) <= now || is_idle {
+                *drain = Drain::Idle { since };
                 over.push(at.0);
             }
         }
@@ -197,14 +202,28 @@ mod tests {
     fn unlisted_real_server_keeps_connections_until_idle() {
         let (key, address) = at(Protocol::Tcp);
         let mut drains = Drains::default();
-        assert_eq!(drains.unlisted(key, address, CAP, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(0)), Fate::Quiesce);
         assert_eq!(drains.due(seconds(4)), []);
         assert_eq!(drains.due(seconds(5)), [key]);
         assert_eq!(drains.counted(&[((key, address), 1)].into(), seconds(5)), []);
         assert_eq!(drains.due(seconds(10)), [key]);
         assert_eq!(drains.counted(&[((key, address), 0)].into(), seconds(10)), [key]);
-        assert_eq!(drains.unlisted(key, address, CAP, seconds(10)), Fate::Remove);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(10)), Fate::Remove);
         assert_eq!(drains.due(seconds(60)), []);
+    }
+
+    /// The kernel did not take its weight away, so it can have got connections.
+    #[test]
+    fn idle_real_server_with_a_weight_is_counted_again() {
+        let (key, address) = at(Protocol::Tcp);
+        let mut drains = Drains::default();
+        assert_eq!(drains.unlisted(key, address, CAP, false, seconds(0)), Fate::Quiesce);
+        for now in [5, 10, 595] {
+            assert_eq!(drains.due(seconds(now)), [key]);
+            assert_eq!(drains.counted(&ConnectionCounts::new(), seconds(now)), [key]);
+            assert_eq!(drains.unlisted(key, address, CAP, false, seconds(now)), Fate::Quiesce);
+        }
+        assert_eq!(drains.unlisted(key, address, CAP, false, seconds(600)), Fate::Remove);
     }
 
     #[test]
@@ -212,10 +231,21 @@ mod tests {
         let (key, address) = at(Protocol::Sctp);
         let mut drains = Drains::default();
         for now in [0, 300, 599] {
-            assert_eq!(drains.unlisted(key, address, CAP, seconds(now)), Fate::Quiesce);
+            assert_eq!(drains.unlisted(key, address, CAP, true, seconds(now)), Fate::Quiesce);
         }
         assert_eq!(drains.counted(&[((key, address), 7)].into(), seconds(600)), [key]);
-        assert_eq!(drains.unlisted(key, address, CAP, seconds(600)), Fate::Remove);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(600)), Fate::Remove);
+    }
+
+    /// A short circuit leads clients of 127.0.0.1 past IPVS, which then counts no connection.
+    #[test]
+    fn real_server_of_a_localhost_node_port_drains_by_time() {
+        let (key, address) = at(Protocol::Tcp);
+        let key = VirtualServerKey { address: Ipv4Addr::LOCALHOST.into(), ..key };
+        let mut drains = Drains::default();
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.counted(&ConnectionCounts::new(), seconds(599)), []);
+        assert_eq!(drains.counted(&ConnectionCounts::new(), seconds(600)), [key]);
     }
 
     #[test]
@@ -223,9 +253,9 @@ mod tests {
         let (key, address) = at(Protocol::Tcp);
         let mut drains = Drains::default();
         drains.listed(key, address, true);
-        assert_eq!(drains.unlisted(key, address, CAP, seconds(0)), Fate::Remove);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(0)), Fate::Remove);
         drains.listed(key, address, false);
-        assert_eq!(drains.unlisted(key, address, CAP, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(0)), Fate::Quiesce);
     }
 
     #[test]
@@ -234,13 +264,13 @@ mod tests {
         let mut drains = Drains::default();
         drains.listed(key, address, true);
         for now in [seconds(10), seconds(11)] {
-            assert_eq!(drains.unlisted(key, address, CAP, now), Fate::Quiesce);
+            assert_eq!(drains.unlisted(key, address, CAP, true, now), Fate::Quiesce);
         }
         assert_eq!(drains.next(), Some(seconds(12)));
         assert_eq!(drains.ended(Duration::from_millis(11_999)), []);
         assert_eq!(drains.due(seconds(12)), [], "nothing is counted for it");
         assert_eq!(drains.ended(seconds(12)), [key]);
-        assert_eq!(drains.unlisted(key, address, CAP, seconds(12)), Fate::Remove);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(12)), Fate::Remove);
         assert_eq!((drains.next(), drains.len()), (None, 0));
     }
 
@@ -248,18 +278,18 @@ mod tests {
     fn udp_real_server_is_removed_at_a_cap_below_two_seconds() {
         let (key, address) = at(Protocol::Udp);
         let mut drains = Drains::default();
-        assert_eq!(drains.unlisted(key, address, seconds(1), seconds(0)), Fate::Quiesce);
-        assert_eq!(drains.unlisted(key, address, seconds(1), seconds(1)), Fate::Remove);
-        assert_eq!(Drains::default().unlisted(key, address, Duration::ZERO, seconds(0)), Fate::Remove);
+        assert_eq!(drains.unlisted(key, address, seconds(1), true, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, seconds(1), true, seconds(1)), Fate::Remove);
+        assert_eq!(Drains::default().unlisted(key, address, Duration::ZERO, true, seconds(0)), Fate::Remove);
     }
 
     #[test]
     fn drain_time_restarts_after_a_real_server_served_again() {
         let (key, address) = at(Protocol::Tcp);
         let mut drains = Drains::default();
-        drains.unlisted(key, address, CAP, seconds(0));
+        drains.unlisted(key, address, CAP, true, seconds(0));
         drains.forget(key, address);
-        assert_eq!(drains.unlisted(key, address, CAP, seconds(599)), Fate::Quiesce);
-        assert_eq!(drains.unlisted(key, address, CAP, seconds(1000)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(599)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(1000)), Fate::Quiesce);
     }
 }

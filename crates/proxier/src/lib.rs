@@ -11,7 +11,7 @@
 //! | order the changes | [`plan`] | a [`Plan`], which prints as text |
 //! | apply them | [`kernel`], [`linux`] | one batched netlink send per subsystem, and a [`Report`](kernel::Report) |
 //! | repeat | [`Engine`] | retry, audit, drain |
-//! | decide when to sync | [`Runner`] | after an event, after drift, or when the engine asks for it |
+//! | decide when to sync | [`Loop`], [`Runner`] | after an event, after drift, or when the engine asks for it |
 //!
 //! All modules except [`linux`] are pure: no sockets, no files, no clock, no threads.
 #![cfg_attr(doctest, doc = include_str!("../README.md"))]
@@ -31,6 +31,7 @@ pub mod plan;
 mod schedule;
 pub mod set;
 mod state;
+mod sync_loop;
 pub mod takeover;
 #[cfg(test)]
 mod testing;
@@ -43,3 +44,4 @@ pub use engine::{Completeness, Counts, Engine, FailedChange, NoLocalEndpoints, S
 pub use linux::{Runner, Update};
 pub use plan::Plan;
 pub use state::{Membership, ServerState, State};
+pub use sync_loop::Loop;

@@ -82,6 +82,8 @@ pub enum Change {
         to: VirtualServerKey,
         /// The endpoint of the flows. None: any endpoint.
         endpoint: Option<EndpointAddress>,
+        /// Whether only flows by a short circuit are meant. IPVS knows the others, and decides about them.
+        by_short_circuit: bool,
     },
 }
 
@@ -235,8 +237,11 @@ impl fmt::Display for Change {
             Self::RemoveRealServer { key, address } => write!(f, "- real server {key} -> {address}"),
             Self::Bind(address) => write!(f, "+ address {address}"),
             Self::Unbind(address) => write!(f, "- address {address}"),
-            Self::DeleteFlows { to, endpoint: None } => write!(f, "- flows {to}"),
-            Self::DeleteFlows { to, endpoint: Some(endpoint) } => write!(f, "- flows {to} -> {endpoint}"),
+            Self::DeleteFlows { to, endpoint, by_short_circuit } => {
+                write!(f, "- flows {to}")?;
+                endpoint.iter().try_for_each(|endpoint| write!(f, " -> {endpoint}"))?;
+                if *by_short_circuit { f.write_str(" by short circuit") } else { Ok(()) }
+            }
         }
     }
 }

@@ -10,27 +10,27 @@ use crate::{
 /// Changes that wait for the sync loop. While it is busy, they are merged, so the queue does not outgrow the cluster:
 /// only the last state of each object counts.
 #[derive(Clone)]
-pub(super) struct Inbox {
+pub(crate) struct Inbox {
     status: Arc<Status>,
     waiting: Arc<Mutex<Option<Delivery>>>,
 }
 
 #[derive(Default)]
-pub(super) struct Delivery {
-    pub(super) changes: Changes,
+pub(crate) struct Delivery {
+    pub(crate) changes: Changes,
     /// The counts of the delivered changes, before they were merged.
-    pub(super) taken: Taken,
+    pub(crate) taken: Taken,
     /// The number of changes up to which the delivery is not compacted.
     room: usize,
 }
 
 impl Inbox {
-    pub(super) fn new(status: Arc<Status>) -> Self {
+    pub(crate) fn new(status: Arc<Status>) -> Self {
         Self { status, waiting: Arc::default() }
     }
 
     /// Puts changes in. Returns whether the inbox was empty, so that the caller must notify the sync loop.
-    pub(super) fn put(&self, changes: Changes) -> bool {
+    pub(crate) fn put(&self, changes: Changes) -> bool {
         let mut waiting = self.waiting.lock();
         self.status.queued(&changes);
         let was_empty = waiting.is_none();
@@ -38,7 +38,7 @@ impl Inbox {
         was_empty
     }
 
-    pub(super) fn take(&self) -> Option<Delivery> {
+    pub(crate) fn take(&self) -> Option<Delivery> {
         let mut waiting = self.waiting.lock();
         // Under the lock: a later `put` belongs to the next delivery.
         if waiting.is_some() {

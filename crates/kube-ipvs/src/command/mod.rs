@@ -7,7 +7,7 @@ mod diff;
 mod drop_in;
 mod explain;
 mod go_runner;
-mod inbox;
+pub(crate) mod inbox;
 mod listing;
 mod log;
 mod ls;

@@ -19,6 +19,8 @@ mod zpages;
 
 pub use measure::{Ask, Counters};
 pub use metrics::Contact;
+#[cfg(test)]
+pub(crate) use status::outcome;
 pub use status::{Status, Taken};
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -217,7 +217,8 @@ impl Status {
     }
 }
 
-fn outcome(engine: &Engine, report: &SyncReport, family: Family) -> Outcome {
+/// The result of a sync for the health of a family.
+pub(crate) fn outcome(engine: &Engine, report: &SyncReport, family: Family) -> Outcome {
     if engine.is_family_unhealthy(report, family) {
         Outcome::Failed
     } else if report.whole || engine.is_healthy() {

@@ -39,7 +39,7 @@ fn metrics_have_their_verdicts() -> Result<()> {
         get(daemon.health, path, "")?;
     }
     get(daemon.metrics, "/healthz", "")?;
-    let shown = daemon.scrape("", &[])?.body + &get(daemon.metrics, "/metrics/slis", "")?.body;
+    let shown = daemon.scrape("", Vec::new())?.body + &get(daemon.metrics, "/metrics/slis", "")?.body;
     let has = |name: &str| {
         let head = format!("# TYPE {}", name.trim_end_matches('*'));
         let end = if name.ends_with('*') { "" } else { " " };
@@ -56,7 +56,7 @@ fn paths_have_their_verdicts() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     for (name, is_there) in rows("path")? {
         let status = match name.split_at(name.find('/').unwrap_or(name.len())) {
-            (":10249", "/metrics") => daemon.scrape("", &[])?.status,
+            (":10249", "/metrics") => daemon.scrape("", Vec::new())?.status,
             (":10249", path) => get(daemon.metrics, path, "")?.status,
             (":10256", path) => get(daemon.health, path, "")?.status,
             // checks.rs has the tests of these ports.

@@ -1,6 +1,6 @@
 //! The endpoints of a Service port that take connections.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, iter, net::IpAddr};
 
 use ipvs_netlink::{Destination, Forwarding};
 
@@ -74,13 +74,16 @@ impl Backends {
         self.local.iter().filter(move |(_, server)| is_well(server)).map(|(at, _)| at.address)
     }
 
-    /// An endpoint that takes connections, preferably on this node.
+    /// An endpoint that takes connections by the policy `Cluster`, preferably on this node.
     pub(super) fn nearest(&self) -> Option<EndpointAddress> {
         let serves = |(_, server): &(&EndpointAddress, &RealServer)| match server {
             RealServer::Serving { destination, .. } => destination.weight > 0,
             RealServer::Draining { .. } => false,
         };
-        self.local.iter().chain(&self.cluster).find(serves).map(|(address, _)| *address)
+        let mut serving = self.cluster.iter().filter(serves).map(|(address, _)| *address);
+        let first = serving.next()?;
+        let local = iter::once(first).chain(serving).find(|address| self.local.contains_key(address));
+        Some(local.unwrap_or(first))
     }
 }
 

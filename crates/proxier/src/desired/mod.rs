@@ -95,6 +95,8 @@ pub struct VirtualServer {
     pub allowed: BTreeSet<IpNet>,
     /// The address to which a short circuit sends clients in the cluster instead.
     pub short_circuit: Option<EndpointAddress>,
+    /// The short circuit that it would have if an endpoint served. Connections by it continue.
+    pub paused_short_circuit: Option<EndpointAddress>,
     /// The virtual servers whose short circuits lead to this one or to its endpoints.
     pub short_circuited: Vec<VirtualServerKey>,
     /// The maximum drain time of a real server that left without terminating. None: the node's default.

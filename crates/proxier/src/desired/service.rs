@@ -92,8 +92,12 @@ fn add_port(
             }
             // If no endpoint serves, the address itself must reject the connection. A reset from behind the short
             // circuit would not come from this address.
-            Some(target) if shortens(frontend) && any_serves(&backends.cluster) => {
-                server.short_circuit = Some(EndpointAddress { address: target.address, port: target.port });
+            Some(target) if shortens(frontend) => {
+                let to = Some(EndpointAddress { address: target.address, port: target.port });
+                match any_serves(&backends.cluster) {
+                    true => server.short_circuit = to,
+                    false => server.paused_short_circuit = to,
+                }
             }
             _ => {}
         }
@@ -166,6 +170,7 @@ fn virtual_server(
         sets: if allowed.is_empty() { sets } else { sets.with(KeySet::Firewall) },
         allowed,
         short_circuit: None,
+        paused_short_circuit: None,
         short_circuited: Vec::new(),
         max_drain_time: None,
     }

@@ -57,9 +57,11 @@ impl Differ<'_> {
             (None, Some(_)) if self.config.excludes(key.address) => return,
             (None, Some(_)) => {
                 self.changes.push(Change::RemoveServer(key));
-                // Some flows can still use a short circuit that the engine removed when no endpoint served.
-                if key.protocol == Protocol::Udp && !self.known.short_circuits.contains_key(&key) {
-                    self.forget_flows(key, None);
+                match key.protocol {
+                    Protocol::Udp => self.forget_flows(key, None),
+                    // Endpoints that drain keep their flows without a short circuit.
+                    _ if key.address.is_loopback() => self.forget_short_circuited(key, None),
+                    _ => {}
                 }
             }
             (None, None) => {}
@@ -150,7 +152,7 @@ impl Differ<'_> {
         let add = |(address, destination)| Change::AddRealServer { key, address, destination };
         self.changes.extend(added.into_iter().map(add));
         for (&address, known) in known.iter().filter(|(address, _)| !wanted.contains_key(address)) {
-            match self.drains.unlisted(key, address, cap, self.now) {
+            match self.drains.unlisted(key, address, cap, known.weight == 0, self.now) {
                 Fate::Quiesce => self.quiesce(key, address, known),
                 Fate::Remove => {
                     self.changes.push(Change::RemoveRealServer { key, address });
@@ -158,14 +160,18 @@ impl Differ<'_> {
                         self.forget_flows(key, Some(address));
                     }
                     // IPVS does not see the packets that conntrack sends by the short circuit.
-                    server.short_circuited.iter().for_each(|from| self.forget_flows(*from, Some(address)));
+                    server.short_circuited.iter().for_each(|from| self.forget_short_circuited(*from, Some(address)));
                 }
             }
         }
     }
 
     fn forget_flows(&mut self, to: VirtualServerKey, endpoint: Option<EndpointAddress>) {
-        self.changes.push(Change::DeleteFlows { to, endpoint });
+        self.changes.push(Change::DeleteFlows { to, endpoint, by_short_circuit: false });
+    }
+
+    fn forget_short_circuited(&mut self, to: VirtualServerKey, endpoint: Option<EndpointAddress>) {
+        self.changes.push(Change::DeleteFlows { to, endpoint, by_short_circuit: true });
     }
 
     fn element(&mut self, element: Element, wanted: bool, known: bool) {
@@ -207,13 +213,14 @@ impl Differ<'_> {
             (None, None) => {}
         }
         // If the short circuit leads to an endpoint of this virtual server, the engine deletes its flows together with
-        // that endpoint. The same holds if the engine removes the short circuit only because no endpoint serves.
-        // Endpoints that drain or come back keep their flows.
+        // that endpoint. If the engine removes the short circuit only because no endpoint serves, endpoints that drain or
+        // come back keep their flows.
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
         let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
-        let nobody_serves = server.is_some_and(|server| server.sets.contains(KeySet::NoEndpoints));
-        if known.is_some_and(|known| !nobody_serves && !to_endpoint(known)) {
-            self.forget_flows(key, None);
+        let is_paused = server.is_some_and(|server| server.paused_short_circuit == known);
+        let are_all_forgotten = server.is_none() && (key.protocol == Protocol::Udp || key.address.is_loopback());
+        if known.is_some_and(|known| !is_paused && !are_all_forgotten && !to_endpoint(known)) {
+            self.forget_short_circuited(key, None);
         }
     }
 

@@ -60,7 +60,20 @@ impl Engine {
                 (Cause::Unknown, Change::AddServer { key, .. }) => {
                     self.known.iter_mut().for_each(|known| known.owned.extend([*key]));
                 }
-                (Cause::Unknown, Change::Bind(address)) | (_, Change::Unbind(address)) => {
+                // The engine assumes the worse until the next read. If an element is wanted again, the engine writes it
+                // again. Otherwise a virtual server could be without its source ranges.
+                (Cause::Unknown, Change::RemoveElement { .. }) => {
+                    self.known.iter_mut().for_each(|known| known.apply(change));
+                }
+                // If an address is not wanted any more, the engine unbinds it again. Otherwise this node could answer
+                // for it.
+                (Cause::Unknown, Change::Bind(address)) => {
+                    self.known.iter_mut().for_each(|known| {
+                        known.apply(change);
+                        known.owned_vips.insert(*address);
+                    });
+                }
+                (_, Change::Unbind(address)) => {
                     self.known.iter_mut().for_each(|known| known.owned_vips.extend([*address]));
                 }
                 _ => {}
@@ -90,6 +103,7 @@ impl Engine {
                 Change::AddServer { key, .. } => {
                     self.disowned.remove(key);
                 }
+                Change::DeleteFlows { .. } => self.pending_flow_deletes.done(change),
                 Change::RemoveServer(key) => self.drains.forget_server(*key),
                 Change::RemoveRealServer { key, address } => self.drains.forget(*key, *address),
                 _ => {}

@@ -4,6 +4,7 @@ use foldhash::HashMap;
 
 use super::NoLocalEndpoints;
 use crate::{
+    cluster::EndpointAddress,
     desired::{Desired, HealthCheck, SharedResource, Skipped},
     model::{Family, ServiceId, VirtualServerKey},
     set::KeySet,
@@ -24,6 +25,8 @@ pub(super) struct Contribution {
     pub(super) shared: Vec<SharedResource>,
     pub(super) skipped: BTreeSet<Skipped>,
     pub(super) health_check: Option<HealthCheck>,
+    /// The short circuits that the kernel lacks only because no endpoint serves.
+    pub(super) paused: Vec<(VirtualServerKey, EndpointAddress)>,
     /// Whether the Service counts: 0 or 1.
     no_local: NoLocalEndpoints,
 }
@@ -42,6 +45,11 @@ impl Contribution {
             shared: desired.shared.iter().copied().collect(),
             skipped: desired.skipped.clone(),
             health_check: desired.health_checks.get(id).copied(),
+            paused: desired
+                .virtual_servers
+                .iter()
+                .filter_map(|(key, server)| Some((*key, server.paused_short_circuit?)))
+                .collect(),
             no_local,
         }
     }

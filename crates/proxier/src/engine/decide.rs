@@ -12,7 +12,7 @@ use crate::{
     desired::{self, Desired, HealthCheck, SharedResource, Skipped},
     diff::Differ,
     model::{ServiceId, VirtualServerKey},
-    plan::Plan,
+    plan::{Change, Plan},
     set::Element,
 };
 
@@ -44,7 +44,7 @@ impl Engine {
     pub(super) fn decide(&mut self, leftovers: Scope, whole: bool, now: Duration) -> Decision {
         let mut scope = leftovers;
         let mut wanted = Desired::default();
-        let (mut health_checks, mut given_up) = (Vec::new(), BTreeMap::new());
+        let (mut health_checks, mut given_up, mut flows) = (Vec::new(), BTreeMap::new(), Vec::new());
         for id in self.cluster.drain_dirty() {
             let mut desired = desired::of_service(&self.cluster, &self.config, &id);
             leave_out_foreign(&mut desired, &self.foreign);
@@ -53,6 +53,13 @@ impl Engine {
             let old = self.contributions.replace(&id, &desired);
             let lost = old.keys.iter().filter(|key| !desired.virtual_servers.contains_key(key));
             given_up.extend(lost.map(|key| (*key, id.clone())));
+            // These flows are in conntrack only: the kernel has no short circuit to remove.
+            let continues = |(key, to): &(VirtualServerKey, EndpointAddress)| {
+                let server = desired.virtual_servers.get(key);
+                server.is_some_and(|it| [it.short_circuit, it.paused_short_circuit].contains(&Some(*to)))
+            };
+            let ended = old.paused.iter().filter(|paused| !continues(paused)).map(|(key, _)| *key);
+            flows.extend(ended.map(|to| Change::DeleteFlows { to, endpoint: None, by_short_circuit: true }));
             scope.keys.extend(old.keys);
             scope.shared.extend(old.shared);
             desired.skipped.retain(|reason| !old.skipped.contains(reason));
@@ -70,7 +77,7 @@ impl Engine {
             drains: &mut self.drains,
             now,
             keeps_ranges: !self.doubt.has_known(),
-            changes: Vec::new(),
+            changes: flows,
         };
         for key in scope.keys {
             differ.virtual_server(key, wanted.virtual_servers.get(&key));

@@ -7,12 +7,21 @@ use crate::{cluster::EndpointAddress, model::VirtualServerKey, plan::Change, sta
 /// Flows that conntrack failed to delete. No list of the kernel's state shows them, so the engine keeps them until the
 /// deletion succeeds.
 #[derive(Debug, Default)]
-pub(super) struct PendingFlowDeletes(BTreeSet<(VirtualServerKey, Option<EndpointAddress>)>);
+pub(super) struct PendingFlowDeletes(BTreeSet<(VirtualServerKey, Option<EndpointAddress>, bool)>);
 
 impl PendingFlowDeletes {
     pub(super) fn note(&mut self, change: &Change) {
-        if let Change::DeleteFlows { to, endpoint } = change {
-            self.0.insert((*to, *endpoint));
+        if let Change::DeleteFlows { to, endpoint, by_short_circuit } = change {
+            self.0.insert((*to, *endpoint, *by_short_circuit));
+        }
+    }
+
+    /// A deletion succeeded. An earlier one of the same flows is not repeated: clients can have new ones by then.
+    pub(super) fn done(&mut self, change: &Change) {
+        if let Change::DeleteFlows { to, endpoint, by_short_circuit } = change {
+            self.0.retain(|(other, of, by)| {
+                to != other || endpoint.is_some() && endpoint != of || *by_short_circuit && !by
+            });
         }
     }
 
@@ -22,9 +31,10 @@ impl PendingFlowDeletes {
             return;
         }
         let after = real_servers(changes);
-        for (to, endpoint) in std::mem::take(&mut self.0) {
-            if !endpoint.is_some_and(|endpoint| serves(known, &after, to, endpoint)) {
-                changes.push(Change::DeleteFlows { to, endpoint });
+        for (to, endpoint, by_short_circuit) in std::mem::take(&mut self.0) {
+            let deletion = Change::DeleteFlows { to, endpoint, by_short_circuit };
+            if !endpoint.is_some_and(|endpoint| serves(known, &after, to, endpoint)) && !changes.contains(&deletion) {
+                changes.push(deletion);
             }
         }
     }

@@ -1,7 +1,9 @@
 //! An in-memory kernel, for the tests of this crate and of embedders.
 
+mod copy;
 mod errno;
 mod nft;
+mod strike;
 #[cfg(test)]
 mod tests;
 
@@ -11,8 +13,11 @@ use std::{
     sync::Arc,
 };
 
+pub use copy::RecordCopy;
 use errno::{EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH, Errno, cause, is_done_already};
 use ipvs_netlink::{Scheduler, VirtualServer};
+use strike::{Aimed, KILLED};
+pub use strike::{Made, Strike};
 
 use crate::{
     cluster::EndpointAddress,
@@ -60,7 +65,11 @@ pub struct FakeKernel {
     pub unconfirmed: Vec<String>,
     /// Schedulers that this kernel does not have.
     pub missing_schedulers: Vec<Scheduler>,
-    /// Whether [`observe`](Kernel::observe) fails.
+    /// Incidents in the next plan, each at the change with this number. The numbers count modulo the number of changes.
+    pub strikes: Vec<(usize, Strike)>,
+    /// Whether [`Strike::Kill`] has struck. Until it is reset, no change is made.
+    pub is_killed: bool,
+    /// Whether every read fails.
     pub unreadable: bool,
     /// The next [`observe`](Kernel::observe) omits each virtual server, real server and element whose removal prints
     /// one of these texts. Dumps of IPVS and of set elements are no snapshots. A virtual server that another source
@@ -70,6 +79,10 @@ pub struct FakeKernel {
     pub observations: usize,
     /// Changes that asked for a state that the kernel already had. As with Linux, they succeed.
     pub repeated: Vec<Change>,
+    /// The changes that were made, in order, if the test wants to know them.
+    pub made: Option<Vec<Made>>,
+    /// The copy of the record of ownership. `None`: kube-ipvs keeps none.
+    pub record_copy: Option<RecordCopy>,
 }
 
 impl Kernel for FakeKernel {
@@ -83,7 +96,9 @@ impl Kernel for FakeKernel {
         self.observations += 1;
         self.check_readable()?;
         let unlisted = std::mem::take(&mut self.unlisted);
-        Ok(self.list(&unlisted, believed))
+        let mut state = self.list(&unlisted, believed);
+        self.read_copy(&mut state);
+        Ok(state)
     }
 
     fn servers(
@@ -96,6 +111,7 @@ impl Kernel for FakeKernel {
     }
 
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {
+        self.check_readable()?;
         let counted = self.connections.iter().filter(|((key, _), _)| servers.contains(key));
         Ok(counted.map(|(at, count)| (*at, *count)).collect())
     }
@@ -103,14 +119,17 @@ impl Kernel for FakeKernel {
     fn apply(&mut self, plan: &Plan) -> Report {
         let mut report = Report::default();
         let mut failed = FailedPrerequisites::default();
-        for (number, change) in plan.changes().iter().enumerate() {
-            let stopped = failed.stops(change).map(|reason| (Cause::NotTried, reason.into()));
-            if let Some((cause, reason)) = stopped.or_else(|| self.make(change).err()) {
-                failed.note(change);
-                let failure = Failure { change: number, cause, reason };
-                self.amend(&amends(plan, std::slice::from_ref(&failure)), &mut failed, &mut report);
-                report.failures.push(failure);
-            }
+        let numbered: Vec<_> = plan.changes().iter().enumerate().collect();
+        let mut aimed = Aimed::default();
+        if !plan.is_empty() {
+            aimed = Aimed::new(std::mem::take(&mut self.strikes), plan.changes().len());
+        }
+        for run in numbered.chunk_by(|(_, one), (_, other)| one.phase() == other.phase()) {
+            self.is_killed |= aimed.begin(run[0].1.phase(), run);
+            let failures = self.apply_phase(run, &mut aimed, &failed);
+            failures.iter().for_each(|failure| failed.note(&plan.changes()[failure.change]));
+            self.amend(&amends(plan, &failures), &mut failed, &mut report);
+            report.failures.extend(failures);
         }
         report
     }
@@ -129,6 +148,36 @@ impl FakeKernel {
         }
     }
 
+    /// Makes the changes of one phase. As with Linux, a failure stops none of the same phase.
+    fn apply_phase(
+        &mut self,
+        run: &[(usize, &Change)],
+        aimed: &mut Aimed,
+        failed: &FailedPrerequisites,
+    ) -> Vec<Failure> {
+        let (mut possible, mut failures) = (Vec::with_capacity(run.len()), Vec::new());
+        for &(number, change) in run {
+            match failed.stops(change) {
+                None => possible.push((number, change)),
+                Some(reason) => {
+                    failures.push(Failure { change: number, cause: Cause::NotTried, reason: reason.into() });
+                }
+            }
+        }
+        if !self.is_killed {
+            self.record_copy.iter_mut().for_each(|copy| copy.intend(possible.iter().map(|(_, change)| *change)));
+        }
+        for &(number, change) in &possible {
+            if let Err((cause, reason)) = self.make_under(aimed, number, change) {
+                failures.push(Failure { change: number, cause, reason });
+            }
+        }
+        if !self.is_killed {
+            self.confirm(&possible, &failures);
+        }
+        failures
+    }
+
     /// The state as incomplete dumps show it, with the believed virtual servers queried individually.
     fn list(&self, unlisted: &[String], believed: &State) -> State {
         let is_listed = |removal: Change| !unlisted.iter().any(|text| removal.to_string().contains(text));
@@ -141,7 +190,8 @@ impl FakeKernel {
         for (&key, server) in &self.virtual_servers {
             let is_expected = state.elements.contains_key(&key)
                 || believed.virtual_servers.contains_key(&key)
-                || believed.owned.contains(&key);
+                || believed.owned.contains(&key)
+                || self.record_copy.as_ref().is_some_and(|copy| copy.servers.contains(&key));
             if is_expected || is_listed(Change::RemoveServer(key)) {
                 let mut server = server.clone();
                 server.real_servers.retain(|&address, _| is_listed(Change::RemoveRealServer { key, address }));
@@ -162,14 +212,21 @@ impl FakeKernel {
 
     fn make(&mut self, change: &Change) -> Result<(), (Cause, Reason)> {
         let named = |texts: &[String]| texts.iter().any(|text| change.to_string().contains(text));
-        if named(&self.refuse) {
+        if self.is_killed {
+            return Err((Cause::Unknown, KILLED.into()));
+        }
+        if named(&self.refuse) && !self.has_server_of(change) {
             return Err((Cause::Refused, "refused by the test".into()));
         }
         if named(&self.unanswered) {
             return Err((Cause::Unknown, "no answer".into()));
         }
         let is_unconfirmed = named(&self.unconfirmed);
-        match self.ask(change) {
+        let asked = self.ask(change);
+        if asked == Ok(true) {
+            self.note_made(change, false);
+        }
+        match asked {
             _ if is_unconfirmed => Err((Cause::Unknown, "its answer was lost".into())),
             Ok(true) => Ok(()),
             Ok(false) => {

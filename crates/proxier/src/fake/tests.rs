@@ -160,3 +160,63 @@ fn dump_gap_lasts_one_read_and_named_servers_are_queried() {
     assert_eq!(kernel.observe(&whole).unwrap().virtual_servers, expected);
     assert_eq!(kernel.observe(&nothing).unwrap(), whole);
 }
+
+/// A kernel with three virtual servers to make, and the plan for them.
+fn three() -> (FakeKernel, Plan) {
+    let servers = [1, 2, 3].map(|number| {
+        let key = key(&format!("TCP 10.0.0.{number}:80"));
+        Change::AddServer { key, config: VirtualServer::new(Scheduler::RR) }
+    });
+    (FakeKernel { made: Some(Vec::new()), ..ready() }, Plan::new(servers.to_vec()))
+}
+
+/// The numbers of the failed changes, and that of virtual servers.
+fn outcome(kernel: &mut FakeKernel, plan: &Plan) -> (Vec<usize>, usize) {
+    let report = kernel.apply(plan);
+    (report.failures.iter().map(|failure| failure.change).collect(), kernel.virtual_servers.len())
+}
+
+#[test]
+fn strike_hits_one_change_of_one_plan() {
+    let (mut kernel, plan) = three();
+    kernel.strikes = vec![(4, Strike::Refuse(12))];
+    assert_eq!(outcome(&mut kernel, &Plan::default()), (vec![], 0));
+    assert_eq!(outcome(&mut kernel, &plan), (vec![1], 2), "the numbers count round the plan");
+    for (strike, expected) in [
+        (Strike::Unanswered, (vec![1], 2)),
+        (Strike::Unconfirmed, (vec![1], 3)),
+        (Strike::Deaf, (vec![1, 2], 3)),
+        (Strike::Kill, (vec![1, 2], 1)),
+    ] {
+        let (mut kernel, plan) = three();
+        kernel.strikes = vec![(1, strike.clone())];
+        assert_eq!(outcome(&mut kernel, &plan), expected, "{strike:?}");
+        assert_eq!(kernel.is_killed, strike == Strike::Kill);
+        let made = kernel.made.unwrap();
+        let servers = made.iter().filter(|made| matches!(made.change, Change::AddServer { .. }));
+        assert_eq!(servers.count(), expected.1, "{strike:?}");
+    }
+}
+
+#[test]
+fn another_program_can_come_first() {
+    let (mut kernel, plan) = three();
+    kernel.strikes = vec![(0, Strike::Others(vec![plan.changes()[1].clone()]))];
+    let report = kernel.apply(&plan);
+    assert_eq!(report.failures.iter().map(|failure| failure.cause).collect::<Vec<_>>(), [Cause::Exists]);
+    let by_others: Vec<bool> = kernel.made.unwrap().into_iter().map(|made| made.by_others).collect();
+    assert_eq!(by_others, [true, false, false]);
+}
+
+#[test]
+fn copy_of_the_record_outlives_a_flushed_ruleset() {
+    let at = key("TCP 10.0.0.1:80");
+    let config = VirtualServer::new(Scheduler::RR);
+    let mut kernel = FakeKernel { record_copy: Some(RecordCopy::default()), ..ready() };
+    last(&mut kernel, &[served("default/a", false), Change::AddServer { key: at, config }]);
+    kernel.elements = None;
+    kernel.unlisted = vec!["virtual server".into()];
+    assert_eq!(kernel.observe(&State::default()).unwrap().owned, [at].into());
+    assert_eq!(last(&mut kernel, &[Change::RemoveServer(at)]), None);
+    assert!(!kernel.is_recorded(at));
+}

@@ -20,6 +20,8 @@ pub struct FailedPrerequisites {
     unremoved: BTreeSet<VirtualServerKey>,
     still_bound: BTreeSet<IpAddr>,
     unguarded: BTreeSet<IpAddr>,
+    /// Virtual servers that old source ranges leave open.
+    open: BTreeSet<VirtualServerKey>,
 }
 
 impl FailedPrerequisites {
@@ -33,6 +35,9 @@ impl FailedPrerequisites {
                 {
                     self.unguarded.insert(key.address);
                 }
+            }
+            Change::RemoveElement { element: Element::Allowed(key, _), .. } => {
+                self.open.insert(*key);
             }
             Change::AddServer { key, .. } => {
                 self.unmade.insert(*key);
@@ -59,7 +64,11 @@ impl FailedPrerequisites {
             {
                 Some(UNRECORDED)
             }
-            Change::AddServer { key, .. } if unrecorded(Element::Key(KeySet::Firewall, *key)) => Some(OPEN),
+            Change::AddServer { key, .. }
+                if unrecorded(Element::Key(KeySet::Firewall, *key)) || self.open.contains(key) =>
+            {
+                Some(OPEN)
+            }
             Change::AddRealServer { key, .. }
             | Change::RemoveElement { element: Element::Key(KeySet::NoEndpoints, key), .. }
                 if self.unmade.contains(key) =>

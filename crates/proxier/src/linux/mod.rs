@@ -43,11 +43,12 @@ use std::{io, time::Instant};
 
 pub use netlink_batch;
 
+pub use crate::schedule::Drift;
 use crate::{config::Config, kernel::KernelUnavailable, takeover::AdoptedState};
 pub use host_addresses::HostAddresses;
 pub use meter::{FlowDeletion, Meter, Operation, Subsystem};
 pub use names::{NameError, Names};
-pub use notices::{Drift, Notices};
+pub use notices::Notices;
 use reason::unavailable;
 pub use runner::{Runner, Update};
 pub use settings::{LocalDetector, Settings, Timeouts};

@@ -13,23 +13,12 @@ use netlink_batch::{
 };
 
 use super::{Names, netfilter, nft::OF_TABLE};
-use crate::kernel::KernelUnavailable;
+use crate::{kernel::KernelUnavailable, schedule::Drift};
 
 /// `NFNLGRP_NFTABLES`.
 const NFTABLES: u32 = 7;
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV6_IFADDR`, `RTNLGRP_IPV6_ROUTE`.
 const DEVICES: [u32; 5] = [1, 5, 7, 9, 11];
-
-/// State that another program may have changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drift {
-    /// A table or the device of kube-ipvs. After lost notices, any state may have changed.
-    Any,
-    /// A default route, and with it possibly a gateway in the rules.
-    Gateways,
-    /// This address was removed from a device. It is drift if the address belongs on the kube-ipvs device.
-    Unbound(IpAddr),
-}
 
 /// The notices of one part of the kernel. [`wait`](Self::wait) blocks: give it a thread.
 pub struct Notices {

@@ -13,14 +13,10 @@ use crate::{
     engine::{Completeness, Engine, SyncReport},
     kernel::KernelUnavailable,
     model::Event,
-    schedule::Schedule,
+    sync_loop::Loop,
 };
 
-/// After a sync that read the whole kernel, the next periodic one waits so many times as long as that took. So audits
-/// take at most a tenth of a processor, however large the state and however short the sync period.
-const AUDIT_REST: u32 = 9;
-
-/// An [`Engine`] and the [`LinuxKernel`] of one network namespace, with a clock: it knows when a sync is due.
+/// The [`Loop`] of an [`Engine`] and the [`LinuxKernel`] of one network namespace, with a clock.
 ///
 /// [`run`](Self::run) is the whole loop, for a program that needs nothing else on its thread:
 ///
@@ -46,9 +42,7 @@ const AUDIT_REST: u32 = 9;
 /// [`until_sync`](Self::until_sync), and calls [`sync_if_due`](Self::sync_if_due). It also follows
 /// [`HostAddresses`] and the kernel's [`Notices`](super::Notices), as `run` does.
 pub struct Runner {
-    engine: Engine,
-    kernel: LinuxKernel,
-    schedule: Schedule,
+    inner: Loop<LinuxKernel>,
     start: Instant,
 }
 
@@ -68,23 +62,22 @@ impl Runner {
 
     /// A runner of an engine and a kernel that was opened with the engine's [`Config`].
     pub fn new(engine: Engine, kernel: LinuxKernel) -> Self {
-        let schedule = Schedule::new(engine.config().min_sync_period);
-        Self { engine, kernel, schedule, start: Instant::now() }
+        Self { inner: Loop::new(engine, kernel), start: Instant::now() }
     }
 
     /// The engine.
     pub fn engine(&self) -> &Engine {
-        &self.engine
+        self.inner.engine()
     }
 
     /// The kernel, to measure it or to take it over.
     pub fn kernel(&mut self) -> &mut LinuxKernel {
-        &mut self.kernel
+        self.inner.kernel()
     }
 
     /// Both, for a program that reads the one with the other.
     pub fn parts(&mut self) -> (&Engine, &mut LinuxKernel) {
-        (&self.engine, &mut self.kernel)
+        self.inner.parts()
     }
 
     /// The time since the runner was made, as its engine counts it.
@@ -92,59 +85,31 @@ impl Runner {
         self.start.elapsed()
     }
 
-    /// Takes in an event. The next sync is due at once, or after [`Config::min_sync_period`].
+    /// As [`Loop::apply`].
     pub fn apply(&mut self, event: Event) {
-        self.schedule.input();
-        self.engine.apply(event);
+        self.inner.apply(event);
     }
 
-    /// Sets whether all objects that exist are known: see [`Engine::set_complete`]. Nothing is synced before the first
-    /// call, so that no sync sees a Service without its EndpointSlices. Call it after the events of the first lists.
+    /// As [`Loop::set_complete`].
     pub fn set_complete(&mut self, completeness: Completeness) {
-        self.schedule.set_source();
-        self.schedule.input();
-        self.engine.set_complete(completeness);
+        self.inner.set_complete(completeness);
     }
 
-    /// Takes in that another program may have changed the kernel. A sync reads the kernel soon, and less often while
-    /// such notices go on.
+    /// As [`Loop::notice`].
     pub fn notice(&mut self, drifts: &[Drift]) {
-        let is_ours = |drift: &Drift| match drift {
-            Drift::Any => true,
-            Drift::Gateways => false,
-            // An address that a sync unbound is bound no more when the notice of it comes.
-            Drift::Unbound(address) => self.engine.has_bound(*address),
-        };
         let now = self.now();
-        if drifts.iter().any(is_ours) {
-            self.engine.verify_at(self.schedule.drift(now));
-        }
-        if drifts.contains(&Drift::Gateways) {
-            self.engine.verify_at(self.schedule.gateways(now));
-        }
+        self.inner.notice(drifts, now);
     }
 
     /// How long until the next sync if no input comes. None until the first [`set_complete`](Self::set_complete).
     pub fn until_sync(&self) -> Option<Duration> {
-        Some(self.schedule.due(self.engine.next_sync())?.saturating_sub(self.now()))
+        Some(self.inner.due()?.saturating_sub(self.now()))
     }
 
     /// Syncs if a sync is due.
     pub fn sync_if_due(&mut self) -> Option<SyncReport> {
-        if self.until_sync()? > Duration::ZERO {
-            return None;
-        }
-        self.schedule.begin();
-        let start = self.now();
-        let report = self.engine.sync(&mut self.kernel, start);
-        let end = self.now();
-        if report.whole {
-            self.engine.delay_audit(end + (end - start) * AUDIT_REST);
-        }
-        if !report.plan.is_empty() {
-            self.schedule.changed(end);
-        }
-        Some(report)
+        let start = self.start;
+        self.inner.sync_if_due(|| start.elapsed())
     }
 
     /// Takes in updates, follows the kernel, and syncs when that is due. `synced` gets each report. Returns after the
@@ -178,7 +143,7 @@ impl Runner {
                 }
             }
             if let Some(report) = self.sync_if_due() {
-                synced(&self.engine, report);
+                synced(self.engine(), report);
             }
         }
     }
@@ -194,7 +159,7 @@ impl Runner {
 
     /// Starts the threads that follow the addresses of this host and the kernel's notices.
     fn follow_kernel(&mut self, sender: &Sender<Input>) -> Result<(), KernelUnavailable> {
-        let mut host = HostAddresses::open(self.kernel.names())?;
+        let mut host = HostAddresses::open(self.kernel().names())?;
         let (mut addresses, to_loop) = (host.read()?, sender.clone());
         spawn("addresses", move || {
             while to_loop.send(Input::Update(Event::NodeAddresses(addresses).into())).is_ok() {
@@ -202,7 +167,7 @@ impl Runner {
                 addresses = iter::repeat_with(|| host.wait()).find_map(Result::ok).unwrap_or_default();
             }
         })?;
-        for mut notices in self.kernel.notices()? {
+        for mut notices in self.kernel().notices()? {
             let to_loop = sender.clone();
             spawn("notices", move || {
                 let mut input = || notices.wait().map_or_else(Input::Failed, Input::Drift);

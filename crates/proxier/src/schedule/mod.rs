@@ -2,9 +2,20 @@
 
 mod pace;
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use pace::Pace;
+
+/// State that another program may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drift {
+    /// A table or the device of kube-ipvs. After lost notices, any state may have changed.
+    Any,
+    /// A default route, and with it possibly a gateway in the rules.
+    Gateways,
+    /// This address was removed from a device. It is drift if the address belongs on the kube-ipvs device.
+    Unbound(IpAddr),
+}
 
 /// When the owner of an engine syncs.
 #[derive(Debug, Default)]

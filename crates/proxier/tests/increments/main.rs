@@ -59,7 +59,8 @@ impl Node {
         if report.whole {
             self.is_misled = has_gaps;
         }
-        self.is_misled |= !report.failures.is_empty() && !self.kernel.unconfirmed.is_empty();
+        let has_unknown = !self.kernel.unconfirmed.is_empty() || !self.kernel.unanswered.is_empty();
+        self.is_misled |= !report.failures.is_empty() && has_unknown;
         if let Some(known) = self.engine.known().filter(|_| !self.is_misled) {
             // Dumps do not show ownership that only the engine remembers.
             let known = State { owned: [].into(), owned_vips: [].into(), ..known.clone() };

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use proxier::{
     Completeness, Engine, Plan, ServerState, State, SyncReport,
-    kernel::{ConnectionCounts, Kernel, KernelUnavailable, Prepared, Report},
+    kernel::{ConnectionCounts, Kernel, KernelUnavailable, Report},
     model::{Event, VirtualServerKey},
 };
 
@@ -60,8 +60,8 @@ fn counted_sync(engine: &mut Engine, kernel: &mut Accepting, events: Vec<Event>)
 struct Accepting;
 
 impl Kernel for Accepting {
-    fn prepare(&mut self) -> Result<Prepared, KernelUnavailable> {
-        Ok(Prepared::Intact)
+    fn prepare(&mut self) -> Result<(), KernelUnavailable> {
+        Ok(())
     }
 
     fn observe(&mut self, _: &State) -> Result<State, KernelUnavailable> {
@@ -73,10 +73,6 @@ impl Kernel for Accepting {
         _: &[VirtualServerKey],
     ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
         Ok(BTreeMap::new())
-    }
-
-    fn differs(&mut self, _: &State) -> Result<bool, KernelUnavailable> {
-        Ok(false)
     }
 
     fn connections(&mut self, _: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {

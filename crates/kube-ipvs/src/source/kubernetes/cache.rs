@@ -19,7 +19,7 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(super) enum Update {
+pub(crate) enum Update {
     Listed(Vec<Object>),
     Applied(Box<Object>),
     Deleted(Key),
@@ -34,7 +34,7 @@ pub(super) enum Update {
 ///
 /// If kube-ipvs cannot parse an object, the last good version stays in force. No other object is affected.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     server: Arc<str>,
     collections: BTreeMap<Resource, Collection>,
 }
@@ -51,7 +51,7 @@ struct Collection {
 }
 
 impl Cache {
-    pub(super) fn new(server: &str) -> Self {
+    pub(crate) fn new(server: &str) -> Self {
         let collections = Resource::ALL.map(|resource| (resource, Collection::default()));
         Self { server: server.into(), collections: collections.into() }
     }
@@ -59,14 +59,14 @@ impl Cache {
     /// Whether the engine can start: all Services and EndpointSlices are listed, and each optional resource was
     /// requested. An optional resource can change the rules of every Service, so kube-ipvs waits for the outcome of the
     /// first request.
-    pub(super) fn is_synced(&self) -> bool {
+    pub(crate) fn is_synced(&self) -> bool {
         let is_synced = |(resource, collection): (&Resource, &Collection)| {
             if resource.is_vital() { collection.listed } else { collection.answered }
         };
         self.collections.iter().all(is_synced)
     }
 
-    pub(super) fn take(&mut self, resource: Resource, update: Update, changes: &mut Changes) {
+    pub(crate) fn take(&mut self, resource: Resource, update: Update, changes: &mut Changes) {
         let Some(collection) = self.collections.get_mut(&resource) else { return };
         collection.answered = true;
         let mut report = |key: &Key, reason: &Invalid, word: &'static str| {
@@ -113,7 +113,7 @@ impl Cache {
         self.conclude(changes);
     }
 
-    pub(super) fn conclude(&self, changes: &mut Changes) {
+    pub(crate) fn conclude(&self, changes: &mut Changes) {
         changes.unread = self.unread();
         changes.complete = self.completeness();
     }

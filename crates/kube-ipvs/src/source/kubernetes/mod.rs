@@ -6,7 +6,7 @@
 //! docs/adr/0007-kube-ipvs-has-its-own-watch.md explains why this is not kube-runtime's `watcher`.
 
 mod answer;
-mod cache;
+pub(crate) mod cache;
 mod connect;
 mod connections;
 mod failure;
@@ -16,7 +16,7 @@ mod list;
 mod nodes;
 mod page;
 mod proxy;
-mod resource;
+pub(crate) mod resource;
 mod retry;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::events::About;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Resource {
+pub(crate) enum Resource {
     Services,
     EndpointSlices,
     /// The Node that kube-ipvs runs on. Watching all Nodes would be too much: they are many and change often.
@@ -20,23 +20,23 @@ pub(super) enum Resource {
 }
 
 #[derive(Debug)]
-pub(super) struct Object {
-    pub(super) key: Key,
-    pub(super) version: Option<String>,
+pub(crate) struct Object {
+    pub(crate) key: Key,
+    pub(crate) version: Option<String>,
     /// The event that applies the object; `None` if kube-ipvs ignores it.
-    pub(super) content: Result<Option<Event>, Invalid>,
-    pub(super) uid: Option<Box<str>>,
+    pub(crate) content: Result<Option<Event>, Invalid>,
+    pub(crate) uid: Option<Box<str>>,
     /// Fields that kube-ipvs ignores although it follows the object.
-    pub(super) ignored: Vec<Invalid>,
+    pub(crate) ignored: Vec<Invalid>,
     /// For an EndpointSlice, when the change happened that made the control plane write it.
-    pub(super) trigger: Option<Timestamp>,
+    pub(crate) trigger: Option<Timestamp>,
 }
 
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) key: Key,
-    pub(super) version: Option<String>,
-    pub(super) uid: Option<Box<str>>,
+pub(crate) struct Head {
+    pub(crate) key: Key,
+    pub(crate) version: Option<String>,
+    pub(crate) uid: Option<Box<str>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -55,7 +55,7 @@ struct HeadMeta {
 }
 
 impl Resource {
-    pub(super) const ALL: [Self; 4] = [Self::Services, Self::EndpointSlices, Self::OwnNode, Self::ServiceCidrs];
+    pub(crate) const ALL: [Self; 4] = [Self::Services, Self::EndpointSlices, Self::OwnNode, Self::ServiceCidrs];
 
     fn kind(self) -> Kind {
         match self {
@@ -66,7 +66,7 @@ impl Resource {
         }
     }
 
-    pub(super) fn path(self) -> &'static str {
+    pub(crate) fn path(self) -> &'static str {
         match self {
             Self::Services => "/api/v1/services",
             Self::EndpointSlices => "/apis/discovery.k8s.io/v1/endpointslices",
@@ -76,12 +76,12 @@ impl Resource {
     }
 
     /// The name in the API and in metrics, such as `endpointslices`.
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         self.path().rsplit('/').next().unwrap_or_default()
     }
 
     /// As in kube-proxy. The API server omits objects labelled as headless or as served by another proxy.
-    pub(super) fn label_selector(self) -> Option<String> {
+    pub(crate) fn label_selector(self) -> Option<String> {
         match self {
             Self::Services | Self::EndpointSlices => Some(format!("!{HEADLESS},!{SERVICE_PROXY_NAME}")),
             Self::OwnNode | Self::ServiceCidrs => None,
@@ -90,11 +90,11 @@ impl Resource {
 
     /// Whether the engine needs the complete list to start. The other resources are optional: an API server can lack
     /// them or deny access.
-    pub(super) fn is_vital(self) -> bool {
+    pub(crate) fn is_vital(self) -> bool {
         matches!(self, Self::Services | Self::EndpointSlices)
     }
 
-    pub(super) fn read(self, json: &RawValue, policy: &AnnotationPolicy) -> Object {
+    pub(crate) fn read(self, json: &RawValue, policy: &AnnotationPolicy) -> Object {
         let Head { key, version, uid } = self.head(json);
         let (content, ignored, trigger) = match proxier_kubernetes::Object::read(self.kind(), json.get(), policy) {
             Ok((object, remarks)) => (Ok(object.event), remarks.told().collect(), object.trigger_time),
@@ -104,7 +104,7 @@ impl Resource {
     }
 
     /// These fields can be read from an otherwise invalid object.
-    pub(super) fn head(self, json: &RawValue) -> Head {
+    pub(crate) fn head(self, json: &RawValue) -> Head {
         let HeadMeta { name, namespace, uid, resource_version } =
             serde_json::from_str::<WithHead>(json.get()).unwrap_or_default().metadata;
         let version = resource_version.filter(|version| !version.is_empty());
@@ -113,7 +113,7 @@ impl Resource {
         Head { key: Key::new(self.kind(), &namespace, &name), version, uid }
     }
 
-    pub(super) fn about(self, key: &Key) -> Option<About> {
+    pub(crate) fn about(self, key: &Key) -> Option<About> {
         let (namespace, name) = (key.namespace.clone(), key.name.clone());
         match self {
             Self::Services => Some(About::Service(ServiceId { namespace, name })),

@@ -179,7 +179,7 @@ fn localhost_node_port_bypasses_ipvs_to_one_endpoint() {
             - real server TCP 127.0.0.1:30080 -> 10.1.0.1:8080
             - real server TCP 192.168.0.1:30080 -> 10.1.0.1:8080
             - element hairpin { 10.1.0.1 . 10.1.0.1 . tcp . 8080 }
-            - flows TCP 127.0.0.1:30080 -> 10.1.0.1:8080
+            - flows TCP 127.0.0.1:30080 -> 10.1.0.1:8080 by short circuit
         "#]],
     );
     check(

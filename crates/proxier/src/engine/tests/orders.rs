@@ -198,18 +198,19 @@ fn removed_port_does_not_move_other_short_circuit_targets() {
     check(
         &sync(&mut engine, &mut kernel, 1, [web(&[8080, 80])]),
         expect![[r#"
-        - virtual server TCP 10.0.0.1:443
-        - virtual server TCP 10.0.0.1:33211
-        - virtual server TCP 203.0.113.1:443
-        - element served { 10.0.0.1 . tcp . 443 }
-        - element cluster-ips { 10.0.0.1 . tcp . 443 }
-        - element no-endpoints { 10.0.0.1 . tcp . 443 }
-        - element served { 10.0.0.1 . tcp . 33211 }
-        - element no-endpoints { 10.0.0.1 . tcp . 33211 }
-        - element short-circuit-targets { 10.0.0.1 . tcp . 33211 }
-        - element served { 203.0.113.1 . tcp . 443 }
-        - element no-endpoints { 203.0.113.1 . tcp . 443 }
-    "#]],
+            - virtual server TCP 10.0.0.1:443
+            - virtual server TCP 10.0.0.1:33211
+            - virtual server TCP 203.0.113.1:443
+            - element served { 10.0.0.1 . tcp . 443 }
+            - element cluster-ips { 10.0.0.1 . tcp . 443 }
+            - element no-endpoints { 10.0.0.1 . tcp . 443 }
+            - element served { 10.0.0.1 . tcp . 33211 }
+            - element no-endpoints { 10.0.0.1 . tcp . 33211 }
+            - element short-circuit-targets { 10.0.0.1 . tcp . 33211 }
+            - element served { 203.0.113.1 . tcp . 443 }
+            - element no-endpoints { 203.0.113.1 . tcp . 443 }
+            - flows TCP 203.0.113.1:443 by short circuit
+        "#]],
     );
     // The Service keeps the ports that it uses itself. Port 0 does not exist.
     let report = sync(&mut engine, &mut kernel, 2, [web(&[80, 0x8050, 0x8000])]);

@@ -157,7 +157,7 @@ fn unconfirmed_virtual_server_is_removed_with_its_service() {
     assert_eq!(engine.sync(&mut kernel, Duration::ZERO).failures.len(), 4, "and two real servers");
     kernel.unconfirmed.clear();
     sync(&mut engine, &mut kernel, 0, [Event::ServiceRemoved(ServiceId::new("default", "myapp"))]);
-    assert_eq!((kernel.virtual_servers.len(), kernel.state().bound_vips.len()), (1, 1));
+    assert_eq!((kernel.virtual_servers.len(), kernel.state().bound_vips.len()), (1, 0));
     assert_eq!(sync(&mut engine, &mut kernel, 1, []).skipped, []);
     assert_eq!(kernel.state(), State::default());
 }

@@ -21,6 +21,7 @@ const DELETE: u16 = message_type(CONNTRACK, 2);
 // `enum ctattr_*` of `linux/netfilter/nfnetlink_conntrack.h`.
 pub(super) const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 
@@ -37,6 +38,9 @@ pub(super) const PROTOCOL_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 pub(super) const DESTINATION_PORT: u16 = 3;
 
+/// `IPS_DST_NAT` of `linux/netfilter/nf_conntrack_common.h`. netfilter sets it, and IPVS does not.
+const DST_NAT: u32 = 1 << 5;
+
 /// A conntrack entry, with the fields that identify it in a delete request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -46,6 +50,8 @@ pub(super) struct Entry {
     pub(super) source_port: u16,
     /// The real server, which is the source of the reply direction.
     pub(super) endpoint: Option<EndpointAddress>,
+    /// Whether netfilter has translated the destination, as by a short circuit.
+    pub(super) is_translated: bool,
     /// The kernel's ID, as raw bytes. It tells apart flows with the same addresses and ports.
     pub(super) id: Option<[u8; 4]>,
     /// The zone of both directions, big-endian.
@@ -77,6 +83,7 @@ impl Entry {
             source: original.source.0,
             source_port: original.source.1,
             endpoint: endpoint(),
+            is_translated: find(bytes, STATUS).and_then(array).is_some_and(|it| u32::from_be_bytes(it) & DST_NAT != 0),
             id: find(bytes, ID).and_then(array),
             zone: find(bytes, ZONE).and_then(array),
             original_zone: original.zone,

@@ -122,29 +122,33 @@ fn pass(lists: &mut Socket, deletions: &mut Socket, filter: &Filter, wanted: &Wa
     }
 }
 
-/// The flows to delete, by destination, and by real server if only flows to that one are meant.
-struct Wanted(HashSet<(VirtualServerKey, Option<EndpointAddress>)>);
+/// The flows to delete, by destination, and by real server if only flows to that one are meant. Last: whether only flows
+/// by a short circuit are meant.
+struct Wanted(HashSet<(VirtualServerKey, Option<EndpointAddress>, bool)>);
 
 impl Wanted {
     fn new(changes: &[(usize, &Change)]) -> Self {
         let flows = changes.iter().filter_map(|(_, change)| match change {
-            Change::DeleteFlows { to, endpoint } => Some((*to, *endpoint)),
+            Change::DeleteFlows { to, endpoint, by_short_circuit } => Some((*to, *endpoint, *by_short_circuit)),
             _ => None,
         });
         Self(flows.collect())
     }
 
     fn families(&self) -> BTreeSet<Family> {
-        self.0.iter().map(|(to, _)| to.family()).collect()
+        self.0.iter().map(|(to, ..)| to.family()).collect()
     }
 
     fn destinations(&self, family: Family) -> BTreeSet<VirtualServerKey> {
-        self.0.iter().map(|(to, _)| *to).filter(|to| to.family() == family).collect()
+        self.0.iter().map(|(to, ..)| *to).filter(|to| to.family() == family).collect()
     }
 
-    /// Two lookups for each entry, because the table can hold a million entries.
+    /// A few lookups for each entry, because the table can hold a million entries.
     fn includes(&self, entry: &Entry) -> bool {
-        let goes_to = |endpoint| self.0.contains(&(entry.to, endpoint));
+        let goes_to = |endpoint| {
+            let is_wanted = |by_short_circuit| self.0.contains(&(entry.to, endpoint, by_short_circuit));
+            is_wanted(false) || entry.is_translated && is_wanted(true)
+        };
         goes_to(None) || entry.endpoint.is_some() && goes_to(entry.endpoint)
     }
 }

@@ -17,11 +17,15 @@ pub(super) fn endpoint(at: &str) -> EndpointAddress {
 
 pub(super) fn entry(to: VirtualServerKey, endpoint: Option<EndpointAddress>) -> Entry {
     let source = IpAddr::from([10, 9, 9, 9]);
-    Entry { to, source, source_port: 4000, endpoint, id: None, zone: None, original_zone: None }
+    Entry { to, source, source_port: 4000, endpoint, is_translated: false, id: None, zone: None, original_zone: None }
 }
 
 pub(super) fn wanted(flows: &[(VirtualServerKey, Option<&str>)]) -> Wanted {
-    let change = |(to, at): &(_, Option<_>)| Change::DeleteFlows { to: *to, endpoint: at.map(endpoint) };
+    let change = |(to, at): &(_, Option<_>)| Change::DeleteFlows {
+        to: *to,
+        endpoint: at.map(endpoint),
+        by_short_circuit: false,
+    };
     let changes: Vec<_> = flows.iter().map(change).collect();
     Wanted::new(&changes.iter().enumerate().collect::<Vec<_>>())
 }
@@ -50,6 +54,19 @@ fn flow_deletion_with_endpoint_matches_only_flows_to_it() {
         assert!(!wanted.includes(&entry(to, Some(endpoint(elsewhere)))));
         assert!(!wanted.includes(&entry(to, Some(endpoint(other_port)))));
         assert!(!wanted.includes(&entry(to, None)), "where it goes is unknown");
+    }
+}
+
+/// The flows of clients outside, which IPVS handles, go on.
+#[test]
+fn flow_deletion_of_a_short_circuit_matches_only_translated_flows() {
+    let to = key(Protocol::Tcp, "203.0.113.1:80");
+    let at = Some(endpoint("10.1.0.1:8080"));
+    for of in [None, at] {
+        let change = Change::DeleteFlows { to, endpoint: of, by_short_circuit: true };
+        let wanted = Wanted::new(&[(0, &change)]);
+        assert!(!wanted.includes(&entry(to, at)));
+        assert!(wanted.includes(&Entry { is_translated: true, ..entry(to, at) }));
     }
 }
 

@@ -28,6 +28,7 @@ fn udp() -> Entry {
         source: [10, 9, 9, 9].into(),
         source_port: 1001,
         endpoint: Some(EndpointAddress { address: [10, 1, 0, 1].into(), port: 5353.try_into().unwrap() }),
+        is_translated: false,
         id: None,
         zone: None,
         original_zone: None,
@@ -52,6 +53,8 @@ fn conntrack_entries_of_both_families_are_read() {
     assert_eq!(Entry::read(0x100, &bytes(TCP_V6)), Some(tcp_v6()));
     let zoned = Entry { id: Some([0xbf, 0x5f, 0x75, 0xa1]), zone: Some([0, 7]), ..udp() };
     assert_eq!(Entry::read(0x100, &bytes(&format!("{UDP}{ZONE_AND_ID}"))), Some(zoned));
+    let translated = bytes(&TCP_V6.replace("080003000000000e", "080003000000002e"));
+    assert_eq!(Entry::read(0x100, &translated), Some(Entry { is_translated: true, ..tcp_v6() }));
 }
 
 #[test]

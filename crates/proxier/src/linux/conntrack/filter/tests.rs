@@ -138,7 +138,7 @@ proptest! {
         entries in vec(any_flow(), 0..100),
         ipv6 in select(vec![Ipv6::Inverted, Ipv6::Corrected]),
     ) {
-        let change = |(to, endpoint): &(_, _)| Change::DeleteFlows { to: *to, endpoint: *endpoint };
+        let change = |(to, endpoint): &(_, _)| Change::DeleteFlows { to: *to, endpoint: *endpoint, by_short_circuit: false };
         let changes: Vec<_> = wanted_v4.iter().chain(&wanted_v6).map(change).collect();
         let wanted = Wanted::new(&changes.iter().enumerate().collect::<Vec<_>>());
         let families = wanted.families();

@@ -1,0 +1,418 @@
+//! The model clients: connections, affinity and flows, and whether the daemon may end them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use proxier::{
+    cluster::EndpointAddress,
+    fake::FakeKernel,
+    ipvs_netlink::Destination,
+    model::{Protocol, VirtualServerKey},
+    plan::Change,
+    set::{Element, KeySet},
+};
+
+use super::{
+    Violation,
+    cluster::{Cluster, PodId},
+    known::{Known, Place},
+    objects::host_ip,
+};
+
+/// How long a UDP endpoint may answer after it left.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// The facts by which a client's loss is judged.
+pub(super) struct Facts<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) known: &'a Known,
+    pub(super) now: Duration,
+    pub(super) drain: Duration,
+    /// The kernel's state.
+    pub(super) kernel: &'a FakeKernel,
+    /// Whether the engine cannot know the kernel's state.
+    pub(super) is_misled: bool,
+}
+
+impl Facts<'_> {
+    /// Whether the record names a Service for a key of which the daemon has read no version.
+    fn is_unread(&self, key: &VirtualServerKey) -> bool {
+        let served = Element::Key(KeySet::Served, *key);
+        let comment = self.kernel.elements.iter().find_map(|all| all.get(&served)).and_then(Option::as_deref);
+        comment.is_some_and(|comment| self.known.is_unread(comment))
+    }
+}
+
+/// How long an endpoint has been gone from a virtual server, as the daemon was told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Absence {
+    since: Option<Duration>,
+    /// Whether it terminated before.
+    terminating: bool,
+}
+
+impl Absence {
+    fn told(&mut self, place: Place, now: Duration) {
+        match place {
+            Place::Serving { terminating } | Place::Draining { terminating } => self.terminating |= terminating,
+            Place::Unlisted => drop(self.since.get_or_insert(now)),
+        }
+    }
+
+    /// The engine has seen the objects.
+    fn synced(&mut self, place: Place) {
+        if let Place::Serving { terminating } | Place::Draining { terminating } = place {
+            *self = Self { since: None, terminating };
+        }
+    }
+
+    fn is_over(&self, protocol: Protocol, facts: &Facts<'_>) -> bool {
+        let limit = if protocol == Protocol::Udp { LAST_ANSWERS.min(facts.drain) } else { facts.drain };
+        let is_dead = self.terminating && protocol != Protocol::Udp;
+        is_dead || self.since.is_some_and(|since| facts.now >= since + limit)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Connection {
+    client: (u8, bool),
+    /// The virtual server to which the client sends.
+    front: VirtualServerKey,
+    /// The virtual server by which IPVS chose the endpoint. `None` if a short circuit leads to the endpoint directly.
+    at: Option<VirtualServerKey>,
+    /// Whether a short circuit leads to it, so that conntrack alone sends its packets.
+    is_short: bool,
+    endpoint: EndpointAddress,
+    pod: PodId,
+    /// Whether the real server behind its short circuit is gone, so that its flow must go, too.
+    is_released: bool,
+}
+
+impl Connection {
+    fn server(&self) -> VirtualServerKey {
+        self.at.unwrap_or(self.front)
+    }
+
+    /// Whether the connection cannot live, as far as the daemon can know.
+    fn may_end(&self, absence: Absence, facts: &Facts<'_>) -> bool {
+        let Facts { cluster, known, .. } = facts;
+        if !cluster.lives(self.pod) {
+            return true;
+        }
+        // A short circuit that changes moves its flows (docs/dataplane.md). One of 127.0.0.1 leads to an endpoint, which a
+        // list of real servers can lack.
+        let is_moved = known.short_circuit(&self.front) != self.at || facts.is_misled && self.at.is_none();
+        if self.is_short && is_moved && known.claims().contains_key(&self.front) {
+            return true;
+        }
+        if [self.front, self.server()].iter().any(|key| !known.claims().contains_key(key)) {
+            return !facts.is_unread(&self.front) && !facts.is_unread(&self.server());
+        }
+        let place = known.place(&self.server(), self.endpoint);
+        place == Place::Unlisted && absence.is_over(self.front.protocol, facts)
+    }
+
+    /// Whether a change removes the real server behind its short circuit.
+    fn loses_endpoint_by(&self, change: &Change) -> bool {
+        let removes = match change {
+            Change::RemoveServer(key) => *key == self.server(),
+            Change::RemoveRealServer { key, address } => (*key, *address) == (self.server(), self.endpoint),
+            _ => false,
+        };
+        self.is_short && removes
+    }
+
+    /// Whether a change of the kernel ends it.
+    fn ends_by(&self, change: &Change) -> bool {
+        match change {
+            Change::RemoveServer(key) => !self.is_short && *key == self.front,
+            Change::RemoveRealServer { key, address } => {
+                !self.is_short && (*key, *address) == (self.front, self.endpoint)
+            }
+            Change::Unbind(address) => !self.is_short && *address == self.front.address,
+            Change::DeleteFlows { to, endpoint, by_short_circuit } => {
+                *to == self.front
+                    && (self.is_short || !by_short_circuit)
+                    && endpoint.is_none_or(|endpoint| endpoint == self.endpoint)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The endpoint that IPVS remembers for a client.
+#[derive(Debug, Clone, Copy)]
+struct Template {
+    endpoint: EndpointAddress,
+    pod: PodId,
+    until: Duration,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    connections: Vec<Connection>,
+    absences: BTreeMap<(VirtualServerKey, EndpointAddress), Absence>,
+    templates: BTreeMap<((u8, bool), VirtualServerKey), Template>,
+    /// Flows of UDP in conntrack without a connection in IPVS.
+    stale: Vec<(VirtualServerKey, EndpointAddress)>,
+    /// Virtual servers all of whose flows conntrack failed to delete. The repetition cannot tell old flows from those
+    /// that began in the meantime.
+    undeleted: BTreeSet<VirtualServerKey>,
+    pub(super) opened: usize,
+    pub(super) ended: usize,
+}
+
+impl Clients {
+    /// A client connects, as the kernel in this state lets it.
+    pub(super) fn open(&mut self, client: u8, pick: u8, is_inside: bool, facts: &Facts<'_>) {
+        let kernel = facts.kernel;
+        let keys: Vec<_> = kernel.virtual_servers.keys().filter(|key| facts.known.claims().contains_key(key)).collect();
+        let Some(&&front) = keys.get(usize::from(pick) % keys.len().max(1)) else { return };
+        let client = (client % 4, is_inside);
+        let Some(target) = admitted(front, client, kernel) else { return };
+        let (at, is_short) = match target {
+            None => (Some(front), false),
+            Some(to) => {
+                let key = VirtualServerKey { address: to.address, port: to.port, ..front };
+                (kernel.virtual_servers.contains_key(&key).then_some(key), true)
+            }
+        };
+        let endpoint = match (at, target) {
+            (Some(key), _) => self.schedule(client, key, kernel, facts),
+            (None, target) => target,
+        };
+        let Some(endpoint) = endpoint else { return };
+        let Some(pod) = facts.cluster.pod_at(endpoint.address) else { return };
+        let is_released = false;
+        self.connections.push(Connection { client, front, at, is_short, endpoint, pod, is_released });
+        self.opened += 1;
+    }
+
+    /// IPVS chooses an endpoint with a weight, the one of the client's template first.
+    fn schedule(
+        &mut self,
+        client: (u8, bool),
+        key: VirtualServerKey,
+        kernel: &FakeKernel,
+        facts: &Facts<'_>,
+    ) -> Option<EndpointAddress> {
+        let server = kernel.virtual_servers.get(&key)?;
+        let takes = |(_, destination): &(&EndpointAddress, &Destination)| destination.weight > 0;
+        let able: Vec<EndpointAddress> =
+            server.real_servers.iter().filter(takes).map(|(address, _)| *address).collect();
+        let Some(persistence) = server.config.persistence else {
+            return able.get(self.opened % able.len().max(1)).copied();
+        };
+        let known = self.templates.get(&(client, key)).filter(|template| facts.now < template.until);
+        let endpoint = match known.filter(|template| able.contains(&template.endpoint)) {
+            Some(template) => template.endpoint,
+            None => *able.get(self.opened % able.len().max(1))?,
+        };
+        let pod = facts.cluster.pod_at(endpoint.address)?;
+        let until = facts.now + Duration::from_secs(persistence.timeout.into());
+        self.templates.insert((client, key), Template { endpoint, pod, until });
+        Some(endpoint)
+    }
+
+    pub(super) fn close(&mut self, pick: u8) {
+        if !self.connections.is_empty() {
+            self.connections.swap_remove(usize::from(pick) % self.connections.len());
+        }
+    }
+
+    /// IPVS's count of connections.
+    pub(super) fn count(&self, kernel: &mut FakeKernel) {
+        kernel.connections.clear();
+        for connection in &self.connections {
+            if let Some(at) = connection.at {
+                *kernel.connections.entry((at, connection.endpoint)).or_default() += 1;
+            }
+        }
+    }
+
+    /// The daemon was told of objects.
+    pub(super) fn told(&mut self, kernel: &FakeKernel, known: &Known, now: Duration) {
+        for (key, server) in &kernel.virtual_servers {
+            for address in server.real_servers.keys() {
+                let absence = self.absences.entry((*key, *address)).or_default();
+                absence.told(known.place(key, *address), now);
+            }
+        }
+    }
+
+    /// The engine has taken in all objects.
+    pub(super) fn synced(&mut self, kernel: &FakeKernel, known: &Known) {
+        self.absences.retain(|(key, address), _| has(kernel, key, address));
+        for (key, server) in &kernel.virtual_servers {
+            for address in server.real_servers.keys() {
+                self.absences.entry((*key, *address)).or_default().synced(known.place(key, *address));
+            }
+        }
+    }
+
+    /// A new daemon knows nothing of the past. If the old one was killed after it removed a real server or a short circuit
+    /// and before it deleted the flows, no daemon deletes them.
+    pub(super) fn restarted(&mut self, kernel: &FakeKernel) {
+        self.stale.clear();
+        self.connections.retain(|it| {
+            let to = |at: VirtualServerKey| EndpointAddress { address: at.address, port: at.port };
+            let is_shown = |element| kernel.elements.as_ref().is_some_and(|all| all.contains_key(&element));
+            let is_known = it.at.is_none_or(|at| is_shown(Element::ShortCircuit(it.front, to(at))));
+            !it.is_short || is_known && has(kernel, &it.server(), &it.endpoint)
+        });
+        self.absences.clear();
+        self.undeleted.clear();
+    }
+
+    /// The daemon failed to make a change, as far as it knows.
+    pub(super) fn failed(&mut self, change: &Change) {
+        if let Change::DeleteFlows { to, endpoint: None, .. } = change {
+            self.undeleted.insert(*to);
+        }
+    }
+
+    /// Another program made a change. The connections that it ends, and their flows, are not the daemon's affair.
+    pub(super) fn changed_by_others(&mut self, change: &Change) {
+        let is_touched = |connection: &Connection| match change {
+            Change::RemoveElement { element: Element::ShortCircuit(key, _), .. } => {
+                connection.is_short && connection.front == *key
+            }
+            Change::RemoveServer(key) => [connection.front, connection.server()].contains(key),
+            Change::RemoveRealServer { key, address } => (connection.server(), connection.endpoint) == (*key, *address),
+            _ => connection.ends_by(change),
+        };
+        self.connections.retain(|connection| !is_touched(connection));
+        match change {
+            Change::RemoveServer(key) => {
+                self.stale.retain(|(to, _)| to != key);
+                self.templates.retain(|(_, at), _| at != key);
+            }
+            Change::RemoveRealServer { key, address } | Change::UpdateRealServer { key, address, .. } => {
+                self.stale.retain(|at| *at != (*key, *address));
+                self.templates.retain(|(_, at), template| (at, template.endpoint) != (key, *address));
+            }
+            _ => {}
+        }
+    }
+
+    /// Another program flushed nftables, and with it the short circuits.
+    pub(super) fn lost_short_circuits(&mut self) {
+        self.connections.retain(|connection| !connection.is_short);
+    }
+
+    /// The daemon made a change.
+    pub(super) fn changed(&mut self, change: &Change, facts: &Facts<'_>) -> Result<(), Violation> {
+        let mut ended = Vec::new();
+        self.connections.retain_mut(|connection| {
+            let (ends, loses_endpoint) = (connection.ends_by(change), connection.loses_endpoint_by(change));
+            ended.extend((ends && !connection.is_released || loses_endpoint).then(|| connection.clone()));
+            connection.is_released |= loses_endpoint;
+            if let Change::AddRealServer { key, address, .. } = change {
+                connection.is_released &= (*key, *address) != (connection.server(), connection.endpoint);
+            }
+            self.ended += usize::from(ends);
+            !ends
+        });
+        for connection in ended {
+            let absence = self.absences.get(&(connection.server(), connection.endpoint)).copied().unwrap_or_default();
+            let is_repeated = matches!(change, Change::DeleteFlows { to, .. } if self.undeleted.contains(to));
+            if !is_repeated && !connection.may_end(absence, facts) {
+                let Connection { client, front, endpoint, .. } = &connection;
+                let text = format!(
+                    "{client:?} to {front} at {endpoint} could live, and ended by {change}: {connection:?} {absence:?}"
+                );
+                return Err(Violation::new("connection", text));
+            }
+            let leaves_flow = matches!(change, Change::RemoveServer(_) | Change::RemoveRealServer { .. });
+            if leaves_flow && !connection.is_short && connection.front.protocol == Protocol::Udp {
+                self.stale.push((connection.front, connection.endpoint));
+            }
+        }
+        if let Change::DeleteFlows { to, endpoint, by_short_circuit: false } = change {
+            if endpoint.is_none() {
+                self.undeleted.remove(to);
+            }
+            self.stale.retain(|(front, at)| front != to || endpoint.is_some_and(|endpoint| endpoint != *at));
+        }
+        self.check_templates(change, facts)
+    }
+
+    fn check_templates(&mut self, change: &Change, facts: &Facts<'_>) -> Result<(), Violation> {
+        let breaks = |key: &VirtualServerKey, template: &Template| match change {
+            Change::RemoveServer(of) => of == key,
+            Change::UpdateServer { key: of, config } => of == key && config.persistence.is_none(),
+            Change::UpdateRealServer { key: of, address, destination } => {
+                (of, *address) == (key, template.endpoint) && destination.weight == 0
+            }
+            Change::RemoveRealServer { key: of, address } => (of, *address) == (key, template.endpoint),
+            _ => false,
+        };
+        let may_break = |key: &VirtualServerKey, template: &Template| {
+            let is_served = facts.known.claims().contains_key(key) || facts.is_unread(key);
+            let serves = match facts.known.claims().contains_key(key) {
+                true => matches!(facts.known.place(key, template.endpoint), Place::Serving { .. }),
+                false => true,
+            };
+            let has_affinity = facts.known.has_affinity(key) || facts.is_unread(key);
+            !is_served || !serves || !has_affinity || !facts.cluster.lives(template.pod) || facts.now >= template.until
+        };
+        let mut lost = None;
+        self.templates.retain(|(client, key), template| {
+            let is_broken = breaks(key, template);
+            if is_broken && !may_break(key, template) {
+                lost = Some(format!("{client:?} loses its affinity to {} at {key} by {change}", template.endpoint));
+            }
+            !is_broken
+        });
+        lost.map_or(Ok(()), |text| Err(Violation::new("affinity", text)))
+    }
+
+    /// In the end, no flow leads to an endpoint that no virtual server has.
+    pub(super) fn check_flows(&self, kernel: &FakeKernel) -> Result<(), Violation> {
+        let short = self.connections.iter().filter(|connection| connection.is_short);
+        let flows = short.map(|connection| (connection.server(), connection.endpoint));
+        match flows.chain(self.stale.iter().copied()).find(|(key, endpoint)| !has(kernel, key, endpoint)) {
+            Some((key, endpoint)) => {
+                Err(Violation::new("flow", format!("conntrack still leads clients by {key} to {endpoint}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn has(kernel: &FakeKernel, key: &VirtualServerKey, endpoint: &EndpointAddress) -> bool {
+    kernel.virtual_servers.get(key).is_some_and(|server| server.real_servers.contains_key(endpoint))
+}
+
+/// Whether the rules let a client through to a virtual server. Its short circuit, if the client takes one.
+#[allow(clippy::option_option, reason = "outside: admitted; inside: the short circuit")]
+fn admitted(key: VirtualServerKey, client: (u8, bool), kernel: &FakeKernel) -> Option<Option<EndpointAddress>> {
+    let elements = kernel.elements.as_ref()?;
+    let is_in = |set| elements.contains_key(&Element::Key(set, key));
+    let is_host = [proxier::model::Family::V4, proxier::model::Family::V6].map(host_ip).contains(&key.address);
+    let is_bound = kernel.addresses.as_ref().is_some_and(|all| all.contains(&key.address));
+    let (_, is_inside) = client;
+    let source: IpAddr = if is_inside { [10, 244, 250, client.0].into() } else { [198, 18, 0, client.0].into() };
+    if !is_bound && !is_host && !key.address.is_loopback() {
+        return None;
+    }
+    let ranges = elements.keys().filter_map(|element| match element {
+        Element::Allowed(of, range) if *of == key => Some(range),
+        _ => None,
+    });
+    if is_in(KeySet::Firewall) && !ranges.into_iter().any(|range| range.contains(&source)) {
+        return None;
+    }
+    let short_circuit = elements.keys().find_map(|element| match element {
+        Element::ShortCircuit(of, to) if *of == key => Some(*to),
+        _ => None,
+    });
+    let short_circuit = short_circuit.filter(|_| is_inside);
+    let is_rejected =
+        is_in(KeySet::NoEndpoints) || is_in(KeySet::NoLocalEndpoints) || is_in(KeySet::ShortCircuitTarget);
+    let is_dropped = is_in(KeySet::NoLocalEndpointsExternal) && short_circuit.is_none();
+    (!is_rejected && !is_dropped && is_in(KeySet::Served)).then_some(short_circuit)
+}

@@ -1,0 +1,215 @@
+//! A simulation of the daemon on a virtual clock, without sockets and threads. It finds orders of events that no test
+//! thought of.
+//!
+//! | part | |
+//! |---|---|
+//! | `api`, `cluster`, `objects` | a model API server, and the truth that its objects describe |
+//! | `daemon` | the real cache, inbox, engine, schedule and health |
+//! | `proxier::fake` | the model kernel, with faults |
+//! | `others` | other programs that change the kernel |
+//! | `known`, `clients` | the reference model: a connection ends only if it cannot live |
+//! | `rules`, `settle` | the invariants of docs/architecture.md, after each change and at rest |
+//! | `step`, `generate`, `shrink` | runs as data: from a seed, as text, as short as possible |
+//!
+//! A run that failed once is a file in `cases`. `cargo xtask simulate` looks for new ones.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+
+mod api;
+mod clients;
+mod cluster;
+mod daemon;
+mod generate;
+mod known;
+mod objects;
+mod others;
+mod rules;
+mod settle;
+mod shrink;
+mod step;
+mod world;
+
+use std::{
+    fmt,
+    fs::{self, read_dir},
+    panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use self::{step::Run, world::Simulation};
+use crate::{config::Configuration, serve::Status};
+
+/// The steps of a random run.
+const LENGTH: usize = 200;
+
+/// A rule that a run breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Violation {
+    rule: &'static str,
+    text: String,
+}
+
+impl Violation {
+    fn new(rule: &'static str, text: String) -> Self {
+        Self { rule, text }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.text)
+    }
+}
+
+/// The amount of work in a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Statistics {
+    steps: usize,
+    syncs: usize,
+    changes: usize,
+    kills: usize,
+    settled: usize,
+    opened: usize,
+    ended: usize,
+}
+
+impl Statistics {
+    fn add(&mut self, other: Self) {
+        let Self { steps, syncs, changes, kills, settled, opened, ended } = self;
+        *steps += other.steps;
+        *syncs += other.syncs;
+        *changes += other.changes;
+        *kills += other.kills;
+        *settled += other.settled;
+        *opened += other.opened;
+        *ended += other.ended;
+    }
+}
+
+fn status() -> Arc<Status> {
+    Arc::new(Status::new(&Configuration::default()))
+}
+
+/// Runs until the end, or until a rule is broken. A panic breaks a rule, too.
+fn simulate(run: &Run, status: &Arc<Status>) -> Result<Statistics, (Violation, usize)> {
+    let mut done = 0;
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut simulation = Simulation::new(&run.world, status);
+        for step in &run.steps {
+            simulation.step(step)?;
+            done += 1;
+        }
+        let Simulation { statistics, clients, .. } = simulation;
+        Ok(Statistics { opened: clients.opened, ended: clients.ended, ..statistics })
+    }));
+    let outcome = outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Violation::new("panic", text.unwrap_or_default()))
+    });
+    outcome.map_err(|violation| (violation, done))
+}
+
+/// The report of a run that failed: its shortest form, as a case.
+fn explain(run: &Run, violation: &Violation, status: &Arc<Status>) -> String {
+    let hook = take_hook();
+    set_hook(Box::new(|_| {}));
+    let still = |run: &Run| simulate(run, status).err().filter(|(found, _)| found.rule == violation.rule);
+    let shortest = shrink::shrink(run, |run| still(run).is_some());
+    let (text, done) = still(&shortest).map_or_else(Default::default, |(found, done)| (found.to_string(), done));
+    set_hook(hook);
+    format!("{text}\nat step {} of this case:\n\n{shortest}", done + 1)
+}
+
+#[test]
+fn committed_cases_hold() {
+    let status = status();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulation/cases");
+    for entry in read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let run = Run::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        if let Err((violation, step)) = simulate(&run, &status) {
+            panic!("{} at step {}: {violation}", path.display(), step + 1);
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_random_steps_hold() {
+    let (status, mut all) = (status(), Statistics::default());
+    for seed in 0.. {
+        let run = generate::run(seed, LENGTH);
+        match simulate(&run, &status) {
+            Ok(statistics) => all.add(statistics),
+            Err((violation, _)) => panic!("seed {seed}: {}", explain(&run, &violation, &status)),
+        }
+        if all.steps >= 10_000 {
+            break;
+        }
+    }
+    // A run without clients and changes would show nothing.
+    let Statistics { changes, kills, opened, ended, .. } = all;
+    assert!(changes > 1_000 && kills > 10 && opened > 200 && ended > 50, "{all:?}");
+}
+
+#[test]
+fn a_seed_reproduces_a_run_and_a_case_reads_back() {
+    let status = status();
+    for seed in [7, 8] {
+        let run = generate::run(seed, LENGTH);
+        assert_eq!(Run::parse(&run.to_string()).unwrap(), run);
+        assert_eq!(simulate(&run, &status), simulate(&generate::run(seed, LENGTH), &status));
+    }
+}
+
+/// `cargo xtask simulate`: as many steps as `KUBE_IPVS_SIMULATE_STEPS` says, from the seed `KUBE_IPVS_SIMULATE_SEED`
+/// on. A file in `KUBE_IPVS_SIMULATE_CASE` is run instead, if it is given.
+#[test]
+#[ignore = "cargo xtask simulate runs it"]
+fn by_hand() {
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let status = status();
+    if let Ok(path) = std::env::var("KUBE_IPVS_SIMULATE_CASE") {
+        let run = Run::parse(&fs::read_to_string(path).unwrap()).unwrap();
+        match simulate(&run, &status) {
+            Ok(statistics) => return println!("it holds: {statistics:?}"),
+            Err((violation, _)) => panic!("{}", explain(&run, &violation, &status)),
+        }
+    }
+    let (steps, seed) = (number("KUBE_IPVS_SIMULATE_STEPS", 100_000), number("KUBE_IPVS_SIMULATE_SEED", 1_000));
+    let (next, has_failed, start) = (AtomicU64::new(seed), AtomicBool::new(false), Instant::now());
+    let (all, told) = (Mutex::new(Statistics::default()), Mutex::new(Instant::now()));
+    let work = || {
+        while (all.lock().steps as u64) < steps && !has_failed.load(Relaxed) {
+            let seed = next.fetch_add(1, Relaxed);
+            let run = generate::run(seed, LENGTH);
+            match simulate(&run, &status) {
+                Ok(statistics) => all.lock().add(statistics),
+                Err((violation, _)) if !has_failed.swap(true, Relaxed) => {
+                    println!("seed {seed} fails: {violation}\nlooking for the shortest run that fails");
+                    println!("{}", explain(&run, &violation, &status));
+                }
+                Err(_) => {}
+            }
+            let mut told = told.lock();
+            if told.elapsed() >= Duration::from_secs(5) {
+                *told = Instant::now();
+                println!("seed {seed}, {:.0?}: {:?}", start.elapsed(), all.lock());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        (0..thread::available_parallelism().map_or(1, usize::from)).for_each(|_| drop(scope.spawn(work)));
+    });
+    assert!(!has_failed.load(Relaxed), "a run fails: it is above. Commit its case before you correct the code");
+    let (all, time) = (*all.lock(), start.elapsed());
+    println!("all hold: {all:?} in {time:.0?}, {:.0} steps a second", all.steps as f64 / time.as_secs_f64());
+}

@@ -1,0 +1,453 @@
+//! A run: the model cluster, the daemon, its kernel, other programs and clients, on a virtual clock.
+
+use std::{mem::take, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use proxier::{
+    State, SyncReport,
+    fake::{FakeKernel, Made, RecordCopy, Strike},
+    ipvs_netlink::Scheduler,
+    linux::Drift,
+    model::Family,
+    plan::Change,
+};
+
+use super::{
+    Statistics, Violation,
+    clients::{Clients, Facts},
+    cluster::Cluster,
+    daemon::Daemon,
+    objects::Which,
+    others::{self, Foreign},
+    rules::{self, Access},
+    settle::difference,
+    step::{Act, Blow, Step, World},
+};
+use crate::serve::{Status, health::Moment};
+
+/// The wall-clock time at which a run begins.
+const EPOCH: i64 = 1_700_000_000;
+/// A loop that syncs so often without time passing does not come to rest.
+const MAX_TURNS: usize = 100;
+
+pub(super) struct Simulation<'a> {
+    pub(super) world: &'a World,
+    pub(super) status: &'a Arc<Status>,
+    pub(super) now: Duration,
+    wall: i64,
+    pub(super) cluster: Cluster,
+    pub(super) daemon: Daemon,
+    pub(super) clients: Clients,
+    pub(super) foreign: Foreign,
+    /// The kernel's state before the changes that are being checked.
+    shadow: FakeKernel,
+    /// Whether the engine cannot know the kernel's state. Since the last complete read, a list had gaps, an answer was
+    /// lost, or another program changed the state.
+    is_misled: bool,
+    has_gaps: bool,
+    /// Whether the last complete read had gaps.
+    is_gappy: bool,
+    /// Whether another program changed the state since the last complete read.
+    is_outdated: bool,
+    /// Whether the kernel has rejected elements since the last complete read.
+    is_helpless: bool,
+    /// Since when nothing disturbs the kernel and the loop.
+    calm: Duration,
+    /// Since when the kernel cannot be read.
+    unreadable: Option<Duration>,
+    /// Whether the engine has not taken in all objects that the daemon was told of.
+    has_news: bool,
+    /// Whether every sync must find nothing to do.
+    pub(super) is_idle: bool,
+    pub(super) statistics: Statistics,
+}
+
+impl<'a> Simulation<'a> {
+    pub(super) fn new(world: &'a World, status: &'a Arc<Status>) -> Self {
+        let kernel = empty_kernel(world);
+        Self {
+            world,
+            status,
+            now: Duration::from_secs(1),
+            wall: EPOCH,
+            cluster: Cluster::new(),
+            shadow: shadow(&kernel),
+            daemon: Daemon::start(world, kernel, status),
+            clients: Clients::default(),
+            foreign: Foreign::default(),
+            is_misled: false,
+            has_gaps: false,
+            is_gappy: false,
+            is_outdated: false,
+            is_helpless: false,
+            calm: Duration::ZERO,
+            unreadable: None,
+            has_news: false,
+            is_idle: false,
+            statistics: Statistics::default(),
+        }
+    }
+
+    pub(super) fn kernel(&mut self) -> &mut FakeKernel {
+        self.daemon.looper.kernel()
+    }
+
+    fn disturbed(&mut self) {
+        self.calm = self.now;
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        let wall = self.wall + i64::try_from(self.now.as_secs()).unwrap_or_default();
+        Moment { elapsed: self.now, wall: Timestamp::from_second(wall).unwrap_or_default() }
+    }
+
+    pub(super) fn step(&mut self, step: &Step) -> Result<(), Violation> {
+        self.statistics.steps += 1;
+        match step {
+            Step::Service(shape) => {
+                let created = self.moment().wall.as_second();
+                self.cluster.put_service(shape, created);
+            }
+            Step::DeleteService(service) => self.cluster.delete_service(*service),
+            Step::Pod { service, pod, local, state } => self.cluster.put_pod(*service, *pod, *local, *state),
+            Step::Gone { service, pod } => self.cluster.remove_pod(*service, *pod),
+            Step::Slices { service, parts } => self.cluster.spread_slices(*service, *parts),
+            Step::DeleteSlices(service) => self.cluster.delete_slices(*service),
+            Step::Invalid { which, service } => self.cluster.spoil(*which, *service),
+            Step::Node { pods, leaving } => self.cluster.put_node(*pods, *leaving),
+            Step::DeleteNode => self.cluster.api.delete(Which::Node, super::objects::OWN_NODE),
+            Step::Cidr(number) => self.cluster.put_cidr(*number),
+            Step::DeleteCidr(number) => self.cluster.api.delete(Which::Cidrs, &format!("range-{}", number % 3)),
+            Step::Deliver { which, count } => self.deliver(*which, usize::from(*count)),
+            Step::DeliverAll => Which::ALL.iter().for_each(|which| self.deliver(*which, usize::MAX)),
+            Step::Again { which, back } => {
+                let told = self.daemon.hear_again(&self.cluster.api, *which, usize::from(*back), self.now);
+                self.told(told);
+            }
+            Step::Lose(which) => self.daemon.miss(&self.cluster.api, *which),
+            Step::Relist(which) => self.daemon.must_list(*which),
+            Step::Outage => self.cluster.api.is_down = true,
+            Step::Answers => self.cluster.api.is_down = false,
+            Step::Restore(writes) => {
+                self.cluster.api.restore(usize::from(*writes));
+                Which::ALL.iter().for_each(|which| self.daemon.must_list(*which));
+            }
+            Step::Advance(time) => self.advance(Duration::from_millis((*time).into()))?,
+            Step::Hang(time) => {
+                self.now += Duration::from_millis((*time).into());
+                self.unreadable = self.unreadable.map(|_| self.now);
+                self.disturbed();
+            }
+            Step::Wall(seconds) => self.wall += i64::from(*seconds),
+            Step::Kill => self.restart(),
+            Step::Strike { at, blow } => {
+                let strike = match blow {
+                    Blow::Refuse(errno) => Strike::Refuse(*errno),
+                    Blow::Unanswered => Strike::Unanswered,
+                    Blow::Unconfirmed => Strike::Unconfirmed,
+                    Blow::Deaf => Strike::Deaf,
+                    Blow::Kill => Strike::Kill,
+                };
+                self.kernel().strikes.push((usize::from(*at), strike));
+            }
+            Step::Refuse(text) => self.kernel().refuse.push(text.clone()),
+            Step::Ignore(text) => self.kernel().unanswered.push(text.clone()),
+            Step::Unlist(text) => {
+                self.kernel().unlisted.push(text.clone());
+                self.has_gaps = true;
+            }
+            Step::Unreadable => {
+                self.kernel().unreadable = true;
+                self.unreadable.get_or_insert(self.now);
+            }
+            Step::Calm => self.calm_down(),
+            Step::Others(act) => self.others(*act)?,
+            Step::During { at, act } => {
+                let changes = self.changes_of(*act);
+                self.kernel().strikes.push((usize::from(*at), Strike::Others(changes)));
+            }
+            Step::Open { client, server, inside } => {
+                let Self { clients, cluster, daemon, now, world, is_misled, .. } = self;
+                let Daemon { looper, known, .. } = daemon;
+                let drain = Duration::from_secs(world.drain);
+                let facts = Facts { cluster, known, now: *now, drain, kernel: looper.kernel(), is_misled: *is_misled };
+                clients.open(*client, *server, *inside, &facts);
+            }
+            Step::Close(pick) => self.clients.close(*pick),
+            Step::Settle => self.settle()?,
+        }
+        if self.is_disturbed() {
+            self.disturbed();
+        }
+        if !self.daemon.has_source() {
+            self.unreadable = self.unreadable.map(|_| self.now);
+        }
+        self.check_health()
+    }
+
+    fn is_disturbed(&mut self) -> bool {
+        let FakeKernel { refuse, unanswered, unlisted, strikes, unreadable, .. } = self.kernel();
+        *unreadable || !(refuse.is_empty() && unanswered.is_empty() && unlisted.is_empty() && strikes.is_empty())
+    }
+
+    pub(super) fn calm_down(&mut self) {
+        let kernel = self.kernel();
+        [&mut kernel.refuse, &mut kernel.unanswered, &mut kernel.unlisted].into_iter().for_each(Vec::clear);
+        kernel.strikes.clear();
+        kernel.unreadable = false;
+        (self.has_gaps, self.unreadable) = (false, None);
+    }
+
+    pub(super) fn deliver(&mut self, which: Which, count: usize) {
+        let count = count.min(self.cluster.api.log.len() + 1);
+        let told = self.daemon.hear(&self.cluster.api, which, count, self.now);
+        self.told(told);
+    }
+
+    fn told(&mut self, told: bool) {
+        if told && self.daemon.has_source() {
+            self.has_news = true;
+            let Self { clients, daemon, now, .. } = self;
+            clients.told(daemon.looper.kernel(), &daemon.known, *now);
+        }
+    }
+
+    /// Time passes, and the loop runs whenever something is due.
+    pub(super) fn advance(&mut self, time: Duration) -> Result<(), Violation> {
+        let end = self.now + time;
+        let mut turns = 0;
+        loop {
+            self.clients.count(self.daemon.looper.kernel());
+            match self.daemon.turn(self.now) {
+                Some(report) => self.after_sync(&report)?,
+                None => match self.daemon.looper.due().filter(|due| *due <= end) {
+                    Some(due) => (self.now, turns) = (due.max(self.now), 0),
+                    None => break,
+                },
+            }
+            turns += 1;
+            if turns > MAX_TURNS {
+                return Err(Violation::new("rest", format!("the loop does not come to rest at {:?}", self.now)));
+            }
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn after_sync(&mut self, report: &SyncReport) -> Result<(), Violation> {
+        self.statistics.syncs += 1;
+        self.statistics.changes += report.plan.changes().len();
+        if self.is_idle && !report.plan.is_empty() {
+            return Err(Violation::new("idle", format!("a sync that has nothing to do plans\n{}", report.plan)));
+        }
+        if report.whole {
+            self.is_misled = take(&mut self.has_gaps);
+            self.is_gappy = self.is_misled;
+            self.is_outdated = false;
+        }
+        let made = self.kernel().made.replace(Vec::new()).unwrap_or_default();
+        let failed = |change: &Change| report.failures.iter().any(|failure| failure.change == *change);
+        self.is_misled |= made.iter().any(|made| made.by_others || failed(&made.change));
+        // If the answer is lost, the engine counts an element as removed, and an address as bound.
+        let is_assumed = |change: &Change| matches!(change, Change::RemoveElement { .. } | Change::Bind(_));
+        self.is_misled |= report.failures.iter().any(|failure| is_assumed(&failure.change));
+        self.check_made(report, &made)?;
+        report.failures.iter().for_each(|failure| self.clients.failed(&failure.change));
+        if take(&mut self.kernel().is_killed) {
+            self.statistics.kills += 1;
+            self.restart();
+            return Ok(());
+        }
+        let has_changed = !report.plan.is_empty() || report.whole;
+        if has_changed || take(&mut self.has_news) {
+            self.has_news = report.unavailable.is_some();
+            if !self.has_news {
+                let Self { clients, daemon, .. } = self;
+                clients.synced(daemon.looper.kernel(), &daemon.known);
+            }
+        }
+        if has_changed {
+            self.check_state(report)?;
+        }
+        let moment = self.moment();
+        self.daemon.record_health(report, moment);
+        // The kernel does not report who unbound an IPv6 address.
+        let unbound = made.iter().filter_map(|made| match made.change {
+            Change::Unbind(address) if Family::of(address) == Family::V6 => Some(Drift::Unbound(address)),
+            _ => None,
+        });
+        self.notice(&unbound.collect::<Vec<_>>());
+        if made.iter().any(|made| made.by_others) {
+            self.notice(&[Drift::Any]);
+        }
+        Ok(())
+    }
+
+    pub(super) fn notice(&mut self, drifts: &[Drift]) {
+        self.daemon.looper.notice(drifts, self.now);
+    }
+
+    /// Checks each change that was made in a sync.
+    fn check_made(&mut self, report: &SyncReport, all: &[Made]) -> Result<(), Violation> {
+        // If the answer to the creation of a virtual server is lost, the engine takes it for ours.
+        let taken = self.daemon.looper.engine().known().map(|known| known.owned.clone()).unwrap_or_default();
+        let mut copy = self.kernel().record_copy.clone().unwrap_or_default();
+        copy.servers.extend(&taken);
+        // The engine has made missing tables and a missing device.
+        let (tables, device) = (self.kernel().elements.is_some(), self.kernel().addresses.is_some());
+        self.shadow.elements = self.shadow.elements.take().or_else(|| tables.then(Default::default));
+        self.shadow.addresses = self.shadow.addresses.take().or_else(|| device.then(Default::default));
+        self.is_outdated |= all.iter().any(|made| made.by_others);
+        for Made { change, by_others } in all {
+            if *by_others {
+                self.clients.changed_by_others(change);
+                self.shadow.make_for_others(change);
+                self.foreign.made(change);
+                let mut unmade = report.failures.iter().map(|failure| &failure.change);
+                let is_unmade = unmade.any(|failed| failed.key() == change.key());
+                self.foreign.servers.retain(|key, _| !is_unmade || !taken.contains(key));
+                continue;
+            }
+            let Self {
+                clients, cluster, daemon, now, world, foreign, shadow, is_misled, is_outdated, is_gappy, ..
+            } = self;
+            // After another program acted, the engine could not know the state.
+            let is_informed = !*is_outdated;
+            if is_informed {
+                rules::check_order(change, report, shadow, foreign, &copy)?;
+            }
+            if let Change::Bind(address) = change
+                && is_informed
+                && !*is_misled
+                && rules::opens_listener(*address, shadow, &daemon.known)
+            {
+                let text = format!("{change}: a port of it would lead to this node's own listener");
+                return Err(Violation::new("listener", text));
+            }
+            let facts = Facts {
+                cluster,
+                known: &daemon.known,
+                now: *now,
+                drain: Duration::from_secs(world.drain),
+                kernel: shadow,
+                is_misled: *is_misled,
+            };
+            clients.changed(change, &facts)?;
+            let before = change.key().map(|key| (key, Access::to(key, shadow)));
+            shadow.make_for_others(change);
+            // A list can lack a range that is left from an earlier process.
+            if let Some((key, before)) = before.filter(|_| is_informed && !*is_gappy) {
+                rules::check_access(change, &before, &Access::to(key, shadow), key, &daemon.known)?;
+            }
+        }
+        let Self { daemon, foreign, .. } = self;
+        foreign.check(daemon.looper.kernel())
+    }
+
+    fn check_state(&mut self, report: &SyncReport) -> Result<(), Violation> {
+        if self.is_misled {
+            return Ok(());
+        }
+        let Self { daemon, foreign, is_helpless, .. } = self;
+        let Daemon { looper, known, .. } = daemon;
+        let (engine, kernel) = looper.parts();
+        let rejects = |text: &String| "+ element no-endpoints {".contains(&**text);
+        // If the kernel took no elements either, kube-ipvs could do nothing.
+        *is_helpless = kernel.refuse.iter().chain(&kernel.unanswered).any(rejects) || *is_helpless && !report.whole;
+        let mut bound = kernel.addresses.iter().flatten().copied().filter(|_| !*is_helpless);
+        if let Some(address) = bound.find(|address| rules::opens_listener(*address, kernel, known)) {
+            let text = format!("{address} has a port that leads to this node's own listener, after\n{}", report.plan);
+            return Err(Violation::new("listener", text));
+        }
+        let mut state = kernel.state();
+        state.virtual_servers.retain(|key, _| !foreign.servers.contains_key(key));
+        let Some(known) = engine.known() else { return Ok(()) };
+        // The copy of the record is not in the state.
+        let known = State { owned: [].into(), owned_vips: [].into(), ..known.clone() };
+        if known == state {
+            return Ok(());
+        }
+        let difference = difference(&known, &state);
+        let text = format!("the engine is wrong about the kernel:\n{difference}after\n{}", report.plan);
+        Err(Violation::new("known", text))
+    }
+
+    fn check_health(&mut self) -> Result<(), Violation> {
+        /// A retry after a minute, and twice the sync period of health, with some room.
+        const LIMIT: Duration = Duration::from_secs(180);
+        let is_healthy = self.daemon.report(self.moment()).healthy;
+        let passed = |since: Duration| self.now.saturating_sub(since);
+        let says = |text| Err(Violation::new("health", text));
+        if !is_healthy && passed(self.calm) >= LIMIT {
+            return says(format!("unhealthy, although nothing has been wrong for {:?}", passed(self.calm)));
+        }
+        let is_late = self.daemon.queued.is_some_and(|since| passed(since) >= 2 * super::daemon::HEALTH_PERIOD);
+        if is_healthy && is_late {
+            return says("healthy, although an update waits".into());
+        }
+        if is_healthy && self.unreadable.is_some_and(|since| passed(since) >= LIMIT) {
+            return says("healthy, although the kernel cannot be read".into());
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self) {
+        let mut kernel = take(self.kernel());
+        (kernel.is_killed, kernel.strikes) = (false, Vec::new());
+        // A virtual server that another program made in the middle of a plan can be in the record.
+        self.foreign.servers.retain(|key, _| !kernel.is_recorded(*key));
+        self.clients.restarted(&kernel);
+        self.daemon = Daemon::start(self.world, kernel, self.status);
+        self.is_misled = false;
+        self.unreadable = self.unreadable.map(|_| self.now);
+        self.disturbed();
+    }
+
+    fn changes_of(&mut self, act: Act) -> Vec<Change> {
+        let Self { daemon, foreign, .. } = self;
+        let (engine, kernel) = daemon.looper.parts();
+        others::changes(act, kernel, engine.known(), foreign)
+    }
+
+    /// Another program acts between two syncs.
+    fn others(&mut self, act: Act) -> Result<(), Violation> {
+        let changes = self.changes_of(act);
+        changes.iter().for_each(|change| self.kernel().make_for_others(change));
+        let made = self.kernel().made.replace(Vec::new()).unwrap_or_default();
+        self.check_made(&SyncReport::default(), &made)?;
+        match act {
+            Act::FlushRuleset => {
+                (self.kernel().elements, self.shadow.elements) = (None, None);
+                self.clients.lost_short_circuits();
+            }
+            Act::DeleteDevice => (self.kernel().addresses, self.shadow.addresses) = (None, None),
+            _ => {}
+        }
+        self.is_misled = true;
+        self.disturbed();
+        // IPVS reports no changes, and no program hears of new addresses.
+        let drifts = made.iter().filter_map(|made| match made.change {
+            Change::AddElement { .. } | Change::RemoveElement { .. } => Some(Drift::Any),
+            Change::Unbind(address) => Some(Drift::Unbound(address)),
+            _ => None,
+        });
+        let mut drifts: Vec<Drift> = drifts.collect();
+        drifts.extend(matches!(act, Act::FlushRuleset | Act::DeleteDevice).then_some(Drift::Any));
+        self.notice(&drifts);
+        Ok(())
+    }
+}
+
+/// A kernel without state, whose changes are followed.
+pub(super) fn empty_kernel(world: &World) -> FakeKernel {
+    FakeKernel {
+        missing_schedulers: if world.lacks_sh { vec![Scheduler::SH] } else { Vec::new() },
+        record_copy: Some(RecordCopy::default()),
+        made: Some(Vec::new()),
+        ..FakeKernel::default()
+    }
+}
+
+fn shadow(kernel: &FakeKernel) -> FakeKernel {
+    FakeKernel { record_copy: None, made: None, missing_schedulers: Vec::new(), ..kernel.clone() }
+}
