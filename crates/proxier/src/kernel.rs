@@ -48,6 +48,17 @@ pub trait Kernel {
         keys: &[VirtualServerKey],
     ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable>;
 
+    /// Corrects settings of the kernel, such as sysctls, that another program has changed.
+    /// [`prepare`](Self::prepare) includes this. The engine also calls it every sync period between the reads of a
+    /// large state. By default there are no settings.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is wrong and cannot be corrected.
+    fn correct_settings(&mut self) -> Result<(), KernelUnavailable> {
+        Ok(())
+    }
+
     /// Counts the connections of the real servers of the given virtual servers. A virtual server that does not exist
     /// has none.
     ///

@@ -92,6 +92,13 @@ impl State {
         servers.chain(self.allowed.keys()).chain(self.short_circuits.keys()).copied()
     }
 
+    /// The number of objects that grow with the cluster: the cost of reading the state is proportional to it.
+    pub(crate) fn objects(&self) -> usize {
+        let real_servers = self.virtual_servers.values().map(|server| server.real_servers.len());
+        let servers = self.virtual_servers.len() + real_servers.sum::<usize>();
+        servers + self.elements.len() + self.hairpins.len() + self.recorded_vips.len() + self.bound_vips.len()
+    }
+
     /// Whether a virtual server is recorded as ours, in nftables or in the copy of the record.
     pub(crate) fn is_recorded(&self, key: &VirtualServerKey) -> bool {
         let served = |entry: &Membership| entry.sets.contains(KeySet::Served);

@@ -9,10 +9,6 @@ use crate::{
     schedule::{Drift, Schedule},
 };
 
-/// After a sync that read the whole kernel, the next periodic one waits so many times as long as that took. So audits
-/// take at most a tenth of a processor, however large the state and however short the sync period.
-const AUDIT_REST: u32 = 9;
-
 /// An [`Engine`] and the [`Kernel`] that it keeps in the desired state. It knows when a sync is due.
 ///
 /// It has no clock: every time is the time since one moment of the caller's choice.
@@ -91,12 +87,8 @@ impl<K: Kernel> Loop<K> {
         }
         self.schedule.begin();
         let report = self.engine.sync(&mut self.kernel, now);
-        let end = clock();
-        if report.whole {
-            self.engine.delay_audit(end + (end - now) * AUDIT_REST);
-        }
         if !report.plan.is_empty() {
-            self.schedule.changed(end);
+            self.schedule.changed(clock());
         }
         Some(report)
     }

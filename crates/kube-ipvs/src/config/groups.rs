@@ -14,7 +14,8 @@ use super::{BoundedInt, DefaultScheduler, GoDuration, Ranges, boolean, duration,
 #[derive(Debug, Clone, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Ipvs {
-    /// How often kube-ipvs compares the whole kernel with the desired state, such as `30s` or `1m30s`
+    /// How often kube-ipvs compares the whole kernel with the desired state, such as `30s` or `1m30s`. If the state is
+    /// large, less often
     #[arg(id = "ipvs-sync-period", long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse_positive)]
     #[serde(with = "text")]
     pub sync_period: GoDuration,

@@ -100,6 +100,8 @@ pub struct Engine {
     pending_flow_deletes: PendingFlowDeletes,
     retry: Retry,
     next_audit: Duration,
+    /// When the engine next corrects the kernel's settings.
+    next_settings: Duration,
     spot_check: SpotCheck,
     doubt: Doubt,
     /// When to read the kernel because another program can have changed it.
@@ -123,6 +125,7 @@ impl Engine {
             pending_flow_deletes: PendingFlowDeletes::default(),
             retry: Retry::default(),
             next_audit: Duration::ZERO,
+            next_settings: Duration::ZERO,
             spot_check: SpotCheck::default(),
             doubt: Doubt::default(),
             verify: None,
@@ -132,12 +135,6 @@ impl Engine {
     /// Makes the engine read the kernel again at `due`, because another program can have changed it.
     pub fn verify_at(&mut self, due: Duration) {
         self.verify = Some(self.verify.map_or(due, |before| before.min(due)));
-    }
-
-    /// Delays the next periodic read of the whole kernel until `until`. A read of a large state takes long, and the
-    /// caller can so limit the share of its time. Retries, spot checks and [`verify_at`](Self::verify_at) stay.
-    pub fn delay_audit(&mut self, until: Duration) {
-        self.next_audit = self.next_audit.max(until);
     }
 
     /// Whether IPVS must accept connections whose beginning it has not seen (`net.ipv4.vs.sloppy_tcp`).
@@ -226,7 +223,8 @@ impl Engine {
     /// Reconciles the kernel with the desired state. The cost is proportional to the changes since the last sync.
     ///
     /// Once every `sync_period`, and after a failure, the engine reads the kernel again and compares all of it. It also
-    /// does so if a spot check of a few virtual servers, every two seconds, finds a difference.
+    /// does so if a spot check of a few virtual servers, every two seconds, finds a difference. If the state has more
+    /// than 10,000 objects, the engine waits another period for each 10,000.
     pub fn sync(&mut self, kernel: &mut impl Kernel, now: Duration) -> SyncReport {
         self.doubt.sync(now);
         match self.read_where_due(kernel, now) {
@@ -245,7 +243,7 @@ impl Engine {
 
     /// When the next sync is due if no event comes first.
     pub fn next_sync(&self) -> Duration {
-        let read = self.retry.due().unwrap_or(self.next_audit.min(self.spot_check.due()));
+        let read = self.retry.due().unwrap_or(self.next_audit.min(self.next_settings).min(self.spot_check.due()));
         let read = self.verify.map_or(read, |verify| verify.min(read));
         self.drains.next().map_or(read, |next| next.min(read))
     }

@@ -13,6 +13,10 @@ use crate::{
 /// The shortest interval between reads of the kernel while nothing fails.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
 
+/// A periodic read of the whole kernel covers at most so many objects for each sync period. So reads take the same share
+/// of a processor, however many objects there are.
+const AUDITED_OBJECTS: usize = 10_000;
+
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     /// State in the kernel that can be left over from removed Services.
@@ -32,7 +36,7 @@ impl Engine {
         let due = match self.retry.due() {
             // After a failure the engine reads the kernel when the retry is due, and not before.
             Some(retry) => retry <= now,
-            None => self.next_audit <= now || self.spot_check(kernel, now)?,
+            None => self.next_audit <= now || self.check(kernel, now)?,
         };
         if due || self.verify.is_some_and(|verify| verify <= now) {
             self.verify = None;
@@ -40,7 +44,8 @@ impl Engine {
             let nothing = State::default();
             let state = kernel.observe(self.known.as_ref().unwrap_or(&nothing))?;
             reading = self.observed(state);
-            self.next_audit = now.saturating_add(self.config.sync_period.max(SHORTEST_PERIOD));
+            self.next_settings = now.saturating_add(self.period());
+            self.next_audit = now.saturating_add(self.audit_interval());
             self.spot_check.restart(now);
             self.retry.started();
         }
@@ -55,7 +60,21 @@ impl Engine {
         Ok(reading)
     }
 
-    fn spot_check(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<bool, KernelUnavailable> {
+    fn period(&self) -> Duration {
+        self.config.sync_period.max(SHORTEST_PERIOD)
+    }
+
+    fn audit_interval(&self) -> Duration {
+        let objects = self.known.as_ref().map_or(0, State::objects);
+        self.period().saturating_mul(u32::try_from(objects / AUDITED_OBJECTS).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
+    /// Corrects the kernel's settings, if that is due. Returns whether a spot check found a difference.
+    fn check(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<bool, KernelUnavailable> {
+        if self.next_settings <= now {
+            self.next_settings = now.saturating_add(self.period());
+            kernel.correct_settings()?;
+        }
         match &self.known {
             Some(known) => self.spot_check.finds_difference(kernel, known, now),
             None => Ok(true),

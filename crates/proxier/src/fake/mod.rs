@@ -77,6 +77,8 @@ pub struct FakeKernel {
     pub unlisted: Vec<String>,
     /// How often [`observe`](Kernel::observe) was called.
     pub observations: usize,
+    /// How often [`correct_settings`](Kernel::correct_settings) was called.
+    pub corrections: usize,
     /// Changes that asked for a state that the kernel already had. As with Linux, they succeed.
     pub repeated: Vec<Change>,
     /// The changes that were made, in order, if the test wants to know them.
@@ -99,6 +101,11 @@ impl Kernel for FakeKernel {
         let mut state = self.list(&unlisted, believed);
         self.read_copy(&mut state);
         Ok(state)
+    }
+
+    fn correct_settings(&mut self) -> Result<(), KernelUnavailable> {
+        self.corrections += 1;
+        Ok(())
     }
 
     fn servers(

@@ -17,11 +17,8 @@ use crate::{
 
 impl Kernel for LinuxKernel {
     fn prepare(&mut self) -> Result<(), KernelUnavailable> {
-        sysctl::prepare(&self.config, &self.settings).map_err(unavailable("sysctl"))?;
+        self.correct_settings()?;
         use Operation::Prepare;
-        self.ipvs.refresh().map_err(unavailable("IPVS"))?;
-        let timeouts = |kernel: &mut Self| timeouts::prepare(&mut kernel.ipvs, &kernel.settings.timeouts);
-        self.timed(Subsystem::Ipvs, Prepare, timeouts).map_err(unavailable("IPVS"))?;
         let addresses = |kernel: &mut Self| kernel.addresses.prepare();
         let prepared = self.timed(Subsystem::Addresses, Prepare, addresses);
         prepared.map_err(unavailable(self.device()))?;
@@ -34,6 +31,13 @@ impl Kernel for LinuxKernel {
             }
         };
         self.timed(Subsystem::Nftables, Prepare, nft).map_err(unavailable("nftables"))
+    }
+
+    fn correct_settings(&mut self) -> Result<(), KernelUnavailable> {
+        sysctl::prepare(&self.config, &self.settings).map_err(unavailable("sysctl"))?;
+        self.ipvs.refresh().map_err(unavailable("IPVS"))?;
+        let timeouts = |kernel: &mut Self| timeouts::prepare(&mut kernel.ipvs, &kernel.settings.timeouts);
+        self.timed(Subsystem::Ipvs, Operation::Prepare, timeouts).map_err(unavailable("IPVS"))
     }
 
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {

@@ -22,12 +22,9 @@ use crate::{
     replay::Datagram,
 };
 
-/// A pass of the verification takes this long if the user sets no other time, as in kube-ipvs.
-const SYNC_PERIOD: Duration = Duration::from_secs(3600);
-
 /// The settings of kube-ipvs without flags.
 pub(crate) fn config() -> Config {
-    Config { sync_period: SYNC_PERIOD, ..Config::new("node") }
+    Config::new("node")
 }
 
 /// A network namespace for one measurement.
@@ -106,7 +103,7 @@ impl Node {
         place.enter(|| work(engine, kernel))
     }
 
-    /// Applies events and syncs, at the moment 0: no verification and no count of draining connections is due.
+    /// Applies events and syncs, at the moment 0: no check of the kernel and no count of draining connections is due.
     pub(crate) fn deliver(&mut self, events: Vec<Event>) -> Result<Spent> {
         self.enter(|engine, kernel| sync(engine, kernel, events, Duration::ZERO))
     }
