@@ -79,6 +79,13 @@ impl<K: Kernel> Loop<K> {
         self.schedule.due(self.engine.next_sync())
     }
 
+    /// Syncs the objects that are known so far, although not all are: for a Service that must not wait for the others.
+    /// Before the first [`set_complete`](Self::set_complete), this removes no state of other Services. It delays no
+    /// later sync.
+    pub fn sync_early(&mut self, now: Duration) -> SyncReport {
+        self.engine.sync(&mut self.kernel, now)
+    }
+
     /// Syncs if a sync is due. `clock` is read at the beginning and at the end of the sync.
     pub fn sync_if_due(&mut self, clock: impl Fn() -> Duration) -> Option<SyncReport> {
         let now = clock();

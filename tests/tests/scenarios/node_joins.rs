@@ -37,6 +37,8 @@ fn api_service_is_reachable_right_after_the_first_sync() -> TestResult {
             Ok(())
         })?;
         let log = proxy.log_text();
+        let first = log.lines().find(|line| line.contains("synced"));
+        ensure!(first.is_some_and(|line| line.contains("services=default/kubernetes ")), "the first sync: {first:?}");
         let complaint = log.lines().find(|line| line.contains("ERROR"));
         ensure!(complaint.is_none(), "{complaint:?}");
         Ok(())

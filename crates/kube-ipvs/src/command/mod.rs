@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod api_first;
 mod claim;
 mod cleanup;
 mod config_file;

@@ -12,11 +12,13 @@ use std::{
 use anyhow::Context;
 use proxier::{
     Runner, SyncReport,
+    kernel::Kernel as _,
     linux::{Drift, sysctl},
     model::Event,
 };
 
 use super::{
+    api_first,
     inbox::{Delivery, Inbox},
     notify::{self, State},
     takeover::{Progress, Takeover},
@@ -49,6 +51,7 @@ pub(super) struct SyncLoop<'a> {
     recorder: EventRecorder,
     lines: Lines,
     takeover: Takeover,
+    has_source: bool,
     /// Whether the log has the warning that pods of other nodes cannot be distinguished.
     has_warned_about_pods: bool,
     /// Whether the service manager knows that the first sync has succeeded.
@@ -84,6 +87,7 @@ impl<'a> SyncLoop<'a> {
             recorder,
             lines: Lines::default(),
             takeover: Takeover::new(configuration),
+            has_source: false,
             has_warned_about_pods: false,
             has_reported_ready: false,
             takes_up_connections: false,
@@ -166,8 +170,25 @@ impl<'a> SyncLoop<'a> {
                 tracing::debug!("{note}");
             }
         }
+        let events = if self.has_source { events } else { self.serve_api_server(events) };
+        self.has_source = true;
         events.into_iter().for_each(|event| self.runner.apply(event));
         self.runner.set_complete(complete);
+    }
+
+    /// Serves the API server's Service before all others, unless the kernel serves it already. Returns the events of
+    /// the others.
+    fn serve_api_server(&mut self, events: Vec<Event>) -> Vec<Event> {
+        let (first, rest) = api_first::split(events);
+        first.into_iter().for_each(|event| self.runner.apply(event));
+        let desired = self.runner.engine().desired(&api_first::api_server());
+        let keys: Vec<_> = desired.virtual_servers.into_keys().collect();
+        // If the kernel cannot be read, the sync of all Services reports it.
+        if self.runner.kernel().servers(&keys).is_ok_and(|served| served.len() < keys.len()) {
+            let report = self.runner.sync_early();
+            self.log_report(&report);
+        }
+        rest
     }
 
     /// Syncs if a sync is due, and reports the result.

@@ -106,6 +106,12 @@ impl Runner {
         Some(self.inner.due()?.saturating_sub(self.now()))
     }
 
+    /// As [`Loop::sync_early`].
+    pub fn sync_early(&mut self) -> SyncReport {
+        let now = self.now();
+        self.inner.sync_early(now)
+    }
+
     /// Syncs if a sync is due.
     pub fn sync_if_due(&mut self) -> Option<SyncReport> {
         let start = self.start;
