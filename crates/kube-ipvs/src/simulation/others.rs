@@ -123,7 +123,9 @@ pub(super) fn changes(act: Act, kernel: &FakeKernel, known: Option<&State>, fore
             let added = |element| Change::AddElement { element, comment: None, replace: false };
             one(&all, pick).map(added).into_iter().collect()
         }
-        Act::AddServer(pick) => one(&keys(), pick).into_iter().flat_map(|key| foreign_server(key, kernel, known)).collect(),
+        Act::AddServer(pick) => {
+            one(&keys(), pick).into_iter().flat_map(|key| foreign_server(key, kernel, known)).collect()
+        }
         Act::AddAddress(pick) => vec![Change::Bind([192, 0, 2, pick % 4].into())],
         Act::RemoveOwnServer(pick) => {
             let own: Vec<_> = foreign.servers.keys().copied().collect();
