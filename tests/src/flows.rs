@@ -1,4 +1,4 @@
-//! Flows in conntrack, made and listed over netlink: tens of thousands at once, without a packet.
+//! Flows in conntrack, created and listed over netlink: tens of thousands at once, without a packet.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -37,11 +37,11 @@ const AN_HOUR: u32 = 3600;
 pub struct Flow {
     /// The number of the protocol in the IP header.
     pub protocol: u8,
-    /// Who sends.
+    /// The client, which sends.
     pub client: SocketAddr,
-    /// Where the client sends to.
+    /// The address to which the client sends.
     pub to: SocketAddr,
-    /// Who answers.
+    /// The real server, which answers.
     pub endpoint: SocketAddr,
 }
 

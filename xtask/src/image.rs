@@ -188,6 +188,7 @@ mod tests {
         let text = include_str!("../../manifests/kustomization.yaml");
         assert!(text.contains(&format!("newTag: \"{version}\"\n")), "{text}");
     }
+
     #[test]
     fn pages_about_installing_name_this_version() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

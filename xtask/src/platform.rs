@@ -1,4 +1,4 @@
-//! The processors that the published daemon is built for.
+//! The processors for which the published daemon is built.
 
 use std::path::Path;
 
@@ -18,12 +18,12 @@ const CROSS: [(&str, &str); 2] = [
 pub(crate) enum Platform {
     /// The processor of this machine.
     Host,
-    /// By a cross compiler, on a machine with another processor.
+    /// Needs a cross compiler, because this machine has another processor.
     Arm64,
 }
 
 impl Platform {
-    /// In the words of containers and of Debian.
+    /// The name that container images and Debian use.
     pub(crate) fn architecture(self) -> &'static str {
         match (self, std::env::consts::ARCH) {
             (Self::Arm64, _) | (Self::Host, "aarch64") => "arm64",
@@ -32,7 +32,7 @@ impl Platform {
         }
     }
 
-    /// The flags of a build by cargo. Without a target it builds for this machine.
+    /// The flags for a build by cargo.
     pub(crate) fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Host => &[],
@@ -42,7 +42,7 @@ impl Platform {
         }
     }
 
-    /// Installs the compiler's parts that are missing.
+    /// Installs the missing parts of the cross compiler.
     pub(crate) fn prepare(self) -> Result<()> {
         if self == Self::Host {
             return Ok(());

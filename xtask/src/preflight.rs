@@ -27,7 +27,7 @@ pub(crate) fn run(workspace: &Workspace, kernel: Option<&str>, needs: &Needs) ->
     Bench::prepare(workspace, kernel, needs.servers)
 }
 
-/// Installs the missing ones of a command's programs.
+/// Installs those of a command's programs that are missing.
 pub(crate) fn install(needed: &[Needed]) -> Result<()> {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     check_distribution(&release, is_installed("apt-get"))?;

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Simulate) -> Result<ExitCode> {
     let mut command = cargo();
     command
         .args(["test", "--profile", "simulate", "--package", "kube-ipvs", "--lib", "--"])
-        .args(["--ignored", "--exact", "simulation::by_hand", "--nocapture"])
+        .args(["--ignored", "--exact", "simulation::chosen_steps_or_case_break_no_rule", "--nocapture"])
         .env("KUBE_IPVS_SIMULATE_STEPS", args.steps.to_string())
         .env("KUBE_IPVS_SIMULATE_SEED", args.seed.to_string())
         .current_dir(&workspace.root);

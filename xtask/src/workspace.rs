@@ -86,7 +86,8 @@ impl Workspace {
         self.build(&[&command, profile].concat())?.pop().context("cargo built no kube-ipvs")
     }
 
-    /// The daemon as it is published: it does not name the folders of this machine, so it does not depend on them.
+    /// Builds the daemon for publication. The binary does not contain the paths of this machine, so it does not depend
+    /// on them.
     pub(crate) fn build_published_daemon(&self, platform: Platform) -> Result<Executable> {
         let home = env::home_dir().context("no home directory")?;
         let cargo = env::var_os("CARGO_HOME").map_or(home.join(".cargo"), PathBuf::from);

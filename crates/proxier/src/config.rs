@@ -35,9 +35,9 @@ pub struct Config {
     pub missing_schedulers: BTreeSet<Scheduler>,
     /// The engine never removes virtual servers on these addresses.
     pub exclude_cidrs: Vec<IpNet>,
-    /// The interval at which the engine reads the whole kernel and repairs drift. For a state of more than 10,000
-    /// objects the interval grows in proportion. The engine repairs drift sooner if the kernel reports it, or if a spot
-    /// check shows it.
+    /// The interval at which the engine reads the whole kernel and repairs drift. If the state has more than 10,000
+    /// objects, the interval grows in proportion. The engine repairs drift sooner if the kernel reports it, or if a
+    /// spot check shows it.
     pub sync_period: Duration,
     /// How long a sync that changed something delays the next one, if a [`Runner`](crate::Runner) decides.
     pub min_sync_period: Duration,

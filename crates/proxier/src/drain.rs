@@ -38,7 +38,7 @@ enum Drain {
     Unlisted { since: Duration, cap: Duration },
     /// UDP: takes no new flows, and can answer until `until`.
     LastAnswers { until: Duration },
-    /// Left the list at `since`, and has no connections or no time left.
+    /// Left the list at `since`, and has no connections or no time left. UDP does not use `since`.
     Idle { since: Duration },
 }
 
@@ -69,8 +69,8 @@ impl Drains {
     /// The real server is not listed, or is a UDP one that does not serve. Returns its fate.
     ///
     /// If it was terminating while listed, it does not answer any more, so it is removed. Otherwise it keeps its
-    /// connections until idle, for at most `cap`. A changed cap takes effect at once. If the kernel did not set its weight
-    /// to 0 (`is_quiet`), it can have got connections since they were counted.
+    /// connections until it is idle, for at most `cap`. A changed cap takes effect at once. `is_quiet`: whether the
+    /// kernel has set its weight to 0. If not, it can have new connections since the last count.
     pub(crate) fn unlisted(
         &mut self,
         key: VirtualServerKey,
@@ -161,7 +161,7 @@ impl Drains {
         let mut over = Vec::new();
         for (at, drain) in &mut self.entries {
             let Drain::Unlisted { since, cap } = *drain else { continue };
-            // IPVS sees no connection to 127.0.0.1, because a short circuit leads past it.
+            // IPVS counts no connection to 127.0.0.1, because a short circuit bypasses it.
             let is_idle = !at.0.address.is_loopback() && counts.get(at).copied().unwrap_or(0) == 0;
             if since.saturating_add(cap) <= now || is_idle {
                 *drain = Drain::Idle { since };
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(drains.due(seconds(60)), []);
     }
 
-    /// The kernel did not take its weight away, so it can have got connections.
+    /// Until the kernel has set its weight to 0, it can get new connections.
     #[test]
     fn idle_real_server_with_a_weight_is_counted_again() {
         let (key, address) = at(Protocol::Tcp);
@@ -237,7 +237,6 @@ mod tests {
         assert_eq!(drains.unlisted(key, address, CAP, true, seconds(600)), Fate::Remove);
     }
 
-    /// A short circuit leads clients of 127.0.0.1 past IPVS, which then counts no connection.
     #[test]
     fn real_server_of_a_localhost_node_port_drains_by_time() {
         let (key, address) = at(Protocol::Tcp);

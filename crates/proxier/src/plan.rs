@@ -82,7 +82,7 @@ pub enum Change {
         to: VirtualServerKey,
         /// The endpoint of the flows. None: any endpoint.
         endpoint: Option<EndpointAddress>,
-        /// Whether only flows by a short circuit are meant. IPVS knows the others, and decides about them.
+        /// Whether to delete only flows by a short circuit. IPVS tracks the other flows itself.
         by_short_circuit: bool,
     },
 }

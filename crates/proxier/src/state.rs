@@ -92,7 +92,7 @@ impl State {
         servers.chain(self.allowed.keys()).chain(self.short_circuits.keys()).copied()
     }
 
-    /// The number of objects that grow with the cluster: the cost of reading the state is proportional to it.
+    /// The number of objects that grow with the cluster. The cost of reading the state is proportional to it.
     pub(crate) fn objects(&self) -> usize {
         let real_servers = self.virtual_servers.values().map(|server| server.real_servers.len());
         let servers = self.virtual_servers.len() + real_servers.sum::<usize>();

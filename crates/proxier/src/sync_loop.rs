@@ -11,8 +11,8 @@ use crate::{
 
 /// An [`Engine`] and the [`Kernel`] that it keeps in the desired state. It knows when a sync is due.
 ///
-/// It has no clock: every time is the time since one moment of the caller's choice.
-/// [`Runner`](crate::Runner) is the loop with Linux's kernel and a clock.
+/// It has no clock. The caller passes each time as the time since one moment of its choice. [`Runner`](crate::Runner)
+/// is the loop with Linux's kernel and a clock.
 #[derive(Debug)]
 pub struct Loop<K> {
     engine: Engine,
@@ -37,7 +37,7 @@ impl<K: Kernel> Loop<K> {
         &mut self.kernel
     }
 
-    /// Both, for a program that reads the one with the other.
+    /// The engine and the kernel, for a program that needs both at once.
     pub fn parts(&mut self) -> (&Engine, &mut K) {
         (&self.engine, &mut self.kernel)
     }
@@ -57,13 +57,13 @@ impl<K: Kernel> Loop<K> {
         self.engine.set_complete(completeness);
     }
 
-    /// Takes in that another program may have changed the kernel. A sync reads the kernel soon, and less often while
-    /// such notices go on.
+    /// Takes in notices that another program may have changed the kernel. A sync reads the kernel soon. While such
+    /// notices go on, syncs read it less and less often.
     pub fn notice(&mut self, drifts: &[Drift], now: Duration) {
         let is_ours = |drift: &Drift| match drift {
             Drift::Any => true,
             Drift::Gateways => false,
-            // An address that a sync unbound is bound no more when the notice of it comes.
+            // If a sync unbound the address, the engine does not count it as bound when the notice arrives.
             Drift::Unbound(address) => self.engine.has_bound(*address),
         };
         if drifts.iter().any(is_ours) {
@@ -86,7 +86,7 @@ impl<K: Kernel> Loop<K> {
         self.engine.sync(&mut self.kernel, now)
     }
 
-    /// Syncs if a sync is due. `clock` is read at the beginning and at the end of the sync.
+    /// Syncs if a sync is due. Reads `clock` at the beginning and at the end of the sync.
     pub fn sync_if_due(&mut self, clock: impl Fn() -> Duration) -> Option<SyncReport> {
         let now = clock();
         if self.due()? > now {

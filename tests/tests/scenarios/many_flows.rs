@@ -82,7 +82,7 @@ impl Family {
     }
 }
 
-/// The kernel has one limit for all namespaces, and a test machine with little memory a low one.
+/// The kernel has one limit for all namespaces. It is low on a test machine with little memory.
 fn raise_conntrack_limit() -> Result<()> {
     const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
     const ENOUGH: u32 = 200_000;
@@ -116,7 +116,7 @@ fn remove_endpoint(cluster: &Cluster, number: usize) -> Result<()> {
 }
 
 #[test]
-fn one_endpoint_change_among_50_000_flows_takes_less_than_a_mib_and_deletes_only_its_flows() -> TestResult {
+fn endpoint_removal_among_50_000_flows_deletes_only_its_flows_in_a_mib() -> TestResult {
     scenario(Cluster::builder(), |cluster| {
         raise_conntrack_limit()?;
         let service = FAMILIES.iter().fold(Service::new("dns"), |service, family| service.cluster_ip(family.vip));
@@ -131,7 +131,7 @@ fn one_endpoint_change_among_50_000_flows_takes_less_than_a_mib_and_deletes_only
         for family in &FAMILIES {
             family.await_endpoints(node, &family.endpoints)?;
         }
-        // The daemon deletes flows once before the measurement: the pages of its program count as its memory.
+        // The daemon deletes flows once before the measurement, because the pages of its program count as its memory.
         for family in &FAMILIES {
             node.make_flows(&family.flows(4000, UDP, (family.vip, 53), family.endpoints[0], 100)?)?;
         }
@@ -146,7 +146,7 @@ fn one_endpoint_change_among_50_000_flows_takes_less_than_a_mib_and_deletes_only
             others.extend(flows);
         }
         println!("made the flows in {:.1?}", start.elapsed());
-        // The peak of its memory starts over.
+        // Resets the peak of the daemon's memory, `VmHWM`.
         fs::write(format!("/proc/{}/clear_refs", proxy.id()), "5")?;
         let before = memory(&proxy, "VmHWM")?;
         remove_endpoint(cluster, 1)?;

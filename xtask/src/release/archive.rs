@@ -1,4 +1,4 @@
-//! Archives that depend on nothing but their content and one time.
+//! Archives that depend only on their content and one time.
 
 use std::io::Write;
 
@@ -18,7 +18,7 @@ impl File {
     }
 }
 
-/// A `.tar.gz` with the files in one folder: sorted by name, owned by root, all of one time.
+/// A `.tar.gz` with all files in one folder: sorted by name, owned by root, with the same time.
 pub(super) fn pack(folder: &str, files: &[File], time: u64) -> Result<Vec<u8>> {
     let mut sorted: Vec<&File> = files.iter().collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
@@ -32,7 +32,7 @@ pub(super) fn pack(folder: &str, files: &[File], time: u64) -> Result<Vec<u8>> {
         header.set_gid(0);
         tar.append_data(&mut header, format!("{folder}/{}", file.name), file.bytes.as_slice())?;
     }
-    // Without a time and a name of its own.
+    // The header of gzip gets neither a time nor a name.
     let mut gzip = GzBuilder::new().write(Vec::new(), Compression::best());
     gzip.write_all(&tar.into_inner()?)?;
     Ok(gzip.finish()?)

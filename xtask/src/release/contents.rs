@@ -31,7 +31,7 @@ pub(super) fn one_file(manifests: &[File]) -> Vec<u8> {
     texts.join(&b"---\n"[..])
 }
 
-/// The files for a node without packages, and the manifests.
+/// The files for an installation without packages, and the manifests.
 pub(super) fn tarball(root: &Path, binary: &Path, manifests: &[File]) -> Result<Vec<File>> {
     let bytes = fs::read(binary).with_context(|| format!("reading {}", binary.display()))?;
     let mut files = vec![File { name: "kube-ipvs".into(), bytes, mode: 0o755 }];
@@ -52,7 +52,7 @@ pub(super) fn tarball(root: &Path, binary: &Path, manifests: &[File]) -> Result<
     Ok(files)
 }
 
-/// The chart as helm reads it: the dashboard is a file here, and not a link.
+/// The chart without golden files. Its dashboard is a file here instead of a symbolic link.
 pub(super) fn chart(root: &Path, image: &str) -> Result<Vec<File>> {
     let chart = root.join(CHART);
     let mut files = vec![File::text("LICENSE", read(&root.join("LICENSE"))?)];
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_has_every_object_of_the_manifests() {
+    fn joined_manifests_have_every_object() {
         let text = String::from_utf8(one_file(&manifests(&root(), image::NAME).unwrap())).unwrap();
         let all: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
         let kinds: Vec<_> = all.iter().filter_map(|object| object["kind"].as_str()).collect();

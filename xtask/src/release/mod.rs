@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Release) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The absolute path of a folder that exists and is empty.
+/// Creates the folder if it does not exist. Returns its absolute path.
 fn new_folder(path: &Path) -> Result<PathBuf> {
     fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))?;
     let is_empty = fs::read_dir(path)?.next().is_none();

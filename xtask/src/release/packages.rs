@@ -15,7 +15,7 @@ const CARGO_DEB: Tool = ("cargo-deb", "3.8.0");
 const CARGO_GENERATE_RPM: Tool = ("cargo-generate-rpm", "0.21.1");
 pub(super) const CARGO_CYCLONEDX: Tool = ("cargo-cyclonedx", "0.5.9");
 
-/// Makes both packages from the binary that is built already.
+/// Makes both packages from the built binary.
 pub(super) fn make(workspace: &Workspace, binary: &Path, out: &Path, time: u64) -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(&workspace.root);
@@ -46,7 +46,7 @@ pub(super) fn install(target: &Path, (name, version): Tool) -> Result<()> {
     if installed.lines().any(|line| line == format!("{name} v{version}:")) {
         return Ok(());
     }
-    // The workspace's settings of cargo are for our own programs.
+    // Outside the workspace, because its settings of cargo are only for our own programs.
     sh.change_dir("/");
     let build = target.join("tools/build");
     cmd!(sh, "cargo install --locked --force --root {tools} --target-dir {build} {name}@{version}")
@@ -56,7 +56,7 @@ pub(super) fn install(target: &Path, (name, version): Tool) -> Result<()> {
     Ok(())
 }
 
-/// The command with our tools among cargo's subcommands, and with the time of the release.
+/// Adds our tools to cargo's subcommands, and the time of the release to the environment.
 pub(super) fn with_tools<'a>(command: Cmd<'a>, target: &Path, time: u64) -> Result<Cmd<'a>> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = std::iter::once(target.join("tools/bin")).chain(std::env::split_paths(&path));
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn triple_is_the_folder_above_the_profile() {
+    fn target_triple_is_the_folder_above_the_profile() {
         let binary = Path::new("/t/x86_64-unknown-linux-gnu/image/kube-ipvs");
         assert_eq!(triple(binary).unwrap(), "x86_64-unknown-linux-gnu");
         assert!(triple(Path::new("kube-ipvs")).is_err());

@@ -13,7 +13,7 @@ const NAME: &str = "sbom";
 pub(super) fn make(workspace: &Workspace, time: u64) -> Result<String> {
     install(&workspace.target, CARGO_CYCLONEDX)?;
     let sh = Shell::new()?;
-    // It writes a file beside every Cargo.toml of the workspace, so it gets a copy.
+    // cargo-cyclonedx writes a file beside every Cargo.toml, so it runs in a copy of the workspace.
     let copy = workspace.target.join("sbom");
     sh.remove_path(&copy)?;
     sh.change_dir(&workspace.root);
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_of_our_crates_do_not_name_the_machine() {
+    fn sbom_ids_of_our_crates_do_not_name_the_machine() {
         let text = r#"{"bom-ref": "path+file:///t/sbom/crates/proxier#0.1.0"}"#;
         assert_eq!(without_place(text, "/t/sbom"), r#"{"bom-ref": "path+file://./crates/proxier#0.1.0"}"#);
     }

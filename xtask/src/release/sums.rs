@@ -29,7 +29,7 @@ pub(super) fn write(folder: &Path) -> Result<()> {
     Ok(fs::write(folder.join(SUMS), sums)?)
 }
 
-/// Writes SHA256SUMS.minisig. The signature has no time, so it is the same each time.
+/// Writes SHA256SUMS.minisig. The signature contains no time, so the same files and key give the same signature.
 pub(super) fn sign(folder: &Path, key: &Path) -> Result<()> {
     ensure_installed(&[("minisign", "minisign")])?;
     let sh = Shell::new()?;

@@ -43,7 +43,7 @@ pub(crate) fn ensure_installed(needed: &[Needed]) -> Result<()> {
     ensure_all(needed, |program| find(program).is_some())
 }
 
-/// As [`ensure_installed`], for files by their paths.
+/// Does the same as [`ensure_installed`] for files, which `needed` names by their paths.
 pub(crate) fn ensure_files(needed: &[Needed]) -> Result<()> {
     ensure_all(needed, |file| Path::new(file).exists())
 }

@@ -1,4 +1,4 @@
-//! Reports to the service manager, by the protocol of sd_notify(3). Without `NOTIFY_SOCKET` there are none.
+//! Reports to the service manager, by the protocol of sd_notify(3). Without `NOTIFY_SOCKET`, kube-ipvs sends none.
 
 use std::{
     env,
@@ -18,7 +18,7 @@ use std::{
 pub(super) enum State {
     /// The first sync has succeeded.
     Ready,
-    /// The sync loop works or waits for work.
+    /// The sync loop waits for work, or has been busy for less than [`HANG_TIMEOUT`](super::watchdog::HANG_TIMEOUT).
     Alive,
     Stopping,
 }
@@ -33,7 +33,7 @@ impl State {
     }
 }
 
-/// Reports a state. A service manager that cannot be reached must not stop a node, so a failure is only logged.
+/// If kube-ipvs cannot reach the service manager, it only logs that, and keeps serving.
 pub(super) fn send(state: State) {
     let Some(socket) = env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else { return };
     if let Err(error) = send_to(&socket, state) {
@@ -42,7 +42,7 @@ pub(super) fn send(state: State) {
 }
 
 fn send_to(socket: &OsStr, state: State) -> io::Result<()> {
-    // An @ stands for the zero byte of an abstract name.
+    // A leading @ stands for the zero byte of an abstract name.
     let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(socket)?,
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn watchdog_timeout_is_read_if_it_is_of_this_process() {
+    fn watchdog_timeout_of_another_process_is_ignored() {
         let timeout = |usec: &str, pid: Option<&str>| timeout(Some(usec.into()), pid.map(Into::into), 7);
         assert_eq!(timeout("300000000", None), Some(Duration::from_secs(300)));
         assert_eq!(timeout("300000000", Some("7")), Some(Duration::from_secs(300)));

@@ -35,7 +35,7 @@ impl Pulse {
 pub(super) fn watch(limit: Duration, end: impl FnOnce() + Send + 'static) -> io::Result<Pulse> {
     let pulse = Pulse::default();
     let watched = pulse.clone();
-    // Half of the service manager's time is its own advice: a third leaves room for a slow machine.
+    // systemd recommends half of its timeout. A third leaves room for a slow machine.
     let interval = notify::watchdog_timeout().map_or(limit / 60, |timeout| (timeout / 3).min(limit / 60));
     thread::Builder::new().name("watchdog".into()).spawn(move || {
         while !watched.has_stopped(limit) {

@@ -1,7 +1,7 @@
 //! Measurements for scrapes.
 //!
-//! The sync loop only says which virtual servers belong to the Services with metrics of their own. The counters come
-//! from the kernel, over another socket than that of the sync loop, so that a scrape keeps no sync waiting.
+//! The sync loop only lists the virtual servers of the Services with metrics. The counters come from the kernel, over a
+//! separate socket, so a scrape delays no sync.
 
 use std::{collections::BinaryHeap, sync::Arc, time::Instant};
 
@@ -27,13 +27,13 @@ use super::{
 /// The counters of virtual servers.
 pub type Counters = Vec<(VirtualServerKey, Stats)>;
 
-/// What the sync loop knows without the kernel.
+/// The sync loop's answer, which needs no call to the kernel.
 #[derive(Debug, Default)]
 struct Facts {
     counts: Counts,
     /// The oldest Services, with the keys of their virtual servers.
     services: Vec<(ServiceId, Vec<VirtualServerKey>)>,
-    /// The number of all other Services.
+    /// The number of Services beyond the limit.
     left_out: usize,
 }
 
@@ -59,32 +59,33 @@ impl Facts {
                 *newest = service;
             }
         }
-        // Before its first sync, the counters of a Service are unknown. They can be high already.
+        // Before its first sync, the keys of a Service are unknown. Counters of 0 would be wrong, because the kernel
+        // can already have higher ones.
         let known = oldest.into_iter().map(|(_, id)| (id.clone(), engine.keys_of(id).to_vec()));
         facts.services = known.filter(|(_, keys)| !keys.is_empty()).collect();
         facts
     }
 }
 
-/// A question of a scrape to the sync loop. If the sync loop drops it, the scrape goes on without an answer.
+/// A scrape's question to the sync loop. If the sync loop drops it, the scrape uses the last answer.
 #[derive(Debug)]
 pub struct Ask {
-    /// The number of Services with metrics of their own.
+    /// The maximum number of Services with metrics.
     limit: usize,
     answer: oneshot::Sender<Facts>,
 }
 
 impl Ask {
-    /// Answers from what the engine knows. The cost is linear in the number of Services and virtual servers.
+    /// Answers from the engine's state, without a call to the kernel. The cost is linear in the number of Services and
+    /// virtual servers.
     pub fn answer(self, engine: &Engine) {
-        // The sync loop was busy for so long that the scrape does not wait any more.
+        // If the sync loop was busy for too long, the scrape does not wait any more.
         if !self.answer.is_closed() {
             let _ = self.answer.send(Facts::of(engine, self.limit));
         }
     }
 }
 
-/// Measures for scrapes.
 pub(super) struct Measuring {
     limit: usize,
     owner: Arc<dyn Fn(Call) + Send + Sync>,
@@ -94,8 +95,7 @@ pub(super) struct Measuring {
 }
 
 impl Measuring {
-    /// Starts without a measurement. `owner` calls the sync loop, and `read` reads the counters of the virtual servers
-    /// that exist.
+    /// `owner` calls the sync loop. `read` reads the counters of those virtual servers that exist.
     pub(super) fn new(
         limit: usize,
         owner: Arc<dyn Fn(Call) + Send + Sync>,
@@ -109,31 +109,32 @@ impl Measuring {
 
     /// Measures and publishes the result, unless the last measurement is still valid.
     pub(super) async fn measure(&self) {
-        // One for the sync loop, and one for the kernel. If the kernel takes longer, the next scrape gets its answer.
+        // One limit for the sync loop, and one for the kernel. If the kernel takes longer, the next scrape gets its
+        // answer.
         let _ = timeout(self.limits.owner * 2, self.measure_once()).await;
     }
 
     async fn measure_once(&self) {
-        // Scrapes wait in line here. The reading thread keeps the lock to its end, so there is only one.
+        // Scrapes queue for this lock. The reading thread holds it until it ends, so only one thread reads.
         let mut last = Arc::clone(&self.last).lock_owned().await;
         if last.at.is_some_and(|at| at.elapsed() < self.limits.measurement) {
             return;
         }
         let (answer, facts) = oneshot::channel();
         (self.owner)(Call::Measure(Ask { limit: self.limit, answer }));
-        // A sync loop that is busy or ending does not answer. Its last answer still says where most counters are.
+        // A busy or ending sync loop does not answer. Its last answer still names most of the virtual servers.
         if let Ok(Ok(facts)) = timeout(self.limits.owner, facts).await {
             last.facts = facts;
         }
         let status = Arc::clone(&self.status);
-        // A query waits for a lock of the kernel, and the other callers must not.
+        // A query can block on a lock of the kernel, and must not block the other callers of this thread.
         let _ = spawn_blocking(move || last.measure(&status)).await;
     }
 }
 
 type Read = Box<dyn FnMut(&[VirtualServerKey]) -> Result<Counters, KernelUnavailable> + Send>;
 
-/// The last measurement, and what the next one needs.
+/// The last measurement, and the inputs of the next one.
 struct Last {
     at: Option<Instant>,
     facts: Facts,
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_kernel_is_logged_when_it_begins_and_when_it_ends() {
+    fn unreadable_counters_are_logged_once_and_again_when_they_recover() {
         let mut outcomes = [true, false, false, true, true, false].into_iter();
         let mut last = Last::new(Box::new(move |_| match outcomes.next() {
             Some(true) => Ok(Vec::new()),

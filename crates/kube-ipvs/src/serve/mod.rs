@@ -52,8 +52,8 @@ pub struct Limits {
     /// How long a client can take to send its request, read none of its answer, or keep an idle connection. The number
     /// of connections is limited, and probes are quick.
     pub caller: Duration,
-    /// How long a scrape waits for the sync loop, and then for the kernel. If one of them is late, the scrape gets what
-    /// was there before.
+    /// How long a scrape waits for the sync loop, and then for the kernel. If one of them is late, the scrape gets the
+    /// previous values.
     pub owner: Duration,
     /// How long a measurement is valid.
     pub measurement: Duration,

@@ -8,8 +8,8 @@ use proxier::model::{ServiceId, VirtualServerKey};
 
 /// Adds up the counters of virtual servers by Service.
 ///
-/// If a virtual server is created again, the kernel counts from 0 again. If one is removed, its counts are lost. The
-/// counters that kube-ipvs reports for a Service never decrease because of that.
+/// If a virtual server is created again, the kernel counts from 0 again. If one is removed, its counts are lost.
+/// Neither decreases the counters that kube-ipvs reports for a Service.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     /// The counters of the last read.
@@ -25,8 +25,8 @@ pub(super) struct OfServices {
 }
 
 impl Traffic {
-    /// Adds the counters of the virtual servers that exist, and forgets all Services but these. Returns the sums,
-    /// sorted by name.
+    /// Adds the counters of the virtual servers that exist, and forgets all other Services. Returns the sums, sorted by
+    /// name.
     pub(super) fn take(
         &mut self,
         services: &[(ServiceId, Vec<VirtualServerKey>)],
@@ -102,7 +102,7 @@ mod tests {
         check(&[(1, stats(3, 30)), (2, stats(5, 50))], (8, 80));
         // A virtual server was created again.
         check(&[(1, stats(2, 90)), (2, stats(5, 50))], (10, 170));
-        // It is gone, and comes back with more than it had.
+        // It was removed, and was created again with higher counters.
         check(&[(2, stats(5, 50))], (10, 170));
         check(&[(1, stats(3, 100)), (2, stats(6, 60))], (14, 280));
     }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn virtual_server_that_changes_its_service_keeps_its_past_with_the_former_one() {
+    fn virtual_server_adds_only_later_counts_to_its_new_service() {
         let mut traffic = Traffic::default();
         let of = |name: &str, port| (service(name), vec![key(port)]);
         traffic.take(&[of("a", 1), of("b", 2)], vec![(key(1), stats(7, 70))]);

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::objects::{Stored, Which};
 
-/// An object: its collection and its name.
+/// The collection and the name of an object.
 pub(super) type Id = (Which, String);
 
 #[derive(Debug, Clone)]
 pub(super) enum Logged {
     Applied(Stored),
-    /// Its last content.
+    /// The last content of the object.
     Deleted(Stored),
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Api {
     pub(super) is_down: bool,
 }
 
-/// How many writes a restore can undo.
+/// The maximum number of writes that a restore can undo.
 const MAX_PAST: usize = 12;
 
 impl Api {
@@ -53,7 +53,7 @@ impl Api {
         self.log.push((id, Logged::Deleted(last)));
     }
 
-    /// Takes back the last writes. Watches do not report that.
+    /// Undoes the last writes, as a restore of etcd does. Watches do not report it.
     pub(super) fn restore(&mut self, writes: usize) {
         let Some(index) = self.past.len().checked_sub(writes.max(1)) else { return };
         self.past.truncate(index + 1);

@@ -1,4 +1,5 @@
-//! The model clients: connections, affinity and flows, and whether the daemon may end them.
+//! The model clients, with their connections, affinity and conntrack flows. They check whether the daemon may end
+//! these.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,23 +23,22 @@ use super::{
     objects::host_ip,
 };
 
-/// How long a UDP endpoint may answer after it left.
+/// How long a UDP endpoint can still answer after it left.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// The facts by which a client's loss is judged.
+/// The state that decides whether the daemon may end a connection.
 pub(super) struct Facts<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) known: &'a Known,
     pub(super) now: Duration,
     pub(super) drain: Duration,
-    /// The kernel's state.
     pub(super) kernel: &'a FakeKernel,
     /// Whether the engine cannot know the kernel's state.
     pub(super) is_misled: bool,
 }
 
 impl Facts<'_> {
-    /// Whether the record names a Service for a key of which the daemon has read no version.
+    /// Whether the record in the kernel assigns the key to a Service of which the daemon has read no valid version.
     fn is_unread(&self, key: &VirtualServerKey) -> bool {
         let served = Element::Key(KeySet::Served, *key);
         let comment = self.kernel.elements.iter().find_map(|all| all.get(&served)).and_then(Option::as_deref);
@@ -46,11 +46,11 @@ impl Facts<'_> {
     }
 }
 
-/// How long an endpoint has been gone from a virtual server, as the daemon was told.
+/// Since when an endpoint is missing from a virtual server, by the objects that the daemon has received.
 #[derive(Debug, Clone, Copy, Default)]
 struct Absence {
     since: Option<Duration>,
-    /// Whether it terminated before.
+    /// Whether it was terminating before.
     terminating: bool,
 }
 
@@ -62,7 +62,7 @@ impl Absence {
         }
     }
 
-    /// The engine has seen the objects.
+    /// A sync has taken in the objects.
     fn synced(&mut self, place: Place) {
         if let Place::Serving { terminating } | Place::Draining { terminating } = place {
             *self = Self { since: None, terminating };
@@ -81,13 +81,13 @@ struct Connection {
     client: (u8, bool),
     /// The virtual server to which the client sends.
     front: VirtualServerKey,
-    /// The virtual server by which IPVS chose the endpoint. `None` if a short circuit leads to the endpoint directly.
+    /// The virtual server whose endpoint IPVS chose. `None` if a short circuit leads directly to the endpoint.
     at: Option<VirtualServerKey>,
-    /// Whether a short circuit leads to it, so that conntrack alone sends its packets.
+    /// Whether the client goes by a short circuit, so that conntrack alone forwards its packets.
     is_short: bool,
     endpoint: EndpointAddress,
     pod: PodId,
-    /// Whether the real server behind its short circuit is gone, so that its flow must go, too.
+    /// Whether the daemon has removed the real server behind the short circuit, so that it must also delete the flow.
     is_released: bool,
 }
 
@@ -96,14 +96,14 @@ impl Connection {
         self.at.unwrap_or(self.front)
     }
 
-    /// Whether the connection cannot live, as far as the daemon can know.
+    /// Whether the daemon may end the connection, by the objects that it has received.
     fn may_end(&self, absence: Absence, facts: &Facts<'_>) -> bool {
         let Facts { cluster, known, .. } = facts;
         if !cluster.lives(self.pod) {
             return true;
         }
-        // A short circuit that changes moves its flows (docs/dataplane.md). One of 127.0.0.1 leads to an endpoint, which a
-        // list of real servers can lack.
+        // If a short circuit changes, kube-ipvs deletes its flows (docs/dataplane.md). The short circuit of 127.0.0.1
+        // leads to an endpoint, which a list of real servers can lack.
         let is_moved = known.short_circuit(&self.front) != self.at || facts.is_misled && self.at.is_none();
         if self.is_short && is_moved && known.claims().contains_key(&self.front) {
             return true;
@@ -115,7 +115,7 @@ impl Connection {
         place == Place::Unlisted && absence.is_over(self.front.protocol, facts)
     }
 
-    /// Whether a change removes the real server behind its short circuit.
+    /// Whether a change removes the real server behind the short circuit.
     fn loses_endpoint_by(&self, change: &Change) -> bool {
         let removes = match change {
             Change::RemoveServer(key) => *key == self.server(),
@@ -125,7 +125,6 @@ impl Connection {
         self.is_short && removes
     }
 
-    /// Whether a change of the kernel ends it.
     fn ends_by(&self, change: &Change) -> bool {
         match change {
             Change::RemoveServer(key) => !self.is_short && *key == self.front,
@@ -143,7 +142,7 @@ impl Connection {
     }
 }
 
-/// The endpoint that IPVS remembers for a client.
+/// The persistence template of IPVS: the endpoint that it remembers for a client.
 #[derive(Debug, Clone, Copy)]
 struct Template {
     endpoint: EndpointAddress,
@@ -156,17 +155,17 @@ pub(super) struct Clients {
     connections: Vec<Connection>,
     absences: BTreeMap<(VirtualServerKey, EndpointAddress), Absence>,
     templates: BTreeMap<((u8, bool), VirtualServerKey), Template>,
-    /// Flows of UDP in conntrack without a connection in IPVS.
+    /// UDP flows that conntrack still has, and whose connections IPVS has ended.
     stale: Vec<(VirtualServerKey, EndpointAddress)>,
-    /// Virtual servers all of whose flows conntrack failed to delete. The repetition cannot tell old flows from those
-    /// that began in the meantime.
+    /// Virtual servers for which conntrack failed to delete all flows. The retry cannot tell these flows from newer
+    /// ones.
     undeleted: BTreeSet<VirtualServerKey>,
     pub(super) opened: usize,
     pub(super) ended: usize,
 }
 
 impl Clients {
-    /// A client connects, as the kernel in this state lets it.
+    /// A client connects to a virtual server, if the kernel admits it.
     pub(super) fn open(&mut self, client: u8, pick: u8, is_inside: bool, facts: &Facts<'_>) {
         let kernel = facts.kernel;
         let keys: Vec<_> = kernel.virtual_servers.keys().filter(|key| facts.known.claims().contains_key(key)).collect();
@@ -191,7 +190,7 @@ impl Clients {
         self.opened += 1;
     }
 
-    /// IPVS chooses an endpoint with a weight, the one of the client's template first.
+    /// Chooses an endpoint with a weight, as IPVS does: that of the client's template first.
     fn schedule(
         &mut self,
         client: (u8, bool),
@@ -223,7 +222,7 @@ impl Clients {
         }
     }
 
-    /// IPVS's count of connections.
+    /// Sets the numbers of connections that the kernel reports.
     pub(super) fn count(&self, kernel: &mut FakeKernel) {
         kernel.connections.clear();
         for connection in &self.connections {
@@ -233,7 +232,7 @@ impl Clients {
         }
     }
 
-    /// The daemon was told of objects.
+    /// The daemon has received objects.
     pub(super) fn told(&mut self, kernel: &FakeKernel, known: &Known, now: Duration) {
         for (key, server) in &kernel.virtual_servers {
             for address in server.real_servers.keys() {
@@ -243,7 +242,7 @@ impl Clients {
         }
     }
 
-    /// The engine has taken in all objects.
+    /// A sync has taken in all objects that the daemon has received.
     pub(super) fn synced(&mut self, kernel: &FakeKernel, known: &Known) {
         self.absences.retain(|(key, address), _| has(kernel, key, address));
         for (key, server) in &kernel.virtual_servers {
@@ -253,8 +252,8 @@ impl Clients {
         }
     }
 
-    /// A new daemon knows nothing of the past. If the old one was killed after it removed a real server or a short circuit
-    /// and before it deleted the flows, no daemon deletes them.
+    /// A new daemon does not know the past. If the old one was killed after it removed a real server or a short circuit
+    /// and before it deleted the flows, the flows stay.
     pub(super) fn restarted(&mut self, kernel: &FakeKernel) {
         self.stale.clear();
         self.connections.retain(|it| {
@@ -267,14 +266,14 @@ impl Clients {
         self.undeleted.clear();
     }
 
-    /// The daemon failed to make a change, as far as it knows.
+    /// A change of the daemon failed, or its answer was lost.
     pub(super) fn failed(&mut self, change: &Change) {
         if let Change::DeleteFlows { to, endpoint: None, .. } = change {
             self.undeleted.insert(*to);
         }
     }
 
-    /// Another program made a change. The connections that it ends, and their flows, are not the daemon's affair.
+    /// Another program made a change. The daemon does not answer for the connections and flows that it ends.
     pub(super) fn changed_by_others(&mut self, change: &Change) {
         let is_touched = |connection: &Connection| match change {
             Change::RemoveElement { element: Element::ShortCircuit(key, _), .. } => {
@@ -303,7 +302,7 @@ impl Clients {
         self.connections.retain(|connection| !connection.is_short);
     }
 
-    /// The daemon made a change.
+    /// Checks each connection and each affinity that a change of the daemon ends.
     pub(super) fn changed(&mut self, change: &Change, facts: &Facts<'_>) -> Result<(), Violation> {
         let mut ended = Vec::new();
         self.connections.retain_mut(|connection| {
@@ -370,7 +369,7 @@ impl Clients {
         lost.map_or(Ok(()), |text| Err(Violation::new("affinity", text)))
     }
 
-    /// In the end, no flow leads to an endpoint that no virtual server has.
+    /// Checks, at rest, that no flow leads to an endpoint that its virtual server lacks.
     pub(super) fn check_flows(&self, kernel: &FakeKernel) -> Result<(), Violation> {
         let short = self.connections.iter().filter(|connection| connection.is_short);
         let flows = short.map(|connection| (connection.server(), connection.endpoint));
@@ -387,7 +386,7 @@ fn has(kernel: &FakeKernel, key: &VirtualServerKey, endpoint: &EndpointAddress) 
     kernel.virtual_servers.get(key).is_some_and(|server| server.real_servers.contains_key(endpoint))
 }
 
-/// Whether the rules let a client through to a virtual server. Its short circuit, if the client takes one.
+/// `None` if the rules reject or drop the client. Otherwise the target of its short circuit, if it takes one.
 #[allow(clippy::option_option, reason = "outside: admitted; inside: the short circuit")]
 fn admitted(key: VirtualServerKey, client: (u8, bool), kernel: &FakeKernel) -> Option<Option<EndpointAddress>> {
     let elements = kernel.elements.as_ref()?;

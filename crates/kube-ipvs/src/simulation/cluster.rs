@@ -1,4 +1,4 @@
-//! The truth: pods that live, and the controllers that write the API's objects.
+//! The model cluster: its pods, and the controllers that write their objects to the API server.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -12,11 +12,12 @@ use super::{
     },
 };
 
-/// The number of names that Services have, and of pods that one of them has.
+/// The number of names that Services can have.
 pub(super) const SERVICES: u8 = 6;
+/// The number of pods that a Service can have.
 pub(super) const PODS: u8 = 4;
 
-/// One pod, with all that had its name and address before.
+/// One pod. Its generation tells it from earlier pods with the same name and address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PodId {
     service: u8,
@@ -36,9 +37,9 @@ pub(super) struct Cluster {
     pub(super) api: Api,
     pods: BTreeMap<(u8, u8), Pod>,
     generations: u32,
-    /// In how many slices the controllers put the endpoints of a Service.
+    /// The number of slices, for each family, that the controllers write for a Service.
     parts: BTreeMap<u8, u8>,
-    /// The ports for which the controllers write the slices.
+    /// The ports in the slices of a Service.
     ports: BTreeMap<u8, Vec<Port>>,
 }
 
@@ -60,7 +61,7 @@ impl Cluster {
         }
         let old = self.service(&name);
         let service = match old {
-            // The API server keeps these.
+            // The API server keeps the ClusterIP and the creation time of an existing Service.
             Some(old) => Service { shape, ip: old.ip, created: old.created },
             None => Service { ip: self.free_ip(shape.ip), shape, created },
         };
@@ -71,7 +72,7 @@ impl Cluster {
         self.write_slices(number);
     }
 
-    /// The stored Service, or its last valid version.
+    /// The stored Service. If it is invalid, its last valid version.
     fn service(&self, name: &str) -> Option<Service> {
         let of = |stored: &Stored| match &stored.content {
             Some(Content::Service(service)) => Some(service.clone()),
@@ -86,7 +87,6 @@ impl Cluster {
         of(self.api.get(Which::Services, name)?).or_else(past)
     }
 
-    /// The API server allocates a free ClusterIP.
     fn free_ip(&self, asked: u8) -> u8 {
         let names = self.api.list(Which::Services).map(|((_, name), _)| name.clone());
         let taken: Vec<u8> = names.filter_map(|name| Some(self.service(&name)?.ip)).collect();
@@ -103,7 +103,7 @@ impl Cluster {
         self.generations += 1;
         let new = Pod { generation: self.generations, is_local, state };
         let known = self.pods.entry((service, pod)).or_insert(new);
-        // A pod that terminates does not come back, and no pod changes its node.
+        // A terminating pod does not become ready again, and a pod stays on its node.
         known.state = match (known.state, state) {
             (Stopping, _) | (Terminating, Stopping) => Stopping,
             (Terminating, _) => Terminating,
@@ -143,7 +143,6 @@ impl Cluster {
         doomed.iter().for_each(|name| self.api.delete(Which::Slices, name));
     }
 
-    /// The controllers write the slices of a Service.
     pub(super) fn write_slices(&mut self, service: u8) {
         let Some(ports) = self.ports.get(&service).cloned() else { return };
         let parts = self.parts.get(&service).copied().unwrap_or(1);
@@ -178,7 +177,7 @@ impl Cluster {
         self.put(which, name, &json, None);
     }
 
-    /// Users and controllers correct all invalid objects, and write all slices.
+    /// Corrects all invalid objects, and writes all slices.
     pub(super) fn repair(&mut self) {
         for number in 0..SERVICES {
             if let Some(service) = self.service(&service_name(number)) {

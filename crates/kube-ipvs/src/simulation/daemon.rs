@@ -1,5 +1,4 @@
-//! The daemon without sockets and threads: its real parts, connected as `KubernetesSource::follow` and the sync loop
-//! connect them.
+//! kube-ipvs without sockets and threads: its own parts, connected as in `KubernetesSource::follow` and the sync loop.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,26 +37,26 @@ use crate::{
     },
 };
 
-/// The default sync period, by which health judges. A run can have another one for the engine.
+/// Health uses the default sync period, also if the run has another one for the engine.
 pub(super) const HEALTH_PERIOD: Duration = Duration::from_secs(30);
 
-/// The place of a watch in the API server's log. `None`: it must list.
+/// The position of a watch in the API server's log. `None`: the watch must list.
 type Position = Option<usize>;
 
 pub(super) struct Daemon {
     cache: Cache,
-    /// Changes that are not delivered yet, because not everything is listed.
+    /// Changes that wait until all collections are listed.
     changes: Changes,
     is_first: bool,
     inbox: Inbox,
-    /// When the oldest change came into the inbox.
+    /// When the oldest change in the inbox arrived.
     pub(super) queued: Option<Duration>,
     pub(super) looper: Loop<FakeKernel>,
     health: Health,
     watches: BTreeMap<Which, Position>,
-    /// The watches that may have told the daemon something wrong.
+    /// The watches that lost an event or repeated an old one, so that the daemon can be wrong about their objects.
     misleading: BTreeSet<Which>,
-    /// The objects that the daemon was told of.
+    /// The objects that the daemon has received.
     pub(super) known: Known,
 }
 
@@ -87,7 +86,7 @@ impl Daemon {
         }
     }
 
-    /// Whether the source has delivered, so that the daemon syncs.
+    /// Whether the source has delivered its first lists, so that the daemon syncs.
     pub(super) fn has_source(&self) -> bool {
         !self.is_first
     }
@@ -96,12 +95,12 @@ impl Daemon {
         self.watches.insert(which, None);
     }
 
-    /// The watches that lost an event or got an old one must list.
+    /// Makes the watches list that lost an event or repeated an old one.
     pub(super) fn distrust(&mut self) {
         take(&mut self.misleading).into_iter().for_each(|which| self.must_list(which));
     }
 
-    /// The API server sends so many events of a watch, or its list. Returns whether the daemon was told something.
+    /// Delivers up to `count` events of a watch, or its list. Returns whether the daemon received anything.
     pub(super) fn hear(&mut self, api: &Api, which: Which, count: usize, now: Duration) -> bool {
         match self.watches.get(&which).copied().flatten() {
             None if api.is_down => self.update(which, Update::Unanswered, now),
@@ -122,7 +121,7 @@ impl Daemon {
         }
     }
 
-    /// The next entry of the log for a watch. The watch moves past it.
+    /// Moves a watch past its next entry of the log, and returns the index of that entry.
     fn next(&mut self, api: &Api, which: Which) -> Option<usize> {
         let at = self.watches.get(&which).copied().flatten()?;
         let mut rest = api.log.iter().enumerate().skip(at);
@@ -131,14 +130,13 @@ impl Daemon {
         Some(entry)
     }
 
-    /// The next event of a watch is lost.
     pub(super) fn miss(&mut self, api: &Api, which: Which) {
         if self.next(api, which).is_some() {
             self.misleading.insert(which);
         }
     }
 
-    /// The API server sends an event again that is so far back.
+    /// Delivers an earlier event of a watch again. If `back` is 0, it is the last one.
     pub(super) fn hear_again(&mut self, api: &Api, which: Which, back: usize, now: Duration) -> bool {
         let Some(at) = self.watches.get(&which).copied().flatten().filter(|_| !api.is_down) else { return false };
         self.misleading.insert(which);
@@ -155,7 +153,7 @@ impl Daemon {
         self.update(id.0, update, now)
     }
 
-    /// As `KubernetesSource::follow`: nothing is delivered before everything is listed.
+    /// Delivers nothing before all collections are listed, like `KubernetesSource::follow`.
     fn update(&mut self, which: Which, update: Update, now: Duration) -> bool {
         self.cache.take(which.resource(), update, &mut self.changes);
         if self.is_first {

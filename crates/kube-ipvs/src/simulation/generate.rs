@@ -1,4 +1,4 @@
-//! Runs from a seed.
+//! Generates runs from seeds.
 
 use fastrand::Rng;
 
@@ -8,7 +8,7 @@ use super::{
     step::{Act, Blow, Run, Step, World},
 };
 
-/// The run of a seed, with about so many steps. It ends with [`Step::Settle`].
+/// The run of a seed, with `length` steps. The last one is [`Step::Settle`].
 pub(super) fn run(seed: u64, length: usize) -> Run {
     let mut source = Source { random: Rng::with_seed(seed), services: 1 };
     let world = source.world();
@@ -42,7 +42,7 @@ const PORTS: [&[Port]; 6] = [
     &[(Transport::Tcp, 80), (Transport::Udp, 80)],
 ];
 
-/// The texts of changes that the kernel rejects for a time.
+/// Texts of changes, for [`Step::Refuse`] and [`Step::Ignore`].
 const CHANGES: [&str; 16] = [
     "",
     "- address",
@@ -62,7 +62,7 @@ const CHANGES: [&str; 16] = [
     "- element",
 ];
 
-/// The texts of objects that a list lacks.
+/// Texts of objects, for [`Step::Unlist`].
 const OBJECTS: [&str; 8] = [
     "virtual server",
     "real server",
@@ -189,7 +189,7 @@ impl Source {
                 Step::Strike { at, blow: self.one(&blows) }
             }
             4 => Step::Refuse(self.one(&CHANGES).into()),
-            // nftables answers all changes of a phase or none.
+            // nftables answers either all changes of a phase or none.
             5 if self.one_in(2) => Step::Ignore(self.one(&CHANGES[..10]).replace("- flows", "element")),
             5 => Step::Unreadable,
             6 => Step::Unlist(self.one(&OBJECTS).into()),

@@ -1,5 +1,5 @@
-//! The reference model: the objects that the daemon was told of, and what follows from them for a client. It shares no
-//! code with the engine.
+//! The reference model: the objects that the daemon has received, and the endpoints to which they entitle clients. It
+//! shares no code with the engine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use super::{
     },
 };
 
-/// The kinds of addresses, in the order in which they get a key.
+/// The kinds of addresses, in the order of their precedence for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     ClusterIp,
@@ -30,7 +30,7 @@ pub(super) enum Kind {
     External,
 }
 
-/// The Service port that has a key.
+/// The Service port that holds a key.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Claim {
     kind: Kind,
@@ -39,7 +39,7 @@ pub(super) struct Claim {
     port: Port,
 }
 
-/// The place of an endpoint in a virtual server.
+/// The state that an endpoint must have in a virtual server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Serving { terminating: bool },
@@ -51,7 +51,7 @@ pub(super) enum Place {
 pub(super) struct Known {
     services: BTreeMap<u8, Service>,
     slices: BTreeMap<String, Slice>,
-    /// Objects that exist, and of which this daemon has read no version.
+    /// Objects that exist, and of which this daemon has read no valid version.
     unread: BTreeSet<Id>,
     localhost: bool,
     claims: BTreeMap<VirtualServerKey, Claim>,
@@ -90,7 +90,7 @@ impl Known {
         self.claim();
     }
 
-    /// An invalid object leaves its last valid version in force.
+    /// If an object is invalid, its last valid version stays in force.
     fn apply(&mut self, id: &Id, stored: &Stored) {
         match &stored.content {
             Some(Content::Service(service)) => drop(self.services.insert(service.shape.name, service.clone())),
@@ -108,7 +108,7 @@ impl Known {
         self.unread.remove(id);
     }
 
-    /// The oldest Service gets a key, after the kinds of addresses.
+    /// Assigns each key to one Service port: the kind of address decides first, and then the age of the Service.
     fn claim(&mut self) {
         self.claims.clear();
         for service in self.services.values() {
@@ -127,7 +127,7 @@ impl Known {
         &self.claims
     }
 
-    /// Whether a Service exists of which the daemon has read no version. `port`: the Service port as in the record.
+    /// Whether a Service exists and the daemon has read no valid version of it. `port`: its port as in the record.
     pub(super) fn is_unread(&self, port: &str) -> bool {
         let service = port.strip_prefix("default/").and_then(|port| port.split(':').next());
         service.is_some_and(|name| self.unread.contains(&(Which::Services, name.to_owned())))
@@ -142,7 +142,7 @@ impl Known {
         self.service_of(key).is_some_and(|(_, service)| service.shape.affinity > 0)
     }
 
-    /// The sources that can reach a key; `None` if all can. A process of this node has the key's address.
+    /// The sources that can reach a key; `None` if all can. A process of this node has the key's address as its source.
     pub(super) fn sources(&self, key: &VirtualServerKey) -> Option<Vec<IpNet>> {
         let (claim, service) = self.service_of(key)?;
         let ranges = service.shape.source_ranges();
@@ -194,7 +194,7 @@ impl Known {
         all.filter(|address| matches!(self.place(key, *address), Place::Serving { .. })).collect()
     }
 
-    /// An endpoint can be in two slices. The better entry counts.
+    /// An endpoint can be in two slices, and then its better entry counts.
     fn endpoints(&self, claim: &Claim, family: Family) -> BTreeMap<EndpointAddress, Endpoint> {
         let mut all: BTreeMap<EndpointAddress, Endpoint> = BTreeMap::new();
         let of_service = |slice: &&Slice| slice.service == claim.service && slice.family == family;
@@ -215,7 +215,7 @@ fn number(port: Port) -> PortNumber {
     PortNumber::new(port.1).unwrap()
 }
 
-/// The port of the ClusterIP that leads to all endpoints, if the ClusterIP itself leads only to local ones.
+/// The second port on the ClusterIP. It leads to all endpoints if the Service's own port leads only to local ones.
 fn inner(port: Port) -> PortNumber {
     PortNumber::new(port.1 ^ 0x8000).unwrap()
 }
@@ -224,7 +224,6 @@ fn port_name(port: Port) -> String {
     super::objects::port_name(port)
 }
 
-/// The keys that a Service asks for.
 fn keys(service: &Service, localhost: bool) -> Vec<(Kind, VirtualServerKey, Port)> {
     let Service { shape, ip, .. } = service;
     let mut keys = Vec::new();

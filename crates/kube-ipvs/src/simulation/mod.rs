@@ -1,17 +1,17 @@
-//! A simulation of the daemon on a virtual clock, without sockets and threads. It finds orders of events that no test
-//! thought of.
+//! A seeded simulation of the daemon on a virtual clock, without sockets and threads. It tries orders of events that
+//! hand-written tests lack.
 //!
-//! | part | |
+//! | part | role |
 //! |---|---|
-//! | `api`, `cluster`, `objects` | a model API server, and the truth that its objects describe |
-//! | `daemon` | the real cache, inbox, engine, schedule and health |
+//! | `api`, `cluster`, `objects` | the model API server, and the pods and Services behind its objects |
+//! | `daemon` | kube-ipvs's own cache, inbox, engine, schedule and health |
 //! | `proxier::fake` | the model kernel, with faults |
 //! | `others` | other programs that change the kernel |
-//! | `known`, `clients` | the reference model: a connection ends only if it cannot live |
+//! | `known`, `clients` | the reference model: which connections the daemon may end |
 //! | `rules`, `settle` | the invariants of docs/architecture.md, after each change and at rest |
-//! | `step`, `generate`, `shrink` | runs as data: from a seed, as text, as short as possible |
+//! | `step`, `generate`, `shrink` | runs as data: generated from a seed, printed as text, shortened |
 //!
-//! A run that failed once is a file in `cases`. `cargo xtask simulate` looks for new ones.
+//! Each file in `cases` is a run that once failed. `cargo xtask simulate` looks for new ones.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
@@ -47,10 +47,9 @@ use parking_lot::Mutex;
 use self::{step::Run, world::Simulation};
 use crate::{config::Configuration, serve::Status};
 
-/// The steps of a random run.
+/// The number of steps of a random run.
 const LENGTH: usize = 200;
 
-/// A rule that a run breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Violation {
     rule: &'static str,
@@ -69,7 +68,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The amount of work in a run.
+/// Counts that show how much a run has exercised.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Statistics {
     steps: usize,
@@ -98,7 +97,7 @@ fn status() -> Arc<Status> {
     Arc::new(Status::new(&Configuration::default()))
 }
 
-/// Runs until the end, or until a rule is broken. A panic breaks a rule, too.
+/// Stops at the first broken rule, and returns it with the number of completed steps. A panic counts as a broken rule.
 fn simulate(run: &Run, status: &Arc<Status>) -> Result<Statistics, (Violation, usize)> {
     let mut done = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -118,7 +117,7 @@ fn simulate(run: &Run, status: &Arc<Status>) -> Result<Statistics, (Violation, u
     outcome.map_err(|violation| (violation, done))
 }
 
-/// The report of a run that failed: its shortest form, as a case.
+/// Shortens a failed run, and prints it as a case.
 fn explain(run: &Run, violation: &Violation, status: &Arc<Status>) -> String {
     let hook = take_hook();
     set_hook(Box::new(|_| {}));
@@ -130,7 +129,7 @@ fn explain(run: &Run, violation: &Violation, status: &Arc<Status>) -> String {
 }
 
 #[test]
-fn committed_cases_hold() {
+fn committed_cases_break_no_rule() {
     let status = status();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulation/cases");
     for entry in read_dir(folder).unwrap() {
@@ -143,7 +142,7 @@ fn committed_cases_hold() {
 }
 
 #[test]
-fn ten_thousand_random_steps_hold() {
+fn ten_thousand_random_steps_break_no_rule() {
     let (status, mut all) = (status(), Statistics::default());
     for seed in 0.. {
         let run = generate::run(seed, LENGTH);
@@ -155,13 +154,13 @@ fn ten_thousand_random_steps_hold() {
             break;
         }
     }
-    // A run without clients and changes would show nothing.
+    // Runs without clients and changes would prove nothing.
     let Statistics { changes, kills, opened, ended, .. } = all;
     assert!(changes > 1_000 && kills > 10 && opened > 200 && ended > 50, "{all:?}");
 }
 
 #[test]
-fn a_seed_reproduces_a_run_and_a_case_reads_back() {
+fn seed_reproduces_its_run_and_printed_case_parses_back() {
     let status = status();
     for seed in [7, 8] {
         let run = generate::run(seed, LENGTH);
@@ -170,11 +169,11 @@ fn a_seed_reproduces_a_run_and_a_case_reads_back() {
     }
 }
 
-/// `cargo xtask simulate`: as many steps as `KUBE_IPVS_SIMULATE_STEPS` says, from the seed `KUBE_IPVS_SIMULATE_SEED`
-/// on. A file in `KUBE_IPVS_SIMULATE_CASE` is run instead, if it is given.
+/// `cargo xtask simulate` runs this test. It takes `KUBE_IPVS_SIMULATE_STEPS` steps, from the seed
+/// `KUBE_IPVS_SIMULATE_SEED` on. If `KUBE_IPVS_SIMULATE_CASE` names a file, it runs only that case.
 #[test]
 #[ignore = "cargo xtask simulate runs it"]
-fn by_hand() {
+fn chosen_steps_or_case_break_no_rule() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let status = status();
     if let Ok(path) = std::env::var("KUBE_IPVS_SIMULATE_CASE") {

@@ -1,4 +1,4 @@
-//! The objects of the model cluster, as JSON of the API and as the reference model sees them.
+//! The objects of the model cluster: as JSON for the daemon, and as data for the reference model.
 
 use std::{net::IpAddr, rc::Rc};
 
@@ -64,13 +64,13 @@ pub(super) fn target((_, number): Port) -> PortNumber {
     PortNumber::new(number + 8000).unwrap()
 }
 
-/// A Service, as its user writes it.
+/// A Service as a user writes it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub(super) struct Shape {
     pub(super) name: u8,
     pub(super) ports: Vec<Port>,
-    /// The number of its ClusterIP, if that is free.
+    /// The number of the ClusterIP that it asks for. If that is taken, the API server allocates another one.
     pub(super) ip: u8,
     /// Whether it also has an IPv6 ClusterIP.
     #[serde(skip_serializing_if = "is_default")]
@@ -86,7 +86,7 @@ pub(super) struct Shape {
     pub(super) ranges: u8,
     #[serde(skip_serializing_if = "is_default")]
     pub(super) node_ports: bool,
-    /// The seconds of its session affinity; 0: none.
+    /// The timeout of its session affinity in seconds. 0: no affinity.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) affinity: u32,
     /// `externalTrafficPolicy: Local`
@@ -104,7 +104,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Some ranges overlap, and some are neighbours.
+/// Some ranges overlap, and some are adjacent.
 pub(super) const RANGES: [&str; 4] = ["198.18.0.0/30", "198.18.0.4/30", "198.18.0.0/28", "10.244.0.0/16"];
 
 impl Shape {
@@ -181,17 +181,16 @@ impl Shape {
     }
 }
 
-/// The state of a pod that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum PodState {
     Ready,
     NotReady,
-    /// It terminates and serves.
+    /// It terminates, and still serves.
     Terminating,
-    /// It terminates and serves no more.
+    /// It terminates, and does not serve any more.
     Stopping,
-    /// Its labels have changed: no slice lists it, and it lives.
+    /// Its labels have changed, so no slice lists it. It still runs.
     Unselected,
 }
 
@@ -214,7 +213,7 @@ pub(super) fn balancer_ip(number: u8) -> IpAddr {
     [198, 51, 100, number].into()
 }
 
-/// The address of this host that others reach.
+/// The node's own address.
 pub(super) fn host_ip(family: Family) -> IpAddr {
     match family {
         Family::V4 => [192, 168, 0, 1].into(),
@@ -236,7 +235,7 @@ pub(super) struct Stored {
     pub(super) content: Option<Content>,
 }
 
-/// The parts of an object that the reference model looks at.
+/// The parts of an object that the reference model uses.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Content {
     Service(Service),
@@ -280,7 +279,13 @@ impl Endpoint {
 
 impl Slice {
     pub(super) fn json(&self, name: &str) -> Value {
-        let port = |port: &Port| json!({"name": port_name(*port), "protocol": Protocol::from(port.0).to_string(), "port": target(*port)});
+        let port = |port: &Port| {
+            json!({
+                "name": port_name(*port),
+                "protocol": Protocol::from(port.0).to_string(),
+                "port": target(*port),
+            })
+        };
         json!({
             "metadata": {
                 "name": name,

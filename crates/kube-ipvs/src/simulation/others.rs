@@ -1,4 +1,4 @@
-//! Other programs, and the objects that are theirs.
+//! Other programs that change the kernel, and the objects that they own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ pub(super) struct Foreign {
 }
 
 impl Foreign {
-    /// Another program made a change.
+    /// Records a change by another program.
     pub(super) fn made(&mut self, change: &Change) {
         match change {
             Change::AddServer { key, config } => {
@@ -69,7 +69,7 @@ impl Foreign {
     }
 }
 
-/// The changes that an action makes to a kernel in this state. `known`: the state that kube-ipvs knows.
+/// The changes that an action makes to the kernel. `known`: the state that kube-ipvs expects there.
 pub(super) fn changes(act: Act, kernel: &FakeKernel, known: Option<&State>, foreign: &Foreign) -> Vec<Change> {
     let servers = &kernel.virtual_servers;
     let endpoints = || {
@@ -123,7 +123,9 @@ pub(super) fn changes(act: Act, kernel: &FakeKernel, known: Option<&State>, fore
             let added = |element| Change::AddElement { element, comment: None, replace: false };
             one(&all, pick).map(added).into_iter().collect()
         }
-        Act::AddServer(pick) => one(&keys(), pick).into_iter().flat_map(|key| own_server(key, kernel, known)).collect(),
+        Act::AddServer(pick) => {
+            one(&keys(), pick).into_iter().flat_map(|key| foreign_server(key, kernel, known)).collect()
+        }
         Act::AddAddress(pick) => vec![Change::Bind([192, 0, 2, pick % 4].into())],
         Act::RemoveOwnServer(pick) => {
             let own: Vec<_> = foreign.servers.keys().copied().collect();
@@ -148,9 +150,9 @@ fn keys() -> Vec<VirtualServerKey> {
     cluster.chain(external).collect()
 }
 
-/// A virtual server of another program. If kube-ipvs has recorded the key or knows it, a virtual server there counts as
-/// its own (docs/architecture.md, invariant 8), so no program makes one.
-fn own_server(key: VirtualServerKey, kernel: &FakeKernel, known: Option<&State>) -> Vec<Change> {
+/// Makes a virtual server of another program, unless kube-ipvs has recorded the key or knows it: then kube-ipvs would
+/// own the virtual server (docs/architecture.md, invariant 8).
+fn foreign_server(key: VirtualServerKey, kernel: &FakeKernel, known: Option<&State>) -> Vec<Change> {
     let is_known = known.is_some_and(|known| known.virtual_servers.contains_key(&key) || known.owned.contains(&key));
     if is_known || kernel.is_recorded(key) || kernel.virtual_servers.contains_key(&key) {
         return Vec::new();

@@ -13,10 +13,10 @@ use proxier::{
 
 use super::{Violation, known::Known, others::Foreign};
 
-/// The clients that the rules let through to a virtual server.
+/// The sources that the rules admit to a virtual server.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Access {
-    Nobody,
+    Closed,
     Only(BTreeSet<IpNet>),
     All,
 }
@@ -25,7 +25,7 @@ impl Access {
     pub(super) fn to(key: VirtualServerKey, kernel: &FakeKernel) -> Self {
         let has = |element| kernel.elements.as_ref().is_some_and(|all| all.contains_key(&element));
         if !kernel.virtual_servers.contains_key(&key) {
-            return Self::Nobody;
+            return Self::Closed;
         }
         if !has(Element::Key(KeySet::Firewall, key)) {
             return Self::All;
@@ -39,30 +39,30 @@ impl Access {
 
     fn wanted(key: VirtualServerKey, known: &Known) -> Self {
         match known.sources(&key) {
-            _ if !known.claims().contains_key(&key) => Self::Nobody,
+            _ if !known.claims().contains_key(&key) => Self::Closed,
             Some(ranges) => Self::Only(ranges.into_iter().collect()),
             None => Self::All,
         }
     }
 
-    /// Whether each of its clients is one of others.
+    /// Whether one of the others admits each source that this admits.
     fn is_within(&self, others: [&Self; 2]) -> bool {
         let holds = |other: &Self, range| match other {
-            Self::Nobody => false,
+            Self::Closed => false,
             Self::Only(ranges) => ranges.iter().any(|wide| wide.contains(range)),
             Self::All => true,
         };
         match self {
-            Self::Nobody => true,
+            Self::Closed => true,
             Self::Only(own) => own.iter().all(|range| others.iter().any(|other| holds(other, range))),
             Self::All => others.contains(&&Self::All),
         }
     }
 }
 
-/// Checks a change of the daemon. `report`: the sync that made it, `kernel`: the state before it, and `copy`: the copy of
-/// the record after the sync, with the engine's memory. It still names objects of which the daemon does not know if they
-/// are gone.
+/// Checks the place of a change in the order of a sync. `report` is the report of the sync, and `kernel` the state
+/// before the change. `copy` is the copy of the record after the sync, together with the engine's memory: it still
+/// names objects whose removal the kernel has not confirmed.
 pub(super) fn check_order(
     change: &Change,
     report: &SyncReport,
@@ -102,8 +102,8 @@ pub(super) fn check_order(
     Err(Violation::new("order", format!("{change}: {broken}")))
 }
 
-/// Whether an address has a port of a Service that the rules let through to this node itself. Ports that no Service has
-/// any more do not count: their elements go after their virtual servers, and the kernel can refuse that.
+/// Whether the rules let packets to a Service's port on this address reach a listener of this node. Ports without a
+/// Service do not count: kube-ipvs removes their elements after their virtual servers, and the kernel can reject that.
 pub(super) fn opens_listener(address: IpAddr, kernel: &FakeKernel, known: &Known) -> bool {
     let Some(elements) = &kernel.elements else { return false };
     elements.keys().any(|element| match element {
@@ -116,7 +116,7 @@ pub(super) fn opens_listener(address: IpAddr, kernel: &FakeKernel, known: &Known
     })
 }
 
-/// Checks that a change lets nobody through that neither came through before nor is wanted.
+/// Checks that a change admits only sources that were admitted before, or that a Service allows.
 pub(super) fn check_access(
     change: &Change,
     before: &Access,

@@ -1,4 +1,4 @@
-//! The end of a run: without faults, and after some time, everything is as if nothing had happened.
+//! The end of a run: some time after the last fault, the kernel must have the state that a new daemon would make.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,7 @@ use super::{
 };
 
 impl Simulation<'_> {
-    /// All faults end, and time passes. Then everything must be in order.
+    /// Ends all faults, lets time pass, and checks the state of the daemon and the kernel.
     pub(super) fn settle(&mut self) -> Result<(), Violation> {
         self.statistics.settled += 1;
         self.calm_down();
@@ -24,7 +24,7 @@ impl Simulation<'_> {
         self.cluster.repair();
         self.daemon.distrust();
         Which::ALL.iter().for_each(|which| self.deliver(*which, usize::MAX));
-        // Drift is found within the sync period. After that, pauses between retries last up to a minute.
+        // The engine finds drift within the sync period. After that, it waits up to a minute between retries.
         let period = Duration::from_secs(self.world.period.max(1));
         self.advance(2 * period + Duration::from_secs(self.world.drain + 150))?;
         self.check_settled()?;
@@ -44,7 +44,7 @@ impl Simulation<'_> {
         self.check_endpoints()?;
         let expected = settled(self.fresh());
         let mut actual = settled(self.kernel().state());
-        // If another program writes a comment and a list lacks the element, the comment stays.
+        // If another program has changed a comment and a list lacked the element, the comment stays.
         for (key, membership) in &mut actual.elements {
             let theirs = membership.comment.take_if(|comment| **comment == *"theirs");
             let wanted = || expected.elements.get(key)?.comment.clone();
@@ -58,7 +58,7 @@ impl Simulation<'_> {
         clients.check_flows(daemon.looper.kernel())
     }
 
-    /// New connections go to the endpoints that serve, and real servers without weight are still listed.
+    /// Checks that new connections go to the serving endpoints, and that each real server with weight 0 has to drain.
     fn check_endpoints(&mut self) -> Result<(), Violation> {
         let Self { daemon, foreign, .. } = self;
         let Daemon { looper, known, .. } = daemon;
@@ -98,7 +98,7 @@ impl Simulation<'_> {
         for which in Which::ALL {
             daemon.hear(&self.cluster.api, which, 0, self.now);
         }
-        // A missing scheduler takes a second sync, after the longest `--ipvs-min-sync-period`.
+        // If the kernel lacks a scheduler, the daemon needs a second sync, after the longest `--ipvs-min-sync-period`.
         for second in 0..12 {
             daemon.turn(self.now + Duration::from_secs(second));
         }
@@ -114,7 +114,7 @@ fn settled(mut state: State) -> State {
     state
 }
 
-/// The lines that only one of two states has: `-` the first one, `+` the second one.
+/// The lines that only one of two states has: `-` for the first state, `+` for the second.
 pub(super) fn difference(one: &State, other: &State) -> String {
     let lines = |state: &State| {
         let State { virtual_servers, elements, allowed, .. } = state;

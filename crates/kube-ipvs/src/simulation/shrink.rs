@@ -5,7 +5,7 @@ use super::{
     step::{Run, Step, World},
 };
 
-/// The shortest run that it finds among those that still fail: first without chunks of steps, then without single ones.
+/// Removes chunks of steps, and then single steps, as long as the run still fails.
 pub(super) fn shrink(run: &Run, fails: impl Fn(&Run) -> bool) -> Run {
     let mut shortest = run.clone();
     let mut size = shortest.steps.len().div_ceil(2).max(1);
@@ -41,7 +41,7 @@ const SIMPLER: [fn(&mut Shape); 9] = [
     |shape| shape.hashed = false,
 ];
 
-/// Simplifies the settings and the Services.
+/// Simplifies the settings and the Services, as long as the run still fails.
 fn simplify(mut run: Run, fails: impl Fn(&Run) -> bool) -> Run {
     let keep_if_fails = |run: &mut Run, simpler: Run| {
         if simpler != *run && fails(&simpler) {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_steps_that_a_failure_needs_remain() {
+    fn shortest_run_keeps_only_the_steps_that_its_failure_needs() {
         let step = |time| Step::Advance(time);
         let run = Run { world: World { period: 7, ..World::default() }, steps: (0..100).map(step).collect() };
         let needed = [step(3), step(50), step(99)];

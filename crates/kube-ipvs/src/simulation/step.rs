@@ -1,4 +1,4 @@
-//! The steps of a run. They are data: a run prints, is read back, and can be shortened.
+//! The steps of a run, as data: a run can be printed, parsed and shortened.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ impl Default for World {
 }
 
 /// An action of a user, a controller, the API server, the kernel, another program or a client. If it is not possible,
-/// nothing happens, so every part of a run is a run.
+/// it has no effect. So a run without some of its steps is a run, too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Step {
@@ -49,7 +49,7 @@ pub(super) enum Step {
         service: u8,
         pod: u8,
     },
-    /// The controllers spread the endpoints of a Service over so many slices of each family.
+    /// The controllers spread the endpoints of a Service over `parts` slices of each family.
     Slices {
         service: u8,
         parts: u8,
@@ -68,46 +68,46 @@ pub(super) enum Step {
     Cidr(u8),
     DeleteCidr(u8),
 
-    /// The API server sends so many events of a watch, or the list if the watch needs one.
+    /// The API server sends `count` events of a watch, or the list if the watch needs one.
     Deliver {
         which: Which,
         count: u8,
     },
-    /// The API server sends everything.
+    /// The API server sends all outstanding events and lists.
     DeliverAll,
-    /// The API server repeats an event of the past.
+    /// The API server repeats an earlier event.
     Again {
         which: Which,
         back: u8,
     },
-    /// An event is lost until the next list.
+    /// A watch loses its next event. Only a list makes up for it.
     Lose(Which),
-    /// The watch has ended, and its version has expired.
+    /// A watch has ended and its version has expired, so it must list.
     Relist(Which),
     Outage,
     Answers,
-    /// etcd is restored to its state so many writes ago.
+    /// A restore of etcd undoes this number of writes.
     Restore(u8),
 
     /// Milliseconds pass.
     Advance(u32),
-    /// Milliseconds pass while the loop does not run.
+    /// Milliseconds pass while the sync loop does not run.
     Hang(u32),
     /// The wall clock jumps by seconds.
     Wall(i32),
     /// kube-ipvs is killed and starts again.
     Kill,
 
-    /// An incident at this change of the next plan.
+    /// A fault at this change of the next plan.
     Strike {
         at: u8,
         blow: Blow,
     },
-    /// The kernel rejects all changes with this text.
+    /// The kernel rejects all changes whose text contains this one.
     Refuse(String),
-    /// The kernel answers no change with this text, and makes none.
+    /// The kernel neither makes nor answers the changes whose text contains this one.
     Ignore(String),
-    /// The next list lacks the objects with this text.
+    /// The next list lacks the objects whose text contains this one.
     Unlist(String),
     Unreadable,
     /// All faults of the kernel end.
@@ -127,10 +127,11 @@ pub(super) enum Step {
         inside: bool,
     },
     Close(u8),
-    /// All faults end, and time passes. Then everything must be in order.
+    /// All faults end, time passes, and the simulation checks the final state.
     Settle,
 }
 
+/// A fault at one change: see [`proxier::fake::Strike`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Blow {
@@ -142,7 +143,7 @@ pub(super) enum Blow {
     Kill,
 }
 
-/// An action of another program. A number chooses one of the objects.
+/// An action of another program. The number chooses the object.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Act {
@@ -159,15 +160,14 @@ pub(super) enum Act {
     RenameElement(u8),
     DeleteAddress(u8),
     AddElement(u8),
-    /// It makes a virtual server of its own under a key that a Service can have.
+    /// It makes a virtual server under a key that a Service can have.
     AddServer(u8),
-    /// It makes an address of its own on `kube-ipvs0`.
+    /// It binds an address to `kube-ipvs0` that no Service has.
     AddAddress(u8),
-    /// It removes a virtual server of its own.
+    /// It removes a virtual server that it made.
     RemoveOwnServer(u8),
 }
 
-/// The settings and the steps.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Run {
     pub(super) world: World,

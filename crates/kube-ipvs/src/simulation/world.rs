@@ -27,7 +27,7 @@ use crate::serve::{Status, health::Moment};
 
 /// The wall-clock time at which a run begins.
 const EPOCH: i64 = 1_700_000_000;
-/// A loop that syncs so often without time passing does not come to rest.
+/// If the loop syncs more often than this while no time passes, it does not come to rest.
 const MAX_TURNS: usize = 100;
 
 pub(super) struct Simulation<'a> {
@@ -49,15 +49,16 @@ pub(super) struct Simulation<'a> {
     is_gappy: bool,
     /// Whether another program changed the state since the last complete read.
     is_outdated: bool,
-    /// Whether the kernel has rejected elements since the last complete read.
-    is_helpless: bool,
-    /// Since when nothing disturbs the kernel and the loop.
+    /// Whether the kernel has not taken `no-endpoints` elements since the last complete read, so that kube-ipvs could
+    /// not reject connections.
+    cannot_reject: bool,
+    /// Since when neither a fault nor another program has disturbed the kernel and the loop.
     calm: Duration,
     /// Since when the kernel cannot be read.
     unreadable: Option<Duration>,
-    /// Whether the engine has not taken in all objects that the daemon was told of.
+    /// Whether the daemon has received objects that no sync has taken in.
     has_news: bool,
-    /// Whether every sync must find nothing to do.
+    /// Whether a sync that plans a change breaks a rule.
     pub(super) is_idle: bool,
     pub(super) statistics: Statistics,
 }
@@ -79,7 +80,7 @@ impl<'a> Simulation<'a> {
             has_gaps: false,
             is_gappy: false,
             is_outdated: false,
-            is_helpless: false,
+            cannot_reject: false,
             calm: Duration::ZERO,
             unreadable: None,
             has_news: false,
@@ -212,7 +213,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Time passes, and the loop runs whenever something is due.
+    /// Lets time pass, and runs the sync loop whenever a sync is due.
     pub(super) fn advance(&mut self, time: Duration) -> Result<(), Violation> {
         let end = self.now + time;
         let mut turns = 0;
@@ -271,7 +272,7 @@ impl<'a> Simulation<'a> {
         }
         let moment = self.moment();
         self.daemon.record_health(report, moment);
-        // The kernel does not report who unbound an IPv6 address.
+        // The kernel does not report which program unbound an IPv6 address, so kube-ipvs also receives its own changes.
         let unbound = made.iter().filter_map(|made| match made.change {
             Change::Unbind(address) if Family::of(address) == Family::V6 => Some(Drift::Unbound(address)),
             _ => None,
@@ -287,13 +288,13 @@ impl<'a> Simulation<'a> {
         self.daemon.looper.notice(drifts, self.now);
     }
 
-    /// Checks each change that was made in a sync.
+    /// Checks each change that the kernel made during a sync.
     fn check_made(&mut self, report: &SyncReport, all: &[Made]) -> Result<(), Violation> {
-        // If the answer to the creation of a virtual server is lost, the engine takes it for ours.
+        // If the answer to a new virtual server is lost, the engine assumes that kube-ipvs owns it.
         let taken = self.daemon.looper.engine().known().map(|known| known.owned.clone()).unwrap_or_default();
         let mut copy = self.kernel().record_copy.clone().unwrap_or_default();
         copy.servers.extend(&taken);
-        // The engine has made missing tables and a missing device.
+        // Before its changes, the engine makes missing tables and a missing device.
         let (tables, device) = (self.kernel().elements.is_some(), self.kernel().addresses.is_some());
         self.shadow.elements = self.shadow.elements.take().or_else(|| tables.then(Default::default));
         self.shadow.addresses = self.shadow.addresses.take().or_else(|| device.then(Default::default));
@@ -311,7 +312,7 @@ impl<'a> Simulation<'a> {
             let Self {
                 clients, cluster, daemon, now, world, foreign, shadow, is_misled, is_outdated, is_gappy, ..
             } = self;
-            // After another program acted, the engine could not know the state.
+            // If another program has changed the kernel since the last complete read, the engine cannot know the state.
             let is_informed = !*is_outdated;
             if is_informed {
                 rules::check_order(change, report, shadow, foreign, &copy)?;
@@ -335,7 +336,7 @@ impl<'a> Simulation<'a> {
             clients.changed(change, &facts)?;
             let before = change.key().map(|key| (key, Access::to(key, shadow)));
             shadow.make_for_others(change);
-            // A list can lack a range that is left from an earlier process.
+            // A list with gaps can lack a source range that an earlier process left behind.
             if let Some((key, before)) = before.filter(|_| is_informed && !*is_gappy) {
                 rules::check_access(change, &before, &Access::to(key, shadow), key, &daemon.known)?;
             }
@@ -348,13 +349,13 @@ impl<'a> Simulation<'a> {
         if self.is_misled {
             return Ok(());
         }
-        let Self { daemon, foreign, is_helpless, .. } = self;
+        let Self { daemon, foreign, cannot_reject, .. } = self;
         let Daemon { looper, known, .. } = daemon;
         let (engine, kernel) = looper.parts();
         let rejects = |text: &String| "+ element no-endpoints {".contains(&**text);
-        // If the kernel took no elements either, kube-ipvs could do nothing.
-        *is_helpless = kernel.refuse.iter().chain(&kernel.unanswered).any(rejects) || *is_helpless && !report.whole;
-        let mut bound = kernel.addresses.iter().flatten().copied().filter(|_| !*is_helpless);
+        // If the kernel takes no `no-endpoints` elements either, kube-ipvs cannot reject the connections.
+        *cannot_reject = kernel.refuse.iter().chain(&kernel.unanswered).any(rejects) || *cannot_reject && !report.whole;
+        let mut bound = kernel.addresses.iter().flatten().copied().filter(|_| !*cannot_reject);
         if let Some(address) = bound.find(|address| rules::opens_listener(*address, kernel, known)) {
             let text = format!("{address} has a port that leads to this node's own listener, after\n{}", report.plan);
             return Err(Violation::new("listener", text));
@@ -362,7 +363,7 @@ impl<'a> Simulation<'a> {
         let mut state = kernel.state();
         state.virtual_servers.retain(|key, _| !foreign.servers.contains_key(key));
         let Some(known) = engine.known() else { return Ok(()) };
-        // The copy of the record is not in the state.
+        // The kernel's state does not contain the copy of the record.
         let known = State { owned: [].into(), owned_vips: [].into(), ..known.clone() };
         if known == state {
             return Ok(());
@@ -373,7 +374,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn check_health(&mut self) -> Result<(), Violation> {
-        /// A retry after a minute, and twice the sync period of health, with some room.
+        /// The pause of a minute between retries, twice the sync period of health, and some room.
         const LIMIT: Duration = Duration::from_secs(180);
         let is_healthy = self.daemon.report(self.moment()).healthy;
         let passed = |since: Duration| self.now.saturating_sub(since);
@@ -394,7 +395,8 @@ impl<'a> Simulation<'a> {
     fn restart(&mut self) {
         let mut kernel = take(self.kernel());
         (kernel.is_killed, kernel.strikes) = (false, Vec::new());
-        // A virtual server that another program made in the middle of a plan can be in the record.
+        // If another program made a virtual server in the middle of a plan, the record can name it. Then the new daemon
+        // owns it.
         self.foreign.servers.retain(|key, _| !kernel.is_recorded(*key));
         self.clients.restarted(&kernel);
         self.daemon = Daemon::start(self.world, kernel, self.status);
@@ -425,7 +427,7 @@ impl<'a> Simulation<'a> {
         }
         self.is_misled = true;
         self.disturbed();
-        // IPVS reports no changes, and no program hears of new addresses.
+        // The kernel reports no changes of IPVS, and kube-ipvs ignores reports of new addresses.
         let drifts = made.iter().filter_map(|made| match made.change {
             Change::AddElement { .. } | Change::RemoveElement { .. } => Some(Drift::Any),
             Change::Unbind(address) => Some(Drift::Unbound(address)),
@@ -438,7 +440,7 @@ impl<'a> Simulation<'a> {
     }
 }
 
-/// A kernel without state, whose changes are followed.
+/// A kernel without state that records its changes.
 pub(super) fn empty_kernel(world: &World) -> FakeKernel {
     FakeKernel {
         missing_schedulers: if world.lacks_sh { vec![Scheduler::SH] } else { Vec::new() },

@@ -185,13 +185,14 @@ impl Daemon {
         }
     }
 
-    /// Gets all metrics, while virtual servers have these counters.
+    /// Scrapes all metrics while virtual servers have these counters.
     pub(crate) fn scrape(&mut self, header: &'static str, counters: Counters) -> Result<Answer> {
         self.ipvs.lock().counters = counters;
         self.answer_while(|at| get(at, "/metrics", header))
     }
 
-    /// Answers what the client's scrape asks the sync loop. Nothing, if a measurement is still valid.
+    /// Runs a client, and answers its scrape as the sync loop does. While a measurement is valid, a scrape asks
+    /// nothing.
     pub(crate) fn answer_while<T: Send + 'static>(
         &mut self,
         client: impl FnOnce(SocketAddr) -> Result<T> + Send + 'static,
@@ -199,7 +200,7 @@ impl Daemon {
         let at = self.metrics;
         let client = thread::spawn(move || client(at));
         while !client.is_finished() {
-            // The timeout only makes it look at the client again.
+            // The timeout only ends the wait for a scrape that asks nothing.
             if let Ok(Call::Measure(ask)) = self.calls.recv_timeout(Duration::from_millis(10)) {
                 self.answer(ask);
             }

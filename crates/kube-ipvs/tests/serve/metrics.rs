@@ -183,7 +183,7 @@ fn kube_ipvs_metrics_show_state_and_service_traffic() -> Result<()> {
     Ok(())
 }
 
-/// However many Services there are, a scrape asks the kernel only for what it shows.
+/// The cost of a scrape does not grow with the number of Services.
 #[test]
 fn scrape_queries_only_the_virtual_servers_of_services_with_metrics() -> Result<()> {
     let mut daemon = Daemon::start(&["--service-metrics-limit=2"])?;
@@ -218,7 +218,7 @@ fn scrape_shows_the_last_counters_while_ipvs_cannot_be_read() -> Result<()> {
     check(false, 3, 3)
 }
 
-/// The kernel still answers, and the Services of the last answer have hardly changed.
+/// The kernel still answers, and the sync loop's last answer still names most Services.
 #[test]
 fn scrape_shows_new_counters_although_the_sync_loop_does_not_answer() -> Result<()> {
     let mut daemon = Daemon::start_with(&[], Limits { measurement: Duration::ZERO, ..UNHURRIED })?;

@@ -104,13 +104,13 @@ impl Socket {
         self.list(batch, |header, payload| Ok(read(header.message_type, payload)))
     }
 
-    /// Lists the kernel's objects and hands each message to `read` as it arrives, so that the list needs no memory. The
+    /// Lists the kernel's objects and hands each message to `read` as it arrives, so the list takes no memory. The
     /// bytes are as in [`query_with`](Self::query_with).
     ///
-    /// What was handed over cannot be taken back, so the list is read once: if the kernel reports that it is not one
-    /// consistent state, the error comes after the last message. Even a list without an error can have an object twice,
-    /// or lack one that came or went meanwhile. While `read` runs, the list waits. It can send requests on another
-    /// socket, also such that delete listed objects.
+    /// The socket reads the list only once, because it cannot take back a message. If the kernel reports that the list
+    /// is not one consistent state, the error comes after the last message. Even without an error, the list can have an
+    /// object twice, or lack an object that was created or deleted meanwhile. While `read` runs, the list waits. `read`
+    /// can send requests on another socket, even requests that delete listed objects.
     ///
     /// # Errors
     ///
@@ -195,11 +195,11 @@ mod tests {
     use crate::{KernelError, Protocol};
 
     #[test]
-    fn dump_each_hands_over_what_dump_with_lists() {
+    fn dump_each_hands_over_the_messages_that_dump_with_lists() {
         const RTM_GETLINK: u16 = 18;
         const UNKNOWN: u16 = 2000;
         let mut socket = Socket::open(Protocol::Route).unwrap();
-        // The index in `struct ifinfomsg`: counters change between the lists.
+        // Only the index in `struct ifinfomsg`, because counters change between the lists.
         let index = |message_type, payload: &[u8]| (message_type, payload[4..8].to_vec());
         let list = socket.dump_with(RTM_GETLINK, &[0; 16], |kind, payload| Some(index(kind, payload))).unwrap();
         let mut each = Vec::new();

@@ -74,7 +74,7 @@ impl Backends {
         self.local.iter().filter(move |(_, server)| is_well(server)).map(|(at, _)| at.address)
     }
 
-    /// An endpoint that takes connections by the policy `Cluster`, preferably on this node.
+    /// An endpoint that takes connections under the policy `Cluster`, preferably on this node.
     pub(super) fn nearest(&self) -> Option<EndpointAddress> {
         let serves = |(_, server): &(&EndpointAddress, &RealServer)| match server {
             RealServer::Serving { destination, .. } => destination.weight > 0,

@@ -95,7 +95,7 @@ pub struct VirtualServer {
     pub allowed: BTreeSet<IpNet>,
     /// The address to which a short circuit sends clients in the cluster instead.
     pub short_circuit: Option<EndpointAddress>,
-    /// The short circuit that it would have if an endpoint served. Connections by it continue.
+    /// The short circuit that the virtual server would have if an endpoint served. Its connections continue.
     pub paused_short_circuit: Option<EndpointAddress>,
     /// The virtual servers whose short circuits lead to this one or to its endpoints.
     pub short_circuited: Vec<VirtualServerKey>,

@@ -59,7 +59,7 @@ impl Differ<'_> {
                 self.changes.push(Change::RemoveServer(key));
                 match key.protocol {
                     Protocol::Udp => self.forget_flows(key, None),
-                    // Endpoints that drain keep their flows without a short circuit.
+                    // Draining endpoints keep their flows after their short circuit is removed.
                     _ if key.address.is_loopback() => self.forget_short_circuited(key, None),
                     _ => {}
                 }
@@ -213,8 +213,8 @@ impl Differ<'_> {
             (None, None) => {}
         }
         // If the short circuit leads to an endpoint of this virtual server, the engine deletes its flows together with
-        // that endpoint. If the engine removes the short circuit only because no endpoint serves, endpoints that drain or
-        // come back keep their flows.
+        // that endpoint. If the engine only pauses the short circuit, because no endpoint serves, then endpoints that
+        // drain or come back keep their flows.
         let before = self.known.virtual_servers.get(&key).filter(|_| server.is_some());
         let to_endpoint = |known| before.is_some_and(|before| before.real_servers.contains_key(&known));
         let is_paused = server.is_some_and(|server| server.paused_short_circuit == known);

@@ -60,13 +60,13 @@ impl Engine {
                 (Cause::Unknown, Change::AddServer { key, .. }) => {
                     self.known.iter_mut().for_each(|known| known.owned.extend([*key]));
                 }
-                // The engine assumes the worse until the next read. If an element is wanted again, the engine writes it
-                // again. Otherwise a virtual server could be without its source ranges.
+                // Until the next read, the engine assumes that the element is gone. If a Service needs it again, the
+                // engine writes it again. Otherwise a virtual server could lack its source ranges.
                 (Cause::Unknown, Change::RemoveElement { .. }) => {
                     self.known.iter_mut().for_each(|known| known.apply(change));
                 }
-                // If an address is not wanted any more, the engine unbinds it again. Otherwise this node could answer
-                // for it.
+                // Until the next read, the engine assumes that the address is bound. If no Service needs it any more,
+                // the engine unbinds it. Otherwise this node could answer for it.
                 (Cause::Unknown, Change::Bind(address)) => {
                     self.known.iter_mut().for_each(|known| {
                         known.apply(change);

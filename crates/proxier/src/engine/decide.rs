@@ -53,7 +53,7 @@ impl Engine {
             let old = self.contributions.replace(&id, &desired);
             let lost = old.keys.iter().filter(|key| !desired.virtual_servers.contains_key(key));
             given_up.extend(lost.map(|key| (*key, id.clone())));
-            // These flows are in conntrack only: the kernel has no short circuit to remove.
+            // The short circuit of these flows is paused, so only conntrack still has them.
             let continues = |(key, to): &(VirtualServerKey, EndpointAddress)| {
                 let server = desired.virtual_servers.get(key);
                 server.is_some_and(|it| [it.short_circuit, it.paused_short_circuit].contains(&Some(*to)))

@@ -16,7 +16,7 @@ impl PendingFlowDeletes {
         }
     }
 
-    /// A deletion succeeded. An earlier one of the same flows is not repeated: clients can have new ones by then.
+    /// Forgets earlier failed deletions of flows that `change` has deleted. Clients can have new flows by then.
     pub(super) fn done(&mut self, change: &Change) {
         if let Change::DeleteFlows { to, endpoint, by_short_circuit } = change {
             self.0.retain(|(other, of, by)| {

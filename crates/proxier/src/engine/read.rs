@@ -13,8 +13,8 @@ use crate::{
 /// The shortest interval between reads of the kernel while nothing fails.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
 
-/// A periodic read of the whole kernel covers at most so many objects for each sync period. So reads take the same share
-/// of a processor, however many objects there are.
+/// For each such number of objects, the engine waits one more sync period between periodic reads of the whole kernel.
+/// So the reads take about the same share of a processor in a cluster of any size.
 const AUDITED_OBJECTS: usize = 10_000;
 
 #[derive(Debug, Default)]

@@ -11,17 +11,17 @@ use crate::{
     state::State,
 };
 
-/// The objects that the copy of the record names. [`LinuxKernel`](crate::linux::LinuxKernel) has it in a file.
+/// The objects that the copy of the record names. [`LinuxKernel`](crate::linux::LinuxKernel) keeps it in a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecordCopy {
-    /// Virtual servers.
+    /// The recorded virtual servers.
     pub servers: BTreeSet<VirtualServerKey>,
-    /// Addresses.
+    /// The recorded addresses.
     pub vips: BTreeSet<IpAddr>,
 }
 
 impl RecordCopy {
-    /// Names objects before they are made.
+    /// Records objects before they are made.
     pub(super) fn intend<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) {
         for change in changes {
             match change {
@@ -32,7 +32,8 @@ impl RecordCopy {
         }
     }
 
-    /// Forgets a virtual server that another program may own, and objects that are gone. `cause`: why a change failed.
+    /// Forgets objects that are gone, and a virtual server that another program can own. `cause`: why the change
+    /// failed.
     pub(super) fn confirm(&mut self, change: &Change, cause: Option<Cause>) {
         match (change, cause) {
             (Change::AddServer { key, .. }, Some(Cause::Exists | Cause::Refused | Cause::NoScheduler))
@@ -44,7 +45,7 @@ impl RecordCopy {
 }
 
 impl FakeKernel {
-    /// Adds the objects that the copy names to a list, and lets the copy follow the list.
+    /// Adds the objects of the copy to a list of the kernel, and then updates the copy from the list.
     pub(super) fn read_copy(&mut self, state: &mut State) {
         let Some(copy) = &mut self.record_copy else { return };
         let is_served =

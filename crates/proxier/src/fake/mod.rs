@@ -65,7 +65,7 @@ pub struct FakeKernel {
     pub unconfirmed: Vec<String>,
     /// Schedulers that this kernel does not have.
     pub missing_schedulers: Vec<Scheduler>,
-    /// Incidents in the next plan, each at the change with this number. The numbers count modulo the number of changes.
+    /// Faults in the next plan, each at the change with this number, modulo the number of changes.
     pub strikes: Vec<(usize, Strike)>,
     /// Whether [`Strike::Kill`] has struck. Until it is reset, no change is made.
     pub is_killed: bool,
@@ -81,9 +81,9 @@ pub struct FakeKernel {
     pub corrections: usize,
     /// Changes that asked for a state that the kernel already had. As with Linux, they succeed.
     pub repeated: Vec<Change>,
-    /// The changes that were made, in order, if the test wants to know them.
+    /// All changes that were made, in order. `None`: the kernel does not record them.
     pub made: Option<Vec<Made>>,
-    /// The copy of the record of ownership. `None`: kube-ipvs keeps none.
+    /// The copy of the record of ownership. `None`: there is no copy.
     pub record_copy: Option<RecordCopy>,
 }
 
@@ -155,7 +155,7 @@ impl FakeKernel {
         }
     }
 
-    /// Makes the changes of one phase. As with Linux, a failure stops none of the same phase.
+    /// Makes the changes of one phase. As with Linux, a failure stops no other change of its phase.
     fn apply_phase(
         &mut self,
         run: &[(usize, &Change)],

@@ -8,20 +8,20 @@ use crate::{
     plan::{Change, Phase},
 };
 
-/// An incident at one change of a plan.
+/// A fault at one change of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Strike {
     /// The kernel rejects the change with this errno.
     Refuse(i32),
-    /// The change is not made, and no answer comes. If it is an element, this holds for its whole phase, because nftables
-    /// commits a phase as a whole.
+    /// The kernel neither makes nor answers the change. For an element, this holds for its whole phase, because
+    /// nftables commits a phase as a whole.
     Unanswered,
-    /// The change is made, and its answer is lost. If it is an element, this holds for its whole phase.
+    /// The kernel makes the change, and its answer is lost. For an element, this holds for its whole phase.
     Unconfirmed,
-    /// The changes from here to the end of the phase are made, and their answers are lost.
+    /// The kernel makes the changes from here to the end of the phase, and its answers are lost.
     Deaf,
-    /// kube-ipvs is killed: neither this change nor a later one is made. If it is an element, nothing of its phase is
-    /// made.
+    /// kube-ipvs is killed: the kernel makes neither this change nor a later one. For an element, it makes no change of
+    /// the phase.
     Kill,
     /// Another program makes these changes first.
     Others(Vec<Change>),
@@ -52,7 +52,7 @@ impl Aimed {
         Self { at, is_deaf: false }
     }
 
-    /// A phase begins. Returns whether kube-ipvs is killed before it.
+    /// Prepares the strikes of a phase. Returns whether kube-ipvs is killed before the phase.
     pub(super) fn begin(&mut self, phase: Phase, run: &[(usize, &Change)]) -> bool {
         use Phase::{AddShortCircuits, RemoveElements, RemoveShortCircuits, WriteElements};
         self.is_deaf = false;
@@ -71,7 +71,7 @@ impl Aimed {
 }
 
 impl FakeKernel {
-    /// Makes a change, unless something strikes.
+    /// Makes a change, unless a strike prevents that.
     pub(super) fn make_under(
         &mut self,
         aimed: &mut Aimed,
@@ -81,7 +81,7 @@ impl FakeKernel {
         let mut is_unconfirmed = false;
         for strike in aimed.at.remove(&number).into_iter().flatten() {
             match strike {
-                // IPVS looks for the virtual server first.
+                // IPVS first looks for the virtual server, and reports that it exists.
                 Strike::Refuse(_) if self.has_server_of(change) => {}
                 Strike::Refuse(errno) => {
                     let reason = Reason::new(format!("refused by the test (os error {errno})"), Some(errno));
@@ -103,7 +103,7 @@ impl FakeKernel {
         }
     }
 
-    /// Makes a change in the name of another program. If the kernel rejects it, nothing happens.
+    /// Makes a change as another program. If the kernel rejects the change, nothing happens.
     pub fn make_for_others(&mut self, change: &Change) {
         if self.ask(change) == Ok(true) {
             self.note_made(change, true);

@@ -161,7 +161,7 @@ fn dump_gap_lasts_one_read_and_named_servers_are_queried() {
     assert_eq!(kernel.observe(&nothing).unwrap(), whole);
 }
 
-/// A kernel with three virtual servers to make, and the plan for them.
+/// A kernel without virtual servers, and a plan that makes three.
 fn three() -> (FakeKernel, Plan) {
     let servers = [1, 2, 3].map(|number| {
         let key = key(&format!("TCP 10.0.0.{number}:80"));
@@ -170,7 +170,7 @@ fn three() -> (FakeKernel, Plan) {
     (FakeKernel { made: Some(Vec::new()), ..ready() }, Plan::new(servers.to_vec()))
 }
 
-/// The numbers of the failed changes, and that of virtual servers.
+/// The numbers of the failed changes, and the number of virtual servers.
 fn outcome(kernel: &mut FakeKernel, plan: &Plan) -> (Vec<usize>, usize) {
     let report = kernel.apply(plan);
     (report.failures.iter().map(|failure| failure.change).collect(), kernel.virtual_servers.len())
@@ -199,7 +199,7 @@ fn strike_hits_one_change_of_one_plan() {
 }
 
 #[test]
-fn another_program_can_come_first() {
+fn strike_of_another_program_precedes_the_planned_change() {
     let (mut kernel, plan) = three();
     kernel.strikes = vec![(0, Strike::Others(vec![plan.changes()[1].clone()]))];
     let report = kernel.apply(&plan);

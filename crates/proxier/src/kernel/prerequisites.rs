@@ -20,7 +20,7 @@ pub struct FailedPrerequisites {
     unremoved: BTreeSet<VirtualServerKey>,
     still_bound: BTreeSet<IpAddr>,
     unguarded: BTreeSet<IpAddr>,
-    /// Virtual servers that old source ranges leave open.
+    /// Virtual servers whose old source ranges the kernel has not removed.
     open: BTreeSet<VirtualServerKey>,
 }
 

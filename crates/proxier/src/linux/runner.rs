@@ -75,7 +75,7 @@ impl Runner {
         self.inner.kernel()
     }
 
-    /// Both, for a program that reads the one with the other.
+    /// The engine and the kernel, for a program that needs both at once.
     pub fn parts(&mut self) -> (&Engine, &mut LinuxKernel) {
         self.inner.parts()
     }
@@ -85,17 +85,17 @@ impl Runner {
         self.start.elapsed()
     }
 
-    /// As [`Loop::apply`].
+    /// Takes in an event: see [`Loop::apply`].
     pub fn apply(&mut self, event: Event) {
         self.inner.apply(event);
     }
 
-    /// As [`Loop::set_complete`].
+    /// Sets whether all objects that exist are known: see [`Loop::set_complete`].
     pub fn set_complete(&mut self, completeness: Completeness) {
         self.inner.set_complete(completeness);
     }
 
-    /// As [`Loop::notice`].
+    /// Takes in notices of changes by other programs: see [`Loop::notice`].
     pub fn notice(&mut self, drifts: &[Drift]) {
         let now = self.now();
         self.inner.notice(drifts, now);

@@ -5,11 +5,11 @@ use ipvs_netlink::{Client, Error, Stats};
 use super::unavailable;
 use crate::{kernel::KernelUnavailable, model::VirtualServerKey};
 
-/// Reads the counters of virtual servers, over a socket of its own. Any thread can do that while another one owns the
+/// Reads the counters of virtual servers over a separate socket. Any thread can use it while another thread owns the
 /// [`LinuxKernel`](super::LinuxKernel).
 ///
-/// A list of IPVS can lack entries if it is read between two writes. A query by key cannot: the kernel looks up one
-/// virtual server, under the lock that each write takes.
+/// A list of IPVS can lack entries if IPVS changes while the list is read. A query by key cannot: the kernel looks up
+/// one virtual server, under the lock that each write takes.
 pub struct TrafficReader(Client);
 
 impl TrafficReader {
@@ -22,7 +22,7 @@ impl TrafficReader {
         Client::open().map(Self).map_err(unavailable("IPVS"))
     }
 
-    /// Reads the counters of these virtual servers, without those that do not exist. One query each.
+    /// Reads the counters of those of these virtual servers that exist, with one query each.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! How the time to bind and to unbind addresses grows with their number. It has no goal: it compares ways.
+//! Compares ways to make addresses local: how the times to bind and unbind them grow with their number. There is no
+//! goal.
 
 mod way;
 
@@ -8,7 +9,7 @@ use crate::{node::Place, report::Report, rounds::rounds, shape::Shape};
 use way::Way;
 
 const SIZES: [u32; 7] = [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000];
-/// From here on a round takes minutes on an emulated kernel.
+/// From this size on, a round takes minutes on an emulated kernel.
 const LARGE: u32 = 16_000;
 
 /// Milliseconds for each 1,000 addresses.

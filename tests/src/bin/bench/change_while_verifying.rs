@@ -18,11 +18,11 @@ const CHANGES: usize = 500;
 const INTERVAL: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
-    // Endpoints leave at once. Otherwise the counts of their connections would be due together with the checks.
+    // Endpoints do not drain. Otherwise the engine would count their connections together with the checks.
     let config = Config { drain_cap: Duration::ZERO, ..config() };
     let mut node = Node::start("verified", config, shape.events())?;
     let (mut now, mut is_away) = (Duration::ZERO, false);
-    // Time passes before each second change, so both halves see the same kernel at the same time.
+    // Time passes only before every second change. The halves alternate, so that both see the same kernel.
     let mut sample = || {
         let (now, is_away) = (&mut now, &mut is_away);
         node.enter(|engine, kernel| {

@@ -32,7 +32,7 @@ fn processor_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-/// Waits until the processors are idle: the kernel frees the objects of the last measurement on threads of its own.
+/// Waits until the processors are idle, because kernel threads free the objects of the last measurement.
 pub(crate) fn settle() -> Result<()> {
     /// The kernel counts in ticks of 10 ms.
     const LOOK: Duration = Duration::from_millis(200);
@@ -51,7 +51,7 @@ pub(crate) fn settle() -> Result<()> {
     Ok(())
 }
 
-/// The ticks of all processors that were not idle.
+/// The ticks in which a processor was busy, summed over all processors.
 fn busy_ticks() -> Result<u64> {
     /// The numbers after the name are user, nice, system, idle, iowait, irq, softirq.
     const IDLE: [usize; 2] = [3, 4];

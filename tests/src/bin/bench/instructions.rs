@@ -1,4 +1,4 @@
-//! The pure part under valgrind, which counts instructions: no kernel, no clock, no system call.
+//! The engine under valgrind, which counts its instructions: without a kernel, a clock or a system call.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use proxier::{
 
 use crate::{node::config, shape::Shape};
 
-/// The changes that one run counts.
+/// The number of changes that one run counts.
 const CHANGES: u32 = 100;
 
 /// Runs a case: `first-sync SERVICES` or `change SERVICES`. Prints how often it calls [`counted_sync`].
@@ -34,11 +34,11 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
             shape.events().into_iter().for_each(|event| engine.apply(event));
             engine.sync(&mut kernel, Duration::ZERO);
             let all = shape.services.min(CHANGES);
-            // After the first move an endpoint drains, so that later moves change only weights.
+            // After its first move, an endpoint drains, so later moves change only weights.
             (0..all).for_each(|service| engine.apply(shape.moved(service, true)));
             engine.sync(&mut kernel, Duration::ZERO);
             for number in 0..CHANGES {
-                // Each Service in turn, because the cost depends a little on where its name is in the hash tables.
+                // Each Service in turn, because the cost depends a little on the place of its name in the hash tables.
                 let event = shape.moved(number % all, number / all % 2 == 1);
                 ensure!(is_done(&counted_sync(&mut engine, &mut kernel, vec![event])), "there was nothing to do");
             }
@@ -56,7 +56,7 @@ fn counted_sync(engine: &mut Engine, kernel: &mut Accepting, events: Vec<Event>)
     engine.sync(kernel, Duration::ZERO)
 }
 
-/// A kernel that begins empty, makes every change, and costs nothing.
+/// A kernel that starts empty and accepts every change without any work.
 struct Accepting;
 
 impl Kernel for Accepting {

@@ -28,7 +28,7 @@ use shape::Shape;
 
 type Benchmark = fn(Shape, &mut Report) -> Result<()>;
 
-/// In the order in which they run.
+/// All benchmarks that take a shape, in the order in which they run.
 const BENCHMARKS: [(&str, Benchmark); 7] = [
     ("first-sync", first_sync::run),
     ("change", change::run),
@@ -38,7 +38,7 @@ const BENCHMARKS: [(&str, Benchmark); 7] = [
     ("delete-all", delete_all::run),
     ("thousand-changes", thousand_changes::run),
 ];
-/// It has its own sizes instead of a shape.
+/// This benchmark has its own sizes instead of a shape.
 const ADDRESSES: &str = "addresses";
 /// Runs under valgrind on the host (`cargo xtask bench instructions`).
 const INSTRUCTIONS: &str = "instructions";
@@ -66,7 +66,7 @@ fn run(args: &Args) -> Result<bool> {
     let mut failed = Vec::new();
     for shape in &args.shapes {
         for (name, benchmark) in BENCHMARKS.iter().filter(|(name, _)| is_chosen(name)) {
-            // The others still have their figures.
+            // A failed benchmark does not stop the others.
             if let Err(error) = benchmark(*shape, &mut report) {
                 eprintln!("bench: {name}, {}: {error:#}", shape.name);
                 failed.push(*name);
@@ -84,7 +84,7 @@ struct Args {
     /// None: all benchmarks.
     name: Option<String>,
     shapes: Vec<Shape>,
-    /// Whether standard output also gets each row for a program.
+    /// Whether to print each row also as JSON, for another program.
     prints_rows: bool,
 }
 

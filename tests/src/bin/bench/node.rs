@@ -1,4 +1,4 @@
-//! A node of its own for a measurement: a network namespace, an engine, and its kernel.
+//! A separate node for each measurement: a network namespace, an engine, and its kernel.
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +33,7 @@ pub(crate) struct Place(Arc<Namespace>);
 impl Place {
     pub(crate) fn new(name: &str) -> Result<Self> {
         let namespace = Namespace::create(&format!("bench-{name}"))?;
-        // If no address has ever been local, the kernel takes every real server for a broadcast address.
+        // Until an address has been local, the kernel treats the address of every real server as a broadcast address.
         namespace.ip("link set lo up")?;
         Ok(Self(namespace))
     }
@@ -51,7 +51,7 @@ impl Place {
         self.enter(|| Ok(LinuxKernel::open(&config(), Settings::default())?.look()?))
     }
 
-    /// Fails unless the namespace has the given state: then a load did not do all its work.
+    /// Fails if the namespace has other numbers of objects than `expected`: then a load did not do all its work.
     pub(crate) fn check(&self, expected: &State) -> Result<()> {
         let state = self.state()?;
         let counts = |state: &State| {
@@ -66,7 +66,7 @@ impl Place {
 }
 
 impl Drop for Place {
-    /// Empties the namespace at once. Otherwise a thread of the kernel does that during the next measurement.
+    /// Empties the namespace at once. Otherwise a kernel thread empties it during the next measurement.
     fn drop(&mut self) {
         let script = format!("ipvsadm -C; nft flush ruleset; ip link delete {VIP_DEVICE} 2>/dev/null; true");
         if let Err(error) = self.0.run("sh", &["-c", &script]) {
@@ -75,7 +75,6 @@ impl Drop for Place {
     }
 }
 
-/// A running engine.
 pub(crate) struct Node {
     pub(crate) place: Place,
     engine: Engine,
@@ -103,12 +102,12 @@ impl Node {
         place.enter(|| work(engine, kernel))
     }
 
-    /// Applies events and syncs, at the moment 0: no check of the kernel and no count of draining connections is due.
+    /// Applies events and syncs at time 0, when no check of the kernel and no count of draining connections is due.
     pub(crate) fn deliver(&mut self, events: Vec<Event>) -> Result<Spent> {
         self.enter(|engine, kernel| sync(engine, kernel, events, Duration::ZERO))
     }
 
-    /// From now on the messages to the kernel are recorded. A recorded sync is not measured, because copying takes time.
+    /// Records the messages to the kernel from now on. Do not measure a recorded sync, because copying takes time.
     pub(crate) fn record(&mut self) -> Recording {
         let (sender, sent) = channel();
         self.kernel.observe_sends(move |protocol, bytes| {

@@ -26,7 +26,7 @@ pub(crate) fn replay(datagrams: &[Datagram]) -> Result<Duration> {
             other => bail!("the engine sends to no {other:?}"),
         };
         socket.send(bytes, 0)?;
-        // The kernel queues the next part of a dump when it hands out the last one.
+        // While the kernel dumps, each read of one part makes it queue the next part.
         loop {
             replies.clear();
             match socket.recv(&mut replies, 0) {

@@ -7,14 +7,12 @@ use serde_json::json;
 /// A line of standard output that starts with this character is a row of the report as JSON.
 const ROW: char = '\u{1}';
 
-/// All figures of a run.
 pub(crate) struct Report {
     machine: String,
     prints_rows: bool,
     holds: bool,
 }
 
-/// The figures of one benchmark.
 pub(crate) struct Table<'a> {
     report: &'a mut Report,
     benchmark: &'static str,
@@ -33,7 +31,7 @@ impl Report {
         self.holds
     }
 
-    /// Starts the table of a benchmark. `shape` is the short name, and `heading` says the rest.
+    /// Starts the table of a benchmark. `shape` is the short name of the shape, and `heading` describes it.
     pub(crate) fn table(&mut self, benchmark: &'static str, shape: &str, heading: &str) -> Table<'_> {
         println!("\n{benchmark}, {heading}");
         println!("  {:<58} {:>10} {:>10} {:>10} {:>8}", "", "median", "least", "most", "samples");
@@ -94,7 +92,7 @@ fn machine() -> String {
     format!("Linux {release}, {processors} processors: {model}")
 }
 
-/// The smallest sample that is not below this part of all samples; 0.5 is the median, of an even number the lower one.
+/// The nearest-rank quantile, which is always a sample. 0.5 is the median, or the lower of two middle samples.
 pub(crate) fn quantile(samples: &[f64], part: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -102,7 +100,6 @@ pub(crate) fn quantile(samples: &[f64], part: f64) -> f64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
-/// Four significant digits.
 fn number(value: f64) -> String {
     let digits = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
     let decimals = (3.0 - digits).clamp(0.0, 6.0) as usize;

@@ -1,4 +1,4 @@
-//! An hour in which nothing changes: the cost of checking the kernel.
+//! The cost of checking the kernel during an hour without changes.
 
 use std::time::Duration;
 

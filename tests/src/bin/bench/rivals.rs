@@ -1,4 +1,4 @@
-//! The same state, loaded by the field's own programs: `nft -f`, `ipvsadm -R` and `ip -batch`.
+//! The same state, loaded by the usual tools: `nft -f`, `ipvsadm -R` and `ip -batch`.
 
 use std::{
     env,

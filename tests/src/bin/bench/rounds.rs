@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{clock::settle, shape::Shape};
 
-/// One measurement, and its sample.
+/// A measurement that returns its sample.
 pub(crate) type Load<'a, T> = &'a mut dyn FnMut() -> Result<T>;
 
 /// Returns the samples of each load. The order within a round is random and the same in each run of the benchmark.

@@ -4,15 +4,16 @@ use std::{fmt, str::FromStr};
 
 use anyhow::{Context, Error};
 
-/// How many Services with how many endpoints each.
+/// The number of Services, the number of endpoints of each, and how often to measure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) name: &'static str,
     pub(crate) services: u32,
     pub(crate) endpoints: u32,
-    /// How often each measurement runs. There are fewer rounds if one takes minutes on an emulated kernel.
+    /// How often each measurement runs: less often if a round takes minutes on an emulated kernel.
     pub(crate) rounds: usize,
-    /// Discarded rounds: the kernel loads modules, and an emulator translates each instruction at its first use.
+    /// Discarded rounds, in which the kernel loads modules and an emulator translates each instruction for the first
+    /// time.
     pub(crate) warm_up: usize,
 }
 
@@ -27,7 +28,6 @@ const SHAPES: [Shape; 5] = [
 impl Shape {
     pub(crate) const DEFAULT: Self = Self { name: "P5", services: 1_000, endpoints: 10, rounds: 9, warm_up: 2 };
 
-    /// The same with another number of Services.
     pub(crate) fn with_services(self, services: u32) -> Self {
         Self { services, ..self }
     }

@@ -23,7 +23,7 @@ pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
     let mut node = Node::open(Place::new("ours")?, config())?;
     let recording = node.record();
     node.deliver(shape.events())?;
-    // The endpoints drain, so from the second time on they only change their weight.
+    // The endpoints drain, so from the second move on only weights change.
     node.deliver(moved(true))?;
     node.deliver(moved(false))?;
     let preparation = recording.take();
@@ -32,7 +32,7 @@ pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
     let place = Place::new("raw")?;
     place.enter(|| replay(&preparation))?;
     place.check(&node.place.state()?)?;
-    // A new process does not record.
+    // The measured node does not record, because copying takes time.
     let mut node = Node::start("measured", config(), shape.events())?;
     node.deliver(moved(true))?;
     node.deliver(moved(false))?;

@@ -9,7 +9,7 @@ use proxier::model::{
 
 use crate::shape::Shape;
 
-/// As many endpoints as Kubernetes puts into one EndpointSlice.
+/// The maximum number of endpoints that Kubernetes puts into one EndpointSlice.
 const SLICE: u32 = 100;
 
 impl Shape {
@@ -21,7 +21,7 @@ impl Shape {
             .collect()
     }
 
-    /// All Services and endpoints are deleted.
+    /// The deletion of all Services and endpoints.
     pub(crate) fn removal(self) -> Vec<Event> {
         let slices = move |number| (0..self.slices()).map(move |slice| Event::SliceRemoved(slice_id(number, slice)));
         (0..self.services)
@@ -29,7 +29,7 @@ impl Shape {
             .collect()
     }
 
-    /// The first endpoint of a Service moves to another address, as when its pod is replaced, or back.
+    /// The move of the first endpoint of a Service to another address, as when its pod is replaced, or back.
     pub(crate) fn moved(self, number: u32, is_away: bool) -> Event {
         self.slice(number, 0, is_away)
     }
@@ -86,7 +86,7 @@ pub(crate) fn vip(number: u32) -> Ipv4Addr {
     after([10, 96, 0, 0], number)
 }
 
-/// Where the first endpoint of a Service moves to.
+/// The address to which the first endpoint of a Service moves.
 fn away(number: u32) -> Ipv4Addr {
     after([10, 252, 0, 0], number)
 }

@@ -47,7 +47,7 @@ fn daemon_set_and_config_map_resolve_without_warnings() {
 }
 
 #[test]
-fn unit_and_its_file_resolve_without_warnings() {
+fn systemd_unit_and_its_configuration_resolve_without_warnings() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.conf"), of_project("packaging/config.conf")).unwrap();
     let unit = of_project("packaging/kube-ipvs.service");

@@ -59,9 +59,9 @@ fn next_audit_serves_a_key_that_another_program_gave_up() {
     assert!(sync(&mut engine, &mut kernel, 31, []).plan.to_string().contains("+ virtual server TCP 10.111.98.163:80"));
 }
 
-/// A read of a large state takes long. Nothing reports a change of a sysctl.
+/// A read of a large state takes long. The kernel does not report changes of sysctls.
 #[test]
-fn large_state_is_read_every_few_periods_and_settings_are_corrected_every_period() {
+fn large_state_is_read_rarely_and_settings_are_corrected_every_period() {
     let (mut engine, mut kernel) = start();
     let endpoints: Vec<_> = (0..6_000).map(|number| format!("10.244.{}.{}", number / 250, number % 250)).collect();
     let endpoints: Vec<_> = endpoints.iter().map(String::as_str).collect();

@@ -6,14 +6,14 @@ use netlink_batch::{Batch, Error, Failure};
 
 use super::entry::Entry;
 
-/// Maximum number of deletions of a batch. So many have half a megabyte.
+/// Maximum number of deletions of a batch, which then has half a megabyte.
 const MOST: usize = 4096;
 
 pub(super) struct Deletions<E> {
     execute: E,
     batch: Batch,
     forgotten: usize,
-    /// The first error. The other deletions are executed all the same.
+    /// The first error. It does not stop the other deletions.
     outcome: Result<(), Error>,
 }
 
@@ -50,7 +50,7 @@ impl<E: FnMut(Batch) -> Result<Vec<Failure>, Error>> Deletions<E> {
     }
 }
 
-/// The first rejected deletion. A flow that ended by itself in the meantime is no failure.
+/// The first rejected deletion. A flow that has ended by itself is no failure.
 fn refusal(failures: Vec<Failure>) -> Result<(), Error> {
     match failures.into_iter().find(|failure| !failure.error.is_not_found()) {
         Some(failure) => Err(failure.error.into()),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_flow_is_no_failure() {
+    fn deletion_of_a_missing_flow_is_no_failure() {
         assert!(refusal(vec![]).is_ok());
         assert!(refusal(vec![failure(Errno::NOENT)]).is_ok());
         assert!(refusal(vec![failure(Errno::NOENT), failure(Errno::BUSY)]).is_err());

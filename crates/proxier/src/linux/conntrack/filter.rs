@@ -1,8 +1,8 @@
-//! Filters of a list, so that the kernel copies few entries of a long table.
+//! Filters for lists of conntrack entries, so that the kernel copies few entries of a large table.
 //!
-//! The kernel's part is `ctnetlink_alloc_filter` and `ctnetlink_filter_match_tuple` of
-//! `net/netfilter/nf_conntrack_netlink.c`, since Linux 5.8. Older kernels ignore a filter and list all entries. A
-//! request without a zone lists the entries of all zones.
+//! Linux implements them since 5.8, in `ctnetlink_alloc_filter` and `ctnetlink_filter_match_tuple` of
+//! `net/netfilter/nf_conntrack_netlink.c`. Older kernels ignore a filter and list all entries. A request without a zone
+//! lists the entries of all zones.
 
 use std::{
     collections::BTreeSet,
@@ -20,15 +20,15 @@ use crate::model::{Family, PortNumber, Protocol, VirtualServerKey};
 const FILTER: u16 = 25;
 const ORIGINAL_FLAGS: u16 = 1;
 
-/// `CTA_FILTER_F_*` of the kernel's `net/netfilter/nf_internals.h`: which fields of the tuple an entry must have.
+/// `CTA_FILTER_F_*` of the kernel's `net/netfilter/nf_internals.h`: the fields of the tuple that must match.
 const BY_ADDRESS: u32 = 1 << 1;
 const BY_PROTOCOL: u32 = 1 << 3;
 const BY_PORT: u32 = 1 << 5;
 
-/// Maximum number of lists by destination. For each, the kernel goes through the whole table.
+/// Maximum number of lists by destination. For each list, the kernel visits the whole table.
 const LISTS: usize = 8;
 
-/// A choice of entries by the destination of the client's packets.
+/// Selects entries by the destination of the client's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Filter {
     family: Family,
@@ -42,8 +42,8 @@ enum Fields {
     Destination {
         protocol: Protocol,
         port: PortNumber,
-        /// Always `None` for IPv6. There the kernel's comparison is inverted (seen from Linux 5.8 to 6.18): it leaves
-        /// out the entries whose address is that of the filter.
+        /// Always `None` for IPv6, where the kernel's comparison is inverted (seen from Linux 5.8 to 6.18): it omits
+        /// the entries with the address of the filter.
         address: Option<Ipv4Addr>,
     },
 }
@@ -54,7 +54,7 @@ impl Filter {
         Self { family, fields: Fields::Any }
     }
 
-    /// Filters of few lists, which together have all entries to these destinations of one family.
+    /// Filters of a few lists that together have all entries to these destinations of one family.
     pub(super) fn to(family: Family, destinations: &BTreeSet<VirtualServerKey>) -> Vec<Self> {
         let of = |fields| Self { family, fields };
         let by_destination: BTreeSet<Self> = destinations
@@ -99,7 +99,7 @@ impl Filter {
         out
     }
 
-    /// Whether a kernel that filters can list the entry. It compares no ports of SCTP.
+    /// Whether a kernel that filters can list the entry. It does not compare ports of SCTP.
     pub(super) fn can_list(&self, entry: &Entry) -> bool {
         let to = entry.to;
         let fits = match self.fields {

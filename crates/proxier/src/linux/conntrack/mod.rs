@@ -3,8 +3,8 @@
 //! A known flow keeps its first packet's destination, even if rules and virtual servers have changed since. After
 //! conntrack forgets it, its next packet starts a new flow.
 //!
-//! The table can hold a million entries. So the kernel lists few of them, if it knows [filters](filter::Filter), and
-//! none is kept: each is read, compared, and forgotten. Only the deletions are collected, a bounded number of them.
+//! The table can hold a million entries. If the kernel knows [filters](filter::Filter), it lists only few of them.
+//! kube-ipvs compares each listed entry and keeps none. It collects only deletions, up to a bounded number.
 
 mod deletions;
 mod entry;
@@ -28,7 +28,7 @@ use crate::{
 
 pub(super) struct Conntrack {
     lists: Socket,
-    /// A separate socket, because deletions are sent while a list is read.
+    /// A separate socket, because kube-ipvs sends deletions while it reads a list.
     deletions: Socket,
     kernel_filters: bool,
 }
@@ -78,13 +78,13 @@ fn cleanse(
             done = pass(&all)?;
         }
         let Pass::Done { forgotten, is_filtered } = done else {
-            // It is not the filter that the kernel does not know: it has no conntrack, and therefore no flows.
+            // The kernel rejected even a list without a filter, so it has no conntrack and no flows.
             break;
         };
         // A rejected deletion does not stop the others.
         outcome = outcome.and_then(|before| Ok(before + forgotten?));
         if is_refused || !is_filtered {
-            // All entries were listed.
+            // This list had all entries.
             *kernel_filters = false;
             break;
         }
@@ -122,8 +122,8 @@ fn pass(lists: &mut Socket, deletions: &mut Socket, filter: &Filter, wanted: &Wa
     }
 }
 
-/// The flows to delete, by destination, and by real server if only flows to that one are meant. Last: whether only flows
-/// by a short circuit are meant.
+/// The flows to delete: the destination, the real server if only its flows are meant, and whether only flows by a short
+/// circuit are meant.
 struct Wanted(HashSet<(VirtualServerKey, Option<EndpointAddress>, bool)>);
 
 impl Wanted {
@@ -143,7 +143,7 @@ impl Wanted {
         self.0.iter().map(|(to, ..)| *to).filter(|to| to.family() == family).collect()
     }
 
-    /// A few lookups for each entry, because the table can hold a million entries.
+    /// Takes only a few lookups, because the table can hold a million entries.
     fn includes(&self, entry: &Entry) -> bool {
         let goes_to = |endpoint| {
             let is_wanted = |by_short_circuit| self.0.contains(&(entry.to, endpoint, by_short_circuit));
@@ -155,7 +155,7 @@ impl Wanted {
 
 /// Whether the kernel rejected the request for a list, because it does not know the filter or has no conntrack.
 fn is_refusal(error: &Error) -> bool {
-    // EINVAL is also the answer if nfnetlink does not know the subsystem and found no module for it.
+    // The kernel also answers EINVAL if nfnetlink does not know the subsystem and finds no module for it.
     let refusals = [Errno::INVAL, Errno::NOENT, Errno::OPNOTSUPP, Errno::PROTONOSUPPORT];
     let errno = error.kernel().map(|refusal| refusal.errno());
     refusals.iter().any(|refusal| Some(refusal.raw_os_error()) == errno)

@@ -57,7 +57,7 @@ fn flow_deletion_with_endpoint_matches_only_flows_to_it() {
     }
 }
 
-/// The flows of clients outside, which IPVS handles, go on.
+/// The flows of clients outside the cluster continue, because IPVS handles them.
 #[test]
 fn flow_deletion_of_a_short_circuit_matches_only_translated_flows() {
     let to = key(Protocol::Tcp, "203.0.113.1:80");
@@ -80,7 +80,7 @@ fn conntrack_is_listed_only_for_families_of_deleted_flows() {
     assert_eq!(Wanted::new(&[(0, &other)]).families(), [].into());
 }
 
-/// A kernel with the entries of the table, and what it did.
+/// A kernel with a conntrack table. It records the lists that it was asked for.
 #[derive(Default)]
 struct FakeKernel {
     table: Vec<Entry>,
@@ -154,14 +154,14 @@ fn kernel_without_conntrack_has_no_flows_and_can_filter_later() {
 }
 
 #[test]
-fn failed_list_is_an_error() {
+fn failed_conntrack_list_is_an_error() {
     let mut kernel_filters = true;
     let outcome = cleanse(&mut kernel_filters, Family::V4, &two_wanted(), |_| Err(Error::Interrupted));
     assert!(outcome.is_err() && kernel_filters);
 }
 
 #[test]
-fn rejected_deletion_stops_no_other() {
+fn rejected_flow_deletion_stops_no_other() {
     let mut lists = 0;
     let outcome = cleanse(&mut true, Family::V4, &two_wanted(), |_| {
         lists += 1;

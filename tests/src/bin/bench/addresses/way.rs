@@ -20,12 +20,12 @@ use rustix::net::netdevice::name_to_index;
 
 use crate::{node::config, world::vip};
 
-/// The most addresses on a device, if there are several.
+/// The maximum number of addresses on a device, if there are several devices.
 const ON_A_DEVICE: u32 = 4_096;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Way {
-    /// As kube-ipvs: all addresses on one dummy device.
+    /// The way of kube-ipvs: all addresses on one dummy device.
     Device,
     /// `ip route add local VIP dev kube-ipvs0`. The kernel rejects such a route through a device that is down.
     Routes,
@@ -36,7 +36,7 @@ pub(super) enum Way {
 impl Way {
     pub(super) const ALL: [Self; 3] = [Self::Device, Self::Routes, Self::Devices];
 
-    /// Binds so many addresses in the namespace of this thread, and unbinds them. Returns both times.
+    /// Binds `count` addresses in the namespace of this thread, and unbinds them. Returns both times.
     pub(super) fn measure(self, count: u32) -> Result<(Duration, Duration)> {
         match self {
             Self::Device => with_kube_ipvs(count),
@@ -83,7 +83,6 @@ fn with_kube_ipvs(count: u32) -> Result<(Duration, Duration)> {
     Ok((apply(Change::Bind)?, apply(Change::Unbind)?))
 }
 
-/// Whether messages add or remove.
 #[derive(Clone, Copy, PartialEq)]
 enum Act {
     Add,
@@ -113,7 +112,7 @@ fn with_messages(write: impl Fn(Act, &mut Batch) -> Result<()>) -> Result<(Durat
 fn append(batch: &mut Batch, act: Act, object: Object, device: u32, addresses: Range<u32>) -> Result<()> {
     const AF_INET: u8 = 2;
     const WHOLE: u8 = 32;
-    /// `RTM_NEWADDR`, `RTM_NEWROUTE`. The number after each removes.
+    /// `RTM_NEWADDR`, `RTM_NEWROUTE`. The next number is that of the message that deletes.
     const NEW_ADDRESS: u16 = 20;
     const NEW_ROUTE: u16 = 24;
     /// `NLM_F_CREATE | NLM_F_EXCL`.
@@ -148,7 +147,6 @@ fn append(batch: &mut Batch, act: Act, object: Object, device: u32, addresses: R
     Ok(())
 }
 
-/// Makes dummy devices that are up.
 fn add_devices(count: u32) -> Result<()> {
     for number in 0..count {
         let name = name(number);

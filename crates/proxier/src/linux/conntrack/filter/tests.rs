@@ -27,7 +27,7 @@ fn filters(destinations: &[(Protocol, &str)]) -> Vec<Filter> {
     Filter::to(destinations.first().unwrap().family(), &destinations)
 }
 
-/// The kernel wants `CTA_TUPLE_ORIG` with each field that `CTA_FILTER_ORIG_FLAGS` names, `NLA_F_NESTED` on
+/// The kernel expects `CTA_TUPLE_ORIG` with each field that `CTA_FILTER_ORIG_FLAGS` names, `NLA_F_NESTED` on
 /// `CTA_FILTER`, and the flags as 32 bits in host byte order.
 #[test]
 fn conntrack_filter_is_encoded_as_the_kernel_reads_it() {
@@ -45,7 +45,7 @@ fn conntrack_filter_is_encoded_as_the_kernel_reads_it() {
 }
 
 #[test]
-fn conntrack_filter_of_many_destinations_is_their_protocol() {
+fn conntrack_filter_of_many_destinations_selects_by_protocol() {
     let to: Vec<String> = (1..=9).map(|host| format!("10.96.0.{host}:53")).collect();
     let of = |protocol| to.iter().map(move |to| (protocol, to.as_str()));
     let udp: Vec<_> = of(Protocol::Udp).collect();
@@ -58,7 +58,7 @@ fn conntrack_filter_of_many_destinations_is_their_protocol() {
 }
 
 #[test]
-fn conntrack_filter_of_ipv6_destinations_with_one_port_is_one() {
+fn ipv6_destinations_with_one_port_share_a_conntrack_filter() {
     let to: Vec<String> = (1..=9).map(|host| format!("[fd00::{host}]:53")).collect();
     let udp: Vec<_> = to.iter().map(|to| (Protocol::Udp, to.as_str())).collect();
     assert_eq!(filters(&udp).len(), 1);
@@ -120,7 +120,7 @@ fn flows(family: Family, protocols: &[Protocol]) -> impl Strategy<Value = Flow> 
     (select(all), option::of(select(endpoints.map(endpoint).to_vec())))
 }
 
-/// Few or many, of one protocol or of all.
+/// Few or many flows, of one protocol or of all.
 fn some_wanted(family: Family) -> impl Strategy<Value = Vec<Flow>> {
     prop_oneof![vec(flows(family, &Protocol::ALL), 0..24), vec(flows(family, &[Protocol::Udp]), 0..24)]
 }
@@ -138,7 +138,11 @@ proptest! {
         entries in vec(any_flow(), 0..100),
         ipv6 in select(vec![Ipv6::Inverted, Ipv6::Corrected]),
     ) {
-        let change = |(to, endpoint): &(_, _)| Change::DeleteFlows { to: *to, endpoint: *endpoint, by_short_circuit: false };
+        let change = |(to, endpoint): &(_, _)| Change::DeleteFlows {
+            to: *to,
+            endpoint: *endpoint,
+            by_short_circuit: false,
+        };
         let changes: Vec<_> = wanted_v4.iter().chain(&wanted_v6).map(change).collect();
         let wanted = Wanted::new(&changes.iter().enumerate().collect::<Vec<_>>());
         let families = wanted.families();
