@@ -16,7 +16,6 @@ const CROSS: [(&str, &str); 2] = [
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Platform {
-    /// The processor of this machine.
     Host,
     /// Needs a cross compiler, because this machine has another processor.
     Arm64,
@@ -32,7 +31,6 @@ impl Platform {
         }
     }
 
-    /// The flags for a build by cargo.
     pub(crate) fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Host => &[],

@@ -16,7 +16,6 @@ const TCP: u8 = 6;
 /// In KiB.
 const MOST_GROWTH: u64 = 1024;
 
-/// The addresses of one family.
 struct Family {
     slice: &'static str,
     vip: &'static str,

@@ -85,7 +85,6 @@ fn count(workspace: &Workspace, binary: &Path, case: &[&str; 2]) -> Result<u64> 
     Ok(all / syncs)
 }
 
-/// The number of instructions in a profile of callgrind.
 fn summary(profile: &str) -> Option<u64> {
     profile.lines().find_map(|line| line.strip_prefix("summary:")?.trim().parse().ok())
 }

@@ -115,7 +115,6 @@ impl Connection {
         place == Place::Unlisted && absence.is_over(self.front.protocol, facts)
     }
 
-    /// Whether a change removes the real server behind the short circuit.
     fn loses_endpoint_by(&self, change: &Change) -> bool {
         let removes = match change {
             Change::RemoveServer(key) => *key == self.server(),

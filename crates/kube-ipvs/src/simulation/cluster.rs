@@ -39,7 +39,6 @@ pub(super) struct Cluster {
     generations: u32,
     /// The number of slices, for each family, that the controllers write for a Service.
     parts: BTreeMap<u8, u8>,
-    /// The ports in the slices of a Service.
     ports: BTreeMap<u8, Vec<Port>>,
 }
 
@@ -162,7 +161,6 @@ impl Cluster {
         }
     }
 
-    /// Makes a stored object invalid.
     pub(super) fn spoil(&mut self, which: Which, service: u8) {
         let service = service_name(service % SERVICES);
         let is_meant = |name: &str| name == service || name.starts_with(&format!("{service}-"));

@@ -72,7 +72,6 @@ pub(super) struct Shape {
     pub(super) ports: Vec<Port>,
     /// The number of the ClusterIP that it asks for. If that is taken, the API server allocates another one.
     pub(super) ip: u8,
-    /// Whether it also has an IPv6 ClusterIP.
     #[serde(skip_serializing_if = "is_default")]
     pub(super) v6: bool,
     /// The number of its external IP.

@@ -30,7 +30,6 @@ pub(super) struct Foreign {
 }
 
 impl Foreign {
-    /// Records a change by another program.
     pub(super) fn made(&mut self, change: &Change) {
         match change {
             Change::AddServer { key, config } => {

@@ -19,7 +19,6 @@ pub(super) struct World {
     pub(super) drain: u64,
     pub(super) scoped_arp: bool,
     pub(super) localhost: bool,
-    /// Whether the kernel lacks the scheduler `sh`.
     pub(super) lacks_sh: bool,
 }
 
@@ -112,7 +111,6 @@ pub(super) enum Step {
     Unreadable,
     /// All faults of the kernel end.
     Calm,
-    /// Another program acts.
     Others(Act),
     /// Another program acts at this change of the next plan.
     During {

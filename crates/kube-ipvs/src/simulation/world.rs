@@ -54,7 +54,6 @@ pub(super) struct Simulation<'a> {
     cannot_reject: bool,
     /// Since when neither a fault nor another program has disturbed the kernel and the loop.
     calm: Duration,
-    /// Since when the kernel cannot be read.
     unreadable: Option<Duration>,
     /// Whether the daemon has received objects that no sync has taken in.
     has_news: bool,

@@ -11,7 +11,6 @@ use crate::{
 };
 
 const FEW: u32 = 10;
-/// The changes in one sample.
 const CHANGES: u32 = 200;
 
 pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {

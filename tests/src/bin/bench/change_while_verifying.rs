@@ -14,7 +14,6 @@ use crate::{
 };
 
 const CHANGES: usize = 500;
-/// The interval between two changes.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {

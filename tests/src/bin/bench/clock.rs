@@ -9,7 +9,6 @@ use std::{
 use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The time that some work took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spent {
     pub(crate) wall: Duration,

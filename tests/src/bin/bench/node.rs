@@ -27,7 +27,6 @@ pub(crate) fn config() -> Config {
     Config::new("node")
 }
 
-/// A network namespace for one measurement.
 pub(crate) struct Place(Arc<Namespace>);
 
 impl Place {
@@ -46,7 +45,6 @@ impl Place {
         &self.0
     }
 
-    /// All state of kube-ipvs in the namespace.
     pub(crate) fn state(&self) -> Result<State> {
         self.enter(|| Ok(LinuxKernel::open(&config(), Settings::default())?.look()?))
     }
@@ -117,7 +115,6 @@ impl Node {
     }
 }
 
-/// The messages that a node sends to its kernel.
 pub(crate) struct Recording(Receiver<Datagram>);
 
 impl Recording {

@@ -40,7 +40,6 @@ impl Report {
 }
 
 impl Table<'_> {
-    /// Adds a figure without a goal.
     pub(crate) fn figure(&mut self, name: &str, unit: &str, samples: &[f64]) {
         self.row(name, unit, samples, None);
     }

@@ -77,7 +77,6 @@ impl Filter {
         }
     }
 
-    /// The payload of the request for the list.
     pub(super) fn request(&self) -> Vec<u8> {
         let mut out = header(self.family).to_vec();
         let (protocol, port, address) = match self.fields {

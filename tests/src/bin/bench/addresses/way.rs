@@ -29,7 +29,6 @@ pub(super) enum Way {
     Device,
     /// `ip route add local VIP dev kube-ipvs0`. The kernel rejects such a route through a device that is down.
     Routes,
-    /// Several dummy devices.
     Devices,
 }
 
