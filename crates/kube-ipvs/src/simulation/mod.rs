@@ -30,7 +30,7 @@ mod step;
 mod world;
 
 use std::{
-    fmt,
+    env, fmt,
     fs::{self, read_dir},
     panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
     path::Path,
@@ -128,9 +128,17 @@ fn explain(run: &Run, violation: &Violation, status: &Arc<Status>) -> String {
     format!("{text}\nat step {} of this case:\n\n{shortest}", done + 1)
 }
 
+/// `KUBE_IPVS_SIMULATE_CASE` names a case to run alone. If that one fails, the test shortens it.
 #[test]
 fn committed_cases_break_no_rule() {
     let status = status();
+    if let Some(path) = env::var_os("KUBE_IPVS_SIMULATE_CASE") {
+        let run = Run::parse(&fs::read_to_string(path).unwrap()).unwrap();
+        match simulate(&run, &status) {
+            Ok(statistics) => return println!("it holds: {statistics:?}"),
+            Err((violation, _)) => panic!("{}", explain(&run, &violation, &status)),
+        }
+    }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulation/cases");
     for entry in read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -141,49 +149,12 @@ fn committed_cases_break_no_rule() {
     }
 }
 
+/// `KUBE_IPVS_SIMULATE_STEPS` sets the number of steps, and `KUBE_IPVS_SIMULATE_SEED` the first seed.
 #[test]
-fn ten_thousand_random_steps_break_no_rule() {
-    let (status, mut all) = (status(), Statistics::default());
-    for seed in 0.. {
-        let run = generate::run(seed, LENGTH);
-        match simulate(&run, &status) {
-            Ok(statistics) => all.add(statistics),
-            Err((violation, _)) => panic!("seed {seed}: {}", explain(&run, &violation, &status)),
-        }
-        if all.steps >= 10_000 {
-            break;
-        }
-    }
-    // Runs without clients and changes would prove nothing.
-    let Statistics { changes, kills, opened, ended, .. } = all;
-    assert!(changes > 1_000 && kills > 10 && opened > 200 && ended > 50, "{all:?}");
-}
-
-#[test]
-fn seed_reproduces_its_run_and_printed_case_parses_back() {
+fn random_steps_break_no_rule() {
+    let number = |name: &str, default: u64| env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (steps, seed) = (number("KUBE_IPVS_SIMULATE_STEPS", 10_000), number("KUBE_IPVS_SIMULATE_SEED", 0));
     let status = status();
-    for seed in [7, 8] {
-        let run = generate::run(seed, LENGTH);
-        assert_eq!(Run::parse(&run.to_string()).unwrap(), run);
-        assert_eq!(simulate(&run, &status), simulate(&generate::run(seed, LENGTH), &status));
-    }
-}
-
-/// `cargo xtask simulate` runs this test. It takes `KUBE_IPVS_SIMULATE_STEPS` steps, from the seed
-/// `KUBE_IPVS_SIMULATE_SEED` on. If `KUBE_IPVS_SIMULATE_CASE` names a file, it runs only that case.
-#[test]
-#[ignore = "cargo xtask simulate runs it"]
-fn chosen_steps_or_case_break_no_rule() {
-    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let status = status();
-    if let Ok(path) = std::env::var("KUBE_IPVS_SIMULATE_CASE") {
-        let run = Run::parse(&fs::read_to_string(path).unwrap()).unwrap();
-        match simulate(&run, &status) {
-            Ok(statistics) => return println!("it holds: {statistics:?}"),
-            Err((violation, _)) => panic!("{}", explain(&run, &violation, &status)),
-        }
-    }
-    let (steps, seed) = (number("KUBE_IPVS_SIMULATE_STEPS", 100_000), number("KUBE_IPVS_SIMULATE_SEED", 1_000));
     let (next, has_failed, start) = (AtomicU64::new(seed), AtomicBool::new(false), Instant::now());
     let (all, told) = (Mutex::new(Statistics::default()), Mutex::new(Instant::now()));
     let work = || {
@@ -210,5 +181,18 @@ fn chosen_steps_or_case_break_no_rule() {
     });
     assert!(!has_failed.load(Relaxed), "a run fails: it is above. Commit its case before you correct the code");
     let (all, time) = (*all.lock(), start.elapsed());
+    // Runs without clients and changes would prove nothing.
+    let Statistics { changes, kills, opened, ended, .. } = all;
+    assert!(steps < 10_000 || changes > 1_000 && kills > 10 && opened > 200 && ended > 50, "{all:?}");
     println!("all hold: {all:?} in {time:.0?}, {:.0} steps a second", all.steps as f64 / time.as_secs_f64());
+}
+
+#[test]
+fn seed_reproduces_its_run_and_printed_case_parses_back() {
+    let status = status();
+    for seed in [7, 8] {
+        let run = generate::run(seed, LENGTH);
+        assert_eq!(Run::parse(&run.to_string()).unwrap(), run);
+        assert_eq!(simulate(&run, &status), simulate(&generate::run(seed, LENGTH), &status));
+    }
 }
