@@ -53,6 +53,7 @@ pub(crate) fn run(args: &Release) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
     let out = new_folder(&args.out)?;
     let time = time(&workspace)?;
+    warn_of_changes(&workspace)?;
     let place = |name: String| out.join(name);
     let manifests = contents::manifests(&workspace.root, &args.image)?;
     for platform in args.platforms() {
@@ -87,6 +88,17 @@ fn new_folder(path: &Path) -> Result<PathBuf> {
     Ok(path.canonicalize()?)
 }
 
+/// A release with uncommitted changes has the time of a commit that does not make it.
+fn warn_of_changes(workspace: &Workspace) -> Result<()> {
+    let sh = Shell::new()?;
+    sh.change_dir(&workspace.root);
+    let changed = cmd!(sh, "git status --porcelain").quiet().read()?;
+    if !changed.is_empty() {
+        eprintln!("xtask: these files differ from the last commit, so nobody else can make this release:\n{changed}");
+    }
+    Ok(())
+}
+
 /// Seconds since 1970, for each file in each archive: SOURCE_DATE_EPOCH, or else the time of the last commit.
 fn time(workspace: &Workspace) -> Result<u64> {
     let given = std::env::var("SOURCE_DATE_EPOCH").ok();
@@ -99,4 +111,35 @@ fn time(workspace: &Workspace) -> Result<u64> {
         }
     };
     text.trim().parse().with_context(|| format!("{text:?} is no number of seconds since 1970"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        release: Release,
+    }
+
+    /// The host of the repository runs this file, and nothing here can.
+    #[test]
+    fn workflow_calls_this_command_with_a_rust_that_compiles_it() {
+        let text = include_str!("../../../.github/workflows/release.yml");
+        let workflow: serde_json::Value = serde_saphyr::from_str(text).unwrap();
+        let job = &workflow["jobs"]["release"];
+        let steps = job["steps"].as_array().unwrap().iter().filter_map(|step| step["run"].as_str());
+        let calls: Vec<&str> =
+            steps.flat_map(str::lines).filter_map(|line| line.strip_prefix("cargo xtask ")).collect();
+        let [call] = calls[..] else { panic!("not one call: {calls:?}") };
+        let release = Command::try_parse_from(call.split_whitespace()).unwrap().release;
+        assert!(release.arm64 && release.sign_key.is_some(), "{call}");
+        assert_eq!(release.version, "\"${GITHUB_REF_NAME#v}\"");
+        let rust = job["container"].as_str().unwrap().strip_prefix("rust:").unwrap();
+        let minor = |version: &str| version.split('.').nth(1).unwrap().parse::<u32>().unwrap();
+        assert!(minor(rust) >= minor(env!("CARGO_PKG_RUST_VERSION")), "{rust}");
+    }
 }
