@@ -94,7 +94,9 @@ fn warn_of_changes(workspace: &Workspace) -> Result<()> {
     sh.change_dir(&workspace.root);
     let changed = cmd!(sh, "git status --porcelain").quiet().read()?;
     if !changed.is_empty() {
-        eprintln!("xtask: these files differ from the last commit, so nobody else can make this release:\n{changed}");
+        eprintln!(
+            "xtask: these files differ from the last commit, so that commit does not make this release:\n{changed}"
+        );
     }
     Ok(())
 }
