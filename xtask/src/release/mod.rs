@@ -3,6 +3,7 @@
 
 mod archive;
 mod contents;
+mod names;
 mod packages;
 mod sbom;
 mod sums;
@@ -59,17 +60,20 @@ pub(crate) fn run(args: &Release) -> Result<ExitCode> {
     for platform in args.platforms() {
         let architecture = platform.architecture();
         let image = image::make(&workspace, &format!("{}:{VERSION}", args.image), platform)?;
-        fs::copy(&image.archive, place(format!("kube-ipvs-{VERSION}-image-{architecture}.tar")))?;
+        fs::copy(&image.archive, place(names::image(architecture)))?;
         let binary = workspace.build_published_daemon(platform)?.path;
         let files = contents::tarball(&workspace.root, &binary, &manifests)?;
-        let name = format!("kube-ipvs-{VERSION}-linux-{architecture}.tar.gz");
-        fs::write(place(name), archive::pack(&format!("kube-ipvs-{VERSION}"), &files, time)?)?;
+        fs::write(place(names::tarball(architecture)), archive::pack(&format!("kube-ipvs-{VERSION}"), &files, time)?)?;
         packages::make(&workspace, &binary, &out, time)?;
     }
     let chart = contents::chart(&workspace.root, &args.image)?;
-    fs::write(place(format!("kube-ipvs-{VERSION}.tgz")), archive::pack("kube-ipvs", &chart, time)?)?;
-    fs::write(place(format!("kube-ipvs-{VERSION}.yaml")), contents::one_file(&manifests))?;
-    fs::write(place(format!("kube-ipvs-{VERSION}.cdx.json")), sbom::make(&workspace, time)?)?;
+    fs::write(place(names::chart()), archive::pack("kube-ipvs", &chart, time)?)?;
+    fs::write(place(names::manifests()), contents::one_file(&manifests))?;
+    fs::write(place(names::sbom()), sbom::make(&workspace, time)?)?;
+    let made: Vec<String> =
+        sums::files(&out)?.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
+    let expected = names::all(args.platforms().map(Platform::architecture));
+    ensure!(made == expected, "a release has the files {expected:?}, and these were made: {made:?}");
     sums::write(&out)?;
     if let Some(key) = &args.sign_key {
         sums::sign(&out, key)?;
