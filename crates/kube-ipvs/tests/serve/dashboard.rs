@@ -42,6 +42,7 @@ fn dashboard_and_alerts_query_only_existing_metrics() -> Result<()> {
     let applied =
         [Event::ServiceApplied(service("web", "10.96.0.80")), Event::SliceApplied(slice("web", &["10.244.1.1"]))];
     daemon.events(applied.into());
+    daemon.status.contact().heard("services");
     let metrics = daemon.scrape("", counters(&[("10.96.0.80", 5)]))?.body;
     let is_there = |name: &&&str| {
         let mut rests = metrics.lines().filter_map(|line| line.strip_prefix(**name));
