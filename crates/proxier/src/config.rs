@@ -35,7 +35,7 @@ pub struct Config {
     pub missing_schedulers: BTreeSet<Scheduler>,
     /// The engine never removes virtual servers on these addresses.
     pub exclude_cidrs: Vec<IpNet>,
-    /// The interval at which the engine reads the whole kernel and repairs drift. If the state has more than 10,000
+    /// The interval at which the engine reads the whole kernel and repairs drift. If the state has more than 1,000
     /// objects, the interval grows in proportion. The engine repairs drift sooner if the kernel reports it, or if a
     /// spot check shows it.
     pub sync_period: Duration,

@@ -153,6 +153,11 @@ impl Cluster {
         changed
     }
 
+    /// Whether [`drain_dirty`](Self::drain_dirty) would return a Service.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     pub(crate) fn mark_all(&mut self) {
         self.changed.extend(self.services.keys().cloned());
     }

@@ -154,7 +154,7 @@ impl Engine {
     /// If some objects stay unreadable for a day, the engine then keeps only the state that its record names as theirs.
     pub fn set_complete(&mut self, completeness: Completeness) {
         if self.doubt.set(completeness) {
-            self.next_audit = Duration::ZERO;
+            self.verify_at(Duration::ZERO);
         }
     }
 
@@ -224,7 +224,7 @@ impl Engine {
     ///
     /// Once every `sync_period`, and after a failure, the engine reads the kernel again and compares all of it. It also
     /// does so if a spot check of a few virtual servers, every two seconds, finds a difference. If the state has more
-    /// than 10,000 objects, the engine waits another period for each 10,000.
+    /// than 1,000 objects, the engine waits another period for each 1,000.
     pub fn sync(&mut self, kernel: &mut impl Kernel, now: Duration) -> SyncReport {
         self.doubt.sync(now);
         match self.read_where_due(kernel, now) {

@@ -15,7 +15,7 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
 
 /// For each such number of objects, the engine waits one more sync period between periodic reads of the whole kernel.
 /// So the reads take about the same share of a processor in a cluster of any size.
-const AUDITED_OBJECTS: usize = 10_000;
+const AUDITED_OBJECTS: usize = 1_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Reading {
@@ -36,7 +36,7 @@ impl Engine {
         let due = match self.retry.due() {
             // After a failure the engine reads the kernel when the retry is due, and not before.
             Some(retry) => retry <= now,
-            None => self.next_audit <= now || self.check(kernel, now)?,
+            None => self.is_read_due(kernel, now)?,
         };
         if due || self.verify.is_some_and(|verify| verify <= now) {
             self.verify = None;
@@ -69,16 +69,24 @@ impl Engine {
         self.period().saturating_mul(u32::try_from(objects / AUDITED_OBJECTS).unwrap_or(u32::MAX).saturating_add(1))
     }
 
-    /// Corrects the kernel's settings, if that is due. Returns whether a spot check found a difference.
-    fn check(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<bool, KernelUnavailable> {
+    /// Whether to read the whole kernel: a period is over, or a spot check finds a difference. Also corrects the
+    /// kernel's settings, if that is due.
+    ///
+    /// Checks delay no change: if changes wait, the next sync checks. If they come without a pause, a read waits for at
+    /// most a period.
+    fn is_read_due(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<bool, KernelUnavailable> {
+        let Some(known) = &self.known else { return Ok(true) };
+        if self.cluster.is_dirty() && now < self.next_audit.saturating_add(self.period()) {
+            return Ok(false);
+        }
+        if self.next_audit <= now {
+            return Ok(true);
+        }
         if self.next_settings <= now {
             self.next_settings = now.saturating_add(self.period());
             kernel.correct_settings()?;
         }
-        match &self.known {
-            Some(known) => self.spot_check.finds_difference(kernel, known, now),
-            None => Ok(true),
-        }
+        self.spot_check.finds_difference(kernel, known, now)
     }
 
     /// Takes in the kernel's state, and marks every Service for comparison with it.

@@ -10,13 +10,15 @@ use std::{
 use crate::{
     kernel::{Kernel, KernelUnavailable},
     model::VirtualServerKey,
-    state::State,
+    state::{ServerState, State},
 };
 
 /// The interval between spot checks. After so long the engine notices that all virtual servers are gone.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// A spot check reads so many virtual servers, however many there are.
+/// A spot check reads at most so many virtual servers, however many there are.
 const SERVERS: usize = 4;
+/// A spot check reads no further virtual server after so many real servers.
+const REAL_SERVERS: usize = 16;
 
 /// When the next spot check is due, and where in the state it continues.
 #[derive(Debug, Default)]
@@ -57,8 +59,14 @@ impl SpotCheck {
     fn next_servers(&mut self, known: &State) -> Vec<VirtualServerKey> {
         let all = &known.virtual_servers;
         let start = self.last.map_or(Unbounded, Excluded);
-        let later = all.range((start, Unbounded)).map(|(key, _)| key);
-        let servers: Vec<_> = later.chain(all.keys()).take(SERVERS.min(all.len())).copied().collect();
+        let in_order = all.range((start, Unbounded)).chain(all).take(SERVERS.min(all.len()));
+        let mut real_servers = 0;
+        let has_room = |(_, server): &(_, &ServerState)| {
+            let has_room = real_servers < REAL_SERVERS;
+            real_servers += server.real_servers.len();
+            has_room
+        };
+        let servers: Vec<_> = in_order.take_while(has_room).map(|(key, _)| *key).collect();
         self.last = servers.last().copied();
         servers
     }
@@ -68,10 +76,10 @@ impl SpotCheck {
 mod tests {
     use std::collections::BTreeSet;
 
-    use ipvs_netlink::{Scheduler, VirtualServer};
+    use ipvs_netlink::{Destination, Scheduler, VirtualServer};
 
     use super::*;
-    use crate::{fake::FakeKernel, state::ServerState, testing::key};
+    use crate::{cluster::EndpointAddress, fake::FakeKernel, testing::key};
 
     /// A kernel with so many virtual servers, and the state that the engine knows.
     fn kernel(count: usize) -> (FakeKernel, State) {
@@ -106,6 +114,19 @@ mod tests {
             assert_eq!(spot_check.next_servers(&state).len(), 3);
         }
         assert!(spot_check.next_servers(&State::default()).is_empty());
+    }
+
+    #[test]
+    fn spot_check_reads_fewer_virtual_servers_with_many_real_servers() {
+        let (_, mut state) = kernel(10);
+        for server in state.virtual_servers.values_mut() {
+            let at = |port: u16| EndpointAddress { address: [10, 244, 0, 1].into(), port: port.try_into().unwrap() };
+            server.real_servers = (1..=10).map(|port| (at(port), Destination::default())).collect();
+        }
+        let mut spot_check = SpotCheck::default();
+        assert_eq!(spot_check.next_servers(&state).len(), 2);
+        state.virtual_servers.values_mut().for_each(|server| server.real_servers.clear());
+        assert_eq!(spot_check.next_servers(&state).len(), 4);
     }
 
     #[test]

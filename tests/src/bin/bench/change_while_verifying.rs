@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-use proxier::Config;
+use anyhow::{Result, ensure};
+use proxier::{Config, Engine, linux::LinuxKernel};
 
 use crate::{
-    clock::milliseconds,
+    clock::{measure, milliseconds},
     node::{Node, config, sync},
     report::{Report, quantile},
     rounds::rounds,
@@ -25,18 +25,23 @@ pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
     let mut sample = || {
         let (now, is_away) = (&mut now, &mut is_away);
         node.enter(|engine, kernel| {
-            let mut change = |now| -> Result<f64> {
+            let mut change = |engine: &mut Engine, kernel: &mut LinuxKernel, now| -> Result<f64> {
                 *is_away = !*is_away;
                 let spent = sync(engine, kernel, vec![shape.moved(0, *is_away)], now)?;
                 Ok(milliseconds(spent.wall))
             };
-            let (mut alone, mut verified) = (Vec::new(), Vec::new());
+            let [mut alone, mut verified, mut checks] = [const { Vec::new() }; 3];
             for _ in 0..CHANGES {
-                alone.push(change(*now)?);
+                alone.push(change(engine, kernel, *now)?);
                 *now += INTERVAL;
-                verified.push(change(*now)?);
+                verified.push(change(engine, kernel, *now)?);
+                while engine.next_sync() <= *now {
+                    let (report, spent) = measure(|| Ok(engine.sync(kernel, *now)))?;
+                    ensure!(report.unavailable.is_none() && report.plan.is_empty(), "{}", report.plan);
+                    checks.push(milliseconds(spent.wall));
+                }
             }
-            Ok([alone, verified])
+            Ok([alone, verified, checks])
         })
     };
     let [samples] = rounds(shape, [&mut sample])?;
@@ -49,6 +54,8 @@ pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
     table.figure("time stands still: p99", "ms", &alone);
     table.figure("ten changes a second: p99", "ms", &verified);
     table.figure("ten changes a second: longest", "ms", &of(1, 1.0));
+    table.figure("the checks between the changes: p90", "ms", &of(2, 0.9));
+    table.figure("the checks between the changes: longest", "ms", &of(2, 1.0));
     table.ratio("p99 with checks of the kernel / without", &verified, &alone, 2.0);
     Ok(())
 }

@@ -27,7 +27,9 @@ impl Rivals {
         let run = |program, arguments: &[&str]| place.namespace().run(program, arguments);
         let [ruleset, servers, addresses] =
             ["ruleset", "servers", "addresses"].map(|name| env::temp_dir().join(format!("bench-{name}")));
-        fs::write(&ruleset, run("nft", &["list", "ruleset"])?)?;
+        // nft cannot read its own list of some rules, and a node has few of them. The elements of sets are many.
+        let sets = [run("nft", &["list", "sets"])?, run("nft", &["list", "maps"])?];
+        fs::write(&ruleset, sets.concat())?;
         fs::write(&servers, run("ipvsadm", &["-S", "-n"])?)?;
         let listed = run("ip", &["-oneline", "address", "show", "dev", VIP_DEVICE])?;
         let mut lines = format!("link add {VIP_DEVICE} type dummy\n");

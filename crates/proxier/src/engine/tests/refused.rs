@@ -139,6 +139,7 @@ fn address_without_a_record_is_unbound_after_a_failed_unbind() {
     kernel.elements = None;
     kernel.refuse = vec!["- address".into()];
     engine.apply(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
+    engine.verify_at(Duration::ZERO);
     for second in [30, 31, 33] {
         let report = engine.sync(&mut kernel, Duration::from_secs(second));
         assert_eq!((report.whole, report.failures.len()), (true, 1), "after {second} seconds");

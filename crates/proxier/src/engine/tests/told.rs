@@ -81,6 +81,7 @@ fn sync_report_counts_drift_without_new_changes() {
     let element = Element::Key(KeySet::ClusterIps, at);
     kernel.elements.as_mut().unwrap().remove(&element).unwrap();
     let more = slice("myapp-1", "myapp", 80, &["10.244.1.57", "10.244.1.58", "10.244.1.59"]);
+    engine.verify_at(Duration::ZERO);
     let report = sync(&mut engine, &mut kernel, 31, [Event::SliceApplied(more)]);
     assert_eq!((report.plan.changes().len(), report.drifted), (6, 4), "{}", report.plan);
     assert_eq!(engine.counts(), Counts { virtual_servers: 1, real_servers: 3, draining: 0 });
