@@ -50,13 +50,14 @@ impl LinuxKernel {
         Ok(ours.elements.keys().map(VirtualServerKey::family).filter(|family| !theirs.contains(family)).collect())
     }
 
-    /// Leaves virtual servers and addresses to kube-proxy, which serves them again. Removes only the tables and the
-    /// record.
+    /// Leaves virtual servers and addresses to kube-proxy, which serves them again. Moves all addresses to the device
+    /// that kube-proxy knows. Removes only the tables and the record.
     ///
     /// # Errors
     ///
     /// The first object that could not be removed. A second call continues from there.
     pub fn handover(&mut self) -> Result<(), KernelUnavailable> {
+        self.addresses.gather().map_err(unavailable(self.device()))?;
         self.nft.remove().map_err(unavailable("nftables"))?;
         let Some(record) = &mut self.record else { return Ok(()) };
         record.remove().map_err(unavailable("the copy of the record of ownership"))

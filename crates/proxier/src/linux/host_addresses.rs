@@ -1,24 +1,34 @@
 //! The addresses of this host, and notices of their changes.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     thread,
     time::{Duration, Instant},
 };
 
 use netlink_batch::{Error, Listener, Protocol};
+use netlink_packet_core::{NetlinkDeserializable as _, NetlinkHeader};
+use netlink_packet_route::RouteNetlinkMessage;
 
-use super::{Names, addresses::Addresses, notices::is_device, unavailable};
+use super::{
+    Names,
+    addresses::{Addresses, of_device},
+    notices::is_device,
+    unavailable,
+};
 use crate::{kernel::KernelUnavailable, model::NodeAddress};
 
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV6_IFADDR`.
 const GROUPS: [u32; 3] = [1, 5, 9];
-/// Addresses often change several at a time. kube-ipvs reads them after a pause of this length.
+/// Addresses often change several at a time. kube-ipvs takes them after a pause of this length.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// The longest wait for that pause.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
-/// kube-ipvs rereads the addresses at this interval, because notices can get lost.
-const RESCAN_INTERVAL: Duration = Duration::from_secs(30);
+/// kube-ipvs reads all addresses again after this time without notices. With many VIPs, the list is long.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(600);
+/// The same after a failed read.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The addresses of this host for [`Event::NodeAddresses`](crate::model::Event::NodeAddresses), without those on the
 /// kube-ipvs device. [`wait`](Self::wait) blocks: give it a thread.
@@ -38,8 +48,9 @@ const RESCAN_INTERVAL: Duration = Duration::from_secs(30);
 pub struct HostAddresses {
     listener: Listener,
     addresses: Addresses,
-    own: OwnDevice,
-    last: BTreeSet<NodeAddress>,
+    table: Table,
+    /// Whether a notice can have got lost since the last read.
+    is_stale: bool,
 }
 
 impl HostAddresses {
@@ -54,8 +65,8 @@ impl HostAddresses {
             // Before the first read, so that no change falls between the read and the subscription.
             listener: Listener::open(Protocol::Route, &GROUPS).map_err(unavailable("rtnetlink"))?,
             addresses: Addresses::open(names.clone()).map_err(unavailable("rtnetlink"))?,
-            own: OwnDevice { names: names.clone(), index: 0 },
-            last: BTreeSet::new(),
+            table: Table { names: names.clone(), own: BTreeSet::new(), at: BTreeMap::new() },
+            is_stale: true,
         })
     }
 
@@ -66,9 +77,10 @@ impl HostAddresses {
     /// If rtnetlink cannot be read.
     pub fn read(&mut self) -> Result<BTreeSet<NodeAddress>, KernelUnavailable> {
         let read = self.addresses.of_other_devices();
-        self.last = read.map_err(unavailable("cannot read the addresses of this host"))?;
-        self.own.index = self.addresses.index();
-        Ok(self.last.clone())
+        self.table.at = read.map_err(unavailable("cannot read the addresses of this host"))?;
+        self.table.own = self.addresses.indexes();
+        self.is_stale = false;
+        Ok(self.table.addresses())
     }
 
     /// Waits until the addresses differ from those of the last read, and returns them.
@@ -78,13 +90,19 @@ impl HostAddresses {
     /// If the addresses cannot be read. The last ones stay in force. The next call tries again at the next notice, or
     /// after half a minute.
     pub fn wait(&mut self) -> Result<BTreeSet<NodeAddress>, KernelUnavailable> {
-        let last = self.last.clone();
+        let last = self.table.addresses();
         loop {
-            if self.hears_within(RESCAN_INTERVAL) {
+            let interval = if self.is_stale { RETRY_INTERVAL } else { RESCAN_INTERVAL };
+            if self.hears_within(interval) {
                 let start = Instant::now();
                 while start.elapsed() < MAX_DEBOUNCE && self.hears_within(DEBOUNCE) {}
+            } else {
+                self.is_stale = true;
             }
-            let now = self.read()?;
+            if self.is_stale {
+                self.read()?;
+            }
+            let now = self.table.addresses();
             if now != last {
                 return Ok(now);
             }
@@ -92,21 +110,22 @@ impl HostAddresses {
     }
 
     fn hears_within(&mut self, time: Duration) -> bool {
-        let Self { listener, own, .. } = self;
+        let Self { listener, table, is_stale, .. } = self;
         let start = Instant::now();
         let mut is_change = false;
         while !is_change && start.elapsed() < time {
             let left = time.saturating_sub(start.elapsed());
-            let heard = listener.wait(Some(left), |header, payload| {
-                is_change |= own.is_change_of_others(header.message_type, payload);
+            let heard = listener.wait(Some(left), |header, payload| match table.take(header, payload) {
+                Some(has_changed) => is_change |= has_changed,
+                None => (is_change, *is_stale) = (true, true),
             });
             match heard {
                 Ok(()) => {}
-                Err(Error::Overrun | Error::Decode(_)) => is_change = true,
+                Err(Error::Overrun | Error::Decode(_)) => (is_change, *is_stale) = (true, true),
                 // Without notices, kube-ipvs polls the addresses.
                 Err(_) => {
                     thread::sleep(left.min(MAX_DEBOUNCE));
-                    is_change = true;
+                    (is_change, *is_stale) = (true, true);
                 }
             }
         }
@@ -114,32 +133,56 @@ impl HostAddresses {
     }
 }
 
-/// The kube-ipvs device, whose addresses do not count as the host's. kube-ipvs changes them itself: with many Services,
-/// that causes thousands of notices.
-struct OwnDevice {
+/// The addresses on all devices but those of kube-ipvs. kube-ipvs changes its own itself: with many Services, that
+/// causes thousands of notices.
+struct Table {
     names: Names,
-    /// 0 if there is no device.
-    index: u32,
+    /// The interface indexes of kube-ipvs's devices.
+    own: BTreeSet<u32>,
+    /// By interface index.
+    at: BTreeMap<(u32, IpAddr), NodeAddress>,
 }
 
-impl OwnDevice {
-    /// Whether a notice can concern an address on another device. Learns the index of the kube-ipvs device from link
-    /// notices.
-    fn is_change_of_others(&mut self, kind: u16, payload: &[u8]) -> bool {
-        /// `RTM_NEWLINK`, `RTM_NEWADDR` and `RTM_DELADDR`.
+impl Table {
+    fn addresses(&self) -> BTreeSet<NodeAddress> {
+        self.at.values().copied().collect()
+    }
+
+    /// Takes in a notice. Returns whether an address has changed. `None`: the notice is malformed.
+    fn take(&mut self, header: &NetlinkHeader, payload: &[u8]) -> Option<bool> {
+        /// `RTM_NEWLINK` and `RTM_DELLINK`.
         const NEW_LINK: u16 = 16;
-        const NEW_ADDRESS: u16 = 20;
-        const DEL_ADDRESS: u16 = 21;
-        match kind {
-            NEW_LINK => {
-                if is_device(&self.names, payload) == Some(true) {
-                    self.index = index(payload).unwrap_or(0);
-                }
-                true
+        const DEL_LINK: u16 = 17;
+        match header.message_type {
+            NEW_LINK if is_device(&self.names, payload)? => self.own.extend(index(payload)),
+            NEW_LINK => return Some(false),
+            DEL_LINK => {
+                self.own.remove(&index(payload)?);
+                return Some(self.forget(index(payload)?));
             }
-            NEW_ADDRESS | DEL_ADDRESS => index(payload) != Some(self.index),
-            _ => true,
+            _ => {}
         }
+        if let Some(index) = index(payload).filter(|index| self.own.contains(index)) {
+            return Some(self.forget(index));
+        }
+        match RouteNetlinkMessage::deserialize(header, payload).ok()? {
+            RouteNetlinkMessage::NewAddress(message) => {
+                let Some((at, address)) = of_device(&message) else { return Some(false) };
+                Some(self.at.insert(at, address) != Some(address))
+            }
+            RouteNetlinkMessage::DelAddress(message) => {
+                let Some((at, _)) = of_device(&message) else { return Some(false) };
+                Some(self.at.remove(&at).is_some())
+            }
+            _ => Some(false),
+        }
+    }
+
+    /// Removes the addresses of a device. Returns whether there were some.
+    fn forget(&mut self, index: u32) -> bool {
+        let before = self.at.len();
+        self.at.retain(|(at, _), _| *at != index);
+        self.at.len() < before
     }
 }
 
@@ -153,23 +196,35 @@ fn index(message: &[u8]) -> Option<u32> {
 mod tests {
     use netlink_packet_core::NetlinkSerializable;
     use netlink_packet_route::{
-        RouteNetlinkMessage::{self, DelAddress, DelLink, NewAddress, NewLink},
-        address::AddressMessage,
+        RouteNetlinkMessage::{DelAddress, DelLink, NewAddress, NewLink},
+        address::{AddressAttribute, AddressMessage},
         link::{LinkAttribute, LinkMessage},
     };
 
     use super::*;
 
-    fn is_change(own: &mut OwnDevice, message: RouteNetlinkMessage) -> bool {
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        own.is_change_of_others(message.message_type(), &bytes)
+    fn table(names: Names) -> Table {
+        Table { names, own: BTreeSet::new(), at: BTreeMap::new() }
     }
 
-    fn address_on(index: u32) -> AddressMessage {
-        let mut address = AddressMessage::default();
-        address.header.index = index;
-        address
+    fn header(kind: u16) -> NetlinkHeader {
+        let mut header = NetlinkHeader::default();
+        header.message_type = kind;
+        header
+    }
+
+    fn take(table: &mut Table, message: RouteNetlinkMessage) -> Option<bool> {
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        table.take(&header(message.message_type()), &bytes)
+    }
+
+    fn address(index: u32, text: &str) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.header.family = netlink_packet_route::AddressFamily::Inet;
+        message.attributes.push(AddressAttribute::Local(text.parse().unwrap()));
+        message
     }
 
     fn link(index: u32, name: &str) -> LinkMessage {
@@ -179,24 +234,47 @@ mod tests {
         link
     }
 
-    #[test]
-    fn address_notices_of_own_device_are_ignored() {
-        let mut own = OwnDevice { names: Names::new("two", "proxy0").unwrap(), index: 0 };
-        assert!(is_change(&mut own, NewAddress(address_on(7))), "the device is not known yet");
-        assert!(is_change(&mut own, NewLink(link(3, "kube-ipvs0"))));
-        assert!(is_change(&mut own, NewLink(link(7, "proxy0"))));
-        assert!(!is_change(&mut own, NewAddress(address_on(7))));
-        assert!(!is_change(&mut own, DelAddress(address_on(7))));
-        assert!(is_change(&mut own, NewAddress(address_on(3))));
-        assert!(is_change(&mut own, DelAddress(address_on(3))));
-        assert!(is_change(&mut own, DelLink(link(7, "proxy0"))));
+    fn texts(table: &Table) -> Vec<String> {
+        table.addresses().iter().map(|address| address.address.to_string()).collect()
     }
 
     #[test]
-    fn malformed_notice_counts_as_address_change() {
-        let mut own = OwnDevice { names: Names::default(), index: 7 };
-        for (kind, length) in (0..40).flat_map(|kind| (0..8).map(move |length| (kind, length))) {
-            assert!(own.is_change_of_others(kind, &[0xff; 8][..length]), "{kind} {length}");
+    fn notices_of_other_devices_change_the_table() {
+        let mut table = table(Names::default());
+        assert_eq!(take(&mut table, NewAddress(address(2, "192.0.2.1"))), Some(true));
+        assert_eq!(take(&mut table, NewAddress(address(2, "192.0.2.1"))), Some(false), "nothing new");
+        assert_eq!(take(&mut table, NewAddress(address(3, "192.0.2.1"))), Some(true));
+        assert_eq!(take(&mut table, NewAddress(address(3, "192.0.2.3"))), Some(true));
+        assert_eq!(take(&mut table, DelAddress(address(3, "192.0.2.1"))), Some(true));
+        assert_eq!(texts(&table), ["192.0.2.1", "192.0.2.3"], "device 2 still has the first");
+        assert_eq!(take(&mut table, NewLink(link(4, "veth4"))), Some(false));
+        assert_eq!(take(&mut table, DelLink(link(3, "eth3"))), Some(true));
+        assert_eq!(texts(&table), ["192.0.2.1"]);
+        assert_eq!(take(&mut table, DelAddress(address(9, "192.0.2.9"))), Some(false));
+    }
+
+    #[test]
+    fn notices_of_own_devices_are_ignored() {
+        let mut table = table(Names::new("two", "proxy0").unwrap());
+        assert_eq!(take(&mut table, NewAddress(address(7, "10.96.0.1"))), Some(true), "the device is not known yet");
+        assert_eq!(take(&mut table, NewLink(link(3, "kube-ipvs0"))), Some(false));
+        assert_eq!(take(&mut table, NewLink(link(7, "proxy0"))), Some(true));
+        assert_eq!(take(&mut table, NewLink(link(8, "proxy0-1"))), Some(false));
+        assert_eq!(take(&mut table, NewAddress(address(7, "10.96.0.2"))), Some(false));
+        assert_eq!(take(&mut table, DelAddress(address(8, "10.96.0.3"))), Some(false));
+        assert_eq!(take(&mut table, NewAddress(address(3, "10.96.0.4"))), Some(true));
+        assert_eq!(texts(&table), ["10.96.0.4"]);
+        assert_eq!(take(&mut table, DelLink(link(7, "proxy0"))), Some(false));
+        assert_eq!(take(&mut table, NewAddress(address(7, "192.0.2.7"))), Some(true), "another device has the index");
+    }
+
+    #[test]
+    fn malformed_notice_makes_the_table_stale_or_changes_nothing() {
+        let mut table = table(Names::default());
+        for (kind, length) in (16..22).flat_map(|kind| (0..8).map(move |length| (kind, length))) {
+            let taken = table.take(&header(kind), &[0xff; 8][..length]);
+            assert!(taken != Some(true), "{kind} {length}");
         }
+        assert_eq!(table.take(&header(20), &[0xff; 7]), None);
     }
 }

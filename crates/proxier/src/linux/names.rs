@@ -2,6 +2,9 @@
 
 /// The names of the nftables tables, one table for each family, and of the device that holds the VIPs.
 ///
+/// If there are more than 4,096 VIPs, further devices hold the others. Their names have a number at the end, such as
+/// `kube-ipvs0-1`.
+///
 /// Two proxies in one network namespace need different names, and different files for [`Settings::record`]. They still
 /// share:
 ///
@@ -34,7 +37,7 @@ pub enum NameError {
     #[error("another program uses the nftables table {0}: choose another name")]
     TableOfOthers(String),
     /// The name of the device is invalid.
-    #[error("{0:?} is not a valid name for a device: use up to 15 letters, digits, '-', '_' and '.'")]
+    #[error("{0:?} is not a valid name for a device: use up to 11 letters, digits, '-', '_' and '.'")]
     Device(String),
 }
 
@@ -45,9 +48,10 @@ const TABLE: &str = "kube-ipvs";
 /// Tables of iptables-nft, and of kube-proxy's nftables mode. kube-ipvs removes unknown chains from its own tables.
 const TABLES_OF_OTHERS: [&str; 6] = ["filter", "nat", "mangle", "raw", "security", "kube-proxy"];
 
-/// In bytes (`NFT_NAME_MAXLEN`, `IFNAMSIZ`).
+/// In bytes (`NFT_NAME_MAXLEN`).
 const LONGEST_TABLE: usize = 255;
-const LONGEST_DEVICE: usize = 15;
+/// In bytes: `IFNAMSIZ`, without the zero at the end and the number of a further device.
+const LONGEST_DEVICE: usize = 15 - "-999".len();
 
 impl Names {
     /// # Errors
@@ -80,6 +84,17 @@ impl Names {
         &self.device
     }
 
+    /// The name of the device with this number. The first one has the number 0; it holds all VIPs unless there are many.
+    pub(super) fn numbered_device(&self, number: usize) -> String {
+        if number == 0 { self.device.to_string() } else { format!("{}-{number}", self.device) }
+    }
+
+    pub(super) fn is_device(&self, name: &str) -> bool {
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty();
+        let rest = name.strip_prefix(&*self.device);
+        rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(is_number))
+    }
+
     pub(super) fn has_device_of_kube_proxy(&self) -> bool {
         *self.device == *DEVICE
     }
@@ -98,9 +113,21 @@ mod tests {
     #[test]
     fn names_valid_for_kernel_and_nft_are_accepted() {
         assert_eq!(Names::new(TABLE, DEVICE), Ok(Names::default()));
-        for (table, device) in [("a", "0"), ("Proxy_2.b", "proxy-2.b_c-d.e"), (&"t".repeat(255), ".d")] {
+        for (table, device) in [("a", "0"), ("Proxy_2.b", "proxy-2.b_c"), (&"t".repeat(255), ".d")] {
             let names = Names::new(table, device).unwrap();
             assert_eq!((names.table(), names.device()), (table, device));
+        }
+    }
+
+    #[test]
+    fn further_devices_have_a_number_at_the_end() {
+        let names = Names::default();
+        for number in [0, 1, 999] {
+            let device = names.numbered_device(number);
+            assert!(names.is_device(&device) && device.len() < 16, "{device}");
+        }
+        for other in ["kube-ipvs", "kube-ipvs1", "kube-ipvs0-", "kube-ipvs0-a", "kube-ipvs01"] {
+            assert!(!names.is_device(other), "{other}");
         }
     }
 
@@ -109,12 +136,12 @@ mod tests {
         for table in ["", "2a", "-a", "a b", "a/b", "a{", "ä", "a\n", &"t".repeat(256)] {
             assert_eq!(Names::new(table, DEVICE), Err(NameError::Table(table.into())));
         }
-        for device in ["", ".", "..", "a b", "a/b", "a:0", "veth%d", "a\t", "ä", "sixteen-bytes-16"] {
+        for device in ["", ".", "..", "a b", "a/b", "a:0", "veth%d", "a\t", "ä", "twelve-bytes"] {
             assert_eq!(Names::new(TABLE, device), Err(NameError::Device(device.into())));
         }
         assert_eq!(
-            Names::new(TABLE, "sixteen-bytes-16").unwrap_err().to_string(),
-            "\"sixteen-bytes-16\" is not a valid name for a device: use up to 15 letters, digits, '-', '_' and '.'"
+            Names::new(TABLE, "twelve-bytes").unwrap_err().to_string(),
+            "\"twelve-bytes\" is not a valid name for a device: use up to 11 letters, digits, '-', '_' and '.'"
         );
         assert_eq!(
             Names::new("filter", DEVICE).unwrap_err().to_string(),

@@ -93,11 +93,11 @@ fn in_devices(names: &Names, kind: u16, payload: &[u8]) -> Option<Drift> {
     told.then_some(Drift::Any)
 }
 
-/// Whether a link (`struct ifinfomsg`) is the kube-ipvs device.
+/// Whether a link (`struct ifinfomsg`) is a device of kube-ipvs.
 pub(super) fn is_device(names: &Names, link: &[u8]) -> Option<bool> {
     const HEADER: usize = 16;
     const NAME: u16 = 3;
-    let is_name = |(kind, value): (u16, &[u8])| kind == NAME && text(value) == names.device();
+    let is_name = |(kind, value): (u16, &[u8])| kind == NAME && names.is_device(&text(value));
     Some(attributes(link.get(HEADER..)?).any(is_name))
 }
 

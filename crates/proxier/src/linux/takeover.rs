@@ -52,7 +52,7 @@ impl LinuxKernel {
         let missing: Vec<VirtualServerKey> = missing.collect();
         ipvs::ask(&mut self.ipvs, state, missing).map_err(unavailable("IPVS"))?;
         let host = self.addresses.of_other_devices().map_err(unavailable(self.device()))?;
-        let host = host.into_iter().map(|host| host.address).collect();
+        let host = host.into_values().map(|host| host.address).collect();
         Ok(kube_proxy.leaves(&state.virtual_servers, &state.bound_vips, &host, &self.config))
     }
 

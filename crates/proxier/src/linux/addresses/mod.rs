@@ -1,9 +1,13 @@
-//! The device of the VIPs, and its addresses.
+//! The devices of the VIPs, and their addresses.
+
+mod devices;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
+
+use devices::Devices;
 
 use netlink_batch::{Batch, Error, Protocol, Socket};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -21,15 +25,13 @@ use crate::{
     takeover::is_of_the_link,
 };
 
-/// The dummy device that holds the VIPs. It stays down: its addresses are local anyway, and the kernel sends and
-/// answers nothing through it.
+/// The dummy devices that hold the VIPs. They stay down: their addresses are local anyway, and the kernel sends and
+/// answers nothing through them.
 pub(super) struct Addresses {
     socket: Socket,
     names: Names,
-    /// The interface index from the last lookup; 0 if there was no device.
-    index: u32,
-    /// Whether another program, such as NetworkManager, set the device up.
-    is_up: bool,
+    /// As of the last lookup.
+    devices: Devices,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +45,7 @@ pub(super) enum DeviceError {
 
 impl Addresses {
     pub(super) fn open(names: Names) -> Result<Self, Error> {
-        Ok(Self { socket: Socket::open(Protocol::Route)?, names, index: 0, is_up: false })
+        Ok(Self { socket: Socket::open(Protocol::Route)?, names, devices: Devices::default() })
     }
 
     /// The netlink port, by which the kernel marks changes of this socket.
@@ -56,50 +58,59 @@ impl Addresses {
     }
 
     pub(super) fn prepare(&mut self) -> Result<(), DeviceError> {
-        if self.find()? {
-            return if self.is_up { Ok(self.set_down()?) } else { Ok(()) };
+        self.find()?;
+        if !self.devices.has_first() {
+            self.create(0)?;
+            self.find()?;
         }
+        // Another program, such as NetworkManager, can have set a device up.
+        let up: Vec<u32> = self.devices.up().collect();
+        up.into_iter().try_for_each(|index| Ok(self.set_down(index)?))
+    }
+
+    fn create(&mut self, number: usize) -> Result<(), Error> {
         let mut device = LinkMessage::default();
         device.header.flags = LinkFlags::Noarp;
         device.header.change_mask = LinkFlags::Noarp;
         device.attributes = vec![
-            LinkAttribute::IfName(self.names.device().into()),
+            LinkAttribute::IfName(self.names.numbered_device(number)),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]),
         ];
         match self.socket.request(RouteNetlinkMessage::NewLink(device), NLM_F_CREATE | NLM_F_EXCL) {
-            Err(Error::Rejected(error)) if error.already_exists() => {}
-            outcome => outcome?,
+            Err(Error::Rejected(error)) if error.already_exists() => Ok(()),
+            outcome => outcome,
         }
-        self.find().map(drop)
+    }
+
+    fn add_device(&mut self) -> bool {
+        self.create(self.devices.next_number()).is_ok() && self.find_next().unwrap_or(false)
     }
 
     /// A device that is up gets routes, sends neighbour solicitations and accepts router advertisements. When it goes
     /// down, the kernel removes its IPv6 addresses. The engine binds them again in the reconcile that follows.
-    fn set_down(&mut self) -> Result<(), Error> {
+    fn set_down(&mut self, index: u32) -> Result<(), Error> {
         let mut device = LinkMessage::default();
-        device.header.index = self.index;
+        device.header.index = index;
         device.header.change_mask = LinkFlags::Up;
         self.socket.request(RouteNetlinkMessage::SetLink(device), 0)
     }
 
     pub(super) fn observe(&mut self) -> Result<BTreeSet<IpAddr>, DeviceError> {
-        if !self.find()? {
-            return Ok(BTreeSet::new());
-        }
-        let list = self.list()?;
-        let ours = list.iter().filter(|message| message.header.index == self.index);
-        Ok(ours.filter_map(local_address).collect())
-    }
-
-    pub(super) fn index(&self) -> u32 {
-        self.index
-    }
-
-    pub(super) fn of_other_devices(&mut self) -> Result<BTreeSet<NodeAddress>, DeviceError> {
         self.find()?;
         let list = self.list()?;
-        let others = list.iter().filter(|message| message.header.index != self.index);
-        Ok(others.filter_map(node_address).collect())
+        let at = list.iter().filter_map(|message| Some((message.header.index, local_address(message)?)));
+        Ok(self.devices.take_addresses(at))
+    }
+
+    pub(super) fn indexes(&self) -> BTreeSet<u32> {
+        self.devices.indexes().collect()
+    }
+
+    /// The addresses of all other devices, by interface index.
+    pub(super) fn of_other_devices(&mut self) -> Result<BTreeMap<(u32, IpAddr), NodeAddress>, DeviceError> {
+        self.find()?;
+        let (list, own) = (self.list()?, self.indexes());
+        Ok(list.iter().filter_map(of_device).filter(|((index, _), _)| !own.contains(index)).collect())
     }
 
     pub(super) fn default_gateways(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
@@ -107,15 +118,19 @@ impl Addresses {
     }
 
     pub(super) fn apply(&mut self, changes: &[(usize, &Change)], failures: &mut Vec<Failure>) -> Result<(), Error> {
+        let bound = changes.iter().filter(|(_, change)| matches!(change, Change::Bind(_))).count();
+        // If no further device can be created, the addresses go to the first one, which takes longer.
+        while self.devices.lacks_room(bound) && self.add_device() {}
         let mut batch = Batch::new();
         for (_, change) in changes {
             match change {
                 Change::Bind(address) => {
-                    let message = self.message(*address);
+                    let message = message(self.devices.bind(*address), *address);
                     batch.push(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL);
                 }
                 Change::Unbind(address) => {
-                    batch.push(RouteNetlinkMessage::DelAddress(self.message(*address)), 0);
+                    let message = message(self.devices.unbind(*address), *address);
+                    batch.push(RouteNetlinkMessage::DelAddress(message), 0);
                 }
                 _ => {}
             }
@@ -135,15 +150,36 @@ impl Addresses {
         Ok(())
     }
 
-    /// Removes the device, unless it has addresses: another program may have added some. Link-local addresses do not
+    /// Moves all addresses to the first device, the only one that kube-proxy knows, and removes the others.
+    pub(super) fn gather(&mut self) -> Result<(), DeviceError> {
+        self.observe()?;
+        let mut batch = Batch::new();
+        for address in self.devices.elsewhere() {
+            let message = message(self.devices.first(), address);
+            batch.push(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL);
+        }
+        if let Some(failure) = self.socket.execute(batch)?.into_iter().find(|failure| !failure.error.already_exists()) {
+            return Err(Error::from(failure.error).into());
+        }
+        let others: Vec<u32> = self.devices.indexes().filter(|index| *index != self.devices.first()).collect();
+        others.into_iter().try_for_each(|index| Ok(self.delete(index)?))
+    }
+
+    /// Removes the devices that have no addresses: another program may have added some. Link-local addresses do not
     /// count, because the kernel adds them to a device that is up.
     pub(super) fn remove(&mut self) -> Result<(), DeviceError> {
-        if !self.find()? || self.observe()?.into_iter().any(|address| !is_of_the_link(address)) {
-            return Ok(());
-        }
+        self.find()?;
+        let is_vip = |message: &AddressMessage| local_address(message).is_some_and(|at| !is_of_the_link(at));
+        let used: BTreeSet<u32> =
+            self.list()?.iter().filter(|message| is_vip(message)).map(|message| message.header.index).collect();
+        let unused: Vec<u32> = self.devices.indexes().filter(|index| !used.contains(index)).collect();
+        unused.into_iter().try_for_each(|index| Ok(self.delete(index)?))
+    }
+
+    fn delete(&mut self, index: u32) -> Result<(), Error> {
         let mut device = LinkMessage::default();
-        device.header.index = self.index;
-        Ok(self.socket.request(RouteNetlinkMessage::DelLink(device), 0)?)
+        device.header.index = index;
+        self.socket.request(RouteNetlinkMessage::DelLink(device), 0)
     }
 
     fn list(&mut self) -> Result<Vec<AddressMessage>, Error> {
@@ -151,41 +187,52 @@ impl Addresses {
         Ok(list.into_iter().filter_map(address_message).collect())
     }
 
-    fn find(&mut self) -> Result<bool, DeviceError> {
+    /// Looks up all devices: at least as many as before, and further ones that a previous process made.
+    fn find(&mut self) -> Result<(), DeviceError> {
+        let known = self.devices.next_number();
+        self.devices.clear();
+        while self.find_next()? || self.devices.next_number() < known {}
+        self.devices.trim();
+        Ok(())
+    }
+
+    /// Looks up the device with the next number. Returns whether it exists.
+    fn find_next(&mut self) -> Result<bool, DeviceError> {
+        let name = self.names.numbered_device(self.devices.next_number());
         let mut device = LinkMessage::default();
-        device.attributes = vec![LinkAttribute::IfName(self.names.device().into())];
+        device.attributes = vec![LinkAttribute::IfName(name.clone())];
         let answers = match self.socket.query(RouteNetlinkMessage::GetLink(device)) {
             Err(Error::Rejected(error)) if error.is_not_found() => Vec::new(),
             answers => answers?,
         };
-        let mut devices = answers.iter().filter_map(|answer| match answer {
+        let device = answers.into_iter().find_map(|answer| match answer {
             RouteNetlinkMessage::NewLink(link) => Some(link),
             _ => None,
         });
-        let device = devices.next();
-        self.index = device.map_or(0, |device| device.header.index);
-        self.is_up = device.is_some_and(|device| device.header.flags.contains(LinkFlags::Up));
-        match device {
-            Some(device) if !is_dummy(device) => Err(DeviceError::NotDummy(self.names.device().into())),
-            device => Ok(device.is_some()),
+        if device.as_ref().is_some_and(|device| !is_dummy(device)) {
+            return Err(DeviceError::NotDummy(name.into()));
         }
+        let found = device.map(|device| (device.header.index, device.header.flags.contains(LinkFlags::Up)));
+        self.devices.push(found);
+        Ok(found.is_some())
     }
+}
 
-    fn message(&self, address: IpAddr) -> AddressMessage {
-        let mut message = AddressMessage::default();
-        message.header.index = self.index;
-        (message.header.family, message.header.prefix_len) = match address {
-            IpAddr::V4(_) => (AddressFamily::Inet, 32),
-            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
-        };
-        // No other host can have the address, so duplicate address detection is not needed.
-        message.header.flags = AddressHeaderFlags::Nodad;
-        message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
-        if address.is_ipv6() {
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-        }
-        message
+/// The message about an address on the device with this index.
+fn message(index: u32, address: IpAddr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    (message.header.family, message.header.prefix_len) = match address {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    };
+    // No other host can have the address, so duplicate address detection is not needed.
+    message.header.flags = AddressHeaderFlags::Nodad;
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    if address.is_ipv6() {
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
+    message
 }
 
 fn is_dummy(link: &LinkMessage) -> bool {
@@ -201,6 +248,12 @@ fn address_message(message: RouteNetlinkMessage) -> Option<AddressMessage> {
         RouteNetlinkMessage::NewAddress(message) => Some(message),
         _ => None,
     }
+}
+
+/// The interface index and the address of a message.
+pub(super) fn of_device(message: &AddressMessage) -> Option<((u32, IpAddr), NodeAddress)> {
+    let address = node_address(message)?;
+    Some(((message.header.index, address.address), address))
 }
 
 fn node_address(message: &AddressMessage) -> Option<NodeAddress> {
