@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use xshell::{Shell, cmd};
 
-use crate::testbench::ensure_files;
+use crate::testbench::{ensure_files, ensure_installed};
 
 const ARM64: &str = "aarch64-unknown-linux-gnu";
+const EMULATOR: &str = "qemu-aarch64-static";
 /// Debian's cross compiler, and a C library for static binaries.
 const CROSS: [(&str, &str); 2] = [
     ("/usr/bin/aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
@@ -47,11 +48,22 @@ impl Platform {
         }
         ensure!(std::env::consts::ARCH == "x86_64", "only x86_64 can build for arm64 too");
         ensure_files(&CROSS)?;
+        ensure_installed(&[(EMULATOR, "qemu-user-static")])?;
         let sh = Shell::new()?;
         let root = cmd!(sh, "rustc --print sysroot").quiet().read()?;
         if !Path::new(&root).join("lib/rustlib").join(ARM64).is_dir() {
             cmd!(sh, "rustup target add {ARM64}").run()?;
         }
         Ok(())
+    }
+
+    /// Runs `BINARY --version` and returns its output. A binary of another processor runs under emulation.
+    pub(crate) fn version_of(self, binary: &Path) -> Result<String> {
+        let sh = Shell::new()?;
+        let command = match self {
+            Self::Host => cmd!(sh, "{binary} --version"),
+            Self::Arm64 => cmd!(sh, "{EMULATOR} {binary} --version"),
+        };
+        command.quiet().read().with_context(|| format!("{} does not start", binary.display()))
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Release {
     /// The name of the image in its archive, the manifests and the chart, such as REGISTRY/kube-ipvs
     #[arg(long, default_value = image::NAME)]
     image: String,
-    /// Also the binary, the packages and the image for arm64, by Debian's cross compiler. They are not run
+    /// Also the binary, the packages and the image for arm64, by Debian's cross compiler. The binary runs once, emulated
     #[arg(long)]
     arm64: bool,
     /// A secret key of minisign, which signs SHA256SUMS
@@ -62,6 +62,8 @@ pub(crate) fn run(args: &Release) -> Result<ExitCode> {
         let image = image::make(&workspace, &format!("{}:{VERSION}", args.image), platform)?;
         fs::copy(&image.archive, place(names::image(architecture)))?;
         let binary = workspace.build_published_daemon(platform)?.path;
+        let version = platform.version_of(&binary)?;
+        ensure!(version == format!("kube-ipvs {VERSION}"), "{} has the version {version:?}", binary.display());
         let files = contents::tarball(&workspace.root, &binary, &manifests)?;
         fs::write(place(names::tarball(architecture)), archive::pack(&format!("kube-ipvs-{VERSION}"), &files, time)?)?;
         packages::make(&workspace, &binary, &out, time)?;

@@ -25,10 +25,19 @@ pub(super) fn make(workspace: &Workspace, binary: &Path, out: &Path, time: u64) 
     }
     let deb = cmd!(sh, "cargo deb --package kube-ipvs --no-build --no-strip --profile image --target {triple}");
     with_tools(deb.args(["--output".as_ref(), out.as_os_str()]), &workspace.target, time)?.run()?;
-    let target = &workspace.target;
+    // It takes over the time of a file that is older than the release. A copy is always newer.
+    let copy = workspace.target.join("rpm");
+    let target = copy.join("target");
+    sh.remove_path(&copy)?;
+    let folder = target.join(&triple).join("image");
+    sh.create_dir(&folder)?;
+    cmd!(sh, "cp {binary} {folder}").quiet().run()?;
+    cmd!(sh, "cp --recursive Cargo.toml LICENSE crates packaging {copy}").quiet().run()?;
+    sh.change_dir(&copy);
     let rpm = cmd!(sh, "cargo generate-rpm --package crates/kube-ipvs --profile image --target {triple}");
     let rpm = rpm.args(["--target-dir".as_ref(), target.as_os_str(), "--output".as_ref(), out.as_os_str()]);
-    with_tools(rpm, target, time)?.run()?;
+    with_tools(rpm, &workspace.target, time)?.run()?;
+    sh.remove_path(&copy)?;
     Ok(())
 }
 
