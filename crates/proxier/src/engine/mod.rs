@@ -232,7 +232,12 @@ impl Engine {
             Ok(_) if self.known.is_none() => SyncReport::default(),
             Ok(Reading { leftovers, believed, whole }) => {
                 let decision = self.decide(leftovers, whole, now);
-                self.carry_out(decision, believed.as_ref(), kernel, now)
+                let report = self.carry_out(decision, believed.as_ref(), kernel, now);
+                if whole {
+                    // After the changes, because those of a first sync make the state large.
+                    self.next_audit = now.saturating_add(self.audit_interval());
+                }
+                report
             }
             Err(unavailable) => {
                 self.retry.failed(now);

@@ -45,7 +45,6 @@ impl Engine {
             let state = kernel.observe(self.known.as_ref().unwrap_or(&nothing))?;
             reading = self.observed(state);
             self.next_settings = now.saturating_add(self.period());
-            self.next_audit = now.saturating_add(self.audit_interval());
             self.spot_check.restart(now);
             self.retry.started();
         }
@@ -64,7 +63,8 @@ impl Engine {
         self.config.sync_period.max(SHORTEST_PERIOD)
     }
 
-    fn audit_interval(&self) -> Duration {
+    /// The interval from a read of the whole kernel to the next periodic one.
+    pub(super) fn audit_interval(&self) -> Duration {
         let objects = self.known.as_ref().map_or(0, State::objects);
         self.period().saturating_mul(u32::try_from(objects / AUDITED_OBJECTS).unwrap_or(u32::MAX).saturating_add(1))
     }
