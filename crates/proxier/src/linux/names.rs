@@ -84,8 +84,7 @@ impl Names {
         &self.device
     }
 
-    /// The name of the device with this number. The first one has the number 0. Unless there are many VIPs, it holds all
-    /// of them.
+    /// The name of the device with this number. Device 0 holds all VIPs, unless there are many.
     pub(super) fn numbered_device(&self, number: usize) -> String {
         if number == 0 { self.device.to_string() } else { format!("{}-{number}", self.device) }
     }
