@@ -34,7 +34,7 @@ pub(crate) struct Release {
     /// The name of the image in its archive, the manifests and the chart, such as REGISTRY/kube-ipvs
     #[arg(long, default_value = image::NAME)]
     image: String,
-    /// Also the binary, the packages and the image for arm64, by Debian's cross compiler. The binary runs once, emulated
+    /// Also the binary, the packages and the image for arm64, by Debian's cross compiler. It runs once, emulated
     #[arg(long)]
     arm64: bool,
     /// A secret key of minisign, which signs SHA256SUMS
