@@ -227,6 +227,9 @@ fn metrics_agree_with_the_kernels_tools() -> TestResult {
         let reals: usize = table.0.iter().map(|server| server.real_servers.len()).sum();
         ensure!(of_metric("kube_ipvs_real_servers")? == reals as f64);
         ensure!(of_metric("kube_ipvs_drift_repaired_total")? == 0.0);
+        let limit: f64 = node.run("sysctl", &["-n", "net.netfilter.nf_conntrack_max"])?.trim().parse()?;
+        ensure!(of_metric("kube_ipvs_conntrack_entries_limit")? == limit);
+        ensure!((1.0..limit).contains(&of_metric("kube_ipvs_conntrack_entries")?));
         for (operation, subsystem) in [("apply", "ipvs"), ("read", "nftables"), ("apply", "addresses")] {
             let labels = format!(r#"{{operation="{operation}",subsystem="{subsystem}"}}"#);
             ensure!(of_metric(&format!("kube_ipvs_netlink_seconds_total{labels}"))? > 0.0);

@@ -3,7 +3,7 @@
 //! The sync loop only lists the virtual servers of the Services with metrics. The counters come from the kernel, over a
 //! separate socket, so a scrape delays no sync.
 
-use std::{collections::BinaryHeap, sync::Arc, time::Instant};
+use std::{collections::BinaryHeap, fs, sync::Arc, time::Instant};
 
 use ipvs_netlink::Stats;
 use proxier::{
@@ -132,6 +132,13 @@ impl Measuring {
     }
 }
 
+/// The number of conntrack entries in this network namespace, and the limit.
+fn conntrack() -> Option<(i64, i64)> {
+    let number =
+        |name| fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok()?.trim().parse().ok();
+    Some((number("count")?, number("max")?))
+}
+
 type Read = Box<dyn FnMut(&[VirtualServerKey]) -> Result<Counters, KernelUnavailable> + Send>;
 
 /// The last measurement, and the inputs of the next one.
@@ -151,6 +158,7 @@ impl Last {
     fn measure(&mut self, status: &Status) {
         let Facts { counts, services, left_out } = &self.facts;
         status.own.counts(*counts);
+        status.own.conntrack(conntrack());
         let keys: Vec<VirtualServerKey> = services.iter().flat_map(|(_, keys)| keys).copied().collect();
         let start = Instant::now();
         let read = (self.read)(&keys);

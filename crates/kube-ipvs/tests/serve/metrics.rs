@@ -158,6 +158,8 @@ fn kube_ipvs_metrics_show_state_and_service_traffic() -> Result<()> {
             "kube_ipvs_virtual_servers 2",
             "kube_ipvs_real_servers 1",
             "kube_ipvs_draining_endpoints 0",
+            "# TYPE kube_ipvs_conntrack_entries gauge",
+            "# TYPE kube_ipvs_conntrack_entries_limit gauge",
             "kube_ipvs_plan_changes_count 1",
             r#"kube_ipvs_apply_errors_total{kind="virtual-server"} 1"#,
             r#"kube_ipvs_apply_errors_total{kind="kernel"} 0"#,

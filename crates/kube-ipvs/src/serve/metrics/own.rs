@@ -18,6 +18,8 @@ pub(crate) struct KubeIpvs {
     virtual_servers: IntGauge,
     real_servers: IntGauge,
     draining: IntGauge,
+    conntrack_entries: IntGauge,
+    conntrack_limit: IntGauge,
     plan_changes: Histogram,
     apply_errors: IntCounterVec,
     netlink: CounterVec,
@@ -53,6 +55,14 @@ impl KubeIpvs {
             draining: gauge(
                 "kube_ipvs_draining_endpoints",
                 "Real servers that drain: their endpoints have left, and they keep their last connections",
+            ),
+            conntrack_entries: gauge(
+                "kube_ipvs_conntrack_entries",
+                "Entries of the connection tracking table of the node. 0 if the kernel has no such table",
+            ),
+            conntrack_limit: gauge(
+                "kube_ipvs_conntrack_entries_limit",
+                "Entries that the connection tracking table of the node can hold. Then the kernel drops new connections",
             ),
             plan_changes: add(registry, Histogram::with_opts(plan_changes)),
             apply_errors: add(registry, IntCounterVec::new(apply_errors, &["kind"])),
@@ -112,6 +122,13 @@ impl KubeIpvs {
         self.virtual_servers.set(counts.virtual_servers as i64);
         self.real_servers.set(counts.real_servers as i64);
         self.draining.set(counts.draining as i64);
+    }
+
+    /// The number of entries and the limit. None: the kernel has no connection tracking.
+    pub(crate) fn conntrack(&self, table: Option<(i64, i64)>) {
+        let (entries, limit) = table.unwrap_or_default();
+        self.conntrack_entries.set(entries);
+        self.conntrack_limit.set(limit);
     }
 
     pub(crate) fn unavailable(&self, count: usize) {
