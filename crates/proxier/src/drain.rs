@@ -48,10 +48,19 @@ impl Drains {
         self.entries.remove(&(key, address));
     }
 
-    pub(crate) fn forget_server(&mut self, key: VirtualServerKey) {
+    /// Whether a real server of the virtual server is known here.
+    pub(crate) fn has_any(&self, key: VirtualServerKey) -> bool {
+        self.of(key).next().is_some()
+    }
+
+    fn of(&self, key: VirtualServerKey) -> impl Iterator<Item = (VirtualServerKey, EndpointAddress)> {
         let first = EndpointAddress { address: Ipv4Addr::UNSPECIFIED.into(), port: PortNumber::MIN };
         let from_first = self.entries.range((key, first)..).map(|(at, _)| *at);
-        let gone: Vec<_> = from_first.take_while(|(server, _)| *server == key).collect();
+        from_first.take_while(move |(server, _)| *server == key)
+    }
+
+    pub(crate) fn forget_server(&mut self, key: VirtualServerKey) {
+        let gone: Vec<_> = self.of(key).collect();
         for at in gone {
             self.entries.remove(&at);
         }

@@ -5,11 +5,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::BuildHasher as _,
     net::IpAddr,
     time::Duration,
 };
 
+use foldhash::quality::FixedState;
 use ipnet::IpNet;
 use ipvs_netlink::Destination;
 
@@ -126,14 +127,21 @@ impl Differ<'_> {
         known: &BTreeMap<EndpointAddress, Destination>,
     ) {
         let wanted = &server.real_servers;
-        let cap = server.max_drain_time.unwrap_or(self.config.drain_cap);
         let mut added = Vec::new();
+        let has_drains = self.drains.has_any(key);
+        // Both are sorted, so one walk through both finds the pairs.
+        let mut known = known.iter().map(|(address, known)| (*address, known)).peekable();
         for (&address, wanted) in wanted {
-            match (wanted, known.get(&address)) {
+            while let Some((address, known)) = known.next_if(|(other, _)| *other < address) {
+                self.unlisted(key, server, address, known);
+            }
+            let known = known.next_if(|(other, _)| *other == address).map(|(_, known)| known);
+            match (wanted, known) {
                 (RealServer::Serving { destination, terminating }, known) => {
                     match terminating {
                         true => self.drains.listed(key, address, true),
-                        false => self.drains.forget(key, address),
+                        false if has_drains => self.drains.forget(key, address),
+                        false => {}
                     }
                     match known {
                         Some(known) => self.update(key, address, *destination, known),
@@ -151,17 +159,27 @@ impl Differ<'_> {
         added.sort_by_cached_key(|(address, _)| place(*address));
         let add = |(address, destination)| Change::AddRealServer { key, address, destination };
         self.changes.extend(added.into_iter().map(add));
-        for (&address, known) in known.iter().filter(|(address, _)| !wanted.contains_key(address)) {
-            match self.drains.unlisted(key, address, cap, known.weight == 0, self.now) {
-                Fate::Quiesce => self.quiesce(key, address, known),
-                Fate::Remove => {
-                    self.changes.push(Change::RemoveRealServer { key, address });
-                    if key.protocol == Protocol::Udp {
-                        self.forget_flows(key, Some(address));
-                    }
-                    // IPVS does not see the packets that conntrack sends by the short circuit.
-                    server.short_circuited.iter().for_each(|from| self.forget_short_circuited(*from, Some(address)));
+        known.for_each(|(address, known)| self.unlisted(key, server, address, known));
+    }
+
+    /// A real server that the Service does not list.
+    fn unlisted(
+        &mut self,
+        key: VirtualServerKey,
+        server: &VirtualServer,
+        address: EndpointAddress,
+        known: &Destination,
+    ) {
+        let cap = server.max_drain_time.unwrap_or(self.config.drain_cap);
+        match self.drains.unlisted(key, address, cap, known.weight == 0, self.now) {
+            Fate::Quiesce => self.quiesce(key, address, known),
+            Fate::Remove => {
+                self.changes.push(Change::RemoveRealServer { key, address });
+                if key.protocol == Protocol::Udp {
+                    self.forget_flows(key, Some(address));
                 }
+                // IPVS does not see the packets that conntrack sends by the short circuit.
+                server.short_circuited.iter().for_each(|from| self.forget_short_circuited(*from, Some(address)));
             }
         }
     }
@@ -273,13 +291,8 @@ impl Differ<'_> {
 /// `rr` begins with the real server that was added last. If all nodes used one order, the first connection of every
 /// node would go to the same endpoint.
 fn place_on(node: &str, key: VirtualServerKey) -> impl Fn(EndpointAddress) -> u64 + use<> {
-    let mut of_server = DefaultHasher::new();
-    (node, key).hash(&mut of_server);
-    move |address| {
-        let mut hasher = of_server.clone();
-        address.hash(&mut hasher);
-        hasher.finish()
-    }
+    let of_server = FixedState::with_seed(FixedState::default().hash_one((node, key)));
+    move |address| of_server.hash_one(address)
 }
 
 /// Cuts a name to a length that `nft` prints: comments of up to 128 bytes.

@@ -75,8 +75,8 @@ fn service_lifecycle_creates_updates_and_removes_state() {
             + element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
             + element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
             + virtual server TCP 10.111.98.163:80 rr
-            + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
             + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
+            + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
             + address 10.111.98.163
         "#]],
     );
@@ -85,8 +85,8 @@ fn service_lifecycle_creates_updates_and_removes_state() {
         &sync(&mut engine, &mut kernel, 1, [Event::SliceApplied(moved)]),
         expect![[r#"
             + element hairpin { 10.244.2.50 . 10.244.2.50 . tcp . 80 }
-            + real server TCP 10.111.98.163:80 -> 10.244.2.50:80 Masq 1
             ~ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 0
+            + real server TCP 10.111.98.163:80 -> 10.244.2.50:80 Masq 1
             - element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
         "#]],
     );

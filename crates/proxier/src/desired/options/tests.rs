@@ -134,9 +134,9 @@ fn endpoint_weights_are_multiplied_by_node_and_local_factors() {
             + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
             + element hairpin { 10.9.9.9 . 10.9.9.9 . tcp . 80 }
             + virtual server TCP 10.0.0.1:80 wrr
+            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 20
             + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 3
             + real server TCP 10.0.0.1:80 -> 10.9.9.9:80 Masq 1
-            + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 20
         "#]],
     );
     // Weight 0 has the same effect as not ready.
@@ -170,8 +170,8 @@ fn endpoint_weights_are_multiplied_by_node_and_local_factors() {
             + element cluster-ips { 10.0.0.1 . tcp . 80 }
             + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
             + virtual server TCP 10.0.0.1:80 rr
-            + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 65535
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
+            + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 65535
             ! Service default/web has weights, and its scheduler rr ignores them
         "#]],
     );
@@ -188,8 +188,8 @@ fn slice_weights_apply_to_a_service_without_annotations() {
             + element cluster-ips { 10.0.0.1 . tcp . 80 }
             + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
             + virtual server TCP 10.0.0.1:80 rr
-            + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 5
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+            + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 5
             ! Service default/web has weights, and its scheduler rr ignores them
         "#]],
     );
@@ -233,8 +233,8 @@ fn endpoint_unreachable_without_nat_is_forwarded_by_nat() {
             + element direct-return { 10.0.0.1 . tcp . 80 }
             + element hairpin { 10.1.1.1 . 10.1.1.1 . tcp . 80 }
             + virtual server TCP 10.0.0.1:80 rr
-            + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
             + real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 1
+            + real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 1
             ! Service default/web asks for forwarding without NAT, and is forwarded with NAT on TCP 10.0.0.1:80: endpoint 10.1.2.1:80 is on another node, which has the VIP too. A tunnel reaches pods there. Only NAT reaches an endpoint with the address of a node
         "#]],
     );

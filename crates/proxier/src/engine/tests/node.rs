@@ -110,8 +110,8 @@ fn arp_ignore_is_set_before_bind_and_removed_after_unbind() {
             + element hairpin { 10.244.1.57 . 10.244.1.57 . tcp . 80 }
             + element hairpin { 10.244.1.58 . 10.244.1.58 . tcp . 80 }
             + virtual server TCP 10.111.98.163:80 rr
-            + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
             + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
+            + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
             + address 10.111.98.163
         "#]],
     );
