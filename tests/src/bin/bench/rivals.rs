@@ -1,6 +1,7 @@
 //! The same state, loaded by the usual tools: `nft -f`, `ipvsadm -R` and `ip -batch`.
 
 use std::{
+    collections::BTreeSet,
     env,
     fmt::Write,
     fs::{self, File},
@@ -31,12 +32,19 @@ impl Rivals {
         let sets = [run("nft", &["list", "sets"])?, run("nft", &["list", "maps"])?];
         fs::write(&ruleset, sets.concat())?;
         fs::write(&servers, run("ipvsadm", &["-S", "-n"])?)?;
-        let listed = run("ip", &["-oneline", "address", "show", "dev", VIP_DEVICE])?;
-        let mut lines = format!("link add {VIP_DEVICE} type dummy\n");
+        let listed = run("ip", &["-oneline", "address"])?;
+        let (mut lines, mut devices) = (String::new(), BTreeSet::new());
         for line in listed.lines() {
             // 2: kube-ipvs0    inet 10.96.0.1/32 scope global kube-ipvs0 ...
-            let address = line.split_whitespace().nth(3).context("ip prints no address")?;
-            writeln!(lines, "address add {address} dev {VIP_DEVICE}")?;
+            let mut words = line.split_whitespace().skip(1);
+            let (device, address) = (words.next().context("ip prints no device")?, words.nth(1));
+            if !device.starts_with(VIP_DEVICE) {
+                continue;
+            }
+            if devices.insert(device) {
+                writeln!(lines, "link add {device} type dummy")?;
+            }
+            writeln!(lines, "address add {} dev {device}", address.context("ip prints no address")?)?;
         }
         fs::write(&addresses, lines)?;
         Ok(Self { ruleset, servers, addresses })
