@@ -83,7 +83,10 @@ impl<K: Kernel> Loop<K> {
     /// Before the first [`set_complete`](Self::set_complete), this removes no state of other Services. It delays no
     /// later sync.
     pub fn sync_early(&mut self, now: Duration) -> SyncReport {
-        self.engine.sync(&mut self.kernel, now)
+        let report = self.engine.sync(&mut self.kernel, now);
+        // The next sync compares everything, because this one cannot know which state is stale.
+        self.engine.verify_at(Duration::ZERO);
+        report
     }
 
     /// Syncs if a sync is due. Reads `clock` at the beginning and at the end of the sync.

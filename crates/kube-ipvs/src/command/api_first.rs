@@ -14,10 +14,13 @@ pub(super) fn api_server() -> ServiceId {
 /// Each part keeps its order.
 pub(super) fn split(events: Vec<Event>) -> (Vec<Event>, Vec<Event>) {
     let api_server = api_server();
+    // An object that was removed already must not come back.
+    if events.iter().any(|event| matches!(event, Event::ServiceRemoved(_) | Event::SliceRemoved(_))) {
+        return (Vec::new(), events);
+    }
     events.into_iter().partition(|event| match event {
         Event::ServiceApplied(service) => service.id == api_server,
         Event::SliceApplied(slice) => slice.service == api_server,
-        Event::ServiceRemoved(_) | Event::SliceRemoved(_) => false,
         _ => true,
     })
 }
@@ -46,5 +49,7 @@ mod tests {
         let (first, rest) = split(events.clone());
         assert_eq!(first, [2, 3, 5].map(|index: usize| events[index].clone()));
         assert_eq!(rest, [0, 1, 4].map(|index: usize| events[index].clone()));
+        let removed = [events, vec![Event::ServiceRemoved(api_server())]].concat();
+        assert_eq!(split(removed.clone()), (vec![], removed));
     }
 }

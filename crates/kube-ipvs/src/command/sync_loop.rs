@@ -186,7 +186,9 @@ impl<'a> SyncLoop<'a> {
         // If the kernel cannot be read, the sync of all Services reports it.
         if self.runner.kernel().servers(&keys).is_ok_and(|served| served.len() < keys.len()) {
             let report = self.runner.sync_early();
+            self.lines.record_sync(&report, self.now()).iter().for_each(Line::log);
             self.log_report(&report);
+            self.recorder.record_sync(&report, self.now());
         }
         rest
     }

@@ -72,11 +72,12 @@ impl Engine {
     /// Whether to read the whole kernel: a period is over, or a spot check finds a difference. Also corrects the
     /// kernel's settings, if that is due.
     ///
-    /// Checks delay no change: if changes wait, the next sync checks. If they come without a pause, a read waits for at
-    /// most a period.
+    /// Checks delay no change: if changes wait, the next sync checks. If they come without a pause, a check waits for
+    /// at most a period.
     fn is_read_due(&mut self, kernel: &mut impl Kernel, now: Duration) -> Result<bool, KernelUnavailable> {
         let Some(known) = &self.known else { return Ok(true) };
-        if self.cluster.is_dirty() && now < self.next_audit.saturating_add(self.period()) {
+        let due = self.next_audit.min(self.next_settings).min(self.spot_check.due());
+        if self.cluster.is_dirty() && now < due.saturating_add(self.period()) {
             return Ok(false);
         }
         if self.next_audit <= now {

@@ -25,7 +25,7 @@ const GROUPS: [u32; 3] = [1, 5, 9];
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// The longest wait for that pause.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
-/// kube-ipvs reads all addresses again after this time without notices. With many VIPs, the list is long.
+/// kube-ipvs reads all addresses again after this time. With many VIPs, the list is long.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(600);
 /// The same after a failed read.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
@@ -51,6 +51,7 @@ pub struct HostAddresses {
     table: Table,
     /// Whether a notice can have got lost since the last read.
     is_stale: bool,
+    last_read: Instant,
 }
 
 impl HostAddresses {
@@ -67,6 +68,7 @@ impl HostAddresses {
             addresses: Addresses::open(names.clone()).map_err(unavailable("rtnetlink"))?,
             table: Table { names: names.clone(), own: BTreeSet::new(), at: BTreeMap::new() },
             is_stale: true,
+            last_read: Instant::now(),
         })
     }
 
@@ -80,6 +82,7 @@ impl HostAddresses {
         self.table.at = read.map_err(unavailable("cannot read the addresses of this host"))?;
         self.table.own = self.addresses.indexes();
         self.is_stale = false;
+        self.last_read = Instant::now();
         Ok(self.table.addresses())
     }
 
@@ -92,13 +95,12 @@ impl HostAddresses {
     pub fn wait(&mut self) -> Result<BTreeSet<NodeAddress>, KernelUnavailable> {
         let last = self.table.addresses();
         loop {
-            let interval = if self.is_stale { RETRY_INTERVAL } else { RESCAN_INTERVAL };
-            if self.hears_within(interval) {
+            let until_rescan = RESCAN_INTERVAL.saturating_sub(self.last_read.elapsed());
+            if self.hears_within(if self.is_stale { RETRY_INTERVAL } else { until_rescan }) {
                 let start = Instant::now();
                 while start.elapsed() < MAX_DEBOUNCE && self.hears_within(DEBOUNCE) {}
-            } else {
-                self.is_stale = true;
             }
+            self.is_stale |= self.last_read.elapsed() >= RESCAN_INTERVAL;
             if self.is_stale {
                 self.read()?;
             }
@@ -148,7 +150,7 @@ impl Table {
         self.at.values().copied().collect()
     }
 
-    /// Takes in a notice. Returns whether an address has changed. `None`: the notice is malformed.
+    /// Takes in a notice. Returns whether an address has changed. `None`: the notice does not tell.
     fn take(&mut self, header: &NetlinkHeader, payload: &[u8]) -> Option<bool> {
         /// `RTM_NEWLINK` and `RTM_DELLINK`.
         const NEW_LINK: u16 = 16;
@@ -156,7 +158,8 @@ impl Table {
         match header.message_type {
             NEW_LINK if is_device(&self.names, payload)? => self.own.extend(index(payload)),
             NEW_LINK => return Some(false),
-            DEL_LINK => {
+            // A port that leaves its bridge causes such a notice, with another family (`AF_BRIDGE`).
+            DEL_LINK if *payload.first()? == 0 => {
                 self.own.remove(&index(payload)?);
                 return Some(self.forget(index(payload)?));
             }
@@ -172,7 +175,8 @@ impl Table {
             }
             RouteNetlinkMessage::DelAddress(message) => {
                 let Some((at, _)) = of_device(&message) else { return Some(false) };
-                Some(self.at.remove(&at).is_some())
+                // The device can have the address with another prefix or peer, too.
+                if self.at.remove(&at).is_some() { None } else { Some(false) }
             }
             _ => Some(false),
         }
@@ -245,7 +249,7 @@ mod tests {
         assert_eq!(take(&mut table, NewAddress(address(2, "192.0.2.1"))), Some(false), "nothing new");
         assert_eq!(take(&mut table, NewAddress(address(3, "192.0.2.1"))), Some(true));
         assert_eq!(take(&mut table, NewAddress(address(3, "192.0.2.3"))), Some(true));
-        assert_eq!(take(&mut table, DelAddress(address(3, "192.0.2.1"))), Some(true));
+        assert_eq!(take(&mut table, DelAddress(address(3, "192.0.2.1"))), None, "with another prefix it can remain");
         assert_eq!(texts(&table), ["192.0.2.1", "192.0.2.3"], "device 2 still has the first");
         assert_eq!(take(&mut table, NewLink(link(4, "veth4"))), Some(false));
         assert_eq!(take(&mut table, DelLink(link(3, "eth3"))), Some(true));

@@ -27,17 +27,19 @@ struct Device {
 }
 
 impl Devices {
-    pub(super) fn clear(&mut self) {
-        self.devices.clear();
-    }
-
     /// Adds the device with the next number: its interface index, and whether it is up.
     pub(super) fn push(&mut self, found: Option<(u32, bool)>) {
         self.devices.push(found.map(|(index, is_up)| Device { index, is_up, addresses: 0 }));
     }
 
-    /// Leaves out the numbers after the last device that exists.
-    pub(super) fn trim(&mut self) {
+    /// Ends a lookup: the places of addresses stay as they were before it. Leaves out the numbers after the last device
+    /// that exists.
+    pub(super) fn follow(&mut self, before: Self) {
+        for device in self.devices.iter_mut().flatten() {
+            let same = before.devices.iter().flatten().find(|old| old.index == device.index);
+            device.addresses = same.map_or(0, |old| old.addresses);
+        }
+        self.elsewhere = before.elsewhere;
         let end = self.devices.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         self.devices.truncate(end);
     }
@@ -154,13 +156,22 @@ mod tests {
     }
 
     #[test]
+    fn lookup_keeps_the_places_of_addresses() {
+        let mut before = devices(&[Some(7), Some(8)]);
+        before.take_addresses([(7, address(1)), (8, address(2))].into_iter());
+        let mut devices = devices(&[Some(7), Some(8), None]);
+        devices.follow(before);
+        assert_eq!([1, 2].map(|number| devices.unbind(address(number))), [7, 8]);
+    }
+
+    #[test]
     fn next_device_follows_the_last_one_that_exists() {
         let mut devices = devices(&[Some(7), None, Some(9), None, None]);
-        devices.trim();
+        devices.follow(Devices::default());
         assert_eq!(devices.next_number(), 3);
         assert!(devices.has_first());
         let mut devices = self::devices(&[None]);
-        devices.trim();
+        devices.follow(Devices::default());
         assert_eq!((devices.next_number(), devices.has_first(), devices.first()), (0, false, 0));
     }
 }

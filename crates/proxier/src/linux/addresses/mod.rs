@@ -189,10 +189,25 @@ impl Addresses {
 
     /// Looks up all devices: at least as many as before, and further ones that a previous process made.
     fn find(&mut self) -> Result<(), DeviceError> {
-        let known = self.devices.next_number();
-        self.devices.clear();
-        while self.find_next()? || self.devices.next_number() < known {}
-        self.devices.trim();
+        let before = std::mem::take(&mut self.devices);
+        let found = self.find_all(before.next_number());
+        match found {
+            Ok(()) => self.devices.follow(before),
+            // The addresses are where they were.
+            Err(_) => self.devices = before,
+        }
+        found
+    }
+
+    /// Another program can have removed a device in between.
+    fn find_all(&mut self, known: usize) -> Result<(), DeviceError> {
+        const GAP: usize = 4;
+        let mut end = known + GAP;
+        while self.devices.next_number() < end {
+            if self.find_next()? {
+                end = end.max(self.devices.next_number() + GAP);
+            }
+        }
         Ok(())
     }
 
