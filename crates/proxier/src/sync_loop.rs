@@ -80,8 +80,8 @@ impl<K: Kernel> Loop<K> {
     }
 
     /// Syncs the objects that are known so far, although not all are: for a Service that must not wait for the others.
-    /// Before the first [`set_complete`](Self::set_complete), this removes no state of other Services. It delays no
-    /// later sync.
+    /// Before the first [`set_complete`](Self::set_complete), this removes no state of other Services. The next sync
+    /// reads the whole kernel.
     pub fn sync_early(&mut self, now: Duration) -> SyncReport {
         let report = self.engine.sync(&mut self.kernel, now);
         // The next sync compares everything, because this one cannot know which state is stale.
