@@ -10,8 +10,10 @@ pub(super) fn api_server() -> ServiceId {
     ServiceId::new("default", "kubernetes")
 }
 
-/// Splits the first events into those that the API server's Service needs, and all other Services and EndpointSlices.
-/// Each part keeps its order.
+/// Splits the first events into those that the API server's Service needs, and all others. Each part keeps its order.
+///
+/// The ServiceCIDRs are among the others: with them, kube-ipvs rejects connections to the ClusterIPs of all Services
+/// that it does not know yet. Until it knows them, another proxy can still serve them.
 pub(super) fn split(events: Vec<Event>) -> (Vec<Event>, Vec<Event>) {
     let api_server = api_server();
     // An object that was removed already must not come back.
@@ -21,13 +23,14 @@ pub(super) fn split(events: Vec<Event>) -> (Vec<Event>, Vec<Event>) {
     events.into_iter().partition(|event| match event {
         Event::ServiceApplied(service) => service.id == api_server,
         Event::SliceApplied(slice) => slice.service == api_server,
+        Event::ServiceCidrApplied(_) => false,
         _ => true,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use proxier::model::{EndpointSlice, Family, Service, SliceId};
+    use proxier::model::{EndpointSlice, Family, Service, ServiceCidr, SliceId};
 
     use super::*;
 
@@ -45,10 +48,11 @@ mod tests {
             Event::NodeAddresses([].into()),
             slice(ServiceId::new("default", "web")),
             service("default", "kubernetes"),
+            Event::ServiceCidrApplied(ServiceCidr { name: "kubernetes".into(), ranges: vec![] }),
         ];
         let (first, rest) = split(events.clone());
         assert_eq!(first, [2, 3, 5].map(|index: usize| events[index].clone()));
-        assert_eq!(rest, [0, 1, 4].map(|index: usize| events[index].clone()));
+        assert_eq!(rest, [0, 1, 4, 6].map(|index: usize| events[index].clone()));
         let removed = [events, vec![Event::ServiceRemoved(api_server())]].concat();
         assert_eq!(split(removed.clone()), (vec![], removed));
     }

@@ -78,6 +78,7 @@ impl HostAddresses {
     ///
     /// If rtnetlink cannot be read.
     pub fn read(&mut self) -> Result<BTreeSet<NodeAddress>, KernelUnavailable> {
+        self.drop_notices();
         let read = self.addresses.of_other_devices();
         self.table.at = read.map_err(unavailable("cannot read the addresses of this host"))?;
         self.table.own = self.addresses.indexes();
@@ -108,6 +109,17 @@ impl HostAddresses {
             if now != last {
                 return Ok(now);
             }
+        }
+    }
+
+    /// Empties the queue of notices before a read. If notices got lost, those that remain are older than the read.
+    fn drop_notices(&mut self) {
+        let start = Instant::now();
+        let mut is_empty = false;
+        while !is_empty && start.elapsed() < MAX_DEBOUNCE {
+            is_empty = true;
+            let heard = self.listener.wait(Some(Duration::ZERO), |_, _| is_empty = false);
+            is_empty &= !matches!(heard, Err(Error::Overrun | Error::Decode(_)));
         }
     }
 

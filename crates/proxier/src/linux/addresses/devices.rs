@@ -105,13 +105,17 @@ impl Devices {
         index
     }
 
-    /// Returns the device that has an address.
-    pub(super) fn unbind(&mut self, address: IpAddr) -> u32 {
+    /// The interface index of the device that has an address.
+    pub(super) fn holder(&self, address: IpAddr) -> u32 {
+        self.elsewhere.get(&address).copied().unwrap_or(self.first())
+    }
+
+    /// The kernel has removed an address, or refused to add it.
+    pub(super) fn forget(&mut self, address: IpAddr) {
         let index = self.elsewhere.remove(&address).unwrap_or(self.first());
         if let Some(device) = self.device(index) {
             device.addresses = device.addresses.saturating_sub(1);
         }
-        index
     }
 
     fn device(&mut self, index: u32) -> Option<&mut Device> {
@@ -141,8 +145,11 @@ mod tests {
         let at: Vec<u32> = (0..2 * MOST + 1).map(|number| devices.bind(address(number))).collect();
         let on = |index| at.iter().filter(|at| **at == index).count();
         assert_eq!((on(7), on(8)), (MOST + 1, MOST), "without a third device, the first gets more");
-        assert_eq!(devices.unbind(address(MOST)), 8);
-        assert_eq!(devices.unbind(address(0)), 7);
+        assert_eq!(devices.holder(address(MOST)), 8);
+        assert_eq!(devices.holder(address(MOST)), 8, "until the kernel has removed it");
+        devices.forget(address(MOST));
+        assert_eq!(devices.holder(address(0)), 7);
+        devices.forget(address(0));
         assert_eq!(devices.bind(address(9_999)), 8, "the first device is still full");
     }
 
@@ -152,7 +159,7 @@ mod tests {
         let listed = [(7, address(1)), (9, address(2)), (3, address(3))];
         assert_eq!(devices.take_addresses(listed.into_iter()), [address(1), address(2)].into());
         assert_eq!(devices.elsewhere().collect::<Vec<_>>(), [address(2)]);
-        assert_eq!([1, 2].map(|number| devices.unbind(address(number))), [7, 9]);
+        assert_eq!([1, 2].map(|number| devices.holder(address(number))), [7, 9]);
     }
 
     #[test]
@@ -161,7 +168,7 @@ mod tests {
         before.take_addresses([(7, address(1)), (8, address(2))].into_iter());
         let mut devices = devices(&[Some(7), Some(8), None]);
         devices.follow(before);
-        assert_eq!([1, 2].map(|number| devices.unbind(address(number))), [7, 8]);
+        assert_eq!([1, 2].map(|number| devices.holder(address(number))), [7, 8]);
     }
 
     #[test]

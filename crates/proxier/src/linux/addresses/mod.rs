@@ -129,12 +129,13 @@ impl Addresses {
                     batch.push(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL);
                 }
                 Change::Unbind(address) => {
-                    let message = message(self.devices.unbind(*address), *address);
+                    let message = message(self.devices.holder(*address), *address);
                     batch.push(RouteNetlinkMessage::DelAddress(message), 0);
                 }
                 _ => {}
             }
         }
+        let mut refused = BTreeSet::new();
         for failure in self.socket.execute(batch)? {
             let (number, change) = changes[failure.request];
             let done_already = match change {
@@ -142,9 +143,16 @@ impl Addresses {
                 _ => failure.error.is_not_found(),
             };
             if !done_already {
+                refused.insert(failure.request);
                 let reason = format!("{}: {}", self.names.device(), failure.error);
                 let reason = Reason::new(reason, Some(failure.error.errno()));
                 failures.push(Failure { change: number, cause: Cause::Refused, reason });
+            }
+        }
+        for (request, (_, change)) in changes.iter().enumerate() {
+            match (change, refused.contains(&request)) {
+                (Change::Bind(address), true) | (Change::Unbind(address), false) => self.devices.forget(*address),
+                _ => {}
             }
         }
         Ok(())
