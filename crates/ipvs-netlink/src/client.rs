@@ -5,7 +5,7 @@ use netlink_packet_core::DecodeError;
 use netlink_packet_generic::GenlMessage;
 
 use crate::{
-    Batch, Daemon, DaemonRole, Destination, DestinationEntry, DestinationKey, Error, Info, Request, RequestFailure,
+    Daemon, DaemonRole, Destination, DestinationEntry, DestinationKey, Error, Info, Request, RequestFailure,
     ServiceEntry, Timeouts, VirtualServer, VirtualServerKey, family,
     message::{Command, Message},
 };
@@ -92,14 +92,15 @@ impl Client {
     /// Executes a batch in as few sends as the socket's buffers allow. The result lists the requests that the kernel
     /// rejected, by ascending number. The kernel executed all others.
     ///
+    /// Requests are numbered from 0. The kernel executes them in order, so a batch can add a virtual server and its
+    /// destinations. A batch is no transaction: if the kernel rejects a request, the requests after it still run.
+    ///
     /// ```no_run
-    /// # use ipvs_netlink::{Batch, Client, Protocol, Scheduler, VirtualServer, VirtualServerKey};
+    /// # use ipvs_netlink::{Client, Protocol, Request, Scheduler, VirtualServer, VirtualServerKey};
     /// # let mut client = Client::open()?;
-    /// let mut batch = Batch::new();
-    /// for port in 1..=5000 {
-    ///     let key = VirtualServerKey::new(Protocol::Tcp, ([10, 0, 0, 1], port).into());
-    ///     batch.add_service(key, VirtualServer::new(Scheduler::RR));
-    /// }
+    /// let key = |port| VirtualServerKey::new(Protocol::Tcp, ([10, 0, 0, 1], port).into());
+    /// let service = VirtualServer::new(Scheduler::RR);
+    /// let batch: Vec<_> = (1..=5000).map(|port| Request::AddService { key: key(port), service }).collect();
     /// for failure in client.execute(&batch)? {
     ///     eprintln!("request {}: {failure}", failure.number);
     /// }
@@ -109,10 +110,10 @@ impl Client {
     /// # Errors
     ///
     /// [`Error::Transport`] if it is unknown which requests the kernel executed: read the state again.
-    pub fn execute(&mut self, batch: &Batch) -> Result<Vec<RequestFailure>, Error> {
+    pub fn execute(&mut self, batch: &[Request]) -> Result<Vec<RequestFailure>, Error> {
         let mut failures = Vec::new();
         let mut first = 0;
-        for requests in batch.requests().chunks(REQUESTS) {
+        for requests in batch.chunks(REQUESTS) {
             let mut encoded = netlink_batch::Batch::with_capacity(requests.len(), REQUEST);
             for request in requests {
                 encoded.push_with(self.family, 0, |payload| request.append_to(payload));

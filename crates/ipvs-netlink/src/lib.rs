@@ -12,7 +12,6 @@
 //! `net/netfilter/ipvs/ip_vs_ctl.c` in the kernel's source defines the meaning of all values. [`message`] encodes and
 //! decodes them, without a socket.
 
-mod batch;
 mod client;
 mod error;
 mod family;
@@ -20,7 +19,6 @@ pub mod message;
 mod request;
 mod types;
 
-pub use batch::Batch;
 pub use client::Client;
 pub use error::{Error, KernelError, RequestFailure};
 pub use request::Request;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::ensure;
-use ipvs_netlink::{Batch, Client, Destination, Protocol, Request, Scheduler, VirtualServer, VirtualServerKey};
+use ipvs_netlink::{Client, Destination, Protocol, Request, Scheduler, VirtualServer, VirtualServerKey};
 
 use scenarios::eventually;
 
@@ -17,7 +17,7 @@ fn key(port: u16) -> VirtualServerKey {
     VirtualServerKey::new(Protocol::Tcp, ([10, 0, 0, 1], port).into())
 }
 
-fn services(ports: impl Iterator<Item = u16>) -> Batch {
+fn services(ports: impl Iterator<Item = u16>) -> Vec<Request> {
     let service = VirtualServer::new(Scheduler::RR);
     ports.map(|port| Request::AddService { key: key(port), service }).collect()
 }
@@ -54,7 +54,7 @@ fn batch_of_5000_services_needs_at_most_two_sends() {
     let listed = listed(&mut n, 5000);
     assert_eq!(listed, (1..=5000).map(key).collect());
 
-    let deletions: Batch = listed.into_iter().map(|key| Request::DeleteService { key }).collect();
+    let deletions: Vec<_> = listed.into_iter().map(|key| Request::DeleteService { key }).collect();
     assert_eq!(n.client.execute(&deletions).unwrap(), []);
     assert_eq!(n.client.services().unwrap(), []);
 }
@@ -68,7 +68,7 @@ fn failed_requests_of_a_batch_are_reported_by_number() {
     assert_eq!(failures.len(), 3334);
     for (number, failure) in failures.iter().enumerate() {
         assert_eq!(failure.number, number * 3);
-        assert_eq!(failure.request, batch.requests()[failure.number]);
+        assert_eq!(failure.request, batch[failure.number]);
         assert!(failure.already_exists(), "{failure}");
     }
     assert!(failures[1].to_string().starts_with("add service TCP 10.0.0.1:4 (rr): File exists"));
@@ -79,15 +79,23 @@ fn failed_requests_of_a_batch_are_reported_by_number() {
 fn batch_executes_requests_in_the_order_of_addition() {
     let mut n = Namespace::with_interface();
     let web = tcp("10.0.0.1:80");
-    let mut batch = Batch::new();
-    batch.add_service(web, VirtualServer::new(Scheduler::WRR));
-    for (address, weight) in [("10.1.1.1:8080", 1), ("10.1.1.2:8080", 3)] {
-        batch.add_destination(web, destination(address), Destination { weight, ..Destination::default() });
-    }
-    let early = batch.add_destination(tcp("10.0.0.2:80"), destination("10.1.1.1:80"), Destination::default());
-    batch.add_service(tcp("10.0.0.2:80"), VirtualServer::new(Scheduler::RR));
+    let add_service = |key, scheduler| Request::AddService { key, service: VirtualServer::new(scheduler) };
+    let add_destination = |service, address, weight| Request::AddDestination {
+        service,
+        key: destination(address),
+        destination: Destination { weight, ..Destination::default() },
+    };
+    let early = add_destination(tcp("10.0.0.2:80"), "10.1.1.1:80", 1);
+    let batch = [
+        add_service(web, Scheduler::WRR),
+        add_destination(web, "10.1.1.1:8080", 1),
+        add_destination(web, "10.1.1.2:8080", 3),
+        early,
+        add_service(tcp("10.0.0.2:80"), Scheduler::RR),
+    ];
     let failures = n.client.execute(&batch).unwrap();
-    assert_eq!(failures.iter().map(|failure| failure.number).collect::<Vec<_>>(), [early]);
+    assert_eq!(failures.iter().map(|failure| failure.request).collect::<Vec<_>>(), [early]);
+    assert_eq!(failures[0].number, 3);
     assert!(failures[0].is_not_found());
     assert_eq!(
         n.rules(),
@@ -103,7 +111,7 @@ fn batch_executes_requests_in_the_order_of_addition() {
 #[test]
 fn empty_batch_executes_without_failures() {
     let mut n = Namespace::new();
-    assert_eq!(n.client.execute(&Batch::new()).unwrap(), []);
+    assert_eq!(n.client.execute(&[]).unwrap(), []);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ipvs_netlink::{Batch, Client, Error, Request, RequestFailure};
+use ipvs_netlink::{Client, Error, Request, RequestFailure};
 
 use crate::{
     cluster::EndpointAddress,
@@ -17,7 +17,7 @@ pub(super) fn apply(
     changes: &[(usize, &Change)],
     failures: &mut Vec<Failure>,
 ) -> Result<(), Error> {
-    let mut batch = Batch::with_capacity(changes.len());
+    let mut batch = Vec::with_capacity(changes.len());
     let mut numbers = Vec::with_capacity(changes.len());
     for (number, change) in changes {
         if let Some(request) = request(change) {
