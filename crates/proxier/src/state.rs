@@ -138,7 +138,7 @@ impl State {
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::AddElement { element, comment, .. } => self.add(*element, comment),
-            Change::RemoveElement { element, .. } => self.remove(*element),
+            Change::RemoveElement { element, .. } => self.put(*element, false),
             Change::AddServer { key, config } => {
                 let server = ServerState { config: *config, real_servers: BTreeMap::new() };
                 self.virtual_servers.insert(*key, server);
@@ -210,95 +210,51 @@ impl State {
     }
 
     pub(crate) fn add(&mut self, element: Element, comment: &Option<Arc<str>>) {
-        match element {
-            Element::Key(set, key) => {
-                let membership = self.elements.entry(key).or_default();
-                membership.sets = membership.sets.with(set);
-                if set == KeySet::Served && comment.is_some() {
-                    membership.comment.clone_from(comment);
-                }
-            }
-            Element::Vip(address) => {
-                self.recorded_vips.insert(address);
-            }
-            Element::Allowed(key, source) => {
-                self.allowed.entry(key).or_default().insert(source);
-            }
-            Element::Hairpin(protocol, endpoint) => {
-                self.hairpins.insert((protocol, endpoint));
-            }
-            Element::HealthCheck(key) => {
-                self.health_checks.insert(key);
-            }
-            Element::ServiceRange(range) => {
-                self.service_ranges.insert(range);
-            }
-            Element::PodSource(range) => {
-                self.pod_sources.insert(range);
-            }
-            Element::RemotePod(range) => {
-                self.remote_pods.insert(range);
-            }
-            Element::Outside(family) => {
-                self.outside.insert(family);
-            }
-            Element::ArpIgnore(address) => {
-                self.arp_ignore.insert(address);
-            }
-            Element::ShortCircuit(key, to) => {
-                self.short_circuits.insert(key, to);
-            }
+        self.put(element, true);
+        if let (Element::Key(KeySet::Served, key), Some(_)) = (element, comment) {
+            self.elements.entry(key).or_default().comment.clone_from(comment);
         }
     }
 
-    fn remove(&mut self, element: Element) {
+    /// Adds or removes an element.
+    fn put(&mut self, element: Element, is_there: bool) {
         match element {
-            Element::Key(set, key) => self.remove_from_set(set, key),
-            Element::Vip(address) => {
-                self.recorded_vips.remove(&address);
+            Element::Key(set, key) => {
+                let membership = self.elements.entry(key).or_default();
+                membership.sets = if is_there { membership.sets.with(set) } else { membership.sets.without(set) };
+                if !membership.sets.contains(KeySet::Served) {
+                    membership.comment = None;
+                }
+                if membership.sets == KeySets::NONE {
+                    self.elements.remove(&key);
+                }
             }
             Element::Allowed(key, source) => {
-                let Some(sources) = self.allowed.get_mut(&key) else { return };
-                sources.remove(&source);
+                let sources = self.allowed.entry(key).or_default();
+                put(sources, source, is_there);
                 if sources.is_empty() {
                     self.allowed.remove(&key);
                 }
             }
-            Element::Hairpin(protocol, endpoint) => {
-                self.hairpins.remove(&(protocol, endpoint));
-            }
-            Element::HealthCheck(key) => {
-                self.health_checks.remove(&key);
-            }
-            Element::ServiceRange(range) => {
-                self.service_ranges.remove(&range);
-            }
-            Element::PodSource(range) => {
-                self.pod_sources.remove(&range);
-            }
-            Element::RemotePod(range) => {
-                self.remote_pods.remove(&range);
-            }
-            Element::Outside(family) => {
-                self.outside.remove(&family);
-            }
-            Element::ArpIgnore(address) => {
-                self.arp_ignore.remove(&address);
-            }
-            Element::ShortCircuit(key, _) => {
+            Element::ShortCircuit(key, to) => {
                 self.short_circuits.remove(&key);
+                self.short_circuits.extend(is_there.then_some((key, to)));
             }
+            Element::Vip(address) => put(&mut self.recorded_vips, address, is_there),
+            Element::Hairpin(protocol, endpoint) => put(&mut self.hairpins, (protocol, endpoint), is_there),
+            Element::HealthCheck(key) => put(&mut self.health_checks, key, is_there),
+            Element::ServiceRange(range) => put(&mut self.service_ranges, range, is_there),
+            Element::PodSource(range) => put(&mut self.pod_sources, range, is_there),
+            Element::RemotePod(range) => put(&mut self.remote_pods, range, is_there),
+            Element::Outside(family) => put(&mut self.outside, family, is_there),
+            Element::ArpIgnore(address) => put(&mut self.arp_ignore, address, is_there),
         }
     }
+}
 
-    fn remove_from_set(&mut self, set: KeySet, key: VirtualServerKey) {
-        let Some(membership) = self.elements.get_mut(&key) else { return };
-        membership.sets = membership.sets.without(set);
-        if set == KeySet::Served {
-            membership.comment = None;
-        }
-        if membership.sets == KeySets::NONE {
-            self.elements.remove(&key);
-        }
-    }
+fn put<T: Ord>(set: &mut BTreeSet<T>, element: T, is_there: bool) {
+    match is_there {
+        true => set.insert(element),
+        false => set.remove(&element),
+    };
 }
