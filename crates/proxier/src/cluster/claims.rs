@@ -77,7 +77,7 @@ mod tests {
     /// A tenant can change a Service again and again while thousands of others ask for the same address.
     #[test]
     fn service_change_that_keeps_its_claims_marks_no_rival() {
-        let mut cluster = Cluster::new(&Config::new("node-1"));
+        let mut cluster = Cluster::new(Config::new("node-1"));
         let asking = |name, ip| Service {
             external_ips: vec!["203.0.113.7".parse().unwrap()],
             ..service(name, &[ip], &[(80, None)])

@@ -26,7 +26,7 @@ pub use listeners::Kind;
 pub(crate) use listeners::{Listener, Listeners};
 
 use crate::{
-    config::{Config, NodePortAddresses, PodSources},
+    config::Config,
     model::{
         Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Protocol, Service, ServiceCidr,
         ServiceId, ServicePort, SliceId, TrafficPolicy, VirtualServerKey,
@@ -38,11 +38,7 @@ use crate::{
 /// The order of events never matters: the same set of objects gives the same `Cluster`.
 #[derive(Debug)]
 pub struct Cluster {
-    hostname: Box<str>,
-    node_port_policy: NodePortAddresses,
-    localhost_node_ports: bool,
-    pod_source_policy: PodSources,
-    max_virtual_servers: usize,
+    pub(crate) config: Config,
     services: HashMap<ServiceId, Service>,
     slices: HashMap<SliceId, EndpointSlice>,
     slices_of: HashMap<ServiceId, BTreeSet<SliceId>>,
@@ -51,15 +47,15 @@ pub struct Cluster {
     service_cidrs: BTreeMap<Box<str>, Vec<IpNet>>,
     /// Invariant: no range lies within another one.
     service_ranges: BTreeSet<IpNet>,
-    /// Invariant: the selection of `pod_source_policy`.
+    /// Invariant: the selection of `config.pod_sources`.
     pod_sources: BTreeSet<IpNet>,
-    /// Invariant: the selection of `pod_source_policy`.
+    /// Invariant: the selection of `config.pod_sources`.
     remote_pods: BTreeSet<IpNet>,
     host_addresses: BTreeSet<NodeAddress>,
     api_server: BTreeSet<SocketAddr>,
     /// Schedulers that the kernel lacks, or that the configuration disables.
     missing_schedulers: BTreeSet<Scheduler>,
-    /// Invariant: the selection of `node_port_policy`, and 127.0.0.1 if `localhost_node_ports`.
+    /// Invariant: the selection of `config.node_ports`, and 127.0.0.1 if `config.localhost_node_ports`.
     node_port_addresses: Vec<IpAddr>,
     /// The Services with a VIP at an address.
     on_address: HashMap<IpAddr, BTreeSet<ServiceId>>,
@@ -75,14 +71,9 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         let mut cluster = Self {
-            hostname: config.hostname.clone(),
-            node_port_policy: config.node_ports.clone(),
-            localhost_node_ports: config.localhost_node_ports,
-            pod_source_policy: config.pod_sources.clone(),
             pod_sources: config.pod_sources.select(None),
-            max_virtual_servers: config.max_virtual_servers,
             remote_pods: BTreeSet::new(),
             services: HashMap::default(),
             slices: HashMap::default(),
@@ -94,6 +85,7 @@ impl Cluster {
             host_addresses: BTreeSet::new(),
             api_server: BTreeSet::new(),
             missing_schedulers: config.missing_schedulers.clone(),
+            config,
             node_port_addresses: Vec::new(),
             on_address: HashMap::default(),
             endpoints_here: HashMap::default(),
@@ -190,7 +182,7 @@ impl Cluster {
 
     /// The listeners that a Service asks for, including those that it does not get.
     pub(crate) fn listeners(&self, service: &Service) -> Listeners {
-        listeners::listeners(service, &self.node_port_addresses, self.max_virtual_servers)
+        listeners::listeners(service, &self.node_port_addresses, self.config.max_virtual_servers)
     }
 
     pub(crate) fn health_checks(&self, service: &Service) -> Vec<(Kind, VirtualServerKey)> {
@@ -204,22 +196,22 @@ impl Cluster {
 
     /// The name of this host's Node.
     pub fn hostname(&self) -> &str {
-        &self.hostname
+        &self.config.hostname
     }
 
     /// This host's Node.
     pub fn own_node(&self) -> Option<&Node> {
-        self.nodes.get(&self.hostname)
+        self.nodes.get(&self.config.hostname)
     }
 
     pub(crate) fn is_local(&self, endpoint: &Endpoint) -> bool {
-        endpoint.node.as_deref() == Some(&*self.hostname)
+        endpoint.node.as_deref() == Some(&*self.config.hostname)
     }
 
     /// Another Node with this address. If the address were bound here, this host could not reach that Node.
     pub(crate) fn other_node_with(&self, address: IpAddr) -> Option<&str> {
         let mut names = self.node_addresses.get(&address).into_iter().flatten().map(|name| &**name);
-        names.find(|name| *name != &*self.hostname)
+        names.find(|name| *name != &*self.config.hostname)
     }
 
     /// Whether a range contains an `InternalIP` of this node or, if none is known, an address of this host.
@@ -256,18 +248,18 @@ impl Cluster {
         if !self.services.values().any(|service| service.external_policy == TrafficPolicy::Local) {
             return Vec::new();
         }
-        self.pod_source_policy.untold(self.own_node(), &self.host_addresses)
+        self.config.pod_sources.untold(self.own_node(), &self.host_addresses)
     }
 
     /// Whether a Service's connections survive a failover of its addresses: it uses `mh` without NAT.
-    pub(crate) fn any_fails_over(&self, scheduler: Scheduler) -> bool {
+    pub(crate) fn any_fails_over(&self) -> bool {
         let mut options = self.forwarded.iter().filter_map(|id| self.services.get(id)).map(Service::options);
-        options.any(|options| options.scheduler.unwrap_or(scheduler) == Scheduler::MH)
+        options.any(|options| options.scheduler.unwrap_or(self.config.scheduler) == Scheduler::MH)
     }
 
     /// Whether an address belongs to this node, by a link of this host or by the status of its Node.
     pub(crate) fn is_own_address(&self, address: IpAddr) -> bool {
-        let of_own_node = |names: &BTreeSet<Box<str>>| names.contains(&self.hostname);
+        let of_own_node = |names: &BTreeSet<Box<str>>| names.contains(&self.config.hostname);
         self.is_host_address(address) || self.node_addresses.get(&address).is_some_and(of_own_node)
     }
 

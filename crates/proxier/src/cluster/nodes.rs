@@ -35,7 +35,7 @@ impl Cluster {
         }
         let changed = before.symmetric_difference(&after).copied().collect();
         self.mark_users(&changed);
-        if name == self.hostname {
+        if name == self.config.hostname {
             self.mark_endpoints(&changed);
             let of_node = |node: Option<Node>| node.map(|node| (node.zone, node.internal_ips)).unwrap_or_default();
             let ((zone, internal_ips), (new_zone, new_internal_ips)) = (of_node(old), of_node(new));
@@ -74,9 +74,9 @@ impl Cluster {
     }
 
     pub(super) fn select_pods(&mut self) {
-        let node = self.nodes.get(&self.hostname);
-        self.pod_sources = self.pod_source_policy.select(node);
-        self.remote_pods = self.pod_source_policy.elsewhere(node, &self.host_addresses);
+        let node = self.nodes.get(&self.config.hostname);
+        self.pod_sources = self.config.pod_sources.select(node);
+        self.remote_pods = self.config.pod_sources.elsewhere(node, &self.host_addresses);
     }
 
     /// Marks the Services with a VIP at one of these addresses.
@@ -107,9 +107,9 @@ impl Cluster {
 
     /// Selects the addresses of node ports again, and moves the claims of the Services that use them.
     pub(super) fn select_node_port_addresses(&mut self) {
-        let node = self.nodes.get(&self.hostname);
-        let mut selected = self.node_port_policy.select(&self.host_addresses, node);
-        selected.extend(self.localhost_node_ports.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        let node = self.nodes.get(&self.config.hostname);
+        let mut selected = self.config.node_ports.select(&self.host_addresses, node);
+        selected.extend(self.config.localhost_node_ports.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         if selected == self.node_port_addresses {
             return;
         }

@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, net::IpAddr};
 use super::{Refusal, Skipped};
 use crate::{
     cluster::{Claim, Cluster, Kind, Listener},
-    config::Config,
     model::{Family, Service, ServicePort, ServicePortId, TrafficPolicy, VirtualServerKey},
     set::{KeySet, KeySets},
 };
@@ -56,7 +55,6 @@ impl Frontend {
 /// The frontends of a port in one family: the `listeners` that it can have.
 pub(super) fn frontends(
     cluster: &Cluster,
-    config: &Config,
     service: &Service,
     port: &ServicePort,
     family: Family,
@@ -70,7 +68,7 @@ pub(super) fn frontends(
         if kind.is_node_port() && no_node_port.is_some() {
             continue;
         }
-        match place(cluster, config, &id, *kind, *key) {
+        match place(cluster, &id, *kind, *key) {
             Ok(bind) => frontends.push(Frontend { kind: *kind, key: *key, bind }),
             Err(reason) => drop(skipped.insert(reason)),
         }
@@ -80,16 +78,10 @@ pub(super) fn frontends(
 }
 
 /// Whether a frontend's address must be bound, or why the frontend cannot be served.
-fn place(
-    cluster: &Cluster,
-    config: &Config,
-    id: &ServicePortId,
-    kind: Kind,
-    key: VirtualServerKey,
-) -> Result<bool, Skipped> {
+fn place(cluster: &Cluster, id: &ServicePortId, kind: Kind, key: VirtualServerKey) -> Result<bool, Skipped> {
     let address = key.address;
     let refused = |why| Skipped::Refused { service: id.service.clone(), address, why };
-    if let Some(why) = refusal(cluster, config, kind, address) {
+    if let Some(why) = refusal(cluster, kind, address) {
         return Err(refused(why));
     }
     if let Some(reason) = taken(cluster, id, Claim::VirtualServer(key)) {
@@ -106,7 +98,7 @@ fn place(
             if let Some(node) = cluster.other_node_with(address).filter(|_| !is_own) {
                 return Err(Skipped::NodeAddress { port: id.clone(), address, node: node.into() });
             }
-            let is_reserved = config.reserves(key.port) || cluster.is_api_server_at(key);
+            let is_reserved = cluster.config.reserves(key.port) || cluster.is_api_server_at(key);
             if is_own && kind == Kind::ExternalIp && is_reserved {
                 return Err(Skipped::ReservedPort { port: id.clone(), key });
             }
@@ -119,10 +111,10 @@ fn place(
 }
 
 /// Why no node serves the address.
-fn refusal(cluster: &Cluster, config: &Config, kind: Kind, address: IpAddr) -> Option<Refusal> {
+fn refusal(cluster: &Cluster, kind: Kind, address: IpAddr) -> Option<Refusal> {
     match kind {
-        Kind::ExternalIp if !config.allow_external_ips => Some(Refusal::Disallowed),
-        Kind::ExternalIp if !config.allows_external_ip(address) => Some(Refusal::OutOfRange),
+        Kind::ExternalIp if !cluster.config.allow_external_ips => Some(Refusal::Disallowed),
+        Kind::ExternalIp if !cluster.config.allows_external_ip(address) => Some(Refusal::OutOfRange),
         Kind::ExternalIp => cluster.service_range_of(address).map(Refusal::ServiceRange),
         _ => None,
     }

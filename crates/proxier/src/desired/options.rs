@@ -11,13 +11,12 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, EndpointAddress, Kind},
-    config::Config,
     model::{Endpoint, Forwarding, HashOn, Protocol, Service, ServiceOptions, ServicePort, UdpScheduling},
     set::KeySet,
 };
 
-pub(super) fn scheduling(cluster: &Cluster, config: &Config, options: &ServiceOptions) -> (Scheduler, ServiceFlags) {
-    let scheduler = scheduler(cluster, config, options);
+pub(super) fn scheduling(cluster: &Cluster, options: &ServiceOptions) -> (Scheduler, ServiceFlags) {
+    let scheduler = scheduler(cluster, options);
     // Without the fallback flag, IPVS would reject a client whose endpoint drains. `mh` also hashes the client's port,
     // as under kube-proxy.
     let (fallback, port, hashes_port) = match scheduler {
@@ -31,20 +30,19 @@ pub(super) fn scheduling(cluster: &Cluster, config: &Config, options: &ServiceOp
     (scheduler, flags)
 }
 
-fn scheduler(cluster: &Cluster, config: &Config, options: &ServiceOptions) -> Scheduler {
-    options.scheduler.filter(|chosen| cluster.has_scheduler(*chosen)).unwrap_or(config.scheduler)
+fn scheduler(cluster: &Cluster, options: &ServiceOptions) -> Scheduler {
+    options.scheduler.filter(|chosen| cluster.has_scheduler(*chosen)).unwrap_or(cluster.config.scheduler)
 }
 
 /// A scheduling option that has no effect, if there is one.
 pub(super) fn without_effect(
     cluster: &Cluster,
-    config: &Config,
     service: &Service,
     port: &ServicePort,
     backends: &Backends,
 ) -> Option<Skipped> {
     let options = service.options();
-    let scheduler = scheduler(cluster, config, options);
+    let scheduler = scheduler(cluster, options);
     let port = || service.port_id(port);
     if let Some(missing) = options.scheduler.filter(|chosen| *chosen != scheduler) {
         return Some(Skipped::Scheduler { port: port(), missing, instead: scheduler });

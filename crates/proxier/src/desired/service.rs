@@ -15,19 +15,18 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, EndpointAddress, Kind, Listener},
-    config::Config,
     model::{Affinity, Endpoint, Family, Protocol, Service, ServiceId, ServicePort, TrafficPolicy, VirtualServerKey},
     set::KeySet,
 };
 
 /// The desired state of one Service. Empty if the Service does not exist.
-pub(crate) fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> Desired {
+pub(crate) fn of_service(cluster: &Cluster, id: &ServiceId) -> Desired {
     let mut desired = Desired::default();
     let Some(service) = cluster.service(id) else { return desired };
     let mut listeners: HashMap<(Family, usize), Vec<Listener>> = HashMap::default();
     let asked = cluster.listeners(service);
     if asked.left_out > 0 {
-        let (limit, left_out) = (config.max_virtual_servers, asked.left_out);
+        let (limit, left_out) = (cluster.config.max_virtual_servers, asked.left_out);
         desired.skipped.insert(Skipped::TooMany { service: id.clone(), limit, left_out });
     }
     for listener in asked.all {
@@ -39,9 +38,9 @@ pub(crate) fn of_service(cluster: &Cluster, config: &Config, id: &ServiceId) -> 
         let endpoints = cluster.endpoints(id, family);
         for (index, port) in service.ports.iter().enumerate() {
             let listeners = listeners.remove(&(family, index)).unwrap_or_default();
-            let frontends = frontends(cluster, config, service, port, family, &listeners, &mut desired.skipped);
+            let frontends = frontends(cluster, service, port, family, &listeners, &mut desired.skipped);
             let endpoints = endpoints.of_port(port);
-            local.extend(add_port(&mut desired, cluster, config, service, port, &frontends, &endpoints));
+            local.extend(add_port(&mut desired, cluster, service, port, &frontends, &endpoints));
         }
         local_endpoints = local_endpoints.max(local.len());
     }
@@ -61,19 +60,18 @@ fn families(service: &Service) -> impl Iterator<Item = Family> {
 fn add_port(
     desired: &mut Desired,
     cluster: &Cluster,
-    config: &Config,
     service: &Service,
     port: &ServicePort,
     frontends: &[Frontend],
     endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
 ) -> Vec<IpAddr> {
     let backends = Backends::new(cluster, service, endpoints, port.protocol);
-    desired.skipped.extend(options::without_effect(cluster, config, service, port, &backends));
+    desired.skipped.extend(options::without_effect(cluster, service, port, &backends));
     let target = short_circuit_target(service, frontends);
     let is_target = |frontend: &Frontend| target == Some(frontend.key);
     let shortens = |frontend: &Frontend| frontend.kind.is_external() && service.external_policy == TrafficPolicy::Local;
     for frontend in frontends {
-        let mut server = virtual_server(cluster, config, service, port, frontend, &backends);
+        let mut server = virtual_server(cluster, service, port, frontend, &backends);
         if service.options.is_some() {
             let is_diverted_to = is_target(frontend) && frontends.iter().any(shortens);
             let skipped = &mut desired.skipped;
@@ -136,7 +134,6 @@ fn short_circuit_target(service: &Service, frontends: &[Frontend]) -> Option<Vir
 /// The only constructor of virtual servers, for every kind of address.
 fn virtual_server(
     cluster: &Cluster,
-    config: &Config,
     service: &Service,
     port: &ServicePort,
     frontend: &Frontend,
@@ -155,7 +152,7 @@ fn virtual_server(
         (false, true) => frontend.sets(policy).with(no_local),
         (false, false) => frontend.sets(policy).with(KeySet::NoEndpoints),
     };
-    let (scheduler, flags) = options::scheduling(cluster, config, service.options());
+    let (scheduler, flags) = options::scheduling(cluster, service.options());
     VirtualServer {
         owner: service.port_id(port),
         config: ipvs_netlink::VirtualServer {

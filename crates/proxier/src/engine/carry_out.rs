@@ -50,7 +50,7 @@ impl Engine {
                     taken = true;
                 }
                 (Cause::NoScheduler, Change::AddServer { config, .. } | Change::UpdateServer { config, .. })
-                    if config.scheduler != self.config.scheduler =>
+                    if config.scheduler != self.cluster.config.scheduler =>
                 {
                     self.cluster.record_missing(config.scheduler);
                     taken = true;

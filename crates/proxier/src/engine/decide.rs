@@ -46,7 +46,7 @@ impl Engine {
         let mut wanted = Desired::default();
         let (mut health_checks, mut given_up, mut flows) = (Vec::new(), BTreeMap::new(), Vec::new());
         for id in self.cluster.drain_dirty() {
-            let mut desired = desired::of_service(&self.cluster, &self.config, &id);
+            let mut desired = desired::of_service(&self.cluster, &id);
             leave_out_foreign(&mut desired, &self.foreign);
             desired.cap_reasons(&id);
             scope.add(&desired);
@@ -71,7 +71,7 @@ impl Engine {
         }
         let Some(known) = &self.known else { return Default::default() };
         let mut differ = Differ {
-            config: &self.config,
+            config: &self.cluster.config,
             known,
             foreign: &self.foreign,
             drains: &mut self.drains,

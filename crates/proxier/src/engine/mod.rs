@@ -87,7 +87,6 @@ use spot_check::SpotCheck;
 /// Otherwise the engine binds their addresses.
 #[derive(Debug)]
 pub struct Engine {
-    config: Config,
     cluster: Cluster,
     /// The last known state of kube-ipvs in the kernel. `None` until the first read.
     known: Option<State>,
@@ -112,11 +111,10 @@ impl Engine {
     /// An engine that knows only the addresses of this host, except those of `kube-ipvs0`. It serves node ports on
     /// them. Feed in later changes as [`Event::NodeAddresses`].
     pub fn new(config: Config, host_addresses: BTreeSet<NodeAddress>) -> Self {
-        let mut cluster = Cluster::new(&config);
+        let mut cluster = Cluster::new(config);
         cluster.apply(Event::NodeAddresses(host_addresses));
         Self {
             cluster,
-            config,
             known: None,
             foreign: BTreeSet::new(),
             disowned: BTreeSet::new(),
@@ -139,7 +137,7 @@ impl Engine {
 
     /// Whether IPVS must accept connections whose beginning it has not seen (`net.ipv4.vs.sloppy_tcp`).
     pub fn takes_up_connections(&self) -> bool {
-        self.cluster.any_fails_over(self.config.scheduler)
+        self.cluster.any_fails_over()
     }
 
     /// Whether the last known state has an address bound to `kube-ipvs0`.
@@ -171,7 +169,7 @@ impl Engine {
 
     /// The engine's settings.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.cluster.config
     }
 
     /// The known objects.
@@ -181,7 +179,7 @@ impl Engine {
 
     /// The desired state of a Service, computed now.
     pub fn desired(&self, service: &ServiceId) -> Desired {
-        desired::of_service(&self.cluster, &self.config, service)
+        desired::of_service(&self.cluster, service)
     }
 
     /// The number of real servers that left the endpoints and keep their last connections.

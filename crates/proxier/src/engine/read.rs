@@ -60,7 +60,7 @@ impl Engine {
     }
 
     fn period(&self) -> Duration {
-        self.config.sync_period.max(SHORTEST_PERIOD)
+        self.cluster.config.sync_period.max(SHORTEST_PERIOD)
     }
 
     /// The interval from a read of the whole kernel to the next periodic one.

@@ -233,7 +233,7 @@ fn endpoint_that_becomes_a_node_address_loses_its_hairpin() {
 /// A starting pod adds a link-local address to the node. Services with source ranges do not depend on it.
 #[test]
 fn services_with_source_ranges_are_marked_only_if_the_node_ip_changes() {
-    let mut cluster = crate::cluster::Cluster::new(&Config::new("node-1"));
+    let mut cluster = crate::cluster::Cluster::new(Config::new("node-1"));
     let mut web = service("web", &["10.0.0.1"], &[(80, None)]);
     web.source_ranges = vec!["192.168.0.0/24".parse().unwrap()];
     cluster.apply(Event::ServiceApplied(web));
@@ -265,7 +265,7 @@ fn services_with_source_ranges_are_marked_only_if_the_node_ip_changes() {
 
 #[test]
 fn node_address_change_marks_only_services_with_an_endpoint_there() {
-    let mut cluster = crate::cluster::Cluster::new(&Config::new("node-1"));
+    let mut cluster = crate::cluster::Cluster::new(Config::new("node-1"));
     let at = |name: &str, address: &str, node: Option<&str>| {
         let mut slice = slice(name, name, 80, &[address]);
         slice.endpoints[0].node = node.map(Into::into);
