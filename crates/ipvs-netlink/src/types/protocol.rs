@@ -58,6 +58,9 @@ pub enum Family {
 }
 
 impl Family {
+    /// Both families.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
     /// The family of an address. An IPv4-mapped IPv6 address is IPv6, as for the kernel.
     pub const fn of(address: IpAddr) -> Self {
         match address {

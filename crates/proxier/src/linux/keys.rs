@@ -9,12 +9,7 @@ use crate::{
 
 impl From<VirtualServerKey> for IpvsKey {
     fn from(VirtualServerKey { address, protocol, port }: VirtualServerKey) -> Self {
-        let protocol = match protocol {
-            Protocol::Tcp => IpvsProtocol::Tcp,
-            Protocol::Udp => IpvsProtocol::Udp,
-            Protocol::Sctp => IpvsProtocol::Sctp,
-        };
-        Self::Address { address, port: port.get(), protocol }
+        Self::Address { address, port: port.get(), protocol: IpvsProtocol::from_number(protocol.number()) }
     }
 }
 
@@ -23,13 +18,7 @@ impl VirtualServerKey {
     /// can have.
     pub fn from_ipvs(key: IpvsKey) -> Option<Self> {
         let IpvsKey::Address { address, port, protocol } = key else { return None };
-        let protocol = match protocol {
-            IpvsProtocol::Tcp => Protocol::Tcp,
-            IpvsProtocol::Udp => Protocol::Udp,
-            IpvsProtocol::Sctp => Protocol::Sctp,
-            _ => return None,
-        };
-        Some(Self { address, protocol, port: PortNumber::new(port)? })
+        Some(Self { address, protocol: Protocol::from_number(protocol.number())?, port: PortNumber::new(port)? })
     }
 }
 

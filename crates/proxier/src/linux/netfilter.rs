@@ -14,10 +14,7 @@ pub(super) const fn message_type(subsystem: u8, number: u8) -> u16 {
 
 /// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
 pub(super) const fn family_number(family: Family) -> u8 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    }
+    family.number() as u8
 }
 
 /// `struct nfgenmsg`: a family, version 0, resource 0.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    model::{PortNumber, Protocol, VirtualServerKey},
+    model::{PortNumber, VirtualServerKey},
     plan::Change,
     set::KeySet,
     state::State,
@@ -165,10 +165,9 @@ impl Owned {
 
 fn key(text: &str) -> Option<VirtualServerKey> {
     let (protocol, address) = text.split_once(' ')?;
-    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    let protocol = protocols.into_iter().find(|known| known.to_string() == protocol)?;
     let address: SocketAddr = address.parse().ok()?;
-    Some(VirtualServerKey { address: address.ip(), protocol, port: PortNumber::new(address.port())? })
+    let (protocol, port) = (protocol.parse().ok()?, PortNumber::new(address.port())?);
+    Some(VirtualServerKey { address: address.ip(), protocol, port })
 }
 
 #[cfg(test)]

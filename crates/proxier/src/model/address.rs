@@ -5,6 +5,8 @@ use std::{
     str::FromStr,
 };
 
+pub use ipvs_netlink::Family;
+
 /// A port number, 1 to 65535.
 pub type PortNumber = NonZeroU16;
 
@@ -58,34 +60,6 @@ impl FromStr for Protocol {
     fn from_str(name: &str) -> Result<Self, UnknownProtocol> {
         let known = Self::ALL.into_iter().find(|protocol| protocol.to_string() == name);
         known.ok_or_else(|| UnknownProtocol(name.into()))
-    }
-}
-
-/// IPv4 or IPv6. A virtual server and its real servers are always of one family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both families, in the order in which the engine processes them.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The family of an address.
-    pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
     }
 }
 
