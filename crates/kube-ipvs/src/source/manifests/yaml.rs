@@ -1,19 +1,20 @@
 //! Converts a YAML document to JSON, as `kubectl apply` sends it, and finds the positions of its fields.
 
-use std::fmt;
-
-use serde::{
-    Serialize,
-    de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
-};
+use serde::{Deserialize as _, de::Error as _};
+use serde_json::Value;
 use serde_saphyr::{
     Deserializer, Error, Location, MessageFormatter, Options, UserMessageFormatter, budget::BudgetBreach,
 };
+use serde_transcode::Transcoder;
 
 pub(super) fn to_json(text: &str) -> Result<String, Error> {
     let mut json = Vec::with_capacity(text.len());
-    parse(text, |yaml| Json(&mut json).deserialize(yaml))?;
-    Ok(String::from_utf8(json).expect("serde_json writes UTF-8"))
+    let written = parse(text, |yaml| serde_json::to_writer(&mut json, &Transcoder::new(yaml)).map_err(Error::custom));
+    match written {
+        Ok(()) => Ok(String::from_utf8(json).expect("serde_json writes UTF-8")),
+        // An error of the JSON writer has no position in the text.
+        Err(error) => Err(parse(text, |yaml| Value::deserialize(yaml)).err().unwrap_or(error)),
+    }
 }
 
 pub(super) fn parse<'de, R>(
@@ -59,79 +60,4 @@ pub(super) fn reason(error: &Error) -> (Option<Location>, String) {
         _ => message,
     };
     (error.location(), message)
-}
-
-struct Json<'a>(&'a mut Vec<u8>);
-
-impl Json<'_> {
-    fn write<E: serde::de::Error>(self, value: impl Serialize) -> Result<(), E> {
-        serde_json::to_writer(self.0, &value).map_err(E::custom)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Json<'_> {
-    type Value = ();
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Json<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value of JSON")
-    }
-    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
-        self.write(value)
-    }
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
-        self.write(value)
-    }
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
-        self.write(value)
-    }
-    fn visit_i128<E: serde::de::Error>(self, value: i128) -> Result<(), E> {
-        self.write(value)
-    }
-    fn visit_u128<E: serde::de::Error>(self, value: u128) -> Result<(), E> {
-        self.write(value)
-    }
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
-        self.write(value)
-    }
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
-        self.write(value)
-    }
-    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        self.write(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        self.0.push(b'[');
-        while seq.next_element_seed(Json(self.0))?.is_some() {
-            self.0.push(b',');
-        }
-        close(self.0, b']');
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        self.0.push(b'{');
-        while let Some(key) = map.next_key::<String>()? {
-            Json(self.0).write(key)?;
-            self.0.push(b':');
-            map.next_value_seed(Json(self.0))?;
-            self.0.push(b',');
-        }
-        close(self.0, b'}');
-        Ok(())
-    }
-}
-
-/// Replaces the trailing comma.
-fn close(json: &mut Vec<u8>, end: u8) {
-    json.pop_if(|last| *last == b',');
-    json.push(end);
 }
