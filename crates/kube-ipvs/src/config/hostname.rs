@@ -1,15 +1,8 @@
 use std::{fmt, str::FromStr};
 
-/// The reason why this node's name is unknown.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HostnameError {
-    /// The host has no name.
-    #[error("this host has no name: set the node's name with --hostname-override")]
-    Empty,
-    /// The host's name is not text.
-    #[error("this host's name {0:?} is not UTF-8: set the node's name with --hostname-override")]
-    NotUtf8(String),
-}
+use anyhow::{Context, ensure};
+
+const REMEDY: &str = "set the node's name with --hostname-override";
 
 /// `--hostname-override`: the node's name, if given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,7 +12,7 @@ impl NodeName {
     /// Returns the given name, or else the host's name, in lower case.
     ///
     /// Endpoints with this `nodeName` are local.
-    pub fn resolve(&self) -> Result<Box<str>, HostnameError> {
+    pub fn resolve(&self) -> anyhow::Result<Box<str>> {
         match &self.0 {
             Some(name) => Ok(name.clone()),
             None => own_hostname(),
@@ -57,12 +50,10 @@ impl FromStr for NodeName {
     }
 }
 
-fn own_hostname() -> Result<Box<str>, HostnameError> {
+fn own_hostname() -> anyhow::Result<Box<str>> {
     let uname = rustix::system::uname();
     let name = uname.nodename();
-    let name = name.to_str().map_err(|_| HostnameError::NotUtf8(name.to_string_lossy().into_owned()))?.trim();
-    if name.is_empty() || name == "(none)" {
-        return Err(HostnameError::Empty);
-    }
+    let name = name.to_str().with_context(|| format!("this host's name {name:?} is not UTF-8: {REMEDY}"))?.trim();
+    ensure!(!name.is_empty() && name != "(none)", "this host has no name: {REMEDY}");
     Ok(name.to_lowercase().into())
 }

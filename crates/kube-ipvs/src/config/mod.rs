@@ -36,7 +36,7 @@ pub use duration::GoDuration;
 pub use file::{File, read, write};
 pub use gates::FeatureGates;
 pub use groups::{ClientConnection, Conntrack, Iptables, Ipvs};
-pub use hostname::{HostnameError, NodeName};
+pub use hostname::NodeName;
 pub use listen::Listen;
 pub use logging::{LogFormat, Logging};
 pub use mode::Mode;
@@ -209,7 +209,7 @@ impl Configuration {
     /// # Errors
     ///
     /// When this node's name is unknown.
-    pub fn engine(&self) -> Result<Config, HostnameError> {
+    pub fn engine(&self) -> anyhow::Result<Config> {
         let mut config = Config::new(&self.hostname_override.resolve()?);
         config.node_ports = self.node_port_addresses.addresses.clone();
         config.pod_sources = match self.detect_local_mode {

@@ -51,7 +51,6 @@ struct File {
     seen: Option<u64>,
     followed: bool,
     objects: BTreeMap<Key, Arc<Object>>,
-    problems: Vec<Problem>,
 }
 
 impl Folder {
@@ -89,14 +88,6 @@ impl Folder {
         changes
     }
 
-    /// All present problems, sorted by file.
-    pub fn problems(&self) -> Vec<&Problem> {
-        let mut problems: Vec<_> =
-            self.files.values().flat_map(|file| &file.problems).chain(self.doubles.values()).collect();
-        problems.sort();
-        problems
-    }
-
     /// The names of the known files.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(|name| &**name)
@@ -126,9 +117,7 @@ impl Folder {
                     Content::Gone => Parsed::default(),
                 };
                 changes.problems.extend(parsed.errors.iter().chain(&parsed.warnings).cloned());
-                let good = parsed.errors.is_empty();
-                file.problems = if good { parsed.warnings } else { parsed.errors };
-                if !good {
+                if !parsed.errors.is_empty() {
                     return;
                 }
                 changes.notes.extend(parsed.notes);

@@ -61,11 +61,6 @@ impl ManifestSource {
         &self.dir
     }
 
-    /// The state that the files describe, and their problems.
-    pub fn folder(&self) -> &Folder {
-        &self.folder
-    }
-
     /// Reads the files that changed since the last scan. The first scan reads all files.
     ///
     /// If the folder is gone or unreadable, this is a problem, and the state stays in force.
