@@ -1,18 +1,13 @@
 //! The boundary between the decisions of the engine and their execution.
 //!
 //! [`LinuxKernel`](crate::linux::LinuxKernel) implements [`Kernel`], and an embedder can implement it too. A plan is
-//! ordered, and most of its changes depend on earlier ones. So the engine relies on three duties of [`Kernel::apply`]:
-//!
-//! * It tries no change that [`FailedPrerequisites::stops`], and reports such a change as [`Cause::NotTried`].
-//! * It passes every change that it did not make to [`FailedPrerequisites::note`].
-//! * After the failures of one [`Phase`](crate::plan::Phase), it applies the changes that [`amends`] returns for them.
-//!   It reports those that succeeded as `amended`.
+//! ordered, and most of its changes depend on earlier ones. So [`Kernel::apply`] applies it with [`in_phases`].
 
 mod prerequisites;
 
 use std::{borrow::Cow, collections::BTreeMap, io};
 
-pub use prerequisites::{FailedPrerequisites, amends};
+pub use prerequisites::in_phases;
 
 use crate::{
     cluster::EndpointAddress,
@@ -67,7 +62,7 @@ pub trait Kernel {
     /// If the connections cannot be read.
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable>;
 
-    /// Applies a plan, and continues after a failure. It has the three duties that the [module](self) lists.
+    /// Applies a plan with [`in_phases`], and continues after a failure.
     fn apply(&mut self, plan: &Plan) -> Report;
 }
 
@@ -142,7 +137,7 @@ impl From<io::Error> for Reason {
 pub struct Report {
     /// The changes that were not made.
     pub failures: Vec<Failure>,
-    /// The changes of [`amends`] that were made because of the failures.
+    /// Further changes that [`in_phases`] asked for because of the failures, and that were made.
     pub amended: Vec<Change>,
 }
 

@@ -21,9 +21,7 @@ pub use strike::{Made, Strike};
 
 use crate::{
     cluster::EndpointAddress,
-    kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report, amends,
-    },
+    kernel::{Cause, ConnectionCounts, Failure, Kernel, KernelUnavailable, Reason, Report, in_phases},
     model::VirtualServerKey,
     plan::{Change, Plan},
     set::Element,
@@ -124,21 +122,14 @@ impl Kernel for FakeKernel {
     }
 
     fn apply(&mut self, plan: &Plan) -> Report {
-        let mut report = Report::default();
-        let mut failed = FailedPrerequisites::default();
-        let numbered: Vec<_> = plan.changes().iter().enumerate().collect();
         let mut aimed = Aimed::default();
         if !plan.is_empty() {
             aimed = Aimed::new(std::mem::take(&mut self.strikes), plan.changes().len());
         }
-        for run in numbered.chunk_by(|(_, one), (_, other)| one.phase() == other.phase()) {
-            self.is_killed |= aimed.begin(run[0].1.phase(), run);
-            let failures = self.apply_phase(run, &mut aimed, &failed);
-            failures.iter().for_each(|failure| failed.note(&plan.changes()[failure.change]));
-            self.amend(&amends(plan, &failures), &mut failed, &mut report);
-            report.failures.extend(failures);
-        }
-        report
+        in_phases(plan, |phase, changes| {
+            self.is_killed |= aimed.begin(phase, changes);
+            self.apply_phase(changes, &mut aimed)
+        })
     }
 }
 
@@ -156,31 +147,18 @@ impl FakeKernel {
     }
 
     /// Makes the changes of one phase. As with Linux, a failure stops no other change of its phase.
-    fn apply_phase(
-        &mut self,
-        run: &[(usize, &Change)],
-        aimed: &mut Aimed,
-        failed: &FailedPrerequisites,
-    ) -> Vec<Failure> {
-        let (mut possible, mut failures) = (Vec::with_capacity(run.len()), Vec::new());
-        for &(number, change) in run {
-            match failed.stops(change) {
-                None => possible.push((number, change)),
-                Some(reason) => {
-                    failures.push(Failure { change: number, cause: Cause::NotTried, reason: reason.into() });
-                }
-            }
-        }
+    fn apply_phase(&mut self, changes: &[(usize, &Change)], aimed: &mut Aimed) -> Vec<Failure> {
+        let mut failures = Vec::new();
         if !self.is_killed {
-            self.record_copy.iter_mut().for_each(|copy| copy.intend(possible.iter().map(|(_, change)| *change)));
+            self.record_copy.iter_mut().for_each(|copy| copy.intend(changes.iter().map(|(_, change)| *change)));
         }
-        for &(number, change) in &possible {
+        for &(number, change) in changes {
             if let Err((cause, reason)) = self.make_under(aimed, number, change) {
                 failures.push(Failure { change: number, cause, reason });
             }
         }
         if !self.is_killed {
-            self.confirm(&possible, &failures);
+            self.confirm(changes, &failures);
         }
         failures
     }
@@ -206,15 +184,6 @@ impl FakeKernel {
             }
         }
         state
-    }
-
-    fn amend(&mut self, amends: &Plan, failed: &mut FailedPrerequisites, report: &mut Report) {
-        for change in amends.changes() {
-            match self.make(change) {
-                Ok(()) => report.amended.push(change.clone()),
-                Err(_) => failed.note(change),
-            }
-        }
     }
 
     fn make(&mut self, change: &Change) -> Result<(), (Cause, Reason)> {

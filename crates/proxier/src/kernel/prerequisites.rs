@@ -2,19 +2,54 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{Cause, Failure};
+use super::{Cause, Failure, Report};
 use crate::{
     model::VirtualServerKey,
-    plan::{Change, Plan},
+    plan::{Change, Phase, Plan},
     set::{Element, KeySet},
 };
+
+/// Applies a plan phase by phase.
+///
+/// `apply` makes the changes of one phase, continues after a failure, and returns the failures. It gets no change that
+/// depends on a failed one: the report has [`Cause::NotTried`] for that. After the failures of a phase, `apply` also
+/// gets the changes that follow from them, as a phase of their own. Each change has a number, by which its
+/// [`Failure`] names it.
+pub fn in_phases(plan: &Plan, mut apply: impl FnMut(Phase, &[(usize, &Change)]) -> Vec<Failure>) -> Report {
+    let (mut report, mut failed) = (Report::default(), FailedPrerequisites::default());
+    let numbered: Vec<_> = plan.changes().iter().enumerate().collect();
+    for run in numbered.chunk_by(|(_, one), (_, other)| one.phase() == other.phase()) {
+        let (mut possible, mut failures) = (Vec::with_capacity(run.len()), Vec::new());
+        for &(change, what) in run {
+            match failed.stops(what) {
+                None => possible.push((change, what)),
+                Some(reason) => failures.push(Failure { change, cause: Cause::NotTried, reason: reason.into() }),
+            }
+        }
+        if !possible.is_empty() {
+            failures.extend(apply(run[0].1.phase(), &possible));
+        }
+        failures.iter().for_each(|failure| failed.note(&plan.changes()[failure.change]));
+        let amends = amends(plan, &failures);
+        report.failures.extend(failures);
+        let amends: Vec<_> = (numbered.len()..).zip(amends.changes()).collect();
+        if !amends.is_empty() {
+            let failures = apply(Phase::WriteElements, &amends);
+            let (unmade, made): (Vec<_>, Vec<_>) =
+                amends.into_iter().partition(|(number, _)| failures.iter().any(|failure| failure.change == *number));
+            unmade.into_iter().for_each(|(_, change)| failed.note(change));
+            report.amended.extend(made.into_iter().map(|(_, change)| change.clone()));
+        }
+    }
+    report
+}
 
 /// The changes of a plan that failed so far. From them follows which other changes must not be tried.
 ///
 /// An object that kube-ipvs could not record is not made. No real server is added to a virtual server that another
 /// program may own. If an object could not be removed, its record and its protection stay.
 #[derive(Debug, Default)]
-pub struct FailedPrerequisites {
+struct FailedPrerequisites {
     unrecorded: BTreeSet<Element>,
     unmade: BTreeSet<VirtualServerKey>,
     unremoved: BTreeSet<VirtualServerKey>,
@@ -25,8 +60,7 @@ pub struct FailedPrerequisites {
 }
 
 impl FailedPrerequisites {
-    /// Records a failed change.
-    pub fn note(&mut self, change: &Change) {
+    fn note(&mut self, change: &Change) {
         match change {
             Change::AddElement { element, .. } => {
                 self.unrecorded.insert(*element);
@@ -53,7 +87,7 @@ impl FailedPrerequisites {
     }
 
     /// The reason why a change must not be tried, if there is one.
-    pub fn stops(&self, change: &Change) -> Option<&'static str> {
+    fn stops(&self, change: &Change) -> Option<&'static str> {
         let unrecorded = |element| self.unrecorded.contains(&element);
         match change {
             Change::Bind(address) if unrecorded(Element::Vip(*address)) => Some(UNRECORDED),
@@ -109,7 +143,7 @@ const UNGUARDED: &str = "not tried: this proxy could not reject a port on it, so
 /// Such a virtual server loses its record, unless the outcome is unknown. New connections to it are rejected. Otherwise
 /// they would reach a listener of this node if the address is bound for another virtual server. If another program made
 /// the virtual server, that program owns it, unless kube-ipvs had recorded it before this plan.
-pub fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
+fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
     let add = |set, key| {
         let element = Element::Key(set, key);
         Change::AddElement { element, comment: None, replace: false }

@@ -1,15 +1,10 @@
 //! [`Kernel`] for Linux.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-};
+use std::{collections::BTreeMap, io};
 
 use super::{LinuxKernel, Operation, Subsystem, ipvs, record, sysctl, timeouts, unavailable};
 use crate::{
-    kernel::{
-        Cause, ConnectionCounts, FailedPrerequisites, Failure, Kernel, KernelUnavailable, Reason, Report, amends,
-    },
+    kernel::{Cause, ConnectionCounts, Failure, Kernel, KernelUnavailable, Reason, Report, in_phases},
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
     state::{ServerState, State},
@@ -65,30 +60,13 @@ impl Kernel for LinuxKernel {
     }
 
     fn apply(&mut self, plan: &Plan) -> Report {
-        let mut report = Report::default();
-        let mut failed = FailedPrerequisites::default();
-        let numbered: Vec<_> = plan.changes().iter().enumerate().collect();
-        for run in numbered.chunk_by(|(_, one), (_, other)| one.phase() == other.phase()) {
-            let mut possible = Vec::with_capacity(run.len());
-            let mut failures = Vec::new();
-            for &(change, what) in run {
-                match failed.stops(what) {
-                    None => possible.push((change, what)),
-                    Some(reason) => {
-                        let (cause, reason) = (Cause::NotTried, reason.into());
-                        failures.push(Failure { change, cause, reason });
-                    }
-                }
-            }
+        in_phases(plan, |phase, changes| {
             // If the write fails, the next read of the kernel repairs the record.
-            self.with_record(|record| record.intend(possible.iter().map(|(_, change)| *change)));
-            failures.extend(self.execute(run[0].1.phase(), &possible));
-            self.confirm(&possible, &failures);
-            failures.iter().for_each(|failure| failed.note(&plan.changes()[failure.change]));
-            self.amend(&amends(plan, &failures), &mut failed, &mut report);
-            report.failures.extend(failures);
-        }
-        report
+            self.with_record(|record| record.intend(changes.iter().map(|(_, change)| *change)));
+            let failures = self.execute(phase, changes);
+            self.confirm(changes, &failures);
+            failures
+        })
     }
 }
 
@@ -145,22 +123,6 @@ impl LinuxKernel {
             })
             .collect();
         self.with_record(|record| record.forget(gone.iter()));
-    }
-
-    fn amend(&mut self, amends: &Plan, failed_before: &mut FailedPrerequisites, report: &mut Report) {
-        let changes: Vec<_> = amends.changes().iter().enumerate().collect();
-        if changes.is_empty() {
-            return;
-        }
-        let failures = self.execute(Phase::WriteElements, &changes);
-        let failed: BTreeSet<usize> = failures.iter().map(|failure| failure.change).collect();
-        for (number, change) in changes {
-            if failed.contains(&number) {
-                failed_before.note(change);
-            } else {
-                report.amended.push(change.clone());
-            }
-        }
     }
 
     fn execute(&mut self, phase: Phase, changes: &[(usize, &Change)]) -> Vec<Failure> {
