@@ -50,8 +50,7 @@ pub(crate) fn read_datagram(
         let length = bytes.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize);
         let Some(body) = bytes.get(16..length) else {
             return outcome.and(Err(Error::Decode(format!(
-                "a message has the invalid length {length}: the datagram has \
-                                                          {} bytes left",
+                "a message has the invalid length {length}: the datagram has {} bytes left",
                 bytes.len()
             ))));
         };

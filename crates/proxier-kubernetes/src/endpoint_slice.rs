@@ -171,10 +171,9 @@ impl Endpoint {
         left_out: &mut Reasons,
     ) -> Option<model::Endpoint> {
         let of_family = |address: &Address| match address.usable() {
-            Ok(ip) if Family::of(ip) != family => Err(format!(
-                "{ip} is not an {family} address, as the slice's \
-                                                               addressType requires"
-            )),
+            Ok(ip) if Family::of(ip) != family => {
+                Err(format!("{ip} is not an {family} address, as the slice's addressType requires"))
+            }
             outcome => outcome,
         };
         let mut addresses = self.addresses.iter().enumerate().map(|(position, address)| {

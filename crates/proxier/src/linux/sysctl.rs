@@ -20,8 +20,7 @@ const NEEDED: [(&str, &str, &str); 4] = [
     (
         "net/ipv4/vs/expire_quiescent_template",
         "1",
-        "clients with session affinity would stay on an endpoint that has \
-                                                    left",
+        "clients with session affinity would stay on an endpoint that has left",
     ),
     ("net/ipv4/ip_forward", "1", "this node would not forward packets to pods"),
 ];

@@ -38,8 +38,7 @@ impl Contact {
         let buckets = vec![0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
         let connected = Opts::new(
             "kube_ipvs_watch_connected",
-            "Whether the watch of a resource is connected to the API server (1) \
-                                                    or not (0)",
+            "Whether the watch of a resource is connected to the API server (1) or not (0)",
         );
         let last = Opts::new(
             "kube_ipvs_watch_last_contact_timestamp_seconds",

@@ -47,8 +47,7 @@ impl KubeProxy {
         };
         by_family(
             "sync_proxy_rules_iptables_restore_failures_total",
-            "Always 0: kube-ipvs does not use \
-                                                                       iptables-restore",
+            "Always 0: kube-ipvs does not use iptables-restore",
         );
         let no_local_endpoints = opts(
             "sync_proxy_rules_no_local_endpoints_total",
@@ -73,8 +72,7 @@ impl KubeProxy {
             ),
             last_queued: times(
                 "sync_proxy_rules_last_queued_timestamp_seconds",
-                "Unix time at which the last change \
-                                                                                  arrived",
+                "Unix time at which the last change arrived",
             ),
             endpoint_changes: counter(
                 "sync_proxy_rules_endpoint_changes_total",

@@ -41,11 +41,8 @@ impl KubeIpvs {
             "Changes that the kernel rejected, by kind. The kind kernel counts the times that the kernel could not be \
              used at all",
         );
-        let netlink = Opts::new(
-            "kube_ipvs_netlink_seconds_total",
-            "Seconds that the kernel took, by subsystem and \
-                                                                    operation",
-        );
+        let netlink =
+            Opts::new("kube_ipvs_netlink_seconds_total", "Seconds that the kernel took, by subsystem and operation");
         let metrics = Self {
             virtual_servers: gauge("kube_ipvs_virtual_servers", "Virtual servers of kube-ipvs"),
             real_servers: gauge(
