@@ -1,6 +1,9 @@
 //! Encodes and decodes the values of attributes. A macro makes an attribute enum from a table.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use netlink_batch::attribute::{array, put, put_text, put_with};
 use netlink_packet_core::{DecodeError, DefaultNla, Nla, NlaBuffer, NlasIterator};
@@ -68,14 +71,14 @@ fixed! {
     Bytes [u8; 16]: std::convert::identity, std::convert::identity;
 }
 
-impl<T: AsRef<str> + for<'a> TryFrom<&'a str>> Codec<T> for Text {
+impl<T: AsRef<str> + FromStr> Codec<T> for Text {
     fn append(kind: u16, value: &T, out: &mut Vec<u8>) {
         put_text(out, kind, value.as_ref());
     }
 
     fn read(bytes: &[u8]) -> Result<Option<T>, DecodeError> {
         let text = bytes.strip_suffix(&[0]).and_then(|text| std::str::from_utf8(text).ok());
-        Ok(text.and_then(|text| T::try_from(text).ok()))
+        Ok(text.and_then(|text| text.parse().ok()))
     }
 }
 

@@ -80,13 +80,6 @@ macro_rules! kernel_name {
             }
         }
 
-        impl TryFrom<&str> for $name {
-            type Error = InvalidName;
-            fn try_from(name: &str) -> Result<Self, InvalidName> {
-                Self::new(name)
-            }
-        }
-
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(self.as_str())
