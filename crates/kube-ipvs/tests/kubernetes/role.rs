@@ -202,6 +202,6 @@ fn api_server_version_is_reported() -> Result<()> {
             version = told.recv() => version.context("no version"),
         }
     })?;
-    assert_eq!((&*version.git, &*version.major, &*version.minor), ("v1.36.0", "1", "36"));
+    assert_eq!((&*version.git_version, &*version.major, &*version.minor), ("v1.36.0", "1", "36"));
     Ok(())
 }

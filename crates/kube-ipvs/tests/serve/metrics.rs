@@ -257,8 +257,8 @@ fn service_metrics_are_limited_by_default() -> Result<()> {
 fn build_info_shows_the_cluster_version() -> Result<()> {
     let mut daemon = Daemon::start(&[])?;
     for version in ["v1.35.2", "v1.36.0"] {
-        let (git, major, minor) = (version.to_owned(), "1".to_owned(), version[3..5].to_owned());
-        daemon.status.serves(&Version { git, major, minor });
+        let (git_version, major, minor) = (version.to_owned(), "1".to_owned(), version[3..5].to_owned());
+        daemon.status.serves(&Version { git_version, major, minor, ..Version::default() });
     }
     let metrics = daemon.scrape("", Vec::new())?.body;
     let lines: Vec<_> = metrics.lines().filter(|line| line.starts_with("kubernetes_build_info{")).collect();

@@ -32,7 +32,12 @@ fn metrics_have_their_verdicts() -> Result<()> {
         Event::SliceApplied(slice("web", &["10.244.1.1"])),
     ]);
     // Each of these metrics has a series from its first event on.
-    daemon.status.serves(&Version { git: "v1.36.0".into(), major: "1".into(), minor: "36".into() });
+    daemon.status.serves(&Version {
+        git_version: "v1.36.0".into(),
+        major: "1".into(),
+        minor: "36".into(),
+        ..Version::default()
+    });
     let list = "https://10.0.0.1:6443/api/v1/services?limit=1".parse()?;
     daemon.status.contact().asked(&Method::GET, &list, Some(StatusCode::OK), Duration::from_millis(50));
     for path in ["/healthz", "/livez"] {

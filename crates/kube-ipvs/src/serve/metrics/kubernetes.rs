@@ -17,8 +17,8 @@ impl Kubernetes {
         Self(add(registry, IntGaugeVec::new(info, &["git_version", "major", "minor", "platform"])))
     }
 
-    pub(crate) fn set(&self, Version { git, major, minor }: &Version) {
+    pub(crate) fn set(&self, Version { git_version, major, minor, .. }: &Version) {
         self.0.reset();
-        self.0.with_label_values(&[git, major, minor, &platform()]).set(1);
+        self.0.with_label_values(&[git_version, major, minor, &platform()]).set(1);
     }
 }

@@ -4,6 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use http::Request;
 use http_body_util::BodyExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::{
     Client,
     client::Body,
@@ -18,20 +19,13 @@ use super::{failure::Failure, limits::Limits};
 /// Items stay JSON text until each is parsed separately: an invalid item must not cost the whole list.
 #[derive(Deserialize)]
 pub(super) struct Page {
-    metadata: PageMeta,
+    metadata: ListMeta,
     pub(super) items: Option<Vec<Box<RawValue>>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct PageMeta {
-    resource_version: Option<String>,
-    r#continue: Option<String>,
 }
 
 impl Page {
     pub(super) fn next(&self) -> Option<String> {
-        self.metadata.r#continue.clone().filter(|token| !token.is_empty())
+        self.metadata.continue_.clone().filter(|token| !token.is_empty())
     }
 
     pub(super) fn version(self) -> Result<String, Failure> {

@@ -5,18 +5,8 @@ use std::{
     time::Duration,
 };
 
+pub use k8s_openapi::apimachinery::pkg::version::Info as Version;
 use kube::Client;
-
-/// The version of an API server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
-    /// The full version, such as `v1.36.0`.
-    pub git: String,
-    /// The major number.
-    pub major: String,
-    /// The minor number, which some vendors write as `36+`.
-    pub minor: String,
-}
 
 /// The platform of this binary, in Go's names.
 pub(crate) fn platform() -> String {
@@ -36,12 +26,11 @@ pub(super) async fn follow(client: &Client, patience: Duration, mut tell: impl F
     let mut known = None;
     loop {
         let answer = tokio::time::timeout(patience, client.apiserver_version()).await;
-        if let Ok(Ok(info)) = answer {
-            let version = Version { git: info.git_version, major: info.major, minor: info.minor };
-            if known.as_ref() != Some(&version) {
-                tell(&version);
-                known = Some(version);
-            }
+        if let Ok(Ok(version)) = answer
+            && known.as_ref() != Some(&version)
+        {
+            tell(&version);
+            known = Some(version);
         }
         // Nodes that start together must not keep polling together.
         tokio::time::sleep(POLL_INTERVAL.mul_f64(1.0 + fastrand::f64())).await;
