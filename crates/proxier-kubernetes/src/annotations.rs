@@ -11,7 +11,7 @@ use crate::{
     AnnotationPolicy, Invalid, Reasons,
     meta::Meta,
     name::is_subdomain,
-    parse_go_duration, parse_scheduler,
+    parse_scheduler,
     policy::Level,
     remarks::{cut, quoted},
 };
@@ -84,7 +84,7 @@ fn choose(options: &mut ServiceOptions, policy: &AnnotationPolicy, name: &str, v
         "local-endpoint-weight" => policy.set(&mut options.local_weight, parse_weight(value)?, Level::Safe),
         "node-weights" => policy.set(&mut options.node_weights, parse_node_weights(value)?, Level::Safe),
         "max-drain-time" => {
-            let time = policy.capped(parse_go_duration(short(value)?)?)?;
+            let time = policy.capped(short(value)?.parse()?)?;
             policy.set(&mut options.max_drain_time, Some(time), Level::Safe)
         }
         WEIGHT => Err("is for EndpointSlices and Endpoints: in a Service, use local-endpoint-weight or \

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
 
 /// The units of Go's `time.ParseDuration` in nanoseconds. Units of two letters come first, so that `ms` is not parsed
 /// as minutes.
@@ -13,58 +13,77 @@ const UNITS: [(&str, u128); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Parses a duration as Go and Kubernetes write it: `30s`, `1m30s`, `1h2m3.5s`, `500ms`, `0`.
+/// A duration that is written as in Go and Kubernetes: `30s`, `1m30s`, `1h2m3.5s`, `500ms`, `0`.
 ///
 /// kube's `Duration` is unsuitable: it panics on a long duration, calculates with fractions, and accepts an empty text
 /// as 0.
-///
-/// # Errors
-///
-/// The reason, and the allowed syntax.
-pub fn parse_go_duration(text: &str) -> Result<Duration, String> {
-    let syntax =
-        || Err(format!("{text:?} is not a duration: use numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms"));
-    // Go has the same limit: its duration is a signed 64-bit number of nanoseconds.
-    let too_long = || format!("{text:?} is too long: the maximum is 2562047h47m16s");
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if unsigned.is_empty() {
-        return syntax();
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoDuration(pub Duration);
+
+impl GoDuration {
+    /// A duration of whole seconds.
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
     }
-    let mut nanoseconds: u128 = 0;
-    let mut rest = if unsigned == "0" { "" } else { unsigned };
-    while !rest.is_empty() {
-        let (whole, after) = digits(rest);
-        let (fraction, after) = after.strip_prefix('.').map_or(("", after), digits);
-        if whole.is_empty() && fraction.is_empty() {
-            return syntax();
-        }
-        let Some((unit, scale)) = UNITS.iter().find(|(unit, _)| after.starts_with(unit)) else {
-            return match after.starts_with(|c: char| !c.is_ascii_digit() && c != '.') {
-                true => syntax(),
-                false => Err(format!("{text:?} has no unit: use ns, us, ms, s, m or h, as in 30s")),
-            };
-        };
-        let more = scaled(whole, fraction, *scale);
-        nanoseconds = more.and_then(|more| nanoseconds.checked_add(more)).ok_or_else(too_long)?;
-        rest = &after[unit.len()..];
-    }
-    match i64::try_from(nanoseconds).map_err(|_| too_long())? {
-        1.. if text.starts_with('-') => Err(format!("{text:?} is negative: a duration is 0 or more")),
-        nanoseconds => Ok(Duration::from_nanos(nanoseconds.unsigned_abs())),
+
+    /// None for 0, which leaves a setting unchanged.
+    pub fn if_set(self) -> Option<Duration> {
+        (self.0 != Duration::ZERO).then_some(self.0)
     }
 }
 
-/// Formats a duration as Go's `Duration.String` does: `1m30s`, `500ms`, `0s`.
-pub fn format_go_duration(duration: Duration) -> String {
-    let minutes = duration.as_secs() / 60;
-    let rest = Duration::new(duration.as_secs() % 60, duration.subsec_nanos());
-    let seconds = format!("{:.9}", rest.as_secs_f64());
-    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
-    match (minutes / 60, minutes % 60) {
-        (0, 0) if rest.is_zero() => "0s".into(),
-        (0, 0) => format!("{rest:?}"),
-        (0, minutes) => format!("{minutes}m{seconds}s"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+/// The error has the reason, and the allowed syntax.
+impl FromStr for GoDuration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let syntax =
+            || Err(format!("{text:?} is not a duration: use numbers with a unit, such as 30s, 1m30s, 1.5h or 500ms"));
+        // Go has the same limit: its duration is a signed 64-bit number of nanoseconds.
+        let too_long = || format!("{text:?} is too long: the maximum is 2562047h47m16s");
+        let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+        if unsigned.is_empty() {
+            return syntax();
+        }
+        let mut nanoseconds: u128 = 0;
+        let mut rest = if unsigned == "0" { "" } else { unsigned };
+        while !rest.is_empty() {
+            let (whole, after) = digits(rest);
+            let (fraction, after) = after.strip_prefix('.').map_or(("", after), digits);
+            if whole.is_empty() && fraction.is_empty() {
+                return syntax();
+            }
+            let Some((unit, scale)) = UNITS.iter().find(|(unit, _)| after.starts_with(unit)) else {
+                return match after.starts_with(|c: char| !c.is_ascii_digit() && c != '.') {
+                    true => syntax(),
+                    false => Err(format!("{text:?} has no unit: use ns, us, ms, s, m or h, as in 30s")),
+                };
+            };
+            let more = scaled(whole, fraction, *scale);
+            nanoseconds = more.and_then(|more| nanoseconds.checked_add(more)).ok_or_else(too_long)?;
+            rest = &after[unit.len()..];
+        }
+        match i64::try_from(nanoseconds).map_err(|_| too_long())? {
+            1.. if text.starts_with('-') => Err(format!("{text:?} is negative: a duration is 0 or more")),
+            nanoseconds => Ok(Self(Duration::from_nanos(nanoseconds.unsigned_abs()))),
+        }
+    }
+}
+
+/// As Go's `Duration.String` does: `1m30s`, `500ms`, `0s`.
+impl fmt::Display for GoDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let duration = self.0;
+        let minutes = duration.as_secs() / 60;
+        let rest = Duration::new(duration.as_secs() % 60, duration.subsec_nanos());
+        let seconds = format!("{:.9}", rest.as_secs_f64());
+        let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+        match (minutes / 60, minutes % 60) {
+            (0, 0) if rest.is_zero() => f.write_str("0s"),
+            (0, 0) => write!(f, "{rest:?}"),
+            (0, minutes) => write!(f, "{minutes}m{seconds}s"),
+            (hours, minutes) => write!(f, "{hours}h{minutes}m{seconds}s"),
+        }
     }
 }
 
@@ -105,12 +124,12 @@ mod tests {
             ("2562047h47m16s", 9_223_372_036_000_000_000, "2562047h47m16s"),
         ];
         for (text, nanoseconds, written) in cases {
-            let duration = parse_go_duration(text).unwrap();
-            assert_eq!(duration, Duration::from_nanos(nanoseconds), "{text}");
-            assert_eq!(format_go_duration(duration), written, "{text}");
+            let duration = text.parse::<GoDuration>().unwrap();
+            assert_eq!(duration, GoDuration(Duration::from_nanos(nanoseconds)), "{text}");
+            assert_eq!(duration.to_string(), written, "{text}");
         }
         for text in ["", "-", "s", ".s", "1 s", "1d", "1e3s", "infs", "--1s"] {
-            assert!(parse_go_duration(text).unwrap_err().contains("is not a duration"), "{text}");
+            assert!(text.parse::<GoDuration>().unwrap_err().contains("is not a duration"), "{text}");
         }
         for (text, reason) in [
             ("1", "has no unit"),
@@ -125,7 +144,7 @@ mod tests {
             ("99999999999999999999h", "is too long"),
             ("99999999999999999999999999999999999999h", "is too long"),
         ] {
-            assert!(parse_go_duration(text).unwrap_err().contains(reason), "{text}");
+            assert!(text.parse::<GoDuration>().unwrap_err().contains(reason), "{text}");
         }
     }
 }

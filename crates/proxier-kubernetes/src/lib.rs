@@ -27,7 +27,7 @@ mod scheduler;
 mod service;
 mod service_cidr;
 
-pub use duration::{format_go_duration, parse_go_duration};
+pub use duration::GoDuration;
 pub use json::from_json;
 pub use kind::{Key, Kind};
 pub use meta::{HEADLESS, SERVICE_PROXY_NAME};

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::format_go_duration;
+use crate::GoDuration;
 
 /// Which of the annotations `kube-ipvs.io/…` have an effect on this node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,9 +87,9 @@ impl AnnotationPolicy {
     }
 
     /// A drain time, unless it is longer than the drain cap.
-    pub(crate) fn capped(&self, time: Duration) -> Result<Duration, String> {
+    pub(crate) fn capped(&self, GoDuration(time): GoDuration) -> Result<Duration, String> {
         if time > self.drain_cap {
-            let cap = format_go_duration(self.drain_cap);
+            let cap = GoDuration(self.drain_cap);
             return Err(format!("is longer than --drain-cap, {cap}, which applies instead"));
         }
         Ok(time)

@@ -32,7 +32,6 @@ mod without_effect;
 
 pub use cidr::{ClusterCidrs, NodePorts, Ranges};
 pub use detect_local::{DetectLocal, InterfaceName, LocalMode};
-pub use duration::GoDuration;
 pub use file::{File, read, write};
 pub use gates::FeatureGates;
 pub use groups::{ClientConnection, Conntrack, Iptables, Ipvs};
@@ -45,6 +44,8 @@ pub use own::OwnFlags;
 pub use ports::PortRanges;
 pub use scheduler::DefaultScheduler;
 pub use whole::BoundedInt;
+
+pub use proxier_kubernetes::GoDuration;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -1,7 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{StatusCode, request::Parts};
-use proxier_kubernetes::format_go_duration;
+use proxier_kubernetes::GoDuration;
 
 use super::{
     http::{PLAIN, Response, Site, not_found, text, verdict},
@@ -28,7 +28,7 @@ impl Site for HealthSite {
                 (true, None) => text(StatusCode::OK, PLAIN, "ok"),
                 (false, _) => text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "the first sync is not done yet"),
                 (true, Some(time)) => {
-                    let time = format_go_duration(Duration::from_secs(time.as_secs()));
+                    let time = GoDuration::seconds(time.as_secs());
                     let why = format!("no contact with the API server for {time}");
                     text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, why)
                 }

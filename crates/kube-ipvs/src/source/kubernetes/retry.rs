@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use proxier_kubernetes::format_go_duration;
+use proxier_kubernetes::GoDuration;
 use tokio::time::{Instant, sleep};
 
 use super::{failure::Failure, limits::Limits, resource::Resource};
@@ -81,7 +81,7 @@ impl Retry {
         } else if outage.told.replace(Instant::now()).is_none() {
             tracing::warn!("{resource}: {failure}. kube-ipvs keeps the last known state and retries");
         } else {
-            let time = format_go_duration(Duration::from_secs(time.as_secs()));
+            let time = GoDuration::seconds(time.as_secs());
             tracing::warn!(
                 "{resource}: no contact for {time}: {failure}. kube-ipvs keeps the last known state and \
                             retries"
@@ -89,7 +89,7 @@ impl Retry {
         }
         let is_over = self.limits.contact.is_some_and(|limit| time >= limit);
         (is_over && !std::mem::replace(&mut outage.is_recorded, is_over)).then(|| {
-            let time = format_go_duration(Duration::from_secs(time.as_secs()));
+            let time = GoDuration::seconds(time.as_secs());
             format!(
                 "no contact with the API server for {time}: {failure}. kube-ipvs keeps the last known state of \
                      {resource}"
