@@ -218,22 +218,20 @@ impl Nft {
                 }
                 Err(error) => return fail_all(&changes, Cause::Unknown, error.into(), failures),
             };
-            let culprits: BTreeSet<usize> =
-                refused.iter().filter_map(|failure| numbers.iter().rposition(|n| *n <= failure.request)).collect();
-            if culprits.is_empty() {
-                return fail_all(&changes, Cause::Refused, (&refused[0].error).into(), failures);
-            }
-            let mut named = BTreeSet::new();
+            let mut culprits = BTreeSet::new();
             for failure in &refused {
                 let Some(at) = numbers.iter().rposition(|number| *number <= failure.request) else {
                     continue;
                 };
                 let (change, what) = changes[at];
                 let gone_already = failure.error.is_not_found() && matches!(what, Change::RemoveElement { .. });
-                if !gone_already && named.insert(change) {
+                if culprits.insert(at) && !gone_already {
                     let reason = (&failure.error).into();
                     failures.push(Failure { change, cause: Cause::Refused, reason });
                 }
+            }
+            if culprits.is_empty() {
+                return fail_all(&changes, Cause::Refused, (&refused[0].error).into(), failures);
             }
             let mut at = 0..;
             changes.retain(|_| at.next().is_none_or(|at| !culprits.contains(&at)));

@@ -226,19 +226,19 @@ impl Rules<'_> {
 
     /// IPVS ignores packets of unknown protocols.
     fn hide(&self) -> Vec<Rule> {
-        let hide = |protocol: Protocol| {
-            let (known, unknown) = (protocol.number(), hidden(protocol));
-            Rule::new("hide it from IPVS", self.replace_protocol(known, unknown))
-        };
-        Protocol::ALL.into_iter().map(hide).collect()
+        self.replace_protocols("hide it from IPVS", |protocol| (protocol.number(), hidden(protocol)))
     }
 
     fn show(&self) -> Vec<Rule> {
-        let show = |protocol: Protocol| {
-            let (known, unknown) = (protocol.number(), hidden(protocol));
-            Rule::new("restore it after IPVS", self.replace_protocol(unknown, known))
+        self.replace_protocols("restore it after IPVS", |protocol| (hidden(protocol), protocol.number()))
+    }
+
+    fn replace_protocols(&self, comment: &'static str, numbers: impl Fn(Protocol) -> (u8, u8)) -> Vec<Rule> {
+        let replace = |protocol| {
+            let (from, to) = numbers(protocol);
+            Rule::new(comment, [next_header_is(self.family, from), set_next_header(self.family, to)])
         };
-        Protocol::ALL.into_iter().map(show).collect()
+        Protocol::ALL.into_iter().map(replace).collect()
     }
 
     /// Rejects packets that IPVS did not schedule. Their virtual server is not made yet, the kernel rejected it, or
@@ -261,10 +261,6 @@ impl Rules<'_> {
 
     fn unscheduled_in(&self) -> Vec<Rule> {
         [self.established()].into_iter().chain(self.unscheduled()).collect()
-    }
-
-    fn replace_protocol(&self, from: u8, to: u8) -> [Expressions; 2] {
-        [next_header_is(self.family, from), set_next_header(self.family, to)]
     }
 
     fn unallocated_out(&self) -> Vec<Rule> {
