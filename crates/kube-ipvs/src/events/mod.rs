@@ -187,11 +187,7 @@ fn reason(skipped: &Skipped) -> Option<&'static str> {
         | Skipped::Scheduler { .. }
         | Skipped::Weights { .. }
         | Skipped::Hash { .. } => "AnnotationNotHonoured",
-        // No problem: another Node serves the address.
-        Skipped::NodeAddress { .. } => return None,
-        // The earlier reasons are Events. These are in the log.
-        Skipped::More { .. } => return None,
-        // The log has it.
+        // `NodeAddress` is no problem: another Node serves the address. The log has the others.
         _ => return None,
     })
 }

@@ -54,11 +54,6 @@ struct File {
 }
 
 impl Folder {
-    /// An empty folder.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Sets which annotations Services can use.
     #[must_use]
     pub fn with_annotations(self, annotations: AnnotationPolicy) -> Self {

@@ -47,7 +47,7 @@ impl ManifestSource {
         let is_folder = fs::metadata(dir).with_context(unreadable)?.is_dir();
         ensure!(is_folder, "{} is not a folder: pass the folder with the manifests", dir.display());
         fs::read_dir(dir).with_context(unreadable)?;
-        Ok(Self { dir: dir.into(), folder: Folder::new(), stamps: BTreeMap::new(), failure: None })
+        Ok(Self { dir: dir.into(), folder: Folder::default(), stamps: BTreeMap::new(), failure: None })
     }
 
     /// Sets which annotations Services can use.

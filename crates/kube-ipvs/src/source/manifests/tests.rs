@@ -35,7 +35,7 @@ fn load(folder: &mut Folder, files: &[(&str, &str)]) -> Changes {
 }
 
 fn read(content: &[u8]) -> Changes {
-    Folder::new().load([("f.yaml", Content::Bytes(content))])
+    Folder::default().load([("f.yaml", Content::Bytes(content))])
 }
 
 fn render(changes: &Changes) -> String {

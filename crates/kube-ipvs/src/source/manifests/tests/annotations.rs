@@ -19,7 +19,7 @@ fn check_with<T: AsRef<str>>(annotations: Annotations, files: impl IntoIterator<
 /// A folder with a drain cap of a day.
 fn folder(annotations: Annotations) -> Folder {
     let drain_cap = Duration::from_secs(24 * 3600);
-    Folder::new().with_annotations(AnnotationPolicy { annotations, drain_cap })
+    Folder::default().with_annotations(AnnotationPolicy { annotations, drain_cap })
 }
 
 /// A Service with these annotations, which start on line 6, and one foreign annotation.

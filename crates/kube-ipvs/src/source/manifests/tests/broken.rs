@@ -15,7 +15,7 @@ fn what_is_said(content: &[u8]) -> String {
     assert_eq!(alone.events, []);
     assert_ne!(alone.problems, [], "{}", String::from_utf8_lossy(content));
 
-    let mut folder = Folder::new();
+    let mut folder = Folder::default();
     let other = GOOD.replace("web", "other").replace("10.96.0.1", "10.96.0.2");
     load(&mut folder, &[("f.yaml", GOOD), ("other.yaml", &other)]);
     let changes = folder.load([("f.yaml", Content::Bytes(content))]);

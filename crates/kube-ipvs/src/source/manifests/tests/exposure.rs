@@ -278,7 +278,7 @@ fn invalid_load_balancer_ips_are_reported_with_their_place() {
 
 #[test]
 fn exposure_changes_emit_events_only_if_they_matter() {
-    let mut folder = Folder::new();
+    let mut folder = Folder::default();
     let mut said = String::new();
     for text in [
         service("type: LoadBalancer"),

@@ -24,7 +24,7 @@ fn step(folder: &mut Folder, file: &str, text: Option<&str>, expected: Expect) {
 
 #[test]
 fn only_changed_objects_emit_events() {
-    let mut folder = Folder::new();
+    let mut folder = Folder::default();
     step(
         &mut folder,
         "a.yaml",
@@ -85,7 +85,7 @@ fn only_changed_objects_emit_events() {
 
 #[test]
 fn object_in_two_files_follows_the_first_by_name() {
-    let mut folder = Folder::new();
+    let mut folder = Folder::default();
     step(
         &mut folder,
         "b.yaml",
@@ -133,7 +133,7 @@ fn object_in_two_files_follows_the_first_by_name() {
 
 #[test]
 fn object_moved_to_another_file_emits_no_event() {
-    let mut folder = Folder::new();
+    let mut folder = Folder::default();
     load(&mut folder, &[("a.yaml", GOOD)]);
     let changes = folder.load([("a.yaml", Content::Gone), ("b.yaml", Content::Bytes(GOOD.as_bytes()))]);
     assert!(changes.is_empty(), "{}", render(&changes));
@@ -141,7 +141,7 @@ fn object_moved_to_another_file_emits_no_event() {
 
 #[test]
 fn endpoints_are_mirrored_only_for_services_without_a_selector() {
-    let mut folder = Folder::new();
+    let mut folder = Folder::default();
     step(&mut folder, "e.yaml", Some(&endpoints("db", "10.0.0.1", "")), expect![""]);
     step(
         &mut folder,
@@ -219,7 +219,7 @@ fn endpoints_are_mirrored_only_for_services_without_a_selector() {
 
 #[test]
 fn unreadable_file_keeps_its_last_good_content_in_force() {
-    let mut folder = Folder::new();
+    let mut folder = Folder::default();
     load(&mut folder, &[("a.yaml", GOOD)]);
     let changes = folder.load([("a.yaml", Content::Unreadable("cannot be read: permission denied"))]);
     expect![[r#"
@@ -240,7 +240,7 @@ fn unreadable_file_keeps_its_last_good_content_in_force() {
 
 #[test]
 fn folder_is_complete_once_every_file_could_be_followed() {
-    let mut folder = Folder::new();
+    let mut folder = Folder::default();
     let mut complete = |name, text: Option<&str>| {
         let content = text.map_or(Content::Gone, |text| Content::Bytes(text.as_bytes()));
         folder.load([(name, content)]).complete == Completeness::Complete

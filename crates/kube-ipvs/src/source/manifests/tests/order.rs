@@ -100,7 +100,7 @@ proptest! {
             1..12,
         )
     ) {
-        let (mut folder, mut world) = (Folder::new(), World::default());
+        let (mut folder, mut world) = (Folder::default(), World::default());
         let mut last_good: BTreeMap<&str, Option<String>> = BTreeMap::new();
         for step in &steps {
             world.take(folder.load(step.iter().map(|(name, text)| (*name, given(text)))));
@@ -112,11 +112,11 @@ proptest! {
             }
         }
         let mut fresh = World::default();
-        fresh.take(Folder::new().load(last_good.iter().map(|(name, text)| (*name, given(text)))));
+        fresh.take(Folder::default().load(last_good.iter().map(|(name, text)| (*name, given(text)))));
         prop_assert_eq!(&world, &fresh);
 
         // One file at a time, in reverse order.
-        let (mut folder, mut one_by_one) = (Folder::new(), World::default());
+        let (mut folder, mut one_by_one) = (Folder::default(), World::default());
         for (name, text) in last_good.iter().rev() {
             one_by_one.take(folder.load([(*name, given(text))]));
         }

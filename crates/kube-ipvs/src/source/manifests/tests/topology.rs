@@ -182,7 +182,7 @@ fn service_cidrs_are_parsed_or_reported() {
 
 #[test]
 fn service_cidr_changes_emit_events() {
-    let mut folder = Folder::new();
+    let mut folder = Folder::default();
     let one = cidr("spec: {cidrs: [10.96.0.0/12]}");
     let other = cidr("spec: {cidrs: [10.96.0.0/12, \"fd00::/108\"]}");
     let mut said = String::new();
