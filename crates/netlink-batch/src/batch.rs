@@ -1,4 +1,4 @@
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkSerializable};
 
 /// Offsets of the flags and of the sequence number in a header (`struct nlmsghdr`).
 const FLAGS: std::ops::Range<usize> = 6..8;
@@ -35,16 +35,11 @@ impl Batch {
     /// The encoders of `netlink_packet_core` panic on an attribute of 64 KiB or more, because its length field has 16
     /// bits. Split such lists over several requests.
     pub fn push<M: NetlinkSerializable>(&mut self, message: M, flags: u16) -> usize {
-        let mut message = NetlinkMessage::new(Default::default(), NetlinkPayload::InnerMessage(message));
-        message.header.flags = NLM_F_REQUEST | flags;
-        message.finalize();
-        let start = self.bytes.len();
-        let end = start + message.buffer_len();
-        self.bytes.resize(end, 0);
-        message.serialize(&mut self.bytes[start..end]);
-        self.bytes.resize(end.next_multiple_of(4), 0);
-        self.starts.push(start);
-        self.starts.len() - 1
+        self.push_with(message.message_type(), flags, |out| {
+            let start = out.len();
+            out.resize(start + message.buffer_len(), 0);
+            message.serialize(&mut out[start..]);
+        })
     }
 
     /// Adds a request whose payload `write` appends, for callers that encode without the traits of
