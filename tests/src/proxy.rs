@@ -38,6 +38,8 @@ pub struct ProxyCommand {
     runtime: PathBuf,
     log: PathBuf,
     program: PathBuf,
+    /// `confined`, or nothing for other programs than kube-ipvs.
+    wrapper: &'static str,
     /// Shell commands that run before, and after, the node's directory is mounted over /run/kube-ipvs.
     before: &'static str,
     then: &'static str,
@@ -50,11 +52,11 @@ impl ProxyCommand {
         fs::create_dir_all(RUNTIME)?;
         let log = directory.join(format!("{node}.log"));
         let (namespace, node) = (Arc::clone(namespace), node.to_owned());
-        Ok(Self { namespace, node, runtime, log, program: program().into(), before: "", then: "" })
+        Ok(Self { namespace, node, runtime, log, program: program().into(), wrapper: "confined", before: "", then: "" })
     }
 
     pub(crate) fn of(self, program: &str) -> Self {
-        Self { program: program.into(), ..self }
+        Self { program: program.into(), wrapper: "", ..self }
     }
 
     /// Runs it under kube-proxy's name, and so with kube-proxy's command line.
@@ -90,12 +92,13 @@ impl ProxyCommand {
     }
 
     /// `ip netns exec` gives the process the node's network and a private mount namespace. There the node's directory
-    /// is mounted over /run/kube-ipvs. Each step execs the next, so the process id is the daemon's.
+    /// is mounted over /run/kube-ipvs. `confined` applies the seccomp profile of the manifests. Each step execs the
+    /// next, so the process id is the daemon's.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.namespace.name(), "sh", "-c"]);
-        let Self { before, then, .. } = self;
-        command.arg(format!("{before}mount --bind \"$0\" {RUNTIME} && {then}exec \"$@\""));
+        let Self { before, then, wrapper, .. } = self;
+        command.arg(format!("{before}mount --bind \"$0\" {RUNTIME} && {then}exec {wrapper} \"$@\""));
         command.arg(&self.runtime).arg(&self.program).args(arguments).stdin(Stdio::null());
         command
     }

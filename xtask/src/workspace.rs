@@ -68,10 +68,10 @@ impl Workspace {
         Ok(directory)
     }
 
-    /// The demo and the daemon, for the PATH of jobs.
+    /// The demo, the daemon and the program that confines it, for the PATH of jobs.
     pub(crate) fn build_programs(&self) -> Result<Vec<Executable>> {
         let packages = ["--package", SCENARIOS, "--package", "kube-ipvs"];
-        self.build(&[&["build"], &packages[..], &["--bin", "demo", "--bin", "kube-ipvs"]].concat())
+        self.build(&[&["build"], &packages[..], &["--bin", "demo", "--bin", "confined", "--bin", "kube-ipvs"]].concat())
     }
 
     pub(crate) fn build_examples(&self) -> Result<Vec<Executable>> {

@@ -29,9 +29,9 @@ pub(super) fn run(args: &E2e) -> Result<()> {
     let workspace = Workspace::load()?;
     let bench = Bench::prepare(&workspace, args.kernel.as_deref(), true)?;
     let features = ["--features", "control-plane"];
-    let tests =
+    let built =
         workspace.build(&[&["test", "--package", SCENARIOS, "--test", TESTS, "--no-run"], &features[..]].concat())?;
-    let tests = tests.iter().find(|test| test.target == TESTS).context("cargo did not build this test")?;
+    let tests = built.iter().find(|test| test.target == TESTS).context("cargo did not build this test")?;
     let daemon = workspace.build_daemon(&[])?;
 
     let mut job = Job::new(
@@ -44,7 +44,7 @@ pub(super) fn run(args: &E2e) -> Result<()> {
     job.timeout = HANG;
     job.servers = true;
     job.marks = true;
-    job.executables([tests, &daemon]);
+    job.executables(built.iter().chain([&daemon]));
     for program in programs.all() {
         job.file(&place.join(program), Path::new("control-plane").join(program));
     }

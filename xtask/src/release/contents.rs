@@ -40,6 +40,7 @@ pub(super) fn tarball(root: &Path, binary: &Path, manifests: &[File]) -> Result<
         ("kube-ipvs.service", "packaging/kube-ipvs.service"),
         ("config.conf", "packaging/config.conf"),
         ("manifests/dashboard.json", "manifests/dashboard.json"),
+        ("manifests/seccomp.json", "manifests/seccomp.json"),
     ] {
         files.push(File::text(name, read(&root.join(place))?));
     }
@@ -141,6 +142,7 @@ mod tests {
             "manifests/daemonset.yaml",
             "manifests/dashboard.json",
             "manifests/rbac.yaml",
+            "manifests/seccomp.json",
         ];
         assert_eq!(names, expected);
     }

@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: the layering and the house rules that the compiler does not check.
 
+mod dependencies;
 mod features;
 mod surface;
 mod words;
@@ -61,6 +62,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         breaches.extend(layer_breaches(krate, &tree, &[&LAYERS[higher..], &ABOVE].concat()));
     }
     breaches.extend(features::breaches(&sh)?);
+    breaches.extend(dependencies::breaches(&sh)?);
     breaches.extend(surface::breaches(&workspace.root)?);
     let listed = cmd!(sh, "git ls-files --cached --others --exclude-standard").quiet().read()?;
     for name in listed.lines() {
