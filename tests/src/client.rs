@@ -78,7 +78,7 @@ impl Conversation {
     }
 
     /// Opens a connection from the namespace of the calling thread.
-    fn open_here(transport: Transport, to: SocketAddr) -> Result<Self, Failure> {
+    pub fn open_here(transport: Transport, to: SocketAddr) -> Result<Self, Failure> {
         let socket = transport.socket(Domain::for_address(to))?;
         if transport == Transport::Sctp {
             socket.bind(&SockAddr::from(SocketAddr::new(own_address(transport, to)?, 0)))?;
@@ -156,6 +156,42 @@ pub fn get_here(to: SocketAddr) -> Result<Answer, Failure> {
         "" => Failure::Reset,
         other => Failure::Other(format!("no whole answer: {other:?}")),
     })
+}
+
+/// An HTTP client that keeps its connection, and opens another one if the server closes it.
+#[derive(Debug)]
+pub struct KeepAlive {
+    to: SocketAddr,
+    socket: Option<Socket>,
+}
+
+impl KeepAlive {
+    /// A client without a connection.
+    pub fn new(to: SocketAddr) -> Self {
+        Self { to, socket: None }
+    }
+
+    /// Sends one request, from the namespace of the calling thread if it opens a connection.
+    pub fn get(&mut self) -> Result<Answer, Failure> {
+        let mut socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => Conversation::open_here(Transport::Tcp, self.to)?.socket,
+        };
+        // One packet: the second one of a request would wait for the acknowledgement of the first.
+        socket.write_all(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", self.to).as_bytes())?;
+        let (mut response, mut buffer) = (String::new(), [0; 2048]);
+        loop {
+            let length = socket.read(&mut buffer)?;
+            if length == 0 {
+                return Err(Failure::Reset);
+            }
+            response.push_str(&String::from_utf8_lossy(&buffer[..length]));
+            if let Some(answer) = parse_response(&response) {
+                self.socket = (!response.contains("\r\nConnection: close\r\n")).then_some(socket);
+                return Ok(answer);
+            }
+        }
+    }
 }
 
 fn parse_response(response: &str) -> Option<Answer> {

@@ -86,15 +86,20 @@ impl Load {
         Ok(Self { stop, ended, thread: Some(thread) })
     }
 
+    /// The number of requests that have ended so far.
+    pub fn ended(&self) -> usize {
+        self.ended.load(Ordering::SeqCst)
+    }
+
     /// Waits until `count` requests that began after this call have ended.
     pub fn go_on(&self, count: usize) -> Result<()> {
         // The first of them can have begun before this call.
-        self.await_ended(self.ended.load(Ordering::SeqCst) + 1 + count)
+        self.await_ended(self.ended() + 1 + count)
     }
 
     fn await_ended(&self, count: usize) -> Result<()> {
         eventually(|| {
-            let ended = self.ended.load(Ordering::SeqCst);
+            let ended = self.ended();
             ensure!(ended >= count, "{ended} requests of {count} have ended");
             Ok(())
         })

@@ -6,14 +6,15 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::namespace::Namespace;
+use crate::wait::eventually;
 
 /// How often a thread checks for the stop flag. No answer waits for it.
 const PULSE: Duration = Duration::from_millis(100);
@@ -44,10 +45,28 @@ impl Transport {
 /// A running server. Dropping it closes its listening socket and all its connections.
 #[derive(Debug)]
 pub struct Server {
-    listening: Arc<AtomicBool>,
-    serving: Arc<AtomicBool>,
+    state: Arc<State>,
     /// One thread per listening socket. The socket is kept to shut it down.
     threads: Vec<(Socket, JoinHandle<()>)>,
+}
+
+#[derive(Debug)]
+struct State {
+    listening: AtomicBool,
+    serving: AtomicBool,
+    terminating: AtomicBool,
+    /// The connections that were accepted and have not ended.
+    connections: AtomicUsize,
+}
+
+impl State {
+    fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::SeqCst)
+    }
+
+    fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::SeqCst)
+    }
 }
 
 impl Server {
@@ -82,9 +101,24 @@ impl Server {
         }
     }
 
+    /// Terminates as a server that loses no request: it still accepts connections, and an HTTP connection ends after
+    /// its next answer.
+    pub fn terminate(&self) {
+        self.state.terminating.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until all accepted connections have ended.
+    pub fn await_idle(&self) -> Result<()> {
+        eventually(|| {
+            let open = self.state.connections.load(Ordering::SeqCst);
+            ensure!(open == 0, "{open} connections are open");
+            Ok(())
+        })
+    }
+
     /// Refuses new connections and keeps the established ones, as a terminating pod does.
     pub fn close_listener(&mut self) {
-        self.listening.store(false, Ordering::SeqCst);
+        self.state.listening.store(false, Ordering::SeqCst);
         for (socket, _) in &self.threads {
             // The shutdown wakes the waiting thread, except for SCTP. On a UDP socket, which has no peer, it fails and
             // still wakes the thread.
@@ -100,7 +134,7 @@ impl Server {
         name: &str,
         transport: Transport,
         at: &[SocketAddr],
-        serve: fn(&str, SocketAddr, Socket, &AtomicBool),
+        serve: fn(&str, SocketAddr, Socket, &State),
     ) -> Result<Self> {
         let sockets = at.iter().map(|at| {
             let socket = bound(namespace, transport, *at)?;
@@ -108,13 +142,17 @@ impl Server {
             Ok(socket)
         });
         let pulse = if transport == Transport::Sctp { PULSE } else { SLOW_PULSE };
-        Self::start(name, sockets, pulse, move |name, socket, listening, serving| {
-            while listening.load(Ordering::SeqCst) {
+        Self::start(name, sockets, pulse, move |name, socket, state| {
+            while state.is_listening() {
                 let Ok((connection, peer)) = socket.accept() else { continue };
                 let Some(peer) = peer.as_socket().map(plain) else { continue };
-                let (name, serving) = (name.to_owned(), Arc::clone(serving));
+                state.connections.fetch_add(1, Ordering::SeqCst);
+                let (name, state) = (name.to_owned(), Arc::clone(state));
                 let _ = connection.set_read_timeout(Some(PULSE));
-                let connection = thread::Builder::new().spawn(move || serve(&name, peer, connection, &serving));
+                let connection = thread::Builder::new().spawn(move || {
+                    serve(&name, peer, connection, &state);
+                    state.connections.fetch_sub(1, Ordering::SeqCst);
+                });
                 if let Err(error) = connection {
                     eprintln!("a server has no thread for a connection: {error}");
                 }
@@ -124,10 +162,10 @@ impl Server {
 
     fn datagrams(namespace: &Namespace, name: &str, at: &[SocketAddr]) -> Result<Self> {
         let sockets = at.iter().map(|at| bound(namespace, Transport::Udp, *at));
-        Self::start(name, sockets, SLOW_PULSE, |name, socket, listening, _| {
+        Self::start(name, sockets, SLOW_PULSE, |name, socket, state| {
             let socket = std::net::UdpSocket::from(socket);
             let mut buffer = [0; 2048];
-            while listening.load(Ordering::SeqCst) {
+            while state.is_listening() {
                 let Ok((length, peer)) = socket.recv_from(&mut buffer) else { continue };
                 let _ = socket.send_to(&answer(name, plain(peer), &buffer[..length]), peer);
             }
@@ -138,19 +176,19 @@ impl Server {
         name: &str,
         sockets: impl Iterator<Item = Result<Socket>>,
         pulse: Duration,
-        work: impl FnOnce(&str, Socket, &AtomicBool, &Arc<AtomicBool>) + Send + Copy + 'static,
+        work: impl FnOnce(&str, Socket, &Arc<State>) + Send + Copy + 'static,
     ) -> Result<Self> {
-        let listening = Arc::new(AtomicBool::new(true));
-        let serving = Arc::new(AtomicBool::new(true));
-        let mut server = Self { listening, serving, threads: Vec::new() };
+        let state =
+            State { listening: true.into(), serving: true.into(), terminating: false.into(), connections: 0.into() };
+        let mut server = Self { state: Arc::new(state), threads: Vec::new() };
         for socket in sockets {
             let socket = socket?;
             socket.set_read_timeout(Some(pulse))?;
             let to_shut = socket.try_clone()?;
-            let (listening, serving) = (Arc::clone(&server.listening), Arc::clone(&server.serving));
+            let state = Arc::clone(&server.state);
             let name = name.to_owned();
             let thread = thread::Builder::new().name(format!("server {name}"));
-            let thread = thread.spawn(move || work(&name, socket, &listening, &serving))?;
+            let thread = thread.spawn(move || work(&name, socket, &state))?;
             server.threads.push((to_shut, thread));
         }
         Ok(server)
@@ -159,7 +197,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.serving.store(false, Ordering::SeqCst);
+        self.state.serving.store(false, Ordering::SeqCst);
         self.close_listener();
     }
 }
@@ -199,11 +237,11 @@ fn answer(name: &str, peer: SocketAddr, content: &[u8]) -> Vec<u8> {
 }
 
 /// Reads once; `None` if the connection has ended or the server stops.
-fn read_some(socket: &mut Socket, buffer: &mut [u8], serving: &AtomicBool) -> Option<usize> {
-    while serving.load(Ordering::SeqCst) {
+fn read_some(socket: &mut Socket, buffer: &mut [u8], state: &State) -> Option<usize> {
+    while state.is_serving() {
         match socket.read(buffer) {
             // A stopped server does not answer.
-            Ok(_) if !serving.load(Ordering::SeqCst) => return None,
+            Ok(_) if !state.is_serving() => return None,
             Ok(0) => return None,
             Ok(length) => return Some(length),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
@@ -213,24 +251,25 @@ fn read_some(socket: &mut Socket, buffer: &mut [u8], serving: &AtomicBool) -> Op
     None
 }
 
-fn echo_connection(name: &str, peer: SocketAddr, mut socket: Socket, serving: &AtomicBool) {
+fn echo_connection(name: &str, peer: SocketAddr, mut socket: Socket, state: &State) {
     let mut buffer = [0; 2048];
-    while let Some(length) = read_some(&mut socket, &mut buffer, serving) {
+    while let Some(length) = read_some(&mut socket, &mut buffer, state) {
         if socket.write_all(&answer(name, peer, &buffer[..length])).is_err() {
             return;
         }
     }
 }
 
-fn http_connection(name: &str, peer: SocketAddr, mut socket: Socket, serving: &AtomicBool) {
+fn http_connection(name: &str, peer: SocketAddr, mut socket: Socket, state: &State) {
     let mut request = Vec::new();
     let mut buffer = [0; 2048];
     loop {
         while !request.windows(4).any(|window| window == b"\r\n\r\n") {
-            let Some(length) = read_some(&mut socket, &mut buffer, serving) else { return };
+            let Some(length) = read_some(&mut socket, &mut buffer, state) else { return };
             request.extend_from_slice(&buffer[..length]);
         }
-        let close = String::from_utf8_lossy(&request).to_ascii_lowercase().contains("connection: close");
+        let asked = String::from_utf8_lossy(&request).to_ascii_lowercase().contains("connection: close");
+        let close = asked || state.terminating.load(Ordering::SeqCst);
         let connection = if close { "close" } else { "keep-alive" };
         let response = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: {connection}\r\n\

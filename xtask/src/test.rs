@@ -1,6 +1,7 @@
 //! `cargo xtask test`: all tests. Ordinary tests run here; tests that need a kernel with ip_vs run on the bench, in one
 //! boot. If the bench cannot start, the command fails: a skipped test would look like a passed one.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
@@ -46,6 +47,9 @@ pub(crate) struct Test {
     /// The bench's kernel: a package, or a directory with boot/vmlinuz* and lib/modules/*
     #[arg(long, value_name = "PACKAGE")]
     kernel: Option<String>,
+    /// A kube-ipvs of another version, for the scenario of an upgrade and a downgrade
+    #[arg(long, value_name = "FILE")]
+    other_build: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Test) -> Result<ExitCode> {
@@ -137,6 +141,9 @@ impl Built {
         job.marks = true;
         job.executables(self.for_bench.iter().chain(&self.programs));
         job.manifests(&workspace.root);
+        if let Some(other) = &args.other_build {
+            job.file(other, "bin/kube-ipvs-other");
+        }
         progress.begin("cargo xtask test --kernel-only --exact", args.count_all(&self.for_bench)?);
         let status = bench.run(&job, progress).context("the tests on the bench did not finish")?;
         ensure!(status == 0, "some tests failed on the bench");
