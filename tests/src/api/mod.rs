@@ -205,6 +205,12 @@ impl ApiServer {
         state.store.compacted = state.store.revision();
     }
 
+    /// Compacts the history before the newest `kept` changes and frees its memory. A watch that has not received an
+    /// earlier change gets 410 Gone.
+    pub fn forget(&self, kept: u64) {
+        self.shared.lock().store.forget(kept);
+    }
+
     /// The current resource version.
     pub fn revision(&self) -> u64 {
         self.shared.lock().store.revision()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::http::{self, Request};
-use super::store::{Event, Kind, Selection};
+use super::store::{Event, Kind, Selection, index};
 use super::{Fault, Shared, State, StreamingLists};
 
 pub(super) fn register(shared: &Shared, stream: &TcpStream) -> io::Result<u64> {
@@ -291,6 +291,12 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
                 if state.cuts != cuts {
                     return Ok(Next::Cut);
                 }
+                if seen < state.store.forgotten {
+                    drop(state);
+                    http::chunk(stream, &line("ERROR", &status(410, "the requested history has been compacted")))?;
+                    http::end(stream)?;
+                    return Ok(Next::Request);
+                }
                 if now >= deadline || state.ends != ends {
                     drop(state);
                     http::end(stream)?;
@@ -333,7 +339,7 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
 }
 
 fn new_events(state: &State, kind: Kind, selection: &Selection, seen: u64) -> Vec<(u64, Option<Event>)> {
-    let new = state.store.history.iter().skip(usize::try_from(seen).unwrap_or(usize::MAX));
+    let new = state.store.history.iter().skip(index(seen));
     new.map(|change| (change.revision, change.event(selection).filter(|_| change.key.0 == kind))).collect()
 }
 

@@ -64,6 +64,10 @@ pub(super) struct Store {
     objects: BTreeMap<Key, Arc<Value>>,
     /// Revisions before this one are compacted.
     pub(super) compacted: u64,
+    /// The history up to this revision has no objects.
+    pub(super) forgotten: u64,
+    /// The objects at that revision.
+    base: BTreeMap<Key, Arc<Value>>,
 }
 
 impl Store {
@@ -72,7 +76,7 @@ impl Store {
     }
 
     pub(super) fn restore(&mut self, revision: u64) {
-        self.history.truncate(usize::try_from(revision).unwrap_or(usize::MAX));
+        self.history.truncate(index(revision));
         self.objects = Kind::ALL.into_iter().flat_map(|kind| self.all_at(kind, revision)).collect();
         self.compacted = self.compacted.min(revision);
     }
@@ -113,6 +117,20 @@ impl Store {
         self.history.push(Change { revision, key, before, after });
     }
 
+    /// Compacts the history and frees its objects, except those of the newest `kept` changes.
+    pub(super) fn forget(&mut self, kept: u64) {
+        let until = self.revision().saturating_sub(kept).max(self.forgotten);
+        for change in &mut self.history[index(self.forgotten)..index(until)] {
+            change.before = None;
+            match change.after.take() {
+                Some(object) => self.base.insert(change.key.clone(), object),
+                None => self.base.remove(&change.key),
+            };
+        }
+        self.forgotten = until;
+        self.compacted = self.compacted.max(until);
+    }
+
     /// All objects of a kind, sorted by namespace and name.
     pub(super) fn all(&self, kind: Kind) -> Vec<(Key, Arc<Value>)> {
         let of_kind = self.objects.iter().filter(|((of, ..), _)| *of == kind);
@@ -120,8 +138,10 @@ impl Store {
     }
 
     pub(super) fn all_at(&self, kind: Kind, revision: u64) -> Vec<(Key, Arc<Value>)> {
-        let mut objects = BTreeMap::new();
-        for change in self.history.iter().filter(|change| change.key.0 == kind && change.revision <= revision) {
+        let mut objects: BTreeMap<Key, Arc<Value>> = self.base.clone();
+        objects.retain(|key, _| key.0 == kind);
+        let known = self.history.iter().skip(index(self.forgotten));
+        for change in known.filter(|change| change.key.0 == kind && change.revision <= revision) {
             match &change.after {
                 Some(object) => objects.insert(change.key.clone(), Arc::clone(object)),
                 None => objects.remove(&change.key),
@@ -129,6 +149,11 @@ impl Store {
         }
         objects.into_iter().collect()
     }
+}
+
+/// The index of the first change after a revision.
+pub(super) fn index(revision: u64) -> usize {
+    usize::try_from(revision).unwrap_or(usize::MAX)
 }
 
 impl Change {

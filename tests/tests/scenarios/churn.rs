@@ -284,7 +284,7 @@ fn ensure_exactly(table: &Table, wanted: &BTreeMap<String, Vec<String>>) -> Resu
     if differences.is_empty() { Ok(()) } else { bail!("IPVS differs:\n{differences}") }
 }
 
-fn await_exactly(node: &Namespace, wanted: &BTreeMap<String, Vec<String>>) -> Result<()> {
+pub(crate) fn await_exactly(node: &Namespace, wanted: &BTreeMap<String, Vec<String>>) -> Result<()> {
     eventually(|| ensure_exactly(&node.ipvsadm()?, wanted))
 }
 

@@ -18,6 +18,7 @@ mod drift;
 mod drop_in;
 mod dual_stack;
 mod embedders;
+mod endpoint_changes;
 mod examples;
 mod fail_over;
 mod first_format;
