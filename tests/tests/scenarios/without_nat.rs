@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{
-    Attempt, Cluster, ClusterBuilder, Namespace, Server, Service, Slice, TestResult, Transport, eventually, patience,
-    scenario, socket_address,
+    Attempt, Cluster, ClusterBuilder, Namespace, Proxy, Server, Service, Slice, TestResult, Transport, eventually,
+    patience, scenario, socket_address,
 };
 
 pub(crate) const VIPS: [&str; 2] = ["203.0.113.80", "2001:db8:e::80"];
@@ -83,6 +83,14 @@ fn answered(from: &Namespace, own: [&str; 2], ips: [&str; 2], names: &[&str]) ->
         }
     }
     Ok(())
+}
+
+fn await_log(proxy: &Proxy, text: &str) -> Result<()> {
+    eventually(|| {
+        let log = proxy.log_text();
+        ensure!(log.contains(text), "{log}");
+        Ok(())
+    })
 }
 
 /// Waits until all real servers of a virtual server use this forwarding method, and until the VIPs are bound.
@@ -220,10 +228,10 @@ fn direct_routing_is_used_only_if_all_pods_are_on_the_node() -> TestResult {
         names.sort_unstable();
         names.dedup();
         ensure!(names == ["far", "near-1", "near-2"], "{names:?}");
-        let log = proxies[2].log_text();
         let reason = "Service default/app:tcp asks for forwarding without NAT, and is forwarded with NAT on TCP \
                       203.0.113.80:80: endpoint 10.244.2.2:80 is on another node";
-        ensure!(log.contains(reason), "{log}");
+        // The daemon logs it after it has changed the kernel.
+        await_log(&proxies[2], reason)?;
         let manifests = cluster.manifests.directory().to_string_lossy().into_owned();
         let explain = ["explain", "app", "--manifests", &manifests, "--hostname-override", "node-3"];
         let explained = cluster.kube_ipvs("node-3")?.run(&[&explain[..], &FLAGS].concat())?;
@@ -319,9 +327,8 @@ fn datagram_scheduling_with_nat_requires_one_way_datagrams() -> TestResult {
         };
         await_forwarding(node, keys[0], "Masq", 2)?;
         await_flags("")?;
-        let log = proxy.log_text();
         let refused = "Service default/app:udp is scheduled by flow on UDP 203.0.113.80:80, not by datagram";
-        ensure!(log.contains(refused), "{log}");
+        await_log(&proxy, refused)?;
 
         cluster.manifests.write("app", &service(&[("udp-scheduling", "one-way-datagram")], "Cluster"))?;
         await_flags("ops")?;
