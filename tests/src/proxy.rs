@@ -38,8 +38,8 @@ pub struct ProxyCommand {
     runtime: PathBuf,
     log: PathBuf,
     program: PathBuf,
-    /// `confined`, or nothing for other programs than kube-ipvs.
-    wrapper: &'static str,
+    /// The programs that run it, with arguments, each of which execs the next.
+    wrapper: Vec<String>,
     /// Shell commands that run before, and after, the node's directory is mounted over /run/kube-ipvs.
     before: &'static str,
     then: &'static str,
@@ -52,11 +52,11 @@ impl ProxyCommand {
         fs::create_dir_all(RUNTIME)?;
         let log = directory.join(format!("{node}.log"));
         let (namespace, node) = (Arc::clone(namespace), node.to_owned());
-        Ok(Self { namespace, node, runtime, log, program: program().into(), wrapper: "confined", before: "", then: "" })
+        Ok(Self { namespace, node, runtime, log, program: program().into(), wrapper: vec!["confined".to_owned()], before: "", then: "" })
     }
 
     pub(crate) fn of(self, program: &str) -> Self {
-        Self { program: program.into(), wrapper: "", ..self }
+        Self { program: program.into(), wrapper: Vec::new(), ..self }
     }
 
     /// Runs it under kube-proxy's name, and so with kube-proxy's command line.
@@ -68,6 +68,13 @@ impl ProxyCommand {
             std::os::unix::fs::symlink(located()?, &self.program)?;
         }
         Ok(self)
+    }
+
+    /// Runs it under another program, which must exec it.
+    #[must_use]
+    pub fn under(mut self, wrapper: &[String]) -> Self {
+        self.wrapper.splice(..0, wrapper.iter().cloned());
+        self
     }
 
     /// Runs it in a container with a read-only /proc/sys.
@@ -97,9 +104,9 @@ impl ProxyCommand {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", self.namespace.name(), "sh", "-c"]);
-        let Self { before, then, wrapper, .. } = self;
-        command.arg(format!("{before}mount --bind \"$0\" {RUNTIME} && {then}exec {wrapper} \"$@\""));
-        command.arg(&self.runtime).arg(&self.program).args(arguments).stdin(Stdio::null());
+        let Self { before, then, .. } = self;
+        command.arg(format!("{before}mount --bind \"$0\" {RUNTIME} && {then}exec \"$@\""));
+        command.arg(&self.runtime).args(&self.wrapper).arg(&self.program).args(arguments).stdin(Stdio::null());
         command
     }
 

@@ -21,6 +21,7 @@ mod embedders;
 mod endpoint_changes;
 mod examples;
 mod fail_over;
+mod faults;
 mod first_format;
 mod hairpin;
 mod health_checks;

@@ -12,7 +12,7 @@ use crate::common::{WEB, WEB_ADDRESS, all_web, await_first_sync, await_web, depl
 const NODE: &str = "node-3";
 
 /// `web`, as echo servers and with a node port, and a second Service on one of its pods.
-fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {
+pub(crate) fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {
     let service = Service::new("web").node_port_type().cluster_ip("10.96.0.80");
     cluster.manifests.write("web", &service.port_line("port: 80, targetPort: 8080, nodePort: 30080"))?;
     cluster.manifests.write("web-slice", &web_slice(&all_web()))?;
@@ -21,7 +21,7 @@ fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {
     all_web().iter().map(|pod| cluster.echo(pod, Transport::Tcp, 8080)).collect()
 }
 
-fn await_state(cluster: &Cluster) -> Result<()> {
+pub(crate) fn await_state(cluster: &Cluster) -> Result<()> {
     await_state_with(cluster, &[])
 }
 
@@ -35,7 +35,7 @@ fn await_state_with(cluster: &Cluster, others: &[&str]) -> Result<()> {
     node.await_vips(&[&["10.96.0.80", "10.96.0.81"], others].concat())
 }
 
-fn hold(cluster: &Cluster) -> Result<Vec<(Conversation, String)>> {
+pub(crate) fn hold(cluster: &Cluster) -> Result<Vec<(Conversation, String)>> {
     let ways = [("visitor", WEB_ADDRESS), (NODE, WEB_ADDRESS), ("client", "192.168.128.3:30080")];
     let mut held = Vec::new();
     for (from, to) in ways {
@@ -46,7 +46,7 @@ fn hold(cluster: &Cluster) -> Result<Vec<(Conversation, String)>> {
     Ok(held)
 }
 
-fn still_held(held: &mut [(Conversation, String)]) -> Result<()> {
+pub(crate) fn still_held(held: &mut [(Conversation, String)]) -> Result<()> {
     for (connection, name) in held {
         let answer = connection.say()?;
         ensure!(answer.name == *name, "a connection moved from {name} to {}", answer.name);

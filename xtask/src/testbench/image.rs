@@ -17,7 +17,7 @@ use super::{modules, packages};
 /// real `ip` and `ping`. bash is for the interactive shell, the rest for debugging.
 const HANDY: &[&str] = &[
     "date", "env", "setpriv", "timeout", "nohup", "xargs", "setsid", "unshare", "nsenter", "ping", "bash", "tcpdump",
-    "ethtool", "strace",
+    "ethtool",
 ];
 
 const IPTABLES: &[&str] = &["iptables", "ip6tables"];

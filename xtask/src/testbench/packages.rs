@@ -22,6 +22,7 @@ pub(crate) const ORACLES: &[Needed] = &[
     ("iptables", "iptables"),
     ("ipset", "ipset"),
     ("curl", "curl"),
+    ("strace", "strace"),
     ("dig", "bind9-dnsutils"),
 ];
 

@@ -171,6 +171,11 @@ pub(super) fn prepare(node: &Namespace, backend: Backend) -> Result<()> {
         write!(script, "{program}-{name}-restore --noflush <<'END'\n{rules}END\n")?;
     }
     sh(node, &script)?;
+    leave_behind(node, backend)
+}
+
+/// Creates the state of kube-proxy, with sysctls, in both families.
+pub(super) fn leave_behind(node: &Namespace, backend: Backend) -> Result<()> {
     write_sets_and_rules(node, backend)?;
     let mut script = String::from("ip link add kube-ipvs0 type dummy\n");
     VIPS.iter().try_for_each(|vip| writeln!(script, "ip addr add {vip}/32 dev kube-ipvs0"))?;

@@ -1,6 +1,7 @@
 //! kube-ipvs takes over a live node from kube-proxy's ipvs mode. No client notices, and kube-ipvs removes kube-proxy's
 //! leftovers.
 
+mod faults;
 mod kube_proxy;
 mod setup;
 mod users;

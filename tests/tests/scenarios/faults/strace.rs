@@ -1,0 +1,165 @@
+//! Faults of system calls, which strace injects into the daemon's main thread. That thread owns the kernel, and its only
+//! sockets are netlink sockets.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use scenarios::{Cluster, Proxy, eventually};
+
+/// What happens at one system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A send fails once. The kernel gets none of its requests.
+    SendFails,
+    /// Three sends in a row fail.
+    SendsFail,
+    /// The kernel executes the requests, and reports that it lost replies. The replies stay in the queue.
+    Overrun,
+    /// The kernel executes the requests, and the first reply has an impossible length.
+    BadReply,
+    /// SIGKILL before a send.
+    KilledBefore,
+    /// SIGKILL between a send and its reply.
+    KilledAfter,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::SendFails, Self::Overrun, Self::KilledBefore, Self::SendsFail, Self::BadReply, Self::KilledAfter];
+
+    fn system_call(self) -> &'static str {
+        match self {
+            Self::SendFails | Self::SendsFail | Self::KilledBefore => "sendto",
+            Self::Overrun | Self::BadReply | Self::KilledAfter => "recvfrom",
+        }
+    }
+
+    pub(crate) fn kills(self) -> bool {
+        matches!(self, Self::KilledBefore | Self::KilledAfter)
+    }
+
+    /// The fault in strace's words, at the call `at`, counted from 1.
+    fn injection(self, at: usize) -> String {
+        let call = self.system_call();
+        match self {
+            Self::SendFails | Self::Overrun => format!("{call}:error=ENOBUFS:when={at}"),
+            Self::SendsFail => format!("{call}:error=ENOMEM:when={at}..{}", at + 2),
+            Self::BadReply => format!("{call}:poke_exit=@arg2=08000000:when={at}"),
+            Self::KilledBefore | Self::KilledAfter => format!("{call}:signal=KILL:when={at}"),
+        }
+    }
+}
+
+/// The faults to try, each at its call.
+pub(crate) type Choice = Vec<(Fault, usize)>;
+
+/// Chooses faults for a phase whose undisturbed run made these calls. CI tries each fault once, spread over the phase.
+/// `KUBE_IPVS_FAULTS_STEP=1` tries each fault at each call.
+pub(crate) fn choose(undisturbed: &Log) -> Result<Choice> {
+    let calls = |fault: Fault| undisturbed.count(fault.system_call());
+    let parts = Fault::ALL.len();
+    match std::env::var("KUBE_IPVS_FAULTS_STEP") {
+        Err(_) => Fault::ALL
+            .into_iter()
+            .enumerate()
+            .map(|(part, fault)| Ok((fault, 1 + calls(fault)? * (2 * part + 1) / (2 * parts))))
+            .collect(),
+        Ok(step) => {
+            let step: usize = step.parse().context("KUBE_IPVS_FAULTS_STEP")?;
+            let mut all = Choice::new();
+            for fault in Fault::ALL {
+                all.extend((1..=calls(fault)?).step_by(step).map(|at| (fault, at)));
+            }
+            Ok(all)
+        }
+    }
+}
+
+/// The system calls that strace has seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Log(PathBuf);
+
+impl Log {
+    pub(crate) fn new(cluster: &Cluster) -> Self {
+        Self(cluster.directory().join("strace.log"))
+    }
+
+    fn text(&self) -> Result<String> {
+        fs::read_to_string(&self.0).with_context(|| format!("reading {}", self.0.display()))
+    }
+
+    fn count(&self, call: &str) -> Result<usize> {
+        let count = self.text()?.lines().filter(|line| line.starts_with(call)).count();
+        ensure!(count > 0, "strace has seen no {call}");
+        Ok(count)
+    }
+
+    /// Waits until the fault has happened. The spot checks make further calls until it does.
+    pub(crate) fn await_fault(&self) -> Result<()> {
+        eventually(|| {
+            let text = self.text()?;
+            ensure!(text.contains("INJECTED") || text.contains("killed by SIGKILL"), "no fault was injected yet");
+            Ok(())
+        })
+    }
+
+    /// strace's command line.
+    pub(crate) fn command(&self, fault: Option<(Fault, usize)>) -> Vec<String> {
+        let mut words: Vec<String> =
+            ["strace", "-e", "trace=sendto,recvfrom", "-e", "raw=all", "-e", "signal=none", "-o"].map(str::to_owned).into();
+        words.push(self.0.to_string_lossy().into_owned());
+        if let Some((fault, at)) = fault {
+            words.extend(["-e".to_owned(), format!("inject={}", fault.injection(at))]);
+        }
+        words
+    }
+
+    /// The same for a program that strace starts. The program is strace's parent, so it keeps the process id.
+    pub(crate) fn wrapper(&self, fault: Option<(Fault, usize)>) -> Result<Vec<String>> {
+        let _ = fs::remove_file(&self.0);
+        Ok([self.command(fault), vec!["-D".into(), "-qq".into()]].concat())
+    }
+
+    /// Attaches strace to a running daemon.
+    pub(crate) fn attach(&self, proxy: &Proxy, fault: Option<(Fault, usize)>) -> Result<Attached> {
+        let _ = fs::remove_file(&self.0);
+        let said = self.0.with_extension("said");
+        let command = self.command(fault);
+        let child = Command::new(&command[0])
+            .args(&command[1..])
+            .args(["-p", &proxy.id().to_string()])
+            .stdin(Stdio::null())
+            .stderr(File::create(&said)?)
+            .spawn()
+            .context("starting strace")?;
+        let attached = Attached { child };
+        await_attached(&said)?;
+        Ok(attached)
+    }
+}
+
+fn await_attached(said: &Path) -> Result<()> {
+    eventually(|| {
+        let said = fs::read_to_string(said)?;
+        ensure!(said.contains("attached"), "strace says: {said}");
+        Ok(())
+    })
+}
+
+/// Dropping it detaches strace. The daemon goes on.
+pub(crate) struct Attached {
+    child: Child,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
