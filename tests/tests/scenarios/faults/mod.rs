@@ -1,6 +1,7 @@
 //! Faults of the kernel while kube-ipvs reads and writes it, at each netlink send and each reply: of a first sync, of a
 //! roll-out and of a resync. `takeover::faults` has those of a takeover.
 
+mod descriptors;
 mod state;
 mod strace;
 
@@ -11,7 +12,7 @@ pub(crate) use state::{FOREIGN, State, add_foreign};
 pub(crate) use strace::{Log, choose};
 
 use crate::{
-    common::{all_web, await_first_sync, web_cluster, web_slice},
+    common::{WEB, all_web, await_first_sync, web_cluster, web_slice},
     restart::{drift, hold, still_held},
 };
 
@@ -41,7 +42,15 @@ fn prepare(cluster: &Cluster) -> Result<(Vec<Server>, Conversation)> {
     let node = cluster.at(NODE)?;
     add_foreign(node, "10.244.1.2:8080")?;
     deploy(cluster, false)?;
-    Ok((servers, node.connect(Transport::Tcp, FOREIGN)?))
+    Ok((servers, cluster.at("visitor")?.connect(Transport::Tcp, FOREIGN)?))
+}
+
+/// Waits until a roll-out is complete and its removed endpoint without connections is gone.
+fn await_rolled_out(cluster: &Cluster) -> Result<()> {
+    let node = cluster.at(NODE)?;
+    node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 0"])?;
+    node.await_service("TCP 10.96.0.81:80", &["10.244.2.2:8080 1"])?;
+    node.await_service("TCP 10.96.0.82:80", &["10.244.2.3:8080 1"]).map(drop)
 }
 
 fn ensure_healthy(cluster: &Cluster) -> Result<()> {
@@ -100,7 +109,7 @@ fn first_sync_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
 /// N and returns the state that must follow.
 fn disturb(cluster: &Cluster, flags: &[&str], change: impl Fn(usize) -> Result<State>) -> Result<()> {
     let node = cluster.at(NODE)?;
-    let mut foreign = node.connect(Transport::Tcp, FOREIGN)?;
+    let mut foreign = cluster.at("visitor")?.connect(Transport::Tcp, FOREIGN)?;
     let mut proxy = cluster.start_proxy(NODE, flags)?;
     await_first_sync(node)?;
     let mut held = hold(cluster)?;
@@ -144,8 +153,7 @@ fn roll_out_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
         // With a connection to each pod, as later.
         let _held = hold(cluster)?;
         deploy(cluster, true)?;
-        node.await_service("TCP 10.96.0.82:80", &["10.244.2.3:8080 1"])?;
-        cluster.await_settled(NODE, &FLAGS)?;
+        await_rolled_out(cluster)?;
         let after = State::read(node)?;
         ensure!(after != before, "the roll-out changes nothing");
         deploy(cluster, false)?;

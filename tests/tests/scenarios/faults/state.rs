@@ -14,8 +14,8 @@ pub(crate) const FOREIGN: &str = "203.0.113.9:80";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct State {
     everything: Everything,
-    /// Tables, chains and rules of all programs.
-    rules: String,
+    /// The tables of all programs, sorted, with their chains and rules.
+    tables: Vec<String>,
     foreign: String,
 }
 
@@ -23,8 +23,10 @@ impl State {
     pub(crate) fn read(node: &Namespace) -> Result<Self> {
         let everything = everything(node)?;
         let rules = node.run("nft", &["-s", "-t", "list", "ruleset"])?;
+        let mut tables: Vec<String> = rules.split("\n}\n").map(str::to_owned).collect();
+        tables.sort();
         let foreign = node.run("ip", &["-br", "addr", "show", "dev", DEVICE])?;
-        Ok(Self { everything, rules, foreign })
+        Ok(Self { everything, tables, foreign })
     }
 
     pub(crate) fn ensure_is(&self, wanted: &Self) -> Result<()> {
@@ -32,7 +34,10 @@ impl State {
         ensure!(found.0 == expected.0, "IPVS has\n{}instead of\n{}", found.0, expected.0);
         ensure!(found.1 == expected.1, "the VIPs are {:?} instead of {:?}", found.1, expected.1);
         ensure!(found.2 == expected.2, "nft has {:?}\ninstead of {:?}", found.2, expected.2);
-        ensure!(self.rules == wanted.rules, "the rules are\n{}\ninstead of\n{}", self.rules, wanted.rules);
+        for (table, wanted) in self.tables.iter().zip(&wanted.tables) {
+            ensure!(table == wanted, "nft has\n{table}\ninstead of\n{wanted}");
+        }
+        ensure!(self.tables.len() == wanted.tables.len(), "{} tables", self.tables.len());
         ensure!(self.foreign == wanted.foreign, "another program's device has {}", self.foreign);
         Ok(())
     }

@@ -109,7 +109,7 @@ impl Log {
     /// strace's command line.
     pub(crate) fn command(&self, fault: Option<(Fault, usize)>) -> Vec<String> {
         let mut words: Vec<String> =
-            ["strace", "-e", "trace=sendto,recvfrom", "-e", "raw=all", "-e", "signal=none", "-o"].map(str::to_owned).into();
+            ["strace", "-e", "trace=sendto,recvfrom", "-e", "raw=all", "-e", "signal=KILL", "-o"].map(str::to_owned).into();
         words.push(self.0.to_string_lossy().into_owned());
         if let Some((fault, at)) = fault {
             words.extend(["-e".to_owned(), format!("inject={}", fault.injection(at))]);
@@ -120,7 +120,7 @@ impl Log {
     /// The same for a program that strace starts. The program is strace's parent, so it keeps the process id.
     pub(crate) fn wrapper(&self, fault: Option<(Fault, usize)>) -> Result<Vec<String>> {
         let _ = fs::remove_file(&self.0);
-        Ok([self.command(fault), vec!["-D".into(), "-qq".into()]].concat())
+        Ok([self.command(fault), vec!["-D".into(), "-q".into()]].concat())
     }
 
     /// Attaches strace to a running daemon.

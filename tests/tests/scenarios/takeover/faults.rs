@@ -16,7 +16,7 @@ fn takeover_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
         let node = cluster.at(NODE)?;
         prepare(node, Backend::Nft)?;
         add_foreign(node, "10.244.1.2:9090")?;
-        let mut foreign = node.connect(Transport::Tcp, FOREIGN)?;
+        let mut foreign = cluster.at("visitor")?.connect(Transport::Tcp, FOREIGN)?;
         let log = Log::new(cluster);
         let kube_ipvs = cluster.kube_ipvs(NODE)?;
         let start = |fault| kube_ipvs.clone().under(&log.wrapper(fault)?).start(cluster.manifests.directory(), &FLAGS);
