@@ -11,6 +11,7 @@ mod beside_others;
 mod churn;
 mod common;
 mod daemon_set;
+mod descriptors;
 mod detect_local;
 mod device;
 mod dns;

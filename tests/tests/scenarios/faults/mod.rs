@@ -1,7 +1,6 @@
 //! Faults of the kernel while kube-ipvs reads and writes it, at each netlink send and each reply: of a first sync, of a
 //! roll-out and of a resync. `takeover::faults` has those of a takeover.
 
-mod descriptors;
 mod state;
 mod strace;
 
@@ -16,7 +15,7 @@ use crate::{
     restart::{drift, hold, still_held},
 };
 
-const NODE: &str = "node-3";
+pub(crate) const NODE: &str = "node-3";
 
 /// Two states of the Services: before and after a roll-out. A pod of `web` leaves, `second` moves, `third` comes.
 fn objects(is_after: bool) -> String {
@@ -33,11 +32,11 @@ fn objects(is_after: bool) -> String {
     all
 }
 
-fn deploy(cluster: &Cluster, is_after: bool) -> Result<()> {
+pub(crate) fn deploy(cluster: &Cluster, is_after: bool) -> Result<()> {
     cluster.manifests.write("all", &objects(is_after))
 }
 
-fn prepare(cluster: &Cluster) -> Result<(Vec<Server>, Conversation)> {
+pub(crate) fn prepare(cluster: &Cluster) -> Result<(Vec<Server>, Conversation)> {
     let servers = all_web().iter().map(|pod| cluster.echo(pod, Transport::Tcp, 8080)).collect::<Result<_>>()?;
     let node = cluster.at(NODE)?;
     add_foreign(node, "10.244.1.2:8080")?;
@@ -46,18 +45,18 @@ fn prepare(cluster: &Cluster) -> Result<(Vec<Server>, Conversation)> {
 }
 
 /// Waits until a roll-out is complete and its removed endpoint without connections is gone.
-fn await_rolled_out(cluster: &Cluster) -> Result<()> {
+pub(crate) fn await_rolled_out(cluster: &Cluster) -> Result<()> {
     let node = cluster.at(NODE)?;
     node.await_service(WEB, &["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 0"])?;
     node.await_service("TCP 10.96.0.81:80", &["10.244.2.2:8080 1"])?;
     node.await_service("TCP 10.96.0.82:80", &["10.244.2.3:8080 1"]).map(drop)
 }
 
-fn ensure_healthy(cluster: &Cluster) -> Result<()> {
+pub(crate) fn ensure_healthy(cluster: &Cluster) -> Result<()> {
     let node = cluster.at(NODE)?;
-    ["healthz", "livez", "readyz"].iter().try_for_each(|path| {
-        node.run("curl", &["-sSf", &format!("http://127.0.0.1:10256/{path}")]).map(drop)
-    })
+    ["healthz", "livez", "readyz"]
+        .iter()
+        .try_for_each(|path| node.run("curl", &["-sSf", &format!("http://127.0.0.1:10256/{path}")]).map(drop))
 }
 
 /// Waits until the daemon has ended or is ready. Restarts it if it has ended, as a kubelet does.
@@ -89,6 +88,7 @@ fn first_sync_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
         proxy.terminate()?;
         println!("{} faults of a first sync", faults.len());
         for (fault, at) in faults {
+            println!("{fault:?} at call {at}");
             kube_ipvs.run(&["cleanup"])?;
             let proxy = start(Some((fault, at)))?;
             let outcome = || -> Result<Proxy> {
@@ -105,8 +105,8 @@ fn first_sync_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
     })
 }
 
-/// Lets a fault happen while a running daemon carries out each change, again and again. `change` makes the change number
-/// N and returns the state that must follow.
+/// Lets a fault happen while a running daemon carries out each change, again and again. `change` makes the change with
+/// this number, and returns the state that must follow.
 fn disturb(cluster: &Cluster, flags: &[&str], change: impl Fn(usize) -> Result<State>) -> Result<()> {
     let node = cluster.at(NODE)?;
     let mut foreign = cluster.at("visitor")?.connect(Transport::Tcp, FOREIGN)?;
@@ -120,6 +120,7 @@ fn disturb(cluster: &Cluster, flags: &[&str], change: impl Fn(usize) -> Result<S
     let faults = choose(&log)?;
     println!("{} faults", faults.len());
     for (number, (fault, at)) in faults.into_iter().enumerate() {
+        println!("{fault:?} at call {at}");
         let attached = log.attach(&proxy, Some((fault, at)))?;
         let wanted = change(number + 1)?;
         let mut outcome = || -> Result<()> {

@@ -1,5 +1,5 @@
-//! Faults of system calls, which strace injects into the daemon's main thread. That thread owns the kernel, and its only
-//! sockets are netlink sockets.
+//! Faults of system calls, which strace injects into the daemon's main thread. That thread owns the kernel, and its
+//! only sockets are netlink sockets.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -109,7 +109,9 @@ impl Log {
     /// strace's command line.
     pub(crate) fn command(&self, fault: Option<(Fault, usize)>) -> Vec<String> {
         let mut words: Vec<String> =
-            ["strace", "-e", "trace=sendto,recvfrom", "-e", "raw=all", "-e", "signal=KILL", "-o"].map(str::to_owned).into();
+            ["strace", "-e", "trace=sendto,recvfrom", "-e", "raw=all", "-e", "signal=KILL", "-o"]
+                .map(str::to_owned)
+                .into();
         words.push(self.0.to_string_lossy().into_owned());
         if let Some((fault, at)) = fault {
             words.extend(["-e".to_owned(), format!("inject={}", fault.injection(at))]);

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use scenarios::{Proxy, TestResult, Transport, eventually, scenario};
 
 use super::{
-    Backend, FLAGS, NODE, await_taken_over, cluster, deploy,
+    Backend, FLAGS, NODE, SERVED, await_taken_over, cluster, deploy,
     kube_proxy::{leave_behind, prepare, sets},
 };
 use crate::faults::{FOREIGN, Log, State, add_foreign, await_ready, choose};
@@ -22,11 +22,14 @@ fn takeover_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
         let start = |fault| kube_ipvs.clone().under(&log.wrapper(fault)?).start(cluster.manifests.directory(), &FLAGS);
         let proxy = start(None)?;
         await_taken_over(&proxy)?;
+        // kube-proxy's draining endpoint stays until the next look at its connections.
+        node.await_service(SERVED[0], &["10.244.1.2:8080 1", "10.244.2.2:8080 1", "10.244.2.3:8080 1"])?;
         cluster.await_settled(NODE, &FLAGS)?;
         let (wanted, faults) = (State::read(node)?, choose(&log)?);
         proxy.terminate()?;
         println!("{} faults of a takeover", faults.len());
         for (fault, at) in faults {
+            println!("{fault:?} at call {at}");
             kube_ipvs.run(&["cleanup"])?;
             leave_behind(node, Backend::Nft)?;
             let mut held = cluster.at("visitor")?.connect(Transport::Tcp, "10.96.0.81:7")?;

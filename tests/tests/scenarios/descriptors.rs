@@ -4,9 +4,9 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use scenarios::{Proxy, TestResult, eventually, scenario};
 
-use super::{NODE, State, await_rolled_out, deploy, ensure_healthy, prepare};
 use crate::{
     common::{await_first_sync, web_cluster},
+    faults::{NODE, State, await_rolled_out, deploy, ensure_healthy, prepare},
     restart::{hold, still_held},
 };
 
