@@ -52,7 +52,16 @@ impl ProxyCommand {
         fs::create_dir_all(RUNTIME)?;
         let log = directory.join(format!("{node}.log"));
         let (namespace, node) = (Arc::clone(namespace), node.to_owned());
-        Ok(Self { namespace, node, runtime, log, program: program().into(), wrapper: vec!["confined".to_owned()], before: "", then: "" })
+        Ok(Self {
+            namespace,
+            node,
+            runtime,
+            log,
+            program: program().into(),
+            wrapper: vec!["confined".to_owned()],
+            before: "",
+            then: "",
+        })
     }
 
     pub(crate) fn of(self, program: &str) -> Self {
