@@ -9,6 +9,7 @@ use crate::model::{Family, Node, NodeAddress, PortNumber};
 
 /// The settings of an [`Engine`](crate::Engine). Its kernel reads them too.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Config {
     /// The name of this host's Node.
     pub hostname: Box<str>,
@@ -91,6 +92,7 @@ impl Config {
 /// Which sources are pods (kube-proxy's `--detect-local-mode`). If a family has no pod ranges, the engine cannot tell
 /// pods from clients outside the cluster in that family.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PodSources {
     /// These ranges, which contain all pods of the cluster.
     Ranges(Vec<IpNet>),
@@ -167,6 +169,7 @@ fn without(range: IpNet, part: &IpNet) -> Vec<IpNet> {
 
 /// The node addresses on which node ports are served (kube-proxy's `--nodeport-addresses`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum NodePortAddresses {
     /// Every address that other hosts can reach.
     #[default]

@@ -72,6 +72,7 @@ pub type ConnectionCounts = BTreeMap<(VirtualServerKey, EndpointAddress), u64>;
 /// The kernel cannot be used at the moment. `Display` names the subject and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{subject}: {reason}")]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct KernelUnavailable {
     subject: Cow<'static, str>,
     reason: Reason,
@@ -103,6 +104,7 @@ impl KernelUnavailable {
 /// The reason for a failure: a text, in the kernel's words if it gave any, and its errno. `Display` prints the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Reason {
     text: Cow<'static, str>,
     errno: Option<i32>,
@@ -134,6 +136,7 @@ impl From<io::Error> for Reason {
 
 /// The outcome of a plan. Every change that is not listed as a failure was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Report {
     /// The changes that were not made.
     pub failures: Vec<Failure>,
@@ -143,6 +146,7 @@ pub struct Report {
 
 /// One change that was not made.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Failure {
     /// Its index in the plan.
     pub change: usize,
@@ -155,6 +159,7 @@ pub struct Failure {
 /// The consequence of a failure for the engine's knowledge of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Cause {
     /// The change was not made.
     Refused,

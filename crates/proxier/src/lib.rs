@@ -35,6 +35,8 @@ mod sync_loop;
 pub mod takeover;
 #[cfg(test)]
 mod testing;
+#[cfg(feature = "serde")]
+mod text;
 
 pub use ipnet;
 pub use ipvs_netlink;

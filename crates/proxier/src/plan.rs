@@ -13,6 +13,7 @@ use crate::{
 /// One change to the kernel's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Change {
     /// Writes an element of an nftables set.
     AddElement {

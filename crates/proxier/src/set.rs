@@ -15,6 +15,7 @@ use crate::{
 /// A set whose elements are keys of virtual servers: `address . protocol . port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum KeySet {
     /// Every virtual server of kube-ipvs. The comment names its Service. This is also the record of ownership: a
     /// virtual server that is not in this set belongs to another program.
@@ -114,6 +115,7 @@ impl KeySets {
 /// One element of one set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Element {
     /// A key in a [`KeySet`].
     Key(KeySet, VirtualServerKey),

@@ -19,6 +19,7 @@ use crate::{
 
 /// The objects in the kernel that kube-ipvs manages, as the engine last read them or as later changes left them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct State {
     /// Virtual servers on addresses. Virtual servers on firewall marks are never ours, so they are not here.
     pub virtual_servers: BTreeMap<VirtualServerKey, ServerState>,
@@ -54,6 +55,7 @@ pub struct State {
 
 /// One virtual server in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ServerState {
     /// Scheduler, flags and persistence.
     pub config: ipvs_netlink::VirtualServer,
@@ -78,6 +80,7 @@ impl ServerState {
 
 /// The sets that contain a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Membership {
     /// The sets.
     pub sets: KeySets,

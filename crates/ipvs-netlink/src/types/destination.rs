@@ -2,6 +2,7 @@ use crate::{DestinationKey, Forwarding, Stats};
 
 /// The configuration of a destination: everything that can change without deleting it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Destination {
     /// How packets reach it.
     pub forwarding: Forwarding,

@@ -6,6 +6,7 @@ use std::fmt;
 /// no name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Forwarding {
     /// The kernel rewrites the destination address and port; replies must come back through this host.
     #[default]
@@ -74,6 +75,7 @@ impl fmt::Display for Forwarding {
 /// assert_eq!(Forwarding::Tunnel(gue).to_string(), "Tunnel");
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tunnel {
     /// The encapsulation.
     pub kind: TunnelType,
@@ -98,6 +100,7 @@ impl Tunnel {
 /// An encapsulation (`IP_VS_CONN_F_TUNNEL_TYPE_*`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum TunnelType {
     /// IP in IP.
     #[default]
@@ -135,6 +138,7 @@ impl TunnelType {
 bitflags::bitflags! {
     /// Checksums of the encapsulation (`IP_VS_TUNNEL_ENCAP_FLAG_*`); no flag means "nocsum".
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
     pub struct TunnelFlags: u16 {
         /// The encapsulation has a checksum. GUE and GRE.
         const CHECKSUM = 1;

@@ -4,6 +4,7 @@ use crate::Family;
 
 /// Sends later connections of a client to the destination of its first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Persistence {
     /// Seconds after the client's last connection ended. The kernel counts timer ticks in 32 bits, so more than about
     /// 49 days (at 1,000 ticks a second) wraps around.
@@ -31,10 +32,12 @@ impl Persistence {
 /// assert_eq!(Netmask::v6_prefix(128), Netmask::HOST);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Netmask(Kind);
 
 /// Invariant: equivalent masks have one representation, so that the derived comparisons hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 enum Kind {
     Host,
     V4(Ipv4Addr),

@@ -17,6 +17,7 @@ use crate::{Persistence, PersistenceEngine, Scheduler, Stats, VirtualServerKey};
 /// assert_eq!(sticky.to_string(), "rr persistent 10800");
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct VirtualServer {
     /// How it chooses a destination for a new connection.
     pub scheduler: Scheduler,
@@ -63,6 +64,7 @@ bitflags::bitflags! {
     /// Two flags of the kernel are missing here. `PERSISTENT` (1) is [`VirtualServer::persistence`], and `HASHED` (2)
     /// is internal to the kernel. Encoding and decoding leave out both bits and keep unknown ones.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
     pub struct ServiceFlags: u32 {
         /// The kernel schedules each datagram separately. UDP only.
         const ONE_PACKET = 0x4;

@@ -19,6 +19,7 @@ const UNREADABLE_GRACE: Duration = Duration::from_secs(24 * 3600);
 /// Whether the engine knows all Services and EndpointSlices that exist.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Completeness {
     /// It knows all of them.
     Complete,

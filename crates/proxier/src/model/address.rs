@@ -12,6 +12,7 @@ pub type PortNumber = NonZeroU16;
 
 /// The transport protocols that a Service can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Protocol {
     /// TCP, the default of Kubernetes.
     Tcp,
@@ -99,6 +100,7 @@ impl fmt::Display for VirtualServerKey {
 
 /// An address of this host on a link other than `kube-ipvs0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct NodeAddress {
     /// The address.
     pub address: IpAddr,

@@ -4,6 +4,7 @@ use super::{Family, PortNumber, Protocol, ServiceId, SliceId, Weight};
 
 /// The fields of an EndpointSlice (`discovery.k8s.io/v1`) that a proxy acts on.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EndpointSlice {
     /// `metadata.namespace` and `metadata.name`.
     pub id: SliceId,
@@ -26,6 +27,7 @@ impl EndpointSlice {
 
 /// One entry of a slice's `ports`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct EndpointPort {
     /// `name` of the Service port.
     pub name: Arc<str>,
@@ -44,6 +46,7 @@ impl EndpointPort {
 
 /// One entry of a slice's `endpoints`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Endpoint {
     /// The first of `addresses`, the only one with a meaning.
     pub address: IpAddr,
@@ -66,6 +69,7 @@ impl Endpoint {
 
 /// The zones and nodes that prefer an endpoint. The control plane computes them from `spec.trafficDistribution`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Hints {
     /// `forZones[].name`, as in the Node label `topology.kubernetes.io/zone`.
     pub zones: Vec<Arc<str>>,
@@ -75,6 +79,7 @@ pub struct Hints {
 
 /// An endpoint's `conditions` without the API's nulls: unknown `ready` and `serving` count as true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Conditions {
     /// Can take new connections. Never set on a terminating endpoint, except with `publishNotReadyAddresses`.
     pub ready: bool,

@@ -2,6 +2,7 @@ use std::{fmt, sync::Arc};
 
 /// The name of a Service: `namespace/name`. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ServiceId {
     /// The Kubernetes namespace.
     pub namespace: Arc<str>,
@@ -24,6 +25,7 @@ impl fmt::Display for ServiceId {
 
 /// The name of an EndpointSlice: `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SliceId {
     /// The Kubernetes namespace.
     pub namespace: Arc<str>,

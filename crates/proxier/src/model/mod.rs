@@ -26,6 +26,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 /// reordered events do no harm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Event {
     /// A Service was created or updated.
     ServiceApplied(Service),

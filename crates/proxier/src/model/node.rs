@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 /// The fields of a Node that a proxy acts on.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Node {
     /// `metadata.name`.
     pub name: Box<str>,
@@ -36,6 +37,7 @@ impl Node {
 
 /// A ServiceCIDR (`networking.k8s.io/v1`): ranges of ClusterIPs.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ServiceCidr {
     /// `metadata.name`.
     pub name: Box<str>,

@@ -6,6 +6,7 @@ use super::{Endpoint, PortNumber};
 
 /// A Service's annotations `kube-ipvs.io/…`, as docs/annotations.md describes them. Default: no annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ServiceOptions {
     /// `scheduler`. None: the node's default.
     pub scheduler: Option<Scheduler>,
@@ -57,6 +58,7 @@ pub type Weight = u16;
 
 /// The part of a client's socket that a hashing scheduler (`sh`, `mh`) hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum HashOn {
     /// The address: all connections of a client go to one endpoint.
     Address,
@@ -66,6 +68,7 @@ pub enum HashOn {
 
 /// The unit in which UDP is scheduled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum UdpScheduling {
     /// A flow: datagrams from one socket go to one endpoint while the flow lasts.
     #[default]
@@ -79,6 +82,7 @@ pub enum UdpScheduling {
 
 /// How packets reach the endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Forwarding {
     /// With destination NAT. Answers come back through this node.
     #[default]

@@ -12,6 +12,7 @@ pub type Timestamp = i64;
 ///
 /// Headless and `ExternalName` Services have no `cluster_ips`, so the engine programs nothing for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Service {
     /// `metadata.namespace` and `metadata.name`.
     pub id: ServiceId,
@@ -129,6 +130,7 @@ impl Service {
 ///
 /// `targetPort` is not here: EndpointSlices give each endpoint's port number under the same port name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ServicePort {
     /// `name`. Empty if the port has none.
     pub name: Arc<str>,
@@ -149,6 +151,7 @@ impl ServicePort {
 
 /// The endpoints that traffic is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum TrafficPolicy {
     /// All endpoints.
     #[default]
@@ -159,6 +162,7 @@ pub enum TrafficPolicy {
 
 /// `spec.sessionAffinity`: whether a client stays on one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Affinity {
     /// `None`: IPVS schedules every connection independently.
     #[default]

@@ -8,6 +8,7 @@ use pace::Pace;
 
 /// State that another program may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Drift {
     /// A table or the device of kube-ipvs. After lost notices, any state may have changed.
     Any,
