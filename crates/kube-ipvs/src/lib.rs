@@ -5,6 +5,7 @@ pub mod command;
 pub mod config;
 pub mod events;
 pub mod host;
+pub mod recording;
 mod runtime;
 pub mod serve;
 #[cfg(test)]

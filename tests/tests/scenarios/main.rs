@@ -50,6 +50,7 @@ mod policies;
 mod port_reuse;
 mod ports;
 mod record;
+mod recording;
 mod restart;
 mod rollouts;
 mod rules;

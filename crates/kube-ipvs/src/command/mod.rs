@@ -14,6 +14,7 @@ mod log;
 mod ls;
 mod notify;
 mod query;
+mod replay;
 mod run;
 mod sync_loop;
 mod takeover;
@@ -59,6 +60,8 @@ enum Command {
     Explain(explain::Explain),
     /// Remove from the kernel everything that kube-ipvs made, and nothing else
     Cleanup(cleanup::Cleanup),
+    /// Replay a recording of `run --record` and print its plans; exit status 0: the same plans, 1: others, 2: error
+    Replay(replay::Replay),
 }
 
 impl Cli {
@@ -69,6 +72,7 @@ impl Cli {
             Command::Diff(query) => diff::run(query),
             Command::Explain(explain) => explain.run(),
             Command::Cleanup(cleanup) => cleanup.run(),
+            Command::Replay(replay) => replay.run(),
         }
     }
 }
@@ -148,9 +152,11 @@ impl RunArgs {
 }
 
 fn engine(configuration: &Configuration) -> anyhow::Result<Engine> {
-    let missing_schedulers = host::hazardous_schedulers();
-    let config = Config { missing_schedulers, ..configuration.engine()? };
-    Ok(Engine::new(config, addresses::list()?))
+    Ok(Engine::new(engine_config(configuration)?, addresses::list()?))
+}
+
+fn engine_config(configuration: &Configuration) -> anyhow::Result<Config> {
+    Ok(Config { missing_schedulers: host::hazardous_schedulers(), ..configuration.engine()? })
 }
 
 fn kernel(config: &Config, settings: Settings) -> anyhow::Result<LinuxKernel> {

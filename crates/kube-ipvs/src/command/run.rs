@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use proxier::{Runner, linux::TrafficReader};
+use proxier::linux::TrafficReader;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
@@ -22,9 +22,11 @@ use super::{
     watchdog,
 };
 use crate::{
-    config::LoadedConfig,
+    config::{LoadedConfig, OwnFlags},
     events::{self, EventRecorder},
-    host, runtime,
+    host,
+    recording::{self, Recorded, Recording},
+    runtime,
     serve::{self, Status},
     source::{Changes, addresses, manifests},
 };
@@ -38,9 +40,10 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let _claim = super::claim::claim()?;
     let source = args.open(&configuration)?;
-    let engine = super::engine(&configuration)?;
+    let config = super::engine_config(&configuration)?;
+    let addresses = addresses::list()?;
     // It loads the modules whose parameters are set next.
-    let mut kernel = super::kernel(engine.config(), configuration.kernel())?;
+    let mut kernel = super::kernel(&config, configuration.kernel())?;
     // Where they cannot be read, the first sync says so.
     kernel.hindrances().iter().flatten().for_each(|hindrance| tracing::warn!("{hindrance}"));
     host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
@@ -102,10 +105,23 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     follow("host", sender, follow_host)?;
     let recorder = EventRecorder::new(to_post);
     let pulse = watchdog::watch(watchdog::HANG_TIMEOUT, watchdog::end_process)?;
-    let owner = SyncLoop::new(Runner::new(engine, kernel), &inputs, pulse, &configuration, &status, recorder);
+    let looper = Recorded::new(config, addresses, kernel, record(&configuration.own));
+    let owner = SyncLoop::new(looper, &inputs, pulse, &configuration, &status, recorder);
     let outcome = owner.run();
     finish(&status, &serving);
     outcome
+}
+
+/// A recording that cannot begin does not keep kube-ipvs from serving.
+fn record(own: &OwnFlags) -> Option<Recording> {
+    let path = own.record.as_ref()?;
+    match recording::create(path) {
+        Ok(file) => Some(Recording::new(file, u64::from(own.record_limit.get().unsigned_abs()) << 20)),
+        Err(error) => {
+            tracing::warn!("kube-ipvs does not record: {error:#}");
+            None
+        }
+    }
 }
 
 /// Starts a thread that sends inputs to the sync loop.

@@ -11,9 +11,9 @@ use std::{
 
 use anyhow::Context;
 use proxier::{
-    Runner, SyncReport,
+    SyncReport,
     kernel::Kernel as _,
-    linux::{Drift, sysctl},
+    linux::{Drift, LinuxKernel, sysctl},
     model::Event,
 };
 
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     config::Configuration,
     events::{EventRecorder, Line, Lines},
+    recording::Recorded,
     serve::{Ask, Call, Status, Taken},
     source::Changes,
 };
@@ -44,7 +45,9 @@ pub(super) enum Input {
 
 /// The thread that owns the kernel.
 pub(super) struct SyncLoop<'a> {
-    runner: Runner,
+    looper: Recorded<LinuxKernel>,
+    /// The moment from which the loop counts time.
+    start: Instant,
     inputs: &'a Receiver<Input>,
     pulse: Pulse,
     status: &'a Status,
@@ -72,7 +75,7 @@ const REMINDER_INTERVAL: Duration = Duration::from_secs(600);
 
 impl<'a> SyncLoop<'a> {
     pub(super) fn new(
-        runner: Runner,
+        looper: Recorded<LinuxKernel>,
         inputs: &'a Receiver<Input>,
         pulse: Pulse,
         configuration: &Configuration,
@@ -80,7 +83,8 @@ impl<'a> SyncLoop<'a> {
         recorder: EventRecorder,
     ) -> Self {
         Self {
-            runner,
+            looper,
+            start: Instant::now(),
             inputs,
             pulse,
             status,
@@ -126,9 +130,10 @@ impl<'a> SyncLoop<'a> {
     /// The next input. None if a sync or a step of the takeover is due before one comes.
     fn wait(&self) -> anyhow::Result<Option<Input>> {
         const ENDED: &str = "all sources have ended";
-        let Some(until_sync) = self.runner.until_sync() else {
+        let Some(due) = self.looper.due() else {
             return Ok(Some(self.inputs.recv().context(ENDED)?));
         };
+        let until_sync = due.saturating_sub(self.now());
         let until_takeover = self.takeover.due().map_or(Duration::MAX, |due| due.saturating_sub(self.now()));
         match self.inputs.recv_timeout(until_sync.min(until_takeover)) {
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -145,8 +150,11 @@ impl<'a> SyncLoop<'a> {
                     self.take_in(changes);
                 }
             }
-            Input::Addresses(event) => self.runner.apply(event),
-            Input::Drift(drifts) => self.runner.notice(&drifts),
+            Input::Addresses(event) => self.looper.apply(event),
+            Input::Drift(drifts) => {
+                let now = self.now();
+                self.looper.notice(&drifts, now);
+            }
             Input::Call(Call::Measure(ask)) => self.asks.push(ask),
             Input::Call(Call::Record(event_note)) => {
                 self.lines.recorded(&event_note, self.now()).iter().for_each(Line::log);
@@ -172,20 +180,21 @@ impl<'a> SyncLoop<'a> {
         }
         let events = if self.has_source { events } else { self.serve_api_server(events) };
         self.has_source = true;
-        events.into_iter().for_each(|event| self.runner.apply(event));
-        self.runner.set_complete(complete);
+        events.into_iter().for_each(|event| self.looper.apply(event));
+        self.looper.set_complete(complete);
     }
 
     /// Serves the API server's Service before all others, unless the kernel serves it already. Returns the events of
     /// the others.
     fn serve_api_server(&mut self, events: Vec<Event>) -> Vec<Event> {
         let (first, rest) = api_first::split(events);
-        first.into_iter().for_each(|event| self.runner.apply(event));
-        let desired = self.runner.engine().desired(&api_first::api_server());
+        first.into_iter().for_each(|event| self.looper.apply(event));
+        let desired = self.looper.engine().desired(&api_first::api_server());
         let keys: Vec<_> = desired.virtual_servers.into_keys().collect();
         // If the kernel cannot be read, the sync of all Services reports it.
-        if self.runner.kernel().servers(&keys).is_ok_and(|served| served.len() < keys.len()) {
-            let report = self.runner.sync_early();
+        if self.looper.kernel().servers(&keys).is_ok_and(|served| served.len() < keys.len()) {
+            let now = self.now();
+            let report = self.looper.sync_early(now);
             self.lines.record_sync(&report, self.now()).iter().for_each(Line::log);
             self.log_report(&report);
             self.recorder.record_sync(&report, self.now());
@@ -196,16 +205,17 @@ impl<'a> SyncLoop<'a> {
     /// Syncs if a sync is due, and reports the result.
     fn sync_if_due(&mut self) -> bool {
         let start = Instant::now();
-        let Some(report) = self.runner.sync_if_due() else { return false };
-        let (taken, meter) = (take(&mut self.taken), self.runner.kernel().take_meter());
-        self.status.record_sync(self.runner.engine(), &report, taken, start, meter);
+        let clock = self.start;
+        let Some(report) = self.looper.sync_if_due(|| clock.elapsed()) else { return false };
+        let (taken, meter) = (take(&mut self.taken), self.looper.kernel().take_meter());
+        self.status.record_sync(self.looper.engine(), &report, taken, start, meter);
         if !self.has_reported_ready && self.status.has_synced() {
             self.has_reported_ready = true;
             notify::send(State::Ready);
         }
         self.lines.record_sync(&report, self.now()).iter().for_each(Line::log);
         self.log_report(&report);
-        if !self.takes_up_connections && self.runner.engine().takes_up_connections() {
+        if !self.takes_up_connections && self.looper.engine().takes_up_connections() {
             self.take_up_connections();
         }
         if report.whole && !self.has_warned_about_pods {
@@ -227,7 +237,7 @@ impl<'a> SyncLoop<'a> {
     }
 
     fn warn_about_pods(&mut self) {
-        for family in self.runner.engine().cluster().untold_pods() {
+        for family in self.looper.engine().cluster().untold_pods() {
             self.has_warned_about_pods = true;
             tracing::warn!(
                 "kube-ipvs cannot distinguish {family} pods of other nodes from pods of this node. This host has no \
@@ -239,7 +249,7 @@ impl<'a> SyncLoop<'a> {
 
     /// Logs the troubles that need an operator and do not stop syncs: at once, and again while they last.
     fn log_troubles(&mut self) {
-        let (now, troubles) = (self.now(), self.runner.kernel().troubles());
+        let (now, troubles) = (self.now(), self.looper.kernel().troubles());
         let (told, at) = &self.logged_troubles;
         if *told != troubles || !troubles.is_empty() && now.saturating_sub(*at) >= REMINDER_INTERVAL {
             troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
@@ -249,11 +259,11 @@ impl<'a> SyncLoop<'a> {
 
     fn advance_takeover(&mut self) {
         let now = self.now();
-        let progress = match self.runner.engine().is_converged() {
+        let progress = match self.looper.engine().is_converged() {
             true => Progress::Settled,
             false => Progress::Unsettled(&self.unread),
         };
-        self.takeover.advance(self.runner.kernel(), progress, now, &mut self.recorder);
+        self.takeover.advance(self.looper.kernel(), progress, now, &mut self.recorder);
     }
 
     /// Logs a sync. The plan goes to the debug log: that of a first sync has thousands of changes.
@@ -266,7 +276,7 @@ impl<'a> SyncLoop<'a> {
             return;
         }
         let (changes, failed) = (report.plan.changes().len(), report.failures.len());
-        let services = self.runner.engine().services_of(report);
+        let services = self.looper.engine().services_of(report);
         match names(&services) {
             Some(services_text) if self.lines.synced(&services, self.now()) => {
                 tracing::info!(services = %services_text, changes, failed, "synced");
@@ -277,11 +287,11 @@ impl<'a> SyncLoop<'a> {
     }
 
     fn now(&self) -> Duration {
-        self.runner.now()
+        self.start.elapsed()
     }
 
     fn answer_scrapes(&mut self) {
-        self.asks.drain(..).for_each(|ask| ask.answer(self.runner.engine()));
+        self.asks.drain(..).for_each(|ask| ask.answer(self.looper.engine()));
     }
 }
 

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use clap::ArgAction::Set;
 use proxier_kubernetes::{AnnotationPolicy, Annotations};
 
@@ -61,6 +63,14 @@ pub struct OwnFlags {
     /// How many Services have traffic metrics, oldest first; 0: none
     #[arg(id = "service-metrics-limit", long, value_name = "NUMBER", default_value = "50")]
     pub service_metrics_limit: BoundedInt<0, 1_000_000>,
+
+    /// Record the inputs, the kernel's answers and the plans in this new file, for `kube-ipvs replay`
+    #[arg(id = "record", long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+
+    /// The recording ends at this size, in MiB
+    #[arg(id = "record-limit", long, value_name = "NUMBER", default_value = "64")]
+    pub record_limit: BoundedInt<1, 100_000>,
 }
 
 impl OwnFlags {

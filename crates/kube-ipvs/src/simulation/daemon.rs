@@ -8,7 +8,7 @@ use std::{
 };
 
 use proxier::{
-    Config, Engine, Loop, PodSources, SyncReport,
+    Config, PodSources, SyncReport,
     fake::FakeKernel,
     model::{Event, Family, NodeAddress},
 };
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     command::inbox::{Delivery, Inbox},
+    recording::{Recorded, Recording},
     serve::{
         Status,
         health::{Health, Moment, Report},
@@ -51,7 +52,7 @@ pub(super) struct Daemon {
     inbox: Inbox,
     /// When the oldest change in the inbox arrived.
     pub(super) queued: Option<Duration>,
-    pub(super) looper: Loop<FakeKernel>,
+    pub(super) looper: Recorded<FakeKernel>,
     health: Health,
     watches: BTreeMap<Which, Position>,
     /// The watches that lost an event or repeated an old one, so that the daemon can be wrong about their objects.
@@ -61,7 +62,7 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    pub(super) fn start(world: &World, kernel: FakeKernel, status: &Arc<Status>) -> Self {
+    pub(super) fn start(world: &World, kernel: FakeKernel, status: &Arc<Status>, recording: Option<Recording>) -> Self {
         let config = Config {
             sync_period: Duration::from_secs(world.period.max(1)),
             min_sync_period: Duration::from_millis(world.min_sync),
@@ -78,7 +79,7 @@ impl Daemon {
             is_first: true,
             inbox: Inbox::new(Arc::clone(status)),
             queued: None,
-            looper: Loop::new(Engine::new(config, host.into()), kernel),
+            looper: Recorded::new(config, host.into(), kernel, recording),
             health: Health::new(HEALTH_PERIOD),
             watches: Which::ALL.map(|which| (which, None)).into(),
             misleading: BTreeSet::new(),

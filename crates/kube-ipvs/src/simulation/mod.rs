@@ -45,7 +45,11 @@ use std::{
 use parking_lot::Mutex;
 
 use self::{step::Run, world::Simulation};
-use crate::{config::Configuration, serve::Status};
+use crate::{
+    config::Configuration,
+    recording::{self, anonymous, replay},
+    serve::Status,
+};
 
 /// The number of steps of a random run.
 const LENGTH: usize = 200;
@@ -101,7 +105,7 @@ fn status() -> Arc<Status> {
 fn simulate(run: &Run, status: &Arc<Status>) -> Result<Statistics, (Violation, usize)> {
     let mut done = 0;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let mut simulation = Simulation::new(&run.world, status);
+        let mut simulation = Simulation::new(&run.world, status, None);
         for step in &run.steps {
             simulation.step(step)?;
             done += 1;
@@ -195,4 +199,24 @@ fn seed_reproduces_its_run_and_printed_case_parses_back() {
         assert_eq!(Run::parse(&run.to_string()).unwrap(), run);
         assert_eq!(simulate(&run, &status), simulate(&generate::run(seed, LENGTH), &status));
     }
+}
+
+/// Every daemon of a run, also one that ends in the middle of a plan, replays to its end.
+#[test]
+fn recordings_of_simulated_daemons_replay_exactly() {
+    let (status, mut plans) = (status(), 0);
+    for seed in 0..6 {
+        let run = generate::run(seed, LENGTH);
+        let mut simulation = Simulation::new(&run.world, &status, Some(Vec::new()));
+        run.steps.iter().for_each(|step| simulation.step(step).unwrap());
+        for memory in simulation.recordings.unwrap() {
+            let text = memory.text();
+            for text in [anonymous(&text).unwrap(), text] {
+                let replay = replay(&recording::read(&text).unwrap()).unwrap();
+                plans += replay.plans.len();
+                assert!(replay.difference.is_none(), "seed {seed}: {}", replay.difference.unwrap());
+            }
+        }
+    }
+    assert!(plans > 150, "{plans}");
 }

@@ -94,7 +94,7 @@ impl Simulation<'_> {
             addresses: Some(self.foreign.addresses.clone()),
             ..empty_kernel(self.world)
         };
-        let mut daemon = Daemon::start(self.world, kernel, self.status);
+        let mut daemon = Daemon::start(self.world, kernel, self.status, None);
         for which in Which::ALL {
             daemon.hear(&self.cluster.api, which, 0, self.now);
         }

@@ -23,7 +23,10 @@ use super::{
     settle::difference,
     step::{Act, Blow, Step, World},
 };
-use crate::serve::{Status, health::Moment};
+use crate::{
+    recording::{Recording, tests::Memory},
+    serve::{Status, health::Moment},
+};
 
 /// The wall-clock time at which a run begins.
 const EPOCH: i64 = 1_700_000_000;
@@ -60,10 +63,18 @@ pub(super) struct Simulation<'a> {
     /// Whether a sync that plans a change breaks a rule.
     pub(super) is_idle: bool,
     pub(super) statistics: Statistics,
+    pub(super) recordings: Option<Vec<Memory>>,
+}
+
+fn record(recordings: &mut Option<Vec<Memory>>) -> Option<Recording> {
+    let memory = Memory::default();
+    recordings.as_mut()?.push(memory.clone());
+    Some(Recording::new(memory, u64::MAX))
 }
 
 impl<'a> Simulation<'a> {
-    pub(super) fn new(world: &'a World, status: &'a Arc<Status>) -> Self {
+    /// Records each daemon if there are `recordings`.
+    pub(super) fn new(world: &'a World, status: &'a Arc<Status>, mut recordings: Option<Vec<Memory>>) -> Self {
         let kernel = empty_kernel(world);
         Self {
             world,
@@ -72,7 +83,7 @@ impl<'a> Simulation<'a> {
             wall: EPOCH,
             cluster: Cluster::new(),
             shadow: shadow(&kernel),
-            daemon: Daemon::start(world, kernel, status),
+            daemon: Daemon::start(world, kernel, status, record(&mut recordings)),
             clients: Clients::default(),
             foreign: Foreign::default(),
             is_misled: false,
@@ -85,6 +96,7 @@ impl<'a> Simulation<'a> {
             has_news: false,
             is_idle: false,
             statistics: Statistics::default(),
+            recordings,
         }
     }
 
@@ -398,7 +410,8 @@ impl<'a> Simulation<'a> {
         // owns it.
         self.foreign.servers.retain(|key, _| !kernel.is_recorded(*key));
         self.clients.restarted(&kernel);
-        self.daemon = Daemon::start(self.world, kernel, self.status);
+        let recording = record(&mut self.recordings);
+        self.daemon = Daemon::start(self.world, kernel, self.status, recording);
         self.is_misled = false;
         self.unreadable = self.unreadable.map(|_| self.now);
         self.disturbed();

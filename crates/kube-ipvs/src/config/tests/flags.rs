@@ -148,7 +148,8 @@ fn flags_that_only_kube_ipvs_has_are_parsed() {
         "--scoped-arp --vip-ping=false --refuse-unallocated=false --localhost-nodeports --takeover=false --annotations=all \
          --drain-cap=1h --watch-timeout=30s --out-of-contact-limit=1h \
          --service-metrics-limit=7 --external-ip-ranges=203.0.113.7/24,2001:db8::/32 \
-         --reserved-ports=22,443-445 --max-virtual-servers-per-service=5",
+         --reserved-ports=22,443-445 --max-virtual-servers-per-service=5 \
+         --record=/tmp/r --record-limit=1",
     )
     .own;
     assert_eq!(
@@ -167,6 +168,8 @@ fn flags_that_only_kube_ipvs_has_are_parsed() {
             external_ip_ranges: "203.0.113.0/24,2001:db8::/32".parse().unwrap(),
             reserved_ports: PortRanges(vec![22..=22, 443..=445]),
             max_virtual_servers: 5.try_into().unwrap(),
+            record: Some("/tmp/r".into()),
+            record_limit: 1.try_into().unwrap(),
         }
     );
 }
