@@ -1,6 +1,6 @@
-//! `cargo xtask fuzz`: random and mutated bytes through the decoders of ipvs-netlink, which must never panic.
+//! `cargo xtask fuzz`: mutated inputs through every decoder, which must never panic.
 //!
-//! The fuzzers are in crates/ipvs-netlink/fuzz and build with the stable toolchain. `messages` is the only one.
+//! Each decoder has a test whose name begins with `mutated`. The loop and the corpus are in crates/fuzz.
 
 use std::process::ExitCode;
 
@@ -9,22 +9,32 @@ use clap::Args;
 
 use crate::workspace::{Workspace, cargo};
 
-/// Feeds random bytes to the message decoders
+/// The packages with decoders.
+const PACKAGES: [&str; 4] = ["ipvs-netlink", "proxier", "proxier-kubernetes", "kube-ipvs"];
+
+/// Feeds mutated inputs to the decoders
 #[derive(Args)]
 pub(crate) struct Fuzz {
-    /// The name of the fuzzer
-    #[arg(default_value = "messages")]
+    /// A part of the name of a test, such as `mutated_manifests`
+    #[arg(default_value = "mutated")]
     target: String,
-    /// How long to run, in seconds
+    /// How long each decoder runs, in seconds
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Another seed gives other inputs
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
-pub(crate) fn run(args: Fuzz) -> Result<ExitCode> {
+pub(crate) fn run(args: &Fuzz) -> Result<ExitCode> {
     let workspace = Workspace::load()?;
+    let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
     let status = cargo()
-        .args(["run", "--release", "--package", "ipvs-netlink-fuzz", "--bin", &args.target])
-        .args(["--", "--seconds", &args.seconds.to_string()])
+        .args(["test", "--profile", "simulate", "--no-fail-fast", "--lib", "--test", "properties", "--test", "objects"])
+        .args(packages)
+        .args(["--", &args.target, "--nocapture"])
+        .env("KUBE_IPVS_FUZZ_SECONDS", args.seconds.to_string())
+        .env("KUBE_IPVS_FUZZ_SEED", args.seed.to_string())
         .current_dir(&workspace.root)
         .status()
         .context("starting cargo")?;

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Vm(args) => vm::run(args),
         Command::Bench(args) => bench::run(args),
-        Command::Fuzz(args) => fuzz::run(args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Chart(args) => chart::run(&args),

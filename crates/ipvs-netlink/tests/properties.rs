@@ -252,3 +252,18 @@ fn longest_nests_decode_and_encode_without_growth() {
         }
     }
 }
+
+/// The captured messages, as command number and attributes.
+#[test]
+fn mutated_ipvs_messages_are_read_without_panic_or_loss() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/captured");
+    let texts = std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    let texts: Vec<String> = texts.collect();
+    let messages = texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix(['>', '<']));
+    let messages = messages.map(fuzz::hex).filter(|bytes| bytes.len() >= 20);
+    let mut seeds: Vec<Vec<u8>> = messages.map(|bytes| [&bytes[16..17], &bytes[20..]].concat()).collect();
+    seeds.sort();
+    seeds.dedup();
+    assert!(seeds.len() > 20, "{}", seeds.len());
+    fuzz::fuzz("ipvs", seeds, check::check);
+}

@@ -137,3 +137,54 @@ fn objects_of_other_kinds_and_non_mappings_are_rejected() {
     );
     assert_eq!(Kind::of("v1", <Service as ListableResource>::LIST_KIND), None);
 }
+
+/// kube-ipvs never ends because of an object. A part of an object that is left out has a reason.
+#[test]
+fn mutated_objects_are_read_or_refused_with_a_reason() {
+    let annotations = json!({
+        "kube-ipvs.io/scheduler": "sh", "kube-ipvs.io/hash-on": "address", "kube-ipvs.io/node-weights": "a=2,b=0",
+        "kube-ipvs.io/max-drain-time": "1m30s", "kube-ipvs.io/forwarding": "gue:6080", "kube-ipvs.io/weight": "3",
+    });
+    let web = service(json!({"a": "b"}), annotations.clone(), "192.0.2.1");
+    let balanced = json!({
+        "metadata": meta(json!({}), annotations.clone()),
+        "spec": {
+            "type": "LoadBalancer", "clusterIPs": ["10.96.0.1", "fd00::1"], "externalTrafficPolicy": "Local",
+            "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 10}},
+            "loadBalancerSourceRanges": ["10.0.0.0/8", "2001:db8::/32"], "healthCheckNodePort": 30000,
+            "ports": [{"name": "a", "port": 80, "nodePort": 30080, "protocol": "TCP"}, {"name": "b", "port": 53, "protocol": "UDP"}],
+        },
+        "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1", "ipMode": "VIP"}]}},
+    });
+    let slice = json!({
+        "metadata": meta(json!({"kubernetes.io/service-name": "web"}), annotations), "addressType": "IPv4",
+        "ports": [{"name": "a", "port": 8080, "protocol": "TCP"}],
+        "endpoints": [{
+            "addresses": ["10.244.0.1"], "nodeName": "n", "zone": "z", "conditions": {"ready": true, "terminating": false},
+            "hints": {"forZones": [{"name": "z"}], "forNodes": [{"name": "n"}]},
+        }],
+    });
+    let endpoints = json!({
+        "metadata": meta(json!({}), json!({})),
+        "subsets": [{"addresses": [{"ip": "10.244.0.1", "nodeName": "n"}], "ports": [{"name": "a", "port": 8080}]}],
+    });
+    let node = json!({
+        "metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z"}},
+        "spec": {"podCIDRs": ["10.244.0.0/24"], "taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]},
+    });
+    let cidr = json!({"metadata": {"name": "c"}, "spec": {"cidrs": ["10.96.0.0/12", "fd00::/108"]}});
+    // One value in each line, so that a mutation can move one of them.
+    let seeds =
+        [web, balanced, slice, endpoints, node, cidr].map(|object| serde_json::to_string_pretty(&object).unwrap());
+    let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Endpoints, Kind::Node, Kind::ServiceCidr];
+    fuzz::fuzz("api-objects", seeds, |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        for kind in kinds {
+            match Object::read(kind, &text, &AnnotationPolicy::default()) {
+                Ok((_, remarks)) => remarks.told().for_each(|remark| assert!(!remark.message.is_empty())),
+                Err(invalid) => assert!(!invalid.message.is_empty()),
+            }
+        }
+    });
+}

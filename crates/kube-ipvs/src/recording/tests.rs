@@ -243,7 +243,7 @@ fn line_that_is_no_entry_is_an_error_with_its_number() {
     let error = read(&text).unwrap_err();
     assert_eq!(error.to_string(), format!("line {}", text.lines().count()));
     assert!(replay(&[]).is_err());
-    let late = recorded().replacen("\"secs\":30,", "\"secs\":18446744073709551615,", 1);
+    let late = recorded().replacen("\"at\":{\"secs\":30,", "\"at\":{\"secs\":18446744073709551615,", 1);
     assert!(late != recorded() && replay(&read(&late).unwrap()).is_err());
     assert!(replay(&read(&text[text.find('\n').unwrap() + 1..text.len() - 3]).unwrap()).is_err());
 }

@@ -293,4 +293,27 @@ mod tests {
         }
         assert_eq!(table.take(&header(20), &[0xff; 7]), None);
     }
+
+    /// After any notices, a whole read makes the table right. Until then it only must not panic.
+    #[test]
+    fn mutated_rtnetlink_messages_are_read_without_panic() {
+        let bytes = |message: RouteNetlinkMessage| {
+            let mut bytes = vec![0; message.buffer_len()];
+            message.serialize(&mut bytes);
+            bytes
+        };
+        let seeds = [
+            bytes(NewAddress(address(2, "192.0.2.1"))),
+            bytes(NewAddress(address(2, "2001:db8::1"))),
+            bytes(NewLink(link(4, "veth4"))),
+            bytes(NewLink(link(5, "kube-ipvs0"))),
+        ];
+        fuzz::fuzz("rtnetlink", seeds, |bytes| {
+            let mut table = table(Names::default());
+            for kind in 16..26 {
+                table.take(&header(kind), bytes);
+            }
+            assert!(table.addresses().len() <= 1);
+        });
+    }
 }

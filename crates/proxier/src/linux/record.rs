@@ -273,4 +273,17 @@ mod tests {
         assert_eq!((now.servers, now.vips), ([testing::key("TCP 10.0.0.2:80")].into(), vips(&["10.0.0.2"])));
         fs::remove_dir_all(&directory).unwrap();
     }
+
+    /// Lines are independent of each other, so a damaged line costs its own object only.
+    #[test]
+    fn mutated_record_gives_the_objects_of_its_whole_lines() {
+        let seeds = ["+TCP 10.0.0.1:80\n+UDP [fd00::1]:53\n+10.0.0.1\n-TCP 10.0.0.1:80\n?\n+fd00::1\n+10.0.0"];
+        fuzz::fuzz("record", seeds, |bytes| {
+            let owned = Owned::parse(&String::from_utf8_lossy(bytes));
+            let servers = owned.servers.iter().map(|key| line('+', key));
+            let written: String = servers.chain(owned.vips.iter().map(|vip| line('+', vip))).collect();
+            let read = Owned::parse(&written);
+            assert_eq!((read.servers, read.vips), (owned.servers, owned.vips));
+        });
+    }
 }

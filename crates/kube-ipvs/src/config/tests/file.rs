@@ -376,3 +376,18 @@ fn missing_or_contradictory_file_is_rejected_by_name() {
         assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
     }
 }
+
+/// A daemon that has started ignores a file that it cannot read. A file that it reads can be written and read again.
+#[test]
+fn mutated_configuration_files_are_read_or_refused() {
+    let fields = "featureGates: {AllowServiceExternalIPs: false}\nipvs: {scheduler: lc, syncPeriod: 7s, minSyncPeriod: \
+                  3s, excludeCIDRs: [10.9.0.0/16], strictARP: true, tcpTimeout: 15m}\nnodePortAddresses: [primary, \
+                  10.0.0.0/8]\nlogging: {format: json, verbosity: 3}\nmode: ipvs\n";
+    let seeds = ["", ALL_FIELDS, fields].map(|fields| format!("{HEAD}{fields}"));
+    fuzz::fuzz("configuration", seeds, |bytes| {
+        let Ok(file) = read(&String::from_utf8_lossy(bytes)) else { return };
+        let written = write(&file.configuration).unwrap();
+        let again = read(&written).unwrap_or_else(|error| panic!("{error}\n{written}"));
+        assert_eq!(write(&again.configuration).unwrap(), written);
+    });
+}

@@ -200,4 +200,39 @@ mod tests {
         let user = &file["users"][0]["user"];
         assert_eq!((&user["client-certificate-data"], &user["client-key-data"]), (&"YQ==".into(), &"Yg==".into()));
     }
+
+    #[test]
+    fn mutated_kubeconfigs_are_read_or_refused() {
+        let seeds = ["apiVersion: v1
+kind: Config
+current-context: x
+contexts:
+- name: x
+  context: {cluster: c, user: u, namespace: n}
+clusters:
+- name: c
+  cluster:
+    server: 10.0.0.5:6443
+    certificate-authority-data: TFMwdA==
+    insecure-skip-tls-verify: false
+    tls-server-name: api
+    proxy-url: http://10.0.0.9:3128
+users:
+- name: u
+  user:
+    token: abc
+    client-certificate-data: YQ==
+    client-key-data: Yg==
+    as: someone
+    as-groups: [a, b]
+    exec: {apiVersion: client.authentication.k8s.io/v1, command: /nonexistent, args: [a], env: [{name: A, value: b}]}
+"];
+        let runtime = crate::runtime::of_this_thread().unwrap();
+        fuzz::fuzz("kubeconfig", seeds, |bytes| {
+            let Ok(file) = Kubeconfig::from_yaml(&String::from_utf8_lossy(bytes)) else { return };
+            if let Ok(file) = mended(file, "") {
+                let _ = runtime.block_on(from_kubeconfig(file));
+            }
+        });
+    }
 }

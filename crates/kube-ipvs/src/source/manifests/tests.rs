@@ -9,9 +9,13 @@ mod order;
 mod scan;
 mod topology;
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
-use proxier::model::{Affinity, Event, Service, ServiceOptions, TrafficPolicy};
+use proxier::{
+    Completeness, Config, Engine,
+    fake::FakeKernel,
+    model::{Affinity, Event, NodeAddress, Service, ServiceOptions, TrafficPolicy},
+};
 
 use super::{Changes, Content, Folder};
 
@@ -148,4 +152,76 @@ fn render_outside(service: &Service) -> String {
         let _ = write!(text, " {word} policy Local");
     }
     text
+}
+
+/// A rich Service in each file.
+const SEEDS: [&str; 4] = [
+    GOOD,
+    "{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": [{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": \
+     {\"name\": \"node-1\"}, \"spec\": {\"podCIDRs\": [\"10.244.1.0/24\"]}}]}\n",
+    "apiVersion: v1
+kind: Service
+metadata:
+  name: lb
+  annotations: {kube-ipvs.io/scheduler: mh, kube-ipvs.io/hash-on: address-and-port}
+spec:
+  type: LoadBalancer
+  clusterIPs: [10.96.0.7, 'fd00::7']
+  externalIPs: [192.0.2.7]
+  externalTrafficPolicy: Local
+  internalTrafficPolicy: Local
+  sessionAffinity: ClientIP
+  loadBalancerSourceRanges:
+  - 198.51.100.0/24
+  - 198.51.100.7/32
+  healthCheckNodePort: 30007
+  ports:
+  - {name: http, port: 80, nodePort: 30080}
+  - {name: dns, port: 53, protocol: UDP, nodePort: 30053}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.7}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: lb-1, labels: {kubernetes.io/service-name: lb}}
+addressType: IPv4
+ports:
+- {name: http, port: 8080}
+- {name: dns, port: 5353, protocol: UDP}
+endpoints:
+- {addresses: [10.244.1.1], nodeName: node-1}
+- {addresses: [10.244.2.1], nodeName: node-2, conditions: {ready: false, serving: true, terminating: true}}
+",
+    "apiVersion: v1
+kind: Endpoints
+metadata: {name: web}
+subsets: [{addresses: [{ip: 10.244.1.1}], ports: [{port: 8080}]}]
+---
+apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: {name: a}
+spec: {cidrs: [10.96.0.0/12]}
+",
+];
+
+/// Whatever the objects are, the engine reaches a state after which it has nothing to change.
+#[test]
+fn mutated_manifests_lead_to_a_state_without_further_changes() {
+    let addresses = [NodeAddress { address: "192.0.2.1".parse().unwrap(), global: true }];
+    let mut config = Config::new("node-1");
+    config.localhost_node_ports = true;
+    fuzz::fuzz("manifests", SEEDS, |bytes| {
+        let (mut folder, mut kernel) = (Folder::default(), FakeKernel::default());
+        let mut engine = Engine::new(config.clone(), addresses.into());
+        engine.set_complete(Completeness::Complete);
+        // The second file changes objects of the first one.
+        for (second, content) in [SEEDS[2].as_bytes(), bytes].into_iter().enumerate() {
+            let changes = folder.load([("f.yaml", Content::Bytes(content))]);
+            changes.events.into_iter().for_each(|event| engine.apply(event));
+            let now = Duration::from_secs(second as u64);
+            let report = engine.sync(&mut kernel, now);
+            assert!(report.failures.is_empty(), "{:?}", report.failures);
+            let (plan, _) = engine.plan(kernel.state(), now);
+            assert!(plan.is_empty(), "after\n{}\nfollows\n{plan}", report.plan);
+        }
+    });
 }

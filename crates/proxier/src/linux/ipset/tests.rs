@@ -106,3 +106,15 @@ fn ipsets_may_exist_only_if_their_module_is_loaded() {
     assert!(may_exist(&modules));
     std::fs::remove_dir_all(&modules).unwrap();
 }
+
+#[test]
+fn mutated_ipset_messages_are_read_without_panic() {
+    let entries = "38000880 34000780 0c00018008000100c0a880c8 0c001480080001000a000000 0600044000500000 \
+                   0500150008000000 0500070006000000";
+    let seeds = [bytes(&format!("{NAME}{TYPE}{HEADER}")), bytes(&format!("{NAME}{TYPE}{HEADER}{entries}"))];
+    fuzz::fuzz("ipset", seeds, |bytes| {
+        if let Some(part) = reply::part(request::LIST, bytes) {
+            assert!(!part.set.is_empty());
+        }
+    });
+}

@@ -216,4 +216,48 @@ mod tests {
         let all = ranges_of(&["::/1", "fd00::/64"]);
         assert_eq!(ranges(Family::V6, &raws(&all)), all);
     }
+
+    #[test]
+    fn mutated_elements_decode_to_elements_or_nothing() {
+        let contents = [
+            Content::Keys(KeySet::Served),
+            Content::Vips,
+            Content::Allowed,
+            Content::Hairpins,
+            Content::HealthChecks,
+            Content::ShortCircuits,
+            Content::Silent,
+        ];
+        let keys = ["TCP 10.0.0.1:80", "UDP [fd00::1]:53"].map(testing::key);
+        let seeds = keys.into_iter().flat_map(|key| {
+            let endpoint = EndpointAddress { address: key.address, port: key.port };
+            let range = IpNet::new(key.address, 24).unwrap().trunc();
+            [
+                Element::Key(KeySet::Served, key),
+                Element::Vip(key.address),
+                Element::Allowed(key, range),
+                Element::Hairpin(key.protocol, endpoint),
+                Element::ShortCircuit(key, endpoint),
+                Element::ServiceRange(range),
+            ]
+        });
+        let seeds = seeds.map(|element| {
+            let mut bytes = Vec::new();
+            append(&mut bytes, &element, Some("default/web:http"));
+            Request::of_elements(NEW_ELEMENTS, "a-set", &bytes).attributes
+        });
+        fuzz::fuzz("nft-elements", seeds, |bytes| {
+            let elements = list::elements(bytes);
+            for family in Family::ALL {
+                for range in ranges(family, &elements) {
+                    assert_eq!(Family::of(range.addr()), family);
+                }
+                for (raw, content) in elements.iter().flat_map(|raw| contents.map(|content| (raw, content))) {
+                    if let Some((element, _)) = raw.clone().decode(family, content) {
+                        assert_eq!(element.family(), family);
+                    }
+                }
+            }
+        });
+    }
 }

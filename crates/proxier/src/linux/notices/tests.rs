@@ -101,3 +101,21 @@ fn malformed_notices_do_not_panic() {
         assert_eq!(in_nftables(&names, 0x0a00 | kind, &bytes[..length]), None);
     }
 }
+
+#[test]
+fn mutated_notices_are_read_without_panic() {
+    let names = Names::default();
+    let mut table = Vec::new();
+    attribute::put_text(&mut table, OF_TABLE, names.table());
+    let link = [&[0, 0, 1, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0][..], b"\x0f\0\x03\0kube-ipvs0\0\0"].concat();
+    let address = [&[2, 32, 0, 0, 7, 0, 0, 0][..], &[8, 0, 1, 0, 10, 96, 0, 1], &[8, 0, 2, 0, 10, 96, 0, 1]].concat();
+    let seeds = [[&[2, 0, 0, 0][..], &table].concat(), link.clone(), address.clone()];
+    assert_eq!(in_devices(&names, 16, &link), Some(Drift::Any));
+    assert_eq!(in_devices(&names, 21, &address), Some(Drift::Unbound([10, 96, 0, 1].into())));
+    fuzz::fuzz("notices", seeds, |bytes| {
+        for kind in 16..26 {
+            in_devices(&names, kind, bytes);
+        }
+        let _ = in_nftables(&names, u16::from_be_bytes([netfilter::NFTABLES, 0]), bytes);
+    });
+}

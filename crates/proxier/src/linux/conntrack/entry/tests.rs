@@ -126,3 +126,20 @@ fn conntrack_deletion_repeats_the_listed_entry() {
         assert_eq!(read, Some(Entry { endpoint: None, ..listed }));
     }
 }
+
+/// A delete request always has the tuple: without one, the kernel deletes all entries.
+#[test]
+fn mutated_conntrack_entry_is_deleted_by_its_tuple_or_skipped() {
+    let seeds = [UDP.to_owned(), TCP_V6.to_owned(), format!("{UDP}{ZONE_AND_ID}"), ICMP.to_owned()];
+    fuzz::fuzz("conntrack", seeds.map(|seed| bytes(&seed)), |bytes| {
+        let Some(entry) = Entry::read(NEW, bytes) else { return };
+        let mut batch = Batch::new();
+        entry.delete(&mut batch);
+        // Its length and its header are in front of the payload.
+        let deleted = Entry::read(NEW, &batch.as_bytes()[16..]).map(|deleted| deleted.to);
+        // The reply direction is not in it, and an IPv4 source can have an IPv6 destination in a malformed entry.
+        assert!(deleted.is_none_or(|to| to == entry.to));
+        let tuple = find(netfilter::attributes(&batch.as_bytes()[16..]), TUPLE_ORIGINAL);
+        assert!(tuple.and_then(|tuple| find(tuple, TUPLE_IP)).is_some());
+    });
+}

@@ -99,3 +99,12 @@ fn removal_requests_of_foreign_chains_match_snapshot() {
     "#]]
     .assert_eq(&super::super::bytes::hex(&transaction));
 }
+
+#[test]
+fn mutated_chains_and_rules_are_read_without_panic() {
+    let seeds = captured().into_iter().map(|(_, bytes)| bytes);
+    fuzz::fuzz("nft-foreign", seeds, |bytes| {
+        let bytes = netfilter::attributes(bytes);
+        let _ = (read_chain(bytes), read_rule(bytes));
+    });
+}
