@@ -93,6 +93,12 @@ impl Conversation {
         Ok(Self { socket, said: 0 })
     }
 
+    /// Opens a connection from the namespace of the calling thread, and from a port that no other echo of this process
+    /// has used for long.
+    pub fn from_own_port_here(transport: Transport, to: SocketAddr) -> Result<Self, Failure> {
+        Self::by(from_a_port_of_its_own(transport, to)?, to)
+    }
+
     /// Closes the connection with a reset, so that it does not linger in TIME_WAIT.
     pub fn reset(self) -> Result<()> {
         self.socket.set_linger(Some(Duration::ZERO)).context("asking for a reset at close")
@@ -269,6 +275,14 @@ impl Namespace {
     /// Opens a connection. Fails if the connection fails.
     pub fn connect(&self, transport: Transport, to: &str) -> Result<Conversation> {
         let opened = Conversation::open(self, transport, socket_address(to)?)?;
+        opened.with_context(|| format!("{transport:?} connection to {to} from {}", self.name()))
+    }
+
+    /// Opens a connection from a port that no other echo of this process has used for long. Fails if the connection
+    /// fails.
+    pub fn connect_from_own_port(&self, transport: Transport, to: &str) -> Result<Conversation> {
+        let address = socket_address(to)?;
+        let opened = self.enter(|| Ok(Conversation::from_own_port_here(transport, address)))?;
         opened.with_context(|| format!("{transport:?} connection to {to} from {}", self.name()))
     }
 

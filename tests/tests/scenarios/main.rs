@@ -45,6 +45,7 @@ mod node_port;
 mod nothing_to_serve;
 mod odd_objects;
 mod open_connections;
+mod other_modes;
 mod own_connections;
 mod policies;
 mod port_reuse;

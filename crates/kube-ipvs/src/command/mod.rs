@@ -58,6 +58,8 @@ enum Command {
     Diff(query::Query),
     /// Explain how a Service is programmed, which parts of it are left out, and why
     Explain(explain::Explain),
+    /// Print the objects of kube-proxy that `run` would adopt, remove and keep on this node
+    Takeover(takeover::preview::TakeoverArgs),
     /// Remove from the kernel everything that kube-ipvs made, and nothing else
     Cleanup(cleanup::Cleanup),
     /// Replay a recording of `run --record` and print its plans; exit status 0: the same plans, 1: others, 2: error
@@ -71,6 +73,7 @@ impl Cli {
             Command::Ls(ls) => ls.run(),
             Command::Diff(query) => diff::run(query),
             Command::Explain(explain) => explain.run(),
+            Command::Takeover(takeover) => takeover.run(),
             Command::Cleanup(cleanup) => cleanup.run(),
             Command::Replay(replay) => replay.run(),
         }

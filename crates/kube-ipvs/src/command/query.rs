@@ -28,7 +28,7 @@ impl Query {
     /// the reason.
     pub(super) fn ask(&self) -> anyhow::Result<Answer> {
         log::start_for_a_command();
-        let args = self.args();
+        let args = args(&self.run);
         let configuration = args.configuration()?;
         let changes = args.open(&configuration)?.look(self.timeout.0.max(Duration::from_millis(1)))?;
         tell(&changes);
@@ -37,24 +37,24 @@ impl Query {
         changes.events.into_iter().for_each(|event| engine.apply(event));
         Ok(Answer { configuration, engine, is_of_an_api_server: args.manifests.is_none() })
     }
+}
 
-    /// The arguments of this command. Without flags, those of the daemon, if this is its container.
-    fn args(&self) -> RunArgs {
-        if self.run.is_given() {
-            if !self.run.options.has_file() {
-                eprintln!("kube-ipvs: --config is not set: using these flags, and the defaults of all others");
-            }
-            return self.run.clone();
+/// The arguments of a command. Without flags, those of the daemon, if this is its container.
+pub(super) fn args(run: &RunArgs) -> RunArgs {
+    if run.is_given() {
+        if !run.options.has_file() {
+            eprintln!("kube-ipvs: --config is not set: using these flags, and the defaults of all others");
         }
-        let line = words(&fs::read("/proc/1/cmdline").unwrap_or_default());
-        let Some(daemon) = daemon(line.clone()) else {
-            eprintln!("kube-ipvs: no flags are set, and process 1 is not kube-ipvs: using the defaults");
-            return self.run.clone();
-        };
-        let line: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
-        eprintln!("kube-ipvs: using the flags of the daemon in this container: {}", line.join(" "));
-        daemon
+        return run.clone();
     }
+    let line = words(&fs::read("/proc/1/cmdline").unwrap_or_default());
+    let Some(daemon) = daemon(line.clone()) else {
+        eprintln!("kube-ipvs: no flags are set, and process 1 is not kube-ipvs: using the defaults");
+        return run.clone();
+    };
+    let line: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
+    eprintln!("kube-ipvs: using the flags of the daemon in this container: {}", line.join(" "));
+    daemon
 }
 
 fn words(line: &[u8]) -> Vec<OsString> {

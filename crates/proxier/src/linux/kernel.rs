@@ -63,7 +63,7 @@ impl Kernel for LinuxKernel {
         in_phases(plan, |phase, changes| {
             // If the write fails, the next read of the kernel repairs the record.
             self.with_record(|record| record.intend(changes.iter().map(|(_, change)| *change)));
-            let failures = self.execute(phase, changes);
+            let failures = self.execute(phase, changes, plan);
             self.confirm(changes, &failures);
             failures
         })
@@ -125,7 +125,7 @@ impl LinuxKernel {
         self.with_record(|record| record.forget(gone.iter()));
     }
 
-    fn execute(&mut self, phase: Phase, changes: &[(usize, &Change)]) -> Vec<Failure> {
+    fn execute(&mut self, phase: Phase, changes: &[(usize, &Change)], plan: &Plan) -> Vec<Failure> {
         let subsystem = match phase {
             Phase::WriteElements | Phase::AddShortCircuits | Phase::RemoveShortCircuits | Phase::RemoveElements => {
                 Subsystem::Nftables
@@ -135,6 +135,8 @@ impl LinuxKernel {
             Phase::DeleteFlows => Subsystem::Conntrack,
         };
         let mut failures = Vec::new();
+        let no_plan = Plan::default();
+        let dnated = if self.settings.takeover && !self.has_taken_over { plan } else { &no_plan };
         let outcome = self.timed(subsystem, Operation::Apply, |kernel| match subsystem {
             Subsystem::Nftables => {
                 kernel.nft.apply(changes, &mut failures);
@@ -144,7 +146,7 @@ impl LinuxKernel {
             Subsystem::Addresses => kernel.addresses.apply(changes, &mut failures).map_err(Reason::from),
             Subsystem::Conntrack => kernel
                 .conntrack
-                .apply(changes, &mut kernel.meter.flow_deletions)
+                .apply(changes, dnated, &mut kernel.meter.flow_deletions)
                 .map_err(|error| Reason::new(format!("conntrack: {error}"), error.errno())),
         });
         if let Err(reason) = outcome {

@@ -83,7 +83,7 @@ pub use traffic::TrafficReader;
 /// | the kernel loads the modules of schedulers | [`Config::missing_schedulers`] excludes some |
 /// | unallocated addresses of a ServiceCIDR are rejected | [`Settings::refuse_unallocated`], on by default |
 /// | state of kube-proxy is adopted | [`Settings::takeover`], off by default |
-/// | kube-proxy's chains and ipsets go | [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers) alone |
+/// | kube-proxy's rules and ipsets go | [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers) alone |
 /// | a file is written | [`Settings::record`], none by default |
 ///
 /// This state stays when the process ends, and continues to serve. [`clean_up`](Self::clean_up) removes it, except for
@@ -106,6 +106,10 @@ pub struct LinuxKernel {
     adopted: usize,
     /// The leftovers of kube-proxy removed so far, while a cleanup is incomplete.
     cleared: Option<takeover::Cleared>,
+    /// Whether the leftovers of kube-proxy are gone, except those that stay.
+    has_taken_over: bool,
+    /// Whether kube-proxy's chain for Services stays because of another program's rules.
+    keeps_services: bool,
 }
 
 impl LinuxKernel {
@@ -137,6 +141,8 @@ impl LinuxKernel {
             adopted_state: None,
             adopted: 0,
             cleared: None,
+            has_taken_over: false,
+            keeps_services: false,
         })
     }
 

@@ -1,4 +1,4 @@
-//! The takeover of a node from kube-proxy's ipvs mode. [`crate::takeover`] makes the decisions.
+//! The takeover of a node from kube-proxy. [`crate::takeover`] makes the decisions.
 
 use netlink_batch::Error;
 
@@ -7,7 +7,7 @@ use crate::{
     kernel::{Kernel, KernelUnavailable},
     model::VirtualServerKey,
     state::State,
-    takeover::{self, AdoptedState, CleanupReport, IpsetKind, KubeProxyState, Leftovers},
+    takeover::{self, AdoptedState, CleanupReport, IpsetKind, Kept, KubeProxyState, Leftovers, Preview, SERVICES},
 };
 
 /// The attempts to remove chains if another program, such as the kubelet, changes them concurrently.
@@ -16,6 +16,7 @@ const ATTEMPTS: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct Cleared {
     chains: usize,
+    tables: usize,
     sets: usize,
 }
 
@@ -56,8 +57,9 @@ impl LinuxKernel {
         Ok(kube_proxy.leaves(&state.virtual_servers, &state.bound_vips, &host, &self.config))
     }
 
-    /// Removes kube-proxy's leftovers: its chains in nftables, then its ipsets. Call it when the kernel has the whole
-    /// desired state. Until then kube-proxy's rules still do their work, and do not conflict with those of kube-ipvs.
+    /// Removes kube-proxy's leftovers: its chains and tables in nftables, then its ipsets. Call it when the kernel has
+    /// the whole desired state. Until then kube-proxy's rules still do their work, and do not conflict with those of
+    /// kube-ipvs.
     ///
     /// The report lists the objects that stay, with the reasons. After an error or a crash, another call continues.
     ///
@@ -76,7 +78,8 @@ impl LinuxKernel {
         let sets: Vec<String> = sizes.into_keys().filter(|name| takeover::holds(name).is_some()).collect();
         let mut leftovers = self.leftovers(&sets)?;
         if self.cleared.is_none() {
-            if sets.is_empty() && leftovers.chains.is_empty() && leftovers.kept.is_empty() {
+            if sets.is_empty() && leftovers.is_empty() {
+                self.has_taken_over = true;
                 return Ok(Some(CleanupReport::default()));
             }
             // Adopted objects are in nftables since the first sync. This call also writes them to the record's file.
@@ -97,6 +100,7 @@ impl LinuxKernel {
         let busy = self.ipsets.destroy(&doomed).map_err(unavailable("cannot remove kube-proxy's ipsets"))?;
         let cleared = self.cleared.get_or_insert_default();
         cleared.chains += leftovers.chains.len();
+        cleared.tables += leftovers.tables.len();
         cleared.sets += doomed.len() - busy.len();
         if !busy.is_empty() && is_patient {
             return Ok(None);
@@ -104,26 +108,68 @@ impl LinuxKernel {
         let emptied = takeover::sets_to_empty(&busy);
         self.ipsets.flush(&emptied).map_err(unavailable("cannot empty kube-proxy's ipsets"))?;
         let in_use = leftovers.sets_in_use(busy);
-        let Cleared { chains, sets } = self.cleared.take().unwrap_or_default();
+        if leftovers.has_dnat() {
+            let state = self.observe(&State::default())?;
+            let deleted = self.conntrack.delete_misled(&state, &mut self.meter.flow_deletions);
+            deleted.map_err(unavailable("cannot delete flows to endpoints that do not serve"))?;
+        }
+        let Cleared { chains, tables, sets } = self.cleared.take().unwrap_or_default();
         let adopted = std::mem::take(&mut self.adopted);
         self.adopted_state = Some(AdoptedState::default());
-        Ok(Some(CleanupReport { adopted, chains, sets, kept: leftovers.kept.into_iter().chain(in_use).collect() }))
+        self.has_taken_over = true;
+        let kept: Vec<Kept> = leftovers.kept.into_iter().chain(in_use).collect();
+        let is_services =
+            |kept: &Kept| matches!(kept, Kept::Used { table, chain, .. } if (&**table, &**chain) == SERVICES);
+        self.keeps_services = kept.iter().any(is_services);
+        Ok(Some(CleanupReport { adopted, chains, tables, sets, kept }))
     }
 
-    /// Whether kube-proxy serves this node, according to its ipsets. After
+    /// The objects that a takeover would adopt, remove and keep now. It changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be read.
+    pub fn preview_takeover(&mut self) -> Result<Preview, KernelUnavailable> {
+        let mut state = State::default();
+        ipvs::list(&mut self.ipvs, &mut state).map_err(unavailable("IPVS"))?;
+        state.bound_vips = self.addresses.observe().map_err(unavailable(self.device()))?;
+        let AdoptedState { servers, vips } = self.find_inheritance(&mut state)?;
+        let sizes = self.ipsets.sizes().map_err(unavailable("ipset"))?;
+        let sets: Vec<String> = sizes.into_keys().filter(|name| takeover::holds(name).is_some()).collect();
+        let chains = self.nft.foreign_chains().map_err(unavailable("nftables"))?;
+        let mut leftovers = Leftovers::among(&chains, !sets.is_empty());
+        leftovers.tables = self.nft.tables_of_kube_proxy().map_err(unavailable("nftables"))?;
+        Ok(Preview {
+            modes: takeover::modes(!sets.is_empty(), &chains, &leftovers.tables),
+            servers,
+            vips,
+            sets: takeover::sets_to_destroy(&sets, &leftovers.health_checks()),
+            chains: leftovers.chains.into_iter().map(|id| (id.family, id.table, id.name)).collect(),
+            tables: leftovers.tables,
+            kept: leftovers.kept,
+        })
+    }
+
+    /// Whether kube-proxy serves this node, according to its ipsets, its rules and its tables. After
     /// [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers): whether it is back.
     ///
     /// # Errors
     ///
-    /// If the ipsets cannot be read.
+    /// If the kernel cannot be read.
     pub fn is_kube_proxy_active(&mut self) -> Result<bool, KernelUnavailable> {
         let sizes = self.ipsets.sizes().map_err(unavailable("ipset"))?;
-        Ok(sizes.iter().any(|(name, size)| *size > 0 && tells(name)))
+        if sizes.iter().any(|(name, size)| *size > 0 && tells(name)) {
+            return Ok(true);
+        }
+        let tables = self.nft.tables_of_kube_proxy().map_err(unavailable("nftables"))?;
+        let reached = self.nft.reaching_kube_proxy().map_err(unavailable("nftables"))?;
+        Ok(!tables.is_empty() || !self.keeps_services && !reached.is_empty())
     }
 
     fn leftovers(&mut self, sets: &[String]) -> Result<Leftovers, KernelUnavailable> {
         let chains = self.nft.foreign_chains().map_err(unavailable("nftables"))?;
-        Ok(Leftovers::among(&chains, !sets.is_empty()))
+        let tables = self.nft.tables_of_kube_proxy().map_err(unavailable("nftables"))?;
+        Ok(Leftovers { tables, ..Leftovers::among(&chains, !sets.is_empty()) })
     }
 }
 

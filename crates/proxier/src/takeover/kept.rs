@@ -35,13 +35,6 @@ pub enum Kept {
         /// The chain.
         chain: Box<str>,
     },
-    /// All chains of kube-proxy in a table, because they belong to its iptables mode.
-    IptablesMode {
-        /// The family of its packets.
-        family: Family,
-        /// The table.
-        table: Box<str>,
-    },
     /// Sets that rules of remaining chains look up. The sets are empty.
     InUse {
         /// The sets.
@@ -80,11 +73,6 @@ impl fmt::Display for Kept {
             Self::Kubelets { family, chain } => {
                 write!(f, "the chain {chain} in nat stays ({family}): the kubelet maintains it too")
             }
-            Self::IptablesMode { family, table } => write!(
-                f,
-                "kube-proxy's chains in {table} stay ({family}): they belong to its iptables mode. The next boot \
-                 of this node removes them. Do not run `kube-proxy --cleanup`: it removes all virtual servers"
-            ),
             Self::InUse { sets } => write!(
                 f,
                 "kube-proxy's ipsets {} stay, and are empty: rules of chains that stay refer to them",

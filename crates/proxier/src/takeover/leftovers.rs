@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Kept,
-    names::{self, FORWARD, KUBELETS_MARK, MARK_MASQ, NODE_PORT, POSTROUTING},
+    names::{self, FORWARD, KUBELETS_MARK, MARK_MASQ, NODE_PORT, NODE_PORTS, POSTROUTING},
 };
 use crate::model::Family;
 
@@ -59,6 +59,8 @@ pub(crate) struct Leftovers {
     pub(crate) rules: Vec<(ChainId, u64)>,
     /// Chains to flush and then delete. They refer to each other.
     pub(crate) chains: Vec<ChainId>,
+    /// The families in which kube-proxy's nftables mode has its table.
+    pub(crate) tables: Vec<Family>,
     pub(crate) kept: Vec<Kept>,
     /// The families in which remaining rules look up an ipset.
     pub(crate) lookups: BTreeSet<Family>,
@@ -66,19 +68,31 @@ pub(crate) struct Leftovers {
 
 impl Leftovers {
     /// The leftovers of kube-proxy among these chains. `has_sets` is whether any ipset of kube-proxy exists. Without
-    /// ipsets, the only chains from ipvs mode are those that a takeover had to keep.
+    /// ipsets and without a chain that only kube-proxy makes, the only chains that go are those that a takeover had to
+    /// keep.
     pub(crate) fn among(chains: &[Chain], has_sets: bool) -> Self {
         let mut leftovers = Self::default();
+        let has_served = has_sets || chains.iter().any(|chain| names::is_evidence(&chain.id.table, &chain.id.name));
         let mut tables: BTreeMap<_, Table> = BTreeMap::new();
         for chain in chains {
             tables.entry((chain.id.family, &*chain.id.table)).or_default().insert(&chain.id.name, chain);
         }
         for ((family, name), table) in &tables {
             let (family, kept) = (*family, BTreeMap::new());
-            let is_mixed = table.contains_key(names::IPTABLES_MODE);
-            Search { family, name, table, has_sets, is_mixed, kept }.run(&mut leftovers);
+            Search { family, name, table, has_served, kept }.run(&mut leftovers);
         }
         leftovers
+    }
+
+    /// Whether kube-proxy has left nothing in nftables.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.tables.is_empty() && self.kept.is_empty()
+    }
+
+    /// Whether rules of kube-proxy DNATed clients to endpoints, as those of its iptables and nftables modes do.
+    pub(crate) fn has_dnat(&self) -> bool {
+        let is_of_iptables = |chain: &ChainId| names::is_of_iptables_mode(&chain.table, &chain.name);
+        !self.tables.is_empty() || self.chains.iter().any(is_of_iptables)
     }
 
     /// Why busy sets stay: remaining rules in nftables look them up. If no such rule is visible, it belongs to legacy
@@ -107,18 +121,13 @@ struct Search<'a> {
     family: Family,
     name: &'a str,
     table: &'a Table<'a>,
-    has_sets: bool,
-    /// Whether the table also has chains of kube-proxy's iptables mode. Then the chains that both modes use stay,
-    /// without the rules of ipvs mode.
-    is_mixed: bool,
+    /// Whether kube-proxy served this node in its ipvs or iptables mode.
+    has_served: bool,
     kept: BTreeMap<&'a str, Kept>,
 }
 
 impl<'a> Search<'a> {
     fn run(mut self, leftovers: &mut Leftovers) {
-        if self.is_mixed {
-            leftovers.kept.push(Kept::IptablesMode { family: self.family, table: self.name.into() });
-        }
         self.keep_what_lets_through();
         self.keep_what_the_kubelet_has();
         self.keep_what_others_use();
@@ -141,8 +150,7 @@ impl<'a> Search<'a> {
 
     fn is_its(&self, chain: &str) -> bool {
         let is_its = names::is_chain(self.name, chain) && self.table.contains_key(chain);
-        let is_its = is_its && !(self.is_mixed && names::is_of_both_modes(chain));
-        is_its && (self.has_sets || names::is_accept_chain(self.name, chain))
+        is_its && (self.has_served || names::is_accept_chain(self.name, chain))
     }
 
     fn goes(&self, chain: &str) -> bool {
@@ -150,10 +158,7 @@ impl<'a> Search<'a> {
     }
 
     fn rule_goes(&self, chain: &str, rule: &Rule) -> bool {
-        let is_shared = self.is_mixed && self.has_sets && names::is_of_both_modes(chain);
         match &rule.verdict {
-            // The iptables mode uses no ipsets.
-            _ if is_shared && rule.uses_set => true,
             Verdict::Jump(to) => self.goes(to),
             // The kubelet's version of this chain has no such rule.
             _ => chain == POSTROUTING && self.is_its(chain) && rule.uses_set,
@@ -170,7 +175,7 @@ impl<'a> Search<'a> {
         if self.name != "filter" {
             return;
         }
-        for (hook, chain) in [(Hook::Forward, FORWARD), (Hook::Input, NODE_PORT)] {
+        for (hook, chain) in [(Hook::Forward, FORWARD), (Hook::Input, NODE_PORT), (Hook::Input, NODE_PORTS)] {
             let hooked = self.table.values().filter(|chain| chain.base.is_some_and(|base| base.hook == hook));
             if let Some(dropping) = hooked.copied().find(|chain| self.drops(chain)) {
                 let dropping = dropping.id.name.clone();
@@ -227,8 +232,7 @@ impl<'a> Search<'a> {
     }
 
     fn keep_what_others_use(&mut self) {
-        let is_kube_proxys = |name: &str| self.is_its(name) || self.is_mixed && names::is_of_both_modes(name);
-        let others = self.table.iter().filter(|(name, _)| !is_kube_proxys(name));
+        let others = self.table.iter().filter(|(name, _)| !self.is_its(name));
         let jumps = others.flat_map(|(name, chain)| {
             let targets = chain.rules.iter().filter_map(|rule| match &rule.verdict {
                 Verdict::Jump(to) => Some(&**to),

@@ -1,10 +1,17 @@
-//! The names of ipsets and chains in kube-proxy's ipvs mode, for all versions since 1.20 (`ipsetInfo`,
-//! `iptablesJumpChain` and `iptablesCleanupChains` of `pkg/proxy/ipvs`).
+//! The names of kube-proxy's ipsets, chains and tables, for all versions since 1.20 (`ipsetInfo`, `iptablesJumpChain`
+//! and `iptablesCleanupChains` of `pkg/proxy/ipvs`, `iptablesJumpChains` of `pkg/proxy/iptables`, `kubeProxyTable` of
+//! `pkg/proxy/nftables`).
+//!
+//! Other programs own names that begin alike: the kubelet (`KUBE-FIREWALL`, `KUBE-KUBELET-CANARY`,
+//! `KUBE-IPTABLES-HINT`) and kube-router (`KUBE-ROUTER-*`, `KUBE-NWPLCY-*`, `KUBE-POD-FW-*`).
 
 use crate::model::{Family, Protocol};
 
-/// The tables in which kube-proxy has chains.
-pub(crate) const TABLES: [&str; 2] = ["nat", "filter"];
+/// The tables of iptables in which kube-proxy has chains.
+pub(crate) const TABLES: [&str; 3] = ["nat", "filter", "mangle"];
+
+/// The table of kube-proxy's nftables mode, one in each family.
+pub(crate) const NFTABLES_MODE: &str = "kube-proxy";
 
 /// The longest name of an ipset in the kernel (`IPSET_MAXNAMELEN` without its NUL). kube-proxy truncates its names to
 /// it.
@@ -52,7 +59,7 @@ const SETS: [(&str, IpsetKind); 17] = [
     ("KUBE-CLUSTER-IP", IpsetKind::Servers),
 ];
 
-/// kube-proxy's chains: table and name.
+/// The chains of kube-proxy's ipvs mode: table and name.
 const CHAINS: [(&str, &str); 12] = [
     SERVICES,
     ("nat", POSTROUTING),
@@ -68,8 +75,25 @@ const CHAINS: [(&str, &str); 12] = [
     ("filter", "KUBE-IPVS-OUT-FILTER"),
 ];
 
+/// The chains that only kube-proxy's iptables mode has: table and name.
+const IPTABLES_CHAINS: [(&str, &str); 7] = [
+    ("nat", NODE_PORTS),
+    ("nat", CANARY),
+    ("filter", "KUBE-SERVICES"),
+    ("filter", "KUBE-EXTERNAL-SERVICES"),
+    ("filter", NODE_PORTS),
+    ("filter", CANARY),
+    ("mangle", CANARY),
+];
+
+/// The chains in `nat` that kube-proxy's iptables mode makes for each Service port or endpoint. A hash follows each
+/// prefix.
+const HASHED_CHAINS: [&str; 6] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-", "KUBE-XLB-"];
+/// The length of the hash, which is in base 32.
+const HASH_LENGTH: usize = 16;
+
 /// The chain for all packets to Services: table and name.
-pub(super) const SERVICES: (&str, &str) = ("nat", "KUBE-SERVICES");
+pub(crate) const SERVICES: (&str, &str) = ("nat", "KUBE-SERVICES");
 pub(super) const FORWARD: &str = "KUBE-FORWARD";
 pub(super) const NODE_PORT: &str = "KUBE-NODE-PORT";
 pub(super) const POSTROUTING: &str = "KUBE-POSTROUTING";
@@ -78,13 +102,17 @@ pub(super) const MARK_MASQ: &str = "KUBE-MARK-MASQ";
 /// A chain in `nat` of kubelets before 1.28. These kubelets also make chains that kube-proxy uses.
 pub(super) const KUBELETS_MARK: &str = "KUBE-MARK-DROP";
 
-/// A chain that kube-proxy's iptables mode has in both tables, and its ipvs mode in neither.
-pub(super) const IPTABLES_MODE: &str = "KUBE-NODEPORTS";
+/// A chain that kube-proxy's iptables mode has in `nat` and `filter`, and its ipvs mode in neither. The one in `filter`
+/// accepts health checks.
+pub(super) const NODE_PORTS: &str = "KUBE-NODEPORTS";
+
+/// An empty chain by which kube-proxy's iptables mode notices that another program has emptied iptables.
+const CANARY: &str = "KUBE-PROXY-CANARY";
 
 /// The kubelet's chain in `filter`.
 pub(super) const KUBELETS_FIREWALL: &str = "KUBE-FIREWALL";
 
-/// kube-proxy's rules in chains of other programs: table, chain, target chain, comment.
+/// The rules of kube-proxy's ipvs mode in chains of other programs: table, chain, target chain, comment.
 const JUMPS: [(&str, &str, &str, &str); 9] = [
     ("nat", "OUTPUT", "KUBE-SERVICES", "kubernetes service portals"),
     ("nat", "PREROUTING", "KUBE-SERVICES", "kubernetes service portals"),
@@ -97,23 +125,50 @@ const JUMPS: [(&str, &str, &str, &str); 9] = [
     ("filter", "OUTPUT", "KUBE-IPVS-OUT-FILTER", "kubernetes ipvs access filter"),
 ];
 
+/// The rules of kube-proxy's iptables mode in chains of other programs, except those that the ipvs mode has too: table,
+/// chain, target chain.
+const IPTABLES_JUMPS: [(&str, &str, &str); 7] = [
+    ("filter", "INPUT", "KUBE-EXTERNAL-SERVICES"),
+    ("filter", "FORWARD", "KUBE-EXTERNAL-SERVICES"),
+    ("filter", "INPUT", NODE_PORTS),
+    ("filter", "FORWARD", "KUBE-SERVICES"),
+    ("filter", "OUTPUT", "KUBE-SERVICES"),
+    ("filter", "OUTPUT", "KUBE-PROXY-FIREWALL"),
+    // kube-proxy does not write this rule any more. It removes it.
+    ("filter", "INPUT", "KUBE-SERVICES"),
+];
+
 pub(super) fn is_chain(table: &str, name: &str) -> bool {
-    CHAINS.contains(&(table, name))
+    CHAINS.contains(&(table, name)) || is_of_iptables_mode(table, name)
 }
 
-/// Whether kube-proxy's iptables mode has a chain of this name too.
-pub(super) fn is_of_both_modes(name: &str) -> bool {
-    ["KUBE-SERVICES", POSTROUTING, MARK_MASQ, FORWARD, "KUBE-PROXY-FIREWALL"].contains(&name)
+/// Whether only kube-proxy's iptables mode has a chain of this name.
+pub(super) fn is_of_iptables_mode(table: &str, name: &str) -> bool {
+    IPTABLES_CHAINS.contains(&(table, name)) || table == "nat" && is_hashed(name)
+}
+
+fn is_hashed(name: &str) -> bool {
+    let is_base_32 = |byte: u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte);
+    let hash = HASHED_CHAINS.iter().find_map(|prefix| name.strip_prefix(prefix));
+    hash.is_some_and(|hash| hash.len() == HASH_LENGTH && hash.bytes().all(is_base_32))
+}
+
+/// Whether a chain shows that kube-proxy served this node. Old kubelets have `KUBE-POSTROUTING` and `KUBE-MARK-MASQ`
+/// too. An accepting chain can be left from an earlier takeover.
+pub(super) fn is_evidence(table: &str, name: &str) -> bool {
+    let is_shared = name == POSTROUTING || name == MARK_MASQ;
+    is_chain(table, name) && !is_shared && !is_accept_chain(table, name)
 }
 
 /// Whether a chain accepts packets that other chains may drop.
 pub(super) fn is_accept_chain(table: &str, name: &str) -> bool {
-    table == "filter" && (name == FORWARD || name == NODE_PORT)
+    table == "filter" && [FORWARD, NODE_PORT, NODE_PORTS].contains(&name)
 }
 
 /// Whether kube-proxy itself has a rule in `from` that jumps to its chain `to`.
 pub(super) fn is_jump(table: &str, from: &str, to: &str) -> bool {
     JUMPS.iter().any(|(of, chain, target, _)| (*of, *chain, *target) == (table, from, to))
+        || IPTABLES_JUMPS.contains(&(table, from, to))
 }
 
 pub(super) fn set_name(family: Family, name: &str) -> String {

@@ -253,43 +253,126 @@ fn shared_chains_of_old_kubelets_stay_without_kube_proxy_rules() {
     );
 }
 
-/// The node ran the iptables mode before the ipvs mode. Only the chains of the ipvs mode go.
+/// The chains of kube-proxy 1.36 in iptables mode with one Service, and chains of the kubelet and of kube-router.
+const IPTABLES_MODE: &str = "
+    nat PREROUTING other: >KUBE-SERVICES
+    nat OUTPUT other: >KUBE-SERVICES
+    nat POSTROUTING other: >KUBE-POSTROUTING
+    nat KUBE-SERVICES: ?>KUBE-SVC-ERIFXISQEP7F7OF4 ?>KUBE-EXT-ERIFXISQEP7F7OF4 ?>KUBE-NODEPORTS
+    nat KUBE-NODEPORTS: ?>KUBE-EXT-ERIFXISQEP7F7OF4
+    nat KUBE-EXT-ERIFXISQEP7F7OF4: >KUBE-MARK-MASQ >KUBE-SVC-ERIFXISQEP7F7OF4
+    nat KUBE-FW-ERIFXISQEP7F7OF4: >KUBE-EXT-ERIFXISQEP7F7OF4
+    nat KUBE-SVC-ERIFXISQEP7F7OF4: ?>KUBE-MARK-MASQ ?>KUBE-SEP-RBTZUNKTUZP2ZNKN >KUBE-SEP-2222222222222222
+    nat KUBE-SEP-RBTZUNKTUZP2ZNKN: ?>KUBE-MARK-MASQ other
+    nat KUBE-SEP-2222222222222222: ?>KUBE-MARK-MASQ other
+    nat KUBE-POSTROUTING: ?other other other
+    nat KUBE-MARK-MASQ: other
+    nat KUBE-PROXY-CANARY:
+    nat KUBE-KUBELET-CANARY:
+    mangle KUBE-PROXY-CANARY:
+    mangle KUBE-KUBELET-CANARY:
+    mangle KUBE-IPTABLES-HINT:
+    filter INPUT input: ?>KUBE-PROXY-FIREWALL >KUBE-NODEPORTS ?>KUBE-EXTERNAL-SERVICES >KUBE-FIREWALL >KUBE-ROUTER-INPUT
+    filter FORWARD forward: ?>KUBE-PROXY-FIREWALL >KUBE-FORWARD ?>KUBE-SERVICES ?>KUBE-EXTERNAL-SERVICES
+    filter OUTPUT other: ?>KUBE-PROXY-FIREWALL ?>KUBE-SERVICES >KUBE-FIREWALL
+    filter KUBE-SERVICES: ?drop
+    filter KUBE-EXTERNAL-SERVICES: ?drop
+    filter KUBE-NODEPORTS: ?other
+    filter KUBE-FORWARD: ?drop ?other ?other
+    filter KUBE-PROXY-FIREWALL: ?drop
+    filter KUBE-PROXY-CANARY:
+    filter KUBE-FIREWALL: ?drop
+    filter KUBE-KUBELET-CANARY:
+    filter KUBE-ROUTER-INPUT: ?>KUBE-NWPLCY-DEFAULT
+    filter KUBE-NWPLCY-DEFAULT: other
+    filter KUBE-POD-FW-4BDGZEWEU32YM75H: ?drop";
+
 #[test]
-fn iptables_mode_chains_stay_when_ipvs_mode_chains_go() {
-    let mixed = with(
-        "nat KUBE-NODEPORTS:\n filter KUBE-NODEPORTS:
-         nat KUBE-SERVICES: ?other set>KUBE-MARK-MASQ ?>KUBE-NODE-PORT ?>KUBE-LOAD-BALANCER set",
-    );
+fn iptables_mode_chains_go_and_chains_that_begin_alike_stay() {
     check(
-        &mixed,
-        true,
+        &chains(IPTABLES_MODE),
+        false,
         expect![[r#"
-            6 chains go
-            nat PREROUTING: 0 of 1 rules go
-            nat OUTPUT: 0 of 1 rules go
-            nat POSTROUTING: 0 of 1 rules go
-            nat KUBE-POSTROUTING: 1 of 4 rules go
-            nat KUBE-MARK-MASQ: 0 of 1 rules go
-            nat KUBE-KUBELET-CANARY: 0 of 0 rules go
-            filter INPUT: 2 of 4 rules go
-            filter FORWARD: 0 of 2 rules go
-            filter OUTPUT: 1 of 2 rules go
-            filter KUBE-FORWARD: 0 of 2 rules go
-            filter KUBE-PROXY-FIREWALL: 1 of 1 rules go
-            filter KUBE-FIREWALL: 0 of 1 rules go
-            filter KUBE-KUBELET-CANARY: 0 of 0 rules go
-            nat KUBE-NODEPORTS: 0 of 0 rules go
-            filter KUBE-NODEPORTS: 0 of 0 rules go
-            nat KUBE-SERVICES: 4 of 5 rules go
-            kube-proxy's chains in filter stay (IPv4): they belong to its iptables mode. The next boot of this node removes them. Do not run `kube-proxy --cleanup`: it removes all virtual servers
-            kube-proxy's chains in nat stay (IPv4): they belong to its iptables mode. The next boot of this node removes them. Do not run `kube-proxy --cleanup`: it removes all virtual servers
-        "#]],
+        17 chains go
+        nat PREROUTING: 1 of 1 rules go
+        nat OUTPUT: 1 of 1 rules go
+        nat POSTROUTING: 1 of 1 rules go
+        nat KUBE-KUBELET-CANARY: 0 of 0 rules go
+        mangle KUBE-KUBELET-CANARY: 0 of 0 rules go
+        mangle KUBE-IPTABLES-HINT: 0 of 0 rules go
+        filter INPUT: 3 of 5 rules go
+        filter FORWARD: 4 of 4 rules go
+        filter OUTPUT: 2 of 3 rules go
+        filter KUBE-FIREWALL: 0 of 1 rules go
+        filter KUBE-KUBELET-CANARY: 0 of 0 rules go
+        filter KUBE-ROUTER-INPUT: 0 of 1 rules go
+        filter KUBE-NWPLCY-DEFAULT: 0 of 1 rules go
+        filter KUBE-POD-FW-4BDGZEWEU32YM75H: 0 of 1 rules go
+    "#]],
     );
-    let leftovers = Leftovers::among(&mixed, true);
-    assert!(leftovers.lookups.is_empty(), "{:?}", leftovers.lookups);
-    // Without sets of the ipvs mode, that mode never ran.
-    let leftovers = Leftovers::among(&chains("nat KUBE-NODEPORTS:\n nat KUBE-SERVICES: set >KUBE-NODEPORTS"), false);
-    assert_eq!((leftovers.rules, leftovers.chains), (vec![], vec![]));
+}
+
+#[test]
+fn iptables_mode_health_checks_stay_if_input_drops() {
+    let drops = IPTABLES_MODE.replace("filter INPUT input:", "filter INPUT input!:");
+    let kept = Leftovers::among(&chains(&drops), false).kept;
+    let [Kept::LetsThrough { chain, .. }] = &kept[..] else { panic!("{kept:?}") };
+    assert_eq!(&**chain, "KUBE-NODEPORTS");
+}
+
+#[test]
+fn iptables_mode_chain_that_another_program_uses_stays() {
+    let used = format!("{IPTABLES_MODE}\n nat CNI-HOSTPORT-SETMARK: >KUBE-MARK-MASQ");
+    let leftovers = Leftovers::among(&chains(&used), false);
+    let [Kept::Used { chain, by, .. }] = &leftovers.kept[..] else { panic!("{:?}", leftovers.kept) };
+    assert_eq!((&**chain, &**by), ("KUBE-MARK-MASQ", "CNI-HOSTPORT-SETMARK"));
+}
+
+#[test]
+fn chain_names_of_other_programs_are_not_recognized() {
+    let others = [
+        "KUBE-KUBELET-CANARY",
+        "KUBE-IPTABLES-HINT",
+        "KUBE-FIREWALL",
+        "KUBE-MARK-DROP",
+        "KUBE-ROUTER-INPUT",
+        "KUBE-NWPLCY-4BDGZEWEU32YM75H",
+        "KUBE-POD-FW-4BDGZEWEU32YM75H",
+        // The hash has 16 characters of base 32.
+        "KUBE-SVC-4BDGZEWEU32YM75",
+        "KUBE-SVC-4BDGZEWEU32YM75H1",
+        "KUBE-SEP-4bdgzeweu32ym75h",
+        "KUBE-FW-4BDGZEWEU32YM751",
+    ];
+    for name in others {
+        let chain = format!("nat KUBE-SERVICES:\n nat {name}:\n filter {name}:\n mangle {name}:");
+        let chains = Leftovers::among(&chains(&chain), true).chains;
+        assert_eq!(chains.len(), 1, "{chains:?}");
+    }
+}
+
+/// A kubelet before 1.28 makes both chains, on a node that kube-proxy's nftables mode serves too.
+#[test]
+fn kubelet_chains_alone_stay() {
+    let kubelet = "nat POSTROUTING other: >KUBE-POSTROUTING\n nat KUBE-POSTROUTING: other\n nat KUBE-MARK-MASQ: other";
+    let leftovers = Leftovers::among(&chains(kubelet), false);
+    assert!(leftovers.is_empty() && leftovers.rules.is_empty(), "{leftovers:?}");
+}
+
+/// The node ran the iptables mode before the ipvs mode.
+#[test]
+fn chains_of_two_modes_go_together() {
+    let chains = chains(&format!("{KUBE_PROXY}{IPTABLES_MODE}"));
+    let mut all: Vec<Chain> = Vec::new();
+    for chain in chains {
+        match all.iter_mut().find(|other| other.id == chain.id) {
+            Some(other) => other.rules.extend(chain.rules),
+            None => all.push(chain),
+        }
+    }
+    let leftovers = Leftovers::among(&all, true);
+    assert_eq!((leftovers.chains.len(), leftovers.kept), (23, vec![]));
+    assert_eq!(modes(true, &all, &[Family::V6]).len(), 3);
 }
 
 /// kube-ipvs sees remaining rules in nftables. Rules that it does not see belong to legacy iptables.
@@ -377,13 +460,39 @@ fn legacy_commands_remove_jumps_chains_and_sets() {
 }
 
 #[test]
-fn kube_proxy_counts_as_serving_once_rules_look_up_ipsets() {
+fn kube_proxy_counts_as_serving_once_rules_lead_to_services() {
     let rules = chains(KUBE_PROXY);
-    assert_eq!(served_by_kube_proxy(&rules), [Family::V4].into());
+    assert_eq!(served_by_kube_proxy(&rules, &[]), [(Family::V4, KubeProxyMode::Ipvs)].into());
     // kube-proxy during its first sync.
     let chains_alone: Vec<Chain> = rules.iter().map(|chain| Chain { rules: Vec::new(), ..chain.clone() }).collect();
-    assert!(served_by_kube_proxy(&chains_alone).is_empty());
-    // kube-proxy's iptables mode.
-    let iptables_mode = chains("nat KUBE-SERVICES: ?>KUBE-SVC-ERIFXISQEP7F7OF4 ?>KUBE-NODEPORTS");
-    assert!(served_by_kube_proxy(&iptables_mode).is_empty());
+    assert!(served_by_kube_proxy(&chains_alone, &[]).is_empty());
+    let iptables_mode = chains(IPTABLES_MODE);
+    assert_eq!(served_by_kube_proxy(&iptables_mode, &[]), [(Family::V4, KubeProxyMode::Iptables)].into());
+    let without_services = chains("nat KUBE-SERVICES: ?>KUBE-NODEPORTS\n nat KUBE-NODEPORTS:");
+    assert!(served_by_kube_proxy(&without_services, &[]).is_empty());
+    assert_eq!(served_by_kube_proxy(&[], &[Family::V6]), [(Family::V6, KubeProxyMode::Nftables)].into());
+}
+
+#[test]
+fn preview_names_each_object() {
+    let preview = Preview {
+        modes: [KubeProxyMode::Iptables, KubeProxyMode::Nftables].into(),
+        servers: ["TCP 10.96.0.1:443"].map(crate::testing::key).into(),
+        vips: ["10.96.0.1".parse().unwrap()].into(),
+        chains: vec![(Family::V6, "nat".into(), "KUBE-SERVICES".into())],
+        tables: vec![Family::V4],
+        sets: vec!["KUBE-CLUSTER-IP".into()],
+        kept: vec![Kept::Kubelets { family: Family::V4, chain: "KUBE-MARK-MASQ".into() }],
+    };
+    expect![[r#"
+        kube-proxy's iptables mode has left objects here
+        kube-proxy's nftables mode has left objects here
+        adopt virtual server TCP 10.96.0.1:443
+        adopt address 10.96.0.1
+        remove chain ip6 nat KUBE-SERVICES
+        remove table ip kube-proxy
+        remove ipset KUBE-CLUSTER-IP
+        keep: the chain KUBE-MARK-MASQ in nat stays (IPv4): the kubelet maintains it too
+    "#]]
+    .assert_eq(&preview.to_string());
 }

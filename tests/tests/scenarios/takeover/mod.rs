@@ -73,6 +73,26 @@ fn add_others(node: &Namespace) -> Result<()> {
     .map(drop)
 }
 
+/// Fails unless the dry run names the objects to adopt and to remove, and nothing of other programs.
+fn ensure_preview(cluster: &Cluster) -> Result<()> {
+    let preview = cluster.kube_ipvs(NODE)?.run(&["takeover", "--dry-run"])?;
+    for line in [
+        "kube-proxy's ipvs mode has left objects here",
+        "adopt virtual server TCP 10.96.0.80:80",
+        "adopt virtual server TCP 10.96.0.81:9",
+        "adopt address 203.0.113.80",
+        "remove chain ip nat KUBE-SERVICES",
+        "remove chain ip6 filter KUBE-IPVS-FILTER",
+        "remove ipset KUBE-CLUSTER-IP",
+    ] {
+        ensure!(preview.lines().any(|found| found == line), "{line:?} is missing:\n{preview}");
+    }
+    for other in ["192.168.128.3:5000", "KUBE-FIREWALL", "KUBELET", "blocked", "keep"] {
+        ensure!(!preview.contains(other), "{other} is there:\n{preview}");
+    }
+    Ok(())
+}
+
 /// No request fails. kube-ipvs adopts the virtual servers and VIPs that are still needed, and removes the rest.
 #[test]
 fn takeover_drops_no_connection_and_leaves_no_kube_proxy_rules() -> TestResult {
@@ -82,6 +102,7 @@ fn takeover_drops_no_connection_and_leaves_no_kube_proxy_rules() -> TestResult {
         prepare(node, Backend::Nft)?;
         add_others(node)?;
         let mut users = Users::arrive(cluster)?;
+        ensure_preview(cluster)?;
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;
         let log = await_taken_over(&proxy)?;
         ensure_ours(cluster, &["TCP 192.168.128.3:5000"])?;
@@ -267,7 +288,7 @@ fn takeover_does_not_fight_a_running_kube_proxy() -> TestResult {
         assert_eq!(sets(node)?, [""; 0]);
 
         write_sets_and_rules(node, Backend::Nft)?;
-        await_said(&proxy, "kube-proxy's ipsets are back")?;
+        await_said(&proxy, "kube-proxy's rules are back")?;
         // Longer than several sync periods.
         throughout(Duration::from_secs(15), || {
             ensure!(sets(node)? == before, "they are gone");

@@ -1,6 +1,8 @@
 //! When kube-ipvs removes kube-proxy's leftovers, and how it reports that.
 
+mod legacy;
 mod listeners;
+pub(super) mod preview;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -116,7 +118,7 @@ impl Takeover {
                     if !has_warned {
                         let note = format!(
                             "port {port} is taken: kube-proxy seems to run beside kube-ipvs. Its \
-                             iptables rules and ipsets stay until you stop it; see docs/migrating-from-kube-proxy.md"
+                             rules and ipsets stay until you stop it; see docs/migrating-from-kube-proxy.md"
                         );
                         tracing::warn!("{note}");
                         record("KubeProxyRunning", note);
@@ -137,7 +139,10 @@ impl Takeover {
                 self.next_look = now + SET_RELEASE_POLL;
                 Stage::Waiting { has_warned }
             }
-            Ok(Some(done)) if done.is_empty() => Stage::Idle,
+            Ok(Some(done)) if done.is_empty() => {
+                legacy::notes().iter().for_each(|note| tracing::warn!("{note}"));
+                Stage::Idle
+            }
             Ok(Some(done)) => {
                 log_removed(&done);
                 done.kept.iter().for_each(|kept| record("KubeProxyRulesKept", with_hint(kept)));
@@ -171,15 +176,15 @@ fn waiting_note(unread: &[Box<str>]) -> String {
         names => format!("kube-ipvs can read these objects: {}", names.join(", ")),
     };
     format!(
-        "kube-proxy's chains and ipsets stay until {what}. All other Services are served; see \
+        "kube-proxy's rules and ipsets stay until {what}. All other Services are served; see \
          docs/migrating-from-kube-proxy.md"
     )
 }
 
 fn log_removed(done: &CleanupReport) {
-    let CleanupReport { adopted, chains, sets, kept, .. } = done;
-    if adopted + chains + sets > 0 {
-        tracing::info!(adopted, chains, sets, "kube-ipvs took over from kube-proxy, and removed its chains and ipsets");
+    let CleanupReport { adopted, chains, tables, sets, kept, .. } = done;
+    if adopted + chains + tables + sets > 0 {
+        tracing::info!(adopted, chains, tables, sets, "kube-ipvs took over from kube-proxy, and removed its rules");
     }
     kept.iter().for_each(|kept| tracing::warn!("{}", with_hint(kept)));
 }
@@ -198,7 +203,7 @@ fn is_back(kernel: &mut LinuxKernel, has_warned: bool, record: &mut Record<'_>) 
     match kernel.is_kube_proxy_active() {
         Ok(is_back) => {
             if is_back && !has_warned {
-                let note = "kube-proxy's ipsets are back: kube-proxy runs on this node beside kube-ipvs, and each \
+                let note = "kube-proxy's rules are back: kube-proxy runs on this node beside kube-ipvs, and each \
                             undoes the changes of the other. Stop one of them, and restart kube-ipvs. Until then, \
                             kube-ipvs leaves kube-proxy's rules in place";
                 tracing::error!("{note}");

@@ -11,7 +11,7 @@ mod entry;
 mod filter;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Instant,
 };
 
@@ -22,8 +22,10 @@ use self::{deletions::Deletions, entry::Entry, filter::Filter};
 use super::meter::FlowDeletion;
 use crate::{
     cluster::EndpointAddress,
-    model::{Family, VirtualServerKey},
-    plan::Change,
+    model::{Family, Protocol as Transport, VirtualServerKey},
+    plan::{Change, Plan},
+    set::Element,
+    state::State,
 };
 
 pub(super) struct Conntrack {
@@ -39,19 +41,43 @@ impl Conntrack {
         Ok(Self { lists: open()?, deletions: open()?, kernel_filters: true })
     }
 
-    /// Deletes flows. A flow that does not exist counts as deleted.
+    /// Deletes the flows of these changes, except for flows that another program has DNATed to real servers of virtual
+    /// servers that `made` makes. A flow that does not exist counts as deleted.
     pub(super) fn apply(
         &mut self,
         changes: &[(usize, &Change)],
+        made: &Plan,
         flow_deletions: &mut Vec<FlowDeletion>,
     ) -> Result<(), Error> {
-        let wanted = Wanted::new(changes);
+        self.delete(&Wanted { stay: made_by(made), ..Wanted::new(changes) }, flow_deletions)
+    }
+
+    /// Deletes the flows of UDP that another program's rules have DNATed to endpoints which do not serve. Clients would
+    /// keep them as long as they send.
+    pub(super) fn delete_misled(&mut self, state: &State, flow_deletions: &mut Vec<FlowDeletion>) -> Result<(), Error> {
+        let misled = serving(state);
+        self.delete(&Wanted { misled, ..Wanted::new(&[]) }, flow_deletions)
+    }
+
+    /// Deletes the flows of UDP to virtual servers that are gone. Flows that another program's rules have DNATed stay.
+    pub(super) fn delete_flows_through_ipvs(
+        &mut self,
+        gone: &[VirtualServerKey],
+        before: &State,
+        flow_deletions: &mut Vec<FlowDeletion>,
+    ) -> Result<(), Error> {
+        let udp = gone.iter().filter(|key| key.protocol == Transport::Udp);
+        let flows = udp.map(|key| (*key, None, false)).collect();
+        self.delete(&Wanted { flows, stay: serving(before), ..Wanted::default() }, flow_deletions)
+    }
+
+    fn delete(&mut self, wanted: &Wanted, flow_deletions: &mut Vec<FlowDeletion>) -> Result<(), Error> {
         let mut outcome = Ok(());
         for family in wanted.families() {
             let start = Instant::now();
             let Self { lists, deletions, kernel_filters } = self;
-            let pass = |filter: &Filter| pass(lists, deletions, filter, &wanted);
-            match cleanse(kernel_filters, family, &wanted, pass) {
+            let pass = |filter: &Filter| pass(lists, deletions, filter, wanted);
+            match cleanse(kernel_filters, family, wanted, pass) {
                 Ok(forgotten) => flow_deletions.push(FlowDeletion { family, took: start.elapsed(), forgotten }),
                 Err(error) => outcome = Err(error),
             }
@@ -122,9 +148,59 @@ fn pass(lists: &mut Socket, deletions: &mut Socket, filter: &Filter, wanted: &Wa
     }
 }
 
-/// The flows to delete: the destination, the real server if only its flows are meant, and whether only flows by a short
-/// circuit are meant.
-struct Wanted(HashSet<(VirtualServerKey, Option<EndpointAddress>, bool)>);
+type Endpoints = HashMap<VirtualServerKey, BTreeSet<EndpointAddress>>;
+
+/// The real servers of virtual servers that a plan makes. If another program has already DNATed flows to one of them,
+/// these flows can stay: conntrack alone handles them, and kube-ipvs deletes them with their endpoint.
+///
+/// Flows by a short circuit look the same, although IPVS handles them too. It can choose another real server for them.
+fn made_by(plan: &Plan) -> Endpoints {
+    let mut made = Endpoints::new();
+    for change in plan.changes() {
+        match change {
+            Change::AddServer { key, .. } if key.protocol == Transport::Udp => {
+                made.insert(*key, BTreeSet::new());
+            }
+            Change::AddRealServer { key, address, .. } => {
+                if let Some(endpoints) = made.get_mut(key) {
+                    endpoints.insert(*address);
+                }
+            }
+            Change::AddElement { element: Element::ShortCircuit(key, _), .. } => {
+                made.remove(key);
+            }
+            _ => {}
+        }
+    }
+    made
+}
+
+/// The endpoints that serve each virtual server of UDP, also by its short circuit.
+fn serving(state: &State) -> Endpoints {
+    let endpoints = |key: &VirtualServerKey| {
+        let server = state.virtual_servers.get(key);
+        server.into_iter().flat_map(|server| server.real_servers.keys().copied())
+    };
+    let own = state.virtual_servers.keys().filter(|key| key.protocol == Transport::Udp && state.is_recorded(key));
+    own.map(|key| {
+        let target = state.short_circuits.get(key);
+        let target = target.map(|at| VirtualServerKey { address: at.address, port: at.port, ..*key });
+        (*key, endpoints(key).chain(target.iter().flat_map(endpoints)).collect())
+    })
+    .collect()
+}
+
+/// The flows to delete.
+#[derive(Default)]
+struct Wanted {
+    /// The destination, the real server if only its flows are meant, and whether only flows by a short circuit are
+    /// meant.
+    flows: HashSet<(VirtualServerKey, Option<EndpointAddress>, bool)>,
+    /// DNATed flows that stay.
+    stay: Endpoints,
+    /// The destinations to which DNATed flows go, unless they lead to one of these endpoints.
+    misled: Endpoints,
+}
 
 impl Wanted {
     fn new(changes: &[(usize, &Change)]) -> Self {
@@ -132,24 +208,33 @@ impl Wanted {
             Change::DeleteFlows { to, endpoint, by_short_circuit } => Some((*to, *endpoint, *by_short_circuit)),
             _ => None,
         });
-        Self(flows.collect())
+        Self { flows: flows.collect(), ..Self::default() }
+    }
+
+    fn all_destinations(&self) -> impl Iterator<Item = VirtualServerKey> {
+        self.flows.iter().map(|(to, ..)| *to).chain(self.misled.keys().copied())
     }
 
     fn families(&self) -> BTreeSet<Family> {
-        self.0.iter().map(|(to, ..)| to.family()).collect()
+        self.all_destinations().map(|to| to.family()).collect()
     }
 
     fn destinations(&self, family: Family) -> BTreeSet<VirtualServerKey> {
-        self.0.iter().map(|(to, ..)| *to).filter(|to| to.family() == family).collect()
+        self.all_destinations().filter(|to| to.family() == family).collect()
     }
 
     /// Takes only a few lookups, because the table can hold a million entries.
     fn includes(&self, entry: &Entry) -> bool {
-        let goes_to = |endpoint| {
-            let is_wanted = |by_short_circuit| self.0.contains(&(entry.to, endpoint, by_short_circuit));
-            is_wanted(false) || entry.is_translated && is_wanted(true)
+        let leads_to = |endpoints: &Endpoints| {
+            let endpoints = endpoints.get(&entry.to).filter(|_| entry.is_translated)?;
+            Some(entry.endpoint.is_some_and(|endpoint| endpoints.contains(&endpoint)))
         };
-        goes_to(None) || entry.endpoint.is_some() && goes_to(entry.endpoint)
+        let goes_to = |endpoint| {
+            let is_wanted = |by_short_circuit| self.flows.contains(&(entry.to, endpoint, by_short_circuit));
+            is_wanted(false) && leads_to(&self.stay) != Some(true) || entry.is_translated && is_wanted(true)
+        };
+        let is_misled = leads_to(&self.misled) == Some(false);
+        is_misled || goes_to(None) || entry.endpoint.is_some() && goes_to(entry.endpoint)
     }
 }
 

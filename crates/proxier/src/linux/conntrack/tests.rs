@@ -70,6 +70,46 @@ fn flow_deletion_of_a_short_circuit_matches_only_translated_flows() {
     }
 }
 
+/// kube-proxy's iptables or nftables mode has DNATed a client before kube-ipvs makes the virtual server.
+#[test]
+fn flow_that_dnat_leads_to_an_endpoint_stays_if_the_virtual_server_is_new() {
+    let (to, [serves, gone]) = (key(Protocol::Udp, DNS), ["10.1.0.1:5353", "10.1.0.2:5353"].map(endpoint));
+    let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::RR);
+    let destination = ipvs_netlink::Destination::new(ipvs_netlink::Forwarding::Masq, 1);
+    let made = [
+        Change::AddServer { key: to, config },
+        Change::AddRealServer { key: to, address: serves, destination },
+        Change::DeleteFlows { to, endpoint: None, by_short_circuit: false },
+    ];
+    let wanted = |changes: &[Change]| {
+        let plan = Plan::new(changes.to_vec());
+        let numbered: Vec<_> = plan.changes().iter().enumerate().collect();
+        Wanted { stay: made_by(&plan), ..Wanted::new(&numbered) }
+    };
+    let dnat = |endpoint| Entry { is_translated: true, ..entry(to, Some(endpoint)) };
+    let new = wanted(&made);
+    assert!(!new.includes(&dnat(serves)));
+    assert!(new.includes(&dnat(gone)));
+    // Not DNATed: IPVS handled it, or nothing did.
+    assert!(new.includes(&entry(to, Some(serves))) && new.includes(&entry(to, None)));
+    // IPVS handles flows by a short circuit, too.
+    let short_circuit =
+        Change::AddElement { element: Element::ShortCircuit(to, serves), comment: None, replace: false };
+    assert!(wanted(&[&made[..], &[short_circuit]].concat()).includes(&dnat(serves)));
+    assert!(wanted(&made[2..]).includes(&dnat(serves)));
+}
+
+#[test]
+fn misled_flows_are_those_that_dnat_leads_to_other_endpoints() {
+    let (to, [serves, gone]) = (key(Protocol::Udp, DNS), ["10.1.0.1:5353", "10.1.0.2:5353"].map(endpoint));
+    let wanted = Wanted { misled: [(to, [serves].into())].into(), ..Wanted::default() };
+    let dnat = |to, endpoint| Entry { is_translated: true, ..entry(to, Some(endpoint)) };
+    assert!(wanted.includes(&dnat(to, gone)) && !wanted.includes(&dnat(to, serves)));
+    assert!(!wanted.includes(&entry(to, Some(gone))));
+    assert!(!wanted.includes(&dnat(key(Protocol::Udp, NTP), gone)));
+    assert_eq!((wanted.families(), wanted.destinations(Family::V4)), ([Family::V4].into(), [to].into()));
+}
+
 #[test]
 fn conntrack_is_listed_only_for_families_of_deleted_flows() {
     let (v4, v6) = (key(Protocol::Udp, "10.96.0.10:53"), key(Protocol::Udp, "[fd00::10]:53"));

@@ -13,14 +13,14 @@ use netlink_batch::{
 
 use super::{
     Nft, Table, about,
-    chain::delete_chain,
+    chain::{delete_chain, delete_table},
     kind,
     transaction::{Request, Transaction},
 };
 use crate::{
     linux::netfilter::{self, family_number},
     model::Family,
-    takeover::{Base, Chain, ChainId, Hook, Leftovers, Rule, TABLES, Verdict},
+    takeover::{Base, Chain, ChainId, Hook, Leftovers, NFTABLES_MODE, Rule, SERVICES, TABLES, Verdict},
 };
 
 /// The most rules and chains in one transaction, so that it fits one send.
@@ -81,6 +81,35 @@ impl Nft {
         Ok(chains)
     }
 
+    /// The families in which kube-proxy's nftables mode has its table.
+    pub(in crate::linux) fn tables_of_kube_proxy(&mut self) -> Result<Vec<Family>, Error> {
+        let mut families = Vec::new();
+        for family in Family::ALL {
+            let header = netfilter::header(family_number(family));
+            let name = |bytes: &[u8]| find(bytes, kind::OF_TABLE).map(|name| text(name).into_owned());
+            let names = self.list(kind::GET_TABLE, &header, kind::NEW_TABLE, name)?;
+            families.extend(names.iter().flatten().any(|name| name == NFTABLES_MODE).then_some(family));
+        }
+        Ok(families)
+    }
+
+    /// The families in which packets reach kube-proxy's chain for Services, in its iptables or ipvs mode.
+    pub(in crate::linux) fn reaching_kube_proxy(&mut self) -> Result<Vec<Family>, Error> {
+        let (table, services) = SERVICES;
+        let mut families = Vec::new();
+        for family in Family::ALL {
+            let mut request = about(Table::Ip(family), table);
+            put_text(&mut request, kind::RULE_CHAIN, "PREROUTING");
+            let rules = self.list(kind::GET_RULE, &request, kind::NEW_RULE, read_rule)?;
+            let jumps = |head: &RuleHead| {
+                let to_services = matches!(&head.rule.verdict, Verdict::Jump(to) if **to == *services);
+                head.table == table && head.chain == "PREROUTING" && to_services
+            };
+            families.extend(rules.iter().any(jumps).then_some(family));
+        }
+        Ok(families)
+    }
+
     /// Base chains of other programs at the forward hook with the policy drop, such as `ip filter FORWARD`. Chains of
     /// iptables-legacy are not in nftables.
     pub(in crate::linux) fn dropping_at_forward(&mut self) -> Result<Vec<String>, Error> {
@@ -98,17 +127,19 @@ impl Nft {
         Ok(dropping)
     }
 
-    /// Removes rules and chains. A transaction is atomic. If they exceed one send, the rules that jump to the chains go
-    /// first.
+    /// Removes tables, rules and chains. A transaction is atomic. If they exceed one send, the tables and the rules
+    /// that jump to the chains go first.
     pub(in crate::linux) fn remove_foreign(&mut self, leftovers: &Leftovers) -> Result<(), Error> {
-        let rules = leftovers.rules.iter().map(|(chain, handle)| (chain, delete_rule(chain, *handle)));
-        let emptied = leftovers.chains.iter().map(|chain| (chain, flush(chain)));
-        let removed = leftovers.chains.iter().map(|chain| (chain, delete_chain(&chain.name)));
-        let requests: Vec<_> = rules.chain(emptied).chain(removed).collect();
+        let of = |chain: &ChainId, request| (chain.family, chain.table.clone(), request);
+        let tables = leftovers.tables.iter().map(|family| (*family, NFTABLES_MODE.into(), delete_table()));
+        let rules = leftovers.rules.iter().map(|(chain, handle)| of(chain, delete_rule(chain, *handle)));
+        let emptied = leftovers.chains.iter().map(|chain| of(chain, flush(chain)));
+        let removed = leftovers.chains.iter().map(|chain| of(chain, delete_chain(&chain.name)));
+        let requests: Vec<_> = tables.chain(rules).chain(emptied).chain(removed).collect();
         for part in requests.chunks(LARGEST) {
             let mut transaction = Transaction::new(&self.settings.names);
-            for (chain, request) in part {
-                transaction.delete_foreign(chain.family, &chain.table, request);
+            for (family, table, request) in part {
+                transaction.delete_foreign(*family, table, request);
             }
             transaction.commit(&mut self.socket)?;
         }

@@ -2,6 +2,7 @@
 
 // `NFT_MSG_*`.
 pub(super) const NEW_TABLE: u8 = 0;
+pub(super) const GET_TABLE: u8 = 1;
 pub(super) const DELETE_TABLE: u8 = 2;
 pub(super) const NEW_CHAIN: u8 = 3;
 pub(super) const GET_CHAIN: u8 = 4;
