@@ -61,6 +61,9 @@ pub(super) fn deploy(cluster: &Cluster) -> Result<Vec<Server>> {
         let local = Slice::of("local").name(&name("local")).port(9090);
         cluster.manifests.write(&name("local"), &on(on(local, 1), 3))?;
     }
+    // On a slow machine, a round through all connections can take longer than conntrack keeps a quiet flow of UDP.
+    let timeouts = ["udp_timeout", "udp_timeout_stream"].map(|name| format!("netfilter.nf_conntrack_{name}"));
+    cluster.at(NODE)?.sysctls(&timeouts.each_ref().map(|name| (name.as_str(), "3600")))?;
     let mut servers = Vec::new();
     for pod in ["app-1", "app-2", "app-3"] {
         servers.push(cluster.echo(pod, Transport::Tcp, 9090)?);
