@@ -61,7 +61,7 @@ fn no_flag_gives_the_defaults() {
           verbosity: 0
     "#]]
     .assert_eq(&write(&parse("")).unwrap());
-    expect!["OwnFlags { scoped_arp: false, vip_ping: true, refuse_unallocated: true, localhost_node_ports: false, takeover: true, annotations: Safe, drain_cap: GoDuration(600s), watch_timeout: GoDuration(120s), external_ip_ranges: Ranges([]), reserved_ports: PortRanges([22..=22, 2379..=2380, 6443..=6443, 10249..=10250, 10256..=10259]), max_virtual_servers: BoundedInt(10000), out_of_contact_limit: GoDuration(600s), service_metrics_limit: BoundedInt(50) }"].assert_eq(&format!("{:?}", parse("").own));
+    expect!["OwnFlags { scoped_arp: false, vip_ping: true, refuse_unallocated: true, localhost_node_ports: false, takeover: true, annotations: Safe, drain_cap: GoDuration(600s), watch_timeout: GoDuration(120s), external_ip_ranges: Ranges([]), reserved_ports: PortRanges([22..=22, 2379..=2380, 6443..=6443, 10249..=10250, 10256..=10259]), max_virtual_servers: BoundedInt(10000), out_of_contact_limit: GoDuration(600s), service_metrics_limit: BoundedInt(50), record: None, record_limit: BoundedInt(64) }"].assert_eq(&format!("{:?}", parse("").own));
 }
 
 #[test]
