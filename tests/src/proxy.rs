@@ -79,11 +79,11 @@ impl ProxyCommand {
         Ok(self)
     }
 
-    /// Runs it under another program, which must exec it.
+    /// Runs it under another program, which must exec it, instead of `confined`: strace rejects a call by making it an
+    /// unknown one, which the profile does not allow.
     #[must_use]
-    pub fn under(mut self, wrapper: &[String]) -> Self {
-        self.wrapper.splice(..0, wrapper.iter().cloned());
-        self
+    pub fn under(self, wrapper: &[String]) -> Self {
+        Self { wrapper: wrapper.to_vec(), ..self }
     }
 
     /// Runs it in a container with a read-only /proc/sys.

@@ -110,7 +110,8 @@ fn first_sync_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
 fn disturb(cluster: &Cluster, flags: &[&str], change: impl Fn(usize) -> Result<State>) -> Result<()> {
     let node = cluster.at(NODE)?;
     let mut foreign = cluster.at("visitor")?.connect(Transport::Tcp, FOREIGN)?;
-    let mut proxy = cluster.start_proxy(NODE, flags)?;
+    let start = || cluster.kube_ipvs(NODE)?.under(&[]).start(cluster.manifests.directory(), flags);
+    let mut proxy = start()?;
     await_first_sync(node)?;
     let mut held = hold(cluster)?;
     let log = Log::new(cluster);
@@ -126,7 +127,7 @@ fn disturb(cluster: &Cluster, flags: &[&str], change: impl Fn(usize) -> Result<S
         let mut outcome = || -> Result<()> {
             log.await_fault()?;
             if fault.kills() {
-                proxy = cluster.start_proxy(NODE, flags)?;
+                proxy = start()?;
                 await_first_sync(node)?;
             }
             wanted.awaited(node)?;
