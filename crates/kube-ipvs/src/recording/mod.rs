@@ -9,7 +9,7 @@
 //! | `kernel` | the kernel of that loop, which records its answers |
 //! | `file` | writes a recording of limited size, and reads one |
 //! | [`replay()`] | feeds a recording to the engine of this version, and compares the plans |
-//! | [`anonymous`](mod@anonymous) | replaces names and addresses |
+//! | `anonymous` | replaces names and addresses |
 
 mod anonymous;
 mod file;
