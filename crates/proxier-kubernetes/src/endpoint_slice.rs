@@ -207,9 +207,9 @@ impl Endpoint {
 
 impl Hints {
     fn to_model(&self) -> model::Hints {
-        model::Hints {
-            zones: self.for_zones.iter().map(|hint| (&*hint.name).into()).collect(),
-            nodes: self.for_nodes.iter().map(|hint| (&*hint.name).into()).collect(),
-        }
+        model::Hints::new(
+            self.for_zones.iter().map(|hint| (&*hint.name).into()).collect(),
+            self.for_nodes.iter().map(|hint| (&*hint.name).into()).collect(),
+        )
     }
 }

@@ -48,21 +48,16 @@ impl Drains {
         self.entries.remove(&(key, address));
     }
 
-    /// Whether a real server of the virtual server is known here.
-    pub(crate) fn has_any(&self, key: VirtualServerKey) -> bool {
-        self.of(key).next().is_some()
-    }
-
-    fn of(&self, key: VirtualServerKey) -> impl Iterator<Item = (VirtualServerKey, EndpointAddress)> {
+    /// The real servers of a virtual server that are known here, in order.
+    pub(crate) fn of(&self, key: VirtualServerKey) -> Vec<EndpointAddress> {
         let first = EndpointAddress { address: Ipv4Addr::UNSPECIFIED.into(), port: PortNumber::MIN };
-        let from_first = self.entries.range((key, first)..).map(|(at, _)| *at);
-        from_first.take_while(move |(server, _)| *server == key)
+        let from_first = self.entries.range((key, first)..).map(|(at, _)| at);
+        from_first.take_while(|(server, _)| *server == key).map(|(_, address)| *address).collect()
     }
 
     pub(crate) fn forget_server(&mut self, key: VirtualServerKey) {
-        let gone: Vec<_> = self.of(key).collect();
-        for at in gone {
-            self.entries.remove(&at);
+        for address in self.of(key) {
+            self.forget(key, address);
         }
     }
 

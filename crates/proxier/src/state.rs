@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
+use foldhash::HashSet;
 use ipnet::IpNet;
 use ipvs_netlink::Destination;
+use litemap::LiteMap;
 
 use crate::{
     cluster::EndpointAddress,
@@ -60,7 +63,7 @@ pub struct ServerState {
     /// Scheduler, flags and persistence.
     pub config: ipvs_netlink::VirtualServer,
     /// Its real servers.
-    pub real_servers: BTreeMap<EndpointAddress, Destination>,
+    pub real_servers: LiteMap<EndpointAddress, Destination>,
 }
 
 impl ServerState {
@@ -74,6 +77,34 @@ impl ServerState {
                 self.real_servers.remove(address);
             }
             _ => {}
+        }
+    }
+
+    /// Applies changes of its real servers. A single insertion or removal moves all real servers behind it, so runs of
+    /// them take effect at once.
+    fn apply_all(&mut self, changes: &[&Change]) {
+        for run in changes.chunk_by(|one, other| mem::discriminant(*one) == mem::discriminant(*other)) {
+            match run {
+                [change] => self.apply(change),
+                [Change::AddRealServer { .. }, ..] => {
+                    self.real_servers.reserve(run.len());
+                    self.real_servers.extend(run.iter().filter_map(|change| match change {
+                        Change::AddRealServer { address, destination, .. } => Some((*address, *destination)),
+                        _ => None,
+                    }));
+                }
+                [Change::RemoveRealServer { .. }, ..] => {
+                    let removed: HashSet<_> = run
+                        .iter()
+                        .filter_map(|change| match change {
+                            Change::RemoveRealServer { address, .. } => Some(*address),
+                            _ => None,
+                        })
+                        .collect();
+                    self.real_servers.retain(|address, _| !removed.contains(address));
+                }
+                _ => run.iter().for_each(|change| self.apply(change)),
+            }
         }
     }
 }
@@ -129,7 +160,7 @@ impl State {
             match run[0].real_server_of() {
                 Some(key) => {
                     if let Some(server) = self.virtual_servers.get_mut(&key) {
-                        run.iter().for_each(|change| server.apply(change));
+                        server.apply_all(run);
                     }
                 }
                 None => run.iter().for_each(|change| self.apply(change)),
@@ -143,7 +174,7 @@ impl State {
             Change::AddElement { element, comment, .. } => self.add(*element, comment),
             Change::RemoveElement { element, .. } => self.put(*element, false),
             Change::AddServer { key, config } => {
-                let server = ServerState { config: *config, real_servers: BTreeMap::new() };
+                let server = ServerState { config: *config, real_servers: LiteMap::new() };
                 self.virtual_servers.insert(*key, server);
             }
             Change::UpdateServer { key, config } => {
@@ -213,9 +244,13 @@ impl State {
     }
 
     pub(crate) fn add(&mut self, element: Element, comment: &Option<Arc<str>>) {
-        self.put(element, true);
-        if let (Element::Key(KeySet::Served, key), Some(_)) = (element, comment) {
-            self.elements.entry(key).or_default().comment.clone_from(comment);
+        match (element, comment) {
+            (Element::Key(KeySet::Served, key), Some(_)) => {
+                let membership = self.elements.entry(key).or_default();
+                membership.sets = membership.sets.with(KeySet::Served);
+                membership.comment.clone_from(comment);
+            }
+            _ => self.put(element, true),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::{
     engine::{Completeness, Engine, SyncReport},
     fake::FakeKernel,
     model::*,
+    state::ServerState,
 };
 
 /// An engine with a complete view of an empty cluster, on a host without addresses.
@@ -19,6 +20,12 @@ pub(crate) fn engine_with(config: Config) -> Engine {
 /// An engine with the defaults for `node-1`, and an empty kernel.
 pub(crate) fn start() -> (Engine, FakeKernel) {
     (engine_with(Config::new("node-1")), FakeKernel::default())
+}
+
+/// Removes the first real server.
+pub(crate) fn remove_first(server: &mut ServerState) {
+    let first = server.real_servers.first().map(|(address, _)| *address).unwrap();
+    server.real_servers.remove(&first).unwrap();
 }
 
 pub(crate) fn port(number: u16) -> PortNumber {

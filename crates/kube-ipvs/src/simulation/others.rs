@@ -33,7 +33,7 @@ impl Foreign {
     pub(super) fn made(&mut self, change: &Change) {
         match change {
             Change::AddServer { key, config } => {
-                self.servers.insert(*key, ServerState { config: *config, real_servers: BTreeMap::new() });
+                self.servers.insert(*key, ServerState { config: *config, real_servers: Default::default() });
             }
             Change::RemoveServer(key) => drop(self.servers.remove(key)),
             Change::AddRealServer { key, address, destination }

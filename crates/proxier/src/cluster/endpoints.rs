@@ -1,10 +1,8 @@
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{cmp::Reverse, net::IpAddr};
 
-use foldhash::HashMap;
+use litemap::LiteMap;
 
-use crate::model::{
-    Conditions, Endpoint, EndpointPort, EndpointSlice, Family, Hints, PortNumber, Protocol, ServicePort,
-};
+use crate::model::{Conditions, Endpoint, EndpointPort, EndpointSlice, Family, PortNumber, Protocol, ServicePort};
 
 /// The address and port of one endpoint of a Service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,42 +22,45 @@ impl std::fmt::Display for EndpointAddress {
 /// The endpoints of a Service in one family, by port. Each slice is visited once for all ports.
 #[derive(Debug)]
 pub(crate) struct Endpoints<'a> {
-    targets: HashMap<(&'a str, Protocol), Vec<Target<'a>>>,
+    /// Invariant: sorted by port.
+    targets: Vec<(&'a EndpointPort, &'a [Endpoint])>,
 }
-
-type Target<'a> = (PortNumber, &'a [Endpoint]);
 
 impl<'a> Endpoints<'a> {
     pub(super) fn new(slices: impl Iterator<Item = &'a EndpointSlice>, family: Family) -> Self {
-        let mut targets: HashMap<_, Vec<Target<'a>>> = HashMap::default();
-        for slice in slices.filter(|slice| slice.family == family) {
-            for EndpointPort { name, protocol, port } in &slice.ports {
-                targets.entry((&**name, *protocol)).or_default().push((*port, &slice.endpoints[..]));
-            }
-        }
+        let of_family = slices.filter(|slice| slice.family == family);
+        let mut targets: Vec<_> =
+            of_family.flat_map(|slice| slice.ports.iter().map(|port| (port, &*slice.endpoints))).collect();
+        targets.sort_by(|(one, _), (other, _)| name(one).cmp(&name(other)));
         Self { targets }
     }
 
     /// An endpoint can be in two slices while the control plane moves it between them. The entry with the better
     /// conditions counts, so the order of the slices makes no difference.
-    pub(crate) fn of_port(&self, port: &ServicePort) -> BTreeMap<EndpointAddress, &'a Endpoint> {
-        let mut endpoints = BTreeMap::new();
-        for (port, listed) in self.targets.get(&(&*port.name, port.protocol)).into_iter().flatten() {
-            for endpoint in *listed {
-                let key = EndpointAddress { address: endpoint.address, port: *port };
-                let known = endpoints.entry(key).or_insert(endpoint);
-                if rank(endpoint) > rank(known) {
-                    *known = endpoint;
-                }
-            }
+    pub(crate) fn of_port(&self, port: &ServicePort) -> LiteMap<EndpointAddress, &'a Endpoint> {
+        let wanted = (&*port.name, port.protocol);
+        let start = self.targets.partition_point(|(port, _)| name(port) < wanted);
+        let targets = self.targets[start..].iter().take_while(|(port, _)| name(port) == wanted);
+        let mut endpoints = Vec::with_capacity(targets.clone().map(|(_, listed)| listed.len()).sum());
+        for (EndpointPort { port, .. }, listed) in targets {
+            endpoints.extend(listed.iter().map(|it| (EndpointAddress { address: it.address, port: *port }, it)));
         }
-        endpoints
+        endpoints.sort_unstable_by(|(one, first), (other, second)| {
+            one.cmp(other).then_with(|| Reverse(rank(first)).cmp(&Reverse(rank(second))))
+        });
+        endpoints.dedup_by_key(|(address, _)| *address);
+        LiteMap::from_sorted_store_unchecked(endpoints)
     }
+}
+
+/// The name by which a Service port finds its endpoints.
+fn name(port: &EndpointPort) -> (&str, Protocol) {
+    (&port.name, port.protocol)
 }
 
 /// Better conditions rank higher. The other fields only make the order total.
 fn rank(endpoint: &Endpoint) -> impl Ord + '_ {
     let Conditions { ready, serving, terminating } = endpoint.conditions;
-    let Hints { zones, nodes } = &endpoint.hints;
-    (ready, serving, !terminating, endpoint.node.as_deref(), zones, nodes, endpoint.weight)
+    let hints = &endpoint.hints;
+    (ready, serving, !terminating, endpoint.node.as_deref(), hints.zones(), hints.nodes(), endpoint.weight)
 }

@@ -6,7 +6,9 @@
 
 mod claims;
 mod endpoints;
+mod index;
 mod listeners;
+mod names;
 mod nodes;
 
 use std::{
@@ -25,6 +27,9 @@ pub(crate) use endpoints::Endpoints;
 pub use listeners::Kind;
 pub(crate) use listeners::{Listener, Listeners};
 
+use index::Index;
+use names::Names;
+
 use crate::{
     config::Config,
     model::{
@@ -41,9 +46,10 @@ pub struct Cluster {
     pub(crate) config: Config,
     services: HashMap<ServiceId, Service>,
     slices: HashMap<SliceId, EndpointSlice>,
-    slices_of: HashMap<ServiceId, BTreeSet<SliceId>>,
+    slices_of: Index<ServiceId, SliceId>,
+    node_names: Names,
     nodes: BTreeMap<Box<str>, Node>,
-    node_addresses: HashMap<IpAddr, BTreeSet<Box<str>>>,
+    node_addresses: Index<IpAddr, Box<str>>,
     service_cidrs: BTreeMap<Box<str>, Vec<IpNet>>,
     /// Invariant: no range lies within another one.
     service_ranges: BTreeSet<IpNet>,
@@ -58,9 +64,9 @@ pub struct Cluster {
     /// Invariant: the selection of `config.node_ports`, and 127.0.0.1 if `config.localhost_node_ports`.
     node_port_addresses: Vec<IpAddr>,
     /// The Services with a VIP at an address.
-    on_address: HashMap<IpAddr, BTreeSet<ServiceId>>,
+    on_address: Index<IpAddr, ServiceId>,
     /// The slices with an endpoint at an address, if the endpoint can be on this node.
-    endpoints_here: HashMap<IpAddr, BTreeSet<SliceId>>,
+    endpoints_here: Index<IpAddr, SliceId>,
     /// Services with a port on node addresses. A change of these addresses touches them.
     with_node_port: BTreeSet<ServiceId>,
     filtered: BTreeSet<ServiceId>,
@@ -77,9 +83,10 @@ impl Cluster {
             remote_pods: BTreeSet::new(),
             services: HashMap::default(),
             slices: HashMap::default(),
-            slices_of: HashMap::default(),
+            slices_of: Index::default(),
+            node_names: Names::default(),
             nodes: BTreeMap::new(),
-            node_addresses: HashMap::default(),
+            node_addresses: Index::default(),
             service_cidrs: BTreeMap::new(),
             service_ranges: BTreeSet::new(),
             host_addresses: BTreeSet::new(),
@@ -87,8 +94,8 @@ impl Cluster {
             missing_schedulers: config.missing_schedulers.clone(),
             config,
             node_port_addresses: Vec::new(),
-            on_address: HashMap::default(),
-            endpoints_here: HashMap::default(),
+            on_address: Index::default(),
+            endpoints_here: Index::default(),
             with_node_port: BTreeSet::new(),
             filtered: BTreeSet::new(),
             forwarded: BTreeSet::new(),
@@ -172,7 +179,7 @@ impl Cluster {
 
     /// The Services that have an address.
     pub fn services_at(&self, address: IpAddr) -> impl Iterator<Item = &ServiceId> {
-        self.on_address.get(&address).into_iter().flatten()
+        self.on_address.get(&address).iter()
     }
 
     /// The holder of a claim: the first of its claimants.
@@ -210,7 +217,7 @@ impl Cluster {
 
     /// Another Node with this address. If the address were bound here, this host could not reach that Node.
     pub(crate) fn other_node_with(&self, address: IpAddr) -> Option<&str> {
-        let mut names = self.node_addresses.get(&address).into_iter().flatten().map(|name| &**name);
+        let mut names = self.node_addresses.get(&address).iter().map(|name| &**name);
         names.find(|name| *name != &*self.config.hostname)
     }
 
@@ -259,8 +266,7 @@ impl Cluster {
 
     /// Whether an address belongs to this node, by a link of this host or by the status of its Node.
     pub(crate) fn is_own_address(&self, address: IpAddr) -> bool {
-        let of_own_node = |names: &BTreeSet<Box<str>>| names.contains(&self.config.hostname);
-        self.is_host_address(address) || self.node_addresses.get(&address).is_some_and(of_own_node)
+        self.is_host_address(address) || self.node_addresses.get(&address).contains(&self.config.hostname)
     }
 
     pub(crate) fn is_api_server(&self, address: IpAddr) -> bool {
@@ -277,7 +283,7 @@ impl Cluster {
     }
 
     pub(crate) fn endpoints(&self, service: &ServiceId, family: Family) -> Endpoints<'_> {
-        let ids = self.slices_of.get(service).into_iter().flatten();
+        let ids = self.slices_of.get(service).iter();
         Endpoints::new(ids.filter_map(|id| self.slices.get(id)), family)
     }
 
@@ -294,7 +300,7 @@ impl Cluster {
         self.release(&service.id, before.difference(&after));
         self.claim(&service.id, after.difference(&before));
         for address in service.vips() {
-            self.on_address.entry(address).or_default().insert(service.id.clone());
+            self.on_address.add(address, service.id.clone());
         }
         if !service.source_ranges.is_empty() {
             self.filtered.insert(service.id.clone());
@@ -323,11 +329,7 @@ impl Cluster {
         self.filtered.remove(id);
         self.forwarded.remove(id);
         for address in old.vips() {
-            let Some(users) = self.on_address.get_mut(&address) else { continue };
-            users.remove(id);
-            if users.is_empty() {
-                self.on_address.remove(&address);
-            }
+            self.on_address.remove(&address, id);
         }
     }
 
@@ -341,36 +343,29 @@ impl Cluster {
         }
     }
 
-    fn apply_slice(&mut self, slice: EndpointSlice) {
+    fn apply_slice(&mut self, mut slice: EndpointSlice) {
         if self.slices.get(&slice.id) == Some(&slice) {
             return;
         }
         // A slice can move to another Service. The Service that it leaves changes too.
         self.remove_slice(&slice.id);
         self.changed.insert(slice.service.clone());
-        self.slices_of.entry(slice.service.clone()).or_default().insert(slice.id.clone());
+        self.slices_of.add(slice.service.clone(), slice.id.clone());
         for address in self.may_be_here(&slice) {
-            self.endpoints_here.entry(address).or_default().insert(slice.id.clone());
+            self.endpoints_here.add(address, slice.id.clone());
         }
+        self.node_names.share(&mut slice);
         self.slices.insert(slice.id.clone(), slice);
     }
 
     fn remove_slice(&mut self, id: &SliceId) {
         let Some(old) = self.slices.remove(id) else { return };
         for address in self.may_be_here(&old) {
-            let Some(slices) = self.endpoints_here.get_mut(&address) else { continue };
-            slices.remove(id);
-            if slices.is_empty() {
-                self.endpoints_here.remove(&address);
-            }
+            self.endpoints_here.remove(&address, id);
         }
-        if let Some(siblings) = self.slices_of.get_mut(&old.service) {
-            siblings.remove(id);
-            if siblings.is_empty() {
-                self.slices_of.remove(&old.service);
-            }
-        }
-        self.changed.insert(old.service);
+        self.slices_of.remove(&old.service, id);
+        self.changed.insert(old.service.clone());
+        self.node_names.release(old);
     }
 
     /// The addresses of endpoints that are on this node, or can be because they name no node.

@@ -21,14 +21,10 @@ impl Cluster {
         let addresses = |node: &Option<Node>| node.iter().flat_map(|node| node.addresses.clone()).collect();
         let (before, after): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = (addresses(&old), addresses(&new));
         for address in before.difference(&after) {
-            let Some(names) = self.node_addresses.get_mut(address) else { continue };
-            names.remove(&name);
-            if names.is_empty() {
-                self.node_addresses.remove(address);
-            }
+            self.node_addresses.remove(address, &name);
         }
         for address in after.difference(&before) {
-            self.node_addresses.entry(*address).or_default().insert(name.clone());
+            self.node_addresses.add(*address, name.clone());
         }
         if before != after {
             self.changed.extend(self.forwarded.iter().cloned());
@@ -82,14 +78,14 @@ impl Cluster {
     /// Marks the Services with a VIP at one of these addresses.
     pub(super) fn mark_users(&mut self, addresses: &BTreeSet<IpAddr>) {
         for address in addresses {
-            self.changed.extend(self.on_address.get(address).into_iter().flatten().cloned());
+            self.changed.extend(self.on_address.get(address).iter().cloned());
         }
     }
 
     /// Marks the Services with an endpoint on this node at one of these addresses. An endpoint that is the node itself
     /// needs no hairpin.
     fn mark_endpoints(&mut self, addresses: &BTreeSet<IpAddr>) {
-        let slices = addresses.iter().filter_map(|address| self.endpoints_here.get(address)).flatten();
+        let slices = addresses.iter().flat_map(|address| self.endpoints_here.get(address));
         self.changed.extend(slices.filter_map(|id| Some(self.slices.get(id)?.service.clone())));
     }
 
@@ -101,7 +97,7 @@ impl Cluster {
     /// Marks the Services with zone hints: the zone of this node has changed.
     fn mark_hinted(&mut self) {
         let is_hinted =
-            |slice: &&EndpointSlice| slice.endpoints.iter().any(|endpoint| !endpoint.hints.zones.is_empty());
+            |slice: &&EndpointSlice| slice.endpoints.iter().any(|endpoint| !endpoint.hints.zones().is_empty());
         self.changed.extend(self.slices.values().filter(is_hinted).map(|slice| slice.service.clone()));
     }
 

@@ -1,8 +1,9 @@
 //! The endpoints of a Service port that take connections.
 
-use std::{collections::BTreeMap, iter, net::IpAddr};
+use std::{iter, net::IpAddr};
 
 use ipvs_netlink::{Destination, Forwarding};
+use litemap::LiteMap;
 
 use super::RealServer;
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     model::{Conditions, Endpoint, Protocol, Service, TrafficPolicy, Weight},
 };
 
-pub(super) type RealServers = BTreeMap<EndpointAddress, RealServer>;
+pub(super) type RealServers = LiteMap<EndpointAddress, RealServer>;
 
 pub(super) struct Backends {
     /// `Cluster`: all endpoints, or those that this node prefers.
@@ -23,7 +24,7 @@ impl Backends {
     pub(super) fn new(
         cluster: &Cluster,
         service: &Service,
-        endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
+        endpoints: &LiteMap<EndpointAddress, &Endpoint>,
         protocol: Protocol,
     ) -> Self {
         let weight = |endpoint: &Endpoint| match &service.options {
@@ -33,8 +34,8 @@ impl Backends {
         let preference = preference(cluster, endpoints);
         let prefers = |endpoint: &Endpoint| match &preference {
             Preference::None => true,
-            Preference::Node(node) => endpoint.hints.nodes.iter().any(|hint| **hint == **node),
-            Preference::Zone(zone) => endpoint.hints.zones.iter().any(|hint| **hint == **zone),
+            Preference::Node(node) => endpoint.hints.nodes().iter().any(|hint| **hint == **node),
+            Preference::Zone(zone) => endpoint.hints.zones().iter().any(|hint| **hint == **zone),
         };
         let all = endpoints.iter().map(|(address, endpoint)| (*address, *endpoint));
         let local = all.clone().filter(|(_, endpoint)| cluster.is_local(endpoint));
@@ -99,18 +100,18 @@ enum Preference<'a> {
 
 /// The hints apply only if every ready endpoint has hints, and one of them names this node or its zone. Otherwise the
 /// hints are out of date, or would exclude all endpoints (KEP-2433, KEP-3015).
-fn preference<'a>(cluster: &'a Cluster, endpoints: &BTreeMap<EndpointAddress, &Endpoint>) -> Preference<'a> {
+fn preference<'a>(cluster: &'a Cluster, endpoints: &LiteMap<EndpointAddress, &Endpoint>) -> Preference<'a> {
     let ready = || endpoints.values().filter(|endpoint| endpoint.conditions.ready).map(|endpoint| &endpoint.hints);
     let node = cluster.hostname();
-    let all_for_nodes = ready().all(|hints| !hints.nodes.is_empty());
-    if all_for_nodes && ready().any(|hints| hints.nodes.iter().any(|hint| **hint == *node)) {
+    let all_for_nodes = ready().all(|hints| !hints.nodes().is_empty());
+    if all_for_nodes && ready().any(|hints| hints.nodes().iter().any(|hint| **hint == *node)) {
         return Preference::Node(node);
     }
     let Some(zone) = cluster.own_node().and_then(|node| node.zone.as_deref()) else {
         return Preference::None;
     };
-    let all_for_zones = ready().all(|hints| !hints.zones.is_empty());
-    if all_for_zones && ready().any(|hints| hints.zones.iter().any(|hint| **hint == *zone)) {
+    let all_for_zones = ready().all(|hints| !hints.zones().is_empty());
+    if all_for_zones && ready().any(|hints| hints.zones().iter().any(|hint| **hint == *zone)) {
         return Preference::Zone(zone);
     }
     Preference::None
@@ -139,5 +140,7 @@ fn real_servers<'a>(
             (0, _) => Some(RealServer::Draining { terminating }),
         }
     };
-    endpoints.filter_map(|(address, endpoint)| Some((address, real_server(endpoint)?))).collect()
+    let mut real_servers = Vec::with_capacity(endpoints.size_hint().1.unwrap_or_default());
+    real_servers.extend(endpoints.filter_map(|(address, endpoint)| Some((address, real_server(endpoint)?))));
+    LiteMap::from_sorted_store_unchecked(real_servers)
 }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use litemap::LiteMap;
 pub(crate) use service::of_service;
 pub use skipped::{NotForwardable, Refusal, Skipped};
 
@@ -60,13 +61,6 @@ impl Desired {
             self.skipped.insert(Skipped::More { service: service.clone(), count });
         }
     }
-
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.virtual_servers.extend(other.virtual_servers);
-        self.shared.extend(other.shared);
-        self.skipped.extend(other.skipped);
-        self.health_checks.extend(other.health_checks);
-    }
 }
 
 /// A resource that several Services can need. It stays while any of them needs it.
@@ -88,7 +82,7 @@ pub struct VirtualServer {
     /// Scheduler, flags and persistence.
     pub config: ipvs_netlink::VirtualServer,
     /// Its real servers.
-    pub real_servers: BTreeMap<EndpointAddress, RealServer>,
+    pub real_servers: LiteMap<EndpointAddress, RealServer>,
     /// The nftables sets that its key belongs to.
     pub sets: KeySets,
     /// The sources that can reach it. Empty: all sources. No range lies within another one.
@@ -104,7 +98,7 @@ pub struct VirtualServer {
 }
 
 /// The desired state of one real server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RealServer {
     /// Takes connections.
     Serving {

@@ -1,8 +1,9 @@
 //! Applies a Service's annotations, and reports those that cannot take effect.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipvs_netlink::{Forwarding as WireForwarding, Scheduler, ServiceFlags, Tunnel};
+use litemap::LiteMap;
 
 use super::{
     NotForwardable, RealServer, Skipped, VirtualServer,
@@ -72,7 +73,7 @@ pub(super) fn apply(
     service: &Service,
     frontend: &Frontend,
     is_diverted_to: bool,
-    endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
+    endpoints: &LiteMap<EndpointAddress, &Endpoint>,
     skipped: &mut BTreeSet<Skipped>,
 ) {
     let options = service.options();
@@ -121,7 +122,7 @@ fn hindrance(
     options: &ServiceOptions,
     frontend: &Frontend,
     is_diverted_to: bool,
-    endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
+    endpoints: &LiteMap<EndpointAddress, &Endpoint>,
 ) -> Option<NotForwardable> {
     if is_diverted_to || frontend.kind == Kind::ShortCircuitTarget {
         return Some(NotForwardable::ShortCircuit);
@@ -150,7 +151,7 @@ fn forward(real_servers: &mut RealServers, forwarding: Forwarding) {
         Forwarding::Gre => WireForwarding::Tunnel(Tunnel::GRE),
         Forwarding::Gue(port) => WireForwarding::Tunnel(Tunnel::gue(port.get())),
     };
-    for server in real_servers.values_mut() {
+    for (_, server) in real_servers.iter_mut() {
         if let RealServer::Serving { destination, .. } = server {
             destination.forwarding = forwarding;
         }

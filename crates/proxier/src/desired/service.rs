@@ -1,11 +1,8 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use foldhash::HashMap;
 use ipnet::IpNet;
 use ipvs_netlink::Persistence;
+use litemap::LiteMap;
 
 use super::{
     Desired, HealthCheck, SharedResource, Skipped, VirtualServer,
@@ -23,22 +20,23 @@ use crate::{
 pub(crate) fn of_service(cluster: &Cluster, id: &ServiceId) -> Desired {
     let mut desired = Desired::default();
     let Some(service) = cluster.service(id) else { return desired };
-    let mut listeners: HashMap<(Family, usize), Vec<Listener>> = HashMap::default();
     let asked = cluster.listeners(service);
     if asked.left_out > 0 {
         let (limit, left_out) = (cluster.config.max_virtual_servers, asked.left_out);
         desired.skipped.insert(Skipped::TooMany { service: id.clone(), limit, left_out });
     }
-    for listener in asked.all {
-        listeners.entry((listener.key.family(), listener.port)).or_default().push(listener);
-    }
+    let mut listeners = asked.all;
+    let port_of = |listener: &Listener| (listener.key.family(), listener.port);
+    listeners.sort_by_key(port_of);
     let mut local_endpoints = 0;
     for family in families(service) {
         let mut local = BTreeSet::new();
         let endpoints = cluster.endpoints(id, family);
         for (index, port) in service.ports.iter().enumerate() {
-            let listeners = listeners.remove(&(family, index)).unwrap_or_default();
-            let frontends = frontends(cluster, service, port, family, &listeners, &mut desired.skipped);
+            let start = listeners.partition_point(|listener| port_of(listener) < (family, index));
+            let end = listeners.partition_point(|listener| port_of(listener) <= (family, index));
+            let listeners = &listeners[start..end];
+            let frontends = frontends(cluster, service, port, family, listeners, &mut desired.skipped);
             let endpoints = endpoints.of_port(port);
             local.extend(add_port(&mut desired, cluster, service, port, &frontends, &endpoints));
         }
@@ -63,7 +61,7 @@ fn add_port(
     service: &Service,
     port: &ServicePort,
     frontends: &[Frontend],
-    endpoints: &BTreeMap<EndpointAddress, &Endpoint>,
+    endpoints: &LiteMap<EndpointAddress, &Endpoint>,
 ) -> Vec<IpAddr> {
     let backends = Backends::new(cluster, service, endpoints, port.protocol);
     desired.skipped.extend(options::without_effect(cluster, service, port, &backends));

@@ -3,16 +3,12 @@
 //! Each function visits the union of both sides of one kind of object. So `diff(desired, after(plan))` is empty, and
 //! applying a plan twice changes nothing.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    hash::BuildHasher as _,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeSet, hash::BuildHasher as _, net::IpAddr, time::Duration};
 
 use foldhash::quality::FixedState;
 use ipnet::IpNet;
 use ipvs_netlink::Destination;
+use litemap::LiteMap;
 
 use crate::{
     cluster::EndpointAddress,
@@ -47,7 +43,7 @@ impl Differ<'_> {
                 if key.protocol == Protocol::Udp {
                     self.forget_flows(key, None);
                 }
-                self.real_servers(key, wanted, &BTreeMap::new());
+                self.real_servers(key, wanted, &LiteMap::new());
             }
             (Some(wanted), Some(known)) => {
                 if wanted.config != known.config {
@@ -124,11 +120,11 @@ impl Differ<'_> {
         &mut self,
         key: VirtualServerKey,
         server: &VirtualServer,
-        known: &BTreeMap<EndpointAddress, Destination>,
+        known: &LiteMap<EndpointAddress, Destination>,
     ) {
         let wanted = &server.real_servers;
-        let mut added = Vec::new();
-        let has_drains = self.drains.has_any(key);
+        let mut added = Vec::with_capacity(wanted.len().saturating_sub(known.len()));
+        let draining = self.drains.of(key);
         // Both are sorted, so one walk through both finds the pairs.
         let mut known = known.iter().map(|(address, known)| (*address, known)).peekable();
         for (&address, wanted) in wanted {
@@ -140,7 +136,7 @@ impl Differ<'_> {
                 (RealServer::Serving { destination, terminating }, known) => {
                     match terminating {
                         true => self.drains.listed(key, address, true),
-                        false if has_drains => self.drains.forget(key, address),
+                        false if draining.binary_search(&address).is_ok() => self.drains.forget(key, address),
                         false => {}
                     }
                     match known {

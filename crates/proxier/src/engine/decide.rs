@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use foldhash::HashMap;
+
 use super::Engine;
 use crate::{
     cluster::EndpointAddress,
@@ -26,11 +28,11 @@ pub(super) struct Decision {
     pub(super) whole: bool,
 }
 
-/// The parts of the state that a plan can touch.
+/// The parts of the state that a plan can touch. They can repeat.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
-    pub(super) keys: BTreeSet<VirtualServerKey>,
-    pub(super) shared: BTreeSet<SharedResource>,
+    pub(super) keys: Vec<VirtualServerKey>,
+    pub(super) shared: Vec<SharedResource>,
 }
 
 impl Scope {
@@ -38,12 +40,20 @@ impl Scope {
         self.keys.extend(desired.virtual_servers.keys());
         self.shared.extend(&desired.shared);
     }
+
+    /// Sorts the parts, so that the order of a plan does not depend on the order of events.
+    fn sort(&mut self) {
+        self.keys.sort_unstable();
+        self.keys.dedup();
+        self.shared.sort_unstable();
+        self.shared.dedup();
+    }
 }
 
 impl Engine {
     pub(super) fn decide(&mut self, leftovers: Scope, whole: bool, now: Duration) -> Decision {
         let mut scope = leftovers;
-        let mut wanted = Desired::default();
+        let (mut wanted, mut skipped) = (HashMap::default(), BTreeSet::new());
         let (mut health_checks, mut given_up, mut flows) = (Vec::new(), BTreeMap::new(), Vec::new());
         for id in self.cluster.drain_dirty() {
             let mut desired = desired::of_service(&self.cluster, &id);
@@ -67,8 +77,10 @@ impl Engine {
             if health_check != old.health_check {
                 health_checks.push((id, health_check));
             }
-            wanted.merge(desired);
+            skipped.extend(desired.skipped);
+            wanted.extend(desired.virtual_servers);
         }
+        scope.sort();
         let Some(known) = &self.known else { return Default::default() };
         let mut differ = Differ {
             config: &self.cluster.config,
@@ -80,7 +92,7 @@ impl Engine {
             changes: flows,
         };
         for key in scope.keys {
-            differ.virtual_server(key, wanted.virtual_servers.get(&key));
+            differ.virtual_server(key, wanted.get(&key));
         }
         for shared in scope.shared {
             differ.shared(shared, self.contributions.need(shared));
@@ -93,7 +105,7 @@ impl Engine {
         if whole {
             self.pending_flow_deletes.plan(known, &mut changes);
         }
-        Decision { plan: Plan::new(changes), skipped: wanted.skipped, health_checks, given_up, whole }
+        Decision { plan: Plan::new(changes), skipped, health_checks, given_up, whole }
     }
 }
 

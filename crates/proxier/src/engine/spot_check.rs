@@ -85,7 +85,7 @@ mod tests {
     fn kernel(count: usize) -> (FakeKernel, State) {
         let mut kernel = FakeKernel::default();
         for number in 0..count {
-            let server = ServerState { config: VirtualServer::new(Scheduler::RR), real_servers: [].into() };
+            let server = ServerState { config: VirtualServer::new(Scheduler::RR), real_servers: Default::default() };
             kernel.virtual_servers.insert(key(&format!("TCP 10.96.0.{number}:80")), server);
         }
         let state = kernel.state();

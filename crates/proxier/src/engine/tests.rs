@@ -250,8 +250,8 @@ fn restart_repairs_drift_and_removes_only_own_state() {
     kernel.addresses.as_mut().unwrap().insert("10.9.9.9".parse().unwrap());
     let ours = kernel.virtual_servers.get_mut(&key("TCP 10.111.98.163:80")).unwrap();
     ours.config = config;
-    ours.real_servers.pop_first();
-    ours.real_servers.values_mut().for_each(|real_server| real_server.weight = 0);
+    remove_first(ours);
+    ours.real_servers.iter_mut().for_each(|(_, real_server)| real_server.weight = 0);
 
     let mut engine = engine_with(Config::new("node-1"));
     check(

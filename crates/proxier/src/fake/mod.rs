@@ -16,6 +16,7 @@ use std::{
 pub use copy::RecordCopy;
 use errno::{EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH, Errno, cause, is_done_already};
 use ipvs_netlink::{Scheduler, VirtualServer};
+use litemap::LiteMap;
 use strike::{Aimed, KILLED};
 pub use strike::{Made, Strike};
 
@@ -236,7 +237,7 @@ impl FakeKernel {
                 Entry::Occupied(_) => return Err(EEXIST),
                 Entry::Vacant(place) => {
                     has_scheduler(config)?;
-                    place.insert(ServerState { config: *config, real_servers: BTreeMap::new() });
+                    place.insert(ServerState { config: *config, real_servers: LiteMap::new() });
                 }
             },
             Change::UpdateServer { key, config } => {
@@ -245,10 +246,12 @@ impl FakeKernel {
                 server.config = *config;
             }
             Change::RemoveServer(key) => drop(self.virtual_servers.remove(key).ok_or(ESRCH)?),
-            Change::AddRealServer { key, address, destination } => match self.real_servers(key)?.entry(*address) {
-                Entry::Occupied(_) => return Err(EEXIST),
-                Entry::Vacant(place) => drop(place.insert(*destination)),
-            },
+            Change::AddRealServer { key, address, destination } => {
+                let refused = self.real_servers(key)?.try_insert(*address, *destination);
+                if refused.is_some() {
+                    return Err(EEXIST);
+                }
+            }
             Change::UpdateRealServer { key, address, destination } => {
                 *self.real_servers(key)?.get_mut(address).ok_or(ENOENT)? = *destination;
             }
@@ -271,7 +274,7 @@ impl FakeKernel {
     fn real_servers(
         &mut self,
         key: &VirtualServerKey,
-    ) -> Result<&mut BTreeMap<EndpointAddress, ipvs_netlink::Destination>, Errno> {
+    ) -> Result<&mut LiteMap<EndpointAddress, ipvs_netlink::Destination>, Errno> {
         Ok(&mut self.virtual_servers.get_mut(key).ok_or(ESRCH)?.real_servers)
     }
 }

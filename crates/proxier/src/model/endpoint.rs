@@ -69,12 +69,47 @@ impl Endpoint {
 
 /// The zones and nodes that prefer an endpoint. The control plane computes them from `spec.trafficDistribution`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(from = "Lists", into = "Lists"))]
 pub struct Hints {
+    // Most endpoints have no hints, and then take no memory for them.
+    lists: Option<Box<Lists>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Lists {
+    zones: Vec<Arc<str>>,
+    nodes: Vec<Arc<str>>,
+}
+
+impl Hints {
+    /// Hints for these zones and nodes.
+    pub fn new(zones: Vec<Arc<str>>, nodes: Vec<Arc<str>>) -> Self {
+        Lists { zones, nodes }.into()
+    }
+
     /// `forZones[].name`, as in the Node label `topology.kubernetes.io/zone`.
-    pub zones: Vec<Arc<str>>,
+    pub fn zones(&self) -> &[Arc<str>] {
+        self.lists.as_ref().map_or(&[], |lists| &lists.zones)
+    }
+
     /// `forNodes[].name`: names of Nodes.
-    pub nodes: Vec<Arc<str>>,
+    pub fn nodes(&self) -> &[Arc<str>] {
+        self.lists.as_ref().map_or(&[], |lists| &lists.nodes)
+    }
+}
+
+impl From<Lists> for Hints {
+    fn from(lists: Lists) -> Self {
+        Self { lists: (lists != Lists::default()).then(|| lists.into()) }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl From<Hints> for Lists {
+    fn from(hints: Hints) -> Self {
+        hints.lists.map(|lists| *lists).unwrap_or_default()
+    }
 }
 
 /// An endpoint's `conditions` without the API's nulls: unknown `ready` and `serving` count as true.

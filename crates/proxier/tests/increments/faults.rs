@@ -143,7 +143,7 @@ impl Others {
             }
             Self::DisableRealServers(index) => {
                 let server = pick(index, servers.values_mut()).into_iter();
-                server.flat_map(|it| it.real_servers.values_mut()).for_each(|to| to.weight = 0);
+                server.flat_map(|it| it.real_servers.iter_mut()).for_each(|(_, to)| to.weight = 0);
             }
             Self::DeleteElement(index) => {
                 pick(index, elements.keys().copied()).map(|element| elements.remove(&element));

@@ -161,10 +161,10 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
                 conditions,
                 weight,
                 node: node.map(Into::into),
-                hints: Hints {
-                    zones: zone.map(Into::into).into_iter().collect(),
-                    nodes: node.filter(|_| zone == Some("z2")).map(Into::into).into_iter().collect(),
-                },
+                hints: Hints::new(
+                    zone.map(Into::into).into_iter().collect(),
+                    node.filter(|_| zone == Some("z2")).map(Into::into).into_iter().collect(),
+                ),
             })
             .collect(),
     })

@@ -91,7 +91,7 @@ fn render_event(event: &Event) -> String {
                 if let Some(node) = &endpoint.node {
                     let _ = write!(text, " on {node}");
                 }
-                for (list, word) in [(&endpoint.hints.zones, "zones"), (&endpoint.hints.nodes, "nodes")] {
+                for (list, word) in [(endpoint.hints.zones(), "zones"), (endpoint.hints.nodes(), "nodes")] {
                     if !list.is_empty() {
                         let _ = write!(text, " for {word} {list:?}");
                     }

@@ -76,7 +76,7 @@ fn sync_report_counts_drift_without_new_changes() {
     let at = key("TCP 10.111.98.163:80");
     kernel.addresses = Some(BTreeSet::new());
     let server = kernel.virtual_servers.get_mut(&at).unwrap();
-    server.real_servers.pop_first();
+    remove_first(server);
     server.real_servers.iter_mut().for_each(|(_, destination)| destination.weight = 7);
     let element = Element::Key(KeySet::ClusterIps, at);
     kernel.elements.as_mut().unwrap().remove(&element).unwrap();

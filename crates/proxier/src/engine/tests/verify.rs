@@ -37,7 +37,7 @@ fn spot_check_leads_to_the_repair_of_a_removed_real_server() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     let key = key("TCP 10.111.98.163:80");
-    kernel.virtual_servers.get_mut(&key).unwrap().real_servers.pop_first();
+    remove_first(kernel.virtual_servers.get_mut(&key).unwrap());
     check(&sync(&mut engine, &mut kernel, 1, []), expect![""]);
     let report = sync(&mut engine, &mut kernel, 2, []);
     assert_eq!((report.whole, report.drifted), (true, 1));
@@ -54,7 +54,7 @@ fn spot_check_leads_to_the_repair_of_a_removed_real_server() {
 fn next_audit_serves_a_key_that_another_program_gave_up() {
     let (mut engine, mut kernel) = start();
     let key = key("TCP 10.111.98.163:80");
-    let foreign = ServerState { config: VirtualServer::new(Scheduler::WLC), real_servers: [].into() };
+    let foreign = ServerState { config: VirtualServer::new(Scheduler::WLC), real_servers: Default::default() };
     kernel.virtual_servers.insert(key, foreign);
     sync(&mut engine, &mut kernel, 0, myapp());
     sync(&mut engine, &mut kernel, 2, []);
