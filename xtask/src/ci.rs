@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use xshell::{Shell, cmd};
 
+use crate::bench::instructions;
 use crate::steps::Steps;
 use crate::test::Test;
 use crate::workspace::{OF_OUR_OWN, Workspace};
@@ -14,7 +15,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let workspace = Workspace::load()?;
     let sh = Shell::new()?;
     sh.change_dir(&workspace.root);
-    let mut steps = Steps::new(&workspace, 7 + test::STEPS)?;
+    let mut steps = Steps::new(&workspace, 8 + test::STEPS)?;
     steps.run("format", || Ok(cmd!(sh, "cargo fmt --all --check").quiet().run()?))?;
     steps.run("tidy", || tidy::check(&workspace))?;
     steps.run("clippy", || {
@@ -39,6 +40,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     steps.run("chart", || chart::check(&workspace))?;
     // No build from the packages: it compiles each dependency again and takes minutes.
     steps.run("packages", || publish::check(&workspace, &["--no-verify"]))?;
+    steps.run("instructions", || instructions::check(&workspace))?;
     test::steps(&Test::default(), &workspace, &mut steps)?;
     Ok(ExitCode::SUCCESS)
 }

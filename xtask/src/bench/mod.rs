@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: the benchmarks in a release build, on the test bench's kernel.
 
-mod instructions;
+pub(crate) mod instructions;
 mod rows;
 
 use std::path::PathBuf;

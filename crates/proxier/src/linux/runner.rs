@@ -4,7 +4,7 @@ use std::{
     iter,
     sync::mpsc::{self, Receiver, Sender},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{Drift, HostAddresses, LinuxKernel, Settings};
@@ -18,7 +18,7 @@ use crate::{
 
 /// The [`Loop`] of an [`Engine`] and the [`LinuxKernel`] of one network namespace, with a clock.
 ///
-/// [`run`](Self::run) is the whole loop, for a program that needs nothing else on its thread:
+/// For a program that needs nothing else on its thread:
 ///
 /// ```no_run
 /// use std::{sync::mpsc, thread};
@@ -38,9 +38,8 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A program with a loop of its own gives the runner each input, waits for at most
-/// [`until_sync`](Self::until_sync), and calls [`sync_if_due`](Self::sync_if_due). It also follows
-/// [`HostAddresses`] and the kernel's [`Notices`](super::Notices), as `run` does.
+/// A program with a loop of its own uses the parts: a [`Loop`], [`HostAddresses`], and the kernel's
+/// [`Notices`](super::Notices).
 pub struct Runner {
     inner: Loop<LinuxKernel>,
     start: Instant,
@@ -63,59 +62,6 @@ impl Runner {
     /// A runner of an engine and a kernel that was opened with the engine's [`Config`].
     pub fn new(engine: Engine, kernel: LinuxKernel) -> Self {
         Self { inner: Loop::new(engine, kernel), start: Instant::now() }
-    }
-
-    /// The engine.
-    pub fn engine(&self) -> &Engine {
-        self.inner.engine()
-    }
-
-    /// The kernel, to measure it or to take it over.
-    pub fn kernel(&mut self) -> &mut LinuxKernel {
-        self.inner.kernel()
-    }
-
-    /// The engine and the kernel, for a program that needs both at once.
-    pub fn parts(&mut self) -> (&Engine, &mut LinuxKernel) {
-        self.inner.parts()
-    }
-
-    /// The time since the runner was made, as its engine counts it.
-    pub fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    /// Takes in an event: see [`Loop::apply`].
-    pub fn apply(&mut self, event: Event) {
-        self.inner.apply(event);
-    }
-
-    /// Sets whether all objects that exist are known: see [`Loop::set_complete`].
-    pub fn set_complete(&mut self, completeness: Completeness) {
-        self.inner.set_complete(completeness);
-    }
-
-    /// Takes in notices of changes by other programs: see [`Loop::notice`].
-    pub fn notice(&mut self, drifts: &[Drift]) {
-        let now = self.now();
-        self.inner.notice(drifts, now);
-    }
-
-    /// How long until the next sync if no input comes. None until the first [`set_complete`](Self::set_complete).
-    pub fn until_sync(&self) -> Option<Duration> {
-        Some(self.inner.due()?.saturating_sub(self.now()))
-    }
-
-    /// As [`Loop::sync_early`].
-    pub fn sync_early(&mut self) -> SyncReport {
-        let now = self.now();
-        self.inner.sync_early(now)
-    }
-
-    /// Syncs if a sync is due.
-    pub fn sync_if_due(&mut self) -> Option<SyncReport> {
-        let start = self.start;
-        self.inner.sync_if_due(|| start.elapsed())
     }
 
     /// Takes in updates, follows the kernel, and syncs when that is due. `synced` gets each report. Returns after the
@@ -141,23 +87,23 @@ impl Runner {
             let first = self.wait(&inputs);
             for input in first.into_iter().chain(inputs.try_iter()) {
                 match input {
-                    Input::Update(Update::Event(event)) => self.apply(event),
-                    Input::Update(Update::Complete(completeness)) => self.set_complete(completeness),
-                    Input::Drift(drifts) => self.notice(&drifts),
+                    Input::Update(Update::Event(event)) => self.inner.apply(event),
+                    Input::Update(Update::Complete(completeness)) => self.inner.set_complete(completeness),
+                    Input::Drift(drifts) => self.inner.notice(&drifts, self.start.elapsed()),
                     Input::Failed(unavailable) => return Err(unavailable),
                     Input::End => return Ok(()),
                 }
             }
-            if let Some(report) = self.sync_if_due() {
-                synced(self.engine(), report);
+            if let Some(report) = self.inner.sync_if_due(|| self.start.elapsed()) {
+                synced(self.inner.engine(), report);
             }
         }
     }
 
     /// The next input. None if a sync is due before one comes.
     fn wait(&self, inputs: &Receiver<Input>) -> Option<Input> {
-        match self.until_sync() {
-            Some(time) => inputs.recv_timeout(time).ok(),
+        match self.inner.due() {
+            Some(due) => inputs.recv_timeout(due.saturating_sub(self.start.elapsed())).ok(),
             // It fails only if all threads have ended, and each of them would have sent why.
             None => inputs.recv().ok(),
         }
@@ -165,7 +111,7 @@ impl Runner {
 
     /// Starts the threads that follow the addresses of this host and the kernel's notices.
     fn follow_kernel(&mut self, sender: &Sender<Input>) -> Result<(), KernelUnavailable> {
-        let mut host = HostAddresses::open(self.kernel().names())?;
+        let mut host = HostAddresses::open(self.inner.kernel().names())?;
         let (mut addresses, to_loop) = (host.read()?, sender.clone());
         spawn("addresses", move || {
             while to_loop.send(Input::Update(Event::NodeAddresses(addresses).into())).is_ok() {
@@ -173,7 +119,7 @@ impl Runner {
                 addresses = iter::repeat_with(|| host.wait()).find_map(Result::ok).unwrap_or_default();
             }
         })?;
-        for mut notices in self.kernel().notices()? {
+        for mut notices in self.inner.kernel().notices()? {
             let to_loop = sender.clone();
             spawn("notices", move || {
                 let mut input = || notices.wait().map_or_else(Input::Failed, Input::Drift);
@@ -188,9 +134,9 @@ impl Runner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Update {
-    /// As [`Runner::apply`].
+    /// As [`Loop::apply`].
     Event(Event),
-    /// As [`Runner::set_complete`].
+    /// As [`Loop::set_complete`].
     Complete(Completeness),
 }
 
