@@ -106,8 +106,7 @@ impl Job {
 }
 
 fn is_passed_on(name: &str) -> bool {
-    name == "TERM"
-        || ["RUST_LOG", "RUST_BACKTRACE", "PROPTEST_", "KUBE_IPVS_"].iter().any(|prefix| name.starts_with(prefix))
+    name == "TERM" || ["RUST_", "PROPTEST_", "KUBE_IPVS_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 pub(crate) fn quote(word: &str) -> String {
