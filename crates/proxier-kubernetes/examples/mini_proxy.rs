@@ -1,4 +1,4 @@
-//! A Service proxy of a page, on `kube`, `proxier-kubernetes` and `proxier`:
+//! A small Service proxy on `kube`, `proxier-kubernetes` and `proxier`:
 //!
 //! ```sh
 //! mini_proxy node-1

@@ -31,7 +31,7 @@ pub struct SyncReport {
     pub whole: bool,
     /// The number of changes that repair drift: the kernel differed from the state that the engine expected.
     pub drifted: usize,
-    /// The virtual servers that Services do not ask for any more.
+    /// The virtual servers that no Service asks for any more, each with the Service that asked last.
     pub given_up: BTreeMap<VirtualServerKey, ServiceId>,
 }
 
@@ -78,7 +78,8 @@ pub struct Counts {
     pub draining: usize,
 }
 
-/// The number of Services whose traffic must stay on this node, where none of their endpoints takes it.
+/// The number of Services with the policy `Local` and endpoints elsewhere, but none on this node that takes
+/// connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NoLocalEndpoints {
     pub(super) internal: [usize; 2],
