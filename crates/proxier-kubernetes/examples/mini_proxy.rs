@@ -141,7 +141,7 @@ where
         self.known.insert(key(object)?);
         match Object::from_resource(object, &AnnotationPolicy::default()) {
             Ok((object, remarks)) => {
-                remarks.told().for_each(|remark| eprintln!("{}: {remark}", object.key));
+                remarks.into_messages().for_each(|remark| eprintln!("{}: {remark}", object.key));
                 // An object without an event is not for this proxy. Its earlier version may have been.
                 self.send(object.event.or_else(|| object.key.removed()))?;
             }

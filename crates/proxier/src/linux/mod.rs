@@ -95,7 +95,7 @@ pub struct LinuxKernel {
     ipsets: ipset::IpSets,
     record: Option<record::Record>,
     /// The error of the last attempt to read or write the record.
-    record_trouble: Option<io::Error>,
+    record_error: Option<io::Error>,
     nft: nft::Nft,
     config: Config,
     settings: Settings,
@@ -129,7 +129,7 @@ impl LinuxKernel {
         }
         Ok(Self {
             record: settings.record.as_deref().map(record::Record::at),
-            record_trouble: None,
+            record_error: None,
             ipvs: ipvs_netlink::Client::open().map_err(unavailable("IPVS"))?,
             conntrack: conntrack::Conntrack::open().map_err(unavailable("conntrack"))?,
             addresses: addresses::Addresses::open(settings.names.clone()).map_err(unavailable("rtnetlink"))?,
