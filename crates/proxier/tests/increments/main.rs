@@ -174,7 +174,6 @@ fn ends_well(steps: Vec<Step>) -> Result<(), TestCaseError> {
         let report = node.sync(&[])?;
         prop_assert!(report.failures.is_empty() || node.is_misled, "{:?}", report.failures);
     }
-    // An audit.
     node.engine.verify_at(node.now);
     let audit = node.sync(&[])?;
     prop_assert!(audit.is_full && audit.failures.is_empty(), "{:?}", audit.failures);
