@@ -70,7 +70,7 @@ impl Runner {
         self.inner.engine()
     }
 
-    /// The kernel, to measure it or to take it over.
+    /// The kernel: for its [`Meter`](super::Meter), or for a takeover from kube-proxy.
     pub fn kernel(&mut self) -> &mut LinuxKernel {
         self.inner.kernel()
     }
