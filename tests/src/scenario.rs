@@ -28,7 +28,7 @@ fn run(builder: ClusterBuilder, work: impl FnOnce(&mut Cluster) -> TestResult + 
     let limit = patience_of_scenario();
     let mut cluster = builder.build()?;
     let diagnosis = cluster.diagnosis();
-    let (tell, told) = channel();
+    let (done, finished) = channel();
     // A separate thread, so that the limit holds whatever the scenario waits for.
     let thread = thread::Builder::new().name("scenario".into()).spawn(move || {
         let result = catch_unwind(AssertUnwindSafe(|| work(&mut cluster)));
@@ -40,10 +40,10 @@ fn run(builder: ClusterBuilder, work: impl FnOnce(&mut Cluster) -> TestResult + 
             cluster.diagnosis().print();
         }
         drop(cluster);
-        let _ = tell.send(());
+        let _ = done.send(());
         result
     })?;
-    match told.recv_timeout(limit) {
+    match finished.recv_timeout(limit) {
         Ok(()) | Err(RecvTimeoutError::Disconnected) => match thread.join() {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) | Err(panic) => {

@@ -31,7 +31,7 @@ const COUNTERS: [Counter; 5] = [
 ];
 
 /// Timeout of a client's request.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let result = match env::args().nth(1) {
@@ -62,7 +62,7 @@ fn serve(address: &str) -> Result<(), Box<dyn Error>> {
 }
 
 fn answer(mut connection: TcpStream) -> io::Result<()> {
-    connection.set_read_timeout(Some(PATIENCE))?;
+    connection.set_read_timeout(Some(TIMEOUT))?;
     // An empty line ends the request: it has no body.
     for line in BufReader::new(connection.try_clone()?).lines() {
         if line?.is_empty() {

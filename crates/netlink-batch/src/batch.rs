@@ -71,7 +71,7 @@ impl Batch {
         self.starts.len() - 1
     }
 
-    /// How many requests there are.
+    /// The number of requests.
     pub fn len(&self) -> usize {
         self.starts.len()
     }

@@ -13,6 +13,25 @@ use crate::{
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// A socket that receives the kernel's notifications to multicast groups.
+///
+/// ```no_run
+/// use netlink_batch::{Listener, Protocol, attribute::array};
+///
+/// // Of `linux/rtnetlink.h`. A group is a number, not a bit of a mask.
+/// const RTNLGRP_LINK: u32 = 1;
+/// const RTM_NEWLINK: u16 = 16;
+///
+/// let mut links = Listener::open(Protocol::Route, &[RTNLGRP_LINK])?;
+/// loop {
+///     links.wait(None, |header, payload| {
+///         let event = if header.message_type == RTM_NEWLINK { "is new or has changed" } else { "is gone" };
+///         // The index follows four bytes of a `struct ifinfomsg`.
+///         let index = payload.get(4..8).and_then(array).map(i32::from_ne_bytes);
+///         println!("link {index:?} {event}");
+///     })?;
+/// }
+/// # Ok::<(), netlink_batch::Error>(())
+/// ```
 pub struct Listener {
     // Never cloned: netlink_sys closes the descriptor once per clone.
     inner: netlink_sys::Socket,
@@ -38,7 +57,7 @@ impl Listener {
         Ok(Self { inner, incoming: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Waits for the next datagram and calls `hear` with the header and the payload of each notification in it. The
+    /// Waits for the next datagram, and calls `hear` with the header and the payload of each notification in it. The
     /// header has the port of the socket whose request caused the notification: [`Socket::port`](crate::Socket::port).
     /// If none comes within `timeout`, that is no error. Without a timeout, it waits forever.
     ///

@@ -1,4 +1,4 @@
-//! A Service proxy of a page, on `kube`, `proxier-kubernetes` and `proxier`:
+//! A small Service proxy on `kube`, `proxier-kubernetes` and `proxier`:
 //!
 //! ```sh
 //! mini_proxy node-1
@@ -141,7 +141,7 @@ where
         self.known.insert(key(object)?);
         match Object::from_resource(object, &AnnotationPolicy::default()) {
             Ok((object, remarks)) => {
-                remarks.told().for_each(|remark| eprintln!("{}: {remark}", object.key));
+                remarks.into_messages().for_each(|remark| eprintln!("{}: {remark}", object.key));
                 // An object without an event is not for this proxy. Its earlier version may have been.
                 self.send(object.event.or_else(|| object.key.removed()))?;
             }

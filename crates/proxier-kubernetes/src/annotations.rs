@@ -166,7 +166,7 @@ mod tests {
         let service = json!({"metadata": metadata, "spec": {"ports": [{"port": 80}]}});
         let (object, remarks) = Object::read(Kind::Service, &service.to_string(), &policy).unwrap();
         let Some(Event::ServiceApplied(service)) = object.event else { unreachable!() };
-        let ignored: String = remarks.told().map(|remark| remark.message).collect();
+        let ignored: String = remarks.into_messages().map(|remark| remark.message).collect();
         match ignored.strip_prefix("annotation kube-ipvs.io/").and_then(|reason| reason.strip_suffix("; it is ignored"))
         {
             Some(reason) => format!("ignored: {reason}"),

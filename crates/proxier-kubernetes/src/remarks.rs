@@ -20,12 +20,12 @@ pub struct Remarks {
 
 impl Remarks {
     /// Sentences for a log. Their length is bounded.
-    pub fn told(self) -> impl Iterator<Item = Invalid> {
-        let left_out = self.left_out.told().map(|Invalid { field, message }| {
+    pub fn into_messages(self) -> impl Iterator<Item = Invalid> {
+        let left_out = self.left_out.into_messages().map(|Invalid { field, message }| {
             let message = message + "; it is left out, and the rest is applied";
             Invalid { field, message }
         });
-        self.ignored.told().chain(left_out)
+        self.ignored.into_messages().chain(left_out)
     }
 }
 
@@ -39,7 +39,7 @@ pub struct Reasons {
 
 impl Reasons {
     /// The first reasons, and how many more there are.
-    pub fn told(self) -> impl Iterator<Item = Invalid> {
+    pub fn into_messages(self) -> impl Iterator<Item = Invalid> {
         // If all reasons are about one field, the count names it.
         let field = self.first.first().map(|reason| reason.field.clone()).unwrap_or_default();
         let is_one = self.first.iter().all(|reason| reason.field == field);
@@ -90,18 +90,18 @@ mod tests {
     fn reasons(fields: impl IntoIterator<Item = String>) -> Vec<String> {
         let mut reasons = Reasons::default();
         reasons.extend(fields.into_iter().map(|field| Invalid::new(field, "is wrong")));
-        reasons.told().map(|reason| format!("{}: {}", reason.field, reason.message)).collect()
+        reasons.into_messages().map(|reason| format!("{}: {}", reason.field, reason.message)).collect()
     }
 
     #[test]
     fn reasons_beyond_ten_are_only_counted() {
         assert!(reasons([]).is_empty());
-        let told = reasons((0..10).map(|number| format!("a[{number}]")));
-        assert_eq!((told.len(), told[9].as_str()), (10, "a[9]: is wrong"));
-        let told = reasons((0..20_000).map(|number| format!("a[{number}]")));
-        assert_eq!((told.len(), told[10].as_str()), (11, ": and 19990 more"));
-        let told = reasons((0..11).map(|_| "a".into()));
-        assert_eq!(told[10], "a: and 1 more");
+        let messages = reasons((0..10).map(|number| format!("a[{number}]")));
+        assert_eq!((messages.len(), messages[9].as_str()), (10, "a[9]: is wrong"));
+        let messages = reasons((0..20_000).map(|number| format!("a[{number}]")));
+        assert_eq!((messages.len(), messages[10].as_str()), (11, ": and 19990 more"));
+        let messages = reasons((0..11).map(|_| "a".into()));
+        assert_eq!(messages[10], "a: and 1 more");
     }
 
     #[test]

@@ -37,7 +37,7 @@ fn check(outcome: Outcome, expected: Expect) {
                 Event::SliceApplied(_) => "SliceApplied",
                 _ => "another event",
             });
-            let remarks: String = remarks.told().map(|remark| format!("\n{remark}")).collect();
+            let remarks: String = remarks.into_messages().map(|remark| format!("\n{remark}")).collect();
             format!("{}: {event}, then {:?}{remarks}", object.key, object.key.removed())
         }
         Err(invalid) => format!("invalid: {invalid}"),
@@ -182,7 +182,7 @@ fn mutated_objects_are_read_or_refused_with_a_reason() {
         let text = String::from_utf8_lossy(bytes);
         for kind in kinds {
             match Object::read(kind, &text, &AnnotationPolicy::default()) {
-                Ok((_, remarks)) => remarks.told().for_each(|remark| assert!(!remark.message.is_empty())),
+                Ok((_, remarks)) => remarks.into_messages().for_each(|remark| assert!(!remark.message.is_empty())),
                 Err(invalid) => assert!(!invalid.message.is_empty()),
             }
         }

@@ -4,10 +4,10 @@
 //! serve_one 10.96.0.80:80 10.244.1.2:8080 10.244.2.2:8080
 //! ```
 //!
-//! The first address is the ClusterIP and port of the Service. The others are its endpoints. This host routes packets
-//! to the endpoints (`sysctl net.ipv4.ip_forward=1`).
+//! The first address is the ClusterIP and port of the Service. The others are its endpoints, to which this host has a
+//! route.
 //!
-//! Run it as root. Look at the result with `ipvsadm -Ln`, `ip addr show kube-ipvs0` and `nft list ruleset`. SIGINT
+//! Run it as root. It changes the sysctls that `LinuxKernel` lists, such as `net.ipv4.ip_forward`. Look at the result with `ipvsadm -Ln`, `ip addr show kube-ipvs0` and `nft list ruleset`. SIGINT
 //! (Ctrl-C) ends it, and the Service stays in the kernel: a proxy can restart without an interruption. `kube-ipvs
 //! cleanup` removes it.
 

@@ -123,19 +123,19 @@ impl PodSources {
     /// The pod ranges of other nodes, for the families in which this node's pod ranges are known.
     pub(crate) fn elsewhere(&self, node: Option<&Node>, host: &BTreeSet<NodeAddress>) -> BTreeSet<IpNet> {
         let own = self.own(node, host);
-        let is_told = |range: &IpNet| has_family(&own, Family::of(range.addr()));
-        let all = self.select(node).into_iter().filter(is_told).collect();
+        let is_known = |range: &IpNet| has_family(&own, Family::of(range.addr()));
+        let all = self.select(node).into_iter().filter(is_known).collect();
         own.iter().fold(all, |ranges: BTreeSet<IpNet>, own| {
             ranges.into_iter().flat_map(|range| without(range, own)).collect()
         })
     }
 
     /// The families with pod ranges in which the engine does not know this node's pods.
-    pub(crate) fn untold(&self, node: Option<&Node>, host: &BTreeSet<NodeAddress>) -> Vec<Family> {
+    pub(crate) fn unidentified(&self, node: Option<&Node>, host: &BTreeSet<NodeAddress>) -> Vec<Family> {
         let Self::Ranges(all) = self else { return Vec::new() };
         let own = self.own(node, host);
-        let is_untold = |family: &Family| has_family(all, *family) && !has_family(&own, *family);
-        Family::ALL.into_iter().filter(is_untold).collect()
+        let is_unidentified = |family: &Family| has_family(all, *family) && !has_family(&own, *family);
+        Family::ALL.into_iter().filter(is_unidentified).collect()
     }
 
     /// This node's pod ranges. Some networks do not follow `spec.podCIDRs`. If the network does, the node has an

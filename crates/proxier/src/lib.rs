@@ -1,4 +1,6 @@
-//! Turns Kubernetes Services into IPVS virtual servers: a pure core and one Linux backend.
+#![doc = include_str!("../README.md")]
+//!
+//! # Modules
 //!
 //! Data passes through these modules in order:
 //!
@@ -14,7 +16,6 @@
 //! | decide when to sync | [`Loop`], [`Runner`] | after an event, after drift, or when the engine asks for it |
 //!
 //! All modules except [`linux`] are pure: no sockets, no files, no clock, no threads.
-#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 pub mod cluster;
 mod config;

@@ -108,7 +108,7 @@ fn conflicting_external_ips_are_reported_in_a_few_lines() {
     let later = engine.next_sync();
     engine.verify_at(later);
     let again = engine.sync(&mut kernel, later);
-    assert!(again.whole && again.skipped.is_empty() && again.plan.is_empty(), "{:?}", again.skipped);
+    assert!(again.is_full && again.skipped.is_empty() && again.plan.is_empty(), "{:?}", again.skipped);
 }
 
 /// The CPU time of this thread in nanoseconds, which other programs on the machine do not affect.

@@ -216,9 +216,9 @@ fn metrics_agree_with_the_kernels_tools() -> TestResult {
                 of("bytes", inwards),
                 of("bytes", outwards),
             ];
-            let told = names.map(|name| metrics.get(&name).copied().unwrap_or_default() as u64);
-            ensure!(told == before && told[0] == 30, "metrics say {told:?}, the kernel has {before:?}");
-            ensure!(told.iter().all(|counter| *counter >= 30), "{told:?}");
+            let metered = names.map(|name| metrics.get(&name).copied().unwrap_or_default() as u64);
+            ensure!(metered == before && metered[0] == 30, "metrics say {metered:?}, the kernel has {before:?}");
+            ensure!(metered.iter().all(|counter| *counter >= 30), "{metered:?}");
             Ok(metrics)
         })?;
         let table = node.ipvsadm()?;

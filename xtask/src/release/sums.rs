@@ -13,7 +13,6 @@ use crate::testbench::ensure_installed;
 /// In the format of sha256sum(1).
 const SUMS: &str = "SHA256SUMS";
 
-/// All files of the folder, sorted.
 pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     paths.sort();

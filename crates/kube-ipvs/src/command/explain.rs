@@ -23,8 +23,8 @@ impl Explain {
         let Answer { configuration, engine, is_of_an_api_server } = self.query.ask()?;
         // If the user cannot read the kernel, the command still prints the rest.
         let kernel = LinuxKernel::open(engine.config(), configuration.kernel());
-        let hindrances = kernel.and_then(|mut kernel| kernel.hindrances());
-        hindrances.iter().flatten().for_each(|hindrance| eprintln!("kube-ipvs: {hindrance}"));
+        let dropping_chains = kernel.and_then(|mut kernel| kernel.dropping_chains());
+        dropping_chains.iter().flatten().for_each(|chain| eprintln!("kube-ipvs: {chain}"));
         let (namespace, name) = self.service.split_once('/').unwrap_or(("default", &self.service));
         let mut text = explain(&engine, &ServiceId::new(namespace, name)).with_context(|| {
             format!("there is no Service {namespace}/{name}, or another proxy serves it (service-proxy-name)")

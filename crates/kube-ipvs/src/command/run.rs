@@ -45,7 +45,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     // It loads the modules whose parameters are set next.
     let mut kernel = super::kernel(&config, configuration.kernel())?;
     // Where they cannot be read, the first sync says so.
-    kernel.hindrances().iter().flatten().for_each(|hindrance| tracing::warn!("{hindrance}"));
+    kernel.dropping_chains().iter().flatten().for_each(|chain| tracing::warn!("{chain}"));
     host::prepare(&configuration).iter().for_each(|failure| tracing::warn!("{failure}"));
     let (sender, inputs) = channel();
     let status = Arc::new(Status::new(&configuration));

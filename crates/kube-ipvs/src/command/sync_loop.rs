@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     config::Configuration,
-    events::{EventRecorder, Line, Lines},
+    events::{EventRecorder, Line, LogLines},
     recording::Recorded,
     serve::{Ask, Call, Status, Taken},
     source::Changes,
@@ -52,7 +52,7 @@ pub(super) struct SyncLoop<'a> {
     pulse: Pulse,
     status: &'a Status,
     recorder: EventRecorder,
-    lines: Lines,
+    lines: LogLines,
     takeover: Takeover,
     has_source: bool,
     /// Whether the log has the warning that pods of other nodes cannot be distinguished.
@@ -66,11 +66,11 @@ pub(super) struct SyncLoop<'a> {
     asks: Vec<Ask>,
     /// The objects of which no version was ever readable.
     unread: Vec<Box<str>>,
-    /// The troubles that were logged last, and when.
-    logged_troubles: (Vec<String>, Duration),
+    /// The warnings that were logged last, and when.
+    logged_warnings: (Vec<String>, Duration),
 }
 
-/// A trouble that lasts is logged again after this time.
+/// A warning that still holds is logged again after this time.
 const REMINDER_INTERVAL: Duration = Duration::from_secs(600);
 
 impl<'a> SyncLoop<'a> {
@@ -89,7 +89,7 @@ impl<'a> SyncLoop<'a> {
             pulse,
             status,
             recorder,
-            lines: Lines::default(),
+            lines: LogLines::default(),
             takeover: Takeover::new(configuration),
             has_source: false,
             has_warned_about_pods: false,
@@ -98,7 +98,7 @@ impl<'a> SyncLoop<'a> {
             taken: Taken::default(),
             asks: Vec::new(),
             unread: Vec::new(),
-            logged_troubles: Default::default(),
+            logged_warnings: Default::default(),
         }
     }
 
@@ -157,7 +157,7 @@ impl<'a> SyncLoop<'a> {
             }
             Input::Call(Call::Measure(ask)) => self.asks.push(ask),
             Input::Call(Call::Record(event_note)) => {
-                self.lines.recorded(&event_note, self.now()).iter().for_each(Line::log);
+                self.lines.note(&event_note, self.now()).iter().for_each(Line::log);
                 self.recorder.record(event_note, self.now());
             }
             Input::Failed(error) => return Err(error),
@@ -168,7 +168,7 @@ impl<'a> SyncLoop<'a> {
 
     fn take_in(&mut self, changes: Changes) {
         let Changes { events, complete, problems, notes, event_notes, uids, unread, .. } = changes;
-        self.recorder.told(uids, event_notes, self.now());
+        self.recorder.take_notes(uids, event_notes, self.now());
         self.unread = unread;
         self.lines.problems(&problems, self.now()).iter().for_each(Line::log);
         for note in &notes {
@@ -218,10 +218,10 @@ impl<'a> SyncLoop<'a> {
         if !self.takes_up_connections && self.looper.engine().takes_up_connections() {
             self.take_up_connections();
         }
-        if report.whole && !self.has_warned_about_pods {
+        if report.is_full && !self.has_warned_about_pods {
             self.warn_about_pods();
         }
-        self.log_troubles();
+        self.log_warnings();
         self.recorder.record_sync(&report, self.now());
         true
     }
@@ -237,7 +237,7 @@ impl<'a> SyncLoop<'a> {
     }
 
     fn warn_about_pods(&mut self) {
-        for family in self.looper.engine().cluster().untold_pods() {
+        for family in self.looper.engine().cluster().unidentified_pods() {
             self.has_warned_about_pods = true;
             tracing::warn!(
                 "kube-ipvs cannot distinguish {family} pods of other nodes from pods of this node. This host has no \
@@ -247,13 +247,13 @@ impl<'a> SyncLoop<'a> {
         }
     }
 
-    /// Logs the troubles that need an operator and do not stop syncs: at once, and again while they last.
-    fn log_troubles(&mut self) {
-        let (now, troubles) = (self.now(), self.looper.kernel().troubles());
-        let (told, at) = &self.logged_troubles;
-        if *told != troubles || !troubles.is_empty() && now.saturating_sub(*at) >= REMINDER_INTERVAL {
-            troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
-            self.logged_troubles = (troubles, now);
+    /// Logs the warnings that need an operator and do not stop syncs: at once, and again while they last.
+    fn log_warnings(&mut self) {
+        let (now, warnings) = (self.now(), self.looper.kernel().warnings());
+        let (logged, at) = &self.logged_warnings;
+        if *logged != warnings || !warnings.is_empty() && now.saturating_sub(*at) >= REMINDER_INTERVAL {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            self.logged_warnings = (warnings, now);
         }
     }
 

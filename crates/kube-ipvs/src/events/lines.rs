@@ -60,21 +60,21 @@ impl fmt::Display for Line {
 
 /// Selects log lines, and counts the omitted ones.
 #[derive(Debug)]
-pub struct Lines {
+pub struct LogLines {
     limits: Limits,
     synced: Limits,
     left_out: u64,
     next_sum: Duration,
 }
 
-impl Default for Lines {
+impl Default for LogLines {
     fn default() -> Self {
         let (limits, synced) = (Limits::new(BUDGETS), Limits::new(SYNCED));
         Self { limits, synced, left_out: 0, next_sum: Duration::ZERO }
     }
 }
 
-impl Lines {
+impl LogLines {
     /// Lines about problems of objects. `now` is the time since any fixed moment.
     pub fn problems(&mut self, problems: &[Problem], now: Duration) -> Vec<Line> {
         let mut lines = Vec::new();
@@ -111,9 +111,9 @@ impl Lines {
     }
 
     /// Lines about notes on a Service from its health check server.
-    pub fn recorded(&mut self, what: &EventNote, now: Duration) -> Vec<Line> {
-        let About::Service(service) = &what.about else { return Vec::new() };
-        let text = || format!("Service {service}: {}", what.note);
+    pub fn note(&mut self, event_note: &EventNote, now: Duration) -> Vec<Line> {
+        let About::Service(service) = &event_note.about else { return Vec::new() };
+        let text = || format!("Service {service}: {}", event_note.note);
         let line = self.line(Level::ERROR, service, Some(&service.namespace), now, text);
         line.into_iter().chain(self.sum(now)).collect()
     }

@@ -25,7 +25,7 @@ use tokio::sync::mpsc::Sender;
 use event::shortened;
 pub use hint::with_hint;
 use limits::{Budget, Budgets, Limits};
-pub use lines::{Line, Lines};
+pub use lines::{Line, LogLines};
 pub use post::{Pace, post};
 
 /// The object that an Event regards.
@@ -98,14 +98,14 @@ impl EventRecorder {
     }
 
     /// Stores the UIDs of Services, and records the notes of a source.
-    pub fn told(&mut self, uids: Vec<(ServiceId, Option<Box<str>>)>, what: Vec<EventNote>, now: Duration) {
+    pub fn take_notes(&mut self, uids: Vec<(ServiceId, Option<Box<str>>)>, notes: Vec<EventNote>, now: Duration) {
         for (service, uid) in uids {
             match uid {
                 Some(uid) => self.uids.insert(service, uid),
                 None => self.uids.remove(&service),
             };
         }
-        what.into_iter().for_each(|event_note| self.record(event_note, now));
+        notes.into_iter().for_each(|event_note| self.record(event_note, now));
     }
 
     /// Records a note. `now` is the time since any fixed moment.

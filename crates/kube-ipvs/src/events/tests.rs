@@ -113,7 +113,7 @@ fn event_carries_the_uid_of_its_service() {
     let mut recorder = EventRecorder::new(sender);
     let web = ServiceId::new("shop", "web");
     let mut uid = |uid: Option<&str>, note: &str| {
-        recorder.told(vec![(web.clone(), uid.map(Into::into))], vec![event_note(note)], Duration::ZERO);
+        recorder.take_notes(vec![(web.clone(), uid.map(Into::into))], vec![event_note(note)], Duration::ZERO);
         let (_, made) = event(&said.try_recv().unwrap(), "node-1", Timestamp::UNIX_EPOCH);
         made["regarding"]["uid"].as_str().map(str::to_owned)
     };
@@ -217,7 +217,7 @@ fn sync_report_is_recorded_on_node_and_service() {
 #[test]
 fn reports_and_memory_per_tenant_are_bounded() {
     let (sender, mut said) = channel(QUEUE_CAPACITY);
-    let (mut recorder, mut lines) = (EventRecorder::new(sender), Lines::default());
+    let (mut recorder, mut lines) = (EventRecorder::new(sender), LogLines::default());
     let (mut events, mut logged, mut bytes) = (0, 0, 0);
     for second in 0..100 {
         for service in 0..40 {
@@ -230,14 +230,14 @@ fn reports_and_memory_per_tenant_are_bounded() {
                 field: None,
                 message: note.as_str().into(),
             };
-            let told = lines.problems(&[problem], seconds(second));
-            logged += told.len();
-            bytes += told.iter().map(|line| line.to_string().len()).sum::<usize>();
+            let written = lines.problems(&[problem], seconds(second));
+            logged += written.len();
+            bytes += written.iter().map(|line| line.to_string().len()).sum::<usize>();
             recorder.record(EventNote { about: About::Service(id), reason: "PartLeftOut", note }, seconds(second));
         }
-        let told = received(&mut said);
-        events += told.len();
-        assert!(told.iter().all(|said| said.event_note.note.capacity() <= 1024), "{second}");
+        let written = received(&mut said);
+        events += written.len();
+        assert!(written.iter().all(|said| said.event_note.note.capacity() <= 1024), "{second}");
     }
     // 30 Events and one more each minute; 50 lines, one more every five seconds, and the sums.
     assert_eq!((events, logged), (31, 50 + 19 + 4));
@@ -257,20 +257,20 @@ fn hundred_thousand_rejected_addresses_cost_a_few_lines() {
     };
     let report = skipping((0..100_000).map(skipped));
     let (sender, mut said) = channel(QUEUE_CAPACITY);
-    let (mut recorder, mut lines) = (EventRecorder::new(sender), Lines::default());
+    let (mut recorder, mut lines) = (EventRecorder::new(sender), LogLines::default());
     recorder.record_sync(&report, Duration::ZERO);
     assert_eq!(received(&mut said).len(), 10);
-    let told = lines.record_sync(&report, Duration::ZERO);
-    assert_eq!(told.len(), 11);
-    let last = told[10].to_string();
+    let written = lines.record_sync(&report, Duration::ZERO);
+    assert_eq!(written.len(), 11);
+    let last = written[10].to_string();
     assert!(last.starts_with("kube-ipvs left out 99990 lines about Services and EndpointSlices"), "{last}");
     // Another Service still has a line, and the sum appears only once per interval.
     let other = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
     let failed = Skipped::Foreign { port: other, key: key("10.96.0.1") };
     let report = skipping([failed, skipped(1)]);
     assert_eq!(lines.record_sync(&report, seconds(1)).len(), 1);
-    let told = lines.record_sync(&SyncReport::default(), seconds(31));
-    assert!(told[0].to_string().starts_with("kube-ipvs left out 1 lines"), "{}", told[0]);
+    let written = lines.record_sync(&SyncReport::default(), seconds(31));
+    assert!(written[0].to_string().starts_with("kube-ipvs left out 1 lines"), "{}", written[0]);
 }
 
 /// Each node names another address, and all of them find the same fact.
@@ -297,23 +297,23 @@ fn fact_with_a_node_address_has_the_same_name_on_every_node() {
 
 #[test]
 fn thousands_of_syncs_of_one_service_cost_a_few_lines() {
-    let mut lines = Lines::default();
+    let mut lines = LogLines::default();
     let (web, others) = (ServiceId::new("tenant", "web"), ServiceId::new("bank", "web"));
     let of_flapping = (0..3000).filter(|sync| lines.synced(&[&web].into(), seconds(1) * *sync / 100)).count();
     assert_eq!(of_flapping, 10);
     // Another Service has a separate budget, also in a sync together with the first one.
     assert!(lines.synced(&[&others, &web].into(), seconds(31)));
-    let told = lines.record_sync(&SyncReport::default(), seconds(31));
-    assert!(told[0].to_string().starts_with("kube-ipvs left out 2990 lines"), "{}", told[0]);
+    let written = lines.record_sync(&SyncReport::default(), seconds(31));
+    assert!(written[0].to_string().starts_with("kube-ipvs left out 2990 lines"), "{}", written[0]);
 }
 
 #[test]
 fn repeated_health_check_notes_of_a_service_cost_a_few_lines() {
-    let mut lines = Lines::default();
+    let mut lines = LogLines::default();
     let taken = event_note("cannot listen");
-    let told: Vec<_> = (0..100).flat_map(|_| lines.recorded(&taken, Duration::ZERO)).collect();
-    assert_eq!(told.len(), 11, "{told:?}");
-    assert_eq!(told[0].to_string(), "Service shop/web: cannot listen");
+    let written: Vec<_> = (0..100).flat_map(|_| lines.note(&taken, Duration::ZERO)).collect();
+    assert_eq!(written.len(), 11, "{written:?}");
+    assert_eq!(written[0].to_string(), "Service shop/web: cannot listen");
     let of_node = EventNote { about: About::Node, ..taken };
-    assert_eq!(lines.recorded(&of_node, Duration::ZERO), []);
+    assert_eq!(lines.note(&of_node, Duration::ZERO), []);
 }

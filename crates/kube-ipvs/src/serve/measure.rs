@@ -172,8 +172,8 @@ impl Last {
         }
         self.is_unreadable = read.is_err();
         if let Ok(counters) = read {
-            let told = self.traffic.take(services, counters);
-            status.services.set(OfServices { told, left_out: *left_out });
+            let sums = self.traffic.take(services, counters);
+            status.services.set(OfServices { sums, left_out: *left_out });
         }
         self.at = Some(Instant::now());
     }

@@ -40,7 +40,7 @@ pub struct Status {
     /// The maximum time without contact with the API server, if limited.
     out_of_contact_limit: Option<Duration>,
     check_news: Mutex<News>,
-    told: Notify,
+    has_check_news: Notify,
     /// The addresses of health check node ports, unless they are at every address.
     check_addresses: Mutex<Option<Vec<IpAddr>>>,
     /// The Services for which the kernel rejected something.
@@ -91,7 +91,7 @@ impl Status {
             registry,
             out_of_contact_limit: configuration.own.out_of_contact_limit.if_set(),
             check_news: Mutex::new(News { addresses, ..News::default() }),
-            told: Notify::new(),
+            has_check_news: Notify::new(),
             check_addresses: Mutex::new((!everywhere).then(Vec::new)),
             lacking: Mutex::default(),
             end: watch::Sender::new(false),
@@ -143,13 +143,13 @@ impl Status {
     /// Records the time that the kernel took.
     fn metered(&self, meter: Meter) {
         meter.spent.iter().for_each(|((subsystem, operation), time)| self.own.spent(*subsystem, *operation, *time));
-        meter.flow_deletions.into_iter().for_each(|cleansing| self.kube_proxy.cleansed(cleansing));
+        meter.flow_deletions.into_iter().for_each(|cleansing| self.kube_proxy.flows_deleted(cleansing));
     }
 
     /// kube-ipvs retries rejected changes when it compares everything. Until then the Service lacks them.
     fn note_lacking(&self, engine: &Engine, report: &SyncReport) {
         let mut lacking = self.lacking.lock();
-        if report.whole {
+        if report.is_full {
             lacking.clear();
         }
         lacking.extend(report.failures.iter().flat_map(|failure| engine.affected_services(failure)).cloned());
@@ -172,7 +172,7 @@ impl Status {
             news.addresses = Some(now.to_vec());
         }
         news.checks.extend(report.health_checks.iter().cloned());
-        self.told.notify_one();
+        self.has_check_news.notify_one();
     }
 
     /// Makes the HTTP servers complete the answers in progress and admit no more clients.
@@ -185,7 +185,7 @@ impl Status {
     }
 
     pub(super) async fn check_news(&self) {
-        self.told.notified().await;
+        self.has_check_news.notified().await;
     }
 
     pub(super) fn report(&self) -> Report {
@@ -221,7 +221,7 @@ impl Status {
 pub(crate) fn outcome(engine: &Engine, report: &SyncReport, family: Family) -> Outcome {
     if engine.is_family_unhealthy(report, family) {
         Outcome::Failed
-    } else if report.whole || engine.is_healthy() {
+    } else if report.is_full || engine.is_healthy() {
         Outcome::Settled
     } else {
         Outcome::Done

@@ -20,7 +20,7 @@ pub(super) struct Traffic {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct OfServices {
     /// The oldest Services, sorted by name.
-    pub(super) told: Vec<(ServiceId, Stats)>,
+    pub(super) sums: Vec<(ServiceId, Stats)>,
     pub(super) left_out: usize,
 }
 
@@ -87,8 +87,8 @@ mod tests {
 
     fn take(traffic: &mut Traffic, names: &[&str], read: &[(u16, Stats)]) -> Vec<(ServiceId, (u64, u64))> {
         let read = read.iter().map(|(port, stats)| (key(*port), *stats)).collect();
-        let told = traffic.take(&services(names), read).into_iter();
-        told.map(|(id, Stats { connections, bytes_in, .. })| (id, (connections, bytes_in))).collect()
+        let sums = traffic.take(&services(names), read).into_iter();
+        sums.map(|(id, Stats { connections, bytes_in, .. })| (id, (connections, bytes_in))).collect()
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
         let mut traffic = Traffic::default();
         let of = |name: &str, port| (service(name), vec![key(port)]);
         traffic.take(&[of("a", 1), of("b", 2)], vec![(key(1), stats(7, 70))]);
-        let told = traffic.take(&[of("b", 1)], vec![(key(1), stats(8, 80))]);
-        assert_eq!(told, [(service("b"), stats(1, 10))]);
+        let sums = traffic.take(&[of("b", 1)], vec![(key(1), stats(8, 80))]);
+        assert_eq!(sums, [(service("b"), stats(1, 10))]);
     }
 }

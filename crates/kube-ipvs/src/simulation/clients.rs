@@ -55,7 +55,7 @@ struct Absence {
 }
 
 impl Absence {
-    fn told(&mut self, place: Place, now: Duration) {
+    fn note(&mut self, place: Place, now: Duration) {
         match place {
             Place::Serving { terminating } | Place::Draining { terminating } => self.terminating |= terminating,
             Place::Unlisted => drop(self.since.get_or_insert(now)),
@@ -232,11 +232,11 @@ impl Clients {
     }
 
     /// The daemon has received objects.
-    pub(super) fn told(&mut self, kernel: &FakeKernel, known: &Known, now: Duration) {
+    pub(super) fn received(&mut self, kernel: &FakeKernel, known: &Known, now: Duration) {
         for (key, server) in &kernel.virtual_servers {
             for address in server.real_servers.keys() {
                 let absence = self.absences.entry((*key, *address)).or_default();
-                absence.told(known.place(key, *address), now);
+                absence.note(known.place(key, *address), now);
             }
         }
     }

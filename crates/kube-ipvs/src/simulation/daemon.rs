@@ -115,9 +115,9 @@ impl Daemon {
                 self.update(which, Update::Listed(objects), now)
             }
             Some(_) if api.is_down => false,
-            Some(_) => (0..count).fold(false, |told, _| {
+            Some(_) => (0..count).fold(false, |has_news, _| {
                 let next = self.next(api, which);
-                next.is_some_and(|entry| self.hear_one(&api.log[entry], now)) || told
+                next.is_some_and(|entry| self.hear_one(&api.log[entry], now)) || has_news
             }),
         }
     }

@@ -160,7 +160,7 @@ fn random_steps_break_no_rule() {
     let (steps, seed) = (number("KUBE_IPVS_SIMULATE_STEPS", 10_000), number("KUBE_IPVS_SIMULATE_SEED", 0));
     let status = status();
     let (next, has_failed, start) = (AtomicU64::new(seed), AtomicBool::new(false), Instant::now());
-    let (all, told) = (Mutex::new(Statistics::default()), Mutex::new(Instant::now()));
+    let (all, printed) = (Mutex::new(Statistics::default()), Mutex::new(Instant::now()));
     let work = || {
         while (all.lock().steps as u64) < steps && !has_failed.load(Relaxed) {
             let seed = next.fetch_add(1, Relaxed);
@@ -173,9 +173,9 @@ fn random_steps_break_no_rule() {
                 }
                 Err(_) => {}
             }
-            let mut told = told.lock();
-            if told.elapsed() >= Duration::from_secs(5) {
-                *told = Instant::now();
+            let mut printed = printed.lock();
+            if printed.elapsed() >= Duration::from_secs(5) {
+                *printed = Instant::now();
                 println!("seed {seed}, {:.0?}: {:?}", start.elapsed(), all.lock());
             }
         }

@@ -133,8 +133,8 @@ impl<'a> Simulation<'a> {
             Step::Deliver { which, count } => self.deliver(*which, usize::from(*count)),
             Step::DeliverAll => Which::ALL.iter().for_each(|which| self.deliver(*which, usize::MAX)),
             Step::Again { which, back } => {
-                let told = self.daemon.hear_again(&self.cluster.api, *which, usize::from(*back), self.now);
-                self.told(told);
+                let has_news = self.daemon.hear_again(&self.cluster.api, *which, usize::from(*back), self.now);
+                self.received(has_news);
             }
             Step::Lose(which) => self.daemon.miss(&self.cluster.api, *which),
             Step::Relist(which) => self.daemon.must_list(*which),
@@ -212,15 +212,15 @@ impl<'a> Simulation<'a> {
 
     pub(super) fn deliver(&mut self, which: Which, count: usize) {
         let count = count.min(self.cluster.api.log.len() + 1);
-        let told = self.daemon.hear(&self.cluster.api, which, count, self.now);
-        self.told(told);
+        let has_news = self.daemon.hear(&self.cluster.api, which, count, self.now);
+        self.received(has_news);
     }
 
-    fn told(&mut self, told: bool) {
-        if told && self.daemon.has_source() {
+    fn received(&mut self, has_news: bool) {
+        if has_news && self.daemon.has_source() {
             self.has_news = true;
             let Self { clients, daemon, now, .. } = self;
-            clients.told(daemon.looper.kernel(), &daemon.known, *now);
+            clients.received(daemon.looper.kernel(), &daemon.known, *now);
         }
     }
 
@@ -252,7 +252,7 @@ impl<'a> Simulation<'a> {
         if self.is_idle && !report.plan.is_empty() {
             return Err(Violation::new("idle", format!("a sync that has nothing to do plans\n{}", report.plan)));
         }
-        if report.whole {
+        if report.is_full {
             self.is_misled = take(&mut self.has_gaps);
             self.is_gappy = self.is_misled;
             self.is_outdated = false;
@@ -270,7 +270,7 @@ impl<'a> Simulation<'a> {
             self.restart();
             return Ok(());
         }
-        let has_changed = !report.plan.is_empty() || report.whole;
+        let has_changed = !report.plan.is_empty() || report.is_full;
         if has_changed || take(&mut self.has_news) {
             self.has_news = report.unavailable.is_some();
             if !self.has_news {
@@ -365,7 +365,8 @@ impl<'a> Simulation<'a> {
         let (engine, kernel) = looper.parts();
         let rejects = |text: &String| "+ element no-endpoints {".contains(&**text);
         // If the kernel takes no `no-endpoints` elements either, kube-ipvs cannot reject the connections.
-        *cannot_reject = kernel.refuse.iter().chain(&kernel.unanswered).any(rejects) || *cannot_reject && !report.whole;
+        *cannot_reject =
+            kernel.refuse.iter().chain(&kernel.unanswered).any(rejects) || *cannot_reject && !report.is_full;
         let mut bound = kernel.addresses.iter().flatten().copied().filter(|_| !*cannot_reject);
         if let Some(address) = bound.find(|address| rules::opens_listener(*address, kernel, known)) {
             let text = format!("{address} has a port that leads to this node's own listener, after\n{}", report.plan);

@@ -192,14 +192,14 @@ fn rejected_event_does_not_stop_the_next_one() -> Result<()> {
 fn api_server_version_is_reported() -> Result<()> {
     let api = ApiServer::start()?;
     let connection = ClientConnection { master: api.url(), ..fast() };
-    let (sender, mut told) = channel(1);
+    let (sender, mut versions) = channel(1);
     let version = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let source = KubernetesSource::open(&connection, "node-1").await?.with_limits(LIMITS);
         tokio::select! {
             outcome = source.follow_version(|version| drop(sender.try_send(version.clone()))) => {
                 outcome.and_then(|()| bail!("it has ended"))
             }
-            version = told.recv() => version.context("no version"),
+            version = versions.recv() => version.context("no version"),
         }
     })?;
     assert_eq!((&*version.git_version, &*version.major, &*version.minor), ("v1.36.0", "1", "36"));

@@ -66,7 +66,6 @@ fn scrape_does_not_wait_for_a_busy_sync_loop() -> Result<()> {
     daemon.asked().map(drop)
 }
 
-/// The daemon does not keep an answer that its client does not read.
 #[test]
 fn client_that_does_not_read_is_disconnected() -> Result<()> {
     let limits = Limits { caller: Duration::from_secs(1), ..UNHURRIED };

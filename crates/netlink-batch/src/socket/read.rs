@@ -90,6 +90,21 @@ impl Socket {
     /// Lists the kernel's objects, as [`dump`](Self::dump) does, with bytes as in [`query_with`](Self::query_with). The
     /// list has the values that `read` returns.
     ///
+    /// ```
+    /// use netlink_batch::{Protocol, Socket, attribute::{find, text}};
+    ///
+    /// // Of `linux/rtnetlink.h` and `linux/if_link.h`. `struct ifinfomsg` has 16 bytes, and attributes follow.
+    /// const RTM_GETLINK: u16 = 18;
+    /// const IFLA_IFNAME: u16 = 3;
+    ///
+    /// let mut socket = Socket::open(Protocol::Route)?;
+    /// let names = socket.dump_with(RTM_GETLINK, &[0; 16], |_, link| {
+    ///     find(link.get(16..)?, IFLA_IFNAME).map(|name| text(name).into_owned())
+    /// })?;
+    /// assert!(names.contains(&"lo".to_owned()));
+    /// # Ok::<(), netlink_batch::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Rejected`] if the kernel rejects the request, [`Error::Interrupted`] if no list was consistent.

@@ -251,11 +251,11 @@ impl Cluster {
 
     /// The families in which the engine cannot tell pods of other nodes from pods of this node. Empty unless a Service
     /// has the external policy `Local`, which depends on it.
-    pub fn untold_pods(&self) -> Vec<Family> {
+    pub fn unidentified_pods(&self) -> Vec<Family> {
         if !self.services.values().any(|service| service.external_policy == TrafficPolicy::Local) {
             return Vec::new();
         }
-        self.config.pod_sources.untold(self.own_node(), &self.host_addresses)
+        self.config.pod_sources.unidentified(self.own_node(), &self.host_addresses)
     }
 
     /// Whether a Service's connections survive a failover of its addresses: it uses `mh` without NAT.

@@ -56,7 +56,6 @@ pub(super) fn without_effect(
     (is_blind && differ(&backends.cluster)).then(|| Skipped::Weights { port: port(), scheduler })
 }
 
-/// Whether the serving real servers have different weights.
 fn differ(real_servers: &RealServers) -> bool {
     let mut weights = real_servers.values().filter_map(|server| match server {
         RealServer::Serving { destination, .. } => Some(destination.weight),

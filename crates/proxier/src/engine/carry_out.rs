@@ -17,7 +17,7 @@ impl Engine {
     /// `believed`: the state that the engine expected before it read the kernel, if it did.
     pub(super) fn carry_out(
         &mut self,
-        Decision { plan, skipped, health_checks, given_up, whole }: Decision,
+        Decision { plan, skipped, health_checks, released, is_full }: Decision,
         believed: Option<&State>,
         kernel: &mut impl Kernel,
         now: Duration,
@@ -94,7 +94,7 @@ impl Engine {
             (false, false) => self.retry.failed(now),
         }
         let skipped = skipped.into_iter().collect();
-        SyncReport { plan, failures, skipped, unavailable: None, health_checks, whole, drifted, given_up }
+        SyncReport { plan, failures, skipped, unavailable: None, health_checks, is_full, drifted, released }
     }
 
     fn done(&mut self, changes: &[&Change]) {

@@ -23,9 +23,9 @@ pub(super) struct Decision {
     pub(super) plan: Plan,
     pub(super) skipped: BTreeSet<Skipped>,
     pub(super) health_checks: Vec<(ServiceId, Option<HealthCheck>)>,
-    pub(super) given_up: BTreeMap<VirtualServerKey, ServiceId>,
+    pub(super) released: BTreeMap<VirtualServerKey, ServiceId>,
     /// Whether the engine read the kernel and compares all of it.
-    pub(super) whole: bool,
+    pub(super) is_full: bool,
 }
 
 /// The parts of the state that a plan can touch. They can repeat.
@@ -51,10 +51,10 @@ impl Scope {
 }
 
 impl Engine {
-    pub(super) fn decide(&mut self, leftovers: Scope, whole: bool, now: Duration) -> Decision {
+    pub(super) fn decide(&mut self, leftovers: Scope, is_full: bool, now: Duration) -> Decision {
         let mut scope = leftovers;
         let (mut wanted, mut skipped) = (HashMap::default(), BTreeSet::new());
-        let (mut health_checks, mut given_up, mut flows) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let (mut health_checks, mut released, mut flows) = (Vec::new(), BTreeMap::new(), Vec::new());
         for id in self.cluster.drain_dirty() {
             let mut desired = desired::of_service(&self.cluster, &id);
             leave_out_foreign(&mut desired, &self.foreign);
@@ -62,7 +62,7 @@ impl Engine {
             scope.add(&desired);
             let old = self.contributions.replace(&id, &desired);
             let lost = old.keys.iter().filter(|key| !desired.virtual_servers.contains_key(key));
-            given_up.extend(lost.map(|key| (*key, id.clone())));
+            released.extend(lost.map(|key| (*key, id.clone())));
             // The short circuit of these flows is paused, so only conntrack still has them.
             let continues = |(key, to): &(VirtualServerKey, EndpointAddress)| {
                 let server = desired.virtual_servers.get(key);
@@ -102,10 +102,10 @@ impl Engine {
         differ.outside(self.cluster.pod_sources());
         differ.ranges(Element::RemotePod, &known.remote_pods, self.cluster.remote_pods());
         let mut changes = differ.changes;
-        if whole {
+        if is_full {
             self.pending_flow_deletes.plan(known, &mut changes);
         }
-        Decision { plan: Plan::new(changes), skipped, health_checks, given_up, whole }
+        Decision { plan: Plan::new(changes), skipped, health_checks, released, is_full }
     }
 }
 

@@ -228,10 +228,10 @@ impl Engine {
         match self.read_where_due(kernel, now) {
             // Before the first successful read, the engine has nothing to compare with.
             Ok(_) if self.known.is_none() => SyncReport::default(),
-            Ok(Reading { leftovers, believed, whole }) => {
-                let decision = self.decide(leftovers, whole, now);
+            Ok(Reading { leftovers, believed, is_full }) => {
+                let decision = self.decide(leftovers, is_full, now);
                 let report = self.carry_out(decision, believed.as_ref(), kernel, now);
-                if whole {
+                if is_full {
                     // After the changes, because those of a first sync make the state large.
                     self.next_audit = now.saturating_add(self.audit_interval());
                 }
@@ -253,8 +253,8 @@ impl Engine {
 
     /// The plan of the next sync for a kernel in this state, and the requests of Services that cannot be fulfilled.
     pub fn plan(&mut self, observed: State, now: Duration) -> (Plan, Vec<Skipped>) {
-        let Reading { leftovers, whole, .. } = self.observed(observed);
-        let Decision { plan, skipped, .. } = self.decide(leftovers, whole, now);
+        let Reading { leftovers, is_full, .. } = self.observed(observed);
+        let Decision { plan, skipped, .. } = self.decide(leftovers, is_full, now);
         (plan, skipped.into_iter().collect())
     }
 }

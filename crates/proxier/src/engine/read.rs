@@ -23,7 +23,7 @@ pub(super) struct Reading {
     pub(super) leftovers: Scope,
     /// The state that the engine expected, if it read the kernel.
     pub(super) believed: Option<State>,
-    pub(super) whole: bool,
+    pub(super) is_full: bool,
 }
 
 impl Engine {
@@ -107,6 +107,6 @@ impl Engine {
         });
         self.cluster.mark_all();
         self.known = Some(state);
-        Reading { leftovers, believed, whole: true }
+        Reading { leftovers, believed, is_full: true }
     }
 }

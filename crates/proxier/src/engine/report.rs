@@ -28,11 +28,11 @@ pub struct SyncReport {
     /// The changed answers to load balancers that ask this node about a Service. None: the health check has ended.
     pub health_checks: Vec<(ServiceId, Option<HealthCheck>)>,
     /// Whether the engine read the kernel and compared all of it, which retries all earlier failures.
-    pub whole: bool,
+    pub is_full: bool,
     /// The number of changes that repair drift: the kernel differed from the state that the engine expected.
     pub drifted: usize,
-    /// The virtual servers that Services do not ask for any more.
-    pub given_up: BTreeMap<VirtualServerKey, ServiceId>,
+    /// The virtual servers that no Service asks for any more, each with the Service that asked last.
+    pub released: BTreeMap<VirtualServerKey, ServiceId>,
 }
 
 impl Engine {
@@ -45,7 +45,7 @@ impl Engine {
             let (key, address) = run.first().map_or((None, None), about);
             let holder = key.and_then(|key| match self.cluster.holder(&Claim::VirtualServer(key)) {
                 Some(holder) => Some(&holder.port.service),
-                None => report.given_up.get(&key),
+                None => report.released.get(&key),
             });
             services.extend(holder);
             services.extend(address.into_iter().flat_map(|address| self.cluster.services_at(address)));
@@ -62,7 +62,7 @@ impl Engine {
             });
             servers.map(|(key, _)| key.family()).any(|of| of == family)
         };
-        report.plan.changes().iter().any(|change| change.family() == family) || report.whole && has_any()
+        report.plan.changes().iter().any(|change| change.family() == family) || report.is_full && has_any()
     }
 }
 
@@ -78,7 +78,8 @@ pub struct Counts {
     pub draining: usize,
 }
 
-/// The number of Services whose traffic must stay on this node, where none of their endpoints takes it.
+/// The number of Services with the policy `Local` and endpoints elsewhere, but none on this node that takes
+/// connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NoLocalEndpoints {
     pub(super) internal: [usize; 2],

@@ -2,10 +2,10 @@ mod addresses;
 mod completeness;
 mod health;
 mod node;
-mod orders;
+mod ordering;
 mod refused;
+mod reports;
 mod spread;
-mod told;
 mod udp;
 mod verify;
 

@@ -110,7 +110,6 @@ impl FakeKernel {
         }
     }
 
-    /// Whether the change creates a virtual server that exists.
     pub(super) fn has_server_of(&self, change: &Change) -> bool {
         matches!(change, Change::AddServer { key, .. } if self.virtual_servers.contains_key(key))
     }

@@ -39,7 +39,7 @@ impl Kernel for LinuxKernel {
         let (state, recorded) = self.read(believed)?;
         if let Some(recorded) = recorded {
             let followed = self.with_record(|record| record.follow(&recorded, &state));
-            self.record_trouble = self.record_trouble.take().filter(|_| followed.is_none());
+            self.record_error = self.record_error.take().filter(|_| followed.is_none());
         }
         Ok(state)
     }
@@ -102,7 +102,7 @@ impl LinuxKernel {
         match work(self.record.as_mut()?) {
             Ok(outcome) => Some(outcome),
             Err(error) => {
-                self.record_trouble = Some(error);
+                self.record_error = Some(error);
                 None
             }
         }

@@ -38,7 +38,7 @@ pub struct FlowDeletion {
     /// The duration.
     pub took: Duration,
     /// The number of deleted flows.
-    pub forgotten: usize,
+    pub deleted: usize,
 }
 
 /// The kernel operations of a period.

@@ -61,29 +61,29 @@ pub use traffic::TrafficReader;
 /// [`open`](Self::open) makes the kernel load IPVS and conntrack, and changes nothing else. The engine calls
 /// [`prepare`](crate::kernel::Kernel::prepare) before it reads the kernel. This call sets, makes or repairs:
 ///
-/// | state | decided by |
+/// | state | when |
 /// |---|---|
-/// | `net.ipv4.ip_forward` = 1 | nothing: without these sysctls, packets end in black holes |
-/// | `net.ipv4.vs.conntrack` = 1 | nothing |
-/// | `net.ipv4.vs.expire_nodest_conn` = 1 | nothing |
-/// | `net.ipv4.vs.expire_quiescent_template` = 1 | nothing |
-/// | `net.ipv4.vs.conn_reuse_mode` = 1, before Linux 5.9 = 0 | nothing |
+/// | `net.ipv4.ip_forward` = 1 | always: without these sysctls, packets end in black holes |
+/// | `net.ipv4.vs.conntrack` = 1 | always |
+/// | `net.ipv4.vs.expire_nodest_conn` = 1 | always |
+/// | `net.ipv4.vs.expire_quiescent_template` = 1 | always |
+/// | `net.ipv4.vs.conn_reuse_mode` = 1, before Linux 5.9 = 0 | always |
 /// | `net.ipv4.conf.all.arp_ignore` = 1, `arp_announce` = 2 | [`Settings::strict_arp`], off by default |
 /// | `net.ipv4.conf.all.route_localnet` = 1 | [`Config::localhost_node_ports`], off by default |
-/// | the timeouts of IPVS | [`Settings::timeouts`], by default those of conntrack |
-/// | a dummy device, which is down | [`Settings::names`] has its name |
-/// | the nftables tables `ip` and `ip6` | [`Settings::names`] has their name |
+/// | the timeouts of IPVS | always: [`Settings::timeouts`], by default those of conntrack |
+/// | a dummy device, which is down | always: [`Settings::names`] has its name |
+/// | the nftables tables `ip` and `ip6` | always: [`Settings::names`] has their name |
 /// | the nftables table `arp` | [`Config::scoped_arp`], off by default |
 ///
 /// A plan changes set elements, virtual servers with their real servers, and addresses of the device. It deletes
 /// conntrack entries that lead to removed endpoints. Other effects:
 ///
-/// | effect | decided by |
+/// | effect | when |
 /// |---|---|
-/// | the kernel loads the modules of schedulers | [`Config::missing_schedulers`] excludes some |
+/// | the kernel loads the module of a scheduler | a Service chooses it, and [`Config::missing_schedulers`] lacks it |
 /// | unallocated addresses of a ServiceCIDR are rejected | [`Settings::refuse_unallocated`], on by default |
 /// | state of kube-proxy is adopted | [`Settings::takeover`], off by default |
-/// | kube-proxy's rules and ipsets go | [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers) alone |
+/// | kube-proxy's rules and ipsets go | you call [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers) |
 /// | a file is written | [`Settings::record`], none by default |
 ///
 /// This state stays when the process ends, and continues to serve. [`clean_up`](Self::clean_up) removes it, except for
@@ -95,7 +95,7 @@ pub struct LinuxKernel {
     ipsets: ipset::IpSets,
     record: Option<record::Record>,
     /// The error of the last attempt to read or write the record.
-    record_trouble: Option<io::Error>,
+    record_error: Option<io::Error>,
     nft: nft::Nft,
     config: Config,
     settings: Settings,
@@ -129,7 +129,7 @@ impl LinuxKernel {
         }
         Ok(Self {
             record: settings.record.as_deref().map(record::Record::at),
-            record_trouble: None,
+            record_error: None,
             ipvs: ipvs_netlink::Client::open().map_err(unavailable("IPVS"))?,
             conntrack: conntrack::Conntrack::open().map_err(unavailable("conntrack"))?,
             addresses: addresses::Addresses::open(settings.names.clone()).map_err(unavailable("rtnetlink"))?,

@@ -70,8 +70,8 @@ impl Notices {
 fn in_nftables(names: &Names, kind: u16, payload: &[u8]) -> Option<Drift> {
     let [subsystem, _] = kind.to_be_bytes();
     let is_ours = |(attribute, value): (u16, &[u8])| attribute == OF_TABLE && text(value) == names.table();
-    let told = subsystem == netfilter::NFTABLES && attributes(netfilter::attributes(payload)).any(is_ours);
-    told.then_some(Drift::Any)
+    let is_drift = subsystem == netfilter::NFTABLES && attributes(netfilter::attributes(payload)).any(is_ours);
+    is_drift.then_some(Drift::Any)
 }
 
 /// A removed address, the kube-ipvs device set up or removed, or a changed default route.
@@ -82,7 +82,7 @@ fn in_devices(names: &Names, kind: u16, payload: &[u8]) -> Option<Drift> {
     const DEL_ADDRESS: u16 = 21;
     const NEW_ROUTE: u16 = 24;
     const DEL_ROUTE: u16 = 25;
-    let told = match kind {
+    let is_drift = match kind {
         NEW_LINK => is_device(names, payload)? && is_up(payload)?,
         DEL_LINK => is_device(names, payload)?,
         DEL_ADDRESS => return address(payload).map(Drift::Unbound),
@@ -90,7 +90,7 @@ fn in_devices(names: &Names, kind: u16, payload: &[u8]) -> Option<Drift> {
         NEW_ROUTE | DEL_ROUTE => return (payload.get(1) == Some(&0)).then_some(Drift::Gateways),
         _ => false,
     };
-    told.then_some(Drift::Any)
+    is_drift.then_some(Drift::Any)
 }
 
 /// Whether a link (`struct ifinfomsg`) is a device of kube-ipvs.

@@ -55,7 +55,7 @@ impl LinuxKernel {
     /// # Errors
     ///
     /// If nftables cannot be read.
-    pub fn hindrances(&mut self) -> Result<Vec<String>, KernelUnavailable> {
+    pub fn dropping_chains(&mut self) -> Result<Vec<String>, KernelUnavailable> {
         let chains = self.nft.dropping_at_forward().map_err(unavailable("nftables"))?;
         let message = |chain| {
             format!(
@@ -67,8 +67,8 @@ impl LinuxKernel {
     }
 
     /// Problems that the operator must know, although Services are served.
-    pub fn troubles(&self) -> Vec<String> {
-        let record = self.record.as_ref().zip(self.record_trouble.as_ref()).map(|(record, error)| {
+    pub fn warnings(&self) -> Vec<String> {
+        let record = self.record.as_ref().zip(self.record_error.as_ref()).map(|(record, error)| {
             format!(
                 "cannot write the copy of the record of ownership to {}: {error}. Services are served. If another \
                  program empties nftables while this proxy is not running, this proxy forgets which virtual servers \

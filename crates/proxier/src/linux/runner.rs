@@ -27,7 +27,7 @@ use crate::{
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let runner = Runner::open(Config::new("node-1"), Settings::default())?;
 /// let (sender, updates) = mpsc::channel();
-/// // In real life, this thread watches Services and EndpointSlices.
+/// // A proxy watches Services and EndpointSlices here.
 /// thread::spawn(move || {
 ///     let web = Service::new(ServiceId::new("default", "web"));
 ///     sender.send(Event::ServiceApplied(web).into())?;
@@ -51,7 +51,7 @@ impl Runner {
     ///
     /// # Errors
     ///
-    /// When the kernel lacks a subsystem, or gives no sockets.
+    /// If the kernel lacks a subsystem, or rejects a socket.
     pub fn open(config: Config, settings: Settings) -> Result<Self, KernelUnavailable> {
         let addresses = HostAddresses::open(&settings.names)?.read()?;
         let engine = Engine::new(config, addresses);
@@ -71,7 +71,7 @@ impl Runner {
     ///
     /// # Errors
     ///
-    /// When the kernel reports no changes any more. Start the program again, or drift stays unseen.
+    /// If the kernel reports no changes any more. Start the program again, because drift stays unseen otherwise.
     pub fn run(
         mut self,
         updates: Receiver<Update>,

@@ -6,7 +6,7 @@ use super::{Endpoint, PortNumber};
 
 /// A Service's annotations `kube-ipvs.io/…`, as docs/annotations.md describes them. Default: no annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct ServiceOptions {
     /// `scheduler`. None: the node's default.
     pub scheduler: Option<Scheduler>,

@@ -9,7 +9,7 @@ use crate::model::Family;
 pub enum Kept {
     /// A chain that accepts packets which a policy or a last rule would drop. Without it, Services would be
     /// unreachable.
-    LetsThrough {
+    Accepts {
         /// The family of its packets.
         family: Family,
         /// The chain.
@@ -29,7 +29,7 @@ pub enum Kept {
         by: Box<str>,
     },
     /// A chain that the kubelet also maintains.
-    Kubelets {
+    Kubelet {
         /// The family of its packets.
         family: Family,
         /// The chain.
@@ -61,7 +61,7 @@ impl Kept {
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LetsThrough { family, chain, dropping } => write!(
+            Self::Accepts { family, chain, dropping } => write!(
                 f,
                 "kube-proxy's chain {chain} stays ({family}): {dropping} drops packets that no rule accepts, and this \
                  chain accepts those of Services. This proxy does not update it"
@@ -70,7 +70,7 @@ impl fmt::Display for Kept {
                 f,
                 "kube-proxy's chain {chain} in {table} stays ({family}): the chain {by}, which this proxy does not remove, jumps to it"
             ),
-            Self::Kubelets { family, chain } => {
+            Self::Kubelet { family, chain } => {
                 write!(f, "the chain {chain} in nat stays ({family}): the kubelet maintains it too")
             }
             Self::InUse { sets } => write!(

@@ -108,7 +108,7 @@ impl Leftovers {
     /// The families in which a remaining chain looks up the set of health-check ports.
     pub(crate) fn health_checks(&self) -> Vec<Family> {
         let family = |kept: &Kept| match kept {
-            Kept::LetsThrough { family, chain, .. } if &**chain == NODE_PORT => Some(*family),
+            Kept::Accepts { family, chain, .. } if &**chain == NODE_PORT => Some(*family),
             _ => None,
         };
         self.kept.iter().filter_map(family).collect()
@@ -179,7 +179,7 @@ impl<'a> Search<'a> {
             let hooked = self.table.values().filter(|chain| chain.base.is_some_and(|base| base.hook == hook));
             if let Some(dropping) = hooked.copied().find(|chain| self.drops(chain)) {
                 let dropping = dropping.id.name.clone();
-                self.keep(chain, |family, chain| Kept::LetsThrough { family, chain, dropping });
+                self.keep(chain, |family, chain| Kept::Accepts { family, chain, dropping });
             }
         }
     }
@@ -226,7 +226,7 @@ impl<'a> Search<'a> {
     fn keep_what_the_kubelet_has(&mut self) {
         if self.name == "nat" && self.table.contains_key(KUBELETS_MARK) {
             for chain in [POSTROUTING, MARK_MASQ] {
-                self.keep(chain, |family, chain| Kept::Kubelets { family, chain });
+                self.keep(chain, |family, chain| Kept::Kubelet { family, chain });
             }
         }
     }

@@ -183,7 +183,7 @@ fn accepting_chain_stays_if_the_last_rule_may_drop() {
         (">KUBE-SOURCE-RANGES-FIREWALL", false),
     ] {
         let kept = Leftovers::among(&forward(rules), true).kept;
-        let is_forward = |kept: &Kept| matches!(kept, Kept::LetsThrough { chain, .. } if &**chain == "KUBE-FORWARD");
+        let is_forward = |kept: &Kept| matches!(kept, Kept::Accepts { chain, .. } if &**chain == "KUBE-FORWARD");
         assert_eq!(kept.iter().any(is_forward), stays, "{rules}: {kept:?}");
     }
 }
@@ -316,7 +316,7 @@ fn iptables_mode_chains_go_and_chains_that_begin_alike_stay() {
 fn iptables_mode_health_checks_stay_if_input_drops() {
     let drops = IPTABLES_MODE.replace("filter INPUT input:", "filter INPUT input!:");
     let kept = Leftovers::among(&chains(&drops), false).kept;
-    let [Kept::LetsThrough { chain, .. }] = &kept[..] else { panic!("{kept:?}") };
+    let [Kept::Accepts { chain, .. }] = &kept[..] else { panic!("{kept:?}") };
     assert_eq!(&**chain, "KUBE-NODEPORTS");
 }
 
@@ -482,7 +482,7 @@ fn preview_names_each_object() {
         chains: vec![(Family::V6, "nat".into(), "KUBE-SERVICES".into())],
         tables: vec![Family::V4],
         sets: vec!["KUBE-CLUSTER-IP".into()],
-        kept: vec![Kept::Kubelets { family: Family::V4, chain: "KUBE-MARK-MASQ".into() }],
+        kept: vec![Kept::Kubelet { family: Family::V4, chain: "KUBE-MARK-MASQ".into() }],
     };
     expect![[r#"
         kube-proxy's iptables mode has left objects here

@@ -56,7 +56,7 @@ impl Node {
         let has_gaps = !self.kernel.unlisted.is_empty();
         self.now += Duration::from_secs(1);
         let report = self.engine.sync(&mut self.kernel, self.now);
-        if report.whole {
+        if report.is_full {
             self.is_misled = has_gaps;
         }
         let has_unknown = !self.kernel.unconfirmed.is_empty() || !self.kernel.unanswered.is_empty();
@@ -174,10 +174,9 @@ fn ends_well(steps: Vec<Step>) -> Result<(), TestCaseError> {
         let report = node.sync(&[])?;
         prop_assert!(report.failures.is_empty() || node.is_misled, "{:?}", report.failures);
     }
-    // An audit.
     node.engine.verify_at(node.now);
     let audit = node.sync(&[])?;
-    prop_assert!(audit.whole && audit.failures.is_empty(), "{:?}", audit.failures);
+    prop_assert!(audit.is_full && audit.failures.is_empty(), "{:?}", audit.failures);
     let mut full = Node::new();
     full.sync(&last_events(steps.into_iter().map(|(events, ..)| events)))?;
     prop_assert_eq!(node.settled(), full.settled());

@@ -37,9 +37,9 @@ pub(crate) fn settle() -> Result<()> {
     const LOOK: Duration = Duration::from_millis(200);
     const BUSY_TICKS: u64 = 2;
     /// Ends only a hang.
-    const PATIENCE: Duration = Duration::from_secs(300);
+    const TIMEOUT: Duration = Duration::from_secs(300);
     let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < TIMEOUT {
         let before = busy_ticks()?;
         sleep(LOOK);
         if busy_ticks()? - before <= BUSY_TICKS {

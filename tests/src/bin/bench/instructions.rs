@@ -14,7 +14,6 @@ use proxier::{
 
 use crate::{node::config, shape::Shape};
 
-/// The number of changes that one run counts.
 const CHANGES: u32 = 100;
 
 /// Runs a case: `first-sync SERVICES` or `change SERVICES`. Prints how often it calls [`counted_sync`].

@@ -53,7 +53,7 @@ fn rest(engine: &mut Engine, kernel: &mut LinuxKernel) -> Result<Hour> {
         ensure!(report.plan.is_empty(), "at {now:?} the engine found a difference:\n{}", report.plan);
         hour.checks += milliseconds(spent.processor);
         hour.longest = hour.longest.max(milliseconds(spent.wall));
-        hour.audits += f64::from(u8::from(report.whole));
+        hour.audits += f64::from(u8::from(report.is_full));
         let next = engine.next_sync();
         ensure!(next > now, "at {now:?} the engine asks for the next sync at {next:?}");
         now = next;

@@ -45,7 +45,7 @@ fn sync_without_changes(engine: &mut Engine, kernel: &mut LinuxKernel, events: V
     events.into_iter().for_each(|event| engine.apply(event));
     let report = engine.sync(kernel, Default::default());
     ensure!(report.unavailable.is_none(), "{:?}", report.unavailable);
-    ensure!(report.whole && report.plan.is_empty(), "the kernel differs:\n{}", report.plan);
+    ensure!(report.is_full && report.plan.is_empty(), "the kernel differs:\n{}", report.plan);
     Ok(())
 }
 

@@ -330,7 +330,6 @@ fn handover_to_kube_proxy_keeps_connections() -> TestResult {
         await_taken_over(&proxy)?;
         let users = Users::arrive(cluster)?;
         proxy.terminate()?;
-        // Without kube-proxy's rules, kube-ipvs refuses the handover.
         let (rules, kube_ipvs) = (node.nft_sets()?, cluster.kube_ipvs(NODE)?);
         let refused = kube_ipvs.run(&["cleanup", "--handover"]).unwrap_err().to_string();
         ensure!(refused.contains("no rules of kube-proxy that serve IPv4."), "{refused}");

@@ -191,7 +191,7 @@ fn log_removed(done: &CleanupReport) {
 
 fn with_hint(kept: &Kept) -> String {
     match kept {
-        Kept::LetsThrough { .. } => {
+        Kept::Accepts { .. } => {
             format!("{kept}. docs/migrating-from-kube-proxy.md says how to replace it")
         }
         _ => kept.to_string(),

@@ -24,7 +24,7 @@ pub(crate) struct KubeProxy {
     livez: IntCounterVec,
     no_local_endpoints: IntGaugeVec,
     cleansing_duration: HistogramVec,
-    forgotten: IntCounterVec,
+    deleted: IntCounterVec,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl KubeProxy {
                 "Seconds that the deletion of stale conntrack entries took",
                 sync_buckets(),
             ),
-            forgotten: by_family(
+            deleted: by_family(
                 "conntrack_reconciler_deleted_entries_total",
                 "Conntrack entries that kube-ipvs deleted",
             ),
@@ -140,9 +140,9 @@ impl KubeProxy {
         }
     }
 
-    pub(crate) fn cleansed(&self, FlowDeletion { family, took, forgotten }: FlowDeletion) {
+    pub(crate) fn flows_deleted(&self, FlowDeletion { family, took, deleted }: FlowDeletion) {
         self.cleansing_duration.with_label_values(&of(family)).observe(took.as_secs_f64());
-        self.forgotten.with_label_values(&of(family)).inc_by(forgotten as u64);
+        self.deleted.with_label_values(&of(family)).inc_by(deleted as u64);
     }
 
     pub(crate) fn healthz(&self, good: bool) {

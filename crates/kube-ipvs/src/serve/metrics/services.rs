@@ -26,7 +26,7 @@ impl Services {
     }
 }
 
-fn families(OfServices { told, left_out }: OfServices) -> Vec<MetricFamily> {
+fn families(OfServices { sums, left_out }: OfServices) -> Vec<MetricFamily> {
     let registry = Registry::new();
     let counters =
         |name: &str, help: &str, labels: &[&str]| add(&registry, IntCounterVec::new(Opts::new(name, help), labels));
@@ -38,7 +38,7 @@ fn families(OfServices { told, left_out }: OfServices) -> Vec<MetricFamily> {
         "Bytes from (in) and to (out) clients of a Service, with IP headers",
         &LABELS,
     );
-    for (id, stats) in &told {
+    for (id, stats) in &sums {
         connections.with_label_values(&[&id.namespace, &id.name]).inc_by(stats.connections);
         for (counter, direction, value) in [
             (&packets, "in", stats.packets_in),

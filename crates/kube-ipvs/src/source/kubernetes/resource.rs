@@ -97,7 +97,7 @@ impl Resource {
     pub(crate) fn read(self, json: &RawValue, policy: &AnnotationPolicy) -> Object {
         let Head { key, version, uid } = self.head(json);
         let (content, ignored, trigger) = match proxier_kubernetes::Object::read(self.kind(), json.get(), policy) {
-            Ok((object, remarks)) => (Ok(object.event), remarks.told().collect(), object.trigger_time),
+            Ok((object, remarks)) => (Ok(object.event), remarks.into_messages().collect(), object.trigger_time),
             Err(invalid) => (Err(invalid), Vec::new(), None),
         };
         Object { key, version, content, uid, ignored, trigger }

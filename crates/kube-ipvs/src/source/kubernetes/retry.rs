@@ -28,7 +28,7 @@ pub(super) struct Retry {
 struct Outage {
     since: Instant,
     /// When the log last reported the outage.
-    told: Option<Instant>,
+    logged_at: Option<Instant>,
     is_recorded: bool,
     forbidden: u32,
 }
@@ -44,7 +44,7 @@ impl Retry {
 
     pub(super) fn answered(&mut self) {
         self.heard();
-        if let Some(outage) = self.outage.take().filter(|outage| outage.told.is_some()) {
+        if let Some(outage) = self.outage.take().filter(|outage| outage.logged_at.is_some()) {
             tracing::info!("{}: the API server answers again after {:.1?}", self.resource, outage.since.elapsed());
         }
     }
@@ -68,17 +68,17 @@ impl Retry {
         let time = outage.since.elapsed();
         if !resource.is_vital() && failure.is_refusal() {
             self.contact.without(resource.word());
-            if outage.told.replace(Instant::now()).is_none() {
+            if outage.logged_at.replace(Instant::now()).is_none() {
                 tracing::info!("{resource}: {failure}. kube-ipvs continues without this resource");
             }
             return None;
         }
         self.contact.lost(resource.word());
-        let is_due = outage.told.is_none_or(|told| told.elapsed() >= self.limits.repeat);
+        let is_due = outage.logged_at.is_none_or(|logged_at| logged_at.elapsed() >= self.limits.repeat);
         // A broken connection or an expired version is normal.
         if !is_due || (is_first && failure.is_usual()) {
             tracing::debug!("{resource}: {failure}; kube-ipvs retries");
-        } else if outage.told.replace(Instant::now()).is_none() {
+        } else if outage.logged_at.replace(Instant::now()).is_none() {
             tracing::warn!("{resource}: {failure}. kube-ipvs keeps the last known state and retries");
         } else {
             let time = GoDuration::seconds(time.as_secs());
@@ -112,7 +112,7 @@ impl Retry {
 
 impl Outage {
     fn begin() -> Self {
-        Self { since: Instant::now(), told: None, is_recorded: false, forbidden: 0 }
+        Self { since: Instant::now(), logged_at: None, is_recorded: false, forbidden: 0 }
     }
 }
 

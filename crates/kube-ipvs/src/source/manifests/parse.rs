@@ -119,11 +119,11 @@ impl Reader<'_> {
 
     fn take(&self, object: Object, remarks: Remarks, problem: impl Fn(Invalid) -> Problem, parsed: &mut Parsed) {
         // kube-ipvs applies no object of a file in part. The last good content stays in force.
-        if let Some(rule) = remarks.left_out.told().next() {
+        if let Some(rule) = remarks.left_out.into_messages().next() {
             return parsed.errors.push(problem(rule));
         }
         let room = MAX_PROBLEMS.saturating_sub(parsed.warnings.len());
-        parsed.warnings.extend(remarks.ignored.told().take(room).map(&problem));
+        parsed.warnings.extend(remarks.ignored.into_messages().take(room).map(&problem));
         if object.lacks_cluster_ip {
             let Key { namespace, name, .. } = object.key.clone();
             let (path, service) = (self.path.clone(), ServiceId { namespace, name });

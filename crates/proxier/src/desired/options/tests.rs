@@ -32,10 +32,10 @@ fn udp([service, slice]: [Event; 2]) -> [Event; 2] {
 fn check(events: impl IntoIterator<Item = Event>, expected: Expect) {
     let (mut engine, mut kernel) = start();
     let report = sync(&mut engine, &mut kernel, 0, events);
-    expected.assert_eq(&told(&report));
+    expected.assert_eq(&text(&report));
 }
 
-fn told(report: &crate::SyncReport) -> String {
+fn text(report: &crate::SyncReport) -> String {
     let plan = report.plan.to_string();
     let of_interest = |line: &&str| !line.contains("served") && !line.contains("vips") && !line.contains("+ address");
     let plan: String = plan.lines().filter(of_interest).map(|line| format!("{line}\n")).collect();
@@ -62,12 +62,12 @@ fn scheduler_options_set_the_scheduler_and_its_hash_flags() {
         options(Scheduler::WRR, port, None),
         ServiceOptions { hash_fallback: Some(false), ..ServiceOptions::DEFAULT },
     ];
-    let told = all.map(|options| {
+    let texts = all.map(|options| {
         let (mut engine, mut kernel) = start();
         let [service, _] = web(options, &[]);
-        told(&sync(&mut engine, &mut kernel, 0, [service]))
+        text(&sync(&mut engine, &mut kernel, 0, [service]))
     });
-    let lines = told.concat().lines().filter(|line| !line.contains("element")).collect::<Vec<_>>().join("\n");
+    let lines = texts.concat().lines().filter(|line| !line.contains("element")).collect::<Vec<_>>().join("\n");
     expect![[r#"
         + virtual server TCP 10.0.0.1:80 wlc
         + virtual server TCP 10.0.0.1:80 sh (sh-fallback)
@@ -105,7 +105,7 @@ fn missing_scheduler_is_replaced_by_the_node_default() {
         ! Service default/web is scheduled by rr: the kernel has no scheduler twos. Load the module ip_vs_twos and restart this proxy
         -
         ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Masq 2
-    "#]].assert_eq(&[told(&second), told(&third)].join("-\n"));
+    "#]].assert_eq(&[text(&second), text(&third)].join("-\n"));
 }
 
 #[test]
@@ -115,8 +115,8 @@ fn disabled_scheduler_is_never_requested_from_the_kernel() {
     let mut kernel = FakeKernel::default();
     let lblc = ServiceOptions { scheduler: Some(Scheduler::LBLC), ..ServiceOptions::DEFAULT };
     let report = sync(&mut engine, &mut kernel, 0, web(lblc, &["10.1.1.1"]));
-    assert!(!told(&report).contains(":80 lblc"), "{}", told(&report));
-    assert!(told(&report).contains("Load the module ip_vs_lblc"), "{}", told(&report));
+    assert!(!text(&report).contains(":80 lblc"), "{}", text(&report));
+    assert!(text(&report).contains("Load the module ip_vs_lblc"), "{}", text(&report));
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn endpoint_that_is_another_node_is_forwarded_by_nat() {
         ~ real server TCP 10.0.0.1:80 -> 192.168.0.2:80 Tunnel 1
         - element cluster-ips { 10.0.0.1 . tcp . 80 }
     "#]]
-    .assert_eq(&format!("{}-\n{}", told(&known), told(&gone)));
+    .assert_eq(&format!("{}-\n{}", text(&known), text(&gone)));
 }
 
 /// A pod cannot have the node's address. Short circuits use NAT, and end at the ClusterIP.
@@ -359,8 +359,8 @@ fn changed_service_options_update_existing_virtual_servers() {
         ServiceOptions { scheduler: Some(Scheduler::SH), local_weight: 3, ..forwarded(Gre) },
         ServiceOptions::DEFAULT,
     ];
-    let told: Vec<String> =
-        steps.into_iter().map(|options| told(&sync(&mut engine, &mut kernel, 1, web(options, &endpoints)))).collect();
+    let texts: Vec<String> =
+        steps.into_iter().map(|options| text(&sync(&mut engine, &mut kernel, 1, web(options, &endpoints)))).collect();
     expect![[r#"
         + element direct-return { 10.0.0.1 . tcp . 80 }
         ~ real server TCP 10.0.0.1:80 -> 10.1.1.1:80 Route 1
@@ -379,7 +379,7 @@ fn changed_service_options_update_existing_virtual_servers() {
         ~ real server TCP 10.0.0.1:80 -> 192.168.0.7:80 Masq 1
         - element direct-return { 10.0.0.1 . tcp . 80 }
     "#]]
-    .assert_eq(&told.join("-\n"));
+    .assert_eq(&texts.join("-\n"));
 }
 
 #[test]
@@ -394,17 +394,17 @@ fn service_option_max_drain_time_limits_draining() {
     let (server, endpoint) = (crate::testing::key("TCP 10.0.0.1:80"), crate::testing::key("TCP 10.1.2.1:80"));
     let endpoint = crate::cluster::EndpointAddress { address: endpoint.address, port: endpoint.port };
     kernel.connections.insert((server, endpoint), 1);
-    let left = told(&sync(&mut engine, &mut kernel, 1, web(within(3), &both[..1])));
-    let early = told(&sync(&mut engine, &mut kernel, 3, []));
+    let left = text(&sync(&mut engine, &mut kernel, 1, web(within(3), &both[..1])));
+    let early = text(&sync(&mut engine, &mut kernel, 3, []));
     // Sooner than the usual count of connections.
     assert_eq!(engine.next_sync().as_secs(), 4);
-    let over = told(&sync(&mut engine, &mut kernel, 4, []));
+    let over = text(&sync(&mut engine, &mut kernel, 4, []));
     // The endpoint returns and leaves again. A shorter time takes effect at once, and 0 removes it at once.
     sync(&mut engine, &mut kernel, 5, web(within(600), &both));
     sync(&mut engine, &mut kernel, 6, web(within(600), &both[..1]));
-    let shorter = told(&sync(&mut engine, &mut kernel, 10, web(within(2), &both[..1])));
+    let shorter = text(&sync(&mut engine, &mut kernel, 10, web(within(2), &both[..1])));
     sync(&mut engine, &mut kernel, 11, web(within(0), &both));
-    let none = told(&sync(&mut engine, &mut kernel, 12, web(within(0), &both[..1])));
+    let none = text(&sync(&mut engine, &mut kernel, 12, web(within(0), &both[..1])));
     assert_eq!(engine.draining(), 0);
     expect![[r#"
         ~ real server TCP 10.0.0.1:80 -> 10.1.2.1:80 Masq 0

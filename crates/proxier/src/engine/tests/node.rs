@@ -67,11 +67,11 @@ fn remote_pods_are_known_if_the_network_uses_the_node_pod_cidrs() {
     let policy = TrafficPolicy::Local;
     let web = Service { external_policy: policy, ..service("web", &["10.0.0.1"], &[(80, None)]) };
     sync(&mut engine, &mut kernel, 0, [Event::ServiceApplied(web), node("node-2", &["10.244.2.0/24"])]);
-    assert_eq!(engine.cluster().untold_pods(), [Family::V4, Family::V6]);
+    assert_eq!(engine.cluster().unidentified_pods(), [Family::V4, Family::V6]);
     // The controller manager gave the Node these ranges, and the pod network does not use them.
     let own = node("node-1", &["10.244.1.0/24", "fd00:244:0:1::/64"]);
     check(&sync(&mut engine, &mut kernel, 1, [own, addresses(&["10.244.7.1"])]), expect![""]);
-    assert_eq!(engine.cluster().untold_pods(), [Family::V4, Family::V6]);
+    assert_eq!(engine.cluster().unidentified_pods(), [Family::V4, Family::V6]);
     check(
         &sync(&mut engine, &mut kernel, 2, [addresses(&["10.244.7.1", "10.244.1.1"])]),
         expect![[r#"
@@ -79,14 +79,14 @@ fn remote_pods_are_known_if_the_network_uses_the_node_pod_cidrs() {
             + element remote-pods { 10.244.2.0/23 }
         "#]],
     );
-    assert_eq!(engine.cluster().untold_pods(), [Family::V6]);
+    assert_eq!(engine.cluster().unidentified_pods(), [Family::V6]);
     check(
         &sync(&mut engine, &mut kernel, 3, [addresses(&["10.244.1.1", "fd00:244:0:1::1"])]),
         expect![[r#"
             + element remote-pods { fd00:244::/64 }
         "#]],
     );
-    assert_eq!(engine.cluster().untold_pods(), []);
+    assert_eq!(engine.cluster().unidentified_pods(), []);
     check(
         &sync(&mut engine, &mut kernel, 4, [node("node-1", &["10.244.0.0/22"])]),
         expect![[r#"

@@ -1,7 +1,7 @@
 //! Virtual servers that the kernel rejects, and the state that depends on them.
 
 use super::{
-    orders::{local, outer},
+    ordering::{local, outer},
     *,
 };
 
@@ -105,7 +105,7 @@ fn kernel_reads_back_off_after_any_failure() {
         udp(&endpoints.each_ref().map(String::as_str)).into_iter().for_each(|event| engine.apply(event));
         let report = engine.sync(&mut kernel, Duration::from_millis(100 * number));
         let flows = report.plan.to_string().matches("- flows").count();
-        assert!(number == 1 || report.whole || flows == 0, "looked for at every event:\n{}", report.plan);
+        assert!(number == 1 || report.is_full || flows == 0, "looked for at every event:\n{}", report.plan);
     }
     // Reads after 1, 2, and 4 seconds.
     assert_eq!(kernel.observations - read, 3);
@@ -142,7 +142,7 @@ fn address_without_a_record_is_unbound_after_a_failed_unbind() {
     engine.verify_at(Duration::ZERO);
     for second in [30, 31, 33] {
         let report = engine.sync(&mut kernel, Duration::from_secs(second));
-        assert_eq!((report.whole, report.failures.len()), (true, 1), "after {second} seconds");
+        assert_eq!((report.is_full, report.failures.len()), (true, 1), "after {second} seconds");
     }
     kernel.refuse.clear();
     sync(&mut engine, &mut kernel, 37, []);

@@ -40,7 +40,7 @@ fn spot_check_leads_to_the_repair_of_a_removed_real_server() {
     remove_first(kernel.virtual_servers.get_mut(&key).unwrap());
     check(&sync(&mut engine, &mut kernel, 1, []), expect![""]);
     let report = sync(&mut engine, &mut kernel, 2, []);
-    assert_eq!((report.whole, report.drifted), (true, 1));
+    assert_eq!((report.is_full, report.drifted), (true, 1));
     check(
         &report,
         expect![[r#"
@@ -73,9 +73,9 @@ fn large_state_is_read_rarely_and_settings_are_corrected_every_period() {
         Event::ServiceApplied(service("web", &["10.96.0.1"], &[(80, None)])),
         Event::SliceApplied(slice("web-1", "web", 80, &endpoints)),
     ];
-    assert!(sync(&mut engine, &mut kernel, 0, events).whole);
+    assert!(sync(&mut engine, &mut kernel, 0, events).is_full);
     sync(&mut engine, &mut kernel, 1, []);
-    let is_whole = |second| sync(&mut engine, &mut kernel, second, []).whole;
+    let is_whole = |second| sync(&mut engine, &mut kernel, second, []).is_full;
     assert_eq!([29, 31, 59, 61, 92, 119, 121].map(is_whole), [false, false, false, true, false, false, true]);
     assert_eq!(kernel.corrections, 2, "at 31 and at 92");
 }
@@ -87,9 +87,9 @@ fn changes_come_before_a_periodic_read_unless_it_is_a_period_late() {
     sync(&mut engine, &mut kernel, 0, myapp());
     let report =
         sync(&mut engine, &mut kernel, 31, [Event::ServiceApplied(service("web", &["10.96.0.1"], &[(80, None)]))]);
-    assert!(!report.plan.is_empty() && !report.whole);
+    assert!(!report.plan.is_empty() && !report.is_full);
     assert!(engine.next_sync() <= Duration::from_secs(31));
-    assert!(sync(&mut engine, &mut kernel, 31, []).whole);
+    assert!(sync(&mut engine, &mut kernel, 31, []).is_full);
     let report = sync(&mut engine, &mut kernel, 91, [Event::ServiceRemoved(ServiceId::new("default", "web"))]);
-    assert!(!report.plan.is_empty() && report.whole);
+    assert!(!report.plan.is_empty() && report.is_full);
 }

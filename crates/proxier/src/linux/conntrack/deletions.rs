@@ -12,14 +12,14 @@ const MOST: usize = 4096;
 pub(super) struct Deletions<E> {
     execute: E,
     batch: Batch,
-    forgotten: usize,
+    deleted: usize,
     /// The first error. It does not stop the other deletions.
     outcome: Result<(), Error>,
 }
 
 impl<E: FnMut(Batch) -> Result<Vec<Failure>, Error>> Deletions<E> {
     pub(super) fn new(execute: E) -> Self {
-        Self { execute, batch: Batch::new(), forgotten: 0, outcome: Ok(()) }
+        Self { execute, batch: Batch::new(), deleted: 0, outcome: Ok(()) }
     }
 
     pub(super) fn push(&mut self, entry: &Entry) {
@@ -32,7 +32,7 @@ impl<E: FnMut(Batch) -> Result<Vec<Failure>, Error>> Deletions<E> {
     /// Returns the number of deleted flows.
     pub(super) fn finish(mut self) -> Result<usize, Error> {
         self.flush();
-        self.outcome.map(|()| self.forgotten)
+        self.outcome.map(|()| self.deleted)
     }
 
     fn flush(&mut self) {
@@ -42,7 +42,7 @@ impl<E: FnMut(Batch) -> Result<Vec<Failure>, Error>> Deletions<E> {
         let batch = mem::take(&mut self.batch);
         let count = batch.len();
         let executed = (self.execute)(batch).and_then(|failures| {
-            self.forgotten += count - failures.len();
+            self.deleted += count - failures.len();
             refusal(failures)
         });
         let outcome = mem::replace(&mut self.outcome, Ok(()));

@@ -78,7 +78,7 @@ impl Conntrack {
             let Self { lists, deletions, kernel_filters } = self;
             let pass = |filter: &Filter| pass(lists, deletions, filter, wanted);
             match cleanse(kernel_filters, family, wanted, pass) {
-                Ok(forgotten) => flow_deletions.push(FlowDeletion { family, took: start.elapsed(), forgotten }),
+                Ok(deleted) => flow_deletions.push(FlowDeletion { family, took: start.elapsed(), deleted }),
                 Err(error) => outcome = Err(error),
             }
         }
@@ -103,12 +103,12 @@ fn cleanse(
         if is_refused {
             done = pass(&all)?;
         }
-        let Pass::Done { forgotten, is_filtered } = done else {
+        let Pass::Done { deleted, is_filtered } = done else {
             // The kernel rejected even a list without a filter, so it has no conntrack and no flows.
             break;
         };
         // A rejected deletion does not stop the others.
-        outcome = outcome.and_then(|before| Ok(before + forgotten?));
+        outcome = outcome.and_then(|before| Ok(before + deleted?));
         if is_refused || !is_filtered {
             // This list had all entries.
             *kernel_filters = false;
@@ -123,7 +123,7 @@ enum Pass {
     Refused,
     Done {
         /// The number of deleted flows.
-        forgotten: Result<usize, Error>,
+        deleted: Result<usize, Error>,
         /// Whether the list had only entries that the filter chooses.
         is_filtered: bool,
     },
@@ -140,11 +140,11 @@ fn pass(lists: &mut Socket, deletions: &mut Socket, filter: &Filter, wanted: &Wa
             deletions.push(&entry);
         }
     });
-    let forgotten = deletions.finish();
+    let deleted = deletions.finish();
     match listed {
         Err(error) if is_refusal(&error) => Ok(Pass::Refused),
         Err(error) => Err(error),
-        Ok(()) => Ok(Pass::Done { forgotten, is_filtered }),
+        Ok(()) => Ok(Pass::Done { deleted, is_filtered }),
     }
 }
 

@@ -141,7 +141,7 @@ impl FakeKernel {
         let before = self.table.len();
         let filters = self.filters;
         self.table.retain(|entry| !(wanted.includes(entry) && (!filters || filter.can_list(entry))));
-        Pass::Done { forgotten: Ok(before - self.table.len()), is_filtered }
+        Pass::Done { deleted: Ok(before - self.table.len()), is_filtered }
     }
 
     fn cleanse(&mut self, kernel_filters: &mut bool, wanted: &Wanted) -> usize {
@@ -205,8 +205,8 @@ fn rejected_flow_deletion_stops_no_other() {
     let mut lists = 0;
     let outcome = cleanse(&mut true, Family::V4, &two_wanted(), |_| {
         lists += 1;
-        let forgotten = if lists == 1 { Err(Error::Overrun) } else { Ok(1) };
-        Ok(Pass::Done { forgotten, is_filtered: true })
+        let deleted = if lists == 1 { Err(Error::Overrun) } else { Ok(1) };
+        Ok(Pass::Done { deleted, is_filtered: true })
     });
     assert!(matches!(outcome, Err(Error::Overrun)));
     assert_eq!(lists, 2);

@@ -19,7 +19,7 @@ pub(super) enum Content {
     Hairpins,
     HealthChecks,
     ShortCircuits,
-    Silent,
+    ArpIgnore,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Raw {
         let element = match content {
             Content::Keys(set) => Element::Key(set, take_key(family, &mut bytes)?),
             Content::Vips => Element::Vip(take_address(family, &mut bytes)?),
-            Content::Silent => match take_address(family, &mut bytes)? {
+            Content::ArpIgnore => match take_address(family, &mut bytes)? {
                 IpAddr::V4(address) => Element::ArpIgnore(address),
                 IpAddr::V6(_) => return None,
             },
@@ -169,7 +169,7 @@ mod tests {
             round_trip(Element::Key(served, key), Content::Keys(served), Some("default/web"));
             round_trip(Element::Vip(key.address), Content::Vips, None);
             if let IpAddr::V4(address) = key.address {
-                round_trip(Element::ArpIgnore(address), Content::Silent, None);
+                round_trip(Element::ArpIgnore(address), Content::ArpIgnore, None);
             }
             round_trip(Element::Hairpin(key.protocol, endpoint), Content::Hairpins, None);
             round_trip(Element::HealthCheck(key), Content::HealthChecks, None);
@@ -226,7 +226,7 @@ mod tests {
             Content::Hairpins,
             Content::HealthChecks,
             Content::ShortCircuits,
-            Content::Silent,
+            Content::ArpIgnore,
         ];
         let keys = ["TCP 10.0.0.1:80", "UDP [fd00::1]:53"].map(testing::key);
         let seeds = keys.into_iter().flat_map(|key| {

@@ -152,7 +152,7 @@ impl Nft {
             }
         }
         for raw in self.elements(Table::Arp, ARP_IGNORE)? {
-            if let Some((element, _)) = raw.decode(Family::V4, Content::Silent) {
+            if let Some((element, _)) = raw.decode(Family::V4, Content::ArpIgnore) {
                 state.add(element, &None);
             }
         }

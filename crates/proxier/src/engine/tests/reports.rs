@@ -27,7 +27,7 @@ fn here(name: &str, endpoints: &[&str]) -> EndpointSlice {
 fn sync_report_has_health_checks_only_when_they_change() {
     let (mut engine, mut kernel) = start();
     let id = || ServiceId::new("default", "lb");
-    let told = |count| vec![(id(), Some(HealthCheck { port: port(32000), local_endpoints: count }))];
+    let answer = |count| vec![(id(), Some(HealthCheck { port: port(32000), local_endpoints: count }))];
     let mut seconds = 0;
     let mut check = |events: Vec<Event>, expected: Vec<(ServiceId, Option<HealthCheck>)>| {
         let report = sync(&mut engine, &mut kernel, seconds, events.clone());
@@ -35,19 +35,19 @@ fn sync_report_has_health_checks_only_when_they_change() {
         seconds += 40;
     };
     check(myapp().into(), vec![]);
-    check(vec![Event::ServiceApplied(lb())], told(0));
+    check(vec![Event::ServiceApplied(lb())], answer(0));
     // A pod with an address of each family and two ports counts once.
     let v4 = here("lb-4", &["10.244.1.1", "10.244.1.2"]);
-    check(vec![Event::SliceApplied(v4), Event::SliceApplied(here("lb-6", &["fd00::1"]))], told(2));
+    check(vec![Event::SliceApplied(v4), Event::SliceApplied(here("lb-6", &["fd00::1"]))], answer(2));
     check(vec![], vec![]);
     check(vec![Event::SliceApplied(slice("lb-4b", "lb", 8080, &["10.244.2.1"]))], vec![]);
-    check(vec![Event::SliceApplied(here("lb-4", &["10.244.1.1", "10.244.1.2!", "10.244.1.3~"]))], told(1));
+    check(vec![Event::SliceApplied(here("lb-4", &["10.244.1.1", "10.244.1.2!", "10.244.1.3~"]))], answer(1));
     // A terminating endpoint that still serves is no reason to send clients to this node.
     let v4 = here("lb-4", &["10.244.1.3~"]);
-    check(vec![Event::SliceApplied(v4), Event::SliceRemoved(SliceId::new("default", "lb-6"))], told(0));
+    check(vec![Event::SliceApplied(v4), Event::SliceRemoved(SliceId::new("default", "lb-6"))], answer(0));
     let cluster = Service { external_policy: TrafficPolicy::Cluster, ..lb() };
     check(vec![Event::ServiceApplied(cluster)], vec![(id(), None)]);
-    check(vec![Event::ServiceApplied(lb())], told(0));
+    check(vec![Event::ServiceApplied(lb())], answer(0));
     check(vec![Event::ServiceRemoved(id())], vec![(id(), None)]);
 }
 
