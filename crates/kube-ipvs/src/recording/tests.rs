@@ -10,7 +10,10 @@ use parking_lot::Mutex;
 use proxier::{
     Completeness, Config,
     fake::FakeKernel,
-    model::{Endpoint, EndpointPort, EndpointSlice, Event, Family, Protocol, Service, ServiceId, ServicePort, SliceId},
+    model::{
+        Endpoint, EndpointPort, EndpointSlice, Event, Family, Protocol, Service, ServiceId, ServiceOptions,
+        ServicePort, SliceId,
+    },
 };
 
 use super::*;
@@ -235,6 +238,13 @@ fn committed_recordings_replay_exactly() {
             assert!(!replay.plans.is_empty(), "{}", path.display());
         }
     }
+}
+
+#[test]
+fn option_that_an_older_recording_lacks_has_its_default() {
+    let weighted = ServiceOptions { local_weight: 3, ..ServiceOptions::DEFAULT };
+    let read: ServiceOptions = serde_json::from_str(r#"{"local_weight": 3}"#).unwrap();
+    assert_eq!(read, weighted);
 }
 
 #[test]
