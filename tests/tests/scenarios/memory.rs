@@ -12,7 +12,7 @@ const NODE: &str = "node-3";
 /// Services, and endpoints of each.
 const SIZE: (u32, u32) = (1000, 10);
 /// In KiB, for [`SIZE`]. The resident pages of the program itself are extra: few for the image, more for a test build.
-const MOST: u64 = 16 * 1024;
+const MAX_DATA: u64 = 16 * 1024;
 
 /// `KUBE_IPVS_MEMORY=5000x50` measures another size, for which there is no bound.
 fn size() -> Result<(u32, u32)> {
@@ -77,8 +77,11 @@ fn ten_thousand_endpoints_take_less_than_sixteen_mib() -> TestResult {
         let [own, resident, peak] = ["RssAnon", "VmRSS", "VmHWM"].map(|name| memory(&proxy, name));
         let (own, resident) = (own?, format!("{} KiB are resident, and were {} at most", resident?, peak?));
         println!("{services} x {endpoints}: {resident}; {own} KiB of it are the data");
-        let bound = ((services, endpoints) == SIZE).then_some(MOST);
-        ensure!(bound.is_none_or(|most| own < most), "{resident}; {own} KiB of it are the data, {MOST} are allowed");
+        let bound = ((services, endpoints) == SIZE).then_some(MAX_DATA);
+        ensure!(
+            bound.is_none_or(|most| own < most),
+            "{resident}; {own} KiB of it are the data, {MAX_DATA} are allowed"
+        );
         Ok(())
     })
 }

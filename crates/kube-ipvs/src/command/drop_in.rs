@@ -39,7 +39,7 @@ impl DropIn {
     }
 }
 
-pub(super) fn is_meant(arguments: &[OsString]) -> bool {
+pub(super) fn is_invoked(arguments: &[OsString]) -> bool {
     go_runner::name(arguments).is_some_and(|name| name == "kube-proxy")
 }
 
@@ -91,9 +91,9 @@ mod tests {
         for (program, expected) in
             [("kube-proxy", true), ("/usr/local/bin/kube-proxy", true), ("/bin/kube-ipvs", false), ("", false)]
         {
-            assert_eq!(is_meant(&[program.into()]), expected, "{program}");
+            assert_eq!(is_invoked(&[program.into()]), expected, "{program}");
         }
-        assert!(!is_meant(&[]));
+        assert!(!is_invoked(&[]));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) struct LogFile {
     pub(super) without_effect: Vec<String>,
 }
 
-pub(super) fn is_meant(arguments: &[OsString]) -> bool {
+pub(super) fn is_invoked(arguments: &[OsString]) -> bool {
     name(arguments).is_some_and(|name| name == "go-runner" || name == "kube-log-runner")
 }
 
@@ -94,9 +94,9 @@ mod tests {
 
     #[test]
     fn program_name_selects_go_runner() {
-        let is_meant = |program: &str| is_meant(&[program.into()]);
-        assert!(is_meant("/go-runner") && is_meant("kube-log-runner"));
-        assert!(!is_meant("kube-proxy") && !is_meant(""));
+        let is_invoked = |program: &str| is_invoked(&[program.into()]);
+        assert!(is_invoked("/go-runner") && is_invoked("kube-log-runner"));
+        assert!(!is_invoked("kube-proxy") && !is_invoked(""));
     }
 
     #[test]

@@ -182,12 +182,12 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
-    if go_runner::is_meant(&arguments) {
+    if go_runner::is_invoked(&arguments) {
         let (file, command) = go_runner::unwrap(arguments)?;
         log::to_file(&file);
         arguments = command;
     }
-    match drop_in::is_meant(&arguments) {
+    match drop_in::is_invoked(&arguments) {
         true => drop_in::run(arguments),
         false => Cli::parse_from(arguments).run(),
     }

@@ -64,10 +64,10 @@ fn words(line: &[u8]) -> Vec<OsString> {
 
 /// The arguments of a daemon with this command line. None for another program or command.
 fn daemon(mut line: Vec<OsString>) -> Option<RunArgs> {
-    if go_runner::is_meant(&line) {
+    if go_runner::is_invoked(&line) {
         (_, line) = go_runner::unwrap(line).ok()?;
     }
-    if drop_in::is_meant(&line) {
+    if drop_in::is_invoked(&line) {
         return drop_in::run_args(line);
     }
     if go_runner::name(&line)? != "kube-ipvs" {

@@ -17,10 +17,10 @@ fn check(line: &str, config: &str, expected: Expect) {
     fs::write(&path, config).unwrap();
     let path = path.to_string_lossy();
     let mut words: Vec<OsString> = line.split_whitespace().map(|word| word.replace("CONFIG", &path).into()).collect();
-    if go_runner::is_meant(&words) {
+    if go_runner::is_invoked(&words) {
         words = go_runner::unwrap(words).unwrap().1;
     }
-    assert!(drop_in::is_meant(&words), "{line}");
+    assert!(drop_in::is_invoked(&words), "{line}");
     let options = drop_in::run_args(words).unwrap_or_else(|| panic!("{line} is no daemon")).options;
     let said = match options.resolve() {
         Err(error) => format!("refused: {error:#}\n"),

@@ -77,8 +77,8 @@ impl FromStr for NodePorts {
                 },
             }
         }
-        let says_nothing = !localhost && !primary && ranges.is_empty();
-        let addresses = match all || says_nothing {
+        let is_unset = !localhost && !primary && ranges.is_empty();
+        let addresses = match all || is_unset {
             true => NodePortAddresses::All,
             false => NodePortAddresses::Chosen { primary, ranges },
         };

@@ -63,7 +63,7 @@ pub fn write(configuration: &Configuration) -> Result<String, serde_saphyr::Seri
         #[serde(flatten)]
         configuration: &'a Configuration,
     }
-    let configuration = &configuration.spelled_out();
+    let configuration = &configuration.with_listen_addresses();
     serde_saphyr::to_string(&Document { api_version: API_VERSION, kind: KIND, configuration })
 }
 
@@ -152,7 +152,7 @@ fn prune(value: &mut Value) {
 
 impl Configuration {
     /// Returns the configuration with its default listen addresses written out.
-    pub fn spelled_out(&self) -> Self {
+    pub fn with_listen_addresses(&self) -> Self {
         let listen = |address: Option<_>| address.map_or(Listen::Disabled, Listen::Socket);
         Self {
             healthz_bind_address: listen(self.healthz_listen()),

@@ -69,17 +69,17 @@ pub(super) fn take_field(file: &mut Value, path: &[&str]) -> Option<String> {
     let (last, parents) = path.split_last()?;
     let parent = parents.iter().try_fold(file, |value, key| value.get_mut(key))?;
     let value = parent.as_object_mut()?.remove(*last)?;
-    (!says_nothing(&value)).then(|| path.join("."))
+    (!is_zero_value(&value)).then(|| path.join("."))
 }
 
 /// Whether a tool that writes every field out writes this value for an unset one.
-fn says_nothing(value: &Value) -> bool {
+fn is_zero_value(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Bool(true) => false,
         Value::Number(number) => number.as_f64() == Some(0.0),
         Value::String(text) => matches!(text.as_str(), "" | "0" | "0s"),
-        Value::Array(items) => items.iter().all(says_nothing),
-        Value::Object(fields) => fields.values().all(says_nothing),
+        Value::Array(items) => items.iter().all(is_zero_value),
+        Value::Object(fields) => fields.values().all(is_zero_value),
     }
 }

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    About, EventNote, ToPost,
+    About, EventNote, QueuedNote,
     cut::{beginning, cut},
 };
 
@@ -15,8 +15,8 @@ const MAX_NAME: usize = 253;
 const CUT_MARK: &str = " … the log of kube-ipvs on this node has the rest";
 
 /// The namespace and the Event in `events.k8s.io/v1`. The namespace is that of the object, or `default` for a Node.
-pub(super) fn event(to_post: &ToPost, node: &str, at: Timestamp) -> (String, Value) {
-    let ToPost { event_note, uid, .. } = to_post;
+pub(super) fn event(to_post: &QueuedNote, node: &str, at: Timestamp) -> (String, Value) {
+    let QueuedNote { event_note, uid, .. } = to_post;
     let object = |version: &str, kind: &str, namespace: &str, name: &str| {
         let object = json!({"apiVersion": version, "kind": kind, "namespace": namespace, "name": name});
         (namespace.to_owned(), object, "Sync")
@@ -54,7 +54,7 @@ pub(super) fn event(to_post: &ToPost, node: &str, at: Timestamp) -> (String, Val
 /// stores the first Event and answers the others with a 409.
 ///
 /// An Event about a Node carries the name of that Node, so two nodes with the same problem have two Events.
-fn name(ToPost { event_note, uid, fact }: &ToPost, regarding: &Value) -> String {
+fn name(QueuedNote { event_note, uid, fact }: &QueuedNote, regarding: &Value) -> String {
     let text = |field: &str| regarding[field].as_str().unwrap_or_default();
     let EventNote { reason, note, .. } = event_note;
     let fact = fact.as_deref().unwrap_or(note);
@@ -72,7 +72,7 @@ fn hash(parts: &[&str]) -> u64 {
 }
 
 /// If the text differs between nodes, the note names this node: the API server stores the Event of one node only.
-fn note(ToPost { event_note, fact, .. }: &ToPost, node: &str) -> String {
+fn note(QueuedNote { event_note, fact, .. }: &QueuedNote, node: &str) -> String {
     let EventNote { note, .. } = event_note;
     if fact.is_none() {
         return note.clone();

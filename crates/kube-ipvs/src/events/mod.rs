@@ -52,7 +52,7 @@ pub struct EventNote {
 
 /// A note to post as an Event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToPost {
+pub struct QueuedNote {
     pub(crate) event_note: EventNote,
     /// The UID of a Service, if it is known.
     pub(crate) uid: Option<Box<str>>,
@@ -84,7 +84,7 @@ const REPEATS: Budget = Budget { burst: 1, one_more: Duration::from_secs(70 * 60
 /// kube-ipvs keeps retrying a failed change, so a fact is recorded once in 70 minutes.
 #[derive(Debug)]
 pub struct EventRecorder {
-    to_post: Sender<ToPost>,
+    to_post: Sender<QueuedNote>,
     repeats: Limits,
     limits: Limits,
     uids: HashMap<ServiceId, Box<str>>,
@@ -92,7 +92,7 @@ pub struct EventRecorder {
 
 impl EventRecorder {
     /// Queues notes in a channel. A receiver such as [`post()`] is optional.
-    pub fn new(to_post: Sender<ToPost>) -> Self {
+    pub fn new(to_post: Sender<QueuedNote>) -> Self {
         let repeats = Limits::new(Budgets { object: REPEATS, namespace: REPEATS, all: REPEATS });
         Self { to_post, repeats, limits: Limits::new(BUDGETS), uids: HashMap::new() }
     }
@@ -160,7 +160,7 @@ impl EventRecorder {
         }
         self.repeats.allow(&identity, None, now);
         let event_note = EventNote { note: shortened(&note), about, reason };
-        let _ = self.to_post.try_send(ToPost { event_note, uid, fact });
+        let _ = self.to_post.try_send(QueuedNote { event_note, uid, fact });
     }
 }
 

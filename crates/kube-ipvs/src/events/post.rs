@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{About, QUEUE_CAPACITY, ToPost, event::event};
+use super::{About, QUEUE_CAPACITY, QueuedNote, event::event};
 
 /// Time limits of posting.
 #[derive(Debug, Clone, Copy)]
@@ -21,9 +21,9 @@ pub struct Pace {
 }
 
 /// Posts notes as Events until all senders are gone. kube-ipvs does not retry a failed post: the log has the fact.
-pub async fn post(client: Client, node: &str, pace: Pace, mut event_notes: Receiver<ToPost>) {
+pub async fn post(client: Client, node: &str, pace: Pace, mut event_notes: Receiver<QueuedNote>) {
     // By due time. The number separates entries with the same due time.
-    let mut waiting: BTreeMap<(Instant, u64), ToPost> = BTreeMap::new();
+    let mut waiting: BTreeMap<(Instant, u64), QueuedNote> = BTreeMap::new();
     let (mut number, mut is_open, mut could) = (0, true, true);
     loop {
         let due = waiting.first_key_value().map(|((due, _), _)| *due);
@@ -50,7 +50,7 @@ pub async fn post(client: Client, node: &str, pace: Pace, mut event_notes: Recei
 
 impl Pace {
     /// Only this node posts Events about its Node, so they need no delay.
-    fn delay(&self, ToPost { event_note, .. }: &ToPost) -> Duration {
+    fn delay(&self, QueuedNote { event_note, .. }: &QueuedNote) -> Duration {
         match event_note.about {
             About::Node => Duration::ZERO,
             About::Service(_) | About::Slice(_) => self.spread.mul_f64(fastrand::f64()),
@@ -58,7 +58,7 @@ impl Pace {
     }
 }
 
-async fn post_one(client: &Client, node: &str, patience: Duration, event_note: &ToPost) -> anyhow::Result<()> {
+async fn post_one(client: &Client, node: &str, patience: Duration, event_note: &QueuedNote) -> anyhow::Result<()> {
     let (namespace, event) = event(event_note, node, Timestamp::now());
     let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
     let request = Request::post(path).header("content-type", "application/json");

@@ -21,15 +21,15 @@ fn event_note(note: &str) -> EventNote {
     EventNote { about: web(), reason: "AddressTaken", note: note.into() }
 }
 
-fn to_post(event_note: EventNote) -> ToPost {
-    ToPost { event_note, uid: None, fact: None }
+fn to_post(event_note: EventNote) -> QueuedNote {
+    QueuedNote { event_note, uid: None, fact: None }
 }
 
-fn received(said: &mut Receiver<ToPost>) -> Vec<ToPost> {
+fn received(said: &mut Receiver<QueuedNote>) -> Vec<QueuedNote> {
     std::iter::from_fn(|| said.try_recv().ok()).collect()
 }
 
-fn notes(said: &mut Receiver<ToPost>) -> Vec<String> {
+fn notes(said: &mut Receiver<QueuedNote>) -> Vec<String> {
     received(said).into_iter().map(|said| said.event_note.note).collect()
 }
 
@@ -69,7 +69,7 @@ fn event_regards_its_object() {
     assert_eq!((namespace.as_str(), &made["regarding"]["name"]), ("default", &"node-1".into()));
 }
 
-fn name(to_post: &ToPost, node: &str) -> String {
+fn name(to_post: &QueuedNote, node: &str) -> String {
     let (_, made) = event(to_post, node, Timestamp::UNIX_EPOCH);
     made["metadata"]["name"].as_str().unwrap().to_owned()
 }
@@ -78,7 +78,7 @@ fn name(to_post: &ToPost, node: &str) -> String {
 fn event_name_of_a_fact_is_the_same_on_every_node() {
     let of = |uid: &str, reason, note: &str| {
         let event_note = EventNote { reason, ..event_note(note) };
-        ToPost { event_note, uid: Some(uid.into()), fact: None }
+        QueuedNote { event_note, uid: Some(uid.into()), fact: None }
     };
     let fact = of("1", "AddressTaken", "why");
     assert_eq!(name(&fact, "node-1"), name(&fact, "node-2"));
@@ -90,7 +90,7 @@ fn event_name_of_a_fact_is_the_same_on_every_node() {
     let node = to_post(EventNote { about: About::Node, ..event_note("why") });
     assert_ne!(name(&node, "node-1")["node-1".len()..], name(&node, "node-2")["node-2".len()..]);
     // The text differs between nodes. The API server stores one of them, and it names its node.
-    let words = |note: &str| ToPost { fact: Some("http".into()), ..to_post(event_note(note)) };
+    let words = |note: &str| QueuedNote { fact: Some("http".into()), ..to_post(event_note(note)) };
     assert_eq!(name(&words("at 10.0.0.1"), "node-1"), name(&words("at 10.0.0.2"), "node-2"));
     let (_, made) = event(&words("at 10.0.0.1"), "node-1", Timestamp::UNIX_EPOCH);
     let note = "at 10.0.0.1; found on node node-1. Other nodes can have it too: see their logs";

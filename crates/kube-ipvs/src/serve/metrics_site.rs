@@ -33,7 +33,7 @@ impl MetricsSite {
         measuring: Measuring,
     ) -> anyhow::Result<Self> {
         // All Kubernetes components show their configuration under its API group.
-        let configuration = json!({ "kubeproxy.config.k8s.io": configuration.spelled_out() });
+        let configuration = json!({ "kubeproxy.config.k8s.io": configuration.with_listen_addresses() });
         let configuration = serde_json::to_vec(&configuration).context("cannot write the configuration")?;
         let flags = zpages::flagz(flags).into();
         Ok(Self { status, configuration: configuration.into(), flags, slis: Slis::new(), measuring })

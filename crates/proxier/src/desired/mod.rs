@@ -52,8 +52,8 @@ pub struct HealthCheck {
 impl Desired {
     /// Keeps the first reasons and counts the others, so that one object cannot fill the log.
     pub(crate) fn cap_reasons(&mut self, service: &ServiceId) {
-        const MOST: usize = 20;
-        let count = self.skipped.len().saturating_sub(MOST);
+        const MAX_REASONS: usize = 20;
+        let count = self.skipped.len().saturating_sub(MAX_REASONS);
         for _ in 0..count {
             self.skipped.pop_last();
         }

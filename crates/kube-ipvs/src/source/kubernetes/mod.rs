@@ -44,7 +44,7 @@ use self::{
 };
 use crate::{
     config::ClientConnection,
-    events::{self, Pace, ToPost},
+    events::{self, Pace, QueuedNote},
     serve::Contact,
     source::Changes,
 };
@@ -113,7 +113,7 @@ impl KubernetesSource {
     /// # Errors
     ///
     /// If no client can be built with these credentials.
-    pub async fn record(self, event_notes: Receiver<ToPost>) -> anyhow::Result<()> {
+    pub async fn record(self, event_notes: Receiver<QueuedNote>) -> anyhow::Result<()> {
         let client = self.connector().await?.client;
         let pace = Pace { patience: self.limits.event, spread: self.limits.event_spread };
         events::post(client, &self.node, pace, event_notes).await;

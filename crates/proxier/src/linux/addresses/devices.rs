@@ -8,7 +8,7 @@ use foldhash::{HashMap, HashMapExt as _};
 ///
 /// For each new IPv4 address the kernel visits all addresses of the device (`__inet_insert_ifa` of
 /// `net/ipv4/devinet.c`). So the time to bind n addresses on one device grows with the square of n.
-const MOST: usize = 4096;
+const MAX_ADDRESSES: usize = 4096;
 
 /// The devices by number, `None` if a device does not exist.
 #[derive(Debug, Default)]
@@ -88,13 +88,13 @@ impl Devices {
 
     /// Whether so many further addresses exceed the room on all devices.
     pub(super) fn lacks_room(&self, count: usize) -> bool {
-        let room = self.devices.iter().flatten().map(|device| MOST.saturating_sub(device.addresses));
+        let room = self.devices.iter().flatten().map(|device| MAX_ADDRESSES.saturating_sub(device.addresses));
         room.sum::<usize>() < count
     }
 
     /// Chooses the device for a new address.
     pub(super) fn bind(&mut self, address: IpAddr) -> u32 {
-        let with_room = self.devices.iter().flatten().find(|device| device.addresses < MOST);
+        let with_room = self.devices.iter().flatten().find(|device| device.addresses < MAX_ADDRESSES);
         let index = with_room.map_or(self.first(), |device| device.index);
         if let Some(device) = self.device(index) {
             device.addresses += 1;
@@ -141,13 +141,13 @@ mod tests {
     #[test]
     fn addresses_fill_one_device_after_the_other() {
         let mut devices = devices(&[Some(7), Some(8)]);
-        assert!(!devices.lacks_room(2 * MOST) && devices.lacks_room(2 * MOST + 1));
-        let at: Vec<u32> = (0..2 * MOST + 1).map(|number| devices.bind(address(number))).collect();
+        assert!(!devices.lacks_room(2 * MAX_ADDRESSES) && devices.lacks_room(2 * MAX_ADDRESSES + 1));
+        let at: Vec<u32> = (0..2 * MAX_ADDRESSES + 1).map(|number| devices.bind(address(number))).collect();
         let on = |index| at.iter().filter(|at| **at == index).count();
-        assert_eq!((on(7), on(8)), (MOST + 1, MOST), "without a third device, the first gets more");
-        assert_eq!(devices.holder(address(MOST)), 8);
-        assert_eq!(devices.holder(address(MOST)), 8, "until the kernel has removed it");
-        devices.forget(address(MOST));
+        assert_eq!((on(7), on(8)), (MAX_ADDRESSES + 1, MAX_ADDRESSES), "without a third device, the first gets more");
+        assert_eq!(devices.holder(address(MAX_ADDRESSES)), 8);
+        assert_eq!(devices.holder(address(MAX_ADDRESSES)), 8, "until the kernel has removed it");
+        devices.forget(address(MAX_ADDRESSES));
         assert_eq!(devices.holder(address(0)), 7);
         devices.forget(address(0));
         assert_eq!(devices.bind(address(9_999)), 8, "the first device is still full");

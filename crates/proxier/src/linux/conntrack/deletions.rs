@@ -7,7 +7,7 @@ use netlink_batch::{Batch, Error, Failure};
 use super::entry::Entry;
 
 /// Maximum number of deletions of a batch, which then has half a megabyte.
-const MOST: usize = 4096;
+const MAX_BATCH: usize = 4096;
 
 pub(super) struct Deletions<E> {
     execute: E,
@@ -24,7 +24,7 @@ impl<E: FnMut(Batch) -> Result<Vec<Failure>, Error>> Deletions<E> {
 
     pub(super) fn push(&mut self, entry: &Entry) {
         entry.delete(&mut self.batch);
-        if self.batch.len() == MOST {
+        if self.batch.len() == MAX_BATCH {
             self.flush();
         }
     }
@@ -87,10 +87,10 @@ mod tests {
 
     #[test]
     fn deletions_are_executed_once_each_in_bounded_batches() {
-        for count in [0, 1, MOST - 1, MOST, MOST + 1, 10 * MOST + 7] {
+        for count in [0, 1, MAX_BATCH - 1, MAX_BATCH, MAX_BATCH + 1, 10 * MAX_BATCH + 7] {
             let mut executed = Vec::new();
             let mut deletions = Deletions::new(|batch: Batch| {
-                assert!(batch.len() <= MOST && batch.as_bytes().len() <= 512 << 10);
+                assert!(batch.len() <= MAX_BATCH && batch.as_bytes().len() <= 512 << 10);
                 executed.extend((0..batch.len()).map(|number| batch.request(number).to_vec()));
                 Ok(vec![])
             });
@@ -108,13 +108,13 @@ mod tests {
             [Ok(vec![failure(Errno::NOENT)]), Ok(vec![failure(Errno::BUSY)]), Err(Error::Overrun), Ok(vec![])];
         let mut answers = answers.into_iter();
         let mut deletions = Deletions::new(|_| answers.next().unwrap());
-        (0..3 * MOST + 1).for_each(|number| deletions.push(&flow(number)));
+        (0..3 * MAX_BATCH + 1).for_each(|number| deletions.push(&flow(number)));
         let error = deletions.finish().unwrap_err();
         assert_eq!(error.errno(), Some(Errno::BUSY.raw_os_error()), "{error}");
         assert!(answers.next().is_none(), "all batches were executed");
 
         let mut deletions = Deletions::new(|_| Ok(vec![failure(Errno::NOENT)]));
-        (0..MOST + 1).for_each(|number| deletions.push(&flow(number)));
-        assert_eq!(deletions.finish().unwrap(), MOST - 1, "two flows had ended by themselves");
+        (0..MAX_BATCH + 1).for_each(|number| deletions.push(&flow(number)));
+        assert_eq!(deletions.finish().unwrap(), MAX_BATCH - 1, "two flows had ended by themselves");
     }
 }

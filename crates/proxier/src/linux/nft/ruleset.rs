@@ -94,7 +94,7 @@ impl Rules<'_> {
     }
 
     fn to_service(&self) -> Vec<Rule> {
-        let mut rules = self.nobody_there();
+        let mut rules = self.without_endpoints();
         let comment = "policy Local, no endpoint on this node, and no short circuit";
         rules.push(Rule::new(comment, [self.key_in(KeySet::NoLocalEndpointsExternal), state_new(), drop()]));
         rules.push(
@@ -114,7 +114,7 @@ impl Rules<'_> {
 
     fn sent_by_node(&self) -> Vec<Rule> {
         let mut rules = vec![self.firewall()];
-        rules.extend(self.nobody_there());
+        rules.extend(self.without_endpoints());
         rules.push(self.mark_if("masquerade node processes whose source is the VIP itself", self.source_in(VIPS)));
         let own_address = "masquerade node processes: endpoints can lack a route to their source";
         rules.push(self.mark_if(own_address, self.key_in(KeySet::MasqueradeAlways)));
@@ -125,7 +125,7 @@ impl Rules<'_> {
     }
 
     /// The rules that reject or drop new connections for lack of endpoints.
-    fn nobody_there(&self) -> Vec<Rule> {
+    fn without_endpoints(&self) -> Vec<Rule> {
         vec![
             Rule::new(
                 "reject clients that took no short circuit",
