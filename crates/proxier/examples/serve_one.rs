@@ -7,9 +7,9 @@
 //! The first address is the ClusterIP and port of the Service. The others are its endpoints, to which this host has a
 //! route.
 //!
-//! Run it as root. It changes the sysctls that `LinuxKernel` lists, such as `net.ipv4.ip_forward`. Look at the result with `ipvsadm -Ln`, `ip addr show kube-ipvs0` and `nft list ruleset`. SIGINT
-//! (Ctrl-C) ends it, and the Service stays in the kernel: a proxy can restart without an interruption. `kube-ipvs
-//! cleanup` removes it.
+//! Run it as root. It changes the sysctls that `LinuxKernel` lists, such as `net.ipv4.ip_forward`. Look at the result
+//! with `ipvsadm -Ln`, `ip addr show kube-ipvs0` and `nft list ruleset`. SIGINT (Ctrl-C) ends it, and the Service stays
+//! in the kernel: a proxy can restart without an interruption. `kube-ipvs cleanup` removes it.
 
 use std::{env, error::Error, net::SocketAddr, num::NonZero, sync::mpsc};
 
