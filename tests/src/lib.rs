@@ -55,7 +55,7 @@ pub use manifests::{Manifests, Service, Slice, of_project};
 pub use monitor::Monitor;
 pub use namespace::Namespace;
 pub use oracle::{RealServer, Sets, Table, VIP_DEVICE, VirtualServer};
-pub use programs::{Program, database, dig, dns_server, sql};
+pub use programs::{Program, database, dig, dns_server, dns_server_at, keepalived, sql};
 pub use proxy::{Proxy, ProxyCommand};
 pub use raw::{send_out_of_window, send_syn_as};
 pub use scenario::{TestResult, scenario};

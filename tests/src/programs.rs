@@ -1,4 +1,5 @@
-//! Servers that are separate programs: dnsmasq as the cluster's DNS server, MariaDB as the database.
+//! Servers that are separate programs: dnsmasq as the cluster's DNS server, MariaDB as the database. And keepalived,
+//! which moves an address between nodes.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -6,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::Failure;
 use crate::namespace::Namespace;
@@ -29,6 +31,13 @@ impl Program {
             command.spawn().with_context(|| format!("starting {program}"))
         })?;
         Ok(Self { child })
+    }
+
+    /// Asks the program to end, and waits until it has.
+    pub fn terminate(mut self) -> Result<ExitStatus> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process has a number")?;
+        kill_process(pid, Signal::TERM)?;
+        Ok(self.child.wait()?)
     }
 
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
@@ -70,6 +79,18 @@ pub fn dns_server(
     directory: &Path,
     records: &[(&str, &str)],
 ) -> Result<Program> {
+    dns_server_at(namespace, name, directory, records, &[])
+}
+
+/// Starts such a DNS server at these addresses of the namespace and on 127.0.0.1 only. Without addresses it listens on
+/// all.
+pub fn dns_server_at(
+    namespace: &Arc<Namespace>,
+    name: &str,
+    directory: &Path,
+    records: &[(&str, &str)],
+    addresses: &[&str],
+) -> Result<Program> {
     let mut arguments: Vec<String> = [
         "--keep-in-foreground",
         "--conf-file=/dev/null",
@@ -84,6 +105,10 @@ pub fn dns_server(
     .to_vec();
     arguments.push(format!("--txt-record=whoami.cluster.local,{name}"));
     arguments.extend(records.iter().map(|(record, address)| format!("--address=/{record}/{address}")));
+    if !addresses.is_empty() {
+        arguments.extend(["--bind-interfaces".to_owned(), "--listen-address=127.0.0.1".to_owned()]);
+        arguments.extend(addresses.iter().map(|address| format!("--listen-address={address}")));
+    }
     let log = directory.join(format!("{name}.dnsmasq.log"));
     let server = Program::start(namespace, "dnsmasq", &arguments, &log)?;
     server.await_port(namespace, 53, &log)
@@ -130,4 +155,28 @@ pub fn sql(namespace: &Namespace, host: &str, port: u16, statement: &str) -> Res
     let arguments =
         ["--no-defaults", "--protocol=TCP", &limit, "--skip-column-names", "--batch", &host, &port, "-e", statement];
     Ok(namespace.run("mariadb", &arguments)?.trim_end().to_owned())
+}
+
+/// Starts keepalived with one VRRP instance on `eth0`, which adds `address` to that device while no other host has a
+/// higher `priority`.
+pub fn keepalived(
+    namespace: &Arc<Namespace>,
+    name: &str,
+    directory: &Path,
+    address: &str,
+    priority: u8,
+) -> Result<Program> {
+    let file = |suffix: &str| directory.join(format!("{name}.keepalived.{suffix}"));
+    let configuration = format!(
+        "vrrp_instance vip {{\n  state BACKUP\n  interface eth0\n  virtual_router_id 51\n  priority {priority}\n  \
+         advert_int 1\n  virtual_ipaddress {{\n    {address}\n  }}\n}}\n"
+    );
+    fs::write(file("conf"), configuration)?;
+    let path = |suffix: &str| file(suffix).display().to_string();
+    let arguments = [
+        ["--dont-fork", "--log-console", "--log-detail", "--vrrp"].map(str::to_owned).to_vec(),
+        vec![format!("--use-file={}", path("conf"))],
+        vec![format!("--pid={}", path("pid")), format!("--vrrp_pid={}", path("vrrp.pid"))],
+    ];
+    Program::start(namespace, "keepalived", &arguments.concat(), &file("log"))
 }

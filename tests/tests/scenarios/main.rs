@@ -38,6 +38,7 @@ mod min_sync_period;
 mod my_nginx;
 mod myapp;
 mod mysql;
+mod neighbours;
 mod no_endpoints;
 mod node_addresses;
 mod node_joins;

@@ -26,9 +26,14 @@ pub(crate) const ORACLES: &[Needed] = &[
     ("dig", "bind9-dnsutils"),
 ];
 
-/// Real servers for scenarios, and their clients. They are large, so only jobs that request them get them.
-pub(crate) const SERVERS: &[Needed] =
-    &[("dnsmasq", "dnsmasq-base"), ("mariadbd", "mariadb-server-core"), ("mariadb", "mariadb-client-core")];
+/// Real servers for scenarios, their clients, and other programs of a node. They are large, so only jobs that request
+/// them get them.
+pub(crate) const SERVERS: &[Needed] = &[
+    ("dnsmasq", "dnsmasq-base"),
+    ("mariadbd", "mariadb-server-core"),
+    ("mariadb", "mariadb-client-core"),
+    ("keepalived", "keepalived"),
+];
 
 pub(crate) const MACHINE: &[Needed] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
