@@ -4,4 +4,5 @@
 //! rules as that program.
 
 mod announcers;
+mod dns_cache;
 mod policies;

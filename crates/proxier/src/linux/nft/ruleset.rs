@@ -47,7 +47,8 @@ pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
         Chain::hooked("own-answers", "filter", LocalIn, 95, rules.own_answers()),
         Chain::hooked("show", "filter", LocalIn, 100, rules.show()),
         Chain::hooked("unscheduled", "filter", LocalIn, 105, rules.unscheduled_in()),
-        Chain::hooked("output", "filter", LocalOut, -150, rules.to_own_addresses("from-node")),
+        Chain::hooked("output", "filter", LocalOut, -150, rules.output()),
+        Chain::hooked("show-out", "filter", LocalOut, -97, rules.show()),
         Chain::hooked("unallocated", "filter", LocalOut, 0, rules.unallocated_out()),
         Chain::hooked("forward", "filter", Forward, 0, rules.forward()),
         Chain::hooked("masquerade", "nat", PostRouting, 100, rules.masquerade()),
@@ -116,6 +117,8 @@ impl Rules<'_> {
         let mut rules = vec![self.firewall()];
         rules.extend(self.without_endpoints());
         rules.push(self.mark_if("masquerade node processes whose source is the VIP itself", self.source_in(VIPS)));
+        let elsewhere = "masquerade node processes whose source can be a ClusterIP on another link";
+        rules.push(self.mark_if(elsewhere, self.to_cluster_ip_elsewhere()));
         let own_address = "masquerade node processes: endpoints can lack a route to their source";
         rules.push(self.mark_if(own_address, self.key_in(KeySet::MasqueradeAlways)));
         if self.settings.masquerade_all {
@@ -203,6 +206,26 @@ impl Rules<'_> {
         ]
     }
 
+    fn output(&self) -> Vec<Rule> {
+        let mut rules = self.to_own_addresses("from-node");
+        // After the rule for established connections.
+        rules.insert(1, self.untracked());
+        rules
+    }
+
+    /// Hides packets from IPVS that another program takes for itself. It has a ClusterIP on a link of its own, and
+    /// exempts its ports there from conntrack, as `NodeLocal DNSCache` does. Otherwise IPVS would send them past that
+    /// program. Without conntrack, `forward` would also drop the endpoint's SYN+ACK.
+    fn untracked(&self) -> Rule {
+        let comment = "an untracked packet to a ClusterIP on another link: hide it from IPVS";
+        Rule::new(comment, [state_untracked(), self.to_cluster_ip_elsewhere(), goto("hide")])
+    }
+
+    /// Matches a port of a ClusterIP that kube-ipvs has not bound, because another link of the node has it.
+    fn to_cluster_ip_elsewhere(&self) -> Expressions {
+        all([self.key_in(KeySet::ClusterIps), self.has_not_in([Field::Destination], VIPS)])
+    }
+
     /// Hides replies to this node's own connections from IPVS. IPVS takes a SYN+ACK or any datagram for a first packet.
     /// So it would treat a reply to a connection from a node port as a client's packet to that node port.
     ///
@@ -216,6 +239,7 @@ impl Rules<'_> {
             Rule::new("drop packets from outside with a protocol number of the chain hide", [numbered, drop()])
         });
         let mut rules = Vec::from(from_outside);
+        rules.push(self.untracked());
         rules.push(Rule::new("not an answer", [in_original_direction(), accept()]));
         rules.push(Rule::new(
             "an answer to this node's own connection from a node port: hide it from IPVS",

@@ -12,6 +12,7 @@ const INVALID: u32 = 1;
 const ESTABLISHED: u32 = 1 << 1;
 const RELATED: u32 = 1 << 2;
 const NEW: u32 = 1 << 3;
+const UNTRACKED: u32 = 1 << 6;
 /// Keys of the expression `ct` (`enum nft_ct_keys`).
 const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
@@ -36,6 +37,11 @@ pub(in super::super) fn state_established() -> Expressions {
 
 pub(in super::super) fn state_invalid() -> Expressions {
     has(CT_STATE, INVALID)
+}
+
+/// A rule of another program has exempted the packet from conntrack (`NOTRACK`).
+pub(in super::super) fn state_untracked() -> Expressions {
+    has(CT_STATE, UNTRACKED)
 }
 
 /// `ct status & dnat == 0`: no DNAT has changed the destination.
