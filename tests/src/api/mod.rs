@@ -47,6 +47,8 @@ pub enum StreamingLists {
     Refused,
     /// It ignores the parameter, as an older server.
     Unknown,
+    /// It begins them, and ends them with an error, as with an etcd before 3.4.31 or 3.5.13.
+    Failing,
 }
 
 #[derive(Debug)]

@@ -260,6 +260,13 @@ fn watch(shared: &Shared, kind: Kind, request: &Request, stream: &mut TcpStream)
         (seen, first, gone, state.cuts, state.silences, state.ends, state.slowness)
     };
     http::begin(stream)?;
+    if with_list && streaming == StreamingLists::Failing {
+        let message = "a watch stream was requested by the client but the required storage feature RequestWatchProgress \
+                       is disabled";
+        http::chunk(stream, &line("ERROR", &status(500, message)))?;
+        http::end(stream)?;
+        return Ok(Next::Request);
+    }
     if gone {
         http::chunk(stream, &line("ERROR", &status(410, "too old resource version")))?;
         http::end(stream)?;

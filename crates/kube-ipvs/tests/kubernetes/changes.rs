@@ -10,7 +10,8 @@ fn follow(api: &ApiServer, streaming: StreamingLists) -> Follower {
     Follower::start_with(ClientConnection { master: api.url(), ..fast() }, limits(streaming))
 }
 
-const ALL_AGES: [StreamingLists; 3] = [StreamingLists::Served, StreamingLists::Refused, StreamingLists::Unknown];
+const ALL_AGES: [StreamingLists; 4] =
+    [StreamingLists::Served, StreamingLists::Refused, StreamingLists::Unknown, StreamingLists::Failing];
 
 fn service(name: &str, address: &str) -> Service {
     Service::new(name).cluster_ip(address).port(80)

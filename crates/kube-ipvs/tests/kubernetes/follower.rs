@@ -63,7 +63,7 @@ pub(crate) const HURRIED: Limits = Limits {
 pub(crate) fn limits(streaming: StreamingLists) -> Limits {
     match streaming {
         StreamingLists::Unknown => Limits { silence: Duration::from_millis(50), ..LIMITS },
-        StreamingLists::Served | StreamingLists::Refused => LIMITS,
+        _ => LIMITS,
     }
 }
 

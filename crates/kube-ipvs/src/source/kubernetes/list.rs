@@ -79,9 +79,10 @@ impl Collection {
     pub(super) async fn list(&mut self, age: &Age) -> Result<Listed, Failure> {
         match self.list_by_stream().await {
             // API servers before 1.27, and later ones with streaming lists disabled, reject the request. Others ignore
-            // the parameter, or stall. Each list tries streaming first, since the API server may support it by then.
+            // the parameter, or stall. With an etcd before 3.4.31 or 3.5.13 they end the list with an error. Each list
+            // tries streaming first, since the API server may support it by then.
             Err(failure) if failure.is_invalid() => {}
-            Err(Failure::Endless) => {}
+            Err(Failure::Endless | Failure::Ended(_)) => {}
             outcome => return outcome,
         }
         let version = match age {
