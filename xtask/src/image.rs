@@ -165,8 +165,9 @@ mod tests {
 
     #[test]
     fn manifests_name_the_image_of_this_version() {
-        let text = include_str!("../../manifests/daemonset.yaml");
-        assert_eq!(text.matches(&format!("image: {USUAL_TAG}\n")).count(), text.matches("image: ").count());
+        for text in [include_str!("../../manifests/daemonset.yaml"), include_str!("../../manifests/static-pod.yaml")] {
+            assert_eq!(text.matches(&format!("image: {USUAL_TAG}\n")).count(), text.matches("image: ").count());
+        }
         let version = env!("CARGO_PKG_VERSION");
         let text = include_str!("../../manifests/kustomization.yaml");
         assert!(text.contains(&format!("newTag: \"{version}\"\n")), "{text}");

@@ -12,17 +12,19 @@ use crate::image;
 
 /// The files for `kubectl apply`, in the order of `manifests/kustomization.yaml`.
 const MANIFESTS: [&str; 3] = ["rbac.yaml", "configmap.yaml", "daemonset.yaml"];
+/// A file for the kubelet.
+const STATIC_POD: &str = "static-pod.yaml";
 
 pub(super) fn manifests(root: &Path, image: &str) -> Result<Vec<File>> {
-    let mut files = Vec::new();
-    for name in MANIFESTS {
-        let mut text = read(&root.join("manifests").join(name))?;
-        if name == "daemonset.yaml" {
-            text = replaced(&text, &format!("image: {}", image::USUAL_TAG), &format!("image: {image}:{VERSION}"))?;
-        }
-        files.push(File::text(name, text));
+    MANIFESTS.iter().map(|name| manifest(root, image, name)).collect()
+}
+
+fn manifest(root: &Path, image: &str, name: &str) -> Result<File> {
+    let mut text = read(&root.join("manifests").join(name))?;
+    if ["daemonset.yaml", STATIC_POD].contains(&name) {
+        text = replaced(&text, &format!("image: {}", image::USUAL_TAG), &format!("image: {image}:{VERSION}"))?;
     }
-    Ok(files)
+    Ok(File::text(name, text))
 }
 
 /// All manifests as one file for `kubectl apply --filename`.
@@ -32,7 +34,7 @@ pub(super) fn one_file(manifests: &[File]) -> Vec<u8> {
 }
 
 /// The files for an installation without packages, and the manifests.
-pub(super) fn tarball(root: &Path, binary: &Path, manifests: &[File]) -> Result<Vec<File>> {
+pub(super) fn tarball(root: &Path, binary: &Path, image: &str) -> Result<Vec<File>> {
     let bytes = fs::read(binary).with_context(|| format!("reading {}", binary.display()))?;
     let mut files = vec![File { name: "kube-ipvs".into(), bytes, mode: 0o755 }];
     for (name, place) in [
@@ -44,12 +46,9 @@ pub(super) fn tarball(root: &Path, binary: &Path, manifests: &[File]) -> Result<
     ] {
         files.push(File::text(name, read(&root.join(place))?));
     }
-    let manifests = manifests.iter();
-    files.extend(manifests.map(|file| File {
-        name: format!("manifests/{}", file.name),
-        bytes: file.bytes.clone(),
-        ..*file
-    }));
+    let mut manifests = manifests(root, image)?;
+    manifests.push(manifest(root, image, STATIC_POD)?);
+    files.extend(manifests.into_iter().map(|file| File { name: format!("manifests/{}", file.name), ..file }));
     Ok(files)
 }
 
@@ -129,8 +128,7 @@ mod tests {
 
     #[test]
     fn tarball_has_the_unit_and_the_manifests() {
-        let manifests = manifests(&root(), image::NAME).unwrap();
-        let files = tarball(&root(), &root().join("LICENSE"), &manifests).unwrap();
+        let files = tarball(&root(), &root().join("LICENSE"), "registry.example.org/kube-ipvs").unwrap();
         let mut names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
         names.sort_unstable();
         let expected = [
@@ -143,7 +141,10 @@ mod tests {
             "manifests/dashboard.json",
             "manifests/rbac.yaml",
             "manifests/seccomp.json",
+            "manifests/static-pod.yaml",
         ];
         assert_eq!(names, expected);
+        let pod = named(&files, "manifests/static-pod.yaml");
+        assert_eq!(pod.matches(&format!("image: registry.example.org/kube-ipvs:{VERSION}\n")).count(), 2);
     }
 }

@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Release) -> Result<ExitCode> {
         let binary = workspace.build_published_daemon(platform)?.path;
         let version = platform.version_of(&binary)?;
         ensure!(version == format!("kube-ipvs {VERSION}"), "{} has the version {version:?}", binary.display());
-        let files = contents::tarball(&workspace.root, &binary, &manifests)?;
+        let files = contents::tarball(&workspace.root, &binary, &args.image)?;
         fs::write(place(names::tarball(architecture)), archive::pack(&format!("kube-ipvs-{VERSION}"), &files, time)?)?;
         packages::make(&workspace, &binary, &out, time)?;
     }

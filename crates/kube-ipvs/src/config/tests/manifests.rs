@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::resolve;
 
@@ -44,6 +44,17 @@ fn daemon_set_and_config_map_resolve_without_warnings() {
         let connection = resolved.configuration.client_connection;
         assert_eq!(connection.kubeconfig, Path::new("/etc/kube-ipvs/kubeconfig.conf"));
     }
+}
+
+/// A static pod can use neither a ServiceAccount nor a ConfigMap, and the kubelet of its node chooses no node.
+#[test]
+fn static_pod_is_the_pod_of_the_daemon_set() {
+    let mut expected = manifest("daemonset.yaml")["spec"]["template"]["spec"].take();
+    let pod = expected.as_object_mut().unwrap();
+    pod.remove("serviceAccountName");
+    pod.remove("nodeSelector");
+    pod["volumes"][0] = json!({"name": "config", "hostPath": {"path": "/etc/kube-ipvs", "type": "Directory"}});
+    assert_eq!(manifest("static-pod.yaml")["spec"], expected);
 }
 
 #[test]
