@@ -14,7 +14,7 @@ use xshell::{Shell, cmd};
 
 use super::Rows;
 use crate::preflight;
-use crate::workspace::Workspace;
+use crate::workspace::{Executable, Sort, Workspace};
 
 pub(super) const NAME: &str = "instructions";
 const RECORD: &str = "docs/benchmarks-instructions.txt";
@@ -39,7 +39,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 pub(super) fn run(workspace: &Workspace, records: bool, rows: &mut Rows) -> Result<bool> {
     preflight::install(&[("valgrind", "valgrind")])?;
     let programs = workspace.build(&["test", "--workspace", "--no-run"])?;
-    let binary = programs.into_iter().find(|program| program.target == "bench").context("no binary is named bench")?;
+    let is_benchmark = |one: &Executable| one.sort == Sort::Program && one.target == "bench";
+    let binary = programs.into_iter().find(is_benchmark).context("no binary is named bench")?;
     let counted: Vec<u64> =
         CASES.iter().map(|(_, case)| count(workspace, &binary.path, case)).collect::<Result<_>>()?;
     let file = workspace.root.join(RECORD);
