@@ -2,6 +2,7 @@
 //! the machine.
 
 mod addresses;
+mod against;
 mod change;
 mod change_while_verifying;
 mod clock;
@@ -65,6 +66,10 @@ fn run(args: &Args) -> Result<bool> {
     let is_chosen = |name: &str| args.name.as_deref().is_none_or(|chosen| chosen == name);
     let mut failed = Vec::new();
     for shape in &args.shapes {
+        if let Some(mode) = &args.against {
+            against::run(*shape, mode, &report)?;
+            continue;
+        }
         for (name, benchmark) in BENCHMARKS.iter().filter(|(name, _)| is_chosen(name)) {
             // A failed benchmark does not stop the others.
             if let Err(error) = benchmark(*shape, &mut report) {
@@ -73,7 +78,7 @@ fn run(args: &Args) -> Result<bool> {
             }
         }
     }
-    if is_chosen(ADDRESSES) {
+    if args.against.is_none() && is_chosen(ADDRESSES) {
         addresses::run(&mut report)?;
     }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
@@ -83,6 +88,8 @@ fn run(args: &Args) -> Result<bool> {
 struct Args {
     /// None: all benchmarks.
     name: Option<String>,
+    /// The mode of the kube-proxy to compare with. Then no other benchmark runs.
+    against: Option<String>,
     shapes: Vec<Shape>,
     /// Whether to print each row also as JSON, for another program.
     prints_rows: bool,
@@ -90,13 +97,14 @@ struct Args {
 
 impl Args {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
-        let mut args = Self { name: None, shapes: Vec::new(), prints_rows: false };
+        let mut args = Self { name: None, against: None, shapes: Vec::new(), prints_rows: false };
         let mut rounds = None;
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} needs a value"));
             match word.as_str() {
                 "--shape" => args.shapes.push(value()?.parse()?),
                 "--rounds" => rounds = Some(value()?.parse().context("--rounds")?),
+                "--against" => args.against = Some(value()?),
                 "--rows" => args.prints_rows = true,
                 _ => args.name = Some(word),
             }

@@ -2,7 +2,9 @@
 
 use std::{fs, thread::available_parallelism};
 
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::shape::Shape;
 
 /// A line of standard output that starts with this character is a row of the report as JSON.
 const ROW: char = '\u{1}';
@@ -37,6 +39,19 @@ impl Report {
         println!("  {:<58} {:>10} {:>10} {:>10} {:>8}", "", "median", "least", "most", "samples");
         Table { report: self, benchmark, shape: shape.to_owned() }
     }
+
+    /// Starts the table of a comparison, with the median, the least and the most of each figure.
+    pub(crate) fn comparison<'a>(&'a self, shape: Shape, heading: &str, programs: [&'a str; 2]) -> Comparison<'a> {
+        println!("\nagainst, {heading}");
+        println!("  {:<54} {:>26} {:>28} {:>8}", "", programs[0], programs[1], "ratio");
+        Comparison { report: self, programs, shape }
+    }
+
+    fn print_row(&self, row: &Value) {
+        if self.prints_rows {
+            println!("{ROW}{row}");
+        }
+    }
 }
 
 impl Table<'_> {
@@ -62,21 +77,54 @@ impl Table<'_> {
         let count = samples.len();
         println!("  {:<58} {shown:>10} {low:>10} {high:>10} {count:>8}{verdict}", format!("{name}, {unit}"));
         self.report.holds &= holds.unwrap_or(true);
-        if self.report.prints_rows {
-            let row = json!({
-                "name": format!("{}: {name}", self.benchmark),
-                "shape": self.shape,
+        self.report.print_row(&json!({
+            "name": format!("{}: {name}", self.benchmark),
+            "shape": self.shape,
+            "machine": self.report.machine,
+            "unit": unit,
+            "median": median,
+            "min": least,
+            "max": most,
+            "samples": samples,
+            "ratio": goal.map(|_| median),
+            "goal": goal,
+            "holds": holds,
+        }));
+    }
+}
+
+/// A table with the figures of two programs beside each other.
+pub(crate) struct Comparison<'a> {
+    report: &'a Report,
+    programs: [&'a str; 2],
+    shape: Shape,
+}
+
+impl Comparison<'_> {
+    /// Adds a figure of both programs, and the ratio of the medians.
+    pub(crate) fn figure(&self, name: &str, unit: &str, samples: [&[f64]; 2]) {
+        let [ours, theirs] = samples.map(|samples| quantile(samples, 0.5));
+        let [shown, other] = samples.map(|samples| {
+            let [median, least, most] = [0.5, 0.0, 1.0].map(|part| number(quantile(samples, part)));
+            format!("{median} ({least} to {most})")
+        });
+        let ratio = ours / theirs;
+        println!("  {:<54} {shown:>26} {other:>28} {:>8}", format!("{name}, {unit}"), number(ratio));
+        for (program, samples) in self.programs.iter().zip(samples) {
+            self.report.print_row(&json!({
+                "name": format!("against: {name}"),
+                "program": program,
+                "shape": self.shape.name,
+                "services": self.shape.services,
+                "endpoints": self.shape.endpoints,
                 "machine": self.report.machine,
                 "unit": unit,
-                "median": median,
-                "min": least,
-                "max": most,
+                "median": quantile(samples, 0.5),
+                "min": quantile(samples, 0.0),
+                "max": quantile(samples, 1.0),
                 "samples": samples,
-                "ratio": goal.map(|_| median),
-                "goal": goal,
-                "holds": holds,
-            });
-            println!("{ROW}{row}");
+                "ratio": ratio,
+            }));
         }
     }
 }

@@ -17,12 +17,14 @@ pub(crate) struct Shape {
     pub(crate) warm_up: usize,
 }
 
-const SHAPES: [Shape; 5] = [
+const SHAPES: [Shape; 7] = [
     Shape { name: "P1", services: 10_000, endpoints: 2, rounds: 5, warm_up: 1 },
     Shape { name: "P2", services: 5_000, endpoints: 50, rounds: 3, warm_up: 0 },
     Shape { name: "P3", services: 44_125, endpoints: 1, rounds: 3, warm_up: 0 },
     Shape { name: "P4", services: 1, endpoints: 100_000, rounds: 1, warm_up: 0 },
     Shape::DEFAULT,
+    Shape { name: "P6", services: 100, endpoints: 10, rounds: 9, warm_up: 2 },
+    Shape { name: "P7", services: 5_000, endpoints: 10, rounds: 3, warm_up: 0 },
 ];
 
 impl Shape {

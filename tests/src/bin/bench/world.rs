@@ -10,7 +10,9 @@ use proxier::model::{
 use crate::shape::Shape;
 
 /// The maximum number of endpoints that Kubernetes puts into one EndpointSlice.
-const SLICE: u32 = 100;
+pub(crate) const SLICE: u32 = 100;
+/// The port of every endpoint.
+pub(crate) const PORT: u16 = 8080;
 
 impl Shape {
     /// All Services, each with a ClusterIP, and their endpoints.
@@ -51,12 +53,12 @@ impl Shape {
             id: slice_id(number, slice),
             service: service_id(number),
             family: Family::V4,
-            ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: port(8080) }],
+            ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: port(PORT) }],
             endpoints: (first..self.endpoints.min(first + SLICE)).map(endpoint).collect(),
         })
     }
 
-    fn pod(self, number: u32, index: u32) -> Ipv4Addr {
+    pub(crate) fn pod(self, number: u32, index: u32) -> Ipv4Addr {
         after([10, 244, 0, 0], number * self.endpoints + index)
     }
 }
@@ -87,7 +89,7 @@ pub(crate) fn vip(number: u32) -> Ipv4Addr {
 }
 
 /// The address to which the first endpoint of a Service moves.
-fn away(number: u32) -> Ipv4Addr {
+pub(crate) fn away(number: u32) -> Ipv4Addr {
     after([10, 252, 0, 0], number)
 }
 

@@ -1,0 +1,143 @@
+//! The network of the comparison: a node, and around it a client, two hosts of endpoints and the API server.
+//!
+//! Each host of endpoints answers on every address of a range, so every endpoint of every Service is real.
+
+use std::{
+    io::Write,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::Arc,
+    thread,
+};
+
+use anyhow::{Context, Result};
+use scenarios::{Namespace, VIP_DEVICE};
+
+use crate::world::PORT;
+
+/// The name of the node under test, and of its Node object.
+pub(super) const NODE: &str = "node";
+/// The network of the client, which is a pod of the node.
+pub(super) const POD_NETWORK: &str = "10.100.1.0/24";
+/// The address of the node on the network of the API server.
+pub(super) const NODE_ADDRESS: &str = "10.100.4.1";
+pub(super) const API_SERVER: &str = "10.100.4.2:6443";
+/// A host behind the node that is no endpoint.
+pub(super) const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 100, 2, 2);
+
+/// The hosts, in the order of their networks `10.100.1.0/24`, `10.100.2.0/24` and so on. The node is the first address
+/// of each network, the host the second.
+const HOSTS: [&str; 4] = ["client", "old", "new", "api"];
+/// The endpoints of each Service, and the addresses to which endpoints move.
+const RANGES: [(&str, &str); 2] = [("old", "10.244.0.0/14"), ("new", "10.252.0.0/14")];
+
+/// A host of endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Host {
+    Old,
+    New,
+}
+
+impl Host {
+    pub(super) fn byte(self) -> u8 {
+        match self {
+            Self::Old => b'o',
+            Self::New => b'n',
+        }
+    }
+
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Old => Self::New,
+            Self::New => Self::Old,
+        }
+    }
+}
+
+pub(super) struct Network {
+    hosts: [Arc<Namespace>; HOSTS.len()],
+}
+
+impl Network {
+    pub(super) fn create() -> Result<Self> {
+        let [client, old, new, api] = HOSTS.map(|host| Namespace::create(&name(host)));
+        let hosts = [client?, old?, new?, api?];
+        for (host, namespace) in HOSTS.iter().zip(&hosts) {
+            namespace.ip("link set lo up")?;
+            for (_, range) in RANGES.iter().filter(|(of, _)| of == host) {
+                namespace.ip(&format!("route add local {range} dev lo"))?;
+            }
+        }
+        let [client, old, new, _] = &hosts;
+        client.sysctls(&[("ipv4.ping_group_range", "0 0")])?;
+        answer(old, Host::Old)?;
+        answer(new, Host::New)?;
+        Ok(Self { hosts })
+    }
+
+    pub(super) fn client(&self) -> &Arc<Namespace> {
+        &self.hosts[0]
+    }
+
+    pub(super) fn api(&self) -> &Arc<Namespace> {
+        &self.hosts[3]
+    }
+
+    /// Connects a new node to all hosts.
+    pub(super) fn add_node(&self) -> Result<Node> {
+        let node = Namespace::create(&name(NODE))?;
+        node.ip("link set lo up")?;
+        for ((host, namespace), number) in HOSTS.iter().zip(&self.hosts).zip(1..) {
+            let network = format!("10.100.{number}");
+            node.ip(&format!(
+                "link add name {host} type veth peer name eth0 netns {}\n\
+                 link set {host} up\naddr add {network}.1/24 dev {host}",
+                namespace.name()
+            ))?;
+            namespace.ip(&format!(
+                "link set eth0 up\naddr add {network}.2/24 dev eth0\nroute add default via {network}.1"
+            ))?;
+            for (_, range) in RANGES.iter().filter(|(of, _)| of == host) {
+                node.ip(&format!("route add {range} via {network}.2"))?;
+            }
+        }
+        // A client learns at once that an address is not served yet.
+        node.sysctls(&[("ipv4.ip_forward", "1"), ("ipv4.icmp_ratelimit", "0")])?;
+        Ok(Node(node))
+    }
+}
+
+/// A node that is removed with all its state.
+pub(super) struct Node(Arc<Namespace>);
+
+impl Node {
+    pub(super) fn namespace(&self) -> &Namespace {
+        &self.0
+    }
+}
+
+impl Drop for Node {
+    /// Empties the namespace at once. Otherwise a kernel thread empties it during the next measurement.
+    fn drop(&mut self) {
+        let script = format!("ipvsadm -C; nft flush ruleset; ip link delete {VIP_DEVICE} 2>/dev/null; true");
+        if let Err(error) = self.0.run("sh", &["-c", &script]) {
+            eprintln!("bench: {error:#}");
+        }
+    }
+}
+
+fn name(host: &str) -> String {
+    format!("bench-{host}")
+}
+
+/// Answers each connection with one byte, until the process ends.
+fn answer(namespace: &Namespace, host: Host) -> Result<()> {
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+    let listener = namespace.enter(|| TcpListener::bind(address).context("listening as an endpoint"))?;
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // A client that has gone needs no answer.
+            let _ = stream.write_all(&[host.byte()]);
+        }
+    });
+    Ok(())
+}
