@@ -263,6 +263,11 @@ impl ApiServer {
         self.set(|state| state.slowness = pause);
     }
 
+    /// Sends bookmarks so rarely. The default is each second, and a real server sends one a minute.
+    pub fn bookmark_every(&self, pause: Duration) {
+        self.set(|state| state.bookmark_every = pause);
+    }
+
     /// Sends each event twice.
     pub fn double(&self, doubled: bool) {
         self.set(|state| state.doubled = doubled);

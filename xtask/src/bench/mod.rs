@@ -2,6 +2,7 @@
 
 pub(crate) mod instructions;
 mod peer;
+mod plot;
 mod rows;
 
 use std::path::PathBuf;
@@ -42,12 +43,18 @@ pub(crate) struct Bench {
     /// nftables, ipvs or iptables
     #[arg(long, value_name = "kube-proxy=PATH[,MODE]", conflicts_with = "name")]
     against: Option<Peer>,
+    /// Draw the figures of `--against` in a file of --json, and measure nothing
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    plot: Option<PathBuf>,
     /// The kernel's package, or a directory with boot/vmlinuz* and lib/modules/*
     #[arg(long, value_name = "PACKAGE")]
     kernel: Option<String>,
 }
 
 pub(crate) fn run(args: Bench) -> Result<ExitCode> {
+    if let Some(file) = &args.plot {
+        return plot::run(file).map(|()| ExitCode::SUCCESS);
+    }
     let workspace = Workspace::load()?;
     let counts = args.against.is_none() && args.name.as_deref().is_none_or(|name| name == instructions::NAME);
     ensure!(counts || !args.record, "--record is for `cargo xtask bench {}`", instructions::NAME);

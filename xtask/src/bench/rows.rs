@@ -24,12 +24,13 @@ impl Rows {
         Self { file, rows: Vec::new(), line: Vec::new() }
     }
 
-    /// Adds a row and writes the file, so that an interrupted run leaves its figures.
+    /// Adds a row and writes the file, so that an interrupted run leaves its figures. Each row is one line.
     pub(super) fn push(&mut self, row: Value) -> Result<()> {
         self.rows.push(row);
         let Some(file) = &self.file else { return Ok(()) };
-        let text = serde_json::to_string_pretty(&self.rows)?;
-        fs::write(file, text + "\n").with_context(|| format!("writing {}", file.display()))
+        let rows: Vec<String> = self.rows.iter().map(Value::to_string).collect();
+        let text = format!("[\n{}\n]\n", rows.join(",\n"));
+        fs::write(file, text).with_context(|| format!("writing {}", file.display()))
     }
 
     /// Stores the rows of an output, and returns the other lines.

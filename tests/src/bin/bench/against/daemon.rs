@@ -99,12 +99,12 @@ impl Daemon {
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
 
-    /// Waits until the process has been idle for some seconds.
+    /// Waits until the process has been almost idle for some seconds.
     pub(super) fn settle(&mut self) -> Result<()> {
         const LOOK: Duration = Duration::from_secs(1);
         const QUIET: u32 = 5;
         /// In seconds.
-        const IDLE: f64 = 0.03;
+        const IDLE: f64 = 0.1;
         let mut quiet = 0;
         while quiet < QUIET {
             self.check()?;
@@ -169,7 +169,8 @@ mod tests {
             let text = format!("{id} (nft (x) y) S {parent} 1 1 0 -1 4194560 9 9 9 9 {times} 20 0 1 0 100");
             Process::parse(&text).unwrap()
         };
-        let processes = [stat(7, 1, "1 2 30 40"), stat(8, 7, "100 200 0 0"), stat(9, 8, "1000 0 0 0"), stat(3, 1, "5 5 5 5")];
+        let processes =
+            [stat(7, 1, "1 2 30 40"), stat(8, 7, "100 200 0 0"), stat(9, 8, "1000 0 0 0"), stat(3, 1, "5 5 5 5")];
         assert_eq!(ticks_of(7, &processes), 1373);
     }
 }

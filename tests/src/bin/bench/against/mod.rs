@@ -7,7 +7,7 @@ mod objects;
 mod probe;
 mod run;
 
-use std::{env, fs};
+use std::{env, fs, time::Duration};
 
 use anyhow::{Result, ensure};
 use scenarios::ApiServer;
@@ -26,6 +26,8 @@ use crate::{
 
 /// A round takes minutes.
 const MOST_ROUNDS: usize = 3;
+/// As a real API server sends them.
+const BOOKMARKS: Duration = Duration::from_secs(60);
 
 type Figure = (&'static str, &'static str, fn(&Sample) -> f64);
 
@@ -53,6 +55,7 @@ pub(crate) fn run(shape: Shape, mode: &str, report: &Report) -> Result<()> {
     let shape = Shape { rounds: shape.rounds.min(MOST_ROUNDS), warm_up: 0, ..shape };
     let network = Network::create()?;
     let api = ApiServer::start_in(network.api(), API_SERVER.parse()?)?;
+    api.bookmark_every(BOOKMARKS);
     let kubeconfig = env::temp_dir().join("bench-kubeconfig");
     fs::write(&kubeconfig, api.kubeconfig(None))?;
     let kubeconfig = kubeconfig.to_string_lossy();
@@ -64,7 +67,11 @@ pub(crate) fn run(shape: Shape, mode: &str, report: &Report) -> Result<()> {
     api.put(shape.objects())?;
     // One copy of each object is enough.
     api.forget(0);
-    let sample = |program| Run::new(&network, &api, shape, program)?.sample();
+    let sample = |program: &Program| {
+        let sample = Run::new(&network, &api, shape, program)?.sample()?;
+        eprintln!("bench: {}, {}: cold {:.2} s, warm {:.2} s", shape.name, program.name, sample.all, sample.warm);
+        Ok(sample)
+    };
     let [our_samples, their_samples] = rounds(shape, [&mut || sample(&ours), &mut || sample(&theirs)])?;
 
     let all = [our_samples, their_samples];

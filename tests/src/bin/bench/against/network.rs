@@ -61,8 +61,9 @@ impl Network {
     pub(super) fn create() -> Result<Self> {
         let [client, old, new, api] = HOSTS.map(|host| Namespace::create(&name(host)));
         let hosts = [client?, old?, new?, api?];
-        for (host, namespace) in HOSTS.iter().zip(&hosts) {
-            namespace.ip("link set lo up")?;
+        for ((host, namespace), number) in HOSTS.iter().zip(&hosts).zip(1..) {
+            // Sockets stay bound while there is no node.
+            namespace.ip(&format!("link set lo up\naddr add 10.100.{number}.2/32 dev lo"))?;
             for (_, range) in RANGES.iter().filter(|(of, _)| of == host) {
                 namespace.ip(&format!("route add local {range} dev lo"))?;
             }

@@ -18,7 +18,7 @@ use crate::{clock::milliseconds, shape::Shape};
 const LEAST_CHANGES: usize = 5;
 const MOST_CHANGES: usize = 100;
 /// After this time there are no more changes than the least.
-const CHANGING: Duration = Duration::from_secs(120);
+const CHANGING: Duration = Duration::from_secs(60);
 const REST: Duration = Duration::from_secs(60);
 /// How long the pings go through the node before the proxy starts.
 const BEFORE: Duration = Duration::from_secs(5);
