@@ -140,49 +140,49 @@ fn ipv4_and_ipv6_table_requests_match_fingerprints() {
     expect![[r#"
         010 1 cb360fcfac4df5dc
         a00 1 b1322107d2db4fe8
-        a03 17 117a0393627ba1c1
+        a03 18 d81d203cf7e1bec7
         a05 1 fa38ee6793b6db31
-        a06 69 737ae043b45bb895
+        a06 75 839b33a8000d73a7
         a08 1 c8e5531c997fd53d
         a09 22 c12e23aacc293ac3
 
         010 1 cb360fcfac4df5dc
         a00 1 749e980c96e01fc0
-        a03 17 eb2931b762453db9
+        a03 18 9774cfbeaed097c7
         a05 1 aa82e6df86bb16b9
-        a06 68 7731f0ba60ee92a5
+        a06 74 979d7d31a21e8d4e
         a08 1 266d84a373e6eb55
         a09 22 8a78be30373f653d
 
         010 1 cb360fcfac4df5dc
         a00 1 b1322107d2db4fe8
-        a03 17 117a0393627ba1c1
+        a03 18 d81d203cf7e1bec7
         a05 1 fa38ee6793b6db31
-        a06 69 7f427d3881b6bbb4
+        a06 75 0c67fc7f14ba5dde
         a08 1 c8e5531c997fd53d
         a09 22 c12e23aacc293ac3
 
         010 1 cb360fcfac4df5dc
         a00 1 749e980c96e01fc0
-        a03 17 eb2931b762453db9
+        a03 18 9774cfbeaed097c7
         a05 1 aa82e6df86bb16b9
-        a06 68 cb20f7a0ecd4d514
+        a06 74 7ed2aeefb85fe0d0
         a08 1 266d84a373e6eb55
         a09 22 8a78be30373f653d
 
         010 1 cb360fcfac4df5dc
         a00 1 b1322107d2db4fe8
-        a03 17 117a0393627ba1c1
+        a03 18 d81d203cf7e1bec7
         a05 1 fa38ee6793b6db31
-        a06 66 065bb839e1cbe6c8
+        a06 72 1e0992e10be47672
         a08 1 c8e5531c997fd53d
         a09 22 c12e23aacc293ac3
 
         010 1 cb360fcfac4df5dc
         a00 1 749e980c96e01fc0
-        a03 17 eb2931b762453db9
+        a03 18 9774cfbeaed097c7
         a05 1 aa82e6df86bb16b9
-        a06 65 7d60619fdef6ef47
+        a06 71 1396ee1b13dfc8ab
         a08 1 266d84a373e6eb55
         a09 22 8a78be30373f653d
 
