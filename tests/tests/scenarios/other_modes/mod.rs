@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use iptables::{LINES_OF_OTHERS, rules, write_others};
 use kube_proxy::{Family, Mode, sh};
 use scenarios::{Cluster, Namespace, Proxy, TestResult, Transport, eventually, scenario};
-use setup::{FLAGS, NODE, TCP_TIMEOUT, cluster, deploy};
+use setup::{FLAGS, NODE, cluster, deploy};
 use users::{Connections, Loads};
 
 fn await_logged(proxy: &Proxy, text: &str) -> Result<String> {
@@ -103,8 +103,7 @@ fn takeover_and_back(mode: Mode, preview: &'static [&'static str]) -> TestResult
         let loads_of_node = Loads::start(cluster, |from| from == NODE)?;
         ensure_preview(cluster, preview)?;
 
-        let timeout = format!("--ipvs-tcp-timeout={TCP_TIMEOUT}s");
-        let proxy = cluster.start_proxy(NODE, &[&FLAGS[..], &[&timeout]].concat())?;
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
         let log = await_logged(&proxy, "took over from kube-proxy")?;
         ensure!(!log.contains("ERROR") && !log.contains("stays"), "{log}");
         ensure_only_others(node)?;
@@ -205,8 +204,6 @@ fn connections_survive_a_flush_of_ipvs_only_if_ipvs_keeps_them_until_its_state_i
         Mode::Nftables.write_rules(node)?;
         here(RESTORE)?;
         connections.go_on()?;
-        // Not before: while IPVS drops packets, connections are quiet for as long as a slow machine takes.
-        node.run("ipvsadm", &["--set", TCP_TIMEOUT, "0", "0"])?;
         let loads = Loads::start(cluster, |from| from != NODE)?;
         hand_over(cluster, connections, || loads.go_on())?;
         no_services_in_ipvs(node)?;

@@ -7,16 +7,18 @@ use super::kube_proxy::Family;
 
 /// The node under test: all tested traffic passes through it.
 pub(super) const NODE: &str = "node-3";
-pub(super) const FLAGS: [&str; 6] = [
+pub(super) const FLAGS: [&str; 8] = [
     "--cluster-cidr",
     "10.244.0.0/16,fd00:10:244::/56",
     "--nodeport-addresses",
     "192.168.128.0/24,fd00:128::/64",
     "--ipvs-sync-period",
     "2s",
+    // A handover waits for a connection whose reset IPVS did not see until IPVS forgets it. While IPVS is flushed,
+    // connections are quiet for as long as a slow machine takes.
+    "--ipvs-tcp-timeout",
+    "300s",
 ];
-/// A handover waits for a connection that a client has reset by a short circuit until IPVS forgets it.
-pub(super) const TCP_TIMEOUT: &str = "120";
 
 pub(super) fn cluster() -> ClusterBuilder {
     Cluster::builder()
