@@ -8,7 +8,6 @@ mod setup;
 mod users;
 
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use iptables::{LINES_OF_OTHERS, rules, write_others};
@@ -172,43 +171,6 @@ fn nftables_mode_takeover_and_handover_lose_no_connection() -> TestResult {
             "remove table ip6 kube-proxy",
         ],
     )
-}
-
-/// In its first second, kube-proxy's nftables mode removes all virtual servers and `kube-ipvs0`.
-const FLUSH: &str = "ipvsadm -C; ip link delete kube-ipvs0";
-const SAVE: &str = "ipvsadm -Sn > ipvs; ip -o address show dev kube-ipvs0 | awk '{print $4}' > vips";
-const RESTORE: &str = "ip link add kube-ipvs0 type dummy; while read vip; do ip address add $vip dev kube-ipvs0; done < vips; \
-                       ipvsadm -R < ipvs";
-
-#[test]
-fn connections_survive_a_flush_of_ipvs_only_if_ipvs_keeps_them_until_its_state_is_restored() -> TestResult {
-    scenario(cluster(), |cluster| {
-        let _servers = deploy(cluster)?;
-        let node = cluster.at(NODE)?;
-        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
-        await_served(node)?;
-        let mut lost = cluster.at("visitor")?.connect_from_own_port(Transport::Tcp, "10.96.0.81:7")?;
-        lost.say()?;
-        ensure!(proxy.terminate()?.success());
-        let here = |script: &str| sh(node, &format!("cd {}; {script}", cluster.directory().display()));
-        here(SAVE)?;
-        here(FLUSH)?;
-        here(RESTORE)?;
-        let answer = lost.say_within(Duration::from_secs(5));
-        ensure!(answer.is_err(), "IPVS has kept a connection without a real server: {answer:?}");
-
-        let connections = Connections::open_tcp(cluster)?;
-        node.sysctls(&[("ipv4.vs.expire_nodest_conn", "0")])?;
-        here(SAVE)?;
-        here(FLUSH)?;
-        Mode::Nftables.write_rules(node)?;
-        here(RESTORE)?;
-        connections.go_on()?;
-        let loads = Loads::start(cluster, |from| from != NODE)?;
-        hand_over(cluster, connections, || loads.go_on())?;
-        no_services_in_ipvs(node)?;
-        loads.stop()
-    })
 }
 
 /// As docs/migrating-from-other-modes.md prints it.

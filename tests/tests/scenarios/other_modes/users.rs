@@ -84,12 +84,6 @@ impl Connections {
         Self::open_to(cluster, &targets())
     }
 
-    /// Connections of TCP alone, which repeats lost packets.
-    pub(super) fn open_tcp(cluster: &Cluster) -> Result<Self> {
-        let is_tcp = |(_, transport, _): &Target| *transport == Transport::Tcp;
-        Self::open_to(cluster, &targets().into_iter().filter(is_tcp).collect::<Vec<_>>())
-    }
-
     fn open_to(cluster: &Cluster, targets: &[Target]) -> Result<Self> {
         let held = (0..count()?).map(|number| Held::open(cluster, &targets[number % targets.len()]));
         let mut held = held.collect::<Result<Vec<_>>>()?;
