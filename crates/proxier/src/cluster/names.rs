@@ -7,7 +7,7 @@ use crate::model::EndpointSlice;
 /// The node names of endpoints. Many endpoints have the same one, and keep it in memory once.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    // Invariant: an endpoint uses each name.
+    // Every name of an endpoint is here. A name can stay if a copy of its slice was in use when the slice was removed.
     known: HashSet<Arc<str>>,
 }
 
