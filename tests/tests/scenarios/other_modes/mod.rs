@@ -8,6 +8,7 @@ mod setup;
 mod users;
 
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use iptables::{LINES_OF_OTHERS, rules, write_others};
@@ -171,6 +172,50 @@ fn nftables_mode_takeover_and_handover_lose_no_connection() -> TestResult {
             "remove table ip6 kube-proxy",
         ],
     )
+}
+
+// The commands of docs/migrating-from-other-modes.md.
+const SAVE: &str = r#"sysctl -w net.ipv4.vs.expire_nodest_conn=0
+ipvsadm -Sn > ipvs; ip -o address show dev kube-ipvs0 | awk '{print $4}' > vips"#;
+const HOLD: &str = r#"for family in ip ip6; do
+  nft list set $family kube-ipvs vips | sed "s/^table $family kube-ipvs/table $family hold/" | nft -f -
+  for hook in prerouting output; do
+    nft add chain $family hold $hook "{ type filter hook $hook priority mangle; }"
+    nft add rule $family hold $hook ct original $family daddr @vips drop
+    nft add rule $family hold $hook meta l4proto tcp ct original proto-dst 30000-32767 drop
+  done
+done"#;
+const RESTORE: &str =
+    "ip link add kube-ipvs0 type dummy; while read vip; do ip address add $vip dev kube-ipvs0; done < vips
+ipvsadm -R < ipvs
+nft delete table ip hold; nft delete table ip6 hold";
+
+/// Without virtual servers, the kernel hands the packets of open connections past IPVS: the node itself resets them.
+#[test]
+fn connections_and_clients_wait_while_the_nftables_mode_removes_all_virtual_servers() -> TestResult {
+    scenario(cluster(), |cluster| {
+        let _servers = deploy(cluster)?;
+        let node = cluster.at(NODE)?;
+        let proxy = cluster.start_proxy(NODE, &FLAGS)?;
+        await_served(node)?;
+        let (connections, loads) = (Connections::open_tcp(cluster)?, Loads::start_tcp(cluster, |from| from != NODE)?);
+        ensure!(proxy.terminate()?.success());
+        let here = |script: &str| sh(node, &format!("cd {}; {script}", cluster.directory().display()));
+        here(SAVE)?;
+        here(HOLD)?;
+        // kube-proxy does this in its first second.
+        here("ipvsadm -C")?;
+        // Clients send again.
+        thread::sleep(Duration::from_secs(1));
+        here("ip link delete kube-ipvs0")?;
+        Mode::Nftables.write_rules(node)?;
+        here(RESTORE)?;
+        connections.go_on()?;
+        loads.go_on()?;
+        hand_over(cluster, connections, || loads.go_on())?;
+        no_services_in_ipvs(node)?;
+        loads.stop()
+    })
 }
 
 /// As docs/migrating-from-other-modes.md prints it.

@@ -42,6 +42,10 @@ fn targets() -> Vec<Target> {
     [of(Family::V4), of(Family::V6)].concat()
 }
 
+fn tcp_targets() -> Vec<Target> {
+    targets().into_iter().filter(|(_, transport, _)| *transport == Transport::Tcp).collect()
+}
+
 /// A connection, and the pod that answers on it.
 struct Held {
     conversation: Conversation,
@@ -82,6 +86,11 @@ impl Drop for Connections {
 impl Connections {
     pub(super) fn open(cluster: &Cluster) -> Result<Self> {
         Self::open_to(cluster, &targets())
+    }
+
+    /// Connections of TCP alone, which repeats lost packets.
+    pub(super) fn open_tcp(cluster: &Cluster) -> Result<Self> {
+        Self::open_to(cluster, &tcp_targets())
     }
 
     fn open_to(cluster: &Cluster, targets: &[Target]) -> Result<Self> {
@@ -136,8 +145,17 @@ pub(super) struct Loads(Vec<(Load, String)>);
 impl Loads {
     /// The clients are those whose names `is_chosen` accepts.
     pub(super) fn start(cluster: &Cluster, is_chosen: fn(&str) -> bool) -> Result<Self> {
+        Self::start_to(cluster, targets(), is_chosen)
+    }
+
+    /// Clients of TCP alone, which repeats lost packets.
+    pub(super) fn start_tcp(cluster: &Cluster, is_chosen: fn(&str) -> bool) -> Result<Self> {
+        Self::start_to(cluster, tcp_targets(), is_chosen)
+    }
+
+    fn start_to(cluster: &Cluster, targets: Vec<Target>, is_chosen: fn(&str) -> bool) -> Result<Self> {
         let mut loads = Vec::new();
-        for (from, transport, to) in targets().into_iter().filter(|(from, ..)| is_chosen(from)) {
+        for (from, transport, to) in targets.into_iter().filter(|(from, ..)| is_chosen(from)) {
             let (at, who): (SocketAddr, _) = (socket_address(&to)?, format!("{from} to {transport:?} {to}"));
             let ask = move |_| {
                 let mut conversation = Conversation::from_own_port_here(transport, at)?;
