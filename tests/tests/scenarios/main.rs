@@ -47,6 +47,7 @@ mod nothing_to_serve;
 mod odd_objects;
 mod open_connections;
 mod other_modes;
+mod out_of_memory;
 mod own_connections;
 mod policies;
 mod port_reuse;
