@@ -10,6 +10,8 @@ mod index;
 mod listeners;
 mod names;
 mod nodes;
+mod services;
+mod slices;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,8 +35,8 @@ use names::Names;
 use crate::{
     config::Config,
     model::{
-        Endpoint, EndpointSlice, Event, Family, Forwarding, Node, NodeAddress, Protocol, Service, ServiceCidr,
-        ServiceId, ServicePort, SliceId, TrafficPolicy, VirtualServerKey,
+        Endpoint, EndpointSlice, Event, Family, Node, NodeAddress, Protocol, Service, ServiceCidr, ServiceId, SliceId,
+        TrafficPolicy, VirtualServerKey,
     },
 };
 
@@ -282,57 +284,6 @@ impl Cluster {
         [true, false].iter().any(|&global| self.host_addresses.contains(&NodeAddress { address, global }))
     }
 
-    pub(crate) fn endpoints(&self, service: &ServiceId, family: Family) -> Endpoints<'_> {
-        let ids = self.slices_of.get(service).iter();
-        Endpoints::new(ids.filter_map(|id| self.slices.get(id)), family)
-    }
-
-    fn apply_service(&mut self, service: Service) {
-        let old = self.services.get(&service.id);
-        if old == Some(&service) {
-            return;
-        }
-        // Only claims that change touch other Services.
-        let before = old.map(|old| self.claims_of(old)).unwrap_or_default();
-        let after = self.claims_of(&service);
-        self.unindex(&service.id);
-        self.changed.insert(service.id.clone());
-        self.release(&service.id, before.difference(&after));
-        self.claim(&service.id, after.difference(&before));
-        for address in service.vips() {
-            self.on_address.add(address, service.id.clone());
-        }
-        if !service.source_ranges.is_empty() {
-            self.filtered.insert(service.id.clone());
-        }
-        if service.options().forwarding != Forwarding::Masq {
-            self.forwarded.insert(service.id.clone());
-        }
-        if service.ports.iter().any(|port| port.node_port.is_some()) || service.health_check_port.is_some() {
-            self.with_node_port.insert(service.id.clone());
-        }
-        self.services.insert(service.id.clone(), service);
-    }
-
-    fn remove_service(&mut self, id: &ServiceId) {
-        let Some(old) = self.services.get(id) else { return };
-        let claims = self.claims_of(old);
-        self.unindex(id);
-        self.changed.insert(id.clone());
-        self.release(id, &claims);
-    }
-
-    /// Removes a Service from all indexes except the claims.
-    fn unindex(&mut self, id: &ServiceId) {
-        let Some(old) = self.services.remove(id) else { return };
-        self.with_node_port.remove(id);
-        self.filtered.remove(id);
-        self.forwarded.remove(id);
-        for address in old.vips() {
-            self.on_address.remove(&address, id);
-        }
-    }
-
     fn collapse_service_ranges(&mut self) {
         let all: Vec<IpNet> = self.service_cidrs.values().flatten().copied().collect();
         let ranges = IpNet::aggregate(&all).into_iter().collect();
@@ -342,77 +293,4 @@ impl Cluster {
             self.changed.extend(with_external_ips.map(|service| service.id.clone()));
         }
     }
-
-    fn apply_slice(&mut self, mut slice: EndpointSlice) {
-        if self.slices.get(&slice.id) == Some(&slice) {
-            return;
-        }
-        // A slice can move to another Service. The Service that it leaves changes too.
-        self.remove_slice(&slice.id);
-        self.changed.insert(slice.service.clone());
-        self.slices_of.add(slice.service.clone(), slice.id.clone());
-        for address in self.may_be_here(&slice) {
-            self.endpoints_here.add(address, slice.id.clone());
-        }
-        self.node_names.share(&mut slice);
-        self.slices.insert(slice.id.clone(), slice);
-    }
-
-    fn remove_slice(&mut self, id: &SliceId) {
-        let Some(old) = self.slices.remove(id) else { return };
-        for address in self.may_be_here(&old) {
-            self.endpoints_here.remove(&address, id);
-        }
-        self.slices_of.remove(&old.service, id);
-        self.changed.insert(old.service.clone());
-        self.node_names.release(old);
-    }
-
-    /// The addresses of endpoints that are on this node, or can be because they name no node.
-    fn may_be_here(&self, slice: &EndpointSlice) -> BTreeSet<IpAddr> {
-        let endpoints = slice.endpoints.iter();
-        let here = endpoints.filter(|endpoint| endpoint.node.is_none() || self.is_local(endpoint));
-        here.map(|endpoint| endpoint.address).collect()
-    }
-
-    fn claim<'a>(&mut self, id: &ServiceId, claims: impl IntoIterator<Item = &'a (Claim, Claimant)>) {
-        for (claim, claimant) in claims {
-            let rivals = self.claims.add(*claim, claimant.clone());
-            mark_rivals(&mut self.changed, id, rivals);
-        }
-    }
-
-    fn release<'a>(&mut self, id: &ServiceId, claims: impl IntoIterator<Item = &'a (Claim, Claimant)>) {
-        for (claim, claimant) in claims {
-            let rivals = self.claims.remove(claim, claimant);
-            mark_rivals(&mut self.changed, id, rivals);
-        }
-    }
-
-    fn claims_of(&self, service: &Service) -> BTreeSet<(Claim, Claimant)> {
-        let claimant =
-            |kind, port: &ServicePort| Claimant { kind, created: service.created, port: service.port_id(port) };
-        let listeners = self.listeners(service).all;
-        let ports = service.ports.iter().filter(|_| !service.cluster_ips.is_empty());
-        let node_ports = ports
-            .filter_map(|port| Some((Claim::NodePort(port.protocol, port.node_port?), claimant(Kind::NodePort, port))));
-        // No virtual server listens at a health check. One of another Service would answer in place of the node.
-        let health_checks = service.ports.first().into_iter().flat_map(|port| {
-            let mut keys = self.health_checks(service);
-            if !keys.is_empty() {
-                let own: HashSet<_> = listeners.iter().map(|listener| listener.key).collect();
-                keys.retain(|(_, key)| !own.contains(key));
-            }
-            keys.into_iter().map(move |(kind, key)| (Claim::VirtualServer(key), claimant(kind, port)))
-        });
-        let served = listeners.iter().filter_map(|Listener { kind, port, key }| {
-            Some((Claim::VirtualServer(*key), claimant(*kind, service.ports.get(*port)?)))
-        });
-        served.chain(node_ports).chain(health_checks).collect()
-    }
-}
-
-fn mark_rivals(changed: &mut HashSet<ServiceId>, service: &ServiceId, rivals: &[Claimant]) {
-    let others = rivals.iter().map(|rival| &rival.port.service).filter(|id| *id != service);
-    changed.extend(others.cloned());
 }
