@@ -22,7 +22,7 @@ pub struct Program {
 
 impl Program {
     /// Starts a program inside a namespace. Its output goes to `log`.
-    pub(crate) fn start(namespace: &Namespace, program: &str, arguments: &[String], log: &Path) -> Result<Self> {
+    pub fn start(namespace: &Namespace, program: &str, arguments: &[String], log: &Path) -> Result<Self> {
         let output = File::create(log)?;
         let errors = output.try_clone()?;
         let child = namespace.enter(|| {
@@ -31,6 +31,11 @@ impl Program {
             command.spawn().with_context(|| format!("starting {program}"))
         })?;
         Ok(Self { child })
+    }
+
+    /// The process ID.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Asks the program to end, and waits until it has.

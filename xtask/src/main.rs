@@ -10,6 +10,7 @@ mod e2e;
 mod fuzz;
 mod image;
 mod janitor;
+mod neighbours;
 mod platform;
 mod preflight;
 mod progress;
@@ -36,6 +37,7 @@ enum Command {
     /// Checks the layering and the project's rules that the compiler does not check
     Tidy,
     E2e(e2e::E2e),
+    Neighbours(neighbours::Neighbours),
     Demo(demo::Demo),
     Vm(vm::Vm),
     Bench(bench::Bench),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
         Command::E2e(args) => e2e::run(&args),
+        Command::Neighbours(args) => neighbours::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Vm(args) => vm::run(args),
         Command::Bench(args) => bench::run(args),
