@@ -70,8 +70,13 @@ pub(super) fn prepare(config: &Config, settings: &Settings) -> Result<(), Sysctl
         set(name, value, consequence)?;
     }
     let reuse = if kernel_is_at_least(5, 9) { "1" } else { "0" };
-    match set(REUSE, reuse, "connections from reused client ports would wait for a second, or go to removed endpoints")
-    {
+    let consequence = "connections from reused client ports would wait for a second, or go to removed endpoints";
+    set_if_present(REUSE, reuse, consequence)
+}
+
+/// Does the same as [`set`], unless the kernel has no such sysctl.
+pub(super) fn set_if_present(name: &str, value: &str, consequence: &str) -> Result<(), SysctlError> {
+    match set(name, value, consequence) {
         Err(error) if error.error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
     }

@@ -17,7 +17,10 @@ use netlink_packet_route::{
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use super::{Names, routes};
+use super::{
+    Names, routes,
+    sysctl::{self, SysctlError},
+};
 use crate::{
     kernel::{Cause, Failure, Reason},
     model::NodeAddress,
@@ -121,6 +124,7 @@ impl Addresses {
         let bound = changes.iter().filter(|(_, change)| matches!(change, Change::Bind(_))).count();
         // If no further device can be created, the addresses go to the first one, which takes longer.
         while self.devices.lacks_room(bound) && self.add_device() {}
+        let ipv6 = if changes.iter().any(|(_, change)| is_bind_of_ipv6(change)) { self.enable_ipv6() } else { Ok(()) };
         let mut batch = Batch::new();
         for (_, change) in changes {
             match change {
@@ -144,7 +148,10 @@ impl Addresses {
             };
             if !done_already {
                 refused.insert(failure.request);
-                let reason = format!("{}: {}", self.names.device(), failure.error);
+                let reason = match &ipv6 {
+                    Err(error) if is_bind_of_ipv6(change) => error.to_string(),
+                    _ => format!("{}: {}", self.names.device(), failure.error),
+                };
                 let reason = Reason::new(reason, Some(failure.error.errno()));
                 failures.push(Failure { change: number, cause: Cause::Refused, reason });
             }
@@ -156,6 +163,14 @@ impl Addresses {
             }
         }
         Ok(())
+    }
+
+    /// Another program, such as NetworkManager, can have disabled IPv6 on a device. The kernel then refuses to bind.
+    fn enable_ipv6(&self) -> Result<(), SysctlError> {
+        (0..self.devices.next_number()).try_for_each(|number| {
+            let name = format!("net/ipv6/conf/{}/disable_ipv6", self.names.numbered_device(number));
+            sysctl::set_if_present(&name, "0", "the device takes no IPv6 VIP")
+        })
     }
 
     /// Moves all addresses to the first device, the only one that kube-proxy knows, and removes the others.
@@ -239,6 +254,10 @@ impl Addresses {
         self.devices.push(found);
         Ok(found.is_some())
     }
+}
+
+fn is_bind_of_ipv6(change: &Change) -> bool {
+    matches!(change, Change::Bind(IpAddr::V6(_)))
 }
 
 /// The message about an address on the device with this index.
