@@ -4,3 +4,4 @@
 
 mod debian;
 mod firewalls;
+mod managers;
