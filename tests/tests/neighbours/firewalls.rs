@@ -28,9 +28,6 @@ const CLIENTS: [(&str, [&str; 2]); 6] = [
     ("client", ["203.0.113.81:80", "203.0.113.81:81"]),
 ];
 
-/// The chain of another program in iptables.
-const OTHER: &str = "OTHER-FWD";
-
 fn builder() -> ClusterBuilder {
     Cluster::builder().pod("web", NODE_OF_ENDPOINT, "10.244.1.2 fd00:10:244:1::2").pod("local", NODE, "10.244.3.2").pod(
         "visitor",
@@ -116,11 +113,6 @@ fn ensure_untouched(monitor: &Monitor) -> Result<()> {
     Ok(())
 }
 
-/// A rule of another program, such as a network plugin: whether it is there.
-fn has_rule_of_other(cluster: &Cluster) -> Result<bool> {
-    Ok(cluster.at(NODE)?.run("iptables-nft-save", &["-t", "filter"])?.contains(OTHER))
-}
-
 fn start_firewalld(debian: &Debian) -> Result<Program> {
     let daemon = debian.start("firewalld", &["--nofork", "--nopid"])?;
     eventually(|| debian.run("firewall-cmd", &["--state"]))?;
@@ -138,9 +130,7 @@ fn firewalld_with_pods_nodes_and_ports_is_reloaded_and_restarted_under_load() ->
         ensure_answers(cluster).context("before firewalld")?;
         let monitor = Monitor::start(cluster.at(NODE)?, cluster.directory())?;
         let nodes = [Debian::on(cluster, NODE)?, Debian::on(cluster, NODE_OF_ENDPOINT)?];
-        cluster.at(NODE)?.run("iptables-nft", &["-N", OTHER])?;
         let mut daemons = nodes.iter().map(start_firewalld).collect::<Result<Vec<_>>>()?;
-        ensure!(!has_rule_of_other(cluster)?, "firewalld has kept the rules of others in iptables");
         let rejected = || Ok(0);
         ensure_denied(cluster, &CLIENTS, rejected)?;
 
@@ -195,7 +185,6 @@ fn ufw_with_pods_nodes_and_ports_is_reloaded_and_restarted_under_load() -> TestR
         cluster.await_settled(NODE, &FLAGS)?;
         let monitor = Monitor::start(cluster.at(NODE)?, cluster.directory())?;
         let nodes = [Debian::on(cluster, NODE)?, Debian::on(cluster, NODE_OF_ENDPOINT)?];
-        cluster.at(NODE)?.run("iptables-nft", &["-N", OTHER])?;
         let defaults = ["ufw default deny incoming", "ufw default deny routed", "ufw --force enable"];
         nodes.iter().try_for_each(|node| node.run_all(defaults))?;
         let dropped = || dropped_by_policies(cluster);
@@ -221,7 +210,6 @@ fn ufw_with_pods_nodes_and_ports_is_reloaded_and_restarted_under_load() -> TestR
             users.go_on(name)?;
         }
         users.stop()?;
-        ensure!(has_rule_of_other(cluster)?, "ufw has removed the rules of others in iptables");
         ensure_untouched(&monitor)?;
         cluster.await_settled(NODE, &FLAGS)
     })
