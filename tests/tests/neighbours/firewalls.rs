@@ -17,7 +17,7 @@ const FLAGS: [&str; 4] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48", "-
 /// Pods and nodes.
 const SOURCES: [&str; 4] = ["10.244.0.0/16", "fd00:10:244::/48", "192.168.128.0/29", "fd00:128::/125"];
 const PORTS: [&str; 2] = ["30000-32767/tcp", "80-81/tcp"];
-/// Clients, and what they connect to: a ClusterIP of each family, a node port, and a load-balancer IP of a Service
+/// Clients and their destinations: a ClusterIP of each family, a node port, and a load-balancer IP of a Service
 /// whose endpoint is on the client's node.
 const CLIENTS: [(&str, [&str; 2]); 6] = [
     ("visitor", ["10.96.0.80:80", "10.96.0.80:81"]),
@@ -175,7 +175,7 @@ fn dropped_by_policies(cluster: &Cluster) -> Result<u64> {
     Ok(sum)
 }
 
-/// The defaults deny what comes in and what is routed. With rules for pods, nodes and ports, all of them work, and
+/// The defaults deny incoming and routed packets. With rules for pods, nodes and ports, all of them work, and
 /// connections survive a reload and a restart of ufw.
 #[test]
 fn ufw_with_pods_nodes_and_ports_is_reloaded_and_restarted_under_load() -> TestResult {
