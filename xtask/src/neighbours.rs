@@ -1,7 +1,7 @@
 //! `cargo xtask neighbours`: scenarios beside firewalls and network managers as Debian packages them, on the bench.
 //!
-//! Their packages would take a machine that installs them: each has a daemon that starts at once. So they are in a root
-//! directory of their own, as an archive, which only this command makes and takes along.
+//! Installing these packages would start their daemons on this machine. So this command unpacks them into a root
+//! directory of their own, and takes it to the bench as an archive.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ use crate::testbench::{Bench, Job, Needed, ensure_files};
 use crate::workspace::{SCENARIOS, Workspace};
 
 const TESTS: &str = "neighbours";
-/// systemd-networkd is in systemd, on which network-manager depends.
-const PACKAGES: &str = "dbus,firewalld,network-manager,ufw";
+/// systemd-networkd is in systemd.
+const PACKAGES: &str = "dbus,firewalld,network-manager,systemd,ufw";
 const SUITE: &str = "bookworm";
 const MAKER: &[Needed] = &[("mmdebstrap", "mmdebstrap")];
 const KEYS: &[Needed] = &[("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")];
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Neighbours) -> Result<ExitCode> {
 
 /// The archive of the root directory. It is made once, which takes minutes.
 fn archive(cache: &Path) -> Result<PathBuf> {
-    let archive = cache.join("neighbours.tar");
+    let archive = cache.join(format!("neighbours-{SUITE}-{}.tar", PACKAGES.replace(',', "-")));
     if archive.exists() {
         return Ok(archive);
     }

@@ -162,7 +162,7 @@ fn firewalld_with_pods_nodes_and_ports_is_reloaded_and_restarted_under_load() ->
     })
 }
 
-/// The packets that the policies of ufw have dropped on both nodes, in both families.
+/// The packets that the policies of ufw have dropped on both nodes: `INPUT` of both families, and `FORWARD` of IPv4.
 fn dropped_by_policies(cluster: &Cluster) -> Result<u64> {
     let mut sum = 0;
     for node in [NODE, NODE_OF_ENDPOINT] {

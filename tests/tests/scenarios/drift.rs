@@ -27,7 +27,8 @@ const DRIFTS: [&str; 8] = [
     "nft delete table ip6 kube-ipvs",
     "nft flush set ip kube-ipvs served",
     "nft flush chain ip kube-ipvs input",
-    "ip addr del fd00:10:96::80/128 dev kube-ipvs0",
+    // The kernel also removes the device's IPv6 addresses.
+    "sysctl -q -w net.ipv6.conf.kube-ipvs0.disable_ipv6=1",
 ];
 
 fn deploy(cluster: &Cluster) -> Result<Vec<scenarios::Server>> {

@@ -1,4 +1,4 @@
-//! A daemon that gets no more memory, as at a container's limit.
+//! A daemon whose allocations fail. At a container's limit the kernel kills the daemon instead, as `kill_nine` does.
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
@@ -30,7 +30,7 @@ fn many() -> String {
     (0..SERVICES).map(service).collect::<Vec<_>>().join("---\n")
 }
 
-/// A limit of memory ends the daemon at an arbitrary allocation. Services stay served, and the next start catches up.
+/// The first allocation that fails ends the daemon. Services stay served, and the next start applies the changes.
 #[test]
 fn daemon_out_of_memory_ends_and_the_next_start_catches_up() -> TestResult {
     scenario(web_cluster(), |cluster| {

@@ -70,7 +70,7 @@ pub use traffic::TrafficReader;
 /// | `net.ipv4.vs.conn_reuse_mode` = 1, before Linux 5.9 = 0 | always |
 /// | `net.ipv4.conf.all.arp_ignore` = 1, `arp_announce` = 2 | [`Settings::strict_arp`], off by default |
 /// | `net.ipv4.conf.all.route_localnet` = 1 | [`Config::localhost_node_ports`], off by default |
-/// | `net.ipv6.conf.DEVICE.disable_ipv6` = 0, for the devices of the VIPs | an IPv6 VIP is to be bound |
+/// | `net.ipv6.conf.DEVICE.disable_ipv6` = 0, for the devices of the VIPs | always |
 /// | the timeouts of IPVS | always: [`Settings::timeouts`], by default those of conntrack |
 /// | a dummy device, which is down | always: [`Settings::names`] has its name |
 /// | the nftables tables `ip` and `ip6` | always: [`Settings::names`] has their name |

@@ -182,7 +182,7 @@ const HOLD: &str = r#"for family in ip ip6; do
   for hook in prerouting output; do
     nft add chain $family hold $hook "{ type filter hook $hook priority mangle; }"
     nft add rule $family hold $hook ct original $family daddr @vips drop
-    nft add rule $family hold $hook meta l4proto tcp ct original proto-dst 30000-32767 drop
+    nft add rule $family hold $hook meta l4proto { tcp, sctp } ct original proto-dst 30000-32767 drop
   done
 done"#;
 const RESTORE: &str =

@@ -88,7 +88,7 @@ impl Connections {
         Self::open_to(cluster, &targets())
     }
 
-    /// Connections of TCP alone, which repeats lost packets.
+    /// Connections of TCP alone, which retransmits lost packets.
     pub(super) fn open_tcp(cluster: &Cluster) -> Result<Self> {
         Self::open_to(cluster, &tcp_targets())
     }
@@ -148,7 +148,7 @@ impl Loads {
         Self::start_to(cluster, targets(), is_chosen)
     }
 
-    /// Clients of TCP alone, which repeats lost packets.
+    /// Clients of TCP alone, which retransmits lost packets.
     pub(super) fn start_tcp(cluster: &Cluster, is_chosen: fn(&str) -> bool) -> Result<Self> {
         Self::start_to(cluster, tcp_targets(), is_chosen)
     }

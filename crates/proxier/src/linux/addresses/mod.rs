@@ -68,7 +68,11 @@ impl Addresses {
         }
         // Another program, such as NetworkManager, can have set a device up.
         let up: Vec<u32> = self.devices.up().collect();
-        up.into_iter().try_for_each(|index| Ok(self.set_down(index)?))
+        up.into_iter().try_for_each(|index| self.set_down(index))?;
+        // A host can disable IPv6 on all new devices. The init container can write sysctls, and the daemon often cannot.
+        // If it matters, a bind reports the failure.
+        let _ = self.enable_ipv6();
+        Ok(())
     }
 
     fn create(&mut self, number: usize) -> Result<(), Error> {
@@ -149,7 +153,9 @@ impl Addresses {
             if !done_already {
                 refused.insert(failure.request);
                 let reason = match &ipv6 {
-                    Err(error) if is_bind_of_ipv6(change) => error.to_string(),
+                    Err(error) if is_bind_of_ipv6(change) => {
+                        format!("{}: {}. {error}", self.names.device(), failure.error)
+                    }
                     _ => format!("{}: {}", self.names.device(), failure.error),
                 };
                 let reason = Reason::new(reason, Some(failure.error.errno()));
