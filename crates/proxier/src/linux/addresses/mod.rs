@@ -69,8 +69,8 @@ impl Addresses {
         // Another program, such as NetworkManager, can have set a device up.
         let up: Vec<u32> = self.devices.up().collect();
         up.into_iter().try_for_each(|index| self.set_down(index))?;
-        // A host can disable IPv6 on all new devices. The init container can write sysctls, and the daemon often cannot.
-        // If it matters, a bind reports the failure.
+        // A host can disable IPv6 on all new devices. The init container can write sysctls, and the daemon often
+        // cannot. If it matters, a bind reports the failure.
         let _ = self.enable_ipv6();
         Ok(())
     }
