@@ -94,26 +94,6 @@ fn api_server_is_trusted_only_by_its_authority() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn client_certificate_with_another_key_is_reported_by_name() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let authority = tls::Authority::new()?;
-    let ((certificate, _), (_, other_key)) = (authority.client()?, authority.client()?);
-    for (name, content) in [("ca.crt", authority.pem()), ("client.crt", certificate), ("client.key", other_key)] {
-        fs::write(folder.path().join(name), content)?;
-    }
-    let file = folder.path().join("kubeconfig");
-    fs::write(
-        &file,
-        "{clusters: [{name: c, cluster: {server: \"https://127.0.0.1:9\", certificate-authority: ca.crt}}], users: \
-         [{name: u, user: {client-certificate: client.crt, client-key: client.key}}], contexts: [{name: x, context: \
-         {cluster: c, user: u}}], current-context: x}",
-    )?;
-    let error = error(&ClientConnection { kubeconfig: file, ..fast() });
-    assert!(error.contains("client-certificate") && !error.contains("certificate-authority"), "{error}");
-    Ok(())
-}
-
 /// The kubelet replaces a client certificate before it expires. kube-ipvs uses the new one for later connections.
 #[test]
 fn replaced_client_certificate_is_read_again() -> Result<()> {

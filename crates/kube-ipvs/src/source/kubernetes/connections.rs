@@ -190,14 +190,12 @@ fn connect(access: &Access, limits: &Limits, resolver: &Resolver) -> anyhow::Res
 }
 
 fn tls(config: &Config) -> anyhow::Result<rustls::ClientConfig> {
-    let hint = match &config.root_cert {
-        Some(_) => {
-            "Check client-certificate and client-key in the kubeconfig. They must belong together, and the certificate \
-             must have version 3"
-        }
-        None => "Set certificate-authority in the kubeconfig, or install CA certificates on this system",
-    };
-    let mut tls = config.rustls_client_config().map_err(|error| anyhow!("cannot set up TLS: {error}. {hint}"))?;
+    let mut tls = config.rustls_client_config().map_err(|error| {
+        anyhow!(
+            "cannot set up TLS: {error}. Set certificate-authority in the kubeconfig, or install CA certificates on \
+             this system"
+        )
+    })?;
     let known = config.root_cert.iter().flatten().cloned().map(CertificateDer::from).collect::<Vec<_>>();
     if !known.is_empty() && !config.accept_invalid_certs {
         tls.dangerous().set_certificate_verifier(Arc::new(Trust::new(known)?));
