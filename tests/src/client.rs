@@ -129,7 +129,8 @@ impl Conversation {
         self.socket.local_addr()?.as_socket().context("a socket without an address")
     }
 
-    fn hear(&mut self) -> Result<Answer, Failure> {
+    /// Waits for the echo of the last message.
+    pub fn hear(&mut self) -> Result<Answer, Failure> {
         let content = format!("message-{}", self.said);
         let mut buffer = [0; 512];
         loop {

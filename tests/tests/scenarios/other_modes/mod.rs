@@ -8,14 +8,13 @@ mod setup;
 mod users;
 
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use iptables::{LINES_OF_OTHERS, rules, write_others};
 use kube_proxy::{Family, Mode, sh};
 use scenarios::{Cluster, Namespace, Proxy, TestResult, Transport, eventually, scenario};
 use setup::{FLAGS, NODE, cluster, deploy};
-use users::{Connections, Loads};
+use users::{Connections, Idle, Loads};
 
 fn await_logged(proxy: &Proxy, text: &str) -> Result<String> {
     eventually(|| {
@@ -198,18 +197,19 @@ fn connections_and_clients_wait_while_the_nftables_mode_removes_all_virtual_serv
         let node = cluster.at(NODE)?;
         let proxy = cluster.start_proxy(NODE, &FLAGS)?;
         await_served(node)?;
-        let (connections, loads) = (Connections::open_tcp(cluster)?, Loads::start_tcp(cluster, |from| from != NODE)?);
+        let (mut idle, loads) = (Idle::open_tcp(cluster)?, Loads::start_tcp(cluster, |from| from != NODE)?);
         ensure!(proxy.terminate()?.success());
         let here = |script: &str| sh(node, &format!("cd {}; {script}", cluster.directory().display()));
         here(SAVE)?;
         here(HOLD)?;
         // kube-proxy does this in its first second.
         here("ipvsadm -C")?;
-        // Clients send again.
-        thread::sleep(Duration::from_secs(1));
+        idle.send()?;
         here("ip link delete kube-ipvs0")?;
         Mode::Nftables.write_rules(node)?;
         here(RESTORE)?;
+        idle.hear()?;
+        let connections = Connections::of(idle);
         connections.go_on()?;
         loads.go_on()?;
         hand_over(cluster, connections, || loads.go_on())?;

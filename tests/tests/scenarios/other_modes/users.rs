@@ -61,11 +61,46 @@ impl Held {
         Ok(Self { conversation, who, name })
     }
 
-    /// Sends and receives. Fails if nothing or another pod answers.
-    fn go_on(&mut self) -> Result<()> {
-        let answer = self.conversation.say().with_context(|| self.who.clone())?;
+    fn send(&mut self) -> Result<()> {
+        self.conversation.send().with_context(|| self.who.clone())
+    }
+
+    /// Fails if nothing or another pod answers.
+    fn hear(&mut self) -> Result<()> {
+        let answer = self.conversation.hear().with_context(|| self.who.clone())?;
         ensure!(answer.name == self.name, "{}: {} answers instead of {}", self.who, answer.name, self.name);
         Ok(())
+    }
+
+    /// Sends and receives.
+    fn go_on(&mut self) -> Result<()> {
+        self.send()?;
+        self.hear()
+    }
+}
+
+/// Open connections, on which nothing flows by itself.
+pub(super) struct Idle(Vec<Held>);
+
+impl Idle {
+    /// Connections of TCP alone, which retransmits lost packets.
+    pub(super) fn open_tcp(cluster: &Cluster) -> Result<Self> {
+        Self::open_to(cluster, &tcp_targets())
+    }
+
+    fn open_to(cluster: &Cluster, targets: &[Target]) -> Result<Self> {
+        let held = (0..count()?).map(|number| Held::open(cluster, &targets[number % targets.len()]));
+        Ok(Self(held.collect::<Result<Vec<_>>>()?))
+    }
+
+    /// Sends on each connection.
+    pub(super) fn send(&mut self) -> Result<()> {
+        self.0.iter_mut().try_for_each(Held::send)
+    }
+
+    /// Waits for the answer on each connection.
+    pub(super) fn hear(&mut self) -> Result<()> {
+        self.0.iter_mut().try_for_each(Held::hear)
     }
 }
 
@@ -94,8 +129,11 @@ impl Connections {
     }
 
     fn open_to(cluster: &Cluster, targets: &[Target]) -> Result<Self> {
-        let held = (0..count()?).map(|number| Held::open(cluster, &targets[number % targets.len()]));
-        let mut held = held.collect::<Result<Vec<_>>>()?;
+        Ok(Self::of(Idle::open_to(cluster, targets)?))
+    }
+
+    /// Data flows on these connections from now on.
+    pub(super) fn of(Idle(mut held): Idle) -> Self {
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&rounds));
         let thread = thread::spawn(move || {
@@ -114,7 +152,7 @@ impl Connections {
             }
             (held, lost)
         });
-        Ok(Self { stop, rounds, thread: Some(thread) })
+        Self { stop, rounds, thread: Some(thread) }
     }
 
     /// Waits until data has flowed on each connection after this call.
