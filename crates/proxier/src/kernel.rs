@@ -162,7 +162,7 @@ pub struct Failure {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Cause {
     /// The change was not made.
-    Refused,
+    Rejected,
     /// The change was not tried, because an earlier change failed.
     NotTried,
     /// The change was not made, because the kernel does not have its scheduler.

@@ -88,7 +88,7 @@ fn pods_and_hosts_within_the_service_range_are_reached() -> TestResult {
         let node = cluster.at("node-3")?;
         node.expect_refused(Transport::Tcp, "10.106.0.10:8080")?;
         drop(proxies);
-        let flags = [&FLAGS[..], &["--refuse-unallocated=false"]].concat();
+        let flags = [&FLAGS[..], &["--reject-unallocated-cluster-ips=false"]].concat();
         let _proxy = cluster.start_proxy("node-3", &flags)?;
         for from in ["node-3", "visitor"] {
             eventually(|| answers(cluster.at(from)?, "10.106.0.10:8080", "client"))?;

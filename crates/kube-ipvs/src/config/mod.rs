@@ -245,7 +245,7 @@ impl Configuration {
             },
             tcp_be_liberal: self.conntrack.tcp_be_liberal,
             vip_ping: self.own.vip_ping,
-            refuse_unallocated: self.own.refuse_unallocated,
+            reject_unallocated_cluster_ips: self.own.reject_unallocated_cluster_ips,
             strict_arp: self.ipvs.strict_arp,
             timeouts: Timeouts {
                 tcp: self.ipvs.tcp_timeout.if_set(),

@@ -18,8 +18,8 @@ pub struct OwnFlags {
     pub vip_ping: bool,
 
     /// Reject connections to addresses of a ServiceCIDR that no Service has and that only a default route reaches
-    #[arg(id = "refuse-unallocated", long, value_name = "BOOL", default_value = "true", action = Set, value_parser = boolean::parse)]
-    pub refuse_unallocated: bool,
+    #[arg(id = "reject-unallocated-cluster-ips", long, value_name = "BOOL", default_value = "true", action = Set, value_parser = boolean::parse)]
+    pub reject_unallocated_cluster_ips: bool,
 
     /// Serve node ports on 127.0.0.1 too, for local processes
     #[arg(id = "localhost-nodeports", long, value_name = "BOOL", default_value = "false", action = Set, value_parser = boolean::parse)]

@@ -5,7 +5,7 @@ use fastrand::Rng;
 use super::{
     cluster::{PODS, SERVICES},
     objects::{PodState, Port, Shape, Transport, Which},
-    step::{Act, Blow, Run, Step, World},
+    step::{Act, Fault, Run, Step, World},
 };
 
 /// The run of a seed, with `length` steps. The last one is [`Step::Settle`].
@@ -185,8 +185,9 @@ impl Source {
             0..4 => {
                 // ENOBUFS, ENOMEM, EPERM, EBUSY, EINTR
                 let errno = self.one(&[105, 12, 1, 16, 4]);
-                let blows = [Blow::Refuse(errno), Blow::Unanswered, Blow::Unconfirmed, Blow::Deaf, Blow::Kill];
-                Step::Strike { at, blow: self.one(&blows) }
+                let kinds =
+                    [Fault::Reject(errno), Fault::Unanswered, Fault::AnswerLost, Fault::AnswersLost, Fault::Kill];
+                Step::Fault { at, kind: self.one(&kinds) }
             }
             4 => Step::Refuse(self.one(&CHANGES).into()),
             // nftables answers either all changes of a phase or none.

@@ -98,9 +98,9 @@ pub(super) enum Step {
     Kill,
 
     /// A fault at this change of the next plan.
-    Strike {
+    Fault {
         at: u8,
-        blow: Blow,
+        kind: Fault,
     },
     /// The kernel rejects all changes whose text contains this one.
     Refuse(String),
@@ -129,15 +129,15 @@ pub(super) enum Step {
     Settle,
 }
 
-/// A fault at one change: see [`proxier::fake::Strike`].
+/// A fault at one change: see [`proxier::fake::Fault`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Blow {
+pub(super) enum Fault {
     /// The kernel rejects the change with this errno.
-    Refuse(i32),
+    Reject(i32),
     Unanswered,
-    Unconfirmed,
-    Deaf,
+    AnswerLost,
+    AnswersLost,
     Kill,
 }
 

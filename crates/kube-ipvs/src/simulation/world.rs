@@ -5,7 +5,7 @@ use std::{mem::take, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use proxier::{
     State, SyncReport,
-    fake::{FakeKernel, Made, RecordCopy, Strike},
+    fake::{self, FakeKernel, Made, RecordCopy},
     ipvs_netlink::Scheduler,
     linux::Drift,
     model::Family,
@@ -21,7 +21,7 @@ use super::{
     others::{self, Foreign},
     rules::{self, Access},
     settle::difference,
-    step::{Act, Blow, Step, World},
+    step::{Act, Fault, Step, World},
 };
 use crate::{
     recording::{Recording, tests::Memory},
@@ -152,15 +152,15 @@ impl<'a> Simulation<'a> {
             }
             Step::Wall(seconds) => self.wall += i64::from(*seconds),
             Step::Kill => self.restart(),
-            Step::Strike { at, blow } => {
-                let strike = match blow {
-                    Blow::Refuse(errno) => Strike::Refuse(*errno),
-                    Blow::Unanswered => Strike::Unanswered,
-                    Blow::Unconfirmed => Strike::Unconfirmed,
-                    Blow::Deaf => Strike::Deaf,
-                    Blow::Kill => Strike::Kill,
+            Step::Fault { at, kind } => {
+                let fault = match kind {
+                    Fault::Reject(errno) => fake::Fault::Reject(*errno),
+                    Fault::Unanswered => fake::Fault::Unanswered,
+                    Fault::AnswerLost => fake::Fault::AnswerLost,
+                    Fault::AnswersLost => fake::Fault::AnswersLost,
+                    Fault::Kill => fake::Fault::Kill,
                 };
-                self.kernel().strikes.push((usize::from(*at), strike));
+                self.kernel().faults.push((usize::from(*at), fault));
             }
             Step::Refuse(text) => self.kernel().refuse.push(text.clone()),
             Step::Ignore(text) => self.kernel().unanswered.push(text.clone()),
@@ -176,7 +176,7 @@ impl<'a> Simulation<'a> {
             Step::Others(act) => self.others(*act)?,
             Step::During { at, act } => {
                 let changes = self.changes_of(*act);
-                self.kernel().strikes.push((usize::from(*at), Strike::Others(changes)));
+                self.kernel().faults.push((usize::from(*at), fake::Fault::Others(changes)));
             }
             Step::Open { client, server, inside } => {
                 let Self { clients, cluster, daemon, now, world, is_misled, .. } = self;
@@ -198,14 +198,14 @@ impl<'a> Simulation<'a> {
     }
 
     fn is_disturbed(&mut self) -> bool {
-        let FakeKernel { refuse, unanswered, unlisted, strikes, unreadable, .. } = self.kernel();
-        *unreadable || !(refuse.is_empty() && unanswered.is_empty() && unlisted.is_empty() && strikes.is_empty())
+        let FakeKernel { refuse, unanswered, unlisted, faults, unreadable, .. } = self.kernel();
+        *unreadable || !(refuse.is_empty() && unanswered.is_empty() && unlisted.is_empty() && faults.is_empty())
     }
 
     pub(super) fn calm_down(&mut self) {
         let kernel = self.kernel();
         [&mut kernel.refuse, &mut kernel.unanswered, &mut kernel.unlisted].into_iter().for_each(Vec::clear);
-        kernel.strikes.clear();
+        kernel.faults.clear();
         kernel.unreadable = false;
         (self.has_gaps, self.unreadable) = (false, None);
     }
@@ -406,7 +406,7 @@ impl<'a> Simulation<'a> {
 
     fn restart(&mut self) {
         let mut kernel = take(self.kernel());
-        (kernel.is_killed, kernel.strikes) = (false, Vec::new());
+        (kernel.is_killed, kernel.faults) = (false, Vec::new());
         // If another program made a virtual server in the middle of a plan, the record can name it. Then the new daemon
         // owns it.
         self.foreign.servers.retain(|key, _| !kernel.is_recorded(*key));

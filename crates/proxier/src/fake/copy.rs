@@ -36,7 +36,7 @@ impl RecordCopy {
     /// failed.
     pub(super) fn confirm(&mut self, change: &Change, cause: Option<Cause>) {
         match (change, cause) {
-            (Change::AddServer { key, .. }, Some(Cause::Exists | Cause::Refused | Cause::NoScheduler))
+            (Change::AddServer { key, .. }, Some(Cause::Exists | Cause::Rejected | Cause::NoScheduler))
             | (Change::RemoveServer(key), None) => drop(self.servers.remove(key)),
             (Change::Unbind(address), None) => drop(self.vips.remove(address)),
             _ => {}

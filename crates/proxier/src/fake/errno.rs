@@ -43,6 +43,6 @@ pub(super) fn cause(change: &Change, errno: Errno) -> Cause {
     match (change, errno) {
         (Change::AddServer { .. } | Change::AddRealServer { .. }, EEXIST) => Cause::Exists,
         (Change::AddServer { .. } | Change::UpdateServer { .. }, ENOENT) => Cause::NoScheduler,
-        _ => Cause::Refused,
+        _ => Cause::Rejected,
     }
 }

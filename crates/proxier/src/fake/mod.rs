@@ -2,8 +2,8 @@
 
 mod copy;
 mod errno;
+mod fault;
 mod nft;
-mod strike;
 #[cfg(test)]
 mod tests;
 
@@ -15,10 +15,10 @@ use std::{
 
 pub use copy::RecordCopy;
 use errno::{EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH, Errno, cause, is_done_already};
+pub use fault::{Fault, Made};
+use fault::{Faults, KILLED};
 use ipvs_netlink::{Scheduler, VirtualServer};
 use litemap::LiteMap;
-use strike::{Aimed, KILLED};
-pub use strike::{Made, Strike};
 
 use crate::{
     cluster::EndpointAddress,
@@ -65,8 +65,8 @@ pub struct FakeKernel {
     /// Schedulers that this kernel does not have.
     pub missing_schedulers: Vec<Scheduler>,
     /// Faults in the next plan, each at the change with this number, modulo the number of changes.
-    pub strikes: Vec<(usize, Strike)>,
-    /// Whether [`Strike::Kill`] has struck. Until it is reset, no change is made.
+    pub faults: Vec<(usize, Fault)>,
+    /// Whether [`Fault::Kill`] has happened. Until it is reset, no change is made.
     pub is_killed: bool,
     /// Whether every read fails.
     pub unreadable: bool,
@@ -123,13 +123,13 @@ impl Kernel for FakeKernel {
     }
 
     fn apply(&mut self, plan: &Plan) -> Report {
-        let mut aimed = Aimed::default();
+        let mut faults = Faults::default();
         if !plan.is_empty() {
-            aimed = Aimed::new(std::mem::take(&mut self.strikes), plan.changes().len());
+            faults = Faults::new(std::mem::take(&mut self.faults), plan.changes().len());
         }
         in_phases(plan, |phase, changes| {
-            self.is_killed |= aimed.begin(phase, changes);
-            self.apply_phase(changes, &mut aimed)
+            self.is_killed |= faults.begin(phase, changes);
+            self.apply_phase(changes, &mut faults)
         })
     }
 }
@@ -148,13 +148,13 @@ impl FakeKernel {
     }
 
     /// Makes the changes of one phase. As with Linux, a failure stops no other change of its phase.
-    fn apply_phase(&mut self, changes: &[(usize, &Change)], aimed: &mut Aimed) -> Vec<Failure> {
+    fn apply_phase(&mut self, changes: &[(usize, &Change)], faults: &mut Faults) -> Vec<Failure> {
         let mut failures = Vec::new();
         if !self.is_killed {
             self.record_copy.iter_mut().for_each(|copy| copy.intend(changes.iter().map(|(_, change)| *change)));
         }
         for &(number, change) in changes {
-            if let Err((cause, reason)) = self.make_under(aimed, number, change) {
+            if let Err((cause, reason)) = self.make_under(faults, number, change) {
                 failures.push(Failure { change: number, cause, reason });
             }
         }
@@ -193,7 +193,7 @@ impl FakeKernel {
             return Err((Cause::Unknown, KILLED.into()));
         }
         if named(&self.refuse) && !self.has_server_of(change) {
-            return Err((Cause::Refused, "refused by the test".into()));
+            return Err((Cause::Rejected, "refused by the test".into()));
         }
         if named(&self.unanswered) {
             return Err((Cause::Unknown, "no answer".into()));

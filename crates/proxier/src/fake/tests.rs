@@ -47,7 +47,7 @@ fn last(kernel: &mut FakeKernel, changes: &[Change]) -> Option<(Cause, String)> 
 }
 
 fn refused(reason: &str) -> Option<(Cause, String)> {
-    Some((Cause::Refused, reason.into()))
+    Some((Cause::Rejected, reason.into()))
 }
 
 #[test]
@@ -177,31 +177,31 @@ fn outcome(kernel: &mut FakeKernel, plan: &Plan) -> (Vec<usize>, usize) {
 }
 
 #[test]
-fn strike_hits_one_change_of_one_plan() {
+fn fault_at_one_change_affects_one_plan() {
     let (mut kernel, plan) = three();
-    kernel.strikes = vec![(4, Strike::Refuse(12))];
+    kernel.faults = vec![(4, Fault::Reject(12))];
     assert_eq!(outcome(&mut kernel, &Plan::default()), (vec![], 0));
     assert_eq!(outcome(&mut kernel, &plan), (vec![1], 2), "the numbers count round the plan");
-    for (strike, expected) in [
-        (Strike::Unanswered, (vec![1], 2)),
-        (Strike::Unconfirmed, (vec![1], 3)),
-        (Strike::Deaf, (vec![1, 2], 3)),
-        (Strike::Kill, (vec![1, 2], 1)),
+    for (fault, expected) in [
+        (Fault::Unanswered, (vec![1], 2)),
+        (Fault::AnswerLost, (vec![1], 3)),
+        (Fault::AnswersLost, (vec![1, 2], 3)),
+        (Fault::Kill, (vec![1, 2], 1)),
     ] {
         let (mut kernel, plan) = three();
-        kernel.strikes = vec![(1, strike.clone())];
-        assert_eq!(outcome(&mut kernel, &plan), expected, "{strike:?}");
-        assert_eq!(kernel.is_killed, strike == Strike::Kill);
+        kernel.faults = vec![(1, fault.clone())];
+        assert_eq!(outcome(&mut kernel, &plan), expected, "{fault:?}");
+        assert_eq!(kernel.is_killed, fault == Fault::Kill);
         let made = kernel.made.unwrap();
         let servers = made.iter().filter(|made| matches!(made.change, Change::AddServer { .. }));
-        assert_eq!(servers.count(), expected.1, "{strike:?}");
+        assert_eq!(servers.count(), expected.1, "{fault:?}");
     }
 }
 
 #[test]
-fn strike_of_another_program_precedes_the_planned_change() {
+fn change_by_another_program_precedes_the_planned_change() {
     let (mut kernel, plan) = three();
-    kernel.strikes = vec![(0, Strike::Others(vec![plan.changes()[1].clone()]))];
+    kernel.faults = vec![(0, Fault::Others(vec![plan.changes()[1].clone()]))];
     let report = kernel.apply(&plan);
     assert_eq!(report.failures.iter().map(|failure| failure.cause).collect::<Vec<_>>(), [Cause::Exists]);
     let by_others: Vec<bool> = kernel.made.unwrap().into_iter().map(|made| made.by_others).collect();

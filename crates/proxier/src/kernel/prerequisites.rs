@@ -156,7 +156,7 @@ fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
     for failure in failures {
         let Some(Change::AddServer { key, .. }) = plan.changes().get(failure.change) else { continue };
         match failure.cause {
-            Cause::Refused | Cause::NoScheduler | Cause::NotTried => {
+            Cause::Rejected | Cause::NoScheduler | Cause::NotTried => {
                 amends.extend([add(KeySet::NoEndpoints, *key), unrecord(*key)]);
             }
             // The next read shows if the kernel made it. Until then, new connections are rejected.

@@ -37,7 +37,7 @@ pub(super) fn apply(
             Request::AddService { .. } | Request::UpdateService { .. } if failure.error.errno() == ENOENT => {
                 Cause::NoScheduler
             }
-            _ => Cause::Refused,
+            _ => Cause::Rejected,
         };
         let reason = Reason::new(failure.to_string(), Some(failure.error.errno()));
         failures.push(Failure { change: numbers[failure.number], cause, reason });

@@ -115,7 +115,7 @@ impl LinuxKernel {
         let gone: Vec<Change> = changes
             .iter()
             .filter_map(|(number, change)| match (change, causes.get(number)) {
-                (Change::AddServer { key, .. }, Some(Cause::Exists | Cause::Refused | Cause::NoScheduler)) => {
+                (Change::AddServer { key, .. }, Some(Cause::Exists | Cause::Rejected | Cause::NoScheduler)) => {
                     Some(Change::RemoveServer(*key))
                 }
                 (Change::RemoveServer(_) | Change::Unbind(_), None) => Some((*change).clone()),
@@ -151,7 +151,7 @@ impl LinuxKernel {
         });
         if let Err(reason) = outcome {
             // The engine's state does not contain flows, so a reread would not help.
-            let cause = if phase == Phase::DeleteFlows { Cause::Refused } else { Cause::Unknown };
+            let cause = if phase == Phase::DeleteFlows { Cause::Rejected } else { Cause::Unknown };
             let failure = |(change, _): &_| Failure { change: *change, cause, reason: reason.clone() };
             failures = changes.iter().map(failure).collect();
         }

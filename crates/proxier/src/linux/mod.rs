@@ -82,7 +82,7 @@ pub use traffic::TrafficReader;
 /// | effect | when |
 /// |---|---|
 /// | the kernel loads the module of a scheduler | a Service chooses it, and [`Config::missing_schedulers`] lacks it |
-/// | unallocated addresses of a ServiceCIDR are rejected | [`Settings::refuse_unallocated`], on by default |
+/// | unallocated ClusterIPs are rejected | [`Settings::reject_unallocated_cluster_ips`], on by default |
 /// | state of kube-proxy is adopted | [`Settings::takeover`], off by default |
 /// | kube-proxy's rules and ipsets go | you call [`remove_kube_proxy_leftovers`](Self::remove_kube_proxy_leftovers) |
 /// | a file is written | [`Settings::record`], none by default |

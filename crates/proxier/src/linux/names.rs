@@ -12,12 +12,12 @@
 /// * Virtual servers. The first proxy that makes a virtual server owns it.
 /// * Addresses. Each proxy takes the other's VIPs for addresses of the host, so name the addresses of node ports
 ///   ([`NodePortAddresses::Chosen`](crate::NodePortAddresses::Chosen)).
-/// * Unallocated addresses. If both have Services of one ServiceCIDR, turn [`Settings::refuse_unallocated`] off: each
-///   would abort SCTP to the other's ClusterIPs.
+/// * Unallocated addresses. If both have Services of one ServiceCIDR, turn
+///   [`Settings::reject_unallocated_cluster_ips`] off: each would abort SCTP to the other's ClusterIPs.
 /// * Replies to the node's own connections from a node port. One proxy hides them from IPVS, and the other drops them.
 ///
 /// [`Settings::record`]: super::Settings::record
-/// [`Settings::refuse_unallocated`]: super::Settings::refuse_unallocated
+/// [`Settings::reject_unallocated_cluster_ips`]: super::Settings::reject_unallocated_cluster_ips
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     table: Box<str>,

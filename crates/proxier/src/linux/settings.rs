@@ -19,7 +19,7 @@ pub struct Settings {
     pub vip_ping: bool,
     /// Whether kube-ipvs rejects connections to unallocated addresses of a ServiceCIDR that only a default route
     /// covers.
-    pub refuse_unallocated: bool,
+    pub reject_unallocated_cluster_ips: bool,
     /// kube-proxy's `strictARP`: no device answers ARP for an address of another device, including addresses that are
     /// not VIPs.
     pub strict_arp: bool,
@@ -73,7 +73,7 @@ impl Default for Settings {
             local_detector: LocalDetector::Sources,
             tcp_be_liberal: false,
             vip_ping: true,
-            refuse_unallocated: true,
+            reject_unallocated_cluster_ips: true,
             strict_arp: false,
             timeouts: Timeouts::default(),
             record: None,

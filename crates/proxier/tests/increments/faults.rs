@@ -22,7 +22,7 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    pub(crate) fn strike(self, kernel: &mut FakeKernel) {
+    pub(crate) fn inject(self, kernel: &mut FakeKernel) {
         let Self { refuse, unanswered, unconfirmed, unlisted, unreadable } = self;
         *kernel = FakeKernel { refuse, unanswered, unconfirmed, unlisted, unreadable, ..std::mem::take(kernel) };
     }

@@ -160,7 +160,7 @@ type Step = (Vec<Event>, Faults, Option<Others>);
 fn ends_well(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut node = Node::new();
     for (events, faults, others) in &steps {
-        faults.clone().strike(&mut node.kernel);
+        faults.clone().inject(&mut node.kernel);
         if let Some(others) = others {
             others.act(&mut node.kernel);
             node.engine.verify_at(node.now);
@@ -168,7 +168,7 @@ fn ends_well(steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
         node.sync(events)?;
     }
-    Faults::default().strike(&mut node.kernel);
+    Faults::default().inject(&mut node.kernel);
     while !node.engine.is_healthy() {
         node.now = node.now.max(node.engine.next_sync());
         let report = node.sync(&[])?;

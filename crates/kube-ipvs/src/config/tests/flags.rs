@@ -61,7 +61,7 @@ fn no_flag_gives_the_defaults() {
           verbosity: 0
     "#]]
     .assert_eq(&write(&parse("")).unwrap());
-    expect!["OwnFlags { scoped_arp: false, vip_ping: true, refuse_unallocated: true, localhost_node_ports: false, takeover: true, annotations: Safe, drain_cap: GoDuration(600s), watch_timeout: GoDuration(120s), external_ip_ranges: Ranges([]), reserved_ports: PortRanges([22..=22, 2379..=2380, 6443..=6443, 10249..=10250, 10256..=10259]), max_virtual_servers: BoundedInt(10000), out_of_contact_limit: GoDuration(600s), service_metrics_limit: BoundedInt(50), record: None, record_limit: BoundedInt(64) }"].assert_eq(&format!("{:?}", parse("").own));
+    expect!["OwnFlags { scoped_arp: false, vip_ping: true, reject_unallocated_cluster_ips: true, localhost_node_ports: false, takeover: true, annotations: Safe, drain_cap: GoDuration(600s), watch_timeout: GoDuration(120s), external_ip_ranges: Ranges([]), reserved_ports: PortRanges([22..=22, 2379..=2380, 6443..=6443, 10249..=10250, 10256..=10259]), max_virtual_servers: BoundedInt(10000), out_of_contact_limit: GoDuration(600s), service_metrics_limit: BoundedInt(50), record: None, record_limit: BoundedInt(64) }"].assert_eq(&format!("{:?}", parse("").own));
 }
 
 #[test]
@@ -145,8 +145,8 @@ fn every_flag_of_kube_proxy_has_its_field() {
 #[test]
 fn flags_that_only_kube_ipvs_has_are_parsed() {
     let own = parse(
-        "--scoped-arp --vip-ping=false --refuse-unallocated=false --localhost-nodeports --takeover=false --annotations=all \
-         --drain-cap=1h --watch-timeout=30s --out-of-contact-limit=1h \
+        "--scoped-arp --vip-ping=false --reject-unallocated-cluster-ips=false --localhost-nodeports \
+         --takeover=false --annotations=all --drain-cap=1h --watch-timeout=30s --out-of-contact-limit=1h \
          --service-metrics-limit=7 --external-ip-ranges=203.0.113.7/24,2001:db8::/32 \
          --reserved-ports=22,443-445 --max-virtual-servers-per-service=5 \
          --record=/tmp/r --record-limit=1",
@@ -157,7 +157,7 @@ fn flags_that_only_kube_ipvs_has_are_parsed() {
         OwnFlags {
             scoped_arp: true,
             vip_ping: false,
-            refuse_unallocated: false,
+            reject_unallocated_cluster_ips: false,
             localhost_node_ports: true,
             takeover: false,
             annotations: proxier_kubernetes::Annotations::All,

@@ -159,7 +159,7 @@ impl Addresses {
                     _ => format!("{}: {}", self.names.device(), failure.error),
                 };
                 let reason = Reason::new(reason, Some(failure.error.errno()));
-                failures.push(Failure { change: number, cause: Cause::Refused, reason });
+                failures.push(Failure { change: number, cause: Cause::Rejected, reason });
             }
         }
         for (request, (_, change)) in changes.iter().enumerate() {

@@ -131,7 +131,7 @@ fn ipv4_and_ipv6_table_requests_match_fingerprints() {
         Settings {
             local_detector: LocalDetector::InterfacePrefix("veth".into()),
             vip_ping: false,
-            refuse_unallocated: false,
+            reject_unallocated_cluster_ips: false,
             ..all
         },
     ];

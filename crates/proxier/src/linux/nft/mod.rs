@@ -227,11 +227,11 @@ impl Nft {
                 let gone_already = failure.error.is_not_found() && matches!(what, Change::RemoveElement { .. });
                 if culprits.insert(at) && !gone_already {
                     let reason = (&failure.error).into();
-                    failures.push(Failure { change, cause: Cause::Refused, reason });
+                    failures.push(Failure { change, cause: Cause::Rejected, reason });
                 }
             }
             if culprits.is_empty() {
-                return fail_all(&changes, Cause::Refused, (&refused[0].error).into(), failures);
+                return fail_all(&changes, Cause::Rejected, (&refused[0].error).into(), failures);
             }
             let mut at = 0..;
             changes.retain(|_| at.next().is_none_or(|at| !culprits.contains(&at)));

@@ -177,7 +177,7 @@ impl Rules<'_> {
             abort("SCTP that took no short circuit", self.key_in(KeySet::ShortCircuitTarget), closed()),
             abort("SCTP to a port without a virtual server", all([self.to_vip(), not_served]), closed()),
         ];
-        if self.settings.refuse_unallocated {
+        if self.settings.reject_unallocated_cluster_ips {
             // A DNAT of the port alone would not reach the node's stack, because the address is not local.
             let unallocated = all([self.has_not_in([Field::Destination], VIPS), self.unallocated(), lost]);
             let closed = redirect_to_port(CLOSED_PORT);
@@ -290,7 +290,7 @@ impl Rules<'_> {
     fn unallocated_out(&self) -> Vec<Rule> {
         let mut rules = self.unscheduled_in();
         rules.push(Rule::new("a VIP: the chain output has handled it", [self.to_vip(), accept()]));
-        rules.extend(self.refuse_unallocated());
+        rules.extend(self.reject_unallocated_cluster_ips());
         rules
     }
 
@@ -305,18 +305,18 @@ impl Rules<'_> {
             // the client would reset the connection.
             rules.push(Rule::new("drop packets that conntrack calls invalid", [state_invalid(), drop()]));
         }
-        rules.extend(self.refuse_unallocated());
+        rules.extend(self.reject_unallocated_cluster_ips());
         rules
     }
 
     /// Rejects new connections to unallocated ClusterIPs that the node would send to a router, which sends them back.
     /// An address to which another route leads is in use, regardless of the ServiceCIDR. So is an address that a
     /// virtual server selected.
-    fn refuse_unallocated(&self) -> Option<Rule> {
+    fn reject_unallocated_cluster_ips(&self) -> Option<Rule> {
         let lost = all([self.unallocated(), state_new(), self.lost()]);
         let refused = [lost, self.originally_not_served(), goto("refuse")];
         let comment = "an unallocated ClusterIP: the packet would loop between nodes and router";
-        self.settings.refuse_unallocated.then(|| Rule::new(comment, refused))
+        self.settings.reject_unallocated_cluster_ips.then(|| Rule::new(comment, refused))
     }
 
     /// Matches a destination in a ServiceCIDR that is not a pod's address.

@@ -10,16 +10,16 @@ use crate::{
 
 /// A fault at one change of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Strike {
+pub enum Fault {
     /// The kernel rejects the change with this errno.
-    Refuse(i32),
+    Reject(i32),
     /// The kernel neither makes nor answers the change. For an element, this holds for its whole phase, because
     /// nftables commits a phase as a whole.
     Unanswered,
     /// The kernel makes the change, and its answer is lost. For an element, this holds for its whole phase.
-    Unconfirmed,
+    AnswerLost,
     /// The kernel makes the changes from here to the end of the phase, and its answers are lost.
-    Deaf,
+    AnswersLost,
     /// kube-ipvs is killed: the kernel makes neither this change nor a later one. For an element, it makes no change of
     /// the phase.
     Kill,
@@ -36,69 +36,69 @@ pub struct Made {
     pub by_others: bool,
 }
 
-/// The strikes of one plan, by the number of the change.
+/// The faults of one plan, by the number of the change.
 #[derive(Debug, Default)]
-pub(super) struct Aimed {
-    at: BTreeMap<usize, Vec<Strike>>,
-    is_deaf: bool,
+pub(super) struct Faults {
+    at: BTreeMap<usize, Vec<Fault>>,
+    loses_answers: bool,
 }
 
-impl Aimed {
-    pub(super) fn new(strikes: Vec<(usize, Strike)>, changes: usize) -> Self {
-        let mut at: BTreeMap<usize, Vec<Strike>> = BTreeMap::new();
-        for (number, strike) in strikes {
-            at.entry(number % changes).or_default().push(strike);
+impl Faults {
+    pub(super) fn new(all: Vec<(usize, Fault)>, changes: usize) -> Self {
+        let mut at: BTreeMap<usize, Vec<Fault>> = BTreeMap::new();
+        for (number, fault) in all {
+            at.entry(number % changes).or_default().push(fault);
         }
-        Self { at, is_deaf: false }
+        Self { at, loses_answers: false }
     }
 
-    /// Prepares the strikes of a phase. Returns whether kube-ipvs is killed before the phase.
+    /// Prepares the faults of a phase. Returns whether kube-ipvs is killed before the phase.
     pub(super) fn begin(&mut self, phase: Phase, run: &[(usize, &Change)]) -> bool {
         use Phase::{AddShortCircuits, RemoveElements, RemoveShortCircuits, WriteElements};
-        self.is_deaf = false;
+        self.loses_answers = false;
         if !matches!(phase, WriteElements | AddShortCircuits | RemoveShortCircuits | RemoveElements) {
             return false;
         }
         let numbers = || run.iter().map(|(number, _)| number);
-        let hits = |strike| numbers().any(|number| self.at.get(number).is_some_and(|all| all.contains(&strike)));
-        let (is_killed, is_unanswered) = (hits(Strike::Kill), hits(Strike::Unanswered));
-        self.is_deaf = hits(Strike::Unconfirmed);
+        let hits = |fault| numbers().any(|number| self.at.get(number).is_some_and(|all| all.contains(&fault)));
+        let (is_killed, is_unanswered) = (hits(Fault::Kill), hits(Fault::Unanswered));
+        self.loses_answers = hits(Fault::AnswerLost);
         if is_unanswered {
-            self.at.extend(numbers().map(|number| (*number, vec![Strike::Unanswered])));
+            self.at.extend(numbers().map(|number| (*number, vec![Fault::Unanswered])));
         }
         is_killed
     }
 }
 
 impl FakeKernel {
-    /// Makes a change, unless a strike prevents that.
+    /// Makes a change, unless a fault prevents that.
     pub(super) fn make_under(
         &mut self,
-        aimed: &mut Aimed,
+        faults: &mut Faults,
         number: usize,
         change: &Change,
     ) -> Result<(), (Cause, Reason)> {
-        let mut is_unconfirmed = false;
-        for strike in aimed.at.remove(&number).into_iter().flatten() {
-            match strike {
+        let mut loses_answer = false;
+        for fault in faults.at.remove(&number).into_iter().flatten() {
+            match fault {
                 // IPVS first looks for the virtual server, and reports that it exists.
-                Strike::Refuse(_) if self.has_server_of(change) => {}
-                Strike::Refuse(errno) => {
+                Fault::Reject(_) if self.has_server_of(change) => {}
+                Fault::Reject(errno) => {
                     let reason = Reason::new(format!("refused by the test (os error {errno})"), Some(errno));
-                    return Err((Cause::Refused, reason));
+                    return Err((Cause::Rejected, reason));
                 }
-                Strike::Unanswered => return Err((Cause::Unknown, "no answer".into())),
-                Strike::Unconfirmed => is_unconfirmed = true,
-                Strike::Deaf => aimed.is_deaf = true,
-                Strike::Kill => self.is_killed = true,
-                Strike::Others(changes) => changes.iter().for_each(|change| self.make_for_others(change)),
+                Fault::Unanswered => return Err((Cause::Unknown, "no answer".into())),
+                Fault::AnswerLost => loses_answer = true,
+                Fault::AnswersLost => faults.loses_answers = true,
+                Fault::Kill => self.is_killed = true,
+                Fault::Others(changes) => changes.iter().for_each(|change| self.make_for_others(change)),
             }
         }
         if self.is_killed {
             return Err((Cause::Unknown, KILLED.into()));
         }
         match self.make(change) {
-            Ok(()) if is_unconfirmed || aimed.is_deaf => Err((Cause::Unknown, "its answer was lost".into())),
+            Ok(()) if loses_answer || faults.loses_answers => Err((Cause::Unknown, "its answer was lost".into())),
             outcome => outcome,
         }
     }
