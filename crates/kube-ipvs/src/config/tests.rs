@@ -1,6 +1,7 @@
 mod file;
 mod flags;
 mod manifests;
+mod rejected_flags;
 
 use clap::Parser;
 

@@ -120,16 +120,7 @@ impl Drop for Connections {
 
 impl Connections {
     pub(super) fn open(cluster: &Cluster) -> Result<Self> {
-        Self::open_to(cluster, &targets())
-    }
-
-    /// Connections of TCP alone, which retransmits lost packets.
-    pub(super) fn open_tcp(cluster: &Cluster) -> Result<Self> {
-        Self::open_to(cluster, &tcp_targets())
-    }
-
-    fn open_to(cluster: &Cluster, targets: &[Target]) -> Result<Self> {
-        Ok(Self::of(Idle::open_to(cluster, targets)?))
+        Ok(Self::of(Idle::open_to(cluster, &targets())?))
     }
 
     /// Data flows on these connections from now on.

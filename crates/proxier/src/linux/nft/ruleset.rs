@@ -1,15 +1,17 @@
 //! The rules. They do not depend on the number of Services: only set elements do.
 
+mod conditions;
+
 use super::{
     chain::{Chain, Hook, Rule},
     expression::*,
 };
 use crate::{
-    linux::{LocalDetector, Settings},
+    linux::Settings,
     model::{Family, Protocol},
     set::{
-        ALLOWED, GATEWAYS, HAIRPIN, HEALTH_CHECKS, KeySet, OUTSIDE, POD_SOURCES, REMOTE_PODS, SERVICE_RANGES,
-        SHORT_CIRCUITS, VIPS,
+        ALLOWED, GATEWAYS, HAIRPIN, HEALTH_CHECKS, KeySet, POD_SOURCES, REMOTE_PODS, SERVICE_RANGES, SHORT_CIRCUITS,
+        VIPS,
     },
 };
 
@@ -352,51 +354,5 @@ impl Rules<'_> {
 
     fn mark_if(&self, comment: &'static str, condition: Expressions) -> Rule {
         Rule::new(comment, [condition, set_mark(self.settings.masquerade_mark())])
-    }
-
-    fn key_in(&self, set: KeySet) -> Expressions {
-        self.has_in(KEY, set.name())
-    }
-
-    fn key_not_in(&self, set: KeySet) -> Expressions {
-        self.has_not_in(KEY, set.name())
-    }
-
-    /// Matches a connection whose first packet was not sent to a virtual server.
-    fn originally_not_served(&self) -> Expressions {
-        let not_in = |set: KeySet| all([original_key(self.family), is_not_in(set.name())]);
-        all([not_in(KeySet::Served), not_in(KeySet::Foreign)])
-    }
-
-    fn to_vip(&self) -> Expressions {
-        self.has_in([Field::Destination], VIPS)
-    }
-
-    fn source_in(&self, set: &str) -> Expressions {
-        self.has_in([Field::Source], set)
-    }
-
-    fn has_in<const N: usize>(&self, fields: [Field; N], set: &str) -> Expressions {
-        all([load(self.family, fields), is_in(set)])
-    }
-
-    fn has_not_in<const N: usize>(&self, fields: [Field; N], set: &str) -> Expressions {
-        all([load(self.family, fields), is_not_in(set)])
-    }
-
-    fn inside(&self) -> Expressions {
-        match &self.settings.local_detector {
-            LocalDetector::Sources => self.source_in(POD_SOURCES),
-            LocalDetector::Bridge(name) => comes_by(name),
-            LocalDetector::InterfacePrefix(prefix) => comes_by_prefix(prefix),
-        }
-    }
-
-    /// Matches a packet from outside the cluster, after a rule for packets from within it.
-    fn outside(&self) -> Expressions {
-        match &self.settings.local_detector {
-            LocalDetector::Sources => self.source_in(OUTSIDE),
-            LocalDetector::Bridge(_) | LocalDetector::InterfacePrefix(_) => all([]),
-        }
     }
 }
