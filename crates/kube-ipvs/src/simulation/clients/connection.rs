@@ -10,8 +10,11 @@ use proxier::{
 
 use super::{
     super::{cluster::PodId, known::Place},
-    Facts, LAST_ANSWERS,
+    Facts,
 };
+
+/// How long a UDP endpoint can still answer after it left.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Since when an endpoint is missing from a virtual server, by the objects that the daemon has received.
 #[derive(Debug, Clone, Copy, Default)]

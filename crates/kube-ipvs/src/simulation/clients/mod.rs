@@ -26,9 +26,6 @@ use super::{
     objects::host_ip,
 };
 
-/// How long a UDP endpoint can still answer after it left.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
-
 /// The state that decides whether the daemon may end a connection.
 pub(super) struct Facts<'a> {
     pub(super) cluster: &'a Cluster,
