@@ -19,7 +19,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// Keep its connections, at weight 0.
-    Quiesce,
+    Drain,
     Remove,
 }
 
@@ -101,7 +101,7 @@ impl Drains {
         self.entries.insert((key, address), Drain::Unlisted { since, cap });
         let poll = until.min(now + POLL);
         self.next_poll = Some(self.next_poll.map_or(poll, |next| next.min(poll)));
-        Fate::Quiesce
+        Fate::Drain
     }
 
     /// A UDP flow would stay with its endpoint for ever. So a UDP real server gets a fixed time for its last answers.
@@ -117,7 +117,7 @@ impl Drains {
         }
         self.entries.insert((key, address), Drain::LastAnswers { until });
         self.next_end = Some(self.next_end.map_or(until, |next| next.min(until)));
-        Fate::Quiesce
+        Fate::Drain
     }
 
     /// The UDP virtual servers with a real server to remove now.
@@ -206,7 +206,7 @@ mod tests {
     fn unlisted_real_server_keeps_connections_until_idle() {
         let (key, address) = at(Protocol::Tcp);
         let mut drains = Drains::default();
-        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(0)), Fate::Drain);
         assert_eq!(drains.due(seconds(4)), []);
         assert_eq!(drains.due(seconds(5)), [key]);
         assert_eq!(drains.counted(&[((key, address), 1)].into(), seconds(5)), []);
@@ -221,11 +221,11 @@ mod tests {
     fn idle_real_server_with_a_weight_is_counted_again() {
         let (key, address) = at(Protocol::Tcp);
         let mut drains = Drains::default();
-        assert_eq!(drains.unlisted(key, address, CAP, false, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, CAP, false, seconds(0)), Fate::Drain);
         for now in [5, 10, 595] {
             assert_eq!(drains.due(seconds(now)), [key]);
             assert_eq!(drains.counted(&ConnectionCounts::new(), seconds(now)), [key]);
-            assert_eq!(drains.unlisted(key, address, CAP, false, seconds(now)), Fate::Quiesce);
+            assert_eq!(drains.unlisted(key, address, CAP, false, seconds(now)), Fate::Drain);
         }
         assert_eq!(drains.unlisted(key, address, CAP, false, seconds(600)), Fate::Remove);
     }
@@ -235,7 +235,7 @@ mod tests {
         let (key, address) = at(Protocol::Sctp);
         let mut drains = Drains::default();
         for now in [0, 300, 599] {
-            assert_eq!(drains.unlisted(key, address, CAP, true, seconds(now)), Fate::Quiesce);
+            assert_eq!(drains.unlisted(key, address, CAP, true, seconds(now)), Fate::Drain);
         }
         assert_eq!(drains.counted(&[((key, address), 7)].into(), seconds(600)), [key]);
         assert_eq!(drains.unlisted(key, address, CAP, true, seconds(600)), Fate::Remove);
@@ -246,7 +246,7 @@ mod tests {
         let (key, address) = at(Protocol::Tcp);
         let key = VirtualServerKey { address: Ipv4Addr::LOCALHOST.into(), ..key };
         let mut drains = Drains::default();
-        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(0)), Fate::Drain);
         assert_eq!(drains.counted(&ConnectionCounts::new(), seconds(599)), []);
         assert_eq!(drains.counted(&ConnectionCounts::new(), seconds(600)), [key]);
     }
@@ -258,7 +258,7 @@ mod tests {
         drains.listed(key, address, true);
         assert_eq!(drains.unlisted(key, address, CAP, true, seconds(0)), Fate::Remove);
         drains.listed(key, address, false);
-        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(0)), Fate::Drain);
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
         let mut drains = Drains::default();
         drains.listed(key, address, true);
         for now in [seconds(10), seconds(11)] {
-            assert_eq!(drains.unlisted(key, address, CAP, true, now), Fate::Quiesce);
+            assert_eq!(drains.unlisted(key, address, CAP, true, now), Fate::Drain);
         }
         assert_eq!(drains.next(), Some(seconds(12)));
         assert_eq!(drains.ended(Duration::from_millis(11_999)), []);
@@ -281,7 +281,7 @@ mod tests {
     fn udp_real_server_is_removed_at_a_cap_below_two_seconds() {
         let (key, address) = at(Protocol::Udp);
         let mut drains = Drains::default();
-        assert_eq!(drains.unlisted(key, address, seconds(1), true, seconds(0)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, seconds(1), true, seconds(0)), Fate::Drain);
         assert_eq!(drains.unlisted(key, address, seconds(1), true, seconds(1)), Fate::Remove);
         assert_eq!(Drains::default().unlisted(key, address, Duration::ZERO, true, seconds(0)), Fate::Remove);
     }
@@ -292,7 +292,7 @@ mod tests {
         let mut drains = Drains::default();
         drains.unlisted(key, address, CAP, true, seconds(0));
         drains.forget(key, address);
-        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(599)), Fate::Quiesce);
-        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(1000)), Fate::Quiesce);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(599)), Fate::Drain);
+        assert_eq!(drains.unlisted(key, address, CAP, true, seconds(1000)), Fate::Drain);
     }
 }

@@ -46,5 +46,5 @@ pub use config::{Config, NodePortAddresses, PodSources, RESERVED_PORTS};
 pub use engine::{Completeness, Counts, Engine, FailedChange, NoLocalEndpoints, SyncReport};
 pub use linux::{Runner, Update};
 pub use plan::Plan;
-pub use state::{Membership, ServerState, State};
+pub use state::{Membership, State, VirtualServerState};
 pub use sync_loop::Loop;

@@ -33,21 +33,21 @@ pub enum Change {
         with_server: bool,
     },
     /// Creates a virtual server.
-    AddServer {
+    AddVirtualServer {
         /// Its address, protocol and port.
         key: VirtualServerKey,
         /// Scheduler, flags and persistence.
         config: VirtualServer,
     },
     /// Changes a virtual server. Its connections continue.
-    UpdateServer {
+    UpdateVirtualServer {
         /// Its address, protocol and port.
         key: VirtualServerKey,
         /// Scheduler, flags and persistence.
         config: VirtualServer,
     },
     /// Removes a virtual server with its real servers.
-    RemoveServer(VirtualServerKey),
+    RemoveVirtualServer(VirtualServerKey),
     /// Adds a real server.
     AddRealServer {
         /// The virtual server.
@@ -108,7 +108,7 @@ pub enum Phase {
     /// Addresses are unbound.
     UnbindVips,
     /// Real servers and virtual servers are removed.
-    RemoveServers,
+    RemoveVirtualServers,
     /// Elements are removed.
     RemoveElements,
     /// Conntrack entries are deleted.
@@ -140,11 +140,11 @@ impl Change {
                 ..
             }
             | Self::AddElement { .. } => Phase::WriteElements,
-            Self::AddServer { .. } | Self::UpdateServer { .. } => Phase::WriteVirtualServers,
+            Self::AddVirtualServer { .. } | Self::UpdateVirtualServer { .. } => Phase::WriteVirtualServers,
             Self::AddRealServer { .. } | Self::UpdateRealServer { .. } => Phase::WriteRealServers,
             Self::Bind(_) => Phase::BindVips,
             Self::Unbind(_) => Phase::UnbindVips,
-            Self::RemoveServer(_) | Self::RemoveRealServer { .. } => Phase::RemoveServers,
+            Self::RemoveVirtualServer(_) | Self::RemoveRealServer { .. } => Phase::RemoveVirtualServers,
             Self::RemoveElement { .. } => Phase::RemoveElements,
             Self::DeleteFlows { .. } => Phase::DeleteFlows,
         }
@@ -174,9 +174,9 @@ impl Change {
                 | Element::RemotePod(_)
                 | Element::Outside(_) => None,
             },
-            Self::AddServer { key, .. }
-            | Self::UpdateServer { key, .. }
-            | Self::RemoveServer(key)
+            Self::AddVirtualServer { key, .. }
+            | Self::UpdateVirtualServer { key, .. }
+            | Self::RemoveVirtualServer(key)
             | Self::AddRealServer { key, .. }
             | Self::UpdateRealServer { key, .. }
             | Self::RemoveRealServer { key, .. }
@@ -204,9 +204,9 @@ impl Change {
     pub fn family(&self) -> Family {
         match self {
             Self::AddElement { element, .. } | Self::RemoveElement { element, .. } => element.family(),
-            Self::AddServer { key, .. }
-            | Self::UpdateServer { key, .. }
-            | Self::RemoveServer(key)
+            Self::AddVirtualServer { key, .. }
+            | Self::UpdateVirtualServer { key, .. }
+            | Self::RemoveVirtualServer(key)
             | Self::AddRealServer { key, .. }
             | Self::UpdateRealServer { key, .. }
             | Self::RemoveRealServer { key, .. }
@@ -226,9 +226,9 @@ impl fmt::Display for Change {
                 comment.iter().try_for_each(|comment| write!(f, " comment {comment:?}"))
             }
             Self::RemoveElement { element, .. } => write!(f, "- element {element}"),
-            Self::AddServer { key, config } => write!(f, "+ virtual server {key} {config}"),
-            Self::UpdateServer { key, config } => write!(f, "~ virtual server {key} {config}"),
-            Self::RemoveServer(key) => write!(f, "- virtual server {key}"),
+            Self::AddVirtualServer { key, config } => write!(f, "+ virtual server {key} {config}"),
+            Self::UpdateVirtualServer { key, config } => write!(f, "~ virtual server {key} {config}"),
+            Self::RemoveVirtualServer(key) => write!(f, "- virtual server {key}"),
             Self::AddRealServer { key, address, destination } => {
                 write!(f, "+ real server {key} -> {address} {} {}", destination.forwarding, destination.weight)
             }

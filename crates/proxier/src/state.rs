@@ -25,7 +25,7 @@ use crate::{
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct State {
     /// Virtual servers on addresses. Virtual servers on firewall marks are never ours, so they are not here.
-    pub virtual_servers: BTreeMap<VirtualServerKey, ServerState>,
+    pub virtual_servers: BTreeMap<VirtualServerKey, VirtualServerState>,
     /// The elements of the key sets, by key.
     pub elements: BTreeMap<VirtualServerKey, Membership>,
     /// The elements of the set `vips`.
@@ -59,14 +59,14 @@ pub struct State {
 /// One virtual server in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct ServerState {
+pub struct VirtualServerState {
     /// Scheduler, flags and persistence.
     pub config: ipvs_netlink::VirtualServer,
     /// Its real servers.
     pub real_servers: LiteMap<EndpointAddress, Destination>,
 }
 
-impl ServerState {
+impl VirtualServerState {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::AddRealServer { address, destination, .. }
@@ -173,16 +173,16 @@ impl State {
         match change {
             Change::AddElement { element, comment, .. } => self.add(*element, comment),
             Change::RemoveElement { element, .. } => self.put(*element, false),
-            Change::AddServer { key, config } => {
-                let server = ServerState { config: *config, real_servers: LiteMap::new() };
+            Change::AddVirtualServer { key, config } => {
+                let server = VirtualServerState { config: *config, real_servers: LiteMap::new() };
                 self.virtual_servers.insert(*key, server);
             }
-            Change::UpdateServer { key, config } => {
+            Change::UpdateVirtualServer { key, config } => {
                 if let Some(server) = self.virtual_servers.get_mut(key) {
                     server.config = *config;
                 }
             }
-            Change::RemoveServer(key) => {
+            Change::RemoveVirtualServer(key) => {
                 self.virtual_servers.remove(key);
                 self.owned.remove(key);
             }
@@ -210,10 +210,10 @@ impl State {
         match change {
             Change::AddElement { element, .. } => self.has_element(*element),
             Change::RemoveElement { element, .. } => !self.has_element(*element),
-            Change::AddServer { key, config } | Change::UpdateServer { key, config } => {
+            Change::AddVirtualServer { key, config } | Change::UpdateVirtualServer { key, config } => {
                 server(key).is_some_and(|server| server.config == *config)
             }
-            Change::RemoveServer(key) => server(key).is_none(),
+            Change::RemoveVirtualServer(key) => server(key).is_none(),
             Change::AddRealServer { key, address, destination }
             | Change::UpdateRealServer { key, address, destination } => {
                 server(key).is_some_and(|server| server.real_servers.get(address) == Some(destination))

@@ -59,7 +59,7 @@ impl<K: Kernel> Loop<K> {
 
     /// Takes in notices that another program may have changed the kernel. A sync reads the kernel soon. While such
     /// notices go on, syncs read it less and less often.
-    pub fn notice(&mut self, drifts: &[Drift], now: Duration) {
+    pub fn notify(&mut self, drifts: &[Drift], now: Duration) {
         let is_ours = |drift: &Drift| match drift {
             Drift::Any => true,
             Drift::Gateways => false,

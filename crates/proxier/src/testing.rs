@@ -7,7 +7,7 @@ use crate::{
     engine::{Completeness, Engine, SyncReport},
     fake::FakeKernel,
     model::*,
-    state::ServerState,
+    state::VirtualServerState,
 };
 
 /// An engine with a complete view of an empty cluster, on a host without addresses.
@@ -23,7 +23,7 @@ pub(crate) fn start() -> (Engine, FakeKernel) {
 }
 
 /// Removes the first real server.
-pub(crate) fn remove_first(server: &mut ServerState) {
+pub(crate) fn remove_first(server: &mut VirtualServerState) {
     let first = server.real_servers.first().map(|(address, _)| *address).unwrap();
     server.real_servers.remove(&first).unwrap();
 }

@@ -90,7 +90,7 @@ fn ranges_of_a_load_balancer_ip_count_as_virtual_servers() {
     let (_, kernel, report) = first_sync(Config::new("node-1"), vec![Event::ServiceApplied(web)]);
     let elements: usize = kernel.state().allowed.values().map(BTreeSet::len).sum();
     assert_eq!((kernel.virtual_servers.len(), elements), (5049, 49_000));
-    assert!(matches!(report.skipped.first(), Some(Skipped::TooMany { .. })), "{:?}", report.skipped);
+    assert!(matches!(report.skipped.first(), Some(Skipped::TooManyVirtualServers { .. })), "{:?}", report.skipped);
 }
 
 /// Both Services ask for the same 160,000 keys. The younger one keeps its ClusterIP. The engine reports the rest in a
@@ -104,7 +104,7 @@ fn conflicting_external_ips_are_reported_in_a_few_lines() {
     let of_young = report.skipped.iter().filter(|reason| &*reason.service().name == "young");
     assert_eq!((report.skipped.len(), of_young.count()), (1 + 21, 21));
     let more = report.skipped.last().unwrap();
-    assert!(matches!(more, Skipped::More { count: 8381, .. }), "{more}");
+    assert!(matches!(more, Skipped::MoreOmitted { count: 8381, .. }), "{more}");
     let later = engine.next_sync();
     engine.verify_at(later);
     let again = engine.sync(&mut kernel, later);
@@ -178,7 +178,7 @@ fn work_grows_with_the_ports_of_many_slices() {
 }
 
 #[test]
-fn work_grows_with_the_claims_that_are_refused() {
+fn work_grows_with_the_claims_that_are_rejected() {
     grows_with_its_size(40_000, |claims| {
         let both = [("old", "10.96.0.1"), ("young", "10.96.0.2")];
         let both =

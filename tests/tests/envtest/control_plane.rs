@@ -198,7 +198,7 @@ fn event_about_a_disputed_address_is_accepted() -> TestResult {
             let ours = |event: &&Value| event["reportingController"] == "kube-ipvs";
             events.iter().find(ours).cloned().with_context(|| format!("no Event:\n{}", proxy.log_text()))
         })?;
-        ensure!(event["reason"] == "AddressTaken", "{event}");
+        ensure!(event["reason"] == "AddressInUse", "{event}");
         ensure!(event["regarding"]["name"] == "younger", "{event}");
         ensure!(event["reportingInstance"] == NODE, "{event}");
         Ok(())

@@ -82,7 +82,7 @@ fn two_proxies_in_one_namespace_manage_only_their_own_objects() -> TestResult {
         node.await_vips(&["10.96.0.7"])?;
         node.enter(|| {
             let (mut engine, mut kernel) = embedded()?;
-            let (plan, _) = engine.plan(kernel.look()?, Duration::ZERO);
+            let (plan, _) = engine.plan(kernel.inspect()?, Duration::ZERO);
             ensure!(plan.is_empty(), "{plan}");
             Ok(())
         })?;

@@ -59,7 +59,7 @@ impl Cleanup {
         let start = Instant::now();
         let mut printed = None;
         loop {
-            let left = kernel.quiesce()?;
+            let left = kernel.drain_all()?;
             if left == 0 {
                 return Ok(());
             }

@@ -9,7 +9,7 @@ use crate::events::with_hint;
 pub(super) fn run(query: &Query) -> anyhow::Result<ExitCode> {
     let Answer { configuration, mut engine, .. } = query.ask()?;
     let mut kernel = kernel(engine.config(), configuration.kernel())?;
-    let (plan, skipped) = engine.plan(kernel.look()?, Duration::ZERO);
+    let (plan, skipped) = engine.plan(kernel.inspect()?, Duration::ZERO);
     kernel.dropping_chains()?.iter().for_each(|chain| eprintln!("kube-ipvs: {chain}"));
     for reason in &skipped {
         eprintln!("kube-ipvs: {}", with_hint(reason));

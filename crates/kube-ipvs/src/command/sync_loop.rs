@@ -60,7 +60,7 @@ pub(super) struct SyncLoop<'a> {
     /// Whether the service manager knows that the first sync has succeeded.
     has_reported_ready: bool,
     /// Whether `sloppy_tcp` is on, with which IPVS takes up connections that another node had before.
-    takes_up_connections: bool,
+    has_set_sloppy_tcp: bool,
     /// For health and metrics: the changes since the last sync.
     taken: Taken,
     asks: Vec<Ask>,
@@ -94,7 +94,7 @@ impl<'a> SyncLoop<'a> {
             has_source: false,
             has_warned_about_pods: false,
             has_reported_ready: false,
-            takes_up_connections: false,
+            has_set_sloppy_tcp: false,
             taken: Taken::default(),
             asks: Vec::new(),
             unread: Vec::new(),
@@ -153,7 +153,7 @@ impl<'a> SyncLoop<'a> {
             Input::Addresses(event) => self.looper.apply(event),
             Input::Drift(drifts) => {
                 let now = self.now();
-                self.looper.notice(&drifts, now);
+                self.looper.notify(&drifts, now);
             }
             Input::Call(Call::Measure(ask)) => self.asks.push(ask),
             Input::Call(Call::Record(event_note)) => {
@@ -192,7 +192,7 @@ impl<'a> SyncLoop<'a> {
         let desired = self.looper.engine().desired(&api_first::api_server());
         let keys: Vec<_> = desired.virtual_servers.into_keys().collect();
         // If the kernel cannot be read, the sync of all Services reports it.
-        if self.looper.kernel().servers(&keys).is_ok_and(|served| served.len() < keys.len()) {
+        if self.looper.kernel().virtual_servers(&keys).is_ok_and(|served| served.len() < keys.len()) {
             let now = self.now();
             let report = self.looper.sync_early(now);
             self.lines.record_sync(&report, self.now()).iter().for_each(Line::log);
@@ -215,8 +215,8 @@ impl<'a> SyncLoop<'a> {
         }
         self.lines.record_sync(&report, self.now()).iter().for_each(Line::log);
         self.log_report(&report);
-        if !self.takes_up_connections && self.looper.engine().takes_up_connections() {
-            self.take_up_connections();
+        if !self.has_set_sloppy_tcp && self.looper.engine().needs_sloppy_tcp() {
+            self.set_sloppy_tcp();
         }
         if report.is_full && !self.has_warned_about_pods {
             self.warn_about_pods();
@@ -227,8 +227,8 @@ impl<'a> SyncLoop<'a> {
     }
 
     /// Makes IPVS take up connections that another node had before. A Service asks for it.
-    fn take_up_connections(&mut self) {
-        self.takes_up_connections = true;
+    fn set_sloppy_tcp(&mut self) {
+        self.has_set_sloppy_tcp = true;
         let consequence = "connections end when an address moves to this node, even for Services with the scheduler mh \
                            and forwarding without NAT";
         if let Err(error) = sysctl::set("net/ipv4/vs/sloppy_tcp", "1", consequence) {

@@ -44,7 +44,7 @@ pub enum About {
 pub struct EventNote {
     /// The object that it regards.
     pub about: About,
-    /// The machine-readable reason, such as `AddressTaken`.
+    /// The machine-readable reason, such as `AddressInUse`.
     pub reason: &'static str,
     /// The human-readable text.
     pub note: String,
@@ -61,7 +61,7 @@ pub struct QueuedNote {
 }
 
 /// A `healthCheckNodePort` that is in use. Its note can name an address, so it differs between nodes.
-pub(crate) const PORT_TAKEN: &str = "HealthCheckNodePortTaken";
+pub(crate) const PORT_UNAVAILABLE: &str = "HealthCheckNodePortUnavailable";
 
 /// How many notes can queue up for posting. If the queue is full, only the log has the fact.
 pub const QUEUE_CAPACITY: usize = 100;
@@ -110,7 +110,7 @@ impl EventRecorder {
 
     /// Records a note. `now` is the time since any fixed moment.
     pub fn record(&mut self, EventNote { about, reason, note }: EventNote, now: Duration) {
-        let fact = (reason == PORT_TAKEN).then(String::new);
+        let fact = (reason == PORT_UNAVAILABLE).then(String::new);
         self.tell(about, reason, || (note, fact), now);
     }
 
@@ -177,16 +177,16 @@ impl About {
 /// The reason of the Event; `None` if no Event is due.
 fn reason(skipped: &Skipped) -> Option<&'static str> {
     Some(match skipped {
-        Skipped::Taken { .. } => "AddressTaken",
-        Skipped::Refused { .. } | Skipped::ReservedPort { .. } => "AddressRefused",
-        Skipped::TooMany { .. } => "TooManyVirtualServers",
-        Skipped::Foreign { .. } => "ForeignVirtualServer",
-        Skipped::NoNodeAddress { .. } => "NoNodePortAddress",
-        Skipped::Forwarding { .. }
-        | Skipped::OnePacket { .. }
-        | Skipped::Scheduler { .. }
-        | Skipped::Weights { .. }
-        | Skipped::Hash { .. } => "AnnotationNotHonoured",
+        Skipped::AddressInUse { .. } => "AddressInUse",
+        Skipped::AddressRejected { .. } | Skipped::ReservedPort { .. } => "AddressRejected",
+        Skipped::TooManyVirtualServers { .. } => "TooManyVirtualServers",
+        Skipped::ForeignVirtualServer { .. } => "ForeignVirtualServer",
+        Skipped::NoNodePortAddress { .. } => "NoNodePortAddress",
+        Skipped::ForwardingIgnored { .. }
+        | Skipped::DatagramSchedulingIgnored { .. }
+        | Skipped::SchedulerMissing { .. }
+        | Skipped::WeightsIgnored { .. }
+        | Skipped::HashOptionsIgnored { .. } => "AnnotationNotApplied",
         // `NodeAddress` is no problem: another Node serves the address. The log has the others.
         _ => return None,
     })
@@ -196,12 +196,12 @@ fn reason(skipped: &Skipped) -> Option<&'static str> {
 /// endpoints are remote depends on the node.
 fn fact(skipped: &Skipped) -> Option<String> {
     match skipped {
-        Skipped::Foreign { port, .. } => Some(port.to_string()),
-        Skipped::OnePacket { port, .. } => Some(format!("{port} datagrams")),
-        Skipped::Forwarding { port, .. } => Some(format!("{port} forwarding")),
-        Skipped::TooMany { .. } => Some("too many".into()),
+        Skipped::ForeignVirtualServer { port, .. } => Some(port.to_string()),
+        Skipped::DatagramSchedulingIgnored { port, .. } => Some(format!("{port} datagrams")),
+        Skipped::ForwardingIgnored { port, .. } => Some(format!("{port} forwarding")),
+        Skipped::TooManyVirtualServers { .. } => Some("too many".into()),
         Skipped::ReservedPort { port, key } => Some(format!("{port} reserved {}", key.port)),
-        Skipped::Taken { port, claim: Claim::VirtualServer(key), by, is_of_node: true } => {
+        Skipped::AddressInUse { port, claim: Claim::VirtualServer(key), by, is_of_node: true } => {
             Some(format!("{port} {} {} taken by {by}", key.protocol, key.port))
         }
         _ => None,

@@ -18,7 +18,7 @@ fn web() -> About {
 }
 
 fn event_note(note: &str) -> EventNote {
-    EventNote { about: web(), reason: "AddressTaken", note: note.into() }
+    EventNote { about: web(), reason: "AddressInUse", note: note.into() }
 }
 
 fn to_post(event_note: EventNote) -> QueuedNote {
@@ -52,7 +52,7 @@ fn event_regards_its_object() {
             "namespace": "shop"
           },
           "note": "why",
-          "reason": "AddressTaken",
+          "reason": "AddressInUse",
           "regarding": {
             "apiVersion": "v1",
             "kind": "Service",
@@ -80,9 +80,9 @@ fn event_name_of_a_fact_is_the_same_on_every_node() {
         let event_note = EventNote { reason, ..event_note(note) };
         QueuedNote { event_note, uid: Some(uid.into()), fact: None }
     };
-    let fact = of("1", "AddressTaken", "why");
+    let fact = of("1", "AddressInUse", "why");
     assert_eq!(name(&fact, "node-1"), name(&fact, "node-2"));
-    let others = [of("2", "AddressTaken", "why"), of("1", "PartLeftOut", "why"), of("1", "AddressTaken", "other")];
+    let others = [of("2", "AddressInUse", "why"), of("1", "PartIgnored", "why"), of("1", "AddressInUse", "other")];
     for other in others {
         assert_ne!(name(&fact, "node-1"), name(&other, "node-1"), "{other:?}");
     }
@@ -200,8 +200,8 @@ fn skipping(skipped: impl IntoIterator<Item = Skipped>) -> SyncReport {
 fn sync_report_is_recorded_on_node_and_service() {
     // `NodeAddress` is no problem, so it causes no Event.
     let (address, node) = ("192.0.2.1".parse().unwrap(), "a".into());
-    let elsewhere = Skipped::NodeAddress { port: port("http"), address, node };
-    let mut report = skipping([Skipped::Foreign { port: port("http"), key: key("10.96.0.1") }, elsewhere]);
+    let elsewhere = Skipped::AddressOfOtherNode { port: port("http"), address, node };
+    let mut report = skipping([Skipped::ForeignVirtualServer { port: port("http"), key: key("10.96.0.1") }, elsewhere]);
     report.unavailable = Some(KernelUnavailable::new("IPVS", "it is not there"));
     let (sender, mut said) = channel(10);
     EventRecorder::new(sender).record_sync(&report, Duration::ZERO);
@@ -233,7 +233,7 @@ fn reports_and_memory_per_tenant_are_bounded() {
             let written = lines.problems(&[problem], seconds(second));
             logged += written.len();
             bytes += written.iter().map(|line| line.to_string().len()).sum::<usize>();
-            recorder.record(EventNote { about: About::Service(id), reason: "PartLeftOut", note }, seconds(second));
+            recorder.record(EventNote { about: About::Service(id), reason: "PartIgnored", note }, seconds(second));
         }
         let written = received(&mut said);
         events += written.len();
@@ -249,7 +249,7 @@ fn reports_and_memory_per_tenant_are_bounded() {
 /// A Service with 100,000 rejected addresses costs a few lines, and one line counts the rest.
 #[test]
 fn hundred_thousand_rejected_addresses_cost_a_few_lines() {
-    let skipped = |number: u32| Skipped::Taken {
+    let skipped = |number: u32| Skipped::AddressInUse {
         port: port("http"),
         claim: proxier::cluster::Claim::VirtualServer(key(&std::net::Ipv4Addr::from_bits(number).to_string())),
         by: port("other"),
@@ -266,7 +266,7 @@ fn hundred_thousand_rejected_addresses_cost_a_few_lines() {
     assert!(last.starts_with("kube-ipvs left out 99990 lines about Services and EndpointSlices"), "{last}");
     // Another Service still has a line, and the sum appears only once per interval.
     let other = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
-    let failed = Skipped::Foreign { port: other, key: key("10.96.0.1") };
+    let failed = Skipped::ForeignVirtualServer { port: other, key: key("10.96.0.1") };
     let report = skipping([failed, skipped(1)]);
     assert_eq!(lines.record_sync(&report, seconds(1)).len(), 1);
     let written = lines.record_sync(&SyncReport::default(), seconds(31));
@@ -280,7 +280,7 @@ fn fact_with_a_node_address_has_the_same_name_on_every_node() {
         let by = ServicePortId { service: ServiceId::new("bank", "web"), port: "".into() };
         let claim = proxier::cluster::Claim::VirtualServer(key(address));
         [
-            Skipped::Taken { port: port("http"), claim, by, is_of_node: true },
+            Skipped::AddressInUse { port: port("http"), claim, by, is_of_node: true },
             Skipped::ReservedPort { port: port("http"), key: key(address) },
         ]
     };

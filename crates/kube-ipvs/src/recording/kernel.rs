@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proxier::{
-    Plan, ServerState, State,
+    Plan, State, VirtualServerState,
     kernel::{ConnectionCounts, Kernel, KernelUnavailable, Report},
     model::VirtualServerKey,
 };
@@ -38,7 +38,7 @@ impl Expected {
         Ok(self.0.clone())
     }
 
-    pub(super) fn servers(&self, keys: &[VirtualServerKey]) -> BTreeMap<VirtualServerKey, ServerState> {
+    pub(super) fn servers(&self, keys: &[VirtualServerKey]) -> BTreeMap<VirtualServerKey, VirtualServerState> {
         let server = |key: &VirtualServerKey| Some((*key, self.0.virtual_servers.get(key)?.clone()));
         keys.iter().filter_map(server).collect()
     }
@@ -98,8 +98,8 @@ impl<K: Kernel> Kernel for RecordedKernel<K> {
         answer
     }
 
-    fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
-        let answer = self.kernel.observe(believed);
+    fn read_state(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
+        let answer = self.kernel.read_state(believed);
         self.answered(|expected| {
             let differences = answer.as_ref().map(|state| expected.differences(state));
             Ok(Answer::State(match differences {
@@ -110,11 +110,11 @@ impl<K: Kernel> Kernel for RecordedKernel<K> {
         answer
     }
 
-    fn servers(
+    fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
-        let answer = self.kernel.servers(keys);
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
+        let answer = self.kernel.virtual_servers(keys);
         self.answered(|expected| {
             let is_expected = |servers: &BTreeMap<_, _>| *servers == expected.servers(keys);
             let unexpected = answer.clone().map(|servers| Some(servers).filter(|servers| !is_expected(servers)));

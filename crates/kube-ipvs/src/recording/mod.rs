@@ -26,7 +26,7 @@ use std::{
 };
 
 use proxier::{
-    Completeness, Config, Plan, ServerState,
+    Completeness, Config, Plan, VirtualServerState,
     cluster::EndpointAddress,
     kernel::{KernelUnavailable, Report},
     linux::Drift,
@@ -90,7 +90,7 @@ pub enum Answer {
     /// The parts of the state that differ from the expected state.
     State(Result<Map<String, Value>, KernelUnavailable>),
     /// The virtual servers that the engine asked for.
-    Servers(Result<Option<BTreeMap<VirtualServerKey, ServerState>>, KernelUnavailable>),
+    Servers(Result<Option<BTreeMap<VirtualServerKey, VirtualServerState>>, KernelUnavailable>),
     /// The settings of the kernel are correct.
     Settings(Result<(), KernelUnavailable>),
     /// The connections of real servers.

@@ -57,9 +57,9 @@ impl<K: Kernel> Recorded<K> {
     }
 
     /// As [`Loop::notice`].
-    pub fn notice(&mut self, drifts: &[Drift], now: Duration) {
+    pub fn notify(&mut self, drifts: &[Drift], now: Duration) {
         self.inner.kernel().record(&Entry::Notice { at: now, drifts: drifts.into() });
-        self.inner.notice(drifts, now);
+        self.inner.notify(drifts, now);
     }
 
     /// As [`Loop::due`].

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::bail;
 use proxier::{
-    Engine, Loop, Plan, ServerState, State, SyncReport,
+    Engine, Loop, Plan, State, SyncReport, VirtualServerState,
     kernel::{ConnectionCounts, Kernel, KernelUnavailable, Report},
     model::VirtualServerKey,
 };
@@ -102,7 +102,7 @@ pub fn replay(entries: &[Entry<'_>]) -> anyhow::Result<Replay> {
         match entry {
             Entry::Event(event) => looper.apply(event.clone().into_owned()),
             Entry::Complete(completeness) => looper.set_complete(completeness.clone().into_owned()),
-            Entry::Notice { at, drifts } => looper.notice(drifts, *at),
+            Entry::Notice { at, drifts } => looper.notify(drifts, *at),
             Entry::Sync { at, early } => {
                 let mut answers = VecDeque::new();
                 while let Some((_, Entry::Answer(answer))) =
@@ -220,20 +220,20 @@ impl Kernel for Recall {
         }
     }
 
-    fn observe(&mut self, _: &State) -> Result<State, KernelUnavailable> {
+    fn read_state(&mut self, _: &State) -> Result<State, KernelUnavailable> {
         match self.answers.pop_front() {
             Some(Answer::State(differences)) => self.expected.with(&differences?).map_err(|error| self.broken(&error)),
-            _ => Err(self.lacks("observe")),
+            _ => Err(self.lacks("read_state")),
         }
     }
 
-    fn servers(
+    fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
         match self.answers.pop_front() {
             Some(Answer::Servers(servers)) => Ok(servers?.unwrap_or_else(|| self.expected.servers(keys))),
-            _ => Err(self.lacks("servers")),
+            _ => Err(self.lacks("virtual_servers")),
         }
     }
 

@@ -24,7 +24,7 @@ use super::{
     http::{Response, Site, listen, serve, verdict},
     status::Status,
 };
-use crate::events::{About, EventNote, PORT_TAKEN};
+use crate::events::{About, EventNote, PORT_UNAVAILABLE};
 
 #[derive(Debug, Default)]
 pub(super) struct News {
@@ -110,7 +110,7 @@ impl Checks {
             unavailable += usize::from(failure.is_some());
             if let Some(failure) = failure.filter(|_| !before) {
                 let about = About::Service(id.clone());
-                owner(Call::Record(EventNote { about, reason: PORT_TAKEN, note: failure }));
+                owner(Call::Record(EventNote { about, reason: PORT_UNAVAILABLE, note: failure }));
             }
         }
         unavailable

@@ -126,7 +126,7 @@ impl Status {
         let synced = Family::ALL.map(|family| health.record_sync(family, outcome(engine, report, family), now));
         drop(health);
         self.note_lacking(engine, report);
-        let families = Family::ALL.into_iter().filter(|family| engine.is_about(report, *family));
+        let families = Family::ALL.into_iter().filter(|family| engine.concerns_family(report, *family));
         self.kube_proxy.record_sync(taken.counts, start.elapsed().as_secs_f64(), families);
         self.kube_proxy.no_local_endpoints(engine.without_local_endpoints());
         self.own.record_sync(report);

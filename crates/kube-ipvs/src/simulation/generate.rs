@@ -42,7 +42,7 @@ const PORTS: [&[Port]; 6] = [
     &[(Transport::Tcp, 80), (Transport::Udp, 80)],
 ];
 
-/// Texts of changes, for [`Step::Refuse`] and [`Step::Ignore`].
+/// Texts of changes, for [`Step::Reject`] and [`Step::Ignore`].
 const CHANGES: [&str; 16] = [
     "",
     "- address",
@@ -189,7 +189,7 @@ impl Source {
                     [Fault::Reject(errno), Fault::Unanswered, Fault::AnswerLost, Fault::AnswersLost, Fault::Kill];
                 Step::Fault { at, kind: self.one(&kinds) }
             }
-            4 => Step::Refuse(self.one(&CHANGES).into()),
+            4 => Step::Reject(self.one(&CHANGES).into()),
             // nftables answers either all changes of a phase or none.
             5 if self.one_in(2) => Step::Ignore(self.one(&CHANGES[..10]).replace("- flows", "element")),
             5 => Step::Unreadable,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use proxier::{
-    ServerState, State,
+    State, VirtualServerState,
     cluster::EndpointAddress,
     fake::FakeKernel,
     ipvs_netlink::{Destination, Forwarding, Scheduler, VirtualServer},
@@ -25,17 +25,17 @@ use super::{
 /// The objects of other programs. kube-ipvs must not touch them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Foreign {
-    pub(super) servers: BTreeMap<VirtualServerKey, ServerState>,
+    pub(super) servers: BTreeMap<VirtualServerKey, VirtualServerState>,
     pub(super) addresses: BTreeSet<IpAddr>,
 }
 
 impl Foreign {
     pub(super) fn made(&mut self, change: &Change) {
         match change {
-            Change::AddServer { key, config } => {
-                self.servers.insert(*key, ServerState { config: *config, real_servers: Default::default() });
+            Change::AddVirtualServer { key, config } => {
+                self.servers.insert(*key, VirtualServerState { config: *config, real_servers: Default::default() });
             }
-            Change::RemoveServer(key) => drop(self.servers.remove(key)),
+            Change::RemoveVirtualServer(key) => drop(self.servers.remove(key)),
             Change::AddRealServer { key, address, destination }
             | Change::UpdateRealServer { key, address, destination } => {
                 if let Some(server) = self.servers.get_mut(key) {
@@ -55,7 +55,7 @@ impl Foreign {
 
     pub(super) fn check(&self, kernel: &FakeKernel) -> Result<(), Violation> {
         let is_changed =
-            |(key, server): &(&VirtualServerKey, &ServerState)| kernel.virtual_servers.get(key) != Some(server);
+            |(key, server): &(&VirtualServerKey, &VirtualServerState)| kernel.virtual_servers.get(key) != Some(server);
         if let Some((key, server)) = self.servers.iter().find(is_changed) {
             let now = kernel.virtual_servers.get(key);
             return Err(Violation::new("foreign", format!("{key} of another program was {server:?} and is {now:?}")));
@@ -79,7 +79,7 @@ pub(super) fn changes(act: Act, kernel: &FakeKernel, known: Option<&State>, fore
     let elements = || kernel.elements.iter().flat_map(|all| all.keys().copied()).collect::<Vec<Element>>();
     let addresses = || kernel.addresses.iter().flatten().copied().collect::<Vec<IpAddr>>();
     match act {
-        Act::ClearIpvs => servers.keys().copied().map(Change::RemoveServer).collect(),
+        Act::ClearIpvs => servers.keys().copied().map(Change::RemoveVirtualServer).collect(),
         Act::FlushRuleset => {
             let removed = |element| Change::RemoveElement { element, with_server: false };
             elements().into_iter().map(removed).collect()
@@ -87,7 +87,7 @@ pub(super) fn changes(act: Act, kernel: &FakeKernel, known: Option<&State>, fore
         Act::DeleteDevice => addresses().into_iter().map(Change::Unbind).collect(),
         Act::DeleteServer(pick) => {
             let all: Vec<_> = servers.keys().copied().collect();
-            one(&all, pick).map(Change::RemoveServer).into_iter().collect()
+            one(&all, pick).map(Change::RemoveVirtualServer).into_iter().collect()
         }
         Act::DeleteRealServer(pick) => {
             let removed = |(key, address, _)| Change::RemoveRealServer { key, address };
@@ -128,7 +128,7 @@ pub(super) fn changes(act: Act, kernel: &FakeKernel, known: Option<&State>, fore
         Act::AddAddress(pick) => vec![Change::Bind([192, 0, 2, pick % 4].into())],
         Act::RemoveOwnServer(pick) => {
             let own: Vec<_> = foreign.servers.keys().copied().collect();
-            one(&own, pick).map(Change::RemoveServer).into_iter().collect()
+            one(&own, pick).map(Change::RemoveVirtualServer).into_iter().collect()
         }
     }
 }
@@ -159,5 +159,5 @@ fn foreign_server(key: VirtualServerKey, kernel: &FakeKernel, known: Option<&Sta
     let address = EndpointAddress { address: [192, 0, 2, 77].into(), port: PortNumber::MIN };
     let destination = Destination::new(Forwarding::Masq, 1);
     let config = VirtualServer::new(Scheduler::WLC);
-    vec![Change::AddServer { key, config }, Change::AddRealServer { key, address, destination }]
+    vec![Change::AddVirtualServer { key, config }, Change::AddRealServer { key, address, destination }]
 }

@@ -77,7 +77,9 @@ pub(super) fn check_order(
         report.plan.changes().contains(&change) && report.failures.iter().all(|failure| failure.change != change)
     };
     let broken = match change {
-        Change::AddServer { key, .. } if !has(Element::Key(KeySet::Served, *key)) => "it is not recorded as ours",
+        Change::AddVirtualServer { key, .. } if !has(Element::Key(KeySet::Served, *key)) => {
+            "it is not recorded as ours"
+        }
         Change::RemoveElement { element: Element::Key(KeySet::Served, key), .. }
             if kernel.virtual_servers.contains_key(key)
                 && !foreign.servers.contains_key(key)
@@ -94,7 +96,7 @@ pub(super) fn check_order(
         Change::RemoveElement { element: Element::ArpIgnore(address), .. } if is_bound(&(*address).into()) => {
             "the address is still bound, and this node would answer for it"
         }
-        Change::RemoveServer(key) if is_bound(&key.address) && unbinds(key.address) => {
+        Change::RemoveVirtualServer(key) if is_bound(&key.address) && unbinds(key.address) => {
             "its address is still bound, and would lead to this node's own listener"
         }
         _ => return Ok(()),

@@ -103,7 +103,7 @@ pub(super) enum Step {
         kind: Fault,
     },
     /// The kernel rejects all changes whose text contains this one.
-    Refuse(String),
+    Reject(String),
     /// The kernel neither makes nor answers the changes whose text contains this one.
     Ignore(String),
     /// The next list lacks the objects whose text contains this one.

@@ -105,7 +105,7 @@ fn post_on(node: &str, api: &ApiServer, event_notes: Vec<EventNote>) -> Result<(
 }
 
 fn about(about: About, note: &str) -> EventNote {
-    EventNote { about, reason: "AddressTaken", note: note.into() }
+    EventNote { about, reason: "AddressInUse", note: note.into() }
 }
 
 #[test]

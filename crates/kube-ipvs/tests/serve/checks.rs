@@ -70,7 +70,10 @@ fn health_check_port_taken_by_another_program_is_retried() -> Result<()> {
     };
     daemon.events(vec![lb("a", "10.96.0.1", at)]);
     let said = daemon.recorded()?;
-    assert_eq!((said.about, said.reason), (About::Service(ServiceId::new("default", "a")), "HealthCheckNodePortTaken"));
+    assert_eq!(
+        (said.about, said.reason),
+        (About::Service(ServiceId::new("default", "a")), "HealthCheckNodePortUnavailable")
+    );
     ensure!(said.note.contains(&format!(":{}, its healthCheckNodePort: Address", at.port())), "{}", said.note);
     unavailable(&mut daemon, 1)?;
     drop(taken);
@@ -118,7 +121,7 @@ fn unhealthy_proxy_fails_the_health_checks_of_services() -> Result<()> {
 #[test]
 fn service_rejected_by_the_kernel_leaves_other_health_checks_good() -> Result<()> {
     let mut daemon = Daemon::start(&["--ipvs-sync-period=100ms"])?;
-    daemon.kernel.refuse = vec!["+ virtual server TCP 10.96.0.2:80".into()];
+    daemon.kernel.reject = vec!["+ virtual server TCP 10.96.0.2:80".into()];
     let (good, bad) = (free()?, free()?);
     let endpoints = ["a", "b", "c"].map(|name| Event::SliceApplied(slice(name, &["10.244.1.1"])));
     let other = Event::ServiceApplied(service("c", "10.96.0.3"));
@@ -141,7 +144,7 @@ fn service_rejected_by_the_kernel_leaves_other_health_checks_good() -> Result<()
         daemon.events(vec![Event::SliceApplied(slice("c", &["10.244.1.9"]))]);
         says(&daemon, 503)?;
     }
-    daemon.kernel.refuse.clear();
+    daemon.kernel.reject.clear();
     daemon.later(Duration::from_millis(1100));
     daemon.sync();
     says(&daemon, 200)

@@ -70,7 +70,7 @@ fn leaving_node_fails_healthz_and_passes_livez() -> Result<()> {
 /// A daemon that failed to program two Services. They are late after twice this period.
 fn failing(sync_period: &str) -> Result<Daemon> {
     let mut daemon = Daemon::start(&[sync_period])?;
-    daemon.kernel.refuse = vec!["virtual server".into()];
+    daemon.kernel.reject = vec!["virtual server".into()];
     let other = Event::ServiceApplied(service("other", "10.96.0.81"));
     assert_eq!(daemon.events(vec![web(), other]).failures.len(), 2);
     Ok(daemon)
@@ -100,7 +100,7 @@ fn late_failed_sync_makes_the_proxy_unhealthy() -> Result<()> {
     assert_eq!(json["status"]["IPv6"]["healthy"], Value::Bool(true));
     assert_eq!(ask(&daemon, "/livez")?.0, 503);
     // The next retry repairs it.
-    daemon.kernel.refuse.clear();
+    daemon.kernel.reject.clear();
     daemon.later(Duration::from_secs(1));
     daemon.sync();
     assert_eq!(ask(&daemon, "/healthz")?.0, 200);
@@ -111,7 +111,7 @@ fn late_failed_sync_makes_the_proxy_unhealthy() -> Result<()> {
 #[test]
 fn failure_of_one_service_keeps_the_proxy_healthy() -> Result<()> {
     let mut daemon = Daemon::start(&[SHORT])?;
-    daemon.kernel.refuse = vec!["virtual server TCP [fd00::80]:80".into(), "vips { 10.96.0.80 }".into()];
+    daemon.kernel.reject = vec!["virtual server TCP [fd00::80]:80".into(), "vips { 10.96.0.80 }".into()];
     let six = Event::ServiceApplied(service("six", "fd00::80"));
     let others = (1..4).map(|n| Event::ServiceApplied(service(&format!("other-{n}"), &format!("10.96.0.{n}"))));
     let report = daemon.events(others.chain([web(), six]).collect());
@@ -122,7 +122,7 @@ fn failure_of_one_service_keeps_the_proxy_healthy() -> Result<()> {
     let (status, json) = ask(&daemon, "/healthz")?;
     assert_eq!(status, 200, "{json}");
     // The proxy becomes unhealthy when most Services fail.
-    daemon.kernel.refuse = vec!["+ real server".into(), "+ virtual server".into()];
+    daemon.kernel.reject = vec!["+ real server".into(), "+ virtual server".into()];
     let more = (10..30).map(|n| Event::ServiceApplied(service(&format!("more-{n}"), &format!("10.96.0.{n}"))));
     daemon.events(more.collect());
     await_status(&daemon, "/healthz", 503).map(drop)
@@ -139,11 +139,11 @@ fn readyz_succeeds_after_the_first_complete_sync() -> Result<()> {
     daemon.events(vec![web()]);
     assert_eq!(ready(&daemon)?, 503);
     daemon.kernel.unreadable = false;
-    daemon.kernel.refuse = vec!["+ virtual server".into()];
+    daemon.kernel.reject = vec!["+ virtual server".into()];
     daemon.later(Duration::from_secs(1));
     daemon.events(vec![Event::ServiceApplied(service("other", "10.96.0.81"))]);
     assert_eq!(ready(&daemon)?, 503);
-    daemon.kernel.refuse.clear();
+    daemon.kernel.reject.clear();
     daemon.later(Duration::from_secs(2));
     daemon.sync();
     assert_eq!(ready(&daemon)?, 200);

@@ -145,7 +145,7 @@ fn kube_ipvs_metrics_show_state_and_service_traffic() -> Result<()> {
     let mut daemon = Daemon::start(&["--service-metrics-limit=2"])?;
     let services = [("new", "10.96.0.1", 30), ("old", "10.96.0.2", 10), ("mid", "10.96.0.3", 20)]
         .map(|(name, ip, created)| Event::ServiceApplied(Service { created, ..service(name, ip) }));
-    daemon.kernel.refuse = vec!["10.96.0.1:80 rr".into()];
+    daemon.kernel.reject = vec!["10.96.0.1:80 rr".into()];
     daemon.events(services.into_iter().chain([Event::SliceApplied(slice("old", &["10.1.1.1"]))]).collect());
     let read = counters(&[("10.96.0.1", 1), ("10.96.0.2", 2), ("10.96.0.3", 3), ("10.99.9.9", 4)]);
     // kube-proxy does not support OpenMetrics either.

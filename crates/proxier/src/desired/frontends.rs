@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{Refusal, Skipped};
+use super::{Rejection, Skipped};
 use crate::{
     cluster::{Claim, Cluster, Kind, Listener},
     model::{Family, Service, ServicePort, ServicePortId, TrafficPolicy, VirtualServerKey},
@@ -80,9 +80,9 @@ pub(super) fn frontends(
 /// Whether a frontend's address must be bound, or why the frontend cannot be served.
 fn place(cluster: &Cluster, id: &ServicePortId, kind: Kind, key: VirtualServerKey) -> Result<bool, Skipped> {
     let address = key.address;
-    let refused = |why| Skipped::Refused { service: id.service.clone(), address, why };
-    if let Some(why) = refusal(cluster, kind, address) {
-        return Err(refused(why));
+    let rejected = |why| Skipped::AddressRejected { service: id.service.clone(), address, why };
+    if let Some(why) = rejection(cluster, kind, address) {
+        return Err(rejected(why));
     }
     if let Some(reason) = taken(cluster, id, Claim::VirtualServer(key)) {
         return Err(reason);
@@ -96,14 +96,14 @@ fn place(cluster: &Cluster, id: &ServicePortId, kind: Kind, key: VirtualServerKe
         Kind::LoadBalancerIp | Kind::ExternalIp => {
             let is_own = cluster.is_own_address(address);
             if let Some(node) = cluster.other_node_with(address).filter(|_| !is_own) {
-                return Err(Skipped::NodeAddress { port: id.clone(), address, node: node.into() });
+                return Err(Skipped::AddressOfOtherNode { port: id.clone(), address, node: node.into() });
             }
             let is_reserved = cluster.config.reserves(key.port) || cluster.is_api_server_at(key);
             if is_own && kind == Kind::ExternalIp && is_reserved {
                 return Err(Skipped::ReservedPort { port: id.clone(), key });
             }
             if bind && cluster.is_api_server(address) {
-                return Err(refused(Refusal::ApiServer));
+                return Err(rejected(Rejection::ApiServerAddress));
             }
             Ok(bind)
         }
@@ -111,11 +111,11 @@ fn place(cluster: &Cluster, id: &ServicePortId, kind: Kind, key: VirtualServerKe
 }
 
 /// Why no node serves the address.
-fn refusal(cluster: &Cluster, kind: Kind, address: IpAddr) -> Option<Refusal> {
+fn rejection(cluster: &Cluster, kind: Kind, address: IpAddr) -> Option<Rejection> {
     match kind {
-        Kind::ExternalIp if !cluster.config.allow_external_ips => Some(Refusal::Disallowed),
-        Kind::ExternalIp if !cluster.config.allows_external_ip(address) => Some(Refusal::OutOfRange),
-        Kind::ExternalIp => cluster.service_range_of(address).map(Refusal::ServiceRange),
+        Kind::ExternalIp if !cluster.config.allow_external_ips => Some(Rejection::ExternalIpsDisabled),
+        Kind::ExternalIp if !cluster.config.allows_external_ip(address) => Some(Rejection::OutsideExternalIpRanges),
+        Kind::ExternalIp => cluster.service_range_of(address).map(Rejection::ServiceCidr),
         _ => None,
     }
 }
@@ -127,7 +127,7 @@ fn without_node_port(cluster: &Cluster, id: &ServicePortId, port: &ServicePort, 
         return Some(reason);
     }
     let has_address = cluster.node_port_addresses().iter().any(|address| Family::of(*address) == family);
-    (!has_address).then(|| Skipped::NoNodeAddress { port: id.clone(), family })
+    (!has_address).then(|| Skipped::NoNodePortAddress { port: id.clone(), family })
 }
 
 /// The health checks of a Service that another Service's virtual server would answer.
@@ -140,7 +140,7 @@ pub(super) fn taken_health_checks<'a>(
         cluster.health_checks(service).into_iter().map(move |(_, key)| (id.clone(), key))
     });
     let taken = keys.filter_map(|(id, key)| taken(cluster, &id, Claim::VirtualServer(key)));
-    taken.filter(|skipped| !matches!(skipped, Skipped::Taken { port, by, .. } if port.service == by.service))
+    taken.filter(|skipped| !matches!(skipped, Skipped::AddressInUse { port, by, .. } if port.service == by.service))
 }
 
 fn taken(cluster: &Cluster, id: &ServicePortId, claim: Claim) -> Option<Skipped> {
@@ -149,5 +149,5 @@ fn taken(cluster: &Cluster, id: &ServicePortId, claim: Claim) -> Option<Skipped>
         Claim::VirtualServer(key) => cluster.is_own_address(key.address),
         Claim::NodePort(..) => false,
     };
-    Some(Skipped::Taken { port: id.clone(), claim, by: holder.port.clone(), is_of_node })
+    Some(Skipped::AddressInUse { port: id.clone(), claim, by: holder.port.clone(), is_of_node })
 }

@@ -18,7 +18,7 @@ use std::{
 use ipnet::IpNet;
 use litemap::LiteMap;
 pub(crate) use service::of_service;
-pub use skipped::{NotForwardable, Refusal, Skipped};
+pub use skipped::{NatReason, Rejection, Skipped};
 
 use crate::{
     cluster::EndpointAddress,
@@ -58,7 +58,7 @@ impl Desired {
             self.skipped.pop_last();
         }
         if count > 0 {
-            self.skipped.insert(Skipped::More { service: service.clone(), count });
+            self.skipped.insert(Skipped::MoreOmitted { service: service.clone(), count });
         }
     }
 }

@@ -6,7 +6,7 @@ use ipvs_netlink::{Forwarding as WireForwarding, Scheduler, ServiceFlags, Tunnel
 use litemap::LiteMap;
 
 use super::{
-    NotForwardable, RealServer, Skipped, VirtualServer,
+    NatReason, RealServer, Skipped, VirtualServer,
     backends::{Backends, RealServers},
     frontends::Frontend,
 };
@@ -46,14 +46,14 @@ pub(super) fn without_effect(
     let scheduler = scheduler(cluster, options);
     let port = || service.port_id(port);
     if let Some(missing) = options.scheduler.filter(|chosen| *chosen != scheduler) {
-        return Some(Skipped::Scheduler { port: port(), missing, instead: scheduler });
+        return Some(Skipped::SchedulerMissing { port: port(), missing, instead: scheduler });
     }
     let hashes = [Scheduler::SH, Scheduler::MH].contains(&scheduler);
     if !hashes && (options.hash_on.is_some() || options.hash_fallback.is_some()) {
-        return Some(Skipped::Hash { port: port(), scheduler });
+        return Some(Skipped::HashOptionsIgnored { port: port(), scheduler });
     }
     let is_blind = [Scheduler::RR, Scheduler::LC, Scheduler::DH].contains(&scheduler);
-    (is_blind && differ(&backends.cluster)).then(|| Skipped::Weights { port: port(), scheduler })
+    (is_blind && differ(&backends.cluster)).then(|| Skipped::WeightsIgnored { port: port(), scheduler })
 }
 
 fn differ(real_servers: &RealServers) -> bool {
@@ -82,7 +82,7 @@ pub(super) fn apply(
     if options.forwarding != Forwarding::Masq {
         let hindrance = hindrance(server, cluster, options, frontend, is_diverted_to, endpoints);
         match hindrance {
-            Some(why) => drop(skipped.insert(Skipped::Forwarding { port: port(), key, why })),
+            Some(why) => drop(skipped.insert(Skipped::ForwardingIgnored { port: port(), key, why })),
             None => forwarding = options.forwarding,
         }
     }
@@ -91,7 +91,7 @@ pub(super) fn apply(
         (Protocol::Udp, UdpScheduling::OneWayDatagram) => true,
         (Protocol::Udp, UdpScheduling::Datagram) => {
             if forwarding == Forwarding::Masq {
-                skipped.insert(Skipped::OnePacket { port: port(), key });
+                skipped.insert(Skipped::DatagramSchedulingIgnored { port: port(), key });
             }
             forwarding != Forwarding::Masq
         }
@@ -122,23 +122,23 @@ fn hindrance(
     frontend: &Frontend,
     is_diverted_to: bool,
     endpoints: &LiteMap<EndpointAddress, &Endpoint>,
-) -> Option<NotForwardable> {
+) -> Option<NatReason> {
     if is_diverted_to || frontend.kind == Kind::ShortCircuitTarget {
-        return Some(NotForwardable::ShortCircuit);
+        return Some(NatReason::ShortCircuit);
     }
     if !can_be_endpoints(frontend) {
-        return Some(NotForwardable::NodeAddress);
+        return Some(NatReason::NodeAddress);
     }
     let serving = server.real_servers.iter().filter(|(_, real)| matches!(real, RealServer::Serving { .. }));
     serving.map(|(at, _)| *at).find_map(|at| {
         if at.port != frontend.key.port {
-            return Some(NotForwardable::Port(at));
+            return Some(NatReason::Port(at));
         }
         // For direct routing, the link-layer neighbour would be the other node. A tunnel ends at the pod.
         let is_elsewhere = |endpoint: &&Endpoint| endpoint.node.is_some() && !cluster.is_local(endpoint);
         let is_behind_node = options.forwarding == Forwarding::Direct && endpoints.get(&at).is_some_and(is_elsewhere);
         let is_node = cluster.other_node_with(at.address).is_some();
-        (is_behind_node || is_node).then_some(NotForwardable::OtherNode(at))
+        (is_behind_node || is_node).then_some(NatReason::OtherNode(at))
     })
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn of_service(cluster: &Cluster, id: &ServiceId) -> Desired {
     let asked = cluster.listeners(service);
     if asked.left_out > 0 {
         let (limit, left_out) = (cluster.config.max_virtual_servers, asked.left_out);
-        desired.skipped.insert(Skipped::TooMany { service: id.clone(), limit, left_out });
+        desired.skipped.insert(Skipped::TooManyVirtualServers { service: id.clone(), limit, left_out });
     }
     let mut listeners = asked.all;
     let port_of = |listener: &Listener| (listener.key.family(), listener.port);

@@ -13,7 +13,7 @@ use crate::{
 #[non_exhaustive]
 pub enum Skipped {
     /// It asks for more virtual servers than one Service can have. External IPs are left out first.
-    TooMany {
+    TooManyVirtualServers {
         /// The Service.
         service: ServiceId,
         /// The limit of one Service.
@@ -22,7 +22,7 @@ pub enum Skipped {
         left_out: usize,
     },
     /// Another Service has the claim: by kind (ClusterIP, node port, load-balancer IP, external IP), age or name.
-    Taken {
+    AddressInUse {
         /// The Service port.
         port: ServicePortId,
         /// The claim.
@@ -33,14 +33,14 @@ pub enum Skipped {
         is_of_node: bool,
     },
     /// Another program has a virtual server at this key.
-    Foreign {
+    ForeignVirtualServer {
         /// The Service port.
         port: ServicePortId,
         /// The key.
         key: VirtualServerKey,
     },
     /// One of its addresses belongs to another Node. If it were bound here, this host could not reach that Node.
-    NodeAddress {
+    AddressOfOtherNode {
         /// The Service port.
         port: ServicePortId,
         /// The address.
@@ -49,13 +49,13 @@ pub enum Skipped {
         node: Box<str>,
     },
     /// No node serves one of its external or load-balancer IPs.
-    Refused {
+    AddressRejected {
         /// The Service.
         service: ServiceId,
         /// The address.
         address: IpAddr,
         /// The reason.
-        why: Refusal,
+        why: Rejection,
     },
     /// One of its external IPs is an address of this node, which uses the port itself.
     ReservedPort {
@@ -65,30 +65,30 @@ pub enum Skipped {
         key: VirtualServerKey,
     },
     /// It has a node port, and no address of this node serves node ports in this family.
-    NoNodeAddress {
+    NoNodePortAddress {
         /// The Service port.
         port: ServicePortId,
         /// The family.
         family: Family,
     },
     /// It asks for forwarding without NAT, which is impossible. It is forwarded with NAT.
-    Forwarding {
+    ForwardingIgnored {
         /// The Service port.
         port: ServicePortId,
         /// The virtual server.
         key: VirtualServerKey,
         /// The reason.
-        why: NotForwardable,
+        why: NatReason,
     },
     /// It asks for separate scheduling of datagrams, and answers would not reach their client. Flows are scheduled.
-    OnePacket {
+    DatagramSchedulingIgnored {
         /// The Service port.
         port: ServicePortId,
         /// The virtual server.
         key: VirtualServerKey,
     },
     /// The kernel lacks its scheduler.
-    Scheduler {
+    SchedulerMissing {
         /// The Service port.
         port: ServicePortId,
         /// The missing scheduler.
@@ -97,21 +97,21 @@ pub enum Skipped {
         instead: Scheduler,
     },
     /// Its endpoints have weights that its scheduler ignores.
-    Weights {
+    WeightsIgnored {
         /// The Service port.
         port: ServicePortId,
         /// The scheduler.
         scheduler: Scheduler,
     },
     /// It configures hashing, and its scheduler does not hash.
-    Hash {
+    HashOptionsIgnored {
         /// The Service port.
         port: ServicePortId,
         /// The scheduler.
         scheduler: Scheduler,
     },
     /// More requests are not fulfilled, and their reasons are omitted.
-    More {
+    MoreOmitted {
         /// The Service.
         service: ServiceId,
         /// The number of omitted reasons.
@@ -122,26 +122,26 @@ pub enum Skipped {
 /// Why an external or load-balancer IP is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum Rejection {
     /// The API server has this address. If it were bound here, this node could not reach the API server.
-    ApiServer,
+    ApiServerAddress,
     /// An external IP in a range of ClusterIPs. Another Service has it, or can get it.
-    ServiceRange(IpNet),
+    ServiceCidr(IpNet),
     /// External IPs are not allowed.
-    Disallowed,
+    ExternalIpsDisabled,
     /// External IPs are allowed only in some ranges, and none of them contains it.
-    OutOfRange,
+    OutsideExternalIpRanges,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ApiServer => f.write_str("this node reaches the API server at that address"),
-            Self::ServiceRange(range) => {
+            Self::ApiServerAddress => f.write_str("this node reaches the API server at that address"),
+            Self::ServiceCidr(range) => {
                 write!(f, "it is in the ServiceCIDR {range} and is not a ClusterIP of this Service")
             }
-            Self::Disallowed => f.write_str("external IPs are not allowed"),
-            Self::OutOfRange => f.write_str("no range for external IPs contains it"),
+            Self::ExternalIpsDisabled => f.write_str("external IPs are not allowed"),
+            Self::OutsideExternalIpRanges => f.write_str("no range for external IPs contains it"),
         }
     }
 }
@@ -149,7 +149,7 @@ impl fmt::Display for Refusal {
 /// Why a virtual server cannot forward without NAT, so that its endpoints answer clients themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum NotForwardable {
+pub enum NatReason {
     /// Its address belongs to this node, so no endpoint can have it.
     NodeAddress,
     /// Clients in the cluster come to it by NAT, from addresses with `externalTrafficPolicy: Local`.
@@ -160,7 +160,7 @@ pub enum NotForwardable {
     OtherNode(EndpointAddress),
 }
 
-impl fmt::Display for NotForwardable {
+impl fmt::Display for NatReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NodeAddress => f.write_str("it is an address of this node, so no endpoint can have it"),
@@ -184,17 +184,19 @@ impl Skipped {
     /// The Service whose request is not fulfilled.
     pub fn service(&self) -> &ServiceId {
         match self {
-            Self::TooMany { service, .. } | Self::Refused { service, .. } | Self::More { service, .. } => service,
-            Self::Taken { port, .. }
-            | Self::Foreign { port, .. }
-            | Self::NodeAddress { port, .. }
+            Self::TooManyVirtualServers { service, .. }
+            | Self::AddressRejected { service, .. }
+            | Self::MoreOmitted { service, .. } => service,
+            Self::AddressInUse { port, .. }
+            | Self::ForeignVirtualServer { port, .. }
+            | Self::AddressOfOtherNode { port, .. }
             | Self::ReservedPort { port, .. }
-            | Self::NoNodeAddress { port, .. }
-            | Self::Forwarding { port, .. }
-            | Self::OnePacket { port, .. }
-            | Self::Scheduler { port, .. }
-            | Self::Weights { port, .. }
-            | Self::Hash { port, .. } => &port.service,
+            | Self::NoNodePortAddress { port, .. }
+            | Self::ForwardingIgnored { port, .. }
+            | Self::DatagramSchedulingIgnored { port, .. }
+            | Self::SchedulerMissing { port, .. }
+            | Self::WeightsIgnored { port, .. }
+            | Self::HashOptionsIgnored { port, .. } => &port.service,
         }
     }
 }
@@ -202,27 +204,27 @@ impl Skipped {
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooMany { service, limit, left_out } => {
+            Self::TooManyVirtualServers { service, limit, left_out } => {
                 write!(f, "Service {service} is served on {limit} addresses and ports; {left_out} more are left out")
             }
-            Self::More { service, count } => {
+            Self::MoreOmitted { service, count } => {
                 write!(f, "Service {service} has {count} more parts that are not served as specified")
             }
-            Self::Taken { port, claim, by, .. } => {
+            Self::AddressInUse { port, claim, by, .. } => {
                 write!(
                     f,
                     "Service {port} does not get {claim}: Service {by} has priority by kind of address, age or name"
                 )
             }
-            Self::Foreign { port, key } => write!(
+            Self::ForeignVirtualServer { port, key } => write!(
                 f,
                 "Service {port} does not get {key}: another program has a virtual server there. Remove it with ipvsadm \
                  -D, or give the Service another address or port"
             ),
-            Self::NodeAddress { port, address, node } => {
+            Self::AddressOfOtherNode { port, address, node } => {
                 write!(f, "Service {port} is not served on {address} here: Node {node} has this address and serves it")
             }
-            Self::Refused { service, address, why } => {
+            Self::AddressRejected { service, address, why } => {
                 write!(f, "Service {service} is not served on {address}: {why}")
             }
             Self::ReservedPort { port, key } => write!(
@@ -230,26 +232,26 @@ impl fmt::Display for Skipped {
                 "Service {port} is not served on {key}: it is an address of this node, and the node uses the port \
                  itself"
             ),
-            Self::NoNodeAddress { port, family } => {
+            Self::NoNodePortAddress { port, family } => {
                 write!(f, "Service {port} has a node port, and no {family} address of this node serves node ports")
             }
-            Self::Forwarding { port, key, why } => {
+            Self::ForwardingIgnored { port, key, why } => {
                 write!(f, "Service {port} asks for forwarding without NAT, and is forwarded with NAT on {key}: {why}")
             }
-            Self::OnePacket { port, key } => write!(
+            Self::DatagramSchedulingIgnored { port, key } => write!(
                 f,
                 "Service {port} is scheduled by flow on {key}, not by datagram: with NAT, no answer would reach its \
                  client. Forward without NAT, or declare that there are no answers"
             ),
-            Self::Scheduler { port, missing, instead } => write!(
+            Self::SchedulerMissing { port, missing, instead } => write!(
                 f,
                 "Service {port} is scheduled by {instead}: the kernel has no scheduler {missing}. Load the module \
                  ip_vs_{missing} and restart this proxy"
             ),
-            Self::Weights { port, scheduler } => {
+            Self::WeightsIgnored { port, scheduler } => {
                 write!(f, "Service {port} has weights, and its scheduler {scheduler} ignores them")
             }
-            Self::Hash { port, scheduler } => write!(
+            Self::HashOptionsIgnored { port, scheduler } => write!(
                 f,
                 "Service {port} configures hashing, and its scheduler {scheduler} does not hash. Only sh and mh do"
             ),

@@ -38,7 +38,7 @@ impl Differ<'_> {
         let known = self.known.virtual_servers.get(&key);
         match (wanted, known) {
             (Some(wanted), None) => {
-                self.changes.push(Change::AddServer { key, config: wanted.config });
+                self.changes.push(Change::AddVirtualServer { key, config: wanted.config });
                 // Earlier datagrams went to no endpoint, and conntrack would keep their flows there.
                 if key.protocol == Protocol::Udp {
                     self.forget_flows(key, None);
@@ -47,13 +47,13 @@ impl Differ<'_> {
             }
             (Some(wanted), Some(known)) => {
                 if wanted.config != known.config {
-                    self.changes.push(Change::UpdateServer { key, config: wanted.config });
+                    self.changes.push(Change::UpdateVirtualServer { key, config: wanted.config });
                 }
                 self.real_servers(key, wanted, &known.real_servers);
             }
             (None, Some(_)) if self.config.excludes(key.address) => return,
             (None, Some(_)) => {
-                self.changes.push(Change::RemoveServer(key));
+                self.changes.push(Change::RemoveVirtualServer(key));
                 match key.protocol {
                     Protocol::Udp => self.forget_flows(key, None),
                     // Draining endpoints keep their flows after their short circuit is removed.
@@ -146,7 +146,7 @@ impl Differ<'_> {
                 }
                 (RealServer::Draining { terminating }, Some(known)) => {
                     self.drains.listed(key, address, *terminating);
-                    self.quiesce(key, address, known);
+                    self.drain(key, address, known);
                 }
                 (RealServer::Draining { .. }, None) => {}
             }
@@ -168,7 +168,7 @@ impl Differ<'_> {
     ) {
         let cap = server.max_drain_time.unwrap_or(self.config.drain_cap);
         match self.drains.unlisted(key, address, cap, known.weight == 0, self.now) {
-            Fate::Quiesce => self.quiesce(key, address, known),
+            Fate::Drain => self.drain(key, address, known),
             Fate::Remove => {
                 self.changes.push(Change::RemoveRealServer { key, address });
                 if key.protocol == Protocol::Udp {
@@ -238,7 +238,7 @@ impl Differ<'_> {
         }
     }
 
-    fn quiesce(&mut self, key: VirtualServerKey, address: EndpointAddress, known: &Destination) {
+    fn drain(&mut self, key: VirtualServerKey, address: EndpointAddress, known: &Destination) {
         self.update(key, address, Destination { weight: 0, ..*known }, known);
     }
 

@@ -25,12 +25,12 @@ impl Engine {
         let had = |change: &&Change| believed.is_some_and(|believed| believed.has(change));
         let drifted = plan.changes().iter().filter(had).count();
         let Report { failures, amended } = if plan.is_empty() { Report::default() } else { kernel.apply(&plan) };
-        let mut refusals: BTreeMap<usize, Failure> =
+        let mut rejections: BTreeMap<usize, Failure> =
             failures.into_iter().map(|failure| (failure.change, failure)).collect();
         let (mut done, mut failures) = (Vec::with_capacity(plan.changes().len()), Vec::new());
         let (mut taken, mut unlisted) = (false, BTreeSet::new());
         for (number, change) in plan.changes().iter().enumerate() {
-            let Some(Failure { cause, reason, .. }) = refusals.remove(&number) else {
+            let Some(Failure { cause, reason, .. }) = rejections.remove(&number) else {
                 done.push(change);
                 continue;
             };
@@ -38,26 +38,27 @@ impl Engine {
             match (cause, change) {
                 // The virtual server was recorded or known before this plan, so it is ours. Linux has one IPVS table
                 // for all network namespaces, and a list can omit entries while another namespace makes changes.
-                (Cause::Exists, Change::AddServer { key, .. })
+                (Cause::Exists, Change::AddVirtualServer { key, .. })
                     if self.known.as_ref().is_some_and(|known| known.is_recorded(key))
                         || believed.is_some_and(|before| before.virtual_servers.contains_key(key)) =>
                 {
                     unlisted.insert(*key);
                 }
                 // Another program has this key. The engine removes its record of it at once.
-                (Cause::Exists, Change::AddServer { key, .. }) => {
+                (Cause::Exists, Change::AddVirtualServer { key, .. }) => {
                     self.disowned.insert(*key);
                     taken = true;
                 }
-                (Cause::NoScheduler, Change::AddServer { config, .. } | Change::UpdateServer { config, .. })
-                    if config.scheduler != self.cluster.config.scheduler =>
-                {
+                (
+                    Cause::NoScheduler,
+                    Change::AddVirtualServer { config, .. } | Change::UpdateVirtualServer { config, .. },
+                ) if config.scheduler != self.cluster.config.scheduler => {
                     self.cluster.record_missing(config.scheduler);
                     taken = true;
                 }
                 // If the next read finds the virtual server, it is ours. Until then its Service can go together with
                 // its record, or another program can empty nftables.
-                (Cause::Unknown, Change::AddServer { key, .. }) => {
+                (Cause::Unknown, Change::AddVirtualServer { key, .. }) => {
                     self.known.iter_mut().for_each(|known| known.owned.extend([*key]));
                 }
                 // Until the next read, the engine assumes that the element is gone. If a Service needs it again, the
@@ -100,11 +101,11 @@ impl Engine {
     fn done(&mut self, changes: &[&Change]) {
         for change in changes {
             match change {
-                Change::AddServer { key, .. } => {
+                Change::AddVirtualServer { key, .. } => {
                     self.disowned.remove(key);
                 }
                 Change::DeleteFlows { .. } => self.pending_flow_deletes.done(change),
-                Change::RemoveServer(key) => self.drains.forget_server(*key),
+                Change::RemoveVirtualServer(key) => self.drains.forget_server(*key),
                 Change::RemoveRealServer { key, address } => self.drains.forget(*key, *address),
                 _ => {}
             }

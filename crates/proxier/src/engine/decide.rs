@@ -126,6 +126,6 @@ fn leave_out_foreign(desired: &mut Desired, foreign: &BTreeSet<VirtualServerKey>
         let at = |to: &EndpointAddress| VirtualServerKey { address: to.address, protocol: key.protocol, port: to.port };
         server.short_circuit = server.short_circuit.filter(|to| !clashes.contains_key(&at(to)));
     }
-    let reasons = clashes.into_iter().map(|(key, server)| Skipped::Foreign { port: server.owner, key });
+    let reasons = clashes.into_iter().map(|(key, server)| Skipped::ForeignVirtualServer { port: server.owner, key });
     desired.skipped.extend(reasons);
 }

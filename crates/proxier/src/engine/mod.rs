@@ -136,7 +136,7 @@ impl Engine {
     }
 
     /// Whether IPVS must accept connections whose beginning it has not seen (`net.ipv4.vs.sloppy_tcp`).
-    pub fn takes_up_connections(&self) -> bool {
+    pub fn needs_sloppy_tcp(&self) -> bool {
         self.cluster.any_fails_over()
     }
 
@@ -252,8 +252,8 @@ impl Engine {
     }
 
     /// The plan of the next sync for a kernel in this state, and the requests of Services that cannot be fulfilled.
-    pub fn plan(&mut self, observed: State, now: Duration) -> (Plan, Vec<Skipped>) {
-        let Reading { leftovers, is_full, .. } = self.observed(observed);
+    pub fn plan(&mut self, state: State, now: Duration) -> (Plan, Vec<Skipped>) {
+        let Reading { leftovers, is_full, .. } = self.learn(state);
         let Decision { plan, skipped, .. } = self.decide(leftovers, is_full, now);
         (plan, skipped.into_iter().collect())
     }

@@ -42,8 +42,8 @@ impl Engine {
             self.verify = None;
             kernel.prepare()?;
             let nothing = State::default();
-            let state = kernel.observe(self.known.as_ref().unwrap_or(&nothing))?;
-            reading = self.observed(state);
+            let state = kernel.read_state(self.known.as_ref().unwrap_or(&nothing))?;
+            reading = self.learn(state);
             self.next_settings = now.saturating_add(self.period());
             self.spot_check.restart(now);
             self.retry.started();
@@ -91,7 +91,7 @@ impl Engine {
     }
 
     /// Takes in the kernel's state, and marks every Service for comparison with it.
-    pub(super) fn observed(&mut self, mut state: State) -> Reading {
+    pub(super) fn learn(&mut self, mut state: State) -> Reading {
         let believed = self.known.take();
         let nothing = State::default();
         let before = believed.as_ref().unwrap_or(&nothing);

@@ -54,7 +54,7 @@ impl Engine {
     }
 
     /// Whether a sync was about a family: it changed state of the family, or compared it.
-    pub fn is_about(&self, report: &SyncReport, family: Family) -> bool {
+    pub fn concerns_family(&self, report: &SyncReport, family: Family) -> bool {
         let has_any = || {
             let servers = self.known.iter().flat_map(|known| {
                 let servers = &known.virtual_servers;

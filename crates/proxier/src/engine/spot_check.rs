@@ -10,7 +10,7 @@ use std::{
 use crate::{
     kernel::{Kernel, KernelUnavailable},
     model::VirtualServerKey,
-    state::{ServerState, State},
+    state::{State, VirtualServerState},
 };
 
 /// The interval between spot checks. After so long the engine notices that all virtual servers are gone.
@@ -51,7 +51,7 @@ impl SpotCheck {
         }
         self.restart(now);
         let servers = self.next_servers(known);
-        let read = kernel.servers(&servers)?;
+        let read = kernel.virtual_servers(&servers)?;
         Ok(servers.iter().any(|key| read.get(key) != known.virtual_servers.get(key)))
     }
 
@@ -61,7 +61,7 @@ impl SpotCheck {
         let start = self.last.map_or(Unbounded, Excluded);
         let in_order = all.range((start, Unbounded)).chain(all).take(SERVERS.min(all.len()));
         let mut real_servers = 0;
-        let has_room = |(_, server): &(_, &ServerState)| {
+        let has_room = |(_, server): &(_, &VirtualServerState)| {
             let has_room = real_servers < REAL_SERVERS;
             real_servers += server.real_servers.len();
             has_room
@@ -85,7 +85,8 @@ mod tests {
     fn kernel(count: usize) -> (FakeKernel, State) {
         let mut kernel = FakeKernel::default();
         for number in 0..count {
-            let server = ServerState { config: VirtualServer::new(Scheduler::RR), real_servers: Default::default() };
+            let server =
+                VirtualServerState { config: VirtualServer::new(Scheduler::RR), real_servers: Default::default() };
             kernel.virtual_servers.insert(key(&format!("TCP 10.96.0.{number}:80")), server);
         }
         let state = kernel.state();

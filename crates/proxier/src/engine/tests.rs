@@ -4,7 +4,7 @@ mod health;
 mod node;
 mod ordering;
 mod ownership;
-mod refused;
+mod rejected;
 mod reports;
 mod spread;
 mod udp;
@@ -20,7 +20,7 @@ use crate::{
     kernel::{ConnectionCounts, KernelUnavailable, Report},
     model::*,
     set::KeySet,
-    state::ServerState,
+    state::VirtualServerState,
     testing::*,
 };
 
@@ -44,15 +44,15 @@ impl Kernel for Forgetful<'_> {
         self.0.prepare()
     }
 
-    fn servers(
+    fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
-        self.0.servers(keys)
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
+        self.0.virtual_servers(keys)
     }
 
-    fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
-        Ok(State { virtual_servers: BTreeMap::new(), ..self.0.observe(believed)? })
+    fn read_state(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
+        Ok(State { virtual_servers: BTreeMap::new(), ..self.0.read_state(believed)? })
     }
 
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {
@@ -104,7 +104,7 @@ fn service_lifecycle_creates_updates_and_removes_state() {
         "#]],
     );
     assert_eq!(kernel.state(), State::default());
-    assert_eq!(kernel.observations, 1);
+    assert_eq!(kernel.reads, 1);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn repeated_event_plans_no_changes() {
     sync(&mut engine, &mut kernel, 0, myapp());
     check(&sync(&mut engine, &mut kernel, 1, myapp()), expect![""]);
     check(&sync(&mut engine, &mut kernel, 31, []), expect![""]);
-    assert_eq!(kernel.observations, 2);
+    assert_eq!(kernel.reads, 2);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn unlisted_real_server_is_removed_when_idle() {
         "#]],
     );
     assert_eq!(engine.draining(), 0);
-    assert_eq!(kernel.observations, 1);
+    assert_eq!(kernel.reads, 1);
 }
 
 #[test]
@@ -241,14 +241,14 @@ fn shared_vip_stays_bound_while_any_service_uses_it() {
 #[test]
 fn failed_change_is_retried_and_the_others_are_made() {
     let (mut engine, mut kernel) = start();
-    kernel.refuse.push("+ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1".into());
+    kernel.reject.push("+ real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1".into());
     myapp().into_iter().for_each(|event| engine.apply(event));
     let failed = engine.sync(&mut kernel, Duration::ZERO);
     assert_eq!(failed.failures.len(), 1);
     assert!(!engine.is_healthy());
     assert!(kernel.state().bound_vips.len() == 1);
     assert_eq!(engine.next_sync(), Duration::from_secs(1));
-    kernel.refuse.clear();
+    kernel.reject.clear();
     check(
         &sync(&mut engine, &mut kernel, 1, []),
         expect![[r#"
@@ -269,7 +269,7 @@ fn unreadable_kernel_is_not_treated_as_empty() {
     assert_eq!(engine.next_sync(), Duration::from_secs(1));
     let waiting = sync(&mut engine, &mut kernel, 0, []);
     assert!(waiting.unavailable.is_none() && waiting.plan.is_empty());
-    assert_eq!(kernel.observations, 1);
+    assert_eq!(kernel.reads, 1);
     kernel.unreadable = false;
     assert!(!sync(&mut engine, &mut kernel, 1, []).plan.is_empty());
 }
@@ -298,10 +298,10 @@ fn last_terminating_endpoint_is_removed_when_it_leaves_the_list() {
 fn address_is_unbound_after_a_failed_unbind_and_a_restart() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
-    kernel.refuse.push("- address".into());
+    kernel.reject.push("- address".into());
     engine.apply(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
     assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
-    kernel.refuse.clear();
+    kernel.reject.clear();
     // A restarted engine unbinds it too.
     sync(&mut engine_with(Config::new("node-1")), &mut kernel, 2, []);
     assert_eq!(kernel.state(), State::default());

@@ -25,7 +25,7 @@ impl RecordCopy {
     pub(super) fn intend<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) {
         for change in changes {
             match change {
-                Change::AddServer { key, .. } => drop(self.servers.insert(*key)),
+                Change::AddVirtualServer { key, .. } => drop(self.servers.insert(*key)),
                 Change::Bind(address) => drop(self.vips.insert(*address)),
                 _ => {}
             }
@@ -36,8 +36,8 @@ impl RecordCopy {
     /// failed.
     pub(super) fn confirm(&mut self, change: &Change, cause: Option<Cause>) {
         match (change, cause) {
-            (Change::AddServer { key, .. }, Some(Cause::Exists | Cause::Rejected | Cause::NoScheduler))
-            | (Change::RemoveServer(key), None) => drop(self.servers.remove(key)),
+            (Change::AddVirtualServer { key, .. }, Some(Cause::Exists | Cause::Rejected | Cause::NoScheduler))
+            | (Change::RemoveVirtualServer(key), None) => drop(self.servers.remove(key)),
             (Change::Unbind(address), None) => drop(self.vips.remove(address)),
             _ => {}
         }

@@ -33,7 +33,7 @@ pub(super) fn is_done_already(change: &Change, errno: Errno) -> bool {
     match change {
         Change::Bind(_) => errno == EEXIST,
         Change::Unbind(_) => [ENODEV, EADDRNOTAVAIL].contains(&errno),
-        Change::RemoveServer(_) => errno == ESRCH,
+        Change::RemoveVirtualServer(_) => errno == ESRCH,
         Change::RemoveRealServer { .. } | Change::RemoveElement { .. } => errno == ENOENT,
         _ => false,
     }
@@ -41,8 +41,8 @@ pub(super) fn is_done_already(change: &Change, errno: Errno) -> bool {
 
 pub(super) fn cause(change: &Change, errno: Errno) -> Cause {
     match (change, errno) {
-        (Change::AddServer { .. } | Change::AddRealServer { .. }, EEXIST) => Cause::Exists,
-        (Change::AddServer { .. } | Change::UpdateServer { .. }, ENOENT) => Cause::NoScheduler,
+        (Change::AddVirtualServer { .. } | Change::AddRealServer { .. }, EEXIST) => Cause::Exists,
+        (Change::AddVirtualServer { .. } | Change::UpdateVirtualServer { .. }, ENOENT) => Cause::NoScheduler,
         _ => Cause::Rejected,
     }
 }

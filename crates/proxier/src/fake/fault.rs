@@ -24,16 +24,16 @@ pub enum Fault {
     /// the phase.
     Kill,
     /// Another program makes these changes first.
-    Others(Vec<Change>),
+    OtherProgram(Vec<Change>),
 }
 
 /// A change that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Made {
+pub struct MadeChange {
     /// The change.
     pub change: Change,
     /// Whether another program made it.
-    pub by_others: bool,
+    pub by_other_program: bool,
 }
 
 /// The faults of one plan, by the number of the change.
@@ -84,14 +84,14 @@ impl FakeKernel {
                 // IPVS first looks for the virtual server, and reports that it exists.
                 Fault::Reject(_) if self.has_server_of(change) => {}
                 Fault::Reject(errno) => {
-                    let reason = Reason::new(format!("refused by the test (os error {errno})"), Some(errno));
+                    let reason = Reason::new(format!("rejected by the test (os error {errno})"), Some(errno));
                     return Err((Cause::Rejected, reason));
                 }
                 Fault::Unanswered => return Err((Cause::Unknown, "no answer".into())),
                 Fault::AnswerLost => loses_answer = true,
                 Fault::AnswersLost => faults.loses_answers = true,
                 Fault::Kill => self.is_killed = true,
-                Fault::Others(changes) => changes.iter().for_each(|change| self.make_for_others(change)),
+                Fault::OtherProgram(changes) => changes.iter().for_each(|change| self.make_as_other_program(change)),
             }
         }
         if self.is_killed {
@@ -104,18 +104,18 @@ impl FakeKernel {
     }
 
     /// Makes a change as another program. If the kernel rejects the change, nothing happens.
-    pub fn make_for_others(&mut self, change: &Change) {
+    pub fn make_as_other_program(&mut self, change: &Change) {
         if self.ask(change) == Ok(true) {
             self.note_made(change, true);
         }
     }
 
     pub(super) fn has_server_of(&self, change: &Change) -> bool {
-        matches!(change, Change::AddServer { key, .. } if self.virtual_servers.contains_key(key))
+        matches!(change, Change::AddVirtualServer { key, .. } if self.virtual_servers.contains_key(key))
     }
 
-    pub(super) fn note_made(&mut self, change: &Change, by_others: bool) {
-        self.made.iter_mut().for_each(|made| made.push(Made { change: change.clone(), by_others }));
+    pub(super) fn note_made(&mut self, change: &Change, by_other_program: bool) {
+        self.made.iter_mut().for_each(|made| made.push(MadeChange { change: change.clone(), by_other_program }));
     }
 }
 

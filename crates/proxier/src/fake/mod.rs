@@ -15,7 +15,7 @@ use std::{
 
 pub use copy::RecordCopy;
 use errno::{EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH, Errno, cause, is_done_already};
-pub use fault::{Fault, Made};
+pub use fault::{Fault, MadeChange};
 use fault::{Faults, KILLED};
 use ipvs_netlink::{Scheduler, VirtualServer};
 use litemap::LiteMap;
@@ -26,7 +26,7 @@ use crate::{
     model::VirtualServerKey,
     plan::{Change, Plan},
     set::Element,
-    state::{ServerState, State},
+    state::{State, VirtualServerState},
 };
 
 /// A [`Kernel`] that answers as Linux does. It interprets the answers as [`LinuxKernel`](crate::linux::LinuxKernel)
@@ -47,7 +47,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct FakeKernel {
     /// The virtual servers. Change them to act as `ipvsadm`.
-    pub virtual_servers: BTreeMap<VirtualServerKey, ServerState>,
+    pub virtual_servers: BTreeMap<VirtualServerKey, VirtualServerState>,
     /// The addresses on `kube-ipvs0`; `None` if the device does not exist. Change them to act as `ip`.
     pub addresses: Option<BTreeSet<IpAddr>>,
     /// The elements of the nftables sets, with their comments. `None` if the tables do not exist, as after `nft flush
@@ -56,7 +56,7 @@ pub struct FakeKernel {
     /// The number of connections of each real server; 0 for a real server without an entry.
     pub connections: BTreeMap<(VirtualServerKey, EndpointAddress), u64>,
     /// Rejects each change whose `Display` contains one of these texts.
-    pub refuse: Vec<String>,
+    pub reject: Vec<String>,
     /// Fails each change whose `Display` contains one of these texts with [`Cause::Unknown`], and does not make it.
     pub unanswered: Vec<String>,
     /// Makes each change whose `Display` contains one of these texts, and fails it with [`Cause::Unknown`]: the answer
@@ -70,18 +70,18 @@ pub struct FakeKernel {
     pub is_killed: bool,
     /// Whether every read fails.
     pub unreadable: bool,
-    /// The next [`observe`](Kernel::observe) omits each virtual server, real server and element whose removal prints
-    /// one of these texts. Dumps of IPVS and of set elements are no snapshots. A virtual server that another source
-    /// names is queried individually, and is not omitted.
+    /// The next [`read_state`](Kernel::read_state) omits each virtual server, real server and element whose removal
+    /// prints one of these texts. Dumps of IPVS and of set elements are no snapshots. A virtual server that another
+    /// source names is queried individually, and is not omitted.
     pub unlisted: Vec<String>,
-    /// How often [`observe`](Kernel::observe) was called.
-    pub observations: usize,
+    /// How often [`read_state`](Kernel::read_state) was called.
+    pub reads: usize,
     /// How often [`correct_settings`](Kernel::correct_settings) was called.
     pub corrections: usize,
     /// Changes that asked for a state that the kernel already had. As with Linux, they succeed.
     pub repeated: Vec<Change>,
     /// All changes that were made, in order. `None`: the kernel does not record them.
-    pub made: Option<Vec<Made>>,
+    pub made: Option<Vec<MadeChange>>,
     /// The copy of the record of ownership. `None`: there is no copy.
     pub record_copy: Option<RecordCopy>,
 }
@@ -93,8 +93,8 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
-        self.observations += 1;
+    fn read_state(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
+        self.reads += 1;
         self.check_readable()?;
         let unlisted = std::mem::take(&mut self.unlisted);
         let mut state = self.list(&unlisted, believed);
@@ -107,10 +107,10 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn servers(
+    fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
         self.check_readable()?;
         let found = |key: &VirtualServerKey| Some((*key, self.virtual_servers.get(key)?.clone()));
         Ok(keys.iter().filter_map(found).collect())
@@ -178,7 +178,7 @@ impl FakeKernel {
                 || believed.virtual_servers.contains_key(&key)
                 || believed.owned.contains(&key)
                 || self.record_copy.as_ref().is_some_and(|copy| copy.servers.contains(&key));
-            if is_expected || is_listed(Change::RemoveServer(key)) {
+            if is_expected || is_listed(Change::RemoveVirtualServer(key)) {
                 let mut server = server.clone();
                 server.real_servers.retain(|&address, _| is_listed(Change::RemoveRealServer { key, address }));
                 state.virtual_servers.insert(key, server);
@@ -192,8 +192,8 @@ impl FakeKernel {
         if self.is_killed {
             return Err((Cause::Unknown, KILLED.into()));
         }
-        if named(&self.refuse) && !self.has_server_of(change) {
-            return Err((Cause::Rejected, "refused by the test".into()));
+        if named(&self.reject) && !self.has_server_of(change) {
+            return Err((Cause::Rejected, "rejected by the test".into()));
         }
         if named(&self.unanswered) {
             return Err((Cause::Unknown, "no answer".into()));
@@ -233,22 +233,22 @@ impl FakeKernel {
             Change::RemoveElement { element, .. } => {
                 nft::delete(self.elements.as_mut().ok_or(ENOENT)?, element)?;
             }
-            Change::AddServer { key, config } => match self.virtual_servers.entry(*key) {
+            Change::AddVirtualServer { key, config } => match self.virtual_servers.entry(*key) {
                 Entry::Occupied(_) => return Err(EEXIST),
                 Entry::Vacant(place) => {
                     has_scheduler(config)?;
-                    place.insert(ServerState { config: *config, real_servers: LiteMap::new() });
+                    place.insert(VirtualServerState { config: *config, real_servers: LiteMap::new() });
                 }
             },
-            Change::UpdateServer { key, config } => {
+            Change::UpdateVirtualServer { key, config } => {
                 let server = self.virtual_servers.get_mut(key).ok_or(ESRCH)?;
                 has_scheduler(config)?;
                 server.config = *config;
             }
-            Change::RemoveServer(key) => drop(self.virtual_servers.remove(key).ok_or(ESRCH)?),
+            Change::RemoveVirtualServer(key) => drop(self.virtual_servers.remove(key).ok_or(ESRCH)?),
             Change::AddRealServer { key, address, destination } => {
-                let refused = self.real_servers(key)?.try_insert(*address, *destination);
-                if refused.is_some() {
+                let existing = self.real_servers(key)?.try_insert(*address, *destination);
+                if existing.is_some() {
                     return Err(EEXIST);
                 }
             }

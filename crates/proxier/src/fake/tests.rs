@@ -46,7 +46,7 @@ fn last(kernel: &mut FakeKernel, changes: &[Change]) -> Option<(Cause, String)> 
     outcome
 }
 
-fn refused(reason: &str) -> Option<(Cause, String)> {
+fn rejected(reason: &str) -> Option<(Cause, String)> {
     Some((Cause::Rejected, reason.into()))
 }
 
@@ -55,7 +55,7 @@ fn overlapping_ranges_in_a_set_are_rejected() {
     let range = |text: &str| add(Element::PodSource(text.parse().unwrap()));
     let allowed =
         |port: u16, text: &str| add(Element::Allowed(key(&format!("TCP 203.0.113.1:{port}")), text.parse().unwrap()));
-    let exists = refused("File exists (os error 17)");
+    let exists = rejected("File exists (os error 17)");
     let large = "10.0.0.0/8";
     for small in ["10.0.0.0/16", "10.1.0.0/16", "10.255.255.255/32"] {
         for [one, other] in [[large, small], [small, large]] {
@@ -77,11 +77,11 @@ fn overlapping_ranges_in_a_set_are_rejected() {
 fn second_value_for_a_map_key_is_rejected() {
     let to = |target| Element::ShortCircuit(key("TCP 203.0.113.1:80"), endpoint(target));
     let (one, other) = (to("TCP 10.0.0.1:80"), to("TCP 10.0.0.2:80"));
-    assert_eq!(last(&mut ready(), &[add(one), add(other)]), refused("File exists (os error 17)"));
+    assert_eq!(last(&mut ready(), &[add(one), add(other)]), rejected("File exists (os error 17)"));
     assert_eq!(last(&mut ready(), &[add(one), add(one), remove(other), add(other)]), None);
     let replace = Change::AddElement { element: other, comment: None, replace: true };
     assert_eq!(last(&mut ready(), &[add(one), replace.clone()]), None);
-    assert_eq!(last(&mut ready(), &[replace]), refused("No such file or directory (os error 2)"));
+    assert_eq!(last(&mut ready(), &[replace]), rejected("No such file or directory (os error 2)"));
 }
 
 #[test]
@@ -99,11 +99,11 @@ fn existing_element_keeps_its_comment_until_replaced() {
 #[test]
 fn additions_fail_without_tables_or_device() {
     let address: IpAddr = "10.0.0.1".parse().unwrap();
-    let missing = refused("No such file or directory (os error 2)");
+    let missing = rejected("No such file or directory (os error 2)");
     let mut kernel = FakeKernel::default();
     assert_eq!(last(&mut kernel, &[served("default/a", false)]), missing);
     assert_eq!(last(&mut kernel, &[remove(Element::Vip(address))]), None);
-    assert_eq!(last(&mut kernel, &[Change::Bind(address)]), refused("No such device (os error 19)"));
+    assert_eq!(last(&mut kernel, &[Change::Bind(address)]), rejected("No such device (os error 19)"));
     assert_eq!(last(&mut kernel, &[Change::Unbind(address)]), None);
     kernel.prepare().unwrap();
     assert_eq!(last(&mut kernel, &[served("default/a", false), Change::Bind(address)]), None);
@@ -121,24 +121,24 @@ fn ipvs_rejects_missing_and_duplicate_servers_with_linux_errnos() {
     let update = Change::UpdateRealServer { key, address, destination };
     let config = VirtualServer::new(Scheduler::RR);
     let (no_process, no_entry) =
-        (refused("No such process (os error 3)"), refused("No such file or directory (os error 2)"));
+        (rejected("No such process (os error 3)"), rejected("No such file or directory (os error 2)"));
     let exists = Some((Cause::Exists, "File exists (os error 17)".into()));
     let mut kernel = ready();
-    for change in [&add, &update, &Change::UpdateServer { key, config }] {
+    for change in [&add, &update, &Change::UpdateVirtualServer { key, config }] {
         assert_eq!(last(&mut kernel, std::slice::from_ref(change)), no_process);
     }
-    assert_eq!(last(&mut kernel, &[Change::RemoveServer(key)]), None);
+    assert_eq!(last(&mut kernel, &[Change::RemoveVirtualServer(key)]), None);
     assert_eq!(last(&mut kernel, &[Change::RemoveRealServer { key, address }]), no_process);
-    let server = Change::AddServer { key, config };
+    let server = Change::AddVirtualServer { key, config };
     assert_eq!(last(&mut kernel, &[server.clone(), server.clone()]), exists);
     assert_eq!(last(&mut kernel, std::slice::from_ref(&update)), no_entry);
     assert_eq!(last(&mut kernel, &[Change::RemoveRealServer { key, address }]), None);
     assert_eq!(last(&mut kernel, &[add.clone(), update, add]), exists);
     kernel.missing_schedulers.push(Scheduler::SH);
     let config = VirtualServer::new(Scheduler::SH);
-    let (cause, _) = last(&mut kernel, &[Change::UpdateServer { key, config }]).unwrap();
+    let (cause, _) = last(&mut kernel, &[Change::UpdateVirtualServer { key, config }]).unwrap();
     assert_eq!(cause, Cause::NoScheduler);
-    assert_eq!(last(&mut kernel, &[Change::AddServer { key, config }]), exists);
+    assert_eq!(last(&mut kernel, &[Change::AddVirtualServer { key, config }]), exists);
     assert_eq!(kernel.state().virtual_servers[&key].config.scheduler, Scheduler::RR);
 }
 
@@ -148,24 +148,24 @@ fn dump_gap_lasts_one_read_and_named_servers_are_queried() {
     let mut kernel = ready();
     let config = VirtualServer::new(Scheduler::RR);
     let vip = add(Element::Vip(at.address));
-    last(&mut kernel, &[served("default/a", false), vip, Change::AddServer { key: at, config }]);
+    last(&mut kernel, &[served("default/a", false), vip, Change::AddVirtualServer { key: at, config }]);
     let whole = kernel.state();
     let nothing = State::default();
     kernel.unlisted = vec!["virtual server TCP 10.0.0.1".into(), "element vips".into()];
-    let listed = kernel.observe(&nothing).unwrap();
+    let listed = kernel.read_state(&nothing).unwrap();
     assert_eq!(listed, State { recorded_vips: [].into(), ..whole.clone() }, "served names the virtual server");
     kernel.unlisted = vec!["virtual server".into(), "element served".into()];
     let (empty, expected) = (State::default().virtual_servers, whole.virtual_servers.clone());
-    assert_eq!(kernel.clone().observe(&nothing).unwrap().virtual_servers, empty);
-    assert_eq!(kernel.observe(&whole).unwrap().virtual_servers, expected);
-    assert_eq!(kernel.observe(&nothing).unwrap(), whole);
+    assert_eq!(kernel.clone().read_state(&nothing).unwrap().virtual_servers, empty);
+    assert_eq!(kernel.read_state(&whole).unwrap().virtual_servers, expected);
+    assert_eq!(kernel.read_state(&nothing).unwrap(), whole);
 }
 
 /// A kernel without virtual servers, and a plan that makes three.
 fn three() -> (FakeKernel, Plan) {
     let servers = [1, 2, 3].map(|number| {
         let key = key(&format!("TCP 10.0.0.{number}:80"));
-        Change::AddServer { key, config: VirtualServer::new(Scheduler::RR) }
+        Change::AddVirtualServer { key, config: VirtualServer::new(Scheduler::RR) }
     });
     (FakeKernel { made: Some(Vec::new()), ..ready() }, Plan::new(servers.to_vec()))
 }
@@ -193,7 +193,7 @@ fn fault_at_one_change_affects_one_plan() {
         assert_eq!(outcome(&mut kernel, &plan), expected, "{fault:?}");
         assert_eq!(kernel.is_killed, fault == Fault::Kill);
         let made = kernel.made.unwrap();
-        let servers = made.iter().filter(|made| matches!(made.change, Change::AddServer { .. }));
+        let servers = made.iter().filter(|made| matches!(made.change, Change::AddVirtualServer { .. }));
         assert_eq!(servers.count(), expected.1, "{fault:?}");
     }
 }
@@ -201,11 +201,11 @@ fn fault_at_one_change_affects_one_plan() {
 #[test]
 fn change_by_another_program_precedes_the_planned_change() {
     let (mut kernel, plan) = three();
-    kernel.faults = vec![(0, Fault::Others(vec![plan.changes()[1].clone()]))];
+    kernel.faults = vec![(0, Fault::OtherProgram(vec![plan.changes()[1].clone()]))];
     let report = kernel.apply(&plan);
     assert_eq!(report.failures.iter().map(|failure| failure.cause).collect::<Vec<_>>(), [Cause::Exists]);
-    let by_others: Vec<bool> = kernel.made.unwrap().into_iter().map(|made| made.by_others).collect();
-    assert_eq!(by_others, [true, false, false]);
+    let by_other_program: Vec<bool> = kernel.made.unwrap().into_iter().map(|made| made.by_other_program).collect();
+    assert_eq!(by_other_program, [true, false, false]);
 }
 
 #[test]
@@ -213,10 +213,10 @@ fn copy_of_the_record_outlives_a_flushed_ruleset() {
     let at = key("TCP 10.0.0.1:80");
     let config = VirtualServer::new(Scheduler::RR);
     let mut kernel = FakeKernel { record_copy: Some(RecordCopy::default()), ..ready() };
-    last(&mut kernel, &[served("default/a", false), Change::AddServer { key: at, config }]);
+    last(&mut kernel, &[served("default/a", false), Change::AddVirtualServer { key: at, config }]);
     kernel.elements = None;
     kernel.unlisted = vec!["virtual server".into()];
-    assert_eq!(kernel.observe(&State::default()).unwrap().owned, [at].into());
-    assert_eq!(last(&mut kernel, &[Change::RemoveServer(at)]), None);
+    assert_eq!(kernel.read_state(&State::default()).unwrap().owned, [at].into());
+    assert_eq!(last(&mut kernel, &[Change::RemoveVirtualServer(at)]), None);
     assert!(!kernel.is_recorded(at));
 }

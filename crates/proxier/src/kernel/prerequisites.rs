@@ -73,10 +73,10 @@ impl FailedPrerequisites {
             Change::RemoveElement { element: Element::Allowed(key, _), .. } => {
                 self.open.insert(*key);
             }
-            Change::AddServer { key, .. } => {
+            Change::AddVirtualServer { key, .. } => {
                 self.unmade.insert(*key);
             }
-            Change::RemoveServer(key) => {
+            Change::RemoveVirtualServer(key) => {
                 self.unremoved.insert(*key);
             }
             Change::Unbind(address) => {
@@ -93,12 +93,12 @@ impl FailedPrerequisites {
             Change::Bind(address) if unrecorded(Element::Vip(*address)) => Some(UNRECORDED),
             Change::Bind(address) if self.unguarded.contains(address) => Some(UNGUARDED),
             Change::Bind(IpAddr::V4(address)) if unrecorded(Element::ArpIgnore(*address)) => Some(NOT_SILENT),
-            Change::AddServer { key, .. } | Change::AddRealServer { key, .. }
+            Change::AddVirtualServer { key, .. } | Change::AddRealServer { key, .. }
                 if unrecorded(Element::Key(KeySet::Served, *key)) =>
             {
                 Some(UNRECORDED)
             }
-            Change::AddServer { key, .. }
+            Change::AddVirtualServer { key, .. }
                 if unrecorded(Element::Key(KeySet::Firewall, *key)) || self.open.contains(key) =>
             {
                 Some(OPEN)
@@ -154,7 +154,7 @@ fn amends(plan: &Plan, failures: &[Failure]) -> Plan {
     };
     let (mut amends, mut somebody_elses) = (Vec::new(), BTreeSet::new());
     for failure in failures {
-        let Some(Change::AddServer { key, .. }) = plan.changes().get(failure.change) else { continue };
+        let Some(Change::AddVirtualServer { key, .. }) = plan.changes().get(failure.change) else { continue };
         match failure.cause {
             Cause::Rejected | Cause::NoScheduler | Cause::NotTried => {
                 amends.extend([add(KeySet::NoEndpoints, *key), unrecord(*key)]);

@@ -23,10 +23,10 @@ impl LinuxKernel {
     pub fn clean_up(&mut self) -> Result<Plan, KernelUnavailable> {
         // Objects of kube-proxy that kube-ipvs never served belong to kube-proxy.
         self.adopted_state = Some(AdoptedState::default());
-        let state = self.observe(&State::default())?;
+        let state = self.read_state(&State::default())?;
         let recorded = |key: &VirtualServerKey| state.is_recorded(key);
         let servers: Vec<VirtualServerKey> = state.virtual_servers.keys().copied().filter(recorded).collect();
-        let removed = servers.iter().copied().map(Change::RemoveServer);
+        let removed = servers.iter().copied().map(Change::RemoveVirtualServer);
         let vips = state.recorded_vips.union(&state.owned_vips).copied();
         let bound = vips.filter(|address| state.bound_vips.contains(address)).map(Change::Unbind);
         let plan = self.carry_out(Plan::new(removed.chain(bound).collect()))?;
@@ -44,18 +44,18 @@ impl LinuxKernel {
     /// # Errors
     ///
     /// If the kernel could not be read, and the first real server that could not be changed.
-    pub fn quiesce(&mut self) -> Result<u64, KernelUnavailable> {
+    pub fn drain_all(&mut self) -> Result<u64, KernelUnavailable> {
         self.adopted_state = Some(AdoptedState::default());
-        let state = self.observe(&State::default())?;
+        let state = self.read_state(&State::default())?;
         let own = || state.virtual_servers.iter().filter(|(key, _)| state.is_recorded(key));
         let real_servers = own().flat_map(|(key, server)| server.real_servers.iter().map(move |real| (*key, real)));
         let serving = real_servers.filter(|(_, (_, destination))| destination.weight != 0);
-        let quiesced = serving.map(|(key, (address, destination))| Change::UpdateRealServer {
+        let drained = serving.map(|(key, (address, destination))| Change::UpdateRealServer {
             key,
             address: *address,
             destination: Destination { weight: 0, ..*destination },
         });
-        self.carry_out(Plan::new(quiesced.collect()))?;
+        self.carry_out(Plan::new(drained.collect()))?;
         let keys: Vec<VirtualServerKey> = own().map(|(key, _)| *key).collect();
         let connected: Vec<_> = keys.into_iter().filter(|key| key.protocol != Protocol::Udp).collect();
         Ok(self.connections(&connected)?.values().sum())
@@ -78,7 +78,7 @@ impl LinuxKernel {
     /// If nftables cannot be read.
     pub fn kube_proxy_serves(&mut self) -> Result<BTreeMap<Family, Option<KubeProxyMode>>, KernelUnavailable> {
         let mut ours = State::default();
-        self.nft.observe(&mut ours).map_err(unavailable("nftables"))?;
+        self.nft.read_into(&mut ours).map_err(unavailable("nftables"))?;
         let chains = self.nft.foreign_chains().map_err(unavailable("nftables"))?;
         let tables = self.nft.tables_of_kube_proxy().map_err(unavailable("nftables"))?;
         let theirs = takeover::served_by_kube_proxy(&chains, &tables);

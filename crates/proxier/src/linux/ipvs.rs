@@ -9,7 +9,7 @@ use crate::{
     kernel::{Cause, ConnectionCounts, Failure, Reason},
     model::VirtualServerKey,
     plan::Change,
-    state::{ServerState, State},
+    state::{State, VirtualServerState},
 };
 
 pub(super) fn apply(
@@ -60,9 +60,9 @@ const ENOENT: i32 = 2;
 
 fn request(change: &Change) -> Option<Request> {
     Some(match *change {
-        Change::AddServer { key, config } => Request::AddService { key: key.into(), service: config },
-        Change::UpdateServer { key, config } => Request::UpdateService { key: key.into(), service: config },
-        Change::RemoveServer(key) => Request::DeleteService { key: key.into() },
+        Change::AddVirtualServer { key, config } => Request::AddService { key: key.into(), service: config },
+        Change::UpdateVirtualServer { key, config } => Request::UpdateService { key: key.into(), service: config },
+        Change::RemoveVirtualServer(key) => Request::DeleteService { key: key.into() },
         Change::AddRealServer { key, address, destination } => {
             Request::AddDestination { service: key.into(), key: address.into(), destination }
         }
@@ -115,7 +115,7 @@ fn add(client: &mut Client, state: &mut State, entry: ipvs_netlink::ServiceEntry
     let destinations = client.destinations(entry.key)?;
     let real_servers =
         destinations.iter().filter_map(|entry| Some((EndpointAddress::from_ipvs(entry.key)?, entry.destination)));
-    let server = ServerState { config: entry.service, real_servers: real_servers.collect() };
+    let server = VirtualServerState { config: entry.service, real_servers: real_servers.collect() };
     state.virtual_servers.insert(key, server);
     Ok(())
 }
@@ -141,7 +141,7 @@ mod tests {
     fn unlisted_virtual_server_is_queried_if_another_source_names_it() {
         let keys = [1, 2, 3, 4, 5].map(|number| key(&format!("TCP 10.96.0.{number}:80")));
         let [listed, element, believed, owned, known] = keys;
-        let server = || ServerState {
+        let server = || VirtualServerState {
             config: ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::RR),
             real_servers: Default::default(),
         };

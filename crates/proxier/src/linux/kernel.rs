@@ -7,7 +7,7 @@ use crate::{
     kernel::{Cause, ConnectionCounts, Failure, Kernel, KernelUnavailable, Reason, Report, in_phases},
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
-    state::{ServerState, State},
+    state::{State, VirtualServerState},
 };
 
 impl Kernel for LinuxKernel {
@@ -35,7 +35,7 @@ impl Kernel for LinuxKernel {
         self.timed(Subsystem::Ipvs, Operation::Prepare, timeouts).map_err(unavailable("IPVS"))
     }
 
-    fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
+    fn read_state(&mut self, believed: &State) -> Result<State, KernelUnavailable> {
         let (state, recorded) = self.read(believed)?;
         if let Some(recorded) = recorded {
             let followed = self.with_record(|record| record.follow(&recorded, &state));
@@ -44,10 +44,10 @@ impl Kernel for LinuxKernel {
         Ok(state)
     }
 
-    fn servers(
+    fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
         let mut state = State::default();
         let query = |kernel: &mut Self| ipvs::ask(&mut kernel.ipvs, &mut state, keys.iter().copied());
         self.timed(Subsystem::Ipvs, Operation::Read, query).map_err(unavailable("IPVS"))?;
@@ -75,7 +75,7 @@ impl LinuxKernel {
     pub(super) fn read(&mut self, believed: &State) -> Result<(State, Option<record::Owned>), KernelUnavailable> {
         use Operation::Read;
         let mut state = State::default();
-        let nft = |kernel: &mut Self| kernel.nft.observe(&mut state);
+        let nft = |kernel: &mut Self| kernel.nft.read_into(&mut state);
         self.timed(Subsystem::Nftables, Read, nft).map_err(unavailable("nftables"))?;
         let recorded = self.with_record(|record| record.read());
         let ipvs = |kernel: &mut Self| {
@@ -86,7 +86,7 @@ impl LinuxKernel {
             ipvs::ask(&mut kernel.ipvs, &mut state, missing)
         };
         self.timed(Subsystem::Ipvs, Read, ipvs).map_err(unavailable("IPVS"))?;
-        let bound = self.timed(Subsystem::Addresses, Read, |kernel| kernel.addresses.observe());
+        let bound = self.timed(Subsystem::Addresses, Read, |kernel| kernel.addresses.read());
         state.bound_vips = bound.map_err(unavailable(self.device()))?;
         if let Some(record::Owned { servers, vips, .. }) = &recorded {
             // If a recorded object does not exist, another program removed it. A program that makes it again owns it.
@@ -115,10 +115,10 @@ impl LinuxKernel {
         let gone: Vec<Change> = changes
             .iter()
             .filter_map(|(number, change)| match (change, causes.get(number)) {
-                (Change::AddServer { key, .. }, Some(Cause::Exists | Cause::Rejected | Cause::NoScheduler)) => {
-                    Some(Change::RemoveServer(*key))
+                (Change::AddVirtualServer { key, .. }, Some(Cause::Exists | Cause::Rejected | Cause::NoScheduler)) => {
+                    Some(Change::RemoveVirtualServer(*key))
                 }
-                (Change::RemoveServer(_) | Change::Unbind(_), None) => Some((*change).clone()),
+                (Change::RemoveVirtualServer(_) | Change::Unbind(_), None) => Some((*change).clone()),
                 _ => None,
             })
             .collect();
@@ -130,7 +130,7 @@ impl LinuxKernel {
             Phase::WriteElements | Phase::AddShortCircuits | Phase::RemoveShortCircuits | Phase::RemoveElements => {
                 Subsystem::Nftables
             }
-            Phase::WriteVirtualServers | Phase::WriteRealServers | Phase::RemoveServers => Subsystem::Ipvs,
+            Phase::WriteVirtualServers | Phase::WriteRealServers | Phase::RemoveVirtualServers => Subsystem::Ipvs,
             Phase::BindVips | Phase::UnbindVips => Subsystem::Addresses,
             Phase::DeleteFlows => Subsystem::Conntrack,
         };

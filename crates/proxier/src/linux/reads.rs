@@ -10,13 +10,13 @@ use crate::{
 };
 
 impl LinuxKernel {
-    /// Reads the state as [`observe`](crate::kernel::Kernel::observe) does, and writes nothing, not even to the record.
-    /// Use it while another process owns the kernel.
+    /// Reads the state as [`read_state`](crate::kernel::Kernel::read_state) does, and writes nothing, not even to the
+    /// record. Use it while another process owns the kernel.
     ///
     /// # Errors
     ///
     /// If any part cannot be read.
-    pub fn look(&mut self) -> Result<State, KernelUnavailable> {
+    pub fn inspect(&mut self) -> Result<State, KernelUnavailable> {
         Ok(self.read(&State::default())?.0)
     }
 
@@ -27,7 +27,7 @@ impl LinuxKernel {
     /// If nftables cannot be read.
     pub fn owners(&mut self) -> Result<BTreeMap<VirtualServerKey, Arc<str>>, KernelUnavailable> {
         let mut state = State::default();
-        self.nft.observe(&mut state).map_err(unavailable("nftables"))?;
+        self.nft.read_into(&mut state).map_err(unavailable("nftables"))?;
         let owner = |(key, entry): (_, Membership)| Some((key, entry.comment?));
         Ok(state.elements.into_iter().filter_map(owner).collect())
     }

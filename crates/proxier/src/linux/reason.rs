@@ -48,8 +48,8 @@ mod tests {
         assert_eq!((missing.subject(), missing.errno()), ("IPVS", Some(2)));
         let text = missing.to_string();
         assert!(text.starts_with("IPVS: the kernel has no IPVS: load the module"), "{text}");
-        let refusal = netlink_batch::Error::from(KernelError::from_errno(1));
-        let forbidden = unavailable("IPVS")(ipvs_netlink::Error::from(refusal));
+        let rejection = netlink_batch::Error::from(KernelError::from_errno(1));
+        let forbidden = unavailable("IPVS")(ipvs_netlink::Error::from(rejection));
         assert_eq!((forbidden.subject(), forbidden.errno()), ("IPVS", Some(1)));
         assert_eq!(forbidden.to_string(), "IPVS: Operation not permitted (os error 1)");
         let interrupted = unavailable("nftables")(netlink_batch::Error::Interrupted);

@@ -87,7 +87,7 @@ impl Record {
     /// Records objects before they are made.
     pub(super) fn intend<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) -> io::Result<()> {
         self.append(changes.filter_map(|change| match change {
-            Change::AddServer { key, .. } => Some(line('+', key)),
+            Change::AddVirtualServer { key, .. } => Some(line('+', key)),
             Change::Bind(address) => Some(line('+', address)),
             _ => None,
         }))
@@ -96,7 +96,7 @@ impl Record {
     /// Removes objects from the record after they were removed.
     pub(super) fn forget<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) -> io::Result<()> {
         self.append(changes.filter_map(|change| match change {
-            Change::RemoveServer(key) => Some(line('-', key)),
+            Change::RemoveVirtualServer(key) => Some(line('-', key)),
             Change::Unbind(address) => Some(line('-', address)),
             _ => None,
         }))
@@ -173,7 +173,7 @@ fn key(text: &str) -> Option<VirtualServerKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{set::Element, state::ServerState, testing};
+    use crate::{set::Element, state::VirtualServerState, testing};
 
     fn directory(name: &str) -> PathBuf {
         let directory = std::env::temp_dir().join(format!("kube-ipvs-{name}-{}", std::process::id()));
@@ -263,7 +263,7 @@ mod tests {
         for (at, is_there) in [("TCP 10.0.0.2:80", true), ("TCP 10.0.0.3:80", false)] {
             state.add(Element::Key(KeySet::Served, testing::key(at)), &None);
             let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::RR);
-            let server = ServerState { config, real_servers: Default::default() };
+            let server = VirtualServerState { config, real_servers: Default::default() };
             if is_there {
                 state.virtual_servers.insert(testing::key(at), server);
             }

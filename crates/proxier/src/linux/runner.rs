@@ -89,7 +89,7 @@ impl Runner {
                 match input {
                     Input::Update(Update::Event(event)) => self.inner.apply(event),
                     Input::Update(Update::Complete(completeness)) => self.inner.set_complete(completeness),
-                    Input::Drift(drifts) => self.inner.notice(&drifts, self.start.elapsed()),
+                    Input::Drift(drifts) => self.inner.notify(&drifts, self.start.elapsed()),
                     Input::Failed(unavailable) => return Err(unavailable),
                     Input::End => return Ok(()),
                 }

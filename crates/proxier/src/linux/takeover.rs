@@ -83,7 +83,7 @@ impl LinuxKernel {
                 return Ok(Some(CleanupReport::default()));
             }
             // Adopted objects are in nftables since the first sync. This call also writes them to the record's file.
-            self.observe(&State::default())?;
+            self.read_state(&State::default())?;
         }
         for attempt in 1.. {
             match self.nft.remove_foreign(&leftovers) {
@@ -109,7 +109,7 @@ impl LinuxKernel {
         self.ipsets.flush(&emptied).map_err(unavailable("cannot empty kube-proxy's ipsets"))?;
         let in_use = leftovers.sets_in_use(busy);
         if leftovers.has_dnat() {
-            let state = self.observe(&State::default())?;
+            let state = self.read_state(&State::default())?;
             let deleted = self.conntrack.delete_misled(&state, &mut self.meter.flow_deletions);
             deleted.map_err(unavailable("cannot delete flows to endpoints that do not serve"))?;
         }
@@ -119,7 +119,7 @@ impl LinuxKernel {
         self.has_taken_over = true;
         let kept: Vec<Kept> = leftovers.kept.into_iter().chain(in_use).collect();
         let is_services =
-            |kept: &Kept| matches!(kept, Kept::Used { table, chain, .. } if (&**table, &**chain) == SERVICES);
+            |kept: &Kept| matches!(kept, Kept::ChainInUse { table, chain, .. } if (&**table, &**chain) == SERVICES);
         self.keeps_services = kept.iter().any(is_services);
         Ok(Some(CleanupReport { adopted, chains, tables, sets, kept }))
     }
@@ -132,7 +132,7 @@ impl LinuxKernel {
     pub fn preview_takeover(&mut self) -> Result<Preview, KernelUnavailable> {
         let mut state = State::default();
         ipvs::list(&mut self.ipvs, &mut state).map_err(unavailable("IPVS"))?;
-        state.bound_vips = self.addresses.observe().map_err(unavailable(self.device()))?;
+        state.bound_vips = self.addresses.read().map_err(unavailable(self.device()))?;
         let AdoptedState { servers, vips } = self.find_inheritance(&mut state)?;
         let sizes = self.ipsets.sizes().map_err(unavailable("ipset"))?;
         let sets: Vec<String> = sizes.into_keys().filter(|name| takeover::holds(name).is_some()).collect();

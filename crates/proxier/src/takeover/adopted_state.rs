@@ -10,7 +10,7 @@ use super::IpsetKind;
 use crate::{
     config::Config,
     model::{PortNumber, Protocol, VirtualServerKey},
-    state::ServerState,
+    state::VirtualServerState,
 };
 
 /// An entry of an ipset. The type of the set determines which fields are present.
@@ -70,7 +70,7 @@ impl KubeProxyState {
     /// `exclude_cidrs`, which kube-proxy does not touch.
     pub(crate) fn leaves(
         &self,
-        there: &BTreeMap<VirtualServerKey, ServerState>,
+        there: &BTreeMap<VirtualServerKey, VirtualServerState>,
         bound: &BTreeSet<IpAddr>,
         host: &BTreeSet<IpAddr>,
         config: &Config,

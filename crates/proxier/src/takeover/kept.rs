@@ -9,7 +9,7 @@ use crate::model::Family;
 pub enum Kept {
     /// A chain that accepts packets which a policy or a last rule would drop. Without it, Services would be
     /// unreachable.
-    Accepts {
+    AcceptingChain {
         /// The family of its packets.
         family: Family,
         /// The chain.
@@ -18,7 +18,7 @@ pub enum Kept {
         dropping: Box<str>,
     },
     /// A chain that another program's rules jump to.
-    Used {
+    ChainInUse {
         /// The family of its packets.
         family: Family,
         /// The table.
@@ -29,20 +29,20 @@ pub enum Kept {
         by: Box<str>,
     },
     /// A chain that the kubelet also maintains.
-    Kubelet {
+    KubeletChain {
         /// The family of its packets.
         family: Family,
         /// The chain.
         chain: Box<str>,
     },
     /// Sets that rules of remaining chains look up. The sets are empty.
-    InUse {
+    SetsInUse {
         /// The sets.
         sets: Vec<String>,
     },
     /// Sets that rules outside nftables look up, which are those of legacy iptables. The sets are empty, so these rules
     /// match nothing.
-    Legacy {
+    LegacySets {
         /// The sets.
         sets: Vec<String>,
     },
@@ -52,7 +52,7 @@ impl Kept {
     /// The shell commands that remove the object; empty if no commands are right on every node.
     pub fn commands(&self) -> Vec<String> {
         match self {
-            Self::Legacy { sets } => legacy_commands(sets),
+            Self::LegacySets { sets } => legacy_commands(sets),
             _ => Vec::new(),
         }
     }
@@ -61,24 +61,24 @@ impl Kept {
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Accepts { family, chain, dropping } => write!(
+            Self::AcceptingChain { family, chain, dropping } => write!(
                 f,
                 "kube-proxy's chain {chain} stays ({family}): {dropping} drops packets that no rule accepts, and this \
                  chain accepts those of Services. This proxy does not update it"
             ),
-            Self::Used { family, table, chain, by } => write!(
+            Self::ChainInUse { family, table, chain, by } => write!(
                 f,
                 "kube-proxy's chain {chain} in {table} stays ({family}): the chain {by}, which this proxy does not remove, jumps to it"
             ),
-            Self::Kubelet { family, chain } => {
+            Self::KubeletChain { family, chain } => {
                 write!(f, "the chain {chain} in nat stays ({family}): the kubelet maintains it too")
             }
-            Self::InUse { sets } => write!(
+            Self::SetsInUse { sets } => write!(
                 f,
                 "kube-proxy's ipsets {} stay, and are empty: rules of chains that stay refer to them",
                 sets.join(", ")
             ),
-            Self::Legacy { sets } => {
+            Self::LegacySets { sets } => {
                 write!(
                     f,
                     "kube-proxy's ipsets {} stay, and are empty: rules of legacy iptables refer to them. To remove \

@@ -48,7 +48,7 @@ pub(crate) struct Rule {
 pub(crate) enum Verdict {
     Jump(Box<str>),
     /// Drop or reject.
-    Refuse,
+    Reject,
     Other,
 }
 
@@ -100,15 +100,15 @@ impl Leftovers {
     pub(crate) fn sets_in_use(&self, busy: Vec<String>) -> Vec<Kept> {
         let (here, legacy): (Vec<String>, Vec<String>) =
             busy.into_iter().partition(|set| self.lookups.contains(&names::family_of(set)));
-        let here = (!here.is_empty()).then_some(Kept::InUse { sets: here });
-        let legacy = (!legacy.is_empty()).then_some(Kept::Legacy { sets: legacy });
+        let here = (!here.is_empty()).then_some(Kept::SetsInUse { sets: here });
+        let legacy = (!legacy.is_empty()).then_some(Kept::LegacySets { sets: legacy });
         here.into_iter().chain(legacy).collect()
     }
 
     /// The families in which a remaining chain looks up the set of health-check ports.
     pub(crate) fn health_checks(&self) -> Vec<Family> {
         let family = |kept: &Kept| match kept {
-            Kept::Accepts { family, chain, .. } if &**chain == NODE_PORT => Some(*family),
+            Kept::AcceptingChain { family, chain, .. } if &**chain == NODE_PORT => Some(*family),
             _ => None,
         };
         self.kept.iter().filter_map(family).collect()
@@ -179,7 +179,7 @@ impl<'a> Search<'a> {
             let hooked = self.table.values().filter(|chain| chain.base.is_some_and(|base| base.hook == hook));
             if let Some(dropping) = hooked.copied().find(|chain| self.drops(chain)) {
                 let dropping = dropping.id.name.clone();
-                self.keep(chain, |family, chain| Kept::Accepts { family, chain, dropping });
+                self.keep(chain, |family, chain| Kept::AcceptingChain { family, chain, dropping });
             }
         }
     }
@@ -187,7 +187,7 @@ impl<'a> Search<'a> {
     /// Whether a base chain drops packets that no rule accepts: by its policy, by an unconditional rule or by its last
     /// rule. kube-ipvs ignores the condition of the last rule, because it cannot interpret it.
     fn drops(&self, base: &Chain) -> bool {
-        if self.ends_in_refusal(base, &mut BTreeSet::new()) {
+        if self.ends_in_rejection(base, &mut BTreeSet::new()) {
             return true;
         }
         let (mut seen, mut ahead) = (BTreeSet::new(), vec![base]);
@@ -197,7 +197,7 @@ impl<'a> Search<'a> {
             }
             for rule in chain.rules.iter().filter(|rule| !rule.is_conditional) {
                 match &rule.verdict {
-                    Verdict::Refuse => return true,
+                    Verdict::Reject => return true,
                     Verdict::Jump(to) if !self.is_its(to) && seen.insert(&**to) => {
                         ahead.extend(self.table.get(&**to));
                     }
@@ -210,13 +210,13 @@ impl<'a> Search<'a> {
 
     /// Whether the last rule drops or rejects packets, directly or at the end of a chain that it jumps to. Jumps to
     /// chains of kube-proxy do not count.
-    fn ends_in_refusal(&self, chain: &Chain, seen: &mut BTreeSet<Box<str>>) -> bool {
+    fn ends_in_rejection(&self, chain: &Chain, seen: &mut BTreeSet<Box<str>>) -> bool {
         let is_its = |rule: &&Rule| matches!(&rule.verdict, Verdict::Jump(to) if self.is_its(to));
         match chain.rules.iter().rfind(|rule| !is_its(rule)).map(|rule| &rule.verdict) {
-            Some(Verdict::Refuse) => true,
+            Some(Verdict::Reject) => true,
             // The kubelet's chain drops packets from outside to 127.0.0.0/8.
             Some(Verdict::Jump(to)) if **to != *names::KUBELETS_FIREWALL && seen.insert(to.clone()) => {
-                self.table.get(&**to).is_some_and(|chain| self.ends_in_refusal(chain, seen))
+                self.table.get(&**to).is_some_and(|chain| self.ends_in_rejection(chain, seen))
             }
             _ => false,
         }
@@ -226,7 +226,7 @@ impl<'a> Search<'a> {
     fn keep_what_the_kubelet_has(&mut self) {
         if self.name == "nat" && self.table.contains_key(KUBELETS_MARK) {
             for chain in [POSTROUTING, MARK_MASQ] {
-                self.keep(chain, |family, chain| Kept::Kubelet { family, chain });
+                self.keep(chain, |family, chain| Kept::KubeletChain { family, chain });
             }
         }
     }
@@ -243,7 +243,7 @@ impl<'a> Search<'a> {
         let strange: Vec<_> = jumps.filter(|(from, to)| !names::is_jump(self.name, from, to)).collect();
         for (by, chain) in strange {
             let table = self.name.into();
-            self.keep(chain, |family, chain| Kept::Used { family, table, chain, by: by.into() });
+            self.keep(chain, |family, chain| Kept::ChainInUse { family, table, chain, by: by.into() });
         }
     }
 
@@ -256,7 +256,7 @@ impl<'a> Search<'a> {
                 let Verdict::Jump(to) = &rule.verdict else { continue };
                 if self.goes(to) {
                     let table = self.name.into();
-                    self.keep(to, |family, chain| Kept::Used { family, table, chain, by: by.into() });
+                    self.keep(to, |family, chain| Kept::ChainInUse { family, table, chain, by: by.into() });
                     ahead.push(to);
                 }
             }

@@ -39,7 +39,7 @@ fn chains(text: &str) -> Vec<Chain> {
         let uses_set = what.starts_with("set");
         let verdict = match what.trim_start_matches("set").strip_prefix('>') {
             Some(chain) => Verdict::Jump(chain.into()),
-            None if what == "drop" => Verdict::Refuse,
+            None if what == "drop" => Verdict::Reject,
             None => Verdict::Other,
         };
         Rule { handle: handles.next().unwrap(), verdict, is_conditional, uses_set }
@@ -186,7 +186,7 @@ fn accepting_chain_stays_if_the_last_rule_may_drop() {
         (">KUBE-SOURCE-RANGES-FIREWALL", false),
     ] {
         let kept = Leftovers::among(&forward(rules), true).kept;
-        let is_forward = |kept: &Kept| matches!(kept, Kept::Accepts { chain, .. } if &**chain == "KUBE-FORWARD");
+        let is_forward = |kept: &Kept| matches!(kept, Kept::AcceptingChain { chain, .. } if &**chain == "KUBE-FORWARD");
         assert_eq!(kept.iter().any(is_forward), stays, "{rules}: {kept:?}");
     }
 }
@@ -262,11 +262,11 @@ fn busy_sets_are_attributed_to_nftables_or_legacy_iptables() {
     let busy = || ["KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"].map(str::to_owned).to_vec();
     let seen = Leftovers::among(&with("nat LOCAL: ?>KUBE-LOAD-BALANCER\n nat KUBE-LOAD-BALANCER: set"), true);
     let kept = seen.sets_in_use(busy());
-    let in_use = Kept::InUse { sets: vec!["KUBE-CLUSTER-IP".into()] };
-    assert_eq!(kept, [in_use, Kept::Legacy { sets: vec!["KUBE-6-CLUSTER-IP".into()] }]);
+    let in_use = Kept::SetsInUse { sets: vec!["KUBE-CLUSTER-IP".into()] };
+    assert_eq!(kept, [in_use, Kept::LegacySets { sets: vec!["KUBE-6-CLUSTER-IP".into()] }]);
     // The set of health-check ports stays with its chain, and does not keep other sets.
     let drops = Leftovers::among(&with("filter INPUT input!: >KUBE-NODE-PORT"), true);
-    assert_eq!(drops.sets_in_use(busy()), [Kept::Legacy { sets: busy() }]);
+    assert_eq!(drops.sets_in_use(busy()), [Kept::LegacySets { sets: busy() }]);
     assert_eq!(drops.sets_in_use(Vec::new()), []);
 }
 
@@ -363,7 +363,7 @@ fn preview_names_each_object() {
         chains: vec![(Family::V6, "nat".into(), "KUBE-SERVICES".into())],
         tables: vec![Family::V4],
         sets: vec!["KUBE-CLUSTER-IP".into()],
-        kept: vec![Kept::Kubelet { family: Family::V4, chain: "KUBE-MARK-MASQ".into() }],
+        kept: vec![Kept::KubeletChain { family: Family::V4, chain: "KUBE-MARK-MASQ".into() }],
     };
     expect![[r#"
         kube-proxy's iptables mode has left objects here

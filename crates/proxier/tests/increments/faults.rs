@@ -14,7 +14,7 @@ use proxier::{
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults {
-    refuse: Vec<String>,
+    reject: Vec<String>,
     unanswered: Vec<String>,
     unconfirmed: Vec<String>,
     unlisted: Vec<String>,
@@ -23,8 +23,8 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn inject(self, kernel: &mut FakeKernel) {
-        let Self { refuse, unanswered, unconfirmed, unlisted, unreadable } = self;
-        *kernel = FakeKernel { refuse, unanswered, unconfirmed, unlisted, unreadable, ..std::mem::take(kernel) };
+        let Self { reject, unanswered, unconfirmed, unlisted, unreadable } = self;
+        *kernel = FakeKernel { reject, unanswered, unconfirmed, unlisted, unreadable, ..std::mem::take(kernel) };
     }
 }
 
@@ -76,8 +76,8 @@ pub(crate) fn faults(gaps: usize) -> impl Strategy<Value = Faults> {
     };
     let unreadable = prop::bool::weighted(0.1);
     (some(&changes, 2), some(&changes, 1), some(&changes, 1), some(&entries, gaps), unreadable).prop_map(
-        |(refuse, unanswered, unconfirmed, unlisted, unreadable)| Faults {
-            refuse,
+        |(reject, unanswered, unconfirmed, unlisted, unreadable)| Faults {
+            reject,
             unanswered,
             unconfirmed,
             unlisted,

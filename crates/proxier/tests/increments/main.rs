@@ -111,7 +111,7 @@ proptest! {
                 prop_assert!(left.is_empty(), "{}", left);
             }
         }
-        prop_assert_eq!(node.kernel.observations, 1);
+        prop_assert_eq!(node.kernel.reads, 1);
         // The engine makes no object twice, and changes or removes no missing object.
         prop_assert_eq!(&node.kernel.repeated, &[]);
 

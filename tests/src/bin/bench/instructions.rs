@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use proxier::{
-    Completeness, Engine, Plan, ServerState, State, SyncReport,
+    Completeness, Engine, Plan, State, SyncReport, VirtualServerState,
     kernel::{ConnectionCounts, Kernel, KernelUnavailable, Report},
     model::{Event, VirtualServerKey},
 };
@@ -63,14 +63,14 @@ impl Kernel for Accepting {
         Ok(())
     }
 
-    fn observe(&mut self, _: &State) -> Result<State, KernelUnavailable> {
+    fn read_state(&mut self, _: &State) -> Result<State, KernelUnavailable> {
         Ok(State::default())
     }
 
-    fn servers(
+    fn virtual_servers(
         &mut self,
         _: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
         Ok(BTreeMap::new())
     }
 

@@ -46,7 +46,7 @@ impl Place {
     }
 
     pub(crate) fn state(&self) -> Result<State> {
-        self.enter(|| Ok(LinuxKernel::open(&config(), Settings::default())?.look()?))
+        self.enter(|| Ok(LinuxKernel::open(&config(), Settings::default())?.inspect()?))
     }
 
     /// Fails if the namespace has other numbers of objects than `expected`: then a load did not do all its work.

@@ -47,8 +47,8 @@ fn takeover_logs_the_unreadable_object_that_it_waits_for() -> TestResult {
                     event["reason"] == reason && about["kind"] == kind && about["name"] == name
                 })
             };
-            ensure!(said("PartLeftOut", "Service", "odd"), "{events:#?}");
-            ensure!(said("ObjectUnreadable", "EndpointSlice", "odd-1"), "{events:#?}");
+            ensure!(said("PartIgnored", "Service", "odd"), "{events:#?}");
+            ensure!(said("InvalidObject", "EndpointSlice", "odd-1"), "{events:#?}");
             ensure!(said("TakeoverWaits", "Node", NODE), "{events:#?}");
             Ok(())
         })?;

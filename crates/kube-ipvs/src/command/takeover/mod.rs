@@ -191,7 +191,7 @@ fn log_removed(done: &CleanupReport) {
 
 fn with_hint(kept: &Kept) -> String {
     match kept {
-        Kept::Accepts { .. } => {
+        Kept::AcceptingChain { .. } => {
             format!("{kept}. docs/migrating-from-kube-proxy.md says how to replace it")
         }
         _ => kept.to_string(),

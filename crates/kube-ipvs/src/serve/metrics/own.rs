@@ -141,7 +141,9 @@ const KINDS: [&str; 6] = ["virtual-server", "real-server", "address", "element",
 fn kind(change: &Change) -> &'static str {
     let [virtual_server, real_server, address, element, flows, _] = KINDS;
     match change {
-        Change::AddServer { .. } | Change::UpdateServer { .. } | Change::RemoveServer(_) => virtual_server,
+        Change::AddVirtualServer { .. } | Change::UpdateVirtualServer { .. } | Change::RemoveVirtualServer(_) => {
+            virtual_server
+        }
         Change::AddRealServer { .. } | Change::UpdateRealServer { .. } | Change::RemoveRealServer { .. } => real_server,
         Change::Bind(_) | Change::Unbind(_) => address,
         Change::AddElement { .. } | Change::RemoveElement { .. } => element,

@@ -87,7 +87,7 @@ impl Connection {
 
     pub(super) fn loses_endpoint_by(&self, change: &Change) -> bool {
         let removes = match change {
-            Change::RemoveServer(key) => *key == self.server(),
+            Change::RemoveVirtualServer(key) => *key == self.server(),
             Change::RemoveRealServer { key, address } => (*key, *address) == (self.server(), self.endpoint),
             _ => false,
         };
@@ -96,7 +96,7 @@ impl Connection {
 
     pub(super) fn ends_by(&self, change: &Change) -> bool {
         match change {
-            Change::RemoveServer(key) => !self.is_short && *key == self.front,
+            Change::RemoveVirtualServer(key) => !self.is_short && *key == self.front,
             Change::RemoveRealServer { key, address } => {
                 !self.is_short && (*key, *address) == (self.front, self.endpoint)
             }

@@ -183,13 +183,13 @@ impl Clients {
             Change::RemoveElement { element: Element::ShortCircuit(key, _), .. } => {
                 connection.is_short && connection.front == *key
             }
-            Change::RemoveServer(key) => [connection.front, connection.server()].contains(key),
+            Change::RemoveVirtualServer(key) => [connection.front, connection.server()].contains(key),
             Change::RemoveRealServer { key, address } => (connection.server(), connection.endpoint) == (*key, *address),
             _ => connection.ends_by(change),
         };
         self.connections.retain(|connection| !is_touched(connection));
         match change {
-            Change::RemoveServer(key) => {
+            Change::RemoveVirtualServer(key) => {
                 self.stale.retain(|(to, _)| to != key);
                 self.templates.retain(|(_, at), _| at != key);
             }
@@ -229,7 +229,7 @@ impl Clients {
                 );
                 return Err(Violation::new("connection", text));
             }
-            let leaves_flow = matches!(change, Change::RemoveServer(_) | Change::RemoveRealServer { .. });
+            let leaves_flow = matches!(change, Change::RemoveVirtualServer(_) | Change::RemoveRealServer { .. });
             if leaves_flow && !connection.is_short && connection.front.protocol == Protocol::Udp {
                 self.stale.push((connection.front, connection.endpoint));
             }
@@ -245,8 +245,8 @@ impl Clients {
 
     fn check_templates(&mut self, change: &Change, facts: &Facts<'_>) -> Result<(), Violation> {
         let breaks = |key: &VirtualServerKey, template: &Template| match change {
-            Change::RemoveServer(of) => of == key,
-            Change::UpdateServer { key: of, config } => of == key && config.persistence.is_none(),
+            Change::RemoveVirtualServer(of) => of == key,
+            Change::UpdateVirtualServer { key: of, config } => of == key && config.persistence.is_none(),
             Change::UpdateRealServer { key: of, address, destination } => {
                 (of, *address) == (key, template.endpoint) && destination.weight == 0
             }

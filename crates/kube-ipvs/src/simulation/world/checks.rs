@@ -2,7 +2,7 @@
 
 use std::{mem::take, time::Duration};
 
-use proxier::{State, SyncReport, fake::Made, linux::Drift, model::Family, plan::Change};
+use proxier::{State, SyncReport, fake::MadeChange, linux::Drift, model::Family, plan::Change};
 
 use super::{
     super::{
@@ -29,7 +29,7 @@ impl Simulation<'_> {
         }
         let made = self.kernel().made.replace(Vec::new()).unwrap_or_default();
         let failed = |change: &Change| report.failures.iter().any(|failure| failure.change == *change);
-        self.is_misled |= made.iter().any(|made| made.by_others || failed(&made.change));
+        self.is_misled |= made.iter().any(|made| made.by_other_program || failed(&made.change));
         // If the answer is lost, the engine counts an element as removed, and an address as bound.
         let is_assumed = |change: &Change| matches!(change, Change::RemoveElement { .. } | Change::Bind(_));
         self.is_misled |= report.failures.iter().any(|failure| is_assumed(&failure.change));
@@ -59,14 +59,14 @@ impl Simulation<'_> {
             _ => None,
         });
         self.notice(&unbound.collect::<Vec<_>>());
-        if made.iter().any(|made| made.by_others) {
+        if made.iter().any(|made| made.by_other_program) {
             self.notice(&[Drift::Any]);
         }
         Ok(())
     }
 
     /// Checks each change that the kernel made during a sync.
-    pub(super) fn check_made(&mut self, report: &SyncReport, all: &[Made]) -> Result<(), Violation> {
+    pub(super) fn check_made(&mut self, report: &SyncReport, all: &[MadeChange]) -> Result<(), Violation> {
         // If the answer to a new virtual server is lost, the engine assumes that kube-ipvs owns it.
         let taken = self.daemon.looper.engine().known().map(|known| known.owned.clone()).unwrap_or_default();
         let mut copy = self.kernel().record_copy.clone().unwrap_or_default();
@@ -75,11 +75,11 @@ impl Simulation<'_> {
         let (tables, device) = (self.kernel().elements.is_some(), self.kernel().addresses.is_some());
         self.shadow.elements = self.shadow.elements.take().or_else(|| tables.then(Default::default));
         self.shadow.addresses = self.shadow.addresses.take().or_else(|| device.then(Default::default));
-        self.is_outdated |= all.iter().any(|made| made.by_others);
-        for Made { change, by_others } in all {
-            if *by_others {
+        self.is_outdated |= all.iter().any(|made| made.by_other_program);
+        for MadeChange { change, by_other_program } in all {
+            if *by_other_program {
                 self.clients.changed_by_others(change);
-                self.shadow.make_for_others(change);
+                self.shadow.make_as_other_program(change);
                 self.foreign.made(change);
                 let mut unmade = report.failures.iter().map(|failure| &failure.change);
                 let is_unmade = unmade.any(|failed| failed.key() == change.key());
@@ -112,7 +112,7 @@ impl Simulation<'_> {
             };
             clients.changed(change, &facts)?;
             let before = change.key().map(|key| (key, Access::to(key, shadow)));
-            shadow.make_for_others(change);
+            shadow.make_as_other_program(change);
             // A list with gaps can lack a source range that an earlier process left behind.
             if let Some((key, before)) = before.filter(|_| is_informed && !*is_gappy) {
                 rules::check_access(change, &before, &Access::to(key, shadow), key, &daemon.known)?;
@@ -132,7 +132,7 @@ impl Simulation<'_> {
         let rejects = |text: &String| "+ element no-endpoints {".contains(&**text);
         // If the kernel takes no `no-endpoints` elements either, kube-ipvs cannot reject the connections.
         *cannot_reject =
-            kernel.refuse.iter().chain(&kernel.unanswered).any(rejects) || *cannot_reject && !report.is_full;
+            kernel.reject.iter().chain(&kernel.unanswered).any(rejects) || *cannot_reject && !report.is_full;
         let mut bound = kernel.addresses.iter().flatten().copied().filter(|_| !*cannot_reject);
         if let Some(address) = bound.find(|address| rules::opens_listener(*address, kernel, known)) {
             let text = format!("{address} has a port that leads to this node's own listener, after\n{}", report.plan);

@@ -161,7 +161,7 @@ impl<'a> Simulation<'a> {
                 };
                 self.kernel().faults.push((usize::from(*at), fault));
             }
-            Step::Refuse(text) => self.kernel().refuse.push(text.clone()),
+            Step::Reject(text) => self.kernel().reject.push(text.clone()),
             Step::Ignore(text) => self.kernel().unanswered.push(text.clone()),
             Step::Unlist(text) => {
                 self.kernel().unlisted.push(text.clone());
@@ -175,7 +175,7 @@ impl<'a> Simulation<'a> {
             Step::Others(act) => self.others(*act)?,
             Step::During { at, act } => {
                 let changes = self.changes_of(*act);
-                self.kernel().faults.push((usize::from(*at), fake::Fault::Others(changes)));
+                self.kernel().faults.push((usize::from(*at), fake::Fault::OtherProgram(changes)));
             }
             Step::Open { client, server, inside } => {
                 let Self { clients, cluster, daemon, now, world, is_misled, .. } = self;
@@ -197,13 +197,13 @@ impl<'a> Simulation<'a> {
     }
 
     fn is_disturbed(&mut self) -> bool {
-        let FakeKernel { refuse, unanswered, unlisted, faults, unreadable, .. } = self.kernel();
-        *unreadable || !(refuse.is_empty() && unanswered.is_empty() && unlisted.is_empty() && faults.is_empty())
+        let FakeKernel { reject, unanswered, unlisted, faults, unreadable, .. } = self.kernel();
+        *unreadable || !(reject.is_empty() && unanswered.is_empty() && unlisted.is_empty() && faults.is_empty())
     }
 
     pub(super) fn calm_down(&mut self) {
         let kernel = self.kernel();
-        [&mut kernel.refuse, &mut kernel.unanswered, &mut kernel.unlisted].into_iter().for_each(Vec::clear);
+        [&mut kernel.reject, &mut kernel.unanswered, &mut kernel.unlisted].into_iter().for_each(Vec::clear);
         kernel.faults.clear();
         kernel.unreadable = false;
         (self.has_gaps, self.unreadable) = (false, None);
@@ -246,7 +246,7 @@ impl<'a> Simulation<'a> {
     }
 
     pub(super) fn notice(&mut self, drifts: &[Drift]) {
-        self.daemon.looper.notice(drifts, self.now);
+        self.daemon.looper.notify(drifts, self.now);
     }
 
     fn restart(&mut self) {
@@ -272,7 +272,7 @@ impl<'a> Simulation<'a> {
     /// Another program acts between two syncs.
     fn others(&mut self, act: Act) -> Result<(), Violation> {
         let changes = self.changes_of(act);
-        changes.iter().for_each(|change| self.kernel().make_for_others(change));
+        changes.iter().for_each(|change| self.kernel().make_as_other_program(change));
         let made = self.kernel().made.replace(Vec::new()).unwrap_or_default();
         self.check_made(&SyncReport::default(), &made)?;
         match act {

@@ -169,7 +169,7 @@ impl Collection {
                 ignored
                     .iter()
                     .filter(|reason| !before.contains(reason))
-                    .for_each(|reason| report(&key, reason, "PartLeftOut"));
+                    .for_each(|reason| report(&key, reason, "PartIgnored"));
                 if !ignored.is_empty() {
                     self.ignored.insert(key.clone(), ignored);
                 }
@@ -181,7 +181,7 @@ impl Collection {
             }
             Err(reason) => {
                 if self.unreadable.get(&key) != Some(&reason) {
-                    report(&key, &reason, "ObjectUnreadable");
+                    report(&key, &reason, "InvalidObject");
                     self.unreadable.insert(key, reason);
                 }
                 None

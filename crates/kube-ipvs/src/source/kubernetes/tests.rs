@@ -73,7 +73,7 @@ fn disallowed_annotation_is_reported_on_its_service() {
     assert_eq!(applied.options().forwarding, Default::default());
     assert!(applied.options().scheduler.is_some());
     let [event_note] = &changes.event_notes[..] else { panic!("{changes:?}") };
-    assert_eq!(event_note.reason, "PartLeftOut");
+    assert_eq!(event_note.reason, "PartIgnored");
     assert!(event_note.note.contains("--annotations=all"), "{}", event_note.note);
     // kube-ipvs reports nothing about an unchanged object.
     assert_eq!(said(&apply(&mut cache, Resource::Services, &service(annotations))), [""; 0]);

@@ -167,7 +167,7 @@ fn address_kind_decides_a_claim_before_service_age() {
 }
 
 #[test]
-fn an_external_ip_within_a_service_cidr_is_refused() {
+fn an_external_ip_within_a_service_cidr_is_rejected() {
     let (mut engine, mut kernel) = start();
     let web = with_external_ips(service("web", &["10.96.0.80"], &[(80, None)]), &["10.97.0.1", "10.98.0.1"]);
     sync(&mut engine, &mut kernel, 0, [Event::ServiceApplied(web), service_cidr(&["10.96.0.0/16"])]);
@@ -213,7 +213,7 @@ fn external_ip_on_a_node_address_gets_no_reserved_port() {
 
 /// The API server allocates node ports, so they do not depend on external IPs.
 #[test]
-fn node_port_is_served_if_an_external_ip_with_its_number_is_refused() {
+fn node_port_is_served_if_an_external_ip_with_its_number_is_rejected() {
     let mut config = Config::new("node-1");
     config.allow_external_ips = false;
     let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());

@@ -2,10 +2,10 @@ use super::super::*;
 use crate::{fake::FakeKernel, model::*, testing::*};
 
 /// Ten dual-stack Services on a kernel that rejects some changes. Returns the unhealthy families.
-fn failing(refuse: &[&str]) -> Vec<Family> {
+fn failing(reject: &[&str]) -> Vec<Family> {
     let (mut engine, kernel) = start();
-    let refuse = refuse.iter().map(|&text| text.to_owned()).collect();
-    let mut kernel = FakeKernel { refuse, ..kernel };
+    let reject = reject.iter().map(|&text| text.to_owned()).collect();
+    let mut kernel = FakeKernel { reject, ..kernel };
     let events = (1..=10).map(|number| {
         let (four, six) = (format!("10.96.0.{number}"), format!("fd00:96::{number}"));
         let mut service = service(&format!("s{number}"), &[&four, &six], &[(80, None), (443, None)]);
@@ -15,7 +15,7 @@ fn failing(refuse: &[&str]) -> Vec<Family> {
     let range = ServiceCidr { name: "kubernetes".into(), ranges: vec!["10.96.0.0/16".parse().unwrap()] };
     events.chain([Event::ServiceCidrApplied(range)]).for_each(|event| engine.apply(event));
     let report = engine.sync(&mut kernel, Duration::ZERO);
-    assert_eq!(report.failures.is_empty(), kernel.refuse.is_empty(), "{:?}", report.failures);
+    assert_eq!(report.failures.is_empty(), kernel.reject.is_empty(), "{:?}", report.failures);
     Family::ALL.into_iter().filter(|family| engine.is_family_unhealthy(&report, *family)).collect()
 }
 

@@ -133,12 +133,12 @@ fn arp_ignore_is_set_before_bind_and_removed_after_unbind() {
 #[test]
 fn vip_is_not_bound_if_its_arp_ignore_element_fails() {
     let (mut engine, mut kernel) = start(|config| config.scoped_arp = true);
-    kernel.refuse = vec!["+ element arp-ignore".into()];
+    kernel.reject = vec!["+ element arp-ignore".into()];
     myapp().into_iter().for_each(|event| engine.apply(event));
     let failed = engine.sync(&mut kernel, std::time::Duration::ZERO);
     let reasons: Vec<_> = failed.failures.iter().map(|failure| failure.reason.to_string()).collect();
-    assert_eq!(reasons, ["refused by the test", "not tried: this node would answer ARP requests for it"]);
-    kernel.refuse.clear();
+    assert_eq!(reasons, ["rejected by the test", "not tried: this node would answer ARP requests for it"]);
+    kernel.reject.clear();
     sync(&mut engine, &mut kernel, 100, []);
     assert!(engine.is_healthy() && kernel.state().bound_vips.len() == 1 && kernel.state().arp_ignore.len() == 1);
 }

@@ -58,7 +58,7 @@ fn source_ranges_go_in_one_transaction_with_the_firewall_element() {
 #[test]
 fn virtual_server_is_not_created_if_its_firewall_element_fails() {
     let (mut engine, mut kernel) = start();
-    kernel.refuse = vec!["+ element firewall {".into()];
+    kernel.reject = vec!["+ element firewall {".into()];
     engine.apply(with_ranges(&["10.0.0.0/8"]));
     let failed = engine.sync(&mut kernel, Duration::ZERO);
     assert_eq!(failed.failures.len(), 2, "{:?}", failed.failures);
@@ -97,12 +97,12 @@ fn source_ranges_protect_a_service_until_it_is_gone() {
 
     // The ranges also stay while the kernel rejects the removal, and after a restart.
     let mut kernel = before;
-    kernel.refuse = vec!["- virtual server TCP 203".into()];
+    kernel.reject = vec!["- virtual server TCP 203".into()];
     let mut restarted = engine_with(Config::new("node-1"));
     assert!(!restarted.sync(&mut kernel, Duration::ZERO).failures.is_empty());
     assert!(kernel.state().elements[&protected].sets.contains(KeySet::Firewall));
     assert_eq!(kernel.state().allowed[&protected], ["10.0.0.0/8".parse().unwrap()].into());
-    kernel.refuse.clear();
+    kernel.reject.clear();
     sync(&mut restarted, &mut kernel, 1, []);
     assert_eq!(kernel.state(), State::default());
 }
@@ -113,11 +113,11 @@ fn vip_keeps_arp_ignore_after_a_failed_unbind() {
     let config = Config { scoped_arp: true, ..Config::new("node-1") };
     let (mut engine, mut kernel) = (engine_with(config), FakeKernel::default());
     sync(&mut engine, &mut kernel, 0, myapp());
-    kernel.refuse = vec!["- address".into()];
+    kernel.reject = vec!["- address".into()];
     engine.apply(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
     assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
     assert_eq!(kernel.state().arp_ignore, ["10.111.98.163".parse().unwrap()].into());
-    kernel.refuse.clear();
+    kernel.reject.clear();
     sync(&mut engine, &mut kernel, 2, []);
     assert_eq!(kernel.state(), State::default());
 }
@@ -127,7 +127,7 @@ fn vip_keeps_arp_ignore_after_a_failed_unbind() {
 fn address_with_only_foreign_virtual_servers_is_not_bound() {
     let (mut engine, mut kernel) = start();
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
-    let theirs = crate::ServerState { config, real_servers: Default::default() };
+    let theirs = crate::VirtualServerState { config, real_servers: Default::default() };
     kernel.virtual_servers.insert(key("TCP 203.0.113.1:80"), theirs);
     let web = Event::ServiceApplied(outer(&["203.0.113.1", "203.0.113.2"]));
     sync(&mut engine, &mut kernel, 0, [web]);
@@ -141,7 +141,7 @@ fn address_with_only_foreign_virtual_servers_is_not_bound() {
 fn short_circuit_to_a_foreign_virtual_server_is_not_made() {
     let (mut engine, mut kernel) = start();
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
-    let theirs = crate::ServerState { config, real_servers: Default::default() };
+    let theirs = crate::VirtualServerState { config, real_servers: Default::default() };
     kernel.virtual_servers.insert(key("TCP 10.0.0.1:80"), theirs);
     let endpoints = Event::SliceApplied(slice("web-1", "web", 8080, &["10.1.0.2"]));
     sync(&mut engine, &mut kernel, 0, [Event::ServiceApplied(local(outer(&["203.0.113.1"]))), endpoints]);

@@ -10,7 +10,7 @@ fn restart_repairs_drift_and_removes_only_own_state() {
     sync(&mut engine, &mut kernel, 1, [gone]);
     // An operator changes virtual servers and addresses with ipvsadm and ip.
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WRR);
-    let theirs = crate::ServerState { config, real_servers: Default::default() };
+    let theirs = crate::VirtualServerState { config, real_servers: Default::default() };
     kernel.virtual_servers.insert(key("TCP 10.9.9.9:80"), theirs);
     kernel.addresses.as_mut().unwrap().insert("10.9.9.9".parse().unwrap());
     let ours = kernel.virtual_servers.get_mut(&key("TCP 10.111.98.163:80")).unwrap();
@@ -52,7 +52,7 @@ fn running_engine_knows_its_state_after_the_record_is_lost() {
 fn foreign_virtual_server_is_reported_and_left_alone() {
     let (mut engine, mut kernel) = start();
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
-    let theirs = crate::ServerState { config, real_servers: Default::default() };
+    let theirs = crate::VirtualServerState { config, real_servers: Default::default() };
     kernel.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs.clone());
     let first = sync(&mut engine, &mut kernel, 0, myapp());
     assert_eq!(first.skipped.len(), 1);
@@ -76,13 +76,13 @@ fn foreign_virtual_server_made_between_two_reads_is_not_adopted() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, []);
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
-    let theirs = crate::ServerState { config, real_servers: Default::default() };
+    let theirs = crate::VirtualServerState { config, real_servers: Default::default() };
     kernel.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs);
     myapp().into_iter().for_each(|event| engine.apply(event));
     let failed = engine.sync(&mut kernel, Duration::from_secs(1));
     assert!(failed.failures[0].to_string().starts_with("Service default/myapp: + virtual server TCP"));
     let again = sync(&mut engine, &mut kernel, 2, []);
-    assert!(matches!(again.skipped[..], [Skipped::Foreign { .. }]));
+    assert!(matches!(again.skipped[..], [Skipped::ForeignVirtualServer { .. }]));
     assert_eq!(sets_of_myapp(&kernel), [KeySet::Foreign]);
 }
 
@@ -100,10 +100,10 @@ fn virtual_servers_in_excluded_cidrs_are_never_removed() {
 #[test]
 fn virtual_server_is_ours_after_its_creation_failed_at_first() {
     let (mut engine, mut kernel) = start();
-    kernel.refuse.push("+ virtual server".into());
+    kernel.reject.push("+ virtual server".into());
     myapp().into_iter().for_each(|event| engine.apply(event));
     assert!(!engine.sync(&mut kernel, Duration::ZERO).failures.is_empty());
-    kernel.refuse.clear();
+    kernel.reject.clear();
     sync(&mut engine, &mut kernel, 1, []);
     sync(&mut engine, &mut kernel, 60, []);
     let ours = &kernel.virtual_servers[&key("TCP 10.111.98.163:80")];

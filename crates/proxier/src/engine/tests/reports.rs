@@ -93,7 +93,7 @@ fn sync_report_names_affected_services() {
     let names = |engine: &Engine, report: &SyncReport| {
         engine.services_of(report).into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     };
-    let both = |engine: &Engine, report: &SyncReport| Family::ALL.map(|family| engine.is_about(report, family));
+    let both = |engine: &Engine, report: &SyncReport| Family::ALL.map(|family| engine.concerns_family(report, family));
     let first = sync(&mut engine, &mut kernel, 0, myapp().into_iter().chain([Event::ServiceApplied(lb())]));
     assert_eq!(names(&engine, &first), "default/lb, default/myapp");
     assert_eq!(both(&engine, &first), [true, true]);

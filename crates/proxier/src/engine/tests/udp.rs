@@ -42,9 +42,9 @@ fn failed_flow_deletion_is_retried() {
     };
     sync(&mut engine, &mut kernel, 0, dns(&["10.244.1.2", "10.244.1.3", "10.244.1.4"]));
     sync(&mut engine, &mut kernel, 1, dns(&["10.244.1.4"]));
-    kernel.refuse.push("- flows".into());
+    kernel.reject.push("- flows".into());
     assert_eq!(engine.sync(&mut kernel, Duration::from_secs(3)).failures.len(), 2);
-    kernel.refuse.clear();
+    kernel.reject.clear();
     // One of the endpoints has come back, and its flows are correct.
     check(
         &sync(&mut engine, &mut kernel, 4, dns(&["10.244.1.3", "10.244.1.4"])),

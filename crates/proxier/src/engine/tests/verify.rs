@@ -7,7 +7,7 @@ use expect_test::expect;
 use super::{check, myapp};
 use crate::{
     model::{Event, ServiceId},
-    state::ServerState,
+    state::VirtualServerState,
     testing::*,
 };
 use ipvs_netlink::{Scheduler, VirtualServer};
@@ -54,7 +54,7 @@ fn spot_check_leads_to_the_repair_of_a_removed_real_server() {
 fn next_audit_serves_a_key_that_another_program_gave_up() {
     let (mut engine, mut kernel) = start();
     let key = key("TCP 10.111.98.163:80");
-    let foreign = ServerState { config: VirtualServer::new(Scheduler::WLC), real_servers: Default::default() };
+    let foreign = VirtualServerState { config: VirtualServer::new(Scheduler::WLC), real_servers: Default::default() };
     kernel.virtual_servers.insert(key, foreign);
     sync(&mut engine, &mut kernel, 0, myapp());
     sync(&mut engine, &mut kernel, 2, []);

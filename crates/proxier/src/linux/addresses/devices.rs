@@ -110,7 +110,7 @@ impl Devices {
         self.elsewhere.get(&address).copied().unwrap_or(self.first())
     }
 
-    /// The kernel has removed an address, or refused to add it.
+    /// The kernel has removed an address, or has rejected one.
     pub(super) fn forget(&mut self, address: IpAddr) {
         let index = self.elsewhere.remove(&address).unwrap_or(self.first());
         if let Some(device) = self.device(index) {

@@ -102,7 +102,7 @@ impl Addresses {
         self.socket.request(RouteNetlinkMessage::SetLink(device), 0)
     }
 
-    pub(super) fn observe(&mut self) -> Result<BTreeSet<IpAddr>, DeviceError> {
+    pub(super) fn read(&mut self) -> Result<BTreeSet<IpAddr>, DeviceError> {
         self.find()?;
         let list = self.list()?;
         let at = list.iter().filter_map(|message| Some((message.header.index, local_address(message)?)));
@@ -143,7 +143,7 @@ impl Addresses {
                 _ => {}
             }
         }
-        let mut refused = BTreeSet::new();
+        let mut rejected = BTreeSet::new();
         for failure in self.socket.execute(batch)? {
             let (number, change) = changes[failure.request];
             let done_already = match change {
@@ -151,7 +151,7 @@ impl Addresses {
                 _ => failure.error.is_not_found(),
             };
             if !done_already {
-                refused.insert(failure.request);
+                rejected.insert(failure.request);
                 let reason = match &ipv6 {
                     Err(error) if is_bind_of_ipv6(change) => {
                         format!("{}: {}. {error}", self.names.device(), failure.error)
@@ -163,7 +163,7 @@ impl Addresses {
             }
         }
         for (request, (_, change)) in changes.iter().enumerate() {
-            match (change, refused.contains(&request)) {
+            match (change, rejected.contains(&request)) {
                 (Change::Bind(address), true) | (Change::Unbind(address), false) => self.devices.forget(*address),
                 _ => {}
             }
@@ -171,7 +171,7 @@ impl Addresses {
         Ok(())
     }
 
-    /// Another program, such as NetworkManager, can have disabled IPv6 on a device. The kernel then refuses to bind.
+    /// Another program, such as NetworkManager, can have disabled IPv6 on a device. The kernel then rejects addresses.
     fn enable_ipv6(&self) -> Result<(), SysctlError> {
         (0..self.devices.next_number()).try_for_each(|number| {
             let name = format!("net/ipv6/conf/{}/disable_ipv6", self.names.numbered_device(number));
@@ -181,7 +181,7 @@ impl Addresses {
 
     /// Moves all addresses to the first device, the only one that kube-proxy knows, and removes the others.
     pub(super) fn gather(&mut self) -> Result<(), DeviceError> {
-        self.observe()?;
+        self.read()?;
         let mut batch = Batch::new();
         for address in self.devices.elsewhere() {
             let message = message(self.devices.first(), address);

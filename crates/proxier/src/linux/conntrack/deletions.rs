@@ -43,7 +43,7 @@ impl<E: FnMut(Batch) -> Result<Vec<Failure>, Error>> Deletions<E> {
         let count = batch.len();
         let executed = (self.execute)(batch).and_then(|failures| {
             self.deleted += count - failures.len();
-            refusal(failures)
+            rejection(failures)
         });
         let outcome = mem::replace(&mut self.outcome, Ok(()));
         self.outcome = outcome.and(executed);
@@ -51,7 +51,7 @@ impl<E: FnMut(Batch) -> Result<Vec<Failure>, Error>> Deletions<E> {
 }
 
 /// The first rejected deletion. A flow that has ended by itself is no failure.
-fn refusal(failures: Vec<Failure>) -> Result<(), Error> {
+fn rejection(failures: Vec<Failure>) -> Result<(), Error> {
     match failures.into_iter().find(|failure| !failure.error.is_not_found()) {
         Some(failure) => Err(failure.error.into()),
         None => Ok(()),
@@ -80,9 +80,9 @@ mod tests {
 
     #[test]
     fn deletion_of_a_missing_flow_is_no_failure() {
-        assert!(refusal(vec![]).is_ok());
-        assert!(refusal(vec![failure(Errno::NOENT)]).is_ok());
-        assert!(refusal(vec![failure(Errno::NOENT), failure(Errno::BUSY)]).is_err());
+        assert!(rejection(vec![]).is_ok());
+        assert!(rejection(vec![failure(Errno::NOENT)]).is_ok());
+        assert!(rejection(vec![failure(Errno::NOENT), failure(Errno::BUSY)]).is_err());
     }
 
     #[test]

@@ -99,8 +99,8 @@ fn cleanse(
     let mut outcome = Ok(0);
     for filter in filters {
         let mut done = pass(&filter)?;
-        let is_refused = matches!(done, Pass::Refused);
-        if is_refused {
+        let is_rejected = matches!(done, Pass::Rejected);
+        if is_rejected {
             done = pass(&all)?;
         }
         let Pass::Done { deleted, is_filtered } = done else {
@@ -109,7 +109,7 @@ fn cleanse(
         };
         // A rejected deletion does not stop the others.
         outcome = outcome.and_then(|before| Ok(before + deleted?));
-        if is_refused || !is_filtered {
+        if is_rejected || !is_filtered {
             // This list had all entries.
             *kernel_filters = false;
             break;
@@ -120,7 +120,7 @@ fn cleanse(
 
 enum Pass {
     /// The kernel rejected the request for the list.
-    Refused,
+    Rejected,
     Done {
         /// The number of deleted flows.
         deleted: Result<usize, Error>,
@@ -142,7 +142,7 @@ fn pass(lists: &mut Socket, deletions: &mut Socket, filter: &Filter, wanted: &Wa
     });
     let deleted = deletions.finish();
     match listed {
-        Err(error) if is_refusal(&error) => Ok(Pass::Refused),
+        Err(error) if is_rejection(&error) => Ok(Pass::Rejected),
         Err(error) => Err(error),
         Ok(()) => Ok(Pass::Done { deleted, is_filtered }),
     }
@@ -158,7 +158,7 @@ fn made_by(plan: &Plan) -> Endpoints {
     let mut made = Endpoints::new();
     for change in plan.changes() {
         match change {
-            Change::AddServer { key, .. } if key.protocol == Transport::Udp => {
+            Change::AddVirtualServer { key, .. } if key.protocol == Transport::Udp => {
                 made.insert(*key, BTreeSet::new());
             }
             Change::AddRealServer { key, address, .. } => {
@@ -239,11 +239,11 @@ impl Wanted {
 }
 
 /// Whether the kernel rejected the request for a list, because it does not know the filter or has no conntrack.
-fn is_refusal(error: &Error) -> bool {
+fn is_rejection(error: &Error) -> bool {
     // The kernel also answers EINVAL if nfnetlink does not know the subsystem and finds no module for it.
-    let refusals = [Errno::INVAL, Errno::NOENT, Errno::OPNOTSUPP, Errno::PROTONOSUPPORT];
-    let errno = error.kernel().map(|refusal| refusal.errno());
-    refusals.iter().any(|refusal| Some(refusal.raw_os_error()) == errno)
+    let rejections = [Errno::INVAL, Errno::NOENT, Errno::OPNOTSUPP, Errno::PROTONOSUPPORT];
+    let errno = error.kernel().map(|rejection| rejection.errno());
+    rejections.iter().any(|rejection| Some(rejection.raw_os_error()) == errno)
 }
 
 #[cfg(test)]

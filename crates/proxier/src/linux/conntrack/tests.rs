@@ -77,7 +77,7 @@ fn flow_that_dnat_leads_to_an_endpoint_stays_if_the_virtual_server_is_new() {
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::RR);
     let destination = ipvs_netlink::Destination::new(ipvs_netlink::Forwarding::Masq, 1);
     let made = [
-        Change::AddServer { key: to, config },
+        Change::AddVirtualServer { key: to, config },
         Change::AddRealServer { key: to, address: serves, destination },
         Change::DeleteFlows { to, endpoint: None, by_short_circuit: false },
     ];
@@ -116,7 +116,7 @@ fn conntrack_is_listed_only_for_families_of_deleted_flows() {
     assert_eq!(wanted(&[]).families(), [].into());
     assert_eq!(wanted(&[(v6, None), (v6, Some("[fd01::1]:53"))]).families(), [Family::V6].into());
     assert_eq!(wanted(&[(v6, None), (v4, None)]).families(), Family::ALL.into());
-    let other = Change::RemoveServer(v4);
+    let other = Change::RemoveVirtualServer(v4);
     assert_eq!(Wanted::new(&[(0, &other)]).families(), [].into());
 }
 
@@ -125,7 +125,7 @@ fn conntrack_is_listed_only_for_families_of_deleted_flows() {
 struct FakeKernel {
     table: Vec<Entry>,
     filters: bool,
-    refuses: bool,
+    rejects: bool,
     has_no_conntrack: bool,
     lists: Vec<Filter>,
 }
@@ -133,8 +133,8 @@ struct FakeKernel {
 impl FakeKernel {
     fn pass(&mut self, filter: &Filter, wanted: &Wanted) -> Pass {
         self.lists.push(*filter);
-        if self.has_no_conntrack || self.refuses && *filter != Filter::all(Family::V4) {
-            return Pass::Refused;
+        if self.has_no_conntrack || self.rejects && *filter != Filter::all(Family::V4) {
+            return Pass::Rejected;
         }
         let listed = |entry: &Entry| !self.filters || filter.can_list(entry);
         let is_filtered = self.table.iter().filter(|entry| listed(entry)).all(|entry| filter.can_list(entry));
@@ -171,13 +171,13 @@ fn kernel_that_filters_lists_once_for_each_destination() {
 }
 
 #[test]
-fn kernel_that_ignores_or_refuses_filters_lists_all_entries_once() {
-    for refuses in [false, true] {
-        let mut kernel = FakeKernel { table: table(), refuses, ..FakeKernel::default() };
+fn kernel_that_ignores_or_rejects_filters_lists_all_entries_once() {
+    for rejects in [false, true] {
+        let mut kernel = FakeKernel { table: table(), rejects, ..FakeKernel::default() };
         let mut kernel_filters = true;
         assert_eq!(kernel.cleanse(&mut kernel_filters, &two_wanted()), 2);
         assert_eq!((kernel.table.as_slice(), kernel_filters), (&table()[2..], false));
-        assert_eq!(kernel.lists.len(), if refuses { 2 } else { 1 });
+        assert_eq!(kernel.lists.len(), if rejects { 2 } else { 1 });
 
         kernel.table = table();
         assert_eq!(kernel.cleanse(&mut kernel_filters, &two_wanted()), 2);
@@ -213,9 +213,9 @@ fn rejected_flow_deletion_stops_no_other() {
 }
 
 #[test]
-fn lists_are_refused_for_unknown_filters_and_without_conntrack() {
+fn lists_are_rejected_for_unknown_filters_and_without_conntrack() {
     let rejection = |errno: Errno| KernelError::from_errno(errno.raw_os_error()).into();
-    assert!(is_refusal(&rejection(Errno::INVAL)));
-    assert!(!is_refusal(&rejection(Errno::PERM)));
-    assert!(!is_refusal(&Error::Interrupted));
+    assert!(is_rejection(&rejection(Errno::INVAL)));
+    assert!(!is_rejection(&rejection(Errno::PERM)));
+    assert!(!is_rejection(&Error::Interrupted));
 }

@@ -83,8 +83,8 @@ impl IpSets {
             batch.push_with(command.message_type(), 0, |out| out.extend(command.bytes()));
         }
         let failures = self.socket.execute(batch)?.into_iter();
-        let refused = failures.filter(|failure| !failure.error.is_not_found());
-        Ok(refused.map(|failure| (sets[failure.request].clone(), failure.error)).collect())
+        let rejected = failures.filter(|failure| !failure.error.is_not_found());
+        Ok(rejected.map(|failure| (sets[failure.request].clone(), failure.error)).collect())
     }
 
     fn list(&mut self, command: Command) -> Result<Vec<Part>, Error> {

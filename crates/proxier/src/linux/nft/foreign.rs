@@ -207,10 +207,10 @@ fn read_expression(expression: &[u8], rule: &mut Rule) {
     match &*name {
         "counter" | "log" => {}
         "immediate" => rule.verdict = verdict(data).unwrap_or(Verdict::Other),
-        "reject" => rule.verdict = Verdict::Refuse,
+        "reject" => rule.verdict = Verdict::Reject,
         "target" => {
             if matches!(&*extension, "REJECT" | "DROP") {
-                rule.verdict = Verdict::Refuse;
+                rule.verdict = Verdict::Reject;
             }
         }
         "match" => match &*extension {
@@ -229,5 +229,5 @@ fn verdict(data: &[u8]) -> Option<Verdict> {
         return Some(Verdict::Jump(text(chain).into()));
     }
     let code = find(verdict, kind::VERDICT_CODE).and_then(array).map(u32::from_be_bytes)?;
-    (code == kind::DROP).then_some(Verdict::Refuse)
+    (code == kind::DROP).then_some(Verdict::Reject)
 }

@@ -127,7 +127,7 @@ impl Nft {
         rewrite(table, found.keys(), &chains, &self.settings.names).commit(&mut self.socket)
     }
 
-    pub(super) fn observe(&mut self, state: &mut State) -> Result<(), Error> {
+    pub(super) fn read_into(&mut self, state: &mut State) -> Result<(), Error> {
         let keys = KeySet::ALL.map(|set| (set.name(), Content::Keys(set)));
         let others = [
             (VIPS, Content::Vips),
@@ -206,9 +206,9 @@ impl Nft {
         while !changes.is_empty() {
             let mut transaction = Transaction::new(&self.settings.names);
             let numbers: Vec<_> = changes.iter().map(|change| transaction.elements(&[*change])).collect();
-            let refused = match transaction.try_commit(&mut self.socket) {
-                Ok(refused) if refused.is_empty() => return,
-                Ok(refused) => refused,
+            let rejected = match transaction.try_commit(&mut self.socket) {
+                Ok(rejected) if rejected.is_empty() => return,
+                Ok(rejected) => rejected,
                 // One message for each element needs more room than many in one. Half of them may fit.
                 Err(Error::TooLarge { .. }) if changes.len() > 1 => {
                     let rest = changes.split_off(changes.len() / 2);
@@ -219,7 +219,7 @@ impl Nft {
                 Err(error) => return fail_all(&changes, Cause::Unknown, error.into(), failures),
             };
             let mut culprits = BTreeSet::new();
-            for failure in &refused {
+            for failure in &rejected {
                 let Some(at) = numbers.iter().rposition(|number| *number <= failure.request) else {
                     continue;
                 };
@@ -231,7 +231,7 @@ impl Nft {
                 }
             }
             if culprits.is_empty() {
-                return fail_all(&changes, Cause::Rejected, (&refused[0].error).into(), failures);
+                return fail_all(&changes, Cause::Rejected, (&rejected[0].error).into(), failures);
             }
             let mut at = 0..;
             changes.retain(|_| at.next().is_none_or(|at| !culprits.contains(&at)));

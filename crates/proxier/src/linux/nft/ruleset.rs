@@ -37,7 +37,7 @@ pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
     use Hook::{Forward, LocalIn, LocalOut, PostRouting, PreRouting};
     let rules = Rules { family, settings };
     vec![
-        Chain::plain("refuse", rules.refuse()),
+        Chain::plain("reject-chain", rules.reject_chain()),
         Chain::plain("unserved", rules.unserved()),
         Chain::plain("to-service", rules.to_service()),
         Chain::plain("from-node", rules.sent_by_node()),
@@ -64,7 +64,7 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    fn refuse(&self) -> Vec<Rule> {
+    fn reject_chain(&self) -> Vec<Rule> {
         vec![
             Rule::new(
                 "accept SCTP: the node itself aborts it, see nat-in and nat-out",
@@ -90,7 +90,7 @@ impl Rules<'_> {
             Rule::new("a virtual server of another program", [self.key_in(KeySet::Foreign), accept()]),
             Rule::new(
                 "a port without a virtual server, even if this node listens on it",
-                [state_new(), goto("refuse")],
+                [state_new(), goto("reject-chain")],
             ),
         ]);
         rules
@@ -134,9 +134,12 @@ impl Rules<'_> {
         vec![
             Rule::new(
                 "reject clients that took no short circuit",
-                [self.key_in(KeySet::ShortCircuitTarget), not_diverted(), goto("refuse")],
+                [self.key_in(KeySet::ShortCircuitTarget), not_diverted(), goto("reject-chain")],
             ),
-            Rule::new("no endpoints: reject at once", [self.key_in(KeySet::NoEndpoints), state_new(), goto("refuse")]),
+            Rule::new(
+                "no endpoints: reject at once",
+                [self.key_in(KeySet::NoEndpoints), state_new(), goto("reject-chain")],
+            ),
             Rule::new(
                 "policy Local, and no endpoint on this node",
                 [self.key_in(KeySet::NoLocalEndpoints), state_new(), drop()],
@@ -281,7 +284,7 @@ impl Rules<'_> {
             // Without NAT, a packet that IPVS scheduled still has the VIP as its destination.
             let by_nat = self.key_not_in(KeySet::DirectReturn);
             let comment = "IPVS did not schedule it: no listener of this node gets packets for a Service";
-            Rule::new(comment, [first_packet, to_server, by_nat, goto("refuse")])
+            Rule::new(comment, [first_packet, to_server, by_nat, goto("reject-chain")])
         })
     }
 
@@ -316,9 +319,9 @@ impl Rules<'_> {
     /// virtual server selected.
     fn reject_unallocated_cluster_ips(&self) -> Option<Rule> {
         let lost = all([self.unallocated(), state_new(), self.lost()]);
-        let refused = [lost, self.originally_not_served(), goto("refuse")];
+        let unallocated = [lost, self.originally_not_served(), goto("reject-chain")];
         let comment = "an unallocated ClusterIP: the packet would loop between nodes and router";
-        self.settings.reject_unallocated_cluster_ips.then(|| Rule::new(comment, refused))
+        self.settings.reject_unallocated_cluster_ips.then(|| Rule::new(comment, unallocated))
     }
 
     /// Matches a destination in a ServiceCIDR that is not a pod's address.

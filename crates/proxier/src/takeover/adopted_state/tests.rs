@@ -34,7 +34,7 @@ const SERVERS: [&str; 8] = [
 /// Those of `SERVERS` that kube-proxy made, on a node with the address 192.168.0.1 and these addresses on kube-ipvs0.
 fn inherited(entries: &[(&str, &str)], exclude: &[&str]) -> (Vec<String>, Vec<String>) {
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::RR);
-    let server = ServerState { config, real_servers: Default::default() };
+    let server = VirtualServerState { config, real_servers: Default::default() };
     let servers = SERVERS.iter().map(|text| (key(text), server.clone())).collect();
     let bound = BTreeSet::from(["10.96.0.1", "10.96.0.10", "203.0.113.5", "fe80::1"].map(|ip| ip.parse().unwrap()));
     let host = BTreeSet::from(["192.168.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()]);

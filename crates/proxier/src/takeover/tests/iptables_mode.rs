@@ -65,7 +65,7 @@ fn iptables_mode_chains_go_and_chains_that_begin_alike_stay() {
 fn iptables_mode_health_checks_stay_if_input_drops() {
     let drops = IPTABLES_MODE.replace("filter INPUT input:", "filter INPUT input!:");
     let kept = Leftovers::among(&chains(&drops), false).kept;
-    let [Kept::Accepts { chain, .. }] = &kept[..] else { panic!("{kept:?}") };
+    let [Kept::AcceptingChain { chain, .. }] = &kept[..] else { panic!("{kept:?}") };
     assert_eq!(&**chain, "KUBE-NODEPORTS");
 }
 
@@ -73,7 +73,7 @@ fn iptables_mode_health_checks_stay_if_input_drops() {
 fn iptables_mode_chain_that_another_program_uses_stays() {
     let used = format!("{IPTABLES_MODE}\n nat CNI-HOSTPORT-SETMARK: >KUBE-MARK-MASQ");
     let leftovers = Leftovers::among(&chains(&used), false);
-    let [Kept::Used { chain, by, .. }] = &leftovers.kept[..] else { panic!("{:?}", leftovers.kept) };
+    let [Kept::ChainInUse { chain, by, .. }] = &leftovers.kept[..] else { panic!("{:?}", leftovers.kept) };
     assert_eq!((&**chain, &**by), ("KUBE-MARK-MASQ", "CNI-HOSTPORT-SETMARK"));
 }
 

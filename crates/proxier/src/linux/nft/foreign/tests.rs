@@ -59,11 +59,11 @@ fn iptables_rules_are_read_with_verdict_and_conditions() {
     assert_eq!(
         read(kind::NEW_RULE, read_rule),
         [
-            rule("KUBE-X", 2, Verdict::Refuse, true, false),
+            rule("KUBE-X", 2, Verdict::Reject, true, false),
             rule("KUBE-X", 3, Verdict::Other, true, false),
-            rule("KUBE-X", 4, Verdict::Refuse, false, false),
+            rule("KUBE-X", 4, Verdict::Reject, false, false),
             rule("FORWARD", 6, Verdict::Jump("KUBE-X".into()), false, false),
-            rule("FORWARD", 7, Verdict::Refuse, false, false),
+            rule("FORWARD", 7, Verdict::Reject, false, false),
             rule("INPUT", 2, Verdict::Other, true, true),
         ]
     );

@@ -8,29 +8,29 @@ use super::{
 /// If the kernel rejects one port's virtual server on an address that another port needs, clients could reach a
 /// listener of the node, such as its SSH server. kube-ipvs rejects these clients, also between retries.
 #[test]
-fn port_with_a_refused_virtual_server_does_not_reach_the_node() {
+fn port_with_a_rejected_virtual_server_does_not_reach_the_node() {
     let (mut engine, mut kernel) = start();
-    kernel.refuse = vec!["+ virtual server TCP 10.0.0.1:22".into()];
+    kernel.reject = vec!["+ virtual server TCP 10.0.0.1:22".into()];
     let mut web = service("web", &["10.0.0.1"], &[(80, None), (22, None)]);
     web.ports[1].name = "ssh".into();
     let endpoints = Event::SliceApplied(two_ports());
     [Event::ServiceApplied(web), endpoints].into_iter().for_each(|event| engine.apply(event));
-    let refused = key("TCP 10.0.0.1:22");
+    let rejected = key("TCP 10.0.0.1:22");
     for second in [0, 1, 3] {
         assert!(!engine.sync(&mut kernel, Duration::from_secs(second)).failures.is_empty());
         assert_eq!(kernel.state().bound_vips.len(), 1);
-        let sets = kernel.state().elements[&refused].sets;
+        let sets = kernel.state().elements[&rejected].sets;
         assert!(sets.contains(KeySet::NoEndpoints), "{sets:?}");
         assert!(!sets.contains(KeySet::Served), "it is not there, and so not ours");
     }
-    kernel.refuse.clear();
+    kernel.reject.clear();
     sync(&mut engine, &mut kernel, 7, []);
-    let sets: Vec<KeySet> = kernel.state().elements[&refused].sets.iter().collect();
+    let sets: Vec<KeySet> = kernel.state().elements[&rejected].sets.iter().collect();
     assert_eq!(sets, [KeySet::Served, KeySet::ClusterIps]);
 
     // If kube-ipvs cannot reject them, it does not bind the address.
     let (mut engine, mut kernel) = start();
-    kernel.refuse = vec!["+ virtual server".into(), "+ element no-endpoints".into()];
+    kernel.reject = vec!["+ virtual server".into(), "+ element no-endpoints".into()];
     myapp().into_iter().for_each(|event| engine.apply(event));
     assert!(!engine.sync(&mut kernel, Duration::ZERO).failures.is_empty());
     assert_eq!(kernel.state().bound_vips, [].into());
@@ -54,15 +54,15 @@ fn port_with_an_unanswered_virtual_server_does_not_reach_the_node() {
 
 /// Otherwise clients would reach a port without a virtual server.
 #[test]
-fn short_circuit_to_a_refused_virtual_server_is_not_made() {
+fn short_circuit_to_a_rejected_virtual_server_is_not_made() {
     let (mut engine, mut kernel) = start();
-    kernel.refuse = vec!["+ virtual server TCP 10.0.0.1:80".into()];
+    kernel.reject = vec!["+ virtual server TCP 10.0.0.1:80".into()];
     let endpoints = Event::SliceApplied(slice("web-1", "web", 8080, &["10.1.0.2"]));
     let web = Event::ServiceApplied(local(outer(&["203.0.113.1"])));
     [web, endpoints].into_iter().for_each(|event| engine.apply(event));
     assert!(!engine.sync(&mut kernel, Duration::ZERO).failures.is_empty());
     assert!(kernel.state().short_circuits.is_empty(), "{:?}", kernel.state().short_circuits);
-    kernel.refuse.clear();
+    kernel.reject.clear();
     sync(&mut engine, &mut kernel, 1, []);
     assert_eq!(kernel.state().short_circuits.len(), 1);
 }
@@ -73,13 +73,13 @@ fn foreign_virtual_server_is_not_recorded_after_the_plan_that_met_it() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, []);
     let config = ipvs_netlink::VirtualServer::new(ipvs_netlink::Scheduler::WLC);
-    let theirs = crate::ServerState { config, real_servers: Default::default() };
+    let theirs = crate::VirtualServerState { config, real_servers: Default::default() };
     kernel.virtual_servers.insert(key("TCP 10.111.98.163:80"), theirs.clone());
     myapp().into_iter().for_each(|event| engine.apply(event));
     assert!(!engine.sync(&mut kernel, Duration::from_secs(1)).failures.is_empty());
     // kube-ipvs is killed here.
     let restarted = sync(&mut engine_with(Config::new("node-1")), &mut kernel, 0, myapp());
-    assert!(matches!(restarted.skipped[..], [Skipped::Foreign { .. }]), "{:?}", restarted.skipped);
+    assert!(matches!(restarted.skipped[..], [Skipped::ForeignVirtualServer { .. }]), "{:?}", restarted.skipped);
     assert_eq!(kernel.virtual_servers[&key("TCP 10.111.98.163:80")], theirs);
 }
 
@@ -95,7 +95,7 @@ fn kernel_reads_back_off_after_any_failure() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, []);
     kernel.unanswered = vec!["+ real server".into(), "- flows".into()];
-    let read = kernel.observations;
+    let read = kernel.reads;
     let udp = |endpoints: &[&str]| {
         let slice = slice("dns-1", "dns", 53, endpoints);
         with_protocol(service("dns", &["10.96.0.10"], &[(53, None)]), slice, Protocol::Udp)
@@ -108,7 +108,7 @@ fn kernel_reads_back_off_after_any_failure() {
         assert!(number == 1 || report.is_full || flows == 0, "looked for at every event:\n{}", report.plan);
     }
     // Reads after 1, 2, and 4 seconds.
-    assert_eq!(kernel.observations - read, 3);
+    assert_eq!(kernel.reads - read, 3);
     kernel.unanswered.clear();
     while !engine.is_healthy() {
         let due = engine.next_sync();
@@ -137,14 +137,14 @@ fn address_without_a_record_is_unbound_after_a_failed_unbind() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     kernel.elements = None;
-    kernel.refuse = vec!["- address".into()];
+    kernel.reject = vec!["- address".into()];
     engine.apply(Event::ServiceRemoved(ServiceId::new("default", "myapp")));
     engine.verify_at(Duration::ZERO);
     for second in [30, 31, 33] {
         let report = engine.sync(&mut kernel, Duration::from_secs(second));
         assert_eq!((report.is_full, report.failures.len()), (true, 1), "after {second} seconds");
     }
-    kernel.refuse.clear();
+    kernel.reject.clear();
     sync(&mut engine, &mut kernel, 37, []);
     assert_eq!(kernel.state(), State::default());
 }
