@@ -192,7 +192,7 @@ impl<'a> SyncLoop<'a> {
         let desired = self.looper.engine().desired(&api_first::api_server());
         let keys: Vec<_> = desired.virtual_servers.into_keys().collect();
         // If the kernel cannot be read, the sync of all Services reports it.
-        if self.looper.kernel().servers(&keys).is_ok_and(|served| served.len() < keys.len()) {
+        if self.looper.kernel().virtual_servers(&keys).is_ok_and(|served| served.len() < keys.len()) {
             let now = self.now();
             let report = self.looper.sync_early(now);
             self.lines.record_sync(&report, self.now()).iter().for_each(Line::log);

@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::bail;
+use ipvs_netlink::VirtualServer;
 use proxier::{
-    Engine, Loop, Plan, ServerState, State, SyncReport,
+    Engine, Loop, Plan, State, SyncReport,
     kernel::{ConnectionCounts, Kernel, KernelUnavailable, Report},
     model::VirtualServerKey,
 };
@@ -227,13 +228,15 @@ impl Kernel for Recall {
         }
     }
 
-    fn servers(
+    fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServer>, KernelUnavailable> {
         match self.answers.pop_front() {
-            Some(Answer::Servers(servers)) => Ok(servers?.unwrap_or_else(|| self.expected.servers(keys))),
-            _ => Err(self.lacks("servers")),
+            Some(Answer::VirtualServers(servers)) => {
+                Ok(servers?.unwrap_or_else(|| self.expected.virtual_servers(keys)))
+            }
+            _ => Err(self.lacks("virtual servers")),
         }
     }
 

@@ -13,6 +13,7 @@ mod verify;
 use std::{collections::BTreeMap, time::Duration};
 
 use expect_test::{Expect, expect};
+use ipvs_netlink::VirtualServer;
 
 use super::*;
 use crate::{
@@ -20,7 +21,6 @@ use crate::{
     kernel::{ConnectionCounts, KernelUnavailable, Report},
     model::*,
     set::KeySet,
-    state::ServerState,
     testing::*,
 };
 
@@ -44,11 +44,11 @@ impl Kernel for Forgetful<'_> {
         self.0.prepare()
     }
 
-    fn servers(
+    fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
-        self.0.servers(keys)
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServer>, KernelUnavailable> {
+        self.0.virtual_servers(keys)
     }
 
     fn observe(&mut self, believed: &State) -> Result<State, KernelUnavailable> {

@@ -6,8 +6,9 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
+use proxier::ipvs_netlink::VirtualServer;
 use proxier::{
-    Completeness, Engine, Plan, ServerState, State, SyncReport,
+    Completeness, Engine, Plan, State, SyncReport,
     kernel::{ConnectionCounts, Kernel, KernelUnavailable, Report},
     model::{Event, VirtualServerKey},
 };
@@ -67,10 +68,10 @@ impl Kernel for Accepting {
         Ok(State::default())
     }
 
-    fn servers(
+    fn virtual_servers(
         &mut self,
         _: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, ServerState>, KernelUnavailable> {
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServer>, KernelUnavailable> {
         Ok(BTreeMap::new())
     }
 
