@@ -44,7 +44,9 @@ fn spot_check_leads_to_the_repair_of_a_removed_virtual_server() {
     check(
         &report,
         expect![[r#"
+            + virtual server TCP 10.111.98.163:80 rr
             + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
+            + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
         "#]],
     );
 }
