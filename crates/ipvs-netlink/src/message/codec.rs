@@ -35,11 +35,15 @@ pub(super) fn append(attributes: &[impl Attribute], out: &mut Vec<u8>) {
 pub(super) fn parse<A: Attribute>(bytes: &[u8]) -> Result<Vec<A>, DecodeError> {
     // Most attributes are numbers of four bytes behind a header of four.
     let mut all = Vec::with_capacity(bytes.len() / 8);
-    for attribute in checked(bytes) {
-        let (kind, value) = attribute?;
-        all.push(A::read(kind, value)?);
+    for attribute in each(bytes) {
+        all.push(attribute?);
     }
     Ok(all)
+}
+
+/// Reads attributes one by one, without a list of them.
+pub(super) fn each<A: Attribute>(bytes: &[u8]) -> impl Iterator<Item = Result<A, DecodeError>> {
+    checked(bytes).map(|attribute| attribute.and_then(|(kind, value)| A::read(kind, value)))
 }
 
 /// Integers in host byte order.
