@@ -246,9 +246,12 @@ impl Client {
     ///
     /// [`Error::Read`].
     pub fn destinations(&mut self, service: VirtualServerKey) -> Result<Vec<DestinationEntry>, Error> {
-        let attributes = vec![service.attribute()];
-        let answers = self.socket.dump(self.address(Message::new(Command::GetDestination, attributes)));
-        read(answers, |message| DestinationEntry::from_message(message, service.family()))
+        let mut query = Vec::new();
+        Message::new(Command::GetDestination, vec![service.attribute()]).append_to(&mut query);
+        let read = |_, answer: &[u8]| Some(DestinationEntry::from_bytes(answer, service.family()));
+        let answers = self.socket.dump_with(self.family, &query, read);
+        answers
+            .and_then(|entries| entries.into_iter().map(|entry| entry.map_err(netlink_batch::Error::from)).collect())
             .map_err(|error| Error::Read { what: format!("list destinations of {service}"), error })
     }
 

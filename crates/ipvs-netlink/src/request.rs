@@ -7,10 +7,6 @@ use crate::{
     message::{Attribute, Command, CommandAttribute, DaemonAttribute, Message},
 };
 
-/// The numbers of [`CommandAttribute::Service`] and [`CommandAttribute::Destination`].
-const SERVICE: u16 = 1;
-const DESTINATION: u16 = 2;
-
 /// One change of the kernel's state.
 ///
 /// `Display` prints it in an operator's words: `add destination 10.1.1.1:80 to TCP 10.0.0.1:80`.
@@ -92,10 +88,10 @@ impl Request {
             _ => return Message::from(self).append_to(out),
         };
         command.append_header(out);
-        put_with(out, SERVICE, |out| {
+        put_with(out, CommandAttribute::SERVICE, |out| {
             service.attributes(|attribute| attribute.append(out));
         });
-        put_with(out, DESTINATION, |out| {
+        put_with(out, CommandAttribute::DESTINATION, |out| {
             destination.attributes(key, |attribute| attribute.append(out));
         });
     }

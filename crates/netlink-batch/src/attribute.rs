@@ -40,19 +40,46 @@
 //! ```
 //!
 //! No bytes make the readers panic. They read nothing outside the slice, and stop at an attribute with an impossible
-//! length. To get an error there, use [`netlink_packet_core::NlasIterator`], on which they are built.
+//! length. [`checked`] returns an error there.
 
 use std::{borrow::Cow, net::IpAddr};
 
-use netlink_packet_core::{NLA_F_NESTED, NLA_HEADER_SIZE, NlasIterator};
+use netlink_packet_core::{DecodeError, NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLA_HEADER_SIZE};
+
+/// `NLA_TYPE_MASK`: the type without flags.
+const TYPE: u16 = !(NLA_F_NESTED | NLA_F_NET_BYTEORDER);
 
 /// The types, without flags, and the values of consecutive attributes. It stops at an impossible length.
 pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).map_while(|attribute| {
-        let attribute = attribute.ok()?;
-        let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
-        Some((kind, attribute.into_inner().get(NLA_HEADER_SIZE..length)?))
+    checked(bytes).map_while(|attribute| attribute.ok().map(|(kind, value)| (kind & TYPE, value)))
+}
+
+/// The types, with flags, and the values of consecutive attributes. An attribute with an impossible length is an error,
+/// and ends the sequence.
+///
+/// [`netlink_packet_core::NlasIterator`] does the same more slowly: with it, reading a real server of IPVS, which has
+/// some forty attributes, took three times as many instructions.
+pub fn checked(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), DecodeError>> {
+    std::iter::from_fn(move || {
+        let left = bytes.len();
+        (left > 0).then(|| {
+            let attribute = take(&mut bytes);
+            attribute.ok_or_else(|| {
+                bytes = &[];
+                DecodeError::from(format!("an attribute has an impossible length: {left} bytes are left"))
+            })
+        })
     })
+}
+
+/// Takes the first attribute off. `None` if the bytes do not have the length that it claims.
+#[inline]
+fn take<'a>(bytes: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
+    let [a, b, c, d] = *bytes.first_chunk()?;
+    let length = usize::from(u16::from_ne_bytes([a, b]));
+    let value = bytes.get(NLA_HEADER_SIZE..length)?;
+    *bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((u16::from_ne_bytes([c, d]), value))
 }
 
 /// The value of the first attribute of a type.

@@ -9,11 +9,13 @@ use std::{borrow::Cow, collections::BTreeMap, io};
 
 pub use prerequisites::in_phases;
 
+use ipvs_netlink::VirtualServer;
+
 use crate::{
     cluster::EndpointAddress,
     model::VirtualServerKey,
     plan::{Change, Plan},
-    state::{State, VirtualServerState},
+    state::State,
 };
 
 /// A kernel that the engine reads and changes. Calls are synchronous: one owner makes one call at a time.
@@ -33,7 +35,8 @@ pub trait Kernel {
     /// If any part cannot be read: an unreadable state is never an empty one.
     fn read_state(&mut self, believed: &State) -> Result<State, KernelUnavailable>;
 
-    /// Reads the given virtual servers, each by itself. One that does not exist is not in the result.
+    /// Reads the given virtual servers, each by itself, without their real servers. One that does not exist is not in
+    /// the result.
     ///
     /// # Errors
     ///
@@ -41,7 +44,7 @@ pub trait Kernel {
     fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable>;
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServer>, KernelUnavailable>;
 
     /// Corrects settings of the kernel, such as sysctls, that another program has changed.
     /// [`prepare`](Self::prepare) includes this. The engine also calls it every sync period between the reads of a

@@ -5,8 +5,8 @@ use std::{
     str::FromStr,
 };
 
-use netlink_batch::attribute::{array, put, put_text, put_with};
-use netlink_packet_core::{DecodeError, DefaultNla, Nla, NlaBuffer, NlasIterator};
+use netlink_batch::attribute::{array, checked, put, put_text, put_with};
+use netlink_packet_core::{DecodeError, DefaultNla, Nla};
 
 /// One encoding of values of type `T`.
 pub(super) trait Codec<T> {
@@ -24,7 +24,8 @@ pub(super) trait Codec<T> {
 /// visits each attribute several times. One pass halves the time of a large batch.
 pub(crate) trait Attribute: Sized {
     fn append(&self, out: &mut Vec<u8>);
-    fn read(attribute: &NlaBuffer<&[u8]>) -> Result<Self, DecodeError>;
+    /// `kind` has the flags.
+    fn read(kind: u16, value: &[u8]) -> Result<Self, DecodeError>;
 }
 
 pub(super) fn append(attributes: &[impl Attribute], out: &mut Vec<u8>) {
@@ -32,7 +33,17 @@ pub(super) fn append(attributes: &[impl Attribute], out: &mut Vec<u8>) {
 }
 
 pub(super) fn parse<A: Attribute>(bytes: &[u8]) -> Result<Vec<A>, DecodeError> {
-    NlasIterator::new(bytes).map(|attribute| A::read(&attribute?)).collect()
+    // Most attributes are numbers of four bytes behind a header of four.
+    let mut all = Vec::with_capacity(bytes.len() / 8);
+    for attribute in each(bytes) {
+        all.push(attribute?);
+    }
+    Ok(all)
+}
+
+/// Reads attributes one by one, without a list of them.
+pub(super) fn each<A: Attribute>(bytes: &[u8]) -> impl Iterator<Item = Result<A, DecodeError>> {
+    checked(bytes).map(|attribute| attribute.and_then(|(kind, value)| A::read(kind, value)))
 }
 
 /// Integers in host byte order.
@@ -133,22 +144,21 @@ macro_rules! attributes {
                 }
             }
 
-            fn read(
-                attribute: &netlink_packet_core::NlaBuffer<&[u8]>,
-            ) -> Result<Self, netlink_packet_core::DecodeError> {
-                if attribute.network_byte_order_flag() && attribute.nested_flag() {
+            fn read(kind: u16, value: &[u8]) -> Result<Self, netlink_packet_core::DecodeError> {
+                use netlink_packet_core::{NLA_F_NET_BYTEORDER, NLA_F_NESTED};
+                let is_nest = kind & NLA_F_NESTED != 0;
+                let is_number = kind & NLA_F_NET_BYTEORDER != 0;
+                if is_nest && is_number {
                     return Err("an attribute that is both nested and a number".into());
                 }
-                let value = match attribute.kind() {
-                    _ if attribute.network_byte_order_flag() => None,
-                    $($kind if attribute.nested_flag() && !<$codec as Codec<$type>>::NESTED => None,
-                    $kind => <$codec as Codec<$type>>::read(attribute.value())?.map(Self::$variant),)*
+                let known = match kind & !NLA_F_NESTED {
+                    _ if is_number => None,
+                    $($kind if is_nest && !<$codec as Codec<$type>>::NESTED => None,
+                    $kind => <$codec as Codec<$type>>::read(value)?.map(Self::$variant),)*
                     _ => None,
                 };
-                match value {
-                    Some(value) => Ok(value),
-                    None => netlink_packet_core::Parseable::parse(attribute).map(Self::Other),
-                }
+                let other = || Self::Other(netlink_packet_core::DefaultNla::new(kind, value.to_vec()));
+                Ok(known.unwrap_or_else(other))
             }
         }
     };

@@ -189,6 +189,13 @@ commands! {
     Flush = 17,
 }
 
+impl CommandAttribute {
+    /// `IPVS_CMD_ATTR_SERVICE`.
+    pub(crate) const SERVICE: u16 = 1;
+    /// `IPVS_CMD_ATTR_DEST`.
+    pub(crate) const DESTINATION: u16 = 2;
+}
+
 attributes! {
     /// The outermost attributes of a message (`IPVS_CMD_ATTR_*`).
     CommandAttribute {

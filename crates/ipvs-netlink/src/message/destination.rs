@@ -1,8 +1,10 @@
+use netlink_batch::attribute::find;
 use netlink_packet_core::DecodeError;
+use netlink_packet_generic::constants::GENL_HDRLEN;
 
 use super::{
     CommandAttribute, Message, Stats64Attribute, StatsAttribute, address_from_wire, address_to_wire,
-    codec::{Bytes, Codec, Native, Nest, Network, attributes},
+    codec::{Bytes, Codec, Native, Nest, Network, attributes, each},
     family_from_wire, missing,
 };
 use crate::{
@@ -90,10 +92,21 @@ impl DestinationEntry {
             CommandAttribute::Destination(nest) => Some(nest.as_slice()),
             _ => None,
         });
-        Self::from_attributes(nest.ok_or_else(|| missing("a destination"))?, service)
+        let nest = nest.ok_or_else(|| missing("a destination"))?;
+        Self::from_attributes(nest.iter().cloned().map(Ok), service)
     }
 
-    fn from_attributes(attributes: &[DestinationAttribute], service: Family) -> Result<Self, DecodeError> {
+    /// Reads one destination as [`from_message`](Self::from_message) does, from the bytes behind the netlink header. A
+    /// list of thousands of destinations takes half the time without a [`Message`] for each.
+    pub(crate) fn from_bytes(answer: &[u8], service: Family) -> Result<Self, DecodeError> {
+        let nest = answer.get(GENL_HDRLEN..).and_then(|attributes| find(attributes, CommandAttribute::DESTINATION));
+        Self::from_attributes(each(nest.ok_or_else(|| missing("a destination"))?), service)
+    }
+
+    fn from_attributes(
+        attributes: impl Iterator<Item = Result<DestinationAttribute, DecodeError>>,
+        service: Family,
+    ) -> Result<Self, DecodeError> {
         use DestinationAttribute as A;
         let (mut family, mut address, mut port) = (service, None, None);
         let (mut method, mut weight, mut upper_threshold, mut lower_threshold) = (None, None, 0, 0);
@@ -101,22 +114,22 @@ impl DestinationEntry {
         let mut connections = Connections::default();
         let (mut stats, mut stats64) = (None, None);
         for attribute in attributes {
-            match attribute {
-                A::Address(bytes) => address = Some(*bytes),
-                A::Port(number) => port = Some(*number),
-                A::Forwarding(number) => method = Some(*number),
-                A::Weight(number) => weight = Some(*number),
-                A::UpperThreshold(number) => upper_threshold = *number,
-                A::LowerThreshold(number) => lower_threshold = *number,
-                A::ActiveConnections(count) => connections.active = *count,
-                A::InactiveConnections(count) => connections.inactive = *count,
-                A::PersistentConnections(count) => connections.persistent = *count,
+            match attribute? {
+                A::Address(bytes) => address = Some(bytes),
+                A::Port(number) => port = Some(number),
+                A::Forwarding(number) => method = Some(number),
+                A::Weight(number) => weight = Some(number),
+                A::UpperThreshold(number) => upper_threshold = number,
+                A::LowerThreshold(number) => lower_threshold = number,
+                A::ActiveConnections(count) => connections.active = count,
+                A::InactiveConnections(count) => connections.inactive = count,
+                A::PersistentConnections(count) => connections.persistent = count,
                 A::Stats(counters) => stats = Some(Stats::from(counters.as_slice())),
-                A::Family(number) => family = family_from_wire(*number)?,
+                A::Family(number) => family = family_from_wire(number)?,
                 A::Stats64(counters) => stats64 = Some(Stats::from(counters.as_slice())),
-                A::TunnelType(number) => tunnel.kind = TunnelType::from_number(*number),
-                A::TunnelPort(number) => tunnel.port = *number,
-                A::TunnelFlags(bits) => tunnel.flags = TunnelFlags::from_bits_retain(*bits),
+                A::TunnelType(number) => tunnel.kind = TunnelType::from_number(number),
+                A::TunnelPort(number) => tunnel.port = number,
+                A::TunnelFlags(bits) => tunnel.flags = TunnelFlags::from_bits_retain(bits),
                 A::Other(_) => {}
             }
         }
@@ -136,5 +149,42 @@ impl DestinationEntry {
             connections,
             stats: stats64.or(stats).unwrap_or_default(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Request, VirtualServerKey, message::Command};
+
+    fn request() -> Request {
+        let service = VirtualServerKey::new(crate::Protocol::Tcp, "10.0.0.1:80".parse().unwrap());
+        let key = DestinationKey { address: "10.244.0.1".parse().unwrap(), port: 8080 };
+        let destination = Destination { weight: 3, upper_threshold: 9, ..Destination::default() };
+        Request::AddDestination { service, key, destination }
+    }
+
+    #[test]
+    fn destination_of_a_request_is_read_back_from_its_bytes() {
+        let (request, mut bytes) = (request(), Vec::new());
+        request.append_to(&mut bytes);
+        let entry = DestinationEntry::from_bytes(&bytes, Family::V4).unwrap();
+        let Request::AddDestination { key, destination, .. } = request else { unreachable!() };
+        assert_eq!((entry.key, entry.destination), (key, destination));
+    }
+
+    #[test]
+    fn mutated_destinations_are_read_alike_from_bytes_and_from_a_message() {
+        let mut bytes = Vec::new();
+        request().append_to(&mut bytes);
+        fuzz::fuzz("ipvs-destinations", [bytes], |bytes| {
+            let message = bytes.get(GENL_HDRLEN..).map(|bytes| Message::parse(Command::NewDestination, bytes));
+            let read = DestinationEntry::from_bytes(bytes, Family::V4);
+            if let Some(Ok(message)) = message
+                && let Ok(entry) = DestinationEntry::from_message(&message, Family::V4)
+            {
+                assert_eq!(read.unwrap(), entry);
+            }
+        });
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipvs_netlink::VirtualServer;
 use proxier::{
-    Plan, State, VirtualServerState,
+    Plan, State,
     kernel::{ConnectionCounts, Kernel, KernelUnavailable, Report},
     model::VirtualServerKey,
 };
@@ -38,8 +39,8 @@ impl Expected {
         Ok(self.0.clone())
     }
 
-    pub(super) fn servers(&self, keys: &[VirtualServerKey]) -> BTreeMap<VirtualServerKey, VirtualServerState> {
-        let server = |key: &VirtualServerKey| Some((*key, self.0.virtual_servers.get(key)?.clone()));
+    pub(super) fn virtual_servers(&self, keys: &[VirtualServerKey]) -> BTreeMap<VirtualServerKey, VirtualServer> {
+        let server = |key: &VirtualServerKey| Some((*key, self.0.virtual_servers.get(key)?.config));
         keys.iter().filter_map(server).collect()
     }
 
@@ -113,12 +114,12 @@ impl<K: Kernel> Kernel for RecordedKernel<K> {
     fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServer>, KernelUnavailable> {
         let answer = self.kernel.virtual_servers(keys);
         self.answered(|expected| {
-            let is_expected = |servers: &BTreeMap<_, _>| *servers == expected.servers(keys);
+            let is_expected = |servers: &BTreeMap<_, _>| *servers == expected.virtual_servers(keys);
             let unexpected = answer.clone().map(|servers| Some(servers).filter(|servers| !is_expected(servers)));
-            Ok(Answer::Servers(unexpected))
+            Ok(Answer::VirtualServers(unexpected))
         });
         answer
     }

@@ -25,8 +25,9 @@ use std::{
     time::Duration,
 };
 
+use ipvs_netlink::VirtualServer;
 use proxier::{
-    Completeness, Config, Plan, VirtualServerState,
+    Completeness, Config, Plan,
     cluster::EndpointAddress,
     kernel::{KernelUnavailable, Report},
     linux::Drift,
@@ -89,8 +90,8 @@ pub enum Answer {
     Prepared(Result<(), KernelUnavailable>),
     /// The parts of the state that differ from the expected state.
     State(Result<Map<String, Value>, KernelUnavailable>),
-    /// The virtual servers that the engine asked for.
-    Servers(Result<Option<BTreeMap<VirtualServerKey, VirtualServerState>>, KernelUnavailable>),
+    /// The virtual servers that the engine asked for, without their real servers.
+    VirtualServers(Result<Option<BTreeMap<VirtualServerKey, VirtualServer>>, KernelUnavailable>),
     /// The settings of the kernel are correct.
     Settings(Result<(), KernelUnavailable>),
     /// The connections of real servers.

@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::bail;
+use ipvs_netlink::VirtualServer;
 use proxier::{
-    Engine, Loop, Plan, State, SyncReport, VirtualServerState,
+    Engine, Loop, Plan, State, SyncReport,
     kernel::{ConnectionCounts, Kernel, KernelUnavailable, Report},
     model::VirtualServerKey,
 };
@@ -230,10 +231,12 @@ impl Kernel for Recall {
     fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServer>, KernelUnavailable> {
         match self.answers.pop_front() {
-            Some(Answer::Servers(servers)) => Ok(servers?.unwrap_or_else(|| self.expected.servers(keys))),
-            _ => Err(self.lacks("virtual_servers")),
+            Some(Answer::VirtualServers(servers)) => {
+                Ok(servers?.unwrap_or_else(|| self.expected.virtual_servers(keys)))
+            }
+            _ => Err(self.lacks("virtual servers")),
         }
     }
 

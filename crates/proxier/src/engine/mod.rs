@@ -221,7 +221,7 @@ impl Engine {
     /// Reconciles the kernel with the desired state. The cost is proportional to the changes since the last sync.
     ///
     /// Once every `sync_period`, and after a failure, the engine reads the kernel again and compares all of it. It also
-    /// does so if a spot check of a few virtual servers, every two seconds, finds a difference. If the state has more
+    /// does so if a spot check of one virtual server, every two seconds, finds a difference. If the state has more
     /// than 1,000 objects, the engine waits another period for each 1,000.
     pub fn sync(&mut self, kernel: &mut impl Kernel, now: Duration) -> SyncReport {
         self.doubt.sync(now);

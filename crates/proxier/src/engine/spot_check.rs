@@ -1,4 +1,4 @@
-//! Spot checks: between two reads of the whole kernel, the engine reads a few virtual servers and compares them.
+//! Spot checks: between two reads of the whole kernel, the engine reads one virtual server and compares it.
 //!
 //! IPVS reports no changes. If another program removes all virtual servers, the next spot check shows it.
 
@@ -10,15 +10,11 @@ use std::{
 use crate::{
     kernel::{Kernel, KernelUnavailable},
     model::VirtualServerKey,
-    state::{State, VirtualServerState},
+    state::State,
 };
 
 /// The interval between spot checks. After so long the engine notices that all virtual servers are gone.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// A spot check reads at most so many virtual servers, however many there are.
-const SERVERS: usize = 4;
-/// A spot check reads no further virtual server after so many real servers.
-const REAL_SERVERS: usize = 16;
 
 /// When the next spot check is due, and where in the state it continues.
 #[derive(Debug, Default)]
@@ -50,36 +46,26 @@ impl SpotCheck {
             return Ok(false);
         }
         self.restart(now);
-        let servers = self.next_servers(known);
-        let read = kernel.virtual_servers(&servers)?;
-        Ok(servers.iter().any(|key| read.get(key) != known.virtual_servers.get(key)))
+        let Some(key) = self.next_server(known) else { return Ok(false) };
+        let read = kernel.virtual_servers(&[key])?;
+        Ok(read.get(&key) != known.virtual_servers.get(&key).map(|server| &server.config))
     }
 
-    /// The next virtual servers in the order of their keys. After the last key, it continues with the first one.
-    fn next_servers(&mut self, known: &State) -> Vec<VirtualServerKey> {
+    /// The next virtual server in the order of the keys. After the last key, it continues with the first one.
+    fn next_server(&mut self, known: &State) -> Option<VirtualServerKey> {
         let all = &known.virtual_servers;
         let start = self.last.map_or(Unbounded, Excluded);
-        let in_order = all.range((start, Unbounded)).chain(all).take(SERVERS.min(all.len()));
-        let mut real_servers = 0;
-        let has_room = |(_, server): &(_, &VirtualServerState)| {
-            let has_room = real_servers < REAL_SERVERS;
-            real_servers += server.real_servers.len();
-            has_room
-        };
-        let servers: Vec<_> = in_order.take_while(has_room).map(|(key, _)| *key).collect();
-        self.last = servers.last().copied();
-        servers
+        self.last = all.range((start, Unbounded)).chain(all).next().map(|(key, _)| *key);
+        self.last
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use ipvs_netlink::{Destination, Scheduler, VirtualServer};
+    use ipvs_netlink::{Scheduler, VirtualServer};
 
     use super::*;
-    use crate::{cluster::EndpointAddress, fake::FakeKernel, testing::key};
+    use crate::{fake::FakeKernel, state::VirtualServerState, testing::key};
 
     /// A kernel with so many virtual servers, and the state that the engine knows.
     fn kernel(count: usize) -> (FakeKernel, State) {
@@ -98,36 +84,13 @@ mod tests {
     }
 
     #[test]
-    fn spot_checks_reach_every_virtual_server() {
-        let (_, state) = kernel(10);
-        let mut spot_check = SpotCheck::default();
-        let read: Vec<_> = (0..5).map(|_| spot_check.next_servers(&state)).collect();
-        assert!(read.iter().all(|servers| servers.len() == 4));
-        assert_eq!(read[..3].concat().into_iter().collect::<BTreeSet<_>>().len(), 10);
-        assert_eq!(read.concat()[10..], read.concat()[..10]);
-    }
-
-    #[test]
-    fn spot_check_reads_each_of_a_few_virtual_servers_once() {
+    fn spot_checks_reach_every_virtual_server_in_turn() {
         let (_, state) = kernel(3);
         let mut spot_check = SpotCheck::default();
-        for _ in 0..3 {
-            assert_eq!(spot_check.next_servers(&state).len(), 3);
-        }
-        assert!(spot_check.next_servers(&State::default()).is_empty());
-    }
-
-    #[test]
-    fn spot_check_reads_fewer_virtual_servers_with_many_real_servers() {
-        let (_, mut state) = kernel(10);
-        for server in state.virtual_servers.values_mut() {
-            let at = |port: u16| EndpointAddress { address: [10, 244, 0, 1].into(), port: port.try_into().unwrap() };
-            server.real_servers = (1..=10).map(|port| (at(port), Destination::default())).collect();
-        }
-        let mut spot_check = SpotCheck::default();
-        assert_eq!(spot_check.next_servers(&state).len(), 2);
-        state.virtual_servers.values_mut().for_each(|server| server.real_servers.clear());
-        assert_eq!(spot_check.next_servers(&state).len(), 4);
+        let read: Vec<_> = (0..7).filter_map(|_| spot_check.next_server(&state)).collect();
+        let all: Vec<_> = state.virtual_servers.keys().copied().collect();
+        assert_eq!(read, [&all[..], &all, &all[..1]].concat());
+        assert_eq!(spot_check.next_server(&State::default()), None);
     }
 
     #[test]
@@ -139,5 +102,12 @@ mod tests {
         kernel.virtual_servers.clear();
         assert!(!spot_check.finds_difference(&mut kernel, &state, seconds(3)).unwrap(), "it was not due");
         assert!(spot_check.finds_difference(&mut kernel, &state, seconds(4)).unwrap());
+    }
+
+    #[test]
+    fn spot_check_finds_the_scheduler_of_another_program() {
+        let (mut kernel, state) = kernel(1);
+        kernel.virtual_servers.values_mut().for_each(|server| server.config.scheduler = Scheduler::WLC);
+        assert!(SpotCheck::default().finds_difference(&mut kernel, &state, seconds(0)).unwrap());
     }
 }

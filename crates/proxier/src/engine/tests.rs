@@ -13,6 +13,7 @@ mod verify;
 use std::{collections::BTreeMap, time::Duration};
 
 use expect_test::{Expect, expect};
+use ipvs_netlink::VirtualServer;
 
 use super::*;
 use crate::{
@@ -20,7 +21,6 @@ use crate::{
     kernel::{ConnectionCounts, KernelUnavailable, Report},
     model::*,
     set::KeySet,
-    state::VirtualServerState,
     testing::*,
 };
 
@@ -47,7 +47,7 @@ impl Kernel for Forgetful<'_> {
     fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServer>, KernelUnavailable> {
         self.0.virtual_servers(keys)
     }
 

@@ -110,9 +110,9 @@ impl Kernel for FakeKernel {
     fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServer>, KernelUnavailable> {
         self.check_readable()?;
-        let found = |key: &VirtualServerKey| Some((*key, self.virtual_servers.get(key)?.clone()));
+        let found = |key: &VirtualServerKey| Some((*key, self.virtual_servers.get(key)?.config));
         Ok(keys.iter().filter_map(found).collect())
     }
 

@@ -1,8 +1,8 @@
 //! Virtual servers and real servers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ipvs_netlink::{Client, Error, Request, RequestFailure};
+use ipvs_netlink::{Client, Error, Request, RequestFailure, VirtualServer};
 
 use crate::{
     cluster::EndpointAddress,
@@ -108,6 +108,18 @@ pub(super) fn ask(
         }
     }
     Ok(())
+}
+
+/// Queries virtual servers individually, without their real servers. Returns those that exist.
+pub(super) fn configurations(
+    client: &mut Client,
+    keys: &[VirtualServerKey],
+) -> Result<BTreeMap<VirtualServerKey, VirtualServer>, Error> {
+    let mut found = BTreeMap::new();
+    for key in keys {
+        found.extend(client.service((*key).into())?.map(|entry| (*key, entry.service)));
+    }
+    Ok(found)
 }
 
 fn add(client: &mut Client, state: &mut State, entry: ipvs_netlink::ServiceEntry) -> Result<(), Error> {

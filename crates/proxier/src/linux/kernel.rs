@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, io};
 
+use ipvs_netlink::VirtualServer;
+
 use super::{LinuxKernel, Operation, Subsystem, ipvs, record, sysctl, timeouts, unavailable};
 use crate::{
     kernel::{Cause, ConnectionCounts, Failure, Kernel, KernelUnavailable, Reason, Report, in_phases},
     model::VirtualServerKey,
     plan::{Change, Phase, Plan},
-    state::{State, VirtualServerState},
+    state::State,
 };
 
 impl Kernel for LinuxKernel {
@@ -47,11 +49,9 @@ impl Kernel for LinuxKernel {
     fn virtual_servers(
         &mut self,
         keys: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
-        let mut state = State::default();
-        let query = |kernel: &mut Self| ipvs::ask(&mut kernel.ipvs, &mut state, keys.iter().copied());
-        self.timed(Subsystem::Ipvs, Operation::Read, query).map_err(unavailable("IPVS"))?;
-        Ok(state.virtual_servers)
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServer>, KernelUnavailable> {
+        let query = |kernel: &mut Self| ipvs::configurations(&mut kernel.ipvs, keys);
+        self.timed(Subsystem::Ipvs, Operation::Read, query).map_err(unavailable("IPVS"))
     }
 
     fn connections(&mut self, servers: &[VirtualServerKey]) -> Result<ConnectionCounts, KernelUnavailable> {

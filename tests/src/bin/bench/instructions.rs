@@ -6,8 +6,9 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
+use proxier::ipvs_netlink::VirtualServer;
 use proxier::{
-    Completeness, Engine, Plan, State, SyncReport, VirtualServerState,
+    Completeness, Engine, Plan, State, SyncReport,
     kernel::{ConnectionCounts, Kernel, KernelUnavailable, Report},
     model::{Event, VirtualServerKey},
 };
@@ -70,7 +71,7 @@ impl Kernel for Accepting {
     fn virtual_servers(
         &mut self,
         _: &[VirtualServerKey],
-    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerState>, KernelUnavailable> {
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServer>, KernelUnavailable> {
         Ok(BTreeMap::new())
     }
 

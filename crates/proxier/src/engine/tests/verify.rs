@@ -33,18 +33,20 @@ fn requested_verification_reads_the_kernel_once_when_due() {
 
 /// IPVS reports no changes.
 #[test]
-fn spot_check_leads_to_the_repair_of_a_removed_real_server() {
+fn spot_check_leads_to_the_repair_of_a_removed_virtual_server() {
     let (mut engine, mut kernel) = start();
     sync(&mut engine, &mut kernel, 0, myapp());
     let key = key("TCP 10.111.98.163:80");
-    remove_first(kernel.virtual_servers.get_mut(&key).unwrap());
+    kernel.virtual_servers.remove(&key);
     check(&sync(&mut engine, &mut kernel, 1, []), expect![""]);
     let report = sync(&mut engine, &mut kernel, 2, []);
-    assert_eq!((report.is_full, report.drifted), (true, 1));
+    assert_eq!((report.is_full, report.drifted), (true, 3));
     check(
         &report,
         expect![[r#"
+            + virtual server TCP 10.111.98.163:80 rr
             + real server TCP 10.111.98.163:80 -> 10.244.1.57:80 Masq 1
+            + real server TCP 10.111.98.163:80 -> 10.244.1.58:80 Masq 1
         "#]],
     );
 }
