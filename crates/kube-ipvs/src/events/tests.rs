@@ -48,7 +48,7 @@ fn event_regards_its_object() {
           "eventTime": "1970-01-01T00:00:00.000000Z",
           "kind": "Event",
           "metadata": {
-            "name": "web.ad733d26053e979e",
+            "name": "web.d9207d2ec5f420bd",
             "namespace": "shop"
           },
           "note": "why",

@@ -140,49 +140,49 @@ fn ipv4_and_ipv6_table_requests_match_fingerprints() {
     expect![[r#"
         010 1 cb360fcfac4df5dc
         a00 1 b1322107d2db4fe8
-        a03 18 d81d203cf7e1bec7
+        a03 18 3d11363541d52016
         a05 1 fa38ee6793b6db31
-        a06 75 839b33a8000d73a7
+        a06 75 ff17a31c0fb97e90
         a08 1 c8e5531c997fd53d
         a09 22 c12e23aacc293ac3
 
         010 1 cb360fcfac4df5dc
         a00 1 749e980c96e01fc0
-        a03 18 9774cfbeaed097c7
+        a03 18 35bbb2f331ef3696
         a05 1 aa82e6df86bb16b9
-        a06 74 979d7d31a21e8d4e
+        a06 74 707c87994a26c8be
         a08 1 266d84a373e6eb55
         a09 22 8a78be30373f653d
 
         010 1 cb360fcfac4df5dc
         a00 1 b1322107d2db4fe8
-        a03 18 d81d203cf7e1bec7
+        a03 18 3d11363541d52016
         a05 1 fa38ee6793b6db31
-        a06 75 0c67fc7f14ba5dde
+        a06 75 37df6fd1575a6c8d
         a08 1 c8e5531c997fd53d
         a09 22 c12e23aacc293ac3
 
         010 1 cb360fcfac4df5dc
         a00 1 749e980c96e01fc0
-        a03 18 9774cfbeaed097c7
+        a03 18 35bbb2f331ef3696
         a05 1 aa82e6df86bb16b9
-        a06 74 7ed2aeefb85fe0d0
+        a06 74 a912f16d9a6cffb4
         a08 1 266d84a373e6eb55
         a09 22 8a78be30373f653d
 
         010 1 cb360fcfac4df5dc
         a00 1 b1322107d2db4fe8
-        a03 18 d81d203cf7e1bec7
+        a03 18 3d11363541d52016
         a05 1 fa38ee6793b6db31
-        a06 72 1e0992e10be47672
+        a06 72 5c29b6bce845d695
         a08 1 c8e5531c997fd53d
         a09 22 c12e23aacc293ac3
 
         010 1 cb360fcfac4df5dc
         a00 1 749e980c96e01fc0
-        a03 18 9774cfbeaed097c7
+        a03 18 35bbb2f331ef3696
         a05 1 aa82e6df86bb16b9
-        a06 71 1396ee1b13dfc8ab
+        a06 71 4682d637e8aa2a0b
         a08 1 266d84a373e6eb55
         a09 22 8a78be30373f653d
 
