@@ -56,7 +56,7 @@ impl<K: Kernel> Recorded<K> {
         self.inner.set_complete(completeness);
     }
 
-    /// As [`Loop::notice`].
+    /// As [`Loop::notify`].
     pub fn notify(&mut self, drifts: &[Drift], now: Duration) {
         self.inner.kernel().record(&Entry::Notice { at: now, drifts: drifts.into() });
         self.inner.notify(drifts, now);
