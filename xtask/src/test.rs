@@ -13,7 +13,7 @@ use crate::platform::Platform;
 use crate::preflight::{self, Needs};
 use crate::progress::Progress;
 use crate::steps::Steps;
-use crate::testbench::{Bench, Job, copy_output};
+use crate::testbench::{Bench, Died, Job, copy_output};
 use crate::workspace::{Executable, SCENARIOS, Sort, Workspace, cargo};
 
 pub(crate) const STEPS: usize = 4;
@@ -93,16 +93,17 @@ impl Test {
         self.filters.iter().cloned().chain(self.exact.then(|| "--exact".to_owned()))
     }
 
-    fn count(&self, executable: &Executable) -> Result<usize> {
-        let mut command = Command::new(&executable.path);
-        let output = command.arg("--list").args(self.choice()).output();
-        let output = output.with_context(|| format!("running {}", executable.path.display()))?;
-        let listed = String::from_utf8_lossy(&output.stdout);
-        Ok(listed.lines().filter(|line| line.ends_with(": test")).count())
-    }
-
-    fn count_all(&self, executables: &[Executable]) -> Result<usize> {
-        executables.iter().map(|executable| self.count(executable)).sum()
+    /// The names of the chosen tests of these executables.
+    fn names(&self, executables: &[Executable]) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for executable in executables {
+            let mut command = Command::new(&executable.path);
+            let output = command.arg("--list").args(self.choice()).output();
+            let output = output.with_context(|| format!("running {}", executable.path.display()))?;
+            let listed = String::from_utf8_lossy(&output.stdout);
+            names.extend(listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned));
+        }
+        Ok(names)
     }
 }
 
@@ -131,10 +132,29 @@ impl Built {
         Ok(Self { for_host, for_bench, programs })
     }
 
+    /// If the machine dies, the tests without a result run on another one. If that dies too, they have failed.
     fn on_bench(&self, args: &Test, bench: &Bench, workspace: &Workspace, progress: &mut Progress) -> Result<()> {
+        let names = args.names(&self.for_bench)?;
+        progress.begin("cargo xtask test --kernel-only --exact", names.len());
+        let mut status = bench.run(&self.job(args, bench, workspace, args.choice()), progress);
+        if let Err(error) = &status
+            && let Some(died) = error.downcast_ref::<Died>()
+        {
+            eprintln!("bench: {died}");
+            let rest = progress.machine_died(&died.to_string(), names);
+            let rest = rest.into_iter().chain(["--exact".to_owned()]);
+            status = bench.run(&self.job(args, bench, workspace, rest), progress);
+        }
+        let status = status.context("the tests on the bench did not finish")?;
+        ensure!(status == 0, "some tests failed on the bench");
+        ensure!(progress.counts().failed == 0, "some tests failed before the bench died");
+        Ok(())
+    }
+
+    fn job(&self, args: &Test, bench: &Bench, workspace: &Workspace, tests: impl Iterator<Item = String>) -> Job {
         let mut command: Vec<String> = vec!["sh".into(), "-c".into(), script(&self.for_bench), "tests".into()];
         command.push(format!("--test-threads={}", args.test_threads.unwrap_or_else(|| bench.tests_at_once())));
-        command.extend(args.choice());
+        command.extend(tests);
         let mut job = Job::new(command);
         job.timeout = HANG;
         job.servers = true;
@@ -144,10 +164,7 @@ impl Built {
         if let Some(other) = &args.other_build {
             job.file(other, "bin/kube-ipvs-other");
         }
-        progress.begin("cargo xtask test --kernel-only --exact", args.count_all(&self.for_bench)?);
-        let status = bench.run(&job, progress).context("the tests on the bench did not finish")?;
-        ensure!(status == 0, "some tests failed on the bench");
-        Ok(())
+        job
     }
 }
 
@@ -162,7 +179,7 @@ fn script(tests: &[Executable]) -> String {
 }
 
 fn on_host(args: &Test, workspace: &Workspace, built: &Built, progress: &mut Progress) -> Result<()> {
-    progress.begin("cargo xtask test --host --exact", args.count_all(&built.for_host)?);
+    progress.begin("cargo xtask test --host --exact", args.names(&built.for_host)?.len());
     let mut cargo = cargo();
     cargo
         .args(["test", "--quiet", "--no-fail-fast", "--workspace", "--exclude", SCENARIOS, "--", "--format=pretty"])

@@ -11,6 +11,17 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// The count of one test with this result.
+    pub(super) fn of(result: &str) -> Self {
+        let mut counts = Self::default();
+        match result {
+            "ok" => counts.passed = 1,
+            "FAILED" => counts.failed = 1,
+            _ => counts.ignored = 1,
+        }
+        counts
+    }
+
     pub(super) fn parse(line: &str) -> Option<Self> {
         let result = line.strip_prefix("test result: ")?;
         let mut counts = Self::default();

@@ -7,6 +7,7 @@ mod lines;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,9 @@ pub(crate) struct Progress {
     log: File,
     log_path: PathBuf,
     counts: Counts,
+    /// The results since an executable's last closing line, which a machine that died did not print.
+    uncounted: Counts,
+    deaths: Vec<String>,
     failures: Vec<Failure>,
     took: Vec<(Duration, String)>,
     part: Part,
@@ -44,7 +48,8 @@ struct Part {
     /// The command that runs one of them, without the test's name.
     again: &'static str,
     total: usize,
-    done: usize,
+    /// The names of the tests with a result. Two executables can have a test of the same name.
+    done: Vec<String>,
     started: Instant,
     heard: Instant,
     begun: BTreeMap<String, Instant>,
@@ -55,14 +60,14 @@ impl Part {
     fn new(again: &'static str, total: usize) -> Self {
         let (begun, why) = (BTreeMap::new(), BTreeMap::new());
         let now = Instant::now();
-        Self { again, total, done: 0, started: now, heard: now, begun, why }
+        Self { again, total, done: Vec::new(), started: now, heard: now, begun, why }
     }
 
     /// The elapsed time, and an estimate of the remaining time from the pace so far.
     fn time(&self) -> String {
         let so_far = self.started.elapsed();
-        let left = self.total.saturating_sub(self.done);
-        match u32::try_from(self.done) {
+        let left = self.total.saturating_sub(self.done.len());
+        match u32::try_from(self.done.len()) {
             Ok(done) if done > 0 && left > 0 => {
                 let rest = so_far * u32::try_from(left).unwrap_or(u32::MAX) / done;
                 format!("{} so far, about {} left", human(so_far), human(rest))
@@ -81,6 +86,8 @@ impl Progress {
             log: file,
             log_path: log.to_owned(),
             counts: Counts::default(),
+            uncounted: Counts::default(),
+            deaths: Vec::new(),
             failures: Vec::new(),
             took: Vec::new(),
             part: Part::new("", 0),
@@ -90,6 +97,16 @@ impl Progress {
     /// `total` tests follow. The command `again` with a name runs one of them.
     pub(crate) fn begin(&mut self, again: &'static str, total: usize) {
         self.part = Part::new(again, total);
+    }
+
+    /// The machine of the running tests died. Returns which of `names` have no result yet.
+    pub(crate) fn machine_died(&mut self, why: &str, names: Vec<String>) -> Vec<String> {
+        self.counts += mem::take(&mut self.uncounted);
+        self.part.begun.clear();
+        let rest: Vec<String> = names.into_iter().filter(|name| !self.part.done.contains(name)).collect();
+        let first = why.lines().next().unwrap_or_default();
+        self.deaths.push(format!("The bench died: {first}. {} tests ran on another one.", rest.len()));
+        rest
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -116,7 +133,10 @@ impl Progress {
                 }
             }
             Event::Ended(name, result) => self.ended(&name, &result, out)?,
-            Event::Counted(counts) => self.counts += counts,
+            Event::Counted(counts) => {
+                self.uncounted = Counts::default();
+                self.counts += counts;
+            }
             // Each executable prints these lines, even if none of its tests was selected.
             Event::Frame => {}
             Event::Other(line) => out.write_all(&line)?,
@@ -125,8 +145,10 @@ impl Progress {
     }
 
     fn ended(&mut self, name: &str, result: &str, out: &mut dyn Write) -> Result<()> {
-        self.part.done += 1;
-        let (done, total) = (self.part.done, self.part.total.max(self.part.done));
+        self.part.done.push(name.to_owned());
+        self.uncounted += Counts::of(result);
+        let done = self.part.done.len();
+        let total = self.part.total.max(done);
         let took = self.part.begun.remove(name).map(|begun| begun.elapsed());
         let seconds = took.map(|took| format!("{:.1} s", took.as_secs_f32())).unwrap_or_default();
         writeln!(out, "{done:>4}/{total}  {result:<6} {seconds:>8}  {name}  ({})", self.part.time())?;
@@ -152,6 +174,9 @@ impl Progress {
         }
         for (took, name) in slowest {
             println!("{:>8.1} s  {name}", took.as_secs_f32());
+        }
+        for death in &self.deaths {
+            println!("\n{death}");
         }
         println!("\n{}\n", self.counts);
     }

@@ -2,7 +2,7 @@
 # The first process of the bench's virtual machine: brings the kernel up, runs /job, reports its exit status, ends.
 #
 # Ports of the virtio-serial device, in the order that testbench/vm.rs gives them:
-#   p1 standard input   p2 standard output   p3 standard error   p4 reports: "up", then "exit STATUS"
+#   p1 standard input   p2 standard output   p3 standard error   p4 reports: "up", "alive" ..., "exit STATUS"
 # The kernel's messages and this script's own complaints go to the console, which the host keeps as a log.
 PATH=/usr/sbin:/usr/bin:/usr/lib/busybox
 export PATH HOME=/root
@@ -75,6 +75,11 @@ echo 5 >/proc/sys/kernel/printk
 
 exec 4>"${port}4"
 echo up >&4
+# A machine whose timers stop cannot end a hang itself. The host gives it up when these lines stop.
+while sleep 10; do echo alive; done >&4 &
+# A task that waits in the kernel for this many seconds waits for ever: its stack is printed, and the machine ends.
+echo 900 >/proc/sys/kernel/hung_task_timeout_secs
+echo 1 >/proc/sys/kernel/hung_task_panic
 
 if [ "$(parameter terminal)" ]; then
     size=$(parameter terminal)

@@ -12,6 +12,7 @@ mod kernel;
 mod kvm;
 mod modules;
 mod packages;
+mod silence;
 mod stream;
 mod vm;
 
@@ -22,6 +23,7 @@ use anyhow::{Result, bail, ensure};
 pub(crate) use job::Job;
 pub(crate) use packages::{Needed, ensure_files, ensure_installed, find};
 pub(crate) use stream::{Output, Terminal, copy_output};
+pub(crate) use vm::Died;
 
 use crate::workspace::Workspace;
 

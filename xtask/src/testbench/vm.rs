@@ -1,9 +1,12 @@
 //! The bench as a virtual machine under qemu. It detects every hang: a boot that does not come up, a panic, a job that
 //! does not end.
 
+use std::error::Error;
+use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -13,6 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use super::job::Job;
 use super::kernel::Kernel;
+use super::silence::Silence;
 use super::stream::{Output, Tail};
 use super::{image, kvm};
 use crate::janitor::Janitor;
@@ -20,6 +24,12 @@ use crate::workspace::Workspace;
 
 /// A boot is given up if its console has not grown for this long. Under emulation the longest silence is three seconds.
 const BOOT_HANG: Duration = Duration::from_secs(60);
+/// A machine is given up if it has reported nothing for this long. It reports every ten seconds.
+const HANG: Duration = Duration::from_secs(600);
+/// The kernel prints its stacks within this time after the host requests them.
+const STACKS: Duration = Duration::from_secs(10);
+/// How many lines of a console are shown: a panic with the stacks of all processors.
+const TAIL: usize = 100;
 /// Interval between two scans of the console.
 const SCAN: Duration = Duration::from_secs(1);
 /// Interval between two reads of the machine's files.
@@ -31,6 +41,18 @@ pub(crate) struct Vm {
     pub(super) kvm: bool,
     pub(super) processors: usize,
 }
+
+/// The machine ended before its command did: it hung, or its kernel panicked.
+#[derive(Debug)]
+pub(crate) struct Died(String);
+
+impl fmt::Display for Died {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Died {}
 
 enum Outcome {
     Exit(u8),
@@ -73,7 +95,7 @@ impl Vm {
                     break;
                 }
                 Outcome::Died(why) => {
-                    result = Err(anyhow::anyhow!("{why}{}", console_tail(&console, &kept)));
+                    result = Err(Died(format!("{why}{}", console_tail(&console, &kept))).into());
                     break;
                 }
                 Outcome::NoBoot(why) => {
@@ -116,7 +138,7 @@ fn console_tail(console: &Path, kept: &Path) -> String {
     let text = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+    let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
     let shown = if tail.trim().is_empty() { "(nothing)".to_owned() } else { tail };
     format!("\nthe end of its console ({}):\n{shown}", kept.display())
 }
@@ -127,6 +149,7 @@ struct Machine {
     started: Instant,
     console: PathBuf,
     reports: PathBuf,
+    monitor: PathBuf,
     stdout: Tail,
     stderr: Tail,
     /// Whether qemu uses our terminal, which it sets to raw mode.
@@ -145,7 +168,8 @@ impl Drop for Machine {
 
 impl Machine {
     fn start(vm: &Vm, job: &Job, directory: &Path, image: &Path, console: &Path, kvm: bool) -> Result<Self> {
-        let [stdout, stderr, reports] = ["stdout", "stderr", "reports"].map(|name| directory.join(name));
+        let [stdout, stderr, reports, monitor] =
+            ["stdout", "stderr", "reports", "monitor"].map(|name| directory.join(name));
         let machine = if kvm { "KVM" } else { "emulated" };
         let size = fs::metadata(image)?.len() >> 20;
         eprintln!("bench: booting Linux {} ({machine}, initramfs {size} MB)", vm.kernel.version);
@@ -153,10 +177,11 @@ impl Machine {
         File::create(console)?;
         let terminal = job.interactive && io::stdin().is_terminal() && io::stdout().is_terminal();
         let mut parameters = String::from(
-            // A panic or an oops ends the machine. The emulated timer can fail its check on a busy host. With
+            // A panic or an oops ends the machine, and so does an interrupt of the monitor; the kernel then prints the
+            // stacks of all processors. The emulated timer can fail its check on a busy host. With
             // norandmaps a program has the same addresses every time and is translated once; without it emulation takes
             // three times as long. The last two options save time: shorter waits for all processors, and no profiles.
-            "console=ttyS0 loglevel=7 panic=-1 oops=panic reboot=t no_timer_check net.ifnames=0 mitigations=off \
+            "console=ttyS0 loglevel=7 panic=-1 oops=panic unknown_nmi_panic panic_print=0x40 reboot=t no_timer_check net.ifnames=0 mitigations=off \
              norandmaps rcupdate.rcu_expedited=1 apparmor=0",
         );
         if job.net {
@@ -184,6 +209,8 @@ impl Machine {
         if job.net {
             qemu.args(["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]);
         }
+        qemu.arg("-chardev").arg(format!("socket,id=monitor,path={},server=on,wait=off", monitor.display()));
+        qemu.args(["-mon", "chardev=monitor"]);
         // Without ioeventfd a write has reached its file when it returns, so no output is lost when the machine ends.
         qemu.args(["-device", "virtio-serial-pci,ioeventfd=off,max_ports=8"]);
         let file = |path: &Path| format!("file,path={}", path.display());
@@ -198,14 +225,23 @@ impl Machine {
         }
         let [stdout, stderr] = [Tail::create(&stdout)?, Tail::create(&stderr)?];
         let qemu = qemu.spawn().context("starting qemu")?;
-        Ok(Self { qemu, started: Instant::now(), console: console.to_owned(), reports, stdout, stderr, terminal })
+        Ok(Self {
+            qemu,
+            started: Instant::now(),
+            console: console.to_owned(),
+            reports,
+            monitor,
+            stdout,
+            stderr,
+            terminal,
+        })
     }
 
     /// Shows the job's output until the job or the machine ends.
     fn follow(&mut self, job: &Job, out: &mut dyn Output) -> Result<Outcome> {
         let mut up = None;
         let mut scanned = Instant::now();
-        let (mut silent, mut size) = (Duration::ZERO, 0);
+        let mut silence = Silence::default();
         loop {
             // Checked before the last read of the output: after its end the machine writes nothing.
             let ended = self.qemu.try_wait()?;
@@ -224,13 +260,10 @@ impl Machine {
             // Once a second is enough to scan the console and to notice silence.
             if ended.is_some() || scanned.elapsed() > SCAN {
                 // If the host itself stalled, that counts as one scan.
-                silent += scanned.elapsed().min(2 * SCAN);
+                let since = scanned.elapsed().min(2 * SCAN);
                 scanned = Instant::now();
                 out.tick()?;
-                let now = fs::metadata(&self.console)?.len();
-                if now > size {
-                    (silent, size) = (Duration::ZERO, now);
-                }
+                silence.observe(since, fs::metadata(if up.is_none() { &self.console } else { &self.reports })?.len());
                 failed =
                     self.panic()?.or_else(|| ended.map(|status| format!("the machine ended on its own ({status})")));
             }
@@ -239,18 +272,29 @@ impl Machine {
                 (Some(why), Some(_)) => {
                     return Ok(Outcome::Died(format!("{why} before the command was done")));
                 }
-                (None, None) if silent > BOOT_HANG => {
-                    let silent = silent.as_secs();
-                    return Ok(Outcome::NoBoot(format!(
-                        "the machine has not booted, and has printed nothing for \
-                                                       {silent} s"
-                    )));
+                (None, None) if silence.lasts() > BOOT_HANG => {
+                    let seconds = silence.lasts().as_secs();
+                    let why = format!("the machine has not booted, and has printed nothing for {seconds} s");
+                    return Ok(Outcome::NoBoot(why));
+                }
+                (None, Some(_)) if !job.interactive && silence.lasts() > HANG => {
+                    let seconds = silence.lasts().as_secs();
+                    self.print_stacks();
+                    return Ok(Outcome::Died(format!("the machine hangs: it has reported nothing for {seconds} s")));
                 }
                 (None, Some(up)) if !job.interactive && up.elapsed() > job.timeout => {
                     return Ok(Outcome::Died(format!("the command was not done after {} s", job.timeout.as_secs())));
                 }
                 _ => thread::sleep(POLL),
             }
+        }
+    }
+
+    /// Interrupts the kernel, which prints its stacks to the console. The machine is given up, so errors do not matter.
+    fn print_stacks(&self) {
+        if let Ok(mut monitor) = UnixStream::connect(&self.monitor) {
+            let _ = monitor.write_all(b"nmi\n");
+            thread::sleep(STACKS);
         }
     }
 
