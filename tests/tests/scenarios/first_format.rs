@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use scenarios::{Cluster, Monitor, Service, Sets, Slice, TestResult, Transport, eventually, scenario};
+use scenarios::{Cluster, Monitor, Namespace, Service, Sets, Slice, TestResult, Transport, eventually, scenario};
 
 use crate::common::{WEB_ADDRESS, WEB_PODS, all_web, await_first_sync, web_cluster, web_slice};
 use crate::open_connections::{await_counts, makes_again};
@@ -17,6 +17,8 @@ const RECORD: &str = include_str!("../../data/format-0.1/owned");
 const VIPS: [&str; 3] = ["10.96.0.80/32", "10.96.0.90/32", "fd00:10:96::6/128 nodad"];
 /// A Service that is deleted before the next version starts.
 const GONE: &str = "10.96.0.90";
+/// A chain of 0.1 that later versions do not have.
+const OLD_CHAIN: &str = "refuse";
 
 fn deploy(cluster: &Cluster) -> Result<()> {
     let service = Service::new("web").node_port_type().cluster_ip("10.96.0.80");
@@ -59,6 +61,10 @@ fn restore(cluster: &Cluster) -> Result<()> {
     Ok(fs::write(record(cluster)?, RECORD)?)
 }
 
+fn has_old_chain(node: &Namespace) -> Result<bool> {
+    Ok(node.run("nft", &["list", "chains"])?.lines().any(|line| line.trim() == format!("chain {OLD_CHAIN} {{")))
+}
+
 /// If this test fails because the format has changed, a downgrade to 0.1 needs a plan.
 #[test]
 fn state_of_0_1_equals_todays_and_is_served_on_without_a_gap() -> TestResult {
@@ -75,6 +81,7 @@ fn state_of_0_1_equals_todays_and_is_served_on_without_a_gap() -> TestResult {
         fs::write(&file, "")?;
         restore(cluster)?;
         assert_eq!(known(cluster)?, today);
+        ensure!(has_old_chain(node)?, "the state of 0.1 has no chain {OLD_CHAIN}");
 
         let _servers = WEB_PODS.map(|(pod, ..)| cluster.echo(pod, Transport::Tcp, 8080));
         let connect = |_| cluster.at("visitor")?.connect(Transport::Tcp, WEB_ADDRESS);
@@ -101,6 +108,7 @@ fn state_of_0_1_equals_todays_and_is_served_on_without_a_gap() -> TestResult {
         for connection in &mut connections {
             connection.say()?;
         }
+        ensure!(!has_old_chain(node)?, "the chain {OLD_CHAIN} of 0.1 is left");
         let notices = monitor.notices()?;
         // Not the elements: nft does not know all sets that it reports about.
         let is_removal = |line: &String| line.starts_with("Deleted") && line.contains(GONE);
