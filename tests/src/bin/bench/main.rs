@@ -9,7 +9,9 @@ mod clock;
 mod delete_all;
 mod first_sync;
 mod instructions;
+mod network;
 mod node;
+mod packets;
 mod replay;
 mod report;
 mod rest;
@@ -30,7 +32,7 @@ use shape::Shape;
 type Benchmark = fn(Shape, &mut Report) -> Result<()>;
 
 /// All benchmarks that take a shape, in the order in which they run.
-const BENCHMARKS: [(&str, Benchmark); 7] = [
+const BENCHMARKS: [(&str, Benchmark); 8] = [
     ("first-sync", first_sync::run),
     ("change", change::run),
     ("change-while-verifying", change_while_verifying::run),
@@ -38,6 +40,7 @@ const BENCHMARKS: [(&str, Benchmark); 7] = [
     ("warm-start", warm_start::run),
     ("delete-all", delete_all::run),
     ("thousand-changes", thousand_changes::run),
+    ("packets", packets::run),
 ];
 /// This benchmark has its own sizes instead of a shape.
 const ADDRESSES: &str = "addresses";

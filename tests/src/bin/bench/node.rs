@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use proxier::{
     Completeness, Config, Engine, State,
     linux::{LinuxKernel, Settings},
-    model::Event,
+    model::{Event, NodeAddress},
 };
 use scenarios::{Namespace, VIP_DEVICE};
 
@@ -83,6 +83,13 @@ impl Node {
     pub(crate) fn open(place: Place, config: Config) -> Result<Self> {
         let (engine, kernel) = place.enter(|| open(config))?;
         Ok(Self { place, engine, kernel })
+    }
+
+    /// A node with addresses that serve node ports.
+    pub(crate) fn open_at(place: Place, config: Config, addresses: BTreeSet<NodeAddress>) -> Result<Self> {
+        let mut node = Self::open(place, config)?;
+        node.engine.apply(Event::NodeAddresses(addresses));
+        Ok(node)
     }
 
     /// A node that serves the given objects.

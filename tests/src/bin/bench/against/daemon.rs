@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use scenarios::Namespace;
 
-use super::network::{NODE, POD_NETWORK};
+use crate::network::{NODE, POD_NETWORK};
 
 /// kube-ipvs keeps its record here. A new node has none.
 const RECORD: &str = "/run/kube-ipvs";

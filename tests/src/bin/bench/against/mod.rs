@@ -2,7 +2,6 @@
 //! their cost.
 
 mod daemon;
-mod network;
 mod objects;
 mod probe;
 mod run;
@@ -14,11 +13,11 @@ use scenarios::ApiServer;
 
 use self::{
     daemon::Program,
-    network::{API_SERVER, Host, Network},
     probe::await_answers,
     run::{Run, Sample},
 };
 use crate::{
+    network::{API_SERVER, Host, Network},
     report::{Report, quantile},
     rounds::rounds,
     shape::Shape,

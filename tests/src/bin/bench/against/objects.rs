@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
-use super::network::{Host, NODE, NODE_ADDRESS, POD_NETWORK};
 use crate::{
+    network::{Host, NODE, NODE_ADDRESS, POD_NETWORK},
     shape::Shape,
     world::{PORT, SLICE, away, vip},
 };

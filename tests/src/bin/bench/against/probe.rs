@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow};
 use scenarios::Namespace;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::network::Host;
+use crate::network::Host;
 
 /// Between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(10);

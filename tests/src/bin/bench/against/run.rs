@@ -10,10 +10,14 @@ use scenarios::ApiServer;
 
 use super::{
     daemon::{Daemon, Program},
-    network::{BEHIND, Host, Network, Node},
     probe::{Pings, await_answers},
 };
-use crate::{clock::milliseconds, shape::Shape};
+use crate::{
+    clock::milliseconds,
+    network::{BEHIND, Host, Network},
+    node::Place,
+    shape::Shape,
+};
 
 const LEAST_CHANGES: usize = 5;
 const MOST_CHANGES: usize = 100;
@@ -47,7 +51,7 @@ pub(super) struct Run<'a> {
     api: &'a ApiServer,
     shape: Shape,
     program: &'a Program,
-    node: Node,
+    node: Place,
     /// Where the endpoint of the probed Service is.
     host: Host,
 }

@@ -1,4 +1,4 @@
-//! The network of the comparison: a node, and around it a client, two hosts of endpoints and the API server.
+//! A network for packets: a node, and around it a client, two hosts of endpoints and the API server.
 //!
 //! Each host of endpoints answers on every address of a range, so every endpoint of every Service is real.
 
@@ -10,19 +10,19 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use scenarios::{Namespace, VIP_DEVICE};
+use scenarios::Namespace;
 
-use crate::world::PORT;
+use crate::{node::Place, world::PORT};
 
 /// The name of the node under test, and of its Node object.
-pub(super) const NODE: &str = "node";
+pub(crate) const NODE: &str = "node";
 /// The network of the client, which is a pod of the node.
-pub(super) const POD_NETWORK: &str = "10.100.1.0/24";
+pub(crate) const POD_NETWORK: &str = "10.100.1.0/24";
 /// The address of the node on the network of the API server.
-pub(super) const NODE_ADDRESS: &str = "10.100.4.1";
-pub(super) const API_SERVER: &str = "10.100.4.2:6443";
+pub(crate) const NODE_ADDRESS: &str = "10.100.4.1";
+pub(crate) const API_SERVER: &str = "10.100.4.2:6443";
 /// A host behind the node that is no endpoint.
-pub(super) const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 100, 2, 2);
+pub(crate) const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 100, 2, 2);
 
 /// The hosts, in the order of their networks `10.100.1.0/24`, `10.100.2.0/24` and so on. The node is the first address
 /// of each network, the host the second.
@@ -32,20 +32,20 @@ const RANGES: [(&str, &str); 2] = [("old", "10.244.0.0/14"), ("new", "10.252.0.0
 
 /// A host of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Host {
+pub(crate) enum Host {
     Old,
     New,
 }
 
 impl Host {
-    pub(super) fn byte(self) -> u8 {
+    pub(crate) fn byte(self) -> u8 {
         match self {
             Self::Old => b'o',
             Self::New => b'n',
         }
     }
 
-    pub(super) fn other(self) -> Self {
+    pub(crate) fn other(self) -> Self {
         match self {
             Self::Old => Self::New,
             Self::New => Self::Old,
@@ -53,12 +53,12 @@ impl Host {
     }
 }
 
-pub(super) struct Network {
+pub(crate) struct Network {
     hosts: [Arc<Namespace>; HOSTS.len()],
 }
 
 impl Network {
-    pub(super) fn create() -> Result<Self> {
+    pub(crate) fn create() -> Result<Self> {
         let [client, old, new, api] = HOSTS.map(|host| Namespace::create(&name(host)));
         let hosts = [client?, old?, new?, api?];
         for ((host, namespace), number) in HOSTS.iter().zip(&hosts).zip(1..) {
@@ -75,18 +75,24 @@ impl Network {
         Ok(Self { hosts })
     }
 
-    pub(super) fn client(&self) -> &Arc<Namespace> {
+    pub(crate) fn client(&self) -> &Arc<Namespace> {
         &self.hosts[0]
     }
 
-    pub(super) fn api(&self) -> &Arc<Namespace> {
+    /// The host of the endpoints that have not moved.
+    pub(crate) fn old(&self) -> &Arc<Namespace> {
+        &self.hosts[1]
+    }
+
+    /// The host of the API server, which is outside the cluster.
+    pub(crate) fn api(&self) -> &Arc<Namespace> {
         &self.hosts[3]
     }
 
     /// Connects a new node to all hosts.
-    pub(super) fn add_node(&self) -> Result<Node> {
-        let node = Namespace::create(&name(NODE))?;
-        node.ip("link set lo up")?;
+    pub(crate) fn add_node(&self) -> Result<Place> {
+        let place = Place::new(NODE)?;
+        let node = place.namespace();
         for ((host, namespace), number) in HOSTS.iter().zip(&self.hosts).zip(1..) {
             let network = format!("10.100.{number}");
             node.ip(&format!(
@@ -103,26 +109,7 @@ impl Network {
         }
         // A client learns at once that an address is not served yet.
         node.sysctls(&[("ipv4.ip_forward", "1"), ("ipv4.icmp_ratelimit", "0")])?;
-        Ok(Node(node))
-    }
-}
-
-/// A node that is removed with all its state.
-pub(super) struct Node(Arc<Namespace>);
-
-impl Node {
-    pub(super) fn namespace(&self) -> &Namespace {
-        &self.0
-    }
-}
-
-impl Drop for Node {
-    /// Empties the namespace at once. Otherwise a kernel thread empties it during the next measurement.
-    fn drop(&mut self) {
-        let script = format!("ipvsadm -C; nft flush ruleset; ip link delete {VIP_DEVICE} 2>/dev/null; true");
-        if let Err(error) = self.0.run("sh", &["-c", &script]) {
-            eprintln!("bench: {error:#}");
-        }
+        Ok(place)
     }
 }
 
