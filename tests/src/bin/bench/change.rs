@@ -32,7 +32,7 @@ pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
     table.figure(&format!("processor time of one change among {all} Services"), "ms", &many_processor);
     table.figure(&format!("event to last reply among {FEW} Services"), "ms", &of(&few, |spent| spent.wall));
     table.figure(&format!("event to last reply among {all} Services"), "ms", &of(&many, |spent| spent.wall));
-    table.ratio(&format!("processor time among {all} / {FEW} Services"), &many_processor, &few_processor, 1.3);
+    table.ratio(&format!("processor time among {all} / {FEW} Services"), &many_processor, &few_processor, Some(1.3));
     Ok(())
 }
 

@@ -40,6 +40,6 @@ pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
     let mut table = report.table("delete-all", shape.name, &shape.to_string());
     table.figure("kube-ipvs, from the events to the last reply", "ms", &ours);
     table.figure("the same messages in raw sends", "ms", &raw);
-    table.ratio("kube-ipvs / raw sends", &ours, &raw, 1.25);
+    table.ratio("kube-ipvs / raw sends", &ours, &raw, Some(1.25));
     Ok(())
 }

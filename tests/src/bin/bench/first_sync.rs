@@ -50,7 +50,7 @@ pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
     table.figure("kube-ipvs, from the events to the last reply", "ms", &ours);
     table.figure("the same messages in raw sends", "ms", &raw);
     table.figure("nft -f, ipvsadm -R and ip -batch of the same state", "ms", &theirs);
-    table.ratio("kube-ipvs / raw sends", &ours, &raw, 1.25);
-    table.ratio("kube-ipvs / nft, ipvsadm and ip", &ours, &theirs, 0.08);
+    table.ratio("kube-ipvs / raw sends", &ours, &raw, Some(1.25));
+    table.ratio("kube-ipvs / nft, ipvsadm and ip", &ours, &theirs, Some(0.08));
     Ok(())
 }

@@ -60,17 +60,17 @@ impl Table<'_> {
     }
 
     /// Adds the ratio of two figures, round by round.
-    pub(crate) fn ratio(&mut self, name: &str, ours: &[f64], theirs: &[f64], goal: f64) {
+    pub(crate) fn ratio(&mut self, name: &str, ours: &[f64], theirs: &[f64], goal: Option<f64>) {
         let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
-        self.row(name, "ratio", &ratios, Some(goal));
+        self.row(name, "ratio", &ratios, goal);
     }
 
     fn row(&mut self, name: &str, unit: &str, samples: &[f64], goal: Option<f64>) {
         let (median, least, most) = (quantile(samples, 0.5), quantile(samples, 0.0), quantile(samples, 1.0));
         let holds = goal.map(|goal| median <= goal);
         let verdict = match (goal, holds) {
-            (Some(goal), Some(true)) => format!("  goal {goal}: holds"),
-            (Some(goal), _) => format!("  goal {goal}: DOES NOT HOLD"),
+            (Some(goal), Some(true)) => format!("  goal {goal:.3}: holds"),
+            (Some(goal), _) => format!("  goal {goal:.3}: DOES NOT HOLD"),
             (None, _) => String::new(),
         };
         let [shown, low, high] = [median, least, most].map(number);
@@ -86,7 +86,7 @@ impl Table<'_> {
             "min": least,
             "max": most,
             "samples": samples,
-            "ratio": goal.map(|_| median),
+            "ratio": (unit == "ratio").then_some(median),
             "goal": goal,
             "holds": holds,
         }));

@@ -39,7 +39,7 @@ pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
     table.figure("processor time of an hour without changes", "ms", &checks);
     table.figure("the longest sync in it", "ms", &of(|hour| hour.longest));
     table.figure("reads of the whole kernel in it", "reads", &of(|hour| hour.audits));
-    table.ratio("an hour without changes / a first sync", &checks, &first_sync, 1.0);
+    table.ratio("an hour without changes / a first sync", &checks, &first_sync, Some(1.0));
     Ok(())
 }
 

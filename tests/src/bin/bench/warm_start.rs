@@ -37,7 +37,7 @@ pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
     let mut table = report.table("warm-start", shape.name, &shape.to_string());
     table.figure("kube-ipvs, from the events to the end of the sync", "ms", &ours);
     table.figure("a raw dump: servers, elements, addresses", "ms", &raw);
-    table.ratio("kube-ipvs / raw dump", &ours, &raw, 1.25);
+    table.ratio("kube-ipvs / raw dump", &ours, &raw, Some(1.25));
     Ok(())
 }
 

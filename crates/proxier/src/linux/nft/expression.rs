@@ -99,6 +99,22 @@ fn compare(operator: u32, value: &[u8]) -> Expressions {
     })
 }
 
+fn is_between(first: &[u8], last: &[u8]) -> Expressions {
+    range(0, first, last)
+}
+
+fn is_not_between(first: &[u8], last: &[u8]) -> Expressions {
+    range(1, first, last)
+}
+
+fn range(operator: u32, first: &[u8], last: &[u8]) -> Expressions {
+    expression("range", |out| {
+        put_numbers(out, &[(1, FIRST), (2, operator)]);
+        put_data(out, 3, first);
+        put_data(out, 4, last);
+    })
+}
+
 /// First register = (first register & mask) ^ xor.
 fn mask(mask: &[u8], xor: &[u8]) -> Expressions {
     expression("bitwise", |out| {

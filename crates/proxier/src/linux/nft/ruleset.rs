@@ -2,6 +2,8 @@
 
 mod conditions;
 
+use std::ops::RangeInclusive;
+
 use super::{
     chain::{Chain, Hook, Rule},
     expression::*,
@@ -17,6 +19,9 @@ use crate::{
 
 /// A port on which no program listens (`tcpmux`).
 const CLOSED_PORT: u16 = 1;
+
+/// All placeholders.
+const HIDDEN: RangeInclusive<u8> = 250..=252;
 
 /// The placeholder for a protocol between the chains `hide` and `show`. No protocol has this number.
 fn hidden(protocol: Protocol) -> u8 {
@@ -239,18 +244,16 @@ impl Rules<'_> {
     fn own_answers(&self) -> Vec<Rule> {
         let from_node_port = all([original_source(self.family), is_in(KeySet::Served.name())]);
         // Otherwise `show` would turn them into TCP, UDP or SCTP after all rules that match these protocols.
-        let from_outside = Protocol::ALL.map(|protocol| {
-            let numbered = next_header_is(self.family, hidden(protocol));
-            Rule::new("drop packets from outside with a protocol number of the chain hide", [numbered, drop()])
-        });
-        let mut rules = Vec::from(from_outside);
-        rules.push(self.untracked());
-        rules.push(Rule::new("not an answer", [in_original_direction(), accept()]));
-        rules.push(Rule::new(
-            "an answer to this node's own connection from a node port: hide it from IPVS",
-            [from_node_port, self.originally_not_served(), goto("hide")],
-        ));
-        rules
+        let from_outside = "drop packets from outside with a protocol number of the chain hide";
+        vec![
+            Rule::new(from_outside, [next_header_in(self.family, HIDDEN), drop()]),
+            self.untracked(),
+            Rule::new("not an answer", [in_original_direction(), accept()]),
+            Rule::new(
+                "an answer to this node's own connection from a node port: hide it from IPVS",
+                [from_node_port, self.originally_not_served(), goto("hide")],
+            ),
+        ]
     }
 
     /// IPVS ignores packets of unknown protocols.
@@ -259,7 +262,9 @@ impl Rules<'_> {
     }
 
     fn show(&self) -> Vec<Rule> {
-        self.replace_protocols("restore it after IPVS", |protocol| (hidden(protocol), protocol.number()))
+        let not_hidden = Rule::new("not hidden", [next_header_not_in(self.family, HIDDEN), accept()]);
+        let restore = |protocol| (hidden(protocol), Protocol::number(protocol));
+        [not_hidden].into_iter().chain(self.replace_protocols("restore it after IPVS", restore)).collect()
     }
 
     fn replace_protocols(&self, comment: &'static str, numbers: impl Fn(Protocol) -> (u8, u8)) -> Vec<Rule> {

@@ -1,4 +1,4 @@
-//! The cost of the rules for packets: new connections, exchanges and throughput of one Service, through kube-ipvs and
+//! The cost of the rules for packets: new connections, exchanges and throughput of a Service, through kube-ipvs and
 //! through the same virtual servers by ipvsadm.
 
 mod nodes;
@@ -49,8 +49,9 @@ pub(crate) fn run(shape: Shape, report: &mut Report) -> Result<()> {
             table.figure(name, unit, &many);
             table.figure(&format!("{name}, ipvsadm"), unit, &without_rules);
             table.figure(&format!("{name}, ipvsadm and conntrack"), unit, &with_conntrack);
-            table.ratio(&format!("{name} / ipvsadm"), &many, &without_rules, GOAL);
-            table.ratio(&format!("{name} among {FEW} Services / ipvsadm"), &few, &without_rules, GOAL);
+            table.ratio(&format!("{name} / ipvsadm"), &many, &without_rules, Some(GOAL));
+            table.ratio(&format!("{name} / ipvsadm and conntrack"), &many, &with_conntrack, None);
+            table.ratio(&format!("{name} among {FEW} Services / ipvsadm"), &few, &without_rules, Some(GOAL));
         }
     }
     Ok(())

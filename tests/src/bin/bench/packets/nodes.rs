@@ -1,6 +1,11 @@
 //! The nodes of the measurement: served by kube-ipvs, or with the same virtual servers by ipvsadm.
 
-use std::{collections::BTreeSet, fmt, net::Ipv4Addr, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::Result;
 use proxier::{
@@ -17,17 +22,18 @@ use crate::{
     network::{NODE, NODE_ADDRESS, Network, POD_NETWORK},
     node::{Node, Place},
     shape::Shape,
+    world::SLICE,
 };
 
-const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 111, 0, 80);
 const EXTERNAL_IP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
-const SERVICE_PORT: u16 = 80;
-const NODE_PORT: u16 = 30080;
+const SERVICE_PORT: PortNumber = port(80);
+const NODE_PORT: PortNumber = port(30080);
 
-/// How a client reaches the Service.
+/// How a client reaches a Service. Each kind has a Service of its own with other endpoints: IPVS confuses connections
+/// from one client port to one endpoint.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    ClusterIp,
+    ClusterIp = 1,
     ExternalIp,
     NodePort,
 }
@@ -45,10 +51,55 @@ impl Kind {
 
     pub(super) fn address(self) -> SocketAddr {
         match self {
-            Self::ClusterIp => (CLUSTER_IP, SERVICE_PORT).into(),
-            Self::ExternalIp => (EXTERNAL_IP, SERVICE_PORT).into(),
-            Self::NodePort => (node_address(), NODE_PORT).into(),
+            Self::ClusterIp => (self.cluster_ip(), SERVICE_PORT.get()).into(),
+            Self::ExternalIp => (EXTERNAL_IP, SERVICE_PORT.get()).into(),
+            Self::NodePort => (node_address(), NODE_PORT.get()).into(),
         }
+    }
+
+    fn cluster_ip(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 111, 0, self as u8)
+    }
+
+    fn id(self) -> ServiceId {
+        ServiceId::new(
+            "default",
+            match self {
+                Self::ClusterIp => "cluster-ip",
+                Self::ExternalIp => "external-ip",
+                Self::NodePort => "node-port",
+            },
+        )
+    }
+
+    fn endpoints(self, shape: Shape) -> impl Iterator<Item = Ipv4Addr> {
+        (0..shape.endpoints.min(SLICE)).map(move |index| shape.pod(self as u32 - 1, index))
+    }
+
+    fn events(self, shape: Shape) -> [Event; 2] {
+        let endpoint = |address: Ipv4Addr| Endpoint {
+            address: address.into(),
+            conditions: Conditions::READY,
+            node: Some("other".into()),
+            hints: Hints::default(),
+            weight: 1,
+        };
+        let node_port = matches!(self, Self::NodePort).then_some(NODE_PORT);
+        let (name, protocol) = (Arc::from("http"), Protocol::Tcp);
+        let service = Service {
+            cluster_ips: vec![self.cluster_ip().into()],
+            external_ips: if matches!(self, Self::ExternalIp) { vec![EXTERNAL_IP.into()] } else { Vec::new() },
+            ports: vec![ServicePort { name: Arc::clone(&name), protocol, port: SERVICE_PORT, node_port }],
+            ..Service::new(self.id())
+        };
+        let slice = EndpointSlice {
+            id: SliceId::new("default", &format!("{}-1", self.id().name)),
+            service: self.id(),
+            family: Family::V4,
+            ports: vec![EndpointPort { name, protocol, port: PORT }],
+            endpoints: self.endpoints(shape).map(endpoint).collect(),
+        };
+        [Event::ServiceApplied(service), Event::SliceApplied(slice)]
     }
 }
 
@@ -62,30 +113,30 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Measures a node on which the engine serves all Services of the shape, and the measured one.
+/// Measures a node on which the engine serves all Services of the shape, and the measured ones.
 pub(super) fn served<T>(network: &Network, shape: Shape, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let config = Config { pod_sources: PodSources::Ranges(vec![POD_NETWORK.parse()?]), ..Config::new(NODE) };
     let address = NodeAddress { address: node_address().into(), global: true };
     let mut node = Node::open_at(place(network)?, config, BTreeSet::from([address]))?;
     let mut events = shape.events();
-    events.extend([service(), endpoints(shape)]);
+    events.extend(Kind::ALL.into_iter().flat_map(|kind| kind.events(shape)));
     node.deliver(events)?;
     work()
 }
 
-/// Measures a node with the virtual servers of the measured Service, and without rules. `tracks`: with one rule that
+/// Measures a node with the virtual servers of the measured Services, and without rules. `tracks`: with one rule that
 /// makes the kernel track connections, as on a node with any NAT.
 pub(super) fn bare<T>(network: &Network, shape: Shape, tracks: bool, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let node = place(network)?;
+    let (node, cluster_ip) = (place(network)?, Kind::ClusterIp.cluster_ip());
     node.namespace().ip(&format!(
         "link add {VIP_DEVICE} type dummy\n\
-         addr add {CLUSTER_IP}/32 dev {VIP_DEVICE}\naddr add {EXTERNAL_IP}/32 dev {VIP_DEVICE}"
+         addr add {cluster_ip}/32 dev {VIP_DEVICE}\naddr add {EXTERNAL_IP}/32 dev {VIP_DEVICE}"
     ))?;
     let mut script = String::new();
     for kind in Kind::ALL {
         let at = kind.address();
         script += &format!("ipvsadm -A -t {at} -s rr\n");
-        for endpoint in addresses(shape) {
+        for endpoint in kind.endpoints(shape) {
             script += &format!("ipvsadm -a -t {at} -r {endpoint}:{PORT} -m\n");
         }
     }
@@ -105,46 +156,11 @@ fn place(network: &Network) -> Result<Place> {
     Ok(place)
 }
 
-fn service() -> Event {
-    let port = |number| PortNumber::new(number).unwrap_or(PortNumber::MIN);
-    Event::ServiceApplied(Service {
-        cluster_ips: vec![CLUSTER_IP.into()],
-        external_ips: vec![EXTERNAL_IP.into()],
-        ports: vec![ServicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: port(SERVICE_PORT),
-            node_port: Some(port(NODE_PORT)),
-        }],
-        ..Service::new(id())
-    })
-}
-
-fn endpoints(shape: Shape) -> Event {
-    let endpoint = |address: Ipv4Addr| Endpoint {
-        address: address.into(),
-        conditions: Conditions::READY,
-        node: Some("other".into()),
-        hints: Hints::default(),
-        weight: 1,
-    };
-    let port = PortNumber::new(PORT).unwrap_or(PortNumber::MIN);
-    Event::SliceApplied(EndpointSlice {
-        id: SliceId::new("default", "measured-1"),
-        service: id(),
-        family: Family::V4,
-        ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port }],
-        endpoints: addresses(shape).map(endpoint).collect(),
-    })
-}
-
-fn id() -> ServiceId {
-    ServiceId::new("default", "measured")
-}
-
-/// As many endpoints as the others have. Many of them would be only more real servers to choose from.
-fn addresses(shape: Shape) -> impl Iterator<Item = Ipv4Addr> {
-    (0..shape.endpoints.min(100)).map(move |index| shape.pod(0, index))
+const fn port(number: u16) -> PortNumber {
+    match PortNumber::new(number) {
+        Some(port) => port,
+        None => PortNumber::MIN,
+    }
 }
 
 fn node_address() -> Ipv4Addr {

@@ -8,11 +8,15 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use proxier::model::PortNumber;
 use scenarios::{Namespace, patience};
 use socket2::SockRef;
 
 /// The port of the endpoints of the measured Service.
-pub(super) const PORT: u16 = 8081;
+pub(super) const PORT: PortNumber = match PortNumber::new(8081) {
+    Some(port) => port,
+    None => PortNumber::MIN,
+};
 const CONNECTIONS: u32 = 500;
 const EXCHANGES: u32 = 1_000;
 const MEGABYTES: u32 = 50;
@@ -30,7 +34,7 @@ pub(super) struct Sample {
 
 /// Serves one connection after the other, until the process ends. A request is the number of bytes of its answer.
 pub(super) fn answer(namespace: &Namespace) -> Result<()> {
-    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT.get()));
     let listener = namespace.enter(|| TcpListener::bind(address).context("listening as an endpoint"))?;
     thread::spawn(move || {
         let bytes = vec![0; MEGABYTE];

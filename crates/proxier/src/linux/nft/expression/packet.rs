@@ -1,6 +1,10 @@
 //! Expressions that read and write a packet: its fields, its mark and its input interface.
 
-use super::{Expressions, FIRST, all, by, differs, equals, immediate, mask, numbers, register};
+use std::ops::RangeInclusive;
+
+use super::{
+    Expressions, FIRST, all, by, differs, equals, immediate, is_between, is_not_between, mask, numbers, register,
+};
 use crate::model::Family;
 
 /// Payload bases of `enum nft_payload_bases`.
@@ -55,6 +59,18 @@ pub(in super::super) fn next_hop(family: Family) -> Expressions {
 /// `ip protocol NUMBER` or `ip6 nexthdr NUMBER`.
 pub(in super::super) fn next_header_is(family: Family, number: u8) -> Expressions {
     field_is(next_header(family), &[number])
+}
+
+/// `ip protocol FIRST-LAST` or `ip6 nexthdr FIRST-LAST`.
+pub(in super::super) fn next_header_in(family: Family, numbers: RangeInclusive<u8>) -> Expressions {
+    let header = payload(NETWORK_HEADER, next_header(family), 1, FIRST);
+    all([header, is_between(&[*numbers.start()], &[*numbers.end()])])
+}
+
+/// `ip protocol != FIRST-LAST` or `ip6 nexthdr != FIRST-LAST`.
+pub(in super::super) fn next_header_not_in(family: Family, numbers: RangeInclusive<u8>) -> Expressions {
+    let header = payload(NETWORK_HEADER, next_header(family), 1, FIRST);
+    all([header, is_not_between(&[*numbers.start()], &[*numbers.end()])])
 }
 
 /// `ip protocol set NUMBER` or `ip6 nexthdr set NUMBER`, without a checksum update.
