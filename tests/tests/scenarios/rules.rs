@@ -68,15 +68,15 @@ fn rule_count_is_the_same_for_one_and_five_hundred_services() -> TestResult {
         let mut hooked = 0;
         for chain in one.split(|line| line.trim() == "}") {
             let mut lines = chain.iter().map(|line| line.trim()).filter(|line| !line.is_empty());
-            let (Some(name), Some(kind), Some(first)) = (lines.next(), lines.next(), lines.next()) else {
+            let (Some(name), Some(kind)) = (lines.next(), lines.next()) else {
                 continue;
             };
-            // nat chains see only first packets, and `clear-mark` is one rule long. `own-answers` exists for answers,
-            // and `show` restores the packets that it has hidden.
-            let of_all = ["clear-mark", "own-answers", "show"].iter().any(|chain| name.contains(chain));
-            if kind.starts_with("type filter") && !of_all {
+            // nat chains see only first packets, and `clear-mark` is one rule long.
+            if kind.starts_with("type filter") && !name.contains("clear-mark") {
                 hooked += 1;
-                ensure!(first.starts_with("ct state established,related accept"), "{name}: {first}");
+                // Before it: a hidden packet, and the answer of an own connection, which can be one to hide.
+                let established = lines.position(|line| line.starts_with("ct state established,related accept"));
+                ensure!(established.is_some_and(|position| position <= 2), "{name}: {chain:?}");
             }
         }
         ensure!(hooked == 12, "{hooked} filter chains, not six in each family");

@@ -100,16 +100,9 @@ fn compare(operator: u32, value: &[u8]) -> Expressions {
 }
 
 fn is_between(first: &[u8], last: &[u8]) -> Expressions {
-    range(0, first, last)
-}
-
-fn is_not_between(first: &[u8], last: &[u8]) -> Expressions {
-    range(1, first, last)
-}
-
-fn range(operator: u32, first: &[u8], last: &[u8]) -> Expressions {
+    const EQUAL: u32 = 0;
     expression("range", |out| {
-        put_numbers(out, &[(1, FIRST), (2, operator)]);
+        put_numbers(out, &[(1, FIRST), (2, EQUAL)]);
         put_data(out, 3, first);
         put_data(out, 4, last);
     })

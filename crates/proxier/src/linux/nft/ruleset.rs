@@ -34,8 +34,8 @@ fn hidden(protocol: Protocol) -> u8 {
 
 /// All chains of one family. A chain comes after the chains that it refers to.
 ///
-/// IPVS has the priorities 98 and 99 in input, and -99 and -98 in output. In these hooks, the chains `show`,
-/// `unscheduled` and `unallocated` come after IPVS, the others before it. The kernel runs all nat chains of a hook at
+/// IPVS has the priorities 98 and 99 in input, and -99 and -98 in output. In these hooks, the chains `unscheduled` and
+/// `unallocated` come after IPVS, the others before it. The kernel runs all nat chains of a hook at
 /// one priority, -100 in prerouting and output. Their own priorities only order them among each other. So `input` sees
 /// the destination after a short circuit, and `output` sees the destination that the process chose.
 pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
@@ -47,16 +47,15 @@ pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
         Chain::plain("to-service", rules.to_service()),
         Chain::plain("from-node", rules.sent_by_node()),
         Chain::plain("hide", rules.hide()),
+        Chain::plain("own-answers", rules.own_answers()),
+        Chain::plain("show", rules.show()),
         Chain::hooked("firewall-in", "filter", PreRouting, -110, rules.firewall_in()),
         Chain::hooked("nat-in", "nat", PreRouting, -105, rules.nat(rules.inside(), all([]))),
         Chain::hooked("nat-out", "nat", LocalOut, -105, rules.nat(all([]), rules.lost())),
-        Chain::hooked("input", "filter", LocalIn, 90, rules.to_own_addresses("to-service")),
-        Chain::hooked("own-answers", "filter", LocalIn, 95, rules.own_answers()),
-        Chain::hooked("show", "filter", LocalIn, 100, rules.show()),
-        Chain::hooked("unscheduled", "filter", LocalIn, 105, rules.unscheduled_in()),
+        Chain::hooked("input", "filter", LocalIn, 90, rules.input()),
+        Chain::hooked("unscheduled", "filter", LocalIn, 100, rules.unscheduled_in()),
         Chain::hooked("output", "filter", LocalOut, -150, rules.output()),
-        Chain::hooked("show-out", "filter", LocalOut, -97, rules.show()),
-        Chain::hooked("unallocated", "filter", LocalOut, 0, rules.unallocated_out()),
+        Chain::hooked("unallocated", "filter", LocalOut, -97, rules.unallocated_out()),
         Chain::hooked("forward", "filter", Forward, 0, rules.forward()),
         Chain::hooked("masquerade", "nat", PostRouting, 100, rules.masquerade()),
         Chain::hooked("clear-mark", "filter", PostRouting, 110, rules.clear_mark()),
@@ -207,20 +206,30 @@ impl Rules<'_> {
         rules
     }
 
-    /// `served` is the chain for packets to a virtual server.
-    fn to_own_addresses(&self, served: &str) -> Vec<Rule> {
-        vec![
-            self.established(),
-            Rule::new("a virtual server of kube-ipvs", [self.key_in(KeySet::Served), goto(served)]),
-            Rule::new("a VIP, on a port that kube-ipvs does not serve", [self.to_vip(), goto("unserved")]),
-        ]
+    /// The first rules see packets of known connections too, unlike the others.
+    fn input(&self) -> Vec<Rule> {
+        // Otherwise `show` would turn them into TCP, UDP or SCTP after all rules that match these protocols.
+        let from_outside = "drop packets from outside with a protocol number of the chain hide";
+        let mut rules = vec![
+            Rule::new(from_outside, [next_header_in(self.family, HIDDEN), drop()]),
+            Rule::new("an answer, perhaps to this node's own connection", [in_reply_direction(), goto("own-answers")]),
+        ];
+        rules.extend(self.to_own_addresses("to-service"));
+        rules
     }
 
     fn output(&self) -> Vec<Rule> {
-        let mut rules = self.to_own_addresses("from-node");
-        // After the rule for established connections.
-        rules.insert(1, self.untracked());
-        rules
+        self.to_own_addresses("from-node").into()
+    }
+
+    /// `served` is the chain for packets to a virtual server.
+    fn to_own_addresses(&self, served: &str) -> [Rule; 4] {
+        [
+            self.established(),
+            self.untracked(),
+            Rule::new("a virtual server of kube-ipvs", [self.key_in(KeySet::Served), goto(served)]),
+            Rule::new("a VIP, on a port that kube-ipvs does not serve", [self.to_vip(), goto("unserved")]),
+        ]
     }
 
     /// Hides packets from IPVS that another program takes for itself. It has a ClusterIP on a link of its own, and
@@ -243,17 +252,10 @@ impl Rules<'_> {
     /// packet for the reply. So the rule matches the source of the connection.
     fn own_answers(&self) -> Vec<Rule> {
         let from_node_port = all([original_source(self.family), is_in(KeySet::Served.name())]);
-        // Otherwise `show` would turn them into TCP, UDP or SCTP after all rules that match these protocols.
-        let from_outside = "drop packets from outside with a protocol number of the chain hide";
-        vec![
-            Rule::new(from_outside, [next_header_in(self.family, HIDDEN), drop()]),
-            self.untracked(),
-            Rule::new("not an answer", [in_original_direction(), accept()]),
-            Rule::new(
-                "an answer to this node's own connection from a node port: hide it from IPVS",
-                [from_node_port, self.originally_not_served(), goto("hide")],
-            ),
-        ]
+        vec![Rule::new(
+            "an answer to this node's own connection from a node port: hide it from IPVS",
+            [from_node_port, self.originally_not_served(), goto("hide")],
+        )]
     }
 
     /// IPVS ignores packets of unknown protocols.
@@ -262,9 +264,7 @@ impl Rules<'_> {
     }
 
     fn show(&self) -> Vec<Rule> {
-        let not_hidden = Rule::new("not hidden", [next_header_not_in(self.family, HIDDEN), accept()]);
-        let restore = |protocol| (hidden(protocol), Protocol::number(protocol));
-        [not_hidden].into_iter().chain(self.replace_protocols("restore it after IPVS", restore)).collect()
+        self.replace_protocols("restore it after IPVS", |protocol| (hidden(protocol), protocol.number()))
     }
 
     fn replace_protocols(&self, comment: &'static str, numbers: impl Fn(Protocol) -> (u8, u8)) -> Vec<Rule> {
@@ -293,8 +293,10 @@ impl Rules<'_> {
         })
     }
 
+    /// No later rule applies to a hidden packet. After a `jump`, they would still see its placeholder as the protocol.
     fn unscheduled_in(&self) -> Vec<Rule> {
-        [self.established()].into_iter().chain(self.unscheduled()).collect()
+        let is_hidden = Rule::new("hidden from IPVS", [next_header_in(self.family, HIDDEN), goto("show")]);
+        [is_hidden, self.established()].into_iter().chain(self.unscheduled()).collect()
     }
 
     fn unallocated_out(&self) -> Vec<Rule> {

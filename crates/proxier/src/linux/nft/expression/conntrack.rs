@@ -76,9 +76,9 @@ fn original(key: u32, into: u32) -> Expressions {
     })
 }
 
-pub(in super::super) fn in_original_direction() -> Expressions {
-    const ORIGINAL: u8 = 0;
-    all([load_ct(CT_DIRECTION), equals(&[ORIGINAL])])
+pub(in super::super) fn in_reply_direction() -> Expressions {
+    const REPLY: u8 = 1;
+    all([load_ct(CT_DIRECTION), equals(&[REPLY])])
 }
 
 /// Whether any of these bits is set. Conntrack's bits are in host byte order, unlike packet fields.

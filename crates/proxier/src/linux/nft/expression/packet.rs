@@ -2,9 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{
-    Expressions, FIRST, all, by, differs, equals, immediate, is_between, is_not_between, mask, numbers, register,
-};
+use super::{Expressions, FIRST, all, by, differs, equals, immediate, is_between, mask, numbers, register};
 use crate::model::Family;
 
 /// Payload bases of `enum nft_payload_bases`.
@@ -65,12 +63,6 @@ pub(in super::super) fn next_header_is(family: Family, number: u8) -> Expression
 pub(in super::super) fn next_header_in(family: Family, numbers: RangeInclusive<u8>) -> Expressions {
     let header = payload(NETWORK_HEADER, next_header(family), 1, FIRST);
     all([header, is_between(&[*numbers.start()], &[*numbers.end()])])
-}
-
-/// `ip protocol != FIRST-LAST` or `ip6 nexthdr != FIRST-LAST`.
-pub(in super::super) fn next_header_not_in(family: Family, numbers: RangeInclusive<u8>) -> Expressions {
-    let header = payload(NETWORK_HEADER, next_header(family), 1, FIRST);
-    all([header, is_not_between(&[*numbers.start()], &[*numbers.end()])])
 }
 
 /// `ip protocol set NUMBER` or `ip6 nexthdr set NUMBER`, without a checksum update.
