@@ -140,7 +140,7 @@ fn connections_are_answered_if_all_local_ports_are_node_ports() -> TestResult {
     })
 }
 
-/// The comment of the rules that drop.
+/// The comment of the rule that drops.
 const NUMBERS: &str = "drop packets from outside with a protocol number of the chain hide";
 
 /// kube-ipvs hides an answer of TCP from IPVS with a special protocol number. A sender outside must not use that

@@ -36,9 +36,9 @@ pub(crate) struct Progress {
     log: File,
     log_path: PathBuf,
     counts: Counts,
-    /// The results since an executable's last closing line, which a machine that died did not print.
+    /// The results since an executable's last closing line, which a machine that hung did not print.
     uncounted: Counts,
-    deaths: Vec<String>,
+    hangs: Vec<String>,
     failures: Vec<Failure>,
     took: Vec<(Duration, String)>,
     part: Part,
@@ -87,7 +87,7 @@ impl Progress {
             log_path: log.to_owned(),
             counts: Counts::default(),
             uncounted: Counts::default(),
-            deaths: Vec::new(),
+            hangs: Vec::new(),
             failures: Vec::new(),
             took: Vec::new(),
             part: Part::new("", 0),
@@ -99,13 +99,17 @@ impl Progress {
         self.part = Part::new(again, total);
     }
 
-    /// The machine of the running tests died. Returns which of `names` have no result yet.
-    pub(crate) fn machine_died(&mut self, why: &str, names: Vec<String>) -> Vec<String> {
+    /// The machine of the running tests hung. Returns which of `names` have no result yet.
+    pub(crate) fn machine_hung(&mut self, why: &str, names: Vec<String>) -> Vec<String> {
         self.counts += mem::take(&mut self.uncounted);
+        (self.stdout, self.stderr) = (Lines::default(), Lines::default());
         self.part.begun.clear();
-        let rest: Vec<String> = names.into_iter().filter(|name| !self.part.done.contains(name)).collect();
+        let mut done = self.part.done.clone();
+        let has_result =
+            |name: &String| done.iter().position(|one| one == name).map(|at| done.swap_remove(at)).is_some();
+        let (_, rest): (Vec<_>, Vec<_>) = names.into_iter().partition(has_result);
         let first = why.lines().next().unwrap_or_default();
-        self.deaths.push(format!("The bench died: {first}. {} tests ran on another one.", rest.len()));
+        self.hangs.push(format!("A machine hung: {first}. {} tests ran on another one.", rest.len()));
         rest
     }
 
@@ -175,8 +179,8 @@ impl Progress {
         for (took, name) in slowest {
             println!("{:>8.1} s  {name}", took.as_secs_f32());
         }
-        for death in &self.deaths {
-            println!("\n{death}");
+        for hang in &self.hangs {
+            println!("\n{hang}");
         }
         println!("\n{}\n", self.counts);
     }
@@ -218,5 +222,25 @@ impl Output for Progress {
             self.part.begun.iter().map(|(name, begun)| format!("{name} ({})", human(begun.elapsed()))).collect();
         println!("     running: {}  ({})", running.join(", "), self.part.time());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_without_a_result_run_again_after_a_hang_and_all_results_count() {
+        let log = std::env::temp_dir().join(format!("progress-{}", std::process::id()));
+        let mut progress = Progress::new(&log).unwrap();
+        progress.begin("again", 4);
+        progress.stdout(b"test a ... ok\ntest twice ... ok\ntest b ... ").unwrap();
+        let names = ["a", "b", "twice", "twice"].map(str::to_owned).to_vec();
+        assert_eq!(progress.machine_hung("silence\nstacks", names), ["b", "twice"]);
+        assert_eq!(progress.counts(), Counts { passed: 2, failed: 0, ignored: 0 });
+        progress.stdout(b"\ntest b ... FAILED\ntest twice ... ok\n").unwrap();
+        progress.stdout(b"test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out\n").unwrap();
+        assert_eq!(progress.counts(), Counts { passed: 3, failed: 1, ignored: 0 });
+        std::fs::remove_file(log).unwrap();
     }
 }

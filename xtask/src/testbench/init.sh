@@ -77,7 +77,8 @@ exec 4>"${port}4"
 echo up >&4
 # A machine whose timers stop cannot end a hang itself. The host gives it up when these lines stop.
 while sleep 10; do echo alive; done >&4 &
-# A task that waits in the kernel for this many seconds waits for ever: its stack is printed, and the machine ends.
+# A task that waits in the kernel for so many seconds, or up to twice as many, waits for ever: the kernel prints its
+# stack and panics.
 echo 900 >/proc/sys/kernel/hung_task_timeout_secs
 echo 1 >/proc/sys/kernel/hung_task_panic
 

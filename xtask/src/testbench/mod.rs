@@ -23,7 +23,7 @@ use anyhow::{Result, bail, ensure};
 pub(crate) use job::Job;
 pub(crate) use packages::{Needed, ensure_files, ensure_installed, find};
 pub(crate) use stream::{Output, Terminal, copy_output};
-pub(crate) use vm::Died;
+pub(crate) use vm::Hung;
 
 use crate::workspace::Workspace;
 

@@ -28,6 +28,10 @@ const BOOT_HANG: Duration = Duration::from_secs(60);
 const HANG: Duration = Duration::from_secs(600);
 /// The kernel prints its stacks within this time after the host requests them.
 const STACKS: Duration = Duration::from_secs(10);
+/// The kernel's panic if a task has waited for too long, as init.sh says.
+const HUNG_TASK: &str = "hung_task";
+/// The longest path of a Unix socket.
+const SOCKET_PATH: usize = 107;
 /// How many lines of a console are shown: a panic with the stacks of all processors.
 const TAIL: usize = 100;
 /// Interval between two scans of the console.
@@ -42,17 +46,17 @@ pub(crate) struct Vm {
     pub(super) processors: usize,
 }
 
-/// The machine ended before its command did: it hung, or its kernel panicked.
+/// The machine hung: it reported nothing for a long time, or a task of its kernel waited for ever.
 #[derive(Debug)]
-pub(crate) struct Died(String);
+pub(crate) struct Hung(String);
 
-impl fmt::Display for Died {
+impl fmt::Display for Hung {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Error for Died {}
+impl Error for Hung {}
 
 enum Outcome {
     Exit(u8),
@@ -60,6 +64,8 @@ enum Outcome {
     NoBoot(String),
     /// The machine ended, or was killed, while the job ran.
     Died(String),
+    /// The machine was killed because it hung.
+    Hung(String),
 }
 
 impl Vm {
@@ -81,7 +87,7 @@ impl Vm {
         image::write(&self.kernel, &self.cache, job, &directory, &image)?;
         // In the run's directory, so that an interrupt removes both. After a failure the console is kept.
         let console = directory.join("console");
-        let kept = self.cache.join(format!("console-{}.log", std::process::id()));
+        let kept = kept_console(&self.cache);
 
         // A boot is tried twice, because emulated clocks can stumble. The second try is without KVM, in case KVM is the
         // problem.
@@ -95,7 +101,11 @@ impl Vm {
                     break;
                 }
                 Outcome::Died(why) => {
-                    result = Err(Died(format!("{why}{}", console_tail(&console, &kept))).into());
+                    result = Err(anyhow::anyhow!("{why}{}", console_tail(&console, &kept)));
+                    break;
+                }
+                Outcome::Hung(why) => {
+                    result = Err(Hung(format!("{why}{}", console_tail(&console, &kept))).into());
                     break;
                 }
                 Outcome::NoBoot(why) => {
@@ -131,6 +141,12 @@ fn remove_leftovers(cache: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A new path: one process can run several machines.
+fn kept_console(cache: &Path) -> PathBuf {
+    let path = |number: u32| cache.join(format!("console-{}-{number}.log", std::process::id()));
+    (1..u32::MAX).map(path).find(|path| !path.exists()).unwrap_or_else(|| path(0))
 }
 
 /// The end of a console, and the path where it is kept.
@@ -178,11 +194,11 @@ impl Machine {
         let terminal = job.interactive && io::stdin().is_terminal() && io::stdout().is_terminal();
         let mut parameters = String::from(
             // A panic or an oops ends the machine, and so does an interrupt of the monitor; the kernel then prints the
-            // stacks of all processors. The emulated timer can fail its check on a busy host. With
-            // norandmaps a program has the same addresses every time and is translated once; without it emulation takes
-            // three times as long. The last two options save time: shorter waits for all processors, and no profiles.
-            "console=ttyS0 loglevel=7 panic=-1 oops=panic unknown_nmi_panic panic_print=0x40 reboot=t no_timer_check net.ifnames=0 mitigations=off \
-             norandmaps rcupdate.rcu_expedited=1 apparmor=0",
+            // stacks of all processors. The emulated timer can fail its check on a busy host. With norandmaps a program
+            // has the same addresses every time and is translated once; without it emulation takes three times as long.
+            // The last two options save time: shorter waits for all processors, and no profiles.
+            "console=ttyS0 loglevel=7 panic=-1 oops=panic unknown_nmi_panic panic_print=0x40 reboot=t no_timer_check \
+             net.ifnames=0 mitigations=off norandmaps rcupdate.rcu_expedited=1 apparmor=0",
         );
         if job.net {
             parameters.push_str(" bench.net=user");
@@ -209,8 +225,11 @@ impl Machine {
         if job.net {
             qemu.args(["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]);
         }
-        qemu.arg("-chardev").arg(format!("socket,id=monitor,path={},server=on,wait=off", monitor.display()));
-        qemu.args(["-mon", "chardev=monitor"]);
+        // Only a hang needs the monitor. Without it, the stacks are missing.
+        if monitor.as_os_str().len() <= SOCKET_PATH {
+            qemu.arg("-chardev").arg(format!("socket,id=monitor,path={},server=on,wait=off", monitor.display()));
+            qemu.args(["-mon", "chardev=monitor"]);
+        }
         // Without ioeventfd a write has reached its file when it returns, so no output is lost when the machine ends.
         qemu.args(["-device", "virtio-serial-pci,ioeventfd=off,max_ports=8"]);
         let file = |path: &Path| format!("file,path={}", path.display());
@@ -270,7 +289,9 @@ impl Machine {
             match (failed, up) {
                 (Some(why), None) => return Ok(Outcome::NoBoot(format!("{why} before the machine had booted"))),
                 (Some(why), Some(_)) => {
-                    return Ok(Outcome::Died(format!("{why} before the command was done")));
+                    self.await_stacks();
+                    let outcome = if why.contains(HUNG_TASK) { Outcome::Hung } else { Outcome::Died };
+                    return Ok(outcome(format!("{why} before the command was done")));
                 }
                 (None, None) if silence.lasts() > BOOT_HANG => {
                     let seconds = silence.lasts().as_secs();
@@ -280,7 +301,7 @@ impl Machine {
                 (None, Some(_)) if !job.interactive && silence.lasts() > HANG => {
                     let seconds = silence.lasts().as_secs();
                     self.print_stacks();
-                    return Ok(Outcome::Died(format!("the machine hangs: it has reported nothing for {seconds} s")));
+                    return Ok(Outcome::Hung(format!("the machine hangs: it has reported nothing for {seconds} s")));
                 }
                 (None, Some(up)) if !job.interactive && up.elapsed() > job.timeout => {
                     return Ok(Outcome::Died(format!("the command was not done after {} s", job.timeout.as_secs())));
@@ -291,10 +312,18 @@ impl Machine {
     }
 
     /// Interrupts the kernel, which prints its stacks to the console. The machine is given up, so errors do not matter.
-    fn print_stacks(&self) {
+    fn print_stacks(&mut self) {
         if let Ok(mut monitor) = UnixStream::connect(&self.monitor) {
             let _ = monitor.write_all(b"nmi\n");
-            thread::sleep(STACKS);
+            self.await_stacks();
+        }
+    }
+
+    /// A kernel that panics ends the machine when it has printed its stacks.
+    fn await_stacks(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < STACKS && matches!(self.qemu.try_wait(), Ok(None)) {
+            thread::sleep(POLL);
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) const NODE: &str = "node";
 /// The network of the client, which is a pod of the node.
 pub(crate) const POD_NETWORK: &str = "10.100.1.0/24";
 /// The address of the node on the network of the API server.
-pub(crate) const NODE_ADDRESS: &str = "10.100.4.1";
+pub(crate) const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 100, 4, 1);
 pub(crate) const API_SERVER: &str = "10.100.4.2:6443";
 /// A host behind the node that is no endpoint.
 pub(crate) const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 100, 2, 2);

@@ -293,7 +293,8 @@ impl Rules<'_> {
         })
     }
 
-    /// No later rule applies to a hidden packet. After a `jump`, they would still see its placeholder as the protocol.
+    /// A hidden packet leaves by `goto`: after a `jump`, the other rules would still see the placeholder as its
+    /// protocol. None of them applies to it.
     fn unscheduled_in(&self) -> Vec<Rule> {
         let is_hidden = Rule::new("hidden from IPVS", [next_header_in(self.family, HIDDEN), goto("show")]);
         [is_hidden, self.established()].into_iter().chain(self.unscheduled()).collect()

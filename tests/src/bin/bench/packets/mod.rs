@@ -1,5 +1,5 @@
-//! The cost of the rules for packets: new connections, exchanges and throughput of a Service, through kube-ipvs and
-//! through the same virtual servers by ipvsadm.
+//! The cost of rules and connection tracking for packets: new connections, exchanges and throughput of a Service,
+//! through kube-ipvs and through the same virtual servers by ipvsadm.
 
 mod nodes;
 mod traffic;

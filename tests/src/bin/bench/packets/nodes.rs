@@ -53,7 +53,7 @@ impl Kind {
         match self {
             Self::ClusterIp => (self.cluster_ip(), SERVICE_PORT.get()).into(),
             Self::ExternalIp => (EXTERNAL_IP, SERVICE_PORT.get()).into(),
-            Self::NodePort => (node_address(), NODE_PORT.get()).into(),
+            Self::NodePort => (NODE_ADDRESS, NODE_PORT.get()).into(),
         }
     }
 
@@ -116,7 +116,7 @@ impl fmt::Display for Kind {
 /// Measures a node on which the engine serves all Services of the shape, and the measured ones.
 pub(super) fn served<T>(network: &Network, shape: Shape, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let config = Config { pod_sources: PodSources::Ranges(vec![POD_NETWORK.parse()?]), ..Config::new(NODE) };
-    let address = NodeAddress { address: node_address().into(), global: true };
+    let address = NodeAddress { address: NODE_ADDRESS.into(), global: true };
     let mut node = Node::open_at(place(network)?, config, BTreeSet::from([address]))?;
     let mut events = shape.events();
     events.extend(Kind::ALL.into_iter().flat_map(|kind| kind.events(shape)));
@@ -147,7 +147,7 @@ pub(super) fn bare<T>(network: &Network, shape: Shape, tracks: bool, work: impl 
     work()
 }
 
-/// A node whose kernel tracks the connections of IPVS, as kube-ipvs asks it to.
+/// A node with the sysctl that kube-ipvs sets: conntrack sees the connections of IPVS, if any rule turns it on.
 fn place(network: &Network) -> Result<Place> {
     let place = network.add_node()?;
     // Loads IPVS, whose sysctls do not exist before.
@@ -161,8 +161,4 @@ const fn port(number: u16) -> PortNumber {
         Some(port) => port,
         None => PortNumber::MIN,
     }
-}
-
-fn node_address() -> Ipv4Addr {
-    NODE_ADDRESS.parse().unwrap_or(Ipv4Addr::UNSPECIFIED)
 }
