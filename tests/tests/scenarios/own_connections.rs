@@ -156,18 +156,24 @@ fn outside_packets_with_a_hiding_protocol_number_are_dropped() -> TestResult {
         // The client has no such connection, and would answer with a reset.
         client.run(
             "nft",
-            &["add table ip quiet; add chain ip quiet out { type filter hook output priority 0; }; \
-                             add rule ip quiet out tcp flags rst drop"],
+            &["add table inet quiet; add chain inet quiet out { type filter hook output priority 0; }; \
+                             add rule inet quiet out tcp flags rst drop"],
         )?;
-        for protocol in [250, 251, 252] {
-            let before = node.nft_packets(NUMBERS)?;
-            let (from, to) = ("192.168.128.100:4000".parse()?, "192.168.128.3:2379".parse()?);
-            send_syn_as(client, protocol, from, to)?;
-            eventually(|| {
-                let dropped = node.nft_packets(NUMBERS)?;
-                ensure!(dropped == before + 1, "{protocol}: {dropped} packets were dropped, and {before} before");
-                Ok(())
-            })?;
+        for (from, to) in
+            [("192.168.128.100:4000", "192.168.128.3:2379"), ("[fd00:128::100]:4000", "[fd00:128::3]:2379")]
+        {
+            for protocol in [250, 251, 252] {
+                let before = node.nft_packets(NUMBERS)?;
+                send_syn_as(client, protocol, from.parse()?, to.parse()?)?;
+                eventually(|| {
+                    let dropped = node.nft_packets(NUMBERS)?;
+                    ensure!(
+                        dropped == before + 1,
+                        "{to}, {protocol}: {dropped} packets were dropped, and {before} before"
+                    );
+                    Ok(())
+                })?;
+            }
             let half_open = node.run("ss", &["-Htn", "state", "syn-recv"])?;
             ensure!(half_open.is_empty(), "it has become a connection:\n{half_open}");
         }
