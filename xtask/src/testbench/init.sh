@@ -22,6 +22,11 @@ mknod /dev/net/tun c 10 200
 mount -t tmpfs tmpfs /run
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 hostname bench
+# A node has memory control groups too. One that stays: for the first and after the last one the kernel patches its own
+# code, which can fail while several processors are emulated.
+if mount -t cgroup2 cgroup2 /sys/fs/cgroup && echo +memory >/sys/fs/cgroup/cgroup.subtree_control; then
+    mkdir /sys/fs/cgroup/bench
+fi
 
 off() {
     reboot -f
