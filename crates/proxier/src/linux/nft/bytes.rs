@@ -140,49 +140,49 @@ fn ipv4_and_ipv6_table_requests_match_fingerprints() {
     expect![[r#"
         010 1 cb360fcfac4df5dc
         a00 1 b1322107d2db4fe8
-        a03 18 3d11363541d52016
+        a03 17 a6578d3939df3d9a
         a05 1 fa38ee6793b6db31
-        a06 75 ff17a31c0fb97e90
+        a06 72 4989df1ddd9f961c
         a08 1 c8e5531c997fd53d
         a09 22 c12e23aacc293ac3
 
         010 1 cb360fcfac4df5dc
         a00 1 749e980c96e01fc0
-        a03 18 35bbb2f331ef3696
+        a03 17 ec81174335e8ef32
         a05 1 aa82e6df86bb16b9
-        a06 74 707c87994a26c8be
+        a06 71 be35b6d9092674ca
         a08 1 266d84a373e6eb55
         a09 22 8a78be30373f653d
 
         010 1 cb360fcfac4df5dc
         a00 1 b1322107d2db4fe8
-        a03 18 3d11363541d52016
+        a03 17 a6578d3939df3d9a
         a05 1 fa38ee6793b6db31
-        a06 75 37df6fd1575a6c8d
+        a06 72 21eb82c3a34daa2d
         a08 1 c8e5531c997fd53d
         a09 22 c12e23aacc293ac3
 
         010 1 cb360fcfac4df5dc
         a00 1 749e980c96e01fc0
-        a03 18 35bbb2f331ef3696
+        a03 17 ec81174335e8ef32
         a05 1 aa82e6df86bb16b9
-        a06 74 a912f16d9a6cffb4
+        a06 71 2a8799bdb0fd4dac
         a08 1 266d84a373e6eb55
         a09 22 8a78be30373f653d
 
         010 1 cb360fcfac4df5dc
         a00 1 b1322107d2db4fe8
-        a03 18 3d11363541d52016
+        a03 17 a6578d3939df3d9a
         a05 1 fa38ee6793b6db31
-        a06 72 5c29b6bce845d695
+        a06 69 7ca4d65f4edf136f
         a08 1 c8e5531c997fd53d
         a09 22 c12e23aacc293ac3
 
         010 1 cb360fcfac4df5dc
         a00 1 749e980c96e01fc0
-        a03 18 35bbb2f331ef3696
+        a03 17 ec81174335e8ef32
         a05 1 aa82e6df86bb16b9
-        a06 71 4682d637e8aa2a0b
+        a06 68 1eaf00e98aa23fc1
         a08 1 266d84a373e6eb55
         a09 22 8a78be30373f653d
 
