@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::net::RecvFlags;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::namespace::Namespace;
@@ -166,7 +167,10 @@ impl Server {
             let socket = std::net::UdpSocket::from(socket);
             let mut buffer = [0; 2048];
             while state.is_listening() {
-                let Ok((length, peer)) = socket.recv_from(&mut buffer) else { continue };
+                // After the shutdown there is no peer, which the standard library does not expect.
+                let received = rustix::net::recvfrom(&socket, &mut buffer[..], RecvFlags::empty());
+                let Ok((length, _, Some(peer))) = received else { continue };
+                let Ok(peer) = SocketAddr::try_from(peer) else { continue };
                 let _ = socket.send_to(&answer(name, plain(peer), &buffer[..length]), peer);
             }
         })
