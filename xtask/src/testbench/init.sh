@@ -83,8 +83,8 @@ echo up >&4
 # A machine whose timers stop cannot end a hang itself. The host gives it up when these lines stop.
 while sleep 10; do echo alive; done >&4 &
 # A task that waits in the kernel for so many seconds, or up to twice as many, waits for ever: the kernel prints its
-# stack and panics.
-echo 900 >/proc/sys/kernel/hung_task_timeout_secs
+# stack and panics. A slower machine gets more time.
+echo $((900 * KUBE_IPVS_SLOWNESS)) >/proc/sys/kernel/hung_task_timeout_secs
 echo 1 >/proc/sys/kernel/hung_task_panic
 
 if [ "$(parameter terminal)" ]; then

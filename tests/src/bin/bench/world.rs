@@ -79,8 +79,11 @@ fn slice_id(number: u32, slice: u32) -> SliceId {
     SliceId::new("default", &format!("service-{number}-{slice}"))
 }
 
-fn port(number: u16) -> PortNumber {
-    PortNumber::new(number).unwrap_or(PortNumber::MIN)
+pub(crate) const fn port(number: u16) -> PortNumber {
+    match PortNumber::new(number) {
+        Some(port) => port,
+        None => PortNumber::MIN,
+    }
 }
 
 /// The ClusterIP of a Service.

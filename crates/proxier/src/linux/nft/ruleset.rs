@@ -35,9 +35,9 @@ fn hidden(protocol: Protocol) -> u8 {
 /// All chains of one family. A chain comes after the chains that it refers to.
 ///
 /// IPVS has the priorities 98 and 99 in input, and -99 and -98 in output. In these hooks, the chains `unscheduled` and
-/// `unallocated` come after IPVS, the others before it. The kernel runs all nat chains of a hook at
-/// one priority, -100 in prerouting and output. Their own priorities only order them among each other. So `input` sees
-/// the destination after a short circuit, and `output` sees the destination that the process chose.
+/// `unallocated` come after IPVS, the others before it. The kernel runs all nat chains of a hook at one priority, -100
+/// in prerouting and output. Their own priorities only order them among each other. So `input` sees the destination
+/// after a short circuit, and `output` sees the destination that the process chose.
 pub(super) fn chains(family: Family, settings: &Settings) -> Vec<Chain> {
     use Hook::{Forward, LocalIn, LocalOut, PostRouting, PreRouting};
     let rules = Rules { family, settings };

@@ -22,7 +22,7 @@ use crate::{
     network::{NODE, NODE_ADDRESS, Network, POD_NETWORK},
     node::{Node, Place},
     shape::Shape,
-    world::SLICE,
+    world::{SLICE, port},
 };
 
 const EXTERNAL_IP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
@@ -154,11 +154,4 @@ fn place(network: &Network) -> Result<Place> {
     place.namespace().run("ipvsadm", &["-L", "-n"])?;
     place.namespace().sysctls(&[("ipv4.vs.conntrack", "1")])?;
     Ok(place)
-}
-
-const fn port(number: u16) -> PortNumber {
-    match PortNumber::new(number) {
-        Some(port) => port,
-        None => PortNumber::MIN,
-    }
 }

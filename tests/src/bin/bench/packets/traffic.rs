@@ -12,11 +12,10 @@ use proxier::model::PortNumber;
 use scenarios::{Namespace, patience};
 use socket2::SockRef;
 
+use crate::world::port;
+
 /// The port of the endpoints of the measured Service.
-pub(super) const PORT: PortNumber = match PortNumber::new(8081) {
-    Some(port) => port,
-    None => PortNumber::MIN,
-};
+pub(super) const PORT: PortNumber = port(8081);
 const CONNECTIONS: u32 = 500;
 const EXCHANGES: u32 = 1_000;
 const MEGABYTES: u32 = 50;
