@@ -10,7 +10,7 @@ use clap::Args;
 use crate::workspace::{Workspace, cargo};
 
 /// The packages with decoders.
-const PACKAGES: [&str; 4] = ["ipvs-netlink", "proxier", "proxier-kubernetes", "kube-ipvs"];
+const PACKAGES: [&str; 4] = ["ipvs-netlink", "kube-ipvs-proxier", "kube-ipvs-proxier-kubernetes", "kube-ipvs"];
 
 /// Feeds mutated inputs to the decoders
 #[derive(Args)]

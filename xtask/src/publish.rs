@@ -30,8 +30,32 @@ pub(crate) fn check(workspace: &Workspace, flags: &[&str]) -> Result<()> {
         missing.extend(lacks(package, &listed));
     }
     ensure!(missing.is_empty(), "{}", missing.join("\n"));
+    for package in workspace.libraries() {
+        ensure_name_is_ours(&sh, package)?;
+    }
     cmd!(sh, "cargo publish --workspace --dry-run --allow-dirty {flags...}").env_remove(OF_OUR_OWN).quiet().run()?;
     Ok(())
+}
+
+/// Cargo's own checks do not notice that another project has published a crate of this name.
+fn ensure_name_is_ours(sh: &Shell, package: &Package) -> Result<()> {
+    let name = &package.name;
+    let output = cmd!(sh, "cargo info --quiet --color never --registry crates-io {name}").quiet().ignore_status();
+    let output = output.output()?;
+    let errors = String::from_utf8(output.stderr)?;
+    if errors.contains("could not find") {
+        return Ok(());
+    }
+    ensure!(output.status.success(), "cargo info {name}: {errors}");
+    let info = String::from_utf8(output.stdout)?;
+    let ours = package.manifest["repository"].as_str();
+    ensure!(repository(&info) == ours, "{name}: another project has published a crate of this name:\n{info}");
+    Ok(())
+}
+
+/// The repository of a published crate, by the text of `cargo info`.
+fn repository(info: &str) -> Option<&str> {
+    info.lines().find_map(|line| line.strip_prefix("repository: "))
 }
 
 /// The fields and files that a package lacks, by its manifest and the list of its files.
@@ -55,6 +79,12 @@ mod tests {
 
     fn package(manifest: Value) -> Package {
         Package { name: "a".into(), targets: Vec::new(), manifest }
+    }
+
+    #[test]
+    fn repository_of_a_published_crate_is_found() {
+        let info = "kube #kubernetes\nversion: 5.0.0\nrepository: https://github.com/kube-rs/kube\nfeatures:\n";
+        assert_eq!(repository(info), Some("https://github.com/kube-rs/kube"));
     }
 
     #[test]

@@ -138,6 +138,14 @@ impl Workspace {
     }
 }
 
+impl Package {
+    /// The name of its library in Rust, such as `proxier` for `kube-ipvs-proxier`.
+    pub(crate) fn library(&self) -> Result<&str> {
+        let library = self.targets.iter().find(|target| target.kind == "lib");
+        library.map(|target| &*target.name).with_context(|| format!("{} has no library", self.name))
+    }
+}
+
 /// Cargo sets this variable in the programs that it runs, such as this one, to the program's own manifest. A build
 /// script that reads it would see a change, and cargo would compile the dependents again.
 pub(crate) const OF_OUR_OWN: &str = "CARGO_MANIFEST_DIR";

@@ -15,7 +15,7 @@ use xshell::{Shell, cmd};
 use crate::workspace::Workspace;
 
 /// The libraries, the lowest first: direct and indirect dependencies point down.
-const LAYERS: [&str; 4] = ["netlink-batch", "ipvs-netlink", "proxier", "proxier-kubernetes"];
+const LAYERS: [&str; 4] = ["netlink-batch", "ipvs-netlink", "kube-ipvs-proxier", "kube-ipvs-proxier-kubernetes"];
 
 /// No library depends on these: a program that embeds a library gets no runtime.
 const ABOVE: [&str; 5] = ["kube-ipvs", "tokio", "kube", "k8s-openapi", "rtnetlink"];

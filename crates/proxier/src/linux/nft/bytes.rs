@@ -1,5 +1,5 @@
 //! Snapshots of the request bytes. If the bytes of a rule change, every node rewrites its tables after an upgrade.
-//! After an intended change, `UPDATE_EXPECT=1 cargo test -p proxier` updates the snapshots.
+//! After an intended change, `UPDATE_EXPECT=1 cargo test -p kube-ipvs-proxier` updates the snapshots.
 
 use std::{collections::BTreeMap, fmt::Write};
 
