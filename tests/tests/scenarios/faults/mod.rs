@@ -92,7 +92,7 @@ fn first_sync_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
             kube_ipvs.run(&["cleanup"])?;
             let proxy = start(Some((fault, at)))?;
             let outcome = || -> Result<Proxy> {
-                log.await_fault()?;
+                log.await_fault(fault, &proxy)?;
                 let proxy = await_ready(cluster, proxy, &[])?;
                 State::read(node)?.ensure_is(&wanted)?;
                 ensure_healthy(cluster)?;
@@ -125,7 +125,7 @@ fn disturb(cluster: &Cluster, flags: &[&str], change: impl Fn(usize) -> Result<S
         let attached = log.attach(&proxy, Some((fault, at)))?;
         let wanted = change(number + 1)?;
         let mut outcome = || -> Result<()> {
-            log.await_fault()?;
+            log.await_fault(fault, &proxy)?;
             if fault.kills() {
                 proxy = start()?;
                 await_first_sync(node)?;

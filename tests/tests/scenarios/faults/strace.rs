@@ -2,10 +2,11 @@
 //! only sockets are netlink sockets.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use scenarios::{Cluster, Proxy, eventually};
 
@@ -16,6 +17,8 @@ pub(crate) enum Fault {
     SendFails,
     /// Three sends in a row fail.
     SendsFail,
+    /// The kernel rejects one request of a send, and executes the others. Only nftables executes none.
+    RequestFails,
     /// The kernel executes the requests, and reports that it lost replies. The replies stay in the queue.
     Overrun,
     /// The kernel executes the requests, and the first reply has an impossible length.
@@ -27,12 +30,19 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::SendFails, Self::Overrun, Self::KilledBefore, Self::SendsFail, Self::BadReply, Self::KilledAfter];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::SendFails,
+        Self::Overrun,
+        Self::KilledBefore,
+        Self::RequestFails,
+        Self::SendsFail,
+        Self::BadReply,
+        Self::KilledAfter,
+    ];
 
     fn system_call(self) -> &'static str {
         match self {
-            Self::SendFails | Self::SendsFail | Self::KilledBefore => "sendto",
+            Self::SendFails | Self::SendsFail | Self::RequestFails | Self::KilledBefore => "sendto",
             Self::Overrun | Self::BadReply | Self::KilledAfter => "recvfrom",
         }
     }
@@ -47,6 +57,8 @@ impl Fault {
         match self {
             Self::SendFails | Self::Overrun => format!("{call}:error=ENOBUFS:when={at}"),
             Self::SendsFail => format!("{call}:error=ENOMEM:when={at}..{}", at + 2),
+            // The daemon stops and then repeats the call. Meanwhile the test makes the request invalid.
+            Self::RequestFails => format!("{call}:error=EINTR:signal=STOP:when={at}"),
             Self::BadReply => format!("{call}:poke_exit=@arg2=08000000:when={at}"),
             Self::KilledBefore | Self::KilledAfter => format!("{call}:signal=KILL:when={at}"),
         }
@@ -98,12 +110,17 @@ impl Log {
     }
 
     /// Waits until the fault has happened. The spot checks make further calls until it does.
-    pub(crate) fn await_fault(&self) -> Result<()> {
-        eventually(|| {
+    pub(crate) fn await_fault(&self, fault: Fault, proxy: &Proxy) -> Result<()> {
+        let call = eventually(|| {
             let text = self.text()?;
-            ensure!(text.contains("INJECTED") || text.contains("killed by SIGKILL"), "no fault was injected yet");
-            Ok(())
-        })
+            let call = text.lines().find(|line| line.contains("INJECTED") || line.contains("killed by SIGKILL"));
+            call.map(str::to_owned).context("no fault was injected yet")
+        })?;
+        if fault == Fault::RequestFails {
+            spoil_request(&call, proxy.id()).with_context(|| format!("spoiling a request of {call}"))?;
+            signal(proxy.id(), Signal::CONT);
+        }
+        Ok(())
     }
 
     /// strace's command line.
@@ -158,10 +175,42 @@ pub(crate) struct Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        signal(self.child.id(), Signal::TERM);
         let _ = self.child.wait();
     }
+}
+
+fn signal(process: u32, signal: Signal) {
+    if let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(process, signal);
+    }
+}
+
+/// Gives the middle request of a send an unknown type. The process must have stopped before it repeats the call, which
+/// strace logged as `sendto(SOCKET, ADDRESS, LENGTH, …`.
+fn spoil_request(call: &str, process: u32) -> Result<()> {
+    let number = |word: &str| u64::from_str_radix(word.trim().trim_start_matches("0x"), 16);
+    let arguments: Vec<u64> = call.split(['(', ',']).skip(1).take(3).map(number).collect::<Result<_, _>>()?;
+    let [_, address, length] = arguments[..] else { bail!("it has no arguments") };
+    let memory = File::options().read(true).write(true).open(format!("/proc/{process}/mem"))?;
+    let mut bytes = vec![0; usize::try_from(length)?];
+    memory.read_exact_at(&mut bytes, address)?;
+    let requests = starts(&bytes)?;
+    let middle = requests[requests.len() / 2];
+    println!("request {} of {} is invalid", requests.len() / 2 + 1, requests.len());
+    // The type follows the length of four bytes.
+    Ok(memory.write_all_at(&u16::MAX.to_ne_bytes(), address + middle as u64 + 4)?)
+}
+
+/// Where each netlink message begins.
+fn starts(bytes: &[u8]) -> Result<Vec<usize>> {
+    let (mut starts, mut at) = (Vec::new(), 0);
+    while let Some(length) = bytes.get(at..at + 4) {
+        starts.push(at);
+        let length = u32::from_ne_bytes(length.try_into()?);
+        ensure!(length >= 16, "a message of {length} bytes");
+        at += usize::try_from(length)?.next_multiple_of(4);
+    }
+    ensure!(!starts.is_empty(), "a send without a message");
+    Ok(starts)
 }

@@ -36,7 +36,7 @@ fn takeover_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
             let name = held.say()?.name;
             let proxy = start(Some((fault, at)))?;
             let outcome = || -> Result<Proxy> {
-                log.await_fault()?;
+                log.await_fault(fault, &proxy)?;
                 let proxy = await_ready(cluster, proxy, &FLAGS)?;
                 eventually(|| {
                     let sets = sets(node)?;
