@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use scenarios::{Cluster, Conversation, Proxy, Server, Service, Slice, TestResult, Transport, eventually, scenario};
 
 pub(crate) use state::{FOREIGN, State, add_foreign};
+use strace::Fault;
 pub(crate) use strace::{Log, choose};
 
 use crate::{
@@ -73,7 +74,7 @@ pub(crate) fn await_ready(cluster: &Cluster, mut proxy: Proxy, flags: &[&str]) -
     Ok(proxy)
 }
 
-/// As soon as the daemon says that it is ready, all Services are served exactly.
+/// As soon as the daemon says that it is ready, all Services are served exactly, unless the kernel rejected one request.
 #[test]
 fn first_sync_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
     scenario(web_cluster(), |cluster| {
@@ -94,8 +95,12 @@ fn first_sync_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
             let outcome = || -> Result<Proxy> {
                 log.await_fault(fault, &proxy)?;
                 let proxy = await_ready(cluster, proxy, &[])?;
-                State::read(node)?.ensure_is(&wanted)?;
-                ensure_healthy(cluster)?;
+                // One rejected VIP does not keep the node from serving the others: it is retried after readiness.
+                match fault {
+                    Fault::RequestFails => wanted.awaited(node)?,
+                    _ => State::read(node)?.ensure_is(&wanted)?,
+                }
+                eventually(|| ensure_healthy(cluster))?;
                 foreign.say()?;
                 Ok(proxy)
             };

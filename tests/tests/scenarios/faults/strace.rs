@@ -1,12 +1,13 @@
 //! Faults of system calls, which strace injects into the daemon's main thread. That thread owns the kernel, and its
 //! only sockets are netlink sockets.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use scenarios::{Cluster, Proxy, eventually};
 
@@ -69,16 +70,20 @@ impl Fault {
 pub(crate) type Choice = Vec<(Fault, usize)>;
 
 /// Chooses faults for a phase whose undisturbed run made these calls. CI tries each fault once, spread over the phase.
-/// `KUBE_IPVS_FAULTS_STEP=1` tries each fault at each call.
+/// A request fails in the longest send of each socket. `KUBE_IPVS_FAULTS_STEP=1` tries each fault at each call.
 pub(crate) fn choose(undisturbed: &Log) -> Result<Choice> {
     let calls = |fault: Fault| undisturbed.count(fault.system_call());
     let parts = Fault::ALL.len();
     match std::env::var("KUBE_IPVS_FAULTS_STEP") {
-        Err(_) => Fault::ALL
-            .into_iter()
-            .enumerate()
-            .map(|(part, fault)| Ok((fault, 1 + calls(fault)? * (2 * part + 1) / (2 * parts))))
-            .collect(),
+        Err(_) => {
+            let mut all: Choice = undisturbed.longest_sends()?.map(|at| (Fault::RequestFails, at)).collect();
+            for (part, fault) in Fault::ALL.into_iter().enumerate() {
+                if fault != Fault::RequestFails {
+                    all.push((fault, 1 + calls(fault)? * (2 * part + 1) / (2 * parts)));
+                }
+            }
+            Ok(all)
+        }
         Ok(step) => {
             let step: usize = step.parse().context("KUBE_IPVS_FAULTS_STEP")?;
             let mut all = Choice::new();
@@ -107,6 +112,18 @@ impl Log {
         let count = self.text()?.lines().filter(|line| line.starts_with(call)).count();
         ensure!(count > 0, "strace has seen no {call}");
         Ok(count)
+    }
+
+    /// The longest send of each socket, as the number of its call.
+    fn longest_sends(&self) -> Result<impl Iterator<Item = usize>> {
+        let mut longest: BTreeMap<u64, (u64, usize)> = BTreeMap::new();
+        for (call, at) in self.text()?.lines().filter(|line| line.starts_with("sendto")).zip(1..) {
+            let [socket, _, length] = arguments(call)?;
+            let other = longest.entry(socket).or_default();
+            *other = (*other).max((length, at));
+        }
+        ensure!(longest.len() > 1, "all sends use one socket");
+        Ok(longest.into_values().map(|(_, at)| at))
     }
 
     /// Waits until the fault has happened. The spot checks make further calls until it does.
@@ -186,12 +203,16 @@ fn signal(process: u32, signal: Signal) {
     }
 }
 
-/// Gives the middle request of a send an unknown type. The process must have stopped before it repeats the call, which
-/// strace logged as `sendto(SOCKET, ADDRESS, LENGTH, …`.
-fn spoil_request(call: &str, process: u32) -> Result<()> {
+/// The socket, address and length of a send that strace logged as `sendto(SOCKET, ADDRESS, LENGTH, …`.
+fn arguments(call: &str) -> Result<[u64; 3]> {
     let number = |word: &str| u64::from_str_radix(word.trim().trim_start_matches("0x"), 16);
-    let arguments: Vec<u64> = call.split(['(', ',']).skip(1).take(3).map(number).collect::<Result<_, _>>()?;
-    let [_, address, length] = arguments[..] else { bail!("it has no arguments") };
+    let all: Vec<u64> = call.split(['(', ',']).skip(1).take(3).map(number).collect::<Result<_, _>>()?;
+    all.try_into().map_err(|all| anyhow!("{call} has the arguments {all:?}"))
+}
+
+/// Gives the middle request of a send an unknown type. The process must have stopped before it repeats the call.
+fn spoil_request(call: &str, process: u32) -> Result<()> {
+    let [_, address, length] = arguments(call)?;
     let memory = File::options().read(true).write(true).open(format!("/proc/{process}/mem"))?;
     let mut bytes = vec![0; usize::try_from(length)?];
     memory.read_exact_at(&mut bytes, address)?;
