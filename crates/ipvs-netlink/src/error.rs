@@ -27,16 +27,6 @@ impl RequestFailure {
         self.error.is_not_found() && !self.lacks_module()
     }
 
-    /// The object to add exists already.
-    pub fn already_exists(&self) -> bool {
-        self.error.already_exists()
-    }
-
-    /// The caller lacks CAP_NET_ADMIN in the user namespace of this network namespace.
-    pub fn is_permission_denied(&self) -> bool {
-        self.error.is_permission_denied()
-    }
-
     /// The kernel lacks the scheduler or the persistence engine, and found no module of it to load.
     pub fn lacks_module(&self) -> bool {
         use Request::{AddService, UpdateService};
@@ -176,7 +166,7 @@ mod tests {
         let delete = failure(Request::DeleteDestination { service: key(), key: address.into() }, 2);
         assert!(delete.is_not_found() && !delete.lacks_module());
         assert!(failure(Request::UpdateService { key: key(), service }, 3).is_not_found());
-        assert!(failure(Request::Flush, 1).is_permission_denied());
+        assert!(failure(Request::Flush, 1).error.is_permission_denied());
     }
 
     #[test]

@@ -8,11 +8,10 @@ use ipvs_netlink::Scheduler;
 use proxier::model::{Forwarding, HashOn, PortNumber, ServiceOptions, UdpScheduling, Weight};
 
 use crate::{
-    AnnotationPolicy, Invalid, Reasons,
+    AnnotationPolicy, Annotations, Invalid, Reasons,
     meta::Meta,
     name::is_subdomain,
     parse_scheduler,
-    policy::Level,
     remarks::{cut, quoted},
 };
 
@@ -41,7 +40,7 @@ pub(crate) fn weight(meta: &Meta, policy: &AnnotationPolicy, ignored: &mut Reaso
     let mut weight = 1;
     for (name, value) in meta.annotations_of(PREFIX) {
         let outcome = match name {
-            WEIGHT => parse_weight(value.trim()).and_then(|parsed| policy.set(&mut weight, parsed, Level::Safe)),
+            WEIGHT => parse_weight(value.trim()).and_then(|parsed| policy.set(&mut weight, parsed, Annotations::Safe)),
             _ => Err(format!("is unknown: endpoints can have only {PREFIX}{WEIGHT}")),
         };
         ignored.extend(outcome.err().map(|message| invalid(name, message)));
@@ -54,23 +53,23 @@ fn invalid(name: &str, message: impl Display) -> Invalid {
     Invalid::new("metadata.annotations", format!("annotation {PREFIX}{name}: {message}; it is ignored"))
 }
 
-/// Sets the option that the annotation chooses. `Level` is the value of `--annotations` that allows it.
+/// Sets the option that the annotation chooses. `Annotations` is the least value of `--annotations` that allows it.
 fn choose(options: &mut ServiceOptions, policy: &AnnotationPolicy, name: &str, value: &str) -> Result<(), String> {
     match name {
         "scheduler" if value.is_empty() => Err("is empty: name a scheduler".into()),
         "scheduler" => {
             let scheduler = parse_scheduler(short(value)?)?;
-            let level = if SAFE_SCHEDULERS.contains(&scheduler) { Level::Safe } else { Level::All };
-            policy.set(&mut options.scheduler, Some(scheduler), level)
+            let needed = if SAFE_SCHEDULERS.contains(&scheduler) { Annotations::Safe } else { Annotations::All };
+            policy.set(&mut options.scheduler, Some(scheduler), needed)
         }
         "hash-on" => {
             const WORDS: [(&str, HashOn); 2] =
                 [("address", HashOn::Address), ("address-and-port", HashOn::AddressAndPort)];
-            policy.set(&mut options.hash_on, Some(one_of(&WORDS, value)?), Level::Safe)
+            policy.set(&mut options.hash_on, Some(one_of(&WORDS, value)?), Annotations::Safe)
         }
         "hash-fallback" => {
             let fallback = one_of(&[("true", true), ("false", false)], value)?;
-            policy.set(&mut options.hash_fallback, Some(fallback), Level::Safe)
+            policy.set(&mut options.hash_fallback, Some(fallback), Annotations::Safe)
         }
         "udp-scheduling" => {
             const WORDS: [(&str, UdpScheduling); 3] = [
@@ -78,14 +77,14 @@ fn choose(options: &mut ServiceOptions, policy: &AnnotationPolicy, name: &str, v
                 ("datagram", UdpScheduling::Datagram),
                 ("one-way-datagram", UdpScheduling::OneWayDatagram),
             ];
-            policy.set(&mut options.udp_scheduling, one_of(&WORDS, value)?, Level::All)
+            policy.set(&mut options.udp_scheduling, one_of(&WORDS, value)?, Annotations::All)
         }
-        "forwarding" => policy.set(&mut options.forwarding, parse_forwarding(value)?, Level::All),
-        "local-endpoint-weight" => policy.set(&mut options.local_weight, parse_weight(value)?, Level::Safe),
-        "node-weights" => policy.set(&mut options.node_weights, parse_node_weights(value)?, Level::Safe),
+        "forwarding" => policy.set(&mut options.forwarding, parse_forwarding(value)?, Annotations::All),
+        "local-endpoint-weight" => policy.set(&mut options.local_weight, parse_weight(value)?, Annotations::Safe),
+        "node-weights" => policy.set(&mut options.node_weights, parse_node_weights(value)?, Annotations::Safe),
         "max-drain-time" => {
             let time = policy.capped(short(value)?.parse()?)?;
-            policy.set(&mut options.max_drain_time, Some(time), Level::Safe)
+            policy.set(&mut options.max_drain_time, Some(time), Annotations::Safe)
         }
         WEIGHT => Err("is for EndpointSlices and Endpoints: in a Service, use local-endpoint-weight or \
                        node-weights"

@@ -47,10 +47,10 @@ impl Meta {
     /// The name of a Service must be a DNS label.
     pub(crate) fn key(&self, kind: Kind) -> Result<Key, Invalid> {
         let name = self.name()?;
-        if kind == Kind::Service && !is_label(name) {
+        if kind == Kind::Service && !is_label(&name.0) {
             let message = format!(
                 "{} is not a valid name of a Service: use at most 63 lower-case letters, digits and '-'",
-                quoted(name)
+                quoted(&name.0)
             );
             return Err(Invalid::new("metadata.name", message));
         }

@@ -1,6 +1,6 @@
 //! Names of objects and of ports, as Kubernetes validates them.
 
-use std::{ops::Deref, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 
@@ -53,20 +53,6 @@ impl<'de> Deserialize<'de> for PortName {
                 quoted(name)
             )),
         })
-    }
-}
-
-impl Deref for Label {
-    type Target = str;
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Deref for Subdomain {
-    type Target = str;
-    fn deref(&self) -> &str {
-        &self.0
     }
 }
 

@@ -59,28 +59,19 @@ impl Default for AnnotationPolicy {
     }
 }
 
-/// The value of `--annotations` that an annotation needs at least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Level {
-    /// It affects only its own Service.
-    Safe,
-    /// It affects the kernel or other hosts.
-    All,
-}
-
 impl AnnotationPolicy {
-    /// Sets an option, which has its default so far. The default itself needs no level.
-    pub(crate) fn set<T: PartialEq>(&self, option: &mut T, value: T, level: Level) -> Result<(), String> {
+    /// Sets an option, which has its default so far. `needed` is the least policy that allows other values.
+    pub(crate) fn set<T: PartialEq>(&self, option: &mut T, value: T, needed: Annotations) -> Result<(), String> {
         if *option == value {
             return Ok(());
         }
-        match (self.annotations, level) {
-            (Annotations::All, _) | (Annotations::Safe, Level::Safe) => {
+        match (self.annotations, needed) {
+            (Annotations::All, _) | (Annotations::Safe, Annotations::Safe) => {
                 *option = value;
                 Ok(())
             }
             (Annotations::Off, _) => Err("this node allows no annotations (--annotations=off)".into()),
-            (Annotations::Safe, Level::All) => {
+            (Annotations::Safe, _) => {
                 Err("this value needs --annotations=all, and this node has --annotations=safe".into())
             }
         }

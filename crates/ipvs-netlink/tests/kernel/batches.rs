@@ -69,7 +69,7 @@ fn failed_requests_of_a_batch_are_reported_by_number() {
     for (number, failure) in failures.iter().enumerate() {
         assert_eq!(failure.number, number * 3);
         assert_eq!(failure.request, batch[failure.number]);
-        assert!(failure.already_exists(), "{failure}");
+        assert!(failure.error.already_exists(), "{failure}");
     }
     assert!(failures[1].to_string().starts_with("add service TCP 10.0.0.1:4 (rr): File exists"));
     assert_eq!(listed(&mut n, 10_000).len(), 10_000, "the others were carried out");

@@ -87,15 +87,15 @@ fn words(message: &str) -> String {
 fn pick(documents: Vec<Value>) -> Result<(Value, Vec<String>), String> {
     let (mut ours, mut others) = (None, Vec::new());
     for mut document in documents {
-        let kind = Kind::take(&mut document)?;
-        if kind.is_ours() {
+        let [version, kind] = take_kind(&mut document)?;
+        if version == API_VERSION && kind == KIND {
             if ours.replace(document).is_some() {
                 return Err(format!("has more than one {KIND}: keep one"));
             }
-        } else if kind.is_of_another_component() {
-            others.push(format!("the document {}", kind.name));
+        } else if version.split('/').next().is_some_and(|group| OTHER_COMPONENTS.contains(&group)) {
+            others.push(format!("the document {kind}"));
         } else {
-            return Err(other(&kind));
+            return Err(other(format_args!("the kind {kind:?} of the API version {version:?}")));
         }
     }
     match ours {
@@ -109,38 +109,15 @@ fn other(found: impl fmt::Display) -> String {
     format!("has {found}: it must have one {KIND} of {API_VERSION}")
 }
 
-struct Kind {
-    api_version: String,
-    name: String,
-}
-
-impl Kind {
-    /// Removes both fields from the document, so that they do not count as unknown settings.
-    fn take(document: &mut Value) -> Result<Self, String> {
-        let Some(fields) = document.as_object_mut() else {
-            return Err(other("no fields"));
-        };
-        let mut take = |key: &str| match fields.remove(key) {
-            Some(Value::String(text)) => text,
-            _ => String::new(),
-        };
-        Ok(Self { api_version: take("apiVersion"), name: take("kind") })
-    }
-
-    fn is_ours(&self) -> bool {
-        self.api_version == API_VERSION && self.name == KIND
-    }
-
-    fn is_of_another_component(&self) -> bool {
-        let group = self.api_version.split('/').next();
-        group.is_some_and(|group| OTHER_COMPONENTS.contains(&group))
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the kind {:?} of the API version {:?}", self.name, self.api_version)
-    }
+/// Removes `apiVersion` and `kind` from a document, so that they do not count as unknown settings.
+fn take_kind(document: &mut Value) -> Result<[String; 2], String> {
+    let Some(fields) = document.as_object_mut() else {
+        return Err(other("no fields"));
+    };
+    Ok(["apiVersion", "kind"].map(|key| match fields.remove(key) {
+        Some(Value::String(text)) => text,
+        _ => String::new(),
+    }))
 }
 
 /// Removes the values that Go treats as unset: null and empty strings.

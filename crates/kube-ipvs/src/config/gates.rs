@@ -20,53 +20,37 @@ fn without_effect() -> impl Iterator<Item = &'static str> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FeatureGates(BTreeMap<String, bool>);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// The gate changes how kube-ipvs serves.
-    Effect,
-    /// The gate concerns another component, another mode, or kube-proxy's internals.
-    None,
-    /// The gate accepts only this value.
-    Locked(bool),
-    /// kube-proxy does not know the gate either.
-    Unknown,
-}
+/// The only gate that changes how kube-ipvs serves.
+const EXTERNAL_IPS: &str = "AllowServiceExternalIPs";
 
-fn verdict(gate: &str) -> Verdict {
-    match gate {
-        "AllowServiceExternalIPs" => Verdict::Effect,
-        // kube-proxy 1.36 refuses to turn it off too: it always follows `forNodes` hints.
-        "PreferSameTrafficDistribution" => Verdict::Locked(true),
-        _ if without_effect().any(|known| known == gate) => Verdict::None,
-        _ => Verdict::Unknown,
-    }
+/// kube-proxy 1.36 refuses to turn this gate off too: it always follows `forNodes` hints.
+const ALWAYS_ON: &str = "PreferSameTrafficDistribution";
+
+fn is_known(gate: &str) -> bool {
+    gate == EXTERNAL_IPS || gate == ALWAYS_ON || without_effect().any(|known| known == gate)
 }
 
 impl FeatureGates {
     /// Whether kube-ipvs serves external IPs of Services.
     pub fn allow_service_external_ips(&self) -> bool {
-        self.0.get("AllowServiceExternalIPs").copied().unwrap_or(true)
+        self.0.get(EXTERNAL_IPS).copied().unwrap_or(true)
     }
 
     /// The gates that are set and have no effect.
     pub(super) fn without_effect(&self) -> impl Iterator<Item = &str> {
-        let gates = self.0.keys().map(String::as_str);
-        gates.filter(|gate| matches!(verdict(gate), Verdict::None | Verdict::Locked(_)))
+        self.0.keys().map(String::as_str).filter(|gate| *gate != EXTERNAL_IPS)
     }
 
     /// Rejects unknown gates as kube-proxy does: an unknown name can be a typo.
     fn checked(gates: BTreeMap<String, bool>) -> Result<Self, String> {
         for (gate, value) in &gates {
-            match verdict(gate) {
-                Verdict::Unknown => {
-                    return Err(format!(
-                        "unrecognized feature gate {gate:?}: kube-proxy 1.36 does not know it either; correct or remove it"
-                    ));
-                }
-                Verdict::Locked(only) if only != *value => {
-                    return Err(format!("cannot set feature gate {gate} to {value}: it is locked to {only}"));
-                }
-                _ => {}
+            if !is_known(gate) {
+                return Err(format!(
+                    "unrecognized feature gate {gate:?}: kube-proxy 1.36 does not know it either; correct or remove it"
+                ));
+            }
+            if gate == ALWAYS_ON && !value {
+                return Err(format!("cannot set feature gate {gate} to false: it is locked to true"));
             }
         }
         Ok(Self(gates))
@@ -109,32 +93,32 @@ mod tests {
     }
 
     #[test]
-    fn every_gate_of_kube_proxy_has_one_verdict() {
+    fn every_gate_of_kube_proxy_is_known_once() {
         let names: Vec<&str> = super::without_effect().collect();
         let distinct: std::collections::BTreeSet<&str> = names.iter().copied().collect();
         assert_eq!(distinct.len(), names.len(), "a gate is listed twice");
         assert!(names.iter().all(|name| name.chars().all(|letter| letter.is_ascii_alphanumeric())));
-        assert!(names.iter().all(|name| verdict(name) == Verdict::None));
+        assert!(!names.contains(&EXTERNAL_IPS) && !names.contains(&ALWAYS_ON));
         // The gates that kube-proxy 1.36 itself reads.
         for (gate, expected) in [
-            ("AllowServiceExternalIPs", Verdict::Effect),
-            ("PreferSameTrafficDistribution", Verdict::Locked(true)),
-            ("MultiCIDRServiceAllocator", Verdict::None),
-            ("ComponentFlagz", Verdict::None),
-            ("ComponentStatusz", Verdict::None),
-            ("WinDSR", Verdict::None),
-            ("WinOverlay", Verdict::None),
-            ("ContextualLogging", Verdict::None),
-            ("NativeHistograms", Verdict::None),
-            ("AllAlpha", Verdict::None),
+            ("AllowServiceExternalIPs", true),
+            ("PreferSameTrafficDistribution", true),
+            ("MultiCIDRServiceAllocator", true),
+            ("ComponentFlagz", true),
+            ("ComponentStatusz", true),
+            ("WinDSR", true),
+            ("WinOverlay", true),
+            ("ContextualLogging", true),
+            ("NativeHistograms", true),
+            ("AllAlpha", true),
             // The first is of 1.34, and the second of 1.37.
-            ("ComponentSLIs", Verdict::None),
-            ("CompositePodGroup", Verdict::None),
-            ("allowserviceexternalips", Verdict::Unknown),
-            ("", Verdict::Unknown),
-            ("# Kubernetes 1.37, of kube-proxy.", Verdict::Unknown),
+            ("ComponentSLIs", true),
+            ("CompositePodGroup", true),
+            ("allowserviceexternalips", false),
+            ("", false),
+            ("# Kubernetes 1.37, of kube-proxy.", false),
         ] {
-            assert_eq!(verdict(gate), expected, "{gate}");
+            assert_eq!(is_known(gate), expected, "{gate}");
         }
     }
 
