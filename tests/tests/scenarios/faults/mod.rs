@@ -74,7 +74,7 @@ pub(crate) fn await_ready(cluster: &Cluster, mut proxy: Proxy, flags: &[&str]) -
     Ok(proxy)
 }
 
-/// As soon as the daemon says that it is ready, all Services are served exactly, unless the kernel rejected one request.
+/// When the daemon says that it is ready, all Services are served exactly. Only a rejected request can wait longer.
 #[test]
 fn first_sync_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
     scenario(web_cluster(), |cluster| {
