@@ -178,18 +178,18 @@ impl Proxy {
         Ok(Self { child, log: log.to_owned(), log_start })
     }
 
-    fn signal(&mut self, signal: Signal) -> Result<()> {
+    fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process without an id")?;
         kill_process(pid, signal).context("signalling the daemon")
     }
 
     /// Stops the process (SIGSTOP).
-    pub fn stand_still(&mut self) -> Result<()> {
+    pub fn stand_still(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
     /// Continues the process (SIGCONT).
-    pub fn go_on(&mut self) -> Result<()> {
+    pub fn go_on(&self) -> Result<()> {
         self.signal(Signal::CONT)
     }
 

@@ -59,7 +59,7 @@ impl Record {
         let (release, host) = (value("release: ")?, value("host: ")?);
         let rust = release.rsplit_once('.').map_or(release, |(minor, _)| minor);
         let of_package = |package: &Package| {
-            let json = format!("{host}/doc/{}.json", package.library()?);
+            let json = format!("{host}/doc/{}.json", package.crate_name()?);
             let api = public_api::Builder::from_rustdoc_json(workspace.target.join(json))
                 .omit_blanket_impls(true)
                 .omit_auto_trait_impls(true)

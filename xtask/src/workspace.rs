@@ -140,7 +140,7 @@ impl Workspace {
 
 impl Package {
     /// The name of its library in Rust, such as `proxier` for `kube-ipvs-proxier`.
-    pub(crate) fn library(&self) -> Result<&str> {
+    pub(crate) fn crate_name(&self) -> Result<&str> {
         let library = self.targets.iter().find(|target| target.kind == "lib");
         library.map(|target| &*target.name).with_context(|| format!("{} has no library", self.name))
     }

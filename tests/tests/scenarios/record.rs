@@ -49,7 +49,7 @@ fn second_daemon_is_refused_and_diff_leaves_the_record_alone() -> TestResult {
         let _servers = deploy_web(cluster)?;
         let node = cluster.at(NODE)?;
         let command = cluster.kube_ipvs(NODE)?;
-        let mut proxy = cluster.start_proxy(NODE, &[])?;
+        let proxy = cluster.start_proxy(NODE, &[])?;
         await_web(cluster, NODE)?;
 
         let (status, log) = cluster.start_proxy(NODE, &[])?.await_end()?;

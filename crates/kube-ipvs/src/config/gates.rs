@@ -98,27 +98,37 @@ mod tests {
         let distinct: std::collections::BTreeSet<&str> = names.iter().copied().collect();
         assert_eq!(distinct.len(), names.len(), "a gate is listed twice");
         assert!(names.iter().all(|name| name.chars().all(|letter| letter.is_ascii_alphanumeric())));
-        assert!(!names.contains(&EXTERNAL_IPS) && !names.contains(&ALWAYS_ON));
+        // A gate that is set to `value` either has an effect, is reported as one without effect, or is rejected.
+        let is_reported = |gate: &str, value: bool| {
+            let gates = parse(&format!("{gate}={value}"))?;
+            Ok::<bool, String>(gates.without_effect().eq([gate]))
+        };
+        for name in names {
+            assert_eq!((is_reported(name, true), is_reported(name, false)), (Ok(true), Ok(true)), "{name}");
+        }
         // The gates that kube-proxy 1.36 itself reads.
-        for (gate, expected) in [
-            ("AllowServiceExternalIPs", true),
-            ("PreferSameTrafficDistribution", true),
-            ("MultiCIDRServiceAllocator", true),
-            ("ComponentFlagz", true),
-            ("ComponentStatusz", true),
-            ("WinDSR", true),
-            ("WinOverlay", true),
-            ("ContextualLogging", true),
-            ("NativeHistograms", true),
-            ("AllAlpha", true),
+        for gate in [
+            "PreferSameTrafficDistribution",
+            "MultiCIDRServiceAllocator",
+            "ComponentFlagz",
+            "ComponentStatusz",
+            "WinDSR",
+            "WinOverlay",
+            "ContextualLogging",
+            "NativeHistograms",
+            "AllAlpha",
             // The first is of 1.34, and the second of 1.37.
-            ("ComponentSLIs", true),
-            ("CompositePodGroup", true),
-            ("allowserviceexternalips", false),
-            ("", false),
-            ("# Kubernetes 1.37, of kube-proxy.", false),
+            "ComponentSLIs",
+            "CompositePodGroup",
         ] {
-            assert_eq!(is_known(gate), expected, "{gate}");
+            assert_eq!(is_reported(gate, true), Ok(true), "{gate}");
+        }
+        for value in [true, false] {
+            assert_eq!(is_reported("AllowServiceExternalIPs", value), Ok(false));
+        }
+        for gate in ["allowserviceexternalips", "", "# Kubernetes 1.37, of kube-proxy."] {
+            assert!(!is_known(gate), "{gate}");
+            assert!(is_reported(gate, true).is_err(), "{gate}");
         }
     }
 

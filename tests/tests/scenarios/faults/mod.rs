@@ -96,11 +96,13 @@ fn first_sync_with_a_fault_at_any_call_ends_in_the_same_state() -> TestResult {
                 log.await_fault(fault, &proxy)?;
                 let proxy = await_ready(cluster, proxy, &[])?;
                 // One rejected VIP does not keep the node from serving the others: it is retried after readiness.
-                match fault {
-                    Fault::RequestFails => wanted.awaited(node)?,
-                    _ => State::read(node)?.ensure_is(&wanted)?,
+                if fault == Fault::RequestFails {
+                    wanted.awaited(node)?;
+                    eventually(|| ensure_healthy(cluster))?;
+                } else {
+                    State::read(node)?.ensure_is(&wanted)?;
+                    ensure_healthy(cluster)?;
                 }
-                eventually(|| ensure_healthy(cluster))?;
                 foreign.say()?;
                 Ok(proxy)
             };

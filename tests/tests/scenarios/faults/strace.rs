@@ -135,7 +135,7 @@ impl Log {
         })?;
         if fault == Fault::RequestFails {
             spoil_request(&call, proxy.id()).with_context(|| format!("spoiling a request of {call}"))?;
-            signal(proxy.id(), Signal::CONT);
+            proxy.go_on()?;
         }
         Ok(())
     }
@@ -192,14 +192,11 @@ pub(crate) struct Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        signal(self.child.id(), Signal::TERM);
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, Signal::TERM);
+        }
         let _ = self.child.wait();
-    }
-}
-
-fn signal(process: u32, signal: Signal) {
-    if let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(process, signal);
     }
 }
 
