@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use scenarios::{
-    Attempt, Cluster, ClusterBuilder, Failure, Monitor, Namespace, Program, Proxy, Server, Service, Slice, TestResult,
-    Transport, eventually, scenario, socket_address,
+    Cluster, ClusterBuilder, Failure, Monitor, Namespace, Program, Proxy, Server, Service, Slice, TestResult,
+    Transport, eventually, scenario,
 };
 
 use crate::debian::Debian;
-use crate::users::Users;
+use crate::users::{Users, ensure_denied};
 
 const NODE: &str = "node-3";
 const NODE_OF_ENDPOINT: &str = "node-1";
@@ -63,30 +63,6 @@ fn ensure_answers(cluster: &Cluster) -> Result<()> {
     CLIENTS.iter().try_for_each(|(from, [to, _])| cluster.at(from)?.get(to).map(drop))
 }
 
-/// The firewall refuses or drops the first packet of each of these clients. `is_refusal` tells that it was the
-/// firewall's own, and `dropped` counts the SYNs that it drops.
-fn ensure_denied(
-    cluster: &Cluster,
-    clients: &[(&str, [&str; 2])],
-    is_refusal: impl Fn(&Failure) -> bool,
-    dropped: impl Fn() -> Result<u64>,
-) -> Result<()> {
-    for (from, [to, _]) in clients {
-        let before = dropped()?;
-        let mut attempt = Attempt::start(cluster.at(from)?, Transport::Tcp, socket_address(to)?)?;
-        let wrong = eventually(|| match attempt.outcome()? {
-            Some(Err(failure)) if is_refusal(&failure) => Ok(None),
-            Some(outcome) => Ok(Some(outcome)),
-            None => {
-                ensure!(dropped()? > before, "{from} to {to}: no outcome");
-                Ok(None)
-            }
-        })?;
-        ensure!(wrong.is_none(), "{from} to {to}: {wrong:?}");
-    }
-    Ok(())
-}
-
 /// As in a cluster, each node runs kube-ipvs. Its rules need conntrack, so conntrack knows all connections already when
 /// a firewall starts to drop packets that conntrack calls invalid. A FIN is such a packet if it is the first of its
 /// connection that conntrack sees.
@@ -117,10 +93,11 @@ fn ensure_untouched(monitors: &[Monitor]) -> Result<()> {
     Ok(())
 }
 
-/// firewalld rejects by ICMP "administratively prohibited": `EHOSTUNREACH`, and in IPv6 `EACCES`. A reset would come from
-/// elsewhere.
+/// firewalld rejects by ICMP "administratively prohibited": `EHOSTUNREACH`, and in IPv6 `EACCES`. A reset would come
+/// from elsewhere.
 fn is_prohibited(failure: &Failure) -> bool {
-    matches!(failure, Failure::Other(text) if ["(os error 113)", "(os error 13)"].iter().any(|code| text.ends_with(code)))
+    let codes = ["(os error 113)", "(os error 13)"];
+    matches!(failure, Failure::Other(text) if codes.iter().any(|code| text.ends_with(code)))
 }
 
 fn start_firewalld(debian: &Debian) -> Result<Program> {

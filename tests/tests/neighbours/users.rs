@@ -1,11 +1,35 @@
-//! Clients that must not notice how a firewall is reloaded and restarted.
+//! Clients that a firewall denies, and clients that must not notice how it is reloaded and restarted.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use scenarios::{Cluster, Conversation, Load, Server, Transport};
+use anyhow::{Context, Result, ensure};
+use scenarios::{Attempt, Cluster, Conversation, Failure, Load, Server, Transport, eventually, socket_address};
 
 use crate::firewalls::{CLIENTS, NODES};
+
+/// The firewall refuses or drops the first packet of each of these clients. `is_refusal` tells that it was the
+/// firewall's own, and `dropped` counts the SYNs that it drops.
+pub(crate) fn ensure_denied(
+    cluster: &Cluster,
+    clients: &[(&str, [&str; 2])],
+    is_refusal: impl Fn(&Failure) -> bool,
+    dropped: impl Fn() -> Result<u64>,
+) -> Result<()> {
+    for (from, [to, _]) in clients {
+        let before = dropped()?;
+        let mut attempt = Attempt::start(cluster.at(from)?, Transport::Tcp, socket_address(to)?)?;
+        let wrong = eventually(|| match attempt.outcome()? {
+            Some(Err(failure)) if is_refusal(&failure) => Ok(None),
+            Some(outcome) => Ok(Some(outcome)),
+            None => {
+                ensure!(dropped()? > before, "{from} to {to}: no outcome");
+                Ok(None)
+            }
+        })?;
+        ensure!(wrong.is_none(), "{from} to {to}: {wrong:?}");
+    }
+    Ok(())
+}
 
 struct User {
     name: String,
