@@ -43,7 +43,10 @@ impl std::error::Error for Failure {}
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
+        /// ICMPv6 "administratively prohibited".
+        const EACCES: i32 = 13;
         match error.kind() {
+            _ if error.raw_os_error() == Some(EACCES) => Self::Other(error.to_string()),
             io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied => Self::Refused,
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TimedOut,
             io::ErrorKind::ConnectionReset

@@ -1,17 +1,17 @@
 //! firewalld and ufw on the nodes of the clients' packets and of the endpoint.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use scenarios::{
-    Attempt, Cluster, ClusterBuilder, Conversation, Load, Monitor, Program, Server, Service, Slice, TestResult,
-    Transport, eventually, scenario, socket_address,
+    Cluster, ClusterBuilder, Failure, Monitor, Namespace, Program, Proxy, Server, Service, Slice, TestResult,
+    Transport, eventually, scenario,
 };
 
 use crate::debian::Debian;
+use crate::users::{Users, ensure_denied};
 
 const NODE: &str = "node-3";
 const NODE_OF_ENDPOINT: &str = "node-1";
+pub(crate) const NODES: [&str; 2] = [NODE, NODE_OF_ENDPOINT];
 /// kube-ipvs finds drift by the kernel's notices only.
 const FLAGS: [&str; 4] = ["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48", "--ipvs-sync-period", "1h"];
 /// Pods and nodes.
@@ -19,7 +19,7 @@ const SOURCES: [&str; 4] = ["10.244.0.0/16", "fd00:10:244::/48", "192.168.128.0/
 const PORTS: [&str; 2] = ["30000-32767/tcp", "80-81/tcp"];
 /// Clients and their destinations: a ClusterIP of each family, a node port, and a load-balancer IP of a Service
 /// whose endpoint is on the client's node.
-const CLIENTS: [(&str, [&str; 2]); 6] = [
+pub(crate) const CLIENTS: [(&str, [&str; 2]); 6] = [
     ("visitor", ["10.96.0.80:80", "10.96.0.80:81"]),
     ("visitor", ["[fd00:10:96::80]:80", "[fd00:10:96::80]:81"]),
     (NODE, ["10.96.0.80:80", "10.96.0.80:81"]),
@@ -63,54 +63,41 @@ fn ensure_answers(cluster: &Cluster) -> Result<()> {
     CLIENTS.iter().try_for_each(|(from, [to, _])| cluster.at(from)?.get(to).map(drop))
 }
 
-/// The first packet of these clients is rejected, or `dropped` counts it.
-fn ensure_denied(cluster: &Cluster, clients: &[(&str, [&str; 2])], dropped: impl Fn() -> Result<u64>) -> Result<()> {
-    for (from, [to, _]) in clients {
-        let before = dropped()?;
-        let mut attempt = Attempt::start(cluster.at(from)?, Transport::Tcp, socket_address(to)?)?;
-        eventually(|| match attempt.outcome()? {
-            Some(Ok(())) => Ok(Some("connects")),
-            Some(Err(_)) => Ok(None),
-            None => {
-                ensure!(dropped()? > before, "{from} to {to}: no outcome");
-                Ok(None)
-            }
-        })?
-        .map_or(Ok(()), |connects| Err(anyhow::anyhow!("{from} {connects} to {to}")))?;
+/// As in a cluster, each node runs kube-ipvs. Its rules need conntrack, so conntrack knows all connections already when
+/// a firewall starts to drop packets that conntrack calls invalid. A FIN is such a packet if it is the first of its
+/// connection that conntrack sees.
+fn start_proxies(cluster: &Cluster) -> Result<Vec<Proxy>> {
+    let proxies = NODES.iter().map(|node| cluster.start_proxy(node, &FLAGS)).collect::<Result<_>>()?;
+    await_settled(cluster)?;
+    Ok(proxies)
+}
+
+fn await_settled(cluster: &Cluster) -> Result<()> {
+    NODES.iter().try_for_each(|node| cluster.await_settled(node, &FLAGS))
+}
+
+fn monitors(cluster: &Cluster) -> Result<Vec<Monitor>> {
+    NODES.iter().map(|node| Monitor::start(cluster.at(node)?, cluster.directory())).collect()
+}
+
+fn debians(cluster: &Cluster) -> Result<Vec<Debian>> {
+    NODES.iter().map(|node| Debian::on(cluster, node)).collect()
+}
+
+/// The firewalls have changed no table of kube-ipvs.
+fn ensure_untouched(monitors: &[Monitor]) -> Result<()> {
+    for monitor in monitors {
+        let touched: Vec<_> = monitor.notices()?.into_iter().filter(|line| line.contains("kube-ipvs")).collect();
+        ensure!(touched.is_empty(), "{}", touched.join("\n"));
     }
     Ok(())
 }
 
-/// Each client connects again and again, and holds a connection open.
-struct Users(Vec<(String, Load, Conversation)>);
-
-impl Users {
-    fn start(cluster: &Cluster) -> Result<Self> {
-        let start = |(from, [to, held]): (&str, [&str; 2])| {
-            let client = cluster.at(from)?;
-            let load = Load::start(client, to, Duration::from_millis(10))?;
-            Ok((format!("{from} to {to}"), load, client.connect_from_own_port(Transport::Tcp, held)?))
-        };
-        Ok(Self(CLIENTS.into_iter().map(start).collect::<Result<_>>()?))
-    }
-
-    fn go_on(&mut self, after: &str) -> Result<()> {
-        for (name, load, held) in &mut self.0 {
-            load.go_on(1).and_then(|()| Ok(held.say()?)).with_context(|| format!("{name}, after {after}"))?;
-        }
-        Ok(())
-    }
-
-    fn stop(self) -> Result<()> {
-        self.0.into_iter().try_for_each(|(name, load, _)| load.stop(4, &name).map(drop))
-    }
-}
-
-/// The firewall has changed no table of kube-ipvs.
-fn ensure_untouched(monitor: &Monitor) -> Result<()> {
-    let touched: Vec<_> = monitor.notices()?.into_iter().filter(|line| line.contains("kube-ipvs")).collect();
-    ensure!(touched.is_empty(), "{}", touched.join("\n"));
-    Ok(())
+/// firewalld rejects by ICMP "administratively prohibited": `EHOSTUNREACH`, and in IPv6 `EACCES`. A reset would come
+/// from elsewhere.
+fn is_prohibited(failure: &Failure) -> bool {
+    let codes = ["(os error 113)", "(os error 13)"];
+    matches!(failure, Failure::Other(text) if codes.iter().any(|code| text.ends_with(code)))
 }
 
 fn start_firewalld(debian: &Debian) -> Result<Program> {
@@ -124,15 +111,14 @@ fn start_firewalld(debian: &Debian) -> Result<Program> {
 #[test]
 fn firewalld_with_pods_nodes_and_ports_is_reloaded_and_restarted_under_load() -> TestResult {
     scenario(builder(), |cluster| {
-        let _servers = deploy(cluster)?;
-        let _proxy = cluster.start_proxy(NODE, &FLAGS)?;
-        cluster.await_settled(NODE, &FLAGS)?;
+        let servers = deploy(cluster)?;
+        let _proxies = start_proxies(cluster)?;
         ensure_answers(cluster).context("before firewalld")?;
-        let monitor = Monitor::start(cluster.at(NODE)?, cluster.directory())?;
-        let nodes = [Debian::on(cluster, NODE)?, Debian::on(cluster, NODE_OF_ENDPOINT)?];
+        let monitors = monitors(cluster)?;
+        let nodes = debians(cluster)?;
         let mut daemons = nodes.iter().map(start_firewalld).collect::<Result<Vec<_>>>()?;
-        let rejected = || Ok(0);
-        ensure_denied(cluster, &CLIENTS, rejected)?;
+        let ensure_rejected = |clients: &[_]| ensure_denied(cluster, clients, is_prohibited, || Ok(0));
+        ensure_rejected(&CLIENTS)?;
 
         let sources = SOURCES.map(|source| format!("--add-source={source}"));
         let trusted = format!("firewall-cmd --permanent --zone=trusted {}", sources.join(" "));
@@ -141,7 +127,7 @@ fn firewalld_with_pods_nodes_and_ports_is_reloaded_and_restarted_under_load() ->
         nodes[1].run_all(commands)?;
         let [visitor, visitor_6, of_node, outside @ ..] = CLIENTS;
         cluster.at(of_node.0)?.get(of_node.1[0])?;
-        ensure_denied(cluster, &[&[visitor, visitor_6], &outside[..]].concat(), rejected)?;
+        ensure_rejected(&[&[visitor, visitor_6], &outside[..]].concat())?;
         nodes[0].run_all(commands)?;
         ensure_answers(cluster).context("beside firewalld")?;
 
@@ -156,21 +142,57 @@ fn firewalld_with_pods_nodes_and_ports_is_reloaded_and_restarted_under_load() ->
         users.go_on("the end of firewalld")?;
         let _daemons = nodes.iter().map(start_firewalld).collect::<Result<Vec<_>>>()?;
         users.go_on("a start of firewalld")?;
-        users.stop()?;
-        ensure_untouched(&monitor)?;
-        cluster.await_settled(NODE, &FLAGS)
+        users.stop(&servers)?;
+        ensure_untouched(&monitors)?;
+        await_settled(cluster)
     })
 }
 
-/// The packets that the policies of ufw have dropped on both nodes: `INPUT` of both families, and `FORWARD` of IPv4.
-fn dropped_by_policies(cluster: &Cluster) -> Result<u64> {
+/// firewalld 1.3 flushes the rules of other programs if iptables is installed, as it is for ufw.
+#[test]
+fn firewalld_flushes_rules_of_iptables_at_its_start_a_reload_and_its_end() -> TestResult {
+    scenario(builder(), |cluster| {
+        let (node, debian) = (cluster.at(NODE)?, Debian::on(cluster, NODE)?);
+        let run = |arguments: &[&str]| -> Result<String> {
+            ["iptables-nft", "ip6tables-nft"].iter().map(|program| node.run(program, arguments)).collect()
+        };
+        let add = || run(&["-A", "INPUT", "-p", "tcp", "--dport", "9"]);
+        let ensure_flushed = |by| -> Result<()> {
+            let listing = run(&["-S", "INPUT"])?;
+            ensure!(!listing.contains("--dport 9"), "not flushed by {by}: {listing}");
+            Ok(())
+        };
+        add()?;
+        let daemon = start_firewalld(&debian)?;
+        ensure_flushed("a start")?;
+        add()?;
+        debian.run("firewall-cmd", &["--reload"])?;
+        ensure_flushed("a reload")?;
+        add()?;
+        daemon.terminate()?;
+        ensure_flushed("the end")
+    })
+}
+
+/// The end of each chain whose policy of ufw drops packets.
+const ENDS: [(&str, &str); 4] =
+    [("iptables-nft", "INPUT"), ("iptables-nft", "FORWARD"), ("ip6tables-nft", "INPUT"), ("ip6tables-nft", "FORWARD")];
+
+/// Counts the SYNs that no rule of ufw accepts or drops, before the policy drops them.
+fn count_at_ends(node: &Namespace) -> Result<()> {
+    ENDS.iter().try_for_each(|(program, chain)| {
+        let listing = node.run(program, &["-S", chain])?;
+        ensure!(listing.contains(&format!("-P {chain} DROP")), "{program}: {listing}");
+        node.run(program, &["-A", chain, "-p", "tcp", "--syn"]).map(drop)
+    })
+}
+
+fn counted_at_ends(cluster: &Cluster) -> Result<u64> {
     let mut sum = 0;
-    for node in [NODE, NODE_OF_ENDPOINT] {
-        for (program, chain) in [("iptables-nft", "INPUT"), ("iptables-nft", "FORWARD"), ("ip6tables-nft", "INPUT")] {
-            let listing = cluster.at(node)?.run(program, &["-nvxL", chain])?;
-            let counted = listing.split_once("policy DROP ").and_then(|(_, rest)| rest.split_once(" packets"));
-            sum += counted.with_context(|| format!("{chain} of {node} drops nothing: {listing}"))?.0.parse::<u64>()?;
-        }
+    for (node, (program, chain)) in NODES.into_iter().flat_map(|node| ENDS.map(|end| (node, end))) {
+        let listing = cluster.at(node)?.run(program, &["-nvxL", chain])?;
+        let counted = listing.lines().last().and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        sum += counted.with_context(|| format!("{chain} of {node} counts nothing: {listing}"))?;
     }
     Ok(sum)
 }
@@ -180,15 +202,15 @@ fn dropped_by_policies(cluster: &Cluster) -> Result<u64> {
 #[test]
 fn ufw_with_pods_nodes_and_ports_is_reloaded_and_restarted_under_load() -> TestResult {
     scenario(builder(), |cluster| {
-        let _servers = deploy(cluster)?;
-        let _proxy = cluster.start_proxy(NODE, &FLAGS)?;
-        cluster.await_settled(NODE, &FLAGS)?;
-        let monitor = Monitor::start(cluster.at(NODE)?, cluster.directory())?;
-        let nodes = [Debian::on(cluster, NODE)?, Debian::on(cluster, NODE_OF_ENDPOINT)?];
+        let servers = deploy(cluster)?;
+        let _proxies = start_proxies(cluster)?;
+        let monitors = monitors(cluster)?;
+        let nodes = debians(cluster)?;
         let defaults = ["ufw default deny incoming", "ufw default deny routed", "ufw --force enable"];
         nodes.iter().try_for_each(|node| node.run_all(defaults))?;
-        let dropped = || dropped_by_policies(cluster);
-        ensure_denied(cluster, &CLIENTS, dropped)?;
+        NODES.iter().try_for_each(|node| count_at_ends(cluster.at(node)?))?;
+        let ensure_dropped = |clients: &[_]| ensure_denied(cluster, clients, |_| false, || counted_at_ends(cluster));
+        ensure_dropped(&CLIENTS)?;
 
         let allow = |prefix: &'static str| SOURCES.map(|source| format!("ufw {prefix} from {source}"));
         let ports = PORTS.map(|port| format!("ufw allow {}", port.replace('-', ":")));
@@ -196,7 +218,7 @@ fn ufw_with_pods_nodes_and_ports_is_reloaded_and_restarted_under_load() -> TestR
         nodes[1].run_all(commands.iter().map(String::as_str))?;
         let [visitor, visitor_6, of_node, outside @ ..] = CLIENTS;
         cluster.at(of_node.0)?.get(of_node.1[0])?;
-        ensure_denied(cluster, &[&[visitor, visitor_6], &outside[..]].concat(), dropped)?;
+        ensure_dropped(&[&[visitor, visitor_6], &outside[..]].concat())?;
         nodes[0].run_all(commands.iter().map(String::as_str))?;
         ensure_answers(cluster).context("beside ufw")?;
 
@@ -209,8 +231,8 @@ fn ufw_with_pods_nodes_and_ports_is_reloaded_and_restarted_under_load() -> TestR
             nodes.iter().try_for_each(|node| node.run_all([command]))?;
             users.go_on(name)?;
         }
-        users.stop()?;
-        ensure_untouched(&monitor)?;
-        cluster.await_settled(NODE, &FLAGS)
+        users.stop(&servers)?;
+        ensure_untouched(&monitors)?;
+        await_settled(cluster)
     })
 }

@@ -5,3 +5,4 @@
 mod debian;
 mod firewalls;
 mod managers;
+mod users;

@@ -117,17 +117,17 @@ fn network_manager_leaves_vips_alone_and_connects_their_device_only_without_the_
     })
 }
 
-fn start_networkd(debian: &Debian, state: &str) -> Result<Program> {
+fn start_networkd(debian: &Debian, link: &str, state: &str) -> Result<Program> {
     let owner = "systemd-network";
     debian.run("install", &["-d", "-o", owner, "-g", owner, "/run/systemd/netif"])?;
     let daemon = debian.start("/lib/systemd/systemd-networkd", &[])?;
-    await_networkd(debian, state)?;
+    await_networkd(debian, link, state)?;
     Ok(daemon)
 }
 
-fn await_networkd(debian: &Debian, state: &str) -> Result<()> {
+fn await_networkd(debian: &Debian, link: &str, state: &str) -> Result<()> {
     eventually(|| {
-        let line = debian.run("networkctl", &["--no-legend", "--no-pager", "list", VIP_DEVICE])?;
+        let line = debian.run("networkctl", &["--no-legend", "--no-pager", "list", link])?;
         // The fourth column is empty until networkd runs.
         ensure!(!line.contains(" - ") && line.trim_end().ends_with(state), "{line}");
         Ok(())
@@ -149,7 +149,7 @@ fn networkd_with_a_file_for_all_links_leaves_vips_alone_if_the_devices_are_unman
         debian.configure("systemd/network/90-all.network", "[Match]\nName=*\n[Network]\nIPv6AcceptRA=no\n")?;
         configure_as_documented(&debian, "systemd/network/10-kube-ipvs.network")?;
         let users = load(cluster)?;
-        let daemon = start_networkd(&debian, "unmanaged")?;
+        let daemon = start_networkd(&debian, VIP_DEVICE, "unmanaged")?;
         debian.run("networkctl", &["reload"])?;
         ensure_untouched(&monitor, "a start and a reload of systemd-networkd")?;
         daemon.terminate()?;
@@ -157,7 +157,7 @@ fn networkd_with_a_file_for_all_links_leaves_vips_alone_if_the_devices_are_unman
         users.stop(4, "visitor beside systemd-networkd")?;
 
         debian.run("rm", &["/etc/systemd/network/10-kube-ipvs.network"])?;
-        let daemon = start_networkd(&debian, "configured")?;
+        let daemon = start_networkd(&debian, VIP_DEVICE, "configured")?;
         eventually(|| {
             ensure!(ensure_untouched(&monitor, "").is_err(), "systemd-networkd has not set the device up");
             Ok(())
@@ -165,5 +165,48 @@ fn networkd_with_a_file_for_all_links_leaves_vips_alone_if_the_devices_are_unman
         await_whole(cluster)?;
         daemon.terminate()?;
         await_whole(cluster)
+    })
+}
+
+/// `networkctl reconfigure` removes the routes that other programs have on the link, and all rules of other programs.
+/// With the page's file it keeps both.
+#[test]
+fn networkd_reconfigures_a_link_and_keeps_routes_and_rules_only_with_the_file() -> TestResult {
+    scenario(builder(), |cluster| {
+        let node = cluster.at(NODE)?;
+        node.ip("link add plugin0 type dummy\nlink set plugin0 up")?;
+        let debian = Debian::on(cluster, NODE)?;
+        debian.configure("systemd/network/10-plugin.network", "[Match]\nName=plugin0\n[Network]\nIPv6AcceptRA=no\n")?;
+        let are_there = || -> Result<bool> {
+            let [routes, rules] = [["-4", "route"], ["-4", "rule"]].map(|listing| node.run("ip", &listing));
+            let found = [routes?.contains("10.244.9.0/24"), rules?.contains("lookup 99")];
+            ensure!(found[0] == found[1], "{found:?}");
+            Ok(found[0])
+        };
+        let reconfigure = || {
+            // systemd-networkd removes addresses of other programs in any case: then it has done its work.
+            node.ip(
+                "route add 10.244.9.0/24 dev plugin0\nrule add fwmark 9 lookup 99\naddr add fd00:9::9 dev plugin0",
+            )?;
+            debian.run("networkctl", &["reconfigure", "plugin0"])?;
+            eventually(|| {
+                let addresses = node.run("ip", &["-br", "addr", "show", "plugin0"])?;
+                ensure!(!addresses.contains("fd00:9::9"), "{addresses}");
+                Ok(())
+            })?;
+            await_networkd(&debian, "plugin0", "configured")
+        };
+        let daemon = start_networkd(&debian, "plugin0", "configured")?;
+        reconfigure()?;
+        eventually(|| {
+            ensure!(!are_there()?, "the route and the rule are there");
+            Ok(())
+        })?;
+        daemon.terminate()?;
+        configure_as_documented(&debian, "systemd/networkd.conf.d/kube-ipvs.conf")?;
+        let _daemon = start_networkd(&debian, "plugin0", "configured")?;
+        reconfigure()?;
+        ensure!(are_there()?, "the route and the rule are gone");
+        Ok(())
     })
 }
