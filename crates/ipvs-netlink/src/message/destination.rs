@@ -1,5 +1,5 @@
-use netlink_batch::attribute::find;
-use netlink_packet_core::DecodeError;
+use netlink_batch::attribute::checked;
+use netlink_packet_core::{DecodeError, NLA_F_NESTED};
 use netlink_packet_generic::constants::GENL_HDRLEN;
 
 use super::{
@@ -99,8 +99,13 @@ impl DestinationEntry {
     /// Reads one destination as [`from_message`](Self::from_message) does, from the bytes behind the netlink header. A
     /// list of thousands of destinations takes half the time without a [`Message`] for each.
     pub(crate) fn from_bytes(answer: &[u8], service: Family) -> Result<Self, DecodeError> {
-        let nest = answer.get(GENL_HDRLEN..).and_then(|attributes| find(attributes, CommandAttribute::DESTINATION));
-        Self::from_attributes(each(nest.ok_or_else(|| missing("a destination"))?), service)
+        // A message has no nest of another type or shape.
+        let nest =
+            answer.get(GENL_HDRLEN..).into_iter().flat_map(checked).map_while(Result::ok).find(|(kind, value)| {
+                kind & !NLA_F_NESTED == CommandAttribute::DESTINATION && value.len().is_multiple_of(4)
+            });
+        let (_, nest) = nest.ok_or_else(|| missing("a destination"))?;
+        Self::from_attributes(each(nest), service)
     }
 
     fn from_attributes(

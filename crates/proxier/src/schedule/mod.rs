@@ -72,7 +72,7 @@ impl Schedule {
 
     /// A sync that changed something has ended.
     pub(crate) fn changed(&mut self, now: Duration) {
-        self.earliest = now + self.min_sync_period;
+        self.earliest = now.saturating_add(self.min_sync_period);
     }
 }
 
@@ -111,6 +111,15 @@ mod tests {
         assert_eq!(schedule.due(ENGINE), Some(Duration::from_secs(5)));
         assert_eq!(schedule.due(Duration::ZERO), Some(Duration::from_secs(5)));
         assert_eq!(Schedule { has_input: false, ..schedule }.due(ENGINE), Some(ENGINE));
+    }
+
+    #[test]
+    fn the_longest_minimum_period_puts_off_the_next_sync_for_ever() {
+        let mut schedule = Schedule::new(Duration::MAX);
+        schedule.set_source();
+        schedule.changed(NOW);
+        schedule.input();
+        assert_eq!(schedule.due(Duration::ZERO), Some(Duration::MAX));
     }
 
     #[test]
